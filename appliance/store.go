@@ -1,0 +1,142 @@
+package appliance
+
+import (
+	"context"
+	"time"
+)
+
+// Installation is what there is once per database.
+type Installation struct {
+	// ID is 32 hexadecimal digits; it is bound into every wrapped key.
+	ID string
+	// WrappedStateKey is the state key, wrapped by the HSM's master key.
+	WrappedStateKey []byte
+	CreatedAt       time.Time
+}
+
+// Change tells that a part of the stored state differs from before. What is
+// kept in memory of that part is stale. The zero value of a field means all:
+// Change{} is everything.
+type Change struct {
+	// KeyStore is the ID of the key store that changed.
+	KeyStore string
+	// KeyID is the external key that changed, in that key store; empty when
+	// the change is to the key store itself, its credentials or its grants.
+	KeyID string
+}
+
+// Page selects a part of a list that is ordered by ID.
+type Page struct {
+	// After is the last ID of the page before; empty for the first page.
+	After string
+	// Limit is the most entries wanted, 1 to 1000.
+	Limit int
+}
+
+// Store keeps the rows of the domain. It knows nothing of keys or seals: blobs
+// are opaque to it.
+//
+// Every method that changes something is atomic and durable: when it returns
+// nil, the change survives a crash; when it returns an error, nothing changed.
+// After a change is durable and before the method returns, the functions given
+// to Subscribe are called with it. A store that several appliances share calls
+// them for the changes of the others, too.
+//
+// Errors are of type [*Error]: CodeNotFound and CodeExists where a method says
+// so, CodeTimeout when ctx ended, CodeInternal otherwise. All methods may be
+// called at once from several goroutines.
+type Store interface {
+	// Installation gives the installation; CodeNotFound in an empty database.
+	Installation(ctx context.Context) (*Installation, error)
+	// CreateInstallation writes it; CodeExists if there is one.
+	CreateInstallation(ctx context.Context, in *Installation) error
+
+	// KeyStores gives all key stores, ordered by name.
+	KeyStores(ctx context.Context) ([]*KeyStore, error)
+	// CreateKeyStore adds one; CodeExists if its name or prefix is taken.
+	CreateKeyStore(ctx context.Context, ks *KeyStore) error
+	// DeleteKeyStore removes a key store with its credentials and grants;
+	// CodeNotFound if there is none, CodeConflict if it has keys.
+	DeleteKeyStore(ctx context.Context, id string) error
+
+	// Key gives a key with its versions (ascending) and the grants on it;
+	// CodeNotFound if there is none.
+	Key(ctx context.Context, keyStore, id string) (*StoredKey, error)
+	// Keys gives a page of the key store's keys, ordered by ID, without
+	// versions or grants.
+	Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error)
+	// CountKeys counts the key store's keys.
+	CountKeys(ctx context.Context, keyStore string) (int, error)
+	// CreateKeys adds keys, each with its first version, all or none;
+	// CodeExists if an ID is taken, CodeNotFound if the key store is gone.
+	CreateKeys(ctx context.Context, keys ...NewKey) error
+	// UpdateKey replaces a key's row; CodeNotFound if there is none. It fails
+	// with CodeConflict if the stored seal is no longer was, which means that
+	// somebody else changed the row meanwhile.
+	UpdateKey(ctx context.Context, k *ExternalKey, was []byte) error
+	// AddKeyVersion adds a version and replaces the key's row, under the
+	// conditions of UpdateKey.
+	AddKeyVersion(ctx context.Context, k *ExternalKey, v *KeyVersion, was []byte, tokenObject string) error
+	// DeleteKey removes a key with its versions and grants, under the
+	// conditions of UpdateKey, and notes the token objects for destruction.
+	DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []string) error
+	// KeysDueForDeletion gives up to limit keys pending deletion whose time is
+	// not after now.
+	KeysDueForDeletion(ctx context.Context, now time.Time, limit int) ([]*ExternalKey, error)
+	// ReserveEncryptions adds n to the version's count of encryptions and gives
+	// the new count; CodeNotFound if there is no such version. It announces no
+	// change.
+	ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error)
+
+	// NoteTokenObject writes down the label of a token's key object that is
+	// about to be made. CreateKeys and AddKeyVersion strike out the labels that
+	// they are given with the key. What is left after a crash is to be destroyed.
+	NoteTokenObject(ctx context.Context, label string) error
+	// StrikeTokenObject removes a label; it is no error if there is none.
+	StrikeTokenObject(ctx context.Context, label string) error
+	// TokenObjects gives the labels noted and not struck out.
+	TokenObjects(ctx context.Context) ([]string, error)
+
+	// Credentials gives the key store's credentials, ordered by access key ID.
+	Credentials(ctx context.Context, keyStore string) ([]*Credential, error)
+	// CreateCredential adds one; CodeExists if the access key ID is taken.
+	CreateCredential(ctx context.Context, c *Credential) error
+	// UpdateCredential replaces state and sealed secret; CodeNotFound if there
+	// is none.
+	UpdateCredential(ctx context.Context, c *Credential) error
+	// DeleteCredential removes one; CodeNotFound if there is none.
+	DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
+	// RecordCredentialUse stores when credentials were last used, by access key
+	// ID. A time never moves back. It announces no change.
+	RecordCredentialUse(ctx context.Context, lastUsed map[string]time.Time) error
+
+	// Grants gives all grants of the key store, on it and on its keys, ordered
+	// by ID.
+	Grants(ctx context.Context, keyStore string) ([]*Grant, error)
+	// KeyStoreGrants gives only the grants on the whole key store.
+	KeyStoreGrants(ctx context.Context, keyStore string) ([]*Grant, error)
+	// CreateGrant adds one; CodeNotFound if its key store or key is gone.
+	CreateGrant(ctx context.Context, g *Grant) error
+	// DeleteGrant removes one; CodeNotFound if there is none.
+	DeleteGrant(ctx context.Context, keyStore, id string) error
+
+	// Subscribe has f called with each change. Call it before any change.
+	Subscribe(f func(Change))
+	// Close ends the use of the store.
+	Close() error
+}
+
+// StoredKey is a key with what belongs to it.
+type StoredKey struct {
+	ExternalKey
+	Versions []*KeyVersion
+	Grants   []*Grant
+}
+
+// NewKey is a key to be created, with its first version.
+type NewKey struct {
+	Key     *ExternalKey
+	Version *KeyVersion
+	// TokenObject is the label noted for it; empty with cached custody.
+	TokenObject string
+}
