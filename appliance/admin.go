@@ -1,0 +1,305 @@
+package appliance
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"time"
+)
+
+// The operations of administrators. They are few and slow compared with those
+// of KMS, so one lock serializes them; each takes effect on requests that start
+// after it returns.
+
+// keyStore finds a key store by name.
+func (a *Appliance) keyStore(name string) (*view, *Endpoint, error) {
+	v, err := a.view()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range v.byID {
+		if e.store.Name == name {
+			if e.fault != nil {
+				return nil, nil, e.fault
+			}
+			return v, e, nil
+		}
+	}
+	return nil, nil, Errorf(CodeNotFound, "there is no key store %q", name)
+}
+
+// CreateKeyStore makes a key store with a keyring key of its own. It reads
+// Name, URIPathPrefix and RequestsPerSecond of want and gives the key store as
+// it was stored. Errors: CodeInvalid, CodeExists.
+func (a *Appliance) CreateKeyStore(ctx context.Context, want KeyStore) (*KeyStore, error) {
+	ks := &KeyStore{ID: newID(), Name: want.Name, URIPathPrefix: want.URIPathPrefix,
+		RequestsPerSecond: want.RequestsPerSecond, CreatedAt: a.stamp()}
+	if err := ks.validate(); err != nil {
+		return nil, err
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.view()
+	if err != nil {
+		return nil, err
+	}
+	if ks.WrappedKey, err = v.ring.NewKeyringKey(ctx, ks.ID); err != nil {
+		return nil, err
+	}
+	if ks.Seal, err = v.ring.Seal(ks.Binding(), nil); err == nil {
+		err = a.store.CreateKeyStore(ctx, ks)
+	}
+	if err != nil {
+		v.ring.DropKeyringKey(ks.ID)
+		return nil, err
+	}
+	return ks, nil
+}
+
+// KeyStores gives all key stores, ordered by name.
+func (a *Appliance) KeyStores(ctx context.Context) ([]*KeyStore, error) {
+	return a.store.KeyStores(ctx)
+}
+
+// KeyStoreDetail is a key store with what there is in it.
+type KeyStoreDetail struct {
+	KeyStore
+	Keys        int           `json:"keys"`
+	Credentials []*Credential `json:"credentials"`
+	Grants      []*Grant      `json:"grants"`
+}
+
+// ShowKeyStore gives a key store by name. Errors: CodeNotFound.
+func (a *Appliance) ShowKeyStore(ctx context.Context, name string) (*KeyStoreDetail, error) {
+	_, e, err := a.keyStore(name)
+	if err != nil {
+		return nil, err
+	}
+	d := &KeyStoreDetail{KeyStore: e.store}
+	if d.Keys, err = a.store.CountKeys(ctx, e.store.ID); err != nil {
+		return nil, err
+	}
+	if d.Credentials, err = a.Credentials(ctx, name); err != nil {
+		return nil, err
+	}
+	if d.Grants, err = a.store.KeyStoreGrants(ctx, e.store.ID); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// DeleteKeyStore removes a key store with its credentials and grants. Errors:
+// CodeNotFound; CodeConflict if it has keys.
+func (a *Appliance) DeleteKeyStore(ctx context.Context, name string) error {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	_, e, err := a.keyStore(name)
+	if err != nil {
+		return err
+	}
+	return a.store.DeleteKeyStore(ctx, e.store.ID)
+}
+
+// NewCredential says which credential CreateCredential is to make.
+type NewCredential struct {
+	// AccessKeyID and SecretAccessKey are those to import; both are made if
+	// both are empty.
+	AccessKeyID, SecretAccessKey string
+}
+
+// The Base32 alphabet is the one of access key IDs (spec, Appendix A).
+const accessKeyAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+// newCredential makes an access key ID of 24 characters and a secret of 256
+// random bits in Base64, which has 44.
+func newCredential() NewCredential {
+	raw := make([]byte, 24+32)
+	_, _ = rand.Read(raw) // never fails (crypto/rand)
+	defer clear(raw)
+	id := raw[:24]
+	for i, b := range id {
+		id[i] = accessKeyAlphabet[b%32]
+	}
+	return NewCredential{AccessKeyID: string(id), SecretAccessKey: base64.StdEncoding.EncodeToString(raw[24:])}
+}
+
+// CreateCredential makes or imports a credential of the key store, active at
+// once, and gives it with its secret access key, which is never shown again.
+// Errors: CodeInvalid if KMS would not take it, CodeExists, CodeNotFound.
+func (a *Appliance) CreateCredential(ctx context.Context, keyStore string, want NewCredential) (*Credential, string, error) {
+	if want == (NewCredential{}) {
+		want = newCredential()
+	}
+	if !ValidAccessKeyID(want.AccessKeyID) {
+		return nil, "", Errorf(CodeInvalid, "access key ID: KMS takes 20 to 30 characters of A-Z and 2-7")
+	}
+	if !ValidSecretAccessKey(want.SecretAccessKey) {
+		return nil, "", Errorf(CodeInvalid, "secret access key: KMS takes 43 to 64 characters of A-Z, a-z, 0-9, '+', '/' and '='")
+	}
+	c, err := a.addCredential(ctx, keyStore, want)
+	return c, want.SecretAccessKey, err
+}
+
+func (a *Appliance) addCredential(ctx context.Context, keyStore string, want NewCredential) (*Credential, error) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	c := &Credential{AccessKeyID: want.AccessKeyID, KeyStore: e.store.ID, Active: true, CreatedAt: a.stamp()}
+	if c.Secret, err = v.ring.Seal(c.Binding(), []byte(want.SecretAccessKey)); err != nil {
+		return nil, err
+	}
+	if err := a.store.CreateCredential(ctx, c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Credentials gives the key store's credentials, ordered by access key ID,
+// with their last use up to now.
+func (a *Appliance) Credentials(ctx context.Context, keyStore string) ([]*Credential, error) {
+	_, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := a.store.Credentials(ctx, e.store.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range credentials {
+		if t := a.used.at(c.AccessKeyID); t.After(c.LastUsedAt) {
+			c.LastUsedAt = t
+		}
+	}
+	return credentials, nil
+}
+
+// SetCredentialActive activates or deactivates a credential. Errors:
+// CodeNotFound.
+func (a *Appliance) SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*Credential, error) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := a.store.Credentials(ctx, e.store.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range credentials {
+		if c.AccessKeyID != accessKeyID {
+			continue
+		}
+		if c.Active == active {
+			return c, nil
+		}
+		from := c.Binding()
+		c.Active = active
+		if c.Secret, err = v.ring.Reseal(from, c.Binding(), c.Secret); err != nil {
+			return nil, err
+		}
+		return c, a.store.UpdateCredential(ctx, c)
+	}
+	return nil, Errorf(CodeNotFound, "key store %q has no credential %q", keyStore, accessKeyID)
+}
+
+// DeleteCredential removes a credential. Errors: CodeNotFound.
+func (a *Appliance) DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	_, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return err
+	}
+	return a.store.DeleteCredential(ctx, e.store.ID, accessKeyID)
+}
+
+// AddGrant allows a principal operations on a key store or a key of it. It
+// reads KeyID, Principal and Operations of want. Errors: CodeInvalid,
+// CodeNotFound.
+func (a *Appliance) AddGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	ops, err := ParseOperations(JoinOperations(want.Operations))
+	if err != nil {
+		return nil, err
+	}
+	g := &Grant{ID: newID(), KeyStore: e.store.ID, KeyID: want.KeyID, Principal: want.Principal, Operations: ops, CreatedAt: a.stamp()}
+	if err := g.validate(); err != nil {
+		return nil, err
+	}
+	if g.Seal, err = v.ring.Seal(g.Binding(), nil); err != nil {
+		return nil, err
+	}
+	if err := a.store.CreateGrant(ctx, g); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Grants gives all grants of a key store and of its keys.
+func (a *Appliance) Grants(ctx context.Context, keyStore string) ([]*Grant, error) {
+	_, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	return a.store.Grants(ctx, e.store.ID)
+}
+
+// RemoveGrant removes a grant. Errors: CodeNotFound.
+func (a *Appliance) RemoveGrant(ctx context.Context, keyStore, id string) error {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	_, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return err
+	}
+	return a.store.DeleteGrant(ctx, e.store.ID, id)
+}
+
+// Bootstrap makes sure that the key store there is with the credential, as the
+// [aws_xks_config] section of the configuration asks. It takes a secret that
+// KMS itself would refuse, and changes nothing that is there already.
+func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential NewCredential) error {
+	if _, err := a.CreateKeyStore(ctx, want); err != nil && CodeOf(err) != CodeExists {
+		return err
+	}
+	credentials, err := a.Credentials(ctx, want.Name)
+	if err != nil {
+		return err
+	}
+	for _, c := range credentials {
+		if c.AccessKeyID == credential.AccessKeyID {
+			return nil
+		}
+	}
+	_, err = a.addCredential(ctx, want.Name, credential)
+	return err
+}
+
+// Status is what administrators see at a glance.
+type Status struct {
+	Locked    bool        `json:"locked"`
+	KeyStores int         `json:"key_stores"`
+	HSMs      []HSMHealth `json:"hsms"`
+	Time      time.Time   `json:"time"`
+}
+
+// Status gives the state of the appliance; it never fails.
+func (a *Appliance) Status(ctx context.Context) Status {
+	s := Status{Locked: a.Locked(), Time: a.stamp()}
+	if v := a.live.Load(); v != nil {
+		s.KeyStores = len(v.byID)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	s.HSMs, _ = a.Health(ctx)
+	return s
+}

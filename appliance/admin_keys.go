@@ -1,0 +1,332 @@
+package appliance
+
+import (
+	"context"
+	"time"
+)
+
+// NewExternalKey says which key CreateKey is to make.
+type NewExternalKey struct {
+	ID      string
+	Usage   Usage
+	Custody Custody
+	// Material is the key to import, [KeyBytes] bytes; nil to generate one. It is
+	// zeroized.
+	Material []byte
+}
+
+// CreateKey makes an external key with its first version. Errors: CodeInvalid,
+// CodeExists, CodeNotFound for the key store.
+func (a *Appliance) CreateKey(ctx context.Context, keyStore string, want NewExternalKey) (*StoredKey, error) {
+	defer clear(want.Material)
+	if !ValidExternalKeyID(want.ID) {
+		return nil, Errorf(CodeInvalid, "key ID %q: use 1 to 128 letters, digits, '-', '.' and '_'", want.ID)
+	}
+	if want.Custody != CustodyCached && want.Custody != CustodyHSM {
+		return nil, Errorf(CodeInvalid, "custody %q: use cached or hsm", string(want.Custody))
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := a.store.Key(ctx, e.store.ID, want.ID); err == nil {
+		return nil, Errorf(CodeExists, "key store %q has a key %q already", keyStore, want.ID)
+	} else if CodeOf(err) != CodeNotFound {
+		return nil, err
+	}
+	key := &ExternalKey{KeyStore: e.store.ID, ID: want.ID, Usage: want.Usage, Custody: want.Custody,
+		State: KeyEnabled, CurrentVersion: 1, CreatedAt: a.stamp()}
+	version, object, err := a.makeVersion(ctx, v.ring, key, 1, want.Material)
+	if err != nil {
+		return nil, err
+	}
+	if key.Seal, err = v.ring.Seal(key.Binding(), nil); err == nil {
+		err = a.store.CreateKeys(ctx, NewKey{Key: key, Version: version, TokenObject: object})
+	}
+	if err != nil {
+		a.destroyTokenObject(ctx, v.ring, object)
+		return nil, err
+	}
+	return &StoredKey{ExternalKey: *key, Versions: []*KeyVersion{version}}, nil
+}
+
+// makeVersion makes the material of a version that is not stored yet. With HSM
+// custody the label of the token's object is noted before it is made, so that a
+// crash leaves none behind.
+func (a *Appliance) makeVersion(ctx context.Context, ring Keyring, key *ExternalKey, number uint32, material []byte) (*KeyVersion, string, error) {
+	v := &KeyVersion{KeyStore: key.KeyStore, KeyID: key.ID, Version: number, Custody: key.Custody,
+		Origin: OriginGenerated, CreatedAt: a.stamp()}
+	object := ""
+	if key.Custody == CustodyHSM {
+		object = ring.NewTokenObject()
+		if err := a.store.NoteTokenObject(ctx, object); err != nil {
+			return nil, "", err
+		}
+	}
+	var err error
+	if material != nil {
+		v.Origin = OriginImported
+		err = ring.Import(ctx, v, object, material)
+	} else {
+		err = ring.Generate(ctx, v, object)
+	}
+	if err != nil {
+		a.destroyTokenObject(ctx, ring, object)
+		return nil, "", err
+	}
+	return v, object, nil
+}
+
+// destroyTokenObject destroys an object whose label is noted, and strikes out
+// the note. If it cannot, the note remains for the next attempt.
+func (a *Appliance) destroyTokenObject(ctx context.Context, ring Keyring, label string) {
+	if label == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	err := ring.DestroyTokenObject(ctx, label)
+	if err == nil {
+		err = a.store.StrikeTokenObject(ctx, label)
+	}
+	if err != nil {
+		a.log.Warn("a key object in the token is to be destroyed and could not be; it is tried again later", "object", label, "error", err)
+	}
+}
+
+// destroyLeftovers destroys the token's objects that no key owns.
+func (a *Appliance) destroyLeftovers(ctx context.Context) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.view()
+	if err != nil {
+		return
+	}
+	labels, err := a.store.TokenObjects(ctx)
+	if err != nil {
+		a.log.Warn("the list of token objects to destroy cannot be read", "error", err)
+	}
+	for _, label := range labels {
+		a.destroyTokenObject(ctx, v.ring, label)
+	}
+}
+
+// Keys gives a page of the key store's keys, ordered by ID.
+func (a *Appliance) Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error) {
+	_, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	if page.Limit < 1 || page.Limit > 1000 {
+		return nil, Errorf(CodeInvalid, "limit %d: use 1 to 1000", page.Limit)
+	}
+	return a.store.Keys(ctx, e.store.ID, page)
+}
+
+// ShowKey gives a key with its versions and the grants on it. Errors:
+// CodeNotFound, CodeTampered.
+func (a *Appliance) ShowKey(ctx context.Context, keyStore, id string) (*StoredKey, error) {
+	v, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	k, err := a.store.Key(ctx, e.store.ID, id)
+	if err != nil {
+		return nil, err
+	}
+	return k, checkKey(v.ring, k, e.store.ID, id)
+}
+
+// changeKey reads a key, has it changed, seals it anew and writes it back.
+func (a *Appliance) changeKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, _, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	k, err := a.ShowKey(ctx, keyStore, id)
+	if err != nil {
+		return nil, err
+	}
+	key, was := k.ExternalKey, k.Seal
+	if err := change(&key); err != nil {
+		return nil, err
+	}
+	if key.Seal, err = v.ring.Seal(key.Binding(), nil); err != nil {
+		return nil, err
+	}
+	return &key, a.store.UpdateKey(ctx, &key, was)
+}
+
+// SetKeyEnabled enables or disables a key. Errors: CodeNotFound; CodeConflict
+// if it is pending deletion.
+func (a *Appliance) SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*ExternalKey, error) {
+	return a.changeKey(ctx, keyStore, id, func(k *ExternalKey) error {
+		if k.State == KeyPendingDeletion {
+			return Errorf(CodeConflict, "key %q is pending deletion; cancel that first", id)
+		}
+		k.State = KeyDisabled
+		if enabled {
+			k.State = KeyEnabled
+		}
+		return nil
+	})
+}
+
+// The waiting period before a key is destroyed, in days.
+const (
+	MinDeletionDays     = 7
+	MaxDeletionDays     = 30
+	DefaultDeletionDays = 30
+)
+
+// ScheduleDeletion has a key destroyed after the days, 7 to 30; until then it
+// is out of service. What KMS encrypted under it is lost afterwards. Errors:
+// CodeInvalid, CodeNotFound; CodeConflict if it is scheduled already.
+func (a *Appliance) ScheduleDeletion(ctx context.Context, keyStore, id string, days int) (*ExternalKey, error) {
+	if days < MinDeletionDays || days > MaxDeletionDays {
+		return nil, Errorf(CodeInvalid, "waiting period of %d days: use %d to %d", days, MinDeletionDays, MaxDeletionDays)
+	}
+	return a.changeKey(ctx, keyStore, id, func(k *ExternalKey) error {
+		if k.State == KeyPendingDeletion {
+			return Errorf(CodeConflict, "key %q is pending deletion already", id)
+		}
+		k.State, k.DeletionAt = KeyPendingDeletion, a.stamp().AddDate(0, 0, days)
+		return nil
+	})
+}
+
+// CancelDeletion takes a scheduled deletion back. The key is disabled
+// afterwards, as a KMS key is. Errors: CodeNotFound; CodeConflict if no
+// deletion is scheduled.
+func (a *Appliance) CancelDeletion(ctx context.Context, keyStore, id string) (*ExternalKey, error) {
+	return a.changeKey(ctx, keyStore, id, func(k *ExternalKey) error {
+		if k.State != KeyPendingDeletion {
+			return Errorf(CodeConflict, "key %q is not pending deletion", id)
+		}
+		k.State, k.DeletionAt = KeyDisabled, time.Time{}
+		return nil
+	})
+}
+
+// RotateKey adds a new version, which encrypts from now on. With material, of
+// [KeyBytes] bytes, the version is imported; the material is zeroized. All
+// earlier versions still decrypt. Errors: CodeNotFound, CodeInvalid;
+// CodeConflict if the key is pending deletion.
+func (a *Appliance) RotateKey(ctx context.Context, keyStore, id string, material []byte) (*ExternalKey, error) {
+	defer clear(material)
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	return a.rotate(ctx, v.ring, e.store.ID, id, 0, material)
+}
+
+// rotateExhausted rotates a key whose version has done all its encryptions. It
+// does nothing if the version is not the current one any more.
+func (a *Appliance) rotateExhausted(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.view()
+	if err != nil {
+		return nil, err
+	}
+	key, err := a.rotate(ctx, v.ring, keyStore, id, version, nil)
+	if err != nil {
+		return nil, err
+	}
+	a.log.Info("a key was rotated: its version had done its encryptions", "key_store_id", keyStore, "key_id", id, "version", key.CurrentVersion)
+	return a.loadKey(ctx, v.ring, keyStore, id)
+}
+
+// rotate adds a version, unless only is not 0 and not the current version. The
+// caller holds a.admin.
+func (a *Appliance) rotate(ctx context.Context, ring Keyring, keyStore, id string, only uint32, material []byte) (*ExternalKey, error) {
+	k, err := a.store.Key(ctx, keyStore, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkKey(ring, k, keyStore, id); err != nil {
+		return nil, err
+	}
+	key, was := k.ExternalKey, k.Seal
+	if only != 0 && key.CurrentVersion != only {
+		return &key, nil
+	}
+	if key.State == KeyPendingDeletion {
+		return nil, Errorf(CodeConflict, "key %q is pending deletion; cancel that first", id)
+	}
+	key.CurrentVersion++
+	version, object, err := a.makeVersion(ctx, ring, &key, key.CurrentVersion, material)
+	if err != nil {
+		return nil, err
+	}
+	if key.Seal, err = ring.Seal(key.Binding(), nil); err == nil {
+		err = a.store.AddKeyVersion(ctx, &key, version, was, object)
+	}
+	if err != nil {
+		a.destroyTokenObject(ctx, ring, object)
+		return nil, err
+	}
+	return &key, nil
+}
+
+// DeleteDueKeys destroys the keys whose waiting period is over. What fails is
+// logged and tried again at the next call.
+func (a *Appliance) DeleteDueKeys(ctx context.Context) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.view()
+	if err != nil {
+		return
+	}
+	const batch = 100
+	due, err := a.store.KeysDueForDeletion(ctx, a.now(), batch)
+	if err != nil {
+		a.log.Error("keys due for deletion cannot be read", "error", err)
+		return
+	}
+	for _, k := range due {
+		if err := a.deleteKey(ctx, v.ring, k); err != nil {
+			a.log.Error("a key is due for deletion and was not deleted", "key_store_id", k.KeyStore, "key_id", k.ID, "error", err)
+			continue
+		}
+		a.log.Info("a key was deleted: its waiting period was over", "key_store_id", k.KeyStore, "key_id", k.ID)
+	}
+}
+
+func (a *Appliance) deleteKey(ctx context.Context, ring Keyring, due *ExternalKey) error {
+	k, err := a.store.Key(ctx, due.KeyStore, due.ID)
+	if err != nil {
+		return err
+	}
+	// A row edited by hand must not have a key destroyed.
+	if err := checkKey(ring, k, due.KeyStore, due.ID); err != nil {
+		return err
+	}
+	if k.State != KeyPendingDeletion || k.DeletionAt.After(a.now()) {
+		return nil
+	}
+	var objects []string
+	for _, v := range k.Versions {
+		object, err := ring.TokenObject(v)
+		if err != nil {
+			return err
+		}
+		if object != "" {
+			objects = append(objects, object)
+		}
+	}
+	if err := a.store.DeleteKey(ctx, k.KeyStore, k.ID, k.Seal, objects); err != nil {
+		return err
+	}
+	for _, object := range objects {
+		a.destroyTokenObject(ctx, ring, object)
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package appliance
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"holdfast/hsm"
+)
+
+// HSM is what the appliance needs of a token besides what its keyring does
+// with it; [*hsm.Token] is one.
+type HSM interface {
+	// Probe encrypts and decrypts with a test key inside of the token.
+	Probe(ctx context.Context) error
+	// Info gives the token's facts.
+	Info(ctx context.Context) (hsm.Info, error)
+}
+
+// Options are the settings of an [Appliance]. Store is needed, the rest has
+// defaults.
+type Options struct {
+	Store Store
+	Log   *slog.Logger
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+	// MaxUnlockedKeys bounds how many external keys are kept unlocked at once;
+	// the least recently used is wiped first. Default 65,536.
+	MaxUnlockedKeys int
+	// RotateAfter is how many encryptions a key version does before the key is
+	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
+	// 96-bit IVs, 2^32, which is the most that is accepted here.
+	RotateAfter uint64
+}
+
+const (
+	defaultMaxUnlockedKeys = 65536
+	defaultRotateAfter     = 1 << 31
+	// maxEncryptions is where a version stops to encrypt, should rotation fail
+	// again and again (SP 800-38D section 8.3).
+	maxEncryptions = 1 << 32
+)
+
+// Appliance is the domain: all operations of all faces go through it. It
+// starts locked: [Appliance.Unlock] gives it a keyring. Its methods may be
+// called at once from several goroutines.
+type Appliance struct {
+	store       Store
+	log         *slog.Logger
+	now         func() time.Time
+	rotateAfter uint64
+
+	// admin serializes administrative operations, which read a row, change it and
+	// write it back. Requests of KMS never take it, but for a rotation.
+	admin sync.Mutex
+
+	// reload serializes changes to live.
+	reload sync.Mutex
+	live   atomic.Pointer[view] // nil while locked
+	keys   *keyCache
+	used   lastUsed
+	health healthMonitor
+}
+
+// New makes a locked appliance over the store.
+func New(o Options) *Appliance {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.MaxUnlockedKeys <= 0 {
+		o.MaxUnlockedKeys = defaultMaxUnlockedKeys
+	}
+	if o.RotateAfter == 0 || o.RotateAfter > maxEncryptions {
+		o.RotateAfter = defaultRotateAfter
+	}
+	a := &Appliance{
+		store:       o.Store,
+		log:         o.Log,
+		now:         o.Now,
+		rotateAfter: o.RotateAfter,
+		keys:        newKeyCache(o.MaxUnlockedKeys),
+	}
+	a.health.now = o.Now
+	a.store.Subscribe(a.apply)
+	return a
+}
+
+// Unlock opens the key hierarchy with the keyring and begins to serve. In an
+// empty database it makes the installation. It costs one HSM operation per key
+// store, however many keys there are. A key store that does not open is
+// reported in the log and refuses its requests; the others serve.
+func (a *Appliance) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
+	in, err := a.store.Installation(ctx)
+	if CodeOf(err) == CodeNotFound {
+		in, err = a.install(ctx, ring)
+	}
+	if err != nil {
+		return err
+	}
+	if err := ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey); err != nil {
+		return err
+	}
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	v, err := a.read(ctx, newView(ring), Change{})
+	if err != nil {
+		ring.Lock()
+		return err
+	}
+	a.live.Store(v)
+	a.health.watch(hsms)
+	return nil
+}
+
+// install makes the installation in an empty database.
+func (a *Appliance) install(ctx context.Context, ring Keyring) (*Installation, error) {
+	in := &Installation{ID: newID(), CreatedAt: a.stamp()}
+	var err error
+	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	if err := a.store.CreateInstallation(ctx, in); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Lock wipes all keys. Requests are refused until the next Unlock.
+func (a *Appliance) Lock() {
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	v := a.live.Swap(nil)
+	a.keys.purge()
+	if v != nil {
+		v.ring.Lock()
+	}
+}
+
+// Locked says whether no key can be used.
+func (a *Appliance) Locked() bool { return a.live.Load() == nil }
+
+// view gives the live view, or CodeLocked.
+func (a *Appliance) view() (*view, error) {
+	v := a.live.Load()
+	if v == nil {
+		return nil, Errorf(CodeLocked, "the appliance is locked")
+	}
+	return v, nil
+}
+
+// stamp gives the time at the precision of the store.
+func (a *Appliance) stamp() time.Time { return a.now().UTC().Truncate(time.Millisecond) }
+
+// newID gives 32 random hexadecimal digits.
+func newID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(id[:])
+}
+
+// The intervals of the background work in Run.
+const (
+	probeEvery    = 15 * time.Second
+	lastUsedEvery = time.Minute
+	deletionEvery = time.Minute
+)
+
+// Run does the work that comes with time until ctx ends: it probes the HSMs,
+// stores when credentials were last used, and destroys the keys whose deletion
+// is due. Before it returns, it stores the last uses once more.
+func (a *Appliance) Run(ctx context.Context) {
+	probe := time.NewTicker(probeEvery)
+	defer probe.Stop()
+	minute := time.NewTicker(lastUsedEvery)
+	defer minute.Stop()
+	deletion := time.NewTicker(deletionEvery)
+	defer deletion.Stop()
+
+	a.destroyLeftovers(ctx)
+	a.DeleteDueKeys(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			a.storeLastUsed(last)
+			return
+		case <-probe.C:
+			if !a.Locked() {
+				a.health.probe(ctx, a.log)
+			}
+		case <-minute.C:
+			a.storeLastUsed(ctx)
+		case <-deletion.C:
+			a.DeleteDueKeys(ctx)
+		}
+	}
+}

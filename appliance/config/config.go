@@ -1,0 +1,493 @@
+// Package config reads the appliance's configuration: one TOML file, strict in
+// that an unknown key is an error. It holds nothing that cannot be public, the
+// section [aws_xks_config] apart; a file that holds a secret must be readable
+// by its owner alone.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"holdfast/appliance"
+)
+
+// Config is the whole configuration. The comments name the TOML keys' meaning;
+// a zero value means the default.
+type Config struct {
+	State State `toml:"state"`
+	HSM   HSM   `toml:"hsm"`
+	XKS   XKS   `toml:"xks"`
+	Admin Admin `toml:"admin"`
+	Keys  Keys  `toml:"keys"`
+	Log   Log   `toml:"log"`
+	// AWSXKS is the section of the seed, "xksv2": it bootstraps one key store.
+	AWSXKS *AWSXKS `toml:"aws_xks_config"`
+}
+
+// State says where the database is.
+type State struct {
+	// Dir is the folder; default /var/lib/holdfast.
+	Dir string `toml:"dir"`
+}
+
+// HSM selects the token.
+type HSM struct {
+	// Module is the path of the vendor's PKCS#11 library.
+	Module string `toml:"module"`
+	// TokenLabel or TokenSerial selects the token; exactly one of them.
+	TokenLabel  string `toml:"token_label"`
+	TokenSerial string `toml:"token_serial"`
+	// PINFile holds the user PIN; only its owner may read it.
+	PINFile string `toml:"pin_file"`
+	// MasterKeyLabel is the label of the master key; default holdfast-master.
+	MasterKeyLabel string `toml:"master_key_label"`
+	// MaxSessions bounds the operations in the token at once; default 16.
+	MaxSessions int `toml:"max_sessions"`
+	// IVFromToken is for tokens that insist on making the IV (AWS CloudHSM).
+	IVFromToken bool `toml:"iv_from_token"`
+}
+
+// XKS is the endpoint that AWS KMS calls.
+type XKS struct {
+	// Address to listen on; default :8443.
+	Address string `toml:"address"`
+	// Certificate and Key are PEM files; they are read again when they change.
+	Certificate string `toml:"certificate"`
+	Key         string `toml:"key"`
+	// ClientCA, a PEM file, demands client certificates (mTLS) with one of the
+	// common names ClientNames. AWS has deprecated mTLS for XKS.
+	ClientCA    string   `toml:"client_ca"`
+	ClientNames []string `toml:"client_names"`
+	// Regions, if any, are the only ones from which KMS may call.
+	Regions []string `toml:"regions"`
+	// Services are SigV4 service names accepted besides kms-xks-proxy.
+	Services []string `toml:"services"`
+	// MaxConnections bounds the open connections; default 4096.
+	MaxConnections int `toml:"max_connections"`
+	// RequestTimeout bounds how long a request waits for the HSM; default 220ms.
+	RequestTimeout Duration `toml:"request_timeout"`
+	// FleetSize is how many appliances serve the same key stores; default 1.
+	FleetSize int `toml:"fleet_size"`
+}
+
+// Admin is the administrators' side.
+type Admin struct {
+	// Socket is the Unix socket of the command line; default /run/holdfast/admin.sock.
+	Socket string `toml:"socket"`
+	// Address of the administrators' HTTPS listener; default :9443.
+	Address string `toml:"address"`
+}
+
+// Keys sets limits for external keys.
+type Keys struct {
+	// MaxUnlocked bounds how many keys are unlocked at once; default 65536.
+	MaxUnlocked int `toml:"max_unlocked"`
+	// RotateAfter is how many encryptions a key version does; default and most
+	// 2147483648 (2^31).
+	RotateAfter uint64 `toml:"rotate_after"`
+}
+
+// Log says what is logged.
+type Log struct {
+	// Level is debug, info (default), warn or error.
+	Level string `toml:"level"`
+	// Format is text (default) or json.
+	Format string `toml:"format"`
+}
+
+// AWSXKS is the section [aws_xks_config].
+type AWSXKS struct {
+	Enable          bool   `toml:"aws_xks_enable"`
+	Region          string `toml:"aws_xks_region"`
+	Service         string `toml:"aws_xks_service"`
+	AccessKeyID     string `toml:"aws_xks_sigv4_access_key_id"`
+	SecretAccessKey string `toml:"aws_xks_sigv4_secret_access_key"`
+}
+
+// Duration is a time span written as in "220ms" or "5s".
+type Duration time.Duration
+
+// UnmarshalText reads the duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a time span such as \"220ms\" or \"5s\"", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// The defaults of what the command line has to know.
+const (
+	DefaultStateDir     = "/var/lib/holdfast"
+	DefaultSocket       = "/run/holdfast/admin.sock"
+	DefaultXKSAddress   = ":8443"
+	DefaultAdminAddress = ":9443"
+)
+
+func (c *Config) setDefaults() {
+	set := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	set(&c.State.Dir, DefaultStateDir)
+	set(&c.Admin.Socket, DefaultSocket)
+	set(&c.XKS.Address, DefaultXKSAddress)
+	set(&c.Admin.Address, DefaultAdminAddress)
+	set(&c.Log.Level, "info")
+	set(&c.Log.Format, "text")
+}
+
+// Problem is one thing that is wrong, or doubtful, in a file.
+type Problem struct {
+	File string
+	// Line counts from 1; 0 if the problem has no place, as a missing key.
+	Line    int
+	Message string
+	// Warning means that the file can be used all the same.
+	Warning bool
+}
+
+// String gives the problem in the form that editors understand.
+func (p Problem) String() string {
+	place := p.File
+	if p.Line > 0 {
+		place = fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	if p.Warning {
+		return place + ": warning: " + p.Message
+	}
+	return place + ": " + p.Message
+}
+
+// Problems is the error of a file that cannot be used.
+type Problems []Problem
+
+// Error lists the problems, one in a line.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, one := range p {
+		lines[i] = one.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxFile bounds what is read of a file.
+const maxFile = 1 << 20
+
+// Load reads a file. It gives the configuration with defaults filled in and
+// warnings, or else [Problems] with all that is wrong, in the order of lines.
+func Load(path string) (*Config, Problems, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("configuration: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, fmt.Errorf("configuration: %w", err)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if len(text) > maxFile {
+		return nil, nil, fmt.Errorf("configuration %s: larger than %d bytes", path, maxFile)
+	}
+	return parse(path, text, info.Mode().Perm())
+}
+
+// Parse reads a configuration from text; name stands for the file in problems.
+func Parse(name string, text []byte) (*Config, Problems, error) { return parse(name, text, 0o600) }
+
+func parse(name string, text []byte, mode os.FileMode) (*Config, Problems, error) {
+	ck := &checker{file: name, mode: mode}
+	ck.readKeys(text)
+	if len(ck.problems) > 0 {
+		return nil, nil, ck.sorted()
+	}
+	var c Config
+	if err := toml.Unmarshal(text, &c); err != nil {
+		ck.decodeError(err, 0) // such as a key that stands twice
+		return nil, nil, ck.sorted()
+	}
+	ck.check(&c)
+	var warnings, errs Problems
+	for _, p := range ck.sorted() {
+		if p.Warning {
+			warnings = append(warnings, p)
+		} else {
+			errs = append(errs, p)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, warnings, append(errs, warnings...)
+	}
+	c.setDefaults()
+	return &c, warnings, nil
+}
+
+// checker collects problems.
+type checker struct {
+	file     string
+	mode     os.FileMode
+	lines    map[string]int // by dotted key
+	problems Problems
+}
+
+func (ck *checker) sorted() Problems {
+	slices.SortStableFunc(ck.problems, func(a, b Problem) int { return a.Line - b.Line })
+	return ck.problems
+}
+
+func (ck *checker) add(line int, format string, args ...any) {
+	ck.problems = append(ck.problems, Problem{File: ck.file, Line: line, Message: fmt.Sprintf(format, args...)})
+}
+
+// at adds a problem of a key.
+func (ck *checker) at(key, format string, args ...any) {
+	ck.add(ck.lines[key], "%s: %s", key, fmt.Sprintf(format, args...))
+}
+
+// readKeys finds the line of each key, and decodes each one alone, so that all
+// unknown keys and wrong types are found at once and not only the first.
+func (ck *checker) readKeys(text []byte) {
+	ck.lines = map[string]int{}
+	p := unstable.Parser{}
+	p.Reset(text)
+	table := ""
+	for p.NextExpression() {
+		node := p.Expression()
+		var parts []string
+		line := 0
+		for it := node.Key(); it.Next(); {
+			parts = append(parts, string(it.Node().Data))
+			if line == 0 {
+				line = p.Shape(it.Node().Raw).Start.Line
+			}
+		}
+		key := strings.Join(parts, ".")
+		switch node.Kind {
+		case unstable.Table, unstable.ArrayTable:
+			table = key
+			ck.lines[key] = line
+		case unstable.KeyValue:
+			if table != "" {
+				key = table + "." + key
+			}
+			ck.lines[key] = line
+		}
+	}
+	if err := p.Error(); err != nil {
+		var c Config
+		ck.decodeError(toml.Unmarshal(text, &c), 0)
+		if len(ck.problems) == 0 {
+			ck.add(0, "not valid TOML: %v", err)
+		}
+		return
+	}
+	dec := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
+	var c Config
+	err := dec.Decode(&c)
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		for _, e := range strict.Errors {
+			line, _ := e.Position()
+			ck.add(line, "unknown key %s", strings.Join(e.Key(), "."))
+		}
+	}
+	ck.wrongTypes(text)
+}
+
+// wrongTypes decodes each line that sets a key on its own.
+func (ck *checker) wrongTypes(text []byte) {
+	p := unstable.Parser{}
+	p.Reset(text)
+	header := ""
+	for p.NextExpression() {
+		node := p.Expression()
+		var parts []string
+		line := 0
+		for it := node.Key(); it.Next(); {
+			parts = append(parts, fmt.Sprintf("%q", it.Node().Data))
+			if line == 0 {
+				line = p.Shape(it.Node().Raw).Start.Line
+			}
+		}
+		name := strings.Join(parts, ".")
+		if node.Kind == unstable.Table || node.Kind == unstable.ArrayTable {
+			header = "[" + name + "]\n"
+			if node.Kind == unstable.ArrayTable {
+				header = "[[" + name + "]]\n"
+			}
+			continue
+		}
+		if node.Kind != unstable.KeyValue {
+			continue
+		}
+		raw := p.Raw(node.Raw)
+		if len(raw) == 0 {
+			continue
+		}
+		var c Config
+		if err := toml.Unmarshal([]byte(header+string(raw)+"\n"), &c); err != nil {
+			ck.decodeError(err, line)
+		}
+	}
+}
+
+// decodeError adds what the decoder says, at the line given or else its own.
+func (ck *checker) decodeError(err error, line int) {
+	if err == nil {
+		return
+	}
+	message := strings.TrimPrefix(err.Error(), "toml: ")
+	var d *toml.DecodeError
+	if errors.As(err, &d) {
+		if line == 0 {
+			line, _ = d.Position()
+		}
+		if key := strings.Join(d.Key(), "."); key != "" {
+			message = key + ": " + message
+		}
+	}
+	ck.add(line, "%s", message)
+}
+
+var (
+	region      = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-[0-9]+$`)
+	serviceName = regexp.MustCompile(`^[a-z0-9-]+$`)
+)
+
+// check looks at the values.
+func (ck *checker) check(c *Config) {
+	if c.State.Dir != "" && !filepath.IsAbs(c.State.Dir) {
+		ck.at("state.dir", "%q is not an absolute path", c.State.Dir)
+	}
+	ck.checkHSM(&c.HSM)
+	ck.checkXKS(&c.XKS)
+	ck.checkAddress("admin.address", c.Admin.Address)
+	if c.Admin.Socket != "" && !filepath.IsAbs(c.Admin.Socket) {
+		ck.at("admin.socket", "%q is not an absolute path", c.Admin.Socket)
+	}
+	ck.checkNotNegative("keys.max_unlocked", c.Keys.MaxUnlocked)
+	if c.Keys.RotateAfter > 1<<31 {
+		ck.at("keys.rotate_after", "%d is more than 2147483648, half of what AES-GCM with random IVs allows (SP 800-38D)", c.Keys.RotateAfter)
+	}
+	if !slices.Contains([]string{"", "debug", "info", "warn", "error"}, c.Log.Level) {
+		ck.at("log.level", "%q is none of debug, info, warn, error", c.Log.Level)
+	}
+	if !slices.Contains([]string{"", "text", "json"}, c.Log.Format) {
+		ck.at("log.format", "%q is none of text, json", c.Log.Format)
+	}
+	if c.AWSXKS != nil {
+		ck.checkAWSXKS(c.AWSXKS)
+	}
+}
+
+func (ck *checker) checkHSM(h *HSM) {
+	if *h == (HSM{}) {
+		return // this file leaves the HSM to flags, or to another file
+	}
+	if h.Module == "" {
+		ck.add(ck.lines["hsm"], "hsm.module is missing: the path of the HSM vendor's PKCS#11 library")
+	} else if !filepath.IsAbs(h.Module) {
+		ck.at("hsm.module", "%q is not an absolute path", h.Module)
+	}
+	switch {
+	case h.TokenLabel == "" && h.TokenSerial == "":
+		ck.add(ck.lines["hsm"], "hsm.token_label or hsm.token_serial is missing: one of them selects the token")
+	case h.TokenLabel != "" && h.TokenSerial != "":
+		ck.at("hsm.token_serial", "hsm.token_label selects the token already; keep one of the two")
+	}
+	if h.PINFile == "" {
+		ck.add(ck.lines["hsm"], "hsm.pin_file is missing: a file with the token's user PIN, readable by its owner alone")
+	} else if !filepath.IsAbs(h.PINFile) {
+		ck.at("hsm.pin_file", "%q is not an absolute path", h.PINFile)
+	}
+	ck.checkNotNegative("hsm.max_sessions", h.MaxSessions)
+}
+
+func (ck *checker) checkXKS(x *XKS) {
+	ck.checkAddress("xks.address", x.Address)
+	if (x.Certificate == "") != (x.Key == "") {
+		ck.add(ck.lines["xks"], "xks.certificate and xks.key belong together: one of them is missing")
+	}
+	if x.ClientCA != "" && len(x.ClientNames) == 0 {
+		ck.at("xks.client_ca", "xks.client_names is missing: the common names allowed, such as [\"cks.kms.eu-west-1.amazonaws.com\"]")
+	}
+	if x.ClientCA == "" && len(x.ClientNames) > 0 {
+		ck.at("xks.client_names", "xks.client_ca is missing: without it no client certificate is asked for")
+	}
+	for _, r := range x.Regions {
+		if !region.MatchString(r) {
+			ck.at("xks.regions", "%q is not a Region such as eu-west-1", r)
+		}
+	}
+	for _, s := range x.Services {
+		if !serviceName.MatchString(s) {
+			ck.at("xks.services", "%q is not a service name such as kms-xks-proxy", s)
+		}
+	}
+	ck.checkNotNegative("xks.max_connections", x.MaxConnections)
+	ck.checkNotNegative("xks.fleet_size", x.FleetSize)
+	if x.RequestTimeout < 0 {
+		ck.at("xks.request_timeout", "it is negative")
+	}
+}
+
+// checkAWSXKS: the seed's example must load as it is printed, so what only KMS
+// objects to is a warning.
+func (ck *checker) checkAWSXKS(a *AWSXKS) {
+	const section = "aws_xks_config."
+	if ck.mode&0o077 != 0 {
+		ck.at(section+"aws_xks_sigv4_secret_access_key", "the file holds a secret and others than its owner may read it (mode %04o): chmod 600 it", ck.mode)
+	}
+	if !a.Enable {
+		return
+	}
+	if !region.MatchString(a.Region) {
+		ck.at(section+"aws_xks_region", "%q is not a Region such as us-east-1", a.Region)
+	}
+	if !serviceName.MatchString(a.Service) {
+		ck.at(section+"aws_xks_service", "%q is not a service name such as kms-xks-proxy", a.Service)
+	}
+	if !appliance.ValidAccessKeyID(a.AccessKeyID) {
+		ck.at(section+"aws_xks_sigv4_access_key_id", "KMS takes 20 to 30 characters of A-Z and 2-7")
+	}
+	switch n := len(a.SecretAccessKey); {
+	case n < 16 || n > 64:
+		ck.at(section+"aws_xks_sigv4_secret_access_key", "it has %d characters; KMS takes 43 to 64", n)
+	case !appliance.ValidSecretAccessKey(a.SecretAccessKey):
+		ck.problems = append(ck.problems, Problem{File: ck.file, Line: ck.lines[section+"aws_xks_sigv4_secret_access_key"], Warning: true,
+			Message: section + "aws_xks_sigv4_secret_access_key: KMS will not take this secret, which has " + fmt.Sprint(n) + " characters: it wants 43 to 64 of A-Z, a-z, 0-9, '+', '/' and '='"})
+	}
+}
+
+func (ck *checker) checkAddress(key, address string) {
+	if address == "" {
+		return
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		ck.at(key, "%q is not an address such as :8443 or 127.0.0.1:8443", address)
+	}
+}
+
+func (ck *checker) checkNotNegative(key string, n int) {
+	if n < 0 {
+		ck.at(key, "%d is negative", n)
+	}
+}

@@ -1,0 +1,143 @@
+package appliance
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"holdfast/hsm"
+)
+
+// HealthStatus is the state of an HSM as GetHealthStatus reports it (spec,
+// ekmFleetDetails.healthStatus).
+type HealthStatus string
+
+// The health states.
+const (
+	// HealthActive: the HSM performs cryptographic operations in time.
+	HealthActive HealthStatus = "ACTIVE"
+	// HealthDegraded: the HSM does not, but unlocked keys still serve.
+	HealthDegraded HealthStatus = "DEGRADED"
+	// HealthUnavailable: nothing can be served.
+	HealthUnavailable HealthStatus = "UNAVAILABLE"
+)
+
+// HSMHealth is what is known of one HSM.
+type HSMHealth struct {
+	hsm.Info
+	Status HealthStatus `json:"status"`
+	// Error says why it is not active; empty if it is.
+	Error string `json:"error,omitempty"`
+	// ProbedAt is when the test operation was done; Took is how long it took.
+	ProbedAt time.Time     `json:"probed_at"`
+	Took     time.Duration `json:"took_ns"`
+}
+
+const (
+	// maxHealthAge is how old a health result may be that KMS gets (spec,
+	// GetHealthStatus, KMS considerations: one minute).
+	maxHealthAge = time.Minute
+	// slowProbe is from where an HSM counts as degraded: operations that wait for
+	// it would miss KMS's 250 ms.
+	slowProbe = 200 * time.Millisecond
+	// probeTimeout bounds a probe that runs in the background.
+	probeTimeout = 5 * time.Second
+)
+
+// healthMonitor keeps the result of the last probe of each HSM.
+type healthMonitor struct {
+	now func() time.Time
+
+	probing sync.Mutex // held while probing, so that callers share a probe
+
+	mu      sync.Mutex
+	hsms    []HSM
+	results []HSMHealth
+}
+
+func (m *healthMonitor) watch(hsms []HSM) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hsms, m.results = hsms, nil
+}
+
+func (m *healthMonitor) fresh() ([]HSMHealth, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.results) == 0 || m.now().Sub(m.results[0].ProbedAt) > maxHealthAge {
+		return m.results, false
+	}
+	return m.results, true
+}
+
+// probe asks every HSM.
+func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth {
+	m.mu.Lock()
+	hsms, before := m.hsms, m.results
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	results := make([]HSMHealth, len(hsms))
+	var wg sync.WaitGroup
+	for i, h := range hsms {
+		wg.Go(func() {
+			begin := m.now()
+			r := HSMHealth{Status: HealthActive, ProbedAt: begin}
+			if i < len(before) {
+				r.Info = before[i].Info // what is known of it while it does not answer
+			}
+			err := h.Probe(ctx)
+			r.Took = m.now().Sub(begin)
+			if err == nil {
+				var info hsm.Info
+				if info, err = h.Info(ctx); err == nil {
+					r.Info = info
+				}
+			}
+			switch {
+			case err != nil:
+				r.Status, r.Error = HealthDegraded, err.Error()
+			case r.Took > slowProbe:
+				r.Status, r.Error = HealthDegraded, "the test operation took "+r.Took.String()
+			}
+			if i >= len(before) || before[i].Status != r.Status {
+				log.Info("HSM health", "token", r.Label, "serial", r.Serial, "status", r.Status, "took", r.Took, "error", r.Error)
+			}
+			results[i] = r
+		})
+	}
+	wg.Wait()
+	m.mu.Lock()
+	m.results = results
+	m.mu.Unlock()
+	return results
+}
+
+// Health gives the state of each HSM, at most a minute old. A result that is
+// older is replaced before the method returns, within the time of ctx.
+// CodeLocked while there are no HSMs to speak of.
+func (a *Appliance) Health(ctx context.Context) ([]HSMHealth, error) {
+	if a.Locked() {
+		return nil, Errorf(CodeLocked, "the appliance is locked")
+	}
+	if r, ok := a.health.fresh(); ok {
+		return r, nil
+	}
+	done := make(chan []HSMHealth, 1)
+	go func() {
+		a.health.probing.Lock()
+		defer a.health.probing.Unlock()
+		if r, ok := a.health.fresh(); ok {
+			done <- r
+			return
+		}
+		done <- a.health.probe(context.WithoutCancel(ctx), a.log)
+	}()
+	select {
+	case r := <-done:
+		return r, nil
+	case <-ctx.Done():
+		return nil, wrapf(CodeTimeout, ctx.Err(), "the HSMs did not answer the health probe in time")
+	}
+}

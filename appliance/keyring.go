@@ -1,0 +1,84 @@
+package appliance
+
+import "context"
+
+// Keyring holds the unlocked keys, in memory that is never swapped or dumped.
+// It is the only part of the appliance that sees key material, and the only
+// one that speaks to the HSM.
+//
+// The hierarchy is: the HSM's master key wraps the state key and one keyring
+// key per key store; the keyring key of a key store seals the rows of its
+// external keys, their versions and grants; the state key seals the rest.
+//
+// Errors are of type [*Error]: CodeLocked when the key that is needed is not
+// in the keyring, CodeTampered when a sealed blob does not open under its
+// binding, CodeTimeout when ctx ended before the HSM answered, CodeInternal
+// when the HSM failed.
+type Keyring interface {
+	// NewStateKey makes the state key and puts it into the keyring. It gives
+	// the key wrapped, to be stored.
+	NewStateKey(ctx context.Context, installation string) (wrapped []byte, err error)
+	// OpenStateKey unwraps the state key into the keyring.
+	OpenStateKey(ctx context.Context, installation string, wrapped []byte) error
+	// NewKeyringKey makes the keyring key of a key store and puts it into the
+	// keyring. It gives the key wrapped, to be stored.
+	NewKeyringKey(ctx context.Context, keyStore string) (wrapped []byte, err error)
+	// OpenKeyringKey unwraps the keyring key of a key store into the keyring.
+	OpenKeyringKey(ctx context.Context, keyStore string, wrapped []byte) error
+	// DropKeyringKey wipes the keyring key of a key store that is gone.
+	DropKeyringKey(keyStore string)
+	// Lock wipes every key there is in the keyring, also those handed out.
+	Lock()
+
+	// Seal binds a row, and a secret that rests in it, to its place. The secret
+	// may be empty.
+	Seal(b Binding, secret []byte) ([]byte, error)
+	// Reseal moves the secret of a sealed row from one binding to another, after
+	// the row was changed.
+	Reseal(from, to Binding, sealed []byte) ([]byte, error)
+	// Verify checks the seal of a row without a secret.
+	Verify(b Binding, sealed []byte) error
+
+	// NewTokenObject gives a label for a new key object in the token. Nothing
+	// is made there yet.
+	NewTokenObject() string
+	// DestroyTokenObject destroys the key object of that label; it is no error
+	// if there is none.
+	DestroyTokenObject(ctx context.Context, label string) error
+	// TokenObject gives the label of the token's object that holds the version's
+	// key; empty with cached custody.
+	TokenObject(v *KeyVersion) (string, error)
+	// Generate makes the version's key and sets v.Material. With HSM custody the
+	// key is made inside the token under the label.
+	Generate(ctx context.Context, v *KeyVersion, tokenObject string) error
+	// Import does the same with a given key of [KeyBytes] bytes.
+	Import(ctx context.Context, v *KeyVersion, tokenObject string, key []byte) error
+	// Unlock makes the version's key ready for use.
+	Unlock(v *KeyVersion) (UnlockedKey, error)
+	// UnlockCredential makes the credential's secret ready for use.
+	UnlockCredential(c *Credential) (UnlockedCredential, error)
+}
+
+// UnlockedKey is one AES-256 key that is ready for AES-GCM. After Wipe, and
+// after the keyring is locked, its methods return CodeLocked.
+type UnlockedKey interface {
+	// Encrypt gives the ciphertext, as long as the plaintext, with a fresh
+	// random IV of 12 bytes (16 if the token makes it so) and a tag of 16 bytes.
+	Encrypt(ctx context.Context, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error)
+	// Decrypt gives the plaintext, or CodeCiphertext. The IV must have 12 or 16
+	// bytes and the tag 16.
+	Decrypt(ctx context.Context, iv, ciphertext, tag, aad []byte) ([]byte, error)
+	// Wipe erases the key from memory.
+	Wipe()
+}
+
+// UnlockedCredential is a SigV4 secret access key that is ready for use. The
+// secret itself never comes out.
+type UnlockedCredential interface {
+	// Sign gives HMAC-SHA256 of the string to sign under the signing key that
+	// AWS Signature Version 4 derives from the secret for the scope; date is
+	// YYYYMMDD.
+	Sign(date, region, service, stringToSign string) ([32]byte, error)
+	// Wipe erases the secret from memory.
+	Wipe()
+}

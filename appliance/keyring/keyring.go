@@ -1,0 +1,426 @@
+// Package keyring holds the unlocked keys of the appliance and does all
+// cryptography with them. Use it behind [appliance.Keyring].
+//
+// # Guarantees
+//
+//   - Key material rests in memory that is locked against swapping, left out of
+//     core dumps and of child processes, and zeroized when a key is wiped or the
+//     keyring locked. Built with GOEXPERIMENT=runtimesecret, no copy stays in
+//     the heap either (package scrub).
+//   - Every blob that leaves is sealed by AES-256-GCM with a random 96-bit IV
+//     (SP 800-38D section 8.2.2) and binds the place it belongs to.
+//   - All key material comes from the HSM's random number generator.
+package keyring
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+
+	"holdfast/appliance"
+	"holdfast/appliance/keyring/scrub"
+	"holdfast/hsm"
+)
+
+// Token is what the keyring needs of an HSM token; [*hsm.Token] is one.
+type Token interface {
+	Random(ctx context.Context, n int) ([]byte, error)
+	Wrap(ctx context.Context, secret, aad []byte) ([]byte, error)
+	Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error)
+	GenerateKey(ctx context.Context, label string) error
+	ImportKey(ctx context.Context, label string, key []byte) error
+	DestroyKey(ctx context.Context, label string) error
+	Encrypt(ctx context.Context, label string, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error)
+	Decrypt(ctx context.Context, label string, iv, ciphertext, tag, aad []byte) ([]byte, error)
+}
+
+// Keyring implements [appliance.Keyring]. The zero value is not usable: see
+// [New].
+type Keyring struct {
+	token Token
+	mem   memory
+
+	mu       sync.RWMutex
+	stateKey *guarded
+	keys     map[string]*guarded // keyring keys by key store ID
+	handed   map[*guarded]struct{}
+}
+
+var _ appliance.Keyring = (*Keyring)(nil)
+
+// New gives an empty keyring over the token.
+func New(token Token) *Keyring {
+	return &Keyring{token: token, keys: map[string]*guarded{}, handed: map[*guarded]struct{}{}}
+}
+
+func stateKeyBinding(installation string) appliance.Binding {
+	return appliance.Binding{Purpose: "state-key", Fields: []string{installation}}
+}
+
+func keyringKeyBinding(keyStore string) appliance.Binding {
+	return appliance.Binding{Purpose: "keyring-key", Fields: []string{keyStore}}
+}
+
+// NewStateKey implements [appliance.Keyring].
+func (k *Keyring) NewStateKey(ctx context.Context, installation string) ([]byte, error) {
+	key, wrapped, err := k.newWrapped(ctx, stateKeyBinding(installation), "state key")
+	if err != nil {
+		return nil, err
+	}
+	k.setStateKey(key)
+	return wrapped, nil
+}
+
+// OpenStateKey implements [appliance.Keyring].
+func (k *Keyring) OpenStateKey(ctx context.Context, installation string, wrapped []byte) error {
+	key, err := k.unwrap(ctx, stateKeyBinding(installation), wrapped, "state key")
+	if err != nil {
+		return err
+	}
+	k.setStateKey(key)
+	return nil
+}
+
+func (k *Keyring) setStateKey(key *guarded) {
+	k.mu.Lock()
+	old := k.stateKey
+	k.stateKey = key
+	k.mu.Unlock()
+	if old != nil {
+		old.wipe()
+	}
+}
+
+// NewKeyringKey implements [appliance.Keyring].
+func (k *Keyring) NewKeyringKey(ctx context.Context, keyStore string) ([]byte, error) {
+	key, wrapped, err := k.newWrapped(ctx, keyringKeyBinding(keyStore), "keyring key")
+	if err != nil {
+		return nil, err
+	}
+	k.setKeyringKey(keyStore, key)
+	return wrapped, nil
+}
+
+// OpenKeyringKey implements [appliance.Keyring].
+func (k *Keyring) OpenKeyringKey(ctx context.Context, keyStore string, wrapped []byte) error {
+	key, err := k.unwrap(ctx, keyringKeyBinding(keyStore), wrapped, "keyring key")
+	if err != nil {
+		return err
+	}
+	k.setKeyringKey(keyStore, key)
+	return nil
+}
+
+// DropKeyringKey implements [appliance.Keyring].
+func (k *Keyring) DropKeyringKey(keyStore string) { k.setKeyringKey(keyStore, nil) }
+
+func (k *Keyring) setKeyringKey(keyStore string, key *guarded) {
+	k.mu.Lock()
+	old := k.keys[keyStore]
+	if key == nil {
+		delete(k.keys, keyStore)
+	} else {
+		k.keys[keyStore] = key
+	}
+	k.mu.Unlock()
+	if old != nil {
+		old.wipe()
+	}
+}
+
+// newWrapped makes a random 256-bit key and wraps it under the master key.
+func (k *Keyring) newWrapped(ctx context.Context, b appliance.Binding, what string) (*guarded, []byte, error) {
+	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	if err != nil {
+		return nil, nil, tokenError(err, "make a "+what)
+	}
+	defer clear(raw)
+	wrapped, err := k.token.Wrap(ctx, raw, b.AAD())
+	if err != nil {
+		return nil, nil, tokenError(err, "wrap a "+what)
+	}
+	key, err := k.mem.put(raw)
+	if err != nil {
+		return nil, nil, internal(err, "keep a "+what)
+	}
+	return key, wrapped, nil
+}
+
+func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byte, what string) (*guarded, error) {
+	raw, err := k.token.Unwrap(ctx, wrapped, b.AAD())
+	if errors.Is(err, hsm.ErrDecrypt) {
+		return nil, &appliance.Error{Code: appliance.CodeTampered, Err: err,
+			Message: fmt.Sprintf("the %s does not unwrap under the HSM's master key: the database was changed by hand, or this is another HSM's", what)}
+	}
+	if err != nil {
+		return nil, tokenError(err, "unwrap the "+what)
+	}
+	if len(raw) != appliance.KeyBytes {
+		clear(raw)
+		return nil, appliance.Errorf(appliance.CodeTampered, "the %s has %d bytes instead of %d", what, len(raw), appliance.KeyBytes)
+	}
+	key, err := k.mem.put(raw)
+	if err != nil {
+		return nil, internal(err, "keep the "+what)
+	}
+	return key, nil
+}
+
+// Lock implements [appliance.Keyring].
+func (k *Keyring) Lock() {
+	k.mu.Lock()
+	all := k.handed
+	if k.stateKey != nil {
+		all[k.stateKey] = struct{}{}
+	}
+	for _, key := range k.keys {
+		all[key] = struct{}{}
+	}
+	k.stateKey, k.keys, k.handed = nil, map[string]*guarded{}, map[*guarded]struct{}{}
+	k.mu.Unlock()
+	for key := range all {
+		key.wipe()
+	}
+}
+
+// sealFormat is the first byte of every sealed blob; IV, ciphertext and tag
+// follow.
+const sealFormat = 1
+
+// sealOverhead is what a sealed blob has besides the secret's bytes.
+const sealOverhead = 1 + 12 + 16
+
+// maxSealed bounds the secrets that rest in rows.
+const maxSealed = 4096
+
+// Seal implements [appliance.Keyring].
+func (k *Keyring) Seal(b appliance.Binding, secret []byte) ([]byte, error) {
+	key, err := k.sealingKey(b)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 1, sealOverhead+len(secret))
+	out[0] = sealFormat
+	if !key.use(func(raw []byte) {
+		scrub.Do(func() { out = randomIVGCM(raw).Seal(out, nil, secret, b.AAD()) })
+	}) {
+		return nil, errLocked()
+	}
+	return out, nil
+}
+
+// Reseal implements [appliance.Keyring].
+func (k *Keyring) Reseal(from, to appliance.Binding, sealed []byte) ([]byte, error) {
+	secret, err := k.open(from, sealed)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	return k.Seal(to, secret)
+}
+
+// Verify implements [appliance.Keyring].
+func (k *Keyring) Verify(b appliance.Binding, sealed []byte) error {
+	secret, err := k.open(b, sealed)
+	clear(secret)
+	if err == nil && len(secret) != 0 {
+		return tampered(b)
+	}
+	return err
+}
+
+// open gives the secret of a sealed blob; the caller zeroizes it.
+func (k *Keyring) open(b appliance.Binding, sealed []byte) (secret []byte, err error) {
+	key, err := k.sealingKey(b)
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) < sealOverhead || len(sealed) > maxSealed || sealed[0] != sealFormat {
+		return nil, tampered(b)
+	}
+	if !key.use(func(raw []byte) {
+		scrub.Do(func() { secret, err = randomIVGCM(raw).Open(nil, nil, sealed[1:], b.AAD()) })
+	}) {
+		return nil, errLocked()
+	}
+	if err != nil {
+		return nil, tampered(b)
+	}
+	return secret, nil
+}
+
+func (k *Keyring) sealingKey(b appliance.Binding) (*guarded, error) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	key := k.stateKey
+	if b.KeyStore != "" {
+		key = k.keys[b.KeyStore]
+	}
+	if key == nil {
+		return nil, errLocked()
+	}
+	return key, nil
+}
+
+// tokenObjectPrefix begins the label of each external key in HSM custody.
+const tokenObjectPrefix = "holdfast-key-"
+
+// NewTokenObject implements [appliance.Keyring].
+func (k *Keyring) NewTokenObject() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return tokenObjectPrefix + hex.EncodeToString(id[:])
+}
+
+// DestroyTokenObject implements [appliance.Keyring].
+func (k *Keyring) DestroyTokenObject(ctx context.Context, label string) error {
+	err := k.token.DestroyKey(ctx, label)
+	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
+		return tokenError(err, "destroy key object "+label)
+	}
+	return nil
+}
+
+// TokenObject implements [appliance.Keyring].
+func (k *Keyring) TokenObject(v *appliance.KeyVersion) (string, error) {
+	if v.Custody != appliance.CustodyHSM {
+		return "", nil
+	}
+	label, err := k.open(v.Binding(), v.Material)
+	return string(label), err
+}
+
+// Generate implements [appliance.Keyring].
+func (k *Keyring) Generate(ctx context.Context, v *appliance.KeyVersion, tokenObject string) error {
+	if v.Custody == appliance.CustodyHSM {
+		if err := k.token.GenerateKey(ctx, tokenObject); err != nil {
+			return tokenError(err, "generate a key in the token")
+		}
+		return k.sealMaterial(v, []byte(tokenObject))
+	}
+	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	if err != nil {
+		return tokenError(err, "make an external key")
+	}
+	defer clear(raw)
+	return k.sealMaterial(v, raw)
+}
+
+// Import implements [appliance.Keyring].
+func (k *Keyring) Import(ctx context.Context, v *appliance.KeyVersion, tokenObject string, key []byte) error {
+	if len(key) != appliance.KeyBytes {
+		return appliance.Errorf(appliance.CodeInvalid, "key material has %d bytes; an AES-256 key has %d", len(key), appliance.KeyBytes)
+	}
+	if v.Custody == appliance.CustodyHSM {
+		if err := k.token.ImportKey(ctx, tokenObject, key); err != nil {
+			return tokenError(err, "import a key into the token")
+		}
+		return k.sealMaterial(v, []byte(tokenObject))
+	}
+	return k.sealMaterial(v, key)
+}
+
+func (k *Keyring) sealMaterial(v *appliance.KeyVersion, secret []byte) (err error) {
+	v.Material, err = k.Seal(v.Binding(), secret)
+	return err
+}
+
+// Unlock implements [appliance.Keyring].
+func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error) {
+	secret, err := k.open(v.Binding(), v.Material)
+	if err != nil {
+		return nil, err
+	}
+	if v.Custody == appliance.CustodyHSM {
+		return &tokenKey{token: k.token, label: string(secret)}, nil
+	}
+	if len(secret) != appliance.KeyBytes {
+		clear(secret)
+		return nil, tampered(v.Binding())
+	}
+	g, err := k.hand(v.Binding().KeyStore, secret)
+	if err != nil {
+		return nil, err
+	}
+	return &cachedKey{ring: k, key: g}, nil
+}
+
+// UnlockCredential implements [appliance.Keyring].
+func (k *Keyring) UnlockCredential(c *appliance.Credential) (appliance.UnlockedCredential, error) {
+	secret, err := k.open(c.Binding(), c.Secret)
+	if err != nil {
+		return nil, err
+	}
+	g, err := k.hand("", secret)
+	if err != nil {
+		return nil, err
+	}
+	return &signingKeys{ring: k, secret: g}, nil
+}
+
+// hand puts a secret into locked memory and remembers it, so that Lock wipes
+// it. It refuses if the keyring was locked since the secret was opened.
+func (k *Keyring) hand(keyStore string, secret []byte) (*guarded, error) {
+	g, err := k.mem.put(secret)
+	if err != nil {
+		return nil, internal(err, "keep an unlocked key")
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stateKey == nil || (keyStore != "" && k.keys[keyStore] == nil) {
+		g.wipe()
+		return nil, errLocked()
+	}
+	k.handed[g] = struct{}{}
+	return g, nil
+}
+
+func (k *Keyring) takeBack(g *guarded) {
+	k.mu.Lock()
+	delete(k.handed, g)
+	k.mu.Unlock()
+	g.wipe()
+}
+
+// randomIVGCM gives AES-256-GCM that makes its own random IV and puts it before
+// the ciphertext. The errors of its making depend on the key's length alone,
+// which has been checked.
+func randomIVGCM(key []byte) cipher.AEAD {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err)
+	}
+	return aead
+}
+
+func errLocked() error {
+	return appliance.Errorf(appliance.CodeLocked, "the keyring is locked")
+}
+
+func tampered(b appliance.Binding) error {
+	return appliance.Errorf(appliance.CodeTampered, "the stored %s %q does not match its seal: the database was changed by hand or is damaged; restore it from a backup", b.Purpose, b.Fields)
+}
+
+func internal(err error, doing string) error {
+	return &appliance.Error{Code: appliance.CodeInternal, Message: "cannot " + doing, Err: err}
+}
+
+// tokenError puts an error of the HSM into the domain's terms.
+func tokenError(err error, doing string) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return &appliance.Error{Code: appliance.CodeTimeout, Message: "the HSM did not answer in time: cannot " + doing, Err: err}
+	case errors.Is(err, hsm.ErrDecrypt):
+		return &appliance.Error{Code: appliance.CodeCiphertext, Message: "the ciphertext does not authenticate", Err: err}
+	}
+	return &appliance.Error{Code: appliance.CodeInternal, Message: "the HSM failed: cannot " + doing, Err: err}
+}

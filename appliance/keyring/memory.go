@@ -1,0 +1,128 @@
+package keyring
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// slotBytes is the size of a slot: a 256-bit key, or a part of a longer secret.
+const slotBytes = 32
+
+// slabSlots is how many slots are mapped at once: 64 KiB, so that locking it
+// stays within what systemd and Debian allow an unprivileged process (8 MiB).
+const slabSlots = 2048
+
+// memory hands out small pieces of memory for secrets. The memory lies outside
+// of Go's heap, so that the garbage collector never copies it; it is locked
+// against swapping and left out of core dumps.
+//
+// A general library for protected memory gives each secret pages of its own
+// with guard pages around, 12 KiB and more; here tens of thousands of 32-byte
+// keys are unlocked at once.
+type memory struct {
+	mu   sync.Mutex
+	free [][]byte
+}
+
+// alloc gives a zeroed slot.
+func (m *memory) alloc() ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.free) == 0 {
+		slab, err := unix.Mmap(-1, 0, slabSlots*slotBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			return nil, fmt.Errorf("map memory for keys: %w", err)
+		}
+		if err := unix.Mlock(slab); err != nil {
+			_ = unix.Munmap(slab)
+			return nil, fmt.Errorf("lock memory for keys: %w; raise the limit of locked memory (ulimit -l, or LimitMEMLOCK= in the systemd unit)", err)
+		}
+		if err := unix.Madvise(slab, unix.MADV_DONTDUMP); err != nil {
+			_ = unix.Munmap(slab)
+			return nil, fmt.Errorf("keep keys out of core dumps: %w", err)
+		}
+		// A child process must not inherit the keys either.
+		if err := unix.Madvise(slab, unix.MADV_DONTFORK); err != nil {
+			_ = unix.Munmap(slab)
+			return nil, fmt.Errorf("keep keys out of child processes: %w", err)
+		}
+		for i := 0; i < slabSlots; i++ {
+			m.free = append(m.free, slab[i*slotBytes:(i+1)*slotBytes:(i+1)*slotBytes])
+		}
+	}
+	slot := m.free[len(m.free)-1]
+	m.free = m.free[:len(m.free)-1]
+	return slot, nil
+}
+
+// release zeroizes a slot and takes it back.
+func (m *memory) release(slot []byte) {
+	clear(slot)
+	m.mu.Lock()
+	m.free = append(m.free, slot)
+	m.mu.Unlock()
+}
+
+// guarded is a secret in locked memory that can be wiped while others use it.
+type guarded struct {
+	mem *memory
+
+	mu    sync.RWMutex
+	slots [][]byte
+	n     int // bytes of the secret in slots
+	wiped bool
+}
+
+// put copies the secret into locked memory and zeroizes the original.
+func (m *memory) put(secret []byte) (*guarded, error) {
+	g := &guarded{mem: m, n: len(secret)}
+	for rest := secret; len(rest) > 0; {
+		slot, err := m.alloc()
+		if err != nil {
+			clear(secret)
+			g.wipe()
+			return nil, err
+		}
+		g.slots = append(g.slots, slot)
+		rest = rest[copy(slot, rest):]
+	}
+	clear(secret)
+	return g, nil
+}
+
+// use calls f with the secret and says whether it did: false once wiped. f must
+// not keep the secret.
+func (g *guarded) use(f func(secret []byte)) bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.wiped {
+		return false
+	}
+	if len(g.slots) == 1 {
+		f(g.slots[0][:g.n])
+		return true
+	}
+	joined := make([]byte, 0, len(g.slots)*slotBytes)
+	for _, s := range g.slots {
+		joined = append(joined, s...)
+	}
+	defer clear(joined)
+	f(joined[:g.n])
+	return true
+}
+
+// wipe erases the secret, after the uses under way.
+func (g *guarded) wipe() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.wiped {
+		return
+	}
+	g.wiped = true
+	for _, s := range g.slots {
+		g.mem.release(s)
+	}
+	g.slots = nil
+}

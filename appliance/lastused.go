@@ -1,0 +1,65 @@
+package appliance
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// lastUsed knows when each credential last authenticated a request.
+type lastUsed struct {
+	mu    sync.Mutex
+	times map[string]*credentialUse
+}
+
+type credentialUse struct {
+	used   atomic.Int64 // Unix milliseconds; 0 if not since the start
+	stored int64        // the same, as of the last write
+}
+
+// of gives the place where the last use of a credential is noted.
+func (l *lastUsed) of(accessKeyID string) *atomic.Int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.times == nil {
+		l.times = map[string]*credentialUse{}
+	}
+	if l.times[accessKeyID] == nil {
+		l.times[accessKeyID] = &credentialUse{}
+	}
+	return &l.times[accessKeyID].used
+}
+
+// at gives the last use since the start; zero if there was none.
+func (l *lastUsed) at(accessKeyID string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if u := l.times[accessKeyID]; u != nil && u.used.Load() != 0 {
+		return time.UnixMilli(u.used.Load()).UTC()
+	}
+	return time.Time{}
+}
+
+// storeLastUsed writes the uses that are not stored yet.
+func (a *Appliance) storeLastUsed(ctx context.Context) {
+	l := &a.used
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	news := map[string]time.Time{}
+	for id, u := range l.times {
+		if ms := u.used.Load(); ms > u.stored {
+			news[id] = time.UnixMilli(ms).UTC()
+		}
+	}
+	if len(news) == 0 {
+		return
+	}
+	if err := a.store.RecordCredentialUse(ctx, news); err != nil {
+		a.log.Warn("the last use of credentials could not be stored", "error", err)
+		return
+	}
+	for id, t := range news {
+		l.times[id].stored = t.UnixMilli()
+	}
+}

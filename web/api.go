@@ -1,0 +1,339 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+
+	"holdfast/appliance"
+)
+
+// Domain is what the API needs of the appliance; [*appliance.Appliance] is it.
+type Domain interface {
+	Status(ctx context.Context) appliance.Status
+	CreateKeyStore(ctx context.Context, want appliance.KeyStore) (*appliance.KeyStore, error)
+	KeyStores(ctx context.Context) ([]*appliance.KeyStore, error)
+	ShowKeyStore(ctx context.Context, name string) (*appliance.KeyStoreDetail, error)
+	DeleteKeyStore(ctx context.Context, name string) error
+	CreateCredential(ctx context.Context, keyStore string, want appliance.NewCredential) (*appliance.Credential, string, error)
+	Credentials(ctx context.Context, keyStore string) ([]*appliance.Credential, error)
+	SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*appliance.Credential, error)
+	DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
+	CreateKey(ctx context.Context, keyStore string, want appliance.NewExternalKey) (*appliance.StoredKey, error)
+	Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error)
+	ShowKey(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error)
+	SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*appliance.ExternalKey, error)
+	RotateKey(ctx context.Context, keyStore, id string, material []byte) (*appliance.ExternalKey, error)
+	ScheduleDeletion(ctx context.Context, keyStore, id string, days int) (*appliance.ExternalKey, error)
+	CancelDeletion(ctx context.Context, keyStore, id string) (*appliance.ExternalKey, error)
+	AddGrant(ctx context.Context, keyStore string, want appliance.Grant) (*appliance.Grant, error)
+	Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error)
+	RemoveGrant(ctx context.Context, keyStore, id string) error
+}
+
+// The bodies of requests and answers that are not types of the domain.
+type (
+	// NewCredential asks for a credential: to be made if both are empty, else
+	// imported.
+	NewCredential struct {
+		AccessKeyID     string `json:"access_key_id,omitempty"`
+		SecretAccessKey string `json:"secret_access_key,omitempty"`
+	}
+	// CreatedCredential shows the secret for the only time.
+	CreatedCredential struct {
+		appliance.Credential
+		SecretAccessKey string `json:"secret_access_key"`
+		URIPathPrefix   string `json:"uri_path_prefix"`
+	}
+	// NewKey asks for an external key. Material, if there is any, is imported.
+	NewKey struct {
+		ID       string            `json:"id"`
+		Usage    appliance.Usage   `json:"usage"`
+		Custody  appliance.Custody `json:"custody"`
+		Material []byte            `json:"material,omitempty"`
+	}
+	// Rotation asks for a new version of a key; with Material, for that one.
+	Rotation struct {
+		Material []byte `json:"material,omitempty"`
+	}
+	// Deletion asks for a key to be destroyed after Days.
+	Deletion struct {
+		Days int `json:"days"`
+	}
+	// Failure is the body of every answer that is not 2xx.
+	Failure struct {
+		Code    appliance.Code `json:"code"`
+		Message string         `json:"message"`
+	}
+)
+
+// maxBody bounds the bodies of requests.
+const maxBody = 64 << 10
+
+// api serves the routes.
+type api struct {
+	domain Domain
+	log    *slog.Logger
+}
+
+// NewAPI gives the handler of the admin API. Who may call it, the listener
+// decides.
+func NewAPI(domain Domain, log *slog.Logger) http.Handler {
+	a := &api{domain, log}
+	r := chi.NewRouter()
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		a.fail(w, r, appliance.Errorf(appliance.CodeNotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
+	})
+	r.MethodNotAllowed(r.NotFoundHandler())
+	r.Route("/api/v1", func(r chi.Router) {
+		r.Get("/status", a.handle(a.status))
+		r.Route("/keystores", func(r chi.Router) {
+			r.Get("/", a.handle(a.listKeyStores))
+			r.Post("/", a.handle(a.createKeyStore))
+			r.Get("/{keystore}", a.handle(a.showKeyStore))
+			r.Delete("/{keystore}", a.handle(a.deleteKeyStore))
+			r.Route("/{keystore}/credentials", func(r chi.Router) {
+				r.Get("/", a.handle(a.listCredentials))
+				r.Post("/", a.handle(a.createCredential))
+				r.Post("/{credential}/activate", a.handle(a.setCredentialActive(true)))
+				r.Post("/{credential}/deactivate", a.handle(a.setCredentialActive(false)))
+				r.Delete("/{credential}", a.handle(a.deleteCredential))
+			})
+			r.Route("/{keystore}/keys", func(r chi.Router) {
+				r.Get("/", a.handle(a.listKeys))
+				r.Post("/", a.handle(a.createKey))
+				r.Get("/{key}", a.handle(a.showKey))
+				r.Post("/{key}/enable", a.handle(a.setKeyEnabled(true)))
+				r.Post("/{key}/disable", a.handle(a.setKeyEnabled(false)))
+				r.Post("/{key}/rotate", a.handle(a.rotateKey))
+				r.Post("/{key}/delete", a.handle(a.scheduleDeletion))
+				r.Post("/{key}/cancel-deletion", a.handle(a.cancelDeletion))
+			})
+			r.Route("/{keystore}/grants", func(r chi.Router) {
+				r.Get("/", a.handle(a.listGrants))
+				r.Post("/", a.handle(a.addGrant))
+				r.Delete("/{grant}", a.handle(a.removeGrant))
+			})
+		})
+	})
+	return r
+}
+
+// handle runs an operation and writes what it gives as JSON.
+func (a *api) handle(operation func(r *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		result, err := operation(r)
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		if r.Method != http.MethodGet {
+			a.log.Info("admin", "method", r.Method, "path", r.URL.Path)
+		}
+		writeJSON(w, http.StatusOK, result)
+	}
+}
+
+// statusOf is the one place that puts codes of the domain into HTTP.
+var statusOf = map[appliance.Code]int{
+	appliance.CodeInvalid:  http.StatusBadRequest,
+	appliance.CodeTooLarge: http.StatusBadRequest,
+	appliance.CodeNotFound: http.StatusNotFound,
+	appliance.CodeExists:   http.StatusConflict,
+	appliance.CodeConflict: http.StatusConflict,
+	appliance.CodeLocked:   http.StatusServiceUnavailable,
+	appliance.CodeTimeout:  http.StatusServiceUnavailable,
+}
+
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	f := Failure{Code: appliance.CodeOf(err), Message: "internal error; the appliance's log says more"}
+	var e *appliance.Error
+	if errors.As(err, &e) {
+		f.Message = e.Message
+	}
+	status, ok := statusOf[f.Code]
+	if !ok {
+		status = http.StatusInternalServerError
+		a.log.Error("admin", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	writeJSON(w, status, f)
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the caller is gone if this fails
+}
+
+// decode reads the body of a request: one JSON object without unknown fields.
+func decode[T any](r *http.Request) (T, error) {
+	var v T
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil && !errors.Is(err, io.EOF) {
+		return v, appliance.Errorf(appliance.CodeInvalid, "the request body cannot be read as JSON of this route")
+	}
+	return v, nil
+}
+
+func (a *api) status(r *http.Request) (any, error) { return a.domain.Status(r.Context()), nil }
+
+func keyStore(r *http.Request) string { return chi.URLParam(r, "keystore") }
+
+func (a *api) listKeyStores(r *http.Request) (any, error) {
+	return list(a.domain.KeyStores(r.Context()))
+}
+
+func (a *api) createKeyStore(r *http.Request) (any, error) {
+	want, err := decode[appliance.KeyStore](r)
+	if err != nil {
+		return nil, err
+	}
+	return a.domain.CreateKeyStore(r.Context(), want)
+}
+
+func (a *api) showKeyStore(r *http.Request) (any, error) {
+	return a.domain.ShowKeyStore(r.Context(), keyStore(r))
+}
+
+func (a *api) deleteKeyStore(r *http.Request) (any, error) {
+	return struct{}{}, a.domain.DeleteKeyStore(r.Context(), keyStore(r))
+}
+
+func (a *api) listCredentials(r *http.Request) (any, error) {
+	return list(a.domain.Credentials(r.Context(), keyStore(r)))
+}
+
+func (a *api) createCredential(r *http.Request) (any, error) {
+	want, err := decode[NewCredential](r)
+	if err != nil {
+		return nil, err
+	}
+	c, secret, err := a.domain.CreateCredential(r.Context(), keyStore(r), appliance.NewCredential(want))
+	if err != nil {
+		return nil, err
+	}
+	ks, err := a.domain.ShowKeyStore(r.Context(), keyStore(r))
+	if err != nil {
+		return nil, err
+	}
+	return CreatedCredential{*c, secret, ks.URIPathPrefix}, nil
+}
+
+func (a *api) setCredentialActive(active bool) func(r *http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		return a.domain.SetCredentialActive(r.Context(), keyStore(r), chi.URLParam(r, "credential"), active)
+	}
+}
+
+func (a *api) deleteCredential(r *http.Request) (any, error) {
+	return struct{}{}, a.domain.DeleteCredential(r.Context(), keyStore(r), chi.URLParam(r, "credential"))
+}
+
+func (a *api) listKeys(r *http.Request) (any, error) {
+	page := appliance.Page{After: r.URL.Query().Get("after"), Limit: 100}
+	if limit := r.URL.Query().Get("limit"); limit != "" {
+		n, err := strconv.Atoi(limit)
+		if err != nil {
+			return nil, appliance.Errorf(appliance.CodeInvalid, "limit %q is not a number", limit)
+		}
+		page.Limit = n
+	}
+	return list(a.domain.Keys(r.Context(), keyStore(r), page))
+}
+
+func (a *api) createKey(r *http.Request) (any, error) {
+	want, err := decode[NewKey](r)
+	if err != nil {
+		return nil, err
+	}
+	return a.domain.CreateKey(r.Context(), keyStore(r), appliance.NewExternalKey(want))
+}
+
+func key(r *http.Request) string { return chi.URLParam(r, "key") }
+
+func (a *api) showKey(r *http.Request) (any, error) {
+	return a.domain.ShowKey(r.Context(), keyStore(r), key(r))
+}
+
+func (a *api) setKeyEnabled(enabled bool) func(r *http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		return a.domain.SetKeyEnabled(r.Context(), keyStore(r), key(r), enabled)
+	}
+}
+
+func (a *api) rotateKey(r *http.Request) (any, error) {
+	want, err := decode[Rotation](r)
+	if err != nil {
+		return nil, err
+	}
+	return a.domain.RotateKey(r.Context(), keyStore(r), key(r), want.Material)
+}
+
+func (a *api) scheduleDeletion(r *http.Request) (any, error) {
+	want, err := decode[Deletion](r)
+	if err != nil {
+		return nil, err
+	}
+	return a.domain.ScheduleDeletion(r.Context(), keyStore(r), key(r), want.Days)
+}
+
+func (a *api) cancelDeletion(r *http.Request) (any, error) {
+	return a.domain.CancelDeletion(r.Context(), keyStore(r), key(r))
+}
+
+func (a *api) listGrants(r *http.Request) (any, error) {
+	return list(a.domain.Grants(r.Context(), keyStore(r)))
+}
+
+func (a *api) addGrant(r *http.Request) (any, error) {
+	want, err := decode[appliance.Grant](r)
+	if err != nil {
+		return nil, err
+	}
+	return a.domain.AddGrant(r.Context(), keyStore(r), want)
+}
+
+func (a *api) removeGrant(r *http.Request) (any, error) {
+	return struct{}{}, a.domain.RemoveGrant(r.Context(), keyStore(r), chi.URLParam(r, "grant"))
+}
+
+// list makes an empty list "[]" in JSON rather than "null".
+func list[T any](items []T, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	if items == nil {
+		items = []T{}
+	}
+	return items, nil
+}
+
+// NewPublicHandler gives what the administrators' HTTPS listener answers
+// without authentication: whether the appliance lives and is ready, and how to
+// administer it.
+func NewPublicHandler(ready func(ctx context.Context) bool) http.Handler {
+	r := chi.NewRouter()
+	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	r.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		if !ready(r.Context()) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, "unavailable")
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	r.Get("/", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "Holdfast. This release is administered by the command line over the admin socket: holdfast --help")
+	})
+	return r
+}

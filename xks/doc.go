@@ -1,0 +1,18 @@
+// Package xks is the XKS proxy API, version 1.0.3 of the specification, which
+// AWS KMS calls: GetKeyMetadata, Encrypt, Decrypt and GetHealthStatus, over
+// HTTPS, signed with Signature Version 4.
+//
+// # The life of a request
+//
+//   - [Server] accepts the connection and drops those that do not come to
+//     authenticate; it reads the headers within limits of size and time.
+//   - [API.ServeHTTP] finds the key store by the URI path prefix and the
+//     operation by the rest of the path, and checks the claim of the signature
+//     (package xks/sigv4) before it reads the body, bounded, and verifies it.
+//   - The operation validates the body, gets the key, asks the grants, then key
+//     state and usage, and has the domain encrypt or decrypt.
+//   - The answer is JSON, whatever layer it comes from, and one line is logged.
+//
+// The package knows the domain (package appliance) through the interface
+// [KeyStores], and neither SQL nor PKCS#11.
+package xks

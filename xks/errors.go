@@ -1,0 +1,149 @@
+package xks
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"holdfast/appliance"
+)
+
+// errorName is an error of the specification's table "Error codes".
+type errorName string
+
+const (
+	validationException           errorName = "ValidationException"
+	invalidStateException         errorName = "InvalidStateException"
+	invalidCiphertextException    errorName = "InvalidCiphertextException"
+	invalidKeyUsageException      errorName = "InvalidKeyUsageException"
+	authenticationFailedException errorName = "AuthenticationFailedException"
+	accessDeniedException         errorName = "AccessDeniedException"
+	keyNotFoundException          errorName = "KeyNotFoundException"
+	invalidURIPathException       errorName = "InvalidUriPathException"
+	throttlingException           errorName = "ThrottlingException"
+	unsupportedOperationException errorName = "UnsupportedOperationException"
+	dependencyTimeoutException    errorName = "DependencyTimeoutException"
+	internalException             errorName = "InternalException"
+)
+
+// statusOf is the HTTP status code of each error, from the same table.
+var statusOf = map[errorName]int{
+	validationException:           http.StatusBadRequest,
+	invalidStateException:         http.StatusBadRequest,
+	invalidCiphertextException:    http.StatusBadRequest,
+	invalidKeyUsageException:      http.StatusBadRequest,
+	authenticationFailedException: http.StatusUnauthorized,
+	accessDeniedException:         http.StatusForbidden,
+	keyNotFoundException:          http.StatusNotFound,
+	invalidURIPathException:       http.StatusNotFound,
+	throttlingException:           http.StatusTooManyRequests,
+	unsupportedOperationException: http.StatusNotImplemented,
+	dependencyTimeoutException:    http.StatusServiceUnavailable,
+	internalException:             http.StatusInternalServerError,
+}
+
+// apiError is an error as the caller sees it, with its cause for the log.
+type apiError struct {
+	name    errorName
+	status  int    // if not statusOf[name]
+	message string // for the caller
+	cause   error  // for the log alone
+}
+
+func (e *apiError) Error() string {
+	if e.cause != nil {
+		return e.message + ": " + e.cause.Error()
+	}
+	return e.message
+}
+
+func (e *apiError) statusCode() int {
+	if e.status != 0 {
+		return e.status
+	}
+	return statusOf[e.name]
+}
+
+func fail(name errorName, message string) *apiError { return &apiError{name: name, message: message} }
+
+// The answers of which the caller learns nothing more.
+var errInternal = "the request could not be fulfilled; the appliance's log says why"
+
+func authenticationFailed(cause error) *apiError {
+	return &apiError{name: authenticationFailedException, cause: cause,
+		message: "the request could not be authenticated by its signature"}
+}
+
+// fromDomain puts an error of the domain into the specification's terms. It is
+// the one place that does. What is of no concern to the caller stays in the
+// log.
+func fromDomain(err error) *apiError {
+	names := map[appliance.Code]errorName{
+		appliance.CodeInvalid:    validationException,
+		appliance.CodeNotFound:   keyNotFoundException,
+		appliance.CodeConflict:   invalidStateException,
+		appliance.CodeDenied:     accessDeniedException,
+		appliance.CodeKeyUsage:   invalidKeyUsageException,
+		appliance.CodeCiphertext: invalidCiphertextException,
+		appliance.CodeThrottled:  throttlingException,
+		appliance.CodeTooLarge:   unsupportedOperationException,
+	}
+	code := appliance.CodeOf(err)
+	if code == appliance.CodeTimeout {
+		return &apiError{name: dependencyTimeoutException, message: "a part that the appliance depends on did not answer in time", cause: err}
+	}
+	name, ok := names[code]
+	if !ok {
+		return &apiError{name: internalException, message: errInternal, cause: err}
+	}
+	messages := map[errorName]string{
+		keyNotFoundException:       "the external key does not exist",
+		invalidStateException:      "the external key is not enabled",
+		accessDeniedException:      "no grant allows the operation",
+		invalidKeyUsageException:   "the external key does not support the operation",
+		invalidCiphertextException: "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted",
+		throttlingException:        "the request rate exceeds the key store's quota",
+	}
+	message, ok := messages[name]
+	if !ok {
+		message = "a parameter of the request is not supported"
+	}
+	return &apiError{name: name, message: message, cause: err}
+}
+
+// errorBody is the body of an error answer (spec, Error codes).
+type errorBody struct {
+	ErrorName    errorName `json:"errorName"`
+	ErrorMessage string    `json:"errorMessage,omitempty"`
+}
+
+// maxErrorMessage is one less than 512 (spec, Error codes).
+const maxErrorMessage = 511
+
+// write answers with the error.
+func (e *apiError) write(w http.ResponseWriter) {
+	body, _ := json.Marshal(errorBody{e.name, printable(e.message)}) // two strings always encode
+	writeJSON(w, e.statusCode(), body)
+}
+
+// printable keeps to printable ASCII and the permitted length.
+func printable(s string) string {
+	b := []byte(s)
+	if len(b) > maxErrorMessage {
+		b = b[:maxErrorMessage]
+	}
+	for i, c := range b {
+		if c < ' ' || c > '~' {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}
+
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = jsonContentType
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the caller is gone if this fails
+}
+
+var jsonContentType = []string{"application/json"}

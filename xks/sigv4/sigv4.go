@@ -1,0 +1,272 @@
+// Package sigv4 verifies requests signed with AWS Signature Version 4, as the
+// XKS proxy API specification, Appendix A, has AWS KMS sign them.
+//
+// Use [Verifier.Parse] when the headers of a request have arrived, and
+// [Claim.Verify] when its body is read as well: so a request that cannot be
+// authentic is refused before its body costs anything.
+//
+// # Guarantees
+//
+//   - The signature covers method, path, host, x-amz-date, every other header
+//     that the caller names, and the body. A query string is not part of the
+//     API: Parse refuses it.
+//   - Signatures are compared in constant time.
+//   - A request outside of five minutes around the clock is refused.
+//
+// Errors say what was wrong, for the log. Do not show them to the caller, which
+// is not to learn which part failed.
+package sigv4
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Service is the service name of the XKS proxy API (spec, Appendix A).
+const Service = "kms-xks-proxy"
+
+// MaxSkew is how far a request's time may be from the clock, before or after
+// (spec, Appendix A, task 4).
+const MaxSkew = 5 * time.Minute
+
+const (
+	algorithm  = "AWS4-HMAC-SHA256"
+	terminator = "aws4_request"
+	timeLayout = "20060102T150405Z"
+	dateLayout = "20060102"
+
+	// The limits of what is parsed: several times what KMS sends.
+	maxAuthorization = 2048
+	maxSignedHeaders = 32
+)
+
+// Verifier holds the rules that are the same for all requests. The zero value
+// is ready: the service is [Service], any Region is accepted.
+type Verifier struct {
+	// Services are names accepted besides [Service].
+	Services []string
+	// Regions are the ones accepted; empty means any.
+	Regions []string
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// Claim is what a request's headers claim, not verified yet.
+type Claim struct {
+	AccessKeyID string
+	// Date is the scope's date, YYYYMMDD.
+	Date string
+	// Region and Service are the scope's.
+	Region, Service string
+	// Time is the request's own, from X-Amz-Date.
+	Time time.Time
+	// Skew is the request's time minus the clock's: negative if it was signed
+	// in the past.
+	Skew time.Duration
+
+	amzDate       string
+	signedHeaders []string
+	signature     [sha256.Size]byte
+}
+
+// Parse reads the claim of a request from its headers, and checks all that can
+// be checked without the secret and the body. With an error for the time alone
+// it gives the claim as well, so that the skew can be logged.
+func (v *Verifier) Parse(r *http.Request) (*Claim, error) {
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		return nil, errors.New("the request has a query string, which the XKS API does not use")
+	}
+	header := r.Header["Authorization"]
+	if len(header) != 1 {
+		return nil, fmt.Errorf("the request has %d Authorization headers instead of one", len(header))
+	}
+	c, err := parseAuthorization(header[0])
+	if err != nil {
+		return nil, err
+	}
+	if c.Service != Service && !slices.Contains(v.Services, c.Service) {
+		return nil, fmt.Errorf("the credential scope is for service %q instead of %q", c.Service, Service)
+	}
+	if len(v.Regions) > 0 && !slices.Contains(v.Regions, c.Region) {
+		return nil, fmt.Errorf("the credential scope is for Region %q, which is not among those allowed", c.Region)
+	}
+	// HTTP/2 has the pseudo-header :authority where HTTP/1.1 has Host; signers
+	// use either name (spec, Appendix A, task 1).
+	host := slices.Contains(c.signedHeaders, "host") || (r.ProtoMajor == 2 && slices.Contains(c.signedHeaders, ":authority"))
+	if !host || !slices.Contains(c.signedHeaders, "x-amz-date") {
+		return nil, fmt.Errorf("the signed headers %q lack host or x-amz-date", c.signedHeaders)
+	}
+	dates := r.Header["X-Amz-Date"]
+	if len(dates) != 1 {
+		return nil, fmt.Errorf("the request has %d X-Amz-Date headers instead of one", len(dates))
+	}
+	c.amzDate = dates[0]
+	c.Time, err = time.Parse(timeLayout, c.amzDate)
+	if err != nil {
+		return nil, fmt.Errorf("the X-Amz-Date %.40q is not of the form YYYYMMDD'T'HHMMSS'Z'", c.amzDate)
+	}
+	if c.Date != c.Time.Format(dateLayout) {
+		return nil, fmt.Errorf("the credential scope's date %q is not that of X-Amz-Date %q", c.Date, c.amzDate)
+	}
+	now := time.Now
+	if v.Now != nil {
+		now = v.Now
+	}
+	c.Skew = c.Time.Sub(now()).Round(time.Second)
+	if c.Skew > MaxSkew || c.Skew < -MaxSkew {
+		return c, fmt.Errorf("the request was signed %s from now by this clock; at most %s are allowed: check both clocks", c.Skew, MaxSkew)
+	}
+	return c, nil
+}
+
+// parseAuthorization reads a header of the form
+//
+//	AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/SERVICE/aws4_request, SignedHeaders=a;b, Signature=HEX
+func parseAuthorization(header string) (*Claim, error) {
+	if len(header) > maxAuthorization {
+		return nil, fmt.Errorf("the Authorization header has %d characters; at most %d are read", len(header), maxAuthorization)
+	}
+	rest, ok := strings.CutPrefix(header, algorithm+" ")
+	if !ok {
+		return nil, fmt.Errorf("the Authorization header does not begin with %s", algorithm)
+	}
+	var credential, signedHeaders, signature string
+	for part := range strings.SplitSeq(rest, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		field := map[string]*string{"Credential": &credential, "SignedHeaders": &signedHeaders, "Signature": &signature}[name]
+		if field == nil || *field != "" || value == "" {
+			return nil, fmt.Errorf("the Authorization header has an unknown, empty or repeated part %.40q", name)
+		}
+		*field = value
+	}
+	scope := strings.Split(credential, "/")
+	if len(scope) != 5 || scope[4] != terminator || slices.Contains(scope, "") {
+		return nil, errors.New("the Authorization header's Credential is not of the form ID/DATE/REGION/SERVICE/aws4_request")
+	}
+	c := &Claim{AccessKeyID: scope[0], Date: scope[1], Region: scope[2], Service: scope[3]}
+	c.signedHeaders = strings.Split(signedHeaders, ";")
+	if len(c.signedHeaders) > maxSignedHeaders {
+		return nil, fmt.Errorf("the Authorization header names %d signed headers; at most %d are read", len(c.signedHeaders), maxSignedHeaders)
+	}
+	for i, name := range c.signedHeaders {
+		if name == "" || name != strings.ToLower(name) || (i > 0 && name <= c.signedHeaders[i-1]) {
+			return nil, errors.New("the signed headers are not in lower case, sorted and each named once")
+		}
+	}
+	if len(signature) != hex.EncodedLen(sha256.Size) || signature != strings.ToLower(signature) {
+		return nil, errors.New("the signature is not 64 lower-case hexadecimal digits")
+	}
+	if _, err := hex.Decode(c.signature[:], []byte(signature)); err != nil {
+		return nil, errors.New("the signature is not 64 lower-case hexadecimal digits")
+	}
+	return c, nil
+}
+
+// Sign gives HMAC-SHA256 of the string to sign, under the signing key derived
+// from the secret of the claim's credential for the claim's scope.
+type Sign func(accessKeyID, date, region, service, stringToSign string) ([sha256.Size]byte, error)
+
+// ErrMismatch is returned when the signature is not that of the request.
+var ErrMismatch = errors.New("the signature does not match: the secret access key differs, or the request was changed on its way")
+
+// Verify says whether the signature is that of the request with this body: nil,
+// [ErrMismatch], or the error of sign.
+func (c *Claim) Verify(r *http.Request, body []byte, sign Sign) error {
+	canonical, err := c.canonicalRequest(r, body)
+	if err != nil {
+		return err
+	}
+	hashed := sha256.Sum256(canonical)
+	toSign := make([]byte, 0, 256)
+	toSign = append(toSign, algorithm+"\n"...)
+	toSign = append(toSign, c.amzDate...)
+	toSign = append(toSign, '\n')
+	toSign = append(toSign, c.Date...)
+	toSign = append(toSign, '/')
+	toSign = append(toSign, c.Region...)
+	toSign = append(toSign, '/')
+	toSign = append(toSign, c.Service...)
+	toSign = append(toSign, "/"+terminator+"\n"...)
+	toSign = hex.AppendEncode(toSign, hashed[:])
+	want, err := sign(c.AccessKeyID, c.Date, c.Region, c.Service, string(toSign))
+	if err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(want[:], c.signature[:]) != 1 {
+		return ErrMismatch
+	}
+	return nil
+}
+
+// canonicalRequest builds what was hashed and signed: AWS Signature Version 4,
+// "Create a canonical request". The path of an XKS request has no character
+// that would be encoded differently once more.
+func (c *Claim) canonicalRequest(r *http.Request, body []byte) ([]byte, error) {
+	out := make([]byte, 0, 1024)
+	out = append(out, r.Method...)
+	out = append(out, '\n')
+	out = append(out, r.URL.EscapedPath()...)
+	out = append(out, "\n\n"...) // no query string
+	for _, name := range c.signedHeaders {
+		out = append(out, name...)
+		out = append(out, ':')
+		var err error
+		if out, err = appendHeader(out, r, name); err != nil {
+			return nil, err
+		}
+		out = append(out, '\n')
+	}
+	out = append(out, '\n')
+	for i, name := range c.signedHeaders {
+		if i > 0 {
+			out = append(out, ';')
+		}
+		out = append(out, name...)
+	}
+	out = append(out, '\n')
+	hashed := sha256.Sum256(body)
+	return hex.AppendEncode(out, hashed[:]), nil
+}
+
+// appendHeader adds a header's values, separated by commas, each without spaces
+// around it and with single spaces inside.
+func appendHeader(out []byte, r *http.Request, name string) ([]byte, error) {
+	switch name {
+	case "host", ":authority":
+		// net/http takes these two out of the header.
+		return append(out, r.Host...), nil
+	case "content-length":
+		return fmt.Appendf(out, "%d", r.ContentLength), nil
+	}
+	values := r.Header[http.CanonicalHeaderKey(name)]
+	if len(values) == 0 {
+		return nil, fmt.Errorf("the signed header %.60q is not in the request", name)
+	}
+	for i, value := range values {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = appendTrimmed(out, value)
+	}
+	return out, nil
+}
+
+func appendTrimmed(out []byte, value string) []byte {
+	value = strings.Trim(value, " \t")
+	space := false
+	for i := 0; i < len(value); i++ {
+		if value[i] == ' ' && space {
+			continue
+		}
+		space = value[i] == ' '
+		out = append(out, value[i])
+	}
+	return out
+}
