@@ -1,0 +1,110 @@
+package store
+
+import (
+	"context"
+
+	"holdfast/appliance"
+)
+
+// Installation implements [appliance.Store].
+func (s *SQLite) Installation(ctx context.Context) (*appliance.Installation, error) {
+	in := &appliance.Installation{}
+	err := s.read(ctx, func(c *conn) error {
+		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}},
+			`SELECT id, wrapped_state_key, created_at FROM installation`)
+		if err == nil && !found {
+			return appliance.Errorf(appliance.CodeNotFound, "the database has no installation yet")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// CreateInstallation implements [appliance.Store].
+func (s *SQLite) CreateInstallation(ctx context.Context, in *appliance.Installation) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at) VALUES (1, ?, ?, ?)
+			ON CONFLICT DO NOTHING`, in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli())
+		if err == nil && n == 0 {
+			return appliance.Errorf(appliance.CodeExists, "the database has an installation already")
+		}
+		return err
+	}, appliance.Change{})
+}
+
+// KeyStores implements [appliance.Store].
+func (s *SQLite) KeyStores(ctx context.Context) ([]*appliance.KeyStore, error) {
+	var list []*appliance.KeyStore
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			ks := &appliance.KeyStore{}
+			list = append(list, ks)
+			return scan(&ks.ID, &ks.Name, &ks.URIPathPrefix, &ks.RequestsPerSecond, millis{&ks.CreatedAt}, &ks.WrappedKey, &ks.Seal)
+		}, `SELECT id, name, uri_path_prefix, requests_per_second, created_at, wrapped_key, seal
+			FROM key_stores ORDER BY name`)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// CreateKeyStore implements [appliance.Store].
+func (s *SQLite) CreateKeyStore(ctx context.Context, ks *appliance.KeyStore) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`INSERT INTO key_stores (id, name, uri_path_prefix, requests_per_second, created_at, wrapped_key, seal)
+			VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			ks.ID, ks.Name, ks.URIPathPrefix, ks.RequestsPerSecond, ks.CreatedAt.UnixMilli(), blob(ks.WrappedKey), blob(ks.Seal))
+		if err != nil || n > 0 {
+			return err
+		}
+		var name, prefix string
+		if _, err := c.one([]any{&name, &prefix}, `SELECT name, uri_path_prefix FROM key_stores
+			WHERE name = ? OR uri_path_prefix = ? OR id = ? ORDER BY name = ? DESC LIMIT 1`,
+			ks.Name, ks.URIPathPrefix, ks.ID, ks.Name); err != nil {
+			return err
+		}
+		switch {
+		case name == ks.Name:
+			return appliance.Errorf(appliance.CodeExists, "there is a key store %q already", name)
+		case prefix == ks.URIPathPrefix:
+			return appliance.Errorf(appliance.CodeExists, "the URI path prefix %q belongs to the key store %q", prefix, name)
+		}
+		return appliance.Errorf(appliance.CodeExists, "the ID %q belongs to the key store %q", ks.ID, name)
+	}, appliance.Change{KeyStore: ks.ID})
+}
+
+// DeleteKeyStore implements [appliance.Store].
+func (s *SQLite) DeleteKeyStore(ctx context.Context, id string) error {
+	return s.write(ctx, func(c *conn) error {
+		var name string
+		var keys int
+		found, err := c.one([]any{&name, &keys}, `SELECT name, key_count FROM key_stores WHERE id = ?`, id)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return noKeyStore(id)
+		case keys == 1:
+			return appliance.Errorf(appliance.CodeConflict, "key store %q has 1 key; delete it first", name)
+		case keys > 1:
+			return appliance.Errorf(appliance.CodeConflict, "key store %q has %d keys; delete them first", name, keys)
+		}
+		_, err = c.exec(`DELETE FROM key_stores WHERE id = ?`, id)
+		return err
+	}, appliance.Change{KeyStore: id})
+}
+
+// keyStoreName gives the name of a key store that a change needs; CodeNotFound
+// if there is none.
+func keyStoreName(c *conn, id string) (string, error) {
+	var name string
+	found, err := c.one([]any{&name}, `SELECT name FROM key_stores WHERE id = ?`, id)
+	if err == nil && !found {
+		err = noKeyStore(id)
+	}
+	return name, err
+}
