@@ -101,7 +101,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		probeAnswer(w, r, true)
 		return
 	case "/readyz":
-		probeAnswer(w, r, a.ready(r.Context()))
+		probeAnswer(w, r, a.Ready(r.Context()))
 		return
 	}
 	begin := time.Now()
@@ -259,7 +259,8 @@ func (a *API) release(body *bytes.Buffer) {
 	a.bodies.Put(body)
 }
 
-func (a *API) ready(ctx context.Context) bool {
+// Ready says whether XKS requests would be answered.
+func (a *API) Ready(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	hsms, err := a.stores.Health(ctx)

@@ -153,12 +153,12 @@ func (c *Config) setDefaults() {
 
 // Problem is one thing that is wrong, or doubtful, in a file.
 type Problem struct {
-	File string
+	File string `json:"file"`
 	// Line counts from 1; 0 if the problem has no place, as a missing key.
-	Line    int
-	Message string
+	Line    int    `json:"line"`
+	Message string `json:"message"`
 	// Warning means that the file can be used all the same.
-	Warning bool
+	Warning bool `json:"warning"`
 }
 
 // String gives the problem in the form that editors understand.
@@ -490,4 +490,29 @@ func (ck *checker) checkNotNegative(key string, n int) {
 	if n < 0 {
 		ck.at(key, "%d is negative", n)
 	}
+}
+
+// Complete says whether there is all that serving needs, as one error that
+// names what is missing. A file may leave settings to flags, so this is no part
+// of reading it.
+func (c *Config) Complete() error {
+	var missing []string
+	for _, need := range []struct {
+		key string
+		ok  bool
+	}{
+		{"hsm.module", c.HSM.Module != ""},
+		{"hsm.token_label or hsm.token_serial", c.HSM.TokenLabel != "" || c.HSM.TokenSerial != ""},
+		{"hsm.pin_file", c.HSM.PINFile != ""},
+		{"xks.certificate", c.XKS.Certificate != ""},
+		{"xks.key", c.XKS.Key != ""},
+	} {
+		if !need.ok {
+			missing = append(missing, need.key)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("missing for serving: %s", strings.Join(missing, ", "))
+	}
+	return nil
 }

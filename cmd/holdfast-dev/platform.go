@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base32"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"holdfast/appliance/config"
+	"holdfast/hsm/softhsm"
+)
+
+// platform is the simulated one: a folder with a token, its PIN and a
+// certificate.
+type platform struct {
+	dir    string // absolute
+	module string
+}
+
+const tokenLabel = "holdfast-dev"
+
+// preparePlatform makes what is missing in the folder, and leaves what is there.
+func preparePlatform(dir string) (*platform, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	p := &platform{dir: dir}
+	if p.module, err = softhsm.Find(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	if err := p.prepareToken(); err != nil {
+		return nil, err
+	}
+	return p, p.prepareCertificate()
+}
+
+func (p *platform) prepareToken() error {
+	pin, err := p.secret("pin")
+	if err != nil {
+		return err
+	}
+	defer clear(pin)
+	soPIN, err := p.secret("so-pin")
+	if err != nil {
+		return err
+	}
+	defer clear(soPIN)
+	if err := softhsm.Create(p.path("token"), tokenLabel, soPIN, pin); err != nil {
+		return err
+	}
+	return softhsm.Use(p.path("token"))
+}
+
+func (p *platform) pin() ([]byte, error) { return p.secret("pin") }
+
+// secret reads a random secret from its file, which it makes the first time.
+func (p *platform) secret(name string) ([]byte, error) {
+	file := p.path(name)
+	secret, err := os.ReadFile(file)
+	if err == nil {
+		secret = bytes.TrimSpace(secret)
+		if len(secret) == 0 {
+			return nil, fmt.Errorf("%s is empty: the state folder %s is broken; delete it to begin anew", file, p.dir)
+		}
+		return secret, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if _, err := os.Stat(p.path("token")); err == nil {
+		return nil, fmt.Errorf("%s is missing, but there is a token: the state folder %s is broken; delete it to begin anew", file, p.dir)
+	}
+	raw := make([]byte, 15)
+	_, _ = rand.Read(raw) // never fails (crypto/rand)
+	secret = []byte(base32.StdEncoding.EncodeToString(raw))
+	return secret, os.WriteFile(file, append(secret, '\n'), 0o600)
+}
+
+// configure points the configuration at the platform.
+func (p *platform) configure(c *config.Config, o options) {
+	c.State.Dir = p.path("state")
+	c.HSM = config.HSM{Module: p.module, TokenLabel: tokenLabel}
+	c.XKS.Address, c.Admin.Address = o.xksAddr, o.adminAddr
+	c.XKS.Certificate, c.XKS.Key = p.path("tls", "server.pem"), p.path("tls", "server-key.pem")
+	c.Admin.Socket = p.path("admin.sock")
+}
+
+func (p *platform) caFile() string { return p.path("tls", "ca.pem") }
+
+// prepareCertificate makes a CA and a server certificate for localhost.
+func (p *platform) prepareCertificate() error {
+	if _, err := os.Stat(p.caFile()); err == nil {
+		return nil // written last
+	}
+	if err := os.MkdirAll(p.path("tls"), 0o700); err != nil {
+		return err
+	}
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Holdfast development CA"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0),
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
+	if err != nil {
+		return err
+	}
+	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
+	if err != nil {
+		return err
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name, kind string
+		der        []byte
+		mode       os.FileMode
+	}{
+		{"server-key.pem", "PRIVATE KEY", keyDER, 0o600},
+		{"server.pem", "CERTIFICATE", leafDER, 0o644},
+		{"ca.pem", "CERTIFICATE", caDER, 0o644},
+	} {
+		if err := os.WriteFile(p.path("tls", f.name), pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), f.mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"holdfast/appliance"
+	"holdfast/cmd/internal/daemon"
+	"holdfast/web"
+)
+
+// The things that the first start makes.
+const (
+	demoKeyStore = "demo"
+	demoPrefix   = "/demo"
+	demoKey      = "demo-key"
+	demoRegion   = "us-east-1"
+	demoService  = "kms-xks-proxy"
+)
+
+// devFile is dev.json: what another program needs to act as KMS.
+type devFile struct {
+	XKSURL          string `json:"xks_url"`
+	URIPathPrefix   string `json:"uri_path_prefix"`
+	AccessKeyID     string `json:"access_key_id"`
+	SecretAccessKey string `json:"secret_access_key"`
+	KeyID           string `json:"key_id"`
+	CACert          string `json:"ca_cert"`
+	AdminSocket     string `json:"admin_socket"`
+	PID             int    `json:"pid"`
+}
+
+// tour makes the demonstration key store if there is none, acts as KMS once and
+// tells what can be done next.
+func tour(ctx context.Context, p *platform, a daemon.Addresses) error {
+	client := web.NewClient(a.Socket)
+	credential, err := prepareDemo(ctx, p, client)
+	if err != nil {
+		return err
+	}
+	d := devFile{
+		XKSURL: "https://" + localhost(a.XKS), URIPathPrefix: demoPrefix,
+		AccessKeyID: credential.AccessKeyID, SecretAccessKey: credential.SecretAccessKey,
+		KeyID: demoKey, CACert: p.caFile(), AdminSocket: a.Socket, PID: os.Getpid(),
+	}
+	if err := writeJSONFile(p.path("dev.json"), d); err != nil {
+		return err
+	}
+	if err := actAsKMS(ctx, d); err != nil {
+		return err
+	}
+	fmt.Printf(`
+XKS endpoint    %s%s%s
+admin listener  https://%s
+command line    bin/holdfast --socket %s status
+state           %s (delete it to begin anew), log in %s
+
+Act as KMS yourself:
+
+curl --cacert %s --aws-sigv4 aws:amz:%s:%s --user %s:%s \
+  -H 'Content-Type: application/json' \
+  -d '{"requestMetadata":{"awsPrincipalArn":"arn:aws:iam::123456789012:user/Alice","kmsKeyArn":"arn:aws:kms:us-east-1:123456789012:key/1234abcd","kmsOperation":"Encrypt","kmsRequestId":"by-hand"},"plaintext":"SGVsbG8gV29ybGQh","encryptionAlgorithm":"AES_GCM"}' \
+  %s%s%s/keys/%s/encrypt
+
+Serving. Ctrl-C stops.
+`, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, localhost(a.Admin), a.Socket, p.dir, p.path("holdfast.log"),
+		d.CACert, demoRegion, demoService, d.AccessKeyID, d.SecretAccessKey, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, d.KeyID)
+	return nil
+}
+
+// localhost gives the address with the name that the certificate has.
+func localhost(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
+		host = "localhost"
+		if ip.IsLoopback() && ip.To4() != nil {
+			host = ip.String() // localhost may be ::1
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// prepareDemo makes key store, credential, grant and key, each if it is
+// missing. The credential's secret is kept for the next start: the appliance
+// itself does not give it out again.
+func prepareDemo(ctx context.Context, p *platform, client *web.Client) (*web.CreatedCredential, error) {
+	post := func(body, result any, route ...string) error {
+		err := client.Do(ctx, http.MethodPost, web.Route(route...), body, result)
+		if appliance.CodeOf(err) == appliance.CodeExists {
+			return nil
+		}
+		return err
+	}
+	if err := post(appliance.KeyStore{Name: demoKeyStore, URIPathPrefix: demoPrefix}, nil, "keystores"); err != nil {
+		return nil, err
+	}
+	credential, err := demoCredential(ctx, p, client)
+	if err != nil {
+		return nil, err
+	}
+	both := appliance.Usage{Encrypt: true, Decrypt: true}
+	if err := post(web.NewKey{ID: demoKey, Usage: both, Custody: appliance.CustodyCached}, nil, "keystores", demoKeyStore, "keys"); err != nil {
+		return nil, err
+	}
+	var grants []*appliance.Grant
+	if err := client.Do(ctx, http.MethodGet, web.Route("keystores", demoKeyStore, "grants"), nil, &grants); err != nil {
+		return nil, err
+	}
+	if len(grants) == 0 {
+		everything := appliance.Grant{Principal: appliance.AnyPrincipal,
+			Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}}
+		if err := post(everything, nil, "keystores", demoKeyStore, "grants"); err != nil {
+			return nil, err
+		}
+	}
+	return credential, nil
+}
+
+func demoCredential(ctx context.Context, p *platform, client *web.Client) (*web.CreatedCredential, error) {
+	file := p.path("credential.json")
+	text, err := os.ReadFile(file)
+	if err == nil {
+		var c web.CreatedCredential
+		if err := json.Unmarshal(text, &c); err != nil || c.AccessKeyID == "" {
+			return nil, fmt.Errorf("%s is damaged: the state folder %s is broken; delete it to begin anew", file, p.dir)
+		}
+		return &c, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var c web.CreatedCredential
+	if err := client.Do(ctx, http.MethodPost, web.Route("keystores", demoKeyStore, "credentials"), web.NewCredential{}, &c); err != nil {
+		return nil, err
+	}
+	return &c, writeJSONFile(file, c)
+}
+
+// writeJSONFile writes a file that only its owner may read, whole or not at
+// all.
+func writeJSONFile(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// actAsKMS calls the four operations as KMS does, through the network, signed
+// by the AWS SDK's own signer.
+func actAsKMS(ctx context.Context, d devFile) error {
+	pem, err := os.ReadFile(d.CACert)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	k := &kms{d: d, http: http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}}}
+
+	metadata := map[string]string{
+		"awsPrincipalArn": "arn:aws:iam::123456789012:user/Alice",
+		"kmsKeyArn":       "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+		"kmsOperation":    "Encrypt", "kmsRequestId": "first-steps",
+	}
+	plaintext := []byte("Hello World!")
+	aad := []byte("project=nile,department=marketing")
+	fmt.Println("Acting as KMS, over HTTPS:")
+
+	if _, err := k.call(ctx, "GetHealthStatus", "/health", map[string]any{"requestMetadata": metadata}); err != nil {
+		return err
+	}
+	key := "/keys/" + d.KeyID
+	if _, err := k.call(ctx, "GetKeyMetadata", key+"/metadata", map[string]any{"requestMetadata": metadata}); err != nil {
+		return err
+	}
+	sealed, err := k.call(ctx, "Encrypt with CDIV", key+"/encrypt", map[string]any{
+		"requestMetadata": metadata, "plaintext": plaintext, "additionalAuthenticatedData": aad,
+		"encryptionAlgorithm": "AES_GCM", "ciphertextDataIntegrityValueAlgorithm": "SHA_256",
+	})
+	if err != nil {
+		return err
+	}
+	metadata["kmsOperation"] = "Decrypt"
+	opened, err := k.call(ctx, "Decrypt", key+"/decrypt", map[string]any{
+		"requestMetadata": metadata, "ciphertext": sealed.Ciphertext, "ciphertextMetadata": sealed.CiphertextMetadata,
+		"initializationVector": sealed.InitializationVector, "authenticationTag": sealed.AuthenticationTag,
+		"additionalAuthenticatedData": aad, "encryptionAlgorithm": "AES_GCM",
+	})
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(opened.Plaintext, plaintext) {
+		return errors.New("decrypt gave another plaintext than was encrypted")
+	}
+	return nil
+}
+
+// kms is a client as KMS is one.
+type kms struct {
+	d    devFile
+	http http.Client
+}
+
+// kmsAnswer has the fields of all answers that are used here.
+type kmsAnswer struct {
+	Ciphertext, CiphertextMetadata, InitializationVector, AuthenticationTag, Plaintext []byte
+	KeySpec, KeyStatus                                                                 string
+	EKMFleetDetails                                                                    []struct{ HealthStatus string }
+}
+
+func (k *kms) call(ctx context.Context, name, path string, body any) (*kmsAnswer, error) {
+	payload, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, k.d.XKSURL+k.d.URIPathPrefix+appliance.XKSPath+path, bytes.NewReader(payload))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	hash := sha256.Sum256(payload)
+	credentials := aws.Credentials{AccessKeyID: k.d.AccessKeyID, SecretAccessKey: k.d.SecretAccessKey}
+	if err := v4.NewSigner().SignHTTP(ctx, credentials, req, hex.EncodeToString(hash[:]), demoService, demoRegion, time.Now()); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	res, err := k.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	took := time.Since(begin)
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s %s", name, res.Status, answer)
+	}
+	var a kmsAnswer
+	if err := json.Unmarshal(answer, &a); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	detail := ""
+	switch {
+	case len(a.EKMFleetDetails) > 0:
+		detail = "HSM " + a.EKMFleetDetails[0].HealthStatus
+	case a.KeySpec != "":
+		detail = a.KeySpec + " " + a.KeyStatus
+	case a.Ciphertext != nil:
+		detail = fmt.Sprintf("%d bytes of ciphertext", len(a.Ciphertext))
+	case a.Plaintext != nil:
+		detail = "the plaintext is back"
+	}
+	fmt.Printf("  %-18s %8.2f ms   %s\n", name, float64(took.Microseconds())/1000, detail)
+	return &a, nil
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance"
+	"holdfast/web"
+)
+
+func keyCommand(a *admin) *cobra.Command {
+	return group("key", "Manage external keys",
+		keyCreateCommand(a), keyImportCommand(a), keyListCommand(a), keyShowCommand(a),
+		keyChangeCommand(a, "enable", "Let a key serve"),
+		keyChangeCommand(a, "disable", "Take a key out of service"),
+		keyChangeCommand(a, "rotate", "Encrypt with a new version of a key from now on"),
+		keyDeleteCommand(a),
+		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled deletion; the key is disabled then"))
+}
+
+// newKeyFlags are the flags of the commands that make a key.
+type newKeyFlags struct{ usage, custody string }
+
+func (f *newKeyFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.usage, "usage", "encrypt,decrypt", "encrypt, decrypt, both with a comma between, or none")
+	c.Flags().StringVar(&f.custody, "custody", "cached", "cached: used in the appliance's memory; hsm: never leaves the token")
+}
+
+func (f *newKeyFlags) create(a *admin, cmd *cobra.Command, keyStore, id string, material []byte) error {
+	usage, err := appliance.ParseUsage(f.usage)
+	if err != nil {
+		return err
+	}
+	var k appliance.StoredKey
+	want := web.NewKey{ID: id, Usage: usage, Custody: appliance.Custody(f.custody), Material: material}
+	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", keyStore, "keys"), want, &k); err != nil {
+		return err
+	}
+	return a.show(cmd, k, func(w io.Writer) { showKey(w, &k.ExternalKey) })
+}
+
+func keyCreateCommand(a *admin) *cobra.Command {
+	var f newKeyFlags
+	c := &cobra.Command{
+		Use:   "create KEYSTORE KEYID",
+		Short: "Make an external key",
+		Args:  cobra.ExactArgs(2),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			return f.create(a, cmd, args[0], args[1], nil)
+		}),
+	}
+	f.add(c)
+	return c
+}
+
+func keyImportCommand(a *admin) *cobra.Command {
+	var f newKeyFlags
+	var file string
+	var newVersion bool
+	c := &cobra.Command{
+		Use:   "import KEYSTORE KEYID --material-file FILE",
+		Short: "Make an external key, or a new version of one, from your own key material",
+		Long: "Make an external key from an AES-256 key of your own: a file, readable by its\n" +
+			"owner alone, with the 32 bytes themselves, 64 hexadecimal digits, or Base64.",
+		Args: cobra.ExactArgs(2),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			material, err := readMaterial(file)
+			if err != nil {
+				return err
+			}
+			defer clear(material)
+			if !newVersion {
+				return f.create(a, cmd, args[0], args[1], material)
+			}
+			return changeKey(a, cmd, args, "rotate", web.Rotation{Material: material})
+		}),
+	}
+	f.add(c)
+	c.Flags().StringVar(&file, "material-file", "", "file with the key")
+	c.Flags().BoolVar(&newVersion, "new-version", false, "the key exists: import the material as its new version")
+	_ = c.MarkFlagRequired("material-file") // it exists: it was made above
+	c.MarkFlagsMutuallyExclusive("new-version", "usage")
+	c.MarkFlagsMutuallyExclusive("new-version", "custody")
+	return c
+}
+
+// readMaterial reads an AES-256 key in any of three forms.
+func readMaterial(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.Size() == appliance.KeyBytes && info.Mode().Perm()&0o077 == 0 {
+		return os.ReadFile(path) // the bytes themselves, of which any may be a line's end
+	}
+	text, err := readSecretFile("--material-file", path)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	if key, err := hex.DecodeString(string(text)); err == nil && len(key) == appliance.KeyBytes {
+		return key, nil
+	}
+	if key, err := base64.StdEncoding.DecodeString(string(text)); err == nil && len(key) == appliance.KeyBytes {
+		return key, nil
+	}
+	return nil, fmt.Errorf("--material-file: %s holds neither 32 bytes, nor 64 hexadecimal digits, nor Base64 of 32 bytes", path)
+}
+
+func keyListCommand(a *admin) *cobra.Command {
+	var after string
+	var limit int
+	c := &cobra.Command{
+		Use:   "list KEYSTORE",
+		Short: "List the keys of a key store, ordered by ID",
+		Args:  cobra.ExactArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			query := url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}
+			var keys []*appliance.ExternalKey
+			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Route("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
+				return err
+			}
+			return a.show(cmd, keys, func(w io.Writer) {
+				row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED")
+				for _, k := range keys {
+					row(w, k.ID, stateOf(k), k.Usage, k.Custody, k.CurrentVersion, when(k.CreatedAt))
+				}
+				if len(keys) == limit {
+					row(w, "More: --after "+keys[len(keys)-1].ID)
+				}
+			})
+		}),
+	}
+	c.Flags().StringVar(&after, "after", "", "begin behind this key ID")
+	c.Flags().IntVar(&limit, "limit", 100, "how many, 1 to 1000")
+	return c
+}
+
+func keyShowCommand(a *admin) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show KEYSTORE KEYID",
+		Short: "Show a key with its versions and the grants on it",
+		Args:  cobra.ExactArgs(2),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			var k appliance.StoredKey
+			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Route("keystores", args[0], "keys", args[1]), nil, &k); err != nil {
+				return err
+			}
+			return a.show(cmd, k, func(w io.Writer) {
+				showKey(w, &k.ExternalKey)
+				for _, v := range k.Versions {
+					row(w, fmt.Sprintf("version %d", v.Version), fmt.Sprintf("%s %s, at most %d encryptions", v.Origin, when(v.CreatedAt), v.Encryptions))
+				}
+				for _, g := range k.Grants {
+					row(w, "grant", g.ID+" "+g.Principal+" "+appliance.JoinOperations(g.Operations))
+				}
+			})
+		}),
+	}
+}
+
+// keyChangeCommand makes a command that changes a key without further ado.
+func keyChangeCommand(a *admin, verb, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:   verb + " KEYSTORE KEYID",
+		Short: short,
+		Args:  cobra.ExactArgs(2),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			return changeKey(a, cmd, args, verb, nil)
+		}),
+	}
+}
+
+func keyDeleteCommand(a *admin) *cobra.Command {
+	var days int
+	c := &cobra.Command{
+		Use:   "delete KEYSTORE KEYID",
+		Short: "Schedule the destruction of a key",
+		Long: "Schedule the destruction of a key. It is out of service at once, and destroyed\n" +
+			"when the waiting period is over. What KMS encrypted under it cannot be decrypted\n" +
+			"ever after. Disable the key first, and see whether anybody misses it.",
+		Args: cobra.ExactArgs(2),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			return changeKey(a, cmd, args, "delete", web.Deletion{Days: days})
+		}),
+	}
+	c.Flags().IntVar(&days, "days", appliance.DefaultDeletionDays, fmt.Sprintf("waiting period, %d to %d days", appliance.MinDeletionDays, appliance.MaxDeletionDays))
+	return c
+}
+
+func changeKey(a *admin, cmd *cobra.Command, args []string, verb string, body any) error {
+	var k appliance.ExternalKey
+	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", args[0], "keys", args[1], verb), body, &k); err != nil {
+		return err
+	}
+	return a.show(cmd, k, func(w io.Writer) { showKey(w, &k) })
+}
+
+func showKey(w io.Writer, k *appliance.ExternalKey) {
+	row(w, "key ID", k.ID)
+	row(w, "state", stateOf(k))
+	row(w, "usage", k.Usage)
+	row(w, "custody", k.Custody)
+	row(w, "current version", k.CurrentVersion)
+	row(w, "created", when(k.CreatedAt))
+}
+
+func stateOf(k *appliance.ExternalKey) string {
+	state := strings.ReplaceAll(string(k.State), "_", " ")
+	if !k.DeletionAt.IsZero() {
+		state += ", destroyed " + when(k.DeletionAt)
+	}
+	return state
+}

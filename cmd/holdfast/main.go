@@ -1,0 +1,123 @@
+// Command holdfast is the appliance and its command line: serve runs the
+// appliance, check tests any XKS proxy from outside, and the other commands
+// administer a running appliance over its admin socket.
+//
+// It exits 0 when the work is done, 1 when it was refused or failed, and 2 when
+// the call itself is unusable.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance"
+	"holdfast/cmd/internal/daemon"
+	"holdfast/web"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if !errors.Is(err, errReported) {
+		fmt.Fprintln(os.Stderr, "holdfast: "+message(err))
+	}
+	var refused *appliance.Error
+	switch {
+	case errors.As(err, &refused) && refused.Code == appliance.CodeInvalid:
+		return 2
+	case errors.As(err, new(ranError)):
+		return 1
+	}
+	return 2 // cobra found the call unusable before anything ran
+}
+
+// message is what the caller is told: of an error of the appliance only the
+// part that may be shown.
+func message(err error) string {
+	var refused *appliance.Error
+	if errors.As(err, &refused) {
+		return refused.Message
+	}
+	return err.Error()
+}
+
+// errReported is an error that has been shown already.
+var errReported = errors.New("reported")
+
+// ranError marks an error of a command that ran, against one of its call.
+type ranError struct{ error }
+
+func (e ranError) Unwrap() error { return e.error }
+
+// admin is what the commands share: the client of the admin socket, and how to
+// show results.
+type admin struct {
+	socket string
+	json   bool
+}
+
+func (a *admin) client() *web.Client { return web.NewClient(a.socket) }
+
+func newRoot() *cobra.Command {
+	a := &admin{}
+	root := &cobra.Command{
+		Use:   "holdfast",
+		Short: "An external key store for AWS KMS",
+		Long: "Holdfast answers AWS KMS's external key store (XKS) requests with keys that\n" +
+			"rest wrapped under the master key of your HSM.",
+		Version:       daemon.Version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	socket := os.Getenv("HOLDFAST_SOCKET")
+	if socket == "" {
+		socket = "/run/holdfast/admin.sock"
+	}
+	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "admin socket of the appliance (HOLDFAST_SOCKET)")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
+	root.AddCommand(
+		serveCommand(),
+		configCommand(a),
+		checkCommand(a),
+		statusCommand(a),
+		keyStoreCommand(a),
+		credentialCommand(a),
+		keyCommand(a),
+		grantCommand(a),
+	)
+	return root
+}
+
+// does makes the RunE of a command from what it does: its errors are those of a
+// command that ran.
+func does(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := f(cmd, args); err != nil {
+			return ranError{err}
+		}
+		return nil
+	}
+}
+
+// group makes a command that only holds others. Without one of them, or with an
+// unknown one, the call is unusable.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		return fmt.Errorf("%s: name a command; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+	}}
+	c.AddCommand(commands...)
+	return c
+}

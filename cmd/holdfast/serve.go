@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance/config"
+	"holdfast/cmd/internal/daemon"
+)
+
+func serveCommand() *cobra.Command {
+	var file string
+	var xksAddr, adminAddr, stateDir string
+	c := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Run the appliance",
+		Args:  cobra.NoArgs,
+	}
+	f := c.Flags()
+	f.StringVar(&file, "config", "", "configuration file (TOML)")
+	f.StringVar(&xksAddr, "xks-addr", "", "listen here for AWS KMS, instead of xks.address")
+	f.StringVar(&adminAddr, "admin-addr", "", "listen here for administrators, instead of admin.address")
+	f.StringVar(&stateDir, "state-dir", "", "folder of the database, instead of state.dir")
+	_ = c.MarkFlagRequired("config") // it exists: it was made above
+	c.RunE = does(func(cmd *cobra.Command, _ []string) error {
+		cfg, warnings, err := config.Load(file)
+		for _, w := range warnings {
+			if err == nil {
+				fmt.Fprintln(os.Stderr, w)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		override(&cfg.XKS.Address, xksAddr)
+		override(&cfg.Admin.Address, adminAddr)
+		override(&cfg.State.Dir, stateDir)
+		override(&cfg.Admin.Socket, changedFlag(cmd, "socket"))
+		if err := cfg.Complete(); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		return daemon.Run(cmd.Context(), daemon.Options{
+			Config: cfg,
+			Log:    daemon.NewLog(cfg.Log, os.Stderr),
+			PIN:    func() ([]byte, error) { return readSecretFile("hsm.pin_file", cfg.HSM.PINFile) },
+		})
+	})
+	return c
+}
+
+func override(setting *string, flag string) {
+	if flag != "" {
+		*setting = flag
+	}
+}
+
+// changedFlag gives a flag's value if it was given.
+func changedFlag(cmd *cobra.Command, name string) string {
+	if f := cmd.Flag(name); f != nil && f.Changed {
+		return f.Value.String()
+	}
+	return ""
+}
+
+// maxSecretFile bounds what is read of a file with a secret.
+const maxSecretFile = 4096
+
+// readSecretFile reads a secret from a file that only its owner may read, up to
+// the end of the line.
+func readSecretFile(what, path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("%s: %s holds a secret and others than its owner may read it (mode %04o): chmod 600 it", what, path, mode)
+	}
+	secret, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if len(secret) > maxSecretFile {
+		clear(secret)
+		return nil, fmt.Errorf("%s: %s has more than %d bytes", what, path, maxSecretFile)
+	}
+	secret = bytes.TrimRight(secret, "\r\n")
+	if len(secret) == 0 {
+		return nil, fmt.Errorf("%s: %s is empty", what, path)
+	}
+	return secret, nil
+}
+
+func configCommand(a *admin) *cobra.Command {
+	check := &cobra.Command{
+		Use:   "check FILE",
+		Short: "Say all that is wrong with a configuration file",
+		Args:  cobra.ExactArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			_, warnings, err := config.Load(args[0])
+			problems := warnings
+			if err != nil && !errors.As(err, &problems) {
+				return err // it could not be read
+			}
+			if a.json {
+				if problems == nil {
+					problems = config.Problems{}
+				}
+				if err := a.printJSON(cmd, problems); err != nil {
+					return err
+				}
+			} else {
+				for _, p := range problems {
+					fmt.Fprintln(cmd.OutOrStdout(), p)
+				}
+				if err == nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: usable\n", args[0])
+				}
+			}
+			if err != nil {
+				return errReported
+			}
+			return nil
+		}),
+	}
+	return group("config", "Work with configuration files", check)
+}

@@ -1,0 +1,344 @@
+// Package daemon wires the parts of the appliance to one that serves. Both
+// binaries use it: holdfast on a real platform, holdfast-dev on a simulated
+// one.
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/appliance"
+	"holdfast/appliance/config"
+	"holdfast/appliance/keyring"
+	"holdfast/appliance/store"
+	"holdfast/hsm"
+	"holdfast/web"
+	"holdfast/xks"
+	"holdfast/xks/sigv4"
+)
+
+// Version is the release that this build is; the Makefile sets it.
+var Version = "dev"
+
+// Options are what differs between platforms.
+type Options struct {
+	Config *config.Config
+	Log    *slog.Logger
+	// PIN gives the user PIN of the token. The daemon zeroizes it.
+	PIN func() ([]byte, error)
+	// TokenFailure, if given, is asked what to do with an error of opening the
+	// token that Run would wait out, and gives the error to end with.
+	TokenFailure func(error) error
+	// Serving is called once, when the keys are unlocked and requests answered.
+	Serving func(Addresses)
+}
+
+// Addresses are where the daemon listens.
+type Addresses struct {
+	XKS, Admin net.Addr
+	Socket     string
+}
+
+// Daemon is an appliance with its listeners.
+type Daemon struct {
+	o         Options
+	store     *store.SQLite
+	appliance *appliance.Appliance
+	api       *xks.API
+	xks       *xks.Server
+	xksL      net.Listener
+	admin     *http.Server
+	adminL    net.Listener
+	socket    *http.Server
+	socketL   net.Listener
+	closers   []func()
+}
+
+// Run serves until ctx ends, then shuts down: it answers the requests under
+// way, stores what is in memory, wipes the keys and returns nil. An error means
+// that it could not start.
+//
+// Until the token is open, and if its PIN is refused, it serves locked: XKS
+// requests get InternalException, administrators see why.
+func Run(ctx context.Context, o Options) error {
+	if err := noCoreDumps(); err != nil {
+		return err
+	}
+	d := &Daemon{o: o}
+	defer d.close()
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	return d.serve(ctx)
+}
+
+// noCoreDumps keeps keys out of files and from debuggers of the same user.
+func noCoreDumps() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	return nil
+}
+
+func (d *Daemon) onClose(f func()) { d.closers = append(d.closers, f) }
+
+func (d *Daemon) close() {
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		d.closers[i]()
+	}
+}
+
+// open opens everything but the token.
+func (d *Daemon) open(ctx context.Context) error {
+	cfg := d.o.Config
+	certificate, err := xks.LoadCertificate(cfg.XKS.Certificate, cfg.XKS.Key, time.Now, d.o.Log)
+	if err != nil {
+		return err
+	}
+	clientCAs, err := readCAs(cfg.XKS.ClientCA)
+	if err != nil {
+		return err
+	}
+	if d.store, err = store.Open(ctx, filepath.Join(cfg.State.Dir, "holdfast.db"), store.Options{Logger: d.o.Log}); err != nil {
+		return err
+	}
+	d.onClose(func() {
+		if err := d.store.Close(); err != nil {
+			d.o.Log.Error("the database did not close cleanly", "error", err)
+		}
+	})
+	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log,
+		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter})
+	services, regions := cfg.XKS.Services, cfg.XKS.Regions
+	if s := cfg.AWSXKS; s != nil && s.Enable {
+		services = append(services, s.Service)
+	}
+	d.api = xks.New(xks.Options{
+		KeyStores: d.appliance,
+		Log:       d.o.Log,
+		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
+		Model:     "Holdfast " + Version,
+		FleetSize: cfg.XKS.FleetSize,
+		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
+	})
+	d.xks = xks.NewServer(d.api, xks.ServerOptions{
+		Certificate:    certificate.Get,
+		ClientCAs:      clientCAs,
+		ClientNames:    cfg.XKS.ClientNames,
+		MaxConnections: cfg.XKS.MaxConnections,
+		Log:            d.o.Log,
+	})
+	d.admin = &http.Server{
+		Handler:           web.NewPublicHandler(d.api.Ready),
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
+	}
+	d.socket = &http.Server{
+		Handler:           web.NewAPI(d.appliance, d.o.Log),
+		ReadHeaderTimeout: 5 * time.Second,
+		ErrorLog:          slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
+	}
+	return d.listen()
+}
+
+func readCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("xks.client_ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("xks.client_ca: %s has no PEM certificate", file)
+	}
+	return pool, nil
+}
+
+func (d *Daemon) listen() error {
+	cfg := d.o.Config
+	var err error
+	if d.xksL, err = listenTCP("XKS", "--xks-addr", cfg.XKS.Address); err != nil {
+		return err
+	}
+	d.onClose(func() { _ = d.xksL.Close() })
+	if d.adminL, err = listenTCP("admin", "--admin-addr", cfg.Admin.Address); err != nil {
+		return err
+	}
+	d.onClose(func() { _ = d.adminL.Close() })
+	if d.socketL, err = listenSocket(cfg.Admin.Socket); err != nil {
+		return err
+	}
+	d.onClose(func() { _ = d.socketL.Close() })
+	return nil
+}
+
+func listenTCP(what, flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s address %s: another program listens there; stop it, or choose another address with %s", what, address, flag)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s address %s: %w", what, address, err)
+	}
+	return l, nil
+}
+
+// listenSocket listens where only the owner may connect. A socket that a dead
+// process left behind is replaced.
+func listenSocket(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("admin socket %s: another appliance listens there", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("admin socket: %w", err)
+		}
+	}
+	// The mode must be right from the first moment.
+	before := syscall.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(before)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// serve starts the listeners, unlocks, and waits for the end. What works in the
+// background, and the token with it, ends after the last request is answered.
+func (d *Daemon) serve(ctx context.Context) error {
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	failed := make(chan error, 4)
+	var wg sync.WaitGroup
+	start := func(name string, f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	start("XKS listener", func() error { return d.xks.Serve(d.xksL) })
+	start("admin listener", func() error { return d.admin.ServeTLS(d.adminL, "", "") })
+	start("admin socket", func() error { return d.socket.Serve(d.socketL) })
+	start("unlock", func() error { return d.unlock(background) })
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	d.o.Log.Info("shutting down")
+	grace, done := context.WithTimeout(background, 10*time.Second)
+	defer done()
+	_ = d.xks.Shutdown(grace)
+	_ = d.admin.Shutdown(grace)
+	_ = d.socket.Shutdown(grace)
+	d.appliance.Lock()
+	stop()
+	wg.Wait()
+	return err
+}
+
+// unlock opens the token, if need be again and again, then the key hierarchy,
+// and does the work that comes with time. It gives an error only for what
+// another attempt would not mend and an administrator must: then the process
+// ends, unless it is the PIN, which another attempt could have locked.
+func (d *Daemon) unlock(ctx context.Context) error {
+	token, err := d.openToken(ctx)
+	if err != nil || token == nil {
+		return err
+	}
+	defer func() {
+		if err := token.Close(); err != nil {
+			d.o.Log.Warn("the token did not close cleanly", "error", err)
+		}
+	}()
+	if err := d.appliance.Unlock(ctx, keyring.New(token), []appliance.HSM{token}); err != nil {
+		return err
+	}
+	if err := d.bootstrap(ctx); err != nil {
+		return err
+	}
+	d.o.Log.Info("serving", "version", Version, "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
+	if d.o.Serving != nil {
+		d.o.Serving(Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket})
+	}
+	d.appliance.Run(ctx)
+	return nil
+}
+
+// The pauses between attempts to open the token.
+const (
+	firstPause = time.Second
+	maxPause   = 30 * time.Second
+)
+
+// openToken gives nil without an error when ctx ends.
+func (d *Daemon) openToken(ctx context.Context) (*hsm.Token, error) {
+	pin, err := d.o.PIN()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(pin)
+	h := d.o.Config.HSM
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		token, err := hsm.Open(ctx, hsm.Config{
+			Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial, PIN: pin,
+			MasterKeyLabel: h.MasterKeyLabel, MaxSessions: h.MaxSessions, IVFromToken: h.IVFromToken, Log: d.o.Log,
+		})
+		switch {
+		case err == nil:
+			return token, nil
+		case ctx.Err() != nil:
+			return nil, nil
+		case d.o.TokenFailure != nil:
+			return nil, d.o.TokenFailure(err)
+		case errors.Is(err, hsm.ErrPINRefused):
+			d.o.Log.Error("locked: the PIN was refused and is not tried again, lest the token lock; correct it and restart", "error", err)
+			<-ctx.Done()
+			return nil, nil
+		case errors.Is(err, hsm.ErrAmbiguous), errors.Is(err, hsm.ErrNotFound):
+			return nil, err
+		}
+		d.o.Log.Error("locked: the token cannot be opened; it is tried again", "pause", pause, "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// bootstrap makes the key store of the section [aws_xks_config].
+func (d *Daemon) bootstrap(ctx context.Context) error {
+	s := d.o.Config.AWSXKS
+	if s == nil || !s.Enable {
+		return nil
+	}
+	return d.appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"},
+		appliance.NewCredential{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey})
+}
