@@ -57,6 +57,9 @@ func (s *SQLite) Keys(ctx context.Context, keyStore string, page appliance.Page)
 
 // KeysDueForDeletion implements [appliance.Store].
 func (s *SQLite) KeysDueForDeletion(ctx context.Context, now time.Time, limit int) ([]*appliance.ExternalKey, error) {
+	if limit < 1 {
+		return nil, appliance.Errorf(appliance.CodeInvalid, "limit %d: use a positive number", limit)
+	}
 	return s.keys(ctx, `deletion_at <= ? AND state = ? ORDER BY deletion_at LIMIT ?`,
 		now.UnixMilli(), string(appliance.KeyPendingDeletion), limit)
 }
@@ -88,7 +91,7 @@ func (s *SQLite) CountKeys(ctx context.Context, keyStore string) (int, error) {
 
 // CreateKeys implements [appliance.Store]. To load many keys, hand in some
 // thousands per call: the call holds up all other changes while it runs, about
-// 60 µs per key, and ends early when ctx ends.
+// 50 µs per key, and ends early when ctx ends.
 func (s *SQLite) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
 	added := map[string]int{} // by key store
 	changes := make([]appliance.Change, len(keys))

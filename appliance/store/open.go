@@ -49,8 +49,9 @@ const fileMagic = "SQLite format 3\x00"
 // folder, if missing, with mode 0700. The folder must be on a local disk.
 //
 // Before the database is used it is checked whole (PRAGMA integrity_check and
-// foreign_key_check, side by side). With 1,000,000 keys Open takes about 2 s; the
-// time grows with the number of keys. Then missing migrations are applied.
+// foreign_key_check). With 1,000,000 keys (343 MB, 2 cores, NVMe) Open takes
+// 1.8 s, or 2.6 s when nothing of the file is in memory; the time grows with the
+// number of keys. Then missing migrations are applied.
 //
 // Open refuses, with one line in the [appliance.Error] that names the file, the
 // reason and what to do: a database that another process has open (an exclusive
@@ -112,15 +113,19 @@ func lockFile(path string) (*os.File, error) {
 }
 
 func open(ctx context.Context, path string, opts Options) (_ *SQLite, err error) {
-	if err := prepareFile(path, opts.Logger); err != nil {
+	if err := prepareFile(ctx, path); err != nil {
 		return nil, err
 	}
 	db, err := sql.Open("sqlite", dsn(path))
 	if err != nil {
 		return nil, err
 	}
+	readers := make(chan *conn, opts.Readers)
 	defer func() {
 		if err != nil {
+			for len(readers) > 0 {
+				_ = (<-readers).close()
+			}
 			_ = db.Close()
 		}
 	}()
@@ -129,18 +134,19 @@ func open(ctx context.Context, path string, opts Options) (_ *SQLite, err error)
 	if err := inspect(ctx, db); err != nil {
 		return nil, err
 	}
+	if err := closeToOthers(path, opts.Logger); err != nil {
+		return nil, err
+	}
 	if err := migrate(ctx, db, opts.Logger); err != nil {
 		return nil, err
 	}
 
-	s := &SQLite{db: db, readers: make(chan *conn, opts.Readers), closing: make(chan struct{})}
-	s.close = sync.OnceValue(s.shutDown)
 	for range opts.Readers {
 		r, err := newConn(ctx, db)
 		if err != nil {
 			return nil, err
 		}
-		s.readers <- r
+		readers <- r
 		if _, err := r.exec("PRAGMA query_only = 1"); err != nil {
 			return nil, err
 		}
@@ -152,9 +158,11 @@ func open(ctx context.Context, path string, opts Options) (_ *SQLite, err error)
 	// Keys come in the order of their IDs, which is any order: 64 MiB of pages
 	// keep a large load from writing each page many times.
 	if _, err := w.exec("PRAGMA cache_size = -65536"); err != nil {
+		_ = w.close()
 		return nil, err
 	}
-	s.writer = newWriter(w, opts.Logger)
+	s := &SQLite{db: db, readers: readers, writer: newWriter(w, opts.Logger), closing: make(chan struct{})}
+	s.close = sync.OnceValue(s.shutDown)
 	return s, nil
 }
 
@@ -163,7 +171,6 @@ func dsn(path string) string {
 	q := url.Values{
 		"_pragma": {
 			"busy_timeout(5000)", // an administrator's sqlite3 shell, at most
-			"journal_mode(wal)",
 			"synchronous(full)",
 			"foreign_keys(1)",
 			"temp_store(memory)",
@@ -182,7 +189,14 @@ func dsn(path string) string {
 
 // prepareFile makes the file if there is none, and refuses one that is not a
 // database before SQLite touches it.
-func prepareFile(path string, log *slog.Logger) error {
+//
+// It reads the file once from end to end: after a boot nothing of it is in
+// memory, and the check that follows reads its pages in the order of the keys,
+// which is any order. A disk does that ten times more slowly.
+//
+// No connection may be open meanwhile: closing any descriptor of the file would
+// take away SQLite's POSIX locks.
+func prepareFile(ctx context.Context, path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -201,18 +215,24 @@ func prepareFile(path string, log *slog.Logger) error {
 	} else if err != nil && err != io.EOF {
 		return err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		log.Warn("others could open the database; its mode is 0600 now", "file", path, "mode was", fmt.Sprintf("%#o", mode))
-		return f.Chmod(0o600)
+	for buf := make([]byte, 1<<20); ; {
+		if _, err := f.Read(buf); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
-	return nil
 }
 
 func notOurs(what string) error {
 	return errors.New(what + "; give the path of a Holdfast database, or of a file that does not exist yet")
 }
 
-// inspect refuses a database that is not Holdfast's or is damaged.
+// inspect refuses a database that is not Holdfast's or is damaged, and makes a
+// new one Holdfast's.
 func inspect(ctx context.Context, db *sql.DB) error {
 	var id, tables int
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
@@ -221,24 +241,45 @@ func inspect(ctx context.Context, db *sql.DB) error {
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
 		return err
 	}
-	if id != applicationID {
-		if id != 0 || tables != 0 {
-			return notOurs("it is a database, but of another program")
+	switch {
+	case id == applicationID:
+		// One after the other: side by side they take longer, waiting for
+		// SQLite's own locks.
+		if err := checkPages(ctx, db); err != nil {
+			return err
 		}
-		_, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
-		return err
+		if err := checkReferences(ctx, db); err != nil {
+			return err
+		}
+	case id != 0 || tables != 0:
+		return notOurs("it is a database, but of another program")
+	default:
+		if _, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
+			return err
+		}
 	}
-
+	// The file remembers this mode, and tells every later connection.
 	var mode string
-	if err := db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+	if err := db.QueryRowContext(ctx, "PRAGMA journal_mode = wal").Scan(&mode); err != nil {
 		return err
 	}
 	if mode != "wal" {
-		return fmt.Errorf("its journal mode is %s instead of wal; put it on a local disk", mode)
+		return fmt.Errorf("its journal mode is %s and cannot be made wal; put it on a local disk", mode)
 	}
-	references := make(chan error, 1)
-	go func() { references <- checkReferences(ctx, db) }()
-	return errors.Join(checkPages(ctx, db), <-references)
+	return nil
+}
+
+// closeToOthers takes away the access that others have to the file.
+func closeToOthers(path string, log *slog.Logger) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		log.Warn("others could open the database; its mode is 0600 now", "file", path, "mode was", fmt.Sprintf("%#o", mode))
+		return os.Chmod(path, 0o600)
+	}
+	return nil
 }
 
 // damage is what a check found.

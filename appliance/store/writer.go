@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -135,7 +134,7 @@ func (w *writer) commit(batch []*change) {
 	}
 	for i, c := range batch {
 		if err != nil {
-			c.done <- failed("the change could not be written to the database", err)
+			c.done <- notWritten(err)
 		} else {
 			c.done <- results[i]
 		}
@@ -182,9 +181,9 @@ func (w *writer) transact(batch []*change, results []error) error {
 			// The commit record may or may not be on the disk, and the kernel
 			// may forget what it failed to write. Only reading the file anew
 			// tells, so nothing more is built on it.
-			w.broken = fmt.Errorf("writing stopped after a failed commit, restart to see whether it is on disk: %w", err)
-			w.log.Error("the database cannot be written any more; restart", "error", err)
-			err = w.broken
+			w.broken = failed("the database is not written any more, because its disk failed; nothing changed, restart Holdfast", err)
+			w.log.Error("a commit to the database failed; nothing more is written until a restart", "error", err)
+			err = failed("the database's disk failed; restart Holdfast to see whether the change is on it", err)
 		}
 		return w.rollback(err)
 	}
@@ -197,6 +196,20 @@ func (w *writer) transact(batch []*change, results []error) error {
 func (w *writer) rollback(err error) error {
 	_, _ = w.conn.exec("ROLLBACK")
 	return err
+}
+
+// notWritten makes the error of a change that the database failed.
+func notWritten(err error) error {
+	var e *appliance.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case hasCode(err, sqlite3.SQLITE_FULL):
+		return failed("the database's disk is full; nothing changed", err)
+	case hasCode(err, sqlite3.SQLITE_BUSY):
+		return failed("another program holds the database's write lock; nothing changed", err)
+	}
+	return failed("the database could not be written; nothing changed", err)
 }
 
 // hasCode says whether err is SQLite's with the primary result code.
