@@ -5,7 +5,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -262,19 +261,52 @@ func (ck *checker) at(key, format string, args ...any) {
 	ck.add(ck.lines[key], "%s: %s", key, fmt.Sprintf(format, args...))
 }
 
-// readKeys finds the line of each key, and decodes each one alone, so that all
-// unknown keys and wrong types are found at once and not only the first.
+// statement is one line of TOML that sets a key or begins a table.
+type statement struct {
+	line int
+	// alone is the statement as a document of its own.
+	alone string
+}
+
+// readKeys finds the line of each key, and decodes each statement alone, so
+// that all unknown keys and wrong types are found at once and not only the
+// first.
 func (ck *checker) readKeys(text []byte) {
+	statements, err := ck.split(text)
+	if err != nil {
+		ck.decodeError(toml.Unmarshal(text, new(Config)), 0)
+		if len(ck.problems) == 0 {
+			ck.add(1, "not valid TOML: %v", err)
+		}
+		return
+	}
+	for _, s := range statements {
+		err := toml.NewDecoder(strings.NewReader(s.alone)).DisallowUnknownFields().Decode(new(Config))
+		var strict *toml.StrictMissingError
+		if errors.As(err, &strict) {
+			for _, e := range strict.Errors {
+				ck.add(s.line, "unknown key %s", strings.Join(e.Key(), "."))
+			}
+			continue
+		}
+		ck.decodeError(err, s.line)
+	}
+}
+
+// split takes the document apart and notes the line of each key.
+func (ck *checker) split(text []byte) ([]statement, error) {
 	ck.lines = map[string]int{}
+	var statements []statement
 	p := unstable.Parser{}
 	p.Reset(text)
-	table := ""
+	table, header := "", ""
 	for p.NextExpression() {
 		node := p.Expression()
-		var parts []string
+		var parts, quoted []string
 		line := 0
 		for it := node.Key(); it.Next(); {
 			parts = append(parts, string(it.Node().Data))
+			quoted = append(quoted, fmt.Sprintf("%q", it.Node().Data))
 			if line == 0 {
 				line = p.Shape(it.Node().Raw).Start.Line
 			}
@@ -282,79 +314,29 @@ func (ck *checker) readKeys(text []byte) {
 		key := strings.Join(parts, ".")
 		switch node.Kind {
 		case unstable.Table, unstable.ArrayTable:
-			table = key
-			ck.lines[key] = line
-		case unstable.KeyValue:
-			if table != "" {
-				key = table + "." + key
+			table, header = key+".", "["+strings.Join(quoted, ".")+"]\n"
+			if node.Kind == unstable.ArrayTable {
+				header = "[" + strings.TrimSpace(header) + "]\n"
 			}
 			ck.lines[key] = line
+			statements = append(statements, statement{line, header})
+		case unstable.KeyValue:
+			ck.lines[table+key] = line
+			statements = append(statements, statement{line, header + string(p.Raw(node.Raw)) + "\n"})
 		}
 	}
-	if err := p.Error(); err != nil {
-		var c Config
-		ck.decodeError(toml.Unmarshal(text, &c), 0)
-		if len(ck.problems) == 0 {
-			ck.add(0, "not valid TOML: %v", err)
-		}
-		return
-	}
-	dec := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
-	var c Config
-	err := dec.Decode(&c)
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) {
-		for _, e := range strict.Errors {
-			line, _ := e.Position()
-			ck.add(line, "unknown key %s", strings.Join(e.Key(), "."))
-		}
-	}
-	ck.wrongTypes(text)
+	return statements, p.Error()
 }
 
-// wrongTypes decodes each line that sets a key on its own.
-func (ck *checker) wrongTypes(text []byte) {
-	p := unstable.Parser{}
-	p.Reset(text)
-	header := ""
-	for p.NextExpression() {
-		node := p.Expression()
-		var parts []string
-		line := 0
-		for it := node.Key(); it.Next(); {
-			parts = append(parts, fmt.Sprintf("%q", it.Node().Data))
-			if line == 0 {
-				line = p.Shape(it.Node().Raw).Start.Line
-			}
-		}
-		name := strings.Join(parts, ".")
-		if node.Kind == unstable.Table || node.Kind == unstable.ArrayTable {
-			header = "[" + name + "]\n"
-			if node.Kind == unstable.ArrayTable {
-				header = "[[" + name + "]]\n"
-			}
-			continue
-		}
-		if node.Kind != unstable.KeyValue {
-			continue
-		}
-		raw := p.Raw(node.Raw)
-		if len(raw) == 0 {
-			continue
-		}
-		var c Config
-		if err := toml.Unmarshal([]byte(header+string(raw)+"\n"), &c); err != nil {
-			ck.decodeError(err, line)
-		}
-	}
-}
+// goType is how the decoder names the place of a wrong type, in terms of Go.
+var goType = regexp.MustCompile(`struct field \S+ of type `)
 
 // decodeError adds what the decoder says, at the line given or else its own.
 func (ck *checker) decodeError(err error, line int) {
 	if err == nil {
 		return
 	}
-	message := strings.TrimPrefix(err.Error(), "toml: ")
+	message := goType.ReplaceAllString(strings.TrimPrefix(err.Error(), "toml: "), "")
 	var d *toml.DecodeError
 	if errors.As(err, &d) {
 		if line == 0 {

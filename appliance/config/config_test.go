@@ -1,0 +1,163 @@
+package config_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/appliance/config"
+)
+
+// seed is the section as the design prints it.
+const seed = `[aws_xks_config]
+aws_xks_enable = true
+aws_xks_region = "us-east-1"
+aws_xks_service = "xks-kms"
+aws_xks_sigv4_access_key_id = "AKIAIOSFODNN7EXAMPLE"
+aws_xks_sigv4_secret_access_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+`
+
+func write(t *testing.T, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "holdfast.toml")
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSeedLoadsAsPrinted(t *testing.T) {
+	c, warnings, err := config.Load(write(t, seed, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.AWSXKS{Enable: true, Region: "us-east-1", Service: "xks-kms",
+		AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
+	if c.AWSXKS == nil || *c.AWSXKS != want {
+		t.Errorf("got %+v", c.AWSXKS)
+	}
+	if len(warnings) != 1 || warnings[0].Line != 6 || !strings.Contains(warnings[0].Message, "40 characters") {
+		t.Errorf("want one warning of the 40 characters in line 6, got %v", warnings)
+	}
+	if strings.Contains(warnings.Error(), want.SecretAccessKey) {
+		t.Error("the warning shows the secret")
+	}
+}
+
+func TestSecretNeedsAMode(t *testing.T) {
+	_, _, err := config.Load(write(t, seed, 0o644))
+	if err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("got %v", err)
+	}
+	if _, _, err := config.Load(write(t, "[log]\nlevel = \"info\"\n", 0o644)); err != nil {
+		t.Errorf("a file without a secret: %v", err)
+	}
+}
+
+func TestDefaultsAndValues(t *testing.T) {
+	c, _, err := config.Parse("f", []byte("[xks]\nrequest_timeout = \"100ms\"\n[hsm]\nmodule=\"/m.so\"\ntoken_label=\"t\"\npin_file=\"/pin\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.XKS.Address != config.DefaultXKSAddress || c.Admin.Socket != config.DefaultSocket || c.State.Dir != config.DefaultStateDir {
+		t.Errorf("defaults: %+v", c)
+	}
+	if time.Duration(c.XKS.RequestTimeout) != 100*time.Millisecond {
+		t.Errorf("request_timeout %v", c.XKS.RequestTimeout)
+	}
+	if err := c.Complete(); err == nil || err.Error() != "missing for serving: xks.certificate, xks.key" {
+		t.Errorf("Complete: %v", err)
+	}
+}
+
+// TestAllProblemsAtOnce: each with its line.
+func TestAllProblemsAtOnce(t *testing.T) {
+	text := `[xks]
+address = "nonsense"
+max_connections = "many"
+colour = "blue"
+request_timeout = "fast"
+
+[hsm]
+module = 7
+
+[paint]
+shade = 1
+`
+	_, _, err := config.Parse("f", []byte(text))
+	var problems config.Problems
+	if !errors.As(err, &problems) {
+		t.Fatalf("got %v", err)
+	}
+	lines := map[int]bool{}
+	for _, p := range problems {
+		lines[p.Line] = true
+	}
+	for _, want := range []int{3, 4, 5, 8} {
+		if !lines[want] {
+			t.Errorf("no problem in line %d of\n%v", want, problems)
+		}
+	}
+	if !strings.Contains(err.Error(), "f:4: unknown key xks.colour") || !strings.Contains(err.Error(), "paint") {
+		t.Errorf("got\n%v", err)
+	}
+
+	// With the types right, the values are looked at, all of them.
+	text = `[xks]
+address = "nonsense"
+regions = ["Mars"]
+client_ca = "/ca.pem"
+[hsm]
+module = "relative.so"
+[keys]
+rotate_after = 4294967296
+[log]
+level = "loud"
+[aws_xks_config]
+aws_xks_enable = true
+aws_xks_region = "us-east-1"
+aws_xks_service = "xks-kms"
+aws_xks_sigv4_access_key_id = "short"
+aws_xks_sigv4_secret_access_key = "short"
+`
+	_, _, err = config.Parse("f", []byte(text))
+	for _, want := range []string{"f:2: xks.address", "f:3: xks.regions", "f:4: xks.client_ca", "f:6: hsm.module", "f:5: hsm.token_label", "f:5: hsm.pin_file",
+		"f:8: keys.rotate_after", "f:10: log.level", "f:15: ", "f:16: "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q in\n%v", want, err)
+		}
+	}
+}
+
+func TestBrokenFiles(t *testing.T) {
+	for _, text := range []string{"[xks", "a = ", "[xks]\naddress = \":1\"\naddress = \":2\"\n", "\x00", "[xks]\n[xks]\n"} {
+		_, _, err := config.Parse("f", []byte(text))
+		var problems config.Problems
+		if !errors.As(err, &problems) || len(problems) == 0 || problems[0].Line == 0 {
+			t.Errorf("%q: got %v", text, err)
+		}
+	}
+	if _, _, err := config.Load(filepath.Join(t.TempDir(), "absent")); err == nil {
+		t.Error("an absent file loads")
+	}
+	if _, _, err := config.Load(write(t, strings.Repeat("#", 2<<20), 0o600)); err == nil {
+		t.Error("a file of 2 MiB loads")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(seed))
+	f.Add([]byte("[hsm]\nmodule = \"/m\"\n[[x]]\n'a'.\"b\" = {c = 1}\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, _, err := config.Parse("f", text)
+		if (c == nil) != (err != nil) {
+			t.Errorf("config %v with error %v", c, err)
+		}
+		if err != nil && err.Error() == "" {
+			t.Error("an error that says nothing")
+		}
+	})
+}
