@@ -80,6 +80,9 @@ func BenchmarkSQLite(b *testing.B) {
 	s, err = store.Open(ctx, path, store.Options{})
 	must(b, err)
 	defer s.Close()
+	for i := range min(total, 5_000) {
+		must(b, s.CreateGrant(ctx, grant(ks, i, ids[i])))
+	}
 	b.Run("key", func(b *testing.B) {
 		i := 0
 		for b.Loop() {

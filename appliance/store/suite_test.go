@@ -484,6 +484,7 @@ func testGrants(t *testing.T, s appliance.Store) {
 	equal(t, len(got(s.KeyStoreGrants(ctx, other.ID))(t)), 0)
 	equal(t, got(s.Key(ctx, ks.ID, "a"))(t).Grants, []*appliance.Grant{onA})
 	wants(t, s.CreateGrant(ctx, grant(ks, 1, "")), appliance.CodeExists, id(1))
+	wants(t, s.CreateGrant(ctx, grant(other, 1, "a")), appliance.CodeExists, id(1))
 
 	wants(t, s.DeleteGrant(ctx, other.ID, onA.ID), appliance.CodeNotFound, onA.ID)
 	must(t, s.DeleteGrant(ctx, ks.ID, onA.ID))

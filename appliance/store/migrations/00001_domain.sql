@@ -73,16 +73,17 @@ CREATE TABLE credentials (
 
 CREATE INDEX credentials_key_store ON credentials (key_store);
 
--- key_id is NULL in a grant on the whole key store.
+-- key_id is NULL in a grant on the whole key store. The primary key does not
+-- begin with key_store: SQLite would then prefer it to grants_key, and read all
+-- grants of the key store to find those on one key.
 CREATE TABLE grants (
+	id         TEXT    NOT NULL PRIMARY KEY,
 	key_store  TEXT    NOT NULL REFERENCES key_stores (id) ON DELETE CASCADE,
-	id         TEXT    NOT NULL,
 	key_id     TEXT,
 	principal  TEXT    NOT NULL,
 	operations TEXT    NOT NULL,
 	created_at INTEGER NOT NULL,
 	seal       BLOB    NOT NULL,
-	PRIMARY KEY (key_store, id),
 	FOREIGN KEY (key_store, key_id) REFERENCES external_keys (key_store, id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 
