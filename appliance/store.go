@@ -38,6 +38,8 @@ type Page struct {
 //
 // Every method that changes something is atomic and durable: when it returns
 // nil, the change survives a crash; when it returns an error, nothing changed.
+// (Should a disk fail in the middle of a commit, the error says that only a
+// restart will tell; the store then refuses every further change.)
 // After a change is durable and before the method returns, the functions given
 // to Subscribe are called with it. A store that several appliances share calls
 // them for the changes of the others, too.
@@ -65,7 +67,7 @@ type Store interface {
 	// Keys gives a page of the key store's keys, ordered by ID, without
 	// versions or grants.
 	Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error)
-	// CountKeys counts the key store's keys.
+	// CountKeys counts the key store's keys; 0 if there is no key store.
 	CountKeys(ctx context.Context, keyStore string) (int, error)
 	// CreateKeys adds keys, each with its first version, all or none;
 	// CodeExists if an ID is taken, CodeNotFound if the key store is gone.
@@ -89,17 +91,20 @@ type Store interface {
 	ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error)
 
 	// NoteTokenObject writes down the label of a token's key object that is
-	// about to be made. CreateKeys and AddKeyVersion strike out the labels that
-	// they are given with the key. What is left after a crash is to be destroyed.
+	// about to be made; it may be noted already. CreateKeys and AddKeyVersion
+	// strike out the labels that they are given with the key. What is left after
+	// a crash is to be destroyed. It announces no change.
 	NoteTokenObject(ctx context.Context, label string) error
-	// StrikeTokenObject removes a label; it is no error if there is none.
+	// StrikeTokenObject removes a label; it is no error if there is none. It
+	// announces no change.
 	StrikeTokenObject(ctx context.Context, label string) error
 	// TokenObjects gives the labels noted and not struck out.
 	TokenObjects(ctx context.Context) ([]string, error)
 
 	// Credentials gives the key store's credentials, ordered by access key ID.
 	Credentials(ctx context.Context, keyStore string) ([]*Credential, error)
-	// CreateCredential adds one; CodeExists if the access key ID is taken.
+	// CreateCredential adds one; CodeExists if the access key ID is taken, in
+	// whatever key store; CodeNotFound if its key store is gone.
 	CreateCredential(ctx context.Context, c *Credential) error
 	// UpdateCredential replaces state and sealed secret; CodeNotFound if there
 	// is none.
