@@ -123,10 +123,11 @@ func (w *writer) run() {
 // commit commits a batch of changes and answers their callers. When the
 // database fails one change, all are tried again, each alone, so that one that
 // cannot be done, such as one too big for the disk, does no harm to the others.
+// Not when another program holds the lock: each would wait for it in turn.
 func (w *writer) commit(batch []*change) {
 	results := make([]error, len(batch))
 	err := w.transact(batch, results)
-	if err != nil && len(batch) > 1 && w.broken == nil {
+	if err != nil && len(batch) > 1 && w.broken == nil && !hasCode(err, sqlite3.SQLITE_BUSY) {
 		for i := range batch {
 			w.commit(batch[i : i+1])
 		}
