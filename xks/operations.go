@@ -144,7 +144,7 @@ func (a *API) encrypt(ctx context.Context, req *request, body []byte) ([]byte, *
 	if cdiv {
 		// In this order: damage that comes between the two is noticed by either
 		// the decryption here or the comparison in KMS (spec, Appendix C).
-		out.CDIV = integrityValue(in.AAD.bytes, c)
+		out.CDIV = IntegrityValue(in.AAD.bytes, c)
 		again, err := key.Decrypt(ctx, c, in.AAD.bytes)
 		if err != nil {
 			return nil, &apiError{name: internalException, message: errInternal, cause: fmt.Errorf("a ciphertext just made does not decrypt: %w", err)}
@@ -250,9 +250,9 @@ func orUnknown(s string) string {
 	return printable(s)
 }
 
-// integrityValue is the ciphertextDataIntegrityValue: SHA-256 over AAD,
+// IntegrityValue gives the ciphertextDataIntegrityValue: SHA-256 over AAD,
 // metadata, IV, ciphertext and tag, one after the other (spec, Appendix C).
-func integrityValue(aad []byte, c *appliance.Ciphertext) []byte {
+func IntegrityValue(aad []byte, c *appliance.Ciphertext) []byte {
 	h := sha256.New()
 	for _, part := range [][]byte{aad, c.Metadata, c.IV, c.Ciphertext, c.Tag} {
 		h.Write(part)
