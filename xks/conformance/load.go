@@ -95,7 +95,7 @@ func (s *session) measure(ctx context.Context, op operation) verdict {
 	l.P50, l.P99, l.Max = percentiles(took)
 	l.InTime = l.P99 < milliseconds(kmsTimeout)
 	s.latency = append(s.latency, l)
-	detail := fmt.Sprintf("p50 %.1f ms, p99 %.1f ms, max %.1f ms", l.P50, l.P99, l.Max)
+	detail := fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, max %.2f ms", l.P50, l.P99, l.Max)
 	switch {
 	case !l.InTime:
 		return fail("%s", detail)
@@ -166,7 +166,7 @@ func applyLoad(ctx context.Context, s *session) verdict {
 	l.Requests = good + l.Errors + l.Throttled
 	l.P50, l.P99, _ = percentiles(took[:good])
 	s.load = &l
-	detail := fmt.Sprintf("%.0f of %d requests/s, %d errors, %d throttled, p50 %.1f ms, p99 %.1f ms", l.Reached, l.Asked, l.Errors, l.Throttled, l.P50, l.P99)
+	detail := fmt.Sprintf("%.0f of %d requests/s, %d errors, %d throttled, p50 %.2f ms, p99 %.2f ms", l.Reached, l.Asked, l.Errors, l.Throttled, l.P50, l.P99)
 	switch {
 	case l.Errors > 0, l.P99 >= milliseconds(kmsTimeout):
 		return fail("%s", detail)

@@ -144,7 +144,11 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request) (map[string]any, *
 		w.Header().Set("Connection", "close")
 		return nil, p.problem(unsupportedOperation)
 	}
-	body, err := io.ReadAll(r.Body)
+	limit := int64(testMaxBody)
+	if p.has("unbounded") || p.has("unbounded-chunks") {
+		limit = 1 << 40
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return nil, p.problem(validationException)
 	}
@@ -645,9 +649,9 @@ func start(t *testing.T, defects ...string) Target {
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	// In the way of what a real server has, and short, for the tests' sake.
 	if !p.has("patient") {
-		server.Config.ReadTimeout = 700 * time.Millisecond
+		server.Config.ReadTimeout = time.Second
 	}
-	if p.has("unbounded") {
+	if p.has("unbounded") || p.has("unbounded-chunks") {
 		server.Config.ReadTimeout = 0
 	}
 	if p.has("endless-headers") {
@@ -656,6 +660,9 @@ func start(t *testing.T, defects ...string) Target {
 	if p.has("tls-1.1") {
 		server.TLS.MinVersion = tls.VersionTLS10
 		server.TLS.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+	}
+	if p.has("classic-key-exchange") {
+		server.TLS.CurvePreferences = []tls.CurveID{tls.X25519}
 	}
 	if p.has("aes-128-only") {
 		server.TLS.MaxVersion = tls.VersionTLS12

@@ -53,12 +53,12 @@ func (r *Report) WriteTable(w io.Writer) error {
 	if len(r.Latency) > 0 {
 		fmt.Fprintf(table, "\nOPERATION\tREQUESTS\tP50 ms\tP99 ms\tMAX ms\tUNDER 250 ms\n")
 		for _, l := range r.Latency {
-			fmt.Fprintf(table, "%s\t%d\t%.1f\t%.1f\t%.1f\t%s\n", l.Operation, l.Count, l.P50, l.P99, l.Max, yesNo(l.InTime))
+			fmt.Fprintf(table, "%s\t%d\t%.2f\t%.2f\t%.2f\t%s\n", l.Operation, l.Count, l.P50, l.P99, l.Max, yesNo(l.InTime))
 		}
 	}
 	if l := r.Load; l != nil {
 		fmt.Fprintf(table, "\nLOAD\tASKED/s\tREACHED/s\tERRORS\tTHROTTLED\tP50 ms\tP99 ms\n")
-		fmt.Fprintf(table, "%d connections\t%d\t%.0f\t%d\t%d\t%.1f\t%.1f\n", l.Connections, l.Asked, l.Reached, l.Errors, l.Throttled, l.P50, l.P99)
+		fmt.Fprintf(table, "%d connections\t%d\t%.0f\t%d\t%d\t%.2f\t%.2f\n", l.Connections, l.Asked, l.Reached, l.Errors, l.Throttled, l.P50, l.P99)
 	}
 	_ = table.Flush() // a strings.Builder takes everything
 	for _, part := range []struct {

@@ -35,10 +35,10 @@ warn  sigv4/other-region  401 AuthenticationFailedException
 -     usage/none          it was not named
 
 OPERATION  REQUESTS  P50 ms  P99 ms  MAX ms  UNDER 250 ms
-Encrypt    200       1.2     3.5     260.0   yes
+Encrypt    200       1.25    3.50    260.00  yes
 
 LOAD            ASKED/s  REACHED/s  ERRORS  THROTTLED  P50 ms  P99 ms
-32 connections  100      100        1       2          1.5     9.2
+32 connections  100      100        1       2          1.50    9.25
 
 Permitted, but worth a look:
   sigv4/other-region

@@ -346,12 +346,12 @@ func (s *session) usages(ctx context.Context, keyID string, mayEncrypt, mayDecry
 		}
 	}
 	if slices.Contains(list, any("ENCRYPT")) != mayEncrypt {
-		return fail("ENCRYPT listed: %t", !mayEncrypt)
+		return fail("ENCRYPT is listed: %t", !mayEncrypt)
 	}
 	if slices.Contains(list, any("DECRYPT")) != mayDecrypt {
-		return fail("DECRYPT listed: %t", !mayDecrypt)
+		return fail("DECRYPT is listed: %t", !mayDecrypt)
 	}
-	return pass("as it should be")
+	return pass("ENCRYPT is listed: %t, DECRYPT: %t", mayEncrypt, mayDecrypt)
 }
 
 func checkFreshIV(ctx context.Context, s *session) verdict {

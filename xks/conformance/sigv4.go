@@ -188,6 +188,8 @@ var forgedSignatures = []signatureCase{
 func signatureChecks() []check {
 	list := []check{
 		{id: validSignature, rule: "A request signed like KMS signs, over host and x-amz-date, is accepted.", source: "spec: Appendix A", run: checkValidSignature},
+		{id: "sigv4/kms-credential", rule: "The credential is one that KMS takes: an access key ID of 20 to 30 letters A-Z and digits 2-7, a secret of 43 to 64 of A-Z, a-z, 0-9, /, + and =.",
+			source: "spec: XKS proxy configuration in AWS KMS console", run: checkCredentialForm},
 		{id: "sigv4/clock", rule: "The clocks of the proxy and of this machine agree within a minute.", source: "spec: Appendix A, task 4", run: checkClock},
 		{id: "sigv4/more-signed-headers", rule: "A signature that covers further headers is accepted.", source: "spec: Appendix A, task 1",
 			run: accepted(func(_ *session, c *call) {
@@ -223,6 +225,21 @@ func checkValidSignature(ctx context.Context, s *session) verdict {
 		return fail("%v", a)
 	}
 	return pass("%v", a) // whether it is the right answer is for other checks
+}
+
+var (
+	accessKeyForm = regexp.MustCompile(`^[A-Z2-7]{20,30}$`)
+	secretForm    = regexp.MustCompile(`^[A-Za-z0-9/+=]{43,64}$`)
+)
+
+func checkCredentialForm(_ context.Context, s *session) verdict {
+	switch {
+	case !accessKeyForm.MatchString(s.target.AccessKeyID):
+		return warn("KMS would not take the access key ID")
+	case !secretForm.MatchString(s.target.SecretAccessKey):
+		return warn("KMS would not take the secret access key")
+	}
+	return pass("KMS takes it")
 }
 
 func checkClock(ctx context.Context, s *session) verdict {

@@ -49,6 +49,13 @@ var tlsChecks = []check{
 		}},
 	{id: "tls/old-versions", rule: "TLS 1.0 and 1.1 are refused.", source: contentSource, run: checkOldTLS},
 	{id: "tls/suites", rule: "At least one of the specification's four cipher suites is supported.", source: contentSource, run: checkSuites},
+	{id: "tls/key-exchange", rule: "The post-quantum key exchange X25519MLKEM768 is negotiated with a client that offers it.", source: "good practice: what is recorded today is not to be read later",
+		run: func(_ context.Context, s *session) verdict {
+			if s.firstTLS.CurveID != tls.X25519MLKEM768 {
+				return warn("%v", s.firstTLS.CurveID)
+			}
+			return pass("%v", s.firstTLS.CurveID)
+		}},
 	{id: "tls/certificate-name", rule: "The certificate's subject common name is the endpoint's name, which KMS demands.", source: "AWS KMS Developer Guide: external key store proxy, XKS_PROXY_INVALID_TLS_CONFIGURATION", run: checkCommonName},
 	{id: "tls/certificate-expiry", rule: "The certificate is good for another 30 days.", source: "AWS KMS Developer Guide: XksProxyCertificateDaysToExpire",
 		run: func(_ context.Context, s *session) verdict {
@@ -482,8 +489,13 @@ func checkEndlessHeaders(ctx context.Context, s *session) verdict {
 func checkUnauthenticatedBody(ctx context.Context, s *session) verdict {
 	c := s.honestCall()
 	c.secret += "x"
+	spaces := bytes.Repeat([]byte(" "), 32<<10)
 	head := s.head(ctx, c, fmt.Sprintf("Content-Length: %d", 4*s.limits.flood))
-	return s.flood(ctx, head, bytes.Repeat([]byte(" "), 32<<10), s.limits.flood)
+	if v := s.flood(ctx, head, spaces, s.limits.flood); v.outcome != Pass {
+		return v
+	}
+	chunk := fmt.Appendf(nil, "%x\r\n%s\r\n", len(spaces), spaces)
+	return s.flood(ctx, s.head(ctx, c, "Transfer-Encoding: chunked"), chunk, s.limits.flood).at("chunked")
 }
 
 // slowly sends an honest request byte by byte, from the headers on or the body

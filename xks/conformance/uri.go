@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"net/http"
+	"regexp"
 	"strings"
 )
 
@@ -21,6 +22,8 @@ func unknownKey() string { return "holdfast-check-" + hex.EncodeToString(random(
 
 // uriChecks are about paths and methods.
 var uriChecks = []check{
+	{id: "uri/kms-form", rule: "The URI is one that KMS takes: a path of at most 128 letters, digits, '/', '-' and '_', a key ID of at most 128 letters, digits, '-', '.' and '_', and 256 characters in all.",
+		source: "spec: API operations", run: checkURIForm},
 	{id: "uri/unknown-prefix", rule: "A URI path prefix that the proxy does not serve is answered 404 InvalidUriPathException.", source: uriSource,
 		run: func(ctx context.Context, s *session) verdict {
 			return each(operations, func(op operation) verdict {
@@ -88,6 +91,26 @@ var uriChecks = []check{
 				})
 			})
 		}},
+}
+
+var (
+	pathForm  = regexp.MustCompile(`^[A-Za-z0-9/_-]{1,128}$`)
+	keyIDForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+)
+
+const maxURI = 256
+
+func checkURIForm(_ context.Context, s *session) verdict {
+	longest := s.endpoint.String() + s.path(getKeyMetadata, s.target.KeyID)
+	switch {
+	case !pathForm.MatchString(s.prefix + xksPath):
+		return warn("KMS would not take the path")
+	case !keyIDForm.MatchString(s.target.KeyID):
+		return warn("KMS would not take the key ID")
+	case len(longest) > maxURI:
+		return warn("%d characters are too many for KMS", len(longest))
+	}
+	return pass("%d characters", len(longest))
 }
 
 // refusedPath tries a path after the prefix; one of the errors must follow.
