@@ -96,8 +96,10 @@ func (a *Appliance) destroyTokenObject(ctx context.Context, ring Keyring, label 
 	}
 }
 
-// destroyLeftovers destroys the token's objects that no key owns.
-func (a *Appliance) destroyLeftovers(ctx context.Context) {
+// DestroyLeftovers destroys the token's objects that no key owns: those of keys
+// that were deleted, or not finished when the process ended. Run does it at the
+// start.
+func (a *Appliance) DestroyLeftovers(ctx context.Context) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
 	v, err := a.view()
@@ -228,9 +230,12 @@ func (a *Appliance) RotateKey(ctx context.Context, keyStore, id string, material
 }
 
 // rotateExhausted rotates a key whose version has done all its encryptions. It
-// does nothing if the version is not the current one any more.
+// does nothing if the version is not the current one any more. A request of KMS
+// waits for it, so it does not wait for an administrator's operation.
 func (a *Appliance) rotateExhausted(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error) {
-	a.admin.Lock()
+	if !a.admin.TryLock() {
+		return nil, Errorf(CodeConflict, "an administrator's operation is under way")
+	}
 	defer a.admin.Unlock()
 	v, err := a.view()
 	if err != nil {

@@ -183,7 +183,7 @@ func (a *Appliance) Run(ctx context.Context) {
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
 
-	a.destroyLeftovers(ctx)
+	a.DestroyLeftovers(ctx)
 	a.DeleteDueKeys(ctx)
 	for {
 		select {

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"errors"
 
 	"golang.org/x/time/rate"
 )
@@ -111,10 +110,6 @@ func (k *Key) Usable(ops ...Operation) error {
 	return nil
 }
 
-// attempts bounds how often an operation begins anew because the key was
-// rotated or left the cache meanwhile.
-const attempts = 4
-
 // Encrypt encrypts under the key's current version. The additional
 // authenticated data have at most [MaxAAD] bytes and are framed as the
 // specification says ([FrameAAD]). The encryption is counted durably before.
@@ -126,33 +121,24 @@ func (k *Key) Encrypt(ctx context.Context, plaintext, aad []byte) (*Ciphertext, 
 	if len(aad) > MaxAAD {
 		return nil, Errorf(CodeTooLarge, "additional authenticated data of %d bytes; at most %d are supported", len(aad), MaxAAD)
 	}
-	for range attempts {
-		version := k.live.version(k.live.CurrentVersion)
-		again, err := k.count(ctx, version)
-		if err != nil {
-			return nil, err
-		}
-		if again {
-			continue
-		}
-		unlocked, err := k.live.unlock(version)
-		if err == nil {
-			c := &Ciphertext{Metadata: encodeMetadata(version.Version)}
-			c.IV, c.Ciphertext, c.Tag, err = unlocked.Encrypt(ctx, plaintext, FrameAAD(aad, c.Metadata))
-			if err == nil {
-				return c, nil
-			}
-		}
-		if err := k.reloadAfter(ctx, err); err != nil {
-			return nil, err
-		}
+	if err := k.count(ctx); err != nil {
+		return nil, err
 	}
-	return nil, Errorf(CodeInternal, "the key changed too often while it was used; try again")
+	version := k.live.version(k.live.CurrentVersion)
+	c := &Ciphertext{Metadata: encodeMetadata(version.Version)}
+	err := k.live.with(version, func(u UnlockedKey) (err error) {
+		c.IV, c.Ciphertext, c.Tag, err = u.Encrypt(ctx, plaintext, FrameAAD(aad, c.Metadata))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Decrypt decrypts with the version that the ciphertext's metadata name.
 // Errors: CodeCiphertext if anything does not match.
-func (k *Key) Decrypt(ctx context.Context, c *Ciphertext, aad []byte) ([]byte, error) {
+func (k *Key) Decrypt(ctx context.Context, c *Ciphertext, aad []byte) (plaintext []byte, err error) {
 	if err := k.Usable(OpDecrypt); err != nil {
 		return nil, err
 	}
@@ -163,39 +149,15 @@ func (k *Key) Decrypt(ctx context.Context, c *Ciphertext, aad []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	for range attempts {
-		version := k.live.version(number)
-		if version == nil {
-			return nil, Errorf(CodeCiphertext, "the ciphertext names a version that the key does not have")
-		}
-		unlocked, err := k.live.unlock(version)
-		if err == nil {
-			var plaintext []byte
-			plaintext, err = unlocked.Decrypt(ctx, c.IV, c.Ciphertext, c.Tag, FrameAAD(aad, c.Metadata))
-			if err == nil {
-				return plaintext, nil
-			}
-		}
-		if err := k.reloadAfter(ctx, err); err != nil {
-			return nil, err
-		}
+	version := k.live.version(number)
+	if version == nil {
+		return nil, Errorf(CodeCiphertext, "the ciphertext names a version that the key does not have")
 	}
-	return nil, Errorf(CodeInternal, "the key changed too often while it was used; try again")
-}
-
-// reloadAfter gets the key anew if err says that it was wiped meanwhile, and
-// gives back any other error. A key that has been disabled in the meantime is
-// noticed.
-func (k *Key) reloadAfter(ctx context.Context, err error) error {
-	if !errors.Is(err, errWiped) && CodeOf(err) != CodeLocked {
+	err = k.live.with(version, func(u UnlockedKey) (err error) {
+		plaintext, err = u.Decrypt(ctx, c.IV, c.Ciphertext, c.Tag, FrameAAD(aad, c.Metadata))
 		return err
-	}
-	fresh, err := k.e.Key(ctx, k.live.ID)
-	if err != nil {
-		return err
-	}
-	k.live = fresh.live
-	return k.Usable()
+	})
+	return plaintext, err
 }
 
 // The sizes of the blocks in which encryptions are reserved. A key that is
@@ -206,36 +168,56 @@ const (
 	maxBlock   = 65536
 )
 
-// count takes one encryption from the reserved ones, and reserves more if there
-// are none. It says whether the key was replaced by its rotated self.
-func (k *Key) count(ctx context.Context, v *KeyVersion) (again bool, err error) {
-	live := k.live
-	if live.remaining.Add(-1) >= 0 {
-		return false, nil
+// count takes one encryption from those reserved for the key's current version.
+// If there are none it reserves a block, or rotates the key and counts on its
+// new version.
+func (k *Key) count(ctx context.Context) error {
+	for {
+		live := k.live
+		if live.remaining.Add(-1) >= 0 {
+			return nil
+		}
+		done, err := k.reserve(ctx, live)
+		if done || err != nil {
+			return err
+		}
 	}
+}
+
+// reserve takes one encryption after having reserved a block; or it says that
+// it is not done because k.live is the rotated key now, or because others were
+// faster.
+func (k *Key) reserve(ctx context.Context, live *liveKey) (done bool, err error) {
 	live.reserving.Lock()
 	defer live.reserving.Unlock()
-	if live.remaining.Load() > 0 && live.remaining.Add(-1) >= 0 {
+	if live.rotated != nil {
+		k.live = live.rotated
+		return false, nil
+	}
+	if live.remaining.Load() > 0 {
 		return false, nil
 	}
 	a := k.e.a
-	n := min(max(live.block*8, firstBlock), maxBlock)
-	total, err := a.store.ReserveEncryptions(ctx, v.KeyStore, v.KeyID, v.Version, n)
+	n := uint64(min(max(live.block*8, firstBlock), maxBlock))
+	if live.reserved < a.rotateAfter {
+		n = min(n, a.rotateAfter-live.reserved)
+	} else {
+		rotated, err := a.rotateExhausted(ctx, k.e.store.ID, live.ID, live.CurrentVersion)
+		if err == nil {
+			live.rotated, k.live = rotated, rotated
+			return false, nil
+		}
+		if live.reserved+n > maxEncryptions {
+			return false, wrapf(CodeInternal, err, "version %d of the key has done as many encryptions as AES-GCM allows and could not be rotated", live.CurrentVersion)
+		}
+		a.log.Error("a key is due for rotation and could not be rotated; it still serves", "key_store", k.e.store.Name, "key_id", live.ID,
+			"version", live.CurrentVersion, "encryptions", live.reserved, "error", err)
+	}
+	total, err := a.store.ReserveEncryptions(ctx, live.KeyStore, live.ID, live.CurrentVersion, n)
 	if err != nil {
 		return false, err
 	}
-	if before := total - n; before >= a.rotateAfter {
-		rotated, err := a.rotateExhausted(ctx, k.e.store.ID, live.ID, v.Version)
-		if err == nil {
-			k.live = rotated
-			return true, nil
-		}
-		if total > maxEncryptions {
-			return false, wrapf(CodeInternal, err, "key version %d has done as many encryptions as AES-GCM allows and could not be rotated", v.Version)
-		}
-		a.log.Error("a key is due for rotation and could not be rotated; it still serves", "key_store", k.e.store.Name, "key_id", live.ID, "version", v.Version, "encryptions", total, "error", err)
-	}
-	live.block = n
+	live.block, live.reserved = n, total
 	live.remaining.Store(int64(n) - 1)
-	return false, nil
+	return true, nil
 }

@@ -44,20 +44,6 @@ func (g *Grant) Binding() Binding {
 		g.ID, g.KeyID, g.Principal, JoinOperations(g.Operations), bindTime(g.CreatedAt)}}
 }
 
-// allows says whether the grant lets the principal perform the operation; its
-// key has been matched already.
-func (g *Grant) allows(principal string, op Operation) bool {
-	if g.Principal != AnyPrincipal && g.Principal != principal {
-		return false
-	}
-	for _, o := range g.Operations {
-		if o == op {
-			return true
-		}
-	}
-	return false
-}
-
 // JoinOperations gives the operations with commas between.
 func JoinOperations(ops []Operation) string {
 	words := make([]string, len(ops))

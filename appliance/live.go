@@ -3,7 +3,6 @@ package appliance
 import (
 	"bytes"
 	"context"
-	"errors"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -212,8 +211,14 @@ type liveKey struct {
 	// remaining is how many encryptions of the current version are reserved and
 	// not used.
 	remaining atomic.Int64
+
 	reserving sync.Mutex
-	block     uint64 // size of the block reserved last
+	// The rest is under reserving: the size of the block reserved last, how many
+	// encryptions the version has been reserved in all, and the key as it is
+	// after its rotation.
+	block    uint64
+	reserved uint64
+	rotated  *liveKey
 
 	mu       sync.RWMutex
 	unlocked map[uint32]UnlockedKey
@@ -238,6 +243,7 @@ func (a *Appliance) loadKey(ctx context.Context, ring Keyring, keyStore, id stri
 		}
 		k = &liveKey{StoredKey: *stored, ring: ring, unlocked: map[uint32]UnlockedKey{}}
 		k.grants = a.indexGrants(ring, keyStore, id, stored.Grants)
+		k.reserved = k.version(k.CurrentVersion).Encryptions
 		if k, ok := a.keys.add(name, generation, k); ok {
 			return k, nil
 		}
@@ -252,9 +258,6 @@ func checkKey(ring Keyring, k *StoredKey, keyStore, id string) error {
 	}
 	if err := ring.Verify(k.Binding(), k.Seal); err != nil {
 		return err
-	}
-	for _, v := range k.Versions {
-		v.Custody = k.Custody
 	}
 	if k.version(k.CurrentVersion) == nil {
 		return Errorf(CodeTampered, "key %q lacks its current version %d", id, k.CurrentVersion)
@@ -272,27 +275,37 @@ func (k *StoredKey) version(n uint32) *KeyVersion {
 	return nil
 }
 
-var errWiped = errors.New("wiped")
-
-// unlock gives the version ready for use, or errWiped if the key has left the
-// cache meanwhile.
-func (k *liveKey) unlock(v *KeyVersion) (UnlockedKey, error) {
-	k.mu.RLock()
-	u := k.unlocked[v.Version]
-	wiped := k.wiped
-	k.mu.RUnlock()
-	if wiped {
-		return nil, errWiped
+// with calls f with the version ready for use. A request that still holds a key
+// which has left the cache meanwhile unlocks it once more, for itself.
+func (k *liveKey) with(v *KeyVersion, f func(UnlockedKey) error) error {
+	u, err := k.unlock(v)
+	if err != nil {
+		return err
 	}
 	if u != nil {
+		if err := f(u); CodeOf(err) != CodeLocked {
+			return err
+		}
+	}
+	if u, err = k.ring.Unlock(v); err != nil {
+		return err
+	}
+	defer u.Wipe()
+	return f(u)
+}
+
+// unlock gives the version ready for use, for as long as the key is in the
+// cache; nil when it is not.
+func (k *liveKey) unlock(v *KeyVersion) (UnlockedKey, error) {
+	k.mu.RLock()
+	u, wiped := k.unlocked[v.Version], k.wiped
+	k.mu.RUnlock()
+	if u != nil || wiped {
 		return u, nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.wiped {
-		return nil, errWiped
-	}
-	if u := k.unlocked[v.Version]; u != nil {
+	if u := k.unlocked[v.Version]; u != nil || k.wiped {
 		return u, nil
 	}
 	u, err := k.ring.Unlock(v)

@@ -61,10 +61,13 @@ func (p *platform) prepareToken() error {
 		return err
 	}
 	defer clear(soPIN)
-	if err := softhsm.Create(p.path("token"), tokenLabel, soPIN, pin); err != nil {
+	if err := softhsm.Prepare(p.path("token")); err != nil {
 		return err
 	}
-	return softhsm.Use(p.path("token"))
+	if err := softhsm.Use(p.path("token")); err != nil {
+		return err
+	}
+	return softhsm.Create(p.module, tokenLabel, soPIN, pin)
 }
 
 func (p *platform) pin() ([]byte, error) { return p.secret("pin") }

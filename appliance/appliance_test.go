@@ -1,0 +1,500 @@
+package appliance_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	_ "modernc.org/sqlite"
+
+	"holdfast/appliance"
+	"holdfast/appliance/keyring"
+	"holdfast/hsm/hsmtest"
+	"holdfast/xks/xkstest"
+)
+
+var ctx = context.Background()
+
+func wantCode(t *testing.T, err error, code appliance.Code) {
+	t.Helper()
+	if appliance.CodeOf(err) != code {
+		t.Errorf("got %v (%s), want %s", err, appliance.CodeOf(err), code)
+	}
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// edit changes the database by hand, behind the back of a stopped appliance.
+func edit(t *testing.T, file, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	res, err := db.Exec(statement)
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	if n, _ := res.RowsAffected(); n == 0 {
+		t.Fatalf("%s: changed nothing", statement)
+	}
+}
+
+// restart runs the appliance again over its state.
+func restart(t *testing.T, b *xkstest.Bed, k *xkstest.KMS, o xkstest.Options) *xkstest.Bed {
+	t.Helper()
+	b.Stop()
+	o.Dir, o.Token = b.Dir, b.Config
+	again := xkstest.Start(t, o)
+	k.URL = strings.Replace(k.URL, b.URL, again.URL, 1)
+	k.HTTP = again.HTTP(1)
+	return again
+}
+
+// TestCiphertextsSurvive restart and rotation, in both custodies.
+func TestCiphertextsSurvive(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	var sealed []xkstest.Body
+	encrypt := func(key string) {
+		t.Helper()
+		sealed = append(sealed, k.OK("/keys/"+key+"/encrypt", xkstest.EncryptBody("of "+key)).With("key", key))
+	}
+	decryptAll := func() {
+		t.Helper()
+		for i, s := range sealed {
+			key := s["key"].(string)
+			if got := k.OK("/keys/"+key+"/decrypt", xkstest.DecryptBody(s)).Bytes(t, "plaintext"); string(got) != "of "+key {
+				t.Errorf("ciphertext %d: %q", i, got)
+			}
+		}
+	}
+	custodies := []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM}
+	for _, c := range custodies {
+		b.NewKey(t, "demo", string(c), "encrypt,decrypt", c)
+		encrypt(string(c))
+	}
+	for version := uint32(2); version <= 4; version++ {
+		for _, c := range custodies {
+			rotated := must(b.Appliance.RotateKey(ctx, "demo", string(c), nil))(t)
+			if rotated.CurrentVersion != version {
+				t.Errorf("version %d after rotation, want %d", rotated.CurrentVersion, version)
+			}
+			encrypt(string(c))
+			if got := sealed[len(sealed)-1].Bytes(t, "ciphertextMetadata"); !bytes.Equal(got, []byte{1, 0, 0, 0, byte(version)}) {
+				t.Errorf("metadata %x", got)
+			}
+		}
+		decryptAll()
+		b = restart(t, b, k, xkstest.Options{})
+		decryptAll()
+	}
+}
+
+// TestRowsEditedByHand: what the row stands for is refused, the log says so,
+// and nothing else is harmed.
+func TestRowsEditedByHand(t *testing.T) {
+	// What a request for the key "victim" gets, and for "bystander" of the same
+	// key store, and for a key of another.
+	type outcome struct {
+		status int
+		name   string
+	}
+	ok := outcome{200, ""}
+	internal := outcome{500, "InternalException"}
+	tests := map[string]struct {
+		statement                 string
+		victim, bystander, abroad outcome
+		log                       string
+	}{
+		"usage":            {`UPDATE external_keys SET can_decrypt = 0 WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"state":            {`UPDATE external_keys SET state = 'disabled' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"current version":  {`UPDATE external_keys SET current_version = 2 WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"custody":          {`UPDATE external_keys SET custody = 'hsm' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"seal":             {`UPDATE external_keys SET seal = x'00' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"material":         {`UPDATE key_versions SET material = (SELECT material FROM key_versions WHERE key_id = 'bystander') WHERE key_id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"material cut":     {`UPDATE key_versions SET material = substr(material, 1, 20) WHERE key_id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"origin":           {`UPDATE key_versions SET origin = 'imported' WHERE key_id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"version gone":     {`DELETE FROM key_versions WHERE key_id = 'victim'`, internal, ok, ok, "lacks its current version"},
+		"grant":            {`UPDATE grants SET operations = 'Encrypt' WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, outcome{403, "AccessDeniedException"}, outcome{403, "AccessDeniedException"}, ok, "allows nothing"},
+		"grant moved":      {`UPDATE grants SET key_id = 'victim' WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, outcome{403, "AccessDeniedException"}, outcome{403, "AccessDeniedException"}, ok, "allows nothing"},
+		"prefix":           {`UPDATE key_stores SET name = 'house' WHERE name = 'home'`, internal, internal, ok, "out of service"},
+		"keyring key":      {`UPDATE key_stores SET wrapped_key = (SELECT wrapped_key FROM key_stores WHERE name = 'abroad') WHERE name = 'home'`, internal, internal, ok, "does not unwrap"},
+		"credential moved": {`UPDATE credentials SET created_at = created_at + 1 WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, outcome{401, "AuthenticationFailedException"}, outcome{401, "AuthenticationFailedException"}, ok, "a credential does not open"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := xkstest.Start(t, xkstest.Options{})
+			k := b.NewKeyStore(t, "home", "/home", xkstest.Principal)
+			abroad := b.NewKeyStore(t, "abroad", "/abroad", xkstest.Principal)
+			sealed := map[string]xkstest.Body{}
+			for _, id := range []string{"victim", "bystander"} {
+				b.NewKey(t, "home", id, "encrypt,decrypt", appliance.CustodyCached)
+				sealed[id] = k.OK("/keys/"+id+"/encrypt", xkstest.EncryptBody("x"))
+			}
+			b.NewKey(t, "abroad", "foreign", "encrypt,decrypt", appliance.CustodyCached)
+			sealed["foreign"] = abroad.OK("/keys/foreign/encrypt", xkstest.EncryptBody("x"))
+			b.Stop()
+			edit(t, b.DB, tt.statement)
+			again := restart(t, b, k, xkstest.Options{})
+			abroad.URL, abroad.HTTP = again.URL+"/abroad", k.HTTP
+			for _, c := range []struct {
+				kms  *xkstest.KMS
+				key  string
+				want outcome
+			}{{k, "victim", tt.victim}, {k, "bystander", tt.bystander}, {abroad, "foreign", tt.abroad}} {
+				a := c.kms.Call("/keys/"+c.key+"/decrypt", xkstest.DecryptBody(sealed[c.key]))
+				if got := (outcome{a.Status, a.ErrorName()}); got != c.want {
+					t.Errorf("%s: got %v, want %v: %s", c.key, got, c.want, a.Text)
+				}
+			}
+			if !strings.Contains(again.Log.String(), tt.log) {
+				t.Errorf("the log lacks %q:\n%s", tt.log, again.Log)
+			}
+		})
+	}
+}
+
+// TestAnotherToken: the database of one HSM does not open under another's
+// master key, and the error says what to look for.
+func TestAnotherToken(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	b.NewKeyStore(t, "demo", "/demo", "")
+	other := xkstest.Start(t, xkstest.Options{})
+	err := appliance.New(appliance.Options{Store: b.Store}).Unlock(ctx, keyring.New(other.Token), nil)
+	wantCode(t, err, appliance.CodeTampered)
+	if !strings.Contains(err.Error(), "another HSM") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRotationByCount: a version rotates when it has done its encryptions, and
+// what it encrypted still decrypts.
+func TestRotationByCount(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{RotateAfter: 64}})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	first := k.OK("/keys/k/encrypt", xkstest.EncryptBody("first"))
+	for range 63 {
+		k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+	}
+	if v := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t); v.CurrentVersion != 1 || v.Versions[0].Encryptions != 64 {
+		t.Errorf("after 64 encryptions: version %d, count %d", v.CurrentVersion, v.Versions[0].Encryptions)
+	}
+	last := k.OK("/keys/k/encrypt", xkstest.EncryptBody("last"))
+	if v := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t); v.CurrentVersion != 2 {
+		t.Errorf("after 65 encryptions: version %d", v.CurrentVersion)
+	}
+	for want, sealed := range map[string]xkstest.Body{"first": first, "last": last} {
+		if got := k.OK("/keys/k/decrypt", xkstest.DecryptBody(sealed)).Bytes(t, "plaintext"); string(got) != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	// Under load from all sides no version does much more than its share.
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+			}
+		})
+	}
+	wg.Wait()
+	for _, v := range must(b.Appliance.ShowKey(ctx, "demo", "k"))(t).Versions {
+		if v.Encryptions > 64 {
+			t.Errorf("version %d did up to %d encryptions", v.Version, v.Encryptions)
+		}
+	}
+}
+
+// TestCountNeverGoesBack over a restart: what was reserved counts as done.
+func TestCountNeverGoesBack(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt", appliance.CustodyCached)
+	before := uint64(0)
+	for range 3 {
+		for range 5 {
+			k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+		}
+		n := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t).Versions[0].Encryptions
+		if n < before+5 {
+			t.Errorf("count %d after %d and five encryptions", n, before)
+		}
+		before = n
+		b = restart(t, b, k, xkstest.Options{})
+	}
+}
+
+// TestScheduledDeletion: the key and its token object go when the time comes,
+// not before, and not if it was cancelled.
+func TestScheduledDeletion(t *testing.T) {
+	now := time.Now()
+	clock := func() time.Time { return now }
+	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Now: clock}})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	k.Now = clock
+	for _, id := range []string{"going", "staying"} {
+		b.NewKey(t, "demo", id, "encrypt,decrypt", appliance.CustodyHSM)
+		must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: id, Principal: "p", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
+	}
+	_, err := b.Appliance.ScheduleDeletion(ctx, "demo", "going", 6)
+	wantCode(t, err, appliance.CodeInvalid)
+	_, err = b.Appliance.ScheduleDeletion(ctx, "demo", "going", 31)
+	wantCode(t, err, appliance.CodeInvalid)
+	_, err = b.Appliance.CancelDeletion(ctx, "demo", "going")
+	wantCode(t, err, appliance.CodeConflict)
+	must(b.Appliance.ScheduleDeletion(ctx, "demo", "going", 7))(t)
+	must(b.Appliance.ScheduleDeletion(ctx, "demo", "staying", 30))(t)
+	_, err = b.Appliance.ScheduleDeletion(ctx, "demo", "going", 7)
+	wantCode(t, err, appliance.CodeConflict)
+	_, err = b.Appliance.SetKeyEnabled(ctx, "demo", "going", true)
+	wantCode(t, err, appliance.CodeConflict)
+	_, err = b.Appliance.RotateKey(ctx, "demo", "going", nil)
+	wantCode(t, err, appliance.CodeConflict)
+
+	now = now.Add(7*24*time.Hour - time.Second)
+	b.Appliance.DeleteDueKeys(ctx)
+	must(b.Appliance.ShowKey(ctx, "demo", "going"))(t)
+	must(b.Appliance.CancelDeletion(ctx, "demo", "staying"))(t)
+	now = now.Add(2 * time.Second)
+	b.Appliance.DeleteDueKeys(ctx)
+	_, err = b.Appliance.ShowKey(ctx, "demo", "going")
+	wantCode(t, err, appliance.CodeNotFound)
+	k.Fails("/keys/going/encrypt", xkstest.EncryptBody("x"), 404, "KeyNotFoundException")
+	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
+		t.Errorf("token objects left to destroy: %v", left)
+	}
+	if grants := must(b.Appliance.Grants(ctx, "demo"))(t); len(grants) != 2 {
+		t.Errorf("%d grants, want the one on the key store and the one on the other key", len(grants))
+	}
+	now = now.Add(40 * 24 * time.Hour)
+	b.Appliance.DeleteDueKeys(ctx)
+	if got := must(b.Appliance.ShowKey(ctx, "demo", "staying"))(t).State; got != appliance.KeyDisabled {
+		t.Errorf("the key whose deletion was cancelled is %s", got)
+	}
+}
+
+// TestLeftoverTokenObjects of a crash are destroyed at the next start; those of
+// keys are not.
+func TestLeftoverTokenObjects(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyHSM)
+	const orphan = "holdfast-key-0123456789abcdef0123456789abcdef"
+	if err := errors.Join(b.Store.NoteTokenObject(ctx, orphan), b.Token.GenerateKey(ctx, orphan)); err != nil {
+		t.Fatal(err)
+	}
+	b = restart(t, b, k, xkstest.Options{})
+	b.Appliance.DestroyLeftovers(ctx)
+	if _, _, _, err := b.Token.Encrypt(ctx, orphan, []byte("x"), nil); err == nil {
+		t.Error("the orphan still encrypts")
+	}
+	k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+}
+
+// TestAdministration: what is refused, and why.
+func TestAdministration(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	a := b.Appliance
+	b.NewKeyStore(t, "demo", "/demo", "")
+	create := func(ks appliance.KeyStore) error { _, err := a.CreateKeyStore(ctx, ks); return err }
+	wantCode(t, create(appliance.KeyStore{Name: "demo", URIPathPrefix: "/x"}), appliance.CodeExists)
+	wantCode(t, create(appliance.KeyStore{Name: "x", URIPathPrefix: "/demo"}), appliance.CodeExists)
+	for _, prefix := range []string{"demo", "/", "/a/", "/a b", "/a.b", "//a", "/kms/xks/v1", "/a/kms/xks/v1/b", "/" + strings.Repeat("x", 117)} {
+		wantCode(t, create(appliance.KeyStore{Name: "x", URIPathPrefix: prefix}), appliance.CodeInvalid)
+	}
+	for _, name := range []string{"", "-x", "a b", "a/b", strings.Repeat("x", 65)} {
+		wantCode(t, create(appliance.KeyStore{Name: name, URIPathPrefix: "/x"}), appliance.CodeInvalid)
+	}
+	if err := create(appliance.KeyStore{Name: "x", URIPathPrefix: "/" + strings.Repeat("x", 116)}); err != nil {
+		t.Errorf("a prefix that makes 128 characters: %v", err)
+	}
+
+	key := func(id string, custody appliance.Custody, material []byte) error {
+		_, err := a.CreateKey(ctx, "demo", appliance.NewExternalKey{ID: id, Custody: custody, Material: material})
+		return err
+	}
+	wantCode(t, key("", appliance.CustodyCached, nil), appliance.CodeInvalid)
+	wantCode(t, key("a/b", appliance.CustodyCached, nil), appliance.CodeInvalid)
+	wantCode(t, key("k", "elsewhere", nil), appliance.CodeInvalid)
+	wantCode(t, key("k", appliance.CustodyCached, make([]byte, 16)), appliance.CodeInvalid)
+	wantCode(t, key("k", appliance.CustodyHSM, make([]byte, 33)), appliance.CodeInvalid)
+	if err := key("k", appliance.CustodyCached, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, key("k", appliance.CustodyCached, nil), appliance.CodeExists)
+	wantCode(t, key("k", appliance.CustodyHSM, nil), appliance.CodeExists)
+	err := a.DeleteKeyStore(ctx, "demo")
+	wantCode(t, err, appliance.CodeConflict)
+	if err := a.DeleteKeyStore(ctx, "x"); err != nil {
+		t.Error(err)
+	}
+	wantCode(t, a.DeleteKeyStore(ctx, "x"), appliance.CodeNotFound)
+
+	credential := func(id, secret string) error {
+		_, _, err := a.CreateCredential(ctx, "demo", appliance.NewCredential{AccessKeyID: id, SecretAccessKey: secret})
+		return err
+	}
+	good := strings.Repeat("s", 43)
+	wantCode(t, credential("AKIAIOSFODNN7EXAMPL1", good), appliance.CodeInvalid)
+	wantCode(t, credential("SHORT", good), appliance.CodeInvalid)
+	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", strings.Repeat("s", 42)), appliance.CodeInvalid)
+	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", strings.Repeat("-", 43)), appliance.CodeInvalid)
+	if err := credential("AKIAIOSFODNN7EXAMPLE", good); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", good), appliance.CodeExists)
+	_, err = a.SetCredentialActive(ctx, "demo", "ABSENT", true)
+	wantCode(t, err, appliance.CodeNotFound)
+	made, secret, err := a.CreateCredential(ctx, "demo", appliance.NewCredential{})
+	if err != nil || !appliance.ValidAccessKeyID(made.AccessKeyID) || !appliance.ValidSecretAccessKey(secret) {
+		t.Errorf("%v: KMS would not take what was made", err)
+	}
+	if raw, err := base64.StdEncoding.DecodeString(secret); err != nil || len(raw) != 32 {
+		t.Error("the secret does not have 256 bits")
+	}
+
+	grant := func(g appliance.Grant) error { _, err := a.AddGrant(ctx, "demo", g); return err }
+	ops := []appliance.Operation{appliance.OpEncrypt}
+	wantCode(t, grant(appliance.Grant{Operations: ops}), appliance.CodeInvalid)
+	wantCode(t, grant(appliance.Grant{Principal: "arn:*", Operations: ops}), appliance.CodeInvalid)
+	wantCode(t, grant(appliance.Grant{Principal: "p"}), appliance.CodeInvalid)
+	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: []appliance.Operation{"Sign"}}), appliance.CodeInvalid)
+	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: ops, KeyID: "absent"}), appliance.CodeNotFound)
+	wantCode(t, a.RemoveGrant(ctx, "demo", "absent"), appliance.CodeNotFound)
+
+	_, err = a.Keys(ctx, "demo", appliance.Page{Limit: 0})
+	wantCode(t, err, appliance.CodeInvalid)
+	a.Lock()
+	wantCode(t, create(appliance.KeyStore{Name: "y", URIPathPrefix: "/y"}), appliance.CodeLocked)
+	_, err = a.ShowKey(ctx, "demo", "k")
+	wantCode(t, err, appliance.CodeLocked)
+}
+
+// TestBoundedCache: more keys than are kept unlocked, used at once by many.
+func TestBoundedCache(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{MaxUnlockedKeys: 16}})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	const keys = 60
+	for i := range keys {
+		b.NewKey(t, "demo", fmt.Sprintf("k%d", i), "encrypt,decrypt", appliance.CustodyCached)
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 60 {
+				key := fmt.Sprintf("/keys/k%d", (i*(g+1))%keys)
+				sealed := k.OK(key+"/encrypt", xkstest.EncryptBody(key).With("ciphertextDataIntegrityValueAlgorithm", "SHA_256"))
+				if got := k.OK(key+"/decrypt", xkstest.DecryptBody(sealed)).Bytes(t, "plaintext"); string(got) != key {
+					t.Errorf("%s: %q", key, got)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestChangesUnderLoad: administration does not disturb requests that have
+// nothing to do with it.
+func TestChangesUnderLoad(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				sealed := k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+				k.OK("/keys/k/decrypt", xkstest.DecryptBody(sealed))
+			}
+		})
+	}
+	for i := range 20 {
+		name := fmt.Sprintf("s%d", i)
+		b.NewKeyStore(t, name, "/"+name, "p")
+		c, _, err := b.Appliance.CreateCredential(ctx, "demo", appliance.NewCredential{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(b.Appliance.RotateKey(ctx, "demo", "k", nil))(t)
+		if err := errors.Join(b.Appliance.DeleteCredential(ctx, "demo", c.AccessKeyID), b.Appliance.DeleteKeyStore(ctx, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(done)
+	wg.Wait()
+}
+
+// TestNothingSecretOnDisk: neither secrets nor key material nor plaintext are
+// in the files of the database.
+func TestNothingSecretOnDisk(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	material := []byte("an imported key of 32 bytes, raw")
+	must(b.Appliance.CreateKey(ctx, "demo", appliance.NewExternalKey{ID: "k", Usage: appliance.Usage{Encrypt: true, Decrypt: true},
+		Custody: appliance.CustodyCached, Material: bytes.Clone(material)}))(t)
+	k.OK("/keys/k/encrypt", xkstest.EncryptBody("the plaintext of the test"))
+	check := func() {
+		t.Helper()
+		files, err := filepath.Glob(filepath.Join(b.Dir, "*"))
+		if err != nil || len(files) == 0 {
+			t.Fatal("no files", err)
+		}
+		for _, f := range files {
+			content, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, secret := range []string{k.SecretAccessKey, string(material), "the plaintext of the test"} {
+				if bytes.Contains(content, []byte(secret)) {
+					t.Errorf("%s has %q", f, secret)
+				}
+			}
+		}
+	}
+	check()
+	b.Stop()
+	check()
+}
+
+// TestBootstrap: the section of the seed, with a secret that KMS would refuse;
+// again and again without harm.
+func TestBootstrap(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	seed := appliance.NewCredential{AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
+	for range 2 {
+		if err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k := &xkstest.KMS{T: t, HTTP: b.HTTP(1), URL: b.URL, AccessKeyID: seed.AccessKeyID, SecretAccessKey: seed.SecretAccessKey,
+		Service: "kms-xks-proxy", Region: "us-east-1"}
+	k.OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+}
+
+func TestMain(m *testing.M) { hsmtest.Main(m) }
