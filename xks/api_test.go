@@ -25,8 +25,8 @@ func newDemo(t *testing.T, o xkstest.Options) (*xkstest.Bed, *xkstest.KMS) {
 	return b, k
 }
 
-// TestFourOperations: over HTTP/1.1 and HTTP/2, in both custodies, with every
-// usage.
+// TestFourOperations: over HTTP/1.1 and HTTP/2, signed by the AWS SDK and by
+// curl, in both custodies, with every usage.
 func TestFourOperations(t *testing.T) {
 	b, k := newDemo(t, xkstest.Options{})
 	for _, custody := range []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM} {
@@ -35,14 +35,17 @@ func TestFourOperations(t *testing.T) {
 		}
 	}
 	for version := 1; version <= 2; version++ {
-		k.HTTP = b.HTTP(version)
-		if got := k.Call("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()}).Proto; got != fmt.Sprintf("HTTP/%d.%d", version, 2-version) {
-			t.Fatalf("HTTP version %d speaks %s", version, got)
-		}
-		for _, custody := range []string{"cached", "hsm"} {
-			t.Run(fmt.Sprintf("http%d/%s", version, custody), func(t *testing.T) {
-				operations(t, k, custody)
-			})
+		for client, c := range map[string]*http.Client{"sdk": b.HTTP(version), "curl": curlClient(t, b, k, version)} {
+			k := *k
+			k.HTTP = c
+			if got := k.Call("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()}).Proto; got != fmt.Sprintf("HTTP/%d.%d", version, 2-version) {
+				t.Fatalf("HTTP version %d speaks %s", version, got)
+			}
+			for _, custody := range []string{"cached", "hsm"} {
+				t.Run(fmt.Sprintf("%s/http%d/%s", client, version, custody), func(t *testing.T) {
+					operations(t, &k, custody)
+				})
+			}
 		}
 	}
 }

@@ -50,49 +50,46 @@ func preparePlatform(dir string) (*platform, error) {
 	return p, p.prepareCertificate()
 }
 
+// prepareToken makes the token the first time. Its security officer has the
+// user's PIN: nobody ever needs them apart here.
 func (p *platform) prepareToken() error {
-	pin, err := p.secret("pin")
+	_, err := os.Stat(p.path("token"))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = p.makePIN()
+	}
+	if err != nil {
+		return err
+	}
+	pin, err := p.pin()
 	if err != nil {
 		return err
 	}
 	defer clear(pin)
-	soPIN, err := p.secret("so-pin")
-	if err != nil {
-		return err
-	}
-	defer clear(soPIN)
 	if err := softhsm.Prepare(p.path("token")); err != nil {
 		return err
 	}
 	if err := softhsm.Use(p.path("token")); err != nil {
 		return err
 	}
-	return softhsm.Create(p.module, tokenLabel, soPIN, pin)
+	return softhsm.Create(p.module, tokenLabel, pin, pin)
 }
 
-func (p *platform) pin() ([]byte, error) { return p.secret("pin") }
-
-// secret reads a random secret from its file, which it makes the first time.
-func (p *platform) secret(name string) ([]byte, error) {
-	file := p.path(name)
-	secret, err := os.ReadFile(file)
-	if err == nil {
-		secret = bytes.TrimSpace(secret)
-		if len(secret) == 0 {
-			return nil, fmt.Errorf("%s is empty: the state folder %s is broken; delete it to begin anew", file, p.dir)
-		}
-		return secret, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if _, err := os.Stat(p.path("token")); err == nil {
-		return nil, fmt.Errorf("%s is missing, but there is a token: the state folder %s is broken; delete it to begin anew", file, p.dir)
-	}
+// makePIN writes a random PIN. It comes before the token, so that no token is
+// left whose PIN is not known.
+func (p *platform) makePIN() error {
 	raw := make([]byte, 15)
 	_, _ = rand.Read(raw) // never fails (crypto/rand)
-	secret = []byte(base32.StdEncoding.EncodeToString(raw))
-	return secret, os.WriteFile(file, append(secret, '\n'), 0o600)
+	defer clear(raw)
+	return os.WriteFile(p.path("pin"), []byte(base32.StdEncoding.EncodeToString(raw)+"\n"), 0o600)
+}
+
+func (p *platform) pin() ([]byte, error) {
+	pin, err := os.ReadFile(p.path("pin"))
+	pin = bytes.TrimSpace(pin)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && len(pin) == 0) {
+		return nil, fmt.Errorf("%s is missing or empty, but there is a token: the state folder %s is broken; delete it to begin anew", p.path("pin"), p.dir)
+	}
+	return pin, err
 }
 
 // configure points the configuration at the platform.

@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base32"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -49,8 +52,16 @@ type devFile struct {
 // tells what can be done next.
 func tour(ctx context.Context, p *platform, a daemon.Addresses) error {
 	client := web.NewClient(a.Socket)
-	credential, err := prepareDemo(ctx, p, client)
+	pin, err := p.pin()
 	if err != nil {
+		return err
+	}
+	defer clear(pin)
+	credential, err := demoCredential(pin)
+	if err != nil {
+		return err
+	}
+	if err := prepareDemo(ctx, credential, client); err != nil {
 		return err
 	}
 	d := devFile{
@@ -99,59 +110,45 @@ func localhost(a net.Addr) string {
 }
 
 // prepareDemo makes key store, credential, grant and key, each if it is
-// missing. The credential's secret is kept for the next start: the appliance
-// itself does not give it out again.
-func prepareDemo(ctx context.Context, p *platform, client *web.Client) (*web.CreatedCredential, error) {
-	post := func(body, result any, route ...string) error {
-		err := client.Do(ctx, http.MethodPost, web.Route(route...), body, result)
+// missing.
+func prepareDemo(ctx context.Context, credential web.NewCredential, client *web.Client) error {
+	post := func(body any, route ...string) error {
+		err := client.Do(ctx, http.MethodPost, web.Route(route...), body, nil)
 		if appliance.CodeOf(err) == appliance.CodeExists {
 			return nil
 		}
 		return err
 	}
-	if err := post(appliance.KeyStore{Name: demoKeyStore, URIPathPrefix: demoPrefix}, nil, "keystores"); err != nil {
-		return nil, err
-	}
-	credential, err := demoCredential(ctx, p, client)
-	if err != nil {
-		return nil, err
-	}
 	both := appliance.Usage{Encrypt: true, Decrypt: true}
-	if err := post(web.NewKey{ID: demoKey, Usage: both, Custody: appliance.CustodyCached}, nil, "keystores", demoKeyStore, "keys"); err != nil {
-		return nil, err
+	if err := errors.Join(
+		post(appliance.KeyStore{Name: demoKeyStore, URIPathPrefix: demoPrefix}, "keystores"),
+		post(credential, "keystores", demoKeyStore, "credentials"),
+		post(web.NewKey{ID: demoKey, Usage: both, Custody: appliance.CustodyCached}, "keystores", demoKeyStore, "keys"),
+	); err != nil {
+		return err
 	}
 	var grants []*appliance.Grant
-	if err := client.Do(ctx, http.MethodGet, web.Route("keystores", demoKeyStore, "grants"), nil, &grants); err != nil {
-		return nil, err
+	if err := client.Do(ctx, http.MethodGet, web.Route("keystores", demoKeyStore, "grants"), nil, &grants); err != nil || len(grants) > 0 {
+		return err
 	}
-	if len(grants) == 0 {
-		everything := appliance.Grant{Principal: appliance.AnyPrincipal,
-			Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}}
-		if err := post(everything, nil, "keystores", demoKeyStore, "grants"); err != nil {
-			return nil, err
-		}
-	}
-	return credential, nil
+	return post(appliance.Grant{Principal: appliance.AnyPrincipal,
+		Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}},
+		"keystores", demoKeyStore, "grants")
 }
 
-func demoCredential(ctx context.Context, p *platform, client *web.Client) (*web.CreatedCredential, error) {
-	file := p.path("credential.json")
-	text, err := os.ReadFile(file)
-	if err == nil {
-		var c web.CreatedCredential
-		if err := json.Unmarshal(text, &c); err != nil || c.AccessKeyID == "" {
-			return nil, fmt.Errorf("%s is damaged: the state folder %s is broken; delete it to begin anew", file, p.dir)
-		}
-		return &c, nil
+// demoCredential derives the credential from the token's PIN. So it is the same
+// at each start, and rests in no file while the appliance is down.
+func demoCredential(pin []byte) (web.NewCredential, error) {
+	const idBytes = 15 // 24 characters
+	raw, err := hkdf.Key(sha256.New, pin, nil, "holdfast-dev demo credential", idBytes+sha256.Size)
+	if err != nil {
+		return web.NewCredential{}, err
 	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	var c web.CreatedCredential
-	if err := client.Do(ctx, http.MethodPost, web.Route("keystores", demoKeyStore, "credentials"), web.NewCredential{}, &c); err != nil {
-		return nil, err
-	}
-	return &c, writeJSONFile(file, c)
+	defer clear(raw)
+	return web.NewCredential{
+		AccessKeyID:     base32.StdEncoding.EncodeToString(raw[:idBytes]),
+		SecretAccessKey: base64.StdEncoding.EncodeToString(raw[idBytes:]),
+	}, nil
 }
 
 // writeJSONFile writes a file that only its owner may read, whole or not at
@@ -178,6 +175,8 @@ func actAsKMS(ctx context.Context, d devFile) error {
 	pool.AppendCertsFromPEM(pem)
 	k := &kms{d: d, http: http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}}}
+
+	defer k.http.CloseIdleConnections() // they would hold up a shutdown
 
 	metadata := map[string]string{
 		"awsPrincipalArn": "arn:aws:iam::123456789012:user/Alice",

@@ -56,8 +56,9 @@ type Bed struct {
 	Dir, DB string
 	// URL is https://127.0.0.1:PORT.
 	URL string
-	// Roots verify the server's certificate.
-	Roots *x509.CertPool
+	// Certificate is the server's, signed by itself; Roots verify it.
+	Certificate *x509.Certificate
+	Roots       *x509.CertPool
 	// Log is what was logged, at every level.
 	Log *Log
 
@@ -113,7 +114,7 @@ func start(t testing.TB, o Options) (*Bed, error) {
 	}
 	b.API = xks.New(o.XKS)
 	certificate, roots := Certificate(t, "127.0.0.1")
-	b.Roots = roots
+	b.Certificate, b.Roots = certificate.Leaf, roots
 	if o.Server.Certificate == nil {
 		o.Server.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }
 	}
