@@ -13,7 +13,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X holdfast/cmd/internal/daemon.Version=$(VERSION)
 FUZZTIME ?= 5s
 
-.PHONY: run build test bench install-packages generated format vet staticcheck unit fuzz
+.PHONY: run build test bench install-packages install-test-packages generated format vet staticcheck unit fuzz
 
 run: install-packages build
 	@exec bin/holdfast-dev $(ARGS)
@@ -26,7 +26,11 @@ build:
 install-packages:
 	@.ci/install-packages softhsm2 swtpm gcc libc6-dev
 
-test: generated format vet staticcheck unit fuzz
+# curl is a SigV4 client that this project did not write.
+install-test-packages: install-packages
+	@.ci/install-packages curl
+
+test: install-test-packages generated format vet staticcheck unit fuzz
 	@echo "make test: all passed"
 
 # What is generated is as its sources say.

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"holdfast/appliance"
 	"holdfast/appliance/config"
 	"holdfast/cmd/internal/daemon"
 )
@@ -88,6 +89,9 @@ func run(ctx context.Context, o options) error {
 	if err == nil {
 		_ = os.Remove(p.path("dev.json"))
 		fmt.Println("stopped")
+	}
+	if appliance.CodeOf(err) == appliance.CodeTampered {
+		return fmt.Errorf("the state folder %s is broken; delete it to begin anew: %w", p.dir, err)
 	}
 	return err
 }
