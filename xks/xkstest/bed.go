@@ -42,6 +42,8 @@ type Options struct {
 	Server    xks.ServerOptions
 	// KeyStores wraps what the API serves.
 	KeyStores func(*appliance.Appliance) xks.KeyStores
+	// Keyring wraps what the appliance is unlocked with.
+	Keyring func(appliance.Keyring) appliance.Keyring
 }
 
 // Bed is a running appliance.
@@ -98,7 +100,11 @@ func start(t testing.TB, o Options) (*Bed, error) {
 	}
 	o.Appliance.Store, o.Appliance.Log = b.Store, log
 	b.Appliance = appliance.New(o.Appliance)
-	if err := b.Appliance.Unlock(ctx, keyring.New(b.Token), []appliance.HSM{b.Token}); err != nil {
+	var ring appliance.Keyring = keyring.New(b.Token)
+	if o.Keyring != nil {
+		ring = o.Keyring(ring)
+	}
+	if err := b.Appliance.Unlock(ctx, ring, []appliance.HSM{b.Token}); err != nil {
 		return nil, err
 	}
 
