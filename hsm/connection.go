@@ -68,10 +68,11 @@ func (c *connection) open() error {
 	if err := c.logIn(); err != nil {
 		return err
 	}
-	for _, label := range []string{c.cfg.MasterKeyLabel, c.cfg.ProbeKeyLabel} {
-		if err := c.prepareKey(label); err != nil {
-			return fmt.Errorf("%s: %w", c.cfg.name(), err)
-		}
+	if err := c.prepareKey(c.cfg.MasterKeyLabel, !c.cfg.MasterKeyExists); err != nil {
+		return fmt.Errorf("%s: master %w", c.cfg.name(), err)
+	}
+	if err := c.prepareKey(c.cfg.ProbeKeyLabel, true); err != nil {
+		return fmt.Errorf("%s: probe %w", c.cfg.name(), err)
 	}
 	return nil
 }
@@ -133,19 +134,20 @@ func (c *connection) logIn() error {
 	return fmt.Errorf("%s: %w", c.cfg.name(), wrap("C_Login", err))
 }
 
-// prepareKey finds the key of that label, or makes it.
-func (c *connection) prepareKey(label string) error {
+// prepareKey finds the key of that label, or may make it.
+func (c *connection) prepareKey(label string, make bool) error {
 	found, err := c.find(label)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	switch len(found) {
-	case 0:
-		return c.generate(label)
-	case 1:
+	case len(found) > 1:
+		return ambiguous(label, len(found))
+	case len(found) == 1:
 		return c.checkAttributes(label, found[0])
+	case !make:
+		return fmt.Errorf("%w; is this the right token, and is it restored completely?", notFound(label))
 	}
-	return ambiguous(label, len(found))
+	return c.generate(label)
 }
 
 func ambiguous(label string, n int) error {

@@ -24,6 +24,9 @@ type Config struct {
 	// MasterKeyLabel is the label of the master key, which Open makes if there
 	// is none. Default holdfast-master.
 	MasterKeyLabel string
+	// MasterKeyExists says that something is wrapped under the master key already:
+	// if it is not found, that is an error, and none is made in its place.
+	MasterKeyExists bool
 	// ProbeKeyLabel is the label of the key for Probe, likewise. Default
 	// holdfast-probe.
 	ProbeKeyLabel string
@@ -118,6 +121,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 		return nil, err
 	}
 	t.conn = conn
+	t.cfg.MasterKeyExists = true // from here on, also when the token is opened anew
 	t.check.iv, t.check.ciphertext, t.check.tag, err = t.Encrypt(ctx, cfg.MasterKeyLabel, []byte("holdfast"), nil)
 	if err != nil {
 		return nil, errors.Join(err, t.Close())

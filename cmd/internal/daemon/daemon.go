@@ -304,11 +304,17 @@ func (d *Daemon) openToken(ctx context.Context) (*hsm.Token, error) {
 		return nil, err
 	}
 	defer clear(pin)
+	// Where something is wrapped already, another master key would not help.
+	_, err = d.store.Installation(ctx)
+	if err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+		return nil, err
+	}
+	exists := err == nil
 	h := d.o.Config.HSM
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		token, err := hsm.Open(ctx, hsm.Config{
 			Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial, PIN: pin,
-			MasterKeyLabel: h.MasterKeyLabel, MaxSessions: h.MaxSessions, IVFromToken: h.IVFromToken, Log: d.o.Log,
+			MasterKeyLabel: h.MasterKeyLabel, MasterKeyExists: exists, MaxSessions: h.MaxSessions, IVFromToken: h.IVFromToken, Log: d.o.Log,
 		})
 		switch {
 		case err == nil:
