@@ -19,6 +19,7 @@ run: install-packages build
 	@exec bin/holdfast-dev $(ARGS)
 
 build:
+	@echo "building (the first time takes a minute)"
 	@go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/holdfast ./cmd/holdfast-dev
 
 # Debian's packages that are missing: SoftHSM2 is the token, gcc builds the
