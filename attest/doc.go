@@ -1,0 +1,9 @@
+// Package attest makes and appraises evidence of what a machine runs, in the
+// terms of RFC 9334: the appliance is the attester; whoever holds an appraisal
+// policy is a verifier.
+//
+// Its packages collect and check one technology each: attest/snp the AMD
+// SEV-SNP report, attest/tpm the TPM's quote and event log, attest/nitro the
+// AWS NitroTPM document. attest/appraisal is the list of checks that all write
+// to. attest/release frees a secret for a machine whose evidence is good.
+package attest
