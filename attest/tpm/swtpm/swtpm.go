@@ -1,0 +1,122 @@
+// Package swtpm runs the TPM emulator swtpm (libtpms, which is the firmware of
+// AWS's NitroTPM as well) and boots simulated machines on it. It is for tests
+// and for the simulated platform: whoever can read its directory has all of the
+// TPM's secrets.
+package swtpm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// maxSocket is the length of the longest path of a Unix socket, in bytes
+// (unix(7): sun_path has 108 with its NUL).
+const maxSocket = 107
+
+// stopTime is how long swtpm may take to end when it is asked to.
+const stopTime = 5 * time.Second
+
+// Process is a TPM that runs, from its power-on to its power-off. Starting
+// another in the same directory afterwards is a reboot of the same machine: PCRs
+// begin anew, keys and NV memory are kept.
+type Process struct {
+	// Socket takes TPM commands. It is in the state's directory.
+	Socket string
+
+	process *os.Process
+	ended   chan struct{}
+	said    bytes.Buffer // what it printed; complete when ended is closed
+}
+
+// Start runs swtpm with its state in the directory, which must exist. When it
+// returns, the TPM answers. swtpm is killed when this program ends, however it
+// ends.
+func Start(dir string) (*Process, error) {
+	program, err := exec.LookPath("swtpm")
+	if err != nil {
+		return nil, errors.New("swtpm is not installed; on Debian: apt-get install swtpm")
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, fmt.Errorf("swtpm: %w", err)
+	}
+	p := &Process{Socket: filepath.Join(dir, "tpm.sock"), ended: make(chan struct{})}
+	control := filepath.Join(dir, "ctrl.sock")
+	if n := len(control); n > maxSocket {
+		return nil, fmt.Errorf("swtpm: the socket's path %s has %d bytes, of which Unix allows %d; use a directory with a shorter name", control, n, maxSocket)
+	}
+	fifo := filepath.Join(dir, "ready")
+	for _, left := range []string{p.Socket, control, fifo} {
+		if err := os.Remove(left); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("swtpm: %w", err)
+		}
+	}
+	// swtpm writes its process ID when it listens, here into a FIFO.
+	ready, announce, err := openFIFO(fifo)
+	if err != nil {
+		return nil, fmt.Errorf("swtpm: %w; the directory for its state must exist and be writable", err)
+	}
+	defer ready.Close()
+	cmd := exec.Command(program, "socket", "--tpm2", "--tpmstate", "dir="+dir,
+		"--server", "type=unixio,path="+p.Socket, "--ctrl", "type=unixio,path="+control,
+		"--flags", "not-need-init,startup-clear", "--pid", "file="+fifo)
+	cmd.Stdout, cmd.Stderr = &p.said, &p.said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.run(cmd, announce); err != nil {
+		return nil, fmt.Errorf("swtpm: %w", err)
+	}
+	if n, _ := ready.Read(make([]byte, 16)); n == 0 {
+		p.Stop()
+		return nil, fmt.Errorf("swtpm: it does not start with its state in %s; is another one using it? It says: %s", dir, strings.Join(strings.Fields(p.said.String()), " "))
+	}
+	return p, nil
+}
+
+// openFIFO makes a FIFO, which can be read until its other end is closed.
+func openFIFO(path string) (read, write *os.File, err error) {
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		return nil, nil, fmt.Errorf("make %s: %w", path, err)
+	}
+	if read, err = os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0); err != nil {
+		return nil, nil, err
+	}
+	if write, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil {
+		read.Close()
+		return nil, nil, err
+	}
+	return read, write, nil
+}
+
+// run starts the command and waits for its end, when it closes the file. One
+// thread does both: the kernel kills the process when the thread that started it
+// ends.
+func (p *Process) run(cmd *exec.Cmd, whenEnded *os.File) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.ended)
+		defer whenEnded.Close()
+		err := cmd.Start()
+		p.process = cmd.Process
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how it ended does not matter
+		}
+	}()
+	return <-started
+}
+
+// Stop powers the TPM off. It may be called more than once.
+func (p *Process) Stop() {
+	_ = p.process.Signal(syscall.SIGTERM)
+	defer time.AfterFunc(stopTime, func() { _ = p.process.Kill() }).Stop()
+	<-p.ended
+}
