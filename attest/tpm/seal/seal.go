@@ -1,0 +1,605 @@
+// Package seal keeps a secret in a TPM, which gives it out only while its PCRs
+// have values that somebody has signed, and while that signature is not
+// revoked. Nothing that runs on the machine can talk its way around it: the TPM
+// itself compares.
+//
+// The secret is an object under the storage root key whose policy is
+// TPM2_PolicyAuthorize with a signing key (TPM 2.0 Part 3, section 23.16). What
+// that key signs, an [Authorization], is TPM2_PolicyPCR over the reference
+// values, then TPM2_PolicyNV: an NV counter must not have passed the
+// authorization's version. So an update needs a newly signed authorization and
+// no new sealing, and raising the counter revokes the old ones for good: a
+// counter never goes back, not even when it is undefined and made again.
+package seal
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/asn1"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport"
+)
+
+// TPM gives the use of a TPM.
+type TPM interface {
+	Do(func(transport.TPM) error) error
+}
+
+// MaxSecret is the size of the largest secret, in bytes (TPM 2.0 Part 2,
+// MAX_SYM_DATA).
+const MaxSecret = 128
+
+// counterHandle is the NV index of the counter, among those for the owner's use
+// (TCG Registry of Reserved TPM 2.0 Handles). It ends in "HF".
+const counterHandle tpm2.TPMHandle = 0x01804846
+
+// The banks whose values a policy may name.
+var banks = map[string]tpm2.TPMIAlgHash{"sha256": tpm2.TPMAlgSHA256, "sha384": tpm2.TPMAlgSHA384}
+
+// Authorization is signed leave for a machine whose PCRs have these values.
+type Authorization struct {
+	// Name says whose values they are, as in "release 1.2.0".
+	Name string `json:"name"`
+	// Bank is sha256 or sha384, PCRs are the values by index.
+	Bank string         `json:"bank"`
+	PCRs map[int][]byte `json:"pcrs"`
+	// Version is how far the counter may be.
+	Version uint64 `json:"version"`
+	// Signature is by the signing key: an ASN.1 DER ECDSA signature over SHA-256.
+	Signature []byte `json:"signature"`
+}
+
+// Refusal is why the TPM does not give the secret. Its code is stable.
+type Refusal struct {
+	Code, Reason string
+	Err          error
+}
+
+func (r *Refusal) Error() string {
+	if r.Err != nil {
+		return r.Reason + ": " + r.Err.Error()
+	}
+	return r.Reason
+}
+
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// The codes of refusals.
+const (
+	// CodePCRs: the machine is in no state that was authorized.
+	CodePCRs = "E_SEAL_PCRS"
+	// CodeRevoked: it is, but the authorization was revoked.
+	CodeRevoked = "E_SEAL_REVOKED"
+	// CodeSignature: an authorization is not signed by the right key.
+	CodeSignature = "E_SEAL_SIGNATURE"
+	// CodeTPM: this is not the TPM, or not the NV counter, that it was sealed with.
+	CodeTPM = "E_SEAL_TPM"
+)
+
+// Authorize signs an authorization with the key, ECDSA on P-256. It needs no
+// TPM.
+func Authorize(key *ecdsa.PrivateKey, a Authorization) (*Authorization, error) {
+	digest, err := a.digest()
+	if err != nil {
+		return nil, err
+	}
+	if a.Signature, err = ecdsa.SignASN1(rand.Reader, key, digest); err != nil {
+		return nil, fmt.Errorf("sign the authorization %q: %w", a.Name, err)
+	}
+	return &a, nil
+}
+
+// Verify says whether the authorization is signed by the key.
+func (a *Authorization) Verify(key *ecdsa.PublicKey) error {
+	digest, err := a.digest()
+	if err != nil {
+		return err
+	}
+	if !ecdsa.VerifyASN1(key, digest, a.Signature) {
+		return &Refusal{Code: CodeSignature, Reason: fmt.Sprintf("the authorization %q is not signed by the key that the secret is sealed to", a.Name)}
+	}
+	return nil
+}
+
+// digest is what is signed: the approved policy, with an empty policy reference
+// (Part 3 section 23.16: aHash).
+func (a *Authorization) digest() ([]byte, error) {
+	policy, err := a.policy()
+	if err != nil {
+		return nil, err
+	}
+	d := sha256.Sum256(policy)
+	return d[:], nil
+}
+
+// policy is the digest of the policy that is approved.
+func (a *Authorization) policy() ([]byte, error) {
+	calculator, err := tpm2.NewPolicyCalculator(tpm2.TPMAlgSHA256)
+	if err != nil {
+		return nil, err
+	}
+	pcr, err := a.policyPCR(nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := pcr.Update(calculator); err != nil {
+		return nil, fmt.Errorf("authorization %q: %w", a.Name, err)
+	}
+	if err := a.policyNV(nil).Update(calculator); err != nil {
+		return nil, fmt.Errorf("authorization %q: %w", a.Name, err)
+	}
+	return calculator.Hash().Digest, nil
+}
+
+func (a *Authorization) selection() (tpm2.TPMLPCRSelection, []int, error) {
+	hash, ok := banks[a.Bank]
+	if !ok || len(a.PCRs) == 0 {
+		return tpm2.TPMLPCRSelection{}, nil, fmt.Errorf("authorization %q: bank %q with %d PCRs; name sha256 or sha384 and at least one PCR", a.Name, a.Bank, len(a.PCRs))
+	}
+	h, err := hash.Hash()
+	if err != nil {
+		return tpm2.TPMLPCRSelection{}, nil, err
+	}
+	indices := slices.Sorted(maps.Keys(a.PCRs))
+	selected := make([]uint, 0, len(indices))
+	for _, i := range indices {
+		if i < 0 || i > 23 || len(a.PCRs[i]) != h.Size() {
+			return tpm2.TPMLPCRSelection{}, nil, fmt.Errorf("authorization %q: PCR %d with %d bytes; PCRs are 0 to 23, with %d bytes in bank %s", a.Name, i, len(a.PCRs[i]), h.Size(), a.Bank)
+		}
+		selected = append(selected, uint(i))
+	}
+	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: hash, PCRSelect: tpm2.PCClientCompatible.PCRs(selected...)}}}, indices, nil
+}
+
+func (a *Authorization) policyPCR(session tpm2.Session) (tpm2.PolicyPCR, error) {
+	selection, indices, err := a.selection()
+	if err != nil {
+		return tpm2.PolicyPCR{}, err
+	}
+	h := sha256.New()
+	for _, i := range indices {
+		h.Write(a.PCRs[i])
+	}
+	cmd := tpm2.PolicyPCR{PcrDigest: tpm2.TPM2BDigest{Buffer: h.Sum(nil)}, Pcrs: selection}
+	if session != nil {
+		cmd.PolicySession = session.Handle()
+	}
+	return cmd, nil
+}
+
+// policyNV asks that the counter is not greater than the version.
+func (a *Authorization) policyNV(session tpm2.Session) tpm2.PolicyNV {
+	counter := tpm2.NamedHandle{Handle: counterHandle, Name: counterName()}
+	cmd := tpm2.PolicyNV{AuthHandle: counter, NVIndex: counter,
+		OperandB:  tpm2.TPM2BOperand{Buffer: binary.BigEndian.AppendUint64(nil, a.Version)},
+		Operation: tpm2.TPMEOUnsignedLE}
+	if session != nil {
+		cmd.PolicySession = session.Handle()
+	}
+	return cmd
+}
+
+// counterPublic is the counter's public area. Everybody may read it and count
+// it up: counting up only revokes, and who can do so could as well switch the
+// machine off.
+func counterPublic(written bool) tpm2.TPMSNVPublic {
+	return tpm2.TPMSNVPublic{
+		NVIndex: counterHandle, NameAlg: tpm2.TPMAlgSHA256, DataSize: 8,
+		Attributes: tpm2.TPMANV{NT: tpm2.TPMNTCounter, OwnerWrite: true, OwnerRead: true, AuthRead: true, AuthWrite: true, NoDA: true, Written: written},
+	}
+}
+
+// counterName is the name of the counter that has been counted once. It is the
+// same on every TPM.
+func counterName() tpm2.TPM2BName {
+	public := counterPublic(true)
+	name, err := tpm2.NVName(&public)
+	if err != nil {
+		panic(err) // it depends on constants alone
+	}
+	return *name
+}
+
+// signerPublic is the signing key as the TPM loads it.
+func signerPublic(key *ecdsa.PublicKey) (tpm2.TPMTPublic, error) {
+	if key.Curve != elliptic.P256() {
+		return tpm2.TPMTPublic{}, errors.New("the key that signs authorizations must be on the curve P-256")
+	}
+	point, err := key.Bytes() // uncompressed: 4, X, Y
+	if err != nil {
+		return tpm2.TPMTPublic{}, fmt.Errorf("the key that signs authorizations: %w", err)
+	}
+	return tpm2.TPMTPublic{
+		Type: tpm2.TPMAlgECC, NameAlg: tpm2.TPMAlgSHA256,
+		ObjectAttributes: tpm2.TPMAObject{SignEncrypt: true, UserWithAuth: true},
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
+			Scheme:  tpm2.TPMTECCScheme{Scheme: tpm2.TPMAlgECDSA, Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256})},
+			CurveID: tpm2.TPMECCNistP256,
+		}),
+		Unique: tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{
+			X: tpm2.TPM2BECCParameter{Buffer: point[1:33]}, Y: tpm2.TPM2BECCParameter{Buffer: point[33:]}}),
+	}, nil
+}
+
+// authorizePolicy is the policy of the sealed object: whatever the key
+// approves.
+func authorizePolicy(key *ecdsa.PublicKey) ([]byte, error) {
+	public, err := signerPublic(key)
+	if err != nil {
+		return nil, err
+	}
+	name, err := tpm2.ObjectName(&public)
+	if err != nil {
+		return nil, err
+	}
+	calculator, err := tpm2.NewPolicyCalculator(tpm2.TPMAlgSHA256)
+	if err != nil {
+		return nil, err
+	}
+	if err := (tpm2.PolicyAuthorize{KeySign: *name}).Update(calculator); err != nil {
+		return nil, err
+	}
+	return calculator.Hash().Digest, nil
+}
+
+// Blob is a sealed secret. It is of no use to anybody but the TPM that made it.
+type Blob struct {
+	// Public and Private are the object (TPM2B_PUBLIC's and TPM2B_PRIVATE's
+	// contents), Parent is the name of the storage root key.
+	Public  []byte `json:"public"`
+	Private []byte `json:"private"`
+	Parent  []byte `json:"parent"`
+	// SigningKey is who may authorize: a point on P-256, uncompressed, 65 bytes.
+	SigningKey []byte `json:"signing_key"`
+}
+
+// Seal puts the secret, at most [MaxSecret] bytes, under the authorizations of
+// the key. It makes the counter if there is none.
+func Seal(dev TPM, key *ecdsa.PublicKey, secret []byte) (*Blob, error) {
+	if len(secret) == 0 || len(secret) > MaxSecret {
+		return nil, fmt.Errorf("seal: a secret of %d bytes; a TPM takes 1 to %d", len(secret), MaxSecret)
+	}
+	policy, err := authorizePolicy(key)
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	point, err := key.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	blob := &Blob{SigningKey: point}
+	err = dev.Do(func(t transport.TPM) error {
+		if _, err := counter(t); err != nil {
+			return err
+		}
+		return withSRK(t, func(srk *srk) error {
+			rsp, err := tpm2.Create{
+				ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name,
+					Auth: tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.AESEncryption(128, tpm2.EncryptIn), tpm2.Salted(srk.handle, srk.public))},
+				InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
+					Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: secret})}},
+				InPublic: tpm2.New2B(tpm2.TPMTPublic{
+					Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,
+					// Without UserWithAuth there is no password: only the policy opens it.
+					ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, AdminWithPolicy: true, NoDA: true},
+					AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy},
+				}),
+			}.Execute(t)
+			if err != nil {
+				return fmt.Errorf("TPM2_Create: %w", err)
+			}
+			blob.Public, blob.Private, blob.Parent = rsp.OutPublic.Bytes(), rsp.OutPrivate.Buffer, srk.name.Buffer
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	return blob, nil
+}
+
+// srk is the storage root key, for as long as it is loaded.
+type srk struct {
+	handle tpm2.TPMHandle
+	name   tpm2.TPM2BName
+	public tpm2.TPMTPublic
+}
+
+func withSRK(t transport.TPM, f func(*srk) error) error {
+	rsp, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(t)
+	if err != nil {
+		return fmt.Errorf("TPM2_CreatePrimary, storage root key: %w", err)
+	}
+	defer flush(t, rsp.ObjectHandle)
+	public, err := rsp.OutPublic.Contents()
+	if err != nil {
+		return fmt.Errorf("storage root key: %w", err)
+	}
+	return f(&srk{rsp.ObjectHandle, rsp.Name, *public})
+}
+
+func flush(t transport.TPM, h tpm2.TPMHandle) { _, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t) }
+
+// counter gives the counter's value; it makes the counter if there is none.
+func counter(t transport.TPM) (uint64, error) {
+	value, err := readCounter(t)
+	if !errors.Is(err, tpm2.TPMRCHandle) && !errors.Is(err, tpm2.TPMRCNVUninitialized) {
+		return value, err
+	}
+	if errors.Is(err, tpm2.TPMRCHandle) {
+		if _, err := (tpm2.NVDefineSpace{AuthHandle: tpm2.TPMRHOwner, PublicInfo: tpm2.New2B(counterPublic(false))}).Execute(t); err != nil {
+			return 0, fmt.Errorf("TPM2_NV_DefineSpace, counter %#x: %w", uint32(counterHandle), err)
+		}
+	}
+	if err := increment(t, counterPublic(false)); err != nil { // a counter is readable once it has counted
+		return 0, err
+	}
+	return readCounter(t)
+}
+
+func readCounter(t transport.TPM) (uint64, error) {
+	public, err := tpm2.NVReadPublic{NVIndex: counterHandle}.Execute(t)
+	if err != nil {
+		return 0, fmt.Errorf("TPM2_NV_ReadPublic, counter %#x: %w", uint32(counterHandle), err)
+	}
+	h := tpm2.NamedHandle{Handle: counterHandle, Name: public.NVName}
+	rsp, err := tpm2.NVRead{AuthHandle: tpm2.AuthHandle{Handle: h.Handle, Name: h.Name, Auth: tpm2.PasswordAuth(nil)}, NVIndex: h, Size: 8}.Execute(t)
+	if err != nil {
+		return 0, fmt.Errorf("TPM2_NV_Read, counter %#x: %w", uint32(counterHandle), err)
+	}
+	if len(rsp.Data.Buffer) != 8 || !bytes.Equal(public.NVName.Buffer, counterName().Buffer) {
+		return 0, fmt.Errorf("the NV index %#x is not Holdfast's counter: something else on this machine uses it", uint32(counterHandle))
+	}
+	return binary.BigEndian.Uint64(rsp.Data.Buffer), nil
+}
+
+func increment(t transport.TPM, public tpm2.TPMSNVPublic) error {
+	name, err := tpm2.NVName(&public)
+	if err != nil {
+		return err
+	}
+	_, err = tpm2.NVIncrement{
+		AuthHandle: tpm2.AuthHandle{Handle: counterHandle, Name: *name, Auth: tpm2.PasswordAuth(nil)},
+		NVIndex:    tpm2.NamedHandle{Handle: counterHandle, Name: *name},
+	}.Execute(t)
+	if err != nil {
+		return fmt.Errorf("TPM2_NV_Increment, counter %#x: %w", uint32(counterHandle), err)
+	}
+	return nil
+}
+
+// maxRevoke bounds by how much one call of Revoke counts: TPMs wear.
+const maxRevoke = 1000
+
+// Revoke has this TPM refuse all authorizations of a version below, for good.
+// It does nothing if that is so already.
+func Revoke(dev TPM, below uint64) error {
+	return dev.Do(func(t transport.TPM) error {
+		value, err := counter(t)
+		if err != nil {
+			return fmt.Errorf("revoke: %w", err)
+		}
+		if value < below && below-value > maxRevoke {
+			return fmt.Errorf("revoke: from %d to %d are more than %d steps: is the version right?", value, below, maxRevoke)
+		}
+		for ; value < below; value++ {
+			if err := increment(t, counterPublic(true)); err != nil {
+				return fmt.Errorf("revoke: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// Counter gives the version below which authorizations are refused.
+func Counter(dev TPM) (value uint64, err error) {
+	err = dev.Do(func(t transport.TPM) (err error) {
+		value, err = counter(t)
+		return err
+	})
+	return value, err
+}
+
+// Unseal gives the secret if the machine is in a state that one of the
+// authorizations allows, and the name of that one. The caller zeroizes the
+// secret. Errors: [*Refusal], if trying again would not help.
+func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte, name string, err error) {
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), blob.SigningKey)
+	if err != nil {
+		return nil, "", fmt.Errorf("unseal: the sealed blob's signing key: %w", err)
+	}
+	err = dev.Do(func(t transport.TPM) error {
+		value, err := readCounter(t)
+		if errors.Is(err, tpm2.TPMRCHandle) {
+			return &Refusal{Code: CodeTPM, Reason: "this TPM has no counter: the secret was sealed by another, or its owner was cleared; seal it anew"}
+		}
+		if err != nil {
+			return err
+		}
+		a, err := choose(t, key, value, authorizations)
+		if err != nil {
+			return err
+		}
+		name = a.Name
+		secret, err = unseal(t, blob, key, a)
+		return err
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("unseal: %w", err)
+	}
+	return secret, name, nil
+}
+
+// choose finds the authorization for the state that the machine is in. The TPM
+// decides for itself afterwards: this is for a reason that people understand.
+func choose(t transport.TPM, key *ecdsa.PublicKey, counter uint64, authorizations []Authorization) (*Authorization, error) {
+	var refusal error = &Refusal{Code: CodePCRs, Reason: "the policy authorizes no state of a machine at all"}
+	fewest := 25
+	for i := range authorizations {
+		a := &authorizations[i]
+		if err := a.Verify(key); err != nil {
+			return nil, err
+		}
+		different, err := compare(t, a)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case len(different) == 0 && a.Version < counter:
+			return nil, &Refusal{Code: CodeRevoked, Reason: fmt.Sprintf("the authorization %q has version %d, and all below %d are revoked; install a newer signed policy", a.Name, a.Version, counter)}
+		case len(different) == 0:
+			return a, nil
+		case len(different) < fewest:
+			fewest = len(different)
+			refusal = &Refusal{Code: CodePCRs, Reason: fmt.Sprintf("the machine is in no state that was authorized; nearest is %q, but for %s", a.Name, list(different))}
+		}
+	}
+	return nil, refusal
+}
+
+func list(different []string) string {
+	var b bytes.Buffer
+	for i, d := range different {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(d)
+	}
+	return b.String()
+}
+
+// compare says which PCRs have another value than the authorization's.
+func compare(t transport.TPM, a *Authorization) ([]string, error) {
+	var different []string
+	for _, i := range slices.Sorted(maps.Keys(a.PCRs)) {
+		one := Authorization{Name: a.Name, Bank: a.Bank, PCRs: map[int][]byte{i: a.PCRs[i]}}
+		selection, _, err := one.selection()
+		if err != nil {
+			return nil, err
+		}
+		rsp, err := tpm2.PCRRead{PCRSelectionIn: selection}.Execute(t)
+		if err != nil {
+			return nil, fmt.Errorf("TPM2_PCR_Read, PCR %d: %w", i, err)
+		}
+		if len(rsp.PCRValues.Digests) != 1 {
+			return nil, &Refusal{Code: CodePCRs, Reason: fmt.Sprintf("the TPM has no bank %s", a.Bank)}
+		}
+		if got := rsp.PCRValues.Digests[0].Buffer; !bytes.Equal(got, a.PCRs[i]) {
+			different = append(different, fmt.Sprintf("PCR %d (is %x…, authorized %x…)", i, got[:8], a.PCRs[i][:8]))
+		}
+	}
+	return different, nil
+}
+
+func unseal(t transport.TPM, blob *Blob, key *ecdsa.PublicKey, a *Authorization) (secret []byte, err error) {
+	err = withSRK(t, func(srk *srk) error {
+		if !bytes.Equal(srk.name.Buffer, blob.Parent) {
+			return &Refusal{Code: CodeTPM, Reason: "this is not the TPM that the secret was sealed by, or its owner was cleared; seal it anew"}
+		}
+		object, err := tpm2.Load{
+			ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name, Auth: tpm2.PasswordAuth(nil)},
+			InPrivate:    tpm2.TPM2BPrivate{Buffer: blob.Private},
+			InPublic:     tpm2.BytesAs2B[tpm2.TPMTPublic](blob.Public),
+		}.Execute(t)
+		if err != nil {
+			return &Refusal{Code: CodeTPM, Reason: "the TPM does not load the sealed blob: it is damaged, or another TPM's", Err: err}
+		}
+		defer flush(t, object.ObjectHandle)
+
+		session, closeSession, err := tpm2.PolicySession(t, tpm2.TPMAlgSHA256, 16,
+			tpm2.Salted(srk.handle, srk.public), tpm2.AESEncryption(128, tpm2.EncryptOut))
+		if err != nil {
+			return fmt.Errorf("policy session: %w", err)
+		}
+		defer func() { _ = closeSession() }()
+		if err := satisfy(t, session, key, a); err != nil {
+			return err
+		}
+		rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.ObjectHandle, Name: object.Name, Auth: session}}.Execute(t)
+		if err != nil {
+			return &Refusal{Code: CodePCRs, Reason: "the TPM refuses the secret", Err: err}
+		}
+		secret = rsp.OutData.Buffer
+		return nil
+	})
+	return secret, err
+}
+
+// satisfy has the TPM itself check the authorization.
+func satisfy(t transport.TPM, session tpm2.Session, key *ecdsa.PublicKey, a *Authorization) error {
+	pcr, err := a.policyPCR(session)
+	if err != nil {
+		return err
+	}
+	if _, err := pcr.Execute(t); err != nil {
+		return &Refusal{Code: CodePCRs, Reason: "the TPM finds other PCR values than authorized", Err: err}
+	}
+	nv := a.policyNV(session)
+	nv.AuthHandle = tpm2.AuthHandle{Handle: counterHandle, Name: counterName(), Auth: tpm2.PasswordAuth(nil)}
+	if _, err := nv.Execute(t); err != nil {
+		return &Refusal{Code: CodeRevoked, Reason: fmt.Sprintf("the TPM's counter has passed version %d", a.Version), Err: err}
+	}
+	approved, err := a.policy()
+	if err != nil {
+		return err
+	}
+	ticket, name, err := verifyInTPM(t, key, a)
+	if err != nil {
+		return err
+	}
+	if _, err := (tpm2.PolicyAuthorize{PolicySession: session.Handle(), ApprovedPolicy: tpm2.TPM2BDigest{Buffer: approved}, KeySign: *name, CheckTicket: *ticket}).Execute(t); err != nil {
+		return &Refusal{Code: CodePCRs, Reason: "the TPM's state is not what was authorized", Err: err}
+	}
+	return nil
+}
+
+// verifyInTPM has the TPM verify the signature, of which it gives a ticket.
+func verifyInTPM(t transport.TPM, key *ecdsa.PublicKey, a *Authorization) (*tpm2.TPMTTKVerified, *tpm2.TPM2BName, error) {
+	public, err := signerPublic(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	loaded, err := tpm2.LoadExternal{InPublic: tpm2.New2B(public), Hierarchy: tpm2.TPMRHOwner}.Execute(t)
+	if err != nil {
+		return nil, nil, fmt.Errorf("TPM2_LoadExternal, signing key: %w", err)
+	}
+	defer flush(t, loaded.ObjectHandle)
+	digest, err := a.digest()
+	if err != nil {
+		return nil, nil, err
+	}
+	r, s, err := parseSignature(a.Signature)
+	if err != nil {
+		return nil, nil, &Refusal{Code: CodeSignature, Reason: fmt.Sprintf("the authorization %q has no signature", a.Name), Err: err}
+	}
+	rsp, err := tpm2.VerifySignature{KeyHandle: loaded.ObjectHandle, Digest: tpm2.TPM2BDigest{Buffer: digest},
+		Signature: tpm2.TPMTSignature{SigAlg: tpm2.TPMAlgECDSA, Signature: tpm2.NewTPMUSignature(tpm2.TPMAlgECDSA, &tpm2.TPMSSignatureECC{
+			Hash: tpm2.TPMAlgSHA256, SignatureR: tpm2.TPM2BECCParameter{Buffer: r.FillBytes(make([]byte, 32))}, SignatureS: tpm2.TPM2BECCParameter{Buffer: s.FillBytes(make([]byte, 32))}})},
+	}.Execute(t)
+	if err != nil {
+		return nil, nil, &Refusal{Code: CodeSignature, Reason: fmt.Sprintf("the TPM refuses the signature of the authorization %q", a.Name), Err: err}
+	}
+	return &rsp.Validation, &loaded.Name, nil
+}
+
+func parseSignature(der []byte) (r, s *big.Int, err error) {
+	var sig struct{ R, S *big.Int }
+	rest, err := asn1.Unmarshal(der, &sig)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(rest) > 0 || sig.R.Sign() <= 0 || sig.S.Sign() <= 0 || sig.R.BitLen() > 256 || sig.S.BitLen() > 256 {
+		return nil, nil, errors.New("not an ECDSA signature on P-256")
+	}
+	return sig.R, sig.S, nil
+}
