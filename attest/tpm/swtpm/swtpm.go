@@ -21,6 +21,13 @@ import (
 // (unix(7): sun_path has 108 with its NUL).
 const maxSocket = 107
 
+// The files in the state's directory that are not swtpm's own.
+const (
+	socketName  = "tpm.sock"
+	controlName = "ctrl.sock"
+	readyName   = "ready"
+)
+
 // stopTime is how long swtpm may take to end when it is asked to.
 const stopTime = 5 * time.Second
 
@@ -47,26 +54,26 @@ func Start(dir string) (*Process, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("swtpm: %w", err)
 	}
-	p := &Process{Socket: filepath.Join(dir, "tpm.sock"), ended: make(chan struct{})}
-	control := filepath.Join(dir, "ctrl.sock")
-	if n := len(control); n > maxSocket {
-		return nil, fmt.Errorf("swtpm: the socket's path %s has %d bytes, of which Unix allows %d; use a directory with a shorter name", control, n, maxSocket)
+	p := &Process{Socket: filepath.Join(dir, socketName), ended: make(chan struct{})}
+	if n := len(p.Socket); n > maxSocket {
+		return nil, fmt.Errorf("swtpm: the socket's path %s has %d bytes, of which Unix allows %d; use a directory with a shorter name", p.Socket, n, maxSocket)
 	}
-	fifo := filepath.Join(dir, "ready")
-	for _, left := range []string{p.Socket, control, fifo} {
-		if err := os.Remove(left); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for _, left := range []string{socketName, controlName, readyName} {
+		if err := os.Remove(filepath.Join(dir, left)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("swtpm: %w", err)
 		}
 	}
 	// swtpm writes its process ID when it listens, here into a FIFO.
-	ready, announce, err := openFIFO(fifo)
+	ready, announce, err := openFIFO(filepath.Join(dir, readyName))
 	if err != nil {
 		return nil, fmt.Errorf("swtpm: %w; the directory for its state must exist and be writable", err)
 	}
 	defer ready.Close()
-	cmd := exec.Command(program, "socket", "--tpm2", "--tpmstate", "dir="+dir,
-		"--server", "type=unixio,path="+p.Socket, "--ctrl", "type=unixio,path="+control,
-		"--flags", "not-need-init,startup-clear", "--pid", "file="+fifo)
+	// Its options are split at commas, so they must not have the directory's name.
+	cmd := exec.Command(program, "socket", "--tpm2", "--tpmstate", "dir=.",
+		"--server", "type=unixio,path="+socketName, "--ctrl", "type=unixio,path="+controlName,
+		"--flags", "not-need-init,startup-clear", "--pid", "file="+readyName)
+	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = &p.said, &p.said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.run(cmd, announce); err != nil {

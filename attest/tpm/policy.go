@@ -1,0 +1,86 @@
+package tpm
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// lastStaticPCR is the last that a policy may name: 16 and 23 can be reset by
+// anybody, 17 to 22 belong to a dynamic launch (TCG PC Client Platform TPM
+// Profile, section 4.6).
+const lastStaticPCR = 15
+
+// Policy says which evidence is good.
+type Policy struct {
+	// Bank is sha256 or sha384: the one whose values are compared.
+	Bank string `json:"bank"`
+	// RequiredPCRs, of 0 to 15, must be in the quote.
+	RequiredPCRs []int `json:"required_pcrs"`
+	// References are the known releases. Without any, [Verify] says what the
+	// values are, not whether they are good.
+	References []Reference `json:"references,omitempty"`
+}
+
+// Reference is the PCR values of one release. Evidence matches if all of them
+// are the quoted ones.
+type Reference struct {
+	// Name says whose values they are, as in "release 1.2.0".
+	Name string `json:"name"`
+	// PCRs are the values by index: all that the policy requires, but that
+	// [ApplicationPCR] may be left out, as configurations differ.
+	PCRs map[int]Hex `json:"pcrs"`
+}
+
+// DefaultPolicy requires what Holdfast's image is known by: boot loader (4),
+// Secure Boot (7), unified kernel image (11), what came in from outside of it
+// (12 and 13), and what Holdfast itself measured. The bank is the one in which
+// AWS publishes and NitroTPM attests. It has no reference values.
+func DefaultPolicy() Policy {
+	return Policy{Bank: "sha384", RequiredPCRs: []int{4, 7, 11, 12, 13, ApplicationPCR}}
+}
+
+// Validate says what is wrong with the policy, all at once.
+func (p Policy) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("policy: tpm."+format, args...)) }
+	b, err := findBank(p.Bank)
+	if err != nil {
+		bad("bank: %w", err)
+	}
+	if len(p.RequiredPCRs) == 0 {
+		bad("required_pcrs: name at least one, or the quote proves nothing")
+	}
+	for i, n := range p.RequiredPCRs {
+		if n < 0 || n > lastStaticPCR || slices.Contains(p.RequiredPCRs[:i], n) {
+			bad("required_pcrs: %d is not 0 to %d, or is named twice; others can be reset while the machine runs", n, lastStaticPCR)
+		}
+	}
+	const maxReferences = 1000
+	if len(p.References) > maxReferences {
+		bad("references: %d are more than %d", len(p.References), maxReferences)
+	}
+	for i, r := range p.References {
+		if r.Name == "" || len(r.Name) > 200 {
+			bad("references[%d]: the name has %d bytes, not 1 to 200", i, len(r.Name))
+		}
+		if slices.ContainsFunc(p.References[:i], func(o Reference) bool { return o.Name == r.Name }) {
+			bad("references[%d]: the name %q is used twice", i, r.Name)
+		}
+		for _, n := range slices.Sorted(maps.Keys(r.PCRs)) {
+			if n < 0 || n > lastStaticPCR {
+				bad("references[%d]: PCR %d is not 0 to %d", i, n, lastStaticPCR)
+			}
+			if b != nil && len(r.PCRs[n]) != b.hash.Size() {
+				bad("references[%d]: the value of PCR %d has %d bytes, not the %d of %s", i, n, len(r.PCRs[n]), b.hash.Size(), b.name)
+			}
+		}
+		for _, n := range p.RequiredPCRs {
+			if _, ok := r.PCRs[n]; !ok && n != ApplicationPCR {
+				bad("references[%d]: PCR %d is required and has no value here: what is not compared may be anything", i, n)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
