@@ -229,7 +229,7 @@ func TestStartAndOpenExplainThemselves(t *testing.T) {
 	long := filepath.Join(t.TempDir(), strings.Repeat("d", 100))
 	for name, err := range map[string]error{
 		"107":                second(swtpm.Start(long)),
-		"must exist":         second(swtpm.Start(filepath.Join(t.TempDir(), "none"))),
+		"the directory for":  second(swtpm.Start(filepath.Join(t.TempDir(), "none"))),
 		"have a TPM":         second(tpm.Open(filepath.Join(t.TempDir(), "none"))),
 		"neither a":          second(tpm.Open(t.TempDir())),
 		"securityfs mounted": second(tpm.ReadEventLog(filepath.Join(t.TempDir(), "none"))),

@@ -75,10 +75,9 @@ func Events(components ...Component) []Event {
 	for pcr := range 7 {
 		events = append(events, Event{PCR: pcr, Type: tcg.Separator, Data: make([]byte, 4)})
 	}
-	var image, sections []byte
+	var image []byte
 	for _, c := range components {
 		image = fmt.Appendf(image, "%s %d\n%s", c.Name, len(c.Content), c.Content)
-		sections = append(sections, c.Name...)
 	}
 	events = append(events,
 		Event{PCR: 5, Type: tcg.EFIGPTEvent, Data: []byte("simulated GPT")},

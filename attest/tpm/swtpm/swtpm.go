@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/google/go-tpm/tpm2"
+	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 )
 
 // maxSocket is the length of the longest path of a Unix socket, in bytes
@@ -58,15 +62,21 @@ func Start(dir string) (*Process, error) {
 	if n := len(p.Socket); n > maxSocket {
 		return nil, fmt.Errorf("swtpm: the socket's path %s has %d bytes, of which Unix allows %d; use a directory with a shorter name", p.Socket, n, maxSocket)
 	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("swtpm: %w", err)
+	}
 	for _, left := range []string{socketName, controlName, readyName} {
 		if err := os.Remove(filepath.Join(dir, left)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			lock.Close()
 			return nil, fmt.Errorf("swtpm: %w", err)
 		}
 	}
 	// swtpm writes its process ID when it listens, here into a FIFO.
 	ready, announce, err := openFIFO(filepath.Join(dir, readyName))
 	if err != nil {
-		return nil, fmt.Errorf("swtpm: %w; the directory for its state must exist and be writable", err)
+		lock.Close()
+		return nil, fmt.Errorf("swtpm: %w", err)
 	}
 	defer ready.Close()
 	// Its options are split at commas, so they must not have the directory's name.
@@ -76,14 +86,38 @@ func Start(dir string) (*Process, error) {
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = &p.said, &p.said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.run(cmd, announce); err != nil {
+	if err := p.run(cmd, announce, lock); err != nil {
 		return nil, fmt.Errorf("swtpm: %w", err)
 	}
-	if n, _ := ready.Read(make([]byte, 16)); n == 0 {
+	if n, _ := ready.Read(make([]byte, 16)); n == 0 || p.ping() != nil {
 		p.Stop()
-		return nil, fmt.Errorf("swtpm: it does not start with its state in %s; is another one using it? It says: %s", dir, strings.Join(strings.Fields(p.said.String()), " "))
+		return nil, fmt.Errorf("swtpm: it does not start with its state in %s; if that is damaged, begin with an empty directory. It says: %s", dir, strings.Join(strings.Fields(p.said.String()), " "))
 	}
 	return p, nil
+}
+
+// ping asks the TPM for something. It listens before it reads its state.
+func (p *Process) ping() error {
+	t, err := linuxudstpm.Open(p.Socket)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	_, err = tpm2.GetCapability{Capability: tpm2.TPMCapPCRs, PropertyCount: 1}.Execute(t)
+	return err
+}
+
+// lockDir locks the directory until the file is closed.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("the directory for its state: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s is the state of a TPM that runs: stop that one first", dir)
+	}
+	return f, nil
 }
 
 // openFIFO makes a FIFO, which can be read until its other end is closed.
@@ -101,16 +135,20 @@ func openFIFO(path string) (read, write *os.File, err error) {
 	return read, write, nil
 }
 
-// run starts the command and waits for its end, when it closes the file. One
+// run starts the command and waits for its end, when it closes the files. One
 // thread does both: the kernel kills the process when the thread that started it
 // ends.
-func (p *Process) run(cmd *exec.Cmd, whenEnded *os.File) error {
+func (p *Process) run(cmd *exec.Cmd, whenEnded ...io.Closer) error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(p.ended)
-		defer whenEnded.Close()
+		defer func() {
+			for _, c := range whenEnded {
+				c.Close()
+			}
+		}()
 		err := cmd.Start()
 		p.process = cmd.Process
 		started <- err
