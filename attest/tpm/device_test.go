@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -251,5 +252,18 @@ func TestDoGivesErrorsBack(t *testing.T) {
 	want := errors.New("mine")
 	if err := dev.Do(func(transport.TPM) error { return want }); err != want {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestReadEventLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for size, good := range map[int]bool{0: false, 1: true, tpm.MaxEventLog: true, tpm.MaxEventLog + 1: false} {
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		log, err := tpm.ReadEventLog(path)
+		if (err == nil) != good || (good && len(log) != size) {
+			t.Errorf("%d bytes: got %d, %v", size, len(log), err)
+		}
 	}
 }

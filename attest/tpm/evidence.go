@@ -11,7 +11,9 @@
 // It does not prove that the AK is in a TPM, or in which: its attributes are its
 // own claim. That must come from elsewhere: from the SEV-SNP report or the
 // NitroTPM document that names it, or from enrolment. The certificate of the
-// endorsement key is carried, not checked.
+// endorsement key is carried, not checked. And the measurements are the word of
+// the software that the other PCRs identify: without reference values for those,
+// anything could have extended them.
 //
 // Sources: TPM 2.0 Library, Part 2 (structures) and Part 3 (commands); TCG PC
 // Client Platform Firmware Profile (PFP) 1.06 for PCRs and the event log; RFC
@@ -88,10 +90,7 @@ func (d *Device) Collect(qualifyingData, eventLog []byte, measurements []Measure
 	if err != nil {
 		return nil, err
 	}
-	certificate, err := d.EKCertificate()
-	if err != nil {
-		return nil, err
-	}
+	certificate, _ := d.EKCertificate() // evidence is whole without one
 	var selections []Selection
 	for _, name := range banks {
 		selections = append(selections, Selection{name, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}})

@@ -132,7 +132,7 @@ func replay(events []event, h crypto.Hash) map[int][]byte {
 
 // checkReplay compares what the log comes to with what was quoted.
 func checkReplay(replayed map[int][]byte, quoted map[int]Hex) (same []int, err error) {
-	var errs []error
+	var wrong []string
 	for _, n := range slices.Sorted(maps.Keys(replayed)) {
 		value, ok := quoted[n]
 		switch {
@@ -140,11 +140,11 @@ func checkReplay(replayed map[int][]byte, quoted map[int]Hex) (same []int, err e
 		case bytes.Equal(value, replayed[n]):
 			same = append(same, n)
 		default:
-			errs = append(errs, fmt.Errorf("PCR %d replays to %s, and %s was quoted", n, short(replayed[n]), short(value)))
+			wrong = append(wrong, fmt.Sprintf("PCR %d replays to %s, and %s was quoted", n, short(replayed[n]), short(value)))
 		}
 	}
-	if errs != nil {
-		return nil, fmt.Errorf("%w: an event was dropped, edited or moved, or something was extended that the log does not have", errors.Join(errs...))
+	if wrong != nil {
+		return nil, fmt.Errorf("%s: an event was dropped, edited or moved, or something was extended that the log does not have", strings.Join(wrong, "; "))
 	}
 	if same == nil {
 		return nil, errors.New("the log and the quote have no PCR in common")

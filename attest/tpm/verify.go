@@ -315,21 +315,24 @@ func checkValues(values PCRs, quote *tpm2.TPMSQuoteInfo) error {
 // checkRequired checks that the required PCRs were quoted, and that none has a
 // value that shows that nobody measured.
 func checkRequired(quoted map[int]Hex, required []int) error {
-	var errs []error
+	var wrong []string
 	for _, n := range required {
 		if _, ok := quoted[n]; !ok {
-			errs = append(errs, fmt.Errorf("PCR %d is required and was not quoted", n))
+			wrong = append(wrong, fmt.Sprintf("PCR %d is required and was not quoted", n))
 		}
 	}
 	for _, n := range slices.Sorted(maps.Keys(quoted)) {
 		switch {
 		case n < 8 && zero(quoted[n]):
-			errs = append(errs, fmt.Errorf("PCR %d is zero: the firmware has not measured", n))
+			wrong = append(wrong, fmt.Sprintf("PCR %d is zero: the firmware has not measured", n))
 		case n <= lastStaticPCR && ones(quoted[n]):
-			errs = append(errs, fmt.Errorf("PCR %d is all ones, which no measurement gives", n))
+			wrong = append(wrong, fmt.Sprintf("PCR %d is all ones, which no measurement gives", n))
 		}
 	}
-	return errors.Join(errs...)
+	if wrong != nil {
+		return errors.New(strings.Join(wrong, "; "))
+	}
+	return nil
 }
 
 // verifyLog checks the firmware's event log, and gives its events, or why there

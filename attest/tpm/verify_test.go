@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/google/go-eventlog/tcg"
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -586,6 +587,18 @@ func TestJSON(t *testing.T) {
 	}
 	if v := verify(clone(e), again, tpm.Expectation{QualifyingData: nonce}); v.Result != appraisal.Pass {
 		t.Error(v.Err())
+	}
+	// As the evidence file is encoded.
+	strict := must(jsonv2.Marshal(e))
+	var read tpm.Evidence
+	if err := jsonv2.Unmarshal(strict, &read, jsonv2.RejectUnknownMembers(true)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(must(json.Marshal(e)), must(json.Marshal(read))) {
+		t.Errorf("%s", strict)
+	}
+	if err := jsonv2.Unmarshal([]byte(`{"pcrs":{"sha256":{"4":"00","4":"01"}}}`), &read); err == nil {
+		t.Error("a PCR is there twice, and that was taken")
 	}
 	var h tpm.Hex
 	if err := h.UnmarshalText([]byte("xy")); err == nil {
