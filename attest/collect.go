@@ -1,0 +1,88 @@
+package attest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"holdfast/attest/snp"
+	"holdfast/attest/tpm"
+)
+
+// Collector makes evidence of the machine that it runs on (RFC 9334 section
+// 3.1, attesting environment). A technology that is nil is one that the machine
+// does not have.
+type Collector struct {
+	// Software is the version of the appliance.
+	Software string
+	// PolicyDigest is the SHA-256 of the policy in force; nil without one.
+	PolicyDigest []byte
+
+	SNP snp.Provider
+	// TPM is with the firmware's event log and what Holdfast has measured.
+	TPM          *tpm.Device
+	EventLog     []byte
+	Measurements []tpm.Measurement
+	// Nitro asks the NitroTPM for a document with the user data and the nonce.
+	Nitro func(userData, nonce []byte) ([]byte, error)
+	// CRL is AMD's list of revocations, to go with the evidence.
+	CRL []byte
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+
+	mu sync.Mutex // the hardware does one thing at a time
+}
+
+// Collect makes evidence for a verifier's nonce, [MinNonce] to [MaxNonce] bytes.
+// tlsKey is the machine's TLS key (DER SubjectPublicKeyInfo); releaseKey is nil
+// unless a credential is asked for.
+func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byte) (*Evidence, error) {
+	if len(nonce) < MinNonce || len(nonce) > MaxNonce {
+		return nil, fmt.Errorf("evidence: a nonce of %d bytes; use %d to %d", len(nonce), MinNonce, MaxNonce)
+	}
+	if len(tlsKey) == 0 {
+		return nil, errors.New("evidence: there is no TLS key to name")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	now := time.Now
+	if c.Now != nil {
+		now = c.Now
+	}
+	e := &Evidence{Format: Format, Created: now().UTC().Truncate(time.Millisecond), Software: c.Software,
+		Nonce: nonce, TLSKey: tlsKey, ReleaseKey: releaseKey, PolicyDigest: c.PolicyDigest}
+	if c.TPM != nil {
+		ak, err := c.TPM.CreateAK() // its name goes into what the others sign
+		if err != nil {
+			return nil, fmt.Errorf("evidence: %w", err)
+		}
+		e.TPM = &tpm.Evidence{AK: ak.Public}
+	}
+	binding := e.Binding()
+	if c.SNP != nil {
+		var err error
+		if e.SNP, err = snp.Collect(c.SNP, binding); err != nil {
+			return nil, fmt.Errorf("evidence: %w", err)
+		}
+		e.SNP.CRL = c.CRL
+	}
+	if c.Nitro != nil {
+		var err error
+		if e.Nitro, err = c.Nitro(binding[:], nonce); err != nil {
+			return nil, fmt.Errorf("evidence: %w", err)
+		}
+	}
+	if c.TPM != nil {
+		quoted, err := c.TPM.Collect(e.QuoteData(), c.EventLog, c.Measurements)
+		if err != nil {
+			return nil, fmt.Errorf("evidence: %w", err)
+		}
+		e.TPM = quoted
+	}
+	return e, nil
+}

@@ -1,0 +1,201 @@
+package attest
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+
+	"holdfast/attest/nitro"
+	"holdfast/attest/snp"
+	"holdfast/attest/tpm"
+)
+
+// PolicyFormat names the appraisal policy, and its version.
+const PolicyFormat = "holdfast-policy/v1"
+
+// policyType is the payload type of a signed policy (DSSE).
+const policyType = "application/vnd.holdfast.policy.v1+json"
+
+// MaxPolicy is the size of the largest policy file, in bytes.
+const MaxPolicy = 1 << 20
+
+// Technology is one by which a machine proves something.
+type Technology string
+
+// The technologies.
+const (
+	SEVSNP   Technology = "sev-snp"
+	TPM      Technology = "tpm"
+	NitroTPM Technology = "nitrotpm"
+)
+
+// Policy is an appraisal policy with its reference values (RFC 9334 section
+// 8.3 and 8.5): which evidence is good. As a file it is a signed envelope
+// ([SignPolicy]).
+type Policy struct {
+	Format string `json:"format"`
+	// Name is for people; Version counts up: whoever keeps a policy takes no
+	// lower version in its place.
+	Name    string `json:"name"`
+	Version uint64 `json:"version"`
+	// Require are the technologies that evidence must have. What it has besides
+	// is checked all the same.
+	Require []Technology `json:"require"`
+	// MaxAgeSeconds is how old evidence may be for whom freshness matters.
+	MaxAgeSeconds int `json:"max_age_seconds"`
+
+	SNP   snp.Policy   `json:"sev_snp"`
+	TPM   tpm.Policy   `json:"tpm"`
+	Nitro nitro.Policy `json:"nitrotpm"`
+}
+
+// DefaultPolicy is what EC2 offers today, as strictly as it can be met; it has
+// no reference values yet.
+func DefaultPolicy() Policy {
+	return Policy{Format: PolicyFormat, Name: "default", Version: 1, Require: []Technology{SEVSNP, TPM, NitroTPM}, MaxAgeSeconds: 300,
+		SNP: snp.DefaultPolicy(), TPM: tpm.DefaultPolicy(), Nitro: nitro.DefaultPolicy()}
+}
+
+// MaxAge is how old evidence may be.
+func (p *Policy) MaxAge() time.Duration { return time.Duration(p.MaxAgeSeconds) * time.Second }
+
+// Validate says what is wrong with the policy, all at once.
+func (p *Policy) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("policy: "+format, args...)) }
+	if p.Format != PolicyFormat {
+		bad("the format is %q, and this program reads %q", p.Format, PolicyFormat)
+	}
+	if p.Name == "" || len(p.Name) > 200 {
+		bad("name: use 1 to 200 characters")
+	}
+	if p.Version == 0 {
+		bad("version: begin with 1")
+	}
+	if len(p.Require) == 0 {
+		bad("require: name at least one of %s, %s, %s; evidence would prove nothing", SEVSNP, TPM, NitroTPM)
+	}
+	for i, t := range p.Require {
+		if t != SEVSNP && t != TPM && t != NitroTPM {
+			bad("require: %q is none of %s, %s, %s", t, SEVSNP, TPM, NitroTPM)
+		}
+		if slices.Contains(p.Require[:i], t) {
+			bad("require: %q is named twice", t)
+		}
+	}
+	if p.MaxAgeSeconds < 1 || p.MaxAgeSeconds > 24*3600 {
+		bad("max_age_seconds: use 1 to 86400")
+	}
+	return errors.Join(append(errs, p.SNP.Validate(), p.TPM.Validate(), p.Nitro.Validate())...)
+}
+
+// SignedPolicy is a policy as its signer wrote it.
+type SignedPolicy struct {
+	Policy
+	// Envelope is the file, Digest the SHA-256 of the policy's own text in it.
+	Envelope []byte
+	Digest   []byte
+}
+
+// signer implements DSSE's interface with an Ed25519 key.
+type signer struct {
+	private ed25519.PrivateKey
+	public  ed25519.PublicKey
+}
+
+func (s signer) Sign(_ context.Context, data []byte) ([]byte, error) {
+	return ed25519.Sign(s.private, data), nil
+}
+
+func (s signer) Verify(_ context.Context, data, sig []byte) error {
+	if !ed25519.Verify(s.public, data, sig) {
+		return errors.New("the signature is not by this key")
+	}
+	return nil
+}
+
+func (s signer) KeyID() (string, error)   { return KeyID(s.public), nil }
+func (s signer) Public() crypto.PublicKey { return s.public }
+
+// KeyID names a policy key: the first 8 bytes of its SHA-256, in hexadecimal.
+func KeyID(key ed25519.PublicKey) string {
+	d := sha256.Sum256(key)
+	return hex.EncodeToString(d[:8])
+}
+
+// SignPolicy gives the policy as a file: a DSSE envelope, signed by Ed25519.
+func SignPolicy(p *Policy, key ed25519.PrivateKey) ([]byte, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(p, json.Deterministic(true))
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	s, err := dsse.NewEnvelopeSigner(signer{key, key.Public().(ed25519.PublicKey)})
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	envelope, err := s.SignPayload(context.Background(), policyType, text)
+	if err != nil {
+		return nil, fmt.Errorf("policy: sign: %w", err)
+	}
+	return json.Marshal(envelope)
+}
+
+// ErrPolicySignature says that a policy is not signed by the key that it must
+// be signed by.
+var ErrPolicySignature = errors.New("the policy's signature does not verify")
+
+// OpenPolicy reads a signed policy and verifies its signature. Errors:
+// [ErrPolicySignature]; or what is wrong with the file or the policy in it.
+func OpenPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
+	var envelope dsse.Envelope
+	if len(file) > MaxPolicy {
+		return nil, fmt.Errorf("policy: the file has more than %d bytes", MaxPolicy)
+	}
+	if err := decode(file, &envelope); err != nil {
+		return nil, fmt.Errorf("policy: not a signed policy: %w", err)
+	}
+	v, err := dsse.NewEnvelopeVerifier(signer{public: key})
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if _, err := v.Verify(context.Background(), &envelope); err != nil {
+		return nil, fmt.Errorf("%w with key %s: %w", ErrPolicySignature, KeyID(key), err)
+	}
+	if envelope.PayloadType != policyType {
+		return nil, fmt.Errorf("policy: the envelope holds %q, not %q", envelope.PayloadType, policyType)
+	}
+	text, err := envelope.DecodeB64Payload()
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	p, err := ParsePolicy(text)
+	if err != nil {
+		return nil, err
+	}
+	return &SignedPolicy{Policy: *p, Envelope: file, Digest: digest(text)}, nil
+}
+
+// ParsePolicy reads the text of a policy without a signature, such as one that
+// its reader has written.
+func ParsePolicy(text []byte) (*Policy, error) {
+	if len(text) > MaxPolicy {
+		return nil, fmt.Errorf("policy: the file has more than %d bytes", MaxPolicy)
+	}
+	var p Policy
+	if err := decode(text, &p); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return &p, p.Validate()
+}

@@ -1,0 +1,269 @@
+package release
+
+import (
+	"context"
+	"crypto/hpke"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/time/rate"
+
+	"holdfast/attest"
+)
+
+// The codes of a broker's refusals, besides those of the checks of evidence.
+const (
+	codeMachine  = "E_BROKER_MACHINE"
+	codeStopped  = "E_BROKER_STOPPED"
+	codeNonce    = "E_BROKER_NONCE"
+	codeKey      = "E_BROKER_KEY"
+	codeEvidence = "E_BROKER_EVIDENCE"
+	codeRequest  = "E_BROKER_REQUEST"
+	codeBusy     = "E_BROKER_BUSY"
+	codeInternal = "E_BROKER_INTERNAL"
+)
+
+// nonceLife is how long a nonce may be used, once; maxNonces bounds how many
+// are open.
+const (
+	nonceLife = time.Minute
+	maxNonces = 1000
+)
+
+// BrokerOptions are the settings of a [Broker]. Vault is needed.
+type BrokerOptions struct {
+	Vault *Vault
+	Log   *slog.Logger
+	Now   func() time.Time
+	// Roots are those of a simulated platform; nil trusts the manufacturers.
+	Roots *attest.Roots
+	// Rate is how many requests are answered per minute and address, default 10.
+	Rate int
+}
+
+// Broker releases credentials to machines whose evidence is good. It is an
+// [http.Handler] for the server that [Broker.Server] makes.
+type Broker struct {
+	o BrokerOptions
+
+	mu       sync.Mutex
+	nonces   map[[nonceBytes]byte]issued
+	limiters map[string]*rate.Limiter
+}
+
+// issued is a nonce that is open: it belongs to one TLS key.
+type issued struct {
+	until time.Time
+	key   string
+}
+
+// NewBroker makes a broker.
+func NewBroker(o BrokerOptions) *Broker {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rate <= 0 {
+		o.Rate = 10
+	}
+	return &Broker{o: o, nonces: map[[nonceBytes]byte]issued{}, limiters: map[string]*rate.Limiter{}}
+}
+
+// Server gives the HTTPS server of the broker. Its certificate's key is what
+// machines pin.
+func (b *Broker) Server(certificate tls.Certificate) *http.Server {
+	return &http.Server{
+		Handler: b,
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate},
+			ClientAuth: tls.RequireAnyClientCert}, // whose key the evidence must name
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 20 * time.Second, WriteTimeout: 20 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 8 << 10,
+		ErrorLog:       slog.NewLogLogger(b.o.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// ServeHTTP answers a request of the protocol.
+func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer, err := b.serve(w, r)
+	if err == nil {
+		write(w, http.StatusOK, answer)
+		return
+	}
+	var refusal *Refusal
+	if !errors.As(err, &refusal) {
+		b.o.Log.Error("a request failed", "path", r.URL.Path, "remote", r.RemoteAddr, "error", err)
+		refusal = &Refusal{Code: codeInternal, Reason: "the broker failed; its log says why"}
+	}
+	status := http.StatusForbidden
+	switch refusal.Code {
+	case codeInternal:
+		status = http.StatusInternalServerError
+	case codeBusy:
+		status = http.StatusTooManyRequests
+	case codeRequest:
+		status = http.StatusBadRequest
+	}
+	write(w, status, errorAnswer{refusal.Code, refusal.Reason})
+}
+
+func write(w http.ResponseWriter, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		status, text = http.StatusInternalServerError, []byte(`{"code":"`+codeInternal+`","reason":""}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(text)
+}
+
+func (b *Broker) serve(w http.ResponseWriter, r *http.Request) (any, error) {
+	certificate, err := peer(r.TLS)
+	if err != nil {
+		return nil, &Refusal{Code: codeRequest, Reason: err.Error()}
+	}
+	if r.Method != http.MethodPost {
+		return nil, &Refusal{Code: codeRequest, Reason: "only POST is answered"}
+	}
+	if !b.allow(r.RemoteAddr) {
+		return nil, &Refusal{Code: codeBusy, Reason: "too many requests from this address; try again in a minute"}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
+	if err != nil {
+		return nil, &Refusal{Code: codeRequest, Reason: fmt.Sprintf("the request cannot be read, or has more than %d bytes", maxMessage)}
+	}
+	switch r.URL.Path {
+	case "/v1/nonce":
+		return b.nonce(Pin(certificate))
+	case "/v1/release":
+		var req releaseRequest
+		if err := decode(body, &req); err != nil {
+			return nil, &Refusal{Code: codeRequest, Reason: "the request is not understood"}
+		}
+		return b.release(r.Context(), r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
+	}
+	return nil, &Refusal{Code: codeRequest, Reason: "there is nothing at that path"}
+}
+
+// allow takes a request from the quota of its address.
+func (b *Broker) allow(remote string) bool {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.limiters[host]
+	if l == nil {
+		if len(b.limiters) >= maxNonces {
+			clear(b.limiters) // forgetting is cheaper than being filled
+		}
+		l = rate.NewLimiter(rate.Limit(float64(b.o.Rate)/60), b.o.Rate)
+		b.limiters[host] = l
+	}
+	return l.AllowN(b.o.Now(), 1)
+}
+
+func (b *Broker) nonce(key string) (*nonceAnswer, error) {
+	n := make([]byte, nonceBytes)
+	_, _ = rand.Read(n) // never fails (crypto/rand)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.o.Now()
+	for old, i := range b.nonces {
+		if now.After(i.until) {
+			delete(b.nonces, old)
+		}
+	}
+	if len(b.nonces) >= maxNonces {
+		return nil, &Refusal{Code: codeBusy, Reason: "too many machines ask at once; try again in a minute"}
+	}
+	b.nonces[[nonceBytes]byte(n)] = issued{now.Add(nonceLife), key}
+	return &nonceAnswer{n}, nil
+}
+
+// take uses a nonce up. It says whether it was open, and that key's.
+func (b *Broker) take(nonce []byte, key string) bool {
+	if len(nonce) != nonceBytes {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i, ok := b.nonces[[nonceBytes]byte(nonce)]
+	delete(b.nonces, [nonceBytes]byte(nonce))
+	return ok && i.key == key && !b.o.Now().After(i.until)
+}
+
+// release decides, and logs what it decided before anything leaves.
+func (b *Broker) release(_ context.Context, remote, key string, spki []byte, req releaseRequest) (any, error) {
+	sum := sha256.Sum256(req.Evidence)
+	record := Record{Time: b.o.Now().UTC().Truncate(time.Millisecond), Machine: req.Machine, Remote: remote, Result: Released, EvidenceDigest: hex.EncodeToString(sum[:])}
+	if !machineName.MatchString(req.Machine) {
+		record.Machine = "" // it may be anything
+	}
+	answer, err := b.decide(key, spki, req, &record)
+	if err != nil {
+		record.Result, record.Code, record.Reason = Refused, codeInternal, err.Error()
+		var refusal *Refusal
+		if errors.As(err, &refusal) {
+			record.Code, record.Reason = refusal.Code, refusal.Reason
+		}
+	}
+	if logErr := b.o.Vault.log(record); logErr != nil {
+		return nil, fmt.Errorf("the decision cannot be logged, so nothing is released: %w", logErr)
+	}
+	b.o.Log.Info("release", "machine", record.Machine, "remote", remote, "result", record.Result, "code", record.Code, "reason", record.Reason)
+	return answer, err
+}
+
+func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Record) (*releaseAnswer, error) {
+	policy, err := b.o.Vault.Policy()
+	if err != nil {
+		return nil, err
+	}
+	record.PolicyVersion = policy.Version
+	evidence, err := attest.Parse(req.Evidence)
+	if err != nil {
+		return nil, &Refusal{Code: codeRequest, Reason: err.Error()}
+	}
+	if !b.take(evidence.Nonce, key) {
+		return nil, &Refusal{Code: codeNonce, Reason: "the evidence's nonce is not one that was given to this connection within the last minute, or was used already"}
+	}
+	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
+		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Roots: b.o.Roots})
+	if err := verdict.Err(); err != nil {
+		code := codeEvidence
+		if failed := verdict.Failed(); len(failed) > 0 {
+			code = strings.Join(failed, ",")
+		}
+		return nil, &Refusal{Code: code, Reason: err.Error()}
+	}
+	public, err := kem().NewPublicKey(evidence.ReleaseKey)
+	if err != nil {
+		return nil, &Refusal{Code: codeKey, Reason: "the evidence names no key to which a credential can be encrypted"}
+	}
+	credential, err := b.o.Vault.credential(req.Machine)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(credential)
+	sealed, err := hpke.Seal(public, kdf(), aead(), info(req.Machine, evidence.Nonce), credential)
+	if err != nil {
+		return nil, err
+	}
+	return &releaseAnswer{sealed}, nil
+}

@@ -1,0 +1,156 @@
+package release
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hpke"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"holdfast/attest"
+)
+
+// FromBroker releases a credential from a broker.
+type FromBroker struct {
+	// URL is the broker's, https://HOST:PORT, Pin its key ([Pin]).
+	URL, Pin string
+	// Machine is the name under which the broker has the credential.
+	Machine string
+	// Collect makes evidence with a nonce and two keys: that of the TLS
+	// connection and the one that the credential is to be encrypted to.
+	Collect func(ctx context.Context, nonce, tlsKey, releaseKey []byte) (*attest.Evidence, error)
+	// Timeout bounds a call; 20 s if zero.
+	Timeout time.Duration
+}
+
+// Release asks the broker, once. Its keys live as long as the call, so that a
+// recording of it is of no use to anybody. Errors: a [*Refusal] if the broker
+// refuses; any other may pass.
+func (b *FromBroker) Release(ctx context.Context) (credential []byte, to string, err error) {
+	certificate, spki, err := connectionKey()
+	if err != nil {
+		return nil, "", err
+	}
+	transport := &http.Transport{TLSClientConfig: b.tlsConfig(certificate)}
+	defer transport.CloseIdleConnections()
+	timeout := b.Timeout
+	if timeout <= 0 {
+		timeout = 20 * time.Second
+	}
+	client := &http.Client{Transport: transport, Timeout: timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+	var nonce nonceAnswer
+	if err := b.post(ctx, client, "/v1/nonce", struct{}{}, &nonce); err != nil {
+		return nil, "", err
+	}
+	if len(nonce.Nonce) != nonceBytes {
+		return nil, "", fmt.Errorf("broker %s: a nonce of %d bytes, not %d", b.URL, len(nonce.Nonce), nonceBytes)
+	}
+	key, err := kem().GenerateKey()
+	if err != nil {
+		return nil, "", fmt.Errorf("release key: %w", err)
+	}
+	evidence, err := b.Collect(ctx, nonce.Nonce, spki, key.PublicKey().Bytes())
+	if err != nil {
+		return nil, "", err
+	}
+	text, err := evidence.Encode()
+	if err != nil {
+		return nil, "", err
+	}
+	var answer releaseAnswer
+	if err := b.post(ctx, client, "/v1/release", releaseRequest{b.Machine, text}, &answer); err != nil {
+		return nil, "", err
+	}
+	credential, err = hpke.Open(key, kdf(), aead(), info(b.Machine, nonce.Nonce), answer.Sealed)
+	if err != nil {
+		return nil, "", fmt.Errorf("broker %s: what it released does not open: %w", b.URL, err)
+	}
+	return credential, "the broker's policy", nil
+}
+
+// connectionKey makes a key and a certificate for one connection.
+func connectionKey() (*tls.Certificate, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "holdfast"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, leaf.RawSubjectPublicKeyInfo, nil
+}
+
+func (b *FromBroker) tlsConfig(certificate *tls.Certificate) *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		InsecureSkipVerify: true, // the pin is checked instead, below
+		Certificates:       []tls.Certificate{*certificate},
+		VerifyConnection: func(s tls.ConnectionState) error {
+			c, err := peer(&s)
+			if err != nil {
+				return err
+			}
+			if got := Pin(c); got != b.Pin {
+				return &Refusal{Code: "E_BROKER_PIN", Reason: fmt.Sprintf("broker %s has the key %s, and %s is pinned: another server answers there, or the broker has a new key", b.URL, got, b.Pin)}
+			}
+			return nil
+		},
+	}
+}
+
+func (b *FromBroker) post(ctx context.Context, client *http.Client, path string, body, into any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, b.URL+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxMessage+1))
+	if err != nil || len(answer) > maxMessage {
+		return fmt.Errorf("broker %s: %w", b.URL, errors.Join(err, errors.New("its answer cannot be read")))
+	}
+	if res.StatusCode == http.StatusOK {
+		if err := decode(answer, into); err != nil {
+			return fmt.Errorf("broker %s: its answer is not understood: %w", b.URL, err)
+		}
+		return nil
+	}
+	var e errorAnswer
+	if err := decode(answer, &e); err != nil || e.Code == "" {
+		return fmt.Errorf("broker %s: it answers %s", b.URL, res.Status)
+	}
+	if res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests {
+		return fmt.Errorf("broker %s: %s: %s", b.URL, e.Code, e.Reason)
+	}
+	return &Refusal{Code: e.Code, Reason: "the broker refuses: " + e.Reason}
+}

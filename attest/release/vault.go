@@ -1,0 +1,324 @@
+package release
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"filippo.io/age"
+	"github.com/go-json-experiment/json"
+
+	"holdfast/attest"
+)
+
+// Vault is the broker's folder: credentials, each encrypted with age; the
+// appraisal policy; who was stopped; the log of releases. Every command reads
+// the folder anew, so that what an administrator changes acts at once.
+type Vault struct {
+	dir      string
+	identity string // file of the age identity
+
+	mu sync.Mutex // over the log
+}
+
+// machineName is what a machine may be called.
+var machineName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// The files of a vault.
+const (
+	credentialSuffix = ".age"
+	stoppedSuffix    = ".stopped"
+	allStopped       = "all.stopped"
+	policyFile       = "policy.json"
+	policyKeyFile    = "policy-key"
+	logFile          = "releases.jsonl"
+)
+
+// OpenVault opens a vault, and makes it and its identity if there is none. The
+// identity decrypts the credentials: kept on another disk, or given only while
+// the broker runs, it makes a stolen folder worthless.
+func OpenVault(dir, identity string) (*Vault, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "credentials"), 0o700); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	if identity == "" {
+		identity = filepath.Join(dir, "identity")
+	}
+	v := &Vault{dir: dir, identity: identity}
+	if _, err := os.Stat(identity); errors.Is(err, fs.ErrNotExist) {
+		id, err := age.GenerateHybridIdentity()
+		if err != nil {
+			return nil, fmt.Errorf("broker: %w", err)
+		}
+		if err := writeFile(identity, []byte(id.String()+"\n")); err != nil {
+			return nil, err
+		}
+	}
+	_, err := v.identities()
+	return v, err
+}
+
+func (v *Vault) path(parts ...string) string {
+	return filepath.Join(append([]string{v.dir}, parts...)...)
+}
+
+func (v *Vault) identities() ([]age.Identity, error) {
+	info, err := os.Stat(v.identity)
+	if err != nil {
+		return nil, fmt.Errorf("broker: identity: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fmt.Errorf("broker: the identity %s may be read by others than its owner (mode %04o): chmod 600 it", v.identity, mode)
+	}
+	f, err := os.Open(v.identity)
+	if err != nil {
+		return nil, fmt.Errorf("broker: identity: %w", err)
+	}
+	defer f.Close()
+	ids, err := age.ParseIdentities(f)
+	if err != nil {
+		return nil, fmt.Errorf("broker: identity %s: %w", v.identity, err)
+	}
+	return ids, nil
+}
+
+// Add keeps a credential for a machine, in place of one it may have, and lets
+// it have it.
+func (v *Vault) Add(machine string, credential []byte) error {
+	if !machineName.MatchString(machine) {
+		return fmt.Errorf("machine %q: use 1 to 64 letters, digits, '-', '.' and '_'", machine)
+	}
+	if len(credential) == 0 || len(credential) > maxCredential {
+		return fmt.Errorf("machine %q: a credential of %d bytes; use 1 to %d", machine, len(credential), maxCredential)
+	}
+	ids, err := v.identities()
+	if err != nil {
+		return err
+	}
+	id, ok := ids[0].(*age.HybridIdentity)
+	if !ok {
+		return fmt.Errorf("broker: the identity %s is not one that this program made", v.identity)
+	}
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, id.Recipient())
+	if err != nil {
+		return fmt.Errorf("machine %q: %w", machine, err)
+	}
+	_, err = w.Write(credential)
+	if err := errors.Join(err, w.Close()); err != nil {
+		return fmt.Errorf("machine %q: %w", machine, err)
+	}
+	if err := writeFile(v.path("credentials", machine+credentialSuffix), out.Bytes()); err != nil {
+		return err
+	}
+	return remove(v.path("credentials", machine+stoppedSuffix))
+}
+
+const maxCredential = 4096
+
+// Stop has the broker release nothing to the machine any more, or nothing to
+// anybody if machine is "". It holds until Add, or Resume, is called.
+func (v *Vault) Stop(machine string) error {
+	if machine == "" {
+		return writeFile(v.path(allStopped), nil)
+	}
+	if !machineName.MatchString(machine) {
+		return fmt.Errorf("machine %q: there is none of that name", machine)
+	}
+	if _, err := os.Stat(v.path("credentials", machine+credentialSuffix)); err != nil {
+		return fmt.Errorf("machine %q: there is none of that name", machine)
+	}
+	return writeFile(v.path("credentials", machine+stoppedSuffix), nil)
+}
+
+// Resume takes back a Stop of everything.
+func (v *Vault) Resume() error { return remove(v.path(allStopped)) }
+
+// credential gives a machine's credential. Errors: [*Refusal].
+func (v *Vault) credential(machine string) ([]byte, error) {
+	if !machineName.MatchString(machine) {
+		return nil, &Refusal{Code: codeMachine, Reason: "there is no credential for a machine of that name"}
+	}
+	for _, stop := range []string{v.path(allStopped), v.path("credentials", machine+stoppedSuffix)} {
+		_, err := os.Stat(stop)
+		if err == nil {
+			return nil, &Refusal{Code: codeStopped, Reason: "releases are stopped"}
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err // not knowing is no permission
+		}
+	}
+	sealed, err := os.ReadFile(v.path("credentials", machine+credentialSuffix))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &Refusal{Code: codeMachine, Reason: "there is no credential for a machine of that name"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	ids, err := v.identities()
+	if err != nil {
+		return nil, err
+	}
+	r, err := age.Decrypt(bytes.NewReader(sealed), ids...)
+	if err != nil {
+		return nil, fmt.Errorf("the credential of %q: %w", machine, err)
+	}
+	credential, err := io.ReadAll(io.LimitReader(r, maxCredential+1))
+	if err != nil {
+		clear(credential)
+		return nil, fmt.Errorf("the credential of %q: %w", machine, err)
+	}
+	return credential, nil
+}
+
+// SetPolicy installs a signed policy. It takes no lower version in place of a
+// higher one, and no other key than that of the first.
+func (v *Vault) SetPolicy(file []byte, key ed25519.PublicKey) error {
+	next, err := attest.OpenPolicy(file, key)
+	if err != nil {
+		return err
+	}
+	now, err := v.Policy()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil {
+		if old, err := os.ReadFile(v.path(policyKeyFile)); err != nil || !bytes.Equal(old, key) {
+			return errors.Join(err, fmt.Errorf("policy: it is signed by key %s, and the broker's is another; remove %s to change that", attest.KeyID(key), v.path(policyKeyFile)))
+		}
+		if next.Version < now.Version {
+			return fmt.Errorf("policy: version %d is older than %d, which the broker has", next.Version, now.Version)
+		}
+	}
+	if err := writeFile(v.path(policyKeyFile), key); err != nil {
+		return err
+	}
+	return writeFile(v.path(policyFile), file)
+}
+
+// Policy gives the policy in force; [fs.ErrNotExist] if there is none.
+func (v *Vault) Policy() (*attest.SignedPolicy, error) {
+	key, err := os.ReadFile(v.path(policyKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("broker: policy key: %w", err)
+	}
+	if len(key) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("broker: %s is damaged", v.path(policyKeyFile))
+	}
+	file, err := os.ReadFile(v.path(policyFile))
+	if err != nil {
+		return nil, fmt.Errorf("broker: policy: %w", err)
+	}
+	return attest.OpenPolicy(file, key)
+}
+
+// Record is one line of the log: who asked, and what came of it.
+type Record struct {
+	Time    time.Time `json:"time"`
+	Machine string    `json:"machine"`
+	Remote  string    `json:"remote"`
+	// Result is released or refused; Code and Reason say why not.
+	Result string `json:"result"`
+	Code   string `json:"code,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// EvidenceDigest is the SHA-256 of the evidence file, in hexadecimal.
+	EvidenceDigest string `json:"evidence_sha256,omitempty"`
+	PolicyVersion  uint64 `json:"policy_version,omitempty"`
+}
+
+// The results in the log.
+const (
+	Released = "released"
+	Refused  = "refused"
+)
+
+// log writes a record, durably.
+func (v *Vault) log(r Record) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f, err := os.OpenFile(v.path(logFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// Log gives the records, oldest first, to the function.
+func (v *Vault) Log(each func(Record) error) error {
+	f, err := os.Open(v.path(logFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("broker: log: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		var r Record
+		if err := decode(lines.Bytes(), &r); err != nil {
+			return fmt.Errorf("broker: %s line %d is damaged: %w", f.Name(), n, err)
+		}
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+// Machines gives the names, and whether releases to them are stopped.
+func (v *Vault) Machines() (map[string]bool, error) {
+	entries, err := os.ReadDir(v.path("credentials"))
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	_, allErr := os.Stat(v.path(allStopped))
+	machines := map[string]bool{}
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), credentialSuffix); ok {
+			_, err := os.Stat(v.path("credentials", name+stoppedSuffix))
+			machines[name] = err == nil || allErr == nil
+		}
+	}
+	return machines, nil
+}
+
+// writeFile writes a file that only its owner may read, whole or not at all,
+// durably.
+func writeFile(path string, content []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return fmt.Errorf("broker: %w", err)
+	}
+	return nil
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("broker: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package attest
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"holdfast/attest/appraisal"
+	"holdfast/attest/nitro"
+	"holdfast/attest/snp"
+	"holdfast/attest/tpm"
+)
+
+// The checks of the evidence as a whole.
+var (
+	checkNonce   = appraisal.Question{Code: "E_NONCE", Name: "The evidence was made for this verifier: it has the nonce that was asked for."}
+	checkTLSKey  = appraisal.Question{Code: "E_TLS_KEY", Name: "The TLS key in the evidence is the one the machine uses."}
+	checkTime    = appraisal.Question{Code: "E_TIME", Name: "The evidence is as recent as the policy asks."}
+	checkRequire = appraisal.Question{Code: "E_REQUIRED", Name: "The evidence has all technologies that the policy requires."}
+	checkPolicy  = appraisal.Question{Code: "E_POLICY", Name: "The machine has the policy that the evidence is appraised under."}
+)
+
+// Expectation is what the verifier knows besides the policy.
+type Expectation struct {
+	// At is the time of the appraisal; the evidence's own if zero, for evidence
+	// that is kept.
+	At time.Time
+	// Fresh asks that the evidence is no older than the policy's MaxAge.
+	Fresh bool
+	// Nonce is the one that was asked for; nil if nobody asked.
+	Nonce []byte
+	// TLSKey is the key of the connection over which the evidence came (DER
+	// SubjectPublicKeyInfo); nil if it came otherwise.
+	TLSKey []byte
+	// PolicyDigest is the SHA-256 of the policy's text; nil if it does not
+	// matter which policy the machine has.
+	PolicyDigest []byte
+	// Roots are those of a simulated platform. Nil trusts the manufacturers
+	// alone.
+	Roots *Roots
+}
+
+// Roots are what is trusted instead of the manufacturers' roots. Nothing but
+// the simulated platform and tests has others.
+type Roots struct {
+	SNP   *snp.Roots
+	Nitro []byte // the SHA-256 of the root certificate
+}
+
+// maxSkew is by how much the clocks of the machine and of its hardware's maker
+// may differ.
+const maxSkew = 5 * time.Minute
+
+// Verify appraises the evidence under the policy (RFC 9334 section 7). Every
+// check runs, whatever others say. It needs neither network nor hardware.
+func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
+	var s appraisal.Sheet
+	at := x.At
+	if at.IsZero() {
+		at = e.Created
+	}
+	s.Fact("evidence", facts(e))
+	s.Fact("policy", map[string]any{"name": p.Name, "version": p.Version})
+	s.Fact("appraised_at", at.UTC().Format(time.RFC3339))
+	verifyWhole(&s, e, p, x, at)
+
+	binding := e.Binding()
+	if e.SNP != nil {
+		snp.Verify(&s, *e.SNP, p.SNP, snp.Expectation{ReportData: &binding, At: at, Roots: snpRoots(x.Roots)})
+	} else {
+		s.Skip("the evidence has no SEV-SNP report", snp.Questions()...)
+	}
+	if e.TPM != nil {
+		tpm.Verify(&s, *e.TPM, p.TPM, tpm.Expectation{QualifyingData: e.QuoteData()})
+	} else {
+		s.Skip("the evidence has no TPM quote", tpm.Questions()...)
+	}
+	if e.Nitro != nil {
+		// AWS's time is held against the machine's; how old both may be is checkTime.
+		nx := nitro.Expectation{At: e.Created, UserData: binding[:], Nonce: e.Nonce}
+		if x.Roots != nil {
+			nx.Root = x.Roots.Nitro
+		}
+		if e.TPM != nil {
+			nx.PCRs = e.TPM.Bank("sha384")
+		}
+		nitro.Verify(&s, e.Nitro, p.Nitro, nx)
+	} else {
+		s.Skip("the evidence has no NitroTPM document", nitro.Questions()...)
+	}
+	return s.Verdict()
+}
+
+func snpRoots(r *Roots) *snp.Roots {
+	if r == nil {
+		return nil
+	}
+	return r.SNP
+}
+
+func verifyWhole(s *appraisal.Sheet, e *Evidence, p *Policy, x Expectation, at time.Time) {
+	if x.Nonce == nil {
+		s.Skip("no nonce was given to compare with: the evidence may be an old one", checkNonce)
+	} else {
+		s.Answer(checkNonce, equal(e.Nonce, x.Nonce, "the evidence was made for another request, or is an old one that is shown again"))
+	}
+	if x.TLSKey == nil {
+		s.Skip("no TLS key was given to compare with", checkTLSKey)
+	} else {
+		s.Answer(checkTLSKey, equal(e.TLSKey, x.TLSKey, "whoever holds this connection is not the machine that the evidence is about"))
+	}
+	age := at.Sub(e.Created)
+	switch {
+	case age < -maxSkew:
+		s.Answer(checkTime, fmt.Errorf("it says that it was made at %s, which is after %s: is a clock wrong?", stamp(e.Created), stamp(at)))
+	case x.Fresh && age > p.MaxAge():
+		s.Answer(checkTime, fmt.Errorf("it is %s old; the policy allows %s", age.Round(time.Second), p.MaxAge()))
+	case x.Fresh:
+		s.Pass(checkTime, "made at %s", stamp(e.Created))
+	default:
+		s.Skip("the evidence is appraised as of its own time, or of one that was given", checkTime)
+	}
+	var missing []Technology
+	for _, t := range p.Require {
+		if !slices.Contains(e.Technologies(), t) {
+			missing = append(missing, t)
+		}
+	}
+	if missing != nil {
+		s.Answer(checkRequire, fmt.Errorf("the policy requires %v, which the evidence lacks", missing))
+	} else {
+		s.Pass(checkRequire, "%v", e.Technologies())
+	}
+	if x.PolicyDigest == nil {
+		s.Skip("it was not asked which policy the machine has", checkPolicy)
+	} else {
+		s.Answer(checkPolicy, equal(e.PolicyDigest, x.PolicyDigest, "the machine has another policy"))
+	}
+}
+
+// equal compares what is not secret.
+func equal(got, want []byte, meaning string) error {
+	if bytes.Equal(got, want) {
+		return nil
+	}
+	return fmt.Errorf("it has %s, expected is %s: %s", short(got), short(want), meaning)
+}
+
+func short(b []byte) string {
+	if len(b) > 12 {
+		return fmt.Sprintf("%x… (%d bytes)", b[:12], len(b))
+	}
+	return strconv.Quote(fmt.Sprintf("%x", b))
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// Technologies are those that the evidence has.
+func (e *Evidence) Technologies() []Technology {
+	var t []Technology
+	if e.SNP != nil {
+		t = append(t, SEVSNP)
+	}
+	if e.TPM != nil {
+		t = append(t, TPM)
+	}
+	if e.Nitro != nil {
+		t = append(t, NitroTPM)
+	}
+	return t
+}
+
+func facts(e *Evidence) map[string]any {
+	f := map[string]any{
+		"created":        stamp(e.Created),
+		"software":       e.Software,
+		"nonce":          fmt.Sprintf("%x", e.Nonce),
+		"tls_key_sha256": fmt.Sprintf("%x", digest(e.TLSKey)),
+		"binding":        fmt.Sprintf("%x", e.Binding()),
+	}
+	if len(e.PolicyDigest) > 0 {
+		f["policy_sha256"] = fmt.Sprintf("%x", e.PolicyDigest)
+	}
+	return f
+}
