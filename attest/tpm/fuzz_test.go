@@ -3,6 +3,7 @@ package tpm_test
 import (
 	"bytes"
 	"crypto"
+	"slices"
 	"testing"
 
 	"github.com/google/go-eventlog/register"
@@ -90,6 +91,11 @@ func TestLogsThatClaimMuch(t *testing.T) {
 		},
 		"digests": func(l []byte) []byte {
 			return append(l, 0, 0, 0, 0, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f, 0x0b, 0)
+		},
+		"an algorithm twice": func(l []byte) []byte {
+			l[28] += 4 // the event's size
+			l[56]++    // how many algorithms
+			return slices.Insert(l, 60, 0x0b, 0, 32, 0)
 		},
 	} {
 		e := *good
