@@ -158,7 +158,9 @@ func (s *site) compare(ctx context.Context, o options, progress func(string, ...
 	}
 	var out []Series
 	for _, m := range all {
-		out = append(out, m.result())
+		r := m.result()
+		r.OfBare = r.Closed.PerSecond / median(all[0].closed).PerSecond
+		out = append(out, r)
 	}
 	return out, nil
 }

@@ -83,8 +83,13 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.rate, "rate", 1800, "requests per second of the open loop")
 	keys := f.String("keys", "10,10000,1000000", "numbers of keys to start with, ascending")
 	quick := f.Bool("quick", false, "only see that all of it works: a few seconds, figures of no worth")
-	if err := f.Parse(args); err != nil {
+	f.SetOutput(io.Discard) // an error is told once, by the caller
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		f.SetOutput(os.Stdout)
+		f.Usage()
 		return o, err
+	} else if err != nil {
+		return o, fmt.Errorf("%w; see --help", err)
 	}
 	if *quick {
 		o.duration, o.rounds, o.distinct, o.handled = 100*time.Millisecond, 1, 64, 500

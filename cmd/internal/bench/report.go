@@ -29,7 +29,7 @@ func (r *Result) print(w io.Writer) error {
 				token, custody, operation = "-", "-", "bare handler"
 			}
 			l := s.Closed
-			row("%s\t%s\t%s\t%.0f\t%.0f %%\t%.2f\t%.2f\t%.1f\t%.2f x\t%s", token, custody, operation, l.PerSecond, 100*l.PerSecond/bare.PerSecond,
+			row("%s\t%s\t%s\t%.0f\t%.0f %%\t%.2f\t%.2f\t%.1f\t%.2f x\t%s", token, custody, operation, l.PerSecond, 100*s.OfBare,
 				l.P50, l.P99, l.CPU, l.CPU/bare.CPU, open)
 		}
 	})
