@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -212,6 +213,8 @@ func listenSocket(path string) (net.Listener, error) {
 	if c, err := net.Dial("unix", path); err == nil {
 		_ = c.Close()
 		return nil, fmt.Errorf("admin socket %s: another appliance listens there", path)
+	} else if info, stat := os.Lstat(path); stat == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("admin socket %s: there is a file that is no socket; choose another path", path)
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("admin socket: %w", err)
@@ -244,6 +247,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	start("XKS listener", func() error { return d.xks.Serve(d.xksL) })
 	start("admin listener", func() error { return d.admin.ServeTLS(d.adminL, "", "") })
 	start("admin socket", func() error { return d.socket.Serve(d.socketL) })
+	d.o.Log.Info("listening; locked until the token is open", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
 	start("unlock", func() error { return d.unlock(background) })
 
 	var err error
