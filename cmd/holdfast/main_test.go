@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": m
 // start. Besides the commands of package testscript there are:
 //
 //	serve [FILE]           start an appliance, its configuration extended by the file
-//	stop                   SIGTERM; it must end cleanly
+//	stop-server            SIGTERM; it must end cleanly
 //	kill-server            SIGKILL
 //	refused CODE PATTERN HOLDFAST ARGS...
 //	                       the call must exit with the code and print one line
@@ -57,7 +57,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": cmdServe, "stop": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
+			"serve": cmdServe, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
 			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS,
 		},
 	})
@@ -96,7 +96,7 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) == 0, "stop")
+	usage(ts, !neg && len(args) == 0, "stop-server")
 	ts.Check(of(ts).server.stop())
 }
 
