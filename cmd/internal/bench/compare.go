@@ -83,12 +83,23 @@ func (s *series) requests(g *generator) ([][]byte, error) {
 	return s.server.encrypts(s.keys, s.distinct)
 }
 
+// turn gives the measurements in the order of the round: forth and back in
+// turns, so that what drifts falls on all of them alike.
+func turn[T any](round int, all []T) []T {
+	if round%2 == 0 {
+		return all
+	}
+	back := slices.Clone(all)
+	slices.Reverse(back)
+	return back
+}
+
 // alternate measures all series in turns, so that the noise of the machine
 // falls on all of them alike: first in closed loops, then, those that reached
 // the rate, in open loops.
 func alternate(ctx context.Context, o options, all []*series, progress func(format string, args ...any)) error {
 	for round := range o.rounds {
-		for _, s := range all {
+		for _, s := range turn(round, all) {
 			l, err := s.measure(ctx, o, 0)
 			if err != nil {
 				return err
@@ -106,7 +117,7 @@ func alternate(ctx context.Context, o options, all []*series, progress func(form
 		}
 	}
 	for round := range o.rounds {
-		for _, s := range able {
+		for _, s := range turn(round, able) {
 			l, err := s.measure(ctx, o, o.rate)
 			if err != nil {
 				return err

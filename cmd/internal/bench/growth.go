@@ -168,7 +168,7 @@ func measureSpreads(ctx context.Context, o options, all []*filled, progress func
 	// Those that are compared stand side by side in time.
 	slices.SortStableFunc(spreads, func(a, b spread) int { return a.distinct - b.distinct })
 	for round := range o.rounds {
-		for _, s := range spreads {
+		for _, s := range turn(round, spreads) {
 			l, err := s.measure(ctx, o, 0)
 			if err != nil {
 				return nil, err
