@@ -75,16 +75,19 @@ func (a *Appliance) ShowKeyStore(ctx context.Context, name string) (*KeyStoreDet
 	if err != nil {
 		return nil, err
 	}
-	d := &KeyStoreDetail{KeyStore: e.store}
+	d := &KeyStoreDetail{KeyStore: e.store, Credentials: []*Credential{}, Grants: []*Grant{}}
 	if d.Keys, err = a.store.CountKeys(ctx, e.store.ID); err != nil {
 		return nil, err
 	}
-	if d.Credentials, err = a.Credentials(ctx, name); err != nil {
+	credentials, err := a.Credentials(ctx, name)
+	if err != nil {
 		return nil, err
 	}
-	if d.Grants, err = a.store.KeyStoreGrants(ctx, e.store.ID); err != nil {
+	grants, err := a.store.KeyStoreGrants(ctx, e.store.ID)
+	if err != nil {
 		return nil, err
 	}
+	d.Credentials, d.Grants = append(d.Credentials, credentials...), append(d.Grants, grants...)
 	return d, nil
 }
 

@@ -136,10 +136,10 @@ type server struct {
 
 // start starts the server and waits until it serves. When the test ends it must
 // end cleanly, if it has not ended before; a data race would show here.
-func (s *site) start(t testing.TB) *server {
+func (s *site) start(t testing.TB, flags ...string) *server {
 	t.Helper()
 	p := &server{site: s, log: &watcher{serving: make(chan []string, 1)}, ended: make(chan struct{})}
-	p.cmd = s.command(context.Background(), "serve", "--config", s.config)
+	p.cmd = s.command(context.Background(), append([]string{"serve", "--config", s.config}, flags...)...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
