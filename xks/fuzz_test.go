@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"holdfast/appliance"
 	"holdfast/xks/xkstest"
@@ -41,11 +40,6 @@ func checkAnswer(t *testing.T, path string, body []byte, r *http.Response, text 
 		t.Fatalf("%q %q: the message %q is not short printable ASCII", path, body, message)
 	}
 }
-
-// recorder has what the API wants of a connection.
-type recorder struct{ *httptest.ResponseRecorder }
-
-func (recorder) SetReadDeadline(time.Time) error { return nil }
 
 // FuzzRequest sends signed requests of any path and body: those of a client
 // with a credential, whose bytes are as foreign as a stranger's.
@@ -86,7 +80,7 @@ func FuzzRequest(f *testing.F) {
 		k := *k
 		k.T = t
 		k.Sign(r, string(body))
-		w := recorder{httptest.NewRecorder()}
+		w := httptest.NewRecorder()
 		b.API.ServeHTTP(w, r)
 		checkAnswer(t, u.Path, body, w.Result(), w.Body.Bytes())
 	})

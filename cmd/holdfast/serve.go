@@ -41,9 +41,11 @@ func serveCommand() *cobra.Command {
 		if err := cfg.Complete(); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
+		log, flush := daemon.NewLog(cfg.Log, os.Stderr)
+		defer flush()
 		return daemon.Run(cmd.Context(), daemon.Options{
 			Config: cfg,
-			Log:    daemon.NewLog(cfg.Log, os.Stderr),
+			Log:    log,
 			PIN:    func() ([]byte, error) { return readSecretFile("hsm.pin_file", cfg.HSM.PINFile) },
 		})
 	})
