@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,6 +141,7 @@ func (a *Appliance) Lock() {
 	a.keys.purge()
 	if v != nil {
 		v.ring.Lock()
+		runtime.GC() // has what was derived from keys erased now (package scrub)
 	}
 }
 

@@ -156,9 +156,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 		return nil, apiErr
 	}
 	defer a.release(body)
-	ctx, cancel := context.WithTimeout(r.Context(), a.timeout)
-	defer cancel()
-	return req.operation.serve(a, ctx, req, body.Bytes())
+	p := &patience{Context: r.Context(), deadline: time.Now().Add(a.timeout)}
+	defer p.end()
+	return req.operation.serve(a, p, req, body.Bytes())
 }
 
 // route splits the path into prefix, key ID and operation.
@@ -306,11 +306,13 @@ func (a *API) logRequest(r *http.Request, req *request, out *answer, took time.D
 	add("key_store", req.keyStore)
 	add("key_id", req.keyID)
 	if m := req.metadata; m != nil {
-		add("kms_request_id", deref(m.KMSRequestID))
-		add("kms_operation", deref(m.KMSOperation))
-		add("principal", deref(m.AWSPrincipalARN))
-		add("kms_key_arn", deref(m.KMSKeyARN))
-		add("kms_via_service", deref(m.KMSViaService))
+		if m.KMSRequestID != nil {
+			add("kms_request_id", *m.KMSRequestID)
+		}
+		add("kms_operation", m.KMSOperation)
+		add("principal", m.AWSPrincipalARN)
+		add("kms_key_arn", m.KMSKeyARN)
+		add("kms_via_service", m.KMSViaService)
 	}
 	if req.version != 0 {
 		attrs = append(attrs, slog.Uint64("key_version", uint64(req.version)))
@@ -328,12 +330,8 @@ func (a *API) logRequest(r *http.Request, req *request, out *answer, took time.D
 	if name == "" {
 		name = "unknown operation"
 	}
-	a.log.LogAttrs(r.Context(), level, name, attrs...)
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
+	// Without the logger, which would look up the place in the source each time.
+	record := slog.NewRecord(time.Now(), level, name, 0)
+	record.AddAttrs(attrs...)
+	_ = a.log.Handler().Handle(r.Context(), record)
 }

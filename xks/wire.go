@@ -13,13 +13,13 @@ import (
 // requestMetadata says on whose behalf KMS calls (spec, Encrypt, request 1).
 // Fields that are not known here are tolerated (spec, Appendix B).
 type requestMetadata struct {
-	AWSPrincipalARN *string `json:"awsPrincipalArn"`
-	AWSSourceVPC    *string `json:"awsSourceVpc"`
-	AWSSourceVPCE   *string `json:"awsSourceVpce"`
-	KMSKeyARN       *string `json:"kmsKeyArn"`
-	KMSOperation    *string `json:"kmsOperation"`
+	AWSPrincipalARN string  `json:"awsPrincipalArn"`
+	AWSSourceVPC    string  `json:"awsSourceVpc"`
+	AWSSourceVPCE   string  `json:"awsSourceVpce"`
+	KMSKeyARN       string  `json:"kmsKeyArn"`
+	KMSOperation    string  `json:"kmsOperation"`
 	KMSRequestID    *string `json:"kmsRequestId"`
-	KMSViaService   *string `json:"kmsViaService"`
+	KMSViaService   string  `json:"kmsViaService"`
 }
 
 // The bodies of the requests.

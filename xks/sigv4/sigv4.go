@@ -154,8 +154,15 @@ func parseAuthorization(header string) (*Claim, error) {
 		}
 		*field = value
 	}
-	scope := strings.Split(credential, "/")
-	if len(scope) != 5 || scope[4] != terminator || slices.Contains(scope, "") {
+	var scope [5]string
+	parts := 0
+	for part := range strings.SplitSeq(credential, "/") {
+		if parts < len(scope) {
+			scope[parts] = part
+		}
+		parts++
+	}
+	if parts != len(scope) || scope[4] != terminator || slices.Contains(scope[:], "") {
 		return nil, errors.New("the Authorization header's Credential is not of the form ID/DATE/REGION/SERVICE/aws4_request")
 	}
 	c := &Claim{AccessKeyID: scope[0], Date: scope[1], Region: scope[2], Service: scope[3]}
