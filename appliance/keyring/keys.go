@@ -142,11 +142,9 @@ func (s *signingKeys) Sign(date, region, service string, stringToSign []byte) (s
 	}
 	// Once the secret is wiped, what was derived from it is not used either.
 	if !s.secret.use(func([]byte) {
-		scrub.Do(func() {
-			mac.Reset()
-			mac.Write(stringToSign)
-			mac.Sum(sum[:0])
-		})
+		mac.Reset()
+		mac.Write(stringToSign)
+		mac.Sum(sum[:0])
 	}) {
 		return sum, errLocked()
 	}
