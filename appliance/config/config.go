@@ -54,6 +54,9 @@ type HSM struct {
 	MasterKeyLabel string `toml:"master_key_label"`
 	// MaxSessions bounds the operations in the token at once; default 16.
 	MaxSessions int `toml:"max_sessions"`
+	// Lease is how long keys stay in memory while the HSM does not answer;
+	// default 15m, 1s to 24h.
+	Lease Duration `toml:"lease"`
 	// IVFromToken is for tokens that insist on making the IV (AWS CloudHSM).
 	IVFromToken bool `toml:"iv_from_token"`
 }
@@ -423,6 +426,9 @@ func (ck *checker) checkHSM(h *HSM) {
 		ck.at("hsm.pin_file", "%q is not an absolute path", h.PINFile)
 	}
 	ck.checkNotNegative("hsm.max_sessions", h.MaxSessions)
+	if d := time.Duration(h.Lease); h.Lease != 0 && (d < time.Second || d > 24*time.Hour) {
+		ck.at("hsm.lease", "%s is not between 1s and 24h", d)
+	}
 }
 
 func (ck *checker) checkXKS(x *XKS) {

@@ -141,7 +141,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		}
 	})
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log,
-		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter})
+		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
 	services, regions := cfg.XKS.Services, cfg.XKS.Regions
 	if s := cfg.AWSXKS; s != nil && s.Enable {
 		services = append(services, s.Service)
@@ -277,9 +277,9 @@ func (d *Daemon) serve(ctx context.Context) error {
 	_ = d.xks.Shutdown(grace)
 	_ = d.admin.Shutdown(grace)
 	_ = d.socket.Shutdown(grace)
-	d.appliance.Lock()
 	stop()
 	wg.Wait()
+	d.appliance.Lock()
 	return err
 }
 
