@@ -159,7 +159,10 @@ func (a *Appliance) lock() {
 	a.keys.purge()
 	if v != nil {
 		v.ring.Lock()
-		runtime.GC() // has what was derived from keys erased now (package scrub)
+		// Has what was derived from keys erased now (package scrub). A sync.Pool, as
+		// the keyring has them, lets go of its content at the second collection.
+		runtime.GC()
+		runtime.GC()
 	}
 }
 

@@ -69,12 +69,17 @@ func (c *cachedKey) Wipe() { c.ring.takeBack(c.key) }
 
 // tokenKey is a key that never leaves the token.
 type tokenKey struct {
-	token Token
+	ring  *Keyring
 	label string
+	// leave holds no secret: it is wiped when the key must not be used any more.
+	leave *guarded
 }
 
 func (t *tokenKey) Encrypt(ctx context.Context, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error) {
-	iv, ciphertext, tag, err = t.token.Encrypt(ctx, t.label, plaintext, aad)
+	if !t.leave.use(func([]byte) {}) {
+		return nil, nil, nil, errLocked()
+	}
+	iv, ciphertext, tag, err = t.ring.token.Encrypt(ctx, t.label, plaintext, aad)
 	if err != nil {
 		return nil, nil, nil, tokenError(err, "encrypt in the token")
 	}
@@ -85,15 +90,17 @@ func (t *tokenKey) Decrypt(ctx context.Context, iv, ciphertext, tag, aad []byte)
 	if err := checkLengths(iv, tag); err != nil {
 		return nil, err
 	}
-	plaintext, err := t.token.Decrypt(ctx, t.label, iv, ciphertext, tag, aad)
+	if !t.leave.use(func([]byte) {}) {
+		return nil, errLocked()
+	}
+	plaintext, err := t.ring.token.Decrypt(ctx, t.label, iv, ciphertext, tag, aad)
 	if err != nil {
 		return nil, tokenError(err, "decrypt in the token")
 	}
 	return plaintext, nil
 }
 
-// Wipe does nothing: no key material is here.
-func (t *tokenKey) Wipe() {}
+func (t *tokenKey) Wipe() { t.ring.takeBack(t.leave) }
 
 // checkLengths stands before IV, ciphertext and tag are joined anywhere: else a
 // byte moved from one to the other would go unnoticed.
@@ -195,6 +202,7 @@ func (s *signingKeys) newMAC(date, region, service string) (mac hash.Hash, err e
 				k = h.Sum(nil)
 			}
 			mac = hmac.New(sha256.New, k)
+			mac.Reset() // makes what later resets use: in here, so that it is erased
 			clear(k)
 		})
 	}) {

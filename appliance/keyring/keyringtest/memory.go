@@ -4,6 +4,7 @@ package keyringtest
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -57,17 +58,51 @@ func Hide(secret []byte) Secret {
 	return hidden
 }
 
+// startsIn says whether b begins with the secret.
+func (hidden Secret) startsIn(b []byte) bool {
+	if len(b) < len(hidden) {
+		return false
+	}
+	for i := range hidden {
+		if b[i]^mask != hidden[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // Find searches the process's memory, and gives how often the secret is in
 // locked memory and elsewhere.
 func (hidden Secret) Find(t testing.TB) (locked, elsewhere int) {
+	t.Helper()
+	found := Find(t, hidden)
+	return found[0].Locked, found[0].Elsewhere
+}
+
+// Found says how often a secret is in locked memory and elsewhere.
+type Found struct{ Locked, Elsewhere int }
+
+// Find searches the process's memory for several secrets at once, each of at
+// least 4 bytes.
+func Find(t testing.TB, secrets ...Secret) []Found {
 	t.Helper()
 	mem, err := os.Open("/proc/self/mem")
 	if err != nil {
 		t.Skip("this system does not show its memory:", err)
 	}
 	defer mem.Close()
+	// The first bytes are searched for as they are, because that is fast; the
+	// whole secret never lies in one piece.
+	first, longest := make([][4]byte, len(secrets)), 0
+	for n, hidden := range secrets {
+		for i := range first[n] {
+			first[n][i] = hidden[i] ^ mask
+		}
+		longest = max(longest, len(hidden))
+	}
+	found := make([]Found, len(secrets))
 	const chunk = 1 << 20
-	buf := make([]byte, chunk+len(hidden))
+	buf := make([]byte, chunk+longest-1)
 	for _, r := range Regions(t) {
 		isLocked := strings.Contains(r.Flags, " lo ")
 		for at := r.from; at < r.to; at += chunk {
@@ -75,22 +110,24 @@ func (hidden Secret) Find(t testing.TB) (locked, elsewhere int) {
 			if err != nil && err != io.EOF {
 				break // such as a page that is only reserved
 			}
-			for i := 0; i+len(hidden) <= n && i < chunk; i++ {
-				match := true
-				for j := range hidden {
-					if buf[i+j]^mask != hidden[j] {
-						match = false
+			for s, hidden := range secrets {
+				for i := 0; ; i++ {
+					next := bytes.Index(buf[i:n], first[s][:])
+					if next < 0 || i+next >= chunk { // the next chunk begins there
 						break
 					}
-				}
-				if match && isLocked {
-					locked++
-				} else if match {
-					elsewhere++
+					if i += next; !hidden.startsIn(buf[i:n]) {
+						continue
+					}
+					if isLocked {
+						found[s].Locked++
+					} else {
+						found[s].Elsewhere++
+					}
 				}
 			}
 			clear(buf) // what was read is no place of the key
 		}
 	}
-	return locked, elsewhere
+	return found
 }
