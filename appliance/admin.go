@@ -75,16 +75,19 @@ func (a *Appliance) ShowKeyStore(ctx context.Context, name string) (*KeyStoreDet
 	if err != nil {
 		return nil, err
 	}
-	d := &KeyStoreDetail{KeyStore: e.store}
+	d := &KeyStoreDetail{KeyStore: e.store, Credentials: []*Credential{}, Grants: []*Grant{}}
 	if d.Keys, err = a.store.CountKeys(ctx, e.store.ID); err != nil {
 		return nil, err
 	}
-	if d.Credentials, err = a.Credentials(ctx, name); err != nil {
+	credentials, err := a.Credentials(ctx, name)
+	if err != nil {
 		return nil, err
 	}
-	if d.Grants, err = a.store.KeyStoreGrants(ctx, e.store.ID); err != nil {
+	grants, err := a.store.KeyStoreGrants(ctx, e.store.ID)
+	if err != nil {
 		return nil, err
 	}
+	d.Credentials, d.Grants = append(d.Credentials, credentials...), append(d.Grants, grants...)
 	return d, nil
 }
 
@@ -286,17 +289,24 @@ func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential New
 
 // Status is what administrators see at a glance.
 type Status struct {
-	Locked    bool        `json:"locked"`
-	KeyStores int         `json:"key_stores"`
-	HSMs      []HSMHealth `json:"hsms"`
-	Time      time.Time   `json:"time"`
+	Locked bool `json:"locked"`
+	// Reason says why it is locked; empty if it is not.
+	Reason string `json:"reason,omitempty"`
+	// LeaseSeconds is how long keys would stay in memory if no HSM answered from
+	// now on; 0 while locked.
+	LeaseSeconds int         `json:"lease_seconds"`
+	KeyStores    int         `json:"key_stores"`
+	HSMs         []HSMHealth `json:"hsms"`
+	Time         time.Time   `json:"time"`
 }
 
 // Status gives the state of the appliance; it never fails.
 func (a *Appliance) Status(ctx context.Context) Status {
-	s := Status{Locked: a.Locked(), Time: a.stamp()}
-	if v := a.live.Load(); v != nil {
-		s.KeyStores = len(v.byID)
+	s := Status{Time: a.stamp()}
+	if v, err := a.view(); err != nil {
+		s.Locked, s.Reason = true, err.Error()
+	} else {
+		s.KeyStores, s.LeaseSeconds = len(v.byID), int(a.lease.remaining()/time.Second)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -49,7 +49,7 @@ func (a *Appliance) CreateKey(ctx context.Context, keyStore string, want NewExte
 		a.destroyTokenObject(ctx, v.ring, object)
 		return nil, err
 	}
-	return &StoredKey{ExternalKey: *key, Versions: []*KeyVersion{version}}, nil
+	return &StoredKey{ExternalKey: *key, Versions: []*KeyVersion{version}, Grants: []*Grant{}}, nil
 }
 
 // makeVersion makes the material of a version that is not stored yet. With HSM
@@ -137,6 +137,9 @@ func (a *Appliance) ShowKey(ctx context.Context, keyStore, id string) (*StoredKe
 	k, err := a.store.Key(ctx, e.store.ID, id)
 	if err != nil {
 		return nil, err
+	}
+	if k.Grants == nil {
+		k.Grants = []*Grant{} // in JSON a list, though it be empty
 	}
 	return k, checkKey(v.ring, k, e.store.ID, id)
 }

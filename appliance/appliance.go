@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,9 @@ type Options struct {
 	// MaxUnlockedKeys bounds how many external keys are kept unlocked at once;
 	// the least recently used is wiped first. Default 65,536.
 	MaxUnlockedKeys int
+	// Lease is how long keys stay in memory while no HSM answers. Default 15
+	// minutes.
+	Lease time.Duration
 	// RotateAfter is how many encryptions a key version does before the key is
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
@@ -64,6 +68,9 @@ type Appliance struct {
 	keys   *keyCache
 	used   lastUsed
 	health healthMonitor
+
+	lease     lease
+	suspended atomic.Pointer[suspended] // nil but after the lease ran out
 }
 
 // New makes a locked appliance over the store.
@@ -87,7 +94,11 @@ func New(o Options) *Appliance {
 		rotateAfter: o.RotateAfter,
 		keys:        newKeyCache(o.MaxUnlockedKeys),
 	}
-	a.health.now = o.Now
+	if o.Lease <= 0 {
+		o.Lease = defaultLease
+	}
+	a.lease.length, a.lease.now, a.lease.begin = o.Lease, o.Now, o.Now()
+	a.health.now, a.health.answered = o.Now, a.lease.renew
 	a.store.Subscribe(a.apply)
 	return a
 }
@@ -97,6 +108,7 @@ func New(o Options) *Appliance {
 // store, however many keys there are. A key store that does not open is
 // reported in the log and refuses its requests; the others serve.
 func (a *Appliance) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
+	asked := a.now()
 	in, err := a.store.Installation(ctx)
 	if CodeOf(err) == CodeNotFound {
 		in, err = a.install(ctx, ring)
@@ -114,6 +126,8 @@ func (a *Appliance) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error 
 		ring.Lock()
 		return err
 	}
+	a.lease.renew(asked)
+	a.suspended.Store(nil)
 	a.live.Store(v)
 	a.health.watch(hsms)
 	return nil
@@ -134,22 +148,35 @@ func (a *Appliance) install(ctx context.Context, ring Keyring) (*Installation, e
 
 // Lock wipes all keys. Requests are refused until the next Unlock.
 func (a *Appliance) Lock() {
+	a.suspended.Store(nil)
+	a.lock()
+}
+
+func (a *Appliance) lock() {
 	a.reload.Lock()
 	defer a.reload.Unlock()
 	v := a.live.Swap(nil)
 	a.keys.purge()
 	if v != nil {
 		v.ring.Lock()
+		// Has what was derived from keys erased now (package scrub). A sync.Pool, as
+		// the keyring has them, lets go of its content at the second collection.
+		runtime.GC()
+		runtime.GC()
 	}
 }
 
 // Locked says whether no key can be used.
 func (a *Appliance) Locked() bool { return a.live.Load() == nil }
 
-// view gives the live view, or CodeLocked.
+// view gives the live view, or CodeLocked. A lease that has run out counts
+// though nobody has wiped the keys yet.
 func (a *Appliance) view() (*view, error) {
 	v := a.live.Load()
-	if v == nil {
+	switch {
+	case a.suspended.Load() != nil, v != nil && a.lease.remaining() <= 0:
+		return nil, Errorf(CodeLocked, "the appliance is locked: the HSM has been away for longer than the lease of %s", a.lease.length)
+	case v == nil:
 		return nil, Errorf(CodeLocked, "the appliance is locked")
 	}
 	return v, nil
@@ -168,6 +195,7 @@ func newID() string {
 // The intervals of the background work in Run.
 const (
 	probeEvery    = 15 * time.Second
+	leaseEvery    = time.Second
 	lastUsedEvery = time.Minute
 	deletionEvery = time.Minute
 )
@@ -176,12 +204,27 @@ const (
 // stores when credentials were last used, and destroys the keys whose deletion
 // is due. Before it returns, it stores the last uses once more.
 func (a *Appliance) Run(ctx context.Context) {
-	probe := time.NewTicker(probeEvery)
+	probe := time.NewTicker(min(probeEvery, a.lease.length/4))
 	defer probe.Stop()
 	minute := time.NewTicker(lastUsedEvery)
 	defer minute.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
+	leases := make(chan struct{})
+	go func() { // apart: the rest may wait for the HSM
+		defer close(leases)
+		every := time.NewTicker(leaseEvery)
+		defer every.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-every.C:
+				a.KeepLease(ctx)
+			}
+		}
+	}()
+	defer func() { <-leases }()
 
 	a.DestroyLeftovers(ctx)
 	a.DeleteDueKeys(ctx)

@@ -249,7 +249,7 @@ func TestCountNeverGoesBack(t *testing.T) {
 func TestScheduledDeletion(t *testing.T) {
 	now := time.Now()
 	clock := func() time.Time { return now }
-	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Now: clock}})
+	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Lease: 1000 * time.Hour * 24, Now: clock}})
 	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
 	k.Now = clock
 	for _, id := range []string{"going", "staying"} {

@@ -44,7 +44,7 @@ func (e *Endpoint) HasCredential(accessKeyID string) bool { return e.credentials
 
 // Sign gives the SigV4 signature that the credential makes for the string to
 // sign. Errors: CodeNotFound if the key store has no such active credential.
-func (e *Endpoint) Sign(accessKeyID, date, region, service, stringToSign string) ([32]byte, error) {
+func (e *Endpoint) Sign(accessKeyID, date, region, service string, stringToSign []byte) ([32]byte, error) {
 	c := e.credentials[accessKeyID]
 	if c == nil {
 		return [32]byte{}, Errorf(CodeNotFound, "no such credential")

@@ -48,6 +48,8 @@ const (
 // healthMonitor keeps the result of the last probe of each HSM.
 type healthMonitor struct {
 	now func() time.Time
+	// answered is told when a probe began that an HSM has answered.
+	answered func(time.Time)
 
 	probing sync.Mutex // held while probing, so that callers share a probe
 
@@ -60,6 +62,12 @@ func (m *healthMonitor) watch(hsms []HSM) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.hsms, m.results = hsms, nil
+}
+
+func (m *healthMonitor) watched() []HSM {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hsms
 }
 
 func (m *healthMonitor) fresh() ([]HSMHealth, bool) {
@@ -90,6 +98,7 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 			err := h.Probe(ctx)
 			r.Took = m.now().Sub(begin)
 			if err == nil {
+				m.answered(begin)
 				var info hsm.Info
 				if info, err = h.Info(ctx); err == nil {
 					r.Info = info
@@ -118,8 +127,8 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 // older is replaced before the method returns, within the time of ctx.
 // CodeLocked while there are no HSMs to speak of.
 func (a *Appliance) Health(ctx context.Context) ([]HSMHealth, error) {
-	if a.Locked() {
-		return nil, Errorf(CodeLocked, "the appliance is locked")
+	if _, err := a.view(); err != nil {
+		return nil, err
 	}
 	if r, ok := a.health.fresh(); ok {
 		return r, nil

@@ -78,7 +78,7 @@ type UnlockedCredential interface {
 	// Sign gives HMAC-SHA256 of the string to sign under the signing key that
 	// AWS Signature Version 4 derives from the secret for the scope; date is
 	// YYYYMMDD.
-	Sign(date, region, service, stringToSign string) ([32]byte, error)
+	Sign(date, region, service string, stringToSign []byte) ([32]byte, error)
 	// Wipe erases the secret from memory.
 	Wipe()
 }

@@ -134,8 +134,8 @@ type Store interface {
 // StoredKey is a key with what belongs to it.
 type StoredKey struct {
 	ExternalKey
-	Versions []*KeyVersion
-	Grants   []*Grant
+	Versions []*KeyVersion `json:"versions"`
+	Grants   []*Grant      `json:"grants"`
 }
 
 // NewKey is a key to be created, with its first version.

@@ -124,7 +124,7 @@ func (c *connection) logIn() error {
 		return fmt.Errorf("%s: %w", c.cfg.name(), err)
 	}
 	c.login = s
-	err = c.module.Login(s, pkcs11.CKU_USER, string(c.cfg.PIN))
+	err = erasing(len(c.cfg.PIN)+1, func() error { return c.module.Login(s, pkcs11.CKU_USER, string(c.cfg.PIN)) })
 	if err == nil || codeIn(err, pkcs11.CKR_USER_ALREADY_LOGGED_IN) {
 		return nil
 	}
@@ -380,7 +380,11 @@ func (c *connection) decrypt(s pkcs11.SessionHandle, key pkcs11.ObjectHandle, in
 	if err := c.module.DecryptInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, params)}, key); err != nil {
 		return nil, wrap("C_DecryptInit", err)
 	}
-	plaintext, err := c.module.Decrypt(s, append(in.ciphertext, in.tag...))
+	var plaintext []byte
+	err := erasing(len(in.ciphertext), func() (err error) {
+		plaintext, err = c.module.Decrypt(s, append(in.ciphertext, in.tag...))
+		return err
+	})
 	switch {
 	case codeIn(err, pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID, pkcs11.CKR_SIGNATURE_INVALID):
 		return nil, ErrDecrypt

@@ -45,7 +45,11 @@ func version(v pkcs11.Version) string { return fmt.Sprintf("%d.%d", v.Major, v.M
 // Random gives n bytes of the token's random number generator.
 func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
 	return do(ctx, t, func(c *connection, s pkcs11.SessionHandle) ([]byte, error) {
-		out, err := c.module.GenerateRandom(s, n)
+		var out []byte
+		err := erasing(n, func() (err error) {
+			out, err = c.module.GenerateRandom(s, n)
+			return err
+		})
 		if err == nil && len(out) != n {
 			return nil, fmt.Errorf("C_GenerateRandom: %d bytes came back for %d", len(out), n)
 		}
@@ -112,7 +116,7 @@ func (t *Token) ImportKey(ctx context.Context, label string, key []byte) error {
 		if err := c.mustNotExist(s, label); err != nil {
 			return err
 		}
-		_, err := c.module.CreateObject(s, []*pkcs11.Attribute{
+		template := []*pkcs11.Attribute{
 			pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
 			pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
 			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
@@ -124,8 +128,11 @@ func (t *Token) ImportKey(ctx context.Context, label string, key []byte) error {
 			pkcs11.NewAttribute(pkcs11.CKA_ID, []byte(label)),
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 			pkcs11.NewAttribute(pkcs11.CKA_VALUE, key),
-		})
-		return wrap("C_CreateObject", err)
+		}
+		return wrap("C_CreateObject", erasing(len(key), func() error {
+			_, err := c.module.CreateObject(s, template)
+			return err
+		}))
 	})
 }
 

@@ -91,38 +91,29 @@ func NewAPI(domain Domain, log *slog.Logger) http.Handler {
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, appliance.Errorf(appliance.CodeNotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
 	})
-	r.MethodNotAllowed(r.NotFoundHandler())
-	r.Route("/api/v1", func(r chi.Router) {
-		r.Get("/status", a.handle(a.status))
-		r.Route("/keystores", func(r chi.Router) {
-			r.Get("/", a.handle(a.listKeyStores))
-			r.Post("/", a.handle(a.createKeyStore))
-			r.Get("/{keystore}", a.handle(a.showKeyStore))
-			r.Delete("/{keystore}", a.handle(a.deleteKeyStore))
-			r.Route("/{keystore}/credentials", func(r chi.Router) {
-				r.Get("/", a.handle(a.listCredentials))
-				r.Post("/", a.handle(a.createCredential))
-				r.Post("/{credential}/activate", a.handle(a.setCredentialActive(true)))
-				r.Post("/{credential}/deactivate", a.handle(a.setCredentialActive(false)))
-				r.Delete("/{credential}", a.handle(a.deleteCredential))
-			})
-			r.Route("/{keystore}/keys", func(r chi.Router) {
-				r.Get("/", a.handle(a.listKeys))
-				r.Post("/", a.handle(a.createKey))
-				r.Get("/{key}", a.handle(a.showKey))
-				r.Post("/{key}/enable", a.handle(a.setKeyEnabled(true)))
-				r.Post("/{key}/disable", a.handle(a.setKeyEnabled(false)))
-				r.Post("/{key}/rotate", a.handle(a.rotateKey))
-				r.Post("/{key}/delete", a.handle(a.scheduleDeletion))
-				r.Post("/{key}/cancel-deletion", a.handle(a.cancelDeletion))
-			})
-			r.Route("/{keystore}/grants", func(r chi.Router) {
-				r.Get("/", a.handle(a.listGrants))
-				r.Post("/", a.handle(a.addGrant))
-				r.Delete("/{grant}", a.handle(a.removeGrant))
-			})
-		})
-	})
+	r.MethodNotAllowed(a.methodNotAllowed)
+	const stores, store = "/api/v1/keystores", "/api/v1/keystores/{keystore}"
+	r.Get("/api/v1/status", a.handle(a.status))
+	r.Get(stores, a.handle(a.listKeyStores))
+	r.Post(stores, a.handle(a.createKeyStore))
+	r.Get(store, a.handle(a.showKeyStore))
+	r.Delete(store, a.handle(a.deleteKeyStore))
+	r.Get(store+"/credentials", a.handle(a.listCredentials))
+	r.Post(store+"/credentials", a.handle(a.createCredential))
+	r.Post(store+"/credentials/{credential}/activate", a.handle(a.setCredentialActive(true)))
+	r.Post(store+"/credentials/{credential}/deactivate", a.handle(a.setCredentialActive(false)))
+	r.Delete(store+"/credentials/{credential}", a.handle(a.deleteCredential))
+	r.Get(store+"/keys", a.handle(a.listKeys))
+	r.Post(store+"/keys", a.handle(a.createKey))
+	r.Get(store+"/keys/{key}", a.handle(a.showKey))
+	r.Post(store+"/keys/{key}/enable", a.handle(a.setKeyEnabled(true)))
+	r.Post(store+"/keys/{key}/disable", a.handle(a.setKeyEnabled(false)))
+	r.Post(store+"/keys/{key}/rotate", a.handle(a.rotateKey))
+	r.Post(store+"/keys/{key}/delete", a.handle(a.scheduleDeletion))
+	r.Post(store+"/keys/{key}/cancel-deletion", a.handle(a.cancelDeletion))
+	r.Get(store+"/grants", a.handle(a.listGrants))
+	r.Post(store+"/grants", a.handle(a.addGrant))
+	r.Delete(store+"/grants/{grant}", a.handle(a.removeGrant))
 	return r
 }
 
@@ -153,6 +144,17 @@ var statusOf = map[appliance.Code]int{
 	appliance.CodeTimeout:  http.StatusServiceUnavailable,
 }
 
+// methodNotAllowed answers with the methods that the route does have.
+func (a *api) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		if chi.RouteContext(r.Context()).Routes.Match(chi.NewRouteContext(), m, r.URL.Path) {
+			w.Header().Add("Allow", m)
+		}
+	}
+	writeJSON(w, http.StatusMethodNotAllowed, Failure{Code: appliance.CodeInvalid,
+		Message: fmt.Sprintf("the route %s of the admin API has no %s", r.URL.Path, r.Method)})
+}
+
 func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	f := Failure{Code: appliance.CodeOf(err), Message: "internal error; the appliance's log says more"}
 	var e *appliance.Error
@@ -174,12 +176,17 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // the caller is gone if this fails
 }
 
-// decode reads the body of a request: one JSON object without unknown fields.
+// decode reads the body of a request: one JSON object without unknown fields, or
+// nothing.
 func decode[T any](r *http.Request) (T, error) {
 	var v T
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil && !errors.Is(err, io.EOF) {
+	err := d.Decode(&v)
+	if err == nil {
+		_, err = d.Token() // the end, if there is nothing more
+	}
+	if !errors.Is(err, io.EOF) {
 		return v, appliance.Errorf(appliance.CodeInvalid, "the request body cannot be read as JSON of this route")
 	}
 	return v, nil

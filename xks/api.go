@@ -38,20 +38,17 @@ type Options struct {
 	// Timeout is how long a request may wait for the HSM or the database. KMS
 	// gives up after 250 ms (spec, KMS considerations). Default 220 ms.
 	Timeout time.Duration
-	// BodyTimeout is how long a body may take to arrive. Default 5 s.
-	BodyTimeout time.Duration
 }
 
 // API answers the XKS requests. It is an [http.Handler].
 type API struct {
-	stores      KeyStores
-	log         *slog.Logger
-	verifier    sigv4.Verifier
-	model       string
-	fleetSize   int
-	timeout     time.Duration
-	bodyTimeout time.Duration
-	bodies      sync.Pool
+	stores    KeyStores
+	log       *slog.Logger
+	verifier  sigv4.Verifier
+	model     string
+	fleetSize int
+	timeout   time.Duration
+	bodies    sync.Pool
 }
 
 // The limits of a request. KMS may send 4300 bytes of plaintext and 8192 of
@@ -67,15 +64,12 @@ const (
 // New makes the API.
 func New(o Options) *API {
 	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model,
-		fleetSize: max(1, o.FleetSize), timeout: o.Timeout, bodyTimeout: o.BodyTimeout}
+		fleetSize: max(1, o.FleetSize), timeout: o.Timeout}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	if a.timeout <= 0 {
 		a.timeout = 220 * time.Millisecond
-	}
-	if a.bodyTimeout <= 0 {
-		a.bodyTimeout = 5 * time.Second
 	}
 	a.bodies.New = func() any { return new(bytes.Buffer) }
 	return a
@@ -162,9 +156,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 		return nil, apiErr
 	}
 	defer a.release(body)
-	ctx, cancel := context.WithTimeout(r.Context(), a.timeout)
-	defer cancel()
-	return req.operation.serve(a, ctx, req, body.Bytes())
+	p := &patience{Context: r.Context(), deadline: time.Now().Add(a.timeout)}
+	defer p.end()
+	return req.operation.serve(a, p, req, body.Bytes())
 }
 
 // route splits the path into prefix, key ID and operation.
@@ -224,37 +218,40 @@ func (a *API) authenticate(w http.ResponseWriter, r *http.Request, req *request)
 	return body, nil
 }
 
-// readBody reads the whole body, within the limits of size and time.
+// readBody reads the whole body, within the limit of size; the server bounds
+// the time ([ServerOptions]).
 func (a *API) readBody(w http.ResponseWriter, r *http.Request) (*bytes.Buffer, *apiError) {
-	tooLarge := &apiError{name: unsupportedOperationException, message: fmt.Sprintf("the request body exceeds %d bytes", maxBody)}
 	if r.ContentLength > maxBody {
 		w.Header().Set("Connection", "close")
-		return nil, tooLarge
-	}
-	deadline := http.NewResponseController(w)
-	if err := deadline.SetReadDeadline(time.Now().Add(a.bodyTimeout)); err != nil {
-		return nil, &apiError{name: internalException, message: errInternal, cause: err}
+		return nil, bodyTooLarge()
 	}
 	body := a.bodies.Get().(*bytes.Buffer)
+	if r.ContentLength > 0 {
+		// A buffer that grows leaves what it held behind. One more byte than the
+		// length, for ReadFrom to see the end, and its own minimum.
+		body.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
 	if _, err := body.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
 		a.release(body)
 		w.Header().Set("Connection", "close")
 		return nil, &apiError{name: validationException, message: "the request body did not arrive whole and in time", cause: err}
 	}
-	_ = deadline.SetReadDeadline(time.Time{})
 	if body.Len() > maxBody {
 		a.release(body)
 		w.Header().Set("Connection", "close")
-		return nil, tooLarge
+		return nil, bodyTooLarge()
 	}
 	return body, nil
+}
+
+func bodyTooLarge() *apiError {
+	return fail(unsupportedOperationException, fmt.Sprintf("the request body exceeds %d bytes", maxBody))
 }
 
 // release zeroizes a body, which may hold a plaintext, and keeps its memory
 // for another.
 func (a *API) release(body *bytes.Buffer) {
-	b := body.Bytes()
-	clear(b[:cap(b)])
+	clear(body.Bytes())
 	body.Reset()
 	a.bodies.Put(body)
 }
@@ -309,11 +306,13 @@ func (a *API) logRequest(r *http.Request, req *request, out *answer, took time.D
 	add("key_store", req.keyStore)
 	add("key_id", req.keyID)
 	if m := req.metadata; m != nil {
-		add("kms_request_id", deref(m.KMSRequestID))
-		add("kms_operation", deref(m.KMSOperation))
-		add("principal", deref(m.AWSPrincipalARN))
-		add("kms_key_arn", deref(m.KMSKeyARN))
-		add("kms_via_service", deref(m.KMSViaService))
+		if m.KMSRequestID != nil {
+			add("kms_request_id", *m.KMSRequestID)
+		}
+		add("kms_operation", m.KMSOperation)
+		add("principal", m.AWSPrincipalARN)
+		add("kms_key_arn", m.KMSKeyARN)
+		add("kms_via_service", m.KMSViaService)
 	}
 	if req.version != 0 {
 		attrs = append(attrs, slog.Uint64("key_version", uint64(req.version)))
@@ -331,12 +330,8 @@ func (a *API) logRequest(r *http.Request, req *request, out *answer, took time.D
 	if name == "" {
 		name = "unknown operation"
 	}
-	a.log.LogAttrs(r.Context(), level, name, attrs...)
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
+	// Without the logger, which would look up the place in the source each time.
+	record := slog.NewRecord(time.Now(), level, name, 0)
+	record.AddAttrs(attrs...)
+	_ = a.log.Handler().Handle(r.Context(), record)
 }

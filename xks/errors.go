@@ -1,8 +1,9 @@
 package xks
 
 import (
-	"encoding/json"
 	"net/http"
+
+	"github.com/go-json-experiment/json"
 
 	"holdfast/appliance"
 )

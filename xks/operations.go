@@ -4,10 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/go-json-experiment/json"
 
 	"holdfast/appliance"
 )
@@ -49,11 +50,11 @@ func (req *request) setMetadata(m *requestMetadata, needPrincipal, needKeyARN bo
 	switch {
 	case m.KMSRequestID == nil:
 		missing = "kmsRequestId"
-	case deref(m.KMSOperation) == "":
+	case m.KMSOperation == "":
 		missing = "kmsOperation"
-	case needPrincipal && deref(m.AWSPrincipalARN) == "":
+	case needPrincipal && m.AWSPrincipalARN == "":
 		missing = "awsPrincipalArn"
-	case needKeyARN && deref(m.KMSKeyARN) == "":
+	case needKeyARN && m.KMSKeyARN == "":
 		missing = "kmsKeyArn"
 	default:
 		return nil
@@ -67,7 +68,7 @@ func (req *request) key(ctx context.Context, op appliance.Operation) (*appliance
 	if err != nil {
 		return nil, fromDomain(err)
 	}
-	if err := key.Allow(*req.metadata.AWSPrincipalARN, op); err != nil {
+	if err := key.Allow(req.metadata.AWSPrincipalARN, op); err != nil {
 		return nil, fromDomain(err)
 	}
 	return key, nil

@@ -28,6 +28,9 @@ type ServerOptions struct {
 	// AuthenticateWithin is how long a connection may stay open without one
 	// authenticated request. Default 30 s.
 	AuthenticateWithin time.Duration
+	// ReadTimeout is how long a request, headers and body, may take to arrive.
+	// Default 5 s.
+	ReadTimeout time.Duration
 	// Log gets what net/http has to say.
 	Log *slog.Logger
 }
@@ -41,9 +44,8 @@ type Server struct {
 
 // The time limits of a connection.
 const (
-	// headerTimeout bounds the TLS handshake, and the arrival of the headers.
-	headerTimeout = 5 * time.Second
-	writeTimeout  = 15 * time.Second
+	defaultReadTimeout = 5 * time.Second
+	writeTimeout       = 15 * time.Second
 	// idleTimeout is longer than the 350 s after which a Network Load Balancer
 	// forgets an idle connection, so that it is not this side that closes first.
 	idleTimeout = 400 * time.Second
@@ -56,11 +58,15 @@ func NewServer(handler http.Handler, o ServerOptions) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.ReadTimeout <= 0 {
+		o.ReadTimeout = defaultReadTimeout
+	}
 	s := &Server{strangers: newStrangers(o.MaxConnections, o.AuthenticateWithin)}
 	s.http = http.Server{
 		Handler:           handler,
 		TLSConfig:         tlsConfig(o),
-		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       o.ReadTimeout,
+		ReadHeaderTimeout: o.ReadTimeout, // the same, so that it is set once for each request
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

@@ -296,7 +296,7 @@ func TestUnauthenticatedBodies(t *testing.T) {
 func TestSlowBody(t *testing.T) {
 	for version := 1; version <= 2; version++ {
 		t.Run(fmt.Sprintf("http%d", version), func(t *testing.T) {
-			b := xkstest.Start(t, xkstest.Options{XKS: xks.Options{BodyTimeout: 200 * time.Millisecond}})
+			b := xkstest.Start(t, xkstest.Options{Server: xks.ServerOptions{ReadTimeout: 500 * time.Millisecond}})
 			k := b.NewKeyStore(t, "demo", "/demo", "")
 			k.HTTP = b.HTTP(version)
 			r := k.Request("/health", "{}")

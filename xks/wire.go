@@ -3,21 +3,23 @@ package xks
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // requestMetadata says on whose behalf KMS calls (spec, Encrypt, request 1).
 // Fields that are not known here are tolerated (spec, Appendix B).
 type requestMetadata struct {
-	AWSPrincipalARN *string `json:"awsPrincipalArn"`
-	AWSSourceVPC    *string `json:"awsSourceVpc"`
-	AWSSourceVPCE   *string `json:"awsSourceVpce"`
-	KMSKeyARN       *string `json:"kmsKeyArn"`
-	KMSOperation    *string `json:"kmsOperation"`
+	AWSPrincipalARN string  `json:"awsPrincipalArn"`
+	AWSSourceVPC    string  `json:"awsSourceVpc"`
+	AWSSourceVPCE   string  `json:"awsSourceVpce"`
+	KMSKeyARN       string  `json:"kmsKeyArn"`
+	KMSOperation    string  `json:"kmsOperation"`
 	KMSRequestID    *string `json:"kmsRequestId"`
-	KMSViaService   *string `json:"kmsViaService"`
+	KMSViaService   string  `json:"kmsViaService"`
 }
 
 // The bodies of the requests.
@@ -84,50 +86,56 @@ type base64Value struct {
 	present bool
 }
 
-// UnmarshalJSON decodes without a string in between, which could not be
+// UnmarshalJSONFrom decodes without a string in between, which could not be
 // zeroized if it held a plaintext. Only the standard alphabet with padding is
 // accepted, in its one canonical form and without line breaks.
-func (v *base64Value) UnmarshalJSON(data []byte) error {
-	if string(data) == "null" {
-		return nil
+func (v *base64Value) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	data, err := d.ReadValue()
+	if err != nil || data.Kind() == 'n' {
+		return err
 	}
-	if len(data) < 2 || data[0] != '"' {
-		return errors.New("a Base64 value is not a string")
+	if data.Kind() != '"' {
+		return errNotBase64
 	}
-	text := data[1 : len(data)-1]
+	text := []byte(data[1 : len(data)-1])
 	if bytes.IndexByte(text, '\\') >= 0 {
 		// Some encoders write "\/" for "/".
-		var s string
-		if err := json.Unmarshal(data, &s); err != nil {
-			return err
+		if text, err = jsontext.AppendUnquote(nil, data); err != nil {
+			return errNotBase64
 		}
-		text = []byte(s)
+		defer clear(text)
 	}
 	out := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Strict().Decode(out, text)
 	if err != nil || base64.StdEncoding.EncodedLen(n) != len(text) {
 		clear(out)
-		return errors.New("a value is not in standard Base64")
+		return errNotBase64
 	}
 	v.bytes, v.present = out[:n], true
 	return nil
 }
 
-// decodeBody reads one JSON object and nothing after it.
+var errNotBase64 = errors.New("not a string in standard Base64")
+
+// decodeBody reads one JSON object and nothing after it. A name that stands
+// twice is refused: the other side may have read the other value.
 func decodeBody(body []byte, into any) *apiError {
-	trimmed := bytes.TrimLeft(body, " \t\r\n")
-	if len(trimmed) == 0 || trimmed[0] != '{' {
+	if jsontext.Value(body).Kind() != '{' {
 		return fail(validationException, "the request body is not a JSON object")
 	}
 	err := json.Unmarshal(body, into)
 	if err == nil {
 		return nil
 	}
-	message := "the request body is not valid JSON, or a value in it is not in standard Base64"
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
-		message = fmt.Sprintf("the field %q of the request body has a wrong JSON type", wrongType.Field)
+	// The error may quote a piece of the body: it is not kept. The pointer of a
+	// semantic error is to a field of the request's own types.
+	message := "the request body is not valid JSON"
+	var semantic *json.SemanticError
+	if errors.As(err, &semantic) {
+		message = fmt.Sprintf("the value of %q in the request body has a wrong JSON type", semantic.JSONPointer)
+		if errors.Is(err, errNotBase64) {
+			message = fmt.Sprintf("the value of %q in the request body is not in standard Base64", semantic.JSONPointer)
+		}
 	}
-	// The error of encoding/json may quote a piece of the body: it is not kept.
 	return fail(validationException, message)
 }

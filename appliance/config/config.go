@@ -54,6 +54,9 @@ type HSM struct {
 	MasterKeyLabel string `toml:"master_key_label"`
 	// MaxSessions bounds the operations in the token at once; default 16.
 	MaxSessions int `toml:"max_sessions"`
+	// Lease is how long keys stay in memory while the HSM does not answer;
+	// default 15m, 1s to 24h.
+	Lease Duration `toml:"lease"`
 	// IVFromToken is for tokens that insist on making the IV (AWS CloudHSM).
 	IVFromToken bool `toml:"iv_from_token"`
 }
@@ -213,17 +216,12 @@ func Load(path string) (*Config, Problems, error) {
 func Parse(name string, text []byte) (*Config, Problems, error) { return parse(name, text, 0o600) }
 
 func parse(name string, text []byte, mode os.FileMode) (*Config, Problems, error) {
-	ck := &checker{file: name, mode: mode}
-	ck.readKeys(text)
-	if len(ck.problems) > 0 {
+	ck := &checker{file: name, mode: mode, lines: map[string]int{}, unread: map[string]bool{}}
+	c, err := ck.read(text)
+	if err != nil {
 		return nil, nil, ck.sorted()
 	}
-	var c Config
-	if err := toml.Unmarshal(text, &c); err != nil {
-		ck.decodeError(err, 0) // such as a key that stands twice
-		return nil, nil, ck.sorted()
-	}
-	ck.check(&c)
+	ck.check(c)
 	var warnings, errs Problems
 	for _, p := range ck.sorted() {
 		if p.Warning {
@@ -236,7 +234,7 @@ func parse(name string, text []byte, mode os.FileMode) (*Config, Problems, error
 		return nil, warnings, append(errs, warnings...)
 	}
 	c.setDefaults()
-	return &c, warnings, nil
+	return c, warnings, nil
 }
 
 // checker collects problems.
@@ -244,6 +242,7 @@ type checker struct {
 	file     string
 	mode     os.FileMode
 	lines    map[string]int // by dotted key
+	unread   map[string]bool
 	problems Problems
 }
 
@@ -261,41 +260,67 @@ func (ck *checker) at(key, format string, args ...any) {
 	ck.add(ck.lines[key], "%s: %s", key, fmt.Sprintf(format, args...))
 }
 
+// missing adds the problem that a key is not set, unless it is set to what
+// could not be read.
+func (ck *checker) missing(key, what string) {
+	if !ck.unread[key] {
+		table, _, _ := strings.Cut(key, ".")
+		ck.add(ck.lines[table], "%s is missing: %s", key, what)
+	}
+}
+
 // statement is one line of TOML that sets a key or begins a table.
 type statement struct {
+	key  string
 	line int
 	// alone is the statement as a document of its own.
 	alone string
 }
 
-// readKeys finds the line of each key, and decodes each statement alone, so
-// that all unknown keys and wrong types are found at once and not only the
-// first.
-func (ck *checker) readKeys(text []byte) {
+// read finds the line of each key, and decodes each statement alone, so that
+// all unknown keys and wrong types are found at once and not only the first. It
+// gives what could be read, so that it is checked as well; and an error if the
+// text is no TOML.
+func (ck *checker) read(text []byte) (*Config, error) {
 	statements, err := ck.split(text)
+	c := new(Config)
 	if err != nil {
-		ck.decodeError(toml.Unmarshal(text, new(Config)), 0)
+		ck.decodeError(toml.Unmarshal(text, c), 0)
 		if len(ck.problems) == 0 {
 			ck.add(1, "not valid TOML: %v", err)
 		}
-		return
+		return nil, err
 	}
+	unknownTables := map[string]bool{}
 	for _, s := range statements {
 		err := toml.NewDecoder(strings.NewReader(s.alone)).DisallowUnknownFields().Decode(new(Config))
 		var strict *toml.StrictMissingError
-		if errors.As(err, &strict) {
+		switch {
+		case errors.As(err, &strict):
 			for _, e := range strict.Errors {
-				ck.add(s.line, "unknown key %s", strings.Join(e.Key(), "."))
+				key := strings.Join(e.Key(), ".")
+				if !unknownTables[key] { // what is in it is unknown as well
+					ck.add(s.line, "unknown key %s", key)
+				}
+				unknownTables[key] = true
 			}
-			continue
+		case err != nil:
+			ck.decodeError(err, s.line)
+			ck.unread[s.key] = true
+		default:
+			_ = toml.Unmarshal([]byte(s.alone), c) // it has just been decoded
 		}
-		ck.decodeError(err, s.line)
 	}
+	if len(ck.problems) == 0 {
+		if err := toml.Unmarshal(text, new(Config)); err != nil {
+			ck.decodeError(err, 0) // such as a key that stands twice
+		}
+	}
+	return c, nil
 }
 
 // split takes the document apart and notes the line of each key.
 func (ck *checker) split(text []byte) ([]statement, error) {
-	ck.lines = map[string]int{}
 	var statements []statement
 	p := unstable.Parser{}
 	p.Reset(text)
@@ -319,10 +344,10 @@ func (ck *checker) split(text []byte) ([]statement, error) {
 				header = "[" + strings.TrimSpace(header) + "]\n"
 			}
 			ck.lines[key] = line
-			statements = append(statements, statement{line, header})
+			statements = append(statements, statement{key, line, header})
 		case unstable.KeyValue:
 			ck.lines[table+key] = line
-			statements = append(statements, statement{line, header + string(p.Raw(node.Raw)) + "\n"})
+			statements = append(statements, statement{table + key, line, header + string(p.Raw(node.Raw)) + "\n"})
 		}
 	}
 	return statements, p.Error()
@@ -385,33 +410,36 @@ func (ck *checker) checkHSM(h *HSM) {
 		return // this file leaves the HSM to flags, or to another file
 	}
 	if h.Module == "" {
-		ck.add(ck.lines["hsm"], "hsm.module is missing: the path of the HSM vendor's PKCS#11 library")
+		ck.missing("hsm.module", "the path of the HSM vendor's PKCS#11 library")
 	} else if !filepath.IsAbs(h.Module) {
 		ck.at("hsm.module", "%q is not an absolute path", h.Module)
 	}
 	switch {
-	case h.TokenLabel == "" && h.TokenSerial == "":
-		ck.add(ck.lines["hsm"], "hsm.token_label or hsm.token_serial is missing: one of them selects the token")
+	case h.TokenLabel == "" && h.TokenSerial == "" && !ck.unread["hsm.token_serial"]:
+		ck.missing("hsm.token_label", "that or hsm.token_serial selects the token")
 	case h.TokenLabel != "" && h.TokenSerial != "":
 		ck.at("hsm.token_serial", "hsm.token_label selects the token already; keep one of the two")
 	}
 	if h.PINFile == "" {
-		ck.add(ck.lines["hsm"], "hsm.pin_file is missing: a file with the token's user PIN, readable by its owner alone")
+		ck.missing("hsm.pin_file", "a file with the token's user PIN, readable by its owner alone")
 	} else if !filepath.IsAbs(h.PINFile) {
 		ck.at("hsm.pin_file", "%q is not an absolute path", h.PINFile)
 	}
 	ck.checkNotNegative("hsm.max_sessions", h.MaxSessions)
+	if d := time.Duration(h.Lease); h.Lease != 0 && (d < time.Second || d > 24*time.Hour) {
+		ck.at("hsm.lease", "%s is not between 1s and 24h", d)
+	}
 }
 
 func (ck *checker) checkXKS(x *XKS) {
 	ck.checkAddress("xks.address", x.Address)
-	if (x.Certificate == "") != (x.Key == "") {
+	if (x.Certificate == "") != (x.Key == "") && !ck.unread["xks.certificate"] && !ck.unread["xks.key"] {
 		ck.add(ck.lines["xks"], "xks.certificate and xks.key belong together: one of them is missing")
 	}
-	if x.ClientCA != "" && len(x.ClientNames) == 0 {
+	if x.ClientCA != "" && len(x.ClientNames) == 0 && !ck.unread["xks.client_names"] {
 		ck.at("xks.client_ca", "xks.client_names is missing: the common names allowed, such as [\"cks.kms.eu-west-1.amazonaws.com\"]")
 	}
-	if x.ClientCA == "" && len(x.ClientNames) > 0 {
+	if x.ClientCA == "" && len(x.ClientNames) > 0 && !ck.unread["xks.client_ca"] {
 		ck.at("xks.client_names", "xks.client_ca is missing: without it no client certificate is asked for")
 	}
 	for _, r := range x.Regions {

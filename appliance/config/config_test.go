@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,4 +161,36 @@ func FuzzParse(f *testing.F) {
 			t.Error("an error that says nothing")
 		}
 	})
+}
+
+// TestEverythingAtOnce: what is unknown, of a wrong type, missing and out of
+// range, each once and with its line.
+func TestEverythingAtOnce(t *testing.T) {
+	_, _, err := config.Parse("f", []byte(`[hsn]
+module = "/x"
+[xks.foo]
+b = 2
+[hsm]
+module = 5
+token_label = ""
+pin_file = "rel"
+[log]
+level = "loud"
+[keys]
+max_unlocked = -1
+`))
+	var problems config.Problems
+	if !errors.As(err, &problems) {
+		t.Fatal(err)
+	}
+	want := []string{"1 unknown key hsn", "3 unknown key xks.foo", "5 hsm.token_label is missing", "6 hsm.module: ",
+		"8 hsm.pin_file: ", "10 log.level: ", "12 keys.max_unlocked: "}
+	if len(problems) != len(want) {
+		t.Fatalf("got %v", err)
+	}
+	for i, p := range problems {
+		if got := fmt.Sprintf("%d %s", p.Line, p.Message); !strings.HasPrefix(got, want[i]) {
+			t.Errorf("got %q, want %q", got, want[i])
+		}
+	}
 }

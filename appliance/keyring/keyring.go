@@ -337,13 +337,17 @@ func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error)
 		return nil, err
 	}
 	if v.Custody == appliance.CustodyHSM {
-		return &tokenKey{token: k.token, label: string(secret)}, nil
+		leave, err := k.hand(v.KeyStore, nil)
+		if err != nil {
+			return nil, err
+		}
+		return &tokenKey{ring: k, label: string(secret), leave: leave}, nil
 	}
 	if len(secret) != appliance.KeyBytes {
 		clear(secret)
 		return nil, tampered(v.Binding())
 	}
-	g, err := k.hand(v.Binding().KeyStore, secret)
+	g, err := k.hand(v.KeyStore, secret)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
+	"hash"
 	"sync"
 
 	"holdfast/appliance"
@@ -25,9 +26,10 @@ type cachedKey struct {
 }
 
 func (c *cachedKey) Encrypt(_ context.Context, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error) {
-	var out []byte
+	// Made outside: inside of scrub.Do each allocation costs several times as much.
+	out := make([]byte, 0, ivBytes+len(plaintext)+tagBytes)
 	if !c.key.use(func(key []byte) {
-		scrub.Do(func() { out = randomIVGCM(key).Seal(nil, nil, plaintext, aad) })
+		scrub.Do(func() { out = randomIVGCM(key).Seal(out, nil, plaintext, aad) })
 	}) {
 		return nil, nil, nil, errLocked()
 	}
@@ -41,6 +43,7 @@ func (c *cachedKey) Decrypt(_ context.Context, iv, ciphertext, tag, aad []byte) 
 	}
 	sealed := make([]byte, 0, len(ciphertext)+len(tag))
 	sealed = append(append(sealed, ciphertext...), tag...)
+	plaintext = make([]byte, 0, len(ciphertext)) // outside, as in Encrypt
 	if !c.key.use(func(key []byte) {
 		scrub.Do(func() {
 			block, err2 := aes.NewCipher(key)
@@ -51,7 +54,7 @@ func (c *cachedKey) Decrypt(_ context.Context, iv, ciphertext, tag, aad []byte) 
 			if err2 != nil {
 				panic(err2) // as was that of the IV, above
 			}
-			plaintext, err = aead.Open(nil, iv, sealed, aad)
+			plaintext, err = aead.Open(plaintext, iv, sealed, aad)
 		})
 	}) {
 		return nil, errLocked()
@@ -66,12 +69,17 @@ func (c *cachedKey) Wipe() { c.ring.takeBack(c.key) }
 
 // tokenKey is a key that never leaves the token.
 type tokenKey struct {
-	token Token
+	ring  *Keyring
 	label string
+	// leave holds no secret: it is wiped when the key must not be used any more.
+	leave *guarded
 }
 
 func (t *tokenKey) Encrypt(ctx context.Context, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error) {
-	iv, ciphertext, tag, err = t.token.Encrypt(ctx, t.label, plaintext, aad)
+	if !t.leave.use(func([]byte) {}) {
+		return nil, nil, nil, errLocked()
+	}
+	iv, ciphertext, tag, err = t.ring.token.Encrypt(ctx, t.label, plaintext, aad)
 	if err != nil {
 		return nil, nil, nil, tokenError(err, "encrypt in the token")
 	}
@@ -82,15 +90,17 @@ func (t *tokenKey) Decrypt(ctx context.Context, iv, ciphertext, tag, aad []byte)
 	if err := checkLengths(iv, tag); err != nil {
 		return nil, err
 	}
-	plaintext, err := t.token.Decrypt(ctx, t.label, iv, ciphertext, tag, aad)
+	if !t.leave.use(func([]byte) {}) {
+		return nil, errLocked()
+	}
+	plaintext, err := t.ring.token.Decrypt(ctx, t.label, iv, ciphertext, tag, aad)
 	if err != nil {
 		return nil, tokenError(err, "decrypt in the token")
 	}
 	return plaintext, nil
 }
 
-// Wipe does nothing: no key material is here.
-func (t *tokenKey) Wipe() {}
+func (t *tokenKey) Wipe() { t.ring.takeBack(t.leave) }
 
 // checkLengths stands before IV, ciphertext and tag are joined anywhere: else a
 // byte moved from one to the other would go unnoticed.
@@ -111,88 +121,105 @@ type signingKeys struct {
 	secret *guarded
 
 	mu      sync.RWMutex
-	derived [4]derivedKey
+	derived [4]*derivedKey
 	next    int
+	wiped   bool
 }
 
+// derivedKey is the signing key of one scope, in the form of HMACs that are
+// ready. Those lie in the heap, other than the secret: they are good for one
+// day, Region and service, and the secret does not follow from them. When they
+// are dropped, scrub has them erased.
 type derivedKey struct {
 	date, region, service string
-	key                   *guarded
+	macs                  sync.Pool // of hash.Hash
 }
 
 // Sign implements [appliance.UnlockedCredential].
-func (s *signingKeys) Sign(date, region, service, stringToSign string) (sum [32]byte, err error) {
-	// A key may be displaced between derive and use, when requests with many
-	// scopes come at once; then it is derived again.
-	for range 10 {
-		key, err := s.derive(date, region, service)
-		if err != nil {
+func (s *signingKeys) Sign(date, region, service string, stringToSign []byte) (sum [32]byte, err error) {
+	key, err := s.derive(date, region, service)
+	if err != nil {
+		return sum, err
+	}
+	mac, ok := key.macs.Get().(hash.Hash)
+	if !ok {
+		if mac, err = s.newMAC(date, region, service); err != nil {
 			return sum, err
 		}
-		if key.use(func(k []byte) {
-			scrub.Do(func() { hmacSHA256(k, stringToSign, sum[:]) })
-		}) {
-			return sum, nil
-		}
 	}
-	return sum, errLocked()
+	// Once the secret is wiped, what was derived from it is not used either.
+	if !s.secret.use(func([]byte) {
+		mac.Reset()
+		mac.Write(stringToSign)
+		mac.Sum(sum[:0])
+	}) {
+		return sum, errLocked()
+	}
+	key.macs.Put(mac)
+	return sum, nil
 }
 
-// derive gives the signing key of the scope: AWS Signature Version 4, "Calculate
-// the signature".
-func (s *signingKeys) derive(date, region, service string) (*guarded, error) {
+// derive finds the signing key of the scope among those of late, or puts it
+// there.
+func (s *signingKeys) derive(date, region, service string) (*derivedKey, error) {
 	s.mu.RLock()
+	wiped := s.wiped
 	for _, d := range s.derived {
-		if d.key != nil && d.date == date && d.region == region && d.service == service {
+		if d != nil && d.date == date && d.region == region && d.service == service {
 			s.mu.RUnlock()
-			return d.key, nil
+			return d, nil
 		}
 	}
 	s.mu.RUnlock()
+	if wiped {
+		return nil, errLocked()
+	}
+	mac, err := s.newMAC(date, region, service) // fails when the keyring is locked
+	if err != nil {
+		return nil, err
+	}
+	d := &derivedKey{date: date, region: region, service: service}
+	d.macs.Put(mac)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.wiped {
+		s.derived[s.next] = d
+		s.next = (s.next + 1) % len(s.derived)
+	}
+	return d, nil
+}
 
-	k := make([]byte, sha256.Size)
+// newMAC derives the signing key of the scope: AWS Signature Version 4,
+// "Calculate the signature".
+func (s *signingKeys) newMAC(date, region, service string) (mac hash.Hash, err error) {
 	if !s.secret.use(func(secret []byte) {
 		scrub.Do(func() {
-			first := append([]byte("AWS4"), secret...)
-			hmacSHA256(first, date, k)
-			hmacSHA256(k, region, k)
-			hmacSHA256(k, service, k)
-			hmacSHA256(k, "aws4_request", k)
-			clear(first)
+			k := append([]byte("AWS4"), secret...)
+			for _, part := range []string{date, region, service, "aws4_request"} {
+				h := hmac.New(sha256.New, k)
+				h.Write([]byte(part))
+				clear(k)
+				k = h.Sum(nil)
+			}
+			mac = hmac.New(sha256.New, k)
+			mac.Reset() // makes what later resets use: in here, so that it is erased
+			clear(k)
 		})
 	}) {
 		return nil, errLocked()
 	}
-	key, err := s.ring.hand("", k)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	old := s.derived[s.next]
-	s.derived[s.next] = derivedKey{date, region, service, key}
-	s.next = (s.next + 1) % len(s.derived)
-	s.mu.Unlock()
-	if old.key != nil {
-		s.ring.takeBack(old.key)
-	}
-	return key, nil
+	return mac, nil
 }
 
 // Wipe implements [appliance.UnlockedCredential].
 func (s *signingKeys) Wipe() {
 	s.ring.takeBack(s.secret)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, d := range s.derived {
-		if d.key != nil {
-			s.ring.takeBack(d.key)
-			s.derived[i] = derivedKey{}
-		}
-	}
+	s.forget()
 }
 
-func hmacSHA256(key []byte, message string, out []byte) {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(message))
-	h.Sum(out[:0])
+// forget drops what was derived.
+func (s *signingKeys) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.derived, s.wiped = [4]*derivedKey{}, true
 }

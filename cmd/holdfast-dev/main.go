@@ -67,13 +67,15 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("log: %w", err)
 	}
 	defer logFile.Close()
+	log, flush := daemon.NewLog(cfg.Log, logFile)
+	defer flush()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var tourErr error
 	err = daemon.Run(ctx, daemon.Options{
 		Config: cfg,
-		Log:    daemon.NewLog(cfg.Log, logFile),
+		Log:    log,
 		PIN:    p.pin,
 		// Nobody waits for a simulated token to come back, or for its PIN.
 		TokenFailure: func(err error) error { return fmt.Errorf("%s: %w", p.path("token"), err) },

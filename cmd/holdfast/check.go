@@ -4,7 +4,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +22,8 @@ func checkCommand(a *admin) *cobra.Command {
 		Short: "Test any XKS proxy against the specification, as KMS would meet it",
 		Long: "Test any XKS proxy against the specification, from outside, as KMS would meet\n" +
 			"it: every rule that can be seen, the latency against KMS's 250 ms, and a short\n" +
-			"load. The URL is https://HOST[:PORT][/PREFIX]. It exits 1 when a rule fails.",
+			"load. The URL is https://HOST[:PORT][/PREFIX]. It exits 1 when a rule fails.\n\n" +
+			"The report goes to stdout. How far the check is goes to stderr.",
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			t.URL = args[0]
@@ -47,10 +50,12 @@ func checkCommand(a *admin) *cobra.Command {
 				}
 				t.ClientCert = &pair
 			}
-			report, err := conformance.Run(cmd.Context(), t, nil)
+			p := progress{w: cmd.ErrOrStderr()}
+			report, err := conformance.Run(cmd.Context(), t, p.add)
 			if err != nil {
 				return err
 			}
+			p.end()
 			if a.json {
 				err = a.printJSON(cmd, report)
 			} else {
@@ -88,4 +93,36 @@ func checkCommand(a *admin) *cobra.Command {
 	}
 	c.MarkFlagsRequiredTogether("cert", "cert-key")
 	return c
+}
+
+// progress says how far a check is, in a line for each group of rules.
+type progress struct {
+	w      io.Writer
+	group  string
+	passed int
+	others []string // what did not pass
+}
+
+func (p *progress) add(r conformance.Result) {
+	group, rule, _ := strings.Cut(r.ID, "/")
+	if group != p.group {
+		p.end()
+		p.group = group
+	}
+	if r.Outcome == conformance.Pass {
+		p.passed++
+	} else {
+		p.others = append(p.others, rule+" "+outcomes[r.Outcome])
+	}
+}
+
+var outcomes = map[conformance.Outcome]string{conformance.Fail: "FAILED", conformance.Warn: "warns", conformance.NotRun: "not run"}
+
+// end ends the group under way.
+func (p *progress) end() {
+	if p.group == "" {
+		return
+	}
+	fmt.Fprintf(p.w, "%s: %s\n", p.group, strings.Join(append([]string{fmt.Sprint(p.passed, " passed")}, p.others...), ", "))
+	p.group, p.passed, p.others = "", 0, nil
 }

@@ -27,7 +27,12 @@ func statusCommand(a *admin) *cobra.Command {
 					state = "locked"
 				}
 				row(w, "state", state)
-				row(w, "key stores", s.KeyStores)
+				if s.Locked {
+					row(w, "reason", s.Reason)
+				} else {
+					row(w, "lease", (time.Duration(s.LeaseSeconds) * time.Second).String())
+					row(w, "key stores", s.KeyStores)
+				}
 				for _, h := range s.HSMs {
 					row(w, "HSM "+h.Label, string(h.Status)+" (serial "+orDash(h.Serial)+", probe "+h.Took.Round(10*time.Microsecond).String()+")")
 					if h.Error != "" {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/web"
+	"holdfast/xks/conformance"
 )
 
 func main() { os.Exit(run()) }
@@ -36,7 +38,7 @@ func run() int {
 	}
 	var refused *appliance.Error
 	switch {
-	case errors.As(err, &refused) && refused.Code == appliance.CodeInvalid:
+	case errors.As(err, &refused) && refused.Code == appliance.CodeInvalid, errors.Is(err, conformance.ErrTarget):
 		return 2
 	case errors.As(err, new(ranError)):
 		return 1
@@ -98,13 +100,24 @@ func newRoot() *cobra.Command {
 		keyCommand(a),
 		grantCommand(a),
 	)
+	// Cobra's own group of commands is to refuse what it does not know, too.
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.RunE = unnamed
+		}
+	}
 	return root
 }
 
 // does makes the RunE of a command from what it does: its errors are those of a
-// command that ran.
+// command that ran. An empty argument, such as of an unset variable, would name
+// another route of the API.
 func does(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
+		if slices.Contains(args, "") {
+			return fmt.Errorf("%s: an argument is empty; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+		}
 		if err := f(cmd, args); err != nil {
 			return ranError{err}
 		}
@@ -115,9 +128,11 @@ func does(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, 
 // group makes a command that only holds others. Without one of them, or with an
 // unknown one, the call is unusable.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		return fmt.Errorf("%s: name a command; see %s --help", cmd.CommandPath(), cmd.CommandPath())
-	}}
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: unnamed}
 	c.AddCommand(commands...)
 	return c
+}
+
+func unnamed(cmd *cobra.Command, _ []string) error {
+	return fmt.Errorf("%s: name a command; see %s --help", cmd.CommandPath(), cmd.CommandPath())
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"holdfast/appliance/config"
 	"holdfast/cmd/internal/daemon"
@@ -15,7 +16,7 @@ import (
 
 func serveCommand() *cobra.Command {
 	var file string
-	var xksAddr, adminAddr, stateDir string
+	var o overrides
 	c := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Run the appliance",
@@ -23,9 +24,7 @@ func serveCommand() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&file, "config", "", "configuration file (TOML)")
-	f.StringVar(&xksAddr, "xks-addr", "", "listen here for AWS KMS, instead of xks.address")
-	f.StringVar(&adminAddr, "admin-addr", "", "listen here for administrators, instead of admin.address")
-	f.StringVar(&stateDir, "state-dir", "", "folder of the database, instead of state.dir")
+	o.add(f)
 	_ = c.MarkFlagRequired("config") // it exists: it was made above
 	c.RunE = does(func(cmd *cobra.Command, _ []string) error {
 		cfg, warnings, err := config.Load(file)
@@ -37,20 +36,53 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		override(&cfg.XKS.Address, xksAddr)
-		override(&cfg.Admin.Address, adminAddr)
-		override(&cfg.State.Dir, stateDir)
+		o.apply(cfg)
 		override(&cfg.Admin.Socket, changedFlag(cmd, "socket"))
 		if err := cfg.Complete(); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
+		log, flush := daemon.NewLog(cfg.Log, os.Stderr)
+		defer flush()
 		return daemon.Run(cmd.Context(), daemon.Options{
 			Config: cfg,
-			Log:    daemon.NewLog(cfg.Log, os.Stderr),
+			Log:    log,
 			PIN:    func() ([]byte, error) { return readSecretFile("hsm.pin_file", cfg.HSM.PINFile) },
 		})
 	})
 	return c
+}
+
+// overrides are the flags that stand for settings of the file. So a file that
+// holds nothing but the section [aws_xks_config] serves as well.
+type overrides struct {
+	xksAddr, adminAddr, stateDir   string
+	module, tokenLabel, pinFile    string
+	certificate, certificateKeyPEM string
+}
+
+func (o *overrides) add(f *pflag.FlagSet) {
+	f.StringVar(&o.xksAddr, "xks-addr", "", "listen here for AWS KMS, instead of xks.address")
+	f.StringVar(&o.adminAddr, "admin-addr", "", "listen here for administrators, instead of admin.address")
+	f.StringVar(&o.stateDir, "state-dir", "", "folder of the database, instead of state.dir")
+	f.StringVar(&o.module, "hsm-module", "", "PKCS#11 library, instead of hsm.module")
+	f.StringVar(&o.tokenLabel, "token-label", "", "token, instead of hsm.token_label")
+	f.StringVar(&o.pinFile, "pin-file", "", "file with the PIN, instead of hsm.pin_file")
+	f.StringVar(&o.certificate, "tls-cert", "", "certificate (PEM), instead of xks.certificate")
+	f.StringVar(&o.certificateKeyPEM, "tls-key", "", "its private key (PEM), instead of xks.key")
+}
+
+func (o *overrides) apply(c *config.Config) {
+	override(&c.XKS.Address, o.xksAddr)
+	override(&c.Admin.Address, o.adminAddr)
+	override(&c.State.Dir, o.stateDir)
+	override(&c.HSM.Module, o.module)
+	override(&c.HSM.TokenLabel, o.tokenLabel)
+	if o.tokenLabel != "" {
+		c.HSM.TokenSerial = "" // one of them selects the token
+	}
+	override(&c.HSM.PINFile, o.pinFile)
+	override(&c.XKS.Certificate, o.certificate)
+	override(&c.XKS.Key, o.certificateKeyPEM)
 }
 
 func override(setting *string, flag string) {

@@ -55,6 +55,10 @@ func BuildShim(dir string) (*Shim, error) {
 	// The binding has the PKCS#11 headers.
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/miekg/pkcs11").Output()
 	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+		}
 		return nil, fmt.Errorf("find the PKCS#11 headers: %w", err)
 	}
 	s := &Shim{Module: filepath.Join(dir, "shim.so")}

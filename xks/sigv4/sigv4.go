@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -40,7 +41,6 @@ const (
 	algorithm  = "AWS4-HMAC-SHA256"
 	terminator = "aws4_request"
 	timeLayout = "20060102T150405Z"
-	dateLayout = "20060102"
 
 	// The limits of what is parsed: several times what KMS sends.
 	maxAuthorization = 2048
@@ -112,7 +112,7 @@ func (v *Verifier) Parse(r *http.Request) (*Claim, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the X-Amz-Date %.40q is not of the form YYYYMMDD'T'HHMMSS'Z'", c.amzDate)
 	}
-	if c.Date != c.Time.Format(dateLayout) {
+	if c.Date != c.amzDate[:len("YYYYMMDD")] {
 		return nil, fmt.Errorf("the credential scope's date %q is not that of X-Amz-Date %q", c.Date, c.amzDate)
 	}
 	now := time.Now
@@ -140,14 +140,29 @@ func parseAuthorization(header string) (*Claim, error) {
 	var credential, signedHeaders, signature string
 	for part := range strings.SplitSeq(rest, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
-		field := map[string]*string{"Credential": &credential, "SignedHeaders": &signedHeaders, "Signature": &signature}[name]
+		var field *string
+		switch name {
+		case "Credential":
+			field = &credential
+		case "SignedHeaders":
+			field = &signedHeaders
+		case "Signature":
+			field = &signature
+		}
 		if field == nil || *field != "" || value == "" {
 			return nil, fmt.Errorf("the Authorization header has an unknown, empty or repeated part %.40q", name)
 		}
 		*field = value
 	}
-	scope := strings.Split(credential, "/")
-	if len(scope) != 5 || scope[4] != terminator || slices.Contains(scope, "") {
+	var scope [5]string
+	parts := 0
+	for part := range strings.SplitSeq(credential, "/") {
+		if parts < len(scope) {
+			scope[parts] = part
+		}
+		parts++
+	}
+	if parts != len(scope) || scope[4] != terminator || slices.Contains(scope[:], "") {
 		return nil, errors.New("the Authorization header's Credential is not of the form ID/DATE/REGION/SERVICE/aws4_request")
 	}
 	c := &Claim{AccessKeyID: scope[0], Date: scope[1], Region: scope[2], Service: scope[3]}
@@ -171,7 +186,7 @@ func parseAuthorization(header string) (*Claim, error) {
 
 // Sign gives HMAC-SHA256 of the string to sign, under the signing key derived
 // from the secret of the claim's credential for the claim's scope.
-type Sign func(accessKeyID, date, region, service, stringToSign string) ([sha256.Size]byte, error)
+type Sign func(accessKeyID, date, region, service string, stringToSign []byte) ([sha256.Size]byte, error)
 
 // ErrMismatch is returned when the signature is not that of the request.
 var ErrMismatch = errors.New("the signature does not match: the secret access key differs, or the request was changed on its way")
@@ -179,7 +194,8 @@ var ErrMismatch = errors.New("the signature does not match: the secret access ke
 // Verify says whether the signature is that of the request with this body: nil,
 // [ErrMismatch], or the error of sign.
 func (c *Claim) Verify(r *http.Request, body []byte, sign Sign) error {
-	canonical, err := c.canonicalRequest(r, body)
+	var buf [1024]byte // on the stack, and enough for what KMS sends
+	canonical, err := c.canonicalRequest(buf[:0], r, body)
 	if err != nil {
 		return err
 	}
@@ -195,7 +211,7 @@ func (c *Claim) Verify(r *http.Request, body []byte, sign Sign) error {
 	toSign = append(toSign, c.Service...)
 	toSign = append(toSign, "/"+terminator+"\n"...)
 	toSign = hex.AppendEncode(toSign, hashed[:])
-	want, err := sign(c.AccessKeyID, c.Date, c.Region, c.Service, string(toSign))
+	want, err := sign(c.AccessKeyID, c.Date, c.Region, c.Service, toSign)
 	if err != nil {
 		return err
 	}
@@ -205,11 +221,10 @@ func (c *Claim) Verify(r *http.Request, body []byte, sign Sign) error {
 	return nil
 }
 
-// canonicalRequest builds what was hashed and signed: AWS Signature Version 4,
+// canonicalRequest appends what was hashed and signed: AWS Signature Version 4,
 // "Create a canonical request". The path of an XKS request has no character
 // that would be encoded differently once more.
-func (c *Claim) canonicalRequest(r *http.Request, body []byte) ([]byte, error) {
-	out := make([]byte, 0, 1024)
+func (c *Claim) canonicalRequest(out []byte, r *http.Request, body []byte) ([]byte, error) {
 	out = append(out, r.Method...)
 	out = append(out, '\n')
 	out = append(out, r.URL.EscapedPath()...)
@@ -243,7 +258,7 @@ func appendHeader(out []byte, r *http.Request, name string) ([]byte, error) {
 		// net/http takes these two out of the header.
 		return append(out, r.Host...), nil
 	case "content-length":
-		return fmt.Appendf(out, "%d", r.ContentLength), nil
+		return strconv.AppendInt(out, r.ContentLength, 10), nil
 	}
 	values := r.Header[http.CanonicalHeaderKey(name)]
 	if len(values) == 0 {

@@ -34,9 +34,9 @@ func hmacSHA256(key []byte, message string) []byte {
 
 // signWith gives a sigv4.Sign that knows one secret.
 func signWith(secret string) sigv4.Sign {
-	return func(_, date, region, service, toSign string) (sum [32]byte, err error) {
+	return func(_, date, region, service string, toSign []byte) (sum [32]byte, err error) {
 		k := hmacSHA256([]byte("AWS4"+secret), date)
-		for _, part := range []string{region, service, "aws4_request", toSign} {
+		for _, part := range []string{region, service, "aws4_request", string(toSign)} {
 			k = hmacSHA256(k, part)
 		}
 		return [32]byte(k), nil
@@ -218,7 +218,7 @@ func TestHTTP2Authority(t *testing.T) {
 		hex.EncodeToString(sha256.New().Sum(nil))
 	sum := sha256.Sum256([]byte(canonical))
 	sig, _ := signWith(secret)("", "20261123", "us-east-1", sigv4.Service,
-		"AWS4-HMAC-SHA256\n20261123T120000Z\n20261123/us-east-1/kms-xks-proxy/aws4_request\n"+hex.EncodeToString(sum[:]))
+		[]byte("AWS4-HMAC-SHA256\n20261123T120000Z\n20261123/us-east-1/kms-xks-proxy/aws4_request\n"+hex.EncodeToString(sum[:])))
 	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+accessKeyID+"/20261123/us-east-1/kms-xks-proxy/aws4_request, "+
 		"SignedHeaders=:authority;x-amz-date, Signature="+hex.EncodeToString(sig[:]))
 	if err := verify(verifier(), r, nil); err == nil {
@@ -238,7 +238,7 @@ func TestErrorOfSign(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("locked")
-	err = claim.Verify(r, []byte("{}"), func(string, string, string, string, string) ([32]byte, error) { return [32]byte{}, broken })
+	err = claim.Verify(r, []byte("{}"), func(string, string, string, string, []byte) ([32]byte, error) { return [32]byte{}, broken })
 	if !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}

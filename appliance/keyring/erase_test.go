@@ -1,0 +1,295 @@
+package keyring_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/keyring"
+	"holdfast/appliance/keyring/keyringtest"
+	"holdfast/appliance/keyring/scrub"
+	"holdfast/hsm"
+	"holdfast/xks/xkstest"
+)
+
+func needsScrub(t *testing.T) {
+	t.Helper()
+	if !scrub.Enabled {
+		t.Skip("built without GOEXPERIMENT=runtimesecret: copies stay in the heap")
+	}
+}
+
+// collect has what is garbage erased, also what sync.Pool holds for two
+// collections.
+func collect() {
+	for range 3 {
+		runtime.GC()
+	}
+}
+
+var never, once = keyringtest.Found{}, keyringtest.Found{Locked: 1}
+
+// alone runs the test in a process of its own in which Go's runtime does not
+// preempt goroutines wherever they are, and says whether this is that process.
+// When it does that it saves all registers, also those in which memcpy has left
+// what it copied, and keeps them until the next time.
+func alone(t *testing.T) bool {
+	t.Helper()
+	const setting = "asyncpreemptoff=1"
+	if os.Getenv("GODEBUG") == setting {
+		return true
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), "GODEBUG="+setting)
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	return false
+}
+
+// witness is a token that notes, hidden, which key material left it.
+type witness struct {
+	*hsm.Token
+	random, unwrapped []keyringtest.Secret
+}
+
+// The first half of freed memory is used by malloc itself.
+func half(key []byte) keyringtest.Secret { return keyringtest.Hide(key[len(key)/2:]) }
+
+func (w *witness) Random(ctx context.Context, n int) ([]byte, error) {
+	b, err := w.Token.Random(ctx, n)
+	w.random = append(w.random, half(b))
+	return b, err
+}
+
+func (w *witness) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
+	b, err := w.Token.Unwrap(ctx, blob, aad)
+	w.unwrapped = append(w.unwrapped, half(b))
+	return b, err
+}
+
+// TestKeysOfTheTokenAreInLockedMemoryAlone: neither those that it made nor
+// those that it unwrapped leave a copy on the way, in Go's heap or in C's.
+func TestKeysOfTheTokenAreInLockedMemoryAlone(t *testing.T) {
+	needsScrub(t)
+	if !alone(t) {
+		return
+	}
+	token := openToken(t)
+	first, wrapped := newRing(t, token)
+	first.Lock()
+	w := &witness{Token: token}
+	k := keyring.New(w)
+	// Many times, because garbage may be overwritten before it is found.
+	for range 25 {
+		if err := k.OpenStateKey(ctx, installation, wrapped.state); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.OpenKeyringKey(ctx, storeA, wrapped.a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opened := w.unwrapped[:2]
+	generated := version(1, appliance.CustodyCached)
+	for range 25 {
+		if _, err := k.NewKeyringKey(ctx, storeB); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Generate(ctx, generated, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := k.Unlock(generated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := u.Encrypt(ctx, []byte("x"), nil); err != nil {
+		t.Fatal(err)
+	}
+	collect()
+	inUse := len(w.random) - 2 // of those made, the last two are
+	for i, got := range keyringtest.Find(t, w.random...) {
+		want := never
+		if i >= inUse {
+			want = once
+		}
+		if got != want {
+			t.Errorf("key %d made by the token: %+v, want %+v", i, got, want)
+		}
+	}
+	for i, got := range keyringtest.Find(t, opened...) {
+		if got != once {
+			t.Errorf("key %d unwrapped by the token: %+v, want %+v", i, got, once)
+		}
+	}
+	k.Lock()
+	for i, got := range keyringtest.Find(t, append(opened, w.random...)...) {
+		if got != never {
+			t.Errorf("after Lock key %d: %+v, want none", i, got)
+		}
+	}
+}
+
+// TestImportedTokenKeys leave no copy here.
+func TestImportedTokenKeys(t *testing.T) {
+	needsScrub(t)
+	if !alone(t) {
+		return
+	}
+	k, _ := newRing(t, openToken(t))
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		t.Fatal(err)
+	}
+	hidden := half(key)
+	importKey(t, k, appliance.CustodyHSM, key)
+	clear(key) // as who imports a key does
+	collect()
+	if got := keyringtest.Find(t, hidden)[0]; got != never {
+		t.Errorf("the key: %+v, want none", got)
+	}
+}
+
+const date, awsRegion, service = "20150830", "us-east-1", "kms-xks-proxy"
+
+// newSigner makes a secret in a buffer, which it gives, to be erased.
+func newSigner(t *testing.T) (secret []byte, derived map[string]keyringtest.Secret) {
+	t.Helper()
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		t.Fatal(err)
+	}
+	secret = base64.StdEncoding.AppendEncode(nil, raw)
+	derived = map[string]keyringtest.Secret{}
+	scrub.Do(func() {
+		key := append([]byte("AWS4"), secret...)
+		for _, part := range []string{date, awsRegion, service, "aws4_request"} {
+			h := hmac.New(sha256.New, key)
+			h.Write([]byte(part))
+			key = h.Sum(nil)
+		}
+		derived["the signing key"] = keyringtest.Hide(key)
+		for name, pad := range map[string]byte{"inner": 0x36, "outer": 0x5c} { // RFC 2104
+			block := make([]byte, sha256.BlockSize)
+			copy(block, key)
+			for i := range block {
+				block[i] ^= pad
+			}
+			derived["the padded key of the "+name+" hash"] = keyringtest.Hide(block[:32])
+			h := sha256.New()
+			h.Write(block)
+			state, err := h.(encoding.BinaryMarshaler).MarshalBinary()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			state = state[4:36] // behind the magic number
+			derived["the marshalled state of the "+name+" hash"] = keyringtest.Hide(state)
+			for i := 0; i < len(state); i += 4 {
+				binary.NativeEndian.PutUint32(state[i:], binary.BigEndian.Uint32(state[i:]))
+			}
+			derived["the state of the "+name+" hash"] = keyringtest.Hide(state)
+		}
+	})
+	return secret, derived
+}
+
+func found(t *testing.T, hidden map[string]keyringtest.Secret) (in []string) {
+	t.Helper()
+	names := slices.Sorted(maps.Keys(hidden))
+	var all []keyringtest.Secret
+	for _, name := range names {
+		all = append(all, hidden[name])
+	}
+	for i, got := range keyringtest.Find(t, all...) {
+		if got != never {
+			in = append(in, names[i])
+		}
+	}
+	return in
+}
+
+// TestSecretAccessKeys are in locked memory alone, and nothing is left of them
+// or of what was derived from them when they are wiped.
+func TestSecretAccessKeys(t *testing.T) {
+	needsScrub(t)
+	k, _ := newRing(t, openToken(t))
+	secret, derived := newSigner(t)
+	hidden := keyringtest.Hide(secret[:32]) // as much as is in one piece
+	c := &appliance.Credential{AccessKeyID: "A", KeyStore: storeA, Active: true}
+	var err error
+	if c.Secret, err = k.Seal(c.Binding(), secret); err != nil {
+		t.Fatal(err)
+	}
+	clear(secret)
+	u, err := k.UnlockCredential(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	percent := debug.SetGCPercent(-1) // which would take the ready HMACs away
+	for range 100 {
+		if _, err := u.Sign(date, awsRegion, service, []byte("a string to sign")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(found(t, derived)) == 0 {
+		t.Error("the ready HMAC is not found: this test looks for the wrong thing")
+	}
+	debug.SetGCPercent(percent)
+	collect()
+	if got := keyringtest.Find(t, hidden)[0]; got != once {
+		t.Errorf("the secret: %+v, want %+v", got, once)
+	}
+	u.Wipe()
+	collect()
+	if in := found(t, derived); len(in) != 0 {
+		t.Errorf("after Wipe there is still %q", in)
+	}
+	if got := keyringtest.Find(t, hidden)[0]; got != never {
+		t.Errorf("after Wipe the secret: %+v, want none", got)
+	}
+}
+
+// TestLockErasesSigningKeys at once, without waiting for the garbage collector
+// to run by itself.
+func TestLockErasesSigningKeys(t *testing.T) {
+	needsScrub(t)
+	b := xkstest.Start(t, xkstest.Options{})
+	secret, derived := newSigner(t)
+	func() {
+		if _, err := b.Appliance.CreateKeyStore(ctx, appliance.KeyStore{Name: "demo", URIPathPrefix: "/demo"}); err != nil {
+			t.Fatal(err)
+		}
+		want := appliance.NewCredential{AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: string(secret)}
+		if _, _, err := b.Appliance.CreateCredential(ctx, "demo", want); err != nil {
+			t.Fatal(err)
+		}
+		e, err := b.Appliance.Endpoint("/demo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			if _, err := e.Sign(want.AccessKeyID, date, awsRegion, service, fmt.Append(nil, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}()
+	b.Appliance.Lock()
+	if in := found(t, derived); len(in) != 0 {
+		t.Errorf("after Lock there is still %q", in)
+	}
+}

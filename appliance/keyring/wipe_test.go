@@ -1,0 +1,258 @@
+package keyring_test
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+
+	"holdfast/appliance"
+	"holdfast/appliance/keyring"
+	"holdfast/hsm"
+	"holdfast/hsm/hsmtest"
+)
+
+var custodies = []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM}
+
+func wantLocked(t *testing.T, what string, u appliance.UnlockedKey) {
+	t.Helper()
+	_, _, _, err := u.Encrypt(ctx, []byte("x"), nil)
+	wantCode(t, what+", encrypt", err, appliance.CodeLocked)
+	_, err = u.Decrypt(ctx, make([]byte, 12), []byte("x"), make([]byte, 16), nil)
+	wantCode(t, what+", decrypt", err, appliance.CodeLocked)
+}
+
+// TestWipe ends the use of what it is called on, and of nothing else: not of
+// the same key unlocked once more, and not of a key that gets its place.
+func TestWipe(t *testing.T) {
+	for _, custody := range custodies {
+		k, _ := newRing(t, openToken(t))
+		v := version(1, custody)
+		object := ""
+		if custody == appliance.CustodyHSM {
+			object = k.NewTokenObject()
+		}
+		if err := k.Generate(ctx, v, object); err != nil {
+			t.Fatal(err)
+		}
+		unlock := func() appliance.UnlockedKey {
+			t.Helper()
+			u, err := k.Unlock(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return u
+		}
+		wiped, other := unlock(), unlock()
+		iv, ciphertext, tag, err := wiped.Encrypt(ctx, []byte("x"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wiped.Wipe()
+		again := unlock()
+		wantLocked(t, string(custody)+", wiped", wiped)
+		wiped.Wipe()
+		for name, u := range map[string]appliance.UnlockedKey{"unlocked before": other, "unlocked after": again} {
+			if got, err := u.Decrypt(ctx, iv, ciphertext, tag, nil); err != nil || string(got) != "x" {
+				t.Errorf("%s, %s: %q, %v", custody, name, got, err)
+			}
+		}
+		k.Lock()
+		wantLocked(t, string(custody)+", locked", other)
+		wantLocked(t, string(custody)+", locked", again)
+		_, err = k.Unlock(v)
+		wantCode(t, string(custody)+", unlock when locked", err, appliance.CodeLocked)
+		for name, err := range map[string]error{
+			"generate": k.Generate(ctx, version(2, appliance.CustodyCached), ""),
+			"import":   k.Import(ctx, version(2, appliance.CustodyCached), "", make([]byte, 32)),
+			"verify":   k.Verify(binding(""), nil),
+		} {
+			wantCode(t, name+" when locked", err, appliance.CodeLocked)
+		}
+	}
+}
+
+// TestUseWhileWiping: keys come and go and take each other's places in memory
+// while they are used, at the end the keyring is locked; whatever is encrypted
+// is encrypted under the right key.
+func TestUseWhileWiping(t *testing.T) {
+	k, _ := newRing(t, openToken(t))
+	const keys, users = 8, 8
+	var versions [keys]*appliance.KeyVersion
+	var reference [keys]cipher.AEAD
+	for i := range keys {
+		raw := bytes.Repeat([]byte{byte(i + 1)}, 32)
+		block, err := aes.NewCipher(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reference[i], err = cipher.NewGCM(block); err != nil {
+			t.Fatal(err)
+		}
+		versions[i] = version(uint32(i+1), appliance.CustodyCached)
+		if err := k.Import(ctx, versions[i], "", raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg, warm sync.WaitGroup
+	warm.Add(users)
+	for user := range users {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				if n == 100 {
+					warm.Done()
+				}
+				i := (user + n) % keys
+				u, err := k.Unlock(versions[i])
+				if err != nil {
+					wantCode(t, "unlock", err, appliance.CodeLocked)
+					break
+				}
+				// One wipes while another still uses.
+				other := make(chan struct{})
+				go func() {
+					defer close(other)
+					u.Wipe()
+				}()
+				iv, ciphertext, tag, err := u.Encrypt(ctx, []byte("plaintext"), nil)
+				<-other
+				if err != nil {
+					wantCode(t, "encrypt", err, appliance.CodeLocked)
+					continue
+				}
+				if got, err := reference[i].Open(nil, iv, append(ciphertext[:len(ciphertext):len(ciphertext)], tag...), nil); err != nil || string(got) != "plaintext" {
+					t.Errorf("key %d: %q, %v", i, got, err)
+				}
+			}
+		})
+	}
+	warm.Wait()
+	k.Lock()
+	wg.Wait()
+}
+
+// TestAnotherToken says what to look for.
+func TestAnotherToken(t *testing.T) {
+	_, w := newRing(t, openToken(t))
+	other := keyring.New(openToken(t))
+	for what, err := range map[string]error{
+		"state key":   other.OpenStateKey(ctx, installation, w.state),
+		"keyring key": other.OpenKeyringKey(ctx, storeA, w.a),
+	} {
+		wantCode(t, what, err, appliance.CodeTampered)
+		var e *appliance.Error
+		if want := "the " + what + " does not unwrap under the HSM's master key"; !errors.As(err, &e) || !strings.HasPrefix(e.Message, want) || !strings.Contains(e.Message, "another HSM") {
+			t.Errorf("%s: the message is %v", what, err)
+		}
+	}
+}
+
+// TestPublishedVectorsOf16ByteIVs are of Project Wycheproof, aes_gcm_test.json,
+// whose numbers they have.
+func TestPublishedVectorsOf16ByteIVs(t *testing.T) {
+	k, _ := newRing(t, openToken(t))
+	for n, v := range map[int]struct{ key, iv, aad, plaintext, ciphertext, tag string }{
+		252: {"00112233445566778899aabbccddeeff102132435465768798a9bacbdcedfe0f", "00000000000000000000000000000000", "",
+			"8d74f1c97243d362577ff376c393d2dc", "265c42e2b96ea1de9c24f7182e337390", "00000000000000000000000000000000"},
+		255: {"b7797eb0c1a6089ad5452d81fdb14828c040ddc4589c32b565aad8cb4de3e4a0", "0ad570d8863918fe89124e09d125a271", "",
+			"ed", "3f", "fd8f593b83314e33c5a72efbeb7095e8"},
+		258: {"4f84782bfbb64a973c3de3dcfa3430367fd68bc0b4c3b31e5d7c8141ba3e6a67", "5d1bde6fa0994b33efd8f23f531248a7", "",
+			"78cb6650a1908a842101ea85804fed00cc56fbdafafba0ef4d1ca607dcae57b6", "cb960201fa5ad41d41d1c2c8037c71d52b72e76b16b589d71b976627c9734c9d", "8dfce16467c3a6ebb3e7242c9a551962"},
+	} {
+		for _, custody := range custodies {
+			u := importKey(t, k, custody, unhex(t, v.key))
+			got, err := u.Decrypt(ctx, unhex(t, v.iv), unhex(t, v.ciphertext), unhex(t, v.tag), unhex(t, v.aad))
+			if err != nil || hex.EncodeToString(got) != v.plaintext {
+				t.Errorf("vector %d, %s: %x, %v", n, custody, got, err)
+			}
+		}
+	}
+}
+
+// TestTokenObjects: keys in the token's custody are one object each, under
+// their label, which no one gets out of it.
+func TestTokenObjects(t *testing.T) {
+	cfg := hsmtest.New(t)
+	token, err := hsm.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = token.Close() }()
+	k, _ := newRing(t, token)
+	generated, imported := k.NewTokenObject(), k.NewTokenObject()
+	if generated == imported {
+		t.Fatal("two objects have one label")
+	}
+	for _, n := range []int{0, 16, 31, 33} {
+		wantCode(t, fmt.Sprint(n), k.Import(ctx, version(1, appliance.CustodyHSM), imported, make([]byte, n)), appliance.CodeInvalid)
+	}
+	if err := k.Generate(ctx, version(1, appliance.CustodyHSM), generated); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Import(ctx, version(2, appliance.CustodyHSM), imported, make([]byte, 32)); err != nil {
+		t.Fatal(err)
+	}
+	for _, label := range []string{generated, imported} {
+		p, s, objects := objectsOf(t, cfg, label)
+		if len(objects) != 1 {
+			t.Fatalf("%d objects have the label", len(objects))
+		}
+		for _, a := range []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+			pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+		} {
+			got, err := p.GetAttributeValue(s, objects[0], []*pkcs11.Attribute{pkcs11.NewAttribute(a.Type, nil)})
+			if err != nil || !bytes.Equal(got[0].Value, a.Value) {
+				t.Errorf("attribute %#x is %v, %v", a.Type, got, err)
+			}
+		}
+		if value, err := p.GetAttributeValue(s, objects[0], []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_VALUE, nil)}); err == nil {
+			t.Errorf("the token gives the key: %v", value)
+		}
+		if err := k.DestroyTokenObject(ctx, label); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, left := objectsOf(t, cfg, label); len(left) != 0 {
+			t.Error("the object is still there")
+		}
+	}
+}
+
+// objectsOf finds the token's objects of the label by hand, in the token that is
+// open already.
+func objectsOf(t *testing.T, cfg hsm.Config, label string) (*pkcs11.Ctx, pkcs11.SessionHandle, []pkcs11.ObjectHandle) {
+	t.Helper()
+	p := pkcs11.New(cfg.Module)
+	t.Cleanup(p.Destroy)
+	slots, err := p.GetSlotList(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, slot := range slots {
+		info, err := p.GetTokenInfo(slot)
+		if err != nil || info.Label != cfg.TokenLabel {
+			continue
+		}
+		s, err := p.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}); err != nil {
+			t.Fatal(err)
+		}
+		found, _, err := p.FindObjects(s, 10)
+		if err := errors.Join(err, p.FindObjectsFinal(s)); err != nil {
+			t.Fatal(err)
+		}
+		return p, s, found
+	}
+	t.Fatal("no such token")
+	return nil, 0, nil
+}

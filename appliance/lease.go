@@ -1,0 +1,81 @@
+package appliance
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// Keys are in memory on a lease: each time the HSM shows that it is there, they
+// may stay for so much longer. When it has been away for longer than that, they
+// are wiped and requests refused, as if the HSM had been asked; when it is back,
+// the appliance unlocks again by itself. So whoever takes the HSM away takes the
+// keys away, within the lease.
+
+// defaultLease outlasts the restart of an HSM and the failover of a cluster.
+const defaultLease = 15 * time.Minute
+
+// lease is a span of time that is renewed. It reckons by the monotonic clock.
+type lease struct {
+	length time.Duration
+	now    func() time.Time
+	begin  time.Time
+	until  atomic.Int64 // nanoseconds after begin
+}
+
+// renew lets the lease run from the time at.
+func (l *lease) renew(at time.Time) {
+	until := int64(at.Add(l.length).Sub(l.begin))
+	for {
+		old := l.until.Load()
+		if until <= old || l.until.CompareAndSwap(old, until) {
+			return
+		}
+	}
+}
+
+// remaining is how long the lease runs; negative once it has run out.
+func (l *lease) remaining() time.Duration {
+	return time.Duration(l.until.Load()) - l.now().Sub(l.begin)
+}
+
+// suspended is what a lease that ran out leaves behind.
+type suspended struct {
+	ring Keyring
+	hsms []HSM
+	// trying is held by the attempt to unlock again.
+	trying atomic.Bool
+}
+
+// KeepLease wipes the keys if the lease has run out; and if that has happened
+// and the HSM is back, it unlocks again. Run calls it every second.
+func (a *Appliance) KeepLease(ctx context.Context) {
+	if s := a.suspended.Load(); s != nil {
+		a.resume(ctx, s)
+		return
+	}
+	v := a.live.Load()
+	if v == nil || a.lease.remaining() > 0 {
+		return
+	}
+	a.suspended.Store(&suspended{ring: v.ring, hsms: a.health.watched()})
+	a.lock()
+	a.log.Error("the HSM has been away for longer than the lease: all keys are wiped and requests refused until it is back", "lease", a.lease.length)
+}
+
+// resume unlocks again if the HSM works. There is one attempt at a time.
+func (a *Appliance) resume(ctx context.Context, s *suspended) {
+	if !s.trying.CompareAndSwap(false, true) {
+		return
+	}
+	defer s.trying.Store(false)
+	a.health.probe(ctx, a.log) // renews the lease if an HSM answers
+	if a.lease.remaining() <= 0 {
+		return
+	}
+	if err := a.Unlock(ctx, s.ring, s.hsms); err != nil {
+		a.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "error", err)
+		return
+	}
+	a.log.Info("the HSM is back: unlocked again")
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/pkcs11"
+	_ "modernc.org/sqlite"
+
+	"holdfast/appliance"
+	"holdfast/hsm/softhsm"
+	"holdfast/web"
+	"holdfast/xks/xkstest"
+)
+
+// answered is what an appliance has answered for, over all of its lives.
+type answered struct {
+	mu sync.Mutex
+	// keys are those that were made, with how often each has encrypted;
+	// ciphertexts have the answer of the last encryption by each.
+	keys        map[string]int
+	ciphertexts map[string]xkstest.Body
+	count       int
+}
+
+func (a *answered) created(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.keys[id] = 0
+	a.count++
+}
+
+func (a *answered) encrypted(id string, answer xkstest.Body) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.keys[id]++
+	a.ciphertexts[id] = answer
+	a.count++
+}
+
+func (a *answered) total() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.count
+}
+
+// TestKillUnderLoad kills the appliance ten times while keys are made and used,
+// and finds after each start every key that was answered for, every ciphertext
+// decrypts, and no count has gone back. At the end no key object is left in the
+// token that no key owns.
+func TestKillUnderLoad(t *testing.T) {
+	dir := t.TempDir()
+	a := &answered{keys: map[string]int{}, ciphertexts: map[string]xkstest.Body{}}
+	counts := map[string]int64{}
+	for round := range 10 {
+		p := start(t, dir)
+		check(t, p, a)
+		load(t, p, a, round)
+		_ = p.cmd.Wait()
+		checkCounts(t, dir, a, counts)
+	}
+	p := start(t, dir)
+	check(t, p, a)
+	if len(a.keys) < 20 || a.total() < 100 {
+		t.Errorf("only %d keys and %d answers: the appliance was killed too early to show anything", len(a.keys), a.total())
+	}
+	checkLeftovers(t, p, dir)
+	p.stop()
+}
+
+// load makes keys and encrypts from several goroutines, and kills the process
+// after a random number of answers.
+func load(t *testing.T, p *process, a *answered, round int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	enough := a.total() + 10 + rand.IntN(100)
+	kill := sync.OnceFunc(func() {
+		_ = p.cmd.Process.Kill()
+		cancel()
+	})
+	admin := web.NewClient(p.dev.AdminSocket)
+	var wg sync.WaitGroup
+	for worker := range 6 {
+		k := p.kms() // with connections of its own
+		wg.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				if a.total() >= enough {
+					kill()
+					return
+				}
+				id := fmt.Sprintf("k-%d-%d-%d", round, worker, n)
+				custody := appliance.CustodyCached
+				if worker%3 == 0 {
+					custody = appliance.CustodyHSM
+				}
+				both := appliance.Usage{Encrypt: true, Decrypt: true}
+				if err := admin.Do(ctx, http.MethodPost, web.Route("keystores", "demo", "keys"), web.NewKey{ID: id, Usage: both, Custody: custody}, nil); err != nil {
+					continue
+				}
+				a.created(id)
+				for range 5 {
+					res, err := k.HTTP.Do(k.Request("/keys/"+id+"/encrypt", xkstest.EncryptBody(id)))
+					if err != nil {
+						break
+					}
+					if answer := k.Read(res); answer.Status == http.StatusOK {
+						a.encrypted(id, answer.Body)
+					}
+				}
+			}
+		})
+	}
+	// A machine too slow for so many answers is no reason to wait for ever.
+	timer := time.AfterFunc(20*time.Second, kill)
+	defer timer.Stop()
+	wg.Wait()
+}
+
+// check decrypts all that was encrypted.
+func check(t *testing.T, p *process, a *answered) {
+	t.Helper()
+	k := p.kms()
+	for id := range a.keys {
+		k.OK("/keys/"+id+"/metadata", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+		if c, ok := a.ciphertexts[id]; ok {
+			if got := k.OK("/keys/"+id+"/decrypt", xkstest.DecryptBody(c)).Bytes(t, "plaintext"); string(got) != id {
+				t.Errorf("key %s: decrypted %q", id, got)
+			}
+		}
+	}
+}
+
+// checkCounts reads the counts of encryptions, with the appliance dead.
+func checkCounts(t *testing.T, dir string, a *answered, before map[string]int64) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "state", "holdfast.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query("SELECT key_id, encryptions FROM key_versions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	found := 0
+	for rows.Next() {
+		var id string
+		var n int64
+		if err := rows.Scan(&id, &n); err != nil {
+			t.Fatal(err)
+		}
+		if answered, ok := a.keys[id]; ok {
+			found++
+			if n < int64(answered) {
+				t.Errorf("key %s: %d encryptions are counted, %d were answered", id, n, answered)
+			}
+		}
+		if n < before[id] {
+			t.Errorf("key %s: the count went back from %d to %d", id, before[id], n)
+		}
+		before[id] = n
+	}
+	if err := rows.Err(); err != nil || found != len(a.keys) {
+		t.Errorf("%d of %d keys are in the database: %v", found, len(a.keys), err)
+	}
+}
+
+// checkLeftovers holds the key objects in the token against the keys.
+func checkLeftovers(t *testing.T, p *process, dir string) {
+	t.Helper()
+	var keys []*appliance.ExternalKey
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, web.Route("keystores", "demo", "keys")+"?limit=1000", nil, &keys); err != nil {
+		t.Fatal(err)
+	}
+	want := 0
+	for _, k := range keys {
+		if k.Custody == appliance.CustodyHSM {
+			want++
+		}
+	}
+	// The leftovers are destroyed in the background after the start.
+	got := -1
+	for deadline := time.Now().Add(30 * time.Second); got != want && time.Now().Before(deadline); {
+		got = keyObjects(t, dir)
+	}
+	if got != want || want == 0 {
+		t.Errorf("%d key objects in the token for %d keys", got, want)
+	}
+}
+
+// keyObjects counts the objects in the token that are labelled as those of
+// external keys.
+func keyObjects(t *testing.T, dir string) int {
+	t.Helper()
+	module, err := softhsm.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin, err := os.ReadFile(filepath.Join(dir, "pin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := softhsm.Use(filepath.Join(dir, "token")); err != nil {
+		t.Fatal(err)
+	}
+	m := pkcs11.New(module)
+	defer m.Destroy()
+	if err := m.Initialize(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Finalize() }()
+	slots, err := m.GetSlotList(true)
+	if err != nil || len(slots) == 0 {
+		t.Fatalf("no slot: %v", err)
+	}
+	s, err := m.OpenSession(slots[0], pkcs11.CKF_SERIAL_SESSION)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Login(s, pkcs11.CKU_USER, strings.TrimSpace(string(pin))); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY)}); err != nil {
+		t.Fatal(err)
+	}
+	objects, _, err := m.FindObjects(s, 10000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, o := range objects {
+		label, err := m.GetAttributeValue(s, o, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, nil)})
+		if err == nil && strings.HasPrefix(string(label[0].Value), "holdfast-key-") {
+			n++
+		}
+	}
+	return n
+}

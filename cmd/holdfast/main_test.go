@@ -1,0 +1,255 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"holdfast/xks/xkstest"
+)
+
+// TestMain lets the test's binary be holdfast.
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": main}) }
+
+// TestScripts runs the commands as people type them, against servers that they
+// start. Besides the commands of package testscript there are:
+//
+//	serve [FILE]           start an appliance, its configuration extended by the file
+//	stop-server            SIGTERM; it must end cleanly
+//	kill-server            SIGKILL
+//	refused CODE PATTERN HOLDFAST ARGS...
+//	                       the call must exit with the code and print one line
+//	                       that matches, to stderr; log lines do not count
+//	json PATH PATTERN      the value at the path in the JSON on stdout matches whole
+//	capture NAME PATTERN   set NAME to what the group in the pattern matches on stdout
+//	mode MODE FILE         the file has the mode
+//	append FILE TEXT       append a line to a file
+//	kms OPERATION [KEY] STATUS [ERROR]
+//	                       call as AWS KMS, with $ACCESS_KEY_ID, $SECRET_ACCESS_KEY
+//	                       and $PREFIX; decrypt takes what encrypt gave last
+//
+// $WORK/holdfast.toml is a configuration that serves, HOLDFAST_SOCKET the socket
+// in it.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			t := env.T().(testing.TB) // testscript.Run promises it
+			s := &script{t: t, site: newSite(t, env.WorkDir)}
+			env.Values[scriptKey{}] = s
+			env.Setenv("HOLDFAST_SOCKET", s.site.socket)
+			env.Setenv("SOFTHSM2_CONF", s.site.softHSM)
+			env.Setenv("CA", s.site.ca)
+			env.Setenv("GORACE", gorace)
+			env.Setenv("SERVICE", "kms-xks-proxy")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serve": cmdServe, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
+			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS,
+		},
+	})
+}
+
+// script is what the commands of one script share.
+type script struct {
+	t      testing.TB
+	site   *site
+	server *server
+	sealed map[string]xkstest.Body // by key ID
+}
+
+type scriptKey struct{}
+
+func of(ts *testscript.TestScript) *script { return ts.Value(scriptKey{}).(*script) }
+
+func usage(ts *testscript.TestScript, ok bool, text string) {
+	if !ok {
+		ts.Fatalf("usage: %s", text)
+	}
+}
+
+func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) <= 1, "serve [FILE]")
+	s := of(ts)
+	if len(args) == 1 {
+		f, err := os.OpenFile(s.site.config, os.O_WRONLY|os.O_APPEND, 0)
+		ts.Check(err)
+		_, err = f.WriteString("\n" + ts.ReadFile(args[0]))
+		ts.Check(errors.Join(err, f.Close()))
+	}
+	s.server = s.site.start(s.t)
+	ts.Setenv("XKS", s.server.xks)
+	ts.Setenv("ADMIN", s.server.admin)
+}
+
+func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 0, "stop-server")
+	ts.Check(of(ts).server.stop())
+}
+
+func cmdKill(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 0, "kill-server")
+	s := of(ts)
+	ts.Check(s.server.cmd.Process.Kill())
+	<-s.server.ended
+}
+
+var logLine = regexp.MustCompile(`(?m)^time=.*\n`)
+
+func cmdRefused(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 3, "refused CODE PATTERN HOLDFAST ARGS...")
+	err := ts.Exec(args[2], args[3:]...)
+	var exit *exec.ExitError
+	if code, _ := strconv.Atoi(args[0]); !errors.As(err, &exit) || exit.ExitCode() != code {
+		ts.Fatalf("it ended with %v, want exit code %s", err, args[0])
+	}
+	if out := ts.ReadFile("stdout"); out != "" {
+		ts.Fatalf("it printed to stdout: %s", out)
+	}
+	line := logLine.ReplaceAllString(ts.ReadFile("stderr"), "")
+	if !strings.HasPrefix(line, "holdfast: ") || strings.Index(line, "\n") != len(line)-1 {
+		ts.Fatalf("want one line on stderr, got %q", line)
+	}
+	if !regexp.MustCompile(args[1]).MatchString(line) {
+		ts.Fatalf("want %s, got %s", args[1], line)
+	}
+}
+
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "json PATH PATTERN")
+	var v any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
+	for part := range strings.SplitSeq(args[0], ".") {
+		switch in := v.(type) {
+		case map[string]any:
+			v = in[part]
+		case []any:
+			i, err := strconv.Atoi(part)
+			switch {
+			case part == "length":
+				v = len(in)
+			case err != nil || i >= len(in):
+				ts.Fatalf("there is no %s of %s", part, args[0])
+			default:
+				v = in[i]
+			}
+		default:
+			ts.Fatalf("there is no %s of %s", part, args[0])
+		}
+	}
+	got, err := json.Marshal(v)
+	ts.Check(err)
+	if text, ok := v.(string); ok {
+		got = []byte(text)
+	}
+	if !regexp.MustCompile("^(?:" + args[1] + ")$").Match(got) {
+		ts.Fatalf("%s is %s", args[0], got)
+	}
+}
+
+func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "capture NAME PATTERN")
+	found := regexp.MustCompile("(?m)" + args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("stdout has no %s", args[1])
+	}
+	ts.Setenv(args[0], found[1])
+}
+
+func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "mode MODE FILE")
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[0] {
+		ts.Fatalf("%s has the mode %s", args[1], got)
+	}
+}
+
+func cmdAppend(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "append FILE TEXT")
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	ts.Check(err)
+	_, err = f.WriteString(args[1] + "\n")
+	ts.Check(errors.Join(err, f.Close()))
+}
+
+func cmdKMS(ts *testscript.TestScript, neg bool, args []string) {
+	const text = "kms OPERATION [KEY] STATUS [ERROR]"
+	usage(ts, !neg && len(args) >= 2, text)
+	operation, key, path := args[0], "", "/health"
+	if args = args[1:]; operation != "health" {
+		key, args = args[0], args[1:]
+		path = "/keys/" + key + "/" + operation
+	}
+	usage(ts, len(args) == 1 || len(args) == 2, text)
+	s := of(ts)
+	k := s.server.kms(s.t)
+	k.URL += ts.Getenv("PREFIX")
+	k.Service, k.AccessKeyID, k.SecretAccessKey = ts.Getenv("SERVICE"), ts.Getenv("ACCESS_KEY_ID"), ts.Getenv("SECRET_ACCESS_KEY")
+	const plaintext = "what KMS has encrypted"
+	body := xkstest.Body{"requestMetadata": xkstest.Metadata()}
+	switch operation {
+	case "encrypt":
+		body = xkstest.EncryptBody(plaintext)
+	case "decrypt":
+		body = xkstest.DecryptBody(s.sealed[key])
+	}
+	a := k.Call(path, body)
+	if want := append(slices.Clone(args[1:]), "")[0]; strconv.Itoa(a.Status) != args[0] || a.ErrorName() != want {
+		ts.Fatalf("%s: got %d %s", path, a.Status, a.Text)
+	}
+	switch {
+	case a.Status != 200:
+	case operation == "encrypt":
+		if s.sealed == nil {
+			s.sealed = map[string]xkstest.Body{}
+		}
+		s.sealed[key] = a.Body
+	case operation == "decrypt":
+		if got := string(a.Body.Bytes(s.t, "plaintext")); got != plaintext {
+			ts.Fatalf("decrypted %q", got)
+		}
+	}
+}
+
+// TestEveryCommandIsTested in a script; check has tests of its own.
+func TestEveryCommandIsTested(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	called := regexp.MustCompile(`(?m)^! ?exec |^exec |^refused [12] '.*' `).ReplaceAllString(all.String(), "")
+	root := newRoot()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		for _, c := range append(c.Commands(), c) {
+			if c.HasSubCommands() || c.Name() == "check" {
+				continue
+			}
+			if !regexp.MustCompile(`(?m)^` + c.CommandPath() + `( |$)`).MatchString(called) {
+				t.Errorf("no script calls %s", c.CommandPath())
+			}
+		}
+	}
+}

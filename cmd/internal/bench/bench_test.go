@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestMain lets the test binary be the bare server, as the program itself is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == bareCommand {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestQuick measures with all real parts, and looks whether every figure is
+// there; what they say of speed is for nobody.
+func TestQuick(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	t.Setenv("SOFTHSM2_CONF", "") // it is set in the run, and put back after it
+	holdfast := filepath.Join(dir, "holdfast")
+	if out, err := exec.Command("go", "build", "-o", holdfast, "holdfast/cmd/holdfast").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	o, err := parse([]string{"--quick", "--holdfast", holdfast, "--out", filepath.Join(dir, "bench.json"),
+		"--connections", "4", "--rate", "50"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.handled = 20
+	var table, progress bytes.Buffer
+	if err := run(t.Context(), o, &table, &progress); err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	text, err := os.ReadFile(o.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Result
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	checkFigures(t, &r)
+	for _, want := range []string{r.Machine.Go, r.Machine.Kernel, "bare handler", "Targets"} {
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, table.String())
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "holdfast-bench-*")); len(left) > 0 || err != nil {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+func checkFigures(t *testing.T, r *Result) {
+	t.Helper()
+	complete := func(what string, l Load) {
+		if l.Requests == 0 || l.PerSecond <= 0 || l.P50 <= 0 || l.P99 < l.P50 {
+			t.Errorf("%s: %+v", what, l)
+		}
+	}
+	if len(r.Series) != 9 || len(r.Handlers) != 3 || len(r.Starts) != 2 || len(r.Spreads) != 3 || len(r.Targets) != 6 {
+		t.Errorf("%d series, %d handlers, %d starts, %d spreads, %d targets", len(r.Series), len(r.Handlers), len(r.Starts), len(r.Spreads), len(r.Targets))
+	}
+	for _, s := range r.Series {
+		complete(s.Name, s.Closed)
+		if s.Open != nil {
+			complete(s.Name+" at a rate", *s.Open)
+		} else if s.OpenMissing == "" {
+			t.Errorf("%s: no figures at a rate and no reason", s.Name)
+		}
+	}
+	for _, h := range r.Handlers {
+		if h.Allocs == 0 || h.Bytes == 0 || h.Micros <= 0 {
+			t.Errorf("handler %+v", h)
+		}
+	}
+	for _, s := range r.Starts {
+		if s.Ready <= 0 || s.FirstEncrypt < s.Ready || s.RSS <= 0 || s.PeakRSS < s.RSS {
+			t.Errorf("start %+v", s)
+		}
+	}
+	for _, s := range r.Spreads {
+		complete("spread", s.Load)
+		if s.Ratio <= 0 {
+			t.Errorf("spread %+v", s)
+		}
+	}
+	for _, target := range r.Targets {
+		if target.Got == "" || target.Want == "" {
+			t.Errorf("target %+v", target)
+		}
+	}
+}
+
+// listen serves the handler and gives how to connect to it.
+func listen(t *testing.T, h http.HandlerFunc) (addr string, trust *tls.Config) {
+	s := httptest.NewTLSServer(h)
+	t.Cleanup(s.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	return s.Listener.Addr().String(), &tls.Config{RootCAs: roots}
+}
+
+var request = []byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+
+func TestFailedRequestEndsTheLoad(t *testing.T) {
+	addr, trust := listen(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no keys today", http.StatusForbidden) })
+	g, err := connect(t.Context(), addr, trust, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.close()
+	_, err = g.closedLoop([][]byte{request}, time.Minute)
+	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "no keys today") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestOpenLoopCountsFromWhenDue: while the server stalls on one request, those
+// that are due meanwhile count as late.
+func TestOpenLoopCountsFromWhenDue(t *testing.T) {
+	const stall = 100 * time.Millisecond
+	var stalled sync.Once
+	addr, trust := listen(t, func(w http.ResponseWriter, _ *http.Request) {
+		stalled.Do(func() { <-time.After(stall) })
+		_, _ = io.WriteString(w, "ok")
+	})
+	g, err := connect(t.Context(), addr, trust, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.close()
+	const duration = 50 * time.Millisecond
+	times, err := g.openLoop([][]byte{request}, 1000, duration)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(times) != 50 {
+		t.Errorf("%d requests were sent instead of 50", len(times))
+	}
+	for i, took := range times {
+		if took < stall-duration {
+			t.Errorf("request %d took %s, though the server stalled for %s", i, took, stall)
+		}
+	}
+}
+
+func TestParseHead(t *testing.T) {
+	for _, c := range []struct {
+		text         string
+		head, length int
+		fails        bool
+	}{
+		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", -1, 0, false},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 38, 2, false},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nDate: now\r\n\r\n", 50, 12, false},
+		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, true},
+		{"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", 0, 0, true},
+		{"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", 0, 0, true},
+	} {
+		head, length, err := parseHead([]byte(c.text))
+		if (err != nil) != c.fails || (err == nil && (head != c.head || length != c.length)) {
+			t.Errorf("%q: got %d, %d, %v", c.text, head, length, err)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, args := range [][]string{{"extra"}, {"--keys", "10,x"}, {"--keys", "5"}, {"--keys", "100,10"}, {"--rounds", "0"}, {"--rate", "-1"}} {
+		if _, err := parse(args); err == nil {
+			t.Errorf("%q is accepted", args)
+		}
+	}
+}

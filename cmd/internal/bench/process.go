@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is a server that runs as a child: load and server never share a
+// process, so that what is measured of one is not the other's.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	// began is when it was started.
+	began time.Time
+	log   string
+	// gone is closed when the process has ended and is reaped.
+	gone chan struct{}
+}
+
+// start runs a program whose standard error goes to a file, as a service
+// manager would have it.
+func start(name, log string, env []string, program string, args ...string) (*process, error) {
+	file, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	defer file.Close() // the child has its own
+	p := &process{name: name, cmd: exec.Command(program, args...), log: log, gone: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stderr = file
+	// Ctrl-C is for this process, which then stops its children in order.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.began = time.Now()
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended does not matter: who needs it sees that it is gone
+		close(p.gone)
+	}()
+	return p, nil
+}
+
+// stopWithin is how long a server may take to shut down before it is killed.
+const stopWithin = 15 * time.Second
+
+// stop ends the process and waits until it is gone.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may be gone already
+	select {
+	case <-p.gone:
+	case <-time.After(stopWithin):
+		_ = p.cmd.Process.Kill()
+		<-p.gone
+	}
+}
+
+// explain adds the last line of the log, which mostly says why.
+func (p *process) explain(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	if last := lastLine(p.log); last != "" {
+		return fmt.Errorf("%s: %w; the last line it logged: %s", p.name, err, last)
+	}
+	return fmt.Errorf("%s: %w", p.name, err)
+}
+
+func lastLine(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const tail = 4096
+	if info, err := f.Stat(); err == nil && info.Size() > tail {
+		_, _ = f.Seek(-tail, io.SeekEnd) // else it is read from the start
+	}
+	text, _ := io.ReadAll(io.LimitReader(f, tail))
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return string(lines[len(lines)-1])
+}
+
+// forgetLog empties the log: a line per request would fill the disk, and the
+// kernel would write it back in the middle of the next measurement.
+func (p *process) forgetLog() error { return os.Truncate(p.log, 0) }
+
+// clockTick is the unit of CPU times in /proc, the same on all of Go's Linux
+// platforms (proc(5), USER_HZ).
+const clockTick = 10 * time.Millisecond
+
+// cpu is the CPU time that the process has used so far.
+func (p *process) cpu() (time.Duration, error) {
+	text, err := p.proc("stat")
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the name in parentheses and may hold anything.
+	_, rest, _ := strings.Cut(text, ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("%s: /proc has an unknown form of stat", p.name)
+	}
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
+}
+
+// memory is what the process has in memory now, and had at most, in KiB.
+func (p *process) memory() (now, most int, err error) {
+	text, err := p.proc("status")
+	if err != nil {
+		return 0, 0, err
+	}
+	find := func(field string) int {
+		_, rest, _ := strings.Cut(text, "\n"+field+":")
+		value, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		n, _ := strconv.Atoi(value) // 0 is refused below
+		return n
+	}
+	now, most = find("VmRSS"), find("VmHWM")
+	if now == 0 || most == 0 {
+		return 0, 0, fmt.Errorf("%s: /proc does not say how much memory it has: has it ended?", p.name)
+	}
+	return now, most, nil
+}
+
+func (p *process) proc(file string) (string, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), file))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", p.name, err)
+	}
+	return string(text), nil
+}

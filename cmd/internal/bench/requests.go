@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"holdfast/appliance"
+)
+
+// principal is who the requests are for.
+const principal = "arn:aws:iam::123456789012:user/Alice"
+
+// The bodies of requests and answers, as the specification has them.
+type (
+	metadata struct {
+		AWSPrincipalARN string `json:"awsPrincipalArn"`
+		KMSKeyARN       string `json:"kmsKeyArn"`
+		KMSOperation    string `json:"kmsOperation"`
+		KMSRequestID    string `json:"kmsRequestId"`
+	}
+	encryptBody struct {
+		RequestMetadata metadata `json:"requestMetadata"`
+		Plaintext       []byte   `json:"plaintext"`
+		Algorithm       string   `json:"encryptionAlgorithm"`
+		AAD             []byte   `json:"additionalAuthenticatedData"`
+	}
+	decryptBody struct {
+		RequestMetadata metadata `json:"requestMetadata"`
+		sealed
+		Algorithm string `json:"encryptionAlgorithm"`
+		AAD       []byte `json:"additionalAuthenticatedData"`
+	}
+	// sealed is the answer of Encrypt, and what Decrypt wants of it.
+	sealed struct {
+		Ciphertext         []byte `json:"ciphertext"`
+		CiphertextMetadata []byte `json:"ciphertextMetadata"`
+		IV                 []byte `json:"initializationVector"`
+		Tag                []byte `json:"authenticationTag"`
+	}
+)
+
+// decode reads the answer of Encrypt.
+func decode(answer []byte) (sealed, error) {
+	var s sealed
+	if err := json.Unmarshal(answer, &s); err != nil {
+		return s, fmt.Errorf("the answer of Encrypt: %w", err)
+	}
+	return s, nil
+}
+
+// algorithm is the only one of the specification; aad is from its example.
+const algorithm = "AES_GCM"
+
+var aad = []byte("project=nile,department=marketing")
+
+func newMetadata(operation string) metadata {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails (crypto/rand)
+	return metadata{
+		AWSPrincipalARN: principal,
+		KMSKeyARN:       "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+		KMSOperation:    operation,
+		KMSRequestID:    fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:]),
+	}
+}
+
+// newEncryptBody encrypts a data key, which is what KMS mostly sends.
+func newEncryptBody() encryptBody {
+	dataKey := make([]byte, 32)
+	_, _ = rand.Read(dataKey) // never fails (crypto/rand)
+	return encryptBody{newMetadata("Encrypt"), dataKey, algorithm, aad}
+}
+
+func newDecryptBody(s sealed) decryptBody {
+	return decryptBody{newMetadata("Decrypt"), s, algorithm, aad}
+}
+
+// caller signs requests to one key store as AWS KMS does, with the signer of
+// the AWS SDK. A signature is good for five minutes, and XKS allows replays: a
+// measurement signs its requests just before it begins.
+type caller struct {
+	addr, prefix string
+	credential   aws.Credentials
+	signer       *v4.Signer
+}
+
+// request gives a signed request.
+func (c *caller) request(keyID string, operation appliance.Operation, body any) (*http.Request, []byte, error) {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	url := "https://" + c.addr + c.prefix + appliance.XKSPath + "/keys/" + keyID + "/" + strings.ToLower(string(operation))
+	r, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(encoded))
+	if err != nil {
+		return nil, nil, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	sum := sha256.Sum256(encoded)
+	err = c.signer.SignHTTP(context.Background(), c.credential, r, hex.EncodeToString(sum[:]), "kms-xks-proxy", "us-east-1", time.Now())
+	return r, encoded, err
+}
+
+// bytes gives a signed request as it goes over the connection.
+func (c *caller) bytes(keyID string, operation appliance.Operation, body any) ([]byte, error) {
+	r, encoded, err := c.request(keyID, operation, body)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n", r.Method, r.URL.Path, r.URL.Host, len(encoded))
+	if err := r.Header.Write(&b); err != nil {
+		return nil, err
+	}
+	b.WriteString("\r\n")
+	b.Write(encoded)
+	return b.Bytes(), nil
+}
+
+// encrypts gives n requests of Encrypt, each different, spread over the keys.
+func (c *caller) encrypts(keys []string, n int) ([][]byte, error) {
+	requests := make([][]byte, n)
+	for i := range requests {
+		var err error
+		if requests[i], err = c.bytes(keys[i%len(keys)], appliance.OpEncrypt, newEncryptBody()); err != nil {
+			return nil, err
+		}
+	}
+	return requests, nil
+}
+
+// decrypts gives n requests of Decrypt, each different, spread over the keys.
+// What they decrypt is encrypted over the generator's connections first.
+func (c *caller) decrypts(g *generator, keys []string, n int) ([][]byte, error) {
+	encrypts, err := c.encrypts(keys, n)
+	if err != nil {
+		return nil, err
+	}
+	requests := make([][]byte, n)
+	return requests, g.once(encrypts, func(i int, answer []byte) error {
+		s, err := decode(answer)
+		if err == nil {
+			requests[i], err = c.bytes(keys[i%len(keys)], appliance.OpDecrypt, newDecryptBody(s))
+		}
+		return err
+	})
+}

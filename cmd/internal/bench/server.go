@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"holdfast/appliance"
+	"holdfast/web"
+)
+
+// server is a running server and how to call it.
+type server struct {
+	*process
+	caller
+	trust *tls.Config
+}
+
+// startBare starts this program once more, as the bare server.
+func (s *site) startBare(ctx context.Context) (*server, error) {
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p, err := start("bare server", s.path("bare.log"), nil, self, bareCommand, addr, s.certificateFile(), s.keyFile())
+	if err != nil {
+		return nil, err
+	}
+	b := &server{process: p, caller: newCaller(addr), trust: s.trust}
+	// It does not look at the signature, which is there to make its requests as
+	// long as those of the others.
+	b.credential = aws.Credentials{AccessKeyID: "BENCHBENCHBENCHBENCHBENC", SecretAccessKey: "bare"}
+	if _, err := b.waitReady(ctx); err != nil {
+		b.stop()
+		return nil, err
+	}
+	return b, nil
+}
+
+func newCaller(addr string) caller {
+	return caller{addr: addr, prefix: keyStorePrefix, signer: v4.NewSigner()}
+}
+
+// installation is a Holdfast with its state, running or not.
+type installation struct {
+	site     *site
+	holdfast string
+	name     string
+	// module is the PKCS#11 module, env what it needs.
+	module string
+	env    []string
+	// credential is that of its key store.
+	credential aws.Credentials
+}
+
+const (
+	keyStoreName   = "bench"
+	keyStorePrefix = "/bench"
+)
+
+func (in *installation) dir() string    { return in.site.path(in.name) }
+func (in *installation) socket() string { return filepath.Join(in.dir(), "admin.sock") }
+
+// start starts the server; it need not be ready yet.
+func (in *installation) start() (*server, error) {
+	if err := os.MkdirAll(in.dir(), 0o700); err != nil {
+		return nil, err
+	}
+	xks, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	// All settings that bear on speed are left at their defaults. A machine that
+	// stalls is to show in the figures and not to end the run, hence the timeout.
+	text := fmt.Sprintf("state.dir = %q\n[hsm]\nmodule = %q\ntoken_label = %q\npin_file = %q\n"+
+		"[xks]\naddress = %q\ncertificate = %q\nkey = %q\nrequest_timeout = \"10s\"\n[admin]\nsocket = %q\naddress = %q\n",
+		in.dir(), in.module, tokenLabel, in.site.path("pin"),
+		xks, in.site.certificateFile(), in.site.keyFile(), in.socket(), admin)
+	config := filepath.Join(in.dir(), "holdfast.toml")
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	p, err := start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.env, in.holdfast, "serve", "--config", config)
+	if err != nil {
+		return nil, err
+	}
+	h := &server{process: p, caller: newCaller(xks), trust: in.site.trust}
+	h.credential = in.credential
+	return h, nil
+}
+
+// startReady starts the server and waits until it is ready.
+func (in *installation) startReady(ctx context.Context) (*server, error) {
+	s, err := in.start()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.waitReady(ctx); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// provision makes key store, credential and grant through the admin socket of
+// a running server.
+func (in *installation) provision(ctx context.Context, s *server) error {
+	client := web.NewClient(in.socket())
+	if err := client.Do(ctx, http.MethodPost, "keystores", appliance.KeyStore{Name: keyStoreName, URIPathPrefix: keyStorePrefix}, nil); err != nil {
+		return fmt.Errorf("make the key store: %w", err)
+	}
+	var c web.CreatedCredential
+	if err := client.Do(ctx, http.MethodPost, web.Route("keystores", keyStoreName, "credentials"), web.NewCredential{}, &c); err != nil {
+		return fmt.Errorf("make the credential: %w", err)
+	}
+	in.credential = aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey}
+	s.credential = in.credential
+	g := appliance.Grant{Principal: principal, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}}
+	if err := client.Do(ctx, http.MethodPost, web.Route("keystores", keyStoreName, "grants"), g, nil); err != nil {
+		return fmt.Errorf("make the grant: %w", err)
+	}
+	return nil
+}
+
+// createKeys makes keys named custody-0, custody-1 and so on.
+func (in *installation) createKeys(ctx context.Context, custody appliance.Custody, n int) ([]string, error) {
+	client := web.NewClient(in.socket())
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%s-%d", custody, i)
+		k := web.NewKey{ID: ids[i], Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: custody}
+		if err := client.Do(ctx, http.MethodPost, web.Route("keystores", keyStoreName, "keys"), k, nil); err != nil {
+			return nil, fmt.Errorf("make key %s: %w", ids[i], err)
+		}
+	}
+	return ids, nil
+}
+
+const (
+	// askEvery is the pause between two questions whether a server is ready.
+	askEvery    = 2 * time.Millisecond
+	readyWithin = time.Minute
+)
+
+// waitReady asks the HTTPS listener until it says that it is ready, and gives
+// how long that took from the start of the process.
+func (s *server) waitReady(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, fmt.Errorf("it was not ready within %s", readyWithin))
+	defer cancel()
+	transport := &http.Transport{TLSClientConfig: s.trust.Clone()}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for {
+		if s.ready(ctx, client) {
+			return time.Since(s.began), nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, s.explain(context.Cause(ctx))
+		case <-s.gone:
+			return 0, s.explain(errors.New("it ended instead of serving"))
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *server) ready(ctx context.Context, client *http.Client) bool {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.addr+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	res, err := client.Do(r)
+	if err != nil {
+		return false // nobody listens yet
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, res.Body) // so that the connection is used again
+	return res.StatusCode == http.StatusOK
+}
