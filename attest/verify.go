@@ -185,3 +185,51 @@ func facts(e *Evidence) map[string]any {
 	}
 	return f
 }
+
+// Parts are documents without an evidence file around them, as other tools give
+// them.
+type Parts struct {
+	SNP   *snp.Evidence
+	Nitro []byte
+	TPM   *tpm.Evidence
+}
+
+var checkParts = appraisal.Question{Code: "E_PARTS", Name: "The SEV-SNP report and the NitroTPM document are about the same: they name the same bytes."}
+
+// VerifyParts appraises documents for themselves. What ties them to a nonce and
+// to keys is not known here, and is not checked. A zero time stands for the
+// NitroTPM document's own if there is one, or else for now.
+func VerifyParts(d Parts, p *Policy, at, now time.Time) *appraisal.Verdict {
+	var s appraisal.Sheet
+	var document *nitro.Document
+	if d.Nitro != nil {
+		document, _ = nitro.Parse(d.Nitro) // Verify says what is wrong with it
+	}
+	switch {
+	case !at.IsZero():
+	case document != nil:
+		at = document.Time
+	default:
+		at = now
+	}
+	s.Fact("policy", map[string]any{"name": p.Name, "version": p.Version})
+	s.Fact("appraised_at", stamp(at))
+	if d.SNP != nil && document != nil {
+		n := min(len(d.SNP.Report), 0x90)
+		s.Answer(checkParts, equal(d.SNP.Report[min(0x50, n):n], document.UserData, "they are of different machines or times"))
+	}
+	if d.SNP != nil {
+		snp.Verify(&s, *d.SNP, p.SNP, snp.Expectation{At: at})
+	}
+	if d.TPM != nil {
+		tpm.Verify(&s, *d.TPM, p.TPM, tpm.Expectation{})
+	}
+	if d.Nitro != nil {
+		nx := nitro.Expectation{At: at}
+		if d.TPM != nil {
+			nx.PCRs = d.TPM.Bank("sha384")
+		}
+		nitro.Verify(&s, d.Nitro, p.Nitro, nx)
+	}
+	return s.Verdict()
+}

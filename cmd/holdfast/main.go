@@ -1,6 +1,7 @@
 // Command holdfast is the appliance and its command line: serve runs the
-// appliance, check tests any XKS proxy from outside, and the other commands
-// administer a running appliance over its admin socket.
+// appliance, check tests any XKS proxy from outside, verify checks evidence
+// offline, and the other commands administer a running appliance over its admin
+// socket.
 //
 // It exits 0 when the work is done, 1 when it was refused or failed, and 2 when
 // the call itself is unusable.
@@ -38,7 +39,7 @@ func run() int {
 	}
 	var refused *appliance.Error
 	switch {
-	case errors.As(err, &refused) && refused.Code == appliance.CodeInvalid, errors.Is(err, conformance.ErrTarget):
+	case errors.As(err, &refused) && refused.Code == appliance.CodeInvalid, errors.Is(err, conformance.ErrTarget), errors.Is(err, errUnusable):
 		return 2
 	case errors.As(err, new(ranError)):
 		return 1
@@ -99,6 +100,8 @@ func newRoot() *cobra.Command {
 		credentialCommand(a),
 		keyCommand(a),
 		grantCommand(a),
+		verifyCommand(a),
+		policyCommand(a),
 	)
 	// Cobra's own group of commands is to refuse what it does not know, too.
 	root.InitDefaultCompletionCmd()

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/attest"
+	"holdfast/attest/appraisal"
+	"holdfast/attest/snp"
+	"holdfast/attest/tpm"
+)
+
+// errUnusable marks input that says nothing, against evidence that is refused.
+var errUnusable = errors.New("the input is unusable")
+
+// maxInput bounds a file that is read, in bytes.
+const maxInput = attest.MaxEvidence
+
+// verifyFlags are those of the verify command.
+type verifyFlags struct {
+	policy, policyKey, nonce, at string
+	report, vek, crl, document   string
+	quote, signature, ak         string
+	pcrs, eventLog               string
+}
+
+func verifyCommand(a *admin) *cobra.Command {
+	var f verifyFlags
+	c := &cobra.Command{
+		Use:   "verify [EVIDENCE] [--policy FILE --policy-key FILE]",
+		Short: "Check evidence of what a machine runs, offline",
+		Long: "Check evidence of what a machine runs, offline: an evidence file, or the documents\n" +
+			"that hardware signed one by one. It needs no network, no TPM and no configuration.\n" +
+			"It exits 0 only if every check passed, 1 if one failed, 2 if the input is unusable.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			v, err := f.appraise(args)
+			if err != nil {
+				return fmt.Errorf("%w: %w", errUnusable, err)
+			}
+			if err := a.showVerdict(cmd, v); err != nil {
+				return err
+			}
+			if v.Result != appraisal.Pass {
+				return errReported
+			}
+			return nil
+		}),
+	}
+	fs := c.Flags()
+	fs.StringVar(&f.policy, "policy", "", "appraisal policy, signed or your own; the default policy without it")
+	fs.StringVar(&f.policyKey, "policy-key", "", "public key (PEM, Ed25519) that the policy must be signed by")
+	fs.StringVar(&f.nonce, "nonce", "", "the nonce that you asked with, in hexadecimal")
+	fs.StringVar(&f.at, "at", "", "the time to appraise at (RFC 3339); the evidence's own without it")
+	fs.StringVar(&f.report, "snp-report", "", "SEV-SNP attestation report, 1184 bytes")
+	fs.StringVar(&f.vek, "vek", "", "certificate of the key that signed it, VLEK or VCEK (DER)")
+	fs.StringVar(&f.crl, "crl", "", "AMD's list of revocations (DER)")
+	fs.StringVar(&f.document, "nitro-document", "", "NitroTPM attestation document (COSE_Sign1)")
+	fs.StringVar(&f.quote, "tpm-quote", "", "quote (TPMS_ATTEST)")
+	fs.StringVar(&f.signature, "tpm-signature", "", "its signature (TPMT_SIGNATURE)")
+	fs.StringVar(&f.ak, "ak", "", "public area of the attestation key (TPMT_PUBLIC)")
+	fs.StringVar(&f.pcrs, "pcrs", "", `the quoted PCR values (JSON: {"sha384": {"4": "hex"}})`)
+	fs.StringVar(&f.eventLog, "event-log", "", "the firmware's event log")
+	c.MarkFlagsRequiredTogether("snp-report", "vek")
+	c.MarkFlagsRequiredTogether("tpm-quote", "tpm-signature", "ak", "pcrs", "event-log")
+	return c
+}
+
+func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
+	policy, err := readPolicy(f.policy, f.policyKey)
+	if err != nil {
+		return nil, err
+	}
+	var at time.Time
+	if f.at != "" {
+		if at, err = time.Parse(time.RFC3339, f.at); err != nil {
+			return nil, fmt.Errorf("--at %q is not a time such as 2026-11-23T12:00:00Z", f.at)
+		}
+	}
+	if f.report != "" || f.document != "" || f.quote != "" {
+		if len(args) > 0 {
+			return nil, errors.New("give an evidence file, or single documents, not both")
+		}
+		if f.nonce != "" {
+			return nil, errors.New("--nonce is for evidence files: single documents do not say where theirs is")
+		}
+		parts, err := f.parts()
+		if err != nil {
+			return nil, err
+		}
+		return attest.VerifyParts(*parts, policy, at, time.Now()), nil
+	}
+	if len(args) == 0 {
+		return nil, errors.New("give an evidence file, or documents such as --snp-report; see holdfast verify --help")
+	}
+	text, err := readInput(args[0])
+	if err != nil {
+		return nil, err
+	}
+	evidence, err := attest.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	x := attest.Expectation{At: at}
+	if f.nonce != "" {
+		if x.Nonce, err = hex.DecodeString(f.nonce); err != nil {
+			return nil, fmt.Errorf("--nonce %.80q is not in hexadecimal", f.nonce)
+		}
+	}
+	return attest.Verify(evidence, policy, x), nil
+}
+
+func (f *verifyFlags) parts() (*attest.Parts, error) {
+	var p attest.Parts
+	var errs []error
+	read := func(path string) []byte {
+		if path == "" {
+			return nil
+		}
+		b, err := readInput(path)
+		errs = append(errs, err)
+		return b
+	}
+	if f.report != "" {
+		p.SNP = &snp.Evidence{Report: read(f.report), VEK: read(f.vek), CRL: read(f.crl)}
+	}
+	p.Nitro = read(f.document)
+	if f.quote != "" {
+		p.TPM = &tpm.Evidence{AK: read(f.ak), Quote: read(f.quote), Signature: read(f.signature), EventLog: read(f.eventLog)}
+		if values := read(f.pcrs); values != nil {
+			if err := json.Unmarshal(values, &p.TPM.PCRs); err != nil {
+				errs = append(errs, fmt.Errorf("--pcrs: %w", err))
+			}
+		}
+	}
+	return &p, errors.Join(errs...)
+}
+
+// readInput reads a file of bounded size.
+func readInput(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, maxInput+1))
+	if err == nil && len(b) > maxInput {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxInput)
+	}
+	return b, err
+}
+
+// readPolicy reads a policy: signed if there is a key, or one that the caller
+// has written; the default if there is none.
+func readPolicy(path, keyFile string) (*attest.Policy, error) {
+	switch {
+	case path == "" && keyFile != "":
+		return nil, errors.New("--policy-key is for a --policy")
+	case path == "":
+		p := attest.DefaultPolicy()
+		return &p, nil
+	}
+	text, err := readInput(path)
+	if err != nil {
+		return nil, err
+	}
+	if keyFile == "" {
+		p, err := attest.ParsePolicy(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w; give --policy-key if it is a signed one", path, err)
+		}
+		return p, nil
+	}
+	key, err := readPublicKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := attest.OpenPolicy(text, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &signed.Policy, nil
+}
+
+func readPublicKey(path string) (ed25519.PublicKey, error) {
+	text, err := readInput(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, fmt.Errorf("%s is not a public key in PEM", path)
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	public, ok := key.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("%s is a %T; policies are signed with Ed25519", path, key)
+	}
+	return public, nil
+}
+
+// showVerdict prints each check, then what it comes to.
+func (a *admin) showVerdict(cmd *cobra.Command, v *appraisal.Verdict) error {
+	return a.show(cmd, v, func(w io.Writer) {
+		for _, c := range v.Checks {
+			row(w, string(c.Result), c.Code, c.Name)
+			if c.Detail != "" {
+				row(w, "", "", "  "+c.Detail)
+			}
+		}
+		row(w, "")
+		row(w, "verdict", string(v.Result))
+	})
+}
