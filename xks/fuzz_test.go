@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/xks/xkstest"
@@ -86,7 +87,61 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// FuzzDecrypt decrypts what no key here has encrypted, but for the seed.
+// FuzzStranger sends what anybody may send: no request without a signature is
+// answered with anything but an error that blames it.
+func FuzzStranger(f *testing.F) {
+	b := xkstest.Start(f, xkstest.Options{})
+	k := b.NewKeyStore(f, "demo", "/demo", xkstest.Principal)
+	b.NewKey(f, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	const body = `{"requestMetadata":{"awsPrincipalArn":"` + xkstest.Principal + `","kmsOperation":"Encrypt","kmsRequestId":"r"},"plaintext":"SGVsbG8=","encryptionAlgorithm":"AES_GCM"}`
+	date := time.Now().UTC().Format("20060102T150405Z")
+	authorization := "AWS4-HMAC-SHA256 Credential=" + k.AccessKeyID + "/" + date[:8] + "/us-east-1/kms-xks-proxy/aws4_request, SignedHeaders=content-type;host;x-amz-date, Signature=" + strings.Repeat("0", 64)
+	for _, path := range []string{"/demo/kms/xks/v1/keys/k/encrypt", "/demo/kms/xks/v1/health", "/kms/xks/v1/health", "/", "//", "/demo/kms/xks/v1/keys//encrypt", "/demo/kms/xks/v1/keys/%00/metadata"} {
+		for _, method := range []string{"POST", "GET", "X"} {
+			f.Add(method, path, "", "", "", []byte(nil))
+			f.Add(method, path, authorization, date, "application/json", []byte(body))
+			f.Add(method, path, strings.Replace(authorization, "/us-east-1/", "//", 1), "", "", []byte(body))
+		}
+	}
+	f.Fuzz(func(t *testing.T, method, path, authorization, date, contentType string, body []byte) {
+		r, err := http.NewRequestWithContext(t.Context(), method, k.URL, bytes.NewReader(body))
+		if err != nil {
+			return // no request of HTTP
+		}
+		r.URL.Path, r.RequestURI, r.RemoteAddr = path, path, "192.0.2.1:1234"
+		if path == "/healthz" || path == "/readyz" {
+			return
+		}
+		for name, value := range map[string]string{"Authorization": authorization, "X-Amz-Date": date, "Content-Type": contentType} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		w := httptest.NewRecorder()
+		b.API.ServeHTTP(w, r)
+		if w.Code == http.StatusMethodNotAllowed && method != http.MethodPost {
+			return
+		}
+		checkAnswer(t, path, body, w.Result(), w.Body.Bytes())
+		if w.Code != http.StatusUnauthorized && w.Code != http.StatusNotFound {
+			t.Fatalf("%s %q %q: answered %d %s", method, path, authorization, w.Code, w.Body)
+		}
+	})
+}
+
+// differing gives b with the bits of difference changed: a fuzzing process has
+// other keys than the one that made the seeds, so that ciphertexts among the
+// seeds would be strange to it.
+func differing(b, difference []byte) []byte {
+	b = bytes.Clone(b)
+	for i := range min(len(b), len(difference)) {
+		b[i] ^= difference[i]
+	}
+	return b
+}
+
+// FuzzDecrypt decrypts ciphertexts that differ from those of a key here, and
+// such that are none. Only what is as it was encrypted decrypts.
 func FuzzDecrypt(f *testing.F) {
 	b := xkstest.Start(f, xkstest.Options{})
 	b.NewKeyStore(f, "demo", "/demo", xkstest.Principal)
@@ -96,19 +151,31 @@ func FuzzDecrypt(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	const plaintext = "Hello"
+	const plaintext, aad = "Hello", "additional authenticated data"
+	sealed := map[string]*appliance.Ciphertext{}
 	for _, id := range []string{"k", "h"} {
 		key, err := endpoint.Key(f.Context(), id)
 		if err != nil {
 			f.Fatal(err)
 		}
-		c, err := key.Encrypt(f.Context(), []byte(plaintext), []byte("aad"))
-		if err != nil {
+		if sealed[id], err = key.Encrypt(f.Context(), []byte(plaintext), []byte(aad)); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(id, c.Ciphertext, c.IV, c.Tag, c.Metadata, []byte("aad"))
+		f.Add(id, true, []byte{}, []byte{}, []byte{}, []byte{}, []byte{}) // as it was
+		f.Add(id, true, []byte{1}, []byte{}, []byte{}, []byte{}, []byte{})
+		f.Add(id, true, []byte{}, []byte{1}, []byte{}, []byte{}, []byte{})
+		f.Add(id, true, []byte{}, []byte{}, []byte{1}, []byte{}, []byte{})
+		f.Add(id, true, []byte{}, []byte{}, []byte{}, []byte{0, 0, 0, 0, 2}, []byte{}) // another version
+		f.Add(id, true, []byte{}, []byte{}, []byte{}, []byte{3}, []byte{})             // another format
+		f.Add(id, true, []byte{}, []byte{}, []byte{}, []byte{}, []byte{1})
+		for _, n := range []int{0, 11, 12, 16, 20} { // lengths of IV, tag and metadata
+			f.Add(id, false, []byte("Hello"), make([]byte, n), make([]byte, 16), []byte{1, 0, 0, 0, 1}, []byte(aad))
+			f.Add(id, false, []byte("Hello"), make([]byte, 12), make([]byte, n), []byte{1, 0, 0, 0, 1}, []byte(aad))
+			f.Add(id, false, []byte{}, make([]byte, 12), make([]byte, 16), bytes.Repeat([]byte{1}, n), []byte{})
+		}
+		f.Add(id, false, make([]byte, 70000), make([]byte, 12), make([]byte, 16), []byte{1, 0, 0, 0, 1}, make([]byte, 70000))
 	}
-	f.Fuzz(func(t *testing.T, id string, ciphertext, iv, tag, metadata, aad []byte) {
+	f.Fuzz(func(t *testing.T, id string, ours bool, ciphertext, iv, tag, metadata, a []byte) {
 		if id != "h" {
 			id = "k"
 		}
@@ -116,14 +183,22 @@ func FuzzDecrypt(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &appliance.Ciphertext{Ciphertext: ciphertext, IV: iv, Tag: tag, Metadata: metadata}
-		got, err := key.Decrypt(t.Context(), c, aad)
+		c, was := &appliance.Ciphertext{Ciphertext: ciphertext, IV: iv, Tag: tag, Metadata: metadata}, sealed[id]
+		if ours {
+			c = &appliance.Ciphertext{Ciphertext: differing(was.Ciphertext, ciphertext), IV: differing(was.IV, iv),
+				Tag: differing(was.Tag, tag), Metadata: differing(was.Metadata, metadata)}
+			a = differing([]byte(aad), a)
+		}
+		same := bytes.Equal(c.Ciphertext, was.Ciphertext) && bytes.Equal(c.IV, was.IV) && bytes.Equal(c.Tag, was.Tag) &&
+			bytes.Equal(c.Metadata, was.Metadata) && string(a) == aad
+		got, err := key.Decrypt(t.Context(), c, a)
 		switch code := appliance.CodeOf(err); {
-		case err == nil && string(got) == plaintext && string(aad) == "aad":
-		case err == nil:
-			t.Fatalf("%x %x %x %x %q decrypts to %q", ciphertext, iv, tag, metadata, aad, got)
-		case code != appliance.CodeCiphertext && code != appliance.CodeTooLarge:
-			t.Fatalf("%x %x %x %x: %v", ciphertext, iv, tag, metadata, err)
+		case same && (err != nil || string(got) != plaintext):
+			t.Fatalf("as it was encrypted: %q, %v", got, err)
+		case !same && err == nil:
+			t.Fatalf("%x %x %x %x %q decrypts to %q", c.Ciphertext, c.IV, c.Tag, c.Metadata, a, got)
+		case !same && code != appliance.CodeCiphertext && (code != appliance.CodeTooLarge || len(a) <= appliance.MaxAAD):
+			t.Fatalf("%x %x %x %x: %v", c.Ciphertext, c.IV, c.Tag, c.Metadata, err)
 		}
 	})
 }
