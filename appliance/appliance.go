@@ -108,6 +108,12 @@ func New(o Options) *Appliance {
 // store, however many keys there are. A key store that does not open is
 // reported in the log and refuses its requests; the others serve.
 func (a *Appliance) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
+	return a.unlock(ctx, ring, hsms, nil)
+}
+
+// unlock does what Unlock says; after a lease that ran out, unless somebody has
+// called Lock since.
+func (a *Appliance) unlock(ctx context.Context, ring Keyring, hsms []HSM, after *suspended) error {
 	asked := a.now()
 	in, err := a.store.Installation(ctx)
 	if CodeOf(err) == CodeNotFound {
@@ -125,6 +131,10 @@ func (a *Appliance) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error 
 	if err != nil {
 		ring.Lock()
 		return err
+	}
+	if after != nil && !a.suspended.CompareAndSwap(after, nil) {
+		ring.Lock()
+		return Errorf(CodeLocked, "the appliance was locked meanwhile")
 	}
 	a.lease.renew(asked)
 	a.suspended.Store(nil)

@@ -73,7 +73,7 @@ func (a *Appliance) resume(ctx context.Context, s *suspended) {
 	if a.lease.remaining() <= 0 {
 		return
 	}
-	if err := a.Unlock(ctx, s.ring, s.hsms); err != nil {
+	if err := a.unlock(ctx, s.ring, s.hsms, s); err != nil {
 		a.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "error", err)
 		return
 	}
