@@ -35,6 +35,9 @@ type Options struct {
 	// Lease is how long keys stay in memory while no HSM answers. Default 15
 	// minutes.
 	Lease time.Duration
+	// WhyLocked, if given, says in a word why the appliance was not unlocked, such
+	// as E_SEAL_PCRS. Callers are told.
+	WhyLocked func() string
 	// RotateAfter is how many encryptions a key version does before the key is
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
@@ -70,6 +73,7 @@ type Appliance struct {
 	health healthMonitor
 
 	lease     lease
+	why       func() string             // why it is locked
 	suspended atomic.Pointer[suspended] // nil but after the lease ran out
 }
 
@@ -87,12 +91,16 @@ func New(o Options) *Appliance {
 	if o.RotateAfter == 0 || o.RotateAfter > maxEncryptions {
 		o.RotateAfter = defaultRotateAfter
 	}
+	if o.WhyLocked == nil {
+		o.WhyLocked = func() string { return "" }
+	}
 	a := &Appliance{
 		store:       o.Store,
 		log:         o.Log,
 		now:         o.Now,
 		rotateAfter: o.RotateAfter,
 		keys:        newKeyCache(o.MaxUnlockedKeys),
+		why:         o.WhyLocked,
 	}
 	if o.Lease <= 0 {
 		o.Lease = defaultLease
@@ -187,6 +195,9 @@ func (a *Appliance) view() (*view, error) {
 	case a.suspended.Load() != nil, v != nil && a.lease.remaining() <= 0:
 		return nil, Errorf(CodeLocked, "the appliance is locked: the HSM has been away for longer than the lease of %s", a.lease.length)
 	case v == nil:
+		if code := a.why(); code != "" {
+			return nil, Errorf(CodeLocked, "the appliance is locked: %s", code)
+		}
 		return nil, Errorf(CodeLocked, "the appliance is locked")
 	}
 	return v, nil

@@ -70,6 +70,13 @@ func (m *healthMonitor) watched() []HSM {
 	return m.hsms
 }
 
+// last gives the results of the last probe, however old.
+func (m *healthMonitor) last() []HSMHealth {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.results
+}
+
 func (m *healthMonitor) fresh() ([]HSMHealth, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

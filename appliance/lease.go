@@ -79,3 +79,18 @@ func (a *Appliance) resume(ctx context.Context, s *suspended) {
 	}
 	a.log.Info("the HSM is back: unlocked again")
 }
+
+// Condition says whether keys serve, without asking the HSMs: HealthActive;
+// HealthDegraded, while an HSM does not answer; HealthUnavailable, while no key
+// can be used. The reason is empty if all is well.
+func (a *Appliance) Condition() (status HealthStatus, reason string) {
+	if _, err := a.view(); err != nil {
+		return HealthUnavailable, err.Error()
+	}
+	for _, h := range a.health.last() {
+		if h.Status != HealthActive {
+			return HealthDegraded, h.Error
+		}
+	}
+	return HealthActive, ""
+}

@@ -125,6 +125,15 @@ type Store interface {
 	// DeleteGrant removes one; CodeNotFound if there is none.
 	DeleteGrant(ctx context.Context, keyStore, id string) error
 
+	// RecordBootStep adds a step of a boot; CodeExists if its number is taken. Old
+	// ones are dropped when there are many. It announces no change.
+	RecordBootStep(ctx context.Context, b BootStep) error
+	// BootSteps gives up to limit steps, the newest first.
+	BootSteps(ctx context.Context, limit int) ([]BootStep, error)
+	// RaisePolicyVersion notes that the appliance has an appraisal policy of that
+	// version, and gives the highest that it has had. It announces no change.
+	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
+
 	// Subscribe has f called with each change. Call it before any change.
 	Subscribe(f func(Change))
 	// Close ends the use of the store.

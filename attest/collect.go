@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,39 @@ type Collector struct {
 	Now func() time.Time
 
 	mu sync.Mutex // the hardware does one thing at a time
+}
+
+// Measure extends [tpm.ApplicationPCR] with the SHA-256 of something that the
+// appliance is made of, and has further evidence tell it.
+func (c *Collector) Measure(name string, digest []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := tpm.Measurement{PCR: tpm.ApplicationPCR, Name: name, Digest: digest}
+	if err := c.TPM.Measure(m); err != nil {
+		return err
+	}
+	c.Measurements = append(c.Measurements, m)
+	return nil
+}
+
+// Cap extends [tpm.ApplicationPCR] for the last time: whatever was sealed to its
+// value stays so until the machine is restarted.
+func (c *Collector) Cap() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, err := c.TPM.Cap(tpm.ApplicationPCR)
+	if err != nil {
+		return err
+	}
+	c.Measurements = append(c.Measurements, m)
+	return nil
+}
+
+// SetPolicy says which policy is in force from now on, by its SHA-256.
+func (c *Collector) SetPolicy(digest []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.PolicyDigest = digest
 }
 
 // Collect makes evidence for a verifier's nonce, [MinNonce] to [MaxNonce] bytes.
@@ -78,7 +112,7 @@ func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byt
 		}
 	}
 	if c.TPM != nil {
-		quoted, err := c.TPM.Collect(e.QuoteData(), c.EventLog, c.Measurements)
+		quoted, err := c.TPM.Collect(e.QuoteData(), c.EventLog, slices.Clone(c.Measurements))
 		if err != nil {
 			return nil, fmt.Errorf("evidence: %w", err)
 		}

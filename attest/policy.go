@@ -28,6 +28,10 @@ const policyType = "application/vnd.holdfast.policy.v1+json"
 // MaxPolicy is the size of the largest policy file, in bytes.
 const MaxPolicy = 1 << 20
 
+// maxVersion is the highest version of a policy: what all readers of JSON take
+// (RFC 8259 section 6).
+const maxVersion = 1<<53 - 1
+
 // Technology is one by which a machine proves something.
 type Technology string
 
@@ -78,8 +82,8 @@ func (p *Policy) Validate() error {
 	if p.Name == "" || len(p.Name) > 200 {
 		bad("name: use 1 to 200 characters")
 	}
-	if p.Version == 0 {
-		bad("version: begin with 1")
+	if p.Version == 0 || p.Version > maxVersion {
+		bad("version: %d is not 1 to %d", p.Version, uint64(maxVersion))
 	}
 	if len(p.Require) == 0 {
 		bad("require: name at least one of %s, %s, %s; evidence would prove nothing", SEVSNP, TPM, NitroTPM)

@@ -13,6 +13,8 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"holdfast/appliance"
+	"holdfast/appliance/boot"
+	"holdfast/attest"
 )
 
 // Domain is what the API needs of the appliance; [*appliance.Appliance] is it.
@@ -38,8 +40,24 @@ type Domain interface {
 	RemoveGrant(ctx context.Context, keyStore, id string) error
 }
 
+// Boot is what the API needs of the boot; [*boot.Boot] is it.
+type Boot interface {
+	Status() boot.Status
+	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
+	Seal(ctx context.Context, credential []byte) error
+}
+
 // The bodies of requests and answers that are not types of the domain.
 type (
+	// Status is the state of the appliance and of its boot.
+	Status struct {
+		appliance.Status
+		Boot boot.Status `json:"boot"`
+	}
+	// SealRequest has the HSM's PIN sealed to the machine's TPM.
+	SealRequest struct {
+		PIN []byte `json:"pin"`
+	}
 	// NewCredential asks for a credential: to be made if both are empty, else
 	// imported.
 	NewCredential struct {
@@ -80,13 +98,14 @@ const maxBody = 64 << 10
 // api serves the routes.
 type api struct {
 	domain Domain
+	boot   Boot
 	log    *slog.Logger
 }
 
 // NewAPI gives the handler of the admin API. Who may call it, the listener
 // decides.
-func NewAPI(domain Domain, log *slog.Logger) http.Handler {
-	a := &api{domain, log}
+func NewAPI(domain Domain, boot Boot, log *slog.Logger) http.Handler {
+	a := &api{domain, boot, log}
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, appliance.Errorf(appliance.CodeNotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
@@ -94,6 +113,8 @@ func NewAPI(domain Domain, log *slog.Logger) http.Handler {
 	r.MethodNotAllowed(a.methodNotAllowed)
 	const stores, store = "/api/v1/keystores", "/api/v1/keystores/{keystore}"
 	r.Get("/api/v1/status", a.handle(a.status))
+	r.Get("/api/v1/attestation", a.handle(a.evidence))
+	r.Post("/api/v1/seal", a.handle(a.seal))
 	r.Get(stores, a.handle(a.listKeyStores))
 	r.Post(stores, a.handle(a.createKeyStore))
 	r.Get(store, a.handle(a.showKeyStore))
@@ -192,7 +213,23 @@ func decode[T any](r *http.Request) (T, error) {
 	return v, nil
 }
 
-func (a *api) status(r *http.Request) (any, error) { return a.domain.Status(r.Context()), nil }
+func (a *api) status(r *http.Request) (any, error) {
+	return Status{a.domain.Status(r.Context()), a.boot.Status()}, nil
+}
+
+func (a *api) evidence(r *http.Request) (any, error) {
+	text, err := evidence(r, a.boot)
+	return json.RawMessage(text), err
+}
+
+func (a *api) seal(r *http.Request) (any, error) {
+	want, err := decode[SealRequest](r)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(want.PIN)
+	return struct{}{}, a.boot.Seal(r.Context(), want.PIN)
+}
 
 func keyStore(r *http.Request) string { return chi.URLParam(r, "keystore") }
 
@@ -323,24 +360,4 @@ func list[T any](items []T, err error) (any, error) {
 		items = []T{}
 	}
 	return items, nil
-}
-
-// NewPublicHandler gives what the administrators' HTTPS listener answers
-// without authentication: whether the appliance lives and is ready, and how to
-// administer it.
-func NewPublicHandler(ready func(ctx context.Context) bool) http.Handler {
-	r := chi.NewRouter()
-	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	r.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		if !ready(r.Context()) {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, "unavailable")
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	r.Get("/", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "Holdfast. This release is administered by the command line over the admin socket: holdfast --help")
-	})
-	return r
 }

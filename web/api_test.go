@@ -49,7 +49,7 @@ func start(t *testing.T, wrap func(web.Domain) web.Domain) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: web.NewAPI(domain, slog.New(slog.NewTextHandler(a.Log, nil))), ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: web.NewAPI(domain, &fakeBoot{}, slog.New(slog.NewTextHandler(a.Log, nil))), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
@@ -340,7 +340,7 @@ func TestClient(t *testing.T) {
 // nothing of the admin API.
 func TestPublicHandler(t *testing.T) {
 	a := start(t, nil)
-	server := httptest.NewServer(web.NewPublicHandler(a.API.Ready))
+	server := httptest.NewServer(web.NewPublicHandler(&fakeBoot{}, a.API.Ready, slog.New(slog.DiscardHandler)))
 	defer server.Close()
 	ask := func(method, path string) (int, string) {
 		t.Helper()

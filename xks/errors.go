@@ -1,6 +1,7 @@
 package xks
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/go-json-experiment/json"
@@ -91,6 +92,9 @@ func fromDomain(err error) *apiError {
 	code := appliance.CodeOf(err)
 	if code == appliance.CodeTimeout {
 		return &apiError{name: dependencyTimeoutException, message: "a part that the appliance depends on did not answer in time", cause: err}
+	}
+	if locked := (*appliance.Error)(nil); code == appliance.CodeLocked && errors.As(err, &locked) {
+		return &apiError{name: internalException, message: locked.Message, cause: err}
 	}
 	name, ok := names[code]
 	if !ok {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,14 +26,16 @@ import (
 // Config is the whole configuration. The comments name the TOML keys' meaning;
 // a zero value means the default.
 type Config struct {
-	State State `toml:"state"`
-	HSM   HSM   `toml:"hsm"`
-	XKS   XKS   `toml:"xks"`
-	Admin Admin `toml:"admin"`
-	Keys  Keys  `toml:"keys"`
-	Log   Log   `toml:"log"`
+	State       State       `toml:"state"`
+	HSM         HSM         `toml:"hsm"`
+	Attestation Attestation `toml:"attestation"`
+	Release     Release     `toml:"release"`
+	XKS         XKS         `toml:"xks"`
+	Admin       Admin       `toml:"admin"`
+	Keys        Keys        `toml:"keys"`
+	Log         Log         `toml:"log"`
 	// AWSXKS is the section of the seed, "xksv2": it bootstraps one key store.
-	AWSXKS *AWSXKS `toml:"aws_xks_config"`
+	AWSXKS *AWSXKS `toml:"aws_xks_config,omitempty"`
 }
 
 // State says where the database is.
@@ -48,8 +51,6 @@ type HSM struct {
 	// TokenLabel or TokenSerial selects the token; exactly one of them.
 	TokenLabel  string `toml:"token_label"`
 	TokenSerial string `toml:"token_serial"`
-	// PINFile holds the user PIN; only its owner may read it.
-	PINFile string `toml:"pin_file"`
 	// MasterKeyLabel is the label of the master key; default holdfast-master.
 	MasterKeyLabel string `toml:"master_key_label"`
 	// MaxSessions bounds the operations in the token at once; default 16.
@@ -59,6 +60,50 @@ type HSM struct {
 	Lease Duration `toml:"lease"`
 	// IVFromToken is for tokens that insist on making the IV (AWS CloudHSM).
 	IVFromToken bool `toml:"iv_from_token"`
+}
+
+// Attestation says how the machine proves what it is, and to what.
+type Attestation struct {
+	// Policy is the file of the signed appraisal policy, PolicyKey that of the
+	// public key (PEM, Ed25519) that signs it.
+	Policy    string `toml:"policy"`
+	PolicyKey string `toml:"policy_key"`
+	// TPM is the device; default /dev/tpmrm0. The Unix socket of an emulator will do.
+	TPM string `toml:"tpm"`
+	// EventLog is the file of the firmware's event log; default
+	// /sys/kernel/security/tpm0/binary_bios_measurements.
+	EventLog string `toml:"event_log"`
+	// CRL is a file with AMD's list of revocations (DER), to go with the evidence.
+	CRL string `toml:"crl"`
+	// Every is how often evidence is renewed; default 1h, 1m to 24h.
+	Every Duration `toml:"every"`
+	// Lease is how long keys serve when evidence cannot be renewed; default 24h,
+	// 1h to 168h.
+	Lease Duration `toml:"lease"`
+}
+
+// The ways in which the PIN is released.
+const (
+	Sealed = "sealed"
+	Broker = "broker"
+)
+
+// Release says who releases the HSM's PIN to this machine.
+type Release struct {
+	// Method is sealed (default: the machine's own TPM) or broker.
+	Method string `toml:"method"`
+	// Authorizations is the file of the signed PCR policies, SealKey that of the
+	// public key (PEM, P-256) that signs them. For sealed.
+	Authorizations string `toml:"authorizations"`
+	SealKey        string `toml:"seal_key"`
+	// SealedPIN is the file of the PIN that the TPM has sealed; default pin.sealed in
+	// state.dir.
+	SealedPIN string `toml:"sealed_pin"`
+	// BrokerURL is https://HOST:PORT, BrokerPin the pin of its key, Machine the name
+	// of this machine there. For broker.
+	BrokerURL string `toml:"broker_url"`
+	BrokerPin string `toml:"broker_pin"`
+	Machine   string `toml:"machine"`
 }
 
 // XKS is the endpoint that AWS KMS calls.
@@ -131,6 +176,22 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// MarshalText gives the time span as it is written.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Effective gives the configuration as it is in force, as TOML, with defaults
+// and without secrets. Its SHA-256 is what is measured of it.
+func (c *Config) Effective() ([]byte, error) {
+	shown := *c
+	shown.setDefaults()
+	if c.AWSXKS != nil {
+		section := *c.AWSXKS
+		section.SecretAccessKey = "(secret)"
+		shown.AWSXKS = &section
+	}
+	return toml.Marshal(shown)
+}
+
 // The defaults of what the command line has to know.
 const (
 	DefaultStateDir     = "/var/lib/holdfast"
@@ -146,6 +207,7 @@ func (c *Config) setDefaults() {
 		}
 	}
 	set(&c.State.Dir, DefaultStateDir)
+	set(&c.Release.Method, Sealed)
 	set(&c.Admin.Socket, DefaultSocket)
 	set(&c.XKS.Address, DefaultXKSAddress)
 	set(&c.Admin.Address, DefaultAdminAddress)
@@ -385,6 +447,8 @@ func (ck *checker) check(c *Config) {
 		ck.at("state.dir", "%q is not an absolute path", c.State.Dir)
 	}
 	ck.checkHSM(&c.HSM)
+	ck.checkAttestation(&c.Attestation)
+	ck.checkRelease(&c.Release)
 	ck.checkXKS(&c.XKS)
 	ck.checkAddress("admin.address", c.Admin.Address)
 	if c.Admin.Socket != "" && !filepath.IsAbs(c.Admin.Socket) {
@@ -406,7 +470,7 @@ func (ck *checker) check(c *Config) {
 }
 
 func (ck *checker) checkHSM(h *HSM) {
-	if *h == (HSM{}) {
+	if *h == (HSM{}) && !ck.unread["hsm.module"] {
 		return // this file leaves the HSM to flags, or to another file
 	}
 	if h.Module == "" {
@@ -420,14 +484,53 @@ func (ck *checker) checkHSM(h *HSM) {
 	case h.TokenLabel != "" && h.TokenSerial != "":
 		ck.at("hsm.token_serial", "hsm.token_label selects the token already; keep one of the two")
 	}
-	if h.PINFile == "" {
-		ck.missing("hsm.pin_file", "a file with the token's user PIN, readable by its owner alone")
-	} else if !filepath.IsAbs(h.PINFile) {
-		ck.at("hsm.pin_file", "%q is not an absolute path", h.PINFile)
-	}
 	ck.checkNotNegative("hsm.max_sessions", h.MaxSessions)
-	if d := time.Duration(h.Lease); h.Lease != 0 && (d < time.Second || d > 24*time.Hour) {
-		ck.at("hsm.lease", "%s is not between 1s and 24h", d)
+	ck.checkSpan("hsm.lease", h.Lease, time.Second, 24*time.Hour)
+}
+
+func (ck *checker) checkAttestation(a *Attestation) {
+	for key, path := range map[string]string{"policy": a.Policy, "policy_key": a.PolicyKey, "tpm": a.TPM, "event_log": a.EventLog, "crl": a.CRL} {
+		ck.checkPath("attestation."+key, path)
+	}
+	ck.checkSpan("attestation.every", a.Every, time.Minute, 24*time.Hour)
+	ck.checkSpan("attestation.lease", a.Lease, time.Hour, 7*24*time.Hour)
+}
+
+func (ck *checker) checkRelease(r *Release) {
+	for key, path := range map[string]string{"authorizations": r.Authorizations, "seal_key": r.SealKey, "sealed_pin": r.SealedPIN} {
+		ck.checkPath("release."+key, path)
+	}
+	broker := map[string]string{"broker_url": r.BrokerURL, "broker_pin": r.BrokerPin, "machine": r.Machine}
+	switch r.Method {
+	case "", Sealed:
+		for key, value := range broker {
+			if value != "" {
+				ck.at("release."+key, "it is for method = %q, which is not chosen", Broker)
+			}
+		}
+	case Broker:
+		if u, err := url.Parse(r.BrokerURL); r.BrokerURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "") {
+			ck.at("release.broker_url", "%q is not of the form https://HOST:PORT", r.BrokerURL)
+		}
+		for _, key := range []string{"broker_url", "broker_pin", "machine"} {
+			if broker[key] == "" {
+				ck.missing("release."+key, "it belongs to method = \"broker\"; holdfast broker serve prints the pin")
+			}
+		}
+	default:
+		ck.at("release.method", "%q is none of %s, %s", r.Method, Sealed, Broker)
+	}
+}
+
+func (ck *checker) checkPath(key, path string) {
+	if path != "" && !filepath.IsAbs(path) {
+		ck.at(key, "%q is not an absolute path", path)
+	}
+}
+
+func (ck *checker) checkSpan(key string, d Duration, least, most time.Duration) {
+	if d != 0 && (time.Duration(d) < least || time.Duration(d) > most) {
+		ck.at(key, "%s is not between %s and %s", time.Duration(d), least, most)
 	}
 }
 
@@ -502,18 +605,30 @@ func (ck *checker) checkNotNegative(key string, n int) {
 	}
 }
 
+// SealedPIN is the file of the PIN that the TPM has sealed.
+func (c *Config) SealedPIN() string {
+	if c.Release.SealedPIN != "" {
+		return c.Release.SealedPIN
+	}
+	return filepath.Join(c.State.Dir, "pin.sealed")
+}
+
 // Complete says whether there is all that serving needs, as one error that
 // names what is missing. A file may leave settings to flags, so this is no part
 // of reading it.
 func (c *Config) Complete() error {
 	var missing []string
+	sealed := c.Release.Method != Broker
 	for _, need := range []struct {
 		key string
 		ok  bool
 	}{
 		{"hsm.module", c.HSM.Module != ""},
 		{"hsm.token_label or hsm.token_serial", c.HSM.TokenLabel != "" || c.HSM.TokenSerial != ""},
-		{"hsm.pin_file", c.HSM.PINFile != ""},
+		{"attestation.policy", c.Attestation.Policy != ""},
+		{"attestation.policy_key", c.Attestation.PolicyKey != ""},
+		{"release.authorizations", c.Release.Authorizations != "" || !sealed},
+		{"release.seal_key", c.Release.SealKey != "" || !sealed},
 		{"xks.certificate", c.XKS.Certificate != ""},
 		{"xks.key", c.XKS.Key != ""},
 	} {

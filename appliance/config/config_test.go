@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -59,7 +60,7 @@ func TestSecretNeedsAMode(t *testing.T) {
 }
 
 func TestDefaultsAndValues(t *testing.T) {
-	c, _, err := config.Parse("f", []byte("[xks]\nrequest_timeout = \"100ms\"\n[hsm]\nmodule=\"/m.so\"\ntoken_label=\"t\"\npin_file=\"/pin\"\n"))
+	c, _, err := config.Parse("f", []byte("[xks]\nrequest_timeout = \"100ms\"\n[hsm]\nmodule=\"/m.so\"\ntoken_label=\"t\"\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,8 +70,54 @@ func TestDefaultsAndValues(t *testing.T) {
 	if time.Duration(c.XKS.RequestTimeout) != 100*time.Millisecond {
 		t.Errorf("request_timeout %v", c.XKS.RequestTimeout)
 	}
-	if err := c.Complete(); err == nil || err.Error() != "missing for serving: xks.certificate, xks.key" {
+	if err := c.Complete(); err == nil || err.Error() != "missing for serving: attestation.policy, attestation.policy_key, release.authorizations, release.seal_key, xks.certificate, xks.key" {
 		t.Errorf("Complete: %v", err)
+	}
+}
+
+// TestAttestationAndRelease: what goes together, and within which limits.
+func TestAttestationAndRelease(t *testing.T) {
+	good := []string{
+		"[attestation]\npolicy = \"/p\"\npolicy_key = \"/k\"\nevery = \"1m\"\nlease = \"168h\"\n[release]\nauthorizations = \"/a\"\nseal_key = \"/s\"\n",
+		"[release]\nmethod = \"broker\"\nbroker_url = \"https://hsm.example:8444\"\nbroker_pin = \"sha256:x\"\nmachine = \"m\"\n",
+	}
+	for _, text := range good {
+		if _, _, err := config.Parse("f", []byte(text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"[attestation]\npolicy = \"p\"\n":                             "f:2: attestation.policy: \"p\" is not an absolute path",
+		"[attestation]\nevery = \"1s\"\n":                             "f:2: attestation.every: 1s is not between",
+		"[attestation]\nlease = \"200h\"\n":                           "f:2: attestation.lease: 200h0m0s is not between",
+		"[release]\nmethod = \"file\"\n":                              "f:2: release.method: \"file\" is none of",
+		"[release]\nmachine = \"m\"\n":                                "f:2: release.machine: it is for method",
+		"[release]\nmethod = \"broker\"\n":                            "release.broker_url is missing",
+		"[release]\nmethod = \"broker\"\nbroker_url = \"http://x\"\n": "f:3: release.broker_url",
+	} {
+		if _, _, err := config.Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: want %s, got %v", text, want, err)
+		}
+	}
+}
+
+// TestEffective: what is measured tells everything, but no secret, and can be
+// read as a configuration again.
+func TestEffective(t *testing.T) {
+	c, _, err := config.Parse("f", []byte(seed+"[hsm]\nmodule = \"/m.so\"\ntoken_label = \"t\"\nlease = \"90s\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := c.Effective()
+	if err != nil || strings.Contains(string(text), c.AWSXKS.SecretAccessKey) || c.AWSXKS.SecretAccessKey == "(secret)" {
+		t.Fatalf("%s: %v", text, err)
+	}
+	again, _, err := config.Parse("g", []byte(strings.Replace(string(text), "(secret)", c.AWSXKS.SecretAccessKey, 1)))
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	if second, err := again.Effective(); err != nil || !bytes.Equal(second, text) {
+		t.Errorf("%v, got %s\nwant %s", err, second, text)
 	}
 }
 
@@ -125,7 +172,7 @@ aws_xks_sigv4_access_key_id = "short"
 aws_xks_sigv4_secret_access_key = "short"
 `
 	_, _, err = config.Parse("f", []byte(text))
-	for _, want := range []string{"f:2: xks.address", "f:3: xks.regions", "f:4: xks.client_ca", "f:6: hsm.module", "f:5: hsm.token_label", "f:5: hsm.pin_file",
+	for _, want := range []string{"f:2: xks.address", "f:3: xks.regions", "f:4: xks.client_ca", "f:6: hsm.module", "f:5: hsm.token_label",
 		"f:8: keys.rotate_after", "f:10: log.level", "f:15: ", "f:16: "} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q in\n%v", want, err)
@@ -173,7 +220,8 @@ b = 2
 [hsm]
 module = 5
 token_label = ""
-pin_file = "rel"
+[attestation]
+policy = "rel"
 [log]
 level = "loud"
 [keys]
@@ -184,7 +232,7 @@ max_unlocked = -1
 		t.Fatal(err)
 	}
 	want := []string{"1 unknown key hsn", "3 unknown key xks.foo", "5 hsm.token_label is missing", "6 hsm.module: ",
-		"8 hsm.pin_file: ", "10 log.level: ", "12 keys.max_unlocked: "}
+		"9 attestation.policy: ", "11 log.level: ", "13 keys.max_unlocked: "}
 	if len(problems) != len(want) {
 		t.Fatalf("got %v", err)
 	}

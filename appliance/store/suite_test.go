@@ -31,6 +31,7 @@ func testStore(t *testing.T, open func(t *testing.T) appliance.Store) {
 		"reserve encryptions":        testReserve,
 		"reserve at once":            testReserveConcurrently,
 		"token objects":              testTokenObjects,
+		"boots":                      testBoot,
 		"credentials":                testCredentials,
 		"credential use":             testCredentialUse,
 		"grants":                     testGrants,
@@ -420,6 +421,24 @@ func testTokenObjects(t *testing.T, s appliance.Store) {
 	k.TokenObject = "a"
 	must(t, s.CreateKeys(ctx, k))
 	equal(t, got(s.TokenObjects(ctx))(t), []string{"c"})
+}
+
+func testBoot(t *testing.T, s appliance.Store) {
+	ctx := t.Context()
+	equal(t, got(s.BootSteps(ctx, 10))(t), []appliance.BootStep(nil))
+	step := func(boot, seq, minute int) appliance.BootStep {
+		return appliance.BootStep{Boot: id(boot), Seq: seq, State: "release", Began: at(minute), Took: 1500 * time.Microsecond, Code: "E_X", Reason: "why"}
+	}
+	for _, b := range []appliance.BootStep{step(1, 1, 1), step(1, 2, 1), step(2, 1, 2)} {
+		must(t, s.RecordBootStep(ctx, b))
+	}
+	wants(t, s.RecordBootStep(ctx, step(1, 2, 3)), appliance.CodeExists, "step 2")
+	equal(t, got(s.BootSteps(ctx, 10))(t), []appliance.BootStep{step(2, 1, 2), step(1, 2, 1), step(1, 1, 1)})
+	equal(t, got(s.BootSteps(ctx, 1))(t), []appliance.BootStep{step(2, 1, 2)})
+
+	equal(t, got(s.RaisePolicyVersion(ctx, 3))(t), uint64(3))
+	equal(t, got(s.RaisePolicyVersion(ctx, 2))(t), uint64(3))
+	equal(t, got(s.RaisePolicyVersion(ctx, 1<<53-1))(t), uint64(1<<53-1))
 }
 
 func testCredentials(t *testing.T, s appliance.Store) {

@@ -19,8 +19,12 @@ import (
 // help. Its code is stable.
 type Refusal = seal.Refusal
 
-// CodeUnreachable is the code of what may be mended by trying again.
-const CodeUnreachable = "E_BROKER_UNREACHABLE"
+// CodeUnreachable is the code of what may be mended by trying again; CodeTPM is
+// that of a TPM that failed.
+const (
+	CodeUnreachable = "E_BROKER_UNREACHABLE"
+	CodeTPM         = "E_TPM"
+)
 
 // Code gives the code of why the credential was not released, and whether
 // trying again may help.
@@ -41,6 +45,11 @@ type Sealed struct {
 
 // Release gives the credential, which the caller zeroizes, and what it was
 // released to, such as "release 1.2.0".
+// Errors: a [*Refusal].
 func (s *Sealed) Release(context.Context) (credential []byte, to string, err error) {
-	return seal.Unseal(s.TPM, s.Blob, s.Authorizations)
+	credential, to, err = seal.Unseal(s.TPM, s.Blob, s.Authorizations)
+	if refusal := (*Refusal)(nil); err != nil && !errors.As(err, &refusal) {
+		err = &Refusal{Code: CodeTPM, Reason: "the TPM failed", Err: err}
+	}
+	return credential, to, err
 }

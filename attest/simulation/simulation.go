@@ -46,14 +46,14 @@ type Platform struct {
 // Boot powers the machine on. Its TPM's state is in the folder, which is made;
 // to boot from the same folder again is a reboot. The components are what it
 // boots, each measured into a PCR.
-func Boot(dir string, now func() time.Time, components ...swtpm.Component) (p *Platform, err error) {
+func Boot(dir string, now func() time.Time, components ...swtpm.Component) (_ *Platform, err error) {
 	if now == nil {
 		now = time.Now
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("simulated machine: %w", err)
 	}
-	p = &Platform{now: now, aws: nitrotest.New()}
+	p := &Platform{now: now, aws: nitrotest.New()}
 	defer func() {
 		if err != nil {
 			_ = p.Close()

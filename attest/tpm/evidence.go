@@ -186,6 +186,21 @@ func replayMeasurements(list []Measurement, h crypto.Hash) []byte {
 	return value
 }
 
+// Replay gives the value that [ApplicationPCR] has in the bank after the
+// measurements, such as those that a release will make.
+func Replay(bank string, list []Measurement) (Hex, error) {
+	b, err := findBank(bank)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range list {
+		if err := m.validate(); err != nil {
+			return nil, err
+		}
+	}
+	return replayMeasurements(list, b.hash), nil
+}
+
 // extend is what a TPM does (TPM 2.0 Part 1, section 17.2).
 func extend(h crypto.Hash, value, digest []byte) []byte { return sum(h, value, digest) }
 

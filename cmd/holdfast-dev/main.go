@@ -1,8 +1,10 @@
 // Command holdfast-dev is the same appliance as holdfast on a simulated
-// platform, for trying it and for developing it: the HSM is a SoftHSM2 token,
-// the certificate is its own. All its state is in one folder. On the first
-// start it makes a key store with a credential and a key, and at each start it
-// acts as AWS KMS once.
+// platform, for trying it and for developing it: the TPM is swtpm, the HSM is a
+// SoftHSM2 token, the processor's and AWS's signatures are made by doubles under
+// roots of their own, and the certificate is its own. It boots as on a real
+// machine: the PIN is released by the TPM, or with --release broker by a broker
+// beside it. All its state is in one folder. On the first start it makes a key
+// store with a credential and a key, and at each start it acts as AWS KMS once.
 //
 // Simulation exists in this binary alone. Never give it a key that matters.
 package main
@@ -28,7 +30,14 @@ func main() {
 	flag.StringVar(&o.xksAddr, "xks-addr", "127.0.0.1:8443", "listen here for AWS KMS")
 	flag.StringVar(&o.adminAddr, "admin-addr", "127.0.0.1:9443", "listen here for administrators")
 	flag.StringVar(&o.config, "config", "", "configuration file (TOML) to begin from; the simulated platform overrides its addresses, HSM and state")
+	flag.StringVar(&o.release, "release", config.Sealed, "who releases the PIN: sealed (the TPM) or broker")
+	flag.StringVar(&o.brokerAddr, "broker-addr", "127.0.0.1:8444", "with --release broker: the broker listens here")
+	flag.BoolVar(&o.tamper, "tamper", false, "boot a kernel that nobody has authorized: the PIN is not released, and the appliance stays locked")
 	flag.Parse()
+	if o.release != config.Sealed && o.release != config.Broker {
+		fmt.Fprintf(os.Stderr, "holdfast-dev: --release %q is none of %s, %s\n", o.release, config.Sealed, config.Broker)
+		os.Exit(2)
+	}
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "holdfast-dev: unexpected argument %q; see --help\n", flag.Arg(0))
 		os.Exit(2)
@@ -41,7 +50,11 @@ func main() {
 	}
 }
 
-type options struct{ dir, xksAddr, adminAddr, config string }
+type options struct {
+	dir, xksAddr, adminAddr, brokerAddr string
+	config, release                     string
+	tamper                              bool
+}
 
 // run prepares the platform, starts the appliance and gives the tour once it
 // serves.
@@ -70,23 +83,18 @@ func run(ctx context.Context, o options) error {
 	log, flush := daemon.NewLog(cfg.Log, logFile)
 	defer flush()
 
+	stop, err := p.start(cfg, o, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var tourErr error
-	err = daemon.Run(ctx, daemon.Options{
-		Config: cfg,
-		Log:    log,
-		PIN:    p.pin,
-		// Nobody waits for a simulated token to come back, or for its PIN.
-		TokenFailure: func(err error) error { return fmt.Errorf("%s: %w", p.path("token"), err) },
-		Serving: func(a daemon.Addresses) {
-			if tourErr = tour(ctx, p, a); tourErr != nil {
-				cancel()
-			}
-		},
-	})
-	if tourErr != nil && !errors.Is(tourErr, context.Canceled) {
-		return tourErr
+	g := &guide{ctx: ctx, platform: p, tamper: o.tamper, end: cancel}
+	err = daemon.Run(ctx, daemon.Options{Config: cfg, Log: log, Platform: p.machine, Changed: g.changed})
+	if g.err != nil && !errors.Is(g.err, context.Canceled) {
+		return g.err
 	}
 	if err == nil {
 		_ = os.Remove(p.path("dev.json"))

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -19,14 +20,20 @@ import (
 	"time"
 
 	"holdfast/appliance/config"
+	"holdfast/attest/simulation"
+	"holdfast/attest/tpm/swtpm"
+	"holdfast/cmd/internal/daemon"
+	"holdfast/cmd/internal/officer"
 	"holdfast/hsm/softhsm"
 )
 
-// platform is the simulated one: a folder with a token, its PIN and a
-// certificate.
+// platform is the simulated one: a folder with a machine, a token and its PIN, a
+// certificate, and the officers' keys.
 type platform struct {
-	dir    string // absolute
-	module string
+	dir     string // absolute
+	module  string
+	officer *officer.Officer
+	machine *simulation.Platform // nil while it is off
 }
 
 const tokenLabel = "holdfast-dev"
@@ -45,6 +52,9 @@ func preparePlatform(dir string) (*platform, error) {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
 	if err := p.prepareToken(); err != nil {
+		return nil, err
+	}
+	if p.officer, err = officer.New(p.path("officer")); err != nil {
 		return nil, err
 	}
 	return p, p.prepareCertificate()
@@ -96,9 +106,83 @@ func (p *platform) pin() ([]byte, error) {
 func (p *platform) configure(c *config.Config, o options) {
 	c.State.Dir = p.path("state")
 	c.HSM = config.HSM{Module: p.module, TokenLabel: tokenLabel}
+	c.Release.Method = o.release
+	p.officer.Configure(c)
 	c.XKS.Address, c.Admin.Address = o.xksAddr, o.adminAddr
 	c.XKS.Certificate, c.XKS.Key = p.path("tls", "server.pem"), p.path("tls", "server-key.pem")
 	c.Admin.Socket = p.path("admin.sock")
+}
+
+// image is what the machine boots.
+func image(tamper bool) []swtpm.Component {
+	kernel := "the kernel of holdfast-dev"
+	if tamper {
+		kernel = "another kernel"
+	}
+	return []swtpm.Component{
+		{Name: ".osrel", Content: []byte("ID=holdfast-dev\n")},
+		{Name: ".cmdline", Content: []byte("root=/dev/mapper/root ro")},
+		{Name: ".linux", Content: []byte(kernel)},
+	}
+}
+
+// start boots the machine, and a broker beside it if that is asked for. What the
+// machine runs is signed by the officers, who give the PIN as well. But they do
+// not sign what was tampered with. stop ends all.
+func (p *platform) start(c *config.Config, o options, log *slog.Logger) (stop func(), err error) {
+	if p.machine, err = simulation.Boot(p.path("tpm"), nil, image(o.tamper)...); err != nil {
+		return nil, fmt.Errorf("simulated machine %s: %w", p.path("tpm"), err)
+	}
+	powerOff := func() { _ = p.machine.Close() } // nothing is lost with it
+	defer func() {
+		if err != nil {
+			powerOff()
+		}
+	}()
+	if o.release != config.Broker {
+		return powerOff, p.authorize(c, o.tamper)
+	}
+	b, err := p.newBroker(o.brokerAddr, c, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.authorize(c, o.tamper); err != nil {
+		return nil, errors.Join(err, b.listener.Close())
+	}
+	stopBroker, err := b.start()
+	if err != nil {
+		return nil, errors.Join(err, b.listener.Close())
+	}
+	return func() {
+		stopBroker()
+		powerOff()
+	}, nil
+}
+
+func (p *platform) authorize(c *config.Config, tamper bool) error {
+	if !tamper {
+		parts, err := daemon.Parts(c)
+		if err != nil {
+			return err
+		}
+		policy := p.machine.Policy()
+		pcrs, err := officer.Predict(p.machine.TPM, policy.TPM, parts)
+		if err != nil {
+			return err
+		}
+		if err := p.officer.Authorize(policy, "holdfast-dev "+daemon.Version, pcrs); err != nil {
+			return err
+		}
+	}
+	if c.Release.Method == config.Broker {
+		return nil
+	}
+	pin, err := p.pin()
+	if err != nil {
+		return err
+	}
+	defer clear(pin)
+	return p.officer.Seal(p.machine.TPM, c.SealedPIN(), pin)
 }
 
 func (p *platform) caFile() string { return p.path("tls", "ca.pem") }

@@ -3,46 +3,12 @@ package main
 import (
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance"
 	"holdfast/web"
 )
-
-func statusCommand(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "Show the state of the appliance",
-		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
-			var s appliance.Status
-			if err := a.client().Do(cmd.Context(), http.MethodGet, "status", nil, &s); err != nil {
-				return err
-			}
-			return a.show(cmd, s, func(w io.Writer) {
-				state := "serving"
-				if s.Locked {
-					state = "locked"
-				}
-				row(w, "state", state)
-				if s.Locked {
-					row(w, "reason", s.Reason)
-				} else {
-					row(w, "lease", (time.Duration(s.LeaseSeconds) * time.Second).String())
-					row(w, "key stores", s.KeyStores)
-				}
-				for _, h := range s.HSMs {
-					row(w, "HSM "+h.Label, string(h.Status)+" (serial "+orDash(h.Serial)+", probe "+h.Took.Round(10*time.Microsecond).String()+")")
-					if h.Error != "" {
-						row(w, "", h.Error)
-					}
-				}
-			})
-		}),
-	}
-}
 
 func keyStoreCommand(a *admin) *cobra.Command {
 	var want appliance.KeyStore

@@ -96,6 +96,8 @@ func newRoot() *cobra.Command {
 		configCommand(a),
 		checkCommand(a),
 		statusCommand(a),
+		attestCommand(a),
+		sealCommand(a),
 		keyStoreCommand(a),
 		credentialCommand(a),
 		keyCommand(a),

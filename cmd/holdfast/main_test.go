@@ -11,9 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"holdfast/attest/tpm/swtpm"
 	"holdfast/xks/xkstest"
 )
 
@@ -24,6 +26,11 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": m
 // start. Besides the commands of package testscript there are:
 //
 //	serve [FILE]           start an appliance, its configuration extended by the file
+//	begin                  the same, but only wait until it listens
+//	await PATTERN          wait until the server's log has a line that matches
+//	by-hand                what the machine runs is authorized, and the PIN sealed
+//	                       to it, by the script alone
+//	boots KERNEL           the machine boots that kernel from now on
 //	stop-server            SIGTERM; it must end cleanly
 //	kill-server            SIGKILL
 //	refused CODE PATTERN HOLDFAST ARGS...
@@ -57,7 +64,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": cmdServe, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
+			"serve": cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
 			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS,
 		},
 	})
@@ -90,9 +97,42 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 		_, err = f.WriteString("\n" + ts.ReadFile(args[0]))
 		ts.Check(errors.Join(err, f.Close()))
 	}
-	s.server = s.site.start(s.t)
+	s.serve(ts, servingLine)
+}
+
+func (s *script) serve(ts *testscript.TestScript, line *regexp.Regexp) {
+	s.server = s.site.begin(s.t, line)
 	ts.Setenv("XKS", s.server.xks)
 	ts.Setenv("ADMIN", s.server.admin)
+}
+
+func cmdBegin(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 0, "begin")
+	of(ts).serve(ts, listeningLine)
+}
+
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "await PATTERN")
+	line, log := regexp.MustCompile("(?m)"+args[0]), of(ts).server.log
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.After(time.Minute); !line.MatchString(log.String()); {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			ts.Fatalf("the log has no %s\n%s", args[0], log)
+		}
+	}
+}
+
+func cmdByHand(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 0, "by-hand")
+	of(ts).site.byHand = true
+}
+
+func cmdBoots(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "boots KERNEL")
+	of(ts).site.components = []swtpm.Component{{Name: ".linux", Content: []byte(args[0])}}
 }
 
 func cmdStop(ts *testscript.TestScript, neg bool, args []string) {

@@ -43,11 +43,7 @@ func serveCommand() *cobra.Command {
 		}
 		log, flush := daemon.NewLog(cfg.Log, os.Stderr)
 		defer flush()
-		return daemon.Run(cmd.Context(), daemon.Options{
-			Config: cfg,
-			Log:    log,
-			PIN:    func() ([]byte, error) { return readSecretFile("hsm.pin_file", cfg.HSM.PINFile) },
-		})
+		return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Log: log})
 	})
 	return c
 }
@@ -56,8 +52,10 @@ func serveCommand() *cobra.Command {
 // holds nothing but the section [aws_xks_config] serves as well.
 type overrides struct {
 	xksAddr, adminAddr, stateDir   string
-	module, tokenLabel, pinFile    string
+	module, tokenLabel             string
 	certificate, certificateKeyPEM string
+	policy, policyKey, tpm, log    string
+	authorizations, sealKey        string
 }
 
 func (o *overrides) add(f *pflag.FlagSet) {
@@ -66,9 +64,14 @@ func (o *overrides) add(f *pflag.FlagSet) {
 	f.StringVar(&o.stateDir, "state-dir", "", "folder of the database, instead of state.dir")
 	f.StringVar(&o.module, "hsm-module", "", "PKCS#11 library, instead of hsm.module")
 	f.StringVar(&o.tokenLabel, "token-label", "", "token, instead of hsm.token_label")
-	f.StringVar(&o.pinFile, "pin-file", "", "file with the PIN, instead of hsm.pin_file")
 	f.StringVar(&o.certificate, "tls-cert", "", "certificate (PEM), instead of xks.certificate")
 	f.StringVar(&o.certificateKeyPEM, "tls-key", "", "its private key (PEM), instead of xks.key")
+	f.StringVar(&o.policy, "policy", "", "signed appraisal policy, instead of attestation.policy")
+	f.StringVar(&o.policyKey, "policy-key", "", "public key (PEM) that signs it, instead of attestation.policy_key")
+	f.StringVar(&o.tpm, "tpm", "", "TPM, instead of attestation.tpm")
+	f.StringVar(&o.log, "event-log", "", "the firmware's event log, instead of attestation.event_log")
+	f.StringVar(&o.authorizations, "authorizations", "", "signed PCR policies, instead of release.authorizations")
+	f.StringVar(&o.sealKey, "seal-key", "", "public key (PEM) that signs them, instead of release.seal_key")
 }
 
 func (o *overrides) apply(c *config.Config) {
@@ -80,9 +83,14 @@ func (o *overrides) apply(c *config.Config) {
 	if o.tokenLabel != "" {
 		c.HSM.TokenSerial = "" // one of them selects the token
 	}
-	override(&c.HSM.PINFile, o.pinFile)
 	override(&c.XKS.Certificate, o.certificate)
 	override(&c.XKS.Key, o.certificateKeyPEM)
+	override(&c.Attestation.Policy, o.policy)
+	override(&c.Attestation.PolicyKey, o.policyKey)
+	override(&c.Attestation.TPM, o.tpm)
+	override(&c.Attestation.EventLog, o.log)
+	override(&c.Release.Authorizations, o.authorizations)
+	override(&c.Release.SealKey, o.sealKey)
 }
 
 func override(setting *string, flag string) {
@@ -117,17 +125,22 @@ func readSecretFile(what, path string) ([]byte, error) {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return nil, fmt.Errorf("%s: %s holds a secret and others than its owner may read it (mode %04o): chmod 600 it", what, path, mode)
 	}
-	secret, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	return readSecret(what+": "+path, f)
+}
+
+// readSecret reads a secret up to the end of the line.
+func readSecret(what string, r io.Reader) ([]byte, error) {
+	secret, err := io.ReadAll(io.LimitReader(r, maxSecretFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	if len(secret) > maxSecretFile {
 		clear(secret)
-		return nil, fmt.Errorf("%s: %s has more than %d bytes", what, path, maxSecretFile)
+		return nil, fmt.Errorf("%s has more than %d bytes", what, maxSecretFile)
 	}
 	secret = bytes.TrimRight(secret, "\r\n")
 	if len(secret) == 0 {
-		return nil, fmt.Errorf("%s: %s is empty", what, path)
+		return nil, fmt.Errorf("%s is empty", what)
 	}
 	return secret, nil
 }
@@ -164,5 +177,24 @@ func configCommand(a *admin) *cobra.Command {
 			return nil
 		}),
 	}
-	return group("config", "Work with configuration files", check)
+	show := &cobra.Command{
+		Use:   "show FILE",
+		Short: "Print a configuration as it is measured",
+		Long: "Print a configuration as it is in force, without secrets; 0 and '' stand for defaults.\n" +
+			"Its SHA-256 is what the appliance measures as \"configuration\", unless flags of serve change it.",
+		Args: cobra.ExactArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			cfg, _, err := config.Load(args[0])
+			if err != nil {
+				return err
+			}
+			text, err := cfg.Effective()
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		}),
+	}
+	return group("config", "Work with configuration files", check, show)
 }

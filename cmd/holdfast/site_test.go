@@ -18,15 +18,23 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/config"
+	"holdfast/attest/tpm/swtpm"
+	"holdfast/cmd/internal/officer"
 	"holdfast/hsm/softhsm"
 	"holdfast/xks/xkstest"
 )
 
-// site is a folder with all that holdfast serve needs: a token, its PIN, a
-// certificate and a configuration.
+// site is a folder with all that holdfast serve needs: a machine with a TPM, a
+// token, a certificate, a configuration, and officers.
 type site struct {
 	dir                         string
 	config, socket, ca, softHSM string
+	officer                     *officer.Officer
+	// components are what the machine boots. It is authorized, and the PIN sealed
+	// to it, unless byHand.
+	components []swtpm.Component
+	byHand     bool
 }
 
 // SoftHSM2 reads its configuration from the environment, of which there is one.
@@ -53,6 +61,12 @@ func newSite(t testing.TB, dir string, xks ...string) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.components = []swtpm.Component{{Name: ".linux", Content: []byte("a kernel")}}
+	if s.officer, err = officer.New(filepath.Join(dir, "officer")); err != nil {
+		t.Fatal(err)
+	}
+	var files config.Config
+	s.officer.Configure(&files)
 	s.write(t, "pin", pin+"\n")
 	certificate, _ := xkstest.Certificate(t, "127.0.0.1")
 	s.writePair(t, "server", certificate)
@@ -61,7 +75,15 @@ dir = %q
 [hsm]
 module = %q
 token_label = %q
-pin_file = %q
+[attestation]
+policy = %q
+policy_key = %q
+tpm = %q
+event_log = %q
+[release]
+authorizations = %q
+seal_key = %q
+sealed_pin = %q
 [admin]
 socket = %q
 address = "127.0.0.1:0"
@@ -70,12 +92,26 @@ address = "127.0.0.1:0"
 certificate = %q
 key = %q
 request_timeout = "20s" # the race detector and a busy machine are slow
-`, filepath.Join(dir, "state"), module, tokenLabel, filepath.Join(dir, "pin"), s.socket, s.ca, filepath.Join(dir, "server-key.pem"))
+`, filepath.Join(dir, "state"), module, tokenLabel, files.Attestation.Policy, files.Attestation.PolicyKey, s.tpm(), s.eventLog(),
+		files.Release.Authorizations, files.Release.SealKey, s.sealedPIN(), s.socket, s.ca, filepath.Join(dir, "server-key.pem"))
 	for _, line := range xks {
 		text += line + "\n"
 	}
 	s.write(t, "holdfast.toml", text)
 	return s
+}
+
+func (s *site) tpm() string       { return filepath.Join(s.dir, "tpm", swtpm.SocketName) }
+func (s *site) eventLog() string  { return filepath.Join(s.dir, "tpm", swtpm.EventLog) }
+func (s *site) sealedPIN() string { return filepath.Join(s.dir, "pin.sealed") }
+
+// powerOn boots the machine.
+func (s *site) powerOn() (*swtpm.Process, error) {
+	dir := filepath.Join(s.dir, "tpm")
+	if s.byHand {
+		return swtpm.PowerOn(dir, s.components...)
+	}
+	return s.officer.PowerOn(dir, s.sealedPIN(), []byte(pin), s.components...)
 }
 
 // write writes a file that only its owner may read, and gives its path.
@@ -138,14 +174,27 @@ type server struct {
 // end cleanly, if it has not ended before; a data race would show here.
 func (s *site) start(t testing.TB, flags ...string) *server {
 	t.Helper()
-	p := &server{site: s, log: &watcher{serving: make(chan []string, 1)}, ended: make(chan struct{})}
+	return s.begin(t, servingLine, flags...)
+}
+
+// begin boots the machine, starts the server and waits until its log has a line
+// that tells its addresses.
+func (s *site) begin(t testing.TB, line *regexp.Regexp, flags ...string) *server {
+	t.Helper()
+	machine, err := s.powerOn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &server{site: s, log: &watcher{line: line, found: make(chan []string, 1)}, ended: make(chan struct{})}
 	p.cmd = s.command(context.Background(), append([]string{"serve", "--config", s.config}, flags...)...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
+		machine.Stop()
 		t.Fatal(err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
+		machine.Stop()
 		close(p.ended)
 	}()
 	t.Cleanup(func() {
@@ -161,7 +210,7 @@ func (s *site) start(t testing.TB, flags ...string) *server {
 		}
 	})
 	select {
-	case found := <-p.log.serving:
+	case found := <-p.log.found:
 		p.xks, p.admin = found[1], found[2]
 	case <-p.ended:
 		t.Fatalf("it does not serve: %v\n%s", p.err, p.log)
@@ -201,23 +250,28 @@ func (p *server) kms(t testing.TB) *xkstest.KMS {
 	return &xkstest.KMS{T: t, URL: "https://" + p.xks, HTTP: &http.Client{Timeout: time.Minute, Transport: transport}, Region: "us-east-1"}
 }
 
-var servingLine = regexp.MustCompile(`(?m)msg=serving .*xks=(\S+) admin=(\S+) `)
+var (
+	servingLine   = regexp.MustCompile(`(?m)msg=serving .*xks=(\S+) admin=(\S+) `)
+	listeningLine = regexp.MustCompile(`(?m)msg="listening.*xks=(\S+) admin=(\S+) `)
+)
 
-// watcher keeps the log of a server and says where it serves.
+// watcher keeps the log of a server and says when it has a line.
 type watcher struct {
-	mu      sync.Mutex
-	buf     bytes.Buffer
-	found   bool
-	serving chan []string
+	line *regexp.Regexp
+
+	mu    sync.Mutex
+	buf   bytes.Buffer
+	told  bool
+	found chan []string
 }
 
 func (w *watcher) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.buf.Write(p)
-	if found := servingLine.FindStringSubmatch(w.buf.String()); found != nil && !w.found {
-		w.found = true
-		w.serving <- found
+	if found := w.line.FindStringSubmatch(w.buf.String()); found != nil && !w.told {
+		w.told = true
+		w.found <- found
 	}
 	return len(p), nil
 }

@@ -7,6 +7,8 @@ import (
 	_ "crypto/sha512"
 	"encoding/binary"
 	"fmt"
+	"os"
+	"path/filepath"
 	"unicode/utf16"
 
 	"github.com/google/go-eventlog/tcg"
@@ -46,6 +48,40 @@ type Component struct {
 // gives the event log. It is for a TPM that was just started.
 func Boot(dev *tpm.Device, components ...Component) (log []byte, err error) {
 	return Measure(dev, Events(components...))
+}
+
+// PowerOn starts a TPM in the directory, which is made, and boots the components
+// on it, for another process to use: the event log is in the file [EventLog] of
+// the directory.
+func PowerOn(dir string, components ...Component) (*Process, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("swtpm: %w", err)
+	}
+	p, err := Start(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.boot(filepath.Join(dir, EventLog), components); err != nil {
+		p.Stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// EventLog is the name of the file that [PowerOn] writes.
+const EventLog = "event_log"
+
+func (p *Process) boot(file string, components []Component) error {
+	dev, err := tpm.Open(p.Socket)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	log, err := Boot(dev, components...)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, log, 0o600)
 }
 
 // EFI variables that firmware measures, with the GUIDs of their vendors (UEFI

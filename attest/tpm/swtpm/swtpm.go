@@ -25,9 +25,11 @@ import (
 // (unix(7): sun_path has 108 with its NUL).
 const maxSocket = 107
 
-// The files in the state's directory that are not swtpm's own.
+// SocketName is the name of the socket in the state's directory.
+const SocketName = "tpm.sock"
+
+// The other files there that are not swtpm's own.
 const (
-	socketName  = "tpm.sock"
 	controlName = "ctrl.sock"
 	readyName   = "ready"
 )
@@ -58,7 +60,7 @@ func Start(dir string) (*Process, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("swtpm: %w", err)
 	}
-	p := &Process{Socket: filepath.Join(dir, socketName), ended: make(chan struct{})}
+	p := &Process{Socket: filepath.Join(dir, SocketName), ended: make(chan struct{})}
 	if n := len(p.Socket); n > maxSocket {
 		return nil, fmt.Errorf("swtpm: the socket's path %s has %d bytes, of which Unix allows %d; use a directory with a shorter name", p.Socket, n, maxSocket)
 	}
@@ -66,7 +68,7 @@ func Start(dir string) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("swtpm: %w", err)
 	}
-	for _, left := range []string{socketName, controlName, readyName} {
+	for _, left := range []string{SocketName, controlName, readyName} {
 		if err := os.Remove(filepath.Join(dir, left)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			lock.Close()
 			return nil, fmt.Errorf("swtpm: %w", err)
@@ -81,7 +83,7 @@ func Start(dir string) (*Process, error) {
 	defer ready.Close()
 	// Its options are split at commas, so they must not have the directory's name.
 	cmd := exec.Command(program, "socket", "--tpm2", "--tpmstate", "dir=.",
-		"--server", "type=unixio,path="+socketName, "--ctrl", "type=unixio,path="+controlName,
+		"--server", "type=unixio,path="+SocketName, "--ctrl", "type=unixio,path="+controlName,
 		"--flags", "not-need-init,startup-clear", "--pid", "file="+readyName)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = &p.said, &p.said

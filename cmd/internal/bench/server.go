@@ -15,6 +15,8 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"holdfast/appliance"
+	"holdfast/appliance/config"
+	"holdfast/attest/tpm/swtpm"
 	"holdfast/web"
 )
 
@@ -74,7 +76,7 @@ const (
 func (in *installation) dir() string    { return in.site.path(in.name) }
 func (in *installation) socket() string { return filepath.Join(in.dir(), "admin.sock") }
 
-// start starts the server; it need not be ready yet.
+// start boots a machine for the server and starts it; it need not be ready yet.
 func (in *installation) start() (*server, error) {
 	if err := os.MkdirAll(in.dir(), 0o700); err != nil {
 		return nil, err
@@ -87,23 +89,48 @@ func (in *installation) start() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// All settings that bear on speed are left at their defaults. A machine that
-	// stalls is to show in the figures and not to end the run, hence the timeout.
-	text := fmt.Sprintf("state.dir = %q\n[hsm]\nmodule = %q\ntoken_label = %q\npin_file = %q\n"+
-		"[xks]\naddress = %q\ncertificate = %q\nkey = %q\nrequest_timeout = \"10s\"\n[admin]\nsocket = %q\naddress = %q\n",
-		in.dir(), in.module, tokenLabel, in.site.path("pin"),
-		xks, in.site.certificateFile(), in.site.keyFile(), in.socket(), admin)
-	config := filepath.Join(in.dir(), "holdfast.toml")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	p, err := start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.env, in.holdfast, "serve", "--config", config)
+	sealed := filepath.Join(in.dir(), "pin.sealed")
+	machine, err := in.site.officer.PowerOn(filepath.Join(in.dir(), "tpm"), sealed, in.site.pin)
 	if err != nil {
+		return nil, fmt.Errorf("simulated machine: %w", err)
+	}
+	p, err := in.startOn(machine, sealed, xks, admin)
+	if err != nil {
+		machine.Stop()
 		return nil, err
 	}
+	go func() {
+		<-p.gone
+		machine.Stop()
+	}()
 	h := &server{process: p, caller: newCaller(xks), trust: in.site.trust}
 	h.credential = in.credential
 	return h, nil
+}
+
+// startOn starts the server on a machine.
+func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin string) (*process, error) {
+	// All settings that bear on speed are left at their defaults. A machine that
+	// stalls is to show in the figures and not to end the run, hence the timeout.
+	c := config.Config{
+		State:       config.State{Dir: in.dir()},
+		HSM:         config.HSM{Module: in.module, TokenLabel: tokenLabel},
+		Attestation: config.Attestation{TPM: machine.Socket, EventLog: filepath.Join(in.dir(), "tpm", swtpm.EventLog)},
+		Release:     config.Release{SealedPIN: sealed},
+		XKS: config.XKS{Address: xks, Certificate: in.site.certificateFile(), Key: in.site.keyFile(),
+			RequestTimeout: config.Duration(10 * time.Second)},
+		Admin: config.Admin{Socket: in.socket(), Address: admin},
+	}
+	in.site.officer.Configure(&c)
+	text, err := c.Effective()
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(in.dir(), "holdfast.toml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, err
+	}
+	return start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.env, in.holdfast, "serve", "--config", file)
 }
 
 // startReady starts the server and waits until it is ready.

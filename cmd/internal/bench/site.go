@@ -16,18 +16,21 @@ import (
 	"path/filepath"
 	"time"
 
+	"holdfast/cmd/internal/officer"
 	"holdfast/hsm/hsmtest"
 	"holdfast/hsm/softhsm"
 )
 
-// site is what all servers share: a folder with a token, its PIN and a
-// certificate.
+// site is what all servers share: a folder with a token, its PIN, a certificate,
+// and the officers who let machines have the PIN.
 type site struct {
 	dir string
 	// module is SoftHSM2; shim is the same some time away.
 	module string
 	shim   *hsmtest.Shim
 	pin    []byte
+	// officer signs policies.
+	officer *officer.Officer
 	// trust is how a client of HTTP/1.1 connects.
 	trust *tls.Config
 }
@@ -54,7 +57,7 @@ func newSite(dir string, away time.Duration) (*site, error) {
 	if err := softhsm.Create(s.module, tokenLabel, s.pin, s.pin); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(s.path("pin"), s.pin, 0o600); err != nil {
+	if s.officer, err = officer.New(s.path("officer")); err != nil {
 		return nil, err
 	}
 	if s.shim, err = hsmtest.BuildShim(dir); err != nil {

@@ -23,9 +23,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/appliance"
+	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
-	"holdfast/appliance/keyring"
 	"holdfast/appliance/store"
+	"holdfast/attest"
 	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/xks"
@@ -39,13 +40,19 @@ var Version = "dev"
 type Options struct {
 	Config *config.Config
 	Log    *slog.Logger
-	// PIN gives the user PIN of the token. The daemon zeroizes it.
-	PIN func() ([]byte, error)
-	// TokenFailure, if given, is asked what to do with an error of opening the
-	// token that Run would wait out, and gives the error to end with.
-	TokenFailure func(error) error
-	// Serving is called once, when the keys are unlocked and requests answered.
-	Serving func(Addresses)
+	// Platform is a simulated machine; the real one if nil.
+	Platform Platform
+	// Changed, if given, is called whenever the boot has come to serving, degraded
+	// or locked, or waits for another attempt.
+	Changed func(boot.Status, Addresses)
+}
+
+// Platform is a machine that is none.
+type Platform interface {
+	// Collector collects its evidence.
+	Collector() *attest.Collector
+	// Roots are those that its evidence is signed under.
+	Roots() *attest.Roots
 }
 
 // Addresses are where the daemon listens.
@@ -59,6 +66,8 @@ type Daemon struct {
 	o         Options
 	store     *store.SQLite
 	appliance *appliance.Appliance
+	boot      *boot.Boot
+	collector *attest.Collector
 	api       *xks.API
 	xks       *xks.Server
 	xksL      net.Listener
@@ -67,14 +76,18 @@ type Daemon struct {
 	socket    *http.Server
 	socketL   net.Listener
 	closers   []func()
+
+	mu         sync.Mutex
+	token      *hsm.Token // nil until it is open
+	background sync.WaitGroup
 }
 
-// Run serves until ctx ends, then shuts down: it answers the requests under
-// way, stores what is in memory, wipes the keys and returns nil. An error means
-// that it could not start.
+// Run boots and serves until ctx ends, then shuts down: it answers the requests
+// under way, stores what is in memory, wipes the keys and returns nil. An error
+// means that it could not start.
 //
-// Until the token is open, and if its PIN is refused, it serves locked: XKS
-// requests get InternalException, administrators see why.
+// Until the boot has come to serving (package appliance/boot) it serves locked:
+// XKS requests get InternalException, administrators see why.
 func Run(ctx context.Context, o Options) error {
 	if err := noCoreDumps(); err != nil {
 		return err
@@ -140,7 +153,10 @@ func (d *Daemon) open(ctx context.Context) error {
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
-	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log,
+	if err := d.newBoot(certificate); err != nil {
+		return err
+	}
+	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
 	services, regions := cfg.XKS.Services, cfg.XKS.Regions
 	if s := cfg.AWSXKS; s != nil && s.Enable {
@@ -162,14 +178,14 @@ func (d *Daemon) open(ctx context.Context) error {
 		Log:            d.o.Log,
 	})
 	d.admin = &http.Server{
-		Handler:           web.NewPublicHandler(d.api.Ready),
+		Handler:           web.NewPublicHandler(d.boot, d.api.Ready, d.o.Log),
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
 	d.socket = &http.Server{
-		Handler:           web.NewAPI(d.appliance, d.o.Log),
+		Handler:           web.NewAPI(d.appliance, d.boot, d.o.Log),
 		ReadHeaderTimeout: 5 * time.Second,
 		ErrorLog:          slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
@@ -263,8 +279,8 @@ func (d *Daemon) serve(ctx context.Context) error {
 	start("XKS listener", func() error { return d.xks.Serve(d.xksL) })
 	start("admin listener", func() error { return d.admin.ServeTLS(d.adminL, "", "") })
 	start("admin socket", func() error { return d.socket.Serve(d.socketL) })
-	d.o.Log.Info("listening; locked until the token is open", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
-	start("unlock", func() error { return d.unlock(background) })
+	d.o.Log.Info("listening; locked until the boot has come to serving", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
+	wg.Go(func() { d.boot.Run(background) })
 
 	var err error
 	select {
@@ -279,92 +295,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	_ = d.socket.Shutdown(grace)
 	stop()
 	wg.Wait()
-	d.appliance.Lock()
+	d.background.Wait()
+	d.lock()
 	return err
-}
-
-// unlock opens the token, if need be again and again, then the key hierarchy,
-// and does the work that comes with time. It gives an error only for what
-// another attempt would not mend and an administrator must: then the process
-// ends, unless it is the PIN, which another attempt could have locked.
-func (d *Daemon) unlock(ctx context.Context) error {
-	token, err := d.openToken(ctx)
-	if err != nil || token == nil {
-		return err
-	}
-	defer func() {
-		if err := token.Close(); err != nil {
-			d.o.Log.Warn("the token did not close cleanly", "error", err)
-		}
-	}()
-	if err := d.appliance.Unlock(ctx, keyring.New(token), []appliance.HSM{token}); err != nil {
-		return err
-	}
-	if err := d.bootstrap(ctx); err != nil {
-		return err
-	}
-	d.o.Log.Info("serving", "version", Version, "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
-	if d.o.Serving != nil {
-		d.o.Serving(Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket})
-	}
-	d.appliance.Run(ctx)
-	return nil
-}
-
-// The pauses between attempts to open the token.
-const (
-	firstPause = time.Second
-	maxPause   = 30 * time.Second
-)
-
-// openToken gives nil without an error when ctx ends.
-func (d *Daemon) openToken(ctx context.Context) (*hsm.Token, error) {
-	pin, err := d.o.PIN()
-	if err != nil {
-		return nil, err
-	}
-	defer clear(pin)
-	// Where something is wrapped already, another master key would not help.
-	_, err = d.store.Installation(ctx)
-	if err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
-		return nil, err
-	}
-	exists := err == nil
-	h := d.o.Config.HSM
-	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		token, err := hsm.Open(ctx, hsm.Config{
-			Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial, PIN: pin,
-			MasterKeyLabel: h.MasterKeyLabel, MasterKeyExists: exists, MaxSessions: h.MaxSessions, IVFromToken: h.IVFromToken, Log: d.o.Log,
-		})
-		switch {
-		case err == nil:
-			return token, nil
-		case ctx.Err() != nil:
-			return nil, nil
-		case d.o.TokenFailure != nil:
-			return nil, d.o.TokenFailure(err)
-		case errors.Is(err, hsm.ErrPINRefused):
-			d.o.Log.Error("locked: the PIN was refused and is not tried again, lest the token lock; correct it and restart", "error", err)
-			<-ctx.Done()
-			return nil, nil
-		case errors.Is(err, hsm.ErrAmbiguous), errors.Is(err, hsm.ErrNotFound):
-			return nil, err
-		}
-		d.o.Log.Error("locked: the token cannot be opened; it is tried again", "pause", pause, "error", err)
-		select {
-		case <-ctx.Done():
-			return nil, nil
-		case <-time.After(pause):
-		}
-	}
-}
-
-// bootstrap makes the key store of the section [aws_xks_config].
-func (d *Daemon) bootstrap(ctx context.Context) error {
-	s := d.o.Config.AWSXKS
-	if s == nil || !s.Enable {
-		return nil
-	}
-	return d.appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"},
-		appliance.NewCredential{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey})
 }

@@ -20,7 +20,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +29,11 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
+	"holdfast/attest"
+	"holdfast/attest/simulation"
+	"holdfast/attest/tpm/swtpm"
 	"holdfast/cmd/internal/daemon"
+	"holdfast/cmd/internal/officer"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -48,6 +51,13 @@ type site struct {
 	pin  []byte
 	shim *hsmtest.Shim
 	log  xkstest.Log // of all daemons of the site
+	// machine is the folder of the TPM's state, components what the machine boots.
+	machine    string
+	components []swtpm.Component
+	officer    *officer.Officer
+	policy     func(*attest.Policy) // changes the policy before it is signed
+	// asIs has nothing signed or sealed before a start.
+	asIs bool
 }
 
 func newSite(t *testing.T) *site {
@@ -56,8 +66,9 @@ func newSite(t *testing.T) *site {
 	dir := t.TempDir()
 	s := &site{t: t, pin: token.PIN, shim: shim}
 	s.cfg = config.Config{
-		State: config.State{Dir: filepath.Join(dir, "state")},
-		HSM:   config.HSM{Module: token.Module, TokenLabel: token.TokenLabel},
+		State:   config.State{Dir: filepath.Join(dir, "state")},
+		HSM:     config.HSM{Module: token.Module, TokenLabel: token.TokenLabel},
+		Release: config.Release{SealedPIN: filepath.Join(dir, "pin.sealed")},
 		XKS: config.XKS{Address: "127.0.0.1:0", Certificate: filepath.Join(dir, "server.pem"), Key: filepath.Join(dir, "server-key.pem"),
 			RequestTimeout: config.Duration(20 * time.Second)}, // the race detector and a busy machine are slow
 		Admin: config.Admin{Socket: filepath.Join(dir, "s"), Address: "127.0.0.1:0"},
@@ -65,7 +76,48 @@ func newSite(t *testing.T) *site {
 	c := newCertificate(t)
 	s.writeCertificate(c)
 	s.writeKey(c)
+	s.components = []swtpm.Component{{Name: ".linux", Content: []byte("a kernel")}}
+	s.newMachine()
+	var err error
+	if s.officer, err = officer.New(filepath.Join(dir, "officer")); err != nil {
+		t.Fatal(err)
+	}
+	s.officer.Configure(&s.cfg)
 	return s
+}
+
+// newMachine gives the site another machine.
+func (s *site) newMachine() {
+	s.t.Helper()
+	dir, err := os.MkdirTemp("", "holdfast-machine-") // a socket's path must be short
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s.machine = dir
+}
+
+// powerOn boots the machine. Unless asIs, what it runs is authorized, and the
+// PIN sealed to it.
+func (s *site) powerOn(cfg *config.Config) (*simulation.Platform, error) {
+	p, err := simulation.Boot(s.machine, nil, s.components...)
+	if err != nil || s.asIs {
+		return p, err
+	}
+	parts, err := daemon.Parts(cfg)
+	if err != nil {
+		return p, err
+	}
+	policy := p.Policy()
+	if s.policy != nil {
+		s.policy(&policy)
+	}
+	pcrs, err := officer.Predict(p.TPM, policy.TPM, parts)
+	if err != nil {
+		return p, err
+	}
+	_ = os.Remove(cfg.SealedPIN()) // the PIN may be another
+	return p, errors.Join(s.officer.Authorize(policy, "release 1.2.0", pcrs), s.officer.Seal(p.TPM, cfg.SealedPIN(), s.pin))
 }
 
 func newCertificate(t *testing.T) *tls.Certificate {
@@ -96,13 +148,19 @@ func (s *site) replace(path string, content []byte) {
 }
 
 // run runs a daemon until ctx ends or it cannot start.
-func (s *site) run(ctx context.Context, serving func(daemon.Addresses)) error {
+func (s *site) run(ctx context.Context) error {
 	cfg := s.cfg
+	machine, err := s.powerOn(&cfg)
+	if machine != nil {
+		defer machine.Close()
+	}
+	if err != nil {
+		return err
+	}
 	return daemon.Run(ctx, daemon.Options{
-		Config:  &cfg,
-		Log:     slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		PIN:     func() ([]byte, error) { return slices.Clone(s.pin), nil }, // the daemon zeroizes it
-		Serving: serving,
+		Config:   &cfg,
+		Log:      slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Platform: machine,
 	})
 }
 
@@ -111,7 +169,7 @@ func (s *site) refused(want string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
-	err := s.run(ctx, nil)
+	err := s.run(ctx)
 	message := ""
 	if refused, ok := errors.AsType[*appliance.Error](err); ok {
 		message = refused.Message // what the command line shows
@@ -138,7 +196,7 @@ func (s *site) begin() *running {
 	r := &running{s: s, cancel: cancel, ended: make(chan struct{})}
 	before := len(s.log.String())
 	go func() {
-		if err := s.run(ctx, nil); err != nil {
+		if err := s.run(ctx); err != nil {
 			s.t.Errorf("the daemon ended with %v", err)
 		}
 		close(r.ended)
@@ -297,7 +355,7 @@ func TestWrongPIN(t *testing.T) {
 	s.pin = []byte("not-the-pin")
 	before := s.shim.Calls("C_Login")
 	r = s.begin()
-	s.logged(0, `level=ERROR msg="locked: the PIN was refused and is not tried again.*CKR_PIN_INCORRECT`)
+	s.logged(0, `level=ERROR msg=boot state=locked .*code=E_HSM_PIN reason="the HSM refuses the PIN; it is not tried again.*CKR_PIN_INCORRECT`)
 	r.probes("/healthz", 200)
 	r.probes("/readyz", 503)
 	k = r.kms(k.AccessKeyID, k.SecretAccessKey)
@@ -328,7 +386,7 @@ func TestTokenAway(t *testing.T) {
 	s := newSite(t)
 	s.shim.Cut()
 	r := s.begin()
-	s.logged(0, `level=ERROR msg="locked: the token cannot be opened; it is tried again"`)
+	s.logged(0, `level=ERROR msg="locked: a state of the boot failed and is tried again" state=unlock code=E_HSM_TOKEN`)
 	r.probes("/readyz", 503)
 	s.shim.Restore()
 	s.logged(0, `msg=serving `)
@@ -340,7 +398,7 @@ func TestTokenAway(t *testing.T) {
 	s.shim.Cut()
 	before := len(s.log.String())
 	r = s.begin()
-	s.logged(before, `it is tried again`)
+	s.logged(before, `is tried again" state=unlock`)
 	r.stop()
 }
 
@@ -365,7 +423,6 @@ func TestOneClearLine(t *testing.T) {
 		"xks.client_ca: open /nowhere":                                                  func(c *config.Config) { c.XKS.ClientCA = "/nowhere" },
 		"xks.client_ca: " + sound.XKS.Key + " has no PEM":                               func(c *config.Config) { c.XKS.ClientCA = sound.XKS.Key },
 		"database /dev/null/state":                                                      func(c *config.Config) { c.State.Dir = "/dev/null/state" },
-		"no-such-token":                                                                 func(c *config.Config) { c.HSM.TokenLabel = "no-such-token" },
 	} {
 		s.cfg = sound
 		change(&s.cfg)
@@ -377,6 +434,7 @@ func TestOneClearLine(t *testing.T) {
 
 	s.cfg = sound
 	r := s.start()
+	s.newMachine()
 	s.cfg.Admin.Socket += "2"
 	s.refused(`holdfast.db: another process (` + fmt.Sprint(os.Getpid()) + `) has it open`)
 	s.cfg = sound

@@ -1,0 +1,122 @@
+package boot
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"holdfast/attest"
+	"holdfast/attest/nitro"
+	"holdfast/attest/snp"
+	"holdfast/attest/tpm"
+)
+
+// Hardware says where the machine's hardware is.
+type Hardware struct {
+	// TPM is its device ([tpm.DefaultPath] if empty), or the socket of an emulator.
+	TPM string
+	// EventLog is the file of the firmware's event log; [tpm.DefaultEventLog] if
+	// empty.
+	EventLog string
+	// CRL is a file with AMD's list of revocations (DER), to go with the evidence;
+	// none if empty.
+	CRL string
+}
+
+// nitroDevice is the NitroTPM, which takes AWS's command there and not through
+// the kernel's resource manager.
+const nitroDevice = "/dev/tpm0"
+
+// Probe gives what the machine has of the hardware, [Options.Probe] on a real
+// machine. The NitroTPM's own attestation is used if the policy requires it.
+func (h Hardware) Probe(_ context.Context, p *attest.Policy) (*attest.Collector, error) {
+	c := &attest.Collector{}
+	if provider, err := snp.Device(); err == nil {
+		c.SNP = provider
+	}
+	if err := h.probeTPM(c); err != nil {
+		return nil, err
+	}
+	if c.TPM != nil && slices.Contains(p.Require, attest.NitroTPM) {
+		c.Nitro = h.document
+	}
+	if h.CRL != "" {
+		var err error
+		if c.CRL, err = readFile(h.CRL); err != nil {
+			return nil, fmt.Errorf("AMD's list of revocations: %w", err)
+		}
+	}
+	return c, nil
+}
+
+func (h Hardware) probeTPM(c *attest.Collector) error {
+	device, err := tpm.Open(h.tpm())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	log, err := tpm.ReadEventLog(h.EventLog)
+	if err != nil {
+		return errors.Join(err, device.Close())
+	}
+	c.TPM, c.EventLog = device, log
+	return nil
+}
+
+func (h Hardware) tpm() string {
+	if h.TPM == "" {
+		return tpm.DefaultPath
+	}
+	return h.TPM
+}
+
+// document asks the NitroTPM for its document.
+func (h Hardware) document(userData, nonce []byte) (document []byte, err error) {
+	path := nitroDevice
+	if h.TPM != "" && h.TPM != tpm.DefaultPath {
+		path = h.TPM
+	}
+	device, err := tpm.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer device.Close()
+	err = device.Do(func(t transport.TPM) (err error) {
+		document, err = nitro.Request(t, userData, nonce, nil)
+		return err
+	})
+	return document, err
+}
+
+// File is a part that is a file.
+func File(name, path string) Part {
+	return Part{name, func() ([]byte, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, f); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return h.Sum(nil), nil
+	}}
+}
+
+// Content is a part that is in memory.
+func Content(name string, content []byte) Part {
+	return Part{name, func() ([]byte, error) {
+		d := sha256.Sum256(content)
+		return d[:], nil
+	}}
+}

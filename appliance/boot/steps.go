@@ -1,0 +1,221 @@
+package boot
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"holdfast/attest"
+	"holdfast/attest/appraisal"
+	"holdfast/attest/release"
+	"holdfast/attest/tpm"
+)
+
+// The codes of failures that are not those of checks (package attest) or of
+// releases (packages release and seal). They are stable.
+const (
+	CodePolicy        = "E_POLICY_FILE"
+	CodePolicyVersion = "E_POLICY_VERSION"
+	CodePlatform      = "E_PLATFORM"
+	CodeMeasure       = "E_MEASURE"
+	CodeMeasuredTwice = "E_MEASURED_TWICE"
+	CodeCollect       = "E_COLLECT"
+	CodeAppraise      = "E_APPRAISE"
+	CodeCap           = "E_CAP"
+	// CodeAttestationLease: evidence could not be renewed for too long.
+	CodeAttestationLease = "E_ATTESTATION_LEASE"
+)
+
+// probe reads the policy and finds the hardware.
+func (b *Boot) probe(ctx context.Context) (string, error) {
+	policy, err := b.o.Policy()
+	if err != nil {
+		return "", &Failure{Code: CodePolicy, Reason: "the appraisal policy cannot be used", Err: err}
+	}
+	c, err := b.o.Probe(ctx, &policy.Policy)
+	if err != nil {
+		return "", &Failure{Code: CodePlatform, Reason: "the machine's hardware cannot be used", Err: err}
+	}
+	c.Software = b.o.Software
+	b.mu.Lock()
+	b.collector = c
+	b.mu.Unlock()
+	found := technologies(c)
+	for _, t := range policy.Require {
+		if !strings.Contains(found, string(t)) {
+			return "", &Failure{Code: CodePlatform, Reason: fmt.Sprintf("the policy requires %s, and this machine has %s; %s", t, orNothing(found), remedy[t])}
+		}
+	}
+	return orNothing(found), b.adopt(ctx, policy)
+}
+
+// remedy is what to do where a technology is missing.
+var remedy = map[attest.Technology]string{
+	attest.SEVSNP:   "launch it with SEV-SNP (EC2: CpuOptions AmdSevSnp=enabled, on M6a, C6a or R6a)",
+	attest.TPM:      "launch it with a TPM 2.0 (EC2: an image with TPM support v2.0)",
+	attest.NitroTPM: "launch it on EC2 from an image with TPM support v2.0, on an instance type with NitroTPM",
+}
+
+func technologies(c *attest.Collector) string {
+	var found []string
+	for _, t := range []struct {
+		name attest.Technology
+		has  bool
+	}{{attest.SEVSNP, c.SNP != nil}, {attest.TPM, c.TPM != nil}, {attest.NitroTPM, c.Nitro != nil}} {
+		if t.has {
+			found = append(found, string(t.name))
+		}
+	}
+	return strings.Join(found, ", ")
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "none of the technologies"
+	}
+	return s
+}
+
+// adopt puts a policy in force, unless there was a newer one.
+func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
+	if b.policy != nil && bytes.Equal(policy.Digest, b.policy.Digest) {
+		return nil
+	}
+	revoked, err := b.o.Revoked(b.collector)
+	if err != nil {
+		return &Failure{Code: CodePolicyVersion, Reason: "the TPM does not tell which policies are revoked", Err: err}
+	}
+	if policy.Version < revoked {
+		return &Failure{Code: CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this machine's TPM has revoked all below %d; install a newer signed policy", policy.Name, policy.Version, revoked)}
+	}
+	highest, err := b.o.Journal.RaisePolicyVersion(ctx, policy.Version)
+	if err != nil {
+		return &Failure{Code: CodePolicyVersion, Reason: "the database does not tell which policy there was before", Err: err}
+	}
+	if policy.Version < highest {
+		return &Failure{Code: CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this appliance had version %d before; install that or a newer one", policy.Name, policy.Version, highest)}
+	}
+	b.policy = policy
+	b.collector.SetPolicy(policy.Digest)
+	return nil
+}
+
+// measure extends the PCR with what the appliance is made of.
+func (b *Boot) measure(context.Context) (string, error) {
+	c := b.collector
+	if c.TPM == nil {
+		return "there is no TPM to measure into", nil
+	}
+	values, err := c.TPM.ReadPCRs("sha256", []int{tpm.ApplicationPCR})
+	if err != nil {
+		return "", &Failure{Code: CodeMeasure, Reason: "the TPM does not tell its PCRs", Err: err}
+	}
+	if v := values[tpm.ApplicationPCR]; !bytes.Equal(v, make([]byte, len(v))) {
+		return "", &Failure{Code: CodeMeasuredTwice, Reason: fmt.Sprintf("PCR %d was extended already since the machine was started: Holdfast ran before, or something else uses it; restart the machine", tpm.ApplicationPCR)}
+	}
+	var names []string
+	for _, p := range b.o.Parts {
+		digest, err := p.Digest()
+		if err == nil {
+			err = c.Measure(p.Name, digest)
+		}
+		if err != nil {
+			return "", &Failure{Code: CodeMeasure, Reason: p.Name + " cannot be measured", Err: err}
+		}
+		names = append(names, p.Name)
+	}
+	return strings.Join(names, ", "), nil
+}
+
+// nonceBytes is the size of the nonces for the appliance's own appraisal.
+const nonceBytes = 32
+
+// collect makes evidence.
+func (b *Boot) collect(ctx context.Context) (string, error) {
+	b.nonce = make([]byte, nonceBytes)
+	_, _ = rand.Read(b.nonce) // never fails (crypto/rand)
+	key, err := b.o.TLSKey()
+	if err == nil {
+		b.evidence, err = b.collector.Collect(ctx, b.nonce, key, nil)
+	}
+	if err != nil {
+		return "", &Failure{Code: CodeCollect, Reason: "no evidence could be made", Err: err}
+	}
+	return technologies(b.collector), nil
+}
+
+// checkReference is the code of the check that names the release.
+const checkReference = "E_TPM_REFERENCE"
+
+// appraise checks the evidence as any verifier would.
+func (b *Boot) appraise(context.Context) (string, error) {
+	now := b.o.Now()
+	key, err := b.o.TLSKey()
+	if err != nil {
+		return "", &Failure{Code: CodeCollect, Reason: "the TLS key cannot be read", Err: err}
+	}
+	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Fresh: true, Nonce: b.nonce, TLSKey: key, PolicyDigest: b.policy.Digest, Roots: b.o.Roots})
+	a := &Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
+	for _, c := range verdict.Checks {
+		if c.Code == checkReference && c.Result == appraisal.Pass {
+			a.Reference = c.Detail
+		}
+	}
+	b.set(func(s *Status) { s.Attestation = a })
+	if err := verdict.Err(); err != nil {
+		code := CodeAppraise
+		if failed := verdict.Failed(); len(failed) > 0 {
+			code = strings.Join(failed, ",")
+		}
+		return "", &Failure{Code: code, Reason: "the evidence does not meet the policy", Err: err}
+	}
+	return a.Reference, nil
+}
+
+// keyExpires is when the certificate of the key that signed the SEV-SNP report
+// does.
+func (b *Boot) keyExpires() time.Time {
+	if b.evidence.SNP == nil {
+		return time.Time{}
+	}
+	c, err := x509.ParseCertificate(b.evidence.SNP.VEK)
+	if err != nil {
+		return time.Time{} // the appraisal says so
+	}
+	return c.NotAfter.UTC()
+}
+
+// release gets the credential and closes the door behind it.
+func (b *Boot) release(ctx context.Context) (string, error) {
+	credential, to, err := b.o.Release.Release(ctx, b.collector)
+	if err != nil {
+		if f, ok := errors.AsType[*Failure](err); ok {
+			return "", f
+		}
+		code, again := release.Code(err)
+		return "", &Failure{Code: code, Reason: "the HSM's credential is not released", Again: again, Err: err}
+	}
+	if b.collector.TPM != nil {
+		if err := b.collector.Cap(); err != nil {
+			clear(credential)
+			return "", &Failure{Code: CodeCap, Reason: "the PCR could not be capped, so that others could get the credential", Err: err}
+		}
+	}
+	b.credential = credential
+	return "released to " + to, nil
+}
+
+// unlock opens the HSM and the keys.
+func (b *Boot) unlock(ctx context.Context) (string, error) {
+	if err := b.o.Unlock(ctx, b.credential); err != nil {
+		return "", err
+	}
+	clear(b.credential)
+	b.credential = nil
+	return "", nil
+}

@@ -1,0 +1,193 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/boot"
+	"holdfast/appliance/config"
+	"holdfast/appliance/keyring"
+	"holdfast/attest"
+	"holdfast/attest/tpm/seal"
+	"holdfast/hsm"
+	"holdfast/xks"
+)
+
+// The codes of failures to unlock. They are stable.
+const (
+	codePIN      = "E_HSM_PIN"
+	codeToken    = "E_HSM_TOKEN"
+	codeUnlock   = "E_UNLOCK"
+	codeHSMAway  = "E_HSM_AWAY"
+	codeHSMLease = "E_HSM_LEASE"
+)
+
+// newBoot wires the boot to the parts that it works with.
+func (d *Daemon) newBoot(certificate *xks.Certificate) error {
+	cfg := d.o.Config
+	parts, err := Parts(cfg)
+	if err != nil {
+		return err
+	}
+	o := boot.Options{
+		Log: d.o.Log, Journal: d.store, Software: Version, Parts: parts,
+		Probe:     d.probe,
+		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
+		Revoked:   revoked,
+		TLSKey:    func() ([]byte, error) { return publicKey(certificate) },
+		Release:   releaser(cfg),
+		Unlock:    d.unlock,
+		Condition: d.condition,
+		Lock:      d.lock,
+		Changed:   d.changed,
+		Every:     time.Duration(cfg.Attestation.Every),
+		Lease:     time.Duration(cfg.Attestation.Lease),
+	}
+	if d.o.Platform != nil {
+		o.Roots = d.o.Platform.Roots()
+	}
+	d.boot = boot.New(o)
+	d.onClose(func() {
+		if d.o.Platform == nil && d.collector != nil && d.collector.TPM != nil {
+			_ = d.collector.TPM.Close() // nothing is lost with it
+		}
+	})
+	return nil
+}
+
+// Parts are what is measured of an appliance with that configuration.
+func Parts(cfg *config.Config) ([]boot.Part, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	effective, err := cfg.Effective()
+	if err != nil {
+		return nil, err
+	}
+	return []boot.Part{boot.File("binary", program), boot.Content("configuration", effective), boot.File("pkcs11-module", cfg.HSM.Module)}, nil
+}
+
+func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collector, err error) {
+	if d.o.Platform != nil {
+		return d.o.Platform.Collector(), nil
+	}
+	a := d.o.Config.Attestation
+	d.collector, err = boot.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}.Probe(ctx, p)
+	return d.collector, err
+}
+
+// revoked asks the TPM's counter.
+func revoked(c *attest.Collector) (uint64, error) {
+	if c.TPM == nil {
+		return 0, nil
+	}
+	return seal.Counter(c.TPM)
+}
+
+func publicKey(certificate *xks.Certificate) ([]byte, error) {
+	c, err := certificate.Get(nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.Leaf.RawSubjectPublicKeyInfo, nil
+}
+
+func releaser(cfg *config.Config) boot.Releaser {
+	r := cfg.Release
+	if r.Method == config.Broker {
+		return &boot.BrokerRelease{URL: r.BrokerURL, Pin: r.BrokerPin, Machine: r.Machine}
+	}
+	return &boot.SealedRelease{Blob: cfg.SealedPIN(), Authorizations: r.Authorizations, Key: r.SealKey}
+}
+
+// unlock opens the token, once, then the key hierarchy, and begins the work that
+// comes with time.
+func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
+	// Where something is wrapped already, another master key would not help.
+	_, err := d.store.Installation(ctx)
+	if err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+		return &boot.Failure{Code: codeUnlock, Reason: "the database cannot be read", Err: err}
+	}
+	h := d.o.Config.HSM
+	token, err := hsm.Open(ctx, hsm.Config{
+		Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial, PIN: credential,
+		MasterKeyLabel: h.MasterKeyLabel, MasterKeyExists: err == nil, MaxSessions: h.MaxSessions, IVFromToken: h.IVFromToken, Log: d.o.Log,
+	})
+	switch {
+	case errors.Is(err, hsm.ErrPINRefused):
+		return &boot.Failure{Code: codePIN, Reason: "the HSM refuses the PIN; it is not tried again, lest the HSM lock it. Release the right one and restart the machine", Err: err}
+	case err != nil:
+		// One name for two tokens does not mend itself.
+		return &boot.Failure{Code: codeToken, Reason: "the HSM's token cannot be opened", Again: !errors.Is(err, hsm.ErrAmbiguous), Err: err}
+	}
+	if err := d.unlockKeys(ctx, token); err != nil {
+		return errors.Join(err, token.Close())
+	}
+	d.mu.Lock()
+	d.token = token
+	d.mu.Unlock()
+	d.background.Go(func() { d.appliance.Run(ctx) })
+	return nil
+}
+
+// unlockKeys opens the key hierarchy, and makes the key store of the section
+// [aws_xks_config].
+func (d *Daemon) unlockKeys(ctx context.Context, token *hsm.Token) error {
+	if err := d.appliance.Unlock(ctx, keyring.New(token), []appliance.HSM{token}); err != nil {
+		again := appliance.CodeOf(err) == appliance.CodeTimeout || appliance.CodeOf(err) == appliance.CodeInternal
+		return &boot.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
+	}
+	s := d.o.Config.AWSXKS
+	if s == nil || !s.Enable {
+		return nil
+	}
+	err := d.appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"},
+		appliance.NewCredential{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey})
+	if err != nil {
+		d.appliance.Lock()
+		return &boot.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
+	}
+	return nil
+}
+
+// condition says how the keys serve.
+func (d *Daemon) condition() (boot.State, *boot.Failure) {
+	switch status, reason := d.appliance.Condition(); status {
+	case appliance.HealthActive:
+		return boot.Serving, nil
+	case appliance.HealthDegraded:
+		return boot.Degraded, &boot.Failure{Code: codeHSMAway, Reason: reason}
+	default:
+		return boot.Locked, &boot.Failure{Code: codeHSMLease, Reason: reason}
+	}
+}
+
+// lock wipes all keys and ends the use of the token.
+func (d *Daemon) lock() {
+	d.appliance.Lock()
+	d.mu.Lock()
+	token := d.token
+	d.token = nil
+	d.mu.Unlock()
+	if token == nil {
+		return
+	}
+	if err := token.Close(); err != nil {
+		d.o.Log.Warn("the token did not close cleanly", "error", err)
+	}
+}
+
+// changed tells where it serves, or that it does not.
+func (d *Daemon) changed(s boot.Status) {
+	a := Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket}
+	if s.Serves() {
+		d.o.Log.Info("serving", "version", Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)
+	}
+	if d.o.Changed != nil {
+		d.o.Changed(s, a)
+	}
+}
