@@ -11,6 +11,7 @@ import (
 	"crypto/sha512"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
@@ -43,6 +44,9 @@ type Platform struct {
 	now     func() time.Time
 }
 
+// aws stands for AWS, of which there is one.
+var aws = sync.OnceValue(nitrotest.New)
+
 // Boot powers the machine on. Its TPM's state is in the folder, which is made;
 // to boot from the same folder again is a reboot. The components are what it
 // boots, each measured into a PCR.
@@ -53,7 +57,7 @@ func Boot(dir string, now func() time.Time, components ...swtpm.Component) (_ *P
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("simulated machine: %w", err)
 	}
-	p := &Platform{now: now, aws: nitrotest.New()}
+	p := &Platform{now: now, aws: aws()}
 	defer func() {
 		if err != nil {
 			_ = p.Close()

@@ -21,6 +21,7 @@
 package tpm
 
 import (
+	"bytes"
 	"crypto"
 	_ "crypto/sha256" // for the banks
 	_ "crypto/sha512"
@@ -29,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -79,6 +81,20 @@ type Evidence struct {
 
 // Bank gives the PCR values of a bank (sha256, sha384) by index, or nil.
 func (e *Evidence) Bank(name string) map[int][]byte { return plain(e.PCRs[name]) }
+
+// BeforeCap gives the PCR values of a bank as a [Reference] has them: that of
+// [ApplicationPCR] is the one before the cap, if it was capped.
+func (e *Evidence) BeforeCap(bank string) map[int]Hex {
+	values := maps.Clone(e.PCRs[bank])
+	b, err := findBank(bank)
+	last := len(e.Measurements) - 1
+	if err != nil || last < 0 || !e.Measurements[last].caps() ||
+		!bytes.Equal(replayMeasurements(e.Measurements, b.hash), values[ApplicationPCR]) {
+		return values
+	}
+	values[ApplicationPCR] = replayMeasurements(e.Measurements[:last], b.hash)
+	return values
+}
 
 // Collect makes evidence of PCRs 0 to 15 in all active banks.
 func (d *Device) Collect(qualifyingData, eventLog []byte, measurements []Measurement) (*Evidence, error) {
@@ -175,6 +191,11 @@ const (
 
 func capped(pcr int) Measurement {
 	return Measurement{PCR: pcr, Name: capName, Digest: sum(crypto.SHA256, []byte(capText))}
+}
+
+// caps says whether the measurement is the one that caps.
+func (m Measurement) caps() bool {
+	return m.Name == capName && bytes.Equal(m.Digest, capped(m.PCR).Digest)
 }
 
 // replayMeasurements gives the PCR's value after the measurements, from zero.

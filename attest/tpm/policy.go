@@ -29,7 +29,8 @@ type Reference struct {
 	// Name says whose values they are, as in "release 1.2.0".
 	Name string `json:"name"`
 	// PCRs are the values by index: all that the policy requires, but that
-	// [ApplicationPCR] may be left out, as configurations differ.
+	// [ApplicationPCR] may be left out, as configurations differ. Its value is the
+	// one before the cap, with or without which evidence matches.
 	PCRs map[int]Hex `json:"pcrs"`
 }
 

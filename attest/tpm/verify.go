@@ -94,7 +94,7 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	f.ofLog(events, b.hash)
 	verifyMeasurements(s, e.Measurements, events, logErr, b, quoted, p.RequiredPCRs)
 	f.ofMeasurements(e.Measurements)
-	f.Reference = verifyReference(s, quoted, p.References)
+	f.Reference = verifyReference(s, e.BeforeCap(b.name), p.References)
 }
 
 // parsed is the evidence's structures.
@@ -481,5 +481,5 @@ func (f *facts) ofLog(events []event, h crypto.Hash) {
 
 func (f *facts) ofMeasurements(list []Measurement) {
 	f.Measurements = list
-	f.Capped = slices.ContainsFunc(list, func(m Measurement) bool { return m.Name == capName && bytes.Equal(m.Digest, capped(m.PCR).Digest) })
+	f.Capped = slices.ContainsFunc(list, Measurement.caps)
 }

@@ -183,6 +183,81 @@ func paste(t *testing.T, printed string) {
 	}
 }
 
+// bootTook finds how long the boot took altogether, as it is printed.
+var bootTook = regexp.MustCompile(`(?m)^  altogether +([0-9.]+) ms$`)
+
+// TestBootIsTold: each state with its time.
+func TestBootIsTold(t *testing.T) {
+	for _, by := range []string{"sealed", "broker"} {
+		p := start(t, t.TempDir(), "--release", by, "--broker-addr", "127.0.0.1:0")
+		for _, state := range []string{"probe", "measure", "collect", "appraise", "release", "unlock"} {
+			if !regexp.MustCompile(`(?m)^  ` + state + ` +[0-9.]+ ms   `).MatchString(p.printed) {
+				t.Errorf("%s: %s is not told:\n%s", by, state, p.printed)
+			}
+		}
+		if !bootTook.MatchString(p.printed) || !strings.Contains(p.printed, "matches holdfast-dev ") {
+			t.Errorf("%s: the boot is not told:\n%s", by, p.printed)
+		}
+		p.kms().OK("/keys/demo-key/encrypt", xkstest.EncryptBody("x"))
+		p.stop()
+	}
+}
+
+// TestReleasesInTurn: the same folder serves whoever releases the PIN.
+func TestReleasesInTurn(t *testing.T) {
+	dir := t.TempDir()
+	p := start(t, dir)
+	sealed := p.kms().OK("/keys/demo-key/encrypt", xkstest.EncryptBody("x"))
+	p.stop()
+	for _, by := range []string{"broker", "sealed"} {
+		p = start(t, dir, "--release", by, "--broker-addr", "127.0.0.1:0")
+		p.kms().OK("/keys/demo-key/decrypt", xkstest.DecryptBody(sealed))
+		p.stop()
+	}
+}
+
+// TestTampered: a kernel that nobody has authorized leaves the appliance locked,
+// and a stranger to the code is told why.
+func TestTampered(t *testing.T) {
+	dir := t.TempDir()
+	start(t, dir).stop()
+	cmd := command(t, "--dir", dir, "--tamper")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	printed, lines := "", bufio.NewReader(out)
+	for !strings.HasSuffix(printed, "Ctrl-C stops.\n") {
+		line, err := lines.ReadString('\n')
+		if printed += line; err != nil {
+			t.Fatalf("it ended: %s", printed)
+		}
+	}
+	for _, want := range []string{"appraise", "FAILED E_TPM_REFERENCE", "Locked: E_TPM_REFERENCE", "nearest is \"holdfast-dev ", "PCR 4"} {
+		if !strings.Contains(printed, want) {
+			t.Errorf("%s is not printed:\n%s", want, printed)
+		}
+	}
+	var s web.Status
+	if err := web.NewClient(filepath.Join(dir, "admin.sock")).Do(t.Context(), http.MethodGet, "status", nil, &s); err != nil || s.Boot.Code != "E_TPM_REFERENCE" || !s.Locked {
+		t.Errorf("the status is %+v: %v", s, err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if rest, _ := io.ReadAll(lines); string(rest) != "stopped\n" {
+		t.Errorf("it printed %q", rest)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	start(t, dir).stop() // the right kernel serves as before
+}
+
 // TestNothingSecretInTheFolder but in the PIN's file and, while it serves, in
 // dev.json.
 func TestNothingSecretInTheFolder(t *testing.T) {

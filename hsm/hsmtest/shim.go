@@ -137,6 +137,15 @@ func (s *Shim) Release() { s.control.hang.Store(0) }
 // Calls counts the calls of the function so far.
 func (s *Shim) Calls(function string) int { return int(s.control.called[index(function)].Load()) }
 
+// AllCalls counts the calls of all functions so far.
+func (s *Shim) AllCalls() int {
+	n := 0
+	for i := range s.control.called {
+		n += int(s.control.called[i].Load())
+	}
+	return n
+}
+
 // Reset ends all interference.
 func (s *Shim) Reset() {
 	s.Release()

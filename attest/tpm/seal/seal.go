@@ -401,10 +401,14 @@ func Revoke(dev TPM, below uint64) error {
 	})
 }
 
-// Counter gives the version below which authorizations are refused.
+// Counter gives the version below which authorizations are refused; 0 for a TPM
+// on which nothing was sealed yet.
 func Counter(dev TPM) (value uint64, err error) {
 	err = dev.Do(func(t transport.TPM) (err error) {
-		value, err = counter(t)
+		value, err = readCounter(t)
+		if errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, tpm2.TPMRCNVUninitialized) {
+			return nil
+		}
 		return err
 	})
 	return value, err

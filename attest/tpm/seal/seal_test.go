@@ -208,7 +208,10 @@ func TestForgery(t *testing.T) {
 	elsewhere := newMachine(t)
 	elsewhere.boot("kernel 1", "holdfast 1")
 	refuses(t, elsewhere.Device, blob, seal.CodeTPM, "this TPM has no counter", good)
-	if _, err := seal.Counter(elsewhere); err != nil { // makes one
+	if n, err := seal.Counter(elsewhere); n != 0 || err != nil {
+		t.Fatalf("the counter of a TPM without one is %d: %v", n, err)
+	}
+	if err := seal.Revoke(elsewhere, 1); err != nil { // makes one
 		t.Fatal(err)
 	}
 	refuses(t, elsewhere.Device, blob, seal.CodeTPM, "not the TPM that the secret was sealed by", good)

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
@@ -55,9 +56,36 @@ type site struct {
 	machine    string
 	components []swtpm.Component
 	officer    *officer.Officer
-	policy     func(*attest.Policy) // changes the policy before it is signed
-	// asIs has nothing signed or sealed before a start.
-	asIs bool
+	// asIs has nothing signed or sealed before a start; meddle comes before it.
+	asIs   bool
+	meddle func(*simulation.Platform) error
+	// collector changes what the machine has; distrust has its roots unknown.
+	collector func(*attest.Collector)
+	distrust  bool
+	// roots are the machine's; ownKey signs the policy, if the officer's does not.
+	roots  *attest.Roots
+	ownKey ed25519.PublicKey
+}
+
+// platform is the simulated machine, as the site wants it.
+type platform struct {
+	*simulation.Platform
+	s *site
+}
+
+func (p platform) Collector() *attest.Collector {
+	c := p.Platform.Collector()
+	if p.s.collector != nil {
+		p.s.collector(c)
+	}
+	return c
+}
+
+func (p platform) Roots() *attest.Roots {
+	if p.s.distrust {
+		return nil
+	}
+	return p.Platform.Roots()
 }
 
 func newSite(t *testing.T) *site {
@@ -101,17 +129,22 @@ func (s *site) newMachine() {
 // PIN sealed to it.
 func (s *site) powerOn(cfg *config.Config) (*simulation.Platform, error) {
 	p, err := simulation.Boot(s.machine, nil, s.components...)
-	if err != nil || s.asIs {
-		return p, err
+	if err != nil {
+		return nil, err
+	}
+	if s.roots = p.Roots(); s.meddle != nil {
+		if err := s.meddle(p); err != nil {
+			return p, err
+		}
+	}
+	if s.asIs {
+		return p, nil
 	}
 	parts, err := daemon.Parts(cfg)
 	if err != nil {
 		return p, err
 	}
 	policy := p.Policy()
-	if s.policy != nil {
-		s.policy(&policy)
-	}
 	pcrs, err := officer.Predict(p.TPM, policy.TPM, parts)
 	if err != nil {
 		return p, err
@@ -160,7 +193,7 @@ func (s *site) run(ctx context.Context) error {
 	return daemon.Run(ctx, daemon.Options{
 		Config:   &cfg,
 		Log:      slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Platform: machine,
+		Platform: platform{machine, s},
 	})
 }
 
