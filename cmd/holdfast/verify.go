@@ -29,6 +29,7 @@ const maxInput = attest.MaxEvidence
 // verifyFlags are those of the verify command.
 type verifyFlags struct {
 	policy, policyKey, nonce, at string
+	certificate                  string
 	report, vek, crl, document   string
 	quote, signature, ak         string
 	pcrs, eventLog               string
@@ -61,6 +62,7 @@ func verifyCommand(a *admin) *cobra.Command {
 	fs.StringVar(&f.policy, "policy", "", "appraisal policy, signed or your own; the default policy without it")
 	fs.StringVar(&f.policyKey, "policy-key", "", "public key (PEM, Ed25519) that the policy must be signed by")
 	fs.StringVar(&f.nonce, "nonce", "", "the nonce that you asked with, in hexadecimal")
+	fs.StringVar(&f.certificate, "tls-cert", "", "the certificate (PEM) that the machine showed you, whose key the evidence must name")
 	fs.StringVar(&f.at, "at", "", "the time to appraise at (RFC 3339); the evidence's own without it")
 	fs.StringVar(&f.report, "snp-report", "", "SEV-SNP attestation report, 1184 bytes")
 	fs.StringVar(&f.vek, "vek", "", "certificate of the key that signed it, VLEK or VCEK (DER)")
@@ -91,8 +93,8 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 		if len(args) > 0 {
 			return nil, errors.New("give an evidence file, or single documents, not both")
 		}
-		if f.nonce != "" {
-			return nil, errors.New("--nonce is for evidence files: single documents do not say where theirs is")
+		if f.nonce != "" || f.certificate != "" {
+			return nil, errors.New("--nonce and --tls-cert are for evidence files: single documents do not say where theirs are")
 		}
 		parts, err := f.parts()
 		if err != nil {
@@ -117,7 +119,29 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 			return nil, fmt.Errorf("--nonce %.80q is not in hexadecimal", f.nonce)
 		}
 	}
+	if f.certificate != "" {
+		if x.TLSKey, err = readCertificateKey(f.certificate); err != nil {
+			return nil, err
+		}
+	}
 	return attest.Verify(evidence, policy, x), nil
+}
+
+// readCertificateKey gives the key (DER SubjectPublicKeyInfo) of a certificate.
+func readCertificateKey(path string) ([]byte, error) {
+	text, err := readInput(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, fmt.Errorf("%s is not a certificate in PEM", path)
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c.RawSubjectPublicKeyInfo, nil
 }
 
 func (f *verifyFlags) parts() (*attest.Parts, error) {

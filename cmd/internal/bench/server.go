@@ -25,6 +25,16 @@ type server struct {
 	*process
 	caller
 	trust *tls.Config
+	// machine is what it runs on; nil for the bare server.
+	machine *swtpm.Process
+}
+
+// stop ends the server, then its machine.
+func (s *server) stop() {
+	s.process.stop()
+	if s.machine != nil {
+		s.machine.Stop()
+	}
 }
 
 // startBare starts this program once more, as the bare server.
@@ -99,11 +109,7 @@ func (in *installation) start() (*server, error) {
 		machine.Stop()
 		return nil, err
 	}
-	go func() {
-		<-p.gone
-		machine.Stop()
-	}()
-	h := &server{process: p, caller: newCaller(xks), trust: in.site.trust}
+	h := &server{process: p, caller: newCaller(xks), trust: in.site.trust, machine: machine}
 	h.credential = in.credential
 	return h, nil
 }
