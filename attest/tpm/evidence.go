@@ -21,6 +21,7 @@
 package tpm
 
 import (
+	"bytes"
 	"crypto"
 	_ "crypto/sha256" // for the banks
 	_ "crypto/sha512"
@@ -29,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -79,6 +81,25 @@ type Evidence struct {
 
 // Bank gives the PCR values of a bank (sha256, sha384) by index, or nil.
 func (e *Evidence) Bank(name string) map[int][]byte { return plain(e.PCRs[name]) }
+
+// ReferenceValues gives the PCR values of a bank (sha256, sha384) as a
+// [Reference] names them: those of [Evidence.Bank], but that [ApplicationPCR] has
+// the value before the cap if the measurements show that it was capped. So a
+// release is the same one before it has its secrets and afterwards.
+func (e *Evidence) ReferenceValues(bank string) map[int]Hex {
+	quoted := e.PCRs[bank]
+	last := len(e.Measurements) - 1
+	if last < 0 || !e.Measurements[last].isCap() {
+		return quoted
+	}
+	b, err := findBank(bank)
+	if err != nil || !bytes.Equal(replayMeasurements(e.Measurements, b.hash), quoted[ApplicationPCR]) {
+		return quoted // the list explains nothing
+	}
+	values := maps.Clone(quoted)
+	values[ApplicationPCR] = replayMeasurements(e.Measurements[:last], b.hash)
+	return values
+}
 
 // Collect makes evidence of PCRs 0 to 15 in all active banks.
 func (d *Device) Collect(qualifyingData, eventLog []byte, measurements []Measurement) (*Evidence, error) {
@@ -175,6 +196,12 @@ const (
 
 func capped(pcr int) Measurement {
 	return Measurement{PCR: pcr, Name: capName, Digest: sum(crypto.SHA256, []byte(capText))}
+}
+
+// isCap says whether the measurement caps [ApplicationPCR].
+func (m Measurement) isCap() bool {
+	c := capped(ApplicationPCR)
+	return m.PCR == c.PCR && m.Name == c.Name && bytes.Equal(m.Digest, c.Digest)
 }
 
 // replayMeasurements gives the PCR's value after the measurements, from zero.
