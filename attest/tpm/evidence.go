@@ -82,16 +82,21 @@ type Evidence struct {
 // Bank gives the PCR values of a bank (sha256, sha384) by index, or nil.
 func (e *Evidence) Bank(name string) map[int][]byte { return plain(e.PCRs[name]) }
 
-// BeforeCap gives the PCR values of a bank as a [Reference] has them: that of
-// [ApplicationPCR] is the one before the cap, if it was capped.
-func (e *Evidence) BeforeCap(bank string) map[int]Hex {
-	values := maps.Clone(e.PCRs[bank])
-	b, err := findBank(bank)
+// ReferenceValues gives the PCR values of a bank (sha256, sha384) as a
+// [Reference] names them: those of [Evidence.Bank], but that [ApplicationPCR] has
+// the value before the cap if the measurements show that it was capped. So a
+// release is the same one before it has its secrets and afterwards.
+func (e *Evidence) ReferenceValues(bank string) map[int]Hex {
+	quoted := e.PCRs[bank]
 	last := len(e.Measurements) - 1
-	if err != nil || last < 0 || !e.Measurements[last].caps() ||
-		!bytes.Equal(replayMeasurements(e.Measurements, b.hash), values[ApplicationPCR]) {
-		return values
+	if last < 0 || !e.Measurements[last].isCap() {
+		return quoted
 	}
+	b, err := findBank(bank)
+	if err != nil || !bytes.Equal(replayMeasurements(e.Measurements, b.hash), quoted[ApplicationPCR]) {
+		return quoted // the list explains nothing
+	}
+	values := maps.Clone(quoted)
 	values[ApplicationPCR] = replayMeasurements(e.Measurements[:last], b.hash)
 	return values
 }
@@ -193,9 +198,10 @@ func capped(pcr int) Measurement {
 	return Measurement{PCR: pcr, Name: capName, Digest: sum(crypto.SHA256, []byte(capText))}
 }
 
-// caps says whether the measurement is the one that caps.
-func (m Measurement) caps() bool {
-	return m.Name == capName && bytes.Equal(m.Digest, capped(m.PCR).Digest)
+// isCap says whether the measurement caps [ApplicationPCR].
+func (m Measurement) isCap() bool {
+	c := capped(ApplicationPCR)
+	return m.PCR == c.PCR && m.Name == c.Name && bytes.Equal(m.Digest, c.Digest)
 }
 
 // replayMeasurements gives the PCR's value after the measurements, from zero.

@@ -24,14 +24,33 @@ type Policy struct {
 }
 
 // Reference is the PCR values of one release. Evidence matches if all of them
-// are the quoted ones.
+// are its [Evidence.ReferenceValues].
 type Reference struct {
 	// Name says whose values they are, as in "release 1.2.0".
 	Name string `json:"name"`
 	// PCRs are the values by index: all that the policy requires, but that
 	// [ApplicationPCR] may be left out, as configurations differ. Its value is the
-	// one before the cap, with or without which evidence matches.
+	// one before the cap.
 	PCRs map[int]Hex `json:"pcrs"`
+}
+
+// NewReference gives the reference that the evidence matches: the values of all
+// PCRs that the policy requires, and of [ApplicationPCR]. The evidence's verdict
+// under the policy must have passed.
+func NewReference(name string, e *Evidence, p Policy) (Reference, error) {
+	r := Reference{Name: name, PCRs: map[int]Hex{}}
+	values := e.ReferenceValues(p.Bank)
+	for _, n := range append([]int{ApplicationPCR}, p.RequiredPCRs...) {
+		value, ok := values[n]
+		if !ok {
+			return r, fmt.Errorf("reference %q: the evidence has no PCR %d in bank %s; collect evidence that quotes it", name, n, p.Bank)
+		}
+		r.PCRs[n] = value
+	}
+	if zero(r.PCRs[ApplicationPCR]) {
+		return r, fmt.Errorf("reference %q: nothing was measured into PCR %d, so the reference would not say what runs; collect evidence from a running Holdfast", name, ApplicationPCR)
+	}
+	return r, nil
 }
 
 // DefaultPolicy requires what Holdfast's image is known by: boot loader (4),

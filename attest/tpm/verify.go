@@ -94,7 +94,7 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	f.ofLog(events, b.hash)
 	verifyMeasurements(s, e.Measurements, events, logErr, b, quoted, p.RequiredPCRs)
 	f.ofMeasurements(e.Measurements)
-	f.Reference = verifyReference(s, e.BeforeCap(b.name), p.References)
+	f.Reference = verifyReference(s, e.ReferenceValues(b.name), p.References)
 }
 
 // parsed is the evidence's structures.
@@ -395,8 +395,9 @@ func compareMeasurements(list []Measurement, events []event, b *bank, quoted map
 	return nil
 }
 
-// verifyReference gives the name of the reference that matches.
-func verifyReference(s *appraisal.Sheet, quoted map[int]Hex, references []Reference) string {
+// verifyReference gives the name of the reference that the values, those of
+// [Evidence.ReferenceValues], match.
+func verifyReference(s *appraisal.Sheet, values map[int]Hex, references []Reference) string {
 	if len(references) == 0 {
 		s.Skip("the policy has no reference values: whether the PCRs are good is for its reader to say", checkReference)
 		return ""
@@ -404,7 +405,7 @@ func verifyReference(s *appraisal.Sheet, quoted map[int]Hex, references []Refere
 	var nearest string
 	fewest := maxPCR + 2
 	for _, r := range references {
-		different := r.differences(quoted)
+		different := r.differences(values)
 		if len(different) == 0 && len(r.PCRs) > 0 {
 			s.Pass(checkReference, "matches %s", r.Name)
 			return r.Name
@@ -417,10 +418,10 @@ func verifyReference(s *appraisal.Sheet, quoted map[int]Hex, references []Refere
 	return ""
 }
 
-func (r Reference) differences(quoted map[int]Hex) []string {
+func (r Reference) differences(values map[int]Hex) []string {
 	var different []string
 	for _, n := range slices.Sorted(maps.Keys(r.PCRs)) {
-		switch value, ok := quoted[n]; {
+		switch value, ok := values[n]; {
 		case !ok:
 			different = append(different, fmt.Sprintf("PCR %d (not quoted)", n))
 		case !bytes.Equal(value, r.PCRs[n]):
@@ -481,5 +482,5 @@ func (f *facts) ofLog(events []event, h crypto.Hash) {
 
 func (f *facts) ofMeasurements(list []Measurement) {
 	f.Measurements = list
-	f.Capped = slices.ContainsFunc(list, Measurement.caps)
+	f.Capped = slices.ContainsFunc(list, func(m Measurement) bool { return m.Name == capName && bytes.Equal(m.Digest, capped(m.PCR).Digest) })
 }

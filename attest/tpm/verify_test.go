@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -204,6 +205,125 @@ func TestCappedEvidenceVerifies(t *testing.T) {
 	e.Measurements = e.Measurements[:1]
 	if got := verify(e, policy(e), tpm.Expectation{QualifyingData: nonce}).Failed(); !slices.Equal(got, []string{"E_TPM_MEASUREMENTS"}) {
 		t.Errorf("without the cap: %v", got)
+	}
+}
+
+// TestReferenceBeforeCap: evidence from before and from after the cap matches the
+// same reference, which names what was measured.
+func TestReferenceBeforeCap(t *testing.T) {
+	dev, _ := start(t, t.TempDir())
+	log := must(swtpm.Boot(dev, kernel))
+	m := measurement("program", "1")
+	if err := dev.Measure(m); err != nil {
+		t.Fatal(err)
+	}
+	before := must(dev.Collect(nonce, log, []tpm.Measurement{m}))
+	c := must(dev.Cap(tpm.ApplicationPCR))
+	after := must(dev.Collect(nonce, log, []tpm.Measurement{m, c}))
+	p := tpm.DefaultPolicy()
+	r := must(tpm.NewReference("release 1.2.0", before, p))
+	if got := must(tpm.NewReference("release 1.2.0", after, p)); !reflect.DeepEqual(got, r) {
+		t.Errorf("before the cap %v, after it %v", r, got)
+	}
+	if got, want := slices.Sorted(maps.Keys(r.PCRs)), p.RequiredPCRs; !slices.Equal(got, want) {
+		t.Errorf("the reference has PCRs %v, not %v", got, want)
+	}
+	p.References = []tpm.Reference{r}
+	failed := func(e *tpm.Evidence) string {
+		return strings.Join(verify(e, p, tpm.Expectation{QualifyingData: nonce}).Failed(), " ")
+	}
+	for name, e := range map[string]*tpm.Evidence{"before": before, "after": after} {
+		if got := failed(e); got != "" {
+			t.Errorf("%s the cap: %s", name, got)
+		}
+		if got := len(e.ReferenceValues("sha256")[tpm.ApplicationPCR]); got != 32 {
+			t.Errorf("%s the cap: a value of %d bytes in bank sha256", name, got)
+		}
+	}
+	if bytes.Equal(after.Bank("sha384")[tpm.ApplicationPCR], r.PCRs[tpm.ApplicationPCR]) {
+		t.Error("the cap has not changed the PCR")
+	}
+
+	// What is called cap and is none, or does not replay, hides nothing.
+	const both = "E_TPM_MEASUREMENTS E_TPM_REFERENCE"
+	for name, tt := range map[string]struct {
+		list []tpm.Measurement
+		want string
+	}{
+		"the cap not told":         {[]tpm.Measurement{m}, both},
+		"the cap first":            {[]tpm.Measurement{c, m}, both},
+		"the cap alone":            {[]tpm.Measurement{c}, both},
+		"another content of a cap": {[]tpm.Measurement{m, measurement("cap", "1")}, both},
+		"the cap of another PCR":   {[]tpm.Measurement{m, {PCR: 13, Name: c.Name, Digest: c.Digest}}, both},
+	} {
+		e := clone(after)
+		e.Measurements = tt.list
+		if got := failed(e); got != tt.want {
+			t.Errorf("%s: failed %q, not %q", name, got, tt.want)
+		}
+	}
+	e := clone(before)
+	e.Measurements = []tpm.Measurement{m, c}
+	if got := failed(e); got != "E_TPM_MEASUREMENTS" {
+		t.Errorf("a cap that did not happen: failed %q", got)
+	}
+	own := measurement("cap", "1")
+	if err := dev.Measure(own); err != nil {
+		t.Fatal(err)
+	}
+	if got := failed(must(dev.Collect(nonce, log, []tpm.Measurement{m, c, own}))); got != "E_TPM_FORMAT" {
+		t.Errorf("two caps: failed %q", got)
+	}
+	later := measurement("later", "1")
+	if err := dev.Measure(later); err != nil {
+		t.Fatal(err)
+	}
+	if got := failed(must(dev.Collect(nonce, log, []tpm.Measurement{m, c, later}))); got != both {
+		t.Errorf("more than the list after the cap: failed %q", got)
+	}
+}
+
+// TestMeasuredAfterCap: what is measured after the cap is no known release.
+func TestMeasuredAfterCap(t *testing.T) {
+	dev, _ := start(t, t.TempDir())
+	log := must(swtpm.Boot(dev, kernel))
+	list := []tpm.Measurement{measurement("program", "1")}
+	if err := dev.Measure(list[0]); err != nil {
+		t.Fatal(err)
+	}
+	p := tpm.DefaultPolicy()
+	p.References = []tpm.Reference{must(tpm.NewReference("release 1.2.0", must(dev.Collect(nonce, log, list)), p))}
+	list = append(list, must(dev.Cap(tpm.ApplicationPCR)), measurement("later", "1"))
+	if err := dev.Measure(list[2]); err != nil {
+		t.Fatal(err)
+	}
+	v := verify(must(dev.Collect(nonce, log, list)), p, tpm.Expectation{QualifyingData: nonce})
+	if got := v.Failed(); !slices.Equal(got, []string{"E_TPM_REFERENCE"}) {
+		t.Error(got)
+	}
+}
+
+// TestNewReference refuses evidence that would make a reference of little use.
+func TestNewReference(t *testing.T) {
+	dev, _ := start(t, t.TempDir())
+	log := must(swtpm.Boot(dev, kernel))
+	p := tpm.DefaultPolicy()
+	if _, err := tpm.NewReference("empty", must(dev.Collect(nonce, log, nil)), p); err == nil || !strings.Contains(err.Error(), "PCR 14") {
+		t.Errorf("nothing measured: %v", err)
+	}
+	c := must(dev.Cap(tpm.ApplicationPCR))
+	e := must(dev.Collect(nonce, log, []tpm.Measurement{c}))
+	if _, err := tpm.NewReference("the cap alone", e, p); err == nil || !strings.Contains(err.Error(), "PCR 14") {
+		t.Errorf("the cap alone: %v", err)
+	}
+	delete(e.PCRs[p.Bank], 4)
+	e.Measurements = nil
+	if _, err := tpm.NewReference("no PCR 4", e, p); err == nil || !strings.Contains(err.Error(), "PCR 4 ") {
+		t.Errorf("PCR 4 not quoted: %v", err)
+	}
+	p.RequiredPCRs = []int{7}
+	if r := must(tpm.NewReference("PCR 14 besides", e, p)); !slices.Equal(slices.Sorted(maps.Keys(r.PCRs)), []int{7, tpm.ApplicationPCR}) {
+		t.Errorf("%v", r)
 	}
 }
 

@@ -1,12 +1,161 @@
 package seal
 
-import "encoding/json"
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"errors"
+	"fmt"
+	"slices"
 
-// temporary
-func ParseBlob(text []byte) (*Blob, error) { var b Blob; return &b, json.Unmarshal(text, &b) }
-func (b *Blob) Encode() ([]byte, error)    { return json.Marshal(b) }
-func ParseAuthorizations(text []byte) ([]Authorization, error) {
-	var b []Authorization
-	return b, json.Unmarshal(text, &b)
+	"github.com/go-json-experiment/json"
+)
+
+// The formats of the files, with their versions.
+const (
+	AuthorizationsFormat = "holdfast-authorizations/v1"
+	BlobFormat           = "holdfast-sealed/v1"
+)
+
+// Sizes in bytes, and counts, of what the files may have. What TPMs make is well
+// below.
+const (
+	MaxAuthorizationsFile = 1 << 20
+	MaxAuthorizations     = 1000
+	MaxBlobFile           = 16 << 10
+
+	maxName   = 200 // as of a policy's references
+	maxObject = 2 << 10
+)
+
+type authorizationsFile struct {
+	Format         string          `json:"format"`
+	Authorizations []Authorization `json:"authorizations"`
 }
-func EncodeAuthorizations(a []Authorization) ([]byte, error) { return json.Marshal(a) }
+
+func (f *authorizationsFile) validate() error {
+	if f.Format != AuthorizationsFormat {
+		return fmt.Errorf("the format is %.80q, and this program reads %q", f.Format, AuthorizationsFormat)
+	}
+	if n := len(f.Authorizations); n == 0 || n > MaxAuthorizations {
+		return fmt.Errorf("there are %d, not 1 to %d", n, MaxAuthorizations)
+	}
+	for i := range f.Authorizations {
+		a := &f.Authorizations[i]
+		if err := a.validate(); err != nil {
+			return fmt.Errorf("authorizations[%d]: %w", i, err)
+		}
+		if slices.ContainsFunc(f.Authorizations[:i], func(o Authorization) bool { return o.Name == a.Name }) {
+			return fmt.Errorf("authorizations[%d]: the name %q is used twice", i, a.Name)
+		}
+	}
+	return nil
+}
+
+// validate says whether the authorization could be good. Whether the signature
+// is, [Authorization.Verify] says.
+func (a *Authorization) validate() error {
+	if a.Name == "" || len(a.Name) > maxName {
+		return fmt.Errorf("the name has %d bytes, not 1 to %d", len(a.Name), maxName)
+	}
+	if a.Version == 0 {
+		return errors.New("the version is missing; versions begin with 1")
+	}
+	if _, _, err := a.selection(); err != nil {
+		return err
+	}
+	if _, _, err := parseSignature(a.Signature); err != nil {
+		return fmt.Errorf("the signature of %q: %w", a.Name, err)
+	}
+	return nil
+}
+
+// ParseAuthorizations reads a file of authorizations. It refuses unknown and
+// duplicate names, another format, and what no TPM could be asked about. It
+// checks no signature: that does [Unseal].
+func ParseAuthorizations(text []byte) ([]Authorization, error) {
+	var f authorizationsFile
+	if err := decode(text, MaxAuthorizationsFile, &f); err != nil {
+		return nil, fmt.Errorf("authorizations: %w", err)
+	}
+	if err := f.validate(); err != nil {
+		return nil, fmt.Errorf("authorizations: %w", err)
+	}
+	return f.Authorizations, nil
+}
+
+// EncodeAuthorizations gives the file of the authorizations.
+func EncodeAuthorizations(authorizations []Authorization) ([]byte, error) {
+	f := authorizationsFile{AuthorizationsFormat, authorizations}
+	if err := f.validate(); err != nil {
+		return nil, fmt.Errorf("authorizations: %w", err)
+	}
+	text, err := encode(f, MaxAuthorizationsFile)
+	if err != nil {
+		return nil, fmt.Errorf("authorizations: %w", err)
+	}
+	return text, nil
+}
+
+type blobFile struct {
+	Format string `json:"format"`
+	Blob
+}
+
+func (b *Blob) validate() error {
+	for _, part := range []struct {
+		name string
+		size int
+	}{{"public", len(b.Public)}, {"private", len(b.Private)}, {"parent", len(b.Parent)}} {
+		if part.size == 0 || part.size > maxObject {
+			return fmt.Errorf("%s has %d bytes, not 1 to %d", part.name, part.size, maxObject)
+		}
+	}
+	if _, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), b.SigningKey); err != nil {
+		return errors.New("signing_key is no point on P-256")
+	}
+	return nil
+}
+
+// ParseBlob reads the file of a sealed secret. It refuses unknown and duplicate
+// names, another format, and values of impossible sizes.
+func ParseBlob(text []byte) (*Blob, error) {
+	var f blobFile
+	if err := decode(text, MaxBlobFile, &f); err != nil {
+		return nil, fmt.Errorf("sealed blob: %w", err)
+	}
+	if f.Format != BlobFormat {
+		return nil, fmt.Errorf("sealed blob: the format is %.80q, and this program reads %q", f.Format, BlobFormat)
+	}
+	if err := f.validate(); err != nil {
+		return nil, fmt.Errorf("sealed blob: %w", err)
+	}
+	return &f.Blob, nil
+}
+
+// Encode gives the file of the sealed secret.
+func (b *Blob) Encode() ([]byte, error) {
+	if err := b.validate(); err != nil {
+		return nil, fmt.Errorf("sealed blob: %w", err)
+	}
+	text, err := encode(blobFile{BlobFormat, *b}, MaxBlobFile)
+	if err != nil {
+		return nil, fmt.Errorf("sealed blob: %w", err)
+	}
+	return text, nil
+}
+
+// decode reads one JSON value strictly: no unknown, no duplicate names.
+func decode(text []byte, most int, into any) error {
+	if len(text) > most {
+		return fmt.Errorf("the file has more than %d bytes", most)
+	}
+	return json.Unmarshal(text, into, json.RejectUnknownMembers(true))
+}
+
+func encode(v any, most int) ([]byte, error) {
+	text, err := json.Marshal(v, json.Deterministic(true))
+	if err == nil && len(text) > most {
+		err = fmt.Errorf("%d bytes, of which a file may have %d", len(text), most)
+	}
+	return text, err
+}

@@ -20,6 +20,7 @@ import (
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,6 +29,8 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
+
+	"holdfast/attest/tpm"
 )
 
 // TPM gives the use of a TPM.
@@ -51,8 +54,8 @@ type Authorization struct {
 	// Name says whose values they are, as in "release 1.2.0".
 	Name string `json:"name"`
 	// Bank is sha256 or sha384, PCRs are the values by index.
-	Bank string         `json:"bank"`
-	PCRs map[int][]byte `json:"pcrs"`
+	Bank string          `json:"bank"`
+	PCRs map[int]tpm.Hex `json:"pcrs"`
 	// Version is how far the counter may be.
 	Version uint64 `json:"version"`
 	// Signature is by the signing key: an ASN.1 DER ECDSA signature over SHA-256.
@@ -89,6 +92,9 @@ const (
 // Authorize signs an authorization with the key, ECDSA on P-256. It needs no
 // TPM.
 func Authorize(key *ecdsa.PrivateKey, a Authorization) (*Authorization, error) {
+	if _, err := signerPublic(&key.PublicKey); err != nil {
+		return nil, err
+	}
 	digest, err := a.digest()
 	if err != nil {
 		return nil, err
@@ -97,6 +103,40 @@ func Authorize(key *ecdsa.PrivateKey, a Authorization) (*Authorization, error) {
 		return nil, fmt.Errorf("sign the authorization %q: %w", a.Name, err)
 	}
 	return &a, nil
+}
+
+// AuthorizeReferences signs an authorization for each reference of the policy,
+// with the version.
+func AuthorizeReferences(key *ecdsa.PrivateKey, p tpm.Policy, version uint64) ([]Authorization, error) {
+	if len(p.References) == 0 {
+		return nil, errors.New("authorizations: the policy has no tpm.references, so there is no state of a machine to authorize; add a release's with holdfast policy reference")
+	}
+	var all []Authorization
+	for _, r := range p.References {
+		if _, ok := r.PCRs[tpm.ApplicationPCR]; !ok {
+			return nil, fmt.Errorf("authorizations: the reference %q has no PCR %d: without it, what Holdfast measured would not matter, and the cap would not stop a second unsealing in the same boot; make it anew with holdfast policy reference --replace", r.Name, tpm.ApplicationPCR)
+		}
+		a, err := Authorize(key, Authorization{Name: r.Name, Bank: p.Bank, PCRs: r.PCRs, Version: version})
+		if err != nil {
+			return nil, fmt.Errorf("authorizations: %w", err)
+		}
+		all = append(all, *a)
+	}
+	return all, nil
+}
+
+// KeyID names a signing key: the first 8 bytes of the SHA-256 of its point, in
+// hexadecimal.
+func KeyID(key *ecdsa.PublicKey) (string, error) {
+	if _, err := signerPublic(key); err != nil {
+		return "", err
+	}
+	point, err := key.Bytes()
+	if err != nil {
+		return "", err
+	}
+	d := sha256.Sum256(point)
+	return hex.EncodeToString(d[:8]), nil
 }
 
 // Verify says whether the authorization is signed by the key.
@@ -486,7 +526,7 @@ func list(different []string) string {
 func compare(t transport.TPM, a *Authorization) ([]string, error) {
 	var different []string
 	for _, i := range slices.Sorted(maps.Keys(a.PCRs)) {
-		one := Authorization{Name: a.Name, Bank: a.Bank, PCRs: map[int][]byte{i: a.PCRs[i]}}
+		one := Authorization{Name: a.Name, Bank: a.Bank, PCRs: map[int]tpm.Hex{i: a.PCRs[i]}}
 		selection, _, err := one.selection()
 		if err != nil {
 			return nil, err

@@ -25,13 +25,24 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// authorize signs leave for the state that the machine is in.
-func authorize(t *testing.T, key *ecdsa.PrivateKey, dev *tpm.Device, name, bank string, version uint64) seal.Authorization {
+// read gives the PCRs that the tests authorize.
+func read(t *testing.T, dev *tpm.Device, bank string) map[int]tpm.Hex {
 	t.Helper()
 	values, err := dev.ReadPCRs(bank, []int{4, 7, tpm.ApplicationPCR})
 	if err != nil {
 		t.Fatal(err)
 	}
+	pcrs := map[int]tpm.Hex{}
+	for i, v := range values {
+		pcrs[i] = v
+	}
+	return pcrs
+}
+
+// authorize signs leave for the state that the machine is in.
+func authorize(t *testing.T, key *ecdsa.PrivateKey, dev *tpm.Device, name, bank string, version uint64) seal.Authorization {
+	t.Helper()
+	values := read(t, dev, bank)
 	a, err := seal.Authorize(key, seal.Authorization{Name: name, Bank: bank, PCRs: values, Version: version})
 	if err != nil {
 		t.Fatal(err)
@@ -185,11 +196,7 @@ func TestForgery(t *testing.T) {
 	refuses(t, m.Device, blob, seal.CodePCRs, "no state of a machine at all")
 	m.boot("kernel evil", "holdfast 1")
 	moved := good
-	values, err := m.ReadPCRs("sha256", []int{4, 7, tpm.ApplicationPCR})
-	if err != nil {
-		t.Fatal(err)
-	}
-	moved.PCRs = values
+	moved.PCRs = read(t, m.Device, "sha256")
 	refuses(t, m.Device, blob, seal.CodeSignature, "not signed", moved)
 
 	m.boot("kernel 1", "holdfast 1")
@@ -236,11 +243,14 @@ func TestSealRefuses(t *testing.T) {
 	if _, err := seal.Seal(m, &p384.PublicKey, []byte(secret)); err == nil {
 		t.Error("a key on P-384 is taken")
 	}
+	if _, err := seal.Authorize(p384, seal.Authorization{Bank: "sha256", PCRs: map[int]tpm.Hex{4: make([]byte, 32)}}); err == nil || !strings.Contains(err.Error(), "P-256") {
+		t.Errorf("a key on P-384 authorizes: %v", err)
+	}
 	for name, a := range map[string]seal.Authorization{
 		"no PCR":        {Bank: "sha256"},
-		"another bank":  {Bank: "sha1", PCRs: map[int][]byte{4: make([]byte, 20)}},
-		"wrong length":  {Bank: "sha384", PCRs: map[int][]byte{4: make([]byte, 32)}},
-		"no such index": {Bank: "sha256", PCRs: map[int][]byte{24: make([]byte, 32)}},
+		"another bank":  {Bank: "sha1", PCRs: map[int]tpm.Hex{4: make([]byte, 20)}},
+		"wrong length":  {Bank: "sha384", PCRs: map[int]tpm.Hex{4: make([]byte, 32)}},
+		"no such index": {Bank: "sha256", PCRs: map[int]tpm.Hex{24: make([]byte, 32)}},
 	} {
 		if _, err := seal.Authorize(key, a); err == nil {
 			t.Errorf("%s: authorized", name)

@@ -134,11 +134,7 @@ func (o *Officer) Authorize(policy attest.Policy, name string, pcrs map[int]tpm.
 		policy.Version = before.Version + 1
 	}
 	policy.TPM.References = []tpm.Reference{{Name: name, PCRs: pcrs}}
-	plain := map[int][]byte{}
-	for i, v := range pcrs {
-		plain[i] = v
-	}
-	a, err := seal.Authorize(o.sealKey, seal.Authorization{Name: name, Bank: policy.TPM.Bank, PCRs: plain, Version: policy.Version})
+	a, err := seal.Authorize(o.sealKey, seal.Authorization{Name: name, Bank: policy.TPM.Bank, PCRs: pcrs, Version: policy.Version})
 	if err != nil {
 		return err
 	}
