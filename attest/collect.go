@@ -28,6 +28,8 @@ type Collector struct {
 	Measurements []tpm.Measurement
 	// Nitro asks the NitroTPM for a document with the user data and the nonce.
 	Nitro func(userData, nonce []byte) ([]byte, error)
+	// AuditKey is named in the evidence; see [Evidence].
+	AuditKey []byte
 	// CRL is AMD's list of revocations, to go with the evidence.
 	CRL []byte
 	// Now is the clock; time.Now if nil.
@@ -89,7 +91,7 @@ func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byt
 		now = c.Now
 	}
 	e := &Evidence{Format: Format, Created: now().UTC().Truncate(time.Millisecond), Software: c.Software,
-		Nonce: nonce, TLSKey: tlsKey, ReleaseKey: releaseKey, PolicyDigest: c.PolicyDigest}
+		Nonce: nonce, TLSKey: tlsKey, ReleaseKey: releaseKey, PolicyDigest: c.PolicyDigest, AuditKey: c.AuditKey}
 	if c.TPM != nil {
 		ak, err := c.TPM.CreateAK() // its name goes into what the others sign
 		if err != nil {

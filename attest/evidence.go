@@ -47,6 +47,10 @@ type Evidence struct {
 	// empty if it has none.
 	PolicyDigest []byte `json:"policy_digest,omitempty"`
 
+	// AuditKey is the public key of the TPM that signs the audit log's checkpoints (DER
+	// SubjectPublicKeyInfo); empty without one.
+	AuditKey []byte `json:"audit_key,omitempty"`
+
 	// What the hardware signed; absent where there is no such hardware.
 	SNP   *snp.Evidence `json:"sev_snp,omitempty"`
 	Nitro []byte        `json:"nitrotpm,omitempty"`
@@ -107,7 +111,7 @@ func (e *Evidence) Binding() [64]byte {
 		ak = digest(e.TPM.AK)
 	}
 	for _, part := range [][]byte{
-		[]byte(Format), e.Nonce, digest(e.TLSKey), ak, e.PolicyDigest, e.ReleaseKey,
+		[]byte(Format), e.Nonce, digest(e.TLSKey), ak, e.PolicyDigest, e.ReleaseKey, e.AuditKey,
 		[]byte(e.Software), []byte(e.Created.UTC().Format(time.RFC3339Nano)),
 	} {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))

@@ -180,6 +180,9 @@ func facts(e *Evidence) map[string]any {
 		"tls_key_sha256": fmt.Sprintf("%x", digest(e.TLSKey)),
 		"binding":        fmt.Sprintf("%x", e.Binding()),
 	}
+	if len(e.AuditKey) > 0 {
+		f["audit_key_sha256"] = fmt.Sprintf("%x", digest(e.AuditKey))
+	}
 	if len(e.PolicyDigest) > 0 {
 		f["policy_sha256"] = fmt.Sprintf("%x", e.PolicyDigest)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rsa"
 	"encoding/binary"
 	"errors"
@@ -210,15 +209,11 @@ func akKey(public *tpm2.TPMTPublic) (crypto.PublicKey, error) {
 		if err != nil || scheme.HashAlg != tpm2.TPMAlgSHA256 || parms.CurveID != tpm2.TPMECCNistP256 {
 			return nil, wrong
 		}
-		unique, err := public.Unique.ECC()
-		if err != nil || len(unique.X.Buffer) > 32 || len(unique.Y.Buffer) > 32 {
+		key, err := point(public)
+		if err != nil {
 			return nil, wrong
 		}
-		point := make([]byte, 1+32+32)
-		point[0] = 4 // uncompressed
-		copy(point[33-len(unique.X.Buffer):], unique.X.Buffer)
-		copy(point[65-len(unique.Y.Buffer):], unique.Y.Buffer)
-		return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+		return key, nil
 	case tpm2.TPMAlgRSA:
 		parms, err := public.Parameters.RSADetail()
 		if err != nil {
