@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"os"
@@ -36,6 +37,10 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": m
 //	kms OPERATION [KEY] STATUS [ERROR]
 //	                       call as AWS KMS, with $ACCESS_KEY_ID, $SECRET_ACCESS_KEY
 //	                       and $PREFIX; decrypt takes what encrypt gave last
+//	evidence FILE PROGRAM [cap]
+//	                       boot a machine that has a TPM alone and measures the
+//	                       program, and write its evidence for $NONCE, which is
+//	                       made after the cap if that is asked for
 //
 // $WORK/holdfast.toml is a configuration that serves, HOLDFAST_SOCKET the socket
 // in it.
@@ -54,11 +59,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CA", s.site.ca)
 			env.Setenv("GORACE", gorace)
 			env.Setenv("SERVICE", "kms-xks-proxy")
+			env.Setenv("NONCE", hex.EncodeToString(evidenceNonce))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": cmdServe, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
-			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS,
+			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence,
 		},
 	})
 }
@@ -223,6 +229,19 @@ func cmdKMS(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("decrypted %q", got)
 		}
 	}
+}
+
+func cmdEvidence(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && (len(args) == 2 || len(args) == 3 && args[2] == "cap"), "evidence FILE PROGRAM [cap]")
+	m, err := bootTPM(of(ts).t.TempDir(), args[1])
+	ts.Check(err)
+	defer m.off()
+	if len(args) == 3 {
+		ts.Check(m.cap())
+	}
+	text, err := m.evidence()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
 
 // TestEveryCommandIsTested in a script; check has tests of its own.
