@@ -184,7 +184,7 @@ func readUnsignedPolicy(path string) (*attest.Policy, error) {
 	}
 	p, err := attest.ParsePolicy(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; give the policy as it was before it was signed", path, err)
+		return nil, fmt.Errorf("%s: %w; if it is a signed policy, give it as it was before", path, err)
 	}
 	return p, nil
 }
