@@ -258,7 +258,7 @@ func policySignCommand(a *admin) *cobra.Command {
 				row(w, "signed by", id)
 				if sealKey != "" {
 					row(w, "authorizations", result["authorizations"])
-					row(w, "signed by", result["seal_key_id"])
+					row(w, "authorized by", result["seal_key_id"])
 				}
 			})
 		}),
