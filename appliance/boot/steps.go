@@ -31,20 +31,26 @@ const (
 	CodeAttestationLease = "E_ATTESTATION_LEASE"
 )
 
-// probe reads the policy and finds the hardware.
+// probe reads the policy and finds the hardware. Without a policy it finds what
+// evidence can be made with all the same.
 func (b *Boot) probe(ctx context.Context) (string, error) {
-	policy, err := b.o.Policy()
-	if err != nil {
-		return "", &Failure{Code: CodePolicy, Reason: "the appraisal policy cannot be used", Err: err}
+	policy, policyErr := b.o.Policy()
+	if policyErr != nil {
+		policy = &attest.SignedPolicy{Policy: attest.Policy{Require: []attest.Technology{attest.SEVSNP, attest.TPM}}}
 	}
 	c, err := b.o.Probe(ctx, &policy.Policy)
-	if err != nil {
+	if err == nil {
+		c.Software = b.o.Software
+		b.mu.Lock()
+		b.collector = c
+		b.mu.Unlock()
+	}
+	switch {
+	case policyErr != nil:
+		return "", &Failure{Code: CodePolicy, Reason: "the appraisal policy cannot be used", Err: policyErr}
+	case err != nil:
 		return "", &Failure{Code: CodePlatform, Reason: "the machine's hardware cannot be used", Err: err}
 	}
-	c.Software = b.o.Software
-	b.mu.Lock()
-	b.collector = c
-	b.mu.Unlock()
 	found := technologies(c)
 	for _, t := range policy.Require {
 		if !strings.Contains(found, string(t)) {

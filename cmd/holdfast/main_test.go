@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"os"
@@ -38,11 +39,16 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": m
 //	                       that matches, to stderr; log lines do not count
 //	json PATH PATTERN      the value at the path in the JSON on stdout matches whole
 //	capture NAME PATTERN   set NAME to what the group in the pattern matches on stdout
+//	unmapped NAME          the server has not loaded a file of that name
 //	mode MODE FILE         the file has the mode
 //	append FILE TEXT       append a line to a file
 //	kms OPERATION [KEY] STATUS [ERROR]
 //	                       call as AWS KMS, with $ACCESS_KEY_ID, $SECRET_ACCESS_KEY
 //	                       and $PREFIX; decrypt takes what encrypt gave last
+//	evidence FILE PROGRAM [cap]
+//	                       boot a machine that has a TPM alone and measures the
+//	                       program, and write its evidence for $NONCE, which is
+//	                       made after the cap if that is asked for
 //
 // $WORK/holdfast.toml is a configuration that serves, HOLDFAST_SOCKET the socket
 // in it.
@@ -61,11 +67,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CA", s.site.ca)
 			env.Setenv("GORACE", gorace)
 			env.Setenv("SERVICE", "kms-xks-proxy")
+			env.Setenv("NONCE", hex.EncodeToString(evidenceNonce))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
-			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS,
+			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence, "unmapped": cmdUnmapped,
 		},
 	})
 }
@@ -122,6 +129,15 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 		case <-deadline:
 			ts.Fatalf("the log has no %s\n%s", args[0], log)
 		}
+	}
+}
+
+func cmdUnmapped(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, len(args) == 1, "[!] unmapped NAME")
+	maps, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(of(ts).server.cmd.Process.Pid), "maps"))
+	ts.Check(err)
+	if strings.Contains(string(maps), args[0]) != neg {
+		ts.Fatalf("the server has loaded: %s", maps)
 	}
 }
 
@@ -263,6 +279,19 @@ func cmdKMS(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("decrypted %q", got)
 		}
 	}
+}
+
+func cmdEvidence(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && (len(args) == 2 || len(args) == 3 && args[2] == "cap"), "evidence FILE PROGRAM [cap]")
+	m, err := bootTPM(of(ts).t.TempDir(), args[1])
+	ts.Check(err)
+	defer m.off()
+	if len(args) == 3 {
+		ts.Check(m.cap())
+	}
+	text, err := m.evidence()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
 
 // TestEveryCommandIsTested in a script; check has tests of its own.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
@@ -9,45 +11,93 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance/keyring/scrub"
 	"holdfast/attest"
+	"holdfast/attest/tpm"
+	"holdfast/attest/tpm/seal"
 )
 
 func policyCommand(a *admin) *cobra.Command {
-	return group("policy", "Write and sign appraisal policies", policyKeyCommand(a), policyNewCommand(), policySignCommand(a), policyShowCommand(a))
+	return group("policy", "Write and sign appraisal policies",
+		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policySignCommand(a), policyShowCommand(a))
 }
 
 func policyKeyCommand(a *admin) *cobra.Command {
-	return &cobra.Command{
+	var forSeal bool
+	c := &cobra.Command{
 		Use:   "key FILE",
-		Short: "Make a key (Ed25519) to sign policies with: FILE and FILE.pub",
-		Args:  cobra.ExactArgs(1),
+		Short: "Make a key to sign policies, or authorizations, with: FILE and FILE.pub",
+		Long: "Make a key to sign with: FILE, which is secret, and FILE.pub. Policies are signed\n" +
+			"with Ed25519. TPMs cannot verify that: with --seal the key is one of ECDSA on P-256,\n" +
+			"which signs authorizations for them.",
+		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			public, private, err := ed25519.GenerateKey(rand.Reader)
+			generate := newPolicyKey
+			if forSeal {
+				generate = newSealKey
+			}
+			var id string
+			var err error
+			scrub.Do(func() { id, err = writeKey(args[0], generate) })
 			if err != nil {
 				return err
 			}
-			defer clear(private)
-			secret, err := x509.MarshalPKCS8PrivateKey(private)
-			if err != nil {
-				return err
-			}
-			defer clear(secret)
-			open, err := x509.MarshalPKIXPublicKey(public)
-			if err != nil {
-				return err
-			}
-			if err := writeNew(args[0], 0o600, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})); err != nil {
-				return err
-			}
-			if err := writeNew(args[0]+".pub", 0o644, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: open})); err != nil {
-				return err
-			}
-			return a.show(cmd, map[string]string{"key_id": attest.KeyID(public)}, func(w io.Writer) { row(w, "key ID", attest.KeyID(public)) })
+			return a.show(cmd, map[string]string{"key_id": id}, func(w io.Writer) { row(w, "key ID", id) })
 		}),
+	}
+	c.Flags().BoolVar(&forSeal, "seal", false, "a key that TPMs verify (ECDSA, P-256), for policy sign --seal-key")
+	return c
+}
+
+func newPolicyKey() (private, public any, id string, err error) {
+	open, secret, err := ed25519.GenerateKey(rand.Reader)
+	return secret, open, attest.KeyID(open), err
+}
+
+func newSealKey() (private, public any, id string, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	id, err = seal.KeyID(&key.PublicKey)
+	return key, &key.PublicKey, id, err
+}
+
+// writeKey makes a key and its two files, and gives the key's ID.
+func writeKey(path string, generate func() (private, public any, id string, err error)) (string, error) {
+	private, public, id, err := generate()
+	if err != nil {
+		return "", err
+	}
+	defer zeroize(private)
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return "", err
+	}
+	defer clear(secret)
+	open, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+	defer clear(text)
+	if err := writeNew(path, 0o600, text); err != nil {
+		return "", err
+	}
+	return id, writeNew(path+".pub", 0o644, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: open}))
+}
+
+// zeroize overwrites a private key. One of ECDSA has no bytes of its own to
+// overwrite: package scrub erases it.
+func zeroize(private any) {
+	if key, ok := private.(ed25519.PrivateKey); ok {
+		clear(key)
 	}
 }
 
@@ -77,76 +127,247 @@ func policyNewCommand() *cobra.Command {
 	}
 }
 
-func policySignCommand(a *admin) *cobra.Command {
-	var key, out string
+func policyReferenceCommand(a *admin) *cobra.Command {
+	var name, nonce, out string
+	var replace bool
 	c := &cobra.Command{
-		Use:   "sign POLICY --key FILE --out FILE",
-		Short: "Sign a policy",
-		Args:  cobra.ExactArgs(1),
+		Use:   "reference POLICY EVIDENCE --name NAME --out FILE",
+		Short: "Add the PCR values of evidence to an unsigned policy, as those of a release",
+		Long: "Add the PCR values of evidence to an unsigned policy, as those of a known release.\n" +
+			"The evidence must pass all checks of the policy, but for the references that it has\n" +
+			"already. Nothing else changes: a new version of the policy is for you to set.",
+		Args: cobra.ExactArgs(2),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			text, err := readInput(args[0])
+			p, err := readUnsignedPolicy(args[0])
 			if err != nil {
 				return err
 			}
-			p, err := attest.ParsePolicy(text)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			private, err := readSigningKey(key)
+			r, err := referenceFrom(args[1], nonce, name, p)
 			if err != nil {
 				return err
 			}
-			defer clear(private)
-			signed, err := attest.SignPolicy(p, private)
+			if err := addReference(&p.TPM, r, replace); err != nil {
+				return err
+			}
+			if err := p.Validate(); err != nil {
+				return err
+			}
+			text, err := json.MarshalIndent(p, "", "  ")
 			if err != nil {
 				return err
 			}
-			if err := writeNew(out, 0o644, append(signed, '\n')); err != nil {
+			if err := writeNew(out, 0o644, append(text, '\n')); err != nil {
 				return err
 			}
-			id := attest.KeyID(private.Public().(ed25519.PublicKey))
-			return a.show(cmd, map[string]any{"name": p.Name, "version": p.Version, "key_id": id}, func(w io.Writer) {
+			return a.show(cmd, r, func(w io.Writer) {
+				row(w, "reference", r.Name)
+				for _, i := range slices.Sorted(maps.Keys(r.PCRs)) {
+					row(w, fmt.Sprintf("PCR %d", i), r.PCRs[i])
+				}
+			})
+		}),
+	}
+	c.Flags().StringVar(&name, "name", "", `whose values they are, such as "release 1.2.0"`)
+	c.Flags().StringVar(&nonce, "nonce", "", "the nonce that you asked with, in hexadecimal")
+	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
+	c.Flags().BoolVar(&replace, "replace", false, "replace the reference of that name")
+	_ = c.MarkFlagRequired("name") // they exist: they were made above
+	_ = c.MarkFlagRequired("out")
+	return c
+}
+
+// readUnsignedPolicy reads a policy that its signer still works on.
+func readUnsignedPolicy(path string) (*attest.Policy, error) {
+	text, err := readInput(path)
+	if err != nil {
+		return nil, err
+	}
+	p, err := attest.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; if it is a signed policy, give it as it was before", path, err)
+	}
+	return p, nil
+}
+
+// referenceFrom gives the reference that the evidence matches, if the evidence
+// passes all checks of the policy but that for references.
+func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference, err error) {
+	e, x, err := readEvidence(path, nonce)
+	if err != nil {
+		return r, err
+	}
+	if e.TPM == nil {
+		return r, fmt.Errorf("%s has no TPM quote, so no PCR values; collect evidence on a machine with a TPM", path)
+	}
+	open := *p
+	open.TPM.References = nil
+	if err := attest.Verify(e, &open, x).Err(); err != nil {
+		return r, fmt.Errorf("%s: %w", path, err)
+	}
+	return tpm.NewReference(name, e.TPM, p.TPM)
+}
+
+// addReference adds the reference, or puts it in the place of the one of its
+// name.
+func addReference(p *tpm.Policy, r tpm.Reference, replace bool) error {
+	i := slices.IndexFunc(p.References, func(o tpm.Reference) bool { return o.Name == r.Name })
+	switch {
+	case i < 0:
+		p.References = append(p.References, r)
+	case replace:
+		p.References[i] = r
+	default:
+		return fmt.Errorf("the policy has a reference %q already: use another --name, or --replace", r.Name)
+	}
+	return nil
+}
+
+func policySignCommand(a *admin) *cobra.Command {
+	var key, out, sealKey, authorizations string
+	c := &cobra.Command{
+		Use:   "sign POLICY --key FILE --out FILE [--seal-key FILE --authorizations FILE]",
+		Short: "Sign a policy, and authorizations for TPMs to release the credential by",
+		Long: "Sign a policy. With --seal-key and --authorizations, also sign leave for TPMs to\n" +
+			"release the credential: one authorization for each reference of the policy, with the\n" +
+			"policy's version.",
+		Args: cobra.ExactArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			p, err := readUnsignedPolicy(args[0])
+			if err != nil {
+				return err
+			}
+			signed, id, err := signPolicy(p, key)
+			if err != nil {
+				return err
+			}
+			result := map[string]any{"name": p.Name, "version": p.Version, "key_id": id}
+			files := []newFile{{out, signed}}
+			if sealKey != "" {
+				authorized, sealID, err := authorize(p, sealKey)
+				if err != nil {
+					return err
+				}
+				result["seal_key_id"], result["authorizations"] = sealID, len(p.TPM.References)
+				files = append(files, newFile{authorizations, authorized})
+			}
+			if err := writeAll(files); err != nil {
+				return err
+			}
+			return a.show(cmd, result, func(w io.Writer) {
 				row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
 				row(w, "signed by", id)
+				if sealKey != "" {
+					row(w, "authorizations", result["authorizations"])
+					row(w, "authorized by", result["seal_key_id"])
+				}
 			})
 		}),
 	}
 	c.Flags().StringVar(&key, "key", "", "private key (PEM), readable by its owner alone")
 	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
+	c.Flags().StringVar(&sealKey, "seal-key", "", "private key of policy key --seal, which signs the authorizations")
+	c.Flags().StringVar(&authorizations, "authorizations", "", "file to write them to, which must not exist")
 	_ = c.MarkFlagRequired("key") // they exist: they were made above
 	_ = c.MarkFlagRequired("out")
+	c.MarkFlagsRequiredTogether("seal-key", "authorizations")
 	return c
 }
 
-func readSigningKey(path string) (ed25519.PrivateKey, error) {
-	text, err := readSecretFile("--key", path)
+// signPolicy gives the signed policy, and the ID of the key in the file.
+func signPolicy(p *attest.Policy, keyFile string) (signed []byte, id string, err error) {
+	private, err := readPrivateKey[ed25519.PrivateKey]("--key", keyFile, policyAlgorithm)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	defer clear(private)
+	signed, err = attest.SignPolicy(p, private)
+	return signed, attest.KeyID(private.Public().(ed25519.PublicKey)), err
+}
+
+// authorize gives the file of authorizations of the policy's references, and the
+// ID of the key in the file.
+func authorize(p *attest.Policy, keyFile string) (file []byte, id string, err error) {
+	scrub.Do(func() {
+		var private *ecdsa.PrivateKey
+		if private, err = readPrivateKey[*ecdsa.PrivateKey]("--seal-key", keyFile, sealAlgorithm); err != nil {
+			return
+		}
+		if id, err = seal.KeyID(&private.PublicKey); err != nil {
+			err = fmt.Errorf("--seal-key: %s: %w; make one with holdfast policy key --seal", keyFile, err)
+			return
+		}
+		var all []seal.Authorization
+		if all, err = seal.AuthorizeReferences(private, p.TPM, p.Version); err == nil {
+			file, err = seal.EncodeAuthorizations(all)
+		}
+	})
+	return file, id, err
+}
+
+// newFile is one to write, which must not be there yet.
+type newFile struct {
+	path    string
+	content []byte
+}
+
+// writeAll writes all of the files, each with a line's end, or leaves none.
+func writeAll(files []newFile) error {
+	for i, f := range files {
+		if err := writeNew(f.path, 0o644, append(f.content, '\n')); err != nil {
+			for _, written := range files[:i] {
+				err = errors.Join(err, os.Remove(written.path))
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// What the keys are for, and of which algorithm.
+const (
+	policyAlgorithm = "policies are signed with Ed25519; make a key with holdfast policy key"
+	sealAlgorithm   = "authorizations are signed with ECDSA on P-256; make a key with holdfast policy key --seal"
+)
+
+// readPrivateKey reads a key of the type K. Otherwise it says what the keys are
+// for.
+func readPrivateKey[K any](flag, path, purpose string) (private K, err error) {
+	text, err := readSecretFile(flag, path)
+	if err != nil {
+		return private, err
 	}
 	defer clear(text)
 	block, _ := pem.Decode(append(text, '\n')) // readSecretFile takes the line's end away
 	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("--key: %s is not a private key in PEM", path)
+		return private, fmt.Errorf("%s: %s is not a private key in PEM", flag, path)
 	}
 	defer clear(block.Bytes)
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("--key: %s: %w", path, err)
+		return private, fmt.Errorf("%s: %s: %w", flag, path, err)
 	}
-	private, ok := key.(ed25519.PrivateKey)
+	private, ok := key.(K)
 	if !ok {
-		return nil, fmt.Errorf("--key: %s is a %T; policies are signed with Ed25519", path, key)
+		zeroize(key)
+		return private, fmt.Errorf("%s: %s is a %T; %s", flag, path, key, purpose)
 	}
 	return private, nil
 }
 
 func policyShowCommand(a *admin) *cobra.Command {
-	var key string
+	var key, sealKey string
 	c := &cobra.Command{
-		Use:   "show POLICY --policy-key FILE",
-		Short: "Print a signed policy whose signature verifies",
+		Use:   "show FILE {--policy-key FILE | --seal-key FILE}",
+		Short: "Print a signed policy, or authorizations, whose signature verifies",
 		Args:  cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
+			if sealKey != "" {
+				all, err := readAuthorizations(args[0], sealKey)
+				if err != nil {
+					return err
+				}
+				return a.printJSON(cmd, all)
+			}
 			p, err := readPolicy(args[0], key)
 			if err != nil {
 				return err
@@ -154,7 +375,31 @@ func policyShowCommand(a *admin) *cobra.Command {
 			return a.printJSON(cmd, p)
 		}),
 	}
-	c.Flags().StringVar(&key, "policy-key", "", "public key (PEM) that it must be signed by")
-	_ = c.MarkFlagRequired("policy-key") // it exists: it was made above
+	c.Flags().StringVar(&key, "policy-key", "", "public key (PEM) that a policy must be signed by")
+	c.Flags().StringVar(&sealKey, "seal-key", "", "public key (PEM) that authorizations must be signed by")
+	c.MarkFlagsOneRequired("policy-key", "seal-key")
+	c.MarkFlagsMutuallyExclusive("policy-key", "seal-key")
 	return c
+}
+
+// readAuthorizations reads authorizations that are all signed by the key.
+func readAuthorizations(path, keyFile string) ([]seal.Authorization, error) {
+	text, err := readInput(path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readPublicKey[*ecdsa.PublicKey](keyFile, sealAlgorithm)
+	if err != nil {
+		return nil, err
+	}
+	all, err := seal.ParseAuthorizations(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, a := range all {
+		if err := a.Verify(key); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return all, nil
 }

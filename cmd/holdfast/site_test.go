@@ -70,6 +70,8 @@ func newSite(t testing.TB, dir string, xks ...string) *site {
 	s.write(t, "pin", pin+"\n")
 	certificate, _ := xkstest.Certificate(t, "127.0.0.1")
 	s.writePair(t, "server", certificate)
+	other, _ := xkstest.Certificate(t, "127.0.0.1")
+	s.writePair(t, "other", other)
 	text := fmt.Sprintf(`[state]
 dir = %q
 [hsm]

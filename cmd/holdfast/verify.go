@@ -105,26 +105,37 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 	if len(args) == 0 {
 		return nil, errors.New("give an evidence file, or documents such as --snp-report; see holdfast verify --help")
 	}
-	text, err := readInput(args[0])
+	evidence, x, err := readEvidence(args[0], f.nonce)
 	if err != nil {
 		return nil, err
 	}
-	evidence, err := attest.Parse(text)
-	if err != nil {
-		return nil, err
-	}
-	x := attest.Expectation{At: at}
-	if f.nonce != "" {
-		if x.Nonce, err = hex.DecodeString(f.nonce); err != nil {
-			return nil, fmt.Errorf("--nonce %.80q is not in hexadecimal", f.nonce)
-		}
-	}
+	x.At = at
 	if f.certificate != "" {
 		if x.TLSKey, err = readCertificateKey(f.certificate); err != nil {
 			return nil, err
 		}
 	}
 	return attest.Verify(evidence, policy, x), nil
+}
+
+// readEvidence reads an evidence file, and what the nonce, if one is given, has
+// to be.
+func readEvidence(path, nonce string) (*attest.Evidence, attest.Expectation, error) {
+	var x attest.Expectation
+	text, err := readInput(path)
+	if err != nil {
+		return nil, x, err
+	}
+	evidence, err := attest.Parse(text)
+	if err != nil {
+		return nil, x, err
+	}
+	if nonce != "" {
+		if x.Nonce, err = hex.DecodeString(nonce); err != nil {
+			return nil, x, fmt.Errorf("--nonce %.80q is not in hexadecimal", nonce)
+		}
+	}
+	return evidence, x, nil
 }
 
 // readCertificateKey gives the key (DER SubjectPublicKeyInfo) of a certificate.
@@ -205,7 +216,7 @@ func readPolicy(path, keyFile string) (*attest.Policy, error) {
 		}
 		return p, nil
 	}
-	key, err := readPublicKey(keyFile)
+	key, err := readPublicKey[ed25519.PublicKey](keyFile, policyAlgorithm)
 	if err != nil {
 		return nil, err
 	}
@@ -216,22 +227,24 @@ func readPolicy(path, keyFile string) (*attest.Policy, error) {
 	return &signed.Policy, nil
 }
 
-func readPublicKey(path string) (ed25519.PublicKey, error) {
+// readPublicKey reads a key of the type K. Otherwise it says what the keys are
+// for.
+func readPublicKey[K any](path, purpose string) (public K, err error) {
 	text, err := readInput(path)
 	if err != nil {
-		return nil, err
+		return public, err
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, fmt.Errorf("%s is not a public key in PEM", path)
+		return public, fmt.Errorf("%s is not a public key in PEM", path)
 	}
 	key, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return public, fmt.Errorf("%s: %w", path, err)
 	}
-	public, ok := key.(ed25519.PublicKey)
+	public, ok := key.(K)
 	if !ok {
-		return nil, fmt.Errorf("%s is a %T; policies are signed with Ed25519", path, key)
+		return public, fmt.Errorf("%s is a %T; %s", path, key, purpose)
 	}
 	return public, nil
 }
