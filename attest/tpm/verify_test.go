@@ -271,6 +271,9 @@ func TestReferenceBeforeCap(t *testing.T) {
 	if err := dev.Measure(own); err != nil {
 		t.Fatal(err)
 	}
+	if got := failed(must(dev.Collect(nonce, log, []tpm.Measurement{m, c}))); got != both {
+		t.Errorf("more after the cap, not told: failed %q", got)
+	}
 	if got := failed(must(dev.Collect(nonce, log, []tpm.Measurement{m, c, own}))); got != "E_TPM_FORMAT" {
 		t.Errorf("two caps: failed %q", got)
 	}
