@@ -271,6 +271,9 @@ func TestReferenceBeforeCap(t *testing.T) {
 	if err := dev.Measure(own); err != nil {
 		t.Fatal(err)
 	}
+	if got := failed(must(dev.Collect(nonce, log, []tpm.Measurement{m, c}))); got != both {
+		t.Errorf("more after the cap, not told: failed %q", got)
+	}
 	if got := failed(must(dev.Collect(nonce, log, []tpm.Measurement{m, c, own}))); got != "E_TPM_FORMAT" {
 		t.Errorf("two caps: failed %q", got)
 	}
@@ -283,24 +286,39 @@ func TestReferenceBeforeCap(t *testing.T) {
 	}
 }
 
-// TestMeasuredAfterCap: what is measured after the cap is no known release.
-func TestMeasuredAfterCap(t *testing.T) {
+// TestMeasuredMore: what is measured besides is no known release, neither after
+// the cap nor under its name.
+func TestMeasuredMore(t *testing.T) {
 	dev, _ := start(t, t.TempDir())
 	log := must(swtpm.Boot(dev, kernel))
-	list := []tpm.Measurement{measurement("program", "1")}
-	if err := dev.Measure(list[0]); err != nil {
+	program, fake, later := measurement("program", "1"), measurement("cap", "1"), measurement("later", "1")
+	if err := dev.Measure(program); err != nil {
 		t.Fatal(err)
 	}
 	p := tpm.DefaultPolicy()
-	p.References = []tpm.Reference{must(tpm.NewReference("release 1.2.0", must(dev.Collect(nonce, log, list)), p))}
-	list = append(list, must(dev.Cap(tpm.ApplicationPCR)), measurement("later", "1"))
-	if err := dev.Measure(list[2]); err != nil {
+	p.References = []tpm.Reference{must(tpm.NewReference("release 1.2.0", must(dev.Collect(nonce, log, []tpm.Measurement{program})), p))}
+	wantUnknown := func(list ...tpm.Measurement) {
+		t.Helper()
+		v := verify(must(dev.Collect(nonce, log, list)), p, tpm.Expectation{QualifyingData: nonce})
+		if got := v.Failed(); !slices.Equal(got, []string{"E_TPM_REFERENCE"}) {
+			t.Errorf("failed: %v", got)
+		}
+	}
+	if err := dev.Measure(fake); err != nil {
 		t.Fatal(err)
 	}
-	v := verify(must(dev.Collect(nonce, log, list)), p, tpm.Expectation{QualifyingData: nonce})
-	if got := v.Failed(); !slices.Equal(got, []string{"E_TPM_REFERENCE"}) {
-		t.Error(got)
+	wantUnknown(program, fake)
+
+	dev, _ = start(t, t.TempDir())
+	log = must(swtpm.Boot(dev, kernel))
+	if err := dev.Measure(program); err != nil {
+		t.Fatal(err)
 	}
+	c := must(dev.Cap(tpm.ApplicationPCR))
+	if err := dev.Measure(later); err != nil {
+		t.Fatal(err)
+	}
+	wantUnknown(program, c, later)
 }
 
 // TestNewReference refuses evidence that would make a reference of little use.
