@@ -45,6 +45,7 @@ type Boot interface {
 	Status() boot.Status
 	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
 	Seal(ctx context.Context, credential []byte) error
+	Revoke(ctx context.Context, below uint64) error
 }
 
 // The bodies of requests and answers that are not types of the domain.
@@ -57,6 +58,10 @@ type (
 	// SealRequest has the HSM's PIN sealed to the machine's TPM.
 	SealRequest struct {
 		PIN []byte `json:"pin"`
+	}
+	// Revocation has the machine's TPM refuse policies of a version below.
+	Revocation struct {
+		Below uint64 `json:"below"`
 	}
 	// NewCredential asks for a credential: to be made if both are empty, else
 	// imported.
@@ -115,6 +120,7 @@ func NewAPI(domain Domain, boot Boot, log *slog.Logger) http.Handler {
 	r.Get("/api/v1/status", a.handle(a.status))
 	r.Get("/api/v1/attestation", a.handle(a.evidence))
 	r.Post("/api/v1/seal", a.handle(a.seal))
+	r.Post("/api/v1/seal/revoke", a.handle(a.revoke))
 	r.Get(stores, a.handle(a.listKeyStores))
 	r.Post(stores, a.handle(a.createKeyStore))
 	r.Get(store, a.handle(a.showKeyStore))
@@ -229,6 +235,14 @@ func (a *api) seal(r *http.Request) (any, error) {
 	}
 	defer clear(want.PIN)
 	return struct{}{}, a.boot.Seal(r.Context(), want.PIN)
+}
+
+func (a *api) revoke(r *http.Request) (any, error) {
+	want, err := decode[Revocation](r)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, a.boot.Revoke(r.Context(), want.Below)
 }
 
 func keyStore(r *http.Request) string { return chi.URLParam(r, "keystore") }

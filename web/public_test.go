@@ -40,6 +40,8 @@ func (f *fakeBoot) Seal(_ context.Context, credential []byte) error {
 	return nil
 }
 
+func (f *fakeBoot) Revoke(context.Context, uint64) error { return nil }
+
 const nonce = "000102030405060708090a0b0c0d0e0f"
 
 func fetch(t *testing.T, h http.Handler, path string) *httptest.ResponseRecorder {

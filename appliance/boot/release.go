@@ -121,3 +121,23 @@ func (b *Boot) Seal(_ context.Context, credential []byte) error {
 	b.Wake()
 	return nil
 }
+
+// Revoke has this machine's TPM refuse all policies and authorizations of a
+// version below, for good. Errors: [*appliance.Error], CodeConflict if it would
+// revoke the policy in force.
+func (b *Boot) Revoke(_ context.Context, below uint64) error {
+	b.mu.Lock()
+	c, a := b.collector, b.status.Attestation
+	b.mu.Unlock()
+	if c == nil || c.TPM == nil || a == nil {
+		return appliance.Errorf(appliance.CodeConflict, "there is no TPM, or no policy in force yet; holdfast status says more")
+	}
+	if below > a.Version {
+		return appliance.Errorf(appliance.CodeConflict, "the policy in force has version %d and would be revoked as well: this machine would not boot again; install a newer policy first", a.Version)
+	}
+	if err := seal.Revoke(c.TPM, below); err != nil {
+		return appliance.Errorf(appliance.CodeConflict, "%s", err)
+	}
+	b.o.Log.Info("older policies were revoked in this machine's TPM, for good", "below", below)
+	return nil
+}

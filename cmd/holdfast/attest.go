@@ -73,6 +73,25 @@ func sealCommand(a *admin) *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&file, "pin-file", "", "file with the PIN, instead of standard input")
+	c.AddCommand(sealRevokeCommand(a))
+	return c
+}
+
+func sealRevokeCommand(a *admin) *cobra.Command {
+	var below uint64
+	c := &cobra.Command{
+		Use:   "revoke --below VERSION",
+		Short: "Have this machine's TPM refuse all policies of a lower version, for good",
+		Args:  cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			if err := a.client().Do(cmd.Context(), http.MethodPost, "seal/revoke", web.Revocation{Below: below}, nil); err != nil {
+				return err
+			}
+			return a.show(cmd, map[string]uint64{"below": below}, func(w io.Writer) { row(w, "revoked", fmt.Sprintf("all policies below version %d", below)) })
+		}),
+	}
+	c.Flags().Uint64Var(&below, "below", 0, "the lowest version that is still good")
+	_ = c.MarkFlagRequired("below") // it exists: it was made above
 	return c
 }
 

@@ -313,7 +313,7 @@ func TestEveryCommandIsTested(t *testing.T) {
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		for _, c := range append(c.Commands(), c) {
-			if c.HasSubCommands() || c.Name() == "check" {
+			if (c.HasSubCommands() && c.Name() != "seal") || c.Name() == "check" {
 				continue
 			}
 			if !regexp.MustCompile(`(?m)^` + c.CommandPath() + `( |$)`).MatchString(called) {

@@ -499,8 +499,9 @@ func choose(t transport.TPM, key *ecdsa.PublicKey, counter uint64, authorization
 			return nil, err
 		}
 		switch {
-		case len(different) == 0 && a.Version < counter:
-			return nil, &Refusal{Code: CodeRevoked, Reason: fmt.Sprintf("the authorization %q has version %d, and all below %d are revoked; install a newer signed policy", a.Name, a.Version, counter)}
+		case len(different) == 0 && a.Version < counter: // a newer one may follow
+			fewest = -1
+			refusal = &Refusal{Code: CodeRevoked, Reason: fmt.Sprintf("the authorization %q has version %d, and all below %d are revoked; install a newer signed policy", a.Name, a.Version, counter)}
 		case len(different) == 0:
 			return a, nil
 		case len(different) < fewest:

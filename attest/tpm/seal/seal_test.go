@@ -165,6 +165,8 @@ func TestUpdateAndRevocation(t *testing.T) {
 	unseals(t, m.Device, blob, "release 2", first, second)
 	m.boot("kernel 1", "holdfast 1")
 	refuses(t, m.Device, blob, seal.CodeRevoked, `"release 1" has version 1, and all below 2 are revoked`, first, second)
+	again := authorize(t, key, m.Device, "release 1 again", "sha256", 2) // a newer one of the same state
+	unseals(t, m.Device, blob, "release 1 again", first, second, again)
 	if err := seal.Revoke(m, 1); err != nil { // does nothing
 		t.Error(err)
 	}
