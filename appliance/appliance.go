@@ -35,6 +35,11 @@ type Options struct {
 	// Lease is how long keys stay in memory while no HSM answers. Default 15
 	// minutes.
 	Lease time.Duration
+	// Dir is where copies of the database are made for a moment, as for a backup;
+	// the system's default for temporary files if empty.
+	Dir string
+	// OpenStore opens another database, of a backup. Without it there is no restore.
+	OpenStore func(ctx context.Context, path string) (Store, error)
 	// WhyLocked, if given, says in a word why the appliance was not unlocked, such
 	// as E_SEAL_PCRS. Callers are told.
 	WhyLocked func() string
@@ -73,7 +78,9 @@ type Appliance struct {
 	health healthMonitor
 
 	lease     lease
-	why       func() string             // why it is locked
+	why       func() string // why it is locked
+	dir       string
+	openStore func(ctx context.Context, path string) (Store, error)
 	suspended atomic.Pointer[suspended] // nil but after the lease ran out
 }
 
@@ -94,6 +101,11 @@ func New(o Options) *Appliance {
 	if o.WhyLocked == nil {
 		o.WhyLocked = func() string { return "" }
 	}
+	if o.OpenStore == nil {
+		o.OpenStore = func(context.Context, string) (Store, error) {
+			return nil, Errorf(CodeInternal, "this appliance cannot open backups")
+		}
+	}
 	a := &Appliance{
 		store:       o.Store,
 		log:         o.Log,
@@ -101,6 +113,8 @@ func New(o Options) *Appliance {
 		rotateAfter: o.RotateAfter,
 		keys:        newKeyCache(o.MaxUnlockedKeys),
 		why:         o.WhyLocked,
+		dir:         o.Dir,
+		openStore:   o.OpenStore,
 	}
 	if o.Lease <= 0 {
 		o.Lease = defaultLease

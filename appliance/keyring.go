@@ -27,6 +27,12 @@ type Keyring interface {
 	OpenKeyringKey(ctx context.Context, keyStore string, wrapped []byte) error
 	// DropKeyringKey wipes the keyring key of a key store that is gone.
 	DropKeyringKey(keyStore string)
+	// Empty gives another keyring over the same HSM, without any key.
+	Empty() Keyring
+	// Wrap wraps a secret of at most 4096 bytes directly under the HSM's master key.
+	Wrap(ctx context.Context, b Binding, secret []byte) ([]byte, error)
+	// Unwrap gives such a secret back; the caller zeroizes it.
+	Unwrap(ctx context.Context, b Binding, wrapped []byte) ([]byte, error)
 	// Lock wipes every key there is in the keyring, also those handed out.
 	Lock()
 

@@ -134,6 +134,13 @@ type Store interface {
 	// version, and gives the highest that it has had. It announces no change.
 	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
 
+	// Snapshot writes all that is stored into a new file, as of one moment, while
+	// others change it; CodeExists if the file is there.
+	Snapshot(ctx context.Context, path string) error
+	// Replace takes over all rows of such a file but those about this machine, in
+	// place of what there is, all or nothing; CodeConflict if there are key stores.
+	Replace(ctx context.Context, path string) error
+
 	// Subscribe has f called with each change. Call it before any change.
 	Subscribe(f func(Change))
 	// Close ends the use of the store.

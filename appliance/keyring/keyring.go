@@ -171,6 +171,34 @@ func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byt
 	return key, nil
 }
 
+// Empty implements [appliance.Keyring].
+func (k *Keyring) Empty() appliance.Keyring { return New(k.token) }
+
+// Wrap implements [appliance.Keyring].
+func (k *Keyring) Wrap(ctx context.Context, b appliance.Binding, secret []byte) ([]byte, error) {
+	if len(secret) > maxSealed {
+		return nil, appliance.Errorf(appliance.CodeTooLarge, "a secret of %d bytes; at most %d are wrapped", len(secret), maxSealed)
+	}
+	wrapped, err := k.token.Wrap(ctx, secret, b.AAD())
+	if err != nil {
+		return nil, tokenError(err, "wrap a "+b.Purpose)
+	}
+	return wrapped, nil
+}
+
+// Unwrap implements [appliance.Keyring].
+func (k *Keyring) Unwrap(ctx context.Context, b appliance.Binding, wrapped []byte) ([]byte, error) {
+	secret, err := k.token.Unwrap(ctx, wrapped, b.AAD())
+	if errors.Is(err, hsm.ErrDecrypt) {
+		return nil, &appliance.Error{Code: appliance.CodeTampered, Err: err,
+			Message: fmt.Sprintf("the %s does not unwrap under this HSM's master key: it is of another HSM, or was changed", b.Purpose)}
+	}
+	if err != nil {
+		return nil, tokenError(err, "unwrap a "+b.Purpose)
+	}
+	return secret, nil
+}
+
 // Lock implements [appliance.Keyring].
 func (k *Keyring) Lock() {
 	k.mu.Lock()

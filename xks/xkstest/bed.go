@@ -98,7 +98,10 @@ func start(t testing.TB, o Options) (*Bed, error) {
 	if b.Token, err = hsm.Open(ctx, b.Config); err != nil {
 		return nil, err
 	}
-	o.Appliance.Store, o.Appliance.Log = b.Store, log
+	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, log, b.Dir
+	o.Appliance.OpenStore = func(ctx context.Context, path string) (appliance.Store, error) {
+		return store.Open(ctx, path, store.Options{Logger: log})
+	}
 	b.Appliance = appliance.New(o.Appliance)
 	var ring appliance.Keyring = keyring.New(b.Token)
 	if o.Keyring != nil {

@@ -1,0 +1,341 @@
+package appliance
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"filippo.io/age"
+)
+
+// A backup is one line of JSON, a [BackupHeader], and then the database,
+// encrypted by age to an identity of its own. That identity is wrapped under the
+// HSM's master key, bound to all else that the header says. So a backup is of no
+// use without the HSM, and nothing in it can be changed.
+
+// BackupFormat names the file, and its version.
+const BackupFormat = "holdfast-backup/v1"
+
+// BackupHeader is the first line of a backup.
+type BackupHeader struct {
+	Format string `json:"format"`
+	// Installation is the ID of the installation that it is of.
+	Installation string    `json:"installation"`
+	Created      time.Time `json:"created"`
+	// Checkpoint is the audit log's newest checkpoint then; empty without one.
+	Checkpoint string `json:"checkpoint,omitempty"`
+	// Identity is the age identity that decrypts the rest, wrapped.
+	Identity []byte `json:"identity"`
+}
+
+func (h *BackupHeader) binding() Binding {
+	return Binding{Purpose: "backup", Fields: []string{h.Format, h.Installation, bindTime(h.Created), h.Checkpoint}}
+}
+
+// maxHeader bounds the first line of a backup, in bytes.
+const maxHeader = 16 << 10
+
+// Backup writes a backup of all that is stored, as of one moment, while requests
+// go on. The checkpoint goes with it.
+func (a *Appliance) Backup(ctx context.Context, w io.Writer, checkpoint string) error {
+	v, err := a.view()
+	if err != nil {
+		return err
+	}
+	in, err := a.store.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	identity, err := age.GenerateHybridIdentity()
+	if err != nil {
+		return wrapf(CodeInternal, err, "a key for the backup cannot be made")
+	}
+	h := BackupHeader{Format: BackupFormat, Installation: in.ID, Created: a.stamp(), Checkpoint: checkpoint}
+	secret := []byte(identity.String())
+	defer clear(secret)
+	if h.Identity, err = v.ring.Wrap(ctx, h.binding(), secret); err != nil {
+		return err
+	}
+	dir, err := a.temporary()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	copied := filepath.Join(dir, "backup.db")
+	if err := a.store.Snapshot(ctx, copied); err != nil {
+		return err
+	}
+	return writeBackup(w, &h, identity.Recipient(), copied)
+}
+
+func writeBackup(w io.Writer, h *BackupHeader, to age.Recipient, database string) error {
+	line, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(append(line, '\n')); err != nil {
+		return err
+	}
+	f, err := os.Open(database)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sealed, err := age.Encrypt(w, to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(sealed, f)
+	return errors.Join(err, sealed.Close())
+}
+
+// temporary makes a folder beside the database, where there is space and nobody
+// else looks.
+func (a *Appliance) temporary() (string, error) {
+	dir, err := os.MkdirTemp(a.dir, "backup-")
+	if err != nil {
+		return "", wrapf(CodeInternal, err, "there is no place for a copy of the database")
+	}
+	return dir, nil
+}
+
+// BackupReport is what a backup holds, each part of it opened.
+type BackupReport struct {
+	Installation string    `json:"installation"`
+	Created      time.Time `json:"created"`
+	Checkpoint   string    `json:"checkpoint,omitempty"`
+	KeyStores    int       `json:"key_stores"`
+	Credentials  int       `json:"credentials"`
+	Grants       int       `json:"grants"`
+	Keys         int       `json:"keys"`
+	Versions     int       `json:"versions"`
+	// InToken are the versions whose keys are in the HSM, where they were used.
+	InToken int `json:"versions_in_token"`
+	// Restored says whether it was restored, and not only verified.
+	Restored bool `json:"restored"`
+}
+
+// VerifyBackup reads a backup and opens everything in it with this appliance's
+// HSM, every version of every key. It changes nothing. Errors: CodeInvalid for
+// what is no backup; CodeTampered for one of another HSM, and for rows that do
+// not open.
+func (a *Appliance) VerifyBackup(ctx context.Context, r io.Reader) (*BackupReport, error) {
+	report, dir, err := a.readBackup(ctx, r)
+	if dir != "" {
+		_ = os.RemoveAll(dir)
+	}
+	return report, err
+}
+
+// Restore verifies a backup and takes it over. Errors: those of VerifyBackup;
+// CodeConflict if this appliance has key stores. If it fails, nothing changed.
+func (a *Appliance) Restore(ctx context.Context, r io.Reader) (*BackupReport, error) {
+	report, dir, err := a.readBackup(ctx, r)
+	if dir != "" {
+		defer os.RemoveAll(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.view()
+	if err != nil {
+		return nil, err
+	}
+	hsms := a.health.watched()
+	a.lock() // the keys of the installation that is given up
+	err = a.store.Replace(ctx, filepath.Join(dir, databaseName))
+	if unlock := a.unlock(context.WithoutCancel(ctx), v.ring, hsms, nil); unlock != nil {
+		a.log.Error("the appliance could not be unlocked after a restore; restart the machine", "error", unlock)
+		err = errors.Join(err, unlock)
+	}
+	if err != nil {
+		return nil, err
+	}
+	report.Restored = true
+	a.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys)
+	return report, nil
+}
+
+const databaseName = "restore.db"
+
+// readBackup decrypts a backup into a new folder, and opens all that is in it.
+func (a *Appliance) readBackup(ctx context.Context, r io.Reader) (_ *BackupReport, dir string, err error) {
+	v, err := a.view()
+	if err != nil {
+		return nil, "", err
+	}
+	ring := v.ring.Empty()
+	defer ring.Lock()
+	lines := bufio.NewReaderSize(r, maxHeader)
+	h, err := readHeader(lines)
+	if err != nil {
+		return nil, "", err
+	}
+	secret, err := ring.Unwrap(ctx, h.binding(), h.Identity)
+	if err != nil {
+		return nil, "", err
+	}
+	defer clear(secret)
+	identity, err := age.ParseHybridIdentity(string(secret))
+	if err != nil {
+		return nil, "", wrapf(CodeInvalid, err, "the backup's key cannot be read")
+	}
+	if dir, err = a.temporary(); err != nil {
+		return nil, "", err
+	}
+	file := filepath.Join(dir, databaseName)
+	if err := decrypt(lines, identity, file); err != nil {
+		return nil, dir, err
+	}
+	st, err := a.openStore(ctx, file)
+	if err != nil {
+		return nil, dir, err
+	}
+	report, err := verifyStore(ctx, st, ring)
+	if err := errors.Join(err, st.Close()); err != nil {
+		return nil, dir, err
+	}
+	if report.Installation != h.Installation {
+		return nil, dir, Errorf(CodeTampered, "the backup says that it is of installation %s, and its database is of %s", h.Installation, report.Installation)
+	}
+	report.Created, report.Checkpoint = h.Created, h.Checkpoint
+	return report, dir, nil
+}
+
+func readHeader(r *bufio.Reader) (*BackupHeader, error) {
+	notOne := Errorf(CodeInvalid, "this is no backup of Holdfast: it does not begin with a line of the form %s", BackupFormat)
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return nil, notOne
+	}
+	var h BackupHeader
+	if err := json.Unmarshal(line, &h); err != nil || h.Format != BackupFormat {
+		return nil, notOne
+	}
+	return &h, nil
+}
+
+func decrypt(r io.Reader, identity age.Identity, file string) error {
+	broken := func(err error) error {
+		return wrapf(CodeInvalid, err, "the backup is cut off, or was changed")
+	}
+	opened, err := age.Decrypt(r, identity)
+	if err != nil {
+		return broken(err)
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return wrapf(CodeInternal, err, "there is no place for the backup")
+	}
+	_, err = io.Copy(f, opened)
+	if closeErr := f.Close(); err == nil && closeErr != nil {
+		return wrapf(CodeInternal, closeErr, "there is no place for the backup")
+	}
+	if err != nil {
+		return broken(err)
+	}
+	return nil
+}
+
+// verifyStore opens everything in a store with a keyring, which keeps the keys.
+func verifyStore(ctx context.Context, st Store, ring Keyring) (*BackupReport, error) {
+	in, err := st.Installation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey); err != nil {
+		return nil, err
+	}
+	stores, err := st.KeyStores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	report := &BackupReport{Installation: in.ID, KeyStores: len(stores)}
+	for _, ks := range stores {
+		if err := report.keyStore(ctx, st, ring, ks); err != nil {
+			return nil, fmt.Errorf("key store %q: %w", ks.Name, err)
+		}
+	}
+	return report, nil
+}
+
+func (r *BackupReport) keyStore(ctx context.Context, st Store, ring Keyring, ks *KeyStore) error {
+	if err := ring.OpenKeyringKey(ctx, ks.ID, ks.WrappedKey); err != nil {
+		return err
+	}
+	if err := ring.Verify(ks.Binding(), ks.Seal); err != nil {
+		return err
+	}
+	credentials, err := st.Credentials(ctx, ks.ID)
+	if err != nil {
+		return err
+	}
+	for _, c := range credentials {
+		u, err := ring.UnlockCredential(c)
+		if err != nil {
+			return err
+		}
+		u.Wipe()
+		r.Credentials++
+	}
+	grants, err := st.Grants(ctx, ks.ID)
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		if err := ring.Verify(g.Binding(), g.Seal); err != nil {
+			return err
+		}
+		r.Grants++
+	}
+	for page := (Page{Limit: 1000}); ; {
+		keys, err := st.Keys(ctx, ks.ID, page)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if err := r.key(ctx, st, ring, ks.ID, k.ID); err != nil {
+				return err
+			}
+		}
+		if len(keys) < page.Limit {
+			return nil
+		}
+		page.After = keys[len(keys)-1].ID
+	}
+}
+
+func (r *BackupReport) key(ctx context.Context, st Store, ring Keyring, keyStore, id string) error {
+	k, err := st.Key(ctx, keyStore, id)
+	if err != nil {
+		return err
+	}
+	if err := checkKey(ring, k, keyStore, id); err != nil {
+		return err
+	}
+	r.Keys++
+	for _, v := range k.Versions {
+		u, err := ring.Unlock(v)
+		if err != nil {
+			return fmt.Errorf("key %q version %d: %w", id, v.Version, err)
+		}
+		r.Versions++
+		if k.Custody == CustodyHSM { // the row is no more than the name of the token's object
+			r.InToken++
+			_, _, _, err = u.Encrypt(ctx, []byte("holdfast"), nil)
+		}
+		u.Wipe()
+		if err != nil {
+			return fmt.Errorf("key %q version %d, which is in the HSM: %w", id, v.Version, err)
+		}
+	}
+	return nil
+}
