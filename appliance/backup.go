@@ -261,10 +261,19 @@ func verifyStore(ctx context.Context, st Store, ring Keyring) (*BackupReport, er
 	report := &BackupReport{Installation: in.ID, KeyStores: len(stores)}
 	for _, ks := range stores {
 		if err := report.keyStore(ctx, st, ring, ks); err != nil {
-			return nil, fmt.Errorf("key store %q: %w", ks.Name, err)
+			return nil, within(err, "key store %q", ks.Name)
 		}
 	}
 	return report, nil
+}
+
+// within says where an error is.
+func within(err error, format string, args ...any) error {
+	message := "cannot be opened"
+	if e, ok := errors.AsType[*Error](err); ok {
+		message = e.Message
+	}
+	return &Error{Code: CodeOf(err), Message: fmt.Sprintf(format, args...) + ": " + message, Err: err}
 }
 
 func (r *BackupReport) keyStore(ctx context.Context, st Store, ring Keyring, ks *KeyStore) error {
@@ -325,7 +334,7 @@ func (r *BackupReport) key(ctx context.Context, st Store, ring Keyring, keyStore
 	for _, v := range k.Versions {
 		u, err := ring.Unlock(v)
 		if err != nil {
-			return fmt.Errorf("key %q version %d: %w", id, v.Version, err)
+			return within(err, "key %q version %d", id, v.Version)
 		}
 		r.Versions++
 		if k.Custody == CustodyHSM { // the row is no more than the name of the token's object
@@ -334,7 +343,7 @@ func (r *BackupReport) key(ctx context.Context, st Store, ring Keyring, keyStore
 		}
 		u.Wipe()
 		if err != nil {
-			return fmt.Errorf("key %q version %d, which is in the HSM: %w", id, v.Version, err)
+			return within(err, "key %q version %d, which is in the HSM", id, v.Version)
 		}
 	}
 	return nil

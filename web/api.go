@@ -38,6 +38,9 @@ type Domain interface {
 	AddGrant(ctx context.Context, keyStore string, want appliance.Grant) (*appliance.Grant, error)
 	Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error)
 	RemoveGrant(ctx context.Context, keyStore, id string) error
+	Backup(ctx context.Context, w io.Writer, checkpoint string) error
+	VerifyBackup(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
+	Restore(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
 }
 
 // Boot is what the API needs of the boot; [*boot.Boot] is it.
@@ -121,6 +124,8 @@ func NewAPI(domain Domain, boot Boot, log *slog.Logger) http.Handler {
 	r.Get("/api/v1/attestation", a.handle(a.evidence))
 	r.Post("/api/v1/seal", a.handle(a.seal))
 	r.Post("/api/v1/seal/revoke", a.handle(a.revoke))
+	r.Get("/api/v1/backup", a.backup)
+	r.Post("/api/v1/restore", a.restore)
 	r.Get(stores, a.handle(a.listKeyStores))
 	r.Post(stores, a.handle(a.createKeyStore))
 	r.Get(store, a.handle(a.showKeyStore))
@@ -168,6 +173,7 @@ var statusOf = map[appliance.Code]int{
 	appliance.CodeExists:   http.StatusConflict,
 	appliance.CodeConflict: http.StatusConflict,
 	appliance.CodeLocked:   http.StatusServiceUnavailable,
+	appliance.CodeTampered: http.StatusUnprocessableEntity,
 	appliance.CodeTimeout:  http.StatusServiceUnavailable,
 }
 
@@ -243,6 +249,52 @@ func (a *api) revoke(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return struct{}{}, a.boot.Revoke(r.Context(), want.Below)
+}
+
+// backup streams a backup. If it fails when the first bytes are gone, the
+// connection is cut, so that nobody takes it for whole.
+func (a *api) backup(w http.ResponseWriter, r *http.Request) {
+	out := &lateHeader{w: w}
+	if err := a.domain.Backup(r.Context(), out, ""); err != nil {
+		if !out.begun {
+			a.fail(w, r, err)
+			return
+		}
+		a.log.Error("a backup was cut short", "error", err)
+		panic(http.ErrAbortHandler)
+	}
+	a.log.Info("admin", "method", r.Method, "path", r.URL.Path)
+}
+
+// lateHeader says what follows once something does.
+type lateHeader struct {
+	w     http.ResponseWriter
+	begun bool
+}
+
+func (l *lateHeader) Write(p []byte) (int, error) {
+	if !l.begun {
+		l.begun = true
+		l.w.Header().Set("Content-Type", "application/octet-stream")
+		l.w.Header().Set("Cache-Control", "no-store")
+	}
+	return l.w.Write(p)
+}
+
+// restore takes a backup over, or with ?verify=true only verifies it. The body may
+// be as large as the disk allows.
+func (a *api) restore(w http.ResponseWriter, r *http.Request) {
+	take := a.domain.Restore
+	if r.URL.Query().Get("verify") == "true" {
+		take = a.domain.VerifyBackup
+	}
+	report, err := take(r.Context(), r.Body)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	a.log.Info("admin", "method", r.Method, "path", r.URL.Path)
+	writeJSON(w, http.StatusOK, report)
 }
 
 func keyStore(r *http.Request) string { return chi.URLParam(r, "keystore") }

@@ -157,6 +157,9 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
+		Dir: cfg.State.Dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
+			return store.Open(ctx, path, store.Options{Logger: d.o.Log})
+		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
 	services, regions := cfg.XKS.Services, cfg.XKS.Regions
 	if s := cfg.AWSXKS; s != nil && s.Enable {
