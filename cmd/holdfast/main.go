@@ -104,6 +104,7 @@ func newRoot() *cobra.Command {
 		grantCommand(a),
 		verifyCommand(a),
 		policyCommand(a),
+		brokerCommand(a),
 	)
 	// Cobra's own group of commands is to refuse what it does not know, too.
 	root.InitDefaultCompletionCmd()
