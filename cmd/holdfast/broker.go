@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
@@ -398,7 +399,7 @@ func (b *broker) policyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			key, err := readPublicKey(keyFile)
+			key, err := readPublicKey[ed25519.PublicKey](keyFile, policyAlgorithm)
 			if err != nil {
 				return fmt.Errorf("--policy-key: %w", err)
 			}
