@@ -488,7 +488,7 @@ func TestLogOutlivesStrangers(t *testing.T) {
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate(t)}}}}
 	defer client.CloseIdleConnections()
-	evidence := base64.StdEncoding.EncodeToString([]byte(`{"` + strings.Repeat("\x01\xff<x", 1<<16) + `":1}`))
+	evidence := base64.StdEncoding.EncodeToString([]byte(`{"` + strings.Repeat("ü<", 1<<16) + `":1}`))
 	res, err := client.Post(s.client.URL+"/v1/release", "application/json", strings.NewReader(`{"machine":"hsm-1","evidence":"`+evidence+`"}`))
 	if err != nil {
 		t.Fatal(err)
