@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -27,6 +28,7 @@ import (
 const (
 	codeMachine  = "E_BROKER_MACHINE"
 	codeStopped  = "E_BROKER_STOPPED"
+	codePolicy   = "E_BROKER_POLICY"
 	codeNonce    = "E_BROKER_NONCE"
 	codeKey      = "E_BROKER_KEY"
 	codeEvidence = "E_BROKER_EVIDENCE"
@@ -232,6 +234,9 @@ func (b *Broker) release(_ context.Context, remote, key string, spki []byte, req
 
 func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Record) (*releaseAnswer, error) {
 	policy, err := b.o.Vault.Policy()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &Refusal{Code: codePolicy, Reason: "the broker has no policy yet, so it releases nothing"}
+	}
 	if err != nil {
 		return nil, err
 	}

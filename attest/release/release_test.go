@@ -10,11 +10,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -251,6 +253,13 @@ func TestBrokerRefuses(t *testing.T) {
 			return e, err
 		}
 	}
+	if err := os.Rename(filepath.Join(s.dir, "policy.json"), filepath.Join(s.dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	s.refuses(t, "E_BROKER_POLICY")
+	if err := os.Rename(filepath.Join(s.dir, "away"), filepath.Join(s.dir, "policy.json")); err != nil {
+		t.Fatal(err)
+	}
 	var replayed *attest.Evidence
 	change(func(e *attest.Evidence) { copied := *e; replayed = &copied })
 	s.releases(t)
@@ -420,5 +429,77 @@ func TestVault(t *testing.T) {
 	}
 	if _, err := release.OpenVault(dir, filepath.Join(dir, "elsewhere")); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("an identity that others may read: %v", err)
+	}
+}
+
+// TestVaultsAreNotMadeTwice: what would replace an identity is refused, since
+// the credentials are lost without it.
+func TestVaultsAreNotMadeTwice(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "vault")
+	if _, err := release.FindVault(dir, ""); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a vault that is not there: %v", err)
+	}
+	if _, err := release.CreateVault(dir, filepath.Join(dir, "no-folder", "identity")); err == nil {
+		t.Error("an identity is made where it cannot be")
+	}
+	v, err := release.CreateVault(dir, "") // the attempt before left nothing in its way
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := release.CreateVault(dir, filepath.Join(t.TempDir(), "another")); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("a vault is made twice: %v", err)
+	}
+	if _, err := release.CreateVault(t.TempDir(), filepath.Join(dir, "identity")); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("an identity is made twice: %v", err)
+	}
+	if err := v.Add("a", []byte(pin)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "identity")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := release.OpenVault(dir, ""); err == nil || !strings.Contains(err.Error(), "backup") {
+		t.Errorf("a vault that has lost its identity: %v", err)
+	}
+	// Stopping works without it.
+	if v, err = release.FindVault(dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(v.Stop("a"), v.Stop("")); err != nil {
+		t.Error(err)
+	}
+	if all, err := v.Stopped(); err != nil || !all {
+		t.Errorf("stopped: %v, %v", all, err)
+	}
+}
+
+// TestLogOutlivesStrangers: neither what a stranger sends nor half a line of a
+// crash keeps the log from being read.
+func TestLogOutlivesStrangers(t *testing.T) {
+	s := newSite(t)
+	s.releases(t)
+	file, err := os.OpenFile(filepath.Join(s.dir, "releases.jsonl"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = file.WriteString("{\"time\":\"20\n")
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate(t)}}}}
+	defer client.CloseIdleConnections()
+	evidence := base64.StdEncoding.EncodeToString([]byte(`{"` + strings.Repeat("ü<", 1<<16) + `":1}`))
+	res, err := client.Post(s.client.URL+"/v1/release", "application/json", strings.NewReader(`{"machine":"hsm-1","evidence":"`+evidence+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Body.Close(); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("the stranger gets %s", res.Status)
+	}
+	s.releases(t)
+	var results []string
+	err = s.vault.Log(func(r release.Record) error { results = append(results, r.Result); return nil })
+	if got := strings.Join(results, " "); got != "released refused released" || err == nil || !strings.Contains(err.Error(), "line 2 is damaged") {
+		t.Errorf("the log has %s, %v", got, err)
 	}
 }

@@ -36,6 +36,7 @@ var machineName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // The files of a vault.
 const (
+	credentialDir    = "credentials"
 	credentialSuffix = ".age"
 	stoppedSuffix    = ".stopped"
 	allStopped       = "all.stopped"
@@ -44,28 +45,69 @@ const (
 	logFile          = "releases.jsonl"
 )
 
-// OpenVault opens a vault, and makes it and its identity if there is none. The
+// CreateVault makes a vault and its identity, neither of which may be there. The
 // identity decrypts the credentials: kept on another disk, or given only while
-// the broker runs, it makes a stolen folder worthless.
-func OpenVault(dir, identity string) (*Vault, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "credentials"), 0o700); err != nil {
+// the broker runs, it makes a stolen folder worthless. It is the file identity
+// in the folder if none is named.
+func CreateVault(dir, identity string) (*Vault, error) {
+	v := newVault(dir, identity)
+	if _, err := os.Lstat(v.identity); err == nil {
+		return nil, fmt.Errorf("broker: there is an identity %s already, which may be that of another vault: choose another file", v.identity)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
+	if err := os.Mkdir(v.path(credentialDir), 0o700); errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("broker: there is a vault in %s already: choose another folder", dir)
+	} else if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	id, err := age.GenerateHybridIdentity()
+	if err == nil {
+		err = writeFile(v.identity, []byte(id.String()+"\n"))
+	}
+	if err != nil {
+		_ = os.Remove(v.path(credentialDir)) // so that another attempt can be made
+		return nil, err
+	}
+	return v, nil
+}
+
+// FindVault opens a vault that is there; [fs.ErrNotExist] if there is none. It
+// does not read the identity: releases can be stopped without it.
+func FindVault(dir, identity string) (*Vault, error) {
+	v := newVault(dir, identity)
+	if _, err := os.Stat(v.path(credentialDir)); err != nil {
+		return nil, fmt.Errorf("broker: no vault in %s: %w", dir, err)
+	}
+	return v, nil
+}
+
+// OpenVault opens a vault whose identity can be read, and makes both if there is
+// no vault. It makes no identity for a vault that has lost its own.
+func OpenVault(dir, identity string) (*Vault, error) {
+	v, err := FindVault(dir, identity)
+	if errors.Is(err, fs.ErrNotExist) {
+		return CreateVault(dir, identity)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return v, v.CheckIdentity()
+}
+
+func newVault(dir, identity string) *Vault {
 	if identity == "" {
 		identity = filepath.Join(dir, "identity")
 	}
-	v := &Vault{dir: dir, identity: identity}
-	if _, err := os.Stat(identity); errors.Is(err, fs.ErrNotExist) {
-		id, err := age.GenerateHybridIdentity()
-		if err != nil {
-			return nil, fmt.Errorf("broker: %w", err)
-		}
-		if err := writeFile(identity, []byte(id.String()+"\n")); err != nil {
-			return nil, err
-		}
-	}
+	return &Vault{dir: dir, identity: identity}
+}
+
+// CheckIdentity says why the identity cannot be used, without which nothing can
+// be released or added.
+func (v *Vault) CheckIdentity() error {
 	_, err := v.identities()
-	return v, err
+	return err
 }
 
 func (v *Vault) path(parts ...string) string {
@@ -74,6 +116,9 @@ func (v *Vault) path(parts ...string) string {
 
 func (v *Vault) identities() ([]age.Identity, error) {
 	info, err := os.Stat(v.identity)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("broker: there is no identity %s, without which the credentials cannot be decrypted: say where it is, or bring it back from its backup", v.identity)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("broker: identity: %w", err)
 	}
@@ -118,10 +163,10 @@ func (v *Vault) Add(machine string, credential []byte) error {
 	if err := errors.Join(err, w.Close()); err != nil {
 		return fmt.Errorf("machine %q: %w", machine, err)
 	}
-	if err := writeFile(v.path("credentials", machine+credentialSuffix), out.Bytes()); err != nil {
+	if err := writeFile(v.path(credentialDir, machine+credentialSuffix), out.Bytes()); err != nil {
 		return err
 	}
-	return remove(v.path("credentials", machine+stoppedSuffix))
+	return remove(v.path(credentialDir, machine+stoppedSuffix))
 }
 
 const maxCredential = 4096
@@ -135,30 +180,41 @@ func (v *Vault) Stop(machine string) error {
 	if !machineName.MatchString(machine) {
 		return fmt.Errorf("machine %q: there is none of that name", machine)
 	}
-	if _, err := os.Stat(v.path("credentials", machine+credentialSuffix)); err != nil {
+	if _, err := os.Stat(v.path(credentialDir, machine+credentialSuffix)); err != nil {
 		return fmt.Errorf("machine %q: there is none of that name", machine)
 	}
-	return writeFile(v.path("credentials", machine+stoppedSuffix), nil)
+	return writeFile(v.path(credentialDir, machine+stoppedSuffix), nil)
 }
 
 // Resume takes back a Stop of everything.
 func (v *Vault) Resume() error { return remove(v.path(allStopped)) }
+
+// Stopped says whether releases to everybody are stopped.
+func (v *Vault) Stopped() (bool, error) { return exists(v.path(allStopped)) }
+
+func exists(path string) (bool, error) {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
 
 // credential gives a machine's credential. Errors: [*Refusal].
 func (v *Vault) credential(machine string) ([]byte, error) {
 	if !machineName.MatchString(machine) {
 		return nil, &Refusal{Code: codeMachine, Reason: "there is no credential for a machine of that name"}
 	}
-	for _, stop := range []string{v.path(allStopped), v.path("credentials", machine+stoppedSuffix)} {
-		_, err := os.Stat(stop)
-		if err == nil {
-			return nil, &Refusal{Code: codeStopped, Reason: "releases are stopped"}
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+	for _, stop := range []string{v.path(allStopped), v.path(credentialDir, machine+stoppedSuffix)} {
+		stopped, err := exists(stop)
+		if err != nil {
 			return nil, err // not knowing is no permission
 		}
+		if stopped {
+			return nil, &Refusal{Code: codeStopped, Reason: "releases are stopped"}
+		}
 	}
-	sealed, err := os.ReadFile(v.path("credentials", machine+credentialSuffix))
+	sealed, err := os.ReadFile(v.path(credentialDir, machine+credentialSuffix))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &Refusal{Code: codeMachine, Reason: "there is no credential for a machine of that name"}
 	}
@@ -242,8 +298,13 @@ const (
 	Refused  = "refused"
 )
 
+// maxReason bounds a reason in the log, in bytes: evidence that a stranger made
+// has a say in it.
+const maxReason = 4096
+
 // log writes a record, durably.
 func (v *Vault) log(r Record) error {
+	r.Reason = strings.ToValidUTF8(r.Reason[:min(len(r.Reason), maxReason)], "")
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -258,7 +319,8 @@ func (v *Vault) log(r Record) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// Log gives the records, oldest first, to the function.
+// Log gives the records, oldest first, to the function. A line that is damaged
+// is left out, and the error says so in the end.
 func (v *Vault) Log(each func(Record) error) error {
 	f, err := os.Open(v.path(logFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -269,30 +331,40 @@ func (v *Vault) Log(each func(Record) error) error {
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
+	var damaged error // a crash leaves half a line; the others are to be seen
 	for n := 1; lines.Scan(); n++ {
 		var r Record
 		if err := decode(lines.Bytes(), &r); err != nil {
-			return fmt.Errorf("broker: %s line %d is damaged: %w", f.Name(), n, err)
+			if damaged == nil {
+				damaged = fmt.Errorf("broker: %s line %d is damaged; read it by eye: %w", f.Name(), n, err)
+			}
+			continue
 		}
 		if err := each(r); err != nil {
 			return err
 		}
 	}
-	return lines.Err()
+	return errors.Join(damaged, lines.Err())
 }
 
 // Machines gives the names, and whether releases to them are stopped.
 func (v *Vault) Machines() (map[string]bool, error) {
-	entries, err := os.ReadDir(v.path("credentials"))
+	entries, err := os.ReadDir(v.path(credentialDir))
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
-	_, allErr := os.Stat(v.path(allStopped))
+	all, err := v.Stopped()
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
 	machines := map[string]bool{}
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), credentialSuffix); ok {
-			_, err := os.Stat(v.path("credentials", name+stoppedSuffix))
-			machines[name] = err == nil || allErr == nil
+			stopped, err := exists(v.path(credentialDir, name+stoppedSuffix))
+			if err != nil {
+				return nil, fmt.Errorf("broker: %w", err)
+			}
+			machines[name] = stopped || all
 		}
 	}
 	return machines, nil
@@ -313,11 +385,23 @@ func writeFile(path string, content []byte) error {
 		_ = os.Remove(f.Name())
 		return fmt.Errorf("broker: %w", err)
 	}
-	return nil
+	return syncDir(filepath.Dir(path))
 }
 
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("broker: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes durable that files came and went, as a stop of releases must be.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
 	return nil

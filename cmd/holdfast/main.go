@@ -106,6 +106,7 @@ func newRoot() *cobra.Command {
 		restoreCommand(a),
 		verifyCommand(a),
 		policyCommand(a),
+		brokerCommand(a),
 	)
 	// Cobra's own group of commands is to refuse what it does not know, too.
 	root.InitDefaultCompletionCmd()

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": m
 //	by-hand                what the machine runs is authorized, and the PIN sealed
 //	                       to it, by the script alone
 //	boots KERNEL           the machine boots that kernel from now on
+//	broker-serve DIR       start a broker; $BROKER is its address, $BROKER_PIN its pin
 //	stop-server            SIGTERM; it must end cleanly
 //	kill-server            SIGKILL
 //	refused CODE PATTERN HOLDFAST ARGS...
@@ -72,7 +73,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
-			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence, "unmapped": cmdUnmapped,
+			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence, "unmapped": cmdUnmapped, "broker-serve": cmdBrokerServe,
 		},
 	})
 }
@@ -149,6 +150,15 @@ func cmdByHand(ts *testscript.TestScript, neg bool, args []string) {
 func cmdBoots(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "boots KERNEL")
 	of(ts).site.components = []swtpm.Component{{Name: ".linux", Content: []byte(args[0])}}
+}
+
+func cmdBrokerServe(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "broker-serve DIR")
+	s := of(ts)
+	var found []string
+	s.server, found = s.site.launch(s.t, brokerLine, func() {}, "broker", "serve", "--address", "127.0.0.1:0", "--dir", ts.MkAbs(args[0]))
+	ts.Setenv("BROKER", found[1])
+	ts.Setenv("BROKER_PIN", found[2])
 }
 
 func cmdStop(ts *testscript.TestScript, neg bool, args []string) {

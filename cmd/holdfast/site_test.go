@@ -187,16 +187,25 @@ func (s *site) begin(t testing.TB, line *regexp.Regexp, flags ...string) *server
 	if err != nil {
 		t.Fatal(err)
 	}
+	p, found := s.launch(t, line, machine.Stop, append([]string{"serve", "--config", s.config}, flags...)...)
+	p.xks, p.admin = found[1], found[2]
+	return p
+}
+
+// launch starts a server and waits until its log has the line, of which it gives
+// the groups; ended is called when it has ended.
+func (s *site) launch(t testing.TB, line *regexp.Regexp, ended func(), args ...string) (*server, []string) {
+	t.Helper()
 	p := &server{site: s, log: &watcher{line: line, found: make(chan []string, 1)}, ended: make(chan struct{})}
-	p.cmd = s.command(context.Background(), append([]string{"serve", "--config", s.config}, flags...)...)
+	p.cmd = s.command(context.Background(), args...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
-		machine.Stop()
+		ended()
 		t.Fatal(err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		machine.Stop()
+		ended()
 		close(p.ended)
 	}()
 	t.Cleanup(func() {
@@ -213,13 +222,13 @@ func (s *site) begin(t testing.TB, line *regexp.Regexp, flags ...string) *server
 	})
 	select {
 	case found := <-p.log.found:
-		p.xks, p.admin = found[1], found[2]
+		return p, found
 	case <-p.ended:
 		t.Fatalf("it does not serve: %v\n%s", p.err, p.log)
 	case <-time.After(time.Minute):
 		t.Fatalf("it does not serve\n%s", p.log)
 	}
-	return p
+	panic("unreachable") // Fatalf ends the test
 }
 
 // stop stops the server as a service manager does, which must be clean.

@@ -89,7 +89,7 @@ type Daemon struct {
 // Until the boot has come to serving (package appliance/boot) it serves locked:
 // XKS requests get InternalException, administrators see why.
 func Run(ctx context.Context, o Options) error {
-	if err := noCoreDumps(); err != nil {
+	if err := NoCoreDumps(); err != nil {
 		return err
 	}
 	spareCollections()
@@ -115,8 +115,8 @@ func spareCollections() {
 	debug.SetMemoryLimit(int64(uint64(machine.Totalram) * uint64(machine.Unit) / 2))
 }
 
-// noCoreDumps keeps keys out of files and from debuggers of the same user.
-func noCoreDumps() error {
+// NoCoreDumps keeps keys out of files and from debuggers of the same user.
+func NoCoreDumps() error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}
@@ -213,11 +213,11 @@ func readCAs(file string) (*x509.CertPool, error) {
 func (d *Daemon) listen() error {
 	cfg := d.o.Config
 	var err error
-	if d.xksL, err = listenTCP("XKS", "--xks-addr", cfg.XKS.Address); err != nil {
+	if d.xksL, err = ListenTCP("XKS", "--xks-addr", cfg.XKS.Address); err != nil {
 		return err
 	}
 	d.onClose(func() { _ = d.xksL.Close() })
-	if d.adminL, err = listenTCP("admin", "--admin-addr", cfg.Admin.Address); err != nil {
+	if d.adminL, err = ListenTCP("admin", "--admin-addr", cfg.Admin.Address); err != nil {
 		return err
 	}
 	d.onClose(func() { _ = d.adminL.Close() })
@@ -228,7 +228,8 @@ func (d *Daemon) listen() error {
 	return nil
 }
 
-func listenTCP(what, flag, address string) (net.Listener, error) {
+// ListenTCP listens at an address that the flag sets.
+func ListenTCP(what, flag, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s address %s: another program listens there; stop it, or choose another address with %s", what, address, flag)

@@ -1,0 +1,532 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance/config"
+	"holdfast/attest"
+	"holdfast/attest/release"
+	"holdfast/cmd/internal/daemon"
+)
+
+// broker is what the broker's commands share. They work on its folder, and what
+// they change acts at once, in a broker that runs as well.
+type broker struct {
+	*admin
+	dir string
+	// identity, certificate and key are files; in the folder if not named.
+	identity, certificate, key string
+}
+
+func brokerCommand(a *admin) *cobra.Command {
+	b := &broker{admin: a}
+	c := group("broker", "Run and administer the broker, which releases the HSM's PIN to attested machines",
+		b.initCommand(), b.serveCommand(), b.addCommand(), b.revokeCommand(), b.resumeCommand(), b.policyCommand(), b.listCommand(), b.logCommand())
+	dir := cmp.Or(os.Getenv("HOLDFAST_BROKER_DIR"), "/var/lib/holdfast-broker")
+	c.PersistentFlags().StringVar(&b.dir, "dir", dir, "folder of the broker (HOLDFAST_BROKER_DIR)")
+	return c
+}
+
+func (b *broker) identityFlag(c *cobra.Command) {
+	c.Flags().StringVar(&b.identity, "identity", "", "file of the key that decrypts the PINs; identity in the folder if not given")
+}
+
+func (b *broker) tlsFlags(c *cobra.Command) {
+	c.Flags().StringVar(&b.certificate, "tls-cert", "", "certificate (PEM); tls.pem in the folder if not given")
+	c.Flags().StringVar(&b.key, "tls-key", "", "its private key (PEM), which machines pin; tls-key.pem in the folder if not given")
+}
+
+func (b *broker) identityFile() string { return cmp.Or(b.identity, filepath.Join(b.dir, "identity")) }
+func (b *broker) certificateFile() string {
+	return cmp.Or(b.certificate, filepath.Join(b.dir, "tls.pem"))
+}
+func (b *broker) keyFile() string { return cmp.Or(b.key, filepath.Join(b.dir, "tls-key.pem")) }
+
+// vault opens the broker's folder. Only init makes it: a mistyped name is an
+// error, and not a new broker.
+func (b *broker) vault() (*release.Vault, error) {
+	v, err := release.FindVault(b.dir, b.identityFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no broker in %s: name its folder with --dir, or make one with holdfast broker init", b.dir)
+	}
+	return v, err
+}
+
+func (b *broker) initCommand() *cobra.Command {
+	var names []string
+	c := &cobra.Command{
+		Use:   "init [--name HOST ...]",
+		Short: "Make a broker: its folder, identity and TLS key; prints the pin for machines",
+		Long: "Make a broker: its folder, the identity that decrypts the PINs, and a TLS key with a certificate.\n" +
+			"It prints the pin of the TLS key, which machines are configured with. It overwrites nothing.",
+		Args: cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			pin, err := b.create(names)
+			if err != nil {
+				return err
+			}
+			files := map[string]string{"dir": b.dir, "identity": b.identityFile(), "tls_cert": b.certificateFile(), "tls_key": b.keyFile(), "pin": pin}
+			return b.show(cmd, files, func(w io.Writer) {
+				row(w, "folder", b.dir)
+				row(w, "identity", b.identityFile())
+				row(w, "TLS key", b.keyFile())
+				row(w, "pin", pin)
+			})
+		}),
+	}
+	c.Flags().StringSliceVar(&names, "name", nil, "host name or IP address in the certificate; may be repeated; this host's name if not given")
+	b.identityFlag(c)
+	b.tlsFlags(c)
+	return c
+}
+
+// create makes all files of the broker, or none, and gives the pin.
+func (b *broker) create(names []string) (pin string, err error) {
+	if _, err := release.FindVault(b.dir, ""); err == nil {
+		return "", fmt.Errorf("there is a broker in %s already: choose another folder with --dir", b.dir)
+	}
+	if len(names) == 0 {
+		host, err := os.Hostname()
+		if err != nil {
+			return "", fmt.Errorf("this host's name: %w; give --name", err)
+		}
+		names = []string{host}
+	}
+	certificate, key, err := newCertificate(names)
+	if err != nil {
+		return "", err
+	}
+	defer clear(key)
+	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+		return "", err
+	}
+	var made []string
+	defer func() {
+		if err != nil { // so that another attempt can be made
+			for _, path := range made {
+				_ = os.Remove(path)
+			}
+		}
+	}()
+	for _, f := range []struct {
+		path, kind string
+		content    []byte
+	}{{b.keyFile(), "PRIVATE KEY", key}, {b.certificateFile(), "CERTIFICATE", certificate.Raw}} {
+		if err := writeNew(f.path, 0o600, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.content})); err != nil {
+			return "", err
+		}
+		made = append(made, f.path)
+	}
+	if _, err := release.CreateVault(b.dir, b.identityFile()); err != nil {
+		return "", err
+	}
+	return release.Pin(certificate), nil
+}
+
+// newCertificate makes a key (PKCS#8) and a certificate that it signs itself.
+// Machines know the key by its pin, so the certificate does not expire (RFC 5280
+// section 4.1.2.5).
+func newCertificate(names []string) (c *x509.Certificate, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "Holdfast broker"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return nil, nil, fmt.Errorf("certificate for %s: %w", strings.Join(names, ", "), err)
+	}
+	if c, err = x509.ParseCertificate(der); err != nil {
+		return nil, nil, fmt.Errorf("certificate for %s: %w", strings.Join(names, ", "), err)
+	}
+	key, err = x509.MarshalPKCS8PrivateKey(private)
+	return c, key, err
+}
+
+func (b *broker) serveCommand() *cobra.Command {
+	var address string
+	var rate int
+	c := &cobra.Command{
+		Use:   "serve [--address :8444]",
+		Short: "Run the broker",
+		Args:  cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			if rate < 1 {
+				return fmt.Errorf("--requests-per-minute %d: use 1 or more", rate)
+			}
+			if err := daemon.NoCoreDumps(); err != nil {
+				return err
+			}
+			vault, err := b.vault()
+			if err != nil {
+				return err
+			}
+			if err := vault.CheckIdentity(); err != nil {
+				return err
+			}
+			certificate, err := b.loadCertificate()
+			if err != nil {
+				return err
+			}
+			listener, err := daemon.ListenTCP("broker", "--address", address)
+			if err != nil {
+				return err
+			}
+			defer listener.Close()
+			o := config.Log{Format: "text"}
+			if b.json {
+				o.Format = "json"
+			}
+			log, flush := daemon.NewLog(o, os.Stderr)
+			defer flush()
+			warn(log, vault)
+			log.Info("broker serving", "address", listener.Addr().String(), "pin", release.Pin(certificate.Leaf), "version", daemon.Version)
+			server := release.NewBroker(release.BrokerOptions{Vault: vault, Log: log, Rate: rate}).Server(*certificate)
+			return serveUntil(cmd.Context(), server, listener, log)
+		}),
+	}
+	c.Flags().StringVar(&address, "address", ":8444", "listen here for machines")
+	c.Flags().IntVar(&rate, "requests-per-minute", 10, "how many requests of an address are answered; a release takes two")
+	b.identityFlag(c)
+	b.tlsFlags(c)
+	return c
+}
+
+func (b *broker) loadCertificate() (*tls.Certificate, error) {
+	key, err := readSecretFile("--tls-key", b.keyFile())
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	certificate, err := readInput(b.certificateFile())
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert: %w", err)
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s and key %s: %w", b.certificateFile(), b.keyFile(), err)
+	}
+	return &pair, nil
+}
+
+// warn says in the log why nothing, or not all, would be released. None of it
+// keeps the broker from starting: it may be mended while it runs.
+func warn(log *slog.Logger, vault *release.Vault) {
+	policy, err := vault.Policy()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		log.Warn("there is no policy, so every release is refused: install one with holdfast broker policy")
+	case err != nil:
+		log.Error("the policy cannot be used, so every release is refused", "error", err)
+	default:
+		log.Info("policy in force", "name", policy.Name, "version", policy.Version)
+		if len(policy.TPM.References) == 0 {
+			log.Warn("the policy has no reference values: a machine gets the PIN whatever it has booted")
+		}
+	}
+	machines, err := vault.Machines()
+	if err != nil {
+		log.Error("the machines cannot be read", "error", err)
+	} else if len(machines) == 0 {
+		log.Warn("there is no machine, so every release is refused: add one with holdfast broker add")
+	}
+	if stopped, err := vault.Stopped(); stopped || err != nil {
+		log.Warn("all releases are stopped; holdfast broker resume ends that", "error", err)
+	}
+}
+
+// serveUntil serves until ctx ends, and then answers the requests under way.
+func serveUntil(ctx context.Context, server *http.Server, listener net.Listener, log *slog.Logger) error {
+	failed := make(chan error, 1)
+	go func() { failed <- server.ServeTLS(listener, "", "") }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("broker: %w", err)
+	case <-ctx.Done():
+	}
+	log.Info("shutting down")
+	grace, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer done()
+	_ = server.Shutdown(grace)
+	<-failed
+	return nil
+}
+
+func (b *broker) addCommand() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:   "add MACHINE [--pin-file FILE] < PIN",
+		Short: "Keep a machine's PIN, in place of one it has, and allow its release",
+		Long: "Keep a machine's PIN, in place of one it has, and allow its release. The PIN is read from standard\n" +
+			"input, or from a file that only its owner may read, up to the end of the line.",
+		Args: cobra.ExactArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			if err := daemon.NoCoreDumps(); err != nil {
+				return err
+			}
+			vault, err := b.vault()
+			if err != nil {
+				return err
+			}
+			pin, err := readPIN(file)
+			if err != nil {
+				return err
+			}
+			defer clear(pin)
+			if err := vault.Add(args[0], pin); err != nil {
+				return err
+			}
+			stopped, err := vault.Stopped()
+			if err != nil {
+				return err
+			}
+			return b.show(cmd, brokerMachine{args[0], stopped}, func(w io.Writer) {
+				row(w, "the PIN for "+args[0]+" is kept")
+				if stopped {
+					row(w, "but all releases are stopped, until holdfast broker resume")
+				}
+			})
+		}),
+	}
+	c.Flags().StringVar(&file, "pin-file", "", "file with the PIN, instead of standard input")
+	b.identityFlag(c)
+	return c
+}
+
+func (b *broker) revokeCommand() *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use:   "revoke MACHINE | --all",
+		Short: "Release nothing to a machine, or to any, from now on",
+		Long: "Release nothing to a machine, or to any, from now on, also if the broker runs. A machine that has the\n" +
+			"PIN already keeps it until it restarts. holdfast broker add allows a machine again, resume ends --all.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if all == (len(args) == 1) || len(args) > 1 {
+				return fmt.Errorf("%s: name one machine, or give --all", cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			vault, err := b.vault()
+			if err != nil {
+				return err
+			}
+			machine, who := "", "any machine"
+			if !all {
+				machine, who = args[0], args[0] // never empty: see does
+			}
+			if err := vault.Stop(machine); err != nil {
+				return err
+			}
+			return b.show(cmd, brokerMachine{machine, true}, func(w io.Writer) { row(w, "nothing is released to "+who) })
+		}),
+	}
+	c.Flags().BoolVar(&all, "all", false, "all machines, also those that are added later")
+	return c
+}
+
+func (b *broker) resumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "resume",
+		Short: "End a revoke --all; machines that were revoked by name stay so",
+		Args:  cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			vault, err := b.vault()
+			if err != nil {
+				return err
+			}
+			if err := vault.Resume(); err != nil {
+				return err
+			}
+			return b.show(cmd, map[string]bool{"all_stopped": false}, func(w io.Writer) { row(w, "releases are allowed by the policy again") })
+		}),
+	}
+}
+
+func (b *broker) policyCommand() *cobra.Command {
+	var keyFile string
+	c := &cobra.Command{
+		Use:   "policy POLICY --policy-key FILE",
+		Short: "Install a signed policy, by which evidence is appraised from now on",
+		Long: "Install a signed policy, by which evidence is appraised from now on. Its version may not be lower\n" +
+			"than that of the one in force, nor its signer another.",
+		Args: cobra.ExactArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			vault, err := b.vault()
+			if err != nil {
+				return err
+			}
+			file, err := readInput(args[0])
+			if err != nil {
+				return err
+			}
+			key, err := readPublicKey[ed25519.PublicKey](keyFile, policyAlgorithm)
+			if err != nil {
+				return fmt.Errorf("--policy-key: %w", err)
+			}
+			if err := vault.SetPolicy(file, key); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			p, err := vault.Policy()
+			if err != nil {
+				return err
+			}
+			return b.show(cmd, map[string]any{"name": p.Name, "version": p.Version, "key_id": attest.KeyID(key)}, func(w io.Writer) {
+				row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
+				row(w, "signed by", attest.KeyID(key))
+			})
+		}),
+	}
+	c.Flags().StringVar(&keyFile, "policy-key", "", "public key (PEM) that it must be signed by")
+	_ = c.MarkFlagRequired("policy-key") // it exists: it was made above
+	return c
+}
+
+func (b *broker) listCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "Show the policy, the machines, and what is stopped",
+		Args:  cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			vault, err := b.vault()
+			if err != nil {
+				return err
+			}
+			s, err := readState(vault)
+			if err != nil {
+				return err
+			}
+			return b.show(cmd, s, s.human)
+		}),
+	}
+}
+
+// brokerState is what the broker would do now.
+type brokerState struct {
+	Policy     *brokerPolicy   `json:"policy"` // null without one
+	AllStopped bool            `json:"all_stopped"`
+	Machines   []brokerMachine `json:"machines"`
+}
+
+type brokerPolicy struct {
+	Name    string `json:"name"`
+	Version uint64 `json:"version"`
+}
+
+type brokerMachine struct {
+	Name    string `json:"name,omitempty"` // empty for all machines
+	Stopped bool   `json:"stopped"`
+}
+
+func readState(vault *release.Vault) (*brokerState, error) {
+	s := &brokerState{Machines: []brokerMachine{}}
+	policy, err := vault.Policy()
+	if err == nil {
+		s.Policy = &brokerPolicy{policy.Name, policy.Version}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if s.AllStopped, err = vault.Stopped(); err != nil {
+		return nil, err
+	}
+	machines, err := vault.Machines()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(machines)) {
+		s.Machines = append(s.Machines, brokerMachine{name, machines[name]})
+	}
+	return s, nil
+}
+
+func (s *brokerState) human(w io.Writer) {
+	policy, releases := "none: every release is refused", "allowed by the policy"
+	if s.Policy != nil {
+		policy = fmt.Sprintf("%s, version %d", s.Policy.Name, s.Policy.Version)
+	}
+	if s.AllStopped {
+		releases = "all stopped, until holdfast broker resume"
+	}
+	row(w, "policy", policy)
+	row(w, "releases", releases)
+	row(w, "")
+	row(w, "MACHINE", "RELEASE")
+	for _, m := range s.Machines {
+		row(w, m.Name, map[bool]string{true: "stopped", false: "allowed"}[m.Stopped])
+	}
+}
+
+func (b *broker) logCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "log",
+		Short: "Show what was released and refused, oldest first",
+		Args:  cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			vault, err := b.vault()
+			if err != nil {
+				return err
+			}
+			records := []release.Record{}
+			// What can be read is shown, whatever else is damaged.
+			damaged := vault.Log(func(r release.Record) error {
+				records = append(records, r)
+				return nil
+			})
+			return errors.Join(damaged, b.show(cmd, records, func(w io.Writer) {
+				row(w, "TIME", "MACHINE", "REMOTE", "RESULT", "CODE", "REASON")
+				for _, r := range records {
+					row(w, when(r.Time), orDash(r.Machine), r.Remote, r.Result, orDash(r.Code), orDash(printable(r.Reason)))
+				}
+			}))
+		}),
+	}
+}
+
+// printable takes away what a stranger could steer a terminal with.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}

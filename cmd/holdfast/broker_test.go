@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/attest"
+	"holdfast/attest/release"
+	"holdfast/attest/tpm"
+	"holdfast/attest/tpm/swtpm"
+)
+
+var brokerLine = regexp.MustCompile(`(?m)msg="broker serving" address=(\S+) pin="(\S+)"`)
+
+// brokerSite is a broker, run by the commands alone, and a machine with a TPM
+// that asks it.
+type brokerSite struct {
+	*testing.T
+	*site
+	vault    string
+	server   *server
+	client   release.FromBroker
+	released string       // what was released and refused, in order
+	said     bytes.Buffer // all that was printed and logged
+}
+
+func newBrokerSite(t *testing.T) *brokerSite {
+	b := &brokerSite{T: t, site: &site{dir: t.TempDir()}}
+	b.vault = filepath.Join(b.dir, "vault")
+	b.client.Machine = "hsm-1"
+	return b
+}
+
+// holdfast calls it at the broker's folder, with the input.
+func (b *brokerSite) holdfast(input string, args ...string) string {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	defer cancel()
+	cmd := b.command(ctx, args...)
+	cmd.Env = append(cmd.Env, "HOLDFAST_BROKER_DIR="+b.vault)
+	cmd.Stdin = strings.NewReader(input)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	b.said.Write(stdout.Bytes())
+	b.said.Write(stderr.Bytes())
+	if err != nil {
+		b.Fatalf("%q: %v\n%s", args, err, stderr.String())
+	}
+	return stdout.String()
+}
+
+func (b *brokerSite) broker(args ...string) string {
+	b.Helper()
+	return b.holdfast("", append([]string{"broker"}, args...)...)
+}
+
+func (b *brokerSite) serve() {
+	b.Helper()
+	if b.server != nil {
+		b.said.WriteString(b.server.log.String())
+	}
+	var found []string
+	b.server, found = b.launch(b.T, brokerLine, func() {}, "broker", "serve", "--dir", b.vault, "--address", "127.0.0.1:0", "--requests-per-minute", "1000")
+	b.client.URL = "https://" + found[1]
+}
+
+// boot has the machine boot the kernel. Its evidence is its TPM's alone.
+func (b *brokerSite) boot(kernel string) (device *tpm.Device, off func()) {
+	b.Helper()
+	dir := filepath.Join(b.dir, "tpm")
+	process, err := swtpm.PowerOn(dir, swtpm.Component{Name: ".linux", Content: []byte(kernel)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	log, err := os.ReadFile(filepath.Join(dir, swtpm.EventLog))
+	if err != nil {
+		b.Fatal(err)
+	}
+	if device, err = tpm.Open(process.Socket); err != nil {
+		b.Fatal(err)
+	}
+	program := tpm.Measurement{PCR: tpm.ApplicationPCR, Name: "program", Digest: make([]byte, 32)}
+	if err := device.Measure(program); err != nil {
+		b.Fatal(err)
+	}
+	collector := &attest.Collector{TPM: device, EventLog: log, Measurements: []tpm.Measurement{program}}
+	b.client.Collect = collector.Collect
+	return device, func() {
+		_ = device.Close()
+		process.Stop()
+	}
+}
+
+// setPolicy installs a policy that requires a TPM alone: the program trusts the
+// manufacturers' roots for the other technologies, and nobody here has theirs.
+func (b *brokerSite) setPolicy(version uint64, references ...tpm.Reference) {
+	b.Helper()
+	p := attest.DefaultPolicy()
+	p.Version, p.Require, p.TPM.References = version, []attest.Technology{attest.TPM}, references
+	text, err := json.Marshal(p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	file, signed, key := b.write(b.T, "policy.json", string(text)), filepath.Join(b.dir, "policy.signed"), filepath.Join(b.dir, "signer")
+	if version == 1 {
+		b.holdfast("", "policy", "key", key)
+	}
+	if err := os.Remove(signed); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		b.Fatal(err)
+	}
+	b.holdfast("", "policy", "sign", file, "--key", key, "--out", signed)
+	b.broker("policy", signed, "--policy-key", key+".pub")
+}
+
+// releases wants the PIN, and notes it for the log.
+func (b *brokerSite) releases() {
+	b.Helper()
+	got, _, err := b.client.Release(b.Context())
+	if err != nil || string(got) != pin {
+		b.Fatalf("got %q, %v\n%s", got, err, b.server.log)
+	}
+	b.released += b.client.Machine + " released \n"
+}
+
+// refuses wants a refusal, which is final for the machine.
+func (b *brokerSite) refuses(code string) {
+	b.Helper()
+	got, _, err := b.client.Release(b.Context())
+	if c, again := release.Code(err); err == nil || got != nil || c != code || again {
+		b.Fatalf("got %q, %v; want %s", got, err, code)
+	}
+	b.released += b.client.Machine + " refused " + code + "\n"
+}
+
+// TestBroker runs a broker as its administrators do: the machine gets the PIN
+// when and only when it may, and the log tells of each time.
+func TestBroker(t *testing.T) {
+	b := newBrokerSite(t)
+	device, off := b.boot("a kernel")
+	if found := regexp.MustCompile(`(?m)^pin +(\S+)$`).FindStringSubmatch(b.broker("init", "--name", "127.0.0.1")); found != nil {
+		b.client.Pin = found[1]
+	}
+	b.serve()
+	b.refuses("E_BROKER_POLICY")
+	b.setPolicy(1)
+	b.refuses("E_BROKER_MACHINE")
+	b.broker("add", "hsm-1", "--pin-file", b.write(t, "pin", pin+"\n"))
+	b.releases()
+
+	b.broker("revoke", "hsm-1")
+	b.refuses("E_BROKER_STOPPED")
+	b.holdfast(pin+"\n", "broker", "add", "hsm-1")
+	b.releases()
+	b.broker("revoke", "--all")
+	b.refuses("E_BROKER_STOPPED")
+
+	if err := b.server.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-b.server.ended
+	b.serve()
+	b.refuses("E_BROKER_STOPPED") // as before it was killed
+	b.broker("resume")
+	b.releases()
+
+	values, err := device.ReadPCRs("sha384", []int{4, 7, 11, 12, 13})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference := tpm.Reference{Name: "release 1", PCRs: map[int]tpm.Hex{}}
+	for n, value := range values {
+		reference.PCRs[n] = value
+	}
+	b.setPolicy(2, reference)
+	b.releases()
+	off()
+	_, off = b.boot("another kernel")
+	defer off()
+	b.refuses("E_TPM_REFERENCE")
+
+	b.checkLog()
+	if err := b.server.stop(); err != nil {
+		t.Error(err)
+	}
+	b.hasNoPIN()
+}
+
+// checkLog compares what holdfast broker log tells with what happened.
+func (b *brokerSite) checkLog() {
+	b.Helper()
+	b.broker("log")
+	var records []release.Record
+	if err := json.Unmarshal([]byte(b.broker("log", "--json")), &records); err != nil {
+		b.Fatal(err)
+	}
+	var got string
+	for _, r := range records {
+		got += r.Machine + " " + r.Result + " " + r.Code + "\n"
+		if (r.Result == release.Refused) != (r.Reason != "") || !strings.HasPrefix(r.Remote, "127.0.0.1:") || time.Since(r.Time) > time.Hour {
+			b.Errorf("the log has %+v", r)
+		}
+	}
+	if got != b.released {
+		b.Errorf("the log has\n%s\nwant\n%s", got, b.released)
+	}
+	if !slices.IsSortedFunc(records, func(x, y release.Record) int { return x.Time.Compare(y.Time) }) {
+		b.Error("the log is not in order")
+	}
+}
+
+// hasNoPIN looks for the PIN in all that the broker wrote.
+func (b *brokerSite) hasNoPIN() {
+	b.Helper()
+	b.said.WriteString(b.server.log.String())
+	if text := b.said.String(); strings.Contains(text, pin) || !strings.Contains(text, "broker serving") {
+		b.Errorf("the PIN was printed or logged, or nothing was:\n%s", text)
+	}
+	files := 0
+	if err := filepath.WalkDir(b.vault, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		files++
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte(pin)) {
+			b.Errorf("the PIN is in %s", path)
+		}
+		if info, err := d.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			b.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+		return err
+	}); err != nil || files < 7 {
+		b.Errorf("%d files, %v", files, err)
+	}
+}
