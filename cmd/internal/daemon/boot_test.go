@@ -419,7 +419,7 @@ func TestBrokerRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls, from := s.shim.AllCalls(), len(s.log.String())
-	r = s.begin()
+	s.begin()
 	s.logged(from, `msg=boot state=locked .*code=E_BROKER_STOPPED`)
 	if now := s.shim.AllCalls(); now != calls {
 		t.Errorf("the HSM was called %d times", now-calls)
