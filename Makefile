@@ -29,9 +29,9 @@ build:
 install-packages:
 	@.ci/install-packages softhsm2 swtpm gcc libc6-dev
 
-# curl is a SigV4 client that this project did not write.
+# curl is a SigV4 client that this project did not write; prometheus has promtool.
 install-test-packages: install-packages
-	@.ci/install-packages curl
+	@.ci/install-packages curl prometheus
 
 test: install-test-packages generated format vet staticcheck unit fuzz
 	@echo "make test: all passed"

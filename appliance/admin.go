@@ -300,6 +300,23 @@ type Status struct {
 	Time         time.Time   `json:"time"`
 }
 
+// CredentialAges gives when the active credentials of each key store were made,
+// by the key store's name. CodeLocked.
+func (a *Appliance) CredentialAges() (map[string][]time.Time, error) {
+	v, err := a.view()
+	if err != nil {
+		return nil, err
+	}
+	ages := map[string][]time.Time{}
+	for _, e := range v.byID {
+		ages[e.store.Name] = []time.Time{}
+		for _, c := range e.credentials {
+			ages[e.store.Name] = append(ages[e.store.Name], c.CreatedAt)
+		}
+	}
+	return ages, nil
+}
+
 // Status gives the state of the appliance; it never fails.
 func (a *Appliance) Status(ctx context.Context) Status {
 	s := Status{Time: a.stamp()}

@@ -173,7 +173,6 @@ var statusOf = map[appliance.Code]int{
 	appliance.CodeExists:   http.StatusConflict,
 	appliance.CodeConflict: http.StatusConflict,
 	appliance.CodeLocked:   http.StatusServiceUnavailable,
-	appliance.CodeTampered: http.StatusUnprocessableEntity,
 	appliance.CodeTimeout:  http.StatusServiceUnavailable,
 }
 

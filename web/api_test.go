@@ -340,7 +340,7 @@ func TestClient(t *testing.T) {
 // nothing of the admin API.
 func TestPublicHandler(t *testing.T) {
 	a := start(t, nil)
-	server := httptest.NewServer(web.NewPublicHandler(&fakeBoot{}, a.API.Ready, slog.New(slog.DiscardHandler)))
+	server := httptest.NewServer(web.NewPublicHandler(&fakeBoot{}, a.API.Ready, http.NotFoundHandler(), slog.New(slog.DiscardHandler)))
 	defer server.Close()
 	ask := func(method, path string) (int, string) {
 		t.Helper()

@@ -34,9 +34,10 @@ const (
 
 // NewPublicHandler gives what the administrators' HTTPS listener answers
 // without authentication: whether the appliance lives and is ready, where its
-// boot is, and evidence for the nonce of whoever asks.
-func NewPublicHandler(b Boot, ready func(ctx context.Context) bool, log *slog.Logger) http.Handler {
+// boot is, evidence for the nonce of whoever asks, and metrics for Prometheus.
+func NewPublicHandler(b Boot, ready func(ctx context.Context) bool, metrics http.Handler, log *slog.Logger) http.Handler {
 	r := chi.NewRouter()
+	r.Method(http.MethodGet, "/metrics", metrics)
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	r.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
 		if !ready(r.Context()) {

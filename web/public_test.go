@@ -52,7 +52,7 @@ func fetch(t *testing.T, h http.Handler, path string) *httptest.ResponseRecorder
 }
 
 func public(f *fakeBoot, log *slog.Logger) http.Handler {
-	return web.NewPublicHandler(f, func(context.Context) bool { return false }, log)
+	return web.NewPublicHandler(f, func(context.Context) bool { return false }, http.NotFoundHandler(), log)
 }
 
 // TestPublicLocked: everybody may know that it is locked, and why.

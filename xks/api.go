@@ -38,6 +38,9 @@ type Options struct {
 	// Timeout is how long a request may wait for the HSM or the database. KMS
 	// gives up after 250 ms (spec, KMS considerations). Default 220 ms.
 	Timeout time.Duration
+	// Observe, if given, is called with what became of each request, after its
+	// answer.
+	Observe func(*Outcome)
 }
 
 // API answers the XKS requests. It is an [http.Handler].
@@ -48,6 +51,7 @@ type API struct {
 	model     string
 	fleetSize int
 	timeout   time.Duration
+	observe   func(*Outcome)
 	bodies    sync.Pool
 }
 
@@ -64,7 +68,7 @@ const (
 // New makes the API.
 func New(o Options) *API {
 	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model,
-		fleetSize: max(1, o.FleetSize), timeout: o.Timeout}
+		fleetSize: max(1, o.FleetSize), timeout: o.Timeout, observe: o.Observe}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -106,7 +110,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			a.log.Error("a request made the appliance panic; please report this", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			out.fail(fail(internalException, errInternal))
 		}
-		a.logRequest(r, req, out, time.Since(begin))
+		o := req.outcome(r, out, time.Since(begin))
+		if a.observe != nil {
+			a.observe(o)
+		}
+		a.logRequest(r.Context(), o)
 	}()
 	body, err := a.serve(w, r, req)
 	if err != nil {
@@ -288,12 +296,12 @@ func probeAnswer(w http.ResponseWriter, r *http.Request, ok bool) {
 }
 
 // logRequest writes the one line there is for each request (spec, Logging).
-func (a *API) logRequest(r *http.Request, req *request, out *answer, took time.Duration) {
+func (a *API) logRequest(ctx context.Context, o *Outcome) {
 	level := slog.LevelInfo
-	if out.status >= 500 && out.status != http.StatusNotImplemented {
+	if o.Status >= 500 && o.Status != http.StatusNotImplemented {
 		level = slog.LevelError
 	}
-	if !a.log.Enabled(r.Context(), level) {
+	if !a.log.Enabled(ctx, level) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 16)
@@ -302,36 +310,32 @@ func (a *API) logRequest(r *http.Request, req *request, out *answer, took time.D
 			attrs = append(attrs, slog.String(key, value))
 		}
 	}
-	attrs = append(attrs, slog.Int("status", out.status), slog.Duration("took", took))
-	add("key_store", req.keyStore)
-	add("key_id", req.keyID)
-	if m := req.metadata; m != nil {
-		if m.KMSRequestID != nil {
-			add("kms_request_id", *m.KMSRequestID)
-		}
-		add("kms_operation", m.KMSOperation)
-		add("principal", m.AWSPrincipalARN)
-		add("kms_key_arn", m.KMSKeyARN)
-		add("kms_via_service", m.KMSViaService)
+	attrs = append(attrs, slog.Int("status", o.Status), slog.Duration("took", o.Took))
+	add("key_store", o.KeyStore)
+	add("key_id", o.KeyID)
+	add("kms_request_id", o.RequestID)
+	add("kms_operation", o.KMSOperation)
+	add("principal", o.Principal)
+	add("kms_key_arn", o.KMSKeyARN)
+	add("kms_via_service", o.ViaService)
+	if o.KeyVersion != 0 {
+		attrs = append(attrs, slog.Uint64("key_version", uint64(o.KeyVersion)))
 	}
-	if req.version != 0 {
-		attrs = append(attrs, slog.Uint64("key_version", uint64(req.version)))
+	if o.Signed {
+		add("access_key_id", o.AccessKeyID)
+		attrs = append(attrs, slog.Duration("clock_skew", o.Skew))
 	}
-	if req.claim != nil {
-		add("access_key_id", printable(req.claim.AccessKeyID))
-		attrs = append(attrs, slog.Duration("clock_skew", req.claim.Skew))
+	if o.ErrorName != "" {
+		add("error_name", o.ErrorName)
+		add("error", o.Reason)
+		add("remote", o.Remote)
 	}
-	if out.err != nil {
-		add("error_name", string(out.err.name))
-		add("error", out.err.Error())
-		add("remote", r.RemoteAddr)
-	}
-	name := req.operation.name
+	name := o.Operation
 	if name == "" {
 		name = "unknown operation"
 	}
 	// Without the logger, which would look up the place in the source each time.
 	record := slog.NewRecord(time.Now(), level, name, 0)
 	record.AddAttrs(attrs...)
-	_ = a.log.Handler().Handle(r.Context(), record)
+	_ = a.log.Handler().Handle(ctx, record)
 }

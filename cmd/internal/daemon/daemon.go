@@ -27,6 +27,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/store"
 	"holdfast/attest"
+	"holdfast/cmd/internal/metrics"
 	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/xks"
@@ -165,6 +166,14 @@ func (d *Daemon) open(ctx context.Context) error {
 	if s := cfg.AWSXKS; s != nil && s.Enable {
 		services = append(services, s.Service)
 	}
+	measured := metrics.New(metrics.Sources{Version: Version, Status: d.appliance.Status, Boot: d.boot.Status,
+		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
+			c, err := certificate.Get(nil)
+			if err != nil {
+				return time.Time{}
+			}
+			return c.Leaf.NotAfter
+		}})
 	d.api = xks.New(xks.Options{
 		KeyStores: d.appliance,
 		Log:       d.o.Log,
@@ -172,6 +181,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		Model:     "Holdfast " + Version,
 		FleetSize: cfg.XKS.FleetSize,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
+		Observe:   measured.Observe,
 	})
 	d.xks = xks.NewServer(d.api, xks.ServerOptions{
 		Certificate:    certificate.Get,
@@ -181,7 +191,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		Log:            d.o.Log,
 	})
 	d.admin = &http.Server{
-		Handler:           web.NewPublicHandler(d.boot, d.api.Ready, d.o.Log),
+		Handler:           web.NewPublicHandler(d.boot, d.api.Ready, measured.Handler(), d.o.Log),
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10,

@@ -1,0 +1,145 @@
+package daemon_test
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/xks/xkstest"
+)
+
+// scrape gets the metrics, as Prometheus does.
+func (r *running) scrape() string {
+	r.s.t.Helper()
+	res, err := r.s.client().Get("https://" + r.Admin.String() + "/metrics")
+	if err != nil {
+		r.s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 {
+		r.s.t.Fatalf("%s: %v", res.Status, err)
+	}
+	return string(text)
+}
+
+// promtool checks a text with Prometheus's own tool.
+func promtool(t *testing.T, input string, args ...string) {
+	t.Helper()
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed; on Debian: apt-get install prometheus")
+	}
+	cmd := exec.Command(tool, args...)
+	cmd.Stdin = strings.NewReader(input)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("promtool %v: %v\n%s", args, err, out)
+	}
+}
+
+const monitoring = "../../../docs/monitoring"
+
+// TestMetrics: what happens is counted, in the form that Prometheus wants.
+func TestMetrics(t *testing.T) {
+	s := newSite(t)
+	r := s.start()
+	k := r.newKeyStore()
+	r.newKey("k", appliance.CustodyCached, "")
+	k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+	k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+	k.Fails("/keys/nobody/encrypt", xkstest.EncryptBody("x"), 404, "KeyNotFoundException")
+	r.kms("AAAAAAAAAAAAAAAAAAAAAAAA", k.SecretAccessKey).Fails("/keys/k/encrypt", xkstest.EncryptBody("x"), 401, "AuthenticationFailedException")
+	k.OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+
+	text := r.scrape()
+	for _, want := range []string{
+		`holdfast_xks_requests_total{error="",key_store="p",operation="Encrypt",result="ok"} 2`,
+		`holdfast_xks_requests_total{error="KeyNotFoundException",key_store="p",operation="Encrypt",result="refused"} 1`,
+		`holdfast_xks_requests_total{error="AuthenticationFailedException",key_store="p",operation="Encrypt",result="refused"} 1`,
+		`holdfast_xks_request_duration_seconds_bucket{operation="Encrypt",le="0.25"} `,
+		`holdfast_xks_request_duration_seconds_count{operation="Encrypt"} 4`,
+		`holdfast_xks_clock_skew_seconds_count 5`,
+		`holdfast_boot_state{state="serving"} 1`,
+		`holdfast_boot_state{state="locked"} 0`,
+		`holdfast_boot_step_duration_seconds{state="unlock"} `,
+		`holdfast_hsm_active{serial=`,
+		`holdfast_attestation_success 1`,
+		`holdfast_credentials{key_store="p"} 1`,
+		`holdfast_key_stores 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if strings.Contains(text, k.AccessKeyID) || strings.Contains(text, "nobody") {
+		t.Error("a metric names a credential or a key")
+	}
+	promtool(t, text, "check", "metrics")
+	promtool(t, "", "check", "rules", filepath.Join(monitoring, "rules.yml"))
+	known := map[string]bool{}
+	for _, name := range regexp.MustCompile(`(?m)^([a-z_]+)[{ ]`).FindAllStringSubmatch(text, -1) {
+		known[name[1]] = true
+	}
+	for file, queries := range map[string][]string{"rules.yml": rules(t), "dashboard.json": queries(t)} {
+		if len(queries) < 10 {
+			t.Errorf("%s has only %d queries", file, len(queries))
+		}
+		for _, q := range queries {
+			for _, name := range regexp.MustCompile(`\b(holdfast|process|go)_[a-z_]+`).FindAllString(q, -1) {
+				if !known[name] {
+					t.Errorf("%s asks for %s, which there is not: %s", file, name, q)
+				}
+			}
+		}
+	}
+	readme, err := os.ReadFile(filepath.Join(monitoring, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range known {
+		name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
+		if strings.HasPrefix(name, "holdfast_") && !strings.Contains(string(readme), name) {
+			t.Errorf("the documentation does not have %s", name)
+		}
+	}
+}
+
+// rules gives the expressions of the alert rules.
+func rules(t *testing.T) (exprs []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(monitoring, "rules.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range regexp.MustCompile(`(?m)^ +expr: (.*)$`).FindAllStringSubmatch(string(text), -1) {
+		exprs = append(exprs, line[1])
+	}
+	return exprs
+}
+
+// queries gives those of the dashboard.
+func queries(t *testing.T) (exprs []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(monitoring, "dashboard.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Panels []struct{ Targets []struct{ Expr string } }
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range d.Panels {
+		for _, q := range p.Targets {
+			exprs = append(exprs, q.Expr)
+		}
+	}
+	return exprs
+}

@@ -1,0 +1,212 @@
+// Package metrics tells Prometheus how the appliance does. Names and units
+// follow Prometheus's conventions: base units, _total for counters, times as Unix
+// timestamps. No metric has a label whose values a stranger could make up.
+package metrics
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"holdfast/appliance"
+	"holdfast/appliance/boot"
+	"holdfast/xks"
+)
+
+// Sources are where gauges come from, asked whenever Prometheus asks. All are
+// needed.
+type Sources struct {
+	Version string
+	// Status gives the appliance's, Boot the boot's.
+	Status func(ctx context.Context) appliance.Status
+	Boot   func() boot.Status
+	// Credentials gives when the active credentials of each key store were made.
+	Credentials func() (map[string][]time.Time, error)
+	// CertificateExpires is when the server's certificate does.
+	CertificateExpires func() time.Time
+}
+
+// Metrics are the appliance's. Its methods may be called concurrently.
+type Metrics struct {
+	handler  http.Handler
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	skew     prometheus.Histogram
+}
+
+// The edges of the histograms, in seconds. KMS gives up after 0.25 s (spec,
+// Response Timeouts); signatures are refused from 300 s of skew on.
+var (
+	durationBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1}
+	skewBuckets     = []float64{.1, .5, 1, 5, 15, 60, 150, 300}
+)
+
+// New makes metrics.
+func New(s Sources) *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_xks_requests_total",
+			Help: "XKS requests answered, by operation, key store, result (ok, refused, failed) and the specification's error name.",
+		}, []string{"operation", "key_store", "result", "error"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "holdfast_xks_request_duration_seconds",
+			Help:    "How long XKS requests took, from the first byte to the answer. KMS gives up after 0.25 s.",
+			Buckets: durationBuckets,
+		}, []string{"operation"}),
+		skew: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "holdfast_xks_clock_skew_seconds",
+			Help:    "By how much the clock of signed requests differed from this machine's, without its sign. Beyond 300 s they are refused.",
+			Buckets: skewBuckets,
+		}),
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m.requests, m.duration, m.skew, &gauges{s},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
+	return m
+}
+
+// Handler answers Prometheus.
+func (m *Metrics) Handler() http.Handler { return m.handler }
+
+// Observe counts a request ([xks.Options.Observe]).
+func (m *Metrics) Observe(o *xks.Outcome) {
+	operation := o.Operation
+	if operation == "" {
+		operation = "unknown"
+	}
+	result := "ok"
+	switch {
+	case o.Status >= 500 && o.Status != http.StatusNotImplemented:
+		result = "failed"
+	case o.Status != http.StatusOK:
+		result = "refused"
+	}
+	m.requests.WithLabelValues(operation, o.KeyStore, result, o.ErrorName).Inc()
+	m.duration.WithLabelValues(operation).Observe(o.Took.Seconds())
+	if o.Signed {
+		m.skew.Observe(o.Skew.Abs().Seconds())
+	}
+}
+
+// gauges asks the sources.
+type gauges struct{ s Sources }
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("holdfast_"+name, help, labels, nil)
+}
+
+var (
+	buildInfo    = describe("build_info", "1, with the version of the program.", "version")
+	bootState    = describe("boot_state", "1 for the state that the boot is in, 0 for the others.", "state")
+	bootSeconds  = describe("boot_step_duration_seconds", "How long each state of this boot took.", "state")
+	leaseSeconds = describe("lease_remaining_seconds", "How long keys stay in memory if no HSM answers from now on; 0 while locked.")
+	keyStores    = describe("key_stores", "Key stores that are served.")
+	hsmActive    = describe("hsm_active", "1 while the HSM performs its test operation in time.", "token", "serial")
+	hsmProbe     = describe("hsm_probe_duration_seconds", "How long the last test operation in the HSM took.", "token", "serial")
+	hsmProbed    = describe("hsm_probe_timestamp_seconds", "When the last test operation in the HSM began.", "token", "serial")
+	attested     = describe("attestation_timestamp_seconds", "When the appliance's own evidence was last appraised.")
+	attestedOK   = describe("attestation_success", "1 if the last appraisal passed.")
+	keyExpires   = describe("attestation_key_expiry_timestamp_seconds", "When the certificate of the processor's key expires.")
+	certExpires  = describe("certificate_expiry_timestamp_seconds", "When the server's certificate expires.")
+	credentials  = describe("credentials", "Active SigV4 credentials.", "key_store")
+	oldest       = describe("credential_oldest_created_timestamp_seconds", "When the oldest active SigV4 credential was made.", "key_store")
+)
+
+// states are all that a boot may be in.
+var states = []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise, boot.Release, boot.Unlock, boot.Serving, boot.Degraded, boot.Locked}
+
+// Describe implements [prometheus.Collector].
+func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmProbed,
+		attested, attestedOK, keyExpires, certExpires, credentials, oldest} {
+		ch <- d
+	}
+}
+
+// askTime bounds how long the sources are asked.
+const askTime = 2 * time.Second
+
+// Collect implements [prometheus.Collector].
+func (g *gauges) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTime)
+	defer cancel()
+	set := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	set(buildInfo, 1, g.s.Version)
+	if expires := g.s.CertificateExpires(); !expires.IsZero() {
+		set(certExpires, seconds(expires))
+	}
+	collectBoot(set, g.s.Boot())
+	collectStatus(set, g.s.Status(ctx))
+	made, err := g.s.Credentials()
+	if err != nil {
+		return // while it is locked
+	}
+	for store, times := range made {
+		set(credentials, float64(len(times)), store)
+		first := time.Time{}
+		for _, t := range times {
+			if first.IsZero() || t.Before(first) {
+				first = t
+			}
+		}
+		if !first.IsZero() {
+			set(oldest, seconds(first), store)
+		}
+	}
+}
+
+type setter func(d *prometheus.Desc, value float64, labels ...string)
+
+func collectBoot(set setter, b boot.Status) {
+	for _, s := range states {
+		set(bootState, flag(b.State == s), string(s))
+	}
+	took := map[string]time.Duration{}
+	for _, step := range b.Steps {
+		if step.Took != 0 {
+			took[step.State] = step.Took
+		}
+	}
+	for state, t := range took {
+		set(bootSeconds, t.Seconds(), state)
+	}
+	if a := b.Attestation; a != nil {
+		set(attested, seconds(a.Time))
+		set(attestedOK, flag(a.Result == "pass"))
+		if !a.KeyExpires.IsZero() {
+			set(keyExpires, seconds(a.KeyExpires))
+		}
+	}
+}
+
+func collectStatus(set setter, s appliance.Status) {
+	set(leaseSeconds, float64(s.LeaseSeconds))
+	set(keyStores, float64(s.KeyStores))
+	seen := map[[2]string]bool{}
+	for _, h := range s.HSMs {
+		if name := [2]string{h.Label, h.Serial}; seen[name] {
+			continue // one that is not known yet has no name
+		} else {
+			seen[name] = true
+		}
+		set(hsmActive, flag(h.Status == appliance.HealthActive), h.Label, h.Serial)
+		set(hsmProbe, h.Took.Seconds(), h.Label, h.Serial)
+		set(hsmProbed, seconds(h.ProbedAt), h.Label, h.Serial)
+	}
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -1,0 +1,50 @@
+package xks
+
+import (
+	"net/http"
+	"time"
+)
+
+// Outcome is what became of a request.
+type Outcome struct {
+	// Operation is the specification's name of it; empty if the path names none.
+	Operation string
+	// KeyStore is the name of the key store, KeyID the external key; empty if the
+	// request did not get that far.
+	KeyStore, KeyID string
+	// KeyVersion is the version of the key that was used; 0 for none.
+	KeyVersion uint32
+	// RequestID, KMSOperation, Principal, KMSKeyARN and ViaService are as the
+	// request's metadata have them; empty if they were not read.
+	RequestID, KMSOperation, Principal, KMSKeyARN, ViaService string
+	// Signed says whether there was a signature to look at, Skew by how much its
+	// clock differed, AccessKeyID whose it claims to be.
+	Signed      bool
+	Skew        time.Duration
+	AccessKeyID string
+	// Status is the HTTP status of the answer, ErrorName the specification's name
+	// of the error, Reason what the log says of it; empty if there is none.
+	Status            int
+	ErrorName, Reason string
+	Took              time.Duration
+	Remote            string
+}
+
+// outcome sums a request up.
+func (req *request) outcome(r *http.Request, out *answer, took time.Duration) *Outcome {
+	o := &Outcome{Operation: req.operation.name, KeyStore: req.keyStore, KeyID: req.keyID, KeyVersion: req.version,
+		Status: out.status, Took: took, Remote: r.RemoteAddr}
+	if m := req.metadata; m != nil {
+		if m.KMSRequestID != nil {
+			o.RequestID = *m.KMSRequestID
+		}
+		o.KMSOperation, o.Principal, o.KMSKeyARN, o.ViaService = m.KMSOperation, m.AWSPrincipalARN, m.KMSKeyARN, m.KMSViaService
+	}
+	if req.claim != nil {
+		o.Signed, o.Skew, o.AccessKeyID = true, req.claim.Skew, printable(req.claim.AccessKeyID)
+	}
+	if out.err != nil {
+		o.ErrorName, o.Reason = string(out.err.name), out.err.Error()
+	}
+	return o
+}
