@@ -193,35 +193,7 @@ func (b *broker) serveCommand() *cobra.Command {
 			if rate < 1 {
 				return fmt.Errorf("--requests-per-minute %d: use 1 or more", rate)
 			}
-			if err := daemon.NoCoreDumps(); err != nil {
-				return err
-			}
-			vault, err := b.vault()
-			if err != nil {
-				return err
-			}
-			if err := vault.CheckIdentity(); err != nil {
-				return err
-			}
-			certificate, err := b.loadCertificate()
-			if err != nil {
-				return err
-			}
-			listener, err := daemon.ListenTCP("broker", "--address", address)
-			if err != nil {
-				return err
-			}
-			defer listener.Close()
-			o := config.Log{Format: "text"}
-			if b.json {
-				o.Format = "json"
-			}
-			log, flush := daemon.NewLog(o, os.Stderr)
-			defer flush()
-			warn(log, vault)
-			log.Info("broker serving", "address", listener.Addr().String(), "pin", release.Pin(certificate.Leaf), "version", daemon.Version)
-			server := release.NewBroker(release.BrokerOptions{Vault: vault, Log: log, Rate: rate}).Server(*certificate)
-			return serveUntil(cmd.Context(), server, listener, log)
+			return b.serve(cmd.Context(), address, rate)
 		}),
 	}
 	c.Flags().StringVar(&address, "address", ":8444", "listen here for machines")
@@ -229,6 +201,43 @@ func (b *broker) serveCommand() *cobra.Command {
 	b.identityFlag(c)
 	b.tlsFlags(c)
 	return c
+}
+
+// serve serves until ctx ends. What is wrong is said before it listens.
+func (b *broker) serve(ctx context.Context, address string, rate int) error {
+	if err := daemon.NoCoreDumps(); err != nil {
+		return err
+	}
+	vault, err := b.vault()
+	if err != nil {
+		return err
+	}
+	if err := vault.CheckIdentity(); err != nil {
+		return err
+	}
+	certificate, err := b.loadCertificate()
+	if err != nil {
+		return err
+	}
+	listener, err := daemon.ListenTCP("broker", "--address", address)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	log, flush := b.newLog()
+	defer flush()
+	warn(log, vault)
+	log.Info("broker serving", "address", listener.Addr().String(), "pin", release.Pin(certificate.Leaf), "version", daemon.Version)
+	server := release.NewBroker(release.BrokerOptions{Vault: vault, Log: log, Rate: rate}).Server(*certificate)
+	return serveUntil(ctx, server, listener, log)
+}
+
+func (b *broker) newLog() (log *slog.Logger, flush func()) {
+	format := "text"
+	if b.json {
+		format = "json"
+	}
+	return daemon.NewLog(config.Log{Level: "info", Format: format}, os.Stderr)
 }
 
 func (b *broker) loadCertificate() (*tls.Certificate, error) {

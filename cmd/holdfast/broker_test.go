@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -189,6 +190,10 @@ func TestBroker(t *testing.T) {
 	defer off()
 	b.refuses("E_TPM_REFERENCE")
 
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", b.server.cmd.Process.Pid))
+	if err != nil || !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
+		t.Errorf("the broker's core may be dumped: %v\n%s", err, limits)
+	}
 	b.checkLog()
 	if err := b.server.stop(); err != nil {
 		t.Error(err)
