@@ -64,7 +64,7 @@ func (c *clock) waits() time.Duration {
 	select {
 	case d := <-c.waiting:
 		return d
-	case <-time.After(time.Minute):
+	case <-time.After(20 * time.Second):
 		c.t.Fatal("the boot does not wait")
 		return 0
 	}
@@ -394,6 +394,25 @@ func TestAgain(t *testing.T) {
 	if len(s.unlocks) != 0 {
 		t.Error("it was unlocked")
 	}
+}
+
+// TestClock: evidence that is refused only for the time is made anew, when the
+// clock has been set.
+func TestClock(t *testing.T) {
+	s := newSite(t)
+	right := s.now
+	s.now = right.AddDate(-2, 0, 0) // certificates were not valid then
+	s.start()
+	if d := s.waits(); d != time.Second {
+		t.Errorf("a pause of %s", d)
+	}
+	s.is(boot.Appraise, "E_SNP_TIME")
+	s.clock.mu.Lock()
+	s.now = right
+	s.clock.mu.Unlock()
+	s.tick <- struct{}{}
+	s.waits()
+	s.is(boot.Serving, "")
 }
 
 // TestRenewal: evidence is renewed every hour, and before the certificate of the

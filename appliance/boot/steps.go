@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -158,8 +159,17 @@ func (b *Boot) collect(ctx context.Context) (string, error) {
 // checkReference is the code of the check that names the release.
 const checkReference = "E_TPM_REFERENCE"
 
+// ofTime are the checks that a clock which is not set yet fails. What only they
+// refuse may pass with fresh evidence, when it is.
+var ofTime = []string{"E_TIME", "E_SNP_TIME", "E_NITRO_TIME"}
+
 // appraise checks the evidence as any verifier would.
-func (b *Boot) appraise(context.Context) (string, error) {
+func (b *Boot) appraise(ctx context.Context) (string, error) {
+	if b.evidence == nil {
+		if _, err := b.collect(ctx); err != nil {
+			return "", err
+		}
+	}
 	now := b.o.Now()
 	key, err := b.o.TLSKey()
 	if err != nil {
@@ -174,11 +184,13 @@ func (b *Boot) appraise(context.Context) (string, error) {
 	}
 	b.set(func(s *Status) { s.Attestation = a })
 	if err := verdict.Err(); err != nil {
-		code := CodeAppraise
+		f := &Failure{Code: CodeAppraise, Reason: "the evidence does not meet the policy", Err: err}
 		if failed := verdict.Failed(); len(failed) > 0 {
-			code = strings.Join(failed, ",")
+			f.Code = strings.Join(failed, ",")
+			f.Again = !slices.ContainsFunc(failed, func(code string) bool { return !slices.Contains(ofTime, code) })
 		}
-		return "", &Failure{Code: code, Reason: "the evidence does not meet the policy", Err: err}
+		b.evidence = nil
+		return "", f
 	}
 	return a.Reference, nil
 }
