@@ -13,6 +13,8 @@ type NewExternalKey struct {
 	// Material is the key to import, [KeyBytes] bytes; nil to generate one. It is
 	// zeroized.
 	Material []byte
+	// Framing is for a key that another proxy has used.
+	Framing Framing
 }
 
 // CreateKey makes an external key with its first version. Errors: CodeInvalid,
@@ -24,6 +26,12 @@ func (a *Appliance) CreateKey(ctx context.Context, keyStore string, want NewExte
 	}
 	if want.Custody != CustodyCached && want.Custody != CustodyHSM {
 		return nil, Errorf(CodeInvalid, "custody %q: use cached or hsm", string(want.Custody))
+	}
+	if err := want.Framing.validate(); err != nil {
+		return nil, err
+	}
+	if want.Framing != FramingNone && want.Material == nil {
+		return nil, Errorf(CodeInvalid, "AAD framing %q: it is for keys that are imported; no other proxy has encrypted with a new one", string(want.Framing))
 	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
@@ -37,7 +45,7 @@ func (a *Appliance) CreateKey(ctx context.Context, keyStore string, want NewExte
 		return nil, err
 	}
 	key := &ExternalKey{KeyStore: e.store.ID, ID: want.ID, Usage: want.Usage, Custody: want.Custody,
-		State: KeyEnabled, CurrentVersion: 1, CreatedAt: a.stamp()}
+		State: KeyEnabled, CurrentVersion: 1, CreatedAt: a.stamp(), Framing: want.Framing}
 	version, object, err := a.makeVersion(ctx, v.ring, key, 1, want.Material)
 	if err != nil {
 		return nil, err

@@ -129,6 +129,7 @@ func TestRowsEditedByHand(t *testing.T) {
 		"state":            {`UPDATE external_keys SET state = 'disabled' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
 		"current version":  {`UPDATE external_keys SET current_version = 2 WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
 		"custody":          {`UPDATE external_keys SET custody = 'hsm' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
+		"framing":          {`UPDATE external_keys SET framing = 'plain' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
 		"seal":             {`UPDATE external_keys SET seal = x'00' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
 		"material":         {`UPDATE key_versions SET material = (SELECT material FROM key_versions WHERE key_id = 'bystander') WHERE key_id = 'victim'`, internal, ok, ok, "does not match its seal"},
 		"material cut":     {`UPDATE key_versions SET material = substr(material, 1, 20) WHERE key_id = 'victim'`, internal, ok, ok, "does not match its seal"},

@@ -145,6 +145,15 @@ func (k *Key) Decrypt(ctx context.Context, c *Ciphertext, aad []byte) (plaintext
 	if len(aad) > MaxAAD {
 		return nil, Errorf(CodeTooLarge, "additional authenticated data of %d bytes; at most %d are supported", len(aad), MaxAAD)
 	}
+	plaintext, err = k.decryptOwn(ctx, c, aad)
+	if k.live.Framing != FramingNone && CodeOf(err) == CodeCiphertext {
+		return k.decryptForeign(ctx, c, aad)
+	}
+	return plaintext, err
+}
+
+// decryptOwn decrypts what Holdfast has encrypted.
+func (k *Key) decryptOwn(ctx context.Context, c *Ciphertext, aad []byte) (plaintext []byte, err error) {
 	number, err := decodeMetadata(c.Metadata)
 	if err != nil {
 		return nil, err

@@ -80,15 +80,22 @@ type ExternalKey struct {
 	// DeletionAt is when a key pending deletion is destroyed; zero otherwise.
 	DeletionAt time.Time `json:"deletion_at,omitzero"`
 
+	// Framing lets the key decrypt what another proxy has encrypted with it.
+	Framing Framing `json:"aad_framing,omitempty"`
+
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
 }
 
 // Binding names the key's row with all that decides what it may do.
 func (k *ExternalKey) Binding() Binding {
-	return Binding{Purpose: "external-key", KeyStore: k.KeyStore, Fields: []string{
+	b := Binding{Purpose: "external-key", KeyStore: k.KeyStore, Fields: []string{
 		k.ID, k.Usage.String(), string(k.Custody), string(k.State),
 		bindUint(uint64(k.CurrentVersion)), bindTime(k.CreatedAt), bindTime(k.DeletionAt)}}
+	if k.Framing != FramingNone { // rows of before there were any are bound without
+		b.Fields = append(b.Fields, string(k.Framing))
+	}
+	return b
 }
 
 // KeySpec is the one kind of key that the specification's version 1 knows.

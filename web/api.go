@@ -84,6 +84,8 @@ type (
 		Usage    appliance.Usage   `json:"usage"`
 		Custody  appliance.Custody `json:"custody"`
 		Material []byte            `json:"material,omitempty"`
+		// Framing is for an imported key that another proxy has used.
+		Framing appliance.Framing `json:"aad_framing,omitempty"`
 	}
 	// Rotation asks for a new version of a key; with Material, for that one.
 	Rotation struct {

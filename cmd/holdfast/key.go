@@ -28,7 +28,7 @@ func keyCommand(a *admin) *cobra.Command {
 }
 
 // newKeyFlags are the flags of the commands that make a key.
-type newKeyFlags struct{ usage, custody string }
+type newKeyFlags struct{ usage, custody, framing string }
 
 func (f *newKeyFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.usage, "usage", "encrypt,decrypt", "encrypt, decrypt, both with a comma between, or none")
@@ -41,7 +41,7 @@ func (f *newKeyFlags) create(a *admin, cmd *cobra.Command, keyStore, id string, 
 		return err
 	}
 	var k appliance.StoredKey
-	want := web.NewKey{ID: id, Usage: usage, Custody: appliance.Custody(f.custody), Material: material}
+	want := web.NewKey{ID: id, Usage: usage, Custody: appliance.Custody(f.custody), Material: material, Framing: appliance.Framing(f.framing)}
 	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", keyStore, "keys"), want, &k); err != nil {
 		return err
 	}
@@ -86,10 +86,12 @@ func keyImportCommand(a *admin) *cobra.Command {
 	}
 	f.add(c)
 	c.Flags().StringVar(&file, "material-file", "", "file with the key")
+	c.Flags().StringVar(&f.framing, "aad-framing", "", "decrypt what another proxy has encrypted with the key, too: spec, sha256 (AWS's sample) or plain")
 	c.Flags().BoolVar(&newVersion, "new-version", false, "the key exists: import the material as its new version")
 	_ = c.MarkFlagRequired("material-file") // it exists: it was made above
 	c.MarkFlagsMutuallyExclusive("new-version", "usage")
 	c.MarkFlagsMutuallyExclusive("new-version", "custody")
+	c.MarkFlagsMutuallyExclusive("new-version", "aad-framing")
 	return c
 }
 
@@ -208,6 +210,9 @@ func showKey(w io.Writer, k *appliance.ExternalKey) {
 	row(w, "custody", k.Custody)
 	row(w, "current version", k.CurrentVersion)
 	row(w, "created", when(k.CreatedAt))
+	if k.Framing != appliance.FramingNone {
+		row(w, "AAD framing", string(k.Framing))
+	}
 }
 
 func stateOf(k *appliance.ExternalKey) string {
