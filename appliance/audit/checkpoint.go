@@ -1,0 +1,187 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// originPrefix and the log's ID are the first line of each checkpoint.
+const originPrefix = "holdfast-audit/"
+
+var logID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// Checkpoint is what a signed note says of a log: C2SP's tlog-checkpoint, with
+// one line of ours after the root:
+//
+//	holdfast-audit/<log ID>
+//	<number of records>
+//	<root hash, base64>
+//	holdfast <number of the checkpoint> <time>
+type Checkpoint struct {
+	LogID string    `json:"log_id"`
+	Size  int64     `json:"size"` // it covers the records 0 to Size-1
+	Root  tlog.Hash `json:"root"`
+	// Number counts the log's checkpoints from 0, so that a removed one leaves
+	// a gap.
+	Number int64     `json:"number"`
+	Time   time.Time `json:"time"` // when it was signed
+}
+
+// maxNote bounds what is read as one checkpoint.
+const maxNote = 16 << 10
+
+func (c *Checkpoint) text() string {
+	return fmt.Sprintf("%s%s\n%d\n%s\nholdfast %d %s\n", originPrefix, c.LogID, c.Size,
+		base64.StdEncoding.EncodeToString(c.Root[:]), c.Number, appendTime(nil, c.Time))
+}
+
+// parseCheckpoint reads the text of a checkpoint. It must be as text makes it.
+func parseCheckpoint(text string) (*Checkpoint, error) {
+	malformed := failed(CodeCheckpointForged, nil, "a checkpoint is not of the form that this version writes")
+	l := strings.Split(text, "\n")
+	if len(text) > maxNote || len(l) != 5 || l[4] != "" {
+		return nil, malformed
+	}
+	id, ok := strings.CutPrefix(l[0], originPrefix)
+	if !ok || !logID.MatchString(id) {
+		return nil, malformed
+	}
+	own := strings.Split(l[3], " ")
+	if len(own) != 3 {
+		return nil, malformed
+	}
+	c := &Checkpoint{LogID: id}
+	var errs [4]error
+	c.Size, errs[0] = strconv.ParseInt(l[1], 10, 64)
+	c.Root, errs[1] = tlog.ParseHash(l[2])
+	c.Number, errs[2] = strconv.ParseInt(own[1], 10, 64)
+	c.Time, errs[3] = parseTime([]byte(own[2]))
+	if errors.Join(errs[:]...) != nil || c.Size < 0 || c.Size > maxSeq || c.Number < 0 || c.text() != text {
+		return nil, malformed
+	}
+	return c, nil
+}
+
+// OpenCheckpoint checks the signature of a checkpoint, and gives what it says.
+func OpenCheckpoint(signed []byte, keys note.Verifiers) (*Checkpoint, error) {
+	if len(signed) > maxNote {
+		return nil, failed(CodeCheckpointForged, nil, "a checkpoint is longer than %d bytes", maxNote)
+	}
+	n, err := note.Open(signed, keys)
+	if err != nil {
+		return nil, failed(CodeCheckpointForged, err, "a checkpoint is not signed by a known key")
+	}
+	return parseCheckpoint(n.Text)
+}
+
+// unverifiedCheckpoint gives what a checkpoint says, whoever signed it.
+func unverifiedCheckpoint(signed []byte) (*Checkpoint, error) {
+	text, _, ok := bytes.Cut(signed, []byte("\n\n"))
+	if !ok {
+		return nil, failed(CodeCheckpointForged, nil, "a checkpoint has no signature")
+	}
+	return parseCheckpoint(string(text) + "\n")
+}
+
+// signCheckpoint gives the signed note.
+func signCheckpoint(c *Checkpoint, s Signer) ([]byte, error) {
+	signed, err := note.Sign(&note.Note{Text: c.text()}, s)
+	if err != nil {
+		return nil, failed(CodeSigner, err, "a checkpoint could not be signed; the records are on the disk, without a signature")
+	}
+	return signed, nil
+}
+
+// The file of checkpoints is signed notes, each with a blank line after it: a
+// block of text, a block of signatures, and so on.
+var (
+	blank   = []byte("\n\n")
+	sigMark = []byte("— ")
+)
+
+// cutNote takes the first signed note from b. rest is b when there is none, or
+// no whole one.
+func cutNote(b []byte) (signed, rest []byte) {
+	text := bytes.Index(b, blank)
+	if text < 0 {
+		return nil, b
+	}
+	sigs := bytes.Index(b[text+2:], blank)
+	if sigs < 0 {
+		return nil, b
+	}
+	end := text + 2 + sigs
+	return b[:end+1], b[end+2:]
+}
+
+// lastNote gives the last whole note of a file of so many bytes, and where it
+// ends; nil if there is none.
+func lastNote(r io.ReaderAt, size int64) (signed []byte, end int64, err error) {
+	from := max(0, size-4*maxNote)
+	b := make([]byte, size-from)
+	if _, err := r.ReadAt(b, from); err != nil && err != io.EOF {
+		return nil, 0, failed(CodeIO, err, "the checkpoints cannot be read")
+	}
+	// From the end, block by block, to a block of signatures.
+	for stop := bytes.LastIndex(b, blank); stop >= 0; {
+		sigs := bytes.LastIndex(b[:stop], blank)
+		if sigs < 0 {
+			break
+		}
+		if !bytes.HasPrefix(b[sigs+2:], sigMark) {
+			stop = sigs
+			continue
+		}
+		text := bytes.LastIndex(b[:sigs], blank)
+		if text < 0 && from > 0 {
+			break
+		} else if text < 0 {
+			text = -len(blank)
+		}
+		return b[text+2 : stop+1], from + int64(stop) + 2, nil
+	}
+	return nil, 0, nil
+}
+
+// notes reads the file of checkpoints, note by note.
+type notes struct {
+	r    io.Reader
+	buf  []byte
+	done bool
+}
+
+// next gives the next note, valid until the call after; nil at the end. torn
+// says that bytes are left that make no note.
+func (n *notes) next() (signed []byte, torn bool, err error) {
+	for {
+		signed, rest := cutNote(n.buf)
+		if signed != nil {
+			n.buf = rest
+			return signed, false, nil
+		}
+		if n.done || len(n.buf) > maxNote {
+			return nil, len(n.buf) > 0, nil
+		}
+		more := make([]byte, len(n.buf)+64<<10)
+		k := copy(more, n.buf)
+		m, err := io.ReadFull(n.r, more[k:])
+		n.buf = more[:k+m]
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			n.done = true
+		default:
+			return nil, false, failed(CodeIO, err, "the checkpoints cannot be read")
+		}
+	}
+}

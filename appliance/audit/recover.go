@@ -1,0 +1,204 @@
+package audit
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// recover finds where the log ends, and makes its files agree.
+func (l *Log) recover() error {
+	segments, err := listSegments(l.dir)
+	if err != nil {
+		return err
+	}
+	if err := l.recoverCheckpoints(len(segments) > 0); err != nil {
+		return err
+	}
+	for i := range segments {
+		if segments[i].from, err = firstTime(l.dir, segments[i]); err != nil {
+			return err
+		}
+	}
+	l.state.segments = segments
+	if len(segments) > 0 {
+		if err := l.recoverRecords(); err != nil {
+			return err
+		}
+	} else if l.state.covered.Size > 0 {
+		return failed(CodeTruncated, nil, "the log has no segments, but a checkpoint of %d records; put the segments back", l.state.covered.Size)
+	}
+	n := l.w.frontier.n
+	if err := l.tree.Truncate(treeSize(n)); err != nil {
+		return failed(CodeIO, err, "the tree hashes could not be written")
+	}
+	l.next, l.state.size, l.state.since = n, n, l.opts.Now()
+	// The first checkpoint is of no records: so there is always one, and that
+	// all were removed can be told.
+	if l.state.signed == nil {
+		return l.sign(0)
+	}
+	return nil
+}
+
+// recoverCheckpoints finds the last checkpoint, and cuts off a torn one.
+func (l *Log) recoverCheckpoints(haveRecords bool) error {
+	cps := &l.checkpoints
+	info, err := cps.file.Stat()
+	if err != nil {
+		return failed(CodeIO, err, "the checkpoints cannot be read")
+	}
+	signed, end, err := lastNote(cps.file, info.Size())
+	if err != nil {
+		return err
+	}
+	if signed == nil && (haveRecords || info.Size() > maxNote) {
+		return failed(CodeCheckpointRemoved, nil, "the log has records and no checkpoint; put the file %s back", checkpointsName)
+	}
+	if signed != nil {
+		c, err := unverifiedCheckpoint(signed)
+		if err != nil {
+			return err
+		}
+		if c.LogID != l.opts.LogID {
+			return failed(CodeLogID, nil, "the log is %s and not %s; give its ID, or another directory", c.LogID, l.opts.LogID)
+		}
+		l.state.covered, l.state.signed = *c, signed
+	}
+	if cps.size = end; info.Size() > end {
+		l.opts.Log.Warn("a torn checkpoint of the audit log was cut off", "bytes", info.Size()-end)
+		if err := cps.file.Truncate(end); err != nil {
+			return failed(CodeIO, err, "a torn checkpoint cannot be cut off")
+		}
+	}
+	return nil
+}
+
+// recoverRecords reads the records that the last checkpoint does not cover. It
+// trusts the tree's file as far as its root is the checkpoint's, and otherwise
+// makes it anew from all segments.
+func (l *Log) recoverRecords() error {
+	covered := l.state.covered
+	tree := treeFile{l.tree}
+	if f, err := tree.frontierAt(covered.Size); err == nil && f.root() == covered.Root {
+		return l.readFrom(f)
+	}
+	l.opts.Log.Warn("the tree of the audit log is damaged, and is made anew from the segments")
+	f, err := tree.frontierAt(l.state.segments[0].first)
+	if err != nil {
+		return failed(CodeTree, err, "the tree of the log is damaged, and the records before %d, of which it was made, were removed by retention; restore the file %s",
+			l.state.segments[0].first, treeName)
+	}
+	return l.readFrom(f)
+}
+
+// readFrom reads the records from f on, which it completes to the end of the
+// log, and opens the last segment for writing.
+func (l *Log) readFrom(f *frontier) error {
+	segments := l.state.segments
+	i := len(segments) - 1
+	for i > 0 && segments[i].first >= max(f.n, 1) {
+		i--
+	}
+	w := &treeWriter{file: l.tree, at: treeSize(f.n)}
+	for ; i < len(segments); i++ {
+		s := &segments[i]
+		if err := l.readSegment(s, f, w, i == len(segments)-1); err != nil {
+			return err
+		}
+		if i+1 < len(segments) && segments[i+1].first != f.n {
+			return failed(CodeSegmentMissing, nil, "after the segment %s the next record is %d, but the next segment is %s; run verify",
+				s.name(), f.n, segments[i+1].name())
+		}
+	}
+	if f.n < l.state.covered.Size {
+		return failed(CodeTruncated, nil, "the log ends before record %d, but its last checkpoint covers %d records; restore the segment %s",
+			f.n, l.state.covered.Size, segments[len(segments)-1].name())
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	l.w.frontier, l.w.segment = *f, segments[len(segments)-1]
+	return nil
+}
+
+// readSegment reads one segment. The records before f.n are in the tree
+// already; they are counted and no more.
+func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) error {
+	file, err := os.OpenFile(filepath.Join(l.dir, s.name()), os.O_RDWR, 0)
+	if err != nil {
+		return failed(CodeIO, err, "the segment %s cannot be opened", s.name())
+	}
+	defer func() {
+		if l.w.file != file {
+			_ = file.Close()
+		}
+	}()
+	in := newLines(file)
+	seq := s.first
+	var newest []byte
+	for ; ; seq++ {
+		line, err := in.next()
+		if err == io.EOF || err == errTorn && last {
+			break
+		}
+		if err != nil {
+			return failed(CodeMalformed, err, "line %d of the segment %s cannot be read; run verify", seq-s.first+1, s.name())
+		}
+		newest = line
+		if seq < f.n {
+			continue
+		}
+		if at, err := parseStart(line[1:]); err != nil || at.seq != seq {
+			return failed(CodeMalformed, err, "line %d of the segment %s is not record %d; run verify", seq-s.first+1, s.name(), seq)
+		}
+		if err := w.push(f, leafHash(line)); err != nil {
+			return err
+		}
+		if f.n == l.state.covered.Size && f.root() != l.state.covered.Root {
+			return failed(CodeEdited, nil, "the records up to %d are not those of the last checkpoint; run verify", seq)
+		}
+	}
+	if seq < f.n {
+		return failed(CodeTruncated, nil, "the segment %s ends before record %d, but the log has %d records; restore it", s.name(), seq, f.n)
+	}
+	if newest != nil {
+		at, err := parseStart(newest[1:])
+		if err != nil {
+			return failed(CodeMalformed, err, "line %d of the segment %s is no record; run verify", seq-s.first, s.name())
+		}
+		if t, err := parseTime(at.time); err == nil {
+			l.last = t
+		}
+	}
+	if !last {
+		return nil
+	}
+	if err := l.cutTorn(file, s, in.offset); err != nil {
+		return err
+	}
+	l.w.file = file
+	return nil
+}
+
+// cutTorn cuts off what stands behind the last whole line.
+func (l *Log) cutTorn(file *os.File, s *segment, good int64) error {
+	torn := s.size - good
+	if torn > 0 {
+		if err := file.Truncate(good); err != nil {
+			return failed(CodeIO, err, "a torn last line of %s cannot be cut off", s.name())
+		}
+		l.opts.Log.Warn("a torn last line of the audit log was cut off; it was never acknowledged", "segment", s.name(), "bytes", torn)
+		l.recovered = torn
+	}
+	// What a killed process wrote may be in the kernel alone.
+	if err := l.sync(file); err != nil {
+		return failed(CodeIO, err, "the segment %s cannot be written", s.name())
+	}
+	s.size = good
+	if good == 0 {
+		s.from = time.Time{}
+	}
+	return nil
+}
