@@ -38,6 +38,10 @@ type Options struct {
 	// Timeout is how long a request may wait for the HSM or the database. KMS
 	// gives up after 250 ms (spec, KMS considerations). Default 220 ms.
 	Timeout time.Duration
+	// Audit, if given, is called with what became of each authenticated request
+	// before its answer leaves, to record it durably. If it fails, so does the
+	// request.
+	Audit func(ctx context.Context, o *Outcome) error
 	// Observe, if given, is called with what became of each request, after its
 	// answer.
 	Observe func(*Outcome)
@@ -51,6 +55,7 @@ type API struct {
 	model     string
 	fleetSize int
 	timeout   time.Duration
+	audit     func(context.Context, *Outcome) error
 	observe   func(*Outcome)
 	bodies    sync.Pool
 }
@@ -68,7 +73,7 @@ const (
 // New makes the API.
 func New(o Options) *API {
 	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model,
-		fleetSize: max(1, o.FleetSize), timeout: o.Timeout, observe: o.Observe}
+		fleetSize: max(1, o.FleetSize), timeout: o.Timeout, audit: o.Audit, observe: o.Observe}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -88,6 +93,8 @@ type request struct {
 	metadata  *requestMetadata
 	claim     *sigv4.Claim
 	version   uint32
+	begin     time.Time
+	result    Outcome
 }
 
 // ServeHTTP answers one request. Load balancers may ask for /healthz (the
@@ -102,15 +109,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		probeAnswer(w, r, a.Ready(r.Context()))
 		return
 	}
-	begin := time.Now()
-	req := &request{}
+	req := &request{begin: time.Now()}
 	out := &answer{ResponseWriter: w}
 	defer func() {
 		if p := recover(); p != nil {
 			a.log.Error("a request made the appliance panic; please report this", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			out.fail(fail(internalException, errInternal))
 		}
-		o := req.outcome(r, out, time.Since(begin))
+		o := req.outcome(r, out.status, out.err)
 		if a.observe != nil {
 			a.observe(o)
 		}
@@ -166,7 +172,19 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 	defer a.release(body)
 	p := &patience{Context: r.Context(), deadline: time.Now().Add(a.timeout)}
 	defer p.end()
-	return req.operation.serve(a, p, req, body.Bytes())
+	answer, apiErr := req.operation.serve(a, p, req, body.Bytes())
+	if a.audit == nil {
+		return answer, apiErr
+	}
+	status := http.StatusOK
+	if apiErr != nil {
+		status = apiErr.statusCode()
+	}
+	if err := a.audit(p, req.outcome(r, status, apiErr)); err != nil {
+		clear(answer) // it may hold a plaintext
+		return nil, &apiError{name: internalException, message: "the request could not be audited, and so is not answered", cause: err}
+	}
+	return answer, apiErr
 }
 
 // route splits the path into prefix, key ID and operation.

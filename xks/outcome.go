@@ -30,10 +30,11 @@ type Outcome struct {
 	Remote            string
 }
 
-// outcome sums a request up.
-func (req *request) outcome(r *http.Request, out *answer, took time.Duration) *Outcome {
-	o := &Outcome{Operation: req.operation.name, KeyStore: req.keyStore, KeyID: req.keyID, KeyVersion: req.version,
-		Status: out.status, Took: took, Remote: r.RemoteAddr}
+// outcome sums a request up, as it is answered.
+func (req *request) outcome(r *http.Request, status int, err *apiError) *Outcome {
+	o := &req.result
+	*o = Outcome{Operation: req.operation.name, KeyStore: req.keyStore, KeyID: req.keyID, KeyVersion: req.version,
+		Status: status, Took: time.Since(req.begin), Remote: r.RemoteAddr}
 	if m := req.metadata; m != nil {
 		if m.KMSRequestID != nil {
 			o.RequestID = *m.KMSRequestID
@@ -43,8 +44,8 @@ func (req *request) outcome(r *http.Request, out *answer, took time.Duration) *O
 	if req.claim != nil {
 		o.Signed, o.Skew, o.AccessKeyID = true, req.claim.Skew, printable(req.claim.AccessKeyID)
 	}
-	if out.err != nil {
-		o.ErrorName, o.Reason = string(out.err.name), out.err.Error()
+	if err != nil {
+		o.ErrorName, o.Reason = string(err.name), err.Error()
 	}
 	return o
 }

@@ -49,6 +49,8 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 	switch {
 	case policyErr != nil:
 		return "", &Failure{Code: CodePolicy, Reason: "the appraisal policy cannot be used", Err: policyErr}
+	case errors.As(err, new(*Failure)):
+		return "", err
 	case err != nil:
 		return "", &Failure{Code: CodePlatform, Reason: "the machine's hardware cannot be used", Err: err}
 	}

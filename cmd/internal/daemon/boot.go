@@ -33,7 +33,7 @@ func (d *Daemon) newBoot(certificate *xks.Certificate) error {
 		return err
 	}
 	o := boot.Options{
-		Log: d.o.Log, Journal: d.store, Software: Version, Parts: parts,
+		Log: d.o.Log, Journal: &journal{d.store, d.audit}, Software: Version, Parts: parts,
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
@@ -73,11 +73,18 @@ func Parts(cfg *config.Config) ([]boot.Part, error) {
 
 func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collector, err error) {
 	if d.o.Platform != nil {
-		return d.o.Platform.Collector(), nil
+		c = d.o.Platform.Collector()
+	} else {
+		a := d.o.Config.Attestation
+		if c, err = (boot.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}).Probe(ctx, p); err != nil {
+			return nil, err
+		}
+		d.collector = c
 	}
-	a := d.o.Config.Attestation
-	d.collector, err = boot.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}.Probe(ctx, p)
-	return d.collector, err
+	if err := d.audit.begin(c); err != nil {
+		return nil, &boot.Failure{Code: codeAudit, Reason: "the audit log cannot be opened", Err: err}
+	}
+	return c, nil
 }
 
 // revoked asks the TPM's counter.

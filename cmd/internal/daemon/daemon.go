@@ -68,6 +68,7 @@ type Daemon struct {
 	store     *store.SQLite
 	appliance *appliance.Appliance
 	boot      *boot.Boot
+	audit     *auditor
 	collector *attest.Collector
 	api       *xks.API
 	xks       *xks.Server
@@ -154,6 +155,7 @@ func (d *Daemon) open(ctx context.Context) error {
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
+	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log}
 	if err := d.newBoot(certificate); err != nil {
 		return err
 	}
@@ -181,6 +183,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		Model:     "Holdfast " + Version,
 		FleetSize: cfg.XKS.FleetSize,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
+		Audit:     d.audit.request,
 		Observe:   measured.Observe,
 	})
 	d.xks = xks.NewServer(d.api, xks.ServerOptions{
@@ -311,5 +314,6 @@ func (d *Daemon) serve(ctx context.Context) error {
 	wg.Wait()
 	d.background.Wait()
 	d.lock()
+	d.audit.close()
 	return err
 }

@@ -1,0 +1,178 @@
+package daemon
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/boot"
+	"holdfast/attest"
+	"holdfast/xks"
+)
+
+// codeAudit is the code of an audit log that cannot be opened.
+const codeAudit = "E_AUDIT"
+
+// auditKeyName names the key that signs checkpoints.
+const auditKeyName = "holdfast-audit"
+
+// auditor keeps the audit log. Records of the boot that come before the log is
+// open, as its key is not known yet, are written when it is.
+type auditor struct {
+	state string // the state's folder
+	log   *slog.Logger
+
+	mu    sync.Mutex
+	open  *audit.Log
+	early []*audit.Record
+}
+
+// dir is the log's folder.
+func (a *auditor) dir() string { return filepath.Join(a.state, "audit") }
+
+// begin opens the log, its checkpoints signed by the TPM, and has the evidence
+// name the key. Without a TPM the key is one that lives as long as the process.
+func (a *auditor) begin(c *attest.Collector) error {
+	var key crypto.Signer
+	var err error
+	if c.TPM != nil {
+		key, err = c.TPM.CreateSigner(auditKeyName)
+	} else {
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		return err
+	}
+	if c.AuditKey, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.open != nil {
+		return nil // a state that is tried again
+	}
+	signer, err := audit.NewECDSASigner(auditKeyName, key)
+	if err != nil {
+		return err
+	}
+	id, err := a.id()
+	if err != nil {
+		return err
+	}
+	if a.open, err = audit.Open(a.dir(), audit.Options{LogID: id, Signer: signer, Log: a.log}); err != nil {
+		a.open = nil
+		return err
+	}
+	for _, r := range a.early {
+		if err := a.open.Append(context.Background(), r); err != nil {
+			return err
+		}
+	}
+	a.early = nil
+	return nil
+}
+
+// id gives the log's ID, which never changes: 32 hexadecimal digits.
+func (a *auditor) id() (string, error) {
+	file := filepath.Join(a.state, "audit-id")
+	text, err := os.ReadFile(file)
+	if err == nil {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	random := make([]byte, 16)
+	_, _ = rand.Read(random) // never fails (crypto/rand)
+	id := hex.EncodeToString(random)
+	return id, os.WriteFile(file, []byte(id+"\n"), 0o600)
+}
+
+// current gives the log; nil before it is open.
+func (a *auditor) current() *audit.Log {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.open
+}
+
+func (a *auditor) close() {
+	if l := a.current(); l != nil {
+		if err := l.Close(); err != nil {
+			a.log.Error("the audit log did not close cleanly", "error", err)
+		}
+	}
+}
+
+// errNotOpen is for what would have to be audited while nothing can be.
+var errNotOpen = appliance.Errorf(appliance.CodeLocked, "the audit log is not open")
+
+// record writes a record durably.
+func (a *auditor) record(ctx context.Context, r *audit.Record) error {
+	l := a.current()
+	if l == nil {
+		return errNotOpen
+	}
+	return l.Append(ctx, r)
+}
+
+// request records a request of KMS.
+func (a *auditor) request(ctx context.Context, o *xks.Outcome) error {
+	r := &audit.Record{Kind: audit.KindXKS, Operation: o.Operation, Result: audit.Failed, Error: o.ErrorName,
+		KeyStore: o.KeyStore, Key: o.KeyID, Version: uint64(o.KeyVersion), Principal: o.Principal,
+		KMSRequestID: o.RequestID, KMSKeyARN: o.KMSKeyARN, KMSOperation: o.KMSOperation, ViaService: o.ViaService,
+		Actor: o.AccessKeyID, Remote: o.Remote, DurationUS: o.Took.Microseconds()}
+	switch o.Status {
+	case http.StatusOK:
+		r.Result = audit.Allowed
+	case http.StatusForbidden:
+		r.Result = audit.Denied
+	}
+	return a.record(ctx, r)
+}
+
+// journal records the steps of the boot in the database and in the audit log.
+type journal struct {
+	boot.Journal
+	audit *auditor
+}
+
+// RecordBootStep implements [boot.Journal].
+func (j *journal) RecordBootStep(ctx context.Context, s appliance.BootStep) error {
+	return errors.Join(j.Journal.RecordBootStep(ctx, s), j.audit.step(ctx, s))
+}
+
+func (a *auditor) step(ctx context.Context, s appliance.BootStep) error {
+	r := &audit.Record{Kind: audit.KindBoot, Operation: s.State, Result: audit.Allowed, Error: s.Code, Detail: s.Reason,
+		Actor: "boot " + s.Boot, DurationUS: s.Took.Microseconds()}
+	if s.Code != "" {
+		r.Result = audit.Failed
+	}
+	if s.Code == codeHSMAway || s.Code == codeHSMLease {
+		r.Kind = audit.KindLease
+	}
+	a.mu.Lock()
+	if a.open == nil {
+		a.early = append(a.early, r)
+		a.mu.Unlock()
+		return nil
+	}
+	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return a.record(ctx, r)
+}
