@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -133,6 +134,9 @@ type writer struct {
 func (l *Log) runWriter() {
 	defer close(l.written)
 	for range l.wake {
+		// Who can run now may join the batch: one more turn of the scheduler costs
+		// less than one more write.
+		runtime.Gosched()
 		for b := l.take(); b != nil; b = l.take() {
 			l.commit(b)
 		}
