@@ -266,9 +266,12 @@ func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, y
 		if seg.first+int64(line(i)) >= s.before {
 			return false, nil
 		}
+		if s.to == nil {
+			return true, nil
+		}
 		b, err := f.at(x, line(i))
-		if err != nil || s.to == nil {
-			return true, err
+		if err != nil {
+			return false, err
 		}
 		at, err := parseStart(b)
 		return bytes.Compare(at.time, s.to) < 0, err
