@@ -47,7 +47,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // terms are the values of a line, or of a query, that have lists; nil if empty.
 // They are as they stand in a line, with quotes: the encoder writes a value in
-// one way only.
+// one way only. (What was no UTF-8 stands as \ufffd, and is not found by a query
+// for that character.)
 type terms [lists][]byte
 
 // take notes a field of a line.

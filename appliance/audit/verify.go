@@ -508,7 +508,7 @@ func (v *verification) checkRemoved(list []*Checkpoint) error {
 			err = tlog.CheckTree(proof, newest.Size, newest.Root, c.Size, c.Root)
 		}
 		if err != nil {
-			return v.brokenFile(CodeCheckpointMismatch, "checkpoint %d, of %d records, is not of a beginning of this log", c.Number, c.Size)
+			return v.brokenFile(CodeCheckpointMismatch, "checkpoint %d, of %d records, is not of a beginning of this log, or the tree hashes of removed records were edited", c.Number, c.Size)
 		}
 		v.report.Checkpoints++
 	}
