@@ -27,7 +27,10 @@ import (
 //	pairs    uint64 each, per field, sorted: hash << 32 | line
 //
 // All numbers are little-endian.
-const indexMagic = "HFAUDIX1"
+const (
+	indexMagic     = "HFAUDIX1"
+	temporaryIndex = "index-*.tmp"
+)
 
 // The fields with lists. Of kind and result the usual value has no list, which
 // would be nearly the whole segment.
@@ -125,7 +128,7 @@ func writeIndex(path string, s segment, offsets []uint32, pairs [lists][]uint64)
 	for _, p := range pairs {
 		head = le.AppendUint32(head, uint32(len(p)))
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "index-*.tmp")
+	f, err := os.CreateTemp(filepath.Dir(path), temporaryIndex)
 	if err != nil {
 		return failed(CodeIO, err, "the index of %s cannot be written", s.name())
 	}

@@ -59,7 +59,7 @@ func (l *Log) removeSegments(gone []segment, first int64) error {
 	r := &Record{Kind: KindAudit, Operation: retentionOperation, Result: Allowed,
 		Before: intField("first", gone[0].first), After: intField("first", first),
 		Detail: fmt.Sprintf("the records %d to %d are removed by retention", gone[0].first, first-1)}
-	if err := l.Append(context.Background(), r); err != nil {
+	if err := l.begin(r).Wait(context.Background()); err != nil {
 		return err
 	}
 	if err := l.sign(r.Seq + 1); err != nil {

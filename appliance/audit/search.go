@@ -338,7 +338,7 @@ func (f *found) line(offset int64) ([]byte, error) {
 			return f.buf[:end], nil
 		}
 	}
-	return nil, failed(CodeMalformed, nil, "a segment has no line where its index says; run verify")
+	return nil, failed(CodeMalformed, nil, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), indexSuffix)
 }
 
 // scanned reads a segment without an index from its beginning.

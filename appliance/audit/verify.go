@@ -103,6 +103,8 @@ type verification struct {
 	f        frontier      // of the lines
 	shadow   *frontier     // of the tree's file, from where it differs
 	suspect  *Finding      // the first line that differs from the tree
+	want     []byte        // a record's hashes, made of its line
+	have     []byte        // the same, in the tree's file
 
 	segment  segment
 	line     int64
@@ -366,34 +368,31 @@ func (v *verification) wrongSeq(seq int64, in *lines) error {
 // compareTree takes a record's hash into the tree, and compares it with the
 // hashes in the tree's file. Which of the two is wrong, the next checkpoint says.
 func (v *verification) compareTree(leaf tlog.Hash) error {
-	var buf [64 * tlog.HashSize]byte
+	seq := v.f.n
+	v.want = v.f.push(leaf, v.want[:0])
 	if v.tree == nil {
-		v.f.push(leaf, buf[:0])
 		return nil
 	}
-	was := v.f
-	want := v.f.push(leaf, buf[:0])
-	var stored [64 * tlog.HashSize]byte
-	have := stored[:len(want)]
-	if _, err := io.ReadFull(v.tree, have); err != nil {
-		v.tree, v.shadow = nil, nil
+	v.have = append(v.have[:0], v.want...) // as long as it
+	if _, err := io.ReadFull(v.tree, v.have); err != nil {
+		v.tree, v.shadow = nil, nil // a suspect remains one
 		if v.report.Tree == nil {
-			v.report.Tree = &Finding{Code: CodeTree, Seq: was.n, Message: "the file of tree hashes ends before the records do; the log makes it anew when it is opened"}
+			v.report.Tree = &Finding{Code: CodeTree, Seq: seq, Message: "the file of tree hashes ends before the records do; the log makes it anew when it is opened"}
 		}
 		return nil
 	}
-	same := bytes.Equal(want, have)
-	if v.shadow == nil && same {
-		return nil
-	}
 	if v.shadow == nil {
-		f := v.f
-		v.f = was
+		if bytes.Equal(v.want, v.have) {
+			return nil
+		}
 		v.suspect = v.here(CodeEdited, "the record is not the one that was logged: its hash is not that in the tree")
-		v.f = f
-		v.shadow = &was
+		v.suspect.Seq = seq
+		// Adding a record leaves all that the tree before it was made of.
+		f := v.f
+		f.n = seq
+		v.shadow = &f
 	}
-	v.shadow.push(tlog.Hash(have[:tlog.HashSize]), buf[:0])
+	v.shadow.push(tlog.Hash(v.have), nil)
 	return nil
 }
 
@@ -437,7 +436,7 @@ func (v *verification) matched() {
 func (v *verification) mismatch() error {
 	number, size := v.cp.Number, v.cp.Size
 	if v.suspect != nil {
-		if v.shadow.n != size || v.shadow.root() != v.cp.Root {
+		if v.shadow == nil || v.shadow.n != size || v.shadow.root() != v.cp.Root {
 			v.suspect.Message += "; the tree was edited as well"
 		}
 		v.report.Broken = v.suspect

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"holdfast/appliance/audit"
 )
@@ -46,6 +48,31 @@ func fill(t testing.TB, dir string, o audit.Options, from, to int) {
 		}
 	}
 	must(t, l.Close())
+}
+
+// rebuildTree makes the tree of what the segments hold, as a forger would.
+func rebuildTree(t testing.TB, dir string) {
+	t.Helper()
+	var hashes []tlog.Hash
+	reader := tlog.HashReaderFunc(func(at []int64) (found []tlog.Hash, err error) {
+		for _, i := range at {
+			found = append(found, hashes[i])
+		}
+		return found, nil
+	})
+	n := int64(0)
+	for _, s := range segments(t, dir) {
+		for line := range bytes.Lines(read(t, s)) {
+			more := got(tlog.StoredHashes(n, bytes.TrimSuffix(line, []byte("\n")), reader))(t)
+			hashes = append(hashes, more...)
+			n++
+		}
+	}
+	var b []byte
+	for _, h := range hashes {
+		b = append(b, h[:]...)
+	}
+	write(t, filepath.Join(dir, "tree"), b)
 }
 
 func verify(dir string, o audit.VerifyOptions) (*audit.Report, error) {
@@ -89,6 +116,12 @@ func TestVerifyGood(t *testing.T) {
 	must(t, err)
 	if r.Records != 40 || r.Unsigned != 0 || r.Segments != len(segments(t, dir)) || r.Segments < 4 || r.Tree != nil || r.Newest.Size != 40 || r.Checkpoints < 11 {
 		t.Fatalf("%+v", r)
+	}
+	// The tree is that of golang.org/x/mod/sumdb/tlog.
+	tree := read(t, filepath.Join(dir, "tree"))
+	rebuildTree(t, dir)
+	if !bytes.Equal(read(t, filepath.Join(dir, "tree")), tree) {
+		t.Fatal("the tree is not tlog's")
 	}
 }
 
@@ -181,6 +214,22 @@ func TestTamper(t *testing.T) {
 				return l
 			})
 			must(t, os.Remove(filepath.Join(dir, "tree"))) // nothing to compare with
+		}, audit.CodeEdited, 0, "cannot be told"},
+		"a record, and the tree cut off behind it": {func(t testing.TB, dir string) {
+			var seq int
+			editLines(t, middle(t, dir), func(l [][]byte) [][]byte {
+				l[0] = bytes.Replace(l[0], []byte("Encrypt"), []byte("Decrypt"), 1)
+				must(t, json.Unmarshal(l[0][7:bytes.IndexByte(l[0], ',')], &seq))
+				return l
+			})
+			edit(t, filepath.Join(dir, "tree"), func(b []byte) []byte { return b[:32*tlog.StoredHashCount(int64(seq)+1)] })
+		}, audit.CodeEdited, 1, "the tree was edited as well"},
+		"a record, and its hash in the tree": {func(t testing.TB, dir string) {
+			editLines(t, middle(t, dir), func(l [][]byte) [][]byte {
+				l[2] = bytes.Replace(l[2], []byte("Encrypt"), []byte("Decrypt"), 1)
+				return l
+			})
+			rebuildTree(t, dir)
 		}, audit.CodeEdited, 0, "cannot be told"},
 		"a forged signature": {func(t testing.TB, dir string) {
 			edit(t, filepath.Join(dir, "checkpoints"), func(b []byte) []byte {

@@ -72,6 +72,13 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 // does. It sets Seq and Time; the record may then be used again. Nothing is
 // certain before [Pending.Wait] has returned nil.
 func (l *Log) AppendAsync(r *Record) Pending {
+	if r.Kind == KindAudit && r.Operation == retentionOperation {
+		return Pending{err: failed(CodeInvalid, nil, "the operation %s of the kind audit is logged by the log alone", retentionOperation)}
+	}
+	return l.begin(r)
+}
+
+func (l *Log) begin(r *Record) Pending {
 	if err := r.checkNew(); err != nil {
 		return Pending{err: err}
 	}
