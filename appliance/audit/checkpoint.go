@@ -81,6 +81,13 @@ func OpenCheckpoint(signed []byte, keys note.Verifiers) (*Checkpoint, error) {
 	if err != nil {
 		return nil, failed(CodeCheckpointForged, err, "a checkpoint is not signed by a known key")
 	}
+	// Base64 has bits that mean nothing. They are zero, so that a checkpoint has
+	// one form only.
+	for _, sig := range n.Sigs {
+		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
+			return nil, failed(CodeCheckpointForged, err, "the signature of a checkpoint was edited")
+		}
+	}
 	return parseCheckpoint(n.Text)
 }
 

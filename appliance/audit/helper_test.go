@@ -1,8 +1,12 @@
 package audit_test
 
 import (
+	"crypto/x509"
+	"encoding/base64"
 	"errors"
+	"os"
 	"syscall"
+	"testing"
 	"time"
 
 	"holdfast/appliance/audit"
@@ -24,4 +28,26 @@ func code(err error) audit.Code {
 		return e.Code
 	}
 	return ""
+}
+
+// childKey hands the key to a child.
+func childKey(t *testing.T) string {
+	t.Helper()
+	return base64.StdEncoding.EncodeToString(got(x509.MarshalECPrivateKey(key))(t))
+}
+
+func childSigner() *audit.ECDSASigner {
+	der, err := base64.StdEncoding.DecodeString(os.Getenv("AUDIT_TEST_KEY"))
+	if err != nil {
+		panic(err)
+	}
+	k, err := x509.ParseECPrivateKey(der)
+	if err != nil {
+		panic(err)
+	}
+	s, err := audit.NewECDSASigner("test.example/audit", k)
+	if err != nil {
+		panic(err)
+	}
+	return s
 }

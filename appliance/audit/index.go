@@ -1,3 +1,318 @@
 package audit
 
-func (l *Log) runIndexer() {}
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// An index stands beside each segment but the last, and is made when the segment
+// has ended. It holds where each line begins and, for each field that Search
+// knows, pairs of a value's hash and a line, in order. It only says where to
+// look: each line that Search gives was compared with the query. An index that
+// is missing or does not fit is made anew.
+//
+// A database was not chosen, because a row in four B-trees costs several times
+// what the log itself costs per record; a list that is sorted once does not.
+//
+//	header   magic, first record, bytes of the segment, lines, pairs per field
+//	lines    uint32 each: where the line begins
+//	pairs    uint64 each, per field, sorted: hash << 32 | line
+//
+// All numbers are little-endian.
+const (
+	indexMagic     = "HFAUDIX1"
+	temporaryIndex = "index-*.tmp"
+)
+
+// The fields with lists. Of kind and result the usual value has no list, which
+// would be nearly the whole segment.
+const (
+	byKeyStore = iota
+	byKey      // key store and key
+	byPrincipal
+	byRequest
+	byKind   // but xks
+	byResult // but allowed
+	lists
+)
+
+const indexHeader = len(indexMagic) + 8 + 8 + 4 + 4*lists
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// terms are the values of a line, or of a query, that have lists; nil if empty.
+// They are as they stand in a line, with quotes: the encoder writes a value in
+// one way only. (What was no UTF-8 stands as \ufffd, and is not found by a query
+// for that character.)
+type terms [lists][]byte
+
+// take notes a field of a line.
+func (t *terms) take(name, value []byte) {
+	switch string(name) {
+	case "key_store":
+		t[byKeyStore] = value
+	case "key":
+		t[byKey] = value
+	case "principal":
+		t[byPrincipal] = value
+	case "kms_request_id":
+		t[byRequest] = value
+	case "kind":
+		t[byKind] = value
+	case "result":
+		t[byResult] = value
+	}
+}
+
+// hash gives the hash for the list of a field, and whether the value is in it.
+func (t *terms) hash(list int) (uint32, bool) {
+	v := t[list]
+	switch {
+	case v == nil, list == byKind && string(v) == `"xks"`, list == byResult && string(v) == `"allowed"`:
+		return 0, false
+	case list == byKey:
+		return crc32.Update(crc32.Checksum(t[byKeyStore], castagnoli), castagnoli, v), true
+	}
+	return crc32.Checksum(v, castagnoli), true
+}
+
+// buildIndex makes the index of a segment. It takes the place of an old one at
+// once.
+func buildIndex(dir string, s segment) error {
+	f, err := os.Open(filepath.Join(dir, s.name()))
+	if err != nil {
+		return failed(CodeIO, err, "the segment %s cannot be read", s.name())
+	}
+	defer f.Close()
+	var offsets []uint32
+	var pairs [lists][]uint64
+	in := newLines(io.NewSectionReader(f, 0, s.size))
+	for {
+		at := in.offset
+		line, err := in.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil || at > maxSegmentBytes+maxPending {
+			return failed(CodeMalformed, err, "line %d of %s cannot be read; run verify", len(offsets)+1, s.name())
+		}
+		var t terms
+		fields(line[1:], t.take)
+		for list := range pairs {
+			if h, ok := t.hash(list); ok {
+				pairs[list] = append(pairs[list], uint64(h)<<32|uint64(len(offsets)))
+			}
+		}
+		offsets = append(offsets, uint32(at))
+	}
+	for _, p := range pairs {
+		slices.Sort(p)
+	}
+	return writeIndex(filepath.Join(dir, s.name()+indexSuffix), s, offsets, pairs)
+}
+
+func writeIndex(path string, s segment, offsets []uint32, pairs [lists][]uint64) error {
+	le := binary.LittleEndian
+	head := append([]byte{}, indexMagic...)
+	head = le.AppendUint64(head, uint64(s.first))
+	head = le.AppendUint64(head, uint64(s.size))
+	head = le.AppendUint32(head, uint32(len(offsets)))
+	for _, p := range pairs {
+		head = le.AppendUint32(head, uint32(len(p)))
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), temporaryIndex)
+	if err != nil {
+		return failed(CodeIO, err, "the index of %s cannot be written", s.name())
+	}
+	defer os.Remove(f.Name()) // when it was not renamed
+	w := bufio.NewWriterSize(f, 1<<18)
+	_, err = w.Write(head)
+	var b [8]byte
+	for _, o := range offsets {
+		le.PutUint32(b[:], o)
+		_, _ = w.Write(b[:4]) // bufio keeps the error for Flush
+	}
+	for _, list := range pairs {
+		for _, p := range list {
+			le.PutUint64(b[:], p)
+			_, _ = w.Write(b[:])
+		}
+	}
+	// Not synced: after a crash the header or the length does not fit, or a line
+	// that is looked up does not match.
+	if err = errors.Join(err, w.Flush(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return failed(CodeIO, err, "the index of %s cannot be written", s.name())
+	}
+	return nil
+}
+
+// index is an open index.
+type index struct {
+	file  *os.File
+	lines int
+	lists [lists]struct{ at, n int64 }
+}
+
+var errNoIndex = errors.New("the index does not fit its segment")
+
+func openIndex(dir string, s segment) (*index, error) {
+	f, err := os.Open(filepath.Join(dir, s.name()+indexSuffix))
+	if err != nil {
+		return nil, err
+	}
+	x, err := readIndexHeader(f, s)
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+func readIndexHeader(f *os.File, s segment) (*index, error) {
+	head := make([]byte, indexHeader)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return nil, errNoIndex
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	b, ok := bytes.CutPrefix(head, []byte(indexMagic))
+	if !ok || le.Uint64(b) != uint64(s.first) || le.Uint64(b[8:]) != uint64(s.size) {
+		return nil, errNoIndex
+	}
+	x := &index{file: f, lines: int(le.Uint32(b[16:]))}
+	at := int64(indexHeader) + 4*int64(x.lines)
+	for i := range x.lists {
+		x.lists[i].at, x.lists[i].n = at, int64(le.Uint32(b[20+4*i:]))
+		at += 8 * x.lists[i].n
+	}
+	if at != info.Size() {
+		return nil, errNoIndex
+	}
+	return x, nil
+}
+
+func (x *index) close() { _ = x.file.Close() }
+
+// offset is where a line begins.
+func (x *index) offset(line uint32) (int64, error) {
+	var b [4]byte
+	if _, err := x.file.ReadAt(b[:], int64(indexHeader)+4*int64(line)); err != nil {
+		return 0, failed(CodeIO, err, "an index cannot be read")
+	}
+	return int64(binary.LittleEndian.Uint32(b[:])), nil
+}
+
+// find gives the lines with a hash in a list, in order.
+func (x *index) find(list int, hash uint32) ([]uint32, error) {
+	l := x.lists[list]
+	var failure error
+	search := func(want uint64) int64 {
+		lo, hi := int64(0), l.n
+		for lo < hi {
+			mid := (lo + hi) / 2
+			var b [8]byte
+			if _, err := x.file.ReadAt(b[:], l.at+8*mid); err != nil {
+				failure = err
+			}
+			if binary.LittleEndian.Uint64(b[:]) < want {
+				lo = mid + 1
+			} else {
+				hi = mid
+			}
+		}
+		return lo
+	}
+	from, to := search(uint64(hash)<<32), search((uint64(hash)+1)<<32)
+	if hash == 1<<32-1 {
+		to = l.n
+	}
+	b := make([]byte, 8*max(0, to-from))
+	if _, err := x.file.ReadAt(b, l.at+8*from); err != nil && len(b) > 0 {
+		failure = err
+	}
+	if failure != nil {
+		return nil, failed(CodeIO, failure, "an index cannot be read")
+	}
+	found := make([]uint32, 0, len(b)/8)
+	for ; len(b) > 0; b = b[8:] {
+		if line := uint32(binary.LittleEndian.Uint64(b)); int(line) < x.lines {
+			found = append(found, line)
+		}
+	}
+	return found, nil
+}
+
+// intersect gives what is in both sorted lists.
+func intersect(a, b []uint32) []uint32 {
+	both := a[:0]
+	for len(a) > 0 && len(b) > 0 {
+		switch cmp.Compare(a[0], b[0]) {
+		case 0:
+			both = append(both, a[0])
+			a, b = a[1:], b[1:]
+		case -1:
+			a = a[1:]
+		default:
+			b = b[1:]
+		}
+	}
+	return both
+}
+
+// runIndexer makes the indexes of segments that have ended.
+func (l *Log) runIndexer() {
+	for {
+		l.index()
+		select {
+		case <-l.indexerWake:
+		case <-l.stopping:
+			return
+		}
+	}
+}
+
+func (l *Log) index() {
+	l.state.Lock()
+	segments := slices.Clone(l.state.segments)
+	l.state.Unlock()
+	for i, s := range segments {
+		if i == len(segments)-1 {
+			l.setIndexed(s.first)
+			return
+		}
+		select {
+		case <-l.stopping:
+			return
+		default:
+		}
+		if x, err := openIndex(l.dir, s); err == nil {
+			x.close()
+		} else if err := buildIndex(l.dir, s); err != nil {
+			if !errors.Is(err, os.ErrNotExist) { // retention may have been faster
+				l.opts.Log.Warn("a segment of the audit log has no index; searching it is slow", "segment", s.name(), "error", err)
+			}
+			continue
+		}
+		l.setIndexed(segments[i+1].first)
+	}
+}
+
+func (l *Log) setIndexed(n int64) {
+	l.state.Lock()
+	defer l.state.Unlock()
+	l.state.indexed = max(l.state.indexed, n)
+}

@@ -362,11 +362,14 @@ func (l *Log) writeCheckpoint(c *Checkpoint) ([]byte, error) {
 		return nil, err
 	}
 	cps := &l.checkpoints
+	// What a failed write may have left would stand behind this one.
+	if err = cps.file.Truncate(cps.size); err != nil {
+		return nil, failed(CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
+	}
 	if _, err = cps.file.WriteAt(append(signed[:len(signed):len(signed)], '\n'), cps.size); err == nil {
 		err = syscall.Fdatasync(int(cps.file.Fd()))
 	}
 	if err != nil {
-		_ = cps.file.Truncate(cps.size) // the next one is written at the same place
 		return nil, failed(CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
 	}
 	cps.size += int64(len(signed)) + 1
@@ -375,6 +378,7 @@ func (l *Log) writeCheckpoint(c *Checkpoint) ([]byte, error) {
 
 // runKeeper signs checkpoints when they are due, and removes old segments.
 func (l *Log) runKeeper() {
+	l.retain()
 	for {
 		size, wait := l.due()
 		if size >= 0 {

@@ -6,6 +6,8 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,6 +105,92 @@ func TestAppendAndReopen(t *testing.T) {
 		}
 		if s := l.Status(); s.Size != int64(round+1)*10 || s.Lag != 0 {
 			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+// TestConcurrent logs, searches, verifies and signs at once.
+func TestConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, small())
+	const callers, each = 16, 40
+	numbers := make(chan int64, callers*each)
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			var newest int64 = -1
+			for i := range each {
+				r := record(i)
+				p := l.AppendAsync(r)
+				if err := p.Wait(t.Context()); err != nil || r.Seq <= newest {
+					t.Errorf("record %d after %d: %v", r.Seq, newest, err)
+				}
+				newest = r.Seq
+				numbers <- r.Seq
+			}
+		})
+	}
+	for range 2 {
+		wg.Go(func() {
+			for range 10 {
+				if _, err := verify(dir, audit.VerifyOptions{}); err != nil {
+					t.Error(err)
+				}
+				if _, _, err := l.Search(t.Context(), audit.Query{KeyStore: "demo", Key: "key-7"}); err != nil {
+					t.Error(err)
+				}
+				if _, err := l.Checkpoint(); err != nil {
+					t.Error(err)
+				}
+				_ = l.Status()
+			}
+		})
+	}
+	wg.Wait()
+	close(numbers)
+	seen := map[int64]bool{}
+	for n := range numbers {
+		seen[n] = true
+	}
+	if len(seen) != callers*each {
+		t.Fatalf("%d numbers", len(seen))
+	}
+	must(t, l.Close())
+	r, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
+	if r.Records != callers*each || r.Unsigned != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestRefusedRecords take no number.
+func TestRefusedRecords(t *testing.T) {
+	l := open(t, t.TempDir(), options())
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, test := range map[string]struct {
+		ctx  context.Context
+		r    audit.Record
+		code audit.Code
+	}{
+		"kind":      {t.Context(), audit.Record{Kind: "x"}, audit.CodeInvalid},
+		"too long":  {t.Context(), audit.Record{Kind: audit.KindXKS, Detail: strings.Repeat("x", audit.MaxLine)}, audit.CodeInvalid},
+		"before":    {t.Context(), audit.Record{Kind: audit.KindXKS, Before: []byte("{")}, audit.CodeInvalid},
+		"retention": {t.Context(), audit.Record{Kind: audit.KindAudit, Operation: "RemoveSegments"}, audit.CodeInvalid},
+		"context":   {ended, audit.Record{Kind: audit.KindXKS}, audit.CodeTimeout},
+	} {
+		if err := l.Append(test.ctx, &test.r); code(err) != test.code || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r := record(0)
+	must(t, l.Append(t.Context(), r))
+	if r.Seq != 0 {
+		t.Fatalf("the first record has the number %d", r.Seq)
+	}
+	for name, o := range map[string]audit.Options{"no signer": {LogID: "x"}, "no ID": {Signer: signer()}, "a bad ID": {LogID: "a\nb", Signer: signer()}} {
+		if _, err := audit.Open(t.TempDir(), o); code(err) != audit.CodeInvalid {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

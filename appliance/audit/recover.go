@@ -9,6 +9,7 @@ import (
 
 // recover finds where the log ends, and makes its files agree.
 func (l *Log) recover() error {
+	l.removeTemporary()
 	segments, err := listSegments(l.dir)
 	if err != nil {
 		return err
@@ -201,4 +202,17 @@ func (l *Log) cutTorn(file *os.File, s *segment, good int64) error {
 		s.from = time.Time{}
 	}
 	return nil
+}
+
+// removeTemporary removes what a crash may have left of making an index.
+func (l *Log) removeTemporary() {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return // the next step says so
+	}
+	for _, e := range entries {
+		if ok, _ := filepath.Match(temporaryIndex, e.Name()); ok {
+			_ = os.Remove(filepath.Join(l.dir, e.Name()))
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -71,6 +72,13 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 // does. It sets Seq and Time; the record may then be used again. Nothing is
 // certain before [Pending.Wait] has returned nil.
 func (l *Log) AppendAsync(r *Record) Pending {
+	if r.Kind == KindAudit && r.Operation == retentionOperation {
+		return Pending{err: failed(CodeInvalid, nil, "the operation %s of the kind audit is logged by the log alone", retentionOperation)}
+	}
+	return l.begin(r)
+}
+
+func (l *Log) begin(r *Record) Pending {
 	if err := r.checkNew(); err != nil {
 		return Pending{err: err}
 	}
@@ -133,6 +141,9 @@ type writer struct {
 func (l *Log) runWriter() {
 	defer close(l.written)
 	for range l.wake {
+		// Who can run now may join the batch: one more turn of the scheduler costs
+		// less than one more write.
+		runtime.Gosched()
 		for b := l.take(); b != nil; b = l.take() {
 			l.commit(b)
 		}

@@ -1,0 +1,381 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Query says what records to find. Empty fields allow all.
+type Query struct {
+	From, To     time.Time // From <= Time < To
+	KeyStore     string
+	Key          string // with KeyStore
+	Principal    string
+	KMSRequestID string
+	Kind         Kind
+	Result       Result
+	// Limit is how many records a page has; 100 if 0, and 1000 at most. [Export]
+	// passes over it.
+	Limit int
+	// Cursor goes on behind an earlier page.
+	Cursor string
+}
+
+const maxPage = 1000
+
+// Reader searches a log that may be open elsewhere, or be a copy.
+type Reader struct {
+	dir string
+	// segments gives them in order, with the time of their first records.
+	segments func() ([]segment, error)
+}
+
+// NewReader makes a reader of the log in a directory. It writes nothing there
+// but indexes that are missing, if it can.
+func NewReader(dir string) *Reader {
+	return &Reader{dir: dir, segments: func() ([]segment, error) {
+		list, err := listSegments(dir)
+		for i := range list {
+			if err == nil {
+				list[i].from, err = firstTime(dir, list[i])
+			}
+		}
+		return list, err
+	}}
+}
+
+func (l *Log) reader() *Reader {
+	return &Reader{dir: l.dir, segments: func() ([]segment, error) {
+		l.state.Lock()
+		defer l.state.Unlock()
+		return slices.Clone(l.state.segments), nil
+	}}
+}
+
+// Search gives a page of the records that a query allows, the newest first, and
+// the cursor of the next page; "" if there is none. It finds what is on the
+// disk.
+func (l *Log) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
+	return l.reader().Search(ctx, q)
+}
+
+// Search is [Log.Search].
+func (r *Reader) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
+	if q.Limit < 0 || q.Limit > maxPage {
+		return nil, "", failed(CodeInvalid, nil, "a page has 1 to %d records, not %d", maxPage, q.Limit)
+	}
+	limit := q.Limit
+	if limit == 0 {
+		limit = 100
+	}
+	err = r.walk(ctx, q, func(line []byte) error {
+		if len(records) == limit {
+			next = strconv.FormatInt(records[limit-1].Seq, 10)
+			return errEnough
+		}
+		rec, err := ParseRecord(line)
+		if err != nil {
+			return err
+		}
+		records = append(records, rec)
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return records, next, nil
+}
+
+// errEnough ends a walk.
+var errEnough = errors.New("enough")
+
+// search is a query made ready.
+type search struct {
+	terms    terms
+	from, to []byte // as times stand in lines; nil if open
+	before   int64  // only records before it
+	needle   []byte // stands in each line that is sought; nil if not known
+}
+
+func newSearch(q Query) (*search, error) {
+	s := &search{before: maxSeq + 1}
+	if q.Key != "" && q.KeyStore == "" {
+		return nil, failed(CodeInvalid, nil, "a key is sought in a key store; give both")
+	}
+	for list, v := range map[int]string{byKeyStore: q.KeyStore, byKey: q.Key, byPrincipal: q.Principal,
+		byRequest: q.KMSRequestID, byKind: string(q.Kind), byResult: string(q.Result)} {
+		if v != "" {
+			s.terms[list] = appendString(nil, v)
+		}
+	}
+	for _, list := range []int{byRequest, byKey, byPrincipal, byKeyStore, byResult, byKind} {
+		if s.needle == nil {
+			s.needle = s.terms[list]
+		}
+	}
+	for _, t := range []struct {
+		time time.Time
+		to   *[]byte
+	}{{q.From, &s.from}, {q.To, &s.to}} {
+		if y := t.time.UTC().Year(); y < 0 || y > 9999 {
+			return nil, failed(CodeInvalid, nil, "there are no records of the year %d", y)
+		}
+		if !t.time.IsZero() {
+			// Up to the next microsecond, as records have no parts of it.
+			*t.to = appendTime(nil, t.time.Add(time.Microsecond-1).Truncate(time.Microsecond))
+		}
+	}
+	if q.Cursor != "" {
+		n, err := strconv.ParseInt(q.Cursor, 10, 64)
+		if err != nil || n < 0 || n > maxSeq {
+			return nil, failed(CodeInvalid, nil, "%.40q is no cursor of a search", q.Cursor)
+		}
+		s.before = n
+	}
+	return s, nil
+}
+
+// matches says whether a line is sought.
+func (s *search) matches(line []byte) bool {
+	if s.needle != nil && !bytes.Contains(line, s.needle) {
+		return false
+	}
+	at, err := parseStart(line)
+	if err != nil || at.seq >= s.before || bytes.Compare(at.time, s.from) < 0 || s.to != nil && bytes.Compare(at.time, s.to) >= 0 {
+		return false
+	}
+	if s.needle == nil {
+		return true
+	}
+	var t terms
+	if !fields(line, t.take) {
+		return false
+	}
+	for list, want := range s.terms {
+		if want != nil && !bytes.Equal(t[list], want) {
+			return false
+		}
+	}
+	return true
+}
+
+// walk calls yield with each line that the query allows, the newest first.
+func (r *Reader) walk(ctx context.Context, q Query, yield func(line []byte) error) error {
+	s, err := newSearch(q)
+	if err != nil {
+		return err
+	}
+	segments, err := r.segments()
+	if err != nil {
+		return err
+	}
+	for i := len(segments) - 1; i >= 0; i-- {
+		seg := segments[i]
+		if seg.first >= s.before || !seg.from.IsZero() && s.to != nil && bytes.Compare(appendTime(nil, seg.from), s.to) >= 0 {
+			continue
+		}
+		closed := i+1 < len(segments)
+		if closed && s.from != nil {
+			if after := segments[i+1].from; !after.IsZero() && bytes.Compare(appendTime(nil, after), s.from) < 0 {
+				return nil
+			}
+		}
+		err := r.walkSegment(ctx, seg, closed, s, yield)
+		switch {
+		case err == errEnough:
+			return nil
+		case errors.Is(err, os.ErrNotExist): // retention removed it meanwhile, and all before it
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reader) walkSegment(ctx context.Context, seg segment, closed bool, s *search, yield func([]byte) error) error {
+	f, err := os.Open(filepath.Join(r.dir, seg.name()))
+	if err != nil {
+		return failed(CodeIO, err, "the segment %s cannot be read", seg.name())
+	}
+	defer f.Close()
+	in := &found{file: f, size: seg.size, buf: make([]byte, MaxLine+1)}
+	if closed {
+		x, err := openIndex(r.dir, seg)
+		if err != nil {
+			if err := buildIndex(r.dir, seg); err == nil {
+				x, _ = openIndex(r.dir, seg)
+			}
+		}
+		if x != nil {
+			defer x.close()
+			return in.indexed(ctx, x, seg, s, yield)
+		}
+	}
+	return in.scanned(ctx, s, yield)
+}
+
+// found reads the lines of a segment that a search has found.
+type found struct {
+	file *os.File
+	size int64
+	buf  []byte
+}
+
+// indexed gives the lines that the lists of an index have in common.
+func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, yield func([]byte) error) error {
+	var lines []uint32
+	all := true
+	for list := range lists {
+		h, ok := s.terms.hash(list)
+		if !ok {
+			continue
+		}
+		some, err := x.find(list, h)
+		if err != nil {
+			return err
+		}
+		if all {
+			lines, all = some, false
+		} else {
+			lines = intersect(lines, some)
+		}
+		if len(lines) == 0 {
+			return nil
+		}
+	}
+	n := x.lines
+	if !all {
+		n = len(lines)
+	}
+	line := func(i int) uint32 {
+		if all {
+			return uint32(i)
+		}
+		return lines[i]
+	}
+	// Behind what is too new; then down to what is too old.
+	n, err := f.firstNot(n, func(i int) (bool, error) {
+		if seg.first+int64(line(i)) >= s.before {
+			return false, nil
+		}
+		if s.to == nil {
+			return true, nil
+		}
+		b, err := f.at(x, line(i))
+		if err != nil {
+			return false, err
+		}
+		at, err := parseStart(b)
+		return bytes.Compare(at.time, s.to) < 0, err
+	})
+	if err != nil {
+		return err
+	}
+	for i := n - 1; i >= 0; i-- {
+		if i%256 == 0 && ctx.Err() != nil {
+			return timeout(ctx)
+		}
+		b, err := f.at(x, line(i))
+		if err != nil {
+			return err
+		}
+		if at, err := parseStart(b); err == nil && bytes.Compare(at.time, s.from) < 0 {
+			return nil
+		}
+		if !s.matches(b) {
+			continue
+		}
+		if err := yield(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// firstNot gives the first of n for which ok is false; those for which it is
+// true come before.
+func (f *found) firstNot(n int, ok func(int) (bool, error)) (int, error) {
+	lo, hi := 0, n
+	for lo < hi {
+		mid := (lo + hi) / 2
+		yes, err := ok(mid)
+		if err != nil {
+			return 0, err
+		}
+		if yes {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo, nil
+}
+
+// at reads a line. Its length is not known, so a usual one is tried first.
+func (f *found) at(x *index, line uint32) ([]byte, error) {
+	offset, err := x.offset(line)
+	if err != nil {
+		return nil, err
+	}
+	return f.line(offset)
+}
+
+func (f *found) line(offset int64) ([]byte, error) {
+	for _, size := range []int{1 << 10, len(f.buf)} {
+		n, err := f.file.ReadAt(f.buf[:min(int64(size), max(0, f.size-offset))], offset)
+		if err != nil && err != io.EOF {
+			return nil, failed(CodeIO, err, "a segment cannot be read")
+		}
+		if end := bytes.IndexByte(f.buf[:n], '\n'); end >= 0 {
+			return f.buf[:end], nil
+		}
+	}
+	return nil, failed(CodeMalformed, nil, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), indexSuffix)
+}
+
+// scanned reads a segment without an index from its beginning.
+func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error) error {
+	var offsets []int64
+	in := newLines(io.NewSectionReader(f.file, 0, f.size))
+	for n := 0; ; n++ {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return timeout(ctx)
+		}
+		at := in.offset
+		line, err := in.next()
+		if err == io.EOF || err == errTorn {
+			break
+		}
+		if err != nil {
+			return failed(CodeMalformed, err, "a segment cannot be read; run verify")
+		}
+		if s.matches(line[1:]) {
+			offsets = append(offsets, at)
+		}
+	}
+	for _, at := range slices.Backward(offsets) {
+		if ctx.Err() != nil {
+			return timeout(ctx)
+		}
+		line, err := f.line(at)
+		if err != nil {
+			return err
+		}
+		if err := yield(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func timeout(ctx context.Context) error {
+	return failed(CodeTimeout, ctx.Err(), "the search was not finished in its time")
+}

@@ -1,0 +1,554 @@
+package audit
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// VerifyOptions are what is known of a log besides its key. All may be empty.
+type VerifyOptions struct {
+	// LogID is the ID that the log must have.
+	LogID string
+	// Checkpoint is a signed checkpoint of the log that was kept elsewhere. It
+	// finds a log that was swapped for an older copy, or written anew.
+	Checkpoint []byte
+}
+
+// Finding is what is wrong, and where.
+type Finding struct {
+	Code    Code   `json:"code"`
+	Segment string `json:"segment,omitempty"` // the file's name
+	Line    int64  `json:"line,omitempty"`    // from 1
+	Seq     int64  `json:"seq"`               // the record that should stand there
+	Message string `json:"message"`
+}
+
+func (f *Finding) err() *Error {
+	if f.Segment == "" {
+		return failed(f.Code, nil, "%s", f.Message)
+	}
+	return failed(f.Code, nil, "%s line %d, record %d: %s", f.Segment, f.Line, f.Seq, f.Message)
+}
+
+// Report is what [Verify] has seen.
+type Report struct {
+	LogID    string `json:"log_id"`
+	Segments int    `json:"segments"`
+	// First is the oldest record that is there: those before it were removed by
+	// retention. Records is the number of the next record.
+	First   int64 `json:"first"`
+	Records int64 `json:"records"`
+	// Checkpoints is how many were checked; Newest is the last of them.
+	Checkpoints int        `json:"checkpoints"`
+	Newest      Checkpoint `json:"newest"`
+	// Unsigned is how many records at the end no checkpoint covers. Nothing
+	// protects them yet.
+	Unsigned      int64     `json:"unsigned"`
+	UnsignedSince time.Time `json:"unsigned_since,omitzero"`
+	// TornBytes is what a crash has left behind the last whole line.
+	TornBytes int64 `json:"torn_bytes,omitempty"`
+	// Tree is damage of the file of tree hashes where the records are whole. Open
+	// makes it anew if needed.
+	Tree *Finding `json:"tree,omitempty"`
+	// Broken is the first thing that is wrong with the log; nil if nothing is.
+	Broken *Finding `json:"broken,omitempty"`
+	// Notes says in plain sentences what else a reader should know.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Verify checks a log offline: each record, its place, and each checkpoint, with
+// the keys that may have signed them. It reads the log once and needs little
+// memory. Its error is the first thing that is wrong, which is in the report as
+// well; the report tells how far the log is good. A log that is being written
+// may be verified too.
+func Verify(dir string, keys note.Verifiers, o VerifyOptions) (*Report, error) {
+	v := &verification{dir: dir, keys: keys, options: o}
+	defer v.close()
+	err := v.run()
+	v.finish()
+	if broken := v.report.Broken; broken != nil {
+		return &v.report, broken.err()
+	}
+	if err != nil {
+		return &v.report, err
+	}
+	return &v.report, nil
+}
+
+// verification is one run of Verify.
+type verification struct {
+	dir     string
+	keys    note.Verifiers
+	options VerifyOptions
+	report  Report
+
+	notes     notes
+	cp        *Checkpoint // the next to compare with; nil when there are no more
+	seen      bool        // a checkpoint was read
+	removed   []*Checkpoint
+	elsewhere *Checkpoint
+
+	treeFile *os.File
+	tree     *bufio.Reader // nil when it is damaged
+	f        frontier      // of the lines
+	shadow   *frontier     // of the tree's file, from where it differs
+	suspect  *Finding      // the first line that differs from the tree
+	want     []byte        // a record's hashes, made of its line
+	have     []byte        // the same, in the tree's file
+
+	segment  segment
+	line     int64
+	lastTime []byte
+	tail     []byte // the time of the first record that no checkpoint covers
+	good     Finding
+	retained int64 // the first record that signed retention has left
+	claimed  int64 // the same, not yet signed
+}
+
+// broken ends a verification with what is wrong at the present line.
+func (v *verification) broken(code Code, format string, args ...any) error {
+	v.report.Broken = v.here(code, format, args...)
+	return v.report.Broken.err()
+}
+
+// brokenFile ends it with what is wrong with no line.
+func (v *verification) brokenFile(code Code, format string, args ...any) error {
+	v.report.Broken = &Finding{Code: code, Seq: v.f.n, Message: fmt.Sprintf(format, args...)}
+	return v.report.Broken.err()
+}
+
+func (v *verification) here(code Code, format string, args ...any) *Finding {
+	return &Finding{Code: code, Segment: v.segment.name(), Line: v.line, Seq: v.f.n, Message: fmt.Sprintf(format, args...)}
+}
+
+func (v *verification) close() {
+	for _, f := range []any{v.notes.r, v.treeFile} {
+		if c, ok := f.(*os.File); ok && c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+func (v *verification) run() error {
+	if v.options.Checkpoint != nil {
+		var err error
+		if v.elsewhere, err = OpenCheckpoint(v.options.Checkpoint, v.keys); err != nil {
+			return failed(CodeCheckpointForged, err, "the checkpoint that was kept elsewhere is not good")
+		}
+	}
+	if err := v.openCheckpoints(); err != nil {
+		return err
+	}
+	segments, err := listSegments(v.dir)
+	if err != nil {
+		return err
+	}
+	if err := v.openTree(segments); err != nil {
+		return err
+	}
+	if err := v.nextCheckpoint(); err != nil {
+		return err
+	}
+	if v.cp == nil && len(v.removed) == 0 {
+		return v.brokenFile(CodeCheckpointRemoved, "the log has no checkpoint, though even an empty log has one; the file %s was removed", checkpointsName)
+	}
+	if err := v.checkIDs(); err != nil {
+		return err
+	}
+	if err := v.compare(); err != nil {
+		return err
+	}
+	for i, s := range segments {
+		if err := v.readSegment(s, i == len(segments)-1); err != nil {
+			return err
+		}
+	}
+	return v.atEnd()
+}
+
+// openCheckpoints opens the file, to be read as far as it is long now: what
+// comes later may cover records that are not read.
+func (v *verification) openCheckpoints() error {
+	b, err := os.Open(filepath.Join(v.dir, checkpointsName))
+	if errors.Is(err, os.ErrNotExist) {
+		v.notes.r = bytes.NewReader(nil)
+		if _, err := os.Stat(v.dir); err == nil {
+			return nil
+		}
+	}
+	if err != nil {
+		return failed(CodeIO, err, "the checkpoints cannot be read")
+	}
+	info, err := b.Stat()
+	if err != nil {
+		_ = b.Close()
+		return failed(CodeIO, err, "the checkpoints cannot be read")
+	}
+	v.notes.r = &limitedFile{File: b, left: info.Size()}
+	return nil
+}
+
+// openTree opens the file of tree hashes, and begins behind what retention has
+// removed.
+func (v *verification) openTree(segments []segment) error {
+	var first int64
+	if len(segments) > 0 {
+		first = segments[0].first
+	}
+	v.report.First = first
+	v.f.n = first
+	var err error
+	if v.treeFile, err = os.Open(filepath.Join(v.dir, treeName)); err != nil {
+		if first > 0 {
+			return v.brokenFile(CodeTree, "the records before %d were removed, and the file %s, which has their hashes, cannot be read", first, treeName)
+		}
+		v.report.Tree = &Finding{Code: CodeTree, Message: "the file of tree hashes is missing; the log makes it anew when it is opened"}
+		return nil
+	}
+	f, err := treeFile{v.treeFile}.frontierAt(first)
+	if err != nil {
+		return v.brokenFile(CodeTree, "the records before %d were removed, and the file %s does not have their hashes", first, treeName)
+	}
+	v.f = *f
+	v.tree = bufio.NewReaderSize(io.NewSectionReader(v.treeFile, treeSize(first), 1<<62), 1<<16)
+	return nil
+}
+
+// nextCheckpoint reads the next checkpoint, and checks all but its root.
+func (v *verification) nextCheckpoint() error {
+	for {
+		before := v.report.Newest
+		v.cp = nil
+		signed, torn, err := v.notes.next()
+		if err != nil {
+			return err
+		}
+		if signed == nil {
+			if torn {
+				v.report.Notes = append(v.report.Notes, "The file of checkpoints ends in the middle of one, as a crash leaves it.")
+			}
+			return nil
+		}
+		c, err := OpenCheckpoint(signed, v.keys)
+		if err != nil {
+			return v.brokenFile(CodeCheckpointForged, "the checkpoint after number %d is not signed by a known key, or was edited: %v", v.lastNumber(), err)
+		}
+		switch {
+		case !v.seen && c.Number > 0 && v.report.First == 0:
+			return v.brokenFile(CodeCheckpointRemoved, "the checkpoints before number %d were removed", c.Number)
+		case v.seen && c.Number > before.Number+1:
+			return v.brokenFile(CodeCheckpointRemoved, "the checkpoints between the numbers %d and %d were removed", before.Number, c.Number)
+		case v.seen && (c.Number <= before.Number || c.Size <= before.Size):
+			return v.brokenFile(CodeOrder, "the checkpoint %d stands behind the checkpoint %d", c.Number, before.Number)
+		case v.seen && c.LogID != before.LogID:
+			return v.brokenFile(CodeLogID, "the checkpoint %d is of the log %s, those before it are of %s", c.Number, c.LogID, before.LogID)
+		}
+		v.seen = true
+		v.report.Newest = *c
+		v.report.LogID = c.LogID
+		if c.Size < v.report.First {
+			v.removed = append(v.removed, c)
+			continue
+		}
+		v.cp = c
+		return nil
+	}
+}
+
+func (v *verification) lastNumber() int64 {
+	if !v.seen {
+		return -1
+	}
+	return v.report.Newest.Number
+}
+
+func (v *verification) checkIDs() error {
+	id := v.report.LogID
+	if want := v.options.LogID; want != "" && id != want {
+		return v.brokenFile(CodeLogID, "the log is %s, and not %s", id, want)
+	}
+	if v.elsewhere != nil && v.elsewhere.LogID != id {
+		return v.brokenFile(CodeLogID, "the checkpoint that was kept elsewhere is of the log %s, and not of %s", v.elsewhere.LogID, id)
+	}
+	return nil
+}
+
+// readSegment checks the lines of a segment.
+func (v *verification) readSegment(s segment, last bool) error {
+	v.segment, v.line = s, 1
+	v.report.Segments++
+	switch {
+	case s.first > v.f.n:
+		return v.broken(CodeSegmentMissing, "the records %d to %d are missing, and with them a segment", v.f.n, s.first-1)
+	case s.first < v.f.n:
+		return v.broken(CodeSegment, "the segment before goes on to record %d", v.f.n-1)
+	}
+	file, err := os.Open(filepath.Join(v.dir, s.name()))
+	if err != nil {
+		return failed(CodeIO, err, "the segment %s cannot be read", s.name())
+	}
+	defer file.Close()
+	in := newLines(file)
+	for ; ; v.line++ {
+		line, err := in.next()
+		switch {
+		case err == io.EOF:
+			return nil
+		case err == errTorn && last:
+			v.report.TornBytes = max(1, s.size-in.offset)
+			return nil
+		case err == errTorn:
+			return v.broken(CodeTruncated, "the line is cut off")
+		case err == errTooLong:
+			return v.broken(CodeMalformed, "the line is too long for a record")
+		case err != nil:
+			return failed(CodeIO, err, "the segment %s cannot be read", s.name())
+		}
+		if err := v.readLine(line, in); err != nil {
+			return err
+		}
+	}
+}
+
+// readLine checks one line, which has a byte before it, and takes it into the
+// tree.
+func (v *verification) readLine(line []byte, in *lines) error {
+	at, err := parseStart(line[1:])
+	switch {
+	case err != nil || !fields(line[1:], func(_, _ []byte) {}):
+		return v.broken(CodeMalformed, "the line is no record")
+	case at.seq != v.f.n:
+		return v.wrongSeq(at.seq, in)
+	case bytes.Compare(at.time, v.lastTime) < 0:
+		return v.broken(CodeEdited, "its time is before that of the record before it")
+	}
+	v.lastTime = append(v.lastTime[:0], at.time...)
+	if v.tail == nil {
+		v.tail = append([]byte{}, at.time...)
+	}
+	v.noteRetention(line[1:], at)
+	leaf := leafHash(line)
+	if err := v.compareTree(leaf); err != nil {
+		return err
+	}
+	return v.compare()
+}
+
+// wrongSeq says what a record is that has another's number.
+func (v *verification) wrongSeq(seq int64, in *lines) error {
+	want := v.f.n
+	switch {
+	case v.line == 1:
+		return v.broken(CodeSegment, "the segment begins with record %d: it was swapped for another, or lost its first line", seq)
+	case seq < want:
+		return v.broken(CodeOrder, "record %d stands here: it was copied, or moved", seq)
+	}
+	// Missing, or further down?
+	for {
+		line, err := in.next()
+		if err != nil {
+			return v.broken(CodeDropped, "the records %d to %d are missing", want, seq-1)
+		}
+		if at, err := parseStart(line[1:]); err == nil && at.seq == want {
+			return v.broken(CodeOrder, "record %d stands here, and record %d after it: records were moved", seq, want)
+		}
+	}
+}
+
+// compareTree takes a record's hash into the tree, and compares it with the
+// hashes in the tree's file. Which of the two is wrong, the next checkpoint says.
+func (v *verification) compareTree(leaf tlog.Hash) error {
+	seq := v.f.n
+	v.want = v.f.push(leaf, v.want[:0])
+	if v.tree == nil {
+		return nil
+	}
+	v.have = append(v.have[:0], v.want...) // as long as it
+	if _, err := io.ReadFull(v.tree, v.have); err != nil {
+		v.tree, v.shadow = nil, nil // a suspect remains one
+		if v.report.Tree == nil {
+			v.report.Tree = &Finding{Code: CodeTree, Seq: seq, Message: "the file of tree hashes ends before the records do; the log makes it anew when it is opened"}
+		}
+		return nil
+	}
+	if v.shadow == nil {
+		if bytes.Equal(v.want, v.have) {
+			return nil
+		}
+		v.suspect = v.here(CodeEdited, "the record is not the one that was logged: its hash is not that in the tree")
+		v.suspect.Seq = seq
+		// Adding a record leaves all that the tree before it was made of.
+		f := v.f
+		f.n = seq
+		v.shadow = &f
+	}
+	v.shadow.push(tlog.Hash(v.have), nil)
+	return nil
+}
+
+// compare compares the tree with the checkpoints of the present size.
+func (v *verification) compare() error {
+	if e := v.elsewhere; e != nil && e.Size == v.f.n && e.Root != v.f.root() {
+		if v.suspect != nil {
+			v.report.Broken = v.suspect
+			return v.suspect.err()
+		}
+		return v.broken(CodeCheckpointMismatch, "the log up to here is not the one of the checkpoint that was kept elsewhere")
+	} else if e != nil && e.Size == v.f.n {
+		v.matched()
+	}
+	for v.cp != nil && v.cp.Size == v.f.n {
+		if v.cp.Root != v.f.root() {
+			return v.mismatch()
+		}
+		v.matched()
+		v.report.Checkpoints++
+		if err := v.nextCheckpoint(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// matched notes that the lines up to here are signed. If the tree's file
+// differs, it is the file that is wrong.
+func (v *verification) matched() {
+	if v.suspect != nil {
+		v.report.Tree = &Finding{Code: CodeTree, Seq: v.suspect.Seq, Message: "the file of tree hashes is damaged; the records are not"}
+		v.suspect, v.shadow, v.tree = nil, nil, nil
+	}
+	v.tail = nil
+	v.retained = max(v.retained, v.claimed)
+	v.good = Finding{Segment: v.segment.name(), Line: v.line + 1, Seq: v.f.n}
+}
+
+// mismatch finds the line that makes the root another than the checkpoint's.
+func (v *verification) mismatch() error {
+	number, size := v.cp.Number, v.cp.Size
+	if v.suspect != nil {
+		if v.shadow == nil || v.shadow.n != size || v.shadow.root() != v.cp.Root {
+			v.suspect.Message += "; the tree was edited as well"
+		}
+		v.report.Broken = v.suspect
+		return v.suspect.err()
+	}
+	f := v.good
+	if f.Segment == "" {
+		f = Finding{Segment: segment{first: v.report.First}.name(), Line: 1, Seq: v.report.First}
+	}
+	f.Code = CodeEdited
+	f.Message = fmt.Sprintf("the records %d to %d are not those that checkpoint %d signed, and which of them differs cannot be told", f.Seq, size-1, number)
+	if v.report.First > 0 {
+		f.Message += "; or the tree hashes of the records that retention removed were edited"
+	}
+	if size == v.report.First {
+		f.Code, f.Message = CodeTree, fmt.Sprintf("the tree hashes of the removed records are not those that checkpoint %d signed", number)
+	}
+	v.report.Broken = &f
+	return f.err()
+}
+
+// noteRetention reads what a record says that retention has removed.
+func (v *verification) noteRetention(line []byte, at start) {
+	if !bytes.HasPrefix(at.rest, []byte(retentionStart)) {
+		return
+	}
+	var r struct {
+		After struct {
+			First int64 `json:"first"`
+		} `json:"after"`
+	}
+	if json.Unmarshal(line, &r) == nil {
+		v.claimed = max(v.claimed, r.After.First)
+	}
+}
+
+// atEnd checks what can be known only at the end.
+func (v *verification) atEnd() error {
+	if v.cp != nil {
+		return v.broken(CodeTruncated, "the log ends here, but checkpoint %d covers %d records", v.cp.Number, v.cp.Size)
+	}
+	if e := v.elsewhere; e != nil && e.Size > v.f.n {
+		return v.brokenFile(CodeRolledBack, "the log has %d records, but the checkpoint that was kept elsewhere covers %d: this is an older copy, or its end was cut off", v.f.n, e.Size)
+	}
+	if first := v.report.First; first > v.retained {
+		return v.brokenFile(CodeSegmentMissing, "the records 0 to %d are missing, and no signed record says that retention removed them", first-1)
+	}
+	removed := v.removed
+	if e := v.elsewhere; e != nil && e.Size < v.report.First {
+		removed = append(removed, e)
+	}
+	return v.checkRemoved(removed)
+}
+
+// checkRemoved checks checkpoints whose records retention has removed: their
+// trees must be beginnings of the newest one.
+func (v *verification) checkRemoved(list []*Checkpoint) error {
+	newest := v.report.Newest
+	for _, c := range list {
+		if c.Size == 0 {
+			if c.Root != (&frontier{}).root() {
+				return v.brokenFile(CodeCheckpointMismatch, "checkpoint %d is of no records and has a root of some", c.Number)
+			}
+			continue
+		}
+		proof, err := tlog.ProveTree(newest.Size, c.Size, treeFile{v.treeFile})
+		if err == nil {
+			err = tlog.CheckTree(proof, newest.Size, newest.Root, c.Size, c.Root)
+		}
+		if err != nil {
+			return v.brokenFile(CodeCheckpointMismatch, "checkpoint %d, of %d records, is not of a beginning of this log, or the tree hashes of removed records were edited", c.Number, c.Size)
+		}
+		v.report.Checkpoints++
+	}
+	return nil
+}
+
+// finish completes the report.
+func (v *verification) finish() {
+	r := &v.report
+	r.Records = v.f.n
+	if r.Broken == nil && v.suspect != nil {
+		r.Tree = v.suspect
+		r.Tree.Code = CodeTree
+		r.Tree.Message = "an unsigned record and the file of tree hashes differ; nothing says which of them is right"
+	}
+	if r.First > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("The records 0 to %d were removed by retention.", r.First-1))
+	}
+	if v.tail == nil || r.Broken != nil {
+		return
+	}
+	signed := r.Newest.Size
+	if v.elsewhere != nil {
+		signed = max(signed, v.elsewhere.Size)
+	}
+	r.Unsigned = r.Records - max(signed, r.First)
+	r.UnsignedSince, _ = parseTime(v.tail)
+	r.Notes = append(r.Notes, fmt.Sprintf("The last %d records are not covered by a checkpoint: nothing protects them yet.", r.Unsigned))
+}
+
+// limitedFile is a file as long as it was.
+type limitedFile struct {
+	*os.File
+	left int64
+}
+
+func (f *limitedFile) Read(b []byte) (int, error) {
+	if f.left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := f.File.Read(b[:min(int64(len(b)), f.left)])
+	f.left -= int64(n)
+	return n, err
+}
