@@ -13,6 +13,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/attest"
 )
@@ -51,12 +52,25 @@ type Boot interface {
 	Revoke(ctx context.Context, below uint64) error
 }
 
+// Audit is what the API needs of the audit log.
+type Audit interface {
+	// Ready says why nothing can be recorded; nil if something can.
+	Ready() error
+	// Record writes a record durably.
+	Record(ctx context.Context, r *audit.Record) error
+	// Checkpoint signs the log as it is now.
+	Checkpoint() ([]byte, error)
+	// Status gives the state of the log; nil before it is open.
+	Status() *audit.Status
+}
+
 // The bodies of requests and answers that are not types of the domain.
 type (
 	// Status is the state of the appliance and of its boot.
 	Status struct {
 		appliance.Status
-		Boot boot.Status `json:"boot"`
+		Boot  boot.Status   `json:"boot"`
+		Audit *audit.Status `json:"audit,omitempty"`
 	}
 	// SealRequest has the HSM's PIN sealed to the machine's TPM.
 	SealRequest struct {
@@ -109,13 +123,14 @@ const maxBody = 64 << 10
 type api struct {
 	domain Domain
 	boot   Boot
+	audit  Audit
 	log    *slog.Logger
 }
 
 // NewAPI gives the handler of the admin API. Who may call it, the listener
-// decides.
-func NewAPI(domain Domain, boot Boot, log *slog.Logger) http.Handler {
-	a := &api{domain, boot, log}
+// decides, and who it is ([WithActor]).
+func NewAPI(domain Domain, boot Boot, audit Audit, log *slog.Logger) http.Handler {
+	a := &api{domain, boot, audit, log}
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, appliance.Errorf(appliance.CodeNotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
@@ -126,6 +141,7 @@ func NewAPI(domain Domain, boot Boot, log *slog.Logger) http.Handler {
 	r.Get("/api/v1/attestation", a.handle(a.evidence))
 	r.Post("/api/v1/seal", a.handle(a.seal))
 	r.Post("/api/v1/seal/revoke", a.handle(a.revoke))
+	r.Get("/api/v1/audit/checkpoint", a.handle(a.checkpoint))
 	r.Get("/api/v1/backup", a.backup)
 	r.Post("/api/v1/restore", a.restore)
 	r.Get(stores, a.handle(a.listKeyStores))
@@ -155,13 +171,14 @@ func NewAPI(domain Domain, boot Boot, log *slog.Logger) http.Handler {
 func (a *api) handle(operation func(r *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		result, err := operation(r)
+		do := operation
+		if r.Method != http.MethodGet {
+			do = a.audited(operation)
+		}
+		result, err := do(r)
 		if err != nil {
 			a.fail(w, r, err)
 			return
-		}
-		if r.Method != http.MethodGet {
-			a.log.Info("admin", "method", r.Method, "path", r.URL.Path)
 		}
 		writeJSON(w, http.StatusOK, result)
 	}
@@ -227,7 +244,7 @@ func decode[T any](r *http.Request) (T, error) {
 }
 
 func (a *api) status(r *http.Request) (any, error) {
-	return Status{a.domain.Status(r.Context()), a.boot.Status()}, nil
+	return Status{a.domain.Status(r.Context()), a.boot.Status(), a.audit.Status()}, nil
 }
 
 func (a *api) evidence(r *http.Request) (any, error) {
@@ -255,8 +272,16 @@ func (a *api) revoke(r *http.Request) (any, error) {
 // backup streams a backup. If it fails when the first bytes are gone, the
 // connection is cut, so that nobody takes it for whole.
 func (a *api) backup(w http.ResponseWriter, r *http.Request) {
+	checkpoint, err := a.audit.Checkpoint()
+	if err == nil {
+		err = a.record(r, nil, nil, nil)
+	}
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
 	out := &lateHeader{w: w}
-	if err := a.domain.Backup(r.Context(), out, ""); err != nil {
+	if err := a.domain.Backup(r.Context(), out, string(checkpoint)); err != nil {
 		if !out.begun {
 			a.fail(w, r, err)
 			return
@@ -264,7 +289,6 @@ func (a *api) backup(w http.ResponseWriter, r *http.Request) {
 		a.log.Error("a backup was cut short", "error", err)
 		panic(http.ErrAbortHandler)
 	}
-	a.log.Info("admin", "method", r.Method, "path", r.URL.Path)
 }
 
 // lateHeader says what follows once something does.
@@ -289,12 +313,11 @@ func (a *api) restore(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("verify") == "true" {
 		take = a.domain.VerifyBackup
 	}
-	report, err := take(r.Context(), r.Body)
+	report, err := a.audited(func(r *http.Request) (any, error) { return take(r.Context(), r.Body) })(r)
 	if err != nil {
 		a.fail(w, r, err)
 		return
 	}
-	a.log.Info("admin", "method", r.Method, "path", r.URL.Path)
 	writeJSON(w, http.StatusOK, report)
 }
 

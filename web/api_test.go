@@ -34,13 +34,14 @@ type api struct {
 	t      *testing.T
 	socket string
 	http   *http.Client
+	audit  *fakeAudit
 }
 
 // start starts an appliance and its admin API; wrap, if given, is put before
 // the domain.
 func start(t *testing.T, wrap func(web.Domain) web.Domain) *api {
 	t.Helper()
-	a := &api{Bed: xkstest.Start(t, xkstest.Options{}), t: t, socket: filepath.Join(t.TempDir(), "s")}
+	a := &api{Bed: xkstest.Start(t, xkstest.Options{}), t: t, socket: filepath.Join(t.TempDir(), "s"), audit: &fakeAudit{}}
 	var domain web.Domain = a.Appliance
 	if wrap != nil {
 		domain = wrap(domain)
@@ -49,7 +50,7 @@ func start(t *testing.T, wrap func(web.Domain) web.Domain) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: web.NewAPI(domain, &fakeBoot{}, slog.New(slog.NewTextHandler(a.Log, nil))), ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: web.NewAPI(domain, &fakeBoot{}, a.audit, slog.New(slog.NewTextHandler(a.Log, nil))), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {

@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/attest"
 	"holdfast/attest/snp"
@@ -39,6 +41,29 @@ func (f *fakeBoot) Seal(_ context.Context, credential []byte) error {
 	f.pin = bytes.Clone(credential)
 	return nil
 }
+
+// fakeAudit is an audit log in memory, which fails on command.
+type fakeAudit struct {
+	mu      sync.Mutex
+	records []*audit.Record
+	ready   error
+	failing error
+}
+
+func (f *fakeAudit) Ready() error { return f.ready }
+
+func (f *fakeAudit) Record(_ context.Context, r *audit.Record) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failing != nil {
+		return f.failing
+	}
+	f.records = append(f.records, r)
+	return nil
+}
+
+func (f *fakeAudit) Checkpoint() ([]byte, error) { return []byte("checkpoint"), nil }
+func (f *fakeAudit) Status() *audit.Status       { return nil }
 
 func (f *fakeBoot) Revoke(context.Context, uint64) error { return nil }
 
@@ -110,7 +135,7 @@ func TestPublicEvidence(t *testing.T) {
 // TestSealAndStatus over the socket.
 func TestSealAndStatus(t *testing.T) {
 	f := &fakeBoot{status: boot.Status{State: boot.Release, Code: "E_SEAL_MISSING", Reason: "nothing is sealed"}}
-	h := web.NewAPI(nil, f, slog.New(slog.DiscardHandler))
+	h := web.NewAPI(nil, f, &fakeAudit{}, slog.New(slog.DiscardHandler))
 	w := httptest.NewRecorder()
 	body, err := json.Marshal(web.SealRequest{PIN: []byte("4711")})
 	if err != nil {

@@ -121,8 +121,42 @@ func (a *auditor) close() {
 // errNotOpen is for what would have to be audited while nothing can be.
 var errNotOpen = appliance.Errorf(appliance.CodeLocked, "the audit log is not open")
 
-// record writes a record durably.
-func (a *auditor) record(ctx context.Context, r *audit.Record) error {
+// Ready implements [web.Audit].
+func (a *auditor) Ready() error {
+	l := a.current()
+	if l == nil {
+		return errNotOpen
+	}
+	switch s := l.Status(); {
+	case s.Broken != "":
+		return appliance.Errorf(appliance.CodeInternal, "%s", s.Broken)
+	case s.Level == audit.LevelFull:
+		return appliance.Errorf(appliance.CodeInternal, "the disk of the audit log is full; nothing is done that cannot be recorded: make space")
+	}
+	return nil
+}
+
+// Checkpoint implements [web.Audit].
+func (a *auditor) Checkpoint() ([]byte, error) {
+	l := a.current()
+	if l == nil {
+		return nil, errNotOpen
+	}
+	return l.Checkpoint()
+}
+
+// Status implements [web.Audit].
+func (a *auditor) Status() *audit.Status {
+	l := a.current()
+	if l == nil {
+		return nil
+	}
+	s := l.Status()
+	return &s
+}
+
+// Record writes a record durably.
+func (a *auditor) Record(ctx context.Context, r *audit.Record) error {
 	l := a.current()
 	if l == nil {
 		return errNotOpen
@@ -142,7 +176,7 @@ func (a *auditor) request(ctx context.Context, o *xks.Outcome) error {
 	case http.StatusForbidden:
 		r.Result = audit.Denied
 	}
-	return a.record(ctx, r)
+	return a.Record(ctx, r)
 }
 
 // journal records the steps of the boot in the database and in the audit log.
@@ -174,5 +208,5 @@ func (a *auditor) step(ctx context.Context, s appliance.BootStep) error {
 	a.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return a.record(ctx, r)
+	return a.Record(ctx, r)
 }

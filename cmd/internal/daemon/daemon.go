@@ -201,8 +201,9 @@ func (d *Daemon) open(ctx context.Context) error {
 		ErrorLog:       slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
 	d.socket = &http.Server{
-		Handler:           web.NewAPI(d.appliance, d.boot, d.o.Log),
+		Handler:           web.NewAPI(d.appliance, d.boot, d.audit, d.o.Log),
 		ReadHeaderTimeout: 5 * time.Second,
+		ConnContext:       peerActor,
 		ErrorLog:          slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
 	return d.listen()
@@ -316,4 +317,24 @@ func (d *Daemon) serve(ctx context.Context) error {
 	d.lock()
 	d.audit.close()
 	return err
+}
+
+// peerActor names who connected to the admin socket: the user and the process
+// (unix(7), SO_PEERCRED).
+func peerActor(ctx context.Context, c net.Conn) context.Context {
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	actor := "local"
+	_ = raw.Control(func(fd uintptr) { // without it, it is not said who
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			actor = fmt.Sprintf("local uid %d pid %d", cred.Uid, cred.Pid)
+		}
+	})
+	return web.WithActor(ctx, actor)
 }
