@@ -102,6 +102,7 @@ func newRoot() *cobra.Command {
 		credentialCommand(a),
 		keyCommand(a),
 		grantCommand(a),
+		auditCommand(a),
 		backupCommand(a),
 		restoreCommand(a),
 		verifyCommand(a),

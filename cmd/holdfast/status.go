@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/web"
 )
@@ -47,6 +48,17 @@ func showStatus(w io.Writer, s web.Status) {
 		row(w, "HSM "+h.Label, string(h.Status)+" (serial "+orDash(h.Serial)+", probe "+h.Took.Round(10*time.Microsecond).String()+")")
 		if h.Error != "" {
 			row(w, "", h.Error)
+		}
+	}
+	if l := s.Audit; l != nil {
+		row(w, "audit log", fmt.Sprintf("%d records, %d of them not signed yet, %d MiB free", l.Size, l.Lag, l.Free>>20))
+		for _, problem := range []string{l.Broken, l.Signer} {
+			if problem != "" {
+				row(w, "", problem)
+			}
+		}
+		if l.Level != audit.LevelOK {
+			row(w, "", "the disk is "+map[audit.Level]string{audit.LevelWarning: "filling up: make space", audit.LevelFull: "full: requests are refused"}[l.Level])
 		}
 	}
 	if t := b.Attestation; t != nil {

@@ -1,0 +1,367 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+
+	"holdfast/appliance/audit"
+	"holdfast/attest"
+)
+
+func auditCommand(a *admin) *cobra.Command {
+	return group("audit", "Read and verify the audit log", auditVerifyCommand(a), auditTailCommand(a), auditSearchCommand(a),
+		auditExportCommand(a), auditProofCommand(), auditCheckProofCommand(a), auditCheckpointCommand(a))
+}
+
+// defaultAuditDir is where the appliance has its log, unless state.dir says
+// otherwise.
+const defaultAuditDir = "/var/lib/holdfast/audit"
+
+func auditDir(args []string) string {
+	if len(args) > 0 {
+		return args[0]
+	}
+	return defaultAuditDir
+}
+
+// auditKeys are the flags that say whose signature a log must have.
+type auditKeys struct{ keys, evidence []string }
+
+func (k *auditKeys) add(c *cobra.Command) {
+	c.Flags().StringArrayVar(&k.keys, "key", nil, "public key (PEM) that signs checkpoints; may be given again, for a log that has had several")
+	c.Flags().StringArrayVar(&k.evidence, "evidence", nil, "evidence file that names the key; verify it as well, with holdfast verify")
+	c.MarkFlagsOneRequired("key", "evidence")
+}
+
+// auditKeyName is the name of the key in checkpoints.
+const auditKeyName = "holdfast-audit"
+
+func (k *auditKeys) verifiers() (note.Verifiers, error) {
+	var list []note.Verifier
+	add := func(file string, der []byte) error {
+		key, err := x509.ParsePKIXPublicKey(der)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		public, ok := key.(*ecdsa.PublicKey)
+		if !ok {
+			return fmt.Errorf("%s is a %T; checkpoints are signed with ECDSA on P-256", file, key)
+		}
+		v, err := audit.NewECDSAVerifier(auditKeyName, public)
+		if err == nil {
+			list = append(list, v)
+		}
+		return err
+	}
+	for _, file := range k.keys {
+		text, err := readInput(file)
+		if err != nil {
+			return nil, err
+		}
+		block, _ := pem.Decode(text)
+		if block == nil || block.Type != "PUBLIC KEY" {
+			return nil, fmt.Errorf("%s is not a public key in PEM", file)
+		}
+		if err := add(file, block.Bytes); err != nil {
+			return nil, err
+		}
+	}
+	for _, file := range k.evidence {
+		text, err := readInput(file)
+		if err != nil {
+			return nil, err
+		}
+		e, err := attest.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if len(e.AuditKey) == 0 {
+			return nil, fmt.Errorf("%s names no key of an audit log", file)
+		}
+		if err := add(file, e.AuditKey); err != nil {
+			return nil, err
+		}
+	}
+	return note.VerifierList(list...), nil
+}
+
+func auditVerifyCommand(a *admin) *cobra.Command {
+	var keys auditKeys
+	var id, checkpoint string
+	c := &cobra.Command{
+		Use:   "verify [DIR] {--key FILE | --evidence FILE} [--checkpoint FILE]",
+		Short: "Check an audit log offline: that no record was changed, dropped, moved or added",
+		Long: "Check an audit log offline: that no record was changed, dropped, moved or added, and that its checkpoints are\n" +
+			"signed. A checkpoint that you have kept elsewhere (holdfast audit checkpoint) finds a log that was swapped for\n" +
+			"an older copy. It exits 0 if the log is whole, 1 if not, 2 if the input is unusable.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			verifiers, err := keys.verifiers()
+			if err != nil {
+				return fmt.Errorf("%w: %w", errUnusable, err)
+			}
+			o := audit.VerifyOptions{LogID: id}
+			if checkpoint != "" {
+				if o.Checkpoint, err = readInput(checkpoint); err != nil {
+					return fmt.Errorf("%w: %w", errUnusable, err)
+				}
+			}
+			report, err := audit.Verify(auditDir(args), verifiers, o)
+			if report == nil {
+				return fmt.Errorf("%w: %w", errUnusable, err)
+			}
+			if err := a.show(cmd, report, func(w io.Writer) { showAuditReport(w, report) }); err != nil {
+				return err
+			}
+			if err != nil {
+				return errReported
+			}
+			return nil
+		}),
+	}
+	keys.add(c)
+	c.Flags().StringVar(&id, "log-id", "", "the ID that the log must have")
+	c.Flags().StringVar(&checkpoint, "checkpoint", "", "a checkpoint of the log that was kept elsewhere")
+	return c
+}
+
+func showAuditReport(w io.Writer, r *audit.Report) {
+	row(w, "log", r.LogID)
+	row(w, "records", fmt.Sprintf("%d, from %d on, in %d segments", r.Records-r.First, r.First, r.Segments))
+	row(w, "checkpoints", fmt.Sprintf("%d, the newest of %s over %d records", r.Checkpoints, when(r.Newest.Time), r.Newest.Size))
+	if r.Unsigned > 0 {
+		row(w, "unsigned", fmt.Sprintf("the last %d records, which no checkpoint covers yet", r.Unsigned))
+	}
+	for _, n := range r.Notes {
+		row(w, "note", n)
+	}
+	if b := r.Broken; b != nil {
+		row(w, "broken", fmt.Sprintf("%s: %s", b.Code, b.Message))
+		if b.Segment != "" {
+			row(w, "where", fmt.Sprintf("%s line %d, record %d", b.Segment, b.Line, b.Seq))
+		}
+		row(w, "verdict", "broken")
+		return
+	}
+	row(w, "verdict", "whole")
+}
+
+// auditQuery are the flags that select records.
+type auditQuery struct {
+	audit.Query
+	from, to, kind, result string
+}
+
+func (q *auditQuery) add(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&q.from, "from", "", "from this time on (RFC 3339)")
+	f.StringVar(&q.to, "to", "", "before this time (RFC 3339)")
+	f.StringVar(&q.KeyStore, "key-store", "", "of this key store")
+	f.StringVar(&q.Key, "key-id", "", "of this key, in --key-store")
+	f.StringVar(&q.Principal, "principal", "", "of this principal")
+	f.StringVar(&q.KMSRequestID, "kms-request-id", "", "with this request ID, which CloudTrail has as well")
+	f.StringVar(&q.kind, "kind", "", "xks, admin, boot, lease or audit")
+	f.StringVar(&q.result, "result", "", "allowed, denied or failed")
+}
+
+func (q *auditQuery) query() (audit.Query, error) {
+	q.Kind, q.Result = audit.Kind(q.kind), audit.Result(q.result)
+	for _, t := range []struct {
+		flag, text string
+		into       *time.Time
+	}{{"--from", q.from, &q.From}, {"--to", q.to, &q.To}} {
+		if t.text == "" {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339, t.text)
+		if err != nil {
+			return q.Query, fmt.Errorf("%w: %s %q is not a time such as 2026-11-23T12:00:00Z", errUnusable, t.flag, t.text)
+		}
+		*t.into = at
+	}
+	if q.Key != "" && q.KeyStore == "" {
+		return q.Query, fmt.Errorf("%w: --key-id needs --key-store", errUnusable)
+	}
+	return q.Query, nil
+}
+
+func auditSearchCommand(a *admin) *cobra.Command {
+	var q auditQuery
+	c := &cobra.Command{
+		Use:   "search [DIR]",
+		Short: "Find records, the newest first",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			query, err := q.query()
+			if err != nil {
+				return err
+			}
+			records, next, err := audit.NewReader(auditDir(args)).Search(cmd.Context(), query)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, map[string]any{"records": records, "next": next}, func(w io.Writer) {
+				showRecords(w, records)
+				if next != "" {
+					row(w, "more: --cursor "+next)
+				}
+			})
+		}),
+	}
+	q.add(c)
+	c.Flags().IntVar(&q.Limit, "limit", 100, "at most so many, 1 to 1000")
+	c.Flags().StringVar(&q.Cursor, "cursor", "", "go on where an earlier search ended")
+	return c
+}
+
+func auditTailCommand(a *admin) *cobra.Command {
+	var n int
+	c := &cobra.Command{
+		Use:   "tail [DIR]",
+		Short: "Show the newest records, the newest last",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			records, _, err := audit.NewReader(auditDir(args)).Search(cmd.Context(), audit.Query{Limit: n})
+			if err != nil {
+				return err
+			}
+			for i, j := 0, len(records)-1; i < j; i, j = i+1, j-1 {
+				records[i], records[j] = records[j], records[i]
+			}
+			return a.show(cmd, records, func(w io.Writer) { showRecords(w, records) })
+		}),
+	}
+	c.Flags().IntVarP(&n, "lines", "n", 20, "how many, 1 to 1000")
+	return c
+}
+
+func showRecords(w io.Writer, records []*audit.Record) {
+	for _, r := range records {
+		what := r.Principal
+		if what == "" {
+			what = r.Actor
+		}
+		detail := r.Detail
+		if r.KMSRequestID != "" {
+			detail = r.KMSRequestID
+		}
+		row(w, r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, orDash(string(r.Result)), orDash(r.Error),
+			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), orDash(what), detail)
+	}
+}
+
+func auditExportCommand(a *admin) *cobra.Command {
+	var q auditQuery
+	var format, out string
+	c := &cobra.Command{
+		Use:   "export [DIR] --format jsonl|csv",
+		Short: "Write records to a file or to standard output, the oldest first",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			query, err := q.query()
+			if err != nil {
+				return err
+			}
+			r := audit.NewReader(auditDir(args))
+			if out == "" {
+				return r.Export(cmd.Context(), query, cmd.OutOrStdout(), format)
+			}
+			size, err := writeWhole(out, func(w io.Writer) error { return r.Export(cmd.Context(), query, w, format) })
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, map[string]any{"export": out, "bytes": size}, func(w io.Writer) { row(w, "export", fmt.Sprintf("%s, %d bytes", out, size)) })
+		}),
+	}
+	q.add(c)
+	c.Flags().StringVar(&format, "format", "jsonl", "jsonl, which are the records as they were signed, or csv")
+	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
+	return c
+}
+
+func auditProofCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "proof SEQ [DIR]",
+		Short: "Print a proof that a record is in the log, which needs no log to be checked",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			seq, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil {
+				return fmt.Errorf("%w: %q is not the number of a record", errUnusable, args[0])
+			}
+			proof, err := audit.InclusionProof(auditDir(args[1:]), seq)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(proof))
+			return err
+		}),
+	}
+}
+
+func auditCheckProofCommand(a *admin) *cobra.Command {
+	var keys auditKeys
+	c := &cobra.Command{
+		Use:   "check-proof FILE {--key FILE | --evidence FILE}",
+		Short: "Check a proof offline, and print the record that it is about",
+		Args:  cobra.ExactArgs(1),
+		RunE: does(func(cmd *cobra.Command, args []string) error {
+			verifiers, err := keys.verifiers()
+			if err != nil {
+				return fmt.Errorf("%w: %w", errUnusable, err)
+			}
+			text, err := readInput(args[0])
+			if err != nil {
+				return fmt.Errorf("%w: %w", errUnusable, err)
+			}
+			in, err := audit.CheckInclusion(text, verifiers)
+			if err != nil {
+				return err
+			}
+			return a.show(cmd, in, func(w io.Writer) {
+				line, err := json.Marshal(in.Record)
+				if err != nil {
+					line = []byte(err.Error())
+				}
+				row(w, "record", string(line))
+				row(w, "signed", fmt.Sprintf("at %s, among %d records", when(in.Checkpoint.Time), in.Checkpoint.Size))
+			})
+		}),
+	}
+	keys.add(c)
+	return c
+}
+
+func auditCheckpointCommand(a *admin) *cobra.Command {
+	return &cobra.Command{
+		Use:   "checkpoint",
+		Short: "Have the running appliance sign its log as it is now, and print that: keep it elsewhere",
+		Args:  cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			var answer struct {
+				Checkpoint string `json:"checkpoint"`
+			}
+			if err := a.client().Do(cmd.Context(), http.MethodGet, "audit/checkpoint", nil, &answer); err != nil {
+				return err
+			}
+			if answer.Checkpoint == "" {
+				return errors.New("the audit log is empty")
+			}
+			_, err := io.WriteString(cmd.OutOrStdout(), answer.Checkpoint)
+			return err
+		}),
+	}
+}
