@@ -127,8 +127,8 @@ type Log struct {
 	written     chan struct{} // closed when the writer has ended
 	background  sync.WaitGroup
 
-	// Recovered is how many bytes of a torn last line Open cut off.
-	recovered int64
+	claimed   int64 // the keeper's own: a signed record says that all before it is removed
+	recovered int64 // bytes of a torn last line that Open cut off
 }
 
 // Open opens the log in a directory, and makes it if there is none. After a
@@ -382,8 +382,9 @@ func (l *Log) runKeeper() {
 	for {
 		size, wait := l.due()
 		if size >= 0 {
-			_ = l.sign(size) // logged, in the status, and tried again
-			l.retain()
+			if l.sign(size) == nil { // otherwise: logged, in the status, and tried again
+				l.retain()
+			}
 			continue
 		}
 		var timer <-chan time.Time
