@@ -127,54 +127,115 @@ func checkAcknowledged(t *testing.T, dir string, want map[int64]string) {
 	}
 }
 
-// TestDiskFull fills a small file system. What does not fit is refused and
-// leaves nothing; with space the log goes on.
-func TestDiskFull(t *testing.T) {
+// smallDisk mounts a file system of 2 MiB.
+func smallDisk(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("audit", dir, "tmpfs", 0, "size=2m"); err != nil {
 		t.Skipf("a tmpfs cannot be mounted here: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
-	for name, reserve := range map[string]int64{"reserve": 512 << 10, "to the last byte": 1} {
-		t.Run(name, func(t *testing.T) {
-			sub := got(os.MkdirTemp(dir, ""))(t)
-			defer os.RemoveAll(sub)
-			o := options()
-			o.ReserveBytes, o.WarnBytes = reserve, 1536<<10
-			o.CheckpointAfter = time.Hour
-			l := open(t, sub, o)
-			defer l.Close()
-			ballast := sub + "/ballast"
-			write(t, ballast, make([]byte, 300<<10))
-			levels := map[audit.Level]bool{}
-			acknowledged := int64(0)
-			var err error
-			for err = nil; err == nil; acknowledged++ {
-				levels[l.Status().Level] = true
-				err = l.Append(t.Context(), record(int(acknowledged)))
-			}
-			acknowledged--
-			if code(err) != audit.CodeNoSpace || !levels[audit.LevelOK] || !levels[audit.LevelWarning] {
-				t.Fatalf("%v; levels %v", err, levels)
-			}
-			if s := l.Status(); s.Size != acknowledged || s.Broken != "" || reserve > 1 && s.Free < reserve {
-				t.Fatalf("%d acknowledged: %+v", acknowledged, s)
-			}
-			if err := l.Append(t.Context(), record(0)); code(err) != audit.CodeNoSpace {
-				t.Fatal(err)
-			}
-			must(t, os.Remove(ballast))
+	return dir
+}
+
+// TestReserve fills a small file system to its reserve. Then records are
+// refused, and with space the log goes on.
+func TestReserve(t *testing.T) {
+	dir := smallDisk(t)
+	o := options()
+	o.ReserveBytes, o.WarnBytes = 512<<10, 1536<<10
+	o.CheckpointAfter = time.Hour
+	l := open(t, dir, o)
+	ballast := dir + "/ballast"
+	write(t, ballast, make([]byte, 300<<10))
+	levels := map[audit.Level]bool{}
+	var logged int64
+	var err error
+	for ; err == nil; logged++ {
+		levels[l.Status().Level] = true
+		err = l.Append(t.Context(), record(0))
+	}
+	logged--
+	if code(err) != audit.CodeNoSpace || !levels[audit.LevelOK] || !levels[audit.LevelWarning] {
+		t.Fatalf("%v; levels %v", err, levels)
+	}
+	if s := l.Status(); s.Size != logged || s.Broken != "" || s.Free < o.ReserveBytes {
+		t.Fatalf("%d logged: %+v", logged, s)
+	}
+	got(l.Checkpoint())(t) // for which there is the reserve
+	must(t, os.Remove(ballast))
+	r := record(0)
+	must(t, l.Append(t.Context(), r))
+	if r.Seq != logged {
+		t.Fatalf("record %d after %d", r.Seq, logged)
+	}
+	must(t, l.Close())
+	rep, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
+	if rep.Records != logged+1 || rep.Unsigned != 0 {
+		t.Fatalf("%+v", rep)
+	}
+}
+
+// TestDiskFull takes the last byte from under the log, again and again: its
+// clock stands still, so that it does not look at the disk in between. What does
+// not fit is refused and leaves nothing.
+func TestDiskFull(t *testing.T) {
+	dir := smallDisk(t)
+	c := newClock()
+	o := c.options()
+	o.ReserveBytes, o.SegmentBytes = 1, 1<<20
+	l := open(t, dir, o)
+	var logged int64
+	for round := range 20 {
+		for range round + 1 { // the failure comes at another place each time
+			must(t, l.Append(t.Context(), record(0)))
+			logged++
+		}
+		fillDisk(t, dir+"/ballast")
+		refused := 0
+		for refused < 3 {
 			r := record(0)
-			must(t, l.Append(t.Context(), r))
-			if r.Seq != acknowledged {
-				t.Fatalf("record %d after %d", r.Seq, acknowledged)
+			err := l.Append(t.Context(), r)
+			switch {
+			case err == nil && r.Seq == logged:
+				logged++
+			case code(err) == audit.CodeNoSpace:
+				refused++
+			default:
+				t.Fatalf("round %d: record %d after %d: %v", round, r.Seq, logged, err)
 			}
-			must(t, l.Close())
-			rep, err := verify(sub, audit.VerifyOptions{})
-			must(t, err)
-			if rep.Records != acknowledged+1 || rep.TornBytes != 0 || rep.Unsigned != 0 {
-				t.Fatalf("%+v", rep)
+		}
+		if s := l.Status(); s.Size != logged || s.Broken != "" {
+			t.Fatalf("%d logged: %+v", logged, s)
+		}
+		// What is on the disk is whole lines, also of the last segment.
+		list := segments(t, dir)
+		if b := read(t, list[len(list)-1]); len(b) > 0 && b[len(b)-1] != '\n' {
+			t.Fatalf("round %d: half a record is left", round)
+		}
+		must(t, os.Remove(dir+"/ballast"))
+	}
+	must(t, l.Append(t.Context(), record(0)))
+	c.advance(time.Minute)
+	must(t, l.Close())
+	rep, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
+	if rep.Records != logged+1 || rep.TornBytes != 0 || rep.Unsigned != 0 {
+		t.Fatalf("%d logged: %+v", logged, rep)
+	}
+}
+
+// fillDisk writes until nothing fits.
+func fillDisk(t *testing.T, path string) {
+	t.Helper()
+	f := got(os.Create(path))(t)
+	defer f.Close()
+	for _, piece := range []int{64 << 10, 4 << 10, 1} {
+		for {
+			if _, err := f.Write(make([]byte, piece)); err != nil {
+				break
 			}
-		})
+		}
 	}
 }

@@ -127,8 +127,8 @@ type Log struct {
 	written     chan struct{} // closed when the writer has ended
 	background  sync.WaitGroup
 
-	// Recovered is how many bytes of a torn last line Open cut off.
-	recovered int64
+	claimed   int64 // the keeper's own: a signed record says that all before it is removed
+	recovered int64 // bytes of a torn last line that Open cut off
 }
 
 // Open opens the log in a directory, and makes it if there is none. After a
@@ -208,7 +208,7 @@ func (l *Log) Close() error {
 	<-l.written
 	close(l.stopping)
 	l.background.Wait()
-	_, err := l.signNow()
+	_, err := l.Checkpoint()
 	l.closeFiles()
 	return err
 }
@@ -227,7 +227,7 @@ const (
 type Status struct {
 	Size       int64      `json:"size"`       // records on the disk
 	Bytes      int64      `json:"bytes"`      // of all segments
-	Segments   int        `json:"segments"`   //
+	Segments   int        `json:"segments"`   // files
 	First      int64      `json:"first"`      // the oldest record that retention has left
 	Checkpoint Checkpoint `json:"checkpoint"` // the newest
 	// Lag is how many records no checkpoint covers yet, LagTime for how long.
@@ -286,17 +286,19 @@ func freeBytes(dir string) int64 {
 }
 
 // Checkpoint gives the newest signed checkpoint, and signs one first if there
-// are records that none covers.
-func (l *Log) Checkpoint() ([]byte, error) { return l.signNow() }
-
-func (l *Log) signNow() ([]byte, error) {
+// are records that none covers. It covers all that was on the disk when it was
+// called.
+func (l *Log) Checkpoint() ([]byte, error) {
+	l.state.Lock()
+	want := l.state.size // not later: under load there would be no end
+	l.state.Unlock()
 	for {
 		l.state.Lock()
 		size, signed := l.state.size, l.state.signed
 		if len(l.state.wanted) > 0 {
 			size = l.state.wanted[0]
 		}
-		done := l.state.covered.Size >= l.state.size
+		done := l.state.covered.Size >= want
 		l.state.Unlock()
 		if done {
 			return signed, nil
@@ -382,8 +384,9 @@ func (l *Log) runKeeper() {
 	for {
 		size, wait := l.due()
 		if size >= 0 {
-			_ = l.sign(size) // logged, in the status, and tried again
-			l.retain()
+			if l.sign(size) == nil { // otherwise: logged, in the status, and tried again
+				l.retain()
+			}
 			continue
 		}
 		var timer <-chan time.Time

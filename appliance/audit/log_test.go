@@ -183,8 +183,15 @@ func TestRefusedRecords(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if err := (audit.Pending{}).Wait(t.Context()); code(err) != audit.CodeInvalid {
+		t.Error(err)
+	}
 	r := record(0)
-	must(t, l.Append(t.Context(), r))
+	p := l.AppendAsync(r)
+	if err := p.Wait(ended); err != nil && code(err) != audit.CodeTimeout {
+		t.Error(err)
+	}
+	must(t, p.Wait(t.Context()))
 	if r.Seq != 0 {
 		t.Fatalf("the first record has the number %d", r.Seq)
 	}

@@ -1,9 +1,11 @@
 package audit
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -204,14 +206,20 @@ func (l *Log) cutTorn(file *os.File, s *segment, good int64) error {
 	return nil
 }
 
-// removeTemporary removes what a crash may have left of making an index.
+// removeTemporary removes what a crash may have left of making an index, and
+// indexes of segments that are gone.
 func (l *Log) removeTemporary() {
 	entries, err := os.ReadDir(l.dir)
 	if err != nil {
 		return // the next step says so
 	}
 	for _, e := range entries {
-		if ok, _ := filepath.Match(temporaryIndex, e.Name()); ok {
+		gone, _ := filepath.Match(temporaryIndex, e.Name())
+		if of, ok := strings.CutSuffix(e.Name(), segmentSuffix+indexSuffix); ok {
+			_, err := os.Stat(filepath.Join(l.dir, of+segmentSuffix))
+			gone = errors.Is(err, os.ErrNotExist)
+		}
+		if gone {
 			_ = os.Remove(filepath.Join(l.dir, e.Name()))
 		}
 	}

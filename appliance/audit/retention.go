@@ -56,14 +56,12 @@ func (l *Log) expired() (gone []segment, first int64) {
 }
 
 func (l *Log) removeSegments(gone []segment, first int64) error {
-	r := &Record{Kind: KindAudit, Operation: retentionOperation, Result: Allowed,
-		Before: intField("first", gone[0].first), After: intField("first", first),
-		Detail: fmt.Sprintf("the records %d to %d are removed by retention", gone[0].first, first-1)}
-	if err := l.begin(r).Wait(context.Background()); err != nil {
-		return err
-	}
-	if err := l.sign(r.Seq + 1); err != nil {
-		return err
+	// Once is enough, also when a file cannot be removed and this is tried again.
+	if first > l.claimed {
+		if err := l.claim(gone[0].first, first); err != nil {
+			return err
+		}
+		l.claimed = first
 	}
 	// The oldest first: after a crash the rest is without a gap.
 	for _, s := range gone {
@@ -77,6 +75,17 @@ func (l *Log) removeSegments(gone []segment, first int64) error {
 	}
 	l.opts.Log.Info("old segments of the audit log were removed", "segments", len(gone), "first", first)
 	return l.trimCheckpoints(first)
+}
+
+// claim has a signed record say that the records from old to first are removed.
+func (l *Log) claim(old, first int64) error {
+	r := &Record{Kind: KindAudit, Operation: retentionOperation, Result: Allowed,
+		Before: intField("first", old), After: intField("first", first),
+		Detail: fmt.Sprintf("the records %d to %d are removed by retention", old, first-1)}
+	if err := l.begin(r).Wait(context.Background()); err != nil {
+		return err
+	}
+	return l.sign(r.Seq + 1)
 }
 
 func remove(path string) error {

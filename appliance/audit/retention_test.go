@@ -161,6 +161,35 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// TestRetentionFails: a segment that cannot be removed is tried again, and is
+// not logged again.
+func TestRetentionFails(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	o := c.options()
+	o.RetainBytes = 12_000
+	l := open(t, dir, o)
+	for i := range 8 {
+		must(t, l.Append(t.Context(), record(i)))
+	}
+	// A directory with something in it cannot be removed as a file is.
+	index := segments(t, dir)[0] + ".index"
+	must(t, os.MkdirAll(index+"/x", 0o700))
+	mixed(t, l, c, 60)
+	until(t, "checkpoints", func() bool { return l.Status().Lag == 0 })
+	if l.Status().First != 0 {
+		t.Fatalf("%+v", l.Status())
+	}
+	must(t, os.RemoveAll(index))
+	mixed(t, l, c, 10)
+	until(t, "retention", func() bool { return l.Status().First > 0 })
+	must(t, l.Close())
+	_, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
+	if found := everything(t, audit.NewReader(dir), audit.Query{Kind: audit.KindAudit}); len(found) > 20 {
+		t.Errorf("%d records of retention", len(found))
+	}
+}
+
 // slowSigner signs when it is let, or fails.
 type slowSigner struct {
 	*audit.ECDSASigner

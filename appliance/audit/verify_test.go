@@ -496,6 +496,24 @@ func TestInclusion(t *testing.T) {
 	}
 }
 
+// TestKeyChange: the log of a machine whose key was replaced is signed by two.
+func TestKeyChange(t *testing.T) {
+	dir := sample(t)
+	second := got(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	o := small()
+	o.Signer = got(audit.NewECDSASigner("test.example/audit", second))(t)
+	fill(t, dir, o, 0, 10)
+	if _, err := verify(dir, audit.VerifyOptions{}); code(err) != audit.CodeCheckpointForged {
+		t.Error(err)
+	}
+	r, err := audit.Verify(dir, note.VerifierList(
+		got(audit.NewECDSAVerifier("test.example/audit", &key.PublicKey))(t),
+		got(audit.NewECDSAVerifier("test.example/audit", &second.PublicKey))(t)), audit.VerifyOptions{})
+	if err != nil || r.Records != 50 {
+		t.Errorf("%v: %+v", err, r)
+	}
+}
+
 func TestVerifierKey(t *testing.T) {
 	s := signer()
 	v := got(audit.ParseVerifierKey(s.VerifierKey() + "\n"))(t)

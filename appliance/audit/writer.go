@@ -42,8 +42,11 @@ type Pending struct {
 // acknowledged. When ctx ends before that is known the error is CodeTimeout: the
 // record may stand in the log, and its caller must not go on.
 func (p Pending) Wait(ctx context.Context) error {
-	if p.batch == nil {
+	switch {
+	case p.err != nil:
 		return p.err
+	case p.batch == nil:
+		return failed(CodeInvalid, nil, "no record was handed in") // and nothing is acknowledged
 	}
 	select {
 	case <-p.batch.done:
@@ -339,6 +342,7 @@ func (l *Log) rotate() error {
 	}
 	if err := syncDir(l.dir); err != nil {
 		_ = f.Close()
+		_ = os.Remove(f.Name())
 		return notWritten(err)
 	}
 	if w.file != nil {
