@@ -213,6 +213,9 @@ func auditSearchCommand(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if records == nil {
+				records = []*audit.Record{} // in JSON "[]"
+			}
 			return a.show(cmd, map[string]any{"records": records, "next": next}, func(w io.Writer) {
 				showRecords(w, records)
 				if next != "" {
