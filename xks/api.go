@@ -42,6 +42,8 @@ type Options struct {
 	// before its answer leaves, to record it durably. If it fails, so does the
 	// request.
 	Audit func(ctx context.Context, o *Outcome) error
+	// AuditReady says why Audit would fail; nil if it would not.
+	AuditReady func() error
 	// Observe, if given, is called with what became of each request, after its
 	// answer.
 	Observe func(*Outcome)
@@ -56,6 +58,7 @@ type API struct {
 	fleetSize int
 	timeout   time.Duration
 	audit     func(context.Context, *Outcome) error
+	auditable func() error
 	observe   func(*Outcome)
 	bodies    sync.Pool
 }
@@ -73,7 +76,7 @@ const (
 // New makes the API.
 func New(o Options) *API {
 	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model,
-		fleetSize: max(1, o.FleetSize), timeout: o.Timeout, audit: o.Audit, observe: o.Observe}
+		fleetSize: max(1, o.FleetSize), timeout: o.Timeout, audit: o.Audit, auditable: o.AuditReady, observe: o.Observe}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -287,7 +290,7 @@ func (a *API) Ready(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	hsms, err := a.stores.Health(ctx)
-	if err != nil {
+	if err != nil || (a.auditable != nil && a.auditable() != nil) {
 		return false
 	}
 	for _, h := range hsms {

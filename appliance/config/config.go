@@ -33,6 +33,7 @@ type Config struct {
 	XKS         XKS         `toml:"xks"`
 	Admin       Admin       `toml:"admin"`
 	Keys        Keys        `toml:"keys"`
+	Audit       Audit       `toml:"audit"`
 	Log         Log         `toml:"log"`
 	// AWSXKS is the section of the seed, "xksv2": it bootstraps one key store.
 	AWSXKS *AWSXKS `toml:"aws_xks_config,omitempty"`
@@ -144,6 +145,18 @@ type Keys struct {
 	// RotateAfter is how many encryptions a key version does; default and most
 	// 2147483648 (2^31).
 	RotateAfter uint64 `toml:"rotate_after"`
+}
+
+// Audit bounds the audit log, which is in the folder audit of state.dir.
+type Audit struct {
+	// RetainAge and RetainMiB say how long, and how much of, the log is kept; all of
+	// it by default. The rest stays verifiable.
+	RetainAge Duration `toml:"retain_age"`
+	RetainMiB int      `toml:"retain_mib"`
+	// ReserveMiB stay free on the disk: what would use them is refused; default 16.
+	// Below WarnMiB there are warnings; default 1024.
+	ReserveMiB int `toml:"reserve_mib"`
+	WarnMiB    int `toml:"warn_mib"`
 }
 
 // Log says what is logged.
@@ -458,6 +471,10 @@ func (ck *checker) check(c *Config) {
 	if c.Keys.RotateAfter > 1<<31 {
 		ck.at("keys.rotate_after", "%d is more than 2147483648, half of what AES-GCM with random IVs allows (SP 800-38D)", c.Keys.RotateAfter)
 	}
+	ck.checkSpan("audit.retain_age", c.Audit.RetainAge, 24*time.Hour, 100*365*24*time.Hour)
+	ck.checkNotNegative("audit.retain_mib", c.Audit.RetainMiB)
+	ck.checkNotNegative("audit.reserve_mib", c.Audit.ReserveMiB)
+	ck.checkNotNegative("audit.warn_mib", c.Audit.WarnMiB)
 	if !slices.Contains([]string{"", "debug", "info", "warn", "error"}, c.Log.Level) {
 		ck.at("log.level", "%q is none of debug, info, warn, error", c.Log.Level)
 	}

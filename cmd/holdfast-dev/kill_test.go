@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -14,9 +18,12 @@ import (
 	"time"
 
 	"github.com/miekg/pkcs11"
+	"golang.org/x/mod/sumdb/note"
 	_ "modernc.org/sqlite"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
+	"holdfast/attest"
 	"holdfast/hsm/softhsm"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -30,20 +37,25 @@ type answered struct {
 	keys        map[string]int
 	ciphertexts map[string]xkstest.Body
 	count       int
+	// requests are the request IDs that were answered, made the keys, both of the
+	// present life of the appliance.
+	requests, made []string
 }
 
 func (a *answered) created(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.keys[id] = 0
+	a.made = append(a.made, id)
 	a.count++
 }
 
-func (a *answered) encrypted(id string, answer xkstest.Body) {
+func (a *answered) encrypted(id, request string, answer xkstest.Body) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.keys[id]++
 	a.ciphertexts[id] = answer
+	a.requests = append(a.requests, request)
 	a.count++
 }
 
@@ -53,20 +65,23 @@ func (a *answered) total() int {
 	return a.count
 }
 
-// TestKillUnderLoad kills the appliance ten times while keys are made and used,
+// TestKillUnderLoad kills the appliance twenty times while keys are made and used,
 // and finds after each start every key that was answered for, every ciphertext
-// decrypts, and no count has gone back. At the end no key object is left in the
+// decrypts, and no count has gone back; the audit log verifies, and has
+// everything that was answered. At the end no key object is left in the
 // token that no key owns.
 func TestKillUnderLoad(t *testing.T) {
 	dir := t.TempDir()
 	a := &answered{keys: map[string]int{}, ciphertexts: map[string]xkstest.Body{}}
 	counts := map[string]int64{}
-	for round := range 10 {
+	for round := range 20 {
 		p := start(t, dir)
 		check(t, p, a)
+		key := auditKey(t, p)
 		load(t, p, a, round)
 		_ = p.cmd.Wait()
 		checkCounts(t, dir, a, counts)
+		checkAudit(t, filepath.Join(dir, "state", "audit"), key, a)
 	}
 	p := start(t, dir)
 	check(t, p, a)
@@ -107,13 +122,15 @@ func load(t *testing.T, p *process, a *answered, round int) {
 					continue
 				}
 				a.created(id)
-				for range 5 {
-					res, err := k.HTTP.Do(k.Request("/keys/"+id+"/encrypt", xkstest.EncryptBody(id)))
+				for i := range 5 {
+					request := fmt.Sprintf("%s-request-%d", id, i)
+					body := xkstest.EncryptBody(id).With("requestMetadata", xkstest.Metadata().With("kmsRequestId", request))
+					res, err := k.HTTP.Do(k.Request("/keys/"+id+"/encrypt", body))
 					if err != nil {
 						break
 					}
 					if answer := k.Read(res); answer.Status == http.StatusOK {
-						a.encrypted(id, answer.Body)
+						a.encrypted(id, request, answer.Body)
 					}
 				}
 			}
@@ -123,6 +140,64 @@ func load(t *testing.T, p *process, a *answered, round int) {
 	timer := time.AfterFunc(20*time.Second, kill)
 	defer timer.Stop()
 	wg.Wait()
+}
+
+// auditKey gives the key that signs the audit log, as the evidence names it.
+func auditKey(t *testing.T, p *process) note.Verifier {
+	t.Helper()
+	var text json.RawMessage
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, "attestation?nonce="+strings.Repeat("00", 16), nil, &text); err != nil {
+		t.Fatal(err)
+	}
+	e, err := attest.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.ParsePKIXPublicKey(e.AuditKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := audit.NewECDSAVerifier("holdfast-audit", key.(*ecdsa.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// checkAudit verifies the log of the dead appliance, and looks for all that it
+// has answered in this life.
+func checkAudit(t *testing.T, dir string, key note.Verifier, a *answered) {
+	t.Helper()
+	report, err := audit.Verify(dir, note.VerifierList(key), audit.VerifyOptions{})
+	if err != nil {
+		t.Fatalf("%v: %+v", err, report)
+	}
+	var log bytes.Buffer
+	if err := audit.NewReader(dir).Export(t.Context(), audit.Query{}, &log, "jsonl"); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for line := range bytes.Lines(log.Bytes()) {
+		r, err := audit.ParseRecord(bytes.TrimSuffix(line, []byte("\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Result != audit.Allowed {
+			continue
+		}
+		found[r.KMSRequestID] = true
+		if r.Kind == audit.KindAdmin {
+			var after struct{ ID string }
+			_ = json.Unmarshal(r.After, &after) // without an ID it is about something else
+			found[after.ID] = true
+		}
+	}
+	for _, id := range append(a.requests, a.made...) {
+		if !found[id] {
+			t.Errorf("%s was answered, and is not in the audit log", id)
+		}
+	}
+	a.requests, a.made = nil, nil
 }
 
 // check decrypts all that was encrypted.

@@ -34,8 +34,9 @@ const auditKeyName = "holdfast-audit"
 // auditor keeps the audit log. Records of the boot that come before the log is
 // open, as its key is not known yet, are written when it is.
 type auditor struct {
-	state string // the state's folder
-	log   *slog.Logger
+	state   string // the state's folder
+	log     *slog.Logger
+	options audit.Options // the limits
 
 	mu    sync.Mutex
 	open  *audit.Log
@@ -74,7 +75,9 @@ func (a *auditor) begin(c *attest.Collector) error {
 	if err != nil {
 		return err
 	}
-	if a.open, err = audit.Open(a.dir(), audit.Options{LogID: id, Signer: signer, Log: a.log}); err != nil {
+	o := a.options
+	o.LogID, o.Signer, o.Log = id, signer, a.log
+	if a.open, err = audit.Open(a.dir(), o); err != nil {
 		a.open = nil
 		return err
 	}

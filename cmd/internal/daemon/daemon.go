@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/store"
@@ -155,7 +156,9 @@ func (d *Daemon) open(ctx context.Context) error {
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
-	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log}
+	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: audit.Options{
+		RetainAge: time.Duration(cfg.Audit.RetainAge), RetainBytes: int64(cfg.Audit.RetainMiB) << 20,
+		ReserveBytes: int64(cfg.Audit.ReserveMiB) << 20, WarnBytes: int64(cfg.Audit.WarnMiB) << 20}}
 	if err := d.newBoot(certificate); err != nil {
 		return err
 	}
@@ -168,7 +171,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if s := cfg.AWSXKS; s != nil && s.Enable {
 		services = append(services, s.Service)
 	}
-	measured := metrics.New(metrics.Sources{Version: Version, Status: d.appliance.Status, Boot: d.boot.Status,
+	measured := metrics.New(metrics.Sources{Version: Version, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := certificate.Get(nil)
 			if err != nil {
@@ -183,8 +186,8 @@ func (d *Daemon) open(ctx context.Context) error {
 		Model:     "Holdfast " + Version,
 		FleetSize: cfg.XKS.FleetSize,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
-		Audit:     d.audit.request,
-		Observe:   measured.Observe,
+		Audit:     d.audit.request, AuditReady: d.audit.Ready,
+		Observe: measured.Observe,
 	})
 	d.xks = xks.NewServer(d.api, xks.ServerOptions{
 		Certificate:    certificate.Get,

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/xks"
 )
@@ -24,6 +25,8 @@ type Sources struct {
 	// Status gives the appliance's, Boot the boot's.
 	Status func(ctx context.Context) appliance.Status
 	Boot   func() boot.Status
+	// Audit gives the audit log's; nil before it is open.
+	Audit func() *audit.Status
 	// Credentials gives when the active credentials of each key store were made.
 	Credentials func() (map[string][]time.Time, error)
 	// CertificateExpires is when the server's certificate does.
@@ -113,6 +116,11 @@ var (
 	attestedOK   = describe("attestation_success", "1 if the last appraisal passed.")
 	keyExpires   = describe("attestation_key_expiry_timestamp_seconds", "When the certificate of the processor's key expires.")
 	certExpires  = describe("certificate_expiry_timestamp_seconds", "When the server's certificate expires.")
+	auditSize    = describe("audit_records_total", "Records in the audit log.")
+	auditLag     = describe("audit_unsigned_records", "Records of the audit log that no signed checkpoint covers yet.")
+	auditLagTime = describe("audit_unsigned_seconds", "For how long there have been such records.")
+	auditFree    = describe("audit_free_bytes", "What the disk of the audit log has left. Without space, requests are refused.")
+	auditWorks   = describe("audit_writable", "1 while records can be written; otherwise requests are refused.")
 	credentials  = describe("credentials", "Active SigV4 credentials.", "key_store")
 	oldest       = describe("credential_oldest_created_timestamp_seconds", "When the oldest active SigV4 credential was made.", "key_store")
 )
@@ -123,7 +131,7 @@ var states = []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise,
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmProbed,
-		attested, attestedOK, keyExpires, certExpires, credentials, oldest} {
+		attested, attestedOK, keyExpires, certExpires, auditSize, auditLag, auditLagTime, auditFree, auditWorks, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -144,6 +152,13 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	collectBoot(set, g.s.Boot())
 	collectStatus(set, g.s.Status(ctx))
+	if s := g.s.Audit(); s != nil {
+		ch <- prometheus.MustNewConstMetric(auditSize, prometheus.CounterValue, float64(s.Size))
+		set(auditLag, float64(s.Lag))
+		set(auditLagTime, s.LagTime.Seconds())
+		set(auditFree, float64(s.Free))
+		set(auditWorks, flag(s.Broken == "" && s.Level != audit.LevelFull))
+	}
 	made, err := g.s.Credentials()
 	if err != nil {
 		return // while it is locked
