@@ -43,6 +43,11 @@ type Options struct {
 	ReserveBytes int64
 	WarnBytes    int64
 
+	// Gather is the least time between the beginnings of two writes: under load it
+	// trades that much latency for fewer of them. A record that comes alone is
+	// written at once. None if 0.
+	Gather time.Duration
+
 	// NoSync leaves out the fsync of records. A crash of the machine then loses
 	// acknowledged records: for benchmarks alone.
 	NoSync bool

