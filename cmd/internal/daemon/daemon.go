@@ -29,6 +29,7 @@ import (
 	"holdfast/appliance/store"
 	"holdfast/attest"
 	"holdfast/cmd/internal/metrics"
+	"holdfast/cmd/internal/tracing"
 	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/xks"
@@ -179,6 +180,24 @@ func (d *Daemon) open(ctx context.Context) error {
 			}
 			return c.Leaf.NotAfter
 		}})
+	observe := measured.Observe
+	tracer, err := tracing.New(ctx, Version, d.o.Log)
+	if err != nil {
+		return err
+	}
+	if tracer != nil {
+		observe = func(o *xks.Outcome) {
+			measured.Observe(o)
+			tracer.Observe(o)
+		}
+		d.onClose(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			if err := tracer.Close(ctx); err != nil {
+				d.o.Log.Warn("the last traces could not be sent", "error", err)
+			}
+		})
+	}
 	d.api = xks.New(xks.Options{
 		KeyStores: d.appliance,
 		Log:       d.o.Log,
@@ -187,7 +206,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		FleetSize: cfg.XKS.FleetSize,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
 		Audit:     d.audit.request, AuditReady: d.audit.Ready,
-		Observe: measured.Observe,
+		Observe: observe,
 	})
 	d.xks = xks.NewServer(d.api, xks.ServerOptions{
 		Certificate:    certificate.Get,
