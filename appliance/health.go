@@ -114,6 +114,9 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 			switch {
 			case err != nil:
 				r.Status, r.Error = HealthDegraded, err.Error()
+				if r.Label == "" && r.Serial == "" { // one that has never answered
+					r.Info, _ = h.Info(ctx)
+				}
 			case r.Took > slowProbe:
 				r.Status, r.Error = HealthDegraded, "the test operation took "+r.Took.String()
 			}

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -61,6 +62,17 @@ type HSM struct {
 	Lease Duration `toml:"lease"`
 	// IVFromToken is for tokens that insist on making the IV (AWS CloudHSM).
 	IVFromToken bool `toml:"iv_from_token"`
+	// Members are more tokens with the same master key and PIN, in the order in
+	// which they are asked when the first is away.
+	Members []Member `toml:"members"`
+}
+
+// Member is one more token.
+type Member struct {
+	// Module is as in [HSM]; the same if empty.
+	Module      string `toml:"module"`
+	TokenLabel  string `toml:"token_label"`
+	TokenSerial string `toml:"token_serial"`
 }
 
 // Attestation says how the machine proves what it is, and to what.
@@ -387,7 +399,8 @@ func (ck *checker) read(text []byte) (*Config, error) {
 		}
 	}
 	if len(ck.problems) == 0 {
-		if err := toml.Unmarshal(text, new(Config)); err != nil {
+		c = new(Config) // arrays of tables do not come from statements alone
+		if err := toml.Unmarshal(text, c); err != nil {
 			ck.decodeError(err, 0) // such as a key that stands twice
 		}
 	}
@@ -487,7 +500,13 @@ func (ck *checker) check(c *Config) {
 }
 
 func (ck *checker) checkHSM(h *HSM) {
-	if *h == (HSM{}) && !ck.unread["hsm.module"] {
+	for _, m := range h.Members {
+		ck.checkPath("hsm.members.module", m.Module)
+		if (m.TokenLabel == "") == (m.TokenSerial == "") {
+			ck.at("hsm.members", "each needs token_label or token_serial, and not both")
+		}
+	}
+	if reflect.ValueOf(*h).IsZero() && !ck.unread["hsm.module"] {
 		return // this file leaves the HSM to flags, or to another file
 	}
 	if h.Module == "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,29 @@ func TestAttestationAndRelease(t *testing.T) {
 		"[release]\nmethod = \"broker\"\nbroker_url = \"http://x\"\n": "f:3: release.broker_url",
 	} {
 		if _, _, err := config.Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: want %s, got %v", text, want, err)
+		}
+	}
+}
+
+// TestMembers: more tokens, each selected by one name.
+func TestMembers(t *testing.T) {
+	const first = "[hsm]\nmodule = \"/m.so\"\ntoken_label = \"a\"\n"
+	c, _, err := config.Parse("f", []byte(first+"[[hsm.members]]\ntoken_label = \"b\"\n[[hsm.members]]\nmodule = \"/n.so\"\ntoken_serial = \"7\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []config.Member{{TokenLabel: "b"}, {Module: "/n.so", TokenSerial: "7"}}
+	if !slices.Equal(c.HSM.Members, want) {
+		t.Errorf("got %+v", c.HSM.Members)
+	}
+	for text, want := range map[string]string{
+		"[[hsm.members]]\n": "each needs token_label or token_serial",
+		"[[hsm.members]]\ntoken_label = \"b\"\ntoken_serial = \"7\"\n": "and not both",
+		"[[hsm.members]]\ntoken_label = \"b\"\nmodule = \"n.so\"\n":    "is not an absolute path",
+		"[[hsm.members]]\ntoken_label = \"b\"\npin = \"1\"\n":          "f:6: unknown key hsm.members.pin",
+	} {
+		if _, _, err := config.Parse("f", []byte(first+text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: want %s, got %v", text, want, err)
 		}
 	}

@@ -3,7 +3,10 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
+	"slices"
 	"time"
 
 	"holdfast/appliance"
@@ -68,7 +71,15 @@ func Parts(cfg *config.Config) ([]boot.Part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []boot.Part{boot.File("binary", program), boot.Content("configuration", effective), boot.File("pkcs11-module", cfg.HSM.Module)}, nil
+	parts := []boot.Part{boot.File("binary", program), boot.Content("configuration", effective), boot.File("pkcs11-module", cfg.HSM.Module)}
+	modules := []string{cfg.HSM.Module}
+	for _, m := range cfg.HSM.Members {
+		if m.Module != "" && !slices.Contains(modules, m.Module) {
+			modules = append(modules, m.Module)
+			parts = append(parts, boot.File(fmt.Sprintf("pkcs11-module-%d", len(modules)), m.Module))
+		}
+	}
+	return parts, nil
 }
 
 func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collector, err error) {
@@ -111,19 +122,15 @@ func releaser(cfg *config.Config) boot.Releaser {
 	return &boot.SealedRelease{Blob: cfg.SealedPIN(), Authorizations: r.Authorizations, Key: r.SealKey}
 }
 
-// unlock opens the token, once, then the key hierarchy, and begins the work that
-// comes with time.
+// unlock opens the token, or several of them, once, then the key hierarchy, and
+// begins the work that comes with time.
 func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	// Where something is wrapped already, another master key would not help.
 	_, err := d.store.Installation(ctx)
 	if err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
 		return &boot.Failure{Code: codeUnlock, Reason: "the database cannot be read", Err: err}
 	}
-	h := d.o.Config.HSM
-	token, err := hsm.Open(ctx, hsm.Config{
-		Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial, PIN: credential,
-		MasterKeyLabel: h.MasterKeyLabel, MasterKeyExists: err == nil, MaxSessions: h.MaxSessions, IVFromToken: h.IVFromToken, Log: d.o.Log,
-	})
+	token, hsms, err := d.openHSM(ctx, credential, err == nil)
 	switch {
 	case errors.Is(err, hsm.ErrPINRefused):
 		return &boot.Failure{Code: codePIN, Reason: "the HSM refuses the PIN; it is not tried again, lest the HSM lock it. Release the right one and restart the machine", Err: err}
@@ -131,20 +138,61 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 		// One name for two tokens does not mend itself.
 		return &boot.Failure{Code: codeToken, Reason: "the HSM's token cannot be opened", Again: !errors.Is(err, hsm.ErrAmbiguous), Err: err}
 	}
-	if err := d.unlockKeys(ctx, token); err != nil {
+	if err := d.unlockKeys(ctx, token, hsms); err != nil {
 		return errors.Join(err, token.Close())
 	}
 	d.mu.Lock()
-	d.token = token
+	d.hsm = token
 	d.mu.Unlock()
 	d.background.Go(func() { d.appliance.Run(ctx) })
 	return nil
 }
 
+// tokens is one token, or several that do as one.
+type tokens interface {
+	keyring.Token
+	io.Closer
+}
+
+// openHSM opens what the configuration names, and gives each token for its
+// health.
+func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) (tokens, []appliance.HSM, error) {
+	h := d.o.Config.HSM
+	first := hsm.Config{
+		Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial, PIN: pin,
+		MasterKeyLabel: h.MasterKeyLabel, MasterKeyExists: masterKeyExists, MaxSessions: h.MaxSessions, IVFromToken: h.IVFromToken, Log: d.o.Log,
+	}
+	if len(h.Members) == 0 {
+		token, err := hsm.Open(ctx, first)
+		if err != nil {
+			return nil, nil, err
+		}
+		return token, []appliance.HSM{token}, nil
+	}
+	configs := []hsm.Config{first}
+	for _, m := range h.Members {
+		c := first
+		c.TokenLabel, c.TokenSerial = m.TokenLabel, m.TokenSerial
+		if m.Module != "" {
+			c.Module = m.Module
+		}
+		configs = append(configs, c)
+	}
+	cluster, err := hsm.OpenCluster(ctx, configs)
+	if err != nil {
+		return nil, nil, err
+	}
+	var hsms []appliance.HSM
+	for _, m := range cluster.Members() {
+		hsms = append(hsms, m)
+	}
+	return cluster, hsms, nil
+}
+
 // unlockKeys opens the key hierarchy, and makes the key store of the section
 // [aws_xks_config].
-func (d *Daemon) unlockKeys(ctx context.Context, token *hsm.Token) error {
-	if err := d.appliance.Unlock(ctx, keyring.New(token), []appliance.HSM{token}); err != nil {
+func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
+	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
 		again := appliance.CodeOf(err) == appliance.CodeTimeout || appliance.CodeOf(err) == appliance.CodeInternal
 		return &boot.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
 	}
@@ -177,8 +225,8 @@ func (d *Daemon) condition() (boot.State, *boot.Failure) {
 func (d *Daemon) lock() {
 	d.appliance.Lock()
 	d.mu.Lock()
-	token := d.token
-	d.token = nil
+	token := d.hsm
+	d.hsm = nil
 	d.mu.Unlock()
 	if token == nil {
 		return

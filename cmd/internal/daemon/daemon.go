@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -30,7 +31,6 @@ import (
 	"holdfast/attest"
 	"holdfast/cmd/internal/metrics"
 	"holdfast/cmd/internal/tracing"
-	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/xks"
 	"holdfast/xks/sigv4"
@@ -82,7 +82,7 @@ type Daemon struct {
 	closers   []func()
 
 	mu         sync.Mutex
-	token      *hsm.Token // nil until it is open
+	hsm        io.Closer // of all tokens; nil until they are open
 	background sync.WaitGroup
 }
 

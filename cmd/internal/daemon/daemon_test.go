@@ -35,6 +35,7 @@ import (
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/cmd/internal/officer"
+	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -91,6 +92,12 @@ func (p platform) Roots() *attest.Roots {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	token, shim := hsmtest.NewBehindShim(t)
+	return newSiteWith(t, token, shim)
+}
+
+// newSiteWith makes a site with that token.
+func newSiteWith(t *testing.T, token hsm.Config, shim *hsmtest.Shim) *site {
+	t.Helper()
 	dir := t.TempDir()
 	s := &site{t: t, pin: token.PIN, shim: shim}
 	s.cfg = config.Config{
