@@ -341,6 +341,14 @@ func TestRefused(t *testing.T) {
 				return nil, errors.New("a broken device")
 			}
 		},
+		boot.CodePlatform + "  ": func(s *site) { // a NitroTPM that is reached for nothing but its document is no TPM
+			s.policy.Require = []attest.Technology{attest.TPM}
+			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
+				c := s.machine.Collector()
+				c.SNP, c.TPM = nil, nil
+				return c, nil
+			}
+		},
 		boot.CodeMeasure: func(s *site) { s.options.Parts = append(s.options.Parts, boot.File("pkcs11-module", "/nowhere")) },
 		boot.CodeCollect: func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
 		"E_SNP_TCB":      func(s *site) { s.policy.SNP.MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },

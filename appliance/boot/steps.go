@@ -56,11 +56,11 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 	}
 	found := technologies(c)
 	for _, t := range policy.Require {
-		if !strings.Contains(found, string(t)) {
-			return "", &Failure{Code: CodePlatform, Reason: fmt.Sprintf("the policy requires %s, and this machine has %s; %s", t, orNothing(found), remedy[t])}
+		if !slices.Contains(found, string(t)) {
+			return "", &Failure{Code: CodePlatform, Reason: fmt.Sprintf("the policy requires %s, and this machine has %s; %s", t, listed(found), remedy[t])}
 		}
 	}
-	return orNothing(found), b.adopt(ctx, policy)
+	return listed(found), b.adopt(ctx, policy)
 }
 
 // remedy is what to do where a technology is missing.
@@ -70,8 +70,7 @@ var remedy = map[attest.Technology]string{
 	attest.NitroTPM: "launch it on EC2 from an image with TPM support v2.0, on an instance type with NitroTPM",
 }
 
-func technologies(c *attest.Collector) string {
-	var found []string
+func technologies(c *attest.Collector) (found []string) {
 	for _, t := range []struct {
 		name attest.Technology
 		has  bool
@@ -80,14 +79,14 @@ func technologies(c *attest.Collector) string {
 			found = append(found, string(t.name))
 		}
 	}
-	return strings.Join(found, ", ")
+	return found
 }
 
-func orNothing(s string) string {
-	if s == "" {
+func listed(found []string) string {
+	if len(found) == 0 {
 		return "none of the technologies"
 	}
-	return s
+	return strings.Join(found, ", ")
 }
 
 // adopt puts a policy in force, unless there was a newer one.
@@ -155,7 +154,7 @@ func (b *Boot) collect(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", &Failure{Code: CodeCollect, Reason: "no evidence could be made", Err: err}
 	}
-	return technologies(b.collector), nil
+	return listed(technologies(b.collector)), nil
 }
 
 // checkReference is the code of the check that names the release.
