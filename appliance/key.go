@@ -80,15 +80,23 @@ type ExternalKey struct {
 	// DeletionAt is when a key pending deletion is destroyed; zero otherwise.
 	DeletionAt time.Time `json:"deletion_at,omitzero"`
 
+	// Blocked says that it is out of service by itself, and why.
+	Blocked Block `json:"blocked,omitzero"`
+
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
 }
 
 // Binding names the key's row with all that decides what it may do.
 func (k *ExternalKey) Binding() Binding {
-	return Binding{Purpose: "external-key", KeyStore: k.KeyStore, Fields: []string{
+	b := Binding{Purpose: "external-key", KeyStore: k.KeyStore, Fields: []string{
 		k.ID, k.Usage.String(), string(k.Custody), string(k.State),
 		bindUint(uint64(k.CurrentVersion)), bindTime(k.CreatedAt), bindTime(k.DeletionAt)}}
+	if !k.Blocked.IsZero() {
+		b.Purpose = "external-key/v2"
+		b.Fields = append(b.Fields, k.Blocked.Reason, bindTime(k.Blocked.Since))
+	}
+	return b
 }
 
 // KeySpec is the one kind of key that the specification's version 1 knows.

@@ -83,6 +83,7 @@ type request struct {
 	keyID     string
 	metadata  *requestMetadata
 	claim     *sigv4.Claim
+	decision  appliance.Decision
 	version   uint32
 }
 
@@ -313,7 +314,10 @@ func (a *API) logRequest(r *http.Request, req *request, out *answer, took time.D
 		add("principal", m.AWSPrincipalARN)
 		add("kms_key_arn", m.KMSKeyARN)
 		add("kms_via_service", m.KMSViaService)
+		add("source_vpc", m.AWSSourceVPC)
+		add("source_vpce", m.AWSSourceVPCE)
 	}
+	add("policies", strings.Join(req.decision.Policies, ","))
 	if req.version != 0 {
 		attrs = append(attrs, slog.Uint64("key_version", uint64(req.version)))
 	}

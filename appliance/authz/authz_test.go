@@ -38,4 +38,3 @@ func BenchmarkDecision(b *testing.B) {
 		}
 	}
 }
-

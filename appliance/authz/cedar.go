@@ -223,3 +223,12 @@ func compiled(id string, c *cedar.Policy) *Policy {
 	}
 	return p
 }
+
+// ForbidAll gives a policy that forbids everything.
+func ForbidAll(id string) *Policy {
+	p, err := (&Rule{ID: id, Effect: Forbid, Principal: AnyPrincipal, Operations: operations}).Compile()
+	if err != nil {
+		panic(err) // the rule is valid
+	}
+	return p
+}

@@ -102,6 +102,8 @@ func newRoot() *cobra.Command {
 		credentialCommand(a),
 		keyCommand(a),
 		grantCommand(a),
+		blockCommand(a),
+		unblockCommand(a),
 		verifyCommand(a),
 		policyCommand(a),
 	)
