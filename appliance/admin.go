@@ -1,10 +1,15 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"slices"
+	"strings"
 	"time"
+
+	"holdfast/appliance/authz"
 )
 
 // The operations of administrators. They are few and slow compared with those
@@ -220,8 +225,8 @@ func (a *Appliance) DeleteCredential(ctx context.Context, keyStore, accessKeyID 
 	return a.store.DeleteCredential(ctx, e.store.ID, accessKeyID)
 }
 
-// AddGrant allows a principal operations on a key store or a key of it. It
-// reads KeyID, Principal and Operations of want. Errors: CodeInvalid,
+// AddGrant allows, or forbids, a principal operations on a key store or a key of
+// it. It reads all of want but ID, KeyStore and CreatedAt. Errors: CodeInvalid,
 // CodeNotFound.
 func (a *Appliance) AddGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
 	a.admin.Lock()
@@ -234,7 +239,12 @@ func (a *Appliance) AddGrant(ctx context.Context, keyStore string, want Grant) (
 	if err != nil {
 		return nil, err
 	}
-	g := &Grant{ID: newID(), KeyStore: e.store.ID, KeyID: want.KeyID, Principal: want.Principal, Operations: ops, CreatedAt: a.stamp()}
+	g := &want
+	g.ID, g.KeyStore, g.Operations, g.CreatedAt = newID(), e.store.ID, ops, a.stamp()
+	g.Effect, g.NotAfter = cmp.Or(g.Effect, EffectAllow), g.NotAfter.UTC().Truncate(time.Millisecond)
+	if !g.NotAfter.IsZero() && g.NotAfter.Before(g.CreatedAt) {
+		return nil, Errorf(CodeInvalid, "not after %s: that is past", g.NotAfter.Format(time.RFC3339))
+	}
 	if err := g.validate(); err != nil {
 		return nil, err
 	}
@@ -267,6 +277,50 @@ func (a *Appliance) RemoveGrant(ctx context.Context, keyStore, id string) error 
 	return a.store.DeleteGrant(ctx, e.store.ID, id)
 }
 
+// TestGrants decides about a request without making it, by the same evaluation.
+// It reads all of r but KeyStore, Key and Time. Errors: CodeInvalid,
+// CodeNotFound.
+func (a *Appliance) TestGrants(ctx context.Context, keyStore, key string, r RequestContext) (Decision, error) {
+	if _, err := ParseOperations(string(r.Operation)); err != nil {
+		return Decision{}, err
+	}
+	if r.Principal == "" {
+		return Decision{}, Errorf(CodeInvalid, "principal: give one as KMS sends it, such as arn:aws:iam::123456789012:role/app")
+	}
+	_, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return Decision{}, err
+	}
+	k, err := e.Key(ctx, key)
+	if err != nil {
+		return Decision{}, err
+	}
+	return k.decide(r), nil
+}
+
+// Policy gives the Cedar policies of a key store that were written by hand.
+// Errors: CodeNotFound.
+func (a *Appliance) Policy(_ context.Context, keyStore string) (string, error) {
+	_, e, err := a.keyStore(keyStore)
+	if err != nil {
+		return "", err
+	}
+	return e.store.Policy, nil
+}
+
+// SetPolicy replaces them; empty for none. Errors: CodeInvalid, with line and
+// column; CodeNotFound.
+func (a *Appliance) SetPolicy(ctx context.Context, keyStore, cedar string) error {
+	cedar = strings.ReplaceAll(cedar, "\r\n", "\n")
+	if _, err := authz.Parse(cedar); err != nil {
+		return Errorf(CodeInvalid, "%s", err)
+	}
+	return a.changeKeyStore(ctx, keyStore, func(ks *KeyStore) error {
+		ks.Policy = cedar
+		return nil
+	})
+}
+
 // Bootstrap makes sure that the key store there is with the credential, as the
 // [aws_xks_config] section of the configuration asks. It takes a secret that
 // KMS itself would refuse, and changes nothing that is there already.
@@ -297,7 +351,11 @@ type Status struct {
 	LeaseSeconds int         `json:"lease_seconds"`
 	KeyStores    int         `json:"key_stores"`
 	HSMs         []HSMHealth `json:"hsms"`
-	Time         time.Time   `json:"time"`
+	// Blocked says that everything is out of service by a block, and why.
+	Blocked Block `json:"blocked,omitzero"`
+	// BlockedKeyStores are the names of key stores that are blocked by themselves.
+	BlockedKeyStores []string  `json:"blocked_key_stores,omitempty"`
+	Time             time.Time `json:"time"`
 }
 
 // CredentialAges gives when the active credentials of each key store were made,
@@ -324,6 +382,13 @@ func (a *Appliance) Status(ctx context.Context) Status {
 		s.Locked, s.Reason = true, err.Error()
 	} else {
 		s.KeyStores, s.LeaseSeconds = len(v.byID), int(a.lease.remaining()/time.Second)
+		s.Blocked = v.blocked
+		for _, e := range v.byID {
+			if !e.store.Blocked.IsZero() {
+				s.BlockedKeyStores = append(s.BlockedKeyStores, e.store.Name)
+			}
+		}
+		slices.Sort(s.BlockedKeyStores)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

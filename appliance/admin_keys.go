@@ -156,6 +156,12 @@ func (a *Appliance) ShowKey(ctx context.Context, keyStore, id string) (*StoredKe
 func (a *Appliance) changeKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
+	return a.replaceKey(ctx, keyStore, id, change)
+}
+
+// replaceKey does what changeKey says. Without the lock it may fail with
+// CodeConflict.
+func (a *Appliance) replaceKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
 	v, _, err := a.keyStore(keyStore)
 	if err != nil {
 		return nil, err

@@ -70,6 +70,10 @@ type Appliance struct {
 	// write it back. Requests of KMS never take it, but for a rotation.
 	admin sync.Mutex
 
+	// blocking serializes changes of the block of everything. It is apart from
+	// admin, which may wait for the HSM.
+	blocking sync.Mutex
+
 	// reload serializes changes to live.
 	reload sync.Mutex
 	live   atomic.Pointer[view] // nil while locked

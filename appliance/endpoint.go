@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"golang.org/x/time/rate"
+
+	"holdfast/appliance/authz"
 )
 
 // Endpoint is a key store as it is served to KMS. Get one per request: it
@@ -12,8 +14,10 @@ type Endpoint struct {
 	a           *Appliance
 	store       KeyStore
 	credentials map[string]*liveCredential
-	grants      grantIndex
+	grants      liveGrants
+	policies    *authz.Set    // written by hand
 	limiter     *rate.Limiter // nil without a quota
+	blocked     Block         // of everything, or of the key store
 	fault       error
 }
 
@@ -84,21 +88,46 @@ type Key struct {
 	live *liveKey
 }
 
-// ExternalKey describes the key.
-func (k *Key) ExternalKey() ExternalKey { return k.live.ExternalKey }
+// ExternalKey describes the key. Its Blocked is that which holds, be it of the
+// key, of its key store or of everything.
+func (k *Key) ExternalKey() ExternalKey {
+	described := k.live.ExternalKey
+	described.Blocked = k.blocked()
+	return described
+}
 
-// Allow says whether a grant allows the principal the operation on this key:
-// nil or CodeDenied.
-func (k *Key) Allow(principal string, op Operation) error {
-	if k.e.grants.allows(principal, op) || k.live.grants.allows(principal, op) {
-		return nil
+func (k *Key) blocked() Block {
+	if !k.e.blocked.IsZero() {
+		return k.e.blocked
 	}
-	return Errorf(CodeDenied, "no grant allows this principal the operation %s on this key", op)
+	return k.live.Blocked
+}
+
+// Allow asks the grants on the key and on its key store, and the policies
+// written by hand, whether the request is allowed: with the decision comes nil
+// or CodeDenied. It reads all of r but KeyStore, Key and Time.
+func (k *Key) Allow(r RequestContext) (Decision, error) {
+	d := k.decide(r)
+	for _, fault := range d.Faults {
+		k.e.a.log.Error("an authorization policy failed and allows nothing", "key_store", k.e.store.Name, "key_id", k.live.ID, "policy", fault)
+	}
+	if !d.Allowed {
+		return d, Errorf(CodeDenied, "%s", d)
+	}
+	return d, nil
+}
+
+func (k *Key) decide(r RequestContext) Decision {
+	r.KeyStore, r.Key, r.Time = k.e.store.Name, k.live.ID, k.e.a.now()
+	return authz.Decide(&r, k.e.policies, k.e.grants.set, k.live.grants.set)
 }
 
 // Usable says whether the key's state and usage permit all of the operations:
-// nil, CodeConflict (not enabled) or CodeKeyUsage.
+// nil, CodeConflict (not enabled, or blocked) or CodeKeyUsage.
 func (k *Key) Usable(ops ...Operation) error {
+	if b := k.blocked(); !b.IsZero() {
+		return Errorf(CodeConflict, "the external key is blocked: %s", b.Reason)
+	}
 	if k.live.State != KeyEnabled {
 		return Errorf(CodeConflict, "the external key is not enabled")
 	}

@@ -1,26 +1,36 @@
 package appliance
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
+
+	"holdfast/appliance/authz"
 )
 
-// Operation is an XKS operation that grants speak of. GetHealthStatus is not
-// among them: the specification exempts it from authorization.
-type Operation string
+// The terms of authorization; package authz explains them.
+type (
+	Operation  = authz.Operation
+	Effect     = authz.Effect
+	Conditions = authz.Conditions
+	// RequestContext is what a decision is about.
+	RequestContext = authz.Request
+	// Decision is what becomes of a request, and why.
+	Decision = authz.Decision
+)
 
-// The operations that a grant can allow.
+// The operations and effects, and the principal that stands for all.
 const (
-	OpEncrypt       Operation = "Encrypt"
-	OpDecrypt       Operation = "Decrypt"
-	OpGetAttributes Operation = "GetAttributes" // GetKeyMetadata
+	OpEncrypt       = authz.Encrypt
+	OpDecrypt       = authz.Decrypt
+	OpGetAttributes = authz.GetAttributes // GetKeyMetadata
+	EffectAllow     = authz.Allow
+	EffectForbid    = authz.Forbid
+	AnyPrincipal    = authz.AnyPrincipal
 )
 
-// AnyPrincipal in a grant stands for every principal.
-const AnyPrincipal = "*"
-
-// Grant allows a principal some operations on one key, or on all keys of a key
-// store. What no grant allows is denied.
+// Grant allows, or forbids, a principal some operations on one key, or on all
+// keys of a key store. What no grant allows is denied; what one forbids, too.
 type Grant struct {
 	// ID is 32 hexadecimal digits.
 	ID string `json:"id"`
@@ -28,20 +38,62 @@ type Grant struct {
 	KeyStore string `json:"-"`
 	// KeyID is the external key; empty means all keys of the key store.
 	KeyID string `json:"key_id,omitempty"`
-	// Principal is compared with awsPrincipalArn, character by character: an ARN,
-	// a service such as dynamodb.amazonaws.com, or [AnyPrincipal].
+	// Effect is allow if it is left empty for AddGrant.
+	Effect Effect `json:"effect"`
+	// Principal is compared with awsPrincipalArn: an exact ARN, one with "*" and
+	// "?" in it, a service such as dynamodb.amazonaws.com, an account of 12 digits,
+	// or [AnyPrincipal].
 	Principal  string      `json:"principal"`
 	Operations []Operation `json:"operations"`
-	CreatedAt  time.Time   `json:"created_at"`
+	Conditions Conditions  `json:"conditions,omitzero"`
+	// NotAfter is the last moment at which it has an effect; zero is never.
+	NotAfter  time.Time `json:"not_after,omitzero"`
+	CreatedAt time.Time `json:"created_at"`
 
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
 }
 
-// Binding names the grant's row.
+// Binding names the grant's row. A grant that has nothing but what the first
+// grants had is bound as they were, so that their rows remain good.
 func (g *Grant) Binding() Binding {
-	return Binding{Purpose: "grant", KeyStore: g.KeyStore, Fields: []string{
+	b := Binding{Purpose: "grant", KeyStore: g.KeyStore, Fields: []string{
 		g.ID, g.KeyID, g.Principal, JoinOperations(g.Operations), bindTime(g.CreatedAt)}}
+	if g.Effect != EffectAllow || !g.Conditions.IsZero() || !g.NotAfter.IsZero() {
+		b.Purpose = "grant/v2"
+		b.Fields = append(b.Fields, string(g.Effect), FormatConditions(g.Conditions), bindTime(g.NotAfter))
+	}
+	return b
+}
+
+// Rule is what the grant says.
+func (g *Grant) Rule() *authz.Rule {
+	return &authz.Rule{ID: g.ID, Effect: g.Effect, Key: g.KeyID, Principal: g.Principal,
+		Operations: g.Operations, Conditions: g.Conditions, NotAfter: g.NotAfter}
+}
+
+// Cedar writes the grant as the Cedar policy that is evaluated.
+func (g *Grant) Cedar() string { return g.Rule().Cedar() }
+
+// FormatConditions writes conditions as they are stored and bound: JSON, always
+// the same for the same conditions; empty for none.
+func FormatConditions(c Conditions) string {
+	if c.IsZero() {
+		return ""
+	}
+	text, _ := json.Marshal(c) // lists of strings always encode
+	return string(text)
+}
+
+// ParseConditions reads what [FormatConditions] writes.
+func ParseConditions(s string) (c Conditions, err error) {
+	if s == "" {
+		return c, nil
+	}
+	if err := json.Unmarshal([]byte(s), &c); err != nil {
+		return c, wrapf(CodeInvalid, err, "the conditions of a grant cannot be read")
+	}
+	return c, nil
 }
 
 // JoinOperations gives the operations with commas between.
@@ -53,7 +105,7 @@ func JoinOperations(ops []Operation) string {
 	return strings.Join(words, ",")
 }
 
-// ParseOperations reads what [JoinOperations] writes; each operation may stand
+// ParseOperations reads what [JoinOperations] writes; what stands twice counts
 // once.
 func ParseOperations(s string) ([]Operation, error) {
 	var ops []Operation
@@ -73,23 +125,9 @@ func ParseOperations(s string) ([]Operation, error) {
 	return ops, nil
 }
 
-// maxPrincipal is the longest ARN that a proxy must support (spec, API operations).
-const maxPrincipal = 2048
-
 func (g *Grant) validate() error {
-	if g.Principal == "" || len(g.Principal) > maxPrincipal {
-		return Errorf(CodeInvalid, "principal: give an ARN, a service such as dynamodb.amazonaws.com, or *, of at most %d characters", maxPrincipal)
-	}
-	for _, r := range g.Principal {
-		if r < ' ' || r == 0x7f {
-			return Errorf(CodeInvalid, "principal %q: it contains a control character", g.Principal)
-		}
-	}
-	if strings.Contains(g.Principal, "*") && g.Principal != AnyPrincipal {
-		return Errorf(CodeInvalid, "principal %q: patterns are not supported; give one exact principal, or * alone", g.Principal)
-	}
-	if len(g.Operations) == 0 {
-		return Errorf(CodeInvalid, "operations: give at least one of Encrypt, Decrypt, GetAttributes")
+	if err := g.Rule().Validate(); err != nil {
+		return Errorf(CodeInvalid, "%s", err)
 	}
 	return nil
 }

@@ -82,6 +82,8 @@ type ExternalKey struct {
 
 	// Framing lets the key decrypt what another proxy has encrypted with it.
 	Framing Framing `json:"aad_framing,omitempty"`
+	// Blocked says that it is out of service by itself, and why.
+	Blocked Block `json:"blocked,omitzero"`
 
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
@@ -92,8 +94,9 @@ func (k *ExternalKey) Binding() Binding {
 	b := Binding{Purpose: "external-key", KeyStore: k.KeyStore, Fields: []string{
 		k.ID, k.Usage.String(), string(k.Custody), string(k.State),
 		bindUint(uint64(k.CurrentVersion)), bindTime(k.CreatedAt), bindTime(k.DeletionAt)}}
-	if k.Framing != FramingNone { // rows of before there were any are bound without
-		b.Fields = append(b.Fields, string(k.Framing))
+	if !k.Blocked.IsZero() || k.Framing != FramingNone { // rows of before there were any are bound without
+		b.Purpose = "external-key/v2"
+		b.Fields = append(b.Fields, k.Blocked.Reason, bindTime(k.Blocked.Since), string(k.Framing))
 	}
 	return b
 }

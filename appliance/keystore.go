@@ -20,16 +20,27 @@ type KeyStore struct {
 	// CreatedAt has millisecond precision, as all times of the domain.
 	CreatedAt time.Time `json:"created_at"`
 
+	// Blocked says that it is out of service, and why.
+	Blocked Block `json:"blocked,omitzero"`
+	// Policy is Cedar policies written by hand; empty for none.
+	Policy string `json:"-"`
+
 	// WrappedKey is the key store's keyring key, wrapped by the HSM's master key.
 	WrappedKey []byte `json:"-"`
 	// Seal authenticates the row under the state key.
 	Seal []byte `json:"-"`
 }
 
-// Binding names the key store's row.
+// Binding names the key store's row. Without what key stores did not have at
+// first it is bound as it was then, so that those rows remain good.
 func (s *KeyStore) Binding() Binding {
-	return Binding{Purpose: "key-store", Fields: []string{
+	b := Binding{Purpose: "key-store", Fields: []string{
 		s.ID, s.Name, s.URIPathPrefix, bindUint(uint64(s.RequestsPerSecond)), bindTime(s.CreatedAt)}}
+	if s.Policy != "" || !s.Blocked.IsZero() {
+		b.Purpose = "key-store/v2"
+		b.Fields = append(b.Fields, s.Policy, s.Blocked.Reason, bindTime(s.Blocked.Since))
+	}
+	return b
 }
 
 // XKSPath is the part of every URI path that KMS is configured with

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/time/rate"
+
+	"holdfast/appliance/authz"
 )
 
 // view is what requests read: all key stores with their credentials and
@@ -19,6 +21,7 @@ type view struct {
 	ring     Keyring
 	byPrefix map[string]*Endpoint
 	byID     map[string]*Endpoint
+	blocked  Block // everything
 }
 
 func newView(ring Keyring) *view {
@@ -45,6 +48,9 @@ func (a *Appliance) read(ctx context.Context, before *view, c Change) (*view, er
 		return nil, err
 	}
 	v := newView(before.ring)
+	if v.blocked, err = a.readBlock(ctx, v.ring); err != nil {
+		return nil, err
+	}
 	for _, ks := range stores {
 		old := before.byID[ks.ID]
 		if old != nil && old.fault == nil && c.KeyStore != "" && c.KeyStore != ks.ID {
@@ -61,7 +67,9 @@ func (a *Appliance) read(ctx context.Context, before *view, c Change) (*view, er
 				continue
 			}
 		}
-		v.add(a.endpoint(ctx, v.ring, ks, old))
+		e := a.endpoint(ctx, v.ring, ks, old)
+		v.add(e)
+		e.blocked = v.blockOf(ks.ID)
 	}
 	return v, nil
 }
@@ -97,7 +105,18 @@ func (a *Appliance) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, be
 			e.credentials[c.AccessKeyID] = live
 		}
 	}
-	e.grants = a.indexGrants(ring, ks.ID, "", grants)
+	var old liveGrants
+	if before != nil {
+		old, e.policies = before.grants, before.policies
+	}
+	if before == nil || before.store.Policy != ks.Policy {
+		written, err := authz.Parse(ks.Policy)
+		if err != nil {
+			return a.outOfService(ks, wrapf(CodeInternal, err, "the key store's Cedar policies cannot be read"))
+		}
+		e.policies = authz.NewSet(written...)
+	}
+	e.grants = a.indexGrants(ring, ks.ID, "", grants, old)
 	switch {
 	case ks.RequestsPerSecond == 0:
 	case before != nil && before.limiter != nil && before.store.RequestsPerSecond == ks.RequestsPerSecond:
@@ -155,8 +174,11 @@ func (a *Appliance) apply(c Change) {
 			a.keys.dropStore(id)
 		}
 	}
-	if c.KeyStore == "" {
+	switch {
+	case c.KeyStore == "":
 		a.keys.purge()
+	case a.blocked(c.KeyStore):
+		a.keys.dropStore(c.KeyStore)
 	}
 }
 
@@ -171,42 +193,60 @@ func (v *view) retire(next *view) {
 	}
 }
 
-// grantIndex finds grants by principal and operation at the same cost however
-// many there are.
-type grantIndex map[string]map[Operation]bool
-
-func (g grantIndex) allows(principal string, op Operation) bool {
-	return g[principal][op] || g[AnyPrincipal][op]
+// liveGrants are grants whose seals hold, compiled and indexed.
+type liveGrants struct {
+	set *authz.Set
+	// compiled has each by its ID, so that a change to one of many compiles one.
+	compiled map[string]compiledGrant
 }
 
-// indexGrants makes an index of the grants whose seals hold. A grant that does
-// not open allows nothing.
-func (a *Appliance) indexGrants(ring Keyring, keyStore, keyID string, grants []*Grant) grantIndex {
-	index := grantIndex{}
+type compiledGrant struct {
+	seal   []byte
+	policy *authz.Policy
+}
+
+// indexGrants compiles grants; before are those so far. A grant that does not
+// open allows nothing; and if it may have forbidden something, nothing is allowed
+// where it stood.
+func (a *Appliance) indexGrants(ring Keyring, keyStore, keyID string, grants []*Grant, before liveGrants) liveGrants {
+	live := liveGrants{compiled: make(map[string]compiledGrant, len(grants))}
+	policies := make([]*authz.Policy, 0, len(grants))
 	for _, g := range grants {
-		if err := ring.Verify(g.Binding(), g.Seal); err != nil {
+		policy, err := compileGrant(ring, g, before.compiled[g.ID])
+		switch {
+		case err != nil:
 			a.log.Error("a grant does not open and allows nothing", "key_store_id", keyStore, "key_id", keyID, "grant", g.ID, "error", err)
-			continue
-		}
-		if g.KeyID != keyID {
-			continue
-		}
-		if index[g.Principal] == nil {
-			index[g.Principal] = map[Operation]bool{}
-		}
-		for _, op := range g.Operations {
-			index[g.Principal][op] = true
+			if g.Effect != EffectAllow {
+				policies = append(policies, authz.ForbidAll(g.ID))
+			}
+		case g.KeyID == keyID:
+			live.compiled[g.ID] = compiledGrant{g.Seal, policy}
+			policies = append(policies, policy)
 		}
 	}
-	return index
+	live.set = authz.NewSet(policies...)
+	return live
+}
+
+// compileGrant holds a grant against its seal and compiles it, unless it was
+// before.
+func compileGrant(ring Keyring, g *Grant, before compiledGrant) (*authz.Policy, error) {
+	if err := ring.Verify(g.Binding(), g.Seal); err != nil {
+		return nil, err
+	}
+	if before.policy != nil && bytes.Equal(before.seal, g.Seal) {
+		return before.policy, nil // a seal is of one row
+	}
+	return g.Rule().Compile()
 }
 
 // liveKey is an external key that has been read, checked against its seal and,
 // version by version as they are used, unlocked.
 type liveKey struct {
 	StoredKey
-	ring   Keyring
-	grants grantIndex
+	ring    Keyring
+	grants  liveGrants
+	blocked func() bool // whether it may not be kept unlocked
 
 	// remaining is how many encryptions of the current version are reserved and
 	// not used.
@@ -241,8 +281,9 @@ func (a *Appliance) loadKey(ctx context.Context, ring Keyring, keyStore, id stri
 			a.log.Error("an external key is refused", "key_store_id", keyStore, "key_id", id, "error", err)
 			return nil, err
 		}
-		k = &liveKey{StoredKey: *stored, ring: ring, unlocked: map[uint32]UnlockedKey{}}
-		k.grants = a.indexGrants(ring, keyStore, id, stored.Grants)
+		k = &liveKey{StoredKey: *stored, ring: ring, unlocked: map[uint32]UnlockedKey{},
+			blocked: func() bool { return a.blocked(keyStore) }}
+		k.grants = a.indexGrants(ring, keyStore, id, stored.Grants, liveGrants{})
 		k.reserved = k.version(k.CurrentVersion).Encryptions
 		if k, ok := a.keys.add(name, generation, k); ok {
 			return k, nil
@@ -305,7 +346,7 @@ func (k *liveKey) unlock(v *KeyVersion) (UnlockedKey, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if u := k.unlocked[v.Version]; u != nil || k.wiped {
+	if u := k.unlocked[v.Version]; u != nil || k.wiped || k.blocked() {
 		return u, nil
 	}
 	u, err := k.ring.Unlock(v)

@@ -12,6 +12,11 @@ type Installation struct {
 	// WrappedStateKey is the state key, wrapped by the HSM's master key.
 	WrappedStateKey []byte
 	CreatedAt       time.Time
+
+	// Blocked says that everything is out of service. BlockSeal authenticates it
+	// under the state key; nil if nothing was ever blocked.
+	Blocked   Block
+	BlockSeal []byte
 }
 
 // Change tells that a part of the stored state differs from before. What is
@@ -52,11 +57,18 @@ type Store interface {
 	Installation(ctx context.Context) (*Installation, error)
 	// CreateInstallation writes it; CodeExists if there is one.
 	CreateInstallation(ctx context.Context, in *Installation) error
+	// SetBlock replaces the installation's block and its seal; CodeNotFound
+	// without an installation.
+	SetBlock(ctx context.Context, b Block, seal []byte) error
 
 	// KeyStores gives all key stores, ordered by name.
 	KeyStores(ctx context.Context) ([]*KeyStore, error)
 	// CreateKeyStore adds one; CodeExists if its name or prefix is taken.
 	CreateKeyStore(ctx context.Context, ks *KeyStore) error
+	// UpdateKeyStore replaces a key store's row but for its name, prefix and keys;
+	// CodeNotFound if there is none. It fails with CodeConflict if the stored seal
+	// is no longer was, which means that somebody else changed the row meanwhile.
+	UpdateKeyStore(ctx context.Context, ks *KeyStore, was []byte) error
 	// DeleteKeyStore removes a key store with its credentials and grants;
 	// CodeNotFound if there is none, CodeConflict if it has keys.
 	DeleteKeyStore(ctx context.Context, id string) error

@@ -42,6 +42,11 @@ type Domain interface {
 	Backup(ctx context.Context, w io.Writer, checkpoint string) error
 	VerifyBackup(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
 	Restore(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
+	TestGrants(ctx context.Context, keyStore, key string, r appliance.RequestContext) (appliance.Decision, error)
+	Policy(ctx context.Context, keyStore string) (string, error)
+	SetPolicy(ctx context.Context, keyStore, cedar string) error
+	Block(ctx context.Context, t appliance.BlockTarget, reason string) (appliance.Block, error)
+	Unblock(ctx context.Context, t appliance.BlockTarget) error
 }
 
 // Boot is what the API needs of the boot; [*boot.Boot] is it.
@@ -109,6 +114,15 @@ type (
 	Deletion struct {
 		Days int `json:"days"`
 	}
+	// Policy is a key store's Cedar policies that were written by hand.
+	Policy struct {
+		Cedar string `json:"cedar"`
+	}
+	// Block asks for a key, a key store or everything to be out of service.
+	Block struct {
+		appliance.BlockTarget
+		Reason string `json:"reason"`
+	}
 	// Failure is the body of every answer that is not 2xx.
 	Failure struct {
 		Code    appliance.Code `json:"code"`
@@ -116,8 +130,9 @@ type (
 	}
 )
 
-// maxBody bounds the bodies of requests.
-const maxBody = 64 << 10
+// maxBody bounds the bodies of requests. The longest are Cedar policies
+// ([authz.MaxCedar]), which JSON makes longer.
+const maxBody = 256 << 10
 
 // api serves the routes.
 type api struct {
@@ -144,6 +159,8 @@ func NewAPI(domain Domain, boot Boot, audit Audit, log *slog.Logger) http.Handle
 	r.Get("/api/v1/audit/checkpoint", a.handle(a.checkpoint))
 	r.Get("/api/v1/backup", a.backup)
 	r.Post("/api/v1/restore", a.restore)
+	r.Post("/api/v1/block", a.handle(a.block))
+	r.Post("/api/v1/unblock", a.handle(a.unblock))
 	r.Get(stores, a.handle(a.listKeyStores))
 	r.Post(stores, a.handle(a.createKeyStore))
 	r.Get(store, a.handle(a.showKeyStore))
@@ -161,6 +178,9 @@ func NewAPI(domain Domain, boot Boot, audit Audit, log *slog.Logger) http.Handle
 	r.Post(store+"/keys/{key}/rotate", a.handle(a.rotateKey))
 	r.Post(store+"/keys/{key}/delete", a.handle(a.scheduleDeletion))
 	r.Post(store+"/keys/{key}/cancel-deletion", a.handle(a.cancelDeletion))
+	r.Get(store+"/policy", a.handle(a.showPolicy))
+	r.Post(store+"/policy", a.handle(a.setPolicy))
+	r.Post(store+"/keys/{key}/test-grants", a.handle(a.testGrants))
 	r.Get(store+"/grants", a.handle(a.listGrants))
 	r.Post(store+"/grants", a.handle(a.addGrant))
 	r.Delete(store+"/grants/{grant}", a.handle(a.removeGrant))
@@ -439,6 +459,45 @@ func (a *api) addGrant(r *http.Request) (any, error) {
 
 func (a *api) removeGrant(r *http.Request) (any, error) {
 	return struct{}{}, a.domain.RemoveGrant(r.Context(), keyStore(r), chi.URLParam(r, "grant"))
+}
+
+func (a *api) testGrants(r *http.Request) (any, error) {
+	want, err := decode[appliance.RequestContext](r)
+	if err != nil {
+		return nil, err
+	}
+	d, err := a.domain.TestGrants(r.Context(), keyStore(r), key(r), want)
+	d.Policies = append([]string{}, d.Policies...) // in JSON a list, though it be empty
+	return d, err
+}
+
+func (a *api) showPolicy(r *http.Request) (any, error) {
+	cedar, err := a.domain.Policy(r.Context(), keyStore(r))
+	return Policy{cedar}, err
+}
+
+func (a *api) setPolicy(r *http.Request) (any, error) {
+	want, err := decode[Policy](r)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, a.domain.SetPolicy(r.Context(), keyStore(r), want.Cedar)
+}
+
+func (a *api) block(r *http.Request) (any, error) {
+	want, err := decode[Block](r)
+	if err != nil {
+		return nil, err
+	}
+	return a.domain.Block(r.Context(), want.BlockTarget, want.Reason)
+}
+
+func (a *api) unblock(r *http.Request) (any, error) {
+	want, err := decode[appliance.BlockTarget](r)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, a.domain.Unblock(r.Context(), want)
 }
 
 // list makes an empty list "[]" in JSON rather than "null".

@@ -95,6 +95,7 @@ type request struct {
 	keyID     string
 	metadata  *requestMetadata
 	claim     *sigv4.Claim
+	decision  appliance.Decision
 	version   uint32
 	begin     time.Time
 	result    Outcome
@@ -339,6 +340,9 @@ func (a *API) logRequest(ctx context.Context, o *Outcome) {
 	add("principal", o.Principal)
 	add("kms_key_arn", o.KMSKeyARN)
 	add("kms_via_service", o.ViaService)
+	add("source_vpc", o.SourceVPC)
+	add("source_vpce", o.SourceVPCE)
+	add("policies", strings.Join(o.Policies, ","))
 	if o.KeyVersion != 0 {
 		attrs = append(attrs, slog.Uint64("key_version", uint64(o.KeyVersion)))
 	}

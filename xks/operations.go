@@ -68,7 +68,11 @@ func (req *request) key(ctx context.Context, op appliance.Operation) (*appliance
 	if err != nil {
 		return nil, fromDomain(err)
 	}
-	if err := key.Allow(req.metadata.AWSPrincipalARN, op); err != nil {
+	m := req.metadata
+	req.decision, err = key.Allow(appliance.RequestContext{Principal: m.AWSPrincipalARN, Operation: op,
+		KMSOperation: m.KMSOperation, ViaService: m.KMSViaService, SourceVPC: m.AWSSourceVPC,
+		SourceVPCE: m.AWSSourceVPCE, KMSKeyARN: m.KMSKeyARN})
+	if err != nil {
 		return nil, fromDomain(err)
 	}
 	return key, nil
@@ -95,7 +99,7 @@ func (a *API) getKeyMetadata(ctx context.Context, req *request, body []byte) ([]
 	if k.Usage.Decrypt {
 		out.KeyUsage = append(out.KeyUsage, "DECRYPT")
 	}
-	if k.State == appliance.KeyEnabled {
+	if k.State == appliance.KeyEnabled && k.Blocked.IsZero() {
 		out.KeyStatus = "ENABLED"
 	}
 	return encode(out)

@@ -17,6 +17,9 @@ type Outcome struct {
 	// RequestID, KMSOperation, Principal, KMSKeyARN and ViaService are as the
 	// request's metadata have them; empty if they were not read.
 	RequestID, KMSOperation, Principal, KMSKeyARN, ViaService string
+	SourceVPC, SourceVPCE                                     string
+	// Policies are those that decided whether the request is allowed.
+	Policies []string
 	// Signed says whether there was a signature to look at, Skew by how much its
 	// clock differed, AccessKeyID whose it claims to be.
 	Signed      bool
@@ -33,13 +36,14 @@ type Outcome struct {
 // outcome sums a request up, as it is answered.
 func (req *request) outcome(r *http.Request, status int, err *apiError) *Outcome {
 	o := &req.result
-	*o = Outcome{Operation: req.operation.name, KeyStore: req.keyStore, KeyID: req.keyID, KeyVersion: req.version,
+	*o = Outcome{Operation: req.operation.name, KeyStore: req.keyStore, KeyID: req.keyID, KeyVersion: req.version, Policies: req.decision.Policies,
 		Status: status, Took: time.Since(req.begin), Remote: r.RemoteAddr}
 	if m := req.metadata; m != nil {
 		if m.KMSRequestID != nil {
 			o.RequestID = *m.KMSRequestID
 		}
 		o.KMSOperation, o.Principal, o.KMSKeyARN, o.ViaService = m.KMSOperation, m.AWSPrincipalARN, m.KMSKeyARN, m.KMSViaService
+		o.SourceVPC, o.SourceVPCE = m.AWSSourceVPC, m.AWSSourceVPCE
 	}
 	if req.claim != nil {
 		o.Signed, o.Skew, o.AccessKeyID = true, req.claim.Skew, printable(req.claim.AccessKeyID)

@@ -112,18 +112,24 @@ func grants(ctx context.Context, c *conn, where string, args ...any) ([]*applian
 		g := &appliance.Grant{}
 		list = append(list, g)
 		var keyID *string
-		var operations string
-		if err := scan(&g.ID, &g.KeyStore, &keyID, &g.Principal, &operations, millis{&g.CreatedAt}, &g.Seal); err != nil {
+		var operations, conditions string
+		if err := scan(&g.ID, &g.KeyStore, &keyID, &g.Effect, &g.Principal, &operations, &conditions,
+			millis{&g.NotAfter}, millis{&g.CreatedAt}, &g.Seal); err != nil {
 			return err
 		}
 		if keyID != nil {
 			g.KeyID = *keyID
 		}
-		// What does not parse was edited by hand. It stays empty, so that this
-		// grant's seal is found wrong and no other row suffers.
-		g.Operations, _ = appliance.ParseOperations(operations)
+		// What does not parse was edited by hand. Without a seal this grant is
+		// refused, and no other row suffers.
+		var err, err2 error
+		g.Operations, err = appliance.ParseOperations(operations)
+		g.Conditions, err2 = appliance.ParseConditions(conditions)
+		if err != nil || err2 != nil {
+			g.Seal = nil
+		}
 		return nil
-	}, `SELECT id, key_store, key_id, principal, operations, created_at, seal FROM grants
+	}, `SELECT id, key_store, key_id, effect, principal, operations, conditions, not_after, created_at, seal FROM grants
 		WHERE `+where+` ORDER BY id`, args...)
 	return list, err
 }
@@ -144,9 +150,10 @@ func (s *SQLite) CreateGrant(ctx context.Context, g *appliance.Grant) error {
 				return noKey(g.KeyID)
 			}
 		}
-		n, err := c.exec(`INSERT INTO grants (key_store, id, key_id, principal, operations, created_at, seal)
-			VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			g.KeyStore, g.ID, text(g.KeyID), g.Principal, appliance.JoinOperations(g.Operations), g.CreatedAt.UnixMilli(), blob(g.Seal))
+		n, err := c.exec(`INSERT INTO grants (key_store, id, key_id, effect, principal, operations, conditions, not_after, created_at, seal)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			g.KeyStore, g.ID, text(g.KeyID), string(g.Effect), g.Principal, appliance.JoinOperations(g.Operations),
+			appliance.FormatConditions(g.Conditions), ms(g.NotAfter), g.CreatedAt.UnixMilli(), blob(g.Seal))
 		if err == nil && n == 0 {
 			return appliance.Errorf(appliance.CodeExists, "there is a grant with the ID %q already", g.ID)
 		}

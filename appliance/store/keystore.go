@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 
 	"holdfast/appliance"
@@ -10,8 +11,8 @@ import (
 func (s *SQLite) Installation(ctx context.Context) (*appliance.Installation, error) {
 	in := &appliance.Installation{}
 	err := s.read(ctx, func(c *conn) error {
-		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}},
-			`SELECT id, wrapped_state_key, created_at FROM installation`)
+		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}, &in.Blocked.Reason, millis{&in.Blocked.Since}, &in.BlockSeal},
+			`SELECT id, wrapped_state_key, created_at, block_reason, block_since, block_seal FROM installation`)
 		if err == nil && !found {
 			return appliance.Errorf(appliance.CodeNotFound, "the database has no installation yet")
 		}
@@ -35,6 +36,17 @@ func (s *SQLite) CreateInstallation(ctx context.Context, in *appliance.Installat
 	}, appliance.Change{})
 }
 
+// SetBlock implements [appliance.Store].
+func (s *SQLite) SetBlock(ctx context.Context, b appliance.Block, seal []byte) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`UPDATE installation SET block_reason = ?, block_since = ?, block_seal = ?`, b.Reason, ms(b.Since), blob(seal))
+		if err == nil && n == 0 {
+			return appliance.Errorf(appliance.CodeNotFound, "the database has no installation yet")
+		}
+		return err
+	}, appliance.Change{})
+}
+
 // KeyStores implements [appliance.Store].
 func (s *SQLite) KeyStores(ctx context.Context) ([]*appliance.KeyStore, error) {
 	var list []*appliance.KeyStore
@@ -42,8 +54,9 @@ func (s *SQLite) KeyStores(ctx context.Context) ([]*appliance.KeyStore, error) {
 		return c.each(ctx, func(scan scanner) error {
 			ks := &appliance.KeyStore{}
 			list = append(list, ks)
-			return scan(&ks.ID, &ks.Name, &ks.URIPathPrefix, &ks.RequestsPerSecond, millis{&ks.CreatedAt}, &ks.WrappedKey, &ks.Seal)
-		}, `SELECT id, name, uri_path_prefix, requests_per_second, created_at, wrapped_key, seal
+			return scan(&ks.ID, &ks.Name, &ks.URIPathPrefix, &ks.RequestsPerSecond, millis{&ks.CreatedAt},
+				&ks.Policy, &ks.Blocked.Reason, millis{&ks.Blocked.Since}, &ks.WrappedKey, &ks.Seal)
+		}, `SELECT id, name, uri_path_prefix, requests_per_second, created_at, policy, block_reason, block_since, wrapped_key, seal
 			FROM key_stores ORDER BY name`)
 	})
 	if err != nil {
@@ -74,6 +87,26 @@ func (s *SQLite) CreateKeyStore(ctx context.Context, ks *appliance.KeyStore) err
 			return appliance.Errorf(appliance.CodeExists, "the URI path prefix %q belongs to the key store %q", prefix, name)
 		}
 		return appliance.Errorf(appliance.CodeExists, "the ID %q belongs to the key store %q", ks.ID, name)
+	}, appliance.Change{KeyStore: ks.ID})
+}
+
+// UpdateKeyStore implements [appliance.Store].
+func (s *SQLite) UpdateKeyStore(ctx context.Context, ks *appliance.KeyStore, was []byte) error {
+	return s.write(ctx, func(c *conn) error {
+		var seal []byte
+		found, err := c.one([]any{&seal}, `SELECT seal FROM key_stores WHERE id = ?`, ks.ID)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return noKeyStore(ks.ID)
+		case !bytes.Equal(seal, was):
+			return appliance.Errorf(appliance.CodeConflict, "the key store %q was changed by somebody else meanwhile; look at it and try again", ks.Name)
+		}
+		_, err = c.exec(`UPDATE key_stores SET requests_per_second = ?, created_at = ?, policy = ?, block_reason = ?, block_since = ?,
+			wrapped_key = ?, seal = ? WHERE id = ?`, ks.RequestsPerSecond, ks.CreatedAt.UnixMilli(), ks.Policy, ks.Blocked.Reason,
+			ms(ks.Blocked.Since), blob(ks.WrappedKey), blob(ks.Seal), ks.ID)
+		return err
 	}, appliance.Change{KeyStore: ks.ID})
 }
 

@@ -159,7 +159,7 @@ func keyShowCommand(a *admin) *cobra.Command {
 					row(w, fmt.Sprintf("version %d", v.Version), fmt.Sprintf("%s %s, at most %d encryptions", v.Origin, when(v.CreatedAt), v.Encryptions))
 				}
 				for _, g := range k.Grants {
-					row(w, "grant", g.ID+" "+g.Principal+" "+appliance.JoinOperations(g.Operations))
+					row(w, "grant", grantLine(g))
 				}
 			})
 		}),
@@ -219,6 +219,9 @@ func stateOf(k *appliance.ExternalKey) string {
 	state := strings.ReplaceAll(string(k.State), "_", " ")
 	if !k.DeletionAt.IsZero() {
 		state += ", destroyed " + when(k.DeletionAt)
+	}
+	if !k.Blocked.IsZero() {
+		state += ", " + blocked(k.Blocked)
 	}
 	return state
 }

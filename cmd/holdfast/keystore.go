@@ -38,13 +38,13 @@ func keyStoreCommand(a *admin) *cobra.Command {
 				return err
 			}
 			return a.show(cmd, stores, func(w io.Writer) {
-				row(w, "NAME", "URI PATH", "REQUESTS/S", "CREATED")
+				row(w, "NAME", "URI PATH", "REQUESTS/S", "CREATED", "STATE")
 				for _, ks := range stores {
 					quota := any("-")
 					if ks.RequestsPerSecond > 0 {
 						quota = ks.RequestsPerSecond
 					}
-					row(w, ks.Name, ks.URIPathPrefix+appliance.XKSPath, quota, when(ks.CreatedAt))
+					row(w, ks.Name, ks.URIPathPrefix+appliance.XKSPath, quota, when(ks.CreatedAt), blocked(ks.Blocked))
 				}
 			})
 		}),
@@ -65,7 +65,7 @@ func keyStoreCommand(a *admin) *cobra.Command {
 					row(w, "credential", c.AccessKeyID+" ("+active(c.Active)+", last used "+when(c.LastUsedAt)+")")
 				}
 				for _, g := range d.Grants {
-					row(w, "grant", g.ID+" "+g.Principal+" "+appliance.JoinOperations(g.Operations))
+					row(w, "grant", grantLine(g))
 				}
 			})
 		}),
@@ -96,6 +96,9 @@ func showKeyStore(w io.Writer, ks *appliance.KeyStore) {
 		row(w, "requests per second", ks.RequestsPerSecond)
 	}
 	row(w, "created", when(ks.CreatedAt))
+	if !ks.Blocked.IsZero() {
+		row(w, "state", blocked(ks.Blocked))
+	}
 }
 
 func active(yes bool) string {

@@ -105,6 +105,8 @@ func newRoot() *cobra.Command {
 		auditCommand(a),
 		backupCommand(a),
 		restoreCommand(a),
+		blockCommand(a),
+		unblockCommand(a),
 		verifyCommand(a),
 		policyCommand(a),
 		brokerCommand(a),

@@ -43,6 +43,12 @@ func showStatus(w io.Writer, s web.Status) {
 	if !s.Locked {
 		row(w, "lease", (time.Duration(s.LeaseSeconds) * time.Second).String())
 		row(w, "key stores", s.KeyStores)
+		if !s.Blocked.IsZero() {
+			row(w, "everything", blocked(s.Blocked))
+		}
+		for _, name := range s.BlockedKeyStores {
+			row(w, "key store "+name, "blocked")
+		}
 	}
 	for _, h := range s.HSMs {
 		row(w, "HSM "+h.Label, string(h.Status)+" (serial "+orDash(h.Serial)+", probe "+h.Took.Round(10*time.Microsecond).String()+")")

@@ -175,7 +175,7 @@ func (a *auditor) Record(ctx context.Context, r *audit.Record) error {
 func (a *auditor) request(ctx context.Context, o *xks.Outcome) error {
 	r := &audit.Record{Kind: audit.KindXKS, Operation: o.Operation, Result: audit.Failed, Error: o.ErrorName,
 		KeyStore: o.KeyStore, Key: o.KeyID, Version: uint64(o.KeyVersion), Principal: o.Principal,
-		KMSRequestID: o.RequestID, KMSKeyARN: o.KMSKeyARN, KMSOperation: o.KMSOperation, ViaService: o.ViaService,
+		KMSRequestID: o.RequestID, KMSKeyARN: o.KMSKeyARN, KMSOperation: o.KMSOperation, ViaService: o.ViaService, Policies: o.Policies,
 		Actor: o.AccessKeyID, Remote: o.Remote, DurationUS: o.Took.Microseconds()}
 	switch o.Status {
 	case http.StatusOK:

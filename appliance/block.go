@@ -1,0 +1,177 @@
+package appliance
+
+import (
+	"context"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Block takes a key, a key store or everything out of service until somebody
+// takes it back. The zero Block blocks nothing.
+type Block struct {
+	// Reason is 1 to 256 printable characters.
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+}
+
+// IsZero says whether it blocks nothing.
+func (b Block) IsZero() bool { return b == Block{} }
+
+// Binding names the block of everything, in the row of the installation.
+func (b Block) Binding(installation string) Binding {
+	return Binding{Purpose: "block", Fields: []string{installation, b.Reason, bindTime(b.Since)}}
+}
+
+// maxReason is the longest reason of a block, in bytes.
+const maxReason = 256
+
+// BlockTarget says what to block.
+type BlockTarget struct {
+	// KeyStore is a key store's name; empty means everything.
+	KeyStore string `json:"key_store,omitempty"`
+	// KeyID is an external key of it; empty means all of them.
+	KeyID string `json:"key_id,omitempty"`
+}
+
+// Block takes the target out of service: no request that starts after it
+// returned uses a key of it, and its unlocked keys are wiped. It lasts until
+// Unblock, also over a restart. A block that is there gets the new reason. It
+// waits neither for the HSM nor for another operation. Errors: CodeInvalid,
+// CodeNotFound; CodeLocked while the appliance is locked and nothing serves.
+func (a *Appliance) Block(ctx context.Context, t BlockTarget, reason string) (Block, error) {
+	if reason == "" || len(reason) > maxReason || !utf8.ValidString(reason) ||
+		strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return Block{}, Errorf(CodeInvalid, "reason: say why in 1 to %d printable characters", maxReason)
+	}
+	b := Block{Reason: reason, Since: a.stamp()}
+	return b, a.setBlock(ctx, t, func(Block) (Block, error) { return b, nil })
+}
+
+// Unblock takes a block back. What is blocked besides remains so: a key whose
+// key store is blocked as well does not serve yet. Errors: CodeNotFound;
+// CodeConflict if that target is not blocked.
+func (a *Appliance) Unblock(ctx context.Context, t BlockTarget) error {
+	return a.setBlock(ctx, t, func(was Block) (Block, error) {
+		if was.IsZero() {
+			return was, Errorf(CodeConflict, "%s is not blocked", t)
+		}
+		return Block{}, nil
+	})
+}
+
+// String names the target for people.
+func (t BlockTarget) String() string {
+	switch {
+	case t.KeyStore == "":
+		return "everything"
+	case t.KeyID == "":
+		return "key store " + t.KeyStore
+	}
+	return "key " + t.KeyID + " of key store " + t.KeyStore
+}
+
+func (a *Appliance) setBlock(ctx context.Context, t BlockTarget, change func(was Block) (Block, error)) error {
+	switch {
+	case t.KeyStore == "" && t.KeyID != "":
+		return Errorf(CodeInvalid, "name the key store of the key %q", t.KeyID)
+	case t.KeyStore == "":
+		return a.blockAll(ctx, change)
+	case t.KeyID == "":
+		return a.changeKeyStore(ctx, t.KeyStore, func(ks *KeyStore) (err error) {
+			ks.Blocked, err = change(ks.Blocked)
+			return err
+		})
+	}
+	return retry(func() error {
+		_, err := a.replaceKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
+			k.Blocked, err = change(k.Blocked)
+			return err
+		})
+		return err
+	})
+}
+
+func (a *Appliance) blockAll(ctx context.Context, change func(was Block) (Block, error)) error {
+	a.blocking.Lock()
+	defer a.blocking.Unlock()
+	v, err := a.view()
+	if err != nil {
+		return err
+	}
+	in, err := a.store.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	// Also of a row that does not open: this is what makes it good again.
+	if in.Blocked, err = change(v.blocked); err != nil {
+		return err
+	}
+	if in.BlockSeal, err = v.ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
+		return err
+	}
+	return a.store.SetBlock(ctx, in.Blocked, in.BlockSeal)
+}
+
+// readBlock gives the block of everything. A row that does not open blocks.
+func (a *Appliance) readBlock(ctx context.Context, ring Keyring) (Block, error) {
+	in, err := a.store.Installation(ctx)
+	if err != nil {
+		return Block{}, err
+	}
+	if in.Blocked.IsZero() && in.BlockSeal == nil {
+		return Block{}, nil // never blocked so far
+	}
+	if err := ring.Verify(in.Blocked.Binding(in.ID), in.BlockSeal); err != nil {
+		a.log.Error("whether everything is blocked was edited by hand: it is blocked until somebody unblocks it", "error", err)
+		return Block{Reason: "the stored state of the block does not match its seal", Since: a.stamp()}, nil
+	}
+	return in.Blocked, nil
+}
+
+// changeKeyStore reads a key store's row, has it changed, seals it anew and
+// writes it back.
+func (a *Appliance) changeKeyStore(ctx context.Context, name string, change func(*KeyStore) error) error {
+	return retry(func() error {
+		v, e, err := a.keyStore(name)
+		if err != nil {
+			return err
+		}
+		ks := e.store
+		if err := change(&ks); err != nil {
+			return err
+		}
+		if ks.Seal, err = v.ring.Seal(ks.Binding(), nil); err != nil {
+			return err
+		}
+		return a.store.UpdateKeyStore(ctx, &ks, e.store.Seal)
+	})
+}
+
+// retry calls f again when somebody else was faster.
+func retry(f func() error) (err error) {
+	for range 10 {
+		if err = f(); CodeOf(err) != CodeConflict {
+			break
+		}
+	}
+	return err
+}
+
+// blockOf gives the block that holds for the key store: that of everything, or
+// its own.
+func (v *view) blockOf(keyStore string) Block {
+	if e := v.byID[keyStore]; e != nil && v.blocked.IsZero() {
+		return e.store.Blocked
+	}
+	return v.blocked
+}
+
+// blocked says whether keys of the key store may not be kept unlocked. It is
+// asked after a key is in the cache, so that either it sees a block, or the
+// block sees the key and wipes it.
+func (a *Appliance) blocked(keyStore string) bool {
+	v := a.live.Load()
+	return v == nil || !v.blockOf(keyStore).IsZero()
+}
