@@ -202,13 +202,13 @@ func TestRareStatusCodes(t *testing.T) {
 	}
 }
 
-// TestBodies: one JSON object that the route knows, and no more than 64 KiB.
+// TestBodies: one JSON object that the route knows, and no more than 256 KiB.
 func TestBodies(t *testing.T) {
 	a := start(t, nil)
-	large := strings.Repeat("a", 64<<10)
+	large := strings.Repeat("a", 256<<10)
 	for _, body := range []string{
 		`{"name": "p", "uri_path_prefix": "/` + large + `"}`,
-		`{"name": "p"}` + strings.Repeat(" ", 64<<10),
+		`{"name": "p"}` + strings.Repeat(" ", 256<<10),
 		`{"name": "p", "colour": "red"}`,
 		`{"name": "p"} {"name": "q"}`,
 		`{"name": "p"} x`,

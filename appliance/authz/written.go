@@ -105,6 +105,9 @@ func schemaError(err error, id, text string, begin, end int) error {
 	prefix := "for policy `" + id + "`, "
 	lines := strings.Split(err.Error(), "\n")
 	slices.Sort(lines) // they come in any order
+	slices.SortStableFunc(lines, func(a, b string) int { // what names something says more
+		return strings.Count(b, "`") - strings.Count(a, "`")
+	})
 	message := oneLine(strings.TrimPrefix(lines[0], prefix))
 	at := begin
 	if name := quoted.FindStringSubmatch(message); name != nil {

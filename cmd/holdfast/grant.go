@@ -188,7 +188,11 @@ func showGrants(w io.Writer, grants ...*appliance.Grant) {
 
 // grantLine is a grant among other things.
 func grantLine(g *appliance.Grant) string {
-	line := g.ID + " " + string(g.Effect) + " " + g.Principal + " " + appliance.JoinOperations(g.Operations)
+	line := g.ID + " "
+	if g.Effect != appliance.EffectAllow {
+		line += "forbids "
+	}
+	line += g.Principal + " " + appliance.JoinOperations(g.Operations)
 	if !g.Conditions.IsZero() {
 		line += " if " + appliance.FormatConditions(g.Conditions)
 	}
