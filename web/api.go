@@ -123,6 +123,11 @@ type (
 		appliance.BlockTarget
 		Reason string `json:"reason"`
 	}
+	// Blocked is what is out of service.
+	Blocked struct {
+		appliance.BlockTarget
+		appliance.Block
+	}
 	// Failure is the body of every answer that is not 2xx.
 	Failure struct {
 		Code    appliance.Code `json:"code"`
@@ -489,7 +494,8 @@ func (a *api) block(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.domain.Block(r.Context(), want.BlockTarget, want.Reason)
+	b, err := a.domain.Block(r.Context(), want.BlockTarget, want.Reason)
+	return Blocked{want.BlockTarget, b}, err
 }
 
 func (a *api) unblock(r *http.Request) (any, error) {
@@ -497,7 +503,7 @@ func (a *api) unblock(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, a.domain.Unblock(r.Context(), want)
+	return want, a.domain.Unblock(r.Context(), want)
 }
 
 // list makes an empty list "[]" in JSON rather than "null".

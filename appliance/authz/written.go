@@ -104,7 +104,7 @@ var quoted = regexp.MustCompile("`([^`]+)`")
 func schemaError(err error, id, text string, begin, end int) error {
 	prefix := "for policy `" + id + "`, "
 	lines := strings.Split(err.Error(), "\n")
-	slices.Sort(lines) // they come in any order
+	slices.Sort(lines)                                   // they come in any order
 	slices.SortStableFunc(lines, func(a, b string) int { // what names something says more
 		return strings.Count(b, "`") - strings.Count(a, "`")
 	})

@@ -271,7 +271,7 @@ func auditExportCommand(a *admin) *cobra.Command {
 	var format, out string
 	c := &cobra.Command{
 		Use:   "export [DIR] --format jsonl|csv",
-		Short: "Write records to a file or to standard output, the oldest first",
+		Short: "Write records to a file or to standard output, the newest first",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			query, err := q.query()
