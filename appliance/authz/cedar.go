@@ -104,15 +104,20 @@ func (b *builder) and(n ast.Node) {
 // account.
 func (b *builder) principal(pattern string) {
 	parts, _ := splitARN(pattern)
-	before := strings.TrimSuffix(pattern, parts.resource)
-	if !hasWildcard(before) {
+	if !hasWildcard(strings.TrimSuffix(pattern, parts.resource)) {
 		b.and(b.like("principal", "name", pattern)) // the common case; it means the same
 		return
 	}
-	b.optional("principal", "partition", parts.partition)
-	b.optional("principal", "service", parts.service)
-	b.optional("principal", "region", parts.region)
-	b.optional("principal", "account", parts.account)
+	// The parts before the first wildcard are how the name begins.
+	head := pattern[:strings.LastIndex(affixOf(pattern).prefix, ":")+1]
+	b.and(b.like("principal", "name", head+"*"))
+	fields := []struct{ attribute, value string }{{"partition", parts.partition}, {"service", parts.service},
+		{"region", parts.region}, {"account", parts.account}}
+	for _, f := range fields[strings.Count(head, ":")-1:] {
+		if f.value != "*" {
+			b.optional("principal", f.attribute, f.value)
+		}
+	}
 	b.optional("principal", "resource", parts.resource)
 }
 

@@ -29,7 +29,7 @@ func Parse(text string) ([]*Policy, error) {
 	if len(text) > MaxCedar {
 		return nil, fmt.Errorf("the policies have %d bytes; at most %d are supported", len(text), MaxCedar)
 	}
-	if at := tooDeep(text); at >= 0 {
+	if at := tooDeep(blank(text, false)); at >= 0 {
 		return nil, fmt.Errorf("%s: brackets are nested more than %d deep", place(text, at), maxNesting)
 	}
 	list, err := cedar.NewPolicyListFromBytes("", []byte(text))
@@ -111,8 +111,9 @@ func schemaError(err error, id, text string, begin, end int) error {
 	message := oneLine(strings.TrimPrefix(lines[0], prefix))
 	at := begin
 	if name := quoted.FindStringSubmatch(message); name != nil {
-		if i := strings.Index(text[begin:end], name[1]); i >= 0 {
-			at = begin + i
+		whole := regexp.MustCompile(`(^|[^A-Za-z0-9_])(` + regexp.QuoteMeta(name[1]) + `)($|[^A-Za-z0-9_])`)
+		if found := whole.FindStringSubmatchIndex(blank(text, true)[begin:end]); found != nil {
+			at = begin + found[4]
 		}
 	}
 	return fmt.Errorf("%s: %s", place(text, at), message)
@@ -127,30 +128,48 @@ func oneLine(s string) string {
 }
 
 // tooDeep gives the place of the bracket that is nested too deep, or -1.
-// Brackets in texts and comments do not count.
-func tooDeep(text string) int {
+func tooDeep(bare string) int {
 	depth := 0
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; c {
+	for i := range len(bare) {
+		switch bare[i] {
 		case '(', '[', '{':
 			if depth++; depth > maxNesting {
 				return i
 			}
 		case ')', ']', '}':
 			depth--
-		case '"':
+		}
+	}
+	return -1
+}
+
+// blank puts spaces in the place of comments, and of texts if they are not to
+// be kept.
+func blank(text string, keepTexts bool) string {
+	out := []byte(text)
+	erase := func(from, to int) {
+		for i := from; i < min(to, len(out)); i++ {
+			out[i] = ' '
+		}
+	}
+	for i := 0; i < len(text); i++ {
+		begin := i
+		switch {
+		case text[i] == '"':
 			for i++; i < len(text) && text[i] != '"'; i++ {
 				if text[i] == '\\' {
 					i++
 				}
 			}
-		case '/':
-			if strings.HasPrefix(text[i:], "//") {
-				for i < len(text) && text[i] != '\n' {
-					i++
-				}
+			if !keepTexts {
+				erase(begin, i+1)
 			}
+		case strings.HasPrefix(text[i:], "//"):
+			for i < len(text) && text[i] != '\n' {
+				i++
+			}
+			erase(begin, i)
 		}
 	}
-	return -1
+	return string(out)
 }

@@ -35,6 +35,7 @@ func testStore(t *testing.T, open func(t *testing.T) appliance.Store) {
 		"credentials":                testCredentials,
 		"credential use":             testCredentialUse,
 		"grants":                     testGrants,
+		"blocks":                     testBlocks,
 		"changes are announced":      testSubscribe,
 		"nothing after a refusal":    testSubscribeRefused,
 		"subscriber may write":       testSubscriberWrites,
@@ -509,6 +510,38 @@ func testGrants(t *testing.T, s appliance.Store) {
 	must(t, s.DeleteGrant(ctx, ks.ID, onA.ID))
 	wants(t, s.DeleteGrant(ctx, ks.ID, onA.ID), appliance.CodeNotFound, onA.ID)
 	equal(t, got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{onB, all})
+
+	full := grant(ks, 5, "b")
+	full.Effect, full.NotAfter = appliance.EffectForbid, at(30)
+	full.Conditions = appliance.Conditions{SourceVPCs: []string{"vpc-1", `"`}, KMSOperations: []string{"Encrypt"}}
+	must(t, s.CreateGrant(ctx, full))
+	equal(t, got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{onB, all, full})
+}
+
+func testBlocks(t *testing.T, s appliance.Store) {
+	ctx := t.Context()
+	b := appliance.Block{Reason: "a test", Since: at(2)}
+	wants(t, s.SetBlock(ctx, b, []byte("seal")), appliance.CodeNotFound, "no installation")
+	must(t, s.CreateInstallation(ctx, &appliance.Installation{ID: id(1), WrappedStateKey: []byte("wrapped"), CreatedAt: at(1)}))
+	must(t, s.SetBlock(ctx, b, []byte("seal")))
+	equal(t, got(s.Installation(ctx))(t), &appliance.Installation{ID: id(1), WrappedStateKey: []byte("wrapped"), CreatedAt: at(1), Blocked: b, BlockSeal: []byte("seal")})
+
+	ks := keyStore(1)
+	wants(t, s.UpdateKeyStore(ctx, ks, ks.Seal), appliance.CodeNotFound, "no key store")
+	must(t, s.CreateKeyStore(ctx, ks))
+	was := ks.Seal
+	ks.Blocked, ks.Policy, ks.Seal = b, "a policy", []byte("another")
+	wants(t, s.UpdateKeyStore(ctx, ks, []byte("stale")), appliance.CodeConflict, "somebody else")
+	must(t, s.UpdateKeyStore(ctx, ks, was))
+	equal(t, got(s.KeyStores(ctx))(t), []*appliance.KeyStore{ks})
+
+	k := newKey(ks, "a")
+	k.Key.Blocked = b
+	must(t, s.CreateKeys(ctx, k))
+	equal(t, &got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, k.Key)
+	k.Key.Blocked = appliance.Block{}
+	must(t, s.UpdateKey(ctx, k.Key, k.Key.Seal))
+	equal(t, &got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, k.Key)
 }
 
 func testSubscribe(t *testing.T, s appliance.Store) {
@@ -539,7 +572,9 @@ func testSubscribe(t *testing.T, s appliance.Store) {
 		{"installation", func() error {
 			return s.CreateInstallation(ctx, &appliance.Installation{ID: id(1), CreatedAt: at(1)})
 		}, []appliance.Change{{}}},
+		{"block", func() error { return s.SetBlock(ctx, appliance.Block{}, nil) }, []appliance.Change{{}}},
 		{"key store", func() error { return s.CreateKeyStore(ctx, ks) }, []appliance.Change{onStore}},
+		{"key store update", func() error { return s.UpdateKeyStore(ctx, ks, ks.Seal) }, []appliance.Change{onStore}},
 		{"keys", func() error { return s.CreateKeys(ctx, newKey(ks, "a"), newKey(ks, "b")) },
 			[]appliance.Change{onKey, {KeyStore: ks.ID, KeyID: "b"}}},
 		{"update", func() error { return s.UpdateKey(ctx, k, k.Seal) }, []appliance.Change{onKey}},
