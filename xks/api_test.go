@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -507,6 +508,51 @@ func TestGrants(t *testing.T) {
 		t.Fatal(err)
 	}
 	denied("/keys/one/encrypt", as("alice", encrypt))
+}
+
+// TestRequestContext: each field of requestMetadata reaches the decision, the
+// log says which policy decided, and the caller does not learn it.
+func TestRequestContext(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	k := b.NewKeyStore(t, "demo", "", xkstest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	const arn = "arn:aws:kms:eu-west-1:210987654321:key/1"
+	for field, tt := range map[string]struct {
+		value string
+		c     appliance.Conditions
+	}{
+		"awsSourceVpc":    {"vpc-1", appliance.Conditions{SourceVPCs: []string{"vpc-1"}}},
+		"awsSourceVpce":   {"vpce-1", appliance.Conditions{SourceVPCEs: []string{"vpce-?"}}},
+		"kmsViaService":   {"ebs", appliance.Conditions{ViaServices: []string{"e*"}}},
+		"kmsOperation":    {"ReEncrypt", appliance.Conditions{KMSOperations: []string{"Re*"}}},
+		"kmsKeyArn":       {arn, appliance.Conditions{KMSKeyARNs: []string{arn}, KMSKeyRegions: []string{"eu-*"}, KMSKeyAccounts: []string{"210987654321"}}},
+		"awsPrincipalArn": {"arn:aws:iam::210987654321:role/x", appliance.Conditions{CallingAccounts: []string{"210987654321"}}},
+	} {
+		body := xkstest.EncryptBody("x").With("requestMetadata", xkstest.Metadata().With(field, tt.value))
+		all, err := b.Appliance.AddGrant(context.Background(), "demo", appliance.Grant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.OK("/keys/k/encrypt", body)
+		g, err := b.Appliance.AddGrant(context.Background(), "demo", appliance.Grant{Effect: appliance.EffectForbid, Principal: "*", Conditions: tt.c,
+			Operations: []appliance.Operation{appliance.OpEncrypt}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := k.Call("/keys/k/encrypt", body)
+		if a.Status != 403 || a.Text != `{"errorName":"AccessDeniedException","errorMessage":"no grant allows the operation"}` {
+			t.Errorf("%s: got %d %s", field, a.Status, a.Text)
+		}
+		for _, part := range []string{"policies=" + g.ID, "forbidden by " + g.ID, "policies=" + all.ID} {
+			if !strings.Contains(b.Log.String(), part) {
+				t.Errorf("%s: the log lacks %q", field, part)
+			}
+		}
+		k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+		if err := errors.Join(b.Appliance.RemoveGrant(context.Background(), "demo", g.ID), b.Appliance.RemoveGrant(context.Background(), "demo", all.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestKeyStates: disabled and pending deletion, at once and back.

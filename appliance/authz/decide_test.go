@@ -3,6 +3,7 @@ package authz
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -387,6 +388,28 @@ func TestParseErrors(t *testing.T) {
 	}
 	if p, err := Parse(permit(`"((((" == "" || true // ` + strings.Repeat("(", 60) + "\n")); err != nil || len(p) != 1 {
 		t.Errorf("brackets in texts and comments: %v", err)
+	}
+}
+
+// TestDocumentedPolicies: what the documentation shows can be set.
+func TestDocumentedPolicies(t *testing.T) {
+	text, err := os.ReadFile("../../docs/authorization.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, block := range strings.Split(string(text), "```")[1:] {
+		if !strings.Contains(block, "@id(") || !strings.HasPrefix(block, "\n") {
+			continue
+		}
+		policies, err := Parse(block)
+		if err != nil {
+			t.Error(err)
+		}
+		n += len(policies)
+	}
+	if n < 3 {
+		t.Errorf("found %d policies", n)
 	}
 }
 
