@@ -1,0 +1,75 @@
+package identity
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Role is what a user may do, as one of four.
+type Role string
+
+// The roles, each of which may all that the ones before it may, but for the
+// auditor's, which [RoleKeyAdministrator] has too.
+const (
+	RoleViewer           Role = "viewer"            // sees state and configuration
+	RoleAuditor          Role = "auditor"           // reads the audit log and verifies it
+	RoleKeyAdministrator Role = "key-administrator" // manages key stores, keys, grants, credentials and blocks
+	RoleAdministrator    Role = "administrator"     // manages users, settings, backups and the HSM's PIN
+)
+
+// Roles are all roles, the least first.
+var Roles = []Role{RoleViewer, RoleAuditor, RoleKeyAdministrator, RoleAdministrator}
+
+// Valid says whether r is one of [Roles].
+func (r Role) Valid() bool { return slices.Contains(Roles, r) }
+
+// May says whether the role has the capability.
+func (r Role) May(c Capability) bool { return slices.Contains(capabilities[r], c) }
+
+// Capability is what a route needs of its caller.
+type Capability string
+
+// The capabilities. Every route of the admin API names one of them.
+const (
+	Account    Capability = "account"     // one's own user: every user has it
+	See        Capability = "see"         // see state and configuration, no secrets
+	Audit      Capability = "audit"       // read, export and verify the audit log
+	ManageKeys Capability = "manage-keys" // change key stores, keys, grants, credentials and blocks
+	Administer Capability = "administer"  // change users, settings and the HSM's PIN; backup and restore
+)
+
+var capabilities = map[Role][]Capability{
+	RoleViewer:           {Account, See},
+	RoleAuditor:          {Account, See, Audit},
+	RoleKeyAdministrator: {Account, See, Audit, ManageKeys},
+	RoleAdministrator:    {Account, See, Audit, ManageKeys, Administer},
+}
+
+// Principal is who calls the admin API, once that is proven.
+type Principal struct {
+	// UserID is empty for root on the machine itself, who comes by the Unix socket.
+	UserID string `json:"user_id,omitempty"`
+	// Name is for people and for the audit log: "alice", or "local uid 0 pid 71".
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+	// Session and Token are the public IDs of what proved it; at most one is set.
+	Session string `json:"session,omitempty"`
+	Token   string `json:"token,omitempty"`
+	// ProvenAt is when the user last proved to be present, by signing in or again
+	// for a dangerous action. The zero value with a token: nobody is present.
+	ProvenAt time.Time `json:"proven_at,omitzero"`
+}
+
+type principalKey struct{}
+
+// WithPrincipal puts who calls into the context of a request.
+func WithPrincipal(ctx context.Context, p Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// PrincipalOf gives who calls; false if nobody has proven anything.
+func PrincipalOf(ctx context.Context) (Principal, bool) {
+	p, ok := ctx.Value(principalKey{}).(Principal)
+	return p, ok
+}
