@@ -211,6 +211,9 @@ func (l *Log) Close() error {
 	close(l.wake)
 	l.mu.Unlock()
 	<-l.written
+	if err := l.trim(); err != nil {
+		l.opts.Log.Warn("space that was reserved for the audit log could not be given back; the next start does it", "error", err)
+	}
 	close(l.stopping)
 	l.background.Wait()
 	_, err := l.Checkpoint()

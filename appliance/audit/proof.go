@@ -134,7 +134,7 @@ func readRecord(dir string, seq int64) ([]byte, error) {
 	in := newLines(f)
 	for n := segments[i].first; ; n++ {
 		line, err := in.next()
-		if err == io.EOF || err == errTorn {
+		if err == io.EOF || err == errTorn || err == errReserved {
 			return nil, failed(CodeNotFound, nil, "the segment %s ends before record %d; run verify", segments[i].name(), seq)
 		}
 		if err != nil {

@@ -123,6 +123,7 @@ func (l *Log) readFrom(f *frontier) error {
 		return err
 	}
 	l.w.frontier, l.w.segment = *f, segments[len(segments)-1]
+	l.w.reserved = l.w.segment.size
 	return nil
 }
 
@@ -143,7 +144,7 @@ func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) err
 	var newest []byte
 	for ; ; seq++ {
 		line, err := in.next()
-		if err == io.EOF || err == errTorn && last {
+		if err == io.EOF || (err == errTorn || err == errReserved) && last {
 			break
 		}
 		if err != nil {
@@ -178,7 +179,7 @@ func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) err
 	if !last {
 		return nil
 	}
-	if err := l.cutTorn(file, s, in.offset); err != nil {
+	if err := l.cutTorn(file, s, in); err != nil {
 		return err
 	}
 	l.w.file = file
@@ -186,14 +187,16 @@ func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) err
 }
 
 // cutTorn cuts off what stands behind the last whole line.
-func (l *Log) cutTorn(file *os.File, s *segment, good int64) error {
-	torn := s.size - good
-	if torn > 0 {
+func (l *Log) cutTorn(file *os.File, s *segment, in *lines) error {
+	good := in.offset
+	if s.size > good {
 		if err := file.Truncate(good); err != nil {
 			return failed(CodeIO, err, "a torn last line of %s cannot be cut off", s.name())
 		}
-		l.opts.Log.Warn("a torn last line of the audit log was cut off; it was never acknowledged", "segment", s.name(), "bytes", torn)
-		l.recovered = torn
+	}
+	if in.torn > 0 {
+		l.opts.Log.Warn("a torn last line of the audit log was cut off; it was never acknowledged", "segment", s.name(), "bytes", in.torn)
+		l.recovered = in.torn
 	}
 	// What a killed process wrote may be in the kernel alone.
 	if err := l.sync(file); err != nil {

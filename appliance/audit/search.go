@@ -351,7 +351,7 @@ func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error
 		}
 		at := in.offset
 		line, err := in.next()
-		if err == io.EOF || err == errTorn {
+		if err == io.EOF || err == errTorn || err == errReserved {
 			break
 		}
 		if err != nil {

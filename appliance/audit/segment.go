@@ -91,12 +91,14 @@ type lines struct {
 	r      *bufio.Reader
 	buf    []byte // one byte before the line, for leafHash
 	offset int64  // where the next line begins
+	torn   int64  // with errTorn: how many bytes of the torn end are not zero bytes behind it
 }
 
 // The ways in which lines end, besides io.EOF.
 var (
-	errTorn    = errors.New("the last line has no end")
-	errTooLong = errors.New("a line is too long for a record")
+	errTorn     = errors.New("the last line has no end")
+	errReserved = errors.New("what follows is reserved and not written yet")
+	errTooLong  = errors.New("a line is too long for a record")
 )
 
 func newLines(r io.Reader) *lines {
@@ -104,14 +106,16 @@ func newLines(r io.Reader) *lines {
 }
 
 // next gives the next line without its newline, with one byte before it. It is
-// valid until the next call. At the end: io.EOF, or errTorn.
+// valid until the next call. At the end: io.EOF, errReserved or errTorn. No record
+// has a zero byte, so the first one is where a batch ends that the disk did not
+// take whole, or where space is reserved (writer.reserve).
 func (l *lines) next() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	switch {
-	case err == io.EOF && len(line) > 0:
-		return nil, errTorn
+	case err == io.EOF && len(line) > 0, bytes.IndexByte(line, 0) >= 0:
+		return nil, l.end(0, line, err)
 	case err == bufio.ErrBufferFull || len(line) > MaxLine+1:
-		return nil, l.afterTooLong()
+		return nil, l.afterTooLong(line, err)
 	case err != nil:
 		return nil, err
 	}
@@ -121,14 +125,34 @@ func (l *lines) next() ([]byte, error) {
 }
 
 // afterTooLong tells a line that is too long from an end that is torn.
-func (l *lines) afterTooLong() error {
-	for {
-		switch _, err := l.r.ReadSlice('\n'); err {
-		case bufio.ErrBufferFull:
-		case io.EOF:
-			return errTorn
-		default:
-			return errTooLong
+func (l *lines) afterTooLong(rest []byte, err error) error {
+	var seen int64
+	for err == bufio.ErrBufferFull {
+		seen += int64(len(rest))
+		rest, err = l.r.ReadSlice('\n')
+		if bytes.IndexByte(rest, 0) >= 0 || err == io.EOF {
+			return l.end(seen, rest, err)
 		}
+	}
+	return errTooLong
+}
+
+// end reads to the end of the file, from where no whole line follows.
+func (l *lines) end(seen int64, rest []byte, err error) error {
+	l.torn = seen
+	for {
+		if text := bytes.TrimRight(rest, "\x00"); len(text) > 0 {
+			l.torn = seen + int64(len(text))
+		}
+		seen += int64(len(rest))
+		switch {
+		case err == io.EOF && l.torn == 0:
+			return errReserved
+		case err == io.EOF:
+			return errTorn
+		case err != nil && err != bufio.ErrBufferFull:
+			return err
+		}
+		rest, err = l.r.ReadSlice('\n')
 	}
 }

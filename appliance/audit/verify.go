@@ -302,12 +302,12 @@ func (v *verification) readSegment(s segment, last bool) error {
 	for ; ; v.line++ {
 		line, err := in.next()
 		switch {
-		case err == io.EOF:
+		case err == io.EOF, err == errReserved && last:
 			return nil
 		case err == errTorn && last:
-			v.report.TornBytes = max(1, s.size-in.offset)
+			v.report.TornBytes = in.torn
 			return nil
-		case err == errTorn:
+		case err == errTorn, err == errReserved:
 			return v.broken(CodeTruncated, "the line is cut off")
 		case err == errTooLong:
 			return v.broken(CodeMalformed, "the line is too long for a record")

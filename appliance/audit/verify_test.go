@@ -181,6 +181,16 @@ func TestTamper(t *testing.T) {
 		"a segment cut in a line": {func(t testing.TB, dir string) {
 			edit(t, middle(t, dir), func(b []byte) []byte { return b[:len(b)-10] })
 		}, audit.CodeTruncated, 0, "cut off"},
+		"zero bytes in a segment": {func(t testing.TB, dir string) {
+			edit(t, middle(t, dir), func(b []byte) []byte { clear(b[len(b)-10:]); return b })
+		}, audit.CodeTruncated, 0, "cut off"},
+		"zero bytes behind a segment": {func(t testing.TB, dir string) {
+			edit(t, middle(t, dir), func(b []byte) []byte { return append(b, make([]byte, 3*audit.MaxLine)...) })
+		}, audit.CodeTruncated, 0, "cut off"},
+		"zero bytes in the last segment": {func(t testing.TB, dir string) {
+			s := segments(t, dir)
+			edit(t, s[len(s)-1], func(b []byte) []byte { b[20] = 0; return b })
+		}, audit.CodeTruncated, 0, "ends here"},
 		"a segment cut between lines": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte { return l[:len(l)-1] })
 		}, audit.CodeSegmentMissing, 0, "missing"},
@@ -472,6 +482,75 @@ func TestTornLine(t *testing.T) {
 	must(t, err)
 	if r.Records != 42 || r.TornBytes != 0 || r.Unsigned != 0 {
 		t.Fatalf("%+v", r)
+	}
+}
+
+// TestReserved: space that is reserved for records is no damage, neither while
+// they are written nor after the process was killed.
+func TestReserved(t *testing.T) {
+	dir, killed := t.TempDir(), t.TempDir()
+	l := open(t, dir, options())
+	appendAll(t, l, 0, 40)
+	got(l.Checkpoint())(t)
+	last := segments(t, dir)[0]
+	if b := read(t, last); b[len(b)-1] != 0 {
+		t.Fatal("nothing is reserved")
+	}
+	r, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
+	if r.Records != 40 || r.TornBytes != 0 {
+		t.Fatalf("while it is written: %+v", r)
+	}
+	if found := everything(t, audit.NewReader(dir), audit.Query{Limit: 100}); len(found) != 40 {
+		t.Fatalf("%d records found", len(found))
+	}
+	must(t, os.CopyFS(killed, os.DirFS(dir)))
+	must(t, l.Close())
+	if b := read(t, last); b[len(b)-1] != '\n' {
+		t.Fatal("what was reserved is not given back")
+	}
+	l = open(t, killed, options())
+	if s := l.Status(); s.Recovered != 0 || s.Size != 40 {
+		t.Fatalf("after a kill: %+v", s)
+	}
+	appendAll(t, l, 40, 41)
+	must(t, l.Close())
+	r, err = verify(killed, audit.VerifyOptions{})
+	must(t, err)
+	if r.Records != 41 || r.TornBytes != 0 || r.Unsigned != 0 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestTornBatch: when the power fails, the disk may have the end of a batch and
+// not its beginning. None of it was acknowledged.
+func TestTornBatch(t *testing.T) {
+	for name, batch := range map[string]string{
+		"hole before whole lines": "\x00\x00\x00\n" + `{"seq":42}` + "\n",
+		"hole in a line":          `{"seq":41,"ti` + "\x00\x00" + `"}` + "\n" + `{"seq":42}` + "\n",
+		"long hole":               strings.Repeat("\x00", 5*audit.MaxLine) + "x\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := sample(t)
+			s := segments(t, dir)
+			edit(t, s[len(s)-1], func(b []byte) []byte { return append(append(b, batch...), make([]byte, 1<<20)...) })
+			r, err := verify(dir, audit.VerifyOptions{})
+			must(t, err)
+			if r.TornBytes != int64(len(batch)) {
+				t.Fatalf("%d bytes torn, not %d", r.TornBytes, len(batch))
+			}
+			l := open(t, dir, small())
+			if got := l.Status().Recovered; got != int64(len(batch)) {
+				t.Fatalf("%d bytes cut off, not %d", got, len(batch))
+			}
+			must(t, l.Append(t.Context(), record(1)))
+			must(t, l.Close())
+			r, err = verify(dir, audit.VerifyOptions{})
+			must(t, err)
+			if r.Records != 42 || r.TornBytes != 0 || r.Unsigned != 0 {
+				t.Fatalf("%+v", r)
+			}
+		})
 	}
 }
 
