@@ -25,7 +25,7 @@ type Info struct {
 
 // Info asks the token for its facts.
 func (t *Token) Info(ctx context.Context) (Info, error) {
-	return do(ctx, t, func(c *connection, _ pkcs11.SessionHandle) (Info, error) {
+	return do(ctx, t, "Info", func(c *connection, _ pkcs11.SessionHandle) (Info, error) {
 		i, err := c.module.GetTokenInfo(c.slot)
 		if err != nil {
 			return Info{}, wrap("C_GetTokenInfo", err)
@@ -44,7 +44,7 @@ func version(v pkcs11.Version) string { return fmt.Sprintf("%d.%d", v.Major, v.M
 
 // Random gives n bytes of the token's random number generator.
 func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
-	return do(ctx, t, func(c *connection, s pkcs11.SessionHandle) ([]byte, error) {
+	return do(ctx, t, "GenerateRandom", func(c *connection, s pkcs11.SessionHandle) ([]byte, error) {
 		var out []byte
 		err := erasing(n, func() (err error) {
 			out, err = c.module.GenerateRandom(s, n)
@@ -96,7 +96,7 @@ func (t *Token) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
 // GenerateKey makes an AES-256 key in the token that never leaves it. Errors:
 // [ErrExists].
 func (t *Token) GenerateKey(ctx context.Context, label string) error {
-	return t.change(ctx, func(c *connection, s pkcs11.SessionHandle) error {
+	return t.change(ctx, "GenerateKey", func(c *connection, s pkcs11.SessionHandle) error {
 		if err := c.mustNotExist(s, label); err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func (t *Token) ImportKey(ctx context.Context, label string, key []byte) error {
 		return fmt.Errorf("key %q: %d bytes; an AES-256 key has 32", label, len(key))
 	}
 	key = bytes.Clone(key) // the caller zeroizes its own
-	return t.change(ctx, func(c *connection, s pkcs11.SessionHandle) error {
+	return t.change(ctx, "CreateObject", func(c *connection, s pkcs11.SessionHandle) error {
 		defer clear(key)
 		if err := c.mustNotExist(s, label); err != nil {
 			return err
@@ -137,8 +137,8 @@ func (t *Token) ImportKey(ctx context.Context, label string, key []byte) error {
 }
 
 // change runs an operation that gives nothing back.
-func (t *Token) change(ctx context.Context, operation func(*connection, pkcs11.SessionHandle) error) error {
-	_, err := do(ctx, t, func(c *connection, s pkcs11.SessionHandle) (struct{}, error) { return struct{}{}, operation(c, s) })
+func (t *Token) change(ctx context.Context, name string, operation func(*connection, pkcs11.SessionHandle) error) error {
+	_, err := do(ctx, t, name, func(c *connection, s pkcs11.SessionHandle) (struct{}, error) { return struct{}{}, operation(c, s) })
 	return err
 }
 
@@ -153,7 +153,7 @@ func (c *connection) mustNotExist(s pkcs11.SessionHandle, label string) error {
 // DestroyKey destroys a key of the token, for ever. Errors: [ErrNotFound],
 // [ErrAmbiguous].
 func (t *Token) DestroyKey(ctx context.Context, label string) error {
-	return t.change(ctx, func(c *connection, s pkcs11.SessionHandle) error {
+	return t.change(ctx, "DestroyObject", func(c *connection, s pkcs11.SessionHandle) error {
 		c.forgetKey(label) // the handle must be of now
 		key, err := c.key(s, label)
 		if err != nil {
@@ -169,7 +169,7 @@ func (t *Token) DestroyKey(ctx context.Context, label string) error {
 // as the plaintext, the tag 16 bytes. Errors: [ErrNotFound], [ErrAmbiguous].
 func (t *Token) Encrypt(ctx context.Context, label string, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error) {
 	plaintext, aad = bytes.Clone(plaintext), bytes.Clone(aad)
-	out, err := do(ctx, t, func(c *connection, s pkcs11.SessionHandle) (sealed, error) {
+	out, err := do(ctx, t, "Encrypt", func(c *connection, s pkcs11.SessionHandle) (sealed, error) {
 		key, err := c.key(s, label)
 		if err != nil {
 			return sealed{}, err
@@ -194,7 +194,7 @@ func (t *Token) Decrypt(ctx context.Context, label string, iv, ciphertext, tag, 
 	}
 	in := sealed{bytes.Clone(iv), bytes.Clone(ciphertext), bytes.Clone(tag)}
 	aad = bytes.Clone(aad)
-	return do(ctx, t, func(c *connection, s pkcs11.SessionHandle) ([]byte, error) {
+	return do(ctx, t, "Decrypt", func(c *connection, s pkcs11.SessionHandle) ([]byte, error) {
 		key, err := c.key(s, label)
 		if err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,11 @@ type Config struct {
 	// themselves, as AWS CloudHSM does.
 	IVFromToken bool
 	Log         *slog.Logger
+	// Observe, if given, is called when an operation has got a session: "Encrypt",
+	// "Decrypt", "GenerateRandom", "GenerateKey", "CreateObject", "DestroyObject" or
+	// "Info". What it gives is called when the session is free again, with what came
+	// of the operation. Token is the configured label, or else the serial number.
+	Observe func(token, operation string) (done func(error))
 	// Pause gives how long to wait before the attempt'th attempt to open a lost
 	// token anew, counting from 0. Default: none, then from half a second
 	// doubling up to 30 s, each with jitter.
@@ -60,6 +66,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Observe == nil {
+		c.Observe = func(string, string) func(error) { return func(error) {} }
 	}
 	if c.Pause == nil {
 		c.Pause = pause
@@ -233,7 +242,7 @@ func (t *Token) sameMasterKey(conn *connection) error {
 // do runs one operation in a session. It gives up when ctx ends, though the
 // call may go on in the module; its session is not used until it is back. The
 // operation must not touch memory that the caller may use again then.
-func do[T any](ctx context.Context, t *Token, operation func(*connection, pkcs11.SessionHandle) (T, error)) (T, error) {
+func do[T any](ctx context.Context, t *Token, name string, operation func(*connection, pkcs11.SessionHandle) (T, error)) (T, error) {
 	var none T
 	conn, err := t.current()
 	if err != nil {
@@ -256,6 +265,7 @@ func do[T any](ctx context.Context, t *Token, operation func(*connection, pkcs11
 		err   error
 	}
 	done := make(chan result, 1)
+	observed := t.cfg.Observe(cmp.Or(t.cfg.TokenLabel, t.cfg.TokenSerial), name)
 	go func() {
 		var r result
 		r.err = t.attempt(conn, func(s pkcs11.SessionHandle) (err error) {
@@ -264,6 +274,7 @@ func do[T any](ctx context.Context, t *Token, operation func(*connection, pkcs11
 		})
 		conn.end()
 		<-conn.slots
+		observed(r.err)
 		done <- r
 	}()
 	select {

@@ -161,6 +161,7 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 	first := hsm.Config{
 		Module: h.Module, TokenLabel: h.TokenLabel, TokenSerial: h.TokenSerial, PIN: pin,
 		MasterKeyLabel: h.MasterKeyLabel, MasterKeyExists: masterKeyExists, MaxSessions: h.MaxSessions, IVFromToken: h.IVFromToken, Log: d.o.Log,
+		Observe: d.observeHSM,
 	}
 	if len(h.Members) == 0 {
 		token, err := hsm.Open(ctx, first)

@@ -80,6 +80,8 @@ type Daemon struct {
 	socket    *http.Server
 	socketL   net.Listener
 	closers   []func()
+	// observeHSM has what the HSM does counted.
+	observeHSM func(token, operation string) func(error)
 
 	mu         sync.Mutex
 	hsm        io.Closer // of all tokens; nil until they are open
@@ -180,6 +182,7 @@ func (d *Daemon) open(ctx context.Context) error {
 			}
 			return c.Leaf.NotAfter
 		}})
+	d.observeHSM = measured.ObserveHSM
 	observe := measured.Observe
 	tracer, err := tracing.New(ctx, Version, d.o.Log)
 	if err != nil {

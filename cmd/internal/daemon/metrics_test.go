@@ -56,19 +56,27 @@ func TestMetrics(t *testing.T) {
 	k.Fails("/keys/nobody/encrypt", xkstest.EncryptBody("x"), 404, "KeyNotFoundException")
 	r.kms("AAAAAAAAAAAAAAAAAAAAAAAA", k.SecretAccessKey).Fails("/keys/k/encrypt", xkstest.EncryptBody("x"), 401, "AuthenticationFailedException")
 	k.OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+	r.newKey("h", appliance.CustodyHSM, "")
+	sealed := k.OK("/keys/h/encrypt", xkstest.EncryptBody("x"))
+	sealed["authenticationTag"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+	k.Fails("/keys/h/decrypt", xkstest.DecryptBody(sealed), 400, "InvalidCiphertextException")
 
 	text := r.scrape()
 	for _, want := range []string{
-		`holdfast_xks_requests_total{error="",key_store="p",operation="Encrypt",result="ok"} 2`,
+		`holdfast_xks_requests_total{error="",key_store="p",operation="Encrypt",result="ok"} 3`,
 		`holdfast_xks_requests_total{error="KeyNotFoundException",key_store="p",operation="Encrypt",result="refused"} 1`,
 		`holdfast_xks_requests_total{error="AuthenticationFailedException",key_store="p",operation="Encrypt",result="refused"} 1`,
 		`holdfast_xks_request_duration_seconds_bucket{operation="Encrypt",le="0.25"} `,
-		`holdfast_xks_request_duration_seconds_count{operation="Encrypt"} 4`,
-		`holdfast_xks_clock_skew_seconds_count 5`,
+		`holdfast_xks_request_duration_seconds_count{operation="Encrypt"} 5`,
+		`holdfast_xks_clock_skew_seconds_count 7`,
 		`holdfast_boot_state{state="serving"} 1`,
 		`holdfast_boot_state{state="locked"} 0`,
 		`holdfast_boot_step_duration_seconds{state="unlock"} `,
 		`holdfast_hsm_active{serial=`,
+		`holdfast_hsm_operations_total{operation="GenerateKey",result="ok",token="`,
+		`holdfast_hsm_operations_total{operation="Decrypt",result="refused",token="`,
+		`holdfast_hsm_operation_duration_seconds_bucket{operation="Encrypt",token="`,
+		`holdfast_hsm_busy_sessions{token="`,
 		`holdfast_attestation_success 1`,
 		`holdfast_credentials{key_store="p"} 1`,
 		`holdfast_key_stores 1`,

@@ -5,6 +5,7 @@ package metrics
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
+	"holdfast/hsm"
 	"holdfast/xks"
 )
 
@@ -39,6 +41,9 @@ type Metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	skew     prometheus.Histogram
+	hsm      *prometheus.CounterVec
+	hsmTook  *prometheus.HistogramVec
+	sessions *prometheus.GaugeVec
 }
 
 // The edges of the histograms, in seconds. KMS gives up after 0.25 s (spec,
@@ -65,9 +70,22 @@ func New(s Sources) *Metrics {
 			Help:    "By how much the clock of signed requests differed from this machine's, without its sign. Beyond 300 s they are refused.",
 			Buckets: skewBuckets,
 		}),
+		hsm: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_hsm_operations_total",
+			Help: "Operations in the HSM, by token, operation and result (ok, refused, unavailable). Its test operations are among them.",
+		}, []string{"token", "operation", "result"}),
+		hsmTook: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "holdfast_hsm_operation_duration_seconds",
+			Help:    "How long operations in the HSM took, without waiting for a session.",
+			Buckets: durationBuckets,
+		}, []string{"token", "operation"}),
+		sessions: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "holdfast_hsm_busy_sessions",
+			Help: "Sessions in which the HSM works just now. At hsm.max_sessions, requests wait.",
+		}, []string{"token"}),
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.requests, m.duration, m.skew, &gauges{s},
+	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, &gauges{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
 	return m
@@ -96,6 +114,24 @@ func (m *Metrics) Observe(o *xks.Outcome) {
 	}
 }
 
+// ObserveHSM counts an operation in the HSM ([hsm.Config.Observe]).
+func (m *Metrics) ObserveHSM(token, operation string) func(error) {
+	busy, began := m.sessions.WithLabelValues(token), time.Now()
+	busy.Inc()
+	return func(err error) {
+		busy.Dec()
+		result := "ok"
+		switch {
+		case errors.Is(err, hsm.ErrDecrypt), errors.Is(err, hsm.ErrNotFound), errors.Is(err, hsm.ErrExists), errors.Is(err, hsm.ErrAmbiguous):
+			result = "refused"
+		case err != nil:
+			result = "unavailable"
+		}
+		m.hsm.WithLabelValues(token, operation, result).Inc()
+		m.hsmTook.WithLabelValues(token, operation).Observe(time.Since(began).Seconds())
+	}
+}
+
 // gauges asks the sources.
 type gauges struct{ s Sources }
 
@@ -111,6 +147,7 @@ var (
 	keyStores    = describe("key_stores", "Key stores that are served.")
 	hsmActive    = describe("hsm_active", "1 while the HSM performs its test operation in time.", "token", "serial")
 	hsmProbe     = describe("hsm_probe_duration_seconds", "How long the last test operation in the HSM took.", "token", "serial")
+	hsmFree      = describe("hsm_free_sessions", "How many more sessions the HSM allows; not there if it sets no limit or does not say.", "token", "serial")
 	hsmProbed    = describe("hsm_probe_timestamp_seconds", "When the last test operation in the HSM began.", "token", "serial")
 	attested     = describe("attestation_timestamp_seconds", "When the appliance's own evidence was last appraised.")
 	attestedOK   = describe("attestation_success", "1 if the last appraisal passed.")
@@ -130,7 +167,7 @@ var states = []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise,
 
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmProbed,
+	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
 		attested, attestedOK, keyExpires, certExpires, auditSize, auditLag, auditLagTime, auditFree, auditWorks, credentials, oldest} {
 		ch <- d
 	}
@@ -214,6 +251,9 @@ func collectStatus(set setter, s appliance.Status) {
 		set(hsmActive, flag(h.Status == appliance.HealthActive), h.Label, h.Serial)
 		set(hsmProbe, h.Took.Seconds(), h.Label, h.Serial)
 		set(hsmProbed, seconds(h.ProbedAt), h.Label, h.Serial)
+		if h.FreeSessions >= 0 && h.Label != "" {
+			set(hsmFree, float64(h.FreeSessions), h.Label, h.Serial)
+		}
 	}
 }
 
