@@ -79,7 +79,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.out, "out", "bench.json", "file for all figures")
 	f.DurationVar(&o.duration, "duration", 500*time.Millisecond, "how long each round of each measurement takes")
 	f.IntVar(&o.rounds, "rounds", 10, "how often each measurement is made; medians are reported")
-	f.IntVar(&o.connections, "connections", 64, "connections to a server")
+	f.IntVar(&o.connections, "connections", 128, "connections to a server")
 	f.IntVar(&o.rate, "rate", 1800, "requests per second of the open loop")
 	keys := f.String("keys", "10,10000,1000000", "numbers of keys to start with, ascending")
 	quick := f.Bool("quick", false, "only see that all of it works: a few seconds, figures of no worth")
