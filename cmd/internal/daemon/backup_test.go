@@ -1,0 +1,76 @@
+package daemon_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"strings"
+	"sync"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/hsm/hsmtest"
+	"holdfast/web"
+	"holdfast/xks/xkstest"
+)
+
+// TestRestoreElsewhere: a backup that was taken under load serves on another
+// machine, with another TPM, and the same HSM; with another HSM it says that.
+func TestRestoreElsewhere(t *testing.T) {
+	token, shim := hsmtest.NewBehindShim(t)
+	s := newSiteWith(t, token, shim)
+	r := s.start()
+	k := r.newKeyStore()
+	r.newKey("cached", appliance.CustodyCached, "")
+	r.newKey("hsm", appliance.CustodyHSM, "")
+	sealed := map[string]map[string]any{}
+	for _, key := range []string{"cached", "hsm"} {
+		sealed[key] = k.OK("/keys/"+key+"/encrypt", xkstest.EncryptBody("before "+key))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	for range 4 {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				k.OK("/keys/cached/encrypt", xkstest.EncryptBody("x"))
+			}
+		})
+	}
+	var backup bytes.Buffer
+	if err := web.NewClient(r.Socket).Download(t.Context(), "backup", &backup); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	load.Wait()
+	r.stop()
+
+	second := newSiteWith(t, token, shim) // with a folder, a machine and a TPM of its own
+	r = second.start()
+	var report appliance.BackupReport
+	if err := web.NewClient(r.Socket).Upload(t.Context(), "restore", bytes.NewReader(backup.Bytes()), &report); err != nil {
+		t.Fatal(err)
+	}
+	if report.Keys != 2 || report.Checkpoint == "" {
+		t.Errorf("restored: %+v", report)
+	}
+	again := r.kms(k.AccessKeyID, k.SecretAccessKey)
+	for key, c := range sealed {
+		got := again.OK("/keys/"+key+"/decrypt", xkstest.DecryptBody(c))["plaintext"]
+		if want := base64.StdEncoding.EncodeToString([]byte("before " + key)); got != want {
+			t.Errorf("%s decrypts to %v, want %s", key, got, want)
+		}
+	}
+	again.OK("/keys/cached/encrypt", xkstest.EncryptBody("after"))
+	r.stop()
+
+	other, shim := hsmtest.NewBehindShim(t)
+	r = newSiteWith(t, other, shim).start()
+	err := web.NewClient(r.Socket).Upload(t.Context(), "restore", bytes.NewReader(backup.Bytes()), nil)
+	if err == nil || !strings.Contains(err.Error(), "does not unwrap under this HSM's master key: it is of another HSM") {
+		t.Errorf("with another HSM: %v", err)
+	}
+	var stores []appliance.KeyStore
+	if r.ok("GET", "keystores", nil, &stores); len(stores) != 0 {
+		t.Errorf("the refused backup left %d key stores", len(stores))
+	}
+}
