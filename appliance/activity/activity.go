@@ -1,0 +1,122 @@
+// Package activity counts KMS's requests by the minute, for the console's charts:
+// a day of them, in memory, gone with the process. Metrics for Prometheus are
+// elsewhere.
+package activity
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// Minutes is how many minutes are kept.
+const Minutes = 24 * 60
+
+// Edges are the upper edges of the latency buckets. KMS gives up after 250 ms
+// (spec, Response Timeouts).
+var Edges = [...]time.Duration{500 * time.Microsecond, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
+	20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second}
+
+// Minute is what happened in one minute.
+type Minute struct {
+	// Start is its beginning, in UTC.
+	Start time.Time `json:"start"`
+	// Requests were answered; Refused of them with 4xx, Failed with 5xx.
+	Requests uint64 `json:"requests"`
+	Refused  uint64 `json:"refused"`
+	Failed   uint64 `json:"failed"`
+	// P50 and P99 are latencies in milliseconds, of which half and 99 of 100 requests
+	// had no more: upper edges of buckets. 0 without requests.
+	P50 float64 `json:"p50_ms"`
+	P99 float64 `json:"p99_ms"`
+	// Slow took longer than KMS waits, 250 ms.
+	Slow uint64 `json:"slow"`
+}
+
+// slot counts one minute. Counts that are made just when a slot is taken over by
+// another minute may be lost: it is for charts.
+type slot struct {
+	minute          atomic.Int64 // since 1970
+	refused, failed atomic.Uint64
+	buckets         [len(Edges) + 1]atomic.Uint64
+	_               [64]byte // of its own cache line
+}
+
+// Recorder counts. Its methods may be called concurrently; counting costs some
+// nanoseconds.
+type Recorder struct {
+	now   func() time.Time
+	slots [Minutes]slot
+}
+
+// New makes a Recorder with a clock; time.Now if nil.
+func New(now func() time.Time) *Recorder {
+	if now == nil {
+		now = time.Now
+	}
+	return &Recorder{now: now}
+}
+
+// Observe counts a request by its HTTP status and duration.
+func (r *Recorder) Observe(status int, took time.Duration) {
+	minute := r.now().Unix() / 60
+	s := &r.slots[minute%Minutes]
+	if was := s.minute.Load(); was != minute && s.minute.CompareAndSwap(was, minute) {
+		s.refused.Store(0)
+		s.failed.Store(0)
+		for i := range s.buckets {
+			s.buckets[i].Store(0)
+		}
+	}
+	switch {
+	case status >= 500:
+		s.failed.Add(1)
+	case status >= 400:
+		s.refused.Add(1)
+	}
+	i := 0
+	for i < len(Edges) && took > Edges[i] {
+		i++
+	}
+	s.buckets[i].Add(1)
+}
+
+// Last gives the last n minutes, at most [Minutes], the present one at the end.
+func (r *Recorder) Last(n int) []Minute {
+	n = min(n, Minutes)
+	present := r.now().Unix() / 60
+	list := make([]Minute, 0, max(n, 0))
+	for minute := present - int64(n) + 1; minute <= present; minute++ {
+		m := Minute{Start: time.Unix(minute*60, 0).UTC()}
+		if s := &r.slots[minute%Minutes]; s.minute.Load() == minute {
+			var counts [len(Edges) + 1]uint64
+			for i := range counts {
+				counts[i] = s.buckets[i].Load()
+				m.Requests += counts[i]
+				if i > 0 && Edges[i-1] >= 250*time.Millisecond {
+					m.Slow += counts[i]
+				}
+			}
+			m.Refused, m.Failed = s.refused.Load(), s.failed.Load()
+			m.P50, m.P99 = quantile(counts[:], m.Requests, .5), quantile(counts[:], m.Requests, .99)
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+// quantile gives the upper edge, in milliseconds, of the bucket with that
+// request; twice the last edge stands for what is beyond.
+func quantile(counts []uint64, total uint64, q float64) float64 {
+	if total == 0 {
+		return 0
+	}
+	rank := uint64(math.Ceil(q * float64(total)))
+	for i, n := range counts {
+		if n >= rank && i < len(Edges) {
+			return float64(Edges[i]) / float64(time.Millisecond)
+		}
+		rank -= min(n, rank)
+	}
+	return 2 * float64(Edges[len(Edges)-1]) / float64(time.Millisecond)
+}
