@@ -96,6 +96,21 @@ func (a *Appliance) ShowKeyStore(ctx context.Context, name string) (*KeyStoreDet
 	return d, nil
 }
 
+// SetQuota sets the most authenticated requests a second; 0 for no limit. Errors:
+// CodeInvalid, CodeNotFound.
+func (a *Appliance) SetQuota(ctx context.Context, name string, requestsPerSecond int) (*KeyStore, error) {
+	var changed KeyStore
+	err := a.changeKeyStore(ctx, name, func(ks *KeyStore) error {
+		ks.RequestsPerSecond = requestsPerSecond
+		changed = *ks
+		return ks.validate()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &changed, nil
+}
+
 // DeleteKeyStore removes a key store with its credentials and grants. Errors:
 // CodeNotFound; CodeConflict if it has keys.
 func (a *Appliance) DeleteKeyStore(ctx context.Context, name string) error {
@@ -245,7 +260,7 @@ func (a *Appliance) AddGrant(ctx context.Context, keyStore string, want Grant) (
 	if !g.NotAfter.IsZero() && g.NotAfter.Before(g.CreatedAt) {
 		return nil, Errorf(CodeInvalid, "not after %s: that is past", g.NotAfter.Format(time.RFC3339))
 	}
-	if err := g.validate(); err != nil {
+	if err := g.Validate(); err != nil {
 		return nil, err
 	}
 	if g.Seal, err = v.ring.Seal(g.Binding(), nil); err != nil {

@@ -123,7 +123,8 @@ func (a *Appliance) DestroyLeftovers(ctx context.Context) {
 	}
 }
 
-// Keys gives a page of the key store's keys, ordered by ID.
+// Keys gives a page of the key store's keys, ordered by ID. Errors: CodeInvalid,
+// CodeNotFound for the key store.
 func (a *Appliance) Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error) {
 	_, e, err := a.keyStore(keyStore)
 	if err != nil {
@@ -131,6 +132,14 @@ func (a *Appliance) Keys(ctx context.Context, keyStore string, page Page) ([]*Ex
 	}
 	if page.Limit < 1 || page.Limit > 1000 {
 		return nil, Errorf(CodeInvalid, "limit %d: use 1 to 1000", page.Limit)
+	}
+	switch page.State {
+	case "", KeyEnabled, KeyDisabled, KeyPendingDeletion, KeyBlocked:
+	default:
+		return nil, Errorf(CodeInvalid, "state %.40q: use enabled, disabled, pending_deletion or blocked", string(page.State))
+	}
+	if page.Prefix != "" && !ValidExternalKeyID(page.Prefix) {
+		return nil, Errorf(CodeInvalid, "prefix %.150q: no key ID begins so", page.Prefix)
 	}
 	return a.store.Keys(ctx, e.store.ID, page)
 }

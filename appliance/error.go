@@ -20,6 +20,10 @@ const (
 	CodeExists Code = "exists"
 	// CodeConflict: the thing exists, but its state forbids the operation.
 	CodeConflict Code = "conflict"
+	// CodeUnauthenticated: it is not proven who asks.
+	CodeUnauthenticated Code = "unauthenticated"
+	// CodeForbidden: an administrator's role does not allow it.
+	CodeForbidden Code = "forbidden"
 	// CodeDenied: no grant allows the operation.
 	CodeDenied Code = "denied"
 	// CodeKeyUsage: the key's usage does not include the operation.

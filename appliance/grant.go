@@ -125,7 +125,9 @@ func ParseOperations(s string) ([]Operation, error) {
 	return ops, nil
 }
 
-func (g *Grant) validate() error {
+// Validate says what is wrong with effect, principal, operations, conditions and
+// key: CodeInvalid.
+func (g *Grant) Validate() error {
 	if err := g.Rule().Validate(); err != nil {
 		return Errorf(CodeInvalid, "%s", err)
 	}

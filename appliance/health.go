@@ -133,6 +133,17 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 	return results
 }
 
+// ProbeHSMs has each HSM do its test operation now. CodeLocked while there are
+// no HSMs to speak of.
+func (a *Appliance) ProbeHSMs(ctx context.Context) ([]HSMHealth, error) {
+	if _, err := a.view(); err != nil {
+		return nil, err
+	}
+	a.health.probing.Lock()
+	defer a.health.probing.Unlock()
+	return a.health.probe(ctx, a.log), nil
+}
+
 // Health gives the state of each HSM, at most a minute old. A result that is
 // older is replaced before the method returns, within the time of ctx.
 // CodeLocked while there are no HSMs to speak of.

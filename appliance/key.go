@@ -64,6 +64,9 @@ const (
 	KeyPendingDeletion KeyState = "pending_deletion"
 )
 
+// KeyBlocked is no state of a key; a [Page] of keys that are blocked asks for it.
+const KeyBlocked KeyState = "blocked"
+
 // ExternalKey is what KMS calls by an externalKeyId. Its material is in its
 // versions.
 type ExternalKey struct {

@@ -36,6 +36,11 @@ type Page struct {
 	After string
 	// Limit is the most entries wanted, 1 to 1000.
 	Limit int
+	// Prefix, if not empty, is what the IDs begin with.
+	Prefix string
+	// State, if not empty, is that of the keys: a state, or [KeyBlocked] for those
+	// blocked by themselves, in whatever state.
+	State KeyState
 }
 
 // Store keeps the rows of the domain. It knows nothing of keys or seals: blobs

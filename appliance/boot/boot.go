@@ -363,15 +363,41 @@ var ErrNoPlatform = errors.New("this machine has no hardware that gives evidence
 // [attest.MaxNonce] bytes), in every state. Errors: [ErrNoPlatform]; or what the
 // hardware says.
 func (b *Boot) Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error) {
+	e, _, err := b.fresh(ctx, nonce)
+	return e, err
+}
+
+// Appraise makes fresh evidence and checks it as any verifier would, under the
+// policy in force, or the default policy while there is none. Errors are those of
+// [Boot.Evidence]; evidence that fails is none.
+func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error) {
+	e, key, err := b.fresh(ctx, nonce)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.mu.Lock()
+	signed := b.policy
+	b.mu.Unlock()
+	x := attest.Expectation{At: b.o.Now(), Fresh: true, Nonce: nonce, TLSKey: key, Roots: b.o.Roots}
+	policy := attest.DefaultPolicy()
+	if signed != nil {
+		policy, x.PolicyDigest = signed.Policy, signed.Digest
+	}
+	return e, attest.Verify(e, &policy, x), nil
+}
+
+// fresh makes evidence, and gives the TLS key that it names.
+func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byte, error) {
 	b.mu.Lock()
 	c := b.collector
 	b.mu.Unlock()
 	if c == nil || (c.SNP == nil && c.TPM == nil && c.Nitro == nil) {
-		return nil, ErrNoPlatform
+		return nil, nil, ErrNoPlatform
 	}
 	key, err := b.o.TLSKey()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return c.Collect(ctx, nonce, key, nil)
+	e, err := c.Collect(ctx, nonce, key, nil)
+	return e, key, err
 }

@@ -108,7 +108,9 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 	if policy.Version < highest {
 		return &Failure{Code: CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this appliance had version %d before; install that or a newer one", policy.Name, policy.Version, highest)}
 	}
+	b.mu.Lock()
 	b.policy = policy
+	b.mu.Unlock()
 	b.collector.SetPolicy(policy.Digest)
 	return nil
 }

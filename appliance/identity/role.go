@@ -27,12 +27,20 @@ func (r Role) Valid() bool { return slices.Contains(Roles, r) }
 // May says whether the role has the capability.
 func (r Role) May(c Capability) bool { return slices.Contains(capabilities[r], c) }
 
+// Capabilities are what the role may do.
+func (r Role) Capabilities() []Capability { return slices.Clone(capabilities[r]) }
+
+// Covers says whether the role may all that the other one may.
+func (r Role) Covers(other Role) bool {
+	return !slices.ContainsFunc(capabilities[other], func(c Capability) bool { return !r.May(c) })
+}
+
 // Capability is what a route needs of its caller.
 type Capability string
 
 // The capabilities. Every route of the admin API names one of them.
 const (
-	Account    Capability = "account"     // one's own user: every user has it
+	Self       Capability = "self"        // one's own user: every user has it
 	See        Capability = "see"         // see state and configuration, no secrets
 	Audit      Capability = "audit"       // read, export and verify the audit log
 	ManageKeys Capability = "manage-keys" // change key stores, keys, grants, credentials and blocks
@@ -40,10 +48,10 @@ const (
 )
 
 var capabilities = map[Role][]Capability{
-	RoleViewer:           {Account, See},
-	RoleAuditor:          {Account, See, Audit},
-	RoleKeyAdministrator: {Account, See, Audit, ManageKeys},
-	RoleAdministrator:    {Account, See, Audit, ManageKeys, Administer},
+	RoleViewer:           {Self, See},
+	RoleAuditor:          {Self, See, Audit},
+	RoleKeyAdministrator: {Self, See, Audit, ManageKeys},
+	RoleAdministrator:    {Self, See, Audit, ManageKeys, Administer},
 }
 
 // Principal is who calls the admin API, once that is proven.

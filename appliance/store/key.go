@@ -53,7 +53,21 @@ func (s *SQLite) Keys(ctx context.Context, keyStore string, page appliance.Page)
 	if page.Limit < 1 || page.Limit > 1000 {
 		return nil, appliance.Errorf(appliance.CodeInvalid, "page limit %d: use 1 to 1000", page.Limit)
 	}
-	return s.keys(ctx, `key_store = ? AND id > ? ORDER BY id LIMIT ?`, keyStore, page.After, page.Limit)
+	where, args := `key_store = ? AND id > ?`, []any{keyStore, page.After}
+	if page.Prefix != "" {
+		// IDs are ASCII, compared byte by byte: they lie before the next prefix.
+		where, args = where+` AND id >= ? AND id < ?`, append(args, page.Prefix, page.Prefix[:len(page.Prefix)-1]+string(page.Prefix[len(page.Prefix)-1]+1))
+	}
+	switch page.State {
+	case "":
+	case appliance.KeyBlocked:
+		where += ` AND block_since IS NOT NULL`
+	case appliance.KeyEnabled: // nearly all, so that no index would help
+		where += ` AND state = 'enabled'`
+	default:
+		where, args = where+` AND state <> 'enabled' AND state = ?`, append(args, string(page.State))
+	}
+	return s.keys(ctx, where+` ORDER BY id LIMIT ?`, append(args, page.Limit)...)
 }
 
 // KeysDueForDeletion implements [appliance.Store].

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/identity"
 )
 
 // SQLite is an [appliance.Store] in one SQLite file. Make one with [Open].
@@ -24,7 +26,11 @@ type SQLite struct {
 	subscribers []func(appliance.Change)
 }
 
-var _ appliance.Store = (*SQLite)(nil)
+var (
+	_ appliance.Store = (*SQLite)(nil)
+	_ identity.Store  = (*SQLite)(nil)
+	_ approval.Store  = (*SQLite)(nil)
+)
 
 // Subscribe has f called with each change, in the goroutine of the caller that
 // made it, after the commit and before its method returns. No lock is held, so

@@ -246,3 +246,37 @@ func ones(b []byte) bool { return len(bytes.TrimLeft(b, "\xff")) == 0 }
 func short(b []byte) string {
 	return fmt.Sprintf("%x…", b[:min(len(b), 8)])
 }
+
+// Event is one entry of the firmware's log, for people.
+type Event struct {
+	Number int    `json:"number"`
+	PCR    int    `json:"pcr"`
+	Type   string `json:"type"`
+	Digest Hex    `json:"digest"`
+	// Text says what was measured, if the event's data can be read and is what was
+	// measured; empty otherwise.
+	Text string `json:"text,omitempty"`
+}
+
+// Events reads the firmware's log, with the digests of the strongest bank that
+// was quoted. It is only as true as Verify finds it to be.
+func (e *Evidence) Events() ([]Event, error) {
+	for _, name := range []string{"sha384", "sha256"} {
+		b, err := findBank(name)
+		if err != nil || e.PCRs[name] == nil {
+			continue
+		}
+		log, err := parseLog(e.EventLog, b)
+		if err != nil {
+			return nil, fmt.Errorf("the event log: %w", err)
+		}
+		events := make([]Event, 0, len(log))
+		for i, l := range log {
+			if l.Digest != nil {
+				events = append(events, Event{Number: i, PCR: l.PCR, Type: l.Type.TCGString(), Digest: Hex(l.Digest), Text: l.text(b.hash)})
+			}
+		}
+		return events, nil
+	}
+	return nil, errors.New("the event log: the quote is of no bank that is known")
+}

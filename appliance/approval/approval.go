@@ -1,0 +1,77 @@
+// Package approval is the four-eyes principle: operations of administrators that
+// one person asks for and another one allows. Which operations need it, an
+// administrator chooses.
+package approval
+
+import (
+	"context"
+	"time"
+)
+
+// State is what became of a request for approval.
+type State string
+
+// The states.
+const (
+	Pending  State = "pending"
+	Done     State = "done"     // approved, and the operation succeeded
+	Failed   State = "failed"   // approved, and the operation was refused
+	Rejected State = "rejected" // by another person, or taken back by the one who asked
+	Expired  State = "expired"  // nobody decided in time
+)
+
+// Lifetime is how long a request waits for a decision.
+const Lifetime = 72 * time.Hour
+
+// Request is an operation that waits for another person, or did.
+type Request struct {
+	// ID is 32 hexadecimal digits.
+	ID string `json:"id"`
+	// Operation is the API's name of it; Method, Path and Body are the request.
+	// Body is JSON without secrets; null if there is none.
+	Operation string `json:"operation"`
+	Method    string `json:"method"`
+	Path      string `json:"path"`
+	Body      []byte `json:"-"`
+	// UserID and Token say who asked: a user, or the bearer of a token; RequestedBy
+	// is the name.
+	UserID      string    `json:"user_id,omitempty"`
+	Token       string    `json:"token,omitempty"`
+	RequestedBy string    `json:"requested_by"`
+	CreatedAt   time.Time `json:"created_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+
+	State     State     `json:"state"`
+	DecidedBy string    `json:"decided_by,omitempty"`
+	DecidedAt time.Time `json:"decided_at,omitzero"`
+	// Outcome says in a line why it failed; empty otherwise.
+	Outcome string `json:"outcome,omitempty"`
+}
+
+// StateAt is the state at a time: pending ones expire.
+func (r *Request) StateAt(now time.Time) State {
+	if r.State == Pending && !now.Before(r.ExpiresAt) {
+		return Expired
+	}
+	return r.State
+}
+
+// Store keeps requests, and which operations need approval. Errors are
+// [*appliance.Error] with the codes named, CodeTimeout or CodeInternal.
+type Store interface {
+	// CreateApproval adds a request. Old ones that are decided are dropped when
+	// there are many. CodeConflict if too many are pending.
+	CreateApproval(ctx context.Context, r *Request) error
+	// Approval gives one; CodeNotFound.
+	Approval(ctx context.Context, id string) (*Request, error)
+	// Approvals gives up to limit requests, pending ones first, then the newest
+	// first.
+	Approvals(ctx context.Context, limit int) ([]*Request, error)
+	// DecideApproval writes state, decider, time and outcome of a request that is
+	// in the state from; CodeConflict if it is not.
+	DecideApproval(ctx context.Context, r *Request, from State) error
+	// FourEyes gives the operations that need approval, sorted.
+	FourEyes(ctx context.Context) ([]string, error)
+	// SetFourEyes replaces them.
+	SetFourEyes(ctx context.Context, operations []string) error
+}

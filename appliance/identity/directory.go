@@ -1,0 +1,228 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/go-webauthn/webauthn/protocol"
+	"github.com/go-webauthn/webauthn/webauthn"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
+
+	"holdfast/appliance"
+)
+
+// Config says how a Directory works. Store, SetupFile and Log are needed.
+type Config struct {
+	Store Store
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+	Log *slog.Logger
+	// URL is the console's own origin, such as "https://holdfast.example.com:9443".
+	// Passkeys are bound to its host; with an IP address, or without, there are none.
+	URL string
+	// SetupFile is where the setup code is written for root on the machine.
+	SetupFile string
+	// OIDC is an OpenID provider; nil for none.
+	OIDC *OIDC
+	// Idle and Absolute bound sessions; 15 minutes and 12 hours if zero.
+	Idle, Absolute time.Duration
+}
+
+// Directory is the users. Its methods may be called concurrently. Errors are
+// [*appliance.Error].
+type Directory struct {
+	Config
+	web        *webauthn.WebAuthn // nil without passkeys
+	oidc       *provider          // nil without one
+	ceremonies *ceremonies
+	attempts   *lru.Cache[string, *rate.Limiter]
+	hashing    chan struct{} // bounds how many passwords are hashed at once
+
+	mu    sync.Mutex
+	setup string // the setup code; empty before it is made
+}
+
+// ErrProof is every proof that fails: of a password, code, passkey, session,
+// invitation or token.
+var ErrProof = appliance.Errorf(appliance.CodeUnauthenticated, "that did not prove who you are; check what you entered, and try again")
+
+// New makes a Directory. It needs no network: an OpenID provider is asked for its
+// configuration when somebody first signs in by it.
+func New(c Config) (*Directory, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Idle == 0 {
+		c.Idle = 15 * time.Minute
+	}
+	if c.Absolute == 0 {
+		c.Absolute = 12 * time.Hour
+	}
+	d := &Directory{Config: c, ceremonies: newCeremonies(c.Now), hashing: make(chan struct{}, 2)}
+	d.attempts, _ = lru.New[string, *rate.Limiter](maxClients) // fails only for a size below 1
+	if c.URL == "" {
+		return d, nil
+	}
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" {
+		return nil, fmt.Errorf("the console's URL %q: give one such as https://holdfast.example.com:9443", c.URL)
+	}
+	if c.OIDC != nil {
+		d.oidc = newProvider(c.OIDC, c.URL)
+	}
+	if net.ParseIP(u.Hostname()) != nil {
+		return d, nil
+	}
+	d.web, err = webauthn.New(&webauthn.Config{RPID: u.Hostname(), RPDisplayName: "Holdfast", RPOrigins: []string{c.URL},
+		AttestationPreference: protocol.PreferNoAttestation,
+		AuthenticatorSelection: protocol.AuthenticatorSelection{
+			ResidentKey: protocol.ResidentKeyRequirementRequired, UserVerification: protocol.VerificationRequired}})
+	return d, err
+}
+
+// PasskeysEnabled says whether the console has a name that passkeys can be bound
+// to.
+func (d *Directory) PasskeysEnabled() bool { return d.web != nil }
+
+// OIDCEnabled says whether there is an OpenID provider.
+func (d *Directory) OIDCEnabled() bool { return d.oidc != nil }
+
+// Client is where a proof comes from.
+type Client struct {
+	// Address is the IP address, with or without port; UserAgent the browser's name
+	// for itself.
+	Address, UserAgent string
+}
+
+// The limits of clients.
+const (
+	// maxClients is how many addresses are remembered.
+	maxClients = 4096
+	// proofEvery and proofBurst bound the proofs of one address.
+	proofEvery = 3 * time.Second
+	proofBurst = 20
+)
+
+// limit refuses a client that tries too often.
+func (d *Directory) limit(from Client) error {
+	host, _, err := net.SplitHostPort(from.Address)
+	if err != nil {
+		host = from.Address
+	}
+	l, ok := d.attempts.Get(host)
+	if !ok {
+		l = rate.NewLimiter(rate.Every(proofEvery), proofBurst)
+		d.attempts.Add(host, l)
+	}
+	if !l.AllowN(d.Now(), 1) {
+		d.Log.Warn("a client tries to sign in too often", "remote", from.Address)
+		return appliance.Errorf(appliance.CodeThrottled, "too many attempts from your address; wait a minute")
+	}
+	return nil
+}
+
+// failed logs why a proof failed, and gives what the caller is told.
+func (d *Directory) failed(from Client, user, reason string) error {
+	d.Log.Warn("a proof of identity failed", "user", user, "remote", from.Address, "reason", reason)
+	return ErrProof
+}
+
+// newID makes 32 random hexadecimal digits.
+func newID() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}
+
+// newSecret makes 32 random bytes in Base64 for URLs.
+func newSecret() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// digest is what is stored of a random secret.
+func digest(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:]
+}
+
+// stamp is the time as it is stored.
+func (d *Directory) stamp() time.Time { return d.Now().UTC().Truncate(time.Millisecond) }
+
+// Users gives all users by name.
+func (d *Directory) Users(ctx context.Context) ([]*User, error) {
+	accounts, err := d.Store.Accounts(ctx)
+	users := make([]*User, len(accounts))
+	for i, a := range accounts {
+		users[i] = a.shown()
+	}
+	return users, err
+}
+
+// User gives one by ID. CodeNotFound.
+func (d *Directory) User(ctx context.Context, id string) (*User, error) {
+	a, err := d.Store.Account(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return a.shown(), nil
+}
+
+// change changes an account, and shows it.
+func (d *Directory) change(ctx context.Context, id string, f func(*Account) error) (*User, error) {
+	a, err := d.Store.UpdateAccount(ctx, id, f)
+	if err != nil {
+		return nil, err
+	}
+	return a.shown(), nil
+}
+
+// SetRole gives a user another role, and ends their sessions. CodeInvalid;
+// CodeConflict if no administrator would be left.
+func (d *Directory) SetRole(ctx context.Context, id string, role Role) (*User, error) {
+	if !role.Valid() {
+		return nil, invalidRole(role)
+	}
+	u, err := d.change(ctx, id, func(a *Account) error { a.Role = role; return nil })
+	if err != nil {
+		return nil, err
+	}
+	_, err = d.RevokeSessions(ctx, id)
+	return u, err
+}
+
+func invalidRole(r Role) error {
+	return appliance.Errorf(appliance.CodeInvalid, "role %.40q: use viewer, auditor, key-administrator or administrator", string(r))
+}
+
+// SetDisabled keeps a user out and ends their sessions, or lets them in again.
+// CodeConflict if no administrator would be left.
+func (d *Directory) SetDisabled(ctx context.Context, id string, disabled bool) (*User, error) {
+	u, err := d.change(ctx, id, func(a *Account) error { a.Disabled = disabled; return nil })
+	if err == nil && disabled {
+		_, err = d.RevokeSessions(ctx, id)
+	}
+	return u, err
+}
+
+// Unlock lets a user sign in by password again after too many wrong ones.
+func (d *Directory) Unlock(ctx context.Context, id string) (*User, error) {
+	return d.change(ctx, id, func(a *Account) error { a.Failures, a.LockedUntil = 0, time.Time{}; return nil })
+}
+
+// DeleteUser removes a user with sessions and passkeys. CodeConflict if no
+// administrator would be left.
+func (d *Directory) DeleteUser(ctx context.Context, id string) error {
+	return d.Store.DeleteAccount(ctx, id)
+}

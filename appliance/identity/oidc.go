@@ -1,0 +1,174 @@
+package identity
+
+import (
+	"context"
+	"net/http"
+	"net/mail"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"holdfast/appliance"
+)
+
+// OIDC names an OpenID provider (OpenID Connect Core 1.0).
+type OIDC struct {
+	// Issuer is its URL, as in its ID tokens.
+	Issuer   string
+	ClientID string
+	// ClientSecret may be empty: PKCE (RFC 7636) protects the code all the same.
+	ClientSecret []byte
+	// HTTP calls it; http.DefaultClient if nil.
+	HTTP *http.Client
+}
+
+// CallbackPath is what follows the console's URL in the redirect URI.
+const CallbackPath = "/signin/oidc"
+
+// oidcTime bounds what the provider takes for one step.
+const oidcTime = 10 * time.Second
+
+// provider is an OpenID provider that is asked for its configuration at first use.
+type provider struct {
+	*OIDC
+	redirect string
+
+	mu    sync.Mutex
+	found *oidc.Provider
+}
+
+func newProvider(o *OIDC, url string) *provider {
+	return &provider{OIDC: o, redirect: url + CallbackPath}
+}
+
+// discover gives the provider's configuration (OpenID Connect Discovery 1.0), and
+// asks for it again after a failure.
+func (p *provider) discover(ctx context.Context) (*oidc.Provider, *oauth2.Config, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.found == nil {
+		found, err := oidc.NewProvider(ctx, p.Issuer)
+		if err != nil {
+			return nil, nil, err
+		}
+		p.found = found
+	}
+	return p.found, &oauth2.Config{ClientID: p.ClientID, ClientSecret: string(p.ClientSecret), Endpoint: p.found.Endpoint(),
+		RedirectURL: p.redirect, Scopes: []string{oidc.ScopeOpenID, "email"}}, nil
+}
+
+func (p *provider) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.HTTP != nil {
+		ctx = oidc.ClientContext(ctx, p.HTTP)
+	}
+	return context.WithTimeout(ctx, oidcTime)
+}
+
+const purposeOIDC = "oidc"
+
+// BeginOIDC gives the URL to send the browser to, and the state that it comes
+// back with: keep that in a cookie, and compare. CodeConflict without a provider
+// or if it cannot be reached.
+func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error) {
+	if d.oidc == nil {
+		return "", "", appliance.Errorf(appliance.CodeConflict, "there is no OpenID provider; set admin.oidc in the configuration")
+	}
+	ctx, cancel := d.oidc.context(ctx)
+	defer cancel()
+	_, o, err := d.oidc.discover(ctx)
+	if err != nil {
+		d.Log.Error("the OpenID provider does not answer", "issuer", d.oidc.Issuer, "error", err)
+		return "", "", appliance.Errorf(appliance.CodeConflict, "the OpenID provider does not answer; sign in another way")
+	}
+	state = newSecret()
+	c := ceremony{purpose: purposeOIDC, nonce: newSecret(), verifier: oauth2.GenerateVerifier()}
+	d.ceremonies.put(state, c)
+	return o.AuthCodeURL(state, oidc.Nonce(c.nonce), oauth2.S256ChallengeOption(c.verifier)), state, nil
+}
+
+// FinishOIDC signs in whom the provider vouches for: the user who is bound to the
+// verified e-mail address, and from the first time on to the provider's own ID of
+// them.
+func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Client) (SignedIn, error) {
+	if d.oidc == nil {
+		return SignedIn{}, ErrProof
+	}
+	if err := d.limit(from); err != nil {
+		return SignedIn{}, err
+	}
+	c, ok := d.ceremonies.take(state, purposeOIDC)
+	if !ok {
+		return SignedIn{}, d.failed(from, "", "OpenID: the state is unknown, was used, or is older than five minutes")
+	}
+	claims, subject, err := d.claims(ctx, c, code)
+	if err != nil {
+		return SignedIn{}, d.failed(from, "", "OpenID: "+err.Error())
+	}
+	a, err := d.Store.AccountByOIDC(ctx, strings.ToLower(claims.Email))
+	switch {
+	case !claims.Verified || claims.Email == "":
+		return SignedIn{}, d.failed(from, "", "OpenID: the provider does not vouch for an e-mail address")
+	case appliance.CodeOf(err) == appliance.CodeNotFound:
+		return SignedIn{}, d.failed(from, "", "OpenID: no user is bound to the e-mail address")
+	case err != nil:
+		return SignedIn{}, err
+	case a.Disabled:
+		return SignedIn{}, d.failed(from, a.Name, "the user is disabled")
+	case a.Subject != "" && a.Subject != subject:
+		return SignedIn{}, d.failed(from, a.Name, "OpenID: the e-mail address is now another person's; an administrator may bind it anew")
+	}
+	if a, err = d.Store.UpdateAccount(ctx, a.ID, func(a *Account) error { a.Subject = subject; return nil }); err != nil {
+		return SignedIn{}, err
+	}
+	return d.signIn(ctx, a, from)
+}
+
+type oidcClaims struct {
+	Email    string `json:"email"`
+	Verified bool   `json:"email_verified"`
+}
+
+// claims exchanges the code for an ID token, and checks that.
+func (d *Directory) claims(ctx context.Context, c ceremony, code string) (claims oidcClaims, subject string, err error) {
+	ctx, cancel := d.oidc.context(ctx)
+	defer cancel()
+	found, o, err := d.oidc.discover(ctx)
+	if err != nil {
+		return claims, "", err
+	}
+	tokens, err := o.Exchange(ctx, code, oauth2.VerifierOption(c.verifier))
+	if err != nil {
+		return claims, "", err
+	}
+	raw, _ := tokens.Extra("id_token").(string)
+	id, err := found.Verifier(&oidc.Config{ClientID: d.oidc.ClientID, Now: d.Now}).Verify(ctx, raw)
+	if err != nil {
+		return claims, "", err
+	}
+	if id.Nonce != c.nonce {
+		return claims, "", appliance.Errorf(appliance.CodeInvalid, "the ID token has another nonce")
+	}
+	return claims, id.Subject, id.Claims(&claims)
+}
+
+// BindOIDC lets the OpenID provider vouch for a user by that e-mail address;
+// empty for not any more. CodeInvalid, CodeNotFound; CodeExists if it is another
+// user's; CodeConflict if it is the last way to sign in.
+func (d *Directory) BindOIDC(ctx context.Context, userID, email string) (*User, error) {
+	if email != "" {
+		a, err := mail.ParseAddress(email)
+		if err != nil || a.Address != email || len(email) > 254 {
+			return nil, appliance.Errorf(appliance.CodeInvalid, "e-mail address %.80q: give one such as alice@example.com", email)
+		}
+	}
+	return d.change(ctx, userID, func(a *Account) error {
+		if email == "" && a.OIDC != "" && a.ways() == 1 {
+			return appliance.Errorf(appliance.CodeConflict, "it is the only way in which %s can sign in", a.Name)
+		}
+		a.OIDC, a.Subject = strings.ToLower(email), ""
+		return nil
+	})
+}

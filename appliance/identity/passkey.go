@@ -1,0 +1,245 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/go-webauthn/webauthn/protocol"
+	"github.com/go-webauthn/webauthn/webauthn"
+
+	"holdfast/appliance"
+)
+
+// webUser is an account as the WebAuthn library sees it.
+type webUser struct{ *Account }
+
+func (u webUser) WebAuthnID() []byte          { return []byte(u.ID) }
+func (u webUser) WebAuthnName() string        { return u.Name }
+func (u webUser) WebAuthnDisplayName() string { return u.Name }
+func (u webUser) WebAuthnCredentials() []webauthn.Credential {
+	list := make([]webauthn.Credential, len(u.Passkeys))
+	for i, p := range u.Passkeys {
+		list[i] = p.Credential
+	}
+	return list
+}
+
+// maxPasskeys bounds those of a user.
+const maxPasskeys = 20
+
+var errNoPasskeys = appliance.Errorf(appliance.CodeConflict, "passkeys are bound to the console's name, and it has none: set admin.url in the configuration, and open the console by it")
+
+// beginCreate begins to make a passkey for an account that may not be stored yet.
+func (d *Directory) beginCreate(a *Account, purpose string) (Ceremony, error) {
+	if d.web == nil {
+		return Ceremony{}, errNoPasskeys
+	}
+	options, session, err := d.web.BeginRegistration(webUser{a}, webauthn.WithExclusions(webauthn.Credentials(webUser{a}.WebAuthnCredentials()).CredentialDescriptors()))
+	if err != nil {
+		return Ceremony{}, err
+	}
+	return d.begin(options, session, purpose)
+}
+
+func (d *Directory) begin(options any, session *webauthn.SessionData, purpose string) (Ceremony, error) {
+	text, err := json.Marshal(options)
+	if err != nil {
+		return Ceremony{}, err
+	}
+	id := newID()
+	d.ceremonies.put(id, ceremony{purpose: purpose, passkey: *session})
+	return Ceremony{id, text}, nil
+}
+
+// finishCreate checks the authenticator's answer and gives the passkey.
+func (d *Directory) finishCreate(a *Account, purpose, id, name string, response []byte) (*StoredPasskey, error) {
+	if name = strings.TrimSpace(name); name == "" {
+		name = "Passkey"
+	}
+	if len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return nil, appliance.Errorf(appliance.CodeInvalid, "passkey name: use 1 to 64 printable characters")
+	}
+	v, ok := d.ceremonies.take(id, purpose)
+	if !ok {
+		return nil, appliance.Errorf(appliance.CodeConflict, "making the passkey took too long; begin again")
+	}
+	answer, err := protocol.ParseCredentialCreationResponseBytes(response)
+	if err != nil {
+		return nil, d.refusedPasskey(a.Name, err)
+	}
+	credential, err := d.web.CreateCredential(webUser{a}, v.passkey, answer)
+	if err != nil {
+		return nil, d.refusedPasskey(a.Name, err)
+	}
+	return &StoredPasskey{Name: name, CreatedAt: d.stamp(), Credential: *credential}, nil
+}
+
+func (d *Directory) refusedPasskey(user string, err error) error {
+	detail := err.Error()
+	if e, ok := errors.AsType[*protocol.Error](err); ok {
+		detail += ": " + e.DevInfo
+	}
+	d.Log.Warn("a new passkey was refused", "user", user, "reason", detail)
+	return appliance.Errorf(appliance.CodeInvalid, "the authenticator's answer is not acceptable; try again, or use another authenticator")
+}
+
+// BeginAddPasskey begins to add a passkey to a user. CodeConflict without
+// passkeys.
+func (d *Directory) BeginAddPasskey(ctx context.Context, userID string) (Ceremony, error) {
+	a, err := d.Store.Account(ctx, userID)
+	if err != nil {
+		return Ceremony{}, err
+	}
+	return d.beginCreate(a, "add "+userID)
+}
+
+// FinishAddPasskey adds the passkey. CodeInvalid, CodeConflict.
+func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, name string, response []byte) (*Passkey, error) {
+	a, err := d.Store.Account(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := d.finishCreate(a, "add "+userID, ceremonyID, name, response)
+	if err != nil {
+		return nil, err
+	}
+	_, err = d.Store.UpdateAccount(ctx, userID, func(a *Account) error {
+		if len(a.Passkeys) >= maxPasskeys {
+			return appliance.Errorf(appliance.CodeConflict, "you have %d passkeys already; remove one first", maxPasskeys)
+		}
+		a.Passkeys = append(a.Passkeys, *p)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	shown := p.shown()
+	return &shown, nil
+}
+
+// RemovePasskey removes a passkey of a user. CodeNotFound; CodeConflict if it is
+// the last way to sign in.
+func (d *Directory) RemovePasskey(ctx context.Context, userID, passkeyID string) error {
+	_, err := d.Store.UpdateAccount(ctx, userID, func(a *Account) error {
+		i := slices.IndexFunc(a.Passkeys, func(p StoredPasskey) bool {
+			return base64.RawURLEncoding.EncodeToString(p.Credential.ID) == passkeyID
+		})
+		if i < 0 {
+			return appliance.Errorf(appliance.CodeNotFound, "there is no such passkey")
+		}
+		if a.ways() == 1 {
+			return appliance.Errorf(appliance.CodeConflict, "it is the only way to sign in; add another one first")
+		}
+		a.Passkeys = slices.Delete(a.Passkeys, i, i+1)
+		return nil
+	})
+	return err
+}
+
+const purposeSignIn = "sign in"
+
+// BeginPasskey begins to sign somebody in by a passkey, whoever it is.
+func (d *Directory) BeginPasskey(context.Context) (Ceremony, error) {
+	if d.web == nil {
+		return Ceremony{}, errNoPasskeys
+	}
+	options, session, err := d.web.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
+	if err != nil {
+		return Ceremony{}, err
+	}
+	return d.begin(options, session, purposeSignIn)
+}
+
+// FinishPasskey signs in whoever's passkey it is.
+func (d *Directory) FinishPasskey(ctx context.Context, ceremonyID string, response []byte, from Client) (SignedIn, error) {
+	if err := d.limit(from); err != nil {
+		return SignedIn{}, err
+	}
+	a, err := d.checkPasskey(ctx, purposeSignIn, ceremonyID, response, from)
+	if err != nil {
+		return SignedIn{}, err
+	}
+	return d.signIn(ctx, a, from)
+}
+
+// BeginProvePasskey begins to prove that a session's user is present.
+func (d *Directory) BeginProvePasskey(ctx context.Context, p Principal) (Ceremony, error) {
+	a, err := d.Store.Account(ctx, p.UserID)
+	switch {
+	case err != nil:
+		return Ceremony{}, err
+	case d.web == nil:
+		return Ceremony{}, errNoPasskeys
+	case len(a.Passkeys) == 0:
+		return Ceremony{}, appliance.Errorf(appliance.CodeConflict, "you have no passkey")
+	}
+	options, session, err := d.web.BeginLogin(webUser{a}, webauthn.WithUserVerification(protocol.VerificationRequired))
+	if err != nil {
+		return Ceremony{}, err
+	}
+	return d.begin(options, session, "prove "+p.Session)
+}
+
+// FinishProvePasskey proves that a session's user is present.
+func (d *Directory) FinishProvePasskey(ctx context.Context, p Principal, ceremonyID string, response []byte) error {
+	a, err := d.checkPasskey(ctx, "prove "+p.Session, ceremonyID, response, Client{})
+	if err != nil {
+		return err
+	}
+	if a.ID != p.UserID {
+		return d.failed(Client{}, p.Name, "a passkey of another user")
+	}
+	return d.Store.ProveSession(ctx, p.Session, d.stamp())
+}
+
+// checkPasskey gives the user whose passkey has signed.
+func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string, response []byte, from Client) (*Account, error) {
+	v, ok := d.ceremonies.take(ceremonyID, purpose)
+	if !ok {
+		return nil, d.failed(from, "", "the ceremony is unknown, was used, or is older than five minutes")
+	}
+	answer, err := protocol.ParseCredentialRequestResponseBytes(response)
+	if err != nil {
+		return nil, d.failed(from, "", "the authenticator's answer cannot be read")
+	}
+	var a *Account
+	find := func(_, handle []byte) (webauthn.User, error) {
+		var err error
+		if a, err = d.Store.Account(ctx, string(handle)); err != nil {
+			return nil, err
+		}
+		return webUser{a}, nil
+	}
+	var used *webauthn.Credential
+	if v.passkey.UserID == nil {
+		_, used, err = d.web.ValidatePasskeyLogin(find, v.passkey, answer)
+	} else if _, err = find(nil, v.passkey.UserID); err == nil {
+		used, err = d.web.ValidateLogin(webUser{a}, v.passkey, answer)
+	}
+	switch {
+	case err != nil:
+		detail := err.Error()
+		if e, ok := errors.AsType[*protocol.Error](err); ok {
+			detail += ": " + e.DevInfo
+		}
+		return nil, d.failed(from, "", "passkey: "+detail)
+	case used.Authenticator.CloneWarning:
+		return nil, d.failed(from, a.Name, "the passkey's counter went back: it was copied; remove it")
+	case a.Disabled:
+		return nil, d.failed(from, a.Name, "the user is disabled")
+	}
+	return d.Store.UpdateAccount(ctx, a.ID, func(a *Account) error {
+		for i := range a.Passkeys {
+			if p := &a.Passkeys[i]; bytes.Equal(p.Credential.ID, used.ID) {
+				p.Credential, p.LastUsedAt = *used, d.stamp()
+			}
+		}
+		return nil
+	})
+}

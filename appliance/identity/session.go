@@ -1,0 +1,182 @@
+package identity
+
+import (
+	"context"
+	"strings"
+	"time"
+	"unicode"
+
+	"holdfast/appliance"
+)
+
+// SignedIn is a new session.
+type SignedIn struct {
+	// Token is for the browser's cookie; it is not shown again.
+	Token     string
+	Principal Principal
+	// RecoveryCodes are those of a user who has just enrolled; shown once.
+	RecoveryCodes []string
+}
+
+// touchEvery is how often at most it is stored that a session or token is used.
+const touchEvery = time.Minute
+
+// signIn makes a session for a user who has proven who they are.
+func (d *Directory) signIn(ctx context.Context, a *Account, from Client) (SignedIn, error) {
+	now, token := d.stamp(), newSecret()
+	if _, err := d.Store.UpdateAccount(ctx, a.ID, func(a *Account) error { a.LastSignInAt = now; return nil }); err != nil {
+		return SignedIn{}, err
+	}
+	s := &Session{ID: newID(), UserID: a.ID, Address: printable(from.Address, 64), UserAgent: printable(from.UserAgent, 200), CreatedAt: now, LastSeenAt: now,
+		ExpiresAt: now.Add(d.Absolute), ProvenAt: now, Digest: digest(token)}
+	if err := d.Store.CreateSession(ctx, s); err != nil {
+		return SignedIn{}, err
+	}
+	d.Log.Info("a user has signed in", "user", a.Name, "remote", from.Address, "session", s.ID)
+	return SignedIn{Token: token, Principal: principal(a, s)}, nil
+}
+
+func principal(a *Account, s *Session) Principal {
+	return Principal{UserID: a.ID, Name: a.Name, Role: a.Role, Session: s.ID, ProvenAt: s.ProvenAt}
+}
+
+// printable is a string from outside, made safe to show and shortened.
+func printable(s string, most int) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+	return strings.ToValidUTF8(s[:min(len(s), most)], "")
+}
+
+// Session gives who has a session, by the token of its cookie, with the role of
+// now. ErrProof if it has ended.
+func (d *Directory) Session(ctx context.Context, token string) (Principal, error) {
+	s, err := d.Store.Session(ctx, digest(token))
+	if appliance.CodeOf(err) == appliance.CodeNotFound {
+		return Principal{}, ErrProof
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	now := d.stamp()
+	if !now.Before(s.ExpiresAt) || now.Sub(s.LastSeenAt) >= d.Idle {
+		d.Log.Info("a session has expired", "session", s.ID, "user", s.UserName)
+		if err := d.Store.DeleteSession(ctx, s.ID); err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+			return Principal{}, err
+		}
+		return Principal{}, ErrProof
+	}
+	a, err := d.Store.Account(ctx, s.UserID)
+	if err != nil || a.Disabled {
+		return Principal{}, ErrProof
+	}
+	if now.Sub(s.LastSeenAt) >= touchEvery {
+		if err := d.Store.TouchSession(ctx, s.ID, now); err != nil {
+			return Principal{}, err
+		}
+	}
+	return principal(a, s), nil
+}
+
+// SignOut ends a session, by the token of its cookie. It is no error if it has
+// ended.
+func (d *Directory) SignOut(ctx context.Context, token string) error {
+	s, err := d.Store.Session(ctx, digest(token))
+	if err == nil {
+		err = d.Store.DeleteSession(ctx, s.ID)
+	}
+	if appliance.CodeOf(err) == appliance.CodeNotFound {
+		return nil
+	}
+	return err
+}
+
+// Sessions gives a user's sessions, or all users' with "", the newest first.
+func (d *Directory) Sessions(ctx context.Context, userID string) ([]Session, error) {
+	all, err := d.Store.Sessions(ctx, userID)
+	var live []Session
+	for _, s := range all {
+		if now := d.Now(); now.Before(s.ExpiresAt) && now.Sub(s.LastSeenAt) < d.Idle {
+			live = append(live, s)
+		}
+	}
+	return live, err
+}
+
+// RevokeSession ends a session by its ID. CodeNotFound.
+func (d *Directory) RevokeSession(ctx context.Context, id string) error {
+	return d.Store.DeleteSession(ctx, id)
+}
+
+// RevokeSessions ends all sessions of a user, and gives how many there were.
+func (d *Directory) RevokeSessions(ctx context.Context, userID string) (int, error) {
+	return d.Store.DeleteSessions(ctx, userID)
+}
+
+// tokenPrefix makes tokens easy to find where they should not be.
+const tokenPrefix = "hf_"
+
+// MaxTokenLifetime is the longest that an API token is good for.
+const MaxTokenLifetime = 365 * 24 * time.Hour
+
+// CreateToken makes an API token, and gives it this once. CodeInvalid, CodeExists;
+// CodeForbidden if the role may more than that of its maker.
+func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, role Role, lifetime time.Duration) (Token, string, error) {
+	if err := validName(name); err != nil {
+		return Token{}, "", err
+	}
+	switch {
+	case !role.Valid():
+		return Token{}, "", invalidRole(role)
+	case !by.Role.Covers(role):
+		return Token{}, "", appliance.Errorf(appliance.CodeForbidden, "the role %s may more than yours", role)
+	case lifetime < time.Minute || lifetime > MaxTokenLifetime:
+		return Token{}, "", appliance.Errorf(appliance.CodeInvalid, "lifetime %s: use a minute to 365 days", lifetime)
+	}
+	secret := tokenPrefix + newSecret()
+	t := Token{ID: newID(), Name: name, Role: role, CreatedBy: by.Name, CreatedAt: d.stamp(), Digest: digest(secret)}
+	t.ExpiresAt = t.CreatedAt.Add(lifetime)
+	if err := d.Store.CreateToken(ctx, &t); err != nil {
+		return Token{}, "", err
+	}
+	return t, secret, nil
+}
+
+// Tokens gives all API tokens, the newest first.
+func (d *Directory) Tokens(ctx context.Context) ([]Token, error) { return d.Store.Tokens(ctx) }
+
+// RevokeToken has a token refused from now on. CodeNotFound.
+func (d *Directory) RevokeToken(ctx context.Context, id string) (Token, error) {
+	t, err := d.Store.RevokeToken(ctx, id, d.stamp())
+	if err != nil {
+		return Token{}, err
+	}
+	return *t, nil
+}
+
+// Bearer gives who has an API token. ErrProof if it is not good.
+func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (Principal, error) {
+	t, err := d.Store.Token(ctx, digest(secret))
+	if appliance.CodeOf(err) == appliance.CodeNotFound {
+		if err := d.limit(from); err != nil {
+			return Principal{}, err
+		}
+		return Principal{}, d.failed(from, "", "there is no such API token")
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	now := d.stamp()
+	if !t.RevokedAt.IsZero() || !now.Before(t.ExpiresAt) {
+		return Principal{}, d.failed(from, t.Name, "the API token has expired or was revoked")
+	}
+	if now.Sub(t.LastUsedAt) >= touchEvery {
+		if err := d.Store.TouchToken(ctx, t.ID, now); err != nil {
+			return Principal{}, err
+		}
+	}
+	return Principal{Name: "token " + t.Name, Role: t.Role, Token: t.ID}, nil
+}

@@ -1,0 +1,224 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"holdfast/appliance"
+)
+
+// SetupOpen says whether the setup code admits somebody: while there is no user.
+func (d *Directory) SetupOpen(ctx context.Context) (bool, error) {
+	all, err := d.Store.Accounts(ctx)
+	return len(all) == 0, err
+}
+
+// SetupCode gives the setup code while there is no user, and writes it into the
+// file for root. It is made once per process. With a user there is none: the
+// file is removed, and the code empty.
+func (d *Directory) SetupCode(ctx context.Context) (string, error) {
+	open, err := d.SetupOpen(ctx)
+	if err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !open {
+		d.setup = ""
+		if err := os.Remove(d.SetupFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("setup code: %w", err)
+		}
+		return "", nil
+	}
+	if d.setup == "" {
+		b := make([]byte, 15)
+		_, _ = rand.Read(b) // never fails (crypto/rand)
+		s := base32.StdEncoding.EncodeToString(b)
+		d.setup = strings.Join([]string{s[:6], s[6:12], s[12:18], s[18:]}, "-")
+	}
+	if err := writeSecret(d.SetupFile, d.setup+"\n"); err != nil {
+		return "", fmt.Errorf("setup code: %w", err)
+	}
+	return d.setup, nil
+}
+
+// writeSecret writes a file that only its owner can read, whole or not at all.
+func writeSecret(path, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".setup-*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// RedeemSetupCode gives an invitation as administrator for the setup code.
+// ErrProof if it is wrong; CodeInvalid for a name that cannot be.
+func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from Client) (string, error) {
+	if err := d.limit(from); err != nil {
+		return "", err
+	}
+	if err := validName(name); err != nil {
+		return "", err
+	}
+	open, err := d.SetupOpen(ctx)
+	if err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	want := d.setup
+	d.mu.Unlock()
+	given := strings.ToUpper(strings.TrimSpace(code))
+	if !open || want == "" || subtle.ConstantTimeCompare([]byte(given), []byte(want)) != 1 {
+		return "", d.failed(from, "", "wrong setup code, or setup is over")
+	}
+	_, token, err := d.invite(ctx, Invitation{Name: name, Role: RoleAdministrator, InvitedBy: "setup code", Setup: true})
+	return token, err
+}
+
+// Invite makes an invitation for a new user, and gives the token of its link,
+// which is not shown again. CodeInvalid, CodeExists; CodeForbidden if the role may
+// more than that of the inviting one.
+func (d *Directory) Invite(ctx context.Context, by Principal, name string, role Role) (Invitation, string, error) {
+	if err := validName(name); err != nil {
+		return Invitation{}, "", err
+	}
+	if !role.Valid() {
+		return Invitation{}, "", invalidRole(role)
+	}
+	if !by.Role.Covers(role) {
+		return Invitation{}, "", appliance.Errorf(appliance.CodeForbidden, "the role %s may more than yours", role)
+	}
+	if _, err := d.Store.AccountByName(ctx, name); err == nil {
+		return Invitation{}, "", appliance.Errorf(appliance.CodeExists, "there is a user %q already", name)
+	}
+	return d.invite(ctx, Invitation{Name: name, Role: role, InvitedBy: by.Name})
+}
+
+func (d *Directory) invite(ctx context.Context, i Invitation) (Invitation, string, error) {
+	token := newSecret()
+	i.ID, i.Digest, i.CreatedAt = newID(), digest(token), d.stamp()
+	i.ExpiresAt = i.CreatedAt.Add(InvitationLifetime)
+	if err := d.Store.CreateInvitation(ctx, &i); err != nil {
+		return Invitation{}, "", err
+	}
+	return i, token, nil
+}
+
+// Invitations gives those that nobody has used yet.
+func (d *Directory) Invitations(ctx context.Context) ([]Invitation, error) {
+	all, err := d.Store.Invitations(ctx)
+	var good []Invitation
+	for _, i := range all {
+		if !i.Setup && d.Now().Before(i.ExpiresAt) {
+			good = append(good, i)
+		}
+	}
+	return good, err
+}
+
+// RevokeInvitation takes one back. CodeNotFound.
+func (d *Directory) RevokeInvitation(ctx context.Context, id string) error {
+	return d.Store.DeleteInvitation(ctx, id)
+}
+
+// OpenInvitation gives the invitation of a link. ErrProof if there is none.
+func (d *Directory) OpenInvitation(ctx context.Context, token string) (Invitation, error) {
+	i, err := d.Store.Invitation(ctx, digest(token))
+	switch {
+	case appliance.CodeOf(err) == appliance.CodeNotFound:
+		return Invitation{}, d.failed(Client{}, "", "there is no such invitation, or it was used")
+	case err != nil:
+		return Invitation{}, err
+	case !d.Now().Before(i.ExpiresAt):
+		return Invitation{}, d.failed(Client{}, i.Name, "the invitation has expired")
+	}
+	return *i, nil
+}
+
+// newcomer is the user that an invitation makes.
+func (d *Directory) newcomer(ctx context.Context, token string) (*Account, string, error) {
+	i, err := d.OpenInvitation(ctx, token)
+	if err != nil {
+		return nil, "", err
+	}
+	// The ID is that of the invitation, so that a ceremony has it from the beginning.
+	return &Account{ID: i.ID, Name: i.Name, Role: i.Role, CreatedAt: d.stamp()}, "enrol " + i.ID, nil
+}
+
+// BeginEnrolPasskey begins to make the first passkey of an invited user.
+func (d *Directory) BeginEnrolPasskey(ctx context.Context, token string) (Ceremony, error) {
+	a, purpose, err := d.newcomer(ctx, token)
+	if err != nil {
+		return Ceremony{}, err
+	}
+	return d.beginCreate(a, purpose)
+}
+
+// FinishEnrolPasskey makes the user, uses the invitation up, and signs in.
+func (d *Directory) FinishEnrolPasskey(ctx context.Context, token, ceremonyID, name string, response []byte, from Client) (SignedIn, error) {
+	a, purpose, err := d.newcomer(ctx, token)
+	if err != nil {
+		return SignedIn{}, err
+	}
+	p, err := d.finishCreate(a, purpose, ceremonyID, name, response)
+	if err != nil {
+		return SignedIn{}, err
+	}
+	a.Passkeys = []StoredPasskey{*p}
+	return d.enrol(ctx, a, token, from)
+}
+
+// BeginEnrolPassword gives the secret for the authenticator app of an invited
+// user; the same one if it is called again.
+func (d *Directory) BeginEnrolPassword(ctx context.Context, token string) (TOTP, error) {
+	a, purpose, err := d.newcomer(ctx, token)
+	if err != nil {
+		return TOTP{}, err
+	}
+	return d.ceremonies.totp(purpose, a.Name), nil
+}
+
+// FinishEnrolPassword makes the user, uses the invitation up, and signs in.
+// CodeInvalid for a password or code that will not do.
+func (d *Directory) FinishEnrolPassword(ctx context.Context, token, password, code string, from Client) (SignedIn, error) {
+	a, purpose, err := d.newcomer(ctx, token)
+	if err != nil {
+		return SignedIn{}, err
+	}
+	set, err := d.newPassword(purpose, a.Name, password, code)
+	if err != nil {
+		return SignedIn{}, err
+	}
+	set(a)
+	return d.enrol(ctx, a, token, from)
+}
+
+func (d *Directory) enrol(ctx context.Context, a *Account, token string, from Client) (SignedIn, error) {
+	codes, digests := newRecoveryCodes()
+	a.Recovery = digests
+	if err := d.Store.CreateAccount(ctx, a, digest(token)); err != nil {
+		return SignedIn{}, err
+	}
+	d.Log.Info("a user has enrolled", "user", a.Name, "role", a.Role, "remote", from.Address)
+	if _, err := d.SetupCode(ctx); err != nil { // there is a user now: it is removed
+		d.Log.Error("the file of the setup code could not be removed; the code is of no use any more", "error", err)
+	}
+	in, err := d.signIn(ctx, a, from)
+	in.RecoveryCodes = codes
+	return in, err
+}

@@ -1,0 +1,116 @@
+package store
+
+import (
+	"context"
+
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+)
+
+const (
+	// maxPending bounds what waits for approval at once, maxApprovals what is kept.
+	maxPending   = 1000
+	maxApprovals = 10000
+)
+
+const approvalColumns = `id, operation, method, path, body, user_id, token, requested_by, created_at, expires_at, state, decided_by, decided_at, outcome`
+
+func scanApproval(r *approval.Request) []any {
+	return []any{&r.ID, &r.Operation, &r.Method, &r.Path, &r.Body, &r.UserID, &r.Token, &r.RequestedBy,
+		millis{&r.CreatedAt}, millis{&r.ExpiresAt}, &r.State, &r.DecidedBy, millis{&r.DecidedAt}, &r.Outcome}
+}
+
+// CreateApproval implements [approval.Store].
+func (s *SQLite) CreateApproval(ctx context.Context, r *approval.Request) error {
+	return s.write(ctx, func(c *conn) error {
+		var pending int
+		if _, err := c.one([]any{&pending}, `SELECT count(*) FROM approvals WHERE state = 'pending' AND expires_at > ?`, r.CreatedAt.UnixMilli()); err != nil {
+			return err
+		}
+		if pending >= maxPending {
+			return appliance.Errorf(appliance.CodeConflict, "%d requests wait for approval already; decide some of them first", pending)
+		}
+		if _, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, r.Operation, r.Method, r.Path, r.Body, r.UserID, r.Token, r.RequestedBy,
+			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), string(r.State), r.DecidedBy, ms(r.DecidedAt), r.Outcome); err != nil {
+			return err
+		}
+		_, err := c.exec(`DELETE FROM approvals WHERE (state <> 'pending' OR expires_at <= ?) AND id NOT IN
+			(SELECT id FROM approvals ORDER BY created_at DESC LIMIT ?)`, r.CreatedAt.UnixMilli(), maxApprovals)
+		return err
+	})
+}
+
+// Approval implements [approval.Store].
+func (s *SQLite) Approval(ctx context.Context, id string) (*approval.Request, error) {
+	r := &approval.Request{}
+	err := s.read(ctx, func(c *conn) error {
+		found, err := c.one(scanApproval(r), `SELECT `+approvalColumns+` FROM approvals WHERE id = ?`, id)
+		if err == nil && !found {
+			return appliance.Errorf(appliance.CodeNotFound, "there is no request for approval with the ID %.40q", id)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Approvals implements [approval.Store].
+func (s *SQLite) Approvals(ctx context.Context, limit int) ([]*approval.Request, error) {
+	var list []*approval.Request
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			r := &approval.Request{}
+			list = append(list, r)
+			return scan(scanApproval(r)...)
+		}, `SELECT `+approvalColumns+` FROM approvals ORDER BY state = 'pending' DESC, created_at DESC LIMIT ?`, limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// DecideApproval implements [approval.Store].
+func (s *SQLite) DecideApproval(ctx context.Context, r *approval.Request, from approval.State) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_at = ?, outcome = ? WHERE id = ? AND state = ?`,
+			string(r.State), r.DecidedBy, ms(r.DecidedAt), r.Outcome, r.ID, string(from))
+		if err == nil && n == 0 {
+			return appliance.Errorf(appliance.CodeConflict, "the request for approval is not %s any more; look at it again", from)
+		}
+		return err
+	})
+}
+
+// FourEyes implements [approval.Store].
+func (s *SQLite) FourEyes(ctx context.Context) ([]string, error) {
+	var list []string
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			list = append(list, "")
+			return scan(&list[len(list)-1])
+		}, `SELECT operation FROM four_eyes ORDER BY operation`)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// SetFourEyes implements [approval.Store].
+func (s *SQLite) SetFourEyes(ctx context.Context, operations []string) error {
+	return s.write(ctx, func(c *conn) error {
+		if _, err := c.exec(`DELETE FROM four_eyes`); err != nil {
+			return err
+		}
+		for _, op := range operations {
+			if _, err := c.exec(`INSERT INTO four_eyes (operation) VALUES (?) ON CONFLICT DO NOTHING`, op); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

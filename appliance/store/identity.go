@@ -1,0 +1,345 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+)
+
+// Accounts implements [identity.Store].
+func (s *SQLite) Accounts(ctx context.Context) ([]*identity.Account, error) {
+	var list []*identity.Account
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			a, err := scanAccount(scan)
+			list = append(list, a)
+			return err
+		}, `SELECT account FROM users ORDER BY name`)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func scanAccount(scan scanner) (*identity.Account, error) {
+	var text string
+	if err := scan(&text); err != nil {
+		return nil, err
+	}
+	a := &identity.Account{}
+	if err := json.Unmarshal([]byte(text), a); err != nil {
+		return nil, fmt.Errorf("a user's row is damaged: %w", err)
+	}
+	return a, nil
+}
+
+// Account implements [identity.Store].
+func (s *SQLite) Account(ctx context.Context, id string) (*identity.Account, error) {
+	return s.account(ctx, `id = ?`, id)
+}
+
+// AccountByName implements [identity.Store].
+func (s *SQLite) AccountByName(ctx context.Context, name string) (*identity.Account, error) {
+	return s.account(ctx, `name = ?`, name)
+}
+
+// AccountByOIDC implements [identity.Store].
+func (s *SQLite) AccountByOIDC(ctx context.Context, email string) (*identity.Account, error) {
+	return s.account(ctx, `oidc = ?`, email)
+}
+
+func (s *SQLite) account(ctx context.Context, where string, arg any) (a *identity.Account, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		a, err = account(c, where, arg)
+		return err
+	})
+	return a, err
+}
+
+func account(c *conn, where string, arg any) (*identity.Account, error) {
+	var text string
+	found, err := c.one([]any{&text}, `SELECT account FROM users WHERE `+where, arg)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such user")
+	}
+	return scanAccount(func(dest ...any) error { *dest[0].(*string) = text; return nil })
+}
+
+// CreateAccount implements [identity.Store].
+func (s *SQLite) CreateAccount(ctx context.Context, a *identity.Account, invitation []byte) error {
+	return s.write(ctx, func(c *conn) error {
+		var setup bool
+		found, err := c.one([]any{&setup}, `DELETE FROM invitations WHERE digest = ? RETURNING setup`, invitation)
+		if err != nil {
+			return err
+		}
+		var users int
+		if _, err := c.one([]any{&users}, `SELECT count(*) FROM users`); err != nil {
+			return err
+		}
+		if !found || setup && users > 0 {
+			return appliance.Errorf(appliance.CodeNotFound, "the invitation was used or taken back meanwhile")
+		}
+		text, err := json.Marshal(a)
+		if err != nil {
+			return err
+		}
+		n, err := c.exec(`INSERT INTO users (id, name, oidc, role, disabled, account) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			a.ID, a.Name, orNull(a.OIDC), string(a.Role), a.Disabled, string(text))
+		if err == nil && n == 0 {
+			return appliance.Errorf(appliance.CodeExists, "there is a user %q already", a.Name)
+		}
+		return err
+	})
+}
+
+// orNull is NULL for an empty text.
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+// UpdateAccount implements [identity.Store].
+func (s *SQLite) UpdateAccount(ctx context.Context, id string, f func(*identity.Account) error) (a *identity.Account, err error) {
+	err = s.write(ctx, func(c *conn) error {
+		if a, err = account(c, `id = ?`, id); err != nil {
+			return err
+		}
+		if err := f(a); err != nil {
+			return err
+		}
+		text, err := json.Marshal(a)
+		if err != nil {
+			return err
+		}
+		n, err := c.exec(`UPDATE OR IGNORE users SET name = ?, oidc = ?, role = ?, disabled = ?, account = ? WHERE id = ?`,
+			a.Name, orNull(a.OIDC), string(a.Role), a.Disabled, string(text), id)
+		if err == nil && n == 0 {
+			return appliance.Errorf(appliance.CodeExists, "the name or the e-mail address is another user's")
+		}
+		if err != nil {
+			return err
+		}
+		return keepsAdministrator(c)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// keepsAdministrator refuses a change that would leave nobody who may administer.
+func keepsAdministrator(c *conn) error {
+	var n int
+	_, err := c.one([]any{&n}, `SELECT count(*) FROM users WHERE role = 'administrator' AND disabled = 0`)
+	if err == nil && n == 0 {
+		return appliance.Errorf(appliance.CodeConflict, "no administrator would be left; make another one first")
+	}
+	return err
+}
+
+// DeleteAccount implements [identity.Store].
+func (s *SQLite) DeleteAccount(ctx context.Context, id string) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`DELETE FROM users WHERE id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return appliance.Errorf(appliance.CodeNotFound, "there is no such user")
+		}
+		return keepsAdministrator(c)
+	})
+}
+
+const invitationColumns = `digest, id, name, role, invited_by, created_at, expires_at, setup`
+
+func scanInvitation(i *identity.Invitation) []any {
+	return []any{&i.Digest, &i.ID, &i.Name, &i.Role, &i.InvitedBy, millis{&i.CreatedAt}, millis{&i.ExpiresAt}, &i.Setup}
+}
+
+// CreateInvitation implements [identity.Store].
+func (s *SQLite) CreateInvitation(ctx context.Context, i *identity.Invitation) error {
+	return s.write(ctx, func(c *conn) error {
+		if _, err := c.exec(`DELETE FROM invitations WHERE expires_at <= ?`, i.CreatedAt.UnixMilli()); err != nil {
+			return err
+		}
+		_, err := c.exec(`INSERT INTO invitations (`+invitationColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			blob(i.Digest), i.ID, i.Name, string(i.Role), i.InvitedBy, i.CreatedAt.UnixMilli(), i.ExpiresAt.UnixMilli(), i.Setup)
+		return err
+	})
+}
+
+// Invitations implements [identity.Store].
+func (s *SQLite) Invitations(ctx context.Context) ([]identity.Invitation, error) {
+	return all(ctx, s, scanInvitation, `SELECT `+invitationColumns+` FROM invitations ORDER BY created_at DESC, id`)
+}
+
+// all reads the rows of a query.
+func all[T any](ctx context.Context, s *SQLite, columns func(*T) []any, query string, args ...any) ([]T, error) {
+	var list []T
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			var v T
+			err := scan(columns(&v)...)
+			list = append(list, v)
+			return err
+		}, query, args...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// only reads the one row of a query; CodeNotFound if there is none.
+func only[T any](ctx context.Context, s *SQLite, what string, columns func(*T) []any, query string, args ...any) (*T, error) {
+	v := new(T)
+	err := s.read(ctx, func(c *conn) error {
+		found, err := c.one(columns(v), query, args...)
+		if err == nil && !found {
+			return appliance.Errorf(appliance.CodeNotFound, "there is no such %s", what)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Invitation implements [identity.Store].
+func (s *SQLite) Invitation(ctx context.Context, digest []byte) (*identity.Invitation, error) {
+	return only(ctx, s, "invitation", scanInvitation, `SELECT `+invitationColumns+` FROM invitations WHERE digest = ?`, blob(digest))
+}
+
+// DeleteInvitation implements [identity.Store].
+func (s *SQLite) DeleteInvitation(ctx context.Context, id string) error {
+	return s.remove(ctx, "invitation", `DELETE FROM invitations WHERE id = ?`, id)
+}
+
+// remove removes a row; CodeNotFound if there is none.
+func (s *SQLite) remove(ctx context.Context, what, query string, args ...any) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(query, args...)
+		if err == nil && n == 0 {
+			return appliance.Errorf(appliance.CodeNotFound, "there is no such %s", what)
+		}
+		return err
+	})
+}
+
+const sessionColumns = `sessions.digest, sessions.id, user_id, users.name, address, user_agent, sessions.created_at, last_seen_at, expires_at, proven_at`
+
+func scanSession(x *identity.Session) []any {
+	return []any{&x.Digest, &x.ID, &x.UserID, &x.UserName, &x.Address, &x.UserAgent,
+		millis{&x.CreatedAt}, millis{&x.LastSeenAt}, millis{&x.ExpiresAt}, millis{&x.ProvenAt}}
+}
+
+// CreateSession implements [identity.Store].
+func (s *SQLite) CreateSession(ctx context.Context, x *identity.Session) error {
+	return s.write(ctx, func(c *conn) error {
+		if _, err := c.exec(`DELETE FROM sessions WHERE expires_at <= ?`, x.CreatedAt.UnixMilli()); err != nil {
+			return err
+		}
+		_, err := c.exec(`INSERT INTO sessions (digest, id, user_id, address, user_agent, created_at, last_seen_at, expires_at, proven_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, blob(x.Digest), x.ID, x.UserID, x.Address, x.UserAgent,
+			x.CreatedAt.UnixMilli(), x.LastSeenAt.UnixMilli(), x.ExpiresAt.UnixMilli(), x.ProvenAt.UnixMilli())
+		return err
+	})
+}
+
+// Session implements [identity.Store].
+func (s *SQLite) Session(ctx context.Context, digest []byte) (*identity.Session, error) {
+	return only(ctx, s, "session", scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE digest = ?`, blob(digest))
+}
+
+// Sessions implements [identity.Store].
+func (s *SQLite) Sessions(ctx context.Context, user string) ([]identity.Session, error) {
+	return all(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id
+		WHERE user_id = ? OR ? = '' ORDER BY sessions.created_at DESC, sessions.id`, user, user)
+}
+
+// TouchSession implements [identity.Store].
+func (s *SQLite) TouchSession(ctx context.Context, id string, at time.Time) error {
+	return s.update(ctx, `UPDATE sessions SET last_seen_at = ? WHERE id = ?`, at.UnixMilli(), id)
+}
+
+// ProveSession implements [identity.Store].
+func (s *SQLite) ProveSession(ctx context.Context, id string, at time.Time) error {
+	return s.update(ctx, `UPDATE sessions SET proven_at = ? WHERE id = ?`, at.UnixMilli(), id)
+}
+
+// update changes rows, be there any or not.
+func (s *SQLite) update(ctx context.Context, query string, args ...any) error {
+	return s.write(ctx, func(c *conn) error {
+		_, err := c.exec(query, args...)
+		return err
+	})
+}
+
+// DeleteSession implements [identity.Store].
+func (s *SQLite) DeleteSession(ctx context.Context, id string) error {
+	return s.remove(ctx, "session", `DELETE FROM sessions WHERE id = ?`, id)
+}
+
+// DeleteSessions implements [identity.Store].
+func (s *SQLite) DeleteSessions(ctx context.Context, user string) (int, error) {
+	var n int64
+	err := s.write(ctx, func(c *conn) (err error) {
+		n, err = c.exec(`DELETE FROM sessions WHERE user_id = ?`, user)
+		return err
+	})
+	return int(n), err
+}
+
+const tokenColumns = `digest, id, name, role, created_by, created_at, expires_at, last_used_at, revoked_at`
+
+func scanToken(t *identity.Token) []any {
+	return []any{&t.Digest, &t.ID, &t.Name, &t.Role, &t.CreatedBy, millis{&t.CreatedAt}, millis{&t.ExpiresAt}, millis{&t.LastUsedAt}, millis{&t.RevokedAt}}
+}
+
+// CreateToken implements [identity.Store].
+func (s *SQLite) CreateToken(ctx context.Context, t *identity.Token) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`INSERT INTO api_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			blob(t.Digest), t.ID, t.Name, string(t.Role), t.CreatedBy, t.CreatedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), ms(t.LastUsedAt), ms(t.RevokedAt))
+		if err == nil && n == 0 {
+			return appliance.Errorf(appliance.CodeExists, "there is an API token %q already", t.Name)
+		}
+		return err
+	})
+}
+
+// Tokens implements [identity.Store].
+func (s *SQLite) Tokens(ctx context.Context) ([]identity.Token, error) {
+	return all(ctx, s, scanToken, `SELECT `+tokenColumns+` FROM api_tokens ORDER BY created_at DESC, id`)
+}
+
+// Token implements [identity.Store].
+func (s *SQLite) Token(ctx context.Context, digest []byte) (*identity.Token, error) {
+	return only(ctx, s, "API token", scanToken, `SELECT `+tokenColumns+` FROM api_tokens WHERE digest = ?`, blob(digest))
+}
+
+// TouchToken implements [identity.Store].
+func (s *SQLite) TouchToken(ctx context.Context, id string, at time.Time) error {
+	return s.update(ctx, `UPDATE api_tokens SET last_used_at = ? WHERE id = ?`, at.UnixMilli(), id)
+}
+
+// RevokeToken implements [identity.Store].
+func (s *SQLite) RevokeToken(ctx context.Context, id string, at time.Time) (*identity.Token, error) {
+	if err := s.remove(ctx, "API token", `UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?`, at.UnixMilli(), id); err != nil {
+		return nil, err
+	}
+	return only(ctx, s, "API token", scanToken, `SELECT `+tokenColumns+` FROM api_tokens WHERE id = ?`, id)
+}
