@@ -21,6 +21,9 @@ import (
 	_ "modernc.org/sqlite"
 
 	"holdfast/appliance"
+	"holdfast/appliance/activity"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/store"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -35,6 +38,48 @@ type api struct {
 	socket string
 	http   *http.Client
 	audit  *fakeAudit
+	api    *web.API
+}
+
+// root is who may open the socket.
+var root = identity.Principal{Name: "local", Role: identity.RoleAdministrator}
+
+// as has requests come from somebody.
+func as(who identity.Principal, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), who)))
+	})
+}
+
+// options are those of an API with a database of its own for users and approvals.
+func options(t *testing.T, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
+	t.Helper()
+	dir := t.TempDir()
+	rows, err := store.Open(t.Context(), filepath.Join(dir, "users.db"), store.Options{Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rows.Close() })
+	users, err := identity.New(identity.Config{Store: rows, Log: log, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return web.Options{Domain: domain, Boot: b, Audit: audit, Journal: rows, Identity: users, Approvals: rows,
+		Activity: activity.New(nil), Site: fakeSite{}, Log: log}
+}
+
+// fakeSite is a place whose certificate is not looked at.
+type fakeSite struct{}
+
+func (fakeSite) Version() string       { return "test" }
+func (fakeSite) Configuration() string { return "" }
+func (fakeSite) XKSEndpoint() string   { return "https://xks.test" }
+func (fakeSite) Certificate() (web.Certificate, error) {
+	return web.Certificate{Names: []string{}}, nil
+}
+func (fakeSite) RequestCertificate([]string) (string, error) { return "request", nil }
+func (fakeSite) InstallCertificate(string) (web.Certificate, error) {
+	return web.Certificate{}, appliance.Errorf(appliance.CodeInvalid, "no certificate")
 }
 
 // start starts an appliance and its admin API; wrap, if given, is put before
@@ -50,7 +95,8 @@ func start(t *testing.T, wrap func(web.Domain) web.Domain) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: web.NewAPI(domain, &fakeBoot{}, a.audit, slog.New(slog.NewTextHandler(a.Log, nil))), ReadHeaderTimeout: time.Minute}
+	a.api = web.NewAPI(options(t, domain, &fakeBoot{}, a.audit, slog.New(slog.NewTextHandler(a.Log, nil))))
+	server := &http.Server{Handler: as(root, a.api), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
@@ -314,10 +360,10 @@ func TestClient(t *testing.T) {
 	a := start(t, nil)
 	c := web.NewClient(a.socket)
 	var ks appliance.KeyStore
-	if err := c.Do(t.Context(), post, "keystores", appliance.KeyStore{Name: "p"}, &ks); err != nil || ks.Name != "p" || ks.ID == "" {
+	if err := c.Do(t.Context(), post, "keystores", web.NewKeyStore{Name: "p"}, &ks); err != nil || ks.Name != "p" || ks.ID == "" {
 		t.Errorf("%+v: %v", ks, err)
 	}
-	err := c.Do(t.Context(), get, web.Route("keystores", "no/body?"), nil, &ks)
+	err := c.Do(t.Context(), get, web.Path("keystores", "no/body?"), nil, &ks)
 	var refused *appliance.Error
 	if !errors.As(err, &refused) || refused.Code != appliance.CodeNotFound || !strings.Contains(refused.Message, "no key store") {
 		t.Errorf("got %v", err)
@@ -341,7 +387,7 @@ func TestClient(t *testing.T) {
 // nothing of the admin API.
 func TestPublicHandler(t *testing.T) {
 	a := start(t, nil)
-	server := httptest.NewServer(web.NewPublicHandler(&fakeBoot{}, a.API.Ready, http.NotFoundHandler(), slog.New(slog.DiscardHandler)))
+	server := httptest.NewServer(web.NewHandler(web.Public{API: a.api, Boot: &fakeBoot{}, Ready: a.API.Ready, Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler)}))
 	defer server.Close()
 	ask := func(method, path string) (int, string) {
 		t.Helper()
@@ -370,11 +416,11 @@ func TestPublicHandler(t *testing.T) {
 	expect(get, "/readyz", 200)
 	expect(post, "/healthz", 405)
 	expect(post, "/readyz", 405)
-	for _, path := range []string{"/api/v1/status", stores, stores + "/p", "/kms/xks/v1/health", "/metrics", "/debug/pprof/"} {
+	for _, path := range []string{"/kms/xks/v1/health", "/metrics", "/debug/pprof/"} {
 		expect(get, path, 404)
 	}
-	if _, text := ask(get, "/"); !strings.Contains(text, "holdfast --help") {
-		t.Errorf("the first page does not tell how to administer: %s", text)
+	for _, path := range []string{"/api/v1/status", stores, stores + "/p"} {
+		expect(get, path, 401)
 	}
 	a.Appliance.Lock()
 	expect(get, "/readyz", 503)

@@ -3,6 +3,8 @@ package web
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,34 +13,86 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/approval"
 )
 
-// Client calls the admin API over the appliance's Unix socket.
+// Client calls the admin API.
 type Client struct {
-	socket string
-	http   http.Client
+	// where names the appliance in errors, base comes before [Prefix].
+	where, base string
+	token       string
+	http        http.Client
 }
 
-// NewClient makes a client of the socket; it connects with the first call.
+// NewClient makes a client of the appliance's Unix socket; it connects with the
+// first call.
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return &Client{where: "admin socket " + socket, base: "http://holdfast", http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// NewRemoteClient makes a client of an appliance elsewhere, "https://HOST:PORT",
+// with an API token. Roots are those that its certificate is signed under; nil for
+// the system's.
+func NewRemoteClient(server, token string, roots *x509.CertPool) (*Client, error) {
+	u, err := url.Parse(server)
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("server %q: give the console's address, such as https://holdfast.example.com:9443", server)
+	}
+	return &Client{where: server, base: "https://" + u.Host, token: token, http: http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, Proxy: http.ProxyFromEnvironment},
+		// A token is for the server that was named.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// NewHandlerClient makes a client of the API in this process. Who calls is in the
+// context of each call ([identity.WithPrincipal]).
+func NewHandlerClient(api http.Handler) *Client {
+	return &Client{where: "the admin API", base: "http://holdfast", http: http.Client{Transport: inProcess{api}}}
+}
+
+// inProcess is a transport to a handler, which keeps answers in memory.
+type inProcess struct{ handler http.Handler }
+
+func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	var w answer
+	t.handler.ServeHTTP(&w, r)
+	w.WriteHeader(http.StatusOK)
+	return &http.Response{StatusCode: w.status, Status: http.StatusText(w.status), Header: w.Header(), Body: io.NopCloser(&w.body), Request: r}, nil
 }
 
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 64 << 20
 
+// Pending is the error of an operation that waits for another person's approval.
+type Pending struct{ Request *approval.Request }
+
+func (p *Pending) Error() string {
+	return fmt.Sprintf("it waits for the approval of another person, until %s: request %s", p.Request.ExpiresAt.Format(time.RFC3339), p.Request.ID)
+}
+
 // Do calls a route, such as "GET" "keystores/demo/keys", with body as JSON
 // unless nil, and decodes the answer into result unless nil. The API's own
-// refusals come back as [*appliance.Error].
-func (c *Client) Do(ctx context.Context, method, route string, body, result any) error {
+// refusals come back as [*appliance.Error]; [*Pending] if it waits for approval.
+func (c *Client) Do(ctx context.Context, method, path string, body, result any) error {
+	return c.DoIfMatch(ctx, method, path, "", body, result)
+}
+
+// DoIfMatch is Do, refused with [CodeStale] unless what it changes has the
+// revision; an empty one matches all.
+func (c *Client) DoIfMatch(ctx context.Context, method, path, revision string, body, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var in io.Reader
@@ -50,7 +104,7 @@ func (c *Client) Do(ctx context.Context, method, route string, body, result any)
 		defer clear(encoded) // it may hold key material
 		in = bytes.NewReader(encoded)
 	}
-	return c.call(ctx, method, route, in, func(answer io.Reader) error {
+	return c.call(ctx, method, path, revision, in, func(answer io.Reader) error {
 		text, err := io.ReadAll(io.LimitReader(answer, maxAnswer))
 		if err != nil || result == nil {
 			return err
@@ -60,8 +114,8 @@ func (c *Client) Do(ctx context.Context, method, route string, body, result any)
 }
 
 // Download gets what a route streams, such as "backup", into w.
-func (c *Client) Download(ctx context.Context, route string, w io.Writer) error {
-	return c.call(ctx, http.MethodGet, route, nil, func(answer io.Reader) error {
+func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
+	return c.call(ctx, http.MethodGet, path, "", nil, func(answer io.Reader) error {
 		_, err := io.Copy(w, answer)
 		return err
 	})
@@ -69,43 +123,57 @@ func (c *Client) Download(ctx context.Context, route string, w io.Writer) error 
 
 // Upload streams r to a route, such as "restore", and decodes the answer into
 // result.
-func (c *Client) Upload(ctx context.Context, route string, r io.Reader, result any) error {
-	return c.call(ctx, http.MethodPost, route, r, func(answer io.Reader) error {
+func (c *Client) Upload(ctx context.Context, path string, r io.Reader, result any) error {
+	return c.call(ctx, http.MethodPost, path, "", r, func(answer io.Reader) error {
 		return json.NewDecoder(io.LimitReader(answer, maxAnswer)).Decode(result)
 	})
 }
 
 // call sends a request and has take read the answer, if it is no refusal.
-func (c *Client) call(ctx context.Context, method, route string, in io.Reader, take func(io.Reader) error) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://holdfast/api/v1/"+route, in)
+func (c *Client) call(ctx context.Context, method, path, revision string, in io.Reader, take func(io.Reader) error) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+Prefix+"/"+path, in)
 	if err != nil {
 		return err
+	}
+	if revision != "" {
+		req.Header.Set("If-Match", revision)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	res, err := c.http.Do(req)
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("admin socket %s: permission denied: run this as the user that the appliance runs as", c.socket)
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("admin socket %s: no appliance listens there: start one, or name its socket with --socket or HOLDFAST_SOCKET", c.socket)
+		return fmt.Errorf("%s: permission denied: run this as the user that the appliance runs as", c.where)
+	case c.token == "" && (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)):
+		return fmt.Errorf("%s: no appliance listens there: start one, or name its socket with --socket or HOLDFAST_SOCKET", c.where)
 	case err != nil:
-		return fmt.Errorf("admin socket %s: %w", c.socket, err)
+		return fmt.Errorf("%s: %w", c.where, errors.Unwrap(err))
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		var f Failure
-		if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&f); err != nil || f.Code == "" {
-			return fmt.Errorf("admin socket %s: answered %s", c.socket, res.Status)
+	body := io.LimitReader(res.Body, maxAnswer)
+	switch res.StatusCode {
+	case http.StatusOK:
+		if err := take(res.Body); err != nil {
+			return fmt.Errorf("%s: %w", c.where, err)
 		}
-		return &appliance.Error{Code: f.Code, Message: f.Message}
+		return nil
+	case http.StatusAccepted:
+		p := &Pending{Request: &approval.Request{}}
+		if err := json.NewDecoder(body).Decode(p.Request); err != nil {
+			return fmt.Errorf("%s: %w", c.where, err)
+		}
+		return p
 	}
-	if err := take(res.Body); err != nil {
-		return fmt.Errorf("admin socket %s: %w", c.socket, err)
+	var f Failure
+	if err := json.NewDecoder(body).Decode(&f); err != nil || f.Code == "" {
+		return fmt.Errorf("%s: answered %s", c.where, res.Status)
 	}
-	return nil
+	return &appliance.Error{Code: f.Code, Message: f.Message}
 }
 
-// Route joins the parts of a route, each escaped.
-func Route(parts ...string) string {
+// Path joins the parts of a route's path, each escaped.
+func Path(parts ...string) string {
 	out := ""
 	for i, p := range parts {
 		if i > 0 {

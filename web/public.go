@@ -1,8 +1,6 @@
 package web
 
 import (
-	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,7 +12,6 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/boot"
-	"holdfast/attest"
 )
 
 // PublicBoot is what everybody may know of the boot: where it is and, if it does
@@ -32,15 +29,14 @@ const (
 	evidenceBurst = 5
 )
 
-// NewPublicHandler gives what the administrators' HTTPS listener answers
-// without authentication: whether the appliance lives and is ready, where its
-// boot is, evidence for the nonce of whoever asks, and metrics for Prometheus.
-func NewPublicHandler(b Boot, ready func(ctx context.Context) bool, metrics http.Handler, log *slog.Logger) http.Handler {
-	r := chi.NewRouter()
-	r.Method(http.MethodGet, "/metrics", metrics)
+// public adds what is answered without authentication: whether the appliance lives
+// and is ready, where its boot is, evidence for the nonce of whoever asks, and
+// metrics for Prometheus.
+func public(r chi.Router, p Public) {
+	r.Method(http.MethodGet, "/metrics", p.Metrics)
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	r.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		if !ready(r.Context()) {
+		if !p.Ready(r.Context()) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			fmt.Fprintln(w, "unavailable")
 			return
@@ -48,20 +44,10 @@ func NewPublicHandler(b Boot, ready func(ctx context.Context) bool, metrics http
 		fmt.Fprintln(w, "ok")
 	})
 	r.Get("/boot", func(w http.ResponseWriter, _ *http.Request) {
-		s := b.Status()
+		s := p.Boot.Status()
 		writeJSON(w, http.StatusOK, PublicBoot{s.State, s.Since, s.Code, s.Reason})
 	})
-	r.Get("/attestation", publicEvidence(b, log))
-	r.Get("/", func(w http.ResponseWriter, _ *http.Request) {
-		s := b.Status()
-		fmt.Fprintf(w, "Holdfast: %s\n", s.State)
-		if s.Code != "" {
-			fmt.Fprintf(w, "%s: %s\n", s.Code, s.Reason)
-		}
-		fmt.Fprint(w, "\nThis release is administered by the command line over the admin socket: holdfast --help\n"+
-			"Evidence of what this machine runs: /attestation?nonce=HEX, with a nonce of your own of 16 to 64 bytes\n")
-	})
-	return r
+	r.Get("/attestation", publicEvidence(p.Boot, p.Log))
 }
 
 // publicEvidence answers everybody, all together not too often.
@@ -90,20 +76,4 @@ func publicEvidence(b Boot, log *slog.Logger) http.HandlerFunc {
 		w.Header().Set("Cache-Control", "no-store")
 		_, _ = w.Write(text) // the caller is gone if this fails
 	}
-}
-
-// evidence makes an evidence file for the nonce in the query.
-func evidence(r *http.Request, b Boot) ([]byte, error) {
-	nonce, err := hex.DecodeString(r.URL.Query().Get("nonce"))
-	if err != nil || len(nonce) < attest.MinNonce || len(nonce) > attest.MaxNonce {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "nonce: give one of your own, %d to %d random bytes in hexadecimal", attest.MinNonce, attest.MaxNonce)
-	}
-	e, err := b.Evidence(r.Context(), nonce)
-	if errors.Is(err, boot.ErrNoPlatform) {
-		return nil, appliance.Errorf(appliance.CodeConflict, "%s", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return e.Encode()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/attest"
+	"holdfast/attest/appraisal"
 	"holdfast/attest/snp"
 	"holdfast/web"
 )
@@ -35,6 +37,11 @@ func (f *fakeBoot) Evidence(_ context.Context, nonce []byte) (*attest.Evidence, 
 		return nil, f.err
 	}
 	return &attest.Evidence{Format: attest.Format, Created: time.Now(), Nonce: nonce, TLSKey: []byte("key"), SNP: &snp.Evidence{}}, nil
+}
+
+func (f *fakeBoot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error) {
+	e, err := f.Evidence(ctx, nonce)
+	return e, &appraisal.Verdict{Result: appraisal.Pass}, err
 }
 
 func (f *fakeBoot) Seal(_ context.Context, credential []byte) error {
@@ -65,6 +72,16 @@ func (f *fakeAudit) Record(_ context.Context, r *audit.Record) error {
 func (f *fakeAudit) Checkpoint() ([]byte, error) { return []byte("checkpoint"), nil }
 func (f *fakeAudit) Status() *audit.Status       { return nil }
 
+func (f *fakeAudit) Search(_ context.Context, q audit.Query) ([]*audit.Record, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.records, "", nil
+}
+
+func (f *fakeAudit) Export(context.Context, audit.Query, io.Writer, string) error { return nil }
+func (f *fakeAudit) Proof(context.Context, int64) ([]byte, error)                 { return []byte("{}"), nil }
+func (f *fakeAudit) Verify(context.Context) (*audit.Report, error)                { return &audit.Report{}, nil }
+
 func (f *fakeBoot) Revoke(context.Context, uint64) error { return nil }
 
 const nonce = "000102030405060708090a0b0c0d0e0f"
@@ -77,7 +94,7 @@ func fetch(t *testing.T, h http.Handler, path string) *httptest.ResponseRecorder
 }
 
 func public(f *fakeBoot, log *slog.Logger) http.Handler {
-	return web.NewPublicHandler(f, func(context.Context) bool { return false }, http.NotFoundHandler(), log)
+	return web.NewHandler(web.Public{Boot: f, Ready: func(context.Context) bool { return false }, Metrics: http.NotFoundHandler(), Log: log})
 }
 
 // TestPublicLocked: everybody may know that it is locked, and why.
@@ -90,7 +107,7 @@ func TestPublicLocked(t *testing.T) {
 	if w := fetch(t, h, "/readyz"); w.Code != 503 {
 		t.Errorf("/readyz: %d", w.Code)
 	}
-	for _, path := range []string{"/", "/boot"} {
+	for _, path := range []string{"/boot"} {
 		w := fetch(t, h, path)
 		if w.Code != 200 || !strings.Contains(w.Body.String(), "E_SEAL_PCRS") || !strings.Contains(w.Body.String(), "locked") || strings.Contains(w.Body.String(), "for administrators") {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
@@ -135,7 +152,7 @@ func TestPublicEvidence(t *testing.T) {
 // TestSealAndStatus over the socket.
 func TestSealAndStatus(t *testing.T) {
 	f := &fakeBoot{status: boot.Status{State: boot.Release, Code: "E_SEAL_MISSING", Reason: "nothing is sealed"}}
-	h := web.NewAPI(nil, f, &fakeAudit{}, slog.New(slog.DiscardHandler))
+	h := as(root, web.NewAPI(options(t, nil, f, &fakeAudit{}, slog.New(slog.DiscardHandler))))
 	w := httptest.NewRecorder()
 	body, err := json.Marshal(web.SealRequest{PIN: []byte("4711")})
 	if err != nil {

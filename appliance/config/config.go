@@ -140,6 +140,9 @@ type XKS struct {
 	RequestTimeout Duration `toml:"request_timeout"`
 	// FleetSize is how many appliances serve the same key stores; default 1.
 	FleetSize int `toml:"fleet_size"`
+	// URL is what KMS calls, https://HOST, for people to copy (XksProxyUriEndpoint);
+	// by default the certificate's first DNS name.
+	URL string `toml:"url"`
 }
 
 // Admin is the administrators' side.
@@ -148,6 +151,23 @@ type Admin struct {
 	Socket string `toml:"socket"`
 	// Address of the administrators' HTTPS listener; default :9443.
 	Address string `toml:"address"`
+	// URL is by what browsers open the console, https://HOST:PORT; passkeys are bound
+	// to its host. By default the certificate's first DNS name with the port.
+	URL string `toml:"url"`
+	// Idle and Session bound how long somebody is signed in: without doing anything,
+	// default 15m, 1m to 24h, and at all, default 12h, 5m to 168h.
+	Idle    Duration `toml:"idle"`
+	Session Duration `toml:"session"`
+	OIDC    OIDC     `toml:"oidc"`
+}
+
+// OIDC names an OpenID provider by which administrators may sign in.
+type OIDC struct {
+	Issuer   string `toml:"issuer"`
+	ClientID string `toml:"client_id"`
+	// ClientSecretFile has the secret, if the provider wants one besides PKCE. Only
+	// its owner may be able to read it.
+	ClientSecretFile string `toml:"client_secret_file"`
 }
 
 // Keys sets limits for external keys.
@@ -480,6 +500,8 @@ func (ck *checker) check(c *Config) {
 	if c.Admin.Socket != "" && !filepath.IsAbs(c.Admin.Socket) {
 		ck.at("admin.socket", "%q is not an absolute path", c.Admin.Socket)
 	}
+	ck.checkAdmin(&c.Admin)
+	ck.checkURL("xks.url", c.XKS.URL)
 	ck.checkNotNegative("keys.max_unlocked", c.Keys.MaxUnlocked)
 	if c.Keys.RotateAfter > 1<<31 {
 		ck.at("keys.rotate_after", "%d is more than 2147483648, half of what AES-GCM with random IVs allows (SP 800-38D)", c.Keys.RotateAfter)
@@ -496,6 +518,32 @@ func (ck *checker) check(c *Config) {
 	}
 	if c.AWSXKS != nil {
 		ck.checkAWSXKS(c.AWSXKS)
+	}
+}
+
+func (ck *checker) checkAdmin(a *Admin) {
+	ck.checkURL("admin.url", a.URL)
+	ck.checkSpan("admin.idle", a.Idle, time.Minute, 24*time.Hour)
+	ck.checkSpan("admin.session", a.Session, 5*time.Minute, 7*24*time.Hour)
+	if a.OIDC == (OIDC{}) {
+		return
+	}
+	if u, err := url.Parse(a.OIDC.Issuer); err != nil || u.Scheme != "https" || u.Host == "" {
+		ck.at("admin.oidc.issuer", "%q is not the URL of an OpenID provider, https://HOST/PATH", a.OIDC.Issuer)
+	}
+	if a.OIDC.ClientID == "" {
+		ck.missing("admin.oidc.client_id", "the provider's name for this console")
+	}
+	ck.checkPath("admin.oidc.client_secret_file", a.OIDC.ClientSecretFile)
+}
+
+// checkURL checks an origin.
+func (ck *checker) checkURL(key, value string) {
+	if value == "" {
+		return
+	}
+	if u, err := url.Parse(value); err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" {
+		ck.at(key, "%q is not of the form https://HOST or https://HOST:PORT", value)
 	}
 }
 

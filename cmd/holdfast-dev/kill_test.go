@@ -118,7 +118,7 @@ func load(t *testing.T, p *process, a *answered, round int) {
 					custody = appliance.CustodyHSM
 				}
 				both := appliance.Usage{Encrypt: true, Decrypt: true}
-				if err := admin.Do(ctx, http.MethodPost, web.Route("keystores", "demo", "keys"), web.NewKey{ID: id, Usage: both, Custody: custody}, nil); err != nil {
+				if err := admin.Do(ctx, http.MethodPost, web.Path("keystores", "demo", "keys"), web.NewKey{ID: id, Usage: both, Custody: custody}, nil); err != nil {
 					continue
 				}
 				a.created(id)
@@ -254,7 +254,7 @@ func checkCounts(t *testing.T, dir string, a *answered, before map[string]int64)
 func checkLeftovers(t *testing.T, p *process, dir string) {
 	t.Helper()
 	var keys []*appliance.ExternalKey
-	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, web.Route("keystores", "demo", "keys")+"?limit=1000", nil, &keys); err != nil {
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, web.Path("keystores", "demo", "keys")+"?limit=1000", nil, &keys); err != nil {
 		t.Fatal(err)
 	}
 	want := 0

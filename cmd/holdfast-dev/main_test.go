@@ -141,7 +141,7 @@ func TestTwoStarts(t *testing.T) {
 	paste(t, p.printed)
 
 	sealed := p.kms().OK("/keys/demo-key/encrypt", xkstest.EncryptBody("from before"))
-	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodPost, web.Route("keystores", "demo", "keys"),
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodPost, web.Path("keystores", "demo", "keys"),
 		web.NewKey{ID: "mine", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyHSM}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestTwoStarts(t *testing.T) {
 	}
 	k.OK("/keys/mine/encrypt", xkstest.EncryptBody("x"))
 	var grants []*appliance.Grant
-	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, web.Route("keystores", "demo", "grants"), nil, &grants); err != nil || len(grants) != 1 {
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, web.Path("keystores", "demo", "grants"), nil, &grants); err != nil || len(grants) != 1 {
 		t.Errorf("grants: %v, %v", grants, err)
 	}
 	p.stop()

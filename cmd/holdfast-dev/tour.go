@@ -113,7 +113,7 @@ func localhost(a net.Addr) string {
 // missing.
 func prepareDemo(ctx context.Context, credential web.NewCredential, client *web.Client) error {
 	post := func(body any, route ...string) error {
-		err := client.Do(ctx, http.MethodPost, web.Route(route...), body, nil)
+		err := client.Do(ctx, http.MethodPost, web.Path(route...), body, nil)
 		if appliance.CodeOf(err) == appliance.CodeExists {
 			return nil
 		}
@@ -121,17 +121,17 @@ func prepareDemo(ctx context.Context, credential web.NewCredential, client *web.
 	}
 	both := appliance.Usage{Encrypt: true, Decrypt: true}
 	if err := errors.Join(
-		post(appliance.KeyStore{Name: demoKeyStore, URIPathPrefix: demoPrefix}, "keystores"),
+		post(web.NewKeyStore{Name: demoKeyStore, URIPathPrefix: demoPrefix}, "keystores"),
 		post(credential, "keystores", demoKeyStore, "credentials"),
 		post(web.NewKey{ID: demoKey, Usage: both, Custody: appliance.CustodyCached}, "keystores", demoKeyStore, "keys"),
 	); err != nil {
 		return err
 	}
 	var grants []*appliance.Grant
-	if err := client.Do(ctx, http.MethodGet, web.Route("keystores", demoKeyStore, "grants"), nil, &grants); err != nil || len(grants) > 0 {
+	if err := client.Do(ctx, http.MethodGet, web.Path("keystores", demoKeyStore, "grants"), nil, &grants); err != nil || len(grants) > 0 {
 		return err
 	}
-	return post(appliance.Grant{Principal: appliance.AnyPrincipal,
+	return post(web.NewGrant{Principal: appliance.AnyPrincipal,
 		Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}},
 		"keystores", demoKeyStore, "grants")
 }

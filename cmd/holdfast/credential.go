@@ -40,7 +40,7 @@ func credentialCommand(a *admin) *cobra.Command {
 				defer file.Close()
 			}
 			var c web.CreatedCredential
-			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", args[0], "credentials"), want, &c); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "credentials"), want, &c); err != nil {
 				if file != nil {
 					_ = os.Remove(kmsJSON)
 				}
@@ -73,7 +73,7 @@ func credentialCommand(a *admin) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			var credentials []*appliance.Credential
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Route("keystores", args[0], "credentials"), nil, &credentials); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "credentials"), nil, &credentials); err != nil {
 				return err
 			}
 			return a.show(cmd, credentials, func(w io.Writer) {
@@ -92,7 +92,7 @@ func credentialCommand(a *admin) *cobra.Command {
 			Short: "Delete a credential",
 			Args:  cobra.ExactArgs(2),
 			RunE: does(func(cmd *cobra.Command, args []string) error {
-				return a.done(cmd, http.MethodDelete, web.Route("keystores", args[0], "credentials", args[1]), "credential "+args[1]+" deleted")
+				return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0], "credentials", args[1]), "credential "+args[1]+" deleted")
 			}),
 		})
 }
@@ -104,7 +104,7 @@ func credentialState(a *admin, verb, short string) *cobra.Command {
 		Args:  cobra.ExactArgs(2),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			var c appliance.Credential
-			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", args[0], "credentials", args[1], verb), nil, &c); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "credentials", args[1], verb), nil, &c); err != nil {
 				return err
 			}
 			return a.show(cmd, c, func(w io.Writer) { row(w, "credential "+c.AccessKeyID+" "+active(c.Active)) })

@@ -19,7 +19,7 @@ func grantCommand(a *admin) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			var grants []*appliance.Grant
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Route("keystores", args[0], "grants"), nil, &grants); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "grants"), nil, &grants); err != nil {
 				return err
 			}
 			return a.show(cmd, grants, func(w io.Writer) { showGrants(w, grants...) })
@@ -30,14 +30,14 @@ func grantCommand(a *admin) *cobra.Command {
 		Short: "Remove a grant",
 		Args:  cobra.ExactArgs(2),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			return a.done(cmd, http.MethodDelete, web.Route("keystores", args[0], "grants", args[1]), "grant "+args[1]+" removed")
+			return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0], "grants", args[1]), "grant "+args[1]+" removed")
 		}),
 	}
 	return group("grant", "Manage who may use keys", grantAddCommand(a), list, remove, grantTestCommand(a), grantPolicyCommand(a))
 }
 
 func grantAddCommand(a *admin) *cobra.Command {
-	var g appliance.Grant
+	var g web.NewGrant
 	var operations, notAfter string
 	var forbid bool
 	c := &cobra.Command{
@@ -59,7 +59,7 @@ func grantAddCommand(a *admin) *cobra.Command {
 				g.Effect = appliance.EffectForbid
 			}
 			var made appliance.Grant
-			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", args[0], "grants"), g, &made); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "grants"), g, &made); err != nil {
 				return err
 			}
 			return a.show(cmd, made, func(w io.Writer) { showGrants(w, &made) })
@@ -110,7 +110,7 @@ func grantTestCommand(a *admin) *cobra.Command {
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			r.Operation = appliance.Operation(operation)
 			var d appliance.Decision
-			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", args[0], "keys", args[1], "test-grants"), r, &d); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "keys", args[1], "test-grants"), r, &d); err != nil {
 				return err
 			}
 			err := a.show(cmd, d, func(w io.Writer) {
@@ -152,7 +152,7 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 			"they can say is in docs/authorization.md.",
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			route := web.Route("keystores", args[0], "policy")
+			route := web.Path("keystores", args[0], "policy")
 			if cmd.Flags().Changed("set") {
 				text, err := os.ReadFile(file)
 				if err != nil {

@@ -42,7 +42,7 @@ func (f *newKeyFlags) create(a *admin, cmd *cobra.Command, keyStore, id string, 
 	}
 	var k appliance.StoredKey
 	want := web.NewKey{ID: id, Usage: usage, Custody: appliance.Custody(f.custody), Material: material, Framing: appliance.Framing(f.framing)}
-	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", keyStore, "keys"), want, &k); err != nil {
+	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", keyStore, "keys"), want, &k); err != nil {
 		return err
 	}
 	return a.show(cmd, k, func(w io.Writer) { showKey(w, &k.ExternalKey) })
@@ -124,7 +124,7 @@ func keyListCommand(a *admin) *cobra.Command {
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			query := url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}
 			var keys []*appliance.ExternalKey
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Route("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
 				return err
 			}
 			return a.show(cmd, keys, func(w io.Writer) {
@@ -150,7 +150,7 @@ func keyShowCommand(a *admin) *cobra.Command {
 		Args:  cobra.ExactArgs(2),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			var k appliance.StoredKey
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Route("keystores", args[0], "keys", args[1]), nil, &k); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys", args[1]), nil, &k); err != nil {
 				return err
 			}
 			return a.show(cmd, k, func(w io.Writer) {
@@ -197,7 +197,7 @@ func keyDeleteCommand(a *admin) *cobra.Command {
 
 func changeKey(a *admin, cmd *cobra.Command, args []string, verb string, body any) error {
 	var k appliance.ExternalKey
-	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Route("keystores", args[0], "keys", args[1], verb), body, &k); err != nil {
+	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "keys", args[1], verb), body, &k); err != nil {
 		return err
 	}
 	return a.show(cmd, k, func(w io.Writer) { showKey(w, &k) })

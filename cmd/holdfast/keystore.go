@@ -11,7 +11,7 @@ import (
 )
 
 func keyStoreCommand(a *admin) *cobra.Command {
-	var want appliance.KeyStore
+	var want web.NewKeyStore
 	create := &cobra.Command{
 		Use:   "create NAME --uri-path-prefix /PREFIX",
 		Short: "Make a key store",
@@ -55,7 +55,7 @@ func keyStoreCommand(a *admin) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			var d appliance.KeyStoreDetail
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Route("keystores", args[0]), nil, &d); err != nil {
+			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0]), nil, &d); err != nil {
 				return err
 			}
 			return a.show(cmd, d, func(w io.Writer) {
@@ -75,7 +75,7 @@ func keyStoreCommand(a *admin) *cobra.Command {
 		Short: "Delete a key store that has no keys, with its credentials and grants",
 		Args:  cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			return a.done(cmd, http.MethodDelete, web.Route("keystores", args[0]), "key store "+args[0]+" deleted")
+			return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0]), "key store "+args[0]+" deleted")
 		}),
 	}
 	return group("keystore", "Manage key stores", create, list, show, remove)

@@ -9,11 +9,13 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -69,10 +71,49 @@ func (e ranError) Unwrap() error { return e.error }
 // show results.
 type admin struct {
 	socket string
-	json   bool
+	// server, if not empty, is an appliance elsewhere, called with an API token.
+	server, tokenFile, ca string
+	remote                *web.Client
+	json                  bool
 }
 
-func (a *admin) client() *web.Client { return web.NewClient(a.socket) }
+// client calls the appliance: over its socket, or elsewhere.
+func (a *admin) client() *web.Client {
+	if a.remote != nil {
+		return a.remote
+	}
+	return web.NewClient(a.socket)
+}
+
+// connect reads what calls to an appliance elsewhere need.
+func (a *admin) connect() error {
+	if a.server == "" {
+		if a.tokenFile != "" || a.ca != "" {
+			return errors.New("--token-file and --ca are for --server")
+		}
+		return nil
+	}
+	if a.tokenFile == "" {
+		return errors.New("--server needs --token-file, a file with an API token; make one in the console, under Users")
+	}
+	token, err := readInput(a.tokenFile)
+	if err != nil {
+		return fmt.Errorf("--token-file: %w", err)
+	}
+	var roots *x509.CertPool
+	if a.ca != "" {
+		pem, err := readInput(a.ca)
+		if err != nil {
+			return fmt.Errorf("--ca: %w", err)
+		}
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("--ca: %s has no certificate in PEM", a.ca)
+		}
+	}
+	a.remote, err = web.NewRemoteClient(a.server, strings.TrimSpace(string(token)), roots)
+	return err
+}
 
 func newRoot() *cobra.Command {
 	a := &admin{}
@@ -90,6 +131,10 @@ func newRoot() *cobra.Command {
 		socket = "/run/holdfast/admin.sock"
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", socket, "admin socket of the appliance (HOLDFAST_SOCKET)")
+	root.PersistentFlags().StringVar(&a.server, "server", os.Getenv("HOLDFAST_SERVER"), "appliance elsewhere, https://HOST:PORT of its console (HOLDFAST_SERVER)")
+	root.PersistentFlags().StringVar(&a.tokenFile, "token-file", os.Getenv("HOLDFAST_TOKEN_FILE"), "file with an API token for --server (HOLDFAST_TOKEN_FILE)")
+	root.PersistentFlags().StringVar(&a.ca, "ca", "", "certificates (PEM) that the server's may be signed under; the system's without it")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.connect() }
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
 		serveCommand(),

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
@@ -44,6 +47,7 @@ type auditor struct {
 
 	mu    sync.Mutex
 	open  *audit.Log
+	keys  note.Verifiers // that sign the log
 	early []*audit.Record
 }
 
@@ -79,6 +83,11 @@ func (a *auditor) begin(c *attest.Collector) error {
 	if err != nil {
 		return err
 	}
+	verifier, err := audit.ParseVerifierKey(signer.VerifierKey())
+	if err != nil {
+		return err
+	}
+	a.keys = note.VerifierList(verifier)
 	o := a.options
 	o.LogID, o.Signer, o.Log, o.Gather = id, signer, a.log, auditGather
 	if a.open, err = audit.Open(a.dir(), o); err != nil {
@@ -160,6 +169,52 @@ func (a *auditor) Status() *audit.Status {
 	}
 	s := l.Status()
 	return &s
+}
+
+// Search implements [web.Audit].
+func (a *auditor) Search(ctx context.Context, q audit.Query) ([]*audit.Record, string, error) {
+	l := a.current()
+	if l == nil {
+		return nil, "", errNotOpen
+	}
+	return l.Search(ctx, q)
+}
+
+// Export implements [web.Audit].
+func (a *auditor) Export(ctx context.Context, q audit.Query, w io.Writer, format string) error {
+	l := a.current()
+	if l == nil {
+		return errNotOpen
+	}
+	return l.Export(ctx, q, w, format)
+}
+
+// Proof implements [web.Audit].
+func (a *auditor) Proof(_ context.Context, seq int64) ([]byte, error) {
+	l := a.current()
+	if l == nil {
+		return nil, errNotOpen
+	}
+	if _, err := l.Checkpoint(); err != nil { // that covers the record
+		return nil, err
+	}
+	return audit.InclusionProof(a.dir(), seq)
+}
+
+// Verify implements [web.Audit]. The key is the one that signs now: a log that an
+// earlier key has signed, too, is verified offline, with both.
+func (a *auditor) Verify(context.Context) (*audit.Report, error) {
+	if a.current() == nil {
+		return nil, errNotOpen
+	}
+	a.mu.Lock()
+	keys := a.keys
+	a.mu.Unlock()
+	id, err := a.id()
+	if err != nil {
+		return nil, err
+	}
+	return audit.Verify(a.dir(), keys, audit.VerifyOptions{LogID: id})
 }
 
 // Record writes a record durably.

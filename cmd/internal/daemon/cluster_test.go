@@ -14,6 +14,7 @@ import (
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/hsm/hsmtest"
+	"holdfast/web"
 	"holdfast/xks/xkstest"
 )
 
@@ -67,7 +68,7 @@ func TestTwoHSMs(t *testing.T) {
 	// What needs an HSM now has one.
 	r.newKey("while-away", appliance.CustodyHSM, "")
 	k.OK("/keys/while-away/encrypt", xkstest.EncryptBody("x"))
-	r.ok("POST", "keystores", appliance.KeyStore{Name: "q", URIPathPrefix: "/q"}, nil)
+	r.ok("POST", "keystores", web.NewKeyStore{Name: "q", URIPathPrefix: "/q"}, nil)
 	shim.Restore()
 	s.logged(from, `msg=boot state=serving`)
 	cancel()

@@ -24,9 +24,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/appliance"
+	"holdfast/appliance/activity"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/identity"
 	"holdfast/appliance/store"
 	"holdfast/attest"
 	"holdfast/cmd/internal/metrics"
@@ -72,6 +74,7 @@ type Daemon struct {
 	boot      *boot.Boot
 	audit     *auditor
 	collector *attest.Collector
+	users     *identity.Directory
 	api       *xks.API
 	xks       *xks.Server
 	xksL      net.Listener
@@ -183,14 +186,19 @@ func (d *Daemon) open(ctx context.Context) error {
 			return c.Leaf.NotAfter
 		}})
 	d.observeHSM = measured.ObserveHSM
-	observe := measured.Observe
+	recent := activity.New(nil)
+	observe := func(o *xks.Outcome) {
+		measured.Observe(o)
+		recent.Observe(o.Status, o.Took)
+	}
 	tracer, err := tracing.New(ctx, Version, d.o.Log)
 	if err != nil {
 		return err
 	}
 	if tracer != nil {
+		counted := observe
 		observe = func(o *xks.Outcome) {
-			measured.Observe(o)
+			counted(o)
 			tracer.Observe(o)
 		}
 		d.onClose(func() {
@@ -218,17 +226,24 @@ func (d *Daemon) open(ctx context.Context) error {
 		MaxConnections: cfg.XKS.MaxConnections,
 		Log:            d.o.Log,
 	})
+	where := &site{cfg, certificate}
+	if d.users, err = newDirectory(cfg, where.consoleURL(), d.store, d.o.Log); err != nil {
+		return err
+	}
+	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store, Identity: d.users,
+		Approvals: d.store, Activity: recent, Site: where, Log: d.o.Log})
 	d.admin = &http.Server{
-		Handler:           web.NewPublicHandler(d.boot, d.api.Ready, measured.Handler(), d.o.Log),
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Log: d.o.Log}),
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
+		// Streams have these lifted.
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10,
 		ErrorLog:       slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
 	d.socket = &http.Server{
-		Handler:           web.NewAPI(d.appliance, d.boot, d.audit, d.o.Log),
+		Handler:           api,
 		ReadHeaderTimeout: 5 * time.Second,
-		ConnContext:       peerActor,
+		ConnContext:       peer,
 		ErrorLog:          slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
 	return d.listen()
@@ -344,9 +359,9 @@ func (d *Daemon) serve(ctx context.Context) error {
 	return err
 }
 
-// peerActor names who connected to the admin socket: the user and the process
-// (unix(7), SO_PEERCRED).
-func peerActor(ctx context.Context, c net.Conn) context.Context {
+// peer says who connected to the admin socket: the user and the process
+// (unix(7), SO_PEERCRED). Who may open the socket may do everything.
+func peer(ctx context.Context, c net.Conn) context.Context {
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
 		return ctx
@@ -361,5 +376,5 @@ func peerActor(ctx context.Context, c net.Conn) context.Context {
 			actor = fmt.Sprintf("local uid %d pid %d", cred.Uid, cred.Pid)
 		}
 	})
-	return web.WithActor(ctx, actor)
+	return identity.WithPrincipal(ctx, identity.Principal{Name: actor, Role: identity.RoleAdministrator})
 }

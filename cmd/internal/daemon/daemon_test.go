@@ -339,10 +339,10 @@ func (s *site) client() *http.Client {
 // and a grant of everything, and gives a KMS for it.
 func (r *running) newKeyStore() *xkstest.KMS {
 	r.s.t.Helper()
-	r.ok("POST", "keystores", appliance.KeyStore{Name: "p"}, nil)
+	r.ok("POST", "keystores", web.NewKeyStore{Name: "p"}, nil)
 	var c web.CreatedCredential
 	r.ok("POST", "keystores/p/credentials", web.NewCredential{}, &c)
-	r.ok("POST", "keystores/p/grants", appliance.Grant{Principal: "*", Operations: []appliance.Operation{"Encrypt", "Decrypt", "GetAttributes"}}, nil)
+	r.ok("POST", "keystores/p/grants", web.NewGrant{Principal: "*", Operations: []appliance.Operation{"Encrypt", "Decrypt", "GetAttributes"}}, nil)
 	return r.kms(c.AccessKeyID, c.SecretAccessKey)
 }
 
@@ -405,7 +405,7 @@ func TestWrongPIN(t *testing.T) {
 	if r.ok("GET", "status", nil, &status); !status.Locked {
 		t.Errorf("the status is %+v", status)
 	}
-	if err := r.do("POST", "keystores", appliance.KeyStore{Name: "q", URIPathPrefix: "/q"}, nil); appliance.CodeOf(err) != appliance.CodeLocked {
+	if err := r.do("POST", "keystores", web.NewKeyStore{Name: "q", URIPathPrefix: "/q"}, nil); appliance.CodeOf(err) != appliance.CodeLocked {
 		t.Errorf("a key store while locked: %v", err)
 	}
 	r.stop()

@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"net"
+	"net/url"
+
+	"holdfast/appliance"
+	"holdfast/appliance/config"
+	"holdfast/web"
+	"holdfast/xks"
+)
+
+// site implements [web.Site].
+type site struct {
+	cfg         *config.Config
+	certificate *xks.Certificate
+}
+
+func (s *site) Version() string { return Version }
+
+func (s *site) Configuration() string {
+	text, err := s.cfg.Effective()
+	if err != nil {
+		return "# it cannot be shown: " + err.Error()
+	}
+	return string(text)
+}
+
+func (s *site) XKSEndpoint() string {
+	if s.cfg.XKS.URL != "" {
+		return s.cfg.XKS.URL
+	}
+	return s.named(s.cfg.XKS.Address, "443")
+}
+
+// consoleURL is the console's origin.
+func (s *site) consoleURL() string {
+	if s.cfg.Admin.URL != "" {
+		return s.cfg.Admin.URL
+	}
+	return s.named(s.cfg.Admin.Address, "443")
+}
+
+// named is the URL of a listener by the certificate's first DNS name; empty if it
+// has none.
+func (s *site) named(address, usual string) string {
+	c, err := s.certificate.Get(nil)
+	if err != nil || len(c.Leaf.DNSNames) == 0 {
+		return ""
+	}
+	u := url.URL{Scheme: "https", Host: c.Leaf.DNSNames[0]}
+	if _, port, err := net.SplitHostPort(address); err == nil && port != usual && port != "0" {
+		u.Host = net.JoinHostPort(u.Host, port)
+	}
+	return u.String()
+}
+
+func (s *site) Certificate() (web.Certificate, error) {
+	c, err := s.certificate.Get(nil)
+	if err != nil {
+		return web.Certificate{}, err
+	}
+	sum := sha256.Sum256(c.Leaf.Raw)
+	d := web.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: append([]string{}, c.Leaf.DNSNames...),
+		NotBefore: c.Leaf.NotBefore.UTC(), NotAfter: c.Leaf.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:]), Requested: s.certificate.Requested()}
+	for _, ip := range c.Leaf.IPAddresses {
+		d.Names = append(d.Names, ip.String())
+	}
+	for _, der := range c.Certificate {
+		d.Chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	return d, nil
+}
+
+func (s *site) RequestCertificate(names []string) (string, error) {
+	text, err := s.certificate.Request(names)
+	return string(text), invalid(err)
+}
+
+func (s *site) InstallCertificate(chain string) (web.Certificate, error) {
+	if err := s.certificate.Install([]byte(chain)); err != nil {
+		return web.Certificate{}, invalid(err)
+	}
+	return s.Certificate()
+}
+
+func invalid(err error) error {
+	if errors.Is(err, xks.ErrCertificate) {
+		return appliance.Errorf(appliance.CodeInvalid, "%s", err)
+	}
+	return err
+}

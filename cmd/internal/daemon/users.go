@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"holdfast/appliance/config"
+	"holdfast/appliance/identity"
+)
+
+// SetupFile is the file, in the state's folder, of the code that admits the first
+// administrator.
+const SetupFile = "setup-code"
+
+// newDirectory opens the users of console and API.
+func newDirectory(cfg *config.Config, url string, store identity.Store, log *slog.Logger) (*identity.Directory, error) {
+	c := identity.Config{Store: store, Log: log, URL: url, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
+		Idle: time.Duration(cfg.Admin.Idle), Absolute: time.Duration(cfg.Admin.Session)}
+	if o := cfg.Admin.OIDC; o.Issuer != "" {
+		c.OIDC = &identity.OIDC{Issuer: o.Issuer, ClientID: o.ClientID}
+		if o.ClientSecretFile != "" {
+			secret, err := readSecret(o.ClientSecretFile)
+			if err != nil {
+				return nil, fmt.Errorf("admin.oidc.client_secret_file: %w", err)
+			}
+			c.OIDC.ClientSecret = secret
+		}
+	}
+	return identity.New(c)
+}
+
+// maxSecret bounds a file with a secret, in bytes.
+const maxSecret = 4096
+
+// readSecret reads a file that its owner alone can read.
+func readSecret(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSecret || info.Mode().Perm()&(fs.ModePerm&^0o700) != 0 {
+		return nil, fmt.Errorf("%s: use a file of at most %d bytes that its owner alone can read (chmod 600)", path, maxSecret)
+	}
+	text, err := os.ReadFile(path)
+	return bytes.TrimSpace(text), err
+}

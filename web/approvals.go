@@ -1,0 +1,241 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/identity"
+)
+
+// ApprovalStore keeps requests for approval; [*store.SQLite] is one.
+type ApprovalStore = approval.Store
+
+// Approval is a request for approval with what it asks for.
+type Approval struct {
+	*approval.Request
+	// Body is the request's body; left out if it has none.
+	Body json.RawMessage `json:"body,omitempty"`
+	// Result is what the operation gave, shown to the one who approved it, this once.
+	Result json.RawMessage `json:"result,omitempty"`
+}
+
+func (a Approval) withoutSecret() any { return a.Request }
+
+type approverKey struct{}
+
+// approverOf names who approved the request; empty if nobody did.
+func approverOf(ctx context.Context) string {
+	name, _ := ctx.Value(approverKey{}).(string)
+	return name
+}
+
+func approvalRoutes() []Route {
+	return []Route{
+		{Method: http.MethodGet, Path: "/approvals", ID: "listApprovals", Capability: identity.See, Summary: "Operations that wait for a second person, and those decided",
+			handler: lists(func(c *call) ([]Approval, error) {
+				list, err := c.api.Approvals.Approvals(c.ctx(), 200)
+				shown := make([]Approval, len(list))
+				for i, r := range list {
+					shown[i] = c.api.shown(r)
+				}
+				return shown, err
+			})},
+		{Method: http.MethodGet, Path: "/approvals/{approval}", ID: "showApproval", Capability: identity.See, Summary: "An operation that waits for a second person",
+			handler: gives(func(c *call) (Approval, error) {
+				r, err := c.api.Approvals.Approval(c.ctx(), c.param("approval"))
+				if err != nil {
+					return Approval{}, err
+				}
+				return c.api.shown(r), nil
+			})},
+		{Method: http.MethodPost, Path: "/approvals/{approval}/approve", ID: "approve", Capability: identity.ManageKeys, Dangerous: true, Summary: "Have an operation done that another person asked for",
+			handler: gives(approve)},
+		{Method: http.MethodPost, Path: "/approvals/{approval}/reject", ID: "reject", Capability: identity.ManageKeys, Summary: "Refuse an operation that waits for approval, or take one's own back",
+			handler: gives(func(c *call) (Approval, error) {
+				r, err := c.pending()
+				if err != nil {
+					return Approval{}, err
+				}
+				return c.api.decide(c, r, approval.Pending, approval.Rejected, "")
+			})},
+	}
+}
+
+func (a *API) shown(r *approval.Request) Approval {
+	r.State = r.StateAt(a.Now())
+	return Approval{Request: r, Body: r.Body}
+}
+
+// needsApproval says whether the operation is one of those that need a second
+// person. Once any does, changing which ones do needs one, too. Root on the
+// machine itself needs nobody.
+func (a *API) needsApproval(c *call) (bool, error) {
+	if !c.route.Approvable || approverOf(c.ctx()) != "" || c.who.UserID == "" && c.who.Token == "" {
+		return false, nil
+	}
+	chosen, err := a.Approvals.FourEyes(c.ctx())
+	if err != nil {
+		return false, err
+	}
+	return slices.Contains(chosen, c.route.ID) || c.route.ID == "setSettings" && len(chosen) > 0, nil
+}
+
+// file puts an operation aside until somebody else approves it.
+func (a *API) file(c *call, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	if err := a.Audit.Ready(); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(c.Body)
+	if err != nil {
+		return nil, appliance.Errorf(appliance.CodeInvalid, "the request body is longer than %d bytes, or ended early", maxBody)
+	}
+	if len(body) > 0 && !json.Valid(body) {
+		return nil, appliance.Errorf(appliance.CodeInvalid, "the request body cannot be read as JSON of this route")
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails (crypto/rand)
+	now := a.Now().UTC()
+	r := &approval.Request{ID: hex.EncodeToString(id), Operation: c.route.ID, Method: c.Method, Path: c.URL.EscapedPath(), Body: body,
+		UserID: c.who.UserID, Token: c.who.Token, RequestedBy: c.who.Name, CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
+	err = a.Approvals.CreateApproval(c.ctx(), r)
+	rec := c.record("", err)
+	rec.Operation, rec.After = "ask for approval of "+c.route.operation(), encoded(a.shown(r))
+	if auditErr := a.write(c.ctx(), rec); auditErr != nil {
+		return nil, auditErr
+	}
+	return a.shown(r), err
+}
+
+// pending gives the request for approval that the path names, if it waits still.
+func (c *call) pending() (*approval.Request, error) {
+	r, err := c.api.Approvals.Approval(c.ctx(), c.param("approval"))
+	if err != nil {
+		return nil, err
+	}
+	if state := r.StateAt(c.api.Now()); state != approval.Pending {
+		return nil, appliance.Errorf(appliance.CodeConflict, "the request for approval is %s; nobody can decide it any more", state)
+	}
+	return r, nil
+}
+
+func (a *API) decide(c *call, r *approval.Request, from, to approval.State, outcome string) (Approval, error) {
+	r.State, r.DecidedBy, r.DecidedAt, r.Outcome = to, c.who.Name, a.Now().UTC(), outcome
+	if err := a.Approvals.DecideApproval(c.ctx(), r, from); err != nil {
+		return Approval{}, err
+	}
+	return a.shown(r), nil
+}
+
+// approve has the operation done in the name of the one who asked for it, as far
+// as that one still may.
+func approve(c *call) (Approval, error) {
+	r, err := c.pending()
+	if err != nil {
+		return Approval{}, err
+	}
+	asker, err := c.api.asker(c, r)
+	if err != nil {
+		return Approval{}, err
+	}
+	if err := c.mayApprove(r); err != nil {
+		return Approval{}, err
+	}
+	// Decided first, so that it is done once.
+	if _, err := c.api.decide(c, r, approval.Pending, approval.Done, ""); err != nil {
+		return Approval{}, err
+	}
+	ctx := context.WithValue(identity.WithPrincipal(context.WithoutCancel(c.ctx()), asker), approverKey{}, c.who.Name)
+	req, err := http.NewRequestWithContext(ctx, r.Method, r.Path, bytes.NewReader(r.Body))
+	if err != nil {
+		return Approval{}, err
+	}
+	req.RemoteAddr = c.RemoteAddr
+	var done answer
+	c.api.ServeHTTP(&done, req)
+	if done.status == http.StatusOK {
+		shown := c.api.shown(r)
+		shown.Result = done.body.Bytes()
+		return shown, nil
+	}
+	var f Failure
+	_ = json.Unmarshal(done.body.Bytes(), &f) // every failure is one
+	return c.api.decide(c, r, approval.Done, approval.Failed, f.Message)
+}
+
+// mayApprove says why the caller may not approve the request.
+func (c *call) mayApprove(r *approval.Request) error {
+	if c.who.Token != "" || c.who.UserID == "" {
+		return appliance.Errorf(appliance.CodeForbidden, "a person approves, in the console; %s is none", c.who.Name)
+	}
+	if c.who.UserID == r.UserID {
+		return appliance.Errorf(appliance.CodeForbidden, "you asked for this yourself: another person has to approve it")
+	}
+	i := slices.IndexFunc(c.api.routes, func(route *Route) bool { return route.ID == r.Operation })
+	if i < 0 || !c.api.routes[i].Approvable {
+		return appliance.Errorf(appliance.CodeConflict, "this release has no operation %s", r.Operation)
+	}
+	if capability := c.api.routes[i].Capability; !c.who.Role.May(capability) {
+		return appliance.Errorf(appliance.CodeForbidden, "only a role that may do this itself may approve it: it needs %s", needs(capability))
+	}
+	return nil
+}
+
+// asker is who asked, with the role of now.
+func (a *API) asker(c *call, r *approval.Request) (identity.Principal, error) {
+	gone := appliance.Errorf(appliance.CodeConflict, "%s, who asked for this, may not do it any more; reject it", r.RequestedBy)
+	if r.Token != "" {
+		tokens, err := a.Identity.Tokens(c.ctx())
+		if err != nil {
+			return identity.Principal{}, err
+		}
+		i := slices.IndexFunc(tokens, func(t identity.Token) bool { return t.ID == r.Token })
+		if i < 0 || !tokens[i].RevokedAt.IsZero() || !a.Now().Before(tokens[i].ExpiresAt) {
+			return identity.Principal{}, gone
+		}
+		if tokens[i].CreatedBy == c.who.Name {
+			return identity.Principal{}, appliance.Errorf(appliance.CodeForbidden, "it was asked for with a token of yours: another person has to approve it")
+		}
+		return identity.Principal{Name: r.RequestedBy, Role: tokens[i].Role, Token: r.Token}, nil
+	}
+	u, err := a.Identity.User(c.ctx(), r.UserID)
+	if err != nil || u.Disabled {
+		return identity.Principal{}, gone
+	}
+	return identity.Principal{UserID: u.ID, Name: u.Name, Role: u.Role}, nil
+}
+
+// answer takes what a handler writes, in memory.
+type answer struct {
+	status int
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (w *answer) Header() http.Header {
+	if w.header == nil {
+		w.header = http.Header{}
+	}
+	return w.header
+}
+
+func (w *answer) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+func (w *answer) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(p)
+}

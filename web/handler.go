@@ -1,0 +1,71 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+)
+
+// Public is what the administrators' HTTPS listener answers with. All but Console
+// are needed.
+type Public struct {
+	API      *API
+	Boot     Boot
+	Ready    func(ctx context.Context) bool
+	Metrics  http.Handler
+	Identity *identity.Directory
+	// Console is the browser console; nil for none.
+	Console http.Handler
+	Log     *slog.Logger
+}
+
+// NewHandler gives what the administrators' HTTPS listener answers: the API to
+// bearers of API tokens, the console to browsers, and some things to everybody.
+func NewHandler(p Public) http.Handler {
+	r := chi.NewRouter()
+	r.Use(transportSecurity)
+	public(r, p)
+	r.Handle(Prefix+"/*", bearer(p))
+	if p.Console != nil {
+		r.Handle("/*", p.Console)
+	}
+	return r
+}
+
+// transportSecurity has browsers come by TLS alone (RFC 6797).
+func transportSecurity(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// bearer finds out who calls the API by an API token (RFC 6750). A cookie does not
+// count here, so that no other site can make a browser call the API.
+func bearer(p Public) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(kind, "Bearer") {
+			p.API.ServeHTTP(w, r) // which says what is missing
+			return
+		}
+		who, err := p.Identity.Bearer(r.Context(), strings.TrimSpace(token), identity.Client{Address: r.RemoteAddr})
+		if err != nil {
+			if errors.Is(err, identity.ErrProof) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="holdfast", error="invalid_token"`)
+				err = appliance.Errorf(appliance.CodeUnauthenticated, "the API token is unknown, revoked or expired; make another in the console")
+			}
+			p.API.fail(w, r, err)
+			return
+		}
+		p.API.ServeHTTP(w, r.WithContext(identity.WithPrincipal(r.Context(), who)))
+	})
+}

@@ -1,0 +1,87 @@
+package web
+
+import (
+	"net/http"
+	"strconv"
+
+	"holdfast/appliance"
+	"holdfast/appliance/activity"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/boot"
+	"holdfast/appliance/identity"
+)
+
+// Status is the state of the appliance and of its boot.
+type Status struct {
+	appliance.Status
+	Boot  boot.Status   `json:"boot"`
+	Audit *audit.Status `json:"audit,omitempty"`
+	// Version is the release that runs.
+	Version string `json:"version"`
+}
+
+// Block asks for a key, a key store or everything to be out of service.
+type Block struct {
+	appliance.BlockTarget
+	Reason string `json:"reason"`
+}
+
+// Blocked is what is out of service.
+type Blocked struct {
+	appliance.BlockTarget
+	appliance.Block
+}
+
+func stateRoutes() []Route {
+	return []Route{
+		{Method: http.MethodGet, Path: "/status", ID: "status", Capability: identity.See,
+			Summary: "State of the appliance: boot, HSMs, lease, audit log",
+			handler: gives(func(c *call) (Status, error) {
+				return Status{c.api.Domain.Status(c.ctx()), c.api.Boot.Status(), c.api.Audit.Status(), c.api.Site.Version()}, nil
+			})},
+		{Method: http.MethodGet, Path: "/activity", ID: "activity", Capability: identity.See,
+			Summary: "Requests, errors and latency of KMS's requests by the minute",
+			Query:   []Parameter{{Name: "minutes", Type: "integer", Description: "how many, 1 to 1440, the last one being the present; 60 if left out"}},
+			handler: lists(func(c *call) ([]activity.Minute, error) {
+				n, err := c.number("minutes", 60, 1, activity.Minutes)
+				return c.api.Activity.Last(n), err
+			})},
+		{Method: http.MethodGet, Path: "/boot/steps", ID: "bootSteps", Capability: identity.See,
+			Summary: "The steps of this boot and of earlier ones, the newest first",
+			handler: lists(func(c *call) ([]appliance.BootStep, error) { return c.api.Journal.BootSteps(c.ctx(), 200) })},
+		{Method: http.MethodPost, Path: "/hsms/probe", ID: "probeHSMs", Capability: identity.See,
+			Summary: "Have each HSM do its test operation now",
+			handler: lists(func(c *call) ([]appliance.HSMHealth, error) { return c.api.Domain.ProbeHSMs(c.ctx()) })},
+		{Method: http.MethodPost, Path: "/block", ID: "block", Capability: identity.ManageKeys, Dangerous: true,
+			Summary: "Take a key, a key store, or everything out of service at once",
+			handler: does(func(c *call, in Block) (Blocked, error) {
+				b, err := c.api.Domain.Block(c.ctx(), in.BlockTarget, in.Reason)
+				return Blocked{in.BlockTarget, b}, err
+			})},
+		{Method: http.MethodPost, Path: "/unblock", ID: "unblock", Capability: identity.ManageKeys, Dangerous: true, Approvable: true,
+			Summary: "Take a block back",
+			handler: does(func(c *call, in appliance.BlockTarget) (appliance.BlockTarget, error) {
+				return in, c.api.Domain.Unblock(c.ctx(), in)
+			})},
+		{Method: http.MethodGet, Path: "/openapi.json", ID: "openAPI", Capability: identity.See,
+			Summary: "This description of the API (OpenAPI 3.1)", BinaryAnswer: "application/vnd.oai.openapi+json",
+			handler: streams(func(c *call) error {
+				c.w.Header().Set("Content-Type", "application/vnd.oai.openapi+json")
+				_, _ = c.w.Write(c.api.openAPI) // the caller is gone if this fails
+				return nil
+			})},
+	}
+}
+
+// number reads a whole number of the query; otherwise stands for none.
+func (c *call) number(name string, otherwise, least, most int) (int, error) {
+	text := c.URL.Query().Get(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		return 0, appliance.Errorf(appliance.CodeInvalid, "%s %.20q: use a number from %d to %d", name, text, least, most)
+	}
+	return n, nil
+}
