@@ -26,6 +26,9 @@ const (
 	FramingPlain Framing = "plain"
 )
 
+// Framings gives all framings of other proxies.
+func Framings() []Framing { return []Framing{FramingSpec, FramingSHA256, FramingPlain} }
+
 func (f Framing) validate() error {
 	switch f {
 	case FramingNone, FramingSpec, FramingSHA256, FramingPlain:

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ type guide struct {
 	tamper   bool
 	end      func()
 	started  bool
+	setup    string // the setup code, if nobody can sign in yet
 	err      error
 }
 
@@ -27,13 +29,13 @@ func (g *guide) changed(s boot.Status, a daemon.Addresses) {
 	case s.Serves():
 		g.started = true
 		showBoot(s)
-		if g.err = tour(g.ctx, g.platform, a); g.err != nil {
+		if g.err = tour(g.ctx, g.platform, a, g.setup); g.err != nil {
 			g.end()
 		}
 	case g.tamper:
 		g.started = true
 		showBoot(s)
-		fmt.Printf(tampered, s.Code, s.Reason, a.Socket, localhost(a.Admin))
+		fmt.Printf(tampered, s.Code, s.Reason, consoleHost(a), setupLine(g.setup), a.Socket, localhost(a.Admin))
 	default: // nobody mends a simulated machine
 		g.err = fmt.Errorf("%s: locked: %s: %s", g.platform.dir, s.Code, strings.ReplaceAll(s.Reason, "\n", "; "))
 		g.end()
@@ -43,6 +45,7 @@ func (g *guide) changed(s boot.Status, a daemon.Addresses) {
 const tampered = `Locked: %s
 %s
 
+console         https://%s%s
 command line    bin/holdfast --socket %s status
 for everybody   curl -k https://%s/boot
 
@@ -65,4 +68,18 @@ func showBoot(s boot.Status) {
 		fmt.Printf("  %-18s %8.2f ms   %s\n", step.State, float64(step.Took.Microseconds())/1000, what)
 	}
 	fmt.Printf("  %-18s %8.2f ms\n\n", "altogether", float64(total.Microseconds())/1000)
+}
+
+// setupLine says how the first administrator gets in; empty if somebody can.
+func setupLine(code string) string {
+	if code == "" {
+		return ""
+	}
+	return "\n  setup code    " + code
+}
+
+// consoleHost is the console's name, which passkeys are bound to.
+func consoleHost(a daemon.Addresses) string {
+	_, port, _ := net.SplitHostPort(a.Admin.String())
+	return net.JoinHostPort("localhost", port)
 }

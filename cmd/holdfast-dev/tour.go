@@ -46,11 +46,14 @@ type devFile struct {
 	CACert          string `json:"ca_cert"`
 	AdminSocket     string `json:"admin_socket"`
 	PID             int    `json:"pid"`
+	ConsoleURL      string `json:"console_url"`
+	// SetupCode admits the first administrator; empty if there is one.
+	SetupCode string `json:"setup_code,omitempty"`
 }
 
 // tour makes the demonstration key store if there is none, acts as KMS once and
 // tells what can be done next.
-func tour(ctx context.Context, p *platform, a daemon.Addresses) error {
+func tour(ctx context.Context, p *platform, a daemon.Addresses, setup string) error {
 	client := web.NewClient(a.Socket)
 	pin, err := p.pin()
 	if err != nil {
@@ -68,6 +71,7 @@ func tour(ctx context.Context, p *platform, a daemon.Addresses) error {
 		XKSURL: "https://" + localhost(a.XKS), URIPathPrefix: demoPrefix,
 		AccessKeyID: credential.AccessKeyID, SecretAccessKey: credential.SecretAccessKey,
 		KeyID: demoKey, CACert: p.caFile(), AdminSocket: a.Socket, PID: os.Getpid(),
+		ConsoleURL: "https://" + consoleHost(a), SetupCode: setup,
 	}
 	if err := writeJSONFile(p.path("dev.json"), d); err != nil {
 		return err
@@ -77,7 +81,7 @@ func tour(ctx context.Context, p *platform, a daemon.Addresses) error {
 	}
 	fmt.Printf(`
 XKS endpoint    %s%s%s
-admin listener  https://%s
+console         https://%s%s
 command line    bin/holdfast --socket %s status
 state           %s (delete it to begin anew), log in %s
 
@@ -89,7 +93,7 @@ curl --cacert %s --aws-sigv4 aws:amz:%s:%s --user %s:%s \
   %s%s%s/keys/%s/encrypt
 
 Serving. Ctrl-C stops.
-`, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, localhost(a.Admin), a.Socket, p.dir, p.path("holdfast.log"),
+`, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, consoleHost(a), setupLine(setup), a.Socket, p.dir, p.path("holdfast.log"),
 		d.CACert, demoRegion, demoService, d.AccessKeyID, d.SecretAccessKey, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, d.KeyID)
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +44,9 @@ func serveCommand() *cobra.Command {
 		}
 		log, flush := daemon.NewLog(cfg.Log, os.Stderr)
 		defer flush()
-		return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Log: log})
+		return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Log: log, Setup: func(code, file, url string) {
+			fmt.Fprintf(cmd.OutOrStdout(), "Nobody can sign in to the console yet. The setup code for the first administrator is\n\n    %s\n\nIt is in %s as well. Console: %s\n", code, file, cmp.Or(url, "https://this machine"+cfg.Admin.Address))
+		}})
 	})
 	return c
 }

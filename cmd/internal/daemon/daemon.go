@@ -34,6 +34,7 @@ import (
 	"holdfast/cmd/internal/metrics"
 	"holdfast/cmd/internal/tracing"
 	"holdfast/web"
+	"holdfast/web/console"
 	"holdfast/xks"
 	"holdfast/xks/sigv4"
 )
@@ -50,6 +51,9 @@ type Options struct {
 	// Changed, if given, is called whenever the boot has come to serving, degraded
 	// or locked, or waits for another attempt.
 	Changed func(boot.Status, Addresses)
+	// Setup, if given, is told the code that admits the first administrator, the file
+	// that has it too, and the console's URL; the last is empty if it is not known.
+	Setup func(code, file, url string)
 }
 
 // Platform is a machine that is none.
@@ -226,14 +230,25 @@ func (d *Daemon) open(ctx context.Context) error {
 		MaxConnections: cfg.XKS.MaxConnections,
 		Log:            d.o.Log,
 	})
-	where := &site{cfg, certificate}
+	if err := d.listen(); err != nil {
+		return err
+	}
+	where := &site{cfg, certificate, Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
 	if d.users, err = newDirectory(cfg, where.consoleURL(), d.store, d.o.Log); err != nil {
 		return err
 	}
+	code, err := d.users.SetupCode(ctx)
+	if err != nil {
+		return err
+	}
+	if code != "" && d.o.Setup != nil {
+		d.o.Setup(code, filepath.Join(cfg.State.Dir, SetupFile), where.consoleURL())
+	}
 	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store, Identity: d.users,
 		Approvals: d.store, Activity: recent, Site: where, Log: d.o.Log})
+	pages := console.New(console.Options{API: api, Identity: d.users, Boot: d.boot, Version: Version, Log: d.o.Log})
 	d.admin = &http.Server{
-		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Log: d.o.Log}),
+		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
@@ -246,7 +261,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		ConnContext:       peer,
 		ErrorLog:          slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
-	return d.listen()
+	return nil
 }
 
 func readCAs(file string) (*x509.CertPool, error) {

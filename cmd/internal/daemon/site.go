@@ -18,6 +18,7 @@ import (
 type site struct {
 	cfg         *config.Config
 	certificate *xks.Certificate
+	listening   Addresses
 }
 
 func (s *site) Version() string { return Version }
@@ -34,7 +35,7 @@ func (s *site) XKSEndpoint() string {
 	if s.cfg.XKS.URL != "" {
 		return s.cfg.XKS.URL
 	}
-	return s.named(s.cfg.XKS.Address, "443")
+	return s.named(s.listening.XKS)
 }
 
 // consoleURL is the console's origin.
@@ -42,18 +43,18 @@ func (s *site) consoleURL() string {
 	if s.cfg.Admin.URL != "" {
 		return s.cfg.Admin.URL
 	}
-	return s.named(s.cfg.Admin.Address, "443")
+	return s.named(s.listening.Admin)
 }
 
 // named is the URL of a listener by the certificate's first DNS name; empty if it
 // has none.
-func (s *site) named(address, usual string) string {
+func (s *site) named(a net.Addr) string {
 	c, err := s.certificate.Get(nil)
 	if err != nil || len(c.Leaf.DNSNames) == 0 {
 		return ""
 	}
 	u := url.URL{Scheme: "https", Host: c.Leaf.DNSNames[0]}
-	if _, port, err := net.SplitHostPort(address); err == nil && port != usual && port != "0" {
+	if _, port, err := net.SplitHostPort(a.String()); err == nil && port != "443" {
 		u.Host = net.JoinHostPort(u.Host, port)
 	}
 	return u.String()

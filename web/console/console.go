@@ -1,0 +1,385 @@
+package console
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/a-h/templ"
+	"github.com/go-chi/chi/v5"
+
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/boot"
+	"holdfast/appliance/identity"
+	"holdfast/web"
+	"holdfast/web/console/ui"
+)
+
+// Options are what the console works with. All are needed, but Now.
+type Options struct {
+	API      *web.API
+	Identity *identity.Directory
+	Boot     interface{ Status() boot.Status }
+	// Version is the release.
+	Version string
+	Log     *slog.Logger
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+type console struct {
+	Options
+	client *web.Client
+}
+
+// policy is the content security policy of every page.
+const policy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+
+// New makes the console's handler.
+func New(o Options) http.Handler {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &console{Options: o, client: web.NewHandlerClient(o.API)}
+	r := chi.NewRouter()
+	r.Handle(ui.AssetPrefix+"*", ui.Assets())
+	r.Group(func(r chi.Router) {
+		r.Use(c.protect)
+		c.signInRoutes(r)
+		for _, p := range pages {
+			r.Get(p.path, c.page(p))
+		}
+		r.Post("/do/{operation}", c.signedIn(c.do))
+		r.Post("/prove", c.signedIn(c.prove))
+		r.Post("/prove/passkey/begin", c.signedIn(c.beginProve))
+		r.Post("/prove/passkey/finish", c.signedIn(c.finishProve))
+		r.Post("/passkeys/begin", c.signedIn(c.beginPasskey))
+		r.Post("/passkeys/finish", c.signedIn(c.finishPasskey))
+		r.Post("/kms.json", c.signedIn(c.kmsJSON))
+		r.Post("/signout", c.signedIn(c.signOut))
+		r.Get("/download/{what}", c.signedIn(c.download))
+		r.NotFound(c.signedIn(func(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+			c.failPage(w, r, who, appliance.Errorf(appliance.CodeNotFound, "the console has no page %.200q", r.URL.Path))
+		}))
+	})
+	return r
+}
+
+// protect sets what browsers have to keep to, and refuses posts of other sites.
+func (c *console) protect(next http.Handler) http.Handler {
+	cross := http.NewCrossOriginProtection()
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.Log.Warn("a post from another site was refused", "path", r.URL.Path, "origin", r.Header.Get("Origin"), "remote", r.RemoteAddr)
+		http.Error(w, "refused: this was posted by another site", http.StatusForbidden)
+	}))
+	return cross.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		next.ServeHTTP(w, r)
+	}))
+}
+
+// maxForm bounds what is posted: the longest are Cedar policies.
+const maxForm = 512 << 10
+
+// The cookies. The prefix has browsers keep them to this host, over TLS.
+const (
+	sessionCookie = "__Host-holdfast"
+	flashCookie   = "__Host-holdfast-flash"
+	themeCookie   = "__Host-holdfast-theme"
+	stateCookie   = "__Host-holdfast-oidc"
+)
+
+func setCookie(w http.ResponseWriter, name, value string, age time.Duration) {
+	http.SetCookie(w, &http.Cookie{Name: name, Value: value, Path: "/", MaxAge: int(age.Seconds()), Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+}
+
+func clearCookie(w http.ResponseWriter, name string) { setCookie(w, name, "", -time.Second) }
+
+// cookie gives a cookie's value; empty without one.
+func cookie(r *http.Request, name string) string {
+	k, err := r.Cookie(name)
+	if err != nil {
+		return ""
+	}
+	return k.Value
+}
+
+type handler func(w http.ResponseWriter, r *http.Request, who identity.Principal)
+
+// signedIn lets whoever has a session through, and sends others to sign in.
+func (c *console) signedIn(next handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		who, err := c.session(r)
+		if err == nil {
+			next(w, r.WithContext(identity.WithPrincipal(r.Context(), who)), who)
+			return
+		}
+		if !errors.Is(err, identity.ErrProof) {
+			c.Log.Error("console", "path", r.URL.Path, "error", err)
+			http.Error(w, "the appliance cannot look up your session now; its log says why", http.StatusServiceUnavailable)
+			return
+		}
+		to := "/signin"
+		if open, err := c.Identity.SetupOpen(r.Context()); err == nil && open {
+			to = "/setup"
+		} else if r.Method == http.MethodGet && r.URL.Path != "/" {
+			to += "?next=" + url.QueryEscape(r.URL.RequestURI())
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
+	}
+}
+
+func (c *console) session(r *http.Request) (identity.Principal, error) {
+	token := cookie(r, sessionCookie)
+	if token == "" {
+		return identity.Principal{}, identity.ErrProof
+	}
+	return c.Identity.Session(r.Context(), token)
+}
+
+// page is one request for a page, or of a form on it.
+type page struct {
+	*http.Request
+	c   *console
+	who identity.Principal
+	now time.Time
+	// failed is the form that was posted and refused; nil if none was.
+	failed *failure
+	// values are those of the form that was posted; nil if none was.
+	values url.Values
+}
+
+// failure is a form that was refused.
+type failure struct {
+	operation, message string
+	values             url.Values
+}
+
+// view is what a page shows.
+type view struct {
+	title  string
+	crumbs []ui.Link
+	body   templ.Component
+	// status is the HTTP status; 200 if 0.
+	status int
+}
+
+// listedPage is a page at a path.
+type listedPage struct {
+	path string
+	make func(p *page) (*view, error)
+}
+
+func (c *console) page(l listedPage) http.HandlerFunc {
+	return c.signedIn(func(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+		c.render(w, &page{Request: r, c: c, who: who, now: c.Now()}, l.make)
+	})
+}
+
+func (c *console) render(w http.ResponseWriter, p *page, make func(p *page) (*view, error)) {
+	v, err := make(p)
+	if err != nil {
+		c.failPage(w, p.Request, p.who, err)
+		return
+	}
+	c.show(w, p, v)
+}
+
+// show writes a page with the frame around it.
+func (c *console) show(w http.ResponseWriter, p *page, v *view) {
+	s := c.shell(w, p, v)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	if v.status != 0 {
+		w.WriteHeader(v.status)
+	}
+	ctx := templ.WithChildren(p.Context(), v.body)
+	if err := ui.Page(s).Render(ctx, w); err != nil {
+		c.Log.Debug("a page was not read to its end", "path", p.URL.Path, "error", err)
+	}
+}
+
+func (c *console) shell(w http.ResponseWriter, p *page, v *view) ui.Shell {
+	s := ui.Shell{Title: v.title, Crumbs: v.crumbs, User: p.who.Name, Role: string(p.who.Role), Theme: theme(p.Request), Version: c.Version, Here: p.here()}
+	if text, err := base64.RawURLEncoding.DecodeString(cookie(p.Request, flashCookie)); err == nil && len(text) > 0 && p.Method == http.MethodGet {
+		s.Flash = string(text)
+		clearCookie(w, flashCookie)
+	}
+	b := c.Boot.Status()
+	s.State, s.Reason = stateBadge(b), b.Reason
+	s.Nav = p.nav()
+	return s
+}
+
+// here is the page's address, to come back to.
+func (p *page) here() string {
+	if p.values != nil {
+		return local(p.values.Get("back"))
+	}
+	return p.URL.RequestURI()
+}
+
+func theme(r *http.Request) string {
+	if t := cookie(r, themeCookie); t == "light" || t == "dark" {
+		return t
+	}
+	return ""
+}
+
+// local gives the path if it is one of this console, otherwise "/".
+func local(path string) string {
+	u, err := url.Parse(path)
+	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(u.Path, "/") || strings.HasPrefix(u.Path, "//") || strings.Contains(path, "\\") {
+		return "/"
+	}
+	return u.RequestURI()
+}
+
+func stateBadge(b boot.Status) ui.Badge {
+	switch {
+	case b.State == boot.Serving:
+		return ui.Badge{Kind: ui.OK, Text: "Serving"}
+	case b.State == boot.Degraded:
+		return ui.Badge{Kind: ui.Warn, Text: "Degraded"}
+	case b.State == boot.Locked:
+		return ui.Badge{Kind: ui.Bad, Text: "Locked"}
+	case b.Code != "":
+		return ui.Badge{Kind: ui.Warn, Text: "Not serving: waits in " + string(b.State)}
+	}
+	return ui.Badge{Kind: ui.Info, Text: "Booting: " + string(b.State)}
+}
+
+// navigation is all pages that have an entry, with what it takes to see them.
+var navigation = []struct {
+	group                string
+	text, url, icon, key string
+	needs                identity.Capability
+}{
+	{"", "Overview", "/", "home", "o", identity.See},
+	{"Keys", "Key stores", "/keystores", "store", "k", identity.See},
+	{"Proof", "Attestation", "/attestation/report", "shield", "t", identity.See},
+	{"Proof", "Audit log", "/audit", "log", "a", identity.Audit},
+	{"Appliance", "HSMs", "/hsms", "chip", "h", identity.See},
+	{"Appliance", "Users and tokens", "/users", "users", "u", identity.Administer},
+	{"Appliance", "Approvals", "/approvals", "eyes", "p", identity.See},
+	{"Appliance", "Settings", "/settings", "gear", "s", identity.See},
+}
+
+// nav is the navigation as far as the role goes.
+func (p *page) nav() []ui.NavGroup {
+	var groups []ui.NavGroup
+	for _, n := range navigation {
+		if !p.may(n.needs) {
+			continue
+		}
+		if len(groups) == 0 || groups[len(groups)-1].Title != n.group {
+			groups = append(groups, ui.NavGroup{Title: n.group})
+		}
+		g := &groups[len(groups)-1]
+		e := ui.NavEntry{Text: n.text, URL: n.url, Icon: n.icon, Key: n.key,
+			Current: p.URL.Path == n.url || n.url != "/" && strings.HasPrefix(p.URL.Path, n.url)}
+		if n.url == "/approvals" {
+			e.Count = p.waiting()
+		}
+		g.Entries = append(g.Entries, e)
+	}
+	return groups
+}
+
+// waiting is how many operations wait for approval.
+func (p *page) waiting() int {
+	var list []web.Approval
+	if p.get(&list, "approvals") != nil {
+		return 0
+	}
+	n := 0
+	for _, a := range list {
+		if a.State == approval.Pending {
+			n++
+		}
+	}
+	return n
+}
+
+// may says whether the role has the capability.
+func (p *page) may(c identity.Capability) bool { return p.who.Role.May(c) }
+
+// get asks the API.
+func (p *page) get(into any, path string) error {
+	return p.c.client.Do(p.Context(), http.MethodGet, path, nil, into)
+}
+
+// failPage says why there is no page.
+func (c *console) failPage(w http.ResponseWriter, r *http.Request, who identity.Principal, err error) {
+	status, title := http.StatusInternalServerError, "That did not work"
+	switch appliance.CodeOf(err) {
+	case appliance.CodeNotFound:
+		status, title = http.StatusNotFound, "Not found"
+	case appliance.CodeForbidden:
+		status, title = http.StatusForbidden, "Your role does not allow that"
+	case appliance.CodeLocked:
+		status, title = http.StatusServiceUnavailable, "The appliance is locked"
+	case appliance.CodeInvalid, appliance.CodeTooLarge:
+		status, title = http.StatusBadRequest, "That cannot be done"
+	case appliance.CodeExists, appliance.CodeConflict:
+		status, title = http.StatusConflict, "That cannot be done now"
+	case web.CodeStale:
+		status, title = http.StatusConflict, "It has changed meanwhile"
+	case appliance.CodeThrottled:
+		status, title = http.StatusTooManyRequests, "Too often"
+	case appliance.CodeTimeout:
+		status, title = http.StatusServiceUnavailable, "That took too long"
+	}
+	message := "internal error; the appliance's log says more"
+	if e, ok := errors.AsType[*appliance.Error](err); ok {
+		message = e.Message
+	} else {
+		c.Log.Error("console", "path", r.URL.Path, "error", err)
+	}
+	p := &page{Request: r, c: c, who: who, now: c.Now(), values: r.PostForm}
+	c.show(w, p, &view{title: title, status: status, body: failurePage(title, message, c.Boot.Status(), p.here())})
+}
+
+// flash says on the next page what was done.
+func flash(w http.ResponseWriter, text string) {
+	setCookie(w, flashCookie, base64.RawURLEncoding.EncodeToString([]byte(text)), time.Minute)
+}
+
+// answerJSON answers the page's script.
+func answerJSON(w http.ResponseWriter, body any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		f := web.Failure{Code: appliance.CodeOf(err), Message: "internal error; the appliance's log says more"}
+		if e, ok := errors.AsType[*appliance.Error](err); ok {
+			f.Message = e.Message
+		}
+		w.WriteHeader(http.StatusBadRequest)
+		body = f
+	}
+	_ = json.NewEncoder(w).Encode(body) // the browser is gone if this fails
+}
+
+// readJSON reads what the page's script has posted.
+func readJSON[T any](r *http.Request) (T, error) {
+	var v T
+	if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
+		return v, appliance.Errorf(appliance.CodeInvalid, "the request cannot be read")
+	}
+	return v, nil
+}
+
+// as is the context of calls in somebody's name.
+func as(ctx context.Context, who identity.Principal) context.Context {
+	return identity.WithPrincipal(ctx, who)
+}

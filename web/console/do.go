@@ -1,0 +1,328 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+	"holdfast/web"
+	"holdfast/web/console/ui"
+)
+
+// action is an operation of the API as a form posts it.
+type action struct {
+	// body makes the request's body of the form; nil for none.
+	body func(v url.Values) (any, error)
+	// confirm, if not empty, is the field whose value has to be typed once more.
+	confirm string
+	// done says what was done, on the page where the form stood; or show makes a page
+	// of an answer that is shown once.
+	done string
+	show func(p *page, result []byte) (*view, error)
+	// to is where to go on; the form's page if empty. Parameters in braces are fields
+	// of the form.
+	to string
+}
+
+var parameter = regexp.MustCompile(`\{(\w+)\}`)
+
+// fill puts fields of a form, or the name given by it, into a path.
+func fill(path string, v url.Values) string {
+	return parameter.ReplaceAllStringFunc(path, func(name string) string { return url.PathEscape(v.Get(name[1 : len(name)-1])) })
+}
+
+// do has the API do what a form asks for.
+func (c *console) do(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+	if err := r.ParseForm(); err != nil {
+		c.failPage(w, r, who, appliance.Errorf(appliance.CodeInvalid, "the form cannot be read, or is longer than %d bytes", maxForm))
+		return
+	}
+	c.perform(w, &page{Request: r, c: c, who: who, now: c.Now()}, chi.URLParam(r, "operation"), r.PostForm)
+}
+
+// route finds an operation of the API that the console knows.
+func (c *console) route(operation string) (*web.Route, action, error) {
+	a, ok := actions[operation]
+	for _, route := range web.Routes() {
+		if ok && route.ID == operation {
+			return route, a, nil
+		}
+	}
+	return nil, a, appliance.Errorf(appliance.CodeNotFound, "the console has no operation %.60q", operation)
+}
+
+func (c *console) perform(w http.ResponseWriter, p *page, operation string, v url.Values) {
+	p.values = v
+	route, a, err := c.route(operation)
+	var body any
+	var revision string
+	if err == nil {
+		revision, err = p.fresh(v)
+	}
+	if want := v.Get(a.confirm); err == nil && a.confirm != "" && (want == "" || v.Get("confirm") != want) {
+		err = appliance.Errorf(appliance.CodeInvalid, "type %q to confirm; you typed %.80q", want, v.Get("confirm"))
+	}
+	if err == nil && a.body != nil {
+		body, err = a.body(v)
+	}
+	var result json.RawMessage
+	if err == nil {
+		// Of a path with an empty part another route could be found.
+		for _, m := range parameter.FindAllStringSubmatch(route.Path, -1) {
+			if v.Get(m[1]) == "" {
+				err = appliance.Errorf(appliance.CodeInvalid, "the form does not say which %s", m[1])
+			}
+		}
+	}
+	if err == nil {
+		err = c.client.DoIfMatch(p.Context(), route.Method, strings.TrimPrefix(fill(route.Path, v), "/"), revision, body, &result)
+	}
+	var waits *web.Pending
+	switch {
+	case errors.As(err, &waits):
+		flash(w, fmt.Sprintf("It waits for the approval of another person, until %s.", ui.Stamp(waits.Request.ExpiresAt)))
+		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
+	case appliance.CodeOf(err) == web.CodePresence:
+		c.show(w, p, p.proveView(operation, v, ""))
+	case appliance.CodeOf(err) == appliance.CodeInvalid || appliance.CodeOf(err) == appliance.CodeExists:
+		c.again(w, p, operation, v, err)
+	case err != nil:
+		c.failPage(w, p.Request, p.who, err)
+	case a.show != nil:
+		c.render(w, p, func(p *page) (*view, error) { return a.show(p, result) })
+	default:
+		flash(w, a.done)
+		to := local(v.Get("back"))
+		if a.to != "" {
+			to = fill(a.to, v)
+		}
+		http.Redirect(w, p.Request, to, http.StatusSeeOther)
+	}
+}
+
+// again shows the page of a form once more, with what was wrong in its place.
+func (c *console) again(w http.ResponseWriter, p *page, operation string, v url.Values, err error) {
+	back, parseErr := url.Parse(local(v.Get("back")))
+	if parseErr != nil {
+		c.failPage(w, p.Request, p.who, err)
+		return
+	}
+	message := err.Error()
+	if e, ok := errors.AsType[*appliance.Error](err); ok {
+		message = e.Message
+	}
+	for _, l := range pages {
+		params, ok := match(l.path, back.Path)
+		if !ok {
+			continue
+		}
+		ctx := chi.NewRouteContext()
+		for name, value := range params {
+			ctx.URLParams.Add(name, value)
+		}
+		r := p.Request.Clone(withRoute(p.Context(), ctx))
+		r.URL = back
+		again := &page{Request: r, c: c, who: p.who, now: p.now, failed: &failure{operation, message, v}}
+		c.render(w, again, func(p *page) (*view, error) {
+			made, err := l.make(p)
+			if err == nil {
+				made.status = http.StatusUnprocessableEntity
+			}
+			return made, err
+		})
+		return
+	}
+	c.failPage(w, p.Request, p.who, err)
+}
+
+// match takes the parameters of a path, if it is of the pattern.
+func match(pattern, path string) (map[string]string, bool) {
+	want, have := strings.Split(pattern, "/"), strings.Split(path, "/")
+	if len(want) != len(have) {
+		return nil, false
+	}
+	params := map[string]string{}
+	for i, w := range want {
+		if strings.HasPrefix(w, "{") {
+			params[strings.Trim(w, "{}")] = have[i]
+		} else if w != have[i] {
+			return nil, false
+		}
+	}
+	return params, true
+}
+
+// The version of a form says in which session it was made, and of what state.
+
+// version makes one; revision is empty where nothing is changed that there is.
+func (p *page) version(revision string) string { return p.who.Session + " " + revision }
+
+var errStale = appliance.Errorf(web.CodeStale, "the page is from another session, or incomplete; open it again and decide anew")
+
+// fresh checks a form's version as far as it is the console's matter, and gives
+// the revision, which the API checks.
+func (p *page) fresh(v url.Values) (string, error) {
+	session, revision, ok := strings.Cut(v.Get("version"), " ")
+	if !ok || session != p.who.Session {
+		return "", errStale
+	}
+	return revision, nil
+}
+
+// form makes a form of an operation. Hidden fields come in pairs of name and
+// value. If it is the one that was refused, it has its values and the reason.
+func (p *page) form(operation, revision string, f ui.Form, hidden ...string) ui.Form {
+	f.Action = "/do/" + operation
+	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "back", Value: p.here()})
+	for i := 0; i+1 < len(hidden); i += 2 {
+		f.Hidden = append(f.Hidden, ui.Hidden{Name: hidden[i], Value: hidden[i+1]})
+	}
+	if name := actions[operation].confirm; name != "" {
+		f.Confirm = value(f.Hidden, name)
+	}
+	if p.failed == nil || p.failed.operation != operation {
+		return f
+	}
+	for i := 0; i+1 < len(hidden); i += 2 { // another one of the same operation?
+		if p.failed.values.Get(hidden[i]) != hidden[i+1] {
+			return f
+		}
+	}
+	f.Error = p.failed.message
+	for i := range f.Fields {
+		x := &f.Fields[i]
+		if x.Type == "password" {
+			continue
+		}
+		if x.Type == "checkboxes" {
+			x.Values = p.failed.values[x.Name]
+		} else if got, ok := p.failed.values[x.Name]; ok {
+			x.Value = got[0]
+		}
+	}
+	return f
+}
+
+// proof is what a page that asks for presence carries along.
+type proof struct {
+	Operation string     `json:"operation"`
+	Values    url.Values `json:"values"`
+}
+
+func (p *page) proveView(operation string, v url.Values, wrong string) *view {
+	text, _ := json.Marshal(proof{operation, v}) // strings always encode
+	u, err := p.c.Identity.User(p.Context(), p.who.UserID)
+	if err != nil {
+		u = &identity.User{}
+	}
+	return &view{title: "Prove that it is you", status: http.StatusForbidden,
+		body: provePage(u, p.c.Identity.PasskeysEnabled() && len(u.Passkeys) > 0, string(text), wrong, local(v.Get("back")))}
+}
+
+// prove takes a password as a proof of presence, and goes on with what asked for
+// it.
+func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+	p := &page{Request: r, c: c, who: who, now: c.Now()}
+	var asked proof
+	if err := json.NewDecoder(bytes.NewReader([]byte(r.FormValue("asked")))).Decode(&asked); err != nil {
+		c.failPage(w, r, who, appliance.Errorf(appliance.CodeInvalid, "the form cannot be read"))
+		return
+	}
+	if r.PostForm.Has("ask") {
+		c.show(w, p, p.proveView(asked.Operation, asked.Values, ""))
+		return
+	}
+	if r.PostForm.Has("password") {
+		err := c.client.Do(r.Context(), http.MethodPost, "account/prove/password", web.Proof{Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code")}, nil)
+		if err != nil {
+			c.show(w, p, p.proveView(asked.Operation, asked.Values, message(err)))
+			return
+		}
+	}
+	// With the proof, by whichever way, the session is another.
+	now, err := c.session(r)
+	if err != nil {
+		c.failPage(w, r, who, err)
+		return
+	}
+	p.who, p.Request = now, r.WithContext(as(r.Context(), now))
+	if asked.Operation == "" { // it was only to prove
+		http.Redirect(w, r, local(asked.Values.Get("back")), http.StatusSeeOther)
+		return
+	}
+	c.perform(w, p, asked.Operation, asked.Values)
+}
+
+func message(err error) string {
+	if e, ok := errors.AsType[*appliance.Error](err); ok {
+		return e.Message
+	}
+	return "internal error; the appliance's log says more"
+}
+
+// answered is what the script posts after a passkey was used.
+type answered struct {
+	Ceremony string            `json:"ceremony"`
+	Response json.RawMessage   `json:"response"`
+	Fields   map[string]string `json:"fields"`
+}
+
+// begun is the answer to the beginning of a ceremony: of options only those that
+// the browser's API takes.
+func begun(w http.ResponseWriter, c identity.Ceremony, err error) { answerJSON(w, c, err) }
+
+func (c *console) beginProve(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
+	var ceremony identity.Ceremony
+	err := c.client.Do(r.Context(), http.MethodPost, "account/prove/passkey/begin", nil, &ceremony)
+	begun(w, ceremony, err)
+}
+
+func (c *console) finishProve(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
+	a, err := readJSON[answered](r)
+	if err == nil {
+		err = c.client.Do(r.Context(), http.MethodPost, "account/prove/passkey", web.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response}, nil)
+	}
+	answerJSON(w, map[string]string{"location": "/"}, err)
+}
+
+func (c *console) beginPasskey(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
+	var ceremony identity.Ceremony
+	err := c.client.Do(r.Context(), http.MethodPost, "account/passkeys/begin", nil, &ceremony)
+	begun(w, ceremony, err)
+}
+
+func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
+	a, err := readJSON[answered](r)
+	if err == nil {
+		err = c.client.Do(r.Context(), http.MethodPost, "account/passkeys", web.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response, Name: a.Fields["name"]}, nil)
+	}
+	if err == nil {
+		flash(w, "The passkey was added.")
+	}
+	answerJSON(w, map[string]string{"location": "/account"}, err)
+}
+
+// value is that of a hidden field.
+func value(hidden []ui.Hidden, name string) string {
+	for _, h := range hidden {
+		if h.Name == name {
+			return h.Value
+		}
+	}
+	return ""
+}
+
+// withRoute has the parameters of a path found in the context.
+func withRoute(ctx context.Context, route *chi.Context) context.Context {
+	return context.WithValue(ctx, chi.RouteCtxKey, route)
+}

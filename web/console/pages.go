@@ -1,0 +1,45 @@
+package console
+
+import (
+	"context"
+	"io"
+
+	"github.com/a-h/templ"
+)
+
+// pages are all pages of those who are signed in.
+var pages []listedPage
+
+func init() { // for refused forms have their pages made again
+	pages = []listedPage{
+		{"/", overview},
+		{"/keystores", keyStores},
+		{"/keystores/{keystore}", keyStore},
+		{"/keystores/{keystore}/keys", keys},
+		{"/keystores/{keystore}/keys/{key}", key},
+		{"/keystores/{keystore}/grants", grants},
+		{"/keystores/{keystore}/credentials", credentials},
+		{"/attestation/report", attestation},
+		{"/attestation/history", bootHistory},
+		{"/audit", auditLog},
+		{"/audit/{seq}", auditRecord},
+		{"/hsms", hsms},
+		{"/users", users},
+		{"/users/{user}", user},
+		{"/approvals", approvals},
+		{"/settings", settings},
+		{"/account", account},
+	}
+}
+
+// together puts components one after the other.
+func together(parts ...templ.Component) templ.Component {
+	return templ.ComponentFunc(func(ctx context.Context, w io.Writer) error {
+		for _, part := range parts {
+			if err := part.Render(ctx, w); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

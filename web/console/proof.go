@@ -1,0 +1,223 @@
+package console
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/audit"
+	"holdfast/attest/appraisal"
+	"holdfast/web"
+	"holdfast/web/console/ui"
+)
+
+type attestationData struct {
+	report    web.Report
+	verdict   *appraisal.Verdict
+	nonce     string
+	chosen    bool // the nonce was given
+	now       time.Time
+	reference string
+	facts     []ui.Fact
+	failure   string
+}
+
+func attestation(p *page) (*view, error) {
+	d := &attestationData{now: p.now, nonce: strings.TrimSpace(p.URL.Query().Get("nonce")), verdict: &appraisal.Verdict{}}
+	if d.chosen = d.nonce != ""; !d.chosen {
+		b := make([]byte, 32)
+		_, _ = rand.Read(b) // never fails (crypto/rand)
+		d.nonce = hex.EncodeToString(b)
+	}
+	v := &view{title: "Attestation report"}
+	switch err := p.get(&d.report, "attestation/report"+query("nonce", d.nonce)); appliance.CodeOf(err) {
+	case "":
+		d.verdict = d.report.Verdict
+	case appliance.CodeConflict, appliance.CodeInvalid:
+		d.failure = message(err)
+	default:
+		return nil, err
+	}
+	for _, c := range d.verdict.Checks {
+		if c.Code == "E_TPM_REFERENCE" && c.Result == appraisal.Pass {
+			d.reference = c.Detail
+		}
+	}
+	names := make([]string, 0, len(d.verdict.Facts))
+	for name := range d.verdict.Facts {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		d.facts = append(d.facts, ui.Fact{Term: strings.ReplaceAll(name, "_", " "), Value: plain(d.verdict.Facts[name]), Mono: true})
+	}
+	v.body = attestationPage(d)
+	return v, nil
+}
+
+// plain writes a fact in a line.
+func plain(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(text)
+}
+
+type historyData struct {
+	steps []appliance.BootStep
+	now   time.Time
+}
+
+func bootHistory(p *page) (*view, error) {
+	d := &historyData{now: p.now}
+	if err := p.get(&d.steps, "boot/steps"); err != nil {
+		return nil, err
+	}
+	return &view{title: "Boots and releases", crumbs: []ui.Link{{Text: "Attestation", URL: "/attestation/report"}}, body: historyPage(d)}, nil
+}
+
+type auditData struct {
+	found        web.Records
+	checks       web.Verification
+	filters      []ui.Field
+	query        url.Values
+	first, next  string
+	verify       ui.Form
+	now          time.Time
+	failure      string
+	export, json string
+}
+
+var auditFilters = []string{"key_store", "key", "principal", "kms_request_id", "kind", "result", "from", "to"}
+
+func auditLog(p *page) (*view, error) {
+	d := &auditData{now: p.now, query: url.Values{}}
+	q := p.URL.Query()
+	for _, name := range auditFilters {
+		if v := strings.TrimSpace(q.Get(name)); v != "" {
+			d.query.Set(name, v)
+		}
+	}
+	asked := url.Values{"limit": {strconv.Itoa(pageSize)}}
+	for name, v := range d.query {
+		asked[name] = v
+	}
+	for _, name := range []string{"from", "to"} { // of a field of time without a zone
+		if t, err := time.Parse("2006-01-02T15:04", asked.Get(name)); err == nil {
+			asked.Set(name, t.Format(time.RFC3339))
+		}
+	}
+	if c := q.Get("cursor"); c != "" {
+		asked.Set("cursor", c)
+	}
+	switch err := p.get(&d.found, "audit/records?"+asked.Encode()); appliance.CodeOf(err) {
+	case "":
+	case appliance.CodeInvalid:
+		d.failure = message(err)
+	default:
+		return nil, err
+	}
+	if err := p.get(&d.checks, "audit/verification"); err != nil {
+		return nil, err
+	}
+	kinds := []ui.Option{{Text: "all"}}
+	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit} {
+		kinds = append(kinds, ui.Option{Value: string(k), Text: string(k)})
+	}
+	field := func(name, label string) ui.Field { return ui.Field{Name: name, Label: label, Value: d.query.Get(name)} }
+	d.filters = []ui.Field{field("key_store", "Key store"), field("key", "Key"), field("principal", "Principal"), field("kms_request_id", "KMS request ID"),
+		{Name: "kind", Label: "Kind", Type: "select", Value: d.query.Get("kind"), Options: kinds},
+		{Name: "result", Label: "Result", Type: "select", Value: d.query.Get("result"), Options: []ui.Option{{Text: "all"}, {Value: "allowed", Text: "allowed"}, {Value: "denied", Text: "denied"}, {Value: "failed", Text: "failed"}}},
+		{Name: "from", Label: "From (UTC)", Type: "datetime-local", Value: d.query.Get("from")}, {Name: "to", Label: "Before (UTC)", Type: "datetime-local", Value: d.query.Get("to")}}
+	if q.Get("cursor") != "" {
+		d.first = "/audit?" + d.query.Encode()
+	}
+	if d.found.Next != "" {
+		next := url.Values{"cursor": {d.found.Next}}
+		for name, v := range d.query {
+			next[name] = v
+		}
+		d.next = "/audit?" + next.Encode()
+	}
+	asked.Del("limit")
+	asked.Del("cursor")
+	d.json, d.export = "/download/audit.jsonl?format=jsonl&"+asked.Encode(), "/download/audit.csv?format=csv&"+asked.Encode()
+	d.verify = p.form("verifyAudit", "", ui.Form{Submit: "Verify the whole log now", Kind: "quiet"})
+	return &view{title: "Audit log", body: auditPage(d)}, nil
+}
+
+type recordData struct {
+	record        *audit.Record
+	before, after []ui.Fact
+	changes       []change
+	proof         string
+	failure       string
+}
+
+// change is a member of what an operation changed.
+type change struct{ name, before, after string }
+
+func auditRecord(p *page) (*view, error) {
+	d := &recordData{}
+	seq := p.param("seq")
+	if err := p.get(&d.record, web.Path("audit", "records", seq)); err != nil {
+		return nil, err
+	}
+	d.changes = changesOf(d.record.Before, d.record.After)
+	var proof json.RawMessage
+	if err := p.get(&proof, web.Path("audit", "records", seq, "proof")); err != nil {
+		d.failure = message(err)
+	}
+	d.proof = string(proof)
+	return &view{title: "Record " + seq, crumbs: []ui.Link{{Text: "Audit log", URL: "/audit"}}, body: recordPage(d)}, nil
+}
+
+// changesOf lists the members of before and after, those that differ and those
+// that do not.
+func changesOf(before, after json.RawMessage) []change {
+	var b, a map[string]any
+	if json.Unmarshal(before, &b) != nil && len(before) > 0 || json.Unmarshal(after, &a) != nil && len(after) > 0 {
+		return []change{{"", string(before), string(after)}}
+	}
+	names := map[string]bool{}
+	for n := range b {
+		names[n] = true
+	}
+	for n := range a {
+		names[n] = true
+	}
+	var list []change
+	for n := range names {
+		c := change{name: n}
+		if v, ok := b[n]; ok {
+			c.before = plain(v)
+		}
+		if v, ok := a[n]; ok {
+			c.after = plain(v)
+		}
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(x, y change) int { return strings.Compare(x.name, y.name) })
+	return list
+}
+
+func countResults(v *appraisal.Verdict, r appraisal.Result) int {
+	n := 0
+	for _, c := range v.Checks {
+		if c.Result == r {
+			n++
+		}
+	}
+	return n
+}

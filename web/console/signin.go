@@ -1,0 +1,333 @@
+package console
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"image/color"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/a-h/templ"
+	"github.com/boombuler/barcode/qr"
+	"github.com/go-chi/chi/v5"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+	"holdfast/web"
+	"holdfast/web/console/ui"
+)
+
+func (c *console) signInRoutes(r chi.Router) {
+	r.Get("/signin", c.signInPage)
+	r.Post("/signin", c.signInPassword)
+	r.Post("/signin/passkey/begin", c.beginSignIn)
+	r.Post("/signin/passkey/finish", c.finishSignIn)
+	r.Post("/signin/oidc/begin", c.beginOIDC)
+	r.Get(identity.CallbackPath, c.finishOIDC)
+	r.Get("/setup", c.setupPage)
+	r.Post("/setup", c.redeemSetup)
+	r.Get("/invitation/{token}", c.invitationPage)
+	r.Post("/invitation/{token}/password", c.enrolPassword)
+	r.Post("/invitation/{token}/passkey/begin", c.beginEnrol)
+	r.Post("/invitation/{token}/passkey/finish", c.finishEnrol)
+	r.Post("/theme", c.setTheme)
+}
+
+func client(r *http.Request) identity.Client {
+	return identity.Client{Address: r.RemoteAddr, UserAgent: r.UserAgent()}
+}
+
+// bare writes a page for somebody who is not signed in.
+func (c *console) bare(w http.ResponseWriter, r *http.Request, status int, title string, body templ.Component) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	if err := ui.Bare(title, theme(r)).Render(templ.WithChildren(r.Context(), body), w); err != nil {
+		c.Log.Debug("a page was not read to its end", "path", r.URL.Path, "error", err)
+	}
+}
+
+// statusOf is the HTTP status of a refusal on a page before signing in.
+func statusOf(err error) int {
+	switch appliance.CodeOf(err) {
+	case "":
+		return http.StatusOK
+	case appliance.CodeUnauthenticated:
+		return http.StatusUnauthorized
+	case appliance.CodeThrottled:
+		return http.StatusTooManyRequests
+	case appliance.CodeInvalid, appliance.CodeConflict, appliance.CodeExists:
+		return http.StatusUnprocessableEntity
+	}
+	return http.StatusInternalServerError
+}
+
+// signInView is what the page to sign in shows.
+type signInView struct {
+	next, name, wrong string
+	passkeys, oidc    bool
+	state             ui.Badge
+	reason            string
+}
+
+func (c *console) showSignIn(w http.ResponseWriter, r *http.Request, name string, err error) {
+	b := c.Boot.Status()
+	v := signInView{next: local(r.FormValue("next")), name: name, passkeys: c.Identity.PasskeysEnabled(), oidc: c.Identity.OIDCEnabled(), state: stateBadge(b)}
+	if !b.Serves() {
+		v.reason = strings.TrimSpace(b.Code + " " + b.Reason)
+	}
+	if err != nil {
+		v.wrong = message(err)
+	}
+	c.bare(w, r, statusOf(err), "Sign in", signInPage(v))
+}
+
+func (c *console) signInPage(w http.ResponseWriter, r *http.Request) {
+	if open, err := c.Identity.SetupOpen(r.Context()); err == nil && open {
+		http.Redirect(w, r, "/setup", http.StatusSeeOther)
+		return
+	}
+	c.showSignIn(w, r, "", nil)
+}
+
+// entered gives the browser its session, and has it recorded.
+func (c *console) entered(w http.ResponseWriter, r *http.Request, operation string, in identity.SignedIn, err error) error {
+	actor := in.Principal.Name
+	if err != nil {
+		actor = ""
+	}
+	if auditErr := c.API.Event(r.Context(), operation, actor, r.RemoteAddr, err); auditErr != nil && err == nil {
+		_ = c.Identity.SignOut(r.Context(), in.Token) // nobody is let in unrecorded
+		c.Log.Error("nobody can sign in: it could not be recorded", "error", auditErr)
+		return appliance.Errorf(appliance.CodeInternal, "nobody can sign in now, since it cannot be recorded in the audit log; the appliance's log says why")
+	}
+	if err != nil {
+		return err
+	}
+	setCookie(w, sessionCookie, in.Token, 24*time.Hour*7) // the server ends it before
+	return nil
+}
+
+func (c *console) signInPassword(w http.ResponseWriter, r *http.Request) {
+	name := r.PostFormValue("name")
+	in, err := c.Identity.SignInPassword(r.Context(), name, r.PostFormValue("password"), r.PostFormValue("code"), client(r))
+	if err = c.entered(w, r, "sign in by password", in, err); err != nil {
+		c.showSignIn(w, r, name, err)
+		return
+	}
+	http.Redirect(w, r, local(r.PostFormValue("next")), http.StatusSeeOther)
+}
+
+func (c *console) beginSignIn(w http.ResponseWriter, r *http.Request) {
+	ceremony, err := c.Identity.BeginPasskey(r.Context())
+	begun(w, ceremony, err)
+}
+
+func (c *console) finishSignIn(w http.ResponseWriter, r *http.Request) {
+	a, err := readJSON[answered](r)
+	if err == nil {
+		var in identity.SignedIn
+		in, err = c.Identity.FinishPasskey(r.Context(), a.Ceremony, a.Response, client(r))
+		err = c.entered(w, r, "sign in by passkey", in, err)
+	}
+	answerJSON(w, map[string]string{"location": local(a.Fields["next"])}, err)
+}
+
+// beginOIDC sends the browser to the provider by a page with a link: the policy
+// lets no form post lead to another origin.
+func (c *console) beginOIDC(w http.ResponseWriter, r *http.Request) {
+	to, state, err := c.Identity.BeginOIDC(r.Context())
+	if err != nil {
+		c.showSignIn(w, r, "", err)
+		return
+	}
+	setCookie(w, stateCookie, state, 5*time.Minute)
+	c.bare(w, r, http.StatusOK, "Go on", leavePage(to))
+}
+
+func (c *console) finishOIDC(w http.ResponseWriter, r *http.Request) {
+	q, state := r.URL.Query(), cookie(r, stateCookie)
+	clearCookie(w, stateCookie)
+	err := error(identity.ErrProof)
+	if state != "" && state == q.Get("state") { // the browser that began it
+		var in identity.SignedIn
+		in, err = c.Identity.FinishOIDC(r.Context(), state, q.Get("code"), client(r))
+		err = c.entered(w, r, "sign in by OpenID", in, err)
+	}
+	if err != nil {
+		c.showSignIn(w, r, "", err)
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+func (c *console) signOut(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+	err := c.Identity.SignOut(r.Context(), cookie(r, sessionCookie))
+	if err == nil {
+		err = c.API.Event(r.Context(), "sign out", who.Name, r.RemoteAddr, nil)
+	}
+	if err != nil {
+		c.failPage(w, r, who, err)
+		return
+	}
+	clearCookie(w, sessionCookie)
+	http.Redirect(w, r, "/signin", http.StatusSeeOther)
+}
+
+func (c *console) setTheme(w http.ResponseWriter, r *http.Request) {
+	if t := r.PostFormValue("theme"); t == "light" || t == "dark" {
+		setCookie(w, themeCookie, t, 365*24*time.Hour)
+	} else {
+		clearCookie(w, themeCookie)
+	}
+	http.Redirect(w, r, local(r.PostFormValue("back")), http.StatusSeeOther)
+}
+
+func (c *console) setupPage(w http.ResponseWriter, r *http.Request) {
+	open, err := c.Identity.SetupOpen(r.Context())
+	if err == nil && !open {
+		http.Redirect(w, r, "/signin", http.StatusSeeOther)
+		return
+	}
+	c.bare(w, r, statusOf(err), "Set up", setupPage("", errorText(err)))
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return message(err)
+}
+
+func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimSpace(r.PostFormValue("name"))
+	token, err := c.Identity.RedeemSetupCode(r.Context(), r.PostFormValue("setup_code"), name, client(r))
+	if auditErr := c.API.Event(r.Context(), "use the setup code", "", r.RemoteAddr, err); err == nil {
+		err = auditErr
+	}
+	if err != nil {
+		c.bare(w, r, statusOf(err), "Set up", setupPage(name, message(err)))
+		return
+	}
+	http.Redirect(w, r, "/invitation/"+token, http.StatusSeeOther)
+}
+
+// enrolView is what the page to enrol shows.
+type enrolView struct {
+	token, name, role, wrong string
+	passkeys                 bool
+	totp                     identity.TOTP
+	qr                       templ.Component
+}
+
+func (c *console) showEnrol(w http.ResponseWriter, r *http.Request, wrong error) {
+	token := chi.URLParam(r, "token")
+	i, err := c.Identity.OpenInvitation(r.Context(), token)
+	v := enrolView{token: token, name: i.Name, role: string(i.Role), passkeys: c.Identity.PasskeysEnabled(), wrong: errorText(wrong)}
+	if err == nil {
+		v.totp, err = c.Identity.BeginEnrolPassword(r.Context(), token)
+	}
+	if err != nil {
+		c.bare(w, r, statusOf(err), "Invitation", noInvitationPage())
+		return
+	}
+	v.qr = qrCode(v.totp.URI)
+	c.bare(w, r, statusOf(wrong), "Welcome", enrolPage(v))
+}
+
+func (c *console) invitationPage(w http.ResponseWriter, r *http.Request) { c.showEnrol(w, r, nil) }
+
+func (c *console) enrolPassword(w http.ResponseWriter, r *http.Request) {
+	in, err := c.Identity.FinishEnrolPassword(r.Context(), chi.URLParam(r, "token"), r.PostFormValue("password"), r.PostFormValue("code"), client(r))
+	if err = c.entered(w, r, "enrol by password", in, err); err != nil {
+		c.showEnrol(w, r, err)
+		return
+	}
+	c.bare(w, r, http.StatusOK, "Recovery codes", recoveryPage(in.RecoveryCodes))
+}
+
+func (c *console) beginEnrol(w http.ResponseWriter, r *http.Request) {
+	ceremony, err := c.Identity.BeginEnrolPasskey(r.Context(), chi.URLParam(r, "token"))
+	begun(w, ceremony, err)
+}
+
+func (c *console) finishEnrol(w http.ResponseWriter, r *http.Request) {
+	a, err := readJSON[answered](r)
+	if err == nil {
+		var in identity.SignedIn
+		in, err = c.Identity.FinishEnrolPasskey(r.Context(), chi.URLParam(r, "token"), a.Ceremony, a.Fields["name"], a.Response, client(r))
+		err = c.entered(w, r, "enrol by passkey", in, err)
+	}
+	// Recovery codes are for passwords that one has; a passkey's owner makes some in
+	// the account.
+	answerJSON(w, map[string]string{"location": "/account#recovery"}, err)
+}
+
+// qrCode draws a text as a QR code.
+func qrCode(text string) templ.Component {
+	code, err := qr.Encode(text, qr.M, qr.Auto)
+	if err != nil {
+		return templ.NopComponent // the text beside it says the same
+	}
+	const quiet = 4 // modules around it (ISO/IEC 18004 section 6.3.8)
+	n := code.Bounds().Dx()
+	var path bytes.Buffer
+	for y := range n {
+		for x := range n {
+			if color.GrayModel.Convert(code.At(x, y)).(color.Gray).Y < 128 {
+				fmt.Fprintf(&path, "M%d %dh1v1h-1z", x+quiet, y+quiet)
+			}
+		}
+	}
+	return qrDrawing(fmt.Sprintf("0 0 %d %d", n+2*quiet, n+2*quiet), path.String())
+}
+
+// download gives files that pages link to.
+func (c *console) download(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+	what := chi.URLParam(r, "what")
+	paths := map[string]string{
+		"evidence.json":  "/attestation",
+		"audit.jsonl":    "/audit/export",
+		"audit.csv":      "/audit/export",
+		"proof.json":     "/audit/records/" + url.PathEscape(r.URL.Query().Get("seq")) + "/proof",
+		"checkpoint.txt": "/audit/checkpoint",
+		"openapi.json":   "/openapi.json",
+		"backup":         "/backup",
+	}
+	path, ok := paths[what]
+	if !ok {
+		c.failPage(w, r, who, appliance.Errorf(appliance.CodeNotFound, "there is no download %.60q", what))
+		return
+	}
+	if what == "backup" && c.Now().Sub(who.ProvenAt) > web.PresenceTime {
+		p := &page{Request: r, c: c, who: who, now: c.Now()}
+		c.show(w, p, p.proveView("", url.Values{"back": {"/settings#backup"}}, ""))
+		return
+	}
+	if what == "checkpoint.txt" || what == "evidence.json" || what == "proof.json" {
+		c.downloadText(w, r, who, path, what)
+		return
+	}
+	inner := r.Clone(r.Context())
+	inner.URL.Path, inner.URL.RawPath = web.Prefix+path, ""
+	c.API.ServeHTTP(w, inner)
+}
+
+// downloadText gives an answer of the API as a file.
+func (c *console) downloadText(w http.ResponseWriter, r *http.Request, who identity.Principal, path, name string) {
+	var raw json.RawMessage
+	if err := c.client.Do(r.Context(), http.MethodGet, strings.TrimPrefix(path, "/")+"?"+r.URL.RawQuery, nil, &raw); err != nil {
+		c.failPage(w, r, who, err)
+		return
+	}
+	media := "application/json"
+	var text struct{ Checkpoint string }
+	if name == "checkpoint.txt" && json.Unmarshal(raw, &text) == nil {
+		raw, media = []byte(text.Checkpoint), "text/plain; charset=utf-8"
+	}
+	w.Header().Set("Content-Type", media)
+	w.Header().Set("Content-Disposition", `attachment; filename="holdfast-`+name+`"`)
+	_, _ = w.Write(raw) // the browser is gone if this fails
+}

@@ -1,0 +1,114 @@
+// What pages cannot do without: copying, passkeys, keys. Everything else works
+// without this file.
+"use strict";
+
+for (const b of document.querySelectorAll("[data-copy]")) {
+  if (!navigator.clipboard) break;
+  b.hidden = false;
+  b.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(b.dataset.copy);
+    const label = b.querySelector("span");
+    const before = label.textContent;
+    label.textContent = "Copied";
+    setTimeout(() => { label.textContent = before; }, 1500);
+  });
+}
+
+// Secrets are blurred until somebody wants to see them.
+for (const pre of document.querySelectorAll("pre[data-secret]")) {
+  pre.classList.add("masked");
+  const b = document.createElement("button");
+  b.type = "button";
+  b.className = "quiet";
+  b.textContent = "Show";
+  b.setAttribute("aria-pressed", "false");
+  b.addEventListener("click", () => {
+    const masked = pre.classList.toggle("masked");
+    b.textContent = masked ? "Show" : "Hide";
+    b.setAttribute("aria-pressed", String(!masked));
+  });
+  pre.parentElement.after(b);
+}
+
+// Passkeys. The server's options come as JSON with binary values in Base64 for
+// URLs (WebAuthn Level 3, sections 5.1.8 and 5.1.9).
+const bytes = (s) => Uint8Array.from(atob(s.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+const base64url = (b) => btoa(String.fromCharCode(...new Uint8Array(b))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+
+function decoded(options) {
+  const o = { ...options.publicKey, challenge: bytes(options.publicKey.challenge) };
+  if (o.user) o.user = { ...o.user, id: bytes(o.user.id) };
+  for (const list of ["excludeCredentials", "allowCredentials"]) {
+    if (o[list]) o[list] = o[list].map((c) => ({ ...c, id: bytes(c.id) }));
+  }
+  return { publicKey: o };
+}
+
+function encoded(credential) {
+  const r = credential.response;
+  const response = { clientDataJSON: base64url(r.clientDataJSON) };
+  for (const name of ["attestationObject", "authenticatorData", "signature", "userHandle"]) {
+    if (r[name]) response[name] = base64url(r[name]);
+  }
+  if (r.getTransports) response.transports = r.getTransports();
+  return { id: credential.id, rawId: base64url(credential.rawId), type: credential.type,
+    authenticatorAttachment: credential.authenticatorAttachment || undefined,
+    clientExtensionResults: credential.getClientExtensionResults(), response };
+}
+
+async function post(url, body) {
+  const res = await fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  const answer = await res.json().catch(() => ({}));
+  if (!res.ok) throw new Error(answer.message || "the appliance answered " + res.status);
+  return answer;
+}
+
+for (const form of document.querySelectorAll("form[data-passkey]")) {
+  form.hidden = !window.PublicKeyCredential;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const status = form.querySelector("[role=status]");
+    status.textContent = "Waiting for the passkey…";
+    try {
+      const fields = Object.fromEntries(new FormData(form));
+      const begun = await post(form.dataset.begin, { fields });
+      const options = decoded(begun.options);
+      const credential = form.dataset.passkey === "create"
+        ? await navigator.credentials.create(options) : await navigator.credentials.get(options);
+      const done = await post(form.dataset.finish, { ceremony: begun.ceremony, response: encoded(credential), fields });
+      const again = document.getElementById("again");
+      if (again) again.submit(); else location.assign(done.location);
+    } catch (e) {
+      status.textContent = e.name === "NotAllowedError" ? "The passkey was not used. Try again." : e.message;
+    }
+  });
+}
+
+// Keys: / filters, ? helps, g and a letter goes to a page.
+let went = 0;
+document.addEventListener("keydown", (e) => {
+  if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input, select, textarea, dialog")) return;
+  if (e.key === "?") { document.getElementById("keys")?.showModal(); return; }
+  if (e.key === "/") {
+    const input = document.querySelector("[data-filter] input");
+    if (input) { e.preventDefault(); input.focus(); }
+    return;
+  }
+  if (e.key === "g") { went = e.timeStamp; return; }
+  if (e.timeStamp - went < 1500) {
+    const link = [...document.querySelectorAll("nav a[data-key]")].find((a) => a.dataset.key === e.key);
+    if (link) location.assign(link.href);
+  }
+});
+
+// Regions that change by themselves are asked for again while somebody looks.
+for (const region of document.querySelectorAll("[data-refresh]")) {
+  setInterval(async () => {
+    if (document.visibilityState !== "visible" || region.contains(document.activeElement)) return;
+    const res = await fetch(location.href).catch(() => null);
+    if (!res || !res.ok || res.redirected) return;
+    const page = new DOMParser().parseFromString(await res.text(), "text/html");
+    const fresh = page.getElementById(region.id);
+    if (fresh) region.replaceChildren(...fresh.childNodes);
+  }, region.dataset.refresh * 1000);
+}
