@@ -132,8 +132,11 @@ func NewAPI(o Options) *API {
 	return a
 }
 
-// ServeHTTP implements [http.Handler].
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
+// ServeHTTP implements [http.Handler]. The request may come from within another
+// one: what a router has found out about that does not count here.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
+}
 
 // serve puts before an operation what holds for all: who may call it, and that
 // changes are recorded.

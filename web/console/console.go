@@ -165,6 +165,7 @@ type page struct {
 type failure struct {
 	operation, message string
 	values             url.Values
+	shown              bool // where it stands
 }
 
 // view is what a page shows.

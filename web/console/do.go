@@ -132,13 +132,17 @@ func (c *console) again(w http.ResponseWriter, p *page, operation string, v url.
 		}
 		r := p.Request.Clone(withRoute(p.Context(), ctx))
 		r.URL = back
-		again := &page{Request: r, c: c, who: p.who, now: p.now, failed: &failure{operation, message, v}}
+		again := &page{Request: r, c: c, who: p.who, now: p.now, failed: &failure{operation: operation, message: message, values: v}}
 		c.render(w, again, func(p *page) (*view, error) {
 			made, err := l.make(p)
-			if err == nil {
-				made.status = http.StatusUnprocessableEntity
+			if err != nil {
+				return nil, err
 			}
-			return made, err
+			made.status = http.StatusUnprocessableEntity
+			if !p.failed.shown { // the form was on a page of its own
+				made.body = together(ui.Alert(ui.Bad, message), made.body)
+			}
+			return made, nil
 		})
 		return
 	}
@@ -198,7 +202,7 @@ func (p *page) form(operation, revision string, f ui.Form, hidden ...string) ui.
 			return f
 		}
 	}
-	f.Error = p.failed.message
+	f.Error, p.failed.shown = p.failed.message, true
 	for i := range f.Fields {
 		x := &f.Fields[i]
 		if x.Type == "password" {

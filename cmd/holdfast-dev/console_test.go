@@ -1,0 +1,310 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
+
+	"holdfast/appliance"
+	"holdfast/web/console/browsertest"
+	"holdfast/xks/xkstest"
+)
+
+// open opens a browser for the appliance's console.
+func (p *process) browser() *browsertest.Browser {
+	p.t.Helper()
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(p.dev.ConsoleURL, "https://"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	c, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}) //nolint:gosec // to learn the certificate
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer c.Close()
+	return browsertest.Start(p.t, p.dev.ConsoleURL, c.ConnectionState().PeerCertificates[0])
+}
+
+// shown is what follows a label on a page.
+func shown(t *testing.T, b *browsertest.Browser, selector string) string {
+	t.Helper()
+	return strings.TrimSpace(b.Value(`document.querySelector(` + "`" + selector + "`" + `)?.textContent || ""`))
+}
+
+const password = "correct horse battery staple"
+
+// code is what an authenticator app shows now.
+func code(t *testing.T, secret string) string {
+	t.Helper()
+	c, err := totp.GenerateCode(secret, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// setUp enrols the first administrator, by a passkey.
+func setUp(t *testing.T, p *process) *browsertest.Browser {
+	t.Helper()
+	b := p.browser()
+	b.Authenticator()
+	b.Open("/")
+	b.Has("Set up the console")
+	b.Fill("Continue", "setup_code", "AAAAAA-AAAAAA-AAAAAA-AAAAAA", "name", "alice")
+	b.Has("did not prove who you are")
+	b.Fill("Continue", "setup_code", p.dev.SetupCode, "name", "alice")
+	b.Has("Welcome, alice", "administrator")
+	b.Fill("Make a passkey", "name", "laptop")
+	b.Has("Account", "laptop")
+	return b
+}
+
+// TestConsole goes from the setup code to everything that administrators do, in a
+// real browser against the real appliance.
+func TestConsole(t *testing.T) {
+	p := start(t, t.TempDir(), "--xks-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0")
+	b := setUp(t, p)
+	if _, err := os.Stat(filepath.Join(filepath.Dir(p.dev.AdminSocket), "state", "setup-code")); err == nil {
+		t.Error("the setup code is still there, and there is an administrator")
+	}
+
+	// Key store, credential with its file, key, grant.
+	b.Open("/keystores")
+	b.Fill("Make it", "name", "bank", "uri_path_prefix", "/bank")
+	b.Has("bank", "/bank/kms/xks/v1", "no SigV4 credential is active")
+	b.Open("/keystores/bank/credentials")
+	b.Fill("Make a credential")
+	b.Has("The secret is shown this once")
+	name, file := b.Download("#kms-json")
+	var kms kmsFile
+	if err := json.Unmarshal(file, &kms); err != nil || kms.URIPath != "/bank/kms/xks/v1" || !appliance.ValidSecretAccessKey(kms.Credential.RawSecretAccessKey) {
+		t.Fatalf("%s: %v: %s", name, err, file)
+	}
+	b.Open("/keystores/bank/keys")
+	b.Fill("Make it", "id", "not an id")
+	b.Has("use 1 to 128 letters")
+	b.Fill("Make it", "id", "payroll")
+	b.Has("payroll", "Enabled", "generated")
+	client := &xkstest.KMS{T: t, URL: p.dev.XKSURL + "/bank", Service: demoService, Region: demoRegion,
+		AccessKeyID: kms.Credential.AccessKeyID, SecretAccessKey: kms.Credential.RawSecretAccessKey, HTTP: p.kms().HTTP}
+	encrypt := func(request string) int {
+		t.Helper()
+		body := xkstest.EncryptBody("payroll").With("requestMetadata", xkstest.Metadata().With("kmsRequestId", request))
+		res, err := client.HTTP.Do(client.Request("/keys/payroll/encrypt", body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return client.Read(res).Status
+	}
+	if status := encrypt("before-the-grant"); status != http.StatusForbidden {
+		t.Errorf("without a grant: %d", status)
+	}
+	b.Open("/keystores/bank/grants")
+	b.Fill("Show its Cedar policy", "principal", "arn:aws:iam::123456789012:*")
+	b.Has("permit (", "123456789012")
+	b.Follow("Back")
+	b.Fill("Make the grant", "principal", "*")
+	b.Has("The grant was made")
+	b.Fill("Check and store", "cedar", "permit (principal, action, resouce);")
+	b.Has("line 1")
+	b.Fill("Check and store", "cedar", `forbid (principal, action == Action::"Decrypt", resource);`)
+	b.Has("The policies were stored")
+	b.Fill("Would it be allowed?", "key", "payroll", "principal", "arn:aws:iam::123456789012:role/app", "operation_name", "Decrypt")
+	b.Has("It would be denied", "policy:")
+	if status := encrypt("by-the-browser-test"); status != http.StatusOK {
+		t.Errorf("with a grant: %d", status)
+	}
+
+	// The request is in the audit log, with a proof, and on the overview.
+	b.Open("/audit?kms_request_id=by-the-browser-test")
+	b.Has("Encrypt", "Allowed", "payroll")
+	b.Go(`document.querySelector("tbody td.num a").click()`)
+	b.Has("by-the-browser-test", "Proof (JSON)", "Took")
+	b.Open("/audit?kms_request_id=before-the-grant")
+	b.Has("Denied", "AccessDeniedException")
+	b.Open("/")
+	b.Has("Serving", "Connect AWS KMS")
+	b.HasNot("is blocked")
+
+	// The life of a key.
+	b.Open("/keystores/bank/keys/payroll")
+	b.Has("Recent activity", "Encrypt")
+	b.Fill("Rotate")
+	b.Has("a new version encrypts", "2 current")
+	b.Fill("Schedule deletion", "days", "7", "confirm", "payrol")
+	b.Has("to confirm; you typed")
+	b.Fill("Schedule deletion", "days", "7", "confirm", "payroll")
+	b.Has("Pending deletion", "will be destroyed")
+	if status := encrypt("while-pending"); status != http.StatusBadRequest {
+		t.Errorf("pending deletion: %d", status)
+	}
+	b.Fill("Cancel deletion")
+	b.Has("Disabled")
+	b.Fill("Enable")
+	b.Fill("Block the key", "reason", "an audit <script>alert(1)</script>")
+	b.Has("Blocked", "<script>alert(1)</script>")
+	if status := encrypt("while-blocked"); status != http.StatusBadRequest {
+		t.Errorf("blocked: %d", status)
+	}
+	b.Fill("Unblock")
+	if status := encrypt("unblocked"); status != http.StatusOK {
+		t.Errorf("unblocked: %d", status)
+	}
+
+	// Evidence that verifies elsewhere.
+	b.Open("/attestation/report?nonce=" + strings.Repeat("ab", 16))
+	b.Has("Attestation report", "Pass", "Firmware event log", "EV_")
+	_, evidence := b.Download("#evidence")
+	checkEvidence(t, evidence)
+
+	// Password and authenticator app beside the passkey; signing in by each.
+	b.Open("/account")
+	b.Fill("Set password and authenticator app")
+	secret := shown(t, b, "#totp-secret")
+	b.Fill("Set both", "password", "alice", "code", code(t, secret))
+	b.Has("use 12 to 256 characters")
+	b.Open("/account")
+	b.Fill("Set password and authenticator app")
+	b.Fill("Set both", "password", password, "code", code(t, secret))
+	b.Has("Password and authenticator app are set")
+	b.Fill("Make new recovery codes")
+	codes := regexp.MustCompile(`[a-z2-7]{4}-[a-z2-7]{4}-[a-z2-7]{4}-[a-z2-7]{4}`).FindAllString(b.Text(), -1)
+	if len(codes) != 10 {
+		t.Fatalf("%d recovery codes: %s", len(codes), b.Text())
+	}
+	b.Open("/account")
+	b.Go(`document.getElementById("sign-out").click()`)
+	b.Has("Sign in")
+	b.Fill("Sign in with a passkey")
+	b.Has("Overview")
+
+	other := b.Another()
+	other.Open("/signin")
+	other.Fill("Sign in with the password", "name", "alice", "password", password, "code", "000000")
+	other.Has("did not prove who you are")
+	other.Fill("Sign in with the password", "name", "alice", "password", password, "code", codes[0])
+	other.Has("Overview")
+	other.Open("/account")
+	other.Fill("Sign out everywhere")
+	b.Open("/keystores")
+	b.Has("Sign in")
+	b.HasNot("bank")
+	b.Fill("Sign in with a passkey")
+	b.Has("bank") // where it wanted to go
+
+	testRoles(t, b)
+	testFourEyes(t, b)
+	p.stop()
+}
+
+// kmsFile is what the KMS console takes.
+type kmsFile struct {
+	URIPath    string `json:"XksProxyUriPath"`
+	Credential struct {
+		AccessKeyID        string `json:"AccessKeyId"`
+		RawSecretAccessKey string `json:"RawSecretAccessKey"`
+	} `json:"XksProxyAuthenticationCredential"`
+}
+
+// checkEvidence has the verifier look at evidence of a simulated machine: all but
+// the manufacturers' signatures is right.
+func checkEvidence(t *testing.T, evidence []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	program, file := filepath.Join(dir, "holdfast"), filepath.Join(dir, "evidence.json")
+	if out, err := exec.Command("go", "build", "-o", program, "../holdfast").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.WriteFile(file, evidence, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd := exec.Command(program, "verify", file, "--nonce", strings.Repeat("ab", 16), "--json")
+	cmd.Stdout = &out
+	_ = cmd.Run() // exits 1: the machine is a simulated one
+	var v struct {
+		Checks []struct{ Code, Result, Detail string }
+	}
+	if err := json.Unmarshal(out.Bytes(), &v); err != nil {
+		t.Fatalf("%v: %s", err, out.Bytes())
+	}
+	for _, c := range v.Checks {
+		for _, must := range []string{"E_NONCE", "E_TPM_QUOTE", "E_TPM_LOG", "E_BINDING"} {
+			if strings.HasPrefix(c.Code, must) && c.Result == "fail" {
+				t.Errorf("%s failed: %s", c.Code, c.Detail)
+			}
+		}
+	}
+}
+
+// invite has somebody enrol by password in a window of their own.
+func invite(t *testing.T, admin *browsertest.Browser, name, role string) *browsertest.Browser {
+	t.Helper()
+	admin.Open("/users")
+	admin.Fill("Make the invitation", "name", name, "role", role)
+	link := shown(t, admin, "pre[data-secret]")
+	b := admin.Another()
+	b.Open(link[strings.Index(link, "/invitation/"):])
+	b.Has("Welcome, "+name, role)
+	b.Fill("Set password and sign in", "password", password+" of somebody", "code", code(t, shown(t, b, "#totp-secret")))
+	b.Has("Recovery codes")
+	b.Follow("I have kept them")
+	return b
+}
+
+// testRoles: each role sees what it may, and is refused the rest.
+func testRoles(t *testing.T, admin *browsertest.Browser) {
+	for _, tt := range []struct {
+		role           string
+		sees, sees403  []string
+		shows, without string // on the page of keys
+	}{
+		{"viewer", []string{"/", "/keystores", "/hsms", "/attestation/report", "/settings", "/approvals"}, []string{"/audit", "/users"}, "payroll", "Make or import a key"},
+		{"auditor", []string{"/", "/audit", "/attestation/report"}, []string{"/users"}, "payroll", "Make or import a key"},
+		{"key-administrator", []string{"/", "/audit"}, []string{"/users"}, "Make or import a key", "nothing of the kind"},
+	} {
+		b := invite(t, admin, "a-"+tt.role, tt.role)
+		for _, path := range tt.sees {
+			b.Open(path)
+			b.HasNot("Your role does not allow")
+		}
+		for _, path := range tt.sees403 {
+			b.Open(path)
+			b.Has("Your role does not allow")
+		}
+		b.Open("/keystores/bank/keys")
+		b.Has(tt.shows)
+		b.HasNot(tt.without)
+	}
+}
+
+// testFourEyes: a chosen operation waits until somebody else approves it.
+func testFourEyes(t *testing.T, admin *browsertest.Browser) {
+	carol := invite(t, admin, "carol", "key-administrator")
+	admin.Open("/settings")
+	admin.Fill("Store", "four_eyes=removeGrant", "on")
+	admin.Has("The settings were stored")
+	carol.Open("/keystores/bank/grants")
+	carol.Fill("Remove")
+	carol.Has("waits for the approval", "Waits", "Take back")
+	carol.HasNot("Approve Remove")
+	admin.Open("/approvals")
+	admin.Has("Remove a grant", "carol")
+	admin.Fill("Approve")
+	admin.Has("Approved and done")
+	admin.Open("/keystores/bank/grants")
+	admin.Has("There is no grant")
+	admin.Open("/audit?kind=admin")
+	admin.Has("approved by alice", "ask for approval of")
+}
