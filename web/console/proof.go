@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -50,16 +51,26 @@ func attestation(p *page) (*view, error) {
 			d.reference = c.Detail
 		}
 	}
-	names := make([]string, 0, len(d.verdict.Facts))
-	for name := range d.verdict.Facts {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		d.facts = append(d.facts, ui.Fact{Term: strings.ReplaceAll(name, "_", " "), Value: plain(d.verdict.Facts[name]), Mono: true})
-	}
+	d.facts = flat("", d.verdict.Facts)
 	v.body = attestationPage(d)
 	return v, nil
+}
+
+// maxFact is the longest fact that the page shows, in bytes; the evidence has all.
+const maxFact = 300
+
+// flat lists facts that are within others, each with the names that lead to it.
+func flat(prefix string, facts map[string]any) []ui.Fact {
+	var list []ui.Fact
+	for _, name := range slices.Sorted(maps.Keys(facts)) {
+		term := strings.ReplaceAll(prefix+name, "_", " ")
+		if inner, ok := facts[name].(map[string]any); ok {
+			list = append(list, flat(prefix+name+" · ", inner)...)
+		} else if v := plain(facts[name]); len(v) <= maxFact {
+			list = append(list, ui.Fact{Term: term, Value: v, Mono: true})
+		}
+	}
+	return list
 }
 
 // plain writes a fact in a line.

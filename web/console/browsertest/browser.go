@@ -29,6 +29,7 @@ import (
 	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // patience bounds each step: nothing waits for a fixed time.
@@ -410,4 +411,24 @@ func (b *Browser) Go(script string) {
 		_, err := chromedp.Evaluate[bool]("("+script+", true)")(ctx, t)
 		return chromedp.Void{}, err
 	})
+}
+
+// Tab presses the Tab key through the page, and gives what it should have reached
+// and did not, or what did not show that it has the focus; empty if all is well.
+func (b *Browser) Tab() string {
+	b.t.Helper()
+	n := value(b, "count", chromedp.Evaluate[int](`(() => {
+		const shown = (e) => e.checkVisibility() && !e.closest("details:not([open]) > :not(summary)");
+		window.left = new Set([...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']")].filter((e) => shown(e) && !e.disabled));
+		window.dull = [];
+		document.activeElement.blur();
+		addEventListener("focusin", (e) => { left.delete(e.target); const s = getComputedStyle(e.target); if (s.outlineStyle === "none" && e.target.id !== "main") dull.push(e.target.outerHTML.slice(0, 120)); });
+		return left.size; })()`))
+	for range n + 20 {
+		b.do("Tab", chromedp.KeyEvent(kb.Tab))
+		if value(b, "left", chromedp.Evaluate[bool](`left.size === 0`)) {
+			break
+		}
+	}
+	return b.Value(`[...left].map((e) => "not reached: " + e.outerHTML.slice(0, 120)).concat(dull.map((d) => "no ring: " + d)).slice(0, 5).join(" | ")`)
 }

@@ -115,6 +115,9 @@ func (c Chart) lines(s Series) []string {
 	var pieces []string
 	var piece []string
 	end := func() {
+		if len(piece) == 1 {
+			piece = append(piece, piece[0]) // a dot
+		}
 		if len(piece) > 0 {
 			pieces = append(pieces, strings.Join(piece, " "))
 		}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/web"
+	"holdfast/web/console/browsertest"
+	"holdfast/xks/xkstest"
+)
+
+// consolePages are all pages of the console, as TestPages fills them, with the
+// names of their pictures.
+var consolePages = []struct{ name, path string }{
+	{"overview", "/"},
+	{"overview-day", "/?hours=24"},
+	{"key-stores", "/keystores"},
+	{"key-store", "/keystores/demo"},
+	{"keys", "/keystores/demo/keys"},
+	{"key", "/keystores/demo/keys/payroll-2026"},
+	{"grants", "/keystores/demo/grants"},
+	{"credentials", "/keystores/demo/credentials"},
+	{"attestation", "/attestation/report?nonce=" + "00112233445566778899aabbccddeeff"},
+	{"boots", "/attestation/history"},
+	{"audit", "/audit"},
+	{"audit-record", "/audit/10"},
+	{"hsms", "/hsms"},
+	{"users", "/users"},
+	{"approvals", "/approvals"},
+	{"settings", "/settings"},
+	{"account", "/account"},
+	{"not-found", "/nothing"},
+}
+
+// fill makes something to show.
+func fillConsole(t *testing.T, p *process) {
+	t.Helper()
+	admin := web.NewClient(p.dev.AdminSocket)
+	do := func(method, path string, body any) {
+		t.Helper()
+		if err := admin.Do(t.Context(), method, path, body, nil); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+	}
+	both := appliance.Usage{Encrypt: true, Decrypt: true}
+	for _, id := range []string{"payroll-2026", "ledger", "archive-2019", "cards", "customers.eu", "swift-out"} {
+		do("POST", "keystores/demo/keys", web.NewKey{ID: id, Usage: both, Custody: appliance.CustodyCached})
+	}
+	do("POST", "keystores/demo/keys", web.NewKey{ID: "root-of-roots", Usage: both, Custody: appliance.CustodyHSM})
+	do("POST", "keystores/demo/keys/ledger/disable", nil)
+	do("POST", "keystores/demo/keys/archive-2019/delete", web.Deletion{Days: 30})
+	do("POST", "block", web.Block{BlockTarget: appliance.BlockTarget{KeyStore: "demo", KeyID: "swift-out"}, Reason: "suspicious use, ticket 4711"})
+	do("POST", "keystores/demo/keys/payroll-2026/rotate", nil)
+	do("POST", "keystores/demo/grants", web.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
+		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}})
+	do("POST", "tokens", web.NewToken{Name: "terraform", Role: "key-administrator", Days: 90})
+	k := p.kms()
+	for i := range 40 {
+		id := []string{"payroll-2026", "cards", "customers.eu", "ledger"}[i%4]
+		body := xkstest.EncryptBody(id).With("requestMetadata", xkstest.Metadata().With("kmsRequestId", fmt.Sprintf("request-%d", i)))
+		res, err := k.HTTP.Do(k.Request("/keys/"+id+"/encrypt", body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+	}
+}
+
+// TestPages opens every page, wide and at 375 pixels, light and dark: each fits, is
+// accessible, does nothing that its policy forbids, and can be walked through by
+// keyboard. With SCREENSHOTS set to a folder it leaves pictures there.
+func TestPages(t *testing.T) {
+	p := start(t, t.TempDir())
+	fillConsole(t, p)
+	b := p.browser()
+	b.Authenticator()
+	shots := os.Getenv("SCREENSHOTS")
+	look := func(name string) {
+		t.Helper()
+		for _, dark := range []bool{false, true} {
+			b.Dark(dark)
+			for _, width := range []int64{1280, 375} {
+				b.Width(width)
+				b.Fits()
+				if width == 1280 && shots != "" {
+					b.Shot(filepath.Join(shots, name+map[bool]string{false: "-light", true: "-dark"}[dark]+".png"))
+				}
+			}
+			b.Accessible()
+		}
+		b.Width(1280)
+		b.Dark(false)
+	}
+	b.Open("/setup")
+	look("setup")
+	b.Fill("Continue", "setup_code", p.dev.SetupCode, "name", "alice")
+	look("invitation")
+	b.Fill("Make a passkey", "name", "laptop")
+	for _, page := range consolePages {
+		b.Open(page.path)
+		if page.name != "not-found" {
+			b.HasNot("That did not work", "Not found")
+		}
+		look(page.name)
+		byKeyboard(t, b)
+	}
+	b.Open("/account")
+	b.Go(`document.getElementById("sign-out").click()`)
+	look("sign-in")
+	p.stop()
+}
+
+// byKeyboard presses Tab through the whole page: everything that can be pressed or
+// typed into is reached, and shows that it is.
+func byKeyboard(t *testing.T, b *browsertest.Browser) {
+	t.Helper()
+	missed := b.Tab()
+	if missed != "" {
+		t.Errorf("%s: the keyboard does not reach, or does not show: %s", b.Path(), missed)
+	}
+}
+
+// TestLockedConsole: a machine that is not what it should be has a console all the
+// same. It says why it is locked, and gives evidence.
+func TestLockedConsole(t *testing.T) {
+	dir := t.TempDir()
+	p := start(t, dir)
+	b := setUp(t, p)
+	b.Open("/account")
+	b.Fill("Set password and authenticator app")
+	b.Fill("Set both", "password", password, "code", code(t, shown(t, b, "#totp-secret")))
+	b.Fill("Make new recovery codes")
+	recovery := recoveryCode.FindString(b.Text())
+	p.stop()
+
+	locked := startLocked(t, dir)
+	b = locked.browser()
+	b.Open("/")
+	b.Has("Sign in", "Locked", "E_TPM_REFERENCE")
+	b.Fill("Sign in with the password", "name", "alice", "password", password, "code", recovery)
+	b.Has("The appliance does not serve keys", "E_TPM_REFERENCE", "Evidence and report")
+	b.Open("/keystores/demo")
+	b.Has("The appliance is locked")
+	b.Open("/attestation/report?nonce=" + strings.Repeat("cd", 16))
+	b.Has("Attestation report", "Firmware event log")
+	if _, evidence := b.Download("#evidence"); !strings.Contains(string(evidence), "holdfast-evidence") {
+		t.Errorf("no evidence: %.100s", evidence)
+	}
+	b.Open("/audit")
+	b.Has("boot")
+	if res, err := locked.kms().HTTP.Get(strings.Replace(locked.dev.ConsoleURL, "localhost", "127.0.0.1", 1) + "/readyz"); err != nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("readyz: %v %v", res, err)
+	}
+}
+
+// startLocked boots a kernel that nobody has authorized.
+func startLocked(t *testing.T, dir string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: command(t, "--dir", dir, "--tamper")}
+	pipe, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stderr = &p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Signal(os.Interrupt)
+		_ = p.cmd.Wait()
+	})
+	p.out = bufio.NewReader(pipe)
+	for !strings.HasSuffix(p.printed, "Ctrl-C stops.\n") {
+		line, err := p.out.ReadString('\n')
+		p.printed += line
+		if err != nil {
+			t.Fatalf("it ended: %s%s", p.printed, p.stderr.String())
+		}
+	}
+	_, rest, _ := strings.Cut(p.printed, "console ")
+	p.dev.ConsoleURL, _, _ = strings.Cut(strings.TrimSpace(rest), "\n")
+	p.dev.CACert = filepath.Join(dir, "tls", "ca.pem")
+	return p
+}
