@@ -4,7 +4,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -182,3 +184,7 @@ func decode[T any](result []byte) (T, error) {
 	err := json.Unmarshal(result, &v)
 	return v, err
 }
+
+// Operations are the operations of the API that have a form in the console,
+// sorted.
+func Operations() []string { return slices.Sorted(maps.Keys(actions)) }

@@ -1,0 +1,416 @@
+package console_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/pquerna/otp/totp"
+
+	"holdfast/appliance"
+	"holdfast/appliance/activity"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/boot"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/store"
+	"holdfast/attest"
+	"holdfast/attest/appraisal"
+	"holdfast/hsm/hsmtest"
+	"holdfast/web"
+	"holdfast/web/console"
+	"holdfast/xks/xkstest"
+)
+
+func TestMain(m *testing.M) { hsmtest.Main(m) }
+
+// fakeBoot serves; a simulated machine with evidence is elsewhere
+// (cmd/holdfast-dev).
+type fakeBoot struct{}
+
+func (fakeBoot) Status() boot.Status { return boot.Status{State: boot.Serving} }
+func (fakeBoot) Evidence(context.Context, []byte) (*attest.Evidence, error) {
+	return nil, boot.ErrNoPlatform
+}
+func (fakeBoot) Appraise(context.Context, []byte) (*attest.Evidence, *appraisal.Verdict, error) {
+	return nil, nil, boot.ErrNoPlatform
+}
+func (fakeBoot) Seal(context.Context, []byte) error   { return nil }
+func (fakeBoot) Revoke(context.Context, uint64) error { return nil }
+
+// fakeAudit is an audit log in memory.
+type fakeAudit struct {
+	mu      sync.Mutex
+	records []*audit.Record
+}
+
+func (f *fakeAudit) Ready() error { return nil }
+func (f *fakeAudit) Record(_ context.Context, r *audit.Record) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r.Seq = int64(len(f.records))
+	f.records = append(f.records, r)
+	return nil
+}
+func (f *fakeAudit) Checkpoint() ([]byte, error) { return []byte("checkpoint"), nil }
+func (f *fakeAudit) Status() *audit.Status       { return &audit.Status{} }
+func (f *fakeAudit) Search(context.Context, audit.Query) ([]*audit.Record, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.records[max(0, len(f.records)-20):], "", nil
+}
+func (f *fakeAudit) Export(_ context.Context, _ audit.Query, w io.Writer, _ string) error {
+	_, err := w.Write([]byte("line\n"))
+	return err
+}
+func (f *fakeAudit) Proof(context.Context, int64) ([]byte, error)  { return []byte("{}"), nil }
+func (f *fakeAudit) Verify(context.Context) (*audit.Report, error) { return &audit.Report{}, nil }
+
+type site struct{}
+
+func (site) Version() string       { return "test" }
+func (site) Configuration() string { return "" }
+func (site) XKSEndpoint() string   { return "" }
+func (site) Certificate() (web.Certificate, error) {
+	return web.Certificate{Names: []string{}, NotAfter: time.Now().Add(1000 * time.Hour)}, nil
+}
+func (site) RequestCertificate([]string) (string, error) { return "request", nil }
+func (site) InstallCertificate(string) (web.Certificate, error) {
+	return web.Certificate{}, appliance.Errorf(appliance.CodeInvalid, "no certificate")
+}
+
+// rig is a console of a real appliance, with users in a real database.
+type rig struct {
+	*xkstest.Bed
+	t       *testing.T
+	users   *identity.Directory
+	api     *web.API
+	console http.Handler
+	audit   *fakeAudit
+	mu      sync.Mutex
+	now     time.Time
+}
+
+func (r *rig) clock() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.now
+}
+
+func (r *rig) pass(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now = r.now.Add(d)
+}
+
+func start(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{Bed: xkstest.Start(t, xkstest.Options{}), t: t, audit: &fakeAudit{}, now: time.Now()}
+	dir := t.TempDir()
+	rows, err := store.Open(t.Context(), filepath.Join(dir, "users.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rows.Close() })
+	log := slog.New(slog.NewTextHandler(r.Log, nil))
+	r.users, err = identity.New(identity.Config{Store: rows, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.api = web.NewAPI(web.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows, Identity: r.users, Approvals: rows,
+		Activity: activity.New(r.clock), Site: site{}, Log: log, Now: r.clock})
+	r.console = console.New(console.Options{API: r.api, Identity: r.users, Boot: fakeBoot{}, Version: "test", Log: log, Now: r.clock})
+	return r
+}
+
+// session is somebody's browser.
+type session struct {
+	r         *rig
+	name      string
+	token     string
+	principal identity.Principal
+}
+
+// enrol makes a user with a password, and signs in.
+func (r *rig) enrol(name string, role identity.Role) *session {
+	r.t.Helper()
+	root := identity.Principal{Name: "local", Role: identity.RoleAdministrator}
+	_, invitation, err := r.users.Invite(r.t.Context(), root, name, role)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	secret, err := r.users.BeginEnrolPassword(r.t.Context(), invitation)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	code, err := totp.GenerateCode(secret.Secret, r.clock())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	in, err := r.users.FinishEnrolPassword(r.t.Context(), invitation, "a long enough sentence", code, identity.Client{Address: "192.0.2.1:1"})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return &session{r, name, in.Token, in.Principal}
+}
+
+// do sends a request; change may change it.
+func (s *session) do(method, path string, form url.Values, change func(*http.Request)) *httptest.ResponseRecorder {
+	s.r.t.Helper()
+	q := httptest.NewRequest(method, "https://console.test"+path, strings.NewReader(form.Encode()))
+	if method == http.MethodPost {
+		q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		q.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
+	if s.token != "" {
+		q.AddCookie(&http.Cookie{Name: "__Host-holdfast", Value: s.token})
+	}
+	if change != nil {
+		change(q)
+	}
+	w := httptest.NewRecorder()
+	s.r.console.ServeHTTP(w, q)
+	return w
+}
+
+func (s *session) version(revision string) string { return s.principal.Session + " " + revision }
+
+// things are what forms name, all of them there.
+func (r *rig) things(admin *session) url.Values {
+	r.t.Helper()
+	c, ctx := r.Appliance, r.t.Context()
+	must := func(err error) {
+		r.t.Helper()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	_, err := c.CreateKeyStore(ctx, appliance.KeyStore{Name: "bank", URIPathPrefix: "/bank"})
+	must(err)
+	_, err = c.CreateKey(ctx, "bank", appliance.NewExternalKey{ID: "k", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyCached})
+	must(err)
+	credential, _, err := c.CreateCredential(ctx, "bank", appliance.NewCredential{})
+	must(err)
+	grant, err := c.AddGrant(ctx, "bank", appliance.Grant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}})
+	must(err)
+	root := identity.Principal{Name: "local", Role: identity.RoleAdministrator}
+	i, _, err := r.users.Invite(ctx, root, "guest", identity.RoleViewer)
+	must(err)
+	token, _, err := r.users.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	must(err)
+	return url.Values{"keystore": {"bank"}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
+		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "back": {"/keystores"}}
+}
+
+// confirmed are the form's values, with whatever has to be typed once more.
+func confirmed(v url.Values, operation, version string) url.Values {
+	c := url.Values{}
+	for name, values := range v {
+		c[name] = values
+	}
+	c.Set("version", version)
+	c.Set("confirm", v.Get(map[string]string{"deleteKeyStore": "keystore", "scheduleKeyDeletion": "key", "deleteCredential": "credential", "deleteUser": "user_name"}[operation]))
+	return c
+}
+
+// TestEveryPost walks over everything that the console lets a browser post. A new
+// route is among them by itself. Each refuses what comes from another site, who is
+// not signed in, whose role does not reach, and a form of another session or of a
+// state that is no more.
+func TestEveryPost(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	byRole := map[identity.Role]*session{identity.RoleAdministrator: admin}
+	for _, role := range identity.Roles[:3] {
+		byRole[role] = r.enrol(string(role), role)
+	}
+	nobody := &session{r: r}
+	things := r.things(admin)
+
+	posts := 0
+	err := chi.Walk(r.console.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		if method == http.MethodGet || strings.HasPrefix(route, "/assets/") {
+			return nil
+		}
+		posts++
+		path := strings.NewReplacer("{operation}", "disableKey", "{token}", "x").Replace(route)
+		for name, change := range map[string]func(*http.Request){
+			"Sec-Fetch-Site: cross-site": func(q *http.Request) { q.Header.Set("Sec-Fetch-Site", "cross-site") },
+			"Sec-Fetch-Site: same-site":  func(q *http.Request) { q.Header.Set("Sec-Fetch-Site", "same-site") },
+			"Origin": func(q *http.Request) {
+				q.Header.Del("Sec-Fetch-Site")
+				q.Header.Set("Origin", "https://evil.test")
+			},
+		} {
+			if w := admin.do(method, path, things, change); w.Code != http.StatusForbidden {
+				t.Errorf("%s %s, %s: %d", method, path, name, w.Code)
+			}
+		}
+		return nil
+	})
+	if err != nil || posts < 15 {
+		t.Fatalf("%d routes: %v", posts, err)
+	}
+
+	routes := map[string]*web.Route{}
+	for _, route := range web.Routes() {
+		routes[route.ID] = route
+	}
+	recorded := len(r.audit.records)
+	for _, op := range console.Operations() {
+		route := routes[op]
+		if route == nil {
+			t.Errorf("%s is no operation of the API", op)
+			continue
+		}
+		path := "/do/" + op
+		if w := nobody.do("POST", path, things, nil); w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/signin") {
+			t.Errorf("%s, not signed in: %d %s", op, w.Code, w.Header().Get("Location"))
+		}
+		for role, s := range byRole {
+			if !role.May(route.Capability) {
+				if w := s.do("POST", path, confirmed(things, op, s.version("")), nil); w.Code != http.StatusForbidden {
+					t.Errorf("%s as %s: %d", op, role, w.Code)
+				}
+			}
+		}
+		for name, version := range map[string]string{"none": "", "of another session": byRole[identity.RoleViewer].version(""), "of another state": admin.version(`"0123"`)} {
+			if w := admin.do("POST", path, confirmed(things, op, version), nil); w.Code != http.StatusConflict {
+				t.Errorf("%s, version %s: %d %s", op, name, w.Code, w.Body)
+			}
+		}
+	}
+	for _, rec := range r.audit.records[recorded:] {
+		if rec.Result == audit.Allowed {
+			t.Errorf("%s was done", rec.Operation)
+		}
+	}
+}
+
+// TestPresence: what is dangerous asks for a proof when the last is old, keeps what
+// was entered, and goes on with it.
+func TestPresence(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	things := r.things(admin)
+	r.pass(6 * time.Minute)
+	form := confirmed(things, "scheduleKeyDeletion", admin.version(""))
+	form.Set("days", "7")
+	w := admin.do("POST", "/do/scheduleKeyDeletion", form, nil)
+	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "Prove that it is you") || !strings.Contains(w.Body.String(), "scheduleKeyDeletion") {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	asked := `{"operation":"scheduleKeyDeletion","values":{"keystore":["bank"],"key":["k"],"days":["7"],"confirm":["k"],"back":["/keystores/bank/keys/k"],"version":["` + admin.version("") + `"]}}`
+	w = admin.do("POST", "/prove", url.Values{"asked": {asked}, "password": {"wrong, all of it"}, "code": {"000000"}}, nil)
+	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "did not prove") {
+		t.Fatalf("wrong password: %d %s", w.Code, w.Body)
+	}
+	codes, err := r.users.NewRecoveryCodes(t.Context(), admin.principal.UserID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = admin.do("POST", "/prove", url.Values{"asked": {asked}, "password": {"a long enough sentence"}, "code": {codes[0]}}, nil)
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/keystores/bank/keys/k" {
+		t.Fatalf("%d %s %s", w.Code, w.Header().Get("Location"), w.Body)
+	}
+	if k, err := r.Appliance.ShowKey(t.Context(), "bank", "k"); err != nil || k.State != appliance.KeyPendingDeletion {
+		t.Errorf("%v %v", k, err)
+	}
+}
+
+// TestStoredStaysText: strings that are stored stay text on every page.
+func TestStoredStaysText(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	r.things(admin)
+	const evil = `"><script>alert(1)</script><img src=x onerror=alert(2)>{{7+7}}'`
+	ctx := t.Context()
+	if _, err := r.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "bank", KeyID: "k"}, evil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "bank"}, evil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Appliance.Block(ctx, appliance.BlockTarget{}, evil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Appliance.AddGrant(ctx, "bank", appliance.Grant{Principal: evil, Operations: []appliance.Operation{appliance.OpEncrypt}, Conditions: appliance.Conditions{ViaServices: []string{evil}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.audit.Record(ctx, &audit.Record{Kind: audit.KindXKS, Operation: evil, Principal: evil, KMSRequestID: evil, ViaService: evil, Actor: evil, Detail: evil, Key: evil, KeyStore: evil, Error: evil,
+		Policies: []string{evil}, Before: []byte(`{"x": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`)}); err != nil {
+		t.Fatal(err)
+	}
+	last := "/audit/" + "0"
+	for i := range r.audit.records {
+		if r.audit.records[i].Operation == evil {
+			r.audit.records = r.audit.records[i:]
+			r.audit.records[0].Seq = 0
+			break
+		}
+	}
+	if w := admin.do("POST", "/theme", url.Values{"theme": {evil}, "back": {"//evil.test/"}}, nil); w.Header().Get("Location") != "/" {
+		t.Errorf("sent to %s", w.Header().Get("Location"))
+	}
+	agent := func(q *http.Request) { q.Header.Set("User-Agent", evil) }
+	seen := 0
+	for _, path := range []string{"/", "/keystores", "/keystores/bank", "/keystores/bank/keys", "/keystores/bank/keys/k", "/keystores/bank/grants", "/audit?principal=" + url.QueryEscape(evil), last,
+		"/keystores/bank/keys?prefix=" + url.QueryEscape(evil), "/attestation/report?nonce=" + url.QueryEscape(evil), "/users", "/account", "/" + url.PathEscape(evil), "/signin?next=" + url.QueryEscape(evil)} {
+		w := admin.do("GET", path, nil, agent)
+		body := w.Body.String()
+		for _, bad := range []string{"<script>alert", "<img src=x", " onerror=alert(2)>", " style="} {
+			if strings.Contains(body, bad) {
+				t.Errorf("%s has %s", path, bad)
+			}
+		}
+		if strings.Contains(body, "&lt;script&gt;alert") {
+			seen++
+		}
+		csp := w.Header().Get("Content-Security-Policy")
+		if !strings.Contains(csp, "default-src 'self'") || strings.Contains(csp, "unsafe") || w.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: policy %q, cache %q", path, csp, w.Header().Get("Cache-Control"))
+		}
+	}
+	if seen < 7 {
+		t.Errorf("only %d pages show the string at all", seen)
+	}
+}
+
+// TestSecretsNotInTheLog: what people enter to prove who they are is nowhere in
+// the program's log or the audit log.
+func TestSecretsNotInTheLog(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	admin.do("POST", "/signin", url.Values{"name": {"admin"}, "password": {"my secret sentence 4711"}, "code": {"123456"}}, nil)
+	admin.do("POST", "/setup", url.Values{"name": {"eve"}, "setup_code": {"SECRET-SETUP"}}, nil)
+	admin.do("POST", "/do/seal", url.Values{"version": {admin.version("")}, "pin": {"secret-pin-4711"}}, nil)
+	w := admin.do("POST", "/do/createToken", url.Values{"version": {admin.version("")}, "name": {"t"}, "role": {"viewer"}, "days": {"1"}}, nil)
+	i := strings.Index(w.Body.String(), "hf_")
+	if i < 0 {
+		t.Fatalf("no token: %d %s", w.Code, w.Body)
+	}
+	secret := w.Body.String()[i : i+46]
+	var all bytes.Buffer
+	all.WriteString(r.Log.String())
+	for _, rec := range r.audit.records {
+		line, err := rec.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(line)
+	}
+	for _, s := range []string{"my secret sentence 4711", "123456\"", "SECRET-SETUP", "secret-pin-4711", secret, admin.token} {
+		if strings.Contains(all.String(), s) {
+			t.Errorf("%s is in a log", s)
+		}
+	}
+}
