@@ -52,7 +52,7 @@ func as(who identity.Principal, h http.Handler) http.Handler {
 }
 
 // options are those of an API with a database of its own for users and approvals.
-func options(t *testing.T, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
+func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
 	t.Helper()
 	dir := t.TempDir()
 	rows, err := store.Open(t.Context(), filepath.Join(dir, "users.db"), store.Options{Logger: log})

@@ -41,7 +41,7 @@ func (f *fakeBoot) Evidence(_ context.Context, nonce []byte) (*attest.Evidence, 
 
 func (f *fakeBoot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error) {
 	e, err := f.Evidence(ctx, nonce)
-	return e, &appraisal.Verdict{Result: appraisal.Pass}, err
+	return e, &appraisal.Verdict{Result: appraisal.Pass, Checks: []appraisal.Check{}, Facts: map[string]any{}}, err
 }
 
 func (f *fakeBoot) Seal(_ context.Context, credential []byte) error {
