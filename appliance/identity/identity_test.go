@@ -1,0 +1,464 @@
+package identity_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/store"
+)
+
+// directory is one with a real database and a clock of the test's.
+type directory struct {
+	*identity.Directory
+	t   *testing.T
+	dir string
+	now atomic.Int64
+	log bytes.Buffer
+}
+
+func (d *directory) clock() time.Time     { return time.UnixMilli(d.now.Load()) }
+func (d *directory) pass(x time.Duration) { d.now.Add(x.Milliseconds()) }
+
+func open(t *testing.T, change func(*identity.Config)) *directory {
+	t.Helper()
+	d := &directory{t: t, dir: t.TempDir()}
+	d.now.Store(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).UnixMilli())
+	rows, err := store.Open(t.Context(), filepath.Join(d.dir, "holdfast.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rows.Close() })
+	c := identity.Config{Store: rows, Now: d.clock, Log: slog.New(slog.NewTextHandler(&d.log, nil)), URL: "https://console.test", SetupFile: filepath.Join(d.dir, "setup-code")}
+	if change != nil {
+		change(&c)
+	}
+	if d.Directory, err = identity.New(c); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+const password = "a sentence long enough"
+
+var (
+	from = identity.Client{Address: "192.0.2.1:4711", UserAgent: "test"}
+	root = identity.Principal{Name: "local", Role: identity.RoleAdministrator}
+)
+
+// user is one who has enrolled by password.
+type user struct {
+	id, name, secret string
+	codes            []string
+	token            string
+	identity.Principal
+}
+
+func (d *directory) enrol(name string, role identity.Role) *user {
+	d.t.Helper()
+	_, token, err := d.Invite(d.t.Context(), root, name, role)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return d.accept(token, name)
+}
+
+func (d *directory) accept(token, name string) *user {
+	d.t.Helper()
+	secret, err := d.BeginEnrolPassword(d.t.Context(), token)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	in, err := d.FinishEnrolPassword(d.t.Context(), token, password, d.code(secret.Secret), from)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return &user{in.Principal.UserID, name, secret.Secret, in.RecoveryCodes, in.Token, in.Principal}
+}
+
+// code is what the authenticator app shows.
+func (d *directory) code(secret string) string {
+	d.t.Helper()
+	c, err := totp.GenerateCode(secret, d.clock())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return c
+}
+
+func wants(t *testing.T, what string, err error, code appliance.Code) {
+	t.Helper()
+	if appliance.CodeOf(err) != code {
+		t.Errorf("%s: %v, want the code %q", what, err, code)
+	}
+}
+
+// TestSetup: the code admits one administrator, and nobody after.
+func TestSetup(t *testing.T) {
+	d := open(t, nil)
+	ctx := t.Context()
+	code, err := d.SetupCode(ctx)
+	if err != nil || len(code) != 27 {
+		t.Fatalf("%q %v", code, err)
+	}
+	info, err := os.Stat(filepath.Join(d.dir, "setup-code"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info, err)
+	}
+	for _, wrong := range []string{"", "x", strings.ToLower(code)[1:], code + "A"} {
+		_, err := d.RedeemSetupCode(ctx, wrong, "alice", from)
+		wants(t, wrong, err, appliance.CodeUnauthenticated)
+	}
+	_, err = d.RedeemSetupCode(ctx, code, "no name at all", from)
+	wants(t, "a bad name", err, appliance.CodeInvalid)
+	first, err := d.RedeemSetupCode(ctx, " "+strings.ToLower(code)+" ", "alice", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := d.RedeemSetupCode(ctx, code, "mallory", from) // still no user
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := d.accept(first, "alice"); a.Role != identity.RoleAdministrator {
+		t.Errorf("the first is %s", a.Role)
+	}
+	if _, err := os.Stat(filepath.Join(d.dir, "setup-code")); !os.IsNotExist(err) {
+		t.Errorf("the file is there: %v", err)
+	}
+	_, err = d.RedeemSetupCode(ctx, code, "eve", from)
+	wants(t, "afterwards", err, appliance.CodeUnauthenticated)
+	secret, err := d.BeginEnrolPassword(ctx, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.FinishEnrolPassword(ctx, second, password, d.code(secret.Secret), from)
+	wants(t, "an invitation of the code, afterwards", err, appliance.CodeNotFound)
+}
+
+// TestSignIn: each way in which a password does not prove who one is gives the same
+// error, and the log says which it was.
+func TestSignIn(t *testing.T) {
+	d := open(t, nil)
+	ctx := t.Context()
+	a, b := d.enrol("alice", identity.RoleAdministrator), d.enrol("bob", identity.RoleViewer)
+	if _, err := d.SetDisabled(ctx, b.id, true); err != nil {
+		t.Fatal(err)
+	}
+	d.pass(time.Minute)
+	used := d.code(a.secret)
+	if _, err := d.SignInPassword(ctx, "alice", password, used, from); err != nil {
+		t.Fatalf("the right password and code: %v", err)
+	}
+	for _, tt := range []struct{ name, user, password, code, log string }{
+		{"nobody", "nobody", password, used, "there is no such user"},
+		{"name in other letters", "Alice", password, used, "there is no such user"},
+		{"password", "alice", password + "x", d.code(a.secret), "wrong password"},
+		{"no password", "alice", "", d.code(a.secret), "wrong password"},
+		{"code used before", "alice", password, used, "used before"},
+		{"no code", "alice", password, "", "wrong code"},
+		{"somebody else's recovery code", "alice", password, b.codes[0], "wrong code"},
+		{"disabled", "bob", password, d.code(b.secret), "disabled"},
+		{"endless password", "alice", strings.Repeat("x", 1<<20), used, "too long"},
+	} {
+		d.log.Reset()
+		_, err := d.SignInPassword(ctx, tt.user, tt.password, tt.code, from)
+		if err != identity.ErrProof || !strings.Contains(d.log.String(), tt.log) {
+			t.Errorf("%s: %v; the log: %s", tt.name, err, d.log.String())
+		}
+	}
+	if _, err := d.SignInPassword(ctx, "alice", password, a.codes[3], from); err != nil {
+		t.Errorf("a recovery code: %v", err)
+	}
+	if _, err := d.SignInPassword(ctx, "alice", password, a.codes[3], from); err != identity.ErrProof {
+		t.Errorf("the recovery code once more: %v", err)
+	}
+	if _, err := d.SignInPassword(ctx, "alice", password, strings.ToUpper(strings.ReplaceAll(a.codes[4], "-", " ")), from); err != nil {
+		t.Errorf("a recovery code written otherwise: %v", err)
+	}
+	d.pass(-30 * time.Second) // the app's clock is half a minute behind: before the one that was used
+	if _, err := d.SignInPassword(ctx, "alice", password, d.code(a.secret), from); err != identity.ErrProof {
+		t.Errorf("a code of before the last: %v", err)
+	}
+}
+
+// TestLockOut: ten failures in a row keep passwords from being looked at for a
+// quarter of an hour, the right one too.
+func TestLockOut(t *testing.T) {
+	d := open(t, nil)
+	ctx := t.Context()
+	a := d.enrol("alice", identity.RoleAdministrator)
+	address := 0
+	try := func(password string) error {
+		address++ // another client each time: the user is locked, not the client
+		d.pass(31 * time.Second)
+		_, err := d.SignInPassword(ctx, "alice", password, d.code(a.secret), identity.Client{Address: "192.0.2." + string(rune('0'+address%10)) + ":1"})
+		return err
+	}
+	for range 9 {
+		if try("wrong") != identity.ErrProof {
+			t.Fatal("a wrong password was taken")
+		}
+	}
+	if err := try(password); err != nil {
+		t.Fatalf("after nine failures: %v", err)
+	}
+	for range 10 {
+		_ = try("wrong")
+	}
+	if err := try(password); err != identity.ErrProof || !strings.Contains(d.log.String(), "locked out") {
+		t.Errorf("after ten failures: %v", err)
+	}
+	if u, err := d.User(ctx, a.id); err != nil || u.LockedUntil.IsZero() {
+		t.Errorf("%+v %v", u, err)
+	}
+	d.pass(15 * time.Minute)
+	if err := try(password); err != nil {
+		t.Errorf("a quarter of an hour later: %v", err)
+	}
+	for range 10 {
+		_ = try("wrong")
+	}
+	if _, err := d.Unlock(ctx, a.id); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(password); err != nil {
+		t.Errorf("unlocked by an administrator: %v", err)
+	}
+}
+
+// TestRateLimit: a client that tries too often has to wait, whoever it tries to be.
+func TestRateLimit(t *testing.T) {
+	d := open(t, nil)
+	var err error
+	for range 30 {
+		if _, err = d.Bearer(t.Context(), "hf_wrong", from); appliance.CodeOf(err) == appliance.CodeThrottled {
+			break
+		}
+	}
+	wants(t, "thirty tries", err, appliance.CodeThrottled)
+	_, err = d.SignInPassword(t.Context(), "x", "x", "x", identity.Client{Address: "192.0.2.1:99"})
+	wants(t, "another way, from another port", err, appliance.CodeThrottled)
+	_, err = d.Bearer(t.Context(), "hf_wrong", identity.Client{Address: "192.0.2.2:1"})
+	wants(t, "another client", err, appliance.CodeUnauthenticated)
+	d.pass(3 * time.Second)
+	_, err = d.Bearer(t.Context(), "hf_wrong", from)
+	wants(t, "three seconds later", err, appliance.CodeUnauthenticated)
+}
+
+// TestSessions end when they are idle, old, revoked, or their user changes.
+func TestSessions(t *testing.T) {
+	ctx := context.Background()
+	for _, tt := range []struct {
+		name string
+		do   func(d *directory, u *user) error
+		good bool
+	}{
+		{"nothing", func(*directory, *user) error { return nil }, true},
+		{"14 minutes, twice", func(d *directory, u *user) error {
+			d.pass(14 * time.Minute)
+			_, err := d.Session(ctx, u.token)
+			d.pass(14 * time.Minute)
+			return err
+		}, true},
+		{"15 minutes", func(d *directory, _ *user) error { d.pass(15 * time.Minute); return nil }, false},
+		{"12 hours, never idle", func(d *directory, u *user) error {
+			for range 72 {
+				_, _ = d.Session(ctx, u.token)
+				d.pass(10 * time.Minute)
+			}
+			return nil
+		}, false},
+		{"signed out", func(d *directory, u *user) error { return d.SignOut(ctx, u.token) }, false},
+		{"revoked", func(d *directory, u *user) error { return d.RevokeSession(ctx, u.Session) }, false},
+		{"signed out everywhere", func(d *directory, u *user) error { _, err := d.RevokeSessions(ctx, u.id); return err }, false},
+		{"another role", func(d *directory, u *user) error {
+			_, err := d.SetRole(ctx, u.id, identity.RoleAuditor)
+			return err
+		}, false},
+		{"disabled", func(d *directory, u *user) error { _, err := d.SetDisabled(ctx, u.id, true); return err }, false},
+		{"deleted", func(d *directory, u *user) error { return d.DeleteUser(ctx, u.id) }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := open(t, nil)
+			d.enrol("admin", identity.RoleAdministrator)
+			u := d.enrol("u", identity.RoleViewer)
+			if err := tt.do(d, u); err != nil {
+				t.Fatal(err)
+			}
+			p, err := d.Session(ctx, u.token)
+			if tt.good != (err == nil) || !tt.good && err != identity.ErrProof {
+				t.Errorf("%+v %v", p, err)
+			}
+			if err == nil && (p.Name != "u" || p.Role != identity.RoleViewer || p.ProvenAt.IsZero()) {
+				t.Errorf("%+v", p)
+			}
+		})
+	}
+}
+
+// TestInvitation is good once, be it used by many at the same time.
+func TestInvitation(t *testing.T) {
+	d := open(t, nil)
+	ctx := t.Context()
+	d.enrol("admin", identity.RoleAdministrator)
+	_, _, err := d.Invite(ctx, identity.Principal{Name: "k", Role: identity.RoleKeyAdministrator}, "x", identity.RoleAdministrator)
+	wants(t, "a role above one's own", err, appliance.CodeForbidden)
+	_, _, err = d.Invite(ctx, root, "admin", identity.RoleViewer)
+	wants(t, "a name that is taken", err, appliance.CodeExists)
+	_, _, err = d.Invite(ctx, root, "x", "king")
+	wants(t, "no role", err, appliance.CodeInvalid)
+
+	_, token, err := d.Invite(ctx, root, "guest", identity.RoleViewer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := d.BeginEnrolPassword(ctx, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string]string{"short": "too short", "the name": "my guest sentence", "the product's": "holdfast holds fast", "one letter": strings.Repeat("a", 20)} {
+		_, err := d.FinishEnrolPassword(ctx, token, bad, d.code(secret.Secret), from)
+		wants(t, name, err, appliance.CodeInvalid)
+	}
+	_, err = d.FinishEnrolPassword(ctx, token, password, "000000", from)
+	wants(t, "a wrong code", err, appliance.CodeInvalid)
+	var wg sync.WaitGroup
+	var done atomic.Int32
+	for range 4 {
+		wg.Go(func() {
+			if _, err := d.FinishEnrolPassword(ctx, token, password, d.code(secret.Secret), from); err == nil {
+				done.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if done.Load() != 1 {
+		t.Errorf("it made %d users", done.Load())
+	}
+	if _, err := d.OpenInvitation(ctx, token); err != identity.ErrProof {
+		t.Errorf("afterwards: %v", err)
+	}
+
+	i, late, err := d.Invite(ctx, root, "late", identity.RoleViewer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.pass(identity.InvitationLifetime)
+	if _, err := d.OpenInvitation(ctx, late); err != identity.ErrProof {
+		t.Errorf("three days later: %v", err)
+	}
+	if err := d.RevokeInvitation(ctx, i.ID); err != nil {
+		t.Error(err)
+	}
+	wants(t, "revoked twice", d.RevokeInvitation(ctx, i.ID), appliance.CodeNotFound)
+}
+
+// TestLastAdministrator cannot go.
+func TestLastAdministrator(t *testing.T) {
+	d := open(t, nil)
+	ctx := t.Context()
+	a := d.enrol("a", identity.RoleAdministrator)
+	b := d.enrol("b", identity.RoleAdministrator)
+	if _, err := d.SetDisabled(ctx, b.id, true); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.SetRole(ctx, a.id, identity.RoleViewer)
+	wants(t, "lowered", err, appliance.CodeConflict)
+	_, err = d.SetDisabled(ctx, a.id, true)
+	wants(t, "disabled", err, appliance.CodeConflict)
+	wants(t, "deleted", d.DeleteUser(ctx, a.id), appliance.CodeConflict)
+	if _, err := d.SetDisabled(ctx, b.id, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.DeleteUser(ctx, a.id); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTokens expire, are revoked, and have no more rights than their maker.
+func TestTokens(t *testing.T) {
+	d := open(t, nil)
+	ctx := t.Context()
+	k := identity.Principal{Name: "k", Role: identity.RoleKeyAdministrator}
+	_, _, err := d.CreateToken(ctx, k, "t", identity.RoleAdministrator, time.Hour)
+	wants(t, "above", err, appliance.CodeForbidden)
+	_, _, err = d.CreateToken(ctx, k, "t", identity.RoleViewer, 366*24*time.Hour)
+	wants(t, "too long", err, appliance.CodeInvalid)
+	made, secret, err := d.CreateToken(ctx, k, "t", identity.RoleAuditor, time.Hour)
+	if err != nil || !strings.HasPrefix(secret, "hf_") || len(secret) != 46 {
+		t.Fatalf("%q %v", secret, err)
+	}
+	_, _, err = d.CreateToken(ctx, k, "t", identity.RoleViewer, time.Hour)
+	wants(t, "the same name", err, appliance.CodeExists)
+	p, err := d.Bearer(ctx, secret, from)
+	if err != nil || p.Role != identity.RoleAuditor || p.Token != made.ID || p.UserID != "" || !p.ProvenAt.IsZero() {
+		t.Errorf("%+v %v", p, err)
+	}
+	d.pass(time.Hour)
+	if _, err := d.Bearer(ctx, secret, from); err != identity.ErrProof {
+		t.Errorf("an hour later: %v", err)
+	}
+	_, secret, err = d.CreateToken(ctx, k, "u", identity.RoleViewer, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := d.Tokens(ctx)
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%v %v", all, err)
+	}
+	if _, err := d.RevokeToken(ctx, all[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Bearer(ctx, secret, from); err != identity.ErrProof {
+		t.Errorf("revoked: %v", err)
+	}
+}
+
+// TestNoSecretInTheDatabase: of what proves who somebody is, only digests are
+// stored; but for the secret of the authenticator app, which has to be.
+func TestNoSecretInTheDatabase(t *testing.T) {
+	d := open(t, nil)
+	a := d.enrol("alice", identity.RoleAdministrator)
+	_, token, err := d.CreateToken(t.Context(), root, "t", identity.RoleViewer, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, invitation, err := d.Invite(t.Context(), root, "guest", identity.RoleViewer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(d.dir, "holdfast.db*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	var all []byte
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, text...)
+	}
+	if !bytes.Contains(all, []byte("$argon2id$v=19$m=65536,t=3,p=4$")) || !bytes.Contains(all, []byte(a.secret)) {
+		t.Error("the files are not those of the database")
+	}
+	for _, secret := range []string{password, a.token, token, token[3:], invitation, a.codes[0], strings.ReplaceAll(a.codes[0], "-", "")} {
+		if bytes.Contains(all, []byte(secret)) {
+			t.Errorf("%s is in the database", secret)
+		}
+	}
+	if strings.Contains(d.log.String(), password) || strings.Contains(d.log.String(), a.token) {
+		t.Error("a secret is in the log")
+	}
+}
