@@ -91,7 +91,7 @@ func (site) InstallCertificate(string) (web.Certificate, error) {
 // rig is a console of a real appliance, with users in a real database.
 type rig struct {
 	*xkstest.Bed
-	t       *testing.T
+	t       testing.TB
 	users   *identity.Directory
 	api     *web.API
 	console http.Handler
@@ -112,7 +112,7 @@ func (r *rig) pass(d time.Duration) {
 	r.now = r.now.Add(d)
 }
 
-func start(t *testing.T) *rig {
+func start(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{Bed: xkstest.Start(t, xkstest.Options{}), t: t, audit: &fakeAudit{}, now: time.Now()}
 	dir := t.TempDir()

@@ -1,0 +1,185 @@
+package console_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"holdfast/appliance"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/keyring"
+)
+
+var (
+	manyKeys    = flag.Int("console-keys", 2000, "how many keys BenchmarkPages makes")
+	manyRecords = flag.Int("console-records", 20_000, "how many records of the audit log BenchmarkPages makes")
+)
+
+// realAudit is an audit log on the disk.
+type realAudit struct {
+	*audit.Log
+	dir  string
+	keys note.Verifiers
+}
+
+func (r *realAudit) Ready() error                                      { return nil }
+func (r *realAudit) Record(ctx context.Context, x *audit.Record) error { return r.Append(ctx, x) }
+func (r *realAudit) Status() *audit.Status                             { s := r.Log.Status(); return &s }
+func (r *realAudit) Proof(_ context.Context, seq int64) ([]byte, error) {
+	return audit.InclusionProof(r.dir, seq)
+}
+func (r *realAudit) Verify(context.Context) (*audit.Report, error) {
+	return audit.Verify(r.dir, r.keys, audit.VerifyOptions{})
+}
+
+// BenchmarkPages is how long the server takes for each page, with so many keys and
+// records as the flags say.
+func BenchmarkPages(b *testing.B) {
+	r := start(b)
+	ctx := b.Context()
+	fail := func(err error) {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	_, err := r.Appliance.CreateKeyStore(ctx, appliance.KeyStore{Name: "bank", URIPathPrefix: "/bank"})
+	fail(err)
+	began := time.Now()
+	ids := fillKeys(b, r, *manyKeys)
+	b.Logf("%d keys were made in %v", *manyKeys, time.Since(began))
+	log := fillAudit(b, ids, *manyRecords)
+	r.api.Audit = log
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	middle := ids[len(ids)/2]
+	for name, path := range map[string]string{
+		"overview": "/", "key stores": "/keystores", "key store": "/keystores/bank", "keys": "/keystores/bank/keys",
+		"keys, from the middle": "/keystores/bank/keys?after=" + middle, "keys, by prefix": "/keystores/bank/keys?prefix=" + middle[:8],
+		"keys, disabled": "/keystores/bank/keys?state=disabled", "keys, blocked": "/keystores/bank/keys?state=blocked",
+		"key": "/keystores/bank/keys/" + middle, "grants": "/keystores/bank/grants", "credentials": "/keystores/bank/credentials",
+		"audit": "/audit", "audit, one key": "/audit?key_store=bank&key=" + middle, "audit, denied": "/audit?result=denied", "audit, administrators": "/audit?kind=admin",
+		"audit, a time": "/audit?to=" + began.Add(time.Minute).UTC().Format("2006-01-02T15:04"),
+		"audit record":  fmt.Sprintf("/audit/%d", *manyRecords/2), "users": "/users", "approvals": "/approvals", "settings": "/settings", "account": "/account",
+	} {
+		b.Run(name, func(b *testing.B) {
+			var took []time.Duration
+			for b.Loop() {
+				began := time.Now()
+				if w := admin.do("GET", path, nil, nil); w.Code != http.StatusOK {
+					b.Fatalf("%s: %d %s", path, w.Code, w.Body)
+				}
+				took = append(took, time.Since(began))
+			}
+			b.ReportMetric(float64(slices.Max(took).Microseconds())/1000, "ms-max")
+		})
+	}
+}
+
+// fillKeys puts keys into the key store as the appliance itself would.
+func fillKeys(b *testing.B, r *rig, n int) []string {
+	b.Helper()
+	ctx := b.Context()
+	fail := func(err error) {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	ring := keyring.New(r.Token)
+	defer ring.Lock()
+	in, err := r.Store.Installation(ctx)
+	fail(err)
+	fail(ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey))
+	stores, err := r.Store.KeyStores(ctx)
+	fail(err)
+	ks := stores[slices.IndexFunc(stores, func(k *appliance.KeyStore) bool { return k.Name == "bank" })]
+	fail(ring.OpenKeyringKey(ctx, ks.ID, ks.WrappedKey))
+	var ids []string
+	var chunk []appliance.NewKey
+	for i := range n {
+		random := make([]byte, 16+appliance.KeyBytes)
+		_, _ = rand.Read(random) // never fails (crypto/rand)
+		now := time.Now().UTC().Truncate(time.Millisecond)
+		k := &appliance.ExternalKey{KeyStore: ks.ID, ID: fmt.Sprintf("%x", random[:16]), Usage: appliance.Usage{Encrypt: true, Decrypt: true},
+			Custody: appliance.CustodyCached, State: appliance.KeyEnabled, CurrentVersion: 1, CreatedAt: now}
+		if i%100_000 == 7 {
+			k.State = appliance.KeyDisabled
+		}
+		v := &appliance.KeyVersion{KeyStore: ks.ID, KeyID: k.ID, Version: 1, Custody: k.Custody, Origin: appliance.OriginImported, CreatedAt: now}
+		fail(ring.Import(ctx, v, "", random[16:]))
+		k.Seal, err = ring.Seal(k.Binding(), nil)
+		fail(err)
+		ids, chunk = append(ids, k.ID), append(chunk, appliance.NewKey{Key: k, Version: v})
+		if len(chunk) == 5000 || i == n-1 {
+			fail(r.Store.CreateKeys(ctx, chunk...))
+			chunk = nil
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// fillAudit logs requests of keys.
+func fillAudit(b *testing.B, ids []string, n int) *realAudit {
+	b.Helper()
+	began := time.Now()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	signer, err := audit.NewECDSASigner("bench", key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	verifier, err := audit.ParseVerifierKey(signer.VerifierKey())
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := &realAudit{dir: b.TempDir(), keys: note.VerifierList(verifier)}
+	r.Log, err = audit.Open(r.dir, audit.Options{LogID: "0123456789abcdef0123456789abcdef", Signer: signer, NoSync: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = r.Close() })
+	const batch = 512
+	pending := make([]audit.Pending, 0, batch)
+	wait := func() {
+		for _, p := range pending {
+			if err := p.Wait(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		pending = pending[:0]
+	}
+	for i := range n {
+		x := &audit.Record{Kind: audit.KindXKS, Operation: "Decrypt", Result: audit.Allowed, KeyStore: "bank", Key: ids[(i*7919)%len(ids)], Version: 1,
+			Principal: fmt.Sprintf("arn:aws:iam::123456789012:role/app-%d", i%500), KMSRequestID: fmt.Sprintf("request-%d", i), KMSOperation: "Decrypt",
+			ViaService: "rds.eu-central-1.amazonaws.com", Policies: []string{"0123456789abcdef0123456789abcdef"}, Actor: "AKIAEXAMPLE", DurationUS: 420, Remote: "10.0.0.7:443"}
+		if i%100_000 == 99 {
+			x.Result, x.Error = audit.Denied, "AccessDeniedException"
+		}
+		pending = append(pending, r.AppendAsync(x))
+		if len(pending) == batch {
+			wait()
+		}
+	}
+	wait()
+	if _, err := r.Checkpoint(); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%d records were logged in %v", n, time.Since(began))
+	for began := time.Now(); r.Log.Status().Unindexed > 1_000_000 && time.Since(began) < time.Minute; {
+		_, _, _ = r.Search(b.Context(), audit.Query{KMSRequestID: "none"}) // makes what indexes are missing
+	}
+	return r
+}
