@@ -1,7 +1,9 @@
 # make run    try Holdfast on this machine
 # make test   everything that CI runs
-# make bench  measure, and write bench.json
+# make bench  measure, and write bench.json; make bench-console for the console's pages
 # make build  bin/holdfast and bin/holdfast-dev
+# make generate     what templ makes of *.templ
+# make screenshots  a picture of each page of the console, in docs/screenshots
 
 # Erases copies of keys that the standard library leaves behind (package
 # appliance/keyring/scrub).
@@ -15,7 +17,7 @@ LDFLAGS := -X holdfast/cmd/internal/daemon.Version=$(VERSION)
 # its own deadline for a failure.
 FUZZTIME ?= 10000x
 
-.PHONY: run build test bench install-packages install-test-packages generated format vet staticcheck unit fuzz
+.PHONY: run build test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit fuzz
 
 run: install-packages build
 	@exec bin/holdfast-dev $(ARGS)
@@ -29,9 +31,12 @@ build:
 install-packages:
 	@.ci/install-packages softhsm2 swtpm gcc libc6-dev
 
-# curl is a SigV4 client that this project did not write; prometheus has promtool.
+# curl is a SigV4 client that this project did not write; prometheus has promtool;
+# chromium opens the console; npm brings axe-core, which looks whether everybody can
+# use it.
 install-test-packages: install-packages
-	@.ci/install-packages curl prometheus
+	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm
+	@cd web/console/browsertest && npm ci --silent --no-audit --no-fund
 
 test: install-test-packages generated format vet staticcheck unit fuzz
 	@echo "make test: all passed"
@@ -40,6 +45,15 @@ test: install-test-packages generated format vet staticcheck unit fuzz
 generated:
 	@go mod tidy -diff
 	@go mod verify >/dev/null
+	@before=$$(cat web/console/*_templ.go web/console/ui/*_templ.go | sha256sum); $(MAKE) -s generate; \
+	if [ "$$before" != "$$(cat web/console/*_templ.go web/console/ui/*_templ.go | sha256sum)" ]; then \
+	  echo "the templates were changed and not generated anew; that is done now: look at it, and commit it"; exit 1; fi
+
+generate:
+	@go tool templ generate -path web/console >/dev/null 2>&1 || go tool templ generate -path web/console
+
+screenshots: install-test-packages
+	SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 ./cmd/holdfast-dev -run TestPages
 
 format:
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
@@ -65,3 +79,8 @@ fuzz:
 
 bench: install-packages build
 	@go run ./cmd/internal/bench $(ARGS)
+
+# How long the server takes for each page of the console with a million keys and ten
+# million records; some minutes, and some gigabytes of disk.
+bench-console: install-packages
+	go test ./web/console -run xxx -bench Pages -benchtime 20x -timeout 60m -args -console-keys 1000000 -console-records 10000000

@@ -1,8 +1,11 @@
 // Package web is the administrators' side of the appliance: the admin HTTP API
-// under /api/v1, and its client for the command line. It adds no logic of its
-// own: each route calls one operation of the domain (package appliance).
+// under /api/v1 and its client. It adds no logic of its own: each entry of the table
+// of routes ([Routes]) calls one operation of the domain (packages appliance and
+// identity). Before each it makes sure, in one place, that the caller is known and
+// may, that dangerous operations come from somebody who is present, that chosen ones
+// have a second person's approval, and that what was done is recorded.
 //
-// Today the API is served on a Unix socket that only its owner may open, which
-// stands for authentication. The browser console and the API with bearer
-// tokens will be routes beside it, on a listener of their own.
+// The API is served on a Unix socket that only its owner may open, over HTTPS to
+// bearers of API tokens ([NewHandler]), and to the browser console (package
+// web/console) in this process.
 package web

@@ -53,19 +53,28 @@ func (s *SQLite) Keys(ctx context.Context, keyStore string, page appliance.Page)
 	if page.Limit < 1 || page.Limit > 1000 {
 		return nil, appliance.Errorf(appliance.CodeInvalid, "page limit %d: use 1 to 1000", page.Limit)
 	}
+	// One bound on each side, for a database may take the first of two, and not the
+	// narrower.
 	where, args := `key_store = ? AND id > ?`, []any{keyStore, page.After}
+	if page.Prefix > page.After {
+		where, args = `key_store = ? AND id >= ?`, []any{keyStore, page.Prefix}
+	}
 	if page.Prefix != "" {
-		// IDs are ASCII, compared byte by byte: they lie before the next prefix.
-		where, args = where+` AND id >= ? AND id < ?`, append(args, page.Prefix, page.Prefix[:len(page.Prefix)-1]+string(page.Prefix[len(page.Prefix)-1]+1))
+		// IDs are ASCII, compared byte by byte: those with the prefix lie before it with
+		// its last letter made the next one.
+		last := len(page.Prefix) - 1
+		where, args = where+` AND id < ?`, append(args, page.Prefix[:last]+string(page.Prefix[last]+1))
 	}
 	switch page.State {
 	case "":
-	case appliance.KeyBlocked:
-		where += ` AND block_since IS NOT NULL`
-	case appliance.KeyEnabled: // nearly all, so that no index would help
+	case appliance.KeyEnabled: // nearly all: no index would help
 		where += ` AND state = 'enabled'`
+	case appliance.KeyBlocked: // the few are found first, in an index of them alone
+		where += ` AND block_since IS NOT NULL ORDER BY id LIMIT ?`
+		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+`)`, append([]any{keyStore}, append(args, page.Limit)...)
 	default:
-		where, args = where+` AND state <> 'enabled' AND state = ?`, append(args, string(page.State))
+		where += ` AND state <> 'enabled' AND state = ? ORDER BY id LIMIT ?`
+		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+`)`, append([]any{keyStore}, append(args, string(page.State), page.Limit)...)
 	}
 	return s.keys(ctx, where+` ORDER BY id LIMIT ?`, append(args, page.Limit)...)
 }

@@ -23,6 +23,7 @@ func testStore(t *testing.T, open func(t *testing.T) appliance.Store) {
 		"delete a key store":         testDeleteKeyStore,
 		"keys":                       testKeys,
 		"pages of keys":              testPages,
+		"pages by prefix and state":  testFilteredPages,
 		"keys are all or none":       testCreateKeysAtomic,
 		"update a key":               testUpdateKey,
 		"versions":                   testVersions,
@@ -254,6 +255,61 @@ func testPages(t *testing.T, s appliance.Store) {
 	for _, limit := range []int{0, -1, 1001} {
 		_, err := s.Keys(ctx, ks.ID, appliance.Page{Limit: limit})
 		wants(t, err, appliance.CodeInvalid, "1 to 1000")
+	}
+}
+
+func testFilteredPages(t *testing.T, s appliance.Store) {
+	ctx := t.Context()
+	ks, other := keyStore(1), keyStore(2)
+	must(t, s.CreateKeyStore(ctx, ks))
+	must(t, s.CreateKeyStore(ctx, other))
+	for i, name := range []string{"a", "ab", "ab-1", "ab.2", "abc", "ac", "b", "zz", "z"} {
+		for _, in := range []*appliance.KeyStore{ks, other} {
+			k := newKey(in, name)
+			must(t, s.CreateKeys(ctx, k))
+			was := k.Key.Seal
+			changed := *k.Key
+			switch i % 3 {
+			case 1:
+				changed.State = appliance.KeyDisabled
+			case 2:
+				changed.State, changed.Blocked = appliance.KeyPendingDeletion, appliance.Block{Reason: "why", Since: changed.CreatedAt}
+			}
+			must(t, s.UpdateKey(ctx, &changed, was))
+		}
+	}
+	for _, tt := range []struct {
+		page appliance.Page
+		want string
+	}{
+		{appliance.Page{Prefix: "ab"}, "ab ab-1 ab.2 abc"},
+		{appliance.Page{Prefix: "ab", After: "ab"}, "ab-1 ab.2 abc"},
+		{appliance.Page{Prefix: "ab", After: "ab-1", Limit: 1}, "ab.2"},
+		{appliance.Page{Prefix: "b", After: "a"}, "b"},
+		{appliance.Page{Prefix: "a", After: "b"}, ""},
+		{appliance.Page{Prefix: "z"}, "z zz"},
+		{appliance.Page{Prefix: "y"}, ""},
+		{appliance.Page{State: appliance.KeyEnabled}, "a ab.2 b"},
+		{appliance.Page{State: appliance.KeyDisabled}, "ab abc zz"},
+		{appliance.Page{State: appliance.KeyDisabled, Limit: 2}, "ab abc"},
+		{appliance.Page{State: appliance.KeyDisabled, After: "abc"}, "zz"},
+		{appliance.Page{State: appliance.KeyDisabled, Prefix: "ab"}, "ab abc"},
+		{appliance.Page{State: appliance.KeyPendingDeletion}, "ab-1 ac z"},
+		{appliance.Page{State: appliance.KeyBlocked}, "ab-1 ac z"},
+		{appliance.Page{State: appliance.KeyBlocked, After: "ab-1", Limit: 1}, "ac"},
+		{appliance.Page{State: appliance.KeyBlocked, Prefix: "b"}, ""},
+	} {
+		if tt.page.Limit == 0 {
+			tt.page.Limit = 100
+		}
+		var ids []string
+		for _, k := range got(s.Keys(ctx, ks.ID, tt.page))(t) {
+			ids = append(ids, k.ID)
+			equal(t, k.KeyStore, ks.ID)
+		}
+		if strings.Join(ids, " ") != tt.want {
+			t.Errorf("%+v: %v, want %s", tt.page, ids, tt.want)
+		}
 	}
 }
 
