@@ -116,8 +116,9 @@ func (d *Directory) RevokeSessions(ctx context.Context, userID string) (int, err
 	return d.Store.DeleteSessions(ctx, userID)
 }
 
-// tokenPrefix makes tokens easy to find where they should not be.
-const tokenPrefix = "hf_"
+// TokenPrefix begins every API token, so that they are easy to find where they
+// should not be.
+const TokenPrefix = "hf_"
 
 // MaxTokenLifetime is the longest that an API token is good for.
 const MaxTokenLifetime = 365 * 24 * time.Hour
@@ -136,7 +137,7 @@ func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, 
 	case lifetime < time.Minute || lifetime > MaxTokenLifetime:
 		return Token{}, "", appliance.Errorf(appliance.CodeInvalid, "lifetime %s: use a minute to 365 days", lifetime)
 	}
-	secret := tokenPrefix + newSecret()
+	secret := TokenPrefix + newSecret()
 	t := Token{ID: newID(), Name: name, Role: role, CreatedBy: by.Name, CreatedAt: d.stamp(), Digest: digest(secret)}
 	t.ExpiresAt = t.CreatedAt.Add(lifetime)
 	if err := d.Store.CreateToken(ctx, &t); err != nil {

@@ -70,7 +70,7 @@ func (s *SQLite) Keys(ctx context.Context, keyStore string, page appliance.Page)
 	case appliance.KeyEnabled: // nearly all: no index would help
 		where += ` AND state = 'enabled'`
 	case appliance.KeyBlocked: // the few are found first, in an index of them alone
-		where += ` AND block_since IS NOT NULL ORDER BY id LIMIT ?`
+		where += ` AND block_since IS NOT NULL AND (block_since IS NOT NULL) = 1 ORDER BY id LIMIT ?`
 		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+`)`, append([]any{keyStore}, append(args, page.Limit)...)
 	default:
 		where += ` AND state <> 'enabled' AND state = ? ORDER BY id LIMIT ?`

@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -96,9 +95,9 @@ func (a *admin) connect() error {
 	if a.tokenFile == "" {
 		return errors.New("--server needs --token-file, a file with an API token; make one in the console, under Users")
 	}
-	token, err := readInput(a.tokenFile)
+	token, err := bearer(a.tokenFile)
 	if err != nil {
-		return fmt.Errorf("--token-file: %w", err)
+		return err
 	}
 	var roots *x509.CertPool
 	if a.ca != "" {
@@ -111,7 +110,7 @@ func (a *admin) connect() error {
 			return fmt.Errorf("--ca: %s has no certificate in PEM", a.ca)
 		}
 	}
-	a.remote, err = web.NewRemoteClient(a.server, strings.TrimSpace(string(token)), roots)
+	a.remote, err = web.NewRemoteClient(a.server, token, roots)
 	return err
 }
 
@@ -153,6 +152,8 @@ func newRoot() *cobra.Command {
 		blockCommand(a),
 		unblockCommand(a),
 		verifyCommand(a),
+		userCommand(a),
+		tokenCommand(a),
 		policyCommand(a),
 		brokerCommand(a),
 	)

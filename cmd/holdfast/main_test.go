@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 			s := &script{t: t, site: newSite(t, env.WorkDir)}
 			env.Values[scriptKey{}] = s
 			env.Setenv("HOLDFAST_SOCKET", s.site.socket)
+			env.Setenv("SOCKET", s.site.socket)
 			env.Setenv("SOFTHSM2_CONF", s.site.softHSM)
 			env.Setenv("CA", s.site.ca)
 			env.Setenv("GORACE", gorace)

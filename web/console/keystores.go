@@ -317,7 +317,7 @@ type credentialsData struct {
 	*storeData
 	create, importOne ui.Form
 	act               map[string][]ui.Form
-	path, endpoint    string
+	path              string
 	older             string // the credential that a rotation would end
 	newestUsed        bool
 }

@@ -169,11 +169,10 @@ func auditLog(p *page) (*view, error) {
 }
 
 type recordData struct {
-	record        *audit.Record
-	before, after []ui.Fact
-	changes       []change
-	proof         string
-	failure       string
+	record  *audit.Record
+	changes []change
+	proof   string
+	failure string
 }
 
 // change is a member of what an operation changed.

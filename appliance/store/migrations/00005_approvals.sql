@@ -3,7 +3,8 @@
 -- Few keys are in another state than enabled, or blocked; the console lists them
 -- out of a million.
 CREATE INDEX external_keys_not_enabled ON external_keys (key_store, state, id) WHERE state <> 'enabled';
-CREATE INDEX external_keys_blocked ON external_keys (key_store, id) WHERE block_since IS NOT NULL;
+-- The expression has the planner prefer this index to the primary key.
+CREATE INDEX external_keys_blocked ON external_keys (key_store, (block_since IS NOT NULL), id) WHERE block_since IS NOT NULL;
 
 -- Operations that wait for another person's approval. body is JSON without
 -- secrets, or NULL.

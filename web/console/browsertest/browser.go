@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -366,24 +365,29 @@ func (b *Browser) Fits() {
 	}
 }
 
-// axeFile is installed by npm for development; it is not part of the project.
-func axeFile() string {
-	_, here, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(here), "node_modules", "axe-core", "axe.min.js")
+// axe gives the script of axe-core, which npm installs for development; it is not
+// part of the project.
+func axe() ([]byte, error) {
+	dir, err := os.Getwd() // the folder of the test's package
+	for ; err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, missing := os.Stat(filepath.Join(dir, "go.mod")); missing == nil {
+			return os.ReadFile(filepath.Join(dir, "web", "console", "browsertest", "node_modules", "axe-core", "axe.min.js"))
+		}
+	}
+	return nil, fmt.Errorf("the module's folder is not found: %w", err)
 }
 
 // Accessible fails the test for each serious or critical violation that axe-core
-// finds on the page. It is skipped, with a message, where axe-core is not
-// installed.
+// finds on the page.
 func (b *Browser) Accessible() {
 	b.t.Helper()
-	axe, err := os.ReadFile(axeFile())
+	script, err := axe()
 	if err != nil {
-		b.t.Skip("axe-core is not installed: npm ci in web/console/browsertest")
+		b.t.Fatalf("axe-core is not installed: run npm ci in web/console/browsertest: %v", err)
 	}
 	// What it does to the page, the page's policy would forbid.
 	call(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true})
-	value(b, "axe", chromedp.Evaluate[chromedp.Void](string(axe)+";undefined"))
+	value(b, "axe", chromedp.Evaluate[chromedp.Void](string(script)+";undefined"))
 	found := value(b, "axe", chromedp.Evaluate[string](axeScript, chromedp.EvalAwaitPromise))
 	call(b, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: false})
 	if found != "" {
