@@ -39,10 +39,13 @@ func NewHandler(p Public) http.Handler {
 	return r
 }
 
-// transportSecurity has browsers come by TLS alone (RFC 6797).
+// transportSecurity has browsers come by TLS alone (RFC 6797); but not to localhost,
+// where other programs have other ports.
 func transportSecurity(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		if host, _, _ := strings.Cut(r.Host, ":"); host != "localhost" {
+			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
 	})

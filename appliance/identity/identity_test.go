@@ -267,14 +267,20 @@ func TestSessions(t *testing.T) {
 		{"nothing", func(*directory, *user) error { return nil }, true},
 		{"14 minutes, twice", func(d *directory, u *user) error {
 			d.pass(14 * time.Minute)
-			_, err := d.Session(ctx, u.token)
+			_, err := d.Session(ctx, u.token, true)
 			d.pass(14 * time.Minute)
 			return err
 		}, true},
 		{"15 minutes", func(d *directory, _ *user) error { d.pass(15 * time.Minute); return nil }, false},
+		{"14 minutes, looked at, two more", func(d *directory, u *user) error {
+			d.pass(14 * time.Minute)
+			_, err := d.Session(ctx, u.token, false)
+			d.pass(2 * time.Minute)
+			return err
+		}, false},
 		{"12 hours, never idle", func(d *directory, u *user) error {
 			for range 72 {
-				_, _ = d.Session(ctx, u.token)
+				_, _ = d.Session(ctx, u.token, true)
 				d.pass(10 * time.Minute)
 			}
 			return nil
@@ -296,7 +302,7 @@ func TestSessions(t *testing.T) {
 			if err := tt.do(d, u); err != nil {
 				t.Fatal(err)
 			}
-			p, err := d.Session(ctx, u.token)
+			p, err := d.Session(ctx, u.token, true)
 			if tt.good != (err == nil) || !tt.good && err != identity.ErrProof {
 				t.Errorf("%+v %v", p, err)
 			}

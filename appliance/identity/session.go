@@ -52,8 +52,9 @@ func printable(s string, most int) string {
 }
 
 // Session gives who has a session, by the token of its cookie, with the role of
-// now. ErrProof if it has ended.
-func (d *Directory) Session(ctx context.Context, token string) (Principal, error) {
+// now. Unless it is used, as by a page that asks again by itself, it is as idle as
+// before. ErrProof if it has ended.
+func (d *Directory) Session(ctx context.Context, token string, used bool) (Principal, error) {
 	s, err := d.Store.Session(ctx, digest(token))
 	if appliance.CodeOf(err) == appliance.CodeNotFound {
 		return Principal{}, ErrProof
@@ -73,7 +74,7 @@ func (d *Directory) Session(ctx context.Context, token string) (Principal, error
 	if err != nil || a.Disabled {
 		return Principal{}, ErrProof
 	}
-	if now.Sub(s.LastSeenAt) >= touchEvery {
+	if used && now.Sub(s.LastSeenAt) >= touchEvery {
 		if err := d.Store.TouchSession(ctx, s.ID, now); err != nil {
 			return Principal{}, err
 		}

@@ -146,7 +146,8 @@ func (c *console) session(r *http.Request) (identity.Principal, error) {
 	if token == "" {
 		return identity.Principal{}, identity.ErrProof
 	}
-	return c.Identity.Session(r.Context(), token)
+	// A page that loads itself again is not somebody who does something.
+	return c.Identity.Session(r.Context(), token, r.Header.Get("Holdfast-Refresh") == "")
 }
 
 // page is one request for a page, or of a form on it.

@@ -105,7 +105,7 @@ document.addEventListener("keydown", (e) => {
 for (const region of document.querySelectorAll("[data-refresh]")) {
   setInterval(async () => {
     if (document.visibilityState !== "visible" || region.contains(document.activeElement)) return;
-    const res = await fetch(location.href).catch(() => null);
+    const res = await fetch(location.href, { headers: { "Holdfast-Refresh": "1" } }).catch(() => null);
     if (!res || !res.ok || res.redirected) return;
     const page = new DOMParser().parseFromString(await res.text(), "text/html");
     const fresh = page.getElementById(region.id);
