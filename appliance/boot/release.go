@@ -63,7 +63,7 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 	if err != nil {
 		return err
 	}
-	blob, err := seal.Seal(c.TPM, key, credential)
+	blob, err := seal.Seal(c.TPM, key, seal.Credential, credential)
 	if err != nil {
 		return err
 	}

@@ -152,7 +152,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := seal.Seal(m, key, []byte(secret))
+	sealed, err := seal.Seal(m, key, seal.Credential, []byte(secret))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ const (
 // below.
 const (
 	MaxAuthorizationsFile = 1 << 20
-	MaxAuthorizations     = 1000
+	MaxAuthorizations     = 2000 // two for each reference of a policy
 	MaxBlobFile           = 16 << 10
 
 	maxName   = 200 // as of a policy's references
@@ -44,8 +44,8 @@ func (f *authorizationsFile) validate() error {
 		if err := a.validate(); err != nil {
 			return fmt.Errorf("authorizations[%d]: %w", i, err)
 		}
-		if slices.ContainsFunc(f.Authorizations[:i], func(o Authorization) bool { return o.Name == a.Name }) {
-			return fmt.Errorf("authorizations[%d]: the name %q is used twice", i, a.Name)
+		if slices.ContainsFunc(f.Authorizations[:i], func(o Authorization) bool { return o.Name == a.Name && o.Use == a.Use }) {
+			return fmt.Errorf("authorizations[%d]: the name %q is used twice for the %s", i, a.Name, a.Use)
 		}
 	}
 	return nil
@@ -60,11 +60,21 @@ func (a *Authorization) validate() error {
 	if a.Version == 0 {
 		return errors.New("the version is missing; versions begin with 1")
 	}
+	if err := a.Use.validate(); err != nil {
+		return fmt.Errorf("%q: %w", a.Name, err)
+	}
 	if _, _, err := a.selection(); err != nil {
 		return err
 	}
 	if _, _, err := parseSignature(a.Signature); err != nil {
 		return fmt.Errorf("the signature of %q: %w", a.Name, err)
+	}
+	return nil
+}
+
+func (u Use) validate() error {
+	if u != Credential && u != StateVolume {
+		return fmt.Errorf("the use %.80q is none that this program knows: leave it out for the credential, or %q", string(u), StateVolume)
 	}
 	return nil
 }
@@ -113,7 +123,7 @@ func (b *Blob) validate() error {
 	if _, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), b.SigningKey); err != nil {
 		return errors.New("signing_key is no point on P-256")
 	}
-	return nil
+	return b.Use.validate()
 }
 
 // ParseBlob reads the file of a sealed secret. It refuses unknown and duplicate

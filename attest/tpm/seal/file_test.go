@@ -40,8 +40,11 @@ func signed(t testing.TB, key *ecdsa.PrivateKey) []seal.Authorization {
 func TestAuthorizeReferences(t *testing.T) {
 	key := newKey(t)
 	all := signed(t, key)
-	if len(all) != 2 || all[1].Name != "release 2" || all[1].Bank != "sha384" || all[1].Version != 7 || len(all[1].PCRs) != 3 {
+	if len(all) != 4 || all[2].Name != "release 2" || all[2].Bank != "sha384" || all[2].Version != 7 || len(all[2].PCRs) != 3 || all[2].Use != seal.Credential {
 		t.Errorf("%+v", all)
+	}
+	if volume := all[3]; volume.Name != "release 2" || volume.Use != seal.StateVolume || !bytes.Equal(volume.PCRs[14], make([]byte, 48)) || !bytes.Equal(volume.PCRs[4], all[2].PCRs[4]) {
+		t.Errorf("the state volume: %+v", volume)
 	}
 	for _, a := range all {
 		if err := a.Verify(&key.PublicKey); err != nil {
@@ -90,6 +93,8 @@ func TestAuthorizationsFile(t *testing.T) {
 		"none":              `{"format":"holdfast-authorizations/v1","authorizations":[]}`,
 		"no name":           replaced("release 1", ""),
 		"same name":         replaced("release 1", "release 2"),
+		"other use":         replaced("state-volume", "everything"),
+		"same use":          replaced(`"use":"state-volume",`, ""),
 		"version 0":         replaced(`"version":7`, `"version":0`),
 		"version below 0":   replaced(`"version":7`, `"version":-1`),
 		"PCR 24":            replaced(`"14":`, `"24":`),

@@ -49,10 +49,33 @@ const counterHandle tpm2.TPMHandle = 0x01804846
 // The banks whose values a policy may name.
 var banks = map[string]tpm2.TPMIAlgHash{"sha256": tpm2.TPMAlgSHA256, "sha384": tpm2.TPMAlgSHA384}
 
+// Use is what a secret is for. A TPM gives a secret of one use to no
+// authorization of another: the use is the policy reference of
+// TPM2_PolicyAuthorize, which is signed and part of the sealed object's policy.
+type Use string
+
+// The uses. The HSM's credential is given to a machine that has measured what it
+// is made of, the key of the state volume to one that has measured nothing yet:
+// both are signed for the same release, and neither opens the other.
+const (
+	Credential  Use = ""
+	StateVolume Use = "state-volume"
+)
+
+// String names the use for people.
+func (u Use) String() string {
+	if u == Credential {
+		return "credential"
+	}
+	return string(u)
+}
+
 // Authorization is signed leave for a machine whose PCRs have these values.
 type Authorization struct {
 	// Name says whose values they are, as in "release 1.2.0".
 	Name string `json:"name"`
+	// Use is what may be unsealed.
+	Use Use `json:"use,omitempty"`
 	// Bank is sha256 or sha384, PCRs are the values by index.
 	Bank string          `json:"bank"`
 	PCRs map[int]tpm.Hex `json:"pcrs"`
@@ -105,8 +128,10 @@ func Authorize(key *ecdsa.PrivateKey, a Authorization) (*Authorization, error) {
 	return &a, nil
 }
 
-// AuthorizeReferences signs an authorization for each reference of the policy,
-// with the version.
+// AuthorizeReferences signs two authorizations for each reference of the policy,
+// with the version: one for the HSM's credential, and one for the key of the
+// state volume, which the machine needs before it measures itself: for it,
+// [tpm.ApplicationPCR] must still be zero.
 func AuthorizeReferences(key *ecdsa.PrivateKey, p tpm.Policy, version uint64) ([]Authorization, error) {
 	if len(p.References) == 0 {
 		return nil, errors.New("authorizations: the policy has no tpm.references, so there is no state of a machine to authorize; add a release's with holdfast policy reference")
@@ -116,11 +141,19 @@ func AuthorizeReferences(key *ecdsa.PrivateKey, p tpm.Policy, version uint64) ([
 		if _, ok := r.PCRs[tpm.ApplicationPCR]; !ok {
 			return nil, fmt.Errorf("authorizations: the reference %q has no PCR %d: without it, what Holdfast measured would not matter, and the cap would not stop a second unsealing in the same boot; make it anew with holdfast policy reference --replace", r.Name, tpm.ApplicationPCR)
 		}
-		a, err := Authorize(key, Authorization{Name: r.Name, Bank: p.Bank, PCRs: r.PCRs, Version: version})
-		if err != nil {
-			return nil, fmt.Errorf("authorizations: %w", err)
+		unmeasured := maps.Clone(r.PCRs)
+		unmeasured[tpm.ApplicationPCR] = make(tpm.Hex, len(r.PCRs[tpm.ApplicationPCR]))
+		for _, a := range []Authorization{
+			{Name: r.Name, Use: Credential, PCRs: r.PCRs},
+			{Name: r.Name, Use: StateVolume, PCRs: unmeasured},
+		} {
+			a.Bank, a.Version = p.Bank, version
+			signed, err := Authorize(key, a)
+			if err != nil {
+				return nil, fmt.Errorf("authorizations: %w", err)
+			}
+			all = append(all, *signed)
 		}
-		all = append(all, *a)
 	}
 	return all, nil
 }
@@ -151,14 +184,14 @@ func (a *Authorization) Verify(key *ecdsa.PublicKey) error {
 	return nil
 }
 
-// digest is what is signed: the approved policy, with an empty policy reference
+// digest is what is signed: the approved policy, and the use as policy reference
 // (Part 3 section 23.16: aHash).
 func (a *Authorization) digest() ([]byte, error) {
 	policy, err := a.policy()
 	if err != nil {
 		return nil, err
 	}
-	d := sha256.Sum256(policy)
+	d := sha256.Sum256(append(policy, a.Use...))
 	return d[:], nil
 }
 
@@ -271,9 +304,9 @@ func signerPublic(key *ecdsa.PublicKey) (tpm2.TPMTPublic, error) {
 	}, nil
 }
 
-// authorizePolicy is the policy of the sealed object: whatever the key
-// approves.
-func authorizePolicy(key *ecdsa.PublicKey) ([]byte, error) {
+// authorizePolicy is the policy of the sealed object: whatever the key approves
+// for the use.
+func authorizePolicy(key *ecdsa.PublicKey, use Use) ([]byte, error) {
 	public, err := signerPublic(key)
 	if err != nil {
 		return nil, err
@@ -286,11 +319,13 @@ func authorizePolicy(key *ecdsa.PublicKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := (tpm2.PolicyAuthorize{KeySign: *name}).Update(calculator); err != nil {
+	if err := (tpm2.PolicyAuthorize{KeySign: *name, PolicyRef: use.reference()}).Update(calculator); err != nil {
 		return nil, err
 	}
 	return calculator.Hash().Digest, nil
 }
+
+func (u Use) reference() tpm2.TPM2BDigest { return tpm2.TPM2BDigest{Buffer: []byte(u)} }
 
 // Blob is a sealed secret. It is of no use to anybody but the TPM that made it.
 type Blob struct {
@@ -301,15 +336,17 @@ type Blob struct {
 	Parent  []byte `json:"parent"`
 	// SigningKey is who may authorize: a point on P-256, uncompressed, 65 bytes.
 	SigningKey []byte `json:"signing_key"`
+	// Use is what for.
+	Use Use `json:"use,omitempty"`
 }
 
 // Seal puts the secret, at most [MaxSecret] bytes, under the authorizations of
-// the key. It makes the counter if there is none.
-func Seal(dev TPM, key *ecdsa.PublicKey, secret []byte) (*Blob, error) {
+// the key for the use. It makes the counter if there is none.
+func Seal(dev TPM, key *ecdsa.PublicKey, use Use, secret []byte) (*Blob, error) {
 	if len(secret) == 0 || len(secret) > MaxSecret {
 		return nil, fmt.Errorf("seal: a secret of %d bytes; a TPM takes 1 to %d", len(secret), MaxSecret)
 	}
-	policy, err := authorizePolicy(key)
+	policy, err := authorizePolicy(key, use)
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
@@ -317,7 +354,7 @@ func Seal(dev TPM, key *ecdsa.PublicKey, secret []byte) (*Blob, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
 	}
-	blob := &Blob{SigningKey: point}
+	blob := &Blob{SigningKey: point, Use: use}
 	err = dev.Do(func(t transport.TPM) error {
 		if _, err := counter(t); err != nil {
 			return err
@@ -470,7 +507,7 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 		if err != nil {
 			return err
 		}
-		a, err := choose(t, key, value, authorizations)
+		a, err := choose(t, key, blob.Use, value, authorizations)
 		if err != nil {
 			return err
 		}
@@ -486,13 +523,16 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 
 // choose finds the authorization for the state that the machine is in. The TPM
 // decides for itself afterwards: this is for a reason that people understand.
-func choose(t transport.TPM, key *ecdsa.PublicKey, counter uint64, authorizations []Authorization) (*Authorization, error) {
-	var refusal error = &Refusal{Code: CodePCRs, Reason: "the policy authorizes no state of a machine at all"}
+func choose(t transport.TPM, key *ecdsa.PublicKey, use Use, counter uint64, authorizations []Authorization) (*Authorization, error) {
+	var refusal error = &Refusal{Code: CodePCRs, Reason: fmt.Sprintf("no state of a machine is authorized to have the %s", use)}
 	fewest := 25
 	for i := range authorizations {
 		a := &authorizations[i]
 		if err := a.Verify(key); err != nil {
 			return nil, err
+		}
+		if a.Use != use {
+			continue
 		}
 		different, err := compare(t, a)
 		if err != nil {
@@ -602,7 +642,7 @@ func satisfy(t transport.TPM, session tpm2.Session, key *ecdsa.PublicKey, a *Aut
 	if err != nil {
 		return err
 	}
-	if _, err := (tpm2.PolicyAuthorize{PolicySession: session.Handle(), ApprovedPolicy: tpm2.TPM2BDigest{Buffer: approved}, KeySign: *name, CheckTicket: *ticket}).Execute(t); err != nil {
+	if _, err := (tpm2.PolicyAuthorize{PolicySession: session.Handle(), ApprovedPolicy: tpm2.TPM2BDigest{Buffer: approved}, PolicyRef: a.Use.reference(), KeySign: *name, CheckTicket: *ticket}).Execute(t); err != nil {
 		return &Refusal{Code: CodePCRs, Reason: "the TPM's state is not what was authorized", Err: err}
 	}
 	return nil

@@ -77,7 +77,7 @@ func TestSealed(t *testing.T) {
 			m.boot("kernel 1", "holdfast 1")
 			dev := m.Device
 			first := authorize(t, key, dev, "release 1", bank, 1)
-			blob, err := seal.Seal(dev, &key.PublicKey, []byte(secret))
+			blob, err := seal.Seal(dev, &key.PublicKey, seal.Credential, []byte(secret))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,6 +93,37 @@ func TestSealed(t *testing.T) {
 			}
 			refuses(t, dev, blob, seal.CodePCRs, "PCR 14", first)
 		})
+	}
+}
+
+// TestUses: an authorization for one use does not open what is sealed for
+// another, not even one whose use was rewritten.
+func TestUses(t *testing.T) {
+	m, key := newMachine(t), newKey(t)
+	m.boot("kernel 1", "holdfast 1")
+	values := read(t, m.Device, "sha256")
+	byUse := map[seal.Use]seal.Authorization{}
+	for _, use := range []seal.Use{seal.Credential, seal.StateVolume} {
+		a, err := seal.Authorize(key, seal.Authorization{Name: "release 1", Use: use, Bank: "sha256", PCRs: values, Version: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		byUse[use] = *a
+	}
+	for use, other := range map[seal.Use]seal.Use{seal.Credential: seal.StateVolume, seal.StateVolume: seal.Credential} {
+		blob, err := seal.Seal(m, &key.PublicKey, use, []byte(secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		unseals(t, m.Device, blob, "release 1", byUse[other], byUse[use])
+		refuses(t, m.Device, blob, seal.CodePCRs, "is authorized to have the "+use.String(), byUse[other])
+		rewritten := byUse[other]
+		rewritten.Use = use
+		refuses(t, m.Device, blob, seal.CodeSignature, "not signed", rewritten)
+		rewritten = byUse[other]
+		claims := *blob
+		claims.Use = other // the program is told otherwise, the TPM knows
+		refuses(t, m.Device, &claims, seal.CodePCRs, "the TPM refuses the secret", rewritten)
 	}
 }
 
@@ -142,7 +173,7 @@ func TestUpdateAndRevocation(t *testing.T) {
 	m, key := newMachine(t), newKey(t)
 	m.boot("kernel 1", "holdfast 1")
 	first := authorize(t, key, m.Device, "release 1", "sha256", 1)
-	blob, err := seal.Seal(m, &key.PublicKey, []byte(secret))
+	blob, err := seal.Seal(m, &key.PublicKey, seal.Credential, []byte(secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +215,7 @@ func TestForgery(t *testing.T) {
 	m, key := newMachine(t), newKey(t)
 	m.boot("kernel 1", "holdfast 1")
 	good := authorize(t, key, m.Device, "release 1", "sha256", 1)
-	blob, err := seal.Seal(m, &key.PublicKey, []byte(secret))
+	blob, err := seal.Seal(m, &key.PublicKey, seal.Credential, []byte(secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +226,7 @@ func TestForgery(t *testing.T) {
 	unsigned := good
 	unsigned.Signature = nil
 	refuses(t, m.Device, blob, seal.CodeSignature, "not signed", unsigned)
-	refuses(t, m.Device, blob, seal.CodePCRs, "no state of a machine at all")
+	refuses(t, m.Device, blob, seal.CodePCRs, "no state of a machine is authorized")
 	m.boot("kernel evil", "holdfast 1")
 	moved := good
 	moved.PCRs = read(t, m.Device, "sha256")
@@ -231,18 +262,18 @@ func TestSealRefuses(t *testing.T) {
 	m, key := newMachine(t), newKey(t)
 	m.boot("k", "h")
 	for _, n := range []int{0, seal.MaxSecret + 1} {
-		if _, err := seal.Seal(m, &key.PublicKey, make([]byte, n)); err == nil {
+		if _, err := seal.Seal(m, &key.PublicKey, seal.Credential, make([]byte, n)); err == nil {
 			t.Errorf("a secret of %d bytes is sealed", n)
 		}
 	}
-	if _, err := seal.Seal(m, &key.PublicKey, make([]byte, seal.MaxSecret)); err != nil {
+	if _, err := seal.Seal(m, &key.PublicKey, seal.Credential, make([]byte, seal.MaxSecret)); err != nil {
 		t.Error(err)
 	}
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := seal.Seal(m, &p384.PublicKey, []byte(secret)); err == nil {
+	if _, err := seal.Seal(m, &p384.PublicKey, seal.Credential, []byte(secret)); err == nil {
 		t.Error("a key on P-384 is taken")
 	}
 	if _, err := seal.Authorize(p384, seal.Authorization{Bank: "sha256", PCRs: map[int]tpm.Hex{4: make([]byte, 32)}}); err == nil || !strings.Contains(err.Error(), "P-256") {

@@ -154,7 +154,7 @@ func (o *Officer) Seal(t seal.TPM, file string, pin []byte) error {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	blob, err := seal.Seal(t, &o.sealKey.PublicKey, pin)
+	blob, err := seal.Seal(t, &o.sealKey.PublicKey, seal.Credential, pin)
 	if err != nil {
 		return err
 	}
