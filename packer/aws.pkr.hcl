@@ -6,7 +6,7 @@
 #
 # THIS HAS NOT BEEN RUN: where Holdfast is developed there is neither AWS nor a Packer that
 # knows the plugin. What could be tested is: the names of all arguments against the plugin's
-# own list (packer/aws/aws_test.go), and writing the disk (aws/write-disk.sh), which is the
+# own list (packer/aws/hcl_test.go), and writing the disk (aws/write-disk.sh), which is the
 # only logic. Run "packer validate" first, and send us what it says.
 #
 # The instance that builds needs no SEV-SNP, and no builder has an option for it: SEV-SNP is

@@ -19,7 +19,7 @@ blank() {
 		[ "$(lsblk -nrpo NAME "$disk" | wc -l)" = 1 ] || continue
 		[ -z "$(lsblk -dnro FSTYPE,MOUNTPOINT "$disk" | tr -d '[:space:]')" ] || continue
 		found+=("$disk")
-	done < <(lsblk -dnrpo NAME,TYPE | sed -n 's/ disk$//p')
+	done < <(lsblk -dnrbpo NAME,TYPE,SIZE | sed -n 's/ disk [1-9][0-9]*$//p') # an unused zram has no size
 	[ "${#found[@]}" = 1 ] || fail "there are ${#found[@]} blank disks and not one: ${found[*]-}"
 	echo "${found[0]}"
 }
