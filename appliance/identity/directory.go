@@ -36,6 +36,8 @@ type Config struct {
 	OIDC *OIDC
 	// Idle and Absolute bound sessions; 15 minutes and 12 hours if zero.
 	Idle, Absolute time.Duration
+	// Closed is why nobody can be enrolled or sign in; empty if they can.
+	Closed string
 }
 
 // Directory is the users. Its methods may be called concurrently. Errors are
@@ -48,8 +50,9 @@ type Directory struct {
 	attempts   *lru.Cache[string, *rate.Limiter]
 	hashing    chan struct{} // bounds how many passwords are hashed at once
 
-	mu    sync.Mutex
-	setup string // the setup code; empty before it is made
+	mu       sync.Mutex
+	setup    string             // the setup code that was made here, if it was
+	setupSum *[sha256.Size]byte // of the one that is accepted; nil for none
 }
 
 // ErrProof is every proof that fails: of a password, code, passkey, session,
@@ -113,8 +116,19 @@ const (
 	proofBurst = 20
 )
 
-// limit refuses a client that tries too often.
+// admits says why nobody is let in; nil if somebody may be. Errors: CodeLocked.
+func (d *Directory) admits() error {
+	if d.Closed != "" {
+		return appliance.Errorf(appliance.CodeLocked, "nobody can be enrolled or sign in: %s", d.Closed)
+	}
+	return nil
+}
+
+// limit refuses a client that tries too often, and all while nobody is let in.
 func (d *Directory) limit(from Client) error {
+	if err := d.admits(); err != nil {
+		return err
+	}
 	host, _, err := net.SplitHostPort(from.Address)
 	if err != nil {
 		host = from.Address
