@@ -28,7 +28,8 @@ type Config struct {
 	Now func() time.Time
 	Log *slog.Logger
 	// URL is the console's own origin, such as "https://holdfast.example.com:9443".
-	// Passkeys are bound to its host; with an IP address, or without, there are none.
+	// Passkeys are bound to its host; with an IP address, a name without a domain, or
+	// without, there are none.
 	URL string
 	// SetupFile is where the setup code is written for root on the machine.
 	SetupFile string
@@ -86,11 +87,16 @@ func New(c Config) (*Directory, error) {
 	if net.ParseIP(u.Hostname()) != nil {
 		return d, nil
 	}
-	d.web, err = webauthn.New(&webauthn.Config{RPID: u.Hostname(), RPDisplayName: "Holdfast", RPOrigins: []string{c.URL},
+	w, err := webauthn.New(&webauthn.Config{RPID: u.Hostname(), RPDisplayName: "Holdfast", RPOrigins: []string{c.URL},
 		AttestationPreference: protocol.PreferNoAttestation,
 		AuthenticatorSelection: protocol.AuthenticatorSelection{
 			ResidentKey: protocol.ResidentKeyRequirementRequired, UserVerification: protocol.VerificationRequired}})
-	return d, err
+	if err != nil { // such as a name without a domain
+		c.Log.Warn("there are no passkeys: they cannot be bound to the console's name; set admin.url, or install a certificate with a name", "url", c.URL, "error", err)
+		return d, nil
+	}
+	d.web = w
+	return d, nil
 }
 
 // PasskeysEnabled says whether the console has a name that passkeys can be bound

@@ -47,6 +47,18 @@ func TestSetupCodeByHash(t *testing.T) {
 	wants(t, "afterwards", err, appliance.CodeUnauthenticated)
 }
 
+// TestNoPasskeys: with a name that they cannot be bound to there are none, and all
+// else works.
+func TestNoPasskeys(t *testing.T) {
+	for _, url := range []string{"https://holdfast:9443", "https://192.0.2.1:9443", "https://[2001:db8::1]:9443", ""} {
+		d := open(t, func(c *identity.Config) { c.URL = url })
+		if d.PasskeysEnabled() {
+			t.Errorf("%q: there are passkeys", url)
+		}
+		d.enrol("alice", identity.RoleAdministrator)
+	}
+}
+
 // TestClosed: nobody comes in by any way, and each says why.
 func TestClosed(t *testing.T) {
 	d := open(t, nil)
