@@ -73,13 +73,16 @@ func (c *Certificate) Request(names []string) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
 }
 
+// ValidDNSName says whether a certificate can have the name.
+func ValidDNSName(name string) bool { return dnsName.MatchString(name) && len(name) <= 253 }
+
 // splitNames parts DNS names from IP addresses.
 func splitNames(names []string) (dns []string, ips []net.IP, err error) {
 	for _, n := range names {
 		switch ip := net.ParseIP(n); {
 		case ip != nil:
 			ips = append(ips, ip)
-		case dnsName.MatchString(n) && len(n) <= 253:
+		case ValidDNSName(n):
 			dns = append(dns, n)
 		default:
 			return nil, nil, fmt.Errorf("%w: %.80q is no DNS name and no IP address", ErrCertificate, n)
