@@ -23,6 +23,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/instance"
 	"holdfast/appliance/store"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
@@ -73,7 +74,10 @@ type fakeSite struct{}
 
 func (fakeSite) Version() string       { return "test" }
 func (fakeSite) Configuration() string { return "" }
-func (fakeSite) XKSEndpoint() string   { return "https://xks.test" }
+func (fakeSite) Instance() *instance.Identity {
+	return &instance.Identity{ID: "i-1234567890abcdef0"}
+}
+func (fakeSite) XKSEndpoint() string { return "https://xks.test" }
 func (fakeSite) Certificate() (web.Certificate, error) {
 	return web.Certificate{Names: []string{}}, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/instance"
 )
 
 // Site is what the API needs of where it runs.
@@ -19,6 +20,9 @@ type Site interface {
 	// XKSEndpoint is the XksProxyUriEndpoint, "https://HOST"; empty if the appliance
 	// does not know its name.
 	XKSEndpoint() string
+	// Instance is the instance of EC2 that its metadata service tells of; nil if that
+	// was not asked, or is unknown.
+	Instance() *instance.Identity
 	// Certificate describes the server's certificate.
 	Certificate() (Certificate, error)
 	// RequestCertificate makes a new key, which stays here, and gives a signing

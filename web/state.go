@@ -9,6 +9,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/instance"
 )
 
 // Status is the state of the appliance and of its boot.
@@ -18,6 +19,8 @@ type Status struct {
 	Audit *audit.Status `json:"audit,omitempty"`
 	// Version is the release that runs.
 	Version string `json:"version"`
+	// Instance is the instance of EC2, as its metadata service tells it, not proven.
+	Instance *instance.Identity `json:"instance,omitempty"`
 }
 
 // Block asks for a key, a key store or everything to be out of service.
@@ -37,7 +40,7 @@ func stateRoutes() []Route {
 		{Method: http.MethodGet, Path: "/status", ID: "status", Capability: identity.See,
 			Summary: "State of the appliance: boot, HSMs, lease, audit log",
 			handler: gives(func(c *call) (Status, error) {
-				return Status{c.api.Domain.Status(c.ctx()), c.api.Boot.Status(), c.api.Audit.Status(), c.api.Site.Version()}, nil
+				return Status{c.api.Domain.Status(c.ctx()), c.api.Boot.Status(), c.api.Audit.Status(), c.api.Site.Version(), c.api.Site.Instance()}, nil
 			})},
 		{Method: http.MethodGet, Path: "/activity", ID: "activity", Capability: identity.See,
 			Summary: "Requests, errors and latency of KMS's requests by the minute",

@@ -46,17 +46,11 @@ func (c *Certificate) Request(names []string) ([]byte, error) {
 	if len(names) == 0 || len(names) > maxNames {
 		return nil, fmt.Errorf("%w: give 1 to %d names", ErrCertificate, maxNames)
 	}
-	r := &x509.CertificateRequest{Subject: pkix.Name{CommonName: names[0]}}
-	for _, n := range names {
-		switch ip := net.ParseIP(n); {
-		case ip != nil:
-			r.IPAddresses = append(r.IPAddresses, ip)
-		case dnsName.MatchString(n) && len(n) <= 253:
-			r.DNSNames = append(r.DNSNames, n)
-		default:
-			return nil, fmt.Errorf("%w: %.80q is no DNS name and no IP address", ErrCertificate, n)
-		}
+	dns, ips, err := splitNames(names)
+	if err != nil {
+		return nil, err
 	}
+	r := &x509.CertificateRequest{Subject: pkix.Name{CommonName: names[0]}, DNSNames: dns, IPAddresses: ips}
 	if len(r.Subject.CommonName) > 64 { // X.520's limit
 		r.Subject.CommonName = ""
 	}
@@ -77,6 +71,24 @@ func (c *Certificate) Request(names []string) ([]byte, error) {
 		return nil, fmt.Errorf("keep the new key: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
+}
+
+// ValidDNSName says whether a certificate can have the name.
+func ValidDNSName(name string) bool { return dnsName.MatchString(name) && len(name) <= 253 }
+
+// splitNames parts DNS names from IP addresses.
+func splitNames(names []string) (dns []string, ips []net.IP, err error) {
+	for _, n := range names {
+		switch ip := net.ParseIP(n); {
+		case ip != nil:
+			ips = append(ips, ip)
+		case ValidDNSName(n):
+			dns = append(dns, n)
+		default:
+			return nil, nil, fmt.Errorf("%w: %.80q is no DNS name and no IP address", ErrCertificate, n)
+		}
+	}
+	return dns, ips, nil
 }
 
 // Install takes a certificate with those that signed it (PEM), for the key of the

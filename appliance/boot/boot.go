@@ -72,12 +72,12 @@ type Journal interface {
 type Part struct {
 	// Name is in the evidence: binary, configuration, pkcs11-module.
 	Name string
-	// Digest gives the SHA-256 of its content.
+	// Digest gives the SHA-256 of its content. Errors: may be a [*Failure].
 	Digest func() ([]byte, error)
 }
 
 // Releaser gives the HSM's credential to a machine that may have it:
-// [*SealedRelease] and [*BrokerRelease].
+// [*SealedRelease], [*BrokerRelease] and [NoRelease].
 type Releaser interface {
 	// Release asks once. It gives the credential, which the caller zeroizes, and
 	// says what it was released to. Errors: a [*Failure]; any other may be of the

@@ -374,6 +374,30 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestNoRelease: what is known to be wrong before the boot is its end, but what
+// the machine measures is told first; and no PIN is taken.
+func TestNoRelease(t *testing.T) {
+	s := newSite(t)
+	s.options.Release = boot.NoRelease{Why: &boot.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+	s.start()
+	status := s.locks("E_STATE")
+	if n := len(status.Steps); n != 6 || status.Steps[4].State != string(boot.Release) || status.Attestation == nil || len(s.unlocks) != 0 {
+		t.Errorf("%+v", status)
+	}
+	err := s.boot.Seal(t.Context(), []byte("4711"))
+	if appliance.CodeOf(err) != appliance.CodeConflict || !strings.Contains(err.Error(), "no PIN is taken: E_STATE: the volume is not there") {
+		t.Error(err)
+	}
+
+	s = newSite(t) // whatever comes before comes first
+	s.options.Release = boot.NoRelease{Why: &boot.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+	s.options.Roots = nil
+	s.start()
+	if status := s.comesTo(boot.Locked); !strings.Contains(status.Code, "E_SNP_CHAIN") {
+		t.Errorf("%+v", status)
+	}
+}
+
 // TestAgain: what may pass is tried again, ever more slowly; what cannot, is
 // not.
 func TestAgain(t *testing.T) {

@@ -97,10 +97,22 @@ func (b *BrokerRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	return (&release.FromBroker{URL: b.URL, Pin: b.Pin, Machine: b.Machine, Collect: c.Collect}).Release(ctx)
 }
 
+// NoRelease releases nothing, for a reason that is there before the boot: neither
+// TPM nor broker is asked, and no credential is taken.
+type NoRelease struct{ Why *Failure }
+
+// Release implements [Releaser].
+func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, error) {
+	return nil, "", n.Why
+}
+
 // Seal seals the HSM's credential to this machine's TPM, in place of one that
 // there may be. A boot that waits for it goes on. Errors: [*appliance.Error],
-// CodeConflict where a broker releases the credential.
+// CodeConflict where a broker releases the credential, or nothing does.
 func (b *Boot) Seal(_ context.Context, credential []byte) error {
+	if n, ok := b.o.Release.(NoRelease); ok {
+		return appliance.Errorf(appliance.CodeConflict, "no PIN is taken: %s: %s", n.Why.Code, n.Why)
+	}
 	s, ok := b.o.Release.(*SealedRelease)
 	if !ok {
 		return appliance.Errorf(appliance.CodeConflict, "this appliance gets its PIN from a broker: holdfast broker add, there")

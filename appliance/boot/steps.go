@@ -134,6 +134,9 @@ func (b *Boot) measure(context.Context) (string, error) {
 		if err == nil {
 			err = c.Measure(p.Name, digest)
 		}
+		if f, ok := errors.AsType[*Failure](err); ok {
+			return "", f
+		}
 		if err != nil {
 			return "", &Failure{Code: CodeMeasure, Reason: p.Name + " cannot be measured", Err: err}
 		}

@@ -5,6 +5,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +37,7 @@ type Config struct {
 	Keys        Keys        `toml:"keys"`
 	Audit       Audit       `toml:"audit"`
 	Log         Log         `toml:"log"`
+	Instance    Instance    `toml:"instance"`
 	// AWSXKS is the section of the seed, "xksv2": it bootstraps one key store.
 	AWSXKS *AWSXKS `toml:"aws_xks_config,omitempty"`
 }
@@ -44,6 +46,17 @@ type Config struct {
 type State struct {
 	// Dir is the folder; default /var/lib/holdfast.
 	Dir string `toml:"dir"`
+	// Volume is the file in which the image says whether the volume of Dir could be
+	// opened (package appliance/volume); none if empty. While it could not, no PIN
+	// is released and nobody signs in.
+	Volume string `toml:"volume"`
+}
+
+// Instance says whether this is an instance of EC2.
+type Instance struct {
+	// Metadata has the instance metadata service asked who this instance is, and for
+	// user data with the hash of a setup code. Nothing that is proven depends on it.
+	Metadata bool `toml:"metadata"`
 }
 
 // HSM selects the token.
@@ -158,7 +171,11 @@ type Admin struct {
 	// default 15m, 1m to 24h, and at all, default 12h, 5m to 168h.
 	Idle    Duration `toml:"idle"`
 	Session Duration `toml:"session"`
-	OIDC    OIDC     `toml:"oidc"`
+	// SetupCode is a file with the SHA-256 of the setup code for the first
+	// administrator, in the form of user data (package appliance/instance). Without
+	// a usable one a code is made and printed.
+	SetupCode string `toml:"setup_code"`
+	OIDC      OIDC   `toml:"oidc"`
 }
 
 // OIDC names an OpenID provider by which administrators may sign in.
@@ -492,7 +509,11 @@ func (ck *checker) check(c *Config) {
 	if c.State.Dir != "" && !filepath.IsAbs(c.State.Dir) {
 		ck.at("state.dir", "%q is not an absolute path", c.State.Dir)
 	}
+	ck.checkPath("state.volume", c.State.Volume)
 	ck.checkHSM(&c.HSM)
+	for key, module := range c.modulesInState() {
+		ck.at(key, "%s", module)
+	}
 	ck.checkAttestation(&c.Attestation)
 	ck.checkRelease(&c.Release)
 	ck.checkXKS(&c.XKS)
@@ -525,6 +546,7 @@ func (ck *checker) checkAdmin(a *Admin) {
 	ck.checkURL("admin.url", a.URL)
 	ck.checkSpan("admin.idle", a.Idle, time.Minute, 24*time.Hour)
 	ck.checkSpan("admin.session", a.Session, 5*time.Minute, 7*24*time.Hour)
+	ck.checkPath("admin.setup_code", a.SetupCode)
 	if a.OIDC == (OIDC{}) {
 		return
 	}
@@ -697,6 +719,43 @@ func (c *Config) SealedPIN() string {
 	return filepath.Join(c.State.Dir, "pin.sealed")
 }
 
+// InState says whether a path lies in the folder of the state, as it is written or
+// as its links lead.
+func (c *Config) InState(path string) bool {
+	dir := cmp.Or(c.State.Dir, DefaultStateDir)
+	return within(dir, path) || within(resolved(dir), resolved(path))
+}
+
+func within(dir, path string) bool {
+	relative, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(relative)
+}
+
+// resolved is the path without links, or as it is if there is nothing.
+func resolved(path string) string {
+	if r, err := filepath.EvalSymlinks(path); err == nil {
+		return r
+	}
+	return path
+}
+
+// modulesInState gives the keys of modules that lie in the state, with what is
+// wrong with that: the state is no part of the image, and anybody who can write to
+// the volume could exchange them.
+func (c *Config) modulesInState() map[string]string {
+	wrong := map[string]string{}
+	look := func(key, module string) {
+		if filepath.IsAbs(module) && c.InState(module) {
+			wrong[key] = fmt.Sprintf("%s: a module on the state volume would not be measured with the image; build the image with it", module)
+		}
+	}
+	look("hsm.module", c.HSM.Module)
+	for _, m := range c.HSM.Members {
+		look("hsm.members.module", m.Module)
+	}
+	return wrong
+}
+
 // Complete says whether there is all that serving needs, as one error that
 // names what is missing. A file may leave settings to flags, so this is no part
 // of reading it.
@@ -722,6 +781,9 @@ func (c *Config) Complete() error {
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("missing for serving: %s", strings.Join(missing, ", "))
+	}
+	for key, module := range c.modulesInState() { // flags may have set them
+		return fmt.Errorf("%s: %s", key, module)
 	}
 	return nil
 }

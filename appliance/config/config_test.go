@@ -93,6 +93,8 @@ func TestAttestationAndRelease(t *testing.T) {
 		"[attestation]\nlease = \"200h\"\n":                           "f:2: attestation.lease: 200h0m0s is not between",
 		"[release]\nmethod = \"file\"\n":                              "f:2: release.method: \"file\" is none of",
 		"[release]\nmachine = \"m\"\n":                                "f:2: release.machine: it is for method",
+		"[state]\nvolume = \"v.json\"\n":                              "f:2: state.volume: \"v.json\" is not an absolute path",
+		"[admin]\nsetup_code = \"u.json\"\n":                          "f:2: admin.setup_code: \"u.json\" is not an absolute path",
 		"[release]\nmethod = \"broker\"\n":                            "release.broker_url is missing",
 		"[release]\nmethod = \"broker\"\nbroker_url = \"http://x\"\n": "f:3: release.broker_url",
 	} {
@@ -122,6 +124,38 @@ func TestMembers(t *testing.T) {
 		if _, _, err := config.Parse("f", []byte(first+text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: want %s, got %v", text, want, err)
 		}
+	}
+}
+
+// TestModuleInState: what the image does not have is not loaded, by whichever way
+// the path leads there.
+func TestModuleInState(t *testing.T) {
+	state, image := t.TempDir(), t.TempDir()
+	module, link := filepath.Join(state, "m.so"), filepath.Join(image, "m.so")
+	if err := errors.Join(os.WriteFile(module, nil, 0o600), os.Symlink(module, link)); err != nil {
+		t.Fatal(err)
+	}
+	const want = "a module on the state volume would not be measured with the image; build the image with it"
+	good := fmt.Sprintf("[state]\ndir = %q\n[hsm]\ntoken_label = \"t\"\nmodule = %q\n", state, filepath.Join(image, "other.so"))
+	if _, _, err := config.Parse("f", []byte(good)); err != nil {
+		t.Error(err)
+	}
+	for text, line := range map[string]string{
+		fmt.Sprintf("[state]\ndir = %q\n[hsm]\ntoken_label = \"t\"\nmodule = %q\n", state, module):             "f:5: hsm.module: ",
+		fmt.Sprintf("[state]\ndir = %q\n[hsm]\ntoken_label = \"t\"\nmodule = %q\n", state, link):               "f:5: hsm.module: ",
+		fmt.Sprintf("[state]\ndir = %q\n[hsm]\ntoken_label = \"t\"\nmodule = %q\n", state, state+"/x/../m.so"): "f:5: hsm.module: ",
+		"[hsm]\ntoken_label = \"t\"\nmodule = \"/var/lib/holdfast/m.so\"\n":                                    "f:3: hsm.module: ",
+		good + fmt.Sprintf("[[hsm.members]]\ntoken_label = \"u\"\nmodule = %q\n", module):                      "hsm.members.module: ",
+	} {
+		if _, _, err := config.Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), line) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: want %s, got %v", text, line, err)
+		}
+	}
+	// A flag may have set it.
+	c := config.Config{State: config.State{Dir: state}, HSM: config.HSM{Module: module, TokenLabel: "t"}, Attestation: config.Attestation{Policy: "/p", PolicyKey: "/k"},
+		Release: config.Release{Method: config.Broker}, XKS: config.XKS{Certificate: "/c", Key: "/k"}}
+	if err := c.Complete(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Complete: %v", err)
 	}
 }
 

@@ -28,7 +28,8 @@ type Config struct {
 	Now func() time.Time
 	Log *slog.Logger
 	// URL is the console's own origin, such as "https://holdfast.example.com:9443".
-	// Passkeys are bound to its host; with an IP address, or without, there are none.
+	// Passkeys are bound to its host; with an IP address, a name without a domain, or
+	// without, there are none.
 	URL string
 	// SetupFile is where the setup code is written for root on the machine.
 	SetupFile string
@@ -36,6 +37,8 @@ type Config struct {
 	OIDC *OIDC
 	// Idle and Absolute bound sessions; 15 minutes and 12 hours if zero.
 	Idle, Absolute time.Duration
+	// Closed is why nobody can be enrolled or sign in; empty if they can.
+	Closed string
 }
 
 // Directory is the users. Its methods may be called concurrently. Errors are
@@ -48,8 +51,9 @@ type Directory struct {
 	attempts   *lru.Cache[string, *rate.Limiter]
 	hashing    chan struct{} // bounds how many passwords are hashed at once
 
-	mu    sync.Mutex
-	setup string // the setup code; empty before it is made
+	mu       sync.Mutex
+	setup    string             // the setup code that was made here, if it was
+	setupSum *[sha256.Size]byte // of the one that is accepted; nil for none
 }
 
 // ErrProof is every proof that fails: of a password, code, passkey, session,
@@ -83,11 +87,16 @@ func New(c Config) (*Directory, error) {
 	if net.ParseIP(u.Hostname()) != nil {
 		return d, nil
 	}
-	d.web, err = webauthn.New(&webauthn.Config{RPID: u.Hostname(), RPDisplayName: "Holdfast", RPOrigins: []string{c.URL},
+	w, err := webauthn.New(&webauthn.Config{RPID: u.Hostname(), RPDisplayName: "Holdfast", RPOrigins: []string{c.URL},
 		AttestationPreference: protocol.PreferNoAttestation,
 		AuthenticatorSelection: protocol.AuthenticatorSelection{
 			ResidentKey: protocol.ResidentKeyRequirementRequired, UserVerification: protocol.VerificationRequired}})
-	return d, err
+	if err != nil { // such as a name without a domain
+		c.Log.Warn("there are no passkeys: they cannot be bound to the console's name; set admin.url, or install a certificate with a name", "url", c.URL, "error", err)
+		return d, nil
+	}
+	d.web = w
+	return d, nil
 }
 
 // PasskeysEnabled says whether the console has a name that passkeys can be bound
@@ -113,8 +122,19 @@ const (
 	proofBurst = 20
 )
 
-// limit refuses a client that tries too often.
+// admits says why nobody is let in; nil if somebody may be. Errors: CodeLocked.
+func (d *Directory) admits() error {
+	if d.Closed != "" {
+		return appliance.Errorf(appliance.CodeLocked, "nobody can be enrolled or sign in: %s", d.Closed)
+	}
+	return nil
+}
+
+// limit refuses a client that tries too often, and all while nobody is let in.
 func (d *Directory) limit(from Client) error {
+	if err := d.admits(); err != nil {
+		return err
+	}
 	host, _, err := net.SplitHostPort(from.Address)
 	if err != nil {
 		host = from.Address

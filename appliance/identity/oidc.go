@@ -76,6 +76,9 @@ func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error
 	if d.oidc == nil {
 		return "", "", appliance.Errorf(appliance.CodeConflict, "there is no OpenID provider; set admin.oidc in the configuration")
 	}
+	if err := d.admits(); err != nil {
+		return "", "", err
+	}
 	ctx, cancel := d.oidc.context(ctx)
 	defer cancel()
 	_, o, err := d.oidc.discover(ctx)

@@ -149,6 +149,9 @@ func (d *Directory) BeginPasskey(context.Context) (Ceremony, error) {
 	if d.web == nil {
 		return Ceremony{}, errNoPasskeys
 	}
+	if err := d.admits(); err != nil {
+		return Ceremony{}, err
+	}
 	options, session, err := d.web.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
 	if err != nil {
 		return Ceremony{}, err

@@ -23,6 +23,9 @@ const touchEvery = time.Minute
 
 // signIn makes a session for a user who has proven who they are.
 func (d *Directory) signIn(ctx context.Context, a *Account, from Client) (SignedIn, error) {
+	if err := d.admits(); err != nil {
+		return SignedIn{}, err
+	}
 	now, token := d.stamp(), newSecret()
 	if _, err := d.Store.UpdateAccount(ctx, a.ID, func(a *Account) error { a.LastSignInAt = now; return nil }); err != nil {
 		return SignedIn{}, err
@@ -55,6 +58,9 @@ func printable(s string, most int) string {
 // now. Unless it is used, as by a page that asks again by itself, it is as idle as
 // before. ErrProof if it has ended.
 func (d *Directory) Session(ctx context.Context, token string, used bool) (Principal, error) {
+	if d.admits() != nil {
+		return Principal{}, ErrProof
+	}
 	s, err := d.Store.Session(ctx, digest(token))
 	if appliance.CodeOf(err) == appliance.CodeNotFound {
 		return Principal{}, ErrProof
@@ -127,6 +133,9 @@ const MaxTokenLifetime = 365 * 24 * time.Hour
 // CreateToken makes an API token, and gives it this once. CodeInvalid, CodeExists;
 // CodeForbidden if the role may more than that of its maker.
 func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, role Role, lifetime time.Duration) (Token, string, error) {
+	if err := d.admits(); err != nil {
+		return Token{}, "", err
+	}
 	if err := validName(name); err != nil {
 		return Token{}, "", err
 	}
@@ -161,6 +170,9 @@ func (d *Directory) RevokeToken(ctx context.Context, id string) (Token, error) {
 
 // Bearer gives who has an API token. ErrProof if it is not good.
 func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (Principal, error) {
+	if err := d.admits(); err != nil {
+		return Principal{}, err
+	}
 	t, err := d.Store.Token(ctx, digest(secret))
 	if appliance.CodeOf(err) == appliance.CodeNotFound {
 		if err := d.limit(from); err != nil {

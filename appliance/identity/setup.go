@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
 	"errors"
@@ -21,18 +22,31 @@ func (d *Directory) SetupOpen(ctx context.Context) (bool, error) {
 	return len(all) == 0, err
 }
 
+// AcceptSetupCode has the setup code be the one with that SHA-256, which somebody
+// else has made, in the place of one that [Directory.SetupCode] would make.
+func (d *Directory) AcceptSetupCode(sum [sha256.Size]byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.setup, d.setupSum = "", &sum
+}
+
 // SetupCode gives the setup code while there is no user, and writes it into the
-// file for root. It is made once per process. With a user there is none: the
-// file is removed, and the code empty.
+// file for root. It is made once per process. It is empty, and the file removed, if
+// there is a user or if somebody else has made it.
 func (d *Directory) SetupCode(ctx context.Context) (string, error) {
 	open, err := d.SetupOpen(ctx)
+	if err == nil {
+		err = d.admits()
+	}
 	if err != nil {
 		return "", err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !open {
-		d.setup = ""
+		d.setup, d.setupSum = "", nil
+	}
+	if given := d.setupSum != nil && d.setup == ""; given || !open {
 		if err := os.Remove(d.SetupFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("setup code: %w", err)
 		}
@@ -43,6 +57,8 @@ func (d *Directory) SetupCode(ctx context.Context) (string, error) {
 		_, _ = rand.Read(b) // never fails (crypto/rand)
 		s := base32.StdEncoding.EncodeToString(b)
 		d.setup = strings.Join([]string{s[:6], s[6:12], s[12:18], s[18:]}, "-")
+		sum := sha256.Sum256([]byte(d.setup))
+		d.setupSum = &sum
 	}
 	if err := writeSecret(d.SetupFile, d.setup+"\n"); err != nil {
 		return "", fmt.Errorf("setup code: %w", err)
@@ -79,15 +95,22 @@ func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from
 	if err != nil {
 		return "", err
 	}
-	d.mu.Lock()
-	want := d.setup
-	d.mu.Unlock()
-	given := strings.ToUpper(strings.TrimSpace(code))
-	if !open || want == "" || subtle.ConstantTimeCompare([]byte(given), []byte(want)) != 1 {
+	if !open || !d.isSetupCode(strings.TrimSpace(code)) {
 		return "", d.failed(from, "", "wrong setup code, or setup is over")
 	}
 	_, token, err := d.invite(ctx, Invitation{Name: name, Role: RoleAdministrator, InvitedBy: "setup code", Setup: true})
 	return token, err
+}
+
+func (d *Directory) isSetupCode(given string) bool {
+	d.mu.Lock()
+	own, want := d.setup, d.setupSum
+	d.mu.Unlock()
+	if own != "" {
+		given = strings.ToUpper(given) // as it is printed
+	}
+	sum := sha256.Sum256([]byte(given))
+	return want != nil && subtle.ConstantTimeCompare(sum[:], want[:]) == 1
 }
 
 // Invite makes an invitation for a new user, and gives the token of its link,
@@ -110,6 +133,9 @@ func (d *Directory) Invite(ctx context.Context, by Principal, name string, role 
 }
 
 func (d *Directory) invite(ctx context.Context, i Invitation) (Invitation, string, error) {
+	if err := d.admits(); err != nil {
+		return Invitation{}, "", err
+	}
 	token := newSecret()
 	i.ID, i.Digest, i.CreatedAt = newID(), digest(token), d.stamp()
 	i.ExpiresAt = i.CreatedAt.Add(InvitationLifetime)
@@ -138,6 +164,9 @@ func (d *Directory) RevokeInvitation(ctx context.Context, id string) error {
 
 // OpenInvitation gives the invitation of a link. ErrProof if there is none.
 func (d *Directory) OpenInvitation(ctx context.Context, token string) (Invitation, error) {
+	if err := d.admits(); err != nil {
+		return Invitation{}, err
+	}
 	i, err := d.Store.Invitation(ctx, digest(token))
 	switch {
 	case appliance.CodeOf(err) == appliance.CodeNotFound:

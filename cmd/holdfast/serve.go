@@ -45,10 +45,18 @@ func serveCommand() *cobra.Command {
 		log, flush := daemon.NewLog(cfg.Log, os.Stderr)
 		defer flush()
 		return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Log: log, Setup: func(code, file, url string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "Nobody can sign in to the console yet. The setup code for the first administrator is\n\n    %s\n\nIt is in %s as well. Console: %s\n", code, file, cmp.Or(url, "https://this machine"+cfg.Admin.Address))
+			fmt.Fprintln(cmd.OutOrStdout(), welcome(code, file, cmp.Or(url, "https://this machine"+cfg.Admin.Address)))
 		}})
 	})
 	return c
+}
+
+// welcome says how the first administrator comes in.
+func welcome(code, file, url string) string {
+	if code == "" {
+		return "Nobody can sign in to the console yet. The setup code is the one whose hash was given at launch. Console: " + url
+	}
+	return fmt.Sprintf("Nobody can sign in to the console yet. The setup code for the first administrator is\n\n    %s\n\nIt is in %s as well. Console: %s", code, file, url)
 }
 
 // overrides are the flags that stand for settings of the file. So a file that

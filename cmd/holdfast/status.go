@@ -50,6 +50,9 @@ func showStatus(w io.Writer, s web.Status) {
 			row(w, "key store "+name, "blocked")
 		}
 	}
+	if i := s.Instance; i != nil {
+		row(w, "instance", fmt.Sprintf("%s, %s, %s, %s, account %s (as its metadata service tells, not proven)", i.ID, i.Type, i.Image, i.Zone, i.Account))
+	}
 	for _, h := range s.HSMs {
 		row(w, "HSM "+h.Label, string(h.Status)+" (serial "+orDash(h.Serial)+", probe "+h.Took.Round(10*time.Microsecond).String()+")")
 		if h.Error != "" {

@@ -22,6 +22,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/instance"
 	"holdfast/appliance/store"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
@@ -79,7 +80,10 @@ type site struct{}
 
 func (site) Version() string       { return "test" }
 func (site) Configuration() string { return "" }
-func (site) XKSEndpoint() string   { return "" }
+func (site) Instance() *instance.Identity {
+	return &instance.Identity{ID: "i-1234567890abcdef0", Type: "m6a.large", Image: "ami-5fb8c835", Region: "eu-central-1", Zone: "eu-central-1a", Account: "123456789012"}
+}
+func (site) XKSEndpoint() string { return "" }
 func (site) Certificate() (web.Certificate, error) {
 	return web.Certificate{Names: []string{}, NotAfter: time.Now().Add(1000 * time.Hour)}, nil
 }

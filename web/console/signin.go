@@ -21,6 +21,16 @@ import (
 )
 
 func (c *console) signInRoutes(r chi.Router) {
+	r.Post("/theme", c.setTheme)
+	if c.Identity.Closed != "" { // as long as the process lives
+		closed := func(w http.ResponseWriter, r *http.Request) {
+			c.bare(w, r, http.StatusServiceUnavailable, "Closed", closedPage(c.Identity.Closed))
+		}
+		for _, pattern := range []string{"/signin", "/signin/*", "/setup", "/invitation/*"} {
+			r.HandleFunc(pattern, closed)
+		}
+		return
+	}
 	r.Get("/signin", c.signInPage)
 	r.Post("/signin", c.signInPassword)
 	r.Post("/signin/passkey/begin", c.beginSignIn)
@@ -33,7 +43,6 @@ func (c *console) signInRoutes(r chi.Router) {
 	r.Post("/invitation/{token}/password", c.enrolPassword)
 	r.Post("/invitation/{token}/passkey/begin", c.beginEnrol)
 	r.Post("/invitation/{token}/passkey/finish", c.finishEnrol)
-	r.Post("/theme", c.setTheme)
 }
 
 func client(r *http.Request) identity.Client {

@@ -49,6 +49,9 @@ func (d *Daemon) newBoot(certificate *xks.Certificate) error {
 		Every:     time.Duration(cfg.Attestation.Every),
 		Lease:     time.Duration(cfg.Attestation.Lease),
 	}
+	if d.volume != nil {
+		o.Release = boot.NoRelease{Why: d.volume}
+	}
 	if d.o.Platform != nil {
 		o.Roots = d.o.Platform.Roots()
 	}
@@ -71,12 +74,12 @@ func Parts(cfg *config.Config) ([]boot.Part, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts := []boot.Part{boot.File("binary", program), boot.Content("configuration", effective), boot.File("pkcs11-module", cfg.HSM.Module)}
+	parts := []boot.Part{boot.File("binary", program), boot.Content("configuration", effective), module("pkcs11-module", cfg.HSM.Module)}
 	modules := []string{cfg.HSM.Module}
 	for _, m := range cfg.HSM.Members {
 		if m.Module != "" && !slices.Contains(modules, m.Module) {
 			modules = append(modules, m.Module)
-			parts = append(parts, boot.File(fmt.Sprintf("pkcs11-module-%d", len(modules)), m.Module))
+			parts = append(parts, module(fmt.Sprintf("pkcs11-module-%d", len(modules)), m.Module))
 		}
 	}
 	return parts, nil
@@ -239,6 +242,7 @@ func (d *Daemon) lock() {
 
 // changed tells where it serves, or that it does not.
 func (d *Daemon) changed(s boot.Status) {
+	notify(d.o.Log, statusLine(s))
 	a := Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket}
 	if s.Serves() {
 		d.o.Log.Info("serving", "version", Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)

@@ -52,8 +52,12 @@ type Options struct {
 	// or locked, or waits for another attempt.
 	Changed func(boot.Status, Addresses)
 	// Setup, if given, is told the code that admits the first administrator, the file
-	// that has it too, and the console's URL; the last is empty if it is not known.
+	// that has it too, and the console's URL, which is empty if it is not known. The
+	// code is empty if its hash was given.
 	Setup func(code, file, url string)
+	// Metadata is the URL of the instance metadata service; EC2's if empty. The
+	// configuration says whether it is asked.
+	Metadata string
 }
 
 // Platform is a machine that is none.
@@ -89,6 +93,9 @@ type Daemon struct {
 	closers   []func()
 	// observeHSM has what the HSM does counted.
 	observeHSM func(token, operation string) func(error)
+	site       *site
+	// volume is why the state volume is not open; nil if it is.
+	volume *boot.Failure
 
 	mu         sync.Mutex
 	hsm        io.Closer // of all tokens; nil until they are open
@@ -139,6 +146,10 @@ func NoCoreDumps() error {
 	return nil
 }
 
+// closed says whether nobody can be enrolled or sign in, as what they would change
+// would not last.
+func (d *Daemon) closed() bool { return d.volume != nil }
+
 func (d *Daemon) onClose(f func()) { d.closers = append(d.closers, f) }
 
 func (d *Daemon) close() {
@@ -150,6 +161,12 @@ func (d *Daemon) close() {
 // open opens everything but the token.
 func (d *Daemon) open(ctx context.Context) error {
 	cfg := d.o.Config
+	if d.volume = closedVolume(cfg.State.Volume); d.volume != nil {
+		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Code, "reason", d.volume.Error())
+	}
+	if err := d.firstCertificate(); err != nil {
+		return err
+	}
 	certificate, err := xks.LoadCertificate(cfg.XKS.Certificate, cfg.XKS.Key, time.Now, d.o.Log)
 	if err != nil {
 		return err
@@ -233,19 +250,21 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := d.listen(); err != nil {
 		return err
 	}
-	where := &site{cfg, certificate, Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
-	if d.users, err = newDirectory(cfg, where.consoleURL(), d.store, d.o.Log); err != nil {
+	d.site = &site{cfg: cfg, certificate: certificate, listening: Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
+	closed := ""
+	if d.closed() {
+		closed = d.volume.Code + ": " + d.volume.Error()
+	}
+	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.o.Log); err != nil {
 		return err
 	}
-	code, err := d.users.SetupCode(ctx)
-	if err != nil {
-		return err
-	}
-	if code != "" && d.o.Setup != nil {
-		d.o.Setup(code, filepath.Join(cfg.State.Dir, SetupFile), where.consoleURL())
+	if !d.closed() && !cfg.Instance.Metadata {
+		if err := d.welcome(ctx, d.setupFile()); err != nil {
+			return err
+		}
 	}
 	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store, Identity: d.users,
-		Approvals: d.store, Activity: recent, Site: where, Log: d.o.Log})
+		Approvals: d.store, Activity: recent, Site: d.site, Log: d.o.Log})
 	pages := console.New(console.Options{API: api, Identity: d.users, Boot: d.boot, Version: Version, Log: d.o.Log})
 	d.admin = &http.Server{
 		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
@@ -354,6 +373,11 @@ func (d *Daemon) serve(ctx context.Context) error {
 	start("admin socket", func() error { return d.socket.Serve(d.socketL) })
 	d.o.Log.Info("listening; locked until the boot has come to serving", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
 	wg.Go(func() { d.boot.Run(background) })
+	if d.o.Config.Instance.Metadata {
+		wg.Go(func() { d.meet(background) })
+	}
+	wg.Go(func() { d.watchdog(background) })
+	notify(d.o.Log, "READY=1\n"+statusLine(d.boot.Status()))
 
 	var err error
 	select {
@@ -361,6 +385,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	case err = <-failed:
 	}
 	d.o.Log.Info("shutting down")
+	notify(d.o.Log, "STOPPING=1")
 	grace, done := context.WithTimeout(background, 10*time.Second)
 	defer done()
 	_ = d.xks.Shutdown(grace)

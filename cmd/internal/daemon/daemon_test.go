@@ -66,6 +66,10 @@ type site struct {
 	// roots are the machine's; ownKey signs the policy, if the officer's does not.
 	roots  *attest.Roots
 	ownKey ed25519.PublicKey
+	// metadata is the URL of the instance metadata service; welcomed gets the setup
+	// codes, empty if there is a hash.
+	metadata string
+	welcomed chan string
 }
 
 // platform is the simulated machine, as the site wants it.
@@ -99,7 +103,7 @@ func newSite(t *testing.T) *site {
 func newSiteWith(t *testing.T, token hsm.Config, shim *hsmtest.Shim) *site {
 	t.Helper()
 	dir := t.TempDir()
-	s := &site{t: t, pin: token.PIN, shim: shim}
+	s := &site{t: t, pin: token.PIN, shim: shim, welcomed: make(chan string, 100)}
 	s.cfg = config.Config{
 		State:   config.State{Dir: filepath.Join(dir, "state")},
 		HSM:     config.HSM{Module: token.Module, TokenLabel: token.TokenLabel},
@@ -201,6 +205,8 @@ func (s *site) run(ctx context.Context) error {
 		Config:   &cfg,
 		Log:      slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Platform: platform{machine, s},
+		Metadata: s.metadata,
+		Setup:    func(code, _, _ string) { s.welcomed <- code },
 	})
 }
 

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"sync/atomic"
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
+	"holdfast/appliance/instance"
 	"holdfast/web"
 	"holdfast/xks"
 )
@@ -19,7 +21,10 @@ type site struct {
 	cfg         *config.Config
 	certificate *xks.Certificate
 	listening   Addresses
+	instance    atomic.Pointer[instance.Identity] // nil while it is unknown
 }
+
+func (s *site) Instance() *instance.Identity { return s.instance.Load() }
 
 func (s *site) Version() string { return Version }
 

@@ -17,9 +17,10 @@ import (
 // administrator.
 const SetupFile = "setup-code"
 
-// newDirectory opens the users of console and API.
-func newDirectory(cfg *config.Config, url string, store identity.Store, log *slog.Logger) (*identity.Directory, error) {
-	c := identity.Config{Store: store, Log: log, URL: url, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
+// newDirectory opens the users of console and API; closed, if not empty, is why
+// nobody is let in.
+func newDirectory(cfg *config.Config, url, closed string, store identity.Store, log *slog.Logger) (*identity.Directory, error) {
+	c := identity.Config{Store: store, Log: log, URL: url, Closed: closed, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
 		Idle: time.Duration(cfg.Admin.Idle), Absolute: time.Duration(cfg.Admin.Session)}
 	if o := cfg.Admin.OIDC; o.Issuer != "" {
 		c.OIDC = &identity.OIDC{Issuer: o.Issuer, ClientID: o.ClientID}

@@ -1,0 +1,107 @@
+package instance
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Identity is who an instance says it is.
+type Identity struct {
+	ID      string `json:"id"`
+	Type    string `json:"type"`
+	Image   string `json:"image"`
+	Region  string `json:"region"`
+	Zone    string `json:"zone"`
+	Account string `json:"account"`
+}
+
+var (
+	instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,32}$`)
+	imageID    = regexp.MustCompile(`^ami-[0-9a-f]{8,32}$`)
+	accountID  = regexp.MustCompile(`^[0-9]{12}$`)
+	word       = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
+)
+
+// ParseIdentity reads an instance identity document (EC2 User Guide, "Instance
+// identity documents"). Of that it takes what it knows, in the forms it knows.
+func ParseIdentity(text []byte) (*Identity, error) {
+	var d struct {
+		InstanceID       string `json:"instanceId"`
+		InstanceType     string `json:"instanceType"`
+		ImageID          string `json:"imageId"`
+		Region           string `json:"region"`
+		AvailabilityZone string `json:"availabilityZone"`
+		AccountID        string `json:"accountId"`
+	}
+	if len(text) > maxAnswer {
+		return nil, fmt.Errorf("instance identity: more than %d bytes", maxAnswer)
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		return nil, fmt.Errorf("instance identity: %w", err)
+	}
+	for _, field := range []struct {
+		name, value string
+		form        *regexp.Regexp
+	}{
+		{"instanceId", d.InstanceID, instanceID}, {"instanceType", d.InstanceType, word}, {"imageId", d.ImageID, imageID},
+		{"region", d.Region, word}, {"availabilityZone", d.AvailabilityZone, word}, {"accountId", d.AccountID, accountID},
+	} {
+		if !field.form.MatchString(field.value) {
+			return nil, fmt.Errorf("instance identity: %s is not of the form that it should have", field.name)
+		}
+	}
+	return &Identity{ID: d.InstanceID, Type: d.InstanceType, Image: d.ImageID, Region: d.Region, Zone: d.AvailabilityZone, Account: d.AccountID}, nil
+}
+
+// maxSetup bounds user data with a hash.
+const maxSetup = 4096
+
+var sum = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// ParseSetup reads user data that have the SHA-256 of a setup code and nothing
+// else:
+//
+//	{"holdfast":1,"setup_code_sha256":"…64 hexadecimal digits…"}
+func ParseSetup(text []byte) ([sha256.Size]byte, error) {
+	var d struct {
+		Holdfast int    `json:"holdfast"`
+		Sum      string `json:"setup_code_sha256"`
+	}
+	var digest [sha256.Size]byte
+	if len(text) > maxSetup {
+		return digest, fmt.Errorf("user data: more than %d bytes", maxSetup)
+	}
+	if err := json.Unmarshal(text, &d, json.RejectUnknownMembers(true)); err != nil {
+		return digest, errors.New(`user data: not of the form {"holdfast":1,"setup_code_sha256":"..."}`) // what they have may be anything
+	}
+	if d.Holdfast != 1 || !sum.MatchString(d.Sum) {
+		return digest, errors.New("user data: holdfast is not 1, or setup_code_sha256 not 64 hexadecimal digits in lower case")
+	}
+	_, _ = hex.Decode(digest[:], []byte(d.Sum)) // its form has been checked
+	return digest, nil
+}
+
+// ReadSetup reads a file with that.
+func ReadSetup(path string) ([sha256.Size]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return [sha256.Size]byte{}, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSetup+1))
+	if err != nil {
+		return [sha256.Size]byte{}, err
+	}
+	digest, err := ParseSetup(text)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return digest, err
+}

@@ -1,0 +1,327 @@
+package daemon_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/appliance/boot"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/instance"
+	"holdfast/web"
+	"holdfast/xks/xkstest"
+)
+
+// page asks for a page of the console, or posts a form, and follows.
+func (r *running) page(path string, form url.Values) (int, string) {
+	r.s.t.Helper()
+	method, body := http.MethodGet, io.Reader(nil)
+	if form != nil {
+		method, body = http.MethodPost, strings.NewReader(form.Encode())
+	}
+	q, err := http.NewRequestWithContext(r.s.t.Context(), method, "https://"+r.Admin.String()+path, body)
+	if err != nil {
+		r.s.t.Fatal(err)
+	}
+	if form != nil {
+		q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		q.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
+	res, err := r.s.client().Do(q)
+	if err != nil {
+		r.s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.s.t.Fatal(err)
+	}
+	return res.StatusCode, string(text)
+}
+
+// TestVolume: while the state volume is not open the appliance measures and is
+// appraised, but nothing is released, and nobody comes in.
+func TestVolume(t *testing.T) {
+	s := newSite(t)
+	file := filepath.Join(t.TempDir(), "volume.json")
+	s.cfg.State.Volume = file
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{"opened":true,"authorization":"release 1.2.0"}`)
+	r := s.start()
+	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+	r.stop()
+	if code := <-s.welcomed; code == "" {
+		t.Error("there is no setup code")
+	}
+
+	for name, c := range map[string]struct{ text, code, reason string }{
+		"not opened": {`{"opened":false,"code":"E_SEAL_PCRS","reason":"the machine is in no state that was authorized"}`, "E_SEAL_PCRS",
+			"the state volume was not opened: the machine is in no state that was authorized"},
+		"garbage": {`{"opened":true,"opened":true}`, "E_STATE_VOLUME", "it is not known whether the state volume was opened"},
+		"missing": {"", "E_STATE_VOLUME", "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.t = t
+			s.cfg.State.Dir = filepath.Join(t.TempDir(), "empty") // as the image has it then
+			s.cfg.XKS.Certificate, s.cfg.XKS.Key = filepath.Join(s.cfg.State.Dir, "tls", "server.pem"), filepath.Join(s.cfg.State.Dir, "tls", "server-key.pem")
+			s.cfg.Admin.URL = "https://127.0.0.1:9443" // by which the test calls it
+			if write(c.text); c.text == "" {
+				if err := os.Remove(file); err != nil {
+					t.Fatal(err)
+				}
+			}
+			calls, from := s.shim.AllCalls(), len(s.log.String())
+			r := s.begin()
+			s.logged(from, `msg=boot state=appraise .*code="" reason="matches release 1.2.0"`)
+			s.logged(from, `msg=boot state=release .*code=`+c.code)
+			s.logged(from, `msg=boot state=locked .*code=`+c.code)
+			if b := r.status().Boot; b.State != boot.Locked || b.Code != c.code || !strings.Contains(b.Reason, c.reason) {
+				t.Errorf("the boot is %+v", b)
+			}
+			if b := r.public(); b.Code != c.code || !strings.Contains(b.Reason, c.reason) {
+				t.Errorf("everybody is told %+v", b)
+			}
+			if now := s.shim.AllCalls(); now != calls {
+				t.Errorf("the HSM was called %d times", now-calls)
+			}
+			for _, path := range []string{"/", "/setup", "/signin", "/invitation/x"} {
+				if status, text := r.page(path, nil); status != 503 || !strings.Contains(text, c.code) || !strings.Contains(text, c.reason) || !strings.Contains(text, `action="/attestation"`) {
+					t.Errorf("%s: %d %s", path, status, text)
+				}
+			}
+			if status, text := r.page("/setup", url.Values{"setup_code": {"x"}, "name": {"eve"}}); status != 503 || !strings.Contains(text, c.code) {
+				t.Errorf("%d %s", status, text)
+			}
+			for route, body := range map[string]any{"invitations": web.NewInvitation{Name: "eve", Role: identity.RoleAdministrator}, "seal": web.SealRequest{PIN: s.pin}} {
+				if err := r.do("POST", route, body, nil); err == nil || !strings.Contains(err.Error(), c.code) {
+					t.Errorf("POST %s: %v", route, err)
+				}
+			}
+			r.evidence([]byte("an auditor's own nonce"))
+			if _, err := os.Stat(filepath.Join(s.cfg.State.Dir, "setup-code")); !errors.Is(err, os.ErrNotExist) || len(s.welcomed) != 0 {
+				t.Errorf("there is a setup code: %v", err)
+			}
+			r.stop()
+		})
+	}
+
+	s.t = t // wrong measurements are said to be wrong, and not the volume
+	s.asIs = true
+	otherKernel(s)
+	from := len(s.log.String())
+	s.begin()
+	s.logged(from, `msg=boot state=locked .*code=E_TPM_REFERENCE`)
+}
+
+// TestFirstCertificate: an appliance makes its own, with which it serves, and which
+// the console replaces.
+func TestFirstCertificate(t *testing.T) {
+	s := newSite(t)
+	tls := filepath.Join(s.cfg.State.Dir, "tls")
+	s.cfg.XKS.Certificate, s.cfg.XKS.Key = filepath.Join(tls, "server.pem"), filepath.Join(tls, "server-key.pem")
+	s.cfg.Admin.URL, s.cfg.XKS.URL = "https://127.0.0.1:9443", "https://xks.example.com"
+	r := s.start()
+	found := s.logged(0, `level=WARN msg="there was no certificate: one was made that signs itself; AWS KMS needs one of a public authority.*names=xks.example.com\S* expires=\S+ sha256=([0-9a-f]{64})`)
+	var c web.Certificate
+	r.ok("GET", "certificate", nil, &c)
+	if c.SHA256 != found[1] || c.Names[0] != "xks.example.com" || c.Issuer != c.Subject || time.Until(c.NotAfter) > 397*24*time.Hour {
+		t.Errorf("%+v", c)
+	}
+	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+	var request web.SigningRequest
+	r.ok("POST", "certificate/request", web.CertificateRequest{Names: []string{"xks.example.com"}}, &request)
+	if err := r.do("PUT", "certificate", web.CertificateChain{Chain: c.Chain}, nil); err != nil { // of the key in use
+		t.Error(err)
+	}
+	r.stop()
+	from := len(s.log.String())
+	s.start().stop() // with the same
+	if strings.Contains(s.log.String()[from:], "there was no certificate") {
+		t.Error("another one was made")
+	}
+}
+
+// TestNoModule: an image without a vendor's module boots to locked, and says what
+// to do.
+func TestNoModule(t *testing.T) {
+	s := newSite(t)
+	s.start().stop()
+	s.asIs = true
+	s.cfg.HSM.Module = "/opt/hsm/lib/libpkcs11.so"
+	from := len(s.log.String())
+	r := s.begin()
+	s.logged(from, `msg=boot state=locked`)
+	want := "there is no PKCS#11 module /opt/hsm/lib/libpkcs11.so in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)"
+	if b := r.status().Boot; b.State != boot.Locked || b.Code != boot.CodeMeasure || b.Reason != want {
+		t.Errorf("%+v", b)
+	}
+}
+
+// metadataService is EC2's, with tokens required. Nil is for what there is not.
+func metadataService(t *testing.T, userData, document func() string) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := map[string]func() string{"/latest/user-data": userData, "/latest/dynamic/instance-identity/document": document}[r.URL.Path]
+		switch {
+		case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
+			_, _ = io.WriteString(w, "a-token")
+		case r.Header.Get("X-aws-ec2-metadata-token") != "a-token":
+			t.Errorf("%s %s without a token", r.Method, r.URL)
+			w.WriteHeader(http.StatusUnauthorized)
+		case answer == nil:
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			_, _ = io.WriteString(w, answer())
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+const document = `{"accountId":"123456789012","architecture":"x86_64","availabilityZone":"eu-central-1a","imageId":"ami-5fb8c835",
+"instanceId":"i-1234567890abcdef0","instanceType":"m6a.large","region":"eu-central-1","version":"2017-09-30"}`
+
+// TestInstance: who it is, is shown; and the hash in its user data admits the first
+// administrator.
+func TestInstance(t *testing.T) {
+	const code = "a-code-that-somebody-else-has-made"
+	sum := sha256.Sum256([]byte(code))
+	s := newSite(t)
+	s.cfg.Instance.Metadata = true
+	s.metadata = metadataService(t, func() string { return `{"holdfast":1,"setup_code_sha256":"` + hex.EncodeToString(sum[:]) + `"}` }, func() string { return document })
+	r := s.start()
+	if code := <-s.welcomed; code != "" {
+		t.Errorf("a code was made: %q", code)
+	}
+	s.logged(0, `msg="the instance, as its metadata service tells it" id=i-1234567890abcdef0`)
+	want := instance.Identity{ID: "i-1234567890abcdef0", Type: "m6a.large", Image: "ami-5fb8c835", Region: "eu-central-1", Zone: "eu-central-1a", Account: "123456789012"}
+	if got := r.status().Instance; got == nil || *got != want {
+		t.Errorf("%+v", got)
+	}
+	if _, err := os.Stat(filepath.Join(s.cfg.State.Dir, "setup-code")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a code was written: %v", err)
+	}
+	if status, text := r.page("/setup", url.Values{"setup_code": {code + "x"}, "name": {"eve"}}); status != 401 {
+		t.Errorf("the wrong code: %d %s", status, text)
+	}
+	if status, text := r.page("/setup", url.Values{"setup_code": {code}, "name": {"alice"}}); status != 200 || !strings.Contains(text, "Welcome, alice") {
+		t.Errorf("the code: %d %s", status, text)
+	}
+	if strings.Contains(s.log.String(), code) {
+		t.Error("the log has the code")
+	}
+}
+
+// TestInstanceUnknown: whatever the metadata service does, the boot goes on, and a
+// code is made.
+func TestInstanceUnknown(t *testing.T) {
+	hang := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(hang.Close)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := "http://" + l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ url, log string }{
+		"hangs":   {hang.URL, `msg="user data are unknown"`},
+		"nobody":  {nobody, `msg="user data are unknown"`},
+		"garbage": {metadataService(t, func() string { return "#!/bin/sh\necho hidden" }, func() string { return "\x00" }), `msg="user data are ignored"`},
+		"none":    {metadataService(t, nil, nil), `msg="the instance is unknown"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.cfg.Instance.Metadata, s.metadata = true, c.url
+			r := s.start()
+			if code := <-s.welcomed; code == "" {
+				t.Error("no code was made")
+			}
+			s.logged(0, c.log)
+			s.logged(0, `msg="the instance is unknown"`)
+			if i := r.status().Instance; i != nil {
+				t.Errorf("%+v", i)
+			}
+			if strings.Contains(s.log.String(), "hidden") {
+				t.Error("the log has the user data")
+			}
+		})
+	}
+}
+
+// TestSetupFile: a file has the hash as well; one that cannot be used is as none.
+func TestSetupFile(t *testing.T) {
+	s := newSite(t)
+	s.cfg.Admin.SetupCode = filepath.Join(t.TempDir(), "user-data.json")
+	s.start().stop()
+	s.logged(0, `msg="no hash of a setup code: the file admin.setup_code is ignored"`)
+	if code := <-s.welcomed; code == "" {
+		t.Error("no code was made")
+	}
+	if err := os.WriteFile(s.cfg.Admin.SetupCode, fmt.Appendf(nil, `{"holdfast":1,"setup_code_sha256":"%x"}`, sha256.Sum256([]byte("x"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.start().stop()
+	if code := <-s.welcomed; code != "" {
+		t.Errorf("a code was made: %q", code)
+	}
+}
+
+// TestServiceManager: systemd is told when it listens, what the boot does, that it
+// lives, and that it stops.
+func TestServiceManager(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	t.Setenv("WATCHDOG_USEC", "20000")
+	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
+	told := func(want string) {
+		t.Helper()
+		if err := l.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		for b := make([]byte, 4096); ; {
+			n, err := l.Read(b)
+			if err != nil {
+				t.Fatalf("it is not told %q: %v", want, err)
+			}
+			if strings.Contains(string(b[:n]), want) {
+				return
+			}
+		}
+	}
+	s := newSite(t)
+	s.cfg.State.Volume = "/nowhere"
+	r := s.begin()
+	told("READY=1\nSTATUS=probe")
+	told("STATUS=locked: E_STATE_VOLUME it is not known")
+	told("WATCHDOG=1")
+	r.cancel()
+	told("STOPPING=1")
+	r.stop()
+	s.cfg.State.Volume = ""
+	s.begin()
+	told("STATUS=serving")
+	told("WATCHDOG=1")
+}
