@@ -1,78 +1,337 @@
-// Package volume reads what became of the state volume before the appliance was
-// started. Opening it takes rights that the appliance does not have: the image
-// does that with the machine's TPM, and leaves word in a file, such as
+// Package volume opens the appliance's state volume: a disk of its own, encrypted
+// by LUKS2 with a key that only this machine's TPM gives, and only to a system
+// that was authorized ([holdfast/attest/tpm/seal], use StateVolume). The first
+// boot makes it, on an empty disk.
 //
-//	{"opened":true,"authorization":"release 1.2.0"}
-//	{"opened":false,"code":"E_SEAL_PCRS","reason":"the machine is in no state that was authorized"}
+// What is on the disk is not believed. The header is read once, into memory; it is
+// refused unless it encrypts as this package does, since a header that says "no
+// encryption" would be opened by any key; and cryptsetup is given that copy, not
+// the disk's. Nobody but the TPM can make a header that its key opens.
+//
+// It does not notice a disk that was put back whole to what it once was.
 package volume
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"regexp"
-	"strings"
+	"path/filepath"
+	"slices"
 
-	"github.com/go-json-experiment/json"
+	"holdfast/attest/tpm/seal"
 )
 
-// Outcome is what became of it.
-type Outcome struct {
-	Opened bool `json:"opened"`
-	// Authorization is the name of what the TPM was authorized by to open it.
-	Authorization string `json:"authorization,omitempty"`
-	// Code, such as E_SEAL_PCRS, and Reason say why it was not opened.
-	Code   string `json:"code,omitempty"`
-	Reason string `json:"reason,omitempty"`
+// The stable codes of failures, besides those of package seal.
+const (
+	// CodeDisk: there is no disk for the state, or there are several.
+	CodeDisk = "E_VOLUME_DISK"
+	// CodeHeader: the disk's header is not one that this package made.
+	CodeHeader = "E_VOLUME_HEADER"
+	// CodeOpen: the volume could not be made, opened or mounted.
+	CodeOpen = "E_VOLUME_OPEN"
+	// CodeSignedFiles: the authorizations, or the key that signs them, cannot be used.
+	CodeSignedFiles = "E_SEAL_FILE"
+	// CodeTPM: the TPM failed.
+	CodeTPM = "E_TPM"
+)
+
+// Failure is why the volume is not open: a stable code, and a reason in one line.
+type Failure struct {
+	Code, Reason string
+	Err          error
 }
 
-// maxFile bounds the file, in bytes.
-const maxFile = 16 << 10
+func (f *Failure) Error() string {
+	if f.Err != nil {
+		return f.Reason + ": " + f.Err.Error()
+	}
+	return f.Reason
+}
 
-var code = regexp.MustCompile(`^E_[A-Z0-9_]{1,60}$`)
+func (f *Failure) Unwrap() error { return f.Err }
 
-// Read reads the file.
-func Read(path string) (*Outcome, error) {
-	f, err := os.Open(path)
+// CodeOf gives the code of why the volume is not open.
+func CodeOf(err error) string {
+	if f, ok := errors.AsType[*Failure](err); ok {
+		return f.Code
+	}
+	if r, ok := errors.AsType[*seal.Refusal](err); ok {
+		return r.Code
+	}
+	return CodeTPM
+}
+
+// Options are what opening needs.
+type Options struct {
+	// Disk is the device; [FindDisk] finds it.
+	Disk string
+	// Mount is the folder where the volume's file system is mounted; Owner is the
+	// user and group that its root belongs to.
+	Mount string
+	Owner int
+	// TPM gives the key to what Authorizations allow, which Key has signed.
+	TPM            seal.TPM
+	Key            *ecdsa.PublicKey
+	Authorizations []seal.Authorization
+	// Scratch is a folder in memory for the header's copy; the system's temporary
+	// one if empty.
+	Scratch string
+}
+
+const (
+	// mapped is the opened volume's name for the device mapper.
+	mapped = "holdfast-state"
+	// labelNew is the LUKS label while the volume is being made, labelDone
+	// afterwards. What is labelled new was never used: its making was cut off.
+	labelNew  = "holdfast-new"
+	labelDone = "holdfast-state"
+	// tokenType is the type of the LUKS2 token that has the sealed key.
+	tokenType = "holdfast-sealed"
+	cipher    = "aes-xts-plain64"
+	// keyBytes are those of the random passphrase, and of the volume's key.
+	keyBytes = 64
+)
+
+// Open opens the volume, and makes it first on an empty disk. It gives the name
+// of the authorization by which the TPM gave the key. Errors: [*Failure],
+// [*seal.Refusal]; the volume is not mounted then.
+func Open(ctx context.Context, o Options) (authorization string, err error) {
+	scratch, err := os.MkdirTemp(o.Scratch, "volume-*") // mode 0700
 	if err != nil {
-		return nil, err
+		return "", &Failure{CodeOpen, "no folder for the header's copy", err}
+	}
+	defer os.RemoveAll(scratch)
+	v := &volume{o, filepath.Join(scratch, "header")}
+	kind, err := v.inspect(ctx)
+	if err != nil {
+		return "", err
+	}
+	if kind != existing {
+		if err := v.create(ctx); err != nil {
+			return "", err
+		}
+		if _, err := v.inspect(ctx); err != nil {
+			return "", err
+		}
+	}
+	return v.open(ctx, kind != existing)
+}
+
+type volume struct {
+	o      Options
+	header string
+}
+
+type kind int
+
+const (
+	empty kind = iota
+	unfinished
+	existing
+)
+
+// inspect says what is on the disk. If it is a volume, its header has been copied
+// to memory, and is as it should be.
+func (v *volume) inspect(ctx context.Context) (kind, error) {
+	blank, err := isBlank(v.o.Disk)
+	if err != nil {
+		return empty, &Failure{CodeDisk, "the disk for the state cannot be read", err}
+	}
+	if blank {
+		return empty, nil
+	}
+	if err := os.Remove(v.header); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return empty, &Failure{CodeOpen, "the header's copy", err}
+	}
+	if err := run(ctx, nil, "cryptsetup", "luksHeaderBackup", v.o.Disk, "--header-backup-file", v.header); err != nil {
+		return empty, &Failure{CodeHeader, fmt.Sprintf("the disk %s is neither empty nor a state volume; attach an empty one, or the one that belongs to this machine", v.o.Disk), err}
+	}
+	out, err := output(ctx, "cryptsetup", "luksDump", "--dump-json-metadata", v.header)
+	if err != nil {
+		return empty, &Failure{CodeHeader, "the state volume's header cannot be read", err}
+	}
+	var m metadata
+	if err := json.Unmarshal(out, &m); err != nil {
+		return empty, &Failure{CodeHeader, "the state volume's header cannot be read", err}
+	}
+	label, err := v.label(ctx)
+	if err != nil {
+		return empty, err
+	}
+	if label == labelNew {
+		return unfinished, nil
+	}
+	if err := m.check(); err != nil {
+		return empty, &Failure{CodeHeader, "the state volume's header is none that this appliance has made, and is not trusted", err}
+	}
+	return existing, nil
+}
+
+// label gives the LUKS label of the copied header.
+func (v *volume) label(_ context.Context) (string, error) {
+	f, err := os.Open(v.header)
+	if err != nil {
+		return "", &Failure{CodeOpen, "the header's copy", err}
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
+	// The binary header of LUKS2: magic (6), version (2), header size (8), sequence
+	// (8), label (48) ... (LUKS2 on-disk format, section 2.1).
+	b := make([]byte, 24+48)
+	if _, err := io.ReadFull(f, b); err != nil {
+		return "", &Failure{CodeHeader, "the state volume's header is too short", err}
 	}
-	o, err := Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return o, nil
+	return cString(b[24:]), nil
 }
 
-// Parse reads an outcome. It is strict: what is unknown or does not go together is
-// an error. The texts are made one line each.
-func Parse(text []byte) (*Outcome, error) {
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("more than %d bytes", maxFile)
+func cString(b []byte) string {
+	if i := slices.Index(b, 0); i >= 0 {
+		b = b[:i]
 	}
-	var o *Outcome
-	if err := json.Unmarshal(text, &o, json.RejectUnknownMembers(true)); err != nil {
-		return nil, err
-	}
-	switch {
-	case o == nil:
-		return nil, errors.New("it says nothing")
-	case o.Opened && (o.Code != "" || o.Reason != ""):
-		return nil, errors.New("it is opened, and there is a reason why not")
-	case !o.Opened && (!code.MatchString(o.Code) || o.Reason == ""):
-		return nil, errors.New("it is not opened, and a code such as E_SEAL_PCRS or a reason is missing")
-	}
-	o.Authorization, o.Reason = line(o.Authorization), line(o.Reason)
-	return o, nil
+	return string(b)
 }
 
-// line puts a text on one line.
-func line(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
+// metadata is what matters of LUKS2's JSON area (LUKS2 on-disk format, section 3).
+type metadata struct {
+	Keyslots map[string]struct {
+		Type    string `json:"type"`
+		KeySize int    `json:"key_size"`
+		Area    struct {
+			Encryption string `json:"encryption"`
+			KeySize    int    `json:"key_size"`
+		} `json:"area"`
+	} `json:"keyslots"`
+	Segments map[string]struct {
+		Type       string          `json:"type"`
+		Encryption string          `json:"encryption"`
+		IVTweak    string          `json:"iv_tweak"`
+		Integrity  json.RawMessage `json:"integrity"`
+		Flags      []string        `json:"flags"`
+	} `json:"segments"`
+	Tokens map[string]json.RawMessage `json:"tokens"`
+	Config struct {
+		Flags        []string        `json:"flags"`
+		Requirements json.RawMessage `json:"requirements"`
+	} `json:"config"`
+}
+
+// check refuses whatever this package does not make.
+func (m *metadata) check() error {
+	slot, ok := m.Keyslots["0"]
+	if !ok || len(m.Keyslots) != 1 || slot.Type != "luks2" || slot.KeySize != keyBytes || slot.Area.Encryption != cipher || slot.Area.KeySize != keyBytes {
+		return fmt.Errorf("it must have one keyslot, encrypted by %s with %d bytes", cipher, keyBytes)
+	}
+	segment, ok := m.Segments["0"]
+	if !ok || len(m.Segments) != 1 || segment.Type != "crypt" || segment.Encryption != cipher || segment.IVTweak != "0" || segment.Integrity != nil || len(segment.Flags) > 0 {
+		return fmt.Errorf("it must have one segment, encrypted by %s", cipher)
+	}
+	if len(m.Config.Flags) > 0 || m.Config.Requirements != nil {
+		return errors.New("it asks for flags or has requirements, such as of a re-encryption")
+	}
+	_, err := m.sealed()
+	return err
+}
+
+// token is the LUKS2 token that has the sealed key.
+type token struct {
+	Type     string          `json:"type"`
+	Keyslots []string        `json:"keyslots"`
+	Sealed   json.RawMessage `json:"sealed"`
+}
+
+// sealed gives the sealed key.
+func (m *metadata) sealed() (*seal.Blob, error) {
+	if len(m.Tokens) != 1 {
+		return nil, fmt.Errorf("it has %d tokens, not one with the sealed key", len(m.Tokens))
+	}
+	var t token
+	if err := json.Unmarshal(m.Tokens["0"], &t); err != nil || t.Type != tokenType {
+		return nil, fmt.Errorf("its token is not of the type %s", tokenType)
+	}
+	blob, err := seal.ParseBlob(t.Sealed)
+	if err == nil && blob.Use != seal.StateVolume {
+		err = fmt.Errorf("what is sealed in it is for the %s", blob.Use)
+	}
+	return blob, err
+}
+
+// create makes the volume. If it is cut off, the next boot begins anew.
+func (v *volume) create(ctx context.Context) error {
+	secret := make([]byte, keyBytes)
+	_, _ = rand.Read(secret) // never fails (crypto/rand)
+	defer clear(secret)
+	blob, err := seal.Seal(v.o.TPM, v.o.Key, seal.StateVolume, secret)
+	if err != nil {
+		return &Failure{CodeTPM, "the state volume's key cannot be sealed", err}
+	}
+	text, err := blob.Encode()
+	if err != nil {
+		return &Failure{CodeOpen, "the state volume's key cannot be sealed", err}
+	}
+	sealed, err := json.Marshal(token{tokenType, []string{"0"}, text})
+	if err != nil {
+		return &Failure{CodeOpen, "the state volume's key cannot be sealed", err}
+	}
+	disk := v.o.Disk
+	for _, step := range []struct {
+		input   []byte
+		program []string
+	}{
+		// The key is random: deriving it from a passphrase slowly protects nothing.
+		{secret, []string{"cryptsetup", "luksFormat", "--batch-mode", "--type", "luks2", "--label", labelNew, "--cipher", cipher, "--key-size", fmt.Sprint(8 * keyBytes),
+			"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", disk}},
+		{sealed, []string{"cryptsetup", "token", "import", "--token-id", "0", "--json-file", "-", disk}},
+		{secret, []string{"cryptsetup", "open", "--type", "luks2", "--key-file", "-", disk, mapped}},
+		{nil, []string{"mke2fs", "-q", "-t", "ext4", "-m", "1", "/dev/mapper/" + mapped}},
+		{nil, []string{"cryptsetup", "close", mapped}},
+		{nil, []string{"cryptsetup", "config", "--label", labelDone, disk}},
+	} {
+		if err := run(ctx, step.input, step.program...); err != nil {
+			_ = run(ctx, nil, "cryptsetup", "close", mapped) // it may not be open
+			return &Failure{CodeOpen, "the state volume cannot be made", err}
+		}
+	}
+	return nil
+}
+
+// open has the TPM give the key, and mounts.
+func (v *volume) open(ctx context.Context, fresh bool) (string, error) {
+	out, err := output(ctx, "cryptsetup", "luksDump", "--dump-json-metadata", v.header)
+	if err != nil {
+		return "", &Failure{CodeHeader, "the state volume's header cannot be read", err}
+	}
+	var m metadata
+	if err := json.Unmarshal(out, &m); err != nil {
+		return "", &Failure{CodeHeader, "the state volume's header cannot be read", err}
+	}
+	blob, err := m.sealed()
+	if err != nil {
+		return "", &Failure{CodeHeader, "the state volume's header has no key for this appliance", err}
+	}
+	secret, name, err := seal.Unseal(v.o.TPM, blob, v.o.Authorizations)
+	if err != nil {
+		return "", err
+	}
+	defer clear(secret)
+	if err := run(ctx, secret, "cryptsetup", "open", "--type", "luks2", "--header", v.header, "--key-file", "-", v.o.Disk, mapped); err != nil {
+		return "", &Failure{CodeOpen, "the state volume does not open with the key that its TPM gave", err}
+	}
+	device := "/dev/mapper/" + mapped
+	if !fresh {
+		// What a power cut left is mended; what cannot be mended is not mounted.
+		if err := run(ctx, nil, "e2fsck", "-p", device); err != nil && exitCode(err) != 1 {
+			_ = run(ctx, nil, "cryptsetup", "close", mapped)
+			return "", &Failure{CodeOpen, "the state volume's file system is damaged; restore a backup to a new volume", err}
+		}
+	}
+	if err := mount(device, v.o.Mount, v.o.Owner); err != nil {
+		_ = run(ctx, nil, "cryptsetup", "close", mapped)
+		return "", &Failure{CodeOpen, "the state volume cannot be mounted", err}
+	}
+	return name, nil
 }

@@ -155,6 +155,7 @@ func newRoot() *cobra.Command {
 		userCommand(a),
 		tokenCommand(a),
 		policyCommand(a),
+		volumeCommand(),
 		brokerCommand(a),
 	)
 	// Cobra's own group of commands is to refuse what it does not know, too.

@@ -1,0 +1,99 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Outcome is what became of the state volume, before the appliance was started.
+// Opening it takes rights that the appliance does not have: the image does that,
+// and leaves word in a file, such as
+//
+//	{"opened":true,"authorization":"release 1.2.0"}
+//	{"opened":false,"code":"E_SEAL_PCRS","reason":"the machine is in no state that was authorized"}
+type Outcome struct {
+	Opened bool `json:"opened"`
+	// Authorization is the name of what the TPM was authorized by to open it.
+	Authorization string `json:"authorization,omitempty"`
+	// Code, such as E_SEAL_PCRS, and Reason say why it was not opened.
+	Code   string `json:"code,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// maxFile bounds the file, in bytes.
+const maxFile = 16 << 10
+
+var code = regexp.MustCompile(`^E_[A-Z0-9_]{1,60}$`)
+
+// Read reads the file.
+func Read(path string) (*Outcome, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	o, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return o, nil
+}
+
+// Parse reads an outcome. It is strict: what is unknown or does not go together is
+// an error. The texts are made one line each.
+func Parse(text []byte) (*Outcome, error) {
+	if len(text) > maxFile {
+		return nil, fmt.Errorf("more than %d bytes", maxFile)
+	}
+	var o *Outcome
+	if err := json.Unmarshal(text, &o, json.RejectUnknownMembers(true)); err != nil {
+		return nil, err
+	}
+	switch {
+	case o == nil:
+		return nil, errors.New("it says nothing")
+	case o.Opened && (o.Code != "" || o.Reason != ""):
+		return nil, errors.New("it is opened, and there is a reason why not")
+	case !o.Opened && (!code.MatchString(o.Code) || o.Reason == ""):
+		return nil, errors.New("it is not opened, and a code such as E_SEAL_PCRS or a reason is missing")
+	}
+	o.Authorization, o.Reason = line(o.Authorization), line(o.Reason)
+	return o, nil
+}
+
+// line puts a text on one line.
+func line(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
+}
+
+// Write writes the file, whole or not at all. Everybody may read it.
+func (o Outcome) Write(path string) error {
+	o.Reason = line(o.Reason)
+	text, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".outcome-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
