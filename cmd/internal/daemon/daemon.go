@@ -259,7 +259,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	if !d.closed() && !cfg.Instance.Metadata {
-		if err := d.welcome(ctx, d.setupFile()); err != nil {
+		if err := d.welcome(ctx, d.setupFile); err != nil {
 			return err
 		}
 	}

@@ -95,15 +95,24 @@ func addresses(ips []net.IP) (texts []string) {
 	return texts
 }
 
-// welcome says how the first administrator comes in: by the code whose hash was
-// given, or else by one that is made. With a user it says nothing.
-func (d *Daemon) welcome(ctx context.Context, given *[sha256.Size]byte) error {
+// hash is the SHA-256 of a setup code that somebody else has made; nil for none.
+type hash = *[sha256.Size]byte
+
+// welcome says how the first administrator comes in: by the code whose hash one of
+// the sources gives, or else by one that is made. With a user it does nothing.
+func (d *Daemon) welcome(ctx context.Context, sources ...func(context.Context) hash) error {
 	open, err := d.users.SetupOpen(ctx)
 	if err != nil {
 		return err
 	}
-	if open && given != nil {
-		d.users.AcceptSetupCode(*given)
+	for _, source := range sources {
+		if !open {
+			break
+		}
+		if given := source(ctx); given != nil {
+			d.users.AcceptSetupCode(*given)
+			break
+		}
 	}
 	code, err := d.users.SetupCode(ctx)
 	if err == nil && open && d.o.Setup != nil {
@@ -112,9 +121,8 @@ func (d *Daemon) welcome(ctx context.Context, given *[sha256.Size]byte) error {
 	return err
 }
 
-// setupFile reads the hash of a setup code from the file of the configuration; nil
-// without a usable one.
-func (d *Daemon) setupFile() *[sha256.Size]byte {
+// setupFile reads the file of the configuration that has the hash.
+func (d *Daemon) setupFile(context.Context) hash {
 	file := d.o.Config.Admin.SetupCode
 	if file == "" {
 		return nil
@@ -142,11 +150,8 @@ const (
 func (d *Daemon) meet(ctx context.Context) {
 	m := instance.NewMetadata(d.o.Metadata)
 	if !d.closed() {
-		given := d.setupFile()
-		if open, err := d.users.SetupOpen(ctx); err == nil && open && given == nil {
-			given = d.userData(ctx, m)
-		}
-		if err := d.welcome(ctx, given); err != nil {
+		userData := func(ctx context.Context) hash { return d.userData(ctx, m) }
+		if err := d.welcome(ctx, d.setupFile, userData); err != nil {
 			d.o.Log.Error("there is no setup code", "error", err)
 		}
 	}
@@ -168,8 +173,8 @@ func (d *Daemon) meet(ctx context.Context) {
 	}
 }
 
-// userData gives the hash of a setup code in user data; nil without.
-func (d *Daemon) userData(ctx context.Context, m *instance.Metadata) *[sha256.Size]byte {
+// userData asks for user data that have the hash.
+func (d *Daemon) userData(ctx context.Context, m *instance.Metadata) hash {
 	ctx, cancel := context.WithTimeout(ctx, userDataTime)
 	defer cancel()
 	for {
