@@ -87,7 +87,7 @@ func (i Image) verity(root, tree string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	blocks := (info.Size() + 4095) / 4096
+	blocks := max(2, (info.Size()+4095)/4096) // of one there is no tree
 	if err := os.Truncate(root, blocks*4096); err != nil {
 		return "", err
 	}
