@@ -348,3 +348,37 @@ func TestFromOutside(t *testing.T) {
 		refused(t, path, "PCRs 12 and 13", err)
 	}
 }
+
+// TestDamaged: whatever byte of the disk's structures is damaged, the image is
+// refused in one line, or is as good as before.
+func TestDamaged(t *testing.T) {
+	t.Parallel()
+	dir := build(t, predicttest.Image{})
+	path := filepath.Join(dir, "image.raw")
+	want := open(t, dir).CommandLine()
+	f := must[*os.File](t)(os.OpenFile(path, os.O_RDWR, 0))
+	defer f.Close()
+	root := must[[]byte](t)(os.ReadFile(filepath.Join(dir, "root.img")))
+	rootAt := bytes.Index(must[[]byte](t)(os.ReadFile(path)), root[:512])
+	random := rand.New(rand.NewPCG(1, 2))
+	const esp, fats = 1 << 20, 600 << 10
+	for n := range 300 {
+		at := []int{random.IntN(4096), esp + random.IntN(512), esp + 32*512 + random.IntN(4096), esp + fats + random.IntN(8192), rootAt + random.IntN(len(root))}[n%5]
+		old := make([]byte, 1)
+		_, err := f.ReadAt(old, int64(at))
+		_, err2 := f.WriteAt([]byte{old[0] ^ byte(1+random.IntN(255))}, int64(at))
+		check(t, errors.Join(err, err2))
+		i, err := predict.Open(path)
+		switch {
+		case err != nil:
+			refused(t, fmt.Sprintf("byte %d", at), "image.raw: ", err)
+		case i.CommandLine() != want:
+			t.Errorf("byte %d: the command line is %q", at, i.CommandLine())
+			fallthrough
+		default:
+			check(t, i.Close())
+		}
+		_, err = f.WriteAt(old, int64(at))
+		check(t, err)
+	}
+}

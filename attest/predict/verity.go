@@ -32,9 +32,9 @@ func parseVerity(cmdline string) (*verity, error) {
 		}
 	}
 	if value == "" || strings.Count(cmdline, name) != 1 {
-		return nil, fmt.Errorf("the command line must have %s=<data blocks>:<salt>:<root hash> once; it is %.400q", name, cmdline)
+		return nil, fmt.Errorf("the command line must have %s=<data blocks>:<salt>:<root hash> once; it is %.200q", name, cmdline)
 	}
-	wrong := fmt.Errorf("the command line has %s=%.300s, which is not <data blocks>:<salt>:<root hash> with a SHA-256 root hash", name, value)
+	wrong := fmt.Errorf("the command line has %s=%.300q, which is not <data blocks>:<salt>:<root hash> with a SHA-256 root hash", name, value)
 	parts := strings.Split(value, ":")
 	if len(parts) != 3 {
 		return nil, wrong

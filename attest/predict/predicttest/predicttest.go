@@ -247,6 +247,9 @@ func exists(path string) bool {
 
 func output(name string, args ...string) ([]byte, error) {
 	out, err := command(name, args...).CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, fmt.Errorf("%w; make install-test-packages installs it", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %s", name, err, out)
 	}
