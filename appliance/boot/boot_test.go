@@ -349,7 +349,9 @@ func TestRefused(t *testing.T) {
 				return c, nil
 			}
 		},
-		boot.CodeMeasure: func(s *site) { s.options.Parts = append(s.options.Parts, boot.File("pkcs11-module", "/nowhere")) },
+		boot.CodeMeasure: func(s *site) {
+			s.options.Parts = append(s.options.Parts, boot.File("pkcs11-module", "/nowhere", boot.OpenFile))
+		},
 		boot.CodeCollect: func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
 		"E_SNP_TCB":      func(s *site) { s.policy.SNP.MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
 		"E_SNP_CHAIN":    func(s *site) { s.options.Roots = nil },

@@ -97,10 +97,17 @@ func (h Hardware) document(userData, nonce []byte) (document []byte, err error) 
 	return document, err
 }
 
+// Opener opens a file by its path: [OpenFile] on this machine; or that of another,
+// such as an image.
+type Opener func(path string) (io.ReadCloser, error)
+
+// OpenFile opens a file of this machine.
+func OpenFile(path string) (io.ReadCloser, error) { return os.Open(path) }
+
 // File is a part that is a file.
-func File(name, path string) Part {
+func File(name, path string, open Opener) Part {
 	return Part{name, func() ([]byte, error) {
-		f, err := os.Open(path)
+		f, err := open(path)
 		if err != nil {
 			return nil, err
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"holdfast/attest/predict/predicttest"
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/xks/xkstest"
 )
@@ -50,6 +51,8 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": m
 //	                       boot a machine that has a TPM alone and measures the
 //	                       program, and write its evidence for $NONCE, which is
 //	                       made after the cap if that is asked for
+//	image DIR [signed]     build DIR/image.raw, whose root is the folder DIR/root; if
+//	                       signed, by the key in DIR/keys/db.esl
 //
 // $WORK/holdfast.toml is a configuration that serves, HOLDFAST_SOCKET the socket
 // in it.
@@ -75,6 +78,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
 			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence, "unmapped": cmdUnmapped, "broker-serve": cmdBrokerServe,
+			"image": cmdImage,
 		},
 	})
 }
@@ -303,6 +307,21 @@ func cmdEvidence(ts *testscript.TestScript, neg bool, args []string) {
 	text, err := m.evidence()
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
+}
+
+func cmdImage(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && (len(args) == 1 || len(args) == 2 && args[1] == "signed"), "image DIR [signed]")
+	dir := ts.MkAbs(args[0])
+	image := predicttest.Image{Root: filepath.Join(dir, "root")}
+	if len(args) == 2 {
+		key, err := predicttest.NewKey(dir, "signer", nil)
+		ts.Check(err)
+		image.Signer = key
+		keys := filepath.Join(dir, "keys")
+		ts.Check(errors.Join(os.MkdirAll(keys, 0o700), os.WriteFile(filepath.Join(keys, "PK.esl"), key.ESL(), 0o600), os.WriteFile(filepath.Join(keys, "db.esl"), key.ESL(), 0o600)))
+	}
+	_, err := image.Build(dir)
+	ts.Check(err)
 }
 
 // TestEveryCommandIsTested in a script; check has tests of its own.

@@ -25,7 +25,7 @@ import (
 
 func policyCommand(a *admin) *cobra.Command {
 	return group("policy", "Write and sign appraisal policies",
-		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policySignCommand(a), policyShowCommand(a))
+		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policyPredictCommand(a), policySignCommand(a), policyShowCommand(a))
 }
 
 func policyKeyCommand(a *admin) *cobra.Command {
@@ -146,24 +146,12 @@ func policyReferenceCommand(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := addReference(&p.TPM, r, replace); err != nil {
-				return err
-			}
-			if err := p.Validate(); err != nil {
-				return err
-			}
-			text, err := json.MarshalIndent(p, "", "  ")
-			if err != nil {
-				return err
-			}
-			if err := writeNew(out, 0o644, append(text, '\n')); err != nil {
+			if err := writeReference(p, r, replace, out); err != nil {
 				return err
 			}
 			return a.show(cmd, r, func(w io.Writer) {
 				row(w, "reference", r.Name)
-				for _, i := range slices.Sorted(maps.Keys(r.PCRs)) {
-					row(w, fmt.Sprintf("PCR %d", i), r.PCRs[i])
-				}
+				rowsOfPCRs(w, "", r.PCRs)
 			})
 		}),
 	}
@@ -205,6 +193,28 @@ func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference,
 		return r, fmt.Errorf("%s: %w", path, err)
 	}
 	return tpm.NewReference(name, e.TPM, p.TPM)
+}
+
+// writeReference writes the policy, with the reference, to a file that must not be
+// there yet.
+func writeReference(p *attest.Policy, r tpm.Reference, replace bool, out string) error {
+	if err := addReference(&p.TPM, r, replace); err != nil {
+		return err
+	}
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeNew(out, 0o644, append(text, '\n'))
+}
+
+func rowsOfPCRs(w io.Writer, prefix string, values map[int]tpm.Hex) {
+	for _, i := range slices.Sorted(maps.Keys(values)) {
+		row(w, fmt.Sprintf("%sPCR %d", prefix, i), values[i])
+	}
 }
 
 // addReference adds the reference, or puts it in the place of the one of its

@@ -64,22 +64,29 @@ func (d *Daemon) newBoot(certificate *xks.Certificate) error {
 	return nil
 }
 
-// Parts are what is measured of an appliance with that configuration.
+// Parts are what is measured of this process, as an appliance with that
+// configuration.
 func Parts(cfg *config.Config) ([]boot.Part, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	return PartsOf(cfg, program, boot.OpenFile)
+}
+
+// PartsOf are what is measured of an appliance with that configuration, whose
+// program and modules are files that open gives.
+func PartsOf(cfg *config.Config, program string, open boot.Opener) ([]boot.Part, error) {
 	effective, err := cfg.Effective()
 	if err != nil {
 		return nil, err
 	}
-	parts := []boot.Part{boot.File("binary", program), boot.Content("configuration", effective), module("pkcs11-module", cfg.HSM.Module)}
+	parts := []boot.Part{boot.File("binary", program, open), boot.Content("configuration", effective), module("pkcs11-module", cfg.HSM.Module, open)}
 	modules := []string{cfg.HSM.Module}
 	for _, m := range cfg.HSM.Members {
 		if m.Module != "" && !slices.Contains(modules, m.Module) {
 			modules = append(modules, m.Module)
-			parts = append(parts, module(fmt.Sprintf("pkcs11-module-%d", len(modules)), m.Module))
+			parts = append(parts, module(fmt.Sprintf("pkcs11-module-%d", len(modules)), m.Module, open))
 		}
 	}
 	return parts, nil

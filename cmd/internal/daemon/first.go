@@ -209,8 +209,8 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // module is the part of a PKCS#11 module, which an image may lack.
-func module(name, path string) boot.Part {
-	file := boot.File(name, path)
+func module(name, path string, open boot.Opener) boot.Part {
+	file := boot.File(name, path, open)
 	return boot.Part{Name: name, Digest: func() ([]byte, error) {
 		digest, err := file.Digest()
 		if errors.Is(err, fs.ErrNotExist) {
