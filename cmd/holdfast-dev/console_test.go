@@ -246,6 +246,9 @@ func TestConsole(t *testing.T) {
 	if !regexp.MustCompile(`(?i)checks failed\s+0\s`).MatchString(b.Text()) {
 		t.Errorf("the appliance's own check fails: %s", b.Text())
 	}
+	if paper := b.Printed(); strings.Contains(paper, "Key stores") || strings.Contains(paper, "Make evidence") || !strings.Contains(paper, "evidence · nonce") || !strings.Contains(paper, "EV_SEPARATOR") {
+		t.Errorf("on paper the report is: %s", paper)
+	}
 	_, evidence := b.Download("#evidence")
 	checkEvidence(t, filepath.Dir(p.dev.AdminSocket), evidence)
 

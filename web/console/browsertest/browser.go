@@ -355,6 +355,14 @@ func (b *Browser) Dark(dark bool) {
 	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})
 }
 
+// Printed gives what the page shows on paper.
+func (b *Browser) Printed() string {
+	b.t.Helper()
+	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"})
+	defer call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{})
+	return b.Text()
+}
+
 // Shot saves a picture of the whole page.
 func (b *Browser) Shot(file string) {
 	b.t.Helper()
