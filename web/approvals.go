@@ -110,7 +110,7 @@ func (a *API) file(c *call, err error) (any, error) {
 		UserID: c.who.UserID, Token: c.who.Token, RequestedBy: c.who.Name, CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
 	err = a.Approvals.CreateApproval(c.ctx(), r)
 	rec := c.record("", err)
-	rec.Operation, rec.After = "ask for approval of "+c.route.operation(), encoded(a.shown(r))
+	rec.Operation, rec.After = "ask for approval of "+c.route.Operation(), encoded(a.shown(r))
 	if auditErr := a.write(c.ctx(), rec); auditErr != nil {
 		return nil, auditErr
 	}

@@ -66,7 +66,7 @@ func (a *API) record(c *call, before, after any, err error) error {
 }
 
 func (c *call) record(result audit.Result, err error) *audit.Record {
-	return &audit.Record{Kind: audit.KindAdmin, Operation: c.route.operation(), Result: result, Error: string(appliance.CodeOf(err)),
+	return &audit.Record{Kind: audit.KindAdmin, Operation: c.route.Operation(), Result: result, Error: string(appliance.CodeOf(err)),
 		Actor: c.who.Name, Detail: detailOf(c), Remote: c.RemoteAddr, KeyStore: c.keyStore(), Key: c.key()}
 }
 
@@ -85,9 +85,9 @@ func detailOf(c *call) string {
 	return strings.Join(parts, ", ")
 }
 
-// operation is the method and the route, such as
+// Operation is what the audit log calls it: the method and the route, such as
 // "POST keystores/{keystore}/keys".
-func (r *Route) operation() string { return r.Method + " " + strings.TrimPrefix(r.Path, "/") }
+func (r *Route) Operation() string { return r.Method + " " + strings.TrimPrefix(r.Path, "/") }
 
 func (a *API) write(ctx context.Context, rec *audit.Record) error {
 	a.Log.Info("admin", "operation", rec.Operation, "actor", rec.Actor, "key_store", rec.KeyStore, "key", rec.Key, "result", string(rec.Result), "error", rec.Error)

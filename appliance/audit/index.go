@@ -161,7 +161,7 @@ func writeIndex(path string, s segment, offsets []uint32, pairs [lists][]uint64)
 type index struct {
 	file  *os.File
 	lines int
-	lists [lists]struct{ at, n int64 }
+	lists [lists]run
 }
 
 var errNoIndex = errors.New("the index does not fit its segment")
@@ -216,8 +216,11 @@ func (x *index) offset(line uint32) (int64, error) {
 	return int64(binary.LittleEndian.Uint32(b[:])), nil
 }
 
-// find gives the lines with a hash in a list, in order.
-func (x *index) find(list int, hash uint32) ([]uint32, error) {
+// run is a part of a list: n entries at a place of the file.
+type run struct{ at, n int64 }
+
+// find gives the entries with a hash in a list.
+func (x *index) find(list int, hash uint32) (run, error) {
 	l := x.lists[list]
 	var failure error
 	search := func(want uint64) int64 {
@@ -240,12 +243,17 @@ func (x *index) find(list int, hash uint32) ([]uint32, error) {
 	if hash == 1<<32-1 {
 		to = l.n
 	}
-	b := make([]byte, 8*max(0, to-from))
-	if _, err := x.file.ReadAt(b, l.at+8*from); err != nil && len(b) > 0 {
-		failure = err
-	}
 	if failure != nil {
-		return nil, failed(CodeIO, failure, "an index cannot be read")
+		return run{}, failed(CodeIO, failure, "an index cannot be read")
+	}
+	return run{l.at + 8*from, max(0, to-from)}, nil
+}
+
+// read gives the lines of a run, in order.
+func (x *index) read(r run) ([]uint32, error) {
+	b := make([]byte, 8*r.n)
+	if _, err := x.file.ReadAt(b, r.at); err != nil && len(b) > 0 {
+		return nil, failed(CodeIO, err, "an index cannot be read")
 	}
 	found := make([]uint32, 0, len(b)/8)
 	for ; len(b) > 0; b = b[8:] {

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -229,21 +230,34 @@ type found struct {
 	buf  []byte
 }
 
+// worthReading is how many entries of a list are read in the time that one line is.
+const worthReading = 64
+
 // indexed gives the lines that the lists of an index have in common.
 func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, yield func([]byte) error) error {
-	var lines []uint32
-	all := true
+	var runs []run
 	for list := range lists {
-		h, ok := s.terms.hash(list)
-		if !ok {
-			continue
+		if h, ok := s.terms.hash(list); ok {
+			r, err := x.find(list, h)
+			if err != nil {
+				return err
+			}
+			runs = append(runs, r)
 		}
-		some, err := x.find(list, h)
+	}
+	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.n, b.n) })
+	var lines []uint32
+	all := len(runs) == 0
+	for i, r := range runs {
+		if i > 0 && r.n > worthReading*int64(len(lines)) {
+			break // to compare the lines that are left costs less
+		}
+		some, err := x.read(r)
 		if err != nil {
 			return err
 		}
-		if all {
-			lines, all = some, false
+		if i == 0 {
+			lines = some
 		} else {
 			lines = intersect(lines, some)
 		}

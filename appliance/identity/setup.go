@@ -238,8 +238,10 @@ func (d *Directory) FinishEnrolPassword(ctx context.Context, token, password, co
 }
 
 func (d *Directory) enrol(ctx context.Context, a *Account, token string, from Client) (SignedIn, error) {
-	codes, digests := newRecoveryCodes()
-	a.Recovery = digests
+	var codes []string
+	if a.Password != "" { // they take the place of its second factor
+		codes, a.Recovery = newRecoveryCodes()
+	}
 	if err := d.Store.CreateAccount(ctx, a, digest(token)); err != nil {
 		return SignedIn{}, err
 	}

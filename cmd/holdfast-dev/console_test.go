@@ -1,15 +1,20 @@
 package main
 
 import (
-	"bytes"
+	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +22,9 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"holdfast/appliance"
+	"holdfast/attest"
+	"holdfast/attest/appraisal"
+	"holdfast/attest/tpm"
 	"holdfast/web/console/browsertest"
 	"holdfast/xks/xkstest"
 )
@@ -46,10 +54,26 @@ const password = "correct horse battery staple"
 
 var recoveryCode = regexp.MustCompile(`[a-z2-7]{4}-[a-z2-7]{4}-[a-z2-7]{4}-[a-z2-7]{4}`)
 
+// requests is how many the overview has of the last hours.
+func requests(t *testing.T, b *browsertest.Browser) (n int) {
+	t.Helper()
+	m := regexp.MustCompile(`(?i)requests, last minute\s+\d+\s+(\d+) in 3 h`).FindStringSubmatch(b.Text())
+	if m == nil {
+		t.Fatalf("the overview does not say how many requests there were: %s", b.Text())
+	}
+	n, _ = strconv.Atoi(m[1]) // digits
+	return n
+}
+
 // code is what an authenticator app shows now.
 func code(t *testing.T, secret string) string {
 	t.Helper()
-	c, err := totp.GenerateCode(secret, time.Now())
+	return codeAt(t, secret, time.Now())
+}
+
+func codeAt(t *testing.T, secret string, at time.Time) string {
+	t.Helper()
+	c, err := totp.GenerateCode(secret, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +124,7 @@ func TestConsole(t *testing.T) {
 	b.Has("payroll", "Enabled", "generated")
 	client := &xkstest.KMS{T: t, URL: p.dev.XKSURL + "/bank", Service: demoService, Region: demoRegion,
 		AccessKeyID: kms.Credential.AccessKeyID, SecretAccessKey: kms.Credential.RawSecretAccessKey, HTTP: p.kms().HTTP}
-	encrypt := func(request string) int {
+	encryptBy := func(client *xkstest.KMS, request string) int {
 		t.Helper()
 		body := xkstest.EncryptBody("payroll").With("requestMetadata", xkstest.Metadata().With("kmsRequestId", request))
 		res, err := client.HTTP.Do(client.Request("/keys/payroll/encrypt", body))
@@ -108,6 +132,10 @@ func TestConsole(t *testing.T) {
 			t.Fatal(err)
 		}
 		return client.Read(res).Status
+	}
+	encrypt := func(request string) int {
+		t.Helper()
+		return encryptBy(client, request)
 	}
 	if status := encrypt("before-the-grant"); status != http.StatusForbidden {
 		t.Errorf("without a grant: %d", status)
@@ -138,6 +166,54 @@ func TestConsole(t *testing.T) {
 	b.Open("/")
 	b.Has("Serving", "Connect AWS KMS")
 	b.HasNot("is blocked")
+	before := requests(t, b)
+	if status := encrypt("for-the-overview"); status != http.StatusOK {
+		t.Errorf("with a grant: %d", status)
+	}
+	b.Open("/")
+	if after := requests(t, b); before < 2 || after != before+1 {
+		t.Errorf("the overview counts %d requests, and %d after one more", before, after)
+	}
+
+	// The log as a file, and verified as a whole.
+	b.Open("/audit?kms_request_id=by-the-browser-test")
+	if name, file := b.Download(`a[href^="/download/audit.csv"]`); !strings.HasSuffix(name, ".csv") || strings.Count(string(file), "\n") != 2 || !strings.Contains(string(file), "by-the-browser-test") {
+		t.Errorf("%s: %s", name, file)
+	}
+	b.Open("/audit")
+	b.Fill("Verify the whole log now")
+	b.Until("The log verifies")
+	b.Open("/hsms")
+	b.Fill("Do the test operation now")
+	b.Has("holdfast-dev", "Active")
+
+	// The credential is changed for another, which KMS is told of.
+	b.Open("/keystores/bank/credentials")
+	b.Fill("Make a credential")
+	_, file = b.Download("#kms-json")
+	var next kmsFile
+	if err := json.Unmarshal(file, &next); err != nil || next.Credential == kms.Credential {
+		t.Fatalf("%v: %s", err, file)
+	}
+	b.Open("/keystores/bank/credentials")
+	b.Has("AccessKeyId="+next.Credential.AccessKeyID+",", "signed last: never")
+	newer := *client
+	newer.AccessKeyID, newer.SecretAccessKey = next.Credential.AccessKeyID, next.Credential.RawSecretAccessKey
+	if status := encryptBy(&newer, "by-the-new-credential"); status != http.StatusOK {
+		t.Errorf("by the new credential: %d", status)
+	}
+	b.Open("/keystores/bank/credentials")
+	b.HasNot("signed last: never")
+	b.Has("the old one has not for 15 minutes") // it has: it is not offered to go yet
+	b.Fill("Deactivate " + kms.Credential.AccessKeyID)
+	b.Has("is not accepted any more")
+	if status := encrypt("by-the-old-credential"); status != http.StatusUnauthorized {
+		t.Errorf("by the old credential: %d", status)
+	}
+	client = &newer
+	b.Fill("Remove for good", "confirm", kms.Credential.AccessKeyID)
+	b.Has("The credential was removed")
+	b.HasNot(kms.Credential.AccessKeyID)
 
 	// The life of a key.
 	b.Open("/keystores/bank/keys/payroll")
@@ -167,8 +243,14 @@ func TestConsole(t *testing.T) {
 	// Evidence that verifies elsewhere.
 	b.Open("/attestation/report?nonce=" + strings.Repeat("ab", 16))
 	b.Has("Attestation report", "Pass", "Firmware event log", "EV_")
+	if !regexp.MustCompile(`(?i)checks failed\s+0\s`).MatchString(b.Text()) {
+		t.Errorf("the appliance's own check fails: %s", b.Text())
+	}
+	if paper := b.Printed(); strings.Contains(paper, "Key stores") || strings.Contains(paper, "Make evidence") || !strings.Contains(paper, "evidence · nonce") || !strings.Contains(paper, "EV_SEPARATOR") {
+		t.Errorf("on paper the report is: %s", paper)
+	}
 	_, evidence := b.Download("#evidence")
-	checkEvidence(t, evidence)
+	checkEvidence(t, filepath.Dir(p.dev.AdminSocket), evidence)
 
 	// Password and authenticator app beside the passkey; signing in by each.
 	b.Open("/account")
@@ -197,8 +279,15 @@ func TestConsole(t *testing.T) {
 	other.Has("did not prove who you are")
 	other.Fill("Sign in with the password", "name", "alice", "password", password, "code", codes[0])
 	other.Has("Overview")
+	third := b.Another()
+	third.Open("/signin") // with what the app shows next: each code is good once
+	third.Fill("Sign in with the password", "name", "alice", "password", password, "code", codeAt(t, secret, time.Now().Add(30*time.Second)))
+	third.Has("Overview")
 	other.Open("/account")
 	other.Fill("Sign out everywhere")
+	third.Open("/keystores")
+	third.Has("Sign in")
+	third.HasNot("bank")
 	b.Open("/keystores")
 	b.Has("Sign in")
 	b.HasNot("bank")
@@ -219,34 +308,93 @@ type kmsFile struct {
 	} `json:"XksProxyAuthenticationCredential"`
 }
 
-// checkEvidence has the verifier look at evidence of a simulated machine: all but
-// the manufacturers' signatures is right.
-func checkEvidence(t *testing.T, evidence []byte) {
+// checkEvidence has the verifier look at evidence of a simulated machine, under the
+// policy that its officers have signed. Nothing is wrong with it but who signed for
+// the hardware: holdfast knows no roots but the manufacturers'. What the TPM signed
+// it accepts.
+func checkEvidence(t *testing.T, dir string, evidence []byte) {
 	t.Helper()
-	dir := t.TempDir()
-	program, file := filepath.Join(dir, "holdfast"), filepath.Join(dir, "evidence.json")
-	if out, err := exec.Command("go", "build", "-o", program, "../holdfast").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	out := t.TempDir()
+	file := func(name string, content []byte) string {
+		t.Helper()
+		path := filepath.Join(out, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	if err := os.WriteFile(file, evidence, 0o600); err != nil {
-		t.Fatal(err)
+	program := filepath.Join(out, "holdfast")
+	if text, err := exec.Command("go", "build", "-o", program, "../holdfast").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
 	}
-	var out bytes.Buffer
-	cmd := exec.Command(program, "verify", file, "--nonce", strings.Repeat("ab", 16), "--json")
-	cmd.Stdout = &out
-	_ = cmd.Run() // exits 1: the machine is a simulated one
-	var v struct {
-		Checks []struct{ Code, Result, Detail string }
-	}
-	if err := json.Unmarshal(out.Bytes(), &v); err != nil {
-		t.Fatalf("%v: %s", err, out.Bytes())
-	}
-	for _, c := range v.Checks {
-		for _, must := range []string{"E_NONCE", "E_TPM_QUOTE", "E_TPM_LOG", "E_BINDING"} {
-			if strings.HasPrefix(c.Code, must) && c.Result == "fail" {
-				t.Errorf("%s failed: %s", c.Code, c.Detail)
+	verify := func(args ...string) (failed, notRun []string, code int) {
+		t.Helper()
+		cmd := exec.Command(program, append([]string{"verify", "--json"}, args...)...)
+		text, _ := cmd.Output() // the exit code says more
+		var v appraisal.Verdict
+		if err := json.Unmarshal(text, &v); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		for _, c := range v.Checks {
+			if c.Result == appraisal.NotRun {
+				notRun = append(notRun, c.Code)
 			}
 		}
+		return v.Failed(), notRun, cmd.ProcessState.ExitCode()
+	}
+	nonce := strings.Repeat("ab", 16)
+	policy, key := filepath.Join(dir, "officer", "policy.json"), filepath.Join(dir, "officer", "policy-key.pub")
+	whole := []string{file("evidence.json", evidence), "--policy", policy, "--policy-key", key, "--tls-cert", filepath.Join(dir, "tls", "server.pem"), "--nonce"}
+	failed, notRun, code := verify(append(whole, nonce)...)
+	if code != 1 || !slices.Equal(failed, []string{"E_SNP_CHAIN", "E_NITRO_ROOT"}) {
+		t.Errorf("exit code %d, failed: %v; want the two roots alone", code, failed)
+	}
+	// Whoever reads a file asks neither for now nor which policy the machine has; no
+	// list of revocations is in it; the policy names no values of the last three.
+	if !slices.Equal(notRun, []string{"E_TIME", "E_POLICY", "E_SNP_CRL", "E_SNP_MEASUREMENT", "E_SNP_HOST_DATA", "E_NITRO_INSTANCE"}) {
+		t.Errorf("not run: %v", notRun)
+	}
+	if failed, _, code = verify(append(whole, strings.Repeat("cd", 16))...); code != 1 || !slices.Contains(failed, "E_NONCE") {
+		t.Errorf("for another nonce: exit code %d, failed: %v", code, failed)
+	}
+
+	e, err := attest.Parse(evidence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := os.ReadFile(policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(public)
+	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := attest.OpenPolicy(signed, parsed.(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofTPM := known.Policy
+	ofTPM.Require = []attest.Technology{attest.TPM}
+	// Single documents do not say what Holdfast itself has measured: this is about
+	// firmware and kernel.
+	ofTPM.TPM.RequiredPCRs = slices.DeleteFunc(ofTPM.TPM.RequiredPCRs, func(n int) bool { return n == tpm.ApplicationPCR })
+	for _, reference := range ofTPM.TPM.References {
+		delete(reference.PCRs, tpm.ApplicationPCR)
+	}
+	text, err1 := json.Marshal(ofTPM)
+	pcrs, err2 := json.Marshal(e.TPM.PCRs)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if failed, notRun, code := verify("--policy", file("tpm.json", text), "--tpm-quote", file("quote", e.TPM.Quote), "--tpm-signature", file("signature", e.TPM.Signature),
+		"--ak", file("ak", e.TPM.AK), "--pcrs", file("pcrs", pcrs), "--event-log", file("log", e.TPM.EventLog)); code != 0 || slices.Contains(notRun, "E_TPM_REFERENCE") {
+		t.Errorf("what the TPM signed: exit code %d, failed: %v", code, failed)
 	}
 }
 

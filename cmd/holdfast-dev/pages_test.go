@@ -2,21 +2,28 @@ package main
 
 import (
 	"bufio"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"holdfast/appliance"
 	"holdfast/web"
+	"holdfast/web/console"
 	"holdfast/web/console/browsertest"
 	"holdfast/xks/xkstest"
 )
 
-// consolePages are all pages of the console, as TestPages fills them, with the
-// names of their pictures.
+// consolePages are the pages of the console that can be opened, as TestPages fills
+// them, with the names of their pictures. That none is missing is held against the
+// console's own list.
 var consolePages = []struct{ name, path string }{
 	{"overview", "/"},
 	{"overview-day", "/?hours=24"},
@@ -60,6 +67,7 @@ func fillConsole(t *testing.T, p *process) {
 	do("POST", "keystores/demo/grants", web.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
 		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}})
 	do("POST", "tokens", web.NewToken{Name: "terraform", Role: "key-administrator", Days: 90})
+	waiting(t, p, admin)
 	k := p.kms()
 	for i := range 40 {
 		id := []string{"payroll-2026", "cards", "customers.eu", "ledger"}[i%4]
@@ -72,6 +80,32 @@ func fillConsole(t *testing.T, p *process) {
 	}
 }
 
+// waiting has somebody ask for what needs a second person.
+func waiting(t *testing.T, p *process, root *web.Client) {
+	t.Helper()
+	ca, err := os.ReadFile(p.dev.CACert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	var token web.CreatedToken
+	if err := root.Do(t.Context(), "POST", "tokens", web.NewToken{Name: "pipeline", Role: "key-administrator", Days: 30}, &token); err != nil {
+		t.Fatal(err)
+	}
+	if err := root.Do(t.Context(), "PUT", "settings", web.Settings{FourEyes: []string{"scheduleKeyDeletion"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	client, err := web.NewRemoteClient(p.dev.ConsoleURL, token.Secret, roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var waits *web.Pending
+	if err := client.Do(t.Context(), "POST", "keystores/demo/keys/cards/delete", web.Deletion{Days: 30}, nil); !errors.As(err, &waits) {
+		t.Fatalf("it waits for nobody: %v", err)
+	}
+}
+
 // TestPages opens every page, wide and at 375 pixels, light and dark: each fits, is
 // accessible, does nothing that its policy forbids, and can be walked through by
 // keyboard. With SCREENSHOTS set to a folder it leaves pictures there.
@@ -81,8 +115,11 @@ func TestPages(t *testing.T) {
 	b := p.browser()
 	b.Authenticator()
 	shots := os.Getenv("SCREENSHOTS")
+	seen := map[string]bool{}
 	look := func(name string) {
 		t.Helper()
+		path, _, _ := strings.Cut(b.Path(), "?")
+		seen[path] = true
 		for _, dark := range []bool{false, true} {
 			b.Dark(dark)
 			for _, width := range []int64{1280, 375} {
@@ -96,6 +133,7 @@ func TestPages(t *testing.T) {
 		}
 		b.Width(1280)
 		b.Dark(false)
+		byKeyboard(t, b)
 	}
 	b.Open("/setup")
 	look("setup")
@@ -108,11 +146,61 @@ func TestPages(t *testing.T) {
 			b.HasNot("That did not work", "Not found")
 		}
 		look(page.name)
-		byKeyboard(t, b)
 	}
+	b.Open("/users")
+	b.Follow("alice")
+	look("user")
+
+	// What answers a form, and is no page to open.
+	for _, form := range []struct {
+		name, at, button string
+		fields           []string
+	}{
+		{"refused", "/keystores/demo/keys", "Make it", []string{"id", "not an id"}},
+		{"grant-in-cedar", "/keystores/demo/grants", "Show its Cedar policy", []string{"principal", "arn:aws:iam::123456789012:role/app", "via_services", "s3.eu-central-1.amazonaws.com"}},
+		{"decision", "/keystores/demo/keys/payroll-2026", "Would it be allowed?", []string{"principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
+		{"new-credential", "/keystores/demo/credentials", "Make a credential", nil},
+		{"new-invitation", "/users", "Make the invitation", []string{"name", "bob", "role", "auditor"}},
+		{"new-token", "/users", "Make the token", []string{"name", "backup"}},
+		{"signing-request", "/settings", "Make a new key and request", nil},
+		{"new-password", "/account", "Set password and authenticator app", nil},
+		{"new-recovery-codes", "/account", "Make new recovery codes", nil},
+		{"approved", "/approvals", "Approve", nil},
+	} {
+		b.Open(form.at)
+		b.Fill(form.button, form.fields...)
+		if form.name != "refused" {
+			b.HasNot("That did not work", "Not found")
+		}
+		look(form.name)
+		switch form.name {
+		case "new-password": // so that there are recovery codes to make
+			b.Fill("Set both", "password", password, "code", code(t, shown(t, b, "#totp-secret")))
+		case "new-invitation":
+			link := shown(t, b, "pre[data-secret]")
+			alice := b
+			b = alice.Another()
+			b.Open(link[strings.Index(link, "/invitation/"):])
+			b.Fill("Set password and sign in", "password", password, "code", code(t, shown(t, b, "#totp-secret")))
+			look("recovery-codes")
+			b = alice
+		}
+	}
+	b.Open("/account")
+	b.Go(`(() => { const f = document.createElement("form"), i = document.createElement("input"); f.method = "post"; f.action = "/prove"; f.append(i);
+		i.name = "asked"; i.value = '{"values":{"back":["/account"]}}'; const ask = i.cloneNode(); ask.name = "ask"; f.append(ask); document.body.append(f); f.submit(); })()`)
+	b.Has("Prove that it is you")
+	look("prove")
 	b.Open("/account")
 	b.Go(`document.getElementById("sign-out").click()`)
 	look("sign-in")
+	seen["/signin/oidc/begin"] = true // needs a provider; it is the frame of the pages before signing in, with a link
+	for _, pattern := range console.Pages() {
+		path := regexp.MustCompile("^" + regexp.MustCompile(`\\\{\w+\\\}`).ReplaceAllString(regexp.QuoteMeta(pattern), "[^/]+") + "$")
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(seen)), path.MatchString) {
+			t.Errorf("nobody looked at %s", pattern)
+		}
+	}
 	p.stop()
 }
 

@@ -209,7 +209,7 @@ func auditSearchCommand(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			records, next, err := audit.NewReader(auditDir(args)).Search(cmd.Context(), query)
+			records, next, err := a.auditReader(args).Search(cmd.Context(), query)
 			if err != nil {
 				return err
 			}
@@ -237,7 +237,7 @@ func auditTailCommand(a *admin) *cobra.Command {
 		Short: "Show the newest records, the newest last",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			records, _, err := audit.NewReader(auditDir(args)).Search(cmd.Context(), audit.Query{Limit: n})
+			records, _, err := a.auditReader(args).Search(cmd.Context(), audit.Query{Limit: n})
 			if err != nil {
 				return err
 			}
@@ -278,7 +278,7 @@ func auditExportCommand(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := audit.NewReader(auditDir(args))
+			r := a.auditReader(args)
 			if out == "" {
 				return r.Export(cmd.Context(), query, cmd.OutOrStdout(), format)
 			}

@@ -42,6 +42,9 @@ func (r *realAudit) Verify(context.Context) (*audit.Report, error) {
 	return audit.Verify(r.dir, r.keys, audit.VerifyOptions{})
 }
 
+// maxPageTime is what each page is allowed.
+const maxPageTime = 100 * time.Millisecond
+
 // BenchmarkPages is how long the server takes for each page, with so many keys and
 // records as the flags say.
 func BenchmarkPages(b *testing.B) {
@@ -69,7 +72,7 @@ func BenchmarkPages(b *testing.B) {
 		"key": "/keystores/bank/keys/" + middle, "grants": "/keystores/bank/grants", "credentials": "/keystores/bank/credentials",
 		"audit": "/audit", "audit, one key": "/audit?key_store=bank&key=" + middle, "audit, denied": "/audit?result=denied", "audit, administrators": "/audit?kind=admin",
 		"audit, a time": "/audit?to=" + began.Add(time.Minute).UTC().Format("2006-01-02T15:04"),
-		"audit record":  fmt.Sprintf("/audit/%d", *manyRecords/2), "users": "/users", "approvals": "/approvals", "settings": "/settings", "account": "/account",
+		"audit record":  fmt.Sprintf("/audit/%d", *manyRecords/2), "users": "/users", "user": "/users/" + admin.principal.UserID, "HSMs": "/hsms", "boots": "/attestation/history", "approvals": "/approvals", "settings": "/settings", "account": "/account",
 	} {
 		b.Run(name, func(b *testing.B) {
 			var took []time.Duration
@@ -80,7 +83,11 @@ func BenchmarkPages(b *testing.B) {
 				}
 				took = append(took, time.Since(began))
 			}
-			b.ReportMetric(float64(slices.Max(took).Microseconds())/1000, "ms-max")
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)-1].Microseconds())/1000, "ms-max")
+			if median := took[len(took)/2]; median > maxPageTime {
+				b.Errorf("%s takes the server %v; %v is the most", path, median, maxPageTime)
+			}
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/identity"
@@ -39,6 +41,13 @@ func TestMain(m *testing.M) { hsmtest.Main(m) }
 type fakeBoot struct{}
 
 func (fakeBoot) Status() boot.Status { return boot.Status{State: boot.Serving} }
+
+// evilBoot says what nobody should.
+type evilBoot struct{ fakeBoot }
+
+func (evilBoot) Status() boot.Status {
+	return boot.Status{State: boot.Degraded, Code: evil, Reason: evil, Attestation: &boot.Attestation{Reference: evil, Policy: evil}}
+}
 func (fakeBoot) Evidence(context.Context, []byte) (*attest.Evidence, error) {
 	return nil, boot.ErrNoPlatform
 }
@@ -78,14 +87,14 @@ func (f *fakeAudit) Verify(context.Context) (*audit.Report, error) { return &aud
 
 type site struct{}
 
-func (site) Version() string       { return "test" }
-func (site) Configuration() string { return "" }
+func (site) Version() string       { return evil }
+func (site) Configuration() string { return evil }
+func (site) XKSEndpoint() string   { return "" }
 func (site) Instance() *instance.Identity {
 	return &instance.Identity{ID: "i-1234567890abcdef0", Type: "m6a.large", Image: "ami-5fb8c835", Region: "eu-central-1", Zone: "eu-central-1a", Account: "123456789012"}
 }
-func (site) XKSEndpoint() string { return "" }
 func (site) Certificate() (web.Certificate, error) {
-	return web.Certificate{Names: []string{}, NotAfter: time.Now().Add(1000 * time.Hour)}, nil
+	return web.Certificate{Names: []string{evil}, Subject: evil, Issuer: evil, Chain: evil, NotAfter: time.Now().Add(1000 * time.Hour)}, nil
 }
 func (site) RequestCertificate([]string) (string, error) { return "request", nil }
 func (site) InstallCertificate(string) (web.Certificate, error) {
@@ -96,6 +105,7 @@ func (site) InstallCertificate(string) (web.Certificate, error) {
 type rig struct {
 	*xkstest.Bed
 	t       testing.TB
+	rows    *store.SQLite // of users
 	users   *identity.Directory
 	api     *web.API
 	console http.Handler
@@ -125,6 +135,7 @@ func start(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rows.Close() })
+	r.rows = rows
 	log := slog.New(slog.NewTextHandler(r.Log, nil))
 	r.users, err = identity.New(identity.Config{Store: rows, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
 	if err != nil {
@@ -239,7 +250,21 @@ func TestEveryPost(t *testing.T) {
 	}
 	nobody := &session{r: r}
 	things := r.things(admin)
+	// What /prove goes on with is a form like others; this one has no version.
+	things.Set("asked", `{"operation":"disableKey","values":{"keystore":["bank"],"key":["k"],"back":["/"]}}`)
 
+	// Posts of those who are not signed in: what lets them in is a proof.
+	open := []string{"/signin", "/signin/passkey/begin", "/signin/passkey/finish", "/signin/oidc/begin", "/setup", "/theme",
+		"/invitation/{token}/password", "/invitation/{token}/passkey/begin", "/invitation/{token}/passkey/finish"}
+	// Posts that can be of no state that is no more: why.
+	timeless := map[string]string{
+		"/signout":              "ends the session of whoever posts, and nothing else",
+		"/kms.json":             "changes nothing",
+		"/passkeys/begin":       "changes nothing",
+		"/passkeys/finish":      "answers a challenge that is good once",
+		"/prove/passkey/begin":  "changes nothing",
+		"/prove/passkey/finish": "answers a challenge that is good once",
+	}
 	posts := 0
 	err := chi.Walk(r.console.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		if method == http.MethodGet || strings.HasPrefix(route, "/assets/") {
@@ -259,6 +284,26 @@ func TestEveryPost(t *testing.T) {
 				t.Errorf("%s %s, %s: %d", method, path, name, w.Code)
 			}
 		}
+		if route == "/do/{operation}" {
+			return nil // each operation is asked below
+		}
+		w := nobody.do(method, path, things, nil)
+		if slices.Contains(open, route) {
+			for _, k := range w.Result().Cookies() {
+				if k.Name == "__Host-holdfast" && k.Value != "" {
+					t.Errorf("%s %s lets somebody in who has proved nothing", method, path)
+				}
+			}
+			return nil
+		}
+		if w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/signin") {
+			t.Errorf("%s %s, not signed in: %d %s", method, path, w.Code, w.Header().Get("Location"))
+		}
+		if timeless[route] == "" {
+			if w := admin.do(method, path, things, nil); w.Code != http.StatusConflict {
+				t.Errorf("%s %s, without a version: %d %s", method, path, w.Code, w.Body)
+			}
+		}
 		return nil
 	})
 	if err != nil || posts < 15 {
@@ -270,6 +315,22 @@ func TestEveryPost(t *testing.T) {
 		routes[route.ID] = route
 	}
 	recorded := len(r.audit.records)
+	// The API does not know browsers: whatever site their post is from, it is nobody's.
+	listener := web.NewHandler(web.Public{API: r.api, Boot: fakeBoot{}, Ready: func(context.Context) bool { return true }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
+	for _, route := range routes {
+		if !route.Mutates() {
+			continue
+		}
+		for _, site := range []string{"cross-site", "same-site", "same-origin", "none"} {
+			q := httptest.NewRequest(route.Method, "https://console.test"+web.Prefix+strings.NewReplacer("{keystore}", "bank", "{key}", "k").Replace(route.Path), nil)
+			q.Header.Set("Sec-Fetch-Site", site)
+			q.AddCookie(&http.Cookie{Name: "__Host-holdfast", Value: admin.token})
+			w := httptest.NewRecorder()
+			if listener.ServeHTTP(w, q); w.Code != http.StatusUnauthorized {
+				t.Errorf("the API's %s %s by the cookie of a session, %s: %d", route.Method, route.Path, site, w.Code)
+			}
+		}
+	}
 	for _, op := range console.Operations() {
 		route := routes[op]
 		if route == nil {
@@ -297,6 +358,25 @@ func TestEveryPost(t *testing.T) {
 		if rec.Result == audit.Allowed {
 			t.Errorf("%s was done", rec.Operation)
 		}
+	}
+}
+
+// TestPagesAreListed: what the router has for browsers to open is in the list of
+// pages, by which other tests look at each.
+func TestPagesAreListed(t *testing.T) {
+	pages, found := console.Pages(), 0
+	files := []string{"/assets/*", "/download/{what}", identity.CallbackPath} // the last sends on
+	err := chi.Walk(start(t).console.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		if method == http.MethodGet && !slices.Contains(files, route) {
+			found++
+			if !slices.Contains(pages, route) {
+				t.Errorf("%s is not in the list of pages", route)
+			}
+		}
+		return nil
+	})
+	if err != nil || found < 20 {
+		t.Errorf("%d pages: %v", found, err)
 	}
 }
 
@@ -331,61 +411,113 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-// TestStoredStaysText: strings that are stored stay text on every page.
+// evil is what should be a text and nothing more.
+const evil = `"><script>alert(1)</script><img src=x onerror=alert(2)>{{7+7}}'`
+
+// storeEvil puts it wherever a page may find it, past all that checks what comes in.
+func (r *rig) storeEvil(user string) {
+	r.t.Helper()
+	ctx, now := r.t.Context(), r.clock()
+	must := func(err error) {
+		r.t.Helper()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	for _, target := range []appliance.BlockTarget{{KeyStore: "bank", KeyID: "k"}, {KeyStore: "bank"}, {}} {
+		_, err := r.Appliance.Block(ctx, target, evil)
+		must(err)
+	}
+	all := []string{evil}
+	_, err := r.Appliance.AddGrant(ctx, "bank", appliance.Grant{Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
+		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}})
+	must(err)
+	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))
+	must(r.audit.Record(ctx, &audit.Record{Kind: audit.KindXKS, Operation: evil, Principal: evil, KMSRequestID: evil, KMSKeyARN: evil, KMSOperation: evil, ViaService: evil, Actor: evil, Detail: evil,
+		Key: evil, KeyStore: evil, Error: evil, Remote: evil, Policies: all, Before: []byte(`{"x": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`)}))
+	_, err = r.rows.UpdateAccount(ctx, user, func(a *identity.Account) error {
+		a.Name, a.OIDC = evil, evil
+		a.Passkeys = append(a.Passkeys, identity.StoredPasskey{Name: evil})
+		return nil
+	})
+	must(err)
+	must(r.rows.CreateInvitation(ctx, &identity.Invitation{ID: strings.Repeat("1", 32), Name: evil, Role: identity.RoleViewer, InvitedBy: evil, CreatedAt: now, ExpiresAt: now.Add(time.Hour), Digest: []byte("1")}))
+	must(r.rows.CreateToken(ctx, &identity.Token{ID: strings.Repeat("2", 32), Name: evil, Role: identity.RoleViewer, CreatedBy: evil, CreatedAt: now, ExpiresAt: now.Add(time.Hour), Digest: []byte("2")}))
+	for i, state := range []approval.State{approval.Pending, approval.Failed} {
+		must(r.rows.CreateApproval(ctx, &approval.Request{ID: strings.Repeat(string(rune('3'+i)), 32), Operation: "removeGrant", Method: "DELETE", Path: evil, Body: []byte(`{"principal": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`),
+			UserID: "u", RequestedBy: evil, CreatedAt: now, ExpiresAt: now.Add(time.Hour), State: state, DecidedBy: evil, Outcome: evil}))
+	}
+	must(r.rows.RecordBootStep(ctx, appliance.BootStep{Boot: strings.Repeat("5", 32), Seq: 1, State: evil, Code: evil, Reason: evil, Began: now}))
+}
+
+// TestStoredStaysText: strings that are stored stay text on every page that is
+// opened, and no page has a policy that would let them be more.
 func TestStoredStaysText(t *testing.T) {
 	r := start(t)
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	r.things(admin)
-	const evil = `"><script>alert(1)</script><img src=x onerror=alert(2)>{{7+7}}'`
-	ctx := t.Context()
-	if _, err := r.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "bank", KeyID: "k"}, evil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "bank"}, evil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Appliance.Block(ctx, appliance.BlockTarget{}, evil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Appliance.AddGrant(ctx, "bank", appliance.Grant{Principal: evil, Operations: []appliance.Operation{appliance.OpEncrypt}, Conditions: appliance.Conditions{ViaServices: []string{evil}}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.audit.Record(ctx, &audit.Record{Kind: audit.KindXKS, Operation: evil, Principal: evil, KMSRequestID: evil, ViaService: evil, Actor: evil, Detail: evil, Key: evil, KeyStore: evil, Error: evil,
-		Policies: []string{evil}, Before: []byte(`{"x": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`)}); err != nil {
-		t.Fatal(err)
-	}
-	last := "/audit/" + "0"
-	for i := range r.audit.records {
-		if r.audit.records[i].Operation == evil {
-			r.audit.records = r.audit.records[i:]
-			r.audit.records[0].Seq = 0
-			break
+	r.storeEvil(admin.principal.UserID)
+	r.console = console.New(console.Options{API: r.api, Identity: r.users, Boot: evilBoot{}, Version: evil, Log: slog.New(slog.DiscardHandler), Now: r.clock})
+	seq := -1
+	for i, rec := range r.audit.records {
+		if rec.Operation == evil {
+			seq = i
 		}
 	}
+	r.audit.records = r.audit.records[seq:]
+	r.audit.records[0].Seq = 0
 	if w := admin.do("POST", "/theme", url.Values{"theme": {evil}, "back": {"//evil.test/"}}, nil); w.Header().Get("Location") != "/" {
 		t.Errorf("sent to %s", w.Header().Get("Location"))
 	}
 	agent := func(q *http.Request) { q.Header.Set("User-Agent", evil) }
-	seen := 0
-	for _, path := range []string{"/", "/keystores", "/keystores/bank", "/keystores/bank/keys", "/keystores/bank/keys/k", "/keystores/bank/grants", "/audit?principal=" + url.QueryEscape(evil), last,
-		"/keystores/bank/keys?prefix=" + url.QueryEscape(evil), "/attestation/report?nonce=" + url.QueryEscape(evil), "/users", "/account", "/" + url.PathEscape(evil), "/signin?next=" + url.QueryEscape(evil)} {
-		w := admin.do("GET", path, nil, agent)
+	text := url.QueryEscape(evil)
+	paths := []string{"/audit?principal=" + text, "/keystores/bank/keys?prefix=" + text, "/attestation/report?nonce=" + text, "/" + url.PathEscape(evil), "/signin?next=" + text}
+	for _, page := range console.Pages() {
+		paths = append(paths, strings.NewReplacer("{keystore}", "bank", "{key}", "k", "{seq}", "0", "{user}", admin.principal.UserID, "{token}", url.PathEscape(evil)).Replace(page))
+	}
+	look := func(path string, w *httptest.ResponseRecorder) {
+		t.Helper()
 		body := w.Body.String()
 		for _, bad := range []string{"<script>alert", "<img src=x", " onerror=alert(2)>", " style="} {
 			if strings.Contains(body, bad) {
 				t.Errorf("%s has %s", path, bad)
 			}
 		}
-		if strings.Contains(body, "&lt;script&gt;alert") {
-			seen++
+		// The frame of those who are signed in has the user's name.
+		if w.Code == http.StatusOK && strings.Contains(body, "sign-out") && !strings.Contains(body, "&lt;script&gt;alert") {
+			t.Errorf("%s shows the string nowhere", path)
 		}
 		csp := w.Header().Get("Content-Security-Policy")
 		if !strings.Contains(csp, "default-src 'self'") || strings.Contains(csp, "unsafe") || w.Header().Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: policy %q, cache %q", path, csp, w.Header().Get("Cache-Control"))
 		}
 	}
-	if seen < 7 {
-		t.Errorf("only %d pages show the string at all", seen)
+	for _, path := range paths {
+		if w := admin.do("GET", path, nil, agent); w.Code != http.StatusMethodNotAllowed { // only posts have it
+			look(path, w)
+		}
+	}
+	for operation, form := range map[string]url.Values{
+		"renderGrant": {"principal": {evil}, "operations": {"Encrypt"}},
+		"testGrants":  {"principal": {evil}, "operation_name": {"Encrypt"}, "key": {"k"}, "via_service": {evil}},
+		"createKey":   {"id": {evil}, "back": {"/keystores/bank/keys"}},
+		"setPolicy":   {"cedar": {evil}, "back": {"/keystores/bank/grants"}},
+		"disableKey":  {"key": {evil}, "back": {"/" + evil}},
+	} {
+		form.Set("version", admin.version(""))
+		form.Set("keystore", "bank")
+		w := admin.do("POST", "/do/"+operation, form, agent)
+		look("/do/"+operation, w)
+		if w.Code == http.StatusSeeOther || !strings.Contains(w.Body.String(), "&lt;script&gt;alert") {
+			t.Errorf("/do/%s: %d, and the string is not shown", operation, w.Code)
+		}
+	}
+	// Each is on the page where it belongs, so that the test is of something.
+	for path, times := range map[string]int{"/": 6, "/keystores/bank": 3, "/keystores/bank/keys/k": 5, "/keystores/bank/grants": 6, "/audit": 4, "/audit/0": 12, "/users": 5,
+		"/users/" + admin.principal.UserID: 4, "/account": 4, "/approvals": 6, "/attestation/history": 5, "/settings": 4} {
+		if n := strings.Count(admin.do("GET", path, nil, agent).Body.String(), "&lt;script&gt;alert"); n < times {
+			t.Errorf("%s has it %d times, want %d", path, n, times)
+		}
 	}
 }
 

@@ -318,8 +318,47 @@ type credentialsData struct {
 	create, importOne ui.Form
 	act               map[string][]ui.Form
 	path              string
-	older             string // the credential that a rotation would end
-	newestUsed        bool
+	rotation          rotation
+}
+
+// rotation is how far the change from one credential to a newer one is.
+type rotation struct {
+	newest, older *appliance.Credential // active ones; nil if there are not as many
+	ended         bool                  // the old one is deactivated, and still there
+	safe          bool                  // KMS signs with the new one alone
+	deactivate    ui.Form               // of the old one
+}
+
+// rotationQuiet is how long the old credential has signed nothing when it is taken
+// to be out of use: KMS asks for the health all the time, used or not.
+const rotationQuiet = 15 * time.Minute
+
+// rotationOf finds how far it is; the credentials are sorted, the newest first.
+func rotationOf(credentials []*appliance.Credential, now time.Time) rotation {
+	var r rotation
+	for _, c := range credentials {
+		switch {
+		case !c.Active:
+			r.ended = r.ended || r.newest != nil
+		case r.newest == nil:
+			r.newest = c
+		default:
+			r.older = c // of several, the oldest
+		}
+	}
+	r.ended = r.ended && r.older == nil
+	r.safe = r.older != nil && r.newest.LastUsedAt.After(r.older.LastUsedAt) && now.Sub(r.older.LastUsedAt) >= rotationQuiet
+	return r
+}
+
+// command has KMS sign with the newest credential (AWS CLI, kms
+// update-custom-key-store).
+func (r *rotation) command() string {
+	id := "NEW-ID"
+	if r.older != nil {
+		id = r.newest.AccessKeyID
+	}
+	return "aws kms update-custom-key-store --custom-key-store-id cks-EXAMPLE \\\n  --xks-proxy-authentication-credential AccessKeyId=" + id + ",RawSecretAccessKey=SECRET"
 }
 
 func credentials(p *page) (*view, error) {
@@ -335,16 +374,8 @@ func credentials(p *page) (*view, error) {
 	byAge := slices.Clone(s.Credentials)
 	slices.SortFunc(byAge, func(a, b *appliance.Credential) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	s.Credentials = byAge
-	active := 0
+	d.rotation = rotationOf(s.Credentials, p.now)
 	for _, c := range s.Credentials {
-		if c.Active {
-			active++
-			if active == 1 {
-				d.newestUsed = !c.LastUsedAt.IsZero()
-			} else {
-				d.older = c.AccessKeyID
-			}
-		}
 		revision := web.Revision(c)
 		ids := []string{"keystore", s.Name, "credential", c.AccessKeyID}
 		if c.Active {
@@ -353,6 +384,9 @@ func credentials(p *page) (*view, error) {
 			d.act[c.AccessKeyID] = []ui.Form{p.form("activateCredential", revision, ui.Form{Submit: "Activate", Kind: "quiet", Inline: true, Label: c.AccessKeyID}, ids...),
 				p.form("deleteCredential", revision, ui.Form{Folded: "Remove", Submit: "Remove for good", Kind: "danger", Label: c.AccessKeyID}, ids...)}
 		}
+	}
+	if old := d.rotation.older; old != nil {
+		d.rotation.deactivate = p.form("deactivateCredential", web.Revision(old), ui.Form{Submit: "Deactivate " + old.AccessKeyID, Kind: "quiet", Label: "The old credential"}, "keystore", s.Name, "credential", old.AccessKeyID)
 	}
 	return &view{title: "Credentials of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Credentials"}), body: credentialsPage(d)}, nil
 }

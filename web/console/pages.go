@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"io"
+	"slices"
 
 	"github.com/a-h/templ"
 )
@@ -30,6 +31,23 @@ func init() { // for refused forms have their pages made again
 		{"/settings", settings},
 		{"/account", account},
 	}
+}
+
+// Pages are the paths of all pages, with parameters in braces: those that somebody
+// opens, and those that answer a post with something to see. Besides, the pages
+// with forms are shown again at /do/ when a form was refused.
+func Pages() []string {
+	list := []string{"/signin", "/signin/oidc/begin", "/setup", "/invitation/{token}", "/invitation/{token}/password", "/prove"}
+	for _, p := range pages {
+		list = append(list, p.path)
+	}
+	for operation, a := range actions {
+		if a.show != nil {
+			list = append(list, "/do/"+operation)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // together puts components one after the other.

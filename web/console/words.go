@@ -18,6 +18,24 @@ func orNone(s string) string {
 
 func joined(list []string) string { return orNone(strings.Join(list, ", ")) }
 
+// summaries say in words what the operations of administrators are in the audit log.
+var summaries = func() map[string]string {
+	m := map[string]string{}
+	for _, r := range web.Routes() {
+		m[r.Operation()] = r.Summary
+	}
+	return m
+}()
+
+// operationName is what a record's operation is called on a page; the page of the
+// record has it as it was signed.
+func operationName(r *audit.Record) string {
+	if name := summaries[r.Operation]; name != "" && r.Kind == audit.KindAdmin {
+		return name
+	}
+	return r.Operation
+}
+
 func verdictBadge(result string) ui.Badge {
 	switch result {
 	case "pass":

@@ -203,6 +203,19 @@ func (b *Browser) Has(texts ...string) {
 	}
 }
 
+// Until loads the page again until it shows the text.
+func (b *Browser) Until(text string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	for !strings.Contains(strings.ToLower(b.Text()), strings.ToLower(text)) {
+		if ctx.Err() != nil {
+			b.t.Fatalf("%s never shows %q: %s", b.Path(), text, b.Text())
+		}
+		b.Open(b.Path())
+	}
+}
+
 // HasNot fails the test if the page shows one of the texts.
 func (b *Browser) HasNot(texts ...string) {
 	b.t.Helper()
@@ -340,6 +353,14 @@ func (b *Browser) Dark(dark bool) {
 		value = "dark"
 	}
 	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})
+}
+
+// Printed gives what the page shows on paper.
+func (b *Browser) Printed() string {
+	b.t.Helper()
+	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"})
+	defer call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{})
+	return b.Text()
 }
 
 // Shot saves a picture of the whole page.
