@@ -31,7 +31,7 @@ type Options struct {
 	// not wait long, and must not call the log.
 	OnCheckpoint func(signed []byte)
 
-	// SegmentBytes and SegmentAge end a segment. 64 MiB and 24 h if 0.
+	// SegmentBytes and SegmentAge end a segment. 32 MiB and 24 h if 0.
 	SegmentBytes int64
 	SegmentAge   time.Duration
 	// RetainBytes and RetainAge say what segments to keep; all if 0.
@@ -73,7 +73,7 @@ func (o *Options) complete() error {
 	}
 	setDefault(&o.CheckpointRecords, 1<<16)
 	setDefault(&o.CheckpointAfter, time.Second)
-	setDefault(&o.SegmentBytes, 64<<20)
+	setDefault(&o.SegmentBytes, 32<<20)
 	setDefault(&o.SegmentAge, 24*time.Hour)
 	setDefault(&o.ReserveBytes, 16<<20)
 	setDefault(&o.WarnBytes, 1<<30)
