@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/go-json-experiment/json"
 )
@@ -22,6 +23,10 @@ type Outcome struct {
 	Opened bool `json:"opened"`
 	// Authorization is the name of what the TPM was authorized by to open it.
 	Authorization string `json:"authorization,omitempty"`
+	// Device is the number of the file system that was mounted at the state's folder
+	// (stat(2), st_dev), 0 if not known. Who reads this compares: a folder that is on
+	// another one is not the state, and what is written there does not last.
+	Device uint64 `json:"device,omitempty"`
 	// Code, such as E_SEAL_PCRS, and Reason say why it was not opened.
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -96,4 +101,13 @@ func (o Outcome) Write(path string) error {
 		_ = os.Remove(f.Name())
 	}
 	return err
+}
+
+// DeviceOf gives the number of the file system that a folder is on.
+func DeviceOf(dir string) (uint64, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return 0, err
+	}
+	return info.Sys().(*syscall.Stat_t).Dev, nil // on Linux it always is one
 }

@@ -37,6 +37,8 @@ func volumeCommand() *cobra.Command {
 			o := volume.Outcome{Opened: true}
 			if o.Authorization, err = openVolume(cmd.Context(), cfg, owner); err != nil {
 				o = volume.Outcome{Code: volume.CodeOf(err), Reason: err.Error()}
+			} else if o.Device, err = volume.DeviceOf(cfg.State.Dir); err != nil {
+				return err
 			}
 			if o.Opened {
 				fmt.Fprintf(cmd.OutOrStdout(), "state volume: open, by the authorization %q\n", o.Authorization)

@@ -161,7 +161,7 @@ func (d *Daemon) close() {
 // open opens everything but the token.
 func (d *Daemon) open(ctx context.Context) error {
 	cfg := d.o.Config
-	if d.volume = closedVolume(cfg.State.Volume); d.volume != nil {
+	if d.volume = closedVolume(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
 		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Code, "reason", d.volume.Error())
 	}
 	if err := d.firstCertificate(); err != nil {

@@ -29,16 +29,22 @@ const codeVolume = "E_STATE_VOLUME"
 
 // closedVolume says why the state volume is not open; nil if it is, or if the
 // configuration names no file that would say.
-func closedVolume(file string) *boot.Failure {
+func closedVolume(file, dir string) *boot.Failure {
 	if file == "" {
 		return nil
 	}
 	o, err := volume.Read(file)
+	device := uint64(0)
+	if err == nil && o.Device != 0 {
+		device, err = volume.DeviceOf(dir)
+	}
 	switch {
 	case err != nil:
 		return &boot.Failure{Code: codeVolume, Reason: "it is not known whether the state volume was opened; restart the machine, and look at its console", Err: err}
 	case !o.Opened:
 		return &boot.Failure{Code: o.Code, Reason: "the state volume was not opened: " + o.Reason}
+	case device != o.Device:
+		return &boot.Failure{Code: codeVolume, Reason: dir + " is not on the state volume, so that nothing written there would last; restart the machine, and look at its console"}
 	}
 	return nil
 }
