@@ -39,7 +39,16 @@ func LoadCertificate(certFile, keyFile string, now func() time.Time, log *slog.L
 		return nil, err
 	}
 	if err := c.load(v); err != nil {
-		return nil, err
+		if c.finish() != nil {
+			return nil, err
+		}
+		if v, err = c.stat(); err != nil {
+			return nil, err
+		}
+		if err := c.load(v); err != nil {
+			return nil, err
+		}
+		log.Warn("the installation of a server certificate was cut off, and is finished now", "file", certFile)
 	}
 	c.checked = now()
 	return c, nil

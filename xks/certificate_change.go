@@ -159,18 +159,19 @@ func (c *Certificate) checkChain(chain []byte) (*x509.Certificate, error) {
 	return leaf, nil
 }
 
-// replace puts both files in place. Between the two, and after a crash there, the
-// pair does not fit, and Get keeps the one before.
+// replace puts both files in place, the certificate first. Between the two the pair
+// does not fit, and Get keeps the one before; after a crash there, [LoadCertificate]
+// finds the new key where the request left it.
 func (c *Certificate) replace(chain, key []byte, newKey bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := replaceFile(c.certFile, chain); err != nil {
+		return fmt.Errorf("keep the certificate: %w", err)
+	}
 	if newKey {
 		if err := replaceFile(c.keyFile, key); err != nil {
 			return fmt.Errorf("keep the key: %w", err)
 		}
-	}
-	if err := replaceFile(c.certFile, chain); err != nil {
-		return fmt.Errorf("keep the certificate: %w", err)
 	}
 	v, err := c.stat()
 	if err != nil {
@@ -182,7 +183,26 @@ func (c *Certificate) replace(chain, key []byte, newKey bool) error {
 	return c.load(v)
 }
 
-// replaceFile writes a file that its owner alone can read, whole or not at all.
+// finish ends a replacement that was cut off: the certificate is of the key of the
+// last request.
+func (c *Certificate) finish() error {
+	chain, err := os.ReadFile(c.certFile)
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(c.keyFile + requestSuffix)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	if _, err := tls.X509KeyPair(chain, key); err != nil {
+		return err
+	}
+	return replaceFile(c.keyFile, key)
+}
+
+// replaceFile writes a file that its owner alone can read, whole or not at all, and
+// durably.
 func replaceFile(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // with mode 0600
 	if err != nil {
@@ -194,6 +214,11 @@ func replaceFile(path string, text []byte) error {
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
+		return err
 	}
-	return err
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -152,6 +152,30 @@ func TestRequestAndInstall(t *testing.T) {
 		t.Errorf("what was refused is in use: %s", inUse())
 	}
 
+	// The power is cut between the two files: the next start finishes.
+	cut := t.TempDir()
+	for name, from := range map[string]string{"key.pem": keyFile, "key.pem.requested": keyFile + ".requested"} {
+		text, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(cut, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(cut, "cert.pem"), good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and the start after it finds a pair
+		finished, err := xks.LoadCertificate(filepath.Join(cut, "cert.pem"), filepath.Join(cut, "key.pem"), time.Now, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pair, err := finished.Get(nil); err != nil || pair.Leaf.DNSNames[0] != "new.test" {
+			t.Errorf("%v", err)
+		}
+	}
+
 	if err := c.Install(good); err != nil || inUse() != "new.test" || c.Requested() {
 		t.Fatalf("%v, in use %s", err, inUse())
 	}

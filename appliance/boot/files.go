@@ -30,8 +30,9 @@ func readFile(path string) ([]byte, error) {
 	return b, err
 }
 
-// writeFile writes a file whole or not at all, durably.
-func writeFile(path string, content []byte) error {
+// WriteFile writes a file whole or not at all, and durably: after a power cut it is
+// there. Its owner alone can read it.
+func WriteFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

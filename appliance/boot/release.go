@@ -71,7 +71,7 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(s.Blob, text)
+	return WriteFile(s.Blob, text)
 }
 
 func readSealKey(file string) (*ecdsa.PublicKey, error) {

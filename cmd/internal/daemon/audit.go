@@ -116,7 +116,7 @@ func (a *auditor) id() (string, error) {
 	random := make([]byte, 16)
 	_, _ = rand.Read(random) // never fails (crypto/rand)
 	id := hex.EncodeToString(random)
-	return id, os.WriteFile(file, []byte(id+"\n"), 0o600)
+	return id, boot.WriteFile(file, []byte(id+"\n"))
 }
 
 // current gives the log; nil before it is open.
