@@ -3,6 +3,9 @@
 # make bench  measure, and write bench.json; make bench-console for the console's pages
 # make build  bin/holdfast and bin/holdfast-dev
 # make generate     what templ makes of *.templ
+# make image        the disk image, in build/image (packer/image/build has the variables)
+# make image-test   boot it under QEMU, update it, tamper with it
+# make packer-local the same image through Packer, under QEMU
 # make screenshots  a picture of each page of the console, in docs/screenshots
 
 # Erases copies of keys that the standard library leaves behind (package
@@ -17,7 +20,8 @@ LDFLAGS := -X holdfast/cmd/internal/daemon.Version=$(VERSION)
 # its own deadline for a failure.
 FUZZTIME ?= 10000x
 
-.PHONY: run build test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit fuzz
+.PHONY: run build test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit fuzz \
+  image image-test image-lock packer-local cfn-lint install-image-packages install-image-test-packages
 
 run: install-packages build
 	@exec bin/holdfast-dev $(ARGS)
@@ -33,10 +37,45 @@ install-packages:
 
 # curl is a SigV4 client that this project did not write; prometheus has promtool;
 # chromium opens the console; npm brings axe-core, which looks whether everybody can
-# use it.
-install-test-packages: install-packages
-	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm
+# use it. What builds images makes small ones to predict, and other programs to
+# compare with.
+install-test-packages: install-packages install-image-packages
+	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode systemd
 	@cd web/console/browsertest && npm ci --silent --no-audit --no-fund
+
+# What the image is built with, and booted with.
+install-image-packages: install-packages
+	@.ci/install-packages binutils cpio cryptsetup-bin dosfstools dpkg efitools faketime fdisk git kmod mtools openssl sbsigntool squashfs-tools systemd-boot-efi xz-utils zstd
+
+install-image-test-packages: install-image-packages
+	@.ci/install-packages ovmf qemu-system-x86 swtpm-tools
+
+# VERSION, CONFIG, MODULES, KEYS and POLICY: see packer/image/build.
+image: install-image-packages
+	@mkdir -p build/keys
+	@go build -o build/holdfast ./cmd/holdfast
+	@$(if $(KEYS),,packer/image/keys build/keys build/holdfast)
+	@KEYS="$(or $(KEYS),build/keys)" packer/image/build build/image
+	@go run ./packer/image/uefivars aws "$(or $(KEYS),build/keys)" build/image/uefi-data.aws
+
+# The image of the boot test is built twice, and must come out the same.
+image-test: install-image-test-packages
+	@packer/boottest/build build/boottest
+	@packer/boottest/same build/boottest
+	@packer/boottest/confinement
+	go test -tags image -count=1 -timeout 25m -v ./packer/boottest ./packer/image/uefivars -args -images $(CURDIR)/build/boottest
+
+# The newest versions of the image's packages that Debian offers.
+image-lock:
+	@packer/image/lock
+
+packer-local: install-image-test-packages
+	@.ci/install-packages packer
+	@packer/local/run
+
+# What AWS would say of the templates.
+cfn-lint:
+	@packer/aws/lint.sh
 
 test: install-test-packages generated format vet staticcheck unit fuzz
 	@echo "make test: all passed"
