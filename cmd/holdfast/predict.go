@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/attest"
 	"holdfast/attest/predict"
@@ -37,7 +38,7 @@ type prediction struct {
 
 func policyPredictCommand(a *admin) *cobra.Command {
 	var secureBoot, name, policy, out string
-	var replace bool
+	var replace, withoutModule bool
 	c := &cobra.Command{
 		Use:   "predict IMAGE [--secure-boot DIR] [--policy POLICY --name NAME --out FILE]",
 		Short: "Compute the PCR values of an image from its files, and add them to a policy",
@@ -51,7 +52,7 @@ func policyPredictCommand(a *admin) *cobra.Command {
 			"release. Nothing else changes: a new version of the policy is for you to set.",
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			p, err := predictImage(args[0], secureBoot)
+			p, err := predictImage(args[0], secureBoot, withoutModule)
 			if err != nil {
 				return err
 			}
@@ -77,13 +78,14 @@ func policyPredictCommand(a *admin) *cobra.Command {
 	c.Flags().StringVar(&policy, "policy", "", "unsigned policy to add the values to")
 	c.Flags().StringVar(&name, "name", "", `whose values they are, such as "release 1.2.0"`)
 	c.Flags().StringVar(&out, "out", "", "file to write the policy to, which must not exist")
+	c.Flags().BoolVar(&withoutModule, "without-module", false, "take an image that has no PKCS#11 module yet: it boots, and stays locked")
 	c.Flags().BoolVar(&replace, "replace", false, "replace the reference of that name")
 	c.MarkFlagsRequiredTogether("policy", "name", "out")
 	return c
 }
 
 // predictImage opens the image and computes its PCRs.
-func predictImage(file, secureBoot string) (*prediction, error) {
+func predictImage(file, secureBoot string, withoutModule bool) (*prediction, error) {
 	var keys *predict.SecureBoot
 	if secureBoot != "" {
 		var err error
@@ -100,7 +102,7 @@ func predictImage(file, secureBoot string) (*prediction, error) {
 	if p.PCRs, err = image.PCRs(keys); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if p.Measurements, err = measurementsOf(image); err != nil {
+	if p.Measurements, err = measurementsOf(image, withoutModule); err != nil {
 		return nil, fmt.Errorf("%s: the root file system: %w", file, err)
 	}
 	for bank, values := range p.PCRs {
@@ -112,8 +114,8 @@ func predictImage(file, secureBoot string) (*prediction, error) {
 }
 
 // measurementsOf gives what Holdfast will measure of itself, where it runs from
-// that image.
-func measurementsOf(image *predict.Image) ([]tpm.Measurement, error) {
+// that image. Without a module it measures what comes before, and stops there.
+func measurementsOf(image *predict.Image, withoutModule bool) ([]tpm.Measurement, error) {
 	root := image.Root()
 	open := func(name string) (io.ReadCloser, error) {
 		f, err := root.Open(strings.TrimPrefix(path.Clean(name), "/"))
@@ -133,6 +135,9 @@ func measurementsOf(image *predict.Image) ([]tpm.Measurement, error) {
 	var list []tpm.Measurement
 	for _, part := range parts {
 		digest, err := part.Digest()
+		if stops, ok := errors.AsType[*boot.Failure](err); ok && withoutModule && stops.Code == boot.CodeMeasure {
+			return list, nil // the boot ends there as well
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", part.Name, err)
 		}
