@@ -55,12 +55,16 @@ image: install-image-packages
 	@mkdir -p build/keys
 	@go build -o build/holdfast ./cmd/holdfast
 	@$(if $(KEYS),,packer/image/keys build/keys build/holdfast)
-	@KEYS="$(or $(KEYS),build/keys)" packer/image/build build/image
+	@KEYS="$(abspath $(or $(KEYS),build/keys))" DEBS=build/debs packer/image/build build/image
 	@go run ./packer/image/uefivars aws "$(or $(KEYS),build/keys)" build/image/uefi-data.aws
 
-# The image of the boot test is built twice, and must come out the same.
-image-test: install-image-test-packages
+# The image of the boot test is built twice, and must come out the same. The image
+# of make image is booted as well.
+image-test: install-image-test-packages image
 	@packer/boottest/build build/boottest
+	@mkdir -p build/boottest/sold
+	@ln -sf ../../image/holdfast.raw build/boottest/sold/holdfast.raw
+	@go run ./packer/image/uefivars ovmf "$(or $(KEYS),build/keys)" /usr/share/OVMF/OVMF_VARS_4M.fd build/boottest/sold/OVMF_VARS.fd
 	@packer/boottest/same build/boottest
 	@packer/boottest/confinement
 	go test -tags image -count=1 -timeout 25m -v ./packer/boottest ./packer/image/uefivars -args -images $(CURDIR)/build/boottest
