@@ -73,9 +73,10 @@ image-test: install-image-test-packages image
 image-lock:
 	@packer/image/lock
 
-packer-local: install-image-test-packages
+packer-local: install-image-test-packages image
 	@.ci/install-packages packer
-	@packer/local/run
+	@go run ./packer/image/uefivars ovmf "$(or $(KEYS),build/keys)" /usr/share/OVMF/OVMF_VARS_4M.fd build/OVMF_VARS.fd
+	@KEYS="$(or $(KEYS),build/keys)" VARS=build/OVMF_VARS.fd packer/local/run
 
 # What AWS would say of the templates.
 cfn-lint:

@@ -580,7 +580,7 @@ func compare(t transport.TPM, a *Authorization) ([]string, error) {
 			return nil, &Refusal{Code: CodePCRs, Reason: fmt.Sprintf("the TPM has no bank %s", a.Bank)}
 		}
 		if got := rsp.PCRValues.Digests[0].Buffer; !bytes.Equal(got, a.PCRs[i]) {
-			different = append(different, fmt.Sprintf("PCR %d (is %x…, authorized %x…)", i, got[:8], a.PCRs[i][:8]))
+			different = append(different, fmt.Sprintf("PCR %d (is %x…, authorized %x…)", i, got[:8], []byte(a.PCRs[i][:8])))
 		}
 	}
 	return different, nil

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -183,6 +184,9 @@ func TestUpdateAndRevocation(t *testing.T) {
 	for pcr, other := range map[string][2]string{"PCR 4": {"kernel evil", "holdfast 1"}, "PCR 14": {"kernel 1", "holdfast evil"}} {
 		m.boot(other[0], other[1])
 		refuses(t, m.Device, blob, seal.CodePCRs, `nearest is "release 1", but for `+pcr, first)
+		if pcr == "PCR 4" {
+			refuses(t, m.Device, blob, seal.CodePCRs, fmt.Sprintf("authorized %.16s…", first.PCRs[4]), first)
+		}
 	}
 
 	m.boot("kernel 2", "holdfast 2")
