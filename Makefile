@@ -67,7 +67,8 @@ image-test: install-image-test-packages image
 	@go run ./packer/image/uefivars ovmf "$(or $(KEYS),build/keys)" /usr/share/OVMF/OVMF_VARS_4M.fd build/boottest/sold/OVMF_VARS.fd
 	@packer/boottest/same build/boottest
 	@packer/boottest/confinement
-	go test -tags image -count=1 -timeout 25m -v ./packer/boottest ./packer/image/uefivars -args -images $(CURDIR)/build/boottest
+	go test -tags image -count=1 -timeout 10m ./packer/image/uefivars
+	go test -tags image -count=1 -timeout 25m -v ./packer/boottest -args -images $(CURDIR)/build/boottest
 
 # The newest versions of the image's packages that Debian offers.
 image-lock:
