@@ -441,7 +441,7 @@ func (b *boot) confined() {
 	b.says(regexp.MustCompile(`confinement: done`))
 	for name, want := range map[string]string{
 		"Uid": `900\s+900\s+900\s+900`, "CapEff": `0000000000000000`, "CapBnd": `0000000000000000`, "NoNewPrivs": `1`, "Seccomp": `2`,
-		"Max core file size": `0\s+0\s+bytes`, "VmLck": `[1-9][0-9]* kB`, "VmSwap": `0 kB`, "swaps": `none`, "core_pattern": `""`, "modules_disabled": `1`, "shells": `none`,
+		"Max core file size": `0\s+0\s+bytes`, "VmLck": `[1-9][0-9]* kB`, "VmSwap": `0 kB`, "swaps": `none`, "core_pattern": `""`, "sysrq": `0`, "modules_disabled": `1`, "shells": `none`,
 	} {
 		b.says(regexp.MustCompile(`(?m)confinement: ` + regexp.QuoteMeta(name) + `:?\s+` + want + `\s*$`))
 	}

@@ -102,7 +102,11 @@ func (m *machine) start(disk string) *boot {
 		"-drive", "if=none,id=root,format=raw,snapshot=on,file="+disk, "-device", "nvme,drive=root,serial=root,bootindex=1",
 		"-drive", "if=none,id=state,format=raw,file="+m.path("state.raw"), "-device", "nvme,drive=state,serial=state",
 		"-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:"+m.xks+"-:8443,hostfwd=tcp:127.0.0.1:"+m.admin+"-:9443",
-		"-device", "virtio-net-pci,netdev=net,romfile=", "-serial", "stdio")
+		"-device", "virtio-net-pci,netdev=net,romfile=", "-serial", "stdio",
+		// What a host may whisper to systemd, which no PCR shows. If the image listened,
+		// SysRq would be on.
+		"-smbios", "type=11,value=io.systemd.credential:sysctl.extra=kernel.sysrq=1",
+		"-fw_cfg", "name=opt/io.systemd.credentials/sysctl.extra,string=kernel.sysrq=1")
 	b.qemu.Stdout = b.console
 	var complaint bytes.Buffer
 	b.qemu.Stderr = &complaint

@@ -23,6 +23,7 @@ func main() {
 	lines("/proc/"+pid+"/status", "Uid", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "VmLck", "VmSwap")
 	lines("/proc/"+pid+"/limits", "Max core file size")
 	fmt.Printf("confinement: core_pattern %q\n", read("/proc/sys/kernel/core_pattern"))
+	fmt.Println("confinement: sysrq", read("/proc/sys/kernel/sysrq"))
 	fmt.Println("confinement: modules_disabled", read("/proc/sys/kernel/modules_disabled"))
 	swaps := "none"
 	if strings.Count(read("/proc/swaps"), "\n") > 0 {
