@@ -186,6 +186,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 	}
 	if err := a.audit(p, req.outcome(r, status, apiErr)); err != nil {
 		clear(answer) // it may hold a plaintext
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, fromDomain(&appliance.Error{Code: appliance.CodeTimeout, Message: "the audit log", Err: err})
+		}
 		return nil, &apiError{name: internalException, message: "the request could not be audited, and so is not answered", cause: err}
 	}
 	return answer, apiErr
