@@ -45,7 +45,14 @@ func TestLease(t *testing.T) {
 	}
 
 	// Requests all the while: what they are answered changes with the lease alone.
+	// Time passes between them: one that is under way for minutes would be too old.
 	var refused, unexpected atomic.Int64
+	var between sync.RWMutex
+	pass := func(d time.Duration) {
+		between.Lock()
+		defer between.Unlock()
+		time0.pass(d)
+	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range 4 {
@@ -56,10 +63,14 @@ func TestLease(t *testing.T) {
 					return
 				default:
 				}
-				switch a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); {
+				between.RLock()
+				a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x"))
+				between.RUnlock()
+				switch {
 				case a.Status == http.StatusInternalServerError && a.ErrorName() == "InternalException":
 					refused.Add(1)
 				case a.Status != http.StatusOK:
+					t.Logf("%d %s", a.Status, a.Text)
 					unexpected.Add(1)
 				}
 			}
@@ -68,7 +79,7 @@ func TestLease(t *testing.T) {
 
 	shim.Cut()
 	for range 9 {
-		time0.pass(time.Minute + time.Second/2)
+		pass(time.Minute + time.Second/2)
 		b.Appliance.KeepLease(ctx)
 		if got := healthStatus(k); got != "DEGRADED" {
 			t.Fatalf("within the lease, health is %s", got)
@@ -77,7 +88,7 @@ func TestLease(t *testing.T) {
 	if refused.Load() != 0 {
 		t.Error("requests were refused within the lease")
 	}
-	time0.pass(time.Minute)
+	pass(time.Minute)
 	k.Fails("/keys/k/encrypt", xkstest.EncryptBody("x"), 500, "InternalException") // even before anybody has looked
 	b.Appliance.KeepLease(ctx)
 	s := b.Appliance.Status(ctx)

@@ -26,7 +26,7 @@ type Outcome struct {
 	// Device is the number of the file system that was mounted at the state's folder
 	// (stat(2), st_dev), 0 if not known. Who reads this compares: a folder that is on
 	// another one is not the state, and what is written there does not last.
-	Device uint64 `json:"device,omitempty"`
+	Device uint64 `json:"device,omitzero"`
 	// Code, such as E_SEAL_PCRS, and Reason say why it was not opened.
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`

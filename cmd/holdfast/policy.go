@@ -237,9 +237,9 @@ func policySignCommand(a *admin) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign POLICY --key FILE --out FILE [--seal-key FILE --authorizations FILE]",
 		Short: "Sign a policy, and authorizations for TPMs to release the credential by",
-		Long: "Sign a policy. With --seal-key and --authorizations, also sign leave for TPMs to\n" +
-			"release the credential: one authorization for each reference of the policy, with the\n" +
-			"policy's version.",
+		Long: "Sign a policy. With --seal-key and --authorizations, also sign leave for TPMs: for each\n" +
+			"reference of the policy one authorization to release the credential, and one to open the\n" +
+			"state volume of an image, with the policy's version.",
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			p, err := readUnsignedPolicy(args[0])
@@ -253,11 +253,11 @@ func policySignCommand(a *admin) *cobra.Command {
 			result := map[string]any{"name": p.Name, "version": p.Version, "key_id": id}
 			files := []newFile{{out, signed}}
 			if sealKey != "" {
-				authorized, sealID, err := authorize(p, sealKey)
+				authorized, n, sealID, err := authorize(p, sealKey)
 				if err != nil {
 					return err
 				}
-				result["seal_key_id"], result["authorizations"] = sealID, len(p.TPM.References)
+				result["seal_key_id"], result["authorizations"] = sealID, n
 				files = append(files, newFile{authorizations, authorized})
 			}
 			if err := writeAll(files); err != nil {
@@ -294,9 +294,9 @@ func signPolicy(p *attest.Policy, keyFile string) (signed []byte, id string, err
 	return signed, attest.KeyID(private.Public().(ed25519.PublicKey)), err
 }
 
-// authorize gives the file of authorizations of the policy's references, and the
-// ID of the key in the file.
-func authorize(p *attest.Policy, keyFile string) (file []byte, id string, err error) {
+// authorize gives the file of authorizations of the policy's references, how many
+// they are, and the ID of the key in the file.
+func authorize(p *attest.Policy, keyFile string) (file []byte, n int, id string, err error) {
 	scrub.Do(func() {
 		var private *ecdsa.PrivateKey
 		if private, err = readPrivateKey[*ecdsa.PrivateKey]("--seal-key", keyFile, sealAlgorithm); err != nil {
@@ -308,10 +308,11 @@ func authorize(p *attest.Policy, keyFile string) (file []byte, id string, err er
 		}
 		var all []seal.Authorization
 		if all, err = seal.AuthorizeReferences(private, p.TPM, p.Version); err == nil {
+			n = len(all)
 			file, err = seal.EncodeAuthorizations(all)
 		}
 	})
-	return file, id, err
+	return file, n, id, err
 }
 
 // newFile is one to write, which must not be there yet.
