@@ -51,6 +51,9 @@ func TestAuthorizeReferences(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if again := signed(t, key); !reflect.DeepEqual(again, all) {
+		t.Error("signed again, it is not the same")
+	}
 	for says, p := range map[string]tpm.Policy{
 		"holdfast policy reference":    policyWith(),
 		`"release 2" has no PCR 14: w`: policyWith(reference("release 1", 4, 14), reference("release 2", 4, 11)),

@@ -14,9 +14,9 @@ package seal
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/binary"
@@ -113,7 +113,8 @@ const (
 )
 
 // Authorize signs an authorization with the key, ECDSA on P-256. It needs no
-// TPM.
+// TPM. The same authorization gets the same signature (RFC 6979), so that an image
+// that carries it can be built again to the same bytes.
 func Authorize(key *ecdsa.PrivateKey, a Authorization) (*Authorization, error) {
 	if _, err := signerPublic(&key.PublicKey); err != nil {
 		return nil, err
@@ -122,7 +123,7 @@ func Authorize(key *ecdsa.PrivateKey, a Authorization) (*Authorization, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.Signature, err = ecdsa.SignASN1(rand.Reader, key, digest); err != nil {
+	if a.Signature, err = key.Sign(nil, digest, crypto.SHA256); err != nil {
 		return nil, fmt.Errorf("sign the authorization %q: %w", a.Name, err)
 	}
 	return &a, nil
