@@ -68,7 +68,7 @@ image-test: install-image-test-packages image
 	@packer/boottest/same build/boottest
 	@packer/boottest/confinement
 	go test -tags image -count=1 -timeout 10m ./packer/image/uefivars
-	go test -tags image -count=1 -timeout 25m -v ./packer/boottest -args -images $(CURDIR)/build/boottest
+	go test -tags image -count=1 -timeout 25m -parallel 2 -v ./packer/boottest -args -images $(CURDIR)/build/boottest
 
 # The newest versions of the image's packages that Debian offers.
 image-lock:

@@ -51,6 +51,7 @@ func TestMain(m *testing.M) {
 // measurements were predicted, and its evidence verifies elsewhere; an update keeps
 // the state; when the older release is revoked, that one gets nothing.
 func TestBoot(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 
 	b := m.start(image("1"))
@@ -114,6 +115,7 @@ func TestBoot(t *testing.T) {
 // TestTampering: what is not as it was signed does not boot, or gets neither the
 // state volume nor the PIN.
 func TestTampering(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	b := m.start(image("1"))
 	b.until("the release of the PIN", func(s state) bool { return s.Code == "E_SEAL_MISSING" })
@@ -172,7 +174,8 @@ func TestTampering(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m.t = t
+			t.Parallel()
+			m := m.twin(t)
 			disk := m.path("tampered.raw")
 			copyFile(t, image("1"), disk)
 			tt.change(t, disk)
@@ -451,6 +454,7 @@ func (b *boot) confined() {
 // how a first launch may be: it opens its state, serves nothing, and says what to
 // change.
 func TestPlainLaunch(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	copyFile(t, filepath.Join(*images, "sold", "OVMF_VARS.fd"), m.path("vars.fd"))
 	b := m.start(image("sold"))

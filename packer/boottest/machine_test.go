@@ -55,6 +55,20 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
+// twin gives another machine with a copy of all that this one, which is off, has.
+func (m *machine) twin(t *testing.T) *machine {
+	t.Helper()
+	twin := newMachine(t)
+	for _, name := range []string{"vars.fd", "state.raw"} {
+		command(t, "cp", "--sparse=always", m.path(name), twin.path(name))
+	}
+	if err := os.RemoveAll(twin.path("tpm")); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "cp", "-a", m.path("tpm"), twin.path("tpm"))
+	return twin
+}
+
 func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 
 // newTPM gives the machine a TPM that has never been used.
