@@ -107,25 +107,32 @@ func Open(ctx context.Context, o Options) (authorization string, err error) {
 		return "", &Failure{CodeOpen, "no folder for the header's copy", err}
 	}
 	defer os.RemoveAll(scratch)
-	v := &volume{o, filepath.Join(scratch, "header")}
-	kind, err := v.inspect(ctx)
+	v := &volume{o: o, header: filepath.Join(scratch, "header")}
+	found, err := v.inspect(ctx)
 	if err != nil {
 		return "", err
 	}
-	if kind != existing {
-		if err := v.create(ctx); err != nil {
-			return "", err
-		}
-		if _, err := v.inspect(ctx); err != nil {
-			return "", err
-		}
+	if found == existing {
+		return v.open(ctx, false)
 	}
-	return v.open(ctx, kind != existing)
+	if err := v.create(ctx); err != nil {
+		return "", err
+	}
+	made, err := v.inspect(ctx)
+	if err != nil {
+		return "", err
+	}
+	if made != existing { // somebody has changed the disk meanwhile, and its header was not checked
+		return "", &Failure{Code: CodeHeader, Reason: "the state volume's header is not the one that was just made, and is not trusted"}
+	}
+	return v.open(ctx, true)
 }
 
 type volume struct {
-	o      Options
-	header string
+	o Options
+	// header is the file of the header's copy, metadata what it says.
+	header   string
+	metadata metadata
 }
 
 type kind int
@@ -156,25 +163,25 @@ func (v *volume) inspect(ctx context.Context) (kind, error) {
 	if err != nil {
 		return empty, &Failure{CodeHeader, "the state volume's header cannot be read", err}
 	}
-	var m metadata
-	if err := json.Unmarshal(out, &m); err != nil {
+	v.metadata = metadata{}
+	if err := json.Unmarshal(out, &v.metadata); err != nil {
 		return empty, &Failure{CodeHeader, "the state volume's header cannot be read", err}
 	}
-	label, err := v.label(ctx)
+	label, err := v.label()
 	if err != nil {
 		return empty, err
 	}
 	if label == labelNew {
 		return unfinished, nil
 	}
-	if err := m.check(); err != nil {
+	if err := v.metadata.check(); err != nil {
 		return empty, &Failure{CodeHeader, "the state volume's header is none that this appliance has made, and is not trusted", err}
 	}
 	return existing, nil
 }
 
 // label gives the LUKS label of the copied header.
-func (v *volume) label(_ context.Context) (string, error) {
+func (v *volume) label() (string, error) {
 	f, err := os.Open(v.header)
 	if err != nil {
 		return "", &Failure{CodeOpen, "the header's copy", err}
@@ -301,15 +308,7 @@ func (v *volume) create(ctx context.Context) error {
 
 // open has the TPM give the key, and mounts.
 func (v *volume) open(ctx context.Context, fresh bool) (string, error) {
-	out, err := output(ctx, "cryptsetup", "luksDump", "--dump-json-metadata", v.header)
-	if err != nil {
-		return "", &Failure{CodeHeader, "the state volume's header cannot be read", err}
-	}
-	var m metadata
-	if err := json.Unmarshal(out, &m); err != nil {
-		return "", &Failure{CodeHeader, "the state volume's header cannot be read", err}
-	}
-	blob, err := m.sealed()
+	blob, err := v.metadata.sealed()
 	if err != nil {
 		return "", &Failure{CodeHeader, "the state volume's header has no key for this appliance", err}
 	}
