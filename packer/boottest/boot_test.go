@@ -458,7 +458,7 @@ func TestPlainLaunch(t *testing.T) {
 	m := newMachine(t)
 	copyFile(t, filepath.Join(*images, "sold", "OVMF_VARS.fd"), m.path("vars.fd"))
 	b := m.start(image("sold"))
-	b.locked("E_PLATFORM", "the policy requires sev-snp, and this machine has tpm; launch it with SEV-SNP")
+	b.locked("E_PLATFORM", "launch it with SEV-SNP (EC2: CpuOptions AmdSevSnp=enabled, on M6a, C6a or R6a)")
 	b.says(regexp.MustCompile(`state volume: open, by the authorization`))
 	res, err := b.http.Get("https://127.0.0.1:" + b.xks + "/readyz")
 	if err != nil {
