@@ -336,24 +336,69 @@ func (a *Appliance) SetPolicy(ctx context.Context, keyStore, cedar string) error
 	})
 }
 
-// Bootstrap makes sure that the key store there is with the credential, as the
-// [aws_xks_config] section of the configuration asks. It takes a secret that
-// KMS itself would refuse, and changes nothing that is there already.
-func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential NewCredential) error {
-	if _, err := a.CreateKeyStore(ctx, want); err != nil && CodeOf(err) != CodeExists {
-		return err
-	}
-	credentials, err := a.Credentials(ctx, want.Name)
+// Bootstrap makes the key store with the credential that the section
+// [aws_xks_config] of the configuration asks for, once in the life of an
+// installation, and only if it has no key store: what a person has removed does not
+// come back. It takes a secret that KMS itself would refuse.
+//
+// Record is called when both are there; made says whether they were made now. If the
+// process ends in between, or nothing could be recorded, the next call goes on.
+func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential NewCredential, record func(*KeyStore, *Credential) error) (made bool, err error) {
+	const begun = "begun"
+	state, err := a.Setting(ctx, SettingBootstrap)
 	if err != nil {
-		return err
+		return false, err
 	}
-	for _, c := range credentials {
-		if c.AccessKeyID == credential.AccessKeyID {
-			return nil
+	stores, err := a.store.KeyStores(ctx)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case state == begun:
+	case state != SettingOpen:
+		return false, nil
+	case len(stores) > 0:
+		return false, a.SetSetting(ctx, SettingBootstrap, SettingDone)
+	default:
+		if err := a.SetSetting(ctx, SettingBootstrap, begun); err != nil {
+			return false, err
 		}
 	}
-	_, err = a.addCredential(ctx, want.Name, credential)
-	return err
+	ks, err := a.CreateKeyStore(ctx, want)
+	if CodeOf(err) == CodeExists {
+		var d *KeyStoreDetail
+		if d, err = a.ShowKeyStore(ctx, want.Name); err == nil {
+			ks = &d.KeyStore
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+	c, err := a.addCredential(ctx, want.Name, credential)
+	if CodeOf(err) == CodeExists {
+		c, err = a.credential(ctx, want.Name, credential.AccessKeyID)
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := record(ks, c); err != nil {
+		return false, err
+	}
+	return true, a.SetSetting(ctx, SettingBootstrap, SettingDone)
+}
+
+// credential gives one of a key store. CodeNotFound.
+func (a *Appliance) credential(ctx context.Context, keyStore, accessKeyID string) (*Credential, error) {
+	all, err := a.Credentials(ctx, keyStore)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range all {
+		if c.AccessKeyID == accessKeyID {
+			return c, nil
+		}
+	}
+	return nil, Errorf(CodeNotFound, "key store %q has no credential %q", keyStore, accessKeyID)
 }
 
 // Status is what administrators see at a glance.

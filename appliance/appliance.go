@@ -38,6 +38,10 @@ type Options struct {
 	// Dir is where copies of the database are made for a moment, as for a backup;
 	// the system's default for temporary files if empty.
 	Dir string
+	// SealAll, if given, seals the rows that other packages keep, with [Appliance.Seals].
+	// The first unlock calls it, before the installation is written. Set changes a
+	// setting then.
+	SealAll func(ctx context.Context, set func(name, value string) error) error
 	// OpenStore opens another database, of a backup. Without it there is no restore.
 	OpenStore func(ctx context.Context, path string) (Store, error)
 	// WhyLocked, if given, says in a word why the appliance was not unlocked, such
@@ -81,6 +85,9 @@ type Appliance struct {
 	used   lastUsed
 	health healthMonitor
 
+	seals    Seals
+	sealRows func(ctx context.Context, set func(name, value string) error) error
+
 	lease     lease
 	why       func() string // why it is locked
 	dir       string
@@ -105,6 +112,9 @@ func New(o Options) *Appliance {
 	if o.WhyLocked == nil {
 		o.WhyLocked = func() string { return "" }
 	}
+	if o.SealAll == nil {
+		o.SealAll = func(context.Context, func(name, value string) error) error { return nil }
+	}
 	if o.OpenStore == nil {
 		o.OpenStore = func(context.Context, string) (Store, error) {
 			return nil, Errorf(CodeInternal, "this appliance cannot open backups")
@@ -119,7 +129,9 @@ func New(o Options) *Appliance {
 		why:         o.WhyLocked,
 		dir:         o.Dir,
 		openStore:   o.OpenStore,
+		sealRows:    o.SealAll,
 	}
+	a.seals.appliance = a
 	if o.Lease <= 0 {
 		o.Lease = defaultLease
 	}
@@ -148,7 +160,7 @@ func (a *Appliance) unlock(ctx context.Context, ring Keyring, hsms []HSM, after 
 	if err != nil {
 		return err
 	}
-	if err := ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey); err != nil {
+	if err := a.openStateKey(ctx, ring, in); err != nil {
 		return err
 	}
 	a.reload.Lock()
@@ -169,17 +181,56 @@ func (a *Appliance) unlock(ctx context.Context, ring Keyring, hsms []HSM, after 
 	return nil
 }
 
-// install makes the installation in an empty database.
+// install makes the installation in an empty database, and seals the rows of
+// those who came before it.
 func (a *Appliance) install(ctx context.Context, ring Keyring) (*Installation, error) {
+	stores, err := a.store.KeyStores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(stores) > 0 {
+		return nil, Errorf(CodeTampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore it from a backup")
+	}
 	in := &Installation{ID: newID(), CreatedAt: a.stamp()}
-	var err error
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
 		return nil, err
 	}
-	if err := a.store.CreateInstallation(ctx, in); err != nil {
+	if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
+		return nil, err
+	}
+	err = a.seals.sealAll(ctx, ring, func() error { return a.store.CreateInstallation(ctx, in) })
+	if err != nil {
 		return nil, err
 	}
 	return in, nil
+}
+
+// openStateKey opens the state key. One that was wrapped before all rows had
+// seals is wrapped in the present form once all have: from then on a row without a
+// seal is not valid, and nobody can take that back, for what is wrapped in the
+// earlier form is never written again.
+func (a *Appliance) openStateKey(ctx context.Context, ring Keyring, in *Installation) error {
+	err := ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey)
+	if CodeOf(err) != CodeTampered {
+		return err
+	}
+	wrapped, early := ring.OpenEarlyStateKey(ctx, in.ID, in.WrappedStateKey)
+	if early != nil {
+		return err
+	}
+	a.log.Warn("the database was made before all rows had seals; they get them now, as they are. Look through the users and API tokens", "installation", in.ID)
+	in.WrappedStateKey = wrapped
+	if in.Blocked.IsZero() && in.BlockSeal == nil {
+		if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
+			return err
+		}
+	}
+	return a.seals.sealAll(ctx, ring, func() error {
+		if err := a.setSetting(ctx, SettingBootstrap, SettingDone); err != nil {
+			return err
+		}
+		return a.store.UpgradeInstallation(ctx, in)
+	})
 }
 
 // Lock wipes all keys. Requests are refused until the next Unlock.

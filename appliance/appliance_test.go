@@ -489,7 +489,7 @@ func TestBootstrap(t *testing.T) {
 	b := xkstest.Start(t, xkstest.Options{})
 	seed := appliance.NewCredential{AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
 	for range 2 {
-		if err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed); err != nil {
+		if _, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, func(*appliance.KeyStore, *appliance.Credential) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -120,11 +120,8 @@ func (a *Appliance) readBlock(ctx context.Context, ring Keyring) (Block, error) 
 	if err != nil {
 		return Block{}, err
 	}
-	if in.Blocked.IsZero() && in.BlockSeal == nil {
-		return Block{}, nil // never blocked so far
-	}
 	if err := ring.Verify(in.Blocked.Binding(in.ID), in.BlockSeal); err != nil {
-		a.log.Error("whether everything is blocked was edited by hand: it is blocked until somebody unblocks it", "error", err)
+		a.log.Error("the row that says whether everything is blocked was edited by hand: everything is blocked until an administrator unblocks it", "error", err)
 		return Block{Reason: "the stored state of the block does not match its seal", Since: a.stamp()}, nil
 	}
 	return in.Blocked, nil

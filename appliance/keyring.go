@@ -20,6 +20,9 @@ type Keyring interface {
 	NewStateKey(ctx context.Context, installation string) (wrapped []byte, err error)
 	// OpenStateKey unwraps the state key into the keyring.
 	OpenStateKey(ctx context.Context, installation string, wrapped []byte) error
+	// OpenEarlyStateKey does that with a key that was wrapped before all rows had
+	// seals, and gives it wrapped in the present form.
+	OpenEarlyStateKey(ctx context.Context, installation string, wrapped []byte) (again []byte, err error)
 	// NewKeyringKey makes the keyring key of a key store and puts it into the
 	// keyring. It gives the key wrapped, to be stored.
 	NewKeyringKey(ctx context.Context, keyStore string) (wrapped []byte, err error)

@@ -13,8 +13,8 @@ type Installation struct {
 	WrappedStateKey []byte
 	CreatedAt       time.Time
 
-	// Blocked says that everything is out of service. BlockSeal authenticates it
-	// under the state key; nil if nothing was ever blocked.
+	// Blocked says that everything is out of service. BlockSeal authenticates it,
+	// also when nothing is blocked, under the state key.
 	Blocked   Block
 	BlockSeal []byte
 }
@@ -62,6 +62,9 @@ type Store interface {
 	Installation(ctx context.Context) (*Installation, error)
 	// CreateInstallation writes it; CodeExists if there is one.
 	CreateInstallation(ctx context.Context, in *Installation) error
+	// UpgradeInstallation replaces its wrapped state key and its block with the
+	// block's seal; CodeNotFound if there is none.
+	UpgradeInstallation(ctx context.Context, in *Installation) error
 	// SetBlock replaces the installation's block and its seal; CodeNotFound
 	// without an installation.
 	SetBlock(ctx context.Context, b Block, seal []byte) error
@@ -141,6 +144,11 @@ type Store interface {
 	CreateGrant(ctx context.Context, g *Grant) error
 	// DeleteGrant removes one; CodeNotFound if there is none.
 	DeleteGrant(ctx context.Context, keyStore, id string) error
+
+	// Setting gives a setting's value and its seal; CodeNotFound.
+	Setting(ctx context.Context, name string) (value string, seal []byte, err error)
+	// SetSetting writes one. It announces no change.
+	SetSetting(ctx context.Context, name, value string, seal []byte) error
 
 	// RecordBootStep adds a step of a boot; CodeExists if its number is taken. Old
 	// ones are dropped when there are many. It announces no change.

@@ -50,6 +50,7 @@ func accountRoutes() []Route {
 	route := func(method, path, id, summary string, h handler) Route {
 		return Route{Method: method, Path: "/account" + path, ID: id, Capability: identity.Self, Summary: summary, handler: h}
 	}
+	whileLocked := func(r Route) Route { r.WhileLocked = true; return r }
 	dangerous := func(r Route) Route { r.Dangerous = true; return r }
 	const post, del = http.MethodPost, http.MethodDelete
 	return []Route{
@@ -69,11 +70,11 @@ func accountRoutes() []Route {
 			}
 			return c.sessions(id)
 		})),
-		route(post, "/sign-out", "signOutEverywhere", "End all of one's own sessions", own(func(c *call, id string, _ nothing) (Ended, error) {
+		whileLocked(route(post, "/sign-out", "signOutEverywhere", "End all of one's own sessions", own(func(c *call, id string, _ nothing) (Ended, error) {
 			n, err := c.api.Identity.RevokeSessions(c.ctx(), id)
 			return Ended{n}, err
-		})),
-		route(del, "/sessions/{session}", "revokeOwnSession", "End one of one's own sessions", own(func(c *call, id string, _ nothing) (nothing, error) {
+		}))),
+		whileLocked(route(del, "/sessions/{session}", "revokeOwnSession", "End one of one's own sessions", own(func(c *call, id string, _ nothing) (nothing, error) {
 			mine, err := c.api.Identity.Sessions(c.ctx(), id)
 			if err != nil {
 				return nothing{}, err
@@ -82,16 +83,16 @@ func accountRoutes() []Route {
 				return nothing{}, appliance.Errorf(appliance.CodeNotFound, "you have no such session")
 			}
 			return nothing{}, c.api.Identity.RevokeSession(c.ctx(), c.param("session"))
-		})),
-		route(post, "/prove/password", "provePassword", "Prove that one is present, by password and code", own(func(c *call, _ string, in Proof) (nothing, error) {
+		}))),
+		whileLocked(route(post, "/prove/password", "provePassword", "Prove that one is present, by password and code", own(func(c *call, _ string, in Proof) (nothing, error) {
 			return nothing{}, c.api.Identity.ProvePassword(c.ctx(), c.who, in.Password, in.Code)
-		})),
-		route(post, "/prove/passkey/begin", "beginProvePasskey", "Begin to prove that one is present, by a passkey", own(func(c *call, _ string, _ nothing) (identity.Ceremony, error) {
+		}))),
+		whileLocked(route(post, "/prove/passkey/begin", "beginProvePasskey", "Begin to prove that one is present, by a passkey", own(func(c *call, _ string, _ nothing) (identity.Ceremony, error) {
 			return c.api.Identity.BeginProvePasskey(c.ctx(), c.who)
-		})),
-		route(post, "/prove/passkey", "provePasskey", "Prove that one is present, by a passkey", own(func(c *call, _ string, in CeremonyAnswer) (nothing, error) {
+		}))),
+		whileLocked(route(post, "/prove/passkey", "provePasskey", "Prove that one is present, by a passkey", own(func(c *call, _ string, in CeremonyAnswer) (nothing, error) {
 			return nothing{}, c.api.Identity.FinishProvePasskey(c.ctx(), c.who, in.Ceremony, in.Response)
-		})),
+		}))),
 		dangerous(route(post, "/passkeys/begin", "beginPasskey", "Begin to add a passkey", own(func(c *call, id string, _ nothing) (identity.Ceremony, error) {
 			return c.api.Identity.BeginAddPasskey(c.ctx(), id)
 		}))),

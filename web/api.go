@@ -16,6 +16,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/identity"
@@ -97,6 +98,8 @@ type Options struct {
 	Journal   Journal
 	Identity  *identity.Directory
 	Approvals ApprovalStore
+	// Settings has which operations need a second person.
+	Settings approval.Settings
 	Activity  *activity.Recorder
 	Site      Site
 	Log       *slog.Logger
@@ -203,6 +206,9 @@ const (
 func (a *API) mayCall(c *call) error {
 	if !c.who.Role.May(c.route.Capability) {
 		return appliance.Errorf(appliance.CodeForbidden, "the role %s may not do this: it needs %s; ask an administrator for another role", c.who.Role, needs(c.route.Capability))
+	}
+	if c.who.Unverified && c.route.Mutates() && !c.route.WhileLocked {
+		return appliance.Errorf(appliance.CodeLocked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
 	}
 	if c.route.Dangerous && c.who.Session != "" && a.Now().Sub(c.who.ProvenAt) > PresenceTime {
 		return appliance.Errorf(CodePresence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))

@@ -22,6 +22,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/approval"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/instance"
 	"holdfast/appliance/store"
@@ -61,11 +62,18 @@ func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rows.Close() })
-	users, err := identity.New(identity.Config{Store: rows, Log: log, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
+	a, ok := domain.(*appliance.Appliance)
+	if !ok { // one without an installation, which takes rows as they are
+		a = appliance.New(appliance.Options{Store: rows})
+	}
+	users, err := identity.New(identity.Config{Store: rows, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, time.Time, error) {
+		f, err := approval.Chosen(ctx, a)
+		return f.On(), f.Since, err
+	}, Log: log, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return web.Options{Domain: domain, Boot: b, Audit: audit, Journal: rows, Identity: users, Approvals: rows,
+	return web.Options{Domain: domain, Boot: b, Audit: audit, Journal: rows, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
 		Activity: activity.New(nil), Site: fakeSite{}, Log: log}
 }
 

@@ -23,7 +23,8 @@ type Approval struct {
 	*approval.Request
 	// Body is the request's body; left out if it has none.
 	Body json.RawMessage `json:"body,omitempty"`
-	// Result is what the operation gave, shown to the one who approved it, this once.
+	// Result is what the operation gave. One that shows a secret is done by the person
+	// who asked, and shown to nobody else.
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
@@ -56,15 +57,17 @@ func approvalRoutes() []Route {
 				}
 				return c.api.shown(r), nil
 			})},
-		{Method: http.MethodPost, Path: "/approvals/{approval}/approve", ID: "approve", Capability: identity.ManageKeys, Dangerous: true, Summary: "Have an operation done that another person asked for",
+		{Method: http.MethodPost, Path: "/approvals/{approval}/approve", ID: "approve", Capability: identity.ManageKeys, Dangerous: true, Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret",
 			handler: gives(approve)},
-		{Method: http.MethodPost, Path: "/approvals/{approval}/reject", ID: "reject", Capability: identity.ManageKeys, Summary: "Refuse an operation that waits for approval, or take one's own back",
+		{Method: http.MethodPost, Path: "/approvals/{approval}/perform", ID: "performApproved", Capability: identity.ManageKeys, Dangerous: true, Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once",
+			handler: gives(performApproved)},
+		{Method: http.MethodPost, Path: "/approvals/{approval}/reject", ID: "reject", Capability: identity.ManageKeys, Summary: "Refuse an operation that waits, or take one's own back",
 			handler: gives(func(c *call) (Approval, error) {
-				r, err := c.pending()
+				r, err := c.waiting(approval.Pending, approval.Approved)
 				if err != nil {
 					return Approval{}, err
 				}
-				return c.api.decide(c, r, approval.Pending, approval.Rejected, "")
+				return c.api.decide(c, r, approval.Rejected)
 			})},
 	}
 }
@@ -81,11 +84,11 @@ func (a *API) needsApproval(c *call) (bool, error) {
 	if !c.route.Approvable || approverOf(c.ctx()) != "" || c.who.UserID == "" && c.who.Token == "" {
 		return false, nil
 	}
-	chosen, err := a.Approvals.FourEyes(c.ctx())
+	chosen, err := approval.Chosen(c.ctx(), a.Settings)
 	if err != nil {
 		return false, err
 	}
-	return slices.Contains(chosen, c.route.ID) || c.route.ID == "setSettings" && len(chosen) > 0, nil
+	return chosen.Every || slices.Contains(chosen.Operations, c.route.ID) || c.route.ID == "setSettings" && chosen.On(), nil
 }
 
 // file puts an operation aside until somebody else approves it.
@@ -117,20 +120,29 @@ func (a *API) file(c *call, err error) (any, error) {
 	return a.shown(r), err
 }
 
-// pending gives the request for approval that the path names, if it waits still.
-func (c *call) pending() (*approval.Request, error) {
+// waiting gives the request for approval that the path names, if it is in one of
+// the states.
+func (c *call) waiting(states ...approval.State) (*approval.Request, error) {
 	r, err := c.api.Approvals.Approval(c.ctx(), c.param("approval"))
 	if err != nil {
 		return nil, err
 	}
-	if state := r.StateAt(c.api.Now()); state != approval.Pending {
-		return nil, appliance.Errorf(appliance.CodeConflict, "the request for approval is %s; nobody can decide it any more", state)
+	if r.State = r.StateAt(c.api.Now()); !slices.Contains(states, r.State) {
+		return nil, appliance.Errorf(appliance.CodeConflict, "the request for approval is %s; nobody can decide it any more", r.State)
 	}
 	return r, nil
 }
 
-func (a *API) decide(c *call, r *approval.Request, from, to approval.State, outcome string) (Approval, error) {
-	r.State, r.DecidedBy, r.DecidedAt, r.Outcome = to, c.who.Name, a.Now().UTC(), outcome
+// decide puts a request into another state in the caller's name.
+func (a *API) decide(c *call, r *approval.Request, to approval.State) (Approval, error) {
+	r.DecidedBy, r.DecidedByID, r.DecidedAt = c.who.Name, c.who.UserID, a.Now().UTC()
+	return a.turn(c, r, to, "")
+}
+
+// turn puts a request into another state.
+func (a *API) turn(c *call, r *approval.Request, to approval.State, outcome string) (Approval, error) {
+	from := r.State
+	r.State, r.Outcome = to, outcome
 	if err := a.Approvals.DecideApproval(c.ctx(), r, from); err != nil {
 		return Approval{}, err
 	}
@@ -138,9 +150,9 @@ func (a *API) decide(c *call, r *approval.Request, from, to approval.State, outc
 }
 
 // approve has the operation done in the name of the one who asked for it, as far
-// as that one still may.
+// as that one still may. What shows a secret waits for them: nobody else sees it.
 func approve(c *call) (Approval, error) {
-	r, err := c.pending()
+	r, err := c.waiting(approval.Pending)
 	if err != nil {
 		return Approval{}, err
 	}
@@ -148,71 +160,83 @@ func approve(c *call) (Approval, error) {
 	if err != nil {
 		return Approval{}, err
 	}
-	if err := c.mayApprove(r); err != nil {
+	route, err := c.mayApprove(r, asker)
+	if err != nil {
 		return Approval{}, err
+	}
+	if route.showsSecret() {
+		return c.api.decide(c, r, approval.Approved)
 	}
 	// Decided first, so that it is done once.
-	if _, err := c.api.decide(c, r, approval.Pending, approval.Done, ""); err != nil {
+	if _, err := c.api.decide(c, r, approval.Done); err != nil {
 		return Approval{}, err
 	}
-	ctx := context.WithValue(identity.WithPrincipal(context.WithoutCancel(c.ctx()), asker), approverKey{}, c.who.Name)
+	return c.api.do(c, r, asker)
+}
+
+// performApproved has an approved operation done by the one who asked for it.
+func performApproved(c *call) (Approval, error) {
+	r, err := c.waiting(approval.Approved)
+	if err != nil {
+		return Approval{}, err
+	}
+	if c.who.UserID != r.UserID || c.who.Token != r.Token {
+		return Approval{}, appliance.Errorf(appliance.CodeForbidden, "%s asked for this: nobody else sees its secret", r.RequestedBy)
+	}
+	if _, err := c.api.turn(c, r, approval.Done, ""); err != nil {
+		return Approval{}, err
+	}
+	return c.api.do(c, r, c.who)
+}
+
+// do does what a request asks for in the name of the one who asked.
+func (a *API) do(c *call, r *approval.Request, asker identity.Principal) (Approval, error) {
+	asker.ApproverID = r.DecidedByID
+	ctx := context.WithValue(identity.WithPrincipal(context.WithoutCancel(c.ctx()), asker), approverKey{}, r.DecidedBy)
 	req, err := http.NewRequestWithContext(ctx, r.Method, r.Path, bytes.NewReader(r.Body))
 	if err != nil {
 		return Approval{}, err
 	}
 	req.RemoteAddr = c.RemoteAddr
 	var done answer
-	c.api.ServeHTTP(&done, req)
+	a.ServeHTTP(&done, req)
 	if done.status == http.StatusOK {
-		shown := c.api.shown(r)
+		shown := a.shown(r)
 		shown.Result = done.body.Bytes()
 		return shown, nil
 	}
 	var f Failure
 	_ = json.Unmarshal(done.body.Bytes(), &f) // every failure is one
-	return c.api.decide(c, r, approval.Done, approval.Failed, f.Message)
+	return a.turn(c, r, approval.Failed, f.Message)
 }
 
-// mayApprove says why the caller may not approve the request.
-func (c *call) mayApprove(r *approval.Request) error {
+// mayApprove says why the caller may not approve the request; else it gives what
+// is asked for.
+func (c *call) mayApprove(r *approval.Request, asker identity.Principal) (*Route, error) {
 	if c.who.Token != "" || c.who.UserID == "" {
-		return appliance.Errorf(appliance.CodeForbidden, "a person approves, in the console; %s is none", c.who.Name)
+		return nil, appliance.Errorf(appliance.CodeForbidden, "a person approves, in the console; %s is not a user", c.who.Name)
 	}
-	if c.who.UserID == r.UserID {
-		return appliance.Errorf(appliance.CodeForbidden, "you asked for this yourself: another person has to approve it")
+	if err := c.api.Identity.MayApprove(c.ctx(), c.who.UserID, asker); err != nil {
+		return nil, err
 	}
 	i := slices.IndexFunc(c.api.routes, func(route *Route) bool { return route.ID == r.Operation })
 	if i < 0 || !c.api.routes[i].Approvable {
-		return appliance.Errorf(appliance.CodeConflict, "this release has no operation %s", r.Operation)
+		return nil, appliance.Errorf(appliance.CodeConflict, "this release has no operation %s", r.Operation)
 	}
-	if capability := c.api.routes[i].Capability; !c.who.Role.May(capability) {
-		return appliance.Errorf(appliance.CodeForbidden, "only a role that may do this itself may approve it: it needs %s", needs(capability))
+	route := c.api.routes[i]
+	if !c.who.Role.May(route.Capability) {
+		return nil, appliance.Errorf(appliance.CodeForbidden, "only a role that may do this itself may approve it: it needs %s", needs(route.Capability))
 	}
-	return nil
+	return route, nil
 }
 
 // asker is who asked, with the role of now.
 func (a *API) asker(c *call, r *approval.Request) (identity.Principal, error) {
-	gone := appliance.Errorf(appliance.CodeConflict, "%s, who asked for this, may not do it any more; reject it", r.RequestedBy)
-	if r.Token != "" {
-		tokens, err := a.Identity.Tokens(c.ctx())
-		if err != nil {
-			return identity.Principal{}, err
-		}
-		i := slices.IndexFunc(tokens, func(t identity.Token) bool { return t.ID == r.Token })
-		if i < 0 || !tokens[i].RevokedAt.IsZero() || !a.Now().Before(tokens[i].ExpiresAt) {
-			return identity.Principal{}, gone
-		}
-		if tokens[i].CreatedBy == c.who.Name {
-			return identity.Principal{}, appliance.Errorf(appliance.CodeForbidden, "it was asked for with a token of yours: another person has to approve it")
-		}
-		return identity.Principal{Name: r.RequestedBy, Role: tokens[i].Role, Token: r.Token}, nil
+	p, err := a.Identity.Principal(c.ctx(), r.UserID, r.Token)
+	if appliance.CodeOf(err) == appliance.CodeNotFound {
+		return p, appliance.Errorf(appliance.CodeConflict, "%s, who asked for this, may not do it any more; reject it", r.RequestedBy)
 	}
-	u, err := a.Identity.User(c.ctx(), r.UserID)
-	if err != nil || u.Disabled {
-		return identity.Principal{}, gone
-	}
-	return identity.Principal{UserID: u.ID, Name: u.Name, Role: u.Role}, nil
+	return p, err
 }
 
 // answer takes what a handler writes, in memory.

@@ -48,7 +48,7 @@ func attestationRoutes() []Route {
 		{Method: http.MethodGet, Path: "/attestation/report", ID: "attestationReport", Capability: identity.See, Query: []Parameter{nonceParameter},
 			Summary: "Fresh evidence with each check and the firmware's event log",
 			handler: gives(report)},
-		{Method: http.MethodPost, Path: "/seal", ID: "seal", Capability: identity.Administer, Dangerous: true,
+		{Method: http.MethodPost, Path: "/seal", ID: "seal", Capability: identity.Administer, Dangerous: true, WhileLocked: true,
 			Summary: "Seal the HSM's PIN to this machine's TPM",
 			handler: does(func(c *call, in SealRequest) (nothing, error) {
 				defer clear(in.PIN)

@@ -36,8 +36,10 @@ func (a *API) audited(c *call) (any, error) {
 }
 
 // urgent operations wait for no other one: block, restore, which may take long,
-// and approve, which has another one done.
-func (r *Route) urgent() bool { return r.ID == "block" || r.ID == "restore" || r.ID == "approve" }
+// and those that have another one done.
+func (r *Route) urgent() bool {
+	return r.ID == "block" || r.ID == "restore" || r.ID == "approve" || r.ID == "performApproved"
+}
 
 // unlessStale does the operation unless its caller has seen another state than
 // the present one (RFC 9110 section 13.1.1, If-Match).

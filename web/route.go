@@ -34,6 +34,10 @@ type Route struct {
 	Dangerous bool
 	// Approvable operations may be chosen to need a second person's approval.
 	Approvable bool
+	// WhileLocked operations may be done by a user whose row nobody can verify, as the
+	// appliance is locked: to look, to give the PIN and to block. Whoever can write to
+	// the database could have made that user.
+	WhileLocked bool
 	// Query are the parameters after the path's.
 	Query []Parameter
 	// Binary is the media type of a request's or an answer's body that is not JSON.
@@ -53,6 +57,11 @@ type Parameter struct {
 
 // Mutates says whether the operation changes anything.
 func (r *Route) Mutates() bool { return r.Method != http.MethodGet }
+
+// showsSecret says whether the answer has something that is shown once.
+func (r *Route) showsSecret() bool {
+	return r.answer != nil && r.answer.Implements(reflect.TypeFor[secret]())
+}
 
 // handler is what an operation does, and the types of its bodies; nil for none.
 type handler struct {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/approval"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/instance"
 )
@@ -108,7 +109,12 @@ func settingRoutes() []Route {
 						return nil, appliance.Errorf(appliance.CodeInvalid, "operation %.60q: it cannot be made to need approval", op)
 					}
 				}
-				if err := c.api.Approvals.SetFourEyes(c.ctx(), in.FourEyes); err != nil {
+				if len(in.FourEyes) > 0 {
+					if err := c.api.Identity.TwoCanApprove(c.ctx()); err != nil {
+						return nil, err
+					}
+				}
+				if err := approval.Choose(c.ctx(), c.api.Settings, in.FourEyes, c.api.Now()); err != nil {
 					return nil, err
 				}
 				return c.api.settings(c.ctx())
@@ -127,10 +133,20 @@ func settingRoutes() []Route {
 	}
 }
 
+// settings gives the settings; while the appliance is locked, as they are stored.
 func (a *API) settings(ctx context.Context) (*Settings, error) {
-	chosen, err := a.Approvals.FourEyes(ctx)
-	if err != nil {
+	chosen, err := approval.Chosen(ctx, a.Settings)
+	if err != nil && appliance.CodeOf(err) != appliance.CodeLocked {
 		return nil, err
 	}
-	return &Settings{FourEyes: append([]string{}, chosen...)}, nil
+	s := &Settings{FourEyes: append([]string{}, chosen.Operations...)}
+	if chosen.Every {
+		s.FourEyes = []string{}
+		for _, r := range a.routes {
+			if r.Approvable {
+				s.FourEyes = append(s.FourEyes, r.ID)
+			}
+		}
+	}
+	return s, nil
 }

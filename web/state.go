@@ -52,10 +52,10 @@ func stateRoutes() []Route {
 		{Method: http.MethodGet, Path: "/boot/steps", ID: "bootSteps", Capability: identity.See,
 			Summary: "The steps of this boot and of earlier ones, the newest first",
 			handler: lists(func(c *call) ([]appliance.BootStep, error) { return c.api.Journal.BootSteps(c.ctx(), 200) })},
-		{Method: http.MethodPost, Path: "/hsms/probe", ID: "probeHSMs", Capability: identity.See,
+		{Method: http.MethodPost, Path: "/hsms/probe", ID: "probeHSMs", Capability: identity.See, WhileLocked: true,
 			Summary: "Have each HSM do its test operation now",
 			handler: lists(func(c *call) ([]appliance.HSMHealth, error) { return c.api.Domain.ProbeHSMs(c.ctx()) })},
-		{Method: http.MethodPost, Path: "/block", ID: "block", Capability: identity.ManageKeys, Dangerous: true,
+		{Method: http.MethodPost, Path: "/block", ID: "block", Capability: identity.ManageKeys, Dangerous: true, WhileLocked: true,
 			Summary: "Take a key, a key store, or everything out of service at once",
 			handler: does(func(c *call, in Block) (Blocked, error) {
 				b, err := c.api.Domain.Block(c.ctx(), in.BlockTarget, in.Reason)

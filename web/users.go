@@ -74,7 +74,7 @@ func userRoutes() []Route {
 			handler: change(func(c *call) (*identity.User, error) { return c.api.Identity.Unlock(c.ctx(), c.param("user")) })},
 		{Method: http.MethodPost, Path: user + "/oidc", ID: "bindOIDC", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Let a user sign in by the OpenID provider",
 			handler: does(func(c *call, in OIDCBinding) (*identity.User, error) {
-				return c.api.Identity.BindOIDC(c.ctx(), c.param("user"), in.Email)
+				return c.api.Identity.BindOIDC(c.ctx(), c.who, c.param("user"), in.Email)
 			})},
 		{Method: http.MethodDelete, Path: user, ID: "deleteUser", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Remove a user",
 			handler: gives(func(c *call) (nothing, error) {

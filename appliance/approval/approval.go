@@ -18,6 +18,11 @@ const (
 	Failed   State = "failed"   // approved, and the operation was refused
 	Rejected State = "rejected" // by another person, or taken back by the one who asked
 	Expired  State = "expired"  // nobody decided in time
+	// Approved waits for the one who asked: the operation shows a secret, and they
+	// have it done.
+	Approved State = "approved"
+	// Invalid is a request whose seal is not good; nobody can decide it.
+	Invalid State = "invalid"
 )
 
 // Lifetime is how long a request waits for a decision.
@@ -41,22 +46,26 @@ type Request struct {
 	CreatedAt   time.Time `json:"created_at"`
 	ExpiresAt   time.Time `json:"expires_at"`
 
-	State     State     `json:"state"`
-	DecidedBy string    `json:"decided_by,omitempty"`
-	DecidedAt time.Time `json:"decided_at,omitzero"`
+	State     State  `json:"state"`
+	DecidedBy string `json:"decided_by,omitempty"`
+	// DecidedByID is the ID of the user who decided.
+	DecidedByID string    `json:"-"`
+	DecidedAt   time.Time `json:"decided_at,omitzero"`
 	// Outcome says in a line why it failed; empty otherwise.
 	Outcome string `json:"outcome,omitempty"`
+
+	Seal []byte `json:"-"`
 }
 
-// StateAt is the state at a time: pending ones expire.
+// StateAt is the state at a time: what waits expires.
 func (r *Request) StateAt(now time.Time) State {
-	if r.State == Pending && !now.Before(r.ExpiresAt) {
+	if (r.State == Pending || r.State == Approved) && !now.Before(r.ExpiresAt) {
 		return Expired
 	}
 	return r.State
 }
 
-// Store keeps requests, and which operations need approval. Errors are
+// Store keeps requests. Errors are
 // [*appliance.Error] with the codes named, CodeTimeout or CodeInternal.
 type Store interface {
 	// CreateApproval adds a request. Old ones that are decided are dropped when
@@ -70,8 +79,6 @@ type Store interface {
 	// DecideApproval writes state, decider, time and outcome of a request that is
 	// in the state from; CodeConflict if it is not.
 	DecideApproval(ctx context.Context, r *Request, from State) error
-	// FourEyes gives the operations that need approval, sorted.
-	FourEyes(ctx context.Context) ([]string, error)
-	// SetFourEyes replaces them.
-	SetFourEyes(ctx context.Context, operations []string) error
+	// SealApprovals has all requests sealed in one step: f gives one its seal.
+	SealApprovals(ctx context.Context, f func(*Request) error) error
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,9 +22,17 @@ import (
 	"holdfast/appliance"
 )
 
-// Config says how a Directory works. Store, SetupFile and Log are needed.
+// Config says how a Directory works. Store, Seals, Settings, SetupFile and Log are
+// needed.
 type Config struct {
 	Store Store
+	// Seals authenticates what the store keeps.
+	Seals Seals
+	// Settings has whether setup is over.
+	Settings Settings
+	// FourEyes says whether any operation needs two persons, and since when: users who
+	// were there by then count as different persons. Nil if none ever does.
+	FourEyes func(ctx context.Context) (on bool, since time.Time, err error)
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	Log *slog.Logger
@@ -45,6 +54,7 @@ type Config struct {
 // [*appliance.Error].
 type Directory struct {
 	Config
+	rows       *rows
 	web        *webauthn.WebAuthn // nil without passkeys
 	oidc       *provider          // nil without one
 	ceremonies *ceremonies
@@ -72,7 +82,10 @@ func New(c Config) (*Directory, error) {
 	if c.Absolute == 0 {
 		c.Absolute = 12 * time.Hour
 	}
-	d := &Directory{Config: c, ceremonies: newCeremonies(c.Now), hashing: make(chan struct{}, 2)}
+	if c.Seals == nil || c.Settings == nil {
+		return nil, errors.New("identity: there is nothing to authenticate users with")
+	}
+	d := &Directory{Config: c, rows: newRows(c.Store, c.Seals, c.Log), ceremonies: newCeremonies(c.Now), hashing: make(chan struct{}, 2)}
 	d.attempts, _ = lru.New[string, *rate.Limiter](maxClients) // fails only for a size below 1
 	if c.URL == "" {
 		return d, nil
@@ -182,7 +195,7 @@ func (d *Directory) stamp() time.Time { return d.Now().UTC().Truncate(time.Milli
 
 // Users gives all users by name.
 func (d *Directory) Users(ctx context.Context) ([]*User, error) {
-	accounts, err := d.Store.Accounts(ctx)
+	accounts, err := d.rows.Accounts(ctx)
 	users := make([]*User, len(accounts))
 	for i, a := range accounts {
 		users[i] = a.shown()
@@ -190,9 +203,12 @@ func (d *Directory) Users(ctx context.Context) ([]*User, error) {
 	return users, err
 }
 
-// User gives one by ID. CodeNotFound.
+// User gives one by ID, also one that is refused. CodeNotFound.
 func (d *Directory) User(ctx context.Context, id string) (*User, error) {
-	a, err := d.Store.Account(ctx, id)
+	a, err := d.rows.Store.Account(ctx, id)
+	if err == nil {
+		err = d.rows.check(ctx, a)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +216,8 @@ func (d *Directory) User(ctx context.Context, id string) (*User, error) {
 }
 
 // change changes an account, and shows it.
-func (d *Directory) change(ctx context.Context, id string, f func(*Account) error) (*User, error) {
-	a, err := d.Store.UpdateAccount(ctx, id, f)
+func (d *Directory) change(ctx context.Context, id string, f func(*Account) error, rule Rule) (*User, error) {
+	a, err := d.rows.UpdateAccount(ctx, id, f, rule)
 	if err != nil {
 		return nil, err
 	}
@@ -209,12 +225,16 @@ func (d *Directory) change(ctx context.Context, id string, f func(*Account) erro
 }
 
 // SetRole gives a user another role, and ends their sessions. CodeInvalid;
-// CodeConflict if no administrator would be left.
+// CodeConflict if too few administrators would be left.
 func (d *Directory) SetRole(ctx context.Context, id string, role Role) (*User, error) {
 	if !role.Valid() {
 		return nil, invalidRole(role)
 	}
-	u, err := d.change(ctx, id, func(a *Account) error { a.Role = role; return nil })
+	rule, err := d.enough(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := d.change(ctx, id, func(a *Account) error { a.Role = role; return nil }, rule)
 	if err != nil {
 		return nil, err
 	}
@@ -227,9 +247,13 @@ func invalidRole(r Role) error {
 }
 
 // SetDisabled keeps a user out and ends their sessions, or lets them in again.
-// CodeConflict if no administrator would be left.
+// CodeConflict if too few administrators would be left.
 func (d *Directory) SetDisabled(ctx context.Context, id string, disabled bool) (*User, error) {
-	u, err := d.change(ctx, id, func(a *Account) error { a.Disabled = disabled; return nil })
+	rule, err := d.enough(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := d.change(ctx, id, func(a *Account) error { a.Disabled = disabled; return nil }, rule)
 	if err == nil && disabled {
 		_, err = d.RevokeSessions(ctx, id)
 	}
@@ -238,11 +262,15 @@ func (d *Directory) SetDisabled(ctx context.Context, id string, disabled bool) (
 
 // Unlock lets a user sign in by password again after too many wrong ones.
 func (d *Directory) Unlock(ctx context.Context, id string) (*User, error) {
-	return d.change(ctx, id, func(a *Account) error { a.Failures, a.LockedUntil = 0, time.Time{}; return nil })
+	return d.change(ctx, id, func(a *Account) error { a.Failures, a.LockedUntil = 0, time.Time{}; return nil }, nil)
 }
 
-// DeleteUser removes a user with sessions and passkeys. CodeConflict if no
-// administrator would be left.
+// DeleteUser removes a user with sessions and passkeys. CodeConflict if too few
+// administrators would be left.
 func (d *Directory) DeleteUser(ctx context.Context, id string) error {
-	return d.Store.DeleteAccount(ctx, id)
+	rule, err := d.enough(ctx)
+	if err != nil {
+		return err
+	}
+	return d.rows.DeleteAccount(ctx, id, rule)
 }

@@ -3,6 +3,7 @@ package identity_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,9 +20,78 @@ import (
 	"holdfast/appliance/store"
 )
 
+// vault is a fake of what the appliance seals rows with.
+type vault struct {
+	mu       sync.Mutex
+	none     bool // there is no installation yet
+	locked   bool
+	settings map[string]string
+}
+
+func (v *vault) state() (none, locked bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.none, v.locked
+}
+
+func (v *vault) set(none, locked bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.none, v.locked = none, locked
+}
+
+func (v *vault) Writing() func() { return func() {} }
+
+func (v *vault) Installed(context.Context) (bool, error) {
+	none, _ := v.state()
+	return !none, nil
+}
+
+func (v *vault) Seal(_ context.Context, b appliance.Binding) ([]byte, error) {
+	switch none, locked := v.state(); {
+	case none:
+		return nil, nil
+	case locked:
+		return nil, appliance.Errorf(appliance.CodeLocked, "the appliance is locked")
+	}
+	sum := sha256.Sum256(append([]byte("the state key"), b.AAD()...))
+	return sum[:], nil
+}
+
+func (v *vault) Verify(ctx context.Context, b appliance.Binding, seal []byte) error {
+	want, err := v.Seal(ctx, b)
+	if none, _ := v.state(); err == nil && !none && !bytes.Equal(want, seal) {
+		err = appliance.Errorf(appliance.CodeTampered, "the stored %s does not match its seal", b.Purpose)
+	}
+	return err
+}
+
+func (v *vault) Setting(_ context.Context, name string) (string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	value, ok := v.settings[name]
+	switch {
+	case v.locked:
+		return value, appliance.Errorf(appliance.CodeLocked, "the appliance is locked")
+	case !ok && v.none:
+		return "", appliance.Errorf(appliance.CodeNotFound, "never set")
+	case !ok:
+		return "", appliance.Errorf(appliance.CodeTampered, "the row is missing")
+	}
+	return value, nil
+}
+
+func (v *vault) SetSetting(_ context.Context, name, value string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.settings[name] = value
+	return nil
+}
+
 // directory is one with a real database and a clock of the test's.
 type directory struct {
 	*identity.Directory
+	vault *vault
 	t   *testing.T
 	dir string
 	now atomic.Int64
@@ -33,14 +103,14 @@ func (d *directory) pass(x time.Duration) { d.now.Add(x.Milliseconds()) }
 
 func open(t *testing.T, change func(*identity.Config)) *directory {
 	t.Helper()
-	d := &directory{t: t, dir: t.TempDir()}
+	d := &directory{t: t, dir: t.TempDir(), vault: &vault{settings: map[string]string{appliance.SettingSetup: appliance.SettingOpen}}}
 	d.now.Store(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).UnixMilli())
 	rows, err := store.Open(t.Context(), filepath.Join(d.dir, "holdfast.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rows.Close() })
-	c := identity.Config{Store: rows, Now: d.clock, Log: slog.New(slog.NewTextHandler(&d.log, nil)), URL: "https://console.test", SetupFile: filepath.Join(d.dir, "setup-code")}
+	c := identity.Config{Store: rows, Seals: d.vault, Settings: d.vault, Now: d.clock, Log: slog.New(slog.NewTextHandler(&d.log, nil)), URL: "https://console.test", SetupFile: filepath.Join(d.dir, "setup-code")}
 	if change != nil {
 		change(&c)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/mail"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -110,7 +111,7 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	if err != nil {
 		return SignedIn{}, d.failed(from, "", "OpenID: "+err.Error())
 	}
-	a, err := d.Store.AccountByOIDC(ctx, strings.ToLower(claims.Email))
+	a, err := d.rows.AccountByOIDC(ctx, strings.ToLower(claims.Email))
 	switch {
 	case !claims.Verified || claims.Email == "":
 		return SignedIn{}, d.failed(from, "", "OpenID: the provider does not vouch for an e-mail address")
@@ -120,10 +121,12 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 		return SignedIn{}, err
 	case a.Disabled:
 		return SignedIn{}, d.failed(from, a.Name, "the user is disabled")
+	case a.OIDC != strings.ToLower(claims.Email):
+		return SignedIn{}, d.failed(from, a.Name, "OpenID: the user is bound to another e-mail address")
 	case a.Subject != "" && a.Subject != subject:
 		return SignedIn{}, d.failed(from, a.Name, "OpenID: the e-mail address is now another person's; an administrator may bind it anew")
 	}
-	if a, err = d.Store.UpdateAccount(ctx, a.ID, func(a *Account) error { a.Subject = subject; return nil }); err != nil {
+	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error { a.Subject = subject; return nil }, nil); err != nil {
 		return SignedIn{}, err
 	}
 	return d.signIn(ctx, a, from)
@@ -160,18 +163,25 @@ func (d *Directory) claims(ctx context.Context, c ceremony, code string) (claims
 // BindOIDC lets the OpenID provider vouch for a user by that e-mail address;
 // empty for not any more. CodeInvalid, CodeNotFound; CodeExists if it is another
 // user's; CodeConflict if it is the last way to sign in.
-func (d *Directory) BindOIDC(ctx context.Context, userID, email string) (*User, error) {
+func (d *Directory) BindOIDC(ctx context.Context, by Principal, userID, email string) (*User, error) {
 	if email != "" {
 		a, err := mail.ParseAddress(email)
 		if err != nil || a.Address != email || len(email) > 254 {
 			return nil, appliance.Errorf(appliance.CodeInvalid, "e-mail address %.80q: give one such as alice@example.com", email)
 		}
 	}
+	rule, err := d.enough(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return d.change(ctx, userID, func(a *Account) error {
 		if email == "" && a.OIDC != "" && a.ways() == 1 {
 			return appliance.Errorf(appliance.CodeConflict, "it is the only way in which %s can sign in", a.Name)
 		}
 		a.OIDC, a.Subject = strings.ToLower(email), ""
+		if email != "" && !slices.Equal(by.persons(), []string{a.ID}) {
+			a.Origin = a.Origin.and(by.origin(d.stamp()))
+		}
 		return nil
-	})
+	}, rule)
 }

@@ -91,7 +91,7 @@ func TestOIDC(t *testing.T) {
 	})
 	ctx := t.Context()
 	a := d.enrol("alice", identity.RoleAdministrator)
-	if _, err := d.BindOIDC(ctx, a.id, "Alice@Example.com"); err != nil {
+	if _, err := d.BindOIDC(ctx, root, a.id, "Alice@Example.com"); err != nil {
 		t.Fatal(err)
 	}
 	good := func() map[string]any {

@@ -3,7 +3,6 @@ package identity
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -92,7 +91,7 @@ func (d *Directory) refusedPasskey(user string, err error) error {
 // BeginAddPasskey begins to add a passkey to a user. CodeConflict without
 // passkeys.
 func (d *Directory) BeginAddPasskey(ctx context.Context, userID string) (Ceremony, error) {
-	a, err := d.Store.Account(ctx, userID)
+	a, err := d.rows.Account(ctx, userID)
 	if err != nil {
 		return Ceremony{}, err
 	}
@@ -101,7 +100,7 @@ func (d *Directory) BeginAddPasskey(ctx context.Context, userID string) (Ceremon
 
 // FinishAddPasskey adds the passkey. CodeInvalid, CodeConflict.
 func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, name string, response []byte) (*Passkey, error) {
-	a, err := d.Store.Account(ctx, userID)
+	a, err := d.rows.Account(ctx, userID)
 	if err != nil {
 		return nil, err
 	}
@@ -109,13 +108,13 @@ func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, na
 	if err != nil {
 		return nil, err
 	}
-	_, err = d.Store.UpdateAccount(ctx, userID, func(a *Account) error {
+	_, err = d.rows.UpdateAccount(ctx, userID, func(a *Account) error {
 		if len(a.Passkeys) >= maxPasskeys {
 			return appliance.Errorf(appliance.CodeConflict, "you have %d passkeys already; remove one first", maxPasskeys)
 		}
 		a.Passkeys = append(a.Passkeys, *p)
 		return nil
-	})
+	}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +125,9 @@ func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, na
 // RemovePasskey removes a passkey of a user. CodeNotFound; CodeConflict if it is
 // the last way to sign in.
 func (d *Directory) RemovePasskey(ctx context.Context, userID, passkeyID string) error {
-	_, err := d.Store.UpdateAccount(ctx, userID, func(a *Account) error {
+	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error {
 		i := slices.IndexFunc(a.Passkeys, func(p StoredPasskey) bool {
-			return base64.RawURLEncoding.EncodeToString(p.Credential.ID) == passkeyID
+			return p.id() == passkeyID
 		})
 		if i < 0 {
 			return appliance.Errorf(appliance.CodeNotFound, "there is no such passkey")
@@ -138,7 +137,7 @@ func (d *Directory) RemovePasskey(ctx context.Context, userID, passkeyID string)
 		}
 		a.Passkeys = slices.Delete(a.Passkeys, i, i+1)
 		return nil
-	})
+	}, nil)
 	return err
 }
 
@@ -173,7 +172,7 @@ func (d *Directory) FinishPasskey(ctx context.Context, ceremonyID string, respon
 
 // BeginProvePasskey begins to prove that a session's user is present.
 func (d *Directory) BeginProvePasskey(ctx context.Context, p Principal) (Ceremony, error) {
-	a, err := d.Store.Account(ctx, p.UserID)
+	a, err := d.rows.Account(ctx, p.UserID)
 	switch {
 	case err != nil:
 		return Ceremony{}, err
@@ -198,7 +197,7 @@ func (d *Directory) FinishProvePasskey(ctx context.Context, p Principal, ceremon
 	if a.ID != p.UserID {
 		return d.failed(Client{}, p.Name, "a passkey of another user")
 	}
-	return d.Store.ProveSession(ctx, p.Session, d.stamp())
+	return d.rows.ProveSession(ctx, p.Session, d.stamp())
 }
 
 // checkPasskey gives the user whose passkey has signed.
@@ -214,7 +213,7 @@ func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string
 	var a *Account
 	find := func(_, handle []byte) (webauthn.User, error) {
 		var err error
-		if a, err = d.Store.Account(ctx, string(handle)); err != nil {
+		if a, err = d.rows.Account(ctx, string(handle)); err != nil {
 			return nil, err
 		}
 		return webUser{a}, nil
@@ -237,12 +236,12 @@ func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string
 	case a.Disabled:
 		return nil, d.failed(from, a.Name, "the user is disabled")
 	}
-	return d.Store.UpdateAccount(ctx, a.ID, func(a *Account) error {
+	return d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
 		for i := range a.Passkeys {
 			if p := &a.Passkeys[i]; bytes.Equal(p.Credential.ID, used.ID) {
-				p.Credential, p.LastUsedAt = *used, d.stamp()
+				p.Credential.Authenticator.SignCount, p.LastUsedAt = used.Authenticator.SignCount, d.stamp()
 			}
 		}
 		return nil
-	})
+	}, nil)
 }

@@ -151,9 +151,14 @@ func (a *Account) proveCode(code string, now time.Time) bool {
 		return true
 	}
 	sum := digest(normal(code))
-	for i, r := range a.Recovery {
+	for _, used := range a.UsedRecovery {
+		if subtle.ConstantTimeCompare(used, sum) == 1 {
+			return false
+		}
+	}
+	for _, r := range a.Recovery {
 		if subtle.ConstantTimeCompare(r, sum) == 1 {
-			a.Recovery = slices.Delete(a.Recovery, i, i+1)
+			a.UsedRecovery = append(a.UsedRecovery, r)
 			return true
 		}
 	}
@@ -167,7 +172,7 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, password, cod
 		return "too long", nil
 	}
 	right := d.checkPassword(a.Password, password)
-	_, err = d.Store.UpdateAccount(ctx, a.ID, func(a *Account) error {
+	_, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
 		reason = ""
 		now := d.stamp()
 		switch {
@@ -192,7 +197,7 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, password, cod
 			a.Failures, a.LockedUntil = 0, now.Add(lockTime)
 		}
 		return nil
-	})
+	}, nil)
 	return reason, err
 }
 
@@ -202,7 +207,7 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 	if err := d.limit(from); err != nil {
 		return SignedIn{}, err
 	}
-	a, err := d.Store.AccountByName(ctx, name)
+	a, err := d.rows.AccountByName(ctx, name)
 	if appliance.CodeOf(err) == appliance.CodeNotFound {
 		d.checkPassword("", password[:min(len(password), MaxPassword)]) // takes as long
 		return SignedIn{}, d.failed(from, "", "there is no such user")
@@ -222,7 +227,7 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 
 // ProvePassword proves that a session's user is present.
 func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, code string) error {
-	a, err := d.Store.Account(ctx, p.UserID)
+	a, err := d.rows.Account(ctx, p.UserID)
 	if err != nil {
 		return err
 	}
@@ -233,13 +238,13 @@ func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, co
 	if reason != "" {
 		return d.failed(Client{}, a.Name, reason)
 	}
-	return d.Store.ProveSession(ctx, p.Session, d.stamp())
+	return d.rows.ProveSession(ctx, p.Session, d.stamp())
 }
 
 // BeginPassword gives a new secret for an authenticator app, which FinishPassword
 // takes over.
 func (d *Directory) BeginPassword(ctx context.Context, userID string) (TOTP, error) {
-	a, err := d.Store.Account(ctx, userID)
+	a, err := d.rows.Account(ctx, userID)
 	if err != nil {
 		return TOTP{}, err
 	}
@@ -249,7 +254,7 @@ func (d *Directory) BeginPassword(ctx context.Context, userID string) (TOTP, err
 // FinishPassword sets password and authenticator app together, once a code shows
 // that the app has the secret. CodeInvalid, CodeConflict.
 func (d *Directory) FinishPassword(ctx context.Context, userID, password, code string) error {
-	a, err := d.Store.Account(ctx, userID)
+	a, err := d.rows.Account(ctx, userID)
 	if err != nil {
 		return err
 	}
@@ -257,7 +262,7 @@ func (d *Directory) FinishPassword(ctx context.Context, userID, password, code s
 	if err != nil {
 		return err
 	}
-	_, err = d.Store.UpdateAccount(ctx, userID, func(a *Account) error { set(a); return nil })
+	_, err = d.rows.UpdateAccount(ctx, userID, func(a *Account) error { set(a); return nil }, nil)
 	return err
 }
 
@@ -282,7 +287,7 @@ func (d *Directory) newPassword(ceremony, name, password, code string) (func(*Ac
 // NewRecoveryCodes makes new codes in place of all before, and shows them once.
 func (d *Directory) NewRecoveryCodes(ctx context.Context, userID string) ([]string, error) {
 	codes, digests := newRecoveryCodes()
-	_, err := d.Store.UpdateAccount(ctx, userID, func(a *Account) error { a.Recovery = digests; return nil })
+	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error { a.Recovery, a.UsedRecovery = digests, nil; return nil }, nil)
 	if err != nil {
 		return nil, err
 	}

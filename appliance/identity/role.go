@@ -67,6 +67,28 @@ type Principal struct {
 	// ProvenAt is when the user last proved to be present, by signing in or again
 	// for a dangerous action. The zero value with a token: nobody is present.
 	ProvenAt time.Time `json:"proven_at,omitzero"`
+	// Unverified says that nobody can tell whether the user's row is valid, as the
+	// appliance is locked.
+	Unverified bool `json:"-"`
+	// MakerIDs are the users who asked for the token and had it in their hands;
+	// empty for a user.
+	MakerIDs []string `json:"-"`
+	// ApproverID is the user who approved what is done now; empty if nobody was asked.
+	ApproverID string `json:"-"`
+}
+
+// persons are the users who stand behind a principal: nobody for root on the
+// machine.
+func (p Principal) persons() []string {
+	if p.UserID != "" {
+		return []string{p.UserID}
+	}
+	return p.MakerIDs
+}
+
+// origin is that of an identity which the principal makes.
+func (p Principal) origin(at time.Time) Origin {
+	return Origin{MadeBy: slices.Clone(p.persons()), ApprovedBy: p.ApproverID, MadeAt: at}
 }
 
 type principalKey struct{}

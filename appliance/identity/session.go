@@ -27,12 +27,12 @@ func (d *Directory) signIn(ctx context.Context, a *Account, from Client) (Signed
 		return SignedIn{}, err
 	}
 	now, token := d.stamp(), newSecret()
-	if _, err := d.Store.UpdateAccount(ctx, a.ID, func(a *Account) error { a.LastSignInAt = now; return nil }); err != nil {
+	if _, err := d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error { a.LastSignInAt = now; return nil }, nil); err != nil {
 		return SignedIn{}, err
 	}
 	s := &Session{ID: newID(), UserID: a.ID, Address: printable(from.Address, 64), UserAgent: printable(from.UserAgent, 200), CreatedAt: now, LastSeenAt: now,
 		ExpiresAt: now.Add(d.Absolute), ProvenAt: now, Digest: digest(token)}
-	if err := d.Store.CreateSession(ctx, s); err != nil {
+	if err := d.rows.CreateSession(ctx, s); err != nil {
 		return SignedIn{}, err
 	}
 	d.Log.Info("a user has signed in", "user", a.Name, "remote", from.Address, "session", s.ID)
@@ -40,7 +40,7 @@ func (d *Directory) signIn(ctx context.Context, a *Account, from Client) (Signed
 }
 
 func principal(a *Account, s *Session) Principal {
-	return Principal{UserID: a.ID, Name: a.Name, Role: a.Role, Session: s.ID, ProvenAt: s.ProvenAt}
+	return Principal{UserID: a.ID, Name: a.Name, Role: a.Role, Session: s.ID, ProvenAt: s.ProvenAt, Unverified: a.Unverified}
 }
 
 // printable is a string from outside, made safe to show and shortened.
@@ -61,7 +61,7 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 	if d.admits() != nil {
 		return Principal{}, ErrProof
 	}
-	s, err := d.Store.Session(ctx, digest(token))
+	s, err := d.rows.Session(ctx, digest(token))
 	if appliance.CodeOf(err) == appliance.CodeNotFound {
 		return Principal{}, ErrProof
 	}
@@ -71,17 +71,17 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 	now := d.stamp()
 	if !now.Before(s.ExpiresAt) || now.Sub(s.LastSeenAt) >= d.Idle {
 		d.Log.Info("a session has expired", "session", s.ID, "user", s.UserName)
-		if err := d.Store.DeleteSession(ctx, s.ID); err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+		if err := d.rows.DeleteSession(ctx, s.ID); err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
 			return Principal{}, err
 		}
 		return Principal{}, ErrProof
 	}
-	a, err := d.Store.Account(ctx, s.UserID)
+	a, err := d.rows.Account(ctx, s.UserID)
 	if err != nil || a.Disabled {
 		return Principal{}, ErrProof
 	}
 	if used && now.Sub(s.LastSeenAt) >= touchEvery {
-		if err := d.Store.TouchSession(ctx, s.ID, now); err != nil {
+		if err := d.rows.TouchSession(ctx, s.ID, now); err != nil {
 			return Principal{}, err
 		}
 	}
@@ -91,9 +91,9 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 // SignOut ends a session, by the token of its cookie. It is no error if it has
 // ended.
 func (d *Directory) SignOut(ctx context.Context, token string) error {
-	s, err := d.Store.Session(ctx, digest(token))
+	s, err := d.rows.Session(ctx, digest(token))
 	if err == nil {
-		err = d.Store.DeleteSession(ctx, s.ID)
+		err = d.rows.DeleteSession(ctx, s.ID)
 	}
 	if appliance.CodeOf(err) == appliance.CodeNotFound {
 		return nil
@@ -103,7 +103,7 @@ func (d *Directory) SignOut(ctx context.Context, token string) error {
 
 // Sessions gives a user's sessions, or all users' with "", the newest first.
 func (d *Directory) Sessions(ctx context.Context, userID string) ([]Session, error) {
-	all, err := d.Store.Sessions(ctx, userID)
+	all, err := d.rows.Sessions(ctx, userID)
 	var live []Session
 	for _, s := range all {
 		if now := d.Now(); now.Before(s.ExpiresAt) && now.Sub(s.LastSeenAt) < d.Idle {
@@ -115,12 +115,12 @@ func (d *Directory) Sessions(ctx context.Context, userID string) ([]Session, err
 
 // RevokeSession ends a session by its ID. CodeNotFound.
 func (d *Directory) RevokeSession(ctx context.Context, id string) error {
-	return d.Store.DeleteSession(ctx, id)
+	return d.rows.DeleteSession(ctx, id)
 }
 
 // RevokeSessions ends all sessions of a user, and gives how many there were.
 func (d *Directory) RevokeSessions(ctx context.Context, userID string) (int, error) {
-	return d.Store.DeleteSessions(ctx, userID)
+	return d.rows.DeleteSessions(ctx, userID)
 }
 
 // TokenPrefix begins every API token, so that they are easy to find where they
@@ -149,31 +149,36 @@ func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, 
 	}
 	secret := TokenPrefix + newSecret()
 	t := Token{ID: newID(), Name: name, Role: role, CreatedBy: by.Name, CreatedAt: d.stamp(), Digest: digest(secret)}
-	t.ExpiresAt = t.CreatedAt.Add(lifetime)
-	if err := d.Store.CreateToken(ctx, &t); err != nil {
+	t.ExpiresAt, t.Origin = t.CreatedAt.Add(lifetime), by.origin(t.CreatedAt)
+	if err := d.rows.CreateToken(ctx, &t); err != nil {
 		return Token{}, "", err
 	}
 	return t, secret, nil
 }
 
 // Tokens gives all API tokens, the newest first.
-func (d *Directory) Tokens(ctx context.Context) ([]Token, error) { return d.Store.Tokens(ctx) }
+func (d *Directory) Tokens(ctx context.Context) ([]Token, error) { return d.rows.Tokens(ctx) }
 
 // RevokeToken has a token refused from now on. CodeNotFound.
 func (d *Directory) RevokeToken(ctx context.Context, id string) (Token, error) {
-	t, err := d.Store.RevokeToken(ctx, id, d.stamp())
+	t, err := d.rows.RevokeToken(ctx, id, d.stamp())
 	if err != nil {
 		return Token{}, err
 	}
 	return *t, nil
 }
 
-// Bearer gives who has an API token. ErrProof if it is not good.
+func (t *Token) principal() Principal {
+	return Principal{Name: "token " + t.Name, Role: t.Role, Token: t.ID, MakerIDs: t.Origin.MadeBy}
+}
+
+// Bearer gives who has an API token. ErrProof if it is not good; CodeLocked while
+// nobody can tell.
 func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (Principal, error) {
 	if err := d.admits(); err != nil {
 		return Principal{}, err
 	}
-	t, err := d.Store.Token(ctx, digest(secret))
+	t, err := d.rows.Token(ctx, digest(secret))
 	if appliance.CodeOf(err) == appliance.CodeNotFound {
 		if err := d.limit(from); err != nil {
 			return Principal{}, err
@@ -188,9 +193,9 @@ func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (Pri
 		return Principal{}, d.failed(from, t.Name, "the API token has expired or was revoked")
 	}
 	if now.Sub(t.LastUsedAt) >= touchEvery {
-		if err := d.Store.TouchToken(ctx, t.ID, now); err != nil {
+		if err := d.rows.TouchToken(ctx, t.ID, now); err != nil {
 			return Principal{}, err
 		}
 	}
-	return Principal{Name: "token " + t.Name, Role: t.Role, Token: t.ID}, nil
+	return t.principal(), nil
 }

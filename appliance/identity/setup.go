@@ -16,10 +16,46 @@ import (
 	"holdfast/appliance"
 )
 
-// SetupOpen says whether the setup code admits somebody: while there is no user.
+// Settings keeps whether setup is over; [*appliance.Appliance] is one.
+type Settings interface {
+	Setting(ctx context.Context, name string) (string, error)
+	SetSetting(ctx context.Context, name, value string) error
+}
+
+// SetupOpen says whether the setup code admits somebody: while there is no user,
+// and never was one. An installation remembers that, so that nobody opens setup
+// again who removes all users from the database. CodeLocked while there is an
+// installation and nobody can tell.
 func (d *Directory) SetupOpen(ctx context.Context) (bool, error) {
-	all, err := d.Store.Accounts(ctx)
-	return len(all) == 0, err
+	all, err := d.rows.Accounts(ctx)
+	if err != nil || len(all) > 0 {
+		return false, err
+	}
+	value, err := d.Settings.Setting(ctx, appliance.SettingSetup)
+	switch appliance.CodeOf(err) {
+	case "":
+		return value == appliance.SettingOpen, nil
+	case appliance.CodeNotFound: // there is no installation yet
+		return true, nil
+	case appliance.CodeTampered:
+		d.Log.Error("there is no user, and the setting that says whether setup is over does not match its seal: the database was changed by hand, and the setup code admits nobody; restore a backup")
+		return false, nil
+	}
+	return false, err
+}
+
+// endSetup remembers that there was a user.
+func (d *Directory) endSetup(ctx context.Context) error {
+	value, err := d.Settings.Setting(ctx, appliance.SettingSetup)
+	switch code := appliance.CodeOf(err); {
+	case code == appliance.CodeLocked, code == appliance.CodeNotFound, code == appliance.CodeTampered:
+		return nil // the first unlock does it; or it counts as over
+	case err != nil:
+		return err
+	case value == appliance.SettingDone:
+		return nil
+	}
+	return d.Settings.SetSetting(ctx, appliance.SettingSetup, appliance.SettingDone)
 }
 
 // AcceptSetupCode has the setup code be the one with that SHA-256, which somebody
@@ -37,6 +73,9 @@ func (d *Directory) SetupCode(ctx context.Context) (string, error) {
 	open, err := d.SetupOpen(ctx)
 	if err == nil {
 		err = d.admits()
+	}
+	if err == nil && !open {
+		err = d.endSetup(ctx)
 	}
 	if err != nil {
 		return "", err
@@ -126,10 +165,10 @@ func (d *Directory) Invite(ctx context.Context, by Principal, name string, role 
 	if !by.Role.Covers(role) {
 		return Invitation{}, "", appliance.Errorf(appliance.CodeForbidden, "the role %s may more than yours", role)
 	}
-	if _, err := d.Store.AccountByName(ctx, name); err == nil {
+	if _, err := d.rows.AccountByName(ctx, name); err == nil {
 		return Invitation{}, "", appliance.Errorf(appliance.CodeExists, "there is a user %q already", name)
 	}
-	return d.invite(ctx, Invitation{Name: name, Role: role, InvitedBy: by.Name})
+	return d.invite(ctx, Invitation{Name: name, Role: role, InvitedBy: by.Name, Origin: by.origin(d.stamp())})
 }
 
 func (d *Directory) invite(ctx context.Context, i Invitation) (Invitation, string, error) {
@@ -139,7 +178,7 @@ func (d *Directory) invite(ctx context.Context, i Invitation) (Invitation, strin
 	token := newSecret()
 	i.ID, i.Digest, i.CreatedAt = newID(), digest(token), d.stamp()
 	i.ExpiresAt = i.CreatedAt.Add(InvitationLifetime)
-	if err := d.Store.CreateInvitation(ctx, &i); err != nil {
+	if err := d.rows.CreateInvitation(ctx, &i); err != nil {
 		return Invitation{}, "", err
 	}
 	return i, token, nil
@@ -147,7 +186,7 @@ func (d *Directory) invite(ctx context.Context, i Invitation) (Invitation, strin
 
 // Invitations gives those that nobody has used yet.
 func (d *Directory) Invitations(ctx context.Context) ([]Invitation, error) {
-	all, err := d.Store.Invitations(ctx)
+	all, err := d.rows.Invitations(ctx)
 	var good []Invitation
 	for _, i := range all {
 		if !i.Setup && d.Now().Before(i.ExpiresAt) {
@@ -159,7 +198,7 @@ func (d *Directory) Invitations(ctx context.Context) ([]Invitation, error) {
 
 // RevokeInvitation takes one back. CodeNotFound.
 func (d *Directory) RevokeInvitation(ctx context.Context, id string) error {
-	return d.Store.DeleteInvitation(ctx, id)
+	return d.rows.DeleteInvitation(ctx, id)
 }
 
 // OpenInvitation gives the invitation of a link. ErrProof if there is none.
@@ -167,7 +206,7 @@ func (d *Directory) OpenInvitation(ctx context.Context, token string) (Invitatio
 	if err := d.admits(); err != nil {
 		return Invitation{}, err
 	}
-	i, err := d.Store.Invitation(ctx, digest(token))
+	i, err := d.rows.Invitation(ctx, digest(token))
 	switch {
 	case appliance.CodeOf(err) == appliance.CodeNotFound:
 		return Invitation{}, d.failed(Client{}, "", "there is no such invitation, or it was used")
@@ -186,7 +225,9 @@ func (d *Directory) newcomer(ctx context.Context, token string) (*Account, strin
 		return nil, "", err
 	}
 	// The ID is that of the invitation, so that a ceremony has it from the beginning.
-	return &Account{ID: i.ID, Name: i.Name, Role: i.Role, CreatedAt: d.stamp()}, "enrol " + i.ID, nil
+	a := &Account{ID: i.ID, Name: i.Name, Role: i.Role, CreatedAt: d.stamp(), Origin: i.Origin}
+	a.MadeAt = a.CreatedAt
+	return a, "enrol " + i.ID, nil
 }
 
 // BeginEnrolPasskey begins to make the first passkey of an invited user.
@@ -242,7 +283,7 @@ func (d *Directory) enrol(ctx context.Context, a *Account, token string, from Cl
 	if a.Password != "" { // they take the place of its second factor
 		codes, a.Recovery = newRecoveryCodes()
 	}
-	if err := d.Store.CreateAccount(ctx, a, digest(token)); err != nil {
+	if err := d.rows.CreateAccount(ctx, a, digest(token)); err != nil {
 		return SignedIn{}, err
 	}
 	d.Log.Info("a user has enrolled", "user", a.Name, "role", a.Role, "remote", from.Address)

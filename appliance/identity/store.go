@@ -1,9 +1,12 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -29,6 +32,9 @@ type User struct {
 	LastSignInAt  time.Time `json:"last_sign_in_at,omitzero"`
 	// LockedUntil is how long passwords are not looked at; zero if they are.
 	LockedUntil time.Time `json:"locked_until,omitzero"`
+	// Refused says that the stored row does not match its seal, so that the user
+	// cannot sign in. Remove such a user.
+	Refused bool `json:"refused,omitempty"`
 }
 
 // Passkey is a WebAuthn credential of a user.
@@ -40,7 +46,8 @@ type Passkey struct {
 	LastUsedAt time.Time `json:"last_used_at,omitzero"`
 }
 
-// Account is a user as it is stored.
+// Account is a user as it is stored. What decides who the user is and what they
+// may do is sealed; [Activity], which each sign-in changes, is not.
 type Account struct {
 	ID        string    `json:"id"`
 	Name      string    `json:"name"`
@@ -49,11 +56,10 @@ type Account struct {
 	CreatedAt time.Time `json:"created_at"`
 
 	// Password is an argon2id hash (PHC string); TOTP the authenticator app's secret
-	// in Base32, TOTPStep the last time step of which a code was taken.
+	// in Base32.
 	Password string `json:"password,omitempty"`
 	TOTP     string `json:"totp,omitempty"`
-	TOTPStep int64  `json:"totp_step,omitempty"`
-	// Recovery are SHA-256 digests of the codes that are left.
+	// Recovery are SHA-256 digests of the recovery codes.
 	Recovery [][]byte        `json:"recovery,omitempty"`
 	Passkeys []StoredPasskey `json:"passkeys,omitempty"`
 	// OIDC is an e-mail address; Subject the provider's ID of the user, from the first
@@ -61,10 +67,126 @@ type Account struct {
 	OIDC    string `json:"oidc,omitempty"`
 	Subject string `json:"subject,omitempty"`
 
+	Origin
+
+	Activity
+
+	// Sealed is the text that the seal is of, as it was read; nil for a new account.
+	// Seal is the seal.
+	Sealed []byte `json:"-"`
+	Seal   []byte `json:"-"`
+	// Unverified says that the seal could not be looked at, as the appliance is locked.
+	// Refused says that it is missing or wrong: the account is as good as not there.
+	Unverified bool `json:"-"`
+	Refused    bool `json:"-"`
+}
+
+// Origin says who helped to make an identity, by the IDs of users: root on the
+// machine and the setup code are nobody.
+type Origin struct {
+	// MadeBy are those who asked for it, and had its secret in their hands.
+	MadeBy []string `json:"made_by,omitempty"`
+	// ApprovedBy is the second person who allowed it; empty if none was asked.
+	ApprovedBy string `json:"approved_by,omitempty"`
+	// MadeAt is when, or when somebody last gave it another way to sign in.
+	MadeAt time.Time `json:"made_at,omitzero"`
+}
+
+// Activity is what signing in changes. It has no seal, so that users can sign in
+// while the appliance is locked, when nothing can be sealed. Who can write to the
+// database could let a code be used twice, or end the pause after wrong passwords.
+type Activity struct {
+	// TOTPStep is the last time step of which a code was taken.
+	TOTPStep int64 `json:"totp_step,omitempty"`
 	// Failures counts wrong passwords and codes since the last right ones.
 	Failures     int       `json:"failures,omitempty"`
 	LockedUntil  time.Time `json:"locked_until,omitzero"`
 	LastSignInAt time.Time `json:"last_sign_in_at,omitzero"`
+	// UsedRecovery are the digests of those recovery codes that were used.
+	UsedRecovery [][]byte `json:"used_recovery,omitempty"`
+	// PasskeyUses are by the passkey's ID in Base64 for URLs. They are for storing: an
+	// account in memory has them in its passkeys.
+	PasskeyUses map[string]PasskeyUse `json:"passkey_uses,omitempty"`
+}
+
+// PasskeyUse is what the use of a passkey changes.
+type PasskeyUse struct {
+	LastUsedAt time.Time `json:"last_used_at,omitzero"`
+	// SignCount is the authenticator's counter (WebAuthn Level 3 section 6.1.1).
+	SignCount uint32 `json:"sign_count,omitempty"`
+}
+
+// Text is the account as it is stored and sealed: JSON of all but the activity. It
+// is as it was read unless something in it has changed, so that a seal stays good
+// when a later release writes the same in other words.
+func (a *Account) Text() ([]byte, error) {
+	text, err := json.Marshal(a.lasting())
+	if err != nil || a.Sealed == nil {
+		return text, err
+	}
+	read, err := DecodeAccount(a.Sealed, nil)
+	if err != nil {
+		return text, nil
+	}
+	if before, err := json.Marshal(read.lasting()); err == nil && bytes.Equal(before, text) {
+		return a.Sealed, nil
+	}
+	return text, nil
+}
+
+// lasting is the account without its activity.
+func (a *Account) lasting() *Account {
+	l := *a
+	l.Activity = Activity{}
+	l.Passkeys = slices.Clone(a.Passkeys)
+	for i := range l.Passkeys {
+		p := &l.Passkeys[i]
+		p.LastUsedAt, p.Credential.Authenticator.SignCount, p.Credential.Authenticator.CloneWarning = time.Time{}, 0, false
+	}
+	return &l
+}
+
+// ActivityText is the account's activity as it is stored, in JSON.
+func (a *Account) ActivityText() ([]byte, error) {
+	act := a.Activity
+	act.PasskeyUses = map[string]PasskeyUse{}
+	for _, p := range a.Passkeys {
+		act.PasskeyUses[p.id()] = PasskeyUse{p.LastUsedAt, p.Credential.Authenticator.SignCount}
+	}
+	return json.Marshal(act)
+}
+
+// DecodeAccount reads a stored account. Without activity the text has it, as all
+// had before there were seals.
+func DecodeAccount(text, activity []byte) (*Account, error) {
+	a := &Account{}
+	if err := json.Unmarshal(text, a); err != nil {
+		return nil, err
+	}
+	if len(activity) > 0 {
+		a.Activity = Activity{}
+		if err := json.Unmarshal(activity, &a.Activity); err != nil {
+			return nil, err
+		}
+		for i := range a.Passkeys {
+			use := a.PasskeyUses[a.Passkeys[i].id()]
+			a.Passkeys[i].LastUsedAt, a.Passkeys[i].Credential.Authenticator.SignCount = use.LastUsedAt, use.SignCount
+		}
+	}
+	a.PasskeyUses = nil
+	a.Sealed = text
+	return a, nil
+}
+
+// recoveryLeft is how many recovery codes were not used yet.
+func (a *Account) recoveryLeft() int {
+	n := 0
+	for _, r := range a.Recovery {
+		if !slices.ContainsFunc(a.UsedRecovery, func(used []byte) bool { return bytes.Equal(used, r) }) {
+			n++
+		}
+	}
+	return n
 }
 
 // StoredPasskey is a passkey with what verifies it.
@@ -75,13 +197,16 @@ type StoredPasskey struct {
 	Credential webauthn.Credential `json:"credential"`
 }
 
+// id is the credential's ID, in Base64 for URLs.
+func (p *StoredPasskey) id() string { return base64.RawURLEncoding.EncodeToString(p.Credential.ID) }
+
 func (p *StoredPasskey) shown() Passkey {
-	return Passkey{ID: base64.RawURLEncoding.EncodeToString(p.Credential.ID), Name: p.Name, CreatedAt: p.CreatedAt, LastUsedAt: p.LastUsedAt}
+	return Passkey{ID: p.id(), Name: p.Name, CreatedAt: p.CreatedAt, LastUsedAt: p.LastUsedAt}
 }
 
 func (a *Account) shown() *User {
 	u := &User{ID: a.ID, Name: a.Name, Role: a.Role, Disabled: a.Disabled, Passkeys: []Passkey{}, Password: a.Password != "", OIDC: a.OIDC,
-		RecoveryCodes: len(a.Recovery), CreatedAt: a.CreatedAt, LastSignInAt: a.LastSignInAt, LockedUntil: a.LockedUntil}
+		RecoveryCodes: a.recoveryLeft(), Refused: a.Refused, CreatedAt: a.CreatedAt, LastSignInAt: a.LastSignInAt, LockedUntil: a.LockedUntil}
 	for i := range a.Passkeys {
 		u.Passkeys = append(u.Passkeys, a.Passkeys[i].shown())
 	}
@@ -122,6 +247,8 @@ type Invitation struct {
 	Setup bool `json:"-"`
 	// Digest is the SHA-256 of its token.
 	Digest []byte `json:"-"`
+	Origin Origin `json:"-"`
+	Seal   []byte `json:"-"`
 }
 
 // InvitationLifetime is how long an invitation can be used.
@@ -144,6 +271,7 @@ type Session struct {
 	ProvenAt time.Time `json:"-"`
 	// Digest is the SHA-256 of its token.
 	Digest []byte `json:"-"`
+	Seal   []byte `json:"-"`
 }
 
 // Token is an API token.
@@ -156,13 +284,19 @@ type Token struct {
 	ExpiresAt  time.Time `json:"expires_at"`
 	LastUsedAt time.Time `json:"last_used_at,omitzero"`
 	RevokedAt  time.Time `json:"revoked_at,omitzero"`
+	// Refused says that the stored row does not match its seal, so that the token is
+	// not accepted.
+	Refused bool `json:"refused,omitempty"`
 
 	// Digest is the SHA-256 of the token.
 	Digest []byte `json:"-"`
+	Origin Origin `json:"-"`
+	Seal   []byte `json:"-"`
 }
 
-// Store keeps the rows. Every method that changes something is atomic and durable.
-// Errors are [*appliance.Error]: those named, CodeTimeout or CodeInternal.
+// Store keeps the rows. It knows nothing of seals. Every method that changes
+// something is atomic and durable. Errors are [*appliance.Error]: those named,
+// CodeTimeout or CodeInternal.
 type Store interface {
 	// Accounts gives all, by name.
 	Accounts(ctx context.Context) ([]*Account, error)
@@ -175,14 +309,14 @@ type Store interface {
 	// one step; CodeExists if the name is taken, CodeNotFound if the invitation is
 	// gone or, of the setup code, if there is a user.
 	CreateAccount(ctx context.Context, a *Account, invitation []byte) error
-	// UpdateAccount reads a user, has f change it, and writes it. An error of f
-	// changes nothing, and is returned. f may be called twice. CodeNotFound;
-	// CodeExists if the name or e-mail address is another's; CodeConflict if no
-	// enabled administrator would be left.
-	UpdateAccount(ctx context.Context, id string, f func(*Account) error) (*Account, error)
-	// DeleteAccount removes a user with the sessions; CodeNotFound, CodeConflict as
-	// for UpdateAccount.
-	DeleteAccount(ctx context.Context, id string) error
+	// UpdateAccount reads a user, has f change it, and writes it. Before that is
+	// final, rule gets all users as they are then; nil for no rule. An error of either
+	// changes nothing, and is returned. They may be called twice. CodeNotFound;
+	// CodeExists if the name or e-mail address is another's.
+	UpdateAccount(ctx context.Context, id string, f func(*Account) error, rule Rule) (*Account, error)
+	// DeleteAccount removes a user with the sessions, under the same rule;
+	// CodeNotFound.
+	DeleteAccount(ctx context.Context, id string, rule Rule) error
 
 	// CreateInvitation adds one, and drops those that have expired.
 	CreateInvitation(ctx context.Context, i *Invitation) error
@@ -199,10 +333,11 @@ type Store interface {
 	Session(ctx context.Context, digest []byte) (*Session, error)
 	// Sessions gives a user's, or all with "", the newest first.
 	Sessions(ctx context.Context, user string) ([]Session, error)
-	// TouchSession notes when it was last used; ProveSession, when the user proved
-	// to be present. Nothing happens if there is none.
+	// TouchSession notes when it was last used. Nothing happens if there is none.
 	TouchSession(ctx context.Context, id string, at time.Time) error
-	ProveSession(ctx context.Context, id string, at time.Time) error
+	// UpdateSession reads one, has f change it, and writes when it was proven, and its
+	// seal; CodeNotFound.
+	UpdateSession(ctx context.Context, id string, f func(*Session) error) error
 	// DeleteSession removes one by ID; CodeNotFound. DeleteSessions removes a
 	// user's, and gives how many.
 	DeleteSession(ctx context.Context, id string) error
@@ -216,6 +351,15 @@ type Store interface {
 	Token(ctx context.Context, digest []byte) (*Token, error)
 	// TouchToken notes when it was last used.
 	TouchToken(ctx context.Context, id string, at time.Time) error
-	// RevokeToken revokes one, and gives it; CodeNotFound.
-	RevokeToken(ctx context.Context, id string, at time.Time) (*Token, error)
+	// UpdateToken reads one, has f change it, and writes when it was revoked, and its
+	// seal; CodeNotFound.
+	UpdateToken(ctx context.Context, id string, f func(*Token) error) (*Token, error)
+
+	// SealRows has all accounts, invitations and tokens sealed in one step: each
+	// function gives a row its seal.
+	SealRows(ctx context.Context, account func(*Account) error, invitation func(*Invitation) error, token func(*Token) error) error
 }
+
+// Rule says what is wrong with users as they are after a change; nil if nothing
+// is.
+type Rule func(all []*Account) error

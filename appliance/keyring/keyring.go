@@ -58,7 +58,13 @@ func New(token Token) *Keyring {
 	return &Keyring{token: token, keys: map[string]*guarded{}, handed: map[*guarded]struct{}{}}
 }
 
+// stateKeyBinding says besides that all rows of the installation have seals.
 func stateKeyBinding(installation string) appliance.Binding {
+	return appliance.Binding{Purpose: "state-key/v2", Fields: []string{installation}}
+}
+
+// earlyStateKeyBinding is that of before.
+func earlyStateKeyBinding(installation string) appliance.Binding {
 	return appliance.Binding{Purpose: "state-key", Fields: []string{installation}}
 }
 
@@ -84,6 +90,25 @@ func (k *Keyring) OpenStateKey(ctx context.Context, installation string, wrapped
 	}
 	k.setStateKey(key)
 	return nil
+}
+
+// OpenEarlyStateKey implements [appliance.Keyring].
+func (k *Keyring) OpenEarlyStateKey(ctx context.Context, installation string, wrapped []byte) ([]byte, error) {
+	raw, err := k.unwrapRaw(ctx, earlyStateKeyBinding(installation), wrapped, "state key")
+	if err != nil {
+		return nil, err
+	}
+	defer clear(raw)
+	again, err := k.token.Wrap(ctx, raw, stateKeyBinding(installation).AAD())
+	if err != nil {
+		return nil, tokenError(err, "wrap the state key")
+	}
+	key, err := k.mem.put(raw)
+	if err != nil {
+		return nil, internal(err, "keep the state key")
+	}
+	k.setStateKey(key)
+	return again, nil
 }
 
 func (k *Keyring) setStateKey(key *guarded) {
@@ -152,6 +177,19 @@ func (k *Keyring) newWrapped(ctx context.Context, b appliance.Binding, what stri
 }
 
 func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byte, what string) (*guarded, error) {
+	raw, err := k.unwrapRaw(ctx, b, wrapped, what)
+	if err != nil {
+		return nil, err
+	}
+	key, err := k.mem.put(raw)
+	if err != nil {
+		return nil, internal(err, "keep the "+what)
+	}
+	return key, nil
+}
+
+// unwrapRaw gives the bytes of a wrapped key; the caller zeroizes them.
+func (k *Keyring) unwrapRaw(ctx context.Context, b appliance.Binding, wrapped []byte, what string) ([]byte, error) {
 	raw, err := k.token.Unwrap(ctx, wrapped, b.AAD())
 	if errors.Is(err, hsm.ErrDecrypt) {
 		return nil, &appliance.Error{Code: appliance.CodeTampered, Err: err,
@@ -164,11 +202,7 @@ func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byt
 		clear(raw)
 		return nil, appliance.Errorf(appliance.CodeTampered, "the %s has %d bytes instead of %d", what, len(raw), appliance.KeyBytes)
 	}
-	key, err := k.mem.put(raw)
-	if err != nil {
-		return nil, internal(err, "keep the "+what)
-	}
-	return key, nil
+	return raw, nil
 }
 
 // Empty implements [appliance.Keyring].

@@ -13,11 +13,11 @@ const (
 	maxApprovals = 10000
 )
 
-const approvalColumns = `id, operation, method, path, body, user_id, token, requested_by, created_at, expires_at, state, decided_by, decided_at, outcome`
+const approvalColumns = `id, operation, method, path, body, user_id, token, requested_by, created_at, expires_at, state, decided_by, decided_by_id, decided_at, outcome, seal`
 
 func scanApproval(r *approval.Request) []any {
 	return []any{&r.ID, &r.Operation, &r.Method, &r.Path, &r.Body, &r.UserID, &r.Token, &r.RequestedBy,
-		millis{&r.CreatedAt}, millis{&r.ExpiresAt}, &r.State, &r.DecidedBy, millis{&r.DecidedAt}, &r.Outcome}
+		millis{&r.CreatedAt}, millis{&r.ExpiresAt}, &r.State, &r.DecidedBy, &r.DecidedByID, millis{&r.DecidedAt}, &r.Outcome, &r.Seal}
 }
 
 // CreateApproval implements [approval.Store].
@@ -30,12 +30,12 @@ func (s *SQLite) CreateApproval(ctx context.Context, r *approval.Request) error 
 		if pending >= maxPending {
 			return appliance.Errorf(appliance.CodeConflict, "%d requests wait for approval already; decide some of them first", pending)
 		}
-		if _, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		if _, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			r.ID, r.Operation, r.Method, r.Path, r.Body, r.UserID, r.Token, r.RequestedBy,
-			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), string(r.State), r.DecidedBy, ms(r.DecidedAt), r.Outcome); err != nil {
+			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal); err != nil {
 			return err
 		}
-		_, err := c.exec(`DELETE FROM approvals WHERE (state <> 'pending' OR expires_at <= ?) AND id NOT IN
+		_, err := c.exec(`DELETE FROM approvals WHERE (state NOT IN ('pending', 'approved') OR expires_at <= ?) AND id NOT IN
 			(SELECT id FROM approvals ORDER BY created_at DESC LIMIT ?)`, r.CreatedAt.UnixMilli(), maxApprovals)
 		return err
 	})
@@ -65,7 +65,7 @@ func (s *SQLite) Approvals(ctx context.Context, limit int) ([]*approval.Request,
 			r := &approval.Request{}
 			list = append(list, r)
 			return scan(scanApproval(r)...)
-		}, `SELECT `+approvalColumns+` FROM approvals ORDER BY state = 'pending' DESC, created_at DESC LIMIT ?`, limit)
+		}, `SELECT `+approvalColumns+` FROM approvals ORDER BY state IN ('pending', 'approved') DESC, created_at DESC LIMIT ?`, limit)
 	})
 	if err != nil {
 		return nil, err
@@ -76,8 +76,8 @@ func (s *SQLite) Approvals(ctx context.Context, limit int) ([]*approval.Request,
 // DecideApproval implements [approval.Store].
 func (s *SQLite) DecideApproval(ctx context.Context, r *approval.Request, from approval.State) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_at = ?, outcome = ? WHERE id = ? AND state = ?`,
-			string(r.State), r.DecidedBy, ms(r.DecidedAt), r.Outcome, r.ID, string(from))
+		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, seal = ? WHERE id = ? AND state = ?`,
+			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal, r.ID, string(from))
 		if err == nil && n == 0 {
 			return appliance.Errorf(appliance.CodeConflict, "the request for approval is not %s any more; look at it again", from)
 		}
@@ -85,29 +85,18 @@ func (s *SQLite) DecideApproval(ctx context.Context, r *approval.Request, from a
 	})
 }
 
-// FourEyes implements [approval.Store].
-func (s *SQLite) FourEyes(ctx context.Context) ([]string, error) {
-	var list []string
-	err := s.read(ctx, func(c *conn) error {
-		return c.each(ctx, func(scan scanner) error {
-			list = append(list, "")
-			return scan(&list[len(list)-1])
-		}, `SELECT operation FROM four_eyes ORDER BY operation`)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return list, nil
-}
-
-// SetFourEyes implements [approval.Store].
-func (s *SQLite) SetFourEyes(ctx context.Context, operations []string) error {
+// SealApprovals implements [approval.Store].
+func (s *SQLite) SealApprovals(ctx context.Context, f func(*approval.Request) error) error {
 	return s.write(ctx, func(c *conn) error {
-		if _, err := c.exec(`DELETE FROM four_eyes`); err != nil {
+		all, err := read(ctx, c, scanApproval, `SELECT `+approvalColumns+` FROM approvals`)
+		if err != nil {
 			return err
 		}
-		for _, op := range operations {
-			if _, err := c.exec(`INSERT INTO four_eyes (operation) VALUES (?) ON CONFLICT DO NOTHING`, op); err != nil {
+		for i := range all {
+			if err := f(&all[i]); err != nil {
+				return err
+			}
+			if _, err := c.exec(`UPDATE approvals SET seal = ? WHERE id = ?`, all[i].Seal, all[i].ID); err != nil {
 				return err
 			}
 		}

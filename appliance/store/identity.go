@@ -10,32 +10,52 @@ import (
 	"holdfast/appliance/identity"
 )
 
+// accountColumns are what scanAccount reads.
+const accountColumns = `account, activity, seal, id, name, oidc, role, disabled`
+
+// scanAccount reads an account. The columns that find it must say the same as what
+// is sealed: otherwise it has no seal.
+func scanAccount(scan scanner) (*identity.Account, error) {
+	var text, activity, id, name, role string
+	var oidc *string
+	var disabled bool
+	var seal []byte
+	if err := scan(&text, &activity, &seal, &id, &name, &oidc, &role, &disabled); err != nil {
+		return nil, err
+	}
+	a, err := identity.DecodeAccount([]byte(text), []byte(activity))
+	if err != nil {
+		return nil, fmt.Errorf("a user's row is damaged: %w", err)
+	}
+	if oidc == nil {
+		oidc = new(string)
+	}
+	if a.ID == id && a.Name == name && a.OIDC == *oidc && string(a.Role) == role && a.Disabled == disabled {
+		a.Seal = seal
+	}
+	return a, nil
+}
+
 // Accounts implements [identity.Store].
-func (s *SQLite) Accounts(ctx context.Context) ([]*identity.Account, error) {
-	var list []*identity.Account
-	err := s.read(ctx, func(c *conn) error {
-		return c.each(ctx, func(scan scanner) error {
-			a, err := scanAccount(scan)
-			list = append(list, a)
-			return err
-		}, `SELECT account FROM users ORDER BY name`)
+func (s *SQLite) Accounts(ctx context.Context) (list []*identity.Account, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		list, err = accounts(ctx, c)
+		return err
 	})
+	return list, err
+}
+
+func accounts(ctx context.Context, c *conn) ([]*identity.Account, error) {
+	var list []*identity.Account
+	err := c.each(ctx, func(scan scanner) error {
+		a, err := scanAccount(scan)
+		list = append(list, a)
+		return err
+	}, `SELECT `+accountColumns+` FROM users ORDER BY name`)
 	if err != nil {
 		return nil, err
 	}
 	return list, nil
-}
-
-func scanAccount(scan scanner) (*identity.Account, error) {
-	var text string
-	if err := scan(&text); err != nil {
-		return nil, err
-	}
-	a := &identity.Account{}
-	if err := json.Unmarshal([]byte(text), a); err != nil {
-		return nil, fmt.Errorf("a user's row is damaged: %w", err)
-	}
-	return a, nil
 }
 
 // Account implements [identity.Store].
@@ -61,16 +81,15 @@ func (s *SQLite) account(ctx context.Context, where string, arg any) (a *identit
 	return a, err
 }
 
-func account(c *conn, where string, arg any) (*identity.Account, error) {
-	var text string
-	found, err := c.one([]any{&text}, `SELECT account FROM users WHERE `+where, arg)
-	if err != nil {
-		return nil, err
+func account(c *conn, where string, arg any) (a *identity.Account, err error) {
+	err = c.each(context.Background(), func(scan scanner) error {
+		a, err = scanAccount(scan)
+		return err
+	}, `SELECT `+accountColumns+` FROM users WHERE `+where, arg)
+	if err == nil && a == nil {
+		err = appliance.Errorf(appliance.CodeNotFound, "there is no such user")
 	}
-	if !found {
-		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such user")
-	}
-	return scanAccount(func(dest ...any) error { *dest[0].(*string) = text; return nil })
+	return a, err
 }
 
 // CreateAccount implements [identity.Store].
@@ -88,12 +107,12 @@ func (s *SQLite) CreateAccount(ctx context.Context, a *identity.Account, invitat
 		if !found || setup && users > 0 {
 			return appliance.Errorf(appliance.CodeNotFound, "the invitation was used or taken back meanwhile")
 		}
-		text, err := json.Marshal(a)
+		account, activity, err := accountText(a)
 		if err != nil {
 			return err
 		}
-		n, err := c.exec(`INSERT INTO users (id, name, oidc, role, disabled, account) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			a.ID, a.Name, orNull(a.OIDC), string(a.Role), a.Disabled, string(text))
+		n, err := c.exec(`INSERT INTO users (id, name, oidc, role, disabled, account, activity, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			a.ID, a.Name, text(a.OIDC), string(a.Role), a.Disabled, account, activity, a.Seal)
 		if err == nil && n == 0 {
 			return appliance.Errorf(appliance.CodeExists, "there is a user %q already", a.Name)
 		}
@@ -101,16 +120,31 @@ func (s *SQLite) CreateAccount(ctx context.Context, a *identity.Account, invitat
 	})
 }
 
-// orNull is NULL for an empty text.
-func orNull(s string) any {
-	if s == "" {
-		return nil
+// accountText gives the two texts of an account.
+func accountText(a *identity.Account) (account, activity string, err error) {
+	lasting, err := a.Text()
+	if err != nil {
+		return "", "", err
 	}
-	return s
+	act, err := a.ActivityText()
+	return string(lasting), string(act), err
+}
+
+func updateAccount(c *conn, a *identity.Account) error {
+	account, activity, err := accountText(a)
+	if err != nil {
+		return err
+	}
+	n, err := c.exec(`UPDATE OR IGNORE users SET name = ?, oidc = ?, role = ?, disabled = ?, account = ?, activity = ?, seal = ? WHERE id = ?`,
+		a.Name, text(a.OIDC), string(a.Role), a.Disabled, account, activity, a.Seal, a.ID)
+	if err == nil && n == 0 {
+		return appliance.Errorf(appliance.CodeExists, "the name or the e-mail address is another user's")
+	}
+	return err
 }
 
 // UpdateAccount implements [identity.Store].
-func (s *SQLite) UpdateAccount(ctx context.Context, id string, f func(*identity.Account) error) (a *identity.Account, err error) {
+func (s *SQLite) UpdateAccount(ctx context.Context, id string, f func(*identity.Account) error, rule identity.Rule) (a *identity.Account, err error) {
 	err = s.write(ctx, func(c *conn) error {
 		if a, err = account(c, `id = ?`, id); err != nil {
 			return err
@@ -118,19 +152,10 @@ func (s *SQLite) UpdateAccount(ctx context.Context, id string, f func(*identity.
 		if err := f(a); err != nil {
 			return err
 		}
-		text, err := json.Marshal(a)
-		if err != nil {
+		if err := updateAccount(c, a); err != nil {
 			return err
 		}
-		n, err := c.exec(`UPDATE OR IGNORE users SET name = ?, oidc = ?, role = ?, disabled = ?, account = ? WHERE id = ?`,
-			a.Name, orNull(a.OIDC), string(a.Role), a.Disabled, string(text), id)
-		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeExists, "the name or the e-mail address is another user's")
-		}
-		if err != nil {
-			return err
-		}
-		return keepsAdministrator(c)
+		return obey(ctx, c, rule)
 	})
 	if err != nil {
 		return nil, err
@@ -138,18 +163,20 @@ func (s *SQLite) UpdateAccount(ctx context.Context, id string, f func(*identity.
 	return a, nil
 }
 
-// keepsAdministrator refuses a change that would leave nobody who may administer.
-func keepsAdministrator(c *conn) error {
-	var n int
-	_, err := c.one([]any{&n}, `SELECT count(*) FROM users WHERE role = 'administrator' AND disabled = 0`)
-	if err == nil && n == 0 {
-		return appliance.Errorf(appliance.CodeConflict, "no administrator would be left; make another one first")
+// obey asks the rule about the users as they are.
+func obey(ctx context.Context, c *conn, rule identity.Rule) error {
+	if rule == nil {
+		return nil
 	}
-	return err
+	all, err := accounts(ctx, c)
+	if err != nil {
+		return err
+	}
+	return rule(all)
 }
 
 // DeleteAccount implements [identity.Store].
-func (s *SQLite) DeleteAccount(ctx context.Context, id string) error {
+func (s *SQLite) DeleteAccount(ctx context.Context, id string, rule identity.Rule) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`DELETE FROM users WHERE id = ?`, id)
 		if err != nil {
@@ -158,14 +185,14 @@ func (s *SQLite) DeleteAccount(ctx context.Context, id string) error {
 		if n == 0 {
 			return appliance.Errorf(appliance.CodeNotFound, "there is no such user")
 		}
-		return keepsAdministrator(c)
+		return obey(ctx, c, rule)
 	})
 }
 
-const invitationColumns = `digest, id, name, role, invited_by, created_at, expires_at, setup`
+const invitationColumns = `digest, id, name, role, invited_by, created_at, expires_at, setup, origin, seal`
 
 func scanInvitation(i *identity.Invitation) []any {
-	return []any{&i.Digest, &i.ID, &i.Name, &i.Role, &i.InvitedBy, millis{&i.CreatedAt}, millis{&i.ExpiresAt}, &i.Setup}
+	return []any{&i.Digest, &i.ID, &i.Name, &i.Role, &i.InvitedBy, millis{&i.CreatedAt}, millis{&i.ExpiresAt}, &i.Setup, origin{&i.Origin}, &i.Seal}
 }
 
 // CreateInvitation implements [identity.Store].
@@ -174,10 +201,19 @@ func (s *SQLite) CreateInvitation(ctx context.Context, i *identity.Invitation) e
 		if _, err := c.exec(`DELETE FROM invitations WHERE expires_at <= ?`, i.CreatedAt.UnixMilli()); err != nil {
 			return err
 		}
-		_, err := c.exec(`INSERT INTO invitations (`+invitationColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			blob(i.Digest), i.ID, i.Name, string(i.Role), i.InvitedBy, i.CreatedAt.UnixMilli(), i.ExpiresAt.UnixMilli(), i.Setup)
+		_, err := c.exec(`INSERT INTO invitations (`+invitationColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			blob(i.Digest), i.ID, i.Name, string(i.Role), i.InvitedBy, i.CreatedAt.UnixMilli(), i.ExpiresAt.UnixMilli(), i.Setup, i.Origin.Text(), i.Seal)
 		return err
 	})
+}
+
+// origin is how an [identity.Origin] is read.
+type origin struct{ o *identity.Origin }
+
+// Scan reads a stored origin.
+func (x origin) Scan(v any) error {
+	text, _ := v.(string) // the column is of that type
+	return json.Unmarshal([]byte(text), x.o)
 }
 
 // Invitations implements [identity.Store].
@@ -186,16 +222,23 @@ func (s *SQLite) Invitations(ctx context.Context) ([]identity.Invitation, error)
 }
 
 // all reads the rows of a query.
-func all[T any](ctx context.Context, s *SQLite, columns func(*T) []any, query string, args ...any) ([]T, error) {
-	var list []T
-	err := s.read(ctx, func(c *conn) error {
-		return c.each(ctx, func(scan scanner) error {
-			var v T
-			err := scan(columns(&v)...)
-			list = append(list, v)
-			return err
-		}, query, args...)
+func all[T any](ctx context.Context, s *SQLite, columns func(*T) []any, query string, args ...any) (list []T, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		list, err = read(ctx, c, columns, query, args...)
+		return err
 	})
+	return list, err
+}
+
+// read does that with a connection.
+func read[T any](ctx context.Context, c *conn, columns func(*T) []any, query string, args ...any) ([]T, error) {
+	var list []T
+	err := c.each(ctx, func(scan scanner) error {
+		var v T
+		err := scan(columns(&v)...)
+		list = append(list, v)
+		return err
+	}, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -239,11 +282,11 @@ func (s *SQLite) remove(ctx context.Context, what, query string, args ...any) er
 	})
 }
 
-const sessionColumns = `sessions.digest, sessions.id, user_id, users.name, address, user_agent, sessions.created_at, last_seen_at, expires_at, proven_at`
+const sessionColumns = `sessions.digest, sessions.id, user_id, users.name, address, user_agent, sessions.created_at, last_seen_at, expires_at, proven_at, sessions.seal`
 
 func scanSession(x *identity.Session) []any {
 	return []any{&x.Digest, &x.ID, &x.UserID, &x.UserName, &x.Address, &x.UserAgent,
-		millis{&x.CreatedAt}, millis{&x.LastSeenAt}, millis{&x.ExpiresAt}, millis{&x.ProvenAt}}
+		millis{&x.CreatedAt}, millis{&x.LastSeenAt}, millis{&x.ExpiresAt}, millis{&x.ProvenAt}, &x.Seal}
 }
 
 // CreateSession implements [identity.Store].
@@ -252,9 +295,9 @@ func (s *SQLite) CreateSession(ctx context.Context, x *identity.Session) error {
 		if _, err := c.exec(`DELETE FROM sessions WHERE expires_at <= ?`, x.CreatedAt.UnixMilli()); err != nil {
 			return err
 		}
-		_, err := c.exec(`INSERT INTO sessions (digest, id, user_id, address, user_agent, created_at, last_seen_at, expires_at, proven_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, blob(x.Digest), x.ID, x.UserID, x.Address, x.UserAgent,
-			x.CreatedAt.UnixMilli(), x.LastSeenAt.UnixMilli(), x.ExpiresAt.UnixMilli(), x.ProvenAt.UnixMilli())
+		_, err := c.exec(`INSERT INTO sessions (digest, id, user_id, address, user_agent, created_at, last_seen_at, expires_at, proven_at, seal)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, blob(x.Digest), x.ID, x.UserID, x.Address, x.UserAgent,
+			x.CreatedAt.UnixMilli(), x.LastSeenAt.UnixMilli(), x.ExpiresAt.UnixMilli(), x.ProvenAt.UnixMilli(), x.Seal)
 		return err
 	})
 }
@@ -275,9 +318,23 @@ func (s *SQLite) TouchSession(ctx context.Context, id string, at time.Time) erro
 	return s.update(ctx, `UPDATE sessions SET last_seen_at = ? WHERE id = ?`, at.UnixMilli(), id)
 }
 
-// ProveSession implements [identity.Store].
-func (s *SQLite) ProveSession(ctx context.Context, id string, at time.Time) error {
-	return s.update(ctx, `UPDATE sessions SET proven_at = ? WHERE id = ?`, at.UnixMilli(), id)
+// UpdateSession implements [identity.Store].
+func (s *SQLite) UpdateSession(ctx context.Context, id string, f func(*identity.Session) error) error {
+	return s.write(ctx, func(c *conn) error {
+		x := &identity.Session{}
+		found, err := c.one(scanSession(x), `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE sessions.id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return appliance.Errorf(appliance.CodeNotFound, "there is no such session")
+		}
+		if err := f(x); err != nil {
+			return err
+		}
+		_, err = c.exec(`UPDATE sessions SET proven_at = ?, seal = ? WHERE id = ?`, x.ProvenAt.UnixMilli(), x.Seal, id)
+		return err
+	})
 }
 
 // update changes rows, be there any or not.
@@ -303,17 +360,17 @@ func (s *SQLite) DeleteSessions(ctx context.Context, user string) (int, error) {
 	return int(n), err
 }
 
-const tokenColumns = `digest, id, name, role, created_by, created_at, expires_at, last_used_at, revoked_at`
+const tokenColumns = `digest, id, name, role, created_by, created_at, expires_at, last_used_at, revoked_at, origin, seal`
 
 func scanToken(t *identity.Token) []any {
-	return []any{&t.Digest, &t.ID, &t.Name, &t.Role, &t.CreatedBy, millis{&t.CreatedAt}, millis{&t.ExpiresAt}, millis{&t.LastUsedAt}, millis{&t.RevokedAt}}
+	return []any{&t.Digest, &t.ID, &t.Name, &t.Role, &t.CreatedBy, millis{&t.CreatedAt}, millis{&t.ExpiresAt}, millis{&t.LastUsedAt}, millis{&t.RevokedAt}, origin{&t.Origin}, &t.Seal}
 }
 
 // CreateToken implements [identity.Store].
 func (s *SQLite) CreateToken(ctx context.Context, t *identity.Token) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`INSERT INTO api_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			blob(t.Digest), t.ID, t.Name, string(t.Role), t.CreatedBy, t.CreatedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), ms(t.LastUsedAt), ms(t.RevokedAt))
+		n, err := c.exec(`INSERT INTO api_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			blob(t.Digest), t.ID, t.Name, string(t.Role), t.CreatedBy, t.CreatedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), ms(t.LastUsedAt), ms(t.RevokedAt), t.Origin.Text(), t.Seal)
 		if err == nil && n == 0 {
 			return appliance.Errorf(appliance.CodeExists, "there is an API token %q already", t.Name)
 		}
@@ -336,10 +393,69 @@ func (s *SQLite) TouchToken(ctx context.Context, id string, at time.Time) error 
 	return s.update(ctx, `UPDATE api_tokens SET last_used_at = ? WHERE id = ?`, at.UnixMilli(), id)
 }
 
-// RevokeToken implements [identity.Store].
-func (s *SQLite) RevokeToken(ctx context.Context, id string, at time.Time) (*identity.Token, error) {
-	if err := s.remove(ctx, "API token", `UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?`, at.UnixMilli(), id); err != nil {
+// UpdateToken implements [identity.Store].
+func (s *SQLite) UpdateToken(ctx context.Context, id string, f func(*identity.Token) error) (*identity.Token, error) {
+	var t *identity.Token
+	err := s.write(ctx, func(c *conn) error {
+		t = &identity.Token{}
+		found, err := c.one(scanToken(t), `SELECT `+tokenColumns+` FROM api_tokens WHERE id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return appliance.Errorf(appliance.CodeNotFound, "there is no such API token")
+		}
+		if err := f(t); err != nil {
+			return err
+		}
+		_, err = c.exec(`UPDATE api_tokens SET revoked_at = ?, seal = ? WHERE id = ?`, ms(t.RevokedAt), t.Seal, id)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	return only(ctx, s, "API token", scanToken, `SELECT `+tokenColumns+` FROM api_tokens WHERE id = ?`, id)
+	return t, nil
+}
+
+// SealRows implements [identity.Store].
+func (s *SQLite) SealRows(ctx context.Context, account func(*identity.Account) error, invitation func(*identity.Invitation) error, token func(*identity.Token) error) error {
+	return s.write(ctx, func(c *conn) error {
+		users, err := accounts(ctx, c)
+		if err != nil {
+			return err
+		}
+		for _, a := range users {
+			if err := account(a); err != nil {
+				return err
+			}
+			if err := updateAccount(c, a); err != nil {
+				return err
+			}
+		}
+		invitations, err := read(ctx, c, scanInvitation, `SELECT `+invitationColumns+` FROM invitations`)
+		if err != nil {
+			return err
+		}
+		for i := range invitations {
+			if err := invitation(&invitations[i]); err != nil {
+				return err
+			}
+			if _, err := c.exec(`UPDATE invitations SET seal = ? WHERE id = ?`, invitations[i].Seal, invitations[i].ID); err != nil {
+				return err
+			}
+		}
+		tokens, err := read(ctx, c, scanToken, `SELECT `+tokenColumns+` FROM api_tokens`)
+		if err != nil {
+			return err
+		}
+		for i := range tokens {
+			if err := token(&tokens[i]); err != nil {
+				return err
+			}
+			if _, err := c.exec(`UPDATE api_tokens SET origin = ?, seal = ? WHERE id = ?`, tokens[i].Origin.Text(), tokens[i].Seal, tokens[i].ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -27,10 +27,23 @@ func (s *SQLite) Installation(ctx context.Context) (*appliance.Installation, err
 // CreateInstallation implements [appliance.Store].
 func (s *SQLite) CreateInstallation(ctx context.Context, in *appliance.Installation) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at) VALUES (1, ?, ?, ?)
-			ON CONFLICT DO NOTHING`, in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli())
+		n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at, block_reason, block_since, block_seal)
+			VALUES (1, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli(), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal))
 		if err == nil && n == 0 {
 			return appliance.Errorf(appliance.CodeExists, "the database has an installation already")
+		}
+		return err
+	}, appliance.Change{})
+}
+
+// UpgradeInstallation implements [appliance.Store].
+func (s *SQLite) UpgradeInstallation(ctx context.Context, in *appliance.Installation) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`UPDATE installation SET wrapped_state_key = ?, block_reason = ?, block_since = ?, block_seal = ? WHERE id = ?`,
+			blob(in.WrappedStateKey), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.ID)
+		if err == nil && n == 0 {
+			return appliance.Errorf(appliance.CodeNotFound, "the database has no installation yet")
 		}
 		return err
 	}, appliance.Change{})

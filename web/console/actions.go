@@ -105,7 +105,8 @@ func init() { // for their pages have forms of them
 			return web.Proof{Password: v.Get("password"), Code: v.Get("code")}, nil
 		}, done: "Password and authenticator app are set.", to: "/account"},
 
-		"approve": {show: approved},
+		"approve":         {show: approved},
+		"performApproved": {show: approved},
 		"reject":  {done: "The request was rejected."},
 
 		"setSettings": {body: func(v url.Values) (any, error) {

@@ -189,14 +189,18 @@ func approvals(p *page) (*view, error) {
 		d.names[r.ID] = r.Summary
 	}
 	for _, a := range d.list {
-		if a.State != approval.Pending || !p.may(identity.ManageKeys) {
+		if (a.State != approval.Pending && a.State != approval.Approved) || !p.may(identity.ManageKeys) {
 			continue
 		}
 		revision := web.Revision(a.Request)
 		reject := "Reject"
-		if a.UserID == p.who.UserID {
+		switch own := a.UserID == p.who.UserID; {
+		case own:
 			reject = "Take back"
-		} else {
+			if a.State == approval.Approved {
+				d.forms[a.ID] = append(d.forms[a.ID], p.form("performApproved", revision, ui.Form{Submit: "Do it now", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
+			}
+		case a.State == approval.Pending:
 			d.forms[a.ID] = append(d.forms[a.ID], p.form("approve", revision, ui.Form{Submit: "Approve", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
 		}
 		d.forms[a.ID] = append(d.forms[a.ID], p.form("reject", revision, ui.Form{Submit: reject, Kind: "quiet", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
@@ -208,6 +212,10 @@ func approvalBadge(s approval.State) ui.Badge {
 	switch s {
 	case approval.Pending:
 		return ui.Badge{Kind: ui.Info, Text: "Waits"}
+	case approval.Approved:
+		return ui.Badge{Kind: ui.Info, Text: "Approved, not done yet"}
+	case approval.Invalid:
+		return ui.Badge{Kind: ui.Bad, Text: "Not valid"}
 	case approval.Done:
 		return ui.Badge{Kind: ui.OK, Text: "Approved, done"}
 	case approval.Failed:
@@ -218,21 +226,17 @@ func approvalBadge(s approval.State) ui.Badge {
 	return ui.Badge{Kind: ui.Off, Text: "Expired"}
 }
 
-// approved shows what came of it: an operation may show something once.
+// approved shows the result of an approved operation. One that shows a secret is
+// done by the person who asked, and only they come here with a result of it.
 func approved(p *page, result []byte) (*view, error) {
 	a, err := decode[web.Approval](result)
-	if err != nil {
-		return nil, err
-	}
-	var invitation web.CreatedInvitation
-	var token web.CreatedToken
 	switch {
+	case err != nil:
+		return nil, err
 	case a.State == approval.Failed:
 		return nil, appliance.Errorf(appliance.CodeConflict, "it was approved, and failed: %s", a.Outcome)
-	case a.Operation == "createInvitation" && json.Unmarshal(a.Result, &invitation) == nil:
-		return createdInvitation(p, a.Result)
-	case a.Operation == "createToken" && json.Unmarshal(a.Result, &token) == nil:
-		return createdToken(p, a.Result)
+	case a.State == approval.Done && actions[a.Operation].show != nil:
+		return actions[a.Operation].show(p, a.Result)
 	}
 	return &view{title: "Approved", body: approvedPage(a)}, nil
 }
@@ -294,6 +298,8 @@ func ways(u *identity.User) string {
 
 func userBadge(u *identity.User, now time.Time) ui.Badge {
 	switch {
+	case u.Refused:
+		return ui.Badge{Kind: ui.Bad, Text: "Refused: changed in the database"}
 	case u.Disabled:
 		return ui.Badge{Kind: ui.Off, Text: "Disabled"}
 	case u.LockedUntil.After(now):
@@ -304,6 +310,8 @@ func userBadge(u *identity.User, now time.Time) ui.Badge {
 
 func tokenBadge(t identity.Token, now time.Time) ui.Badge {
 	switch {
+	case t.Refused:
+		return ui.Badge{Kind: ui.Bad, Text: "Refused: changed in the database"}
 	case !t.RevokedAt.IsZero():
 		return ui.Badge{Kind: ui.Off, Text: "Revoked"}
 	case !now.Before(t.ExpiresAt):

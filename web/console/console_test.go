@@ -128,6 +128,18 @@ func (r *rig) pass(d time.Duration) {
 
 func start(t testing.TB) *rig {
 	t.Helper()
+	return startSealed(t, func(r *rig) *appliance.Appliance { return r.Appliance })
+}
+
+// startUnsealed starts one that takes users, tokens and requests for approval as
+// they are in the database, as before there is an installation.
+func startUnsealed(t testing.TB) *rig {
+	t.Helper()
+	return startSealed(t, func(r *rig) *appliance.Appliance { return appliance.New(appliance.Options{Store: r.rows}) })
+}
+
+func startSealed(t testing.TB, by func(*rig) *appliance.Appliance) *rig {
+	t.Helper()
 	r := &rig{Bed: xkstest.Start(t, xkstest.Options{}), t: t, audit: &fakeAudit{}, now: time.Now()}
 	dir := t.TempDir()
 	rows, err := store.Open(t.Context(), filepath.Join(dir, "users.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
@@ -137,11 +149,12 @@ func start(t testing.TB) *rig {
 	t.Cleanup(func() { _ = rows.Close() })
 	r.rows = rows
 	log := slog.New(slog.NewTextHandler(r.Log, nil))
-	r.users, err = identity.New(identity.Config{Store: rows, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
+	a := by(r)
+	r.users, err = identity.New(identity.Config{Store: rows, Seals: a.Seals(), Settings: a, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.api = web.NewAPI(web.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows, Identity: r.users, Approvals: rows,
+	r.api = web.NewAPI(web.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows, Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
 		Activity: activity.New(r.clock), Site: site{}, Log: log, Now: r.clock})
 	r.console = console.New(console.Options{API: r.api, Identity: r.users, Boot: fakeBoot{}, Version: "test", Log: log, Now: r.clock})
 	return r
@@ -439,7 +452,7 @@ func (r *rig) storeEvil(user string) {
 		a.Name, a.OIDC = evil, evil
 		a.Passkeys = append(a.Passkeys, identity.StoredPasskey{Name: evil})
 		return nil
-	})
+	}, nil)
 	must(err)
 	must(r.rows.CreateInvitation(ctx, &identity.Invitation{ID: strings.Repeat("1", 32), Name: evil, Role: identity.RoleViewer, InvitedBy: evil, CreatedAt: now, ExpiresAt: now.Add(time.Hour), Digest: []byte("1")}))
 	must(r.rows.CreateToken(ctx, &identity.Token{ID: strings.Repeat("2", 32), Name: evil, Role: identity.RoleViewer, CreatedBy: evil, CreatedAt: now, ExpiresAt: now.Add(time.Hour), Digest: []byte("2")}))
@@ -453,7 +466,7 @@ func (r *rig) storeEvil(user string) {
 // TestStoredStaysText: strings that are stored stay text on every page that is
 // opened, and no page has a policy that would let them be more.
 func TestStoredStaysText(t *testing.T) {
-	r := start(t)
+	r := startUnsealed(t)
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	r.things(admin)
 	r.storeEvil(admin.principal.UserID)

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/keyring"
@@ -201,23 +203,55 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 }
 
 // unlockKeys opens the key hierarchy, and makes the key store of the section
-// [aws_xks_config].
+// [aws_xks_config] in a new installation.
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
 	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
 		again := appliance.CodeOf(err) == appliance.CodeTimeout || appliance.CodeOf(err) == appliance.CodeInternal
 		return &boot.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
 	}
+	if err := d.bootstrap(ctx); err != nil {
+		d.appliance.Lock()
+		return &boot.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
+	}
+	if err := d.welcomeLater(ctx); err != nil {
+		d.o.Log.Error("there is no setup code", "error", err)
+	}
+	return nil
+}
+
+// actorConfiguration is who has done what the configuration asks for, in the audit
+// log.
+const actorConfiguration = "configuration [aws_xks_config]"
+
+// bootstrap makes the key store of the section [aws_xks_config], on record.
+func (d *Daemon) bootstrap(ctx context.Context) error {
 	s := d.o.Config.AWSXKS
 	if s == nil || !s.Enable {
 		return nil
 	}
-	err := d.appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"},
-		appliance.NewCredential{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey})
-	if err != nil {
-		d.appliance.Lock()
-		return &boot.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
+	if err := d.audit.Ready(); err != nil {
+		return err
 	}
+	made, err := d.appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"},
+		appliance.NewCredential{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey},
+		func(ks *appliance.KeyStore, c *appliance.Credential) error {
+			return errors.Join(d.recordMade(ctx, "POST keystores", ks.Name, ks), d.recordMade(ctx, "POST keystores/{keystore}/credentials", ks.Name, c))
+		})
+	if err != nil {
+		return err
+	}
+	d.o.Log.Warn("the configuration has the section [aws_xks_config], with a secret: it makes a key store once, in a new installation, and has no further use; remove it (and name its service in xks.services, if KMS signs for that one)",
+		"made now", made, "service", s.Service)
 	return nil
+}
+
+// recordMade records something that the configuration has made.
+func (d *Daemon) recordMade(ctx context.Context, operation, keyStore string, made any) error {
+	after, err := json.Marshal(made)
+	if err != nil {
+		return err
+	}
+	return d.audit.Record(ctx, &audit.Record{Kind: audit.KindAdmin, Operation: operation, Result: audit.Allowed, Actor: actorConfiguration, KeyStore: keyStore, After: after})
 }
 
 // condition says how the keys serve.

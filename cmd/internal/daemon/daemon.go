@@ -25,6 +25,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
@@ -98,7 +99,8 @@ type Daemon struct {
 	volume *boot.Failure
 
 	mu         sync.Mutex
-	hsm        io.Closer // of all tokens; nil until they are open
+	hsm        io.Closer                   // of all tokens; nil until they are open
+	later      func(context.Context) error // says how the first administrator comes in; nil if that is said
 	background sync.WaitGroup
 }
 
@@ -190,7 +192,8 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Dir: cfg.State.Dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
+		SealAll: d.sealAll,
+		Dir:     cfg.State.Dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
 			return store.Open(ctx, path, store.Options{Logger: d.o.Log})
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
@@ -255,7 +258,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.closed() {
 		closed = d.volume.Code + ": " + d.volume.Error()
 	}
-	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.o.Log); err != nil {
+	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.appliance, d.o.Log); err != nil {
 		return err
 	}
 	if !d.closed() && !cfg.Instance.Metadata {
@@ -264,7 +267,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		}
 	}
 	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store, Identity: d.users,
-		Approvals: d.store, Activity: recent, Site: d.site, Log: d.o.Log})
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: recent, Site: d.site, Log: d.o.Log})
 	pages := console.New(console.Options{API: api, Identity: d.users, Boot: d.boot, Version: Version, Log: d.o.Log})
 	d.admin = &http.Server{
 		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),

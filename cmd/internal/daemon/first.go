@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/instance"
@@ -105,9 +106,16 @@ func addresses(ips []net.IP) (texts []string) {
 type hash = *[sha256.Size]byte
 
 // welcome says how the first administrator comes in: by the code whose hash one of
-// the sources gives, or else by one that is made. With a user it does nothing.
+// the sources gives, or else by one that is made. With a user it does nothing. Where
+// nobody can tell yet whether setup is over, it is done when the keys are unlocked.
 func (d *Daemon) welcome(ctx context.Context, sources ...func(context.Context) hash) error {
 	open, err := d.users.SetupOpen(ctx)
+	if appliance.CodeOf(err) == appliance.CodeLocked {
+		d.mu.Lock()
+		d.later = func(ctx context.Context) error { return d.welcome(ctx, sources...) }
+		d.mu.Unlock()
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -125,6 +133,18 @@ func (d *Daemon) welcome(ctx context.Context, sources ...func(context.Context) h
 		d.o.Setup(code, filepath.Join(d.o.Config.State.Dir, SetupFile), d.site.consoleURL())
 	}
 	return err
+}
+
+// welcomeLater does what welcome could not do before the keys were unlocked.
+func (d *Daemon) welcomeLater(ctx context.Context) error {
+	d.mu.Lock()
+	welcome := d.later
+	d.later = nil
+	d.mu.Unlock()
+	if welcome == nil {
+		return nil
+	}
+	return welcome(ctx)
 }
 
 // setupFile reads the file of the configuration that has the hash.

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -9,6 +11,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
 )
@@ -19,8 +24,11 @@ const SetupFile = "setup-code"
 
 // newDirectory opens the users of console and API; closed, if not empty, is why
 // nobody is let in.
-func newDirectory(cfg *config.Config, url, closed string, store identity.Store, log *slog.Logger) (*identity.Directory, error) {
-	c := identity.Config{Store: store, Log: log, URL: url, Closed: closed, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
+func newDirectory(cfg *config.Config, url, closed string, store identity.Store, a *appliance.Appliance, log *slog.Logger) (*identity.Directory, error) {
+	c := identity.Config{Store: store, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, time.Time, error) {
+		f, err := approval.Chosen(ctx, a)
+		return f.On(), f.Since, err
+	}, Log: log, URL: url, Closed: closed, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
 		Idle: time.Duration(cfg.Admin.Idle), Absolute: time.Duration(cfg.Admin.Session)}
 	if o := cfg.Admin.OIDC; o.Issuer != "" {
 		c.OIDC = &identity.OIDC{Issuer: o.Issuer, ClientID: o.ClientID}
@@ -33,6 +41,24 @@ func newDirectory(cfg *config.Config, url, closed string, store identity.Store, 
 		}
 	}
 	return identity.New(c)
+}
+
+// sealAll seals the users, API tokens, invitations and requests for approval that
+// are there before the first unlock, on record: they can act from then on.
+func (d *Daemon) sealAll(ctx context.Context, set func(name, value string) error) error {
+	users, tokens, err := d.users.SealAll(ctx, set)
+	if err == nil {
+		err = approval.SealAll(ctx, d.store, d.appliance.Seals())
+	}
+	if err != nil || len(users)+len(tokens) == 0 {
+		return err
+	}
+	d.o.Log.Info("users and API tokens are sealed; remove those that you do not know", "users", users, "tokens", tokens)
+	sealed, err := json.Marshal(map[string][]string{"users": users, "tokens": tokens})
+	if err != nil {
+		return err
+	}
+	return d.audit.Record(ctx, &audit.Record{Kind: audit.KindAdmin, Operation: "seal users", Result: audit.Allowed, Actor: "first unlock", After: sealed})
 }
 
 // maxSecret bounds a file with a secret, in bytes.

@@ -1,0 +1,157 @@
+package approval
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"holdfast/appliance"
+)
+
+// Seals authenticates requests under the state key of the installation;
+// [*appliance.Seals] is one.
+type Seals interface {
+	Writing() (written func())
+	Seal(ctx context.Context, b appliance.Binding) ([]byte, error)
+	Verify(ctx context.Context, b appliance.Binding, seal []byte) error
+}
+
+// Sealed gives a store whose requests are authenticated: nobody can file one, or
+// open one again that was decided, in the database.
+func Sealed(s Store, seals Seals) Store { return &sealed{s, seals} }
+
+type sealed struct {
+	Store
+	seals Seals
+}
+
+// Binding names the request with all that was asked and decided.
+func (r *Request) Binding() appliance.Binding {
+	return appliance.Binding{Purpose: "approval", Fields: []string{r.ID, r.Operation, r.Method, r.Path, string(r.Body),
+		r.UserID, r.Token, r.RequestedBy, bindTime(r.CreatedAt), bindTime(r.ExpiresAt),
+		string(r.State), r.DecidedBy, r.DecidedByID, bindTime(r.DecidedAt), r.Outcome}}
+}
+
+// bindTime has the precision at which rows are stored.
+func bindTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.UnixMilli(), 10)
+}
+
+func (s *sealed) seal(ctx context.Context, r *Request) (err error) {
+	r.Seal, err = s.seals.Seal(ctx, r.Binding())
+	return err
+}
+
+func (s *sealed) CreateApproval(ctx context.Context, r *Request) error {
+	defer s.seals.Writing()()
+	if err := s.seal(ctx, r); err != nil {
+		return err
+	}
+	return s.Store.CreateApproval(ctx, r)
+}
+
+func (s *sealed) Approval(ctx context.Context, id string) (*Request, error) {
+	r, err := s.Store.Approval(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.seals.Verify(ctx, r.Binding(), r.Seal); appliance.CodeOf(err) == appliance.CodeTampered {
+		return nil, appliance.Errorf(appliance.CodeConflict, "the stored request does not match its seal: the database was changed by hand; nobody can decide it, ask again")
+	} else if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Approvals gives also those whose seal is not good, as [Invalid].
+func (s *sealed) Approvals(ctx context.Context, limit int) ([]*Request, error) {
+	all, err := s.Store.Approvals(ctx, limit)
+	for _, r := range all {
+		switch err := s.seals.Verify(ctx, r.Binding(), r.Seal); appliance.CodeOf(err) {
+		case "", appliance.CodeLocked:
+		case appliance.CodeTampered:
+			r.State, r.Outcome = Invalid, "the stored request does not match its seal: the database was changed by hand"
+		default:
+			return nil, err
+		}
+	}
+	return all, err
+}
+
+func (s *sealed) DecideApproval(ctx context.Context, r *Request, from State) error {
+	defer s.seals.Writing()()
+	if err := s.seal(ctx, r); err != nil {
+		return err
+	}
+	return s.Store.DecideApproval(ctx, r, from)
+}
+
+// SealAll seals all requests as they are; the first unlock calls it, by
+// [appliance.Options.SealAll].
+func SealAll(ctx context.Context, s Store, seals Seals) error {
+	return s.SealApprovals(ctx, func(r *Request) (err error) {
+		r.Seal, err = seals.Seal(ctx, r.Binding())
+		return err
+	})
+}
+
+// FourEyes says which operations need a second person.
+type FourEyes struct {
+	// Operations are the API's names of them.
+	Operations []string `json:"operations"`
+	// Since is when the first of them was chosen. Users who were there by then count
+	// as different persons.
+	Since time.Time `json:"since,omitzero"`
+	// Every says that all operations need one: what was chosen is not known, as the
+	// stored setting does not match its seal.
+	Every bool `json:"-"`
+}
+
+// On says whether any operation needs a second person.
+func (f FourEyes) On() bool { return f.Every || len(f.Operations) > 0 }
+
+// Settings keeps what was chosen; [*appliance.Appliance] is one.
+type Settings interface {
+	Setting(ctx context.Context, name string) (string, error)
+	SetSetting(ctx context.Context, name, value string) error
+}
+
+// Chosen gives what was chosen. While the appliance is locked, that is as it is
+// stored, with CodeLocked: nobody can tell whether it is true.
+func Chosen(ctx context.Context, s Settings) (FourEyes, error) {
+	value, err := s.Setting(ctx, appliance.SettingFourEyes)
+	var f FourEyes
+	switch appliance.CodeOf(err) {
+	case "", appliance.CodeLocked:
+		if bad := json.Unmarshal([]byte(value), &f); bad != nil {
+			return FourEyes{Every: true}, err
+		}
+		return f, err
+	case appliance.CodeNotFound:
+		return f, nil
+	case appliance.CodeTampered:
+		return FourEyes{Every: true}, nil
+	}
+	return FourEyes{Every: true}, err
+}
+
+// Choose changes which operations need a second person, from now on.
+func Choose(ctx context.Context, s Settings, operations []string, now time.Time) error {
+	before, err := Chosen(ctx, s)
+	if err != nil {
+		return err
+	}
+	after := FourEyes{Operations: append([]string{}, operations...), Since: before.Since}
+	if !before.On() {
+		after.Since = now.UTC().Truncate(time.Millisecond)
+	}
+	text, err := json.Marshal(after)
+	if err != nil {
+		return err
+	}
+	return s.SetSetting(ctx, appliance.SettingFourEyes, string(text))
+}

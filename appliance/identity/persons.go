@@ -1,0 +1,203 @@
+package identity
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"holdfast/appliance"
+)
+
+// Two users may be one person: who asks for an invitation has its link, and can be
+// the one who enrols by it. So a user does not count as the second person for
+// anything that is asked by somebody who helped to make that user.
+//
+// Users who were there when four eyes were switched on count as different persons:
+// until then each administrator could do everything alone.
+
+// and adds those who gave an identity another way to sign in.
+func (o Origin) and(by Origin) Origin {
+	o.MadeBy = slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.MadeBy, by.MadeBy))))
+	if by.ApprovedBy != "" {
+		o.ApprovedBy = by.ApprovedBy
+	}
+	o.MadeAt = by.MadeAt
+	return o
+}
+
+// people knows which users may be the same person.
+type people struct {
+	accounts map[string]*Account
+	since    time.Time
+}
+
+func newPeople(all []*Account, since time.Time) people {
+	p := people{map[string]*Account{}, since}
+	for _, a := range all {
+		p.accounts[a.ID] = a
+	}
+	return p
+}
+
+// hands are the users in whose hands an identity is, or may be: itself, those who
+// had the link that made it, and those in whose hands they are.
+func (p people) hands(id string, found map[string]bool) map[string]bool {
+	if found[id] {
+		return found
+	}
+	found[id] = true
+	if a := p.accounts[id]; a != nil && a.MadeAt.After(p.since) {
+		for _, maker := range a.MadeBy {
+			p.hands(maker, found)
+		}
+	}
+	return found
+}
+
+// second says why a user does not count as the second person for what the asking
+// users ask; nil if they do.
+func (p people) second(approver string, asking []string) error {
+	a := p.accounts[approver]
+	if a == nil {
+		return appliance.Errorf(appliance.CodeForbidden, "you are no user any more; sign in again")
+	}
+	own := p.hands(approver, map[string]bool{})
+	for _, asker := range asking {
+		if asker == approver {
+			return appliance.Errorf(appliance.CodeForbidden, "you asked for this yourself: another person has to approve it")
+		}
+		if b := p.accounts[asker]; b != nil && a.Subject != "" && a.Subject == b.Subject {
+			return appliance.Errorf(appliance.CodeForbidden, "you and %s sign in as the same person at the OpenID provider: another person has to approve it", b.Name)
+		}
+		theirs := p.hands(asker, map[string]bool{})
+		if a.MadeAt.After(p.since) && theirs[a.ApprovedBy] {
+			return appliance.Errorf(appliance.CodeForbidden, "%s, who asked for this, helped to make your user: another person has to approve it", p.name(a.ApprovedBy))
+		}
+		for id := range own {
+			if theirs[id] {
+				return appliance.Errorf(appliance.CodeForbidden, "you and the one who asked may be the same person, as %s helped to make a user: another person has to approve it", p.name(id))
+			}
+		}
+	}
+	return nil
+}
+
+func (p people) name(id string) string {
+	if a := p.accounts[id]; a != nil {
+		return a.Name
+	}
+	return "a user who was removed"
+}
+
+// pair says whether there are two administrators each of whom can approve what the
+// other one asks.
+func (p people) pair() bool {
+	var administrators []*Account
+	for _, a := range p.accounts {
+		if a.Role == RoleAdministrator && !a.Disabled && !a.Refused {
+			administrators = append(administrators, a)
+		}
+	}
+	for i, a := range administrators {
+		for _, b := range administrators[:i] {
+			if p.second(a.ID, []string{b.ID}) == nil && p.second(b.ID, []string{a.ID}) == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// MayApprove says why a user may not be the second person for what the principal
+// has asked; nil if they may. CodeForbidden.
+func (d *Directory) MayApprove(ctx context.Context, approver string, asker Principal) error {
+	all, err := d.rows.Accounts(ctx)
+	if err != nil {
+		return err
+	}
+	_, since, err := d.fourEyes(ctx)
+	if err != nil {
+		return err
+	}
+	return newPeople(all, since).second(approver, asker.persons())
+}
+
+// TwoCanApprove says why nothing may be made to need two persons; nil if it may.
+// CodeConflict.
+func (d *Directory) TwoCanApprove(ctx context.Context) error {
+	all, err := d.rows.Accounts(ctx)
+	if err != nil {
+		return err
+	}
+	on, since, err := d.fourEyes(ctx)
+	if err != nil {
+		return err
+	}
+	if !on {
+		since = d.stamp() // the users who are there count as different persons
+	}
+	return twoCanApprove(all, since)
+}
+
+func twoCanApprove(all []*Account, since time.Time) error {
+	if !newPeople(all, since).pair() {
+		return appliance.Errorf(appliance.CodeConflict, "there would not be two administrators who can approve for each other, and nobody could change that again; invite another administrator first, or switch four eyes off")
+	}
+	return nil
+}
+
+func (d *Directory) fourEyes(ctx context.Context) (on bool, since time.Time, err error) {
+	if d.FourEyes == nil {
+		return false, time.Time{}, nil
+	}
+	return d.FourEyes(ctx)
+}
+
+// enough gives the rule that enough administrators are left.
+func (d *Directory) enough(ctx context.Context) (Rule, error) {
+	on, since, err := d.fourEyes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if on { // what is not there cannot be taken away, and must not keep anybody from mending it
+		before, err := d.rows.Accounts(ctx)
+		if err != nil {
+			return nil, err
+		}
+		on = newPeople(before, since).pair()
+	}
+	return func(all []*Account) error {
+		if !slices.ContainsFunc(all, func(a *Account) bool { return a.Role == RoleAdministrator && !a.Disabled && !a.Refused }) {
+			return appliance.Errorf(appliance.CodeConflict, "no administrator would be left; make another one first")
+		}
+		if on {
+			return twoCanApprove(all, since)
+		}
+		return nil
+	}, nil
+}
+
+// Principal gives who asked for something, a user or the bearer of a token, with
+// the role of now. CodeNotFound if they may not do anything any more.
+func (d *Directory) Principal(ctx context.Context, userID, tokenID string) (Principal, error) {
+	gone := appliance.Errorf(appliance.CodeNotFound, "there is no such user or API token any more")
+	if tokenID == "" {
+		a, err := d.rows.Account(ctx, userID)
+		if err == nil && a.Disabled {
+			err = gone
+		}
+		if err != nil {
+			return Principal{}, err
+		}
+		return Principal{UserID: a.ID, Name: a.Name, Role: a.Role, Unverified: a.Unverified}, nil
+	}
+	all, err := d.rows.Tokens(ctx)
+	if err != nil {
+		return Principal{}, err
+	}
+	i := slices.IndexFunc(all, func(t Token) bool { return t.ID == tokenID })
+	if i < 0 || all[i].Refused || !all[i].RevokedAt.IsZero() || !d.Now().Before(all[i].ExpiresAt) {
+		return Principal{}, gone
+	}
+	return all[i].principal(), nil
+}

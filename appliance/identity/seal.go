@@ -1,0 +1,367 @@
+package identity
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"strconv"
+	"time"
+
+	"holdfast/appliance"
+)
+
+// Seals authenticates rows under the state key of the installation;
+// [*appliance.Seals] is one, and says what it does in each state.
+type Seals interface {
+	Writing() (written func())
+	Installed(ctx context.Context) (bool, error)
+	Seal(ctx context.Context, b appliance.Binding) ([]byte, error)
+	Verify(ctx context.Context, b appliance.Binding, seal []byte) error
+}
+
+// rows is a [Store] whose rows are authenticated: what it gives has a good seal, or
+// says that it has not.
+//
+// While the appliance is locked no seal can be looked at. Users may sign in then, as
+// somebody has to give the HSM's PIN, and are marked as unverified; invitations and
+// API tokens are refused, and so is every change.
+//
+// Sessions are sealed by a key of this process alone: they work in every state, and
+// end with the process.
+type rows struct {
+	Store
+	seals   Seals
+	log     *slog.Logger
+	process [sha256.Size]byte
+}
+
+func newRows(store Store, seals Seals, log *slog.Logger) *rows {
+	r := &rows{Store: store, seals: seals, log: log}
+	_, _ = rand.Read(r.process[:]) // never fails (crypto/rand)
+	return r
+}
+
+func accountBinding(text []byte) appliance.Binding {
+	return appliance.Binding{Purpose: "user", Fields: []string{string(text)}}
+}
+
+// bindTime has the precision at which rows are stored.
+func bindTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.UnixMilli(), 10)
+}
+
+// Text is the origin as it is stored, in JSON.
+func (o Origin) Text() string {
+	text, _ := json.Marshal(o) // never fails: it is strings and a time
+	return string(text)
+}
+
+// Binding names the invitation with all that it admits to.
+func (i *Invitation) Binding() appliance.Binding {
+	return appliance.Binding{Purpose: "invitation", Fields: []string{i.ID, i.Name, string(i.Role), i.InvitedBy,
+		bindTime(i.CreatedAt), bindTime(i.ExpiresAt), strconv.FormatBool(i.Setup), hex.EncodeToString(i.Digest), i.Origin.Text()}}
+}
+
+// Binding names the token with all that it may do. Its last use is left out.
+func (t *Token) Binding() appliance.Binding {
+	return appliance.Binding{Purpose: "api-token", Fields: []string{t.ID, t.Name, string(t.Role), t.CreatedBy,
+		bindTime(t.CreatedAt), bindTime(t.ExpiresAt), bindTime(t.RevokedAt), hex.EncodeToString(t.Digest), t.Origin.Text()}}
+}
+
+// Binding names the session with whose it is. Its last use is left out: who can
+// write to the database could keep an idle session, but none beyond its end.
+func (s *Session) Binding() appliance.Binding {
+	return appliance.Binding{Purpose: "session", Fields: []string{s.ID, s.UserID, s.Address, s.UserAgent,
+		bindTime(s.CreatedAt), bindTime(s.ExpiresAt), bindTime(s.ProvenAt), hex.EncodeToString(s.Digest)}}
+}
+
+// check marks an account whose seal is not good, or cannot be looked at.
+func (r *rows) check(ctx context.Context, a *Account) error {
+	switch err := r.seals.Verify(ctx, accountBinding(a.Sealed), a.Seal); appliance.CodeOf(err) {
+	case "":
+	case appliance.CodeLocked:
+		a.Unverified = true
+	case appliance.CodeTampered:
+		a.Refused = true
+		r.log.Error("a user is refused: the row does not match its seal, so the database was changed by hand; remove the user, and invite them again", "user", a.Name, "id", a.ID)
+	default:
+		return err
+	}
+	return nil
+}
+
+// good gives an account that is not refused; CodeNotFound.
+func (r *rows) good(ctx context.Context, a *Account, err error) (*Account, error) {
+	if err == nil {
+		err = r.check(ctx, a)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a.Refused {
+		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such user")
+	}
+	return a, nil
+}
+
+// Accounts gives also those that are refused, marked.
+func (r *rows) Accounts(ctx context.Context) ([]*Account, error) {
+	all, err := r.Store.Accounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return all, r.checkAll(ctx, all)
+}
+
+func (r *rows) checkAll(ctx context.Context, all []*Account) error {
+	for _, a := range all {
+		if err := r.check(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rows) Account(ctx context.Context, id string) (*Account, error) {
+	a, err := r.Store.Account(ctx, id)
+	return r.good(ctx, a, err)
+}
+
+func (r *rows) AccountByName(ctx context.Context, name string) (*Account, error) {
+	a, err := r.Store.AccountByName(ctx, name)
+	return r.good(ctx, a, err)
+}
+
+func (r *rows) AccountByOIDC(ctx context.Context, email string) (*Account, error) {
+	a, err := r.Store.AccountByOIDC(ctx, email)
+	return r.good(ctx, a, err)
+}
+
+func (r *rows) CreateAccount(ctx context.Context, a *Account, invitation []byte) error {
+	defer r.seals.Writing()()
+	if err := r.seal(ctx, a); err != nil {
+		return err
+	}
+	return r.Store.CreateAccount(ctx, a, invitation)
+}
+
+// seal seals an account as it is.
+func (r *rows) seal(ctx context.Context, a *Account) (err error) {
+	if a.Sealed, err = a.Text(); err != nil {
+		return err
+	}
+	a.Seal, err = r.seals.Seal(ctx, accountBinding(a.Sealed))
+	return err
+}
+
+func (r *rows) UpdateAccount(ctx context.Context, id string, f func(*Account) error, rule Rule) (*Account, error) {
+	defer r.seals.Writing()()
+	return r.Store.UpdateAccount(ctx, id, func(a *Account) error {
+		if _, err := r.good(ctx, a, nil); err != nil {
+			return err
+		}
+		if err := f(a); err != nil {
+			return err
+		}
+		text, err := a.Text()
+		if err != nil || string(text) == string(a.Sealed) {
+			return err // what changed has no seal
+		}
+		return r.seal(ctx, a)
+	}, r.checked(ctx, rule))
+}
+
+func (r *rows) DeleteAccount(ctx context.Context, id string, rule Rule) error {
+	return r.Store.DeleteAccount(ctx, id, r.checked(ctx, rule))
+}
+
+// checked is a rule that is told which users are refused.
+func (r *rows) checked(ctx context.Context, rule Rule) Rule {
+	if rule == nil {
+		return nil
+	}
+	return func(all []*Account) error {
+		if err := r.checkAll(ctx, all); err != nil {
+			return err
+		}
+		return rule(all)
+	}
+}
+
+func (r *rows) CreateInvitation(ctx context.Context, i *Invitation) (err error) {
+	defer r.seals.Writing()()
+	if i.Seal, err = r.seals.Seal(ctx, i.Binding()); err != nil {
+		return err
+	}
+	return r.Store.CreateInvitation(ctx, i)
+}
+
+func (r *rows) Invitation(ctx context.Context, digest []byte) (*Invitation, error) {
+	i, err := r.Store.Invitation(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.seals.Verify(ctx, i.Binding(), i.Seal); appliance.CodeOf(err) == appliance.CodeTampered {
+		r.log.Error("an invitation is refused: the row does not match its seal, so the database was changed by hand; take the invitation back", "name", i.Name, "id", i.ID)
+		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such invitation")
+	} else if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// sessionSeal is the seal of a session by this process.
+func (r *rows) sessionSeal(s *Session) []byte {
+	mac := hmac.New(sha256.New, r.process[:])
+	mac.Write(s.Binding().AAD())
+	return mac.Sum(nil)
+}
+
+// ofProcess says whether this process has made the session.
+func (r *rows) ofProcess(s *Session) bool { return hmac.Equal(s.Seal, r.sessionSeal(s)) }
+
+func (r *rows) CreateSession(ctx context.Context, s *Session) error {
+	s.Seal = r.sessionSeal(s)
+	return r.Store.CreateSession(ctx, s)
+}
+
+func (r *rows) Session(ctx context.Context, digest []byte) (*Session, error) {
+	s, err := r.Store.Session(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	if !r.ofProcess(s) {
+		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such session")
+	}
+	return s, nil
+}
+
+func (r *rows) Sessions(ctx context.Context, user string) ([]Session, error) {
+	all, err := r.Store.Sessions(ctx, user)
+	var good []Session
+	for i := range all {
+		if r.ofProcess(&all[i]) {
+			good = append(good, all[i])
+		}
+	}
+	return good, err
+}
+
+// ProveSession notes when the user proved to be present. Nothing happens if there
+// is no such session.
+func (r *rows) ProveSession(ctx context.Context, id string, at time.Time) error {
+	err := r.UpdateSession(ctx, id, func(s *Session) error {
+		if !r.ofProcess(s) {
+			return appliance.Errorf(appliance.CodeNotFound, "there is no such session")
+		}
+		s.ProvenAt = at
+		s.Seal = r.sessionSeal(s)
+		return nil
+	})
+	if appliance.CodeOf(err) == appliance.CodeNotFound {
+		return nil
+	}
+	return err
+}
+
+func (r *rows) CreateToken(ctx context.Context, t *Token) (err error) {
+	defer r.seals.Writing()()
+	if t.Seal, err = r.seals.Seal(ctx, t.Binding()); err != nil {
+		return err
+	}
+	return r.Store.CreateToken(ctx, t)
+}
+
+// Tokens gives also those that are refused, marked.
+func (r *rows) Tokens(ctx context.Context) ([]Token, error) {
+	all, err := r.Store.Tokens(ctx)
+	for i := range all {
+		t := &all[i]
+		switch err := r.seals.Verify(ctx, t.Binding(), t.Seal); appliance.CodeOf(err) {
+		case "", appliance.CodeLocked:
+		case appliance.CodeTampered:
+			t.Refused = true
+		default:
+			return nil, err
+		}
+	}
+	return all, err
+}
+
+func (r *rows) Token(ctx context.Context, digest []byte) (*Token, error) {
+	t, err := r.Store.Token(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	switch err := r.seals.Verify(ctx, t.Binding(), t.Seal); appliance.CodeOf(err) {
+	case "":
+		return t, nil
+	case appliance.CodeTampered:
+		r.log.Error("an API token is refused: the row does not match its seal, so the database was changed by hand; revoke the token, and make another one", "token", t.Name, "id", t.ID)
+		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such API token")
+	default:
+		return nil, err
+	}
+}
+
+// RevokeToken has a token refused from now on. One whose seal is not good gets
+// none: it is refused with or without.
+func (r *rows) RevokeToken(ctx context.Context, id string, at time.Time) (*Token, error) {
+	defer r.seals.Writing()()
+	return r.UpdateToken(ctx, id, func(t *Token) error {
+		err := r.seals.Verify(ctx, t.Binding(), t.Seal)
+		refused := appliance.CodeOf(err) == appliance.CodeTampered
+		if err != nil && !refused {
+			return err
+		}
+		if t.RevokedAt.IsZero() {
+			t.RevokedAt = at
+		}
+		if t.Seal = nil; refused {
+			t.Refused = true
+			return nil
+		}
+		t.Seal, err = r.seals.Seal(ctx, t.Binding())
+		return err
+	})
+}
+
+// SealAll seals all rows as they are; the first unlock calls it, by
+// [appliance.Options.SealAll]. It gives the names of who can act from then on.
+func (d *Directory) SealAll(ctx context.Context, set func(name, value string) error) (users, tokens []string, err error) {
+	r := d.rows
+	// The functions may be called twice for a row.
+	note := func(list *[]string, name string) {
+		if !slices.Contains(*list, name) {
+			*list = append(*list, name)
+		}
+	}
+	byName := map[string]string{}
+	err = r.SealRows(ctx, func(a *Account) error {
+		byName[a.Name] = a.ID
+		note(&users, a.Name+" ("+string(a.Role)+")")
+		return r.seal(ctx, a)
+	}, func(i *Invitation) (err error) {
+		i.Seal, err = r.seals.Seal(ctx, i.Binding())
+		return err
+	}, func(t *Token) (err error) {
+		if id := byName[t.CreatedBy]; id != "" && len(t.Origin.MadeBy) == 0 { // it is of before origins were kept
+			t.Origin.MadeBy = []string{id}
+		}
+		note(&tokens, t.Name+" ("+string(t.Role)+")")
+		t.Seal, err = r.seals.Seal(ctx, t.Binding())
+		return err
+	})
+	if err == nil && len(users) > 0 {
+		err = set(appliance.SettingSetup, appliance.SettingDone)
+	}
+	return users, tokens, err
+}

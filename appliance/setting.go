@@ -1,0 +1,82 @@
+package appliance
+
+import "context"
+
+// The settings: small values that people or the appliance itself have chosen. Each
+// rests sealed, so that none can be changed or taken away in the database.
+const (
+	// SettingFourEyes has the operations that need a second person (package approval).
+	SettingFourEyes = "four_eyes"
+	// SettingSetup says whether the setup code still admits somebody (package identity).
+	SettingSetup = "setup"
+	// SettingBootstrap says whether [Appliance.Bootstrap] may still make a key store.
+	SettingBootstrap = "bootstrap"
+)
+
+// SettingOpen and SettingDone are the values of settings about what is done once.
+const (
+	SettingOpen = "open"
+	SettingDone = "done"
+)
+
+// firstSettings are the values in a new installation, unless others were chosen
+// before it was made. In an installation every setting has a row.
+var firstSettings = map[string]string{
+	SettingFourEyes:  `{"operations":[]}`,
+	SettingSetup:     SettingOpen,
+	SettingBootstrap: SettingOpen,
+}
+
+func settingBinding(name, value string) Binding {
+	return Binding{Purpose: "setting", Fields: []string{name, value}}
+}
+
+// Setting gives a setting. Errors: CodeNotFound while there is no installation and
+// nobody has set it; CodeTampered if its row is missing or does not match its seal;
+// CodeLocked, with the value as it is stored, while nobody can tell.
+func (a *Appliance) Setting(ctx context.Context, name string) (string, error) {
+	value, seal, err := a.store.Setting(ctx, name)
+	missing := CodeOf(err) == CodeNotFound
+	if err != nil && !missing {
+		return "", err
+	}
+	installed, failed := a.seals.Installed(ctx)
+	if failed != nil {
+		return "", failed
+	}
+	if missing && !installed {
+		return "", err
+	}
+	return value, a.seals.Verify(ctx, settingBinding(name, value), seal)
+}
+
+// SetSetting changes a setting. CodeLocked.
+func (a *Appliance) SetSetting(ctx context.Context, name, value string) error {
+	defer a.seals.Writing()()
+	return a.setSetting(ctx, name, value)
+}
+
+func (a *Appliance) setSetting(ctx context.Context, name, value string) error {
+	seal, err := a.seals.Seal(ctx, settingBinding(name, value))
+	if err != nil {
+		return err
+	}
+	return a.store.SetSetting(ctx, name, value, seal)
+}
+
+// sealSettings seals the settings as they are; the first unlock calls it.
+func (a *Appliance) sealSettings(ctx context.Context) error {
+	for name, first := range firstSettings {
+		value, _, err := a.store.Setting(ctx, name)
+		if CodeOf(err) == CodeNotFound {
+			value, err = first, nil
+		}
+		if err == nil {
+			err = a.setSetting(ctx, name, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
