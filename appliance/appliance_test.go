@@ -483,19 +483,4 @@ func TestNothingSecretOnDisk(t *testing.T) {
 	check()
 }
 
-// TestBootstrap: the section of the seed, with a secret that KMS would refuse;
-// again and again without harm.
-func TestBootstrap(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	seed := appliance.NewCredential{AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
-	for range 2 {
-		if _, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, func(*appliance.KeyStore, *appliance.Credential) error { return nil }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	k := &xkstest.KMS{T: t, HTTP: b.HTTP(1), URL: b.URL, AccessKeyID: seed.AccessKeyID, SecretAccessKey: seed.SecretAccessKey,
-		Service: "kms-xks-proxy", Region: "us-east-1"}
-	k.OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
-}
-
 func TestMain(m *testing.M) { hsmtest.Main(m) }

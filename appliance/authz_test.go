@@ -108,7 +108,16 @@ func TestBlockRowsEditedByHand(t *testing.T) {
 	}
 	targets := map[string]appliance.BlockTarget{"external_keys": {KeyStore: "demo", KeyID: "k"}, "key_stores": {KeyStore: "demo"}, "installation": {}}
 	for table, target := range targets {
-		for _, to := range []string{"block_reason = '', block_since = NULL", "block_reason = 'another'", "block_since = block_since + 1"} {
+		changes := []string{"block_reason = '', block_since = NULL", "block_reason = 'another'", "block_since = block_since + 1"}
+		seal := map[string]string{"installation": "block_seal"}[table]
+		if seal == "" {
+			seal = "seal"
+		}
+		changes = append(changes, "block_reason = '', block_since = NULL, "+seal+" = x''", "block_reason = '', block_since = NULL, "+seal+" = (SELECT max(seal) FROM grants)")
+		if table == "installation" { // the others are NOT NULL
+			changes = append(changes, "block_reason = '', block_since = NULL, block_seal = NULL", "block_seal = NULL")
+		}
+		for _, to := range changes {
 			must(b.Appliance.Block(ctx, target, "a test"))(t)
 			b.Stop()
 			saved := must(os.ReadFile(b.DB))(t)

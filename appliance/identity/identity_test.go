@@ -92,10 +92,10 @@ func (v *vault) SetSetting(_ context.Context, name, value string) error {
 type directory struct {
 	*identity.Directory
 	vault *vault
-	t   *testing.T
-	dir string
-	now atomic.Int64
-	log bytes.Buffer
+	t     *testing.T
+	dir   string
+	now   atomic.Int64
+	log   bytes.Buffer
 }
 
 func (d *directory) clock() time.Time     { return time.UnixMilli(d.now.Load()) }

@@ -188,7 +188,12 @@ func writeUntilDiskFails(path string) {
 			fmt.Println("failed", err)
 		}
 	}
-	setLimit(300_000)
+	wal, err := os.Stat(path + "-wal") // the migrations are in it
+	if err != nil {
+		fmt.Println("failed", err)
+		return
+	}
+	setLimit(uint64(wal.Size()) + 200_000)
 	for i := 0; ; i++ {
 		keyID := fmt.Sprint("k", i)
 		if err = s.CreateKeys(ctx, newKey(ks, keyID)); err != nil {

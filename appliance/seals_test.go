@@ -1,0 +1,282 @@
+package appliance_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/keyring"
+	"holdfast/xks/xkstest"
+)
+
+// TestSettingsAreSealed: a setting that was changed or taken away in the database
+// is not valid, and says so; one that was never made has no value.
+func TestSettingsAreSealed(t *testing.T) {
+	for name, statement := range map[string]string{
+		"value":        `UPDATE settings SET value = '{"operations":[]}' WHERE name = 'four_eyes'`,
+		"no seal":      `UPDATE settings SET seal = NULL`,
+		"empty seal":   `UPDATE settings SET seal = x''`,
+		"another's":    `UPDATE settings SET value = (SELECT value FROM settings WHERE name = 'setup'), seal = (SELECT seal FROM settings WHERE name = 'setup') WHERE name = 'four_eyes'`,
+		"row gone":     `DELETE FROM settings WHERE name = 'four_eyes'`,
+		"all are gone": `DELETE FROM settings`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := xkstest.Start(t, xkstest.Options{})
+			const value = `{"operations":["scheduleKeyDeletion"]}`
+			if err := b.Appliance.SetSetting(ctx, appliance.SettingFourEyes, value); err != nil {
+				t.Fatal(err)
+			}
+			if got := must(b.Appliance.Setting(ctx, appliance.SettingFourEyes))(t); got != value {
+				t.Fatalf("it is %s", got)
+			}
+			b.Stop()
+			edit(t, b.DB, statement)
+			b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), appliance.CodeTampered)
+			b.Appliance.Lock()
+			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), appliance.CodeLocked)
+			wantCode(t, b.Appliance.SetSetting(ctx, appliance.SettingFourEyes, value), appliance.CodeLocked)
+		})
+	}
+}
+
+func errorOf[T any](_ T, err error) error { return err }
+
+// TestNoInstallationBesideKeyStores: without the row of the installation nothing is
+// founded in a database that has key stores.
+func TestNoInstallationBesideKeyStores(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b.Appliance.Lock()
+	edit(t, b.DB, `DELETE FROM installation`)
+	fresh := appliance.New(appliance.Options{Store: b.Store})
+	err := fresh.Unlock(ctx, keyring.New(b.Token), nil)
+	if appliance.CodeOf(err) != appliance.CodeTampered || !strings.Contains(err.Error(), "restore it from a backup") {
+		t.Errorf("%v", err)
+	}
+	wantCode(t, errorOf(b.Store.Installation(ctx)), appliance.CodeNotFound)
+}
+
+// TestFirstUnlockSeals: what other packages keep is sealed before there is an
+// installation, and not again; if it cannot be, there is none.
+func TestFirstUnlockSeals(t *testing.T) {
+	row := appliance.Binding{Purpose: "row"}
+	var seal []byte
+	var a *appliance.Appliance
+	fail := errors.New("no")
+	calls := 0
+	o := appliance.Options{SealAll: func(ctx context.Context, set func(name, value string) error) (err error) {
+		if calls++; fail != nil {
+			return fail
+		}
+		if seal, err = a.Seals().Seal(ctx, row); err != nil {
+			return err
+		}
+		return set(appliance.SettingSetup, appliance.SettingDone)
+	}}
+	b := xkstest.Start(t, xkstest.Options{})
+	b.Appliance.Lock()
+	edit(t, b.DB, `DELETE FROM installation; DELETE FROM settings`)
+	o.Store = b.Store
+	a = appliance.New(o)
+	if got, err := a.Seals().Seal(ctx, row); got != nil || err != nil {
+		t.Errorf("before there is an installation: %x %v", got, err)
+	}
+	wantCode(t, a.Seals().Verify(ctx, row, nil), "")
+	if err := a.Unlock(ctx, keyring.New(b.Token), nil); !errors.Is(err, fail) {
+		t.Fatalf("%v", err)
+	}
+	wantCode(t, errorOf(b.Store.Installation(ctx)), appliance.CodeNotFound)
+	fail = nil
+	if err := a.Unlock(ctx, keyring.New(b.Token), nil); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, a.Seals().Verify(ctx, row, seal), "")
+	for what, wrong := range map[string][]byte{"none": nil, "empty": {}, "cut": seal[:20]} {
+		if err := a.Seals().Verify(ctx, row, wrong); appliance.CodeOf(err) != appliance.CodeTampered {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	wantCode(t, a.Seals().Verify(ctx, appliance.Binding{Purpose: "another"}, seal), appliance.CodeTampered)
+	if got := must(a.Setting(ctx, appliance.SettingSetup))(t); got != appliance.SettingDone {
+		t.Errorf("setup is %s", got)
+	}
+	a.Lock()
+	wantCode(t, a.Seals().Verify(ctx, row, seal), appliance.CodeLocked)
+	wantCode(t, errorOf(a.Seals().Seal(ctx, row)), appliance.CodeLocked)
+	if err := a.Unlock(ctx, keyring.New(b.Token), nil); err != nil || calls != 2 {
+		t.Errorf("%v, sealed %d times", err, calls)
+	}
+}
+
+// asBefore puts the database of a bed, which is stopped, back to what a release
+// made that sealed fewer rows.
+func asBefore(t *testing.T, b *xkstest.Bed) {
+	t.Helper()
+	b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+	in := must(b.Store.Installation(ctx))(t)
+	now := appliance.Binding{Purpose: "state-key/v2", Fields: []string{in.ID}}
+	before := appliance.Binding{Purpose: "state-key", Fields: []string{in.ID}}
+	raw := must(b.Token.Unwrap(ctx, in.WrappedStateKey, now.AAD()))(t)
+	in.WrappedStateKey = must(b.Token.Wrap(ctx, raw, before.AAD()))(t)
+	b.Appliance.Lock()
+	if err := b.Store.UpgradeInstallation(ctx, in); err != nil {
+		t.Fatal(err)
+	}
+	b.Stop()
+	edit(t, b.DB, `UPDATE installation SET block_seal = NULL WHERE block_since IS NULL; DELETE FROM settings`)
+}
+
+// TestUpgrade: a database of before all rows had seals gets them at the first
+// unlock, as it is; from then on a missing one is not valid.
+func TestUpgrade(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	b.Stop()
+	asBefore(t, b)
+	b = restart(t, b, k, xkstest.Options{})
+	k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+	if !strings.Contains(b.Log.String(), "before all rows had seals") {
+		t.Error("the log does not say that rows were sealed")
+	}
+	if got := must(b.Appliance.Setting(ctx, appliance.SettingFourEyes))(t); got != `{"operations":[]}` {
+		t.Errorf("four eyes: %s", got)
+	}
+	made, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, recorded)
+	if made || err != nil {
+		t.Errorf("a key store of the configuration: %v %v", made, err)
+	}
+	b.Stop()
+	for _, again := range []string{`UPDATE installation SET block_seal = NULL`, `DELETE FROM settings`} {
+		edit(t, b.DB, again)
+		b = restart(t, b, k, xkstest.Options{})
+		wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), map[bool]appliance.Code{true: "", false: appliance.CodeTampered}[strings.HasPrefix(again, "UPDATE")])
+		if a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
+			t.Errorf("%s: it serves", again)
+		}
+		b.Stop()
+	}
+}
+
+// TestUpgradeKeepsABlock: what was blocked before stays so.
+func TestUpgradeKeepsABlock(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	must(b.Appliance.Block(ctx, everything, "a test"))(t)
+	b.Stop()
+	asBefore(t, b)
+	b = restart(t, b, k, xkstest.Options{})
+	if a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
+		t.Error("it serves")
+	}
+	if got := b.Appliance.Status(ctx).Blocked.Reason; got != "a test" {
+		t.Errorf("blocked: %q", got)
+	}
+}
+
+// everything is the target of a block of everything.
+var everything = appliance.BlockTarget{}
+
+// seed is the credential of the seed's section, which KMS itself would refuse.
+var seed = appliance.NewCredential{AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
+
+func recorded(*appliance.KeyStore, *appliance.Credential) error { return nil }
+
+// TestBootstrap: the section of the seed makes a key store once, with a secret that
+// KMS would refuse.
+func TestBootstrap(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	for i := range 2 {
+		made, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, recorded)
+		if err != nil || made != (i == 0) {
+			t.Fatal(made, err)
+		}
+	}
+	k := &xkstest.KMS{T: t, HTTP: b.HTTP(1), URL: b.URL, AccessKeyID: seed.AccessKeyID, SecretAccessKey: seed.SecretAccessKey,
+		Service: "kms-xks-proxy", Region: "us-east-1"}
+	k.OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+}
+
+// TestBootstrapBringsNothingBack: what a person has removed, or made otherwise, is
+// not made again, in this process or the next.
+func TestBootstrapBringsNothingBack(t *testing.T) {
+	boot := func(t *testing.T, b *xkstest.Bed) (bool, error) {
+		return b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, recorded)
+	}
+	for name, tt := range map[string]struct {
+		first  bool // whether the section was there at the first start
+		change func(a *appliance.Appliance) error
+	}{
+		"credential deleted": {true, func(a *appliance.Appliance) error { return a.DeleteCredential(ctx, "default", seed.AccessKeyID) }},
+		"credential deactivated": {true, func(a *appliance.Appliance) error {
+			return errorOf(a.SetCredentialActive(ctx, "default", seed.AccessKeyID, false))
+		}},
+		"key store deleted": {true, func(a *appliance.Appliance) error { return a.DeleteKeyStore(ctx, "default") }},
+		"another key store": {false, func(a *appliance.Appliance) error {
+			return errorOf(a.CreateKeyStore(ctx, appliance.KeyStore{Name: "other"}))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := xkstest.Start(t, xkstest.Options{})
+			if tt.first {
+				if made, err := boot(t, b); err != nil || !made {
+					t.Fatal(made, err)
+				}
+			}
+			if err := tt.change(b.Appliance); err != nil {
+				t.Fatal(err)
+			}
+			before := must(b.Appliance.KeyStores(ctx))(t)
+			for range 2 {
+				if made, err := boot(t, b); err != nil || made {
+					t.Fatal(made, err)
+				}
+				b.Stop()
+				b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+			}
+			after := must(b.Appliance.KeyStores(ctx))(t)
+			if len(after) != len(before) {
+				t.Errorf("there are %d key stores, and were %d", len(after), len(before))
+			}
+			for _, ks := range after {
+				for _, c := range must(b.Appliance.Credentials(ctx, ks.Name))(t) {
+					if c.Active {
+						t.Errorf("%s is active", c.AccessKeyID)
+					}
+				}
+			}
+			if name == "another key store" { // nor when the store is empty once more
+				if err := b.Appliance.DeleteKeyStore(ctx, "other"); err != nil {
+					t.Fatal(err)
+				}
+				if made, err := boot(t, b); err != nil || made {
+					t.Error(made, err)
+				}
+			}
+		})
+	}
+}
+
+// TestBootstrapGoesOn: if it could not be recorded, or the process ended half-way,
+// the next start goes on, and the record comes before it counts as done.
+func TestBootstrapGoesOn(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	full := errors.New("the disk is full")
+	if _, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, func(*appliance.KeyStore, *appliance.Credential) error { return full }); !errors.Is(err, full) {
+		t.Fatalf("%v", err)
+	}
+	b.Stop()
+	b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+	var store, key string
+	made, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, func(ks *appliance.KeyStore, c *appliance.Credential) error {
+		store, key = ks.Name, c.AccessKeyID
+		return nil
+	})
+	if err != nil || !made || store != "default" || key != seed.AccessKeyID {
+		t.Errorf("%v %v %q %q", made, err, store, key)
+	}
+}
