@@ -58,8 +58,8 @@ type Parameter struct {
 // Mutates says whether the operation changes anything.
 func (r *Route) Mutates() bool { return r.Method != http.MethodGet }
 
-// showsSecret says whether the answer has something that is shown once.
-func (r *Route) showsSecret() bool {
+// ShowsSecret says whether the answer has something that is shown once.
+func (r *Route) ShowsSecret() bool {
 	return r.answer != nil && r.answer.Implements(reflect.TypeFor[secret]())
 }
 

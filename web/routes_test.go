@@ -153,9 +153,9 @@ func storeID(t *testing.T, b *xkstest.Bed, name string) string {
 
 // TestFourEyes: what was chosen waits, and is done once, in the name of who asked.
 func TestFourEyes(t *testing.T) {
-	c, b := newCaller(t)
+	p := newPeople(t, "alice", "bob")
+	c, b, users, person := p.caller, p.Bed, p.users, p.user
 	ctx := t.Context()
-	users := c.api.(*web.API).Identity
 	must := func(w *httptest.ResponseRecorder, status int) *httptest.ResponseRecorder {
 		t.Helper()
 		if w.Code != status {
@@ -163,16 +163,13 @@ func TestFourEyes(t *testing.T) {
 		}
 		return w
 	}
-	_, tokenA, err := users.CreateToken(ctx, identity.Principal{Name: "alice", Role: identity.RoleAdministrator}, "a", identity.RoleAdministrator, time.Hour)
+	_, tokenA, err := users.CreateToken(ctx, *person("alice"), "a", identity.RoleAdministrator, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	robot, err := users.Bearer(ctx, tokenA, identity.Client{})
 	if err != nil {
 		t.Fatal(err)
-	}
-	person := func(name string) *identity.Principal {
-		return &identity.Principal{Name: name, UserID: name, Role: identity.RoleAdministrator, Session: "s", ProvenAt: time.Now()}
 	}
 	must(c.call(&root, "PUT", "/settings", `{"four_eyes": ["nonsense"]}`), 400)
 	must(c.call(&root, "PUT", "/settings", `{"four_eyes": ["deleteKeyStore"]}`), 200)

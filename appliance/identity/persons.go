@@ -12,7 +12,7 @@ import (
 // the one who enrols by it. So a user does not count as the second person for
 // anything that is asked by somebody who helped to make that user.
 //
-// Users who were there when four eyes were switched on count as different persons:
+// Users who were there before four eyes were switched on count as different persons:
 // until then each administrator could do everything alone.
 
 // and adds those who gave an identity another way to sign in.
@@ -46,7 +46,7 @@ func (p people) hands(id string, found map[string]bool) map[string]bool {
 		return found
 	}
 	found[id] = true
-	if a := p.accounts[id]; a != nil && a.MadeAt.After(p.since) {
+	if a := p.accounts[id]; a != nil && !a.MadeAt.Before(p.since) {
 		for _, maker := range a.MadeBy {
 			p.hands(maker, found)
 		}
@@ -70,7 +70,7 @@ func (p people) second(approver string, asking []string) error {
 			return appliance.Errorf(appliance.CodeForbidden, "you and %s sign in as the same person at the OpenID provider: another person has to approve it", b.Name)
 		}
 		theirs := p.hands(asker, map[string]bool{})
-		if a.MadeAt.After(p.since) && theirs[a.ApprovedBy] {
+		if !a.MadeAt.Before(p.since) && theirs[a.ApprovedBy] {
 			return appliance.Errorf(appliance.CodeForbidden, "%s, who asked for this, helped to make your user: another person has to approve it", p.name(a.ApprovedBy))
 		}
 		for id := range own {
