@@ -142,9 +142,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // changes are recorded.
 func (a *API) serve(route *Route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if route.BinaryRequest == "" {
-			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		}
 		who, known := identity.PrincipalOf(r.Context())
 		c := &call{Request: r, api: a, route: route, w: w, who: who}
 		if !known {
@@ -154,6 +151,12 @@ func (a *API) serve(route *Route) http.HandlerFunc {
 		}
 		if err := a.mayCall(c); err != nil {
 			a.refused(c, err)
+			a.fail(w, r, err)
+			return
+		}
+		defer func() { clear(c.body) }() // it may hold key material
+		if err := c.input(); err != nil {
+			a.unusable(c, err)
 			a.fail(w, r, err)
 			return
 		}

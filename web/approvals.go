@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"io"
 	"net/http"
 	"slices"
 
@@ -96,17 +95,10 @@ func (a *API) file(c *call, err error) (any, error) {
 	if err := a.Audit.Ready(); err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(c.Body)
-	if err != nil {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "the request body is longer than %d bytes, or ended early", maxBody)
-	}
-	if len(body) > 0 && !json.Valid(body) {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "the request body cannot be read as JSON of this route")
-	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails (crypto/rand)
 	now := a.Now().UTC()
-	r := &approval.Request{ID: hex.EncodeToString(id), Operation: c.route.ID, Method: c.Method, Path: c.URL.EscapedPath(), Body: body,
+	r := &approval.Request{ID: hex.EncodeToString(id), Operation: c.route.ID, Method: c.Method, Path: c.URL.EscapedPath(), Body: bytes.Clone(c.body),
 		UserID: c.who.UserID, Token: c.who.Token, RequestedBy: c.who.Name, CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
 	err = a.Approvals.CreateApproval(c.ctx(), r)
 	rec := c.record("", err)

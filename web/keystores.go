@@ -15,9 +15,11 @@ type Quota struct {
 
 // NewKeyStore asks for a key store.
 type NewKeyStore struct {
-	Name              string `json:"name"`
-	URIPathPrefix     string `json:"uri_path_prefix"`
-	RequestsPerSecond int    `json:"requests_per_second,omitempty"`
+	Name string `json:"name"`
+	// URIPathPrefix comes before [appliance.XKSPath]; nothing does if it is left out.
+	URIPathPrefix string `json:"uri_path_prefix,omitempty"`
+	// RequestsPerSecond is the quota; 0 is none, as if it is left out.
+	RequestsPerSecond int `json:"requests_per_second,omitempty"`
 }
 
 // KeyStoreHealth is what KMS is told of a key store, and what it takes to connect.
@@ -116,16 +118,13 @@ func keyRoutes() []Route {
 		{Method: http.MethodGet, Path: keys, ID: "listKeys", Capability: identity.See, Summary: "A page of a key store's keys, by ID",
 			Query: []Parameter{
 				{Name: "after", Type: "string", Description: "the last ID of the page before"},
-				{Name: "limit", Type: "integer", Description: "how many, 1 to 1000; 100 if left out"},
+				{Name: "limit", Type: "integer", Least: 1, Most: 1000, Description: "how many, 1 to 1000; 100 if left out"},
 				{Name: "prefix", Type: "string", Description: "only IDs that begin so"},
 				{Name: "state", Type: "string", Description: "only keys in that state", Enum: []string{"enabled", "disabled", "pending_deletion", "blocked"}},
 			},
 			handler: lists(func(c *call) ([]*appliance.ExternalKey, error) {
 				q := c.URL.Query()
-				limit, err := c.number("limit", 100, 1, 1000)
-				if err != nil {
-					return nil, err
-				}
+				limit := c.number("limit", 100)
 				return c.api.Domain.Keys(c.ctx(), c.keyStore(), appliance.Page{After: q.Get("after"), Limit: limit, Prefix: q.Get("prefix"), State: appliance.KeyState(q.Get("state"))})
 			})},
 		{Method: http.MethodPost, Path: keys, ID: "createKey", Capability: identity.ManageKeys, Summary: "Make or import an external key",
