@@ -68,12 +68,37 @@ func (a *Appliance) Block(ctx context.Context, t BlockTarget, reason string) (Bl
 // key store is blocked as well does not serve yet. Errors: CodeInvalid,
 // CodeNotFound; CodeConflict if that target is not blocked.
 func (a *Appliance) Unblock(ctx context.Context, t BlockTarget) error {
-	return a.setBlock(ctx, t, func(was Block) (Block, error) {
-		if was.IsZero() {
-			return was, Errorf(CodeConflict, "%s is not blocked", t)
+	return a.setBlock(ctx, t, func(was Block) (Block, error) { return Block{}, t.blockedBy(was) })
+}
+
+// CheckUnblock gives the error that Unblock would, and changes nothing.
+func (a *Appliance) CheckUnblock(ctx context.Context, t BlockTarget) error {
+	if err := t.validate(); err != nil {
+		return err
+	}
+	switch {
+	case t.Everything:
+		v, err := a.view()
+		if err != nil {
+			return err
 		}
-		return Block{}, nil
-	})
+		return t.blockedBy(v.blocked)
+	case t.KeyID == "":
+		_, e, err := a.keyStore(t.KeyStore)
+		if err != nil {
+			return err
+		}
+		return t.blockedBy(e.store.Blocked)
+	}
+	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
+}
+
+// blockedBy says that the target is not blocked: CodeConflict.
+func (t BlockTarget) blockedBy(b Block) error {
+	if b.IsZero() {
+		return Errorf(CodeConflict, "%s is not blocked", t)
+	}
+	return nil
 }
 
 // String names the target for people.
