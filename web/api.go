@@ -54,6 +54,16 @@ type Domain interface {
 	SetPolicy(ctx context.Context, keyStore, cedar string) error
 	Block(ctx context.Context, t appliance.BlockTarget, reason string) (appliance.Block, error)
 	Unblock(ctx context.Context, t appliance.BlockTarget) error
+
+	// The checks give the error that the operation would, and change nothing.
+	CheckDeleteKeyStore(ctx context.Context, name string) error
+	CheckDeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
+	CheckKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) error
+	CheckDeletion(ctx context.Context, keyStore, id string, days int) error
+	CheckGrant(ctx context.Context, keyStore string, want appliance.Grant) error
+	CheckRemoveGrant(ctx context.Context, keyStore, id string) error
+	CheckPolicy(ctx context.Context, keyStore, cedar string) error
+	CheckUnblock(ctx context.Context, t appliance.BlockTarget) error
 }
 
 // Boot is what the API needs of the boot; [*boot.Boot] is it.
@@ -63,6 +73,8 @@ type Boot interface {
 	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
 	Seal(ctx context.Context, credential []byte) error
 	Revoke(ctx context.Context, below uint64) error
+	// CheckRevoke gives the error that Revoke would, and revokes nothing.
+	CheckRevoke(ctx context.Context, below uint64) error
 }
 
 // Audit is what the API needs of the audit log. Before the log is open, its

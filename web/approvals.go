@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -95,6 +96,12 @@ func (a *API) file(c *call, err error) (any, error) {
 	if err := a.Audit.Ready(); err != nil {
 		return nil, err
 	}
+	if err := a.fileable(c); err != nil {
+		if auditErr := a.record(c, nil, nil, err); auditErr != nil {
+			return nil, auditErr
+		}
+		return nil, err
+	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails (crypto/rand)
 	now := a.Now().UTC()
@@ -107,6 +114,18 @@ func (a *API) file(c *call, err error) (any, error) {
 		return nil, auditErr
 	}
 	return a.shown(r), err
+}
+
+// fileable says why an operation could not be done if somebody approved it: nobody
+// is asked to approve what cannot be done.
+func (a *API) fileable(c *call) error {
+	if err := c.stale(c.subject()); err != nil {
+		return err
+	}
+	if c.route.check == nil {
+		return fmt.Errorf("the operation %s can be filed for approval, and has no check", c.route.ID)
+	}
+	return c.route.check(c)
 }
 
 // pending gives the request for approval that the path names, if it waits still.

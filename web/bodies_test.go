@@ -18,6 +18,8 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -476,5 +478,142 @@ func TestDocumentDemandsTheSame(t *testing.T) {
 				t.Errorf("%s, %s: the document refuses it: %t, want %t: %s", route.ID, w.what, refused, want, w.body)
 			}
 		}
+	}
+}
+
+// approvable gives the routes that may need a second person.
+func approvable() (all []*web.Route) {
+	for _, route := range web.Routes() {
+		if route.Approvable {
+			all = append(all, route)
+		}
+	}
+	return all
+}
+
+// impossible are requests that can never succeed, by the route's ID: each route
+// that may need a second person has some. The parameters that other take the place
+// of those in the path.
+var impossible = map[string][]struct{ other, body string }{
+	"unblock": {{"", `{"everything": true, "key_store": "p"}`}, {"", `{"key_id": "k"}`}, {"", `{"everything": false}`}, {"", `{}`}, {"", `{"key_store": "nobody"}`},
+		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
+	"deleteKeyStore":      {{"{keystore}=nobody", ""}, {"", ""}},
+	"enableKey":           {{"{keystore}=nobody", ""}, {"{key}=nobody", ""}},
+	"scheduleKeyDeletion": {{"{keystore}=nobody", `{"days": 7}`}, {"{key}=nobody", `{"days": 7}`}, {"", `{"days": 6}`}, {"", `{"days": 31}`}, {"", `{"days": 0}`}, {"", `{"days": -7}`}},
+	"createGrant": {{"{keystore}=nobody", `{"principal": "*", "operations": ["Encrypt"]}`}, {"", `{"principal": "*", "operations": ["Encrypt"], "key_id": "nobody"}`},
+		{"", `{"principal": "", "operations": ["Encrypt"]}`}, {"", `{"principal": "*", "operations": []}`}, {"", `{"principal": "*", "operations": ["Sign"]}`},
+		{"", `{"principal": "*", "operations": ["Encrypt"], "effect": "maybe"}`}, {"", `{"principal": "*", "operations": ["Encrypt"], "not_after": "2001-01-01T00:00:00Z"}`},
+		{"", `{"principal": "*", "operations": ["Encrypt"], "conditions": {"source_vpcs": [""]}}`}},
+	"removeGrant":      {{"{keystore}=nobody", ""}, {"{grant}=nobody", ""}},
+	"setPolicy":        {{"{keystore}=nobody", `{"cedar": ""}`}, {"", `{"cedar": "permit (everything);"}`}, {"", `{"cedar": "permit (principal, action, resource) when { context.colour == 1 };"}`}},
+	"deleteCredential": {{"{keystore}=nobody", ""}, {"{credential}=nobody", ""}},
+	"revokePolicies":   {{"", `{"below": 6}`}, {"", `{"below": -1}`}},
+	"setRole":          {{"{user}=nobody", `{"role": "viewer"}`}, {"", `{"role": "king"}`}, {"", `{"role": ""}`}},
+	"enableUser":       {{"{user}=nobody", ""}},
+	"bindOIDC":         {{"{user}=nobody", `{"email": "x@example.com"}`}, {"", `{"email": "x"}`}, {"", `{"email": "taken@example.com"}`}},
+	"deleteUser":       {{"{user}=nobody", ""}},
+	"createInvitation": {{"", `{"name": "bob", "role": "viewer"}`}, {"", `{"name": "a b", "role": "viewer"}`}, {"", `{"name": "", "role": "viewer"}`}, {"", `{"name": "x", "role": "king"}`}},
+	"createToken": {{"", `{"name": "robot", "role": "viewer", "days": 1}`}, {"", `{"name": "a b", "role": "viewer", "days": 1}`}, {"", `{"name": "x", "role": "king", "days": 1}`},
+		{"", `{"name": "x", "role": "viewer", "days": 0}`}, {"", `{"name": "x", "role": "viewer", "days": 366}`}},
+	"setSettings": {{"", `{"four_eyes": ["nonsense"]}`}, {"", `{"four_eyes": ["deleteKeyStore", ""]}`}, {"", `{"four_eyes": ["approve"]}`}},
+}
+
+// TestOnlyWhatCanBeDoneIsFiled: a request that could never be done is refused when
+// it is made, as it would be without a second person, and nobody is asked to
+// approve it. A new route that may need one is among them by itself.
+func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
+	type request struct {
+		route            *web.Route
+		what, path, body string
+		header           http.Header
+	}
+	var all []request
+	b := newBank(t)
+	d := b.document()
+	b.ok("POST", "/users/"+b.alice.UserID+"/oidc", `{"email": "taken@example.com"}`)
+	for _, route := range approvable() {
+		path := b.names.Replace(route.Path)
+		if media, takes := d.Paths[route.Path][strings.ToLower(route.Method)].RequestBody.Content["application/json"]; takes {
+			for _, w := range wrongBodies(t, d, media.Schema, samples[route.ID]) {
+				all = append(all, request{route, w.what, path, w.body, nil})
+			}
+		} else {
+			all = append(all, request{route, "a body", path, `{"x": 1}`, nil}, request{route, "null", path, `null`, nil})
+		}
+		all = append(all, request{route, "an unknown parameter", path + "?x=1", samples[route.ID], nil},
+			request{route, "stale", path, samples[route.ID], http.Header{"If-Match": {`"0000"`}}}, request{route, "If-Match empty", path, samples[route.ID], http.Header{"If-Match": {""}}})
+		if len(impossible[route.ID]) == 0 {
+			t.Errorf("%s: impossible has no request of it", route.ID)
+		}
+		for _, r := range impossible[route.ID] {
+			path := route.Path
+			if name, value, ok := strings.Cut(r.other, "="); ok {
+				path = strings.Replace(path, name, value, 1)
+			}
+			all = append(all, request{route, "impossible", b.names.Replace(path), r.body, nil})
+		}
+	}
+	ask := func(r request) string {
+		w := b.call(&b.alice, r.route.Method, r.path, r.body, func(q *http.Request) { maps.Copy(q.Header, r.header) })
+		if w.Code < 400 {
+			return fmt.Sprintf("%d %s", w.Code, w.Body)
+		}
+		return fmt.Sprintf("%d %s", w.Code, code(t, w))
+	}
+	before := b.state()
+	direct := make([]string, len(all))
+	for i, r := range all {
+		if direct[i] = ask(r); !strings.HasPrefix(direct[i], "4") {
+			t.Errorf("%s, %s: it is done: %s\n%s", r.route.ID, r.what, direct[i], r.body)
+		}
+	}
+	if b.state() != before {
+		t.Fatal("what was refused changed something")
+	}
+	var operations []string
+	for _, route := range approvable() {
+		operations = append(operations, route.ID)
+	}
+	b.fourEyes(operations...)
+	before = b.state()
+	for i, r := range all {
+		recorded := len(b.audit.records)
+		if got := ask(r); got != direct[i] {
+			t.Errorf("%s, %s: when it is to be approved: %s, done directly: %s\n%s", r.route.ID, r.what, got, direct[i], r.body)
+		}
+		if now := b.state(); now != before {
+			t.Errorf("%s, %s: it was filed", r.route.ID, r.what)
+			before = now
+		}
+		if len(b.audit.records) != recorded+1 || b.audit.records[recorded].Result != audit.Failed {
+			t.Errorf("%s, %s: the refusal is not recorded once", r.route.ID, r.what)
+		}
+	}
+	if len(all) < 200 {
+		t.Errorf("only %d requests were tried", len(all))
+	}
+}
+
+// TestWhatCanBeDoneIsFiled: each operation that may need a second person is filed
+// with its sample, not done, and done by the approval.
+func TestWhatCanBeDoneIsFiled(t *testing.T) {
+	for _, route := range approvable() {
+		t.Run(route.ID, func(t *testing.T) {
+			b := newBank(t)
+			path := b.names.Replace(route.Path)
+			if route.ID == "deleteKeyStore" {
+				path = "/keystores/empty"
+			}
+			b.fourEyes(route.ID)
+			filed := b.call(&b.alice, route.Method, path, samples[route.ID])
+			var waits web.Approval
+			if err := json.Unmarshal(filed.Body.Bytes(), &waits); err != nil || filed.Code != http.StatusAccepted {
+				t.Fatalf("%d %s: %v", filed.Code, filed.Body, err)
+			}
+			w := b.call(&b.bob, "POST", "/approvals/"+waits.ID+"/approve", "")
+			if err := json.Unmarshal(w.Body.Bytes(), &waits); err != nil || w.Code != http.StatusOK || waits.State != approval.Done {
+				t.Errorf("%d %s: %v", w.Code, w.Body, err)
+			}
+		})
 	}
 }

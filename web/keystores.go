@@ -58,7 +58,8 @@ func keyStoreRoutes() []Route {
 			handler: gives(keyStoreHealth)},
 		{Method: http.MethodDelete, Path: store, ID: "deleteKeyStore", Capability: identity.ManageKeys, Dangerous: true, Approvable: true,
 			Summary: "Remove a key store that has no keys, with its credentials and grants",
-			handler: gives(func(c *call) (nothing, error) { return nothing{}, c.api.Domain.DeleteKeyStore(c.ctx(), c.keyStore()) })},
+			handler: checked(gives(func(c *call) (nothing, error) { return nothing{}, c.api.Domain.DeleteKeyStore(c.ctx(), c.keyStore()) }),
+				func(c *call, _ nothing) error { return c.api.Domain.CheckDeleteKeyStore(c.ctx(), c.keyStore()) })},
 	}
 }
 
@@ -136,8 +137,10 @@ func keyRoutes() []Route {
 				return c.api.Domain.ShowKey(c.ctx(), c.keyStore(), c.key())
 			})},
 		{Method: http.MethodPost, Path: key + "/enable", ID: "enableKey", Capability: identity.ManageKeys, Approvable: true, Summary: "Let a key serve",
-			handler: change(func(c *call) (*appliance.ExternalKey, error) {
+			handler: checked(change(func(c *call) (*appliance.ExternalKey, error) {
 				return c.api.Domain.SetKeyEnabled(c.ctx(), c.keyStore(), c.key(), true)
+			}), func(c *call, _ nothing) error {
+				return c.api.Domain.CheckKeyEnabled(c.ctx(), c.keyStore(), c.key(), true)
 			})},
 		{Method: http.MethodPost, Path: key + "/disable", ID: "disableKey", Capability: identity.ManageKeys, Summary: "Take a key out of service",
 			handler: change(func(c *call) (*appliance.ExternalKey, error) {
@@ -149,8 +152,10 @@ func keyRoutes() []Route {
 			})},
 		{Method: http.MethodPost, Path: key + "/delete", ID: "scheduleKeyDeletion", Capability: identity.ManageKeys, Dangerous: true, Approvable: true,
 			Summary: "Have a key destroyed after a waiting period; it is out of service from now on",
-			handler: does(func(c *call, in Deletion) (*appliance.ExternalKey, error) {
+			handler: checked(does(func(c *call, in Deletion) (*appliance.ExternalKey, error) {
 				return c.api.Domain.ScheduleDeletion(c.ctx(), c.keyStore(), c.key(), in.Days)
+			}), func(c *call, in Deletion) error {
+				return c.api.Domain.CheckDeletion(c.ctx(), c.keyStore(), c.key(), in.Days)
 			})},
 		{Method: http.MethodPost, Path: key + "/cancel-deletion", ID: "cancelKeyDeletion", Capability: identity.ManageKeys, Summary: "Take back a scheduled deletion; the key is disabled then",
 			handler: change(func(c *call) (*appliance.ExternalKey, error) {
@@ -198,12 +203,14 @@ func grantRoutes() []Route {
 				return shown, err
 			})},
 		{Method: http.MethodPost, Path: store + "/grants", ID: "createGrant", Capability: identity.ManageKeys, Approvable: true, Summary: "Allow or forbid a principal operations",
-			handler: does(func(c *call, in NewGrant) (Grant, error) {
+			handler: checked(does(func(c *call, in NewGrant) (Grant, error) {
 				g, err := c.api.Domain.AddGrant(c.ctx(), c.keyStore(), in.grant())
 				if err != nil {
 					return Grant{}, err
 				}
 				return Grant{g, g.Cedar()}, nil
+			}), func(c *call, in NewGrant) error {
+				return c.api.Domain.CheckGrant(c.ctx(), c.keyStore(), in.grant())
 			})},
 		{Method: http.MethodPost, Path: store + "/grants/render", ID: "renderGrant", Capability: identity.See, Summary: "The Cedar policy that a grant would be, without making it",
 			handler: does(func(c *call, in NewGrant) (Policy, error) {
@@ -214,8 +221,10 @@ func grantRoutes() []Route {
 				return Policy{g.Cedar()}, nil
 			})},
 		{Method: http.MethodDelete, Path: store + "/grants/{grant}", ID: "removeGrant", Capability: identity.ManageKeys, Approvable: true, Summary: "Remove a grant",
-			handler: gives(func(c *call) (nothing, error) {
+			handler: checked(gives(func(c *call) (nothing, error) {
 				return nothing{}, c.api.Domain.RemoveGrant(c.ctx(), c.keyStore(), c.param("grant"))
+			}), func(c *call, _ nothing) error {
+				return c.api.Domain.CheckRemoveGrant(c.ctx(), c.keyStore(), c.param("grant"))
 			})},
 		{Method: http.MethodPost, Path: store + "/keys/{key}/test-grants", ID: "testGrants", Capability: identity.See, Summary: "Whether a request would be allowed, and which policies decide",
 			handler: does(func(c *call, in appliance.RequestContext) (appliance.Decision, error) {
@@ -229,8 +238,10 @@ func grantRoutes() []Route {
 				return Policy{cedar}, err
 			})},
 		{Method: http.MethodPost, Path: store + "/policy", ID: "setPolicy", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Summary: "Replace a key store's Cedar policies written by hand",
-			handler: does(func(c *call, in Policy) (nothing, error) {
+			handler: checked(does(func(c *call, in Policy) (nothing, error) {
 				return nothing{}, c.api.Domain.SetPolicy(c.ctx(), c.keyStore(), in.Cedar)
+			}), func(c *call, in Policy) error {
+				return c.api.Domain.CheckPolicy(c.ctx(), c.keyStore(), in.Cedar)
 			})},
 	}
 }
@@ -266,8 +277,10 @@ func credentialRoutes() []Route {
 		{Method: http.MethodPost, Path: credential + "/activate", ID: "activateCredential", Capability: identity.ManageKeys, Summary: "Accept signatures of a credential", handler: set(true)},
 		{Method: http.MethodPost, Path: credential + "/deactivate", ID: "deactivateCredential", Capability: identity.ManageKeys, Summary: "Refuse signatures of a credential", handler: set(false)},
 		{Method: http.MethodDelete, Path: credential, ID: "deleteCredential", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Summary: "Remove a credential",
-			handler: gives(func(c *call) (nothing, error) {
+			handler: checked(gives(func(c *call) (nothing, error) {
 				return nothing{}, c.api.Domain.DeleteCredential(c.ctx(), c.keyStore(), c.param("credential"))
+			}), func(c *call, _ nothing) error {
+				return c.api.Domain.CheckDeleteCredential(c.ctx(), c.keyStore(), c.param("credential"))
 			})},
 	}
 }

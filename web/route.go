@@ -44,6 +44,9 @@ func (r *Route) Mutates() bool { return r.Method != http.MethodGet }
 // handler is what an operation does, and the types of its bodies; nil for none.
 type handler struct {
 	request, answer reflect.Type
+	// check gives the error that run would, as far as that is known before, and
+	// changes nothing. What can be filed for approval has one.
+	check func(c *call) error
 	// run does it and gives the answer's body.
 	run func(c *call) (any, error)
 	// stream does it and writes the answer itself, once nothing can fail any more.
@@ -66,6 +69,13 @@ func does[In, Out any](do func(c *call, in In) (Out, error)) handler {
 		}
 		return out, nil
 	}
+	return h
+}
+
+// checked adds to the handler of an operation what is checked before the operation
+// is filed for approval.
+func checked[In any](h handler, check func(c *call, in In) error) handler {
+	h.check = func(c *call) error { return check(c, c.in.(In)) }
 	return h
 }
 

@@ -380,6 +380,10 @@ func FuzzAPI(f *testing.F) {
 					query.Set(name, g.word())
 				}
 			}
+			misspelt := g.IntN(10) == 0
+			if misspelt {
+				query.Set(strings.ToUpper(g.word())+"_", g.word())
+			}
 			body := ""
 			if o.body != nil && g.IntN(20) > 0 {
 				text, err := json.Marshal(g.value(o.body, 0))
@@ -403,6 +407,8 @@ func FuzzAPI(f *testing.F) {
 			}
 			if w.Code >= 400 {
 				code(t, w) // every failure is one
+			} else if misspelt || o.body != nil && strings.TrimSpace(body) == "" {
+				t.Errorf("%s %s?%s %q is done: %d", o.method, path, query.Encode(), body, w.Code)
 			}
 			if w.Code >= 400 && bytes.Contains(w.Body.Bytes(), []byte("panic")) {
 				t.Errorf("%s", w.Body)

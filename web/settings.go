@@ -102,17 +102,15 @@ func settingRoutes() []Route {
 				return d, nil
 			})},
 		{Method: http.MethodPut, Path: "/settings", ID: "setSettings", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Change the settings",
-			handler: does(func(c *call, in Settings) (*Settings, error) {
-				for _, op := range in.FourEyes {
-					if !slices.ContainsFunc(c.api.routes, func(r *Route) bool { return r.ID == op && r.Approvable }) {
-						return nil, appliance.Errorf(appliance.CodeInvalid, "operation %.60q: it cannot be made to need approval", op)
-					}
+			handler: checked(does(func(c *call, in Settings) (*Settings, error) {
+				if err := c.api.checkSettings(in); err != nil {
+					return nil, err
 				}
 				if err := c.api.Approvals.SetFourEyes(c.ctx(), in.FourEyes); err != nil {
 					return nil, err
 				}
 				return c.api.settings(c.ctx())
-			})},
+			}), func(c *call, in Settings) error { return c.api.checkSettings(in) })},
 		{Method: http.MethodGet, Path: "/certificate", ID: "certificate", Capability: identity.See, Summary: "The server's TLS certificate",
 			handler: gives(func(c *call) (Certificate, error) { return c.api.Site.Certificate() })},
 		{Method: http.MethodPost, Path: "/certificate/request", ID: "requestCertificate", Capability: identity.Administer, Dangerous: true, Summary: "Make a new key, and a request to sign its certificate",
@@ -133,4 +131,14 @@ func (a *API) settings(ctx context.Context) (*Settings, error) {
 		return nil, err
 	}
 	return &Settings{FourEyes: append([]string{}, chosen...)}, nil
+}
+
+// checkSettings says which operation cannot be made to need approval: CodeInvalid.
+func (a *API) checkSettings(s Settings) error {
+	for _, op := range s.FourEyes {
+		if !slices.ContainsFunc(a.routes, func(r *Route) bool { return r.ID == op && r.Approvable }) {
+			return appliance.Errorf(appliance.CodeInvalid, "operation %.60q: it cannot be made to need approval", op)
+		}
+	}
+	return nil
 }

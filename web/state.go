@@ -61,9 +61,9 @@ func stateRoutes() []Route {
 			})},
 		{Method: http.MethodPost, Path: "/unblock", ID: "unblock", Capability: identity.ManageKeys, Dangerous: true, Approvable: true,
 			Summary: "Take a block back",
-			handler: does(func(c *call, in appliance.BlockTarget) (appliance.BlockTarget, error) {
+			handler: checked(does(func(c *call, in appliance.BlockTarget) (appliance.BlockTarget, error) {
 				return in, c.api.Domain.Unblock(c.ctx(), in)
-			})},
+			}), func(c *call, in appliance.BlockTarget) error { return c.api.Domain.CheckUnblock(c.ctx(), in) })},
 		{Method: http.MethodGet, Path: "/openapi.json", ID: "openAPI", Capability: identity.See,
 			Summary: "This description of the API (OpenAPI 3.1)", BinaryAnswer: "application/vnd.oai.openapi+json",
 			handler: streams(func(c *call) error {

@@ -54,7 +54,14 @@ func init() { // for their pages have forms of them
 		}, show: testedGrants},
 
 		"createCredential": {body: func(f *form) any {
-			return web.NewCredential{AccessKeyID: f.trimmed("access_key_id"), SecretAccessKey: f.trimmed("secret_access_key")}
+			if f.values.Get("generate") == "true" {
+				return web.NewCredential{}
+			}
+			want := web.NewCredential{AccessKeyID: f.trimmed("access_key_id"), SecretAccessKey: f.trimmed("secret_access_key")}
+			if want.AccessKeyID == "" || want.SecretAccessKey == "" {
+				f.fail("give both the access key ID and the secret access key to import")
+			}
+			return want
 		}, show: createdCredential},
 		"activateCredential":   {done: "The credential is active."},
 		"deactivateCredential": {done: "The credential is not accepted any more."},

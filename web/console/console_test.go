@@ -55,8 +55,9 @@ func (fakeBoot) Evidence(context.Context, []byte) (*attest.Evidence, error) {
 func (fakeBoot) Appraise(context.Context, []byte) (*attest.Evidence, *appraisal.Verdict, error) {
 	return nil, nil, boot.ErrNoPlatform
 }
-func (fakeBoot) Seal(context.Context, []byte) error   { return nil }
-func (fakeBoot) Revoke(context.Context, uint64) error { return nil }
+func (fakeBoot) Seal(context.Context, []byte) error        { return nil }
+func (fakeBoot) Revoke(context.Context, uint64) error      { return nil }
+func (fakeBoot) CheckRevoke(context.Context, uint64) error { return nil }
 
 // fakeAudit is an audit log in memory.
 type fakeAudit struct {
@@ -231,7 +232,7 @@ func (r *rig) things(admin *session) url.Values {
 var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests_per_second": {"5"}, "reason": {"why"}, "id": {"new"}, "usage": {"", "encrypt"}, "custody": {"cached"},
 	"material": {""}, "framing": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "key_id": {""}, "not_after": {""}, "via_services": {""},
 	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
-	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {""}, "secret_access_key": {""},
+	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
 	"names": {"localhost"}, "chain": {"x"}}
 
@@ -412,6 +413,12 @@ func TestFormsAreWhole(t *testing.T) {
 	form.Del("key")
 	if w := admin.do("POST", "/do/unblock", form, nil); w.Code != http.StatusUnprocessableEntity {
 		t.Errorf("unblock without a target: %d", w.Code)
+	}
+	form = confirmed(things, "createCredential", admin.version(""))
+	form.Set("access_key_id", "")
+	form.Set("secret_access_key", "")
+	if w := admin.do("POST", "/do/createCredential", form, nil); w.Code != http.StatusUnprocessableEntity {
+		t.Errorf("to import an empty credential: %d", w.Code)
 	}
 	if asked < 80 {
 		t.Errorf("only %d forms were tried", asked)

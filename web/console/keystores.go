@@ -367,7 +367,7 @@ func credentials(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &credentialsData{storeData: s, act: map[string][]ui.Form{}, path: s.URIPathPrefix + appliance.XKSPath}
-	d.create = p.form("createCredential", "", ui.Form{Submit: "Make a credential", Label: "New credential"}, "keystore", s.Name)
+	d.create = p.form("createCredential", "", ui.Form{Submit: "Make a credential", Label: "New credential"}, "keystore", s.Name, "generate", "true")
 	d.importOne = p.form("createCredential", "", ui.Form{Folded: "Import one", Submit: "Import", Kind: "quiet", Fields: []ui.Field{
 		{Name: "access_key_id", Label: "Access key ID", Mono: true, Required: true, Autocomplete: "off"},
 		{Name: "secret_access_key", Label: "Secret access key", Type: "password", Required: true, Autocomplete: "off"}}}, "keystore", s.Name)
