@@ -116,11 +116,30 @@ func (a *Appliance) SetQuota(ctx context.Context, name string, requestsPerSecond
 func (a *Appliance) DeleteKeyStore(ctx context.Context, name string) error {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	_, e, err := a.keyStore(name)
+	e, err := a.deletableKeyStore(ctx, name)
 	if err != nil {
 		return err
 	}
 	return a.store.DeleteKeyStore(ctx, e.store.ID)
+}
+
+// CheckDeleteKeyStore gives the error that DeleteKeyStore would, and changes
+// nothing. As with all checks, another change may come before the operation.
+func (a *Appliance) CheckDeleteKeyStore(ctx context.Context, name string) error {
+	_, err := a.deletableKeyStore(ctx, name)
+	return err
+}
+
+func (a *Appliance) deletableKeyStore(ctx context.Context, name string) (*Endpoint, error) {
+	_, e, err := a.keyStore(name)
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.store.CountKeys(ctx, e.store.ID)
+	if err == nil && n > 0 {
+		err = Errorf(CodeConflict, "key store %q has keys: %d; delete them first", name, n)
+	}
+	return e, err
 }
 
 // NewCredential says which credential CreateCredential is to make.
@@ -226,7 +245,7 @@ func (a *Appliance) SetCredentialActive(ctx context.Context, keyStore, accessKey
 		}
 		return c, a.store.UpdateCredential(ctx, c)
 	}
-	return nil, Errorf(CodeNotFound, "key store %q has no credential %q", keyStore, accessKeyID)
+	return nil, noCredential(keyStore, accessKeyID)
 }
 
 // DeleteCredential removes a credential. Errors: CodeNotFound.
@@ -240,13 +259,52 @@ func (a *Appliance) DeleteCredential(ctx context.Context, keyStore, accessKeyID 
 	return a.store.DeleteCredential(ctx, e.store.ID, accessKeyID)
 }
 
+// CheckDeleteCredential gives the error that DeleteCredential would, and changes
+// nothing.
+func (a *Appliance) CheckDeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
+	credentials, err := a.Credentials(ctx, keyStore)
+	if err == nil && !slices.ContainsFunc(credentials, func(c *Credential) bool { return c.AccessKeyID == accessKeyID }) {
+		err = noCredential(keyStore, accessKeyID)
+	}
+	return err
+}
+
+func noCredential(keyStore, accessKeyID string) error {
+	return Errorf(CodeNotFound, "key store %q has no credential %q", keyStore, accessKeyID)
+}
+
 // AddGrant allows, or forbids, a principal operations on a key store or a key of
 // it. It reads all of want but ID, KeyStore and CreatedAt. Errors: CodeInvalid,
 // CodeNotFound.
 func (a *Appliance) AddGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, e, err := a.keyStore(keyStore)
+	v, _, err := a.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	g, err := a.newGrant(ctx, keyStore, want)
+	if err != nil {
+		return nil, err
+	}
+	if g.Seal, err = v.ring.Seal(g.Binding(), nil); err != nil {
+		return nil, err
+	}
+	if err := a.store.CreateGrant(ctx, g); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// CheckGrant gives the error that AddGrant would, and changes nothing.
+func (a *Appliance) CheckGrant(ctx context.Context, keyStore string, want Grant) error {
+	_, err := a.newGrant(ctx, keyStore, want)
+	return err
+}
+
+// newGrant makes a grant that is not sealed or stored yet.
+func (a *Appliance) newGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
+	_, e, err := a.keyStore(keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -263,11 +321,10 @@ func (a *Appliance) AddGrant(ctx context.Context, keyStore string, want Grant) (
 	if err := g.Validate(); err != nil {
 		return nil, err
 	}
-	if g.Seal, err = v.ring.Seal(g.Binding(), nil); err != nil {
-		return nil, err
-	}
-	if err := a.store.CreateGrant(ctx, g); err != nil {
-		return nil, err
+	if g.KeyID != "" {
+		if _, err := a.store.Key(ctx, e.store.ID, g.KeyID); err != nil {
+			return nil, err
+		}
 	}
 	return g, nil
 }
@@ -290,6 +347,15 @@ func (a *Appliance) RemoveGrant(ctx context.Context, keyStore, id string) error 
 		return err
 	}
 	return a.store.DeleteGrant(ctx, e.store.ID, id)
+}
+
+// CheckRemoveGrant gives the error that RemoveGrant would, and changes nothing.
+func (a *Appliance) CheckRemoveGrant(ctx context.Context, keyStore, id string) error {
+	grants, err := a.Grants(ctx, keyStore)
+	if err == nil && !slices.ContainsFunc(grants, func(g *Grant) bool { return g.ID == id }) {
+		err = Errorf(CodeNotFound, "key store %q has no grant %q", keyStore, id)
+	}
+	return err
 }
 
 // TestGrants decides about a request without making it, by the same evaluation.
@@ -326,14 +392,32 @@ func (a *Appliance) Policy(_ context.Context, keyStore string) (string, error) {
 // SetPolicy replaces them; empty for none. Errors: CodeInvalid, with line and
 // column; CodeNotFound.
 func (a *Appliance) SetPolicy(ctx context.Context, keyStore, cedar string) error {
-	cedar = strings.ReplaceAll(cedar, "\r\n", "\n")
-	if _, err := authz.Parse(cedar); err != nil {
-		return Errorf(CodeInvalid, "%s", err)
+	cedar, err := parsePolicy(cedar)
+	if err != nil {
+		return err
 	}
 	return a.changeKeyStore(ctx, keyStore, func(ks *KeyStore) error {
 		ks.Policy = cedar
 		return nil
 	})
+}
+
+// CheckPolicy gives the error that SetPolicy would, and changes nothing.
+func (a *Appliance) CheckPolicy(_ context.Context, keyStore, cedar string) error {
+	if _, err := parsePolicy(cedar); err != nil {
+		return err
+	}
+	_, _, err := a.keyStore(keyStore)
+	return err
+}
+
+// parsePolicy gives Cedar policies as they are stored.
+func parsePolicy(cedar string) (string, error) {
+	cedar = strings.ReplaceAll(cedar, "\r\n", "\n")
+	if _, err := authz.Parse(cedar); err != nil {
+		return "", Errorf(CodeInvalid, "%s", err)
+	}
+	return cedar, nil
 }
 
 // Bootstrap makes the key store with the credential that the section

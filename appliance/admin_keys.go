@@ -189,19 +189,38 @@ func (a *Appliance) replaceKey(ctx context.Context, keyStore, id string, change 
 	return &key, a.store.UpdateKey(ctx, &key, was)
 }
 
+// tryKey gives the error that a change of a key would have, and changes nothing.
+func (a *Appliance) tryKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) error {
+	k, err := a.ShowKey(ctx, keyStore, id)
+	if err != nil {
+		return err
+	}
+	key := k.ExternalKey
+	return change(&key)
+}
+
 // SetKeyEnabled enables or disables a key. Errors: CodeNotFound; CodeConflict
 // if it is pending deletion.
 func (a *Appliance) SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*ExternalKey, error) {
-	return a.changeKey(ctx, keyStore, id, func(k *ExternalKey) error {
+	return a.changeKey(ctx, keyStore, id, setEnabled(enabled))
+}
+
+// CheckKeyEnabled gives the error that SetKeyEnabled would, and changes nothing.
+func (a *Appliance) CheckKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) error {
+	return a.tryKey(ctx, keyStore, id, setEnabled(enabled))
+}
+
+func setEnabled(enabled bool) func(*ExternalKey) error {
+	return func(k *ExternalKey) error {
 		if k.State == KeyPendingDeletion {
-			return Errorf(CodeConflict, "key %q is pending deletion; cancel that first", id)
+			return Errorf(CodeConflict, "key %q is pending deletion; cancel that first", k.ID)
 		}
 		k.State = KeyDisabled
 		if enabled {
 			k.State = KeyEnabled
 		}
 		return nil
-	})
+	}
 }
 
 // The waiting period before a key is destroyed, in days.
@@ -215,16 +234,25 @@ const (
 // is out of service. What KMS encrypted under it is lost afterwards. Errors:
 // CodeInvalid, CodeNotFound; CodeConflict if it is scheduled already.
 func (a *Appliance) ScheduleDeletion(ctx context.Context, keyStore, id string, days int) (*ExternalKey, error) {
-	if days < MinDeletionDays || days > MaxDeletionDays {
-		return nil, Errorf(CodeInvalid, "waiting period of %d days: use %d to %d", days, MinDeletionDays, MaxDeletionDays)
-	}
-	return a.changeKey(ctx, keyStore, id, func(k *ExternalKey) error {
+	return a.changeKey(ctx, keyStore, id, a.scheduleDeletion(days))
+}
+
+// CheckDeletion gives the error that ScheduleDeletion would, and changes nothing.
+func (a *Appliance) CheckDeletion(ctx context.Context, keyStore, id string, days int) error {
+	return a.tryKey(ctx, keyStore, id, a.scheduleDeletion(days))
+}
+
+func (a *Appliance) scheduleDeletion(days int) func(*ExternalKey) error {
+	return func(k *ExternalKey) error {
+		if days < MinDeletionDays || days > MaxDeletionDays {
+			return Errorf(CodeInvalid, "waiting period of %d days: use %d to %d", days, MinDeletionDays, MaxDeletionDays)
+		}
 		if k.State == KeyPendingDeletion {
-			return Errorf(CodeConflict, "key %q is pending deletion already", id)
+			return Errorf(CodeConflict, "key %q is pending deletion already", k.ID)
 		}
 		k.State, k.DeletionAt = KeyPendingDeletion, a.stamp().AddDate(0, 0, days)
 		return nil
-	})
+	}
 }
 
 // CancelDeletion takes a scheduled deletion back. The key is disabled

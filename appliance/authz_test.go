@@ -106,7 +106,7 @@ func TestBlockRowsEditedByHand(t *testing.T) {
 	if err := b.Appliance.SetPolicy(ctx, "demo", policy); err != nil {
 		t.Fatal(err)
 	}
-	targets := map[string]appliance.BlockTarget{"external_keys": {KeyStore: "demo", KeyID: "k"}, "key_stores": {KeyStore: "demo"}, "installation": {}}
+	targets := map[string]appliance.BlockTarget{"external_keys": {KeyStore: "demo", KeyID: "k"}, "key_stores": {KeyStore: "demo"}, "installation": {Everything: true}}
 	for table, target := range targets {
 		changes := []string{"block_reason = '', block_since = NULL", "block_reason = 'another'", "block_since = block_since + 1"}
 		seal := map[string]string{"installation": "block_seal"}[table]
@@ -267,7 +267,7 @@ func TestBlockWipes(t *testing.T) {
 	for _, tt := range []struct {
 		target appliance.BlockTarget
 		left   int64
-	}{{appliance.BlockTarget{KeyStore: "demo", KeyID: "k"}, 2}, {appliance.BlockTarget{KeyStore: "demo"}, 1}, {appliance.BlockTarget{}, 0}} {
+	}{{appliance.BlockTarget{KeyStore: "demo", KeyID: "k"}, 2}, {appliance.BlockTarget{KeyStore: "demo"}, 1}, {appliance.BlockTarget{Everything: true}, 0}} {
 		for range 5 {
 			k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
 			k.OK("/keys/l/encrypt", xkstest.EncryptBody("x"))
@@ -297,11 +297,11 @@ func TestBlockWipes(t *testing.T) {
 			}
 		}
 	}
-	wantCode(t, b.Appliance.Unblock(ctx, appliance.BlockTarget{}), appliance.CodeConflict)
+	wantCode(t, b.Appliance.Unblock(ctx, appliance.BlockTarget{Everything: true}), appliance.CodeConflict)
 	_, err := b.Appliance.Block(ctx, appliance.BlockTarget{KeyID: "k"}, "x")
 	wantCode(t, err, appliance.CodeInvalid)
 	for _, reason := range []string{"", "a\nb", strings.Repeat("x", 257)} {
-		_, err := b.Appliance.Block(ctx, appliance.BlockTarget{}, reason)
+		_, err := b.Appliance.Block(ctx, appliance.BlockTarget{Everything: true}, reason)
 		wantCode(t, err, appliance.CodeInvalid)
 	}
 }
@@ -334,7 +334,7 @@ func TestBlockDoesNotWait(t *testing.T) {
 		made <- err
 	}()
 	<-hangs
-	for _, target := range []appliance.BlockTarget{{KeyStore: "demo", KeyID: "k"}, {KeyStore: "demo"}, {}} {
+	for _, target := range []appliance.BlockTarget{{KeyStore: "demo", KeyID: "k"}, {KeyStore: "demo"}, {Everything: true}} {
 		must(b.Appliance.Block(ctx, target, "a test"))(t)
 	}
 	stop()

@@ -27,12 +27,27 @@ func (b Block) Binding(installation string) Binding {
 // maxReason is the longest reason of a block, in bytes.
 const maxReason = 256
 
-// BlockTarget says what to block.
+// BlockTarget says what to block: Everything, or what it names. The zero
+// BlockTarget is not valid.
 type BlockTarget struct {
-	// KeyStore is a key store's name; empty means everything.
+	Everything bool `json:"everything,omitempty"`
+	// KeyStore is a key store's name.
 	KeyStore string `json:"key_store,omitempty"`
-	// KeyID is an external key of it; empty means all of them.
+	// KeyID is an external key of it; if empty, the key store itself is meant.
 	KeyID string `json:"key_id,omitempty"`
+}
+
+// validate says what is wrong with the target: CodeInvalid.
+func (t BlockTarget) validate() error {
+	switch {
+	case t.Everything && (t.KeyStore != "" || t.KeyID != ""):
+		return Errorf(CodeInvalid, "name either everything or a key store, not both")
+	case !t.Everything && t.KeyStore == "" && t.KeyID != "":
+		return Errorf(CodeInvalid, "name the key store of the key %q", t.KeyID)
+	case !t.Everything && t.KeyStore == "":
+		return Errorf(CodeInvalid, "name a key store, a key store and a key, or everything")
+	}
+	return nil
 }
 
 // Block takes the target out of service: no request that starts after it
@@ -50,21 +65,46 @@ func (a *Appliance) Block(ctx context.Context, t BlockTarget, reason string) (Bl
 }
 
 // Unblock takes a block back. What is blocked besides remains so: a key whose
-// key store is blocked as well does not serve yet. Errors: CodeNotFound;
-// CodeConflict if that target is not blocked.
+// key store is blocked as well does not serve yet. Errors: CodeInvalid,
+// CodeNotFound; CodeConflict if that target is not blocked.
 func (a *Appliance) Unblock(ctx context.Context, t BlockTarget) error {
-	return a.setBlock(ctx, t, func(was Block) (Block, error) {
-		if was.IsZero() {
-			return was, Errorf(CodeConflict, "%s is not blocked", t)
+	return a.setBlock(ctx, t, func(was Block) (Block, error) { return Block{}, t.blockedBy(was) })
+}
+
+// CheckUnblock gives the error that Unblock would, and changes nothing.
+func (a *Appliance) CheckUnblock(ctx context.Context, t BlockTarget) error {
+	if err := t.validate(); err != nil {
+		return err
+	}
+	switch {
+	case t.Everything:
+		v, err := a.view()
+		if err != nil {
+			return err
 		}
-		return Block{}, nil
-	})
+		return t.blockedBy(v.blocked)
+	case t.KeyID == "":
+		_, e, err := a.keyStore(t.KeyStore)
+		if err != nil {
+			return err
+		}
+		return t.blockedBy(e.store.Blocked)
+	}
+	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
+}
+
+// blockedBy says that the target is not blocked: CodeConflict.
+func (t BlockTarget) blockedBy(b Block) error {
+	if b.IsZero() {
+		return Errorf(CodeConflict, "%s is not blocked", t)
+	}
+	return nil
 }
 
 // String names the target for people.
 func (t BlockTarget) String() string {
 	switch {
-	case t.KeyStore == "":
+	case t.Everything:
 		return "everything"
 	case t.KeyID == "":
 		return "key store " + t.KeyStore
@@ -73,10 +113,11 @@ func (t BlockTarget) String() string {
 }
 
 func (a *Appliance) setBlock(ctx context.Context, t BlockTarget, change func(was Block) (Block, error)) error {
+	if err := t.validate(); err != nil {
+		return err
+	}
 	switch {
-	case t.KeyStore == "" && t.KeyID != "":
-		return Errorf(CodeInvalid, "name the key store of the key %q", t.KeyID)
-	case t.KeyStore == "":
+	case t.Everything:
 		return a.blockAll(ctx, change)
 	case t.KeyID == "":
 		return a.changeKeyStore(ctx, t.KeyStore, func(ks *KeyStore) (err error) {

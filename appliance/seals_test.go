@@ -179,7 +179,7 @@ func TestUpgradeKeepsABlock(t *testing.T) {
 }
 
 // everything is the target of a block of everything.
-var everything = appliance.BlockTarget{}
+var everything = appliance.BlockTarget{Everything: true}
 
 // seed is the credential of the seed's section, which KMS itself would refuse.
 var seed = appliance.NewCredential{AccessKeyID: "AKIAIOSFODNN7EXAMPLE", SecretAccessKey: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}

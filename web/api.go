@@ -55,6 +55,16 @@ type Domain interface {
 	SetPolicy(ctx context.Context, keyStore, cedar string) error
 	Block(ctx context.Context, t appliance.BlockTarget, reason string) (appliance.Block, error)
 	Unblock(ctx context.Context, t appliance.BlockTarget) error
+
+	// The checks give the error that the operation would, and change nothing.
+	CheckDeleteKeyStore(ctx context.Context, name string) error
+	CheckDeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
+	CheckKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) error
+	CheckDeletion(ctx context.Context, keyStore, id string, days int) error
+	CheckGrant(ctx context.Context, keyStore string, want appliance.Grant) error
+	CheckRemoveGrant(ctx context.Context, keyStore, id string) error
+	CheckPolicy(ctx context.Context, keyStore, cedar string) error
+	CheckUnblock(ctx context.Context, t appliance.BlockTarget) error
 }
 
 // Boot is what the API needs of the boot; [*boot.Boot] is it.
@@ -64,6 +74,8 @@ type Boot interface {
 	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
 	Seal(ctx context.Context, credential []byte) error
 	Revoke(ctx context.Context, below uint64) error
+	// CheckRevoke gives the error that Revoke would, and revokes nothing.
+	CheckRevoke(ctx context.Context, below uint64) error
 }
 
 // Audit is what the API needs of the audit log. Before the log is open, its
@@ -100,9 +112,9 @@ type Options struct {
 	Approvals ApprovalStore
 	// Settings has which operations need a second person.
 	Settings approval.Settings
-	Activity  *activity.Recorder
-	Site      Site
-	Log       *slog.Logger
+	Activity *activity.Recorder
+	Site     Site
+	Log      *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
@@ -145,9 +157,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // changes are recorded.
 func (a *API) serve(route *Route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if route.BinaryRequest == "" {
-			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		}
 		who, known := identity.PrincipalOf(r.Context())
 		c := &call{Request: r, api: a, route: route, w: w, who: who}
 		if !known {
@@ -157,6 +166,12 @@ func (a *API) serve(route *Route) http.HandlerFunc {
 		}
 		if err := a.mayCall(c); err != nil {
 			a.refused(c, err)
+			a.fail(w, r, err)
+			return
+		}
+		defer func() { clear(c.body) }() // it may hold key material
+		if err := c.input(); err != nil {
+			a.unusable(c, err)
 			a.fail(w, r, err)
 			return
 		}

@@ -56,12 +56,17 @@ func as(who identity.Principal, h http.Handler) http.Handler {
 // options are those of an API with a database of its own for users and approvals.
 func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
 	t.Helper()
-	dir := t.TempDir()
-	rows, err := store.Open(t.Context(), filepath.Join(dir, "users.db"), store.Options{Logger: log})
+	rows, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "users.db"), store.Options{Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rows.Close() })
+	return optionsOn(t, rows, domain, b, audit, log)
+}
+
+// optionsOn are those of an API with users and approvals in the database.
+func optionsOn(t testing.TB, rows *store.SQLite, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
+	t.Helper()
 	a, ok := domain.(*appliance.Appliance)
 	if !ok { // one without an installation, which takes rows as they are
 		a = appliance.New(appliance.Options{Store: rows})
@@ -69,7 +74,7 @@ func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *
 	users, err := identity.New(identity.Config{Store: rows, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, time.Time, error) {
 		f, err := approval.Chosen(ctx, a)
 		return f.On(), f.Since, err
-	}, Log: log, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
+	}, Log: log, URL: "https://console.test", SetupFile: filepath.Join(t.TempDir(), "setup-code")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,10 +189,10 @@ const (
 func TestStatusCodes(t *testing.T) {
 	a := start(t, nil)
 	a.ok(post, stores, `{"name": "p"}`)
-	a.ok(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": true}, "custody": "cached"}`)
+	a.ok(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`)
 
 	a.fails(post, stores, `{"name": "not a name"}`, 400, appliance.CodeInvalid)
-	a.fails(post, stores+"/p/keys", `{"id": "x", "custody": "paper"}`, 400, appliance.CodeInvalid)
+	a.fails(post, stores+"/p/keys", `{"id": "x", "usage": {"encrypt": true, "decrypt": false}, "custody": "paper"}`, 400, appliance.CodeInvalid)
 	a.fails(post, stores+"/p/keys/k/delete", `{"days": 3}`, 400, appliance.CodeInvalid)
 	a.fails(get, stores+"/p/keys?limit=many", "", 400, appliance.CodeInvalid)
 	a.fails(get, stores+"/p/keys?limit=1001", "", 400, appliance.CodeInvalid)
@@ -196,7 +201,7 @@ func TestStatusCodes(t *testing.T) {
 	a.fails(del, stores+"/p/grants/nobody", "", 404, appliance.CodeNotFound)
 	a.fails(post, stores+"/p/credentials/NOBODY/activate", "", 404, appliance.CodeNotFound)
 	a.fails(post, stores, `{"name": "p", "uri_path_prefix": "/other"}`, 409, appliance.CodeExists)
-	a.fails(post, stores+"/p/keys", `{"id": "k", "custody": "cached"}`, 409, appliance.CodeExists)
+	a.fails(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`, 409, appliance.CodeExists)
 	a.fails(del, stores+"/p", "", 409, appliance.CodeConflict)
 	a.fails(post, stores+"/p/keys/k/cancel-deletion", "", 409, appliance.CodeConflict)
 
@@ -277,23 +282,24 @@ func TestBodies(t *testing.T) {
 	} {
 		a.fails(post, stores, body, 400, appliance.CodeInvalid)
 	}
-	a.fails(post, stores, "", 400, appliance.CodeInvalid) // no name
+	a.fails(post, stores, "", 400, appliance.CodeInvalid)
 	if list := a.ok(get, stores, ""); list != "[]\n" {
 		t.Errorf("a body that was refused made %s", list)
 	}
 	a.ok(post, stores, `{"name": "p"}`)
 	for route, body := range map[string]string{
-		"/p/keys":        `{"id": "k", "custody": "cached", "colour": "red"}`,
+		"/p/keys":        `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached", "colour": "red"}`,
 		"/p/credentials": `{"secret": "x"}`,
 		"/p/grants":      `{"principal": "*", "operations": ["Encrypt"], "colour": "red"}`,
 	} {
 		a.fails(post, stores+route, body, 400, appliance.CodeInvalid)
 	}
-	a.ok(post, stores+"/p/keys", `{"id": "k", "custody": "cached"}`)
+	a.ok(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": false, "decrypt": false}, "custody": "cached"}`)
 	a.fails(post, stores+"/p/keys/k/rotate", `{"material": "AAAA"}`, 400, appliance.CodeInvalid)
 	a.fails(post, stores+"/p/keys/k/rotate", `{"colour": "red"}`, 400, appliance.CodeInvalid)
 	a.fails(post, stores+"/p/keys/k/delete", `{"days": 7, "hours": 3}`, 400, appliance.CodeInvalid)
-	a.ok(post, stores+"/p/keys/k/rotate", "")
+	a.fails(post, stores+"/p/keys/k/rotate", "", 400, appliance.CodeInvalid)
+	a.ok(post, stores+"/p/keys/k/rotate", "{}")
 }
 
 // TestRoutes: what is not there has the shape of all failures, too.
@@ -333,10 +339,10 @@ func TestNoSecretInAnswers(t *testing.T) {
 	material := []byte("this is the material of one key.")
 	a.ok(post, stores, `{"name": "p", "uri_path_prefix": "/p"}`)
 	var made web.CreatedCredential
-	if err := json.Unmarshal([]byte(a.ok(post, stores+"/p/credentials", "")), &made); err != nil || len(made.SecretAccessKey) < 43 || made.URIPathPrefix != "/p" {
+	if err := json.Unmarshal([]byte(a.ok(post, stores+"/p/credentials", "{}")), &made); err != nil || len(made.SecretAccessKey) < 43 || made.URIPathPrefix != "/p" {
 		t.Fatalf("%+v: %v", made, err)
 	}
-	key := a.ok(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": true}, "custody": "cached", "material": "`+base64.StdEncoding.EncodeToString(material)+`"}`)
+	key := a.ok(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached", "material": "`+base64.StdEncoding.EncodeToString(material)+`"}`)
 	a.ok(post, stores+"/p/grants", `{"principal": "*", "operations": ["Encrypt"], "key_id": "k"}`)
 
 	answers := map[string]string{"POST keys": key}

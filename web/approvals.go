@@ -6,7 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"io"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -99,17 +99,16 @@ func (a *API) file(c *call, err error) (any, error) {
 	if err := a.Audit.Ready(); err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(c.Body)
-	if err != nil {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "the request body is longer than %d bytes, or ended early", maxBody)
-	}
-	if len(body) > 0 && !json.Valid(body) {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "the request body cannot be read as JSON of this route")
+	if err := a.fileable(c); err != nil {
+		if auditErr := a.record(c, nil, nil, err); auditErr != nil {
+			return nil, auditErr
+		}
+		return nil, err
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails (crypto/rand)
 	now := a.Now().UTC()
-	r := &approval.Request{ID: hex.EncodeToString(id), Operation: c.route.ID, Method: c.Method, Path: c.URL.EscapedPath(), Body: body,
+	r := &approval.Request{ID: hex.EncodeToString(id), Operation: c.route.ID, Method: c.Method, Path: c.URL.EscapedPath(), Body: bytes.Clone(c.body),
 		UserID: c.who.UserID, Token: c.who.Token, RequestedBy: c.who.Name, CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
 	err = a.Approvals.CreateApproval(c.ctx(), r)
 	rec := c.record("", err)
@@ -118,6 +117,18 @@ func (a *API) file(c *call, err error) (any, error) {
 		return nil, auditErr
 	}
 	return a.shown(r), err
+}
+
+// fileable says why an operation could not be done if somebody approved it: nobody
+// is asked to approve what cannot be done.
+func (a *API) fileable(c *call) error {
+	if err := c.stale(c.subject()); err != nil {
+		return err
+	}
+	if c.route.check == nil {
+		return fmt.Errorf("the operation %s can be filed for approval, and has no check", c.route.ID)
+	}
+	return c.route.check(c)
 }
 
 // waiting gives the request for approval that the path names, if it is in one of

@@ -56,9 +56,9 @@ func attestationRoutes() []Route {
 			})},
 		{Method: http.MethodPost, Path: "/seal/revoke", ID: "revokePolicies", Capability: identity.Administer, Dangerous: true, Approvable: true,
 			Summary: "Have this machine's TPM refuse policies of older versions, for good",
-			handler: does(func(c *call, in Revocation) (nothing, error) {
+			handler: checked(does(func(c *call, in Revocation) (nothing, error) {
 				return nothing{}, c.api.Boot.Revoke(c.ctx(), in.Below)
-			})},
+			}), func(c *call, in Revocation) error { return c.api.Boot.CheckRevoke(c.ctx(), in.Below) })},
 	}
 }
 

@@ -27,7 +27,7 @@ func TestAdminIsAudited(t *testing.T) {
 		t.Fatal(err)
 	}
 	do(post, "keystores/p/credentials/"+c.ID+"/deactivate", "")
-	do(post, "keystores/p/keys", `{"id": "k", "custody": "cached", "material": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}`)
+	do(post, "keystores/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="}`)
 	do(post, "keystores/p/keys/k/disable", "")
 	var g struct{ ID string }
 	if err := json.Unmarshal([]byte(do(post, "keystores/p/grants", `{"principal": "*", "operations": ["Encrypt"]}`)), &g); err != nil {

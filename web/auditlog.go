@@ -56,7 +56,7 @@ var auditQuery = []Parameter{
 }
 
 var pageQuery = []Parameter{
-	{Name: "limit", Type: "integer", Description: "how many, 1 to 1000; 100 if left out"},
+	{Name: "limit", Type: "integer", Least: 1, Most: 1000, Description: "how many, 1 to 1000; 100 if left out"},
 	{Name: "cursor", Type: "string", Description: "of the page before"},
 }
 
@@ -111,9 +111,8 @@ func (c *call) query() (audit.Query, error) {
 		}
 		*t = parsed
 	}
-	var err error
-	q.Limit, err = c.number("limit", 100, 1, 1000)
-	return q, err
+	q.Limit = c.number("limit", 100)
+	return q, nil
 }
 
 func (c *call) seq() (int64, error) {

@@ -15,9 +15,11 @@ type Quota struct {
 
 // NewKeyStore asks for a key store.
 type NewKeyStore struct {
-	Name              string `json:"name"`
-	URIPathPrefix     string `json:"uri_path_prefix"`
-	RequestsPerSecond int    `json:"requests_per_second,omitempty"`
+	Name string `json:"name"`
+	// URIPathPrefix comes before [appliance.XKSPath]; nothing does if it is left out.
+	URIPathPrefix string `json:"uri_path_prefix,omitempty"`
+	// RequestsPerSecond is the quota; 0 is none, as if it is left out.
+	RequestsPerSecond int `json:"requests_per_second,omitempty"`
 }
 
 // KeyStoreHealth is what KMS is told of a key store, and what it takes to connect.
@@ -56,7 +58,8 @@ func keyStoreRoutes() []Route {
 			handler: gives(keyStoreHealth)},
 		{Method: http.MethodDelete, Path: store, ID: "deleteKeyStore", Capability: identity.ManageKeys, Dangerous: true, Approvable: true,
 			Summary: "Remove a key store that has no keys, with its credentials and grants",
-			handler: gives(func(c *call) (nothing, error) { return nothing{}, c.api.Domain.DeleteKeyStore(c.ctx(), c.keyStore()) })},
+			handler: checked(gives(func(c *call) (nothing, error) { return nothing{}, c.api.Domain.DeleteKeyStore(c.ctx(), c.keyStore()) }),
+				func(c *call, _ nothing) error { return c.api.Domain.CheckDeleteKeyStore(c.ctx(), c.keyStore()) })},
 	}
 }
 
@@ -116,16 +119,13 @@ func keyRoutes() []Route {
 		{Method: http.MethodGet, Path: keys, ID: "listKeys", Capability: identity.See, Summary: "A page of a key store's keys, by ID",
 			Query: []Parameter{
 				{Name: "after", Type: "string", Description: "the last ID of the page before"},
-				{Name: "limit", Type: "integer", Description: "how many, 1 to 1000; 100 if left out"},
+				{Name: "limit", Type: "integer", Least: 1, Most: 1000, Description: "how many, 1 to 1000; 100 if left out"},
 				{Name: "prefix", Type: "string", Description: "only IDs that begin so"},
 				{Name: "state", Type: "string", Description: "only keys in that state", Enum: []string{"enabled", "disabled", "pending_deletion", "blocked"}},
 			},
 			handler: lists(func(c *call) ([]*appliance.ExternalKey, error) {
 				q := c.URL.Query()
-				limit, err := c.number("limit", 100, 1, 1000)
-				if err != nil {
-					return nil, err
-				}
+				limit := c.number("limit", 100)
 				return c.api.Domain.Keys(c.ctx(), c.keyStore(), appliance.Page{After: q.Get("after"), Limit: limit, Prefix: q.Get("prefix"), State: appliance.KeyState(q.Get("state"))})
 			})},
 		{Method: http.MethodPost, Path: keys, ID: "createKey", Capability: identity.ManageKeys, Summary: "Make or import an external key",
@@ -137,8 +137,10 @@ func keyRoutes() []Route {
 				return c.api.Domain.ShowKey(c.ctx(), c.keyStore(), c.key())
 			})},
 		{Method: http.MethodPost, Path: key + "/enable", ID: "enableKey", Capability: identity.ManageKeys, Approvable: true, Summary: "Let a key serve",
-			handler: change(func(c *call) (*appliance.ExternalKey, error) {
+			handler: checked(change(func(c *call) (*appliance.ExternalKey, error) {
 				return c.api.Domain.SetKeyEnabled(c.ctx(), c.keyStore(), c.key(), true)
+			}), func(c *call, _ nothing) error {
+				return c.api.Domain.CheckKeyEnabled(c.ctx(), c.keyStore(), c.key(), true)
 			})},
 		{Method: http.MethodPost, Path: key + "/disable", ID: "disableKey", Capability: identity.ManageKeys, Summary: "Take a key out of service",
 			handler: change(func(c *call) (*appliance.ExternalKey, error) {
@@ -150,8 +152,10 @@ func keyRoutes() []Route {
 			})},
 		{Method: http.MethodPost, Path: key + "/delete", ID: "scheduleKeyDeletion", Capability: identity.ManageKeys, Dangerous: true, Approvable: true,
 			Summary: "Have a key destroyed after a waiting period; it is out of service from now on",
-			handler: does(func(c *call, in Deletion) (*appliance.ExternalKey, error) {
+			handler: checked(does(func(c *call, in Deletion) (*appliance.ExternalKey, error) {
 				return c.api.Domain.ScheduleDeletion(c.ctx(), c.keyStore(), c.key(), in.Days)
+			}), func(c *call, in Deletion) error {
+				return c.api.Domain.CheckDeletion(c.ctx(), c.keyStore(), c.key(), in.Days)
 			})},
 		{Method: http.MethodPost, Path: key + "/cancel-deletion", ID: "cancelKeyDeletion", Capability: identity.ManageKeys, Summary: "Take back a scheduled deletion; the key is disabled then",
 			handler: change(func(c *call) (*appliance.ExternalKey, error) {
@@ -199,12 +203,14 @@ func grantRoutes() []Route {
 				return shown, err
 			})},
 		{Method: http.MethodPost, Path: store + "/grants", ID: "createGrant", Capability: identity.ManageKeys, Approvable: true, Summary: "Allow or forbid a principal operations",
-			handler: does(func(c *call, in NewGrant) (Grant, error) {
+			handler: checked(does(func(c *call, in NewGrant) (Grant, error) {
 				g, err := c.api.Domain.AddGrant(c.ctx(), c.keyStore(), in.grant())
 				if err != nil {
 					return Grant{}, err
 				}
 				return Grant{g, g.Cedar()}, nil
+			}), func(c *call, in NewGrant) error {
+				return c.api.Domain.CheckGrant(c.ctx(), c.keyStore(), in.grant())
 			})},
 		{Method: http.MethodPost, Path: store + "/grants/render", ID: "renderGrant", Capability: identity.See, Summary: "The Cedar policy that a grant would be, without making it",
 			handler: does(func(c *call, in NewGrant) (Policy, error) {
@@ -215,8 +221,10 @@ func grantRoutes() []Route {
 				return Policy{g.Cedar()}, nil
 			})},
 		{Method: http.MethodDelete, Path: store + "/grants/{grant}", ID: "removeGrant", Capability: identity.ManageKeys, Approvable: true, Summary: "Remove a grant",
-			handler: gives(func(c *call) (nothing, error) {
+			handler: checked(gives(func(c *call) (nothing, error) {
 				return nothing{}, c.api.Domain.RemoveGrant(c.ctx(), c.keyStore(), c.param("grant"))
+			}), func(c *call, _ nothing) error {
+				return c.api.Domain.CheckRemoveGrant(c.ctx(), c.keyStore(), c.param("grant"))
 			})},
 		{Method: http.MethodPost, Path: store + "/keys/{key}/test-grants", ID: "testGrants", Capability: identity.See, Summary: "Whether a request would be allowed, and which policies decide",
 			handler: does(func(c *call, in appliance.RequestContext) (appliance.Decision, error) {
@@ -230,8 +238,10 @@ func grantRoutes() []Route {
 				return Policy{cedar}, err
 			})},
 		{Method: http.MethodPost, Path: store + "/policy", ID: "setPolicy", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Summary: "Replace a key store's Cedar policies written by hand",
-			handler: does(func(c *call, in Policy) (nothing, error) {
+			handler: checked(does(func(c *call, in Policy) (nothing, error) {
 				return nothing{}, c.api.Domain.SetPolicy(c.ctx(), c.keyStore(), in.Cedar)
+			}), func(c *call, in Policy) error {
+				return c.api.Domain.CheckPolicy(c.ctx(), c.keyStore(), in.Cedar)
 			})},
 	}
 }
@@ -267,8 +277,10 @@ func credentialRoutes() []Route {
 		{Method: http.MethodPost, Path: credential + "/activate", ID: "activateCredential", Capability: identity.ManageKeys, Summary: "Accept signatures of a credential", handler: set(true)},
 		{Method: http.MethodPost, Path: credential + "/deactivate", ID: "deactivateCredential", Capability: identity.ManageKeys, Summary: "Refuse signatures of a credential", handler: set(false)},
 		{Method: http.MethodDelete, Path: credential, ID: "deleteCredential", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Summary: "Remove a credential",
-			handler: gives(func(c *call) (nothing, error) {
+			handler: checked(gives(func(c *call) (nothing, error) {
 				return nothing{}, c.api.Domain.DeleteCredential(c.ctx(), c.keyStore(), c.param("credential"))
+			}), func(c *call, _ nothing) error {
+				return c.api.Domain.CheckDeleteCredential(c.ctx(), c.keyStore(), c.param("credential"))
 			})},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,6 +105,9 @@ func (d *openAPI) operation(r *Route) apiOperation {
 	}
 	for _, q := range r.Query {
 		s := &jsonschema.Schema{Type: q.Type}
+		if q.Type == "integer" {
+			s.Minimum, s.Maximum = jsonschema.Ptr(float64(q.Least)), jsonschema.Ptr(float64(q.Most))
+		}
 		for _, v := range q.Enum {
 			s.Enum = append(s.Enum, v)
 		}
@@ -117,7 +121,7 @@ func (d *openAPI) operation(r *Route) apiOperation {
 	case r.BinaryRequest != "":
 		op.RequestBody = &body{true, map[string]media{r.BinaryRequest: {}}}
 	case r.request != nil:
-		op.RequestBody = &body{true, map[string]media{"application/json": {d.schema(r.request)}}}
+		op.RequestBody = &body{true, map[string]media{"application/json": {d.requestSchema(r.request)}}}
 	}
 	ok := response{Description: "done"}
 	if r.BinaryAnswer != "" {
@@ -162,6 +166,37 @@ func recordSchema() *jsonschema.Schema {
 		s.Properties[name] = p
 	}
 	return s
+}
+
+// requestSchema gives a reference to the schema of a request's body: what must be
+// there is what [decode] refuses to miss, and nothing is null.
+func (d *openAPI) requestSchema(t reflect.Type) *jsonschema.Schema {
+	ref := d.schema(t)
+	demand(d.Components.Schemas[strings.TrimPrefix(ref.Ref, "#/components/schemas/")], t)
+	return ref
+}
+
+// demand puts into a schema what the API demands of a body of the type.
+func demand(s *jsonschema.Schema, t reflect.Type) {
+	if slices.Contains(s.Types, "null") {
+		s.Types = slices.DeleteFunc(s.Types, func(kind string) bool { return kind == "null" })
+		s.Type, s.Types = s.Types[0], nil
+	}
+	switch {
+	case t == reflect.TypeFor[json.RawMessage]():
+		s.Type = "object"
+	case schemas[t] != nil:
+	case t.Kind() == reflect.Slice:
+		demand(s.Items, t.Elem())
+	case t.Kind() == reflect.Struct:
+		s.Required = nil
+		for _, m := range members(t) {
+			if !m.optional {
+				s.Required = append(s.Required, m.name)
+			}
+			demand(s.Properties[m.name], m.of)
+		}
+	}
 }
 
 // schema gives a reference to the schema of a type, or the schema of one without

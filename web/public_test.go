@@ -28,6 +28,7 @@ type fakeBoot struct {
 	status boot.Status
 	err    error // of Evidence
 	pin    []byte
+	below  uint64
 }
 
 func (f *fakeBoot) Status() boot.Status { return f.status }
@@ -82,7 +83,21 @@ func (f *fakeAudit) Export(context.Context, audit.Query, io.Writer, string) erro
 func (f *fakeAudit) Proof(context.Context, int64) ([]byte, error)                 { return []byte("{}"), nil }
 func (f *fakeAudit) Verify(context.Context) (*audit.Report, error)                { return &audit.Report{}, nil }
 
-func (f *fakeBoot) Revoke(context.Context, uint64) error { return nil }
+// CheckRevoke is as if the policy in force had version 5.
+func (f *fakeBoot) CheckRevoke(_ context.Context, below uint64) error {
+	if below > 5 {
+		return appliance.Errorf(appliance.CodeConflict, "the policy in force has version 5")
+	}
+	return nil
+}
+
+func (f *fakeBoot) Revoke(ctx context.Context, below uint64) error {
+	if err := f.CheckRevoke(ctx, below); err != nil {
+		return err
+	}
+	f.below = below
+	return nil
+}
 
 const nonce = "000102030405060708090a0b0c0d0e0f"
 

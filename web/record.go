@@ -44,16 +44,33 @@ func (r *Route) urgent() bool {
 // unlessStale does the operation unless its caller has seen another state than
 // the present one (RFC 9110 section 13.1.1, If-Match).
 func (a *API) unlessStale(c *call, before any) (any, error) {
-	if seen := c.Header.Get("If-Match"); seen != "" && seen != Revision(before) {
-		return nil, appliance.Errorf(CodeStale, "it has changed since you looked at it; look again and decide anew")
+	if err := c.stale(before); err != nil {
+		return nil, err
 	}
 	return c.route.run(c)
+}
+
+func (c *call) stale(now any) error {
+	if c.revision != "" && c.revision != Revision(now) {
+		return appliance.Errorf(CodeStale, "it has changed since you looked at it; look again and decide anew")
+	}
+	return nil
 }
 
 // refused records that somebody who is known may not do what they asked for.
 func (a *API) refused(c *call, err error) {
 	if auditErr := a.write(c.ctx(), c.record(audit.Denied, err)); auditErr != nil {
 		a.Log.Error("a refusal could not be recorded", "path", c.URL.Path, "error", auditErr)
+	}
+}
+
+// unusable records that a request to change something could not be read.
+func (a *API) unusable(c *call, err error) {
+	if !c.route.Mutates() {
+		return
+	}
+	if auditErr := a.write(c.ctx(), c.record(audit.Failed, err)); auditErr != nil {
+		a.Log.Error("a request that could not be read could not be recorded", "path", c.URL.Path, "error", auditErr)
 	}
 }
 

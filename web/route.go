@@ -2,15 +2,11 @@ package web
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"reflect"
 
 	"github.com/go-chi/chi/v5"
 
-	"holdfast/appliance"
 	"holdfast/appliance/identity"
 )
 
@@ -46,15 +42,6 @@ type Route struct {
 	handler
 }
 
-// Parameter is one of a query.
-type Parameter struct {
-	Name, Description string
-	// Type is that of JSON Schema: "string", "integer" or "boolean".
-	Type string
-	// Enum lists the values, if they are few.
-	Enum []string
-}
-
 // Mutates says whether the operation changes anything.
 func (r *Route) Mutates() bool { return r.Method != http.MethodGet }
 
@@ -66,6 +53,9 @@ func (r *Route) ShowsSecret() bool {
 // handler is what an operation does, and the types of its bodies; nil for none.
 type handler struct {
 	request, answer reflect.Type
+	// check gives the error that run would, as far as that is known before, and
+	// changes nothing. What can be filed for approval has one.
+	check func(c *call) error
 	// run does it and gives the answer's body.
 	run func(c *call) (any, error)
 	// stream does it and writes the answer itself, once nothing can fail any more.
@@ -82,16 +72,19 @@ func does[In, Out any](do func(c *call, in In) (Out, error)) handler {
 		h.request = nil
 	}
 	h.run = func(c *call) (any, error) {
-		in, err := decode[In](c.Request)
-		if err != nil {
-			return nil, err
-		}
-		out, err := do(c, in)
+		out, err := do(c, c.in.(In))
 		if err != nil {
 			return nil, err
 		}
 		return out, nil
 	}
+	return h
+}
+
+// checked adds to the handler of an operation what is checked before the operation
+// is filed for approval.
+func checked[In any](h handler, check func(c *call, in In) error) handler {
+	h.check = func(c *call) error { return check(c, c.in.(In)) }
 	return h
 }
 
@@ -127,6 +120,10 @@ type call struct {
 	route *Route
 	w     http.ResponseWriter
 	who   identity.Principal
+	// body is the request's, and in what it says; revision is that of If-Match.
+	body     []byte
+	in       any
+	revision string
 }
 
 func (c *call) ctx() context.Context { return c.Context() }
@@ -136,23 +133,3 @@ func (c *call) param(name string) string { return chi.URLParam(c.Request, name) 
 
 func (c *call) keyStore() string { return c.param("keystore") }
 func (c *call) key() string      { return c.param("key") }
-
-// maxBody bounds the bodies of requests. The longest are Cedar policies
-// ([authz.MaxCedar]), which JSON makes longer.
-const maxBody = 256 << 10
-
-// decode reads the body of a request: one JSON value without unknown fields, or
-// nothing.
-func decode[T any](r *http.Request) (T, error) {
-	var v T
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	err := d.Decode(&v)
-	if err == nil {
-		_, err = d.Token() // the end, if there is nothing more
-	}
-	if !errors.Is(err, io.EOF) {
-		return v, appliance.Errorf(appliance.CodeInvalid, "the request body cannot be read as JSON of this route")
-	}
-	return v, nil
-}

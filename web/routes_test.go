@@ -103,7 +103,7 @@ func TestEveryRoute(t *testing.T) {
 		}
 		admin.ProvenAt = time.Now()
 		stale := func(r *http.Request) { r.Header.Set("If-Match", `"0000"`) }
-		if w := c.call(admin, route.Method, path, "", stale); w.Code != http.StatusPreconditionFailed || code(t, w) != "stale" {
+		if w := c.call(admin, route.Method, path, samples[route.ID], stale); w.Code != http.StatusPreconditionFailed || code(t, w) != "stale" {
 			t.Errorf("%s, stale: %d %s", name, w.Code, w.Body)
 		}
 	}
@@ -120,7 +120,7 @@ func TestIfMatch(t *testing.T) {
 	c, b := newCaller(t)
 	admin := &root
 	c.call(admin, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`)
-	c.call(admin, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true}, "custody": "cached"}`)
+	c.call(admin, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`)
 	var k appliance.StoredKey
 	if err := json.Unmarshal(c.call(admin, "GET", "/keystores/p/keys/k", "").Body.Bytes(), &k); err != nil {
 		t.Fatal(err)
@@ -217,7 +217,8 @@ type openAPI struct {
 		OperationID string
 		Parameters  []struct{ Name, In string }
 		RequestBody struct {
-			Content map[string]struct{ Schema *jsonschema.Schema }
+			Required bool
+			Content  map[string]struct{ Schema *jsonschema.Schema }
 		}
 		Responses map[string]struct {
 			Content map[string]struct{ Schema *jsonschema.Schema }
@@ -270,7 +271,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 
 	c.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`)
-	c.call(&root, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true}, "custody": "cached"}`)
+	c.call(&root, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`)
 	c.call(&root, "POST", "/keystores/p/grants", `{"principal": "*", "operations": ["Encrypt"], "key_id": "k", "not_after": "2099-01-01T00:00:00Z"}`)
 	c.call(&root, "POST", "/keystores/p/credentials", `{}`)
 	c.call(&root, "POST", "/tokens", `{"name": "t", "role": "viewer", "days": 3}`)
@@ -283,7 +284,10 @@ func TestOpenAPI(t *testing.T) {
 			continue
 		}
 		at := strings.NewReplacer("{keystore}", "p", "{key}", "k", "{seq}", "0").Replace(path)
-		w := c.call(&root, "GET", at+"?nonce="+nonce, "")
+		if slices.ContainsFunc(op.Parameters, func(p struct{ Name, In string }) bool { return p.Name == "nonce" }) {
+			at += "?nonce=" + nonce
+		}
+		w := c.call(&root, "GET", at, "")
 		media, ok := op.Responses["200"].Content["application/json"]
 		if w.Code != 200 || !ok {
 			if ok {
@@ -357,7 +361,7 @@ func FuzzAPI(f *testing.F) {
 	}
 	slices.SortFunc(all, func(x, y operation) int { return strings.Compare(x.path+x.method, y.path+y.method) })
 	c.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`)
-	c.call(&root, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true}, "custody": "cached"}`)
+	c.call(&root, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`)
 	who := root
 	who.UserID, who.Session, who.ProvenAt = "u", "s", time.Now().Add(1000*time.Hour)
 	f.Fuzz(func(t *testing.T, seed uint64) {
@@ -372,6 +376,10 @@ func FuzzAPI(f *testing.F) {
 				if g.IntN(2) == 0 {
 					query.Set(name, g.word())
 				}
+			}
+			misspelt := g.IntN(10) == 0
+			if misspelt {
+				query.Set(strings.ToUpper(g.word())+"_", g.word())
 			}
 			body := ""
 			if o.body != nil && g.IntN(20) > 0 {
@@ -396,6 +404,8 @@ func FuzzAPI(f *testing.F) {
 			}
 			if w.Code >= 400 {
 				code(t, w) // every failure is one
+			} else if misspelt || o.body != nil && strings.TrimSpace(body) == "" {
+				t.Errorf("%s %s?%s %q is done: %d", o.method, path, query.Encode(), body, w.Code)
 			}
 			if w.Code >= 400 && bytes.Contains(w.Body.Bytes(), []byte("panic")) {
 				t.Errorf("%s", w.Body)

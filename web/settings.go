@@ -103,22 +103,15 @@ func settingRoutes() []Route {
 				return d, nil
 			})},
 		{Method: http.MethodPut, Path: "/settings", ID: "setSettings", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Change the settings",
-			handler: does(func(c *call, in Settings) (*Settings, error) {
-				for _, op := range in.FourEyes {
-					if !slices.ContainsFunc(c.api.routes, func(r *Route) bool { return r.ID == op && r.Approvable }) {
-						return nil, appliance.Errorf(appliance.CodeInvalid, "operation %.60q: it cannot be made to need approval", op)
-					}
-				}
-				if len(in.FourEyes) > 0 {
-					if err := c.api.Identity.TwoCanApprove(c.ctx()); err != nil {
-						return nil, err
-					}
+			handler: checked(does(func(c *call, in Settings) (*Settings, error) {
+				if err := c.checkSettings(in); err != nil {
+					return nil, err
 				}
 				if err := approval.Choose(c.ctx(), c.api.Settings, in.FourEyes, c.api.Now()); err != nil {
 					return nil, err
 				}
 				return c.api.settings(c.ctx())
-			})},
+			}), (*call).checkSettings)},
 		{Method: http.MethodGet, Path: "/certificate", ID: "certificate", Capability: identity.See, Summary: "The server's TLS certificate",
 			handler: gives(func(c *call) (Certificate, error) { return c.api.Site.Certificate() })},
 		{Method: http.MethodPost, Path: "/certificate/request", ID: "requestCertificate", Capability: identity.Administer, Dangerous: true, Summary: "Make a new key, and a request to sign its certificate",
@@ -149,4 +142,17 @@ func (a *API) settings(ctx context.Context) (*Settings, error) {
 		}
 	}
 	return s, nil
+}
+
+// checkSettings says which operation cannot be made to need approval: CodeInvalid.
+func (c *call) checkSettings(s Settings) error {
+	for _, op := range s.FourEyes {
+		if !slices.ContainsFunc(c.api.routes, func(r *Route) bool { return r.ID == op && r.Approvable }) {
+			return appliance.Errorf(appliance.CodeInvalid, "operation %.60q: it cannot be made to need approval", op)
+		}
+	}
+	if len(s.FourEyes) > 0 {
+		return c.api.Identity.TwoCanApprove(c.ctx())
+	}
+	return nil
 }

@@ -2,7 +2,6 @@ package web
 
 import (
 	"net/http"
-	"strconv"
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
@@ -44,10 +43,9 @@ func stateRoutes() []Route {
 			})},
 		{Method: http.MethodGet, Path: "/activity", ID: "activity", Capability: identity.See,
 			Summary: "Requests, errors and latency of KMS's requests by the minute",
-			Query:   []Parameter{{Name: "minutes", Type: "integer", Description: "how many, 1 to 1440, the last one being the present; 60 if left out"}},
+			Query:   []Parameter{{Name: "minutes", Type: "integer", Least: 1, Most: activity.Minutes, Description: "how many, 1 to 1440, the last one being the present; 60 if left out"}},
 			handler: lists(func(c *call) ([]activity.Minute, error) {
-				n, err := c.number("minutes", 60, 1, activity.Minutes)
-				return c.api.Activity.Last(n), err
+				return c.api.Activity.Last(c.number("minutes", 60)), nil
 			})},
 		{Method: http.MethodGet, Path: "/boot/steps", ID: "bootSteps", Capability: identity.See,
 			Summary: "The steps of this boot and of earlier ones, the newest first",
@@ -63,9 +61,9 @@ func stateRoutes() []Route {
 			})},
 		{Method: http.MethodPost, Path: "/unblock", ID: "unblock", Capability: identity.ManageKeys, Dangerous: true, Approvable: true,
 			Summary: "Take a block back",
-			handler: does(func(c *call, in appliance.BlockTarget) (appliance.BlockTarget, error) {
+			handler: checked(does(func(c *call, in appliance.BlockTarget) (appliance.BlockTarget, error) {
 				return in, c.api.Domain.Unblock(c.ctx(), in)
-			})},
+			}), func(c *call, in appliance.BlockTarget) error { return c.api.Domain.CheckUnblock(c.ctx(), in) })},
 		{Method: http.MethodGet, Path: "/openapi.json", ID: "openAPI", Capability: identity.See,
 			Summary: "This description of the API (OpenAPI 3.1)", BinaryAnswer: "application/vnd.oai.openapi+json",
 			handler: streams(func(c *call) error {
@@ -74,17 +72,4 @@ func stateRoutes() []Route {
 				return nil
 			})},
 	}
-}
-
-// number reads a whole number of the query; otherwise stands for none.
-func (c *call) number(name string, otherwise, least, most int) (int, error) {
-	text := c.URL.Query().Get(name)
-	if text == "" {
-		return otherwise, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < least || n > most {
-		return 0, appliance.Errorf(appliance.CodeInvalid, "%s %.20q: use a number from %d to %d", name, text, least, most)
-	}
-	return n, nil
 }

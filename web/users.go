@@ -42,6 +42,13 @@ type NewToken struct {
 	Days int `json:"days"`
 }
 
+func (t NewToken) lifetime() (time.Duration, error) {
+	if t.Days < 1 || t.Days > 365 {
+		return 0, appliance.Errorf(appliance.CodeInvalid, "%d days: use 1 to 365", t.Days)
+	}
+	return time.Duration(t.Days) * 24 * time.Hour, nil
+}
+
 // CreatedToken shows the token for the only time.
 type CreatedToken struct {
 	identity.Token
@@ -59,27 +66,29 @@ func userRoutes() []Route {
 		{Method: http.MethodGet, Path: user, ID: "showUser", Capability: identity.Administer, Summary: "A user",
 			handler: gives(func(c *call) (*identity.User, error) { return c.api.Identity.User(c.ctx(), c.param("user")) })},
 		{Method: http.MethodPost, Path: user + "/role", ID: "setRole", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Give a user another role",
-			handler: does(func(c *call, in RoleChange) (*identity.User, error) {
+			handler: checked(does(func(c *call, in RoleChange) (*identity.User, error) {
 				return c.api.Identity.SetRole(c.ctx(), c.param("user"), in.Role)
-			})},
+			}), func(c *call, in RoleChange) error { return c.api.Identity.CheckRole(c.ctx(), c.param("user"), in.Role) })},
 		{Method: http.MethodPost, Path: user + "/disable", ID: "disableUser", Capability: identity.Administer, Dangerous: true, Summary: "Keep a user out, and end their sessions",
 			handler: change(func(c *call) (*identity.User, error) {
 				return c.api.Identity.SetDisabled(c.ctx(), c.param("user"), true)
 			})},
 		{Method: http.MethodPost, Path: user + "/enable", ID: "enableUser", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Let a user in again",
-			handler: change(func(c *call) (*identity.User, error) {
+			handler: checked(change(func(c *call) (*identity.User, error) {
 				return c.api.Identity.SetDisabled(c.ctx(), c.param("user"), false)
-			})},
+			}), userExists)},
 		{Method: http.MethodPost, Path: user + "/unlock", ID: "unlockUser", Capability: identity.Administer, Summary: "Let a user sign in again after too many wrong passwords",
 			handler: change(func(c *call) (*identity.User, error) { return c.api.Identity.Unlock(c.ctx(), c.param("user")) })},
 		{Method: http.MethodPost, Path: user + "/oidc", ID: "bindOIDC", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Let a user sign in by the OpenID provider",
-			handler: does(func(c *call, in OIDCBinding) (*identity.User, error) {
+			handler: checked(does(func(c *call, in OIDCBinding) (*identity.User, error) {
 				return c.api.Identity.BindOIDC(c.ctx(), c.who, c.param("user"), in.Email)
+			}), func(c *call, in OIDCBinding) error {
+				return c.api.Identity.CheckOIDC(c.ctx(), c.who, c.param("user"), in.Email)
 			})},
 		{Method: http.MethodDelete, Path: user, ID: "deleteUser", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Remove a user",
-			handler: gives(func(c *call) (nothing, error) {
+			handler: checked(gives(func(c *call) (nothing, error) {
 				return nothing{}, c.api.Identity.DeleteUser(c.ctx(), c.param("user"))
-			})},
+			}), func(c *call, _ nothing) error { return c.api.Identity.CheckDelete(c.ctx(), c.param("user")) })},
 		{Method: http.MethodPost, Path: user + "/sign-out", ID: "signOutUser", Capability: identity.Administer, Summary: "End all sessions of a user",
 			handler: gives(func(c *call) (Ended, error) {
 				n, err := c.api.Identity.RevokeSessions(c.ctx(), c.param("user"))
@@ -88,9 +97,11 @@ func userRoutes() []Route {
 		{Method: http.MethodGet, Path: "/invitations", ID: "listInvitations", Capability: identity.Administer, Summary: "Invitations that nobody has used yet",
 			handler: lists(func(c *call) ([]identity.Invitation, error) { return c.api.Identity.Invitations(c.ctx()) })},
 		{Method: http.MethodPost, Path: "/invitations", ID: "createInvitation", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Invite a user by a one-time link",
-			handler: does(func(c *call, in NewInvitation) (CreatedInvitation, error) {
+			handler: checked(does(func(c *call, in NewInvitation) (CreatedInvitation, error) {
 				i, token, err := c.api.Identity.Invite(c.ctx(), c.who, in.Name, in.Role)
 				return CreatedInvitation{i, token}, err
+			}), func(c *call, in NewInvitation) error {
+				return c.api.Identity.CheckInvite(c.ctx(), c.who, in.Name, in.Role)
 			})},
 		{Method: http.MethodDelete, Path: "/invitations/{invitation}", ID: "revokeInvitation", Capability: identity.Administer, Summary: "Take an invitation back",
 			handler: gives(func(c *call) (nothing, error) {
@@ -105,16 +116,28 @@ func userRoutes() []Route {
 		{Method: http.MethodGet, Path: "/tokens", ID: "listTokens", Capability: identity.Administer, Summary: "API tokens, without their secrets",
 			handler: lists(func(c *call) ([]identity.Token, error) { return c.api.Identity.Tokens(c.ctx()) })},
 		{Method: http.MethodPost, Path: "/tokens", ID: "createToken", Capability: identity.Administer, Dangerous: true, Approvable: true, Summary: "Make an API token; it is shown this once",
-			handler: does(func(c *call, in NewToken) (CreatedToken, error) {
-				if in.Days < 1 || in.Days > 365 {
-					return CreatedToken{}, appliance.Errorf(appliance.CodeInvalid, "%d days: use 1 to 365", in.Days)
+			handler: checked(does(func(c *call, in NewToken) (CreatedToken, error) {
+				lifetime, err := in.lifetime()
+				if err != nil {
+					return CreatedToken{}, err
 				}
-				t, secret, err := c.api.Identity.CreateToken(c.ctx(), c.who, in.Name, in.Role, time.Duration(in.Days)*24*time.Hour)
+				t, secret, err := c.api.Identity.CreateToken(c.ctx(), c.who, in.Name, in.Role, lifetime)
 				return CreatedToken{t, secret}, err
+			}), func(c *call, in NewToken) error {
+				lifetime, err := in.lifetime()
+				if err != nil {
+					return err
+				}
+				return c.api.Identity.CheckToken(c.ctx(), c.who, in.Name, in.Role, lifetime)
 			})},
 		{Method: http.MethodDelete, Path: "/tokens/{token}", ID: "revokeToken", Capability: identity.Administer, Summary: "Refuse an API token from now on",
 			handler: gives(func(c *call) (identity.Token, error) { return c.api.Identity.RevokeToken(c.ctx(), c.param("token")) })},
 	}
+}
+
+func userExists(c *call, _ nothing) error {
+	_, err := c.api.Identity.User(c.ctx(), c.param("user"))
+	return err
 }
 
 // Ended is how many sessions were.

@@ -138,18 +138,39 @@ func (b *Boot) Seal(_ context.Context, credential []byte) error {
 // version below, for good. Errors: [*appliance.Error], CodeConflict if it would
 // revoke the policy in force.
 func (b *Boot) Revoke(_ context.Context, below uint64) error {
-	b.mu.Lock()
-	c, a := b.collector, b.status.Attestation
-	b.mu.Unlock()
-	if c == nil || c.TPM == nil || a == nil {
-		return appliance.Errorf(appliance.CodeConflict, "there is no TPM, or no policy in force yet; holdfast status says more")
-	}
-	if below > a.Version {
-		return appliance.Errorf(appliance.CodeConflict, "the policy in force has version %d and would be revoked as well: this machine would not boot again; install a newer policy first", a.Version)
+	c, err := b.revocable(below)
+	if err != nil {
+		return err
 	}
 	if err := seal.Revoke(c.TPM, below); err != nil {
 		return appliance.Errorf(appliance.CodeConflict, "%s", err)
 	}
 	b.o.Log.Info("older policies were revoked in this machine's TPM, for good", "below", below)
 	return nil
+}
+
+// CheckRevoke gives the error that Revoke would, and revokes nothing.
+func (b *Boot) CheckRevoke(_ context.Context, below uint64) error {
+	c, err := b.revocable(below)
+	if err != nil {
+		return err
+	}
+	if err := seal.CheckRevoke(c.TPM, below); err != nil {
+		return appliance.Errorf(appliance.CodeConflict, "%s", err)
+	}
+	return nil
+}
+
+// revocable gives the machine's TPM if policies below the version may be revoked.
+func (b *Boot) revocable(below uint64) (*attest.Collector, error) {
+	b.mu.Lock()
+	c, a := b.collector, b.status.Attestation
+	b.mu.Unlock()
+	if c == nil || c.TPM == nil || a == nil {
+		return nil, appliance.Errorf(appliance.CodeConflict, "there is no TPM, or no policy in force yet; holdfast status says more")
+	}
+	if below > a.Version {
+		return nil, appliance.Errorf(appliance.CodeConflict, "the policy in force has version %d and would be revoked as well: this machine would not boot again; install a newer policy first", a.Version)
+	}
+	return c, nil
 }

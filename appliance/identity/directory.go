@@ -227,8 +227,8 @@ func (d *Directory) change(ctx context.Context, id string, f func(*Account) erro
 // SetRole gives a user another role, and ends their sessions. CodeInvalid;
 // CodeConflict if too few administrators would be left.
 func (d *Directory) SetRole(ctx context.Context, id string, role Role) (*User, error) {
-	if !role.Valid() {
-		return nil, invalidRole(role)
+	if err := role.validate(); err != nil {
+		return nil, err
 	}
 	rule, err := d.enough(ctx)
 	if err != nil {
@@ -242,8 +242,45 @@ func (d *Directory) SetRole(ctx context.Context, id string, role Role) (*User, e
 	return u, err
 }
 
-func invalidRole(r Role) error {
-	return appliance.Errorf(appliance.CodeInvalid, "role %.40q: use viewer, auditor, key-administrator or administrator", string(r))
+// CheckRole gives the error that SetRole would, and changes nothing.
+func (d *Directory) CheckRole(ctx context.Context, id string, role Role) error {
+	if err := role.validate(); err != nil {
+		return err
+	}
+	a, err := d.rows.Account(ctx, id)
+	if err != nil {
+		return err
+	}
+	a.Role = role
+	return d.stillEnough(ctx, id, a)
+}
+
+// CheckDelete gives the error that DeleteUser would, and changes nothing.
+func (d *Directory) CheckDelete(ctx context.Context, id string) error {
+	if _, err := d.User(ctx, id); err != nil {
+		return err
+	}
+	return d.stillEnough(ctx, id, nil)
+}
+
+// validate says that there is no such role: CodeInvalid.
+func (r Role) validate() error {
+	if !r.Valid() {
+		return appliance.Errorf(appliance.CodeInvalid, "role %.40q: use viewer, auditor, key-administrator or administrator", string(r))
+	}
+	return nil
+}
+
+// within says that the role is none, CodeInvalid, or may more than that of who
+// gives it, CodeForbidden.
+func (r Role) within(by Principal) error {
+	if err := r.validate(); err != nil {
+		return err
+	}
+	if !by.Role.Covers(r) {
+		return appliance.Errorf(appliance.CodeForbidden, "the role %s may more than yours", r)
+	}
+	return nil
 }
 
 // SetDisabled keeps a user out and ends their sessions, or lets them in again.

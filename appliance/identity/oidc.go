@@ -164,24 +164,59 @@ func (d *Directory) claims(ctx context.Context, c ceremony, code string) (claims
 // empty for not any more. CodeInvalid, CodeNotFound; CodeExists if it is another
 // user's; CodeConflict if it is the last way to sign in.
 func (d *Directory) BindOIDC(ctx context.Context, by Principal, userID, email string) (*User, error) {
-	if email != "" {
-		a, err := mail.ParseAddress(email)
-		if err != nil || a.Address != email || len(email) > 254 {
-			return nil, appliance.Errorf(appliance.CodeInvalid, "e-mail address %.80q: give one such as alice@example.com", email)
-		}
+	if err := validEmail(email); err != nil {
+		return nil, err
 	}
 	rule, err := d.enough(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return d.change(ctx, userID, func(a *Account) error {
-		if email == "" && a.OIDC != "" && a.ways() == 1 {
-			return appliance.Errorf(appliance.CodeConflict, "it is the only way in which %s can sign in", a.Name)
-		}
-		a.OIDC, a.Subject = strings.ToLower(email), ""
-		if email != "" && !slices.Equal(by.persons(), []string{a.ID}) {
-			a.Origin = a.Origin.and(by.origin(d.stamp()))
-		}
+	return d.change(ctx, userID, func(a *Account) error { return a.bindOIDC(email, by, d.stamp()) }, rule)
+}
+
+// CheckOIDC gives the error that BindOIDC would, and changes nothing.
+func (d *Directory) CheckOIDC(ctx context.Context, by Principal, userID, email string) error {
+	if err := validEmail(email); err != nil {
+		return err
+	}
+	a, err := d.rows.Account(ctx, userID)
+	if err != nil {
+		return err
+	}
+	if err := a.bindOIDC(email, by, d.stamp()); err != nil {
+		return err
+	}
+	if err := d.stillEnough(ctx, a.ID, a); err != nil || email == "" {
+		return err
+	}
+	other, err := d.rows.AccountByOIDC(ctx, a.OIDC)
+	switch {
+	case appliance.CodeOf(err) == appliance.CodeNotFound:
 		return nil
-	}, rule)
+	case err == nil && other.ID != userID:
+		return appliance.Errorf(appliance.CodeExists, "the e-mail address is another user's")
+	}
+	return err
+}
+
+// validEmail says what is wrong with an e-mail address; empty is none.
+func validEmail(email string) error {
+	a, err := mail.ParseAddress(email)
+	if email != "" && (err != nil || a.Address != email || len(email) > 254) {
+		return appliance.Errorf(appliance.CodeInvalid, "e-mail address %.80q: give one such as alice@example.com", email)
+	}
+	return nil
+}
+
+// bindOIDC changes the account's e-mail address at the OpenID provider. The one who
+// gives another user a way to sign in helps to make that user.
+func (a *Account) bindOIDC(email string, by Principal, now time.Time) error {
+	if email == "" && a.OIDC != "" && a.ways() == 1 {
+		return appliance.Errorf(appliance.CodeConflict, "it is the only way in which %s can sign in", a.Name)
+	}
+	a.OIDC, a.Subject = strings.ToLower(email), ""
+	if email != "" && !slices.Equal(by.persons(), []string{a.ID}) {
+		a.Origin = a.Origin.and(by.origin(now))
+	}
+	return nil
 }

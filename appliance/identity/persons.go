@@ -177,6 +177,24 @@ func (d *Directory) enough(ctx context.Context) (Rule, error) {
 	}, nil
 }
 
+// stillEnough says whether enough administrators would be left if a user were as
+// changed, or removed if that is nil.
+func (d *Directory) stillEnough(ctx context.Context, id string, changed *Account) error {
+	rule, err := d.enough(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := d.rows.Accounts(ctx)
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(a *Account) bool { return a.ID == id })
+	if changed != nil {
+		all = append(all, changed)
+	}
+	return rule(all)
+}
+
 // Principal gives who asked for something, a user or the bearer of a token, with
 // the role of now. CodeNotFound if they may not do anything any more.
 func (d *Directory) Principal(ctx context.Context, userID, tokenID string) (Principal, error) {

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -133,19 +134,8 @@ const MaxTokenLifetime = 365 * 24 * time.Hour
 // CreateToken makes an API token, and gives it this once. CodeInvalid, CodeExists;
 // CodeForbidden if the role may more than that of its maker.
 func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, role Role, lifetime time.Duration) (Token, string, error) {
-	if err := d.admits(); err != nil {
+	if err := d.CheckToken(ctx, by, name, role, lifetime); err != nil {
 		return Token{}, "", err
-	}
-	if err := validName(name); err != nil {
-		return Token{}, "", err
-	}
-	switch {
-	case !role.Valid():
-		return Token{}, "", invalidRole(role)
-	case !by.Role.Covers(role):
-		return Token{}, "", appliance.Errorf(appliance.CodeForbidden, "the role %s may more than yours", role)
-	case lifetime < time.Minute || lifetime > MaxTokenLifetime:
-		return Token{}, "", appliance.Errorf(appliance.CodeInvalid, "lifetime %s: use a minute to 365 days", lifetime)
 	}
 	secret := TokenPrefix + newSecret()
 	t := Token{ID: newID(), Name: name, Role: role, CreatedBy: by.Name, CreatedAt: d.stamp(), Digest: digest(secret)}
@@ -154,6 +144,27 @@ func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, 
 		return Token{}, "", err
 	}
 	return t, secret, nil
+}
+
+// CheckToken gives the error that CreateToken would, and makes nothing.
+func (d *Directory) CheckToken(ctx context.Context, by Principal, name string, role Role, lifetime time.Duration) error {
+	if err := d.admits(); err != nil {
+		return err
+	}
+	if err := validName(name); err != nil {
+		return err
+	}
+	if err := role.within(by); err != nil {
+		return err
+	}
+	if lifetime < time.Minute || lifetime > MaxTokenLifetime {
+		return appliance.Errorf(appliance.CodeInvalid, "lifetime %s: use a minute to 365 days", lifetime)
+	}
+	tokens, err := d.rows.Tokens(ctx)
+	if err == nil && slices.ContainsFunc(tokens, func(t Token) bool { return t.Name == name }) {
+		err = appliance.Errorf(appliance.CodeExists, "there is an API token %q already", name)
+	}
+	return err
 }
 
 // Tokens gives all API tokens, the newest first.

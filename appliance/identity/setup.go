@@ -156,19 +156,31 @@ func (d *Directory) isSetupCode(given string) bool {
 // which is not shown again. CodeInvalid, CodeExists; CodeForbidden if the role may
 // more than that of the inviting one.
 func (d *Directory) Invite(ctx context.Context, by Principal, name string, role Role) (Invitation, string, error) {
-	if err := validName(name); err != nil {
+	if err := d.CheckInvite(ctx, by, name, role); err != nil {
 		return Invitation{}, "", err
 	}
-	if !role.Valid() {
-		return Invitation{}, "", invalidRole(role)
-	}
-	if !by.Role.Covers(role) {
-		return Invitation{}, "", appliance.Errorf(appliance.CodeForbidden, "the role %s may more than yours", role)
-	}
-	if _, err := d.rows.AccountByName(ctx, name); err == nil {
-		return Invitation{}, "", appliance.Errorf(appliance.CodeExists, "there is a user %q already", name)
-	}
 	return d.invite(ctx, Invitation{Name: name, Role: role, InvitedBy: by.Name, Origin: by.origin(d.stamp())})
+}
+
+// CheckInvite gives the error that Invite would, and makes nothing.
+func (d *Directory) CheckInvite(ctx context.Context, by Principal, name string, role Role) error {
+	if err := d.admits(); err != nil {
+		return err
+	}
+	if err := validName(name); err != nil {
+		return err
+	}
+	if err := role.within(by); err != nil {
+		return err
+	}
+	switch _, err := d.rows.AccountByName(ctx, name); appliance.CodeOf(err) {
+	case "":
+		return appliance.Errorf(appliance.CodeExists, "there is a user %q already", name)
+	case appliance.CodeNotFound:
+		return nil
+	default:
+		return err
+	}
 }
 
 func (d *Directory) invite(ctx context.Context, i Invitation) (Invitation, string, error) {

@@ -63,7 +63,7 @@ func fillConsole(t *testing.T, p *process) {
 	do("POST", "keystores/demo/keys/ledger/disable", nil)
 	do("POST", "keystores/demo/keys/archive-2019/delete", web.Deletion{Days: 30})
 	do("POST", "block", web.Block{BlockTarget: appliance.BlockTarget{KeyStore: "demo", KeyID: "swift-out"}, Reason: "suspicious use, ticket 4711"})
-	do("POST", "keystores/demo/keys/payroll-2026/rotate", nil)
+	do("POST", "keystores/demo/keys/payroll-2026/rotate", web.Rotation{})
 	do("POST", "keystores/demo/grants", web.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
 		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}})
 	do("POST", "tokens", web.NewToken{Name: "terraform", Role: "key-administrator", Days: 90})

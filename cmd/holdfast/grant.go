@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -144,24 +146,34 @@ func grantTestCommand(a *admin) *cobra.Command {
 
 func grantPolicyCommand(a *admin) *cobra.Command {
 	var file string
+	var remove bool
 	c := &cobra.Command{
-		Use:   "policy KEYSTORE [--set FILE]",
-		Short: "Show or replace the Cedar policies of a key store that are written by hand",
-		Long: "Show the Cedar policies of a key store that are written by hand, or replace them\n" +
-			"by those of a file; an empty file removes them. They hold besides the grants. What\n" +
-			"they can say is in docs/authorization.md.",
+		Use:   "policy KEYSTORE [--set FILE | --remove]",
+		Short: "Show, replace or remove the Cedar policies of a key store that are written by hand",
+		Long: "Show the Cedar policies of a key store that are written by hand, replace them by\n" +
+			"those of a file, or remove them. They hold besides the grants. What they can say is\n" +
+			"in docs/authorization.md.",
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			route := web.Path("keystores", args[0], "policy")
+			replace := func(cedar, done string) error {
+				if err := a.client().Do(cmd.Context(), http.MethodPost, route, web.Policy{Cedar: cedar}, nil); err != nil {
+					return err
+				}
+				return a.show(cmd, struct{}{}, func(w io.Writer) { row(w, "policies of key store "+args[0]+" "+done) })
+			}
+			if remove {
+				return replace("", "removed")
+			}
 			if cmd.Flags().Changed("set") {
 				text, err := os.ReadFile(file)
 				if err != nil {
 					return err
 				}
-				if err := a.client().Do(cmd.Context(), http.MethodPost, route, web.Policy{Cedar: string(text)}, nil); err != nil {
-					return err
+				if len(bytes.TrimSpace(text)) == 0 {
+					return fmt.Errorf("%s is empty: give a file with policies, or --remove to remove all that there are", file)
 				}
-				return a.show(cmd, struct{}{}, func(w io.Writer) { row(w, "policies of key store "+args[0]+" replaced") })
+				return replace(string(text), "replaced")
 			}
 			var p web.Policy
 			if err := a.client().Do(cmd.Context(), http.MethodGet, route, nil, &p); err != nil {
@@ -175,6 +187,8 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&file, "set", "", "file with Cedar policies")
+	c.Flags().BoolVar(&remove, "remove", false, "remove all Cedar policies, and what they forbid")
+	c.MarkFlagsMutuallyExclusive("set", "remove")
 	return c
 }
 

@@ -20,11 +20,11 @@ import (
 func keyCommand(a *admin) *cobra.Command {
 	return group("key", "Manage external keys",
 		keyCreateCommand(a), keyImportCommand(a), keyListCommand(a), keyShowCommand(a),
-		keyChangeCommand(a, "enable", "Let a key serve"),
-		keyChangeCommand(a, "disable", "Take a key out of service"),
-		keyChangeCommand(a, "rotate", "Encrypt with a new version of a key from now on"),
+		keyChangeCommand(a, "enable", "Let a key serve", nil),
+		keyChangeCommand(a, "disable", "Take a key out of service", nil),
+		keyChangeCommand(a, "rotate", "Encrypt with a new version of a key from now on", web.Rotation{}),
 		keyDeleteCommand(a),
-		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled deletion; the key is disabled then"))
+		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled deletion; the key is disabled then", nil))
 }
 
 // newKeyFlags are the flags of the commands that make a key.
@@ -122,7 +122,10 @@ func keyListCommand(a *admin) *cobra.Command {
 		Short: "List the keys of a key store, ordered by ID",
 		Args:  cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			query := url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}
+			query := url.Values{"limit": {strconv.Itoa(limit)}}
+			if after != "" {
+				query.Set("after", after)
+			}
 			var keys []*appliance.ExternalKey
 			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
 				return err
@@ -167,13 +170,13 @@ func keyShowCommand(a *admin) *cobra.Command {
 }
 
 // keyChangeCommand makes a command that changes a key without further ado.
-func keyChangeCommand(a *admin, verb, short string) *cobra.Command {
+func keyChangeCommand(a *admin, verb, short string, body any) *cobra.Command {
 	return &cobra.Command{
 		Use:   verb + " KEYSTORE KEYID",
 		Short: short,
 		Args:  cobra.ExactArgs(2),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			return changeKey(a, cmd, args, verb, nil)
+			return changeKey(a, cmd, args, verb, body)
 		}),
 	}
 }

@@ -21,48 +21,47 @@ var actions map[string]action
 
 func init() { // for their pages have forms of them
 	actions = map[string]action{
-		"createKeyStore": {body: func(v url.Values) (any, error) {
-			n, err := whole(v, "requests_per_second")
-			return web.NewKeyStore{Name: v.Get("name"), URIPathPrefix: v.Get("uri_path_prefix"), RequestsPerSecond: n}, err
+		"createKeyStore": {body: func(f *form) any {
+			want := web.NewKeyStore{Name: f.text("name"), URIPathPrefix: f.text("uri_path_prefix")}
+			if f.trimmed("requests_per_second") != "" {
+				want.RequestsPerSecond = f.whole("requests_per_second")
+			}
+			return want
 		}, done: "The key store was made. Next: a SigV4 credential for KMS.", to: "/keystores/{name}"},
-		"setQuota": {body: func(v url.Values) (any, error) {
-			n, err := whole(v, "requests_per_second")
-			return web.Quota{RequestsPerSecond: n}, err
-		}, done: "The quota was set."},
+		"setQuota":       {body: func(f *form) any { return web.Quota{RequestsPerSecond: f.whole("requests_per_second")} }, done: "The quota was set."},
 		"deleteKeyStore": {confirm: "keystore", done: "The key store was removed.", to: "/keystores"},
-		"block": {body: func(v url.Values) (any, error) {
-			return web.Block{BlockTarget: target(v), Reason: v.Get("reason")}, nil
-		}, done: "Blocked. Requests that start from now on are refused, and the keys are wiped."},
-		"unblock": {body: func(v url.Values) (any, error) { return target(v), nil }, done: "The block was taken back."},
+		"block":          {body: func(f *form) any { return web.Block{BlockTarget: f.target(), Reason: f.text("reason")} }, done: "Blocked. Requests that start from now on are refused, and the keys are wiped."},
+		"unblock":        {body: func(f *form) any { return f.target() }, done: "The block was taken back."},
 
-		"createKey": {body: func(v url.Values) (any, error) {
-			usage := appliance.Usage{Encrypt: has(v, "usage", "encrypt"), Decrypt: has(v, "usage", "decrypt")}
-			material, err := keyMaterial(v.Get("material"))
-			return web.NewKey{ID: v.Get("id"), Usage: usage, Custody: appliance.Custody(v.Get("custody")), Material: material, Framing: appliance.Framing(v.Get("framing"))}, err
+		"createKey": {body: func(f *form) any {
+			uses := f.choices("usage")
+			usage := appliance.Usage{Encrypt: slices.Contains(uses, "encrypt"), Decrypt: slices.Contains(uses, "decrypt")}
+			return web.NewKey{ID: f.text("id"), Usage: usage, Custody: appliance.Custody(f.text("custody")), Material: f.material(), Framing: appliance.Framing(f.text("framing"))}
 		}, done: "The key was made.", to: "/keystores/{keystore}/keys/{id}"},
-		"enableKey":  {done: "The key is enabled."},
-		"disableKey": {done: "The key is disabled."},
-		"rotateKey": {body: func(v url.Values) (any, error) {
-			material, err := keyMaterial(v.Get("material"))
-			return web.Rotation{Material: material}, err
-		}, done: "The key was rotated: a new version encrypts from now on, all versions decrypt."},
-		"scheduleKeyDeletion": {confirm: "key", body: func(v url.Values) (any, error) {
-			n, err := whole(v, "days")
-			return web.Deletion{Days: n}, err
-		}, done: "The key is out of service, and will be destroyed when its waiting period is over."},
-		"cancelKeyDeletion": {done: "The deletion was taken back. The key is disabled."},
+		"enableKey":           {done: "The key is enabled."},
+		"disableKey":          {done: "The key is disabled."},
+		"rotateKey":           {body: func(f *form) any { return web.Rotation{Material: f.material()} }, done: "The key was rotated: a new version encrypts from now on, all versions decrypt."},
+		"scheduleKeyDeletion": {confirm: "key", body: func(f *form) any { return web.Deletion{Days: f.whole("days")} }, done: "The key is out of service, and will be destroyed when its waiting period is over."},
+		"cancelKeyDeletion":   {done: "The deletion was taken back. The key is disabled."},
 
 		"createGrant": {body: newGrant, done: "The grant was made."},
 		"renderGrant": {body: newGrant, show: renderedGrant},
 		"removeGrant": {done: "The grant was removed."},
-		"setPolicy":   {body: func(v url.Values) (any, error) { return web.Policy{Cedar: v.Get("cedar")}, nil }, done: "The policies were stored, and hold from now on."},
-		"testGrants": {body: func(v url.Values) (any, error) {
-			return appliance.RequestContext{Principal: v.Get("principal"), Operation: appliance.Operation(v.Get("operation_name")), ViaService: v.Get("via_service"),
-				SourceVPC: v.Get("source_vpc"), SourceVPCE: v.Get("source_vpce"), KMSKeyARN: v.Get("kms_key_arn"), KMSOperation: v.Get("kms_operation")}, nil
+		"setPolicy":   {body: func(f *form) any { return web.Policy{Cedar: f.text("cedar")} }, done: "The policies were stored, and hold from now on."},
+		"testGrants": {body: func(f *form) any {
+			return appliance.RequestContext{Principal: f.text("principal"), Operation: appliance.Operation(f.text("operation_name")), ViaService: f.text("via_service"),
+				SourceVPC: f.text("source_vpc"), SourceVPCE: f.text("source_vpce"), KMSKeyARN: f.text("kms_key_arn"), KMSOperation: f.text("kms_operation")}
 		}, show: testedGrants},
 
-		"createCredential": {body: func(v url.Values) (any, error) {
-			return web.NewCredential{AccessKeyID: strings.TrimSpace(v.Get("access_key_id")), SecretAccessKey: strings.TrimSpace(v.Get("secret_access_key"))}, nil
+		"createCredential": {body: func(f *form) any {
+			if f.values.Get("generate") == "true" {
+				return web.NewCredential{}
+			}
+			want := web.NewCredential{AccessKeyID: f.trimmed("access_key_id"), SecretAccessKey: f.trimmed("secret_access_key")}
+			if want.AccessKeyID == "" || want.SecretAccessKey == "" {
+				f.fail("give both the access key ID and the secret access key to import")
+			}
+			return want
 		}, show: createdCredential},
 		"activateCredential":   {done: "The credential is active."},
 		"deactivateCredential": {done: "The credential is not accepted any more."},
@@ -70,28 +69,24 @@ func init() { // for their pages have forms of them
 
 		"probeHSMs":   {done: "Each HSM has done its test operation."},
 		"verifyAudit": {done: "The verification has begun."},
-		"seal": {body: func(v url.Values) (any, error) { return web.SealRequest{PIN: []byte(v.Get("pin"))}, nil },
+		"seal": {body: func(f *form) any { return web.SealRequest{PIN: []byte(f.text("pin"))} },
 			done: "The PIN is sealed to this machine's TPM. The boot goes on by itself."},
-		"revokePolicies": {body: func(v url.Values) (any, error) {
-			n, err := whole(v, "below")
-			return web.Revocation{Below: uint64(n)}, err
-		}, done: "The TPM refuses older policies from now on."},
+		"revokePolicies": {body: func(f *form) any { return web.Revocation{Below: uint64(f.whole("below"))} }, done: "The TPM refuses older policies from now on."},
 
-		"createInvitation": {body: func(v url.Values) (any, error) {
-			return web.NewInvitation{Name: v.Get("name"), Role: identity.Role(v.Get("role"))}, nil
+		"createInvitation": {body: func(f *form) any {
+			return web.NewInvitation{Name: f.text("name"), Role: identity.Role(f.text("role"))}
 		}, show: createdInvitation},
 		"revokeInvitation": {done: "The invitation was taken back."},
-		"setRole": {body: func(v url.Values) (any, error) { return web.RoleChange{Role: identity.Role(v.Get("role"))}, nil },
+		"setRole": {body: func(f *form) any { return web.RoleChange{Role: identity.Role(f.text("role"))} },
 			done: "The role was changed, and the user's sessions were ended."},
 		"disableUser": {done: "The user is kept out, and their sessions were ended."},
 		"enableUser":  {done: "The user may sign in again."},
 		"unlockUser":  {done: "The user may try passwords again."},
 		"deleteUser":  {confirm: "user_name", done: "The user was removed.", to: "/users"},
 		"signOutUser": {done: "The user's sessions were ended."},
-		"bindOIDC":    {body: func(v url.Values) (any, error) { return web.OIDCBinding{Email: strings.TrimSpace(v.Get("email"))}, nil }, done: "The address was stored."},
-		"createToken": {body: func(v url.Values) (any, error) {
-			n, err := whole(v, "days")
-			return web.NewToken{Name: v.Get("name"), Role: identity.Role(v.Get("role")), Days: n}, err
+		"bindOIDC":    {body: func(f *form) any { return web.OIDCBinding{Email: f.trimmed("email")} }, done: "The address was stored."},
+		"createToken": {body: func(f *form) any {
+			return web.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days")}
 		}, show: createdToken},
 		"revokeToken":   {done: "The API token is refused from now on."},
 		"revokeSession": {done: "The session was ended."},
@@ -101,82 +96,107 @@ func init() { // for their pages have forms of them
 		"removePasskey":     {done: "The passkey was removed."},
 		"newRecoveryCodes":  {show: newRecoveryCodes},
 		"beginPassword":     {show: passwordPage},
-		"setPassword": {body: func(v url.Values) (any, error) {
-			return web.Proof{Password: v.Get("password"), Code: v.Get("code")}, nil
-		}, done: "Password and authenticator app are set.", to: "/account"},
+		"setPassword":       {body: func(f *form) any { return web.Proof{Password: f.text("password"), Code: f.text("code")} }, done: "Password and authenticator app are set.", to: "/account"},
 
 		"approve":         {show: approved},
 		"performApproved": {show: approved},
-		"reject":  {done: "The request was rejected."},
+		"reject":          {done: "The request was rejected."},
 
-		"setSettings": {body: func(v url.Values) (any, error) {
-			return web.Settings{FourEyes: append([]string{}, v["four_eyes"]...)}, nil
-		}, done: "The settings were stored."},
-		"requestCertificate": {body: func(v url.Values) (any, error) {
-			return web.CertificateRequest{Names: strings.Fields(v.Get("names"))}, nil
-		}, show: certificateRequested},
-		"installCertificate": {body: func(v url.Values) (any, error) { return web.CertificateChain{Chain: v.Get("chain")}, nil }, done: "The certificate is in use for new connections."},
+		"setSettings":        {body: func(f *form) any { return web.Settings{FourEyes: f.choices("four_eyes")} }, done: "The settings were stored."},
+		"requestCertificate": {body: func(f *form) any { return web.CertificateRequest{Names: f.words("names")} }, show: certificateRequested},
+		"installCertificate": {body: func(f *form) any { return web.CertificateChain{Chain: f.text("chain")} }, done: "The certificate is in use for new connections."},
 	}
 }
 
-// whole reads a number; empty is 0.
-func whole(v url.Values, name string) (int, error) {
-	text := strings.TrimSpace(v.Get(name))
-	if text == "" {
-		return 0, nil
+// form reads the fields of a form. The first one that is missing, or cannot be
+// read, is its error: browsers send all fields of a form, and what is absent is
+// never taken for a value.
+type form struct {
+	values url.Values
+	read   []string // the fields that were read
+	err    error
+}
+
+func (f *form) fail(format string, args ...any) {
+	if f.err == nil {
+		f.err = appliance.Errorf(appliance.CodeInvalid, format, args...)
 	}
+}
+
+// text gives a field, which may be empty.
+func (f *form) text(name string) string {
+	f.read = append(f.read, name)
+	if len(f.values[name]) != 1 {
+		f.fail("the form has the field %q %d times: open its page again", name, len(f.values[name]))
+	}
+	return f.values.Get(name)
+}
+
+func (f *form) trimmed(name string) string { return strings.TrimSpace(f.text(name)) }
+
+// words gives those of a field, which spaces separate.
+func (f *form) words(name string) []string {
+	return append([]string{}, strings.Fields(f.text(name))...)
+}
+
+// whole gives a field that is a whole number.
+func (f *form) whole(name string) int {
+	text := f.trimmed(name)
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return 0, appliance.Errorf(appliance.CodeInvalid, "%s %.40q: use a whole number", strings.ReplaceAll(name, "_", " "), text)
+		f.fail("%s %.40q: use a whole number", strings.ReplaceAll(name, "_", " "), text)
 	}
-	return n, nil
+	return n
 }
 
-func has(v url.Values, name, value string) bool {
-	for _, x := range v[name] {
-		if x == value {
-			return true
-		}
+// choices gives the boxes that are checked. The form has an empty value beside
+// them, so that none differs from a form without the field.
+func (f *form) choices(name string) []string {
+	f.read = append(f.read, name)
+	if !f.values.Has(name) {
+		f.fail("the form lacks the field %q: open its page again", name)
 	}
-	return false
+	return slices.DeleteFunc(append([]string{}, f.values[name]...), func(v string) bool { return v == "" })
 }
 
-func target(v url.Values) appliance.BlockTarget {
-	return appliance.BlockTarget{KeyStore: v.Get("keystore"), KeyID: v.Get("key")}
+// target is what a form is to block or unblock; the API says if that is nothing.
+func (f *form) target() appliance.BlockTarget {
+	return appliance.BlockTarget{Everything: f.values.Get("everything") == "true", KeyStore: f.values.Get("keystore"), KeyID: f.values.Get("key")}
 }
 
-// keyMaterial reads a key of 32 bytes in hexadecimal or Base64; nil if there is
-// none.
-func keyMaterial(text string) ([]byte, error) {
-	if text = strings.TrimSpace(text); text == "" {
-		return nil, nil
+// material reads a key of 32 bytes in hexadecimal or Base64; nil if the field is
+// empty.
+func (f *form) material() []byte {
+	text := f.trimmed("material")
+	if text == "" {
+		return nil
 	}
 	if b, err := hex.DecodeString(text); err == nil && len(b) == appliance.KeyBytes {
-		return b, nil
+		return b
 	}
 	if b, err := base64.StdEncoding.DecodeString(text); err == nil && len(b) == appliance.KeyBytes {
-		return b, nil
+		return b
 	}
-	return nil, appliance.Errorf(appliance.CodeInvalid, "key material: give %d bytes, as 64 hexadecimal digits or 44 characters of Base64", appliance.KeyBytes)
+	f.fail("key material: give %d bytes, as 64 hexadecimal digits or 44 characters of Base64", appliance.KeyBytes)
+	return nil
 }
 
-func newGrant(v url.Values) (any, error) {
-	g := web.NewGrant{KeyID: strings.TrimSpace(v.Get("key_id")), Effect: appliance.Effect(v.Get("effect")), Principal: strings.TrimSpace(v.Get("principal"))}
-	for _, op := range v["operations"] {
+func newGrant(f *form) any {
+	g := web.NewGrant{KeyID: f.trimmed("key_id"), Effect: appliance.Effect(f.text("effect")), Principal: f.trimmed("principal"), Operations: []appliance.Operation{}}
+	for _, op := range f.choices("operations") {
 		g.Operations = append(g.Operations, appliance.Operation(op))
 	}
-	g.Conditions = appliance.Conditions{CallingAccounts: strings.Fields(v.Get("calling_accounts")), ViaServices: strings.Fields(v.Get("via_services")),
-		SourceVPCs: strings.Fields(v.Get("source_vpcs")), SourceVPCEs: strings.Fields(v.Get("source_vpces")), KMSKeyARNs: strings.Fields(v.Get("kms_key_arns")),
-		KMSKeyRegions: strings.Fields(v.Get("kms_key_regions")), KMSKeyAccounts: strings.Fields(v.Get("kms_key_accounts")),
-		KMSOperations: strings.Fields(v.Get("kms_operations"))}
-	if until := strings.TrimSpace(v.Get("not_after")); until != "" {
+	g.Conditions = appliance.Conditions{CallingAccounts: f.words("calling_accounts"), ViaServices: f.words("via_services"),
+		SourceVPCs: f.words("source_vpcs"), SourceVPCEs: f.words("source_vpces"), KMSKeyARNs: f.words("kms_key_arns"),
+		KMSKeyRegions: f.words("kms_key_regions"), KMSKeyAccounts: f.words("kms_key_accounts"), KMSOperations: f.words("kms_operations")}
+	if until := f.trimmed("not_after"); until != "" {
 		t, err := time.Parse("2006-01-02", until)
 		if err != nil {
-			return nil, appliance.Errorf(appliance.CodeInvalid, "until %.40q: give a date such as 2027-01-31", until)
+			f.fail("until %.40q: give a date such as 2027-01-31", until)
 		}
 		g.NotAfter = t.Add(24*time.Hour - time.Millisecond)
 	}
-	return g, nil
+	return g
 }
 
 // decode reads an answer of the API.
@@ -189,3 +209,17 @@ func decode[T any](result []byte) (T, error) {
 // Operations are the operations of the API that have a form in the console,
 // sorted.
 func Operations() []string { return slices.Sorted(maps.Keys(actions)) }
+
+// Fields gives the fields that the form of each operation must have, besides those
+// of its path.
+func Fields() map[string][]string {
+	all := map[string][]string{}
+	for name, a := range actions {
+		if a.body != nil {
+			f := &form{values: url.Values{}}
+			a.body(f)
+			all[name] = f.read
+		}
+	}
+	return all
+}

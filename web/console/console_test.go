@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -54,8 +55,9 @@ func (fakeBoot) Evidence(context.Context, []byte) (*attest.Evidence, error) {
 func (fakeBoot) Appraise(context.Context, []byte) (*attest.Evidence, *appraisal.Verdict, error) {
 	return nil, nil, boot.ErrNoPlatform
 }
-func (fakeBoot) Seal(context.Context, []byte) error   { return nil }
-func (fakeBoot) Revoke(context.Context, uint64) error { return nil }
+func (fakeBoot) Seal(context.Context, []byte) error        { return nil }
+func (fakeBoot) Revoke(context.Context, uint64) error      { return nil }
+func (fakeBoot) CheckRevoke(context.Context, uint64) error { return nil }
 
 // fakeAudit is an audit log in memory.
 type fakeAudit struct {
@@ -239,12 +241,19 @@ func (r *rig) things(admin *session) url.Values {
 		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "back": {"/keystores"}}
 }
 
-// confirmed are the form's values, with whatever has to be typed once more.
+// entered is what people enter into forms: a value for each field of each form.
+var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests_per_second": {"5"}, "reason": {"why"}, "id": {"new"}, "usage": {"", "encrypt"}, "custody": {"cached"},
+	"material": {""}, "framing": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "key_id": {""}, "not_after": {""}, "via_services": {""},
+	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
+	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
+	"pin": {"4711"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
+	"names": {"localhost"}, "chain": {"x"}}
+
+// confirmed are the form's values with what people enter, and whatever has to be
+// typed once more.
 func confirmed(v url.Values, operation, version string) url.Values {
-	c := url.Values{}
-	for name, values := range v {
-		c[name] = values
-	}
+	c := maps.Clone(entered)
+	maps.Copy(c, v)
 	c.Set("version", version)
 	c.Set("confirm", v.Get(map[string]string{"deleteKeyStore": "keystore", "scheduleKeyDeletion": "key", "deleteCredential": "credential", "deleteUser": "user_name"}[operation]))
 	return c
@@ -374,6 +383,69 @@ func TestEveryPost(t *testing.T) {
 	}
 }
 
+// TestFormsAreWhole: a form that lacks a field, or has one twice, does nothing: no
+// field that is absent is taken for one that is empty.
+func TestFormsAreWhole(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	things := r.things(admin)
+	if err := r.Appliance.SetPolicy(t.Context(), "bank", "forbid (principal, action, resource);"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Appliance.SetQuota(t.Context(), "bank", 5); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "why"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":["deleteUser"]}`); err != nil {
+		t.Fatal(err)
+	}
+	recorded, asked := len(r.audit.records), 0
+	for op, fields := range console.Fields() {
+		for _, name := range fields {
+			for what, values := range map[string][]string{"missing": nil, "twice": {"1", "2"}} {
+				form := confirmed(things, op, admin.version(""))
+				form.Del("everything")
+				if form[name] = values; values == nil {
+					delete(form, name)
+				}
+				if len(entered[name]) > 1 && values != nil {
+					continue // boxes
+				}
+				asked++
+				if w := admin.do("POST", "/do/"+op, form, nil); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), name) {
+					t.Errorf("%s, %s %s: %d", op, name, what, w.Code)
+				}
+			}
+		}
+	}
+	// Of what to unblock, nothing is not everything.
+	form := confirmed(things, "unblock", admin.version(""))
+	form.Del("keystore")
+	form.Del("key")
+	if w := admin.do("POST", "/do/unblock", form, nil); w.Code != http.StatusUnprocessableEntity {
+		t.Errorf("unblock without a target: %d", w.Code)
+	}
+	form = confirmed(things, "createCredential", admin.version(""))
+	form.Set("access_key_id", "")
+	form.Set("secret_access_key", "")
+	if w := admin.do("POST", "/do/createCredential", form, nil); w.Code != http.StatusUnprocessableEntity {
+		t.Errorf("to import an empty credential: %d", w.Code)
+	}
+	if asked < 80 {
+		t.Errorf("only %d forms were tried", asked)
+	}
+	for _, rec := range r.audit.records[recorded:] {
+		if rec.Result == audit.Allowed {
+			t.Errorf("%s was done", rec.Operation)
+		}
+	}
+	if !strings.Contains(admin.do("GET", "/", nil, nil).Body.String(), "Unblock everything") {
+		t.Error("nothing is blocked any more")
+	}
+}
+
 // TestPagesAreListed: what the router has for browsers to open is in the list of
 // pages, by which other tests look at each.
 func TestPagesAreListed(t *testing.T) {
@@ -437,7 +509,7 @@ func (r *rig) storeEvil(user string) {
 			r.t.Fatal(err)
 		}
 	}
-	for _, target := range []appliance.BlockTarget{{KeyStore: "bank", KeyID: "k"}, {KeyStore: "bank"}, {}} {
+	for _, target := range []appliance.BlockTarget{{KeyStore: "bank", KeyID: "k"}, {KeyStore: "bank"}, {Everything: true}} {
 		_, err := r.Appliance.Block(ctx, target, evil)
 		must(err)
 	}
@@ -517,6 +589,11 @@ func TestStoredStaysText(t *testing.T) {
 		"setPolicy":   {"cedar": {evil}, "back": {"/keystores/bank/grants"}},
 		"disableKey":  {"key": {evil}, "back": {"/" + evil}},
 	} {
+		for name, values := range entered {
+			if !form.Has(name) {
+				form[name] = values
+			}
+		}
 		form.Set("version", admin.version(""))
 		form.Set("keystore", "bank")
 		w := admin.do("POST", "/do/"+operation, form, agent)

@@ -22,7 +22,7 @@ import (
 // action is an operation of the API as a form posts it.
 type action struct {
 	// body makes the request's body of the form; nil for none.
-	body func(v url.Values) (any, error)
+	body func(f *form) any
 	// confirm, if not empty, is the field whose value has to be typed once more.
 	confirm string
 	// done says what was done, on the page where the form stood; or show makes a page
@@ -73,7 +73,8 @@ func (c *console) perform(w http.ResponseWriter, p *page, operation string, v ur
 		err = appliance.Errorf(appliance.CodeInvalid, "type %q to confirm; you typed %.80q", want, v.Get("confirm"))
 	}
 	if err == nil && a.body != nil {
-		body, err = a.body(v)
+		f := &form{values: v}
+		body, err = a.body(f), f.err
 	}
 	var result json.RawMessage
 	if err == nil {

@@ -93,7 +93,7 @@ func keyStore(p *page) (*view, error) {
 	}
 	revision := web.Revision(s.KeyStore)
 	d.quota = p.form("setQuota", revision, ui.Form{Folded: "Change the quota", Submit: "Set the quota", Kind: "quiet", Fields: []ui.Field{
-		{Name: "requests_per_second", Label: "Requests a second", Type: "number", Min: "0", Value: strconv.Itoa(s.RequestsPerSecond), Hint: "0 for no limit"}}}, "keystore", s.Name)
+		{Name: "requests_per_second", Label: "Requests a second", Type: "number", Min: "0", Value: strconv.Itoa(s.RequestsPerSecond), Required: true, Hint: "0 for no limit"}}}, "keystore", s.Name)
 	d.block = p.form("block", "", ui.Form{Folded: "Block", Submit: "Block the key store", Kind: "danger", Note: "No key of it is used by requests that start from then on, until somebody unblocks.",
 		Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true}}}, "keystore", s.Name)
 	d.unblock = p.form("unblock", "", ui.Form{Submit: "Unblock", Kind: "quiet"}, "keystore", s.Name)
@@ -367,7 +367,7 @@ func credentials(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &credentialsData{storeData: s, act: map[string][]ui.Form{}, path: s.URIPathPrefix + appliance.XKSPath}
-	d.create = p.form("createCredential", "", ui.Form{Submit: "Make a credential", Label: "New credential"}, "keystore", s.Name)
+	d.create = p.form("createCredential", "", ui.Form{Submit: "Make a credential", Label: "New credential"}, "keystore", s.Name, "generate", "true")
 	d.importOne = p.form("createCredential", "", ui.Form{Folded: "Import one", Submit: "Import", Kind: "quiet", Fields: []ui.Field{
 		{Name: "access_key_id", Label: "Access key ID", Mono: true, Required: true, Autocomplete: "off"},
 		{Name: "secret_access_key", Label: "Secret access key", Type: "password", Required: true, Autocomplete: "off"}}}, "keystore", s.Name)

@@ -148,9 +148,9 @@ func (d *overviewData) forms(p *page) {
 	if d.manages {
 		d.block = p.form("block", "", ui.Form{Folded: "Block everything", Submit: "Block everything", Kind: "danger",
 			Note: "Takes every key of every key store out of service at once, and wipes them from memory, until somebody unblocks.", Label: "Block everything",
-			Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true, Hint: "KMS does not see it; the audit log does"}}})
+			Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true, Hint: "KMS does not see it; the audit log does"}}}, "everything", "true")
 		if !d.status.Blocked.IsZero() {
-			f := p.form("unblock", "", ui.Form{Submit: "Unblock everything", Kind: "quiet"})
+			f := p.form("unblock", "", ui.Form{Submit: "Unblock everything", Kind: "quiet"}, "everything", "true")
 			d.unblock = &f
 		}
 	}

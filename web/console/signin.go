@@ -327,7 +327,11 @@ func (c *console) download(w http.ResponseWriter, r *http.Request, who identity.
 // downloadText gives an answer of the API as a file.
 func (c *console) downloadText(w http.ResponseWriter, r *http.Request, who identity.Principal, path, name string) {
 	var raw json.RawMessage
-	if err := c.client.Do(r.Context(), http.MethodGet, strings.TrimPrefix(path, "/")+"?"+r.URL.RawQuery, nil, &raw); err != nil {
+	query := "?" + r.URL.RawQuery
+	if name == "proof.json" {
+		query = "" // it is in the path
+	}
+	if err := c.client.Do(r.Context(), http.MethodGet, strings.TrimPrefix(path, "/")+query, nil, &raw); err != nil {
 		c.failPage(w, r, who, err)
 		return
 	}

@@ -467,8 +467,8 @@ func Revoke(dev TPM, below uint64) error {
 		if err != nil {
 			return fmt.Errorf("revoke: %w", err)
 		}
-		if value < below && below-value > maxRevoke {
-			return fmt.Errorf("revoke: from %d to %d are more than %d steps: is the version right?", value, below, maxRevoke)
+		if err := near(value, below); err != nil {
+			return err
 		}
 		for ; value < below; value++ {
 			if err := increment(t, counterPublic(true)); err != nil {
@@ -477,6 +477,23 @@ func Revoke(dev TPM, below uint64) error {
 		}
 		return nil
 	})
+}
+
+// CheckRevoke gives the error that Revoke would, as far as reading the counter
+// tells, and counts nothing.
+func CheckRevoke(dev TPM, below uint64) error {
+	value, err := Counter(dev)
+	if err != nil {
+		return fmt.Errorf("revoke: %w", err)
+	}
+	return near(value, below)
+}
+
+func near(value, below uint64) error {
+	if value < below && below-value > maxRevoke {
+		return fmt.Errorf("revoke: from %d to %d are more than %d steps: is the version right?", value, below, maxRevoke)
+	}
+	return nil
 }
 
 // Counter gives the version below which authorizations are refused; 0 for a TPM

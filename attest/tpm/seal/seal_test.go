@@ -211,6 +211,15 @@ func TestUpdateAndRevocation(t *testing.T) {
 	if err := seal.Revoke(m, 5000); err == nil {
 		t.Error("thousands of steps are taken")
 	}
+	if err := seal.CheckRevoke(m, 5000); err == nil {
+		t.Error("the check takes thousands of steps for possible")
+	}
+	if err := seal.CheckRevoke(m, 7); err != nil {
+		t.Error(err)
+	}
+	if n, err := seal.Counter(m); n != 2 || err != nil {
+		t.Errorf("after the check the counter is %d, %v", n, err)
+	}
 }
 
 // TestForgery: what the right key has not signed as it is, is refused; as is
@@ -255,6 +264,10 @@ func TestForgery(t *testing.T) {
 	if n, err := seal.Counter(elsewhere); n != 0 || err != nil {
 		t.Fatalf("the counter of a TPM without one is %d: %v", n, err)
 	}
+	if err := seal.CheckRevoke(elsewhere, 1); err != nil { // makes none
+		t.Error(err)
+	}
+	refuses(t, elsewhere.Device, blob, seal.CodeTPM, "this TPM has no counter", good)
 	if err := seal.Revoke(elsewhere, 1); err != nil { // makes one
 		t.Fatal(err)
 	}

@@ -1,0 +1,619 @@
+package web_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/pquerna/otp/totp"
+
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/identity"
+	"holdfast/web"
+	"holdfast/xks/xkstest"
+)
+
+// samples are bodies with all members, by the route's ID: each route that takes a
+// body has one.
+var samples = map[string]string{
+	"block":               `{"key_store": "p", "key_id": "k", "reason": "why"}`,
+	"unblock":             `{"key_store": "p", "key_id": "k"}`,
+	"createKeyStore":      `{"name": "q", "uri_path_prefix": "/q", "requests_per_second": 5}`,
+	"setQuota":            `{"requests_per_second": 7}`,
+	"createKey":           `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain"}`,
+	"rotateKey":           `{"material": "` + material + `"}`,
+	"scheduleKeyDeletion": `{"days": 7}`,
+	"createGrant":         grantSample,
+	"renderGrant":         grantSample,
+	"testGrants": `{"principal": "arn:aws:iam::123456789012:role/app", "operation": "Encrypt", "kms_operation": "Encrypt", "via_service": "s3.us-east-1.amazonaws.com",
+		"source_vpc": "vpc-1", "source_vpce": "vpce-1", "kms_key_arn": "arn:aws:kms:us-east-1:123456789012:key/1"}`,
+	"setPolicy":          `{"cedar": "permit (principal, action, resource);"}`,
+	"createCredential":   `{"access_key_id": "ABCDEFGHIJKLMNOPQRST", "secret_access_key": "` + strings.Repeat("a", 44) + `"}`,
+	"seal":               `{"pin": "NDcxMQ=="}`,
+	"revokePolicies":     `{"below": 1}`,
+	"createInvitation":   `{"name": "guest", "role": "viewer"}`,
+	"setRole":            `{"role": "auditor"}`,
+	"bindOIDC":           `{"email": "bob@example.com"}`,
+	"createToken":        `{"name": "t", "role": "viewer", "days": 30}`,
+	"provePassword":      `{"password": "a long enough sentence", "code": "123456"}`,
+	"provePasskey":       `{"ceremony": "x", "response": {"id": "x"}, "name": "x"}`,
+	"addPasskey":         `{"ceremony": "x", "response": {"id": "x"}, "name": "x"}`,
+	"setPassword":        `{"password": "a long enough sentence", "code": "123456"}`,
+	"setSettings":        `{"four_eyes": ["deleteKeyStore"]}`,
+	"requestCertificate": `{"names": ["localhost"]}`,
+	"installCertificate": `{"chain": "x"}`,
+}
+
+const (
+	material    = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+	grantSample = `{"key_id": "k", "effect": "forbid", "principal": "*", "operations": ["Encrypt", "Decrypt"], "conditions": {"calling_accounts": ["123456789012"],
+		"via_services": ["s3.us-east-1.amazonaws.com"], "source_vpcs": ["vpc-1"], "source_vpces": ["vpce-1"], "kms_key_arns": ["arn:aws:kms:us-east-1:123456789012:key/1"],
+		"kms_key_regions": ["us-east-1"], "kms_key_accounts": ["123456789012"], "kms_operations": ["Encrypt"]}, "not_after": "2099-01-01T00:00:00Z"}`
+)
+
+// bank is an API with one of each thing that routes name, all in one database.
+type bank struct {
+	*caller
+	bed  *xkstest.Bed
+	boot *fakeBoot
+	// alice may do everything; bob is the user whom routes name.
+	alice, bob identity.Principal
+	// names puts what there is into the paths of routes.
+	names *strings.Replacer
+}
+
+func newBank(t *testing.T) *bank {
+	t.Helper()
+	b := &bank{bed: xkstest.Start(t, xkstest.Options{}), boot: &fakeBoot{}}
+	a, log := &fakeAudit{}, slog.New(slog.NewTextHandler(b.bed.Log, nil))
+	o := optionsOn(t, b.bed.Store, b.bed.Appliance, b.boot, a, log)
+	b.caller = &caller{t, web.NewAPI(o), a}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, d := t.Context(), b.bed.Appliance
+	_, err := d.CreateKeyStore(ctx, appliance.KeyStore{Name: "p", URIPathPrefix: "/p", RequestsPerSecond: 3})
+	must(err)
+	_, err = d.CreateKeyStore(ctx, appliance.KeyStore{Name: "empty", URIPathPrefix: "/empty"})
+	must(err)
+	must(d.SetPolicy(ctx, "p", `forbid (principal, action, resource);`))
+	_, err = d.CreateKey(ctx, "p", appliance.NewExternalKey{ID: "k", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyCached})
+	must(err)
+	credential, _, err := d.CreateCredential(ctx, "p", appliance.NewCredential{})
+	must(err)
+	grant, err := d.AddGrant(ctx, "p", appliance.Grant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}})
+	must(err)
+	b.alice, b.bob = b.enrol(o.Identity, "alice"), b.enrol(o.Identity, "bob")
+	invitation, _, err := o.Identity.Invite(ctx, root, "carol", identity.RoleViewer)
+	must(err)
+	token, _, err := o.Identity.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	must(err)
+	b.names = strings.NewReplacer("{keystore}", "p", "{key}", "k", "{credential}", credential.AccessKeyID, "{grant}", grant.ID, "{user}", b.bob.UserID,
+		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0")
+	for _, body := range []string{`{"everything": true, "reason": "why"}`, `{"key_store": "p", "reason": "why"}`, `{"key_store": "p", "key_id": "k", "reason": "why"}`} {
+		b.ok("POST", "/block", body)
+	}
+	b.fourEyes("removeGrant")
+	var waits web.Approval
+	must(json.Unmarshal(b.call(&b.alice, "DELETE", b.names.Replace("/keystores/{keystore}/grants/{grant}"), "").Body.Bytes(), &waits))
+	b.fourEyes()
+	b.names = strings.NewReplacer("{approval}", waits.ID, "{keystore}", "p", "{key}", "k", "{credential}", credential.AccessKeyID, "{grant}", grant.ID, "{user}", b.bob.UserID,
+		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0", "{passkey}", "AAAA")
+	return b
+}
+
+// enrol makes an administrator with a password, who is signed in and present.
+func (b *bank) enrol(users *identity.Directory, name string) identity.Principal {
+	b.t.Helper()
+	ctx := b.t.Context()
+	_, link, err := users.Invite(ctx, root, name, identity.RoleAdministrator)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	secret, err := users.BeginEnrolPassword(ctx, link)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	code, err := totp.GenerateCode(secret.Secret, time.Now())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	in, err := users.FinishEnrolPassword(ctx, link, "a long enough sentence", code, identity.Client{Address: "192.0.2.1:1"})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return in.Principal
+}
+
+// ok has root do something that must succeed.
+func (b *bank) ok(method, path, body string) {
+	b.t.Helper()
+	if w := b.call(&root, method, path, body); w.Code != http.StatusOK {
+		b.t.Fatalf("%s %s: %d %s", method, path, w.Code, w.Body)
+	}
+}
+
+// fourEyes chooses the operations that need a second person.
+func (b *bank) fourEyes(operations ...string) {
+	b.t.Helper()
+	text, err := json.Marshal(web.Settings{FourEyes: append([]string{}, operations...)})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.ok("PUT", "/settings", string(text))
+}
+
+// state is all that is stored, and what was sealed.
+func (b *bank) state() string {
+	b.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+b.bed.DB+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer db.Close()
+	var all strings.Builder
+	fmt.Fprintf(&all, "PIN %q, revoked below %d\n", b.boot.pin, b.boot.below)
+	for _, table := range b.query(db, `SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`) {
+		fmt.Fprintln(&all, table)
+		for _, row := range b.query(db, `SELECT * FROM `+strings.Trim(table, "[]")) {
+			fmt.Fprintln(&all, row)
+		}
+	}
+	return all.String()
+}
+
+func (b *bank) query(db *sql.DB, statement string) (found []string) {
+	b.t.Helper()
+	rows, err := db.Query(statement)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for rows.Next() {
+		values, into := make([]any, len(columns)), make([]any, len(columns))
+		for i := range values {
+			into[i] = &values[i]
+		}
+		if err := rows.Scan(into...); err != nil {
+			b.t.Fatal(err)
+		}
+		found = append(found, fmt.Sprint(values))
+	}
+	if err := rows.Err(); err != nil {
+		b.t.Fatal(err)
+	}
+	return found
+}
+
+// wrong is a body that a route must refuse; names is what the message must have.
+type wrong struct{ what, body, names string }
+
+// wrongBodies are those of a route, made from its body in full and the document's
+// schema of it.
+func wrongBodies(t *testing.T, d *openAPI, s *jsonschema.Schema, sample string) []wrong {
+	t.Helper()
+	all := []wrong{
+		{"no body", "", ""}, {"whitespace", " \r\n\t", ""}, {"null", "null", ""}, {"a list", "[]", ""}, {"a text", `"x"`, ""}, {"a number", "0", ""}, {"half", `{"`, ""},
+		{"a form", "days=7", ""}, {"more after it", sample + " {}", ""}, {"twice", sample + sample, ""},
+	}
+	var whole map[string]any
+	if err := json.Unmarshal([]byte(sample), &whole); err != nil {
+		t.Fatalf("%s: %v", sample, err)
+	}
+	all = append(all, wrong{"an unknown member", change(t, whole, func(m map[string]any) { m["colour"] = "red" }), "colour"})
+	s = d.schema(s)
+	if len(s.Required) > 0 {
+		all = append(all, wrong{"an empty object", "{}", s.Required[0]})
+	}
+	if len(whole) != len(s.Properties) && s.Properties["everything"] == nil {
+		t.Errorf("the sample %s lacks members: the document has %d", sample, len(s.Properties))
+	}
+	return append(all, wrongMembers(t, d, s, whole, func(object map[string]any) string { return change(t, object, func(map[string]any) {}) })...)
+}
+
+// wrongMembers are bodies with something wrong in one member of an object; write
+// writes the body with another object in its place.
+func wrongMembers(t *testing.T, d *openAPI, s *jsonschema.Schema, object map[string]any, write func(map[string]any) string) (all []wrong) {
+	t.Helper()
+	put := func(what, name string, f func(map[string]any)) {
+		var copied map[string]any
+		if err := json.Unmarshal([]byte(change(t, object, f)), &copied); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, wrong{name + " " + what, write(copied), name})
+	}
+	for name := range object {
+		value, _ := json.Marshal(object[name])
+		required := slices.Contains(s.Required, name)
+		if required {
+			put("missing", name, func(m map[string]any) { delete(m, name) })
+		}
+		put("null", name, func(m map[string]any) { m[name] = nil })
+		p := d.schema(s.Properties[name])
+		put("of another type", name, func(m map[string]any) {
+			if m[name] = any(map[string]any{"x": 1.5}); p.Type == "object" {
+				m[name] = 1.5
+			}
+		})
+		upper := func(m map[string]any) { m[strings.ToUpper(name)] = m[name]; delete(m, name) }
+		all = append(all, wrong{name + " in upper case", write(changed(t, object, upper)), strings.ToUpper(name)})
+		// A map has each name once: the second one is put in by hand.
+		text := write(changed(t, object, func(m map[string]any) { m[name] = "@@" }))
+		all = append(all, wrong{name + " twice", strings.Replace(text, `"@@"`, string(value)+`,"`+name+`":`+string(value), 1), name})
+		inner, isObject := object[name].(map[string]any)
+		list, isList := object[name].([]any)
+		switch {
+		case isObject && len(p.Properties) > 0:
+			if !required {
+				put("empty", name, func(m map[string]any) { m[name] = map[string]any{} })
+			}
+			all = append(all, wrongMembers(t, d, p, inner, func(o map[string]any) string {
+				return write(changed(t, object, func(m map[string]any) { m[name] = o }))
+			})...)
+		case isList:
+			put("with null", name, func(m map[string]any) { m[name] = append(slices.Clone(list), nil) })
+			if !required {
+				put("empty", name, func(m map[string]any) { m[name] = []any{} })
+			}
+		case p.Type == "string" && !required:
+			put("empty", name, func(m map[string]any) { m[name] = "" })
+		}
+	}
+	return all
+}
+
+// change gives the object in JSON, changed.
+func change(t *testing.T, object map[string]any, f func(map[string]any)) string {
+	t.Helper()
+	text, err := json.Marshal(changed(t, object, f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// changed gives a copy of the object, changed.
+func changed(t *testing.T, object map[string]any, f func(map[string]any)) map[string]any {
+	t.Helper()
+	copied := maps.Clone(object)
+	f(copied)
+	return copied
+}
+
+// TestBodiesOfEveryRoute: what is absent from a body is never taken for a value. A
+// new route is among them by itself, and needs a sample.
+func TestBodiesOfEveryRoute(t *testing.T) {
+	b := newBank(t)
+	d := b.document()
+	before, asked := b.state(), 0
+	refuse := func(route *web.Route, w wrong) {
+		t.Helper()
+		asked++
+		got := b.call(&b.alice, route.Method, b.names.Replace(route.Path), w.body)
+		if got.Code != http.StatusBadRequest || code(t, got) != "invalid" {
+			t.Errorf("%s, %s: %d %s\n%s", route.ID, w.what, got.Code, got.Body, w.body)
+		} else if !strings.Contains(got.Body.String(), w.names) || !strings.Contains(got.Body.String(), "this route takes") {
+			t.Errorf("%s, %s: the message does not say what is wrong: %s", route.ID, w.what, got.Body)
+		}
+		if now := b.state(); now != before {
+			t.Errorf("%s, %s: it changed something", route.ID, w.what)
+			before = now
+		}
+	}
+	for _, route := range web.Routes() {
+		if route.BinaryRequest != "" {
+			continue
+		}
+		media, takes := d.Paths[route.Path][strings.ToLower(route.Method)].RequestBody.Content["application/json"]
+		if !takes {
+			for _, body := range []string{`null`, `[]`, `{"days": 7}`, `{}{}`, `x`, `""`} {
+				refuse(route, wrong{"a body that says something", body, ""})
+			}
+			continue
+		}
+		if samples[route.ID] == "" {
+			t.Errorf("%s: samples has no body of it", route.ID)
+			continue
+		}
+		for _, w := range wrongBodies(t, d, media.Schema, samples[route.ID]) {
+			refuse(route, w)
+		}
+	}
+	if asked < 500 {
+		t.Errorf("only %d bodies were tried", asked)
+	}
+	// That they were refused was not for another reason.
+	for _, route := range web.Routes() {
+		if body := samples[route.ID]; body != "" {
+			if w := b.call(&b.alice, route.Method, b.names.Replace(route.Path), body); strings.Contains(w.Body.String(), "this route takes") {
+				t.Errorf("%s: its sample is refused: %s", route.ID, w.Body)
+			}
+		}
+	}
+}
+
+// TestQueriesOfEveryRoute: a parameter that the route does not know, or cannot read,
+// is refused, and not taken for one that was left out.
+func TestQueriesOfEveryRoute(t *testing.T) {
+	b := newBank(t)
+	before := b.state()
+	for _, route := range web.Routes() {
+		queries := []string{"colour=red", "colour", "=", "a;b", "%zz=1", "x=%zz"}
+		for _, p := range route.Query {
+			good := map[string]string{"boolean": "true", "integer": "5", "string": "x"}[p.Type]
+			if len(p.Enum) > 0 {
+				good = p.Enum[0]
+			}
+			queries = append(queries, p.Name+"=", p.Name, p.Name+"="+good+"&"+p.Name+"="+good, strings.ToUpper(p.Name)+"="+good, p.Name[1:]+"="+good, p.Name+"="+good+"&colour=red", p.Name+"="+good+";x")
+			switch {
+			case len(p.Enum) > 0:
+				queries = append(queries, p.Name+"=nonsense", p.Name+"="+strings.ToUpper(good), p.Name+"=+"+good)
+			case p.Type == "boolean":
+				for _, v := range []string{"TRUE", "True", "1", "yes", "t", "on", "+true", "true+"} {
+					queries = append(queries, p.Name+"="+v)
+				}
+			case p.Type == "integer":
+				for _, v := range []string{"many", "0", "-1", "%2B5", "05", "5.0", "0x5", "99999999999999999999", "+5"} {
+					queries = append(queries, p.Name+"="+v)
+				}
+			}
+		}
+		for _, q := range queries {
+			w := b.call(&b.alice, route.Method, b.names.Replace(route.Path)+"?"+q, samples[route.ID])
+			if w.Code != http.StatusBadRequest || code(t, w) != "invalid" {
+				t.Errorf("%s?%s: %d %.200s", route.ID, q, w.Code, w.Body)
+			}
+			if now := b.state(); now != before {
+				t.Errorf("%s?%s changed something", route.ID, q)
+				before = now
+			}
+		}
+	}
+}
+
+// restoring counts what is done with backups.
+type restoring struct {
+	web.Domain
+	restored, verified int
+}
+
+func (r *restoring) Restore(context.Context, io.Reader) (*appliance.BackupReport, error) {
+	r.restored++
+	return &appliance.BackupReport{}, nil
+}
+
+func (r *restoring) VerifyBackup(context.Context, io.Reader) (*appliance.BackupReport, error) {
+	r.verified++
+	return &appliance.BackupReport{}, nil
+}
+
+// TestVerifyIsNoRestore: who wants a backup verified and misspells that has nothing
+// restored.
+func TestVerifyIsNoRestore(t *testing.T) {
+	var r restoring
+	a := start(t, func(d web.Domain) web.Domain { r.Domain = d; return &r })
+	for _, q := range []string{"verify=TRUE", "verfy=true", "verify=1", "verify", "verify=", "Verify=true", "verify=true&verify=false", "verify=true;", "verify=%zz", "verify=+true"} {
+		a.fails(post, "/api/v1/restore?"+q, "a backup", 400, appliance.CodeInvalid)
+	}
+	if r.restored+r.verified > 0 {
+		t.Fatalf("%d were restored, %d verified", r.restored, r.verified)
+	}
+	a.ok(post, "/api/v1/restore?verify=true", "a backup")
+	if r.restored != 0 || r.verified != 1 {
+		t.Errorf("verify=true: %d were restored, %d verified", r.restored, r.verified)
+	}
+	a.ok(post, "/api/v1/restore?verify=false", "a backup")
+	a.ok(post, "/api/v1/restore", "a backup")
+	if r.restored != 2 || r.verified != 1 {
+		t.Errorf("%d were restored, %d verified", r.restored, r.verified)
+	}
+}
+
+// TestIfMatchSaysSomething: a header without a revision, or one that matches
+// anything, is refused, and not taken for none.
+func TestIfMatchSaysSomething(t *testing.T) {
+	b := newBank(t)
+	before := b.state()
+	for _, route := range web.Routes() {
+		if !route.Mutates() {
+			continue
+		}
+		for _, values := range [][]string{{""}, {" "}, {"*"}, {`""`}, {`W/"0000"`}, {"0000"}, {`"0000`}, {`"a", "b"`}, {`"a"`, `"b"`}, {"", `"a"`}, {"null"}} {
+			w := b.call(&b.alice, route.Method, b.names.Replace(route.Path), samples[route.ID], func(r *http.Request) { r.Header["If-Match"] = values })
+			if w.Code != http.StatusBadRequest || code(t, w) != "invalid" {
+				t.Errorf("%s, If-Match %q: %d %s", route.ID, values, w.Code, w.Body)
+			}
+		}
+		if now := b.state(); now != before {
+			t.Errorf("%s changed something", route.ID)
+			before = now
+		}
+	}
+}
+
+// TestDocumentDemandsTheSame: what the OpenAPI document demands of a body is what
+// the API refuses to miss, at every depth, and nothing may be null.
+func TestDocumentDemandsTheSame(t *testing.T) {
+	b := newBank(t)
+	d := b.document()
+	for _, route := range web.Routes() {
+		op := d.Paths[route.Path][strings.ToLower(route.Method)]
+		media, takes := op.RequestBody.Content["application/json"]
+		if !takes {
+			continue
+		}
+		if !op.RequestBody.Required {
+			t.Errorf("%s: the document has its body not required", route.ID)
+		}
+		resolved, err := d.schema(media.Schema).Resolve(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range append(wrongBodies(t, d, media.Schema, samples[route.ID]), wrong{"", samples[route.ID], ""}) {
+			var v any
+			if json.Unmarshal([]byte(w.body), &v) != nil {
+				continue // no JSON
+			}
+			refused := resolved.Validate(v) != nil
+			if want := w.what != ""; refused != want && !strings.HasSuffix(w.what, "twice") && !strings.HasSuffix(w.what, "empty") {
+				t.Errorf("%s, %s: the document refuses it: %t, want %t: %s", route.ID, w.what, refused, want, w.body)
+			}
+		}
+	}
+}
+
+// approvable gives the routes that may need a second person.
+func approvable() (all []*web.Route) {
+	for _, route := range web.Routes() {
+		if route.Approvable {
+			all = append(all, route)
+		}
+	}
+	return all
+}
+
+// impossible are requests that can never succeed, by the route's ID: each route
+// that may need a second person has some. The parameters that other take the place
+// of those in the path.
+var impossible = map[string][]struct{ other, body string }{
+	"unblock": {{"", `{"everything": true, "key_store": "p"}`}, {"", `{"key_id": "k"}`}, {"", `{"everything": false}`}, {"", `{}`}, {"", `{"key_store": "nobody"}`},
+		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
+	"deleteKeyStore":      {{"{keystore}=nobody", ""}, {"", ""}},
+	"enableKey":           {{"{keystore}=nobody", ""}, {"{key}=nobody", ""}},
+	"scheduleKeyDeletion": {{"{keystore}=nobody", `{"days": 7}`}, {"{key}=nobody", `{"days": 7}`}, {"", `{"days": 6}`}, {"", `{"days": 31}`}, {"", `{"days": 0}`}, {"", `{"days": -7}`}},
+	"createGrant": {{"{keystore}=nobody", `{"principal": "*", "operations": ["Encrypt"]}`}, {"", `{"principal": "*", "operations": ["Encrypt"], "key_id": "nobody"}`},
+		{"", `{"principal": "", "operations": ["Encrypt"]}`}, {"", `{"principal": "*", "operations": []}`}, {"", `{"principal": "*", "operations": ["Sign"]}`},
+		{"", `{"principal": "*", "operations": ["Encrypt"], "effect": "maybe"}`}, {"", `{"principal": "*", "operations": ["Encrypt"], "not_after": "2001-01-01T00:00:00Z"}`},
+		{"", `{"principal": "*", "operations": ["Encrypt"], "conditions": {"source_vpcs": [""]}}`}},
+	"removeGrant":      {{"{keystore}=nobody", ""}, {"{grant}=nobody", ""}},
+	"setPolicy":        {{"{keystore}=nobody", `{"cedar": ""}`}, {"", `{"cedar": "permit (everything);"}`}, {"", `{"cedar": "permit (principal, action, resource) when { context.colour == 1 };"}`}},
+	"deleteCredential": {{"{keystore}=nobody", ""}, {"{credential}=nobody", ""}},
+	"revokePolicies":   {{"", `{"below": 6}`}, {"", `{"below": -1}`}},
+	"setRole":          {{"{user}=nobody", `{"role": "viewer"}`}, {"", `{"role": "king"}`}, {"", `{"role": ""}`}},
+	"enableUser":       {{"{user}=nobody", ""}},
+	"bindOIDC":         {{"{user}=nobody", `{"email": "x@example.com"}`}, {"", `{"email": "x"}`}, {"", `{"email": "taken@example.com"}`}},
+	"deleteUser":       {{"{user}=nobody", ""}},
+	"createInvitation": {{"", `{"name": "bob", "role": "viewer"}`}, {"", `{"name": "a b", "role": "viewer"}`}, {"", `{"name": "", "role": "viewer"}`}, {"", `{"name": "x", "role": "king"}`}},
+	"createToken": {{"", `{"name": "robot", "role": "viewer", "days": 1}`}, {"", `{"name": "a b", "role": "viewer", "days": 1}`}, {"", `{"name": "x", "role": "king", "days": 1}`},
+		{"", `{"name": "x", "role": "viewer", "days": 0}`}, {"", `{"name": "x", "role": "viewer", "days": 366}`}},
+	"setSettings": {{"", `{"four_eyes": ["nonsense"]}`}, {"", `{"four_eyes": ["deleteKeyStore", ""]}`}, {"", `{"four_eyes": ["approve"]}`}},
+}
+
+// TestOnlyWhatCanBeDoneIsFiled: a request that could never be done is refused when
+// it is made, as it would be without a second person, and nobody is asked to
+// approve it. A new route that may need one is among them by itself.
+func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
+	type request struct {
+		route            *web.Route
+		what, path, body string
+		header           http.Header
+	}
+	var all []request
+	b := newBank(t)
+	d := b.document()
+	b.ok("POST", "/users/"+b.alice.UserID+"/oidc", `{"email": "taken@example.com"}`)
+	for _, route := range approvable() {
+		path := b.names.Replace(route.Path)
+		if media, takes := d.Paths[route.Path][strings.ToLower(route.Method)].RequestBody.Content["application/json"]; takes {
+			for _, w := range wrongBodies(t, d, media.Schema, samples[route.ID]) {
+				all = append(all, request{route, w.what, path, w.body, nil})
+			}
+		} else {
+			all = append(all, request{route, "a body", path, `{"x": 1}`, nil}, request{route, "null", path, `null`, nil})
+		}
+		all = append(all, request{route, "an unknown parameter", path + "?x=1", samples[route.ID], nil},
+			request{route, "stale", path, samples[route.ID], http.Header{"If-Match": {`"0000"`}}}, request{route, "If-Match empty", path, samples[route.ID], http.Header{"If-Match": {""}}})
+		if len(impossible[route.ID]) == 0 {
+			t.Errorf("%s: impossible has no request of it", route.ID)
+		}
+		for _, r := range impossible[route.ID] {
+			path := route.Path
+			if name, value, ok := strings.Cut(r.other, "="); ok {
+				path = strings.Replace(path, name, value, 1)
+			}
+			all = append(all, request{route, "impossible", b.names.Replace(path), r.body, nil})
+		}
+	}
+	ask := func(r request) string {
+		w := b.call(&b.alice, r.route.Method, r.path, r.body, func(q *http.Request) { maps.Copy(q.Header, r.header) })
+		if w.Code < 400 {
+			return fmt.Sprintf("%d %s", w.Code, w.Body)
+		}
+		return fmt.Sprintf("%d %s", w.Code, code(t, w))
+	}
+	before := b.state()
+	direct := make([]string, len(all))
+	for i, r := range all {
+		if direct[i] = ask(r); !strings.HasPrefix(direct[i], "4") {
+			t.Errorf("%s, %s: it is done: %s\n%s", r.route.ID, r.what, direct[i], r.body)
+		}
+	}
+	if b.state() != before {
+		t.Fatal("what was refused changed something")
+	}
+	var operations []string
+	for _, route := range approvable() {
+		operations = append(operations, route.ID)
+	}
+	b.fourEyes(operations...)
+	before = b.state()
+	for i, r := range all {
+		recorded := len(b.audit.records)
+		if got := ask(r); got != direct[i] {
+			t.Errorf("%s, %s: when it is to be approved: %s, done directly: %s\n%s", r.route.ID, r.what, got, direct[i], r.body)
+		}
+		if now := b.state(); now != before {
+			t.Errorf("%s, %s: it was filed", r.route.ID, r.what)
+			before = now
+		}
+		if len(b.audit.records) != recorded+1 || b.audit.records[recorded].Result != audit.Failed {
+			t.Errorf("%s, %s: the refusal is not recorded once", r.route.ID, r.what)
+		}
+	}
+	if len(all) < 200 {
+		t.Errorf("only %d requests were tried", len(all))
+	}
+}
+
+// TestWhatCanBeDoneIsFiled: each operation that may need a second person is filed
+// with its sample, not done, and done by the approval.
+func TestWhatCanBeDoneIsFiled(t *testing.T) {
+	for _, route := range approvable() {
+		t.Run(route.ID, func(t *testing.T) {
+			b := newBank(t)
+			path := b.names.Replace(route.Path)
+			if route.ID == "deleteKeyStore" {
+				path = "/keystores/empty"
+			}
+			b.fourEyes(route.ID)
+			filed := b.call(&b.alice, route.Method, path, samples[route.ID])
+			var waits web.Approval
+			if err := json.Unmarshal(filed.Body.Bytes(), &waits); err != nil || filed.Code != http.StatusAccepted {
+				t.Fatalf("%d %s: %v", filed.Code, filed.Body, err)
+			}
+			w := b.call(&b.bob, "POST", "/approvals/"+waits.ID+"/approve", "")
+			if err := json.Unmarshal(w.Body.Bytes(), &waits); err != nil || w.Code != http.StatusOK || waits.State != approval.Done {
+				t.Errorf("%d %s: %v", w.Code, w.Body, err)
+			}
+		})
+	}
+}
