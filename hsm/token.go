@@ -85,7 +85,9 @@ func (c *Config) name() string {
 }
 
 // ownKey says whether the label is of the master key or the probe key.
-func (c *Config) ownKey(label string) bool { return label == c.MasterKeyLabel || label == c.ProbeKeyLabel }
+func (c *Config) ownKey(label string) bool {
+	return label == c.MasterKeyLabel || label == c.ProbeKeyLabel
+}
 
 const maxPause = 30 * time.Second
 
