@@ -363,26 +363,51 @@ func TestDueKeyWhileARowDoesNotOpen(t *testing.T) {
 }
 
 // brokenDisk is a store whose disk fails in the middle of a commit: the change is on
-// the disk, and nobody knows.
+// the disk, and until a restart the store shows what was before.
 type brokenDisk struct {
 	appliance.Store
-	broken bool
+	broken   bool
+	key      *appliance.StoredKey // before; nil for none
+	versions []*appliance.KeyVersion
 }
 
-func (s *brokenDisk) fail(commit error) error {
-	if commit != nil {
-		return commit
+func (s *brokenDisk) commit(ctx context.Context, k *appliance.ExternalKey, commit func() error) (err error) {
+	if s.key, err = s.Store.Key(ctx, k.KeyStore, k.ID); err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+		return err
+	}
+	if s.versions, err = s.Store.VersionsInToken(ctx); err != nil {
+		return err
+	}
+	if err := commit(); err != nil {
+		return err
 	}
 	s.broken = true
 	return appliance.Errorf(appliance.CodeInternal, "the database's disk failed; restart Holdfast to see whether the change is on it")
 }
 
 func (s *brokenDisk) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
-	return s.fail(s.Store.CreateKeys(ctx, keys...))
+	return s.commit(ctx, keys[0].Key, func() error { return s.Store.CreateKeys(ctx, keys...) })
 }
 
 func (s *brokenDisk) AddKeyVersion(ctx context.Context, k *appliance.ExternalKey, v *appliance.KeyVersion, was []byte, object string) error {
-	return s.fail(s.Store.AddKeyVersion(ctx, k, v, was, object))
+	return s.commit(ctx, k, func() error { return s.Store.AddKeyVersion(ctx, k, v, was, object) })
+}
+
+func (s *brokenDisk) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error) {
+	switch {
+	case !s.broken:
+		return s.Store.Key(ctx, keyStore, id)
+	case s.key == nil:
+		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no key %q in the key store", id)
+	}
+	return s.key, nil
+}
+
+func (s *brokenDisk) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersion, error) {
+	if s.broken {
+		return s.versions, nil
+	}
+	return s.Store.VersionsInToken(ctx)
 }
 
 func (s *brokenDisk) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
