@@ -3,8 +3,11 @@ package appliance_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +19,7 @@ import (
 )
 
 // encrypts says whether the token has a key object of that label that works.
-func encrypts(t *testing.T, b *xkstest.Bed, label string) bool {
+func encrypts(t testing.TB, b *xkstest.Bed, label string) bool {
 	t.Helper()
 	_, _, _, err := b.Token.Encrypt(ctx, label, []byte("x"), nil)
 	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
@@ -439,4 +442,58 @@ func TestUnknownCommit(t *testing.T) {
 	n.kms.OK("/keys/new/encrypt", xkstest.EncryptBody("x"))
 	n.kms.OK("/keys/victim/encrypt", xkstest.EncryptBody("x"))
 	n.kms.OK("/keys/victim/decrypt", xkstest.DecryptBody(n.sealed))
+}
+
+// BenchmarkDestroyLeftovers measures what a start does for one noted object, with
+// many keys in the appliance's custody and some in the HSM's; HOLDFAST_BENCH_KEYS
+// sets how many.
+func BenchmarkDestroyLeftovers(b *testing.B) {
+	total := 10_000
+	if s := os.Getenv("HOLDFAST_BENCH_KEYS"); s != "" {
+		var err error
+		if total, err = strconv.Atoi(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+	n := &noted{}
+	bed := xkstest.Start(b, n.options())
+	bed.NewKeyStore(b, "demo", "/demo", "")
+	for i := range 100 {
+		bed.NewKey(b, "demo", fmt.Sprint("in-token-", i), "encrypt", appliance.CustodyHSM)
+	}
+	stores, err := bed.Store.KeyStores(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	in, err := bed.Store.Installation(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for from := 0; from < total; from += 10_000 {
+		var keys []appliance.NewKey
+		for i := from; i < min(total, from+10_000); i++ {
+			id := fmt.Sprintf("%x", sha256.Sum256(fmt.Append(nil, i)))[:36]
+			key := &appliance.ExternalKey{KeyStore: stores[0].ID, ID: id, Custody: appliance.CustodyCached, State: appliance.KeyEnabled, CurrentVersion: 1,
+				CreatedAt: time.Now(), Seal: bytes.Repeat([]byte{1}, 29)}
+			version := &appliance.KeyVersion{KeyStore: key.KeyStore, KeyID: id, Version: 1, Custody: appliance.CustodyCached, Origin: appliance.OriginGenerated,
+				CreatedAt: key.CreatedAt, Material: bytes.Repeat([]byte{2}, appliance.CachedMaterial)}
+			keys = append(keys, appliance.NewKey{Key: key, Version: version})
+		}
+		if err := bed.Store.CreateKeys(ctx, keys...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		o := &appliance.TokenObject{Label: n.ring.NewTokenObject(), KeyStore: stores[0].ID, KeyID: "unfinished", Version: 1}
+		if o.Seal, err = n.ring.Seal(o.Binding(in.ID), nil); err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(bed.Store.NoteTokenObject(ctx, o), bed.Token.GenerateKey(ctx, o.Label)); err != nil {
+			b.Fatal(err)
+		}
+		bed.Appliance.DestroyLeftovers(ctx)
+		if encrypts(b, bed, o.Label) {
+			b.Fatal("the object was not destroyed")
+		}
+	}
 }

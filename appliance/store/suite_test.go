@@ -275,6 +275,9 @@ func testFilteredPages(t *testing.T, s appliance.Store) {
 	ks, other := keyStore(1), keyStore(2)
 	must(t, s.CreateKeyStore(ctx, ks))
 	must(t, s.CreateKeyStore(ctx, other))
+	suspended := newKey(ks, "c")
+	suspended.Key.State = appliance.KeyDeletionSuspended
+	must(t, s.CreateKeys(ctx, suspended))
 	for i, name := range []string{"a", "ab", "ab-1", "ab.2", "abc", "ac", "b", "zz", "z"} {
 		for _, in := range []*appliance.KeyStore{ks, other} {
 			k := newKey(in, name)
@@ -307,6 +310,7 @@ func testFilteredPages(t *testing.T, s appliance.Store) {
 		{appliance.Page{State: appliance.KeyDisabled, After: "abc"}, "zz"},
 		{appliance.Page{State: appliance.KeyDisabled, Prefix: "ab"}, "ab abc"},
 		{appliance.Page{State: appliance.KeyPendingDeletion}, "ab-1 ac z"},
+		{appliance.Page{State: appliance.KeyDeletionSuspended}, "c"},
 		{appliance.Page{State: appliance.KeyBlocked}, "ab-1 ac z"},
 		{appliance.Page{State: appliance.KeyBlocked, After: "ab-1", Limit: 1}, "ac"},
 		{appliance.Page{State: appliance.KeyBlocked, Prefix: "b"}, ""},
@@ -424,7 +428,9 @@ func testDue(t *testing.T, s appliance.Store) {
 		return k
 	}
 	late, due, first := pending(ks, "late", 21), pending(ks, "due", 20), pending(other, "first", 10)
-	must(t, s.CreateKeys(ctx, newKey(ks, "enabled"), late, due, first))
+	suspended, undated := pending(ks, "suspended", 1), newKey(ks, "undated")
+	suspended.Key.State, undated.Key.State = appliance.KeyDeletionSuspended, appliance.KeyPendingDeletion
+	must(t, s.CreateKeys(ctx, newKey(ks, "enabled"), late, due, first, suspended, undated))
 	equal(t, got(s.KeysDueForDeletion(ctx, at(20), 10))(t), []*appliance.ExternalKey{first.Key, due.Key})
 	equal(t, got(s.KeysDueForDeletion(ctx, at(20), 1))(t), []*appliance.ExternalKey{first.Key})
 	equal(t, len(got(s.KeysDueForDeletion(ctx, at(9), 10))(t)), 0)

@@ -24,7 +24,7 @@ func keyCommand(a *admin) *cobra.Command {
 		keyChangeCommand(a, "disable", "Take a key out of service"),
 		keyChangeCommand(a, "rotate", "Encrypt with a new version of a key from now on"),
 		keyDeleteCommand(a),
-		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled deletion; the key is disabled then"))
+		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled or suspended deletion; the key is disabled then"))
 }
 
 // newKeyFlags are the flags of the commands that make a key.
@@ -115,14 +115,14 @@ func readMaterial(path string) ([]byte, error) {
 }
 
 func keyListCommand(a *admin) *cobra.Command {
-	var after string
+	var after, state string
 	var limit int
 	c := &cobra.Command{
 		Use:   "list KEYSTORE",
 		Short: "List the keys of a key store, ordered by ID",
 		Args:  cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
-			query := url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}
+			query := url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}, "state": {state}}
 			var keys []*appliance.ExternalKey
 			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
 				return err
@@ -139,6 +139,7 @@ func keyListCommand(a *admin) *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&after, "after", "", "begin behind this key ID")
+	c.Flags().StringVar(&state, "state", "", "only keys in that state: enabled, disabled, pending_deletion, deletion_suspended or blocked")
 	c.Flags().IntVar(&limit, "limit", 100, "how many, 1 to 1000")
 	return c
 }
