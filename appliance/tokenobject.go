@@ -203,8 +203,9 @@ func checkVersionOf(ctx context.Context, st Store, ring Keyring, o *TokenObject)
 
 // DestroyLeftovers destroys the token's objects that no key owns: those of keys
 // that were deleted, or not finished when the process ended. Run does it at the
-// start. With 1,000,000 keys in the appliance's custody it takes TODO ms: an index
-// has the versions that may be in the token, and each of those is opened.
+// start. For one noted object, with 1,000,000 cached keys and 100 in a SoftHSM2
+// token, it takes about 10 ms, as with no cached keys at all: an index has the
+// versions that may be in the token, and only those are read and opened.
 func (a *Appliance) DestroyLeftovers(ctx context.Context) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
