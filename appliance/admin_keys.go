@@ -51,76 +51,40 @@ func (a *Appliance) CreateKey(ctx context.Context, keyStore string, want NewExte
 		return nil, err
 	}
 	if key.Seal, err = v.ring.Seal(key.Binding(), nil); err == nil {
-		err = a.store.CreateKeys(ctx, NewKey{Key: key, Version: version, TokenObject: object})
+		err = a.store.CreateKeys(ctx, NewKey{Key: key, Version: version, TokenObject: object.label()})
 	}
 	if err != nil {
-		a.destroyTokenObject(ctx, v.ring, object)
+		a.undoTokenObject(ctx, v.ring, object)
 		return nil, err
 	}
 	return &StoredKey{ExternalKey: *key, Versions: []*KeyVersion{version}, Grants: []*Grant{}}, nil
 }
 
 // makeVersion makes the material of a version that is not stored yet. With HSM
-// custody the label of the token's object is noted before it is made, so that a
-// crash leaves none behind.
-func (a *Appliance) makeVersion(ctx context.Context, ring Keyring, key *ExternalKey, number uint32, material []byte) (*KeyVersion, string, error) {
+// custody the token's object is noted before it is made, so that a crash leaves
+// none behind; the note comes with the version.
+func (a *Appliance) makeVersion(ctx context.Context, ring Keyring, key *ExternalKey, number uint32, material []byte) (_ *KeyVersion, object *TokenObject, err error) {
 	v := &KeyVersion{KeyStore: key.KeyStore, KeyID: key.ID, Version: number, Custody: key.Custody,
 		Origin: OriginGenerated, CreatedAt: a.stamp()}
-	object := ""
 	if key.Custody == CustodyHSM {
-		object = ring.NewTokenObject()
-		if err := a.store.NoteTokenObject(ctx, object); err != nil {
-			return nil, "", err
+		if object, err = a.newTokenObject(ctx, ring, ring.NewTokenObject(), v); err == nil {
+			err = a.store.NoteTokenObject(ctx, object)
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 	}
-	var err error
 	if material != nil {
 		v.Origin = OriginImported
-		err = ring.Import(ctx, v, object, material)
+		err = ring.Import(ctx, v, object.label(), material)
 	} else {
-		err = ring.Generate(ctx, v, object)
+		err = ring.Generate(ctx, v, object.label())
 	}
 	if err != nil {
-		a.destroyTokenObject(ctx, ring, object)
-		return nil, "", err
+		a.undoTokenObject(ctx, ring, object)
+		return nil, nil, err
 	}
 	return v, object, nil
-}
-
-// destroyTokenObject destroys an object whose label is noted, and strikes out
-// the note. If it cannot, the note remains for the next attempt.
-func (a *Appliance) destroyTokenObject(ctx context.Context, ring Keyring, label string) {
-	if label == "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	err := ring.DestroyTokenObject(ctx, label)
-	if err == nil {
-		err = a.store.StrikeTokenObject(ctx, label)
-	}
-	if err != nil {
-		a.log.Warn("a key object in the token is to be destroyed and could not be; it is tried again later", "object", label, "error", err)
-	}
-}
-
-// DestroyLeftovers destroys the token's objects that no key owns: those of keys
-// that were deleted, or not finished when the process ended. Run does it at the
-// start.
-func (a *Appliance) DestroyLeftovers(ctx context.Context) {
-	a.admin.Lock()
-	defer a.admin.Unlock()
-	v, err := a.view()
-	if err != nil {
-		return
-	}
-	labels, err := a.store.TokenObjects(ctx)
-	if err != nil {
-		a.log.Warn("the list of token objects to destroy cannot be read", "error", err)
-	}
-	for _, label := range labels {
-		a.destroyTokenObject(ctx, v.ring, label)
-	}
 }
 
 // Keys gives a page of the key store's keys, ordered by ID. Errors: CodeInvalid,
@@ -134,9 +98,9 @@ func (a *Appliance) Keys(ctx context.Context, keyStore string, page Page) ([]*Ex
 		return nil, Errorf(CodeInvalid, "limit %d: use 1 to 1000", page.Limit)
 	}
 	switch page.State {
-	case "", KeyEnabled, KeyDisabled, KeyPendingDeletion, KeyBlocked:
+	case "", KeyEnabled, KeyDisabled, KeyPendingDeletion, KeyDeletionSuspended, KeyBlocked:
 	default:
-		return nil, Errorf(CodeInvalid, "state %.40q: use enabled, disabled, pending_deletion or blocked", string(page.State))
+		return nil, Errorf(CodeInvalid, "state %.40q: use enabled, disabled, pending_deletion, deletion_suspended or blocked", string(page.State))
 	}
 	if page.Prefix != "" && !ValidExternalKeyID(page.Prefix) {
 		return nil, Errorf(CodeInvalid, "prefix %.150q: no key ID begins so", page.Prefix)
@@ -200,7 +164,7 @@ func (a *Appliance) tryKey(ctx context.Context, keyStore, id string, change func
 }
 
 // SetKeyEnabled enables or disables a key. Errors: CodeNotFound; CodeConflict
-// if it is pending deletion.
+// if its deletion is pending or suspended.
 func (a *Appliance) SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*ExternalKey, error) {
 	return a.changeKey(ctx, keyStore, id, setEnabled(enabled))
 }
@@ -212,8 +176,8 @@ func (a *Appliance) CheckKeyEnabled(ctx context.Context, keyStore, id string, en
 
 func setEnabled(enabled bool) func(*ExternalKey) error {
 	return func(k *ExternalKey) error {
-		if k.State == KeyPendingDeletion {
-			return Errorf(CodeConflict, "key %q is pending deletion; cancel that first", k.ID)
+		if err := k.mustStay(); err != nil {
+			return err
 		}
 		k.State = KeyDisabled
 		if enabled {
@@ -231,8 +195,9 @@ const (
 )
 
 // ScheduleDeletion has a key destroyed after the days, 7 to 30; until then it
-// is out of service. What KMS encrypted under it is lost afterwards. Errors:
-// CodeInvalid, CodeNotFound; CodeConflict if it is scheduled already.
+// is out of service. What KMS encrypted under it is lost afterwards. A suspended
+// deletion is scheduled again so. Errors: CodeInvalid, CodeNotFound; CodeConflict if
+// it is scheduled already.
 func (a *Appliance) ScheduleDeletion(ctx context.Context, keyStore, id string, days int) (*ExternalKey, error) {
 	return a.changeKey(ctx, keyStore, id, a.scheduleDeletion(days))
 }
@@ -255,12 +220,12 @@ func (a *Appliance) scheduleDeletion(days int) func(*ExternalKey) error {
 	}
 }
 
-// CancelDeletion takes a scheduled deletion back. The key is disabled
-// afterwards, as a KMS key is. Errors: CodeNotFound; CodeConflict if no
+// CancelDeletion takes back a deletion that is scheduled, or suspended. The key is
+// disabled afterwards, as a KMS key is. Errors: CodeNotFound; CodeConflict if no
 // deletion is scheduled.
 func (a *Appliance) CancelDeletion(ctx context.Context, keyStore, id string) (*ExternalKey, error) {
 	return a.changeKey(ctx, keyStore, id, func(k *ExternalKey) error {
-		if k.State != KeyPendingDeletion {
+		if k.State != KeyPendingDeletion && k.State != KeyDeletionSuspended {
 			return Errorf(CodeConflict, "key %q is not pending deletion", id)
 		}
 		k.State, k.DeletionAt = KeyDisabled, time.Time{}
@@ -271,7 +236,7 @@ func (a *Appliance) CancelDeletion(ctx context.Context, keyStore, id string) (*E
 // RotateKey adds a new version, which encrypts from now on. With material, of
 // [KeyBytes] bytes, the version is imported; the material is zeroized. All
 // earlier versions still decrypt. Errors: CodeNotFound, CodeInvalid;
-// CodeConflict if the key is pending deletion.
+// CodeConflict if the key's deletion is pending or suspended.
 func (a *Appliance) RotateKey(ctx context.Context, keyStore, id string, material []byte) (*ExternalKey, error) {
 	defer clear(material)
 	a.admin.Lock()
@@ -317,8 +282,8 @@ func (a *Appliance) rotate(ctx context.Context, ring Keyring, keyStore, id strin
 	if only != 0 && key.CurrentVersion != only {
 		return &key, nil
 	}
-	if key.State == KeyPendingDeletion {
-		return nil, Errorf(CodeConflict, "key %q is pending deletion; cancel that first", id)
+	if err := key.mustStay(); err != nil {
+		return nil, err
 	}
 	key.CurrentVersion++
 	version, object, err := a.makeVersion(ctx, ring, &key, key.CurrentVersion, material)
@@ -326,10 +291,10 @@ func (a *Appliance) rotate(ctx context.Context, ring Keyring, keyStore, id strin
 		return nil, err
 	}
 	if key.Seal, err = ring.Seal(key.Binding(), nil); err == nil {
-		err = a.store.AddKeyVersion(ctx, &key, version, was, object)
+		err = a.store.AddKeyVersion(ctx, &key, version, was, object.label())
 	}
 	if err != nil {
-		a.destroyTokenObject(ctx, ring, object)
+		a.undoTokenObject(ctx, ring, object)
 		return nil, err
 	}
 	return &key, nil
@@ -368,24 +333,27 @@ func (a *Appliance) deleteKey(ctx context.Context, ring Keyring, due *ExternalKe
 	if err := checkKey(ring, k, due.KeyStore, due.ID); err != nil {
 		return err
 	}
-	if k.State != KeyPendingDeletion || k.DeletionAt.After(a.now()) {
+	if k.State != KeyPendingDeletion || k.DeletionAt.IsZero() || k.DeletionAt.After(a.now()) {
 		return nil
 	}
-	var objects []string
+	var objects []*TokenObject
 	for _, v := range k.Versions {
-		object, err := ring.TokenObject(v)
+		label, err := ring.TokenObject(v)
 		if err != nil {
 			return err
 		}
-		if object != "" {
-			objects = append(objects, object)
+		if label == "" {
+			continue
 		}
+		object, err := a.newTokenObject(ctx, ring, label, v)
+		if err != nil {
+			return err
+		}
+		objects = append(objects, object)
 	}
 	if err := a.store.DeleteKey(ctx, k.KeyStore, k.ID, k.Seal, objects); err != nil {
 		return err
 	}
-	for _, object := range objects {
-		a.destroyTokenObject(ctx, ring, object)
-	}
+	a.destroyTokenObjects(ctx, ring, objects, nil)
 	return nil
 }

@@ -207,15 +207,10 @@ func (a *Appliance) install(ctx context.Context, ring Keyring) (*Installation, e
 
 // openStateKey opens the state key. One that was wrapped before all rows had
 // seals is wrapped in the present form once all have: from then on a row without a
-// seal is not valid, and nobody can take that back, for what is wrapped in the
-// earlier form is never written again.
+// seal is not valid.
 func (a *Appliance) openStateKey(ctx context.Context, ring Keyring, in *Installation) error {
-	err := ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey)
-	if CodeOf(err) != CodeTampered {
-		return err
-	}
-	wrapped, early := ring.OpenEarlyStateKey(ctx, in.ID, in.WrappedStateKey)
-	if early != nil {
+	wrapped, err := openStateKey(ctx, ring, in)
+	if err != nil || wrapped == nil {
 		return err
 	}
 	a.log.Warn("the database was made before all rows had seals; they get them now, as they are. Look through the users and API tokens", "installation", in.ID)
@@ -231,6 +226,20 @@ func (a *Appliance) openStateKey(ctx context.Context, ring Keyring, in *Installa
 		}
 		return a.store.UpgradeInstallation(ctx, in)
 	})
+}
+
+// openStateKey opens the state key of an installation. One that was wrapped before
+// all rows had seals it gives in the present form; nil for any other.
+func openStateKey(ctx context.Context, ring Keyring, in *Installation) (again []byte, err error) {
+	err = ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey)
+	if CodeOf(err) != CodeTampered {
+		return nil, err
+	}
+	again, early := ring.OpenEarlyStateKey(ctx, in.ID, in.WrappedStateKey)
+	if early != nil {
+		return nil, err
+	}
+	return again, nil
 }
 
 // Lock wipes all keys. Requests are refused until the next Unlock.

@@ -297,19 +297,14 @@ func TestScheduledDeletion(t *testing.T) {
 // TestLeftoverTokenObjects of a crash are destroyed at the next start; those of
 // keys are not.
 func TestLeftoverTokenObjects(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
-	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyHSM)
-	const orphan = "holdfast-key-0123456789abcdef0123456789abcdef"
-	if err := errors.Join(b.Store.NoteTokenObject(ctx, orphan), b.Token.GenerateKey(ctx, orphan)); err != nil {
-		t.Fatal(err)
+	n := newNoted(t)
+	if left := n.leftovers(t, []*appliance.TokenObject{n.note(t, n.orphan, "unfinished", 1)}); left != "" {
+		t.Errorf("still noted: %q", left)
 	}
-	b = restart(t, b, k, xkstest.Options{})
-	b.Appliance.DestroyLeftovers(ctx)
-	if _, _, _, err := b.Token.Encrypt(ctx, orphan, []byte("x"), nil); err == nil {
+	if encrypts(t, n.bed, n.orphan) {
 		t.Error("the orphan still encrypts")
 	}
-	k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+	n.kms.OK("/keys/victim/encrypt", xkstest.EncryptBody("x"))
 }
 
 // TestAdministration: what is refused, and why.

@@ -117,26 +117,50 @@ type BackupReport struct {
 	Versions     int       `json:"versions"`
 	// InToken are the versions whose keys are in the HSM, where they were used.
 	InToken int `json:"versions_in_token"`
+	// PendingDeletion are the keys whose deletion is pending in the backup. A restore
+	// suspends them: [KeyDeletionSuspended].
+	PendingDeletion int `json:"keys_pending_deletion"`
+	// Gone are the versions in custody of the HSM for which it has no key object any
+	// more, such as those of keys that were destroyed since. Their rows are restored.
+	Gone []GoneVersion `json:"gone,omitempty"`
 	// Restored says whether it was restored, and not only verified.
 	Restored bool `json:"restored"`
+}
+
+// GoneVersion is a key version whose key object the HSM does not have any more.
+type GoneVersion struct {
+	// KeyStore is the key store's name.
+	KeyStore string `json:"key_store"`
+	KeyID    string `json:"key_id"`
+	Version  uint32 `json:"version"`
 }
 
 // VerifyBackup reads a backup and opens everything in it with this appliance's
 // HSM, every version of every key. It changes nothing. Errors: CodeInvalid for
 // what is no backup; CodeTampered for one of another HSM, and for rows that do
-// not open.
+// not open; CodeInternal or CodeTimeout if the HSM fails or is away. A key object
+// that the HSM does not have is no error: the report names it.
 func (a *Appliance) VerifyBackup(ctx context.Context, r io.Reader) (*BackupReport, error) {
-	report, dir, err := a.readBackup(ctx, r)
+	report, dir, err := a.readBackup(ctx, r, nil)
 	if dir != "" {
 		_ = os.RemoveAll(dir)
 	}
 	return report, err
 }
 
-// Restore verifies a backup and takes it over. Errors: those of VerifyBackup;
-// CodeConflict if this appliance has key stores. If it fails, nothing changed.
+// Restore verifies a backup and takes it over. What would destroy something later
+// does not come along: pending deletions are suspended, and noted objects of the
+// token are left behind, since another appliance may use the same ones. Errors:
+// those of VerifyBackup; CodeConflict if this appliance has key stores. If it fails,
+// nothing changed.
 func (a *Appliance) Restore(ctx context.Context, r io.Reader) (*BackupReport, error) {
-	report, dir, err := a.readBackup(ctx, r)
+	var objects map[string]bool // of the token, which the backup's keys need
+	report, dir, err := a.readBackup(ctx, r, func(st Store, ring Keyring) (err error) {
+		if objects, err = ownedTokenObjects(ctx, st, ring); err != nil {
+			return err
+		}
+		return suspendDeletions(ctx, st, ring)
+	})
 	if dir != "" {
 		defer os.RemoveAll(dir)
 	}
@@ -149,9 +173,17 @@ func (a *Appliance) Restore(ctx context.Context, r io.Reader) (*BackupReport, er
 	if err != nil {
 		return nil, err
 	}
+	stores, err := a.store.KeyStores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var left []*TokenObject
+	if len(stores) == 0 { // else it is refused
+		left = a.destroyLeftovers(ctx, v.ring, objects)
+	}
 	hsms := a.health.watched()
 	a.lock() // the keys of the installation that is given up
-	err = a.store.Replace(ctx, filepath.Join(dir, databaseName))
+	err = a.seals.alone(func() error { return a.store.Replace(ctx, filepath.Join(dir, databaseName)) })
 	if unlock := a.unlock(context.WithoutCancel(ctx), v.ring, hsms, nil); unlock != nil {
 		a.log.Error("the appliance could not be unlocked after a restore; restart the machine", "error", unlock)
 		err = errors.Join(err, unlock)
@@ -160,14 +192,52 @@ func (a *Appliance) Restore(ctx context.Context, r io.Reader) (*BackupReport, er
 		return nil, err
 	}
 	report.Restored = true
-	a.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys)
+	a.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys,
+		"deletions_suspended", report.PendingDeletion, "gone", len(report.Gone))
+	for _, o := range left {
+		if !objects[o.Label] {
+			a.log.Error("a key object in the token is left over from before the restore, and is no longer noted: destroy it by the HSM's own means", "object", o.Label)
+		}
+	}
 	return report, nil
+}
+
+// suspendDeletions suspends the pending deletions in a store that nobody else uses
+// and whose rows were verified.
+func suspendDeletions(ctx context.Context, st Store, ring Keyring) error {
+	stores, err := st.KeyStores(ctx)
+	if err != nil {
+		return err
+	}
+	for _, ks := range stores {
+		for {
+			pending, err := st.Keys(ctx, ks.ID, Page{State: KeyPendingDeletion, Limit: 1000})
+			if err != nil {
+				return err
+			}
+			if len(pending) == 0 {
+				break
+			}
+			for _, k := range pending {
+				was := k.Seal
+				k.State, k.DeletionAt = KeyDeletionSuspended, time.Time{}
+				if k.Seal, err = ring.Seal(k.Binding(), nil); err != nil {
+					return err
+				}
+				if err := st.UpdateKey(ctx, k, was); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 const databaseName = "restore.db"
 
-// readBackup decrypts a backup into a new folder, and opens all that is in it.
-func (a *Appliance) readBackup(ctx context.Context, r io.Reader) (_ *BackupReport, dir string, err error) {
+// readBackup decrypts a backup into a new folder, opens all that is in it, and has
+// prepare, if given, change that copy.
+func (a *Appliance) readBackup(ctx context.Context, r io.Reader, prepare func(Store, Keyring) error) (_ *BackupReport, dir string, err error) {
 	v, err := a.view()
 	if err != nil {
 		return nil, "", err
@@ -200,6 +270,9 @@ func (a *Appliance) readBackup(ctx context.Context, r io.Reader) (_ *BackupRepor
 		return nil, dir, err
 	}
 	report, err := verifyStore(ctx, st, ring)
+	if err == nil && prepare != nil {
+		err = prepare(st, ring)
+	}
 	if err := errors.Join(err, st.Close()); err != nil {
 		return nil, dir, err
 	}
@@ -251,7 +324,7 @@ func verifyStore(ctx context.Context, st Store, ring Keyring) (*BackupReport, er
 	if err != nil {
 		return nil, err
 	}
-	if err := ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey); err != nil {
+	if _, err := openStateKey(ctx, ring, in); err != nil {
 		return nil, err
 	}
 	stores, err := st.KeyStores(ctx)
@@ -311,7 +384,7 @@ func (r *BackupReport) keyStore(ctx context.Context, st Store, ring Keyring, ks 
 			return err
 		}
 		for _, k := range keys {
-			if err := r.key(ctx, st, ring, ks.ID, k.ID); err != nil {
+			if err := r.key(ctx, st, ring, ks, k.ID); err != nil {
 				return err
 			}
 		}
@@ -322,26 +395,33 @@ func (r *BackupReport) keyStore(ctx context.Context, st Store, ring Keyring, ks 
 	}
 }
 
-func (r *BackupReport) key(ctx context.Context, st Store, ring Keyring, keyStore, id string) error {
-	k, err := st.Key(ctx, keyStore, id)
+func (r *BackupReport) key(ctx context.Context, st Store, ring Keyring, ks *KeyStore, id string) error {
+	k, err := st.Key(ctx, ks.ID, id)
 	if err != nil {
 		return err
 	}
-	if err := checkKey(ring, k, keyStore, id); err != nil {
+	if err := checkKey(ring, k, ks.ID, id); err != nil {
 		return err
 	}
 	r.Keys++
+	if k.State == KeyPendingDeletion {
+		r.PendingDeletion++
+	}
 	for _, v := range k.Versions {
 		u, err := ring.Unlock(v)
 		if err != nil {
 			return within(err, "key %q version %d", id, v.Version)
 		}
 		r.Versions++
-		if k.Custody == CustodyHSM { // the row is no more than the name of the token's object
+		if v.Custody == CustodyHSM { // the row is no more than the name of the token's object
 			r.InToken++
 			_, _, _, err = u.Encrypt(ctx, []byte("holdfast"), nil)
 		}
 		u.Wipe()
+		if CodeOf(err) == CodeGone {
+			r.Gone = append(r.Gone, GoneVersion{KeyStore: ks.Name, KeyID: id, Version: v.Version})
+			continue
+		}
 		if err != nil {
 			return within(err, "key %q version %d, which is in the HSM", id, v.Version)
 		}

@@ -64,7 +64,7 @@ func (s doomedStore) AddKeyVersion(ctx context.Context, k *appliance.ExternalKey
 	return s.Store.AddKeyVersion(ctx, k, v, was, object)
 }
 
-func (s doomedStore) DeleteKey(ctx context.Context, keyStore, id string, was []byte, objects []string) error {
+func (s doomedStore) DeleteKey(ctx context.Context, keyStore, id string, was []byte, objects []*appliance.TokenObject) error {
 	defer s.death.step()
 	return s.Store.DeleteKey(ctx, keyStore, id, was, objects)
 }
@@ -74,9 +74,9 @@ func (s doomedStore) ReserveEncryptions(ctx context.Context, keyStore, id string
 	return s.Store.ReserveEncryptions(ctx, keyStore, id, version, n)
 }
 
-func (s doomedStore) NoteTokenObject(ctx context.Context, label string) error {
+func (s doomedStore) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
 	defer s.death.step()
-	return s.Store.NoteTokenObject(ctx, label)
+	return s.Store.NoteTokenObject(ctx, o)
 }
 
 func (s doomedStore) StrikeTokenObject(ctx context.Context, label string) error {
@@ -284,7 +284,7 @@ func (a *answers) check(t *testing.T, d doomed) {
 	}()
 	w.DestroyLeftovers(ctx)
 	if left := must(w.store.TokenObjects(ctx))(t); len(left) != 0 {
-		t.Errorf("to be destroyed, and not: %q", left)
+		t.Errorf("to be destroyed, and not: %+v", left)
 	}
 	keys := map[string]*appliance.StoredKey{}
 	inToken := 0
@@ -340,9 +340,15 @@ func (a *answers) check(t *testing.T, d doomed) {
 	}
 }
 
-// keyObjects counts the token's objects of external keys by hand; the token is
-// open.
+// keyObjects counts the token's objects of external keys.
 func keyObjects(t *testing.T, d doomed) int {
+	t.Helper()
+	return len(keyLabels(t, d))
+}
+
+// keyLabels gives the labels of the token's objects of external keys, by hand; the
+// token is open.
+func keyLabels(t *testing.T, d doomed) (labels []string) {
 	t.Helper()
 	p := pkcs11.New(d.Module)
 	defer p.Destroy()
@@ -360,12 +366,11 @@ func keyObjects(t *testing.T, d doomed) int {
 	if err := errors.Join(err, p.FindObjectsFinal(s)); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
 	for _, o := range found {
 		label := must(p.GetAttributeValue(s, o, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, nil)}))(t)
 		if strings.HasPrefix(string(label[0].Value), "holdfast-key-") {
-			n++
+			labels = append(labels, string(label[0].Value))
 		}
 	}
-	return n
+	return labels
 }

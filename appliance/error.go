@@ -40,6 +40,9 @@ const (
 	CodeLocked Code = "locked"
 	// CodeTampered: a stored row does not match its seal.
 	CodeTampered Code = "tampered"
+	// CodeGone: the HSM is there and has no key object for a key version in its
+	// custody.
+	CodeGone Code = "gone"
 	// CodeInternal: anything else.
 	CodeInternal Code = "internal"
 )

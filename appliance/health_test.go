@@ -145,7 +145,7 @@ func TestAdministrationWhileAway(t *testing.T) {
 	}
 	b.Appliance.DestroyLeftovers(ctx)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
-		t.Errorf("to be destroyed, and not: %q", left)
+		t.Errorf("to be destroyed, and not: %+v", left)
 	}
 	d := doomed{Module: token.Module, TokenLabel: token.TokenLabel}
 	if got := keyObjects(t, d); got != 3 {

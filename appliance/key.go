@@ -62,7 +62,23 @@ const (
 	KeyEnabled         KeyState = "enabled"
 	KeyDisabled        KeyState = "disabled"
 	KeyPendingDeletion KeyState = "pending_deletion"
+	// KeyDeletionSuspended keys were pending deletion in a backup that was restored.
+	// They are out of service as before, and never due: the deletion may have been
+	// cancelled since, and the object in the HSM may be another appliance's as well.
+	// Somebody schedules the deletion again, or cancels it.
+	KeyDeletionSuspended KeyState = "deletion_suspended"
 )
+
+// mustStay refuses what a key that is going cannot have done to it.
+func (k *ExternalKey) mustStay() error {
+	switch k.State {
+	case KeyPendingDeletion:
+		return Errorf(CodeConflict, "key %q is pending deletion; cancel that first", k.ID)
+	case KeyDeletionSuspended:
+		return Errorf(CodeConflict, "the deletion of key %q was pending in the restored backup, and is suspended; cancel it first, or schedule it again", k.ID)
+	}
+	return nil
+}
 
 // KeyBlocked is no state of a key; a [Page] of keys that are blocked asks for it.
 const KeyBlocked KeyState = "blocked"
@@ -80,7 +96,7 @@ type ExternalKey struct {
 	// CurrentVersion encrypts; all versions decrypt. The first is 1.
 	CurrentVersion uint32    `json:"current_version"`
 	CreatedAt      time.Time `json:"created_at"`
-	// DeletionAt is when a key pending deletion is destroyed; zero otherwise.
+	// DeletionAt is when a key pending deletion is destroyed; zero in other states.
 	DeletionAt time.Time `json:"deletion_at,omitzero"`
 
 	// Framing lets the key decrypt what another proxy has encrypted with it.
@@ -109,6 +125,10 @@ const KeySpec = "AES_256"
 
 // KeyBytes is the length of an external key's material in bytes.
 const KeyBytes = 32
+
+// CachedMaterial is the length of a version's sealed material with cached custody,
+// in bytes: of the key, and of its seal. The label of a token's object is longer.
+const CachedMaterial = KeyBytes + 29
 
 // Origin says where a version's material came from.
 type Origin string

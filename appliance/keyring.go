@@ -12,8 +12,9 @@ import "context"
 //
 // Errors are of type [*Error]: CodeLocked when the key that is needed is not
 // in the keyring, CodeTampered when a sealed blob does not open under its
-// binding, CodeTimeout when ctx ended before the HSM answered, CodeInternal
-// when the HSM failed.
+// binding, CodeGone when the HSM says that it has no key object for a version in
+// its custody, CodeTimeout when ctx ended before the HSM answered, CodeInternal
+// when the HSM failed or is away.
 type Keyring interface {
 	// NewStateKey makes the state key and puts it into the keyring. It gives
 	// the key wrapped, to be stored.
@@ -52,7 +53,8 @@ type Keyring interface {
 	// is made there yet.
 	NewTokenObject() string
 	// DestroyTokenObject destroys the key object of that label; it is no error
-	// if there is none.
+	// if there is none. CodeInvalid if the label has not the form of those that
+	// NewTokenObject gives.
 	DestroyTokenObject(ctx context.Context, label string) error
 	// TokenObject gives the label of the token's object that holds the version's
 	// key; empty with cached custody.

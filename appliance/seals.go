@@ -113,3 +113,10 @@ func (s *Seals) sealAll(ctx context.Context, ring Keyring, write func() error) e
 	s.installed.Store(true)
 	return nil
 }
+
+// alone does something while nobody writes a row that was sealed before.
+func (s *Seals) alone(f func() error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return f()
+}

@@ -101,7 +101,7 @@ type Store interface {
 	AddKeyVersion(ctx context.Context, k *ExternalKey, v *KeyVersion, was []byte, tokenObject string) error
 	// DeleteKey removes a key with its versions and grants, under the
 	// conditions of UpdateKey, and notes the token objects for destruction.
-	DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []string) error
+	DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []*TokenObject) error
 	// KeysDueForDeletion gives up to limit keys pending deletion whose time is
 	// not after now.
 	KeysDueForDeletion(ctx context.Context, now time.Time, limit int) ([]*ExternalKey, error)
@@ -110,16 +110,21 @@ type Store interface {
 	// change.
 	ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error)
 
-	// NoteTokenObject writes down the label of a token's key object that is
-	// about to be made; it may be noted already. CreateKeys and AddKeyVersion
-	// strike out the labels that they are given with the key. What is left after
-	// a crash is to be destroyed. It announces no change.
-	NoteTokenObject(ctx context.Context, label string) error
-	// StrikeTokenObject removes a label; it is no error if there is none. It
-	// announces no change.
+	// NoteTokenObject writes down a token's key object that is about to be made;
+	// it replaces a note of that label. CreateKeys and AddKeyVersion strike out
+	// the labels that they are given with the key. What is left after a crash is
+	// to be destroyed. It announces no change.
+	NoteTokenObject(ctx context.Context, o *TokenObject) error
+	// StrikeTokenObject removes the note of that label; it is no error if there is
+	// none. It announces no change.
 	StrikeTokenObject(ctx context.Context, label string) error
-	// TokenObjects gives the labels noted and not struck out.
-	TokenObjects(ctx context.Context) ([]string, error)
+	// TokenObjects gives the notes not struck out, ordered by label.
+	TokenObjects(ctx context.Context) ([]*TokenObject, error)
+	// VersionsInToken gives the key versions of all key stores that may be in the
+	// token: those with another custody than cached, and, since a custody that was
+	// edited must not hide one, those whose material has another length than
+	// [CachedMaterial]. It does not read the others.
+	VersionsInToken(ctx context.Context) ([]*KeyVersion, error)
 
 	// Credentials gives the key store's credentials, ordered by access key ID.
 	Credentials(ctx context.Context, keyStore string) ([]*Credential, error)
@@ -162,8 +167,10 @@ type Store interface {
 	// Snapshot writes all that is stored into a new file, as of one moment, while
 	// others change it; CodeExists if the file is there.
 	Snapshot(ctx context.Context, path string) error
-	// Replace takes over all rows of such a file but those about this machine, in
-	// place of what there is, all or nothing; CodeConflict if there are key stores.
+	// Replace takes over the rows of such a file, in place of what there is, all or
+	// nothing; CodeConflict if there are key stores. It leaves out those about this
+	// machine, sessions, invitations, API tokens, pending requests for approval, and
+	// noted token objects.
 	Replace(ctx context.Context, path string) error
 
 	// Subscribe has f called with each change. Call it before any change.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -199,12 +200,12 @@ const avoidFor = 5 * time.Second
 
 // order gives the members that are there: those that were too slow lately come
 // last; and why the others are not.
-func (c *Cluster) order() (there []*Member, away failures) {
+func (c *Cluster) order() (there []*Member, absent failures) {
 	var slow []*Member
 	now := time.Now()
 	for _, m := range c.members {
 		if _, err := m.ready(); err != nil {
-			away = append(away, err)
+			absent = append(absent, away(err))
 			continue
 		}
 		m.mu.Lock()
@@ -216,7 +217,7 @@ func (c *Cluster) order() (there []*Member, away failures) {
 			there = append(there, m)
 		}
 	}
-	return append(there, slow...), away
+	return append(there, slow...), absent
 }
 
 // anyOf runs an operation on one member after the other, until one has an answer.
@@ -227,7 +228,7 @@ func anyOf[T any](ctx context.Context, c *Cluster, f func(context.Context, *Toke
 	for i, m := range there {
 		t, err := m.ready()
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, away(err))
 			continue
 		}
 		attempt, cancel := ctx, context.CancelFunc(func() {})
@@ -245,10 +246,11 @@ func anyOf[T any](ctx context.Context, c *Cluster, f func(context.Context, *Toke
 			return v, err
 		}
 		if errs = append(errs, err); ctx.Err() != nil {
+			errs = append(errs, ctx.Err()) // the others were not asked
 			break
 		}
 	}
-	return none, errs
+	return none, errs.ofKey()
 }
 
 // failures are why no member has an answer.
@@ -265,12 +267,28 @@ func (f failures) Error() string {
 // Unwrap implements what [errors.Is] looks at.
 func (f failures) Unwrap() []error { return f }
 
+// ofKey gives the failures of an operation with a key. They are [ErrNotFound] only
+// if every member says so: one that is away, or has failed, may have the key.
+func (f failures) ofKey() failures {
+	found := func(err error) bool { return !errors.Is(err, ErrNotFound) }
+	if !slices.ContainsFunc(f, found) {
+		return f
+	}
+	out := slices.Clone(f)
+	for i, err := range out {
+		if !found(err) {
+			out[i] = errors.New(err.Error())
+		}
+	}
+	return out
+}
+
 // first gives the first member that is there. What is not to be done twice is
 // done there or nowhere.
 func (c *Cluster) first() (*Token, error) {
-	there, away := c.order()
+	there, absent := c.order()
 	if len(there) == 0 {
-		return nil, away
+		return nil, absent
 	}
 	return there[0].ready()
 }
@@ -290,8 +308,8 @@ func (c *Cluster) Unwrap(ctx context.Context, blob, aad []byte) ([]byte, error) 
 	return anyOf(ctx, c, func(ctx context.Context, t *Token) ([]byte, error) { return t.Unwrap(ctx, blob, aad) })
 }
 
-// Encrypt: see [Token.Encrypt]. [ErrNotFound] if no member that is there has the
-// key.
+// Encrypt: see [Token.Encrypt]. [ErrNotFound] if all members are there and none
+// has the key.
 func (c *Cluster) Encrypt(ctx context.Context, label string, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error) {
 	out, err := anyOf(ctx, c, func(ctx context.Context, t *Token) (s sealed, err error) {
 		s.iv, s.ciphertext, s.tag, err = t.Encrypt(ctx, label, plaintext, aad)
@@ -300,8 +318,8 @@ func (c *Cluster) Encrypt(ctx context.Context, label string, plaintext, aad []by
 	return out.iv, out.ciphertext, out.tag, err
 }
 
-// Decrypt: see [Token.Decrypt]. [ErrNotFound] if no member that is there has the
-// key.
+// Decrypt: see [Token.Decrypt]. [ErrNotFound] if all members are there and none
+// has the key.
 func (c *Cluster) Decrypt(ctx context.Context, label string, iv, ciphertext, tag, aad []byte) ([]byte, error) {
 	return anyOf(ctx, c, func(ctx context.Context, t *Token) ([]byte, error) {
 		return t.Decrypt(ctx, label, iv, ciphertext, tag, aad)
@@ -328,19 +346,26 @@ func (c *Cluster) ImportKey(ctx context.Context, label string, key []byte) error
 }
 
 // DestroyKey destroys the key on every member. It fails if one is not there, for
-// that may have it. [ErrNotFound] if none has it.
+// that may have it. [ErrNotFound] if none has it; [ErrOwnKey] if it is the master
+// key or the probe key of one, and then none destroys it.
 func (c *Cluster) DestroyKey(ctx context.Context, label string) error {
+	for _, m := range c.members {
+		if m.cfg.ownKey(label) {
+			return fmt.Errorf("%s: key %q: %w", m.cfg.name(), label, ErrOwnKey)
+		}
+	}
 	var errs failures
 	destroyed := false
 	for _, m := range c.members {
 		t, err := m.ready()
-		if err == nil {
-			err = t.DestroyKey(ctx, label)
+		if err != nil {
+			errs = append(errs, away(err))
+			continue
 		}
-		switch {
+		switch err := t.DestroyKey(ctx, label); {
 		case err == nil:
 			destroyed = true
-		case !errors.Is(err, ErrNotFound) || m.current() == nil:
+		case !errors.Is(err, ErrNotFound):
 			errs = append(errs, err)
 		}
 	}

@@ -224,3 +224,69 @@ func TestClusterPIN(t *testing.T) {
 		t.Errorf("the PIN was tried %d times", n)
 	}
 }
+
+// TestClusterNotFound: a key is not found only if all members are there and say so.
+func TestClusterNotFound(t *testing.T) {
+	configs, shim := hsmtest.NewCluster(t)
+	c := openCluster(t, configs)
+	check := func(when string, want bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, _, _, encrypt := c.Encrypt(ctx, "absent", []byte("x"), nil)
+		_, decrypt := c.Decrypt(ctx, "absent", make([]byte, 12), nil, make([]byte, 16), nil)
+		for what, err := range map[string]error{"encrypt": encrypt, "decrypt": decrypt, "destroy": c.DestroyKey(ctx, "absent")} {
+			if err == nil || errors.Is(err, hsm.ErrNotFound) != want {
+				t.Errorf("%s, %s: %v", when, what, err)
+			}
+		}
+	}
+	check("all there", true)
+	shim.Cut()
+	until(t, "the first token is noticed to be away", func() bool { return !up(t, c, 0) })
+	check("one away", false)
+	shim.Restore()
+	until(t, "the first token is back", func() bool { return up(t, c, 0) })
+	check("all there again", true)
+	shim.Hang("C_FindObjectsInit")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, _, _, err := c.Encrypt(ctx, "absent", []byte("x"), nil); err == nil || errors.Is(err, hsm.ErrNotFound) {
+		t.Errorf("one hangs: %v", err)
+	}
+	shim.Release()
+}
+
+// TestClusterMemberNeverThere: one that was not found itself may have the key.
+func TestClusterMemberNeverThere(t *testing.T) {
+	configs, _ := hsmtest.NewCluster(t)
+	configs[0].TokenLabel = "nobody"
+	c := openCluster(t, configs)
+	if _, _, _, err := c.Encrypt(t.Context(), "absent", []byte("x"), nil); err == nil || errors.Is(err, hsm.ErrNotFound) {
+		t.Errorf("encrypt: %v", err)
+	}
+	if err := c.DestroyKey(t.Context(), "absent"); err == nil || errors.Is(err, hsm.ErrNotFound) {
+		t.Errorf("destroy: %v", err)
+	}
+}
+
+// TestClusterOwnKeysStay also if only another member calls them so.
+func TestClusterOwnKeysStay(t *testing.T) {
+	configs, _ := hsmtest.NewCluster(t)
+	configs[0].ProbeKeyLabel, configs[1].ProbeKeyLabel = "probe-a", "probe-b"
+	c := openCluster(t, configs)
+	for _, label := range []string{"holdfast-master", "probe-a", "probe-b"} {
+		if err := c.DestroyKey(t.Context(), label); !errors.Is(err, hsm.ErrOwnKey) {
+			t.Errorf("%s: %v", label, err)
+		}
+	}
+	if !up(t, c, 0) || !up(t, c, 1) {
+		t.Error("not both tokens are up")
+	}
+	if err := c.GenerateKey(t.Context(), "probe"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DestroyKey(t.Context(), "probe"); err != nil {
+		t.Error(err)
+	}
+}

@@ -14,8 +14,13 @@ var (
 	ErrUnavailable = errors.New("the token is not available")
 	// ErrPINRefused: the token did not take the PIN. It is not tried again.
 	ErrPINRefused = errors.New("the token refuses the PIN")
-	// ErrNotFound: there is no such module, token or key object.
+	// ErrNotFound: there is no such module, token or key object. An operation with a
+	// key gives it only if the token is there and has no such key object: from a
+	// token that is away comes [ErrUnavailable], and never both.
 	ErrNotFound = errors.New("not found in the token")
+	// ErrOwnKey: the key object is the token's master key or probe key, which is
+	// never destroyed.
+	ErrOwnKey = errors.New("the master key and the probe key are never destroyed")
 	// ErrExists: there is a key object of that label already.
 	ErrExists = errors.New("exists in the token already")
 	// ErrAmbiguous: two tokens or key objects have the label.
@@ -42,6 +47,16 @@ func (e *Error) Error() string { return e.Op + ": " + e.Name }
 
 // Unwrap gives the error of the PKCS#11 binding.
 func (e *Error) Unwrap() error { return e.Err }
+
+// away gives the error of a token that could not be opened. The cause remains as
+// text alone: what was not found while the token was opened, such as the token
+// itself, must not be taken for a key object that is not there.
+func away(why error) error {
+	if errors.Is(why, ErrUnavailable) {
+		return why
+	}
+	return fmt.Errorf("%w: %v", ErrUnavailable, why)
+}
 
 // wrap gives an error of the binding its function and its CKR_ name; other
 // errors pass with the function's name.

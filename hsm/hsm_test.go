@@ -199,20 +199,97 @@ func TestKeys(t *testing.T) {
 	if _, _, _, err := token.Encrypt(ctx, "k", []byte("x"), nil); err != nil {
 		t.Fatal(err)
 	}
+	destroyByHand(t, cfg, "k")
+	makeKey(t, cfg, "k", aes256)
+	if _, _, _, err := token.Encrypt(ctx, "k", []byte("x"), nil); err != nil {
+		t.Errorf("with a stale handle: %v", err)
+	}
+}
+
+// destroyByHand destroys the key object as another program would, in the token
+// that is open already.
+func destroyByHand(t *testing.T, cfg hsm.Config, label string) {
+	t.Helper()
 	p, s := raw(t, cfg)
-	if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, "k")}); err != nil {
+	if err := p.FindObjectsInit(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}); err != nil {
 		t.Fatal(err)
 	}
-	found, _, err := p.FindObjects(s, 1)
+	found, _, err := p.FindObjects(s, 2)
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}
 	if err := errors.Join(p.FindObjectsFinal(s), p.DestroyObject(s, found[0])); err != nil {
 		t.Fatal(err)
 	}
-	makeKey(t, cfg, "k", aes256)
-	if _, _, _, err := token.Encrypt(ctx, "k", []byte("x"), nil); err != nil {
-		t.Errorf("with a stale handle: %v", err)
+}
+
+// TestOwnKeysStay: a token never destroys its master key or its probe key, whatever
+// they are called, and not those of another member of the cluster.
+func TestOwnKeysStay(t *testing.T) {
+	for name, labels := range map[string][2]string{
+		"default":              {"holdfast-master", "holdfast-probe"},
+		"configured":           {"bank-root", "bank-test"},
+		"called like key rows": {"holdfast-key-0123456789abcdef0123456789abcdef", "holdfast-key-fedcba9876543210fedcba9876543210"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, _ := hsmtest.NewBehindShim(t)
+			cfg.MasterKeyLabel, cfg.ProbeKeyLabel = labels[0], labels[1]
+			token := open(t, cfg)
+			for _, label := range labels {
+				if err := token.DestroyKey(ctx, label); !errors.Is(err, hsm.ErrOwnKey) || errors.Is(err, hsm.ErrNotFound) {
+					t.Errorf("%s: %v", label, err)
+				}
+				if _, _, _, err := token.Encrypt(ctx, label, []byte("x"), nil); err != nil {
+					t.Errorf("%s: %v", label, err)
+				}
+			}
+		})
+	}
+}
+
+// TestAwayIsNotNotFound: what is not found while a lost token is opened again, be it
+// the token or its master key, is no word about a key object; nor is what a token
+// says that has lost the login.
+func TestAwayIsNotNotFound(t *testing.T) {
+	for name, lose := range map[string]func(*testing.T, hsm.Config, *hsmtest.Shim){
+		"master key gone": func(t *testing.T, cfg hsm.Config, shim *hsmtest.Shim) {
+			destroyByHand(t, cfg, "holdfast-master")
+			shim.Restart()
+		},
+		"token gone": func(t *testing.T, cfg hsm.Config, shim *hsmtest.Shim) {
+			shim.Fail("C_GetTokenInfo", pkcs11.CKR_TOKEN_NOT_PRESENT, 1<<20)
+			shim.Restart()
+		},
+		"login lost": func(t *testing.T, cfg hsm.Config, shim *hsmtest.Shim) {
+			shim.Fail("C_GetSessionInfo", pkcs11.CKR_SESSION_HANDLE_INVALID, 1)
+			shim.Fail("C_GetTokenInfo", pkcs11.CKR_TOKEN_NOT_PRESENT, 1<<20)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, shim := hsmtest.NewBehindShim(t)
+			cfg.Pause = func(int) time.Duration { return time.Millisecond }
+			token := open(t, cfg)
+			if _, _, _, err := token.Encrypt(ctx, "absent", []byte("x"), nil); !errors.Is(err, hsm.ErrNotFound) || errors.Is(err, hsm.ErrUnavailable) {
+				t.Fatalf("before: %v", err)
+			}
+			lose(t, cfg, shim)
+			check := func(err error) {
+				t.Helper()
+				if !errors.Is(err, hsm.ErrUnavailable) || errors.Is(err, hsm.ErrNotFound) {
+					t.Errorf("got %v", err)
+				}
+			}
+			_, _, _, err := token.Encrypt(ctx, "absent", []byte("x"), nil)
+			check(err)
+			eventually(t, func() error { // it was tried to open it again
+				err := token.DestroyKey(ctx, "absent")
+				check(err)
+				if !strings.Contains(err.Error(), "not found") {
+					return err
+				}
+				return nil
+			})
+		})
 	}
 }
 
@@ -502,9 +579,7 @@ func TestAnotherMasterKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg, shim := hsmtest.NewBehindShim(t)
 			token := open(t, cfg)
-			if err := token.DestroyKey(ctx, "holdfast-master"); err != nil {
-				t.Fatal(err)
-			}
+			destroyByHand(t, cfg, "holdfast-master")
 			if tt.generate {
 				if err := token.GenerateKey(ctx, "holdfast-master"); err != nil {
 					t.Fatal(err)

@@ -150,9 +150,13 @@ func (c *connection) mustNotExist(s pkcs11.SessionHandle, label string) error {
 	return err
 }
 
-// DestroyKey destroys a key of the token, for ever. Errors: [ErrNotFound],
+// DestroyKey destroys a key of the token, for ever. Errors: [ErrOwnKey] for the
+// master key and the probe key, whatever their labels are; [ErrNotFound],
 // [ErrAmbiguous].
 func (t *Token) DestroyKey(ctx context.Context, label string) error {
+	if t.cfg.ownKey(label) {
+		return fmt.Errorf("%s: key %q: %w", t.cfg.name(), label, ErrOwnKey)
+	}
 	return t.change(ctx, "DestroyObject", func(c *connection, s pkcs11.SessionHandle) error {
 		c.forgetKey(label) // the handle must be of now
 		key, err := c.key(s, label)

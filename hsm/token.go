@@ -84,6 +84,11 @@ func (c *Config) name() string {
 	return fmt.Sprintf("token with serial number %q of %s", c.TokenSerial, c.Module)
 }
 
+// ownKey says whether the label is of the master key or the probe key.
+func (c *Config) ownKey(label string) bool {
+	return label == c.MasterKeyLabel || label == c.ProbeKeyLabel
+}
+
 const maxPause = 30 * time.Second
 
 func pause(attempt int) time.Duration {
@@ -219,7 +224,7 @@ func (t *Token) reopen(old *connection) {
 			t.cfg.Log.Error("the token is not opened again", "token", t.cfg.name(), "error", err)
 			return
 		}
-		t.why = fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, err)
+		t.why = fmt.Errorf("%s: %w", t.cfg.name(), away(err))
 		t.mu.Unlock()
 		t.cfg.Log.Warn("the token could not be opened anew; it is tried again", "token", t.cfg.name(), "attempt", attempt+1, "error", err)
 	}
@@ -296,7 +301,12 @@ func (t *Token) attempt(conn *connection, operation func(pkcs11.SessionHandle) e
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ErrDecrypt), errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrAmbiguous):
+	case errors.Is(err, ErrNotFound) && conn.dead():
+		// A token that has lost the login shows no key object.
+		err = errors.New("it has lost its session or the login")
+		t.lose(conn, err)
+		return fmt.Errorf("%s: %w", t.cfg.name(), away(err))
+	case errors.Is(err, ErrDecrypt), errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrAmbiguous), errors.Is(err, ErrOwnKey):
 	case tokenLost(err), sessionLost(err), conn.dead():
 		t.lose(conn, err)
 		return fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, err)

@@ -121,7 +121,7 @@ func keyRoutes() []Route {
 				{Name: "after", Type: "string", Description: "the last ID of the page before"},
 				{Name: "limit", Type: "integer", Least: 1, Most: 1000, Description: "how many, 1 to 1000; 100 if left out"},
 				{Name: "prefix", Type: "string", Description: "only IDs that begin so"},
-				{Name: "state", Type: "string", Description: "only keys in that state", Enum: []string{"enabled", "disabled", "pending_deletion", "blocked"}},
+				{Name: "state", Type: "string", Description: "only keys in that state", Enum: []string{"enabled", "disabled", "pending_deletion", "deletion_suspended", "blocked"}},
 			},
 			handler: lists(func(c *call) ([]*appliance.ExternalKey, error) {
 				q := c.URL.Query()
@@ -157,7 +157,7 @@ func keyRoutes() []Route {
 			}), func(c *call, in Deletion) error {
 				return c.api.Domain.CheckDeletion(c.ctx(), c.keyStore(), c.key(), in.Days)
 			})},
-		{Method: http.MethodPost, Path: key + "/cancel-deletion", ID: "cancelKeyDeletion", Capability: identity.ManageKeys, Summary: "Take back a scheduled deletion; the key is disabled then",
+		{Method: http.MethodPost, Path: key + "/cancel-deletion", ID: "cancelKeyDeletion", Capability: identity.ManageKeys, Summary: "Take back a scheduled or suspended deletion; the key is disabled then",
 			handler: change(func(c *call) (*appliance.ExternalKey, error) {
 				return c.api.Domain.CancelDeletion(c.ctx(), c.keyStore(), c.key())
 			})},

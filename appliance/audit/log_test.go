@@ -1,11 +1,14 @@
 package audit_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -221,5 +224,37 @@ func BenchmarkAppend(b *testing.B) {
 				b.ReportMetric(float64((cpuTime()-cpu).Nanoseconds())/float64(b.N), "cpu-ns/op")
 			})
 		}
+	}
+}
+
+// TestDamageIsKept: a log that was damaged where a checkpoint covers it is refused as
+// it is. Nothing is cut off of what shows how it was damaged, be the tree whole or
+// not.
+func TestDamageIsKept(t *testing.T) {
+	for name, damageTree := range map[string]func([]byte) []byte{
+		"tree whole":   func(b []byte) []byte { return b },
+		"tree damaged": func(b []byte) []byte { b[0] ^= 1; return b },
+		"tree empty":   func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			fill(t, dir, options(), 0, 20)
+			segments := got(filepath.Glob(filepath.Join(dir, "*.jsonl")))(t)
+			if len(segments) != 1 {
+				t.Fatalf("the segments are %v", segments)
+			}
+			damaged := got(os.ReadFile(segments[0]))(t)
+			damaged[len(damaged)/2] = 0 // as if it were torn there
+			must(t, os.WriteFile(segments[0], damaged, 0o600))
+			tree := filepath.Join(dir, "tree")
+			must(t, os.WriteFile(tree, damageTree(got(os.ReadFile(tree))(t)), 0o600))
+			_, err := audit.Open(dir, options())
+			if code(err) != audit.CodeTruncated {
+				t.Errorf("got %v", err)
+			}
+			if !bytes.Equal(got(os.ReadFile(segments[0]))(t), damaged) {
+				t.Error("the damaged segment was changed")
+			}
+		})
 	}
 }

@@ -115,10 +115,6 @@ func (l *Log) readFrom(f *frontier) error {
 				s.name(), f.n, segments[i+1].name())
 		}
 	}
-	if f.n < l.state.covered.Size {
-		return failed(CodeTruncated, nil, "the log ends before record %d, but its last checkpoint covers %d records; restore the segment %s",
-			f.n, l.state.covered.Size, segments[len(segments)-1].name())
-	}
 	if err := w.flush(); err != nil {
 		return err
 	}
@@ -178,6 +174,11 @@ func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) err
 	}
 	if !last {
 		return nil
+	}
+	// Before anything is cut off: what a checkpoint covers was not torn by a crash.
+	if f.n < l.state.covered.Size {
+		return failed(CodeTruncated, nil, "the log ends before record %d, but its last checkpoint covers %d records; restore the segment %s",
+			f.n, l.state.covered.Size, s.name())
 	}
 	if err := l.cutTorn(file, s, in); err != nil {
 		return err

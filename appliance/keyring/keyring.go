@@ -20,6 +20,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"sync"
 
 	"holdfast/appliance"
@@ -339,8 +340,14 @@ func (k *Keyring) NewTokenObject() string {
 	return tokenObjectPrefix + hex.EncodeToString(id[:])
 }
 
+// tokenObject is the form of those labels.
+var tokenObject = regexp.MustCompile("^" + tokenObjectPrefix + "[0-9a-f]{32}$")
+
 // DestroyTokenObject implements [appliance.Keyring].
 func (k *Keyring) DestroyTokenObject(ctx context.Context, label string) error {
+	if !tokenObject.MatchString(label) {
+		return appliance.Errorf(appliance.CodeInvalid, "the key object %.60q is not destroyed: it is not one that Holdfast makes for an external key", label)
+	}
 	err := k.token.DestroyKey(ctx, label)
 	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
 		return tokenError(err, "destroy key object "+label)

@@ -322,7 +322,7 @@ func TestMaterial(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, _, err = u.Encrypt(ctx, []byte("x"), nil)
-	wantCode(t, "a key that was destroyed", err, appliance.CodeInternal)
+	wantCode(t, "a key that was destroyed", err, appliance.CodeGone)
 }
 
 // TestSign reproduces the signature of the example in AWS's documentation,

@@ -6,11 +6,13 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
+	"errors"
 	"hash"
 	"sync"
 
 	"holdfast/appliance"
 	"holdfast/appliance/keyring/scrub"
+	"holdfast/hsm"
 )
 
 const (
@@ -81,7 +83,7 @@ func (t *tokenKey) Encrypt(ctx context.Context, plaintext, aad []byte) (iv, ciph
 	}
 	iv, ciphertext, tag, err = t.ring.token.Encrypt(ctx, t.label, plaintext, aad)
 	if err != nil {
-		return nil, nil, nil, tokenError(err, "encrypt in the token")
+		return nil, nil, nil, t.failed(err, "encrypt in the token")
 	}
 	return iv, ciphertext, tag, nil
 }
@@ -95,9 +97,17 @@ func (t *tokenKey) Decrypt(ctx context.Context, iv, ciphertext, tag, aad []byte)
 	}
 	plaintext, err := t.ring.token.Decrypt(ctx, t.label, iv, ciphertext, tag, aad)
 	if err != nil {
-		return nil, tokenError(err, "decrypt in the token")
+		return nil, t.failed(err, "decrypt in the token")
 	}
 	return plaintext, nil
+}
+
+// failed tells a key object that is not there from an HSM that failed.
+func (t *tokenKey) failed(err error, doing string) error {
+	if errors.Is(err, hsm.ErrNotFound) {
+		return &appliance.Error{Code: appliance.CodeGone, Message: "the HSM has no key object " + t.label, Err: err}
+	}
+	return tokenError(err, doing)
 }
 
 func (t *tokenKey) Wipe() { t.ring.takeBack(t.leave) }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -255,4 +256,97 @@ func objectsOf(t *testing.T, cfg hsm.Config, label string) (*pkcs11.Ctx, pkcs11.
 	}
 	t.Fatal("no such token")
 	return nil, 0, nil
+}
+
+// TestDestroyTokenObjectForm: only objects of the form that the keyring itself
+// gives are destroyed.
+func TestDestroyTokenObjectForm(t *testing.T) {
+	token, err := hsm.Open(ctx, hsmtest.New(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = token.Close() }()
+	k, _ := newRing(t, token)
+	good := k.NewTokenObject()
+	for _, label := range []string{"holdfast-master", "holdfast-probe", "payroll", "holdfast-key-", "holdfast-key-1", good + "0", good[:len(good)-1], "x" + good, good + "\n", strings.ToUpper(good),
+		good[:len(good)-1] + "g"} {
+		if len(label) > 16 {
+			if err := token.GenerateKey(ctx, label); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantCode(t, label, k.DestroyTokenObject(ctx, label), appliance.CodeInvalid)
+	}
+	wantCode(t, "nothing", k.DestroyTokenObject(ctx, ""), appliance.CodeInvalid)
+	if err := k.DestroyTokenObject(ctx, good); err != nil {
+		t.Errorf("there is none: %v", err)
+	}
+}
+
+// TestCachedMaterial: the sealed material tells by its length whether the key is in
+// the token (appliance.CachedMaterial).
+func TestCachedMaterial(t *testing.T) {
+	token, err := hsm.Open(ctx, hsmtest.New(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = token.Close() }()
+	k, _ := newRing(t, token)
+	for _, custody := range []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM} {
+		for n, produce := range map[string]func(*appliance.KeyVersion, string) error{
+			"generated": func(v *appliance.KeyVersion, object string) error { return k.Generate(ctx, v, object) },
+			"imported": func(v *appliance.KeyVersion, object string) error {
+				return k.Import(ctx, v, object, bytes.Repeat([]byte{1}, 32))
+			},
+		} {
+			v := version(1, custody)
+			if err := produce(v, k.NewTokenObject()); err != nil {
+				t.Fatal(err)
+			}
+			if cached := len(v.Material) == appliance.CachedMaterial; cached != (custody == appliance.CustodyCached) {
+				t.Errorf("%s, %s: %d bytes", custody, n, len(v.Material))
+			}
+		}
+	}
+}
+
+// TestGone: a key whose object is not in the token any more is told from an HSM that
+// fails or is away, and from a master key that is missing.
+func TestGone(t *testing.T) {
+	cfg, shim := hsmtest.NewBehindShim(t)
+	cfg.Pause = func(int) time.Duration { return time.Millisecond }
+	token, err := hsm.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = token.Close() }()
+	k, _ := newRing(t, token)
+	v, object := version(1, appliance.CustodyHSM), k.NewTokenObject()
+	if err := k.Generate(ctx, v, object); err != nil {
+		t.Fatal(err)
+	}
+	u, err := k.Unlock(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	iv, ciphertext, tag, err := u.Encrypt(ctx, []byte("x"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string, want appliance.Code) {
+		t.Helper()
+		_, _, _, err := u.Encrypt(ctx, []byte("x"), nil)
+		wantCode(t, when, err, want)
+		_, err = u.Decrypt(ctx, iv, ciphertext, tag, nil)
+		wantCode(t, when, err, want)
+	}
+	if err := k.DestroyTokenObject(ctx, object); err != nil {
+		t.Fatal(err)
+	}
+	check("destroyed", appliance.CodeGone)
+	shim.Cut()
+	check("away", appliance.CodeInternal)
+	if err := k.DestroyTokenObject(ctx, object); appliance.CodeOf(err) != appliance.CodeInternal {
+		t.Errorf("destroy while it is away: %v", err)
+	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -34,8 +35,18 @@ func (s *SQLite) Snapshot(ctx context.Context, path string) error {
 // ownTables are about this machine, and not part of what is moved to another.
 var ownTables = []string{"boot_steps", "policy_version", "goose_db_version"}
 
-// passing are tables whose rows end with a restore: nobody stays signed in.
-var passing = []string{"sessions", "invitations"}
+// remaining says which rows of a table outlive a restore, as an SQL condition; of
+// tables that are not here all do. The others could do harm that somebody has
+// prevented since the backup. Nobody stays signed in, and no token is valid that may
+// have been revoked. Nobody approves today what was asked for then. And the noted
+// objects of the HSM's token are another appliance's to destroy.
+var remaining = map[string]string{
+	"sessions":      "false",
+	"invitations":   "false",
+	"api_tokens":    "false",
+	"approvals":     "state NOT IN ('pending', 'approved')",
+	"token_objects": "false",
+}
 
 // Replace implements [appliance.Store].
 func (s *SQLite) Replace(ctx context.Context, path string) error {
@@ -81,18 +92,16 @@ func copyTables(ctx context.Context, from *sql.DB, to *conn) error {
 		}
 	}
 	for _, t := range tables {
-		if slices.Contains(passing, t) {
-			continue
-		}
-		if err := copyTable(ctx, from, to, t); err != nil {
+		if err := copyTable(ctx, from, to, t, cmp.Or(remaining[t], "true")); err != nil {
 			return fmt.Errorf("table %s: %w", t, err)
 		}
 	}
 	return nil
 }
 
-func copyTable(ctx context.Context, from *sql.DB, to *conn, table string) error {
-	rows, err := from.QueryContext(ctx, fmt.Sprintf("SELECT * FROM %q", table))
+// copyTable copies the rows for which the condition is true.
+func copyTable(ctx context.Context, from *sql.DB, to *conn, table, condition string) error {
+	rows, err := from.QueryContext(ctx, fmt.Sprintf("SELECT * FROM %q WHERE %s", table, condition))
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func writeForever(path string) {
 					return
 				}
 				fmt.Println("rotated", name, 0)
-				if err := s.DeleteKey(ctx, ks.ID, name+"-2", keys[2].Key.Seal, []string{name}); err != nil {
+				if err := s.DeleteKey(ctx, ks.ID, name+"-2", keys[2].Key.Seal, tokenObjects(name)); err != nil {
 					fmt.Println("failed", err)
 					return
 				}
@@ -135,8 +135,8 @@ func checkAfterKill(t *testing.T, path string, ks *appliance.KeyStore, acknowled
 	// All or none: of each batch there are five keys, or the four that the
 	// deletion leaves, whose token object is then noted.
 	noted := map[string]bool{}
-	for _, label := range got(s.TokenObjects(ctx))(t) {
-		noted[label] = true
+	for _, o := range got(s.TokenObjects(ctx))(t) {
+		noted[o.Label] = true
 	}
 	of := map[string]int{}
 	total := 0

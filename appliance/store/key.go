@@ -18,6 +18,13 @@ func scanKey(k *appliance.ExternalKey) []any {
 		&k.Blocked.Reason, millis{&k.Blocked.Since}, &k.Seal, &k.Framing}
 }
 
+// versionColumns are what scanVersion reads.
+const versionColumns = `version, custody, origin, created_at, encryptions, material`
+
+func scanVersion(v *appliance.KeyVersion) []any {
+	return []any{&v.Version, &v.Custody, &v.Origin, millis{&v.CreatedAt}, &v.Encryptions, &v.Material}
+}
+
 // Key implements [appliance.Store]. Key, versions and grants are of one
 // snapshot.
 func (s *SQLite) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error) {
@@ -34,8 +41,8 @@ func (s *SQLite) Key(ctx context.Context, keyStore, id string) (*appliance.Store
 		if err := c.each(ctx, func(scan scanner) error {
 			v := &appliance.KeyVersion{KeyStore: keyStore, KeyID: id}
 			k.Versions = append(k.Versions, v)
-			return scan(&v.Version, &v.Custody, &v.Origin, millis{&v.CreatedAt}, &v.Encryptions, &v.Material)
-		}, `SELECT version, custody, origin, created_at, encryptions, material FROM key_versions
+			return scan(scanVersion(v)...)
+		}, `SELECT `+versionColumns+` FROM key_versions
 			WHERE key_store = ? AND key_id = ? ORDER BY version`, keyStore, id); err != nil {
 			return err
 		}
@@ -214,7 +221,7 @@ func (s *SQLite) AddKeyVersion(ctx context.Context, k *appliance.ExternalKey, v 
 }
 
 // DeleteKey implements [appliance.Store].
-func (s *SQLite) DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []string) error {
+func (s *SQLite) DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []*appliance.TokenObject) error {
 	return s.write(ctx, func(c *conn) error {
 		if err := unchanged(c, keyStore, id, was); err != nil {
 			return err
@@ -226,8 +233,8 @@ func (s *SQLite) DeleteKey(ctx context.Context, keyStore, id string, was []byte,
 		if _, err := c.exec(`UPDATE key_stores SET key_count = key_count - 1 WHERE id = ?`, keyStore); err != nil {
 			return err
 		}
-		for _, label := range tokenObjects {
-			if err := note(c, label); err != nil {
+		for _, o := range tokenObjects {
+			if err := note(c, o); err != nil {
 				return err
 			}
 		}
@@ -257,8 +264,8 @@ func (s *SQLite) ReserveEncryptions(ctx context.Context, keyStore, keyID string,
 }
 
 // NoteTokenObject implements [appliance.Store].
-func (s *SQLite) NoteTokenObject(ctx context.Context, label string) error {
-	return s.write(ctx, func(c *conn) error { return note(c, label) })
+func (s *SQLite) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
+	return s.write(ctx, func(c *conn) error { return note(c, o) })
 }
 
 // StrikeTokenObject implements [appliance.Store].
@@ -266,8 +273,10 @@ func (s *SQLite) StrikeTokenObject(ctx context.Context, label string) error {
 	return s.write(ctx, func(c *conn) error { return strike(c, label) })
 }
 
-func note(c *conn, label string) error {
-	_, err := c.exec(`INSERT INTO token_objects (label) VALUES (?) ON CONFLICT DO NOTHING`, label)
+func note(c *conn, o *appliance.TokenObject) error {
+	_, err := c.exec(`INSERT INTO token_objects (label, key_store, key_id, version, seal) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (label) DO UPDATE SET key_store = excluded.key_store, key_id = excluded.key_id, version = excluded.version, seal = excluded.seal`,
+		o.Label, o.KeyStore, o.KeyID, o.Version, blob(o.Seal))
 	return err
 }
 
@@ -280,15 +289,32 @@ func strike(c *conn, label string) error {
 }
 
 // TokenObjects implements [appliance.Store].
-func (s *SQLite) TokenObjects(ctx context.Context) ([]string, error) {
-	var list []string
+func (s *SQLite) TokenObjects(ctx context.Context) ([]*appliance.TokenObject, error) {
+	var list []*appliance.TokenObject
 	err := s.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
-			var label string
-			err := scan(&label)
-			list = append(list, label)
-			return err
-		}, `SELECT label FROM token_objects ORDER BY label`)
+			o := &appliance.TokenObject{}
+			list = append(list, o)
+			return scan(&o.Label, &o.KeyStore, &o.KeyID, &o.Version, &o.Seal)
+		}, `SELECT label, key_store, key_id, version, seal FROM token_objects ORDER BY label`)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// VersionsInToken implements [appliance.Store]. The condition is that of the index
+// key_versions_in_token, so that it reads those versions alone.
+func (s *SQLite) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersion, error) {
+	var list []*appliance.KeyVersion
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			v := &appliance.KeyVersion{}
+			list = append(list, v)
+			return scan(append([]any{&v.KeyStore, &v.KeyID}, scanVersion(v)...)...)
+		}, `SELECT key_store, key_id, `+versionColumns+` FROM key_versions
+			WHERE custody <> 'cached' OR length(material) <> 61 ORDER BY key_store, key_id, version`)
 	})
 	if err != nil {
 		return nil, err

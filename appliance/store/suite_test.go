@@ -32,6 +32,7 @@ func testStore(t *testing.T, open func(t *testing.T) appliance.Store) {
 		"reserve encryptions":        testReserve,
 		"reserve at once":            testReserveConcurrently,
 		"token objects":              testTokenObjects,
+		"versions in the token":      testVersionsInToken,
 		"boots":                      testBoot,
 		"credentials":                testCredentials,
 		"credential use":             testCredentialUse,
@@ -86,6 +87,17 @@ func credential(ks *appliance.KeyStore, n int) *appliance.Credential {
 func grant(ks *appliance.KeyStore, n int, keyID string) *appliance.Grant {
 	return &appliance.Grant{ID: id(n), KeyStore: ks.ID, KeyID: keyID, Principal: "arn:aws:iam::1:role/r", CreatedAt: at(n),
 		Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpGetAttributes}, Seal: []byte{4, byte(n)}}
+}
+
+func tokenObject(label string) *appliance.TokenObject {
+	return &appliance.TokenObject{Label: label, KeyStore: id(1), KeyID: "of " + label, Version: 7, Seal: []byte("seal of " + label)}
+}
+
+func tokenObjects(labels ...string) (list []*appliance.TokenObject) {
+	for _, label := range labels {
+		list = append(list, tokenObject(label))
+	}
+	return list
 }
 
 func must(t testing.TB, err error) {
@@ -263,6 +275,9 @@ func testFilteredPages(t *testing.T, s appliance.Store) {
 	ks, other := keyStore(1), keyStore(2)
 	must(t, s.CreateKeyStore(ctx, ks))
 	must(t, s.CreateKeyStore(ctx, other))
+	suspended := newKey(ks, "c")
+	suspended.Key.State = appliance.KeyDeletionSuspended
+	must(t, s.CreateKeys(ctx, suspended))
 	for i, name := range []string{"a", "ab", "ab-1", "ab.2", "abc", "ac", "b", "zz", "z"} {
 		for _, in := range []*appliance.KeyStore{ks, other} {
 			k := newKey(in, name)
@@ -295,6 +310,7 @@ func testFilteredPages(t *testing.T, s appliance.Store) {
 		{appliance.Page{State: appliance.KeyDisabled, After: "abc"}, "zz"},
 		{appliance.Page{State: appliance.KeyDisabled, Prefix: "ab"}, "ab abc"},
 		{appliance.Page{State: appliance.KeyPendingDeletion}, "ab-1 ac z"},
+		{appliance.Page{State: appliance.KeyDeletionSuspended}, "c"},
 		{appliance.Page{State: appliance.KeyBlocked}, "ab-1 ac z"},
 		{appliance.Page{State: appliance.KeyBlocked, After: "ab-1", Limit: 1}, "ac"},
 		{appliance.Page{State: appliance.KeyBlocked, Prefix: "b"}, ""},
@@ -318,7 +334,7 @@ func testCreateKeysAtomic(t *testing.T, s appliance.Store) {
 	ks := keyStore(1)
 	must(t, s.CreateKeyStore(ctx, ks))
 	must(t, s.CreateKeys(ctx, newKey(ks, "taken")))
-	must(t, s.NoteTokenObject(ctx, "object"))
+	must(t, s.NoteTokenObject(ctx, tokenObject("object")))
 	a := newKey(ks, "a")
 	a.TokenObject = "object"
 	wants(t, s.CreateKeys(ctx, a, newKey(ks, "taken"), newKey(ks, "z")), appliance.CodeExists, `"taken"`)
@@ -327,7 +343,7 @@ func testCreateKeysAtomic(t *testing.T, s appliance.Store) {
 	_, err := s.Key(ctx, ks.ID, "a")
 	wants(t, err, appliance.CodeNotFound, `"a"`)
 	equal(t, got(s.CountKeys(ctx, ks.ID))(t), 1)
-	equal(t, got(s.TokenObjects(ctx))(t), []string{"object"})
+	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("object"))
 }
 
 func testUpdateKey(t *testing.T, s appliance.Store) {
@@ -358,7 +374,7 @@ func testVersions(t *testing.T, s appliance.Store) {
 	ks := keyStore(1)
 	must(t, s.CreateKeyStore(ctx, ks))
 	must(t, s.CreateKeys(ctx, newKey(ks, "a")))
-	must(t, s.NoteTokenObject(ctx, "object"))
+	must(t, s.NoteTokenObject(ctx, tokenObject("object")))
 	k := newKey(ks, "a").Key
 	was := k.Seal
 	k.CurrentVersion, k.Seal = 2, []byte("seal 2")
@@ -367,7 +383,7 @@ func testVersions(t *testing.T, s appliance.Store) {
 	wants(t, s.AddKeyVersion(ctx, k, version(ks, "a", 1), was, "object"), appliance.CodeExists, "version 1")
 	wants(t, s.AddKeyVersion(ctx, newKey(ks, "b").Key, version(ks, "b", 2), was, "object"), appliance.CodeNotFound, `"b"`)
 	equal(t, &got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, newKey(ks, "a").Key)
-	equal(t, got(s.TokenObjects(ctx))(t), []string{"object"})
+	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("object"))
 
 	must(t, s.AddKeyVersion(ctx, k, v2, was, "object"))
 	equal(t, *got(s.Key(ctx, ks.ID, "a"))(t), appliance.StoredKey{ExternalKey: *k,
@@ -383,11 +399,11 @@ func testDeleteKey(t *testing.T, s appliance.Store) {
 	must(t, s.CreateGrant(ctx, grant(ks, 1, "a")))
 	must(t, s.CreateGrant(ctx, grant(ks, 2, "b")))
 	must(t, s.CreateGrant(ctx, grant(ks, 3, "")))
-	wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), []string{"x"}), appliance.CodeConflict, `"a"`)
-	wants(t, s.DeleteKey(ctx, ks.ID, "c", nil, []string{"x"}), appliance.CodeNotFound, `"c"`)
+	wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), tokenObjects("x")), appliance.CodeConflict, `"a"`)
+	wants(t, s.DeleteKey(ctx, ks.ID, "c", nil, tokenObjects("x")), appliance.CodeNotFound, `"c"`)
 	equal(t, len(got(s.TokenObjects(ctx))(t)), 0)
-	must(t, s.DeleteKey(ctx, ks.ID, "a", []byte("seal of a"), []string{"y", "x"}))
-	equal(t, got(s.TokenObjects(ctx))(t), []string{"x", "y"})
+	must(t, s.DeleteKey(ctx, ks.ID, "a", []byte("seal of a"), tokenObjects("y", "x")))
+	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("x", "y"))
 	_, err := s.Key(ctx, ks.ID, "a")
 	wants(t, err, appliance.CodeNotFound, `"a"`)
 	equal(t, got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{grant(ks, 2, "b"), grant(ks, 3, "")})
@@ -412,7 +428,9 @@ func testDue(t *testing.T, s appliance.Store) {
 		return k
 	}
 	late, due, first := pending(ks, "late", 21), pending(ks, "due", 20), pending(other, "first", 10)
-	must(t, s.CreateKeys(ctx, newKey(ks, "enabled"), late, due, first))
+	suspended, undated := pending(ks, "suspended", 1), newKey(ks, "undated")
+	suspended.Key.State, undated.Key.State = appliance.KeyDeletionSuspended, appliance.KeyPendingDeletion
+	must(t, s.CreateKeys(ctx, newKey(ks, "enabled"), late, due, first, suspended, undated))
 	equal(t, got(s.KeysDueForDeletion(ctx, at(20), 10))(t), []*appliance.ExternalKey{first.Key, due.Key})
 	equal(t, got(s.KeysDueForDeletion(ctx, at(20), 1))(t), []*appliance.ExternalKey{first.Key})
 	equal(t, len(got(s.KeysDueForDeletion(ctx, at(9), 10))(t)), 0)
@@ -468,16 +486,59 @@ func testTokenObjects(t *testing.T, s appliance.Store) {
 	ks := keyStore(1)
 	must(t, s.CreateKeyStore(ctx, ks))
 	equal(t, len(got(s.TokenObjects(ctx))(t)), 0)
-	for _, label := range []string{"b", "a", "c", "a"} {
-		must(t, s.NoteTokenObject(ctx, label))
+	for _, label := range []string{"b", "a", "c"} {
+		must(t, s.NoteTokenObject(ctx, tokenObject(label)))
 	}
+	forged := tokenObject("a")
+	forged.KeyStore, forged.KeyID, forged.Version, forged.Seal = id(9), "other", 1, nil
+	must(t, s.NoteTokenObject(ctx, forged))
+	must(t, s.NoteTokenObject(ctx, tokenObject("a"))) // it replaces what was noted
 	must(t, s.StrikeTokenObject(ctx, "b"))
 	must(t, s.StrikeTokenObject(ctx, "unknown"))
-	equal(t, got(s.TokenObjects(ctx))(t), []string{"a", "c"})
+	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("a", "c"))
 	k := newKey(ks, "k")
 	k.TokenObject = "a"
 	must(t, s.CreateKeys(ctx, k))
-	equal(t, got(s.TokenObjects(ctx))(t), []string{"c"})
+	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("c"))
+}
+
+func testVersionsInToken(t *testing.T, s appliance.Store) {
+	ctx := t.Context()
+	ks, other := keyStore(1), keyStore(2)
+	must(t, s.CreateKeyStore(ctx, ks))
+	must(t, s.CreateKeyStore(ctx, other))
+	var want []*appliance.KeyVersion
+	for _, in := range []*appliance.KeyStore{ks, other} {
+		for _, tt := range []struct {
+			id      string
+			custody appliance.Custody
+			bytes   int
+			in      bool
+		}{
+			{"a byte", appliance.CustodyCached, 1, true},
+			{"cached", appliance.CustodyCached, appliance.CachedMaterial, false},
+			{"called cached", appliance.CustodyCached, appliance.CachedMaterial + 13, true},
+			{"cut", appliance.CustodyCached, appliance.CachedMaterial - 1, true},
+			{"in the token", appliance.CustodyHSM, appliance.CachedMaterial + 13, true},
+			{"in the token, short", appliance.CustodyHSM, appliance.CachedMaterial, true},
+			{"unknown", "elsewhere", appliance.CachedMaterial, true},
+		} {
+			k := newKey(in, tt.id)
+			k.Version.Custody, k.Version.Material = tt.custody, bytes.Repeat([]byte{1}, tt.bytes)
+			must(t, s.CreateKeys(ctx, k))
+			if tt.in {
+				want = append(want, k.Version)
+			}
+		}
+	}
+	k := newKey(ks, "cached").Key
+	k.CurrentVersion = 2
+	v := version(ks, k.ID, 2)
+	v.Custody = appliance.CustodyHSM
+	must(t, s.AddKeyVersion(ctx, k, v, k.Seal, ""))
+	equal(t, len(got(s.VersionsInToken(ctx))(t)), len(want)+1)
+	must(t, s.DeleteKey(ctx, ks.ID, k.ID, k.Seal, nil))
+	equal(t, got(s.VersionsInToken(ctx))(t), want)
 }
 
 func testBoot(t *testing.T, s appliance.Store) {
@@ -636,7 +697,7 @@ func testSubscribe(t *testing.T, s appliance.Store) {
 		{"update", func() error { return s.UpdateKey(ctx, k, k.Seal) }, []appliance.Change{onKey}},
 		{"version", func() error { return s.AddKeyVersion(ctx, k, version(ks, "a", 2), k.Seal, "") }, []appliance.Change{onKey}},
 		{"reserve", func() error { _, err := s.ReserveEncryptions(ctx, ks.ID, "a", 1, 1); return err }, nil},
-		{"note", func() error { return s.NoteTokenObject(ctx, "x") }, nil},
+		{"note", func() error { return s.NoteTokenObject(ctx, tokenObject("x")) }, nil},
 		{"strike", func() error { return s.StrikeTokenObject(ctx, "x") }, nil},
 		{"credential", func() error { return s.CreateCredential(ctx, cr) }, []appliance.Change{onStore}},
 		{"credential update", func() error { return s.UpdateCredential(ctx, cr) }, []appliance.Change{onStore}},
@@ -673,12 +734,12 @@ func testSubscriberWrites(t *testing.T, s appliance.Store) {
 	ctx := t.Context()
 	ks := keyStore(1)
 	s.Subscribe(func(c appliance.Change) {
-		if err := s.NoteTokenObject(context.Background(), "heard "+c.KeyStore); err != nil {
+		if err := s.NoteTokenObject(context.Background(), tokenObject("heard "+c.KeyStore)); err != nil {
 			t.Error(err)
 		}
 	})
 	must(t, s.CreateKeyStore(ctx, ks))
-	equal(t, got(s.TokenObjects(ctx))(t), []string{"heard " + ks.ID})
+	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("heard "+ks.ID))
 }
 
 // testMixedConcurrent has changes that succeed and changes that are refused

@@ -64,7 +64,11 @@ func restoreCommand(a *admin) *cobra.Command {
 		Short: "Restore a backup into a fresh appliance, or prove that it could be",
 		Long: "Restore a backup into a fresh appliance: one that serves, has the same HSM, and has no key store yet.\n" +
 			"Before anything changes, all that is in the backup is opened, every version of every key.\n" +
-			"With --verify that is all, and any appliance with the same HSM will do.",
+			"With --verify that is all, and any appliance with the same HSM will do.\n" +
+			"A key in the HSM that was destroyed since the backup is named, and does not stop the restore.\n\n" +
+			"Users, credentials and grants come back as of the backup: what was revoked since then is valid\n" +
+			"again. Pending deletions of keys are suspended until somebody cancels them or schedules them again.\n" +
+			"API tokens, sessions, invitations and pending requests for approval are left out.",
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
@@ -89,6 +93,9 @@ func restoreCommand(a *admin) *cobra.Command {
 
 func showBackup(w io.Writer, r *appliance.BackupReport) {
 	result := "verified: everything opens"
+	if len(r.Gone) > 0 {
+		result = "verified: everything opens but what is gone"
+	}
 	if r.Restored {
 		result = "restored"
 	}
@@ -98,4 +105,15 @@ func showBackup(w io.Writer, r *appliance.BackupReport) {
 	row(w, "credentials", r.Credentials)
 	row(w, "grants", r.Grants)
 	row(w, "keys", fmt.Sprintf("%d, with %d versions, of which %d are in the HSM", r.Keys, r.Versions, r.InToken))
+	for _, g := range r.Gone {
+		row(w, "gone", fmt.Sprintf("key %s of key store %s, version %d: the HSM has no key object for it any more", g.KeyID, g.KeyStore, g.Version))
+	}
+	if r.PendingDeletion > 0 {
+		row(w, "pending deletion", fmt.Sprintf("%d of the keys; a restore suspends the deletion: cancel it, or schedule it again (holdfast key list KEYSTORE --state %s)",
+			r.PendingDeletion, appliance.KeyDeletionSuspended))
+	}
+	if r.Restored {
+		row(w, "look through", fmt.Sprintf("users, credentials and grants are those of %s: what was revoked since then is valid again", when(r.Created)))
+		row(w, "left out", "API tokens, sessions, invitations and pending requests for approval: make new ones")
+	}
 }

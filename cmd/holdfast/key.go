@@ -24,7 +24,7 @@ func keyCommand(a *admin) *cobra.Command {
 		keyChangeCommand(a, "disable", "Take a key out of service", nil),
 		keyChangeCommand(a, "rotate", "Encrypt with a new version of a key from now on", web.Rotation{}),
 		keyDeleteCommand(a),
-		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled deletion; the key is disabled then", nil))
+		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled or suspended deletion; the key is disabled then", nil))
 }
 
 // newKeyFlags are the flags of the commands that make a key.
@@ -115,7 +115,7 @@ func readMaterial(path string) ([]byte, error) {
 }
 
 func keyListCommand(a *admin) *cobra.Command {
-	var after string
+	var after, state string
 	var limit int
 	c := &cobra.Command{
 		Use:   "list KEYSTORE",
@@ -123,8 +123,10 @@ func keyListCommand(a *admin) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			query := url.Values{"limit": {strconv.Itoa(limit)}}
-			if after != "" {
-				query.Set("after", after)
+			for name, value := range map[string]string{"after": after, "state": state} {
+				if value != "" {
+					query.Set(name, value)
+				}
 			}
 			var keys []*appliance.ExternalKey
 			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
@@ -142,6 +144,7 @@ func keyListCommand(a *admin) *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&after, "after", "", "begin behind this key ID")
+	c.Flags().StringVar(&state, "state", "", "only keys in that state: enabled, disabled, pending_deletion, deletion_suspended or blocked")
 	c.Flags().IntVar(&limit, "limit", 100, "how many, 1 to 1000")
 	return c
 }

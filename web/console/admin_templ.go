@@ -1709,7 +1709,7 @@ func settingsPage(d *settingsData) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 126, "Download a backup</a></p><p class=\"dim\">Restore it into a fresh appliance: <code>holdfast restore FILE</code></p>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 126, "Download a backup</a></p><p class=\"dim\">Restore it into a fresh appliance: <code>holdfast restore FILE</code></p><p class=\"dim\">Users, credentials and grants come back as of the backup: what was revoked since then is valid again, so look through them. API tokens, sessions, invitations and pending requests for approval do not come back. Pending deletions of keys are suspended.</p>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -1758,7 +1758,7 @@ func settingsPage(d *settingsData) templ.Component {
 				var templ_7745c5c3_Var64 string
 				templ_7745c5c3_Var64, templ_7745c5c3_Err = templ.JoinStringErrs(joined(chosenOperations(d)))
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `admin.templ`, Line: 417, Col: 35}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `admin.templ`, Line: 421, Col: 35}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var64))
 				if templ_7745c5c3_Err != nil {

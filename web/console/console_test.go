@@ -29,6 +29,7 @@ import (
 	"holdfast/appliance/store"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
+	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/web/console"
@@ -130,19 +131,28 @@ func (r *rig) pass(d time.Duration) {
 
 func start(t testing.TB) *rig {
 	t.Helper()
-	return startSealed(t, func(r *rig) *appliance.Appliance { return r.Appliance })
+	return startSealed(t, hsm.Config{}, sealed)
+}
+
+// startOn starts it on a token.
+func startOn(t testing.TB, token hsm.Config) *rig {
+	t.Helper()
+	return startSealed(t, token, sealed)
 }
 
 // startUnsealed starts one that takes users, tokens and requests for approval as
 // they are in the database, as before there is an installation.
 func startUnsealed(t testing.TB) *rig {
 	t.Helper()
-	return startSealed(t, func(r *rig) *appliance.Appliance { return appliance.New(appliance.Options{Store: r.rows}) })
+	return startSealed(t, hsm.Config{}, func(r *rig) *appliance.Appliance { return appliance.New(appliance.Options{Store: r.rows}) })
 }
 
-func startSealed(t testing.TB, by func(*rig) *appliance.Appliance) *rig {
+func sealed(r *rig) *appliance.Appliance { return r.Appliance }
+
+// startSealed starts one on a token, a fresh one if its configuration is empty.
+func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Appliance) *rig {
 	t.Helper()
-	r := &rig{Bed: xkstest.Start(t, xkstest.Options{}), t: t, audit: &fakeAudit{}, now: time.Now()}
+	r := &rig{Bed: xkstest.Start(t, xkstest.Options{Token: token}), t: t, audit: &fakeAudit{}, now: time.Now()}
 	dir := t.TempDir()
 	rows, err := store.Open(t.Context(), filepath.Join(dir, "users.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -493,6 +503,61 @@ func TestPresence(t *testing.T) {
 	}
 	if k, err := r.Appliance.ShowKey(t.Context(), "bank", "k"); err != nil || k.State != appliance.KeyPendingDeletion {
 		t.Errorf("%v %v", k, err)
+	}
+}
+
+// TestSuspendedDeletion: pages say what a suspended deletion is, list it, and offer
+// to cancel it or to schedule it again, and nothing else.
+func TestSuspendedDeletion(t *testing.T) {
+	r := start(t)
+	for _, custody := range []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM} {
+		if _, err := r.Appliance.CreateKeyStore(t.Context(), appliance.KeyStore{Name: "bank", URIPathPrefix: "/bank"}); err != nil && appliance.CodeOf(err) != appliance.CodeExists {
+			t.Fatal(err)
+		}
+		if _, err := r.Appliance.CreateKey(t.Context(), "bank", appliance.NewExternalKey{ID: string(custody), Usage: appliance.Usage{Encrypt: true}, Custody: custody}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Appliance.ScheduleDeletion(t.Context(), "bank", string(custody), 7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var backup bytes.Buffer
+	if err := r.Appliance.Backup(t.Context(), &backup, ""); err != nil {
+		t.Fatal(err)
+	}
+	r.Bed.Stop()
+	token := r.Bed.Config
+	r = startOn(t, token)
+	if _, err := r.Appliance.Restore(t.Context(), &backup); err != nil {
+		t.Fatal(err)
+	}
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	page := func(path string) string {
+		t.Helper()
+		w := admin.do("GET", path, nil, nil)
+		if w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, w.Code, w.Body)
+		}
+		return w.Body.String()
+	}
+	if list := page("/keystores/bank/keys?state=deletion_suspended"); !strings.Contains(list, "Deletion suspended") || strings.Count(list, "/do/cancelKeyDeletion") != 2 || strings.Contains(list, "/do/enableKey") {
+		t.Errorf("the list is %s", list)
+	}
+	if list := page("/keystores/bank/keys?state=pending_deletion"); strings.Contains(list, "/do/cancelKeyDeletion") {
+		t.Errorf("keys are still pending deletion: %s", list)
+	}
+	for _, custody := range []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM} {
+		text := page("/keystores/bank/keys/" + string(custody))
+		for part, want := range map[string]bool{"The deletion of this key is suspended": true, "/do/cancelKeyDeletion": true, "/do/scheduleKeyDeletion": true,
+			"/do/enableKey": false, "/do/disableKey": false, "/do/rotateKey": false, "This key will be destroyed": false,
+			"it is destroyed there": custody == appliance.CustodyHSM} {
+			if strings.Contains(text, part) != want {
+				t.Errorf("%s: %q is on the page: %t", custody, part, !want)
+			}
+		}
+	}
+	if text := page("/settings"); !strings.Contains(text, "what was revoked since then is valid again") {
+		t.Error("the settings do not say what a restore brings back")
 	}
 }
 

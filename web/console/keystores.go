@@ -134,7 +134,7 @@ func keys(p *page) (*view, error) {
 	}
 	d.filters = []ui.Field{{Name: "prefix", Label: "Key ID begins with", Value: d.prefix, Mono: true},
 		{Name: "state", Label: "State", Type: "select", Value: d.state, Options: []ui.Option{{Text: "all"}, {Value: "enabled", Text: "enabled"}, {Value: "disabled", Text: "disabled"},
-			{Value: "pending_deletion", Text: "pending deletion"}, {Value: "blocked", Text: "blocked"}}}}
+			{Value: "pending_deletion", Text: "pending deletion"}, {Value: "deletion_suspended", Text: "deletion suspended"}, {Value: "blocked", Text: "blocked"}}}}
 	d.create = p.form("createKey", "", ui.Form{Folded: "Make or import a key", Submit: "Make it", Label: "New key", Fields: []ui.Field{
 		{Name: "id", Label: "Key ID", Required: true, Mono: true, Autocomplete: "off", Hint: "the external key ID for KMS: letters, digits, '.', '_' and '-'"},
 		{Name: "usage", Label: "May be used to", Type: "checkboxes", Values: []string{"encrypt", "decrypt"}, Options: []ui.Option{{Value: "encrypt", Text: "encrypt"}, {Value: "decrypt", Text: "decrypt"}}},
@@ -145,7 +145,7 @@ func keys(p *page) (*view, error) {
 	for _, k := range d.keys {
 		revision := web.Revision(k)
 		switch {
-		case k.State == appliance.KeyPendingDeletion:
+		case leaving(k):
 			d.act[k.ID] = p.form("cancelKeyDeletion", revision, ui.Form{Submit: "Cancel deletion", Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
 		case k.State == appliance.KeyEnabled:
 			d.act[k.ID] = p.form("disableKey", revision, ui.Form{Submit: "Disable", Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
@@ -210,7 +210,7 @@ func (d *keyData) forms(p *page, revision string) {
 		add("disableKey", ui.Form{Submit: "Disable", Kind: "quiet"})
 	case appliance.KeyDisabled:
 		add("enableKey", ui.Form{Submit: "Enable", Kind: "quiet"})
-	case appliance.KeyPendingDeletion:
+	case appliance.KeyPendingDeletion, appliance.KeyDeletionSuspended:
 		add("cancelKeyDeletion", ui.Form{Submit: "Cancel deletion"})
 	}
 	if d.key.Blocked.IsZero() {
@@ -218,13 +218,20 @@ func (d *keyData) forms(p *page, revision string) {
 	} else {
 		add("unblock", ui.Form{Submit: "Unblock", Kind: "quiet"})
 	}
-	if d.key.State != appliance.KeyPendingDeletion {
+	if !leaving(&d.key.ExternalKey) {
 		add("rotateKey", ui.Form{Folded: "Rotate", Submit: "Rotate", Kind: "quiet", Note: "A new version encrypts from then on; all versions decrypt. KMS needs to know nothing of it.",
 			Fields: []ui.Field{{Name: "material", Label: "Material to import", Type: "password", Autocomplete: "off", Hint: "leave it empty to generate it"}}})
+	}
+	if d.key.State != appliance.KeyPendingDeletion {
 		add("scheduleKeyDeletion", ui.Form{Folded: "Schedule deletion", Submit: "Schedule deletion", Kind: "danger",
 			Note:   "What KMS has encrypted under this key can never be decrypted again, by nobody, once it is destroyed. Disable it first, and see what breaks.",
 			Fields: []ui.Field{{Name: "days", Label: "Waiting period in days", Type: "number", Min: "7", Max: "30", Value: strconv.Itoa(appliance.DefaultDeletionDays), Required: true}}})
 	}
+}
+
+// leaving says whether the key's deletion is pending or suspended.
+func leaving(k *appliance.ExternalKey) bool {
+	return k.State == appliance.KeyPendingDeletion || k.State == appliance.KeyDeletionSuspended
 }
 
 type grantsData struct {

@@ -67,6 +67,8 @@ func keyBadge(k *appliance.ExternalKey) ui.Badge {
 		return ui.Badge{Kind: ui.OK, Text: "Enabled"}
 	case appliance.KeyPendingDeletion:
 		return ui.Badge{Kind: ui.Warn, Text: "Pending deletion"}
+	case appliance.KeyDeletionSuspended:
+		return ui.Badge{Kind: ui.Warn, Text: "Deletion suspended"}
 	}
 	return ui.Badge{Kind: ui.Off, Text: "Disabled"}
 }
