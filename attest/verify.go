@@ -269,7 +269,6 @@ func VerifyParts(d Parts, p *Policy, at, now time.Time) *appraisal.Verdict {
 		at = now
 	}
 	s.Fact("appraised_at", stamp(at))
-	verifyPolicy(&s, p, Expectation{})
 	if d.SNP != nil && document != nil {
 		n := min(len(d.SNP.Report), 0x90)
 		s.Answer(checkParts, equal(d.SNP.Report[min(0x50, n):n], document.UserData, "they are of different machines or times"))
@@ -287,5 +286,6 @@ func VerifyParts(d Parts, p *Policy, at, now time.Time) *appraisal.Verdict {
 		}
 		nitro.Verify(&s, d.Nitro, p.Nitro, nx)
 	}
+	verifyPolicy(&s, p, Expectation{})
 	return s.Verdict()
 }
