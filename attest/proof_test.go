@@ -252,7 +252,7 @@ func TestVerdictSaysUnproven(t *testing.T) {
 			}
 		}
 	}
-	// Whoever releases a secret does not take it for granted.
+	// A release does not accept it.
 	if v := attest.Verify(e, &policy, attest.Expectation{Release: true, Roots: machine.Roots()}); !slices.Equal(v.Failed(), []string{code}) {
 		t.Errorf("a release by an unproven policy: %v", v.Err())
 	}
