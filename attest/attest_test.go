@@ -232,6 +232,7 @@ func TestSignedPolicy(t *testing.T) {
 	}
 	p := attest.DefaultPolicy()
 	p.Name, p.Version = "production", 7
+	p.TPM.References = []tpm.Reference{known("release 1", tpm.DefaultPolicy().RequiredPCRs...)}
 	file, err := attest.SignPolicy(&p, private)
 	if err != nil {
 		t.Fatal(err)

@@ -52,11 +52,15 @@ func (c *Collector) Measure(name string, digest []byte) error {
 }
 
 // Cap extends [tpm.ApplicationPCR] for the last time: whatever was sealed to its
-// value stays so until the machine is restarted.
+// value stays so until the machine is restarted. It does nothing if it did that
+// already.
 func (c *Collector) Cap() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m, err := c.TPM.Cap(tpm.ApplicationPCR)
+	if (&tpm.Evidence{Measurements: c.Measurements}).Capped() {
+		return nil
+	}
+	m, err := c.TPM.Cap()
 	if err != nil {
 		return err
 	}

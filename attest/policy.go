@@ -51,6 +51,10 @@ type Policy struct {
 	// lower version in its place.
 	Name    string `json:"name"`
 	Version uint64 `json:"version"`
+	// Unproven are the words of a person who has the policy used though it does not
+	// prove which code a machine runs ([Policy.Gaps]), 1 to 200 printable characters.
+	// Such a policy is refused without them, and one that does prove it is with them.
+	Unproven string `json:"unproven,omitempty"`
 	// Require are the technologies that evidence must have. What it has besides
 	// is checked all the same.
 	Require []Technology `json:"require"`
@@ -86,11 +90,11 @@ func (p *Policy) Validate() error {
 		bad("version: %d is not 1 to %d", p.Version, uint64(maxVersion))
 	}
 	if len(p.Require) == 0 {
-		bad("require: name at least one of %s, %s, %s; evidence would prove nothing", SEVSNP, TPM, NitroTPM)
+		bad("require: name at least one of %q; evidence would prove nothing", Technologies())
 	}
 	for i, t := range p.Require {
-		if t != SEVSNP && t != TPM && t != NitroTPM {
-			bad("require: %q is none of %s, %s, %s", t, SEVSNP, TPM, NitroTPM)
+		if !slices.Contains(Technologies(), t) {
+			bad("require: %q is none of %q", t, Technologies())
 		}
 		if slices.Contains(p.Require[:i], t) {
 			bad("require: %q is named twice", t)
@@ -99,7 +103,7 @@ func (p *Policy) Validate() error {
 	if p.MaxAgeSeconds < 1 || p.MaxAgeSeconds > 24*3600 {
 		bad("max_age_seconds: use 1 to 86400")
 	}
-	return errors.Join(append(errs, p.SNP.Validate(), p.TPM.Validate(), p.Nitro.Validate())...)
+	return errors.Join(append(errs, p.validateUnproven(), p.SNP.Validate(), p.TPM.Validate(), p.Nitro.Validate())...)
 }
 
 // SignedPolicy is a policy as its signer wrote it.
@@ -137,8 +141,12 @@ func KeyID(key ed25519.PublicKey) string {
 }
 
 // SignPolicy gives the policy as a file: a DSSE envelope, signed by Ed25519.
+// Errors: those of [Policy.Validate] and [Policy.CheckProof].
 func SignPolicy(p *Policy, key ed25519.PrivateKey) ([]byte, error) {
 	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	if err := p.CheckProof(); err != nil {
 		return nil, err
 	}
 	text, err := json.Marshal(p, json.Deterministic(true))
@@ -160,9 +168,24 @@ func SignPolicy(p *Policy, key ed25519.PrivateKey) ([]byte, error) {
 // be signed by.
 var ErrPolicySignature = errors.New("the policy's signature does not verify")
 
-// OpenPolicy reads a signed policy and verifies its signature. Errors:
-// [ErrPolicySignature]; or what is wrong with the file or the policy in it.
+// OpenPolicy reads a signed policy, to appraise evidence by it. Errors: those of
+// [ReadPolicy] and of [Policy.CheckProof].
 func OpenPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
+	p, err := ReadPolicy(file, key)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.CheckProof(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ReadPolicy reads a signed policy and verifies its signature. The policy may be
+// one by which nothing must be appraised, as it does not prove the code: this is
+// to show it, or to replace it. Errors: [ErrPolicySignature]; or what is wrong with
+// the file or the policy in it.
+func ReadPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
 	var envelope dsse.Envelope
 	if len(file) > MaxPolicy {
 		return nil, fmt.Errorf("policy: the file has more than %d bytes", MaxPolicy)
@@ -192,7 +215,8 @@ func OpenPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
 }
 
 // ParsePolicy reads the text of a policy without a signature, such as one that
-// its reader has written.
+// its reader has written. It need not prove the code yet: before evidence is
+// appraised by it, call [Policy.CheckProof].
 func ParsePolicy(text []byte) (*Policy, error) {
 	if len(text) > MaxPolicy {
 		return nil, fmt.Errorf("policy: the file has more than %d bytes", MaxPolicy)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"holdfast/attest/appraisal"
@@ -20,6 +21,9 @@ var (
 	checkTime    = appraisal.Question{Code: "E_TIME", Name: "The evidence is as recent as the policy asks."}
 	checkRequire = appraisal.Question{Code: "E_REQUIRED", Name: "The evidence has all technologies that the policy requires."}
 	checkPolicy  = appraisal.Question{Code: "E_POLICY", Name: "The machine has the policy that the evidence is appraised under."}
+	checkProof   = appraisal.Question{Code: "E_POLICY_UNPROVEN", Name: "The policy proves which code runs: no machine with other code passes it."}
+	// Of evidence to which a secret is released.
+	checkUncapped = appraisal.Question{Code: "E_BROKER_CAPPED", Name: "The machine may have a secret: since it was started it has had none, and it has not locked itself."}
 )
 
 // Expectation is what the verifier knows besides the policy.
@@ -37,6 +41,9 @@ type Expectation struct {
 	// PolicyDigest is the SHA-256 of the policy's text; nil if it does not
 	// matter which policy the machine has.
 	PolicyDigest []byte
+	// Release asks that a secret may be released to the machine: the policy proves
+	// the code or is forced, and the application's PCR is explained and not capped.
+	Release bool
 	// Roots are those of a simulated platform. Nil trusts the manufacturers
 	// alone.
 	Roots *Roots
@@ -62,9 +69,15 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 		at = e.Created
 	}
 	s.Fact("evidence", facts(e))
-	s.Fact("policy", map[string]any{"name": p.Name, "version": p.Version})
 	s.Fact("appraised_at", at.UTC().Format(time.RFC3339))
 	verifyWhole(&s, e, p, x, at)
+	verifyPolicy(&s, p, x)
+	ofTPM, ofNitro := p.TPM, p.Nitro
+	if x.Release {
+		s.Answer(checkUncapped, uncapped(e))
+		// Whatever the policy asks for, the cap must show, and in the same TPM.
+		ofTPM.RequiredPCRs, ofNitro.ComparePCRs = withApplication(ofTPM.RequiredPCRs), withApplication(ofNitro.ComparePCRs)
+	}
 
 	binding := e.Binding()
 	if e.SNP != nil {
@@ -73,7 +86,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 		s.Skip("the evidence has no SEV-SNP report", snp.Questions()...)
 	}
 	if e.TPM != nil {
-		tpm.Verify(&s, *e.TPM, p.TPM, tpm.Expectation{QualifyingData: e.QuoteData()})
+		tpm.Verify(&s, *e.TPM, ofTPM, tpm.Expectation{QualifyingData: e.QuoteData()})
 	} else {
 		s.Skip("the evidence has no TPM quote", tpm.Questions()...)
 	}
@@ -84,9 +97,9 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 			nx.Root = x.Roots.Nitro
 		}
 		if e.TPM != nil {
-			nx.PCRs = e.TPM.Bank("sha384")
+			nx.PCRs = e.TPM.Bank(nitro.Bank)
 		}
-		nitro.Verify(&s, e.Nitro, p.Nitro, nx)
+		nitro.Verify(&s, e.Nitro, ofNitro, nx)
 	} else {
 		s.Skip("the evidence has no NitroTPM document", nitro.Questions()...)
 	}
@@ -98,6 +111,46 @@ func snpRoots(r *Roots) *snp.Roots {
 		return nil
 	}
 	return r.SNP
+}
+
+// withApplication gives the PCRs, with the application's among them.
+func withApplication(pcrs []int) []int {
+	if slices.Contains(pcrs, tpm.ApplicationPCR) {
+		return pcrs
+	}
+	return append(slices.Clone(pcrs), tpm.ApplicationPCR)
+}
+
+// uncapped says why a machine may not have a secret in this start of it. That the
+// measurements are all that there are is for the check of the PCR to say.
+func uncapped(e *Evidence) error {
+	switch {
+	case e.TPM == nil:
+		return fmt.Errorf("the evidence has no TPM quote, so it does not show whether PCR %d is capped; ask with one", tpm.ApplicationPCR)
+	case e.TPM.Capped():
+		return fmt.Errorf("PCR %d is capped: since the machine was started it has had its secret, or has locked itself; restart the machine, and it can ask again", tpm.ApplicationPCR)
+	}
+	return nil
+}
+
+// verifyPolicy says whether a verdict under this policy proves the code.
+func verifyPolicy(s *appraisal.Sheet, p *Policy, x Expectation) {
+	gaps := p.Gaps()
+	s.Fact("policy", struct {
+		Name    string `json:"name"`
+		Version uint64 `json:"version"`
+		Unproven
+	}{p.Name, p.Version, Unproven{p.Unproven, gaps}})
+	switch err := p.CheckProof(); {
+	case err != nil && x.Release:
+		s.Answer(checkProof, err)
+	case len(gaps) == 0:
+		s.Answer(checkProof, err)
+	case p.Unproven != "":
+		s.Skip(p.Forced().String(), checkProof)
+	default:
+		s.Skip("it does not: "+strings.Join(gaps, "; "), checkProof)
+	}
 }
 
 func verifyWhole(s *appraisal.Sheet, e *Evidence, p *Policy, x Expectation, at time.Time) {
@@ -215,7 +268,6 @@ func VerifyParts(d Parts, p *Policy, at, now time.Time) *appraisal.Verdict {
 	default:
 		at = now
 	}
-	s.Fact("policy", map[string]any{"name": p.Name, "version": p.Version})
 	s.Fact("appraised_at", stamp(at))
 	if d.SNP != nil && document != nil {
 		n := min(len(d.SNP.Report), 0x90)
@@ -225,14 +277,15 @@ func VerifyParts(d Parts, p *Policy, at, now time.Time) *appraisal.Verdict {
 		snp.Verify(&s, *d.SNP, p.SNP, snp.Expectation{At: at})
 	}
 	if d.TPM != nil {
-		tpm.Verify(&s, *d.TPM, p.TPM, tpm.Expectation{})
+		tpm.Verify(&s, *d.TPM, p.TPM, tpm.Expectation{Partial: true})
 	}
 	if d.Nitro != nil {
 		nx := nitro.Expectation{At: at}
 		if d.TPM != nil {
-			nx.PCRs = d.TPM.Bank("sha384")
+			nx.PCRs = d.TPM.Bank(nitro.Bank)
 		}
 		nitro.Verify(&s, d.Nitro, p.Nitro, nx)
 	}
+	verifyPolicy(&s, p, Expectation{})
 	return s.Verdict()
 }

@@ -97,7 +97,8 @@ type Options struct {
 	Journal Journal
 	// Software is the version that evidence tells.
 	Software string
-	// Probe gives the hardware of this machine, as far as the policy needs it.
+	// Probe gives the hardware of this machine, as far as the policy needs it. With an
+	// error it gives what it has found all the same, so that a TPM is capped.
 	Probe func(ctx context.Context, p *attest.Policy) (*attest.Collector, error)
 	// Policy reads the appraisal policy.
 	Policy func() (*attest.SignedPolicy, error)
@@ -141,6 +142,8 @@ type Boot struct {
 	evidence   *attest.Evidence
 	nonce      []byte
 	credential []byte
+	// capped says that the PCR was capped when this boot began, by a process before.
+	capped bool
 
 	mu        sync.Mutex
 	collector *attest.Collector
@@ -189,7 +192,8 @@ const (
 )
 
 // Run boots, and then watches over what serves, until ctx ends. Whatever fails
-// leaves the appliance locked, with Run going on.
+// leaves the appliance locked, with Run going on. A boot that does not come to
+// serving, also because ctx ends, leaves the TPM capped.
 func (b *Boot) Run(ctx context.Context) {
 	defer func() { clear(b.credential) }()
 	for _, step := range []struct {
@@ -200,6 +204,7 @@ func (b *Boot) Run(ctx context.Context) {
 	} {
 		if f := b.step(ctx, step.state, step.do); f != nil {
 			clear(b.credential)
+			f = b.shut(f)
 			if ctx.Err() == nil {
 				b.o.Lock()
 				b.enter(ctx, Locked, f)
@@ -330,6 +335,9 @@ type Attestation struct {
 	// Policy is the name of the policy, Version its version.
 	Policy  string `json:"policy"`
 	Version uint64 `json:"policy_version"`
+	// Unproven are the words by which a policy is used that does not prove the code;
+	// empty if it does.
+	Unproven string `json:"unproven,omitempty"`
 	// Reference says which release the PCRs match; empty without reference values.
 	Reference string `json:"reference,omitempty"`
 	// KeyExpires is when the certificate of the processor's key does; zero without

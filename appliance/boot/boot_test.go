@@ -18,6 +18,7 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/simulation"
 	"holdfast/attest/snp"
+	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/xks/xkstest"
 )
@@ -122,6 +123,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s.policy = s.machine.Policy()
+	s.reference()
 	s.options = boot.Options{
 		Log: slog.New(slog.NewTextHandler(&s.log, nil)), Now: s.Now, Wait: s.Wait, Journal: s.store, Software: "test",
 		Probe: func(context.Context, *attest.Policy) (*attest.Collector, error) { return s.machine.Collector(), nil },
@@ -170,6 +172,21 @@ func newSite(t *testing.T) *site {
 		Roots:   s.machine.Roots(),
 	}
 	return s
+}
+
+// reference has the policy know what the machine has booted. What it will measure is
+// left open, as tests change that.
+func (s *site) reference() {
+	s.t.Helper()
+	values, err := s.machine.TPM.ReadPCRs(s.policy.TPM.Bank, []int{4, 7, 11, 12, 13})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r := tpm.Reference{Name: "release 1", PCRs: map[int]tpm.Hex{}}
+	for n, value := range values {
+		r.PCRs[n] = value
+	}
+	s.policy.TPM.References = []tpm.Reference{r}
 }
 
 // Release implements [boot.Releaser].
@@ -314,6 +331,8 @@ func TestTwice(t *testing.T) {
 	if code := again.Status().Code; code != boot.CodeMeasuredTwice || len(s.unlocks) != first {
 		t.Errorf("the second start: %s", code)
 	}
+	s.pass(2 * time.Hour) // the first can still prove what it is
+	s.is(boot.Serving, "")
 }
 
 // TestRefused: what is wrong before the release ends locked, and the credential
@@ -342,7 +361,7 @@ func TestRefused(t *testing.T) {
 			}
 		},
 		boot.CodePlatform + "  ": func(s *site) { // a NitroTPM that is reached for nothing but its document is no TPM
-			s.policy.Require = []attest.Technology{attest.TPM}
+			s.policy.Require, s.policy.Unproven = []attest.Technology{attest.TPM}, "a test"
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
 				c.SNP, c.TPM = nil, nil
@@ -505,9 +524,9 @@ func TestDegraded(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.pass(time.Hour)
-	s.is(boot.Degraded, "E_TPM_LOG_REPLAY")
+	s.is(boot.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
 	s.pass(time.Hour)
-	s.is(boot.Degraded, "E_TPM_LOG_REPLAY")
+	s.is(boot.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
 	s.change(func() {
 		if s.locked {
 			t.Error("it is locked before its time")

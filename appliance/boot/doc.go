@@ -12,7 +12,7 @@
 //     for an early and readable refusal. It is not what protects the credential.
 //   - release gets the credential: from the TPM, or from a broker, which decide
 //     for themselves. Then the PCR is capped: nothing else in this boot of the
-//     machine gets it again.
+//     machine gets it again. A boot that fails or is shut down before caps it, too.
 //   - unlock logs into the HSM and opens the keys.
 //
 // Until serving, nothing but this package's last step touches the HSM. Each

@@ -35,14 +35,16 @@ type Hardware struct {
 const nitroDevice = "/dev/tpm0"
 
 // Probe gives what the machine has of the hardware, [Options.Probe] on a real
-// machine. The NitroTPM's own attestation is used if the policy requires it.
+// machine. The NitroTPM's own attestation is used if the policy requires it. With
+// an error it gives what it has found: a TPM that can be used, though its event log
+// cannot, among it.
 func (h Hardware) Probe(_ context.Context, p *attest.Policy) (*attest.Collector, error) {
 	c := &attest.Collector{}
 	if provider, err := snp.Device(); err == nil {
 		c.SNP = provider
 	}
 	if err := h.probeTPM(c); err != nil {
-		return nil, err
+		return c, err
 	}
 	if c.TPM != nil && slices.Contains(p.Require, attest.NitroTPM) {
 		c.Nitro = h.document
@@ -50,7 +52,7 @@ func (h Hardware) Probe(_ context.Context, p *attest.Policy) (*attest.Collector,
 	if h.CRL != "" {
 		var err error
 		if c.CRL, err = readFile(h.CRL); err != nil {
-			return nil, fmt.Errorf("AMD's list of revocations: %w", err)
+			return c, fmt.Errorf("AMD's list of revocations: %w", err)
 		}
 	}
 	return c, nil
@@ -64,12 +66,9 @@ func (h Hardware) probeTPM(c *attest.Collector) error {
 	if err != nil {
 		return err
 	}
-	log, err := tpm.ReadEventLog(h.EventLog)
-	if err != nil {
-		return errors.Join(err, device.Close())
-	}
-	c.TPM, c.EventLog = device, log
-	return nil
+	c.TPM = device
+	c.EventLog, err = tpm.ReadEventLog(h.EventLog)
+	return err
 }
 
 func (h Hardware) tpm() string {

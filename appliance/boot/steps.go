@@ -21,6 +21,7 @@ import (
 // releases (packages release and seal). They are stable.
 const (
 	CodePolicy        = "E_POLICY_FILE"
+	CodeUnproven      = "E_POLICY_UNPROVEN"
 	CodePolicyVersion = "E_POLICY_VERSION"
 	CodePlatform      = "E_PLATFORM"
 	CodeMeasure       = "E_MEASURE"
@@ -40,7 +41,7 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 		policy = &attest.SignedPolicy{Policy: attest.Policy{Require: []attest.Technology{attest.SEVSNP, attest.TPM}}}
 	}
 	c, err := b.o.Probe(ctx, &policy.Policy)
-	if err == nil {
+	if c != nil {
 		c.Software = b.o.Software
 		b.mu.Lock()
 		b.collector = c
@@ -48,7 +49,7 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 	}
 	switch {
 	case policyErr != nil:
-		return "", &Failure{Code: CodePolicy, Reason: "the appraisal policy cannot be used", Err: policyErr}
+		return "", unusablePolicy(policyErr)
 	case errors.As(err, new(*Failure)):
 		return "", err
 	case err != nil:
@@ -61,6 +62,15 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 		}
 	}
 	return listed(found), b.adopt(ctx, policy)
+}
+
+// unusablePolicy is why there is no policy to appraise by.
+func unusablePolicy(err error) *Failure {
+	f := &Failure{Code: CodePolicy, Reason: "the appraisal policy cannot be used", Err: err}
+	if errors.Is(err, attest.ErrUnproven) {
+		f.Code = CodeUnproven
+	}
+	return f
 }
 
 // remedy is what to do where a technology is missing.
@@ -126,6 +136,7 @@ func (b *Boot) measure(context.Context) (string, error) {
 		return "", &Failure{Code: CodeMeasure, Reason: "the TPM does not tell its PCRs", Err: err}
 	}
 	if v := values[tpm.ApplicationPCR]; !bytes.Equal(v, make([]byte, len(v))) {
+		b.capped = b.isCapped(v)
 		return "", &Failure{Code: CodeMeasuredTwice, Reason: fmt.Sprintf("PCR %d was extended already since the machine was started: Holdfast ran before, or something else uses it; restart the machine", tpm.ApplicationPCR)}
 	}
 	var names []string
@@ -143,6 +154,42 @@ func (b *Boot) measure(context.Context) (string, error) {
 		names = append(names, p.Name)
 	}
 	return strings.Join(names, ", "), nil
+}
+
+// isCapped says whether a SHA-256 value of the PCR is that of this appliance's own
+// measurements and the cap: that of one which serves, or has served.
+func (b *Boot) isCapped(value []byte) bool {
+	var list []tpm.Measurement
+	for _, p := range b.o.Parts {
+		digest, err := p.Digest()
+		if err != nil {
+			return false
+		}
+		list = append(list, tpm.Measurement{PCR: tpm.ApplicationPCR, Name: p.Name, Digest: digest})
+	}
+	capped, err := tpm.Replay("sha256", append(list, tpm.Cap()))
+	return err == nil && bytes.Equal(capped, value)
+}
+
+// shut caps the PCR where a boot ends that does not come to serving: what the TPM
+// has not released to it, it releases to no later process either. It gives the
+// boot's failure, with the cap's if there was one.
+func (b *Boot) shut(f *Failure) *Failure {
+	if b.collector == nil || b.collector.TPM == nil || b.capped {
+		return f
+	}
+	err := b.collector.Cap()
+	if err == nil {
+		b.o.Log.Info("the TPM is capped: until the machine is restarted it releases nothing", "pcr", tpm.ApplicationPCR)
+		return f
+	}
+	const reason = "the PCR could not be capped, so the TPM may release the PIN or the state volume's key to another process; restart the machine"
+	b.o.Log.Error(reason, "code", CodeCap, "pcr", tpm.ApplicationPCR, "error", err)
+	both := &Failure{Code: f.Code, Reason: f.Error() + "; and " + reason, Err: err}
+	if f.Code != CodeCap {
+		both.Code += "," + CodeCap
+	}
+	return both
 }
 
 // nonceBytes is the size of the nonces for the appliance's own appraisal.
@@ -187,6 +234,10 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 		if c.Code == checkReference && c.Result == appraisal.Pass {
 			a.Reference = c.Detail
 		}
+	}
+	if u := b.policy.Forced(); u.Words != "" {
+		a.Unproven = u.Words
+		b.o.Log.Warn("the policy does not prove which code runs", "policy", b.policy.Name, "version", b.policy.Version, "unproven", u.Words, "because", strings.Join(u.Because, "; "))
 	}
 	b.set(func(s *Status) { s.Attestation = a })
 	if err := verdict.Err(); err != nil {

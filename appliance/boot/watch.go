@@ -65,7 +65,7 @@ func (b *Boot) renew(ctx context.Context) *Failure {
 	began := b.o.Now()
 	policy, err := b.o.Policy()
 	if err != nil {
-		err = &Failure{Code: CodePolicy, Reason: "the appraisal policy cannot be used", Err: err}
+		err = unusablePolicy(err)
 	} else {
 		err = b.adopt(ctx, policy)
 	}

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// Bank is the one whose PCRs the documents have.
+const Bank = "sha384"
+
 // Policy says which documents are good.
 type Policy struct {
 	// MaxAgeSeconds is by how much the signed time and the evidence's may

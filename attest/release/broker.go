@@ -229,6 +229,9 @@ func (b *Broker) release(_ context.Context, remote, key string, spki []byte, req
 		return nil, fmt.Errorf("the decision cannot be logged, so nothing is released: %w", logErr)
 	}
 	b.o.Log.Info("release", "machine", record.Machine, "remote", remote, "result", record.Result, "code", record.Code, "reason", record.Reason)
+	if u := record.Unproven; u.Words != "" {
+		b.o.Log.Warn("the policy does not prove which code runs", "policy_version", record.PolicyVersion, "unproven", u.Words, "because", strings.Join(u.Because, "; "))
+	}
 	return answer, err
 }
 
@@ -237,10 +240,13 @@ func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Rec
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &Refusal{Code: codePolicy, Reason: "the broker has no policy yet, so it releases nothing"}
 	}
+	if errors.Is(err, attest.ErrUnproven) {
+		return nil, &Refusal{Code: codePolicy, Reason: "the broker's policy cannot be used, so it releases nothing: " + err.Error()}
+	}
 	if err != nil {
 		return nil, err
 	}
-	record.PolicyVersion = policy.Version
+	record.PolicyVersion, record.Unproven = policy.Version, policy.Forced()
 	evidence, err := attest.Parse(req.Evidence)
 	if err != nil {
 		return nil, &Refusal{Code: codeRequest, Reason: err.Error()}
@@ -249,7 +255,7 @@ func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Rec
 		return nil, &Refusal{Code: codeNonce, Reason: "the evidence's nonce is not one that was given to this connection within the last minute, or was used already"}
 	}
 	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
-		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Roots: b.o.Roots})
+		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Release: true, Roots: b.o.Roots})
 	if err := verdict.Err(); err != nil {
 		code := codeEvidence
 		if failed := verdict.Failed(); len(failed) > 0 {

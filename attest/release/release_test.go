@@ -45,6 +45,8 @@ type site struct {
 	now      func() time.Time
 	cert     tls.Certificate
 	measured tpm.Measurement
+	// reference is what the machine has booted and measured.
+	reference tpm.Reference
 }
 
 func (s *site) Write(p []byte) (int, error) {
@@ -93,6 +95,13 @@ func newSite(t *testing.T) *site {
 	if s.vault, err = release.OpenVault(s.dir, ""); err != nil {
 		t.Fatal(err)
 	}
+	e, err := s.collector().Collect(t.Context(), make([]byte, 32), []byte("a TLS key"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.reference, err = tpm.NewReference("release 1", e.TPM, s.policy().TPM); err != nil {
+		t.Fatal(err)
+	}
 	if _, s.key, err = ed25519.GenerateKey(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
@@ -104,9 +113,22 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
+// policy is one that the machine meets, and that proves its code.
+func (s *site) policy() attest.Policy {
+	p := s.platform.Policy()
+	p.TPM.References = []tpm.Reference{s.reference}
+	return p
+}
+
+func (s *site) collector() *attest.Collector {
+	c := s.platform.Collector()
+	c.Measurements = []tpm.Measurement{s.measured}
+	return c
+}
+
 func (s *site) setPolicy(t *testing.T, change func(*attest.Policy)) {
 	t.Helper()
-	p := s.platform.Policy()
+	p := s.policy()
 	change(&p)
 	file, err := attest.SignPolicy(&p, s.key)
 	if err != nil {
@@ -130,9 +152,7 @@ func (s *site) serve(t *testing.T) {
 	server := b.Server(s.cert)
 	go func() { _ = server.ServeTLS(s.wire, "", "") }()
 	t.Cleanup(func() { _ = server.Close() })
-	collector := s.platform.Collector()
-	collector.Measurements = []tpm.Measurement{s.measured}
-	s.client = &release.FromBroker{URL: "https://" + l.Addr().String(), Pin: release.Pin(s.cert.Leaf), Machine: "hsm-1", Collect: collector.Collect}
+	s.client = &release.FromBroker{URL: "https://" + l.Addr().String(), Pin: release.Pin(s.cert.Leaf), Machine: "hsm-1", Collect: s.collector().Collect}
 }
 
 // recorder keeps what goes over the wire.
@@ -308,7 +328,7 @@ func TestBrokerRefuses(t *testing.T) {
 	// not come back.
 	s.setPolicy(t, func(p *attest.Policy) { p.Version = 2; p.SNP.CSPIDs = []string{"CN=another"} })
 	s.refuses(t, "E_SNP_CSP_ID")
-	old := s.platform.Policy()
+	old := s.policy()
 	file, err := attest.SignPolicy(&old, s.key)
 	if err != nil {
 		t.Fatal(err)

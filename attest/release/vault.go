@@ -237,14 +237,15 @@ func (v *Vault) credential(machine string) ([]byte, error) {
 	return credential, nil
 }
 
-// SetPolicy installs a signed policy. It takes no lower version in place of a
-// higher one, and no other key than that of the first.
+// SetPolicy installs a signed policy. It takes no policy that [attest.OpenPolicy]
+// refuses, no lower version in place of a higher one, and no other key than that of
+// the first.
 func (v *Vault) SetPolicy(file []byte, key ed25519.PublicKey) error {
 	next, err := attest.OpenPolicy(file, key)
 	if err != nil {
 		return err
 	}
-	now, err := v.Policy()
+	now, err := v.policy(attest.ReadPolicy) // one that is refused now can be replaced
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -262,8 +263,13 @@ func (v *Vault) SetPolicy(file []byte, key ed25519.PublicKey) error {
 	return writeFile(v.path(policyFile), file)
 }
 
-// Policy gives the policy in force; [fs.ErrNotExist] if there is none.
-func (v *Vault) Policy() (*attest.SignedPolicy, error) {
+// Policy gives the policy in force. Errors: [fs.ErrNotExist] if there is none;
+// [attest.ErrUnproven] if it does not prove the code, as one that was installed
+// before that was asked for.
+func (v *Vault) Policy() (*attest.SignedPolicy, error) { return v.policy(attest.OpenPolicy) }
+
+// policy gives the policy that open takes.
+func (v *Vault) policy(open func([]byte, ed25519.PublicKey) (*attest.SignedPolicy, error)) (*attest.SignedPolicy, error) {
 	key, err := os.ReadFile(v.path(policyKeyFile))
 	if err != nil {
 		return nil, fmt.Errorf("broker: policy key: %w", err)
@@ -275,7 +281,7 @@ func (v *Vault) Policy() (*attest.SignedPolicy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("broker: policy: %w", err)
 	}
-	return attest.OpenPolicy(file, key)
+	return open(file, key)
 }
 
 // Record is one line of the log: who asked, and what came of it.
@@ -290,6 +296,9 @@ type Record struct {
 	// EvidenceDigest is the SHA-256 of the evidence file, in hexadecimal.
 	EvidenceDigest string `json:"evidence_sha256,omitempty"`
 	PolicyVersion  uint64 `json:"policy_version,omitempty"`
+	// Unproven says why the policy was used though it does not prove the code; empty
+	// if it does.
+	attest.Unproven
 }
 
 // The results in the log.

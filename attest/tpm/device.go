@@ -238,12 +238,12 @@ func (d *Device) Measure(m Measurement) error {
 	return d.Extend(m.PCR, m.event())
 }
 
-// Cap extends the PCR with the one value that is extended when the machine has
+// Cap extends [ApplicationPCR] with the one value that is extended when the machine has
 // had its secrets: nothing later in this boot can unseal what is sealed to the
 // value before. It gives the measurement, which belongs to the evidence after
 // all others.
-func (d *Device) Cap(pcr int) (Measurement, error) {
-	m := capped(pcr)
+func (d *Device) Cap() (Measurement, error) {
+	m := Cap()
 	return m, d.Measure(m)
 }
 

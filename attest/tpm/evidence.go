@@ -82,6 +82,11 @@ type Evidence struct {
 // Bank gives the PCR values of a bank (sha256, sha384) by index, or nil.
 func (e *Evidence) Bank(name string) map[int][]byte { return plain(e.PCRs[name]) }
 
+// Capped says whether the measurements have the cap, wherever it stands. It is
+// true of the machine if [Verify] finds that the measurements explain
+// [ApplicationPCR].
+func (e *Evidence) Capped() bool { return slices.ContainsFunc(e.Measurements, Measurement.isCap) }
+
 // ReferenceValues gives the PCR values of a bank (sha256, sha384) as a
 // [Reference] names them: those of [Evidence.Bank], but that [ApplicationPCR] has
 // the value before the cap if the measurements show that it was capped. So a
@@ -194,13 +199,14 @@ const (
 	capText = "holdfast: capped; nothing later in this boot can unseal"
 )
 
-func capped(pcr int) Measurement {
-	return Measurement{PCR: pcr, Name: capName, Digest: sum(crypto.SHA256, []byte(capText))}
+// Cap is the measurement that caps [ApplicationPCR].
+func Cap() Measurement {
+	return Measurement{PCR: ApplicationPCR, Name: capName, Digest: sum(crypto.SHA256, []byte(capText))}
 }
 
 // isCap says whether the measurement caps [ApplicationPCR].
 func (m Measurement) isCap() bool {
-	c := capped(ApplicationPCR)
+	c := Cap()
 	return m.PCR == c.PCR && m.Name == c.Name && bytes.Equal(m.Digest, c.Digest)
 }
 

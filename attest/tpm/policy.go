@@ -61,6 +61,35 @@ func DefaultPolicy() Policy {
 	return Policy{Bank: "sha384", RequiredPCRs: []int{4, 7, 11, 12, 13, ApplicationPCR}}
 }
 
+// CodePCRs are those without which PCR values do not identify code. PCR 4 has the
+// kernel image, with its initrd, its command line and the root file system's hash:
+// the firmware measures it before it runs. PCR 12 has a command line from outside,
+// which replaces the image's where Secure Boot is off. The others do not do it
+// alone: 7 says which keys may sign, 11 and 14 are extended by the code itself, so
+// that other code can give them the same values.
+func CodePCRs() []int { return []int{4, 12} }
+
+// Gaps says, one sentence each, why the references do not identify code. It is
+// empty if each of them does.
+func (p Policy) Gaps() []string {
+	if len(p.References) == 0 {
+		return []string{"tpm.references: no reference values are given, so that machines with any code pass; add a release's with holdfast policy predict or holdfast policy reference"}
+	}
+	var gaps []string
+	for _, n := range CodePCRs() {
+		var without []string
+		for _, r := range p.References {
+			if _, ok := r.PCRs[n]; !ok {
+				without = append(without, r.Name)
+			}
+		}
+		if without != nil {
+			gaps = append(gaps, fmt.Sprintf("tpm.references: %d of %d, such as %q, have no value of PCR %d, without which they do not identify code; add %d to tpm.required_pcrs, and make them again", len(without), len(p.References), without[0], n, n))
+		}
+	}
+	return gaps
+}
+
 // Validate says what is wrong with the policy, all at once.
 func (p Policy) Validate() error {
 	var errs []error

@@ -47,6 +47,9 @@ type Expectation struct {
 	// QualifyingData is what the quote must have been made for; nil if it does
 	// not matter.
 	QualifyingData []byte
+	// Partial says that the evidence is a quote and a log alone, as other tools give
+	// them: then nothing need explain [ApplicationPCR], unless the policy requires it.
+	Partial bool
 }
 
 // Verify appraises the evidence under the policy, and records the answers to all
@@ -91,8 +94,8 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	}
 	events, logErr := verifyLog(s, e.EventLog, b, quoted, p.RequiredPCRs)
 	f.ofLog(events, b.hash)
-	verifyMeasurements(s, e.Measurements, events, logErr, b, quoted, p.RequiredPCRs)
-	f.ofMeasurements(e.Measurements)
+	verifyMeasurements(s, e.Measurements, events, logErr, b, quoted, slices.Contains(p.RequiredPCRs, ApplicationPCR), x.Partial)
+	f.Measurements, f.Capped = e.Measurements, e.Capped()
 	f.Reference = verifyReference(s, e.ReferenceValues(b.name), p.References)
 }
 
@@ -356,8 +359,10 @@ func verifyLog(s *appraisal.Sheet, raw []byte, b *bank, quoted map[int]Hex, requ
 	return events, nil
 }
 
-func verifyMeasurements(s *appraisal.Sheet, list []Measurement, events []event, logErr error, b *bank, quoted map[int]Hex, required []int) {
-	if len(list) == 0 && !slices.Contains(required, ApplicationPCR) {
+func verifyMeasurements(s *appraisal.Sheet, list []Measurement, events []event, logErr error, b *bank, quoted map[int]Hex, required, partial bool) {
+	// A list that was taken out shows, whatever the policy requires.
+	stripped := !zero(quoted[ApplicationPCR]) && !partial
+	if len(list) == 0 && !required && !stripped {
 		s.Skip(fmt.Sprintf("there are no measurements, and the policy does not require PCR %d", ApplicationPCR), checkMeasurements)
 		return
 	}
@@ -372,6 +377,8 @@ func verifyMeasurements(s *appraisal.Sheet, list []Measurement, events []event, 
 func compareMeasurements(list []Measurement, events []event, b *bank, quoted map[int]Hex) error {
 	value, ok := quoted[ApplicationPCR]
 	switch {
+	case len(list) == 0 && ok && !zero(value):
+		return fmt.Errorf("PCR %d was extended, and the evidence lists no measurement: the list was taken out, or something else has extended it", ApplicationPCR)
 	case len(list) == 0:
 		return fmt.Errorf("nothing was measured into PCR %d: what runs is not known", ApplicationPCR)
 	case !ok:
@@ -473,9 +480,4 @@ func (f *facts) ofLog(events []event, h crypto.Hash) {
 			f.Events = append(f.Events, eventFact{e.PCR, e.Type.TCGString(), e.Digest, e.text(h)})
 		}
 	}
-}
-
-func (f *facts) ofMeasurements(list []Measurement) {
-	f.Measurements = list
-	f.Capped = slices.ContainsFunc(list, func(m Measurement) bool { return m.Name == capName && bytes.Equal(m.Digest, capped(m.PCR).Digest) })
 }

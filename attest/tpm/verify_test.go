@@ -193,7 +193,7 @@ func TestCappedEvidenceVerifies(t *testing.T) {
 	if err := dev.Measure(m); err != nil {
 		t.Fatal(err)
 	}
-	c := must(dev.Cap(tpm.ApplicationPCR))
+	c := must(dev.Cap())
 	e := must(dev.Collect(nonce, log, []tpm.Measurement{m, c}))
 	v := verify(e, policy(e), tpm.Expectation{QualifyingData: nonce})
 	if v.Result != appraisal.Pass {
@@ -218,7 +218,7 @@ func TestReferenceBeforeCap(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := must(dev.Collect(nonce, log, []tpm.Measurement{m}))
-	c := must(dev.Cap(tpm.ApplicationPCR))
+	c := must(dev.Cap())
 	after := must(dev.Collect(nonce, log, []tpm.Measurement{m, c}))
 	p := tpm.DefaultPolicy()
 	r := must(tpm.NewReference("release 1.2.0", before, p))
@@ -314,7 +314,7 @@ func TestMeasuredMore(t *testing.T) {
 	if err := dev.Measure(program); err != nil {
 		t.Fatal(err)
 	}
-	c := must(dev.Cap(tpm.ApplicationPCR))
+	c := must(dev.Cap())
 	if err := dev.Measure(later); err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestNewReference(t *testing.T) {
 	if _, err := tpm.NewReference("empty", must(dev.Collect(nonce, log, nil)), p); err == nil || !strings.Contains(err.Error(), "PCR 14") {
 		t.Errorf("nothing measured: %v", err)
 	}
-	c := must(dev.Cap(tpm.ApplicationPCR))
+	c := must(dev.Cap())
 	e := must(dev.Collect(nonce, log, []tpm.Measurement{c}))
 	if _, err := tpm.NewReference("the cap alone", e, p); err == nil || !strings.Contains(err.Error(), "PCR 14") {
 		t.Errorf("the cap alone: %v", err)

@@ -380,7 +380,7 @@ func checkEvidence(t *testing.T, dir string, evidence []byte) {
 		t.Fatal(err)
 	}
 	ofTPM := known.Policy
-	ofTPM.Require = []attest.Technology{attest.TPM}
+	ofTPM.Require, ofTPM.Unproven = []attest.Technology{attest.TPM}, "a test of what the TPM signed"
 	// Single documents do not say what Holdfast itself has measured: this is about
 	// firmware and kernel.
 	ofTPM.TPM.RequiredPCRs = slices.DeleteFunc(ofTPM.TPM.RequiredPCRs, func(n int) bool { return n == tpm.ApplicationPCR })

@@ -268,8 +268,8 @@ func warn(log *slog.Logger, vault *release.Vault) {
 		log.Error("the policy cannot be used, so every release is refused", "error", err)
 	default:
 		log.Info("policy in force", "name", policy.Name, "version", policy.Version)
-		if len(policy.TPM.References) == 0 {
-			log.Warn("the policy has no reference values: a machine gets the PIN whatever it has booted")
+		if u := policy.Forced(); u.Words != "" {
+			log.Warn("the policy does not prove which code runs, so other code may get the PIN", "unproven", u.Words, "because", strings.Join(u.Because, "; "))
 		}
 	}
 	machines, err := vault.Machines()
@@ -397,7 +397,8 @@ func (b *broker) policyCommand() *cobra.Command {
 		Use:   "policy POLICY --policy-key FILE",
 		Short: "Install a signed policy, by which evidence is appraised from now on",
 		Long: "Install a signed policy, by which evidence is appraised from now on. Its version may not be lower\n" +
-			"than that of the one in force, nor its signer another.",
+			"than that of the one in force, nor its signer another. It must prove which code runs, or be signed\n" +
+			"with words that force it (holdfast policy sign --unproven).",
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			vault, err := b.vault()
@@ -419,9 +420,14 @@ func (b *broker) policyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return b.show(cmd, map[string]any{"name": p.Name, "version": p.Version, "key_id": attest.KeyID(key)}, func(w io.Writer) {
+			installed := struct {
+				brokerPolicy
+				KeyID string `json:"key_id"`
+			}{brokerPolicy{p.Name, p.Version, p.Forced()}, attest.KeyID(key)}
+			return b.show(cmd, installed, func(w io.Writer) {
 				row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
-				row(w, "signed by", attest.KeyID(key))
+				row(w, "signed by", installed.KeyID)
+				rowsOfUnproven(w, installed.Unproven)
 			})
 		}),
 	}
@@ -451,14 +457,17 @@ func (b *broker) listCommand() *cobra.Command {
 
 // brokerState is what the broker would do now.
 type brokerState struct {
-	Policy     *brokerPolicy   `json:"policy"` // null without one
-	AllStopped bool            `json:"all_stopped"`
-	Machines   []brokerMachine `json:"machines"`
+	Policy *brokerPolicy `json:"policy"` // null without one that can be used
+	// PolicyError says why the policy that is there cannot be used.
+	PolicyError string          `json:"policy_error,omitempty"`
+	AllStopped  bool            `json:"all_stopped"`
+	Machines    []brokerMachine `json:"machines"`
 }
 
 type brokerPolicy struct {
 	Name    string `json:"name"`
 	Version uint64 `json:"version"`
+	attest.Unproven
 }
 
 type brokerMachine struct {
@@ -470,7 +479,9 @@ func readState(vault *release.Vault) (*brokerState, error) {
 	s := &brokerState{Machines: []brokerMachine{}}
 	policy, err := vault.Policy()
 	if err == nil {
-		s.Policy = &brokerPolicy{policy.Name, policy.Version}
+		s.Policy = &brokerPolicy{policy.Name, policy.Version, policy.Forced()}
+	} else if errors.Is(err, attest.ErrUnproven) {
+		s.PolicyError = err.Error()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -491,11 +502,16 @@ func (s *brokerState) human(w io.Writer) {
 	policy, releases := "none: every release is refused", "allowed by the policy"
 	if s.Policy != nil {
 		policy = fmt.Sprintf("%s, version %d", s.Policy.Name, s.Policy.Version)
+	} else if s.PolicyError != "" {
+		policy = "cannot be used, every release is refused: " + s.PolicyError
 	}
 	if s.AllStopped {
 		releases = "all stopped, until holdfast broker resume"
 	}
 	row(w, "policy", policy)
+	if s.Policy != nil {
+		rowsOfUnproven(w, s.Policy.Unproven)
+	}
 	row(w, "releases", releases)
 	row(w, "")
 	row(w, "MACHINE", "RELEASE")
@@ -523,7 +539,7 @@ func (b *broker) logCommand() *cobra.Command {
 			return errors.Join(damaged, b.show(cmd, records, func(w io.Writer) {
 				row(w, "TIME", "MACHINE", "REMOTE", "RESULT", "CODE", "REASON")
 				for _, r := range records {
-					row(w, when(r.Time), orDash(r.Machine), r.Remote, r.Result, orDash(r.Code), orDash(printable(r.Reason)))
+					row(w, when(r.Time), orDash(r.Machine), r.Remote, r.Result, orDash(r.Code), orDash(printable(cmp.Or(r.Reason, r.Unproven.String()))))
 				}
 			}))
 		}),

@@ -156,6 +156,7 @@ func newRoot() *cobra.Command {
 		tokenCommand(a),
 		policyCommand(a),
 		volumeCommand(),
+		capCommand(),
 		brokerCommand(a),
 	)
 	// Cobra's own group of commands is to refuse what it does not know, too.

@@ -233,24 +233,36 @@ func addReference(p *tpm.Policy, r tpm.Reference, replace bool) error {
 }
 
 func policySignCommand(a *admin) *cobra.Command {
-	var key, out, sealKey, authorizations string
+	var key, out, sealKey, authorizations, unproven string
 	c := &cobra.Command{
-		Use:   "sign POLICY --key FILE --out FILE [--seal-key FILE --authorizations FILE]",
+		Use:   "sign POLICY --key FILE --out FILE [--seal-key FILE --authorizations FILE] [--unproven WORDS]",
 		Short: "Sign a policy, and authorizations for TPMs to release the credential by",
 		Long: "Sign a policy. With --seal-key and --authorizations, also sign leave for TPMs: for each\n" +
 			"reference of the policy one authorization to release the credential, and one to open the\n" +
-			"state volume of an image, with the policy's version.",
+			"state volume of an image, with the policy's version.\n\n" +
+			"A policy that does not prove which code runs is refused: one without references, or one\n" +
+			"that a software TPM can meet. --unproven signs it all the same. Its WORDS, which say why,\n" +
+			"are written into the policy, and stand in the log and in every verdict under it.",
 		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			p, err := readUnsignedPolicy(args[0])
 			if err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("unproven") {
+				if p.Unproven = unproven; unproven == "" {
+					return errors.New("--unproven: say why the policy is good enough")
+				}
+			}
 			signed, id, err := signPolicy(p, key)
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", args[0], err)
 			}
+			forced := p.Forced()
 			result := map[string]any{"name": p.Name, "version": p.Version, "key_id": id}
+			if forced.Words != "" {
+				result["unproven"], result["unproven_because"] = forced.Words, forced.Because
+			}
 			files := []newFile{{out, signed}}
 			if sealKey != "" {
 				authorized, n, sealID, err := authorize(p, sealKey)
@@ -266,6 +278,7 @@ func policySignCommand(a *admin) *cobra.Command {
 			return a.show(cmd, result, func(w io.Writer) {
 				row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
 				row(w, "signed by", id)
+				rowsOfUnproven(w, forced)
 				if sealKey != "" {
 					row(w, "authorizations", result["authorizations"])
 					row(w, "authorized by", result["seal_key_id"])
@@ -277,10 +290,22 @@ func policySignCommand(a *admin) *cobra.Command {
 	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
 	c.Flags().StringVar(&sealKey, "seal-key", "", "private key of policy key --seal, which signs the authorizations")
 	c.Flags().StringVar(&authorizations, "authorizations", "", "file to write them to, which must not exist")
+	c.Flags().StringVar(&unproven, "unproven", "", "sign a policy that does not prove which code runs; 1 to 200 characters that say why it is good enough")
 	_ = c.MarkFlagRequired("key") // they exist: they were made above
 	_ = c.MarkFlagRequired("out")
 	c.MarkFlagsRequiredTogether("seal-key", "authorizations")
 	return c
+}
+
+// rowsOfUnproven says by which words a policy is forced, and what it does not prove.
+func rowsOfUnproven(w io.Writer, u attest.Unproven) {
+	if u.Words == "" {
+		return
+	}
+	row(w, "unproven", u.Words)
+	for _, why := range u.Because {
+		row(w, "", why)
+	}
 }
 
 // signPolicy gives the signed policy, and the ID of the key in the file.
@@ -370,7 +395,9 @@ func policyShowCommand(a *admin) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show FILE {--policy-key FILE | --seal-key FILE}",
 		Short: "Print a signed policy, or authorizations, whose signature verifies",
-		Args:  cobra.ExactArgs(1),
+		Long: "Print a signed policy, or authorizations, whose signature verifies. \"unproven_because\" says\n" +
+			"why a policy does not prove which code runs, and \"unproven\" the words that it is used by.",
+		Args: cobra.ExactArgs(1),
 		RunE: does(func(cmd *cobra.Command, args []string) error {
 			if sealKey != "" {
 				all, err := readAuthorizations(args[0], sealKey)
@@ -379,11 +406,14 @@ func policyShowCommand(a *admin) *cobra.Command {
 				}
 				return a.printJSON(cmd, all)
 			}
-			p, err := readPolicy(args[0], key)
+			p, err := readSignedPolicy(args[0], key, attest.ReadPolicy)
 			if err != nil {
 				return err
 			}
-			return a.printJSON(cmd, p)
+			return a.printJSON(cmd, struct {
+				attest.Policy
+				Because []string `json:"unproven_because,omitempty"`
+			}{p.Policy, p.Gaps()})
 		}),
 	}
 	c.Flags().StringVar(&key, "policy-key", "", "public key (PEM) that a policy must be signed by")

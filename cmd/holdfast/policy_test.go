@@ -58,7 +58,7 @@ func (m *tpmMachine) off() {
 }
 
 func (m *tpmMachine) cap() error {
-	c, err := m.Cap(tpm.ApplicationPCR)
+	c, err := m.Cap()
 	m.measurements = append(m.measurements, c)
 	return err
 }
@@ -199,7 +199,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 }
 
 // tpmPolicy asks for nothing but a TPM.
-const tpmPolicy = `{"format": "holdfast-policy/v1", "name": "TPM", "version": 1, "require": ["tpm"], "max_age_seconds": 60,
+const tpmPolicy = `{"format": "holdfast-policy/v1", "name": "TPM", "version": 1, "unproven": "a test: the TPM is software", "require": ["tpm"], "max_age_seconds": 60,
 "sev_snp": {"csp_ids": ["CN=x"], "minimum_tcb": {"Milan": {}}, "minimum_report_version": 3},
 "tpm": {"bank": "sha384", "required_pcrs": [4, 7, 11, 14]}, "nitrotpm": {"max_age_seconds": 300, "compare_pcrs": [4]}}
 `

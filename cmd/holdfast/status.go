@@ -72,6 +72,9 @@ func showStatus(w io.Writer, s web.Status) {
 	}
 	if t := b.Attestation; t != nil {
 		row(w, "attestation", fmt.Sprintf("%s at %s, under policy %s, version %d", t.Result, when(t.Time), t.Policy, t.Version))
+		if t.Unproven != "" {
+			row(w, "", "the policy does not prove which code runs; it is used because: "+t.Unproven)
+		}
 		if t.Reference != "" {
 			row(w, "", t.Reference)
 		}

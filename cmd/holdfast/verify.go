@@ -195,8 +195,8 @@ func readInput(path string) ([]byte, error) {
 	return b, err
 }
 
-// readPolicy reads a policy: signed if there is a key, or one that the caller
-// has written; the default if there is none.
+// readPolicy reads a policy to appraise evidence by: signed if there is a key, or
+// one that the caller has written; the default if there is none.
 func readPolicy(path, keyFile string) (*attest.Policy, error) {
 	switch {
 	case path == "" && keyFile != "":
@@ -205,26 +205,42 @@ func readPolicy(path, keyFile string) (*attest.Policy, error) {
 		p := attest.DefaultPolicy()
 		return &p, nil
 	}
-	text, err := readInput(path)
-	if err != nil {
-		return nil, err
-	}
 	if keyFile == "" {
+		text, err := readInput(path)
+		if err != nil {
+			return nil, err
+		}
 		p, err := attest.ParsePolicy(text)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w; give --policy-key if it is a signed one", path, err)
 		}
+		if err := p.CheckProof(); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
 		return p, nil
+	}
+	signed, err := readSignedPolicy(path, keyFile, attest.OpenPolicy)
+	if err != nil {
+		return nil, err
+	}
+	return &signed.Policy, nil
+}
+
+// readSignedPolicy reads a policy that open takes with the key.
+func readSignedPolicy(path, keyFile string, open func([]byte, ed25519.PublicKey) (*attest.SignedPolicy, error)) (*attest.SignedPolicy, error) {
+	text, err := readInput(path)
+	if err != nil {
+		return nil, err
 	}
 	key, err := readPublicKey[ed25519.PublicKey](keyFile, policyAlgorithm)
 	if err != nil {
 		return nil, err
 	}
-	signed, err := attest.OpenPolicy(text, key)
+	signed, err := open(text, key)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &signed.Policy, nil
+	return signed, nil
 }
 
 // readPublicKey reads a key of the type K. Otherwise it says what the keys are

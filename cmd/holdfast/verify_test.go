@@ -86,7 +86,9 @@ func TestSimulationIsRefused(t *testing.T) {
 	}
 	dir := t.TempDir()
 	file, policy := filepath.Join(dir, "evidence.json"), filepath.Join(dir, "policy.json")
-	policyText, err := json.Marshal(p.Policy())
+	unproven := p.Policy()
+	unproven.Unproven = "a test of the roots"
+	policyText, err := json.Marshal(unproven)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func (fakeBoot) Status() boot.Status { return boot.Status{State: boot.Serving} }
 type evilBoot struct{ fakeBoot }
 
 func (evilBoot) Status() boot.Status {
-	return boot.Status{State: boot.Degraded, Code: evil, Reason: evil, Attestation: &boot.Attestation{Reference: evil, Policy: evil}}
+	return boot.Status{State: boot.Degraded, Code: evil, Reason: evil, Attestation: &boot.Attestation{Reference: evil, Policy: evil, Unproven: evil}}
 }
 func (fakeBoot) Evidence(context.Context, []byte) (*attest.Evidence, error) {
 	return nil, boot.ErrNoPlatform

@@ -307,7 +307,7 @@ func overviewPage(d *overviewData) templ.Component {
 					{Term: "Last appraisal", Component: ui.ShowBadge(verdictBadge(string(a.Result)))},
 					{Term: "When", Component: ui.When(a.Time, d.now)},
 					{Term: "Release", Value: orNone(a.Reference)},
-					{Term: "Policy", Value: fmt.Sprintf("%s, version %d", a.Policy, a.Version)},
+					{Term: "Policy", Value: policyText(a)},
 					{Term: "Next", Component: ui.When(a.Next, d.now)},
 				}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {

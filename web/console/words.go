@@ -1,10 +1,12 @@
 package console
 
 import (
+	"fmt"
 	"strings"
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/boot"
 	"holdfast/web"
 	"holdfast/web/console/ui"
 )
@@ -14,6 +16,16 @@ func orNone(s string) string {
 		return "–"
 	}
 	return s
+}
+
+// policyText names the policy, and says by which words it is used if it does not
+// prove the code.
+func policyText(a *boot.Attestation) string {
+	text := fmt.Sprintf("%s, version %d", a.Policy, a.Version)
+	if a.Unproven != "" {
+		text += "; it does not prove which code runs, and is used because: " + a.Unproven
+	}
+	return text
 }
 
 func joined(list []string) string { return orNone(strings.Join(list, ", ")) }

@@ -99,13 +99,13 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		c = d.o.Platform.Collector()
 	} else {
 		a := d.o.Config.Attestation
-		if c, err = (boot.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}).Probe(ctx, p); err != nil {
-			return nil, err
+		c, err = (boot.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}).Probe(ctx, p)
+		if d.collector = c; err != nil {
+			return c, err
 		}
-		d.collector = c
 	}
 	if err := d.audit.begin(c); err != nil {
-		return nil, &boot.Failure{Code: codeAudit, Reason: "the audit log cannot be opened", Err: err}
+		return c, &boot.Failure{Code: codeAudit, Reason: "the audit log cannot be opened", Err: err}
 	}
 	return c, nil
 }

@@ -145,7 +145,7 @@ func TestReleaseRefused(t *testing.T) {
 			s.meddle = func(p *simulation.Platform) error { return p.TPM.Extend(tpm.ApplicationPCR, []byte("x")) }
 		}, "restart the machine"},
 		"capped before": {boot.CodeMeasuredTwice, func(s *site) {
-			s.meddle = func(p *simulation.Platform) error { _, err := p.TPM.Cap(tpm.ApplicationPCR); return err }
+			s.meddle = func(p *simulation.Platform) error { _, err := p.TPM.Cap(); return err }
 		}, "restart the machine"},
 		"policy revoked": {boot.CodePolicyVersion, func(s *site) {
 			s.meddle = func(p *simulation.Platform) error { return revokeAll(p) }
@@ -191,6 +191,7 @@ func TestReleaseRefused(t *testing.T) {
 			}
 			pcrs := map[int]tpm.Hex{4: make([]byte, 48)}
 			policy := attest.DefaultPolicy()
+			policy.Unproven = "a test of the authorizations"
 			policy.TPM.RequiredPCRs = []int{4}
 			if err := others.Authorize(policy, "release 1.2.0", pcrs); err != nil {
 				t.Fatal(err)
@@ -298,7 +299,9 @@ func otherKernel(s *site) {
 // withoutReferences signs the policy without its reference values.
 func (s *site) withoutReferences() {
 	s.t.Helper()
-	s.sign(func(p *attest.Policy) { p.TPM.References = nil })
+	s.sign(func(p *attest.Policy) {
+		p.TPM.References, p.Unproven = nil, "a test, in which the TPM refuses and not the policy"
+	})
 }
 
 // sign signs the policy with a change, by a key of its own.

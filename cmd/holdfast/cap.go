@@ -1,0 +1,43 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance/boot"
+	"holdfast/attest/tpm"
+)
+
+func capCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "cap [--tpm PATH]",
+		Short: "Cap this machine's TPM: it releases nothing until the machine is restarted",
+		Long: "Extend PCR 14 of this machine's TPM, so that it releases neither the PIN nor the state volume's\n" +
+			"key until the machine is restarted. holdfast serve does this by itself. The image calls it when\n" +
+			"holdfast serve has ended, also when it was killed before it could. Evidence of an appliance that\n" +
+			"still runs is refused afterwards.",
+		Args: cobra.NoArgs,
+		RunE: does(func(cmd *cobra.Command, _ []string) error {
+			device, err := tpm.Open(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "there is no TPM %s to cap\n", path)
+				return err
+			}
+			if err == nil {
+				_, err = device.Cap()
+				err = errors.Join(err, device.Close())
+			}
+			if err != nil {
+				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", boot.CodeCap, err)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "PCR %d is capped until the machine is restarted\n", tpm.ApplicationPCR)
+			return err
+		}),
+	}
+	c.Flags().StringVar(&path, "tpm", tpm.DefaultPath, "the TPM")
+	return c
+}

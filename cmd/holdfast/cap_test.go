@@ -1,0 +1,71 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"holdfast/attest/tpm"
+	"holdfast/attest/tpm/seal"
+)
+
+// TestCap: where holdfast serve was killed when it had measured, holdfast cap, which
+// the image's unit then calls, leaves a TPM that releases nothing.
+func TestCap(t *testing.T) {
+	m, err := bootTPM(t.TempDir(), "holdfast 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.off)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := m.ReadPCRs("sha384", []int{4, tpm.ApplicationPCR})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := seal.Authorization{Name: "release 1", Bank: "sha384", PCRs: map[int]tpm.Hex{}, Version: 1}
+	for n, value := range values {
+		a.PCRs[n] = value
+	}
+	signed, err := seal.Authorize(key, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob, err := seal.Seal(m, &key.PublicKey, seal.Credential, []byte(pin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := seal.Unseal(m, blob, []seal.Authorization{*signed}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // also after holdfast serve did it
+		cmd := exec.Command("holdfast", "cap", "--tpm", m.process.Socket)
+		cmd.Env = append(os.Environ(), "GORACE="+gorace)
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PCR 14 is capped") {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if _, _, err := seal.Unseal(m, blob, []seal.Authorization{*signed}); err == nil {
+			t.Error("the TPM gives out the PIN")
+		}
+	}
+}
+
+// TestUnitCaps: the image's unit caps the TPM whatever has ended holdfast serve,
+// before it restarts the machine.
+func TestUnitCaps(t *testing.T) {
+	unit, err := os.ReadFile("../../packer/image/root/etc/systemd/system/holdfast.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"ExecStopPost=/usr/bin/holdfast cap", "FailureAction=reboot", "SuccessAction=reboot", "DeviceAllow=/dev/tpmrm0 rw"} {
+		if !strings.Contains(string(unit), "\n"+line+"\n") {
+			t.Errorf("it has no %s", line)
+		}
+	}
+}
