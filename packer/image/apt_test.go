@@ -357,7 +357,7 @@ func TestLockIsWhole(t *testing.T) {
 	if out, err := r.copied("lock").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
-	if got := packagesLock(); !regexp.MustCompile(`^`+probe+` 1 [0-9a-f]{64}\n$`).MatchString(got) {
+	if got := packagesLock(); !regexp.MustCompile(`^` + probe + ` 1 [0-9a-f]{64}\n$`).MatchString(got) {
 		t.Errorf("packages.lock is %q", got)
 	}
 }
