@@ -75,7 +75,7 @@ image-lock:
 	@packer/image/lock
 
 packer-local: install-image-test-packages image
-	@.ci/install-packages packer
+	@.ci/install-packages packer qemu-utils
 	@go run ./packer/image/uefivars ovmf "$(or $(KEYS),build/keys)" /usr/share/OVMF/OVMF_VARS_4M.fd build/OVMF_VARS.fd
 	@KEYS="$(or $(KEYS),build/keys)" VARS=build/OVMF_VARS.fd packer/local/run
 
