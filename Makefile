@@ -45,7 +45,7 @@ install-test-packages: install-packages install-image-packages
 
 # What the image is built with, and booted with.
 install-image-packages: install-packages
-	@.ci/install-packages binutils cpio cryptsetup-bin dosfstools dpkg efitools faketime fdisk git kmod mtools openssl sbsigntool squashfs-tools systemd-boot-efi xz-utils zstd
+	@.ci/install-packages apt binutils cpio cryptsetup-bin dosfstools dpkg efitools faketime fdisk git kmod mtools openssl sbsigntool squashfs-tools systemd-boot-efi xz-utils zstd
 
 install-image-test-packages: install-image-packages
 	@.ci/install-packages ovmf qemu-system-x86 swtpm-tools
@@ -75,7 +75,7 @@ image-lock:
 	@packer/image/lock
 
 packer-local: install-image-test-packages image
-	@.ci/install-packages packer
+	@.ci/install-packages packer qemu-utils
 	@go run ./packer/image/uefivars ovmf "$(or $(KEYS),build/keys)" /usr/share/OVMF/OVMF_VARS_4M.fd build/OVMF_VARS.fd
 	@KEYS="$(or $(KEYS),build/keys)" VARS=build/OVMF_VARS.fd packer/local/run
 

@@ -18,7 +18,7 @@ variable "output" {
 
 variable "machine" {
   type        = string
-  description = "Folder of the machine: vars.fd (firmware's variables), state.raw (empty disk), tpm.sock (of swtpm)"
+  description = "Folder of the machine: vars.fd (firmware's variables), state.raw (empty disk), tpm.sock (of swtpm), monitor.in and monitor.out (FIFOs)"
   default     = "build/machine"
 }
 
@@ -32,12 +32,6 @@ variable "secure_boot" {
   type        = bool
   description = "The firmware is of the kind that enforces Secure Boot, and protects its variables by SMM"
   default     = false
-}
-
-variable "admin_port" {
-  type        = number
-  description = "Port of this host that leads to the administrators' listener"
-  default     = 19443
 }
 
 variable "policy_key" {
@@ -66,18 +60,21 @@ source "qemu" "holdfast" {
   headless    = true
   disable_vnc = true
   memory      = 1024
-  cpus        = 2
+  # One processor, as in packer/boottest: under QEMU's emulation of several the kernel now
+  # and then dies while it rewrites its own code.
+  cpus = 1
 
   # The disks are NVMe, as on EC2, and need no module. What the machine writes to the
   # first is thrown away, so that the disk handed on is the one that was built.
-  # "restrict" keeps the machine from every network.
+  # "restrict" keeps the machine from every network. This host's kernel chooses the port
+  # that leads to the administrators' listener; the monitor tells which.
   qemuargs = [
     ["-nodefaults", ""],
     ["-no-reboot", ""],
     ["-display", "none"],
     ["-vnc", "none"],
     ["-machine", "q35,smm=on"],
-    ["-accel", "tcg,thread=multi"],
+    ["-accel", "tcg,thread=single"],
     ["-cpu", "max"],
     ["-global", "driver=cfi.pflash01,property=secure,value=${var.secure_boot ? "on" : "off"}"],
     ["-drive", "if=pflash,format=raw,unit=0,readonly=on,file=${var.firmware}"],
@@ -89,9 +86,10 @@ source "qemu" "holdfast" {
     ["-chardev", "socket,id=tpm,path=${var.machine}/tpm.sock"],
     ["-tpmdev", "emulator,id=tpm,chardev=tpm"],
     ["-device", "tpm-crb,tpmdev=tpm"],
-    ["-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:${var.admin_port}-:9443"],
+    ["-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:9443"],
     ["-device", "virtio-net-pci,netdev=net,romfile="],
     ["-serial", "file:${var.machine}/console"],
+    ["-monitor", "pipe:${var.machine}/monitor"],
     ["-pidfile", "${var.machine}/qemu.pid"],
   ]
 }
@@ -103,7 +101,6 @@ build {
   provisioner "shell-local" {
     script = "${path.root}/local/check"
     environment_vars = [
-      "URL=https://127.0.0.1:${var.admin_port}",
       "MACHINE=${var.machine}",
       "IMAGE=${var.image}",
       "POLICY_KEY=${var.policy_key}",

@@ -121,7 +121,6 @@ func TestTampering(t *testing.T) {
 	b.until("the release of the PIN", func(s state) bool { return s.Code == "E_SEAL_MISSING" })
 	b.off()
 
-	refused := regexp.MustCompile(`(?i)access denied|security violation`)
 	for _, tt := range []struct {
 		name   string
 		change func(t *testing.T, disk string)
@@ -131,7 +130,7 @@ func TestTampering(t *testing.T) {
 			uki := extract(t, disk)
 			replace(t, uki, " quiet ", " quieT ")
 			inject(t, disk, uki, "::/EFI/BOOT/BOOTX64.EFI")
-		}, func(b *boot) { b.stops(refused) }},
+		}, (*boot).refused},
 		{"one byte of the command line, signed by the owner of the firmware's keys", func(t *testing.T, disk string) {
 			uki := extract(t, disk)
 			replace(t, uki, " quiet ", " quieT ")
@@ -152,7 +151,7 @@ func TestTampering(t *testing.T) {
 		}},
 		{"a corrupt root block", func(t *testing.T, disk string) {
 			flip(t, disk, 41<<20+96) // the superblock of the root file system
-		}, func(b *boot) { b.stops(regexp.MustCompile(`verity.*corrupt|Kernel panic`)) }},
+		}, func(b *boot) { b.stops(regexp.MustCompile(`verity.*corrupt`)) }},
 		{"a credential dropped on the ESP", func(t *testing.T, disk string) {
 			credential := filepath.Join(t.TempDir(), "x.cred")
 			if err := os.WriteFile(credential, []byte("root:toor"), 0o600); err != nil {
@@ -168,7 +167,7 @@ func TestTampering(t *testing.T) {
 			uki := extract(t, disk)
 			command(t, "sbattach", "--remove", uki)
 			inject(t, disk, uki, "::/EFI/BOOT/BOOTX64.EFI")
-		}, func(b *boot) { b.stops(refused) }},
+		}, (*boot).refused},
 		{"nothing, for comparison", func(*testing.T, string) {}, func(b *boot) {
 			b.until("the release of the PIN", func(s state) bool { return s.Code == "E_SEAL_MISSING" })
 		}},

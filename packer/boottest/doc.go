@@ -6,6 +6,6 @@
 //
 // It needs images that `make image-test` builds: those of the release, but with a
 // software token in the place of the HSM, a policy that asks for a TPM alone, and a
-// program that tells how the process is confined. Everything else of the package
-// has the build tag image, so that other tests need no QEMU.
+// program that tells how the process is confined. What needs QEMU has the build tag
+// image; the rest decides from a console's text whether a boot is tried once more.
 package boottest

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,9 +28,11 @@ const firmware = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 // machine is one that can be switched on and off: its firmware's variables, its
 // TPM and its state volume stay.
 type machine struct {
-	t   *testing.T
-	dir string
-	// xks and admin are the ports of this host that lead to the machine's.
+	t    *testing.T
+	dir  string
+	qemu string // the program
+	// xks and admin are the ports of this host that lead to the machine's, while it
+	// runs.
 	xks, admin string
 	http       *http.Client
 }
@@ -42,7 +45,7 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	m := &machine{t: t, dir: dir, http: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+	m := &machine{t: t, dir: dir, qemu: "qemu-system-x86_64", http: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}} //nolint:gosec // the machine made its certificate itself; evidence binds it
 	m.newTPM()
 	copyFile(t, filepath.Join(*images, "keys", "OVMF_VARS.fd"), m.path("vars.fd"))
@@ -59,14 +62,23 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) twin(t *testing.T) *machine {
 	t.Helper()
 	twin := newMachine(t)
-	for _, name := range []string{"vars.fd", "state.raw"} {
-		command(t, "cp", "--sparse=always", m.path(name), twin.path(name))
-	}
-	if err := os.RemoveAll(twin.path("tpm")); err != nil {
-		t.Fatal(err)
-	}
-	command(t, "cp", "-a", m.path("tpm"), twin.path("tpm"))
+	m.copyTo(twin.dir)
 	return twin
+}
+
+// memory is what a machine keeps while it is off.
+var memory = []string{"vars.fd", "state.raw", "tpm"}
+
+// copyTo copies what the machine, which is off, keeps to a folder.
+func (m *machine) copyTo(dir string) {
+	m.t.Helper()
+	for _, name := range memory {
+		to := filepath.Join(dir, name)
+		if err := os.RemoveAll(to); err != nil {
+			m.t.Fatal(err)
+		}
+		command(m.t, "cp", "-a", "--sparse=always", m.path(name), to)
+	}
 }
 
 func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
@@ -86,47 +98,90 @@ type boot struct {
 	qemu, swtpm *exec.Cmd
 	started     time.Time
 	console     *console
+	complaint   bytes.Buffer // of QEMU; complete when ended is closed
 	ended       chan struct{}
+	// before is what the console said in an attempt that died early; empty if this is
+	// the first attempt.
+	before string
 }
 
-// start boots the disk, which is not written to.
+// start boots the disk, which is not written to, and waits until the initrd speaks,
+// the firmware refuses the image, or the machine is off. A boot that dies early is
+// tried once more, on the machine as it was before.
 func (m *machine) start(disk string) *boot {
 	m.t.Helper()
-	m.xks, m.admin = freePort(m.t), freePort(m.t)
-	b := &boot{machine: m, started: time.Now(), console: newConsole(), ended: make(chan struct{})}
-	socket := m.path("tpm.sock")
-	b.swtpm = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+m.path("tpm"), "--ctrl", "type=unixio,path="+socket, "--flags", "startup-clear", "--terminate")
+	asItWas := mkdir(m.t, m.path("before"))
+	m.copyTo(asItWas)
+	b := m.attempt(disk, "")
+	if !b.diesEarly() {
+		return b
+	}
+	b.off()
+	before := b.console.text()
+	m.t.Logf("%s: the kernel died before the initrd spoke, %.1f s after the machine was switched on; it is tried once more. The console said:\n%s", filepath.Base(disk), time.Since(b.started).Seconds(), before)
+	(&machine{t: m.t, dir: asItWas}).copyTo(m.dir)
+	b = m.attempt(disk, before)
+	if b.diesEarly() {
+		m.t.Errorf("%s: the kernel died before the initrd spoke, twice", filepath.Base(disk))
+	}
+	return b
+}
+
+// diesEarly waits until it is known.
+func (b *boot) diesEarly() bool {
+	b.t.Helper()
+	_, _ = b.console.wait(settled, patience-time.Since(b.started)) // if it does not come, what the test wants does not either
+	off := false
+	select {
+	case <-b.ended:
+		off = true
+	default:
+	}
+	return diedEarly(b.console.text(), off)
+}
+
+// attempt switches the machine on.
+func (m *machine) attempt(disk, before string) *boot {
+	m.t.Helper()
+	b := &boot{machine: m, started: time.Now(), console: newConsole(), ended: make(chan struct{}), before: before}
+	// The TPM and the monitor are reached by pairs of sockets: nothing has to be waited
+	// for, and no name or port can be another process's.
+	tpmOfQEMU, tpm := socketPair(m.t)
+	b.swtpm = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+m.path("tpm"), "--ctrl", "type=unixio,clientfd=3", "--flags", "startup-clear", "--terminate")
+	b.swtpm.ExtraFiles = []*os.File{tpm}
 	if err := b.swtpm.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); ; {
-		if _, err := os.Stat(socket); err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			m.t.Fatal("swtpm does not listen")
-		}
-		time.Sleep(10 * time.Millisecond) // it tells nobody
-	}
-	b.qemu = exec.Command("qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none",
-		"-machine", "q35,smm=on", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
+	_ = tpm.Close()
+	monitorOfQEMU, monitor := socketPair(m.t)
+	defer monitor.Close()
+	b.qemu = exec.Command(m.qemu, "-nodefaults", "-no-reboot", "-display", "none",
+		"-machine", "q35,smm=on", "-cpu", "max", "-m", "1024",
+		// One processor: the kernel rewrites its own code as it runs (static keys), and under
+		// QEMU's emulation of several, a processor now and then still runs what stood there
+		// before. The kernel then dies of an int3 in sched_clock_cpu. packer/local.pkr.hcl
+		// has the same.
+		"-accel", "tcg,thread=single", "-smp", "1",
 		"-global", "driver=cfi.pflash01,property=secure,value=on",
 		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+firmware, "-drive", "if=pflash,format=raw,unit=1,file="+m.path("vars.fd"),
-		"-chardev", "socket,id=tpm,path="+socket, "-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm",
+		"-chardev", "socket,id=tpm,fd=3", "-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm",
 		"-drive", "if=none,id=root,format=raw,snapshot=on,file="+disk, "-device", "nvme,drive=root,serial=root,bootindex=1",
 		"-drive", "if=none,id=state,format=raw,file="+m.path("state.raw"), "-device", "nvme,drive=state,serial=state",
-		"-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:"+m.xks+"-:8443,hostfwd=tcp:127.0.0.1:"+m.admin+"-:9443",
+		// The kernel of this host chooses the ports, which the monitor tells.
+		"-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:8443,hostfwd=tcp:127.0.0.1:0-:9443",
+		"-chardev", "socket,id=monitor,fd=4", "-mon", "chardev=monitor,mode=control",
 		"-device", "virtio-net-pci,netdev=net,romfile=", "-serial", "stdio",
 		// What a host may whisper to systemd, which no PCR shows. If the image listened,
 		// SysRq would be on.
 		"-smbios", "type=11,value=io.systemd.credential:sysctl.extra=kernel.sysrq=1",
 		"-fw_cfg", "name=opt/io.systemd.credentials/sysctl.extra,string=kernel.sysrq=1")
-	b.qemu.Stdout = b.console
-	var complaint bytes.Buffer
-	b.qemu.Stderr = &complaint
+	b.qemu.ExtraFiles = []*os.File{tpmOfQEMU, monitorOfQEMU}
+	b.qemu.Stdout, b.qemu.Stderr = b.console, &b.complaint
 	if err := b.qemu.Start(); err != nil {
 		m.t.Fatal(err)
 	}
+	_ = tpmOfQEMU.Close()
+	_ = monitorOfQEMU.Close()
 	go func() {
 		defer close(b.ended)
 		_ = b.qemu.Wait() // it is killed, or ends by itself
@@ -135,10 +190,71 @@ func (m *machine) start(disk string) *boot {
 	m.t.Cleanup(func() {
 		b.off()
 		if m.t.Failed() {
-			m.t.Logf("%s: the console said:\n%s%s", filepath.Base(disk), b.console.text(), complaint.String())
+			m.t.Logf("%s: the console said:\n%s%s", filepath.Base(disk), b.console.text(), b.complaint.String())
 		}
 	})
+	var err error
+	if m.xks, m.admin, err = ports(monitor); err != nil {
+		m.t.Fatalf("QEMU does not tell the ports: %v", err)
+	}
 	return b
+}
+
+// ports asks QEMU's monitor which ports of this host lead to the machine's.
+func ports(socket *os.File) (xks, admin string, err error) {
+	monitor, err := net.FileConn(socket)
+	if err != nil {
+		return "", "", err
+	}
+	defer monitor.Close()
+	if err := monitor.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", "", err
+	}
+	type answer struct{ QMP, Return, Error, Event json.RawMessage }
+	answers := json.NewDecoder(io.LimitReader(monitor, 1<<20))
+	var network string
+	for _, command := range []string{
+		"", // it greets
+		`{"execute": "qmp_capabilities"}` + "\n",
+		`{"execute": "human-monitor-command", "arguments": {"command-line": "info usernet"}}` + "\n",
+	} {
+		if _, err := io.WriteString(monitor, command); err != nil {
+			return "", "", err
+		}
+		a := answer{Event: json.RawMessage("first")}
+		for a.Event != nil { // which comes between
+			a = answer{}
+			if err := answers.Decode(&a); err != nil {
+				return "", "", err
+			}
+		}
+		if a.Error != nil {
+			return "", "", fmt.Errorf("%s: %s", command, a.Error)
+		}
+		_ = json.Unmarshal(a.Return, &network) // the last answer is a text
+	}
+	for _, found := range regexp.MustCompile(`TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)`).FindAllStringSubmatch(network, -1) {
+		switch found[2] {
+		case "8443":
+			xks = found[1]
+		case "9443":
+			admin = found[1]
+		}
+	}
+	if xks == "" || admin == "" {
+		return "", "", fmt.Errorf("no port for 8443 or for 9443 in %q", network)
+	}
+	return xks, admin, nil
+}
+
+// socketPair gives two ends of a connection.
+func socketPair(t *testing.T) (a, b *os.File) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket")
 }
 
 // off cuts the power.
@@ -191,6 +307,15 @@ func (b *boot) locked(code, says string) {
 		b.t.Errorf("it is %+v; want locked, %s, %q", s, code, says)
 	}
 	b.t.Logf("locked: %s: %s", s.Code, s.Reason)
+}
+
+// refused wants the firmware not to start the image.
+func (b *boot) refused() {
+	b.t.Helper()
+	b.stops(firmwareRefuses)
+	if b.before != "" || strings.Contains(b.console.text(), firmwareStarts) {
+		b.t.Error("the firmware started it")
+	}
 }
 
 // stops wants the machine to stop before it serves anything, saying why.
@@ -280,20 +405,6 @@ func (c *console) wait(what *regexp.Regexp, most time.Duration) ([]string, bool)
 		}
 		c.more.Wait()
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 func mkdir(t *testing.T, dir string) string {

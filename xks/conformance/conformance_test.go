@@ -349,13 +349,13 @@ func TestNotRun(t *testing.T) {
 
 func TestRunCannotBegin(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	good := start(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // after start, which could get the same port otherwise
 	if err != nil {
 		t.Fatal(err)
 	}
 	closed := "https://" + l.Addr().String()
 	_ = l.Close()
-	good := start(t)
 	for _, c := range []struct {
 		change func(*Target)
 		want   error

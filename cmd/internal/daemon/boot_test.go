@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"holdfast/appliance"
 	"holdfast/appliance/boot"
@@ -366,18 +369,42 @@ func replaceFile(t *testing.T, file, by string) {
 	replaceContent(t, file, content)
 }
 
+// reserve gives an address at which nobody listens until listen is called. The port
+// stays bound, so that no other process can get it meanwhile.
+func reserve(t *testing.T) (address string, listen func() net.Listener) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := os.NewFile(uintptr(fd), "reserved")
+	t.Cleanup(func() { _ = socket.Close() })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", bound.(*unix.SockaddrInet4).Port), func() net.Listener {
+		t.Helper()
+		if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.FileListener(socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = socket.Close() // the listener has a copy
+		return l
+	}
+}
+
 // TestBrokerRelease: a broker that is away is waited for; one that refuses is
 // believed.
 func TestBrokerRelease(t *testing.T) {
 	s := newSite(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil { // nobody listens yet
-		t.Fatal(err)
-	}
+	address, listen := reserve(t)
 	certificate := newCertificate(t)
 	leaf, err := x509.ParseCertificate(certificate.Certificate[0])
 	if err != nil {
@@ -398,10 +425,7 @@ func TestBrokerRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	broker := release.NewBroker(release.BrokerOptions{Vault: vault, Roots: s.roots}).Server(*certificate)
-	l, err = net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

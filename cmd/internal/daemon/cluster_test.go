@@ -42,9 +42,14 @@ func TestTwoHSMs(t *testing.T) {
 	fleet := func() string {
 		return fmt.Sprint(k.OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})["ekmFleetDetails"])
 	}
-	if h := health(); len(h) != 2 || h[0] != appliance.HealthActive || h[1] != appliance.HealthActive {
-		t.Fatalf("the HSMs are %v", h)
-	}
+	// Here and below: on a busy machine an operation may take so long that the HSM counts
+	// as degraded until it is asked again.
+	eventually(t, func() error {
+		if h := health(); len(h) != 2 || h[0] != appliance.HealthActive || h[1] != appliance.HealthActive {
+			return fmt.Errorf("the HSMs are %v", h)
+		}
+		return nil
+	})
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var load sync.WaitGroup
@@ -58,12 +63,15 @@ func TestTwoHSMs(t *testing.T) {
 	shim.Cut()
 	from := len(s.log.String())
 	s.logged(from, `msg=boot state=degraded .*code=E_HSM_AWAY`)
-	if h := health(); h[0] == appliance.HealthActive || h[1] != appliance.HealthActive {
-		t.Errorf("with the first cut off the HSMs are %v", h)
-	}
-	if f := fleet(); !strings.Contains(f, "DEGRADED") || !strings.Contains(f, "ACTIVE") {
-		t.Errorf("KMS is told %s", f)
-	}
+	eventually(t, func() error {
+		if h := health(); h[0] == appliance.HealthActive || h[1] != appliance.HealthActive {
+			return fmt.Errorf("with the first cut off the HSMs are %v", h)
+		}
+		if f := fleet(); !strings.Contains(f, "DEGRADED") || !strings.Contains(f, "ACTIVE") {
+			return fmt.Errorf("KMS is told %s", f)
+		}
+		return nil
+	})
 	r.probes("/readyz", 200)
 	// What needs an HSM now has one.
 	r.newKey("while-away", appliance.CustodyHSM, "")

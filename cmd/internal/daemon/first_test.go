@@ -233,17 +233,10 @@ func TestInstance(t *testing.T) {
 func TestInstanceUnknown(t *testing.T) {
 	hang := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	t.Cleanup(hang.Close)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := "http://" + l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	nobody, _ := reserve(t)
 	for name, c := range map[string]struct{ url, log string }{
 		"hangs":   {hang.URL, `msg="user data are unknown"`},
-		"nobody":  {nobody, `msg="user data are unknown"`},
+		"nobody":  {"http://" + nobody, `msg="user data are unknown"`},
 		"garbage": {metadataService(t, func() string { return "#!/bin/sh\necho hidden" }, func() string { return "\x00" }), `msg="user data are ignored"`},
 		"none":    {metadataService(t, nil, nil), `msg="the instance is unknown"`},
 	} {

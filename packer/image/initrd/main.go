@@ -33,6 +33,7 @@ const (
 const patience = 30 * time.Second
 
 func main() {
+	fmt.Println("holdfast: initrd started")
 	err := start()
 	// There is nobody to return to. The console shows why, and what follows on a
 	// machine that cannot check its root is nothing at all.
