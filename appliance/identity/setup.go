@@ -37,8 +37,7 @@ func (d *Directory) SetupOpen(ctx context.Context) (bool, error) {
 		return value == appliance.SettingOpen, nil
 	case appliance.CodeNotFound: // there is no installation yet
 		return true, nil
-	case appliance.CodeTampered:
-		d.Log.Error("there is no user, and the setting that says whether setup is over does not match its seal: the database was changed by hand, and the setup code admits nobody; restore a backup")
+	case appliance.CodeTampered: // the row was changed by hand: it may have said so
 		return false, nil
 	}
 	return false, err
@@ -79,6 +78,9 @@ func (d *Directory) SetupCode(ctx context.Context) (string, error) {
 	}
 	if err != nil {
 		return "", err
+	}
+	if all, err := d.rows.Accounts(ctx); err == nil && len(all) == 0 && !open {
+		d.Log.Error("there is no user, and setup is over, so that nobody can sign in: the users were removed from the database; restore a backup, or invite an administrator as root on the machine")
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -404,8 +404,14 @@ func invite(t *testing.T, admin *browsertest.Browser, name, role string) *browse
 	admin.Open("/users")
 	admin.Fill("Make the invitation", "name", name, "role", role)
 	link := shown(t, admin, "pre[data-secret]")
-	b := admin.Another()
-	b.Open(link[strings.Index(link, "/invitation/"):])
+	return enrol(t, admin, link[strings.Index(link, "/invitation/"):], name, role)
+}
+
+// enrol makes a user by the link of an invitation, in a browser of their own.
+func enrol(t *testing.T, other *browsertest.Browser, link, name, role string) *browsertest.Browser {
+	t.Helper()
+	b := other.Another()
+	b.Open(link)
 	b.Has("Welcome, "+name, role)
 	b.Fill("Set password and sign in", "password", password+" of somebody", "code", code(t, shown(t, b, "#totp-secret")))
 	b.Has("Recovery codes")
@@ -444,6 +450,10 @@ func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 	carol := invite(t, admin, "carol", "key-administrator")
 	admin.Open("/settings")
 	admin.Fill("Store", "four_eyes=removeGrant", "on")
+	admin.Has("two administrators") // alice is the only one
+	dora := invite(t, admin, "dora", "administrator")
+	admin.Open("/settings")
+	admin.Fill("Store", "four_eyes=removeGrant", "on", "four_eyes=createInvitation", "on")
 	admin.Has("The settings were stored")
 	carol.Open("/keystores/bank/grants")
 	carol.Fill("Remove")
@@ -457,4 +467,23 @@ func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 	admin.Has("There is no grant")
 	admin.Open("/audit?kind=admin")
 	admin.Has("approved by alice", "ask for approval of")
+
+	// The link of an invitation is shown to the one who asked, and to nobody else.
+	dora.Open("/users")
+	dora.Fill("Make the invitation", "name", "eve", "role", "viewer")
+	dora.Has("waits for the approval")
+	admin.Open("/approvals")
+	admin.Fill("Approve")
+	admin.Has("dora does it now", "nobody else sees the secret")
+	admin.HasNot("/invitation/")
+	admin.Open("/approvals")
+	admin.Has("Approved, not done yet")
+	admin.HasNot("Do it now")
+	dora.Open("/approvals")
+	dora.Fill("Do it now")
+	if link := shown(t, dora, "pre[data-secret]"); !strings.Contains(link, "/invitation/") {
+		t.Errorf("dora is shown %q", link)
+	}
+	dora.Open("/approvals")
+	dora.Has("Approved, done")
 }

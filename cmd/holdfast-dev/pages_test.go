@@ -67,7 +67,6 @@ func fillConsole(t *testing.T, p *process) {
 	do("POST", "keystores/demo/grants", web.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
 		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}})
 	do("POST", "tokens", web.NewToken{Name: "terraform", Role: "key-administrator", Days: 90})
-	waiting(t, p, admin)
 	k := p.kms()
 	for i := range 40 {
 		id := []string{"payroll-2026", "cards", "customers.eu", "ledger"}[i%4]
@@ -80,9 +79,15 @@ func fillConsole(t *testing.T, p *process) {
 	}
 }
 
-// waiting has somebody ask for what needs a second person.
-func waiting(t *testing.T, p *process, root *web.Client) {
+// waiting has somebody ask for what needs a second person, of whom there are two.
+func waiting(t *testing.T, p *process, first *browsertest.Browser) {
 	t.Helper()
+	root := web.NewClient(p.dev.AdminSocket)
+	var link web.CreatedInvitation
+	if err := root.Do(t.Context(), "POST", "invitations", web.NewInvitation{Name: "dora", Role: "administrator"}, &link); err != nil {
+		t.Fatal(err)
+	}
+	enrol(t, first, "/invitation/"+link.Token, "dora", "administrator")
 	ca, err := os.ReadFile(p.dev.CACert)
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +145,7 @@ func TestPages(t *testing.T) {
 	b.Fill("Continue", "setup_code", p.dev.SetupCode, "name", "alice")
 	look("invitation")
 	b.Fill("Make a passkey", "name", "laptop")
+	waiting(t, p, b)
 	for _, page := range consolePages {
 		b.Open(page.path)
 		if page.name != "not-found" {

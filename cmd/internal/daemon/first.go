@@ -114,6 +114,9 @@ func (d *Daemon) welcome(ctx context.Context, sources ...func(context.Context) h
 		d.mu.Lock()
 		d.later = func(ctx context.Context) error { return d.welcome(ctx, sources...) }
 		d.mu.Unlock()
+		if !d.appliance.Locked() { // unlocked meanwhile
+			return d.welcomeLater(ctx)
+		}
 		return nil
 	}
 	if err != nil {
