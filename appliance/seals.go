@@ -31,14 +31,16 @@ type Seals struct {
 // Seals gives the seals of this appliance's installation.
 func (a *Appliance) Seals() *Seals { return &a.seals }
 
-// Installed says whether there is an installation.
+// Installed says whether there is an installation. Key stores say so as well: where
+// they are and its row is not, somebody has removed that.
 func (s *Seals) Installed(ctx context.Context) (bool, error) {
 	if s.installed.Load() {
 		return true, nil
 	}
 	_, err := s.appliance.store.Installation(ctx)
 	if CodeOf(err) == CodeNotFound {
-		return false, nil
+		stores, err := s.appliance.store.KeyStores(ctx)
+		return err != nil || len(stores) > 0, err
 	}
 	if err != nil {
 		return true, err

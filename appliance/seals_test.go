@@ -57,6 +57,9 @@ func TestNoInstallationBesideKeyStores(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	wantCode(t, errorOf(b.Store.Installation(ctx)), appliance.CodeNotFound)
+	// Nor are users taken as they are, as before there is an installation.
+	wantCode(t, fresh.Seals().Verify(ctx, appliance.Binding{Purpose: "user"}, nil), appliance.CodeLocked)
+	wantCode(t, errorOf(fresh.Setting(ctx, "no such setting")), appliance.CodeLocked)
 }
 
 // TestFirstUnlockSeals: what other packages keep is sealed before there is an

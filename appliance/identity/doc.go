@@ -1,15 +1,22 @@
 // Package identity is who may use the admin console and the admin API: users,
 // roles, how they prove who they are, their sessions, and API tokens.
 //
-// A [Directory] does it all; a [Store] keeps its rows. It works while the
-// appliance is locked, since the first administrator has to sign in to have the
-// HSM's PIN sealed. So its rows are not sealed under the HSM as those of keys are:
-// who can write to the state volume can make themselves an administrator. What
-// keeps others off that volume is its encryption.
+// A [Directory] does it all; a [Store] keeps its rows, and [Seals] authenticates them
+// under the state key of the installation: a user, invitation or API token whose row
+// has no good seal is refused. Before there is an installation nobody can seal a row:
+// the first unlock seals those that are there ([Directory.SealAll]).
 //
-// There is no default password. While there is no user, a setup code, which only
-// root on the machine can read, admits the first administrator; all others come
-// by an invitation.
+// The package works while the appliance is locked, since somebody has to sign in to
+// give the HSM's PIN. Nobody can look at a seal then. Users may sign in, and their
+// principal says that it is unverified, so that they may do little; everything else
+// is refused. Sessions are sealed by a key of the process, and end with it.
+//
+// Two users may be one person. Who helped to make a user is kept with it
+// ([Origin]), and [Directory.MayApprove] says who counts as the second person.
+//
+// There is no default password. While there is no user, and never was one, a setup
+// code, which only root on the machine can read, admits the first administrator; all
+// others come by an invitation.
 //
 // Of passwords an argon2id hash is stored, of sessions, invitations, API tokens
 // and recovery codes a SHA-256: they are random. The secret of an authenticator

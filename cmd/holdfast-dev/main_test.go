@@ -169,6 +169,33 @@ func TestTwoStarts(t *testing.T) {
 	p.stop()
 }
 
+// TestRemovedStaysRemoved: what somebody has removed from the demonstration, or
+// disabled, is as they left it at the next start, which serves all the same.
+func TestRemovedStaysRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dev")
+	p := start(t, dir)
+	client := web.NewClient(p.dev.AdminSocket)
+	var grants []*appliance.Grant
+	if err := client.Do(t.Context(), http.MethodGet, "keystores/demo/grants", nil, &grants); err != nil || len(grants) != 1 {
+		t.Fatal(err, grants)
+	}
+	for _, path := range []string{"keystores/demo/credentials/" + p.dev.AccessKeyID, "keystores/demo/grants/" + grants[0].ID} {
+		if err := client.Do(t.Context(), http.MethodDelete, path, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.stop()
+	p = start(t, dir)
+	if !strings.Contains(p.printed, "What was removed stays removed") {
+		t.Errorf("it says:\n%s", p.printed)
+	}
+	p.kms().Fails("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()}, 401, "AuthenticationFailedException")
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, "keystores/demo/grants", nil, &grants); err != nil || len(grants) != 0 {
+		t.Errorf("%v %v", err, grants)
+	}
+	p.stop()
+}
+
 // paste runs the curl line as a shell would.
 func paste(t *testing.T, printed string) {
 	t.Helper()

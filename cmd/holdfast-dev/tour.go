@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -51,7 +52,7 @@ type devFile struct {
 	SetupCode string `json:"setup_code,omitempty"`
 }
 
-// tour makes the demonstration key store if there is none, acts as KMS once and
+// tour makes the demonstration key store at the first start, acts as KMS once and
 // tells what can be done next.
 func tour(ctx context.Context, p *platform, a daemon.Addresses, setup string) error {
 	client := web.NewClient(a.Socket)
@@ -64,7 +65,7 @@ func tour(ctx context.Context, p *platform, a daemon.Addresses, setup string) er
 	if err != nil {
 		return err
 	}
-	if err := prepareDemo(ctx, credential, client); err != nil {
+	if err := prepareOnce(ctx, p.path("demo-made"), credential, client); err != nil {
 		return err
 	}
 	d := devFile{
@@ -77,7 +78,7 @@ func tour(ctx context.Context, p *platform, a daemon.Addresses, setup string) er
 		return err
 	}
 	if err := actAsKMS(ctx, d); err != nil {
-		return err
+		fmt.Printf("  %v\n  The demonstration key store does not answer as it did when it was made: somebody has changed it since.\n  What was removed stays removed; delete %s to begin again.\n", err, p.dir)
 	}
 	fmt.Printf(`
 XKS endpoint    %s%s%s
@@ -111,6 +112,18 @@ func localhost(a net.Addr) string {
 		}
 	}
 	return net.JoinHostPort(host, port)
+}
+
+// prepareOnce prepares the demonstration at the first start, which the file
+// remembers: what somebody has removed since does not come back.
+func prepareOnce(ctx context.Context, made string, credential web.NewCredential, client *web.Client) error {
+	if _, err := os.Stat(made); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := prepareDemo(ctx, credential, client); err != nil {
+		return err
+	}
+	return os.WriteFile(made, nil, 0o600)
 }
 
 // prepareDemo makes key store, credential, grant and key, each if it is
