@@ -80,14 +80,14 @@ func fillConsole(t *testing.T, p *process) {
 }
 
 // waiting has somebody ask for what needs a second person, of whom there are two.
-func waiting(t *testing.T, p *process, first *browsertest.Browser) {
+func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *browsertest.Browser) {
 	t.Helper()
 	root := web.NewClient(p.dev.AdminSocket)
 	var link web.CreatedInvitation
 	if err := root.Do(t.Context(), "POST", "invitations", web.NewInvitation{Name: "dora", Role: "administrator"}, &link); err != nil {
 		t.Fatal(err)
 	}
-	enrol(t, first, "/invitation/"+link.Token, "dora", "administrator")
+	second = enrol(t, first, "/invitation/"+link.Token, "dora", "administrator")
 	ca, err := os.ReadFile(p.dev.CACert)
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +109,7 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) {
 	if err := client.Do(t.Context(), "POST", "keystores/demo/keys/cards/delete", web.Deletion{Days: 30}, nil); !errors.As(err, &waits) {
 		t.Fatalf("it waits for nobody: %v", err)
 	}
+	return second
 }
 
 // TestPages opens every page, wide and at 375 pixels, light and dark: each fits, is
@@ -145,7 +146,7 @@ func TestPages(t *testing.T) {
 	b.Fill("Continue", "setup_code", p.dev.SetupCode, "name", "alice")
 	look("invitation")
 	b.Fill("Make a passkey", "name", "laptop")
-	waiting(t, p, b)
+	dora := waiting(t, p, b)
 	for _, page := range consolePages {
 		b.Open(page.path)
 		if page.name != "not-found" {
@@ -192,6 +193,20 @@ func TestPages(t *testing.T) {
 			b = alice
 		}
 	}
+	// A secret is shown to the one who asked, when another person has approved.
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), "PUT", "settings", web.Settings{FourEyes: []string{"createToken"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.Open("/users")
+	b.Fill("Make the token", "name", "nightly")
+	b.Has("waits for the approval")
+	dora.Open("/approvals")
+	dora.Fill("Approve")
+	dora.Has("nobody else sees the secret")
+	b.Open("/approvals")
+	b.Fill("Do it now")
+	shown(t, b, "pre[data-secret]")
+	look("performed")
 	b.Open("/account")
 	b.Go(`(() => { const f = document.createElement("form"), i = document.createElement("input"); f.method = "post"; f.action = "/prove"; f.append(i);
 		i.name = "asked"; i.value = '{"values":{"back":["/account"]}}'; const ask = i.cloneNode(); ask.name = "ask"; f.append(ask); document.body.append(f); f.submit(); })()`)
