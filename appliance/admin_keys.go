@@ -316,7 +316,7 @@ func (a *Appliance) DeleteDueKeys(ctx context.Context) {
 		return
 	}
 	for _, k := range due {
-		if err := a.deleteKey(ctx, v.ring, k); err != nil {
+		if err := a.deleteKey(ctx, v, k); err != nil {
 			a.log.Error("a key is due for deletion and was not deleted", "key_store_id", k.KeyStore, "key_id", k.ID, "error", err)
 			continue
 		}
@@ -324,7 +324,8 @@ func (a *Appliance) DeleteDueKeys(ctx context.Context) {
 	}
 }
 
-func (a *Appliance) deleteKey(ctx context.Context, ring Keyring, due *ExternalKey) error {
+func (a *Appliance) deleteKey(ctx context.Context, v *view, due *ExternalKey) error {
+	ring := v.ring
 	k, err := a.store.Key(ctx, due.KeyStore, due.ID)
 	if err != nil {
 		return err
@@ -337,19 +338,26 @@ func (a *Appliance) deleteKey(ctx context.Context, ring Keyring, due *ExternalKe
 		return nil
 	}
 	var objects []*TokenObject
-	for _, v := range k.Versions {
-		label, err := ring.TokenObject(v)
+	for _, version := range k.Versions {
+		label, err := ring.TokenObject(version)
 		if err != nil {
 			return err
 		}
 		if label == "" {
 			continue
 		}
-		object, err := a.newTokenObject(ctx, ring, label, v)
+		object, err := a.newTokenObject(ctx, ring, label, version)
 		if err != nil {
 			return err
 		}
 		objects = append(objects, object)
+	}
+	name := k.KeyStore
+	if e := v.byID[k.KeyStore]; e != nil {
+		name = e.store.Name
+	}
+	if err := a.deleting(ctx, name, k.ID); err != nil {
+		return err
 	}
 	if err := a.store.DeleteKey(ctx, k.KeyStore, k.ID, k.Seal, objects); err != nil {
 		return err

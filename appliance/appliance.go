@@ -42,6 +42,9 @@ type Options struct {
 	// The first unlock calls it, before the installation is written. Set changes a
 	// setting then.
 	SealAll func(ctx context.Context, set func(name, value string) error) error
+	// Deleting, if given, is told of a key whose waiting period is over, before it is
+	// deleted for good. An error keeps the key; it is tried again.
+	Deleting func(ctx context.Context, keyStore, keyID string) error
 	// OpenStore opens another database, of a backup. Without it there is no restore.
 	OpenStore func(ctx context.Context, path string) (Store, error)
 	// WhyLocked, if given, says in a word why the appliance was not unlocked, such
@@ -92,6 +95,7 @@ type Appliance struct {
 	why       func() string // why it is locked
 	dir       string
 	openStore func(ctx context.Context, path string) (Store, error)
+	deleting  func(ctx context.Context, keyStore, keyID string) error
 	suspended atomic.Pointer[suspended] // nil but after the lease ran out
 }
 
@@ -115,6 +119,9 @@ func New(o Options) *Appliance {
 	if o.SealAll == nil {
 		o.SealAll = func(context.Context, func(name, value string) error) error { return nil }
 	}
+	if o.Deleting == nil {
+		o.Deleting = func(context.Context, string, string) error { return nil }
+	}
 	if o.OpenStore == nil {
 		o.OpenStore = func(context.Context, string) (Store, error) {
 			return nil, Errorf(CodeInternal, "this appliance cannot open backups")
@@ -130,6 +137,7 @@ func New(o Options) *Appliance {
 		dir:         o.Dir,
 		openStore:   o.OpenStore,
 		sealRows:    o.SealAll,
+		deleting:    o.Deleting,
 	}
 	a.seals.appliance = a
 	if o.Lease <= 0 {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -250,7 +251,13 @@ func TestCountNeverGoesBack(t *testing.T) {
 func TestScheduledDeletion(t *testing.T) {
 	now := time.Now()
 	clock := func() time.Time { return now }
-	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Lease: 1000 * time.Hour * 24, Now: clock}})
+	var told []string
+	unrecorded := errors.New("the disk is full")
+	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Lease: 1000 * time.Hour * 24, Now: clock,
+		Deleting: func(_ context.Context, keyStore, keyID string) error {
+			told = append(told, keyStore+" "+keyID)
+			return unrecorded
+		}}})
 	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
 	k.Now = clock
 	for _, id := range []string{"going", "staying"} {
@@ -277,9 +284,15 @@ func TestScheduledDeletion(t *testing.T) {
 	must(b.Appliance.ShowKey(ctx, "demo", "going"))(t)
 	must(b.Appliance.CancelDeletion(ctx, "demo", "staying"))(t)
 	now = now.Add(2 * time.Second)
+	b.Appliance.DeleteDueKeys(ctx) // which cannot be recorded
+	must(b.Appliance.ShowKey(ctx, "demo", "going"))(t)
+	unrecorded = nil
 	b.Appliance.DeleteDueKeys(ctx)
 	_, err = b.Appliance.ShowKey(ctx, "demo", "going")
 	wantCode(t, err, appliance.CodeNotFound)
+	if !slices.Equal(told, []string{"demo going", "demo going"}) {
+		t.Errorf("told of %q", told)
+	}
 	k.Fails("/keys/going/encrypt", xkstest.EncryptBody("x"), 404, "KeyNotFoundException")
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("token objects left to destroy: %v", left)

@@ -254,6 +254,12 @@ func (d *Daemon) recordMade(ctx context.Context, operation, keyStore string, mad
 	return d.audit.Record(ctx, &audit.Record{Kind: audit.KindAdmin, Operation: operation, Result: audit.Allowed, Actor: actorConfiguration, KeyStore: keyStore, After: after})
 }
 
+// recordDeletion records that a key is deleted for good, as its waiting period is
+// over. What cannot be recorded is not done.
+func (d *Daemon) recordDeletion(ctx context.Context, keyStore, keyID string) error {
+	return d.audit.Record(ctx, &audit.Record{Kind: audit.KindAdmin, Operation: "delete key", Result: audit.Allowed, Actor: "waiting period", KeyStore: keyStore, Key: keyID})
+}
+
 // condition says how the keys serve.
 func (d *Daemon) condition() (boot.State, *boot.Failure) {
 	switch status, reason := d.appliance.Condition(); status {

@@ -192,8 +192,8 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		SealAll: d.sealAll,
-		Dir:     cfg.State.Dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
+		SealAll: d.sealAll, Deleting: d.recordDeletion,
+		Dir: cfg.State.Dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
 			return store.Open(ctx, path, store.Options{Logger: d.o.Log})
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
