@@ -595,7 +595,8 @@ func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
 }
 
 // TestWhatCanBeDoneIsFiled: each operation that may need a second person is filed
-// with its sample, not done, and done by the approval.
+// with its sample, not done, and done by the approval, or after it by the one who
+// asked if it shows a secret.
 func TestWhatCanBeDoneIsFiled(t *testing.T) {
 	b := newBank(t)
 	dora := b.enrol(b.api.(*web.API).Identity, "dora")
@@ -612,6 +613,12 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 			continue
 		}
 		w := b.call(&dora, "POST", "/approvals/"+waits.ID+"/approve", "")
+		if route.ShowsSecret() {
+			if err := json.Unmarshal(w.Body.Bytes(), &waits); err != nil || waits.State != approval.Approved {
+				t.Errorf("%s: %d %s: %v", route.ID, w.Code, w.Body, err)
+			}
+			w = b.call(&b.alice, "POST", "/approvals/"+waits.ID+"/perform", "")
+		}
 		if err := json.Unmarshal(w.Body.Bytes(), &waits); err != nil || w.Code != http.StatusOK || waits.State != approval.Done {
 			t.Errorf("%s: %d %s: %v", route.ID, w.Code, w.Body, err)
 		}

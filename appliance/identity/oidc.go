@@ -186,17 +186,16 @@ func (d *Directory) CheckOIDC(ctx context.Context, by Principal, userID, email s
 	if err := a.bindOIDC(email, by, d.stamp()); err != nil {
 		return err
 	}
-	if err := d.stillEnough(ctx, a.ID, a); err != nil || email == "" {
-		return err
+	if email != "" {
+		other, err := d.rows.AccountByOIDC(ctx, a.OIDC)
+		if err == nil && other.ID != userID {
+			return appliance.Errorf(appliance.CodeExists, "the e-mail address is another user's")
+		}
+		if err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+			return err
+		}
 	}
-	other, err := d.rows.AccountByOIDC(ctx, a.OIDC)
-	switch {
-	case appliance.CodeOf(err) == appliance.CodeNotFound:
-		return nil
-	case err == nil && other.ID != userID:
-		return appliance.Errorf(appliance.CodeExists, "the e-mail address is another user's")
-	}
-	return err
+	return d.stillEnough(ctx, a.ID, a)
 }
 
 // validEmail says what is wrong with an e-mail address; empty is none.
