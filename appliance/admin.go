@@ -430,6 +430,10 @@ func parsePolicy(cedar string) (string, error) {
 func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential NewCredential, record func(*KeyStore, *Credential) error) (made bool, err error) {
 	const begun = "begun"
 	state, err := a.Setting(ctx, SettingBootstrap)
+	if CodeOf(err) == CodeTampered { // it may have been made, and removed by a person
+		a.log.Error("the setting that says whether the configuration may still make its key store does not match its seal: the database was changed by hand, and none is made", "error", err)
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}

@@ -260,6 +260,13 @@ func TestBootstrapBringsNothingBack(t *testing.T) {
 					t.Error(made, err)
 				}
 			}
+			// Nor when the setting that remembers it is gone from the database.
+			b.Stop()
+			edit(t, b.DB, `DELETE FROM settings`)
+			b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+			if made, err := boot(t, b); err != nil || made {
+				t.Error(made, err)
+			}
 		})
 	}
 }

@@ -78,7 +78,7 @@ func tour(ctx context.Context, p *platform, a daemon.Addresses, setup string) er
 		return err
 	}
 	if err := actAsKMS(ctx, d); err != nil {
-		fmt.Printf("  %v\n  The demonstration key store does not answer as it did when it was made: somebody has changed it since.\n  What was removed stays removed; delete %s to begin again.\n", err, p.dir)
+		fmt.Printf("  %v\n  The demonstration key store does not answer as it did when it was made: it was changed since.\n  What was removed stays removed; delete %s to begin again.\n", err, p.dir)
 	}
 	fmt.Printf(`
 XKS endpoint    %s%s%s

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/identity"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -20,6 +21,7 @@ func TestRestoreElsewhere(t *testing.T) {
 	token, shim := hsmtest.NewBehindShim(t)
 	s := newSiteWith(t, token, shim)
 	r := s.start()
+	r.enrol(<-s.welcomed, "alice")
 	k := r.newKeyStore()
 	r.newKey("cached", appliance.CustodyCached, "")
 	r.newKey("hsm", appliance.CustodyHSM, "")
@@ -61,6 +63,18 @@ func TestRestoreElsewhere(t *testing.T) {
 		}
 	}
 	again.OK("/keys/cached/encrypt", xkstest.EncryptBody("after"))
+	// The users of the backup are good here, also after a restart, and nobody else.
+	for range 2 {
+		var users []*identity.User
+		if r.ok("GET", "users", nil, &users); len(users) != 1 || users[0].Name != "alice" || users[0].Refused {
+			t.Errorf("users: %+v", users)
+		}
+		if _, page := r.page("/setup", nil); strings.Contains(page, "setup_code") {
+			t.Error("the page asks for a setup code")
+		}
+		r.stop()
+		r = second.start()
+	}
 	r.stop()
 
 	other, shim := hsmtest.NewBehindShim(t)
