@@ -35,7 +35,7 @@ type BackupHeader struct {
 }
 
 func (h *BackupHeader) binding() Binding {
-	return Binding{Purpose: "backup", Fields: []string{h.Format, h.Installation, bindTime(h.Created), h.Checkpoint}}
+	return Binding{Purpose: "backup", Fields: []string{h.Format, h.Installation, BindTime(h.Created), h.Checkpoint}}
 }
 
 // maxHeader bounds the first line of a backup, in bytes.

@@ -39,8 +39,8 @@ func bindUint(n uint64) string { return strconv.FormatUint(n, 10) }
 
 func bindBool(b bool) string { return strconv.FormatBool(b) }
 
-// bindTime has the precision at which rows are stored.
-func bindTime(t time.Time) string {
+// BindTime gives a time as it is bound, at the precision at which rows are stored.
+func BindTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}

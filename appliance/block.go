@@ -21,7 +21,7 @@ func (b Block) IsZero() bool { return b == Block{} }
 
 // Binding names the block of everything, in the row of the installation.
 func (b Block) Binding(installation string) Binding {
-	return Binding{Purpose: "block", Fields: []string{installation, b.Reason, bindTime(b.Since)}}
+	return Binding{Purpose: "block", Fields: []string{installation, b.Reason, BindTime(b.Since)}}
 }
 
 // maxReason is the longest reason of a block, in bytes.

@@ -25,7 +25,7 @@ type Credential struct {
 // Binding names the credential's row.
 func (c *Credential) Binding() Binding {
 	return Binding{Purpose: "credential", Fields: []string{
-		c.AccessKeyID, c.KeyStore, bindBool(c.Active), bindTime(c.CreatedAt)}}
+		c.AccessKeyID, c.KeyStore, bindBool(c.Active), BindTime(c.CreatedAt)}}
 }
 
 var (

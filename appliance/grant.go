@@ -58,10 +58,10 @@ type Grant struct {
 // grants had is bound as they were, so that their rows remain good.
 func (g *Grant) Binding() Binding {
 	b := Binding{Purpose: "grant", KeyStore: g.KeyStore, Fields: []string{
-		g.ID, g.KeyID, g.Principal, JoinOperations(g.Operations), bindTime(g.CreatedAt)}}
+		g.ID, g.KeyID, g.Principal, JoinOperations(g.Operations), BindTime(g.CreatedAt)}}
 	if g.Effect != EffectAllow || !g.Conditions.IsZero() || !g.NotAfter.IsZero() {
 		b.Purpose = "grant/v2"
-		b.Fields = append(b.Fields, string(g.Effect), FormatConditions(g.Conditions), bindTime(g.NotAfter))
+		b.Fields = append(b.Fields, string(g.Effect), FormatConditions(g.Conditions), BindTime(g.NotAfter))
 	}
 	return b
 }

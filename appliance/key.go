@@ -112,10 +112,10 @@ type ExternalKey struct {
 func (k *ExternalKey) Binding() Binding {
 	b := Binding{Purpose: "external-key", KeyStore: k.KeyStore, Fields: []string{
 		k.ID, k.Usage.String(), string(k.Custody), string(k.State),
-		bindUint(uint64(k.CurrentVersion)), bindTime(k.CreatedAt), bindTime(k.DeletionAt)}}
+		bindUint(uint64(k.CurrentVersion)), BindTime(k.CreatedAt), BindTime(k.DeletionAt)}}
 	if !k.Blocked.IsZero() || k.Framing != FramingNone { // rows of before there were any are bound without
 		b.Purpose = "external-key/v2"
-		b.Fields = append(b.Fields, k.Blocked.Reason, bindTime(k.Blocked.Since), string(k.Framing))
+		b.Fields = append(b.Fields, k.Blocked.Reason, BindTime(k.Blocked.Since), string(k.Framing))
 	}
 	return b
 }
@@ -160,7 +160,7 @@ type KeyVersion struct {
 // serves.
 func (v *KeyVersion) Binding() Binding {
 	return Binding{Purpose: "key-version", KeyStore: v.KeyStore, Fields: []string{
-		v.KeyID, bindUint(uint64(v.Version)), KeySpec, string(v.Custody), string(v.Origin), bindTime(v.CreatedAt)}}
+		v.KeyID, bindUint(uint64(v.Version)), KeySpec, string(v.Custody), string(v.Origin), BindTime(v.CreatedAt)}}
 }
 
 var externalKeyID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)

@@ -35,10 +35,10 @@ type KeyStore struct {
 // first it is bound as it was then, so that those rows remain good.
 func (s *KeyStore) Binding() Binding {
 	b := Binding{Purpose: "key-store", Fields: []string{
-		s.ID, s.Name, s.URIPathPrefix, bindUint(uint64(s.RequestsPerSecond)), bindTime(s.CreatedAt)}}
+		s.ID, s.Name, s.URIPathPrefix, bindUint(uint64(s.RequestsPerSecond)), BindTime(s.CreatedAt)}}
 	if s.Policy != "" || !s.Blocked.IsZero() {
 		b.Purpose = "key-store/v2"
-		b.Fields = append(b.Fields, s.Policy, s.Blocked.Reason, bindTime(s.Blocked.Since))
+		b.Fields = append(b.Fields, s.Policy, s.Blocked.Reason, BindTime(s.Blocked.Since))
 	}
 	return b
 }

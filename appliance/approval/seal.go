@@ -3,7 +3,6 @@ package approval
 import (
 	"context"
 	"encoding/json"
-	"strconv"
 	"time"
 
 	"holdfast/appliance"
@@ -29,16 +28,8 @@ type sealed struct {
 // Binding names the request with all that was asked and decided.
 func (r *Request) Binding() appliance.Binding {
 	return appliance.Binding{Purpose: "approval", Fields: []string{r.ID, r.Operation, r.Method, r.Path, string(r.Body),
-		r.UserID, r.Token, r.RequestedBy, bindTime(r.CreatedAt), bindTime(r.ExpiresAt),
-		string(r.State), r.DecidedBy, r.DecidedByID, bindTime(r.DecidedAt), r.Outcome}}
-}
-
-// bindTime has the precision at which rows are stored.
-func bindTime(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return strconv.FormatInt(t.UnixMilli(), 10)
+		r.UserID, r.Token, r.RequestedBy, appliance.BindTime(r.CreatedAt), appliance.BindTime(r.ExpiresAt),
+		string(r.State), r.DecidedBy, r.DecidedByID, appliance.BindTime(r.DecidedAt), r.Outcome}}
 }
 
 func (s *sealed) seal(ctx context.Context, r *Request) (err error) {

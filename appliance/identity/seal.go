@@ -50,14 +50,6 @@ func accountBinding(text []byte) appliance.Binding {
 	return appliance.Binding{Purpose: "user", Fields: []string{string(text)}}
 }
 
-// bindTime has the precision at which rows are stored.
-func bindTime(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return strconv.FormatInt(t.UnixMilli(), 10)
-}
-
 // Text is the origin as it is stored, in JSON.
 func (o Origin) Text() string {
 	text, _ := json.Marshal(o) // never fails: it is strings and a time
@@ -67,20 +59,20 @@ func (o Origin) Text() string {
 // Binding names the invitation with all that it admits to.
 func (i *Invitation) Binding() appliance.Binding {
 	return appliance.Binding{Purpose: "invitation", Fields: []string{i.ID, i.Name, string(i.Role), i.InvitedBy,
-		bindTime(i.CreatedAt), bindTime(i.ExpiresAt), strconv.FormatBool(i.Setup), hex.EncodeToString(i.Digest), i.Origin.Text()}}
+		appliance.BindTime(i.CreatedAt), appliance.BindTime(i.ExpiresAt), strconv.FormatBool(i.Setup), hex.EncodeToString(i.Digest), i.Origin.Text()}}
 }
 
 // Binding names the token with all that it may do. Its last use is left out.
 func (t *Token) Binding() appliance.Binding {
 	return appliance.Binding{Purpose: "api-token", Fields: []string{t.ID, t.Name, string(t.Role), t.CreatedBy,
-		bindTime(t.CreatedAt), bindTime(t.ExpiresAt), bindTime(t.RevokedAt), hex.EncodeToString(t.Digest), t.Origin.Text()}}
+		appliance.BindTime(t.CreatedAt), appliance.BindTime(t.ExpiresAt), appliance.BindTime(t.RevokedAt), hex.EncodeToString(t.Digest), t.Origin.Text()}}
 }
 
 // Binding names the session with whose it is. Its last use is left out: who can
 // write to the database could keep an idle session, but none beyond its end.
 func (s *Session) Binding() appliance.Binding {
 	return appliance.Binding{Purpose: "session", Fields: []string{s.ID, s.UserID, s.Address, s.UserAgent,
-		bindTime(s.CreatedAt), bindTime(s.ExpiresAt), bindTime(s.ProvenAt), hex.EncodeToString(s.Digest)}}
+		appliance.BindTime(s.CreatedAt), appliance.BindTime(s.ExpiresAt), appliance.BindTime(s.ProvenAt), hex.EncodeToString(s.Digest)}}
 }
 
 // check marks an account whose seal is not good, or cannot be looked at.
