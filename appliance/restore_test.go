@@ -470,7 +470,7 @@ func TestRestoreLeavesWhatMayBeRevoked(t *testing.T) {
 		p.bed.Appliance.SetSetting(ctx, appliance.SettingFourEyes, `{"operations":["scheduleKeyDeletion"]}`),
 		s.CreateToken(ctx, &identity.Token{ID: "t", Name: "t", Role: identity.RoleAdministrator, CreatedAt: now, ExpiresAt: now.Add(365 * day), Digest: []byte("t")}),
 		s.CreateInvitation(ctx, &identity.Invitation{ID: "j", Digest: []byte("j"), Name: "ann", Role: identity.RoleAdministrator, CreatedAt: now, ExpiresAt: now.Add(day)}),
-		s.CreateAccount(ctx, &identity.Account{ID: "u", Name: "ann", Role: identity.RoleAdministrator, CreatedAt: now}, []byte("j")),
+		s.CreateAccount(ctx, &identity.Account{ID: "u", Name: "ann", Role: identity.RoleAdministrator, CreatedAt: now}, []byte("j"), nil),
 		s.CreateSession(ctx, &identity.Session{ID: "s", UserID: "u", Digest: []byte("s"), CreatedAt: now, LastSeenAt: now, ExpiresAt: now.Add(day), ProvenAt: now}),
 	); err != nil {
 		t.Fatal(err)

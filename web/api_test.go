@@ -71,9 +71,9 @@ func optionsOn(t testing.TB, rows *store.SQLite, domain web.Domain, b web.Boot, 
 	if !ok { // one without an installation, which takes rows as they are
 		a = appliance.New(appliance.Options{Store: rows})
 	}
-	users, err := identity.New(identity.Config{Store: rows, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, time.Time, error) {
+	users, err := identity.New(identity.Config{Store: rows, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, error) {
 		f, err := approval.Chosen(ctx, a)
-		return f.On(), f.Since, err
+		return f.On(), err
 	}, Log: log, URL: "https://console.test", SetupFile: filepath.Join(t.TempDir(), "setup-code")})
 	if err != nil {
 		t.Fatal(err)

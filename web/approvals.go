@@ -194,10 +194,35 @@ func performApproved(c *call) (Approval, error) {
 	if c.who.UserID != r.UserID || c.who.Token != r.Token {
 		return Approval{}, appliance.Errorf(appliance.CodeForbidden, "%s asked for this: nobody else sees its secret", r.RequestedBy)
 	}
+	if err := c.stillApproved(r); err != nil {
+		return Approval{}, err
+	}
 	if _, err := c.api.turn(c, r, approval.Done, ""); err != nil {
 		return Approval{}, err
 	}
 	return c.api.do(c, r, c.who)
+}
+
+// stillApproved says why the one who approved the request could not do so now.
+func (c *call) stillApproved(r *approval.Request) error {
+	approver, err := c.api.Identity.Principal(c.ctx(), r.DecidedByID, "")
+	if appliance.CodeOf(err) == appliance.CodeNotFound || err == nil && !approver.Role.May(c.api.capability(r.Operation)) {
+		return appliance.Errorf(appliance.CodeConflict, "%s, who approved this, may not any more: take it back, and ask again", r.DecidedBy)
+	}
+	if err != nil {
+		return err
+	}
+	return c.api.Identity.MayApprove(c.ctx(), r.DecidedByID, c.who)
+}
+
+// capability is what an operation needs of a role.
+func (a *API) capability(operation string) identity.Capability {
+	for _, r := range a.routes {
+		if r.ID == operation {
+			return r.Capability
+		}
+	}
+	return "" // no role has it
 }
 
 // do does what a request asks for in the name of the one who asked.

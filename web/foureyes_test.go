@@ -257,6 +257,76 @@ func TestTwoUsersOfOnePerson(t *testing.T) {
 	}
 }
 
+// TestMakersThatWereRemoved: one person stays one when a user in between is removed.
+func TestMakersThatWereRemoved(t *testing.T) {
+	p := newPeople(t, "alice", "bob", "erin")
+	p.fourEyes("deleteKeyStore") // users can be made and removed alone
+	invite := func(by, name string) {
+		t.Helper()
+		var i web.CreatedInvitation
+		if err := json.Unmarshal(p.want(p.call(p.user(by), "POST", "/invitations", fmt.Sprintf(`{"name": %q, "role": "administrator"}`, name)), 200).Body.Bytes(), &i); err != nil {
+			t.Fatal(err)
+		}
+		p.accept(i.Token)
+	}
+	invite("alice", "m")
+	invite("m", "d")
+	var made web.CreatedToken
+	if err := json.Unmarshal(p.want(p.call(p.user("m"), "POST", "/tokens", secretRoutes["createToken"]), 200).Body.Bytes(), &made); err != nil {
+		t.Fatal(err)
+	}
+	robot, err := p.users.Bearer(t.Context(), made.Secret, identity.Client{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	byAlice := p.ask(p.user("alice"), "DELETE", "/keystores/p", "")
+	byRobot := p.ask(&robot, "DELETE", "/keystores/p", "")
+	for _, when := range []string{"before", "after"} {
+		for asked, approver := range map[string]string{byAlice: "d", byRobot: "alice"} {
+			if w := p.approve(p.user(approver), asked); w.Code != 403 {
+				t.Errorf("%s m was removed, %s approves: %d %s", when, approver, w.Code, w.Body)
+			}
+		}
+		if when == "before" {
+			p.want(p.call(p.user("alice"), "DELETE", "/users/"+p.account("m").ID, ""), 200)
+		}
+	}
+	off := p.ask(p.user("alice"), "PUT", "/settings", `{"four_eyes": []}`)
+	p.want(p.approve(p.user("d"), off), 403)
+	p.want(p.approve(p.user("bob"), off), 200)
+	// Switched on again, all who are there count.
+	p.fourEyes("deleteKeyStore")
+	p.want(p.approve(p.user("d"), byAlice), 200)
+}
+
+// TestInvitedBeforeEnrolledAfter: a link that was made while four eyes were off, and is
+// used while they are on, makes no second person of who made it.
+func TestInvitedBeforeEnrolledAfter(t *testing.T) {
+	p := newPeople(t, "alice", "bob")
+	var i web.CreatedInvitation
+	if err := json.Unmarshal(p.want(p.call(p.user("alice"), "POST", "/invitations", secretRoutes["createInvitation"]), 200).Body.Bytes(), &i); err != nil {
+		t.Fatal(err)
+	}
+	p.fourEyes("deleteKeyStore")
+	p.accept(i.Token)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	p.want(p.approve(p.user("carol"), p.ask(p.user("alice"), "DELETE", "/keystores/p", "")), 403)
+}
+
+// TestApproverGone: what was approved is not done when the one who approved may not
+// any more.
+func TestApproverGone(t *testing.T) {
+	p := newPeople(t, "alice", "bob", "erin")
+	p.fourEyes("createToken")
+	id := p.ask(p.user("alice"), "POST", "/tokens", secretRoutes["createToken"])
+	p.want(p.approve(p.user("bob"), id), 200)
+	p.want(p.call(&root, "POST", "/users/"+p.account("bob").ID+"/disable", ""), 200)
+	p.want(p.perform(p.user("alice"), id), 409)
+	p.want(p.call(&root, "POST", "/users/"+p.account("bob").ID+"/enable", ""), 200)
+	p.want(p.perform(p.user("alice"), id), 200)
+}
+
 // TestTokenOfOnePerson: a token is its maker's, and so is a user that is made with
 // it.
 func TestTokenOfOnePerson(t *testing.T) {
@@ -351,7 +421,12 @@ func TestTwoAreLeft(t *testing.T) {
 // TestEveryOperationNeedsTwo: if what was chosen is not known, as the database was
 // changed by hand, everything that can need a second person does.
 func TestEveryOperationNeedsTwo(t *testing.T) {
-	p := newPeople(t, "alice", "bob")
+	p := newPeople(t, "alice")
+	var invited web.CreatedInvitation // as usual: the first invites the second
+	if err := json.Unmarshal(p.want(p.call(p.user("alice"), "POST", "/invitations", `{"name": "bob", "role": "administrator"}`), 200).Body.Bytes(), &invited); err != nil {
+		t.Fatal(err)
+	}
+	p.accept(invited.Token)
 	p.fourEyes("deleteKeyStore")
 	if err := p.Store.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":[]}`, nil); err != nil {
 		t.Fatal(err)

@@ -107,7 +107,14 @@ func settingRoutes() []Route {
 				if err := c.checkSettings(in); err != nil {
 					return nil, err
 				}
-				if err := approval.Choose(c.ctx(), c.api.Settings, in.FourEyes, c.api.Now()); err != nil {
+				if before, err := approval.Chosen(c.ctx(), c.api.Settings); err != nil {
+					return nil, err
+				} else if !before.On() && len(in.FourEyes) > 0 {
+					if err := c.api.Identity.AllArePersons(c.ctx()); err != nil {
+						return nil, err
+					}
+				}
+				if err := approval.Choose(c.ctx(), c.api.Settings, in.FourEyes); err != nil {
 					return nil, err
 				}
 				return c.api.settings(c.ctx())

@@ -3,7 +3,6 @@ package approval
 import (
 	"context"
 	"encoding/json"
-	"time"
 
 	"holdfast/appliance"
 )
@@ -94,9 +93,6 @@ func SealAll(ctx context.Context, s Store, seals Seals) error {
 type FourEyes struct {
 	// Operations are the API's names of them.
 	Operations []string `json:"operations"`
-	// Since is when the first of them was chosen. Users who were there by then count
-	// as different persons.
-	Since time.Time `json:"since,omitzero"`
 	// Every says that all operations need one: what was chosen is not known, as the
 	// stored setting does not match its seal.
 	Every bool `json:"-"`
@@ -131,16 +127,8 @@ func Chosen(ctx context.Context, s Settings) (FourEyes, error) {
 }
 
 // Choose changes which operations need a second person, from now on.
-func Choose(ctx context.Context, s Settings, operations []string, now time.Time) error {
-	before, err := Chosen(ctx, s)
-	if err != nil {
-		return err
-	}
-	after := FourEyes{Operations: append([]string{}, operations...), Since: before.Since}
-	if !before.On() {
-		after.Since = now.UTC().Truncate(time.Millisecond)
-	}
-	text, err := json.Marshal(after)
+func Choose(ctx context.Context, s Settings, operations []string) error {
+	text, err := json.Marshal(FourEyes{Operations: append([]string{}, operations...)})
 	if err != nil {
 		return err
 	}

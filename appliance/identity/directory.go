@@ -30,9 +30,8 @@ type Config struct {
 	Seals Seals
 	// Settings has whether setup is over.
 	Settings Settings
-	// FourEyes says whether any operation needs two persons, and since when: users who
-	// were there by then count as different persons. Nil if none ever does.
-	FourEyes func(ctx context.Context) (on bool, since time.Time, err error)
+	// FourEyes says whether any operation needs two persons; nil if none ever does.
+	FourEyes func(ctx context.Context) (on bool, err error)
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	Log *slog.Logger
@@ -257,7 +256,8 @@ func (d *Directory) CheckRole(ctx context.Context, id string, role Role) error {
 
 // CheckDelete gives the error that DeleteUser would, and changes nothing.
 func (d *Directory) CheckDelete(ctx context.Context, id string) error {
-	if _, err := d.User(ctx, id); err != nil {
+	u, err := d.User(ctx, id)
+	if err != nil || u.Refused {
 		return err
 	}
 	return d.stillEnough(ctx, id, nil)
@@ -305,6 +305,13 @@ func (d *Directory) Unlock(ctx context.Context, id string) (*User, error) {
 // DeleteUser removes a user with sessions and passkeys. CodeConflict if too few
 // administrators would be left.
 func (d *Directory) DeleteUser(ctx context.Context, id string) error {
+	u, err := d.User(ctx, id)
+	if err != nil {
+		return err
+	}
+	if u.Refused { // it counts for nothing
+		return d.rows.DeleteAccount(ctx, id, nil)
+	}
 	rule, err := d.enough(ctx)
 	if err != nil {
 		return err

@@ -171,7 +171,11 @@ func (d *Directory) BindOIDC(ctx context.Context, by Principal, userID, email st
 	if err != nil {
 		return nil, err
 	}
-	return d.change(ctx, userID, func(a *Account) error { return a.bindOIDC(email, by, d.stamp()) }, rule)
+	origin, err := d.bindingOrigin(ctx, by)
+	if err != nil {
+		return nil, err
+	}
+	return d.change(ctx, userID, func(a *Account) error { return a.bindOIDC(email, by, origin) }, rule)
 }
 
 // CheckOIDC gives the error that BindOIDC would, and changes nothing.
@@ -183,7 +187,11 @@ func (d *Directory) CheckOIDC(ctx context.Context, by Principal, userID, email s
 	if err != nil {
 		return err
 	}
-	if err := a.bindOIDC(email, by, d.stamp()); err != nil {
+	origin, err := d.bindingOrigin(ctx, by)
+	if err != nil {
+		return err
+	}
+	if err := a.bindOIDC(email, by, origin); err != nil {
 		return err
 	}
 	if email != "" {
@@ -198,6 +206,16 @@ func (d *Directory) CheckOIDC(ctx context.Context, by Principal, userID, email s
 	return d.stillEnough(ctx, a.ID, a)
 }
 
+// bindingOrigin is what is kept with a user whom the principal gives another way to
+// sign in.
+func (d *Directory) bindingOrigin(ctx context.Context, by Principal) (Origin, error) {
+	o, err := d.origin(ctx, by)
+	if err != nil {
+		return Origin{}, err
+	}
+	return d.ofUser(ctx, o)
+}
+
 // validEmail says what is wrong with an e-mail address; empty is none.
 func validEmail(email string) error {
 	a, err := mail.ParseAddress(email)
@@ -209,13 +227,13 @@ func validEmail(email string) error {
 
 // bindOIDC changes the account's e-mail address at the OpenID provider. The one who
 // gives another user a way to sign in helps to make that user.
-func (a *Account) bindOIDC(email string, by Principal, now time.Time) error {
+func (a *Account) bindOIDC(email string, by Principal, origin Origin) error {
 	if email == "" && a.OIDC != "" && a.ways() == 1 {
 		return appliance.Errorf(appliance.CodeConflict, "it is the only way in which %s can sign in", a.Name)
 	}
 	a.OIDC, a.Subject = strings.ToLower(email), ""
 	if email != "" && !slices.Equal(by.persons(), []string{a.ID}) {
-		a.Origin = a.Origin.and(by.origin(now))
+		a.Origin = a.Origin.and(origin)
 	}
 	return nil
 }

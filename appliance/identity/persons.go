@@ -2,8 +2,8 @@ package identity
 
 import (
 	"context"
+	"maps"
 	"slices"
-	"time"
 
 	"holdfast/appliance"
 )
@@ -12,8 +12,46 @@ import (
 // the one who enrols by it. So a user does not count as the second person for
 // anything that is asked by somebody who helped to make that user.
 //
-// Users who were there before four eyes were switched on count as different persons:
-// until then each administrator could do everything alone.
+// Who helped is kept with a user that is made while four eyes are on. Users who were
+// there when they were switched on count as different persons: until then each
+// administrator could do everything alone. What is kept names everybody in whose
+// hands the makers were, so that it says the same when a maker is removed.
+
+// origin is that of an identity which a principal makes now.
+func (d *Directory) origin(ctx context.Context, by Principal) (Origin, error) {
+	all, err := d.rows.Accounts(ctx)
+	if err != nil {
+		return Origin{}, err
+	}
+	found := map[string]bool{}
+	for _, id := range by.persons() {
+		newPeople(all).hands(id, found)
+	}
+	return Origin{MadeBy: slices.Sorted(maps.Keys(found)), ApprovedBy: by.ApproverID, MadeAt: d.stamp()}, nil
+}
+
+// ofUser is the origin that a user gets: none while four eyes are off.
+func (d *Directory) ofUser(ctx context.Context, o Origin) (Origin, error) {
+	on, err := d.fourEyes(ctx)
+	if err != nil || !on {
+		return Origin{}, err
+	}
+	return o, nil
+}
+
+// AllArePersons has all users count as different persons from now on: four eyes are
+// about to be switched on.
+func (d *Directory) AllArePersons(ctx context.Context) error {
+	defer d.rows.seals.Writing()()
+	keep := func(*Invitation) error { return nil }
+	return d.rows.SealRows(ctx, func(a *Account) error {
+		if err := d.rows.check(ctx, a); err != nil || a.Refused || len(a.MadeBy) == 0 && a.ApprovedBy == "" {
+			return err
+		}
+		a.Origin = Origin{}
+		return d.rows.seal(ctx, a)
+	}, keep, func(*Token) error { return nil })
+}
 
 // and adds those who gave an identity another way to sign in.
 func (o Origin) and(by Origin) Origin {
@@ -28,11 +66,10 @@ func (o Origin) and(by Origin) Origin {
 // people knows which users may be the same person.
 type people struct {
 	accounts map[string]*Account
-	since    time.Time
 }
 
-func newPeople(all []*Account, since time.Time) people {
-	p := people{map[string]*Account{}, since}
+func newPeople(all []*Account) people {
+	p := people{map[string]*Account{}}
 	for _, a := range all {
 		p.accounts[a.ID] = a
 	}
@@ -46,7 +83,7 @@ func (p people) hands(id string, found map[string]bool) map[string]bool {
 		return found
 	}
 	found[id] = true
-	if a := p.accounts[id]; a != nil && !a.MadeAt.Before(p.since) {
+	if a := p.accounts[id]; a != nil {
 		for _, maker := range a.MadeBy {
 			p.hands(maker, found)
 		}
@@ -63,6 +100,9 @@ func (p people) second(approver string, asking []string) error {
 	}
 	own := p.hands(approver, map[string]bool{})
 	for _, asker := range asking {
+		if asker == unknownMaker {
+			return appliance.Errorf(appliance.CodeForbidden, "nobody knows whose the API token is that asked for this: make another token, and ask with that")
+		}
 		if asker == approver {
 			return appliance.Errorf(appliance.CodeForbidden, "you asked for this yourself: another person has to approve it")
 		}
@@ -70,7 +110,7 @@ func (p people) second(approver string, asking []string) error {
 			return appliance.Errorf(appliance.CodeForbidden, "you and %s sign in as the same person at the OpenID provider: another person has to approve it", b.Name)
 		}
 		theirs := p.hands(asker, map[string]bool{})
-		if !a.MadeAt.Before(p.since) && theirs[a.ApprovedBy] {
+		if theirs[a.ApprovedBy] {
 			return appliance.Errorf(appliance.CodeForbidden, "%s, who asked for this, helped to make your user: another person has to approve it", p.name(a.ApprovedBy))
 		}
 		for id := range own {
@@ -81,6 +121,10 @@ func (p people) second(approver string, asking []string) error {
 	}
 	return nil
 }
+
+// unknownMaker stands for the maker of a token of an earlier release, if it is not
+// known.
+const unknownMaker = "unknown"
 
 func (p people) name(id string) string {
 	if a := p.accounts[id]; a != nil {
@@ -115,11 +159,7 @@ func (d *Directory) MayApprove(ctx context.Context, approver string, asker Princ
 	if err != nil {
 		return err
 	}
-	_, since, err := d.fourEyes(ctx)
-	if err != nil {
-		return err
-	}
-	return newPeople(all, since).second(approver, asker.persons())
+	return newPeople(all).second(approver, asker.persons())
 }
 
 // TwoCanApprove says why nothing may be made to need two persons; nil if it may.
@@ -129,33 +169,35 @@ func (d *Directory) TwoCanApprove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	on, since, err := d.fourEyes(ctx)
+	on, err := d.fourEyes(ctx)
 	if err != nil {
 		return err
 	}
 	if !on {
-		since = d.stamp() // the users who are there count as different persons
+		for _, a := range all { // they will count as different persons
+			a.Origin = Origin{}
+		}
 	}
-	return twoCanApprove(all, since)
+	return twoCanApprove(all)
 }
 
-func twoCanApprove(all []*Account, since time.Time) error {
-	if !newPeople(all, since).pair() {
+func twoCanApprove(all []*Account) error {
+	if !newPeople(all).pair() {
 		return appliance.Errorf(appliance.CodeConflict, "there would not be two administrators who can approve for each other, and nobody could change that again; invite another administrator first, or switch four eyes off")
 	}
 	return nil
 }
 
-func (d *Directory) fourEyes(ctx context.Context) (on bool, since time.Time, err error) {
+func (d *Directory) fourEyes(ctx context.Context) (on bool, err error) {
 	if d.FourEyes == nil {
-		return false, time.Time{}, nil
+		return false, nil
 	}
 	return d.FourEyes(ctx)
 }
 
 // enough gives the rule that enough administrators are left.
 func (d *Directory) enough(ctx context.Context) (Rule, error) {
-	on, since, err := d.fourEyes(ctx)
+	on, err := d.fourEyes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -164,14 +206,14 @@ func (d *Directory) enough(ctx context.Context) (Rule, error) {
 		if err != nil {
 			return nil, err
 		}
-		on = newPeople(before, since).pair()
+		on = newPeople(before).pair()
 	}
 	return func(all []*Account) error {
 		if !slices.ContainsFunc(all, func(a *Account) bool { return a.Role == RoleAdministrator && !a.Disabled && !a.Refused }) {
 			return appliance.Errorf(appliance.CodeConflict, "no administrator would be left; make another one first")
 		}
 		if on {
-			return twoCanApprove(all, since)
+			return twoCanApprove(all)
 		}
 		return nil
 	}, nil

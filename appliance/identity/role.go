@@ -86,11 +86,6 @@ func (p Principal) persons() []string {
 	return p.MakerIDs
 }
 
-// origin is that of an identity which the principal makes.
-func (p Principal) origin(at time.Time) Origin {
-	return Origin{MadeBy: slices.Clone(p.persons()), ApprovedBy: p.ApproverID, MadeAt: at}
-}
-
 type principalKey struct{}
 
 // WithPrincipal puts who calls into the context of a request.

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -10,6 +11,8 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"holdfast/appliance"
@@ -38,6 +41,14 @@ type rows struct {
 	seals   Seals
 	log     *slog.Logger
 	process [sha256.Size]byte
+	told    sync.Map // what was refused and logged, by its ID: once is enough
+}
+
+// refuse logs that a row is refused.
+func (r *rows) refuse(what, name, id, remedy string) {
+	if _, before := r.told.LoadOrStore(what+id, true); !before {
+		r.log.Error(what+" is refused: the row does not match its seal, so the database was changed by hand; "+remedy, "name", name, "id", id)
+	}
 }
 
 func newRows(store Store, seals Seals, log *slog.Logger) *rows {
@@ -83,7 +94,7 @@ func (r *rows) check(ctx context.Context, a *Account) error {
 		a.Unverified = true
 	case appliance.CodeTampered:
 		a.Refused = true
-		r.log.Error("a user is refused: the row does not match its seal, so the database was changed by hand; remove the user, and invite them again", "user", a.Name, "id", a.ID)
+		r.refuse("a user", a.Name, a.ID, "remove the user, and invite them again")
 	default:
 		return err
 	}
@@ -137,12 +148,12 @@ func (r *rows) AccountByOIDC(ctx context.Context, email string) (*Account, error
 	return r.good(ctx, a, err)
 }
 
-func (r *rows) CreateAccount(ctx context.Context, a *Account, invitation []byte) error {
+func (r *rows) CreateAccount(ctx context.Context, a *Account, invitation []byte, first Rule) error {
 	defer r.seals.Writing()()
 	if err := r.seal(ctx, a); err != nil {
 		return err
 	}
-	return r.Store.CreateAccount(ctx, a, invitation)
+	return r.Store.CreateAccount(ctx, a, invitation, r.checked(ctx, first))
 }
 
 // seal seals an account as it is.
@@ -202,7 +213,7 @@ func (r *rows) Invitation(ctx context.Context, digest []byte) (*Invitation, erro
 		return nil, err
 	}
 	if err := r.seals.Verify(ctx, i.Binding(), i.Seal); appliance.CodeOf(err) == appliance.CodeTampered {
-		r.log.Error("an invitation is refused: the row does not match its seal, so the database was changed by hand; take the invitation back", "name", i.Name, "id", i.ID)
+		r.refuse("an invitation", i.Name, i.ID, "take the invitation back")
 		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such invitation")
 	} else if err != nil {
 		return nil, err
@@ -297,7 +308,7 @@ func (r *rows) Token(ctx context.Context, digest []byte) (*Token, error) {
 	case "":
 		return t, nil
 	case appliance.CodeTampered:
-		r.log.Error("an API token is refused: the row does not match its seal, so the database was changed by hand; revoke the token, and make another one", "token", t.Name, "id", t.ID)
+		r.refuse("an API token", t.Name, t.ID, "revoke the token, and make another one")
 		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such API token")
 	default:
 		return nil, err
@@ -345,8 +356,9 @@ func (d *Directory) SealAll(ctx context.Context, set func(name, value string) er
 		i.Seal, err = r.seals.Seal(ctx, i.Binding())
 		return err
 	}, func(t *Token) (err error) {
-		if id := byName[t.CreatedBy]; id != "" && len(t.Origin.MadeBy) == 0 { // it is of before origins were kept
-			t.Origin.MadeBy = []string{id}
+		// Of one made before origins were kept only the name of the maker is known.
+		if len(t.Origin.MadeBy) == 0 && !strings.HasPrefix(t.CreatedBy, "local") {
+			t.Origin.MadeBy = []string{cmp.Or(byName[t.CreatedBy], unknownMaker)}
 		}
 		note(&tokens, t.Name+" ("+string(t.Role)+")")
 		t.Seal, err = r.seals.Seal(ctx, t.Binding())

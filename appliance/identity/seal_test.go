@@ -190,6 +190,60 @@ func TestInsertedRows(t *testing.T) {
 	wants(t, "delete the last administrator", d.DeleteUser(ctx, a.id), appliance.CodeConflict)
 }
 
+// TestRowsThatCannotBeRead: a row that is no account, invitation or token harms no
+// other, keeps setup open if it is the only one, is told once, and can be removed.
+func TestRowsThatCannotBeRead(t *testing.T) {
+	d := open(t, nil)
+	ctx := t.Context()
+	d.exec(`INSERT INTO users (id, name, role, disabled, account) VALUES ('x', 'x', 'administrator', 0, 'garbage')`)
+	code, err := d.SetupCode(ctx)
+	if err != nil || code == "" {
+		t.Fatalf("%q %v", code, err)
+	}
+	link, err := d.RedeemSetupCode(ctx, code, "alice", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := d.accept(link, "alice")
+	_, token, err := d.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.exec(`INSERT INTO api_tokens (digest, id, name, role, created_by, created_at, expires_at, origin) VALUES (x'00', 'y', 'y', 'administrator', 'alice', 0, 1, '')`)
+	for range 50 {
+		if users, err := d.Users(ctx); err != nil || len(users) != 2 || !users[1].Refused {
+			t.Fatal(users, err)
+		}
+		if tokens, err := d.Tokens(ctx); err != nil || len(tokens) != 2 {
+			t.Fatal(tokens, err)
+		}
+	}
+	if _, err := d.Bearer(ctx, token, from); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(d.log.String(), "a user is refused"); n != 1 {
+		t.Errorf("it is logged %d times", n)
+	}
+	if err := d.DeleteUser(ctx, "x"); err != nil {
+		t.Error(err)
+	}
+	if u, err := d.User(ctx, a.id); err != nil || u.Refused {
+		t.Error(u, err)
+	}
+}
+
+// TestRefusedUserIsRemoved: also where there is no good one, so that setup goes on.
+func TestRefusedUserIsRemoved(t *testing.T) {
+	d := open(t, nil)
+	d.exec(`INSERT INTO users (id, name, role, disabled, account) VALUES ('x', 'x', 'administrator', 0, '{"id":"x","name":"x","role":"administrator"}')`)
+	if err := d.DeleteUser(t.Context(), "x"); err != nil {
+		t.Error(err)
+	}
+	if d.vault.settings[appliance.SettingSetup] != appliance.SettingOpen {
+		t.Error("setup is over by the word of a row without a seal")
+	}
+}
+
 // TestWhileLocked: users come in, marked as nobody can verify them; nobody comes in
 // by anything else, and nothing about users is changed. What signing in changes is
 // kept, and the rows are good when it is unlocked.
@@ -253,7 +307,7 @@ func TestFirstUnlock(t *testing.T) {
 	d.vault.set(true, false)
 	delete(d.vault.settings, appliance.SettingSetup)
 	ways := d.ways()
-	d.exec(`UPDATE api_tokens SET created_by = 'alice'`) // by a release that kept no origins
+	d.exec(`UPDATE api_tokens SET created_by = 'token gone', origin = '{}'`) // by a release that kept no origins
 	d.vault.set(false, false)
 	for _, way := range ways {
 		wants(t, way.table+", not sealed", way.proof(), appliance.CodeUnauthenticated)
@@ -270,6 +324,16 @@ func TestFirstUnlock(t *testing.T) {
 	if d.vault.settings[appliance.SettingSetup] != appliance.SettingDone {
 		t.Error("setup is not over")
 	}
+	// Whose the token is nobody knows: nobody approves what it asks for.
+	all, err := d.Tokens(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	robot, err := d.Principal(t.Context(), "", all[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, "approve for the token", d.MayApprove(t.Context(), d.enrol("zoe", identity.RoleAdministrator).id, robot), appliance.CodeForbidden)
 }
 
 // TestSetupStaysOver: once there was a user, no setup code admits anybody, though

@@ -139,7 +139,11 @@ func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, 
 	}
 	secret := TokenPrefix + newSecret()
 	t := Token{ID: newID(), Name: name, Role: role, CreatedBy: by.Name, CreatedAt: d.stamp(), Digest: digest(secret)}
-	t.ExpiresAt, t.Origin = t.CreatedAt.Add(lifetime), by.origin(t.CreatedAt)
+	t.ExpiresAt = t.CreatedAt.Add(lifetime)
+	var err error
+	if t.Origin, err = d.origin(ctx, by); err != nil {
+		return Token{}, "", err
+	}
 	if err := d.rows.CreateToken(ctx, &t); err != nil {
 		return Token{}, "", err
 	}

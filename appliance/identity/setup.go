@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"holdfast/appliance"
@@ -27,8 +28,8 @@ type Settings interface {
 // again who removes all users from the database. CodeLocked while there is an
 // installation and nobody can tell.
 func (d *Directory) SetupOpen(ctx context.Context) (bool, error) {
-	all, err := d.rows.Accounts(ctx)
-	if err != nil || len(all) > 0 {
+	users, err := d.anyUser(ctx)
+	if err != nil || users {
 		return false, err
 	}
 	value, err := d.Settings.Setting(ctx, appliance.SettingSetup)
@@ -43,8 +44,25 @@ func (d *Directory) SetupOpen(ctx context.Context) (bool, error) {
 	return false, err
 }
 
+// anyUser says whether there is a user, other than those that are refused.
+func (d *Directory) anyUser(ctx context.Context) (bool, error) {
+	all, err := d.rows.Accounts(ctx)
+	return slices.ContainsFunc(all, func(a *Account) bool { return !a.Refused }), err
+}
+
+// noUser is the rule of an invitation of the setup code.
+func noUser(all []*Account) error {
+	if slices.ContainsFunc(all, func(a *Account) bool { return !a.Refused }) {
+		return appliance.Errorf(appliance.CodeNotFound, "setup is over: there is a user")
+	}
+	return nil
+}
+
 // endSetup remembers that there was a user.
 func (d *Directory) endSetup(ctx context.Context) error {
+	if users, err := d.anyUser(ctx); err != nil || !users {
+		return err
+	}
 	value, err := d.Settings.Setting(ctx, appliance.SettingSetup)
 	switch code := appliance.CodeOf(err); {
 	case code == appliance.CodeLocked, code == appliance.CodeNotFound, code == appliance.CodeTampered:
@@ -79,7 +97,7 @@ func (d *Directory) SetupCode(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if all, err := d.rows.Accounts(ctx); err == nil && len(all) == 0 && !open {
+	if users, err := d.anyUser(ctx); err == nil && !users && !open {
 		d.Log.Error("there is no user, and setup is over, so that nobody can sign in: the users were removed from the database; restore a backup, or invite an administrator as root on the machine")
 	}
 	d.mu.Lock()
@@ -161,7 +179,11 @@ func (d *Directory) Invite(ctx context.Context, by Principal, name string, role 
 	if err := d.CheckInvite(ctx, by, name, role); err != nil {
 		return Invitation{}, "", err
 	}
-	return d.invite(ctx, Invitation{Name: name, Role: role, InvitedBy: by.Name, Origin: by.origin(d.stamp())})
+	origin, err := d.origin(ctx, by)
+	if err != nil {
+		return Invitation{}, "", err
+	}
+	return d.invite(ctx, Invitation{Name: name, Role: role, InvitedBy: by.Name, Origin: origin})
 }
 
 // CheckInvite gives the error that Invite would, and makes nothing.
@@ -239,8 +261,11 @@ func (d *Directory) newcomer(ctx context.Context, token string) (*Account, strin
 		return nil, "", err
 	}
 	// The ID is that of the invitation, so that a ceremony has it from the beginning.
-	a := &Account{ID: i.ID, Name: i.Name, Role: i.Role, CreatedAt: d.stamp(), Origin: i.Origin}
-	a.MadeAt = a.CreatedAt
+	origin, err := d.ofUser(ctx, i.Origin)
+	if err != nil {
+		return nil, "", err
+	}
+	a := &Account{ID: i.ID, Name: i.Name, Role: i.Role, CreatedAt: d.stamp(), Origin: origin}
 	return a, "enrol " + i.ID, nil
 }
 
@@ -297,7 +322,7 @@ func (d *Directory) enrol(ctx context.Context, a *Account, token string, from Cl
 	if a.Password != "" { // they take the place of its second factor
 		codes, a.Recovery = newRecoveryCodes()
 	}
-	if err := d.rows.CreateAccount(ctx, a, digest(token)); err != nil {
+	if err := d.rows.CreateAccount(ctx, a, digest(token), noUser); err != nil {
 		return SignedIn{}, err
 	}
 	d.Log.Info("a user has enrolled", "user", a.Name, "role", a.Role, "remote", from.Address)

@@ -84,7 +84,8 @@ type Account struct {
 // Origin says who helped to make an identity, by the IDs of users: root on the
 // machine and the setup code are nobody.
 type Origin struct {
-	// MadeBy are those who asked for it, and had its secret in their hands.
+	// MadeBy are those who asked for it, and had its secret in their hands, and those
+	// in whose hands they were.
 	MadeBy []string `json:"made_by,omitempty"`
 	// ApprovedBy is the second person who allowed it; empty if none was asked.
 	ApprovedBy string `json:"approved_by,omitempty"`
@@ -307,8 +308,8 @@ type Store interface {
 	AccountByOIDC(ctx context.Context, email string) (*Account, error)
 	// CreateAccount makes a user and uses the invitation up that has the digest, in
 	// one step; CodeExists if the name is taken, CodeNotFound if the invitation is
-	// gone or, of the setup code, if there is a user.
-	CreateAccount(ctx context.Context, a *Account, invitation []byte) error
+	// gone. Of one of the setup code, first gets the users that are there before.
+	CreateAccount(ctx context.Context, a *Account, invitation []byte, first Rule) error
 	// UpdateAccount reads a user, has f change it, and writes it. Before that is
 	// final, rule gets all users as they are then; nil for no rule. An error of either
 	// changes nothing, and is returned. They may be called twice. CodeNotFound;

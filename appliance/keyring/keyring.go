@@ -479,8 +479,14 @@ func errLocked() error {
 	return appliance.Errorf(appliance.CodeLocked, "the keyring is locked")
 }
 
+// tampered names the row by its first field. The others may be secret, as a user's
+// password hash; a user has no other.
 func tampered(b appliance.Binding) error {
-	return appliance.Errorf(appliance.CodeTampered, "the stored %s %q does not match its seal: the database was changed by hand or is damaged; restore it from a backup", b.Purpose, b.Fields)
+	var name string
+	if len(b.Fields) > 0 && b.Purpose != "user" {
+		name = b.Fields[0]
+	}
+	return appliance.Errorf(appliance.CodeTampered, "the stored %s %q does not match its seal: the database was changed by hand or is damaged; restore it from a backup", b.Purpose, name)
 }
 
 func internal(err error, doing string) error {

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"holdfast/appliance"
@@ -24,8 +23,8 @@ func scanAccount(scan scanner) (*identity.Account, error) {
 		return nil, err
 	}
 	a, err := identity.DecodeAccount([]byte(text), []byte(activity))
-	if err != nil {
-		return nil, fmt.Errorf("a user's row is damaged: %w", err)
+	if err != nil { // it has no seal, and so no other row suffers
+		return &identity.Account{ID: id, Name: name, Role: identity.Role(role), Disabled: disabled, Sealed: []byte(text)}, nil
 	}
 	if oidc == nil {
 		oidc = new(string)
@@ -93,19 +92,20 @@ func account(c *conn, where string, arg any) (a *identity.Account, err error) {
 }
 
 // CreateAccount implements [identity.Store].
-func (s *SQLite) CreateAccount(ctx context.Context, a *identity.Account, invitation []byte) error {
+func (s *SQLite) CreateAccount(ctx context.Context, a *identity.Account, invitation []byte, first identity.Rule) error {
 	return s.write(ctx, func(c *conn) error {
 		var setup bool
 		found, err := c.one([]any{&setup}, `DELETE FROM invitations WHERE digest = ? RETURNING setup`, invitation)
 		if err != nil {
 			return err
 		}
-		var users int
-		if _, err := c.one([]any{&users}, `SELECT count(*) FROM users`); err != nil {
-			return err
-		}
-		if !found || setup && users > 0 {
+		if !found {
 			return appliance.Errorf(appliance.CodeNotFound, "the invitation was used or taken back meanwhile")
+		}
+		if setup {
+			if err := obey(ctx, c, first); err != nil {
+				return err
+			}
 		}
 		account, activity, err := accountText(a)
 		if err != nil {
@@ -213,7 +213,10 @@ type origin struct{ o *identity.Origin }
 // Scan reads a stored origin.
 func (x origin) Scan(v any) error {
 	text, _ := v.(string) // the column is of that type
-	return json.Unmarshal([]byte(text), x.o)
+	if json.Unmarshal([]byte(text), x.o) != nil {
+		*x.o = identity.Origin{} // not what the seal is of
+	}
+	return nil
 }
 
 // Invitations implements [identity.Store].

@@ -25,7 +25,7 @@ CREATE TABLE settings (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO settings (name, value)
-SELECT 'four_eyes', json_object('operations', json_group_array(operation), 'since', strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+SELECT 'four_eyes', json_object('operations', json_group_array(operation))
 FROM four_eyes HAVING count(*) > 0;
 
 DROP TABLE four_eyes;

@@ -25,9 +25,9 @@ const SetupFile = "setup-code"
 // newDirectory opens the users of console and API; closed, if not empty, is why
 // nobody is let in.
 func newDirectory(cfg *config.Config, url, closed string, store identity.Store, a *appliance.Appliance, log *slog.Logger) (*identity.Directory, error) {
-	c := identity.Config{Store: store, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, time.Time, error) {
+	c := identity.Config{Store: store, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, error) {
 		f, err := approval.Chosen(ctx, a)
-		return f.On(), f.Since, err
+		return f.On(), err
 	}, Log: log, URL: url, Closed: closed, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
 		Idle: time.Duration(cfg.Admin.Idle), Absolute: time.Duration(cfg.Admin.Session)}
 	if o := cfg.Admin.OIDC; o.Issuer != "" {
