@@ -26,7 +26,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
-	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
@@ -185,7 +185,7 @@ func (d *Daemon) open(ctx context.Context) error {
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
-	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: audit.Options{
+	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: auditlog.Options{
 		RetainAge: time.Duration(cfg.Audit.RetainAge), RetainBytes: int64(cfg.Audit.RetainMiB) << 20,
 		ReserveBytes: int64(cfg.Audit.ReserveMiB) << 20, WarnBytes: int64(cfg.Audit.WarnMiB) << 20}}
 	if err := d.newBoot(certificate); err != nil {
