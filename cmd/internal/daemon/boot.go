@@ -180,7 +180,7 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 		if err != nil {
 			return nil, nil, err
 		}
-		return token, []appliance.HSM{token}, nil
+		return token, []appliance.HSM{keyring.Watched(token)}, nil
 	}
 	configs := []hsm.Config{first}
 	for _, m := range h.Members {
@@ -197,7 +197,7 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 	}
 	var hsms []appliance.HSM
 	for _, m := range cluster.Members() {
-		hsms = append(hsms, m)
+		hsms = append(hsms, keyring.Watched(m))
 	}
 	return cluster, hsms, nil
 }
