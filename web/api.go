@@ -18,7 +18,7 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/identity"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
@@ -69,7 +69,7 @@ type Domain interface {
 
 // Boot is what the API needs of the boot; [*boot.Boot] is it.
 type Boot interface {
-	Status() boot.Status
+	Status() progress.Status
 	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
 	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
 	Seal(ctx context.Context, credential []byte) error

@@ -7,7 +7,7 @@ import (
 	"net/http"
 
 	"holdfast/appliance"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/identity"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
@@ -85,7 +85,7 @@ func evidence(r *http.Request, b Boot) ([]byte, error) {
 }
 
 func noEvidence(err error) error {
-	if errors.Is(err, boot.ErrNoPlatform) {
+	if errors.Is(err, progress.ErrNoPlatform) {
 		return appliance.Errorf(appliance.CodeConflict, "%s", err)
 	}
 	return err

@@ -6,7 +6,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/instance"
 )
@@ -14,8 +14,8 @@ import (
 // Status is the state of the appliance and of its boot.
 type Status struct {
 	appliance.Status
-	Boot  boot.Status   `json:"boot"`
-	Audit *audit.Status `json:"audit,omitempty"`
+	Boot  progress.Status `json:"boot"`
+	Audit *audit.Status   `json:"audit,omitempty"`
 	// Version is the release that runs.
 	Version string `json:"version"`
 	// Instance is the instance of EC2, as its metadata service tells it, not proven.

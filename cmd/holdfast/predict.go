@@ -11,12 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/boot/progress"
+	"holdfast/appliance/boot/parts"
 	"holdfast/appliance/config"
 	"holdfast/attest"
 	"holdfast/attest/predict"
 	"holdfast/attest/tpm"
-	"holdfast/cmd/internal/daemon"
 )
 
 // Where the image has what Holdfast measures of itself, besides the modules that
@@ -128,14 +128,14 @@ func measurementsOf(image *predict.Image, withoutModule bool) ([]tpm.Measurement
 	if err != nil {
 		return nil, err
 	}
-	parts, err := daemon.PartsOf(cfg, imageProgram, open)
+	list, err := parts.Of(cfg, imageProgram, open)
 	if err != nil {
 		return nil, err
 	}
 	var list []tpm.Measurement
-	for _, part := range parts {
+	for _, part := range list {
 		digest, err := part.Digest()
-		if stops, ok := errors.AsType[*boot.Failure](err); ok && withoutModule && stops.Code == boot.CodeMeasure {
+		if stops, ok := errors.AsType[*progress.Failure](err); ok && withoutModule && stops.Code == progress.CodeMeasure {
 			return list, nil // the boot ends there as well
 		}
 		if err != nil {

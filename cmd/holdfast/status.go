@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/boot/progress"
 	"holdfast/web"
 )
 
@@ -31,7 +31,7 @@ func statusCommand(a *admin) *cobra.Command {
 func showStatus(w io.Writer, s web.Status) {
 	b := s.Boot
 	state := string(b.State)
-	if !b.Serves() && b.State != boot.Locked {
+	if !b.Serves() && b.State != progress.Locked {
 		state = fmt.Sprintf("locked (boot: %s)", b.State)
 	}
 	row(w, "state", state)

@@ -23,7 +23,7 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/instance"
 	"holdfast/appliance/store"
@@ -42,19 +42,19 @@ func TestMain(m *testing.M) { hsmtest.Main(m) }
 // (cmd/holdfast-dev).
 type fakeBoot struct{}
 
-func (fakeBoot) Status() boot.Status { return boot.Status{State: boot.Serving} }
+func (fakeBoot) Status() progress.Status { return progress.Status{State: progress.Serving} }
 
 // evilBoot says what nobody should.
 type evilBoot struct{ fakeBoot }
 
-func (evilBoot) Status() boot.Status {
-	return boot.Status{State: boot.Degraded, Code: evil, Reason: evil, Attestation: &boot.Attestation{Reference: evil, Policy: evil, Unproven: evil}}
+func (evilBoot) Status() progress.Status {
+	return progress.Status{State: progress.Degraded, Code: evil, Reason: evil, Attestation: &progress.Attestation{Reference: evil, Policy: evil, Unproven: evil}}
 }
 func (fakeBoot) Evidence(context.Context, []byte) (*attest.Evidence, error) {
-	return nil, boot.ErrNoPlatform
+	return nil, progress.ErrNoPlatform
 }
 func (fakeBoot) Appraise(context.Context, []byte) (*attest.Evidence, *appraisal.Verdict, error) {
-	return nil, nil, boot.ErrNoPlatform
+	return nil, nil, progress.ErrNoPlatform
 }
 func (fakeBoot) Seal(context.Context, []byte) error        { return nil }
 func (fakeBoot) Revoke(context.Context, uint64) error      { return nil }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/config"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
@@ -99,7 +99,7 @@ func TestTwoHSMs(t *testing.T) {
 	k = r.kms(k.AccessKeyID, k.SecretAccessKey)
 	k.OK("/keys/cached/encrypt", xkstest.EncryptBody("x"))
 	eventually(t, func() error {
-		if b := r.status().Boot; b.State != boot.Degraded {
+		if b := r.status().Boot; b.State != progress.Degraded {
 			return errors.New("it is " + string(b.State))
 		}
 		return nil

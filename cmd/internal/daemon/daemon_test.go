@@ -29,6 +29,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"holdfast/appliance"
+	"holdfast/appliance/boot/parts"
 	"holdfast/appliance/config"
 	"holdfast/attest"
 	"holdfast/attest/simulation"
@@ -151,12 +152,12 @@ func (s *site) powerOn(cfg *config.Config) (*simulation.Platform, error) {
 	if s.asIs {
 		return p, nil
 	}
-	parts, err := daemon.Parts(cfg)
+	measured, err := parts.OfThisProcess(cfg)
 	if err != nil {
 		return p, err
 	}
 	policy := p.Policy()
-	pcrs, err := officer.Predict(p.TPM, policy.TPM, parts)
+	pcrs, err := officer.Predict(p.TPM, policy.TPM, measured)
 	if err != nil {
 		return p, err
 	}

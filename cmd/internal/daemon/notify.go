@@ -8,7 +8,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/boot/progress"
 )
 
 // notify tells the service manager, if one listens (sd_notify(3)).
@@ -19,7 +19,7 @@ func notify(log *slog.Logger, state string) {
 }
 
 // statusLine is what the service manager shows of a state of the boot.
-func statusLine(s boot.Status) string {
+func statusLine(s progress.Status) string {
 	line := "STATUS=" + string(s.State)
 	if s.Code != "" {
 		line += ": " + s.Code + " " + s.Reason

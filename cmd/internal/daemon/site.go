@@ -12,6 +12,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/config"
 	"holdfast/appliance/instance"
+	"holdfast/cmd/internal/version"
 	"holdfast/web"
 	"holdfast/xks"
 )
@@ -26,7 +27,7 @@ type site struct {
 
 func (s *site) Instance() *instance.Identity { return s.instance.Load() }
 
-func (s *site) Version() string { return Version }
+func (s *site) Version() string { return version.Version }
 
 func (s *site) Configuration() string {
 	text, err := s.cfg.Effective()
