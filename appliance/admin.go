@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/appliance/authz"
+	"holdfast/appliance/fault"
 )
 
 // The operations of administrators. They are few and slow compared with those
@@ -30,12 +31,12 @@ func (a *Appliance) keyStore(name string) (*view, *Endpoint, error) {
 			return v, e, nil
 		}
 	}
-	return nil, nil, Errorf(CodeNotFound, "there is no key store %q", name)
+	return nil, nil, fault.Errorf(fault.NotFound, "there is no key store %q", name)
 }
 
 // CreateKeyStore makes a key store with a keyring key of its own. It reads
 // Name, URIPathPrefix and RequestsPerSecond of want and gives the key store as
-// it was stored. Errors: CodeInvalid, CodeExists.
+// it was stored. Errors: fault.Invalid, fault.Exists.
 func (a *Appliance) CreateKeyStore(ctx context.Context, want KeyStore) (*KeyStore, error) {
 	ks := &KeyStore{ID: newID(), Name: want.Name, URIPathPrefix: want.URIPathPrefix,
 		RequestsPerSecond: want.RequestsPerSecond, CreatedAt: a.stamp()}
@@ -74,7 +75,7 @@ type KeyStoreDetail struct {
 	Grants      []*Grant      `json:"grants"`
 }
 
-// ShowKeyStore gives a key store by name. Errors: CodeNotFound.
+// ShowKeyStore gives a key store by name. Errors: fault.NotFound.
 func (a *Appliance) ShowKeyStore(ctx context.Context, name string) (*KeyStoreDetail, error) {
 	_, e, err := a.keyStore(name)
 	if err != nil {
@@ -97,7 +98,7 @@ func (a *Appliance) ShowKeyStore(ctx context.Context, name string) (*KeyStoreDet
 }
 
 // SetQuota sets the most authenticated requests a second; 0 for no limit. Errors:
-// CodeInvalid, CodeNotFound.
+// fault.Invalid, fault.NotFound.
 func (a *Appliance) SetQuota(ctx context.Context, name string, requestsPerSecond int) (*KeyStore, error) {
 	var changed KeyStore
 	err := a.changeKeyStore(ctx, name, func(ks *KeyStore) error {
@@ -112,7 +113,7 @@ func (a *Appliance) SetQuota(ctx context.Context, name string, requestsPerSecond
 }
 
 // DeleteKeyStore removes a key store with its credentials and grants. Errors:
-// CodeNotFound; CodeConflict if it has keys.
+// fault.NotFound; fault.Conflict if it has keys.
 func (a *Appliance) DeleteKeyStore(ctx context.Context, name string) error {
 	a.admin.Lock()
 	defer a.admin.Unlock()
@@ -137,7 +138,7 @@ func (a *Appliance) deletableKeyStore(ctx context.Context, name string) (*Endpoi
 	}
 	n, err := a.store.CountKeys(ctx, e.store.ID)
 	if err == nil && n > 0 {
-		err = Errorf(CodeConflict, "key store %q has keys: %d; delete them first", name, n)
+		err = fault.Errorf(fault.Conflict, "key store %q has keys: %d; delete them first", name, n)
 	}
 	return e, err
 }
@@ -167,16 +168,16 @@ func newCredential() NewCredential {
 
 // CreateCredential makes or imports a credential of the key store, active at
 // once, and gives it with its secret access key, which is never shown again.
-// Errors: CodeInvalid if KMS would not take it, CodeExists, CodeNotFound.
+// Errors: fault.Invalid if KMS would not take it, fault.Exists, fault.NotFound.
 func (a *Appliance) CreateCredential(ctx context.Context, keyStore string, want NewCredential) (*Credential, string, error) {
 	if want == (NewCredential{}) {
 		want = newCredential()
 	}
 	if !ValidAccessKeyID(want.AccessKeyID) {
-		return nil, "", Errorf(CodeInvalid, "access key ID: KMS takes 20 to 30 characters of A-Z and 2-7")
+		return nil, "", fault.Errorf(fault.Invalid, "access key ID: KMS takes 20 to 30 characters of A-Z and 2-7")
 	}
 	if !ValidSecretAccessKey(want.SecretAccessKey) {
-		return nil, "", Errorf(CodeInvalid, "secret access key: KMS takes 43 to 64 characters of A-Z, a-z, 0-9, '+', '/' and '='")
+		return nil, "", fault.Errorf(fault.Invalid, "secret access key: KMS takes 43 to 64 characters of A-Z, a-z, 0-9, '+', '/' and '='")
 	}
 	c, err := a.addCredential(ctx, keyStore, want)
 	return c, want.SecretAccessKey, err
@@ -219,7 +220,7 @@ func (a *Appliance) Credentials(ctx context.Context, keyStore string) ([]*Creden
 }
 
 // SetCredentialActive activates or deactivates a credential. Errors:
-// CodeNotFound.
+// fault.NotFound.
 func (a *Appliance) SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*Credential, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
@@ -248,7 +249,7 @@ func (a *Appliance) SetCredentialActive(ctx context.Context, keyStore, accessKey
 	return nil, noCredential(keyStore, accessKeyID)
 }
 
-// DeleteCredential removes a credential. Errors: CodeNotFound.
+// DeleteCredential removes a credential. Errors: fault.NotFound.
 func (a *Appliance) DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
 	a.admin.Lock()
 	defer a.admin.Unlock()
@@ -270,12 +271,12 @@ func (a *Appliance) CheckDeleteCredential(ctx context.Context, keyStore, accessK
 }
 
 func noCredential(keyStore, accessKeyID string) error {
-	return Errorf(CodeNotFound, "key store %q has no credential %q", keyStore, accessKeyID)
+	return fault.Errorf(fault.NotFound, "key store %q has no credential %q", keyStore, accessKeyID)
 }
 
 // AddGrant allows, or forbids, a principal operations on a key store or a key of
-// it. It reads all of want but ID, KeyStore and CreatedAt. Errors: CodeInvalid,
-// CodeNotFound.
+// it. It reads all of want but ID, KeyStore and CreatedAt. Errors: fault.Invalid,
+// fault.NotFound.
 func (a *Appliance) AddGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
@@ -316,7 +317,7 @@ func (a *Appliance) newGrant(ctx context.Context, keyStore string, want Grant) (
 	g.ID, g.KeyStore, g.Operations, g.CreatedAt = newID(), e.store.ID, ops, a.stamp()
 	g.Effect, g.NotAfter = cmp.Or(g.Effect, EffectAllow), g.NotAfter.UTC().Truncate(time.Millisecond)
 	if !g.NotAfter.IsZero() && g.NotAfter.Before(g.CreatedAt) {
-		return nil, Errorf(CodeInvalid, "not after %s: that is past", g.NotAfter.Format(time.RFC3339))
+		return nil, fault.Errorf(fault.Invalid, "not after %s: that is past", g.NotAfter.Format(time.RFC3339))
 	}
 	if err := g.Validate(); err != nil {
 		return nil, err
@@ -338,7 +339,7 @@ func (a *Appliance) Grants(ctx context.Context, keyStore string) ([]*Grant, erro
 	return a.store.Grants(ctx, e.store.ID)
 }
 
-// RemoveGrant removes a grant. Errors: CodeNotFound.
+// RemoveGrant removes a grant. Errors: fault.NotFound.
 func (a *Appliance) RemoveGrant(ctx context.Context, keyStore, id string) error {
 	a.admin.Lock()
 	defer a.admin.Unlock()
@@ -353,20 +354,20 @@ func (a *Appliance) RemoveGrant(ctx context.Context, keyStore, id string) error 
 func (a *Appliance) CheckRemoveGrant(ctx context.Context, keyStore, id string) error {
 	grants, err := a.Grants(ctx, keyStore)
 	if err == nil && !slices.ContainsFunc(grants, func(g *Grant) bool { return g.ID == id }) {
-		err = Errorf(CodeNotFound, "key store %q has no grant %q", keyStore, id)
+		err = fault.Errorf(fault.NotFound, "key store %q has no grant %q", keyStore, id)
 	}
 	return err
 }
 
 // TestGrants decides about a request without making it, by the same evaluation.
-// It reads all of r but KeyStore, Key and Time. Errors: CodeInvalid,
-// CodeNotFound.
+// It reads all of r but KeyStore, Key and Time. Errors: fault.Invalid,
+// fault.NotFound.
 func (a *Appliance) TestGrants(ctx context.Context, keyStore, key string, r RequestContext) (Decision, error) {
 	if _, err := ParseOperations(string(r.Operation)); err != nil {
 		return Decision{}, err
 	}
 	if r.Principal == "" {
-		return Decision{}, Errorf(CodeInvalid, "principal: give one as KMS sends it, such as arn:aws:iam::123456789012:role/app")
+		return Decision{}, fault.Errorf(fault.Invalid, "principal: give one as KMS sends it, such as arn:aws:iam::123456789012:role/app")
 	}
 	_, e, err := a.keyStore(keyStore)
 	if err != nil {
@@ -380,7 +381,7 @@ func (a *Appliance) TestGrants(ctx context.Context, keyStore, key string, r Requ
 }
 
 // Policy gives the Cedar policies of a key store that were written by hand.
-// Errors: CodeNotFound.
+// Errors: fault.NotFound.
 func (a *Appliance) Policy(_ context.Context, keyStore string) (string, error) {
 	_, e, err := a.keyStore(keyStore)
 	if err != nil {
@@ -389,8 +390,8 @@ func (a *Appliance) Policy(_ context.Context, keyStore string) (string, error) {
 	return e.store.Policy, nil
 }
 
-// SetPolicy replaces them; empty for none. Errors: CodeInvalid, with line and
-// column; CodeNotFound.
+// SetPolicy replaces them; empty for none. Errors: fault.Invalid, with line and
+// column; fault.NotFound.
 func (a *Appliance) SetPolicy(ctx context.Context, keyStore, cedar string) error {
 	cedar, err := parsePolicy(cedar)
 	if err != nil {
@@ -415,7 +416,7 @@ func (a *Appliance) CheckPolicy(_ context.Context, keyStore, cedar string) error
 func parsePolicy(cedar string) (string, error) {
 	cedar = strings.ReplaceAll(cedar, "\r\n", "\n")
 	if _, err := authz.Parse(cedar); err != nil {
-		return "", Errorf(CodeInvalid, "%s", err)
+		return "", fault.Errorf(fault.Invalid, "%s", err)
 	}
 	return cedar, nil
 }
@@ -430,7 +431,7 @@ func parsePolicy(cedar string) (string, error) {
 func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential NewCredential, record func(*KeyStore, *Credential) error) (made bool, err error) {
 	const begun = "begun"
 	state, err := a.Setting(ctx, SettingBootstrap)
-	if CodeOf(err) == CodeTampered { // it may have been made, and removed by a person
+	if fault.CodeOf(err) == fault.Tampered { // it may have been made, and removed by a person
 		a.log.Error("the setting that says whether the configuration may still make its key store does not match its seal: the database was changed by hand, and none is made", "error", err)
 		return false, nil
 	}
@@ -453,7 +454,7 @@ func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential New
 		}
 	}
 	ks, err := a.CreateKeyStore(ctx, want)
-	if CodeOf(err) == CodeExists {
+	if fault.CodeOf(err) == fault.Exists {
 		var d *KeyStoreDetail
 		if d, err = a.ShowKeyStore(ctx, want.Name); err == nil {
 			ks = &d.KeyStore
@@ -463,7 +464,7 @@ func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential New
 		return false, err
 	}
 	c, err := a.addCredential(ctx, want.Name, credential)
-	if CodeOf(err) == CodeExists {
+	if fault.CodeOf(err) == fault.Exists {
 		c, err = a.credential(ctx, want.Name, credential.AccessKeyID)
 	}
 	if err != nil {
@@ -475,7 +476,7 @@ func (a *Appliance) Bootstrap(ctx context.Context, want KeyStore, credential New
 	return true, a.SetSetting(ctx, SettingBootstrap, SettingDone)
 }
 
-// credential gives one of a key store. CodeNotFound.
+// credential gives one of a key store. fault.NotFound.
 func (a *Appliance) credential(ctx context.Context, keyStore, accessKeyID string) (*Credential, error) {
 	all, err := a.Credentials(ctx, keyStore)
 	if err != nil {
@@ -486,7 +487,7 @@ func (a *Appliance) credential(ctx context.Context, keyStore, accessKeyID string
 			return c, nil
 		}
 	}
-	return nil, Errorf(CodeNotFound, "key store %q has no credential %q", keyStore, accessKeyID)
+	return nil, fault.Errorf(fault.NotFound, "key store %q has no credential %q", keyStore, accessKeyID)
 }
 
 // Status is what administrators see at a glance.
@@ -507,7 +508,7 @@ type Status struct {
 }
 
 // CredentialAges gives when the active credentials of each key store were made,
-// by the key store's name. CodeLocked.
+// by the key store's name. fault.Locked.
 func (a *Appliance) CredentialAges() (map[string][]time.Time, error) {
 	v, err := a.view()
 	if err != nil {

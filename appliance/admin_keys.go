@@ -3,6 +3,8 @@ package appliance
 import (
 	"context"
 	"time"
+
+	"holdfast/appliance/fault"
 )
 
 // NewExternalKey says which key CreateKey is to make.
@@ -17,21 +19,21 @@ type NewExternalKey struct {
 	Framing Framing
 }
 
-// CreateKey makes an external key with its first version. Errors: CodeInvalid,
-// CodeExists, CodeNotFound for the key store.
+// CreateKey makes an external key with its first version. Errors: fault.Invalid,
+// fault.Exists, fault.NotFound for the key store.
 func (a *Appliance) CreateKey(ctx context.Context, keyStore string, want NewExternalKey) (*StoredKey, error) {
 	defer clear(want.Material)
 	if !ValidExternalKeyID(want.ID) {
-		return nil, Errorf(CodeInvalid, "key ID %q: use 1 to 128 letters, digits, '-', '.' and '_'", want.ID)
+		return nil, fault.Errorf(fault.Invalid, "key ID %q: use 1 to 128 letters, digits, '-', '.' and '_'", want.ID)
 	}
 	if want.Custody != CustodyCached && want.Custody != CustodyHSM {
-		return nil, Errorf(CodeInvalid, "custody %q: use cached or hsm", string(want.Custody))
+		return nil, fault.Errorf(fault.Invalid, "custody %q: use cached or hsm", string(want.Custody))
 	}
 	if err := want.Framing.validate(); err != nil {
 		return nil, err
 	}
 	if want.Framing != FramingNone && want.Material == nil {
-		return nil, Errorf(CodeInvalid, "AAD framing %q: it is for keys that are imported; no other proxy has encrypted with a new one", string(want.Framing))
+		return nil, fault.Errorf(fault.Invalid, "AAD framing %q: it is for keys that are imported; no other proxy has encrypted with a new one", string(want.Framing))
 	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
@@ -40,8 +42,8 @@ func (a *Appliance) CreateKey(ctx context.Context, keyStore string, want NewExte
 		return nil, err
 	}
 	if _, err := a.store.Key(ctx, e.store.ID, want.ID); err == nil {
-		return nil, Errorf(CodeExists, "key store %q has a key %q already", keyStore, want.ID)
-	} else if CodeOf(err) != CodeNotFound {
+		return nil, fault.Errorf(fault.Exists, "key store %q has a key %q already", keyStore, want.ID)
+	} else if fault.CodeOf(err) != fault.NotFound {
 		return nil, err
 	}
 	key := &ExternalKey{KeyStore: e.store.ID, ID: want.ID, Usage: want.Usage, Custody: want.Custody,
@@ -87,29 +89,29 @@ func (a *Appliance) makeVersion(ctx context.Context, ring Keyring, key *External
 	return v, object, nil
 }
 
-// Keys gives a page of the key store's keys, ordered by ID. Errors: CodeInvalid,
-// CodeNotFound for the key store.
+// Keys gives a page of the key store's keys, ordered by ID. Errors: fault.Invalid,
+// fault.NotFound for the key store.
 func (a *Appliance) Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error) {
 	_, e, err := a.keyStore(keyStore)
 	if err != nil {
 		return nil, err
 	}
 	if page.Limit < 1 || page.Limit > 1000 {
-		return nil, Errorf(CodeInvalid, "limit %d: use 1 to 1000", page.Limit)
+		return nil, fault.Errorf(fault.Invalid, "limit %d: use 1 to 1000", page.Limit)
 	}
 	switch page.State {
 	case "", KeyEnabled, KeyDisabled, KeyPendingDeletion, KeyDeletionSuspended, KeyBlocked:
 	default:
-		return nil, Errorf(CodeInvalid, "state %.40q: use enabled, disabled, pending_deletion, deletion_suspended or blocked", string(page.State))
+		return nil, fault.Errorf(fault.Invalid, "state %.40q: use enabled, disabled, pending_deletion, deletion_suspended or blocked", string(page.State))
 	}
 	if page.Prefix != "" && !ValidExternalKeyID(page.Prefix) {
-		return nil, Errorf(CodeInvalid, "prefix %.150q: no key ID begins so", page.Prefix)
+		return nil, fault.Errorf(fault.Invalid, "prefix %.150q: no key ID begins so", page.Prefix)
 	}
 	return a.store.Keys(ctx, e.store.ID, page)
 }
 
 // ShowKey gives a key with its versions and the grants on it. Errors:
-// CodeNotFound, CodeTampered.
+// fault.NotFound, fault.Tampered.
 func (a *Appliance) ShowKey(ctx context.Context, keyStore, id string) (*StoredKey, error) {
 	v, e, err := a.keyStore(keyStore)
 	if err != nil {
@@ -133,7 +135,7 @@ func (a *Appliance) changeKey(ctx context.Context, keyStore, id string, change f
 }
 
 // replaceKey does what changeKey says. Without the lock it may fail with
-// CodeConflict.
+// fault.Conflict.
 func (a *Appliance) replaceKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
 	v, _, err := a.keyStore(keyStore)
 	if err != nil {
@@ -163,7 +165,7 @@ func (a *Appliance) tryKey(ctx context.Context, keyStore, id string, change func
 	return change(&key)
 }
 
-// SetKeyEnabled enables or disables a key. Errors: CodeNotFound; CodeConflict
+// SetKeyEnabled enables or disables a key. Errors: fault.NotFound; fault.Conflict
 // if its deletion is pending or suspended.
 func (a *Appliance) SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*ExternalKey, error) {
 	return a.changeKey(ctx, keyStore, id, setEnabled(enabled))
@@ -196,7 +198,7 @@ const (
 
 // ScheduleDeletion has a key destroyed after the days, 7 to 30; until then it
 // is out of service. What KMS encrypted under it is lost afterwards. A suspended
-// deletion is scheduled again so. Errors: CodeInvalid, CodeNotFound; CodeConflict if
+// deletion is scheduled again so. Errors: fault.Invalid, fault.NotFound; fault.Conflict if
 // it is scheduled already.
 func (a *Appliance) ScheduleDeletion(ctx context.Context, keyStore, id string, days int) (*ExternalKey, error) {
 	return a.changeKey(ctx, keyStore, id, a.scheduleDeletion(days))
@@ -210,10 +212,10 @@ func (a *Appliance) CheckDeletion(ctx context.Context, keyStore, id string, days
 func (a *Appliance) scheduleDeletion(days int) func(*ExternalKey) error {
 	return func(k *ExternalKey) error {
 		if days < MinDeletionDays || days > MaxDeletionDays {
-			return Errorf(CodeInvalid, "waiting period of %d days: use %d to %d", days, MinDeletionDays, MaxDeletionDays)
+			return fault.Errorf(fault.Invalid, "waiting period of %d days: use %d to %d", days, MinDeletionDays, MaxDeletionDays)
 		}
 		if k.State == KeyPendingDeletion {
-			return Errorf(CodeConflict, "key %q is pending deletion already", k.ID)
+			return fault.Errorf(fault.Conflict, "key %q is pending deletion already", k.ID)
 		}
 		k.State, k.DeletionAt = KeyPendingDeletion, a.stamp().AddDate(0, 0, days)
 		return nil
@@ -221,12 +223,12 @@ func (a *Appliance) scheduleDeletion(days int) func(*ExternalKey) error {
 }
 
 // CancelDeletion takes back a deletion that is scheduled, or suspended. The key is
-// disabled afterwards, as a KMS key is. Errors: CodeNotFound; CodeConflict if no
+// disabled afterwards, as a KMS key is. Errors: fault.NotFound; fault.Conflict if no
 // deletion is scheduled.
 func (a *Appliance) CancelDeletion(ctx context.Context, keyStore, id string) (*ExternalKey, error) {
 	return a.changeKey(ctx, keyStore, id, func(k *ExternalKey) error {
 		if k.State != KeyPendingDeletion && k.State != KeyDeletionSuspended {
-			return Errorf(CodeConflict, "key %q is not pending deletion", id)
+			return fault.Errorf(fault.Conflict, "key %q is not pending deletion", id)
 		}
 		k.State, k.DeletionAt = KeyDisabled, time.Time{}
 		return nil
@@ -235,8 +237,8 @@ func (a *Appliance) CancelDeletion(ctx context.Context, keyStore, id string) (*E
 
 // RotateKey adds a new version, which encrypts from now on. With material, of
 // [KeyBytes] bytes, the version is imported; the material is zeroized. All
-// earlier versions still decrypt. Errors: CodeNotFound, CodeInvalid;
-// CodeConflict if the key's deletion is pending or suspended.
+// earlier versions still decrypt. Errors: fault.NotFound, fault.Invalid;
+// fault.Conflict if the key's deletion is pending or suspended.
 func (a *Appliance) RotateKey(ctx context.Context, keyStore, id string, material []byte) (*ExternalKey, error) {
 	defer clear(material)
 	a.admin.Lock()
@@ -253,7 +255,7 @@ func (a *Appliance) RotateKey(ctx context.Context, keyStore, id string, material
 // waits for it, so it does not wait for an administrator's operation.
 func (a *Appliance) rotateExhausted(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error) {
 	if !a.admin.TryLock() {
-		return nil, Errorf(CodeConflict, "an administrator's operation is under way")
+		return nil, fault.Errorf(fault.Conflict, "an administrator's operation is under way")
 	}
 	defer a.admin.Unlock()
 	v, err := a.view()

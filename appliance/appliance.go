@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/hsm"
 )
 
@@ -124,7 +125,7 @@ func New(o Options) *Appliance {
 	}
 	if o.OpenStore == nil {
 		o.OpenStore = func(context.Context, string) (Store, error) {
-			return nil, Errorf(CodeInternal, "this appliance cannot open backups")
+			return nil, fault.Errorf(fault.Internal, "this appliance cannot open backups")
 		}
 	}
 	a := &Appliance{
@@ -162,7 +163,7 @@ func (a *Appliance) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error 
 func (a *Appliance) unlock(ctx context.Context, ring Keyring, hsms []HSM, after *suspended) error {
 	asked := a.now()
 	in, err := a.store.Installation(ctx)
-	if CodeOf(err) == CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		in, err = a.install(ctx, ring)
 	}
 	if err != nil {
@@ -180,7 +181,7 @@ func (a *Appliance) unlock(ctx context.Context, ring Keyring, hsms []HSM, after 
 	}
 	if after != nil && !a.suspended.CompareAndSwap(after, nil) {
 		ring.Lock()
-		return Errorf(CodeLocked, "the appliance was locked meanwhile")
+		return fault.Errorf(fault.Locked, "the appliance was locked meanwhile")
 	}
 	a.lease.renew(asked)
 	a.suspended.Store(nil)
@@ -197,7 +198,7 @@ func (a *Appliance) install(ctx context.Context, ring Keyring) (*Installation, e
 		return nil, err
 	}
 	if len(stores) > 0 {
-		return nil, Errorf(CodeTampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore it from a backup")
+		return nil, fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore it from a backup")
 	}
 	in := &Installation{ID: newID(), CreatedAt: a.stamp()}
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
@@ -240,7 +241,7 @@ func (a *Appliance) openStateKey(ctx context.Context, ring Keyring, in *Installa
 // all rows had seals it gives in the present form; nil for any other.
 func openStateKey(ctx context.Context, ring Keyring, in *Installation) (again []byte, err error) {
 	err = ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey)
-	if CodeOf(err) != CodeTampered {
+	if fault.CodeOf(err) != fault.Tampered {
 		return nil, err
 	}
 	again, early := ring.OpenEarlyStateKey(ctx, in.ID, in.WrappedStateKey)
@@ -273,18 +274,18 @@ func (a *Appliance) lock() {
 // Locked says whether no key can be used.
 func (a *Appliance) Locked() bool { return a.live.Load() == nil }
 
-// view gives the live view, or CodeLocked. A lease that has run out counts
+// view gives the live view, or fault.Locked. A lease that has run out counts
 // though nobody has wiped the keys yet.
 func (a *Appliance) view() (*view, error) {
 	v := a.live.Load()
 	switch {
 	case a.suspended.Load() != nil, v != nil && a.lease.remaining() <= 0:
-		return nil, Errorf(CodeLocked, "the appliance is locked: the HSM has been away for longer than the lease of %s", a.lease.length)
+		return nil, fault.Errorf(fault.Locked, "the appliance is locked: the HSM has been away for longer than the lease of %s", a.lease.length)
 	case v == nil:
 		if code := a.why(); code != "" {
-			return nil, Errorf(CodeLocked, "the appliance is locked: %s", code)
+			return nil, fault.Errorf(fault.Locked, "the appliance is locked: %s", code)
 		}
-		return nil, Errorf(CodeLocked, "the appliance is locked")
+		return nil, fault.Errorf(fault.Locked, "the appliance is locked")
 	}
 	return v, nil
 }

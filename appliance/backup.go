@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"filippo.io/age"
+
+	"holdfast/appliance/fault"
 )
 
 // A backup is one line of JSON, a [BackupHeader], and then the database,
@@ -54,7 +56,7 @@ func (a *Appliance) Backup(ctx context.Context, w io.Writer, checkpoint string) 
 	}
 	identity, err := age.GenerateHybridIdentity()
 	if err != nil {
-		return wrapf(CodeInternal, err, "a key for the backup cannot be made")
+		return fault.Wrapf(fault.Internal, err, "a key for the backup cannot be made")
 	}
 	h := BackupHeader{Format: BackupFormat, Installation: in.ID, Created: a.stamp(), Checkpoint: checkpoint}
 	secret := []byte(identity.String())
@@ -100,7 +102,7 @@ func writeBackup(w io.Writer, h *BackupHeader, to age.Recipient, database string
 func (a *Appliance) temporary() (string, error) {
 	dir, err := os.MkdirTemp(a.dir, "backup-")
 	if err != nil {
-		return "", wrapf(CodeInternal, err, "there is no place for a copy of the database")
+		return "", fault.Wrapf(fault.Internal, err, "there is no place for a copy of the database")
 	}
 	return dir, nil
 }
@@ -136,9 +138,9 @@ type GoneVersion struct {
 }
 
 // VerifyBackup reads a backup and opens everything in it with this appliance's
-// HSM, every version of every key. It changes nothing. Errors: CodeInvalid for
-// what is no backup; CodeTampered for one of another HSM, and for rows that do
-// not open; CodeInternal or CodeTimeout if the HSM fails or is away. A key object
+// HSM, every version of every key. It changes nothing. Errors: fault.Invalid for
+// what is no backup; fault.Tampered for one of another HSM, and for rows that do
+// not open; fault.Internal or fault.Timeout if the HSM fails or is away. A key object
 // that the HSM does not have is no error: the report names it.
 func (a *Appliance) VerifyBackup(ctx context.Context, r io.Reader) (*BackupReport, error) {
 	report, dir, err := a.readBackup(ctx, r, nil)
@@ -151,7 +153,7 @@ func (a *Appliance) VerifyBackup(ctx context.Context, r io.Reader) (*BackupRepor
 // Restore verifies a backup and takes it over. What would destroy something later
 // does not come along: pending deletions are suspended, and noted objects of the
 // token are left behind, since another appliance may use the same ones. Errors:
-// those of VerifyBackup; CodeConflict if this appliance has key stores. If it fails,
+// those of VerifyBackup; fault.Conflict if this appliance has key stores. If it fails,
 // nothing changed.
 func (a *Appliance) Restore(ctx context.Context, r io.Reader) (*BackupReport, error) {
 	var objects map[string]bool // of the token, which the backup's keys need
@@ -256,7 +258,7 @@ func (a *Appliance) readBackup(ctx context.Context, r io.Reader, prepare func(St
 	defer clear(secret)
 	identity, err := age.ParseHybridIdentity(string(secret))
 	if err != nil {
-		return nil, "", wrapf(CodeInvalid, err, "the backup's key cannot be read")
+		return nil, "", fault.Wrapf(fault.Invalid, err, "the backup's key cannot be read")
 	}
 	if dir, err = a.temporary(); err != nil {
 		return nil, "", err
@@ -277,14 +279,14 @@ func (a *Appliance) readBackup(ctx context.Context, r io.Reader, prepare func(St
 		return nil, dir, err
 	}
 	if report.Installation != h.Installation {
-		return nil, dir, Errorf(CodeTampered, "the backup says that it is of installation %s, and its database is of %s", h.Installation, report.Installation)
+		return nil, dir, fault.Errorf(fault.Tampered, "the backup says that it is of installation %s, and its database is of %s", h.Installation, report.Installation)
 	}
 	report.Created, report.Checkpoint = h.Created, h.Checkpoint
 	return report, dir, nil
 }
 
 func readHeader(r *bufio.Reader) (*BackupHeader, error) {
-	notOne := Errorf(CodeInvalid, "this is no backup of Holdfast: it does not begin with a line of the form %s", BackupFormat)
+	notOne := fault.Errorf(fault.Invalid, "this is no backup of Holdfast: it does not begin with a line of the form %s", BackupFormat)
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		return nil, notOne
@@ -298,7 +300,7 @@ func readHeader(r *bufio.Reader) (*BackupHeader, error) {
 
 func decrypt(r io.Reader, identity age.Identity, file string) error {
 	broken := func(err error) error {
-		return wrapf(CodeInvalid, err, "the backup is cut off, or was changed")
+		return fault.Wrapf(fault.Invalid, err, "the backup is cut off, or was changed")
 	}
 	opened, err := age.Decrypt(r, identity)
 	if err != nil {
@@ -306,11 +308,11 @@ func decrypt(r io.Reader, identity age.Identity, file string) error {
 	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return wrapf(CodeInternal, err, "there is no place for the backup")
+		return fault.Wrapf(fault.Internal, err, "there is no place for the backup")
 	}
 	_, err = io.Copy(f, opened)
 	if closeErr := f.Close(); err == nil && closeErr != nil {
-		return wrapf(CodeInternal, closeErr, "there is no place for the backup")
+		return fault.Wrapf(fault.Internal, closeErr, "there is no place for the backup")
 	}
 	if err != nil {
 		return broken(err)
@@ -343,10 +345,10 @@ func verifyStore(ctx context.Context, st Store, ring Keyring) (*BackupReport, er
 // within says where an error is.
 func within(err error, format string, args ...any) error {
 	message := "cannot be opened"
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := errors.AsType[*fault.Fault](err); ok {
 		message = e.Message
 	}
-	return &Error{Code: CodeOf(err), Message: fmt.Sprintf(format, args...) + ": " + message, Err: err}
+	return &fault.Fault{Code: fault.CodeOf(err), Message: fmt.Sprintf(format, args...) + ": " + message, Err: err}
 }
 
 func (r *BackupReport) keyStore(ctx context.Context, st Store, ring Keyring, ks *KeyStore) error {
@@ -418,7 +420,7 @@ func (r *BackupReport) key(ctx context.Context, st Store, ring Keyring, ks *KeyS
 			_, _, _, err = u.Encrypt(ctx, []byte("holdfast"), nil)
 		}
 		u.Wipe()
-		if CodeOf(err) == CodeGone {
+		if fault.CodeOf(err) == fault.Gone {
 			r.Gone = append(r.Gone, GoneVersion{KeyStore: ks.Name, KeyID: id, Version: v.Version})
 			continue
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"holdfast/appliance/fault"
 )
 
 // Block takes a key, a key store or everything out of service until somebody
@@ -37,15 +39,15 @@ type BlockTarget struct {
 	KeyID string `json:"key_id,omitempty"`
 }
 
-// validate says what is wrong with the target: CodeInvalid.
+// validate says what is wrong with the target: fault.Invalid.
 func (t BlockTarget) validate() error {
 	switch {
 	case t.Everything && (t.KeyStore != "" || t.KeyID != ""):
-		return Errorf(CodeInvalid, "name either everything or a key store, not both")
+		return fault.Errorf(fault.Invalid, "name either everything or a key store, not both")
 	case !t.Everything && t.KeyStore == "" && t.KeyID != "":
-		return Errorf(CodeInvalid, "name the key store of the key %q", t.KeyID)
+		return fault.Errorf(fault.Invalid, "name the key store of the key %q", t.KeyID)
 	case !t.Everything && t.KeyStore == "":
-		return Errorf(CodeInvalid, "name a key store, a key store and a key, or everything")
+		return fault.Errorf(fault.Invalid, "name a key store, a key store and a key, or everything")
 	}
 	return nil
 }
@@ -53,20 +55,20 @@ func (t BlockTarget) validate() error {
 // Block takes the target out of service: no request that starts after it
 // returned uses a key of it, and its unlocked keys are wiped. It lasts until
 // Unblock, also over a restart. A block that is there gets the new reason. It
-// waits neither for the HSM nor for another operation. Errors: CodeInvalid,
-// CodeNotFound; CodeLocked while the appliance is locked and nothing serves.
+// waits neither for the HSM nor for another operation. Errors: fault.Invalid,
+// fault.NotFound; fault.Locked while the appliance is locked and nothing serves.
 func (a *Appliance) Block(ctx context.Context, t BlockTarget, reason string) (Block, error) {
 	if reason == "" || len(reason) > maxReason || !utf8.ValidString(reason) ||
 		strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return Block{}, Errorf(CodeInvalid, "reason: say why in 1 to %d printable characters", maxReason)
+		return Block{}, fault.Errorf(fault.Invalid, "reason: say why in 1 to %d printable characters", maxReason)
 	}
 	b := Block{Reason: reason, Since: a.stamp()}
 	return b, a.setBlock(ctx, t, func(Block) (Block, error) { return b, nil })
 }
 
 // Unblock takes a block back. What is blocked besides remains so: a key whose
-// key store is blocked as well does not serve yet. Errors: CodeInvalid,
-// CodeNotFound; CodeConflict if that target is not blocked.
+// key store is blocked as well does not serve yet. Errors: fault.Invalid,
+// fault.NotFound; fault.Conflict if that target is not blocked.
 func (a *Appliance) Unblock(ctx context.Context, t BlockTarget) error {
 	return a.setBlock(ctx, t, func(was Block) (Block, error) { return Block{}, t.blockedBy(was) })
 }
@@ -93,10 +95,10 @@ func (a *Appliance) CheckUnblock(ctx context.Context, t BlockTarget) error {
 	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
 }
 
-// blockedBy says that the target is not blocked: CodeConflict.
+// blockedBy says that the target is not blocked: fault.Conflict.
 func (t BlockTarget) blockedBy(b Block) error {
 	if b.IsZero() {
-		return Errorf(CodeConflict, "%s is not blocked", t)
+		return fault.Errorf(fault.Conflict, "%s is not blocked", t)
 	}
 	return nil
 }
@@ -190,7 +192,7 @@ func (a *Appliance) changeKeyStore(ctx context.Context, name string, change func
 // retry calls f again when somebody else was faster.
 func retry(f func() error) (err error) {
 	for range 10 {
-		if err = f(); CodeOf(err) != CodeConflict {
+		if err = f(); fault.CodeOf(err) != fault.Conflict {
 			break
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"holdfast/appliance/authz"
+	"holdfast/appliance/fault"
 )
 
 // Endpoint is a key store as it is served to KMS. Get one per request: it
@@ -22,7 +23,7 @@ type Endpoint struct {
 }
 
 // Endpoint gives the key store whose URI path prefix is exactly prefix. Errors:
-// CodeNotFound if there is none; CodeLocked; the reason for which a key store
+// fault.NotFound if there is none; fault.Locked; the reason for which a key store
 // is out of service.
 func (a *Appliance) Endpoint(prefix string) (*Endpoint, error) {
 	v, err := a.view()
@@ -31,7 +32,7 @@ func (a *Appliance) Endpoint(prefix string) (*Endpoint, error) {
 	}
 	e := v.byPrefix[prefix]
 	if e == nil {
-		return nil, Errorf(CodeNotFound, "no key store has that URI path prefix")
+		return nil, fault.Errorf(fault.NotFound, "no key store has that URI path prefix")
 	}
 	if e.fault != nil {
 		return nil, e.fault
@@ -47,29 +48,29 @@ func (e *Endpoint) Name() string { return e.store.Name }
 func (e *Endpoint) HasCredential(accessKeyID string) bool { return e.credentials[accessKeyID] != nil }
 
 // Sign gives the SigV4 signature that the credential makes for the string to
-// sign. Errors: CodeNotFound if the key store has no such active credential.
+// sign. Errors: fault.NotFound if the key store has no such active credential.
 func (e *Endpoint) Sign(accessKeyID, date, region, service string, stringToSign []byte) ([32]byte, error) {
 	c := e.credentials[accessKeyID]
 	if c == nil {
-		return [32]byte{}, Errorf(CodeNotFound, "no such credential")
+		return [32]byte{}, fault.Errorf(fault.NotFound, "no such credential")
 	}
 	return c.unlocked.Sign(date, region, service, stringToSign)
 }
 
 // Authenticated notes that the credential authenticated a request, and takes
-// the request from the key store's quota. Errors: CodeThrottled.
+// the request from the key store's quota. Errors: fault.Throttled.
 func (e *Endpoint) Authenticated(accessKeyID string) error {
 	if c := e.credentials[accessKeyID]; c != nil {
 		c.used.Store(e.a.now().UnixMilli())
 	}
 	if e.limiter != nil && !e.limiter.AllowN(e.a.now(), 1) {
-		return Errorf(CodeThrottled, "the key store's quota of %d requests per second is used up", e.store.RequestsPerSecond)
+		return fault.Errorf(fault.Throttled, "the key store's quota of %d requests per second is used up", e.store.RequestsPerSecond)
 	}
 	return nil
 }
 
-// Key gives an external key. Errors: CodeNotFound, CodeTampered, CodeLocked,
-// CodeTimeout.
+// Key gives an external key. Errors: fault.NotFound, fault.Tampered, fault.Locked,
+// fault.Timeout.
 func (e *Endpoint) Key(ctx context.Context, id string) (*Key, error) {
 	v, err := e.a.view()
 	if err != nil {
@@ -105,14 +106,14 @@ func (k *Key) blocked() Block {
 
 // Allow asks the grants on the key and on its key store, and the policies
 // written by hand, whether the request is allowed: with the decision comes nil
-// or CodeDenied. It reads all of r but KeyStore, Key and Time.
+// or fault.Denied. It reads all of r but KeyStore, Key and Time.
 func (k *Key) Allow(r RequestContext) (Decision, error) {
 	d := k.decide(r)
 	for _, fault := range d.Faults {
 		k.e.a.log.Error("an authorization policy failed and allows nothing", "key_store", k.e.store.Name, "key_id", k.live.ID, "policy", fault)
 	}
 	if !d.Allowed {
-		return d, Errorf(CodeDenied, "%s", d)
+		return d, fault.Errorf(fault.Denied, "%s", d)
 	}
 	return d, nil
 }
@@ -123,17 +124,17 @@ func (k *Key) decide(r RequestContext) Decision {
 }
 
 // Usable says whether the key's state and usage permit all of the operations:
-// nil, CodeConflict (not enabled, or blocked) or CodeKeyUsage.
+// nil, fault.Conflict (not enabled, or blocked) or fault.KeyUsage.
 func (k *Key) Usable(ops ...Operation) error {
 	if b := k.blocked(); !b.IsZero() {
-		return Errorf(CodeConflict, "the external key is blocked: %s", b.Reason)
+		return fault.Errorf(fault.Conflict, "the external key is blocked: %s", b.Reason)
 	}
 	if k.live.State != KeyEnabled {
-		return Errorf(CodeConflict, "the external key is not enabled")
+		return fault.Errorf(fault.Conflict, "the external key is not enabled")
 	}
 	for _, op := range ops {
 		if (op == OpEncrypt && !k.live.Usage.Encrypt) || (op == OpDecrypt && !k.live.Usage.Decrypt) {
-			return Errorf(CodeKeyUsage, "the external key's usage does not include the operation %s", op)
+			return fault.Errorf(fault.KeyUsage, "the external key's usage does not include the operation %s", op)
 		}
 	}
 	return nil
@@ -148,7 +149,7 @@ func (k *Key) Encrypt(ctx context.Context, plaintext, aad []byte) (*Ciphertext, 
 		return nil, err
 	}
 	if len(aad) > MaxAAD {
-		return nil, Errorf(CodeTooLarge, "additional authenticated data of %d bytes; at most %d are supported", len(aad), MaxAAD)
+		return nil, fault.Errorf(fault.TooLarge, "additional authenticated data of %d bytes; at most %d are supported", len(aad), MaxAAD)
 	}
 	if err := k.count(ctx); err != nil {
 		return nil, err
@@ -166,16 +167,16 @@ func (k *Key) Encrypt(ctx context.Context, plaintext, aad []byte) (*Ciphertext, 
 }
 
 // Decrypt decrypts with the version that the ciphertext's metadata name.
-// Errors: CodeCiphertext if anything does not match.
+// Errors: fault.Ciphertext if anything does not match.
 func (k *Key) Decrypt(ctx context.Context, c *Ciphertext, aad []byte) (plaintext []byte, err error) {
 	if err := k.Usable(OpDecrypt); err != nil {
 		return nil, err
 	}
 	if len(aad) > MaxAAD {
-		return nil, Errorf(CodeTooLarge, "additional authenticated data of %d bytes; at most %d are supported", len(aad), MaxAAD)
+		return nil, fault.Errorf(fault.TooLarge, "additional authenticated data of %d bytes; at most %d are supported", len(aad), MaxAAD)
 	}
 	plaintext, err = k.decryptOwn(ctx, c, aad)
-	if k.live.Framing != FramingNone && CodeOf(err) == CodeCiphertext {
+	if k.live.Framing != FramingNone && fault.CodeOf(err) == fault.Ciphertext {
 		return k.decryptForeign(ctx, c, aad)
 	}
 	return plaintext, err
@@ -189,7 +190,7 @@ func (k *Key) decryptOwn(ctx context.Context, c *Ciphertext, aad []byte) (plaint
 	}
 	version := k.live.version(number)
 	if version == nil {
-		return nil, Errorf(CodeCiphertext, "the ciphertext names a version that the key does not have")
+		return nil, fault.Errorf(fault.Ciphertext, "the ciphertext names a version that the key does not have")
 	}
 	err = k.live.with(version, func(u UnlockedKey) (err error) {
 		plaintext, err = u.Decrypt(ctx, c.IV, c.Ciphertext, c.Tag, FrameAAD(aad, c.Metadata))
@@ -246,7 +247,7 @@ func (k *Key) reserve(ctx context.Context, live *liveKey) (done bool, err error)
 			return false, nil
 		}
 		if live.reserved+n > maxEncryptions {
-			return false, wrapf(CodeInternal, err, "version %d of the key has done as many encryptions as AES-GCM allows and could not be rotated", live.CurrentVersion)
+			return false, fault.Wrapf(fault.Internal, err, "version %d of the key has done as many encryptions as AES-GCM allows and could not be rotated", live.CurrentVersion)
 		}
 		a.log.Error("a key is due for rotation and could not be rotated; it still serves", "key_store", k.e.store.Name, "key_id", live.ID,
 			"version", live.CurrentVersion, "encryptions", live.reserved, "error", err)

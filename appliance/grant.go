@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"holdfast/appliance/authz"
+	"holdfast/appliance/fault"
 )
 
 // The terms of authorization; package authz explains them.
@@ -91,7 +92,7 @@ func ParseConditions(s string) (c Conditions, err error) {
 		return c, nil
 	}
 	if err := json.Unmarshal([]byte(s), &c); err != nil {
-		return c, wrapf(CodeInvalid, err, "the conditions of a grant cannot be read")
+		return c, fault.Wrapf(fault.Invalid, err, "the conditions of a grant cannot be read")
 	}
 	return c, nil
 }
@@ -115,7 +116,7 @@ func ParseOperations(s string) ([]Operation, error) {
 		switch op {
 		case OpEncrypt, OpDecrypt, OpGetAttributes:
 		default:
-			return nil, Errorf(CodeInvalid, "operation %q: use Encrypt, Decrypt and GetAttributes, with commas between", string(op))
+			return nil, fault.Errorf(fault.Invalid, "operation %q: use Encrypt, Decrypt and GetAttributes, with commas between", string(op))
 		}
 		if !seen[op] {
 			seen[op] = true
@@ -126,10 +127,10 @@ func ParseOperations(s string) ([]Operation, error) {
 }
 
 // Validate says what is wrong with effect, principal, operations, conditions and
-// key: CodeInvalid.
+// key: fault.Invalid.
 func (g *Grant) Validate() error {
 	if err := g.Rule().Validate(); err != nil {
-		return Errorf(CodeInvalid, "%s", err)
+		return fault.Errorf(fault.Invalid, "%s", err)
 	}
 	return nil
 }

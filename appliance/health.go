@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/hsm"
 )
 
@@ -133,7 +134,7 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 	return results
 }
 
-// ProbeHSMs has each HSM do its test operation now. CodeLocked while there are
+// ProbeHSMs has each HSM do its test operation now. fault.Locked while there are
 // no HSMs to speak of.
 func (a *Appliance) ProbeHSMs(ctx context.Context) ([]HSMHealth, error) {
 	if _, err := a.view(); err != nil {
@@ -146,7 +147,7 @@ func (a *Appliance) ProbeHSMs(ctx context.Context) ([]HSMHealth, error) {
 
 // Health gives the state of each HSM, at most a minute old. A result that is
 // older is replaced before the method returns, within the time of ctx.
-// CodeLocked while there are no HSMs to speak of.
+// fault.Locked while there are no HSMs to speak of.
 func (a *Appliance) Health(ctx context.Context) ([]HSMHealth, error) {
 	if _, err := a.view(); err != nil {
 		return nil, err
@@ -168,6 +169,6 @@ func (a *Appliance) Health(ctx context.Context) ([]HSMHealth, error) {
 	case r := <-done:
 		return r, nil
 	case <-ctx.Done():
-		return nil, wrapf(CodeTimeout, ctx.Err(), "the HSMs did not answer the health probe in time")
+		return nil, fault.Wrapf(fault.Timeout, ctx.Err(), "the HSMs did not answer the health probe in time")
 	}
 }

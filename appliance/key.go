@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"holdfast/appliance/fault"
 )
 
 // Usage says which operations a key may be used for.
@@ -38,7 +40,7 @@ func ParseUsage(s string) (Usage, error) {
 		case "decrypt":
 			u.Decrypt = true
 		default:
-			return Usage{}, Errorf(CodeInvalid, "usage %q: use encrypt, decrypt, both with a comma between, or none", s)
+			return Usage{}, fault.Errorf(fault.Invalid, "usage %q: use encrypt, decrypt, both with a comma between, or none", s)
 		}
 	}
 	return u, nil
@@ -73,9 +75,9 @@ const (
 func (k *ExternalKey) mustStay() error {
 	switch k.State {
 	case KeyPendingDeletion:
-		return Errorf(CodeConflict, "key %q is pending deletion; cancel that first", k.ID)
+		return fault.Errorf(fault.Conflict, "key %q is pending deletion; cancel that first", k.ID)
 	case KeyDeletionSuspended:
-		return Errorf(CodeConflict, "the deletion of key %q was pending in the restored backup, and is suspended; cancel it first, or schedule it again", k.ID)
+		return fault.Errorf(fault.Conflict, "the deletion of key %q was pending in the restored backup, and is suspended; cancel it first, or schedule it again", k.ID)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"holdfast/appliance/fault"
 )
 
 // KeyStore is one external key store as AWS KMS sees it: a URI path prefix
@@ -58,19 +60,19 @@ var (
 // validate reports what is wrong with the name, prefix and quota.
 func (s *KeyStore) validate() error {
 	if !keyStoreName.MatchString(s.Name) {
-		return Errorf(CodeInvalid, "key store name %q: use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit", s.Name)
+		return fault.Errorf(fault.Invalid, "key store name %q: use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit", s.Name)
 	}
 	if !uriPathPrefix.MatchString(s.URIPathPrefix) {
-		return Errorf(CodeInvalid, "URI path prefix %q: use \"/\" before each part and only letters, digits, '_' and '-' in it, such as /bank/prod", s.URIPathPrefix)
+		return fault.Errorf(fault.Invalid, "URI path prefix %q: use \"/\" before each part and only letters, digits, '_' and '-' in it, such as /bank/prod", s.URIPathPrefix)
 	}
 	if n := len(s.URIPathPrefix) + len(XKSPath); n > maxXKSProxyURIPath {
-		return Errorf(CodeInvalid, "URI path prefix %q: with %s it has %d characters; KMS allows %d", s.URIPathPrefix, XKSPath, n, maxXKSProxyURIPath)
+		return fault.Errorf(fault.Invalid, "URI path prefix %q: with %s it has %d characters; KMS allows %d", s.URIPathPrefix, XKSPath, n, maxXKSProxyURIPath)
 	}
 	if strings.Contains(s.URIPathPrefix+"/", XKSPath+"/") {
-		return Errorf(CodeInvalid, "URI path prefix %q: leave out %s, which follows the prefix by itself", s.URIPathPrefix, XKSPath)
+		return fault.Errorf(fault.Invalid, "URI path prefix %q: leave out %s, which follows the prefix by itself", s.URIPathPrefix, XKSPath)
 	}
 	if s.RequestsPerSecond < 0 {
-		return Errorf(CodeInvalid, "requests per second %d: use a positive number, or 0 for no quota", s.RequestsPerSecond)
+		return fault.Errorf(fault.Invalid, "requests per second %d: use a positive number, or 0 for no quota", s.RequestsPerSecond)
 	}
 	return nil
 }

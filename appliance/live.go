@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"holdfast/appliance/authz"
+	"holdfast/appliance/fault"
 )
 
 // view is what requests read: all key stores with their credentials and
@@ -59,7 +60,7 @@ func (a *Appliance) read(ctx context.Context, before *view, c Change) (*view, er
 		}
 		if old == nil || old.fault != nil {
 			err := v.ring.OpenKeyringKey(ctx, ks.ID, ks.WrappedKey)
-			if err != nil && CodeOf(err) != CodeTampered {
+			if err != nil && fault.CodeOf(err) != fault.Tampered {
 				return nil, err // the HSM failed: no other key store would open either
 			}
 			if err != nil {
@@ -112,7 +113,7 @@ func (a *Appliance) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, be
 	if before == nil || before.store.Policy != ks.Policy {
 		written, err := authz.Parse(ks.Policy)
 		if err != nil {
-			return a.outOfService(ks, wrapf(CodeInternal, err, "the key store's Cedar policies cannot be read"))
+			return a.outOfService(ks, fault.Wrapf(fault.Internal, err, "the key store's Cedar policies cannot be read"))
 		}
 		e.policies = authz.NewSet(written...)
 	}
@@ -295,13 +296,13 @@ func (a *Appliance) loadKey(ctx context.Context, ring Keyring, keyStore, id stri
 // checkKey holds the rows of a key against its seal.
 func checkKey(ring Keyring, k *StoredKey, keyStore, id string) error {
 	if k.KeyStore != keyStore || k.ID != id {
-		return Errorf(CodeTampered, "the store gave key %q for key %q", k.ID, id)
+		return fault.Errorf(fault.Tampered, "the store gave key %q for key %q", k.ID, id)
 	}
 	if err := ring.Verify(k.Binding(), k.Seal); err != nil {
 		return err
 	}
 	if k.version(k.CurrentVersion) == nil {
-		return Errorf(CodeTampered, "key %q lacks its current version %d", id, k.CurrentVersion)
+		return fault.Errorf(fault.Tampered, "key %q lacks its current version %d", id, k.CurrentVersion)
 	}
 	return nil
 }
@@ -324,7 +325,7 @@ func (k *liveKey) with(v *KeyVersion, f func(UnlockedKey) error) error {
 		return err
 	}
 	if u != nil {
-		if err := f(u); CodeOf(err) != CodeLocked {
+		if err := f(u); fault.CodeOf(err) != fault.Locked {
 			return err
 		}
 	}

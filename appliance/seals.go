@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"holdfast/appliance/fault"
 )
 
 // Seals authenticates the rows that other packages keep beside those of the
@@ -16,7 +18,7 @@ import (
 //     they are. The first unlock seals all that it finds ([Options.SealAll]).
 //   - The appliance is unlocked. A row whose seal is missing or wrong is not valid.
 //   - The appliance is locked, and there is an installation. Nobody can tell
-//     whether a row is valid, and nobody can seal one: CodeLocked.
+//     whether a row is valid, and nobody can seal one: fault.Locked.
 //
 // Its methods may be called at once from several goroutines.
 type Seals struct {
@@ -38,7 +40,7 @@ func (s *Seals) Installed(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	_, err := s.appliance.store.Installation(ctx)
-	if CodeOf(err) == CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		stores, err := s.appliance.store.KeyStores(ctx)
 		return err != nil || len(stores) > 0, err
 	}
@@ -57,7 +59,7 @@ func (s *Seals) Writing() (written func()) {
 }
 
 // Seal gives the seal of a row; nil without an error while there is no
-// installation. CodeLocked.
+// installation. fault.Locked.
 func (s *Seals) Seal(ctx context.Context, b Binding) ([]byte, error) {
 	if ring := s.founding.Load(); ring != nil {
 		return (*ring).Seal(b, nil)
@@ -69,8 +71,8 @@ func (s *Seals) Seal(ctx context.Context, b Binding) ([]byte, error) {
 	return ring.Seal(b, nil)
 }
 
-// Verify says whether a row is valid. CodeTampered if its seal is missing or of
-// another row; CodeLocked.
+// Verify says whether a row is valid. fault.Tampered if its seal is missing or of
+// another row; fault.Locked.
 func (s *Seals) Verify(ctx context.Context, b Binding, seal []byte) error {
 	ring, err := s.ring(ctx)
 	if ring == nil || err != nil {

@@ -1,6 +1,10 @@
 package appliance
 
-import "context"
+import (
+	"context"
+
+	"holdfast/appliance/fault"
+)
 
 // The settings: small values that people or the appliance itself have chosen. Each
 // rests sealed, so that none can be changed or taken away in the database.
@@ -31,12 +35,12 @@ func settingBinding(name, value string) Binding {
 	return Binding{Purpose: "setting", Fields: []string{name, value}}
 }
 
-// Setting gives a setting. Errors: CodeNotFound while there is no installation and
-// nobody has set it; CodeTampered if its row is missing or does not match its seal;
-// CodeLocked, with the value as it is stored, while nobody can tell.
+// Setting gives a setting. Errors: fault.NotFound while there is no installation and
+// nobody has set it; fault.Tampered if its row is missing or does not match its seal;
+// fault.Locked, with the value as it is stored, while nobody can tell.
 func (a *Appliance) Setting(ctx context.Context, name string) (string, error) {
 	value, seal, err := a.store.Setting(ctx, name)
-	missing := CodeOf(err) == CodeNotFound
+	missing := fault.CodeOf(err) == fault.NotFound
 	if err != nil && !missing {
 		return "", err
 	}
@@ -50,7 +54,7 @@ func (a *Appliance) Setting(ctx context.Context, name string) (string, error) {
 	return value, a.seals.Verify(ctx, settingBinding(name, value), seal)
 }
 
-// SetSetting changes a setting. CodeLocked.
+// SetSetting changes a setting. fault.Locked.
 func (a *Appliance) SetSetting(ctx context.Context, name, value string) error {
 	defer a.seals.Writing()()
 	return a.setSetting(ctx, name, value)
@@ -68,7 +72,7 @@ func (a *Appliance) setSetting(ctx context.Context, name, value string) error {
 func (a *Appliance) sealSettings(ctx context.Context) error {
 	for name, first := range firstSettings {
 		value, _, err := a.store.Setting(ctx, name)
-		if CodeOf(err) == CodeNotFound {
+		if fault.CodeOf(err) == fault.NotFound {
 			value, err = first, nil
 		}
 		if err == nil {

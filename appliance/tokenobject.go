@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"holdfast/appliance/fault"
 )
 
 // TokenObject is the note of a key object in the token that no key owns: one that
@@ -153,7 +155,7 @@ func labels(notes []*TokenObject) string {
 }
 
 // ownedTokenObjects gives the labels of the token's objects that key versions name,
-// in all key stores. Errors: CodeTampered if a version does not open that may be in
+// in all key stores. Errors: fault.Tampered if a version does not open that may be in
 // the token; then nobody can say which object it names.
 func ownedTokenObjects(ctx context.Context, st Store, ring Keyring) (map[string]bool, error) {
 	versions, err := st.VersionsInToken(ctx)
@@ -164,10 +166,10 @@ func ownedTokenObjects(ctx context.Context, st Store, ring Keyring) (map[string]
 	for _, v := range versions {
 		label, err := ring.TokenObject(v)
 		if err == nil && label == "" {
-			err = Errorf(CodeTampered, "it is neither a key in the appliance's memory nor one in the HSM")
+			err = fault.Errorf(fault.Tampered, "it is neither a key in the appliance's memory nor one in the HSM")
 		}
 		if err != nil {
-			return nil, &Error{Code: CodeTampered, Err: err,
+			return nil, &fault.Fault{Code: fault.Tampered, Err: err,
 				Message: fmt.Sprintf("version %d of key %q in key store %s does not open; if the database was changed by hand or is damaged, restore it from a backup", v.Version, v.KeyID, v.KeyStore)}
 		}
 		owned[label] = true
@@ -180,7 +182,7 @@ func ownedTokenObjects(ctx context.Context, st Store, ring Keyring) (map[string]
 // removed from its key, may be the owner.
 func checkVersionOf(ctx context.Context, st Store, ring Keyring, o *TokenObject) error {
 	k, err := st.Key(ctx, o.KeyStore, o.KeyID)
-	if CodeOf(err) == CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		return nil
 	}
 	if err == nil {
@@ -191,7 +193,7 @@ func checkVersionOf(ctx context.Context, st Store, ring Keyring, o *TokenObject)
 	}
 	v := k.version(o.Version)
 	if v == nil {
-		return Errorf(CodeTampered, "key %q lacks its version %d", o.KeyID, o.Version)
+		return fault.Errorf(fault.Tampered, "key %q lacks its version %d", o.KeyID, o.Version)
 	}
 	u, err := ring.Unlock(v)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/xks/sigv4"
 )
 
@@ -158,7 +159,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 		return nil, fail(invalidURIPathException, "the URI path is not one of the XKS API")
 	}
 	endpoint, err := a.stores.Endpoint(prefix)
-	if appliance.CodeOf(err) == appliance.CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		return nil, fail(invalidURIPathException, "no key store has this URI path prefix")
 	}
 	if err != nil {
@@ -187,7 +188,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 	if err := a.audit(p, req.outcome(r, status, apiErr)); err != nil {
 		clear(answer) // it may hold a plaintext
 		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, fromDomain(&appliance.Error{Code: appliance.CodeTimeout, Message: "the audit log", Err: err})
+			return nil, fromDomain(&fault.Fault{Code: fault.Timeout, Message: "the audit log", Err: err})
 		}
 		return nil, &apiError{name: internalException, message: "the request could not be audited, and so is not answered", cause: err}
 	}

@@ -14,7 +14,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/boot"
-	"holdfast/appliance/store"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/attest/simulation"
 	"holdfast/attest/snp"
@@ -89,7 +90,7 @@ type site struct {
 	options boot.Options
 	boot    *boot.Boot
 	changed chan boot.Status
-	store   *store.SQLite
+	store   *sqlite.DB
 	log     xkstest.Log
 
 	mu        sync.Mutex
@@ -114,7 +115,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.machine.Close() })
-	if s.store, err = store.Open(t.Context(), filepath.Join(dir, "db"), store.Options{}); err != nil {
+	if s.store, err = sqlite.Open(t.Context(), filepath.Join(dir, "db"), sqlite.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.store.Close() })
@@ -406,7 +407,7 @@ func TestNoRelease(t *testing.T) {
 		t.Errorf("%+v", status)
 	}
 	err := s.boot.Seal(t.Context(), []byte("4711"))
-	if appliance.CodeOf(err) != appliance.CodeConflict || !strings.Contains(err.Error(), "no PIN is taken: E_STATE: the volume is not there") {
+	if fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "no PIN is taken: E_STATE: the volume is not there") {
 		t.Error(err)
 	}
 

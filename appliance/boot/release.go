@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm/seal"
@@ -107,27 +107,27 @@ func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, 
 }
 
 // Seal seals the HSM's credential to this machine's TPM, in place of one that
-// there may be. A boot that waits for it goes on. Errors: [*appliance.Error],
-// CodeConflict where a broker releases the credential, or nothing does.
+// there may be. A boot that waits for it goes on. Errors: [*fault.Fault],
+// fault.Conflict where a broker releases the credential, or nothing does.
 func (b *Boot) Seal(_ context.Context, credential []byte) error {
 	if n, ok := b.o.Release.(NoRelease); ok {
-		return appliance.Errorf(appliance.CodeConflict, "no PIN is taken: %s: %s", n.Why.Code, n.Why)
+		return fault.Errorf(fault.Conflict, "no PIN is taken: %s: %s", n.Why.Code, n.Why)
 	}
 	s, ok := b.o.Release.(*SealedRelease)
 	if !ok {
-		return appliance.Errorf(appliance.CodeConflict, "this appliance gets its PIN from a broker: holdfast broker add, there")
+		return fault.Errorf(fault.Conflict, "this appliance gets its PIN from a broker: holdfast broker add, there")
 	}
 	if len(credential) == 0 || len(credential) > seal.MaxSecret {
-		return appliance.Errorf(appliance.CodeInvalid, "a PIN of %d bytes; a TPM seals 1 to %d", len(credential), seal.MaxSecret)
+		return fault.Errorf(fault.Invalid, "a PIN of %d bytes; a TPM seals 1 to %d", len(credential), seal.MaxSecret)
 	}
 	b.mu.Lock()
 	c := b.collector
 	b.mu.Unlock()
 	if c == nil || c.TPM == nil {
-		return appliance.Errorf(appliance.CodeConflict, "there is no TPM to seal with; holdfast status says more")
+		return fault.Errorf(fault.Conflict, "there is no TPM to seal with; holdfast status says more")
 	}
 	if err := s.seal(c, credential); err != nil {
-		return appliance.Errorf(appliance.CodeConflict, "the PIN was not sealed: %s", err)
+		return fault.Errorf(fault.Conflict, "the PIN was not sealed: %s", err)
 	}
 	b.o.Log.Info("the HSM's credential was sealed to this machine's TPM", "file", s.Blob)
 	b.Wake()
@@ -135,7 +135,7 @@ func (b *Boot) Seal(_ context.Context, credential []byte) error {
 }
 
 // Revoke has this machine's TPM refuse all policies and authorizations of a
-// version below, for good. Errors: [*appliance.Error], CodeConflict if it would
+// version below, for good. Errors: [*fault.Fault], fault.Conflict if it would
 // revoke the policy in force.
 func (b *Boot) Revoke(_ context.Context, below uint64) error {
 	c, err := b.revocable(below)
@@ -143,7 +143,7 @@ func (b *Boot) Revoke(_ context.Context, below uint64) error {
 		return err
 	}
 	if err := seal.Revoke(c.TPM, below); err != nil {
-		return appliance.Errorf(appliance.CodeConflict, "%s", err)
+		return fault.Errorf(fault.Conflict, "%s", err)
 	}
 	b.o.Log.Info("older policies were revoked in this machine's TPM, for good", "below", below)
 	return nil
@@ -156,7 +156,7 @@ func (b *Boot) CheckRevoke(_ context.Context, below uint64) error {
 		return err
 	}
 	if err := seal.CheckRevoke(c.TPM, below); err != nil {
-		return appliance.Errorf(appliance.CodeConflict, "%s", err)
+		return fault.Errorf(fault.Conflict, "%s", err)
 	}
 	return nil
 }
@@ -167,10 +167,10 @@ func (b *Boot) revocable(below uint64) (*attest.Collector, error) {
 	c, a := b.collector, b.status.Attestation
 	b.mu.Unlock()
 	if c == nil || c.TPM == nil || a == nil {
-		return nil, appliance.Errorf(appliance.CodeConflict, "there is no TPM, or no policy in force yet; holdfast status says more")
+		return nil, fault.Errorf(fault.Conflict, "there is no TPM, or no policy in force yet; holdfast status says more")
 	}
 	if below > a.Version {
-		return nil, appliance.Errorf(appliance.CodeConflict, "the policy in force has version %d and would be revoked as well: this machine would not boot again; install a newer policy first", a.Version)
+		return nil, fault.Errorf(fault.Conflict, "the policy in force has version %d and would be revoked as well: this machine would not boot again; install a newer policy first", a.Version)
 	}
 	return c, nil
 }

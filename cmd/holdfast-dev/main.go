@@ -19,8 +19,8 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"holdfast/appliance"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/daemon"
 )
 
@@ -101,7 +101,7 @@ func run(ctx context.Context, o options) error {
 		_ = os.Remove(p.path("dev.json"))
 		fmt.Println("stopped")
 	}
-	if appliance.CodeOf(err) == appliance.CodeTampered {
+	if fault.CodeOf(err) == fault.Tampered {
 		return fmt.Errorf("the state folder %s is broken; delete it to begin anew: %w", p.dir, err)
 	}
 	return err

@@ -14,6 +14,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/attest"
 	"holdfast/attest/tpm/seal"
@@ -139,7 +140,7 @@ func releaser(cfg *config.Config) boot.Releaser {
 func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	// Where something is wrapped already, another master key would not help.
 	_, err := d.store.Installation(ctx)
-	if err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+	if err != nil && fault.CodeOf(err) != fault.NotFound {
 		return &boot.Failure{Code: codeUnlock, Reason: "the database cannot be read", Err: err}
 	}
 	token, hsms, err := d.openHSM(ctx, credential, err == nil)
@@ -206,7 +207,7 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 // [aws_xks_config] in a new installation.
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
 	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
-		again := appliance.CodeOf(err) == appliance.CodeTimeout || appliance.CodeOf(err) == appliance.CodeInternal
+		again := fault.CodeOf(err) == fault.Timeout || fault.CodeOf(err) == fault.Internal
 		return &boot.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
 	}
 	if err := d.bootstrap(ctx); err != nil {

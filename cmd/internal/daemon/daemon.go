@@ -30,7 +30,7 @@ import (
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/store"
+	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/cmd/internal/metrics"
 	"holdfast/cmd/internal/tracing"
@@ -78,7 +78,7 @@ type Addresses struct {
 // Daemon is an appliance with its listeners.
 type Daemon struct {
 	o         Options
-	store     *store.SQLite
+	store     *sqlite.DB
 	appliance *appliance.Appliance
 	boot      *boot.Boot
 	audit     *auditor
@@ -177,7 +177,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.store, err = store.Open(ctx, filepath.Join(cfg.State.Dir, "holdfast.db"), store.Options{Logger: d.o.Log}); err != nil {
+	if d.store, err = sqlite.Open(ctx, filepath.Join(cfg.State.Dir, "holdfast.db"), sqlite.Options{Logger: d.o.Log}); err != nil {
 		return err
 	}
 	d.onClose(func() {
@@ -194,7 +194,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
 		SealAll: d.sealAll, Deleting: d.recordDeletion,
 		Dir: cfg.State.Dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
-			return store.Open(ctx, path, store.Options{Logger: d.o.Log})
+			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
 	services, regions := cfg.XKS.Services, cfg.XKS.Regions

@@ -16,9 +16,9 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/instance"
 	"holdfast/appliance/volume"
 	"holdfast/xks"
@@ -110,7 +110,7 @@ type hash = *[sha256.Size]byte
 // nobody can tell yet whether setup is over, it is done when the keys are unlocked.
 func (d *Daemon) welcome(ctx context.Context, sources ...func(context.Context) hash) error {
 	open, err := d.users.SetupOpen(ctx)
-	if appliance.CodeOf(err) == appliance.CodeLocked {
+	if fault.CodeOf(err) == fault.Locked {
 		d.mu.Lock()
 		d.later = func(ctx context.Context) error { return d.welcome(ctx, sources...) }
 		d.mu.Unlock()

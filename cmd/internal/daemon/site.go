@@ -9,8 +9,8 @@ import (
 	"net/url"
 	"sync/atomic"
 
-	"holdfast/appliance"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/instance"
 	"holdfast/web"
 	"holdfast/xks"
@@ -96,7 +96,7 @@ func (s *site) InstallCertificate(chain string) (web.Certificate, error) {
 
 func invalid(err error) error {
 	if errors.Is(err, xks.ErrCertificate) {
-		return appliance.Errorf(appliance.CodeInvalid, "%s", err)
+		return fault.Errorf(fault.Invalid, "%s", err)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // keyColumns are what scanKey reads.
@@ -27,7 +28,7 @@ func scanVersion(v *appliance.KeyVersion) []any {
 
 // Key implements [appliance.Store]. Key, versions and grants are of one
 // snapshot.
-func (s *SQLite) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error) {
+func (s *DB) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error) {
 	k := &appliance.StoredKey{}
 	err := s.read(ctx, func(c *conn) error {
 		found, err := c.one(scanKey(&k.ExternalKey),
@@ -56,9 +57,9 @@ func (s *SQLite) Key(ctx context.Context, keyStore, id string) (*appliance.Store
 }
 
 // Keys implements [appliance.Store].
-func (s *SQLite) Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error) {
+func (s *DB) Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error) {
 	if page.Limit < 1 || page.Limit > 1000 {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "page limit %d: use 1 to 1000", page.Limit)
+		return nil, fault.Errorf(fault.Invalid, "page limit %d: use 1 to 1000", page.Limit)
 	}
 	// One bound on each side, for a database may take the first of two, and not the
 	// narrower.
@@ -87,15 +88,15 @@ func (s *SQLite) Keys(ctx context.Context, keyStore string, page appliance.Page)
 }
 
 // KeysDueForDeletion implements [appliance.Store].
-func (s *SQLite) KeysDueForDeletion(ctx context.Context, now time.Time, limit int) ([]*appliance.ExternalKey, error) {
+func (s *DB) KeysDueForDeletion(ctx context.Context, now time.Time, limit int) ([]*appliance.ExternalKey, error) {
 	if limit < 1 {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "limit %d: use a positive number", limit)
+		return nil, fault.Errorf(fault.Invalid, "limit %d: use a positive number", limit)
 	}
 	return s.keys(ctx, `deletion_at <= ? AND state = ? ORDER BY deletion_at LIMIT ?`,
 		now.UnixMilli(), string(appliance.KeyPendingDeletion), limit)
 }
 
-func (s *SQLite) keys(ctx context.Context, where string, args ...any) ([]*appliance.ExternalKey, error) {
+func (s *DB) keys(ctx context.Context, where string, args ...any) ([]*appliance.ExternalKey, error) {
 	var list []*appliance.ExternalKey
 	err := s.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
@@ -111,7 +112,7 @@ func (s *SQLite) keys(ctx context.Context, where string, args ...any) ([]*applia
 }
 
 // CountKeys implements [appliance.Store]; it is 0 where there is no key store.
-func (s *SQLite) CountKeys(ctx context.Context, keyStore string) (int, error) {
+func (s *DB) CountKeys(ctx context.Context, keyStore string) (int, error) {
 	var n int
 	err := s.read(ctx, func(c *conn) error {
 		_, err := c.one([]any{&n}, `SELECT key_count FROM key_stores WHERE id = ?`, keyStore)
@@ -123,7 +124,7 @@ func (s *SQLite) CountKeys(ctx context.Context, keyStore string) (int, error) {
 // CreateKeys implements [appliance.Store]. To load many keys, hand in some
 // thousands per call: the call holds up all other changes while it runs, about
 // 50 µs per key, and ends early when ctx ends.
-func (s *SQLite) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
+func (s *DB) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
 	added := map[string]int{} // by key store
 	changes := make([]appliance.Change, len(keys))
 	for i, k := range keys {
@@ -154,7 +155,7 @@ func (s *SQLite) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error
 				return err
 			}
 			if n == 0 {
-				return appliance.Errorf(appliance.CodeExists, "there is a key %q in the key store %q already", k.Key.ID, names[k.Key.KeyStore])
+				return fault.Errorf(fault.Exists, "there is a key %q in the key store %q already", k.Key.ID, names[k.Key.KeyStore])
 			}
 			if err := addVersion(c, k.Key, k.Version, k.TokenObject); err != nil {
 				return err
@@ -173,13 +174,13 @@ func addVersion(c *conn, k *appliance.ExternalKey, v *appliance.KeyVersion, toke
 		return err
 	}
 	if n == 0 {
-		return appliance.Errorf(appliance.CodeExists, "the key %q has a version %d already", k.ID, v.Version)
+		return fault.Errorf(fault.Exists, "the key %q has a version %d already", k.ID, v.Version)
 	}
 	return strike(c, tokenObject)
 }
 
 // UpdateKey implements [appliance.Store].
-func (s *SQLite) UpdateKey(ctx context.Context, k *appliance.ExternalKey, was []byte) error {
+func (s *DB) UpdateKey(ctx context.Context, k *appliance.ExternalKey, was []byte) error {
 	return s.write(ctx, func(c *conn) error { return updateKey(c, k, was) },
 		appliance.Change{KeyStore: k.KeyStore, KeyID: k.ID})
 }
@@ -205,13 +206,13 @@ func unchanged(c *conn, keyStore, id string, was []byte) error {
 	case !found:
 		return noKey(id)
 	case !bytes.Equal(seal, was):
-		return appliance.Errorf(appliance.CodeConflict, "the key %q was changed by somebody else meanwhile; look at it and try again", id)
+		return fault.Errorf(fault.Conflict, "the key %q was changed by somebody else meanwhile; look at it and try again", id)
 	}
 	return nil
 }
 
 // AddKeyVersion implements [appliance.Store].
-func (s *SQLite) AddKeyVersion(ctx context.Context, k *appliance.ExternalKey, v *appliance.KeyVersion, was []byte, tokenObject string) error {
+func (s *DB) AddKeyVersion(ctx context.Context, k *appliance.ExternalKey, v *appliance.KeyVersion, was []byte, tokenObject string) error {
 	return s.write(ctx, func(c *conn) error {
 		if err := updateKey(c, k, was); err != nil {
 			return err
@@ -221,7 +222,7 @@ func (s *SQLite) AddKeyVersion(ctx context.Context, k *appliance.ExternalKey, v 
 }
 
 // DeleteKey implements [appliance.Store].
-func (s *SQLite) DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []*appliance.TokenObject) error {
+func (s *DB) DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []*appliance.TokenObject) error {
 	return s.write(ctx, func(c *conn) error {
 		if err := unchanged(c, keyStore, id, was); err != nil {
 			return err
@@ -244,16 +245,16 @@ func (s *SQLite) DeleteKey(ctx context.Context, keyStore, id string, was []byte,
 
 // ReserveEncryptions implements [appliance.Store]. Callers at once share a
 // transaction, so that a thousand of them wait hardly longer than one.
-func (s *SQLite) ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error) {
+func (s *DB) ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error) {
 	if n > math.MaxInt32 {
-		return 0, appliance.Errorf(appliance.CodeInvalid, "cannot reserve %d encryptions at once; reserve at most %d", n, math.MaxInt32)
+		return 0, fault.Errorf(fault.Invalid, "cannot reserve %d encryptions at once; reserve at most %d", n, math.MaxInt32)
 	}
 	var count int64
 	err := s.write(ctx, func(c *conn) error {
 		found, err := c.one([]any{&count}, `UPDATE key_versions SET encryptions = encryptions + ?
 			WHERE key_store = ? AND key_id = ? AND version = ? RETURNING encryptions`, int64(n), keyStore, keyID, version)
 		if err == nil && !found {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no version %d of the key %q", version, keyID)
+			return fault.Errorf(fault.NotFound, "there is no version %d of the key %q", version, keyID)
 		}
 		return err
 	})
@@ -264,12 +265,12 @@ func (s *SQLite) ReserveEncryptions(ctx context.Context, keyStore, keyID string,
 }
 
 // NoteTokenObject implements [appliance.Store].
-func (s *SQLite) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
+func (s *DB) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
 	return s.write(ctx, func(c *conn) error { return note(c, o) })
 }
 
 // StrikeTokenObject implements [appliance.Store].
-func (s *SQLite) StrikeTokenObject(ctx context.Context, label string) error {
+func (s *DB) StrikeTokenObject(ctx context.Context, label string) error {
 	return s.write(ctx, func(c *conn) error { return strike(c, label) })
 }
 
@@ -289,7 +290,7 @@ func strike(c *conn, label string) error {
 }
 
 // TokenObjects implements [appliance.Store].
-func (s *SQLite) TokenObjects(ctx context.Context) ([]*appliance.TokenObject, error) {
+func (s *DB) TokenObjects(ctx context.Context) ([]*appliance.TokenObject, error) {
 	var list []*appliance.TokenObject
 	err := s.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
@@ -306,7 +307,7 @@ func (s *SQLite) TokenObjects(ctx context.Context) ([]*appliance.TokenObject, er
 
 // VersionsInToken implements [appliance.Store]. The condition is that of the index
 // key_versions_in_token, so that it reads those versions alone.
-func (s *SQLite) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersion, error) {
+func (s *DB) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersion, error) {
 	var list []*appliance.KeyVersion
 	err := s.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -9,11 +9,12 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
-// SQLite is an [appliance.Store] in one SQLite file. Make one with [Open].
-type SQLite struct {
+// DB is an [appliance.Store] in one SQLite file. Make one with [Open].
+type DB struct {
 	db      *sql.DB
 	lock    *os.File
 	writer  *writer
@@ -27,21 +28,21 @@ type SQLite struct {
 }
 
 var (
-	_ appliance.Store = (*SQLite)(nil)
-	_ identity.Store  = (*SQLite)(nil)
-	_ approval.Store  = (*SQLite)(nil)
+	_ appliance.Store = (*DB)(nil)
+	_ identity.Store  = (*DB)(nil)
+	_ approval.Store  = (*DB)(nil)
 )
 
 // Subscribe has f called with each change, in the goroutine of the caller that
 // made it, after the commit and before its method returns. No lock is held, so
 // f may use the store; changes made at once may be announced at once.
-func (s *SQLite) Subscribe(f func(appliance.Change)) {
+func (s *DB) Subscribe(f func(appliance.Change)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subscribers = append(s.subscribers, f)
 }
 
-func (s *SQLite) announce(changes ...appliance.Change) {
+func (s *DB) announce(changes ...appliance.Change) {
 	s.mu.RLock()
 	subscribers := s.subscribers
 	s.mu.RUnlock()
@@ -54,9 +55,9 @@ func (s *SQLite) announce(changes ...appliance.Change) {
 
 // Close refuses further calls, waits for those that run, commits the changes
 // already handed in, and closes the database. Closing twice is no error.
-func (s *SQLite) Close() error { return s.close() }
+func (s *DB) Close() error { return s.close() }
 
-func (s *SQLite) shutDown() error {
+func (s *DB) shutDown() error {
 	close(s.closing)
 	var errs []error
 	for range cap(s.readers) {
@@ -72,7 +73,7 @@ func (s *SQLite) shutDown() error {
 }
 
 // read runs f on a connection that reads one snapshot of the database.
-func (s *SQLite) read(ctx context.Context, f func(*conn) error) error {
+func (s *DB) read(ctx context.Context, f func(*conn) error) error {
 	if ctx.Err() != nil {
 		return timeout(ctx)
 	}
@@ -100,7 +101,7 @@ func (s *SQLite) read(ctx context.Context, f func(*conn) error) error {
 			_, _ = c.exec("ROLLBACK")
 		}
 	}
-	var refusal *appliance.Error
+	var refusal *fault.Fault
 	switch {
 	case err == nil:
 		return nil
@@ -113,7 +114,7 @@ func (s *SQLite) read(ctx context.Context, f func(*conn) error) error {
 }
 
 // write makes a change and announces it. See [writer.do].
-func (s *SQLite) write(ctx context.Context, apply func(*conn) error, changes ...appliance.Change) error {
+func (s *DB) write(ctx context.Context, apply func(*conn) error, changes ...appliance.Change) error {
 	if err := s.writer.do(ctx, apply); err != nil {
 		return err
 	}
@@ -122,21 +123,21 @@ func (s *SQLite) write(ctx context.Context, apply func(*conn) error, changes ...
 }
 
 func failed(message string, cause error) error {
-	return &appliance.Error{Code: appliance.CodeInternal, Message: message, Err: cause}
+	return &fault.Fault{Code: fault.Internal, Message: message, Err: cause}
 }
 
 func timeout(ctx context.Context) error {
-	return &appliance.Error{Code: appliance.CodeTimeout, Message: "the database did not answer in time; nothing changed", Err: context.Cause(ctx)}
+	return &fault.Fault{Code: fault.Timeout, Message: "the database did not answer in time; nothing changed", Err: context.Cause(ctx)}
 }
 
 func errClosed() error {
-	return appliance.Errorf(appliance.CodeInternal, "the database is closed")
+	return fault.Errorf(fault.Internal, "the database is closed")
 }
 
 func noKeyStore(id string) error {
-	return appliance.Errorf(appliance.CodeNotFound, "there is no key store with the ID %q", id)
+	return fault.Errorf(fault.NotFound, "there is no key store with the ID %q", id)
 }
 
 func noKey(id string) error {
-	return appliance.Errorf(appliance.CodeNotFound, "there is no key %q in the key store", id)
+	return fault.Errorf(fault.NotFound, "there is no key %q in the key store", id)
 }

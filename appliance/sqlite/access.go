@@ -1,14 +1,15 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Credentials implements [appliance.Store].
-func (s *SQLite) Credentials(ctx context.Context, keyStore string) ([]*appliance.Credential, error) {
+func (s *DB) Credentials(ctx context.Context, keyStore string) ([]*appliance.Credential, error) {
 	var list []*appliance.Credential
 	err := s.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
@@ -25,7 +26,7 @@ func (s *SQLite) Credentials(ctx context.Context, keyStore string) ([]*appliance
 }
 
 // CreateCredential implements [appliance.Store].
-func (s *SQLite) CreateCredential(ctx context.Context, cr *appliance.Credential) error {
+func (s *DB) CreateCredential(ctx context.Context, cr *appliance.Credential) error {
 	return s.write(ctx, func(c *conn) error {
 		if _, err := keyStoreName(c, cr.KeyStore); err != nil {
 			return err
@@ -34,14 +35,14 @@ func (s *SQLite) CreateCredential(ctx context.Context, cr *appliance.Credential)
 			VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			cr.AccessKeyID, cr.KeyStore, cr.Active, cr.CreatedAt.UnixMilli(), ms(cr.LastUsedAt), blob(cr.Secret))
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeExists, "there is a credential with the access key ID %q already", cr.AccessKeyID)
+			return fault.Errorf(fault.Exists, "there is a credential with the access key ID %q already", cr.AccessKeyID)
 		}
 		return err
 	}, appliance.Change{KeyStore: cr.KeyStore})
 }
 
 // UpdateCredential implements [appliance.Store].
-func (s *SQLite) UpdateCredential(ctx context.Context, cr *appliance.Credential) error {
+func (s *DB) UpdateCredential(ctx context.Context, cr *appliance.Credential) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`UPDATE credentials SET active = ?, secret = ? WHERE access_key_id = ? AND key_store = ?`,
 			cr.Active, blob(cr.Secret), cr.AccessKeyID, cr.KeyStore)
@@ -53,7 +54,7 @@ func (s *SQLite) UpdateCredential(ctx context.Context, cr *appliance.Credential)
 }
 
 // DeleteCredential implements [appliance.Store].
-func (s *SQLite) DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
+func (s *DB) DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`DELETE FROM credentials WHERE access_key_id = ? AND key_store = ?`, accessKeyID, keyStore)
 		if err == nil && n == 0 {
@@ -64,12 +65,12 @@ func (s *SQLite) DeleteCredential(ctx context.Context, keyStore, accessKeyID str
 }
 
 func noCredential(accessKeyID string) error {
-	return appliance.Errorf(appliance.CodeNotFound, "there is no credential with the access key ID %q in the key store", accessKeyID)
+	return fault.Errorf(fault.NotFound, "there is no credential with the access key ID %q in the key store", accessKeyID)
 }
 
 // RecordCredentialUse implements [appliance.Store]. Credentials that are gone
 // are passed over.
-func (s *SQLite) RecordCredentialUse(ctx context.Context, lastUsed map[string]time.Time) error {
+func (s *DB) RecordCredentialUse(ctx context.Context, lastUsed map[string]time.Time) error {
 	if len(lastUsed) == 0 {
 		return nil
 	}
@@ -86,16 +87,16 @@ func (s *SQLite) RecordCredentialUse(ctx context.Context, lastUsed map[string]ti
 }
 
 // Grants implements [appliance.Store].
-func (s *SQLite) Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error) {
+func (s *DB) Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error) {
 	return s.grants(ctx, `key_store = ?`, keyStore)
 }
 
 // KeyStoreGrants implements [appliance.Store].
-func (s *SQLite) KeyStoreGrants(ctx context.Context, keyStore string) ([]*appliance.Grant, error) {
+func (s *DB) KeyStoreGrants(ctx context.Context, keyStore string) ([]*appliance.Grant, error) {
 	return s.grants(ctx, `key_store = ? AND key_id IS NULL`, keyStore)
 }
 
-func (s *SQLite) grants(ctx context.Context, where string, args ...any) (list []*appliance.Grant, err error) {
+func (s *DB) grants(ctx context.Context, where string, args ...any) (list []*appliance.Grant, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		list, err = grants(ctx, c, where, args...)
 		return err
@@ -135,7 +136,7 @@ func grants(ctx context.Context, c *conn, where string, args ...any) ([]*applian
 }
 
 // CreateGrant implements [appliance.Store].
-func (s *SQLite) CreateGrant(ctx context.Context, g *appliance.Grant) error {
+func (s *DB) CreateGrant(ctx context.Context, g *appliance.Grant) error {
 	return s.write(ctx, func(c *conn) error {
 		if _, err := keyStoreName(c, g.KeyStore); err != nil {
 			return err
@@ -155,19 +156,19 @@ func (s *SQLite) CreateGrant(ctx context.Context, g *appliance.Grant) error {
 			g.KeyStore, g.ID, text(g.KeyID), string(g.Effect), g.Principal, appliance.JoinOperations(g.Operations),
 			appliance.FormatConditions(g.Conditions), ms(g.NotAfter), g.CreatedAt.UnixMilli(), blob(g.Seal))
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeExists, "there is a grant with the ID %q already", g.ID)
+			return fault.Errorf(fault.Exists, "there is a grant with the ID %q already", g.ID)
 		}
 		return err
 	}, appliance.Change{KeyStore: g.KeyStore, KeyID: g.KeyID})
 }
 
 // DeleteGrant implements [appliance.Store].
-func (s *SQLite) DeleteGrant(ctx context.Context, keyStore, id string) error {
+func (s *DB) DeleteGrant(ctx context.Context, keyStore, id string) error {
 	var keyID *string
 	err := s.write(ctx, func(c *conn) error {
 		found, err := c.one([]any{&keyID}, `DELETE FROM grants WHERE key_store = ? AND id = ? RETURNING key_id`, keyStore, id)
 		if err == nil && !found {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no grant with the ID %q in the key store", id)
+			return fault.Errorf(fault.NotFound, "there is no grant with the ID %q in the key store", id)
 		}
 		return err
 	})

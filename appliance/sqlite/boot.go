@@ -1,17 +1,18 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // keptSteps is how many steps of boots are kept, the newest.
 const keptSteps = 10000
 
 // RecordBootStep implements [appliance.Store].
-func (s *SQLite) RecordBootStep(ctx context.Context, b appliance.BootStep) error {
+func (s *DB) RecordBootStep(ctx context.Context, b appliance.BootStep) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`INSERT INTO boot_steps (boot, seq, state, began_at, took, code, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO NOTHING`, b.Boot, b.Seq, b.State, b.Began.UnixMilli(), b.Took.Microseconds(), b.Code, b.Reason)
@@ -19,7 +20,7 @@ func (s *SQLite) RecordBootStep(ctx context.Context, b appliance.BootStep) error
 			return err
 		}
 		if n == 0 {
-			return appliance.Errorf(appliance.CodeExists, "step %d of the boot %s is recorded already", b.Seq, b.Boot)
+			return fault.Errorf(fault.Exists, "step %d of the boot %s is recorded already", b.Seq, b.Boot)
 		}
 		_, err = c.exec(`DELETE FROM boot_steps WHERE began_at <
 			(SELECT began_at FROM boot_steps ORDER BY began_at DESC LIMIT 1 OFFSET ?)`, keptSteps)
@@ -28,7 +29,7 @@ func (s *SQLite) RecordBootStep(ctx context.Context, b appliance.BootStep) error
 }
 
 // BootSteps implements [appliance.Store].
-func (s *SQLite) BootSteps(ctx context.Context, limit int) ([]appliance.BootStep, error) {
+func (s *DB) BootSteps(ctx context.Context, limit int) ([]appliance.BootStep, error) {
 	var list []appliance.BootStep
 	err := s.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
@@ -47,7 +48,7 @@ func (s *SQLite) BootSteps(ctx context.Context, limit int) ([]appliance.BootStep
 }
 
 // RaisePolicyVersion implements [appliance.Store].
-func (s *SQLite) RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error) {
+func (s *DB) RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error) {
 	err = s.write(ctx, func(c *conn) error {
 		_, err := c.exec(`INSERT INTO policy_version (one, version) VALUES (1, ?)
 			ON CONFLICT (one) DO UPDATE SET version = excluded.version WHERE excluded.version > policy_version.version`, int64(version))

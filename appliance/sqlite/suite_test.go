@@ -1,4 +1,4 @@
-package store_test
+package sqlite_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // testStore says what every engine of appliance.Store must do. open gives an
@@ -108,9 +109,9 @@ func must(t testing.TB, err error) {
 }
 
 // wants fails unless err has the code, and a message of one line with the part.
-func wants(t testing.TB, err error, code appliance.Code, part string) {
+func wants(t testing.TB, err error, code fault.Code, part string) {
 	t.Helper()
-	var e *appliance.Error
+	var e *fault.Fault
 	if !errors.As(err, &e) || e.Code != code {
 		t.Fatalf("error is %v; want code %s", err, code)
 	}
@@ -150,11 +151,11 @@ func got[T any](v T, err error) func(t testing.TB) T {
 func testInstallation(t *testing.T, s appliance.Store) {
 	ctx := t.Context()
 	_, err := s.Installation(ctx)
-	wants(t, err, appliance.CodeNotFound, "no installation")
+	wants(t, err, fault.NotFound, "no installation")
 	in := &appliance.Installation{ID: id(1), WrappedStateKey: []byte("wrapped"), CreatedAt: at(1)}
 	must(t, s.CreateInstallation(ctx, in))
 	equal(t, got(s.Installation(ctx))(t), in)
-	wants(t, s.CreateInstallation(ctx, &appliance.Installation{ID: id(2), CreatedAt: at(2)}), appliance.CodeExists, "already")
+	wants(t, s.CreateInstallation(ctx, &appliance.Installation{ID: id(2), CreatedAt: at(2)}), fault.Exists, "already")
 	equal(t, got(s.Installation(ctx))(t), in)
 }
 
@@ -172,32 +173,32 @@ func testKeyStores(t *testing.T, s appliance.Store) {
 
 	same := keyStore(4)
 	same.Name = one.Name
-	wants(t, s.CreateKeyStore(ctx, same), appliance.CodeExists, `"store-1"`)
+	wants(t, s.CreateKeyStore(ctx, same), fault.Exists, `"store-1"`)
 	same = keyStore(4)
 	same.URIPathPrefix = two.URIPathPrefix
-	wants(t, s.CreateKeyStore(ctx, same), appliance.CodeExists, `"/p2"`)
+	wants(t, s.CreateKeyStore(ctx, same), fault.Exists, `"/p2"`)
 	same.URIPathPrefix = ""
-	wants(t, s.CreateKeyStore(ctx, same), appliance.CodeExists, `"store-3"`)
+	wants(t, s.CreateKeyStore(ctx, same), fault.Exists, `"store-3"`)
 	same = keyStore(4)
 	same.ID = two.ID
-	wants(t, s.CreateKeyStore(ctx, same), appliance.CodeExists, `"store-2"`)
+	wants(t, s.CreateKeyStore(ctx, same), fault.Exists, `"store-2"`)
 	equal(t, got(s.KeyStores(ctx))(t), []*appliance.KeyStore{one, two, bare})
 }
 
 func testDeleteKeyStore(t *testing.T, s appliance.Store) {
 	ctx := t.Context()
 	ks, other := keyStore(1), keyStore(2)
-	wants(t, s.DeleteKeyStore(ctx, ks.ID), appliance.CodeNotFound, "no key store")
+	wants(t, s.DeleteKeyStore(ctx, ks.ID), fault.NotFound, "no key store")
 	must(t, s.CreateKeyStore(ctx, ks))
 	must(t, s.CreateKeyStore(ctx, other))
 	must(t, s.CreateKeys(ctx, newKey(ks, "a"), newKey(ks, "b"), newKey(ks, "c")))
 	must(t, s.CreateCredential(ctx, credential(ks, 1)))
 	must(t, s.CreateCredential(ctx, credential(other, 2)))
 	must(t, s.CreateGrant(ctx, grant(ks, 1, "")))
-	wants(t, s.DeleteKeyStore(ctx, ks.ID), appliance.CodeConflict, `key store "store-1" has 3 keys; delete them first`)
+	wants(t, s.DeleteKeyStore(ctx, ks.ID), fault.Conflict, `key store "store-1" has 3 keys; delete them first`)
 	must(t, s.DeleteKey(ctx, ks.ID, "a", []byte("seal of a"), nil))
 	must(t, s.DeleteKey(ctx, ks.ID, "b", []byte("seal of b"), nil))
-	wants(t, s.DeleteKeyStore(ctx, ks.ID), appliance.CodeConflict, `key store "store-1" has 1 key; delete it first`)
+	wants(t, s.DeleteKeyStore(ctx, ks.ID), fault.Conflict, `key store "store-1" has 1 key; delete it first`)
 	must(t, s.DeleteKey(ctx, ks.ID, "c", []byte("seal of c"), nil))
 	must(t, s.DeleteKeyStore(ctx, ks.ID))
 
@@ -206,13 +207,13 @@ func testDeleteKeyStore(t *testing.T, s appliance.Store) {
 		t.Fatalf("%d credentials and grants were left behind", n)
 	}
 	equal(t, got(s.Credentials(ctx, other.ID))(t), []*appliance.Credential{credential(other, 2)})
-	wants(t, s.DeleteKeyStore(ctx, ks.ID), appliance.CodeNotFound, "no key store")
+	wants(t, s.DeleteKeyStore(ctx, ks.ID), fault.NotFound, "no key store")
 }
 
 func testKeys(t *testing.T, s appliance.Store) {
 	ctx := t.Context()
 	ks, other := keyStore(1), keyStore(2)
-	wants(t, s.CreateKeys(ctx, newKey(ks, "a")), appliance.CodeNotFound, "no key store")
+	wants(t, s.CreateKeys(ctx, newKey(ks, "a")), fault.NotFound, "no key store")
 	must(t, s.CreateKeyStore(ctx, ks))
 	must(t, s.CreateKeyStore(ctx, other))
 	k := newKey(ks, "a")
@@ -226,9 +227,9 @@ func testKeys(t *testing.T, s appliance.Store) {
 	o := newKey(other, "a")
 	equal(t, *got(s.Key(ctx, other.ID, "a"))(t), appliance.StoredKey{ExternalKey: *o.Key, Versions: []*appliance.KeyVersion{o.Version}})
 	_, err := s.Key(ctx, ks.ID, "c")
-	wants(t, err, appliance.CodeNotFound, `"c"`)
+	wants(t, err, fault.NotFound, `"c"`)
 	_, err = s.Key(ctx, id(9), "a")
-	wants(t, err, appliance.CodeNotFound, `"a"`)
+	wants(t, err, fault.NotFound, `"a"`)
 	for store, want := range map[string]int{ks.ID: 2, other.ID: 1, id(9): 0} {
 		equal(t, got(s.CountKeys(ctx, store))(t), want)
 	}
@@ -266,7 +267,7 @@ func testPages(t *testing.T, s appliance.Store) {
 	equal(t, ids, want)
 	for _, limit := range []int{0, -1, 1001} {
 		_, err := s.Keys(ctx, ks.ID, appliance.Page{Limit: limit})
-		wants(t, err, appliance.CodeInvalid, "1 to 1000")
+		wants(t, err, fault.Invalid, "1 to 1000")
 	}
 }
 
@@ -337,11 +338,11 @@ func testCreateKeysAtomic(t *testing.T, s appliance.Store) {
 	must(t, s.NoteTokenObject(ctx, tokenObject("object")))
 	a := newKey(ks, "a")
 	a.TokenObject = "object"
-	wants(t, s.CreateKeys(ctx, a, newKey(ks, "taken"), newKey(ks, "z")), appliance.CodeExists, `"taken"`)
-	wants(t, s.CreateKeys(ctx, a, newKey(ks, "twice"), newKey(ks, "twice")), appliance.CodeExists, `"twice"`)
-	wants(t, s.CreateKeys(ctx, a, newKey(keyStore(2), "z")), appliance.CodeNotFound, "no key store")
+	wants(t, s.CreateKeys(ctx, a, newKey(ks, "taken"), newKey(ks, "z")), fault.Exists, `"taken"`)
+	wants(t, s.CreateKeys(ctx, a, newKey(ks, "twice"), newKey(ks, "twice")), fault.Exists, `"twice"`)
+	wants(t, s.CreateKeys(ctx, a, newKey(keyStore(2), "z")), fault.NotFound, "no key store")
 	_, err := s.Key(ctx, ks.ID, "a")
-	wants(t, err, appliance.CodeNotFound, `"a"`)
+	wants(t, err, fault.NotFound, `"a"`)
 	equal(t, got(s.CountKeys(ctx, ks.ID))(t), 1)
 	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("object"))
 }
@@ -359,14 +360,14 @@ func testUpdateKey(t *testing.T, s appliance.Store) {
 	equal(t, &got(s.Key(ctx, ks.ID, "b"))(t).ExternalKey, newKey(ks, "b").Key)
 
 	late := newKey(ks, "a").Key
-	wants(t, s.UpdateKey(ctx, late, was), appliance.CodeConflict, `"a"`)
+	wants(t, s.UpdateKey(ctx, late, was), fault.Conflict, `"a"`)
 	equal(t, &got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, k)
 
 	back := *k
 	back.State, back.DeletionAt = appliance.KeyEnabled, time.Time{}
 	must(t, s.UpdateKey(ctx, &back, k.Seal))
 	equal(t, &got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, &back)
-	wants(t, s.UpdateKey(ctx, newKey(ks, "c").Key, was), appliance.CodeNotFound, `"c"`)
+	wants(t, s.UpdateKey(ctx, newKey(ks, "c").Key, was), fault.NotFound, `"c"`)
 }
 
 func testVersions(t *testing.T, s appliance.Store) {
@@ -379,9 +380,9 @@ func testVersions(t *testing.T, s appliance.Store) {
 	was := k.Seal
 	k.CurrentVersion, k.Seal = 2, []byte("seal 2")
 	v2 := version(ks, "a", 2)
-	wants(t, s.AddKeyVersion(ctx, k, v2, []byte("other"), "object"), appliance.CodeConflict, `"a"`)
-	wants(t, s.AddKeyVersion(ctx, k, version(ks, "a", 1), was, "object"), appliance.CodeExists, "version 1")
-	wants(t, s.AddKeyVersion(ctx, newKey(ks, "b").Key, version(ks, "b", 2), was, "object"), appliance.CodeNotFound, `"b"`)
+	wants(t, s.AddKeyVersion(ctx, k, v2, []byte("other"), "object"), fault.Conflict, `"a"`)
+	wants(t, s.AddKeyVersion(ctx, k, version(ks, "a", 1), was, "object"), fault.Exists, "version 1")
+	wants(t, s.AddKeyVersion(ctx, newKey(ks, "b").Key, version(ks, "b", 2), was, "object"), fault.NotFound, `"b"`)
 	equal(t, &got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, newKey(ks, "a").Key)
 	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("object"))
 
@@ -399,17 +400,17 @@ func testDeleteKey(t *testing.T, s appliance.Store) {
 	must(t, s.CreateGrant(ctx, grant(ks, 1, "a")))
 	must(t, s.CreateGrant(ctx, grant(ks, 2, "b")))
 	must(t, s.CreateGrant(ctx, grant(ks, 3, "")))
-	wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), tokenObjects("x")), appliance.CodeConflict, `"a"`)
-	wants(t, s.DeleteKey(ctx, ks.ID, "c", nil, tokenObjects("x")), appliance.CodeNotFound, `"c"`)
+	wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), tokenObjects("x")), fault.Conflict, `"a"`)
+	wants(t, s.DeleteKey(ctx, ks.ID, "c", nil, tokenObjects("x")), fault.NotFound, `"c"`)
 	equal(t, len(got(s.TokenObjects(ctx))(t)), 0)
 	must(t, s.DeleteKey(ctx, ks.ID, "a", []byte("seal of a"), tokenObjects("y", "x")))
 	equal(t, got(s.TokenObjects(ctx))(t), tokenObjects("x", "y"))
 	_, err := s.Key(ctx, ks.ID, "a")
-	wants(t, err, appliance.CodeNotFound, `"a"`)
+	wants(t, err, fault.NotFound, `"a"`)
 	equal(t, got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{grant(ks, 2, "b"), grant(ks, 3, "")})
 	equal(t, got(s.CountKeys(ctx, ks.ID))(t), 1)
 	_, err = s.ReserveEncryptions(ctx, ks.ID, "a", 1, 1)
-	wants(t, err, appliance.CodeNotFound, `"a"`)
+	wants(t, err, fault.NotFound, `"a"`)
 	// The ID is free again, and nothing of the old key comes back with it.
 	must(t, s.CreateKeys(ctx, newKey(ks, "a")))
 	k := got(s.Key(ctx, ks.ID, "a"))(t)
@@ -445,9 +446,9 @@ func testReserve(t *testing.T, s appliance.Store) {
 	equal(t, got(s.ReserveEncryptions(ctx, ks.ID, "a", 1, 1<<20))(t), uint64(5+1<<20))
 	equal(t, got(s.Key(ctx, ks.ID, "a"))(t).Versions[0].Encryptions, uint64(5+1<<20))
 	_, err := s.ReserveEncryptions(ctx, ks.ID, "a", 2, 1)
-	wants(t, err, appliance.CodeNotFound, "version 2")
+	wants(t, err, fault.NotFound, "version 2")
 	_, err = s.ReserveEncryptions(ctx, ks.ID, "a", 1, 1<<63)
-	wants(t, err, appliance.CodeInvalid, "at most")
+	wants(t, err, fault.Invalid, "at most")
 }
 
 func testReserveConcurrently(t *testing.T, s appliance.Store) {
@@ -550,7 +551,7 @@ func testBoot(t *testing.T, s appliance.Store) {
 	for _, b := range []appliance.BootStep{step(1, 1, 1), step(1, 2, 1), step(2, 1, 2)} {
 		must(t, s.RecordBootStep(ctx, b))
 	}
-	wants(t, s.RecordBootStep(ctx, step(1, 2, 3)), appliance.CodeExists, "step 2")
+	wants(t, s.RecordBootStep(ctx, step(1, 2, 3)), fault.Exists, "step 2")
 	equal(t, got(s.BootSteps(ctx, 10))(t), []appliance.BootStep{step(2, 1, 2), step(1, 2, 1), step(1, 1, 1)})
 	equal(t, got(s.BootSteps(ctx, 1))(t), []appliance.BootStep{step(2, 1, 2)})
 
@@ -562,24 +563,24 @@ func testBoot(t *testing.T, s appliance.Store) {
 func testCredentials(t *testing.T, s appliance.Store) {
 	ctx := t.Context()
 	ks, other := keyStore(1), keyStore(2)
-	wants(t, s.CreateCredential(ctx, credential(ks, 1)), appliance.CodeNotFound, "no key store")
+	wants(t, s.CreateCredential(ctx, credential(ks, 1)), fault.NotFound, "no key store")
 	must(t, s.CreateKeyStore(ctx, ks))
 	must(t, s.CreateKeyStore(ctx, other))
 	one, two := credential(ks, 1), credential(ks, 2)
 	must(t, s.CreateCredential(ctx, two))
 	must(t, s.CreateCredential(ctx, one))
 	equal(t, got(s.Credentials(ctx, ks.ID))(t), []*appliance.Credential{one, two})
-	wants(t, s.CreateCredential(ctx, credential(other, 1)), appliance.CodeExists, one.AccessKeyID)
+	wants(t, s.CreateCredential(ctx, credential(other, 1)), fault.Exists, one.AccessKeyID)
 
 	one.Active, one.Secret = false, []byte("sealed again")
 	must(t, s.UpdateCredential(ctx, one))
 	equal(t, got(s.Credentials(ctx, ks.ID))(t), []*appliance.Credential{one, two})
-	wants(t, s.UpdateCredential(ctx, credential(other, 1)), appliance.CodeNotFound, one.AccessKeyID)
-	wants(t, s.UpdateCredential(ctx, credential(ks, 3)), appliance.CodeNotFound, "03")
+	wants(t, s.UpdateCredential(ctx, credential(other, 1)), fault.NotFound, one.AccessKeyID)
+	wants(t, s.UpdateCredential(ctx, credential(ks, 3)), fault.NotFound, "03")
 
-	wants(t, s.DeleteCredential(ctx, other.ID, one.AccessKeyID), appliance.CodeNotFound, one.AccessKeyID)
+	wants(t, s.DeleteCredential(ctx, other.ID, one.AccessKeyID), fault.NotFound, one.AccessKeyID)
 	must(t, s.DeleteCredential(ctx, ks.ID, one.AccessKeyID))
-	wants(t, s.DeleteCredential(ctx, ks.ID, one.AccessKeyID), appliance.CodeNotFound, one.AccessKeyID)
+	wants(t, s.DeleteCredential(ctx, ks.ID, one.AccessKeyID), fault.NotFound, one.AccessKeyID)
 	equal(t, got(s.Credentials(ctx, ks.ID))(t), []*appliance.Credential{two})
 }
 
@@ -606,10 +607,10 @@ func testCredentialUse(t *testing.T, s appliance.Store) {
 func testGrants(t *testing.T, s appliance.Store) {
 	ctx := t.Context()
 	ks, other := keyStore(1), keyStore(2)
-	wants(t, s.CreateGrant(ctx, grant(ks, 1, "")), appliance.CodeNotFound, "no key store")
+	wants(t, s.CreateGrant(ctx, grant(ks, 1, "")), fault.NotFound, "no key store")
 	must(t, s.CreateKeyStore(ctx, ks))
 	must(t, s.CreateKeyStore(ctx, other))
-	wants(t, s.CreateGrant(ctx, grant(ks, 1, "a")), appliance.CodeNotFound, `"a"`)
+	wants(t, s.CreateGrant(ctx, grant(ks, 1, "a")), fault.NotFound, `"a"`)
 	must(t, s.CreateKeys(ctx, newKey(ks, "a"), newKey(ks, "b"), newKey(other, "a")))
 	all, onA, onB, elsewhere := grant(ks, 3, ""), grant(ks, 1, "a"), grant(ks, 2, "b"), grant(other, 4, "a")
 	all.Principal, all.Operations = appliance.AnyPrincipal, []appliance.Operation{appliance.OpDecrypt}
@@ -620,12 +621,12 @@ func testGrants(t *testing.T, s appliance.Store) {
 	equal(t, got(s.KeyStoreGrants(ctx, ks.ID))(t), []*appliance.Grant{all})
 	equal(t, len(got(s.KeyStoreGrants(ctx, other.ID))(t)), 0)
 	equal(t, got(s.Key(ctx, ks.ID, "a"))(t).Grants, []*appliance.Grant{onA})
-	wants(t, s.CreateGrant(ctx, grant(ks, 1, "")), appliance.CodeExists, id(1))
-	wants(t, s.CreateGrant(ctx, grant(other, 1, "a")), appliance.CodeExists, id(1))
+	wants(t, s.CreateGrant(ctx, grant(ks, 1, "")), fault.Exists, id(1))
+	wants(t, s.CreateGrant(ctx, grant(other, 1, "a")), fault.Exists, id(1))
 
-	wants(t, s.DeleteGrant(ctx, other.ID, onA.ID), appliance.CodeNotFound, onA.ID)
+	wants(t, s.DeleteGrant(ctx, other.ID, onA.ID), fault.NotFound, onA.ID)
 	must(t, s.DeleteGrant(ctx, ks.ID, onA.ID))
-	wants(t, s.DeleteGrant(ctx, ks.ID, onA.ID), appliance.CodeNotFound, onA.ID)
+	wants(t, s.DeleteGrant(ctx, ks.ID, onA.ID), fault.NotFound, onA.ID)
 	equal(t, got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{onB, all})
 
 	full := grant(ks, 5, "b")
@@ -638,17 +639,17 @@ func testGrants(t *testing.T, s appliance.Store) {
 func testBlocks(t *testing.T, s appliance.Store) {
 	ctx := t.Context()
 	b := appliance.Block{Reason: "a test", Since: at(2)}
-	wants(t, s.SetBlock(ctx, b, []byte("seal")), appliance.CodeNotFound, "no installation")
+	wants(t, s.SetBlock(ctx, b, []byte("seal")), fault.NotFound, "no installation")
 	must(t, s.CreateInstallation(ctx, &appliance.Installation{ID: id(1), WrappedStateKey: []byte("wrapped"), CreatedAt: at(1)}))
 	must(t, s.SetBlock(ctx, b, []byte("seal")))
 	equal(t, got(s.Installation(ctx))(t), &appliance.Installation{ID: id(1), WrappedStateKey: []byte("wrapped"), CreatedAt: at(1), Blocked: b, BlockSeal: []byte("seal")})
 
 	ks := keyStore(1)
-	wants(t, s.UpdateKeyStore(ctx, ks, ks.Seal), appliance.CodeNotFound, "no key store")
+	wants(t, s.UpdateKeyStore(ctx, ks, ks.Seal), fault.NotFound, "no key store")
 	must(t, s.CreateKeyStore(ctx, ks))
 	was := ks.Seal
 	ks.Blocked, ks.Policy, ks.Seal = b, "a policy", []byte("another")
-	wants(t, s.UpdateKeyStore(ctx, ks, []byte("stale")), appliance.CodeConflict, "somebody else")
+	wants(t, s.UpdateKeyStore(ctx, ks, []byte("stale")), fault.Conflict, "somebody else")
 	must(t, s.UpdateKeyStore(ctx, ks, was))
 	equal(t, got(s.KeyStores(ctx))(t), []*appliance.KeyStore{ks})
 
@@ -669,7 +670,7 @@ func testSubscribe(t *testing.T, s appliance.Store) {
 	s.Subscribe(func(c appliance.Change) {
 		// The change can be read already, from within the function.
 		if c == (appliance.Change{KeyStore: ks.ID, KeyID: "a"}) {
-			if _, err := s.Key(context.Background(), ks.ID, "a"); err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+			if _, err := s.Key(context.Background(), ks.ID, "a"); err != nil && fault.CodeOf(err) != fault.NotFound {
 				t.Error(err)
 			}
 		}
@@ -726,8 +727,8 @@ func testSubscribeRefused(t *testing.T, s appliance.Store) {
 	ctx := t.Context()
 	must(t, s.CreateKeyStore(ctx, keyStore(1)))
 	s.Subscribe(func(c appliance.Change) { t.Errorf("a refused change was announced: %v", c) })
-	wants(t, s.CreateKeyStore(ctx, keyStore(1)), appliance.CodeExists, "already")
-	wants(t, s.DeleteKeyStore(ctx, id(2)), appliance.CodeNotFound, "no key store")
+	wants(t, s.CreateKeyStore(ctx, keyStore(1)), fault.Exists, "already")
+	wants(t, s.DeleteKeyStore(ctx, id(2)), fault.NotFound, "no key store")
 }
 
 func testSubscriberWrites(t *testing.T, s appliance.Store) {
@@ -758,10 +759,10 @@ func testMixedConcurrent(t *testing.T, s appliance.Store) {
 				if err := s.CreateKeys(ctx, newKey(ks, mine)); err != nil {
 					t.Error(err)
 				}
-				if err := s.CreateKeys(ctx, newKey(ks, half), newKey(ks, "taken")); appliance.CodeOf(err) != appliance.CodeExists {
-					t.Errorf("error is %v; want %s", err, appliance.CodeExists)
+				if err := s.CreateKeys(ctx, newKey(ks, half), newKey(ks, "taken")); fault.CodeOf(err) != fault.Exists {
+					t.Errorf("error is %v; want %s", err, fault.Exists)
 				}
-				if _, err := s.Key(ctx, ks.ID, half); appliance.CodeOf(err) != appliance.CodeNotFound {
+				if _, err := s.Key(ctx, ks.ID, half); fault.CodeOf(err) != fault.NotFound {
 					t.Errorf("reading a refused key: %v", err)
 				}
 				if _, err := s.ReserveEncryptions(ctx, ks.ID, mine, 1, 4); err != nil {
@@ -816,11 +817,11 @@ func testContext(t *testing.T, s appliance.Store) {
 	ks := keyStore(1)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	wants(t, s.CreateKeyStore(ended, ks), appliance.CodeTimeout, "nothing changed")
+	wants(t, s.CreateKeyStore(ended, ks), fault.Timeout, "nothing changed")
 	_, err := s.KeyStores(ended)
-	wants(t, err, appliance.CodeTimeout, "in time")
+	wants(t, err, fault.Timeout, "in time")
 	_, err = s.Key(ended, ks.ID, "a")
-	wants(t, err, appliance.CodeTimeout, "in time")
+	wants(t, err, fault.Timeout, "in time")
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("the cause of %v is not the context's", err)
 	}
@@ -848,8 +849,8 @@ func testContext(t *testing.T, s appliance.Store) {
 		case err == nil:
 			must(t, readErr)
 		default:
-			wants(t, err, appliance.CodeTimeout, "nothing changed")
-			wants(t, readErr, appliance.CodeNotFound, "no key")
+			wants(t, err, fault.Timeout, "nothing changed")
+			wants(t, readErr, fault.NotFound, "no key")
 		}
 	}
 }
@@ -857,9 +858,9 @@ func testContext(t *testing.T, s appliance.Store) {
 func testClose(t *testing.T, s appliance.Store) {
 	must(t, s.CreateKeyStore(t.Context(), keyStore(1)))
 	must(t, s.Close())
-	wants(t, s.CreateKeyStore(t.Context(), keyStore(2)), appliance.CodeInternal, "closed")
+	wants(t, s.CreateKeyStore(t.Context(), keyStore(2)), fault.Internal, "closed")
 	_, err := s.KeyStores(t.Context())
-	wants(t, err, appliance.CodeInternal, "closed")
+	wants(t, err, fault.Internal, "closed")
 	must(t, s.Close())
 }
 
@@ -877,7 +878,7 @@ func testCloseInUse(t *testing.T, s appliance.Store) {
 				err := s.CreateKeys(ctx, newKey(ks, keyID))
 				once()
 				if err != nil {
-					if appliance.CodeOf(err) != appliance.CodeInternal || !strings.Contains(err.Error(), "closed") {
+					if fault.CodeOf(err) != fault.Internal || !strings.Contains(err.Error(), "closed") {
 						t.Error(err)
 					}
 					return

@@ -1,4 +1,4 @@
-package store_test
+package sqlite_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/store"
+	"holdfast/appliance/sqlite"
 )
 
 // benchKeys is how many keys the benchmarks' database has; HOLDFAST_BENCH_KEYS
@@ -40,7 +40,7 @@ func randomID() string {
 func BenchmarkSQLite(b *testing.B) {
 	ctx := b.Context()
 	path := filepath.Join(b.TempDir(), "holdfast.db")
-	s, err := store.Open(ctx, path, store.Options{})
+	s, err := sqlite.Open(ctx, path, sqlite.Options{})
 	must(b, err)
 	ks := keyStore(1)
 	must(b, s.CreateKeyStore(ctx, ks))
@@ -72,12 +72,12 @@ func BenchmarkSQLite(b *testing.B) {
 	})
 	b.Run("open", func(b *testing.B) {
 		for b.Loop() {
-			s, err := store.Open(ctx, path, store.Options{})
+			s, err := sqlite.Open(ctx, path, sqlite.Options{})
 			must(b, err)
 			must(b, s.Close())
 		}
 	})
-	s, err = store.Open(ctx, path, store.Options{})
+	s, err = sqlite.Open(ctx, path, sqlite.Options{})
 	must(b, err)
 	defer s.Close()
 	for i := range min(total, 5_000) {

@@ -8,7 +8,7 @@
 //     process or of the machine does not undo it (write-ahead log,
 //     synchronous=FULL).
 //   - A method that returned an error changed nothing. This holds for contexts
-//     that end, too: a change not yet begun is withdrawn (CodeTimeout), and one
+//     that end, too: a change not yet begun is withdrawn (fault.Timeout), and one
 //     that has begun is waited for. The one exception is a disk that fails
 //     while a change is committed: the error says so, and nothing more is
 //     written until the database has been opened anew.
@@ -18,4 +18,4 @@
 //   - The store sees secrets only as opaque, sealed blobs. It notices damage
 //     when it is opened; that a row was edited by hand is for the seals to tell.
 //   - Databases are migrated forward when they are opened, never back.
-package store
+package sqlite

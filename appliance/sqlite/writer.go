@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // writer owns the one connection that writes. Changes that callers hand in
@@ -31,7 +31,7 @@ type writer struct {
 
 // change is one caller's change.
 type change struct {
-	// apply makes the change. An *appliance.Error from it refuses the change,
+	// apply makes the change. An *fault.Fault from it refuses the change,
 	// any other error is the database's. It may be called a second time after
 	// its first work has been rolled back.
 	apply func(*conn) error
@@ -45,7 +45,7 @@ func newWriter(c *conn, log *slog.Logger) *writer {
 }
 
 // do has the change applied and committed. When ctx ends before the change has
-// been begun, it is withdrawn: CodeTimeout, and nothing changed. From then on
+// been begun, it is withdrawn: fault.Timeout, and nothing changed. From then on
 // do waits for the outcome, so that its answer is always true.
 func (w *writer) do(ctx context.Context, apply func(*conn) error) error {
 	if ctx.Err() != nil {
@@ -159,7 +159,7 @@ func (w *writer) transact(batch []*change, results []error) error {
 			}
 		}
 		results[i] = c.apply(w.conn)
-		var refusal *appliance.Error
+		var refusal *fault.Fault
 		switch {
 		case results[i] != nil && !errors.As(results[i], &refusal):
 			return w.rollback(results[i])
@@ -201,7 +201,7 @@ func (w *writer) rollback(err error) error {
 
 // notWritten makes the error of a change that the database failed.
 func notWritten(err error) error {
-	var e *appliance.Error
+	var e *fault.Fault
 	switch {
 	case errors.As(err, &e):
 		return e

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -22,7 +22,7 @@ import (
 	_ "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Options are what [Open] may be told. The zero value serves.
@@ -53,12 +53,12 @@ const fileMagic = "SQLite format 3\x00"
 // 1.8 s, or 2.6 s when nothing of the file is in memory; the time grows with the
 // number of keys. Then missing migrations are applied.
 //
-// Open refuses, with one line in the [appliance.Error] that names the file, the
+// Open refuses, with one line in the [fault.Fault] that names the file, the
 // reason and what to do: a database that another process has open (an exclusive
 // lock on path + ".lock" keeps others out until Close, or until the process
 // ends in whatever way), one that is damaged, one made by a newer Holdfast, and
 // a file that is something else. It changes nothing in what it refuses.
-func Open(ctx context.Context, path string, opts Options) (*SQLite, error) {
+func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -102,7 +102,7 @@ func lockFile(path string) (*os.File, error) {
 		if pid, err := io.ReadAll(io.LimitReader(f, 20)); err == nil && len(pid) > 0 {
 			holder += " (" + strings.TrimSpace(string(pid)) + ")"
 		}
-		return nil, appliance.Errorf(appliance.CodeConflict,
+		return nil, fault.Errorf(fault.Conflict,
 			"database %s: %s has it open and holds the lock %s; stop that process first", path, holder, f.Name())
 	}
 	// The process ID is for that message only; the lock does not depend on it.
@@ -112,7 +112,7 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-func open(ctx context.Context, path string, opts Options) (_ *SQLite, err error) {
+func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 	if err := prepareFile(ctx, path); err != nil {
 		return nil, err
 	}
@@ -161,7 +161,7 @@ func open(ctx context.Context, path string, opts Options) (_ *SQLite, err error)
 		_ = w.close()
 		return nil, err
 	}
-	s := &SQLite{db: db, readers: readers, writer: newWriter(w, opts.Logger), closing: make(chan struct{})}
+	s := &DB{db: db, readers: readers, writer: newWriter(w, opts.Logger), closing: make(chan struct{})}
 	s.close = sync.OnceValue(s.shutDown)
 	return s, nil
 }
@@ -357,16 +357,16 @@ func refuse(path string, err error) error {
 	case hasCode(err, sqlite3.SQLITE_CORRUPT), hasCode(err, sqlite3.SQLITE_NOTADB):
 		return damaged(path, oneLine(err.Error()), err)
 	case errors.As(err, new(newer)):
-		return appliance.Errorf(appliance.CodeConflict, "database %s: %v", path, err)
+		return fault.Errorf(fault.Conflict, "database %s: %v", path, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), hasCode(err, sqlite3.SQLITE_INTERRUPT):
-		return &appliance.Error{Code: appliance.CodeTimeout, Message: "database " + path + ": opening was cut short", Err: err}
+		return &fault.Fault{Code: fault.Timeout, Message: "database " + path + ": opening was cut short", Err: err}
 	}
-	return appliance.Errorf(appliance.CodeInternal, "database %s: %s", path, oneLine(err.Error()))
+	return fault.Errorf(fault.Internal, "database %s: %s", path, oneLine(err.Error()))
 }
 
 func damaged(path, what string, err error) error {
-	return &appliance.Error{
-		Code:    appliance.CodeInternal,
+	return &fault.Fault{
+		Code:    fault.Internal,
 		Message: fmt.Sprintf("database %s: it is damaged (%s); restore it from a backup, and keep this file for inquiry", path, what),
 		Err:     err,
 	}

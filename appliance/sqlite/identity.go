@@ -1,11 +1,11 @@
-package store
+package sqlite
 
 import (
 	"context"
 	"encoding/json"
 	"time"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
@@ -36,7 +36,7 @@ func scanAccount(scan scanner) (*identity.Account, error) {
 }
 
 // Accounts implements [identity.Store].
-func (s *SQLite) Accounts(ctx context.Context) (list []*identity.Account, err error) {
+func (s *DB) Accounts(ctx context.Context) (list []*identity.Account, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		list, err = accounts(ctx, c)
 		return err
@@ -58,21 +58,21 @@ func accounts(ctx context.Context, c *conn) ([]*identity.Account, error) {
 }
 
 // Account implements [identity.Store].
-func (s *SQLite) Account(ctx context.Context, id string) (*identity.Account, error) {
+func (s *DB) Account(ctx context.Context, id string) (*identity.Account, error) {
 	return s.account(ctx, `id = ?`, id)
 }
 
 // AccountByName implements [identity.Store].
-func (s *SQLite) AccountByName(ctx context.Context, name string) (*identity.Account, error) {
+func (s *DB) AccountByName(ctx context.Context, name string) (*identity.Account, error) {
 	return s.account(ctx, `name = ?`, name)
 }
 
 // AccountByOIDC implements [identity.Store].
-func (s *SQLite) AccountByOIDC(ctx context.Context, email string) (*identity.Account, error) {
+func (s *DB) AccountByOIDC(ctx context.Context, email string) (*identity.Account, error) {
 	return s.account(ctx, `oidc = ?`, email)
 }
 
-func (s *SQLite) account(ctx context.Context, where string, arg any) (a *identity.Account, err error) {
+func (s *DB) account(ctx context.Context, where string, arg any) (a *identity.Account, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		a, err = account(c, where, arg)
 		return err
@@ -86,13 +86,13 @@ func account(c *conn, where string, arg any) (a *identity.Account, err error) {
 		return err
 	}, `SELECT `+accountColumns+` FROM users WHERE `+where, arg)
 	if err == nil && a == nil {
-		err = appliance.Errorf(appliance.CodeNotFound, "there is no such user")
+		err = fault.Errorf(fault.NotFound, "there is no such user")
 	}
 	return a, err
 }
 
 // CreateAccount implements [identity.Store].
-func (s *SQLite) CreateAccount(ctx context.Context, a *identity.Account, invitation []byte, first identity.Rule) error {
+func (s *DB) CreateAccount(ctx context.Context, a *identity.Account, invitation []byte, first identity.Rule) error {
 	return s.write(ctx, func(c *conn) error {
 		var setup bool
 		found, err := c.one([]any{&setup}, `DELETE FROM invitations WHERE digest = ? RETURNING setup`, invitation)
@@ -100,7 +100,7 @@ func (s *SQLite) CreateAccount(ctx context.Context, a *identity.Account, invitat
 			return err
 		}
 		if !found {
-			return appliance.Errorf(appliance.CodeNotFound, "the invitation was used or taken back meanwhile")
+			return fault.Errorf(fault.NotFound, "the invitation was used or taken back meanwhile")
 		}
 		if setup {
 			if err := obey(ctx, c, first); err != nil {
@@ -114,7 +114,7 @@ func (s *SQLite) CreateAccount(ctx context.Context, a *identity.Account, invitat
 		n, err := c.exec(`INSERT INTO users (id, name, oidc, role, disabled, account, activity, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			a.ID, a.Name, text(a.OIDC), string(a.Role), a.Disabled, account, activity, a.Seal)
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeExists, "there is a user %q already", a.Name)
+			return fault.Errorf(fault.Exists, "there is a user %q already", a.Name)
 		}
 		return err
 	})
@@ -138,13 +138,13 @@ func updateAccount(c *conn, a *identity.Account) error {
 	n, err := c.exec(`UPDATE OR IGNORE users SET name = ?, oidc = ?, role = ?, disabled = ?, account = ?, activity = ?, seal = ? WHERE id = ?`,
 		a.Name, text(a.OIDC), string(a.Role), a.Disabled, account, activity, a.Seal, a.ID)
 	if err == nil && n == 0 {
-		return appliance.Errorf(appliance.CodeExists, "the name or the e-mail address is another user's")
+		return fault.Errorf(fault.Exists, "the name or the e-mail address is another user's")
 	}
 	return err
 }
 
 // UpdateAccount implements [identity.Store].
-func (s *SQLite) UpdateAccount(ctx context.Context, id string, f func(*identity.Account) error, rule identity.Rule) (a *identity.Account, err error) {
+func (s *DB) UpdateAccount(ctx context.Context, id string, f func(*identity.Account) error, rule identity.Rule) (a *identity.Account, err error) {
 	err = s.write(ctx, func(c *conn) error {
 		if a, err = account(c, `id = ?`, id); err != nil {
 			return err
@@ -176,14 +176,14 @@ func obey(ctx context.Context, c *conn, rule identity.Rule) error {
 }
 
 // DeleteAccount implements [identity.Store].
-func (s *SQLite) DeleteAccount(ctx context.Context, id string, rule identity.Rule) error {
+func (s *DB) DeleteAccount(ctx context.Context, id string, rule identity.Rule) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`DELETE FROM users WHERE id = ?`, id)
 		if err != nil {
 			return err
 		}
 		if n == 0 {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no such user")
+			return fault.Errorf(fault.NotFound, "there is no such user")
 		}
 		return obey(ctx, c, rule)
 	})
@@ -196,7 +196,7 @@ func scanInvitation(i *identity.Invitation) []any {
 }
 
 // CreateInvitation implements [identity.Store].
-func (s *SQLite) CreateInvitation(ctx context.Context, i *identity.Invitation) error {
+func (s *DB) CreateInvitation(ctx context.Context, i *identity.Invitation) error {
 	return s.write(ctx, func(c *conn) error {
 		if _, err := c.exec(`DELETE FROM invitations WHERE expires_at <= ?`, i.CreatedAt.UnixMilli()); err != nil {
 			return err
@@ -220,12 +220,12 @@ func (x origin) Scan(v any) error {
 }
 
 // Invitations implements [identity.Store].
-func (s *SQLite) Invitations(ctx context.Context) ([]identity.Invitation, error) {
+func (s *DB) Invitations(ctx context.Context) ([]identity.Invitation, error) {
 	return all(ctx, s, scanInvitation, `SELECT `+invitationColumns+` FROM invitations ORDER BY created_at DESC, id`)
 }
 
 // all reads the rows of a query.
-func all[T any](ctx context.Context, s *SQLite, columns func(*T) []any, query string, args ...any) (list []T, err error) {
+func all[T any](ctx context.Context, s *DB, columns func(*T) []any, query string, args ...any) (list []T, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		list, err = read(ctx, c, columns, query, args...)
 		return err
@@ -248,13 +248,13 @@ func read[T any](ctx context.Context, c *conn, columns func(*T) []any, query str
 	return list, nil
 }
 
-// only reads the one row of a query; CodeNotFound if there is none.
-func only[T any](ctx context.Context, s *SQLite, what string, columns func(*T) []any, query string, args ...any) (*T, error) {
+// only reads the one row of a query; fault.NotFound if there is none.
+func only[T any](ctx context.Context, s *DB, what string, columns func(*T) []any, query string, args ...any) (*T, error) {
 	v := new(T)
 	err := s.read(ctx, func(c *conn) error {
 		found, err := c.one(columns(v), query, args...)
 		if err == nil && !found {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no such %s", what)
+			return fault.Errorf(fault.NotFound, "there is no such %s", what)
 		}
 		return err
 	})
@@ -265,21 +265,21 @@ func only[T any](ctx context.Context, s *SQLite, what string, columns func(*T) [
 }
 
 // Invitation implements [identity.Store].
-func (s *SQLite) Invitation(ctx context.Context, digest []byte) (*identity.Invitation, error) {
+func (s *DB) Invitation(ctx context.Context, digest []byte) (*identity.Invitation, error) {
 	return only(ctx, s, "invitation", scanInvitation, `SELECT `+invitationColumns+` FROM invitations WHERE digest = ?`, blob(digest))
 }
 
 // DeleteInvitation implements [identity.Store].
-func (s *SQLite) DeleteInvitation(ctx context.Context, id string) error {
+func (s *DB) DeleteInvitation(ctx context.Context, id string) error {
 	return s.remove(ctx, "invitation", `DELETE FROM invitations WHERE id = ?`, id)
 }
 
-// remove removes a row; CodeNotFound if there is none.
-func (s *SQLite) remove(ctx context.Context, what, query string, args ...any) error {
+// remove removes a row; fault.NotFound if there is none.
+func (s *DB) remove(ctx context.Context, what, query string, args ...any) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(query, args...)
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no such %s", what)
+			return fault.Errorf(fault.NotFound, "there is no such %s", what)
 		}
 		return err
 	})
@@ -293,7 +293,7 @@ func scanSession(x *identity.Session) []any {
 }
 
 // CreateSession implements [identity.Store].
-func (s *SQLite) CreateSession(ctx context.Context, x *identity.Session) error {
+func (s *DB) CreateSession(ctx context.Context, x *identity.Session) error {
 	return s.write(ctx, func(c *conn) error {
 		if _, err := c.exec(`DELETE FROM sessions WHERE expires_at <= ?`, x.CreatedAt.UnixMilli()); err != nil {
 			return err
@@ -306,23 +306,23 @@ func (s *SQLite) CreateSession(ctx context.Context, x *identity.Session) error {
 }
 
 // Session implements [identity.Store].
-func (s *SQLite) Session(ctx context.Context, digest []byte) (*identity.Session, error) {
+func (s *DB) Session(ctx context.Context, digest []byte) (*identity.Session, error) {
 	return only(ctx, s, "session", scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE digest = ?`, blob(digest))
 }
 
 // Sessions implements [identity.Store].
-func (s *SQLite) Sessions(ctx context.Context, user string) ([]identity.Session, error) {
+func (s *DB) Sessions(ctx context.Context, user string) ([]identity.Session, error) {
 	return all(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id
 		WHERE user_id = ? OR ? = '' ORDER BY sessions.created_at DESC, sessions.id`, user, user)
 }
 
 // TouchSession implements [identity.Store].
-func (s *SQLite) TouchSession(ctx context.Context, id string, at time.Time) error {
+func (s *DB) TouchSession(ctx context.Context, id string, at time.Time) error {
 	return s.update(ctx, `UPDATE sessions SET last_seen_at = ? WHERE id = ?`, at.UnixMilli(), id)
 }
 
 // UpdateSession implements [identity.Store].
-func (s *SQLite) UpdateSession(ctx context.Context, id string, f func(*identity.Session) error) error {
+func (s *DB) UpdateSession(ctx context.Context, id string, f func(*identity.Session) error) error {
 	return s.write(ctx, func(c *conn) error {
 		x := &identity.Session{}
 		found, err := c.one(scanSession(x), `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE sessions.id = ?`, id)
@@ -330,7 +330,7 @@ func (s *SQLite) UpdateSession(ctx context.Context, id string, f func(*identity.
 			return err
 		}
 		if !found {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no such session")
+			return fault.Errorf(fault.NotFound, "there is no such session")
 		}
 		if err := f(x); err != nil {
 			return err
@@ -341,7 +341,7 @@ func (s *SQLite) UpdateSession(ctx context.Context, id string, f func(*identity.
 }
 
 // update changes rows, be there any or not.
-func (s *SQLite) update(ctx context.Context, query string, args ...any) error {
+func (s *DB) update(ctx context.Context, query string, args ...any) error {
 	return s.write(ctx, func(c *conn) error {
 		_, err := c.exec(query, args...)
 		return err
@@ -349,12 +349,12 @@ func (s *SQLite) update(ctx context.Context, query string, args ...any) error {
 }
 
 // DeleteSession implements [identity.Store].
-func (s *SQLite) DeleteSession(ctx context.Context, id string) error {
+func (s *DB) DeleteSession(ctx context.Context, id string) error {
 	return s.remove(ctx, "session", `DELETE FROM sessions WHERE id = ?`, id)
 }
 
 // DeleteSessions implements [identity.Store].
-func (s *SQLite) DeleteSessions(ctx context.Context, user string) (int, error) {
+func (s *DB) DeleteSessions(ctx context.Context, user string) (int, error) {
 	var n int64
 	err := s.write(ctx, func(c *conn) (err error) {
 		n, err = c.exec(`DELETE FROM sessions WHERE user_id = ?`, user)
@@ -370,34 +370,34 @@ func scanToken(t *identity.Token) []any {
 }
 
 // CreateToken implements [identity.Store].
-func (s *SQLite) CreateToken(ctx context.Context, t *identity.Token) error {
+func (s *DB) CreateToken(ctx context.Context, t *identity.Token) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`INSERT INTO api_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			blob(t.Digest), t.ID, t.Name, string(t.Role), t.CreatedBy, t.CreatedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), ms(t.LastUsedAt), ms(t.RevokedAt), t.Origin.Text(), t.Seal)
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeExists, "there is an API token %q already", t.Name)
+			return fault.Errorf(fault.Exists, "there is an API token %q already", t.Name)
 		}
 		return err
 	})
 }
 
 // Tokens implements [identity.Store].
-func (s *SQLite) Tokens(ctx context.Context) ([]identity.Token, error) {
+func (s *DB) Tokens(ctx context.Context) ([]identity.Token, error) {
 	return all(ctx, s, scanToken, `SELECT `+tokenColumns+` FROM api_tokens ORDER BY created_at DESC, id`)
 }
 
 // Token implements [identity.Store].
-func (s *SQLite) Token(ctx context.Context, digest []byte) (*identity.Token, error) {
+func (s *DB) Token(ctx context.Context, digest []byte) (*identity.Token, error) {
 	return only(ctx, s, "API token", scanToken, `SELECT `+tokenColumns+` FROM api_tokens WHERE digest = ?`, blob(digest))
 }
 
 // TouchToken implements [identity.Store].
-func (s *SQLite) TouchToken(ctx context.Context, id string, at time.Time) error {
+func (s *DB) TouchToken(ctx context.Context, id string, at time.Time) error {
 	return s.update(ctx, `UPDATE api_tokens SET last_used_at = ? WHERE id = ?`, at.UnixMilli(), id)
 }
 
 // UpdateToken implements [identity.Store].
-func (s *SQLite) UpdateToken(ctx context.Context, id string, f func(*identity.Token) error) (*identity.Token, error) {
+func (s *DB) UpdateToken(ctx context.Context, id string, f func(*identity.Token) error) (*identity.Token, error) {
 	var t *identity.Token
 	err := s.write(ctx, func(c *conn) error {
 		t = &identity.Token{}
@@ -406,7 +406,7 @@ func (s *SQLite) UpdateToken(ctx context.Context, id string, f func(*identity.To
 			return err
 		}
 		if !found {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no such API token")
+			return fault.Errorf(fault.NotFound, "there is no such API token")
 		}
 		if err := f(t); err != nil {
 			return err
@@ -421,7 +421,7 @@ func (s *SQLite) UpdateToken(ctx context.Context, id string, f func(*identity.To
 }
 
 // SealRows implements [identity.Store].
-func (s *SQLite) SealRows(ctx context.Context, account func(*identity.Account) error, invitation func(*identity.Invitation) error, token func(*identity.Token) error) error {
+func (s *DB) SealRows(ctx context.Context, account func(*identity.Account) error, invitation func(*identity.Invitation) error, token func(*identity.Token) error) error {
 	return s.write(ctx, func(c *conn) error {
 		users, err := accounts(ctx, c)
 		if err != nil {

@@ -1,20 +1,21 @@
-package store
+package sqlite
 
 import (
 	"bytes"
 	"context"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Installation implements [appliance.Store].
-func (s *SQLite) Installation(ctx context.Context) (*appliance.Installation, error) {
+func (s *DB) Installation(ctx context.Context) (*appliance.Installation, error) {
 	in := &appliance.Installation{}
 	err := s.read(ctx, func(c *conn) error {
 		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}, &in.Blocked.Reason, millis{&in.Blocked.Since}, &in.BlockSeal},
 			`SELECT id, wrapped_state_key, created_at, block_reason, block_since, block_seal FROM installation`)
 		if err == nil && !found {
-			return appliance.Errorf(appliance.CodeNotFound, "the database has no installation yet")
+			return fault.Errorf(fault.NotFound, "the database has no installation yet")
 		}
 		return err
 	})
@@ -25,43 +26,43 @@ func (s *SQLite) Installation(ctx context.Context) (*appliance.Installation, err
 }
 
 // CreateInstallation implements [appliance.Store].
-func (s *SQLite) CreateInstallation(ctx context.Context, in *appliance.Installation) error {
+func (s *DB) CreateInstallation(ctx context.Context, in *appliance.Installation) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at, block_reason, block_since, block_seal)
 			VALUES (1, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli(), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal))
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeExists, "the database has an installation already")
+			return fault.Errorf(fault.Exists, "the database has an installation already")
 		}
 		return err
 	}, appliance.Change{})
 }
 
 // UpgradeInstallation implements [appliance.Store].
-func (s *SQLite) UpgradeInstallation(ctx context.Context, in *appliance.Installation) error {
+func (s *DB) UpgradeInstallation(ctx context.Context, in *appliance.Installation) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`UPDATE installation SET wrapped_state_key = ?, block_reason = ?, block_since = ?, block_seal = ? WHERE id = ?`,
 			blob(in.WrappedStateKey), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.ID)
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeNotFound, "the database has no installation yet")
+			return fault.Errorf(fault.NotFound, "the database has no installation yet")
 		}
 		return err
 	}, appliance.Change{})
 }
 
 // SetBlock implements [appliance.Store].
-func (s *SQLite) SetBlock(ctx context.Context, b appliance.Block, seal []byte) error {
+func (s *DB) SetBlock(ctx context.Context, b appliance.Block, seal []byte) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`UPDATE installation SET block_reason = ?, block_since = ?, block_seal = ?`, b.Reason, ms(b.Since), blob(seal))
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeNotFound, "the database has no installation yet")
+			return fault.Errorf(fault.NotFound, "the database has no installation yet")
 		}
 		return err
 	}, appliance.Change{})
 }
 
 // KeyStores implements [appliance.Store].
-func (s *SQLite) KeyStores(ctx context.Context) ([]*appliance.KeyStore, error) {
+func (s *DB) KeyStores(ctx context.Context) ([]*appliance.KeyStore, error) {
 	var list []*appliance.KeyStore
 	err := s.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
@@ -79,7 +80,7 @@ func (s *SQLite) KeyStores(ctx context.Context) ([]*appliance.KeyStore, error) {
 }
 
 // CreateKeyStore implements [appliance.Store].
-func (s *SQLite) CreateKeyStore(ctx context.Context, ks *appliance.KeyStore) error {
+func (s *DB) CreateKeyStore(ctx context.Context, ks *appliance.KeyStore) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`INSERT INTO key_stores (id, name, uri_path_prefix, requests_per_second, created_at, wrapped_key, seal)
 			VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
@@ -95,16 +96,16 @@ func (s *SQLite) CreateKeyStore(ctx context.Context, ks *appliance.KeyStore) err
 		}
 		switch {
 		case name == ks.Name:
-			return appliance.Errorf(appliance.CodeExists, "there is a key store %q already", name)
+			return fault.Errorf(fault.Exists, "there is a key store %q already", name)
 		case prefix == ks.URIPathPrefix:
-			return appliance.Errorf(appliance.CodeExists, "the URI path prefix %q belongs to the key store %q", prefix, name)
+			return fault.Errorf(fault.Exists, "the URI path prefix %q belongs to the key store %q", prefix, name)
 		}
-		return appliance.Errorf(appliance.CodeExists, "the ID %q belongs to the key store %q", ks.ID, name)
+		return fault.Errorf(fault.Exists, "the ID %q belongs to the key store %q", ks.ID, name)
 	}, appliance.Change{KeyStore: ks.ID})
 }
 
 // UpdateKeyStore implements [appliance.Store].
-func (s *SQLite) UpdateKeyStore(ctx context.Context, ks *appliance.KeyStore, was []byte) error {
+func (s *DB) UpdateKeyStore(ctx context.Context, ks *appliance.KeyStore, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
 		var seal []byte
 		found, err := c.one([]any{&seal}, `SELECT seal FROM key_stores WHERE id = ?`, ks.ID)
@@ -114,7 +115,7 @@ func (s *SQLite) UpdateKeyStore(ctx context.Context, ks *appliance.KeyStore, was
 		case !found:
 			return noKeyStore(ks.ID)
 		case !bytes.Equal(seal, was):
-			return appliance.Errorf(appliance.CodeConflict, "the key store %q was changed by somebody else meanwhile; look at it and try again", ks.Name)
+			return fault.Errorf(fault.Conflict, "the key store %q was changed by somebody else meanwhile; look at it and try again", ks.Name)
 		}
 		_, err = c.exec(`UPDATE key_stores SET requests_per_second = ?, created_at = ?, policy = ?, block_reason = ?, block_since = ?,
 			wrapped_key = ?, seal = ? WHERE id = ?`, ks.RequestsPerSecond, ks.CreatedAt.UnixMilli(), ks.Policy, ks.Blocked.Reason,
@@ -124,7 +125,7 @@ func (s *SQLite) UpdateKeyStore(ctx context.Context, ks *appliance.KeyStore, was
 }
 
 // DeleteKeyStore implements [appliance.Store].
-func (s *SQLite) DeleteKeyStore(ctx context.Context, id string) error {
+func (s *DB) DeleteKeyStore(ctx context.Context, id string) error {
 	return s.write(ctx, func(c *conn) error {
 		var name string
 		var keys int
@@ -135,16 +136,16 @@ func (s *SQLite) DeleteKeyStore(ctx context.Context, id string) error {
 		case !found:
 			return noKeyStore(id)
 		case keys == 1:
-			return appliance.Errorf(appliance.CodeConflict, "key store %q has 1 key; delete it first", name)
+			return fault.Errorf(fault.Conflict, "key store %q has 1 key; delete it first", name)
 		case keys > 1:
-			return appliance.Errorf(appliance.CodeConflict, "key store %q has %d keys; delete them first", name, keys)
+			return fault.Errorf(fault.Conflict, "key store %q has %d keys; delete them first", name, keys)
 		}
 		_, err = c.exec(`DELETE FROM key_stores WHERE id = ?`, id)
 		return err
 	}, appliance.Change{KeyStore: id})
 }
 
-// keyStoreName gives the name of a key store that a change needs; CodeNotFound
+// keyStoreName gives the name of a key store that a change needs; fault.NotFound
 // if there is none.
 func keyStoreName(c *conn, id string) (string, error) {
 	var name string

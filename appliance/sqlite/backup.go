@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"cmp"
@@ -10,12 +10,13 @@ import (
 	"strings"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Snapshot implements [appliance.Store].
-func (s *SQLite) Snapshot(ctx context.Context, path string) error {
+func (s *DB) Snapshot(ctx context.Context, path string) error {
 	if _, err := os.Lstat(path); err == nil {
-		return appliance.Errorf(appliance.CodeExists, "%s exists already", path)
+		return fault.Errorf(fault.Exists, "%s exists already", path)
 	}
 	c, err := s.db.Conn(ctx)
 	if err != nil {
@@ -49,7 +50,7 @@ var remaining = map[string]string{
 }
 
 // Replace implements [appliance.Store].
-func (s *SQLite) Replace(ctx context.Context, path string) error {
+func (s *DB) Replace(ctx context.Context, path string) error {
 	from, err := sql.Open("sqlite", dsn(path))
 	if err != nil {
 		return failed("the other database could not be read", err)
@@ -61,7 +62,7 @@ func (s *SQLite) Replace(ctx context.Context, path string) error {
 			return err
 		}
 		if stores > 0 {
-			return appliance.Errorf(appliance.CodeConflict, "this appliance has %d key stores already; restore into a fresh one", stores)
+			return fault.Errorf(fault.Conflict, "this appliance has %d key stores already; restore into a fresh one", stores)
 		}
 		return copyTables(ctx, from, c)
 	}, appliance.Change{})

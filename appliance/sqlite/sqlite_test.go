@@ -1,4 +1,4 @@
-package store_test
+package sqlite_test
 
 import (
 	"bytes"
@@ -14,7 +14,8 @@ import (
 	"testing"
 
 	"holdfast/appliance"
-	"holdfast/appliance/store"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/sqlite"
 )
 
 func TestSQLite(t *testing.T) {
@@ -23,9 +24,9 @@ func TestSQLite(t *testing.T) {
 	})
 }
 
-func openSQLite(t testing.TB, path string) *store.SQLite {
+func openSQLite(t testing.TB, path string) *sqlite.DB {
 	t.Helper()
-	s, err := store.Open(t.Context(), path, store.Options{})
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	must(t, err)
 	t.Cleanup(func() { must(t, s.Close()) })
 	return s
@@ -100,7 +101,7 @@ func TestModes(t *testing.T) {
 	// A file that others could read is closed to them, and the log says so.
 	must(t, os.Chmod(path, 0o644))
 	var log bytes.Buffer
-	s, err := store.Open(t.Context(), path, store.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	must(t, err)
 	must(t, s.Close())
 	equal(t, mode(path), os.FileMode(0o600))
@@ -112,9 +113,9 @@ func TestModes(t *testing.T) {
 func TestOpenTwice(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "holdfast.db")
 	s := openSQLite(t, path)
-	_, err := store.Open(t.Context(), path, store.Options{})
-	wants(t, err, appliance.CodeConflict, path+".lock")
-	wants(t, err, appliance.CodeConflict, fmt.Sprint(os.Getpid()))
+	_, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	wants(t, err, fault.Conflict, path+".lock")
+	wants(t, err, fault.Conflict, fmt.Sprint(os.Getpid()))
 	must(t, s.CreateKeyStore(t.Context(), keyStore(1))) // the first is not disturbed
 	must(t, s.Close())
 	must(t, openSQLite(t, path).Close())
@@ -155,39 +156,39 @@ func TestRefused(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		path func(t *testing.T) string
-		code appliance.Code
+		code fault.Code
 		want string
 	}{
-		"text":        {write("name,prefix\ndemo,/demo\nand more of the same"), appliance.CodeInternal, "it is not a database"},
-		"a few bytes": {write("x"), appliance.CodeInternal, "it is not a database"},
+		"text":        {write("name,prefix\ndemo,/demo\nand more of the same"), fault.Internal, "it is not a database"},
+		"a few bytes": {write("x"), fault.Internal, "it is not a database"},
 		"a folder": {func(t *testing.T) string {
 			path := filepath.Join(t.TempDir(), "holdfast.db")
 			must(t, os.Mkdir(path, 0o700))
 			return path
-		}, appliance.CodeInternal, "is a directory"},
+		}, fault.Internal, "is a directory"},
 		"another program's": {func(t *testing.T) string {
 			path := filepath.Join(t.TempDir(), "holdfast.db")
 			edit(t, path, "CREATE TABLE songs (title TEXT)")
 			return path
-		}, appliance.CodeInternal, "of another program"},
-		"header only":   {write("SQLite format 3\x00" + strings.Repeat("\x00", 84)), appliance.CodeInternal, "damaged"},
-		"garbage in it": {garble(-5*4096, strings.Repeat("garbage!", 1024)), appliance.CodeInternal, "damaged"},
-		"zeros in it":   {garble(-4*4096, strings.Repeat("\x00", 4096)), appliance.CodeInternal, "damaged"},
-		"wrong page 1":  {garble(100, strings.Repeat("\xff", 1000)), appliance.CodeInternal, "damaged"},
-		"no key store":  {made("PRAGMA foreign_keys = 0", "DELETE FROM key_stores"), appliance.CodeInternal, "damaged (a row of external_keys refers"},
-		"newer":         {made("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"), appliance.CodeConflict, "newer Holdfast made it (schema 9999"},
+		}, fault.Internal, "of another program"},
+		"header only":   {write("SQLite format 3\x00" + strings.Repeat("\x00", 84)), fault.Internal, "damaged"},
+		"garbage in it": {garble(-5*4096, strings.Repeat("garbage!", 1024)), fault.Internal, "damaged"},
+		"zeros in it":   {garble(-4*4096, strings.Repeat("\x00", 4096)), fault.Internal, "damaged"},
+		"wrong page 1":  {garble(100, strings.Repeat("\xff", 1000)), fault.Internal, "damaged"},
+		"no key store":  {made("PRAGMA foreign_keys = 0", "DELETE FROM key_stores"), fault.Internal, "damaged (a row of external_keys refers"},
+		"newer":         {made("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"), fault.Conflict, "newer Holdfast made it (schema 9999"},
 		"cut off": {func(t *testing.T) string {
 			path := madeSQLite(t)
 			info, err := os.Stat(path)
 			must(t, err)
 			must(t, os.Truncate(path, info.Size()/2/4096*4096))
 			return path
-		}, appliance.CodeInternal, "damaged"},
+		}, fault.Internal, "damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := test.path(t)
 			before, _ := os.ReadFile(path)
-			s, err := store.Open(t.Context(), path, store.Options{})
+			s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 			if err == nil {
 				s.Close()
 			}
@@ -197,14 +198,14 @@ func TestRefused(t *testing.T) {
 			if !bytes.Equal(before, after) {
 				t.Error("the file was changed")
 			}
-			t.Log(err.(*appliance.Error).Message)
+			t.Log(err.(*fault.Fault).Message)
 		})
 	}
 	t.Run("cut short", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := store.Open(ctx, madeSQLite(t), store.Options{})
-		wants(t, err, appliance.CodeTimeout, "cut short")
+		_, err := sqlite.Open(ctx, madeSQLite(t), sqlite.Options{})
+		wants(t, err, fault.Timeout, "cut short")
 	})
 }
 
@@ -306,7 +307,7 @@ func child(t *testing.T, role, path string) *exec.Cmd {
 }
 
 // isCode says whether err is of the code.
-func isCode(err error, code appliance.Code) bool {
-	var e *appliance.Error
+func isCode(err error, code fault.Code) bool {
+	var e *fault.Fault
 	return errors.As(err, &e) && e.Code == code
 }

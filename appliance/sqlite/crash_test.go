@@ -1,4 +1,4 @@
-package store_test
+package sqlite_test
 
 import (
 	"bufio"
@@ -15,7 +15,8 @@ import (
 	"testing"
 
 	"holdfast/appliance"
-	"holdfast/appliance/store"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/sqlite"
 )
 
 const batch = 5 // keys that the child creates in one call
@@ -24,13 +25,13 @@ const batch = 5 // keys that the child creates in one call
 // delete keys, and say on stdout what has been acknowledged, until killed.
 func writeForever(path string) {
 	ctx := context.Background()
-	s, err := store.Open(ctx, path, store.Options{})
+	s, err := sqlite.Open(ctx, path, sqlite.Options{})
 	if err != nil {
 		fmt.Println("failed", err)
 		return
 	}
 	ks := keyStore(1)
-	if err := s.CreateKeyStore(ctx, ks); err != nil && !isCode(err, appliance.CodeExists) {
+	if err := s.CreateKeyStore(ctx, ks); err != nil && !isCode(err, fault.Exists) {
 		fmt.Println("failed", err)
 		return
 	}
@@ -168,7 +169,7 @@ func checkAfterKill(t *testing.T, path string, ks *appliance.KeyStore, acknowled
 func writeUntilDiskFails(path string) {
 	ctx := context.Background()
 	signal.Ignore(syscall.SIGXFSZ)
-	s, err := store.Open(ctx, path, store.Options{})
+	s, err := sqlite.Open(ctx, path, sqlite.Options{})
 	if err != nil {
 		fmt.Println("failed", err)
 		return
@@ -201,10 +202,10 @@ func writeUntilDiskFails(path string) {
 		}
 		fmt.Println("created", keyID)
 	}
-	fmt.Println("refused", isCode(err, appliance.CodeInternal))
+	fmt.Println("refused", isCode(err, fault.Internal))
 	setLimit(math.MaxUint64) // The disk is well again; what it lost is not known.
 	again := s.CreateKeyStore(ctx, keyStore(2))
-	fmt.Println("again", isCode(again, appliance.CodeInternal))
+	fmt.Println("again", isCode(again, fault.Internal))
 	_, err = s.Key(ctx, ks.ID, "k0")
 	fmt.Println("read", err == nil)
 	os.Exit(0)

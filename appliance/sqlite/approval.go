@@ -1,10 +1,10 @@
-package store
+package sqlite
 
 import (
 	"context"
 
-	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 )
 
 const (
@@ -21,14 +21,14 @@ func scanApproval(r *approval.Request) []any {
 }
 
 // CreateApproval implements [approval.Store].
-func (s *SQLite) CreateApproval(ctx context.Context, r *approval.Request) error {
+func (s *DB) CreateApproval(ctx context.Context, r *approval.Request) error {
 	return s.write(ctx, func(c *conn) error {
 		var pending int
 		if _, err := c.one([]any{&pending}, `SELECT count(*) FROM approvals WHERE state = 'pending' AND expires_at > ?`, r.CreatedAt.UnixMilli()); err != nil {
 			return err
 		}
 		if pending >= maxPending {
-			return appliance.Errorf(appliance.CodeConflict, "%d requests wait for approval already; decide some of them first", pending)
+			return fault.Errorf(fault.Conflict, "%d requests wait for approval already; decide some of them first", pending)
 		}
 		if _, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			r.ID, r.Operation, r.Method, r.Path, r.Body, r.UserID, r.Token, r.RequestedBy,
@@ -42,12 +42,12 @@ func (s *SQLite) CreateApproval(ctx context.Context, r *approval.Request) error 
 }
 
 // Approval implements [approval.Store].
-func (s *SQLite) Approval(ctx context.Context, id string) (*approval.Request, error) {
+func (s *DB) Approval(ctx context.Context, id string) (*approval.Request, error) {
 	r := &approval.Request{}
 	err := s.read(ctx, func(c *conn) error {
 		found, err := c.one(scanApproval(r), `SELECT `+approvalColumns+` FROM approvals WHERE id = ?`, id)
 		if err == nil && !found {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no request for approval with the ID %.40q", id)
+			return fault.Errorf(fault.NotFound, "there is no request for approval with the ID %.40q", id)
 		}
 		return err
 	})
@@ -58,7 +58,7 @@ func (s *SQLite) Approval(ctx context.Context, id string) (*approval.Request, er
 }
 
 // Approvals implements [approval.Store].
-func (s *SQLite) Approvals(ctx context.Context, limit int) ([]*approval.Request, error) {
+func (s *DB) Approvals(ctx context.Context, limit int) ([]*approval.Request, error) {
 	var list []*approval.Request
 	err := s.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
@@ -74,19 +74,19 @@ func (s *SQLite) Approvals(ctx context.Context, limit int) ([]*approval.Request,
 }
 
 // DecideApproval implements [approval.Store].
-func (s *SQLite) DecideApproval(ctx context.Context, r *approval.Request, from approval.State) error {
+func (s *DB) DecideApproval(ctx context.Context, r *approval.Request, from approval.State) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, seal = ? WHERE id = ? AND state = ?`,
 			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal, r.ID, string(from))
 		if err == nil && n == 0 {
-			return appliance.Errorf(appliance.CodeConflict, "the request for approval is not %s any more; look at it again", from)
+			return fault.Errorf(fault.Conflict, "the request for approval is not %s any more; look at it again", from)
 		}
 		return err
 	})
 }
 
 // SealApprovals implements [approval.Store].
-func (s *SQLite) SealApprovals(ctx context.Context, f func(*approval.Request) error) error {
+func (s *DB) SealApprovals(ctx context.Context, f func(*approval.Request) error) error {
 	return s.write(ctx, func(c *conn) error {
 		all, err := read(ctx, c, scanApproval, `SELECT `+approvalColumns+` FROM approvals`)
 		if err != nil {
