@@ -47,7 +47,7 @@ type State struct {
 	// Dir is the folder; default /var/lib/holdfast.
 	Dir string `toml:"dir"`
 	// Volume is the file in which the image says whether the volume of Dir could be
-	// opened (package appliance/volume); none if empty. While it could not, no PIN
+	// opened (package appliance/machine/volume); none if empty. While it could not, no PIN
 	// is released and nobody signs in.
 	Volume string `toml:"volume"`
 }
@@ -172,7 +172,7 @@ type Admin struct {
 	Idle    Duration `toml:"idle"`
 	Session Duration `toml:"session"`
 	// SetupCode is a file with the SHA-256 of the setup code for the first
-	// administrator, in the form of user data (package appliance/instance). Without
+	// administrator, in the form of user data (package appliance/machine/instance). Without
 	// a usable one a code is made and printed.
 	SetupCode string `toml:"setup_code"`
 	OIDC      OIDC   `toml:"oidc"`

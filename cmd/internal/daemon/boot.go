@@ -12,14 +12,14 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/certificate"
 	"holdfast/attest"
 	"holdfast/attest/tpm/seal"
 	"holdfast/hsm"
-	"holdfast/xks"
 )
 
 // The codes of failures to unlock. They are stable.
@@ -32,7 +32,7 @@ const (
 )
 
 // newBoot wires the boot to the parts that it works with.
-func (d *Daemon) newBoot(certificate *xks.Certificate) error {
+func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
 	parts, err := Parts(cfg)
 	if err != nil {
@@ -43,7 +43,7 @@ func (d *Daemon) newBoot(certificate *xks.Certificate) error {
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
-		TLSKey:    func() ([]byte, error) { return publicKey(certificate) },
+		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
 		Condition: d.condition,
@@ -119,8 +119,8 @@ func revoked(c *attest.Collector) (uint64, error) {
 	return seal.Counter(c.TPM)
 }
 
-func publicKey(certificate *xks.Certificate) ([]byte, error) {
-	c, err := certificate.Get(nil)
+func publicKey(cert *certificate.Certificate) ([]byte, error) {
+	c, err := cert.Get(nil)
 	if err != nil {
 		return nil, err
 	}

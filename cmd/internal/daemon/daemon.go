@@ -27,9 +27,10 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/cmd/internal/metrics"
@@ -108,7 +109,7 @@ type Daemon struct {
 // under way, stores what is in memory, wipes the keys and returns nil. An error
 // means that it could not start.
 //
-// Until the boot has come to serving (package appliance/boot) it serves locked:
+// Until the boot has come to serving (package appliance/machine/boot) it serves locked:
 // XKS requests get InternalException, administrators see why.
 func Run(ctx context.Context, o Options) error {
 	if err := NoCoreDumps(); err != nil {
@@ -169,7 +170,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := d.firstCertificate(); err != nil {
 		return err
 	}
-	certificate, err := xks.LoadCertificate(cfg.XKS.Certificate, cfg.XKS.Key, time.Now, d.o.Log)
+	cert, err := certificate.Load(cfg.XKS.Certificate, cfg.XKS.Key, time.Now, d.o.Log)
 	if err != nil {
 		return err
 	}
@@ -188,7 +189,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: audit.Options{
 		RetainAge: time.Duration(cfg.Audit.RetainAge), RetainBytes: int64(cfg.Audit.RetainMiB) << 20,
 		ReserveBytes: int64(cfg.Audit.ReserveMiB) << 20, WarnBytes: int64(cfg.Audit.WarnMiB) << 20}}
-	if err := d.newBoot(certificate); err != nil {
+	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
@@ -203,7 +204,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	}
 	measured := metrics.New(metrics.Sources{Version: Version, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
-			c, err := certificate.Get(nil)
+			c, err := cert.Get(nil)
 			if err != nil {
 				return time.Time{}
 			}
@@ -244,7 +245,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		Observe: observe,
 	})
 	d.xks = xks.NewServer(d.api, xks.ServerOptions{
-		Certificate:    certificate.Get,
+		Certificate:    cert.Get,
 		ClientCAs:      clientCAs,
 		ClientNames:    cfg.XKS.ClientNames,
 		MaxConnections: cfg.XKS.MaxConnections,
@@ -253,7 +254,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := d.listen(); err != nil {
 		return err
 	}
-	d.site = &site{cfg: cfg, certificate: certificate, listening: Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
+	d.site = &site{cfg: cfg, certificate: cert, listening: Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
 	closed := ""
 	if d.closed() {
 		closed = d.volume.Code + ": " + d.volume.Error()
@@ -271,7 +272,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	pages := console.New(console.Options{API: api, Identity: d.users, Boot: d.boot, Version: Version, Log: d.o.Log})
 	d.admin = &http.Server{
 		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10,

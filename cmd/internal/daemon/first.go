@@ -16,12 +16,12 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/instance"
-	"holdfast/appliance/volume"
-	"holdfast/xks"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/instance"
+	"holdfast/appliance/machine/volume"
 )
 
 // codeVolume is the code of an image that does not say what became of the state
@@ -57,7 +57,7 @@ func (d *Daemon) firstCertificate() error {
 	if x := cfg.XKS; !cfg.InState(x.Certificate) || !cfg.InState(x.Key) {
 		return nil
 	}
-	c, err := xks.FirstCertificate(cfg.XKS.Certificate, cfg.XKS.Key, names(cfg), time.Now())
+	c, err := certificate.MakeFirst(cfg.XKS.Certificate, cfg.XKS.Key, names(cfg), time.Now())
 	if err != nil || c == nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func names(cfg *config.Config) (names []string) {
 			add(u.Hostname())
 		}
 	}
-	if name, err := os.Hostname(); err == nil && name != "localhost" && xks.ValidDNSName(name) {
+	if name, err := os.Hostname(); err == nil && name != "localhost" && certificate.ValidDNSName(name) {
 		add(name)
 	}
 	local, _ := net.InterfaceAddrs() // without addresses there are names

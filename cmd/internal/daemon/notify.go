@@ -8,7 +8,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 )
 
 // notify tells the service manager, if one listens (sd_notify(3)).

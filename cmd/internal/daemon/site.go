@@ -11,15 +11,15 @@ import (
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/instance"
 	"holdfast/web"
-	"holdfast/xks"
 )
 
 // site implements [web.Site].
 type site struct {
 	cfg         *config.Config
-	certificate *xks.Certificate
+	certificate *certificate.Certificate
 	listening   Addresses
 	instance    atomic.Pointer[instance.Identity] // nil while it is unknown
 }
@@ -95,7 +95,7 @@ func (s *site) InstallCertificate(chain string) (web.Certificate, error) {
 }
 
 func invalid(err error) error {
-	if errors.Is(err, xks.ErrCertificate) {
+	if errors.Is(err, certificate.ErrInvalid) {
 		return fault.Errorf(fault.Invalid, "%s", err)
 	}
 	return err

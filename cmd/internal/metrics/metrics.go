@@ -15,7 +15,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 	"holdfast/hsm"
 	"holdfast/xks"
 )
