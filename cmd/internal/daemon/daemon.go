@@ -48,6 +48,10 @@ var Version = "dev"
 type Options struct {
 	Config *config.Config
 	Log    *slog.Logger
+	// Requests takes the line that there is for each request of KMS; Log if nil.
+	Requests *slog.Logger
+	// LogDropped, if given, counts the lines that the log has lost.
+	LogDropped func() uint64
 	// Platform is a simulated machine; the real one if nil.
 	Platform Platform
 	// Changed, if given, is called whenever the boot has come to serving, degraded
@@ -202,7 +206,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if s := cfg.AWSXKS; s != nil && s.Enable {
 		services = append(services, s.Service)
 	}
-	measured := metrics.New(metrics.Sources{Version: Version, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
+	measured := metrics.New(metrics.Sources{Version: Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := cert.Get(nil)
 			if err != nil {
@@ -236,7 +240,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	}
 	d.api = xks.New(xks.Options{
 		KeyStores: d.appliance,
-		Log:       d.o.Log,
+		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + Version,
 		FleetSize: cfg.XKS.FleetSize,
