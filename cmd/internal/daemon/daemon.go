@@ -89,6 +89,7 @@ type Daemon struct {
 	audit     *auditor
 	collector *attest.Collector
 	users     *identity.Directory
+	welcome   *identity.Welcome
 	api       *xks.API
 	xks       *xks.Server
 	xksL      net.Listener
@@ -104,8 +105,7 @@ type Daemon struct {
 	volume *boot.Failure
 
 	mu         sync.Mutex
-	hsm        io.Closer                   // of all tokens; nil until they are open
-	later      func(context.Context) error // says how the first administrator comes in; nil if that is said
+	hsm        io.Closer // of all tokens; nil until they are open
 	background sync.WaitGroup
 }
 
@@ -171,7 +171,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.volume = closedVolume(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
 		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Code, "reason", d.volume.Error())
 	}
-	if err := d.firstCertificate(); err != nil {
+	if err := firstCertificate(cfg, d.o.Log); err != nil {
 		return err
 	}
 	cert, err := certificate.Load(cfg.XKS.Certificate, cfg.XKS.Key, time.Now, d.o.Log)
@@ -266,8 +266,13 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.appliance, d.o.Log); err != nil {
 		return err
 	}
+	d.welcome = &identity.Welcome{Directory: d.users, Unlocked: func() bool { return !d.appliance.Locked() }, Tell: func(code string) {
+		if d.o.Setup != nil {
+			d.o.Setup(code, filepath.Join(cfg.State.Dir, SetupFile), d.site.consoleURL())
+		}
+	}}
 	if !d.closed() && !cfg.Instance.Metadata {
-		if err := d.welcome(ctx, d.setupFile); err != nil {
+		if err := d.welcome.Say(ctx, d.setupFile); err != nil {
 			return err
 		}
 	}
