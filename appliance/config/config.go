@@ -23,6 +23,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"holdfast/appliance"
+	"holdfast/attest/release"
 )
 
 // Config is the whole configuration. The comments name the TOML keys' meaning;
@@ -618,6 +619,12 @@ func (ck *checker) checkRelease(r *Release) {
 		if u, err := url.Parse(r.BrokerURL); r.BrokerURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "") {
 			ck.at("release.broker_url", "%q is not of the form https://HOST:PORT", r.BrokerURL)
 		}
+		if r.BrokerPin != "" && !release.ValidPin(r.BrokerPin) {
+			ck.at("release.broker_pin", "%q is not of the form sha256/ and 44 characters of Base64; the broker prints it when it starts", r.BrokerPin)
+		}
+		if r.Machine != "" && !release.ValidMachine(r.Machine) {
+			ck.at("release.machine", "%q is not a machine's name: use 1 to 64 letters, digits, '.', '_' and '-', as in the broker's vault", r.Machine)
+		}
 		for _, key := range []string{"broker_url", "broker_pin", "machine"} {
 			if broker[key] == "" {
 				ck.missing("release."+key, "it belongs to method = \"broker\"; holdfast broker serve prints the pin")
@@ -650,6 +657,11 @@ func (ck *checker) checkXKS(x *XKS) {
 	}
 	if x.ClientCA == "" && len(x.ClientNames) > 0 && !ck.unread["xks.client_ca"] {
 		ck.at("xks.client_names", "xks.client_ca is missing: without it no client certificate is asked for")
+	}
+	for _, name := range x.ClientNames {
+		if strings.TrimSpace(name) != name || name == "" {
+			ck.at("xks.client_names", "%q is not a common name such as cks.kms.eu-west-1.amazonaws.com", name)
+		}
 	}
 	for _, r := range x.Regions {
 		if !region.MatchString(r) {
