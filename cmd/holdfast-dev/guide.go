@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance/boot/progress"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/cmd/internal/daemon"
 )
 

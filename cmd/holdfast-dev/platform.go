@@ -19,8 +19,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"holdfast/appliance/boot/parts"
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/boot/parts"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/cmd/internal/officer"

@@ -13,9 +13,9 @@ import (
 
 	"holdfast/cmd/internal/cli"
 
-	"holdfast/appliance/boot/parts"
-	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/predict"
 	"holdfast/attest/tpm"

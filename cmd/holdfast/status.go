@@ -11,7 +11,7 @@ import (
 	"holdfast/cmd/internal/cli"
 
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot/progress"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web"
 )
 

@@ -8,8 +8,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
-	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web"
 	"holdfast/web/console/ui"
 )

@@ -9,8 +9,8 @@ import "github.com/a-h/templ"
 import templruntime "github.com/a-h/templ/runtime"
 
 import (
-	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
 )
 

@@ -6,7 +6,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot/progress"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web"
 	"holdfast/web/console/ui"
 )

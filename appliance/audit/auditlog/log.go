@@ -2,13 +2,14 @@ package auditlog
 
 import (
 	"context"
-	"holdfast/appliance/audit"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
+
+	"holdfast/appliance/audit"
 
 	"golang.org/x/mod/sumdb/tlog"
 )

@@ -2,12 +2,13 @@ package auditlog
 
 import (
 	"errors"
-	"holdfast/appliance/audit"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"holdfast/appliance/audit"
 )
 
 // recover finds where the log ends, and makes its files agree.

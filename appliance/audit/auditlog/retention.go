@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"holdfast/appliance/audit"
 	"io"
 	"os"
 	"path/filepath"
+
+	"holdfast/appliance/audit"
 )
 
 // retain removes the segments that are too old, or too many. First a record

@@ -3,13 +3,14 @@ package auditlog
 import (
 	"context"
 	"errors"
-	"holdfast/appliance/audit"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
 	"time"
+
+	"holdfast/appliance/audit"
 )
 
 // maxPending bounds the records that wait for the disk, in bytes.

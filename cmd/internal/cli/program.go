@@ -17,7 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/version"
 )
 
@@ -33,9 +33,9 @@ func Run(root *cobra.Command) int {
 	if !errors.Is(err, ErrReported) {
 		fmt.Fprintln(os.Stderr, root.Name()+": "+message(err))
 	}
-	var refused *appliance.Error
+	var refused *fault.Fault
 	switch {
-	case errors.As(err, &refused) && refused.Code == appliance.CodeInvalid, errors.Is(err, ErrUnusable):
+	case errors.As(err, &refused) && refused.Code == fault.Invalid, errors.Is(err, ErrUnusable):
 		return 2
 	case errors.As(err, new(ranError)):
 		return 1
@@ -46,7 +46,7 @@ func Run(root *cobra.Command) int {
 // message is what the caller is told: of an error of the appliance only the
 // part that may be shown.
 func message(err error) string {
-	var refused *appliance.Error
+	var refused *fault.Fault
 	if errors.As(err, &refused) {
 		return refused.Message
 	}

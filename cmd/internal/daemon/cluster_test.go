@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/xks/xkstest"

@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/boot/progress"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/boot/progress"
+	"holdfast/appliance/machine/instance"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
 )

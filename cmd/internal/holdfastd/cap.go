@@ -9,7 +9,7 @@ import (
 
 	"holdfast/cmd/internal/cli"
 
-	"holdfast/appliance/boot/progress"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest/tpm"
 )
 

@@ -13,7 +13,7 @@ import (
 	"holdfast/cmd/internal/cli"
 
 	"holdfast/appliance/config"
-	"holdfast/appliance/volume"
+	"holdfast/appliance/machine/volume"
 	"holdfast/attest/tpm"
 )
 

@@ -19,8 +19,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"holdfast/appliance/boot/parts"
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/boot/parts"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"

@@ -1,0 +1,111 @@
+package boot
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"holdfast/appliance/machine/boot/progress"
+)
+
+const (
+	// lookEvery is how often it is looked whether keys serve.
+	lookEvery = time.Second
+	// renewAgain is the pause after evidence could not be renewed.
+	renewAgain = time.Minute
+	// beforeExpiry is how long before the processor's certificate expires evidence
+	// is renewed, so that the report is signed under a new one.
+	beforeExpiry = 10 * time.Minute
+)
+
+// watch goes between serving, degraded and locked as things are, and renews
+// evidence, until ctx ends.
+func (b *Boot) watch(ctx context.Context) {
+	b.enter(ctx, progress.Serving, nil)
+	renewed := b.o.Now()
+	next := b.plan(renewed)
+	var stale *progress.Failure // why evidence could not be renewed
+	for b.o.Wait(ctx, lookEvery) == nil {
+		now := b.o.Now()
+		if !now.Before(next) {
+			if stale = b.renew(ctx); stale == nil {
+				renewed, next = now, b.plan(now)
+			} else {
+				next = b.planAt(now.Add(renewAgain))
+			}
+		}
+		if stale != nil && now.Sub(renewed) > b.o.Lease {
+			b.o.Lock()
+			b.enter(ctx, progress.Locked, &progress.Failure{Code: progress.CodeAttestationLease,
+				Reason: fmt.Sprintf("evidence could not be renewed for longer than %s: all keys are wiped; mend what is wrong and restart the machine", b.o.Lease), Err: stale})
+			<-ctx.Done()
+			return
+		}
+		state, f := b.o.Condition()
+		if state == progress.Serving && stale != nil {
+			state, f = progress.Degraded, stale
+		}
+		b.follow(ctx, state, f)
+	}
+}
+
+// follow enters the state if it is another, or has another reason.
+func (b *Boot) follow(ctx context.Context, state progress.State, f *progress.Failure) {
+	now := b.Status()
+	code := ""
+	if f != nil {
+		code = f.Code
+	}
+	if now.State != state || now.Code != code {
+		b.enter(ctx, state, f)
+	}
+}
+
+// renew makes fresh evidence and appraises it, under the policy that there is
+// now.
+func (b *Boot) renew(ctx context.Context) *progress.Failure {
+	began := b.o.Now()
+	policy, err := b.o.Policy()
+	if err != nil {
+		err = unusablePolicy(err)
+	} else {
+		err = b.adopt(ctx, policy)
+	}
+	if err == nil {
+		_, err = b.collect(ctx)
+	}
+	if err == nil {
+		_, err = b.appraise(ctx)
+	}
+	if err != nil {
+		f := failureOf(err)
+		b.o.Log.Error("evidence could not be renewed; keys serve on for a limited time", "code", f.Code, "reason", f.Error(), "lease", b.o.Lease)
+		return f
+	}
+	b.o.Log.Info("evidence was renewed", "took", b.o.Now().Sub(began))
+	return nil
+}
+
+// plan says when evidence that was made at that time is renewed.
+func (b *Boot) plan(made time.Time) time.Time {
+	next := made.Add(b.o.Every)
+	b.mu.Lock()
+	expires := b.status.Attestation.KeyExpires
+	b.mu.Unlock()
+	if !expires.IsZero() && expires.Add(-beforeExpiry).Before(next) {
+		next = expires.Add(-beforeExpiry)
+		if soonest := made.Add(renewAgain); next.Before(soonest) {
+			next = soonest // it is not to spin when no new certificate comes
+		}
+	}
+	return b.planAt(next)
+}
+
+func (b *Boot) planAt(next time.Time) time.Time {
+	b.set(func(s *progress.Status) {
+		if s.Attestation != nil {
+			s.Attestation.Next = next.UTC()
+		}
+	})
+	return next
+}
