@@ -19,6 +19,7 @@ import (
 	"holdfast/appliance/machine/certificate"
 	"holdfast/attest"
 	"holdfast/attest/tpm/seal"
+	"holdfast/cmd/internal/systemd"
 	"holdfast/hsm"
 )
 
@@ -290,7 +291,7 @@ func (d *Daemon) lock() {
 
 // changed tells where it serves, or that it does not.
 func (d *Daemon) changed(s boot.Status) {
-	notify(d.o.Log, statusLine(s))
+	systemd.Notify(d.o.Log, systemd.Status(statusLine(s)))
 	a := Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket}
 	if s.Serves() {
 		d.o.Log.Info("serving", "version", Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)

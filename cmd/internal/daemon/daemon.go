@@ -34,6 +34,7 @@ import (
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/cmd/internal/metrics"
+	"holdfast/cmd/internal/systemd"
 	"holdfast/cmd/internal/tracing"
 	"holdfast/web"
 	"holdfast/web/console"
@@ -389,8 +390,8 @@ func (d *Daemon) serve(ctx context.Context) error {
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
 	}
-	wg.Go(func() { d.watchdog(background) })
-	notify(d.o.Log, "READY=1\n"+statusLine(d.boot.Status()))
+	wg.Go(func() { systemd.Watchdog(background, d.o.Log, d.alive) })
+	systemd.Notify(d.o.Log, systemd.Ready+"\n"+systemd.Status(statusLine(d.boot.Status())))
 
 	var err error
 	select {
@@ -398,7 +399,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	case err = <-failed:
 	}
 	d.o.Log.Info("shutting down")
-	notify(d.o.Log, "STOPPING=1")
+	systemd.Notify(d.o.Log, systemd.Stopping)
 	grace, done := context.WithTimeout(background, 10*time.Second)
 	defer done()
 	_ = d.xks.Shutdown(grace)
