@@ -340,8 +340,8 @@ type Attestation struct {
 	Unproven string `json:"unproven,omitempty"`
 	// Reference says which release the PCRs match; empty without reference values.
 	Reference string `json:"reference,omitempty"`
-	// KeyExpires is when the certificate of the processor's key does; zero without
-	// SEV-SNP.
+	// KeyExpires is when the certificate of the processor's key does; zero without a
+	// processor report.
 	KeyExpires time.Time `json:"key_expires,omitzero"`
 	// Next is when evidence is renewed.
 	Next time.Time `json:"next,omitzero"`
@@ -399,7 +399,7 @@ func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byt
 	b.mu.Lock()
 	c := b.collector
 	b.mu.Unlock()
-	if c == nil || (c.SNP == nil && c.TPM == nil && c.Nitro == nil) {
+	if c == nil || len(c.Technologies()) == 0 {
 		return nil, nil, ErrNoPlatform
 	}
 	key, err := b.o.TLSKey()

@@ -240,7 +240,7 @@ func TestCappedAlsoThen(t *testing.T) {
 		"hardware that the policy requires is missing": func(s *site) {
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
-				c.SNP = nil
+				c.Report = nil
 				return c, nil
 			}
 		},

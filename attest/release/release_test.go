@@ -27,6 +27,7 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"
+	"holdfast/attest/snp"
 	"holdfast/attest/tpm"
 )
 
@@ -291,7 +292,7 @@ func TestBrokerRefuses(t *testing.T) {
 	s.refuses(t, "E_TLS_KEY", "E_SNP_REPORT_DATA")
 	change(func(e *attest.Evidence) { e.ReleaseKey = nil })
 	s.refuses(t, "E_SNP_REPORT_DATA", "E_TPM_NONCE", "E_NITRO_USER_DATA")
-	change(func(e *attest.Evidence) { e.SNP.Report[0x90] ^= 1 })
+	change(func(e *attest.Evidence) { e.Report.Signed[0x90] ^= 1 })
 	s.refuses(t, "E_SNP_SIGNATURE")
 	change(func(e *attest.Evidence) { e.Nitro = nil })
 	s.refuses(t, "E_REQUIRED")
@@ -326,7 +327,7 @@ func TestBrokerRefuses(t *testing.T) {
 
 	// A policy of which the machine falls short acts at once; an older one does
 	// not come back.
-	s.setPolicy(t, func(p *attest.Policy) { p.Version = 2; p.SNP.CSPIDs = []string{"CN=another"} })
+	s.setPolicy(t, func(p *attest.Policy) { p.Version = 2; snp.PolicyOf(p.Reports).CSPIDs = []string{"CN=another"} })
 	s.refuses(t, "E_SNP_CSP_ID")
 	old := s.policy()
 	file, err := attest.SignPolicy(&old, s.key)

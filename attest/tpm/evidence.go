@@ -29,9 +29,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 
@@ -131,29 +129,6 @@ func (d *Device) Collect(qualifyingData, eventLog []byte, measurements []Measure
 
 // DefaultEventLog is where Linux gives the firmware's event log.
 const DefaultEventLog = "/sys/kernel/security/tpm0/binary_bios_measurements"
-
-// ReadEventLog reads the firmware's event log, of at most [MaxEventLog] bytes;
-// the default's if the path is empty.
-func ReadEventLog(path string) ([]byte, error) {
-	if path == "" {
-		path = DefaultEventLog
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("event log: %w; is securityfs mounted, and did the firmware measure into a TPM 2.0?", err)
-	}
-	defer f.Close()
-	log, err := io.ReadAll(io.LimitReader(f, MaxEventLog+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("event log: %w", err)
-	case len(log) > MaxEventLog:
-		return nil, fmt.Errorf("event log: %s has more than %d bytes, which no evidence can carry", path, MaxEventLog)
-	case len(log) == 0:
-		return nil, fmt.Errorf("event log: %s is empty: the firmware handed none over", path)
-	}
-	return log, nil
-}
 
 // Measurement is something that Holdfast is made of: its program, its
 // configuration, its PKCS#11 module.
