@@ -18,6 +18,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks/xkstest"
@@ -25,10 +26,10 @@ import (
 
 var ctx = context.Background()
 
-func wantCode(t *testing.T, err error, code appliance.Code) {
+func wantCode(t *testing.T, err error, code fault.Code) {
 	t.Helper()
-	if appliance.CodeOf(err) != code {
-		t.Errorf("got %v (%s), want %s", err, appliance.CodeOf(err), code)
+	if fault.CodeOf(err) != code {
+		t.Errorf("got %v (%s), want %s", err, fault.CodeOf(err), code)
 	}
 }
 
@@ -182,7 +183,7 @@ func TestAnotherToken(t *testing.T) {
 	b.NewKeyStore(t, "demo", "/demo", "")
 	other := xkstest.Start(t, xkstest.Options{})
 	err := appliance.New(appliance.Options{Store: b.Store}).Unlock(ctx, keyring.New(other.Token), nil)
-	wantCode(t, err, appliance.CodeTampered)
+	wantCode(t, err, fault.Tampered)
 	if !strings.Contains(err.Error(), "another HSM") {
 		t.Errorf("got %v", err)
 	}
@@ -265,19 +266,19 @@ func TestScheduledDeletion(t *testing.T) {
 		must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: id, Principal: "p", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
 	}
 	_, err := b.Appliance.ScheduleDeletion(ctx, "demo", "going", 6)
-	wantCode(t, err, appliance.CodeInvalid)
+	wantCode(t, err, fault.Invalid)
 	_, err = b.Appliance.ScheduleDeletion(ctx, "demo", "going", 31)
-	wantCode(t, err, appliance.CodeInvalid)
+	wantCode(t, err, fault.Invalid)
 	_, err = b.Appliance.CancelDeletion(ctx, "demo", "going")
-	wantCode(t, err, appliance.CodeConflict)
+	wantCode(t, err, fault.Conflict)
 	must(b.Appliance.ScheduleDeletion(ctx, "demo", "going", 7))(t)
 	must(b.Appliance.ScheduleDeletion(ctx, "demo", "staying", 30))(t)
 	_, err = b.Appliance.ScheduleDeletion(ctx, "demo", "going", 7)
-	wantCode(t, err, appliance.CodeConflict)
+	wantCode(t, err, fault.Conflict)
 	_, err = b.Appliance.SetKeyEnabled(ctx, "demo", "going", true)
-	wantCode(t, err, appliance.CodeConflict)
+	wantCode(t, err, fault.Conflict)
 	_, err = b.Appliance.RotateKey(ctx, "demo", "going", nil)
-	wantCode(t, err, appliance.CodeConflict)
+	wantCode(t, err, fault.Conflict)
 
 	now = now.Add(7*24*time.Hour - time.Second)
 	b.Appliance.DeleteDueKeys(ctx)
@@ -289,7 +290,7 @@ func TestScheduledDeletion(t *testing.T) {
 	unrecorded = nil
 	b.Appliance.DeleteDueKeys(ctx)
 	_, err = b.Appliance.ShowKey(ctx, "demo", "going")
-	wantCode(t, err, appliance.CodeNotFound)
+	wantCode(t, err, fault.NotFound)
 	if !slices.Equal(told, []string{"demo going", "demo going"}) {
 		t.Errorf("told of %q", told)
 	}
@@ -326,13 +327,13 @@ func TestAdministration(t *testing.T) {
 	a := b.Appliance
 	b.NewKeyStore(t, "demo", "/demo", "")
 	create := func(ks appliance.KeyStore) error { _, err := a.CreateKeyStore(ctx, ks); return err }
-	wantCode(t, create(appliance.KeyStore{Name: "demo", URIPathPrefix: "/x"}), appliance.CodeExists)
-	wantCode(t, create(appliance.KeyStore{Name: "x", URIPathPrefix: "/demo"}), appliance.CodeExists)
+	wantCode(t, create(appliance.KeyStore{Name: "demo", URIPathPrefix: "/x"}), fault.Exists)
+	wantCode(t, create(appliance.KeyStore{Name: "x", URIPathPrefix: "/demo"}), fault.Exists)
 	for _, prefix := range []string{"demo", "/", "/a/", "/a b", "/a.b", "//a", "/kms/xks/v1", "/a/kms/xks/v1/b", "/" + strings.Repeat("x", 117)} {
-		wantCode(t, create(appliance.KeyStore{Name: "x", URIPathPrefix: prefix}), appliance.CodeInvalid)
+		wantCode(t, create(appliance.KeyStore{Name: "x", URIPathPrefix: prefix}), fault.Invalid)
 	}
 	for _, name := range []string{"", "-x", "a b", "a/b", strings.Repeat("x", 65)} {
-		wantCode(t, create(appliance.KeyStore{Name: name, URIPathPrefix: "/x"}), appliance.CodeInvalid)
+		wantCode(t, create(appliance.KeyStore{Name: name, URIPathPrefix: "/x"}), fault.Invalid)
 	}
 	if err := create(appliance.KeyStore{Name: "x", URIPathPrefix: "/" + strings.Repeat("x", 116)}); err != nil {
 		t.Errorf("a prefix that makes 128 characters: %v", err)
@@ -342,38 +343,38 @@ func TestAdministration(t *testing.T) {
 		_, err := a.CreateKey(ctx, "demo", appliance.NewExternalKey{ID: id, Custody: custody, Material: material})
 		return err
 	}
-	wantCode(t, key("", appliance.CustodyCached, nil), appliance.CodeInvalid)
-	wantCode(t, key("a/b", appliance.CustodyCached, nil), appliance.CodeInvalid)
-	wantCode(t, key("k", "elsewhere", nil), appliance.CodeInvalid)
-	wantCode(t, key("k", appliance.CustodyCached, make([]byte, 16)), appliance.CodeInvalid)
-	wantCode(t, key("k", appliance.CustodyHSM, make([]byte, 33)), appliance.CodeInvalid)
+	wantCode(t, key("", appliance.CustodyCached, nil), fault.Invalid)
+	wantCode(t, key("a/b", appliance.CustodyCached, nil), fault.Invalid)
+	wantCode(t, key("k", "elsewhere", nil), fault.Invalid)
+	wantCode(t, key("k", appliance.CustodyCached, make([]byte, 16)), fault.Invalid)
+	wantCode(t, key("k", appliance.CustodyHSM, make([]byte, 33)), fault.Invalid)
 	if err := key("k", appliance.CustodyCached, nil); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, key("k", appliance.CustodyCached, nil), appliance.CodeExists)
-	wantCode(t, key("k", appliance.CustodyHSM, nil), appliance.CodeExists)
+	wantCode(t, key("k", appliance.CustodyCached, nil), fault.Exists)
+	wantCode(t, key("k", appliance.CustodyHSM, nil), fault.Exists)
 	err := a.DeleteKeyStore(ctx, "demo")
-	wantCode(t, err, appliance.CodeConflict)
+	wantCode(t, err, fault.Conflict)
 	if err := a.DeleteKeyStore(ctx, "x"); err != nil {
 		t.Error(err)
 	}
-	wantCode(t, a.DeleteKeyStore(ctx, "x"), appliance.CodeNotFound)
+	wantCode(t, a.DeleteKeyStore(ctx, "x"), fault.NotFound)
 
 	credential := func(id, secret string) error {
 		_, _, err := a.CreateCredential(ctx, "demo", appliance.NewCredential{AccessKeyID: id, SecretAccessKey: secret})
 		return err
 	}
 	good := strings.Repeat("s", 43)
-	wantCode(t, credential("AKIAIOSFODNN7EXAMPL1", good), appliance.CodeInvalid)
-	wantCode(t, credential("SHORT", good), appliance.CodeInvalid)
-	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", strings.Repeat("s", 42)), appliance.CodeInvalid)
-	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", strings.Repeat("-", 43)), appliance.CodeInvalid)
+	wantCode(t, credential("AKIAIOSFODNN7EXAMPL1", good), fault.Invalid)
+	wantCode(t, credential("SHORT", good), fault.Invalid)
+	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", strings.Repeat("s", 42)), fault.Invalid)
+	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", strings.Repeat("-", 43)), fault.Invalid)
 	if err := credential("AKIAIOSFODNN7EXAMPLE", good); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", good), appliance.CodeExists)
+	wantCode(t, credential("AKIAIOSFODNN7EXAMPLE", good), fault.Exists)
 	_, err = a.SetCredentialActive(ctx, "demo", "ABSENT", true)
-	wantCode(t, err, appliance.CodeNotFound)
+	wantCode(t, err, fault.NotFound)
 	made, secret, err := a.CreateCredential(ctx, "demo", appliance.NewCredential{})
 	if err != nil || !appliance.ValidAccessKeyID(made.AccessKeyID) || !appliance.ValidSecretAccessKey(secret) {
 		t.Errorf("%v: KMS would not take what was made", err)
@@ -384,19 +385,19 @@ func TestAdministration(t *testing.T) {
 
 	grant := func(g appliance.Grant) error { _, err := a.AddGrant(ctx, "demo", g); return err }
 	ops := []appliance.Operation{appliance.OpEncrypt}
-	wantCode(t, grant(appliance.Grant{Operations: ops}), appliance.CodeInvalid)
-	wantCode(t, grant(appliance.Grant{Principal: "arn:*", Operations: ops}), appliance.CodeInvalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p"}), appliance.CodeInvalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: []appliance.Operation{"Sign"}}), appliance.CodeInvalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: ops, KeyID: "absent"}), appliance.CodeNotFound)
-	wantCode(t, a.RemoveGrant(ctx, "demo", "absent"), appliance.CodeNotFound)
+	wantCode(t, grant(appliance.Grant{Operations: ops}), fault.Invalid)
+	wantCode(t, grant(appliance.Grant{Principal: "arn:*", Operations: ops}), fault.Invalid)
+	wantCode(t, grant(appliance.Grant{Principal: "p"}), fault.Invalid)
+	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: []appliance.Operation{"Sign"}}), fault.Invalid)
+	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: ops, KeyID: "absent"}), fault.NotFound)
+	wantCode(t, a.RemoveGrant(ctx, "demo", "absent"), fault.NotFound)
 
 	_, err = a.Keys(ctx, "demo", appliance.Page{Limit: 0})
-	wantCode(t, err, appliance.CodeInvalid)
+	wantCode(t, err, fault.Invalid)
 	a.Lock()
-	wantCode(t, create(appliance.KeyStore{Name: "y", URIPathPrefix: "/y"}), appliance.CodeLocked)
+	wantCode(t, create(appliance.KeyStore{Name: "y", URIPathPrefix: "/y"}), fault.Locked)
 	_, err = a.ShowKey(ctx, "demo", "k")
-	wantCode(t, err, appliance.CodeLocked)
+	wantCode(t, err, fault.Locked)
 }
 
 // TestBoundedCache: more keys than are kept unlocked, used at once by many.

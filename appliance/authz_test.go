@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/xks/xkstest"
 )
 
@@ -161,7 +162,7 @@ func TestExpiry(t *testing.T) {
 	clock.Store(int64(time.Minute + time.Millisecond))
 	k.Fails("/keys/k/encrypt", body, 403, "AccessDeniedException")
 	_, err := b.Appliance.AddGrant(ctx, "demo", g)
-	wantCode(t, err, appliance.CodeInvalid)
+	wantCode(t, err, fault.Invalid)
 	// A prohibition that ends.
 	g.NotAfter = time.Time{}
 	must(b.Appliance.AddGrant(ctx, "demo", g))(t)
@@ -297,12 +298,12 @@ func TestBlockWipes(t *testing.T) {
 			}
 		}
 	}
-	wantCode(t, b.Appliance.Unblock(ctx, appliance.BlockTarget{Everything: true}), appliance.CodeConflict)
+	wantCode(t, b.Appliance.Unblock(ctx, appliance.BlockTarget{Everything: true}), fault.Conflict)
 	_, err := b.Appliance.Block(ctx, appliance.BlockTarget{KeyID: "k"}, "x")
-	wantCode(t, err, appliance.CodeInvalid)
+	wantCode(t, err, fault.Invalid)
 	for _, reason := range []string{"", "a\nb", strings.Repeat("x", 257)} {
 		_, err := b.Appliance.Block(ctx, appliance.BlockTarget{Everything: true}, reason)
-		wantCode(t, err, appliance.CodeInvalid)
+		wantCode(t, err, fault.Invalid)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/xks/xkstest"
 )
 
@@ -72,7 +73,7 @@ func TestRestore(t *testing.T) {
 		report.Checkpoint != checkpoint || report.Restored {
 		t.Errorf("the backup has %+v", report)
 	}
-	if _, err := b.bed.Appliance.Restore(ctx, bytes.NewReader(b.backup)); appliance.CodeOf(err) != appliance.CodeConflict || !strings.Contains(err.Error(), "restore into a fresh one") {
+	if _, err := b.bed.Appliance.Restore(ctx, bytes.NewReader(b.backup)); fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "restore into a fresh one") {
 		t.Errorf("restoring over key stores: %v", err)
 	}
 	b.kms.OK("/keys/cached/decrypt", xkstest.DecryptBody(b.sealed["cached"])) // unharmed
@@ -105,7 +106,7 @@ func TestBackupOfAnotherHSM(t *testing.T) {
 	b.bed.Stop()
 	other := xkstest.Start(t, xkstest.Options{})
 	_, err := other.Appliance.VerifyBackup(ctx, bytes.NewReader(b.backup))
-	wantCode(t, err, appliance.CodeTampered)
+	wantCode(t, err, fault.Tampered)
 	if err == nil || !strings.Contains(err.Error(), "the backup does not unwrap under this HSM's master key: it is of another HSM, or was changed") {
 		t.Errorf("got %v", err)
 	}
@@ -142,7 +143,7 @@ func TestBrokenBackup(t *testing.T) {
 	}
 	for name, text := range broken {
 		_, err := b.bed.Appliance.VerifyBackup(ctx, bytes.NewReader(text))
-		if code := appliance.CodeOf(err); err == nil || (code != appliance.CodeInvalid && code != appliance.CodeTampered) || strings.Contains(err.Error(), "\n") {
+		if code := fault.CodeOf(err); err == nil || (code != fault.Invalid && code != fault.Tampered) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v (%s)", name, err, code)
 		}
 	}

@@ -1,6 +1,10 @@
 package appliance
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"holdfast/appliance/fault"
+)
 
 // Ciphertext is what Encrypt gives and Decrypt takes; all are plain bytes, not
 // Base64 (spec, Encrypt, response payload).
@@ -30,7 +34,7 @@ func encodeMetadata(version uint32) []byte {
 // decodeMetadata gives the key version that a ciphertextMetadata names.
 func decodeMetadata(metadata []byte) (uint32, error) {
 	if len(metadata) != 5 || metadata[0] != metadataFormat {
-		return 0, Errorf(CodeCiphertext, "the ciphertext metadata is not of this key store")
+		return 0, fault.Errorf(fault.Ciphertext, "the ciphertext metadata is not of this key store")
 	}
 	return binary.BigEndian.Uint32(metadata[1:]), nil
 }

@@ -19,7 +19,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/keyring"
-	"holdfast/appliance/store"
+	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 )
@@ -107,7 +107,7 @@ func (t doomedToken) DestroyKey(ctx context.Context, label string) error {
 // whole is an appliance with its parts.
 type whole struct {
 	*appliance.Appliance
-	store *store.SQLite
+	store *sqlite.DB
 	token *hsm.Token
 }
 
@@ -119,7 +119,7 @@ func (w *whole) close() error {
 func open(d doomed, now func() time.Time) (*whole, error) {
 	w := &whole{}
 	var err error
-	if w.store, err = store.Open(ctx, filepath.Join(d.Dir, "holdfast.db"), store.Options{}); err != nil {
+	if w.store, err = sqlite.Open(ctx, filepath.Join(d.Dir, "holdfast.db"), sqlite.Options{}); err != nil {
 		return nil, err
 	}
 	if w.token, err = hsm.Open(ctx, hsm.Config{Module: d.Module, TokenLabel: d.TokenLabel, PIN: []byte(d.PIN)}); err != nil {

@@ -4,7 +4,7 @@
 // Every face of the product (the XKS proxy API in xks, the admin API and the
 // command line in web and cmd) calls the operations of [Appliance]; none has
 // logic of its own. Below it lie three adapters that know only this package:
-// appliance/store keeps rows in SQLite, appliance/keyring holds unlocked keys,
+// appliance/sqlite keeps rows in SQLite, appliance/keyring holds unlocked keys,
 // and hsm speaks to the token.
 //
 // # Guarantees
@@ -14,6 +14,6 @@
 //     that says who may do what with which key is sealed (see [Binding]).
 //   - An encryption is counted durably before its ciphertext is returned, and
 //     no key version encrypts more often than AES-GCM with random IVs allows.
-//   - Errors are of type [*Error]: the message may be shown to a caller, the
+//   - Errors are of type [*fault.Fault]: the message may be shown to a caller, the
 //     cause is for the log alone.
 package appliance

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+
+	"holdfast/appliance/fault"
 )
 
 // Framing is how another XKS proxy made the associated data of AES-GCM. A key
@@ -34,7 +36,7 @@ func (f Framing) validate() error {
 	case FramingNone, FramingSpec, FramingSHA256, FramingPlain:
 		return nil
 	}
-	return Errorf(CodeInvalid, "AAD framing %q: use spec, sha256 or plain, or none at all", string(f))
+	return fault.Errorf(fault.Invalid, "AAD framing %q: use spec, sha256 or plain, or none at all", string(f))
 }
 
 // frame gives the associated data. The specification does not tell an empty AAD
@@ -64,9 +66,9 @@ func sampleFrame(n int, hash, metadata []byte) []byte {
 }
 
 // decryptForeign decrypts a ciphertext of the proxy that the key was moved from,
-// with each of the versions that were imported. CodeCiphertext if none fits.
+// with each of the versions that were imported. fault.Ciphertext if none fits.
 func (k *Key) decryptForeign(ctx context.Context, c *Ciphertext, aad []byte) (plaintext []byte, err error) {
-	err = Errorf(CodeCiphertext, "the ciphertext metadata is not of this key store")
+	err = fault.Errorf(fault.Ciphertext, "the ciphertext metadata is not of this key store")
 	if len(c.Metadata) > MaxMetadata {
 		return nil, err
 	}
@@ -79,7 +81,7 @@ func (k *Key) decryptForeign(ctx context.Context, c *Ciphertext, aad []byte) (pl
 				plaintext, err = u.Decrypt(ctx, c.IV, c.Ciphertext, c.Tag, framed)
 				return err
 			})
-			if CodeOf(err) != CodeCiphertext {
+			if fault.CodeOf(err) != fault.Ciphertext {
 				return plaintext, err
 			}
 		}

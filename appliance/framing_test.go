@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/xks/xkstest"
 )
 
@@ -74,7 +75,7 @@ func TestMovedFromAnotherProxy(t *testing.T) {
 			id := "moved-" + string(custody) + "-" + string(c.framing)
 			_, err := b.Appliance.CreateKey(ctx, "demo", appliance.NewExternalKey{ID: id, Usage: appliance.Usage{Encrypt: true, Decrypt: true},
 				Custody: custody, Material: slices.Clone(material), Framing: c.framing})
-			if err != nil && appliance.CodeOf(err) != appliance.CodeExists {
+			if err != nil && fault.CodeOf(err) != fault.Exists {
 				t.Fatal(err)
 			}
 			body := foreign(t, material, plaintext, c.metadata, c.framed)
@@ -112,6 +113,6 @@ func TestMovedFromAnotherProxy(t *testing.T) {
 		{ID: "x", Custody: appliance.CustodyCached, Material: slices.Clone(material), Framing: "own"},
 	} {
 		_, err := b.Appliance.CreateKey(ctx, "demo", want)
-		wantCode(t, err, appliance.CodeInvalid)
+		wantCode(t, err, fault.Invalid)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks/xkstest"
 )
@@ -120,7 +121,7 @@ func TestAdministrationWhileAway(t *testing.T) {
 	}
 	shim.Cut()
 	for name, attempt := range attempts {
-		if err := attempt(); appliance.CodeOf(err) != appliance.CodeInternal {
+		if err := attempt(); fault.CodeOf(err) != fault.Internal {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

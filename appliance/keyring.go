@@ -10,10 +10,10 @@ import "context"
 // key per key store; the keyring key of a key store seals the rows of its
 // external keys, their versions and grants; the state key seals the rest.
 //
-// Errors are of type [*Error]: CodeLocked when the key that is needed is not
-// in the keyring, CodeTampered when a sealed blob does not open under its
-// binding, CodeGone when the HSM says that it has no key object for a version in
-// its custody, CodeTimeout when ctx ended before the HSM answered, CodeInternal
+// Errors are of type [*fault.Fault]: fault.Locked when the key that is needed is not
+// in the keyring, fault.Tampered when a sealed blob does not open under its
+// binding, fault.Gone when the HSM says that it has no key object for a version in
+// its custody, fault.Timeout when ctx ended before the HSM answered, fault.Internal
 // when the HSM failed or is away.
 type Keyring interface {
 	// NewStateKey makes the state key and puts it into the keyring. It gives
@@ -53,7 +53,7 @@ type Keyring interface {
 	// is made there yet.
 	NewTokenObject() string
 	// DestroyTokenObject destroys the key object of that label; it is no error
-	// if there is none. CodeInvalid if the label has not the form of those that
+	// if there is none. fault.Invalid if the label has not the form of those that
 	// NewTokenObject gives.
 	DestroyTokenObject(ctx context.Context, label string) error
 	// TokenObject gives the label of the token's object that holds the version's
@@ -71,12 +71,12 @@ type Keyring interface {
 }
 
 // UnlockedKey is one AES-256 key that is ready for AES-GCM. After Wipe, and
-// after the keyring is locked, its methods return CodeLocked.
+// after the keyring is locked, its methods return fault.Locked.
 type UnlockedKey interface {
 	// Encrypt gives the ciphertext, as long as the plaintext, with a fresh
 	// random IV of 12 bytes (16 if the token makes it so) and a tag of 16 bytes.
 	Encrypt(ctx context.Context, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error)
-	// Decrypt gives the plaintext, or CodeCiphertext. The IV must have 12 or 16
+	// Decrypt gives the plaintext, or fault.Ciphertext. The IV must have 12 or 16
 	// bytes and the tag 16.
 	Decrypt(ctx context.Context, iv, ciphertext, tag, aad []byte) ([]byte, error)
 	// Wipe erases the key from memory.

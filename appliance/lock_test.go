@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/xks/xkstest"
 )
 
@@ -53,7 +54,7 @@ func TestLockWhileResuming(t *testing.T) {
 		t.Error("the appliance was locked and is not")
 	}
 	_, err := ring.Seal(appliance.Binding{}, nil)
-	wantCode(t, err, appliance.CodeLocked)
+	wantCode(t, err, fault.Locked)
 	now.pass(time.Second)
 	b.Appliance.KeepLease(ctx)
 	if !b.Appliance.Locked() {

@@ -15,9 +15,10 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/keyring"
-	"holdfast/appliance/store"
+	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks/xkstest"
@@ -162,7 +163,7 @@ func TestSuspendedDeletion(t *testing.T) {
 		"disable": second(a.SetKeyEnabled(ctx, "demo", "again", false)),
 		"rotate":  second(a.RotateKey(ctx, "demo", "again", nil)),
 	} {
-		if appliance.CodeOf(err) != appliance.CodeConflict || !strings.Contains(err.Error(), "cancel it first, or schedule it again") {
+		if fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "cancel it first, or schedule it again") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -171,7 +172,7 @@ func TestSuspendedDeletion(t *testing.T) {
 	if status := k.OK("/keys/again/metadata", xkstest.Body{"requestMetadata": xkstest.Metadata()})["keyStatus"]; status != "DISABLED" {
 		t.Errorf("KMS is told %v", status)
 	}
-	if _, err := a.ScheduleDeletion(ctx, "demo", "again", 6); appliance.CodeOf(err) != appliance.CodeInvalid {
+	if _, err := a.ScheduleDeletion(ctx, "demo", "again", 6); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("6 days: %v", err)
 	}
 
@@ -189,7 +190,7 @@ func TestSuspendedDeletion(t *testing.T) {
 	p.pass(2 * day)
 	a.DeleteDueKeys(ctx)
 	_, err := a.ShowKey(ctx, "demo", "again")
-	wantCode(t, err, appliance.CodeNotFound)
+	wantCode(t, err, fault.NotFound)
 	p.decrypts(t, k, "cancelled", "kept")
 	if got := keyObjects(t, doomed{Module: b.Config.Module, TokenLabel: b.Config.TokenLabel}); got != 2 {
 		t.Errorf("there are %d key objects in the token, want 2", got)
@@ -231,7 +232,7 @@ func TestRestoreOfGoneKeys(t *testing.T) {
 	p.pass(8 * day)
 	p.bed.Appliance.DeleteDueKeys(ctx)
 	_, err := p.bed.Appliance.ShowKey(ctx, "demo", "in-token")
-	wantCode(t, err, appliance.CodeNotFound)
+	wantCode(t, err, fault.NotFound)
 
 	want := []appliance.GoneVersion{{KeyStore: "demo", KeyID: "in-token", Version: 1}}
 	report := must(p.bed.Appliance.VerifyBackup(ctx, bytes.NewReader(backup)))(t)
@@ -391,7 +392,7 @@ func TestRestoreWithoutHSM(t *testing.T) {
 				"restore": func() (*appliance.BackupReport, error) { return b.Appliance.Restore(limited, bytes.NewReader(backup)) },
 			} {
 				report, err := restore()
-				if code := appliance.CodeOf(err); report != nil || code != appliance.CodeInternal && code != appliance.CodeTimeout {
+				if code := fault.CodeOf(err); report != nil || code != fault.Internal && code != fault.Timeout {
 					t.Errorf("%s: %+v, %v", what, report, err)
 				}
 			}
@@ -415,11 +416,11 @@ func TestGoneInACluster(t *testing.T) {
 	cluster := must(hsm.OpenCluster(ctx, configs))(t)
 	defer func() { _ = cluster.Close() }()
 	dir := t.TempDir()
-	st := must(store.Open(ctx, filepath.Join(dir, "holdfast.db"), store.Options{}))(t)
+	st := must(sqlite.Open(ctx, filepath.Join(dir, "holdfast.db"), sqlite.Options{}))(t)
 	defer func() { _ = st.Close() }()
 	ring := keyring.New(cluster)
 	a := appliance.New(appliance.Options{Store: st, Dir: dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
-		return store.Open(ctx, path, store.Options{})
+		return sqlite.Open(ctx, path, sqlite.Options{})
 	}})
 	if err := a.Unlock(ctx, ring, nil); err != nil {
 		t.Fatal(err)
@@ -443,7 +444,7 @@ func TestGoneInACluster(t *testing.T) {
 	}
 	shim.Cut()
 	eventually(t, "the first is noticed to be away", func() bool { return cluster.Members()[0].Probe(ctx) != nil })
-	if report, err := verify(); report != nil || appliance.CodeOf(err) != appliance.CodeInternal {
+	if report, err := verify(); report != nil || fault.CodeOf(err) != fault.Internal {
 		t.Errorf("one away: %+v, %v", report, err)
 	}
 	shim.Restore()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"holdfast/appliance/fault"
 )
 
 // Seals authenticates the rows that other packages keep beside those of the
@@ -16,11 +18,13 @@ import (
 //     they are. The first unlock seals all that it finds ([Options.SealAll]).
 //   - The appliance is unlocked. A row whose seal is missing or wrong is not valid.
 //   - The appliance is locked, and there is an installation. Nobody can tell
-//     whether a row is valid, and nobody can seal one: CodeLocked.
+//     whether a row is valid, and nobody can seal one: fault.Locked.
 //
 // Its methods may be called at once from several goroutines.
 type Seals struct {
-	appliance *Appliance
+	service  *Service
+	settings *Settings
+	sealRows func(ctx context.Context, set func(name, value string) error) error
 	// writing is held by those who write rows, so that none is written without a
 	// seal while the first unlock seals all.
 	writing   sync.RWMutex
@@ -29,7 +33,7 @@ type Seals struct {
 }
 
 // Seals gives the seals of this appliance's installation.
-func (a *Appliance) Seals() *Seals { return &a.seals }
+func (s *Settings) Seals() *Seals { return &s.seals }
 
 // Installed says whether there is an installation. Key stores say so as well: where
 // they are and its row is not, somebody has removed that.
@@ -37,9 +41,9 @@ func (s *Seals) Installed(ctx context.Context) (bool, error) {
 	if s.installed.Load() {
 		return true, nil
 	}
-	_, err := s.appliance.store.Installation(ctx)
-	if CodeOf(err) == CodeNotFound {
-		stores, err := s.appliance.store.KeyStores(ctx)
+	_, err := s.service.store.Installation(ctx)
+	if fault.CodeOf(err) == fault.NotFound {
+		stores, err := s.service.store.KeyStores(ctx)
 		return err != nil || len(stores) > 0, err
 	}
 	if err != nil {
@@ -57,7 +61,7 @@ func (s *Seals) Writing() (written func()) {
 }
 
 // Seal gives the seal of a row; nil without an error while there is no
-// installation. CodeLocked.
+// installation. fault.Locked.
 func (s *Seals) Seal(ctx context.Context, b Binding) ([]byte, error) {
 	if ring := s.founding.Load(); ring != nil {
 		return (*ring).Seal(b, nil)
@@ -69,8 +73,8 @@ func (s *Seals) Seal(ctx context.Context, b Binding) ([]byte, error) {
 	return ring.Seal(b, nil)
 }
 
-// Verify says whether a row is valid. CodeTampered if its seal is missing or of
-// another row; CodeLocked.
+// Verify says whether a row is valid. fault.Tampered if its seal is missing or of
+// another row; fault.Locked.
 func (s *Seals) Verify(ctx context.Context, b Binding, seal []byte) error {
 	ring, err := s.ring(ctx)
 	if ring == nil || err != nil {
@@ -81,7 +85,7 @@ func (s *Seals) Verify(ctx context.Context, b Binding, seal []byte) error {
 
 // ring gives the keyring with the state key; nil while there is no installation.
 func (s *Seals) ring(ctx context.Context) (Keyring, error) {
-	v, locked := s.appliance.view()
+	v, locked := s.service.view()
 	if locked == nil {
 		return v.ring, nil
 	}
@@ -102,11 +106,11 @@ func (s *Seals) sealAll(ctx context.Context, ring Keyring, write func() error) e
 	defer s.writing.Unlock()
 	s.founding.Store(&ring)
 	defer s.founding.Store(nil)
-	if err := s.appliance.sealSettings(ctx); err != nil {
+	if err := s.settings.sealSettings(ctx); err != nil {
 		return err
 	}
-	set := func(name, value string) error { return s.appliance.setSetting(ctx, name, value) }
-	if err := s.appliance.sealRows(ctx, set); err != nil {
+	set := func(name, value string) error { return s.settings.setSetting(ctx, name, value) }
+	if err := s.sealRows(ctx, set); err != nil {
 		return err
 	}
 	if err := write(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/xks/xkstest"
 )
@@ -34,10 +35,10 @@ func TestSettingsAreSealed(t *testing.T) {
 			b.Stop()
 			edit(t, b.DB, statement)
 			b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
-			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), appliance.CodeTampered)
+			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Tampered)
 			b.Appliance.Lock()
-			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), appliance.CodeLocked)
-			wantCode(t, b.Appliance.SetSetting(ctx, appliance.SettingFourEyes, value), appliance.CodeLocked)
+			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Locked)
+			wantCode(t, b.Appliance.SetSetting(ctx, appliance.SettingFourEyes, value), fault.Locked)
 		})
 	}
 }
@@ -53,13 +54,13 @@ func TestNoInstallationBesideKeyStores(t *testing.T) {
 	edit(t, b.DB, `DELETE FROM installation`)
 	fresh := appliance.New(appliance.Options{Store: b.Store})
 	err := fresh.Unlock(ctx, keyring.New(b.Token), nil)
-	if appliance.CodeOf(err) != appliance.CodeTampered || !strings.Contains(err.Error(), "restore it from a backup") {
+	if fault.CodeOf(err) != fault.Tampered || !strings.Contains(err.Error(), "restore it from a backup") {
 		t.Errorf("%v", err)
 	}
-	wantCode(t, errorOf(b.Store.Installation(ctx)), appliance.CodeNotFound)
+	wantCode(t, errorOf(b.Store.Installation(ctx)), fault.NotFound)
 	// Nor are users taken as they are, as before there is an installation.
-	wantCode(t, fresh.Seals().Verify(ctx, appliance.Binding{Purpose: "user"}, nil), appliance.CodeLocked)
-	wantCode(t, errorOf(fresh.Setting(ctx, "no such setting")), appliance.CodeLocked)
+	wantCode(t, fresh.Seals().Verify(ctx, appliance.Binding{Purpose: "user"}, nil), fault.Locked)
+	wantCode(t, errorOf(fresh.Setting(ctx, "no such setting")), fault.Locked)
 }
 
 // TestFirstUnlockSeals: what other packages keep is sealed before there is an
@@ -91,24 +92,24 @@ func TestFirstUnlockSeals(t *testing.T) {
 	if err := a.Unlock(ctx, keyring.New(b.Token), nil); !errors.Is(err, fail) {
 		t.Fatalf("%v", err)
 	}
-	wantCode(t, errorOf(b.Store.Installation(ctx)), appliance.CodeNotFound)
+	wantCode(t, errorOf(b.Store.Installation(ctx)), fault.NotFound)
 	fail = nil
 	if err := a.Unlock(ctx, keyring.New(b.Token), nil); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, a.Seals().Verify(ctx, row, seal), "")
 	for what, wrong := range map[string][]byte{"none": nil, "empty": {}, "cut": seal[:20]} {
-		if err := a.Seals().Verify(ctx, row, wrong); appliance.CodeOf(err) != appliance.CodeTampered {
+		if err := a.Seals().Verify(ctx, row, wrong); fault.CodeOf(err) != fault.Tampered {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	wantCode(t, a.Seals().Verify(ctx, appliance.Binding{Purpose: "another"}, seal), appliance.CodeTampered)
+	wantCode(t, a.Seals().Verify(ctx, appliance.Binding{Purpose: "another"}, seal), fault.Tampered)
 	if got := must(a.Setting(ctx, appliance.SettingSetup))(t); got != appliance.SettingDone {
 		t.Errorf("setup is %s", got)
 	}
 	a.Lock()
-	wantCode(t, a.Seals().Verify(ctx, row, seal), appliance.CodeLocked)
-	wantCode(t, errorOf(a.Seals().Seal(ctx, row)), appliance.CodeLocked)
+	wantCode(t, a.Seals().Verify(ctx, row, seal), fault.Locked)
+	wantCode(t, errorOf(a.Seals().Seal(ctx, row)), fault.Locked)
 	if err := a.Unlock(ctx, keyring.New(b.Token), nil); err != nil || calls != 2 {
 		t.Errorf("%v, sealed %d times", err, calls)
 	}
@@ -156,7 +157,7 @@ func TestUpgrade(t *testing.T) {
 	for _, again := range []string{`UPDATE installation SET block_seal = NULL`, `DELETE FROM settings`} {
 		edit(t, b.DB, again)
 		b = restart(t, b, k, xkstest.Options{})
-		wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), map[bool]appliance.Code{true: "", false: appliance.CodeTampered}[strings.HasPrefix(again, "UPDATE")])
+		wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), map[bool]fault.Code{true: "", false: fault.Tampered}[strings.HasPrefix(again, "UPDATE")])
 		if a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
 			t.Errorf("%s: it serves", again)
 		}

@@ -5,20 +5,6 @@ import (
 	"time"
 )
 
-// Installation is what there is once per database.
-type Installation struct {
-	// ID is 32 hexadecimal digits; it is bound into every wrapped key.
-	ID string
-	// WrappedStateKey is the state key, wrapped by the HSM's master key.
-	WrappedStateKey []byte
-	CreatedAt       time.Time
-
-	// Blocked says that everything is out of service. BlockSeal authenticates it,
-	// also when nothing is blocked, under the state key.
-	Blocked   Block
-	BlockSeal []byte
-}
-
 // Change tells that a part of the stored state differs from before. What is
 // kept in memory of that part is stale. The zero value of a field means all:
 // Change{} is everything.
@@ -54,35 +40,35 @@ type Page struct {
 // to Subscribe are called with it. A store that several appliances share calls
 // them for the changes of the others, too.
 //
-// Errors are of type [*Error]: CodeNotFound and CodeExists where a method says
-// so, CodeTimeout when ctx ended, CodeInternal otherwise. All methods may be
+// Errors are of type [*fault.Fault]: fault.NotFound and fault.Exists where a method says
+// so, fault.Timeout when ctx ended, fault.Internal otherwise. All methods may be
 // called at once from several goroutines.
 type Store interface {
-	// Installation gives the installation; CodeNotFound in an empty database.
+	// Installation gives the installation; fault.NotFound in an empty database.
 	Installation(ctx context.Context) (*Installation, error)
-	// CreateInstallation writes it; CodeExists if there is one.
+	// CreateInstallation writes it; fault.Exists if there is one.
 	CreateInstallation(ctx context.Context, in *Installation) error
 	// UpgradeInstallation replaces its wrapped state key and its block with the
-	// block's seal; CodeNotFound if there is none.
+	// block's seal; fault.NotFound if there is none.
 	UpgradeInstallation(ctx context.Context, in *Installation) error
-	// SetBlock replaces the installation's block and its seal; CodeNotFound
+	// SetBlock replaces the installation's block and its seal; fault.NotFound
 	// without an installation.
 	SetBlock(ctx context.Context, b Block, seal []byte) error
 
 	// KeyStores gives all key stores, ordered by name.
 	KeyStores(ctx context.Context) ([]*KeyStore, error)
-	// CreateKeyStore adds one; CodeExists if its name or prefix is taken.
+	// CreateKeyStore adds one; fault.Exists if its name or prefix is taken.
 	CreateKeyStore(ctx context.Context, ks *KeyStore) error
 	// UpdateKeyStore replaces a key store's row but for its name, prefix and keys;
-	// CodeNotFound if there is none. It fails with CodeConflict if the stored seal
+	// fault.NotFound if there is none. It fails with fault.Conflict if the stored seal
 	// is no longer was, which means that somebody else changed the row meanwhile.
 	UpdateKeyStore(ctx context.Context, ks *KeyStore, was []byte) error
 	// DeleteKeyStore removes a key store with its credentials and grants;
-	// CodeNotFound if there is none, CodeConflict if it has keys.
+	// fault.NotFound if there is none, fault.Conflict if it has keys.
 	DeleteKeyStore(ctx context.Context, id string) error
 
 	// Key gives a key with its versions (ascending) and the grants on it;
-	// CodeNotFound if there is none.
+	// fault.NotFound if there is none.
 	Key(ctx context.Context, keyStore, id string) (*StoredKey, error)
 	// Keys gives a page of the key store's keys, ordered by ID, without
 	// versions or grants.
@@ -90,10 +76,10 @@ type Store interface {
 	// CountKeys counts the key store's keys; 0 if there is no key store.
 	CountKeys(ctx context.Context, keyStore string) (int, error)
 	// CreateKeys adds keys, each with its first version, all or none;
-	// CodeExists if an ID is taken, CodeNotFound if the key store is gone.
+	// fault.Exists if an ID is taken, fault.NotFound if the key store is gone.
 	CreateKeys(ctx context.Context, keys ...NewKey) error
-	// UpdateKey replaces a key's row; CodeNotFound if there is none. It fails
-	// with CodeConflict if the stored seal is no longer was, which means that
+	// UpdateKey replaces a key's row; fault.NotFound if there is none. It fails
+	// with fault.Conflict if the stored seal is no longer was, which means that
 	// somebody else changed the row meanwhile.
 	UpdateKey(ctx context.Context, k *ExternalKey, was []byte) error
 	// AddKeyVersion adds a version and replaces the key's row, under the
@@ -106,7 +92,7 @@ type Store interface {
 	// not after now.
 	KeysDueForDeletion(ctx context.Context, now time.Time, limit int) ([]*ExternalKey, error)
 	// ReserveEncryptions adds n to the version's count of encryptions and gives
-	// the new count; CodeNotFound if there is no such version. It announces no
+	// the new count; fault.NotFound if there is no such version. It announces no
 	// change.
 	ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error)
 
@@ -128,13 +114,13 @@ type Store interface {
 
 	// Credentials gives the key store's credentials, ordered by access key ID.
 	Credentials(ctx context.Context, keyStore string) ([]*Credential, error)
-	// CreateCredential adds one; CodeExists if the access key ID is taken, in
-	// whatever key store; CodeNotFound if its key store is gone.
+	// CreateCredential adds one; fault.Exists if the access key ID is taken, in
+	// whatever key store; fault.NotFound if its key store is gone.
 	CreateCredential(ctx context.Context, c *Credential) error
-	// UpdateCredential replaces state and sealed secret; CodeNotFound if there
+	// UpdateCredential replaces state and sealed secret; fault.NotFound if there
 	// is none.
 	UpdateCredential(ctx context.Context, c *Credential) error
-	// DeleteCredential removes one; CodeNotFound if there is none.
+	// DeleteCredential removes one; fault.NotFound if there is none.
 	DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
 	// RecordCredentialUse stores when credentials were last used, by access key
 	// ID. A time never moves back. It announces no change.
@@ -145,17 +131,17 @@ type Store interface {
 	Grants(ctx context.Context, keyStore string) ([]*Grant, error)
 	// KeyStoreGrants gives only the grants on the whole key store.
 	KeyStoreGrants(ctx context.Context, keyStore string) ([]*Grant, error)
-	// CreateGrant adds one; CodeNotFound if its key store or key is gone.
+	// CreateGrant adds one; fault.NotFound if its key store or key is gone.
 	CreateGrant(ctx context.Context, g *Grant) error
-	// DeleteGrant removes one; CodeNotFound if there is none.
+	// DeleteGrant removes one; fault.NotFound if there is none.
 	DeleteGrant(ctx context.Context, keyStore, id string) error
 
-	// Setting gives a setting's value and its seal; CodeNotFound.
+	// Setting gives a setting's value and its seal; fault.NotFound.
 	Setting(ctx context.Context, name string) (value string, seal []byte, err error)
 	// SetSetting writes one. It announces no change.
 	SetSetting(ctx context.Context, name, value string, seal []byte) error
 
-	// RecordBootStep adds a step of a boot; CodeExists if its number is taken. Old
+	// RecordBootStep adds a step of a boot; fault.Exists if its number is taken. Old
 	// ones are dropped when there are many. It announces no change.
 	RecordBootStep(ctx context.Context, b BootStep) error
 	// BootSteps gives up to limit steps, the newest first.
@@ -165,10 +151,10 @@ type Store interface {
 	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
 
 	// Snapshot writes all that is stored into a new file, as of one moment, while
-	// others change it; CodeExists if the file is there.
+	// others change it; fault.Exists if the file is there.
 	Snapshot(ctx context.Context, path string) error
 	// Replace takes over the rows of such a file, in place of what there is, all or
-	// nothing; CodeConflict if there are key stores. It leaves out those about this
+	// nothing; fault.Conflict if there are key stores. It leaves out those about this
 	// machine, sessions, invitations, API tokens, pending requests for approval, and
 	// noted token objects.
 	Replace(ctx context.Context, path string) error
@@ -177,13 +163,6 @@ type Store interface {
 	Subscribe(f func(Change))
 	// Close ends the use of the store.
 	Close() error
-}
-
-// StoredKey is a key with what belongs to it.
-type StoredKey struct {
-	ExternalKey
-	Versions []*KeyVersion `json:"versions"`
-	Grants   []*Grant      `json:"grants"`
 }
 
 // NewKey is a key to be created, with its first version.

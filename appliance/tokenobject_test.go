@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks/xkstest"
@@ -327,7 +328,7 @@ func TestDueKeyOfASharedObject(t *testing.T) {
 	now.pass(8 * 24 * time.Hour)
 	n.bed.Appliance.DeleteDueKeys(ctx)
 	_, err := n.bed.Appliance.ShowKey(ctx, "demo", "going")
-	wantCode(t, err, appliance.CodeNotFound)
+	wantCode(t, err, fault.NotFound)
 	abroad.OK("/keys/staying/decrypt", xkstest.DecryptBody(sealed))
 	if left := must(n.bed.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("noted are %+v", left)
@@ -349,7 +350,7 @@ func TestDueKeyWhileARowDoesNotOpen(t *testing.T) {
 	now.pass(8 * 24 * time.Hour)
 	b.Appliance.DeleteDueKeys(ctx)
 	_, err := b.Appliance.ShowKey(ctx, "demo", "going")
-	wantCode(t, err, appliance.CodeNotFound)
+	wantCode(t, err, fault.NotFound)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 1 || !encrypts(t, b, left[0].Label) {
 		t.Fatalf("noted are %+v", left)
 	}
@@ -375,7 +376,7 @@ type brokenDisk struct {
 }
 
 func (s *brokenDisk) commit(ctx context.Context, k *appliance.ExternalKey, commit func() error) (err error) {
-	if s.key, err = s.Store.Key(ctx, k.KeyStore, k.ID); err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+	if s.key, err = s.Store.Key(ctx, k.KeyStore, k.ID); err != nil && fault.CodeOf(err) != fault.NotFound {
 		return err
 	}
 	if s.versions, err = s.Store.VersionsInToken(ctx); err != nil {
@@ -385,7 +386,7 @@ func (s *brokenDisk) commit(ctx context.Context, k *appliance.ExternalKey, commi
 		return err
 	}
 	s.broken = true
-	return appliance.Errorf(appliance.CodeInternal, "the database's disk failed; restart Holdfast to see whether the change is on it")
+	return fault.Errorf(fault.Internal, "the database's disk failed; restart Holdfast to see whether the change is on it")
 }
 
 func (s *brokenDisk) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
@@ -401,7 +402,7 @@ func (s *brokenDisk) Key(ctx context.Context, keyStore, id string) (*appliance.S
 	case !s.broken:
 		return s.Store.Key(ctx, keyStore, id)
 	case s.key == nil:
-		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no key %q in the key store", id)
+		return nil, fault.Errorf(fault.NotFound, "there is no key %q in the key store", id)
 	}
 	return s.key, nil
 }
@@ -415,7 +416,7 @@ func (s *brokenDisk) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersi
 
 func (s *brokenDisk) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
 	if s.broken {
-		return appliance.Errorf(appliance.CodeInternal, "the database is not written any more, because its disk failed; nothing changed, restart Holdfast")
+		return fault.Errorf(fault.Internal, "the database is not written any more, because its disk failed; nothing changed, restart Holdfast")
 	}
 	return s.Store.NoteTokenObject(ctx, o)
 }
@@ -429,13 +430,13 @@ func TestUnknownCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := a.CreateKey(ctx, "demo", appliance.NewExternalKey{ID: "new", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyHSM})
-	wantCode(t, err, appliance.CodeInternal)
+	wantCode(t, err, fault.Internal)
 	a = appliance.New(appliance.Options{Store: &brokenDisk{Store: n.bed.Store}})
 	if err := a.Unlock(ctx, n.ring, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err = a.RotateKey(ctx, "demo", "victim", nil)
-	wantCode(t, err, appliance.CodeInternal)
+	wantCode(t, err, fault.Internal)
 	if left := n.leftovers(t, nil); left != "" {
 		t.Errorf("noted are %q", left)
 	}

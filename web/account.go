@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"slices"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
@@ -80,7 +80,7 @@ func accountRoutes() []Route {
 				return nothing{}, err
 			}
 			if !slices.ContainsFunc(mine, func(s identity.Session) bool { return s.ID == c.param("session") }) {
-				return nothing{}, appliance.Errorf(appliance.CodeNotFound, "you have no such session")
+				return nothing{}, fault.Errorf(fault.NotFound, "you have no such session")
 			}
 			return nothing{}, c.api.Identity.RevokeSession(c.ctx(), c.param("session"))
 		}))),
@@ -119,7 +119,7 @@ func accountRoutes() []Route {
 // user gives the ID of the user who calls.
 func (c *call) user() (string, error) {
 	if c.who.UserID == "" {
-		return "", appliance.Errorf(appliance.CodeConflict, "%s is no user of the console, and has no account", c.who.Name)
+		return "", fault.Errorf(fault.Conflict, "%s is no user of the console, and has no account", c.who.Name)
 	}
 	return c.who.UserID, nil
 }

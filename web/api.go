@@ -18,8 +18,9 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )
@@ -79,7 +80,7 @@ type Boot interface {
 }
 
 // Audit is what the API needs of the audit log. Before the log is open, its
-// methods fail with CodeLocked.
+// methods fail with fault.Locked.
 type Audit interface {
 	// Ready says why nothing can be recorded; nil if something can.
 	Ready() error
@@ -137,7 +138,7 @@ func NewAPI(o Options) *API {
 	}
 	a := &API{Options: o, router: chi.NewRouter(), routes: Routes()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, r, appliance.Errorf(appliance.CodeNotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
+		a.fail(w, r, fault.Errorf(fault.NotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
 	})
 	a.router.MethodNotAllowed(a.methodNotAllowed)
 	for _, route := range a.routes {
@@ -204,7 +205,7 @@ func (a *API) perform(c *call) (int, any, error) {
 	return http.StatusOK, result, err
 }
 
-var errUnauthenticated = appliance.Errorf(appliance.CodeUnauthenticated, "say who you are: send an API token as \"Authorization: Bearer hf_...\"")
+var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: send an API token as \"Authorization: Bearer hf_...\"")
 
 // PresenceTime is how long a proof of presence is good for dangerous operations.
 const PresenceTime = 5 * time.Minute
@@ -212,21 +213,21 @@ const PresenceTime = 5 * time.Minute
 // The codes of refusals that are the API's own.
 const (
 	// CodePresence: prove that you are present, and try again.
-	CodePresence appliance.Code = "presence"
+	CodePresence fault.Code = "presence"
 	// CodeStale: If-Match names a state that is no more.
-	CodeStale appliance.Code = "stale"
+	CodeStale fault.Code = "stale"
 )
 
 // mayCall says why the caller may not; nil if it may.
 func (a *API) mayCall(c *call) error {
 	if !c.who.Role.May(c.route.Capability) {
-		return appliance.Errorf(appliance.CodeForbidden, "the role %s may not do this: it needs %s; ask an administrator for another role", c.who.Role, needs(c.route.Capability))
+		return fault.Errorf(fault.Forbidden, "the role %s may not do this: it needs %s; ask an administrator for another role", c.who.Role, needs(c.route.Capability))
 	}
 	if c.who.Unverified && c.route.Mutates() && !c.route.WhileLocked {
-		return appliance.Errorf(appliance.CodeLocked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
+		return fault.Errorf(fault.Locked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
 	}
 	if c.route.Dangerous && c.who.Session != "" && a.Now().Sub(c.who.ProvenAt) > PresenceTime {
-		return appliance.Errorf(CodePresence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
+		return fault.Errorf(CodePresence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
 	}
 	return nil
 }
@@ -242,19 +243,19 @@ func needs(capability identity.Capability) string {
 }
 
 // statusOf is the one place that puts codes of the domain into HTTP.
-var statusOf = map[appliance.Code]int{
-	appliance.CodeInvalid:         http.StatusBadRequest,
-	appliance.CodeTooLarge:        http.StatusBadRequest,
-	appliance.CodeUnauthenticated: http.StatusUnauthorized,
-	appliance.CodeForbidden:       http.StatusForbidden,
-	CodePresence:                  http.StatusForbidden,
-	appliance.CodeNotFound:        http.StatusNotFound,
-	appliance.CodeExists:          http.StatusConflict,
-	appliance.CodeConflict:        http.StatusConflict,
-	CodeStale:                     http.StatusPreconditionFailed,
-	appliance.CodeThrottled:       http.StatusTooManyRequests,
-	appliance.CodeLocked:          http.StatusServiceUnavailable,
-	appliance.CodeTimeout:         http.StatusServiceUnavailable,
+var statusOf = map[fault.Code]int{
+	fault.Invalid:         http.StatusBadRequest,
+	fault.TooLarge:        http.StatusBadRequest,
+	fault.Unauthenticated: http.StatusUnauthorized,
+	fault.Forbidden:       http.StatusForbidden,
+	CodePresence:          http.StatusForbidden,
+	fault.NotFound:        http.StatusNotFound,
+	fault.Exists:          http.StatusConflict,
+	fault.Conflict:        http.StatusConflict,
+	CodeStale:             http.StatusPreconditionFailed,
+	fault.Throttled:       http.StatusTooManyRequests,
+	fault.Locked:          http.StatusServiceUnavailable,
+	fault.Timeout:         http.StatusServiceUnavailable,
 }
 
 // methodNotAllowed answers with the methods that the route does have.
@@ -264,24 +265,24 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add("Allow", m)
 		}
 	}
-	writeJSON(w, http.StatusMethodNotAllowed, Failure{Code: appliance.CodeInvalid,
+	writeJSON(w, http.StatusMethodNotAllowed, Failure{Code: fault.Invalid,
 		Message: fmt.Sprintf("the route %s of the admin API has no %s", r.URL.Path, r.Method)})
 }
 
 // Failure is the body of every answer that is not 2xx.
 type Failure struct {
-	Code    appliance.Code `json:"code"`
-	Message string         `json:"message"`
+	Code    fault.Code `json:"code"`
+	Message string     `json:"message"`
 }
 
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	f := Failure{Code: appliance.CodeOf(err), Message: "internal error; the appliance's log says more"}
-	if e, ok := errors.AsType[*appliance.Error](err); ok {
+	f := Failure{Code: fault.CodeOf(err), Message: "internal error; the appliance's log says more"}
+	if e, ok := errors.AsType[*fault.Fault](err); ok {
 		f.Message = e.Message
 	} else if e, ok := errors.AsType[*audit.Error](err); ok && e.Code == audit.CodeInvalid {
-		f.Code, f.Message = appliance.CodeInvalid, e.Message
+		f.Code, f.Message = fault.Invalid, e.Message
 	} else if ok && e.Code == audit.CodeNotFound {
-		f.Code, f.Message = appliance.CodeNotFound, e.Message
+		f.Code, f.Message = fault.NotFound, e.Message
 	}
 	status, ok := statusOf[f.Code]
 	if !ok {
@@ -293,7 +294,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // message is what a caller may be told of an error.
 func message(err error) string {
-	if e, ok := errors.AsType[*appliance.Error](err); ok {
+	if e, ok := errors.AsType[*fault.Fault](err); ok {
 		return e.Message
 	}
 	if e, ok := errors.AsType[*audit.Error](err); ok {

@@ -23,9 +23,10 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
-	"holdfast/appliance/store"
+	"holdfast/appliance/machine/instance"
+	"holdfast/appliance/sqlite"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -56,7 +57,7 @@ func as(who identity.Principal, h http.Handler) http.Handler {
 // options are those of an API with a database of its own for users and approvals.
 func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
 	t.Helper()
-	rows, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "users.db"), store.Options{Logger: log})
+	rows, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "users.db"), sqlite.Options{Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *
 }
 
 // optionsOn are those of an API with users and approvals in the database.
-func optionsOn(t testing.TB, rows *store.SQLite, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
+func optionsOn(t testing.TB, rows *sqlite.DB, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
 	t.Helper()
 	a, ok := domain.(*appliance.Appliance)
 	if !ok { // one without an installation, which takes rows as they are
@@ -96,7 +97,7 @@ func (fakeSite) Certificate() (web.Certificate, error) {
 }
 func (fakeSite) RequestCertificate([]string) (string, error) { return "request", nil }
 func (fakeSite) InstallCertificate(string) (web.Certificate, error) {
-	return web.Certificate{}, appliance.Errorf(appliance.CodeInvalid, "no certificate")
+	return web.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
 }
 
 // start starts an appliance and its admin API; wrap, if given, is put before
@@ -167,7 +168,7 @@ func (a *api) ok(method, route, body string) string {
 
 // fails sends a request that must fail with the status, and a body of the one
 // shape that all failures have; it gives the message.
-func (a *api) fails(method, route, body string, status int, code appliance.Code) string {
+func (a *api) fails(method, route, body string, status int, code fault.Code) string {
 	a.t.Helper()
 	got, _, answer := a.call(method, route, body)
 	var f map[string]string
@@ -191,30 +192,30 @@ func TestStatusCodes(t *testing.T) {
 	a.ok(post, stores, `{"name": "p"}`)
 	a.ok(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`)
 
-	a.fails(post, stores, `{"name": "not a name"}`, 400, appliance.CodeInvalid)
-	a.fails(post, stores+"/p/keys", `{"id": "x", "usage": {"encrypt": true, "decrypt": false}, "custody": "paper"}`, 400, appliance.CodeInvalid)
-	a.fails(post, stores+"/p/keys/k/delete", `{"days": 3}`, 400, appliance.CodeInvalid)
-	a.fails(get, stores+"/p/keys?limit=many", "", 400, appliance.CodeInvalid)
-	a.fails(get, stores+"/p/keys?limit=1001", "", 400, appliance.CodeInvalid)
-	a.fails(get, stores+"/nobody", "", 404, appliance.CodeNotFound)
-	a.fails(get, stores+"/p/keys/nobody", "", 404, appliance.CodeNotFound)
-	a.fails(del, stores+"/p/grants/nobody", "", 404, appliance.CodeNotFound)
-	a.fails(post, stores+"/p/credentials/NOBODY/activate", "", 404, appliance.CodeNotFound)
-	a.fails(post, stores, `{"name": "p", "uri_path_prefix": "/other"}`, 409, appliance.CodeExists)
-	a.fails(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`, 409, appliance.CodeExists)
-	a.fails(del, stores+"/p", "", 409, appliance.CodeConflict)
-	a.fails(post, stores+"/p/keys/k/cancel-deletion", "", 409, appliance.CodeConflict)
+	a.fails(post, stores, `{"name": "not a name"}`, 400, fault.Invalid)
+	a.fails(post, stores+"/p/keys", `{"id": "x", "usage": {"encrypt": true, "decrypt": false}, "custody": "paper"}`, 400, fault.Invalid)
+	a.fails(post, stores+"/p/keys/k/delete", `{"days": 3}`, 400, fault.Invalid)
+	a.fails(get, stores+"/p/keys?limit=many", "", 400, fault.Invalid)
+	a.fails(get, stores+"/p/keys?limit=1001", "", 400, fault.Invalid)
+	a.fails(get, stores+"/nobody", "", 404, fault.NotFound)
+	a.fails(get, stores+"/p/keys/nobody", "", 404, fault.NotFound)
+	a.fails(del, stores+"/p/grants/nobody", "", 404, fault.NotFound)
+	a.fails(post, stores+"/p/credentials/NOBODY/activate", "", 404, fault.NotFound)
+	a.fails(post, stores, `{"name": "p", "uri_path_prefix": "/other"}`, 409, fault.Exists)
+	a.fails(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`, 409, fault.Exists)
+	a.fails(del, stores+"/p", "", 409, fault.Conflict)
+	a.fails(post, stores+"/p/keys/k/cancel-deletion", "", 409, fault.Conflict)
 
 	// A row that somebody edited does not open, and the log says so.
 	a.edit(`UPDATE external_keys SET can_decrypt = 1`)
-	a.fails(get, stores+"/p/keys/k", "", 500, appliance.CodeTampered)
+	a.fails(get, stores+"/p/keys/k", "", 500, fault.Tampered)
 	if log := a.Log.String(); !strings.Contains(log, "level=ERROR msg=admin method=GET path=/api/v1/keystores/p/keys/k") {
 		t.Errorf("the log has no line of the failure:\n%s", log)
 	}
 
 	a.Appliance.Lock()
-	a.fails(post, stores, `{"name": "q"}`, 503, appliance.CodeLocked)
-	a.fails(get, stores+"/p", "", 503, appliance.CodeLocked)
+	a.fails(post, stores, `{"name": "q"}`, 503, fault.Locked)
+	a.fails(get, stores+"/p", "", 503, fault.Locked)
 	if status := a.ok(get, "/api/v1/status", ""); !strings.Contains(status, `"locked":true`) {
 		t.Errorf("the status while locked is %s", status)
 	}
@@ -248,12 +249,12 @@ func TestRareStatusCodes(t *testing.T) {
 	for _, tt := range []struct {
 		err    error
 		status int
-		code   appliance.Code
+		code   fault.Code
 	}{
-		{&appliance.Error{Code: appliance.CodeTimeout, Message: "late", Err: errors.New("the cause")}, 503, appliance.CodeTimeout},
-		{&appliance.Error{Code: appliance.CodeTooLarge, Message: "large", Err: errors.New("the cause")}, 400, appliance.CodeTooLarge},
-		{&appliance.Error{Code: appliance.CodeInternal, Message: "broken", Err: errors.New("the cause")}, 500, appliance.CodeInternal},
-		{errors.New("the cause"), 500, appliance.CodeInternal},
+		{&fault.Fault{Code: fault.Timeout, Message: "late", Err: errors.New("the cause")}, 503, fault.Timeout},
+		{&fault.Fault{Code: fault.TooLarge, Message: "large", Err: errors.New("the cause")}, 400, fault.TooLarge},
+		{&fault.Fault{Code: fault.Internal, Message: "broken", Err: errors.New("the cause")}, 500, fault.Internal},
+		{errors.New("the cause"), 500, fault.Internal},
 	} {
 		f.err = tt.err
 		if message := a.fails(get, stores, "", tt.status, tt.code); strings.Contains(message, "the cause") {
@@ -280,9 +281,9 @@ func TestBodies(t *testing.T) {
 		`["p"]`,
 		`name=p`,
 	} {
-		a.fails(post, stores, body, 400, appliance.CodeInvalid)
+		a.fails(post, stores, body, 400, fault.Invalid)
 	}
-	a.fails(post, stores, "", 400, appliance.CodeInvalid)
+	a.fails(post, stores, "", 400, fault.Invalid)
 	if list := a.ok(get, stores, ""); list != "[]\n" {
 		t.Errorf("a body that was refused made %s", list)
 	}
@@ -292,13 +293,13 @@ func TestBodies(t *testing.T) {
 		"/p/credentials": `{"secret": "x"}`,
 		"/p/grants":      `{"principal": "*", "operations": ["Encrypt"], "colour": "red"}`,
 	} {
-		a.fails(post, stores+route, body, 400, appliance.CodeInvalid)
+		a.fails(post, stores+route, body, 400, fault.Invalid)
 	}
 	a.ok(post, stores+"/p/keys", `{"id": "k", "usage": {"encrypt": false, "decrypt": false}, "custody": "cached"}`)
-	a.fails(post, stores+"/p/keys/k/rotate", `{"material": "AAAA"}`, 400, appliance.CodeInvalid)
-	a.fails(post, stores+"/p/keys/k/rotate", `{"colour": "red"}`, 400, appliance.CodeInvalid)
-	a.fails(post, stores+"/p/keys/k/delete", `{"days": 7, "hours": 3}`, 400, appliance.CodeInvalid)
-	a.fails(post, stores+"/p/keys/k/rotate", "", 400, appliance.CodeInvalid)
+	a.fails(post, stores+"/p/keys/k/rotate", `{"material": "AAAA"}`, 400, fault.Invalid)
+	a.fails(post, stores+"/p/keys/k/rotate", `{"colour": "red"}`, 400, fault.Invalid)
+	a.fails(post, stores+"/p/keys/k/delete", `{"days": 7, "hours": 3}`, 400, fault.Invalid)
+	a.fails(post, stores+"/p/keys/k/rotate", "", 400, fault.Invalid)
 	a.ok(post, stores+"/p/keys/k/rotate", "{}")
 }
 
@@ -308,7 +309,7 @@ func TestRoutes(t *testing.T) {
 	for _, route := range []string{"/", "/api", "/api/v1", "/api/v2/status", "/api/v1/nothing", stores + "/p/nothing", stores + "/p/keys/k/nothing",
 		stores + "/", "/healthz", "/readyz"} {
 		for _, method := range []string{get, post} {
-			a.fails(method, route, "", 404, appliance.CodeNotFound)
+			a.fails(method, route, "", 404, fault.NotFound)
 		}
 	}
 	for route, allowed := range map[string]string{
@@ -325,7 +326,7 @@ func TestRoutes(t *testing.T) {
 			if strings.Contains(allowed, method) {
 				continue
 			}
-			a.fails(method, route, "", 405, appliance.CodeInvalid)
+			a.fails(method, route, "", 405, fault.Invalid)
 			if _, header, _ := a.call(method, route, ""); strings.Join(header.Values("Allow"), ", ") != allowed {
 				t.Errorf("%s %s: Allow: %q, want %s", method, route, header.Values("Allow"), allowed)
 			}
@@ -350,7 +351,7 @@ func TestNoSecretInAnswers(t *testing.T) {
 		answers[route] = a.ok(get, route, "")
 	}
 	answers["deactivate"] = a.ok(post, stores+"/p/credentials/"+made.AccessKeyID+"/deactivate", "")
-	answers["import once more"] = a.fails(post, stores+"/p/credentials", `{"access_key_id": "`+made.AccessKeyID+`", "secret_access_key": "`+made.SecretAccessKey+`"}`, 409, appliance.CodeExists)
+	answers["import once more"] = a.fails(post, stores+"/p/credentials", `{"access_key_id": "`+made.AccessKeyID+`", "secret_access_key": "`+made.SecretAccessKey+`"}`, 409, fault.Exists)
 	answers["log"] = a.Log.String()
 	raw, err := base64.StdEncoding.DecodeString(made.SecretAccessKey)
 	if err != nil {
@@ -382,8 +383,8 @@ func TestClient(t *testing.T) {
 		t.Errorf("%+v: %v", ks, err)
 	}
 	err := c.Do(t.Context(), get, web.Path("keystores", "no/body?"), nil, &ks)
-	var refused *appliance.Error
-	if !errors.As(err, &refused) || refused.Code != appliance.CodeNotFound || !strings.Contains(refused.Message, "no key store") {
+	var refused *fault.Fault
+	if !errors.As(err, &refused) || refused.Code != fault.NotFound || !strings.Contains(refused.Message, "no key store") {
 		t.Errorf("got %v", err)
 	}
 	if err := web.NewClient(a.socket+"-other").Do(t.Context(), get, "status", nil, nil); err == nil || !strings.Contains(err.Error(), "no appliance listens there") {

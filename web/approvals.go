@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"slices"
 
-	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
-// ApprovalStore keeps requests for approval; [*store.SQLite] is one.
+// ApprovalStore keeps requests for approval; [*sqlite.DB] is one.
 type ApprovalStore = approval.Store
 
 // Approval is a request for approval with what it asks for.
@@ -139,7 +139,7 @@ func (c *call) waiting(states ...approval.State) (*approval.Request, error) {
 		return nil, err
 	}
 	if r.State = r.StateAt(c.api.Now()); !slices.Contains(states, r.State) {
-		return nil, appliance.Errorf(appliance.CodeConflict, "the request for approval is %s; nobody can decide it any more", r.State)
+		return nil, fault.Errorf(fault.Conflict, "the request for approval is %s; nobody can decide it any more", r.State)
 	}
 	return r, nil
 }
@@ -192,7 +192,7 @@ func performApproved(c *call) (Approval, error) {
 		return Approval{}, err
 	}
 	if c.who.UserID != r.UserID || c.who.Token != r.Token {
-		return Approval{}, appliance.Errorf(appliance.CodeForbidden, "%s asked for this: nobody else sees its secret", r.RequestedBy)
+		return Approval{}, fault.Errorf(fault.Forbidden, "%s asked for this: nobody else sees its secret", r.RequestedBy)
 	}
 	if err := c.stillApproved(r); err != nil {
 		return Approval{}, err
@@ -206,8 +206,8 @@ func performApproved(c *call) (Approval, error) {
 // stillApproved says why the one who approved the request could not do so now.
 func (c *call) stillApproved(r *approval.Request) error {
 	approver, err := c.api.Identity.Principal(c.ctx(), r.DecidedByID, "")
-	if appliance.CodeOf(err) == appliance.CodeNotFound || err == nil && !approver.Role.May(c.api.capability(r.Operation)) {
-		return appliance.Errorf(appliance.CodeConflict, "%s, who approved this, may not any more: take it back, and ask again", r.DecidedBy)
+	if fault.CodeOf(err) == fault.NotFound || err == nil && !approver.Role.May(c.api.capability(r.Operation)) {
+		return fault.Errorf(fault.Conflict, "%s, who approved this, may not any more: take it back, and ask again", r.DecidedBy)
 	}
 	if err != nil {
 		return err
@@ -250,18 +250,18 @@ func (a *API) do(c *call, r *approval.Request, asker identity.Principal) (Approv
 // is asked for.
 func (c *call) mayApprove(r *approval.Request, asker identity.Principal) (*Route, error) {
 	if c.who.Token != "" || c.who.UserID == "" {
-		return nil, appliance.Errorf(appliance.CodeForbidden, "a person approves, in the console; %s is not a user", c.who.Name)
+		return nil, fault.Errorf(fault.Forbidden, "a person approves, in the console; %s is not a user", c.who.Name)
 	}
 	if err := c.api.Identity.MayApprove(c.ctx(), c.who.UserID, asker); err != nil {
 		return nil, err
 	}
 	i := slices.IndexFunc(c.api.routes, func(route *Route) bool { return route.ID == r.Operation })
 	if i < 0 || !c.api.routes[i].Approvable {
-		return nil, appliance.Errorf(appliance.CodeConflict, "this release has no operation %s", r.Operation)
+		return nil, fault.Errorf(fault.Conflict, "this release has no operation %s", r.Operation)
 	}
 	route := c.api.routes[i]
 	if !c.who.Role.May(route.Capability) {
-		return nil, appliance.Errorf(appliance.CodeForbidden, "only a role that may do this itself may approve it: it needs %s", needs(route.Capability))
+		return nil, fault.Errorf(fault.Forbidden, "only a role that may do this itself may approve it: it needs %s", needs(route.Capability))
 	}
 	return route, nil
 }
@@ -269,8 +269,8 @@ func (c *call) mayApprove(r *approval.Request, asker identity.Principal) (*Route
 // asker is who asked, with the role of now.
 func (a *API) asker(c *call, r *approval.Request) (identity.Principal, error) {
 	p, err := a.Identity.Principal(c.ctx(), r.UserID, r.Token)
-	if appliance.CodeOf(err) == appliance.CodeNotFound {
-		return p, appliance.Errorf(appliance.CodeConflict, "%s, who asked for this, may not do it any more; reject it", r.RequestedBy)
+	if fault.CodeOf(err) == fault.NotFound {
+		return p, fault.Errorf(fault.Conflict, "%s, who asked for this, may not do it any more; reject it", r.RequestedBy)
 	}
 	return p, err
 }

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"net/http"
 
-	"holdfast/appliance"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"
@@ -66,7 +66,7 @@ func attestationRoutes() []Route {
 func nonce(r *http.Request) ([]byte, error) {
 	n, err := hex.DecodeString(r.URL.Query().Get("nonce"))
 	if err != nil || len(n) < attest.MinNonce || len(n) > attest.MaxNonce {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "nonce: give one of your own, %d to %d random bytes in hexadecimal", attest.MinNonce, attest.MaxNonce)
+		return nil, fault.Errorf(fault.Invalid, "nonce: give one of your own, %d to %d random bytes in hexadecimal", attest.MinNonce, attest.MaxNonce)
 	}
 	return n, nil
 }
@@ -86,7 +86,7 @@ func evidence(r *http.Request, b Boot) ([]byte, error) {
 
 func noEvidence(err error) error {
 	if errors.Is(err, boot.ErrNoPlatform) {
-		return appliance.Errorf(appliance.CodeConflict, "%s", err)
+		return fault.Errorf(fault.Conflict, "%s", err)
 	}
 	return err
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // TestAdminIsAudited: each operation that changes something, with what it was
@@ -35,7 +35,7 @@ func TestAdminIsAudited(t *testing.T) {
 	}
 	do("DELETE", "keystores/p/grants/"+g.ID, "")
 	do("DELETE", "keystores/p/credentials/"+c.ID, "")
-	a.fails(post, "/api/v1/keystores/p/keys/nobody/enable", "", 404, appliance.CodeNotFound)
+	a.fails(post, "/api/v1/keystores/p/keys/nobody/enable", "", 404, fault.NotFound)
 	a.ok("GET", "/api/v1/keystores/p/keys", "") // reading is not recorded
 
 	want := []struct {
@@ -68,7 +68,7 @@ func TestAdminIsAudited(t *testing.T) {
 			t.Errorf("a secret is in %s: %v", line, err)
 		}
 	}
-	if last := a.audit.records[len(want)-1]; last.Error != string(appliance.CodeNotFound) || last.Key != "nobody" {
+	if last := a.audit.records[len(want)-1]; last.Error != string(fault.NotFound) || last.Key != "nobody" {
 		t.Errorf("the failure is recorded as %+v", last)
 	}
 }
@@ -77,15 +77,15 @@ func TestAdminIsAudited(t *testing.T) {
 // could not be recorded is no success.
 func TestNothingUnaudited(t *testing.T) {
 	a := start(t, nil)
-	a.audit.ready = appliance.Errorf(appliance.CodeInternal, "the disk of the audit log is full")
-	if message := a.fails(post, "/api/v1/keystores", `{"name": "p", "uri_path_prefix": "/p"}`, 500, appliance.CodeInternal); !strings.Contains(message, "is full") {
+	a.audit.ready = fault.Errorf(fault.Internal, "the disk of the audit log is full")
+	if message := a.fails(post, "/api/v1/keystores", `{"name": "p", "uri_path_prefix": "/p"}`, 500, fault.Internal); !strings.Contains(message, "is full") {
 		t.Errorf("it says %q", message)
 	}
 	if list := a.ok("GET", "/api/v1/keystores", ""); strings.TrimSpace(list) != "[]" {
 		t.Errorf("there are key stores: %s", list)
 	}
 	a.audit.ready, a.audit.failing = nil, errors.New("a broken disk")
-	if message := a.fails(post, "/api/v1/keystores", `{"name": "p", "uri_path_prefix": "/p"}`, 500, appliance.CodeInternal); !strings.Contains(message, "it was done, but could not be recorded") {
+	if message := a.fails(post, "/api/v1/keystores", `{"name": "p", "uri_path_prefix": "/p"}`, 500, fault.Internal); !strings.Contains(message, "it was done, but could not be recorded") {
 		t.Errorf("it says %q", message)
 	}
 }

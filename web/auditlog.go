@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
@@ -107,7 +107,7 @@ func (c *call) query() (audit.Query, error) {
 		}
 		parsed, err := time.Parse(time.RFC3339, v.Get(name))
 		if err != nil {
-			return q, appliance.Errorf(appliance.CodeInvalid, "%s %.40q: give a time such as 2026-11-24T12:00:00Z", name, v.Get(name))
+			return q, fault.Errorf(fault.Invalid, "%s %.40q: give a time such as 2026-11-24T12:00:00Z", name, v.Get(name))
 		}
 		*t = parsed
 	}
@@ -118,7 +118,7 @@ func (c *call) query() (audit.Query, error) {
 func (c *call) seq() (int64, error) {
 	seq, err := strconv.ParseInt(c.param("seq"), 10, 64)
 	if err != nil || seq < 0 {
-		return 0, appliance.Errorf(appliance.CodeInvalid, "record %.40q: a record has a number, from 0", c.param("seq"))
+		return 0, fault.Errorf(fault.Invalid, "record %.40q: a record has a number, from 0", c.param("seq"))
 	}
 	return seq, nil
 }
@@ -141,7 +141,7 @@ func (a *API) auditRecord(ctx context.Context, seq int64) (*audit.Record, error)
 		return nil, err
 	}
 	if len(list) == 0 || list[0].Seq != seq {
-		return nil, appliance.Errorf(appliance.CodeNotFound, "the audit log has no record %d, or retention has removed it", seq)
+		return nil, fault.Errorf(fault.NotFound, "the audit log has no record %d, or retention has removed it", seq)
 	}
 	return list[0], nil
 }

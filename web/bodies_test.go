@@ -20,6 +20,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -412,7 +413,7 @@ func TestVerifyIsNoRestore(t *testing.T) {
 	var r restoring
 	a := start(t, func(d web.Domain) web.Domain { r.Domain = d; return &r })
 	for _, q := range []string{"verify=TRUE", "verfy=true", "verify=1", "verify", "verify=", "Verify=true", "verify=true&verify=false", "verify=true;", "verify=%zz", "verify=+true"} {
-		a.fails(post, "/api/v1/restore?"+q, "a backup", 400, appliance.CodeInvalid)
+		a.fails(post, "/api/v1/restore?"+q, "a backup", 400, fault.Invalid)
 	}
 	if r.restored+r.verified > 0 {
 		t.Fatalf("%d were restored, %d verified", r.restored, r.verified)

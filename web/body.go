@@ -14,7 +14,7 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // maxBody bounds the bodies of requests. The longest are Cedar policies
@@ -208,5 +208,5 @@ func pointed(p jsontext.Pointer) string {
 }
 
 func invalid(format string, args ...any) error {
-	return appliance.Errorf(appliance.CodeInvalid, format, args...)
+	return fault.Errorf(fault.Invalid, format, args...)
 }

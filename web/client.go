@@ -17,8 +17,8 @@ import (
 	"syscall"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 )
 
 // Client calls the admin API.
@@ -85,7 +85,7 @@ func (p *Pending) Error() string {
 
 // Do calls a route, such as "GET" "keystores/demo/keys", with body as JSON
 // unless nil, and decodes the answer into result unless nil. The API's own
-// refusals come back as [*appliance.Error]; [*Pending] if it waits for approval.
+// refusals come back as [*fault.Fault]; [*Pending] if it waits for approval.
 func (c *Client) Do(ctx context.Context, method, path string, body, result any) error {
 	return c.DoIfMatch(ctx, method, path, "", body, result)
 }
@@ -169,7 +169,7 @@ func (c *Client) call(ctx context.Context, method, path, revision string, in io.
 	if err := json.NewDecoder(body).Decode(&f); err != nil || f.Code == "" {
 		return fmt.Errorf("%s: answered %s", c.where, res.Status)
 	}
-	return &appliance.Error{Code: f.Code, Message: f.Message}
+	return &fault.Fault{Code: f.Code, Message: f.Message}
 }
 
 // Path joins the parts of a route's path, each escaped.

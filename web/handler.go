@@ -9,7 +9,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
@@ -64,7 +64,7 @@ func bearer(p Public) http.Handler {
 		if err != nil {
 			if errors.Is(err, identity.ErrProof) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="holdfast", error="invalid_token"`)
-				err = appliance.Errorf(appliance.CodeUnauthenticated, "the API token is unknown, revoked or expired; make another in the console")
+				err = fault.Errorf(fault.Unauthenticated, "the API token is unknown, revoked or expired; make another in the console")
 			}
 			p.API.fail(w, r, err)
 			return

@@ -10,8 +10,8 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
-	"holdfast/appliance"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 )
 
 // PublicBoot is what everybody may know of the boot: where it is and, if it does
@@ -56,18 +56,18 @@ func publicEvidence(b Boot, log *slog.Logger) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !limiter.Allow() {
 			w.Header().Set("Retry-After", "1")
-			writeJSON(w, http.StatusTooManyRequests, Failure{Code: appliance.CodeThrottled, Message: "evidence is asked for too often; try again in a second"})
+			writeJSON(w, http.StatusTooManyRequests, Failure{Code: fault.Throttled, Message: "evidence is asked for too often; try again in a second"})
 			return
 		}
 		text, err := evidence(r, b)
-		refused, known := errors.AsType[*appliance.Error](err)
+		refused, known := errors.AsType[*fault.Fault](err)
 		switch {
 		case known:
 			writeJSON(w, statusOf[refused.Code], Failure{Code: refused.Code, Message: refused.Message})
 			return
 		case err != nil:
 			log.Error("evidence could not be made", "remote", r.RemoteAddr, "error", err)
-			writeJSON(w, http.StatusInternalServerError, Failure{Code: appliance.CodeInternal, Message: "evidence could not be made; the appliance's log says why"})
+			writeJSON(w, http.StatusInternalServerError, Failure{Code: fault.Internal, Message: "evidence could not be made; the appliance's log says why"})
 			return
 		}
 		log.Info("evidence", "remote", r.RemoteAddr)

@@ -16,7 +16,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/snp"
@@ -86,7 +87,7 @@ func (f *fakeAudit) Verify(context.Context) (*audit.Report, error)              
 // CheckRevoke is as if the policy in force had version 5.
 func (f *fakeBoot) CheckRevoke(_ context.Context, below uint64) error {
 	if below > 5 {
-		return appliance.Errorf(appliance.CodeConflict, "the policy in force has version 5")
+		return fault.Errorf(fault.Conflict, "the policy in force has version 5")
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // audited does an operation that changes something, and has it recorded with
@@ -30,7 +31,7 @@ func (a *API) audited(c *call) (any, error) {
 	}
 	if auditErr := a.record(c, before, after, err); auditErr != nil {
 		a.Log.Error("an operation of an administrator was done, and could not be recorded", "path", c.URL.Path, "error", auditErr)
-		return nil, appliance.Errorf(appliance.CodeInternal, "it was done, but could not be recorded in the audit log; look at its state before you repeat it")
+		return nil, fault.Errorf(fault.Internal, "it was done, but could not be recorded in the audit log; look at its state before you repeat it")
 	}
 	return result, err
 }
@@ -52,7 +53,7 @@ func (a *API) unlessStale(c *call, before any) (any, error) {
 
 func (c *call) stale(now any) error {
 	if c.revision != "" && c.revision != Revision(now) {
-		return appliance.Errorf(CodeStale, "it has changed since you looked at it; look again and decide anew")
+		return fault.Errorf(CodeStale, "it has changed since you looked at it; look again and decide anew")
 	}
 	return nil
 }
@@ -79,13 +80,13 @@ func (a *API) record(c *call, before, after any, err error) error {
 	rec := c.record(audit.Allowed, nil)
 	rec.Before, rec.After = encoded(before), encoded(after)
 	if err != nil {
-		rec.Result, rec.Error, rec.After = audit.Failed, string(appliance.CodeOf(err)), nil
+		rec.Result, rec.Error, rec.After = audit.Failed, string(fault.CodeOf(err)), nil
 	}
 	return a.write(c.ctx(), rec)
 }
 
 func (c *call) record(result audit.Result, err error) *audit.Record {
-	return &audit.Record{Kind: audit.KindAdmin, Operation: c.route.Operation(), Result: result, Error: string(appliance.CodeOf(err)),
+	return &audit.Record{Kind: audit.KindAdmin, Operation: c.route.Operation(), Result: result, Error: string(fault.CodeOf(err)),
 		Actor: c.who.Name, Detail: detailOf(c), Remote: c.RemoteAddr, KeyStore: c.keyStore(), Key: c.key()}
 }
 
@@ -119,10 +120,10 @@ func (a *API) write(ctx context.Context, rec *audit.Record) error {
 func (a *API) Event(ctx context.Context, operation, actor, remote string, err error) error {
 	rec := &audit.Record{Kind: audit.KindAdmin, Operation: operation, Result: audit.Allowed, Actor: actor, Remote: remote}
 	if err != nil {
-		rec.Result, rec.Error = audit.Denied, string(appliance.CodeOf(err))
+		rec.Result, rec.Error = audit.Denied, string(fault.CodeOf(err))
 	}
 	err = a.write(ctx, rec)
-	if appliance.CodeOf(err) == appliance.CodeLocked {
+	if fault.CodeOf(err) == fault.Locked {
 		return nil
 	}
 	return err

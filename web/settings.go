@@ -6,10 +6,10 @@ import (
 	"slices"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/instance"
 )
 
 // Site is what the API needs of where it runs.
@@ -27,10 +27,10 @@ type Site interface {
 	// Certificate describes the server's certificate.
 	Certificate() (Certificate, error)
 	// RequestCertificate makes a new key, which stays here, and gives a signing
-	// request (PKCS#10, PEM) for the names. Errors: CodeInvalid.
+	// request (PKCS#10, PEM) for the names. Errors: fault.Invalid.
 	RequestCertificate(names []string) (string, error)
 	// InstallCertificate takes a chain (PEM) of the key of the last request, or of
-	// the key in use. Errors: CodeInvalid.
+	// the key in use. Errors: fault.Invalid.
 	InstallCertificate(chain string) (Certificate, error)
 }
 
@@ -136,7 +136,7 @@ func settingRoutes() []Route {
 // settings gives the settings; while the appliance is locked, as they are stored.
 func (a *API) settings(ctx context.Context) (*Settings, error) {
 	chosen, err := approval.Chosen(ctx, a.Settings)
-	if err != nil && appliance.CodeOf(err) != appliance.CodeLocked {
+	if err != nil && fault.CodeOf(err) != fault.Locked {
 		return nil, err
 	}
 	s := &Settings{FourEyes: append([]string{}, chosen.Operations...)}
@@ -151,11 +151,11 @@ func (a *API) settings(ctx context.Context) (*Settings, error) {
 	return s, nil
 }
 
-// checkSettings says which operation cannot be made to need approval: CodeInvalid.
+// checkSettings says which operation cannot be made to need approval: fault.Invalid.
 func (c *call) checkSettings(s Settings) error {
 	for _, op := range s.FourEyes {
 		if !slices.ContainsFunc(c.api.routes, func(r *Route) bool { return r.ID == op && r.Approvable }) {
-			return appliance.Errorf(appliance.CodeInvalid, "operation %.60q: it cannot be made to need approval", op)
+			return fault.Errorf(fault.Invalid, "operation %.60q: it cannot be made to need approval", op)
 		}
 	}
 	if len(s.FourEyes) > 0 {

@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"time"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
@@ -44,7 +44,7 @@ type NewToken struct {
 
 func (t NewToken) lifetime() (time.Duration, error) {
 	if t.Days < 1 || t.Days > 365 {
-		return 0, appliance.Errorf(appliance.CodeInvalid, "%d days: use 1 to 365", t.Days)
+		return 0, fault.Errorf(fault.Invalid, "%d days: use 1 to 365", t.Days)
 	}
 	return time.Duration(t.Days) * 24 * time.Hour, nil
 }

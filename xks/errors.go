@@ -6,7 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // errorName is an error of the specification's table "Error codes".
@@ -79,21 +79,21 @@ func authenticationFailed(cause error) *apiError {
 // the one place that does. What is of no concern to the caller stays in the
 // log.
 func fromDomain(err error) *apiError {
-	names := map[appliance.Code]errorName{
-		appliance.CodeInvalid:    validationException,
-		appliance.CodeNotFound:   keyNotFoundException,
-		appliance.CodeConflict:   invalidStateException,
-		appliance.CodeDenied:     accessDeniedException,
-		appliance.CodeKeyUsage:   invalidKeyUsageException,
-		appliance.CodeCiphertext: invalidCiphertextException,
-		appliance.CodeThrottled:  throttlingException,
-		appliance.CodeTooLarge:   unsupportedOperationException,
+	names := map[fault.Code]errorName{
+		fault.Invalid:    validationException,
+		fault.NotFound:   keyNotFoundException,
+		fault.Conflict:   invalidStateException,
+		fault.Denied:     accessDeniedException,
+		fault.KeyUsage:   invalidKeyUsageException,
+		fault.Ciphertext: invalidCiphertextException,
+		fault.Throttled:  throttlingException,
+		fault.TooLarge:   unsupportedOperationException,
 	}
-	code := appliance.CodeOf(err)
-	if code == appliance.CodeTimeout {
+	code := fault.CodeOf(err)
+	if code == fault.Timeout {
 		return &apiError{name: dependencyTimeoutException, message: "a part that the appliance depends on did not answer in time", cause: err}
 	}
-	if locked := (*appliance.Error)(nil); code == appliance.CodeLocked && errors.As(err, &locked) {
+	if locked := (*fault.Fault)(nil); code == fault.Locked && errors.As(err, &locked) {
 		return &apiError{name: internalException, message: locked.Message, cause: err}
 	}
 	name, ok := names[code]

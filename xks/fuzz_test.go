@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/xks/xkstest"
 )
 
@@ -192,12 +193,12 @@ func FuzzDecrypt(f *testing.F) {
 		same := bytes.Equal(c.Ciphertext, was.Ciphertext) && bytes.Equal(c.IV, was.IV) && bytes.Equal(c.Tag, was.Tag) &&
 			bytes.Equal(c.Metadata, was.Metadata) && string(a) == aad
 		got, err := key.Decrypt(t.Context(), c, a)
-		switch code := appliance.CodeOf(err); {
+		switch code := fault.CodeOf(err); {
 		case same && (err != nil || string(got) != plaintext):
 			t.Fatalf("as it was encrypted: %q, %v", got, err)
 		case !same && err == nil:
 			t.Fatalf("%x %x %x %x %q decrypts to %q", c.Ciphertext, c.IV, c.Tag, c.Metadata, a, got)
-		case !same && code != appliance.CodeCiphertext && (code != appliance.CodeTooLarge || len(a) <= appliance.MaxAAD):
+		case !same && code != fault.Ciphertext && (code != fault.TooLarge || len(a) <= appliance.MaxAAD):
 			t.Fatalf("%x %x %x %x: %v", c.Ciphertext, c.IV, c.Tag, c.Metadata, err)
 		}
 	})

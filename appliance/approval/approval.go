@@ -66,18 +66,18 @@ func (r *Request) StateAt(now time.Time) State {
 }
 
 // Store keeps requests. Errors are
-// [*appliance.Error] with the codes named, CodeTimeout or CodeInternal.
+// [*fault.Fault] with the codes named, fault.Timeout or fault.Internal.
 type Store interface {
 	// CreateApproval adds a request. Old ones that are decided are dropped when
-	// there are many. CodeConflict if too many are pending.
+	// there are many. fault.Conflict if too many are pending.
 	CreateApproval(ctx context.Context, r *Request) error
-	// Approval gives one; CodeNotFound.
+	// Approval gives one; fault.NotFound.
 	Approval(ctx context.Context, id string) (*Request, error)
 	// Approvals gives up to limit requests, pending ones first, then the newest
 	// first.
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
 	// DecideApproval writes state, decider, time and outcome of a request that is
-	// in the state from; CodeConflict if it is not.
+	// in the state from; fault.Conflict if it is not.
 	DecideApproval(ctx context.Context, r *Request, from State) error
 	// SealApprovals has all requests sealed in one step: f gives one its seal.
 	SealApprovals(ctx context.Context, f func(*Request) error) error

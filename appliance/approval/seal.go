@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Seals authenticates requests under the state key of the installation;
@@ -49,8 +50,8 @@ func (s *sealed) Approval(ctx context.Context, id string) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.seals.Verify(ctx, r.Binding(), r.Seal); appliance.CodeOf(err) == appliance.CodeTampered {
-		return nil, appliance.Errorf(appliance.CodeConflict, "the stored request does not match its seal: the database was changed by hand; nobody can decide it, ask again")
+	if err := s.seals.Verify(ctx, r.Binding(), r.Seal); fault.CodeOf(err) == fault.Tampered {
+		return nil, fault.Errorf(fault.Conflict, "the stored request does not match its seal: the database was changed by hand; nobody can decide it, ask again")
 	} else if err != nil {
 		return nil, err
 	}
@@ -61,9 +62,9 @@ func (s *sealed) Approval(ctx context.Context, id string) (*Request, error) {
 func (s *sealed) Approvals(ctx context.Context, limit int) ([]*Request, error) {
 	all, err := s.Store.Approvals(ctx, limit)
 	for _, r := range all {
-		switch err := s.seals.Verify(ctx, r.Binding(), r.Seal); appliance.CodeOf(err) {
-		case "", appliance.CodeLocked:
-		case appliance.CodeTampered:
+		switch err := s.seals.Verify(ctx, r.Binding(), r.Seal); fault.CodeOf(err) {
+		case "", fault.Locked:
+		case fault.Tampered:
 			r.State, r.Outcome = Invalid, "the stored request does not match its seal: the database was changed by hand"
 		default:
 			return nil, err
@@ -108,19 +109,19 @@ type Settings interface {
 }
 
 // Chosen gives what was chosen. While the appliance is locked, that is as it is
-// stored, with CodeLocked: nobody can tell whether it is true.
+// stored, with fault.Locked: nobody can tell whether it is true.
 func Chosen(ctx context.Context, s Settings) (FourEyes, error) {
 	value, err := s.Setting(ctx, appliance.SettingFourEyes)
 	var f FourEyes
-	switch appliance.CodeOf(err) {
-	case "", appliance.CodeLocked:
+	switch fault.CodeOf(err) {
+	case "", fault.Locked:
 		if bad := json.Unmarshal([]byte(value), &f); bad != nil {
 			return FourEyes{Every: true}, err
 		}
 		return f, err
-	case appliance.CodeNotFound:
+	case fault.NotFound:
 		return f, nil
-	case appliance.CodeTampered:
+	case fault.Tampered:
 		return FourEyes{Every: true}, nil
 	}
 	return FourEyes{Every: true}, err

@@ -19,7 +19,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Config says how a Directory works. Store, Seals, Settings, SetupFile and Log are
@@ -50,7 +50,7 @@ type Config struct {
 }
 
 // Directory is the users. Its methods may be called concurrently. Errors are
-// [*appliance.Error].
+// [*fault.Fault].
 type Directory struct {
 	Config
 	rows       *rows
@@ -67,7 +67,7 @@ type Directory struct {
 
 // ErrProof is every proof that fails: of a password, code, passkey, session,
 // invitation or token.
-var ErrProof = appliance.Errorf(appliance.CodeUnauthenticated, "that did not prove who you are; check what you entered, and try again")
+var ErrProof = fault.Errorf(fault.Unauthenticated, "that did not prove who you are; check what you entered, and try again")
 
 // New makes a Directory. It needs no network: an OpenID provider is asked for its
 // configuration when somebody first signs in by it.
@@ -134,10 +134,10 @@ const (
 	proofBurst = 20
 )
 
-// admits says why nobody is let in; nil if somebody may be. Errors: CodeLocked.
+// admits says why nobody is let in; nil if somebody may be. Errors: fault.Locked.
 func (d *Directory) admits() error {
 	if d.Closed != "" {
-		return appliance.Errorf(appliance.CodeLocked, "nobody can be enrolled or sign in: %s", d.Closed)
+		return fault.Errorf(fault.Locked, "nobody can be enrolled or sign in: %s", d.Closed)
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func (d *Directory) limit(from Client) error {
 	}
 	if !l.AllowN(d.Now(), 1) {
 		d.Log.Warn("a client tries to sign in too often", "remote", from.Address)
-		return appliance.Errorf(appliance.CodeThrottled, "too many attempts from your address; wait a minute")
+		return fault.Errorf(fault.Throttled, "too many attempts from your address; wait a minute")
 	}
 	return nil
 }
@@ -202,7 +202,7 @@ func (d *Directory) Users(ctx context.Context) ([]*User, error) {
 	return users, err
 }
 
-// User gives one by ID, also one that is refused. CodeNotFound.
+// User gives one by ID, also one that is refused. fault.NotFound.
 func (d *Directory) User(ctx context.Context, id string) (*User, error) {
 	a, err := d.rows.Store.Account(ctx, id)
 	if err == nil {
@@ -223,8 +223,8 @@ func (d *Directory) change(ctx context.Context, id string, f func(*Account) erro
 	return a.shown(), nil
 }
 
-// SetRole gives a user another role, and ends their sessions. CodeInvalid;
-// CodeConflict if too few administrators would be left.
+// SetRole gives a user another role, and ends their sessions. fault.Invalid;
+// fault.Conflict if too few administrators would be left.
 func (d *Directory) SetRole(ctx context.Context, id string, role Role) (*User, error) {
 	if err := role.validate(); err != nil {
 		return nil, err
@@ -263,28 +263,28 @@ func (d *Directory) CheckDelete(ctx context.Context, id string) error {
 	return d.stillEnough(ctx, id, nil)
 }
 
-// validate says that there is no such role: CodeInvalid.
+// validate says that there is no such role: fault.Invalid.
 func (r Role) validate() error {
 	if !r.Valid() {
-		return appliance.Errorf(appliance.CodeInvalid, "role %.40q: use viewer, auditor, key-administrator or administrator", string(r))
+		return fault.Errorf(fault.Invalid, "role %.40q: use viewer, auditor, key-administrator or administrator", string(r))
 	}
 	return nil
 }
 
-// within says that the role is none, CodeInvalid, or may more than that of who
-// gives it, CodeForbidden.
+// within says that the role is none, fault.Invalid, or may more than that of who
+// gives it, fault.Forbidden.
 func (r Role) within(by Principal) error {
 	if err := r.validate(); err != nil {
 		return err
 	}
 	if !by.Role.Covers(r) {
-		return appliance.Errorf(appliance.CodeForbidden, "the role %s may more than yours", r)
+		return fault.Errorf(fault.Forbidden, "the role %s may more than yours", r)
 	}
 	return nil
 }
 
 // SetDisabled keeps a user out and ends their sessions, or lets them in again.
-// CodeConflict if too few administrators would be left.
+// fault.Conflict if too few administrators would be left.
 func (d *Directory) SetDisabled(ctx context.Context, id string, disabled bool) (*User, error) {
 	rule, err := d.enough(ctx)
 	if err != nil {
@@ -302,7 +302,7 @@ func (d *Directory) Unlock(ctx context.Context, id string) (*User, error) {
 	return d.change(ctx, id, func(a *Account) error { a.Failures, a.LockedUntil = 0, time.Time{}; return nil }, nil)
 }
 
-// DeleteUser removes a user with sessions and passkeys. CodeConflict if too few
+// DeleteUser removes a user with sessions and passkeys. fault.Conflict if too few
 // administrators would be left.
 func (d *Directory) DeleteUser(ctx context.Context, id string) error {
 	u, err := d.User(ctx, id)

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
@@ -19,7 +19,7 @@ func TestSetupCodeByHash(t *testing.T) {
 	d := open(t, nil)
 	ctx := t.Context()
 	_, err := d.RedeemSetupCode(ctx, code, "alice", from)
-	wants(t, "before there is any code", err, appliance.CodeUnauthenticated)
+	wants(t, "before there is any code", err, fault.Unauthenticated)
 	own, err := d.SetupCode(ctx) // of an earlier start
 	if err != nil || own == "" {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func TestSetupCodeByHash(t *testing.T) {
 	}
 	for _, wrong := range []string{"", own, strings.ToUpper(code), strings.ToLower(code), code + "x"} {
 		_, err := d.RedeemSetupCode(ctx, wrong, "alice", from)
-		wants(t, wrong, err, appliance.CodeUnauthenticated)
+		wants(t, wrong, err, fault.Unauthenticated)
 	}
 	token, err := d.RedeemSetupCode(ctx, code+"\n", "alice", from)
 	if err != nil {
@@ -44,7 +44,7 @@ func TestSetupCodeByHash(t *testing.T) {
 	}
 	d.AcceptSetupCode(sha256.Sum256([]byte(code))) // as it comes late
 	_, err = d.RedeemSetupCode(ctx, code, "eve", from)
-	wants(t, "afterwards", err, appliance.CodeUnauthenticated)
+	wants(t, "afterwards", err, fault.Unauthenticated)
 }
 
 // TestNoPasskeys: with a name that they cannot be bound to there are none, and all
@@ -82,17 +82,17 @@ func TestClosed(t *testing.T) {
 		"password":   errorOf(d.SignInPassword(ctx, "alice", password, d.code(a.secret), from)),
 		"API token":  errorOf(d.Bearer(ctx, token, from)),
 	} {
-		wants(t, way, err, appliance.CodeLocked)
+		wants(t, way, err, fault.Locked)
 		if err == nil || !strings.Contains(err.Error(), d.Closed) {
 			t.Errorf("%s: %v does not say why", way, err)
 		}
 	}
 	_, _, err = d.Invite(ctx, root, "eve", identity.RoleViewer)
-	wants(t, "invite", err, appliance.CodeLocked)
+	wants(t, "invite", err, fault.Locked)
 	_, _, err = d.CreateToken(ctx, root, "eve", identity.RoleViewer, time.Hour)
-	wants(t, "make a token", err, appliance.CodeLocked)
+	wants(t, "make a token", err, fault.Locked)
 	_, err = d.Session(ctx, a.token, true)
-	wants(t, "session", err, appliance.CodeUnauthenticated)
+	wants(t, "session", err, fault.Unauthenticated)
 	d.Closed = ""
 	if _, err := d.Session(ctx, a.token, true); err != nil {
 		t.Error(err)

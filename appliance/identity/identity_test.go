@@ -16,8 +16,9 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/store"
+	"holdfast/appliance/sqlite"
 )
 
 // vault is a fake of what the appliance seals rows with.
@@ -52,7 +53,7 @@ func (v *vault) Seal(_ context.Context, b appliance.Binding) ([]byte, error) {
 	case none:
 		return nil, nil
 	case locked:
-		return nil, appliance.Errorf(appliance.CodeLocked, "the appliance is locked")
+		return nil, fault.Errorf(fault.Locked, "the appliance is locked")
 	}
 	sum := sha256.Sum256(append([]byte("the state key"), b.AAD()...))
 	return sum[:], nil
@@ -61,7 +62,7 @@ func (v *vault) Seal(_ context.Context, b appliance.Binding) ([]byte, error) {
 func (v *vault) Verify(ctx context.Context, b appliance.Binding, seal []byte) error {
 	want, err := v.Seal(ctx, b)
 	if none, _ := v.state(); err == nil && !none && !bytes.Equal(want, seal) {
-		err = appliance.Errorf(appliance.CodeTampered, "the stored %s does not match its seal", b.Purpose)
+		err = fault.Errorf(fault.Tampered, "the stored %s does not match its seal", b.Purpose)
 	}
 	return err
 }
@@ -72,11 +73,11 @@ func (v *vault) Setting(_ context.Context, name string) (string, error) {
 	value, ok := v.settings[name]
 	switch {
 	case v.locked:
-		return value, appliance.Errorf(appliance.CodeLocked, "the appliance is locked")
+		return value, fault.Errorf(fault.Locked, "the appliance is locked")
 	case !ok && v.none:
-		return "", appliance.Errorf(appliance.CodeNotFound, "never set")
+		return "", fault.Errorf(fault.NotFound, "never set")
 	case !ok:
-		return "", appliance.Errorf(appliance.CodeTampered, "the row is missing")
+		return "", fault.Errorf(fault.Tampered, "the row is missing")
 	}
 	return value, nil
 }
@@ -105,7 +106,7 @@ func open(t *testing.T, change func(*identity.Config)) *directory {
 	t.Helper()
 	d := &directory{t: t, dir: t.TempDir(), vault: &vault{settings: map[string]string{appliance.SettingSetup: appliance.SettingOpen}}}
 	d.now.Store(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC).UnixMilli())
-	rows, err := store.Open(t.Context(), filepath.Join(d.dir, "holdfast.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	rows, err := sqlite.Open(t.Context(), filepath.Join(d.dir, "holdfast.db"), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,9 +168,9 @@ func (d *directory) code(secret string) string {
 	return c
 }
 
-func wants(t *testing.T, what string, err error, code appliance.Code) {
+func wants(t *testing.T, what string, err error, code fault.Code) {
 	t.Helper()
-	if appliance.CodeOf(err) != code {
+	if fault.CodeOf(err) != code {
 		t.Errorf("%s: %v, want the code %q", what, err, code)
 	}
 }
@@ -188,10 +189,10 @@ func TestSetup(t *testing.T) {
 	}
 	for _, wrong := range []string{"", "x", strings.ToLower(code)[1:], code + "A"} {
 		_, err := d.RedeemSetupCode(ctx, wrong, "alice", from)
-		wants(t, wrong, err, appliance.CodeUnauthenticated)
+		wants(t, wrong, err, fault.Unauthenticated)
 	}
 	_, err = d.RedeemSetupCode(ctx, code, "no name at all", from)
-	wants(t, "a bad name", err, appliance.CodeInvalid)
+	wants(t, "a bad name", err, fault.Invalid)
 	first, err := d.RedeemSetupCode(ctx, " "+strings.ToLower(code)+" ", "alice", from)
 	if err != nil {
 		t.Fatal(err)
@@ -207,13 +208,13 @@ func TestSetup(t *testing.T) {
 		t.Errorf("the file is there: %v", err)
 	}
 	_, err = d.RedeemSetupCode(ctx, code, "eve", from)
-	wants(t, "afterwards", err, appliance.CodeUnauthenticated)
+	wants(t, "afterwards", err, fault.Unauthenticated)
 	secret, err := d.BeginEnrolPassword(ctx, second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = d.FinishEnrolPassword(ctx, second, password, d.code(secret.Secret), from)
-	wants(t, "an invitation of the code, afterwards", err, appliance.CodeNotFound)
+	wants(t, "an invitation of the code, afterwards", err, fault.NotFound)
 }
 
 // TestSignIn: each way in which a password does not prove who one is gives the same
@@ -312,18 +313,18 @@ func TestRateLimit(t *testing.T) {
 	d := open(t, nil)
 	var err error
 	for range 30 {
-		if _, err = d.Bearer(t.Context(), "hf_wrong", from); appliance.CodeOf(err) == appliance.CodeThrottled {
+		if _, err = d.Bearer(t.Context(), "hf_wrong", from); fault.CodeOf(err) == fault.Throttled {
 			break
 		}
 	}
-	wants(t, "thirty tries", err, appliance.CodeThrottled)
+	wants(t, "thirty tries", err, fault.Throttled)
 	_, err = d.SignInPassword(t.Context(), "x", "x", "x", identity.Client{Address: "192.0.2.1:99"})
-	wants(t, "another way, from another port", err, appliance.CodeThrottled)
+	wants(t, "another way, from another port", err, fault.Throttled)
 	_, err = d.Bearer(t.Context(), "hf_wrong", identity.Client{Address: "192.0.2.2:1"})
-	wants(t, "another client", err, appliance.CodeUnauthenticated)
+	wants(t, "another client", err, fault.Unauthenticated)
 	d.pass(3 * time.Second)
 	_, err = d.Bearer(t.Context(), "hf_wrong", from)
-	wants(t, "three seconds later", err, appliance.CodeUnauthenticated)
+	wants(t, "three seconds later", err, fault.Unauthenticated)
 }
 
 // TestSessions end when they are idle, old, revoked, or their user changes.
@@ -389,11 +390,11 @@ func TestInvitation(t *testing.T) {
 	ctx := t.Context()
 	d.enrol("admin", identity.RoleAdministrator)
 	_, _, err := d.Invite(ctx, identity.Principal{Name: "k", Role: identity.RoleKeyAdministrator}, "x", identity.RoleAdministrator)
-	wants(t, "a role above one's own", err, appliance.CodeForbidden)
+	wants(t, "a role above one's own", err, fault.Forbidden)
 	_, _, err = d.Invite(ctx, root, "admin", identity.RoleViewer)
-	wants(t, "a name that is taken", err, appliance.CodeExists)
+	wants(t, "a name that is taken", err, fault.Exists)
 	_, _, err = d.Invite(ctx, root, "x", "king")
-	wants(t, "no role", err, appliance.CodeInvalid)
+	wants(t, "no role", err, fault.Invalid)
 
 	_, token, err := d.Invite(ctx, root, "guest", identity.RoleViewer)
 	if err != nil {
@@ -405,10 +406,10 @@ func TestInvitation(t *testing.T) {
 	}
 	for name, bad := range map[string]string{"short": "too short", "the name": "my guest sentence", "the product's": "holdfast holds fast", "one letter": strings.Repeat("a", 20)} {
 		_, err := d.FinishEnrolPassword(ctx, token, bad, d.code(secret.Secret), from)
-		wants(t, name, err, appliance.CodeInvalid)
+		wants(t, name, err, fault.Invalid)
 	}
 	_, err = d.FinishEnrolPassword(ctx, token, password, "000000", from)
-	wants(t, "a wrong code", err, appliance.CodeInvalid)
+	wants(t, "a wrong code", err, fault.Invalid)
 	var wg sync.WaitGroup
 	var done atomic.Int32
 	for range 4 {
@@ -437,7 +438,7 @@ func TestInvitation(t *testing.T) {
 	if err := d.RevokeInvitation(ctx, i.ID); err != nil {
 		t.Error(err)
 	}
-	wants(t, "revoked twice", d.RevokeInvitation(ctx, i.ID), appliance.CodeNotFound)
+	wants(t, "revoked twice", d.RevokeInvitation(ctx, i.ID), fault.NotFound)
 }
 
 // TestLastAdministrator cannot go.
@@ -450,10 +451,10 @@ func TestLastAdministrator(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := d.SetRole(ctx, a.id, identity.RoleViewer)
-	wants(t, "lowered", err, appliance.CodeConflict)
+	wants(t, "lowered", err, fault.Conflict)
 	_, err = d.SetDisabled(ctx, a.id, true)
-	wants(t, "disabled", err, appliance.CodeConflict)
-	wants(t, "deleted", d.DeleteUser(ctx, a.id), appliance.CodeConflict)
+	wants(t, "disabled", err, fault.Conflict)
+	wants(t, "deleted", d.DeleteUser(ctx, a.id), fault.Conflict)
 	if _, err := d.SetDisabled(ctx, b.id, false); err != nil {
 		t.Fatal(err)
 	}
@@ -468,15 +469,15 @@ func TestTokens(t *testing.T) {
 	ctx := t.Context()
 	k := identity.Principal{Name: "k", Role: identity.RoleKeyAdministrator}
 	_, _, err := d.CreateToken(ctx, k, "t", identity.RoleAdministrator, time.Hour)
-	wants(t, "above", err, appliance.CodeForbidden)
+	wants(t, "above", err, fault.Forbidden)
 	_, _, err = d.CreateToken(ctx, k, "t", identity.RoleViewer, 366*24*time.Hour)
-	wants(t, "too long", err, appliance.CodeInvalid)
+	wants(t, "too long", err, fault.Invalid)
 	made, secret, err := d.CreateToken(ctx, k, "t", identity.RoleAuditor, time.Hour)
 	if err != nil || !strings.HasPrefix(secret, "hf_") || len(secret) != 46 {
 		t.Fatalf("%q %v", secret, err)
 	}
 	_, _, err = d.CreateToken(ctx, k, "t", identity.RoleViewer, time.Hour)
-	wants(t, "the same name", err, appliance.CodeExists)
+	wants(t, "the same name", err, fault.Exists)
 	p, err := d.Bearer(ctx, secret, from)
 	if err != nil || p.Role != identity.RoleAuditor || p.Token != made.ID || p.UserID != "" || !p.ProvenAt.IsZero() {
 		t.Errorf("%+v %v", p, err)

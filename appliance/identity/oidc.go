@@ -12,7 +12,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // OIDC names an OpenID provider (OpenID Connect Core 1.0).
@@ -71,11 +71,11 @@ func (p *provider) context(ctx context.Context) (context.Context, context.Cancel
 const purposeOIDC = "oidc"
 
 // BeginOIDC gives the URL to send the browser to, and the state that it comes
-// back with: keep that in a cookie, and compare. CodeConflict without a provider
+// back with: keep that in a cookie, and compare. fault.Conflict without a provider
 // or if it cannot be reached.
 func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error) {
 	if d.oidc == nil {
-		return "", "", appliance.Errorf(appliance.CodeConflict, "there is no OpenID provider; set admin.oidc in the configuration")
+		return "", "", fault.Errorf(fault.Conflict, "there is no OpenID provider; set admin.oidc in the configuration")
 	}
 	if err := d.admits(); err != nil {
 		return "", "", err
@@ -85,7 +85,7 @@ func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error
 	_, o, err := d.oidc.discover(ctx)
 	if err != nil {
 		d.Log.Error("the OpenID provider does not answer", "issuer", d.oidc.Issuer, "error", err)
-		return "", "", appliance.Errorf(appliance.CodeConflict, "the OpenID provider does not answer; sign in another way")
+		return "", "", fault.Errorf(fault.Conflict, "the OpenID provider does not answer; sign in another way")
 	}
 	state = newSecret()
 	c := ceremony{purpose: purposeOIDC, nonce: newSecret(), verifier: oauth2.GenerateVerifier()}
@@ -115,7 +115,7 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	switch {
 	case !claims.Verified || claims.Email == "":
 		return SignedIn{}, d.failed(from, "", "OpenID: the provider does not vouch for an e-mail address")
-	case appliance.CodeOf(err) == appliance.CodeNotFound:
+	case fault.CodeOf(err) == fault.NotFound:
 		return SignedIn{}, d.failed(from, "", "OpenID: no user is bound to the e-mail address")
 	case err != nil:
 		return SignedIn{}, err
@@ -155,14 +155,14 @@ func (d *Directory) claims(ctx context.Context, c ceremony, code string) (claims
 		return claims, "", err
 	}
 	if id.Nonce != c.nonce {
-		return claims, "", appliance.Errorf(appliance.CodeInvalid, "the ID token has another nonce")
+		return claims, "", fault.Errorf(fault.Invalid, "the ID token has another nonce")
 	}
 	return claims, id.Subject, id.Claims(&claims)
 }
 
 // BindOIDC lets the OpenID provider vouch for a user by that e-mail address;
-// empty for not any more. CodeInvalid, CodeNotFound; CodeExists if it is another
-// user's; CodeConflict if it is the last way to sign in.
+// empty for not any more. fault.Invalid, fault.NotFound; fault.Exists if it is another
+// user's; fault.Conflict if it is the last way to sign in.
 func (d *Directory) BindOIDC(ctx context.Context, by Principal, userID, email string) (*User, error) {
 	if err := validEmail(email); err != nil {
 		return nil, err
@@ -197,9 +197,9 @@ func (d *Directory) CheckOIDC(ctx context.Context, by Principal, userID, email s
 	if email != "" {
 		other, err := d.rows.AccountByOIDC(ctx, a.OIDC)
 		if err == nil && other.ID != userID {
-			return appliance.Errorf(appliance.CodeExists, "the e-mail address is another user's")
+			return fault.Errorf(fault.Exists, "the e-mail address is another user's")
 		}
-		if err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+		if err != nil && fault.CodeOf(err) != fault.NotFound {
 			return err
 		}
 	}
@@ -220,7 +220,7 @@ func (d *Directory) bindingOrigin(ctx context.Context, by Principal) (Origin, er
 func validEmail(email string) error {
 	a, err := mail.ParseAddress(email)
 	if email != "" && (err != nil || a.Address != email || len(email) > 254) {
-		return appliance.Errorf(appliance.CodeInvalid, "e-mail address %.80q: give one such as alice@example.com", email)
+		return fault.Errorf(fault.Invalid, "e-mail address %.80q: give one such as alice@example.com", email)
 	}
 	return nil
 }
@@ -229,7 +229,7 @@ func validEmail(email string) error {
 // gives another user a way to sign in helps to make that user.
 func (a *Account) bindOIDC(email string, by Principal, origin Origin) error {
 	if email == "" && a.OIDC != "" && a.ways() == 1 {
-		return appliance.Errorf(appliance.CodeConflict, "it is the only way in which %s can sign in", a.Name)
+		return fault.Errorf(fault.Conflict, "it is the only way in which %s can sign in", a.Name)
 	}
 	a.OIDC, a.Subject = strings.ToLower(email), ""
 	if email != "" && !slices.Equal(by.persons(), []string{a.ID}) {

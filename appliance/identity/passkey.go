@@ -12,7 +12,7 @@ import (
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // webUser is an account as the WebAuthn library sees it.
@@ -32,7 +32,7 @@ func (u webUser) WebAuthnCredentials() []webauthn.Credential {
 // maxPasskeys bounds those of a user.
 const maxPasskeys = 20
 
-var errNoPasskeys = appliance.Errorf(appliance.CodeConflict, "passkeys are bound to the console's name, and it has none: set admin.url in the configuration, and open the console by it")
+var errNoPasskeys = fault.Errorf(fault.Conflict, "passkeys are bound to the console's name, and it has none: set admin.url in the configuration, and open the console by it")
 
 // beginCreate begins to make a passkey for an account that may not be stored yet.
 func (d *Directory) beginCreate(a *Account, purpose string) (Ceremony, error) {
@@ -62,11 +62,11 @@ func (d *Directory) finishCreate(a *Account, purpose, id, name string, response 
 		name = "Passkey"
 	}
 	if len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "passkey name: use 1 to 64 printable characters")
+		return nil, fault.Errorf(fault.Invalid, "passkey name: use 1 to 64 printable characters")
 	}
 	v, ok := d.ceremonies.take(id, purpose)
 	if !ok {
-		return nil, appliance.Errorf(appliance.CodeConflict, "making the passkey took too long; begin again")
+		return nil, fault.Errorf(fault.Conflict, "making the passkey took too long; begin again")
 	}
 	answer, err := protocol.ParseCredentialCreationResponseBytes(response)
 	if err != nil {
@@ -85,10 +85,10 @@ func (d *Directory) refusedPasskey(user string, err error) error {
 		detail += ": " + e.DevInfo
 	}
 	d.Log.Warn("a new passkey was refused", "user", user, "reason", detail)
-	return appliance.Errorf(appliance.CodeInvalid, "the authenticator's answer is not acceptable; try again, or use another authenticator")
+	return fault.Errorf(fault.Invalid, "the authenticator's answer is not acceptable; try again, or use another authenticator")
 }
 
-// BeginAddPasskey begins to add a passkey to a user. CodeConflict without
+// BeginAddPasskey begins to add a passkey to a user. fault.Conflict without
 // passkeys.
 func (d *Directory) BeginAddPasskey(ctx context.Context, userID string) (Ceremony, error) {
 	a, err := d.rows.Account(ctx, userID)
@@ -98,7 +98,7 @@ func (d *Directory) BeginAddPasskey(ctx context.Context, userID string) (Ceremon
 	return d.beginCreate(a, "add "+userID)
 }
 
-// FinishAddPasskey adds the passkey. CodeInvalid, CodeConflict.
+// FinishAddPasskey adds the passkey. fault.Invalid, fault.Conflict.
 func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, name string, response []byte) (*Passkey, error) {
 	a, err := d.rows.Account(ctx, userID)
 	if err != nil {
@@ -110,7 +110,7 @@ func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, na
 	}
 	_, err = d.rows.UpdateAccount(ctx, userID, func(a *Account) error {
 		if len(a.Passkeys) >= maxPasskeys {
-			return appliance.Errorf(appliance.CodeConflict, "you have %d passkeys already; remove one first", maxPasskeys)
+			return fault.Errorf(fault.Conflict, "you have %d passkeys already; remove one first", maxPasskeys)
 		}
 		a.Passkeys = append(a.Passkeys, *p)
 		return nil
@@ -122,7 +122,7 @@ func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, na
 	return &shown, nil
 }
 
-// RemovePasskey removes a passkey of a user. CodeNotFound; CodeConflict if it is
+// RemovePasskey removes a passkey of a user. fault.NotFound; fault.Conflict if it is
 // the last way to sign in.
 func (d *Directory) RemovePasskey(ctx context.Context, userID, passkeyID string) error {
 	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error {
@@ -130,10 +130,10 @@ func (d *Directory) RemovePasskey(ctx context.Context, userID, passkeyID string)
 			return p.id() == passkeyID
 		})
 		if i < 0 {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no such passkey")
+			return fault.Errorf(fault.NotFound, "there is no such passkey")
 		}
 		if a.ways() == 1 {
-			return appliance.Errorf(appliance.CodeConflict, "it is the only way to sign in; add another one first")
+			return fault.Errorf(fault.Conflict, "it is the only way to sign in; add another one first")
 		}
 		a.Passkeys = slices.Delete(a.Passkeys, i, i+1)
 		return nil
@@ -179,7 +179,7 @@ func (d *Directory) BeginProvePasskey(ctx context.Context, p Principal) (Ceremon
 	case d.web == nil:
 		return Ceremony{}, errNoPasskeys
 	case len(a.Passkeys) == 0:
-		return Ceremony{}, appliance.Errorf(appliance.CodeConflict, "you have no passkey")
+		return Ceremony{}, fault.Errorf(fault.Conflict, "you have no passkey")
 	}
 	options, session, err := d.web.BeginLogin(webUser{a}, webauthn.WithUserVerification(protocol.VerificationRequired))
 	if err != nil {

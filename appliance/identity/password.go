@@ -17,7 +17,7 @@ import (
 	"github.com/pquerna/otp/hotp"
 	"golang.org/x/crypto/argon2"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // The limits of passwords, in characters.
@@ -79,14 +79,14 @@ func validPassword(name, password string) error {
 	n := utf8.RuneCountInString(password)
 	switch lower := strings.ToLower(password); {
 	case n < MinPassword || n > MaxPassword || !utf8.ValidString(password):
-		return appliance.Errorf(appliance.CodeInvalid, "password: use %d to %d characters", MinPassword, MaxPassword)
+		return fault.Errorf(fault.Invalid, "password: use %d to %d characters", MinPassword, MaxPassword)
 	case strings.Contains(lower, strings.ToLower(name)) && len(name) > 3, strings.Contains(lower, "holdfast"), strings.Contains(lower, "password"):
-		return appliance.Errorf(appliance.CodeInvalid, "password: leave out your name, the product's and the word password")
+		return fault.Errorf(fault.Invalid, "password: leave out your name, the product's and the word password")
 	}
 	var runes = []rune(password)
 	slices.Sort(runes)
 	if len(slices.Compact(runes)) < 5 {
-		return appliance.Errorf(appliance.CodeInvalid, "password: use more than four different characters")
+		return fault.Errorf(fault.Invalid, "password: use more than four different characters")
 	}
 	return nil
 }
@@ -208,7 +208,7 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 		return SignedIn{}, err
 	}
 	a, err := d.rows.AccountByName(ctx, name)
-	if appliance.CodeOf(err) == appliance.CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		d.checkPassword("", password[:min(len(password), MaxPassword)]) // takes as long
 		return SignedIn{}, d.failed(from, "", "there is no such user")
 	}
@@ -252,7 +252,7 @@ func (d *Directory) BeginPassword(ctx context.Context, userID string) (TOTP, err
 }
 
 // FinishPassword sets password and authenticator app together, once a code shows
-// that the app has the secret. CodeInvalid, CodeConflict.
+// that the app has the secret. fault.Invalid, fault.Conflict.
 func (d *Directory) FinishPassword(ctx context.Context, userID, password, code string) error {
 	a, err := d.rows.Account(ctx, userID)
 	if err != nil {
@@ -274,11 +274,11 @@ func (d *Directory) newPassword(ceremony, name, password, code string) (func(*Ac
 	}
 	t, ok := d.ceremonies.pendingTOTP(ceremony)
 	if !ok {
-		return nil, appliance.Errorf(appliance.CodeConflict, "the secret for the authenticator app has expired; begin again")
+		return nil, fault.Errorf(fault.Conflict, "the secret for the authenticator app has expired; begin again")
 	}
 	step, ok := checkTOTP(t.Secret, strings.ReplaceAll(strings.TrimSpace(code), " ", ""), d.Now(), 0)
 	if !ok {
-		return nil, appliance.Errorf(appliance.CodeInvalid, "code: it is not the one that the authenticator app shows now; check its clock and this machine's")
+		return nil, fault.Errorf(fault.Invalid, "code: it is not the one that the authenticator app shows now; check its clock and this machine's")
 	}
 	hash := d.hashPassword(password)
 	return func(a *Account) { a.Password, a.TOTP, a.TOTPStep, a.Failures = hash, t.Secret, step, 0 }, nil

@@ -5,7 +5,7 @@ import (
 	"maps"
 	"slices"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Two users may be one person: who asks for an invitation has its link, and can be
@@ -96,26 +96,26 @@ func (p people) hands(id string, found map[string]bool) map[string]bool {
 func (p people) second(approver string, asking []string) error {
 	a := p.accounts[approver]
 	if a == nil {
-		return appliance.Errorf(appliance.CodeForbidden, "you are no user any more; sign in again")
+		return fault.Errorf(fault.Forbidden, "you are no user any more; sign in again")
 	}
 	own := p.hands(approver, map[string]bool{})
 	for _, asker := range asking {
 		if asker == unknownMaker {
-			return appliance.Errorf(appliance.CodeForbidden, "nobody knows whose the API token is that asked for this: make another token, and ask with that")
+			return fault.Errorf(fault.Forbidden, "nobody knows whose the API token is that asked for this: make another token, and ask with that")
 		}
 		if asker == approver {
-			return appliance.Errorf(appliance.CodeForbidden, "you asked for this yourself: another person has to approve it")
+			return fault.Errorf(fault.Forbidden, "you asked for this yourself: another person has to approve it")
 		}
 		if b := p.accounts[asker]; b != nil && a.Subject != "" && a.Subject == b.Subject {
-			return appliance.Errorf(appliance.CodeForbidden, "you and %s sign in as the same person at the OpenID provider: another person has to approve it", b.Name)
+			return fault.Errorf(fault.Forbidden, "you and %s sign in as the same person at the OpenID provider: another person has to approve it", b.Name)
 		}
 		theirs := p.hands(asker, map[string]bool{})
 		if theirs[a.ApprovedBy] {
-			return appliance.Errorf(appliance.CodeForbidden, "%s, who asked for this, helped to make your user: another person has to approve it", p.name(a.ApprovedBy))
+			return fault.Errorf(fault.Forbidden, "%s, who asked for this, helped to make your user: another person has to approve it", p.name(a.ApprovedBy))
 		}
 		for id := range own {
 			if theirs[id] {
-				return appliance.Errorf(appliance.CodeForbidden, "you and the one who asked may be the same person, as %s helped to make a user: another person has to approve it", p.name(id))
+				return fault.Errorf(fault.Forbidden, "you and the one who asked may be the same person, as %s helped to make a user: another person has to approve it", p.name(id))
 			}
 		}
 	}
@@ -153,7 +153,7 @@ func (p people) pair() bool {
 }
 
 // MayApprove says why a user may not be the second person for what the principal
-// has asked; nil if they may. CodeForbidden.
+// has asked; nil if they may. fault.Forbidden.
 func (d *Directory) MayApprove(ctx context.Context, approver string, asker Principal) error {
 	all, err := d.rows.Accounts(ctx)
 	if err != nil {
@@ -163,7 +163,7 @@ func (d *Directory) MayApprove(ctx context.Context, approver string, asker Princ
 }
 
 // TwoCanApprove says why nothing may be made to need two persons; nil if it may.
-// CodeConflict.
+// fault.Conflict.
 func (d *Directory) TwoCanApprove(ctx context.Context) error {
 	all, err := d.rows.Accounts(ctx)
 	if err != nil {
@@ -183,7 +183,7 @@ func (d *Directory) TwoCanApprove(ctx context.Context) error {
 
 func twoCanApprove(all []*Account) error {
 	if !newPeople(all).pair() {
-		return appliance.Errorf(appliance.CodeConflict, "there would not be two administrators who can approve for each other, and nobody could change that again; invite another administrator first, or switch four eyes off")
+		return fault.Errorf(fault.Conflict, "there would not be two administrators who can approve for each other, and nobody could change that again; invite another administrator first, or switch four eyes off")
 	}
 	return nil
 }
@@ -210,7 +210,7 @@ func (d *Directory) enough(ctx context.Context) (Rule, error) {
 	}
 	return func(all []*Account) error {
 		if !slices.ContainsFunc(all, func(a *Account) bool { return a.Role == RoleAdministrator && !a.Disabled && !a.Refused }) {
-			return appliance.Errorf(appliance.CodeConflict, "no administrator would be left; make another one first")
+			return fault.Errorf(fault.Conflict, "no administrator would be left; make another one first")
 		}
 		if on {
 			return twoCanApprove(all)
@@ -238,9 +238,9 @@ func (d *Directory) stillEnough(ctx context.Context, id string, changed *Account
 }
 
 // Principal gives who asked for something, a user or the bearer of a token, with
-// the role of now. CodeNotFound if they may not do anything any more.
+// the role of now. fault.NotFound if they may not do anything any more.
 func (d *Directory) Principal(ctx context.Context, userID, tokenID string) (Principal, error) {
-	gone := appliance.Errorf(appliance.CodeNotFound, "there is no such user or API token any more")
+	gone := fault.Errorf(fault.NotFound, "there is no such user or API token any more")
 	if tokenID == "" {
 		a, err := d.rows.Account(ctx, userID)
 		if err == nil && a.Disabled {

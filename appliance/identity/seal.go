@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Seals authenticates rows under the state key of the installation;
@@ -88,11 +89,11 @@ func (s *Session) Binding() appliance.Binding {
 
 // check marks an account whose seal is not good, or cannot be looked at.
 func (r *rows) check(ctx context.Context, a *Account) error {
-	switch err := r.seals.Verify(ctx, accountBinding(a.Sealed), a.Seal); appliance.CodeOf(err) {
+	switch err := r.seals.Verify(ctx, accountBinding(a.Sealed), a.Seal); fault.CodeOf(err) {
 	case "":
-	case appliance.CodeLocked:
+	case fault.Locked:
 		a.Unverified = true
-	case appliance.CodeTampered:
+	case fault.Tampered:
 		a.Refused = true
 		r.refuse("a user", a.Name, a.ID, "remove the user, and invite them again")
 	default:
@@ -101,7 +102,7 @@ func (r *rows) check(ctx context.Context, a *Account) error {
 	return nil
 }
 
-// good gives an account that is not refused; CodeNotFound.
+// good gives an account that is not refused; fault.NotFound.
 func (r *rows) good(ctx context.Context, a *Account, err error) (*Account, error) {
 	if err == nil {
 		err = r.check(ctx, a)
@@ -110,7 +111,7 @@ func (r *rows) good(ctx context.Context, a *Account, err error) (*Account, error
 		return nil, err
 	}
 	if a.Refused {
-		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such user")
+		return nil, fault.Errorf(fault.NotFound, "there is no such user")
 	}
 	return a, nil
 }
@@ -212,9 +213,9 @@ func (r *rows) Invitation(ctx context.Context, digest []byte) (*Invitation, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := r.seals.Verify(ctx, i.Binding(), i.Seal); appliance.CodeOf(err) == appliance.CodeTampered {
+	if err := r.seals.Verify(ctx, i.Binding(), i.Seal); fault.CodeOf(err) == fault.Tampered {
 		r.refuse("an invitation", i.Name, i.ID, "take the invitation back")
-		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such invitation")
+		return nil, fault.Errorf(fault.NotFound, "there is no such invitation")
 	} else if err != nil {
 		return nil, err
 	}
@@ -242,7 +243,7 @@ func (r *rows) Session(ctx context.Context, digest []byte) (*Session, error) {
 		return nil, err
 	}
 	if !r.ofProcess(s) {
-		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such session")
+		return nil, fault.Errorf(fault.NotFound, "there is no such session")
 	}
 	return s, nil
 }
@@ -263,13 +264,13 @@ func (r *rows) Sessions(ctx context.Context, user string) ([]Session, error) {
 func (r *rows) ProveSession(ctx context.Context, id string, at time.Time) error {
 	err := r.UpdateSession(ctx, id, func(s *Session) error {
 		if !r.ofProcess(s) {
-			return appliance.Errorf(appliance.CodeNotFound, "there is no such session")
+			return fault.Errorf(fault.NotFound, "there is no such session")
 		}
 		s.ProvenAt = at
 		s.Seal = r.sessionSeal(s)
 		return nil
 	})
-	if appliance.CodeOf(err) == appliance.CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		return nil
 	}
 	return err
@@ -288,9 +289,9 @@ func (r *rows) Tokens(ctx context.Context) ([]Token, error) {
 	all, err := r.Store.Tokens(ctx)
 	for i := range all {
 		t := &all[i]
-		switch err := r.seals.Verify(ctx, t.Binding(), t.Seal); appliance.CodeOf(err) {
-		case "", appliance.CodeLocked:
-		case appliance.CodeTampered:
+		switch err := r.seals.Verify(ctx, t.Binding(), t.Seal); fault.CodeOf(err) {
+		case "", fault.Locked:
+		case fault.Tampered:
 			t.Refused = true
 		default:
 			return nil, err
@@ -304,12 +305,12 @@ func (r *rows) Token(ctx context.Context, digest []byte) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch err := r.seals.Verify(ctx, t.Binding(), t.Seal); appliance.CodeOf(err) {
+	switch err := r.seals.Verify(ctx, t.Binding(), t.Seal); fault.CodeOf(err) {
 	case "":
 		return t, nil
-	case appliance.CodeTampered:
+	case fault.Tampered:
 		r.refuse("an API token", t.Name, t.ID, "revoke the token, and make another one")
-		return nil, appliance.Errorf(appliance.CodeNotFound, "there is no such API token")
+		return nil, fault.Errorf(fault.NotFound, "there is no such API token")
 	default:
 		return nil, err
 	}
@@ -321,7 +322,7 @@ func (r *rows) RevokeToken(ctx context.Context, id string, at time.Time) (*Token
 	defer r.seals.Writing()()
 	return r.UpdateToken(ctx, id, func(t *Token) error {
 		err := r.seals.Verify(ctx, t.Binding(), t.Seal)
-		refused := appliance.CodeOf(err) == appliance.CodeTampered
+		refused := fault.CodeOf(err) == fault.Tampered
 		if err != nil && !refused {
 			return err
 		}

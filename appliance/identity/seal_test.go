@@ -14,6 +14,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
@@ -151,20 +152,20 @@ func TestInsertedRows(t *testing.T) {
 	now := d.clock().UnixMilli()
 
 	d.exec(`INSERT INTO api_tokens (digest, id, name, role, created_by, created_at, expires_at) VALUES (?, 'e1', 'evil', 'administrator', 'alice', ?, ?)`, sum[:], now, later)
-	wants(t, "a token", errorOf(d.Bearer(ctx, secret, from)), appliance.CodeUnauthenticated)
+	wants(t, "a token", errorOf(d.Bearer(ctx, secret, from)), fault.Unauthenticated)
 	d.exec(`INSERT INTO sessions (digest, id, user_id, address, user_agent, created_at, last_seen_at, expires_at, proven_at) VALUES (?, 'e2', ?, '', '', ?, ?, ?, ?)`, sum[:], a.id, now, now, later, now)
-	wants(t, "a session", errorOf(d.Session(ctx, secret, true)), appliance.CodeUnauthenticated)
+	wants(t, "a session", errorOf(d.Session(ctx, secret, true)), fault.Unauthenticated)
 	d.exec(`INSERT INTO invitations (digest, id, name, role, invited_by, created_at, expires_at, setup) VALUES (?, 'e3', 'eve', 'administrator', 'alice', ?, ?, 0)`, sum[:], now, later)
-	wants(t, "an invitation", errorOf(d.BeginEnrolPassword(ctx, secret)), appliance.CodeUnauthenticated)
+	wants(t, "an invitation", errorOf(d.BeginEnrolPassword(ctx, secret)), fault.Unauthenticated)
 	d.exec(`INSERT INTO users (id, name, oidc, role, disabled, account) SELECT 'e4', 'eve', NULL, role, 0, replace(replace(account, id, 'e4'), '"alice"', '"eve"') FROM users WHERE name = 'alice'`)
 	d.pass(time.Minute)
 	_, err := d.SignInPassword(ctx, "eve", password, d.code(a.secret), from)
-	wants(t, "a user", err, appliance.CodeUnauthenticated)
+	wants(t, "a user", err, fault.Unauthenticated)
 	// A user's row under another's ID: its seal is good, and it is not that user.
 	d.exec(`UPDATE users SET account = (SELECT account FROM users WHERE name = 'alice'), seal = (SELECT seal FROM users WHERE name = 'alice') WHERE id = 'e4'`)
 	d.pass(time.Minute)
 	_, err = d.SignInPassword(ctx, "eve", password, d.code(a.secret), from)
-	wants(t, "a user's row once more", err, appliance.CodeUnauthenticated)
+	wants(t, "a user's row once more", err, fault.Unauthenticated)
 
 	// Administrators see them, and can remove them.
 	users, err := d.Users(ctx)
@@ -181,13 +182,13 @@ func TestInsertedRows(t *testing.T) {
 	if got, err := d.RevokeToken(ctx, "e1"); err != nil || !got.Refused || got.RevokedAt.IsZero() {
 		t.Errorf("%+v %v", got, err)
 	}
-	wants(t, "the token, revoked", errorOf(d.Bearer(ctx, secret, from)), appliance.CodeUnauthenticated)
+	wants(t, "the token, revoked", errorOf(d.Bearer(ctx, secret, from)), fault.Unauthenticated)
 	if !strings.Contains(d.log.String(), "does not match its seal") {
 		t.Error("the log does not say that rows were refused")
 	}
 	// An inserted administrator is none that would be left.
 	d.exec(`INSERT INTO users (id, name, oidc, role, disabled, account) SELECT 'e4', 'eve', NULL, role, 0, replace(replace(account, id, 'e4'), '"alice"', '"eve"') FROM users WHERE name = 'alice'`)
-	wants(t, "delete the last administrator", d.DeleteUser(ctx, a.id), appliance.CodeConflict)
+	wants(t, "delete the last administrator", d.DeleteUser(ctx, a.id), fault.Conflict)
 }
 
 // TestRowsThatCannotBeRead: a row that is no account, invitation or token harms no
@@ -282,7 +283,7 @@ func TestWhileLocked(t *testing.T) {
 		"codes":      errorOf(d.NewRecoveryCodes(ctx, a.id)),
 		"bind OIDC":  errorOf(d.BindOIDC(ctx, root, a.id, "eve@example.com")),
 	} {
-		wants(t, what, err, appliance.CodeLocked)
+		wants(t, what, err, fault.Locked)
 	}
 	d.vault.set(false, false)
 	p, err := d.Session(ctx, in.Token, true)
@@ -310,7 +311,7 @@ func TestFirstUnlock(t *testing.T) {
 	d.exec(`UPDATE api_tokens SET created_by = 'token gone', origin = '{}'`) // by a release that kept no origins
 	d.vault.set(false, false)
 	for _, way := range ways {
-		wants(t, way.table+", not sealed", way.proof(), appliance.CodeUnauthenticated)
+		wants(t, way.table+", not sealed", way.proof(), fault.Unauthenticated)
 	}
 	users, tokens, err := d.SealAll(t.Context(), func(name, value string) error { return d.vault.SetSetting(t.Context(), name, value) })
 	if err != nil || fmt.Sprint(users, tokens) != "[alice (administrator)] [robot (administrator)]" {
@@ -333,7 +334,7 @@ func TestFirstUnlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wants(t, "approve for the token", d.MayApprove(t.Context(), d.enrol("zoe", identity.RoleAdministrator).id, robot), appliance.CodeForbidden)
+	wants(t, "approve for the token", d.MayApprove(t.Context(), d.enrol("zoe", identity.RoleAdministrator).id, robot), fault.Forbidden)
 }
 
 // TestSetupStaysOver: once there was a user, no setup code admits anybody, though
@@ -364,7 +365,7 @@ func TestSetupStaysOver(t *testing.T) {
 		}
 		again.AcceptSetupCode(sha256.Sum256([]byte("by user data")))
 		_, err = again.RedeemSetupCode(ctx, "by user data", "eve", from)
-		wants(t, "a code by its hash", err, appliance.CodeUnauthenticated)
+		wants(t, "a code by its hash", err, fault.Unauthenticated)
 	}
 }
 
@@ -377,7 +378,7 @@ func TestSessionsEndWithTheProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wants(t, "in another process", errorOf(again.Session(t.Context(), a.token, true)), appliance.CodeUnauthenticated)
+	wants(t, "in another process", errorOf(again.Session(t.Context(), a.token, true)), fault.Unauthenticated)
 	if list, err := again.Sessions(t.Context(), ""); err != nil || len(list) != 0 {
 		t.Errorf("%v %v", list, err)
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 	"unicode"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // SignedIn is a new session.
@@ -63,7 +63,7 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 		return Principal{}, ErrProof
 	}
 	s, err := d.rows.Session(ctx, digest(token))
-	if appliance.CodeOf(err) == appliance.CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		return Principal{}, ErrProof
 	}
 	if err != nil {
@@ -72,7 +72,7 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 	now := d.stamp()
 	if !now.Before(s.ExpiresAt) || now.Sub(s.LastSeenAt) >= d.Idle {
 		d.Log.Info("a session has expired", "session", s.ID, "user", s.UserName)
-		if err := d.rows.DeleteSession(ctx, s.ID); err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+		if err := d.rows.DeleteSession(ctx, s.ID); err != nil && fault.CodeOf(err) != fault.NotFound {
 			return Principal{}, err
 		}
 		return Principal{}, ErrProof
@@ -96,7 +96,7 @@ func (d *Directory) SignOut(ctx context.Context, token string) error {
 	if err == nil {
 		err = d.rows.DeleteSession(ctx, s.ID)
 	}
-	if appliance.CodeOf(err) == appliance.CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		return nil
 	}
 	return err
@@ -114,7 +114,7 @@ func (d *Directory) Sessions(ctx context.Context, userID string) ([]Session, err
 	return live, err
 }
 
-// RevokeSession ends a session by its ID. CodeNotFound.
+// RevokeSession ends a session by its ID. fault.NotFound.
 func (d *Directory) RevokeSession(ctx context.Context, id string) error {
 	return d.rows.DeleteSession(ctx, id)
 }
@@ -131,8 +131,8 @@ const TokenPrefix = "hf_"
 // MaxTokenLifetime is the longest that an API token is good for.
 const MaxTokenLifetime = 365 * 24 * time.Hour
 
-// CreateToken makes an API token, and gives it this once. CodeInvalid, CodeExists;
-// CodeForbidden if the role may more than that of its maker.
+// CreateToken makes an API token, and gives it this once. fault.Invalid, fault.Exists;
+// fault.Forbidden if the role may more than that of its maker.
 func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, role Role, lifetime time.Duration) (Token, string, error) {
 	if err := d.CheckToken(ctx, by, name, role, lifetime); err != nil {
 		return Token{}, "", err
@@ -162,11 +162,11 @@ func (d *Directory) CheckToken(ctx context.Context, by Principal, name string, r
 		return err
 	}
 	if lifetime < time.Minute || lifetime > MaxTokenLifetime {
-		return appliance.Errorf(appliance.CodeInvalid, "lifetime %s: use a minute to 365 days", lifetime)
+		return fault.Errorf(fault.Invalid, "lifetime %s: use a minute to 365 days", lifetime)
 	}
 	tokens, err := d.rows.Tokens(ctx)
 	if err == nil && slices.ContainsFunc(tokens, func(t Token) bool { return t.Name == name }) {
-		err = appliance.Errorf(appliance.CodeExists, "there is an API token %q already", name)
+		err = fault.Errorf(fault.Exists, "there is an API token %q already", name)
 	}
 	return err
 }
@@ -174,7 +174,7 @@ func (d *Directory) CheckToken(ctx context.Context, by Principal, name string, r
 // Tokens gives all API tokens, the newest first.
 func (d *Directory) Tokens(ctx context.Context) ([]Token, error) { return d.rows.Tokens(ctx) }
 
-// RevokeToken has a token refused from now on. CodeNotFound.
+// RevokeToken has a token refused from now on. fault.NotFound.
 func (d *Directory) RevokeToken(ctx context.Context, id string) (Token, error) {
 	t, err := d.rows.RevokeToken(ctx, id, d.stamp())
 	if err != nil {
@@ -187,14 +187,14 @@ func (t *Token) principal() Principal {
 	return Principal{Name: "token " + t.Name, Role: t.Role, Token: t.ID, MakerIDs: t.Origin.MadeBy}
 }
 
-// Bearer gives who has an API token. ErrProof if it is not good; CodeLocked while
+// Bearer gives who has an API token. ErrProof if it is not good; fault.Locked while
 // nobody can tell.
 func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (Principal, error) {
 	if err := d.admits(); err != nil {
 		return Principal{}, err
 	}
 	t, err := d.rows.Token(ctx, digest(secret))
-	if appliance.CodeOf(err) == appliance.CodeNotFound {
+	if fault.CodeOf(err) == fault.NotFound {
 		if err := d.limit(from); err != nil {
 			return Principal{}, err
 		}

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Settings keeps whether setup is over; [*appliance.Appliance] is one.
@@ -25,7 +26,7 @@ type Settings interface {
 
 // SetupOpen says whether the setup code admits somebody: while there is no user,
 // and never was one. An installation remembers that, so that nobody opens setup
-// again who removes all users from the database. CodeLocked while there is an
+// again who removes all users from the database. fault.Locked while there is an
 // installation and nobody can tell.
 func (d *Directory) SetupOpen(ctx context.Context) (bool, error) {
 	users, err := d.anyUser(ctx)
@@ -33,12 +34,12 @@ func (d *Directory) SetupOpen(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	value, err := d.Settings.Setting(ctx, appliance.SettingSetup)
-	switch appliance.CodeOf(err) {
+	switch fault.CodeOf(err) {
 	case "":
 		return value == appliance.SettingOpen, nil
-	case appliance.CodeNotFound: // there is no installation yet
+	case fault.NotFound: // there is no installation yet
 		return true, nil
-	case appliance.CodeTampered: // the row was changed by hand: it may have said so
+	case fault.Tampered: // the row was changed by hand: it may have said so
 		return false, nil
 	}
 	return false, err
@@ -53,7 +54,7 @@ func (d *Directory) anyUser(ctx context.Context) (bool, error) {
 // noUser is the rule of an invitation of the setup code.
 func noUser(all []*Account) error {
 	if slices.ContainsFunc(all, func(a *Account) bool { return !a.Refused }) {
-		return appliance.Errorf(appliance.CodeNotFound, "setup is over: there is a user")
+		return fault.Errorf(fault.NotFound, "setup is over: there is a user")
 	}
 	return nil
 }
@@ -64,8 +65,8 @@ func (d *Directory) endSetup(ctx context.Context) error {
 		return err
 	}
 	value, err := d.Settings.Setting(ctx, appliance.SettingSetup)
-	switch code := appliance.CodeOf(err); {
-	case code == appliance.CodeLocked, code == appliance.CodeNotFound, code == appliance.CodeTampered:
+	switch code := fault.CodeOf(err); {
+	case code == fault.Locked, code == fault.NotFound, code == fault.Tampered:
 		return nil // the first unlock does it; or it counts as over
 	case err != nil:
 		return err
@@ -142,7 +143,7 @@ func writeSecret(path, text string) error {
 }
 
 // RedeemSetupCode gives an invitation as administrator for the setup code.
-// ErrProof if it is wrong; CodeInvalid for a name that cannot be.
+// ErrProof if it is wrong; fault.Invalid for a name that cannot be.
 func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from Client) (string, error) {
 	if err := d.limit(from); err != nil {
 		return "", err
@@ -173,7 +174,7 @@ func (d *Directory) isSetupCode(given string) bool {
 }
 
 // Invite makes an invitation for a new user, and gives the token of its link,
-// which is not shown again. CodeInvalid, CodeExists; CodeForbidden if the role may
+// which is not shown again. fault.Invalid, fault.Exists; fault.Forbidden if the role may
 // more than that of the inviting one.
 func (d *Directory) Invite(ctx context.Context, by Principal, name string, role Role) (Invitation, string, error) {
 	if err := d.CheckInvite(ctx, by, name, role); err != nil {
@@ -197,10 +198,10 @@ func (d *Directory) CheckInvite(ctx context.Context, by Principal, name string, 
 	if err := role.within(by); err != nil {
 		return err
 	}
-	switch _, err := d.rows.AccountByName(ctx, name); appliance.CodeOf(err) {
+	switch _, err := d.rows.AccountByName(ctx, name); fault.CodeOf(err) {
 	case "":
-		return appliance.Errorf(appliance.CodeExists, "there is a user %q already", name)
-	case appliance.CodeNotFound:
+		return fault.Errorf(fault.Exists, "there is a user %q already", name)
+	case fault.NotFound:
 		return nil
 	default:
 		return err
@@ -232,7 +233,7 @@ func (d *Directory) Invitations(ctx context.Context) ([]Invitation, error) {
 	return good, err
 }
 
-// RevokeInvitation takes one back. CodeNotFound.
+// RevokeInvitation takes one back. fault.NotFound.
 func (d *Directory) RevokeInvitation(ctx context.Context, id string) error {
 	return d.rows.DeleteInvitation(ctx, id)
 }
@@ -244,7 +245,7 @@ func (d *Directory) OpenInvitation(ctx context.Context, token string) (Invitatio
 	}
 	i, err := d.rows.Invitation(ctx, digest(token))
 	switch {
-	case appliance.CodeOf(err) == appliance.CodeNotFound:
+	case fault.CodeOf(err) == fault.NotFound:
 		return Invitation{}, d.failed(Client{}, "", "there is no such invitation, or it was used")
 	case err != nil:
 		return Invitation{}, err
@@ -303,7 +304,7 @@ func (d *Directory) BeginEnrolPassword(ctx context.Context, token string) (TOTP,
 }
 
 // FinishEnrolPassword makes the user, uses the invitation up, and signs in.
-// CodeInvalid for a password or code that will not do.
+// fault.Invalid for a password or code that will not do.
 func (d *Directory) FinishEnrolPassword(ctx context.Context, token, password, code string, from Client) (SignedIn, error) {
 	a, purpose, err := d.newcomer(ctx, token)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/go-webauthn/webauthn/webauthn"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // User is a user as others may see it.
@@ -231,7 +231,7 @@ var userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
 // validName says what is wrong with a user's name.
 func validName(s string) error {
 	if !userName.MatchString(s) {
-		return appliance.Errorf(appliance.CodeInvalid, "name %.80q: use 1 to 64 letters, digits, '.', '_', '@', '+' or '-', beginning with a letter or digit", s)
+		return fault.Errorf(fault.Invalid, "name %.80q: use 1 to 64 letters, digits, '.', '_', '@', '+' or '-', beginning with a letter or digit", s)
 	}
 	return nil
 }
@@ -296,64 +296,64 @@ type Token struct {
 }
 
 // Store keeps the rows. It knows nothing of seals. Every method that changes
-// something is atomic and durable. Errors are [*appliance.Error]: those named,
-// CodeTimeout or CodeInternal.
+// something is atomic and durable. Errors are [*fault.Fault]: those named,
+// fault.Timeout or fault.Internal.
 type Store interface {
 	// Accounts gives all, by name.
 	Accounts(ctx context.Context) ([]*Account, error)
 	// Account gives one by ID, AccountByName by name, AccountByOIDC by the OpenID
-	// provider's e-mail address; CodeNotFound.
+	// provider's e-mail address; fault.NotFound.
 	Account(ctx context.Context, id string) (*Account, error)
 	AccountByName(ctx context.Context, name string) (*Account, error)
 	AccountByOIDC(ctx context.Context, email string) (*Account, error)
 	// CreateAccount makes a user and uses the invitation up that has the digest, in
-	// one step; CodeExists if the name is taken, CodeNotFound if the invitation is
+	// one step; fault.Exists if the name is taken, fault.NotFound if the invitation is
 	// gone. Of one of the setup code, first gets the users that are there before.
 	CreateAccount(ctx context.Context, a *Account, invitation []byte, first Rule) error
 	// UpdateAccount reads a user, has f change it, and writes it. Before that is
 	// final, rule gets all users as they are then; nil for no rule. An error of either
-	// changes nothing, and is returned. They may be called twice. CodeNotFound;
-	// CodeExists if the name or e-mail address is another's.
+	// changes nothing, and is returned. They may be called twice. fault.NotFound;
+	// fault.Exists if the name or e-mail address is another's.
 	UpdateAccount(ctx context.Context, id string, f func(*Account) error, rule Rule) (*Account, error)
 	// DeleteAccount removes a user with the sessions, under the same rule;
-	// CodeNotFound.
+	// fault.NotFound.
 	DeleteAccount(ctx context.Context, id string, rule Rule) error
 
 	// CreateInvitation adds one, and drops those that have expired.
 	CreateInvitation(ctx context.Context, i *Invitation) error
 	// Invitations gives all, the newest first.
 	Invitations(ctx context.Context) ([]Invitation, error)
-	// Invitation gives the one with the digest; CodeNotFound.
+	// Invitation gives the one with the digest; fault.NotFound.
 	Invitation(ctx context.Context, digest []byte) (*Invitation, error)
-	// DeleteInvitation removes one by ID; CodeNotFound.
+	// DeleteInvitation removes one by ID; fault.NotFound.
 	DeleteInvitation(ctx context.Context, id string) error
 
 	// CreateSession adds one, and drops those that have expired.
 	CreateSession(ctx context.Context, s *Session) error
-	// Session gives the one with the digest; CodeNotFound.
+	// Session gives the one with the digest; fault.NotFound.
 	Session(ctx context.Context, digest []byte) (*Session, error)
 	// Sessions gives a user's, or all with "", the newest first.
 	Sessions(ctx context.Context, user string) ([]Session, error)
 	// TouchSession notes when it was last used. Nothing happens if there is none.
 	TouchSession(ctx context.Context, id string, at time.Time) error
 	// UpdateSession reads one, has f change it, and writes when it was proven, and its
-	// seal; CodeNotFound.
+	// seal; fault.NotFound.
 	UpdateSession(ctx context.Context, id string, f func(*Session) error) error
-	// DeleteSession removes one by ID; CodeNotFound. DeleteSessions removes a
+	// DeleteSession removes one by ID; fault.NotFound. DeleteSessions removes a
 	// user's, and gives how many.
 	DeleteSession(ctx context.Context, id string) error
 	DeleteSessions(ctx context.Context, user string) (int, error)
 
-	// CreateToken adds one; CodeExists if the name is taken.
+	// CreateToken adds one; fault.Exists if the name is taken.
 	CreateToken(ctx context.Context, t *Token) error
 	// Tokens gives all, the newest first.
 	Tokens(ctx context.Context) ([]Token, error)
-	// Token gives the one with the digest; CodeNotFound.
+	// Token gives the one with the digest; fault.NotFound.
 	Token(ctx context.Context, digest []byte) (*Token, error)
 	// TouchToken notes when it was last used.
 	TouchToken(ctx context.Context, id string, at time.Time) error
 	// UpdateToken reads one, has f change it, and writes when it was revoked, and its
-	// seal; CodeNotFound.
+	// seal; fault.NotFound.
 	UpdateToken(ctx context.Context, id string, f func(*Token) error) (*Token, error)
 
 	// SealRows has all accounts, invitations and tokens sealed in one step: each

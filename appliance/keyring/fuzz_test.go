@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // change applies bytes from outside to a blob that is valid here: a fuzzing
@@ -94,8 +95,8 @@ func FuzzSealed(f *testing.F) {
 		if bytes.Equal(b, r.blob) && err != nil {
 			t.Fatalf("%s: as it was sealed: %v", r.name, err)
 		}
-		if !bytes.Equal(b, r.blob) && appliance.CodeOf(err) != appliance.CodeTampered {
-			t.Fatalf("%s: %x in the place of %x: got %v, want %s", r.name, b, r.blob, err, appliance.CodeTampered)
+		if !bytes.Equal(b, r.blob) && fault.CodeOf(err) != fault.Tampered {
+			t.Fatalf("%s: %x in the place of %x: got %v, want %s", r.name, b, r.blob, err, fault.Tampered)
 		}
 	})
 }

@@ -24,6 +24,7 @@ import (
 	"sync"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/hsm"
 )
@@ -193,7 +194,7 @@ func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byt
 func (k *Keyring) unwrapRaw(ctx context.Context, b appliance.Binding, wrapped []byte, what string) ([]byte, error) {
 	raw, err := k.token.Unwrap(ctx, wrapped, b.AAD())
 	if errors.Is(err, hsm.ErrDecrypt) {
-		return nil, &appliance.Error{Code: appliance.CodeTampered, Err: err,
+		return nil, &fault.Fault{Code: fault.Tampered, Err: err,
 			Message: fmt.Sprintf("the %s does not unwrap under the HSM's master key: the database was changed by hand, or this is another HSM's", what)}
 	}
 	if err != nil {
@@ -201,7 +202,7 @@ func (k *Keyring) unwrapRaw(ctx context.Context, b appliance.Binding, wrapped []
 	}
 	if len(raw) != appliance.KeyBytes {
 		clear(raw)
-		return nil, appliance.Errorf(appliance.CodeTampered, "the %s has %d bytes instead of %d", what, len(raw), appliance.KeyBytes)
+		return nil, fault.Errorf(fault.Tampered, "the %s has %d bytes instead of %d", what, len(raw), appliance.KeyBytes)
 	}
 	return raw, nil
 }
@@ -212,7 +213,7 @@ func (k *Keyring) Empty() appliance.Keyring { return New(k.token) }
 // Wrap implements [appliance.Keyring].
 func (k *Keyring) Wrap(ctx context.Context, b appliance.Binding, secret []byte) ([]byte, error) {
 	if len(secret) > maxSealed {
-		return nil, appliance.Errorf(appliance.CodeTooLarge, "a secret of %d bytes; at most %d are wrapped", len(secret), maxSealed)
+		return nil, fault.Errorf(fault.TooLarge, "a secret of %d bytes; at most %d are wrapped", len(secret), maxSealed)
 	}
 	wrapped, err := k.token.Wrap(ctx, secret, b.AAD())
 	if err != nil {
@@ -225,7 +226,7 @@ func (k *Keyring) Wrap(ctx context.Context, b appliance.Binding, secret []byte) 
 func (k *Keyring) Unwrap(ctx context.Context, b appliance.Binding, wrapped []byte) ([]byte, error) {
 	secret, err := k.token.Unwrap(ctx, wrapped, b.AAD())
 	if errors.Is(err, hsm.ErrDecrypt) {
-		return nil, &appliance.Error{Code: appliance.CodeTampered, Err: err,
+		return nil, &fault.Fault{Code: fault.Tampered, Err: err,
 			Message: fmt.Sprintf("the %s does not unwrap under this HSM's master key: it is of another HSM, or was changed", b.Purpose)}
 	}
 	if err != nil {
@@ -346,7 +347,7 @@ var tokenObject = regexp.MustCompile("^" + tokenObjectPrefix + "[0-9a-f]{32}$")
 // DestroyTokenObject implements [appliance.Keyring].
 func (k *Keyring) DestroyTokenObject(ctx context.Context, label string) error {
 	if !tokenObject.MatchString(label) {
-		return appliance.Errorf(appliance.CodeInvalid, "the key object %.60q is not destroyed: it is not one that Holdfast makes for an external key", label)
+		return fault.Errorf(fault.Invalid, "the key object %.60q is not destroyed: it is not one that Holdfast makes for an external key", label)
 	}
 	err := k.token.DestroyKey(ctx, label)
 	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
@@ -383,7 +384,7 @@ func (k *Keyring) Generate(ctx context.Context, v *appliance.KeyVersion, tokenOb
 // Import implements [appliance.Keyring].
 func (k *Keyring) Import(ctx context.Context, v *appliance.KeyVersion, tokenObject string, key []byte) error {
 	if len(key) != appliance.KeyBytes {
-		return appliance.Errorf(appliance.CodeInvalid, "key material has %d bytes; an AES-256 key has %d", len(key), appliance.KeyBytes)
+		return fault.Errorf(fault.Invalid, "key material has %d bytes; an AES-256 key has %d", len(key), appliance.KeyBytes)
 	}
 	if v.Custody == appliance.CustodyHSM {
 		if err := k.token.ImportKey(ctx, tokenObject, key); err != nil {
@@ -476,7 +477,7 @@ func randomIVGCM(key []byte) cipher.AEAD {
 }
 
 func errLocked() error {
-	return appliance.Errorf(appliance.CodeLocked, "the keyring is locked")
+	return fault.Errorf(fault.Locked, "the keyring is locked")
 }
 
 // tampered names the row by its first field. The others may be secret, as a user's
@@ -486,20 +487,20 @@ func tampered(b appliance.Binding) error {
 	if len(b.Fields) > 0 && b.Purpose != "user" {
 		name = b.Fields[0]
 	}
-	return appliance.Errorf(appliance.CodeTampered, "the stored %s %q does not match its seal: the database was changed by hand or is damaged; restore it from a backup", b.Purpose, name)
+	return fault.Errorf(fault.Tampered, "the stored %s %q does not match its seal: the database was changed by hand or is damaged; restore it from a backup", b.Purpose, name)
 }
 
 func internal(err error, doing string) error {
-	return &appliance.Error{Code: appliance.CodeInternal, Message: "cannot " + doing, Err: err}
+	return &fault.Fault{Code: fault.Internal, Message: "cannot " + doing, Err: err}
 }
 
 // tokenError puts an error of the HSM into the domain's terms.
 func tokenError(err error, doing string) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return &appliance.Error{Code: appliance.CodeTimeout, Message: "the HSM did not answer in time: cannot " + doing, Err: err}
+		return &fault.Fault{Code: fault.Timeout, Message: "the HSM did not answer in time: cannot " + doing, Err: err}
 	case errors.Is(err, hsm.ErrDecrypt):
-		return &appliance.Error{Code: appliance.CodeCiphertext, Message: "the ciphertext does not authenticate", Err: err}
+		return &fault.Fault{Code: fault.Ciphertext, Message: "the ciphertext does not authenticate", Err: err}
 	}
-	return &appliance.Error{Code: appliance.CodeInternal, Message: "the HSM failed: cannot " + doing, Err: err}
+	return &fault.Fault{Code: fault.Internal, Message: "the HSM failed: cannot " + doing, Err: err}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
@@ -58,10 +59,10 @@ func newRing(t testing.TB, token *hsm.Token) (*keyring.Keyring, wrapped) {
 	return k, w
 }
 
-func wantCode(t *testing.T, what string, err error, code appliance.Code) {
+func wantCode(t *testing.T, what string, err error, code fault.Code) {
 	t.Helper()
-	if appliance.CodeOf(err) != code {
-		t.Errorf("%s: got %v (%s), want %s", what, err, appliance.CodeOf(err), code)
+	if fault.CodeOf(err) != code {
+		t.Errorf("%s: got %v (%s), want %s", what, err, fault.CodeOf(err), code)
 	}
 }
 
@@ -94,24 +95,24 @@ func TestSeals(t *testing.T) {
 			"another key store":   binding(storeB, "one", "two"),
 			"purpose for a field": {Purpose: "", KeyStore: keyStore, Fields: []string{"test", "one", "two"}},
 		} {
-			wantCode(t, name, k.Verify(there, sealed), appliance.CodeTampered)
+			wantCode(t, name, k.Verify(there, sealed), fault.Tampered)
 		}
 		for i := range sealed {
 			for bit := range 8 {
 				changed := bytes.Clone(sealed)
 				changed[i] ^= 1 << bit
-				wantCode(t, fmt.Sprintf("bit %d of byte %d", bit, i), k.Verify(here, changed), appliance.CodeTampered)
+				wantCode(t, fmt.Sprintf("bit %d of byte %d", bit, i), k.Verify(here, changed), fault.Tampered)
 			}
-			wantCode(t, fmt.Sprintf("cut at %d", i), k.Verify(here, sealed[:i]), appliance.CodeTampered)
+			wantCode(t, fmt.Sprintf("cut at %d", i), k.Verify(here, sealed[:i]), fault.Tampered)
 		}
-		wantCode(t, "a byte more", k.Verify(here, append(bytes.Clone(sealed), 0)), appliance.CodeTampered)
-		wantCode(t, "huge", k.Verify(here, make([]byte, 1<<20)), appliance.CodeTampered)
+		wantCode(t, "a byte more", k.Verify(here, append(bytes.Clone(sealed), 0)), fault.Tampered)
+		wantCode(t, "huge", k.Verify(here, make([]byte, 1<<20)), fault.Tampered)
 
 		secret, err := k.Seal(here, []byte("secret"))
 		if err != nil || bytes.Contains(secret, []byte("secret")) {
 			t.Errorf("sealed secret: %v", err)
 		}
-		wantCode(t, "a secret where there should be none", k.Verify(here, secret), appliance.CodeTampered)
+		wantCode(t, "a secret where there should be none", k.Verify(here, secret), fault.Tampered)
 		moved, err := k.Reseal(here, binding(keyStore, "elsewhere"), secret)
 		if err != nil {
 			t.Fatal(err)
@@ -120,13 +121,13 @@ func TestSeals(t *testing.T) {
 			t.Errorf("moved: %v", err)
 		}
 		_, err = k.Reseal(here, here, moved)
-		wantCode(t, "moved away", err, appliance.CodeTampered)
+		wantCode(t, "moved away", err, fault.Tampered)
 	}
 	_, err := k.Seal(binding("no-such-store"), nil)
-	wantCode(t, "a key store that is not open", err, appliance.CodeLocked)
+	wantCode(t, "a key store that is not open", err, fault.Locked)
 	k.DropKeyringKey(storeB)
 	_, err = k.Seal(binding(storeB), nil)
-	wantCode(t, "a key store that was dropped", err, appliance.CodeLocked)
+	wantCode(t, "a key store that was dropped", err, fault.Locked)
 }
 
 // TestWrappedKeys open in their place and token alone.
@@ -156,7 +157,7 @@ func TestWrappedKeys(t *testing.T) {
 		"nothing":                        again.OpenStateKey(ctx, installation, nil),
 		"cut":                            again.OpenKeyringKey(ctx, storeA, w.a[:len(w.a)-1]),
 	} {
-		wantCode(t, name, err, appliance.CodeTampered)
+		wantCode(t, name, err, fault.Tampered)
 	}
 }
 
@@ -238,17 +239,17 @@ func TestKeys(t *testing.T) {
 					t.Errorf("%s to %s: %v", name, other, err)
 				}
 				_, err := o.Decrypt(ctx, iv, ciphertext, tag, []byte("other"))
-				wantCode(t, "other AAD", err, appliance.CodeCiphertext)
+				wantCode(t, "other AAD", err, fault.Ciphertext)
 				for _, n := range []int{0, 11, 13, 17} {
 					_, err := o.Decrypt(ctx, make([]byte, n), ciphertext, tag, aad)
-					wantCode(t, fmt.Sprintf("IV of %d", n), err, appliance.CodeCiphertext)
+					wantCode(t, fmt.Sprintf("IV of %d", n), err, fault.Ciphertext)
 				}
 				for _, n := range []int{0, 12, 15} {
 					_, err := o.Decrypt(ctx, iv, ciphertext, tag[:n], aad)
-					wantCode(t, fmt.Sprintf("tag of %d", n), err, appliance.CodeCiphertext)
+					wantCode(t, fmt.Sprintf("tag of %d", n), err, fault.Ciphertext)
 				}
 				_, err = o.Decrypt(ctx, iv, ciphertext[:size-1], append(ciphertext[size-1:size:size], tag...), aad)
-				wantCode(t, "a byte moved from the ciphertext to the tag", err, appliance.CodeCiphertext)
+				wantCode(t, "a byte moved from the ciphertext to the tag", err, fault.Ciphertext)
 			}
 		}
 		// An IV of 16 bytes, as other proxies use it.
@@ -279,7 +280,7 @@ func TestKeys(t *testing.T) {
 func TestMaterial(t *testing.T) {
 	k, _ := newRing(t, openToken(t))
 	for _, n := range []int{0, 16, 31, 33} {
-		wantCode(t, fmt.Sprint(n), k.Import(ctx, version(1, appliance.CustodyCached), "", make([]byte, n)), appliance.CodeInvalid)
+		wantCode(t, fmt.Sprint(n), k.Import(ctx, version(1, appliance.CustodyCached), "", make([]byte, n)), fault.Invalid)
 	}
 	v := version(1, appliance.CustodyCached)
 	if err := k.Generate(ctx, v, ""); err != nil {
@@ -298,7 +299,7 @@ func TestMaterial(t *testing.T) {
 		w := *v
 		change(&w)
 		_, err := k.Unlock(&w)
-		wantCode(t, name, err, appliance.CodeTampered)
+		wantCode(t, name, err, fault.Tampered)
 	}
 
 	h := version(1, appliance.CustodyHSM)
@@ -322,7 +323,7 @@ func TestMaterial(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, _, err = u.Encrypt(ctx, []byte("x"), nil)
-	wantCode(t, "a key that was destroyed", err, appliance.CodeGone)
+	wantCode(t, "a key that was destroyed", err, fault.Gone)
 }
 
 // TestSign reproduces the signature of the example in AWS's documentation,
@@ -351,7 +352,7 @@ func TestSign(t *testing.T) {
 	}
 	u.Wipe()
 	_, err = u.Sign("20150830", "us-east-1", "iam", []byte(toSign))
-	wantCode(t, "after Wipe", err, appliance.CodeLocked)
+	wantCode(t, "after Wipe", err, fault.Locked)
 }
 
 // TestLock takes back all that was handed out, while it is used.
@@ -379,7 +380,7 @@ func TestLock(t *testing.T) {
 					_, err = credential.Sign("20150830", "us-east-1", "iam", []byte("x"))
 				}
 				if err != nil {
-					wantCode(t, "while locking", err, appliance.CodeLocked)
+					wantCode(t, "while locking", err, fault.Locked)
 					return
 				}
 			}
@@ -388,10 +389,10 @@ func TestLock(t *testing.T) {
 	k.Lock()
 	wg.Wait()
 	_, err = k.Seal(binding(storeA), nil)
-	wantCode(t, "locked", err, appliance.CodeLocked)
+	wantCode(t, "locked", err, fault.Locked)
 	_, err = k.Unlock(version(1, appliance.CustodyCached))
-	wantCode(t, "locked", err, appliance.CodeLocked)
+	wantCode(t, "locked", err, fault.Locked)
 	_, err = credential.Sign("20150830", "us-east-1", "iam", []byte("x"))
-	wantCode(t, "locked", err, appliance.CodeLocked)
+	wantCode(t, "locked", err, fault.Locked)
 	u.Wipe() // again is no harm
 }

@@ -10,7 +10,7 @@ import (
 	"hash"
 	"sync"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/hsm"
 )
@@ -62,7 +62,7 @@ func (c *cachedKey) Decrypt(_ context.Context, iv, ciphertext, tag, aad []byte) 
 		return nil, errLocked()
 	}
 	if err != nil {
-		return nil, &appliance.Error{Code: appliance.CodeCiphertext, Message: "the ciphertext does not authenticate"}
+		return nil, &fault.Fault{Code: fault.Ciphertext, Message: "the ciphertext does not authenticate"}
 	}
 	return plaintext, nil
 }
@@ -105,7 +105,7 @@ func (t *tokenKey) Decrypt(ctx context.Context, iv, ciphertext, tag, aad []byte)
 // failed tells a key object that is not there from an HSM that failed.
 func (t *tokenKey) failed(err error, doing string) error {
 	if errors.Is(err, hsm.ErrNotFound) {
-		return &appliance.Error{Code: appliance.CodeGone, Message: "the HSM has no key object " + t.label, Err: err}
+		return &fault.Fault{Code: fault.Gone, Message: "the HSM has no key object " + t.label, Err: err}
 	}
 	return tokenError(err, doing)
 }
@@ -116,10 +116,10 @@ func (t *tokenKey) Wipe() { t.ring.takeBack(t.leave) }
 // byte moved from one to the other would go unnoticed.
 func checkLengths(iv, tag []byte) error {
 	if len(iv) != 12 && len(iv) != 16 {
-		return appliance.Errorf(appliance.CodeCiphertext, "the initialization vector has %d bytes; 12 or 16 are allowed", len(iv))
+		return fault.Errorf(fault.Ciphertext, "the initialization vector has %d bytes; 12 or 16 are allowed", len(iv))
 	}
 	if len(tag) != tagBytes {
-		return appliance.Errorf(appliance.CodeCiphertext, "the authentication tag has %d bytes; it must have %d", len(tag), tagBytes)
+		return fault.Errorf(fault.Ciphertext, "the authentication tag has %d bytes; it must have %d", len(tag), tagBytes)
 	}
 	return nil
 }

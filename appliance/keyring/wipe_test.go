@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
@@ -25,9 +26,9 @@ var custodies = []appliance.Custody{appliance.CustodyCached, appliance.CustodyHS
 func wantLocked(t *testing.T, what string, u appliance.UnlockedKey) {
 	t.Helper()
 	_, _, _, err := u.Encrypt(ctx, []byte("x"), nil)
-	wantCode(t, what+", encrypt", err, appliance.CodeLocked)
+	wantCode(t, what+", encrypt", err, fault.Locked)
 	_, err = u.Decrypt(ctx, make([]byte, 12), []byte("x"), make([]byte, 16), nil)
-	wantCode(t, what+", decrypt", err, appliance.CodeLocked)
+	wantCode(t, what+", decrypt", err, fault.Locked)
 }
 
 // TestWipe ends the use of what it is called on, and of nothing else: not of
@@ -69,13 +70,13 @@ func TestWipe(t *testing.T) {
 		wantLocked(t, string(custody)+", locked", other)
 		wantLocked(t, string(custody)+", locked", again)
 		_, err = k.Unlock(v)
-		wantCode(t, string(custody)+", unlock when locked", err, appliance.CodeLocked)
+		wantCode(t, string(custody)+", unlock when locked", err, fault.Locked)
 		for name, err := range map[string]error{
 			"generate": k.Generate(ctx, version(2, appliance.CustodyCached), ""),
 			"import":   k.Import(ctx, version(2, appliance.CustodyCached), "", make([]byte, 32)),
 			"verify":   k.Verify(binding(""), nil),
 		} {
-			wantCode(t, name+" when locked", err, appliance.CodeLocked)
+			wantCode(t, name+" when locked", err, fault.Locked)
 		}
 	}
 }
@@ -113,7 +114,7 @@ func TestUseWhileWiping(t *testing.T) {
 				i := (user + n) % keys
 				u, err := k.Unlock(versions[i])
 				if err != nil {
-					wantCode(t, "unlock", err, appliance.CodeLocked)
+					wantCode(t, "unlock", err, fault.Locked)
 					break
 				}
 				// One wipes while another still uses.
@@ -125,7 +126,7 @@ func TestUseWhileWiping(t *testing.T) {
 				iv, ciphertext, tag, err := u.Encrypt(ctx, []byte("plaintext"), nil)
 				<-other
 				if err != nil {
-					wantCode(t, "encrypt", err, appliance.CodeLocked)
+					wantCode(t, "encrypt", err, fault.Locked)
 					continue
 				}
 				if got, err := reference[i].Open(nil, iv, append(ciphertext[:len(ciphertext):len(ciphertext)], tag...), nil); err != nil || string(got) != "plaintext" {
@@ -147,8 +148,8 @@ func TestAnotherToken(t *testing.T) {
 		"state key":   other.OpenStateKey(ctx, installation, w.state),
 		"keyring key": other.OpenKeyringKey(ctx, storeA, w.a),
 	} {
-		wantCode(t, what, err, appliance.CodeTampered)
-		var e *appliance.Error
+		wantCode(t, what, err, fault.Tampered)
+		var e *fault.Fault
 		if want := "the " + what + " does not unwrap under the HSM's master key"; !errors.As(err, &e) || !strings.HasPrefix(e.Message, want) || !strings.Contains(e.Message, "another HSM") {
 			t.Errorf("%s: the message is %v", what, err)
 		}
@@ -192,7 +193,7 @@ func TestTokenObjects(t *testing.T) {
 		t.Fatal("two objects have one label")
 	}
 	for _, n := range []int{0, 16, 31, 33} {
-		wantCode(t, fmt.Sprint(n), k.Import(ctx, version(1, appliance.CustodyHSM), imported, make([]byte, n)), appliance.CodeInvalid)
+		wantCode(t, fmt.Sprint(n), k.Import(ctx, version(1, appliance.CustodyHSM), imported, make([]byte, n)), fault.Invalid)
 	}
 	if err := k.Generate(ctx, version(1, appliance.CustodyHSM), generated); err != nil {
 		t.Fatal(err)
@@ -275,9 +276,9 @@ func TestDestroyTokenObjectForm(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		wantCode(t, label, k.DestroyTokenObject(ctx, label), appliance.CodeInvalid)
+		wantCode(t, label, k.DestroyTokenObject(ctx, label), fault.Invalid)
 	}
-	wantCode(t, "nothing", k.DestroyTokenObject(ctx, ""), appliance.CodeInvalid)
+	wantCode(t, "nothing", k.DestroyTokenObject(ctx, ""), fault.Invalid)
 	if err := k.DestroyTokenObject(ctx, good); err != nil {
 		t.Errorf("there is none: %v", err)
 	}
@@ -333,7 +334,7 @@ func TestGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := func(when string, want appliance.Code) {
+	check := func(when string, want fault.Code) {
 		t.Helper()
 		_, _, _, err := u.Encrypt(ctx, []byte("x"), nil)
 		wantCode(t, when, err, want)
@@ -343,10 +344,10 @@ func TestGone(t *testing.T) {
 	if err := k.DestroyTokenObject(ctx, object); err != nil {
 		t.Fatal(err)
 	}
-	check("destroyed", appliance.CodeGone)
+	check("destroyed", fault.Gone)
 	shim.Cut()
-	check("away", appliance.CodeInternal)
-	if err := k.DestroyTokenObject(ctx, object); appliance.CodeOf(err) != appliance.CodeInternal {
+	check("away", fault.Internal)
+	if err := k.DestroyTokenObject(ctx, object); fault.CodeOf(err) != fault.Internal {
 		t.Errorf("destroy while it is away: %v", err)
 	}
 }

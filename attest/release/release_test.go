@@ -302,6 +302,29 @@ func TestBrokerRefuses(t *testing.T) {
 	s.refuses(t, "E_BROKER_KEY")
 	s.client.Collect = collect
 
+	refusesMachines(t, s)
+	refusesPolicies(t, s)
+
+	refused := 0
+	if err := s.vault.Log(func(r release.Record) error {
+		if r.Result == release.Refused {
+			refused++
+			if r.Code == "" || r.Reason == "" {
+				t.Errorf("a refusal without a reason: %+v", r)
+			}
+		}
+		return nil
+	}); err != nil || refused < 10 {
+		t.Errorf("%d refusals are in the log, %v", refused, err)
+	}
+	if strings.Contains(s.logged(), pin) {
+		t.Error("the PIN is in the log")
+	}
+}
+
+// refusesMachines: those that it does not know, and those that were stopped.
+func refusesMachines(t *testing.T, s *site) {
+	t.Helper()
 	s.client.Machine = "nobody"
 	s.refuses(t, "E_BROKER_MACHINE")
 	s.client.Machine = "../identity"
@@ -324,9 +347,12 @@ func TestBrokerRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.releases(t)
+}
 
-	// A policy of which the machine falls short acts at once; an older one does
-	// not come back.
+// refusesPolicies: a policy of which the machine falls short acts at once; an older
+// one does not come back.
+func refusesPolicies(t *testing.T, s *site) {
+	t.Helper()
 	s.setPolicy(t, func(p *attest.Policy) { p.Version = 2; snp.PolicyOf(p.Reports).CSPIDs = []string{"CN=another"} })
 	s.refuses(t, "E_SNP_CSP_ID")
 	old := s.policy()
@@ -347,22 +373,6 @@ func TestBrokerRefuses(t *testing.T) {
 	}
 	if err := s.vault.SetPolicy(file, public); err == nil {
 		t.Error("a policy of another signer is taken")
-	}
-
-	refused := 0
-	if err := s.vault.Log(func(r release.Record) error {
-		if r.Result == release.Refused {
-			refused++
-			if r.Code == "" || r.Reason == "" {
-				t.Errorf("a refusal without a reason: %+v", r)
-			}
-		}
-		return nil
-	}); err != nil || refused < 10 {
-		t.Errorf("%d refusals are in the log, %v", refused, err)
-	}
-	if strings.Contains(s.logged(), pin) {
-		t.Error("the PIN is in the log")
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/web"
 )
@@ -131,7 +132,7 @@ func prepareOnce(ctx context.Context, made string, credential web.NewCredential,
 func prepareDemo(ctx context.Context, credential web.NewCredential, client *web.Client) error {
 	post := func(body any, route ...string) error {
 		err := client.Do(ctx, http.MethodPost, web.Path(route...), body, nil)
-		if appliance.CodeOf(err) == appliance.CodeExists {
+		if fault.CodeOf(err) == fault.Exists {
 			return nil
 		}
 		return err

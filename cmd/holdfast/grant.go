@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/web"
 )
 
@@ -97,7 +98,7 @@ func parseWhen(s string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return t, appliance.Errorf(appliance.CodeInvalid, "--not-after %q: give a time such as 2027-01-31T18:00:00Z, or a duration such as 8h", s)
+		return t, fault.Errorf(fault.Invalid, "--not-after %q: give a time such as 2027-01-31T18:00:00Z, or a duration such as 8h", s)
 	}
 	return t, nil
 }

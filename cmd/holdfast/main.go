@@ -19,7 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/web"
 	"holdfast/xks/conformance"
@@ -38,9 +38,9 @@ func run() int {
 	if !errors.Is(err, errReported) {
 		fmt.Fprintln(os.Stderr, "holdfast: "+message(err))
 	}
-	var refused *appliance.Error
+	var refused *fault.Fault
 	switch {
-	case errors.As(err, &refused) && refused.Code == appliance.CodeInvalid, errors.Is(err, conformance.ErrTarget), errors.Is(err, errUnusable):
+	case errors.As(err, &refused) && refused.Code == fault.Invalid, errors.Is(err, conformance.ErrTarget), errors.Is(err, errUnusable):
 		return 2
 	case errors.As(err, new(ranError)):
 		return 1
@@ -51,7 +51,7 @@ func run() int {
 // message is what the caller is told: of an error of the appliance only the
 // part that may be shown.
 func message(err error) string {
-	var refused *appliance.Error
+	var refused *fault.Fault
 	if errors.As(err, &refused) {
 		return refused.Message
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 )
@@ -93,7 +93,7 @@ func userChangeCommand(a *admin, name, short, done string) *cobra.Command {
 				}
 				return a.done(cmd, http.MethodPost, web.Path("users", u.ID, name), "user "+u.Name+" "+done)
 			}
-			return appliance.Errorf(appliance.CodeNotFound, "there is no user %q", args[0])
+			return fault.Errorf(fault.NotFound, "there is no user %q", args[0])
 		}),
 	}
 }
@@ -165,7 +165,7 @@ func tokenCommand(a *admin) *cobra.Command {
 					return a.done(cmd, http.MethodDelete, web.Path("tokens", t.ID), "API token "+t.Name+" is refused from now on")
 				}
 			}
-			return appliance.Errorf(appliance.CodeNotFound, "there is no API token %q", args[0])
+			return fault.Errorf(fault.NotFound, "there is no API token %q", args[0])
 		}),
 	}
 	return group("token", "Manage API tokens", create, list, revoke)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 )
@@ -119,7 +120,7 @@ type form struct {
 
 func (f *form) fail(format string, args ...any) {
 	if f.err == nil {
-		f.err = appliance.Errorf(appliance.CodeInvalid, format, args...)
+		f.err = fault.Errorf(fault.Invalid, format, args...)
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/console/ui"
@@ -234,7 +234,7 @@ func approved(p *page, result []byte) (*view, error) {
 	case err != nil:
 		return nil, err
 	case a.State == approval.Failed:
-		return nil, appliance.Errorf(appliance.CodeConflict, "it was approved, and failed: %s", a.Outcome)
+		return nil, fault.Errorf(fault.Conflict, "it was approved, and failed: %s", a.Outcome)
 	case a.State == approval.Done && actions[a.Operation].show != nil:
 		return actions[a.Operation].show(p, a.Result)
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/a-h/templ"
 	"github.com/go-chi/chi/v5"
 
-	"holdfast/appliance"
 	"holdfast/appliance/approval"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
 	"holdfast/web"
 	"holdfast/web/console/ui"
 )
@@ -66,7 +66,7 @@ func New(o Options) http.Handler {
 		r.Post("/signout", c.signedIn(c.signOut))
 		r.Get("/download/{what}", c.signedIn(c.download))
 		r.NotFound(c.signedIn(func(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-			c.failPage(w, r, who, appliance.Errorf(appliance.CodeNotFound, "the console has no page %.200q", r.URL.Path))
+			c.failPage(w, r, who, fault.Errorf(fault.NotFound, "the console has no page %.200q", r.URL.Path))
 		}))
 	})
 	return r
@@ -325,26 +325,26 @@ func (p *page) get(into any, path string) error {
 // failPage says why there is no page.
 func (c *console) failPage(w http.ResponseWriter, r *http.Request, who identity.Principal, err error) {
 	status, title := http.StatusInternalServerError, "That did not work"
-	switch appliance.CodeOf(err) {
-	case appliance.CodeNotFound:
+	switch fault.CodeOf(err) {
+	case fault.NotFound:
 		status, title = http.StatusNotFound, "Not found"
-	case appliance.CodeForbidden:
+	case fault.Forbidden:
 		status, title = http.StatusForbidden, "Your role does not allow that"
-	case appliance.CodeLocked:
+	case fault.Locked:
 		status, title = http.StatusServiceUnavailable, "The appliance is locked"
-	case appliance.CodeInvalid, appliance.CodeTooLarge:
+	case fault.Invalid, fault.TooLarge:
 		status, title = http.StatusBadRequest, "That cannot be done"
-	case appliance.CodeExists, appliance.CodeConflict:
+	case fault.Exists, fault.Conflict:
 		status, title = http.StatusConflict, "That cannot be done now"
 	case web.CodeStale:
 		status, title = http.StatusConflict, "It has changed meanwhile"
-	case appliance.CodeThrottled:
+	case fault.Throttled:
 		status, title = http.StatusTooManyRequests, "Too often"
-	case appliance.CodeTimeout:
+	case fault.Timeout:
 		status, title = http.StatusServiceUnavailable, "That took too long"
 	}
 	message := "internal error; the appliance's log says more"
-	if e, ok := errors.AsType[*appliance.Error](err); ok {
+	if e, ok := errors.AsType[*fault.Fault](err); ok {
 		message = e.Message
 	} else {
 		c.Log.Error("console", "path", r.URL.Path, "error", err)
@@ -362,8 +362,8 @@ func flash(w http.ResponseWriter, text string) {
 func answerJSON(w http.ResponseWriter, body any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		f := web.Failure{Code: appliance.CodeOf(err), Message: "internal error; the appliance's log says more"}
-		if e, ok := errors.AsType[*appliance.Error](err); ok {
+		f := web.Failure{Code: fault.CodeOf(err), Message: "internal error; the appliance's log says more"}
+		if e, ok := errors.AsType[*fault.Fault](err); ok {
 			f.Message = e.Message
 		}
 		w.WriteHeader(http.StatusBadRequest)
@@ -376,7 +376,7 @@ func answerJSON(w http.ResponseWriter, body any, err error) {
 func readJSON[T any](r *http.Request) (T, error) {
 	var v T
 	if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
-		return v, appliance.Errorf(appliance.CodeInvalid, "the request cannot be read")
+		return v, fault.Errorf(fault.Invalid, "the request cannot be read")
 	}
 	return v, nil
 }

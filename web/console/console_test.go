@@ -23,10 +23,11 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
-	"holdfast/appliance/store"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/instance"
+	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/hsm"
@@ -101,14 +102,14 @@ func (site) Certificate() (web.Certificate, error) {
 }
 func (site) RequestCertificate([]string) (string, error) { return "request", nil }
 func (site) InstallCertificate(string) (web.Certificate, error) {
-	return web.Certificate{}, appliance.Errorf(appliance.CodeInvalid, "no certificate")
+	return web.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
 }
 
 // rig is a console of a real appliance, with users in a real database.
 type rig struct {
 	*xkstest.Bed
 	t       testing.TB
-	rows    *store.SQLite // of users
+	rows    *sqlite.DB // of users
 	users   *identity.Directory
 	api     *web.API
 	console http.Handler
@@ -154,7 +155,7 @@ func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Applia
 	t.Helper()
 	r := &rig{Bed: xkstest.Start(t, xkstest.Options{Token: token}), t: t, audit: &fakeAudit{}, now: time.Now()}
 	dir := t.TempDir()
-	rows, err := store.Open(t.Context(), filepath.Join(dir, "users.db"), store.Options{Logger: slog.New(slog.DiscardHandler)})
+	rows, err := sqlite.Open(t.Context(), filepath.Join(dir, "users.db"), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -511,7 +512,7 @@ func TestPresence(t *testing.T) {
 func TestSuspendedDeletion(t *testing.T) {
 	r := start(t)
 	for _, custody := range []appliance.Custody{appliance.CustodyCached, appliance.CustodyHSM} {
-		if _, err := r.Appliance.CreateKeyStore(t.Context(), appliance.KeyStore{Name: "bank", URIPathPrefix: "/bank"}); err != nil && appliance.CodeOf(err) != appliance.CodeExists {
+		if _, err := r.Appliance.CreateKeyStore(t.Context(), appliance.KeyStore{Name: "bank", URIPathPrefix: "/bank"}); err != nil && fault.CodeOf(err) != fault.Exists {
 			t.Fatal(err)
 		}
 		if _, err := r.Appliance.CreateKey(t.Context(), "bank", appliance.NewExternalKey{ID: string(custody), Usage: appliance.Usage{Encrypt: true}, Custody: custody}); err != nil {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/console/ui"
@@ -44,7 +44,7 @@ func fill(path string, v url.Values) string {
 // do has the API do what a form asks for.
 func (c *console) do(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	if err := r.ParseForm(); err != nil {
-		c.failPage(w, r, who, appliance.Errorf(appliance.CodeInvalid, "the form cannot be read, or is longer than %d bytes", maxForm))
+		c.failPage(w, r, who, fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", maxForm))
 		return
 	}
 	c.perform(w, &page{Request: r, c: c, who: who, now: c.Now()}, chi.URLParam(r, "operation"), r.PostForm)
@@ -58,7 +58,7 @@ func (c *console) route(operation string) (*web.Route, action, error) {
 			return route, a, nil
 		}
 	}
-	return nil, a, appliance.Errorf(appliance.CodeNotFound, "the console has no operation %.60q", operation)
+	return nil, a, fault.Errorf(fault.NotFound, "the console has no operation %.60q", operation)
 }
 
 func (c *console) perform(w http.ResponseWriter, p *page, operation string, v url.Values) {
@@ -70,7 +70,7 @@ func (c *console) perform(w http.ResponseWriter, p *page, operation string, v ur
 		revision, err = p.fresh(v)
 	}
 	if want := v.Get(a.confirm); err == nil && a.confirm != "" && (want == "" || v.Get("confirm") != want) {
-		err = appliance.Errorf(appliance.CodeInvalid, "type %q to confirm; you typed %.80q", want, v.Get("confirm"))
+		err = fault.Errorf(fault.Invalid, "type %q to confirm; you typed %.80q", want, v.Get("confirm"))
 	}
 	if err == nil && a.body != nil {
 		f := &form{values: v}
@@ -81,7 +81,7 @@ func (c *console) perform(w http.ResponseWriter, p *page, operation string, v ur
 		// Of a path with an empty part another route could be found.
 		for _, m := range parameter.FindAllStringSubmatch(route.Path, -1) {
 			if v.Get(m[1]) == "" {
-				err = appliance.Errorf(appliance.CodeInvalid, "the form does not say which %s", m[1])
+				err = fault.Errorf(fault.Invalid, "the form does not say which %s", m[1])
 			}
 		}
 	}
@@ -93,9 +93,9 @@ func (c *console) perform(w http.ResponseWriter, p *page, operation string, v ur
 	case errors.As(err, &waits):
 		flash(w, fmt.Sprintf("It waits for the approval of another person, until %s.", ui.Stamp(waits.Request.ExpiresAt)))
 		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
-	case appliance.CodeOf(err) == web.CodePresence:
+	case fault.CodeOf(err) == web.CodePresence:
 		c.show(w, p, p.proveView(operation, v, ""))
-	case appliance.CodeOf(err) == appliance.CodeInvalid || appliance.CodeOf(err) == appliance.CodeExists:
+	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.Exists:
 		c.again(w, p, operation, v, err)
 	case err != nil:
 		c.failPage(w, p.Request, p.who, err)
@@ -119,7 +119,7 @@ func (c *console) again(w http.ResponseWriter, p *page, operation string, v url.
 		return
 	}
 	message := err.Error()
-	if e, ok := errors.AsType[*appliance.Error](err); ok {
+	if e, ok := errors.AsType[*fault.Fault](err); ok {
 		message = e.Message
 	}
 	for _, l := range pages {
@@ -172,7 +172,7 @@ func match(pattern, path string) (map[string]string, bool) {
 // version makes one; revision is empty where nothing is changed that there is.
 func (p *page) version(revision string) string { return p.who.Session + " " + revision }
 
-var errStale = appliance.Errorf(web.CodeStale, "the page is from another session, or incomplete; open it again and decide anew")
+var errStale = fault.Errorf(web.CodeStale, "the page is from another session, or incomplete; open it again and decide anew")
 
 // fresh checks a form's version as far as it is the console's matter, and gives
 // the revision, which the API checks.
@@ -240,7 +240,7 @@ func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Pri
 	p := &page{Request: r, c: c, who: who, now: c.Now()}
 	var asked proof
 	if err := json.NewDecoder(bytes.NewReader([]byte(r.FormValue("asked")))).Decode(&asked); err != nil {
-		c.failPage(w, r, who, appliance.Errorf(appliance.CodeInvalid, "the form cannot be read"))
+		c.failPage(w, r, who, fault.Errorf(fault.Invalid, "the form cannot be read"))
 		return
 	}
 	if r.PostForm.Has("ask") {
@@ -269,7 +269,7 @@ func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Pri
 }
 
 func message(err error) string {
-	if e, ok := errors.AsType[*appliance.Error](err); ok {
+	if e, ok := errors.AsType[*fault.Fault](err); ok {
 		return e.Message
 	}
 	return "internal error; the appliance's log says more"

@@ -13,6 +13,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/console/ui"
@@ -433,7 +434,7 @@ func createdCredential(p *page, result []byte) (*view, error) {
 func (c *console) kmsJSON(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	var f kmsFile
 	if err := json.Unmarshal([]byte(r.PostFormValue("file")), &f); err != nil {
-		c.failPage(w, r, who, appliance.Errorf(appliance.CodeInvalid, "the form cannot be read"))
+		c.failPage(w, r, who, fault.Errorf(fault.Invalid, "the form cannot be read"))
 		return
 	}
 	text, err := json.MarshalIndent(f, "", "  ")

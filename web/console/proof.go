@@ -14,6 +14,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
 	"holdfast/web"
 	"holdfast/web/console/ui"
@@ -38,10 +39,10 @@ func attestation(p *page) (*view, error) {
 		d.nonce = hex.EncodeToString(b)
 	}
 	v := &view{title: "Attestation report"}
-	switch err := p.get(&d.report, "attestation/report"+query("nonce", d.nonce)); appliance.CodeOf(err) {
+	switch err := p.get(&d.report, "attestation/report"+query("nonce", d.nonce)); fault.CodeOf(err) {
 	case "":
 		d.verdict = d.report.Verdict
-	case appliance.CodeConflict, appliance.CodeInvalid:
+	case fault.Conflict, fault.Invalid:
 		d.failure = message(err)
 	default:
 		return nil, err
@@ -132,9 +133,9 @@ func auditLog(p *page) (*view, error) {
 	if c := q.Get("cursor"); c != "" {
 		asked.Set("cursor", c)
 	}
-	switch err := p.get(&d.found, "audit/records?"+asked.Encode()); appliance.CodeOf(err) {
+	switch err := p.get(&d.found, "audit/records?"+asked.Encode()); fault.CodeOf(err) {
 	case "":
-	case appliance.CodeInvalid:
+	case fault.Invalid:
 		d.failure = message(err)
 	default:
 		return nil, err

@@ -14,7 +14,7 @@ import (
 	"github.com/boombuler/barcode/qr"
 	"github.com/go-chi/chi/v5"
 
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/console/ui"
@@ -60,14 +60,14 @@ func (c *console) bare(w http.ResponseWriter, r *http.Request, status int, title
 
 // statusOf is the HTTP status of a refusal on a page before signing in.
 func statusOf(err error) int {
-	switch appliance.CodeOf(err) {
+	switch fault.CodeOf(err) {
 	case "":
 		return http.StatusOK
-	case appliance.CodeUnauthenticated:
+	case fault.Unauthenticated:
 		return http.StatusUnauthorized
-	case appliance.CodeThrottled:
+	case fault.Throttled:
 		return http.StatusTooManyRequests
-	case appliance.CodeInvalid, appliance.CodeConflict, appliance.CodeExists:
+	case fault.Invalid, fault.Conflict, fault.Exists:
 		return http.StatusUnprocessableEntity
 	}
 	return http.StatusInternalServerError
@@ -110,7 +110,7 @@ func (c *console) entered(w http.ResponseWriter, r *http.Request, operation stri
 	if auditErr := c.API.Event(r.Context(), operation, actor, r.RemoteAddr, err); auditErr != nil && err == nil {
 		_ = c.Identity.SignOut(r.Context(), in.Token) // nobody is let in unrecorded
 		c.Log.Error("nobody can sign in: it could not be recorded", "error", auditErr)
-		return appliance.Errorf(appliance.CodeInternal, "nobody can sign in now, since it cannot be recorded in the audit log; the appliance's log says why")
+		return fault.Errorf(fault.Internal, "nobody can sign in now, since it cannot be recorded in the audit log; the appliance's log says why")
 	}
 	if err != nil {
 		return err
@@ -307,7 +307,7 @@ func (c *console) download(w http.ResponseWriter, r *http.Request, who identity.
 	}
 	path, ok := paths[what]
 	if !ok {
-		c.failPage(w, r, who, appliance.Errorf(appliance.CodeNotFound, "there is no download %.60q", what))
+		c.failPage(w, r, who, fault.Errorf(fault.NotFound, "there is no download %.60q", what))
 		return
 	}
 	if what == "backup" && c.Now().Sub(who.ProvenAt) > web.PresenceTime {

@@ -23,7 +23,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/keyring"
-	"holdfast/appliance/store"
+	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks"
@@ -49,7 +49,7 @@ type Options struct {
 // Bed is a running appliance.
 type Bed struct {
 	Appliance *appliance.Appliance
-	Store     *store.SQLite
+	Store     *sqlite.DB
 	Token     *hsm.Token
 	API       *xks.API
 	// Config opens the token again.
@@ -91,7 +91,7 @@ func start(t testing.TB, o Options) (*Bed, error) {
 	ctx := context.Background()
 
 	var err error
-	if b.Store, err = store.Open(ctx, b.DB, store.Options{Logger: log}); err != nil {
+	if b.Store, err = sqlite.Open(ctx, b.DB, sqlite.Options{Logger: log}); err != nil {
 		return nil, err
 	}
 	b.Config.Log = log
@@ -100,7 +100,7 @@ func start(t testing.TB, o Options) (*Bed, error) {
 	}
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, log, b.Dir
 	o.Appliance.OpenStore = func(ctx context.Context, path string) (appliance.Store, error) {
-		return store.Open(ctx, path, store.Options{Logger: log})
+		return sqlite.Open(ctx, path, sqlite.Options{Logger: log})
 	}
 	b.Appliance = appliance.New(o.Appliance)
 	var ring appliance.Keyring = keyring.New(b.Token)

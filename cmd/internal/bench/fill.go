@@ -11,7 +11,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/keyring"
-	"holdfast/appliance/store"
+	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
 )
 
@@ -23,7 +23,7 @@ const chunk = 5000
 // keyring and store that make them; through the admin socket each would cost a
 // transaction.
 func (in *installation) fill(ctx context.Context, n, sample int, progress func(done int)) (ids []string, err error) {
-	db, err := store.Open(ctx, filepath.Join(in.dir(), "holdfast.db"), store.Options{})
+	db, err := sqlite.Open(ctx, filepath.Join(in.dir(), "holdfast.db"), sqlite.Options{})
 	if err != nil {
 		return nil, err
 	}

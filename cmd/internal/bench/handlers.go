@@ -17,7 +17,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/keyring"
-	"holdfast/appliance/store"
+	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
 	"holdfast/xks"
 )
@@ -25,7 +25,7 @@ import (
 // handlers counts what the handlers of a request allocate, in this process:
 // what net/http and TLS allocate around them is the same for all.
 func (s *site) handlers(ctx context.Context, o options) (out []Handler, err error) {
-	db, err := store.Open(ctx, filepath.Join(s.path("handlers"), "holdfast.db"), store.Options{})
+	db, err := sqlite.Open(ctx, filepath.Join(s.path("handlers"), "holdfast.db"), sqlite.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/xks"
 )
@@ -135,7 +136,7 @@ func (a *auditor) close() {
 }
 
 // errNotOpen is for what would have to be audited while nothing can be.
-var errNotOpen = appliance.Errorf(appliance.CodeLocked, "the audit log is not open")
+var errNotOpen = fault.Errorf(fault.Locked, "the audit log is not open")
 
 // Ready implements [web.Audit].
 func (a *auditor) Ready() error {
@@ -145,9 +146,9 @@ func (a *auditor) Ready() error {
 	}
 	switch s := l.Status(); {
 	case s.Broken != "":
-		return appliance.Errorf(appliance.CodeInternal, "%s", s.Broken)
+		return fault.Errorf(fault.Internal, "%s", s.Broken)
 	case s.Level == audit.LevelFull:
-		return appliance.Errorf(appliance.CodeInternal, "the disk of the audit log is full; nothing is done that cannot be recorded: make space")
+		return fault.Errorf(fault.Internal, "the disk of the audit log is full; nothing is done that cannot be recorded: make space")
 	}
 	return nil
 }

@@ -12,13 +12,15 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/certificate"
 	"holdfast/attest"
 	"holdfast/attest/tpm/seal"
+	"holdfast/cmd/internal/systemd"
 	"holdfast/hsm"
-	"holdfast/xks"
 )
 
 // The codes of failures to unlock. They are stable.
@@ -31,7 +33,7 @@ const (
 )
 
 // newBoot wires the boot to the parts that it works with.
-func (d *Daemon) newBoot(certificate *xks.Certificate) error {
+func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
 	parts, err := Parts(cfg)
 	if err != nil {
@@ -42,7 +44,7 @@ func (d *Daemon) newBoot(certificate *xks.Certificate) error {
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
-		TLSKey:    func() ([]byte, error) { return publicKey(certificate) },
+		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
 		Condition: d.condition,
@@ -118,8 +120,8 @@ func revoked(c *attest.Collector) (uint64, error) {
 	return seal.Counter(c.TPM)
 }
 
-func publicKey(certificate *xks.Certificate) ([]byte, error) {
-	c, err := certificate.Get(nil)
+func publicKey(cert *certificate.Certificate) ([]byte, error) {
+	c, err := cert.Get(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +141,7 @@ func releaser(cfg *config.Config) boot.Releaser {
 func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	// Where something is wrapped already, another master key would not help.
 	_, err := d.store.Installation(ctx)
-	if err != nil && appliance.CodeOf(err) != appliance.CodeNotFound {
+	if err != nil && fault.CodeOf(err) != fault.NotFound {
 		return &boot.Failure{Code: codeUnlock, Reason: "the database cannot be read", Err: err}
 	}
 	token, hsms, err := d.openHSM(ctx, credential, err == nil)
@@ -206,14 +208,14 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 // [aws_xks_config] in a new installation.
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
 	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
-		again := appliance.CodeOf(err) == appliance.CodeTimeout || appliance.CodeOf(err) == appliance.CodeInternal
+		again := fault.CodeOf(err) == fault.Timeout || fault.CodeOf(err) == fault.Internal
 		return &boot.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
 	}
 	if err := d.bootstrap(ctx); err != nil {
 		d.appliance.Lock()
 		return &boot.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
 	}
-	if err := d.welcomeLater(ctx); err != nil {
+	if err := d.welcome.SayLater(ctx); err != nil {
 		d.o.Log.Error("there is no setup code", "error", err)
 	}
 	return nil
@@ -289,7 +291,7 @@ func (d *Daemon) lock() {
 
 // changed tells where it serves, or that it does not.
 func (d *Daemon) changed(s boot.Status) {
-	notify(d.o.Log, statusLine(s))
+	systemd.Notify(d.o.Log, systemd.Status(statusLine(s)))
 	a := Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket}
 	if s.Serves() {
 		d.o.Log.Info("serving", "version", Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)

@@ -22,8 +22,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/appliance"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"
@@ -437,7 +438,7 @@ func TestBrokerRelease(t *testing.T) {
 	})
 	s.logged(0, `msg=serving `)
 	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
-	if err := r.do("POST", "seal", web.SealRequest{PIN: []byte("x")}, nil); appliance.CodeOf(err) != appliance.CodeConflict {
+	if err := r.do("POST", "seal", web.SealRequest{PIN: []byte("x")}, nil); fault.CodeOf(err) != fault.Conflict {
 		t.Errorf("sealing where a broker releases: %v", err)
 	}
 	r.stop()

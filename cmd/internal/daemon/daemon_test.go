@@ -30,6 +30,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm/swtpm"
@@ -217,7 +218,7 @@ func (s *site) refused(want string) {
 	defer cancel()
 	err := s.run(ctx)
 	message := ""
-	if refused, ok := errors.AsType[*appliance.Error](err); ok {
+	if refused, ok := errors.AsType[*fault.Fault](err); ok {
 		message = refused.Message // what the command line shows
 	} else if err != nil {
 		message = err.Error()
@@ -411,7 +412,7 @@ func TestWrongPIN(t *testing.T) {
 	if r.ok("GET", "status", nil, &status); !status.Locked {
 		t.Errorf("the status is %+v", status)
 	}
-	if err := r.do("POST", "keystores", web.NewKeyStore{Name: "q", URIPathPrefix: "/q"}, nil); appliance.CodeOf(err) != appliance.CodeLocked {
+	if err := r.do("POST", "keystores", web.NewKeyStore{Name: "q", URIPathPrefix: "/q"}, nil); fault.CodeOf(err) != fault.Locked {
 		t.Errorf("a key store while locked: %v", err)
 	}
 	r.stop()

@@ -1,0 +1,176 @@
+package boot
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"holdfast/appliance/fault"
+	"holdfast/attest"
+	"holdfast/attest/release"
+	"holdfast/attest/tpm/seal"
+)
+
+// CodeSealMissing is the code of a machine on which nothing is sealed yet.
+const CodeSealMissing = "E_SEAL_MISSING"
+
+// SealedRelease has the machine's own TPM release the credential. Its files are
+// read at each attempt.
+type SealedRelease struct {
+	// Blob is the file of the sealed credential, which [Boot.Seal] writes.
+	Blob string
+	// Authorizations is the file of the signed PCR policies.
+	Authorizations string
+	// Key is the file of the public key (PEM, P-256) that signs them.
+	Key string
+}
+
+// Release implements [Releaser].
+func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
+	text, err := readFile(s.Blob)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", &Failure{Code: CodeSealMissing, Again: true, Reason: "no PIN is sealed on this machine yet; give it with holdfast seal"}
+	}
+	if err != nil {
+		return nil, "", unusable(s.Blob, err)
+	}
+	blob, err := seal.ParseBlob(text)
+	if err != nil {
+		return nil, "", unusable(s.Blob, err)
+	}
+	if text, err = readFile(s.Authorizations); err != nil {
+		return nil, "", unusable(s.Authorizations, err)
+	}
+	authorizations, err := seal.ParseAuthorizations(text)
+	if err != nil {
+		return nil, "", unusable(s.Authorizations, err)
+	}
+	return (&release.Sealed{TPM: c.TPM, Blob: blob, Authorizations: authorizations}).Release(ctx)
+}
+
+// codeSealFile is the code of a file that cannot be used.
+const codeSealFile = "E_SEAL_FILE"
+
+func unusable(file string, err error) *Failure {
+	return &Failure{Code: codeSealFile, Reason: file + " cannot be used", Err: err}
+}
+
+// seal seals the credential to the TPM, in place of one that there may be.
+func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
+	key, err := readSealKey(s.Key)
+	if err != nil {
+		return err
+	}
+	blob, err := seal.Seal(c.TPM, key, seal.Credential, credential)
+	if err != nil {
+		return err
+	}
+	text, err := blob.Encode()
+	if err != nil {
+		return err
+	}
+	return WriteFile(s.Blob, text)
+}
+
+func readSealKey(file string) (*ecdsa.PublicKey, error) {
+	key, err := readPublicKey(file)
+	if err != nil {
+		return nil, err
+	}
+	public, ok := key.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("%s is a %T; PCR policies are signed with ECDSA on P-256", file, key)
+	}
+	return public, nil
+}
+
+// BrokerRelease has a broker release the credential, to fresh evidence.
+type BrokerRelease struct {
+	// URL is the broker's, Pin its key's, Machine the name of this machine there.
+	URL, Pin, Machine string
+}
+
+// Release implements [Releaser].
+func (b *BrokerRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
+	return (&release.FromBroker{URL: b.URL, Pin: b.Pin, Machine: b.Machine, Collect: c.Collect}).Release(ctx)
+}
+
+// NoRelease releases nothing, for a reason that is there before the boot: neither
+// TPM nor broker is asked, and no credential is taken.
+type NoRelease struct{ Why *Failure }
+
+// Release implements [Releaser].
+func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, error) {
+	return nil, "", n.Why
+}
+
+// Seal seals the HSM's credential to this machine's TPM, in place of one that
+// there may be. A boot that waits for it goes on. Errors: [*fault.Fault],
+// fault.Conflict where a broker releases the credential, or nothing does.
+func (b *Boot) Seal(_ context.Context, credential []byte) error {
+	if n, ok := b.o.Release.(NoRelease); ok {
+		return fault.Errorf(fault.Conflict, "no PIN is taken: %s: %s", n.Why.Code, n.Why)
+	}
+	s, ok := b.o.Release.(*SealedRelease)
+	if !ok {
+		return fault.Errorf(fault.Conflict, "this appliance gets its PIN from a broker: holdfast broker add, there")
+	}
+	if len(credential) == 0 || len(credential) > seal.MaxSecret {
+		return fault.Errorf(fault.Invalid, "a PIN of %d bytes; a TPM seals 1 to %d", len(credential), seal.MaxSecret)
+	}
+	b.mu.Lock()
+	c := b.collector
+	b.mu.Unlock()
+	if c == nil || c.TPM == nil {
+		return fault.Errorf(fault.Conflict, "there is no TPM to seal with; holdfast status says more")
+	}
+	if err := s.seal(c, credential); err != nil {
+		return fault.Errorf(fault.Conflict, "the PIN was not sealed: %s", err)
+	}
+	b.o.Log.Info("the HSM's credential was sealed to this machine's TPM", "file", s.Blob)
+	b.Wake()
+	return nil
+}
+
+// Revoke has this machine's TPM refuse all policies and authorizations of a
+// version below, for good. Errors: [*fault.Fault], fault.Conflict if it would
+// revoke the policy in force.
+func (b *Boot) Revoke(_ context.Context, below uint64) error {
+	c, err := b.revocable(below)
+	if err != nil {
+		return err
+	}
+	if err := seal.Revoke(c.TPM, below); err != nil {
+		return fault.Errorf(fault.Conflict, "%s", err)
+	}
+	b.o.Log.Info("older policies were revoked in this machine's TPM, for good", "below", below)
+	return nil
+}
+
+// CheckRevoke gives the error that Revoke would, and revokes nothing.
+func (b *Boot) CheckRevoke(_ context.Context, below uint64) error {
+	c, err := b.revocable(below)
+	if err != nil {
+		return err
+	}
+	if err := seal.CheckRevoke(c.TPM, below); err != nil {
+		return fault.Errorf(fault.Conflict, "%s", err)
+	}
+	return nil
+}
+
+// revocable gives the machine's TPM if policies below the version may be revoked.
+func (b *Boot) revocable(below uint64) (*attest.Collector, error) {
+	b.mu.Lock()
+	c, a := b.collector, b.status.Attestation
+	b.mu.Unlock()
+	if c == nil || c.TPM == nil || a == nil {
+		return nil, fault.Errorf(fault.Conflict, "there is no TPM, or no policy in force yet; holdfast status says more")
+	}
+	if below > a.Version {
+		return nil, fault.Errorf(fault.Conflict, "the policy in force has version %d and would be revoked as well: this machine would not boot again; install a newer policy first", a.Version)
+	}
+	return c, nil
+}

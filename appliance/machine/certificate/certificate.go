@@ -1,0 +1,100 @@
+package certificate
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+// Certificate is a server certificate in two PEM files. It is read again when
+// a file changes, so that a renewal needs no restart.
+type Certificate struct {
+	certFile, keyFile string
+	log               *slog.Logger
+	now               func() time.Time
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	version fileVersion
+	checked time.Time
+}
+
+// checkEvery is how often at most the files are looked at.
+const checkEvery = time.Second
+
+// fileVersion tells whether files have changed.
+type fileVersion struct {
+	certTime, keyTime time.Time
+	certSize, keySize int64
+}
+
+// Load reads the certificate with its chain, and its private key.
+func Load(certFile, keyFile string, now func() time.Time, log *slog.Logger) (*Certificate, error) {
+	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log, now: now}
+	v, err := c.stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.load(v); err != nil {
+		if c.finish() != nil {
+			return nil, err
+		}
+		if v, err = c.stat(); err != nil {
+			return nil, err
+		}
+		if err := c.load(v); err != nil {
+			return nil, err
+		}
+		log.Warn("the installation of a server certificate was cut off, and is finished now", "file", certFile)
+	}
+	c.checked = now()
+	return c, nil
+}
+
+// Get gives the certificate for a handshake: [tls.Config.GetCertificate]. Files
+// that have changed but cannot be used are reported in the log, and the
+// certificate that there was is kept.
+func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.now(); now.Sub(c.checked) >= checkEvery {
+		c.checked = now
+		v, err := c.stat()
+		if err == nil && v != c.version {
+			if err = c.load(v); err == nil {
+				c.log.Info("the server certificate was read anew", "file", c.certFile, "expires", c.current.Leaf.NotAfter)
+			}
+		}
+		if err != nil {
+			c.log.Error("the server certificate cannot be read anew; the one before is kept", "error", err)
+		}
+	}
+	return c.current, nil
+}
+
+func (c *Certificate) stat() (fileVersion, error) {
+	cert, err := os.Stat(c.certFile)
+	if err != nil {
+		return fileVersion{}, fmt.Errorf("server certificate: %w", err)
+	}
+	key, err := os.Stat(c.keyFile)
+	if err != nil {
+		return fileVersion{}, fmt.Errorf("server certificate's key: %w", err)
+	}
+	return fileVersion{cert.ModTime(), key.ModTime(), cert.Size(), key.Size()}, nil
+}
+
+// load reads the files. That they fail is remembered as well: they are tried
+// again when they change.
+func (c *Certificate) load(v fileVersion) error {
+	c.version = v
+	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return fmt.Errorf("server certificate %s with key %s: %w", c.certFile, c.keyFile, err)
+	}
+	c.current = &pair
+	return nil
+}

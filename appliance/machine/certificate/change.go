@@ -1,0 +1,224 @@
+package certificate
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+)
+
+// ErrInvalid says that a certificate, or a request for one, will not do. It is
+// wrapped with why.
+var ErrInvalid = errors.New("certificate")
+
+// requestSuffix is of the file with the key that waits for its certificate.
+const requestSuffix = ".requested"
+
+var dnsName = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+const (
+	maxNames = 50
+	maxChain = 64 << 10 // bytes
+)
+
+// Requested says whether a request waits for its certificate.
+func (c *Certificate) Requested() bool {
+	_, err := os.Stat(c.keyFile + requestSuffix)
+	return err == nil
+}
+
+// Request makes a new key (P-256) beside the one in use, and gives a signing
+// request for the DNS names and IP addresses (PKCS#10, PEM). A request before it
+// is void.
+func (c *Certificate) Request(names []string) ([]byte, error) {
+	if len(names) == 0 || len(names) > maxNames {
+		return nil, fmt.Errorf("%w: give 1 to %d names", ErrInvalid, maxNames)
+	}
+	dns, ips, err := splitNames(names)
+	if err != nil {
+		return nil, err
+	}
+	r := &x509.CertificateRequest{Subject: pkix.Name{CommonName: names[0]}, DNSNames: dns, IPAddresses: ips}
+	if len(r.Subject.CommonName) > 64 { // X.520's limit
+		r.Subject.CommonName = ""
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	request, err := x509.CreateCertificateRequest(rand.Reader, r, key)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(der)
+	if err := replaceFile(c.keyFile+requestSuffix, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+		return nil, fmt.Errorf("keep the new key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
+}
+
+// ValidDNSName says whether a certificate can have the name.
+func ValidDNSName(name string) bool { return dnsName.MatchString(name) && len(name) <= 253 }
+
+// splitNames parts DNS names from IP addresses.
+func splitNames(names []string) (dns []string, ips []net.IP, err error) {
+	for _, n := range names {
+		switch ip := net.ParseIP(n); {
+		case ip != nil:
+			ips = append(ips, ip)
+		case ValidDNSName(n):
+			dns = append(dns, n)
+		default:
+			return nil, nil, fmt.Errorf("%w: %.80q is no DNS name and no IP address", ErrInvalid, n)
+		}
+	}
+	return dns, ips, nil
+}
+
+// Install takes a certificate with those that signed it (PEM), for the key of the
+// last request or for the key in use, and serves with it from then on.
+func (c *Certificate) Install(chain []byte) error {
+	leaf, err := c.checkChain(chain)
+	if err != nil {
+		return err
+	}
+	for _, keyFile := range []string{c.keyFile + requestSuffix, c.keyFile} {
+		key, err := os.ReadFile(keyFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the key: %w", err)
+		}
+		pair, err := tls.X509KeyPair(chain, key)
+		if err != nil {
+			clear(key)
+			continue // of another key
+		}
+		err = c.replace(chain, key, keyFile != c.keyFile)
+		clear(key)
+		if err == nil {
+			c.log.Info("the server certificate was replaced", "subject", leaf.Subject.String(), "expires", pair.Leaf.NotAfter)
+		}
+		return err
+	}
+	return fmt.Errorf("%w: it is of another key: neither that of the last request nor the one in use", ErrInvalid)
+}
+
+// checkChain says what is wrong with a chain, the leaf first.
+func (c *Certificate) checkChain(chain []byte) (*x509.Certificate, error) {
+	if len(chain) > maxChain {
+		return nil, fmt.Errorf("%w: the chain has more than %d bytes", ErrInvalid, maxChain)
+	}
+	var list []*x509.Certificate
+	for rest := chain; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			if len(bytes.TrimSpace(rest)) > 0 || len(list) == 0 {
+				return nil, fmt.Errorf("%w: give certificates in PEM and nothing else, the server's first", ErrInvalid)
+			}
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			return nil, fmt.Errorf("%w: block %d is no certificate", ErrInvalid, len(list)+1)
+		}
+		if n := len(list); n > 0 && list[n-1].CheckSignatureFrom(cert) != nil {
+			return nil, fmt.Errorf("%w: certificate %d is not signed by the one after it; put them in order", ErrInvalid, n)
+		}
+		list = append(list, cert)
+	}
+	leaf := list[0]
+	switch now := c.now(); {
+	case now.After(leaf.NotAfter):
+		return nil, fmt.Errorf("%w: it expired at %s", ErrInvalid, leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return nil, fmt.Errorf("%w: it begins at %s", ErrInvalid, leaf.NotBefore.UTC().Format(time.RFC3339))
+	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
+		return nil, fmt.Errorf("%w: it has no names (subjectAltName)", ErrInvalid)
+	}
+	if leaf.IsCA && len(list) > 1 {
+		return nil, fmt.Errorf("%w: it is that of an authority; put the server's first", ErrInvalid)
+	}
+	return leaf, nil
+}
+
+// replace puts both files in place, the certificate first. Between the two the pair
+// does not fit, and Get keeps the one before; after a crash there, [Load]
+// finds the new key where the request left it.
+func (c *Certificate) replace(chain, key []byte, newKey bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := replaceFile(c.certFile, chain); err != nil {
+		return fmt.Errorf("keep the certificate: %w", err)
+	}
+	if newKey {
+		if err := replaceFile(c.keyFile, key); err != nil {
+			return fmt.Errorf("keep the key: %w", err)
+		}
+	}
+	v, err := c.stat()
+	if err != nil {
+		return err
+	}
+	if newKey {
+		_ = os.Remove(c.keyFile + requestSuffix) // of no use any more; the next request replaces it
+	}
+	return c.load(v)
+}
+
+// finish ends a replacement that was cut off: the certificate is of the key of the
+// last request.
+func (c *Certificate) finish() error {
+	chain, err := os.ReadFile(c.certFile)
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(c.keyFile + requestSuffix)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	if _, err := tls.X509KeyPair(chain, key); err != nil {
+		return err
+	}
+	return replaceFile(c.keyFile, key)
+}
+
+// replaceFile writes a file that its owner alone can read, whole or not at all, and
+// durably.
+func replaceFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

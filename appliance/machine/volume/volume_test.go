@@ -1,0 +1,248 @@
+package volume_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/appliance/machine/volume"
+	"holdfast/attest/device"
+	"holdfast/attest/tpm"
+	"holdfast/attest/tpm/seal"
+	"holdfast/attest/tpm/swtpm"
+)
+
+// Opening for good needs a kernel that maps devices, and is tested with the image
+// (packer/boottest). What is refused before is tested here, with disks that
+// cryptsetup has made.
+
+type bench struct {
+	t    *testing.T
+	dev  *tpm.Device
+	key  *ecdsa.PrivateKey
+	blob []byte
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	p, err := swtpm.Start(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	b := &bench{t: t}
+	if b.dev, err = device.OpenTPM(p.Socket); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.dev.Close() })
+	if b.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	b.blob = b.sealed(seal.StateVolume)
+	return b
+}
+
+func (b *bench) sealed(use seal.Use) []byte {
+	b.t.Helper()
+	blob, err := seal.Seal(b.dev, &b.key.PublicKey, use, bytes.Repeat([]byte{7}, 64))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	text, err := blob.Encode()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return text
+}
+
+// disk makes one of 64 MiB.
+func (b *bench) disk() string {
+	b.t.Helper()
+	file := filepath.Join(b.t.TempDir(), "disk")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.Truncate(file, 64<<20); err != nil {
+		b.t.Fatal(err)
+	}
+	return file
+}
+
+func (b *bench) cryptsetup(input []byte, args ...string) {
+	b.t.Helper()
+	cmd := exec.Command("cryptsetup", args...)
+	cmd.Stdin = bytes.NewReader(input)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.t.Fatalf("cryptsetup %s: %v: %s; make install-test-packages installs it", strings.Join(args, " "), err, out)
+	}
+}
+
+// format makes a volume as the package does, but for what is given besides.
+func (b *bench) format(disk string, besides ...string) {
+	b.t.Helper()
+	args := append([]string{"luksFormat", "--batch-mode", "--type", "luks2", "--label", "holdfast-state", "--cipher", "aes-xts-plain64", "--key-size", "512",
+		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-"}, besides...)
+	b.cryptsetup(bytes.Repeat([]byte{7}, 64), append(args, disk)...)
+}
+
+func (b *bench) token(disk, kind string, sealed []byte) {
+	b.t.Helper()
+	text, err := json.Marshal(map[string]any{"type": kind, "keyslots": []string{"0"}, "sealed": json.RawMessage(sealed)})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.cryptsetup(text, "token", "import", "--json-file", "-", disk)
+}
+
+func (b *bench) open(disk string, authorizations ...seal.Authorization) error {
+	b.t.Helper()
+	before, err := os.ReadFile(disk)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	mount := filepath.Join(b.t.TempDir(), "state")
+	_, err = volume.Open(b.t.Context(), volume.Options{Disk: disk, Mount: mount, Owner: os.Getuid(), TPM: b.dev, Key: &b.key.PublicKey, Authorizations: authorizations})
+	if err == nil {
+		b.t.Fatal("it is open")
+	}
+	if after, err := os.ReadFile(disk); err != nil || !bytes.Equal(before, after) {
+		b.t.Errorf("what was refused was changed: %v", err)
+	}
+	if _, err := os.Stat(mount); !errors.Is(err, os.ErrNotExist) {
+		b.t.Errorf("something is mounted: %v", err)
+	}
+	return err
+}
+
+// TestHeader: a header that this package has not made is not opened, whatever its
+// key may be: one without encryption would take any.
+func TestHeader(t *testing.T) {
+	b := newBench(t)
+	for name, tt := range map[string]struct {
+		make func(disk string)
+		code string
+		says string
+	}{
+		"data not encrypted": {func(disk string) {
+			b.format(disk)
+			b.token(disk, "holdfast-sealed", b.blob)
+			rewrite(t, disk, func(text string) string {
+				i := strings.LastIndex(text, "aes-xts-plain64") // of the segment
+				return text[:i] + "cipher_null-ecb" + text[i+15:]
+			})
+		}, volume.CodeHeader, "one segment, encrypted by aes-xts-plain64"},
+		"key not encrypted": {func(disk string) {
+			b.format(disk)
+			b.token(disk, "holdfast-sealed", b.blob)
+			rewrite(t, disk, func(text string) string { return strings.Replace(text, "aes-xts-plain64", "cipher_null-ecb", 1) })
+		}, volume.CodeHeader, "one keyslot, encrypted by aes-xts-plain64"},
+		"another cipher": {func(disk string) {
+			b.format(disk, "--cipher", "aes-cbc-essiv:sha256", "--key-size", "256")
+			b.token(disk, "holdfast-sealed", b.blob)
+		}, volume.CodeHeader, "encrypted by aes-xts-plain64"},
+		"two keyslots": {func(disk string) {
+			b.format(disk)
+			b.token(disk, "holdfast-sealed", b.blob)
+			second := filepath.Join(t.TempDir(), "key")
+			if err := os.WriteFile(second, []byte("another key"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b.cryptsetup(bytes.Repeat([]byte{7}, 64), "luksAddKey", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", disk, second)
+		}, volume.CodeHeader, "one keyslot"},
+		"no token":       {func(disk string) { b.format(disk) }, volume.CodeHeader, "0 tokens"},
+		"another token":  {func(disk string) { b.format(disk); b.token(disk, "other", b.blob) }, volume.CodeHeader, "holdfast-sealed"},
+		"no blob":        {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", []byte(`{}`)) }, volume.CodeHeader, "sealed blob"},
+		"another use":    {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", b.sealed(seal.Credential)) }, volume.CodeHeader, "for the credential"},
+		"something else": {func(disk string) { writeAt(t, disk, "not LUKS", 4096) }, volume.CodeHeader, "neither empty nor a state volume"},
+		"as it should be, without leave": {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", b.blob) },
+			seal.CodePCRs, "no state of a machine is authorized to have the state-volume"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.t = t
+			disk := b.disk()
+			tt.make(disk)
+			if err := b.open(disk); volume.CodeOf(err) != tt.code || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v; want %s, %s", volume.CodeOf(err), err, tt.code, tt.says)
+			}
+		})
+	}
+}
+
+// rewrite changes the JSON of a header, to the same length, in both of its copies,
+// with checksums that are right (LUKS2 on-disk format, section 2.1).
+func rewrite(t *testing.T, disk string, change func(string) string) {
+	t.Helper()
+	b, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size, binary, sum, sumSize = 16 << 10, 4 << 10, 448, 64
+	for _, at := range []int{0, size} {
+		header := b[at : at+size]
+		text := string(header[binary:])
+		changed := change(text)
+		if len(changed) != len(text) || changed == text {
+			t.Fatalf("the JSON was not changed, or its length was: %s", text)
+		}
+		copy(header[binary:], changed)
+		clear(header[sum : sum+sumSize])
+		digest := sha256.Sum256(header)
+		copy(header[sum:], digest[:])
+	}
+	if err := os.WriteFile(disk, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeAt(t *testing.T, file, text string, offset int64) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(text), offset); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFindDisk: the disk is the only one that could be meant; nothing is guessed.
+func TestFindDisk(t *testing.T) {
+	const gib = "2097152" // in sectors
+	for name, tt := range map[string]struct {
+		disks map[string]map[string]string // name: file: content
+		want  string
+		says  string
+	}{
+		"one beside the system's": {map[string]map[string]string{"nvme0n1": {"size": gib, "ro": "0", "nvme0n1p1/partition": "1"}, "nvme1n1": {"size": gib, "ro": "0"},
+			"loop0": {"size": gib, "ro": "0"}, "dm-0": {"size": gib, "ro": "0"}}, "/dev/nvme1n1", ""},
+		"none":      {map[string]map[string]string{"nvme0n1": {"size": gib, "ro": "0", "nvme0n1p1/partition": "1"}}, "", "there is no disk for the state"},
+		"two":       {map[string]map[string]string{"nvme1n1": {"size": gib, "ro": "0"}, "nvme2n1": {"size": gib, "ro": "0"}}, "", "/dev/nvme1n1, /dev/nvme2n1 could each be"},
+		"too small": {map[string]map[string]string{"nvme1n1": {"size": "2048", "ro": "0"}}, "", "at least 64 MiB"},
+		"read-only": {map[string]map[string]string{"nvme1n1": {"size": gib, "ro": "1"}}, "", "there is no disk"},
+	} {
+		sys := t.TempDir()
+		for disk, files := range tt.disks {
+			for file, content := range files {
+				path := filepath.Join(sys, disk, file)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content+"\n"), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		disk, err := volume.FindDisk(t.Context(), sys, time.Nanosecond)
+		if disk != tt.want || (tt.says != "") != (err != nil) || (err != nil && (!strings.Contains(err.Error(), tt.says) || volume.CodeOf(err) != volume.CodeDisk)) {
+			t.Errorf("%s: %q, %v", name, disk, err)
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package sqlite
+
+import (
+	"context"
+
+	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
+)
+
+const (
+	// maxPending bounds what waits for approval at once, maxApprovals what is kept.
+	maxPending   = 1000
+	maxApprovals = 10000
+)
+
+const approvalColumns = `id, operation, method, path, body, user_id, token, requested_by, created_at, expires_at, state, decided_by, decided_by_id, decided_at, outcome, seal`
+
+func scanApproval(r *approval.Request) []any {
+	return []any{&r.ID, &r.Operation, &r.Method, &r.Path, &r.Body, &r.UserID, &r.Token, &r.RequestedBy,
+		millis{&r.CreatedAt}, millis{&r.ExpiresAt}, &r.State, &r.DecidedBy, &r.DecidedByID, millis{&r.DecidedAt}, &r.Outcome, &r.Seal}
+}
+
+// CreateApproval implements [approval.Store].
+func (s *DB) CreateApproval(ctx context.Context, r *approval.Request) error {
+	return s.write(ctx, func(c *conn) error {
+		var pending int
+		if _, err := c.one([]any{&pending}, `SELECT count(*) FROM approvals WHERE state = 'pending' AND expires_at > ?`, r.CreatedAt.UnixMilli()); err != nil {
+			return err
+		}
+		if pending >= maxPending {
+			return fault.Errorf(fault.Conflict, "%d requests wait for approval already; decide some of them first", pending)
+		}
+		if _, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, r.Operation, r.Method, r.Path, r.Body, r.UserID, r.Token, r.RequestedBy,
+			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal); err != nil {
+			return err
+		}
+		_, err := c.exec(`DELETE FROM approvals WHERE (state NOT IN ('pending', 'approved') OR expires_at <= ?) AND id NOT IN
+			(SELECT id FROM approvals ORDER BY created_at DESC LIMIT ?)`, r.CreatedAt.UnixMilli(), maxApprovals)
+		return err
+	})
+}
+
+// Approval implements [approval.Store].
+func (s *DB) Approval(ctx context.Context, id string) (*approval.Request, error) {
+	r := &approval.Request{}
+	err := s.read(ctx, func(c *conn) error {
+		found, err := c.one(scanApproval(r), `SELECT `+approvalColumns+` FROM approvals WHERE id = ?`, id)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "there is no request for approval with the ID %.40q", id)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Approvals implements [approval.Store].
+func (s *DB) Approvals(ctx context.Context, limit int) ([]*approval.Request, error) {
+	var list []*approval.Request
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			r := &approval.Request{}
+			list = append(list, r)
+			return scan(scanApproval(r)...)
+		}, `SELECT `+approvalColumns+` FROM approvals ORDER BY state IN ('pending', 'approved') DESC, created_at DESC LIMIT ?`, limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// DecideApproval implements [approval.Store].
+func (s *DB) DecideApproval(ctx context.Context, r *approval.Request, from approval.State) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, seal = ? WHERE id = ? AND state = ?`,
+			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal, r.ID, string(from))
+		if err == nil && n == 0 {
+			return fault.Errorf(fault.Conflict, "the request for approval is not %s any more; look at it again", from)
+		}
+		return err
+	})
+}
+
+// SealApprovals implements [approval.Store].
+func (s *DB) SealApprovals(ctx context.Context, f func(*approval.Request) error) error {
+	return s.write(ctx, func(c *conn) error {
+		all, err := read(ctx, c, scanApproval, `SELECT `+approvalColumns+` FROM approvals`)
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			if err := f(&all[i]); err != nil {
+				return err
+			}
+			if _, err := c.exec(`UPDATE approvals SET seal = ? WHERE id = ?`, all[i].Seal, all[i].ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

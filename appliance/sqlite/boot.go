@@ -1,0 +1,64 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+)
+
+// keptSteps is how many steps of boots are kept, the newest.
+const keptSteps = 10000
+
+// RecordBootStep implements [appliance.Store].
+func (s *DB) RecordBootStep(ctx context.Context, b appliance.BootStep) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`INSERT INTO boot_steps (boot, seq, state, began_at, took, code, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO NOTHING`, b.Boot, b.Seq, b.State, b.Began.UnixMilli(), b.Took.Microseconds(), b.Code, b.Reason)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fault.Errorf(fault.Exists, "step %d of the boot %s is recorded already", b.Seq, b.Boot)
+		}
+		_, err = c.exec(`DELETE FROM boot_steps WHERE began_at <
+			(SELECT began_at FROM boot_steps ORDER BY began_at DESC LIMIT 1 OFFSET ?)`, keptSteps)
+		return err
+	})
+}
+
+// BootSteps implements [appliance.Store].
+func (s *DB) BootSteps(ctx context.Context, limit int) ([]appliance.BootStep, error) {
+	var list []appliance.BootStep
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			var b appliance.BootStep
+			var took int64
+			err := scan(&b.Boot, &b.Seq, &b.State, millis{&b.Began}, &took, &b.Code, &b.Reason)
+			b.Took = time.Duration(took) * time.Microsecond
+			list = append(list, b)
+			return err
+		}, `SELECT boot, seq, state, began_at, took, code, reason FROM boot_steps ORDER BY began_at DESC, boot, seq DESC LIMIT ?`, limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// RaisePolicyVersion implements [appliance.Store].
+func (s *DB) RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error) {
+	err = s.write(ctx, func(c *conn) error {
+		_, err := c.exec(`INSERT INTO policy_version (one, version) VALUES (1, ?)
+			ON CONFLICT (one) DO UPDATE SET version = excluded.version WHERE excluded.version > policy_version.version`, int64(version))
+		if err != nil {
+			return err
+		}
+		var stored int64
+		_, err = c.one([]any{&stored}, `SELECT version FROM policy_version`)
+		highest = uint64(stored)
+		return err
+	})
+	return highest, err
+}

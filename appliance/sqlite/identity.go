@@ -1,0 +1,464 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// accountColumns are what scanAccount reads.
+const accountColumns = `account, activity, seal, id, name, oidc, role, disabled`
+
+// scanAccount reads an account. The columns that find it must say the same as what
+// is sealed: otherwise it has no seal.
+func scanAccount(scan scanner) (*identity.Account, error) {
+	var text, activity, id, name, role string
+	var oidc *string
+	var disabled bool
+	var seal []byte
+	if err := scan(&text, &activity, &seal, &id, &name, &oidc, &role, &disabled); err != nil {
+		return nil, err
+	}
+	a, err := identity.DecodeAccount([]byte(text), []byte(activity))
+	if err != nil { // it has no seal, and so no other row suffers
+		return &identity.Account{ID: id, Name: name, Role: identity.Role(role), Disabled: disabled, Sealed: []byte(text)}, nil
+	}
+	if oidc == nil {
+		oidc = new(string)
+	}
+	if a.ID == id && a.Name == name && a.OIDC == *oidc && string(a.Role) == role && a.Disabled == disabled {
+		a.Seal = seal
+	}
+	return a, nil
+}
+
+// Accounts implements [identity.Store].
+func (s *DB) Accounts(ctx context.Context) (list []*identity.Account, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		list, err = accounts(ctx, c)
+		return err
+	})
+	return list, err
+}
+
+func accounts(ctx context.Context, c *conn) ([]*identity.Account, error) {
+	var list []*identity.Account
+	err := c.each(ctx, func(scan scanner) error {
+		a, err := scanAccount(scan)
+		list = append(list, a)
+		return err
+	}, `SELECT `+accountColumns+` FROM users ORDER BY name`)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Account implements [identity.Store].
+func (s *DB) Account(ctx context.Context, id string) (*identity.Account, error) {
+	return s.account(ctx, `id = ?`, id)
+}
+
+// AccountByName implements [identity.Store].
+func (s *DB) AccountByName(ctx context.Context, name string) (*identity.Account, error) {
+	return s.account(ctx, `name = ?`, name)
+}
+
+// AccountByOIDC implements [identity.Store].
+func (s *DB) AccountByOIDC(ctx context.Context, email string) (*identity.Account, error) {
+	return s.account(ctx, `oidc = ?`, email)
+}
+
+func (s *DB) account(ctx context.Context, where string, arg any) (a *identity.Account, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		a, err = account(c, where, arg)
+		return err
+	})
+	return a, err
+}
+
+func account(c *conn, where string, arg any) (a *identity.Account, err error) {
+	err = c.each(context.Background(), func(scan scanner) error {
+		a, err = scanAccount(scan)
+		return err
+	}, `SELECT `+accountColumns+` FROM users WHERE `+where, arg)
+	if err == nil && a == nil {
+		err = fault.Errorf(fault.NotFound, "there is no such user")
+	}
+	return a, err
+}
+
+// CreateAccount implements [identity.Store].
+func (s *DB) CreateAccount(ctx context.Context, a *identity.Account, invitation []byte, first identity.Rule) error {
+	return s.write(ctx, func(c *conn) error {
+		var setup bool
+		found, err := c.one([]any{&setup}, `DELETE FROM invitations WHERE digest = ? RETURNING setup`, invitation)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return fault.Errorf(fault.NotFound, "the invitation was used or taken back meanwhile")
+		}
+		if setup {
+			if err := obey(ctx, c, first); err != nil {
+				return err
+			}
+		}
+		account, activity, err := accountText(a)
+		if err != nil {
+			return err
+		}
+		n, err := c.exec(`INSERT INTO users (id, name, oidc, role, disabled, account, activity, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			a.ID, a.Name, text(a.OIDC), string(a.Role), a.Disabled, account, activity, a.Seal)
+		if err == nil && n == 0 {
+			return fault.Errorf(fault.Exists, "there is a user %q already", a.Name)
+		}
+		return err
+	})
+}
+
+// accountText gives the two texts of an account.
+func accountText(a *identity.Account) (account, activity string, err error) {
+	lasting, err := a.Text()
+	if err != nil {
+		return "", "", err
+	}
+	act, err := a.ActivityText()
+	return string(lasting), string(act), err
+}
+
+func updateAccount(c *conn, a *identity.Account) error {
+	account, activity, err := accountText(a)
+	if err != nil {
+		return err
+	}
+	n, err := c.exec(`UPDATE OR IGNORE users SET name = ?, oidc = ?, role = ?, disabled = ?, account = ?, activity = ?, seal = ? WHERE id = ?`,
+		a.Name, text(a.OIDC), string(a.Role), a.Disabled, account, activity, a.Seal, a.ID)
+	if err == nil && n == 0 {
+		return fault.Errorf(fault.Exists, "the name or the e-mail address is another user's")
+	}
+	return err
+}
+
+// UpdateAccount implements [identity.Store].
+func (s *DB) UpdateAccount(ctx context.Context, id string, f func(*identity.Account) error, rule identity.Rule) (a *identity.Account, err error) {
+	err = s.write(ctx, func(c *conn) error {
+		if a, err = account(c, `id = ?`, id); err != nil {
+			return err
+		}
+		if err := f(a); err != nil {
+			return err
+		}
+		if err := updateAccount(c, a); err != nil {
+			return err
+		}
+		return obey(ctx, c, rule)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// obey asks the rule about the users as they are.
+func obey(ctx context.Context, c *conn, rule identity.Rule) error {
+	if rule == nil {
+		return nil
+	}
+	all, err := accounts(ctx, c)
+	if err != nil {
+		return err
+	}
+	return rule(all)
+}
+
+// DeleteAccount implements [identity.Store].
+func (s *DB) DeleteAccount(ctx context.Context, id string, rule identity.Rule) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`DELETE FROM users WHERE id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fault.Errorf(fault.NotFound, "there is no such user")
+		}
+		return obey(ctx, c, rule)
+	})
+}
+
+const invitationColumns = `digest, id, name, role, invited_by, created_at, expires_at, setup, origin, seal`
+
+func scanInvitation(i *identity.Invitation) []any {
+	return []any{&i.Digest, &i.ID, &i.Name, &i.Role, &i.InvitedBy, millis{&i.CreatedAt}, millis{&i.ExpiresAt}, &i.Setup, origin{&i.Origin}, &i.Seal}
+}
+
+// CreateInvitation implements [identity.Store].
+func (s *DB) CreateInvitation(ctx context.Context, i *identity.Invitation) error {
+	return s.write(ctx, func(c *conn) error {
+		if _, err := c.exec(`DELETE FROM invitations WHERE expires_at <= ?`, i.CreatedAt.UnixMilli()); err != nil {
+			return err
+		}
+		_, err := c.exec(`INSERT INTO invitations (`+invitationColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			blob(i.Digest), i.ID, i.Name, string(i.Role), i.InvitedBy, i.CreatedAt.UnixMilli(), i.ExpiresAt.UnixMilli(), i.Setup, i.Origin.Text(), i.Seal)
+		return err
+	})
+}
+
+// origin is how an [identity.Origin] is read.
+type origin struct{ o *identity.Origin }
+
+// Scan reads a stored origin.
+func (x origin) Scan(v any) error {
+	text, _ := v.(string) // the column is of that type
+	if json.Unmarshal([]byte(text), x.o) != nil {
+		*x.o = identity.Origin{} // not what the seal is of
+	}
+	return nil
+}
+
+// Invitations implements [identity.Store].
+func (s *DB) Invitations(ctx context.Context) ([]identity.Invitation, error) {
+	return all(ctx, s, scanInvitation, `SELECT `+invitationColumns+` FROM invitations ORDER BY created_at DESC, id`)
+}
+
+// all reads the rows of a query.
+func all[T any](ctx context.Context, s *DB, columns func(*T) []any, query string, args ...any) (list []T, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		list, err = read(ctx, c, columns, query, args...)
+		return err
+	})
+	return list, err
+}
+
+// read does that with a connection.
+func read[T any](ctx context.Context, c *conn, columns func(*T) []any, query string, args ...any) ([]T, error) {
+	var list []T
+	err := c.each(ctx, func(scan scanner) error {
+		var v T
+		err := scan(columns(&v)...)
+		list = append(list, v)
+		return err
+	}, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// only reads the one row of a query; fault.NotFound if there is none.
+func only[T any](ctx context.Context, s *DB, what string, columns func(*T) []any, query string, args ...any) (*T, error) {
+	v := new(T)
+	err := s.read(ctx, func(c *conn) error {
+		found, err := c.one(columns(v), query, args...)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "there is no such %s", what)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// Invitation implements [identity.Store].
+func (s *DB) Invitation(ctx context.Context, digest []byte) (*identity.Invitation, error) {
+	return only(ctx, s, "invitation", scanInvitation, `SELECT `+invitationColumns+` FROM invitations WHERE digest = ?`, blob(digest))
+}
+
+// DeleteInvitation implements [identity.Store].
+func (s *DB) DeleteInvitation(ctx context.Context, id string) error {
+	return s.remove(ctx, "invitation", `DELETE FROM invitations WHERE id = ?`, id)
+}
+
+// remove removes a row; fault.NotFound if there is none.
+func (s *DB) remove(ctx context.Context, what, query string, args ...any) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(query, args...)
+		if err == nil && n == 0 {
+			return fault.Errorf(fault.NotFound, "there is no such %s", what)
+		}
+		return err
+	})
+}
+
+const sessionColumns = `sessions.digest, sessions.id, user_id, users.name, address, user_agent, sessions.created_at, last_seen_at, expires_at, proven_at, sessions.seal`
+
+func scanSession(x *identity.Session) []any {
+	return []any{&x.Digest, &x.ID, &x.UserID, &x.UserName, &x.Address, &x.UserAgent,
+		millis{&x.CreatedAt}, millis{&x.LastSeenAt}, millis{&x.ExpiresAt}, millis{&x.ProvenAt}, &x.Seal}
+}
+
+// CreateSession implements [identity.Store].
+func (s *DB) CreateSession(ctx context.Context, x *identity.Session) error {
+	return s.write(ctx, func(c *conn) error {
+		if _, err := c.exec(`DELETE FROM sessions WHERE expires_at <= ?`, x.CreatedAt.UnixMilli()); err != nil {
+			return err
+		}
+		_, err := c.exec(`INSERT INTO sessions (digest, id, user_id, address, user_agent, created_at, last_seen_at, expires_at, proven_at, seal)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, blob(x.Digest), x.ID, x.UserID, x.Address, x.UserAgent,
+			x.CreatedAt.UnixMilli(), x.LastSeenAt.UnixMilli(), x.ExpiresAt.UnixMilli(), x.ProvenAt.UnixMilli(), x.Seal)
+		return err
+	})
+}
+
+// Session implements [identity.Store].
+func (s *DB) Session(ctx context.Context, digest []byte) (*identity.Session, error) {
+	return only(ctx, s, "session", scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE digest = ?`, blob(digest))
+}
+
+// Sessions implements [identity.Store].
+func (s *DB) Sessions(ctx context.Context, user string) ([]identity.Session, error) {
+	return all(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id
+		WHERE user_id = ? OR ? = '' ORDER BY sessions.created_at DESC, sessions.id`, user, user)
+}
+
+// TouchSession implements [identity.Store].
+func (s *DB) TouchSession(ctx context.Context, id string, at time.Time) error {
+	return s.update(ctx, `UPDATE sessions SET last_seen_at = ? WHERE id = ?`, at.UnixMilli(), id)
+}
+
+// UpdateSession implements [identity.Store].
+func (s *DB) UpdateSession(ctx context.Context, id string, f func(*identity.Session) error) error {
+	return s.write(ctx, func(c *conn) error {
+		x := &identity.Session{}
+		found, err := c.one(scanSession(x), `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE sessions.id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return fault.Errorf(fault.NotFound, "there is no such session")
+		}
+		if err := f(x); err != nil {
+			return err
+		}
+		_, err = c.exec(`UPDATE sessions SET proven_at = ?, seal = ? WHERE id = ?`, x.ProvenAt.UnixMilli(), x.Seal, id)
+		return err
+	})
+}
+
+// update changes rows, be there any or not.
+func (s *DB) update(ctx context.Context, query string, args ...any) error {
+	return s.write(ctx, func(c *conn) error {
+		_, err := c.exec(query, args...)
+		return err
+	})
+}
+
+// DeleteSession implements [identity.Store].
+func (s *DB) DeleteSession(ctx context.Context, id string) error {
+	return s.remove(ctx, "session", `DELETE FROM sessions WHERE id = ?`, id)
+}
+
+// DeleteSessions implements [identity.Store].
+func (s *DB) DeleteSessions(ctx context.Context, user string) (int, error) {
+	var n int64
+	err := s.write(ctx, func(c *conn) (err error) {
+		n, err = c.exec(`DELETE FROM sessions WHERE user_id = ?`, user)
+		return err
+	})
+	return int(n), err
+}
+
+const tokenColumns = `digest, id, name, role, created_by, created_at, expires_at, last_used_at, revoked_at, origin, seal`
+
+func scanToken(t *identity.Token) []any {
+	return []any{&t.Digest, &t.ID, &t.Name, &t.Role, &t.CreatedBy, millis{&t.CreatedAt}, millis{&t.ExpiresAt}, millis{&t.LastUsedAt}, millis{&t.RevokedAt}, origin{&t.Origin}, &t.Seal}
+}
+
+// CreateToken implements [identity.Store].
+func (s *DB) CreateToken(ctx context.Context, t *identity.Token) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`INSERT INTO api_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			blob(t.Digest), t.ID, t.Name, string(t.Role), t.CreatedBy, t.CreatedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), ms(t.LastUsedAt), ms(t.RevokedAt), t.Origin.Text(), t.Seal)
+		if err == nil && n == 0 {
+			return fault.Errorf(fault.Exists, "there is an API token %q already", t.Name)
+		}
+		return err
+	})
+}
+
+// Tokens implements [identity.Store].
+func (s *DB) Tokens(ctx context.Context) ([]identity.Token, error) {
+	return all(ctx, s, scanToken, `SELECT `+tokenColumns+` FROM api_tokens ORDER BY created_at DESC, id`)
+}
+
+// Token implements [identity.Store].
+func (s *DB) Token(ctx context.Context, digest []byte) (*identity.Token, error) {
+	return only(ctx, s, "API token", scanToken, `SELECT `+tokenColumns+` FROM api_tokens WHERE digest = ?`, blob(digest))
+}
+
+// TouchToken implements [identity.Store].
+func (s *DB) TouchToken(ctx context.Context, id string, at time.Time) error {
+	return s.update(ctx, `UPDATE api_tokens SET last_used_at = ? WHERE id = ?`, at.UnixMilli(), id)
+}
+
+// UpdateToken implements [identity.Store].
+func (s *DB) UpdateToken(ctx context.Context, id string, f func(*identity.Token) error) (*identity.Token, error) {
+	var t *identity.Token
+	err := s.write(ctx, func(c *conn) error {
+		t = &identity.Token{}
+		found, err := c.one(scanToken(t), `SELECT `+tokenColumns+` FROM api_tokens WHERE id = ?`, id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return fault.Errorf(fault.NotFound, "there is no such API token")
+		}
+		if err := f(t); err != nil {
+			return err
+		}
+		_, err = c.exec(`UPDATE api_tokens SET revoked_at = ?, seal = ? WHERE id = ?`, ms(t.RevokedAt), t.Seal, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// SealRows implements [identity.Store].
+func (s *DB) SealRows(ctx context.Context, account func(*identity.Account) error, invitation func(*identity.Invitation) error, token func(*identity.Token) error) error {
+	return s.write(ctx, func(c *conn) error {
+		users, err := accounts(ctx, c)
+		if err != nil {
+			return err
+		}
+		for _, a := range users {
+			if err := account(a); err != nil {
+				return err
+			}
+			if err := updateAccount(c, a); err != nil {
+				return err
+			}
+		}
+		invitations, err := read(ctx, c, scanInvitation, `SELECT `+invitationColumns+` FROM invitations`)
+		if err != nil {
+			return err
+		}
+		for i := range invitations {
+			if err := invitation(&invitations[i]); err != nil {
+				return err
+			}
+			if _, err := c.exec(`UPDATE invitations SET seal = ? WHERE id = ?`, invitations[i].Seal, invitations[i].ID); err != nil {
+				return err
+			}
+		}
+		tokens, err := read(ctx, c, scanToken, `SELECT `+tokenColumns+` FROM api_tokens`)
+		if err != nil {
+			return err
+		}
+		for i := range tokens {
+			if err := token(&tokens[i]); err != nil {
+				return err
+			}
+			if _, err := c.exec(`UPDATE api_tokens SET origin = ?, seal = ? WHERE id = ?`, tokens[i].Origin.Text(), tokens[i].Seal, tokens[i].ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,324 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+)
+
+// keyColumns are what scanKey reads.
+const keyColumns = `key_store, id, can_encrypt, can_decrypt, custody, state, current_version, created_at, deletion_at, block_reason, block_since, seal, framing`
+
+func scanKey(k *appliance.ExternalKey) []any {
+	return []any{&k.KeyStore, &k.ID, &k.Usage.Encrypt, &k.Usage.Decrypt, &k.Custody, &k.State,
+		&k.CurrentVersion, millis{&k.CreatedAt}, millis{&k.DeletionAt},
+		&k.Blocked.Reason, millis{&k.Blocked.Since}, &k.Seal, &k.Framing}
+}
+
+// versionColumns are what scanVersion reads.
+const versionColumns = `version, custody, origin, created_at, encryptions, material`
+
+func scanVersion(v *appliance.KeyVersion) []any {
+	return []any{&v.Version, &v.Custody, &v.Origin, millis{&v.CreatedAt}, &v.Encryptions, &v.Material}
+}
+
+// Key implements [appliance.Store]. Key, versions and grants are of one
+// snapshot.
+func (s *DB) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error) {
+	k := &appliance.StoredKey{}
+	err := s.read(ctx, func(c *conn) error {
+		found, err := c.one(scanKey(&k.ExternalKey),
+			`SELECT `+keyColumns+` FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return noKey(id)
+		}
+		if err := c.each(ctx, func(scan scanner) error {
+			v := &appliance.KeyVersion{KeyStore: keyStore, KeyID: id}
+			k.Versions = append(k.Versions, v)
+			return scan(scanVersion(v)...)
+		}, `SELECT `+versionColumns+` FROM key_versions
+			WHERE key_store = ? AND key_id = ? ORDER BY version`, keyStore, id); err != nil {
+			return err
+		}
+		k.Grants, err = grants(ctx, c, `key_store = ? AND key_id = ?`, keyStore, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Keys implements [appliance.Store].
+func (s *DB) Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error) {
+	if page.Limit < 1 || page.Limit > 1000 {
+		return nil, fault.Errorf(fault.Invalid, "page limit %d: use 1 to 1000", page.Limit)
+	}
+	// One bound on each side, for a database may take the first of two, and not the
+	// narrower.
+	where, args := `key_store = ? AND id > ?`, []any{keyStore, page.After}
+	if page.Prefix > page.After {
+		where, args = `key_store = ? AND id >= ?`, []any{keyStore, page.Prefix}
+	}
+	if page.Prefix != "" {
+		// IDs are ASCII, compared byte by byte: those with the prefix lie before it with
+		// its last letter made the next one.
+		last := len(page.Prefix) - 1
+		where, args = where+` AND id < ?`, append(args, page.Prefix[:last]+string(page.Prefix[last]+1))
+	}
+	switch page.State {
+	case "":
+	case appliance.KeyEnabled: // nearly all: no index would help
+		where += ` AND state = 'enabled'`
+	case appliance.KeyBlocked: // the few are found first, in an index of them alone
+		where += ` AND block_since IS NOT NULL AND (block_since IS NOT NULL) = 1 ORDER BY id LIMIT ?`
+		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+`)`, append([]any{keyStore}, append(args, page.Limit)...)
+	default:
+		where += ` AND state <> 'enabled' AND state = ? ORDER BY id LIMIT ?`
+		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+`)`, append([]any{keyStore}, append(args, string(page.State), page.Limit)...)
+	}
+	return s.keys(ctx, where+` ORDER BY id LIMIT ?`, append(args, page.Limit)...)
+}
+
+// KeysDueForDeletion implements [appliance.Store].
+func (s *DB) KeysDueForDeletion(ctx context.Context, now time.Time, limit int) ([]*appliance.ExternalKey, error) {
+	if limit < 1 {
+		return nil, fault.Errorf(fault.Invalid, "limit %d: use a positive number", limit)
+	}
+	return s.keys(ctx, `deletion_at <= ? AND state = ? ORDER BY deletion_at LIMIT ?`,
+		now.UnixMilli(), string(appliance.KeyPendingDeletion), limit)
+}
+
+func (s *DB) keys(ctx context.Context, where string, args ...any) ([]*appliance.ExternalKey, error) {
+	var list []*appliance.ExternalKey
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			k := &appliance.ExternalKey{}
+			list = append(list, k)
+			return scan(scanKey(k)...)
+		}, `SELECT `+keyColumns+` FROM external_keys WHERE `+where, args...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// CountKeys implements [appliance.Store]; it is 0 where there is no key store.
+func (s *DB) CountKeys(ctx context.Context, keyStore string) (int, error) {
+	var n int
+	err := s.read(ctx, func(c *conn) error {
+		_, err := c.one([]any{&n}, `SELECT key_count FROM key_stores WHERE id = ?`, keyStore)
+		return err
+	})
+	return n, err
+}
+
+// CreateKeys implements [appliance.Store]. To load many keys, hand in some
+// thousands per call: the call holds up all other changes while it runs, about
+// 50 µs per key, and ends early when ctx ends.
+func (s *DB) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
+	added := map[string]int{} // by key store
+	changes := make([]appliance.Change, len(keys))
+	for i, k := range keys {
+		added[k.Key.KeyStore]++
+		changes[i] = appliance.Change{KeyStore: k.Key.KeyStore, KeyID: k.Key.ID}
+	}
+	return s.write(ctx, func(c *conn) error {
+		names := map[string]string{}
+		for id, n := range added {
+			name, err := keyStoreName(c, id)
+			if err != nil {
+				return err
+			}
+			names[id] = name
+			if _, err := c.exec(`UPDATE key_stores SET key_count = key_count + ? WHERE id = ?`, n, id); err != nil {
+				return err
+			}
+		}
+		for _, k := range keys {
+			if ctx.Err() != nil {
+				return timeout(ctx)
+			}
+			n, err := c.exec(`INSERT INTO external_keys (`+keyColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+				ON CONFLICT DO NOTHING`, k.Key.KeyStore, k.Key.ID, k.Key.Usage.Encrypt, k.Key.Usage.Decrypt,
+				string(k.Key.Custody), string(k.Key.State), k.Key.CurrentVersion, k.Key.CreatedAt.UnixMilli(),
+				ms(k.Key.DeletionAt), k.Key.Blocked.Reason, ms(k.Key.Blocked.Since), blob(k.Key.Seal), string(k.Key.Framing))
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return fault.Errorf(fault.Exists, "there is a key %q in the key store %q already", k.Key.ID, names[k.Key.KeyStore])
+			}
+			if err := addVersion(c, k.Key, k.Version, k.TokenObject); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, changes...)
+}
+
+// addVersion adds a version to a key that is there.
+func addVersion(c *conn, k *appliance.ExternalKey, v *appliance.KeyVersion, tokenObject string) error {
+	n, err := c.exec(`INSERT INTO key_versions (key_store, key_id, version, custody, origin, created_at, encryptions, material)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		k.KeyStore, k.ID, v.Version, string(v.Custody), string(v.Origin), v.CreatedAt.UnixMilli(), int64(v.Encryptions), blob(v.Material))
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return fault.Errorf(fault.Exists, "the key %q has a version %d already", k.ID, v.Version)
+	}
+	return strike(c, tokenObject)
+}
+
+// UpdateKey implements [appliance.Store].
+func (s *DB) UpdateKey(ctx context.Context, k *appliance.ExternalKey, was []byte) error {
+	return s.write(ctx, func(c *conn) error { return updateKey(c, k, was) },
+		appliance.Change{KeyStore: k.KeyStore, KeyID: k.ID})
+}
+
+func updateKey(c *conn, k *appliance.ExternalKey, was []byte) error {
+	if err := unchanged(c, k.KeyStore, k.ID, was); err != nil {
+		return err
+	}
+	_, err := c.exec(`UPDATE external_keys SET can_encrypt = ?, can_decrypt = ?, custody = ?, state = ?,
+		current_version = ?, created_at = ?, deletion_at = ?, block_reason = ?, block_since = ?, seal = ?, framing = ? WHERE key_store = ? AND id = ?`,
+		k.Usage.Encrypt, k.Usage.Decrypt, string(k.Custody), string(k.State), k.CurrentVersion,
+		k.CreatedAt.UnixMilli(), ms(k.DeletionAt), k.Blocked.Reason, ms(k.Blocked.Since), blob(k.Seal), string(k.Framing), k.KeyStore, k.ID)
+	return err
+}
+
+// unchanged says that the key is there and its seal is still was.
+func unchanged(c *conn, keyStore, id string, was []byte) error {
+	var seal []byte
+	found, err := c.one([]any{&seal}, `SELECT seal FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return noKey(id)
+	case !bytes.Equal(seal, was):
+		return fault.Errorf(fault.Conflict, "the key %q was changed by somebody else meanwhile; look at it and try again", id)
+	}
+	return nil
+}
+
+// AddKeyVersion implements [appliance.Store].
+func (s *DB) AddKeyVersion(ctx context.Context, k *appliance.ExternalKey, v *appliance.KeyVersion, was []byte, tokenObject string) error {
+	return s.write(ctx, func(c *conn) error {
+		if err := updateKey(c, k, was); err != nil {
+			return err
+		}
+		return addVersion(c, k, v, tokenObject)
+	}, appliance.Change{KeyStore: k.KeyStore, KeyID: k.ID})
+}
+
+// DeleteKey implements [appliance.Store].
+func (s *DB) DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []*appliance.TokenObject) error {
+	return s.write(ctx, func(c *conn) error {
+		if err := unchanged(c, keyStore, id, was); err != nil {
+			return err
+		}
+		// Versions and grants go with it.
+		if _, err := c.exec(`DELETE FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id); err != nil {
+			return err
+		}
+		if _, err := c.exec(`UPDATE key_stores SET key_count = key_count - 1 WHERE id = ?`, keyStore); err != nil {
+			return err
+		}
+		for _, o := range tokenObjects {
+			if err := note(c, o); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, appliance.Change{KeyStore: keyStore, KeyID: id})
+}
+
+// ReserveEncryptions implements [appliance.Store]. Callers at once share a
+// transaction, so that a thousand of them wait hardly longer than one.
+func (s *DB) ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error) {
+	if n > math.MaxInt32 {
+		return 0, fault.Errorf(fault.Invalid, "cannot reserve %d encryptions at once; reserve at most %d", n, math.MaxInt32)
+	}
+	var count int64
+	err := s.write(ctx, func(c *conn) error {
+		found, err := c.one([]any{&count}, `UPDATE key_versions SET encryptions = encryptions + ?
+			WHERE key_store = ? AND key_id = ? AND version = ? RETURNING encryptions`, int64(n), keyStore, keyID, version)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "there is no version %d of the key %q", version, keyID)
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return uint64(count), nil
+}
+
+// NoteTokenObject implements [appliance.Store].
+func (s *DB) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
+	return s.write(ctx, func(c *conn) error { return note(c, o) })
+}
+
+// StrikeTokenObject implements [appliance.Store].
+func (s *DB) StrikeTokenObject(ctx context.Context, label string) error {
+	return s.write(ctx, func(c *conn) error { return strike(c, label) })
+}
+
+func note(c *conn, o *appliance.TokenObject) error {
+	_, err := c.exec(`INSERT INTO token_objects (label, key_store, key_id, version, seal) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (label) DO UPDATE SET key_store = excluded.key_store, key_id = excluded.key_id, version = excluded.version, seal = excluded.seal`,
+		o.Label, o.KeyStore, o.KeyID, o.Version, blob(o.Seal))
+	return err
+}
+
+func strike(c *conn, label string) error {
+	if label == "" {
+		return nil
+	}
+	_, err := c.exec(`DELETE FROM token_objects WHERE label = ?`, label)
+	return err
+}
+
+// TokenObjects implements [appliance.Store].
+func (s *DB) TokenObjects(ctx context.Context) ([]*appliance.TokenObject, error) {
+	var list []*appliance.TokenObject
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			o := &appliance.TokenObject{}
+			list = append(list, o)
+			return scan(&o.Label, &o.KeyStore, &o.KeyID, &o.Version, &o.Seal)
+		}, `SELECT label, key_store, key_id, version, seal FROM token_objects ORDER BY label`)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// VersionsInToken implements [appliance.Store]. The condition is that of the index
+// key_versions_in_token, so that it reads those versions alone.
+func (s *DB) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersion, error) {
+	var list []*appliance.KeyVersion
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(ctx, func(scan scanner) error {
+			v := &appliance.KeyVersion{}
+			list = append(list, v)
+			return scan(append([]any{&v.KeyStore, &v.KeyID}, scanVersion(v)...)...)
+		}, `SELECT key_store, key_id, `+versionColumns+` FROM key_versions
+			WHERE custody <> 'cached' OR length(material) <> 61 ORDER BY key_store, key_id, version`)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}

@@ -1,0 +1,143 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"sync"
+
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// DB is an [appliance.Store] in one SQLite file. Make one with [Open].
+type DB struct {
+	db      *sql.DB
+	lock    *os.File
+	writer  *writer
+	readers chan *conn // the idle ones
+
+	closing chan struct{}
+	close   func() error
+
+	mu          sync.RWMutex
+	subscribers []func(appliance.Change)
+}
+
+var (
+	_ appliance.Store = (*DB)(nil)
+	_ identity.Store  = (*DB)(nil)
+	_ approval.Store  = (*DB)(nil)
+)
+
+// Subscribe has f called with each change, in the goroutine of the caller that
+// made it, after the commit and before its method returns. No lock is held, so
+// f may use the store; changes made at once may be announced at once.
+func (s *DB) Subscribe(f func(appliance.Change)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subscribers = append(s.subscribers, f)
+}
+
+func (s *DB) announce(changes ...appliance.Change) {
+	s.mu.RLock()
+	subscribers := s.subscribers
+	s.mu.RUnlock()
+	for _, c := range changes {
+		for _, f := range subscribers {
+			f(c)
+		}
+	}
+}
+
+// Close refuses further calls, waits for those that run, commits the changes
+// already handed in, and closes the database. Closing twice is no error.
+func (s *DB) Close() error { return s.close() }
+
+func (s *DB) shutDown() error {
+	close(s.closing)
+	var errs []error
+	for range cap(s.readers) {
+		errs = append(errs, (<-s.readers).close())
+	}
+	// The writer comes last: the last connection to close brings the
+	// write-ahead log into the file and removes it.
+	errs = append(errs, s.writer.close(), s.db.Close(), s.lock.Close())
+	if err := errors.Join(errs...); err != nil {
+		return failed("the database could not be closed", err)
+	}
+	return nil
+}
+
+// read runs f on a connection that reads one snapshot of the database.
+func (s *DB) read(ctx context.Context, f func(*conn) error) error {
+	if ctx.Err() != nil {
+		return timeout(ctx)
+	}
+	var c *conn
+	select {
+	case <-s.closing:
+		return errClosed()
+	default:
+	}
+	select {
+	case c = <-s.readers:
+	case <-s.closing:
+		return errClosed()
+	case <-ctx.Done():
+		return timeout(ctx)
+	}
+	defer func() { s.readers <- c }()
+
+	_, err := c.exec("BEGIN")
+	if err == nil {
+		if err = f(c); err == nil {
+			_, err = c.exec("COMMIT")
+		}
+		if err != nil {
+			_, _ = c.exec("ROLLBACK")
+		}
+	}
+	var refusal *fault.Fault
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refusal):
+		return err
+	case ctx.Err() != nil:
+		return timeout(ctx)
+	}
+	return failed("the database could not be read", err)
+}
+
+// write makes a change and announces it. See [writer.do].
+func (s *DB) write(ctx context.Context, apply func(*conn) error, changes ...appliance.Change) error {
+	if err := s.writer.do(ctx, apply); err != nil {
+		return err
+	}
+	s.announce(changes...)
+	return nil
+}
+
+func failed(message string, cause error) error {
+	return &fault.Fault{Code: fault.Internal, Message: message, Err: cause}
+}
+
+func timeout(ctx context.Context) error {
+	return &fault.Fault{Code: fault.Timeout, Message: "the database did not answer in time; nothing changed", Err: context.Cause(ctx)}
+}
+
+func errClosed() error {
+	return fault.Errorf(fault.Internal, "the database is closed")
+}
+
+func noKeyStore(id string) error {
+	return fault.Errorf(fault.NotFound, "there is no key store with the ID %q", id)
+}
+
+func noKey(id string) error {
+	return fault.Errorf(fault.NotFound, "there is no key %q in the key store", id)
+}

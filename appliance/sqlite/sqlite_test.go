@@ -1,0 +1,313 @@
+package sqlite_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/sqlite"
+)
+
+func TestSQLite(t *testing.T) {
+	testStore(t, func(t *testing.T) appliance.Store {
+		return openSQLite(t, filepath.Join(t.TempDir(), "holdfast.db"))
+	})
+}
+
+func openSQLite(t testing.TB, path string) *sqlite.DB {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+// madeSQLite gives the path of a closed database with a few hundred keys.
+func madeSQLite(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "holdfast.db")
+	s := openSQLite(t, path)
+	must(t, s.CreateKeyStore(t.Context(), keyStore(1)))
+	var keys []appliance.NewKey
+	for i := range 300 {
+		keys = append(keys, newKey(keyStore(1), fmt.Sprintf("k%03d", i)))
+	}
+	must(t, s.CreateKeys(t.Context(), keys...))
+	must(t, s.Close())
+	return path
+}
+
+// edit runs statements on the file as an administrator's sqlite3 shell would.
+func edit(t testing.TB, path string, statements ...string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	must(t, err)
+	defer db.Close()
+	for _, st := range statements {
+		_, err := db.ExecContext(t.Context(), st)
+		must(t, err)
+	}
+}
+
+func TestReopen(t *testing.T) {
+	// Folders are made, and no character in the path means anything to SQLite.
+	path := filepath.Join(t.TempDir(), "a b", "c?d=e&f%20#g", "holdfast.db")
+	s := openSQLite(t, path)
+	ctx := t.Context()
+	ks := keyStore(1)
+	must(t, s.CreateKeyStore(ctx, ks))
+	k := newKey(ks, "a")
+	must(t, s.CreateKeys(ctx, k))
+	must(t, s.CreateCredential(ctx, credential(ks, 1)))
+	must(t, s.CreateGrant(ctx, grant(ks, 1, "a")))
+	must(t, s.Close())
+
+	s = openSQLite(t, path)
+	equal(t, got(s.KeyStores(ctx))(t), []*appliance.KeyStore{ks})
+	equal(t, *got(s.Key(ctx, ks.ID, "a"))(t), appliance.StoredKey{ExternalKey: *k.Key,
+		Versions: []*appliance.KeyVersion{k.Version}, Grants: []*appliance.Grant{grant(ks, 1, "a")}})
+	equal(t, got(s.Credentials(ctx, ks.ID))(t), []*appliance.Credential{credential(ks, 1)})
+}
+
+func TestModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	path := filepath.Join(dir, "holdfast.db")
+	s := openSQLite(t, path)
+	must(t, s.CreateKeyStore(t.Context(), keyStore(1)))
+	mode := func(path string) os.FileMode {
+		info, err := os.Stat(path)
+		must(t, err)
+		return info.Mode().Perm()
+	}
+	equal(t, mode(dir), os.FileMode(0o700))
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		equal(t, mode(path+suffix), os.FileMode(0o600))
+	}
+	must(t, s.Close())
+	if _, err := os.Stat(path + "-wal"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Close left the write-ahead log behind: %v", err)
+	}
+
+	// A file that others could read is closed to them, and the log says so.
+	must(t, os.Chmod(path, 0o644))
+	var log bytes.Buffer
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	must(t, err)
+	must(t, s.Close())
+	equal(t, mode(path), os.FileMode(0o600))
+	if !strings.Contains(log.String(), path) || !strings.Contains(log.String(), "0644") {
+		t.Errorf("the log does not tell of the mode: %s", &log)
+	}
+}
+
+func TestOpenTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "holdfast.db")
+	s := openSQLite(t, path)
+	_, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	wants(t, err, fault.Conflict, path+".lock")
+	wants(t, err, fault.Conflict, fmt.Sprint(os.Getpid()))
+	must(t, s.CreateKeyStore(t.Context(), keyStore(1))) // the first is not disturbed
+	must(t, s.Close())
+	must(t, openSQLite(t, path).Close())
+}
+
+// TestRefused opens what must be refused, and finds the file unchanged after.
+func TestRefused(t *testing.T) {
+	write := func(content string) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			path := filepath.Join(t.TempDir(), "holdfast.db")
+			must(t, os.WriteFile(path, []byte(content), 0o600))
+			return path
+		}
+	}
+	// garble overwrites bytes of a good database.
+	garble := func(offset int64, with string) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			path := madeSQLite(t)
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			must(t, err)
+			defer f.Close()
+			info, err := f.Stat()
+			must(t, err)
+			if offset < 0 {
+				offset += info.Size()
+			}
+			_, err = f.WriteAt([]byte(with), offset)
+			must(t, err)
+			return path
+		}
+	}
+	made := func(statements ...string) func(t *testing.T) string {
+		return func(t *testing.T) string {
+			path := madeSQLite(t)
+			edit(t, path, statements...)
+			return path
+		}
+	}
+	for name, test := range map[string]struct {
+		path func(t *testing.T) string
+		code fault.Code
+		want string
+	}{
+		"text":        {write("name,prefix\ndemo,/demo\nand more of the same"), fault.Internal, "it is not a database"},
+		"a few bytes": {write("x"), fault.Internal, "it is not a database"},
+		"a folder": {func(t *testing.T) string {
+			path := filepath.Join(t.TempDir(), "holdfast.db")
+			must(t, os.Mkdir(path, 0o700))
+			return path
+		}, fault.Internal, "is a directory"},
+		"another program's": {func(t *testing.T) string {
+			path := filepath.Join(t.TempDir(), "holdfast.db")
+			edit(t, path, "CREATE TABLE songs (title TEXT)")
+			return path
+		}, fault.Internal, "of another program"},
+		"header only":   {write("SQLite format 3\x00" + strings.Repeat("\x00", 84)), fault.Internal, "damaged"},
+		"garbage in it": {garble(-5*4096, strings.Repeat("garbage!", 1024)), fault.Internal, "damaged"},
+		"zeros in it":   {garble(-4*4096, strings.Repeat("\x00", 4096)), fault.Internal, "damaged"},
+		"wrong page 1":  {garble(100, strings.Repeat("\xff", 1000)), fault.Internal, "damaged"},
+		"no key store":  {made("PRAGMA foreign_keys = 0", "DELETE FROM key_stores"), fault.Internal, "damaged (a row of external_keys refers"},
+		"newer":         {made("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"), fault.Conflict, "newer Holdfast made it (schema 9999"},
+		"cut off": {func(t *testing.T) string {
+			path := madeSQLite(t)
+			info, err := os.Stat(path)
+			must(t, err)
+			must(t, os.Truncate(path, info.Size()/2/4096*4096))
+			return path
+		}, fault.Internal, "damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := test.path(t)
+			before, _ := os.ReadFile(path)
+			s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+			if err == nil {
+				s.Close()
+			}
+			wants(t, err, test.code, test.want)
+			wants(t, err, test.code, "database "+path+": ")
+			after, _ := os.ReadFile(path)
+			if !bytes.Equal(before, after) {
+				t.Error("the file was changed")
+			}
+			t.Log(err.(*fault.Fault).Message)
+		})
+	}
+	t.Run("cut short", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := sqlite.Open(ctx, madeSQLite(t), sqlite.Options{})
+		wants(t, err, fault.Timeout, "cut short")
+	})
+}
+
+// TestHandEdited shows that the schema keeps rows readable, and that an edit
+// that it allows harms no other row.
+func TestHandEdited(t *testing.T) {
+	path := madeSQLite(t)
+	ks := keyStore(1)
+	s := openSQLite(t, path)
+	must(t, s.CreateGrant(t.Context(), grant(ks, 1, "k001")))
+	must(t, s.CreateGrant(t.Context(), grant(ks, 2, "k001")))
+	must(t, s.Close())
+
+	db, err := sql.Open("sqlite", path)
+	must(t, err)
+	defer db.Close()
+	for _, st := range []string{
+		"UPDATE external_keys SET created_at = 'yesterday'",
+		"UPDATE external_keys SET seal = NULL",
+		"UPDATE external_keys SET can_encrypt = 7",
+		"UPDATE key_versions SET version = -1",
+		"UPDATE key_versions SET encryptions = -1",
+		"UPDATE key_stores SET key_count = 'many'",
+	} {
+		if _, err := db.ExecContext(t.Context(), st); err == nil {
+			t.Errorf("the schema allows %s", st)
+		}
+	}
+	must(t, db.Close())
+	edit(t, path, "UPDATE grants SET operations = 'Everything' WHERE id = '"+id(1)+"'")
+
+	s = openSQLite(t, path)
+	list := got(s.Grants(t.Context(), ks.ID))(t)
+	equal(t, len(list[0].Operations), 0)
+	equal(t, list[1], grant(ks, 2, "k001"))
+}
+
+// TestReadsDoNotWait has another program hold the write lock: a write waits for
+// it, reads do not.
+func TestReadsDoNotWait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "holdfast.db")
+	s := openSQLite(t, path)
+	ctx := t.Context()
+	ks := keyStore(1)
+	must(t, s.CreateKeyStore(ctx, ks))
+	must(t, s.CreateKeys(ctx, newKey(ks, "a")))
+
+	db, err := sql.Open("sqlite", path)
+	must(t, err)
+	defer db.Close()
+	shell, err := db.Conn(ctx)
+	must(t, err)
+	_, err = shell.ExecContext(ctx, "BEGIN IMMEDIATE")
+	must(t, err)
+	written := make(chan error, 1)
+	go func() { written <- s.CreateKeys(ctx, newKey(ks, "b")) }()
+	for range 50 {
+		equal(t, got(s.Key(ctx, ks.ID, "a"))(t).ID, "a")
+		equal(t, got(s.CountKeys(ctx, ks.ID))(t), 1)
+	}
+	select {
+	case err := <-written:
+		t.Fatalf("the write did not wait: %v", err)
+	default:
+	}
+	_, err = shell.ExecContext(ctx, "ROLLBACK")
+	must(t, err)
+	must(t, shell.Close())
+	must(t, <-written)
+	equal(t, got(s.CountKeys(ctx, ks.ID))(t), 2)
+}
+
+// TestMain lets the tests start this binary as another process.
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childPath); path != "" {
+		children[os.Getenv(childRole)](path)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	childPath = "HOLDFAST_TEST_DATABASE"
+	childRole = "HOLDFAST_TEST_ROLE"
+)
+
+var children = map[string]func(path string){
+	"write":     writeForever,
+	"disk full": writeUntilDiskFails,
+}
+
+func child(t *testing.T, role, path string) *exec.Cmd {
+	exe, err := os.Executable()
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), exe)
+	cmd.Env = append(os.Environ(), childPath+"="+path, childRole+"="+role)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// isCode says whether err is of the code.
+func isCode(err error, code fault.Code) bool {
+	var e *fault.Fault
+	return errors.As(err, &e) && e.Code == code
+}

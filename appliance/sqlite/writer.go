@@ -1,0 +1,220 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"holdfast/appliance/fault"
+)
+
+// writer owns the one connection that writes. Changes that callers hand in
+// while it is busy wait, and share the next transaction and its one fsync:
+// group commit. Each change keeps its own atomicity and its own error.
+type writer struct {
+	conn *conn
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	waiting []*change
+	closed  bool
+	wake    chan struct{} // holds a signal when there may be changes waiting
+
+	stopped chan struct{} // closed when the goroutine has ended
+	broken  error         // why nothing can be written any more; the goroutine's own
+}
+
+// change is one caller's change.
+type change struct {
+	// apply makes the change. An *fault.Fault from it refuses the change,
+	// any other error is the database's. It may be called a second time after
+	// its first work has been rolled back.
+	apply func(*conn) error
+	done  chan error
+}
+
+func newWriter(c *conn, log *slog.Logger) *writer {
+	w := &writer{conn: c, log: log, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+	go w.run()
+	return w
+}
+
+// do has the change applied and committed. When ctx ends before the change has
+// been begun, it is withdrawn: fault.Timeout, and nothing changed. From then on
+// do waits for the outcome, so that its answer is always true.
+func (w *writer) do(ctx context.Context, apply func(*conn) error) error {
+	if ctx.Err() != nil {
+		return timeout(ctx)
+	}
+	c := &change{apply: apply, done: make(chan error, 1)}
+	if err := w.enqueue(c); err != nil {
+		return err
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+		if w.withdraw(c) {
+			return timeout(ctx)
+		}
+		return <-c.done
+	}
+}
+
+func (w *writer) enqueue(c *change) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return errClosed()
+	}
+	w.waiting = append(w.waiting, c)
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// withdraw takes a change back, and says whether it could.
+func (w *writer) withdraw(c *change) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.Index(w.waiting, c)
+	if i < 0 {
+		return false
+	}
+	w.waiting = slices.Delete(w.waiting, i, i+1)
+	return true
+}
+
+func (w *writer) take() []*change {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	batch := w.waiting
+	w.waiting = nil
+	return batch
+}
+
+// close refuses further changes, waits until those handed in are committed, and
+// closes the connection.
+func (w *writer) close() error {
+	w.mu.Lock()
+	w.closed = true
+	close(w.wake)
+	w.mu.Unlock()
+	<-w.stopped
+	return w.conn.close()
+}
+
+func (w *writer) run() {
+	defer close(w.stopped)
+	for range w.wake {
+		for batch := w.take(); len(batch) > 0; batch = w.take() {
+			w.commit(batch)
+		}
+	}
+}
+
+// commit commits a batch of changes and answers their callers. When the
+// database fails one change, all are tried again, each alone, so that one that
+// cannot be done, such as one too big for the disk, does no harm to the others.
+// Not when another program holds the lock: each would wait for it in turn.
+func (w *writer) commit(batch []*change) {
+	results := make([]error, len(batch))
+	err := w.transact(batch, results)
+	if err != nil && len(batch) > 1 && w.broken == nil && !hasCode(err, sqlite3.SQLITE_BUSY) {
+		for i := range batch {
+			w.commit(batch[i : i+1])
+		}
+		return
+	}
+	for i, c := range batch {
+		if err != nil {
+			c.done <- notWritten(err)
+		} else {
+			c.done <- results[i]
+		}
+	}
+}
+
+// transact runs the batch in one transaction. It sets results to nil or the
+// refusal of each change; when it fails itself, nothing of the batch remains.
+func (w *writer) transact(batch []*change, results []error) error {
+	if w.broken != nil {
+		return w.broken
+	}
+	if _, err := w.conn.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	alone := len(batch) == 1
+	for i, c := range batch {
+		if !alone {
+			if _, err := w.conn.exec("SAVEPOINT change"); err != nil {
+				return w.rollback(err)
+			}
+		}
+		results[i] = c.apply(w.conn)
+		var refusal *fault.Fault
+		switch {
+		case results[i] != nil && !errors.As(results[i], &refusal):
+			return w.rollback(results[i])
+		case alone && refusal != nil:
+			w.rollback(nil)
+			return nil
+		case alone:
+			continue
+		case refusal != nil:
+			if _, err := w.conn.exec("ROLLBACK TO SAVEPOINT change"); err != nil {
+				return w.rollback(err)
+			}
+		}
+		if _, err := w.conn.exec("RELEASE SAVEPOINT change"); err != nil {
+			return w.rollback(err)
+		}
+	}
+	if _, err := w.conn.exec("COMMIT"); err != nil {
+		if !hasCode(err, sqlite3.SQLITE_FULL) {
+			// The commit record may or may not be on the disk, and the kernel
+			// may forget what it failed to write. Only reading the file anew
+			// tells, so nothing more is built on it.
+			w.broken = failed("the database is not written any more, because its disk failed; nothing changed, restart Holdfast", err)
+			w.log.Error("a commit to the database failed; nothing more is written until a restart", "error", err)
+			err = failed("the database's disk failed; restart Holdfast to see whether the change is on it", err)
+		}
+		return w.rollback(err)
+	}
+	return nil
+}
+
+// rollback ends the transaction and gives err. That it fails when SQLite has
+// rolled back by itself is expected; if the transaction were still open, the
+// next BEGIN would fail.
+func (w *writer) rollback(err error) error {
+	_, _ = w.conn.exec("ROLLBACK")
+	return err
+}
+
+// notWritten makes the error of a change that the database failed.
+func notWritten(err error) error {
+	var e *fault.Fault
+	switch {
+	case errors.As(err, &e):
+		return e
+	case hasCode(err, sqlite3.SQLITE_FULL):
+		return failed("the database's disk is full; nothing changed", err)
+	case hasCode(err, sqlite3.SQLITE_BUSY):
+		return failed("another program holds the database's write lock; nothing changed", err)
+	}
+	return failed("the database could not be written; nothing changed", err)
+}
+
+// hasCode says whether err is SQLite's with the primary result code.
+func hasCode(err error, code int) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == code
+}
