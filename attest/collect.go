@@ -119,11 +119,11 @@ func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byt
 		e.Report = &processor.Report{Kind: c.Report.Kind()} // which is bound as well
 	}
 	if c.TPM != nil {
-		ak, err := c.TPM.CreateAK() // its name goes into what the others sign
+		identity, err := c.TPM.Identify() // which goes into what the others sign
 		if err != nil {
 			return nil, fmt.Errorf("evidence: %w", err)
 		}
-		e.TPM = &tpm.Evidence{AK: ak.Public}
+		e.TPM = identity
 	}
 	binding := e.Binding()
 	if c.Report != nil {
@@ -138,7 +138,7 @@ func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byt
 		}
 	}
 	if c.TPM != nil {
-		quoted, err := c.TPM.Collect(e.QuoteData(), c.EventLog, slices.Clone(c.Measurements))
+		quoted, err := c.TPM.Complete(*e.TPM, e.QuoteData(), c.EventLog, slices.Clone(c.Measurements))
 		if err != nil {
 			return nil, fmt.Errorf("evidence: %w", err)
 		}

@@ -219,9 +219,9 @@ func decode(text []byte, into any, options ...json.Options) error {
 // of one format is none of another.
 func (e *Evidence) Binding() [64]byte {
 	h := sha512.New()
-	var ak []byte
+	var ak, ek []byte
 	if e.TPM != nil {
-		ak = digest(e.TPM.AK)
+		ak, ek = digest(e.TPM.AK), digest(e.TPM.EKCertificate)
 	}
 	parts := [][]byte{
 		[]byte(e.Format), e.Nonce, digest(e.TLSKey), ak, e.PolicyDigest, e.ReleaseKey, e.AuditKey,
@@ -232,7 +232,7 @@ func (e *Evidence) Binding() [64]byte {
 		if e.Report != nil {
 			kind = e.Report.Kind
 		}
-		parts = append(parts, []byte(kind), e.LaunchDigest, e.OwnerDigest)
+		parts = append(parts, ek, []byte(kind), e.LaunchDigest, e.OwnerDigest)
 	}
 	for _, part := range parts {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))

@@ -267,6 +267,17 @@ func TestEachMemberIsBound(t *testing.T) {
 	}
 }
 
+// TestEKCertificateIsBound: v2 binds the certificate, which nobody checks.
+func TestEKCertificateIsBound(t *testing.T) {
+	p, c := machine(t)
+	policy := p.Policy()
+	e := copyOf(t, collect(t, c))
+	e.TPM.EKCertificate = []byte("of another TPM")
+	if got := attest.Verify(e, &policy, attest.Expectation{Roots: p.Roots()}).Failed(); !slices.Equal(got, bindingCodes) {
+		t.Errorf("failed: %v", got)
+	}
+}
+
 // another gives another value of a member, of the same form.
 func another(member, value string) string {
 	switch member {

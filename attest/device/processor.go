@@ -14,9 +14,9 @@ import (
 // which they are tried.
 var sources = []func() (processor.Source, error){sevGuest}
 
-// Processor gives the source of this machine's processor reports. Errors: why each
+// openProcessor gives the source of this machine's processor reports. Errors: why each
 // of the kinds is not to be had.
-func Processor() (processor.Source, error) {
+func openProcessor() (processor.Source, error) {
 	var errs []error
 	for _, open := range sources {
 		s, err := open()

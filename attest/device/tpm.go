@@ -69,10 +69,10 @@ func ReadEventLog(path string) ([]byte, error) {
 // kernel's resource manager.
 const nitroTPM = "/dev/tpm0"
 
-// NitroDocument asks the NitroTPM for a document with the user data and the nonce.
+// nitroDocument asks the NitroTPM for a document with the user data and the nonce.
 // The path is that of the machine's TPM; empty or [TPM] stands for the NitroTPM's
 // own device.
-func NitroDocument(path string, userData, nonce []byte) (document []byte, err error) {
+func nitroDocument(path string, userData, nonce []byte) (document []byte, err error) {
 	if path == "" || path == TPM {
 		path = nitroTPM
 	}

@@ -18,6 +18,7 @@ import (
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/attest"
+	"holdfast/attest/device"
 	"holdfast/attest/tpm/seal"
 	"holdfast/cmd/internal/systemd"
 	"holdfast/hsm"
@@ -101,7 +102,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		c = d.o.Platform.Collector()
 	} else {
 		a := d.o.Config.Attestation
-		c, err = (boot.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}).Probe(ctx, p)
+		c, err = (device.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}).Probe(ctx, p)
 		if d.collector = c; err != nil {
 			return c, err
 		}
