@@ -9,8 +9,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"holdfast/attest/appraisal"
+	"holdfast/attest/nitro"
 	"holdfast/attest/processor"
 	"holdfast/attest/snp"
+	"holdfast/attest/tpm"
 )
 
 // registered are the kinds of processor reports that this program knows. Another
@@ -30,9 +32,15 @@ var registered = func() *Kinds {
 type Kinds struct{ list []processor.Kind }
 
 // NewKinds makes a list of kinds. It refuses one that is there twice, that has the
-// name of another technology, or whose checks have the codes of another's.
+// name of another technology, or whose checks have the codes of others: a sheet has
+// one answer to each code.
 func NewKinds(list ...processor.Kind) (*Kinds, error) {
 	names, codes := map[string]bool{string(TPM): true, string(NitroTPM): true}, map[string]string{}
+	for of, questions := range map[string][]appraisal.Question{string(TPM): tpm.Questions(), string(NitroTPM): nitro.Questions(), "evidence": ofWhole()} {
+		for _, q := range questions {
+			codes[q.Code] = of
+		}
+	}
 	for _, kind := range list {
 		name := kind.Name()
 		if !processor.ValidName(name) {

@@ -280,6 +280,11 @@ func TestKinds(t *testing.T) {
 		`two technologies "tpm"`:          {enclave{name: "tpm"}},
 		`two technologies "nitrotpm"`:     {enclave{name: "nitrotpm"}},
 		`E_SNP_TIME is both of`:           {snp.Kind{}, enclave{code: "E_SNP_TIME"}},
+		`E_TPM_NONCE is both of "tpm"`:    {enclave{code: "E_TPM_NONCE"}},
+		`E_NITRO_PCRS is both of`:         {enclave{code: "E_NITRO_PCRS"}},
+		`E_TIME is both of "evidence"`:    {enclave{code: "E_TIME"}},
+		`E_REPORT_KIND is both of`:        {enclave{code: "E_REPORT_KIND"}},
+		`E_PARTS is both of`:              {enclave{code: "E_PARTS"}},
 		`"test_enclave" cannot be`:        {enclave{name: "test_enclave"}},
 		`"Test" cannot be`:                {enclave{name: "Test"}},
 		`"a-" cannot be`:                  {enclave{name: "a-"}},
@@ -340,4 +345,25 @@ func TestSections(t *testing.T) {
 	if _, err := attest.ParsePolicy([]byte(text)); err != nil {
 		t.Error(err)
 	}
+}
+
+// FuzzParsePolicy: no text makes it panic, and what it reads it can write, with the
+// same meaning.
+func FuzzParsePolicy(f *testing.F) {
+	f.Add([]byte(must(json.Marshal(proving()))))
+	f.Add([]byte(`{"format":"holdfast-policy/v1","name":"x","version":1,"require":["tpm"],"max_age_seconds":1,"tdx":{},"sev_snp":null}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := attest.ParsePolicy(text)
+		if err != nil {
+			return
+		}
+		written := must(json.Marshal(p))
+		again, err := attest.ParsePolicy(written)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(must(json.Marshal(again)), written) || !slices.Equal(again.Gaps(), p.Gaps()) {
+			t.Errorf("written and read again it is another: %s", written)
+		}
+	})
 }

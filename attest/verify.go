@@ -28,6 +28,11 @@ var (
 	checkUncapped = appraisal.Question{Code: "E_BROKER_CAPPED", Name: "The machine may have a secret: since it was started it has had none, and it has not locked itself."}
 )
 
+// ofWhole are all questions about evidence as a whole.
+func ofWhole() []appraisal.Question {
+	return []appraisal.Question{checkNonce, checkTLSKey, checkTime, checkRequire, checkPolicy, checkProof, checkEvidence, checkUncapped, checkReport, checkParts}
+}
+
 // Expectation is what the verifier knows besides the policy.
 type Expectation struct {
 	// At is the time of the appraisal; the evidence's own if zero, for evidence
@@ -259,10 +264,9 @@ type Parts struct {
 	TPM    *tpm.Evidence
 }
 
-// checkParts is asked of a processor report beside a NitroTPM document.
-func checkParts(kind processor.Kind) appraisal.Question {
-	return appraisal.Question{Code: "E_PARTS", Name: fmt.Sprintf("The %s and the NitroTPM document are about the same: they name the same bytes.", kind.Title())}
-}
+// checkParts is asked of a processor report beside a NitroTPM document, by the
+// report's title.
+var checkParts = appraisal.Question{Code: "E_PARTS", Name: "The %s and the NitroTPM document are about the same: they name the same bytes."}
 
 // VerifyParts appraises documents for themselves. What ties them to a nonce and
 // to keys is not known here, and is not checked. A zero time stands for the
@@ -283,7 +287,9 @@ func VerifyParts(d Parts, p *Policy, at, now time.Time) *appraisal.Verdict {
 	s.Fact("appraised_at", stamp(at))
 	if d.Report != nil {
 		if kind := registered.find(d.Report.Kind); kind != nil && document != nil {
-			s.Answer(checkParts(kind), equal(kind.Data(*d.Report), document.UserData, "they are of different machines or times"))
+			q := checkParts
+			q.Name = fmt.Sprintf(q.Name, kind.Title())
+			s.Answer(q, equal(kind.Data(*d.Report), document.UserData, "they are of different machines or times"))
 		}
 		registered.verify(&s, d.Report, p, processor.Expectation{At: at})
 	}
