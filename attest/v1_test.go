@@ -3,7 +3,10 @@ package attest_test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
 	"os"
@@ -19,7 +22,9 @@ import (
 
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
+	"holdfast/attest/processor"
 	"holdfast/attest/snp"
+	"holdfast/attest/tpm"
 )
 
 // What testdata has was made by the last version that knew no format but v1: a
@@ -192,6 +197,45 @@ func TestRelabelled(t *testing.T) {
 	b.Format = attest.Format
 	if bytes.Equal(a.QuoteData(), b.QuoteData()) || a.Binding() == b.Binding() {
 		t.Error("both formats bind the same")
+	}
+}
+
+// TestBinding: what is bound is what docs/attestation.md says, in this order. To
+// change it is to have a new format.
+func TestBinding(t *testing.T) {
+	sum := func(b string) string { d := sha256.Sum256([]byte(b)); return string(d[:]) }
+	framed := func(parts ...string) []byte {
+		var all []byte
+		for _, p := range parts {
+			all = append(binary.BigEndian.AppendUint64(all, uint64(len(p))), p...)
+		}
+		return all
+	}
+	e := attest.Evidence{Created: time.Date(2026, 11, 27, 3, 4, 5, 678e6, time.UTC), Software: "1.2.3", Nonce: []byte("a nonce"), TLSKey: []byte("a TLS key"),
+		ReleaseKey: []byte("a release key"), PolicyDigest: []byte("a policy's"), AuditKey: []byte("an audit key"), LaunchDigest: []byte("a launch file's"), OwnerDigest: []byte("an owner's"),
+		Report: &processor.Report{Kind: snp.Name, Signed: []byte("a report"), Endorsements: map[string][]byte{"vek": []byte("a certificate")}},
+		Nitro:  []byte("a document"), TPM: &tpm.Evidence{AK: []byte("an AK"), EKCertificate: []byte("an EK's")}}
+	both := []string{"a nonce", sum("a TLS key"), sum("an AK"), "a policy's", "a release key", "an audit key", "1.2.3", "2026-11-27T03:04:05.678Z"}
+	for _, tt := range []struct {
+		format, quote string
+		more          []string
+	}{
+		{"holdfast-evidence/v1", "holdfast-quote/v1", nil},
+		{"holdfast-evidence/v2", "holdfast-quote/v2", []string{sum("an EK's"), "sev-snp", "a launch file's", "an owner's"}},
+	} {
+		e.Format = tt.format
+		binding := sha512.Sum512(framed(slices.Concat([]string{tt.format}, both, tt.more)...))
+		if e.Binding() != binding {
+			t.Errorf("%s: the binding is another", tt.format)
+		}
+		quoted := sha256.Sum256(framed(tt.quote, string(binding[:]), sum("a report"), sum("a document")))
+		if !bytes.Equal(e.QuoteData(), quoted[:]) {
+			t.Errorf("%s: what is quoted is another", tt.format)
+		}
+	}
+	nothing := attest.Evidence{Format: attest.Format}
+	if nothing.Binding() != sha512.Sum512(framed(attest.Format, "", sum(""), "", "", "", "", "", "0001-01-01T00:00:00Z", "", "", "", "")) {
+		t.Error("what is absent is bound as another")
 	}
 }
 
