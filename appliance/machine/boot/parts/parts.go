@@ -1,4 +1,6 @@
-package boot
+// Package parts names what an appliance is made of, for its TPM to measure: of this
+// machine, or of an image that some machine will boot.
+package parts
 
 import (
 	"crypto/sha256"
@@ -6,6 +8,14 @@ import (
 	"io"
 	"os"
 )
+
+// Part is something that the appliance is made of, to be measured.
+type Part struct {
+	// Name is in the evidence: binary, configuration, pkcs11-module.
+	Name string
+	// Digest gives the SHA-256 of its content. Errors: may be a [*Failure].
+	Digest func() ([]byte, error)
+}
 
 // Opener opens a file by its path: [OpenFile] on this machine; or that of another,
 // such as an image.
