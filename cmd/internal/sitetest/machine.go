@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 
 	"holdfast/attest"
+	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/swtpm"
 )
@@ -31,7 +32,7 @@ func BootTPM(dir, program string) (m *Machine, err error) {
 			m.Off()
 		}
 	}()
-	if m.Device, err = tpm.Open(m.Process.Socket); err != nil {
+	if m.Device, err = device.OpenTPM(m.Process.Socket); err != nil {
 		return nil, err
 	}
 	if m.log, err = swtpm.Boot(m.Device, swtpm.Component{Name: ".linux", Content: []byte("a kernel")}); err != nil {
@@ -69,4 +70,3 @@ func (m *Machine) Evidence() ([]byte, error) {
 	}
 	return e.Encode()
 }
-
