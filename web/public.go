@@ -56,18 +56,15 @@ func publicEvidence(b Boot, log *slog.Logger) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !limiter.Allow() {
 			w.Header().Set("Retry-After", "1")
-			writeJSON(w, http.StatusTooManyRequests, Failure{Code: fault.Throttled, Message: "evidence is asked for too often; try again in a second"})
+			writeProblem(w, fault.Errorf(fault.Throttled, "evidence is asked for too often; try again in a second"))
 			return
 		}
 		text, err := evidence(r, b)
-		refused, known := errors.AsType[*fault.Fault](err)
-		switch {
-		case known:
-			writeJSON(w, statusOf[refused.Code], Failure{Code: refused.Code, Message: refused.Message})
-			return
-		case err != nil:
-			log.Error("evidence could not be made", "remote", r.RemoteAddr, "error", err)
-			writeJSON(w, http.StatusInternalServerError, Failure{Code: fault.Internal, Message: "evidence could not be made; the appliance's log says why"})
+		if err != nil {
+			if _, known := errors.AsType[*fault.Fault](err); !known {
+				err = fault.Wrapf(fault.Internal, err, "evidence could not be made")
+			}
+			writeProblem(w, fault.Answer(r.Context(), log, "evidence", err, "remote", r.RemoteAddr))
 			return
 		}
 		log.Info("evidence", "remote", r.RemoteAddr)

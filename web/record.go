@@ -53,7 +53,7 @@ func (a *API) unlessStale(c *call, before any) (any, error) {
 
 func (c *call) stale(now any) error {
 	if c.revision != "" && c.revision != Revision(now) {
-		return fault.Errorf(CodeStale, "it has changed since you looked at it; look again and decide anew")
+		return fault.Errorf(fault.Stale, "it has changed since you looked at it; read it again, then decide")
 	}
 	return nil
 }

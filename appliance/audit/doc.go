@@ -21,7 +21,7 @@
 //     the process or of the machine does not undo it. Records of several callers
 //     share one write and one fsync.
 //   - One that returned an error has not acknowledged its record. The record is
-//     not in the log, but for CodeTimeout, where it is not known.
+//     not in the log, but for fault.AuditTimeout, where it is not known.
 //   - Records are numbered from 0 without a gap, and their times do not go back.
 //   - A disk that is full refuses records before its last bytes are used, leaves
 //     no half of one, and takes records again when there is space. After an fsync

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -89,7 +90,7 @@ func (t *terms) hash(list int) (uint32, bool) {
 func buildIndex(dir string, s segment) error {
 	f, err := os.Open(filepath.Join(dir, s.name()))
 	if err != nil {
-		return failed(CodeIO, err, "the segment %s cannot be read", s.name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", s.name())
 	}
 	defer f.Close()
 	var offsets []uint32
@@ -102,7 +103,7 @@ func buildIndex(dir string, s segment) error {
 			break
 		}
 		if err != nil || at > maxSegmentBytes+maxPending {
-			return failed(CodeMalformed, err, "line %d of %s cannot be read; run verify", len(offsets)+1, s.name())
+			return fault.Wrapf(fault.AuditMalformed, err, "line %d of %s cannot be read; run verify", len(offsets)+1, s.name())
 		}
 		var t terms
 		fields(line[1:], t.take)
@@ -130,7 +131,7 @@ func writeIndex(path string, s segment, offsets []uint32, pairs [lists][]uint64)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), temporaryIndex)
 	if err != nil {
-		return failed(CodeIO, err, "the index of %s cannot be written", s.name())
+		return fault.Wrapf(fault.AuditIO, err, "the index of %s cannot be written", s.name())
 	}
 	defer os.Remove(f.Name()) // when it was not renamed
 	w := bufio.NewWriterSize(f, 1<<18)
@@ -152,7 +153,7 @@ func writeIndex(path string, s segment, offsets []uint32, pairs [lists][]uint64)
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return failed(CodeIO, err, "the index of %s cannot be written", s.name())
+		return fault.Wrapf(fault.AuditIO, err, "the index of %s cannot be written", s.name())
 	}
 	return nil
 }
@@ -211,7 +212,7 @@ func (x *index) close() { _ = x.file.Close() }
 func (x *index) offset(line uint32) (int64, error) {
 	var b [4]byte
 	if _, err := x.file.ReadAt(b[:], int64(indexHeader)+4*int64(line)); err != nil {
-		return 0, failed(CodeIO, err, "an index cannot be read")
+		return 0, fault.Wrapf(fault.AuditIO, err, "an index cannot be read")
 	}
 	return int64(binary.LittleEndian.Uint32(b[:])), nil
 }
@@ -244,7 +245,7 @@ func (x *index) find(list int, hash uint32) (run, error) {
 		to = l.n
 	}
 	if failure != nil {
-		return run{}, failed(CodeIO, failure, "an index cannot be read")
+		return run{}, fault.Wrapf(fault.AuditIO, failure, "an index cannot be read")
 	}
 	return run{l.at + 8*from, max(0, to-from)}, nil
 }
@@ -253,7 +254,7 @@ func (x *index) find(list int, hash uint32) (run, error) {
 func (x *index) read(r run) ([]uint32, error) {
 	b := make([]byte, 8*r.n)
 	if _, err := x.file.ReadAt(b, r.at); err != nil && len(b) > 0 {
-		return nil, failed(CodeIO, err, "an index cannot be read")
+		return nil, fault.Wrapf(fault.AuditIO, err, "an index cannot be read")
 	}
 	found := make([]uint32, 0, len(b)/8)
 	for ; len(b) > 0; b = b[8:] {

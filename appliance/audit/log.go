@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"holdfast/appliance/fault"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -57,10 +58,10 @@ const maxSegmentBytes = 1 << 30 // places in a segment are 32 bits in an index
 
 func (o *Options) complete() error {
 	if !logID.MatchString(o.LogID) {
-		return failed(CodeInvalid, nil, "%q cannot be the ID of a log; use 1 to 64 letters, digits, points, hyphens and underscores", o.LogID)
+		return fault.Errorf(fault.Invalid, "%q cannot be the ID of a log; use 1 to 64 letters, digits, points, hyphens and underscores", o.LogID)
 	}
 	if o.Signer == nil {
-		return failed(CodeInvalid, nil, "the log has no signer")
+		return fault.Errorf(fault.Invalid, "the log has no signer")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -165,14 +166,14 @@ func Open(dir string, o Options) (*Log, error) {
 
 func (l *Log) open() error {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return failed(CodeIO, err, "the directory of the log cannot be made")
+		return fault.Wrapf(fault.AuditIO, err, "the directory of the log cannot be made")
 	}
 	var err error
 	if l.lock, err = l.openFile(lockName); err != nil {
 		return err
 	}
 	if err := syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return failed(CodeBusy, err, "another process has the log %s open", l.dir)
+		return fault.Wrapf(fault.AuditBusy, err, "another process has the log %s open", l.dir)
 	}
 	if l.tree, err = l.openFile(treeName); err != nil {
 		return err
@@ -186,7 +187,7 @@ func (l *Log) open() error {
 func (l *Log) openFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(l.dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, failed(CodeIO, err, "the log's file %s cannot be opened", name)
+		return nil, fault.Wrapf(fault.AuditIO, err, "the log's file %s cannot be opened", name)
 	}
 	return f, nil
 }
@@ -361,7 +362,7 @@ func (l *Log) sign(size int64) error {
 func (l *Log) writeCheckpoint(c *Checkpoint) ([]byte, error) {
 	// First the tree: Open trusts it as far as a checkpoint goes.
 	if err := syscall.Fdatasync(int(l.tree.Fd())); err != nil {
-		return nil, failed(CodeIO, err, "the tree hashes could not be written")
+		return nil, fault.Wrapf(fault.AuditIO, err, "the tree hashes could not be written")
 	}
 	var err error
 	if c.Root, err = tlog.TreeHash(c.Size, treeFile{l.tree}); err != nil {
@@ -374,13 +375,13 @@ func (l *Log) writeCheckpoint(c *Checkpoint) ([]byte, error) {
 	cps := &l.checkpoints
 	// What a failed write may have left would stand behind this one.
 	if err = cps.file.Truncate(cps.size); err != nil {
-		return nil, failed(CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
+		return nil, fault.Wrapf(fault.AuditIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
 	}
 	if _, err = cps.file.WriteAt(append(signed[:len(signed):len(signed)], '\n'), cps.size); err == nil {
 		err = syscall.Fdatasync(int(cps.file.Fd()))
 	}
 	if err != nil {
-		return nil, failed(CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
+		return nil, fault.Wrapf(fault.AuditIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
 	}
 	cps.size += int64(len(signed)) + 1
 	return signed, nil

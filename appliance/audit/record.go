@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
+	"holdfast/appliance/fault"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -87,21 +88,21 @@ func (r *Record) check() error {
 	switch r.Kind {
 	case KindXKS, KindAdmin, KindBoot, KindLease, KindAudit:
 	default:
-		return failed(CodeInvalid, nil, "a record has the kind %q; give xks, admin, boot, lease or audit", string(r.Kind))
+		return fault.Errorf(fault.Invalid, "a record has the kind %q; give xks, admin, boot, lease or audit", string(r.Kind))
 	}
 	switch r.Result {
 	case "", Allowed, Denied, Failed:
 	default:
-		return failed(CodeInvalid, nil, "a record has the result %q; give allowed, denied or failed", string(r.Result))
+		return fault.Errorf(fault.Invalid, "a record has the result %q; give allowed, denied or failed", string(r.Result))
 	}
 	if r.Seq < 0 || r.Seq > maxSeq {
-		return failed(CodeInvalid, nil, "a record has the number %d", r.Seq)
+		return fault.Errorf(fault.Invalid, "a record has the number %d", r.Seq)
 	}
 	if y := r.Time.UTC().Year(); y < 0 || y > 9999 {
-		return failed(CodeInvalid, nil, "a record is of the year %d", y)
+		return fault.Errorf(fault.Invalid, "a record is of the year %d", y)
 	}
 	if len(r.Before) > 0 && !json.Valid(r.Before) || len(r.After) > 0 && !json.Valid(r.After) {
-		return failed(CodeInvalid, nil, "before or after of a record is not JSON")
+		return fault.Errorf(fault.Invalid, "before or after of a record is not JSON")
 	}
 	return nil
 }
@@ -268,7 +269,7 @@ func appendString(b []byte, s string) []byte {
 // are passed over: a later version may have added them.
 func ParseRecord(line []byte) (*Record, error) {
 	if len(line) > MaxLine {
-		return nil, failed(CodeMalformed, nil, "a line of %d bytes is no record", len(line))
+		return nil, fault.Errorf(fault.AuditMalformed, "a line of %d bytes is no record", len(line))
 	}
 	if _, err := parseStart(line); err != nil {
 		return nil, err
@@ -277,7 +278,7 @@ func ParseRecord(line []byte) (*Record, error) {
 	type fields Record
 	var f fields
 	if err := json.Unmarshal(line, &f); err != nil {
-		return nil, failed(CodeMalformed, err, "a line is no record")
+		return nil, fault.Wrapf(fault.AuditMalformed, err, "a line is no record")
 	}
 	return (*Record)(&f), nil
 }
@@ -292,7 +293,7 @@ type start struct {
 // parseStart reads the fields that the log sets. They stand first, in one form.
 func parseStart(line []byte) (s start, err error) {
 	malformed := func() (start, error) {
-		return start{}, failed(CodeMalformed, nil, "a line does not begin with the number and the time of a record")
+		return start{}, fault.Errorf(fault.AuditMalformed, "a line does not begin with the number and the time of a record")
 	}
 	b, ok := bytes.CutPrefix(line, []byte(`{"seq":`))
 	if !ok {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // plainRecord is a Record without its methods: what encoding/json makes of it is
@@ -68,7 +69,7 @@ func TestEncoding(t *testing.T) {
 		"before": {Kind: audit.KindXKS, Before: json.RawMessage("{")},
 		"year":   {Kind: audit.KindXKS, Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)},
 	} {
-		if _, err := r.AppendJSON(nil); code(err) != audit.CodeInvalid {
+		if _, err := r.AppendJSON(nil); code(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -103,7 +104,7 @@ func FuzzParseRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := audit.ParseRecord(line)
 		if err != nil {
-			if code(err) != audit.CodeMalformed {
+			if code(err) != fault.AuditMalformed {
 				t.Fatal(err)
 			}
 			return

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -30,11 +31,11 @@ func (l *Log) recover() error {
 			return err
 		}
 	} else if l.state.covered.Size > 0 {
-		return failed(CodeTruncated, nil, "the log has no segments, but a checkpoint of %d records; put the segments back", l.state.covered.Size)
+		return fault.Errorf(fault.AuditTruncated, "the log has no segments, but a checkpoint of %d records; put the segments back", l.state.covered.Size)
 	}
 	n := l.w.frontier.n
 	if err := l.tree.Truncate(treeSize(n)); err != nil {
-		return failed(CodeIO, err, "the tree hashes could not be written")
+		return fault.Wrapf(fault.AuditIO, err, "the tree hashes could not be written")
 	}
 	l.next, l.state.size, l.state.since = n, n, l.opts.Now()
 	// The first checkpoint is of no records: so there is always one, and that
@@ -50,14 +51,14 @@ func (l *Log) recoverCheckpoints(haveRecords bool) error {
 	cps := &l.checkpoints
 	info, err := cps.file.Stat()
 	if err != nil {
-		return failed(CodeIO, err, "the checkpoints cannot be read")
+		return fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
 	signed, end, err := lastNote(cps.file, info.Size())
 	if err != nil {
 		return err
 	}
 	if signed == nil && (haveRecords || info.Size() > maxNote) {
-		return failed(CodeCheckpointRemoved, nil, "the log has records and no checkpoint; put the file %s back", checkpointsName)
+		return fault.Errorf(fault.AuditCheckpointRemoved, "the log has records and no checkpoint; put the file %s back", checkpointsName)
 	}
 	if signed != nil {
 		c, err := unverifiedCheckpoint(signed)
@@ -65,14 +66,14 @@ func (l *Log) recoverCheckpoints(haveRecords bool) error {
 			return err
 		}
 		if c.LogID != l.opts.LogID {
-			return failed(CodeLogID, nil, "the log is %s and not %s; give its ID, or another directory", c.LogID, l.opts.LogID)
+			return fault.Errorf(fault.AuditLogID, "the log is %s and not %s; give its ID, or another directory", c.LogID, l.opts.LogID)
 		}
 		l.state.covered, l.state.signed = *c, signed
 	}
 	if cps.size = end; info.Size() > end {
 		l.opts.Log.Warn("a torn checkpoint of the audit log was cut off", "bytes", info.Size()-end)
 		if err := cps.file.Truncate(end); err != nil {
-			return failed(CodeIO, err, "a torn checkpoint cannot be cut off")
+			return fault.Wrapf(fault.AuditIO, err, "a torn checkpoint cannot be cut off")
 		}
 	}
 	return nil
@@ -90,7 +91,7 @@ func (l *Log) recoverRecords() error {
 	l.opts.Log.Warn("the tree of the audit log is damaged, and is made anew from the segments")
 	f, err := tree.frontierAt(l.state.segments[0].first)
 	if err != nil {
-		return failed(CodeTree, err, "the tree of the log is damaged, and the records before %d, of which it was made, were removed by retention; restore the file %s",
+		return fault.Wrapf(fault.AuditTree, err, "the tree of the log is damaged, and the records before %d, of which it was made, were removed by retention; restore the file %s",
 			l.state.segments[0].first, treeName)
 	}
 	return l.readFrom(f)
@@ -111,7 +112,7 @@ func (l *Log) readFrom(f *frontier) error {
 			return err
 		}
 		if i+1 < len(segments) && segments[i+1].first != f.n {
-			return failed(CodeSegmentMissing, nil, "after the segment %s the next record is %d, but the next segment is %s; run verify",
+			return fault.Errorf(fault.AuditSegmentMissing, "after the segment %s the next record is %d, but the next segment is %s; run verify",
 				s.name(), f.n, segments[i+1].name())
 		}
 	}
@@ -128,7 +129,7 @@ func (l *Log) readFrom(f *frontier) error {
 func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) error {
 	file, err := os.OpenFile(filepath.Join(l.dir, s.name()), os.O_RDWR, 0)
 	if err != nil {
-		return failed(CodeIO, err, "the segment %s cannot be opened", s.name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be opened", s.name())
 	}
 	defer func() {
 		if l.w.file != file {
@@ -144,29 +145,29 @@ func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) err
 			break
 		}
 		if err != nil {
-			return failed(CodeMalformed, err, "line %d of the segment %s cannot be read; run verify", seq-s.first+1, s.name())
+			return fault.Wrapf(fault.AuditMalformed, err, "line %d of the segment %s cannot be read; run verify", seq-s.first+1, s.name())
 		}
 		newest = line
 		if seq < f.n {
 			continue
 		}
 		if at, err := parseStart(line[1:]); err != nil || at.seq != seq {
-			return failed(CodeMalformed, err, "line %d of the segment %s is not record %d; run verify", seq-s.first+1, s.name(), seq)
+			return fault.Wrapf(fault.AuditMalformed, err, "line %d of the segment %s is not record %d; run verify", seq-s.first+1, s.name(), seq)
 		}
 		if err := w.push(f, leafHash(line)); err != nil {
 			return err
 		}
 		if f.n == l.state.covered.Size && f.root() != l.state.covered.Root {
-			return failed(CodeEdited, nil, "the records up to %d are not those of the last checkpoint; run verify", seq)
+			return fault.Errorf(fault.AuditEdited, "the records up to %d are not those of the last checkpoint; run verify", seq)
 		}
 	}
 	if seq < f.n {
-		return failed(CodeTruncated, nil, "the segment %s ends before record %d, but the log has %d records; restore it", s.name(), seq, f.n)
+		return fault.Errorf(fault.AuditTruncated, "the segment %s ends before record %d, but the log has %d records; restore it", s.name(), seq, f.n)
 	}
 	if newest != nil {
 		at, err := parseStart(newest[1:])
 		if err != nil {
-			return failed(CodeMalformed, err, "line %d of the segment %s is no record; run verify", seq-s.first, s.name())
+			return fault.Wrapf(fault.AuditMalformed, err, "line %d of the segment %s is no record; run verify", seq-s.first, s.name())
 		}
 		if t, err := parseTime(at.time); err == nil {
 			l.last = t
@@ -177,7 +178,7 @@ func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) err
 	}
 	// Before anything is cut off: what a checkpoint covers was not torn by a crash.
 	if f.n < l.state.covered.Size {
-		return failed(CodeTruncated, nil, "the log ends before record %d, but its last checkpoint covers %d records; restore the segment %s",
+		return fault.Errorf(fault.AuditTruncated, "the log ends before record %d, but its last checkpoint covers %d records; restore the segment %s",
 			f.n, l.state.covered.Size, s.name())
 	}
 	if err := l.cutTorn(file, s, in); err != nil {
@@ -192,7 +193,7 @@ func (l *Log) cutTorn(file *os.File, s *segment, in *lines) error {
 	good := in.offset
 	if s.size > good {
 		if err := file.Truncate(good); err != nil {
-			return failed(CodeIO, err, "a torn last line of %s cannot be cut off", s.name())
+			return fault.Wrapf(fault.AuditIO, err, "a torn last line of %s cannot be cut off", s.name())
 		}
 	}
 	if in.torn > 0 {
@@ -201,7 +202,7 @@ func (l *Log) cutTorn(file *os.File, s *segment, in *lines) error {
 	}
 	// What a killed process wrote may be in the kernel alone.
 	if err := l.sync(file); err != nil {
-		return failed(CodeIO, err, "the segment %s cannot be written", s.name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be written", s.name())
 	}
 	s.size = good
 	if good == 0 {

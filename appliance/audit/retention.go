@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -24,7 +25,7 @@ func (l *Log) retain() {
 		return
 	}
 	err := l.removeSegments(gone, first)
-	if e := (*Error)(nil); errors.As(err, &e) && e.Code != CodeClosed {
+	if e := (*fault.Fault)(nil); errors.As(err, &e) && e.Code != fault.AuditClosed {
 		l.opts.Log.Error("old segments of the audit log could not be removed", "error", err)
 	}
 }
@@ -67,7 +68,7 @@ func (l *Log) removeSegments(gone []segment, first int64) error {
 	for _, s := range gone {
 		path := filepath.Join(l.dir, s.name())
 		if err := errors.Join(remove(path), remove(path+indexSuffix)); err != nil {
-			return failed(CodeIO, err, "the segment %s cannot be removed", s.name())
+			return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be removed", s.name())
 		}
 		l.state.Lock()
 		l.state.segments = l.state.segments[1:]
@@ -148,12 +149,12 @@ func (l *Log) replaceCheckpoints(from int64) error {
 	}
 	if err != nil {
 		_ = f.Close()
-		return failed(CodeIO, err, "old checkpoints could not be removed")
+		return fault.Wrapf(fault.AuditIO, err, "old checkpoints could not be removed")
 	}
 	_ = cps.file.Close()
 	cps.file, cps.size = f, cps.size-from
 	if err := syncDir(l.dir); err != nil {
-		return failed(CodeIO, err, "old checkpoints could not be removed")
+		return fault.Wrapf(fault.AuditIO, err, "old checkpoints could not be removed")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -70,7 +71,7 @@ func (l *Log) Search(ctx context.Context, q Query) (records []*Record, next stri
 // Search is [Log.Search].
 func (r *Reader) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
 	if q.Limit < 0 || q.Limit > maxPage {
-		return nil, "", failed(CodeInvalid, nil, "a page has 1 to %d records, not %d", maxPage, q.Limit)
+		return nil, "", fault.Errorf(fault.Invalid, "a page has 1 to %d records, not %d", maxPage, q.Limit)
 	}
 	limit := q.Limit
 	if limit == 0 {
@@ -108,7 +109,7 @@ type search struct {
 func newSearch(q Query) (*search, error) {
 	s := &search{before: maxSeq + 1}
 	if q.Key != "" && q.KeyStore == "" {
-		return nil, failed(CodeInvalid, nil, "a key is sought in a key store; give both")
+		return nil, fault.Errorf(fault.Invalid, "a key is sought in a key store; give both")
 	}
 	for list, v := range map[int]string{byKeyStore: q.KeyStore, byKey: q.Key, byPrincipal: q.Principal,
 		byRequest: q.KMSRequestID, byKind: string(q.Kind), byResult: string(q.Result)} {
@@ -126,7 +127,7 @@ func newSearch(q Query) (*search, error) {
 		to   *[]byte
 	}{{q.From, &s.from}, {q.To, &s.to}} {
 		if y := t.time.UTC().Year(); y < 0 || y > 9999 {
-			return nil, failed(CodeInvalid, nil, "there are no records of the year %d", y)
+			return nil, fault.Errorf(fault.Invalid, "there are no records of the year %d", y)
 		}
 		if !t.time.IsZero() {
 			// Up to the next microsecond, as records have no parts of it.
@@ -136,7 +137,7 @@ func newSearch(q Query) (*search, error) {
 	if q.Cursor != "" {
 		n, err := strconv.ParseInt(q.Cursor, 10, 64)
 		if err != nil || n < 0 || n > maxSeq {
-			return nil, failed(CodeInvalid, nil, "%.40q is no cursor of a search", q.Cursor)
+			return nil, fault.Errorf(fault.Invalid, "%.40q is no cursor of a search", q.Cursor)
 		}
 		s.before = n
 	}
@@ -204,7 +205,7 @@ func (r *Reader) walk(ctx context.Context, q Query, yield func(line []byte) erro
 func (r *Reader) walkSegment(ctx context.Context, seg segment, closed bool, s *search, yield func([]byte) error) error {
 	f, err := os.Open(filepath.Join(r.dir, seg.name()))
 	if err != nil {
-		return failed(CodeIO, err, "the segment %s cannot be read", seg.name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", seg.name())
 	}
 	defer f.Close()
 	in := &found{file: f, size: seg.size, buf: make([]byte, MaxLine+1)}
@@ -346,13 +347,13 @@ func (f *found) line(offset int64) ([]byte, error) {
 	for _, size := range []int{1 << 10, len(f.buf)} {
 		n, err := f.file.ReadAt(f.buf[:min(int64(size), max(0, f.size-offset))], offset)
 		if err != nil && err != io.EOF {
-			return nil, failed(CodeIO, err, "a segment cannot be read")
+			return nil, fault.Wrapf(fault.AuditIO, err, "a segment cannot be read")
 		}
 		if end := bytes.IndexByte(f.buf[:n], '\n'); end >= 0 {
 			return f.buf[:end], nil
 		}
 	}
-	return nil, failed(CodeMalformed, nil, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), indexSuffix)
+	return nil, fault.Errorf(fault.AuditMalformed, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), indexSuffix)
 }
 
 // scanned reads a segment without an index from its beginning.
@@ -369,7 +370,7 @@ func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error
 			break
 		}
 		if err != nil {
-			return failed(CodeMalformed, err, "a segment cannot be read; run verify")
+			return fault.Wrapf(fault.AuditMalformed, err, "a segment cannot be read; run verify")
 		}
 		if s.matches(line[1:]) {
 			offsets = append(offsets, at)
@@ -391,5 +392,5 @@ func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error
 }
 
 func timeout(ctx context.Context) error {
-	return failed(CodeTimeout, ctx.Err(), "the search was not finished in its time")
+	return fault.Wrapf(fault.AuditTimeout, ctx.Err(), "the search was not finished in its time")
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ func (s segment) name() string { return fmt.Sprintf("%020d%s", s.first, segmentS
 func listSegments(dir string) ([]segment, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, failed(CodeIO, err, "the directory of the log cannot be read")
+		return nil, fault.Wrapf(fault.AuditIO, err, "the directory of the log cannot be read")
 	}
 	var list []segment
 	for _, e := range entries {
@@ -46,14 +47,14 @@ func listSegments(dir string) ([]segment, error) {
 		}
 		first, err := strconv.ParseInt(digits, 10, 64)
 		if err != nil || first < 0 || first > maxSeq || (segment{first: first}).name() != e.Name() {
-			return nil, failed(CodeSegment, nil, "%s is not the name of a segment; move the file away", e.Name())
+			return nil, fault.Errorf(fault.AuditSegment, "%s is not the name of a segment; move the file away", e.Name())
 		}
 		info, err := e.Info()
 		if err != nil {
 			if errors.Is(err, os.ErrNotExist) {
 				continue // removed by retention meanwhile
 			}
-			return nil, failed(CodeIO, err, "the directory of the log cannot be read")
+			return nil, fault.Wrapf(fault.AuditIO, err, "the directory of the log cannot be read")
 		}
 		list = append(list, segment{first: first, size: info.Size()})
 	}
@@ -65,13 +66,13 @@ func listSegments(dir string) ([]segment, error) {
 func firstTime(dir string, s segment) (time.Time, error) {
 	f, err := os.Open(filepath.Join(dir, s.name()))
 	if err != nil {
-		return time.Time{}, failed(CodeIO, err, "the segment %s cannot be read", s.name())
+		return time.Time{}, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", s.name())
 	}
 	defer f.Close()
 	head := make([]byte, 128)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
-		return time.Time{}, failed(CodeIO, err, "the segment %s cannot be read", s.name())
+		return time.Time{}, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", s.name())
 	}
 	_, at, ok := bytes.Cut(head[:n], []byte(`,"time":"`))
 	if !ok || len(at) < timeWidth {

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"crypto/sha256"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 
@@ -68,7 +69,7 @@ func (t treeFile) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	hashes := make([]tlog.Hash, len(indexes))
 	for i, at := range indexes {
 		if _, err := t.r.ReadAt(hashes[i][:], at*tlog.HashSize); err != nil {
-			return nil, failed(CodeTree, err, "the file of tree hashes cannot be read at hash %d", at)
+			return nil, fault.Wrapf(fault.AuditTree, err, "the file of tree hashes cannot be read at hash %d", at)
 		}
 	}
 	return hashes, nil
@@ -110,7 +111,7 @@ func (w *treeWriter) push(f *frontier, leaf tlog.Hash) error {
 
 func (w *treeWriter) flush() error {
 	if _, err := w.file.WriteAt(w.buf, w.at); err != nil {
-		return failed(CodeIO, err, "the tree hashes could not be written")
+		return fault.Wrapf(fault.AuditIO, err, "the tree hashes could not be written")
 	}
 	w.at += int64(len(w.buf))
 	w.buf = w.buf[:0]

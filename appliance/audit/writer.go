@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"holdfast/appliance/fault"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -39,14 +40,14 @@ type Pending struct {
 }
 
 // Wait returns when the record is on the disk (nil), or will never be
-// acknowledged. When ctx ends before that is known the error is CodeTimeout: the
+// acknowledged. When ctx ends before that is known the error is fault.AuditTimeout: the
 // record may stand in the log, and its caller must not go on.
 func (p Pending) Wait(ctx context.Context) error {
 	switch {
 	case p.err != nil:
 		return p.err
 	case p.batch == nil:
-		return failed(CodeInvalid, nil, "no record was handed in") // and nothing is acknowledged
+		return fault.Errorf(fault.Invalid, "no record was handed in") // and nothing is acknowledged
 	}
 	select {
 	case <-p.batch.done:
@@ -57,7 +58,7 @@ func (p Pending) Wait(ctx context.Context) error {
 	case <-p.batch.done:
 		return p.batch.err
 	case <-ctx.Done():
-		return failed(CodeTimeout, ctx.Err(), "it is not known whether the record is in the audit log; do not answer")
+		return fault.Wrapf(fault.AuditTimeout, ctx.Err(), "it is not known whether the record is in the audit log; do not answer")
 	}
 }
 
@@ -66,7 +67,7 @@ func (p Pending) Wait(ctx context.Context) error {
 // answered. It sets Seq and Time.
 func (l *Log) Append(ctx context.Context, r *Record) error {
 	if err := ctx.Err(); err != nil {
-		return failed(CodeTimeout, err, "the record was not logged, because its time was over")
+		return fault.Wrapf(fault.AuditTimeout, err, "the record was not logged, because its time was over")
 	}
 	return l.AppendAsync(r).Wait(ctx)
 }
@@ -76,7 +77,7 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 // certain before [Pending.Wait] has returned nil.
 func (l *Log) AppendAsync(r *Record) Pending {
 	if r.Kind == KindAudit && r.Operation == retentionOperation {
-		return Pending{err: failed(CodeInvalid, nil, "the operation %s of the kind audit is logged by the log alone", retentionOperation)}
+		return Pending{err: fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", retentionOperation)}
 	}
 	return l.begin(r)
 }
@@ -100,11 +101,11 @@ func (l *Log) enqueue(r *Record) (*batch, error) {
 	b := l.pending
 	switch {
 	case l.closed:
-		return nil, failed(CodeClosed, nil, "the audit log is closed")
+		return nil, fault.Errorf(fault.AuditClosed, "the audit log is closed")
 	case len(b.buf) > maxPending:
-		return nil, failed(CodeBusy, nil, "the disk of the audit log does not keep up; the record was not logged")
+		return nil, fault.Errorf(fault.AuditBusy, "the disk of the audit log does not keep up; the record was not logged")
 	case l.next > maxSeq:
-		return nil, failed(CodeInvalid, nil, "the audit log is at its last number; start a new one")
+		return nil, fault.Errorf(fault.Invalid, "the audit log is at its last number; start a new one")
 	}
 	now := l.opts.Now().UTC().Truncate(time.Microsecond)
 	if now.Before(l.last) {
@@ -115,7 +116,7 @@ func (l *Log) enqueue(r *Record) (*batch, error) {
 	end := len(b.buf)
 	if end-from > MaxLine {
 		b.buf = b.buf[:from]
-		return nil, failed(CodeInvalid, nil, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, MaxLine)
+		return nil, fault.Errorf(fault.Invalid, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, MaxLine)
 	}
 	b.buf = append(b.buf, '\n')
 	b.ends = append(b.ends, end)
@@ -327,7 +328,7 @@ func (l *Log) trim() error {
 func (l *Log) cutBack(cause error) error {
 	l.w.reserved = l.w.segment.size
 	if err := l.w.file.Truncate(l.w.segment.size); err != nil {
-		l.w.broken = failed(CodeIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart Holdfast")
+		l.w.broken = fault.Wrapf(fault.AuditIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart Holdfast")
 		return l.w.broken
 	}
 	l.w.budget = 0
@@ -340,7 +341,7 @@ func (l *Log) cutBack(cause error) error {
 func (l *Log) syncFailed(cause error) error {
 	err := l.cutBack(cause)
 	if l.w.broken == nil && (!isFull(cause) || l.sync(l.w.file) != nil) {
-		l.w.broken = failed(CodeIO, cause, "the audit log cannot be written any more, because its disk failed; restart Holdfast")
+		l.w.broken = fault.Wrapf(fault.AuditIO, cause, "the audit log cannot be written any more, because its disk failed; restart Holdfast")
 		return l.w.broken
 	}
 	return err
@@ -352,9 +353,9 @@ func isFull(err error) bool {
 
 func notWritten(err error) error {
 	if isFull(err) {
-		return failed(CodeNoSpace, err, "the disk of the audit log is full; the record was not logged")
+		return fault.Wrapf(fault.AuditNoSpace, err, "the disk of the audit log is full; the record was not logged")
 	}
-	return failed(CodeIO, err, "the audit log could not be written; the record was not logged")
+	return fault.Wrapf(fault.AuditIO, err, "the audit log could not be written; the record was not logged")
 }
 
 // checkSpace refuses what would use up the reserve. It asks the disk after each
@@ -371,7 +372,7 @@ func (l *Log) checkSpace(need int64) error {
 	}
 	if free-need < l.opts.ReserveBytes {
 		l.w.budget = 0
-		return failed(CodeNoSpace, nil, "the disk of the audit log has %d MiB left, of which %d are a reserve; make space: the record was not logged",
+		return fault.Errorf(fault.AuditNoSpace, "the disk of the audit log has %d MiB left, of which %d are a reserve; make space: the record was not logged",
 			free>>20, l.opts.ReserveBytes>>20)
 	}
 	l.w.budget, l.w.asked = max((free-l.opts.ReserveBytes)/8, need), now

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )
@@ -32,34 +33,12 @@ const (
 	Locked State = "locked"
 )
 
-// Failure is why a boot does not go on.
-type Failure struct {
-	// Code is stable, such as E_SEAL_PCRS.
-	Code string
-	// Reason is one line for a person who has not seen the code.
-	Reason string
-	// Again says that another attempt may help.
-	Again bool
-	Err   error
-}
-
-func (f *Failure) Error() string {
-	if f.Err != nil {
-		return f.Reason + ": " + f.Err.Error()
-	}
-	return f.Reason
-}
-
-func (f *Failure) Unwrap() error { return f.Err }
-
-// codeInternal is for errors that nobody foresaw.
-const codeInternal = "E_INTERNAL"
-
-func failureOf(err error) *Failure {
-	if f, ok := errors.AsType[*Failure](err); ok {
+// faultOf gives err as a fault; an error that is none was not foreseen.
+func faultOf(err error) *fault.Fault {
+	if f, ok := errors.AsType[*fault.Fault](err); ok {
 		return f
 	}
-	return &Failure{Code: codeInternal, Reason: "an unforeseen error", Err: err}
+	return fault.Wrapf(fault.BootInternal, err, "an unforeseen error")
 }
 
 // Journal keeps what became of boots; [appliance.Store] is one.
@@ -72,7 +51,7 @@ type Journal interface {
 type Part struct {
 	// Name is in the evidence: binary, configuration, pkcs11-module.
 	Name string
-	// Digest gives the SHA-256 of its content. Errors: may be a [*Failure].
+	// Digest gives the SHA-256 of its content. Errors: may be a [*fault.Fault].
 	Digest func() ([]byte, error)
 }
 
@@ -80,8 +59,8 @@ type Part struct {
 // [*SealedRelease], [*BrokerRelease] and [NoRelease].
 type Releaser interface {
 	// Release asks once. It gives the credential, which the caller zeroizes, and
-	// says what it was released to. Errors: a [*Failure]; any other may be of the
-	// kinds that [release.Code] knows.
+	// says what it was released to. Errors: a [*fault.Fault], and the boot asks again if
+	// its class is fault.TryAgain.
 	Release(ctx context.Context, c *attest.Collector) (credential []byte, to string, err error)
 }
 
@@ -115,7 +94,7 @@ type Options struct {
 	Unlock func(ctx context.Context, credential []byte) error
 	// Condition says whether keys serve while it is unlocked: [Serving],
 	// [Degraded] or [Locked], and why.
-	Condition func() (State, *Failure)
+	Condition func() (State, *fault.Fault)
 	// Lock wipes all keys, for good.
 	Lock func()
 	// Changed, if given, is called when the boot has come to [Serving], [Degraded]
@@ -217,7 +196,7 @@ func (b *Boot) Run(ctx context.Context) {
 }
 
 // step does what a state is for, again and again as long as that may help.
-func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (string, error)) *Failure {
+func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (string, error)) *fault.Fault {
 	began := b.o.Now()
 	b.set(func(s *Status) { s.State, s.Since, s.Code, s.Reason = state, began.UTC(), "", "" })
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
@@ -226,13 +205,13 @@ func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (
 			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Reason: reason})
 			return nil
 		}
-		f := failureOf(err)
-		if !f.Again || ctx.Err() != nil {
-			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Code, Reason: f.Error()})
+		f := faultOf(err)
+		if f.Class() != fault.TryAgain || ctx.Err() != nil {
+			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Codes(), Reason: f.Reason()})
 			return f
 		}
-		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Code, "reason", f.Error(), "pause", pause)
-		b.set(func(s *Status) { s.Code, s.Reason = f.Code, f.Error() })
+		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Codes(), "reason", f.Reason(), "pause", pause)
+		b.set(func(s *Status) { s.Code, s.Reason = f.Codes(), f.Reason() })
 		b.changed()
 		b.pause(ctx, pause)
 	}
@@ -264,11 +243,11 @@ func (b *Boot) Wake() {
 }
 
 // enter goes to a state without an end of its own.
-func (b *Boot) enter(ctx context.Context, state State, f *Failure) {
+func (b *Boot) enter(ctx context.Context, state State, f *fault.Fault) {
 	now := b.o.Now()
 	step := appliance.BootStep{State: string(state), Began: now}
 	if f != nil {
-		step.Code, step.Reason = f.Code, f.Error()
+		step.Code, step.Reason = f.Codes(), f.Reason()
 	}
 	b.set(func(s *Status) { s.State, s.Since, s.Code, s.Reason = state, now.UTC(), step.Code, step.Reason })
 	b.record(ctx, step)

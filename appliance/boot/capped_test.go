@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
@@ -74,10 +75,10 @@ func (v *vault) unseals() (uses []seal.Use) {
 	v.t.Helper()
 	for use, blob := range v.blobs {
 		_, _, err := seal.Unseal(v.machine.TPM, blob, v.authorizations)
-		var r *seal.Refusal
+		var r *fault.Fault
 		if err == nil {
 			uses = append(uses, use)
-		} else if !errors.As(err, &r) || r.Code != seal.CodePCRs {
+		} else if !errors.As(err, &r) || r.Code != fault.SealPCRs {
 			v.t.Error(err)
 		}
 	}
@@ -165,8 +166,8 @@ func statesOf(t *testing.T) (states []boot.State) {
 // shutdown within the state or while it waits to try again, the TPM gives out
 // nothing afterwards. A boot that is told as locked is capped already.
 func TestCappedOnEveryWayOut(t *testing.T) {
-	failure := &boot.Failure{Code: "E_TEST", Reason: "as the test wants"}
-	again := &boot.Failure{Code: "E_TEST", Reason: "as the test wants", Again: true}
+	failure := fault.Errorf("E_TEST", "as the test wants")
+	again := fault.Errorf(fault.HSMToken, "as the test wants")
 	for _, state := range statesOf(t) {
 		hook := hooks[state]
 		if hook == nil {
@@ -186,7 +187,7 @@ func TestCappedOnEveryWayOut(t *testing.T) {
 			s.start()
 			status := s.comesTo(boot.Locked)
 			v.isCapped("locked")
-			if last := status.Steps[len(status.Steps)-2]; last.State != string(state) || strings.Contains(status.Code, boot.CodeCap) {
+			if last := status.Steps[len(status.Steps)-2]; last.State != string(state) || strings.Contains(status.Code, string(fault.CapFailed)) {
 				t.Errorf("it ended at %s with %s: %s", last.State, status.Code, status.Reason)
 			}
 			if len(s.unlocks) != 0 {
@@ -246,7 +247,7 @@ func TestCappedAlsoThen(t *testing.T) {
 		},
 		"the evidence is refused": func(s *site) { s.options.Roots = nil },
 		"a volume that is not open": func(s *site) {
-			s.options.Release = boot.NoRelease{Why: &boot.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+			s.options.Release = boot.NoRelease{Why: fault.Errorf(fault.StateVolume, "the volume is not there")}
 		},
 		"a process before was killed when it had measured": func(s *site) {
 			for _, m := range s.measures() {
@@ -262,7 +263,7 @@ func TestCappedAlsoThen(t *testing.T) {
 			wrong(s)
 			s.start()
 			status := s.comesTo(boot.Locked)
-			if got := v.unseals(); got != nil || strings.Contains(status.Code, boot.CodeCap) {
+			if got := v.unseals(); got != nil || strings.Contains(status.Code, string(fault.CapFailed)) {
 				t.Errorf("%s: the TPM gives out %q", status.Code, got)
 			}
 		})
@@ -276,15 +277,15 @@ func TestNotCapped(t *testing.T) {
 		s := newSite(t)
 		hooks[at](s, func() error {
 			_ = s.machine.Close()
-			return &boot.Failure{Code: "E_TEST", Reason: "as the test wants"}
+			return fault.Errorf("E_TEST", "as the test wants")
 		})
 		s.start()
 		status := s.comesTo(boot.Locked)
-		if status.Code != "E_TEST,"+boot.CodeCap || !strings.Contains(status.Reason, "as the test wants") || !strings.Contains(status.Reason, "restart the machine") || strings.Contains(status.Reason, "\n") {
+		if status.Code != "E_TEST,E_CAP" || !strings.Contains(status.Reason, "as the test wants") || !strings.Contains(status.Reason, "restart the machine") || strings.Contains(status.Reason, "\n") {
 			t.Errorf("%s: %s: %s", at, status.Code, status.Reason)
 		}
-		if log := s.log.String(); len(s.unlocks) != 0 || !strings.Contains(log, "code="+boot.CodeCap) {
-			t.Errorf("%s: it was unlocked, or the log does not have %s: %s", at, boot.CodeCap, log)
+		if log := s.log.String(); len(s.unlocks) != 0 || !strings.Contains(log, "code="+string(fault.CapFailed)) {
+			t.Errorf("%s: it was unlocked, or the log does not have %s: %s", at, fault.CapFailed, log)
 		}
 	}
 
@@ -295,7 +296,7 @@ func TestNotCapped(t *testing.T) {
 		return []byte(credential), "this test", nil
 	})
 	s.start()
-	if status := s.comesTo(boot.Locked); status.Code != boot.CodeCap || len(s.unlocks) != 0 {
+	if status := s.comesTo(boot.Locked); status.Code != string(fault.CapFailed) || len(s.unlocks) != 0 {
 		t.Errorf("%s: %s", status.Code, status.Reason)
 	}
 
@@ -304,7 +305,7 @@ func TestNotCapped(t *testing.T) {
 		return &attest.Collector{}, nil
 	}
 	s.start()
-	if status := s.comesTo(boot.Locked); status.Code != boot.CodePlatform || strings.Contains(s.log.String(), boot.CodeCap) {
+	if status := s.comesTo(boot.Locked); status.Code != string(fault.Platform) || strings.Contains(s.log.String(), string(fault.CapFailed)) {
 		t.Errorf("%s: %s", status.Code, status.Reason)
 	}
 }

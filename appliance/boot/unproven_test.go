@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 )
 
@@ -23,9 +24,9 @@ func TestUnproven(t *testing.T) {
 			s := newSite(t)
 			proves := s.policy
 			change(&s.policy)
-			forced, code := s.policy, boot.CodeUnproven
+			forced, code := s.policy, fault.PolicyUnproven
 			if s.policy.Unproven != "" {
-				forced, code = proves, boot.CodePolicy
+				forced, code = proves, fault.PolicyFile
 			}
 			s.start()
 			s.locks(code)

@@ -2,7 +2,7 @@ package boot
 
 import (
 	"context"
-	"fmt"
+	"holdfast/appliance/fault"
 	"time"
 )
 
@@ -22,7 +22,7 @@ func (b *Boot) watch(ctx context.Context) {
 	b.enter(ctx, Serving, nil)
 	renewed := b.o.Now()
 	next := b.plan(renewed)
-	var stale *Failure // why evidence could not be renewed
+	var stale *fault.Fault // why evidence could not be renewed
 	for b.o.Wait(ctx, lookEvery) == nil {
 		now := b.o.Now()
 		if !now.Before(next) {
@@ -34,8 +34,7 @@ func (b *Boot) watch(ctx context.Context) {
 		}
 		if stale != nil && now.Sub(renewed) > b.o.Lease {
 			b.o.Lock()
-			b.enter(ctx, Locked, &Failure{Code: CodeAttestationLease,
-				Reason: fmt.Sprintf("evidence could not be renewed for longer than %s: all keys are wiped; mend what is wrong and restart the machine", b.o.Lease), Err: stale})
+			b.enter(ctx, Locked, fault.Wrapf(fault.AttestationLease, stale, "evidence could not be renewed for longer than %s: all keys are wiped; mend what is wrong and restart the machine", b.o.Lease))
 			<-ctx.Done()
 			return
 		}
@@ -48,11 +47,11 @@ func (b *Boot) watch(ctx context.Context) {
 }
 
 // follow enters the state if it is another, or has another reason.
-func (b *Boot) follow(ctx context.Context, state State, f *Failure) {
+func (b *Boot) follow(ctx context.Context, state State, f *fault.Fault) {
 	now := b.Status()
 	code := ""
 	if f != nil {
-		code = f.Code
+		code = f.Codes()
 	}
 	if now.State != state || now.Code != code {
 		b.enter(ctx, state, f)
@@ -61,7 +60,7 @@ func (b *Boot) follow(ctx context.Context, state State, f *Failure) {
 
 // renew makes fresh evidence and appraises it, under the policy that there is
 // now.
-func (b *Boot) renew(ctx context.Context) *Failure {
+func (b *Boot) renew(ctx context.Context) *fault.Fault {
 	began := b.o.Now()
 	policy, err := b.o.Policy()
 	if err != nil {
@@ -76,8 +75,8 @@ func (b *Boot) renew(ctx context.Context) *Failure {
 		_, err = b.appraise(ctx)
 	}
 	if err != nil {
-		f := failureOf(err)
-		b.o.Log.Error("evidence could not be renewed; keys serve on for a limited time", "code", f.Code, "reason", f.Error(), "lease", b.o.Lease)
+		f := faultOf(err)
+		b.o.Log.Error("evidence could not be renewed; keys serve on for a limited time", "code", f.Codes(), "reason", f.Reason(), "lease", b.o.Lease)
 		return f
 	}
 	b.o.Log.Info("evidence was renewed", "took", b.o.Now().Sub(began))

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
 	"holdfast/attest/tpm"
 )
 
@@ -32,7 +32,7 @@ func capCommand() *cobra.Command {
 				err = errors.Join(err, device.Close())
 			}
 			if err != nil {
-				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", boot.CodeCap, err)
+				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", fault.CapFailed, err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "PCR %d is capped until the machine is restarted\n", tpm.ApplicationPCR)
 			return err

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
@@ -167,7 +168,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	unseal := func(when string, by []seal.Authorization, code string) {
 		t.Helper()
 		got, name, err := seal.Unseal(m, blob, by)
-		var refusal *seal.Refusal
+		var refusal *fault.Fault
 		switch {
 		case code == "" && (err != nil || string(got) != secret || name != "release 1"):
 			t.Errorf("%s: got %q by %q, %v", when, got, name, err)
@@ -179,7 +180,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	if err := m.cap(); err != nil {
 		t.Fatal(err)
 	}
-	unseal("after the cap", first, seal.CodePCRs)
+	unseal("after the cap", first, fault.SealPCRs)
 	if evidence, err = m.evidence(); err != nil {
 		t.Fatal(err)
 	}
@@ -188,13 +189,13 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	boot("holdfast 1")
 	unseal("after a reboot", first, "")
 	boot("holdfast evil")
-	unseal("with another program", first, seal.CodePCRs)
+	unseal("with another program", first, fault.SealPCRs)
 
 	boot("holdfast 1")
 	if err := seal.Revoke(m, 2); err != nil {
 		t.Fatal(err)
 	}
-	unseal("by a revoked policy", first, seal.CodeRevoked)
+	unseal("by a revoked policy", first, fault.SealRevoked)
 	unseal("by a newly signed policy", c.authorize("2"), "")
 }
 

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/predict"
 	"holdfast/attest/tpm"
@@ -135,7 +135,7 @@ func measurementsOf(image *predict.Image, withoutModule bool) ([]tpm.Measurement
 	var list []tpm.Measurement
 	for _, part := range parts {
 		digest, err := part.Digest()
-		if stops, ok := errors.AsType[*boot.Failure](err); ok && withoutModule && stops.Code == boot.CodeMeasure {
+		if stops, ok := errors.AsType[*fault.Fault](err); ok && withoutModule && stops.Code == fault.Measure {
 			return list, nil // the boot ends there as well
 		}
 		if err != nil {

@@ -29,9 +29,6 @@ import (
 	"holdfast/xks"
 )
 
-// codeAudit is the code of an audit log that cannot be opened.
-const codeAudit = "E_AUDIT"
-
 // auditGather is nothing to KMS, which waits for 250 ms, and saves a third of the
 // disk's work under load.
 const auditGather = time.Millisecond
@@ -259,7 +256,7 @@ func (a *auditor) step(ctx context.Context, s appliance.BootStep) error {
 	if s.Code != "" {
 		r.Result = audit.Failed
 	}
-	if s.Code == codeHSMAway || s.Code == codeHSMLease {
+	if s.Code == string(fault.HSMAway) || s.Code == string(fault.HSMLease) {
 		r.Kind = audit.KindLease
 	}
 	a.mu.Lock()

@@ -22,15 +22,6 @@ import (
 	"holdfast/xks"
 )
 
-// The codes of failures to unlock. They are stable.
-const (
-	codePIN      = "E_HSM_PIN"
-	codeToken    = "E_HSM_TOKEN"
-	codeUnlock   = "E_UNLOCK"
-	codeHSMAway  = "E_HSM_AWAY"
-	codeHSMLease = "E_HSM_LEASE"
-)
-
 // newBoot wires the boot to the parts that it works with.
 func (d *Daemon) newBoot(certificate *xks.Certificate) error {
 	cfg := d.o.Config
@@ -106,7 +97,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		}
 	}
 	if err := d.audit.begin(c); err != nil {
-		return c, &boot.Failure{Code: codeAudit, Reason: "the audit log cannot be opened", Err: err}
+		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
 	return c, nil
 }
@@ -141,15 +132,16 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	// Where something is wrapped already, another master key would not help.
 	_, err := d.store.Installation(ctx)
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
-		return &boot.Failure{Code: codeUnlock, Reason: "the database cannot be read", Err: err}
+		return fault.Wrapf(fault.Unlock, err, "the database cannot be read")
 	}
 	token, hsms, err := d.openHSM(ctx, credential, err == nil)
 	switch {
 	case errors.Is(err, hsm.ErrPINRefused):
-		return &boot.Failure{Code: codePIN, Reason: "the HSM refuses the PIN; it is not tried again, lest the HSM lock it. Release the right one and restart the machine", Err: err}
+		return fault.Wrapf(fault.HSMPIN, err, "the HSM refuses the PIN; it is not tried again, because HSMs lock after a few wrong PINs. Release the right one and restart the machine")
+	case errors.Is(err, hsm.ErrAmbiguous): // which does not mend itself
+		return fault.Wrapf(fault.HSMAmbiguous, err, "the HSM's token cannot be opened, as a name fits more than one; name one with hsm.token_serial or hsm.master_key_label")
 	case err != nil:
-		// One name for two tokens does not mend itself.
-		return &boot.Failure{Code: codeToken, Reason: "the HSM's token cannot be opened", Again: !errors.Is(err, hsm.ErrAmbiguous), Err: err}
+		return fault.Wrapf(fault.HSMToken, err, "the HSM's token cannot be opened")
 	}
 	if err := d.unlockKeys(ctx, token, hsms); err != nil {
 		return errors.Join(err, token.Close())
@@ -207,12 +199,15 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 // [aws_xks_config] in a new installation.
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
 	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
-		again := fault.CodeOf(err) == fault.Timeout || fault.CodeOf(err) == fault.Internal
-		return &boot.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
+		code := fault.Unlock
+		if c := fault.CodeOf(err); c == fault.Timeout || c == fault.Internal {
+			code = fault.UnlockAway
+		}
+		return fault.Wrapf(code, err, "the keys cannot be unlocked")
 	}
 	if err := d.bootstrap(ctx); err != nil {
 		d.appliance.Lock()
-		return &boot.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
+		return fault.Wrapf(fault.Unlock, err, "the key store of [aws_xks_config] cannot be made")
 	}
 	if err := d.welcomeLater(ctx); err != nil {
 		d.o.Log.Error("there is no setup code", "error", err)
@@ -262,14 +257,14 @@ func (d *Daemon) recordDeletion(ctx context.Context, keyStore, keyID string) err
 }
 
 // condition says how the keys serve.
-func (d *Daemon) condition() (boot.State, *boot.Failure) {
+func (d *Daemon) condition() (boot.State, *fault.Fault) {
 	switch status, reason := d.appliance.Condition(); status {
 	case appliance.HealthActive:
 		return boot.Serving, nil
 	case appliance.HealthDegraded:
-		return boot.Degraded, &boot.Failure{Code: codeHSMAway, Reason: reason}
+		return boot.Degraded, fault.Errorf(fault.HSMAway, "%s", reason)
 	default:
-		return boot.Locked, &boot.Failure{Code: codeHSMLease, Reason: reason}
+		return boot.Locked, fault.Errorf(fault.HSMLease, "%s", reason)
 	}
 }
 

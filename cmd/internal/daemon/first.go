@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"net/url"
@@ -24,13 +23,9 @@ import (
 	"holdfast/xks"
 )
 
-// codeVolume is the code of an image that does not say what became of the state
-// volume. It is stable.
-const codeVolume = "E_STATE_VOLUME"
-
 // closedVolume says why the state volume is not open; nil if it is, or if the
 // configuration names no file that would say.
-func closedVolume(file, dir string) *boot.Failure {
+func closedVolume(file, dir string) *fault.Fault {
 	if file == "" {
 		return nil
 	}
@@ -41,11 +36,11 @@ func closedVolume(file, dir string) *boot.Failure {
 	}
 	switch {
 	case err != nil:
-		return &boot.Failure{Code: codeVolume, Reason: "it is not known whether the state volume was opened; restart the machine, and look at its console", Err: err}
+		return fault.Wrapf(fault.StateVolume, err, "it is not known whether the state volume was opened; restart the machine, and look at its console")
 	case !o.Opened:
-		return &boot.Failure{Code: o.Code, Reason: "the state volume was not opened: " + o.Reason}
+		return fault.Errorf(o.Code, "%s", "the state volume was not opened: "+o.Reason)
 	case device != o.Device:
-		return &boot.Failure{Code: codeVolume, Reason: dir + " is not on the state volume, so that nothing written there would last; restart the machine, and look at its console"}
+		return fault.Errorf(fault.StateVolume, "%s", dir+" is not on the state volume, so that nothing written there would last; restart the machine, and look at its console")
 	}
 	return nil
 }
@@ -243,8 +238,7 @@ func module(name, path string, open boot.Opener) boot.Part {
 	return boot.Part{Name: name, Digest: func() ([]byte, error) {
 		digest, err := file.Digest()
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &boot.Failure{Code: boot.CodeMeasure,
-				Reason: fmt.Sprintf("there is no PKCS#11 module %s in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)", cmp.Or(path, "at all"))}
+			return nil, fault.Errorf(fault.Measure, "there is no PKCS#11 module %s in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)", cmp.Or(path, "at all"))
 		}
 		return digest, err
 	}}

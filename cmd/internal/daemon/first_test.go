@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"holdfast/appliance/boot"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/instance"
 	"holdfast/web"
@@ -168,7 +169,7 @@ func TestNoModule(t *testing.T) {
 	r := s.begin()
 	s.logged(from, `msg=boot state=locked`)
 	want := "there is no PKCS#11 module /opt/hsm/lib/libpkcs11.so in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)"
-	if b := r.status().Boot; b.State != boot.Locked || b.Code != boot.CodeMeasure || b.Reason != want {
+	if b := r.status().Boot; b.State != boot.Locked || b.Code != fault.Measure || b.Reason != want {
 		t.Errorf("%+v", b)
 	}
 }
