@@ -127,13 +127,11 @@ func (a *Appliance) setBlock(ctx context.Context, t BlockTarget, change func(was
 			return err
 		})
 	}
-	return retry(func() error {
-		_, err := a.replaceKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
-			k.Blocked, err = change(k.Blocked)
-			return err
-		})
+	_, err := a.replaceKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
+		k.Blocked, err = change(k.Blocked)
 		return err
 	})
+	return err
 }
 
 func (a *Appliance) blockAll(ctx context.Context, change func(was Block) (Block, error)) error {
@@ -189,10 +187,14 @@ func (a *Appliance) changeKeyStore(ctx context.Context, name string, change func
 	})
 }
 
-// retry calls f again when somebody else was faster.
+// maxTries is how often a change is tried that other operations are faster with.
+const maxTries = 10
+
+// retry calls f again when another operation was faster. What the state of a thing
+// forbids is not tried again.
 func retry(f func() error) (err error) {
-	for range 10 {
-		if err = f(); fault.CodeOf(err) != fault.Conflict {
+	for range maxTries {
+		if err = f(); fault.CodeOf(err) != fault.Changed {
 			break
 		}
 	}

@@ -73,7 +73,7 @@ var bootCodes = []Entry{
 		Do:    "Check the HSM and its network. Keys serve again when it answers."},
 	{Code: Unlock, Class: WrongState,
 		Title: "The HSM opened and the keys did not, mostly because it has another master key.",
-		Do:    "Connect the HSM that has the master key, and restart the machine."},
+		Do:    "Correct what the reason names; mostly, connect the HSM that has the master key. Then restart the machine."},
 	{Code: UnlockAway, Class: TryAgain,
 		Title: "The HSM or the database failed while the keys were unlocked.",
 		Do:    "Check the HSM and its network. The boot tries again by itself."},

@@ -172,7 +172,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 		switch {
 		case code == "" && (err != nil || string(got) != secret || name != "release 1"):
 			t.Errorf("%s: got %q by %q, %v", when, got, name, err)
-		case code != "" && (!errors.As(err, &refusal) || refusal.Code != code || got != nil):
+		case code != "" && (!errors.As(err, &refusal) || string(refusal.Code) != code || got != nil):
 			t.Errorf("%s: got %q, %v; want %s", when, got, err, code)
 		}
 	}
@@ -180,7 +180,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	if err := m.cap(); err != nil {
 		t.Fatal(err)
 	}
-	unseal("after the cap", first, fault.SealPCRs)
+	unseal("after the cap", first, string(fault.SealPCRs))
 	if evidence, err = m.evidence(); err != nil {
 		t.Fatal(err)
 	}
@@ -189,13 +189,13 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	boot("holdfast 1")
 	unseal("after a reboot", first, "")
 	boot("holdfast evil")
-	unseal("with another program", first, fault.SealPCRs)
+	unseal("with another program", first, string(fault.SealPCRs))
 
 	boot("holdfast 1")
 	if err := seal.Revoke(m, 2); err != nil {
 		t.Fatal(err)
 	}
-	unseal("by a revoked policy", first, fault.SealRevoked)
+	unseal("by a revoked policy", first, string(fault.SealRevoked))
 	unseal("by a newly signed policy", c.authorize("2"), "")
 }
 

@@ -326,7 +326,7 @@ func (p *page) get(into any, path string) error {
 func (c *console) failPage(w http.ResponseWriter, r *http.Request, who identity.Principal, err error) {
 	f := c.told(r, err)
 	p := &page{Request: r, c: c, who: who, now: c.Now(), values: r.PostForm}
-	c.show(w, p, &view{title: titleOf(f), status: f.Code.Entry().Status, body: failurePage(titleOf(f), f.Message, c.Boot.Status(), p.here())})
+	c.show(w, p, &view{title: titleOf(f), status: statusOfPage(f), body: failurePage(titleOf(f), f.Message, c.Boot.Status(), p.here())})
 }
 
 // flash says on the next page what was done.

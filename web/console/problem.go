@@ -22,6 +22,15 @@ func (c *console) message(r *http.Request, err error) string {
 	return c.told(r, err).Message
 }
 
+// statusOfPage is the HTTP status of the page that says why not. A form has no
+// If-Match whose failure the status of a stale one would be (RFC 9110 section 13.1.1).
+func statusOfPage(f *fault.Fault) int {
+	if f.Class() == fault.ClassStale {
+		return http.StatusConflict
+	}
+	return f.Code.Entry().Status
+}
+
 // titleOf is the title of the page that says why not.
 func titleOf(f *fault.Fault) string {
 	switch f.Code {

@@ -143,9 +143,9 @@ func (a *auditor) Ready() error {
 	}
 	switch s := l.Status(); {
 	case s.Broken != "":
-		return fault.Errorf(fault.Internal, "%s", s.Broken)
+		return fault.Errorf(fault.AuditIO, "%s", s.Broken)
 	case s.Level == audit.LevelFull:
-		return fault.Errorf(fault.Internal, "the disk of the audit log is full; nothing is done that cannot be recorded: make space")
+		return fault.Errorf(fault.AuditNoSpace, "the disk of the audit log is full, and nothing is done that cannot be recorded: enlarge the state volume, or keep less of the log with audit.retain_age")
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	// Where something is wrapped already, another master key would not help.
 	_, err := d.store.Installation(ctx)
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
-		return fault.Wrapf(fault.Unlock, err, "the database cannot be read")
+		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
 	token, hsms, err := d.openHSM(ctx, credential, err == nil)
 	switch {

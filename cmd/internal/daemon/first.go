@@ -36,11 +36,11 @@ func closedVolume(file, dir string) *fault.Fault {
 	}
 	switch {
 	case err != nil:
-		return fault.Wrapf(fault.StateVolume, err, "it is not known whether the state volume was opened; restart the machine, and look at its console")
+		return fault.Wrapf(fault.StateVolume, err, "it is not known whether the state volume was opened; restart the machine, and read its serial console")
 	case !o.Opened:
-		return fault.Errorf(o.Code, "%s", "the state volume was not opened: "+o.Reason)
+		return fault.Decoded(o.Code, "the state volume was not opened: "+o.Reason)
 	case device != o.Device:
-		return fault.Errorf(fault.StateVolume, "%s", dir+" is not on the state volume, so that nothing written there would last; restart the machine, and look at its console")
+		return fault.Errorf(fault.StateVolume, "%s is not on the state volume, so that nothing written there would last; restart the machine, and read its serial console", dir)
 	}
 	return nil
 }
