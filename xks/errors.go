@@ -78,7 +78,7 @@ const unfulfilled = "the request could not be fulfilled"
 func failed(what string, cause error) *apiError {
 	reference := fault.NewReference()
 	return &apiError{name: internalException, reference: reference, cause: cause,
-		message: what + "; the cause is in the appliance's log, in the line with reference=" + reference}
+		message: what + "; the appliance's log says why, in the line with reference=" + reference}
 }
 
 func authenticationFailed(cause error) *apiError {

@@ -45,5 +45,5 @@ func referTo(message, reference string) string {
 	if message == "" {
 		message = "internal error"
 	}
-	return message + "; the cause is in the log, in the line with reference=" + reference
+	return message + "; the log says why, in the line with reference=" + reference
 }
