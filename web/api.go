@@ -15,9 +15,9 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"net/http"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"

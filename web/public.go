@@ -10,8 +10,8 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 )
 
 // PublicBoot is what everybody may know of the boot: where it is and, if it does

@@ -9,7 +9,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/instance"
 )
 
 // Site is what the API needs of where it runs.

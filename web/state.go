@@ -6,9 +6,9 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/instance"
 )
 
 // Status is the state of the appliance and of its boot.

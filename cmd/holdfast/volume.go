@@ -12,7 +12,7 @@ import (
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/volume"
+	"holdfast/appliance/machine/volume"
 	"holdfast/attest/tpm"
 )
 

@@ -15,9 +15,9 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"holdfast/appliance/approval"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
 	"holdfast/web"
 	"holdfast/web/console/ui"
 )

@@ -6,8 +6,8 @@ package console
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
 import (
-	"holdfast/appliance/boot"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
 	"holdfast/web/console/ui"
 
 	"github.com/a-h/templ"

@@ -6,7 +6,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 	"holdfast/web"
 	"holdfast/web/console/ui"
 )

@@ -16,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/instance"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
 )

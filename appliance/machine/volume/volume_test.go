@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
-	"holdfast/appliance/volume"
+	"holdfast/appliance/machine/volume"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 	"holdfast/attest/tpm/swtpm"

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"

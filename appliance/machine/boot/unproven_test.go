@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 )
 
