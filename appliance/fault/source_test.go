@@ -4,7 +4,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/fault/faulttest"
 )
 
 // root is the repository.
@@ -99,7 +99,7 @@ func nameOf(e ast.Expr) string {
 func constantsOf(t *testing.T) map[string]fault.Code {
 	t.Helper()
 	constants := map[string]fault.Code{}
-	walk(t, func(fset *token.FileSet, at string, f *ast.File) {
+	faulttest.Walk(t, root, func(fset *token.FileSet, at string, f *ast.File) {
 		if filepath.Dir(at) != home {
 			return
 		}
@@ -121,42 +121,13 @@ func constantsOf(t *testing.T) map[string]fault.Code {
 	return constants
 }
 
-// walk gives all Go files of the repository that are not tests or generated.
-func walk(t *testing.T, f func(fset *token.FileSet, at string, file *ast.File)) {
-	t.Helper()
-	fset := token.NewFileSet()
-	files := 0
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "bin") {
-			return filepath.SkipDir
-		}
-		if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		file, err := parser.ParseFile(fset, path, nil, 0)
-		if err != nil {
-			return err
-		}
-		at, err := filepath.Rel(root, path)
-		files++
-		f(fset, filepath.ToSlash(at), file)
-		return err
-	})
-	if err != nil || files < 100 {
-		t.Fatalf("%d files were read, %v", files, err)
-	}
-}
-
 // TestSource reads the whole source. Codes are raised by the registry's constants
 // alone; each code that is written in a text is in the registry; and each that is in
 // the registry is used.
 func TestSource(t *testing.T) {
 	constants := constantsOf(t)
 	s := source{used: map[string]bool{}}
-	walk(t, func(fset *token.FileSet, at string, f *ast.File) { s.read(fset, at, f, constants) })
+	faulttest.Walk(t, root, func(fset *token.FileSet, at string, f *ast.File) { s.read(fset, at, f, constants) })
 	for _, p := range s.problems {
 		t.Error(p)
 	}
