@@ -91,7 +91,7 @@ func (l *Log) recoverRecords() error {
 	l.opts.Log.Warn("the tree of the audit log is damaged, and is made anew from the segments")
 	f, err := tree.frontierAt(l.state.segments[0].first)
 	if err != nil {
-		return fault.Wrapf(fault.AuditTree, err, "the tree of the log is damaged, and the records before %d, of which it was made, were removed by retention; restore the file %s",
+		return fault.Wrapf(fault.AuditTree, err, "the tree of the log is damaged, and the records before %d, of which it was made, were removed by retention; put a copy of the file %s back",
 			l.state.segments[0].first, treeName)
 	}
 	return l.readFrom(f)
@@ -162,7 +162,7 @@ func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) err
 		}
 	}
 	if seq < f.n {
-		return fault.Errorf(fault.AuditTruncated, "the segment %s ends before record %d, but the log has %d records; restore it", s.name(), seq, f.n)
+		return fault.Errorf(fault.AuditTruncated, "the segment %s ends before record %d, but the log has %d records; put a copy of it back", s.name(), seq, f.n)
 	}
 	if newest != nil {
 		at, err := parseStart(newest[1:])
@@ -178,7 +178,7 @@ func (l *Log) readSegment(s *segment, f *frontier, w *treeWriter, last bool) err
 	}
 	// Before anything is cut off: what a checkpoint covers was not torn by a crash.
 	if f.n < l.state.covered.Size {
-		return fault.Errorf(fault.AuditTruncated, "the log ends before record %d, but its last checkpoint covers %d records; restore the segment %s",
+		return fault.Errorf(fault.AuditTruncated, "the log ends before record %d, but its last checkpoint covers %d records; put a copy of the segment %s back",
 			f.n, l.state.covered.Size, s.name())
 	}
 	if err := l.cutTorn(file, s, in); err != nil {

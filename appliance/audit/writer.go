@@ -105,7 +105,7 @@ func (l *Log) enqueue(r *Record) (*batch, error) {
 	case len(b.buf) > maxPending:
 		return nil, fault.Errorf(fault.AuditBusy, "the disk of the audit log does not keep up; the record was not logged")
 	case l.next > maxSeq:
-		return nil, fault.Errorf(fault.Invalid, "the audit log is at its last number; start a new one")
+		return nil, fault.Errorf(fault.Invalid, "the audit log is at its last number; restore a backup into a fresh appliance, whose log begins anew")
 	}
 	now := l.opts.Now().UTC().Truncate(time.Microsecond)
 	if now.Before(l.last) {
@@ -328,7 +328,7 @@ func (l *Log) trim() error {
 func (l *Log) cutBack(cause error) error {
 	l.w.reserved = l.w.segment.size
 	if err := l.w.file.Truncate(l.w.segment.size); err != nil {
-		l.w.broken = fault.Wrapf(fault.AuditIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart Holdfast")
+		l.w.broken = fault.Wrapf(fault.AuditIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart the machine")
 		return l.w.broken
 	}
 	l.w.budget = 0
@@ -341,7 +341,7 @@ func (l *Log) cutBack(cause error) error {
 func (l *Log) syncFailed(cause error) error {
 	err := l.cutBack(cause)
 	if l.w.broken == nil && (!isFull(cause) || l.sync(l.w.file) != nil) {
-		l.w.broken = fault.Wrapf(fault.AuditIO, cause, "the audit log cannot be written any more, because its disk failed; restart Holdfast")
+		l.w.broken = fault.Wrapf(fault.AuditIO, cause, "the audit log cannot be written any more, because its disk failed; restart the machine")
 		return l.w.broken
 	}
 	return err
@@ -372,7 +372,7 @@ func (l *Log) checkSpace(need int64) error {
 	}
 	if free-need < l.opts.ReserveBytes {
 		l.w.budget = 0
-		return fault.Errorf(fault.AuditNoSpace, "the disk of the audit log has %d MiB left, of which %d are a reserve; make space: the record was not logged",
+		return fault.Errorf(fault.AuditNoSpace, "the disk of the audit log has %d MiB left, of which %d are a reserve; the record was not logged; enlarge the state volume, or keep less of the log with audit.retain_age",
 			free>>20, l.opts.ReserveBytes>>20)
 	}
 	l.w.budget, l.w.asked = max((free-l.opts.ReserveBytes)/8, need), now

@@ -82,7 +82,7 @@ var apiCodes = []Entry{
 		Do:    "Find the reason with `holdfast status`, and do what its code asks for."},
 	{Code: Tampered, Class: ClassInternal, XKS: internalName,
 		Title: "A stored row does not match its seal.",
-		Do:    "Find out who changed the database. Restore the last good backup to a new state volume, as docs/operations.md#backup-and-restore describes."},
+		Do:    "Find out who changed the database. Restore the last good backup into a fresh appliance, as docs/operations.md#backup-and-restore describes."},
 	{Code: Gone, Class: ClassInternal, XKS: internalName,
 		Title: "The HSM answers, and has no key object for a key version in its custody.",
 		Do:    "Restore the key object from the HSM's own backup. Without it, nobody can decrypt what was encrypted under that version."},

@@ -64,7 +64,7 @@ var bootCodes = []Entry{
 		Do:    "Check the network, the HSM, and the module's configuration. The boot tries again by itself."},
 	{Code: HSMAmbiguous, Class: WrongState,
 		Title: "The configuration's name of the HSM's token, or of its master key, fits more than one.",
-		Do:    "Name one with hsm.token_serial or hsm.master_key_label, and restart the machine."},
+		Do:    "Read in the reason which. Name the token with hsm.token_serial; of several key objects with one label, rename or destroy all but the right one with the HSM's own tools. Then restart the machine."},
 	{Code: HSMAway, Class: TryAgain,
 		Title: "The HSM does not answer. Keys in memory serve until the lease ends.",
 		Do:    "Check the HSM and its network."},

@@ -99,7 +99,7 @@ func (a *admin) connect() error {
 		return nil
 	}
 	if a.tokenFile == "" {
-		return errors.New("--server needs --token-file, a file with an API token; make one in the console, under Users")
+		return errors.New("--server needs --token-file, a file with an API token; make one in the console, under Users and tokens")
 	}
 	token, err := bearer(a.tokenFile)
 	if err != nil {

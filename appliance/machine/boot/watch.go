@@ -34,7 +34,7 @@ func (b *Boot) watch(ctx context.Context) {
 		}
 		if stale != nil && now.Sub(renewed) > b.o.Lease {
 			b.o.Lock()
-			b.enter(ctx, Locked, fault.Wrapf(fault.AttestationLease, stale, "evidence could not be renewed for longer than %s: all keys are wiped; mend what is wrong and restart the machine", b.o.Lease))
+			b.enter(ctx, Locked, fault.Wrapf(fault.AttestationLease, stale, "evidence could not be renewed for longer than %s: all keys are wiped; correct what is wrong and restart the machine", b.o.Lease))
 			<-ctx.Done()
 			return
 		}

@@ -289,7 +289,7 @@ func (v *volume) open(ctx context.Context, fresh bool) (string, error) {
 		// What a power cut left is mended; what cannot be mended is not mounted.
 		if err := run(ctx, nil, "e2fsck", "-p", device); err != nil && exitCode(err) != 1 {
 			_ = run(ctx, nil, "cryptsetup", "close", mapped)
-			return "", fault.Wrapf(fault.VolumeOpen, err, "the state volume's file system is damaged; restore a backup to a new volume")
+			return "", fault.Wrapf(fault.VolumeOpen, err, "the state volume's file system is damaged; attach an empty disk in its place, restart the machine, and restore a backup")
 		}
 	}
 	if err := mount(device, v.o.Mount, v.o.Owner); err != nil {

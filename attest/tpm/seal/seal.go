@@ -494,7 +494,7 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 	err = dev.Do(func(t transport.TPM) error {
 		value, err := readCounter(t)
 		if errors.Is(err, tpm2.TPMRCHandle) {
-			return fault.Errorf(fault.SealTPM, "this TPM has no counter: the secret was sealed by another, or its owner was cleared; give it again")
+			return fault.Errorf(fault.SealTPM, "this TPM has no counter: the secret was sealed by another, or its owner was cleared")
 		}
 		if err != nil {
 			return err
@@ -584,7 +584,7 @@ func compare(t transport.TPM, a *Authorization) ([]string, error) {
 func unseal(t transport.TPM, blob *Blob, key *ecdsa.PublicKey, a *Authorization) (secret []byte, err error) {
 	err = withSRK(t, func(srk *srk) error {
 		if !bytes.Equal(srk.name.Buffer, blob.Parent) {
-			return fault.Errorf(fault.SealTPM, "this is not the TPM that the secret was sealed by, or its owner was cleared; give it again")
+			return fault.Errorf(fault.SealTPM, "this is not the TPM that the secret was sealed by, or its owner was cleared")
 		}
 		object, err := tpm2.Load{
 			ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name, Auth: tpm2.PasswordAuth(nil)},

@@ -140,7 +140,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	case errors.Is(err, hsm.ErrPINRefused):
 		return fault.Wrapf(fault.HSMPIN, err, "the HSM refuses the PIN; it is not tried again, because HSMs lock after a few wrong PINs. Release the right one and restart the machine")
 	case errors.Is(err, hsm.ErrAmbiguous): // which does not mend itself
-		return fault.Wrapf(fault.HSMAmbiguous, err, "the HSM's token cannot be opened, as a name fits more than one; name one with hsm.token_serial or hsm.master_key_label")
+		return fault.Wrapf(fault.HSMAmbiguous, err, "the HSM's token cannot be opened, as a name fits more than one")
 	case err != nil:
 		return fault.Wrapf(fault.HSMToken, err, "the HSM's token cannot be opened")
 	}
