@@ -113,3 +113,15 @@ func TestReferenceEverywhere(t *testing.T) {
 	}
 	onLine(t, "what cannot be recorded", answer.Body.String(), b.Log.String(), "audit log is on fire")
 }
+
+// TestCodesPage: the type of every problem is a place on a page that everybody can open.
+func TestCodesPage(t *testing.T) {
+	h := public(&fakeBoot{}, slog.New(slog.DiscardHandler))
+	for _, e := range fault.All() {
+		path, anchor, _ := strings.Cut(web.NewProblem(fault.Errorf(e.Code, "x")).Type, "#")
+		w := fetch(t, h, path)
+		if w.Code != 200 || anchor != string(e.Code) || strings.Count(w.Body.String(), `id="`+anchor+`"`) != 1 || !strings.Contains(w.Body.String(), e.Do[:10]) {
+			t.Fatalf("%s: %d", e.Code, w.Code)
+		}
+	}
+}

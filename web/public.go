@@ -30,8 +30,8 @@ const (
 )
 
 // public adds what is answered without authentication: whether the appliance lives
-// and is ready, where its boot is, evidence for the nonce of whoever asks, and
-// metrics for Prometheus.
+// and is ready, where its boot is, evidence for the nonce of whoever asks, what codes
+// mean, and metrics for Prometheus.
 func public(r chi.Router, p Public) {
 	r.Method(http.MethodGet, "/metrics", p.Metrics)
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -48,6 +48,7 @@ func public(r chi.Router, p Public) {
 		writeJSON(w, http.StatusOK, PublicBoot{s.State, s.Since, s.Code, s.Reason})
 	})
 	r.Get("/attestation", publicEvidence(p.Boot, p.Log))
+	r.Get(CodesPath, codes)
 }
 
 // publicEvidence answers everybody, all together not too often.

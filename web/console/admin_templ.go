@@ -5,15 +5,15 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
+
 import (
 	"fmt"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/console/ui"
-
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
 )
 
 func hsmsPage(d *hsmsData) templ.Component {

@@ -5,6 +5,9 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
+
 import (
 	"fmt"
 	"holdfast/appliance"
@@ -13,9 +16,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
 )
 
 func keyStoresPage(d *keyStoresData) templ.Component {

@@ -5,15 +5,15 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
+
 import (
 	"fmt"
 	"holdfast/appliance/audit"
 	"holdfast/attest/appraisal"
 	"holdfast/web/console/ui"
 	"time"
-
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
 )
 
 func attestationPage(d *attestationData) templ.Component {

@@ -5,13 +5,13 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
+
 import (
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
 	"holdfast/web/console/ui"
-
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
 )
 
 func signInPage(v signInView) templ.Component {
