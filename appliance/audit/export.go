@@ -13,11 +13,6 @@ import (
 // Export writes all records that a query allows, the newest first, as "jsonl",
 // the lines as they stand in the log, or as "csv", with a header. It passes over
 // the query's limit.
-func (l *Log) Export(ctx context.Context, q Query, w io.Writer, format string) error {
-	return l.reader().Export(ctx, q, w, format)
-}
-
-// Export is [Log.Export].
 func (r *Reader) Export(ctx context.Context, q Query, w io.Writer, format string) error {
 	out := bufio.NewWriterSize(w, 1<<16)
 	var err error

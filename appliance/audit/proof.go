@@ -46,12 +46,12 @@ func InclusionProof(dir string, seq int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree, err := os.Open(filepath.Join(dir, treeName))
+	tree, err := os.Open(filepath.Join(dir, TreeName))
 	if err != nil {
 		return nil, fault.Wrapf(fault.AuditTree, err, "the file of tree hashes cannot be read")
 	}
 	defer tree.Close()
-	hashes, err := tlog.ProveRecord(c.Size, seq, treeFile{tree})
+	hashes, err := tlog.ProveRecord(c.Size, seq, TreeFile{tree})
 	if err != nil {
 		return nil, fault.Wrapf(fault.AuditTree, err, "the file of tree hashes cannot be read")
 	}
@@ -94,7 +94,7 @@ func CheckInclusion(data []byte, keys note.Verifiers) (*Inclusion, error) {
 
 // newestCheckpoint reads the last checkpoint of a log, without checking it.
 func newestCheckpoint(dir string) ([]byte, *Checkpoint, error) {
-	f, err := os.Open(filepath.Join(dir, checkpointsName))
+	f, err := os.Open(filepath.Join(dir, CheckpointsName))
 	if err != nil {
 		return nil, nil, fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
@@ -103,43 +103,43 @@ func newestCheckpoint(dir string) ([]byte, *Checkpoint, error) {
 	if err != nil {
 		return nil, nil, fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
-	signed, _, err := lastNote(f, info.Size())
+	signed, _, err := LastNote(f, info.Size())
 	if err != nil {
 		return nil, nil, err
 	}
 	if signed == nil {
 		return nil, nil, fault.Errorf(fault.NotFound, "the log has no checkpoint")
 	}
-	c, err := unverifiedCheckpoint(signed)
+	c, err := UnverifiedCheckpoint(signed)
 	return signed, c, err
 }
 
 // readRecord finds the line of a record.
 func readRecord(dir string, seq int64) ([]byte, error) {
-	segments, err := listSegments(dir)
+	segments, err := ListSegments(dir)
 	if err != nil {
 		return nil, err
 	}
 	i := len(segments) - 1
-	for i >= 0 && segments[i].first > seq {
+	for i >= 0 && segments[i].First > seq {
 		i--
 	}
 	if i < 0 {
 		return nil, fault.Errorf(fault.NotFound, "record %d was removed by retention", seq)
 	}
-	f, err := os.Open(filepath.Join(dir, segments[i].name()))
+	f, err := os.Open(filepath.Join(dir, segments[i].Name()))
 	if err != nil {
-		return nil, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", segments[i].name())
+		return nil, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", segments[i].Name())
 	}
 	defer f.Close()
-	in := newLines(f)
-	for n := segments[i].first; ; n++ {
-		line, err := in.next()
-		if err == io.EOF || err == errTorn || err == errReserved {
-			return nil, fault.Errorf(fault.NotFound, "the segment %s ends before record %d; run verify", segments[i].name(), seq)
+	in := NewLines(f)
+	for n := segments[i].First; ; n++ {
+		line, err := in.Next()
+		if err == io.EOF || err == ErrTorn || err == ErrReserved {
+			return nil, fault.Errorf(fault.NotFound, "the segment %s ends before record %d; run verify", segments[i].Name(), seq)
 		}
 		if err != nil {
-			return nil, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", segments[i].name())
+			return nil, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", segments[i].Name())
 		}
 		if n == seq {
 			return line[1:], nil

@@ -36,39 +36,32 @@ const maxPage = 1000
 type Reader struct {
 	dir string
 	// segments gives them in order, with the time of their first records.
-	segments func() ([]segment, error)
+	segments func() ([]Segment, error)
 }
 
 // NewReader makes a reader of the log in a directory. It writes nothing there
 // but indexes that are missing, if it can.
 func NewReader(dir string) *Reader {
-	return &Reader{dir: dir, segments: func() ([]segment, error) {
-		list, err := listSegments(dir)
+	return &Reader{dir: dir, segments: func() ([]Segment, error) {
+		list, err := ListSegments(dir)
 		for i := range list {
 			if err == nil {
-				list[i].from, err = firstTime(dir, list[i])
+				list[i].From, err = FirstTime(dir, list[i])
 			}
 		}
 		return list, err
 	}}
 }
 
-func (l *Log) reader() *Reader {
-	return &Reader{dir: l.dir, segments: func() ([]segment, error) {
-		l.state.Lock()
-		defer l.state.Unlock()
-		return slices.Clone(l.state.segments), nil
-	}}
+// NewReaderOf makes a reader of the log in a directory whose segments the function
+// knows: in order, with the time of their first records.
+func NewReaderOf(dir string, segments func() ([]Segment, error)) *Reader {
+	return &Reader{dir: dir, segments: segments}
 }
 
 // Search gives a page of the records that a query allows, the newest first, and
 // the cursor of the next page; "" if there is none. It finds what is on the
 // disk.
-func (l *Log) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
-	return l.reader().Search(ctx, q)
-}
-
-// Search is [Log.Search].
 func (r *Reader) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
 	if q.Limit < 0 || q.Limit > maxPage {
 		return nil, "", fault.Errorf(fault.Invalid, "a page has 1 to %d records, not %d", maxPage, q.Limit)
@@ -107,7 +100,7 @@ type search struct {
 }
 
 func newSearch(q Query) (*search, error) {
-	s := &search{before: maxSeq + 1}
+	s := &search{before: MaxSeq + 1}
 	if q.Key != "" && q.KeyStore == "" {
 		return nil, fault.Errorf(fault.Invalid, "a key is sought in a key store; give both")
 	}
@@ -136,7 +129,7 @@ func newSearch(q Query) (*search, error) {
 	}
 	if q.Cursor != "" {
 		n, err := strconv.ParseInt(q.Cursor, 10, 64)
-		if err != nil || n < 0 || n > maxSeq {
+		if err != nil || n < 0 || n > MaxSeq {
 			return nil, fault.Errorf(fault.Invalid, "%.40q is no cursor of a search", q.Cursor)
 		}
 		s.before = n
@@ -149,8 +142,8 @@ func (s *search) matches(line []byte) bool {
 	if s.needle != nil && !bytes.Contains(line, s.needle) {
 		return false
 	}
-	at, err := parseStart(line)
-	if err != nil || at.seq >= s.before || bytes.Compare(at.time, s.from) < 0 || s.to != nil && bytes.Compare(at.time, s.to) >= 0 {
+	at, err := ParseStart(line)
+	if err != nil || at.Seq >= s.before || bytes.Compare(at.Time, s.from) < 0 || s.to != nil && bytes.Compare(at.Time, s.to) >= 0 {
 		return false
 	}
 	if s.needle == nil {
@@ -180,12 +173,12 @@ func (r *Reader) walk(ctx context.Context, q Query, yield func(line []byte) erro
 	}
 	for i := len(segments) - 1; i >= 0; i-- {
 		seg := segments[i]
-		if seg.first >= s.before || !seg.from.IsZero() && s.to != nil && bytes.Compare(appendTime(nil, seg.from), s.to) >= 0 {
+		if seg.First >= s.before || !seg.From.IsZero() && s.to != nil && bytes.Compare(appendTime(nil, seg.From), s.to) >= 0 {
 			continue
 		}
 		closed := i+1 < len(segments)
 		if closed && s.from != nil {
-			if after := segments[i+1].from; !after.IsZero() && bytes.Compare(appendTime(nil, after), s.from) < 0 {
+			if after := segments[i+1].From; !after.IsZero() && bytes.Compare(appendTime(nil, after), s.from) < 0 {
 				return nil
 			}
 		}
@@ -202,17 +195,17 @@ func (r *Reader) walk(ctx context.Context, q Query, yield func(line []byte) erro
 	return nil
 }
 
-func (r *Reader) walkSegment(ctx context.Context, seg segment, closed bool, s *search, yield func([]byte) error) error {
-	f, err := os.Open(filepath.Join(r.dir, seg.name()))
+func (r *Reader) walkSegment(ctx context.Context, seg Segment, closed bool, s *search, yield func([]byte) error) error {
+	f, err := os.Open(filepath.Join(r.dir, seg.Name()))
 	if err != nil {
-		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", seg.name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", seg.Name())
 	}
 	defer f.Close()
-	in := &found{file: f, size: seg.size, buf: make([]byte, MaxLine+1)}
+	in := &found{file: f, size: seg.Size, buf: make([]byte, MaxLine+1)}
 	if closed {
 		x, err := openIndex(r.dir, seg)
 		if err != nil {
-			if err := buildIndex(r.dir, seg); err == nil {
+			if err := BuildIndex(r.dir, seg); err == nil {
 				x, _ = openIndex(r.dir, seg)
 			}
 		}
@@ -235,7 +228,7 @@ type found struct {
 const worthReading = 64
 
 // indexed gives the lines that the lists of an index have in common.
-func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, yield func([]byte) error) error {
+func (f *found) indexed(ctx context.Context, x *index, seg Segment, s *search, yield func([]byte) error) error {
 	var runs []run
 	for list := range lists {
 		if h, ok := s.terms.hash(list); ok {
@@ -278,7 +271,7 @@ func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, y
 	}
 	// Behind what is too new; then down to what is too old.
 	n, err := f.firstNot(n, func(i int) (bool, error) {
-		if seg.first+int64(line(i)) >= s.before {
+		if seg.First+int64(line(i)) >= s.before {
 			return false, nil
 		}
 		if s.to == nil {
@@ -288,8 +281,8 @@ func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, y
 		if err != nil {
 			return false, err
 		}
-		at, err := parseStart(b)
-		return bytes.Compare(at.time, s.to) < 0, err
+		at, err := ParseStart(b)
+		return bytes.Compare(at.Time, s.to) < 0, err
 	})
 	if err != nil {
 		return err
@@ -302,7 +295,7 @@ func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, y
 		if err != nil {
 			return err
 		}
-		if at, err := parseStart(b); err == nil && bytes.Compare(at.time, s.from) < 0 {
+		if at, err := ParseStart(b); err == nil && bytes.Compare(at.Time, s.from) < 0 {
 			return nil
 		}
 		if !s.matches(b) {
@@ -353,20 +346,20 @@ func (f *found) line(offset int64) ([]byte, error) {
 			return f.buf[:end], nil
 		}
 	}
-	return nil, fault.Errorf(fault.AuditMalformed, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), indexSuffix)
+	return nil, fault.Errorf(fault.AuditMalformed, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), IndexSuffix)
 }
 
 // scanned reads a segment without an index from its beginning.
 func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error) error {
 	var offsets []int64
-	in := newLines(io.NewSectionReader(f.file, 0, f.size))
+	in := NewLines(io.NewSectionReader(f.file, 0, f.size))
 	for n := 0; ; n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return timeout(ctx)
 		}
-		at := in.offset
-		line, err := in.next()
-		if err == io.EOF || err == errTorn || err == errReserved {
+		at := in.Offset
+		line, err := in.Next()
+		if err == io.EOF || err == ErrTorn || err == ErrReserved {
 			break
 		}
 		if err != nil {

@@ -11,26 +11,10 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
-)
-
-// State is where a boot is.
-type State string
-
-// The states, in their order.
-const (
-	Probe    State = "probe"
-	Measure  State = "measure"
-	Collect  State = "collect"
-	Appraise State = "appraise"
-	Release  State = "release"
-	Unlock   State = "unlock"
-	Serving  State = "serving"
-	// Degraded: keys serve, but the HSM is away or evidence could not be renewed.
-	Degraded State = "degraded"
-	// Locked: nothing serves; the reason says why.
-	Locked State = "locked"
 )
 
 // faultOf gives err as a fault; an error that is none was not foreseen.
@@ -45,14 +29,6 @@ func faultOf(err error) *fault.Fault {
 type Journal interface {
 	RecordBootStep(ctx context.Context, b appliance.BootStep) error
 	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
-}
-
-// Part is something that the appliance is made of, to be measured.
-type Part struct {
-	// Name is in the evidence: binary, configuration, pkcs11-module.
-	Name string
-	// Digest gives the SHA-256 of its content. Errors: may be a [*fault.Fault].
-	Digest func() ([]byte, error)
 }
 
 // Releaser gives the HSM's credential to a machine that may have it:
@@ -85,7 +61,7 @@ type Options struct {
 	// TPM; 0 if there are none.
 	Revoked func(c *attest.Collector) (uint64, error)
 	// Parts are measured, in this order.
-	Parts []Part
+	Parts []parts.Part
 	// TLSKey gives the key that administrators see (DER SubjectPublicKeyInfo).
 	TLSKey func() ([]byte, error)
 	// Release is asked for the HSM's credential.
@@ -94,12 +70,12 @@ type Options struct {
 	Unlock func(ctx context.Context, credential []byte) error
 	// Condition says whether keys serve while it is unlocked: [Serving],
 	// [Degraded] or [Locked], and why.
-	Condition func() (State, *fault.Fault)
+	Condition func() (progress.State, *fault.Fault)
 	// Lock wipes all keys, for good.
 	Lock func()
 	// Changed, if given, is called when the boot has come to [Serving], [Degraded]
 	// or [Locked], or waits for another attempt.
-	Changed func(Status)
+	Changed func(progress.Status)
 
 	// Roots are those of a simulated platform; nil trusts the manufacturers.
 	Roots *attest.Roots
@@ -126,7 +102,7 @@ type Boot struct {
 
 	mu        sync.Mutex
 	collector *attest.Collector
-	status    Status
+	status    progress.Status
 }
 
 // New makes a boot that has not begun.
@@ -149,7 +125,7 @@ func New(o Options) *Boot {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	b := &Boot{o: o, id: hex.EncodeToString(id[:]), wake: make(chan struct{}, 1)}
-	b.status = Status{Boot: b.id, State: Probe, Since: b.o.Now().UTC()}
+	b.status = progress.Status{Boot: b.id, State: progress.Probe, Since: b.o.Now().UTC()}
 	return b
 }
 
@@ -176,17 +152,17 @@ const (
 func (b *Boot) Run(ctx context.Context) {
 	defer func() { clear(b.credential) }()
 	for _, step := range []struct {
-		state State
+		state progress.State
 		do    func(context.Context) (reason string, err error)
 	}{
-		{Probe, b.probe}, {Measure, b.measure}, {Collect, b.collect}, {Appraise, b.appraise}, {Release, b.release}, {Unlock, b.unlock},
+		{progress.Probe, b.probe}, {progress.Measure, b.measure}, {progress.Collect, b.collect}, {progress.Appraise, b.appraise}, {progress.Release, b.release}, {progress.Unlock, b.unlock},
 	} {
 		if f := b.step(ctx, step.state, step.do); f != nil {
 			clear(b.credential)
 			f = b.shut(f)
 			if ctx.Err() == nil {
 				b.o.Lock()
-				b.enter(ctx, Locked, f)
+				b.enter(ctx, progress.Locked, f)
 				<-ctx.Done()
 			}
 			return
@@ -196,9 +172,9 @@ func (b *Boot) Run(ctx context.Context) {
 }
 
 // step does what a state is for, again and again as long as that may help.
-func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (string, error)) *fault.Fault {
+func (b *Boot) step(ctx context.Context, state progress.State, do func(context.Context) (string, error)) *fault.Fault {
 	began := b.o.Now()
-	b.set(func(s *Status) { s.State, s.Since, s.Code, s.Reason = state, began.UTC(), "", "" })
+	b.set(func(s *progress.Status) { s.State, s.Since, s.Code, s.Reason = state, began.UTC(), "", "" })
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		reason, err := do(ctx)
 		if err == nil {
@@ -211,7 +187,7 @@ func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (
 			return f
 		}
 		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Codes(), "reason", f.Reason(), "pause", pause)
-		b.set(func(s *Status) { s.Code, s.Reason = f.Codes(), f.Reason() })
+		b.set(func(s *progress.Status) { s.Code, s.Reason = f.Codes(), f.Reason() })
 		b.changed()
 		b.pause(ctx, pause)
 	}
@@ -243,13 +219,15 @@ func (b *Boot) Wake() {
 }
 
 // enter goes to a state without an end of its own.
-func (b *Boot) enter(ctx context.Context, state State, f *fault.Fault) {
+func (b *Boot) enter(ctx context.Context, state progress.State, f *fault.Fault) {
 	now := b.o.Now()
 	step := appliance.BootStep{State: string(state), Began: now}
 	if f != nil {
 		step.Code, step.Reason = f.Codes(), f.Reason()
 	}
-	b.set(func(s *Status) { s.State, s.Since, s.Code, s.Reason = state, now.UTC(), step.Code, step.Reason })
+	b.set(func(s *progress.Status) {
+		s.State, s.Since, s.Code, s.Reason = state, now.UTC(), step.Code, step.Reason
+	})
 	b.record(ctx, step)
 	b.changed()
 }
@@ -270,7 +248,7 @@ func (b *Boot) record(ctx context.Context, s appliance.BootStep) {
 		level = slog.LevelError
 	}
 	b.o.Log.Log(ctx, level, "boot", "state", s.State, "took", s.Took.Round(time.Microsecond), "code", s.Code, "reason", s.Reason)
-	b.set(func(status *Status) { status.Steps = append(status.Steps, s) })
+	b.set(func(status *progress.Status) { status.Steps = append(status.Steps, s) })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := b.o.Journal.RecordBootStep(ctx, s); err != nil {
@@ -281,7 +259,7 @@ func (b *Boot) record(ctx context.Context, s appliance.BootStep) {
 // keptSteps bounds the steps that a status tells.
 const keptSteps = 100
 
-func (b *Boot) set(change func(*Status)) {
+func (b *Boot) set(change func(*progress.Status)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change(&b.status)
@@ -290,47 +268,8 @@ func (b *Boot) set(change func(*Status)) {
 	}
 }
 
-// Status is what is known of a boot.
-type Status struct {
-	Boot string `json:"boot"`
-	// State is the present one, Since when it began.
-	State State     `json:"state"`
-	Since time.Time `json:"since"`
-	// Code and Reason say why it is locked or degraded, or why the state is tried
-	// again; empty otherwise.
-	Code   string `json:"code,omitempty"`
-	Reason string `json:"reason,omitempty"`
-	// Steps are the states so far, each with how long it took.
-	Steps []appliance.BootStep `json:"steps"`
-	// Attestation is the last appraisal; nil before the first.
-	Attestation *Attestation `json:"attestation,omitempty"`
-}
-
-// Attestation is what came of the last appraisal of the appliance's own
-// evidence.
-type Attestation struct {
-	Time   time.Time        `json:"time"`
-	Result appraisal.Result `json:"result"`
-	// Policy is the name of the policy, Version its version.
-	Policy  string `json:"policy"`
-	Version uint64 `json:"policy_version"`
-	// Unproven are the words by which a policy is used that does not prove the code;
-	// empty if it does.
-	Unproven string `json:"unproven,omitempty"`
-	// Reference says which release the PCRs match; empty without reference values.
-	Reference string `json:"reference,omitempty"`
-	// KeyExpires is when the certificate of the processor's key does; zero without
-	// SEV-SNP.
-	KeyExpires time.Time `json:"key_expires,omitzero"`
-	// Next is when evidence is renewed.
-	Next time.Time `json:"next,omitzero"`
-}
-
-// Serves says whether keys can be used.
-func (s Status) Serves() bool { return s.State == Serving || s.State == Degraded }
-
 // Status gives the present status.
-func (b *Boot) Status() Status {
+func (b *Boot) Status() progress.Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.status
@@ -341,10 +280,6 @@ func (b *Boot) Status() Status {
 	}
 	return s
 }
-
-// ErrNoPlatform says that there is no evidence, as no hardware was found that
-// could sign any.
-var ErrNoPlatform = errors.New("this machine has no hardware that gives evidence; holdfast status says what was found missing")
 
 // Evidence makes fresh evidence for a verifier's nonce ([attest.MinNonce] to
 // [attest.MaxNonce] bytes), in every state. Errors: [ErrNoPlatform]; or what the
@@ -379,7 +314,7 @@ func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byt
 	c := b.collector
 	b.mu.Unlock()
 	if c == nil || (c.SNP == nil && c.TPM == nil && c.Nitro == nil) {
-		return nil, nil, ErrNoPlatform
+		return nil, nil, progress.ErrNoPlatform
 	}
 	key, err := b.o.TLSKey()
 	if err != nil {

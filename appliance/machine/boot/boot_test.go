@@ -15,6 +15,8 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/attest/simulation"
@@ -89,14 +91,14 @@ type site struct {
 	machine *simulation.Platform
 	options boot.Options
 	boot    *boot.Boot
-	changed chan boot.Status
+	changed chan progress.Status
 	store   *sqlite.DB
 	log     xkstest.Log
 
 	mu        sync.Mutex
 	policy    attest.Policy
 	policyErr error
-	condition boot.State
+	condition progress.State
 	failures  []error // of Release, then of Unlock; nil ones succeed
 	unlocks   [][]byte
 	locked    bool
@@ -106,7 +108,7 @@ const credential = "the PIN of the HSM"
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{clock: newClock(t), condition: boot.Serving, changed: make(chan boot.Status, 1000)}
+	s := &site{clock: newClock(t), condition: progress.Serving, changed: make(chan progress.Status, 1000)}
 	dir, err := filepath.Abs(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +143,7 @@ func newSite(t *testing.T) *site {
 			return attest.OpenPolicy(text, key.Public().(ed25519.PublicKey))
 		},
 		Revoked: func(*attest.Collector) (uint64, error) { return 0, nil },
-		Parts:   []boot.Part{boot.Content("configuration", []byte("a = 1"))},
+		Parts:   []parts.Part{parts.Content("configuration", []byte("a = 1"))},
 		TLSKey:  func() ([]byte, error) { return []byte("a TLS key"), nil },
 		Release: s,
 		Unlock: func(_ context.Context, c []byte) error {
@@ -156,11 +158,11 @@ func newSite(t *testing.T) *site {
 			}
 			return nil
 		},
-		Condition: func() (boot.State, *fault.Fault) {
+		Condition: func() (progress.State, *fault.Fault) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if s.condition == boot.Serving {
-				return boot.Serving, nil
+			if s.condition == progress.Serving {
+				return progress.Serving, nil
 			}
 			return s.condition, fault.Errorf(fault.HSMAway, "the HSM is away")
 		},
@@ -169,7 +171,7 @@ func newSite(t *testing.T) *site {
 			defer s.mu.Unlock()
 			s.locked = true
 		},
-		Changed: func(status boot.Status) { s.changed <- status },
+		Changed: func(status progress.Status) { s.changed <- status },
 		Roots:   s.machine.Roots(),
 	}
 	return s
@@ -230,7 +232,7 @@ func (s *site) start() {
 }
 
 // is compares the present state.
-func (s *site) is(state boot.State, code fault.Code) boot.Status {
+func (s *site) is(state progress.State, code fault.Code) progress.Status {
 	s.t.Helper()
 	got := s.boot.Status()
 	if got.State != state || got.Code != string(code) {
@@ -240,7 +242,7 @@ func (s *site) is(state boot.State, code fault.Code) boot.Status {
 }
 
 // comesTo waits for the state.
-func (s *site) comesTo(state boot.State) boot.Status {
+func (s *site) comesTo(state progress.State) progress.Status {
 	s.t.Helper()
 	deadline := time.After(time.Minute)
 	for {
@@ -256,10 +258,10 @@ func (s *site) comesTo(state boot.State) boot.Status {
 }
 
 // locks waits until the boot is locked.
-func (s *site) locks(code fault.Code) boot.Status {
+func (s *site) locks(code fault.Code) progress.Status {
 	s.t.Helper()
-	s.comesTo(boot.Locked)
-	status := s.is(boot.Locked, code)
+	s.comesTo(progress.Locked)
+	status := s.is(progress.Locked, code)
 	s.change(func() {
 		if !s.locked {
 			s.t.Error("the keys were not wiped")
@@ -274,15 +276,15 @@ func TestServing(t *testing.T) {
 	s.options.Now = nil // really timed
 	s.start()
 	s.waits()
-	status := s.is(boot.Serving, "")
-	want := []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise, boot.Release, boot.Unlock, boot.Serving}
+	status := s.is(progress.Serving, "")
+	want := []progress.State{progress.Probe, progress.Measure, progress.Collect, progress.Appraise, progress.Release, progress.Unlock, progress.Serving}
 	stored, err := s.store.BootSteps(t.Context(), 100)
 	if err != nil || len(stored) != len(want) || len(status.Steps) != len(want) {
 		t.Fatalf("%d steps are stored, %d told: %v", len(stored), len(status.Steps), err)
 	}
 	for i, w := range want {
 		step := status.Steps[i]
-		if step.State != string(w) || step.Seq != i+1 || (step.Took == 0) != (w == boot.Serving) || step.Code != "" {
+		if step.State != string(w) || step.Seq != i+1 || (step.Took == 0) != (w == progress.Serving) || step.Code != "" {
 			t.Errorf("step %d is %+v, want %s", i, step, w)
 		}
 		if !strings.Contains(s.log.String(), "msg=boot state="+string(w)) {
@@ -316,7 +318,7 @@ func TestTwice(t *testing.T) {
 	s := newSite(t)
 	s.start()
 	s.waits()
-	s.is(boot.Serving, "")
+	s.is(progress.Serving, "")
 	first := len(s.unlocks)
 	again := boot.New(s.options)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -325,15 +327,15 @@ func TestTwice(t *testing.T) {
 		defer close(ended)
 		again.Run(ctx)
 	}()
-	s.comesTo(boot.Serving)
-	s.comesTo(boot.Locked) // that is the second
+	s.comesTo(progress.Serving)
+	s.comesTo(progress.Locked) // that is the second
 	cancel()
 	<-ended
 	if code := fault.Code(again.Status().Code); code != fault.MeasuredTwice || len(s.unlocks) != first {
 		t.Errorf("the second start: %s", code)
 	}
 	s.pass(2 * time.Hour) // the first can still prove what it is
-	s.is(boot.Serving, "")
+	s.is(progress.Serving, "")
 }
 
 // TestRefused: what is wrong before the release ends locked, and the credential
@@ -370,7 +372,7 @@ func TestRefused(t *testing.T) {
 			}
 		},
 		string(fault.Measure): func(s *site) {
-			s.options.Parts = append(s.options.Parts, boot.File("pkcs11-module", "/nowhere", boot.OpenFile))
+			s.options.Parts = append(s.options.Parts, parts.File("pkcs11-module", "/nowhere", parts.OpenFile))
 		},
 		string(fault.Collect): func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
 		"E_SNP_TCB":   func(s *site) { s.policy.SNP.MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
@@ -380,12 +382,12 @@ func TestRefused(t *testing.T) {
 			s := newSite(t)
 			wrong(s)
 			s.start()
-			status := s.comesTo(boot.Locked)
+			status := s.comesTo(progress.Locked)
 			if !strings.Contains(status.Code, strings.TrimSpace(code)) || status.Reason == "" || strings.Contains(status.Reason, "\n") {
 				t.Errorf("got %s: %q", status.Code, status.Reason)
 			}
 			for _, step := range status.Steps {
-				if step.State == string(boot.Release) || step.State == string(boot.Unlock) {
+				if step.State == string(progress.Release) || step.State == string(progress.Unlock) {
 					t.Errorf("it came to %s", step.State)
 				}
 			}
@@ -403,7 +405,7 @@ func TestNoRelease(t *testing.T) {
 	s.options.Release = boot.NoRelease{Why: fault.Errorf(fault.StateVolume, "the volume is not there")}
 	s.start()
 	status := s.locks("E_STATE_VOLUME")
-	if n := len(status.Steps); n != 6 || status.Steps[4].State != string(boot.Release) || status.Attestation == nil || len(s.unlocks) != 0 {
+	if n := len(status.Steps); n != 6 || status.Steps[4].State != string(progress.Release) || status.Attestation == nil || len(s.unlocks) != 0 {
 		t.Errorf("%+v", status)
 	}
 	err := s.boot.Seal(t.Context(), []byte("4711"))
@@ -415,7 +417,7 @@ func TestNoRelease(t *testing.T) {
 	s.options.Release = boot.NoRelease{Why: fault.Errorf(fault.StateVolume, "the volume is not there")}
 	s.options.Roots = nil
 	s.start()
-	if status := s.comesTo(boot.Locked); !strings.Contains(status.Code, "E_SNP_CHAIN") {
+	if status := s.comesTo(progress.Locked); !strings.Contains(status.Code, "E_SNP_CHAIN") {
 		t.Errorf("%+v", status)
 	}
 }
@@ -438,11 +440,11 @@ func TestAgain(t *testing.T) {
 		if d := s.waits(); d != want.pause {
 			t.Errorf("a pause of %s, want %s", d, want.pause)
 		}
-		s.is(boot.Release, want.code)
+		s.is(progress.Release, want.code)
 	}
 	s.boot.Wake() // somebody has mended it
 	s.waits()
-	s.is(boot.Unlock, "E_HSM_TOKEN")
+	s.is(progress.Unlock, "E_HSM_TOKEN")
 	s.tick <- struct{}{}
 	s.locks("E_HSM_PIN")
 	if len(s.unlocks) != 0 {
@@ -460,13 +462,13 @@ func TestClock(t *testing.T) {
 	if d := s.waits(); d != time.Second {
 		t.Errorf("a pause of %s", d)
 	}
-	s.is(boot.Appraise, "E_SNP_TIME")
+	s.is(progress.Appraise, "E_SNP_TIME")
 	s.clock.mu.Lock()
 	s.now = right
 	s.clock.mu.Unlock()
 	s.tick <- struct{}{}
 	s.waits()
-	s.is(boot.Serving, "")
+	s.is(progress.Serving, "")
 }
 
 // TestRenewal: evidence is renewed every hour, and before the certificate of the
@@ -476,23 +478,23 @@ func TestRenewal(t *testing.T) {
 	s.options.Every = time.Hour
 	s.start()
 	s.waits()
-	first := s.is(boot.Serving, "").Attestation
+	first := s.is(progress.Serving, "").Attestation
 	if first == nil || first.Result != "pass" || first.KeyExpires.IsZero() || !first.Next.Equal(first.Time.Add(time.Hour)) {
 		t.Fatalf("the attestation is %+v", first)
 	}
 	s.pass(59 * time.Minute)
-	if a := s.is(boot.Serving, "").Attestation; !a.Time.Equal(first.Time) {
+	if a := s.is(progress.Serving, "").Attestation; !a.Time.Equal(first.Time) {
 		t.Errorf("evidence was renewed at %s already", a.Time)
 	}
 	s.pass(2 * time.Minute)
-	renewed := s.is(boot.Serving, "").Attestation
+	renewed := s.is(progress.Serving, "").Attestation
 	if !renewed.Time.After(first.Time) {
 		t.Error("evidence was not renewed after an hour")
 	}
 
 	// The certificate's end comes nearer than an hour.
 	s.pass(renewed.KeyExpires.Add(-30 * time.Minute).Sub(s.Now()))
-	near := s.is(boot.Serving, "").Attestation
+	near := s.is(progress.Serving, "").Attestation
 	if want := near.KeyExpires.Add(-10 * time.Minute); !near.Next.Equal(want) {
 		t.Errorf("the next renewal is at %s, want %s", near.Next, want)
 	}
@@ -501,7 +503,7 @@ func TestRenewal(t *testing.T) {
 		t.Error("evidence was not renewed before the certificate expired")
 	}
 	s.pass(20 * time.Minute) // it did expire
-	if status := s.boot.Status(); status.State != boot.Degraded || !strings.Contains(status.Code, "E_SNP") {
+	if status := s.boot.Status(); status.State != progress.Degraded || !strings.Contains(status.Code, "E_SNP") {
 		t.Errorf("with an expired certificate it is %s %s", status.State, status.Code)
 	}
 }
@@ -515,19 +517,19 @@ func TestDegraded(t *testing.T) {
 	s.waits()
 	s.change(func() { s.policyErr = errors.New("a broken file") })
 	s.pass(time.Hour)
-	s.is(boot.Degraded, fault.PolicyFile)
+	s.is(progress.Degraded, fault.PolicyFile)
 	s.change(func() { s.policyErr = nil })
 	s.pass(time.Minute)
-	s.is(boot.Serving, "")
+	s.is(progress.Serving, "")
 
 	// Something extends a PCR behind the log's back.
 	if err := s.machine.TPM.Extend(11, []byte("something else")); err != nil {
 		t.Fatal(err)
 	}
 	s.pass(time.Hour)
-	s.is(boot.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
+	s.is(progress.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
 	s.pass(time.Hour)
-	s.is(boot.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
+	s.is(progress.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
 	s.change(func() {
 		if s.locked {
 			t.Error("it is locked before its time")
@@ -547,11 +549,11 @@ func TestCondition(t *testing.T) {
 	s := newSite(t)
 	s.start()
 	s.waits()
-	for _, state := range []boot.State{boot.Degraded, boot.Locked, boot.Serving} {
+	for _, state := range []progress.State{progress.Degraded, progress.Locked, progress.Serving} {
 		s.change(func() { s.condition = state })
 		s.pass(time.Second)
 		code := "E_HSM_AWAY"
-		if state == boot.Serving {
+		if state == progress.Serving {
 			code = ""
 		}
 		s.is(state, fault.Code(code))

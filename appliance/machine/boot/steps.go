@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"
@@ -133,7 +134,7 @@ func (b *Boot) measure(context.Context) (string, error) {
 			return "", f
 		}
 		if err != nil {
-			return "", fault.Wrapf(fault.Measure, err, "%s", p.Name+" cannot be measured")
+			return "", fault.Wrapf(fault.Measure, err, "%s cannot be measured", p.Name)
 		}
 		names = append(names, p.Name)
 	}
@@ -206,7 +207,7 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 		return "", fault.Wrapf(fault.Collect, err, "the TLS key cannot be read")
 	}
 	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Fresh: true, Nonce: b.nonce, TLSKey: key, PolicyDigest: b.policy.Digest, Roots: b.o.Roots})
-	a := &Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
+	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
 	for _, c := range verdict.Checks {
 		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {
 			a.Reference = c.Detail
@@ -216,7 +217,7 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 		a.Unproven = u.Words
 		b.o.Log.Warn("the policy does not prove which code runs", "policy", b.policy.Name, "version", b.policy.Version, "unproven", u.Words, "because", strings.Join(u.Because, "; "))
 	}
-	b.set(func(s *Status) { s.Attestation = a })
+	b.set(func(s *progress.Status) { s.Attestation = a })
 	if err := verdict.Err(); err != nil {
 		// What only the clock refuses is of class fault.TryAgain: it may pass with fresh
 		// evidence, when the clock is set.

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 )
 
@@ -40,12 +40,12 @@ func TestUnproven(t *testing.T) {
 			change(&weak)
 			s.start()
 			s.waits()
-			if a := s.is(boot.Serving, "").Attestation; a.Unproven != "" || strings.Contains(s.log.String(), "unproven") {
+			if a := s.is(progress.Serving, "").Attestation; a.Unproven != "" || strings.Contains(s.log.String(), "unproven") {
 				t.Errorf("a policy that proves the code: %+v", a)
 			}
 			s.change(func() { s.policy = weak })
 			s.pass(time.Hour)
-			s.is(boot.Degraded, code)
+			s.is(progress.Degraded, code)
 
 			if forced.CheckProof() == nil {
 				return
@@ -56,7 +56,7 @@ func TestUnproven(t *testing.T) {
 			s.policy.Unproven = "only a test"
 			s.start()
 			s.waits()
-			if a := s.is(boot.Serving, "").Attestation; a.Unproven != "only a test" {
+			if a := s.is(progress.Serving, "").Attestation; a.Unproven != "only a test" {
 				t.Errorf("%+v", a)
 			}
 			s.pass(time.Hour)

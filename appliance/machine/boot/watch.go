@@ -2,8 +2,10 @@ package boot
 
 import (
 	"context"
-	"holdfast/appliance/fault"
 	"time"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/progress"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 // watch goes between serving, degraded and locked as things are, and renews
 // evidence, until ctx ends.
 func (b *Boot) watch(ctx context.Context) {
-	b.enter(ctx, Serving, nil)
+	b.enter(ctx, progress.Serving, nil)
 	renewed := b.o.Now()
 	next := b.plan(renewed)
 	var stale *fault.Fault // why evidence could not be renewed
@@ -34,20 +36,20 @@ func (b *Boot) watch(ctx context.Context) {
 		}
 		if stale != nil && now.Sub(renewed) > b.o.Lease {
 			b.o.Lock()
-			b.enter(ctx, Locked, fault.Wrapf(fault.AttestationLease, stale, "evidence could not be renewed for longer than %s: all keys are wiped; correct what is wrong and restart the machine", b.o.Lease))
+			b.enter(ctx, progress.Locked, fault.Wrapf(fault.AttestationLease, stale, "evidence could not be renewed for longer than %s: all keys are wiped; correct what is wrong and restart the machine", b.o.Lease))
 			<-ctx.Done()
 			return
 		}
 		state, f := b.o.Condition()
-		if state == Serving && stale != nil {
-			state, f = Degraded, stale
+		if state == progress.Serving && stale != nil {
+			state, f = progress.Degraded, stale
 		}
 		b.follow(ctx, state, f)
 	}
 }
 
 // follow enters the state if it is another, or has another reason.
-func (b *Boot) follow(ctx context.Context, state State, f *fault.Fault) {
+func (b *Boot) follow(ctx context.Context, state progress.State, f *fault.Fault) {
 	now := b.Status()
 	code := ""
 	if f != nil {
@@ -99,7 +101,7 @@ func (b *Boot) plan(made time.Time) time.Time {
 }
 
 func (b *Boot) planAt(next time.Time) time.Time {
-	b.set(func(s *Status) {
+	b.set(func(s *progress.Status) {
 		if s.Attestation != nil {
 			s.Attestation.Next = next.UTC()
 		}

@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"slices"
 	"time"
 
 	"holdfast/appliance"
@@ -16,22 +13,25 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/attest"
 	"holdfast/attest/tpm/seal"
 	"holdfast/cmd/internal/systemd"
+	"holdfast/cmd/internal/version"
 	"holdfast/hsm"
 )
 
 // newBoot wires the boot to the parts that it works with.
 func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
-	parts, err := Parts(cfg)
+	measured, err := parts.OfThisProcess(cfg)
 	if err != nil {
 		return err
 	}
 	o := boot.Options{
-		Log: d.o.Log, Journal: &journal{d.store, d.audit}, Software: Version, Parts: parts,
+		Log: d.o.Log, Journal: &journal{d.store, d.audit}, Software: version.Version, Parts: measured,
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
@@ -57,34 +57,6 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		}
 	})
 	return nil
-}
-
-// Parts are what is measured of this process, as an appliance with that
-// configuration.
-func Parts(cfg *config.Config) ([]boot.Part, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	return PartsOf(cfg, program, boot.OpenFile)
-}
-
-// PartsOf are what is measured of an appliance with that configuration, whose
-// program and modules are files that open gives.
-func PartsOf(cfg *config.Config, program string, open boot.Opener) ([]boot.Part, error) {
-	effective, err := cfg.Effective()
-	if err != nil {
-		return nil, err
-	}
-	parts := []boot.Part{boot.File("binary", program, open), boot.Content("configuration", effective), module("pkcs11-module", cfg.HSM.Module, open)}
-	modules := []string{cfg.HSM.Module}
-	for _, m := range cfg.HSM.Members {
-		if m.Module != "" && !slices.Contains(modules, m.Module) {
-			modules = append(modules, m.Module)
-			parts = append(parts, module(fmt.Sprintf("pkcs11-module-%d", len(modules)), m.Module, open))
-		}
-	}
-	return parts, nil
 }
 
 func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collector, err error) {
@@ -174,7 +146,7 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 		if err != nil {
 			return nil, nil, err
 		}
-		return token, []appliance.HSM{token}, nil
+		return token, []appliance.HSM{keyring.Watched(token)}, nil
 	}
 	configs := []hsm.Config{first}
 	for _, m := range h.Members {
@@ -191,7 +163,7 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 	}
 	var hsms []appliance.HSM
 	for _, m := range cluster.Members() {
-		hsms = append(hsms, m)
+		hsms = append(hsms, keyring.Watched(m))
 	}
 	return cluster, hsms, nil
 }
@@ -258,14 +230,14 @@ func (d *Daemon) recordDeletion(ctx context.Context, keyStore, keyID string) err
 }
 
 // condition says how the keys serve.
-func (d *Daemon) condition() (boot.State, *fault.Fault) {
+func (d *Daemon) condition() (progress.State, *fault.Fault) {
 	switch status, reason := d.appliance.Condition(); status {
 	case appliance.HealthActive:
-		return boot.Serving, nil
+		return progress.Serving, nil
 	case appliance.HealthDegraded:
-		return boot.Degraded, fault.Errorf(fault.HSMAway, "%s", reason)
+		return progress.Degraded, fault.Errorf(fault.HSMAway, "%s", reason)
 	default:
-		return boot.Locked, fault.Errorf(fault.HSMLease, "%s", reason)
+		return progress.Locked, fault.Errorf(fault.HSMLease, "%s", reason)
 	}
 }
 
@@ -285,11 +257,11 @@ func (d *Daemon) lock() {
 }
 
 // changed tells where it serves, or that it does not.
-func (d *Daemon) changed(s boot.Status) {
+func (d *Daemon) changed(s progress.Status) {
 	systemd.Notify(d.o.Log, systemd.Status(statusLine(s)))
 	a := Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket}
 	if s.Serves() {
-		d.o.Log.Info("serving", "version", Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)
+		d.o.Log.Info("serving", "version", version.Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)
 	}
 	if d.o.Changed != nil {
 		d.o.Changed(s, a)

@@ -24,7 +24,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"
@@ -71,7 +71,7 @@ func TestSealedRelease(t *testing.T) {
 	for i := range 2 {
 		r := s.start()
 		status := r.status()
-		if a := status.Boot.Attestation; a == nil || a.Reference != "matches release 1.2.0" || status.Boot.State != boot.Serving {
+		if a := status.Boot.Attestation; a == nil || a.Reference != "matches release 1.2.0" || status.Boot.State != progress.Serving {
 			t.Errorf("the status is %+v", status.Boot)
 		}
 		nonce := []byte("an auditor's own nonce")
@@ -121,7 +121,7 @@ func TestSealMissing(t *testing.T) {
 	before := len(s.log.String())
 	r := s.begin()
 	s.logged(before, `code=E_SEAL_MISSING reason="no PIN is sealed on this machine yet; give it with holdfast seal"`)
-	if b := r.status().Boot; b.State != boot.Release || b.Code != string(fault.SealMissing) {
+	if b := r.status().Boot; b.State != progress.Release || b.Code != string(fault.SealMissing) {
 		t.Errorf("the boot is %s %s", b.State, b.Code)
 	}
 	r.ok("POST", "seal", web.SealRequest{PIN: s.pin}, nil)
@@ -242,7 +242,7 @@ func TestReleaseRefused(t *testing.T) {
 			r = s.begin()
 			s.logged(from, `msg=boot state=locked`)
 			status := r.status()
-			if status.Boot.State != boot.Locked || !status.Locked || status.Boot.Code != c.code {
+			if status.Boot.State != progress.Locked || !status.Locked || status.Boot.Code != c.code {
 				t.Fatalf("the status is %s %s: %s", status.Boot.State, status.Boot.Code, status.Boot.Reason)
 			}
 			if !strings.Contains(status.Boot.Reason, c.reason) || strings.Contains(status.Boot.Reason, "\n") {
@@ -260,7 +260,7 @@ func TestReleaseRefused(t *testing.T) {
 					t.Errorf("XKS answers %d %s", a.Status, a.Text)
 				}
 			}
-			if public := r.public(); public.State != boot.Locked || public.Code != c.code {
+			if public := r.public(); public.State != progress.Locked || public.Code != c.code {
 				t.Errorf("everybody is told %+v", public)
 			}
 			// Evidence is there all the same.
@@ -418,7 +418,7 @@ func TestBrokerRelease(t *testing.T) {
 	s.cfg.Release = config.Release{Method: config.Broker, BrokerURL: "https://" + address, BrokerPin: release.Pin(leaf), Machine: "m1", SealedPIN: filepath.Join(t.TempDir(), "unused")}
 	r := s.begin()
 	s.logged(0, `state=release code=E_BROKER_UNREACHABLE`)
-	if b := r.status().Boot; b.State != boot.Release || b.Code != string(fault.BrokerUnreachable) {
+	if b := r.status().Boot; b.State != progress.Release || b.Code != string(fault.BrokerUnreachable) {
 		t.Errorf("the boot is %s %s", b.State, b.Code)
 	}
 	policy, key, err := s.officer.Policy()

@@ -1,19 +1,15 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"time"
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/machine/volume"
@@ -75,16 +71,4 @@ func (d *Daemon) meet(ctx context.Context) {
 	if who := m.AskIdentity(ctx, d.o.Log); who != nil {
 		d.site.instance.Store(who)
 	}
-}
-
-// module is the part of a PKCS#11 module, which an image may lack.
-func module(name, path string, open boot.Opener) boot.Part {
-	file := boot.File(name, path, open)
-	return boot.Part{Name: name, Digest: func() ([]byte, error) {
-		digest, err := file.Digest()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fault.Errorf(fault.Measure, "there is no PKCS#11 module %s in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)", cmp.Or(path, "at all"))
-		}
-		return digest, err
-	}}
 }

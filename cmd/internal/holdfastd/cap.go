@@ -1,4 +1,4 @@
-package main
+package holdfastd
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance/fault"
+	"holdfast/cmd/internal/cli"
+
 	"holdfast/attest/tpm"
 )
 
@@ -17,11 +19,11 @@ func capCommand() *cobra.Command {
 		Use:   "cap [--tpm PATH]",
 		Short: "Cap this machine's TPM: it releases nothing until the machine is restarted",
 		Long: "Extend PCR 14 of this machine's TPM, so that it releases neither the PIN nor the state volume's\n" +
-			"key until the machine is restarted. holdfast serve does this by itself. The image calls it when\n" +
-			"holdfast serve has ended, also when it was killed before it could. Evidence of an appliance that\n" +
+			"key until the machine is restarted. holdfastd serve does this by itself. The image calls it when\n" +
+			"holdfastd serve has ended, also when it was killed before it could. Evidence of an appliance that\n" +
 			"still runs is refused afterwards.",
 		Args: cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			device, err := tpm.Open(path)
 			if errors.Is(err, fs.ErrNotExist) {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "there is no TPM %s to cap\n", path)

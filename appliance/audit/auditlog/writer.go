@@ -1,15 +1,17 @@
-package audit
+package auditlog
 
 import (
 	"context"
 	"errors"
-	"holdfast/appliance/fault"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
 	"time"
+
+	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // maxPending bounds the records that wait for the disk, in bytes.
@@ -65,7 +67,7 @@ func (p Pending) Wait(ctx context.Context) error {
 // Append logs a record, and returns when it is on the disk. On an error the
 // record is not acknowledged, and what it tells of must not happen or be
 // answered. It sets Seq and Time.
-func (l *Log) Append(ctx context.Context, r *Record) error {
+func (l *Log) Append(ctx context.Context, r *audit.Record) error {
 	if err := ctx.Err(); err != nil {
 		return fault.Wrapf(fault.AuditTimeout, err, "the record was not logged, because its time was over")
 	}
@@ -75,15 +77,15 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 // AppendAsync begins to log a record, so that the disk works while its caller
 // does. It sets Seq and Time; the record may then be used again. Nothing is
 // certain before [Pending.Wait] has returned nil.
-func (l *Log) AppendAsync(r *Record) Pending {
-	if r.Kind == KindAudit && r.Operation == retentionOperation {
-		return Pending{err: fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", retentionOperation)}
+func (l *Log) AppendAsync(r *audit.Record) Pending {
+	if r.Kind == audit.KindAudit && r.Operation == audit.RemoveSegments {
+		return Pending{err: fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", audit.RemoveSegments)}
 	}
 	return l.begin(r)
 }
 
-func (l *Log) begin(r *Record) Pending {
-	if err := r.checkNew(); err != nil {
+func (l *Log) begin(r *audit.Record) Pending {
+	if err := checkNew(r); err != nil {
 		return Pending{err: err}
 	}
 	l.mu.Lock()
@@ -92,19 +94,19 @@ func (l *Log) begin(r *Record) Pending {
 	return Pending{batch: b, err: err}
 }
 
-func (r *Record) checkNew() error {
+func checkNew(r *audit.Record) error {
 	r.Seq, r.Time = 0, time.Time{}
-	return r.check()
+	return r.Check()
 }
 
-func (l *Log) enqueue(r *Record) (*batch, error) {
+func (l *Log) enqueue(r *audit.Record) (*batch, error) {
 	b := l.pending
 	switch {
 	case l.closed:
 		return nil, fault.Errorf(fault.AuditClosed, "the audit log is closed")
 	case len(b.buf) > maxPending:
 		return nil, fault.Errorf(fault.AuditBusy, "the disk of the audit log does not keep up; the record was not logged")
-	case l.next > maxSeq:
+	case l.next > audit.MaxSeq:
 		return nil, fault.Errorf(fault.Invalid, "the audit log is at its last number; restore a backup into a fresh appliance, whose log begins anew")
 	}
 	now := l.opts.Now().UTC().Truncate(time.Microsecond)
@@ -112,11 +114,11 @@ func (l *Log) enqueue(r *Record) (*batch, error) {
 		now = l.last // the clock was set back; the order of the records counts
 	}
 	from := len(b.buf)
-	b.buf = r.appendRest(appendStart(b.buf, l.next, now))
+	b.buf = r.AppendLine(b.buf, l.next, now)
 	end := len(b.buf)
-	if end-from > MaxLine {
+	if end-from > audit.MaxLine {
 		b.buf = b.buf[:from]
-		return nil, fault.Errorf(fault.Invalid, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, MaxLine)
+		return nil, fault.Errorf(fault.Invalid, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, audit.MaxLine)
 	}
 	b.buf = append(b.buf, '\n')
 	b.ends = append(b.ends, end)
@@ -132,9 +134,9 @@ func (l *Log) enqueue(r *Record) (*batch, error) {
 // writer is what the goroutine that writes has for itself.
 type writer struct {
 	file     *os.File // the last segment; nil before the first record
-	segment  segment
+	segment  audit.Segment
 	reserved int64 // the size of the file; what is behind segment.size is zero bytes
-	frontier frontier
+	frontier audit.Frontier
 	hashes   []byte
 	broken   error
 	budget   int64 // bytes that may be written before the disk is asked again
@@ -205,7 +207,7 @@ func (l *Log) fail(b *batch, err error) {
 	l.mu.Lock()
 	behind := l.pending
 	l.pending = newBatch(nil)
-	l.next = l.w.frontier.n
+	l.next = l.w.frontier.N
 	l.mu.Unlock()
 	l.state.Lock()
 	l.state.broken = l.w.broken
@@ -226,7 +228,7 @@ func (l *Log) publish() {
 	if wake {
 		st.since = now
 	}
-	st.size = l.w.frontier.n
+	st.size = l.w.frontier.N
 	st.segments[len(st.segments)-1] = l.w.segment
 	wake = wake || len(st.wanted) > 0 || st.size-st.covered.Size >= l.opts.CheckpointRecords
 	l.state.Unlock()
@@ -252,26 +254,26 @@ func (l *Log) write(b *batch) error {
 	w.hashes = w.hashes[:0]
 	from := 0
 	for _, end := range b.ends {
-		w.hashes = f.push(leafHash(b.buf[from:end]), w.hashes)
+		w.hashes = f.Push(audit.LeafHash(b.buf[from:end]), w.hashes)
 		from = end
 	}
-	if _, err := l.tree.WriteAt(w.hashes, treeSize(w.frontier.n)); err != nil {
+	if _, err := l.tree.WriteAt(w.hashes, audit.TreeSize(w.frontier.N)); err != nil {
 		return notWritten(err)
 	}
 	lines := b.buf[1:]
 	l.reserve(int64(len(lines)))
-	if _, err := w.file.WriteAt(lines, w.segment.size); err != nil {
+	if _, err := w.file.WriteAt(lines, w.segment.Size); err != nil {
 		return l.cutBack(err)
 	}
 	if err := l.sync(w.file); err != nil {
 		return l.syncFailed(err)
 	}
-	if w.segment.size == 0 {
-		first, _ := parseStart(b.buf[1:b.ends[0]])
-		w.segment.from, _ = parseTime(first.time)
+	if w.segment.Size == 0 {
+		first, _ := audit.ParseStart(b.buf[1:b.ends[0]])
+		w.segment.From, _ = audit.ParseTime(first.Time)
 	}
-	w.segment.size += int64(len(lines))
-	w.reserved = max(w.reserved, w.segment.size)
+	w.segment.Size += int64(len(lines))
+	w.reserved = max(w.reserved, w.segment.Size)
 	w.budget -= int64(len(lines) + len(w.hashes))
 	w.frontier = f
 	return nil
@@ -298,7 +300,7 @@ var zeros [reserveBytes]byte
 // it costs to make a file longer, for nothing of the file system has to change.
 func (l *Log) reserve(n int64) {
 	w := &l.w
-	for end := w.segment.size + n; w.reserved < end && w.budget > 2*reserveBytes; {
+	for end := w.segment.Size + n; w.reserved < end && w.budget > 2*reserveBytes; {
 		wrote, err := w.file.WriteAt(zeros[:], w.reserved)
 		w.reserved += int64(wrote)
 		w.budget -= int64(wrote)
@@ -311,13 +313,13 @@ func (l *Log) reserve(n int64) {
 // trim gives back what is reserved of the last segment.
 func (l *Log) trim() error {
 	w := &l.w
-	if w.file == nil || w.reserved == w.segment.size {
+	if w.file == nil || w.reserved == w.segment.Size {
 		return nil
 	}
-	if err := w.file.Truncate(w.segment.size); err != nil {
+	if err := w.file.Truncate(w.segment.Size); err != nil {
 		return err
 	}
-	w.reserved = w.segment.size
+	w.reserved = w.segment.Size
 	if l.opts.NoSync {
 		return nil
 	}
@@ -326,8 +328,8 @@ func (l *Log) trim() error {
 
 // cutBack removes what a failed write may have left.
 func (l *Log) cutBack(cause error) error {
-	l.w.reserved = l.w.segment.size
-	if err := l.w.file.Truncate(l.w.segment.size); err != nil {
+	l.w.reserved = l.w.segment.Size
+	if err := l.w.file.Truncate(l.w.segment.Size); err != nil {
 		l.w.broken = fault.Wrapf(fault.AuditIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart the machine")
 		return l.w.broken
 	}
@@ -382,16 +384,16 @@ func (l *Log) checkSpace(need int64) error {
 // rotate begins a segment when the last one is large or old enough.
 func (l *Log) rotate() error {
 	w := &l.w
-	if w.file != nil && (w.segment.size == 0 ||
-		w.segment.size < l.opts.SegmentBytes && l.opts.Now().Sub(w.segment.from) < l.opts.SegmentAge) {
+	if w.file != nil && (w.segment.Size == 0 ||
+		w.segment.Size < l.opts.SegmentBytes && l.opts.Now().Sub(w.segment.From) < l.opts.SegmentAge) {
 		return nil
 	}
 	// Only the last segment may have space reserved.
 	if err := l.trim(); err != nil {
 		return notWritten(err)
 	}
-	s := segment{first: w.frontier.n}
-	f, err := os.OpenFile(filepath.Join(l.dir, s.name()), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	s := audit.Segment{First: w.frontier.N}
+	f, err := os.OpenFile(filepath.Join(l.dir, s.Name()), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return notWritten(err)
 	}
@@ -406,8 +408,8 @@ func (l *Log) rotate() error {
 	w.file, w.segment, w.reserved = f, s, 0
 	l.state.Lock()
 	l.state.segments = append(l.state.segments, s)
-	if s.first > 0 {
-		l.state.wanted = append(l.state.wanted, s.first)
+	if s.First > 0 {
+		l.state.wanted = append(l.state.wanted, s.First)
 	}
 	l.state.Unlock()
 	signal(l.indexerWake)
