@@ -11,6 +11,8 @@ const (
 	EvidenceRequired Code = "E_REQUIRED"
 	EvidencePolicy   Code = "E_POLICY"
 	EvidenceParts    Code = "E_PARTS"
+	EvidenceFormat   Code = "E_EVIDENCE_FORMAT"
+	EvidenceReport   Code = "E_REPORT_KIND"
 )
 
 // What to do where a check says that the evidence is not genuine.
@@ -35,7 +37,12 @@ var evidenceCodes = []Entry{
 	{Code: EvidencePolicy, Class: Refused,
 		Title: "The machine has another policy than the one that the evidence is appraised under.",
 		Do:    "Appraise under the machine's policy, or install yours on the machine."},
+	{Code: EvidenceFormat, Class: Refused, Do: notGenuine,
+		Title: "The evidence is not well-formed."},
+	{Code: EvidenceReport, Class: Refused,
+		Title: "The processor's report is of a kind that this program or the policy does not know.",
+		Do:    "Verify with a newer release; or name the kind in the policy, if you trust it."},
 	{Code: EvidenceParts, Class: Refused,
-		Title: "The SEV-SNP report and the NitroTPM document are of different machines or times.",
+		Title: "The processor's report and the NitroTPM document are of different machines or times.",
 		Do:    "Give documents that were made together."},
 }
