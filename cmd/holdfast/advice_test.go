@@ -1,3 +1,6 @@
+// holdfastd needs both.
+//go:build linux && cgo
+
 package main
 
 import (
@@ -13,6 +16,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/fault/faulttest"
+	"holdfast/cmd/internal/holdfastd"
 )
 
 // root is the repository.
@@ -20,7 +24,7 @@ const root = "../.."
 
 // programs are those that texts may tell people to call, with their commands.
 func programs() map[string]*cobra.Command {
-	return map[string]*cobra.Command{"holdfast": newRoot()}
+	return map[string]*cobra.Command{"holdfast": newRoot(), "holdfastd": holdfastd.New()}
 }
 
 var (
@@ -28,6 +32,7 @@ var (
 	called = regexp.MustCompile(`(?:^|[^-/.\w])(holdfastd?) ([a-z][^,;:()<"` + "`" + `\n]*)`)
 	// quoted is a whole command line, in the registry's advice.
 	quoted = regexp.MustCompile("`(holdfastd?) ([^`]+)`")
+	word   = regexp.MustCompile(`^[a-z][a-z-]*$`)
 	page   = regexp.MustCompile(`docs/([a-z-]+\.md)(#[a-z0-9-]+)?`)
 	option = regexp.MustCompile(`(^|[^\w./-])([a-z]+)\.([a-z][a-z_]*[a-z])($|[^\w./(])`)
 )
@@ -35,11 +40,13 @@ var (
 // files are extensions of files whose names could be options.
 var files = map[string]bool{"sock": true, "templ": true, "jsonl": true, "csv": true}
 
+// follows are words that go on with a sentence, where no command is named.
+var follows = map[string]bool{"and": true, "or": true, "in": true, "which": true, "that": true, "of": true, "is": true}
+
 // prose is where the product's name is no program.
 var prose = map[string]string{
 	"holdfast cluster reference":  "what the members of a cluster have wrapped",
 	"holdfast simulated firmware": "the simulated machine's firmware",
-	"holdfast is not":             "the name of a section of user data",
 }
 
 // inProse says what is wrong with a command in prose; empty if it exists, with the
@@ -54,7 +61,7 @@ func inProse(tree map[string]*cobra.Command, program, rest string) string {
 	for len(words) > 0 && c.HasSubCommands() {
 		next, _, err := c.Find(words[:1])
 		if err != nil || next == c {
-			if c == tree[program] || regexp.MustCompile(`^[a-z]+$`).MatchString(words[0]) && !strings.Contains(" and or in which of is ", " "+words[0]+" ") {
+			if word.MatchString(words[0]) && !follows[words[0]] {
 				return c.CommandPath() + " has no command " + words[0]
 			}
 			break
