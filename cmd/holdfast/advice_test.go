@@ -1,6 +1,3 @@
-// holdfastd needs both.
-//go:build linux && cgo
-
 package main
 
 import (

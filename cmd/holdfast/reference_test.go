@@ -11,16 +11,19 @@ import (
 	"testing"
 
 	_ "modernc.org/sqlite"
+
+	"holdfast/cmd/internal/sitetest"
 )
 
 // TestReference: a command that the appliance fails to do prints a reference, which
 // finds one line of the appliance's log.
 func TestReference(t *testing.T) {
-	s := newSite(t, t.TempDir())
-	p := s.start(t)
-	s.run(t, "keystore", "create", "demo")
-	s.run(t, "key", "create", "demo", "k")
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "state", "holdfast.db")+"?_pragma=busy_timeout(5000)")
+	t.Parallel()
+	s := sitetest.New(t, t.TempDir())
+	p := s.Start(t)
+	s.Run(t, "keystore", "create", "demo")
+	s.Run(t, "key", "create", "demo", "k")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.Dir, "state", "holdfast.db")+"?_pragma=busy_timeout(5000)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +32,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
-	cmd := s.command(t.Context(), "key", "show", "demo", "k")
+	cmd := s.Command(t.Context(), "holdfast", "key", "show", "demo", "k")
 	cmd.Stderr = &stderr
 	var exit *exec.ExitError
 	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
@@ -40,7 +43,7 @@ func TestReference(t *testing.T) {
 		t.Fatalf("there is no reference in %q", &stderr)
 	}
 	var found []string
-	for line := range strings.Lines(p.log.String()) {
+	for line := range strings.Lines(p.Log.String()) {
 		if strings.Contains(line, "reference="+m[1]) {
 			found = append(found, line)
 		}
