@@ -34,8 +34,8 @@ var (
 	option = regexp.MustCompile(`(^|[^\w./-])([a-z]+)\.([a-z][a-z_]*[a-z])($|[^\w./(])`)
 )
 
-// files are extensions of files whose names could be options.
-var files = map[string]bool{"sock": true, "templ": true, "jsonl": true, "csv": true}
+// extensions are those of files whose names could be options.
+var extensions = map[string]bool{"sock": true, "templ": true, "jsonl": true, "csv": true}
 
 // follows are words that go on with a sentence, where no command is named.
 var follows = map[string]bool{"and": true, "or": true, "in": true, "which": true, "that": true, "of": true, "is": true}
@@ -177,7 +177,7 @@ func judge(t testing.TB, tree map[string]*cobra.Command, known map[string]map[st
 		}
 	}
 	for _, m := range option.FindAllStringSubmatch(text, -1) {
-		if names := known[m[2]]; names != nil && !names[m[3]] && !files[m[3]] {
+		if names := known[m[2]]; names != nil && !names[m[3]] && !extensions[m[3]] {
 			add("the configuration has no option " + m[2] + "." + m[3])
 		}
 	}
