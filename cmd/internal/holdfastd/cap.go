@@ -8,10 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance/fault"
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/attest/device"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/cli"
 )
 
 func capCommand() *cobra.Command {

@@ -10,12 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/volume"
 	"holdfast/attest/device"
+	"holdfast/cmd/internal/cli"
 )
 
 func volumeCommand() *cobra.Command {
