@@ -214,7 +214,7 @@ func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []app
 		d.appliance.Lock()
 		return &boot.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
 	}
-	if err := d.welcomeLater(ctx); err != nil {
+	if err := d.welcome.SayLater(ctx); err != nil {
 		d.o.Log.Error("there is no setup code", "error", err)
 	}
 	return nil

@@ -48,6 +48,10 @@ var Version = "dev"
 type Options struct {
 	Config *config.Config
 	Log    *slog.Logger
+	// Requests takes the line that there is for each request of KMS; Log if nil.
+	Requests *slog.Logger
+	// LogDropped, if given, counts the lines that the log has lost.
+	LogDropped func() uint64
 	// Platform is a simulated machine; the real one if nil.
 	Platform Platform
 	// Changed, if given, is called whenever the boot has come to serving, degraded
@@ -85,6 +89,7 @@ type Daemon struct {
 	audit     *auditor
 	collector *attest.Collector
 	users     *identity.Directory
+	welcome   *identity.Welcome
 	api       *xks.API
 	xks       *xks.Server
 	xksL      net.Listener
@@ -100,8 +105,7 @@ type Daemon struct {
 	volume *boot.Failure
 
 	mu         sync.Mutex
-	hsm        io.Closer                   // of all tokens; nil until they are open
-	later      func(context.Context) error // says how the first administrator comes in; nil if that is said
+	hsm        io.Closer // of all tokens; nil until they are open
 	background sync.WaitGroup
 }
 
@@ -167,7 +171,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.volume = closedVolume(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
 		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Code, "reason", d.volume.Error())
 	}
-	if err := d.firstCertificate(); err != nil {
+	if err := firstCertificate(cfg, d.o.Log); err != nil {
 		return err
 	}
 	cert, err := certificate.Load(cfg.XKS.Certificate, cfg.XKS.Key, time.Now, d.o.Log)
@@ -202,7 +206,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if s := cfg.AWSXKS; s != nil && s.Enable {
 		services = append(services, s.Service)
 	}
-	measured := metrics.New(metrics.Sources{Version: Version, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
+	measured := metrics.New(metrics.Sources{Version: Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := cert.Get(nil)
 			if err != nil {
@@ -236,7 +240,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	}
 	d.api = xks.New(xks.Options{
 		KeyStores: d.appliance,
-		Log:       d.o.Log,
+		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + Version,
 		FleetSize: cfg.XKS.FleetSize,
@@ -262,8 +266,13 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.appliance, d.o.Log); err != nil {
 		return err
 	}
+	d.welcome = &identity.Welcome{Directory: d.users, Unlocked: func() bool { return !d.appliance.Locked() }, Tell: func(code string) {
+		if d.o.Setup != nil {
+			d.o.Setup(code, filepath.Join(cfg.State.Dir, SetupFile), d.site.consoleURL())
+		}
+	}}
 	if !d.closed() && !cfg.Instance.Metadata {
-		if err := d.welcome(ctx, d.setupFile); err != nil {
+		if err := d.welcome.Say(ctx, d.setupFile); err != nil {
 			return err
 		}
 	}

@@ -71,11 +71,8 @@ func (s *site) Certificate() (web.Certificate, error) {
 		return web.Certificate{}, err
 	}
 	sum := sha256.Sum256(c.Leaf.Raw)
-	d := web.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: append([]string{}, c.Leaf.DNSNames...),
+	d := web.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: certificate.Names(c.Leaf),
 		NotBefore: c.Leaf.NotBefore.UTC(), NotAfter: c.Leaf.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:]), Requested: s.certificate.Requested()}
-	for _, ip := range c.Leaf.IPAddresses {
-		d.Names = append(d.Names, ip.String())
-	}
 	for _, der := range c.Certificate {
 		d.Chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
