@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 )
 
@@ -27,26 +28,30 @@ const (
 	internalException             errorName = "InternalException"
 )
 
-// statusOf is the HTTP status code of each error, from the same table.
-var statusOf = map[errorName]int{
-	validationException:           http.StatusBadRequest,
-	invalidStateException:         http.StatusBadRequest,
-	invalidCiphertextException:    http.StatusBadRequest,
-	invalidKeyUsageException:      http.StatusBadRequest,
-	authenticationFailedException: http.StatusUnauthorized,
-	accessDeniedException:         http.StatusForbidden,
-	keyNotFoundException:          http.StatusNotFound,
-	invalidURIPathException:       http.StatusNotFound,
-	throttlingException:           http.StatusTooManyRequests,
-	unsupportedOperationException: http.StatusNotImplemented,
-	dependencyTimeoutException:    http.StatusServiceUnavailable,
-	internalException:             http.StatusInternalServerError,
+// meanings are the HTTP status code of each error, from the same table, and the
+// code of those that this package raises itself.
+var meanings = map[errorName]struct {
+	status int
+	code   fault.Code
+}{
+	validationException:           {http.StatusBadRequest, fault.Invalid},
+	invalidStateException:         {http.StatusBadRequest, fault.Conflict},
+	invalidCiphertextException:    {http.StatusBadRequest, fault.Ciphertext},
+	invalidKeyUsageException:      {http.StatusBadRequest, fault.KeyUsage},
+	authenticationFailedException: {http.StatusUnauthorized, fault.Unauthenticated},
+	accessDeniedException:         {http.StatusForbidden, fault.Denied},
+	keyNotFoundException:          {http.StatusNotFound, fault.NotFound},
+	invalidURIPathException:       {http.StatusNotFound, fault.NotFound},
+	throttlingException:           {http.StatusTooManyRequests, fault.Throttled},
+	unsupportedOperationException: {http.StatusNotImplemented, fault.TooLarge},
+	dependencyTimeoutException:    {http.StatusServiceUnavailable, fault.Timeout},
+	internalException:             {http.StatusInternalServerError, fault.Internal},
 }
 
 // apiError is an error as the caller sees it, with its cause for the log.
 type apiError struct {
 	name    errorName
-	status  int    // if not statusOf[name]
+	status  int    // if not that of its name
 	message string // for the caller
 	cause   error  // for the log alone
 }
@@ -62,57 +67,64 @@ func (e *apiError) statusCode() int {
 	if e.status != 0 {
 		return e.status
 	}
-	return statusOf[e.name]
+	return meanings[e.name].status
+}
+
+// Unwrap gives what the error is to the domain, so that an outcome counts it right.
+func (e *apiError) Unwrap() error {
+	return &fault.Fault{Code: meanings[e.name].code, Message: e.message, Err: e.cause}
 }
 
 func fail(name errorName, message string) *apiError { return &apiError{name: name, message: message} }
 
 // The answers of which the caller learns nothing more.
-var errInternal = "the request could not be fulfilled; the appliance's log says why"
+const errInternal = "the request could not be fulfilled; the appliance's log says why"
 
-func authenticationFailed(cause error) *apiError {
-	return &apiError{name: authenticationFailedException, cause: cause,
-		message: "the request could not be authenticated by its signature"}
+const errUnauthenticated = "the request could not be authenticated by its signature"
+
+func authenticationFailed(cause error) error {
+	return &apiError{name: authenticationFailedException, message: errUnauthenticated, cause: cause}
 }
 
-// fromDomain puts an error of the domain into the specification's terms. It is
-// the one place that does. What is of no concern to the caller stays in the
-// log.
-func fromDomain(err error) *apiError {
-	names := map[fault.Code]errorName{
-		fault.Invalid:    validationException,
-		fault.NotFound:   keyNotFoundException,
-		fault.Conflict:   invalidStateException,
-		fault.Denied:     accessDeniedException,
-		fault.KeyUsage:   invalidKeyUsageException,
-		fault.Ciphertext: invalidCiphertextException,
-		fault.Throttled:  throttlingException,
-		fault.TooLarge:   unsupportedOperationException,
+// known are the domain's codes of which the caller learns something, with what.
+var known = map[fault.Code]struct {
+	name    errorName
+	message string
+}{
+	fault.Unauthenticated: {authenticationFailedException, errUnauthenticated},
+	fault.Throttled:       {throttlingException, "the request rate exceeds the key store's quota"},
+	fault.Invalid:         {validationException, "a parameter of the request is not supported"},
+	fault.NotFound:        {keyNotFoundException, "the external key does not exist"},
+	fault.Denied:          {accessDeniedException, "no grant allows the operation"},
+	fault.Conflict:        {invalidStateException, "the external key is not enabled"},
+	fault.KeyUsage:        {invalidKeyUsageException, "the external key does not support the operation"},
+	fault.Ciphertext:      {invalidCiphertextException, "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted"},
+	fault.Timeout:         {dependencyTimeoutException, "a part that the appliance depends on did not answer in time"},
+}
+
+// answerTo puts any error into the specification's terms: one of this package as it
+// is, one of the domain by its code. It is the one place that does. What is of no
+// concern to the caller stays in the log.
+func answerTo(err error) *apiError {
+	if own := (*apiError)(nil); errors.As(err, &own) {
+		return own
 	}
-	code := fault.CodeOf(err)
-	if code == fault.Timeout {
-		return &apiError{name: dependencyTimeoutException, message: "a part that the appliance depends on did not answer in time", cause: err}
+	e := &apiError{name: internalException, message: errInternal, cause: err}
+	of := (*fault.Fault)(nil)
+	if !errors.As(err, &of) {
+		return e
 	}
-	if locked := (*fault.Fault)(nil); code == fault.Locked && errors.As(err, &locked) {
-		return &apiError{name: internalException, message: locked.Message, cause: err}
+	if k, ok := known[of.Code]; ok {
+		e.name, e.message = k.name, k.message
+		return e
 	}
-	name, ok := names[code]
-	if !ok {
-		return &apiError{name: internalException, message: errInternal, cause: err}
+	switch {
+	case of.Code == fault.TooLarge:
+		e.name, e.message = unsupportedOperationException, of.Message
+	case of.Code == fault.Locked, errors.Is(err, appliance.ErrNotRecorded):
+		e.message = of.Message
 	}
-	messages := map[errorName]string{
-		keyNotFoundException:       "the external key does not exist",
-		invalidStateException:      "the external key is not enabled",
-		accessDeniedException:      "no grant allows the operation",
-		invalidKeyUsageException:   "the external key does not support the operation",
-		invalidCiphertextException: "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted",
-		throttlingException:        "the request rate exceeds the key store's quota",
-	}
-	message, ok := messages[name]
-	if !ok {
-		message = "a parameter of the request is not supported"
-	}
-	return &apiError{name: name, message: message, cause: err}
+	return e
 }
 
 // errorBody is the body of an error answer (spec, Error codes).

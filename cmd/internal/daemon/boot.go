@@ -105,7 +105,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 			return c, err
 		}
 	}
-	if err := d.audit.begin(c); err != nil {
+	if err := openAudit(d.audit, c); err != nil {
 		return c, &boot.Failure{Code: codeAudit, Reason: "the audit log cannot be opened", Err: err}
 	}
 	return c, nil

@@ -26,7 +26,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
-	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/recorder"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
@@ -86,7 +86,7 @@ type Daemon struct {
 	store     *sqlite.DB
 	appliance *appliance.Appliance
 	boot      *boot.Boot
-	audit     *auditor
+	audit     *recorder.Recorder
 	collector *attest.Collector
 	users     *identity.Directory
 	welcome   *identity.Welcome
@@ -190,14 +190,12 @@ func (d *Daemon) open(ctx context.Context) error {
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
-	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: audit.Options{
-		RetainAge: time.Duration(cfg.Audit.RetainAge), RetainBytes: int64(cfg.Audit.RetainMiB) << 20,
-		ReserveBytes: int64(cfg.Audit.ReserveMiB) << 20, WarnBytes: int64(cfg.Audit.WarnMiB) << 20}}
+	d.audit = newRecorder(cfg, d.o.Log)
 	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		SealAll: d.sealAll, Deleting: d.recordDeletion,
+		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.recordDeletion,
 		Dir: cfg.State.Dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},
@@ -216,9 +214,9 @@ func (d *Daemon) open(ctx context.Context) error {
 		}})
 	d.observeHSM = measured.ObserveHSM
 	recent := activity.New(nil)
-	observe := func(o *xks.Outcome) {
+	observe := func(o *appliance.Outcome) {
 		measured.Observe(o)
-		recent.Observe(o.Status, o.Took)
+		recent.Observe(o)
 	}
 	tracer, err := tracing.New(ctx, Version, d.o.Log)
 	if err != nil {
@@ -226,7 +224,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	}
 	if tracer != nil {
 		counted := observe
-		observe = func(o *xks.Outcome) {
+		observe = func(o *appliance.Outcome) {
 			counted(o)
 			tracer.Observe(o)
 		}
@@ -245,8 +243,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		Model:     "Holdfast " + Version,
 		FleetSize: cfg.XKS.FleetSize,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
-		Audit:     d.audit.request, AuditReady: d.audit.Ready,
-		Observe: observe,
+		Observe:   observe,
 	})
 	d.xks = xks.NewServer(d.api, xks.ServerOptions{
 		Certificate:    cert.Get,
@@ -280,7 +277,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: recent, Site: d.site, Log: d.o.Log})
 	pages := console.New(console.Options{API: api, Identity: d.users, Boot: d.boot, Version: Version, Log: d.o.Log})
 	d.admin = &http.Server{
-		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
+		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
@@ -408,7 +405,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	wg.Wait()
 	d.background.Wait()
 	d.lock()
-	d.audit.close()
+	d.audit.Close()
 	return err
 }
 
