@@ -27,6 +27,9 @@ type Signature struct {
 }
 
 func (s *Signature) prove(e *Endpoint) (string, error) {
+	if s == nil {
+		return "", fault.Errorf(fault.Unauthenticated, "the request has no signature")
+	}
 	c := e.credentials[s.AccessKeyID]
 	if c == nil {
 		return "", fault.Errorf(fault.Unauthenticated, "the key store has no such active credential")

@@ -114,7 +114,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			out.fail(fail(internalException, errInternal))
 		}
 		o := &req.outcome
-		o.Err, o.Took = out.err, time.Since(o.Began)
+		if o.Took = time.Since(o.Began); out.told != nil {
+			o.Err = out.told
+		}
 		if a.observe != nil {
 			a.observe(o)
 		}
@@ -134,15 +136,15 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type answer struct {
 	http.ResponseWriter
 	begun bool
-	err   error
+	told  *apiError // nil if the request was performed
 }
 
 func (o *answer) fail(err error) {
 	if o.begun {
 		return // an answer is under way already
 	}
-	o.begun, o.err = true, err
-	answerTo(err).write(o.ResponseWriter)
+	o.begun, o.told = true, answerTo(err)
+	o.told.write(o.ResponseWriter)
 }
 
 // serve opens a session for the request and performs its operation.

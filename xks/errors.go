@@ -72,6 +72,9 @@ func (e *apiError) statusCode() int {
 
 // Unwrap gives what the error is to the domain, so that an outcome counts it right.
 func (e *apiError) Unwrap() error {
+	if of := (*fault.Fault)(nil); errors.As(e.cause, &of) {
+		return e.cause
+	}
 	return &fault.Fault{Code: meanings[e.name].code, Message: e.message, Err: e.cause}
 }
 
@@ -106,7 +109,7 @@ var known = map[fault.Code]struct {
 // is, one of the domain by its code. It is the one place that does. What is of no
 // concern to the caller stays in the log.
 func answerTo(err error) *apiError {
-	if own := (*apiError)(nil); errors.As(err, &own) {
+	if own, ok := err.(*apiError); ok {
 		return own
 	}
 	e := &apiError{name: internalException, message: errInternal, cause: err}
