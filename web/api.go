@@ -20,7 +20,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )
@@ -70,7 +70,7 @@ type Domain interface {
 
 // Boot is what the API needs of the boot; [*boot.Boot] is it.
 type Boot interface {
-	Status() boot.Status
+	Status() progress.Status
 	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
 	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
 	Seal(ctx context.Context, credential []byte) error

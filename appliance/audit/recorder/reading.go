@@ -36,7 +36,7 @@ func (r *Recorder) Search(ctx context.Context, q audit.Query) (records []*audit.
 	return l.Search(ctx, q)
 }
 
-// Export writes the records that match, in a format of [audit.Log.Export].
+// Export writes the records that match, in a format of [auditlog.Log.Export].
 func (r *Recorder) Export(ctx context.Context, q audit.Query, w io.Writer, format string) error {
 	l := r.current()
 	if l == nil {

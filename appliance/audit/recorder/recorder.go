@@ -4,7 +4,7 @@
 // it.
 //
 // Use it once per process: what reads the log and what writes to it share the log.
-// Package audit keeps the log itself and knows nothing of the appliance.
+// Packages audit and auditlog keep the log itself and know nothing of the appliance.
 package recorder
 
 import (
@@ -17,6 +17,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/fault"
 )
 
@@ -35,7 +36,7 @@ type Options struct {
 	LogID func() (string, error)
 	Log   *slog.Logger
 	// Limits are the log's: RetainAge, RetainBytes, ReserveBytes and WarnBytes.
-	Limits audit.Options
+	Limits auditlog.Options
 	// LeaseCodes are the codes of boot steps that are about the lease on the HSM.
 	LeaseCodes []string
 }
@@ -45,7 +46,7 @@ type Recorder struct {
 	o Options
 
 	mu    sync.Mutex
-	open  *audit.Log
+	open  *auditlog.Log
 	id    string
 	keys  note.Verifiers  // that sign the log
 	early []*audit.Record // of the boot, from before the log is open
@@ -76,7 +77,7 @@ func (r *Recorder) Open(key crypto.Signer) error {
 	}
 	o := r.o.Limits
 	o.LogID, o.Signer, o.Log, o.Gather = id, signer, r.o.Log, gather
-	log, err := audit.Open(r.o.Dir, o)
+	log, err := auditlog.Open(r.o.Dir, o)
 	if err != nil {
 		return err
 	}
@@ -91,7 +92,7 @@ func (r *Recorder) Open(key crypto.Signer) error {
 }
 
 // current gives the log; nil before it is open.
-func (r *Recorder) current() *audit.Log {
+func (r *Recorder) current() *auditlog.Log {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.open

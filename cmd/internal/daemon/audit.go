@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/audit/recorder"
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/boot"
@@ -33,7 +33,7 @@ func newRecorder(cfg *config.Config, log *slog.Logger) *recorder.Recorder {
 	state, c := cfg.State.Dir, cfg.Audit
 	return recorder.New(recorder.Options{
 		Dir: filepath.Join(state, "audit"), LogID: func() (string, error) { return auditID(state) }, Log: log,
-		Limits: audit.Options{RetainAge: time.Duration(c.RetainAge), RetainBytes: int64(c.RetainMiB) << 20,
+		Limits: auditlog.Options{RetainAge: time.Duration(c.RetainAge), RetainBytes: int64(c.RetainMiB) << 20,
 			ReserveBytes: int64(c.ReserveMiB) << 20, WarnBytes: int64(c.WarnMiB) << 20},
 		LeaseCodes: []string{codeHSMAway, codeHSMLease},
 	})
