@@ -11,14 +11,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/predict"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/cli"
 )
 
 // Where the image has what Holdfast measures of itself, besides the modules that

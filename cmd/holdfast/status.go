@@ -8,10 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/audit"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/cmd/internal/cli"
 	"holdfast/web"
 )
 

@@ -7,11 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest/device"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/cli"
 )
 
 func capCommand() *cobra.Command {

@@ -10,11 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/volume"
 	"holdfast/attest/device"
+	"holdfast/cmd/internal/cli"
 )
 
 func volumeCommand() *cobra.Command {
