@@ -111,7 +111,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if p := recover(); p != nil {
 			a.log.Error("a request made the appliance panic; please report this", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			out.fail(fail(internalException, errInternal))
+			out.fail(failed(unfulfilled, fmt.Errorf("panic: %v", p)))
 		}
 		o := &req.outcome
 		if o.Took = time.Since(o.Began); out.told != nil {

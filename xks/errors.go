@@ -28,32 +28,40 @@ const (
 	internalException             errorName = "InternalException"
 )
 
-// meanings are the HTTP status code of each error, from the same table, and the
-// code of those that this package raises itself.
-var meanings = map[errorName]struct {
-	status int
-	code   fault.Code
-}{
-	validationException:           {http.StatusBadRequest, fault.Invalid},
-	invalidStateException:         {http.StatusBadRequest, fault.Conflict},
-	invalidCiphertextException:    {http.StatusBadRequest, fault.Ciphertext},
-	invalidKeyUsageException:      {http.StatusBadRequest, fault.KeyUsage},
-	authenticationFailedException: {http.StatusUnauthorized, fault.Unauthenticated},
-	accessDeniedException:         {http.StatusForbidden, fault.Denied},
-	keyNotFoundException:          {http.StatusNotFound, fault.NotFound},
-	invalidURIPathException:       {http.StatusNotFound, fault.NotFound},
-	throttlingException:           {http.StatusTooManyRequests, fault.Throttled},
-	unsupportedOperationException: {http.StatusNotImplemented, fault.TooLarge},
-	dependencyTimeoutException:    {http.StatusServiceUnavailable, fault.Timeout},
-	internalException:             {http.StatusInternalServerError, fault.Internal},
+// statusOf is the HTTP status code of each error, from the same table.
+var statusOf = map[errorName]int{
+	validationException:           http.StatusBadRequest,
+	invalidStateException:         http.StatusBadRequest,
+	invalidCiphertextException:    http.StatusBadRequest,
+	invalidKeyUsageException:      http.StatusBadRequest,
+	authenticationFailedException: http.StatusUnauthorized,
+	accessDeniedException:         http.StatusForbidden,
+	keyNotFoundException:          http.StatusNotFound,
+	invalidURIPathException:       http.StatusNotFound,
+	throttlingException:           http.StatusTooManyRequests,
+	unsupportedOperationException: http.StatusNotImplemented,
+	dependencyTimeoutException:    http.StatusServiceUnavailable,
+	internalException:             http.StatusInternalServerError,
+}
+
+// raised are the codes of the errors that this package raises itself.
+var raised = map[errorName]fault.Code{
+	validationException:           fault.Invalid,
+	authenticationFailedException: fault.Unauthenticated,
+	invalidURIPathException:       fault.NotFound,
+	unsupportedOperationException: fault.TooLarge,
+	internalException:             fault.Internal,
 }
 
 // apiError is an error as the caller sees it, with its cause for the log.
 type apiError struct {
 	name    errorName
-	status  int    // if not that of its name
+	status  int    // if not statusOf[name]
 	message string // for the caller
-	cause   error  // for the log alone
+	// reference, in the message and in the log's line, joins the two; empty if the
+	// message says all.
+	reference string
+	cause     error // for the log alone
 }
 
 func (e *apiError) Error() string {
@@ -67,67 +75,84 @@ func (e *apiError) statusCode() int {
 	if e.status != 0 {
 		return e.status
 	}
-	return meanings[e.name].status
+	return statusOf[e.name]
 }
 
 // Unwrap gives what the error is to the domain, so that an outcome counts it right.
 func (e *apiError) Unwrap() error {
-	if of := (*fault.Fault)(nil); errors.As(e.cause, &of) {
+	if _, ok := errors.AsType[*fault.Fault](e.cause); ok {
 		return e.cause
 	}
-	return &fault.Fault{Code: meanings[e.name].code, Message: e.message, Err: e.cause}
+	return &fault.Fault{Code: raised[e.name], Message: e.message, Err: e.cause}
 }
 
 func fail(name errorName, message string) *apiError { return &apiError{name: name, message: message} }
 
-// The answers of which the caller learns nothing more.
-const errInternal = "the request could not be fulfilled; the appliance's log says why"
+// unfulfilled is what the caller learns of most internal errors.
+const unfulfilled = "the request could not be fulfilled"
 
-const errUnauthenticated = "the request could not be authenticated by its signature"
-
-func authenticationFailed(cause error) error {
-	return &apiError{name: authenticationFailedException, message: errUnauthenticated, cause: cause}
+// failed is an internal error: the caller learns a reference, which finds the line
+// of the log with the cause.
+func failed(what string, cause error) *apiError {
+	reference := fault.NewReference()
+	return &apiError{name: internalException, reference: reference, cause: cause,
+		message: what + "; the appliance's log says why, in the line with reference=" + reference}
 }
 
-// known are the domain's codes of which the caller learns something, with what.
-var known = map[fault.Code]struct {
-	name    errorName
-	message string
-}{
-	fault.Unauthenticated: {authenticationFailedException, errUnauthenticated},
-	fault.Throttled:       {throttlingException, "the request rate exceeds the key store's quota"},
-	fault.Invalid:         {validationException, "a parameter of the request is not supported"},
-	fault.NotFound:        {keyNotFoundException, "the external key does not exist"},
-	fault.Denied:          {accessDeniedException, "no grant allows the operation"},
-	fault.Conflict:        {invalidStateException, "the external key is not enabled"},
-	fault.KeyUsage:        {invalidKeyUsageException, "the external key does not support the operation"},
-	fault.Ciphertext:      {invalidCiphertextException, "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted"},
-	fault.Timeout:         {dependencyTimeoutException, "a part that the appliance depends on did not answer in time"},
+func authenticationFailed(cause error) error {
+	return &apiError{name: authenticationFailedException, message: messages[authenticationFailedException], cause: cause}
+}
+
+// messages are what the caller learns of the domain's errors, by their name. Of any
+// other it learns that a parameter is not supported.
+var messages = map[errorName]string{
+	authenticationFailedException: "the request could not be authenticated by its signature",
+	keyNotFoundException:          "the external key does not exist",
+	invalidStateException:         "the external key is not enabled",
+	accessDeniedException:         "no grant allows the operation",
+	invalidKeyUsageException:      "the external key does not support the operation",
+	invalidCiphertextException:    "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted",
+	throttlingException:           "the request rate exceeds the key store's quota",
+	dependencyTimeoutException:    "a part that the appliance depends on did not answer in time",
+}
+
+// nameOf gives the specification's name of any error, and the HTTP status.
+func nameOf(err error) (errorName, int) {
+	if own, ok := err.(*apiError); ok {
+		return own.name, own.statusCode()
+	}
+	name := errorName(fault.CodeOf(err).Entry().XKS)
+	if name == "" {
+		name = internalException
+	}
+	return name, statusOf[name]
 }
 
 // answerTo puts any error into the specification's terms: one of this package as it
-// is, one of the domain by its code. It is the one place that does. What is of no
-// concern to the caller stays in the log.
+// is, one of the domain by the name that the registry has for its code. It is the one
+// place that does. What is of no concern to the caller stays in the log. Call it once
+// for each answer: it may make a reference.
 func answerTo(err error) *apiError {
 	if own, ok := err.(*apiError); ok {
 		return own
 	}
-	e := &apiError{name: internalException, message: errInternal, cause: err}
-	of := (*fault.Fault)(nil)
-	if !errors.As(err, &of) {
-		return e
-	}
-	if k, ok := known[of.Code]; ok {
-		e.name, e.message = k.name, k.message
-		return e
-	}
+	name, _ := nameOf(err)
+	f, ok := errors.AsType[*fault.Fault](err)
 	switch {
-	case of.Code == fault.TooLarge:
-		e.name, e.message = unsupportedOperationException, of.Message
-	case of.Code == fault.Locked, errors.Is(err, appliance.ErrNotRecorded):
-		e.message = of.Message
+	case ok && f.Code == fault.Locked:
+		return &apiError{name: internalException, message: f.Message, cause: err}
+	case name == internalException && errors.Is(err, appliance.ErrNotRecorded):
+		return failed(f.Message, err)
+	case name == internalException:
+		return failed(unfulfilled, err)
+	case ok && f.Code == fault.TooLarge:
+		return &apiError{name: name, message: f.Message, cause: err}
 	}
-	return e
+	message, ok := messages[name]
+	if !ok {
+		message = "a parameter of the request is not supported"
+	}
+	return &apiError{name: name, message: message, cause: err}
 }
 
 // errorBody is the body of an error answer (spec, Error codes).

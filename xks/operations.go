@@ -214,7 +214,7 @@ func IntegrityValue(aad []byte, c *appliance.Ciphertext) []byte {
 func encode(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return nil, &apiError{name: internalException, message: errInternal, cause: err}
+		return nil, failed(unfulfilled, err)
 	}
 	return body, nil
 }

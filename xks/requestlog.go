@@ -46,7 +46,9 @@ func (a *API) logRequest(ctx context.Context, o *appliance.Outcome) {
 	}
 	if o.Err != nil {
 		add("error_name", words.Error)
-		add("error", answerTo(o.Err).Error())
+		told := answerTo(o.Err)
+		add("reference", told.reference)
+		add("error", told.Error())
 		add("remote", o.Remote)
 	}
 	name := words.Operation

@@ -13,8 +13,8 @@ type protocol struct{}
 func (protocol) Words(o *appliance.Outcome) appliance.Words {
 	w := appliance.Words{Protocol: "xks", Operation: operationName(o.Request.Operation), Status: http.StatusOK}
 	if o.Err != nil {
-		e := answerTo(o.Err)
-		w.Error, w.Status = string(e.name), e.statusCode()
+		name, status := nameOf(o.Err)
+		w.Error, w.Status = string(name), status
 	}
 	return w
 }

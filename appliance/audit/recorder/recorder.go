@@ -37,8 +37,6 @@ type Options struct {
 	Log   *slog.Logger
 	// Limits are the log's: RetainAge, RetainBytes, ReserveBytes and WarnBytes.
 	Limits auditlog.Options
-	// LeaseCodes are the codes of boot steps that are about the lease on the HSM.
-	LeaseCodes []string
 }
 
 // Recorder records what happens. Its methods may be called by many goroutines.
@@ -118,9 +116,9 @@ func (r *Recorder) Ready() error {
 	}
 	switch s := l.Status(); {
 	case s.Broken != "":
-		return fault.Errorf(fault.Internal, "%s", s.Broken)
+		return fault.Errorf(fault.AuditIO, "%s", s.Broken)
 	case s.Level == audit.LevelFull:
-		return fault.Errorf(fault.Internal, "the disk of the audit log is full; nothing is done that cannot be recorded: make space")
+		return fault.Errorf(fault.AuditNoSpace, "the disk of the audit log is full, and nothing is done that cannot be recorded: enlarge the state volume, or keep less of the log with audit.retain_age")
 	}
 	return nil
 }

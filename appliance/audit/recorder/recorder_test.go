@@ -21,7 +21,7 @@ import (
 
 func newRecorder(t *testing.T) *recorder.Recorder {
 	r := recorder.New(recorder.Options{Dir: t.TempDir(), LogID: func() (string, error) { return "the-log", nil },
-		Log: slog.New(slog.DiscardHandler), LeaseCodes: []string{"E_AWAY", "E_LEASE"}})
+		Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(r.Close)
 	return r
 }
@@ -91,14 +91,14 @@ func TestBeforeOpen(t *testing.T) {
 	if err := r.Open(newKey(t)); err != nil { // a state that is tried again
 		t.Fatal(err)
 	}
-	if err := errors.Join(r.Ready(), r.RecordBootStep(t.Context(), appliance.BootStep{Boot: "b", State: "collect", Code: "E_X", Reason: "why"})); err != nil {
+	if err := errors.Join(r.Ready(), r.RecordBootStep(t.Context(), appliance.BootStep{Boot: "b", State: "collect", Code: string(fault.HSMPIN), Reason: "why"})); err != nil {
 		t.Fatal(err)
 	}
 	var told []string
 	for _, b := range all(t, r, audit.KindBoot) {
 		told = append(told, fmt.Sprintf("%s %s %s %s %s %d", b.Operation, b.Result, b.Error, b.Detail, b.Actor, b.DurationUS))
 	}
-	if want := []string{"probe allowed   boot b 0", "measure allowed   boot b 1000", "collect failed E_X why boot b 0"}; !slices.Equal(told, want) {
+	if want := []string{"probe allowed   boot b 0", "measure allowed   boot b 1000", "collect failed " + string(fault.HSMPIN) + " why boot b 0"}; !slices.Equal(told, want) {
 		t.Errorf("recorded %q, want %q", told, want)
 	}
 	if report, err := r.Verify(t.Context()); err != nil {
@@ -111,7 +111,7 @@ func second[T any](_ T, err error) error { return err }
 // TestLeaseSteps: what is about the lease on the HSM is of a kind of its own.
 func TestLeaseSteps(t *testing.T) {
 	r := newRecorder(t)
-	for _, code := range []string{"E_AWAY", "E_LEASE", "E_OTHER", ""} {
+	for _, code := range []string{string(fault.HSMAway), string(fault.HSMLease), string(fault.HSMPIN), ""} {
 		if err := r.RecordBootStep(t.Context(), appliance.BootStep{State: "degraded", Code: code}); err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +119,7 @@ func TestLeaseSteps(t *testing.T) {
 	if err := r.Open(newKey(t)); err != nil {
 		t.Fatal(err)
 	}
-	if lease, boot := all(t, r, audit.KindLease), all(t, r, audit.KindBoot); len(lease) != 2 || lease[0].Error != "E_AWAY" || lease[1].Error != "E_LEASE" || len(boot) != 2 {
+	if lease, boot := all(t, r, audit.KindLease), all(t, r, audit.KindBoot); len(lease) != 2 || lease[0].Error != string(fault.HSMAway) || lease[1].Error != string(fault.HSMLease) || len(boot) != 2 {
 		t.Errorf("%d about the lease, %d about the boot", len(lease), len(boot))
 	}
 }

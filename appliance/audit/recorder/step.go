@@ -2,11 +2,11 @@ package recorder
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // stepTimeout is how long a boot waits for the record of a step.
@@ -15,7 +15,7 @@ const stepTimeout = 5 * time.Second
 // RecordBootStep records a step of a boot. Before the log is open the step is kept
 // and written when it is.
 func (r *Recorder) RecordBootStep(ctx context.Context, s appliance.BootStep) error {
-	record := r.ofStep(s)
+	record := ofStep(s)
 	r.mu.Lock()
 	if r.open == nil {
 		r.early = append(r.early, record)
@@ -28,13 +28,13 @@ func (r *Recorder) RecordBootStep(ctx context.Context, s appliance.BootStep) err
 	return r.Record(ctx, record)
 }
 
-func (r *Recorder) ofStep(s appliance.BootStep) *audit.Record {
+func ofStep(s appliance.BootStep) *audit.Record {
 	record := &audit.Record{Kind: audit.KindBoot, Operation: s.State, Result: audit.Allowed, Error: s.Code, Detail: s.Reason,
 		Actor: "boot " + s.Boot, DurationUS: s.Took.Microseconds()}
 	if s.Code != "" {
 		record.Result = audit.Failed
 	}
-	if slices.Contains(r.o.LeaseCodes, s.Code) {
+	if s.Code == string(fault.HSMAway) || s.Code == string(fault.HSMLease) {
 		record.Kind = audit.KindLease
 	}
 	return record

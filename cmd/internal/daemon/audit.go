@@ -24,9 +24,6 @@ import (
 	"holdfast/attest"
 )
 
-// codeAudit is the code of an audit log that cannot be opened.
-const codeAudit = "E_AUDIT"
-
 // newRecorder gives the recorder of an appliance with that configuration. The boot
 // opens its log.
 func newRecorder(cfg *config.Config, log *slog.Logger) *recorder.Recorder {
@@ -35,7 +32,6 @@ func newRecorder(cfg *config.Config, log *slog.Logger) *recorder.Recorder {
 		Dir: filepath.Join(state, "audit"), LogID: func() (string, error) { return auditID(state) }, Log: log,
 		Limits: auditlog.Options{RetainAge: time.Duration(c.RetainAge), RetainBytes: int64(c.RetainMiB) << 20,
 			ReserveBytes: int64(c.ReserveMiB) << 20, WarnBytes: int64(c.WarnMiB) << 20},
-		LeaseCodes: []string{codeHSMAway, codeHSMLease},
 	})
 }
 

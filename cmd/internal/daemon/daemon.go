@@ -28,6 +28,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit/recorder"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
@@ -102,7 +103,7 @@ type Daemon struct {
 	observeHSM func(token, operation string) func(error)
 	site       *site
 	// volume is why the state volume is not open; nil if it is.
-	volume *progress.Failure
+	volume *fault.Fault
 
 	mu         sync.Mutex
 	hsm        io.Closer // of all tokens; nil until they are open
@@ -158,7 +159,7 @@ func (d *Daemon) close() {
 func (d *Daemon) open(ctx context.Context) error {
 	cfg := d.o.Config
 	if d.volume = closedVolume(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
-		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Code, "reason", d.volume.Error())
+		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Codes(), "reason", d.volume.Reason())
 	}
 	if err := firstCertificate(cfg, d.o.Log); err != nil {
 		return err
@@ -279,7 +280,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	d.site = &site{cfg: cfg, certificate: cert, listening: Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
 	closed := ""
 	if d.closed() {
-		closed = d.volume.Code + ": " + d.volume.Error()
+		closed = d.volume.Error()
 	}
 	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.appliance, d.o.Log); err != nil {
 		return err
