@@ -65,7 +65,7 @@ var checks = []check{
 			s.block(appliance.BlockTarget{KeyStore: "demo", KeyID: key})
 		}
 	}, 400, "InvalidStateException", "is blocked: key "},
-	{"state", withData, (*site).disable, 400, "InvalidStateException", "is not enabled: the external key is not enabled"},
+	{"state", withData, (*site).disable, 400, "InvalidStateException", "conflict: the external key is not enabled"},
 	{"usage", withData, (*site).otherUsage, 400, "InvalidKeyUsageException", "usage does not include"},
 	{"size of the plaintext", encrypting, func(s *site) { s.body["plaintext"] = make([]byte, 4301) }, 501, "UnsupportedOperationException", "plaintext has more than 4300 bytes"},
 	{"size of the ciphertext", []string{"decrypt"}, func(s *site) { s.body["ciphertext"] = make([]byte, 4301) }, 501, "UnsupportedOperationException", "ciphertext has more than 4300 bytes"},
