@@ -14,6 +14,7 @@ import (
 type Service struct {
 	ground
 	rotateAfter uint64
+	recorder    Recorder // of requests; nil for none
 	// rotateExhausted rotates a key whose version has done all its encryptions
 	// ([Administration]).
 	rotateExhausted func(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error)
