@@ -29,7 +29,7 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring) (*Installation, e
 		return nil, err
 	}
 	if len(stores) > 0 {
-		return nil, fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore it from a backup")
+		return nil, fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore a backup into a fresh appliance, and keep this database for inquiry")
 	}
 	in := &Installation{ID: newID(), CreatedAt: l.stamp()}
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
@@ -54,6 +54,7 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 		return err
 	}
 	l.log.Warn("the database was made before all rows had seals; they get them now, as they are. Look through the users and API tokens", "installation", in.ID)
+	was := *in
 	in.WrappedStateKey = wrapped
 	if in.Blocked.IsZero() && in.BlockSeal == nil {
 		if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
@@ -64,7 +65,7 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 		if err := l.settings.setSetting(ctx, SettingBootstrap, SettingDone); err != nil {
 			return err
 		}
-		return l.store.UpgradeInstallation(ctx, in)
+		return l.store.UpgradeInstallation(ctx, in, &was)
 	})
 }
 

@@ -419,7 +419,7 @@ func TestGoneInACluster(t *testing.T) {
 	st := must(sqlite.Open(ctx, filepath.Join(dir, "holdfast.db"), sqlite.Options{}))(t)
 	defer func() { _ = st.Close() }()
 	ring := keyring.New(cluster)
-	a := appliance.New(appliance.Options{Store: st, Dir: dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
+	a := appliance.New(appliance.Options{Store: st, Dir: dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 		return sqlite.Open(ctx, path, sqlite.Options{})
 	}})
 	if err := a.Unlock(ctx, ring, nil); err != nil {

@@ -79,7 +79,7 @@ func optionsOn(t testing.TB, rows *sqlite.DB, domain web.Domain, b web.Boot, aud
 	if err != nil {
 		t.Fatal(err)
 	}
-	return web.Options{Domain: domain, Boot: b, Audit: audit, Journal: rows, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
+	return web.Options{Domain: domain, Boot: b, Audit: audit, Journal: rows.Machine(), Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
 		Activity: activity.New(nil), Site: fakeSite{}, Log: log}
 }
 

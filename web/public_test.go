@@ -116,7 +116,7 @@ func public(f *fakeBoot, log *slog.Logger) http.Handler {
 // TestPublicLocked: everybody may know that it is locked, and why.
 func TestPublicLocked(t *testing.T) {
 	h := public(&fakeBoot{status: boot.Status{State: boot.Locked, Code: "E_SEAL_PCRS", Reason: "the machine is in no state that was authorized",
-		Steps: []appliance.BootStep{{Reason: "for administrators"}}}}, slog.New(slog.DiscardHandler))
+		Steps: []boot.Step{{Reason: "for administrators"}}}}, slog.New(slog.DiscardHandler))
 	if w := fetch(t, h, "/healthz"); w.Code != 200 {
 		t.Errorf("/healthz: %d", w.Code)
 	}

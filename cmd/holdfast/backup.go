@@ -19,14 +19,28 @@ func backupCommand(a *admin) *cobra.Command {
 		Short: "Write a backup of the running appliance",
 		Long: "Write a backup of the running appliance: all key stores, keys, credentials and grants, as of one\n" +
 			"moment. It is encrypted, and can be opened only with the master key of the same HSM, which\n" +
-			"must be backed up by the HSM's own means.",
+			"must be backed up by the HSM's own means.\n\n" +
+			"The appliance reads each backup once more and holds every row against its seal. If a row is\n" +
+			"damaged, the backup is written all the same, each damaged row is named with the command that\n" +
+			"discards it, and the exit code is 1.",
 		Args: cobra.NoArgs,
 		RunE: does(func(cmd *cobra.Command, _ []string) error {
-			size, err := writeWhole(out, func(w io.Writer) error { return a.client().Download(cmd.Context(), "backup", w) })
+			var r *appliance.BackupReport
+			size, err := writeWhole(out, func(w io.Writer) (err error) {
+				r, err = a.client().Backup(cmd.Context(), w)
+				return err
+			})
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, map[string]any{"backup": out, "bytes": size}, func(w io.Writer) { row(w, "backup", fmt.Sprintf("%s, %d bytes", out, size)) })
+			err = a.show(cmd, map[string]any{"backup": out, "bytes": size, "damaged": append([]appliance.DamagedRow{}, r.Damaged...), "damaged_rows": r.DamagedRows}, func(w io.Writer) {
+				row(w, "backup", fmt.Sprintf("%s, %d bytes", out, size))
+				showDamaged(w, r)
+			})
+			if err == nil && r.DamagedRows > 0 {
+				err = fmt.Errorf("the backup is whole, and can be restored; but %d rows in it do not match their seals, as in the appliance itself: find out who changed the database, and discard them", r.DamagedRows)
+			}
+			return err
 		}),
 	}
 	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
@@ -64,7 +78,8 @@ func restoreCommand(a *admin) *cobra.Command {
 		Short: "Restore a backup into a fresh appliance, or prove that it could be",
 		Long: "Restore a backup into a fresh appliance: one that serves, has the same HSM, and has no key store yet.\n" +
 			"Before anything changes, all that is in the backup is opened, every version of every key.\n" +
-			"With --verify that is all, and any appliance with the same HSM will do.\n" +
+			"With --verify that is all, and any appliance with the same HSM will do; the exit code is 1 if\n" +
+			"a row is damaged. A restore takes damaged rows over as they are, out of service, and names them.\n" +
 			"A key in the HSM that was destroyed since the backup is named, and does not stop the restore.\n\n" +
 			"Users, credentials and grants come back as of the backup: what was revoked since then is valid\n" +
 			"again. Pending deletions of keys are suspended until somebody cancels them or schedules them again.\n" +
@@ -84,7 +99,11 @@ func restoreCommand(a *admin) *cobra.Command {
 			if err := a.client().Upload(cmd.Context(), route, f, &r); err != nil {
 				return err
 			}
-			return a.show(cmd, r, func(w io.Writer) { showBackup(w, &r) })
+			err = a.show(cmd, r, func(w io.Writer) { showBackup(w, &r) })
+			if err == nil && verify && r.DamagedRows > 0 {
+				err = fmt.Errorf("the backup can be restored; but %d rows in it do not match their seals, and would be out of service", r.DamagedRows)
+			}
+			return err
 		}),
 	}
 	c.Flags().BoolVar(&verify, "verify", false, "open everything in the backup, and change nothing")
@@ -96,6 +115,9 @@ func showBackup(w io.Writer, r *appliance.BackupReport) {
 	if len(r.Gone) > 0 {
 		result = "verified: everything opens but what is gone"
 	}
+	if r.DamagedRows > 0 {
+		result = fmt.Sprintf("verified: all but %d rows match their seals", r.DamagedRows)
+	}
 	if r.Restored {
 		result = "restored"
 	}
@@ -105,6 +127,7 @@ func showBackup(w io.Writer, r *appliance.BackupReport) {
 	row(w, "credentials", r.Credentials)
 	row(w, "grants", r.Grants)
 	row(w, "keys", fmt.Sprintf("%d, with %d versions, of which %d are in the HSM", r.Keys, r.Versions, r.InToken))
+	showDamaged(w, r)
 	for _, g := range r.Gone {
 		row(w, "gone", fmt.Sprintf("key %s of key store %s, version %d: the HSM has no key object for it any more", g.KeyID, g.KeyStore, g.Version))
 	}

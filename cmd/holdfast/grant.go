@@ -36,7 +36,7 @@ func grantCommand(a *admin) *cobra.Command {
 			return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0], "grants", args[1]), "grant "+args[1]+" removed")
 		}),
 	}
-	return group("grant", "Manage who may use keys", grantAddCommand(a), list, remove, grantTestCommand(a), grantPolicyCommand(a))
+	return group("grant", "Manage who may use keys", grantAddCommand(a), list, remove, grantDiscardCommand(a), grantTestCommand(a), grantPolicyCommand(a))
 }
 
 func grantAddCommand(a *admin) *cobra.Command {

@@ -145,6 +145,7 @@ func newRoot() *cobra.Command {
 		keyStoreCommand(a),
 		credentialCommand(a),
 		keyCommand(a),
+		settingCommand(a),
 		grantCommand(a),
 		auditCommand(a),
 		backupCommand(a),

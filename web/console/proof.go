@@ -87,7 +87,7 @@ func plain(v any) string {
 }
 
 type historyData struct {
-	steps []appliance.BootStep
+	steps []boot.Step
 	now   time.Time
 }
 

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )
@@ -60,12 +59,6 @@ func failureOf(err error) *Failure {
 		return f
 	}
 	return &Failure{Code: codeInternal, Reason: "an unforeseen error", Err: err}
-}
-
-// Journal keeps what became of boots; [appliance.Store] is one.
-type Journal interface {
-	RecordBootStep(ctx context.Context, b appliance.BootStep) error
-	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
 }
 
 // Part is something that the appliance is made of, to be measured.
@@ -223,12 +216,12 @@ func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		reason, err := do(ctx)
 		if err == nil {
-			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Reason: reason})
+			b.record(ctx, Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Reason: reason})
 			return nil
 		}
 		f := failureOf(err)
 		if !f.Again || ctx.Err() != nil {
-			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Code, Reason: f.Error()})
+			b.record(ctx, Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Code, Reason: f.Error()})
 			return f
 		}
 		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Code, "reason", f.Error(), "pause", pause)
@@ -266,7 +259,7 @@ func (b *Boot) Wake() {
 // enter goes to a state without an end of its own.
 func (b *Boot) enter(ctx context.Context, state State, f *Failure) {
 	now := b.o.Now()
-	step := appliance.BootStep{State: string(state), Began: now}
+	step := Step{State: string(state), Began: now}
 	if f != nil {
 		step.Code, step.Reason = f.Code, f.Error()
 	}
@@ -283,7 +276,7 @@ func (b *Boot) changed() {
 
 // record logs a step and stores it. That it cannot be stored does not hold the
 // boot up: the log has it.
-func (b *Boot) record(ctx context.Context, s appliance.BootStep) {
+func (b *Boot) record(ctx context.Context, s Step) {
 	b.seq++
 	s.Boot, s.Seq, s.Began = b.id, b.seq, s.Began.UTC().Truncate(time.Millisecond)
 	level := slog.LevelInfo
@@ -307,7 +300,7 @@ func (b *Boot) set(change func(*Status)) {
 	defer b.mu.Unlock()
 	change(&b.status)
 	if n := len(b.status.Steps); n > keptSteps {
-		b.status.Steps = append([]appliance.BootStep(nil), b.status.Steps[n-keptSteps:]...)
+		b.status.Steps = append([]Step(nil), b.status.Steps[n-keptSteps:]...)
 	}
 }
 
@@ -322,7 +315,7 @@ type Status struct {
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// Steps are the states so far, each with how long it took.
-	Steps []appliance.BootStep `json:"steps"`
+	Steps []Step `json:"steps"`
 	// Attestation is the last appraisal; nil before the first.
 	Attestation *Attestation `json:"attestation,omitempty"`
 }
@@ -355,7 +348,7 @@ func (b *Boot) Status() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.status
-	s.Steps = append([]appliance.BootStep{}, s.Steps...)
+	s.Steps = append([]Step{}, s.Steps...)
 	if s.Attestation != nil {
 		a := *s.Attestation
 		s.Attestation = &a

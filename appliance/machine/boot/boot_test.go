@@ -126,7 +126,7 @@ func newSite(t *testing.T) *site {
 	s.policy = s.machine.Policy()
 	s.reference()
 	s.options = boot.Options{
-		Log: slog.New(slog.NewTextHandler(&s.log, nil)), Now: s.Now, Wait: s.Wait, Journal: s.store, Software: "test",
+		Log: slog.New(slog.NewTextHandler(&s.log, nil)), Now: s.Now, Wait: s.Wait, Journal: s.store.Machine(), Software: "test",
 		Probe: func(context.Context, *attest.Policy) (*attest.Collector, error) { return s.machine.Collector(), nil },
 		Policy: func() (*attest.SignedPolicy, error) {
 			s.mu.Lock()
@@ -276,7 +276,7 @@ func TestServing(t *testing.T) {
 	s.waits()
 	status := s.is(boot.Serving, "")
 	want := []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise, boot.Release, boot.Unlock, boot.Serving}
-	stored, err := s.store.BootSteps(t.Context(), 100)
+	stored, err := s.store.Machine().BootSteps(t.Context(), 100)
 	if err != nil || len(stored) != len(want) || len(status.Steps) != len(want) {
 		t.Fatalf("%d steps are stored, %d told: %v", len(stored), len(status.Steps), err)
 	}
@@ -342,7 +342,7 @@ func TestRefused(t *testing.T) {
 	for code, wrong := range map[string]func(s *site){
 		boot.CodePolicy: func(s *site) { s.policyErr = errors.New("a broken file") },
 		boot.CodePolicyVersion: func(s *site) {
-			if _, err := s.store.RaisePolicyVersion(t.Context(), 2); err != nil {
+			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -566,4 +566,4 @@ func TestCondition(t *testing.T) {
 	}
 }
 
-var _ boot.Journal = appliance.Store(nil)
+var _ boot.Journal = (*sqlite.Machine)(nil)

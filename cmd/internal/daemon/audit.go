@@ -249,11 +249,11 @@ type journal struct {
 }
 
 // RecordBootStep implements [boot.Journal].
-func (j *journal) RecordBootStep(ctx context.Context, s appliance.BootStep) error {
+func (j *journal) RecordBootStep(ctx context.Context, s boot.Step) error {
 	return errors.Join(j.Journal.RecordBootStep(ctx, s), j.audit.step(ctx, s))
 }
 
-func (a *auditor) step(ctx context.Context, s appliance.BootStep) error {
+func (a *auditor) step(ctx context.Context, s boot.Step) error {
 	r := &audit.Record{Kind: audit.KindBoot, Operation: s.State, Result: audit.Allowed, Error: s.Code, Detail: s.Reason,
 		Actor: "boot " + s.Boot, DurationUS: s.Took.Microseconds()}
 	if s.Code != "" {

@@ -39,7 +39,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		return err
 	}
 	o := boot.Options{
-		Log: d.o.Log, Journal: &journal{d.store, d.audit}, Software: Version, Parts: parts,
+		Log: d.o.Log, Journal: &journal{d.store.Machine(), d.audit}, Software: Version, Parts: parts,
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
