@@ -44,7 +44,7 @@ func BenchmarkBackup(b *testing.B) {
 	stage("backup", func() error {
 		f := must(os.Create(path))(b)
 		defer f.Close()
-		return backupTo(bed.Appliance, f)
+		return backupTo(bed.Appliance, f, "")
 	})
 	b.Logf("%d keys, %d bytes of backup", total, must(os.Stat(path))(b).Size())
 	stage("verify", func() error {

@@ -52,7 +52,7 @@ func (d DamagedRow) String() string {
 func (d DamagedRow) Remedy() string {
 	switch d.Kind {
 	case damagedKindStore:
-		return "holdfast keystore discard " + argument(d.KeyStore)
+		return "holdfast keystore discard " + argument(d.KeyStore) + " --keys N, where N is how many keys are lost with it"
 	case damagedKindKey:
 		return "holdfast key discard " + argument(d.KeyStore) + " " + argument(d.ID)
 	case damagedKindVersion:

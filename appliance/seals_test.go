@@ -54,7 +54,7 @@ func TestNoInstallationBesideKeyStores(t *testing.T) {
 	edit(t, b.DB, `DELETE FROM installation`)
 	fresh := appliance.New(appliance.Options{Store: b.Store})
 	err := fresh.Unlock(ctx, keyring.New(b.Token), nil)
-	if fault.CodeOf(err) != fault.Tampered || !strings.Contains(err.Error(), "restore it from a backup") {
+	if fault.CodeOf(err) != fault.Tampered || !strings.Contains(err.Error(), "restore a backup into a fresh appliance") {
 		t.Errorf("%v", err)
 	}
 	wantCode(t, errorOf(b.Store.Installation(ctx)), fault.NotFound)
@@ -124,9 +124,10 @@ func asBefore(t *testing.T, b *xkstest.Bed) {
 	now := appliance.Binding{Purpose: "state-key/v2", Fields: []string{in.ID}}
 	before := appliance.Binding{Purpose: "state-key", Fields: []string{in.ID}}
 	raw := must(b.Token.Unwrap(ctx, in.WrappedStateKey, now.AAD()))(t)
+	was := *in
 	in.WrappedStateKey = must(b.Token.Wrap(ctx, raw, before.AAD()))(t)
 	b.Appliance.Lock()
-	if err := b.Store.UpgradeInstallation(ctx, in); err != nil {
+	if err := b.Store.UpgradeInstallation(ctx, in, &was); err != nil {
 		t.Fatal(err)
 	}
 	b.Stop()

@@ -170,7 +170,7 @@ func ownedTokenObjects(ctx context.Context, st KeyRows, ring Keyring) (map[strin
 		}
 		if err != nil {
 			return nil, &fault.Fault{Code: fault.Tampered, Err: err,
-				Message: fmt.Sprintf("version %d of key %q in the key store with the ID %s does not open: its row was changed by hand or is damaged", v.Version, v.KeyID, v.KeyStore)}
+				Message: fmt.Sprintf("version %d of key %q in key store %s does not open: its row was changed by hand or is damaged; holdfast restore --verify of a new backup names such rows, and how to discard them", v.Version, v.KeyID, v.KeyStore)}
 		}
 		owned[label] = true
 	}

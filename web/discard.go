@@ -44,6 +44,8 @@ func discardRoutes() []Route {
 
 func discards[In any](path, id, summary string, target func(c *call, in In) appliance.DiscardTarget) Route {
 	return Route{Method: http.MethodPost, Path: path, ID: id, Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Summary: summary,
-		handler: checked(does(func(c *call, in In) (*appliance.Discarded, error) { return c.api.Domain.Discard(c.ctx(), target(c, in)) }),
+		handler: checked(does(func(c *call, in In) (*appliance.Discarded, error) {
+			return c.api.Domain.Discard(c.ctx(), target(c, in))
+		}),
 			func(c *call, in In) error { return c.api.Domain.CheckDiscard(c.ctx(), target(c, in)) })}
 }

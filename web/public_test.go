@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"

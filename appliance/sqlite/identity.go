@@ -14,7 +14,8 @@ import (
 const accountColumns = `account, activity, seal, id, name, oidc, role, disabled`
 
 // scanAccount reads an account. The columns that find it must say the same as what
-// is sealed: otherwise it has no seal.
+// is sealed: otherwise it is what the columns say, and has no seal. Its ID is always that
+// of the row, so that a text that was copied from another user does not stand for them.
 func scanAccount(scan scanner) (*identity.Account, error) {
 	var text, activity, id, name, role string
 	var oidc *string
@@ -24,15 +25,13 @@ func scanAccount(scan scanner) (*identity.Account, error) {
 		return nil, err
 	}
 	a, err := identity.DecodeAccount([]byte(text), []byte(activity))
-	if err != nil { // it has no seal, and so no other row suffers
-		return &identity.Account{ID: id, Name: name, Role: identity.Role(role), Disabled: disabled, Sealed: []byte(text)}, nil
-	}
 	if oidc == nil {
 		oidc = new(string)
 	}
-	if a.ID == id && a.Name == name && a.OIDC == *oidc && string(a.Role) == role && a.Disabled == disabled {
-		a.Seal = seal
+	if err != nil || a.ID != id || a.Name != name || a.OIDC != *oidc || string(a.Role) != role || a.Disabled != disabled {
+		return &identity.Account{ID: id, Name: name, Role: identity.Role(role), Disabled: disabled, Sealed: []byte(text)}, nil
 	}
+	a.Seal = seal
 	return a, nil
 }
 

@@ -3,6 +3,7 @@ package console_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -523,7 +524,12 @@ func TestSuspendedDeletion(t *testing.T) {
 		}
 	}
 	var backup bytes.Buffer
-	if err := r.Appliance.Backup(t.Context(), &backup, ""); err != nil {
+	made, err := r.Appliance.Backup(t.Context(), "")
+	if err == nil {
+		_, err = made.WriteTo(&backup)
+		err = errors.Join(err, made.Close())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	r.Bed.Stop()

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest/appraisal"
 	"holdfast/web"
 	"holdfast/web/console/ui"

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/sqlite"

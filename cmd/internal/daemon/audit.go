@@ -21,7 +21,6 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
