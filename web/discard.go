@@ -9,14 +9,14 @@ import (
 
 // VersionDiscard says what of a damaged key to discard.
 type VersionDiscard struct {
-	// Version is that version alone; 0, as if it is left out, is the whole key.
-	Version uint32 `json:"version,omitempty"`
+	// Version is that version alone; 0 is the whole key.
+	Version uint32 `json:"version"`
 }
 
 // KeyStoreDiscard says what is lost with a damaged key store.
 type KeyStoreDiscard struct {
 	// Keys is how many keys it has.
-	Keys int `json:"keys,omitempty"`
+	Keys int `json:"keys"`
 }
 
 // discardRoutes remove rows that do not match their seals. What they answer, which is
