@@ -20,7 +20,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )
@@ -72,7 +72,7 @@ type Domain interface {
 
 // Boot is what the API needs of the boot; [*boot.Boot] is it.
 type Boot interface {
-	Status() boot.Status
+	Status() progress.Status
 	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
 	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
 	Seal(ctx context.Context, credential []byte) error
@@ -102,7 +102,7 @@ type Audit interface {
 
 // Journal gives the steps of this boot and of earlier ones, the newest first.
 type Journal interface {
-	BootSteps(ctx context.Context, limit int) ([]boot.Step, error)
+	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
 }
 
 // Options are what the API works with. All are needed, but Now.

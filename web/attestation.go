@@ -8,7 +8,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"
@@ -85,7 +85,7 @@ func evidence(r *http.Request, b Boot) ([]byte, error) {
 }
 
 func noEvidence(err error) error {
-	if errors.Is(err, boot.ErrNoPlatform) {
+	if errors.Is(err, progress.ErrNoPlatform) {
 		return fault.Errorf(fault.Conflict, "%s", err)
 	}
 	return err

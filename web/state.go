@@ -7,15 +7,15 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
 )
 
 // Status is the state of the appliance and of its boot.
 type Status struct {
 	appliance.Status
-	Boot  boot.Status   `json:"boot"`
-	Audit *audit.Status `json:"audit,omitempty"`
+	Boot  progress.Status `json:"boot"`
+	Audit *audit.Status   `json:"audit,omitempty"`
 	// Version is the release that runs.
 	Version string `json:"version"`
 	// Instance is the instance of EC2, as its metadata service tells it, not proven.
@@ -49,7 +49,7 @@ func stateRoutes() []Route {
 			})},
 		{Method: http.MethodGet, Path: "/boot/steps", ID: "bootSteps", Capability: identity.See,
 			Summary: "The steps of this boot and of earlier ones, the newest first",
-			handler: lists(func(c *call) ([]boot.Step, error) { return c.api.Journal.BootSteps(c.ctx(), 200) })},
+			handler: lists(func(c *call) ([]progress.Step, error) { return c.api.Journal.BootSteps(c.ctx(), 200) })},
 		{Method: http.MethodPost, Path: "/hsms/probe", ID: "probeHSMs", Capability: identity.See, WhileLocked: true,
 			Summary: "Have each HSM do its test operation now",
 			handler: lists(func(c *call) ([]appliance.HSMHealth, error) { return c.api.Domain.ProbeHSMs(c.ctx()) })},

@@ -23,6 +23,8 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"holdfast/appliance"
+	"holdfast/attest/privatefile"
+	"holdfast/attest/release"
 )
 
 // Config is the whole configuration. The comments name the TOML keys' meaning;
@@ -322,10 +324,6 @@ func Load(path string) (*Config, Problems, error) {
 		return nil, nil, fmt.Errorf("configuration: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, fmt.Errorf("configuration: %w", err)
-	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration %s: %w", path, err)
@@ -333,14 +331,20 @@ func Load(path string) (*Config, Problems, error) {
 	if len(text) > maxFile {
 		return nil, nil, fmt.Errorf("configuration %s: larger than %d bytes", path, maxFile)
 	}
-	return parse(path, text, info.Mode().Perm())
+	exposed := privatefile.Check(f)
+	if exposed != nil && !errors.As(exposed, new(*privatefile.Exposed)) {
+		return nil, nil, fmt.Errorf("configuration %s: %w", path, exposed)
+	}
+	return parse(path, text, exposed)
 }
 
 // Parse reads a configuration from text; name stands for the file in problems.
-func Parse(name string, text []byte) (*Config, Problems, error) { return parse(name, text, 0o600) }
+func Parse(name string, text []byte) (*Config, Problems, error) { return parse(name, text, nil) }
 
-func parse(name string, text []byte, mode os.FileMode) (*Config, Problems, error) {
-	ck := &checker{file: name, mode: mode, lines: map[string]int{}, unread: map[string]bool{}}
+// parse reads a configuration; exposed says why its file may hold no secret, if it may
+// not.
+func parse(name string, text []byte, exposed error) (*Config, Problems, error) {
+	ck := &checker{file: name, exposed: exposed, lines: map[string]int{}, unread: map[string]bool{}}
 	c, err := ck.read(text)
 	if err != nil {
 		return nil, nil, ck.sorted()
@@ -364,7 +368,7 @@ func parse(name string, text []byte, mode os.FileMode) (*Config, Problems, error
 // checker collects problems.
 type checker struct {
 	file     string
-	mode     os.FileMode
+	exposed  error          // why the file may hold no secret; nil if it may
 	lines    map[string]int // by dotted key
 	unread   map[string]bool
 	problems Problems
@@ -618,9 +622,15 @@ func (ck *checker) checkRelease(r *Release) {
 		if u, err := url.Parse(r.BrokerURL); r.BrokerURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "") {
 			ck.at("release.broker_url", "%q is not of the form https://HOST:PORT", r.BrokerURL)
 		}
+		if r.BrokerPin != "" && !release.ValidPin(r.BrokerPin) {
+			ck.at("release.broker_pin", "%q is not of the form sha256/ and 44 characters of Base64; the broker prints it when it starts", r.BrokerPin)
+		}
+		if r.Machine != "" && !release.ValidMachine(r.Machine) {
+			ck.at("release.machine", "%q is not a machine's name: use 1 to 64 letters, digits, '.', '_' and '-', as in the broker's vault", r.Machine)
+		}
 		for _, key := range []string{"broker_url", "broker_pin", "machine"} {
 			if broker[key] == "" {
-				ck.missing("release."+key, "it belongs to method = \"broker\"; holdfast broker serve prints the pin")
+				ck.missing("release."+key, "it belongs to method = \"broker\"; holdfast broker init prints the pin")
 			}
 		}
 	default:
@@ -651,6 +661,11 @@ func (ck *checker) checkXKS(x *XKS) {
 	if x.ClientCA == "" && len(x.ClientNames) > 0 && !ck.unread["xks.client_ca"] {
 		ck.at("xks.client_names", "xks.client_ca is missing: without it no client certificate is asked for")
 	}
+	for _, name := range x.ClientNames {
+		if strings.TrimSpace(name) != name || name == "" {
+			ck.at("xks.client_names", "%q is not a common name such as cks.kms.eu-west-1.amazonaws.com", name)
+		}
+	}
 	for _, r := range x.Regions {
 		if !region.MatchString(r) {
 			ck.at("xks.regions", "%q is not a Region such as eu-west-1", r)
@@ -672,8 +687,8 @@ func (ck *checker) checkXKS(x *XKS) {
 // objects to is a warning.
 func (ck *checker) checkAWSXKS(a *AWSXKS) {
 	const section = "aws_xks_config."
-	if ck.mode&0o077 != 0 {
-		ck.at(section+"aws_xks_sigv4_secret_access_key", "the file holds a secret and others than its owner may read it (mode %04o): chmod 600 it", ck.mode)
+	if ck.exposed != nil {
+		ck.at(section+"aws_xks_sigv4_secret_access_key", "the file holds a secret and %s", ck.exposed)
 	}
 	if !a.Enable {
 		return

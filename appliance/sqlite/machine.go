@@ -6,6 +6,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 )
 
 // Machine keeps the rows about this machine, which no other machine shares: the
@@ -24,7 +25,7 @@ func (s *DB) Machine() *Machine { return &Machine{s} }
 const keptSteps = 10000
 
 // RecordBootStep implements [boot.Journal].
-func (m *Machine) RecordBootStep(ctx context.Context, b boot.Step) error {
+func (m *Machine) RecordBootStep(ctx context.Context, b progress.Step) error {
 	return m.db.write(ctx, func(c *conn) error {
 		n, err := c.exec(`INSERT INTO boot_steps (boot, seq, state, began_at, took, code, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO NOTHING`, b.Boot, b.Seq, b.State, b.Began.UnixMilli(), b.Took.Microseconds(), b.Code, b.Reason)
@@ -41,11 +42,11 @@ func (m *Machine) RecordBootStep(ctx context.Context, b boot.Step) error {
 }
 
 // BootSteps gives up to limit steps of boots, the newest first.
-func (m *Machine) BootSteps(ctx context.Context, limit int) ([]boot.Step, error) {
-	var list []boot.Step
+func (m *Machine) BootSteps(ctx context.Context, limit int) ([]progress.Step, error) {
+	var list []progress.Step
 	err := m.db.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
-			var b boot.Step
+			var b progress.Step
 			var took int64
 			err := scan(&b.Boot, &b.Seq, &b.State, millis{&b.Began}, &took, &b.Code, &b.Reason)
 			b.Took = time.Duration(took) * time.Microsecond

@@ -14,6 +14,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 )
 
 // Engine keeps the rows that a fleet shares.
@@ -29,7 +30,7 @@ type Engine interface {
 type Machine interface {
 	boot.Journal
 	// BootSteps gives up to limit steps of boots, the newest first.
-	BootSteps(ctx context.Context, limit int) ([]boot.Step, error)
+	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
 }
 
 // Run tests an engine. Open gives an empty one each time, which is closed when the test

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance"
+	"holdfast/cmd/internal/cli"
 	"holdfast/web"
 )
 
@@ -22,16 +22,16 @@ func discardCommand(a *admin, use, short string, arguments int, path func(args [
 		Short: short,
 		Long:  short + ".\n" + discardLong,
 		Args:  cobra.ExactArgs(arguments),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			var in any
 			if body != nil {
 				in = body()
 			}
 			var lost appliance.Discarded
-			if err := a.client().Do(cmd.Context(), http.MethodPost, path(args), in, &lost); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, path(args), in, &lost); err != nil {
 				return err
 			}
-			return a.show(cmd, lost, func(w io.Writer) { showDiscarded(w, &lost) })
+			return a.Show(cmd, lost, func(w io.Writer) { showDiscarded(w, &lost) })
 		}),
 	}
 }
@@ -63,32 +63,22 @@ func grantDiscardCommand(a *admin) *cobra.Command {
 }
 
 func settingCommand(a *admin) *cobra.Command {
-	return group("setting", "Repair settings", discardCommand(a, "discard NAME", "Replace a damaged setting by the value that it has when nobody has chosen one", 1,
+	return cli.Group("setting", "Repair settings", discardCommand(a, "discard NAME", "Replace a damaged setting by the value that it has when nobody has chosen one", 1,
 		func(args []string) string { return web.Path("settings", args[0], "discard") }, nil))
 }
 
 func showDiscarded(w io.Writer, lost *appliance.Discarded) {
-	row(w, "discarded", lost.DamagedRow)
+	cli.Row(w, "discarded", lost.DamagedRow)
 	if lost.Keys > 0 {
-		row(w, "keys lost", lost.Keys)
+		cli.Row(w, "keys lost", lost.Keys)
 	}
 	for _, v := range lost.Versions {
-		row(w, "version lost", v)
+		cli.Row(w, "version lost", v)
 	}
 	for _, g := range lost.Grants {
-		row(w, "grant lost", g)
+		cli.Row(w, "grant lost", g)
 	}
 	for _, label := range lost.TokenObjects {
-		row(w, "left in the HSM", label)
-	}
-}
-
-// showDamaged lists damaged rows, and how to discard each.
-func showDamaged(w io.Writer, r *appliance.BackupReport) {
-	for _, d := range r.Damaged {
-		row(w, "damaged", fmt.Sprintf("%s; to discard it: %s", d, d.Remedy()))
-	}
-	if more := r.DamagedRows - len(r.Damaged); more > 0 {
-		row(w, "damaged", fmt.Sprintf("%d more rows, which the appliance's log names", more))
+		cli.Row(w, "left in the HSM", label)
 	}
 }

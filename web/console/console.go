@@ -17,7 +17,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web"
 	"holdfast/web/console/ui"
 )
@@ -26,7 +26,7 @@ import (
 type Options struct {
 	API      *web.API
 	Identity *identity.Directory
-	Boot     interface{ Status() boot.Status }
+	Boot     interface{ Status() progress.Status }
 	// Version is the release.
 	Version string
 	Log     *slog.Logger
@@ -248,13 +248,13 @@ func local(path string) string {
 	return u.RequestURI()
 }
 
-func stateBadge(b boot.Status) ui.Badge {
+func stateBadge(b progress.Status) ui.Badge {
 	switch {
-	case b.State == boot.Serving:
+	case b.State == progress.Serving:
 		return ui.Badge{Kind: ui.OK, Text: "Serving"}
-	case b.State == boot.Degraded:
+	case b.State == progress.Degraded:
 		return ui.Badge{Kind: ui.Warn, Text: "Degraded"}
-	case b.State == boot.Locked:
+	case b.State == progress.Locked:
 		return ui.Badge{Kind: ui.Bad, Text: "Locked"}
 	case b.Code != "":
 		return ui.Badge{Kind: ui.Warn, Text: "Not serving: waits in " + string(b.State)}

@@ -14,7 +14,7 @@ import (
 
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest/appraisal"
 	"holdfast/web"
 	"holdfast/web/console/ui"
@@ -87,7 +87,7 @@ func plain(v any) string {
 }
 
 type historyData struct {
-	steps []boot.Step
+	steps []progress.Step
 	now   time.Time
 }
 

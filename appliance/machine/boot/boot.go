@@ -9,64 +9,20 @@ import (
 	"sync"
 	"time"
 
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )
 
-// State is where a boot is.
-type State string
-
-// The states, in their order.
-const (
-	Probe    State = "probe"
-	Measure  State = "measure"
-	Collect  State = "collect"
-	Appraise State = "appraise"
-	Release  State = "release"
-	Unlock   State = "unlock"
-	Serving  State = "serving"
-	// Degraded: keys serve, but the HSM is away or evidence could not be renewed.
-	Degraded State = "degraded"
-	// Locked: nothing serves; the reason says why.
-	Locked State = "locked"
-)
-
-// Failure is why a boot does not go on.
-type Failure struct {
-	// Code is stable, such as E_SEAL_PCRS.
-	Code string
-	// Reason is one line for a person who has not seen the code.
-	Reason string
-	// Again says that another attempt may help.
-	Again bool
-	Err   error
-}
-
-func (f *Failure) Error() string {
-	if f.Err != nil {
-		return f.Reason + ": " + f.Err.Error()
-	}
-	return f.Reason
-}
-
-func (f *Failure) Unwrap() error { return f.Err }
-
 // codeInternal is for errors that nobody foresaw.
 const codeInternal = "E_INTERNAL"
 
-func failureOf(err error) *Failure {
-	if f, ok := errors.AsType[*Failure](err); ok {
+func failureOf(err error) *progress.Failure {
+	if f, ok := errors.AsType[*progress.Failure](err); ok {
 		return f
 	}
-	return &Failure{Code: codeInternal, Reason: "an unforeseen error", Err: err}
-}
-
-// Part is something that the appliance is made of, to be measured.
-type Part struct {
-	// Name is in the evidence: binary, configuration, pkcs11-module.
-	Name string
-	// Digest gives the SHA-256 of its content. Errors: may be a [*Failure].
-	Digest func() ([]byte, error)
+	return &progress.Failure{Code: codeInternal, Reason: "an unforeseen error", Err: err}
 }
 
 // Releaser gives the HSM's credential to a machine that may have it:
@@ -99,7 +55,7 @@ type Options struct {
 	// TPM; 0 if there are none.
 	Revoked func(c *attest.Collector) (uint64, error)
 	// Parts are measured, in this order.
-	Parts []Part
+	Parts []parts.Part
 	// TLSKey gives the key that administrators see (DER SubjectPublicKeyInfo).
 	TLSKey func() ([]byte, error)
 	// Release is asked for the HSM's credential.
@@ -108,12 +64,12 @@ type Options struct {
 	Unlock func(ctx context.Context, credential []byte) error
 	// Condition says whether keys serve while it is unlocked: [Serving],
 	// [Degraded] or [Locked], and why.
-	Condition func() (State, *Failure)
+	Condition func() (progress.State, *progress.Failure)
 	// Lock wipes all keys, for good.
 	Lock func()
 	// Changed, if given, is called when the boot has come to [Serving], [Degraded]
 	// or [Locked], or waits for another attempt.
-	Changed func(Status)
+	Changed func(progress.Status)
 
 	// Roots are those of a simulated platform; nil trusts the manufacturers.
 	Roots *attest.Roots
@@ -140,7 +96,7 @@ type Boot struct {
 
 	mu        sync.Mutex
 	collector *attest.Collector
-	status    Status
+	status    progress.Status
 }
 
 // New makes a boot that has not begun.
@@ -163,7 +119,7 @@ func New(o Options) *Boot {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	b := &Boot{o: o, id: hex.EncodeToString(id[:]), wake: make(chan struct{}, 1)}
-	b.status = Status{Boot: b.id, State: Probe, Since: b.o.Now().UTC()}
+	b.status = progress.Status{Boot: b.id, State: progress.Probe, Since: b.o.Now().UTC()}
 	return b
 }
 
@@ -190,17 +146,17 @@ const (
 func (b *Boot) Run(ctx context.Context) {
 	defer func() { clear(b.credential) }()
 	for _, step := range []struct {
-		state State
+		state progress.State
 		do    func(context.Context) (reason string, err error)
 	}{
-		{Probe, b.probe}, {Measure, b.measure}, {Collect, b.collect}, {Appraise, b.appraise}, {Release, b.release}, {Unlock, b.unlock},
+		{progress.Probe, b.probe}, {progress.Measure, b.measure}, {progress.Collect, b.collect}, {progress.Appraise, b.appraise}, {progress.Release, b.release}, {progress.Unlock, b.unlock},
 	} {
 		if f := b.step(ctx, step.state, step.do); f != nil {
 			clear(b.credential)
 			f = b.shut(f)
 			if ctx.Err() == nil {
 				b.o.Lock()
-				b.enter(ctx, Locked, f)
+				b.enter(ctx, progress.Locked, f)
 				<-ctx.Done()
 			}
 			return
@@ -210,22 +166,22 @@ func (b *Boot) Run(ctx context.Context) {
 }
 
 // step does what a state is for, again and again as long as that may help.
-func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (string, error)) *Failure {
+func (b *Boot) step(ctx context.Context, state progress.State, do func(context.Context) (string, error)) *progress.Failure {
 	began := b.o.Now()
-	b.set(func(s *Status) { s.State, s.Since, s.Code, s.Reason = state, began.UTC(), "", "" })
+	b.set(func(s *progress.Status) { s.State, s.Since, s.Code, s.Reason = state, began.UTC(), "", "" })
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		reason, err := do(ctx)
 		if err == nil {
-			b.record(ctx, Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Reason: reason})
+			b.record(ctx, progress.Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Reason: reason})
 			return nil
 		}
 		f := failureOf(err)
 		if !f.Again || ctx.Err() != nil {
-			b.record(ctx, Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Code, Reason: f.Error()})
+			b.record(ctx, progress.Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Code, Reason: f.Error()})
 			return f
 		}
 		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Code, "reason", f.Error(), "pause", pause)
-		b.set(func(s *Status) { s.Code, s.Reason = f.Code, f.Error() })
+		b.set(func(s *progress.Status) { s.Code, s.Reason = f.Code, f.Error() })
 		b.changed()
 		b.pause(ctx, pause)
 	}
@@ -257,13 +213,15 @@ func (b *Boot) Wake() {
 }
 
 // enter goes to a state without an end of its own.
-func (b *Boot) enter(ctx context.Context, state State, f *Failure) {
+func (b *Boot) enter(ctx context.Context, state progress.State, f *progress.Failure) {
 	now := b.o.Now()
-	step := Step{State: string(state), Began: now}
+	step := progress.Step{State: string(state), Began: now}
 	if f != nil {
 		step.Code, step.Reason = f.Code, f.Error()
 	}
-	b.set(func(s *Status) { s.State, s.Since, s.Code, s.Reason = state, now.UTC(), step.Code, step.Reason })
+	b.set(func(s *progress.Status) {
+		s.State, s.Since, s.Code, s.Reason = state, now.UTC(), step.Code, step.Reason
+	})
 	b.record(ctx, step)
 	b.changed()
 }
@@ -276,7 +234,7 @@ func (b *Boot) changed() {
 
 // record logs a step and stores it. That it cannot be stored does not hold the
 // boot up: the log has it.
-func (b *Boot) record(ctx context.Context, s Step) {
+func (b *Boot) record(ctx context.Context, s progress.Step) {
 	b.seq++
 	s.Boot, s.Seq, s.Began = b.id, b.seq, s.Began.UTC().Truncate(time.Millisecond)
 	level := slog.LevelInfo
@@ -284,7 +242,7 @@ func (b *Boot) record(ctx context.Context, s Step) {
 		level = slog.LevelError
 	}
 	b.o.Log.Log(ctx, level, "boot", "state", s.State, "took", s.Took.Round(time.Microsecond), "code", s.Code, "reason", s.Reason)
-	b.set(func(status *Status) { status.Steps = append(status.Steps, s) })
+	b.set(func(status *progress.Status) { status.Steps = append(status.Steps, s) })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := b.o.Journal.RecordBootStep(ctx, s); err != nil {
@@ -295,70 +253,27 @@ func (b *Boot) record(ctx context.Context, s Step) {
 // keptSteps bounds the steps that a status tells.
 const keptSteps = 100
 
-func (b *Boot) set(change func(*Status)) {
+func (b *Boot) set(change func(*progress.Status)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change(&b.status)
 	if n := len(b.status.Steps); n > keptSteps {
-		b.status.Steps = append([]Step(nil), b.status.Steps[n-keptSteps:]...)
+		b.status.Steps = append([]progress.Step(nil), b.status.Steps[n-keptSteps:]...)
 	}
 }
 
-// Status is what is known of a boot.
-type Status struct {
-	Boot string `json:"boot"`
-	// State is the present one, Since when it began.
-	State State     `json:"state"`
-	Since time.Time `json:"since"`
-	// Code and Reason say why it is locked or degraded, or why the state is tried
-	// again; empty otherwise.
-	Code   string `json:"code,omitempty"`
-	Reason string `json:"reason,omitempty"`
-	// Steps are the states so far, each with how long it took.
-	Steps []Step `json:"steps"`
-	// Attestation is the last appraisal; nil before the first.
-	Attestation *Attestation `json:"attestation,omitempty"`
-}
-
-// Attestation is what came of the last appraisal of the appliance's own
-// evidence.
-type Attestation struct {
-	Time   time.Time        `json:"time"`
-	Result appraisal.Result `json:"result"`
-	// Policy is the name of the policy, Version its version.
-	Policy  string `json:"policy"`
-	Version uint64 `json:"policy_version"`
-	// Unproven are the words by which a policy is used that does not prove the code;
-	// empty if it does.
-	Unproven string `json:"unproven,omitempty"`
-	// Reference says which release the PCRs match; empty without reference values.
-	Reference string `json:"reference,omitempty"`
-	// KeyExpires is when the certificate of the processor's key does; zero without
-	// SEV-SNP.
-	KeyExpires time.Time `json:"key_expires,omitzero"`
-	// Next is when evidence is renewed.
-	Next time.Time `json:"next,omitzero"`
-}
-
-// Serves says whether keys can be used.
-func (s Status) Serves() bool { return s.State == Serving || s.State == Degraded }
-
 // Status gives the present status.
-func (b *Boot) Status() Status {
+func (b *Boot) Status() progress.Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.status
-	s.Steps = append([]Step{}, s.Steps...)
+	s.Steps = append([]progress.Step{}, s.Steps...)
 	if s.Attestation != nil {
 		a := *s.Attestation
 		s.Attestation = &a
 	}
 	return s
 }
-
-// ErrNoPlatform says that there is no evidence, as no hardware was found that
-// could sign any.
-var ErrNoPlatform = errors.New("this machine has no hardware that gives evidence; holdfast status says what was found missing")
 
 // Evidence makes fresh evidence for a verifier's nonce ([attest.MinNonce] to
 // [attest.MaxNonce] bytes), in every state. Errors: [ErrNoPlatform]; or what the
@@ -392,8 +307,8 @@ func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byt
 	b.mu.Lock()
 	c := b.collector
 	b.mu.Unlock()
-	if c == nil || (c.SNP == nil && c.TPM == nil && c.Nitro == nil) {
-		return nil, nil, ErrNoPlatform
+	if c == nil || len(c.Technologies()) == 0 {
+		return nil, nil, progress.ErrNoPlatform
 	}
 	key, err := b.o.TLSKey()
 	if err != nil {

@@ -8,18 +8,17 @@ import (
 	"crypto/rand"
 	"errors"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
-	"holdfast/attest/tpm/swtpm"
 )
 
 // vault is what the machine's TPM holds for the release: the credential and the key
@@ -105,17 +104,17 @@ func (v *vault) isCapped(when string) {
 
 // hooks are where a state of the boot calls what the test gives it. Each calls f,
 // and the state fails with its error.
-var hooks = map[boot.State]func(s *site, f func() error){
-	boot.Probe: func(s *site, f func() error) {
+var hooks = map[progress.State]func(s *site, f func() error){
+	progress.Probe: func(s *site, f func() error) {
 		s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) { return s.machine.Collector(), f() }
 	},
-	boot.Measure: func(s *site, f func() error) {
-		s.options.Parts = append(s.options.Parts, boot.Part{Name: "pkcs11-module", Digest: func() ([]byte, error) { return nil, f() }})
+	progress.Measure: func(s *site, f func() error) {
+		s.options.Parts = append(s.options.Parts, parts.Part{Name: "pkcs11-module", Digest: func() ([]byte, error) { return nil, f() }})
 	},
-	boot.Collect: func(s *site, f func() error) {
+	progress.Collect: func(s *site, f func() error) {
 		s.options.TLSKey = func() ([]byte, error) { return nil, f() }
 	},
-	boot.Appraise: func(s *site, f func() error) {
+	progress.Appraise: func(s *site, f func() error) {
 		asked := 0
 		s.options.TLSKey = func() ([]byte, error) {
 			if asked++; asked > 1 {
@@ -124,10 +123,10 @@ var hooks = map[boot.State]func(s *site, f func() error){
 			return []byte("a TLS key"), nil
 		}
 	},
-	boot.Release: func(s *site, f func() error) {
+	progress.Release: func(s *site, f func() error) {
 		s.options.Release = releaser(func() ([]byte, string, error) { return nil, "", f() })
 	},
-	boot.Unlock: func(s *site, f func() error) {
+	progress.Unlock: func(s *site, f func() error) {
 		s.options.Unlock = func(context.Context, []byte) error { return f() }
 	},
 }
@@ -137,7 +136,7 @@ type releaser func() ([]byte, string, error)
 func (r releaser) Release(context.Context, *attest.Collector) ([]byte, string, error) { return r() }
 
 // statesOf gives the states of a boot that comes to serving.
-func statesOf(t *testing.T) (states []boot.State) {
+func statesOf(t *testing.T) (states []progress.State) {
 	t.Helper()
 	s := newSite(t)
 	v := s.seal()
@@ -152,9 +151,9 @@ func statesOf(t *testing.T) (states []boot.State) {
 	})
 	s.start()
 	s.waits()
-	for _, step := range s.is(boot.Serving, "").Steps {
-		if step.State != string(boot.Serving) {
-			states = append(states, boot.State(step.State))
+	for _, step := range s.is(progress.Serving, "").Steps {
+		if step.State != string(progress.Serving) {
+			states = append(states, progress.State(step.State))
 		}
 	}
 	v.isCapped("serving")
@@ -165,8 +164,8 @@ func statesOf(t *testing.T) (states []boot.State) {
 // shutdown within the state or while it waits to try again, the TPM gives out
 // nothing afterwards. A boot that is told as locked is capped already.
 func TestCappedOnEveryWayOut(t *testing.T) {
-	failure := &boot.Failure{Code: "E_TEST", Reason: "as the test wants"}
-	again := &boot.Failure{Code: "E_TEST", Reason: "as the test wants", Again: true}
+	failure := &progress.Failure{Code: "E_TEST", Reason: "as the test wants"}
+	again := &progress.Failure{Code: "E_TEST", Reason: "as the test wants", Again: true}
 	for _, state := range statesOf(t) {
 		hook := hooks[state]
 		if hook == nil {
@@ -176,17 +175,17 @@ func TestCappedOnEveryWayOut(t *testing.T) {
 			s := newSite(t)
 			v := s.seal()
 			changed := s.options.Changed
-			s.options.Changed = func(status boot.Status) {
-				if status.State == boot.Locked {
+			s.options.Changed = func(status progress.Status) {
+				if status.State == progress.Locked {
 					v.isCapped("told as locked")
 				}
 				changed(status)
 			}
 			hook(s, func() error { return failure })
 			s.start()
-			status := s.comesTo(boot.Locked)
+			status := s.comesTo(progress.Locked)
 			v.isCapped("locked")
-			if last := status.Steps[len(status.Steps)-2]; last.State != string(state) || strings.Contains(status.Code, boot.CodeCap) {
+			if last := status.Steps[len(status.Steps)-2]; last.State != string(state) || strings.Contains(status.Code, progress.CodeCap) {
 				t.Errorf("it ended at %s with %s: %s", last.State, status.Code, status.Reason)
 			}
 			if len(s.unlocks) != 0 {
@@ -214,8 +213,8 @@ func TestCappedOnEveryWayOut(t *testing.T) {
 				<-ctx.Done()
 				return ctx.Err()
 			}
-			s.options.Changed = func(status boot.Status) {
-				if status.State == boot.Locked {
+			s.options.Changed = func(status progress.Status) {
+				if status.State == progress.Locked {
 					cancel() // there is no other attempt at this state
 				}
 			}
@@ -240,13 +239,13 @@ func TestCappedAlsoThen(t *testing.T) {
 		"hardware that the policy requires is missing": func(s *site) {
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
-				c.SNP = nil
+				c.Report = nil
 				return c, nil
 			}
 		},
 		"the evidence is refused": func(s *site) { s.options.Roots = nil },
 		"a volume that is not open": func(s *site) {
-			s.options.Release = boot.NoRelease{Why: &boot.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+			s.options.Release = boot.NoRelease{Why: &progress.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
 		},
 		"a process before was killed when it had measured": func(s *site) {
 			for _, m := range s.measures() {
@@ -261,8 +260,8 @@ func TestCappedAlsoThen(t *testing.T) {
 			v := s.seal()
 			wrong(s)
 			s.start()
-			status := s.comesTo(boot.Locked)
-			if got := v.unseals(); got != nil || strings.Contains(status.Code, boot.CodeCap) {
+			status := s.comesTo(progress.Locked)
+			if got := v.unseals(); got != nil || strings.Contains(status.Code, progress.CodeCap) {
 				t.Errorf("%s: the TPM gives out %q", status.Code, got)
 			}
 		})
@@ -272,19 +271,19 @@ func TestCappedAlsoThen(t *testing.T) {
 // TestNotCapped: a TPM that cannot be capped is told, and nothing is unlocked. A
 // machine without one has none to cap.
 func TestNotCapped(t *testing.T) {
-	for _, at := range []boot.State{boot.Release, boot.Probe} {
+	for _, at := range []progress.State{progress.Release, progress.Probe} {
 		s := newSite(t)
 		hooks[at](s, func() error {
 			_ = s.machine.Close()
-			return &boot.Failure{Code: "E_TEST", Reason: "as the test wants"}
+			return &progress.Failure{Code: "E_TEST", Reason: "as the test wants"}
 		})
 		s.start()
-		status := s.comesTo(boot.Locked)
-		if status.Code != "E_TEST,"+boot.CodeCap || !strings.Contains(status.Reason, "as the test wants") || !strings.Contains(status.Reason, "restart the machine") || strings.Contains(status.Reason, "\n") {
+		status := s.comesTo(progress.Locked)
+		if status.Code != "E_TEST,"+progress.CodeCap || !strings.Contains(status.Reason, "as the test wants") || !strings.Contains(status.Reason, "restart the machine") || strings.Contains(status.Reason, "\n") {
 			t.Errorf("%s: %s: %s", at, status.Code, status.Reason)
 		}
-		if log := s.log.String(); len(s.unlocks) != 0 || !strings.Contains(log, "code="+boot.CodeCap) {
-			t.Errorf("%s: it was unlocked, or the log does not have %s: %s", at, boot.CodeCap, log)
+		if log := s.log.String(); len(s.unlocks) != 0 || !strings.Contains(log, "code="+progress.CodeCap) {
+			t.Errorf("%s: it was unlocked, or the log does not have %s: %s", at, progress.CodeCap, log)
 		}
 	}
 
@@ -295,7 +294,7 @@ func TestNotCapped(t *testing.T) {
 		return []byte(credential), "this test", nil
 	})
 	s.start()
-	if status := s.comesTo(boot.Locked); status.Code != boot.CodeCap || len(s.unlocks) != 0 {
+	if status := s.comesTo(progress.Locked); status.Code != progress.CodeCap || len(s.unlocks) != 0 {
 		t.Errorf("%s: %s", status.Code, status.Reason)
 	}
 
@@ -304,41 +303,8 @@ func TestNotCapped(t *testing.T) {
 		return &attest.Collector{}, nil
 	}
 	s.start()
-	if status := s.comesTo(boot.Locked); status.Code != boot.CodePlatform || strings.Contains(s.log.String(), boot.CodeCap) {
+	if status := s.comesTo(progress.Locked); status.Code != progress.CodePlatform || strings.Contains(s.log.String(), progress.CodeCap) {
 		t.Errorf("%s: %s", status.Code, status.Reason)
-	}
-}
-
-// TestProbeGivesWhatItFound: hardware that can only be used in part is given all the
-// same, so that its TPM is capped.
-func TestProbeGivesWhatItFound(t *testing.T) {
-	dir := t.TempDir()
-	p, err := swtpm.PowerOn(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
-	empty := filepath.Join(dir, "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	log := filepath.Join(dir, swtpm.EventLog)
-	for name, h := range map[string]boot.Hardware{
-		"no event log":       {TPM: p.Socket, EventLog: filepath.Join(dir, "nothing")},
-		"an empty event log": {TPM: p.Socket, EventLog: empty},
-		"no CRL":             {TPM: p.Socket, EventLog: log, CRL: filepath.Join(dir, "nothing")},
-	} {
-		c, err := h.Probe(t.Context(), &attest.Policy{})
-		if err == nil || c == nil || c.TPM == nil {
-			t.Fatalf("%s: %+v, %v", name, c, err)
-		}
-		if err := errors.Join(c.Cap(), c.TPM.Close()); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	c, err := boot.Hardware{TPM: filepath.Join(dir, "nothing")}.Probe(t.Context(), &attest.Policy{})
-	if err != nil || c.TPM != nil {
-		t.Errorf("no TPM: %+v, %v", c, err)
 	}
 }
 

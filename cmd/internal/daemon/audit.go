@@ -22,8 +22,10 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/xks"
 )
@@ -43,10 +45,10 @@ const auditKeyName = "holdfast-audit"
 type auditor struct {
 	state   string // the state's folder
 	log     *slog.Logger
-	options audit.Options // the limits
+	options auditlog.Options // the limits
 
 	mu    sync.Mutex
-	open  *audit.Log
+	open  *auditlog.Log
 	keys  note.Verifiers // that sign the log
 	early []*audit.Record
 }
@@ -90,7 +92,7 @@ func (a *auditor) begin(c *attest.Collector) error {
 	a.keys = note.VerifierList(verifier)
 	o := a.options
 	o.LogID, o.Signer, o.Log, o.Gather = id, signer, a.log, auditGather
-	if a.open, err = audit.Open(a.dir(), o); err != nil {
+	if a.open, err = auditlog.Open(a.dir(), o); err != nil {
 		a.open = nil
 		return err
 	}
@@ -120,7 +122,7 @@ func (a *auditor) id() (string, error) {
 }
 
 // current gives the log; nil before it is open.
-func (a *auditor) current() *audit.Log {
+func (a *auditor) current() *auditlog.Log {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.open
@@ -248,11 +250,11 @@ type journal struct {
 }
 
 // RecordBootStep implements [boot.Journal].
-func (j *journal) RecordBootStep(ctx context.Context, s boot.Step) error {
+func (j *journal) RecordBootStep(ctx context.Context, s progress.Step) error {
 	return errors.Join(j.Journal.RecordBootStep(ctx, s), j.audit.step(ctx, s))
 }
 
-func (a *auditor) step(ctx context.Context, s boot.Step) error {
+func (a *auditor) step(ctx context.Context, s progress.Step) error {
 	r := &audit.Record{Kind: audit.KindBoot, Operation: s.State, Result: audit.Allowed, Error: s.Code, Detail: s.Reason,
 		Actor: "boot " + s.Boot, DurationUS: s.Took.Microseconds()}
 	if s.Code != "" {

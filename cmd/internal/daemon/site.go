@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
+	"holdfast/cmd/internal/version"
 	"holdfast/web"
 )
 
@@ -26,7 +27,7 @@ type site struct {
 
 func (s *site) Instance() *instance.Identity { return s.instance.Load() }
 
-func (s *site) Version() string { return Version }
+func (s *site) Version() string { return version.Version }
 
 func (s *site) Configuration() string {
 	text, err := s.cfg.Effective()
@@ -71,11 +72,8 @@ func (s *site) Certificate() (web.Certificate, error) {
 		return web.Certificate{}, err
 	}
 	sum := sha256.Sum256(c.Leaf.Raw)
-	d := web.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: append([]string{}, c.Leaf.DNSNames...),
+	d := web.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: certificate.Names(c.Leaf),
 		NotBefore: c.Leaf.NotBefore.UTC(), NotAfter: c.Leaf.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:]), Requested: s.certificate.Requested()}
-	for _, ip := range c.Leaf.IPAddresses {
-		d.Names = append(d.Names, ip.String())
-	}
 	for _, der := range c.Certificate {
 		d.Chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}

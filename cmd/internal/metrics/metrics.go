@@ -15,7 +15,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/hsm"
 	"holdfast/xks"
 )
@@ -26,13 +26,15 @@ type Sources struct {
 	Version string
 	// Status gives the appliance's, Boot the boot's.
 	Status func(ctx context.Context) appliance.Status
-	Boot   func() boot.Status
+	Boot   func() progress.Status
 	// Audit gives the audit log's; nil before it is open.
 	Audit func() *audit.Status
 	// Credentials gives when the active credentials of each key store were made.
 	Credentials func() (map[string][]time.Time, error)
 	// CertificateExpires is when the server's certificate does.
 	CertificateExpires func() time.Time
+	// LogDropped counts the lines that the log has lost; nil if none can be.
+	LogDropped func() uint64
 }
 
 // Metrics are the appliance's. Its methods may be called concurrently.
@@ -158,17 +160,18 @@ var (
 	auditLagTime = describe("audit_unsigned_seconds", "For how long there have been such records.")
 	auditFree    = describe("audit_free_bytes", "What the disk of the audit log has left. Without space, requests are refused.")
 	auditWorks   = describe("audit_writable", "1 while records can be written; otherwise requests are refused.")
+	logDropped   = describe("log_lines_dropped_total", "Lines of the log that were dropped, as its reader was too slow.")
 	credentials  = describe("credentials", "Active SigV4 credentials.", "key_store")
 	oldest       = describe("credential_oldest_created_timestamp_seconds", "When the oldest active SigV4 credential was made.", "key_store")
 )
 
 // states are all that a boot may be in.
-var states = []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise, boot.Release, boot.Unlock, boot.Serving, boot.Degraded, boot.Locked}
+var states = []progress.State{progress.Probe, progress.Measure, progress.Collect, progress.Appraise, progress.Release, progress.Unlock, progress.Serving, progress.Degraded, progress.Locked}
 
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
-		attested, attestedOK, keyExpires, certExpires, auditSize, auditLag, auditLagTime, auditFree, auditWorks, credentials, oldest} {
+		attested, attestedOK, keyExpires, certExpires, auditSize, auditLag, auditLagTime, auditFree, auditWorks, logDropped, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -186,6 +189,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	set(buildInfo, 1, g.s.Version)
 	if expires := g.s.CertificateExpires(); !expires.IsZero() {
 		set(certExpires, seconds(expires))
+	}
+	if g.s.LogDropped != nil {
+		ch <- prometheus.MustNewConstMetric(logDropped, prometheus.CounterValue, float64(g.s.LogDropped()))
 	}
 	collectBoot(set, g.s.Boot())
 	collectStatus(set, g.s.Status(ctx))
@@ -216,7 +222,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 
 type setter func(d *prometheus.Desc, value float64, labels ...string)
 
-func collectBoot(set setter, b boot.Status) {
+func collectBoot(set setter, b progress.Status) {
 	for _, s := range states {
 		set(bootState, flag(b.State == s), string(s))
 	}

@@ -1,0 +1,240 @@
+package auditlog_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
+)
+
+// until waits for what another goroutine brings about. The log tells nobody when
+// it has done its housekeeping, so there is no event to wait for.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited too long: %s", what)
+		}
+	}
+}
+
+// TestCheckpointTimes: a second after the first record without one, and not
+// before.
+func TestCheckpointTimes(t *testing.T) {
+	c := newClock()
+	o := c.options()
+	o.CheckpointRecords, o.SegmentBytes = 1000, 1<<20
+	var signed atomic.Int64
+	o.OnCheckpoint = func([]byte) { signed.Add(1) }
+	l := open(t, t.TempDir(), o)
+	must(t, l.Append(t.Context(), record(0)))
+	<-c.asked
+	c.advance(999 * time.Millisecond)
+	must(t, l.Append(t.Context(), record(1)))
+	if s := l.Status(); s.Lag != 2 || s.LagTime != 999*time.Millisecond || signed.Load() != 1 {
+		t.Fatalf("%+v", s)
+	}
+	c.advance(time.Millisecond)
+	until(t, "the checkpoint after a second", func() bool { return l.Status().Checkpoint.Size == 2 })
+	for i := range 1000 {
+		must(t, l.Append(t.Context(), record(i)))
+	}
+	until(t, "the checkpoint after 1000 records", func() bool { return l.Status().Checkpoint.Size >= 1002 })
+	if s := l.Status(); s.Checkpoint.Number != 2 || signed.Load() != 3 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// TestSegmentAge begins a segment when the last one is old, and signs at its
+// end.
+func TestSegmentAge(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	o := c.options()
+	o.SegmentBytes, o.SegmentAge, o.CheckpointRecords, o.CheckpointAfter = 1<<20, time.Hour, 1000, 100*time.Hour
+	l := open(t, dir, o)
+	for range 3 {
+		must(t, l.Append(t.Context(), record(0)))
+		must(t, l.Append(t.Context(), record(0)))
+		c.advance(time.Hour)
+	}
+	if n := len(segments(t, dir)); n != 3 {
+		t.Fatalf("%d segments", n)
+	}
+	until(t, "the checkpoint at the end of the second segment", func() bool { return l.Status().Checkpoint.Size == 4 })
+}
+
+// TestClockSetBack: the order of times is that of records.
+func TestClockSetBack(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	l := open(t, dir, c.options())
+	r := record(0)
+	must(t, l.Append(t.Context(), r))
+	first := r.Time
+	c.advance(-time.Hour)
+	must(t, l.Append(t.Context(), r))
+	if r.Time.Before(first) {
+		t.Fatal(r.Time)
+	}
+	must(t, l.Close())
+	l = open(t, dir, c.options())
+	must(t, l.Append(t.Context(), r))
+	if r.Time.Before(first) {
+		t.Fatal("after a restart:", r.Time)
+	}
+	must(t, l.Close())
+	_, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
+}
+
+// TestRetention removes old segments; the log verifies still, and a removal by
+// somebody else does not.
+func TestRetention(t *testing.T) {
+	for name, set := range map[string]func(*auditlog.Options){
+		"bytes": func(o *auditlog.Options) { o.RetainBytes = 12_000 },
+		"age":   func(o *auditlog.Options) { o.RetainAge = 30 * time.Second },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, c := t.TempDir(), newClock()
+			o := c.options()
+			set(&o)
+			l := open(t, dir, o)
+			must(t, l.Append(t.Context(), record(0)))
+			early := got(l.Checkpoint())(t)
+			mixed(t, l, c, 200)
+			until(t, "retention", func() bool { s := l.Status(); return s.First > 100 && s.Lag == 0 })
+			must(t, l.Close())
+			r, err := verify(dir, audit.VerifyOptions{Checkpoint: early})
+			must(t, err)
+			if r.First == 0 || r.Unsigned != 0 || r.Records <= 201 || !strings.Contains(strings.Join(r.Notes, ""), "were removed by retention") {
+				t.Fatalf("%+v", r)
+			}
+			if n := len(got(filepath.Glob(filepath.Join(dir, "*.index")))(t)); n >= len(segments(t, dir)) {
+				t.Errorf("%d indexes of %d segments", n, len(segments(t, dir)))
+			}
+			found, _, err := audit.NewReader(dir).Search(t.Context(), audit.Query{Kind: audit.KindAudit})
+			must(t, err)
+			if len(found) == 0 || found[0].Operation != "RemoveSegments" {
+				t.Fatalf("%+v", found)
+			}
+			if _, err := audit.InclusionProof(dir, 0); code(err) != audit.CodeNotFound {
+				t.Error(err)
+			}
+			in := got(audit.CheckInclusion(got(audit.InclusionProof(dir, r.First))(t), verifiers()))(t)
+			if in.Record.Seq != r.First {
+				t.Error(in)
+			}
+			l = open(t, dir, c.options()) // which retains nothing more
+			must(t, l.Append(t.Context(), record(0)))
+			must(t, l.Close())
+			_, err = verify(dir, audit.VerifyOptions{})
+			must(t, err)
+
+			tree := filepath.Join(dir, "tree")
+			whole := read(t, tree)
+			for i := 0; i < 32*2*int(r.First); i += 16 { // of the removed records
+				b := append([]byte{}, whole...)
+				b[i] ^= 1
+				write(t, tree, b)
+				// Most of these hashes are needed no more; those that are give no root.
+				if r, err := verify(dir, audit.VerifyOptions{}); err != nil &&
+					!slices.Contains([]audit.Code{audit.CodeEdited, audit.CodeTree, audit.CodeCheckpointMismatch}, r.Broken.Code) {
+					t.Fatal(err)
+				}
+			}
+			write(t, tree, whole)
+			must(t, os.Remove(segments(t, dir)[0]))
+			if _, err := verify(dir, audit.VerifyOptions{}); code(err) != audit.CodeSegmentMissing {
+				t.Errorf("one more segment is gone: %v", err)
+			}
+		})
+	}
+}
+
+// TestRetentionFails: a segment that cannot be removed is tried again, and is
+// not logged again.
+func TestRetentionFails(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	o := c.options()
+	o.RetainBytes = 12_000
+	l := open(t, dir, o)
+	for i := range 8 {
+		must(t, l.Append(t.Context(), record(i)))
+	}
+	// A directory with something in it cannot be removed as a file is.
+	index := segments(t, dir)[0] + ".index"
+	must(t, os.MkdirAll(index+"/x", 0o700))
+	mixed(t, l, c, 60)
+	until(t, "checkpoints", func() bool { return l.Status().Lag == 0 })
+	if l.Status().First != 0 {
+		t.Fatalf("%+v", l.Status())
+	}
+	must(t, os.RemoveAll(index))
+	mixed(t, l, c, 10)
+	until(t, "retention", func() bool { return l.Status().First > 0 })
+	must(t, l.Close())
+	_, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
+	if found := everything(t, audit.NewReader(dir), audit.Query{Kind: audit.KindAudit}); len(found) > 20 {
+		t.Errorf("%d records of retention", len(found))
+	}
+}
+
+// slowSigner signs when it is let, or fails.
+type slowSigner struct {
+	*audit.ECDSASigner
+	entered chan struct{}
+	let     chan error
+}
+
+func (s slowSigner) Sign(msg []byte) ([]byte, error) {
+	s.entered <- struct{}{}
+	if err := <-s.let; err != nil {
+		return nil, err
+	}
+	return s.ECDSASigner.Sign(msg)
+}
+
+// TestSignerDoesNotHoldUp: while a signature is made, and after one failed,
+// records are logged.
+func TestSignerDoesNotHoldUp(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	s := slowSigner{signer(), make(chan struct{}, 100), make(chan error, 100)}
+	o := c.options()
+	o.Signer = s
+	s.let <- nil
+	l := open(t, dir, o)
+	<-s.entered
+	for i := range 5 {
+		must(t, l.Append(t.Context(), record(i)))
+	}
+	<-s.entered // a signature has begun
+	for i := range 20 {
+		must(t, l.Append(t.Context(), record(i)))
+	}
+	if st := l.Status(); st.Lag != 25 {
+		t.Fatalf("%+v", st)
+	}
+	s.let <- errors.New("the TPM is busy")
+	until(t, "the failure in the status", func() bool { return strings.Contains(l.Status().Signer, "the TPM is busy") })
+	must(t, l.Append(t.Context(), record(0)))
+	for range 90 {
+		s.let <- nil
+	}
+	c.advance(time.Second)
+	until(t, "the checkpoint after the failure", func() bool { st := l.Status(); return st.Signer == "" && st.Lag == 0 })
+	must(t, l.Close())
+	_, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
+}

@@ -1,0 +1,92 @@
+package holdfastd
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+	"os/user"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance/config"
+	"holdfast/appliance/machine/volume"
+	"holdfast/attest/device"
+	"holdfast/cmd/internal/cli"
+)
+
+func volumeCommand() *cobra.Command {
+	var file, owner string
+	open := &cobra.Command{
+		Use:   "open --config FILE",
+		Short: "Open the state volume, or make it on an empty disk",
+		Long: "Open the encrypted disk of the appliance's state with the key that the TPM gives, and\n" +
+			"mount it at state.dir; make it first if the disk is empty. What came of it is written to\n" +
+			"the file state.volume, for holdfastd serve. The image does this before it starts Holdfast;\n" +
+			"nobody else needs to. It ends well also if the volume cannot be opened: holdfastd serve is\n" +
+			"locked then, and says why.",
+		Args: cobra.NoArgs,
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
+			cfg, _, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			if cfg.State.Volume == "" {
+				return fmt.Errorf("%s: state.volume is missing: the file that says what came of the state volume", file)
+			}
+			o := volume.Outcome{Opened: true}
+			if o.Authorization, err = openVolume(cmd.Context(), cfg, owner); err != nil {
+				o = volume.Outcome{Code: volume.CodeOf(err), Reason: err.Error()}
+			} else if o.Device, err = volume.DeviceOf(cfg.State.Dir); err != nil {
+				return err
+			}
+			if o.Opened {
+				fmt.Fprintf(cmd.OutOrStdout(), "state volume: open, by the authorization %q\n", o.Authorization)
+			} else {
+				fmt.Fprintf(cmd.OutOrStdout(), "state volume: not open: %s: %s\n", o.Code, o.Reason)
+			}
+			return o.Write(cfg.State.Volume)
+		}),
+	}
+	open.Flags().StringVar(&file, "config", "", "configuration file (TOML)")
+	open.Flags().StringVar(&owner, "owner", "holdfast", "user that holdfastd serve runs as")
+	_ = open.MarkFlagRequired("config") // it exists: it was made above
+	return cli.Group("volume", "Open the disk of the appliance's state", open)
+}
+
+// diskPatience is how long the disk for the state may take to appear.
+const diskPatience = 20 * time.Second
+
+func openVolume(ctx context.Context, cfg *config.Config, owner string) (authorization string, err error) {
+	u, err := user.Lookup(owner)
+	if err != nil {
+		return "", &volume.Failure{Code: volume.CodeOpen, Reason: "--owner", Err: err}
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return "", &volume.Failure{Code: volume.CodeOpen, Reason: "--owner", Err: err}
+	}
+	key, err := cli.ReadPublicKey[*ecdsa.PublicKey](cfg.Release.SealKey, cli.SealAlgorithm)
+	if err != nil {
+		return "", &volume.Failure{Code: volume.CodeSignedFiles, Reason: "release.seal_key cannot be used", Err: err}
+	}
+	authorizations, err := cli.ReadAuthorizations(cfg.Release.Authorizations, cfg.Release.SealKey)
+	if err != nil {
+		return "", &volume.Failure{Code: volume.CodeSignedFiles, Reason: "release.authorizations cannot be used", Err: err}
+	}
+	path := cfg.Attestation.TPM
+	if path == "" {
+		path = device.TPM
+	}
+	opened, err := device.OpenTPM(path)
+	if err != nil {
+		return "", &volume.Failure{Code: volume.CodeTPM, Reason: "there is no TPM that could give the state volume's key; launch the machine with a TPM 2.0", Err: err}
+	}
+	defer opened.Close()
+	disk, err := volume.FindDisk(ctx, "/sys/block", diskPatience)
+	if err != nil {
+		return "", err
+	}
+	return volume.Open(ctx, volume.Options{Disk: disk, Mount: cfg.State.Dir, Owner: uid, TPM: opened, Key: key, Authorizations: authorizations})
+}
