@@ -3,7 +3,7 @@
 # make bench  measure, and write bench.json; make bench-console for the console's pages
 # make build  bin/holdfast, bin/holdfastd and bin/holdfast-dev; manual pages and completions in build
 # make cross  the tool holdfast for each platform that it is for, in build/cross
-# make generate     what templ makes of *.templ
+# make generate     what templ makes of *.templ, and docs/codes.md of the registry of codes
 # make image        the disk image, in build/image (packer/image/build has the variables)
 # make image-test   boot it under QEMU, update it, tamper with it
 # make packer-local the same image through Packer, under QEMU
@@ -113,12 +113,13 @@ test: install-test-packages generated format vet staticcheck cross unit fuzz
 generated:
 	@go mod tidy -diff
 	@go mod verify >/dev/null
-	@before=$$(cat web/console/*_templ.go web/console/ui/*_templ.go | sha256sum); $(MAKE) -s generate; \
-	if [ "$$before" != "$$(cat web/console/*_templ.go web/console/ui/*_templ.go | sha256sum)" ]; then \
-	  echo "the templates were changed and not generated anew; that is done now: look at it, and commit it"; exit 1; fi
+	@before=$$(cat web/console/*_templ.go web/console/ui/*_templ.go docs/codes.md | sha256sum); $(MAKE) -s generate; \
+	if [ "$$before" != "$$(cat web/console/*_templ.go web/console/ui/*_templ.go docs/codes.md | sha256sum)" ]; then \
+	  echo "the templates or the codes were changed and not generated again; that is done now: look at it, and commit it"; exit 1; fi
 
 generate:
 	@go tool templ generate -path web/console >/dev/null 2>&1 || go tool templ generate -path web/console
+	@go generate ./appliance/fault
 
 screenshots: install-test-packages
 	SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 ./cmd/holdfast-dev -run TestPages

@@ -127,13 +127,11 @@ func (a *Administration) setBlock(ctx context.Context, t BlockTarget, change fun
 			return err
 		})
 	}
-	return retry(func() error {
-		_, err := a.replaceKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
-			k.Blocked, err = change(k.Blocked)
-			return err
-		})
+	_, err := a.replaceKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
+		k.Blocked, err = change(k.Blocked)
 		return err
 	})
+	return err
 }
 
 // blockAll changes the block of everything. When somebody else has changed it

@@ -269,25 +269,28 @@ func (a *Administration) changeKey(ctx context.Context, keyStore, id string, cha
 	return a.replaceKey(ctx, keyStore, id, change)
 }
 
-// replaceKey does what changeKey says. Without the lock it may fail with
-// fault.Conflict.
+// replaceKey does what changeKey says, without the lock: change is called again if
+// another operation was faster.
 func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
 	v, _, err := a.service.keyStore(keyStore)
 	if err != nil {
 		return nil, err
 	}
-	k, err := a.ShowKey(ctx, keyStore, id)
-	if err != nil {
-		return nil, err
-	}
-	key, was := k.ExternalKey, k.Seal
-	if err := change(&key); err != nil {
-		return nil, err
-	}
-	if key.Seal, err = v.ring.Seal(key.Binding(), nil); err != nil {
-		return nil, err
-	}
-	return &key, a.store.UpdateKey(ctx, &key, was)
+	var key ExternalKey
+	return &key, retry(func() error {
+		k, err := a.ShowKey(ctx, keyStore, id)
+		if err != nil {
+			return err
+		}
+		key = k.ExternalKey
+		if err := change(&key); err != nil {
+			return err
+		}
+		if key.Seal, err = v.ring.Seal(key.Binding(), nil); err != nil {
+			return err
+		}
+		return a.store.UpdateKey(ctx, &key, k.Seal)
+	})
 }
 
 // tryKey gives the error that a change of a key would have, and changes nothing.

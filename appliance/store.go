@@ -45,11 +45,11 @@ type Page struct {
 //
 // Every change of a row that exists states the value that it expects, as "was": the
 // seal, or the sealed blob, of the row that the caller has read and judged. If the
-// stored one is another, somebody else was faster: fault.Conflict, and nothing changed.
+// stored one is another, another operation was faster: fault.Changed, and nothing changed.
 // Read again, and try again where that is safe. What only counts up needs no such
 // value, and says so.
 //
-// Errors are of type [*fault.Fault]: fault.NotFound, fault.Exists and fault.Conflict where
+// Errors are of type [*fault.Fault]: fault.NotFound, fault.Exists, fault.Changed and fault.Conflict where
 // a method says so, fault.Timeout when ctx ended, fault.Internal otherwise. All methods
 // may be called at once from several goroutines. The tests of every engine are in
 // package appliance/storetest.
@@ -93,11 +93,11 @@ type InstallationRows interface {
 	// CreateInstallation writes it; fault.Exists if there is one.
 	CreateInstallation(ctx context.Context, in *Installation) error
 	// UpgradeInstallation replaces its wrapped state key and its block with the
-	// block's seal; fault.NotFound if there is none. fault.Conflict if the stored state key
+	// block's seal; fault.NotFound if there is none. fault.Changed if the stored state key
 	// or the block's seal are not those of was.
 	UpgradeInstallation(ctx context.Context, in, was *Installation) error
 	// SetBlock replaces the installation's block and its seal, which was was;
-	// fault.NotFound without an installation, fault.Conflict.
+	// fault.NotFound without an installation, fault.Changed.
 	SetBlock(ctx context.Context, b Block, seal, was []byte) error
 }
 
@@ -106,7 +106,7 @@ type SettingRows interface {
 	// Setting gives a setting with its seal; fault.NotFound.
 	Setting(ctx context.Context, name string) (*SettingRow, error)
 	// SetSetting writes one in the place of was; nil if there is to be none yet.
-	// fault.Conflict if value or seal are not those of was, fault.NotFound if there is none.
+	// fault.Changed if value or seal are not those of was, fault.NotFound if there is none.
 	// It announces no change.
 	SetSetting(ctx context.Context, row, was *SettingRow) error
 }
@@ -118,13 +118,13 @@ type KeyStoreRows interface {
 	// CreateKeyStore adds one; fault.Exists if its name or prefix is taken.
 	CreateKeyStore(ctx context.Context, ks *KeyStore) error
 	// UpdateKeyStore replaces a key store's row, whose seal was was, but for its name,
-	// prefix and keys; fault.NotFound, fault.Conflict.
+	// prefix and keys; fault.NotFound, fault.Changed.
 	UpdateKeyStore(ctx context.Context, ks *KeyStore, was []byte) error
 	// DeleteKeyStore removes a key store, whose seal was was, with its credentials and
-	// grants; fault.NotFound, fault.Conflict also if it has keys.
+	// grants; fault.NotFound, fault.Changed, fault.Conflict if it has keys.
 	DeleteKeyStore(ctx context.Context, id string, was []byte) error
 	// DiscardKeyStore does that with one that has so many keys, and removes them, and
-	// the notes of token objects that were made for them; fault.Conflict also if they are
+	// the notes of token objects that were made for them; fault.Changed also if they are
 	// more or fewer.
 	DiscardKeyStore(ctx context.Context, id string, was []byte, keys int) error
 }
@@ -143,7 +143,7 @@ type KeyRows interface {
 	// fault.Exists if an ID is taken, fault.NotFound if the key store is gone.
 	CreateKeys(ctx context.Context, keys ...NewKey) error
 	// UpdateKey replaces a key's row, whose seal was was; fault.NotFound,
-	// fault.Conflict.
+	// fault.Changed.
 	UpdateKey(ctx context.Context, k *ExternalKey, was []byte) error
 	// AddKeyVersion adds a version and replaces the key's row, under the
 	// conditions of UpdateKey; fault.Exists if there is a version of that number.
@@ -155,7 +155,7 @@ type KeyRows interface {
 	// key, so that none is destroyed.
 	DiscardKey(ctx context.Context, keyStore, id string, was []byte) error
 	// DiscardKeyVersion removes a version whose material is that of v, and the notes of
-	// token objects that were made for it; fault.NotFound, fault.Conflict.
+	// token objects that were made for it; fault.NotFound, fault.Changed.
 	DiscardKeyVersion(ctx context.Context, v *KeyVersion) error
 	// KeysDueForDeletion gives up to limit keys pending deletion whose time is
 	// not after now.
@@ -180,7 +180,7 @@ type TokenObjectRows interface {
 	// to be destroyed. It announces no change.
 	NoteTokenObject(ctx context.Context, o *TokenObject) error
 	// StrikeTokenObject removes the note of that label, whose seal was was; it is no error
-	// if there is none. fault.Conflict. It announces no change.
+	// if there is none. fault.Changed. It announces no change.
 	StrikeTokenObject(ctx context.Context, label string, was []byte) error
 	// TokenObjects gives the notes not struck out, ordered by label.
 	TokenObjects(ctx context.Context) ([]*TokenObject, error)
@@ -194,10 +194,10 @@ type AccessRows interface {
 	// whatever key store; fault.NotFound if its key store is gone.
 	CreateCredential(ctx context.Context, c *Credential) error
 	// UpdateCredential replaces state and sealed secret, which was was;
-	// fault.NotFound, fault.Conflict.
+	// fault.NotFound, fault.Changed.
 	UpdateCredential(ctx context.Context, c *Credential, was []byte) error
 	// DeleteCredential removes one whose sealed secret was was; fault.NotFound,
-	// fault.Conflict.
+	// fault.Changed.
 	DeleteCredential(ctx context.Context, keyStore, accessKeyID string, was []byte) error
 	// RecordCredentialUse stores when credentials were last used, by access key
 	// ID. A time never moves back. It announces no change.
@@ -210,7 +210,7 @@ type AccessRows interface {
 	KeyStoreGrants(ctx context.Context, keyStore string) ([]*Grant, error)
 	// CreateGrant adds one; fault.NotFound if its key store or key is gone.
 	CreateGrant(ctx context.Context, g *Grant) error
-	// DeleteGrant removes one whose seal was was; fault.NotFound, fault.Conflict.
+	// DeleteGrant removes one whose seal was was; fault.NotFound, fault.Changed.
 	DeleteGrant(ctx context.Context, keyStore, id string, was []byte) error
 }
 

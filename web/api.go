@@ -2,9 +2,6 @@ package web
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -212,14 +209,6 @@ var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: s
 // PresenceTime is how long a proof of presence is good for dangerous operations.
 const PresenceTime = 5 * time.Minute
 
-// The codes of refusals that are the API's own.
-const (
-	// CodePresence: prove that you are present, and try again.
-	CodePresence fault.Code = "presence"
-	// CodeStale: If-Match names a state that is no more.
-	CodeStale fault.Code = "stale"
-)
-
 // mayCall says why the caller may not; nil if it may.
 func (a *API) mayCall(c *call) error {
 	if !c.who.Role.May(c.route.Capability) {
@@ -229,7 +218,7 @@ func (a *API) mayCall(c *call) error {
 		return fault.Errorf(fault.Locked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
 	}
 	if c.route.Dangerous && c.who.Session != "" && a.Now().Sub(c.who.ProvenAt) > PresenceTime {
-		return fault.Errorf(CodePresence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
+		return fault.Errorf(fault.Presence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
 	}
 	return nil
 }
@@ -244,22 +233,6 @@ func needs(capability identity.Capability) string {
 	return "a role that there is not"
 }
 
-// statusOf is the one place that puts codes of the domain into HTTP.
-var statusOf = map[fault.Code]int{
-	fault.Invalid:         http.StatusBadRequest,
-	fault.TooLarge:        http.StatusBadRequest,
-	fault.Unauthenticated: http.StatusUnauthorized,
-	fault.Forbidden:       http.StatusForbidden,
-	CodePresence:          http.StatusForbidden,
-	fault.NotFound:        http.StatusNotFound,
-	fault.Exists:          http.StatusConflict,
-	fault.Conflict:        http.StatusConflict,
-	CodeStale:             http.StatusPreconditionFailed,
-	fault.Throttled:       http.StatusTooManyRequests,
-	fault.Locked:          http.StatusServiceUnavailable,
-	fault.Timeout:         http.StatusServiceUnavailable,
-}
-
 // methodNotAllowed answers with the methods that the route does have.
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
@@ -267,49 +240,9 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add("Allow", m)
 		}
 	}
-	writeJSON(w, http.StatusMethodNotAllowed, Failure{Code: fault.Invalid,
-		Message: fmt.Sprintf("the route %s of the admin API has no %s", r.URL.Path, r.Method)})
-}
-
-// Failure is the body of every answer that is not 2xx.
-type Failure struct {
-	Code    fault.Code `json:"code"`
-	Message string     `json:"message"`
-}
-
-func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	f := Failure{Code: fault.CodeOf(err), Message: "internal error; the appliance's log says more"}
-	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		f.Message = e.Message
-	} else if e, ok := errors.AsType[*audit.Error](err); ok && e.Code == audit.CodeInvalid {
-		f.Code, f.Message = fault.Invalid, e.Message
-	} else if ok && e.Code == audit.CodeNotFound {
-		f.Code, f.Message = fault.NotFound, e.Message
-	}
-	status, ok := statusOf[f.Code]
-	if !ok {
-		status = http.StatusInternalServerError
-		a.Log.Error("admin", "method", r.Method, "path", r.URL.Path, "error", err)
-	}
-	writeJSON(w, status, f)
-}
-
-// message is what a caller may be told of an error.
-func message(err error) string {
-	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		return e.Message
-	}
-	if e, ok := errors.AsType[*audit.Error](err); ok {
-		return e.Message
-	}
-	return "internal error; the appliance's log says more"
-}
-
-func writeJSON(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the caller is gone if this fails
+	p := NewProblem(fault.Errorf(fault.Invalid, "the route %s of the admin API has no %s", r.URL.Path, r.Method))
+	p.Status = http.StatusMethodNotAllowed
+	writeBody(w, p.Status, problemType, p)
 }
 
 // Routes gives the table of all operations.

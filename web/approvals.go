@@ -241,8 +241,10 @@ func (a *API) do(c *call, r *approval.Request, asker identity.Principal) (Approv
 		shown.Result = done.body.Bytes()
 		return shown, nil
 	}
-	var f Failure
-	_ = json.Unmarshal(done.body.Bytes(), &f) // every failure is one
+	f, err := readProblem(&done.body)
+	if err != nil {
+		return Approval{}, err
+	}
 	return a.turn(c, r, approval.Failed, f.Message)
 }
 

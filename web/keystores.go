@@ -84,7 +84,7 @@ func keyStoreHealth(c *call) (*KeyStoreHealth, error) {
 	case !ks.Blocked.IsZero():
 		h.Reason = "the key store is blocked: " + ks.Blocked.Reason
 	case audit != nil:
-		h.Reason = "nothing can be recorded: " + message(audit)
+		h.Reason = "nothing can be recorded: " + c.api.message(c.ctx(), audit)
 	case h.ActiveCredentials == 0:
 		h.Reason = "no SigV4 credential is active"
 	}

@@ -30,8 +30,7 @@ func (a *API) audited(c *call) (any, error) {
 		after = shown(result) // it is new
 	}
 	if auditErr := a.record(c, before, after, err); auditErr != nil {
-		a.Log.Error("an operation of an administrator was done, and could not be recorded", "path", c.URL.Path, "error", auditErr)
-		return nil, fault.Errorf(fault.Internal, "it was done, but could not be recorded in the audit log; look at its state before you repeat it")
+		return nil, fault.Wrapf(fault.Internal, auditErr, "it was done, but could not be recorded in the audit log; look at its state before you repeat it")
 	}
 	return result, err
 }
@@ -53,7 +52,7 @@ func (a *API) unlessStale(c *call, before any) (any, error) {
 
 func (c *call) stale(now any) error {
 	if c.revision != "" && c.revision != Revision(now) {
-		return fault.Errorf(CodeStale, "it has changed since you looked at it; look again and decide anew")
+		return fault.Errorf(fault.Stale, "it has changed since you looked at it; read it again, then decide")
 	}
 	return nil
 }

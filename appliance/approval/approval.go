@@ -78,7 +78,7 @@ type Store interface {
 	// first.
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
 	// DecideApproval writes state, decider, time and outcome of a request whose stored
-	// state and seal are those of was; fault.Conflict if they are not any more,
+	// state and seal are those of was; fault.Changed if they are not any more,
 	// fault.NotFound if there is none.
 	DecideApproval(ctx context.Context, r, was *Request) error
 	// SealApprovals has all requests sealed in one step: f gives one its seal.

@@ -191,7 +191,7 @@ func (r *rows) DeleteAccount(ctx context.Context, id string, rule Rule) error {
 		if err != nil {
 			return err
 		}
-		if err = r.Store.DeleteAccount(ctx, a, r.checked(ctx, rule)); fault.CodeOf(err) != fault.Conflict || attempt == 3 {
+		if err = r.Store.DeleteAccount(ctx, a, r.checked(ctx, rule)); fault.CodeOf(err) != fault.Changed || attempt == 3 {
 			return err
 		}
 	}

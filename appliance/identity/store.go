@@ -316,7 +316,7 @@ type Store interface {
 	// fault.Exists if the name or e-mail address is another's.
 	UpdateAccount(ctx context.Context, id string, f func(*Account) error, rule Rule) (*Account, error)
 	// DeleteAccount removes a user with the sessions, under the same rule;
-	// fault.NotFound. It fails with fault.Conflict if the stored text is no longer that
+	// fault.NotFound. It fails with fault.Changed if the stored text is no longer that
 	// of was, which means that somebody else changed the user meanwhile.
 	DeleteAccount(ctx context.Context, was *Account, rule Rule) error
 

@@ -129,7 +129,7 @@ func (s *DB) write(ctx context.Context, apply func(*conn) error, changes ...appl
 
 // stale refuses a change whose caller expected another row than there is.
 func stale(what string) error {
-	return fault.Errorf(fault.Conflict, "%s was changed by somebody else meanwhile; look at it and try again", what)
+	return fault.Errorf(fault.Changed, "%s was changed by another operation at the same time; look at it and try again", what)
 }
 
 // unlessChanged gives the error of a change that states the value it expects, after it

@@ -18,7 +18,7 @@ import (
 )
 
 // stale is the code of a change whose caller expected another row.
-const stale = fault.Conflict
+const stale = fault.Changed
 
 // reads are the methods that change nothing, and whole those that are about all rows
 // and have tests of their own.
@@ -139,7 +139,7 @@ func testUpdate(t *testing.T, s Engine, c change) {
 		}
 	})
 	err := c.do(ctx, s, false)
-	Wants(t, err, stale, "somebody else")
+	Wants(t, err, stale, "another operation")
 	Equal(t, c.seen(t, s), before)
 	quiet = false
 	results := make(chan error, stepCallers)

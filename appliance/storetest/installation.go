@@ -30,7 +30,7 @@ func testBlocks(t *testing.T, s Engine) {
 	Must(t, s.CreateKeyStore(ctx, ks))
 	was := ks.Seal
 	ks.Blocked, ks.Policy, ks.Seal = b, "a policy", []byte("another")
-	Wants(t, s.UpdateKeyStore(ctx, ks, []byte("stale")), fault.Conflict, "somebody else")
+	Wants(t, s.UpdateKeyStore(ctx, ks, []byte("stale")), fault.Changed, "another operation")
 	Must(t, s.UpdateKeyStore(ctx, ks, was))
 	Equal(t, Got(s.KeyStores(ctx))(t), []*appliance.KeyStore{ks})
 

@@ -161,7 +161,7 @@ func testUpdateKey(t *testing.T, s Engine) {
 	Equal(t, &Got(s.Key(ctx, ks.ID, "b"))(t).ExternalKey, NewKey(ks, "b").Key)
 
 	late := NewKey(ks, "a").Key
-	Wants(t, s.UpdateKey(ctx, late, was), fault.Conflict, `"a"`)
+	Wants(t, s.UpdateKey(ctx, late, was), fault.Changed, `"a"`)
 	Equal(t, &Got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, k)
 
 	back := *k
@@ -181,7 +181,7 @@ func testVersions(t *testing.T, s Engine) {
 	was := k.Seal
 	k.CurrentVersion, k.Seal = 2, []byte("seal 2")
 	v2 := Version(ks, "a", 2)
-	Wants(t, s.AddKeyVersion(ctx, k, v2, []byte("other"), "object"), fault.Conflict, `"a"`)
+	Wants(t, s.AddKeyVersion(ctx, k, v2, []byte("other"), "object"), fault.Changed, `"a"`)
 	Wants(t, s.AddKeyVersion(ctx, k, Version(ks, "a", 1), was, "object"), fault.Exists, "version 1")
 	Wants(t, s.AddKeyVersion(ctx, NewKey(ks, "b").Key, Version(ks, "b", 2), was, "object"), fault.NotFound, `"b"`)
 	Equal(t, &Got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, NewKey(ks, "a").Key)
@@ -201,7 +201,7 @@ func testDeleteKey(t *testing.T, s Engine) {
 	Must(t, s.CreateGrant(ctx, Grant(ks, 1, "a")))
 	Must(t, s.CreateGrant(ctx, Grant(ks, 2, "b")))
 	Must(t, s.CreateGrant(ctx, Grant(ks, 3, "")))
-	Wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), tokenObjects("x")), fault.Conflict, `"a"`)
+	Wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), tokenObjects("x")), fault.Changed, `"a"`)
 	Wants(t, s.DeleteKey(ctx, ks.ID, "c", nil, tokenObjects("x")), fault.NotFound, `"c"`)
 	Equal(t, len(Got(s.TokenObjects(ctx))(t)), 0)
 	Must(t, s.DeleteKey(ctx, ks.ID, "a", []byte("seal of a"), tokenObjects("y", "x")))

@@ -44,7 +44,7 @@ func build(t testing.TB, i predicttest.Image) string {
 	dir := t.TempDir()
 	i.Root = filepath.Join(dir, "root")
 	for name, content := range map[string]string{
-		"usr/bin/holdfastd":           program(),
+		"usr/bin/holdfastd":          program(),
 		"etc/holdfast/holdfast.toml": "[hsm]\n",
 		"usr/lib/softhsm/module.so":  "module",
 	} {

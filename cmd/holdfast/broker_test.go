@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/device"
 	"holdfast/attest/release"
@@ -141,7 +142,7 @@ func (b *brokerSite) releases() {
 func (b *brokerSite) refuses(code string) {
 	b.Helper()
 	got, _, err := b.client.Release(b.Context())
-	if c, again := release.Code(err); err == nil || got != nil || c != code || again {
+	if err == nil || got != nil || string(fault.CodeOf(err)) != code || fault.ClassOf(err) == fault.TryAgain {
 		b.Fatalf("got %q, %v; want %s", got, err, code)
 	}
 	b.released += b.client.Machine + " refused " + code + "\n"

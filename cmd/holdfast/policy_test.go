@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/tpm/seal"
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/sitetest"
@@ -107,11 +108,11 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	unseal := func(when string, by []seal.Authorization, code string) {
 		t.Helper()
 		got, name, err := seal.Unseal(m, blob, by)
-		var refusal *seal.Refusal
+		var refusal *fault.Fault
 		switch {
 		case code == "" && (err != nil || string(got) != secret || name != "release 1"):
 			t.Errorf("%s: got %q by %q, %v", when, got, name, err)
-		case code != "" && (!errors.As(err, &refusal) || refusal.Code != code || got != nil):
+		case code != "" && (!errors.As(err, &refusal) || string(refusal.Code) != code || got != nil):
 			t.Errorf("%s: got %q, %v; want %s", when, got, err, code)
 		}
 	}
@@ -119,7 +120,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	if err := m.RecordCap(); err != nil {
 		t.Fatal(err)
 	}
-	unseal("after the cap", first, seal.CodePCRs)
+	unseal("after the cap", first, string(fault.SealPCRs))
 	if evidence, err = m.Evidence(); err != nil {
 		t.Fatal(err)
 	}
@@ -128,13 +129,13 @@ func TestFromEvidenceToRelease(t *testing.T) {
 	boot("holdfast 1")
 	unseal("after a reboot", first, "")
 	boot("holdfast evil")
-	unseal("with another program", first, seal.CodePCRs)
+	unseal("with another program", first, string(fault.SealPCRs))
 
 	boot("holdfast 1")
 	if err := seal.Revoke(m, 2); err != nil {
 		t.Fatal(err)
 	}
-	unseal("by a revoked policy", first, seal.CodeRevoked)
+	unseal("by a revoked policy", first, string(fault.SealRevoked))
 	unseal("by a newly signed policy", c.authorize("2"), "")
 }
 

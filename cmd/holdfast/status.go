@@ -68,7 +68,7 @@ func showStatus(w io.Writer, s web.Status) {
 			}
 		}
 		if l.Level != audit.LevelOK {
-			cli.Row(w, "", "the disk is "+map[audit.Level]string{audit.LevelWarning: "filling up: make space", audit.LevelFull: "full: requests are refused"}[l.Level])
+			cli.Row(w, "", "the disk is "+map[audit.Level]string{audit.LevelWarning: "filling up: enlarge the state volume, or keep less of the log with audit.retain_age", audit.LevelFull: "full: requests are refused"}[l.Level])
 		}
 	}
 	if t := b.Attestation; t != nil {

@@ -93,7 +93,7 @@ func (c *console) perform(w http.ResponseWriter, p *page, operation string, v ur
 	case errors.As(err, &waits):
 		flash(w, fmt.Sprintf("It waits for the approval of another person, until %s.", ui.Stamp(waits.Request.ExpiresAt)))
 		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
-	case fault.CodeOf(err) == web.CodePresence:
+	case fault.CodeOf(err) == fault.Presence:
 		c.show(w, p, p.proveView(operation, v, ""))
 	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.Exists:
 		c.again(w, p, operation, v, err)
@@ -118,10 +118,7 @@ func (c *console) again(w http.ResponseWriter, p *page, operation string, v url.
 		c.failPage(w, p.Request, p.who, err)
 		return
 	}
-	message := err.Error()
-	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		message = e.Message
-	}
+	message := c.message(p.Request, err)
 	for _, l := range pages {
 		params, ok := match(l.path, back.Path)
 		if !ok {
@@ -172,7 +169,7 @@ func match(pattern, path string) (map[string]string, bool) {
 // version makes one; revision is empty where nothing is changed that there is.
 func (p *page) version(revision string) string { return p.who.Session + " " + revision }
 
-var errStale = fault.Errorf(web.CodeStale, "the page is from another session, or incomplete; open it again and decide anew")
+var errStale = fault.Errorf(fault.Stale, "the page is from another session, or incomplete; open it again and decide anew")
 
 // fresh checks a form's version as far as it is the console's matter, and gives
 // the revision, which the API checks.
@@ -250,7 +247,7 @@ func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Pri
 	if r.PostForm.Has("password") {
 		err := c.client.Do(r.Context(), http.MethodPost, "account/prove/password", web.Proof{Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code")}, nil)
 		if err != nil {
-			c.show(w, p, p.proveView(asked.Operation, asked.Values, message(err)))
+			c.show(w, p, p.proveView(asked.Operation, asked.Values, c.message(r, err)))
 			return
 		}
 	}
@@ -268,13 +265,6 @@ func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Pri
 	c.perform(w, p, asked.Operation, asked.Values)
 }
 
-func message(err error) string {
-	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		return e.Message
-	}
-	return "internal error; the appliance's log says more"
-}
-
 // answered is what the script posts after a passkey was used.
 type answered struct {
 	Ceremony string            `json:"ceremony"`
@@ -284,12 +274,14 @@ type answered struct {
 
 // begun is the answer to the beginning of a ceremony: of options only those that
 // the browser's API takes.
-func begun(w http.ResponseWriter, c identity.Ceremony, err error) { answerJSON(w, c, err) }
+func (c *console) begun(w http.ResponseWriter, r *http.Request, begun identity.Ceremony, err error) {
+	c.answerJSON(w, r, begun, err)
+}
 
 func (c *console) beginProve(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
 	var ceremony identity.Ceremony
 	err := c.client.Do(r.Context(), http.MethodPost, "account/prove/passkey/begin", nil, &ceremony)
-	begun(w, ceremony, err)
+	c.begun(w, r, ceremony, err)
 }
 
 func (c *console) finishProve(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
@@ -297,13 +289,13 @@ func (c *console) finishProve(w http.ResponseWriter, r *http.Request, _ identity
 	if err == nil {
 		err = c.client.Do(r.Context(), http.MethodPost, "account/prove/passkey", web.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response}, nil)
 	}
-	answerJSON(w, map[string]string{"location": "/"}, err)
+	c.answerJSON(w, r, map[string]string{"location": "/"}, err)
 }
 
 func (c *console) beginPasskey(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
 	var ceremony identity.Ceremony
 	err := c.client.Do(r.Context(), http.MethodPost, "account/passkeys/begin", nil, &ceremony)
-	begun(w, ceremony, err)
+	c.begun(w, r, ceremony, err)
 }
 
 func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
@@ -314,7 +306,7 @@ func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, _ identi
 	if err == nil {
 		flash(w, "The passkey was added.")
 	}
-	answerJSON(w, map[string]string{"location": "/account"}, err)
+	c.answerJSON(w, r, map[string]string{"location": "/account"}, err)
 }
 
 // value is that of a hidden field.

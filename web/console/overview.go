@@ -8,8 +8,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web"
 	"holdfast/web/console/ui"
 )
@@ -92,7 +92,7 @@ func (d *overviewData) look(p *page) error {
 		var h web.KeyStoreHealth
 		var detail appliance.KeyStoreDetail
 		if err := p.get(&h, web.Path("keystores", ks.Name, "health")); err != nil {
-			h = web.KeyStoreHealth{Reason: message(err)}
+			h = web.KeyStoreHealth{Reason: p.c.message(p.Request, err)}
 		} else if err := p.get(&detail, web.Path("keystores", ks.Name)); err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func (d *overviewData) forms(p *page) {
 			d.unblock = &f
 		}
 	}
-	if d.status.Boot.Code == progress.CodeSealMissing && p.may(identity.Administer) {
+	if d.status.Boot.Code == string(fault.SealMissing) && p.may(identity.Administer) {
 		f := p.form("seal", "", ui.Form{Submit: "Seal the PIN", Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",
 			Fields: []ui.Field{{Name: "pin", Label: "HSM user PIN", Type: "password", Required: true, Autocomplete: "off"}}})
 		d.seal = &f

@@ -43,12 +43,12 @@ func attestation(p *page) (*view, error) {
 	case "":
 		d.verdict = d.report.Verdict
 	case fault.Conflict, fault.Invalid:
-		d.failure = message(err)
+		d.failure = p.c.message(p.Request, err)
 	default:
 		return nil, err
 	}
 	for _, c := range d.verdict.Checks {
-		if c.Code == "E_TPM_REFERENCE" && c.Result == appraisal.Pass {
+		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {
 			d.reference = c.Detail
 		}
 	}
@@ -136,7 +136,7 @@ func auditLog(p *page) (*view, error) {
 	switch err := p.get(&d.found, "audit/records?"+asked.Encode()); fault.CodeOf(err) {
 	case "":
 	case fault.Invalid:
-		d.failure = message(err)
+		d.failure = p.c.message(p.Request, err)
 	default:
 		return nil, err
 	}
@@ -188,7 +188,7 @@ func auditRecord(p *page) (*view, error) {
 	d.changes = changesOf(d.record.Before, d.record.After)
 	var proof json.RawMessage
 	if err := p.get(&proof, web.Path("audit", "records", seq, "proof")); err != nil {
-		d.failure = message(err)
+		d.failure = p.c.message(p.Request, err)
 	}
 	d.proof = string(proof)
 	return &view{title: "Record " + seq, crumbs: []ui.Link{{Text: "Audit log", URL: "/audit"}}, body: recordPage(d)}, nil
