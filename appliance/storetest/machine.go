@@ -11,7 +11,7 @@ func testBoot(t *testing.T, s Machine) {
 	ctx := t.Context()
 	Equal(t, Got(s.BootSteps(ctx, 10))(t), []progress.Step(nil))
 	step := func(of, seq, minute int) progress.Step {
-		return progress.Step{Boot: ID(of), Seq: seq, State: "release", Began: At(minute), Took: 1500 * time.Microsecond, Code: "E_X", Reason: "why"}
+		return progress.Step{Boot: ID(of), Seq: seq, State: "release", Began: At(minute), Took: 1500 * time.Microsecond, Code: string(fault.PolicyFile), Reason: "why"}
 	}
 	for _, b := range []progress.Step{step(1, 1, 1), step(1, 2, 1), step(2, 1, 2)} {
 		Must(t, s.RecordBootStep(ctx, b))
