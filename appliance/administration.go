@@ -11,6 +11,7 @@ import (
 // that start after it returns. They are in the files of what they are about.
 type Administration struct {
 	ground
+	store    AdministeredRows
 	service  *Service
 	settings *Settings
 	deleting func(ctx context.Context, keyStore, keyID string) error

@@ -45,8 +45,9 @@ type Options struct {
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
-	// OpenStore opens another database, of a backup. Without it there is no restore.
-	OpenStore func(ctx context.Context, path string) (Store, error)
+	// OpenCopy opens a store of its own at path: a new one, or the SQLite database that is
+	// there, as backups of before had. Without it there is neither backup nor restore.
+	OpenCopy func(ctx context.Context, path string) (Copy, error)
 	// WhyLocked, if given, says in a word why the appliance was not unlocked, such
 	// as E_SEAL_PCRS. Callers are told.
 	WhyLocked func() string
@@ -77,9 +78,8 @@ type Appliance struct {
 
 // ground is what every part stands on.
 type ground struct {
-	store Store
-	log   *slog.Logger
-	now   func() time.Time
+	log *slog.Logger
+	now func() time.Time
 }
 
 // stamp gives the time at the precision of the store.
@@ -88,18 +88,18 @@ func (g *ground) stamp() time.Time { return g.now().UTC().Truncate(time.Millisec
 // New makes a locked appliance over the store.
 func New(o Options) *Appliance {
 	o.setDefaults()
-	on := ground{store: o.Store, log: o.Log, now: o.Now}
-	service := &Service{ground: on, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
-	settings := &Settings{ground: on, seals: Seals{service: service, sealRows: o.SealAll}}
+	on := ground{log: o.Log, now: o.Now}
+	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
+	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, sealRows: o.SealAll}}
 	settings.seals.settings = settings
-	administration := &Administration{ground: on, service: service, settings: settings, deleting: o.Deleting}
-	lifecycle := &Lifecycle{ground: on, service: service, settings: settings, administration: administration}
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew
 	o.Store.Subscribe(service.apply)
 	return &Appliance{Service: service, Administration: administration, Lifecycle: lifecycle, Settings: settings,
-		Backups: &Backups{ground: on, service: service, settings: settings, administration: administration, lifecycle: lifecycle, dir: o.Dir, openStore: o.OpenStore}}
+		Backups: &Backups{ground: on, store: o.Store, service: service, settings: settings, administration: administration, lifecycle: lifecycle, dir: o.Dir, openCopy: o.OpenCopy}}
 }
 
 // setDefaults fills in what was left out.
@@ -128,8 +128,8 @@ func (o *Options) setDefaults() {
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }
 	}
-	if o.OpenStore == nil {
-		o.OpenStore = func(context.Context, string) (Store, error) {
+	if o.OpenCopy == nil {
+		o.OpenCopy = func(context.Context, string) (Copy, error) {
 			return nil, fault.Errorf(fault.Internal, "this appliance cannot open backups")
 		}
 	}

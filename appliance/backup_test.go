@@ -51,7 +51,7 @@ func backUp(t *testing.T) *backedUp {
 		}
 	})
 	var out bytes.Buffer
-	err := b.bed.Appliance.Backup(ctx, &out, checkpoint)
+	err := backupTo(b.bed.Appliance, &out, checkpoint)
 	close(stop)
 	load.Wait()
 	if err != nil {

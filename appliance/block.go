@@ -134,9 +134,16 @@ func (a *Administration) setBlock(ctx context.Context, t BlockTarget, change fun
 	return err
 }
 
+// blockAll changes the block of everything. When somebody else has changed it
+// meanwhile, the change is made of what there is then: a block must not fail because of
+// another one.
 func (a *Administration) blockAll(ctx context.Context, change func(was Block) (Block, error)) error {
 	a.blocking.Lock()
 	defer a.blocking.Unlock()
+	return retry(func() error { return a.tryBlockAll(ctx, change) })
+}
+
+func (a *Administration) tryBlockAll(ctx context.Context, change func(was Block) (Block, error)) error {
 	v, err := a.service.view()
 	if err != nil {
 		return err
@@ -145,6 +152,7 @@ func (a *Administration) blockAll(ctx context.Context, change func(was Block) (B
 	if err != nil {
 		return err
 	}
+	was := in.BlockSeal
 	// Also of a row that does not open: this is what makes it good again.
 	if in.Blocked, err = change(v.blocked); err != nil {
 		return err
@@ -152,7 +160,7 @@ func (a *Administration) blockAll(ctx context.Context, change func(was Block) (B
 	if in.BlockSeal, err = v.ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
 		return err
 	}
-	return a.store.SetBlock(ctx, in.Blocked, in.BlockSeal)
+	return a.store.SetBlock(ctx, in.Blocked, in.BlockSeal, was)
 }
 
 // readBlock gives the block of everything. A row that does not open blocks.

@@ -80,9 +80,9 @@ func (s doomedStore) NoteTokenObject(ctx context.Context, o *appliance.TokenObje
 	return s.Store.NoteTokenObject(ctx, o)
 }
 
-func (s doomedStore) StrikeTokenObject(ctx context.Context, label string) error {
+func (s doomedStore) StrikeTokenObject(ctx context.Context, label string, was []byte) error {
 	defer s.death.step()
-	return s.Store.StrikeTokenObject(ctx, label)
+	return s.Store.StrikeTokenObject(ctx, label, was)
 }
 
 type doomedToken struct {

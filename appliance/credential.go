@@ -136,7 +136,7 @@ func (a *Administration) credential(ctx context.Context, keyStore, accessKeyID s
 			return c, nil
 		}
 	}
-	return nil, fault.Errorf(fault.NotFound, "key store %q has no credential %q", keyStore, accessKeyID)
+	return nil, noCredential(keyStore, accessKeyID)
 }
 
 // CredentialAges gives when the active credentials of each key store were made,
@@ -161,40 +161,40 @@ func (s *Service) CredentialAges() (map[string][]time.Time, error) {
 func (a *Administration) SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*Credential, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, e, err := a.service.keyStore(keyStore)
+	v, _, err := a.service.keyStore(keyStore)
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := a.store.Credentials(ctx, e.store.ID)
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range credentials {
-		if c.AccessKeyID != accessKeyID {
-			continue
+	var c *Credential
+	err = retry(func() (err error) {
+		if c, err = a.credential(ctx, keyStore, accessKeyID); err != nil || c.Active == active {
+			return err
 		}
-		if c.Active == active {
-			return c, nil
-		}
-		from := c.Binding()
+		from, was := c.Binding(), c.Secret
 		c.Active = active
-		if c.Secret, err = v.ring.Reseal(from, c.Binding(), c.Secret); err != nil {
-			return nil, err
+		if c.Secret, err = v.ring.Reseal(from, c.Binding(), was); err != nil {
+			return damagedCredential(keyStore, accessKeyID, err)
 		}
-		return c, a.store.UpdateCredential(ctx, c)
+		return a.store.UpdateCredential(ctx, c, was)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, noCredential(keyStore, accessKeyID)
+	return c, nil
 }
 
-// DeleteCredential removes a credential. Errors: fault.NotFound.
+// DeleteCredential removes a credential, also one whose row is damaged: that only
+// takes away. Errors: fault.NotFound.
 func (a *Administration) DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	_, e, err := a.service.keyStore(keyStore)
-	if err != nil {
-		return err
-	}
-	return a.store.DeleteCredential(ctx, e.store.ID, accessKeyID)
+	return retry(func() error {
+		c, err := a.credential(ctx, keyStore, accessKeyID)
+		if err != nil {
+			return err
+		}
+		return a.store.DeleteCredential(ctx, c.KeyStore, accessKeyID, c.Secret)
+	})
 }
 
 // CheckDeleteCredential gives the error that DeleteCredential would, and changes

@@ -57,6 +57,17 @@ type Grant struct {
 
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
+	// Unreadable says that operations or conditions as they are stored cannot be read,
+	// and are not here. Such a row was edited by hand.
+	Unreadable bool `json:"-"`
+}
+
+// verify holds the grant against its seal: fault.Tampered.
+func (g *Grant) verify(ring Keyring) error {
+	if g.Unreadable {
+		return fault.Errorf(fault.Tampered, "the operations or conditions of the stored grant %q cannot be read", g.ID)
+	}
+	return ring.Verify(g.Binding(), g.Seal)
 }
 
 // Binding names the grant's row. A grant that has nothing but what the first
@@ -204,23 +215,34 @@ func (a *Administration) Grants(ctx context.Context, keyStore string) ([]*Grant,
 	return a.store.Grants(ctx, e.store.ID)
 }
 
-// RemoveGrant removes a grant. Errors: fault.NotFound.
+// RemoveGrant removes a grant, also one whose row is damaged. Errors: fault.NotFound.
 func (a *Administration) RemoveGrant(ctx context.Context, keyStore, id string) error {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	_, e, err := a.service.keyStore(keyStore)
+	return retry(func() error {
+		g, err := a.grant(ctx, keyStore, id)
+		if err != nil {
+			return err
+		}
+		return a.store.DeleteGrant(ctx, g.KeyStore, id, g.Seal)
+	})
+}
+
+// grant gives one of a key store. fault.NotFound.
+func (a *Administration) grant(ctx context.Context, keyStore, id string) (*Grant, error) {
+	grants, err := a.Grants(ctx, keyStore)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return a.store.DeleteGrant(ctx, e.store.ID, id)
+	if i := slices.IndexFunc(grants, func(g *Grant) bool { return g.ID == id }); i >= 0 {
+		return grants[i], nil
+	}
+	return nil, fault.Errorf(fault.NotFound, "key store %q has no grant %q", keyStore, id)
 }
 
 // CheckRemoveGrant gives the error that RemoveGrant would, and changes nothing.
 func (a *Administration) CheckRemoveGrant(ctx context.Context, keyStore, id string) error {
-	grants, err := a.Grants(ctx, keyStore)
-	if err == nil && !slices.ContainsFunc(grants, func(g *Grant) bool { return g.ID == id }) {
-		err = fault.Errorf(fault.NotFound, "key store %q has no grant %q", keyStore, id)
-	}
+	_, err := a.grant(ctx, keyStore, id)
 	return err
 }
 
@@ -284,7 +306,7 @@ func (s *Service) indexGrants(ring Keyring, keyStore, keyID string, grants []*Gr
 // compileGrant holds a grant against its seal and compiles it, unless it was
 // before.
 func compileGrant(ring Keyring, g *Grant, before compiledGrant) (*authz.Policy, error) {
-	if err := ring.Verify(g.Binding(), g.Seal); err != nil {
+	if err := g.verify(ring); err != nil {
 		return nil, err
 	}
 	if before.policy != nil && bytes.Equal(before.seal, g.Seal) {

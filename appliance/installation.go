@@ -54,6 +54,7 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 		return err
 	}
 	l.log.Warn("the database was made before all rows had seals; they get them now, as they are. Look through the users and API tokens", "installation", in.ID)
+	was := *in
 	in.WrappedStateKey = wrapped
 	if in.Blocked.IsZero() && in.BlockSeal == nil {
 		if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
@@ -64,7 +65,7 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 		if err := l.settings.setSetting(ctx, SettingBootstrap, SettingDone); err != nil {
 			return err
 		}
-		return l.store.UpgradeInstallation(ctx, in)
+		return l.store.UpgradeInstallation(ctx, in, &was)
 	})
 }
 

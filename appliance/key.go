@@ -256,7 +256,10 @@ func (a *Administration) ShowKey(ctx context.Context, keyStore, id string) (*Sto
 	if k.Grants == nil {
 		k.Grants = []*Grant{} // in JSON a list, though it be empty
 	}
-	return k, checkKey(v.ring, k, e.store.ID, id)
+	if err := checkKey(v.ring, k, e.store.ID, id); err != nil {
+		return nil, damagedKey(keyStore, id, err)
+	}
+	return k, nil
 }
 
 // changeKey reads a key, has it changed, seals it anew and writes it back.

@@ -178,11 +178,13 @@ func (a *Administration) SetQuota(ctx context.Context, name string, requestsPerS
 func (a *Administration) DeleteKeyStore(ctx context.Context, name string) error {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	e, err := a.deletableKeyStore(ctx, name)
-	if err != nil {
-		return err
-	}
-	return a.store.DeleteKeyStore(ctx, e.store.ID)
+	return retry(func() error {
+		e, err := a.deletableKeyStore(ctx, name)
+		if err != nil {
+			return err
+		}
+		return a.store.DeleteKeyStore(ctx, e.store.ID, e.store.Seal)
+	})
 }
 
 // CheckDeleteKeyStore gives the error that DeleteKeyStore would, and changes

@@ -81,7 +81,11 @@ func (a *Administration) RotateKey(ctx context.Context, keyStore, id string, mat
 	if err != nil {
 		return nil, err
 	}
-	return a.rotate(ctx, v.ring, e.store.ID, id, 0, material)
+	k, err := a.rotate(ctx, v.ring, e.store.ID, id, 0, material)
+	if err != nil {
+		return nil, damagedKey(keyStore, id, err)
+	}
+	return k, nil
 }
 
 // rotate adds a version, unless only is not 0 and not the current version. The

@@ -12,6 +12,10 @@ import (
 // does the work that comes with time.
 type Lifecycle struct {
 	ground
+	store interface {
+		InstallationRows
+		KeyStoreRows
+	}
 	service        *Service
 	settings       *Settings
 	administration *Administration

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -34,6 +33,10 @@ type BackupReport struct {
 	// Gone are the versions in custody of the HSM for which it has no key object any
 	// more, such as those of keys that were destroyed since. Their rows are restored.
 	Gone []GoneVersion `json:"gone,omitempty"`
+	// Damaged are rows that do not open, the first 1,000 of DamagedRows. They are out of
+	// service where they are, and a restore takes them over so.
+	Damaged     []DamagedRow `json:"damaged,omitempty"`
+	DamagedRows int          `json:"damaged_rows,omitempty"`
 	// Restored says whether it was restored, and not only verified.
 	Restored bool `json:"restored"`
 }
@@ -48,34 +51,34 @@ type GoneVersion struct {
 
 // VerifyBackup reads a backup and opens everything in it with this appliance's
 // HSM, every version of every key. It changes nothing. Errors: fault.Invalid for
-// what is no backup; fault.Tampered for one of another HSM, and for rows that do
-// not open; fault.Internal or fault.Timeout if the HSM fails or is away. A key object
-// that the HSM does not have is no error: the report names it.
+// what is no backup; fault.Tampered for one of another HSM; fault.Internal or
+// fault.Timeout if the HSM fails or is away. A row that does not open is no error, and
+// neither is a key object that the HSM does not have: the report names them.
 func (b *Backups) VerifyBackup(ctx context.Context, r io.Reader) (*BackupReport, error) {
-	report, dir, err := b.readBackup(ctx, r, nil)
-	if dir != "" {
-		_ = os.RemoveAll(dir)
+	opened, err := b.read(ctx, r, true)
+	if err != nil {
+		return nil, err
 	}
-	return report, err
+	return opened.report, opened.close()
 }
 
 // Restore verifies a backup and takes it over. What would destroy something later
 // does not come along: pending deletions are suspended, and noted objects of the
-// token are left behind, since another appliance may use the same ones. Errors:
+// token are left behind, since another appliance may use the same ones. Damaged rows
+// come along as they are, and the report names them. Errors:
 // those of VerifyBackup; fault.Conflict if this appliance has key stores. If it fails,
 // nothing changed.
 func (b *Backups) Restore(ctx context.Context, r io.Reader) (*BackupReport, error) {
-	var objects map[string]bool // of the token, which the backup's keys need
-	report, dir, err := b.readBackup(ctx, r, func(st Store, ring Keyring) (err error) {
-		if objects, err = ownedTokenObjects(ctx, st, ring); err != nil {
-			return err
-		}
-		return suspendDeletions(ctx, st, ring)
-	})
-	if dir != "" {
-		defer os.RemoveAll(dir)
-	}
+	opened, err := b.read(ctx, r, true)
 	if err != nil {
+		return nil, err
+	}
+	defer opened.close()
+	objects, known, err := opened.tokenObjects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := opened.suspendDeletions(ctx); err != nil {
 		return nil, err
 	}
 	b.administration.admin.Lock()
@@ -90,11 +93,11 @@ func (b *Backups) Restore(ctx context.Context, r io.Reader) (*BackupReport, erro
 	}
 	var left []*TokenObject
 	if len(stores) == 0 { // else it is refused
-		left = b.administration.destroyLeftovers(ctx, v.ring, objects)
+		left = b.administration.leaveBehind(ctx, v.ring, objects, known)
 	}
 	hsms := b.service.health.watched()
 	b.lifecycle.lock() // the keys of the installation that is given up
-	err = b.settings.seals.alone(func() error { return b.store.Replace(ctx, filepath.Join(dir, databaseName)) })
+	err = b.settings.seals.alone(func() error { return move(ctx, opened.store, b.store) })
 	if unlock := b.lifecycle.unlock(context.WithoutCancel(ctx), v.ring, hsms, nil); unlock != nil {
 		b.log.Error("the appliance could not be unlocked after a restore; restart the machine", "error", unlock)
 		err = errors.Join(err, unlock)
@@ -102,9 +105,11 @@ func (b *Backups) Restore(ctx context.Context, r io.Reader) (*BackupReport, erro
 	if err != nil {
 		return nil, err
 	}
+	report := opened.report
 	report.Restored = true
 	b.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys,
-		"deletions_suspended", report.PendingDeletion, "gone", len(report.Gone))
+		"deletions_suspended", report.PendingDeletion, "gone", len(report.Gone), "damaged", report.DamagedRows)
+	b.tell("a row of the restored backup is damaged, and out of service", report)
 	for _, o := range left {
 		if !objects[o.Label] {
 			b.log.Error("a key object in the token is left over from before the restore, and is no longer noted: destroy it by the HSM's own means", "object", o.Label)
@@ -113,229 +118,236 @@ func (b *Backups) Restore(ctx context.Context, r io.Reader) (*BackupReport, erro
 	return report, nil
 }
 
-// suspendDeletions suspends the pending deletions in a store that nobody else uses
-// and whose rows were verified.
-func suspendDeletions(ctx context.Context, st Store, ring Keyring) error {
-	stores, err := st.KeyStores(ctx)
+// leaveBehind destroys the token's objects that nobody needs any more when the rows are
+// replaced, and gives those that remain. Without knowing which the restored keys need,
+// all remain. The caller holds a.admin.
+func (a *Administration) leaveBehind(ctx context.Context, ring Keyring, needed map[string]bool, known bool) []*TokenObject {
+	if known {
+		return a.destroyLeftovers(ctx, ring, needed)
+	}
+	notes, err := a.store.TokenObjects(ctx)
+	if err != nil {
+		a.log.Warn("the list of token objects to destroy cannot be read", "error", err)
+		return nil
+	}
+	return a.sealedNotes(ctx, ring, notes)
+}
+
+// move has one store take over the rows of another.
+func move(ctx context.Context, from, to Snapshots) error {
+	r, w := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		err := from.Snapshot(ctx, w)
+		w.CloseWithError(err)
+		written <- err
+	}()
+	err := to.Restore(ctx, r)
+	r.CloseWithError(io.ErrClosedPipe) // ends the writer where the reader had enough
+	if failed := <-written; err == nil {
+		err = failed
+	}
+	return err
+}
+
+// openedBackup is a backup whose rows are in a store of their own, and were looked at.
+type openedBackup struct {
+	report *BackupReport
+	store  Copy
+	ring   Keyring
+	dir    string
+}
+
+func (o *openedBackup) close() error {
+	o.ring.Lock()
+	err := o.store.Close()
+	return errors.Join(err, os.RemoveAll(o.dir))
+}
+
+// tokenObjects gives the labels of the token's objects that the backup's keys need. Where
+// a row is damaged they are not known: it may have named one.
+func (o *openedBackup) tokenObjects(ctx context.Context) (labels map[string]bool, known bool, err error) {
+	if o.report.DamagedRows > 0 {
+		return nil, false, nil
+	}
+	labels, err = ownedTokenObjects(ctx, o.store, o.ring)
+	return labels, err == nil, err
+}
+
+// suspendDeletions suspends the pending deletions of keys. A key that is damaged is
+// never deleted, and stays as it is: a new seal would make its row good.
+func (o *openedBackup) suspendDeletions(ctx context.Context) error {
+	stores, err := o.store.KeyStores(ctx)
 	if err != nil {
 		return err
 	}
 	for _, ks := range stores {
-		for {
-			pending, err := st.Keys(ctx, ks.ID, Page{State: KeyPendingDeletion, Limit: 1000})
+		for page := (Page{State: KeyPendingDeletion, Limit: 1000}); ; {
+			pending, err := o.store.Keys(ctx, ks.ID, page)
 			if err != nil {
 				return err
 			}
-			if len(pending) == 0 {
+			for _, k := range pending {
+				if err := o.suspendDeletion(ctx, k); err != nil {
+					return err
+				}
+			}
+			if len(pending) < page.Limit {
 				break
 			}
-			for _, k := range pending {
-				was := k.Seal
-				k.State, k.DeletionAt = KeyDeletionSuspended, time.Time{}
-				if k.Seal, err = ring.Seal(k.Binding(), nil); err != nil {
-					return err
-				}
-				if err := st.UpdateKey(ctx, k, was); err != nil {
-					return err
-				}
-			}
+			page.After = pending[len(pending)-1].ID
 		}
 	}
 	return nil
 }
 
+func (o *openedBackup) suspendDeletion(ctx context.Context, k *ExternalKey) error {
+	if err := o.ring.Verify(k.Binding(), k.Seal); err != nil {
+		if code := fault.CodeOf(err); code == fault.Tampered || code == fault.Locked { // or its key store is
+			return nil
+		}
+		return err
+	}
+	was := k.Seal
+	k.State, k.DeletionAt = KeyDeletionSuspended, time.Time{}
+	var err error
+	if k.Seal, err = o.ring.Seal(k.Binding(), nil); err != nil {
+		return err
+	}
+	return o.store.UpdateKey(ctx, k, was)
+}
+
 const databaseName = "restore.db"
 
-// readBackup decrypts a backup into a new folder, opens all that is in it, and has
-// prepare, if given, change that copy.
-func (b *Backups) readBackup(ctx context.Context, r io.Reader, prepare func(Store, Keyring) error) (_ *BackupReport, dir string, err error) {
+// read decrypts a backup into a store of its own, in a new folder, and looks at all that
+// is in it. InToken says whether keys in the HSM are used.
+func (b *Backups) read(ctx context.Context, r io.Reader, inToken bool) (_ *openedBackup, err error) {
 	v, err := b.service.view()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	ring := v.ring.Empty()
-	defer ring.Lock()
 	lines := bufio.NewReaderSize(r, maxHeader)
 	h, err := readHeader(lines)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	secret, err := ring.Unwrap(ctx, h.binding(), h.Identity)
+	identity, err := openIdentity(ctx, v.ring, h)
 	if err != nil {
-		return nil, "", err
+		return nil, err
+	}
+	o := &openedBackup{ring: v.ring.Empty()}
+	if o.dir, err = b.temporary(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			o.ring.Lock()
+			if o.store != nil {
+				_ = o.store.Close()
+			}
+			_ = os.RemoveAll(o.dir)
+		}
+	}()
+	rows, err := age.Decrypt(lines, identity)
+	if err != nil {
+		return nil, brokenBackup(err)
+	}
+	if o.store, err = b.load(ctx, h.Format, rows, filepath.Join(o.dir, databaseName)); err != nil {
+		return nil, err
+	}
+	if o.report, err = inspect(ctx, o.store, o.ring, inToken); err != nil {
+		return nil, err
+	}
+	if o.report.Installation != h.Installation {
+		return nil, fault.Errorf(fault.Tampered, "the backup says that it is of installation %s, and its rows are of %s", h.Installation, o.report.Installation)
+	}
+	o.report.Created, o.report.Checkpoint = h.Created, h.Checkpoint
+	return o, nil
+}
+
+func openIdentity(ctx context.Context, ring Keyring, h *BackupHeader) (age.Identity, error) {
+	secret, err := ring.Unwrap(ctx, h.Binding(), h.Identity)
+	if err != nil {
+		return nil, err
 	}
 	defer clear(secret)
 	identity, err := age.ParseHybridIdentity(string(secret))
 	if err != nil {
-		return nil, "", fault.Wrapf(fault.Invalid, err, "the backup's key cannot be read")
+		return nil, fault.Wrapf(fault.Invalid, err, "the backup's key cannot be read")
 	}
-	if dir, err = b.temporary(); err != nil {
-		return nil, "", err
+	return identity, nil
+}
+
+// load makes a store at path of the decrypted rows of a backup.
+func (b *Backups) load(ctx context.Context, format string, rows io.Reader, path string) (Copy, error) {
+	if format == EarlierBackupFormat {
+		if err := writeFile(path, rows); err != nil {
+			return nil, err
+		}
+		return b.openCopy(ctx, path)
 	}
-	file := filepath.Join(dir, databaseName)
-	if err := decrypt(lines, identity, file); err != nil {
-		return nil, dir, err
-	}
-	st, err := b.openStore(ctx, file)
+	st, err := b.openCopy(ctx, path)
 	if err != nil {
-		return nil, dir, err
+		return nil, err
 	}
-	report, err := verifyStore(ctx, st, ring)
-	if err == nil && prepare != nil {
-		err = prepare(st, ring)
+	source := &decrypted{r: rows}
+	if err := st.Restore(ctx, source); err != nil {
+		_ = st.Close()
+		if source.err != nil { // what was read is not what was encrypted, whatever the rows looked like
+			err = brokenBackup(source.err)
+		}
+		return nil, err
 	}
-	if err := errors.Join(err, st.Close()); err != nil {
-		return nil, dir, err
+	return st, nil
+}
+
+// decrypted remembers why its reader failed.
+type decrypted struct {
+	r   io.Reader
+	err error
+}
+
+func (d *decrypted) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	if err != nil && err != io.EOF {
+		d.err = err
 	}
-	if report.Installation != h.Installation {
-		return nil, dir, fault.Errorf(fault.Tampered, "the backup says that it is of installation %s, and its database is of %s", h.Installation, report.Installation)
-	}
-	report.Created, report.Checkpoint = h.Created, h.Checkpoint
-	return report, dir, nil
+	return n, err
+}
+
+func brokenBackup(err error) error {
+	return fault.Wrapf(fault.Invalid, err, "the backup is cut off, or was changed; take another copy of it")
 }
 
 func readHeader(r *bufio.Reader) (*BackupHeader, error) {
-	notOne := fault.Errorf(fault.Invalid, "this is no backup of Holdfast: it does not begin with a line of the form %s", BackupFormat)
+	notOne := fault.Errorf(fault.Invalid, "this is no backup of Holdfast: it does not begin with a line of the form %s or %s", BackupFormat, EarlierBackupFormat)
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		return nil, notOne
 	}
 	var h BackupHeader
-	if err := json.Unmarshal(line, &h); err != nil || h.Format != BackupFormat {
+	if err := json.Unmarshal(line, &h); err != nil || (h.Format != BackupFormat && h.Format != EarlierBackupFormat) {
 		return nil, notOne
 	}
 	return &h, nil
 }
 
-func decrypt(r io.Reader, identity age.Identity, file string) error {
-	broken := func(err error) error {
-		return fault.Wrapf(fault.Invalid, err, "the backup is cut off, or was changed")
-	}
-	opened, err := age.Decrypt(r, identity)
-	if err != nil {
-		return broken(err)
-	}
+// writeFile writes the decrypted database of an earlier backup.
+func writeFile(file string, r io.Reader) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return fault.Wrapf(fault.Internal, err, "there is no place for the backup")
+		return noPlace(err)
 	}
-	_, err = io.Copy(f, opened)
-	if closeErr := f.Close(); err == nil && closeErr != nil {
-		return fault.Wrapf(fault.Internal, closeErr, "there is no place for the backup")
-	}
-	if err != nil {
-		return broken(err)
-	}
-	return nil
-}
-
-// verifyStore opens everything in a store with a keyring, which keeps the keys.
-func verifyStore(ctx context.Context, st Store, ring Keyring) (*BackupReport, error) {
-	in, err := st.Installation(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := openStateKey(ctx, ring, in); err != nil {
-		return nil, err
-	}
-	stores, err := st.KeyStores(ctx)
-	if err != nil {
-		return nil, err
-	}
-	report := &BackupReport{Installation: in.ID, KeyStores: len(stores)}
-	for _, ks := range stores {
-		if err := report.keyStore(ctx, st, ring, ks); err != nil {
-			return nil, within(err, "key store %q", ks.Name)
-		}
-	}
-	return report, nil
-}
-
-// within says where an error is.
-func within(err error, format string, args ...any) error {
-	message := "cannot be opened"
-	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		message = e.Message
-	}
-	return &fault.Fault{Code: fault.CodeOf(err), Message: fmt.Sprintf(format, args...) + ": " + message, Err: err}
-}
-
-func (r *BackupReport) keyStore(ctx context.Context, st Store, ring Keyring, ks *KeyStore) error {
-	if err := ring.OpenKeyringKey(ctx, ks.ID, ks.WrappedKey); err != nil {
-		return err
-	}
-	if err := ring.Verify(ks.Binding(), ks.Seal); err != nil {
-		return err
-	}
-	credentials, err := st.Credentials(ctx, ks.ID)
-	if err != nil {
-		return err
-	}
-	for _, c := range credentials {
-		u, err := ring.UnlockCredential(c)
-		if err != nil {
-			return err
-		}
-		u.Wipe()
-		r.Credentials++
-	}
-	grants, err := st.Grants(ctx, ks.ID)
-	if err != nil {
-		return err
-	}
-	for _, g := range grants {
-		if err := ring.Verify(g.Binding(), g.Seal); err != nil {
-			return err
-		}
-		r.Grants++
-	}
-	for page := (Page{Limit: 1000}); ; {
-		keys, err := st.Keys(ctx, ks.ID, page)
-		if err != nil {
-			return err
-		}
-		for _, k := range keys {
-			if err := r.key(ctx, st, ring, ks, k.ID); err != nil {
-				return err
-			}
-		}
-		if len(keys) < page.Limit {
-			return nil
-		}
-		page.After = keys[len(keys)-1].ID
-	}
-}
-
-func (r *BackupReport) key(ctx context.Context, st Store, ring Keyring, ks *KeyStore, id string) error {
-	k, err := st.Key(ctx, ks.ID, id)
-	if err != nil {
-		return err
-	}
-	if err := checkKey(ring, k, ks.ID, id); err != nil {
-		return err
-	}
-	r.Keys++
-	if k.State == KeyPendingDeletion {
-		r.PendingDeletion++
-	}
-	for _, v := range k.Versions {
-		u, err := ring.Unlock(v)
-		if err != nil {
-			return within(err, "key %q version %d", id, v.Version)
-		}
-		r.Versions++
-		if v.Custody == CustodyHSM { // the row is no more than the name of the token's object
-			r.InToken++
-			_, _, _, err = u.Encrypt(ctx, []byte("holdfast"), nil)
-		}
-		u.Wipe()
-		if fault.CodeOf(err) == fault.Gone {
-			r.Gone = append(r.Gone, GoneVersion{KeyStore: ks.Name, KeyID: id, Version: v.Version})
-			continue
-		}
-		if err != nil {
-			return within(err, "key %q version %d, which is in the HSM", id, v.Version)
-		}
+	source := &decrypted{r: r}
+	_, err = io.Copy(f, source)
+	closeErr := f.Close()
+	switch {
+	case source.err != nil:
+		return brokenBackup(source.err)
+	case err != nil:
+		return noPlace(err)
+	case closeErr != nil:
+		return noPlace(closeErr)
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func newProduction(t *testing.T, token hsm.Config, keys map[string]appliance.Cus
 func (p *production) backup(t *testing.T) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := p.bed.Appliance.Backup(ctx, &out, ""); err != nil {
+	if err := backupTo(p.bed.Appliance, &out, ""); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -419,7 +419,7 @@ func TestGoneInACluster(t *testing.T) {
 	st := must(sqlite.Open(ctx, filepath.Join(dir, "holdfast.db"), sqlite.Options{}))(t)
 	defer func() { _ = st.Close() }()
 	ring := keyring.New(cluster)
-	a := appliance.New(appliance.Options{Store: st, Dir: dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
+	a := appliance.New(appliance.Options{Store: st, Dir: dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 		return sqlite.Open(ctx, path, sqlite.Options{})
 	}})
 	if err := a.Unlock(ctx, ring, nil); err != nil {
@@ -430,7 +430,7 @@ func TestGoneInACluster(t *testing.T) {
 		must(a.CreateKey(ctx, "demo", appliance.NewExternalKey{ID: id, Custody: appliance.CustodyHSM}))(t)
 	}
 	var backup bytes.Buffer
-	if err := a.Backup(ctx, &backup, ""); err != nil {
+	if err := backupTo(a, &backup, ""); err != nil {
 		t.Fatal(err)
 	}
 	label := must(ring.TokenObject(must(st.Key(ctx, ks.ID, "goes"))(t).Versions[0]))(t)

@@ -124,9 +124,10 @@ func asBefore(t *testing.T, b *xkstest.Bed) {
 	now := appliance.Binding{Purpose: "state-key/v2", Fields: []string{in.ID}}
 	before := appliance.Binding{Purpose: "state-key", Fields: []string{in.ID}}
 	raw := must(b.Token.Unwrap(ctx, in.WrappedStateKey, now.AAD()))(t)
+	was := *in
 	in.WrappedStateKey = must(b.Token.Wrap(ctx, raw, before.AAD()))(t)
 	b.Appliance.Lock()
-	if err := b.Store.UpgradeInstallation(ctx, in); err != nil {
+	if err := b.Store.UpgradeInstallation(ctx, in, &was); err != nil {
 		t.Fatal(err)
 	}
 	b.Stop()

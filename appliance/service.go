@@ -13,6 +13,7 @@ import (
 // rows in memory and the keys that are in use.
 type Service struct {
 	ground
+	store       ServingRows
 	rotateAfter uint64
 	recorder    Recorder // of requests; nil for none
 	// rotateExhausted rotates a key whose version has done all its encryptions
@@ -125,6 +126,7 @@ func (s *Service) read(ctx context.Context, before *view, c Change) (*view, erro
 
 // outOfService gives an endpoint that refuses all requests.
 func (s *Service) outOfService(ks *KeyStore, why error) *Endpoint {
+	why = DamagedRow{Kind: damagedKindStore, KeyStore: ks.Name}.fault(why)
 	s.log.Error("a key store is out of service: its requests are refused", "key_store", ks.Name, "error", why)
 	return &Endpoint{service: s, store: *ks, fault: why}
 }

@@ -10,7 +10,14 @@ import (
 // and the seals of rows that other packages keep.
 type Settings struct {
 	ground
+	store SettingRows
 	seals Seals
+}
+
+// SettingRow is a setting as it is stored.
+type SettingRow struct {
+	Name, Value string
+	Seal        []byte
 }
 
 // The settings: small values that people or the appliance itself have chosen. Each
@@ -46,10 +53,13 @@ func settingBinding(name, value string) Binding {
 // nobody has set it; fault.Tampered if its row is missing or does not match its seal;
 // fault.Locked, with the value as it is stored, while nobody can tell.
 func (s *Settings) Setting(ctx context.Context, name string) (string, error) {
-	value, seal, err := s.store.Setting(ctx, name)
+	row, err := s.store.Setting(ctx, name)
 	missing := fault.CodeOf(err) == fault.NotFound
 	if err != nil && !missing {
 		return "", err
+	}
+	if missing {
+		row = &SettingRow{}
 	}
 	installed, failed := s.seals.Installed(ctx)
 	if failed != nil {
@@ -58,10 +68,10 @@ func (s *Settings) Setting(ctx context.Context, name string) (string, error) {
 	if missing && !installed {
 		return "", err
 	}
-	return value, s.seals.Verify(ctx, settingBinding(name, value), seal)
+	return row.Value, s.seals.Verify(ctx, settingBinding(name, row.Value), row.Seal)
 }
 
-// SetSetting changes a setting. fault.Locked.
+// SetSetting changes a setting, whatever it was. fault.Locked.
 func (s *Settings) SetSetting(ctx context.Context, name, value string) error {
 	defer s.seals.Writing()()
 	return s.setSetting(ctx, name, value)
@@ -72,18 +82,27 @@ func (s *Settings) setSetting(ctx context.Context, name, value string) error {
 	if err != nil {
 		return err
 	}
-	return s.store.SetSetting(ctx, name, value, seal)
+	return retry(func() error {
+		was, err := s.store.Setting(ctx, name)
+		if fault.CodeOf(err) == fault.NotFound {
+			was, err = nil, nil
+		}
+		if err != nil {
+			return err
+		}
+		return s.store.SetSetting(ctx, &SettingRow{Name: name, Value: value, Seal: seal}, was)
+	})
 }
 
 // sealSettings seals the settings as they are; the first unlock calls it.
 func (s *Settings) sealSettings(ctx context.Context) error {
 	for name, first := range firstSettings {
-		value, _, err := s.store.Setting(ctx, name)
+		row, err := s.store.Setting(ctx, name)
 		if fault.CodeOf(err) == fault.NotFound {
-			value, err = first, nil
+			row, err = &SettingRow{Value: first}, nil
 		}
 		if err == nil {
-			err = s.setSetting(ctx, name, value)
+			err = s.setSetting(ctx, name, row.Value)
 		}
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"io"
 	"time"
 )
 
@@ -29,8 +30,10 @@ type Page struct {
 	State KeyState
 }
 
-// Store keeps the rows of the domain. It knows nothing of keys or seals: blobs
-// are opaque to it.
+// Store keeps the rows that all machines of a fleet share. It knows nothing of keys or
+// seals: blobs are opaque to it. What is about one machine is not here (package
+// appliance/machine/boot, Journal); users and approvals are in stores that their
+// packages declare. Each part of the appliance takes the interfaces that it needs.
 //
 // Every method that changes something is atomic and durable: when it returns
 // nil, the change survives a crash; when it returns an error, nothing changed.
@@ -40,33 +43,94 @@ type Page struct {
 // to Subscribe are called with it. A store that several appliances share calls
 // them for the changes of the others, too.
 //
-// Errors are of type [*fault.Fault]: fault.NotFound and fault.Exists where a method says
-// so, fault.Timeout when ctx ended, fault.Internal otherwise. All methods may be
-// called at once from several goroutines.
+// Every change of a row that exists states the value that it expects, as "was": the
+// seal, or the sealed blob, of the row that the caller has read and judged. If the
+// stored one is another, another operation was faster: fault.Changed, and nothing changed.
+// Read again, and try again where that is safe. What only counts up needs no such
+// value, and says so.
+//
+// Errors are of type [*fault.Fault]: fault.NotFound, fault.Exists, fault.Changed and fault.Conflict where
+// a method says so, fault.Timeout when ctx ended, fault.Internal otherwise. All methods
+// may be called at once from several goroutines. The tests of every engine are in
+// package appliance/storetest.
 type Store interface {
+	InstallationRows
+	SettingRows
+	KeyStoreRows
+	KeyRows
+	TokenObjectRows
+	AccessRows
+	Snapshots
+
+	// Subscribe has f called with each change. Call it before any change.
+	Subscribe(f func(Change))
+}
+
+// ServingRows are what requests need: [Service] reads rows, and counts.
+type ServingRows interface {
+	Installation(ctx context.Context) (*Installation, error)
+	KeyStores(ctx context.Context) ([]*KeyStore, error)
+	Key(ctx context.Context, keyStore, id string) (*StoredKey, error)
+	Credentials(ctx context.Context, keyStore string) ([]*Credential, error)
+	KeyStoreGrants(ctx context.Context, keyStore string) ([]*Grant, error)
+	ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error)
+	RecordCredentialUse(ctx context.Context, lastUsed map[string]time.Time) error
+}
+
+// AdministeredRows are what [Administration] changes.
+type AdministeredRows interface {
+	InstallationRows
+	KeyStoreRows
+	KeyRows
+	TokenObjectRows
+	AccessRows
+}
+
+// InstallationRows has the one row of the installation.
+type InstallationRows interface {
 	// Installation gives the installation; fault.NotFound in an empty database.
 	Installation(ctx context.Context) (*Installation, error)
 	// CreateInstallation writes it; fault.Exists if there is one.
 	CreateInstallation(ctx context.Context, in *Installation) error
 	// UpgradeInstallation replaces its wrapped state key and its block with the
-	// block's seal; fault.NotFound if there is none.
-	UpgradeInstallation(ctx context.Context, in *Installation) error
-	// SetBlock replaces the installation's block and its seal; fault.NotFound
-	// without an installation.
-	SetBlock(ctx context.Context, b Block, seal []byte) error
+	// block's seal; fault.NotFound if there is none. fault.Changed if the stored state key
+	// or the block's seal are not those of was.
+	UpgradeInstallation(ctx context.Context, in, was *Installation) error
+	// SetBlock replaces the installation's block and its seal, which was was;
+	// fault.NotFound without an installation, fault.Changed.
+	SetBlock(ctx context.Context, b Block, seal, was []byte) error
+}
 
+// SettingRows has small values that were chosen.
+type SettingRows interface {
+	// Setting gives a setting with its seal; fault.NotFound.
+	Setting(ctx context.Context, name string) (*SettingRow, error)
+	// SetSetting writes one in the place of was; nil if there is to be none yet.
+	// fault.Changed if value or seal are not those of was, fault.NotFound if there is none.
+	// It announces no change.
+	SetSetting(ctx context.Context, row, was *SettingRow) error
+}
+
+// KeyStoreRows has key stores.
+type KeyStoreRows interface {
 	// KeyStores gives all key stores, ordered by name.
 	KeyStores(ctx context.Context) ([]*KeyStore, error)
 	// CreateKeyStore adds one; fault.Exists if its name or prefix is taken.
 	CreateKeyStore(ctx context.Context, ks *KeyStore) error
-	// UpdateKeyStore replaces a key store's row but for its name, prefix and keys;
-	// fault.NotFound if there is none. It fails with fault.Changed if the stored seal
-	// is no longer was: another operation changed the row at the same time.
+	// UpdateKeyStore replaces a key store's row, whose seal was was, but for its name,
+	// prefix and keys; fault.NotFound, fault.Changed.
 	UpdateKeyStore(ctx context.Context, ks *KeyStore, was []byte) error
-	// DeleteKeyStore removes a key store with its credentials and grants;
-	// fault.NotFound if there is none, fault.Conflict if it has keys.
-	DeleteKeyStore(ctx context.Context, id string) error
+	// DeleteKeyStore removes a key store, whose seal was was, with its credentials and
+	// grants; fault.NotFound, fault.Changed, fault.Conflict if it has keys.
+	DeleteKeyStore(ctx context.Context, id string, was []byte) error
+	// DiscardKeyStore does that with one that has so many keys, and removes them, and
+	// the notes of token objects that were made for them; fault.Changed also if they are
+	// more or fewer.
+	DiscardKeyStore(ctx context.Context, id string, was []byte, keys int) error
+}
 
+// KeyRows has external keys and their versions.
+type KeyRows interface {
 	// Key gives a key with its versions (ascending) and the grants on it;
 	// fault.NotFound if there is none.
 	Key(ctx context.Context, keyStore, id string) (*StoredKey, error)
@@ -78,16 +142,21 @@ type Store interface {
 	// CreateKeys adds keys, each with its first version, all or none;
 	// fault.Exists if an ID is taken, fault.NotFound if the key store is gone.
 	CreateKeys(ctx context.Context, keys ...NewKey) error
-	// UpdateKey replaces a key's row; fault.NotFound if there is none. It fails
-	// with fault.Changed if the stored seal is no longer was: another operation
-	// changed the row at the same time.
+	// UpdateKey replaces a key's row, whose seal was was; fault.NotFound,
+	// fault.Changed.
 	UpdateKey(ctx context.Context, k *ExternalKey, was []byte) error
 	// AddKeyVersion adds a version and replaces the key's row, under the
-	// conditions of UpdateKey.
+	// conditions of UpdateKey; fault.Exists if there is a version of that number.
 	AddKeyVersion(ctx context.Context, k *ExternalKey, v *KeyVersion, was []byte, tokenObject string) error
 	// DeleteKey removes a key with its versions and grants, under the
 	// conditions of UpdateKey, and notes the token objects for destruction.
 	DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []*TokenObject) error
+	// DiscardKey does that, and removes all notes of token objects that were made for the
+	// key, so that none is destroyed.
+	DiscardKey(ctx context.Context, keyStore, id string, was []byte) error
+	// DiscardKeyVersion removes a version whose material is that of v, and the notes of
+	// token objects that were made for it; fault.NotFound, fault.Changed.
+	DiscardKeyVersion(ctx context.Context, v *KeyVersion) error
 	// KeysDueForDeletion gives up to limit keys pending deletion whose time is
 	// not after now.
 	KeysDueForDeletion(ctx context.Context, now time.Time, limit int) ([]*ExternalKey, error)
@@ -95,33 +164,41 @@ type Store interface {
 	// the new count; fault.NotFound if there is no such version. It announces no
 	// change.
 	ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error)
-
-	// NoteTokenObject writes down a token's key object that is about to be made;
-	// it replaces a note of that label. CreateKeys and AddKeyVersion strike out
-	// the labels that they are given with the key. What is left after a crash is
-	// to be destroyed. It announces no change.
-	NoteTokenObject(ctx context.Context, o *TokenObject) error
-	// StrikeTokenObject removes the note of that label; it is no error if there is
-	// none. It announces no change.
-	StrikeTokenObject(ctx context.Context, label string) error
-	// TokenObjects gives the notes not struck out, ordered by label.
-	TokenObjects(ctx context.Context) ([]*TokenObject, error)
 	// VersionsInToken gives the key versions of all key stores that may be in the
 	// token: those with another custody than cached, and, since a custody that was
 	// edited must not hide one, those whose material has another length than
 	// [CachedMaterial]. It does not read the others.
 	VersionsInToken(ctx context.Context) ([]*KeyVersion, error)
+}
 
+// TokenObjectRows has the notes of key objects in the token that no key owns.
+type TokenObjectRows interface {
+	// NoteTokenObject writes down a token's key object that is about to be made, or to
+	// be destroyed. A label is of one key version for good, so a note of that label says
+	// the same, and is replaced. CreateKeys and AddKeyVersion strike out
+	// the labels that they are given with the key. What is left after a crash is
+	// to be destroyed. It announces no change.
+	NoteTokenObject(ctx context.Context, o *TokenObject) error
+	// StrikeTokenObject removes the note of that label, whose seal was was; it is no error
+	// if there is none. fault.Changed. It announces no change.
+	StrikeTokenObject(ctx context.Context, label string, was []byte) error
+	// TokenObjects gives the notes not struck out, ordered by label.
+	TokenObjects(ctx context.Context) ([]*TokenObject, error)
+}
+
+// AccessRows has who may use keys: credentials, and grants.
+type AccessRows interface {
 	// Credentials gives the key store's credentials, ordered by access key ID.
 	Credentials(ctx context.Context, keyStore string) ([]*Credential, error)
 	// CreateCredential adds one; fault.Exists if the access key ID is taken, in
 	// whatever key store; fault.NotFound if its key store is gone.
 	CreateCredential(ctx context.Context, c *Credential) error
-	// UpdateCredential replaces state and sealed secret; fault.NotFound if there
-	// is none.
-	UpdateCredential(ctx context.Context, c *Credential) error
-	// DeleteCredential removes one; fault.NotFound if there is none.
-	DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
+	// UpdateCredential replaces state and sealed secret, which was was;
+	// fault.NotFound, fault.Changed.
+	UpdateCredential(ctx context.Context, c *Credential, was []byte) error
+	// DeleteCredential removes one whose sealed secret was was; fault.NotFound,
+	// fault.Changed.
+	DeleteCredential(ctx context.Context, keyStore, accessKeyID string, was []byte) error
 	// RecordCredentialUse stores when credentials were last used, by access key
 	// ID. A time never moves back. It announces no change.
 	RecordCredentialUse(ctx context.Context, lastUsed map[string]time.Time) error
@@ -133,34 +210,27 @@ type Store interface {
 	KeyStoreGrants(ctx context.Context, keyStore string) ([]*Grant, error)
 	// CreateGrant adds one; fault.NotFound if its key store or key is gone.
 	CreateGrant(ctx context.Context, g *Grant) error
-	// DeleteGrant removes one; fault.NotFound if there is none.
-	DeleteGrant(ctx context.Context, keyStore, id string) error
+	// DeleteGrant removes one whose seal was was; fault.NotFound, fault.Changed.
+	DeleteGrant(ctx context.Context, keyStore, id string, was []byte) error
+}
 
-	// Setting gives a setting's value and its seal; fault.NotFound.
-	Setting(ctx context.Context, name string) (value string, seal []byte, err error)
-	// SetSetting writes one. It announces no change.
-	SetSetting(ctx context.Context, name, value string, seal []byte) error
+// Snapshots move all rows to another store, which may be of another engine.
+type Snapshots interface {
+	// Snapshot writes all that a fleet shares as a stream of rows (package
+	// appliance/snapshot), as of one moment, while others change it. An error of w comes
+	// back as it is.
+	Snapshot(ctx context.Context, w io.Writer) error
+	// Restore takes over the rows of such a stream, of this schema or an earlier one, in
+	// place of what there is, all or nothing. It leaves out sessions, invitations, API
+	// tokens, pending requests for approval, and noted token objects. fault.Conflict if
+	// there are key stores, or if the schema is newer; fault.Invalid for a stream that is
+	// malformed, cut off, or has more or other tables, columns and rows than the schema.
+	Restore(ctx context.Context, r io.Reader) error
+}
 
-	// RecordBootStep adds a step of a boot; fault.Exists if its number is taken. Old
-	// ones are dropped when there are many. It announces no change.
-	RecordBootStep(ctx context.Context, b BootStep) error
-	// BootSteps gives up to limit steps, the newest first.
-	BootSteps(ctx context.Context, limit int) ([]BootStep, error)
-	// RaisePolicyVersion notes that the appliance has an appraisal policy of that
-	// version, and gives the highest that it has had. It announces no change.
-	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
-
-	// Snapshot writes all that is stored into a new file, as of one moment, while
-	// others change it; fault.Exists if the file is there.
-	Snapshot(ctx context.Context, path string) error
-	// Replace takes over the rows of such a file, in place of what there is, all or
-	// nothing; fault.Conflict if there are key stores. It leaves out those about this
-	// machine, sessions, invitations, API tokens, pending requests for approval, and
-	// noted token objects.
-	Replace(ctx context.Context, path string) error
-
-	// Subscribe has f called with each change. Call it before any change.
-	Subscribe(f func(Change))
+// Copy is a store of its own with the rows of a backup.
+type Copy interface {
+	Store
 	// Close ends the use of the store.
 	Close() error
 }

@@ -104,13 +104,13 @@ func (a *Administration) destroyTokenObject(ctx context.Context, ring Keyring, o
 	}
 	if owned {
 		a.log.Error("a key object in the token was noted for destruction, and a key needs it: it is kept, and the note is removed", "object", o.Label)
-		return a.store.StrikeTokenObject(ctx, o.Label)
+		return a.store.StrikeTokenObject(ctx, o.Label, o.Seal)
 	}
 	if err := ring.DestroyTokenObject(ctx, o.Label); err != nil {
 		return err
 	}
 	a.log.Info("a key object in the token was destroyed: no key needs it", "object", o.Label, "key_store_id", o.KeyStore, "key_id", o.KeyID, "version", o.Version)
-	return a.store.StrikeTokenObject(ctx, o.Label)
+	return a.store.StrikeTokenObject(ctx, o.Label, o.Seal)
 }
 
 // sealedNotes gives those of the notes that match their seal. The others are left
@@ -157,7 +157,7 @@ func labels(notes []*TokenObject) string {
 // ownedTokenObjects gives the labels of the token's objects that key versions name,
 // in all key stores. Errors: fault.Tampered if a version does not open that may be in
 // the token; then nobody can say which object it names.
-func ownedTokenObjects(ctx context.Context, st Store, ring Keyring) (map[string]bool, error) {
+func ownedTokenObjects(ctx context.Context, st KeyRows, ring Keyring) (map[string]bool, error) {
 	versions, err := st.VersionsInToken(ctx)
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func ownedTokenObjects(ctx context.Context, st Store, ring Keyring) (map[string]
 		}
 		if err != nil {
 			return nil, &fault.Fault{Code: fault.Tampered, Err: err,
-				Message: fmt.Sprintf("version %d of key %q in key store %s does not open; if the database was changed by hand or is damaged, restore the last good backup into a fresh appliance", v.Version, v.KeyID, v.KeyStore)}
+				Message: fmt.Sprintf("version %d of key %q in key store %s does not open: its row was changed by hand or is damaged; holdfast restore --verify of a new backup names such rows, and how to discard them", v.Version, v.KeyID, v.KeyStore)}
 		}
 		owned[label] = true
 	}
@@ -180,7 +180,7 @@ func ownedTokenObjects(ctx context.Context, st Store, ring Keyring) (map[string]
 // checkVersionOf says whether the key version that an object was made for is whole,
 // if there is one. One that was edited so that it seems to name no object, or
 // removed from its key, may be the owner.
-func checkVersionOf(ctx context.Context, st Store, ring Keyring, o *TokenObject) error {
+func checkVersionOf(ctx context.Context, st KeyRows, ring Keyring, o *TokenObject) error {
 	k, err := st.Key(ctx, o.KeyStore, o.KeyID)
 	if fault.CodeOf(err) == fault.NotFound {
 		return nil

@@ -45,7 +45,7 @@ type Domain interface {
 	AddGrant(ctx context.Context, keyStore string, want appliance.Grant) (*appliance.Grant, error)
 	Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error)
 	RemoveGrant(ctx context.Context, keyStore, id string) error
-	Backup(ctx context.Context, w io.Writer, checkpoint string) error
+	Backup(ctx context.Context, checkpoint string) (*appliance.Backup, error)
 	VerifyBackup(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
 	Restore(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
 	TestGrants(ctx context.Context, keyStore, key string, r appliance.RequestContext) (appliance.Decision, error)
@@ -53,6 +53,7 @@ type Domain interface {
 	SetPolicy(ctx context.Context, keyStore, cedar string) error
 	Block(ctx context.Context, t appliance.BlockTarget, reason string) (appliance.Block, error)
 	Unblock(ctx context.Context, t appliance.BlockTarget) error
+	Discard(ctx context.Context, t appliance.DiscardTarget) (*appliance.Discarded, error)
 
 	// The checks give the error that the operation would, and change nothing.
 	CheckDeleteKeyStore(ctx context.Context, name string) error
@@ -63,6 +64,7 @@ type Domain interface {
 	CheckRemoveGrant(ctx context.Context, keyStore, id string) error
 	CheckPolicy(ctx context.Context, keyStore, cedar string) error
 	CheckUnblock(ctx context.Context, t appliance.BlockTarget) error
+	CheckDiscard(ctx context.Context, t appliance.DiscardTarget) error
 }
 
 // Boot is what the API needs of the boot; [*boot.Boot] is it.
@@ -97,7 +99,7 @@ type Audit interface {
 
 // Journal gives the steps of this boot and of earlier ones, the newest first.
 type Journal interface {
-	BootSteps(ctx context.Context, limit int) ([]appliance.BootStep, error)
+	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
 }
 
 // Options are what the API works with. All are needed, but Now.
@@ -245,7 +247,7 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 
 // Routes gives the table of all operations.
 func Routes() []*Route {
-	all := slices.Concat(stateRoutes(), keyStoreRoutes(), keyRoutes(), grantRoutes(), credentialRoutes(),
+	all := slices.Concat(stateRoutes(), keyStoreRoutes(), keyRoutes(), grantRoutes(), credentialRoutes(), discardRoutes(),
 		attestationRoutes(), auditRoutes(), backupRoutes(), userRoutes(), accountRoutes(), approvalRoutes(), settingRoutes())
 	routes := make([]*Route, len(all))
 	for i := range all {

@@ -54,6 +54,12 @@ func as(who identity.Principal, h http.Handler) http.Handler {
 	})
 }
 
+// journal is that of an API, with the database that it is in.
+type journal struct {
+	*sqlite.Machine
+	rows *sqlite.DB
+}
+
 // options are those of an API with a database of its own for users and approvals.
 func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
 	t.Helper()
@@ -79,7 +85,7 @@ func optionsOn(t testing.TB, rows *sqlite.DB, domain web.Domain, b web.Boot, aud
 	if err != nil {
 		t.Fatal(err)
 	}
-	return web.Options{Domain: domain, Boot: b, Audit: audit, Journal: rows, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
+	return web.Options{Domain: domain, Boot: b, Audit: audit, Journal: &journal{rows.Machine(), rows}, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
 		Activity: activity.New(nil), Site: fakeSite{}, Log: log}
 }
 

@@ -152,9 +152,9 @@ func (a *API) decide(c *call, r *approval.Request, to approval.State) (Approval,
 
 // turn puts a request into another state.
 func (a *API) turn(c *call, r *approval.Request, to approval.State, outcome string) (Approval, error) {
-	from := r.State
+	was := *r
 	r.State, r.Outcome = to, outcome
-	if err := a.Approvals.DecideApproval(c.ctx(), r, from); err != nil {
+	if err := a.Approvals.DecideApproval(c.ctx(), r, &was); err != nil {
 		return Approval{}, err
 	}
 	return a.shown(r), nil

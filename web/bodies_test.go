@@ -3,12 +3,14 @@ package web_test
 import (
 	"context"
 	"database/sql"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -36,6 +38,8 @@ var samples = map[string]string{
 	"createKey":           `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain"}`,
 	"rotateKey":           `{"material": "` + material + `"}`,
 	"scheduleKeyDeletion": `{"days": 7}`,
+	"discardKeyStore":     `{"keys": 0}`,
+	"discardKey":          `{"version": 0}`,
 	"createGrant":         grantSample,
 	"renderGrant":         grantSample,
 	"testGrants": `{"principal": "arn:aws:iam::123456789012:role/app", "operation": "Encrypt", "kms_operation": "Encrypt", "via_service": "s3.us-east-1.amazonaws.com",
@@ -119,7 +123,7 @@ func newBank(t *testing.T) *bank {
 	must(json.Unmarshal(b.call(&b.alice, "DELETE", b.names.Replace("/keystores/{keystore}/grants/{grant}"), "").Body.Bytes(), &waits))
 	b.fourEyes()
 	b.names = strings.NewReplacer("{approval}", waits.ID, "{keystore}", "p", "{key}", "k", "{credential}", credential.AccessKeyID, "{grant}", grant.ID, "{user}", b.bob.UserID,
-		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0", "{passkey}", "AAAA")
+		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0", "{passkey}", "AAAA", "{setting}", "setup")
 	return b
 }
 
@@ -500,6 +504,11 @@ var impossible = map[string][]struct{ other, body string }{
 		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
 	"deleteKeyStore":      {{"{keystore}=nobody", ""}, {"", ""}},
 	"enableKey":           {{"{keystore}=nobody", ""}, {"{key}=nobody", ""}},
+	"discardKeyStore":     {{"{keystore}=nobody", `{"keys": 0}`}, {"", `{"keys": 1}`}},
+	"discardKey":          {{"{keystore}=nobody", `{"version": 0}`}, {"{key}=nobody", `{"version": 0}`}, {"", `{"version": 0}`}, {"", `{"version": 1}`}, {"", `{"version": 2}`}},
+	"discardCredential":   {{"{keystore}=nobody", ""}, {"{credential}=nobody", ""}, {"", ""}},
+	"discardGrant":        {{"{keystore}=nobody", ""}, {"{grant}=nobody", ""}, {"", ""}},
+	"discardSetting":      {{"{setting}=nobody", ""}, {"", ""}},
 	"scheduleKeyDeletion": {{"{keystore}=nobody", `{"days": 7}`}, {"{key}=nobody", `{"days": 7}`}, {"", `{"days": 6}`}, {"", `{"days": 31}`}, {"", `{"days": 0}`}, {"", `{"days": -7}`}},
 	"createGrant": {{"{keystore}=nobody", `{"principal": "*", "operations": ["Encrypt"]}`}, {"", `{"principal": "*", "operations": ["Encrypt"], "key_id": "nobody"}`},
 		{"", `{"principal": "", "operations": ["Encrypt"]}`}, {"", `{"principal": "*", "operations": []}`}, {"", `{"principal": "*", "operations": ["Sign"]}`},
@@ -595,6 +604,125 @@ func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
 	}
 }
 
+// damage makes a row that the operation can discard, and gives its path.
+func (b *bank) damage(operation string) string {
+	b.t.Helper()
+	ctx, d := b.t.Context(), b.bed.Appliance
+	statement, path := "", ""
+	var err error
+	switch operation {
+	case "discardKeyStore":
+		_, err = d.CreateKeyStore(ctx, appliance.KeyStore{Name: "damaged", URIPathPrefix: "/damaged"})
+		statement, path = `UPDATE key_stores SET requests_per_second = 9 WHERE name = 'damaged'`, "/keystores/damaged/discard"
+	case "discardKey":
+		_, err = d.CreateKey(ctx, "p", appliance.NewExternalKey{ID: "damaged", Custody: appliance.CustodyCached})
+		statement, path = `UPDATE external_keys SET can_decrypt = 1 WHERE id = 'damaged'`, "/keystores/p/keys/damaged/discard"
+	case "discardCredential":
+		var c *appliance.Credential
+		c, _, err = d.CreateCredential(ctx, "p", appliance.NewCredential{})
+		statement, path = `UPDATE credentials SET active = 0 WHERE access_key_id = '`+c.AccessKeyID+`'`, "/keystores/p/credentials/"+c.AccessKeyID+"/discard"
+	case "discardGrant":
+		var g *appliance.Grant
+		g, err = d.AddGrant(ctx, "p", appliance.Grant{Principal: "arn:aws:iam::1:role/x", Operations: []appliance.Operation{appliance.OpEncrypt}})
+		statement, path = `UPDATE grants SET principal = '*' WHERE id = '`+g.ID+`'`, "/keystores/p/grants/"+g.ID+"/discard"
+	case "discardSetting":
+		statement, path = `UPDATE settings SET value = value || ' ' WHERE name = 'bootstrap'`, "/settings/bootstrap/discard"
+	default:
+		b.t.Fatalf("damage has nothing for %s", operation)
+	}
+	if err == nil {
+		_, err = b.db.Exec(statement)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return path
+}
+
+// TestDiscardIsRecorded: a damaged row is discarded by presence and the right role, and
+// the audit log has what was lost.
+func TestDiscardIsRecorded(t *testing.T) {
+	b := newBank(t)
+	for operation, want := range map[string]string{
+		"discardKeyStore":   `{"kind":"key store","key_store":"damaged"}`,
+		"discardKey":        `{"kind":"key","key_store":"p","id":"damaged","versions":[1]}`,
+		"discardCredential": `{"kind":"credential","key_store":"p","id":"`,
+		"discardGrant":      `{"kind":"grant","key_store":"p","id":"`,
+		"discardSetting":    `{"kind":"setting","id":"bootstrap"}`,
+	} {
+		path := b.damage(operation)
+		if w := b.call(&b.alice, "POST", path, samples[operation]); w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), want) {
+			t.Errorf("%s: %d %s", operation, w.Code, w.Body)
+		}
+		last := b.audit.records[len(b.audit.records)-1]
+		// What is lost is the row as it was, where it can be shown, or else the answer.
+		lost := strings.HasPrefix(string(last.After), want) || len(last.Before) > 0 && strings.Contains(path, "/"+idIn(last.Before)+"/")
+		if last.Result != audit.Allowed || !lost || last.Actor != "alice" {
+			t.Errorf("%s is recorded as %s %s %s %s", operation, last.Result, last.Actor, last.Before, last.After)
+		}
+		if w := b.call(&b.alice, "POST", path, samples[operation]); w.Code != http.StatusNotFound && w.Code != http.StatusConflict {
+			t.Errorf("%s once more: %d %s", operation, w.Code, w.Body)
+		}
+	}
+}
+
+// idIn gives the ID of a recorded credential or grant.
+func idIn(row []byte) string {
+	var r struct {
+		ID          string `json:"id"`
+		AccessKeyID string `json:"access_key_id"`
+	}
+	_ = json.Unmarshal(row, &r) // then it has none, which no path has
+	return r.ID + r.AccessKeyID
+}
+
+// TestBackupNamesDamage: the answer with a backup says what is damaged before it begins,
+// also where only the file's name is seen; and it is recorded.
+func TestBackupNamesDamage(t *testing.T) {
+	b := newBank(t)
+	get := func() (*httptest.ResponseRecorder, *appliance.BackupReport) {
+		w := b.call(&b.alice, "GET", "/backup", "")
+		var r appliance.BackupReport
+		text, err := base64.StdEncoding.DecodeString(w.Header().Get(web.ReportHeader))
+		if err == nil {
+			err = json.Unmarshal(text, &r)
+		}
+		if err != nil || w.Code != http.StatusOK {
+			t.Fatalf("%d, %v", w.Code, err)
+		}
+		return w, &r
+	}
+	w, r := get()
+	if r.DamagedRows != 0 || r.Keys != 1 || strings.Contains(w.Header().Get("Content-Disposition"), "damaged") {
+		t.Errorf("%+v in %s", r, w.Header().Get("Content-Disposition"))
+	}
+	if _, err := b.bed.Appliance.VerifyBackup(t.Context(), w.Body); err != nil {
+		t.Error(err)
+	}
+	for i := range 25 {
+		if _, err := b.bed.Appliance.CreateKey(t.Context(), "p", appliance.NewExternalKey{ID: fmt.Sprintf("bad-%02d", i), Custody: appliance.CustodyCached}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.db.Exec(`UPDATE external_keys SET can_decrypt = 1 WHERE id LIKE 'bad-%'`); err != nil {
+		t.Fatal(err)
+	}
+	w, r = get()
+	if r.DamagedRows != 25 || len(r.Damaged) != 20 || r.Damaged[0] != (appliance.DamagedRow{Kind: "key", KeyStore: "p", ID: "bad-00"}) {
+		t.Errorf("%+v", r)
+	}
+	if name := w.Header().Get("Content-Disposition"); !strings.Contains(name, "-25-damaged-rows.backup") {
+		t.Errorf("the file is called %s", name)
+	}
+	last := b.audit.records[len(b.audit.records)-1]
+	if !strings.Contains(string(last.After), `"damaged_rows":25`) || !strings.Contains(string(last.After), "bad-24") {
+		t.Errorf("recorded: %s", last.After)
+	}
+	if report, err := b.bed.Appliance.VerifyBackup(t.Context(), w.Body); err != nil || report.DamagedRows != 25 {
+		t.Errorf("verified: %+v: %v", report, err)
+	}
+}
+
 // TestWhatCanBeDoneIsFiled: each operation that may need a second person is filed
 // with its sample, not done, and done by the approval, or after it by the one who
 // asked if it shows a secret.
@@ -605,6 +733,9 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 		path := b.names.Replace(route.Path)
 		if route.ID == "deleteKeyStore" {
 			path = "/keystores/empty"
+		}
+		if strings.HasPrefix(route.ID, "discard") {
+			path = b.damage(route.ID)
 		}
 		b.fourEyes(route.ID)
 		filed := b.call(&b.alice, route.Method, path, samples[route.ID])

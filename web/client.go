@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/approval"
 )
 
@@ -103,8 +105,8 @@ func (c *Client) DoIfMatch(ctx context.Context, method, path, revision string, b
 		defer clear(encoded) // it may hold key material
 		in = bytes.NewReader(encoded)
 	}
-	return c.call(ctx, method, path, revision, in, func(answer io.Reader) error {
-		text, err := io.ReadAll(io.LimitReader(answer, maxAnswer))
+	return c.call(ctx, method, path, revision, in, func(answer *http.Response) error {
+		text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 		if err != nil || result == nil {
 			return err
 		}
@@ -114,8 +116,25 @@ func (c *Client) DoIfMatch(ctx context.Context, method, path, revision string, b
 
 // Download gets what a route streams, such as "backup", into w.
 func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
-	return c.call(ctx, http.MethodGet, path, "", nil, func(answer io.Reader) error {
-		_, err := io.Copy(w, answer)
+	return c.call(ctx, http.MethodGet, path, "", nil, func(answer *http.Response) error {
+		_, err := io.Copy(w, answer.Body)
+		return err
+	})
+}
+
+// Backup gets a backup into w, and gives what is in it: the report names the first
+// damaged rows.
+func (c *Client) Backup(ctx context.Context, w io.Writer) (*appliance.BackupReport, error) {
+	report := &appliance.BackupReport{}
+	return report, c.call(ctx, http.MethodGet, "backup", "", nil, func(answer *http.Response) error {
+		text, err := base64.StdEncoding.DecodeString(answer.Header.Get(ReportHeader))
+		if err == nil {
+			err = json.Unmarshal(text, report)
+		}
+		if err != nil {
+			return fmt.Errorf("the answer does not say what is in the backup (header %s); use a holdfast of the appliance's version: %w", ReportHeader, err)
+		}
+		_, err = io.Copy(w, answer.Body)
 		return err
 	})
 }
@@ -123,13 +142,13 @@ func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
 // Upload streams r to a route, such as "restore", and decodes the answer into
 // result.
 func (c *Client) Upload(ctx context.Context, path string, r io.Reader, result any) error {
-	return c.call(ctx, http.MethodPost, path, "", r, func(answer io.Reader) error {
-		return json.NewDecoder(io.LimitReader(answer, maxAnswer)).Decode(result)
+	return c.call(ctx, http.MethodPost, path, "", r, func(answer *http.Response) error {
+		return json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(result)
 	})
 }
 
 // call sends a request and has take read the answer, if it is no refusal.
-func (c *Client) call(ctx context.Context, method, path, revision string, in io.Reader, take func(io.Reader) error) error {
+func (c *Client) call(ctx context.Context, method, path, revision string, in io.Reader, take func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+Prefix+"/"+path, in)
 	if err != nil {
 		return err
@@ -153,7 +172,7 @@ func (c *Client) call(ctx context.Context, method, path, revision string, in io.
 	body := io.LimitReader(res.Body, maxAnswer)
 	switch res.StatusCode {
 	case http.StatusOK:
-		if err := take(res.Body); err != nil {
+		if err := take(res); err != nil {
 			return fmt.Errorf("%s: %w", c.where, err)
 		}
 		return nil

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
@@ -428,7 +429,7 @@ func TestEveryOperationNeedsTwo(t *testing.T) {
 	}
 	p.accept(invited.Token)
 	p.fourEyes("deleteKeyStore")
-	if err := p.Store.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":[]}`, nil); err != nil {
+	if err := replaceSetting(t.Context(), p.Store, appliance.SettingFourEyes, `{"operations":[]}`); err != nil {
 		t.Fatal(err)
 	}
 	id := p.ask(p.user("alice"), "POST", "/invitations", `{"name": "eve", "role": "administrator"}`)
@@ -452,7 +453,7 @@ func TestRequestsAreSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := p.api.(*web.API).Journal.(approvalRows) // the database itself
+	rows := p.api.(*web.API).Journal.(*journal).rows // the database itself
 	forged := *r
 	forged.ID, forged.UserID, forged.RequestedBy = strings.Repeat("e", 32), p.account("bob").ID, "bob"
 	if err := rows.CreateApproval(t.Context(), &forged); err != nil {
@@ -463,8 +464,9 @@ func TestRequestsAreSealed(t *testing.T) {
 	if r, err = rows.Approval(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
+	was := *r
 	r.State = "pending" // opened once more
-	if err := rows.DecideApproval(t.Context(), r, "rejected"); err != nil {
+	if err := rows.DecideApproval(t.Context(), r, &was); err != nil {
 		t.Fatal(err)
 	}
 	p.want(p.approve(p.user("bob"), id), 409)
@@ -477,8 +479,14 @@ func TestRequestsAreSealed(t *testing.T) {
 	}
 }
 
-// approvalRows is the store behind the seals.
-type approvalRows interface{ web.ApprovalStore }
+// replaceSetting puts a setting without a seal into the database.
+func replaceSetting(ctx context.Context, s appliance.SettingRows, name, value string) error {
+	was, err := s.Setting(ctx, name)
+	if err != nil {
+		return err
+	}
+	return s.SetSetting(ctx, &appliance.SettingRow{Name: name, Value: value}, was)
+}
 
 // TestUnverifiedUsers: a user whom nobody can verify, as the appliance is locked, may
 // look, give the PIN and block; and no other operation at all, whichever there are.

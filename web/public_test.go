@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
@@ -116,7 +115,7 @@ func public(f *fakeBoot, log *slog.Logger) http.Handler {
 // TestPublicLocked: everybody may know that it is locked, and why.
 func TestPublicLocked(t *testing.T) {
 	h := public(&fakeBoot{status: progress.Status{State: progress.Locked, Code: "E_SEAL_PCRS", Reason: "the machine is in no state that was authorized",
-		Steps: []appliance.BootStep{{Reason: "for administrators"}}}}, slog.New(slog.DiscardHandler))
+		Steps: []progress.Step{{Reason: "for administrators"}}}}, slog.New(slog.DiscardHandler))
 	if w := fetch(t, h, "/healthz"); w.Code != 200 {
 		t.Errorf("/healthz: %d", w.Code)
 	}

@@ -49,7 +49,7 @@ func stateRoutes() []Route {
 			})},
 		{Method: http.MethodGet, Path: "/boot/steps", ID: "bootSteps", Capability: identity.See,
 			Summary: "The steps of this boot and of earlier ones, the newest first",
-			handler: lists(func(c *call) ([]appliance.BootStep, error) { return c.api.Journal.BootSteps(c.ctx(), 200) })},
+			handler: lists(func(c *call) ([]progress.Step, error) { return c.api.Journal.BootSteps(c.ctx(), 200) })},
 		{Method: http.MethodPost, Path: "/hsms/probe", ID: "probeHSMs", Capability: identity.See, WhileLocked: true,
 			Summary: "Have each HSM do its test operation now",
 			handler: lists(func(c *call) ([]appliance.HSMHealth, error) { return c.api.Domain.ProbeHSMs(c.ctx()) })},

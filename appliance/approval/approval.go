@@ -69,16 +69,18 @@ func (r *Request) StateAt(now time.Time) State {
 // [*fault.Fault] with the codes named, fault.Timeout or fault.Internal.
 type Store interface {
 	// CreateApproval adds a request. Old ones that are decided are dropped when
-	// there are many. fault.Conflict if too many are pending.
+	// there are many. fault.Conflict if too many are pending, fault.Exists if its ID is
+	// taken.
 	CreateApproval(ctx context.Context, r *Request) error
 	// Approval gives one; fault.NotFound.
 	Approval(ctx context.Context, id string) (*Request, error)
 	// Approvals gives up to limit requests, pending ones first, then the newest
 	// first.
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
-	// DecideApproval writes state, decider, time and outcome of a request that is
-	// in the state from; fault.Changed if it is no longer.
-	DecideApproval(ctx context.Context, r *Request, from State) error
+	// DecideApproval writes state, decider, time and outcome of a request whose stored
+	// state and seal are those of was; fault.Changed if they are not any more,
+	// fault.NotFound if there is none.
+	DecideApproval(ctx context.Context, r, was *Request) error
 	// SealApprovals has all requests sealed in one step: f gives one its seal.
 	SealApprovals(ctx context.Context, f func(*Request) error) error
 }

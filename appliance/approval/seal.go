@@ -73,12 +73,12 @@ func (s *sealed) Approvals(ctx context.Context, limit int) ([]*Request, error) {
 	return all, err
 }
 
-func (s *sealed) DecideApproval(ctx context.Context, r *Request, from State) error {
+func (s *sealed) DecideApproval(ctx context.Context, r, was *Request) error {
 	defer s.seals.Writing()()
 	if err := s.seal(ctx, r); err != nil {
 		return err
 	}
-	return s.Store.DecideApproval(ctx, r, from)
+	return s.Store.DecideApproval(ctx, r, was)
 }
 
 // SealAll seals all requests as they are; the first unlock calls it, by

@@ -183,8 +183,18 @@ func (r *rows) UpdateAccount(ctx context.Context, id string, f func(*Account) er
 	}, r.checked(ctx, rule))
 }
 
+// DeleteAccount removes a user as it is now. When somebody else changes it meanwhile,
+// it is removed all the same.
 func (r *rows) DeleteAccount(ctx context.Context, id string, rule Rule) error {
-	return r.Store.DeleteAccount(ctx, id, r.checked(ctx, rule))
+	for attempt := 1; ; attempt++ {
+		a, err := r.Store.Account(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err = r.Store.DeleteAccount(ctx, a, r.checked(ctx, rule)); fault.CodeOf(err) != fault.Changed || attempt == 3 {
+			return err
+		}
+	}
 }
 
 // checked is a rule that is told which users are refused.

@@ -310,37 +310,42 @@ type Store interface {
 	// one step; fault.Exists if the name is taken, fault.NotFound if the invitation is
 	// gone. Of one of the setup code, first gets the users that are there before.
 	CreateAccount(ctx context.Context, a *Account, invitation []byte, first Rule) error
-	// UpdateAccount reads a user, has f change it, and writes it. Before that is
-	// final, rule gets all users as they are then; nil for no rule. An error of either
+	// UpdateAccount reads a user, has f change it, and writes it, in one step: what f
+	// got is what is replaced. Before that is final, rule gets all users as they are then; nil for no rule. An error of either
 	// changes nothing, and is returned. They may be called twice. fault.NotFound;
 	// fault.Exists if the name or e-mail address is another's.
 	UpdateAccount(ctx context.Context, id string, f func(*Account) error, rule Rule) (*Account, error)
 	// DeleteAccount removes a user with the sessions, under the same rule;
-	// fault.NotFound.
-	DeleteAccount(ctx context.Context, id string, rule Rule) error
+	// fault.NotFound. It fails with fault.Changed if the stored text is no longer that
+	// of was, which means that somebody else changed the user meanwhile.
+	DeleteAccount(ctx context.Context, was *Account, rule Rule) error
 
-	// CreateInvitation adds one, and drops those that have expired.
+	// CreateInvitation adds one, and drops those that have expired; fault.Exists if its
+	// ID is taken.
 	CreateInvitation(ctx context.Context, i *Invitation) error
 	// Invitations gives all, the newest first.
 	Invitations(ctx context.Context) ([]Invitation, error)
 	// Invitation gives the one with the digest; fault.NotFound.
 	Invitation(ctx context.Context, digest []byte) (*Invitation, error)
-	// DeleteInvitation removes one by ID; fault.NotFound.
+	// DeleteInvitation removes one by ID, whatever its row says: taking back must not
+	// fail because the row changed. fault.NotFound.
 	DeleteInvitation(ctx context.Context, id string) error
 
-	// CreateSession adds one, and drops those that have expired.
+	// CreateSession adds one, and drops those that have expired; fault.Exists if its ID
+	// is taken.
 	CreateSession(ctx context.Context, s *Session) error
 	// Session gives the one with the digest; fault.NotFound.
 	Session(ctx context.Context, digest []byte) (*Session, error)
 	// Sessions gives a user's, or all with "", the newest first.
 	Sessions(ctx context.Context, user string) ([]Session, error)
-	// TouchSession notes when it was last used. Nothing happens if there is none.
+	// TouchSession notes when it was last used; a time never moves back. Nothing happens
+	// if there is none.
 	TouchSession(ctx context.Context, id string, at time.Time) error
 	// UpdateSession reads one, has f change it, and writes when it was proven, and its
-	// seal; fault.NotFound.
+	// seal, in one step; fault.NotFound.
 	UpdateSession(ctx context.Context, id string, f func(*Session) error) error
-	// DeleteSession removes one by ID; fault.NotFound. DeleteSessions removes a
-	// user's, and gives how many.
+	// DeleteSession removes one by ID, whatever its row says; fault.NotFound.
+	// DeleteSessions removes a user's, and gives how many.
 	DeleteSession(ctx context.Context, id string) error
 	DeleteSessions(ctx context.Context, user string) (int, error)
 
@@ -350,10 +355,10 @@ type Store interface {
 	Tokens(ctx context.Context) ([]Token, error)
 	// Token gives the one with the digest; fault.NotFound.
 	Token(ctx context.Context, digest []byte) (*Token, error)
-	// TouchToken notes when it was last used.
+	// TouchToken notes when it was last used; a time never moves back.
 	TouchToken(ctx context.Context, id string, at time.Time) error
 	// UpdateToken reads one, has f change it, and writes when it was revoked, and its
-	// seal; fault.NotFound.
+	// seal, in one step; fault.NotFound.
 	UpdateToken(ctx context.Context, id string, f func(*Token) error) (*Token, error)
 
 	// SealRows has all accounts, invitations and tokens sealed in one step: each

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"holdfast/appliance"
@@ -42,30 +43,28 @@ func (s *DB) CreateCredential(ctx context.Context, cr *appliance.Credential) err
 }
 
 // UpdateCredential implements [appliance.Store].
-func (s *DB) UpdateCredential(ctx context.Context, cr *appliance.Credential) error {
+func (s *DB) UpdateCredential(ctx context.Context, cr *appliance.Credential, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE credentials SET active = ?, secret = ? WHERE access_key_id = ? AND key_store = ?`,
-			cr.Active, blob(cr.Secret), cr.AccessKeyID, cr.KeyStore)
-		if err == nil && n == 0 {
-			return noCredential(cr.AccessKeyID)
-		}
-		return err
+		n, err := c.exec(`UPDATE credentials SET active = ?, secret = ? WHERE access_key_id = ? AND key_store = ? AND secret = ?`,
+			cr.Active, blob(cr.Secret), cr.AccessKeyID, cr.KeyStore, blob(was))
+		return changedCredential(c, n, err, cr.KeyStore, cr.AccessKeyID)
 	}, appliance.Change{KeyStore: cr.KeyStore})
 }
 
 // DeleteCredential implements [appliance.Store].
-func (s *DB) DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
+func (s *DB) DeleteCredential(ctx context.Context, keyStore, accessKeyID string, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`DELETE FROM credentials WHERE access_key_id = ? AND key_store = ?`, accessKeyID, keyStore)
-		if err == nil && n == 0 {
-			return noCredential(accessKeyID)
-		}
-		return err
+		n, err := c.exec(`DELETE FROM credentials WHERE access_key_id = ? AND key_store = ? AND secret = ?`, accessKeyID, keyStore, blob(was))
+		return changedCredential(c, n, err, keyStore, accessKeyID)
 	}, appliance.Change{KeyStore: keyStore})
 }
 
-func noCredential(accessKeyID string) error {
-	return fault.Errorf(fault.NotFound, "there is no credential with the access key ID %q in the key store", accessKeyID)
+// changedCredential says why a change of a credential changed no row, if it changed
+// none.
+func changedCredential(c *conn, n int64, err error, keyStore, accessKeyID string) error {
+	return unlessChanged(c, n, err, fmt.Sprintf("the credential %q", accessKeyID),
+		fault.Errorf(fault.NotFound, "there is no credential with the access key ID %q in the key store", accessKeyID),
+		`SELECT 1 FROM credentials WHERE access_key_id = ? AND key_store = ?`, accessKeyID, keyStore)
 }
 
 // RecordCredentialUse implements [appliance.Store]. Credentials that are gone
@@ -121,14 +120,12 @@ func grants(ctx context.Context, c *conn, where string, args ...any) ([]*applian
 		if keyID != nil {
 			g.KeyID = *keyID
 		}
-		// What does not parse was edited by hand. Without a seal this grant is
-		// refused, and no other row suffers.
+		// What does not parse was edited by hand. This grant is refused, and no other
+		// row suffers.
 		var err, err2 error
 		g.Operations, err = appliance.ParseOperations(operations)
 		g.Conditions, err2 = appliance.ParseConditions(conditions)
-		if err != nil || err2 != nil {
-			g.Seal = nil
-		}
+		g.Unreadable = err != nil || err2 != nil
 		return nil
 	}, `SELECT id, key_store, key_id, effect, principal, operations, conditions, not_after, created_at, seal FROM grants
 		WHERE `+where+` ORDER BY id`, args...)
@@ -163,14 +160,15 @@ func (s *DB) CreateGrant(ctx context.Context, g *appliance.Grant) error {
 }
 
 // DeleteGrant implements [appliance.Store].
-func (s *DB) DeleteGrant(ctx context.Context, keyStore, id string) error {
+func (s *DB) DeleteGrant(ctx context.Context, keyStore, id string, was []byte) error {
 	var keyID *string
 	err := s.write(ctx, func(c *conn) error {
-		found, err := c.one([]any{&keyID}, `DELETE FROM grants WHERE key_store = ? AND id = ? RETURNING key_id`, keyStore, id)
-		if err == nil && !found {
-			return fault.Errorf(fault.NotFound, "there is no grant with the ID %q in the key store", id)
+		found, err := c.one([]any{&keyID}, `DELETE FROM grants WHERE key_store = ? AND id = ? AND seal = ? RETURNING key_id`, keyStore, id, blob(was))
+		if err != nil || found {
+			return err
 		}
-		return err
+		return unlessChanged(c, 0, nil, fmt.Sprintf("the grant %q", id), fault.Errorf(fault.NotFound, "there is no grant with the ID %q in the key store", id),
+			`SELECT 1 FROM grants WHERE key_store = ? AND id = ?`, keyStore, id)
 	})
 	if err != nil {
 		return err

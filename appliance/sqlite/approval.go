@@ -30,12 +30,16 @@ func (s *DB) CreateApproval(ctx context.Context, r *approval.Request) error {
 		if pending >= maxPending {
 			return fault.Errorf(fault.Conflict, "%d requests wait for approval already; decide some of them first", pending)
 		}
-		if _, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		n, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			r.ID, r.Operation, r.Method, r.Path, r.Body, r.UserID, r.Token, r.RequestedBy,
-			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal); err != nil {
+			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal)
+		if err != nil {
 			return err
 		}
-		_, err := c.exec(`DELETE FROM approvals WHERE (state NOT IN ('pending', 'approved') OR expires_at <= ?) AND id NOT IN
+		if n == 0 {
+			return fault.Errorf(fault.Exists, "there is a request for approval with the ID %q already", r.ID)
+		}
+		_, err = c.exec(`DELETE FROM approvals WHERE (state NOT IN ('pending', 'approved') OR expires_at <= ?) AND id NOT IN
 			(SELECT id FROM approvals ORDER BY created_at DESC LIMIT ?)`, r.CreatedAt.UnixMilli(), maxApprovals)
 		return err
 	})
@@ -47,7 +51,7 @@ func (s *DB) Approval(ctx context.Context, id string) (*approval.Request, error)
 	err := s.read(ctx, func(c *conn) error {
 		found, err := c.one(scanApproval(r), `SELECT `+approvalColumns+` FROM approvals WHERE id = ?`, id)
 		if err == nil && !found {
-			return fault.Errorf(fault.NotFound, "there is no request for approval with the ID %.40q", id)
+			return noApproval(id)
 		}
 		return err
 	})
@@ -74,15 +78,17 @@ func (s *DB) Approvals(ctx context.Context, limit int) ([]*approval.Request, err
 }
 
 // DecideApproval implements [approval.Store].
-func (s *DB) DecideApproval(ctx context.Context, r *approval.Request, from approval.State) error {
+func (s *DB) DecideApproval(ctx context.Context, r, was *approval.Request) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, seal = ? WHERE id = ? AND state = ?`,
-			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal, r.ID, string(from))
-		if err == nil && n == 0 {
-			return fault.Errorf(fault.Changed, "the request for approval is no longer %s; look at it again", from)
-		}
-		return err
+		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, seal = ?
+			WHERE id = ? AND state = ? AND coalesce(seal, x'') = ?`,
+			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal, r.ID, string(was.State), blob(was.Seal))
+		return unlessChanged(c, n, err, "the request for approval", noApproval(r.ID), `SELECT 1 FROM approvals WHERE id = ?`, r.ID)
 	})
+}
+
+func noApproval(id string) error {
+	return fault.Errorf(fault.NotFound, "there is no request for approval with the ID %.40q", id)
 }
 
 // SealApprovals implements [approval.Store].

@@ -14,6 +14,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/sqlite"
+	"holdfast/appliance/storetest"
 )
 
 // benchKeys is how many keys the benchmarks' database has; HOLDFAST_BENCH_KEYS
@@ -24,7 +25,7 @@ func benchKeys(b *testing.B) int {
 		return 10_000
 	}
 	n, err := strconv.Atoi(s)
-	must(b, err)
+	storetest.Must(b, err)
 	return n
 }
 
@@ -41,9 +42,9 @@ func BenchmarkSQLite(b *testing.B) {
 	ctx := b.Context()
 	path := filepath.Join(b.TempDir(), "holdfast.db")
 	s, err := sqlite.Open(ctx, path, sqlite.Options{})
-	must(b, err)
-	ks := keyStore(1)
-	must(b, s.CreateKeyStore(ctx, ks))
+	storetest.Must(b, err)
+	ks := storetest.KeyStore(1)
+	storetest.Must(b, s.CreateKeyStore(ctx, ks))
 	total := benchKeys(b)
 	ids := make([]string, total)
 	for i := range ids {
@@ -53,18 +54,18 @@ func BenchmarkSQLite(b *testing.B) {
 	for chunk := range slices.Chunk(ids, 10_000) {
 		keys := make([]appliance.NewKey, len(chunk))
 		for i, keyID := range chunk {
-			keys[i] = newKey(ks, keyID)
+			keys[i] = storetest.NewKey(ks, keyID)
 			keys[i].Key.Seal = make([]byte, 29)
 			keys[i].Version.Material = make([]byte, 61)
 			_, _ = rand.Read(keys[i].Key.Seal)
 			_, _ = rand.Read(keys[i].Version.Material)
 		}
-		must(b, s.CreateKeys(ctx, keys...))
+		storetest.Must(b, s.CreateKeys(ctx, keys...))
 	}
 	load := time.Since(began)
-	must(b, s.Close())
+	storetest.Must(b, s.Close())
 	info, err := os.Stat(path)
-	must(b, err)
+	storetest.Must(b, err)
 	b.Run("load", func(b *testing.B) {
 		b.ReportMetric(float64(total)/load.Seconds(), "keys/s")
 		b.ReportMetric(float64(info.Size())/float64(total), "bytes/key")
@@ -73,15 +74,15 @@ func BenchmarkSQLite(b *testing.B) {
 	b.Run("open", func(b *testing.B) {
 		for b.Loop() {
 			s, err := sqlite.Open(ctx, path, sqlite.Options{})
-			must(b, err)
-			must(b, s.Close())
+			storetest.Must(b, err)
+			storetest.Must(b, s.Close())
 		}
 	})
 	s, err = sqlite.Open(ctx, path, sqlite.Options{})
-	must(b, err)
+	storetest.Must(b, err)
 	defer s.Close()
 	for i := range min(total, 5_000) {
-		must(b, s.CreateGrant(ctx, grant(ks, i, ids[i])))
+		storetest.Must(b, s.CreateGrant(ctx, storetest.Grant(ks, i, ids[i])))
 	}
 	b.Run("key", func(b *testing.B) {
 		i := 0
@@ -140,7 +141,7 @@ func BenchmarkSQLite(b *testing.B) {
 	}
 	b.Run("create-1-key", func(b *testing.B) {
 		for b.Loop() {
-			must(b, s.CreateKeys(ctx, newKey(ks, randomID())))
+			storetest.Must(b, s.CreateKeys(ctx, storetest.NewKey(ks, randomID())))
 		}
 	})
 }

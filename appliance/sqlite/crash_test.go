@@ -17,6 +17,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/sqlite"
+	"holdfast/appliance/storetest"
 )
 
 const batch = 5 // keys that the child creates in one call
@@ -30,7 +31,7 @@ func writeForever(path string) {
 		fmt.Println("failed", err)
 		return
 	}
-	ks := keyStore(1)
+	ks := storetest.KeyStore(1)
 	if err := s.CreateKeyStore(ctx, ks); err != nil && !isCode(err, fault.Exists) {
 		fmt.Println("failed", err)
 		return
@@ -42,7 +43,7 @@ func writeForever(path string) {
 				name := randomID()
 				keys := make([]appliance.NewKey, batch)
 				for i := range keys {
-					keys[i] = newKey(ks, fmt.Sprintf("%s-%d", name, i))
+					keys[i] = storetest.NewKey(ks, fmt.Sprintf("%s-%d", name, i))
 				}
 				if err := s.CreateKeys(ctx, keys...); err != nil {
 					fmt.Println("failed", err)
@@ -59,12 +60,12 @@ func writeForever(path string) {
 				}
 				k := *keys[1].Key
 				k.CurrentVersion = 2
-				if err := s.AddKeyVersion(ctx, &k, version(ks, k.ID, 2), k.Seal, ""); err != nil {
+				if err := s.AddKeyVersion(ctx, &k, storetest.Version(ks, k.ID, 2), k.Seal, ""); err != nil {
 					fmt.Println("failed", err)
 					return
 				}
 				fmt.Println("rotated", name, 0)
-				if err := s.DeleteKey(ctx, ks.ID, name+"-2", keys[2].Key.Seal, tokenObjects(name)); err != nil {
+				if err := s.DeleteKey(ctx, ks.ID, name+"-2", keys[2].Key.Seal, []*appliance.TokenObject{storetest.TokenObject(name)}); err != nil {
 					fmt.Println("failed", err)
 					return
 				}
@@ -79,13 +80,13 @@ func writeForever(path string) {
 // each acknowledged change in it, and no half of any other.
 func TestKill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "holdfast.db")
-	ks := keyStore(1)
+	ks := storetest.KeyStore(1)
 	acknowledged := map[string]map[string]uint64{} // by name and change: the count reserved
 	for round := range 10 {
 		cmd := child(t, "write", path)
 		out, err := cmd.StdoutPipe()
-		must(t, err)
-		must(t, cmd.Start())
+		storetest.Must(t, err)
+		storetest.Must(t, cmd.Start())
 		left := 1 + rand.IntN(150)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			var what, name string
@@ -98,7 +99,7 @@ func TestKill(t *testing.T) {
 			}
 			acknowledged[name][what] = max(n, acknowledged[name][what])
 			if left--; left == 0 {
-				must(t, cmd.Process.Kill()) // and read on: the pipe may hold more
+				storetest.Must(t, cmd.Process.Kill()) // and read on: the pipe may hold more
 			}
 		}
 		if err := cmd.Wait(); err == nil || left > 0 {
@@ -116,11 +117,11 @@ func checkAfterKill(t *testing.T, path string, ks *appliance.KeyStore, acknowled
 		if _, ok := did["created"]; !ok {
 			continue // its line was in the pipe of a change that came after
 		}
-		k := got(s.Key(ctx, ks.ID, name+"-0"))(t)
+		k := storetest.Got(s.Key(ctx, ks.ID, name+"-0"))(t)
 		if n := k.Versions[0].Encryptions; n < did["reserved"] {
 			t.Errorf("%s has %d encryptions; %d were acknowledged", name, n, did["reserved"])
 		}
-		rotated := got(s.Key(ctx, ks.ID, name+"-1"))(t)
+		rotated := storetest.Got(s.Key(ctx, ks.ID, name+"-1"))(t)
 		if _, ok := did["rotated"]; ok && rotated.CurrentVersion != 2 {
 			t.Errorf("%s: an acknowledged rotation is gone", name)
 		}
@@ -136,13 +137,13 @@ func checkAfterKill(t *testing.T, path string, ks *appliance.KeyStore, acknowled
 	// All or none: of each batch there are five keys, or the four that the
 	// deletion leaves, whose token object is then noted.
 	noted := map[string]bool{}
-	for _, o := range got(s.TokenObjects(ctx))(t) {
+	for _, o := range storetest.Got(s.TokenObjects(ctx))(t) {
 		noted[o.Label] = true
 	}
 	of := map[string]int{}
 	total := 0
 	for page := (appliance.Page{Limit: 1000}); ; {
-		list := got(s.Keys(ctx, ks.ID, page))(t)
+		list := storetest.Got(s.Keys(ctx, ks.ID, page))(t)
 		if len(list) == 0 {
 			break
 		}
@@ -161,7 +162,7 @@ func checkAfterKill(t *testing.T, path string, ks *appliance.KeyStore, acknowled
 			t.Errorf("%s: there are %d keys; want %d", name, n, want)
 		}
 	}
-	equal(t, got(s.CountKeys(ctx, ks.ID))(t), total)
+	storetest.Equal(t, storetest.Got(s.CountKeys(ctx, ks.ID))(t), total)
 }
 
 // writeUntilDiskFails is the child of TestDiskFails: it writes until the limit
@@ -174,7 +175,7 @@ func writeUntilDiskFails(path string) {
 		fmt.Println("failed", err)
 		return
 	}
-	ks := keyStore(1)
+	ks := storetest.KeyStore(1)
 	if err := s.CreateKeyStore(ctx, ks); err != nil {
 		fmt.Println("failed", err)
 		return
@@ -197,14 +198,14 @@ func writeUntilDiskFails(path string) {
 	setLimit(uint64(wal.Size()) + 200_000)
 	for i := 0; ; i++ {
 		keyID := fmt.Sprint("k", i)
-		if err = s.CreateKeys(ctx, newKey(ks, keyID)); err != nil {
+		if err = s.CreateKeys(ctx, storetest.NewKey(ks, keyID)); err != nil {
 			break
 		}
 		fmt.Println("created", keyID)
 	}
 	fmt.Println("refused", isCode(err, fault.Internal))
 	setLimit(math.MaxUint64) // The disk is well again; what it lost is not known.
-	again := s.CreateKeyStore(ctx, keyStore(2))
+	again := s.CreateKeyStore(ctx, storetest.KeyStore(2))
 	fmt.Println("again", isCode(again, fault.Internal))
 	_, err = s.Key(ctx, ks.ID, "k0")
 	fmt.Println("read", err == nil)
@@ -216,7 +217,7 @@ func writeUntilDiskFails(path string) {
 func TestDiskFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "holdfast.db")
 	out, err := child(t, "disk full", path).Output()
-	must(t, err)
+	storetest.Must(t, err)
 	var created int
 	said := map[string]string{}
 	for line := range strings.Lines(string(out)) {
@@ -227,14 +228,14 @@ func TestDiskFails(t *testing.T) {
 			said[what] = rest
 		}
 	}
-	equal(t, said, map[string]string{"refused": "true", "again": "true", "read": "true"})
+	storetest.Equal(t, said, map[string]string{"refused": "true", "again": "true", "read": "true"})
 	if created == 0 {
 		t.Fatal("the disk failed too early")
 	}
 	s := openSQLite(t, path)
-	equal(t, got(s.CountKeys(t.Context(), id(1)))(t), created)
+	storetest.Equal(t, storetest.Got(s.CountKeys(t.Context(), storetest.ID(1)))(t), created)
 	for i := range created {
-		got(s.Key(t.Context(), id(1), fmt.Sprint("k", i)))(t)
+		storetest.Got(s.Key(t.Context(), storetest.ID(1), fmt.Sprint("k", i)))(t)
 	}
-	equal(t, len(got(s.KeyStores(t.Context()))(t)), 1)
+	storetest.Equal(t, len(storetest.Got(s.KeyStores(t.Context()))(t)), 1)
 }

@@ -1,6 +1,7 @@
-// Package store keeps the rows of the domain in one SQLite file. It is the
-// [appliance.Store] for a single appliance; a fleet that shares its state needs
-// another one.
+// Package sqlite keeps rows in one SQLite file. It has the
+// [appliance.Store], [identity.Store] and [approval.Store] of a single appliance, and the
+// rows about its machine ([Machine]); a fleet that shares its state needs
+// another engine for the first three.
 //
 // # Guarantees
 //

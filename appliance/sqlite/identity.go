@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -13,7 +14,8 @@ import (
 const accountColumns = `account, activity, seal, id, name, oidc, role, disabled`
 
 // scanAccount reads an account. The columns that find it must say the same as what
-// is sealed: otherwise it has no seal.
+// is sealed: otherwise it is what the columns say, and has no seal. Its ID is always that
+// of the row, so that a text that was copied from another user does not stand for them.
 func scanAccount(scan scanner) (*identity.Account, error) {
 	var text, activity, id, name, role string
 	var oidc *string
@@ -23,15 +25,13 @@ func scanAccount(scan scanner) (*identity.Account, error) {
 		return nil, err
 	}
 	a, err := identity.DecodeAccount([]byte(text), []byte(activity))
-	if err != nil { // it has no seal, and so no other row suffers
-		return &identity.Account{ID: id, Name: name, Role: identity.Role(role), Disabled: disabled, Sealed: []byte(text)}, nil
-	}
 	if oidc == nil {
 		oidc = new(string)
 	}
-	if a.ID == id && a.Name == name && a.OIDC == *oidc && string(a.Role) == role && a.Disabled == disabled {
-		a.Seal = seal
+	if err != nil || a.ID != id || a.Name != name || a.OIDC != *oidc || string(a.Role) != role || a.Disabled != disabled {
+		return &identity.Account{ID: id, Name: name, Role: identity.Role(role), Disabled: disabled, Sealed: []byte(text)}, nil
 	}
+	a.Seal = seal
 	return a, nil
 }
 
@@ -130,13 +130,14 @@ func accountText(a *identity.Account) (account, activity string, err error) {
 	return string(lasting), string(act), err
 }
 
-func updateAccount(c *conn, a *identity.Account) error {
+// updateAccount writes an account whose text was read as was.
+func updateAccount(c *conn, a *identity.Account, was []byte) error {
 	account, activity, err := accountText(a)
 	if err != nil {
 		return err
 	}
-	n, err := c.exec(`UPDATE OR IGNORE users SET name = ?, oidc = ?, role = ?, disabled = ?, account = ?, activity = ?, seal = ? WHERE id = ?`,
-		a.Name, text(a.OIDC), string(a.Role), a.Disabled, account, activity, a.Seal, a.ID)
+	n, err := c.exec(`UPDATE OR IGNORE users SET name = ?, oidc = ?, role = ?, disabled = ?, account = ?, activity = ?, seal = ? WHERE id = ? AND account = ?`,
+		a.Name, text(a.OIDC), string(a.Role), a.Disabled, account, activity, a.Seal, a.ID, string(was))
 	if err == nil && n == 0 {
 		return fault.Errorf(fault.Exists, "the name or the e-mail address is another user's")
 	}
@@ -149,10 +150,11 @@ func (s *DB) UpdateAccount(ctx context.Context, id string, f func(*identity.Acco
 		if a, err = account(c, `id = ?`, id); err != nil {
 			return err
 		}
+		was := a.Sealed
 		if err := f(a); err != nil {
 			return err
 		}
-		if err := updateAccount(c, a); err != nil {
+		if err := updateAccount(c, a, was); err != nil {
 			return err
 		}
 		return obey(ctx, c, rule)
@@ -176,14 +178,11 @@ func obey(ctx context.Context, c *conn, rule identity.Rule) error {
 }
 
 // DeleteAccount implements [identity.Store].
-func (s *DB) DeleteAccount(ctx context.Context, id string, rule identity.Rule) error {
+func (s *DB) DeleteAccount(ctx context.Context, was *identity.Account, rule identity.Rule) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`DELETE FROM users WHERE id = ?`, id)
-		if err != nil {
+		n, err := c.exec(`DELETE FROM users WHERE id = ? AND account = ?`, was.ID, string(was.Sealed))
+		if err := unlessChanged(c, n, err, fmt.Sprintf("the user %q", was.Name), fault.Errorf(fault.NotFound, "there is no such user"), `SELECT 1 FROM users WHERE id = ?`, was.ID); err != nil {
 			return err
-		}
-		if n == 0 {
-			return fault.Errorf(fault.NotFound, "there is no such user")
 		}
 		return obey(ctx, c, rule)
 	})
@@ -201,8 +200,11 @@ func (s *DB) CreateInvitation(ctx context.Context, i *identity.Invitation) error
 		if _, err := c.exec(`DELETE FROM invitations WHERE expires_at <= ?`, i.CreatedAt.UnixMilli()); err != nil {
 			return err
 		}
-		_, err := c.exec(`INSERT INTO invitations (`+invitationColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		n, err := c.exec(`INSERT INTO invitations (`+invitationColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			blob(i.Digest), i.ID, i.Name, string(i.Role), i.InvitedBy, i.CreatedAt.UnixMilli(), i.ExpiresAt.UnixMilli(), i.Setup, i.Origin.Text(), i.Seal)
+		if err == nil && n == 0 {
+			return fault.Errorf(fault.Exists, "there is an invitation with the ID %q already", i.ID)
+		}
 		return err
 	})
 }
@@ -298,9 +300,12 @@ func (s *DB) CreateSession(ctx context.Context, x *identity.Session) error {
 		if _, err := c.exec(`DELETE FROM sessions WHERE expires_at <= ?`, x.CreatedAt.UnixMilli()); err != nil {
 			return err
 		}
-		_, err := c.exec(`INSERT INTO sessions (digest, id, user_id, address, user_agent, created_at, last_seen_at, expires_at, proven_at, seal)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, blob(x.Digest), x.ID, x.UserID, x.Address, x.UserAgent,
+		n, err := c.exec(`INSERT INTO sessions (digest, id, user_id, address, user_agent, created_at, last_seen_at, expires_at, proven_at, seal)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, blob(x.Digest), x.ID, x.UserID, x.Address, x.UserAgent,
 			x.CreatedAt.UnixMilli(), x.LastSeenAt.UnixMilli(), x.ExpiresAt.UnixMilli(), x.ProvenAt.UnixMilli(), x.Seal)
+		if err == nil && n == 0 {
+			return fault.Errorf(fault.Exists, "there is a session with the ID %q already", x.ID)
+		}
 		return err
 	})
 }
@@ -318,7 +323,7 @@ func (s *DB) Sessions(ctx context.Context, user string) ([]identity.Session, err
 
 // TouchSession implements [identity.Store].
 func (s *DB) TouchSession(ctx context.Context, id string, at time.Time) error {
-	return s.update(ctx, `UPDATE sessions SET last_seen_at = ? WHERE id = ?`, at.UnixMilli(), id)
+	return s.update(ctx, `UPDATE sessions SET last_seen_at = ? WHERE id = ? AND last_seen_at < ?`, at.UnixMilli(), id, at.UnixMilli())
 }
 
 // UpdateSession implements [identity.Store].
@@ -332,10 +337,11 @@ func (s *DB) UpdateSession(ctx context.Context, id string, f func(*identity.Sess
 		if !found {
 			return fault.Errorf(fault.NotFound, "there is no such session")
 		}
+		was := blob(x.Seal)
 		if err := f(x); err != nil {
 			return err
 		}
-		_, err = c.exec(`UPDATE sessions SET proven_at = ?, seal = ? WHERE id = ?`, x.ProvenAt.UnixMilli(), x.Seal, id)
+		_, err = c.exec(`UPDATE sessions SET proven_at = ?, seal = ? WHERE id = ? AND coalesce(seal, x'') = ?`, x.ProvenAt.UnixMilli(), x.Seal, id, was)
 		return err
 	})
 }
@@ -393,7 +399,7 @@ func (s *DB) Token(ctx context.Context, digest []byte) (*identity.Token, error) 
 
 // TouchToken implements [identity.Store].
 func (s *DB) TouchToken(ctx context.Context, id string, at time.Time) error {
-	return s.update(ctx, `UPDATE api_tokens SET last_used_at = ? WHERE id = ?`, at.UnixMilli(), id)
+	return s.update(ctx, `UPDATE api_tokens SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at < ?)`, at.UnixMilli(), id, at.UnixMilli())
 }
 
 // UpdateToken implements [identity.Store].
@@ -408,10 +414,11 @@ func (s *DB) UpdateToken(ctx context.Context, id string, f func(*identity.Token)
 		if !found {
 			return fault.Errorf(fault.NotFound, "there is no such API token")
 		}
+		was := blob(t.Seal)
 		if err := f(t); err != nil {
 			return err
 		}
-		_, err = c.exec(`UPDATE api_tokens SET revoked_at = ?, seal = ? WHERE id = ?`, ms(t.RevokedAt), t.Seal, id)
+		_, err = c.exec(`UPDATE api_tokens SET revoked_at = ?, seal = ? WHERE id = ? AND coalesce(seal, x'') = ?`, ms(t.RevokedAt), t.Seal, id, was)
 		return err
 	})
 	if err != nil {
@@ -428,10 +435,11 @@ func (s *DB) SealRows(ctx context.Context, account func(*identity.Account) error
 			return err
 		}
 		for _, a := range users {
+			was := a.Sealed
 			if err := account(a); err != nil {
 				return err
 			}
-			if err := updateAccount(c, a); err != nil {
+			if err := updateAccount(c, a, was); err != nil {
 				return err
 			}
 		}

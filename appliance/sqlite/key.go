@@ -1,8 +1,8 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
+	"fmt"
 	"math"
 	"time"
 
@@ -186,29 +186,16 @@ func (s *DB) UpdateKey(ctx context.Context, k *appliance.ExternalKey, was []byte
 }
 
 func updateKey(c *conn, k *appliance.ExternalKey, was []byte) error {
-	if err := unchanged(c, k.KeyStore, k.ID, was); err != nil {
-		return err
-	}
-	_, err := c.exec(`UPDATE external_keys SET can_encrypt = ?, can_decrypt = ?, custody = ?, state = ?,
-		current_version = ?, created_at = ?, deletion_at = ?, block_reason = ?, block_since = ?, seal = ?, framing = ? WHERE key_store = ? AND id = ?`,
+	n, err := c.exec(`UPDATE external_keys SET can_encrypt = ?, can_decrypt = ?, custody = ?, state = ?,
+		current_version = ?, created_at = ?, deletion_at = ?, block_reason = ?, block_since = ?, seal = ?, framing = ? WHERE key_store = ? AND id = ? AND seal = ?`,
 		k.Usage.Encrypt, k.Usage.Decrypt, string(k.Custody), string(k.State), k.CurrentVersion,
-		k.CreatedAt.UnixMilli(), ms(k.DeletionAt), k.Blocked.Reason, ms(k.Blocked.Since), blob(k.Seal), string(k.Framing), k.KeyStore, k.ID)
-	return err
+		k.CreatedAt.UnixMilli(), ms(k.DeletionAt), k.Blocked.Reason, ms(k.Blocked.Since), blob(k.Seal), string(k.Framing), k.KeyStore, k.ID, blob(was))
+	return changedKey(c, n, err, k.KeyStore, k.ID)
 }
 
-// unchanged says that the key is there and its seal is still was.
-func unchanged(c *conn, keyStore, id string, was []byte) error {
-	var seal []byte
-	found, err := c.one([]any{&seal}, `SELECT seal FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id)
-	switch {
-	case err != nil:
-		return err
-	case !found:
-		return noKey(id)
-	case !bytes.Equal(seal, was):
-		return fault.Errorf(fault.Changed, "the key %q was changed by another operation at the same time; look at it and try again", id)
-	}
-	return nil
+// changedKey says why a change of a key changed no row, if it changed none.
+func changedKey(c *conn, n int64, err error, keyStore, id string) error {
+	return unlessChanged(c, n, err, fmt.Sprintf("the key %q", id), noKey(id), `SELECT 1 FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id)
 }
 
 // AddKeyVersion implements [appliance.Store].
@@ -224,14 +211,7 @@ func (s *DB) AddKeyVersion(ctx context.Context, k *appliance.ExternalKey, v *app
 // DeleteKey implements [appliance.Store].
 func (s *DB) DeleteKey(ctx context.Context, keyStore, id string, was []byte, tokenObjects []*appliance.TokenObject) error {
 	return s.write(ctx, func(c *conn) error {
-		if err := unchanged(c, keyStore, id, was); err != nil {
-			return err
-		}
-		// Versions and grants go with it.
-		if _, err := c.exec(`DELETE FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id); err != nil {
-			return err
-		}
-		if _, err := c.exec(`UPDATE key_stores SET key_count = key_count - 1 WHERE id = ?`, keyStore); err != nil {
+		if err := removeKey(c, keyStore, id, was); err != nil {
 			return err
 		}
 		for _, o := range tokenObjects {
@@ -241,6 +221,44 @@ func (s *DB) DeleteKey(ctx context.Context, keyStore, id string, was []byte, tok
 		}
 		return nil
 	}, appliance.Change{KeyStore: keyStore, KeyID: id})
+}
+
+// removeKey removes a key with its versions and grants.
+func removeKey(c *conn, keyStore, id string, was []byte) error {
+	n, err := c.exec(`DELETE FROM external_keys WHERE key_store = ? AND id = ? AND seal = ?`, keyStore, id, blob(was))
+	if err := changedKey(c, n, err, keyStore, id); err != nil {
+		return err
+	}
+	_, err = c.exec(`UPDATE key_stores SET key_count = max(key_count - 1, 0) WHERE id = ?`, keyStore)
+	return err
+}
+
+// DiscardKey implements [appliance.Store].
+func (s *DB) DiscardKey(ctx context.Context, keyStore, id string, was []byte) error {
+	return s.write(ctx, func(c *conn) error {
+		if err := removeKey(c, keyStore, id, was); err != nil {
+			return err
+		}
+		_, err := c.exec(`DELETE FROM token_objects WHERE key_store = ? AND key_id = ?`, keyStore, id)
+		return err
+	}, appliance.Change{KeyStore: keyStore, KeyID: id})
+}
+
+// DiscardKeyVersion implements [appliance.Store].
+func (s *DB) DiscardKeyVersion(ctx context.Context, v *appliance.KeyVersion) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`DELETE FROM key_versions WHERE key_store = ? AND key_id = ? AND version = ? AND material = ?`, v.KeyStore, v.KeyID, v.Version, blob(v.Material))
+		if err := unlessChanged(c, n, err, fmt.Sprintf("version %d of the key %q", v.Version, v.KeyID), noVersion(v.KeyID, v.Version),
+			`SELECT 1 FROM key_versions WHERE key_store = ? AND key_id = ? AND version = ?`, v.KeyStore, v.KeyID, v.Version); err != nil {
+			return err
+		}
+		_, err = c.exec(`DELETE FROM token_objects WHERE key_store = ? AND key_id = ? AND version = ?`, v.KeyStore, v.KeyID, v.Version)
+		return err
+	}, appliance.Change{KeyStore: v.KeyStore, KeyID: v.KeyID})
+}
+
+func noVersion(keyID string, version uint32) error {
+	return fault.Errorf(fault.NotFound, "there is no version %d of the key %q", version, keyID)
 }
 
 // ReserveEncryptions implements [appliance.Store]. Callers at once share a
@@ -254,7 +272,7 @@ func (s *DB) ReserveEncryptions(ctx context.Context, keyStore, keyID string, ver
 		found, err := c.one([]any{&count}, `UPDATE key_versions SET encryptions = encryptions + ?
 			WHERE key_store = ? AND key_id = ? AND version = ? RETURNING encryptions`, int64(n), keyStore, keyID, version)
 		if err == nil && !found {
-			return fault.Errorf(fault.NotFound, "there is no version %d of the key %q", version, keyID)
+			return noVersion(keyID, version)
 		}
 		return err
 	})
@@ -270,8 +288,11 @@ func (s *DB) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) erro
 }
 
 // StrikeTokenObject implements [appliance.Store].
-func (s *DB) StrikeTokenObject(ctx context.Context, label string) error {
-	return s.write(ctx, func(c *conn) error { return strike(c, label) })
+func (s *DB) StrikeTokenObject(ctx context.Context, label string, was []byte) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`DELETE FROM token_objects WHERE label = ? AND seal = ?`, label, blob(was))
+		return unlessChanged(c, n, err, fmt.Sprintf("the note of the token's object %.60q", label), nil, `SELECT 1 FROM token_objects WHERE label = ?`, label)
+	})
 }
 
 func note(c *conn, o *appliance.TokenObject) error {

@@ -1,8 +1,8 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
+	"fmt"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -39,26 +39,27 @@ func (s *DB) CreateInstallation(ctx context.Context, in *appliance.Installation)
 }
 
 // UpgradeInstallation implements [appliance.Store].
-func (s *DB) UpgradeInstallation(ctx context.Context, in *appliance.Installation) error {
+func (s *DB) UpgradeInstallation(ctx context.Context, in, was *appliance.Installation) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE installation SET wrapped_state_key = ?, block_reason = ?, block_since = ?, block_seal = ? WHERE id = ?`,
-			blob(in.WrappedStateKey), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.ID)
-		if err == nil && n == 0 {
-			return fault.Errorf(fault.NotFound, "the database has no installation yet")
-		}
-		return err
+		n, err := c.exec(`UPDATE installation SET wrapped_state_key = ?, block_reason = ?, block_since = ?, block_seal = ?
+			WHERE id = ? AND wrapped_state_key = ? AND coalesce(block_seal, x'') = ?`,
+			blob(in.WrappedStateKey), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.ID, blob(was.WrappedStateKey), blob(was.BlockSeal))
+		return changedInstallation(c, n, err)
 	}, appliance.Change{})
 }
 
 // SetBlock implements [appliance.Store].
-func (s *DB) SetBlock(ctx context.Context, b appliance.Block, seal []byte) error {
+func (s *DB) SetBlock(ctx context.Context, b appliance.Block, seal, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE installation SET block_reason = ?, block_since = ?, block_seal = ?`, b.Reason, ms(b.Since), blob(seal))
-		if err == nil && n == 0 {
-			return fault.Errorf(fault.NotFound, "the database has no installation yet")
-		}
-		return err
+		n, err := c.exec(`UPDATE installation SET block_reason = ?, block_since = ?, block_seal = ? WHERE coalesce(block_seal, x'') = ?`,
+			b.Reason, ms(b.Since), blob(seal), blob(was))
+		return changedInstallation(c, n, err)
 	}, appliance.Change{})
+}
+
+// changedInstallation says why an update changed no row, if it changed none.
+func changedInstallation(c *conn, n int64, err error) error {
+	return unlessChanged(c, n, err, "the row of the installation", fault.Errorf(fault.NotFound, "the database has no installation yet"), `SELECT 1 FROM installation`)
 }
 
 // KeyStores implements [appliance.Store].
@@ -107,25 +108,26 @@ func (s *DB) CreateKeyStore(ctx context.Context, ks *appliance.KeyStore) error {
 // UpdateKeyStore implements [appliance.Store].
 func (s *DB) UpdateKeyStore(ctx context.Context, ks *appliance.KeyStore, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
-		var seal []byte
-		found, err := c.one([]any{&seal}, `SELECT seal FROM key_stores WHERE id = ?`, ks.ID)
-		switch {
-		case err != nil:
-			return err
-		case !found:
-			return noKeyStore(ks.ID)
-		case !bytes.Equal(seal, was):
-			return fault.Errorf(fault.Changed, "the key store %q was changed by another operation at the same time; look at it and try again", ks.Name)
-		}
-		_, err = c.exec(`UPDATE key_stores SET requests_per_second = ?, created_at = ?, policy = ?, block_reason = ?, block_since = ?,
-			wrapped_key = ?, seal = ? WHERE id = ?`, ks.RequestsPerSecond, ks.CreatedAt.UnixMilli(), ks.Policy, ks.Blocked.Reason,
-			ms(ks.Blocked.Since), blob(ks.WrappedKey), blob(ks.Seal), ks.ID)
-		return err
+		n, err := c.exec(`UPDATE key_stores SET requests_per_second = ?, created_at = ?, policy = ?, block_reason = ?, block_since = ?,
+			wrapped_key = ?, seal = ? WHERE id = ? AND seal = ?`, ks.RequestsPerSecond, ks.CreatedAt.UnixMilli(), ks.Policy, ks.Blocked.Reason,
+			ms(ks.Blocked.Since), blob(ks.WrappedKey), blob(ks.Seal), ks.ID, blob(was))
+		return changedKeyStore(c, n, err, ks.ID)
 	}, appliance.Change{KeyStore: ks.ID})
 }
 
+// changedKeyStore says why a change of a key store changed no row, if it changed none.
+func changedKeyStore(c *conn, n int64, err error, id string) error {
+	var name string
+	if err == nil && n == 0 {
+		if name, err = keyStoreName(c, id); err != nil {
+			return err
+		}
+	}
+	return unlessChanged(c, n, err, fmt.Sprintf("the key store %q", name), noKeyStore(id), `SELECT 1 FROM key_stores WHERE id = ?`, id)
+}
+
 // DeleteKeyStore implements [appliance.Store].
-func (s *DB) DeleteKeyStore(ctx context.Context, id string) error {
+func (s *DB) DeleteKeyStore(ctx context.Context, id string, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
 		var name string
 		var keys int
@@ -140,8 +142,29 @@ func (s *DB) DeleteKeyStore(ctx context.Context, id string) error {
 		case keys > 1:
 			return fault.Errorf(fault.Conflict, "key store %q has %d keys; delete them first", name, keys)
 		}
-		_, err = c.exec(`DELETE FROM key_stores WHERE id = ?`, id)
-		return err
+		n, err := c.exec(`DELETE FROM key_stores WHERE id = ? AND seal = ?`, id, blob(was))
+		return changedKeyStore(c, n, err, id)
+	}, appliance.Change{KeyStore: id})
+}
+
+// DiscardKeyStore implements [appliance.Store].
+func (s *DB) DiscardKeyStore(ctx context.Context, id string, was []byte, keys int) error {
+	return s.write(ctx, func(c *conn) error {
+		var there int
+		if _, err := c.one([]any{&there}, `SELECT count(*) FROM external_keys WHERE key_store = ?`, id); err != nil {
+			return err
+		}
+		if there != keys {
+			return stale("the key store")
+		}
+		// Keys do not go with their key store by themselves, so that none is lost by accident.
+		for _, statement := range []string{`DELETE FROM external_keys WHERE key_store = ?`, `DELETE FROM token_objects WHERE key_store = ?`} {
+			if _, err := c.exec(statement, id); err != nil {
+				return err
+			}
+		}
+		n, err := c.exec(`DELETE FROM key_stores WHERE id = ? AND seal = ?`, id, blob(was))
+		return changedKeyStore(c, n, err, id)
 	}, appliance.Change{KeyStore: id})
 }
 

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -33,6 +34,8 @@ type Options struct {
 	// Readers is how many reads run at once; the others wait. 0 means one for
 	// each processor, and at least 4.
 	Readers int
+	// schema is the version to migrate a new file to; 0 for this binary's.
+	schema int64
 }
 
 //go:embed migrations/*.sql
@@ -137,7 +140,8 @@ func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 	if err := closeToOthers(path, opts.Logger); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, db, opts.Logger); err != nil {
+	schema, err := migrate(ctx, db, opts)
+	if err != nil {
 		return nil, err
 	}
 
@@ -161,7 +165,7 @@ func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 		_ = w.close()
 		return nil, err
 	}
-	s := &DB{db: db, readers: readers, writer: newWriter(w, opts.Logger), closing: make(chan struct{})}
+	s := &DB{db: db, readers: readers, path: path, schema: schema, writer: newWriter(w, opts.Logger), closing: make(chan struct{})}
 	s.close = sync.OnceValue(s.shutDown)
 	return s, nil
 }
@@ -313,32 +317,34 @@ func checkReferences(ctx context.Context, db *sql.DB) error {
 	return damage(fmt.Sprintf("a row of %s refers to a row of %s that does not exist", table, parent))
 }
 
-// migrate brings the schema to this binary's version, and refuses a newer one.
-func migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
+// migrate brings the schema to this binary's version, or the one that is asked for,
+// refuses a newer one, and gives it.
+func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	has, knows, err := p.GetVersions(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if has > knows {
-		return newer{has, knows}
+		return 0, newer{has, knows}
 	}
 	began := time.Now()
-	done, err := p.Up(ctx)
+	to := cmp.Or(opts.schema, knows)
+	done, err := p.UpTo(ctx, to)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(done) > 0 {
-		log.Info("database schema brought up to date", "from", has, "to", knows, "took", time.Since(began))
+		opts.Logger.Info("database schema brought up to date", "from", has, "to", to, "took", time.Since(began))
 	}
-	return nil
+	return to, nil
 }
 
 // newer is the refusal of a database whose schema this binary does not know.

@@ -2,27 +2,45 @@ package sqlite
 
 import (
 	"context"
+	"fmt"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 )
 
 // Setting implements [appliance.Store].
-func (s *DB) Setting(ctx context.Context, name string) (value string, seal []byte, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		found, err := c.one([]any{&value, &seal}, `SELECT value, seal FROM settings WHERE name = ?`, name)
+func (s *DB) Setting(ctx context.Context, name string) (*appliance.SettingRow, error) {
+	row := &appliance.SettingRow{Name: name}
+	err := s.read(ctx, func(c *conn) error {
+		found, err := c.one([]any{&row.Value, &row.Seal}, `SELECT value, seal FROM settings WHERE name = ?`, name)
 		if err == nil && !found {
-			return fault.Errorf(fault.NotFound, "the setting %q was never made", name)
+			return noSetting(name)
 		}
 		return err
 	})
-	return value, seal, err
+	if err != nil {
+		return nil, err
+	}
+	return row, nil
 }
 
 // SetSetting implements [appliance.Store].
-func (s *DB) SetSetting(ctx context.Context, name, value string, seal []byte) error {
+func (s *DB) SetSetting(ctx context.Context, row, was *appliance.SettingRow) error {
+	what := fmt.Sprintf("the setting %q", row.Name)
 	return s.write(ctx, func(c *conn) error {
-		_, err := c.exec(`INSERT INTO settings (name, value, seal) VALUES (?, ?, ?)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value, seal = excluded.seal`, name, value, seal)
-		return err
+		if was == nil {
+			n, err := c.exec(`INSERT INTO settings (name, value, seal) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, row.Name, row.Value, row.Seal)
+			if err == nil && n == 0 {
+				return stale(what)
+			}
+			return err
+		}
+		n, err := c.exec(`UPDATE settings SET value = ?, seal = ? WHERE name = ? AND value = ? AND coalesce(seal, x'') = ?`,
+			row.Value, row.Seal, row.Name, was.Value, blob(was.Seal))
+		return unlessChanged(c, n, err, what, noSetting(row.Name), `SELECT 1 FROM settings WHERE name = ?`, row.Name)
 	})
+}
+
+func noSetting(name string) error {
+	return fault.Errorf(fault.NotFound, "the setting %q was never made", name)
 }

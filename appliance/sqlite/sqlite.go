@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io"
 	"os"
 	"sync"
 
@@ -13,12 +14,15 @@ import (
 	"holdfast/appliance/identity"
 )
 
-// DB is an [appliance.Store] in one SQLite file. Make one with [Open].
+// DB is an [appliance.Store] in one SQLite file, with the rows of identities and
+// approvals; [DB.Machine] has those of this machine. Make one with [Open].
 type DB struct {
 	db      *sql.DB
 	lock    *os.File
 	writer  *writer
 	readers chan *conn // the idle ones
+	path    string
+	schema  int64 // its version: the last migration's
 
 	closing chan struct{}
 	close   func() error
@@ -29,6 +33,7 @@ type DB struct {
 
 var (
 	_ appliance.Store = (*DB)(nil)
+	_ io.Closer       = (*DB)(nil)
 	_ identity.Store  = (*DB)(nil)
 	_ approval.Store  = (*DB)(nil)
 )
@@ -120,6 +125,29 @@ func (s *DB) write(ctx context.Context, apply func(*conn) error, changes ...appl
 	}
 	s.announce(changes...)
 	return nil
+}
+
+// stale refuses a change whose caller expected another row than there is.
+func stale(what string) error {
+	return fault.Errorf(fault.Changed, "%s was changed by another operation at the same time; look at it and try again", what)
+}
+
+// unlessChanged gives the error of a change that states the value it expects, after it
+// has changed n rows: nil, err, missing if there is no such row, or that of a stale
+// change.
+func unlessChanged(c *conn, n int64, err error, what string, missing error, exists string, args ...any) error {
+	if err != nil || n > 0 {
+		return err
+	}
+	var one int
+	found, err := c.one([]any{&one}, exists, args...)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return missing
+	}
+	return stale(what)
 }
 
 func failed(message string, cause error) error {

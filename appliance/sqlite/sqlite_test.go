@@ -16,19 +16,26 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/sqlite"
+	"holdfast/appliance/storetest"
 )
 
 func TestSQLite(t *testing.T) {
-	testStore(t, func(t *testing.T) appliance.Store {
-		return openSQLite(t, filepath.Join(t.TempDir(), "holdfast.db"))
+	open := func(t *testing.T) *sqlite.DB { return openSQLite(t, filepath.Join(t.TempDir(), "holdfast.db")) }
+	t.Run("shared", func(t *testing.T) { storetest.Run(t, func(t *testing.T) storetest.Engine { return open(t) }) })
+	t.Run("machine", func(t *testing.T) {
+		storetest.RunMachine(t, func(t *testing.T) storetest.Machine { return open(t).Machine() })
+	})
+	t.Run("move", func(t *testing.T) {
+		engine := func(t *testing.T) storetest.Engine { return open(t) }
+		storetest.RunMove(t, engine, engine)
 	})
 }
 
 func openSQLite(t testing.TB, path string) *sqlite.DB {
 	t.Helper()
 	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
-	must(t, err)
-	t.Cleanup(func() { must(t, s.Close()) })
+	storetest.Must(t, err)
+	t.Cleanup(func() { storetest.Must(t, s.Close()) })
 	return s
 }
 
@@ -37,13 +44,13 @@ func madeSQLite(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "holdfast.db")
 	s := openSQLite(t, path)
-	must(t, s.CreateKeyStore(t.Context(), keyStore(1)))
+	storetest.Must(t, s.CreateKeyStore(t.Context(), storetest.KeyStore(1)))
 	var keys []appliance.NewKey
 	for i := range 300 {
-		keys = append(keys, newKey(keyStore(1), fmt.Sprintf("k%03d", i)))
+		keys = append(keys, storetest.NewKey(storetest.KeyStore(1), fmt.Sprintf("k%03d", i)))
 	}
-	must(t, s.CreateKeys(t.Context(), keys...))
-	must(t, s.Close())
+	storetest.Must(t, s.CreateKeys(t.Context(), keys...))
+	storetest.Must(t, s.Close())
 	return path
 }
 
@@ -51,11 +58,11 @@ func madeSQLite(t testing.TB) string {
 func edit(t testing.TB, path string, statements ...string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
-	must(t, err)
+	storetest.Must(t, err)
 	defer db.Close()
 	for _, st := range statements {
 		_, err := db.ExecContext(t.Context(), st)
-		must(t, err)
+		storetest.Must(t, err)
 	}
 }
 
@@ -64,47 +71,47 @@ func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a b", "c?d=e&f%20#g", "holdfast.db")
 	s := openSQLite(t, path)
 	ctx := t.Context()
-	ks := keyStore(1)
-	must(t, s.CreateKeyStore(ctx, ks))
-	k := newKey(ks, "a")
-	must(t, s.CreateKeys(ctx, k))
-	must(t, s.CreateCredential(ctx, credential(ks, 1)))
-	must(t, s.CreateGrant(ctx, grant(ks, 1, "a")))
-	must(t, s.Close())
+	ks := storetest.KeyStore(1)
+	storetest.Must(t, s.CreateKeyStore(ctx, ks))
+	k := storetest.NewKey(ks, "a")
+	storetest.Must(t, s.CreateKeys(ctx, k))
+	storetest.Must(t, s.CreateCredential(ctx, storetest.Credential(ks, 1)))
+	storetest.Must(t, s.CreateGrant(ctx, storetest.Grant(ks, 1, "a")))
+	storetest.Must(t, s.Close())
 
 	s = openSQLite(t, path)
-	equal(t, got(s.KeyStores(ctx))(t), []*appliance.KeyStore{ks})
-	equal(t, *got(s.Key(ctx, ks.ID, "a"))(t), appliance.StoredKey{ExternalKey: *k.Key,
-		Versions: []*appliance.KeyVersion{k.Version}, Grants: []*appliance.Grant{grant(ks, 1, "a")}})
-	equal(t, got(s.Credentials(ctx, ks.ID))(t), []*appliance.Credential{credential(ks, 1)})
+	storetest.Equal(t, storetest.Got(s.KeyStores(ctx))(t), []*appliance.KeyStore{ks})
+	storetest.Equal(t, *storetest.Got(s.Key(ctx, ks.ID, "a"))(t), appliance.StoredKey{ExternalKey: *k.Key,
+		Versions: []*appliance.KeyVersion{k.Version}, Grants: []*appliance.Grant{storetest.Grant(ks, 1, "a")}})
+	storetest.Equal(t, storetest.Got(s.Credentials(ctx, ks.ID))(t), []*appliance.Credential{storetest.Credential(ks, 1)})
 }
 
 func TestModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	path := filepath.Join(dir, "holdfast.db")
 	s := openSQLite(t, path)
-	must(t, s.CreateKeyStore(t.Context(), keyStore(1)))
+	storetest.Must(t, s.CreateKeyStore(t.Context(), storetest.KeyStore(1)))
 	mode := func(path string) os.FileMode {
 		info, err := os.Stat(path)
-		must(t, err)
+		storetest.Must(t, err)
 		return info.Mode().Perm()
 	}
-	equal(t, mode(dir), os.FileMode(0o700))
+	storetest.Equal(t, mode(dir), os.FileMode(0o700))
 	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
-		equal(t, mode(path+suffix), os.FileMode(0o600))
+		storetest.Equal(t, mode(path+suffix), os.FileMode(0o600))
 	}
-	must(t, s.Close())
+	storetest.Must(t, s.Close())
 	if _, err := os.Stat(path + "-wal"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Close left the write-ahead log behind: %v", err)
 	}
 
 	// A file that others could read is closed to them, and the log says so.
-	must(t, os.Chmod(path, 0o644))
+	storetest.Must(t, os.Chmod(path, 0o644))
 	var log bytes.Buffer
 	s, err := sqlite.Open(t.Context(), path, sqlite.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	must(t, err)
-	must(t, s.Close())
-	equal(t, mode(path), os.FileMode(0o600))
+	storetest.Must(t, err)
+	storetest.Must(t, s.Close())
+	storetest.Equal(t, mode(path), os.FileMode(0o600))
 	if !strings.Contains(log.String(), path) || !strings.Contains(log.String(), "0644") {
 		t.Errorf("the log does not tell of the mode: %s", &log)
 	}
@@ -114,11 +121,11 @@ func TestOpenTwice(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "holdfast.db")
 	s := openSQLite(t, path)
 	_, err := sqlite.Open(t.Context(), path, sqlite.Options{})
-	wants(t, err, fault.Conflict, path+".lock")
-	wants(t, err, fault.Conflict, fmt.Sprint(os.Getpid()))
-	must(t, s.CreateKeyStore(t.Context(), keyStore(1))) // the first is not disturbed
-	must(t, s.Close())
-	must(t, openSQLite(t, path).Close())
+	storetest.Wants(t, err, fault.Conflict, path+".lock")
+	storetest.Wants(t, err, fault.Conflict, fmt.Sprint(os.Getpid()))
+	storetest.Must(t, s.CreateKeyStore(t.Context(), storetest.KeyStore(1))) // the first is not disturbed
+	storetest.Must(t, s.Close())
+	storetest.Must(t, openSQLite(t, path).Close())
 }
 
 // TestRefused opens what must be refused, and finds the file unchanged after.
@@ -126,7 +133,7 @@ func TestRefused(t *testing.T) {
 	write := func(content string) func(t *testing.T) string {
 		return func(t *testing.T) string {
 			path := filepath.Join(t.TempDir(), "holdfast.db")
-			must(t, os.WriteFile(path, []byte(content), 0o600))
+			storetest.Must(t, os.WriteFile(path, []byte(content), 0o600))
 			return path
 		}
 	}
@@ -135,15 +142,15 @@ func TestRefused(t *testing.T) {
 		return func(t *testing.T) string {
 			path := madeSQLite(t)
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
-			must(t, err)
+			storetest.Must(t, err)
 			defer f.Close()
 			info, err := f.Stat()
-			must(t, err)
+			storetest.Must(t, err)
 			if offset < 0 {
 				offset += info.Size()
 			}
 			_, err = f.WriteAt([]byte(with), offset)
-			must(t, err)
+			storetest.Must(t, err)
 			return path
 		}
 	}
@@ -163,7 +170,7 @@ func TestRefused(t *testing.T) {
 		"a few bytes": {write("x"), fault.Internal, "it is not a database"},
 		"a folder": {func(t *testing.T) string {
 			path := filepath.Join(t.TempDir(), "holdfast.db")
-			must(t, os.Mkdir(path, 0o700))
+			storetest.Must(t, os.Mkdir(path, 0o700))
 			return path
 		}, fault.Internal, "is a directory"},
 		"another program's": {func(t *testing.T) string {
@@ -180,8 +187,8 @@ func TestRefused(t *testing.T) {
 		"cut off": {func(t *testing.T) string {
 			path := madeSQLite(t)
 			info, err := os.Stat(path)
-			must(t, err)
-			must(t, os.Truncate(path, info.Size()/2/4096*4096))
+			storetest.Must(t, err)
+			storetest.Must(t, os.Truncate(path, info.Size()/2/4096*4096))
 			return path
 		}, fault.Internal, "damaged"},
 	} {
@@ -192,8 +199,8 @@ func TestRefused(t *testing.T) {
 			if err == nil {
 				s.Close()
 			}
-			wants(t, err, test.code, test.want)
-			wants(t, err, test.code, "database "+path+": ")
+			storetest.Wants(t, err, test.code, test.want)
+			storetest.Wants(t, err, test.code, "database "+path+": ")
 			after, _ := os.ReadFile(path)
 			if !bytes.Equal(before, after) {
 				t.Error("the file was changed")
@@ -205,7 +212,7 @@ func TestRefused(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := sqlite.Open(ctx, madeSQLite(t), sqlite.Options{})
-		wants(t, err, fault.Timeout, "cut short")
+		storetest.Wants(t, err, fault.Timeout, "cut short")
 	})
 }
 
@@ -213,14 +220,14 @@ func TestRefused(t *testing.T) {
 // that it allows harms no other row.
 func TestHandEdited(t *testing.T) {
 	path := madeSQLite(t)
-	ks := keyStore(1)
+	ks := storetest.KeyStore(1)
 	s := openSQLite(t, path)
-	must(t, s.CreateGrant(t.Context(), grant(ks, 1, "k001")))
-	must(t, s.CreateGrant(t.Context(), grant(ks, 2, "k001")))
-	must(t, s.Close())
+	storetest.Must(t, s.CreateGrant(t.Context(), storetest.Grant(ks, 1, "k001")))
+	storetest.Must(t, s.CreateGrant(t.Context(), storetest.Grant(ks, 2, "k001")))
+	storetest.Must(t, s.Close())
 
 	db, err := sql.Open("sqlite", path)
-	must(t, err)
+	storetest.Must(t, err)
 	defer db.Close()
 	for _, st := range []string{
 		"UPDATE external_keys SET created_at = 'yesterday'",
@@ -234,13 +241,13 @@ func TestHandEdited(t *testing.T) {
 			t.Errorf("the schema allows %s", st)
 		}
 	}
-	must(t, db.Close())
-	edit(t, path, "UPDATE grants SET operations = 'Everything' WHERE id = '"+id(1)+"'")
+	storetest.Must(t, db.Close())
+	edit(t, path, "UPDATE grants SET operations = 'Everything' WHERE id = '"+storetest.ID(1)+"'")
 
 	s = openSQLite(t, path)
-	list := got(s.Grants(t.Context(), ks.ID))(t)
-	equal(t, len(list[0].Operations), 0)
-	equal(t, list[1], grant(ks, 2, "k001"))
+	list := storetest.Got(s.Grants(t.Context(), ks.ID))(t)
+	storetest.Equal(t, len(list[0].Operations), 0)
+	storetest.Equal(t, list[1], storetest.Grant(ks, 2, "k001"))
 }
 
 // TestReadsDoNotWait has another program hold the write lock: a write waits for
@@ -249,22 +256,22 @@ func TestReadsDoNotWait(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "holdfast.db")
 	s := openSQLite(t, path)
 	ctx := t.Context()
-	ks := keyStore(1)
-	must(t, s.CreateKeyStore(ctx, ks))
-	must(t, s.CreateKeys(ctx, newKey(ks, "a")))
+	ks := storetest.KeyStore(1)
+	storetest.Must(t, s.CreateKeyStore(ctx, ks))
+	storetest.Must(t, s.CreateKeys(ctx, storetest.NewKey(ks, "a")))
 
 	db, err := sql.Open("sqlite", path)
-	must(t, err)
+	storetest.Must(t, err)
 	defer db.Close()
 	shell, err := db.Conn(ctx)
-	must(t, err)
+	storetest.Must(t, err)
 	_, err = shell.ExecContext(ctx, "BEGIN IMMEDIATE")
-	must(t, err)
+	storetest.Must(t, err)
 	written := make(chan error, 1)
-	go func() { written <- s.CreateKeys(ctx, newKey(ks, "b")) }()
+	go func() { written <- s.CreateKeys(ctx, storetest.NewKey(ks, "b")) }()
 	for range 50 {
-		equal(t, got(s.Key(ctx, ks.ID, "a"))(t).ID, "a")
-		equal(t, got(s.CountKeys(ctx, ks.ID))(t), 1)
+		storetest.Equal(t, storetest.Got(s.Key(ctx, ks.ID, "a"))(t).ID, "a")
+		storetest.Equal(t, storetest.Got(s.CountKeys(ctx, ks.ID))(t), 1)
 	}
 	select {
 	case err := <-written:
@@ -272,10 +279,10 @@ func TestReadsDoNotWait(t *testing.T) {
 	default:
 	}
 	_, err = shell.ExecContext(ctx, "ROLLBACK")
-	must(t, err)
-	must(t, shell.Close())
-	must(t, <-written)
-	equal(t, got(s.CountKeys(ctx, ks.ID))(t), 2)
+	storetest.Must(t, err)
+	storetest.Must(t, shell.Close())
+	storetest.Must(t, <-written)
+	storetest.Equal(t, storetest.Got(s.CountKeys(ctx, ks.ID))(t), 2)
 }
 
 // TestMain lets the tests start this binary as another process.
@@ -299,7 +306,7 @@ var children = map[string]func(path string){
 
 func child(t *testing.T, role, path string) *exec.Cmd {
 	exe, err := os.Executable()
-	must(t, err)
+	storetest.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), exe)
 	cmd.Env = append(os.Environ(), childPath+"="+path, childRole+"="+role)
 	cmd.Stderr = os.Stderr

@@ -35,7 +35,10 @@ type change struct {
 	// any other error is the database's. It may be called a second time after
 	// its first work has been rolled back.
 	apply func(*conn) error
-	done  chan error
+	// once says that apply cannot be called again, so that the change is in a
+	// transaction of its own.
+	once bool
+	done chan error
 }
 
 func newWriter(c *conn, log *slog.Logger) *writer {
@@ -48,10 +51,18 @@ func newWriter(c *conn, log *slog.Logger) *writer {
 // been begun, it is withdrawn: fault.Timeout, and nothing changed. From then on
 // do waits for the outcome, so that its answer is always true.
 func (w *writer) do(ctx context.Context, apply func(*conn) error) error {
+	return w.hand(ctx, &change{apply: apply, done: make(chan error, 1)})
+}
+
+// doOnce does that with a change that reads a stream: it is applied once at most.
+func (w *writer) doOnce(ctx context.Context, apply func(*conn) error) error {
+	return w.hand(ctx, &change{apply: apply, once: true, done: make(chan error, 1)})
+}
+
+func (w *writer) hand(ctx context.Context, c *change) error {
 	if ctx.Err() != nil {
 		return timeout(ctx)
 	}
-	c := &change{apply: apply, done: make(chan error, 1)}
 	if err := w.enqueue(c); err != nil {
 		return err
 	}
@@ -92,11 +103,20 @@ func (w *writer) withdraw(c *change) bool {
 	return true
 }
 
+// take gives the changes of the next transaction: all that wait, but one that is
+// applied once has its own.
 func (w *writer) take() []*change {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	batch := w.waiting
-	w.waiting = nil
+	n := slices.IndexFunc(w.waiting, func(c *change) bool { return c.once })
+	switch n {
+	case -1:
+		n = len(w.waiting)
+	case 0:
+		n = 1
+	}
+	batch := w.waiting[:n:n]
+	w.waiting = w.waiting[n:]
 	return batch
 }
 

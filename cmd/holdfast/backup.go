@@ -7,8 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance"
 	"holdfast/attest/privatefile"
 	"holdfast/cmd/internal/cli"
+	"holdfast/cmd/internal/restore"
 )
 
 func backupCommand(a *admin) *cobra.Command {
@@ -18,14 +20,28 @@ func backupCommand(a *admin) *cobra.Command {
 		Short: "Write a backup of the running appliance",
 		Long: "Write a backup of the running appliance: all key stores, keys, credentials and grants, as of one\n" +
 			"moment. It is encrypted, and can be opened only with the master key of the same HSM, which\n" +
-			"must be backed up by the HSM's own means.",
+			"must be backed up by the HSM's own means.\n\n" +
+			"The appliance reads each backup once more and holds every row against its seal. If a row is\n" +
+			"damaged, the backup is written all the same, each damaged row is named with the command that\n" +
+			"discards it, and the exit code is 1.",
 		Args: cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
-			size, err := writeWhole(out, func(w io.Writer) error { return a.Client().Download(cmd.Context(), "backup", w) })
+			var r *appliance.BackupReport
+			size, err := writeWhole(out, func(w io.Writer) (err error) {
+				r, err = a.Client().Backup(cmd.Context(), w)
+				return err
+			})
 			if err != nil {
 				return err
 			}
-			return a.Show(cmd, map[string]any{"backup": out, "bytes": size}, func(w io.Writer) { cli.Row(w, "backup", fmt.Sprintf("%s, %d bytes", out, size)) })
+			err = a.Show(cmd, map[string]any{"backup": out, "bytes": size, "damaged": append([]appliance.DamagedRow{}, r.Damaged...), "damaged_rows": r.DamagedRows}, func(w io.Writer) {
+				cli.Row(w, "backup", fmt.Sprintf("%s, %d bytes", out, size))
+				restore.ShowDamaged(w, r)
+			})
+			if err == nil && r.DamagedRows > 0 {
+				err = fmt.Errorf("the backup is whole, and can be restored; but %d rows in it do not match their seals, as in the appliance itself: find out who changed the database, and discard them", r.DamagedRows)
+			}
+			return err
 		}),
 	}
 	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")

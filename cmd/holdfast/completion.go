@@ -37,14 +37,16 @@ var arguments = map[string]source{
 // exceptions are arguments of single commands, by the command's path without the
 // program and the argument's word.
 var exceptions = map[string]source{
-	"keystore show NAME":   keyStores,
-	"keystore delete NAME": keyStores,
-	"user disable NAME":    users,
-	"user enable NAME":     users,
-	"user unlock NAME":     users,
-	"user sign-out NAME":   users,
-	"user delete NAME":     users,
-	"token revoke NAME":    tokens,
+	"keystore show NAME":    keyStores,
+	"keystore delete NAME":  keyStores,
+	"keystore discard NAME": keyStores,
+	"setting discard NAME":  oneOf(appliance.SettingFourEyes, appliance.SettingSetup, appliance.SettingBootstrap),
+	"user disable NAME":     users,
+	"user enable NAME":      users,
+	"user unlock NAME":      users,
+	"user sign-out NAME":    users,
+	"user delete NAME":      users,
+	"token revoke NAME":     tokens,
 	// Names of what is new.
 	"key create KEYID": none,
 	"key import KEYID": newVersionOf,

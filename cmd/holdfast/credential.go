@@ -89,7 +89,7 @@ func credentialCommand(a *admin) *cobra.Command {
 	}
 	return cli.Group("credential", "Manage the SigV4 credentials of key stores", create, list,
 		credentialState(a, "activate", "Accept a credential again"),
-		credentialState(a, "deactivate", "Refuse a credential from now on"),
+		credentialState(a, "deactivate", "Refuse a credential from now on"), credentialDiscardCommand(a),
 		&cobra.Command{
 			Use:   "delete KEYSTORE ACCESS-KEY-ID",
 			Short: "Delete a credential",

@@ -37,7 +37,7 @@ func grantCommand(a *admin) *cobra.Command {
 			return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0], "grants", args[1]), "grant "+args[1]+" removed")
 		}),
 	}
-	return cli.Group("grant", "Manage who may use keys", grantAddCommand(a), list, remove, grantTestCommand(a), grantPolicyCommand(a))
+	return cli.Group("grant", "Manage who may use keys", grantAddCommand(a), list, remove, grantDiscardCommand(a), grantTestCommand(a), grantPolicyCommand(a))
 }
 
 func grantAddCommand(a *admin) *cobra.Command {

@@ -23,7 +23,7 @@ func keyCommand(a *admin) *cobra.Command {
 		keyChangeCommand(a, "enable", "Let a key serve", nil),
 		keyChangeCommand(a, "disable", "Take a key out of service", nil),
 		keyChangeCommand(a, "rotate", "Encrypt with a new version of a key from now on", web.Rotation{}),
-		keyDeleteCommand(a),
+		keyDeleteCommand(a), keyDiscardCommand(a),
 		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled or suspended deletion; the key is disabled then", nil))
 }
 

@@ -79,7 +79,7 @@ func keyStoreCommand(a *admin) *cobra.Command {
 			return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0]), "key store "+args[0]+" deleted")
 		}),
 	}
-	return cli.Group("keystore", "Manage key stores", create, list, show, remove)
+	return cli.Group("keystore", "Manage key stores", create, list, show, remove, keyStoreDiscardCommand(a))
 }
 
 // done calls a route that gives nothing back, and says what was done.

@@ -48,6 +48,7 @@ func newRoot() *cobra.Command {
 		keyStoreCommand(a),
 		credentialCommand(a),
 		keyCommand(a),
+		settingCommand(a),
 		grantCommand(a),
 		auditCommand(a),
 		backupCommand(a),

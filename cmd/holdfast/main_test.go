@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	_ "modernc.org/sqlite"
 
 	"holdfast/attest/predict/predicttest"
 	"holdfast/attest/tpm/swtpm"
@@ -49,6 +52,7 @@ func TestMain(m *testing.M) {
 //	capture NAME PATTERN   set NAME to what the group in the pattern matches on stdout
 //	unmapped NAME          the server has not loaded a file of that name
 //	mode MODE FILE         the file has the mode
+//	database STATEMENT     change the database by hand, behind the server's back
 //	append FILE TEXT       append a line to a file
 //	kms OPERATION [KEY] STATUS [ERROR]
 //	                       call as AWS KMS, with $ACCESS_KEY_ID, $SECRET_ACCESS_KEY
@@ -82,7 +86,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
+			"database": cmdDatabase,
+			"serve":    cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
 			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence, "unmapped": cmdUnmapped, "broker-serve": cmdBrokerServe,
 			"image": cmdImage,
 		},
@@ -150,6 +155,18 @@ func cmdUnmapped(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if strings.Contains(string(maps), args[0]) != neg {
 		ts.Fatalf("the server has loaded: %s", maps)
+	}
+}
+
+func cmdDatabase(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "database STATEMENT")
+	db, err := sql.Open("sqlite", "file:"+ts.MkAbs("state/holdfast.db")+"?_pragma=busy_timeout(5000)")
+	ts.Check(err)
+	defer db.Close()
+	done, err := db.Exec(args[0])
+	ts.Check(err)
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		ts.Fatalf("%s changed nothing: %v", args[0], err)
 	}
 }
 

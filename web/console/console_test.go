@@ -3,6 +3,7 @@ package console_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -167,7 +168,7 @@ func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Applia
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.api = web.NewAPI(web.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows, Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
+	r.api = web.NewAPI(web.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
 		Activity: activity.New(r.clock), Site: site{}, Log: log, Now: r.clock})
 	r.console = console.New(console.Options{API: r.api, Identity: r.users, Boot: fakeBoot{}, Version: "test", Log: log, Now: r.clock})
 	return r
@@ -523,7 +524,12 @@ func TestSuspendedDeletion(t *testing.T) {
 		}
 	}
 	var backup bytes.Buffer
-	if err := r.Appliance.Backup(t.Context(), &backup, ""); err != nil {
+	made, err := r.Appliance.Backup(t.Context(), "")
+	if err == nil {
+		_, err = made.WriteTo(&backup)
+		err = errors.Join(err, made.Close())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	r.Bed.Stop()
@@ -598,7 +604,7 @@ func (r *rig) storeEvil(user string) {
 		must(r.rows.CreateApproval(ctx, &approval.Request{ID: strings.Repeat(string(rune('3'+i)), 32), Operation: "removeGrant", Method: "DELETE", Path: evil, Body: []byte(`{"principal": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`),
 			UserID: "u", RequestedBy: evil, CreatedAt: now, ExpiresAt: now.Add(time.Hour), State: state, DecidedBy: evil, Outcome: evil}))
 	}
-	must(r.rows.RecordBootStep(ctx, appliance.BootStep{Boot: strings.Repeat("5", 32), Seq: 1, State: evil, Code: evil, Reason: evil, Began: now}))
+	must(r.rows.Machine().RecordBootStep(ctx, progress.Step{Boot: strings.Repeat("5", 32), Seq: 1, State: evil, Code: evil, Reason: evil, Began: now}))
 }
 
 // TestStoredStaysText: strings that are stored stay text on every page that is

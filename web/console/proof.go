@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest/appraisal"
 	"holdfast/web"
 	"holdfast/web/console/ui"
@@ -87,7 +87,7 @@ func plain(v any) string {
 }
 
 type historyData struct {
-	steps []appliance.BootStep
+	steps []progress.Step
 	now   time.Time
 }
 

@@ -97,7 +97,7 @@ func start(t testing.TB, o Options) (*Bed, error) {
 		return nil, err
 	}
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, log, b.Dir
-	o.Appliance.OpenStore = func(ctx context.Context, path string) (appliance.Store, error) {
+	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
 		return sqlite.Open(ctx, path, sqlite.Options{Logger: log})
 	}
 	b.Appliance = appliance.New(o.Appliance)

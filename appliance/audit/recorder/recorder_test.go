@@ -17,6 +17,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/recorder"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/progress"
 )
 
 func newRecorder(t *testing.T) *recorder.Recorder {
@@ -63,7 +64,7 @@ func (words) Words(o *appliance.Outcome) appliance.Words {
 // reads says that there is no log yet.
 func TestBeforeOpen(t *testing.T) {
 	r := newRecorder(t)
-	steps := []appliance.BootStep{{Boot: "b", State: "probe"}, {Boot: "b", State: "measure", Took: time.Millisecond}}
+	steps := []progress.Step{{Boot: "b", State: "probe"}, {Boot: "b", State: "measure", Took: time.Millisecond}}
 	for _, s := range steps {
 		if err := r.RecordBootStep(t.Context(), s); err != nil {
 			t.Fatal(err)
@@ -91,7 +92,7 @@ func TestBeforeOpen(t *testing.T) {
 	if err := r.Open(newKey(t)); err != nil { // a state that is tried again
 		t.Fatal(err)
 	}
-	if err := errors.Join(r.Ready(), r.RecordBootStep(t.Context(), appliance.BootStep{Boot: "b", State: "collect", Code: string(fault.HSMPIN), Reason: "why"})); err != nil {
+	if err := errors.Join(r.Ready(), r.RecordBootStep(t.Context(), progress.Step{Boot: "b", State: "collect", Code: string(fault.HSMPIN), Reason: "why"})); err != nil {
 		t.Fatal(err)
 	}
 	var told []string
@@ -112,7 +113,7 @@ func second[T any](_ T, err error) error { return err }
 func TestLeaseSteps(t *testing.T) {
 	r := newRecorder(t)
 	for _, code := range []string{string(fault.HSMAway), string(fault.HSMLease), string(fault.HSMPIN), ""} {
-		if err := r.RecordBootStep(t.Context(), appliance.BootStep{State: "degraded", Code: code}); err != nil {
+		if err := r.RecordBootStep(t.Context(), progress.Step{State: "degraded", Code: code}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,7 +131,7 @@ func TestOpenFails(t *testing.T) {
 	id := func() (string, error) { return "", broken }
 	r := recorder.New(recorder.Options{Dir: t.TempDir(), LogID: func() (string, error) { return id() }, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(r.Close)
-	if err := r.RecordBootStep(t.Context(), appliance.BootStep{State: "probe"}); err != nil {
+	if err := r.RecordBootStep(t.Context(), progress.Step{State: "probe"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Open(newKey(t)); !errors.Is(err, broken) || fault.CodeOf(r.Ready()) != fault.Locked {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/progress"
 )
 
 // stepTimeout is how long a boot waits for the record of a step.
@@ -14,7 +14,7 @@ const stepTimeout = 5 * time.Second
 
 // RecordBootStep records a step of a boot. Before the log is open the step is kept
 // and written when it is.
-func (r *Recorder) RecordBootStep(ctx context.Context, s appliance.BootStep) error {
+func (r *Recorder) RecordBootStep(ctx context.Context, s progress.Step) error {
 	record := ofStep(s)
 	r.mu.Lock()
 	if r.open == nil {
@@ -28,7 +28,7 @@ func (r *Recorder) RecordBootStep(ctx context.Context, s appliance.BootStep) err
 	return r.Record(ctx, record)
 }
 
-func ofStep(s appliance.BootStep) *audit.Record {
+func ofStep(s progress.Step) *audit.Record {
 	record := &audit.Record{Kind: audit.KindBoot, Operation: s.State, Result: audit.Allowed, Error: s.Code, Detail: s.Reason,
 		Actor: "boot " + s.Boot, DurationUS: s.Took.Microseconds()}
 	if s.Code != "" {

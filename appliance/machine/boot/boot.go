@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
@@ -23,12 +22,6 @@ func faultOf(err error) *fault.Fault {
 		return f
 	}
 	return fault.Wrapf(fault.BootInternal, err, "an unforeseen error")
-}
-
-// Journal keeps what became of boots; [appliance.Store] is one.
-type Journal interface {
-	RecordBootStep(ctx context.Context, b appliance.BootStep) error
-	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
 }
 
 // Releaser gives the HSM's credential to a machine that may have it:
@@ -178,12 +171,12 @@ func (b *Boot) step(ctx context.Context, state progress.State, do func(context.C
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		reason, err := do(ctx)
 		if err == nil {
-			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Reason: reason})
+			b.record(ctx, progress.Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Reason: reason})
 			return nil
 		}
 		f := faultOf(err)
 		if f.Class() != fault.TryAgain || ctx.Err() != nil {
-			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Codes(), Reason: f.Reason()})
+			b.record(ctx, progress.Step{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Codes(), Reason: f.Reason()})
 			return f
 		}
 		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Codes(), "reason", f.Reason(), "pause", pause)
@@ -221,7 +214,7 @@ func (b *Boot) Wake() {
 // enter goes to a state without an end of its own.
 func (b *Boot) enter(ctx context.Context, state progress.State, f *fault.Fault) {
 	now := b.o.Now()
-	step := appliance.BootStep{State: string(state), Began: now}
+	step := progress.Step{State: string(state), Began: now}
 	if f != nil {
 		step.Code, step.Reason = f.Codes(), f.Reason()
 	}
@@ -240,7 +233,7 @@ func (b *Boot) changed() {
 
 // record logs a step and stores it. That it cannot be stored does not hold the
 // boot up: the log has it.
-func (b *Boot) record(ctx context.Context, s appliance.BootStep) {
+func (b *Boot) record(ctx context.Context, s progress.Step) {
 	b.seq++
 	s.Boot, s.Seq, s.Began = b.id, b.seq, s.Began.UTC().Truncate(time.Millisecond)
 	level := slog.LevelInfo
@@ -264,7 +257,7 @@ func (b *Boot) set(change func(*progress.Status)) {
 	defer b.mu.Unlock()
 	change(&b.status)
 	if n := len(b.status.Steps); n > keptSteps {
-		b.status.Steps = append([]appliance.BootStep(nil), b.status.Steps[n-keptSteps:]...)
+		b.status.Steps = append([]progress.Step(nil), b.status.Steps[n-keptSteps:]...)
 	}
 }
 
@@ -273,7 +266,7 @@ func (b *Boot) Status() progress.Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.status
-	s.Steps = append([]appliance.BootStep{}, s.Steps...)
+	s.Steps = append([]progress.Step{}, s.Steps...)
 	if s.Attestation != nil {
 		a := *s.Attestation
 		s.Attestation = &a

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/parts"
@@ -128,7 +127,7 @@ func newSite(t *testing.T) *site {
 	s.policy = s.machine.Policy()
 	s.reference()
 	s.options = boot.Options{
-		Log: slog.New(slog.NewTextHandler(&s.log, nil)), Now: s.Now, Wait: s.Wait, Journal: s.store, Software: "test",
+		Log: slog.New(slog.NewTextHandler(&s.log, nil)), Now: s.Now, Wait: s.Wait, Journal: s.store.Machine(), Software: "test",
 		Probe: func(context.Context, *attest.Policy) (*attest.Collector, error) { return s.machine.Collector(), nil },
 		Policy: func() (*attest.SignedPolicy, error) {
 			s.mu.Lock()
@@ -278,7 +277,7 @@ func TestServing(t *testing.T) {
 	s.waits()
 	status := s.is(progress.Serving, "")
 	want := []progress.State{progress.Probe, progress.Measure, progress.Collect, progress.Appraise, progress.Release, progress.Unlock, progress.Serving}
-	stored, err := s.store.BootSteps(t.Context(), 100)
+	stored, err := s.store.Machine().BootSteps(t.Context(), 100)
 	if err != nil || len(stored) != len(want) || len(status.Steps) != len(want) {
 		t.Fatalf("%d steps are stored, %d told: %v", len(stored), len(status.Steps), err)
 	}
@@ -344,7 +343,7 @@ func TestRefused(t *testing.T) {
 	for code, wrong := range map[string]func(s *site){
 		string(fault.PolicyFile): func(s *site) { s.policyErr = errors.New("a broken file") },
 		string(fault.PolicyVersion): func(s *site) {
-			if _, err := s.store.RaisePolicyVersion(t.Context(), 2); err != nil {
+			if _, err := s.store.Machine().RaisePolicyVersion(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -568,4 +567,4 @@ func TestCondition(t *testing.T) {
 	}
 }
 
-var _ boot.Journal = appliance.Store(nil)
+var _ boot.Journal = (*sqlite.Machine)(nil)

@@ -16,11 +16,11 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/audit/recorder"
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 )
 
@@ -78,6 +78,6 @@ type journal struct {
 }
 
 // RecordBootStep implements [boot.Journal].
-func (j *journal) RecordBootStep(ctx context.Context, s appliance.BootStep) error {
+func (j *journal) RecordBootStep(ctx context.Context, s progress.Step) error {
 	return errors.Join(j.Journal.RecordBootStep(ctx, s), j.audit.RecordBootStep(ctx, s))
 }

@@ -203,7 +203,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
 		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.recordDeletion,
-		Dir: cfg.State.Dir, OpenStore: func(ctx context.Context, path string) (appliance.Store, error) {
+		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
@@ -295,7 +295,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 			return err
 		}
 	}
-	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store, Identity: d.users,
+	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log})
 	pages := console.New(console.Options{API: api, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	d.admin = &http.Server{

@@ -21,7 +21,8 @@ func Command(a *cli.Admin) *cobra.Command {
 		Short: "Restore a backup into a fresh appliance, or prove that it could be",
 		Long: "Restore a backup into a fresh appliance: one that serves, has the same HSM, and has no key store yet.\n" +
 			"Before anything changes, all that is in the backup is opened, every version of every key.\n" +
-			"With --verify that is all, and any appliance with the same HSM will do.\n" +
+			"With --verify that is all, and any appliance with the same HSM will do; the exit code is 1 if\n" +
+			"a row is damaged. A restore takes damaged rows over as they are, out of service, and names them.\n" +
 			"A key in the HSM that was destroyed since the backup is named, and does not stop the restore.\n\n" +
 			"Users, credentials and grants come back as of the backup: what was revoked since then is valid\n" +
 			"again. Pending deletions of keys are suspended until somebody cancels them or schedules them again.\n" +
@@ -41,7 +42,11 @@ func Command(a *cli.Admin) *cobra.Command {
 			if err := a.Client().Upload(cmd.Context(), route, f, &r); err != nil {
 				return err
 			}
-			return a.Show(cmd, r, func(w io.Writer) { showReport(w, &r) })
+			err = a.Show(cmd, r, func(w io.Writer) { showReport(w, &r) })
+			if err == nil && verify && r.DamagedRows > 0 {
+				err = fmt.Errorf("the backup can be restored; but %d rows in it do not match their seals, and would be out of service", r.DamagedRows)
+			}
+			return err
 		}),
 	}
 	c.Flags().BoolVar(&verify, "verify", false, "open everything in the backup, and change nothing")
@@ -53,6 +58,9 @@ func showReport(w io.Writer, r *appliance.BackupReport) {
 	if len(r.Gone) > 0 {
 		result = "verified: everything opens but what is gone"
 	}
+	if r.DamagedRows > 0 {
+		result = fmt.Sprintf("verified: all but %d rows match their seals", r.DamagedRows)
+	}
 	if r.Restored {
 		result = "restored"
 	}
@@ -62,6 +70,7 @@ func showReport(w io.Writer, r *appliance.BackupReport) {
 	cli.Row(w, "credentials", r.Credentials)
 	cli.Row(w, "grants", r.Grants)
 	cli.Row(w, "keys", fmt.Sprintf("%d, with %d versions, of which %d are in the HSM", r.Keys, r.Versions, r.InToken))
+	ShowDamaged(w, r)
 	for _, g := range r.Gone {
 		cli.Row(w, "gone", fmt.Sprintf("key %s of key store %s, version %d: the HSM has no key object for it any more", g.KeyID, g.KeyStore, g.Version))
 	}
@@ -72,5 +81,15 @@ func showReport(w io.Writer, r *appliance.BackupReport) {
 	if r.Restored {
 		cli.Row(w, "look through", fmt.Sprintf("users, credentials and grants are those of %s: what was revoked since then is valid again", cli.When(r.Created)))
 		cli.Row(w, "left out", "API tokens, sessions, invitations and pending requests for approval: make new ones")
+	}
+}
+
+// ShowDamaged lists damaged rows, and how to discard each.
+func ShowDamaged(w io.Writer, r *appliance.BackupReport) {
+	for _, d := range r.Damaged {
+		cli.Row(w, "damaged", fmt.Sprintf("%s; to discard it: %s", d, d.Remedy()))
+	}
+	if more := r.DamagedRows - len(r.Damaged); more > 0 {
+		cli.Row(w, "damaged", fmt.Sprintf("%d more rows, which the appliance's log names", more))
 	}
 }

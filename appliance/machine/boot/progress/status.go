@@ -5,7 +5,6 @@ package progress
 import (
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/attest/appraisal"
 )
 
@@ -38,7 +37,7 @@ type Status struct {
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// Steps are the states so far, each with how long it took.
-	Steps []appliance.BootStep `json:"steps"`
+	Steps []Step `json:"steps"`
 	// Attestation is the last appraisal; nil before the first.
 	Attestation *Attestation `json:"attestation,omitempty"`
 }
@@ -65,3 +64,18 @@ type Attestation struct {
 
 // Serves says whether keys can be used.
 func (s Status) Serves() bool { return s.State == Serving || s.State == Degraded }
+
+// Step is a state that a boot went through.
+type Step struct {
+	// Boot names the boot: 32 hexadecimal digits. Seq counts its steps from 1.
+	Boot string `json:"boot"`
+	Seq  int    `json:"seq"`
+	// State is the state's name.
+	State string    `json:"state"`
+	Began time.Time `json:"began"`
+	// Took is how long the state took; 0 for one without an end of its own.
+	Took time.Duration `json:"took_ns"`
+	// Code and Reason say why it failed, or why it was entered; Code is stable.
+	Code   string `json:"code,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}

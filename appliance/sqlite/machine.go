@@ -4,16 +4,29 @@ import (
 	"context"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 )
+
+// Machine keeps the rows about this machine, which no other machine shares: the
+// tables of [machineTables]. No snapshot has them. They are in the same file as the
+// rest: there is one lock, one check at the start and one log of writes, and the
+// policy's version, which only rises, need not move between files. A machine whose
+// other rows are in another engine opens such a file for these alone.
+type Machine struct{ db *DB }
+
+var _ boot.Journal = (*Machine)(nil)
+
+// Machine gives the rows about this machine.
+func (s *DB) Machine() *Machine { return &Machine{s} }
 
 // keptSteps is how many steps of boots are kept, the newest.
 const keptSteps = 10000
 
-// RecordBootStep implements [appliance.Store].
-func (s *DB) RecordBootStep(ctx context.Context, b appliance.BootStep) error {
-	return s.write(ctx, func(c *conn) error {
+// RecordBootStep implements [boot.Journal].
+func (m *Machine) RecordBootStep(ctx context.Context, b progress.Step) error {
+	return m.db.write(ctx, func(c *conn) error {
 		n, err := c.exec(`INSERT INTO boot_steps (boot, seq, state, began_at, took, code, reason) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO NOTHING`, b.Boot, b.Seq, b.State, b.Began.UnixMilli(), b.Took.Microseconds(), b.Code, b.Reason)
 		if err != nil {
@@ -28,12 +41,12 @@ func (s *DB) RecordBootStep(ctx context.Context, b appliance.BootStep) error {
 	})
 }
 
-// BootSteps implements [appliance.Store].
-func (s *DB) BootSteps(ctx context.Context, limit int) ([]appliance.BootStep, error) {
-	var list []appliance.BootStep
-	err := s.read(ctx, func(c *conn) error {
+// BootSteps gives up to limit steps of boots, the newest first.
+func (m *Machine) BootSteps(ctx context.Context, limit int) ([]progress.Step, error) {
+	var list []progress.Step
+	err := m.db.read(ctx, func(c *conn) error {
 		return c.each(ctx, func(scan scanner) error {
-			var b appliance.BootStep
+			var b progress.Step
 			var took int64
 			err := scan(&b.Boot, &b.Seq, &b.State, millis{&b.Began}, &took, &b.Code, &b.Reason)
 			b.Took = time.Duration(took) * time.Microsecond
@@ -47,9 +60,9 @@ func (s *DB) BootSteps(ctx context.Context, limit int) ([]appliance.BootStep, er
 	return list, nil
 }
 
-// RaisePolicyVersion implements [appliance.Store].
-func (s *DB) RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error) {
-	err = s.write(ctx, func(c *conn) error {
+// RaisePolicyVersion implements [boot.Journal].
+func (m *Machine) RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error) {
+	err = m.db.write(ctx, func(c *conn) error {
 		_, err := c.exec(`INSERT INTO policy_version (one, version) VALUES (1, ?)
 			ON CONFLICT (one) DO UPDATE SET version = excluded.version WHERE excluded.version > policy_version.version`, int64(version))
 		if err != nil {

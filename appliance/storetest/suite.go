@@ -1,0 +1,83 @@
+// Package storetest says what every engine must do that keeps the appliance's rows:
+// [Run] for those that a fleet shares, [RunMachine] for those about one machine, and
+// [RunMove] for two engines between which rows move. An engine's own tests call them.
+//
+// Each method of the interfaces is in one of the tables here; a test sees to it. Those
+// that change rows are asked what their kind asks of all.
+package storetest
+
+import (
+	"context"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
+)
+
+// Engine keeps the rows that a fleet shares.
+type Engine interface {
+	appliance.Store
+	identity.Store
+	approval.Store
+	// Close ends the use; it waits for what runs.
+	Close() error
+}
+
+// Machine keeps the rows about one machine.
+type Machine interface {
+	boot.Journal
+	// BootSteps gives up to limit steps of boots, the newest first.
+	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
+}
+
+// Run tests an engine. Open gives an empty one each time, which is closed when the test
+// ends.
+func Run(t *testing.T, open func(t *testing.T) Engine) {
+	t.Run("methods", testMethods)
+	t.Run("changes", func(t *testing.T) { testChanges(t, open) })
+	for name, test := range map[string]func(t *testing.T, s Engine){
+		"installation":               testInstallation,
+		"key stores":                 testKeyStores,
+		"delete a key store":         testDeleteKeyStore,
+		"keys":                       testKeys,
+		"pages of keys":              testPages,
+		"pages by prefix and state":  testFilteredPages,
+		"keys are all or none":       testCreateKeysAtomic,
+		"update a key":               testUpdateKey,
+		"versions":                   testVersions,
+		"delete a key":               testDeleteKey,
+		"keys due for deletion":      testDue,
+		"reserve encryptions":        testReserve,
+		"reserve at once":            testReserveConcurrently,
+		"token objects":              testTokenObjects,
+		"versions in the token":      testVersionsInToken,
+		"credentials":                testCredentials,
+		"credential use":             testCredentialUse,
+		"grants":                     testGrants,
+		"blocks":                     testBlocks,
+		"changes are announced":      testSubscribe,
+		"nothing after a refusal":    testSubscribeRefused,
+		"subscriber may write":       testSubscriberWrites,
+		"one refusal harms no other": testMixedConcurrent,
+		"a read is one snapshot":     testSnapshot,
+		"contexts":                   testContext,
+		"close":                      testClose,
+		"close while in use":         testCloseInUse,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, open(t))
+		})
+	}
+}
+
+// RunMachine tests what keeps the rows about one machine. Open gives an empty one each
+// time.
+func RunMachine(t *testing.T, open func(t *testing.T) Machine) {
+	t.Run("methods", testMachineMethods)
+	t.Run("boots", func(t *testing.T) { testBoot(t, open(t)) })
+	t.Run("policy version", func(t *testing.T) { testPolicyVersion(t, open(t)) })
+}
