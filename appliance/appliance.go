@@ -35,6 +35,9 @@ type Options struct {
 	// Dir is where copies of the database are made for a moment, as for a backup;
 	// the system's default for temporary files if empty.
 	Dir string
+	// Recorder, if given, records each request that is authenticated and within its
+	// quota, before it is answered. What cannot be recorded is not answered.
+	Recorder Recorder
 	// SealAll, if given, seals the rows that other packages keep, with [Settings.Seals].
 	// The first unlock calls it, before the installation is written. Set changes a
 	// setting then.
@@ -86,7 +89,7 @@ func (g *ground) stamp() time.Time { return g.now().UTC().Truncate(time.Millisec
 func New(o Options) *Appliance {
 	o.setDefaults()
 	on := ground{log: o.Log, now: o.Now}
-	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
+	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
 	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, sealRows: o.SealAll}}
 	settings.seals.settings = settings
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting}

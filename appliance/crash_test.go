@@ -22,6 +22,7 @@ import (
 	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
+	"holdfast/xks/xkstest"
 )
 
 // The child of TestKillAtEachStep is told by its environment what to do.
@@ -130,6 +131,21 @@ func open(d doomed, now func() time.Time) (*whole, error) {
 	return w, w.Unlock(ctx, keyring.New(doomedToken{w.token, death}), []appliance.HSM{keyring.Watched(w.token)})
 }
 
+// The credential of the key store.
+const (
+	doomedAccessKeyID = "AKIAIOSFODNN7EXAMPLE"
+	doomedSecret      = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY123"
+)
+
+// session opens a session for a key.
+func (w *whole) session(id string) (*appliance.Session, error) {
+	e, err := w.Endpoint("/demo")
+	if err != nil {
+		return nil, err
+	}
+	return xkstest.Session(e, doomedAccessKeyID, doomedSecret, id)
+}
+
 // said is what the child has been answered.
 type said struct {
 	What, Key string
@@ -146,15 +162,11 @@ func (d doomed) live() error {
 	}
 	say := func(s said) error { return json.NewEncoder(os.Stdout).Encode(s) }
 	encrypt := func(id string) error {
-		e, err := w.Endpoint("/demo")
+		k, err := w.session(id)
 		if err != nil {
 			return err
 		}
-		k, err := e.Key(ctx, id)
-		if err != nil {
-			return err
-		}
-		sealed, err := k.Encrypt(ctx, []byte(id), []byte("aad"))
+		sealed, err := k.Encrypt(ctx, []byte(id), []byte("aad"), nil)
 		if err != nil {
 			return err
 		}
@@ -209,6 +221,10 @@ func TestKillAtEachStep(t *testing.T) {
 	d := doomed{Dir: t.TempDir(), Module: cfg.Module, TokenLabel: cfg.TokenLabel, PIN: string(cfg.PIN)}
 	w := must(open(d, nil))(t)
 	must(w.CreateKeyStore(ctx, appliance.KeyStore{Name: "demo", URIPathPrefix: "/demo"}))(t)
+	if _, _, err := w.CreateCredential(ctx, "demo", appliance.NewCredential{AccessKeyID: doomedAccessKeyID, SecretAccessKey: doomedSecret}); err != nil {
+		t.Fatal(err)
+	}
+	must(w.AddGrant(ctx, "demo", appliance.Grant{Principal: xkstest.Principal, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}}))(t)
 	if err := w.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -321,10 +337,10 @@ func (a *answers) check(t *testing.T, d doomed) {
 		}
 		a.done["seen "+id] = true
 		done := map[uint32]uint64{}
-		key := must(must(w.Endpoint("/demo"))(t).Key(ctx, id))(t)
+		session := func() *appliance.Session { return must(w.session(id))(t) }
 		for _, c := range a.sealed[id] {
 			done[c.KeyVersion()]++
-			if got, err := key.Decrypt(ctx, c, []byte("aad")); err != nil || string(got) != id {
+			if got, err := session().Decrypt(ctx, c, []byte("aad")); err != nil || string(got) != id {
 				t.Errorf("%s: decrypted %q, %v", id, got, err)
 			}
 		}
@@ -336,7 +352,7 @@ func (a *answers) check(t *testing.T, d doomed) {
 			a.counts[name] = v.Encryptions
 		}
 		// It still does its work.
-		a.sealed[id] = append(a.sealed[id], must(key.Encrypt(ctx, []byte(id), []byte("aad")))(t))
+		a.sealed[id] = append(a.sealed[id], must(session().Encrypt(ctx, []byte(id), []byte("aad"), nil))(t))
 	}
 }
 

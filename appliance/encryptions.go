@@ -16,56 +16,52 @@ const (
 
 // count takes one encryption from those reserved for the key's current version.
 // If there are none it reserves a block, or rotates the key and counts on its
-// new version.
-func (k *Key) count(ctx context.Context) error {
-	for {
-		live := k.live
-		if live.remaining.Add(-1) >= 0 {
-			return nil
-		}
-		done, err := k.reserve(ctx, live)
+// new version. It gives the key to encrypt with.
+func (e *Endpoint) count(ctx context.Context, key *liveKey) (*liveKey, error) {
+	for key.remaining.Add(-1) < 0 {
+		next, done, err := e.reserve(ctx, key)
 		if done || err != nil {
-			return err
+			return next, err
 		}
+		key = next
 	}
+	return key, nil
 }
 
-// reserve takes one encryption after having reserved a block; or it says that
-// it is not done because k.live is the rotated key now, or because others were
-// faster.
-func (k *Key) reserve(ctx context.Context, live *liveKey) (done bool, err error) {
-	live.reserving.Lock()
-	defer live.reserving.Unlock()
-	if live.rotated != nil {
-		k.live = live.rotated
-		return false, nil
+// reserve takes one encryption after having reserved a block; or it is not done and
+// gives the key to count on: the rotated one, or the same if others were faster.
+func (e *Endpoint) reserve(ctx context.Context, key *liveKey) (next *liveKey, done bool, err error) {
+	key.reserving.Lock()
+	defer key.reserving.Unlock()
+	if key.rotated != nil {
+		return key.rotated, false, nil
 	}
-	if live.remaining.Load() > 0 {
-		return false, nil
+	if key.remaining.Load() > 0 {
+		return key, false, nil
 	}
-	s := k.e.service
-	n := uint64(min(max(live.block*8, firstBlock), maxBlock))
-	if live.reserved < s.rotateAfter {
-		n = min(n, s.rotateAfter-live.reserved)
+	s := e.service
+	n := uint64(min(max(key.block*8, firstBlock), maxBlock))
+	if key.reserved < s.rotateAfter {
+		n = min(n, s.rotateAfter-key.reserved)
 	} else {
-		rotated, err := s.rotateExhausted(ctx, k.e.store.ID, live.ID, live.CurrentVersion)
+		rotated, err := s.rotateExhausted(ctx, e.store.ID, key.ID, key.CurrentVersion)
 		if err == nil {
-			live.rotated, k.live = rotated, rotated
-			return false, nil
+			key.rotated = rotated
+			return rotated, false, nil
 		}
-		if live.reserved+n > maxEncryptions {
-			return false, fault.Wrapf(fault.Internal, err, "version %d of the key has done as many encryptions as AES-GCM allows and could not be rotated", live.CurrentVersion)
+		if key.reserved+n > maxEncryptions {
+			return nil, false, fault.Wrapf(fault.Internal, err, "version %d of the key has done as many encryptions as AES-GCM allows and could not be rotated", key.CurrentVersion)
 		}
-		s.log.Error("a key is due for rotation and could not be rotated; it still serves", "key_store", k.e.store.Name, "key_id", live.ID,
-			"version", live.CurrentVersion, "encryptions", live.reserved, "error", err)
+		s.log.Error("a key is due for rotation and could not be rotated; it still serves", "key_store", e.store.Name, "key_id", key.ID,
+			"version", key.CurrentVersion, "encryptions", key.reserved, "error", err)
 	}
-	total, err := s.store.ReserveEncryptions(ctx, live.KeyStore, live.ID, live.CurrentVersion, n)
+	total, err := s.store.ReserveEncryptions(ctx, key.KeyStore, key.ID, key.CurrentVersion, n)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
-	live.block, live.reserved = n, total
-	live.remaining.Store(int64(n) - 1)
-	return true, nil
+	key.block, key.reserved = n, total
+	key.remaining.Store(int64(n) - 1)
+	return key, true, nil
 }
 
 // rotateExhausted rotates a key whose version has done all its encryptions. It

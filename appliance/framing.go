@@ -67,17 +67,17 @@ func sampleFrame(n int, hash, metadata []byte) []byte {
 
 // decryptForeign decrypts a ciphertext of the proxy that the key was moved from,
 // with each of the versions that were imported. fault.Ciphertext if none fits.
-func (k *Key) decryptForeign(ctx context.Context, c *Ciphertext, aad []byte) (plaintext []byte, err error) {
+func (k *liveKey) decryptForeign(ctx context.Context, c *Ciphertext, aad []byte) (plaintext []byte, err error) {
 	err = fault.Errorf(fault.Ciphertext, "the ciphertext metadata is not of this key store")
 	if len(c.Metadata) > MaxMetadata {
 		return nil, err
 	}
-	for _, v := range k.live.Versions {
+	for _, v := range k.Versions {
 		if v.Origin != OriginImported {
 			continue
 		}
-		for _, framed := range k.live.Framing.frame(aad, c.Metadata) {
-			err = k.live.with(v, func(u UnlockedKey) (err error) {
+		for _, framed := range k.Framing.frame(aad, c.Metadata) {
+			err = k.with(v, func(u UnlockedKey) (err error) {
 				plaintext, err = u.Decrypt(ctx, c.IV, c.Ciphertext, c.Tag, framed)
 				return err
 			})

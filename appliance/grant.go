@@ -246,7 +246,8 @@ func (a *Administration) CheckRemoveGrant(ctx context.Context, keyStore, id stri
 	return err
 }
 
-// TestGrants decides about a request without making it, by the same evaluation.
+// TestGrants decides about a request without making it, by the evaluation that a
+// [Session] uses.
 // It reads all of r but KeyStore, Key and Time. Errors: fault.Invalid,
 // fault.NotFound.
 func (a *Administration) TestGrants(ctx context.Context, keyStore, key string, r RequestContext) (Decision, error) {
@@ -260,11 +261,11 @@ func (a *Administration) TestGrants(ctx context.Context, keyStore, key string, r
 	if err != nil {
 		return Decision{}, err
 	}
-	k, err := e.Key(ctx, key)
+	k, err := e.key(ctx, key)
 	if err != nil {
 		return Decision{}, err
 	}
-	return k.decide(r), nil
+	return e.decide(&r, k), nil
 }
 
 // liveGrants are grants whose seals hold, compiled and indexed.

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -183,4 +184,16 @@ func (s *Service) Health(ctx context.Context) ([]HSMHealth, error) {
 	case <-ctx.Done():
 		return nil, fault.Wrapf(fault.Timeout, ctx.Err(), "the HSMs did not answer the health probe in time")
 	}
+}
+
+// Ready says whether requests would be answered: keys can be used, an HSM is there
+// and requests can be recorded. It takes at most a second.
+func (s *Service) Ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	hsms, err := s.Health(ctx)
+	if err != nil || (s.recorder != nil && s.recorder.Ready() != nil) {
+		return false
+	}
+	return slices.ContainsFunc(hsms, func(h HSMHealth) bool { return h.Status != HealthUnavailable })
 }

@@ -92,7 +92,7 @@ func TestLease(t *testing.T) {
 	k.Fails("/keys/k/encrypt", xkstest.EncryptBody("x"), 500, "InternalException") // even before anybody has looked
 	b.Appliance.KeepLease(ctx)
 	s := b.Appliance.Status(ctx)
-	if !s.Locked || !strings.Contains(s.Reason, "lease of 10m0s") || b.API.Ready(ctx) {
+	if !s.Locked || !strings.Contains(s.Reason, "lease of 10m0s") || b.Appliance.Ready(ctx) {
 		t.Errorf("after the lease: %+v", s)
 	}
 	b.Appliance.KeepLease(ctx) // the HSM is still away

@@ -68,6 +68,47 @@ func (s *Service) blocked(keyStore string) bool {
 	return v == nil || !v.blockOf(keyStore).IsZero()
 }
 
+// encrypt encrypts under the current version. The encryption is counted already.
+func (k *liveKey) encrypt(ctx context.Context, plaintext, aad []byte) (*Ciphertext, error) {
+	version := k.version(k.CurrentVersion)
+	c := &Ciphertext{Metadata: encodeMetadata(version.Version)}
+	err := k.with(version, func(u UnlockedKey) (err error) {
+		c.IV, c.Ciphertext, c.Tag, err = u.Encrypt(ctx, plaintext, FrameAAD(aad, c.Metadata))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// decrypt decrypts what Holdfast has encrypted, and what the proxy has that the key
+// was moved from. fault.Ciphertext if nothing fits.
+func (k *liveKey) decrypt(ctx context.Context, c *Ciphertext, aad []byte) ([]byte, error) {
+	plaintext, err := k.decryptOwn(ctx, c, aad)
+	if k.Framing != FramingNone && fault.CodeOf(err) == fault.Ciphertext {
+		return k.decryptForeign(ctx, c, aad)
+	}
+	return plaintext, err
+}
+
+// decryptOwn decrypts what Holdfast has encrypted.
+func (k *liveKey) decryptOwn(ctx context.Context, c *Ciphertext, aad []byte) (plaintext []byte, err error) {
+	number, err := decodeMetadata(c.Metadata)
+	if err != nil {
+		return nil, err
+	}
+	version := k.version(number)
+	if version == nil {
+		return nil, fault.Errorf(fault.Ciphertext, "the ciphertext names a version that the key does not have")
+	}
+	err = k.with(version, func(u UnlockedKey) (err error) {
+		plaintext, err = u.Decrypt(ctx, c.IV, c.Ciphertext, c.Tag, FrameAAD(aad, c.Metadata))
+		return err
+	})
+	return plaintext, err
+}
+
 // with calls f with the version ready for use. A request that still holds a key
 // which has left the cache meanwhile unlocks it once more, for itself.
 func (k *liveKey) with(v *KeyVersion, f func(UnlockedKey) error) error {

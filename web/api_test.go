@@ -419,7 +419,7 @@ func TestClient(t *testing.T) {
 // nothing of the admin API.
 func TestPublicHandler(t *testing.T) {
 	a := start(t, nil)
-	server := httptest.NewServer(web.NewHandler(web.Public{API: a.api, Boot: &fakeBoot{}, Ready: a.API.Ready, Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler)}))
+	server := httptest.NewServer(web.NewHandler(web.Public{API: a.api, Boot: &fakeBoot{}, Ready: a.Appliance.Ready, Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler)}))
 	defer server.Close()
 	ask := func(method, path string) (int, string) {
 		t.Helper()

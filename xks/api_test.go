@@ -627,14 +627,16 @@ func frozen() func() time.Time {
 	return func() time.Time { return at }
 }
 
-// panicking makes the API meet a bug in the domain.
-type panicking struct{ xks.KeyStores }
+// panicking makes the API meet a bug in the domain, while a key is unlocked.
+type panicking struct{ appliance.Keyring }
 
-func (panicking) Health(context.Context) ([]appliance.HSMHealth, error) { panic("a bug with a secret") }
+func (panicking) Unlock(*appliance.KeyVersion) (appliance.UnlockedKey, error) {
+	panic("a bug with a secret")
+}
 
 func TestPanicIsAnswered(t *testing.T) {
-	b, k := newDemo(t, xkstest.Options{KeyStores: func(a *appliance.Appliance) xks.KeyStores { return panicking{a} }})
-	a := k.Call("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+	b, k := newDemo(t, xkstest.Options{Keyring: func(r appliance.Keyring) appliance.Keyring { return panicking{r} }})
+	a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x"))
 	if a.Status != 500 || a.ErrorName() != "InternalException" || strings.Contains(a.Text, "bug") {
 		t.Errorf("%d %s", a.Status, a.Text)
 	}

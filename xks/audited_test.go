@@ -13,13 +13,21 @@ import (
 	"holdfast/xks/xkstest"
 )
 
+// recording is a recorder that the test has fail.
+type recording struct{ fails *func(context.Context) error }
+
+func (recording) Ready() error { return nil }
+
+func (r recording) RecordOutcome(ctx context.Context, _ *appliance.Outcome) error {
+	return (*r.fails)(ctx)
+}
+
 // TestNotAudited: what cannot be recorded is not answered. A disk that is too slow
 // is a dependency that did not answer in time, which KMS tries again; anything else
 // is an internal failure.
 func TestNotAudited(t *testing.T) {
 	var fails func(context.Context) error
-	b := xkstest.Start(t, xkstest.Options{XKS: xks.Options{Timeout: 100 * time.Millisecond, AuditReady: func() error { return nil },
-		Audit: func(ctx context.Context, _ *xks.Outcome) error { return fails(ctx) }}})
+	b := xkstest.Start(t, xkstest.Options{XKS: xks.Options{Timeout: 100 * time.Millisecond}, Appliance: appliance.Options{Recorder: recording{&fails}}})
 	k := b.NewKeyStore(t, "bank", "/bank", "*")
 	b.NewKey(t, "bank", "k", "encrypt,decrypt", appliance.CustodyCached)
 

@@ -9,8 +9,9 @@
 //   - [API.ServeHTTP] finds the key store by the URI path prefix and the
 //     operation by the rest of the path, and checks the claim of the signature
 //     (package xks/sigv4) before it reads the body, bounded, and verifies it.
-//   - The operation validates the body, gets the key, asks the grants, then key
-//     state and usage, and has the domain encrypt or decrypt.
+//   - The domain checks the signature and the quota and gives a session
+//     ([appliance.Session]). The operation reads the body and calls the session,
+//     which asks all other checks, uses the key and records the outcome.
 //   - The answer is JSON, whatever layer it comes from, and one line is logged.
 //
 // The package knows the domain (package appliance) through the interface

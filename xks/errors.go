@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 )
 
@@ -43,6 +44,15 @@ var statusOf = map[errorName]int{
 	internalException:             http.StatusInternalServerError,
 }
 
+// raised are the codes of the errors that this package raises itself.
+var raised = map[errorName]fault.Code{
+	validationException:           fault.Invalid,
+	authenticationFailedException: fault.Unauthenticated,
+	invalidURIPathException:       fault.NotFound,
+	unsupportedOperationException: fault.TooLarge,
+	internalException:             fault.Internal,
+}
+
 // apiError is an error as the caller sees it, with its cause for the log.
 type apiError struct {
 	name    errorName
@@ -68,6 +78,14 @@ func (e *apiError) statusCode() int {
 	return statusOf[e.name]
 }
 
+// Unwrap gives what the error is to the domain, so that an outcome counts it right.
+func (e *apiError) Unwrap() error {
+	if _, ok := errors.AsType[*fault.Fault](e.cause); ok {
+		return e.cause
+	}
+	return &fault.Fault{Code: raised[e.name], Message: e.message, Err: e.cause}
+}
+
 func fail(name errorName, message string) *apiError { return &apiError{name: name, message: message} }
 
 // unfulfilled is what the caller learns of most internal errors.
@@ -81,34 +99,54 @@ func failed(what string, cause error) *apiError {
 		message: what + "; the appliance's log says why, in the line with reference=" + reference}
 }
 
-func authenticationFailed(cause error) *apiError {
-	return &apiError{name: authenticationFailedException, cause: cause,
-		message: "the request could not be authenticated by its signature"}
+func authenticationFailed(cause error) error {
+	return &apiError{name: authenticationFailedException, message: messages[authenticationFailedException], cause: cause}
 }
 
 // messages are what the caller learns of the domain's errors, by their name. Of any
 // other it learns that a parameter is not supported.
 var messages = map[errorName]string{
-	keyNotFoundException:       "the external key does not exist",
-	invalidStateException:      "the external key is not enabled",
-	accessDeniedException:      "no grant allows the operation",
-	invalidKeyUsageException:   "the external key does not support the operation",
-	invalidCiphertextException: "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted",
-	throttlingException:        "the request rate exceeds the key store's quota",
-	dependencyTimeoutException: "a part that the appliance depends on did not answer in time",
+	authenticationFailedException: "the request could not be authenticated by its signature",
+	keyNotFoundException:          "the external key does not exist",
+	invalidStateException:         "the external key is not enabled",
+	accessDeniedException:         "no grant allows the operation",
+	invalidKeyUsageException:      "the external key does not support the operation",
+	invalidCiphertextException:    "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted",
+	throttlingException:           "the request rate exceeds the key store's quota",
+	dependencyTimeoutException:    "a part that the appliance depends on did not answer in time",
 }
 
-// fromDomain puts an error of the domain into the specification's terms, by the
-// name that the registry has for its code. It is the one place that does. What is of
-// no concern to the caller stays in the log.
-func fromDomain(err error) *apiError {
-	f, ok := errors.AsType[*fault.Fault](err)
-	if ok && f.Code == fault.Locked {
-		return &apiError{name: internalException, message: f.Message, cause: err}
+// nameOf gives the specification's name of any error, and the HTTP status.
+func nameOf(err error) (errorName, int) {
+	if own, ok := err.(*apiError); ok {
+		return own.name, own.statusCode()
 	}
 	name := errorName(fault.CodeOf(err).Entry().XKS)
-	if name == "" || name == internalException {
+	if name == "" {
+		name = internalException
+	}
+	return name, statusOf[name]
+}
+
+// answerTo puts any error into the specification's terms: one of this package as it
+// is, one of the domain by the name that the registry has for its code. It is the one
+// place that does. What is of no concern to the caller stays in the log. Call it once
+// for each answer: it may make a reference.
+func answerTo(err error) *apiError {
+	if own, ok := err.(*apiError); ok {
+		return own
+	}
+	name, _ := nameOf(err)
+	f, ok := errors.AsType[*fault.Fault](err)
+	switch {
+	case ok && f.Code == fault.Locked:
+		return &apiError{name: internalException, message: f.Message, cause: err}
+	case name == internalException && errors.Is(err, appliance.ErrNotRecorded):
+		return failed(f.Message, err)
+	case name == internalException:
 		return failed(unfulfilled, err)
+	case ok && f.Code == fault.TooLarge:
+		return &apiError{name: name, message: f.Message, cause: err}
 	}
 	message, ok := messages[name]
 	if !ok {

@@ -3,8 +3,6 @@ package xks
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -15,22 +13,17 @@ import (
 
 // operation is one of the four operations of the API.
 type operation struct {
-	// name is the specification's.
-	name string
+	is appliance.Operation
 	// serve gives the body of the answer.
-	serve func(a *API, ctx context.Context, req *request, body []byte) ([]byte, *apiError)
+	serve func(a *API, ctx context.Context, req *request, body []byte) ([]byte, error)
 }
 
-var (
-	opGetHealthStatus = operation{"GetHealthStatus", (*API).getHealthStatus}
-
-	// keyOperations are those on a key, by the last part of the path.
-	keyOperations = map[string]operation{
-		"metadata": {"GetKeyMetadata", (*API).getKeyMetadata},
-		"encrypt":  {"Encrypt", (*API).encrypt},
-		"decrypt":  {"Decrypt", (*API).decrypt},
-	}
-)
+// keyOperations are those on a key, by the last part of the path.
+var keyOperations = map[string]operation{
+	"metadata": {appliance.OpGetAttributes, (*API).getKeyMetadata},
+	"encrypt":  {appliance.OpEncrypt, (*API).encrypt},
+	"decrypt":  {appliance.OpDecrypt, (*API).decrypt},
+}
 
 // The one encryption algorithm and the one CDIV algorithm of the
 // specification's version 1.
@@ -39,13 +32,19 @@ const (
 	cdivSHA256      = "SHA_256"
 )
 
-// setMetadata checks that the fields that the operation requires are there. A
-// request ID is opaque and may be empty; no value is interpreted.
-func (req *request) setMetadata(m *requestMetadata, needPrincipal, needKeyARN bool) *apiError {
+// setMetadata takes over on whose behalf KMS calls, and checks that the fields that
+// the operation requires are there. A request ID is opaque and may be empty; no
+// value is interpreted.
+func (req *request) setMetadata(m *requestMetadata, needPrincipal, needKeyARN bool) error {
 	if m == nil {
 		return fail(validationException, "the field requestMetadata is missing")
 	}
-	req.metadata = m
+	if m.KMSRequestID != nil {
+		req.outcome.RequestID = *m.KMSRequestID
+	}
+	r := &req.outcome.Request
+	r.Principal, r.KMSOperation, r.ViaService, r.KMSKeyARN = m.AWSPrincipalARN, m.KMSOperation, m.KMSViaService, m.KMSKeyARN
+	r.SourceVPC, r.SourceVPCE = m.AWSSourceVPC, m.AWSSourceVPCE
 	missing := ""
 	switch {
 	case m.KMSRequestID == nil:
@@ -62,24 +61,8 @@ func (req *request) setMetadata(m *requestMetadata, needPrincipal, needKeyARN bo
 	return fail(validationException, "the field requestMetadata."+missing+" is missing")
 }
 
-// key gets the request's key for an operation that the grants must allow.
-func (req *request) key(ctx context.Context, op appliance.Operation) (*appliance.Key, *apiError) {
-	key, err := req.endpoint.Key(ctx, req.keyID)
-	if err != nil {
-		return nil, fromDomain(err)
-	}
-	m := req.metadata
-	req.decision, err = key.Allow(appliance.RequestContext{Principal: m.AWSPrincipalARN, Operation: op,
-		KMSOperation: m.KMSOperation, ViaService: m.KMSViaService, SourceVPC: m.AWSSourceVPC,
-		SourceVPCE: m.AWSSourceVPCE, KMSKeyARN: m.KMSKeyARN})
-	if err != nil {
-		return nil, fromDomain(err)
-	}
-	return key, nil
-}
-
 // getKeyMetadata: spec, GetKeyMetadata.
-func (a *API) getKeyMetadata(ctx context.Context, req *request, body []byte) ([]byte, *apiError) {
+func (a *API) getKeyMetadata(ctx context.Context, req *request, body []byte) ([]byte, error) {
 	var in metadataRequest
 	if err := decodeBody(body, &in); err != nil {
 		return nil, err
@@ -87,11 +70,10 @@ func (a *API) getKeyMetadata(ctx context.Context, req *request, body []byte) ([]
 	if err := req.setMetadata(in.RequestMetadata, true, false); err != nil {
 		return nil, err
 	}
-	key, err := req.key(ctx, appliance.OpGetAttributes)
+	k, err := req.session.Attributes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	k := key.ExternalKey()
 	out := metadataResponse{KeySpec: appliance.KeySpec, KeyUsage: []string{}, KeyStatus: "DISABLED"}
 	if k.Usage.Encrypt {
 		out.KeyUsage = append(out.KeyUsage, "ENCRYPT")
@@ -106,7 +88,7 @@ func (a *API) getKeyMetadata(ctx context.Context, req *request, body []byte) ([]
 }
 
 // encrypt: spec, Encrypt.
-func (a *API) encrypt(ctx context.Context, req *request, body []byte) ([]byte, *apiError) {
+func (a *API) encrypt(ctx context.Context, req *request, body []byte) ([]byte, error) {
 	var in encryptRequest
 	if err := decodeBody(body, &in); err != nil {
 		return nil, err
@@ -115,55 +97,30 @@ func (a *API) encrypt(ctx context.Context, req *request, body []byte) ([]byte, *
 	if err := req.setMetadata(in.RequestMetadata, true, true); err != nil {
 		return nil, err
 	}
-	cdiv := in.CDIVAlgorithm != nil
 	switch {
 	case len(in.Plaintext.bytes) == 0:
 		return nil, fail(validationException, "the field plaintext is missing or empty")
 	case in.Algorithm != algorithmAESGCM:
 		return nil, fail(validationException, "the field encryptionAlgorithm is not "+algorithmAESGCM)
-	case cdiv && *in.CDIVAlgorithm != cdivSHA256:
+	case in.CDIVAlgorithm != nil && *in.CDIVAlgorithm != cdivSHA256:
 		return nil, fail(validationException, "the field ciphertextDataIntegrityValueAlgorithm is not "+cdivSHA256)
 	}
-	key, apiErr := req.key(ctx, appliance.OpEncrypt)
-	if apiErr != nil {
-		return nil, apiErr
+	var check func(*appliance.Ciphertext)
+	if in.CDIVAlgorithm != nil {
+		// Before the ciphertext is decrypted again: damage that comes between the two
+		// is noticed by that, or by the comparison in KMS (spec, Appendix C).
+		check = func(c *appliance.Ciphertext) { req.integrity = IntegrityValue(in.AAD.bytes, c) }
 	}
-	needed := []appliance.Operation{appliance.OpEncrypt}
-	if cdiv {
-		// The value promises that decryption succeeds, so the key must be able to.
-		needed = append(needed, appliance.OpDecrypt)
-	}
-	if err := key.Usable(needed...); err != nil {
-		return nil, fromDomain(err)
-	}
-	if err := checkSizes("plaintext", in.Plaintext.bytes, in.AAD.bytes); err != nil {
+	c, err := req.session.Encrypt(ctx, in.Plaintext.bytes, in.AAD.bytes, check)
+	if err != nil {
 		return nil, err
 	}
-	c, err := key.Encrypt(ctx, in.Plaintext.bytes, in.AAD.bytes)
-	if err != nil {
-		return nil, fromDomain(err)
-	}
-	req.version = c.KeyVersion()
-	out := encryptResponse{AuthenticationTag: c.Tag, Ciphertext: c.Ciphertext,
-		CiphertextMetadata: c.Metadata, InitializationVector: c.IV}
-	if cdiv {
-		// In this order: damage that comes between the two is noticed by either
-		// the decryption here or the comparison in KMS (spec, Appendix C).
-		out.CDIV = IntegrityValue(in.AAD.bytes, c)
-		again, err := key.Decrypt(ctx, c, in.AAD.bytes)
-		if err != nil {
-			return nil, failed(unfulfilled, fmt.Errorf("a ciphertext just made does not decrypt: %w", err))
-		}
-		defer clear(again)
-		if subtle.ConstantTimeCompare(again, in.Plaintext.bytes) != 1 {
-			return nil, failed(unfulfilled, errors.New("a ciphertext just made decrypts to another plaintext: suspect the memory or the HSM"))
-		}
-	}
-	return encode(out)
+	return encode(encryptResponse{AuthenticationTag: c.Tag, Ciphertext: c.Ciphertext, CDIV: req.integrity,
+		CiphertextMetadata: c.Metadata, InitializationVector: c.IV})
 }
 
 // decrypt: spec, Decrypt.
-func (a *API) decrypt(ctx context.Context, req *request, body []byte) ([]byte, *apiError) {
+func (a *API) decrypt(ctx context.Context, req *request, body []byte) ([]byte, error) {
 	var in decryptRequest
 	if err := decodeBody(body, &in); err != nil {
 		return nil, err
@@ -183,28 +140,17 @@ func (a *API) decrypt(ctx context.Context, req *request, body []byte) ([]byte, *
 	case len(in.Metadata.bytes) > appliance.MaxMetadata:
 		return nil, fail(validationException, fmt.Sprintf("the field ciphertextMetadata has more than %d bytes", appliance.MaxMetadata))
 	}
-	key, apiErr := req.key(ctx, appliance.OpDecrypt)
-	if apiErr != nil {
-		return nil, apiErr
-	}
-	if err := key.Usable(appliance.OpDecrypt); err != nil {
-		return nil, fromDomain(err)
-	}
-	if err := checkSizes("ciphertext", in.Ciphertext.bytes, in.AAD.bytes); err != nil {
-		return nil, err
-	}
 	c := &appliance.Ciphertext{Ciphertext: in.Ciphertext.bytes, Metadata: in.Metadata.bytes, IV: in.IV.bytes, Tag: in.Tag.bytes}
-	req.version = c.KeyVersion()
-	plaintext, err := key.Decrypt(ctx, c, in.AAD.bytes)
+	plaintext, err := req.session.Decrypt(ctx, c, in.AAD.bytes)
 	if err != nil {
-		return nil, fromDomain(err)
+		return nil, err
 	}
 	defer clear(plaintext)
 	return encode(decryptResponse{plaintext})
 }
 
 // getHealthStatus: spec, GetHealthStatus. No grant is asked.
-func (a *API) getHealthStatus(ctx context.Context, req *request, body []byte) ([]byte, *apiError) {
+func (a *API) getHealthStatus(ctx context.Context, req *request, body []byte) ([]byte, error) {
 	var in healthRequest
 	if err := decodeBody(body, &in); err != nil {
 		return nil, err
@@ -212,9 +158,9 @@ func (a *API) getHealthStatus(ctx context.Context, req *request, body []byte) ([
 	if err := req.setMetadata(in.RequestMetadata, false, false); err != nil {
 		return nil, err
 	}
-	hsms, err := a.stores.Health(ctx)
+	hsms, err := req.session.Health(ctx)
 	if err != nil {
-		return nil, fromDomain(err)
+		return nil, err
 	}
 	out := healthResponse{XKSProxyFleetSize: a.fleetSize, XKSProxyVendor: "Holdfast", XKSProxyModel: a.model}
 	var vendors []string
@@ -265,19 +211,7 @@ func IntegrityValue(aad []byte, c *appliance.Ciphertext) []byte {
 	return h.Sum(nil)
 }
 
-// checkSizes refuses what exceeds the limits of this implementation, which are
-// what the specification asks every proxy to support.
-func checkSizes(what string, data, aad []byte) *apiError {
-	if len(data) > maxPlaintext {
-		return fail(unsupportedOperationException, fmt.Sprintf("the field %s has more than %d bytes", what, maxPlaintext))
-	}
-	if len(aad) > maxAAD {
-		return fail(unsupportedOperationException, fmt.Sprintf("the field additionalAuthenticatedData has more than %d bytes", maxAAD))
-	}
-	return nil
-}
-
-func encode(v any) ([]byte, *apiError) {
+func encode(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return nil, failed(unfulfilled, err)

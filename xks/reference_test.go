@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"holdfast/appliance"
-	"holdfast/xks"
 	"holdfast/xks/xkstest"
 )
 
@@ -49,6 +48,6 @@ func TestReference(t *testing.T) {
 	}
 	find(b, "a damaged row", k.Call("/keys/damaged/encrypt", xkstest.EncryptBody("x")), "tampered: ")
 
-	b, k = newDemo(t, xkstest.Options{KeyStores: func(a *appliance.Appliance) xks.KeyStores { return panicking{a} }})
-	find(b, "a bug", k.Call("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()}), "a bug with a secret")
+	b, k = newDemo(t, xkstest.Options{Keyring: func(r appliance.Keyring) appliance.Keyring { return panicking{r} }})
+	find(b, "a bug", k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")), "a bug with a secret")
 }

@@ -119,7 +119,7 @@ var errNotBase64 = errors.New("not a string in standard Base64")
 
 // decodeBody reads one JSON object and nothing after it. A name that stands
 // twice is refused: the other side may have read the other value.
-func decodeBody(body []byte, into any) *apiError {
+func decodeBody(body []byte, into any) error {
 	if jsontext.Value(body).Kind() != '{' {
 		return fail(validationException, "the request body is not a JSON object")
 	}

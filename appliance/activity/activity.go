@@ -7,6 +7,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"holdfast/appliance"
 )
 
 // Minutes is how many minutes are kept.
@@ -21,7 +23,8 @@ var Edges = [...]time.Duration{500 * time.Microsecond, time.Millisecond, 2 * tim
 type Minute struct {
 	// Start is its beginning, in UTC.
 	Start time.Time `json:"start"`
-	// Requests were answered; Refused of them with 4xx, Failed with 5xx.
+	// Requests were answered. Of them, Refused were not performed because of what the
+	// caller asked, Failed because of the appliance ([appliance.Outcome.Result]).
 	Requests uint64 `json:"requests"`
 	Refused  uint64 `json:"refused"`
 	Failed   uint64 `json:"failed"`
@@ -57,8 +60,8 @@ func New(now func() time.Time) *Recorder {
 	return &Recorder{now: now}
 }
 
-// Observe counts a request by its HTTP status and duration.
-func (r *Recorder) Observe(status int, took time.Duration) {
+// Observe counts a request by its result and duration.
+func (r *Recorder) Observe(o *appliance.Outcome) {
 	minute := r.now().Unix() / 60
 	s := &r.slots[minute%Minutes]
 	if was := s.minute.Load(); was != minute && s.minute.CompareAndSwap(was, minute) {
@@ -68,14 +71,14 @@ func (r *Recorder) Observe(status int, took time.Duration) {
 			s.buckets[i].Store(0)
 		}
 	}
-	switch {
-	case status >= 500:
+	switch o.Result() {
+	case appliance.ResultFailed:
 		s.failed.Add(1)
-	case status >= 400:
+	case appliance.ResultRefused, appliance.ResultDenied:
 		s.refused.Add(1)
 	}
 	i := 0
-	for i < len(Edges) && took > Edges[i] {
+	for i < len(Edges) && o.Took > Edges[i] {
 		i++
 	}
 	s.buckets[i].Add(1)

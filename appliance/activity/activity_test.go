@@ -5,17 +5,28 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/fault"
 )
+
+// outcome is of a request that ended with the code; "" if it was performed.
+func outcome(code fault.Code, took time.Duration) *appliance.Outcome {
+	o := &appliance.Outcome{Took: took}
+	if code != "" {
+		o.Err = fault.Errorf(code, "refused")
+	}
+	return o
+}
 
 func TestMinutes(t *testing.T) {
 	now := time.Date(2026, 11, 24, 10, 0, 30, 0, time.UTC)
 	r := activity.New(func() time.Time { return now })
 	for range 98 {
-		r.Observe(200, 900*time.Microsecond)
+		r.Observe(outcome("", 900*time.Microsecond))
 	}
-	r.Observe(400, 30*time.Millisecond)
-	r.Observe(500, 300*time.Millisecond)
+	r.Observe(outcome(fault.Invalid, 30*time.Millisecond))
+	r.Observe(outcome(fault.Internal, 300*time.Millisecond))
 	got := r.Last(2)
 	if len(got) != 2 || got[0].Requests != 0 || got[0].P99 != 0 {
 		t.Fatalf("the minute before: %+v", got)
@@ -29,7 +40,7 @@ func TestMinutes(t *testing.T) {
 	if got := r.Last(1)[0]; got.Requests != 0 {
 		t.Errorf("a day later: %+v", got)
 	}
-	r.Observe(200, 2*time.Second)
+	r.Observe(outcome("", 2*time.Second))
 	if got := r.Last(1)[0]; got.Requests != 1 || got.P99 != 2000 || got.Slow != 1 {
 		t.Errorf("a day later: %+v", got)
 	}
@@ -38,12 +49,12 @@ func TestMinutes(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	now := time.Date(2026, 11, 24, 10, 0, 30, 0, time.UTC)
 	r := activity.New(func() time.Time { return now })
-	r.Observe(200, 0)
+	r.Observe(outcome("", 0))
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 1000 {
-				r.Observe(200, time.Millisecond)
+				r.Observe(outcome("", time.Millisecond))
 				r.Last(1)
 			}
 		})

@@ -50,7 +50,7 @@ var apiCodes = []Entry{
 	{Code: Stale, Class: ClassStale, Status: http.StatusPreconditionFailed,
 		Title: "The request names a revision in If-Match that is no longer the present one.",
 		Do:    "Read the thing again, and decide on what it is now."},
-	{Code: Unauthenticated, Class: Refused, Status: http.StatusUnauthorized,
+	{Code: Unauthenticated, Class: Refused, Status: http.StatusUnauthorized, XKS: "AuthenticationFailedException",
 		Title: "It is not proven who asks.",
 		Do:    "Sign in, or send a valid API token. An administrator makes one with `holdfast token create NAME --role ROLE --out FILE`."},
 	{Code: Presence, Class: Refused, Status: http.StatusForbidden,

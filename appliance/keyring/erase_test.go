@@ -16,9 +16,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/keyring/keyringtest"
 	"holdfast/appliance/keyring/scrub"
@@ -282,8 +284,9 @@ func TestLockErasesSigningKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range 100 {
-			if _, err := e.Sign(want.AccessKeyID, date, awsRegion, service, fmt.Append(nil, i)); err != nil {
+		for i := range 100 { // the signatures that these are compared with
+			proof := &appliance.Signature{AccessKeyID: want.AccessKeyID, Date: date, Region: awsRegion, Service: service, StringToSign: fmt.Append(nil, i)}
+			if _, err := e.Open(proof, &appliance.Outcome{}); fault.CodeOf(err) != fault.Unauthenticated || !strings.Contains(err.Error(), "does not match") {
 				t.Fatal(err)
 			}
 		}

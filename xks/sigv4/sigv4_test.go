@@ -32,15 +32,26 @@ func hmacSHA256(key []byte, message string) []byte {
 	return h.Sum(nil)
 }
 
-// signWith gives a sigv4.Sign that knows one secret.
-func signWith(secret string) sigv4.Sign {
-	return func(_, date, region, service string, toSign []byte) (sum [32]byte, err error) {
-		k := hmacSHA256([]byte("AWS4"+secret), date)
-		for _, part := range []string{region, service, "aws4_request", string(toSign)} {
-			k = hmacSHA256(k, part)
-		}
-		return [32]byte(k), nil
+var errMismatch = errors.New("the signature does not match")
+
+// verifyWith compares the signature of a request with the one that the secret makes.
+func verifyWith(secret string, claim *sigv4.Claim, r *http.Request, body []byte) error {
+	toSign, err := claim.StringToSign(r, body)
+	if err != nil {
+		return err
 	}
+	if sign(secret, claim.Date, claim.Region, claim.Service, toSign) != claim.Signature {
+		return errMismatch
+	}
+	return nil
+}
+
+func sign(secret, date, region, service string, toSign []byte) [32]byte {
+	k := hmacSHA256([]byte("AWS4"+secret), date)
+	for _, part := range []string{region, service, "aws4_request", string(toSign)} {
+		k = hmacSHA256(k, part)
+	}
+	return [32]byte(k)
 }
 
 // verify parses and verifies, as the API does.
@@ -49,7 +60,7 @@ func verify(v sigv4.Verifier, r *http.Request, body []byte) error {
 	if err != nil {
 		return err
 	}
-	return claim.Verify(r, body, signWith(secret))
+	return verifyWith(secret, claim, r, body)
 }
 
 // signed gives a request as the AWS SDK signs it, as the server would see it.
@@ -100,7 +111,7 @@ func TestPublishedVector(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := claim.Verify(r, nil, signWith("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")); err != nil {
+	if err := verifyWith("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", claim, r, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -217,7 +228,7 @@ func TestHTTP2Authority(t *testing.T) {
 	canonical := "POST\n/kms/xks/v1/health\n\n:authority:xks.example.com\nx-amz-date:20261123T120000Z\n\n:authority;x-amz-date\n" +
 		hex.EncodeToString(sha256.New().Sum(nil))
 	sum := sha256.Sum256([]byte(canonical))
-	sig, _ := signWith(secret)("", "20261123", "us-east-1", sigv4.Service,
+	sig := sign(secret, "20261123", "us-east-1", sigv4.Service,
 		[]byte("AWS4-HMAC-SHA256\n20261123T120000Z\n20261123/us-east-1/kms-xks-proxy/aws4_request\n"+hex.EncodeToString(sum[:])))
 	r.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+accessKeyID+"/20261123/us-east-1/kms-xks-proxy/aws4_request, "+
 		"SignedHeaders=:authority;x-amz-date, Signature="+hex.EncodeToString(sig[:]))
@@ -227,20 +238,6 @@ func TestHTTP2Authority(t *testing.T) {
 	r.ProtoMajor, r.Proto = 2, "HTTP/2.0"
 	if err := verify(verifier(), r, nil); err != nil {
 		t.Errorf("HTTP/2: %v", err)
-	}
-}
-
-func TestErrorOfSign(t *testing.T) {
-	r := signed(t, "{}", sigv4.Service, now)
-	v := verifier()
-	claim, err := v.Parse(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	broken := errors.New("locked")
-	err = claim.Verify(r, []byte("{}"), func(string, string, string, string, []byte) ([32]byte, error) { return [32]byte{}, broken })
-	if !errors.Is(err, broken) {
-		t.Errorf("got %v", err)
 	}
 }
 
@@ -264,7 +261,7 @@ func FuzzParse(f *testing.F) {
 		}
 		// Whatever headers it names, verification must not panic, and another body
 		// must not verify under a signature that is not its own.
-		err = claim.Verify(r, bytes.Repeat([]byte("x"), 10), signWith(secret))
+		err = verifyWith(secret, claim, r, bytes.Repeat([]byte("x"), 10))
 		if err == nil {
 			t.Errorf("a made-up signature verified: %q", authorization)
 		}

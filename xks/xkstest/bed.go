@@ -40,8 +40,6 @@ type Options struct {
 	Appliance appliance.Options
 	XKS       xks.Options
 	Server    xks.ServerOptions
-	// KeyStores wraps what the API serves.
-	KeyStores func(*appliance.Appliance) xks.KeyStores
 	// Keyring wraps what the appliance is unlocked with.
 	Keyring func(appliance.Keyring) appliance.Keyring
 }
@@ -112,9 +110,6 @@ func start(t testing.TB, o Options) (*Bed, error) {
 	}
 
 	o.XKS.KeyStores, o.XKS.Log, o.XKS.Model = b.Appliance, log, "Holdfast test"
-	if o.KeyStores != nil {
-		o.XKS.KeyStores = o.KeyStores(b.Appliance)
-	}
 	if o.XKS.Timeout == 0 {
 		o.XKS.Timeout = 20 * time.Second // the race detector and a busy machine are slow
 	}

@@ -70,7 +70,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 			return c, err
 		}
 	}
-	if err := d.audit.begin(c); err != nil {
+	if err := openAudit(d.audit, c); err != nil {
 		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
 	return c, nil

@@ -26,7 +26,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
-	"holdfast/appliance/audit/auditlog"
+	"holdfast/appliance/audit/recorder"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -88,11 +88,10 @@ type Daemon struct {
 	store     *sqlite.DB
 	appliance *appliance.Appliance
 	boot      *boot.Boot
-	audit     *auditor
+	audit     *recorder.Recorder
 	collector *attest.Collector
 	users     *identity.Directory
 	welcome   *identity.Welcome
-	api       *xks.API
 	xks       *xks.Server
 	xksL      net.Listener
 	admin     *http.Server
@@ -173,6 +172,23 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := d.openState(ctx, cert); err != nil {
+		return err
+	}
+	w, err := d.newWatchers(ctx, cert)
+	if err != nil {
+		return err
+	}
+	d.openXKS(cert, clientCAs, w)
+	if err := d.listen(); err != nil {
+		return err
+	}
+	return d.openAdmin(ctx, cert, w)
+}
+
+// openState opens the database and wires the boot and the appliance over it.
+func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (err error) {
+	cfg := d.o.Config
 	if d.store, err = sqlite.Open(ctx, filepath.Join(cfg.State.Dir, "holdfast.db"), sqlite.Options{Logger: d.o.Log}); err != nil {
 		return err
 	}
@@ -181,74 +197,86 @@ func (d *Daemon) open(ctx context.Context) error {
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
-	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: auditlog.Options{
-		RetainAge: time.Duration(cfg.Audit.RetainAge), RetainBytes: int64(cfg.Audit.RetainMiB) << 20,
-		ReserveBytes: int64(cfg.Audit.ReserveMiB) << 20, WarnBytes: int64(cfg.Audit.WarnMiB) << 20}}
+	d.audit = newRecorder(cfg, d.o.Log)
 	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		SealAll: d.sealAll, Deleting: d.recordDeletion,
+		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.recordDeletion,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
-	services, regions := cfg.XKS.Services, cfg.XKS.Regions
-	if s := cfg.AWSXKS; s != nil && s.Enable {
-		services = append(services, s.Service)
+	return nil
+}
+
+// watchers are told the outcome of each request of KMS.
+type watchers struct {
+	metrics *metrics.Metrics
+	recent  *activity.Recorder
+	tracer  *tracing.Tracer // nil if no traces are asked for
+}
+
+func (w *watchers) observe(o *appliance.Outcome) {
+	w.metrics.Observe(o)
+	w.recent.Observe(o)
+	if w.tracer != nil {
+		w.tracer.Observe(o)
 	}
-	measured := metrics.New(metrics.Sources{Version: version.Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
+}
+
+func (d *Daemon) newWatchers(ctx context.Context, cert *certificate.Certificate) (*watchers, error) {
+	w := &watchers{recent: activity.New(nil), metrics: metrics.New(metrics.Sources{Version: version.Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := cert.Get(nil)
 			if err != nil {
 				return time.Time{}
 			}
 			return c.Leaf.NotAfter
-		}})
-	d.observeHSM = measured.ObserveHSM
-	recent := activity.New(nil)
-	observe := func(o *xks.Outcome) {
-		measured.Observe(o)
-		recent.Observe(o.Status, o.Took)
+		}})}
+	d.observeHSM = w.metrics.ObserveHSM
+	var err error
+	if w.tracer, err = tracing.New(ctx, version.Version, d.o.Log); err != nil || w.tracer == nil {
+		return w, err
 	}
-	tracer, err := tracing.New(ctx, version.Version, d.o.Log)
-	if err != nil {
-		return err
-	}
-	if tracer != nil {
-		counted := observe
-		observe = func(o *xks.Outcome) {
-			counted(o)
-			tracer.Observe(o)
+	d.onClose(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := w.tracer.Close(ctx); err != nil {
+			d.o.Log.Warn("the last traces could not be sent", "error", err)
 		}
-		d.onClose(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			defer cancel()
-			if err := tracer.Close(ctx); err != nil {
-				d.o.Log.Warn("the last traces could not be sent", "error", err)
-			}
-		})
+	})
+	return w, nil
+}
+
+// openXKS wires the front end of KMS.
+func (d *Daemon) openXKS(cert *certificate.Certificate, clientCAs *x509.CertPool, w *watchers) {
+	cfg := d.o.Config
+	services, regions := cfg.XKS.Services, cfg.XKS.Regions
+	if s := cfg.AWSXKS; s != nil && s.Enable {
+		services = append(services, s.Service)
 	}
-	d.api = xks.New(xks.Options{
+	api := xks.New(xks.Options{
 		KeyStores: d.appliance,
 		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + version.Version,
 		FleetSize: cfg.XKS.FleetSize,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
-		Audit:     d.audit.request, AuditReady: d.audit.Ready,
-		Observe: observe,
+		Observe:   w.observe,
 	})
-	d.xks = xks.NewServer(d.api, xks.ServerOptions{
+	d.xks = xks.NewServer(api, xks.ServerOptions{
 		Certificate:    cert.Get,
 		ClientCAs:      clientCAs,
 		ClientNames:    cfg.XKS.ClientNames,
 		MaxConnections: cfg.XKS.MaxConnections,
 		Log:            d.o.Log,
 	})
-	if err := d.listen(); err != nil {
-		return err
-	}
+}
+
+// openAdmin wires what administrators use: the API, the console and the socket.
+func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w *watchers) (err error) {
+	cfg := d.o.Config
 	d.site = &site{cfg: cfg, certificate: cert, listening: Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
 	closed := ""
 	if d.closed() {
@@ -268,10 +296,10 @@ func (d *Daemon) open(ctx context.Context) error {
 		}
 	}
 	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: recent, Site: d.site, Log: d.o.Log})
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log})
 	pages := console.New(console.Options{API: api, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	d.admin = &http.Server{
-		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
+		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
@@ -399,7 +427,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	wg.Wait()
 	d.background.Wait()
 	d.lock()
-	d.audit.close()
+	d.audit.Close()
 	return err
 }
 

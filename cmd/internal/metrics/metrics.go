@@ -17,7 +17,6 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/hsm"
-	"holdfast/xks"
 )
 
 // Sources are where gauges come from, asked whenever Prometheus asks. All are
@@ -96,22 +95,23 @@ func New(s Sources) *Metrics {
 // Handler answers Prometheus.
 func (m *Metrics) Handler() http.Handler { return m.handler }
 
-// Observe counts a request ([xks.Options.Observe]).
-func (m *Metrics) Observe(o *xks.Outcome) {
-	operation := o.Operation
+// Observe counts a request that was answered.
+func (m *Metrics) Observe(o *appliance.Outcome) {
+	words := o.Words()
+	operation := words.Operation
 	if operation == "" {
 		operation = "unknown"
 	}
 	result := "ok"
-	switch {
-	case o.Status >= 500 && o.Status != http.StatusNotImplemented:
+	switch o.Result() {
+	case appliance.ResultFailed:
 		result = "failed"
-	case o.Status != http.StatusOK:
+	case appliance.ResultRefused, appliance.ResultDenied:
 		result = "refused"
 	}
-	m.requests.WithLabelValues(operation, o.KeyStore, result, o.ErrorName).Inc()
+	m.requests.WithLabelValues(operation, o.Request.KeyStore, result, words.Error).Inc()
 	m.duration.WithLabelValues(operation).Observe(o.Took.Seconds())
-	if o.Signed {
+	if o.Dated {
 		m.skew.Observe(o.Skew.Abs().Seconds())
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	api "go.opentelemetry.io/otel/trace"
 
-	"holdfast/xks"
+	"holdfast/appliance"
 )
 
 // Tracer traces requests.
@@ -59,22 +59,22 @@ func New(ctx context.Context, version string, log *slog.Logger) (*Tracer, error)
 	return &Tracer{p, p.Tracer("holdfast/xks")}, nil
 }
 
-// Observe traces a request that was answered ([xks.Options.Observe]).
-func (t *Tracer) Observe(o *xks.Outcome) {
-	end := time.Now()
-	name := o.Operation
+// Observe traces a request that was answered.
+func (t *Tracer) Observe(o *appliance.Outcome) {
+	end, words := time.Now(), o.Words()
+	name := words.Operation
 	if name == "" {
 		name = "unknown operation"
 	}
 	_, span := t.tracer.Start(context.Background(), name, api.WithTimestamp(end.Add(-o.Took)), api.WithSpanKind(api.SpanKindServer))
 	if span.IsRecording() {
-		span.SetAttributes(attribute.Int("http.response.status_code", o.Status), attribute.String("holdfast.key_store", o.KeyStore),
-			attribute.String("holdfast.key_id", o.KeyID), attribute.String("aws.request_id", o.RequestID), attribute.String("aws.kms.operation", o.KMSOperation))
-		if o.ErrorName != "" {
-			span.SetAttributes(attribute.String("error.type", o.ErrorName))
+		span.SetAttributes(attribute.Int("http.response.status_code", words.Status), attribute.String("holdfast.key_store", o.Request.KeyStore),
+			attribute.String("holdfast.key_id", o.Request.Key), attribute.String("aws.request_id", o.RequestID), attribute.String("aws.kms.operation", o.Request.KMSOperation))
+		if words.Error != "" {
+			span.SetAttributes(attribute.String("error.type", words.Error))
 		}
-		if o.Status >= 500 {
-			span.SetStatus(codes.Error, o.ErrorName)
+		if words.Status >= 500 {
+			span.SetStatus(codes.Error, words.Error)
 		}
 	}
 	span.End(api.WithTimestamp(end))

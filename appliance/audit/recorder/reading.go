@@ -1,0 +1,70 @@
+package recorder
+
+import (
+	"context"
+	"io"
+
+	"holdfast/appliance/audit"
+)
+
+// Checkpoint signs the log as it is now.
+func (r *Recorder) Checkpoint() ([]byte, error) {
+	l := r.current()
+	if l == nil {
+		return nil, errNotOpen
+	}
+	return l.Checkpoint()
+}
+
+// Status gives the state of the log; nil before it is open.
+func (r *Recorder) Status() *audit.Status {
+	l := r.current()
+	if l == nil {
+		return nil
+	}
+	s := l.Status()
+	return &s
+}
+
+// Search gives the records that match, the newest first, and where the next page
+// begins.
+func (r *Recorder) Search(ctx context.Context, q audit.Query) (records []*audit.Record, next string, err error) {
+	l := r.current()
+	if l == nil {
+		return nil, "", errNotOpen
+	}
+	return l.Search(ctx, q)
+}
+
+// Export writes the records that match, in a format of [auditlog.Log.Export].
+func (r *Recorder) Export(ctx context.Context, q audit.Query, w io.Writer, format string) error {
+	l := r.current()
+	if l == nil {
+		return errNotOpen
+	}
+	return l.Export(ctx, q, w, format)
+}
+
+// Proof makes a proof, in JSON, that a record is in the log.
+func (r *Recorder) Proof(_ context.Context, seq int64) ([]byte, error) {
+	l := r.current()
+	if l == nil {
+		return nil, errNotOpen
+	}
+	if _, err := l.Checkpoint(); err != nil { // that covers the record
+		return nil, err
+	}
+	return audit.InclusionProof(r.o.Dir, seq)
+}
+
+// Verify reads the whole log as it is on the disk. The key is the one that signs
+// now: a log that an earlier key has signed, too, is verified offline, with both.
+func (r *Recorder) Verify(context.Context) (*audit.Report, error) {
+	r.mu.Lock()
+	open, keys, id := r.open, r.keys, r.id
+	r.mu.Unlock()
+	if open == nil {
+		return nil, errNotOpen
+	}
+	return audit.Verify(r.o.Dir, keys, audit.VerifyOptions{LogID: id})
+}

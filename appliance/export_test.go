@@ -1,0 +1,7 @@
+package appliance
+
+// ProofFunc is a kind of proof that only tests have. A kind that ships is a type of
+// this package with such a method, in a file of its own.
+type ProofFunc func(e *Endpoint) (credential string, err error)
+
+func (f ProofFunc) prove(e *Endpoint) (string, error) { return f(e) }
