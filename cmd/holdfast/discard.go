@@ -46,7 +46,7 @@ func keyDiscardCommand(a *admin) *cobra.Command {
 
 func keyStoreDiscardCommand(a *admin) *cobra.Command {
 	var in web.KeyStoreDiscard
-	c := discardCommand(a, "discard NAME --keys N", "Remove a damaged key store for good, with its keys, credentials and grants", 1,
+	c := discardCommand(a, "discard NAME", "Remove a damaged key store for good, with its keys, credentials and grants", 1,
 		func(args []string) string { return web.Path("keystores", args[0], "discard") }, func() any { return in })
 	c.Flags().IntVar(&in.Keys, "keys", 0, "how many keys are lost with it")
 	return c
