@@ -95,9 +95,9 @@ func (b *Bed) close(t testing.TB) {
 // Stop ends the appliance cleanly. Its state remains for another Start.
 func (b *Bed) Stop() { b.stop() }
 
-// Restart stops the appliance and starts one over its state, with the options but for
-// token and folder.
-func (b *Bed) Restart(t testing.TB, o Options) *Bed {
+// Restart stops a bed and starts one over its state, with the options but for token
+// and folder.
+func Restart(t testing.TB, b *Bed, o Options) *Bed {
 	t.Helper()
 	b.Stop()
 	o.Dir, o.Token = b.Dir, b.Device

@@ -29,6 +29,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/parts"
@@ -54,7 +55,7 @@ type site struct {
 	cfg  config.Config
 	pin  []byte
 	shim *hsmtest.Shim
-	log  xkstest.Log // of all daemons of the site
+	log  appliancetest.Log // of all daemons of the site
 	// machine is the folder of the TPM's state, components what the machine boots.
 	machine    string
 	components []swtpm.Component
@@ -167,7 +168,7 @@ func (s *site) powerOn(cfg *config.Config) (*simulation.Platform, error) {
 }
 
 func newCertificate(t *testing.T) *tls.Certificate {
-	c, _ := xkstest.Certificate(t, "127.0.0.1")
+	c, _ := appliancetest.Certificate(t, "127.0.0.1")
 	return c
 }
 
