@@ -10,17 +10,18 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/bootstate"
 	"holdfast/appliance/fault"
+	"holdfast/web/operation"
 )
 
 // PublicBoot is what everybody may know of the boot: where it is and, if it does
 // not serve, the code of why not with a reason.
 type PublicBoot struct {
-	State  boot.State `json:"state"`
-	Since  time.Time  `json:"since"`
-	Code   string     `json:"code,omitempty"`
-	Reason string     `json:"reason,omitempty"`
+	State  bootstate.State `json:"state"`
+	Since  time.Time       `json:"since"`
+	Code   string          `json:"code,omitempty"`
+	Reason string          `json:"reason,omitempty"`
 }
 
 // The evidence that strangers may ask for: each costs the TPM a signature.
@@ -59,7 +60,7 @@ func publicEvidence(b Boot, log *slog.Logger) http.HandlerFunc {
 			writeJSON(w, http.StatusTooManyRequests, Failure{Code: fault.Throttled, Message: "evidence is asked for too often; try again in a second"})
 			return
 		}
-		text, err := evidence(r, b)
+		text, err := operation.Evidence(r.Context(), b, operation.Nonce{Nonce: r.URL.Query().Get("nonce")})
 		refused, known := errors.AsType[*fault.Fault](err)
 		switch {
 		case known:

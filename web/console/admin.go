@@ -11,22 +11,23 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 type hsmsData struct {
-	status web.Status
+	status operation.Status
 	now    time.Time
 	probe  ui.Form
 }
 
 func hsms(p *page) (*view, error) {
-	d := &hsmsData{now: p.now}
-	if err := p.get(&d.status, "status"); err != nil {
+	status, err := read(p, operation.ShowStatus, operation.Nothing{})
+	if err != nil {
 		return nil, err
 	}
-	d.probe = p.form("probeHSMs", "", ui.Form{Submit: "Do the test operation now", Kind: "quiet"})
+	d := &hsmsData{now: p.now, status: status}
+	d.probe = p.form(operation.ProbeHSMs, "", ui.Form{Submit: "Do the test operation now", Kind: "quiet"})
 	return &view{title: "HSMs", body: hsmsPage(d)}, nil
 }
 
@@ -49,23 +50,28 @@ type usersData struct {
 
 func users(p *page) (*view, error) {
 	d := &usersData{now: p.now, revoke: map[string]ui.Form{}}
-	if err := errors.Join(p.get(&d.users, "users"), p.get(&d.invitations, "invitations"), p.get(&d.sessions, "sessions"), p.get(&d.tokens, "tokens")); err != nil {
+	var errs [4]error
+	d.users, errs[0] = read(p, operation.ListUsers, operation.Nothing{})
+	d.invitations, errs[1] = read(p, operation.ListInvitations, operation.Nothing{})
+	d.sessions, errs[2] = read(p, operation.ListSessions, operation.Nothing{})
+	d.tokens, errs[3] = read(p, operation.ListTokens, operation.Nothing{})
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	d.invite = p.form("createInvitation", "", ui.Form{Folded: "Invite somebody", Submit: "Make the invitation", Note: "You get a link that is good once, for 72 hours. Hand it over so that nobody else sees it.", Fields: []ui.Field{
+	d.invite = p.form(operation.CreateInvitation, "", ui.Form{Folded: "Invite somebody", Submit: "Make the invitation", Note: "You get a link that is good once, for 72 hours. Hand it over so that nobody else sees it.", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions}}})
-	d.newToken = p.form("createToken", "", ui.Form{Folded: "Make an API token", Submit: "Make the token", Kind: "quiet", Fields: []ui.Field{
+	d.newToken = p.form(operation.CreateToken, "", ui.Form{Folded: "Make an API token", Submit: "Make the token", Kind: "quiet", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},
 		{Name: "days", Label: "Good for, in days", Type: "number", Min: "1", Max: "365", Value: "90", Required: true}}})
 	for _, i := range d.invitations {
-		d.revoke[i.ID] = p.form("revokeInvitation", "", ui.Form{Submit: "Take back", Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
+		d.revoke[i.ID] = p.form(operation.RevokeInvitation, "", ui.Form{Submit: "Take back", Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
 	}
 	for _, s := range d.sessions {
-		d.revoke[s.ID] = p.form("revokeSession", "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
+		d.revoke[s.ID] = p.form(operation.RevokeSession, "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
 	}
 	for _, t := range d.tokens {
 		if t.RevokedAt.IsZero() {
-			d.revoke[t.ID] = p.form("revokeToken", "", ui.Form{Submit: "Revoke", Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
+			d.revoke[t.ID] = p.form(operation.RevokeToken, "", ui.Form{Submit: "Revoke", Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
 		}
 	}
 	return &view{title: "Users and tokens", body: usersPage(d)}, nil
@@ -78,50 +84,43 @@ type userData struct {
 }
 
 func user(p *page) (*view, error) {
-	d := &userData{now: p.now}
 	id := p.param("user")
-	if err := p.get(&d.User, web.Path("users", id)); err != nil {
-		return nil, err
-	}
-	add := func(operation string, f ui.Form) {
-		d.forms = append(d.forms, p.form(operation, web.Revision(d.User), f, "user", id, "user_name", d.Name))
-	}
-	add("setRole", ui.Form{Folded: "Change the role", Submit: "Change the role", Kind: "quiet", Note: "Their sessions end with it.",
-		Fields: []ui.Field{{Name: "role", Label: "Role", Type: "select", Value: string(d.Role), Options: roleOptions}}})
-	add("bindOIDC", ui.Form{Folded: "Single sign-on", Submit: "Store", Kind: "quiet", Fields: []ui.Field{
-		{Name: "email", Label: "E-mail address at the OpenID provider", Type: "email", Value: d.OIDC, Autocomplete: "off", Hint: "empty: not by single sign-on"}}})
-	if !d.LockedUntil.IsZero() {
-		add("unlockUser", ui.Form{Submit: "End the lock-out", Kind: "quiet"})
-	}
-	add("signOutUser", ui.Form{Submit: "End all sessions", Kind: "quiet"})
-	if d.Disabled {
-		add("enableUser", ui.Form{Submit: "Let them in again", Kind: "quiet"})
-	} else {
-		add("disableUser", ui.Form{Submit: "Disable", Kind: "danger"})
-	}
-	add("deleteUser", ui.Form{Folded: "Remove", Submit: "Remove the user", Kind: "danger"})
-	return &view{title: d.Name, crumbs: []ui.Link{{Text: "Users and tokens", URL: "/users"}}, body: userPage(d)}, nil
-}
-
-func createdInvitation(p *page, result []byte) (*view, error) {
-	i, err := decode[web.CreatedInvitation](result)
+	found, err := read(p, operation.ShowUser, operation.UserName{User: id})
 	if err != nil {
 		return nil, err
 	}
+	d := &userData{User: found, now: p.now}
+	add := func(o operation.Entry, f ui.Form) {
+		d.forms = append(d.forms, p.form(o, operation.Revision(d.User), f, "user", id, "user_name", d.Name))
+	}
+	add(operation.SetRole, ui.Form{Folded: "Change the role", Submit: "Change the role", Kind: "quiet", Note: "Their sessions end with it.",
+		Fields: []ui.Field{{Name: "role", Label: "Role", Type: "select", Value: string(d.Role), Options: roleOptions}}})
+	add(operation.BindOIDC, ui.Form{Folded: "Single sign-on", Submit: "Store", Kind: "quiet", Fields: []ui.Field{
+		{Name: "email", Label: "E-mail address at the OpenID provider", Type: "email", Value: d.OIDC, Autocomplete: "off", Hint: "empty: not by single sign-on"}}})
+	if !d.LockedUntil.IsZero() {
+		add(operation.UnlockUser, ui.Form{Submit: "End the lock-out", Kind: "quiet"})
+	}
+	add(operation.SignOutUser, ui.Form{Submit: "End all sessions", Kind: "quiet"})
+	if d.Disabled {
+		add(operation.EnableUser, ui.Form{Submit: "Let them in again", Kind: "quiet"})
+	} else {
+		add(operation.DisableUser, ui.Form{Submit: "Disable", Kind: "danger"})
+	}
+	add(operation.DeleteUser, ui.Form{Folded: "Remove", Submit: "Remove the user", Kind: "danger"})
+	return &view{title: d.Name, crumbs: []ui.Link{{Text: "Users and tokens", URL: "/users"}}, body: userPage(d)}, nil
+}
+
+func createdInvitation(p *page, i operation.CreatedInvitation) (*view, error) {
 	link := "https://" + p.Host + "/invitation/" + i.Token
 	return &view{title: "Invitation", body: oncePage("Invitation for "+i.Name, "Send this link to "+i.Name+" so that nobody else sees it. It is good once, until "+ui.Stamp(i.ExpiresAt)+".", "Link", link, p.here())}, nil
 }
 
-func createdToken(p *page, result []byte) (*view, error) {
-	t, err := decode[web.CreatedToken](result)
-	if err != nil {
-		return nil, err
-	}
+func createdToken(p *page, t operation.CreatedToken) (*view, error) {
 	return &view{title: "API token", body: oncePage("API token "+t.Name, "Put it into a file that only the program can read, and use it with holdfast --server https://"+p.Host+" --token-file FILE.", "Token", t.Secret, p.here())}, nil
 }
 
 type accountData struct {
-	web.Account
+	*operation.Account
 	now               time.Time
 	sessions          []identity.Session
 	end               map[string]ui.Form
@@ -135,75 +134,71 @@ type accountData struct {
 
 func account(p *page) (*view, error) {
 	d := &accountData{now: p.now, end: map[string]ui.Form{}, remove: map[string]ui.Form{}, passkeys: p.c.Identity.PasskeysEnabled()}
-	if err := errors.Join(p.get(&d.Account, "account"), p.get(&d.sessions, "account/sessions")); err != nil {
+	var errs [2]error
+	d.Account, errs[0] = read(p, operation.ShowAccount, operation.Nothing{})
+	d.sessions, errs[1] = read(p, operation.ListOwnSessions, operation.Nothing{})
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	d.fresh = p.now.Sub(p.who.ProvenAt) < web.PresenceTime
+	d.fresh = p.now.Sub(p.who.ProvenAt) < operation.PresenceTime
 	text, _ := json.Marshal(proof{Values: map[string][]string{"back": {"/account"}}}) // strings always encode
 	d.asked = string(text)
 	for _, s := range d.sessions {
-		d.end[s.ID] = p.form("revokeOwnSession", "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
+		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
 	}
 	for _, k := range d.User.Passkeys {
-		d.remove[k.ID] = p.form("removePasskey", "", ui.Form{Submit: "Remove", Kind: "quiet", Inline: true, Label: "passkey " + k.Name}, "passkey", k.ID)
+		d.remove[k.ID] = p.form(operation.RemovePasskey, "", ui.Form{Submit: "Remove", Kind: "quiet", Inline: true, Label: "passkey " + k.Name}, "passkey", k.ID)
 	}
-	d.everywhere = p.form("signOutEverywhere", "", ui.Form{Submit: "Sign out everywhere", Kind: "danger"})
-	d.codes = p.form("newRecoveryCodes", "", ui.Form{Submit: "Make new recovery codes", Kind: "quiet"})
-	d.password = p.form("beginPassword", "", ui.Form{Submit: "Set password and authenticator app", Kind: "quiet"})
+	d.everywhere = p.form(operation.SignOutEverywhere, "", ui.Form{Submit: "Sign out everywhere", Kind: "danger"})
+	d.codes = p.form(operation.NewRecoveryCodes, "", ui.Form{Submit: "Make new recovery codes", Kind: "quiet"})
+	d.password = p.form(operation.BeginPassword, "", ui.Form{Submit: "Set password and authenticator app", Kind: "quiet"})
 	return &view{title: "Account", body: accountPage(d)}, nil
 }
 
-func newRecoveryCodes(p *page, result []byte) (*view, error) {
-	codes, err := decode[web.RecoveryCodes](result)
-	if err != nil {
-		return nil, err
-	}
+func newRecoveryCodes(_ *page, codes operation.RecoveryCodes) (*view, error) {
 	return &view{title: "Recovery codes", body: newCodesPage(codes.Codes)}, nil
 }
 
-func passwordPage(p *page, result []byte) (*view, error) {
-	t, err := decode[identity.TOTP](result)
-	if err != nil {
-		return nil, err
-	}
+func passwordPage(p *page, t operation.NewTOTP) (*view, error) {
 	p.values.Set("back", "/account")
-	f := p.form("setPassword", "", ui.Form{Submit: "Set both", Fields: []ui.Field{
+	f := p.form(operation.SetPassword, "", ui.Form{Submit: "Set both", Fields: []ui.Field{
 		{Name: "password", Label: "New password", Type: "password", Required: true, Autocomplete: "new-password", Hint: "12 characters or more"},
 		{Name: "code", Label: "Code that the app shows now", Required: true, Autocomplete: "one-time-code", InputMode: "numeric"}}})
-	return &view{title: "Password", crumbs: []ui.Link{{Text: "Account", URL: "/account"}}, body: setPasswordPage(t, qrCode(t.URI), f)}, nil
+	return &view{title: "Password", crumbs: []ui.Link{{Text: "Account", URL: "/account"}}, body: setPasswordPage(t.TOTP, qrCode(t.URI), f)}, nil
 }
 
 type approvalsData struct {
-	list  []web.Approval
+	list  []operation.ApprovalDetail
 	forms map[string][]ui.Form
 	now   time.Time
 	names map[string]string // of operations
 }
 
 func approvals(p *page) (*view, error) {
-	d := &approvalsData{now: p.now, forms: map[string][]ui.Form{}, names: map[string]string{}}
-	if err := p.get(&d.list, "approvals"); err != nil {
+	list, err := read(p, operation.ListApprovals, operation.Nothing{})
+	if err != nil {
 		return nil, err
 	}
-	for _, r := range web.Routes() {
+	d := &approvalsData{now: p.now, list: list, forms: map[string][]ui.Form{}, names: map[string]string{}}
+	for _, r := range operation.Table() {
 		d.names[r.ID] = r.Summary
 	}
 	for _, a := range d.list {
 		if (a.State != approval.Pending && a.State != approval.Approved) || !p.may(identity.ManageKeys) {
 			continue
 		}
-		revision := web.Revision(a.Request)
+		revision := operation.Revision(a.Request)
 		reject := "Reject"
 		switch own := a.UserID == p.who.UserID; {
 		case own:
 			reject = "Take back"
 			if a.State == approval.Approved {
-				d.forms[a.ID] = append(d.forms[a.ID], p.form("performApproved", revision, ui.Form{Submit: "Do it now", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
+				d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.PerformApproved, revision, ui.Form{Submit: "Do it now", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
 			}
 		case a.State == approval.Pending:
-			d.forms[a.ID] = append(d.forms[a.ID], p.form("approve", revision, ui.Form{Submit: "Approve", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
+			d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.Approve, revision, ui.Form{Submit: "Approve", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
 		}
-		d.forms[a.ID] = append(d.forms[a.ID], p.form("reject", revision, ui.Form{Submit: reject, Kind: "quiet", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
+		d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.Reject, revision, ui.Form{Submit: reject, Kind: "quiet", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
 	}
 	return &view{title: "Approvals", body: approvalsPage(d)}, nil
 }
@@ -228,54 +223,51 @@ func approvalBadge(s approval.State) ui.Badge {
 
 // approved shows the result of an approved operation. One that shows a secret is
 // done by the person who asked, and only they come here with a result of it.
-func approved(p *page, result []byte) (*view, error) {
-	a, err := decode[web.Approval](result)
+func approved(p *page, a operation.ApprovalDetail) (*view, error) {
 	switch {
-	case err != nil:
-		return nil, err
 	case a.State == approval.Failed:
 		return nil, fault.Errorf(fault.Conflict, "it was approved, and failed: %s", a.Outcome)
 	case a.State == approval.Done && actions[a.Operation].show != nil:
-		return actions[a.Operation].show(p, a.Result)
+		return actions[a.Operation].show(p, a.Answer())
 	}
 	return &view{title: "Approved", body: approvedPage(a)}, nil
 }
 
 type settingsData struct {
-	web.SettingsDetail
-	certificate                web.Certificate
+	*operation.SettingsDetail
+	certificate                operation.Certificate
 	fourEyes, request, install ui.Form
 	revoke                     ui.Form
 	administers                bool
 	now                        time.Time
-	status                     web.Status
+	status                     operation.Status
 }
 
 func settings(p *page) (*view, error) {
 	d := &settingsData{now: p.now, administers: p.may(identity.Administer)}
-	if err := errors.Join(p.get(&d.SettingsDetail, "settings"), p.get(&d.certificate, "certificate"), p.get(&d.status, "status")); err != nil {
+	var errs [3]error
+	d.SettingsDetail, errs[0] = read(p, operation.ShowSettings, operation.Nothing{})
+	d.certificate, errs[1] = read(p, operation.ShowCertificate, operation.Nothing{})
+	d.status, errs[2] = read(p, operation.ShowStatus, operation.Nothing{})
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	var options []ui.Option
 	for _, o := range d.Approvable {
 		options = append(options, ui.Option{Value: o.ID, Text: o.Summary})
 	}
-	d.fourEyes = p.form("setSettings", web.Revision(d.Settings), ui.Form{Submit: "Store", Label: "Four eyes", Fields: []ui.Field{
+	d.fourEyes = p.form(operation.SetSettings, operation.Revision(d.Settings), ui.Form{Submit: "Store", Label: "Four eyes", Fields: []ui.Field{
 		{Name: "four_eyes", Label: "Operations that need a second person", Type: "checkboxes", Options: options, Values: d.FourEyes}}})
-	d.request = p.form("requestCertificate", "", ui.Form{Folded: "Make a signing request", Submit: "Make a new key and request", Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
+	d.request = p.form(operation.RequestCertificate, "", ui.Form{Folded: "Make a signing request", Submit: "Make a new key and request", Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
 		{Name: "names", Label: "DNS names and IP addresses", Mono: true, Required: true, Value: strings.Join(d.certificate.Names, " "), Hint: "with spaces between"}}})
-	d.install = p.form("installCertificate", "", ui.Form{Folded: "Install a certificate", Submit: "Install it", Kind: "quiet", Fields: []ui.Field{
+	d.install = p.form(operation.InstallCertificate, "", ui.Form{Folded: "Install a certificate", Submit: "Install it", Kind: "quiet", Fields: []ui.Field{
 		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Required: true, Hint: "the server's first, then those that signed it"}}})
-	d.revoke = p.form("revokePolicies", "", ui.Form{Folded: "Revoke older policies", Submit: "Revoke for good", Kind: "danger", Note: "This machine's TPM then refuses policies and authorizations of older versions, and with them the releases that they name. It cannot be undone.",
+	d.revoke = p.form(operation.RevokePolicies, "", ui.Form{Folded: "Revoke older policies", Submit: "Revoke for good", Kind: "danger", Note: "This machine's TPM then refuses policies and authorizations of older versions, and with them the releases that they name. It cannot be undone.",
 		Fields: []ui.Field{{Name: "below", Label: "Refuse versions below", Type: "number", Min: "1", Required: true}}})
 	return &view{title: "Settings", body: settingsPage(d)}, nil
 }
 
-func certificateRequested(p *page, result []byte) (*view, error) {
-	r, err := decode[web.SigningRequest](result)
-	if err != nil {
-		return nil, err
-	}
+func certificateRequested(_ *page, r operation.SigningRequest) (*view, error) {
 	return &view{title: "Signing request", crumbs: []ui.Link{{Text: "Settings", URL: "/settings"}}, body: requestPage(r.PEM)}, nil
 }
 

@@ -12,8 +12,8 @@ import (
 	"fmt"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 func hsmsPage(d *hsmsData) templ.Component {
@@ -1539,7 +1539,7 @@ func approvalsPage(d *approvalsData) templ.Component {
 	})
 }
 
-func approvedPage(a web.Approval) templ.Component {
+func approvedPage(a operation.ApprovalDetail) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -15,18 +14,19 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"holdfast/appliance/approval"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/bootstate"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 // Options are what the console works with. All are needed, but Now.
 type Options struct {
-	API      *web.API
-	Identity *identity.Directory
-	Boot     interface{ Status() boot.Status }
+	// Performer performs the operations.
+	Performer *operation.Performer
+	Identity  *identity.Directory
+	Boot      interface{ Status() bootstate.Status }
 	// Version is the release.
 	Version string
 	Log     *slog.Logger
@@ -34,10 +34,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-type console struct {
-	Options
-	client *web.Client
-}
+type console struct{ Options }
 
 // policy is the content security policy of every page.
 const policy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -47,7 +44,7 @@ func New(o Options) http.Handler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &console{Options: o, client: web.NewHandlerClient(o.API)}
+	c := &console{o}
 	r := chi.NewRouter()
 	r.Handle(ui.AssetPrefix+"*", ui.Assets())
 	r.Group(func(r chi.Router) {
@@ -123,7 +120,7 @@ func (c *console) signedIn(next handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, err := c.session(r)
 		if err == nil {
-			next(w, r.WithContext(identity.WithPrincipal(r.Context(), who)), who)
+			next(w, r, who)
 			return
 		}
 		if !errors.Is(err, identity.ErrProof) {
@@ -248,13 +245,13 @@ func local(path string) string {
 	return u.RequestURI()
 }
 
-func stateBadge(b boot.Status) ui.Badge {
+func stateBadge(b bootstate.Status) ui.Badge {
 	switch {
-	case b.State == boot.Serving:
+	case b.State == bootstate.Serving:
 		return ui.Badge{Kind: ui.OK, Text: "Serving"}
-	case b.State == boot.Degraded:
+	case b.State == bootstate.Degraded:
 		return ui.Badge{Kind: ui.Warn, Text: "Degraded"}
-	case b.State == boot.Locked:
+	case b.State == bootstate.Locked:
 		return ui.Badge{Kind: ui.Bad, Text: "Locked"}
 	case b.Code != "":
 		return ui.Badge{Kind: ui.Warn, Text: "Not serving: waits in " + string(b.State)}
@@ -301,8 +298,8 @@ func (p *page) nav() []ui.NavGroup {
 
 // waiting is how many operations wait for approval.
 func (p *page) waiting() int {
-	var list []web.Approval
-	if p.get(&list, "approvals") != nil {
+	list, err := read(p, operation.ListApprovals, operation.Nothing{})
+	if err != nil {
 		return 0
 	}
 	n := 0
@@ -317,9 +314,17 @@ func (p *page) waiting() int {
 // may says whether the role has the capability.
 func (p *page) may(c identity.Capability) bool { return p.who.Role.May(c) }
 
-// get asks the API.
-func (p *page) get(into any, path string) error {
-	return p.c.client.Do(p.Context(), http.MethodGet, path, nil, into)
+// caller is the one who asks for the page.
+func (p *page) caller() *operation.Caller { return p.c.caller(p.Request, p.who) }
+
+func (c *console) caller(r *http.Request, who identity.Principal) *operation.Caller {
+	return c.Performer.As(who, r.RemoteAddr)
+}
+
+// read performs an operation that a page shows the answer of.
+func read[In, Out any](p *page, o *operation.Operation[In, Out], in In) (Out, error) {
+	done, err := o.Do(p.Context(), p.caller(), in)
+	return done.Out, err
 }
 
 // failPage says why there is no page.
@@ -336,21 +341,18 @@ func (c *console) failPage(w http.ResponseWriter, r *http.Request, who identity.
 		status, title = http.StatusBadRequest, "That cannot be done"
 	case fault.Exists, fault.Conflict:
 		status, title = http.StatusConflict, "That cannot be done now"
-	case web.CodeStale:
+	case operation.CodeStale:
 		status, title = http.StatusConflict, "It has changed meanwhile"
 	case fault.Throttled:
 		status, title = http.StatusTooManyRequests, "Too often"
 	case fault.Timeout:
 		status, title = http.StatusServiceUnavailable, "That took too long"
 	}
-	message := "internal error; the appliance's log says more"
-	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		message = e.Message
-	} else {
+	if status == http.StatusInternalServerError {
 		c.Log.Error("console", "path", r.URL.Path, "error", err)
 	}
 	p := &page{Request: r, c: c, who: who, now: c.Now(), values: r.PostForm}
-	c.show(w, p, &view{title: title, status: status, body: failurePage(title, message, c.Boot.Status(), p.here())})
+	c.show(w, p, &view{title: title, status: status, body: failurePage(title, operation.Message(err), c.Boot.Status(), p.here())})
 }
 
 // flash says on the next page what was done.
@@ -362,12 +364,8 @@ func flash(w http.ResponseWriter, text string) {
 func answerJSON(w http.ResponseWriter, body any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		f := web.Failure{Code: fault.CodeOf(err), Message: "internal error; the appliance's log says more"}
-		if e, ok := errors.AsType[*fault.Fault](err); ok {
-			f.Message = e.Message
-		}
 		w.WriteHeader(http.StatusBadRequest)
-		body = f
+		body = map[string]string{"code": string(fault.CodeOf(err)), "message": operation.Message(err)}
 	}
 	_ = json.NewEncoder(w).Encode(body) // the browser is gone if this fails
 }
@@ -379,9 +377,4 @@ func readJSON[T any](r *http.Request) (T, error) {
 		return v, fault.Errorf(fault.Invalid, "the request cannot be read")
 	}
 	return v, nil
-}
-
-// as is the context of calls in somebody's name.
-func as(ctx context.Context, who identity.Principal) context.Context {
-	return identity.WithPrincipal(ctx, who)
 }

@@ -11,8 +11,8 @@ import templruntime "github.com/a-h/templ/runtime"
 import (
 	"fmt"
 	"holdfast/appliance"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 	"net/url"
 	"strings"
 	"time"
@@ -384,7 +384,7 @@ func keyStorePage(d *keyStoreData) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = ui.ShowBadge(servesBadge(&d.health)).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.ShowBadge(servesBadge(d.health)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -503,7 +503,7 @@ func keyStorePage(d *keyStoreData) templ.Component {
 	})
 }
 
-func healthFacts(h web.KeyStoreHealth) []ui.Fact {
+func healthFacts(h *operation.KeyStoreHealth) []ui.Fact {
 	facts := []ui.Fact{{Term: "Active credentials", Value: fmt.Sprint(h.ActiveCredentials)}}
 	for _, m := range h.HSMs {
 		facts = append(facts, ui.Fact{Term: "HSM " + m.Label, Value: string(m.Status)})

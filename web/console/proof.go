@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,12 +15,12 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 type attestationData struct {
-	report    web.Report
+	report    *operation.Report
 	verdict   *appraisal.Verdict
 	nonce     string
 	chosen    bool // the nonce was given
@@ -32,18 +31,18 @@ type attestationData struct {
 }
 
 func attestation(p *page) (*view, error) {
-	d := &attestationData{now: p.now, nonce: strings.TrimSpace(p.URL.Query().Get("nonce")), verdict: &appraisal.Verdict{}}
+	d := &attestationData{now: p.now, nonce: strings.TrimSpace(p.URL.Query().Get("nonce")), report: &operation.Report{}, verdict: &appraisal.Verdict{}}
 	if d.chosen = d.nonce != ""; !d.chosen {
 		b := make([]byte, 32)
 		_, _ = rand.Read(b) // never fails (crypto/rand)
 		d.nonce = hex.EncodeToString(b)
 	}
 	v := &view{title: "Attestation report"}
-	switch err := p.get(&d.report, "attestation/report"+query("nonce", d.nonce)); fault.CodeOf(err) {
+	switch r, err := read(p, operation.ShowReport, operation.Nonce{Nonce: d.nonce}); fault.CodeOf(err) {
 	case "":
-		d.verdict = d.report.Verdict
+		d.report, d.verdict = r, r.Verdict
 	case fault.Conflict, fault.Invalid:
-		d.failure = message(err)
+		d.failure = operation.Message(err)
 	default:
 		return nil, err
 	}
@@ -92,16 +91,17 @@ type historyData struct {
 }
 
 func bootHistory(p *page) (*view, error) {
-	d := &historyData{now: p.now}
-	if err := p.get(&d.steps, "boot/steps"); err != nil {
+	steps, err := read(p, operation.ListBootSteps, operation.Nothing{})
+	if err != nil {
 		return nil, err
 	}
+	d := &historyData{steps: steps, now: p.now}
 	return &view{title: "Boots and releases", crumbs: []ui.Link{{Text: "Attestation", URL: "/attestation/report"}}, body: historyPage(d)}, nil
 }
 
 type auditData struct {
-	found        web.Records
-	checks       web.Verification
+	found        *operation.Records
+	checks       operation.Verification
 	filters      []ui.Field
 	query        url.Values
 	first, next  string
@@ -114,44 +114,31 @@ type auditData struct {
 var auditFilters = []string{"key_store", "key", "principal", "kms_request_id", "kind", "result", "from", "to"}
 
 func auditLog(p *page) (*view, error) {
-	d := &auditData{now: p.now, query: url.Values{}}
+	d := &auditData{now: p.now, query: url.Values{}, found: &operation.Records{}}
 	q := p.URL.Query()
 	for _, name := range auditFilters {
 		if v := strings.TrimSpace(q.Get(name)); v != "" {
 			d.query.Set(name, v)
 		}
 	}
-	asked := url.Values{"limit": {strconv.Itoa(pageSize)}}
-	for name, v := range d.query {
-		asked[name] = v
-	}
-	for _, name := range []string{"from", "to"} { // of a field of time without a zone
-		if t, err := time.Parse("2006-01-02T15:04", asked.Get(name)); err == nil {
-			asked.Set(name, t.Format(time.RFC3339))
+	filter, err := auditFilter(d.query)
+	if err == nil {
+		var found *operation.Records
+		if found, err = read(p, operation.SearchAudit, operation.AuditSearch{AuditFilter: filter, Limit: pageSize, Cursor: q.Get("cursor")}); err == nil {
+			d.found = found
 		}
 	}
-	if c := q.Get("cursor"); c != "" {
-		asked.Set("cursor", c)
-	}
-	switch err := p.get(&d.found, "audit/records?"+asked.Encode()); fault.CodeOf(err) {
+	switch fault.CodeOf(err) {
 	case "":
 	case fault.Invalid:
-		d.failure = message(err)
+		d.failure = operation.Message(err)
 	default:
 		return nil, err
 	}
-	if err := p.get(&d.checks, "audit/verification"); err != nil {
+	if d.checks, err = read(p, operation.ShowAuditVerification, operation.Nothing{}); err != nil {
 		return nil, err
 	}
-	kinds := []ui.Option{{Text: "all"}}
-	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit} {
-		kinds = append(kinds, ui.Option{Value: string(k), Text: string(k)})
-	}
-	field := func(name, label string) ui.Field { return ui.Field{Name: name, Label: label, Value: d.query.Get(name)} }
-	d.filters = []ui.Field{field("key_store", "Key store"), field("key", "Key"), field("principal", "Principal"), field("kms_request_id", "KMS request ID"),
-		{Name: "kind", Label: "Kind", Type: "select", Value: d.query.Get("kind"), Options: kinds},
-		{Name: "result", Label: "Result", Type: "select", Value: d.query.Get("result"), Options: []ui.Option{{Text: "all"}, {Value: "allowed", Text: "allowed"}, {Value: "denied", Text: "denied"}, {Value: "failed", Text: "failed"}}},
-		{Name: "from", Label: "From (UTC)", Type: "datetime-local", Value: d.query.Get("from")}, {Name: "to", Label: "Before (UTC)", Type: "datetime-local", Value: d.query.Get("to")}}
+	d.fields()
 	if q.Get("cursor") != "" {
 		d.first = "/audit?" + d.query.Encode()
 	}
@@ -162,11 +149,22 @@ func auditLog(p *page) (*view, error) {
 		}
 		d.next = "/audit?" + next.Encode()
 	}
-	asked.Del("limit")
-	asked.Del("cursor")
-	d.json, d.export = "/download/audit.jsonl?format=jsonl&"+asked.Encode(), "/download/audit.csv?format=csv&"+asked.Encode()
-	d.verify = p.form("verifyAudit", "", ui.Form{Submit: "Verify the whole log now", Kind: "quiet"})
+	d.json, d.export = "/download/audit.jsonl?"+d.query.Encode(), "/download/audit.csv?"+d.query.Encode()
+	d.verify = p.form(operation.VerifyAudit, "", ui.Form{Submit: "Verify the whole log now", Kind: "quiet"})
 	return &view{title: "Audit log", body: auditPage(d)}, nil
+}
+
+// fields makes the fields of the filter.
+func (d *auditData) fields() {
+	kinds := []ui.Option{{Text: "all"}}
+	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit} {
+		kinds = append(kinds, ui.Option{Value: string(k), Text: string(k)})
+	}
+	field := func(name, label string) ui.Field { return ui.Field{Name: name, Label: label, Value: d.query.Get(name)} }
+	d.filters = []ui.Field{field("key_store", "Key store"), field("key", "Key"), field("principal", "Principal"), field("kms_request_id", "KMS request ID"),
+		{Name: "kind", Label: "Kind", Type: "select", Value: d.query.Get("kind"), Options: kinds},
+		{Name: "result", Label: "Result", Type: "select", Value: d.query.Get("result"), Options: []ui.Option{{Text: "all"}, {Value: "allowed", Text: "allowed"}, {Value: "denied", Text: "denied"}, {Value: "failed", Text: "failed"}}},
+		{Name: "from", Label: "From (UTC)", Type: "datetime-local", Value: d.query.Get("from")}, {Name: "to", Label: "Before (UTC)", Type: "datetime-local", Value: d.query.Get("to")}}
 }
 
 type recordData struct {
@@ -182,13 +180,17 @@ type change struct{ name, before, after string }
 func auditRecord(p *page) (*view, error) {
 	d := &recordData{}
 	seq := p.param("seq")
-	if err := p.get(&d.record, web.Path("audit", "records", seq)); err != nil {
+	n, err := recordNumber(seq)
+	if err != nil {
+		return nil, err
+	}
+	if d.record, err = read(p, operation.ShowAuditRecord, n); err != nil {
 		return nil, err
 	}
 	d.changes = changesOf(d.record.Before, d.record.After)
-	var proof json.RawMessage
-	if err := p.get(&proof, web.Path("audit", "records", seq, "proof")); err != nil {
-		d.failure = message(err)
+	proof, err := read(p, operation.ShowAuditProof, n)
+	if err != nil {
+		d.failure = operation.Message(err)
 	}
 	d.proof = string(proof)
 	return &view{title: "Record " + seq, crumbs: []ui.Link{{Text: "Audit log", URL: "/audit"}}, body: recordPage(d)}, nil

@@ -9,7 +9,7 @@ import "github.com/a-h/templ"
 import templruntime "github.com/a-h/templ/runtime"
 
 import (
-	"holdfast/appliance/boot"
+	"holdfast/appliance/bootstate"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
 )
@@ -915,7 +915,7 @@ func provePage(u *identity.User, passkey bool, asked, wrong, back string) templ.
 	})
 }
 
-func failurePage(title, message string, b boot.Status, back string) templ.Component {
+func failurePage(title, message string, b bootstate.Status, back string) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {

@@ -6,9 +6,9 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
-	"holdfast/web"
+	"holdfast/appliance/bootstate"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 func orNone(s string) string {
@@ -20,7 +20,7 @@ func orNone(s string) string {
 
 // policyText names the policy, and says by which words it is used if it does not
 // prove the code.
-func policyText(a *boot.Attestation) string {
+func policyText(a *bootstate.Attestation) string {
 	text := fmt.Sprintf("%s, version %d", a.Policy, a.Version)
 	if a.Unproven != "" {
 		text += "; it does not prove which code runs, and is used because: " + a.Unproven
@@ -33,7 +33,7 @@ func joined(list []string) string { return orNone(strings.Join(list, ", ")) }
 // summaries say in words what the operations of administrators are in the audit log.
 var summaries = func() map[string]string {
 	m := map[string]string{}
-	for _, r := range web.Routes() {
+	for _, r := range operation.Table() {
 		m[r.Operation()] = r.Summary
 	}
 	return m
@@ -58,7 +58,7 @@ func verdictBadge(result string) ui.Badge {
 	return ui.Badge{Kind: ui.Off, Text: "Not run"}
 }
 
-func servesBadge(h *web.KeyStoreHealth) ui.Badge {
+func servesBadge(h *operation.KeyStoreHealth) ui.Badge {
 	if !h.Serves {
 		return ui.Badge{Kind: ui.Bad, Text: "Refuses"}
 	}

@@ -1,13 +1,14 @@
-package web
+package operation
 
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
@@ -64,8 +65,10 @@ type (
 	}
 )
 
-// document describes the API in OpenAPI 3.1, out of the table of routes alone.
-func document(routes []*Route) []byte {
+// document describes the API in OpenAPI 3.1, from the table alone.
+var document = sync.OnceValue(func() []byte { return describe(Table()) })
+
+func describe(routes []*Route) []byte {
 	d := openAPI{
 		OpenAPI:  "3.1.0",
 		Info:     map[string]string{"title": "Holdfast admin API", "version": "1", "description": "Everything that the console does. Times are RFC 3339, in UTC; binary values are in Base64. Operations that change something take If-Match with the revision of what they change."},
@@ -92,55 +95,93 @@ func document(routes []*Route) []byte {
 	return text
 }
 
-var inPath = regexp.MustCompile(`\{(\w+)\}`)
-
 func (d *openAPI) operation(r *Route) apiOperation {
 	op := apiOperation{ID: r.ID, Summary: r.Summary, Capability: string(r.Capability), Responses: map[string]response{}}
 	op.Description = fmt.Sprintf("Needs the role %s.", needs(r.Capability))
 	if r.Dangerous {
 		op.Description += " In the console it asks for a fresh proof of presence."
 	}
-	for _, m := range inPath.FindAllStringSubmatch(r.Path, -1) {
-		op.Parameters = append(op.Parameters, apiParameter{Name: m[1], In: "path", Required: true, Schema: &jsonschema.Schema{Type: "string"}})
-	}
-	for _, q := range r.Query {
-		s := &jsonschema.Schema{Type: q.Type}
-		if q.Type == "integer" {
-			s.Minimum, s.Maximum = jsonschema.Ptr(float64(q.Least)), jsonschema.Ptr(float64(q.Most))
-		}
-		for _, v := range q.Enum {
-			s.Enum = append(s.Enum, v)
-		}
-		op.Parameters = append(op.Parameters, apiParameter{Name: q.Name, In: "query", Description: q.Description, Schema: s})
-	}
-	if r.Mutates() {
-		op.Parameters = append(op.Parameters, apiParameter{Name: "If-Match", In: "header", Schema: &jsonschema.Schema{Type: "string"},
-			Description: "refuse it (412) unless what it changes has this revision"})
-	}
+	op.Parameters = d.parameters(r)
 	switch {
 	case r.BinaryRequest != "":
 		op.RequestBody = &body{true, map[string]media{r.BinaryRequest: {}}}
-	case r.request != nil:
-		op.RequestBody = &body{true, map[string]media{"application/json": {d.requestSchema(r.request)}}}
+	case r.TakesBody():
+		op.RequestBody = &body{true, map[string]media{"application/json": {d.requestSchema(r.input)}}}
 	}
 	ok := response{Description: "done"}
-	if r.BinaryAnswer != "" {
+	switch {
+	case r.BinaryAnswer != "":
 		ok.Content = map[string]media{r.BinaryAnswer: {}}
-	} else {
+	case r.Changes():
+		ok.Content = map[string]media{"application/json": {d.changed(r.answer)}}
+	default:
 		ok.Content = map[string]media{"application/json": {d.schema(r.answer)}}
 	}
 	op.Responses["200"] = ok
 	if r.Approvable {
-		op.Responses["202"] = response{Description: "it waits for the approval of a second person", Content: map[string]media{"application/json": {d.schema(reflect.TypeFor[Approval]())}}}
+		op.Responses["202"] = response{Description: "it waits for the approval of a second person", Content: map[string]media{"application/json": {d.schema(reflect.TypeFor[ApprovalDetail]())}}}
 	}
 	op.Responses["default"] = response{Ref: "#/components/responses/Failure"}
 	return op
+}
+
+// parameters gives those of an operation.
+func (d *openAPI) parameters(r *Route) (all []apiParameter) {
+	for _, f := range r.fields {
+		s := &jsonschema.Schema{Type: f.Type}
+		switch {
+		case f.in == inPathOf:
+			s.Type = "string"
+			all = append(all, apiParameter{Name: f.Name, In: f.in, Required: true, Schema: s})
+			continue
+		case f.in != inQuery:
+			continue
+		case f.Type == "integer":
+			s.Minimum, s.Maximum = jsonschema.Ptr(float64(f.Least)), jsonschema.Ptr(float64(f.Most))
+		}
+		for _, v := range f.Enum {
+			s.Enum = append(s.Enum, v)
+		}
+		all = append(all, apiParameter{Name: f.Name, In: f.in, Description: f.Description, Schema: s})
+	}
+	if r.Mutates() {
+		all = append(all, apiParameter{Name: "If-Match", In: "header", Schema: &jsonschema.Schema{Type: "string"},
+			Description: "refuse it (412) unless what it changes has this revision"})
+	}
+	return all
+}
+
+// changed gives a reference to the schema of an answer to a change: that of its
+// type, with the effect.
+func (d *openAPI) changed(t reflect.Type) *jsonschema.Schema {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	name := "Changed"
+	s := &jsonschema.Schema{Type: "object"}
+	if t != reflect.TypeFor[Nothing]() {
+		d.schema(t)
+		name = d.nameOf(t) + "Changed"
+		*s = *d.Components.Schemas[d.nameOf(t)]
+	}
+	if d.Components.Schemas[name] == nil {
+		s.Properties = maps.Clone(s.Properties)
+		if s.Properties == nil {
+			s.Properties = map[string]*jsonschema.Schema{}
+		}
+		s.Properties["effect"] = d.schema(reflect.TypeFor[Effect]())
+		s.Required = append(slices.Clone(s.Required), "effect")
+		s.PropertyOrder = nil
+		d.Components.Schemas[name] = s
+	}
+	return &jsonschema.Schema{Ref: "#/components/schemas/" + name}
 }
 
 // schemas of types that are not in JSON as Go would have them.
 var schemas = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[time.Time]():        {Type: "string", Format: "date-time"},
 	reflect.TypeFor[[]byte]():           {Type: "string", ContentEncoding: "base64"},
+	reflect.TypeFor[Secret]():           {Type: "string", ContentEncoding: "base64"},
 	reflect.TypeFor[tpm.Hex]():          {Type: "string", Pattern: "^[0-9a-f]*$"},
 	reflect.TypeFor[json.RawMessage]():  {},
 	reflect.TypeFor[audit.Record]():     recordSchema(),
@@ -199,6 +240,16 @@ func demand(s *jsonschema.Schema, t reflect.Type) {
 	}
 }
 
+// nameOf gives the name of a type's schema.
+func (d *openAPI) nameOf(t reflect.Type) string {
+	name := t.Name()
+	if other := d.names[name]; other != nil && other != t { // of another package
+		name = strings.ToUpper(path.Base(t.PkgPath())[:1]) + path.Base(t.PkgPath())[1:] + name
+	}
+	d.names[name] = t
+	return name
+}
+
 // schema gives a reference to the schema of a type, or the schema of one without
 // a name.
 func (d *openAPI) schema(t reflect.Type) *jsonschema.Schema {
@@ -208,17 +259,13 @@ func (d *openAPI) schema(t reflect.Type) *jsonschema.Schema {
 	if t.Kind() == reflect.Slice && schemas[t] == nil {
 		return &jsonschema.Schema{Type: "array", Items: d.schema(t.Elem())}
 	}
-	if t == reflect.TypeFor[nothing]() {
+	if t == reflect.TypeFor[Nothing]() {
 		return &jsonschema.Schema{Type: "object"}
 	}
 	if s := schemas[t]; s != nil && t.Kind() != reflect.Struct {
 		return s
 	}
-	name := t.Name()
-	if other := d.names[name]; other != nil && other != t { // of another package
-		name = strings.ToUpper(path.Base(t.PkgPath())[:1]) + path.Base(t.PkgPath())[1:] + name
-	}
-	d.names[name] = t
+	name := d.nameOf(t)
 	if d.Components.Schemas[name] == nil {
 		s, err := jsonschema.ForType(t, &jsonschema.ForOptions{TypeSchemas: schemas})
 		if err != nil {

@@ -1,4 +1,4 @@
-package web
+package operation
 
 import (
 	"crypto/sha256"

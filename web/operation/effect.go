@@ -1,0 +1,71 @@
+package operation
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"time"
+)
+
+// Effect is how far a change is in effect.
+type Effect struct {
+	// Nodes is how many nodes have applied the change.
+	Nodes int `json:"nodes"`
+	// Late names the nodes that have not applied it yet; empty if all have.
+	Late []string `json:"late"`
+	// Until is when the change is in effect everywhere at the latest. Of a change that
+	// all nodes have applied, it is the time of the answer.
+	Until time.Time `json:"until"`
+}
+
+// Done is what an operation gave.
+type Done[Out any] struct {
+	Out Out
+	// Effect is how far a change is in effect; nil if the operation changes nothing.
+	Effect *Effect
+}
+
+func (d Done[Out]) out() any { return d.Out }
+
+// MarshalJSON writes the API's answer: Out, with the member "effect" of a change.
+func (d Done[Out]) MarshalJSON() ([]byte, error) {
+	if v := reflect.ValueOf(d.Out); v.Kind() == reflect.Slice && v.IsNil() {
+		return []byte("[]"), nil
+	}
+	text, err := json.Marshal(d.Out)
+	if err != nil || d.Effect == nil {
+		return text, err
+	}
+	effect, err := json.Marshal(d.Effect)
+	if err != nil {
+		return nil, err
+	}
+	out := bytes.TrimSuffix(text, []byte("}")) // answers of changes are objects: a test asks each
+	if len(out) > 1 {
+		out = append(out, ',')
+	}
+	return append(append(append(out, `"effect":`...), effect...), '}'), nil
+}
+
+// UnmarshalJSON reads the API's answer.
+func (d *Done[Out]) UnmarshalJSON(text []byte) error {
+	var with struct {
+		Effect *Effect `json:"effect"`
+	}
+	if err := json.Unmarshal(text, &d.Out); err != nil {
+		return err
+	}
+	if len(text) > 0 && text[0] == '{' {
+		if err := json.Unmarshal(text, &with); err != nil {
+			return err
+		}
+	}
+	d.Effect = with.Effect
+	return nil
+}
+
+// effect is that of a change that was just made. There is one node, and what it
+// has answered is in effect.
+func (p *Performer) effect() *Effect {
+	return &Effect{Nodes: 1, Late: []string{}, Until: p.Now().UTC().Truncate(time.Millisecond)}
+}
