@@ -52,49 +52,6 @@ func (t BlockTarget) validate() error {
 	return nil
 }
 
-// Block takes the target out of service: no request that starts after it
-// returned uses a key of it, and its unlocked keys are wiped. It lasts until
-// Unblock, also over a restart. A block that is there gets the new reason. It
-// waits neither for the HSM nor for another operation. Errors: fault.Invalid,
-// fault.NotFound; fault.Locked while the appliance is locked and nothing serves.
-func (a *Appliance) Block(ctx context.Context, t BlockTarget, reason string) (Block, error) {
-	if reason == "" || len(reason) > maxReason || !utf8.ValidString(reason) ||
-		strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return Block{}, fault.Errorf(fault.Invalid, "reason: say why in 1 to %d printable characters", maxReason)
-	}
-	b := Block{Reason: reason, Since: a.stamp()}
-	return b, a.setBlock(ctx, t, func(Block) (Block, error) { return b, nil })
-}
-
-// Unblock takes a block back. What is blocked besides remains so: a key whose
-// key store is blocked as well does not serve yet. Errors: fault.Invalid,
-// fault.NotFound; fault.Conflict if that target is not blocked.
-func (a *Appliance) Unblock(ctx context.Context, t BlockTarget) error {
-	return a.setBlock(ctx, t, func(was Block) (Block, error) { return Block{}, t.blockedBy(was) })
-}
-
-// CheckUnblock gives the error that Unblock would, and changes nothing.
-func (a *Appliance) CheckUnblock(ctx context.Context, t BlockTarget) error {
-	if err := t.validate(); err != nil {
-		return err
-	}
-	switch {
-	case t.Everything:
-		v, err := a.view()
-		if err != nil {
-			return err
-		}
-		return t.blockedBy(v.blocked)
-	case t.KeyID == "":
-		_, e, err := a.keyStore(t.KeyStore)
-		if err != nil {
-			return err
-		}
-		return t.blockedBy(e.store.Blocked)
-	}
-	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
-}
-
 // blockedBy says that the target is not blocked: fault.Conflict.
 func (t BlockTarget) blockedBy(b Block) error {
 	if b.IsZero() {
@@ -114,7 +71,50 @@ func (t BlockTarget) String() string {
 	return "key " + t.KeyID + " of key store " + t.KeyStore
 }
 
-func (a *Appliance) setBlock(ctx context.Context, t BlockTarget, change func(was Block) (Block, error)) error {
+// Block takes the target out of service: no request that starts after it
+// returned uses a key of it, and its unlocked keys are wiped. It lasts until
+// Unblock, also over a restart. A block that is there gets the new reason. It
+// waits neither for the HSM nor for another operation. Errors: fault.Invalid,
+// fault.NotFound; fault.Locked while the appliance is locked and nothing serves.
+func (a *Administration) Block(ctx context.Context, t BlockTarget, reason string) (Block, error) {
+	if reason == "" || len(reason) > maxReason || !utf8.ValidString(reason) ||
+		strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return Block{}, fault.Errorf(fault.Invalid, "reason: say why in 1 to %d printable characters", maxReason)
+	}
+	b := Block{Reason: reason, Since: a.stamp()}
+	return b, a.setBlock(ctx, t, func(Block) (Block, error) { return b, nil })
+}
+
+// Unblock takes a block back. What is blocked besides remains so: a key whose
+// key store is blocked as well does not serve yet. Errors: fault.Invalid,
+// fault.NotFound; fault.Conflict if that target is not blocked.
+func (a *Administration) Unblock(ctx context.Context, t BlockTarget) error {
+	return a.setBlock(ctx, t, func(was Block) (Block, error) { return Block{}, t.blockedBy(was) })
+}
+
+// CheckUnblock gives the error that Unblock would, and changes nothing.
+func (a *Administration) CheckUnblock(ctx context.Context, t BlockTarget) error {
+	if err := t.validate(); err != nil {
+		return err
+	}
+	switch {
+	case t.Everything:
+		v, err := a.service.view()
+		if err != nil {
+			return err
+		}
+		return t.blockedBy(v.blocked)
+	case t.KeyID == "":
+		_, e, err := a.service.keyStore(t.KeyStore)
+		if err != nil {
+			return err
+		}
+		return t.blockedBy(e.store.Blocked)
+	}
+	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
+}
+
+func (a *Administration) setBlock(ctx context.Context, t BlockTarget, change func(was Block) (Block, error)) error {
 	if err := t.validate(); err != nil {
 		return err
 	}
@@ -136,10 +136,10 @@ func (a *Appliance) setBlock(ctx context.Context, t BlockTarget, change func(was
 	})
 }
 
-func (a *Appliance) blockAll(ctx context.Context, change func(was Block) (Block, error)) error {
+func (a *Administration) blockAll(ctx context.Context, change func(was Block) (Block, error)) error {
 	a.blocking.Lock()
 	defer a.blocking.Unlock()
-	v, err := a.view()
+	v, err := a.service.view()
 	if err != nil {
 		return err
 	}
@@ -158,60 +158,14 @@ func (a *Appliance) blockAll(ctx context.Context, change func(was Block) (Block,
 }
 
 // readBlock gives the block of everything. A row that does not open blocks.
-func (a *Appliance) readBlock(ctx context.Context, ring Keyring) (Block, error) {
-	in, err := a.store.Installation(ctx)
+func (s *Service) readBlock(ctx context.Context, ring Keyring) (Block, error) {
+	in, err := s.store.Installation(ctx)
 	if err != nil {
 		return Block{}, err
 	}
 	if err := ring.Verify(in.Blocked.Binding(in.ID), in.BlockSeal); err != nil {
-		a.log.Error("the row that says whether everything is blocked was edited by hand: everything is blocked until an administrator unblocks it", "error", err)
-		return Block{Reason: "the stored state of the block does not match its seal", Since: a.stamp()}, nil
+		s.log.Error("the row that says whether everything is blocked was edited by hand: everything is blocked until an administrator unblocks it", "error", err)
+		return Block{Reason: "the stored state of the block does not match its seal", Since: s.stamp()}, nil
 	}
 	return in.Blocked, nil
-}
-
-// changeKeyStore reads a key store's row, has it changed, seals it anew and
-// writes it back.
-func (a *Appliance) changeKeyStore(ctx context.Context, name string, change func(*KeyStore) error) error {
-	return retry(func() error {
-		v, e, err := a.keyStore(name)
-		if err != nil {
-			return err
-		}
-		ks := e.store
-		if err := change(&ks); err != nil {
-			return err
-		}
-		if ks.Seal, err = v.ring.Seal(ks.Binding(), nil); err != nil {
-			return err
-		}
-		return a.store.UpdateKeyStore(ctx, &ks, e.store.Seal)
-	})
-}
-
-// retry calls f again when somebody else was faster.
-func retry(f func() error) (err error) {
-	for range 10 {
-		if err = f(); fault.CodeOf(err) != fault.Conflict {
-			break
-		}
-	}
-	return err
-}
-
-// blockOf gives the block that holds for the key store: that of everything, or
-// its own.
-func (v *view) blockOf(keyStore string) Block {
-	if e := v.byID[keyStore]; e != nil && v.blocked.IsZero() {
-		return e.store.Blocked
-	}
-	return v.blocked
-}
-
-// blocked says whether keys of the key store may not be kept unlocked. It is
-// asked after a key is in the cache, so that either it sees a block, or the
-// block sees the key and wipes it.
-func (a *Appliance) blocked(keyStore string) bool {
-	v := a.live.Load()
-	return v == nil || !v.blockOf(keyStore).IsZero()
 }

@@ -2,7 +2,7 @@ package appliance
 
 import "time"
 
-// BootStep is a state that a boot went through (package appliance/boot).
+// BootStep is a state that a boot went through (package appliance/machine/boot).
 type BootStep struct {
 	// Boot names the boot: 32 hexadecimal digits. Seq counts its steps from 1.
 	Boot string `json:"boot"`

@@ -12,7 +12,7 @@ import (
 // Endpoint is a key store as it is served to KMS. Get one per request: it
 // shows the key store as of that moment.
 type Endpoint struct {
-	a           *Appliance
+	service     *Service
 	store       KeyStore
 	credentials map[string]*liveCredential
 	grants      liveGrants
@@ -25,8 +25,8 @@ type Endpoint struct {
 // Endpoint gives the key store whose URI path prefix is exactly prefix. Errors:
 // fault.NotFound if there is none; fault.Locked; the reason for which a key store
 // is out of service.
-func (a *Appliance) Endpoint(prefix string) (*Endpoint, error) {
-	v, err := a.view()
+func (s *Service) Endpoint(prefix string) (*Endpoint, error) {
+	v, err := s.view()
 	if err != nil {
 		return nil, err
 	}
@@ -38,6 +38,53 @@ func (a *Appliance) Endpoint(prefix string) (*Endpoint, error) {
 		return nil, e.fault
 	}
 	return e, nil
+}
+
+// endpoint reads what belongs to one key store. What was unlocked before and
+// has not changed is kept, so that requests under way are not disturbed. What
+// cannot be read puts the key store out of service: it never serves from stale
+// rows.
+func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, before *Endpoint) *Endpoint {
+	if err := ring.Verify(ks.Binding(), ks.Seal); err != nil {
+		return s.outOfService(ks, err)
+	}
+	credentials, err := s.store.Credentials(ctx, ks.ID)
+	if err != nil {
+		return s.outOfService(ks, err)
+	}
+	grants, err := s.store.KeyStoreGrants(ctx, ks.ID)
+	if err != nil {
+		return s.outOfService(ks, err)
+	}
+	e := &Endpoint{service: s, store: *ks, credentials: map[string]*liveCredential{}}
+	for _, c := range credentials {
+		live, err := s.liveCredential(ring, c, before)
+		if err != nil {
+			s.log.Error("a credential does not open and is refused", "key_store", ks.Name, "access_key_id", c.AccessKeyID, "error", err)
+		} else if live != nil {
+			e.credentials[c.AccessKeyID] = live
+		}
+	}
+	var old liveGrants
+	if before != nil {
+		old, e.policies = before.grants, before.policies
+	}
+	if before == nil || before.store.Policy != ks.Policy {
+		written, err := authz.Parse(ks.Policy)
+		if err != nil {
+			return s.outOfService(ks, fault.Wrapf(fault.Internal, err, "the key store's Cedar policies cannot be read"))
+		}
+		e.policies = authz.NewSet(written...)
+	}
+	e.grants = s.indexGrants(ring, ks.ID, "", grants, old)
+	switch {
+	case ks.RequestsPerSecond == 0:
+	case before != nil && before.limiter != nil && before.store.RequestsPerSecond == ks.RequestsPerSecond:
+		e.limiter = before.limiter
+	default:
+		e.limiter = rate.NewLimiter(rate.Limit(ks.RequestsPerSecond), ks.RequestsPerSecond)
+	}
+	return e
 }
 
 // Name is the key store's name.
@@ -61,9 +108,9 @@ func (e *Endpoint) Sign(accessKeyID, date, region, service string, stringToSign 
 // the request from the key store's quota. Errors: fault.Throttled.
 func (e *Endpoint) Authenticated(accessKeyID string) error {
 	if c := e.credentials[accessKeyID]; c != nil {
-		c.used.Store(e.a.now().UnixMilli())
+		c.used.Store(e.service.now().UnixMilli())
 	}
-	if e.limiter != nil && !e.limiter.AllowN(e.a.now(), 1) {
+	if e.limiter != nil && !e.limiter.AllowN(e.service.now(), 1) {
 		return fault.Errorf(fault.Throttled, "the key store's quota of %d requests per second is used up", e.store.RequestsPerSecond)
 	}
 	return nil
@@ -72,11 +119,11 @@ func (e *Endpoint) Authenticated(accessKeyID string) error {
 // Key gives an external key. Errors: fault.NotFound, fault.Tampered, fault.Locked,
 // fault.Timeout.
 func (e *Endpoint) Key(ctx context.Context, id string) (*Key, error) {
-	v, err := e.a.view()
+	v, err := e.service.view()
 	if err != nil {
 		return nil, err
 	}
-	live, err := e.a.loadKey(ctx, v.ring, e.store.ID, id)
+	live, err := e.service.loadKey(ctx, v.ring, e.store.ID, id)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +157,7 @@ func (k *Key) blocked() Block {
 func (k *Key) Allow(r RequestContext) (Decision, error) {
 	d := k.decide(r)
 	for _, fault := range d.Faults {
-		k.e.a.log.Error("an authorization policy failed and allows nothing", "key_store", k.e.store.Name, "key_id", k.live.ID, "policy", fault)
+		k.e.service.log.Error("an authorization policy failed and allows nothing", "key_store", k.e.store.Name, "key_id", k.live.ID, "policy", fault)
 	}
 	if !d.Allowed {
 		return d, fault.Errorf(fault.Denied, "%s", d)
@@ -119,7 +166,7 @@ func (k *Key) Allow(r RequestContext) (Decision, error) {
 }
 
 func (k *Key) decide(r RequestContext) Decision {
-	r.KeyStore, r.Key, r.Time = k.e.store.Name, k.live.ID, k.e.a.now()
+	r.KeyStore, r.Key, r.Time = k.e.store.Name, k.live.ID, k.e.service.now()
 	return authz.Decide(&r, k.e.policies, k.e.grants.set, k.live.grants.set)
 }
 
@@ -197,66 +244,4 @@ func (k *Key) decryptOwn(ctx context.Context, c *Ciphertext, aad []byte) (plaint
 		return err
 	})
 	return plaintext, err
-}
-
-// The sizes of the blocks in which encryptions are reserved. A key that is
-// loaded from the store starts small, so that little is wasted on keys that
-// are used once; a busy key soon writes once in 65,536 encryptions.
-const (
-	firstBlock = 64
-	maxBlock   = 65536
-)
-
-// count takes one encryption from those reserved for the key's current version.
-// If there are none it reserves a block, or rotates the key and counts on its
-// new version.
-func (k *Key) count(ctx context.Context) error {
-	for {
-		live := k.live
-		if live.remaining.Add(-1) >= 0 {
-			return nil
-		}
-		done, err := k.reserve(ctx, live)
-		if done || err != nil {
-			return err
-		}
-	}
-}
-
-// reserve takes one encryption after having reserved a block; or it says that
-// it is not done because k.live is the rotated key now, or because others were
-// faster.
-func (k *Key) reserve(ctx context.Context, live *liveKey) (done bool, err error) {
-	live.reserving.Lock()
-	defer live.reserving.Unlock()
-	if live.rotated != nil {
-		k.live = live.rotated
-		return false, nil
-	}
-	if live.remaining.Load() > 0 {
-		return false, nil
-	}
-	a := k.e.a
-	n := uint64(min(max(live.block*8, firstBlock), maxBlock))
-	if live.reserved < a.rotateAfter {
-		n = min(n, a.rotateAfter-live.reserved)
-	} else {
-		rotated, err := a.rotateExhausted(ctx, k.e.store.ID, live.ID, live.CurrentVersion)
-		if err == nil {
-			live.rotated, k.live = rotated, rotated
-			return false, nil
-		}
-		if live.reserved+n > maxEncryptions {
-			return false, fault.Wrapf(fault.Internal, err, "version %d of the key has done as many encryptions as AES-GCM allows and could not be rotated", live.CurrentVersion)
-		}
-		a.log.Error("a key is due for rotation and could not be rotated; it still serves", "key_store", k.e.store.Name, "key_id", live.ID,
-			"version", live.CurrentVersion, "encryptions", live.reserved, "error", err)
-	}
-	total, err := a.store.ReserveEncryptions(ctx, live.KeyStore, live.ID, live.CurrentVersion, n)
-	if err != nil {
-		return false, err
-	}
-	live.block, live.reserved = n, total
-	live.remaining.Store(int64(n) - 1)
-	return true, nil
 }

@@ -1,7 +1,11 @@
 package appliance
 
 import (
+	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,4 +137,157 @@ func (g *Grant) Validate() error {
 		return fault.Errorf(fault.Invalid, "%s", err)
 	}
 	return nil
+}
+
+// AddGrant allows, or forbids, a principal operations on a key store or a key of
+// it. It reads all of want but ID, KeyStore and CreatedAt. Errors: fault.Invalid,
+// fault.NotFound.
+func (a *Administration) AddGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, _, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	g, err := a.newGrant(ctx, keyStore, want)
+	if err != nil {
+		return nil, err
+	}
+	if g.Seal, err = v.ring.Seal(g.Binding(), nil); err != nil {
+		return nil, err
+	}
+	if err := a.store.CreateGrant(ctx, g); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// CheckGrant gives the error that AddGrant would, and changes nothing.
+func (a *Administration) CheckGrant(ctx context.Context, keyStore string, want Grant) error {
+	_, err := a.newGrant(ctx, keyStore, want)
+	return err
+}
+
+// newGrant makes a grant that is not sealed or stored yet.
+func (a *Administration) newGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
+	_, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	ops, err := ParseOperations(JoinOperations(want.Operations))
+	if err != nil {
+		return nil, err
+	}
+	g := &want
+	g.ID, g.KeyStore, g.Operations, g.CreatedAt = newID(), e.store.ID, ops, a.stamp()
+	g.Effect, g.NotAfter = cmp.Or(g.Effect, EffectAllow), g.NotAfter.UTC().Truncate(time.Millisecond)
+	if !g.NotAfter.IsZero() && g.NotAfter.Before(g.CreatedAt) {
+		return nil, fault.Errorf(fault.Invalid, "not after %s: that is past", g.NotAfter.Format(time.RFC3339))
+	}
+	if err := g.Validate(); err != nil {
+		return nil, err
+	}
+	if g.KeyID != "" {
+		if _, err := a.store.Key(ctx, e.store.ID, g.KeyID); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// Grants gives all grants of a key store and of its keys.
+func (a *Administration) Grants(ctx context.Context, keyStore string) ([]*Grant, error) {
+	_, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	return a.store.Grants(ctx, e.store.ID)
+}
+
+// RemoveGrant removes a grant. Errors: fault.NotFound.
+func (a *Administration) RemoveGrant(ctx context.Context, keyStore, id string) error {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	_, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return err
+	}
+	return a.store.DeleteGrant(ctx, e.store.ID, id)
+}
+
+// CheckRemoveGrant gives the error that RemoveGrant would, and changes nothing.
+func (a *Administration) CheckRemoveGrant(ctx context.Context, keyStore, id string) error {
+	grants, err := a.Grants(ctx, keyStore)
+	if err == nil && !slices.ContainsFunc(grants, func(g *Grant) bool { return g.ID == id }) {
+		err = fault.Errorf(fault.NotFound, "key store %q has no grant %q", keyStore, id)
+	}
+	return err
+}
+
+// TestGrants decides about a request without making it, by the same evaluation.
+// It reads all of r but KeyStore, Key and Time. Errors: fault.Invalid,
+// fault.NotFound.
+func (a *Administration) TestGrants(ctx context.Context, keyStore, key string, r RequestContext) (Decision, error) {
+	if _, err := ParseOperations(string(r.Operation)); err != nil {
+		return Decision{}, err
+	}
+	if r.Principal == "" {
+		return Decision{}, fault.Errorf(fault.Invalid, "principal: give one as KMS sends it, such as arn:aws:iam::123456789012:role/app")
+	}
+	_, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return Decision{}, err
+	}
+	k, err := e.Key(ctx, key)
+	if err != nil {
+		return Decision{}, err
+	}
+	return k.decide(r), nil
+}
+
+// liveGrants are grants whose seals hold, compiled and indexed.
+type liveGrants struct {
+	set *authz.Set
+	// compiled has each by its ID, so that a change to one of many compiles one.
+	compiled map[string]compiledGrant
+}
+
+type compiledGrant struct {
+	seal   []byte
+	policy *authz.Policy
+}
+
+// indexGrants compiles grants; before are those so far. A grant that does not
+// open allows nothing; and if it may have forbidden something, nothing is allowed
+// where it stood.
+func (s *Service) indexGrants(ring Keyring, keyStore, keyID string, grants []*Grant, before liveGrants) liveGrants {
+	live := liveGrants{compiled: make(map[string]compiledGrant, len(grants))}
+	policies := make([]*authz.Policy, 0, len(grants))
+	for _, g := range grants {
+		policy, err := compileGrant(ring, g, before.compiled[g.ID])
+		switch {
+		case err != nil:
+			s.log.Error("a grant does not open and allows nothing", "key_store_id", keyStore, "key_id", keyID, "grant", g.ID, "error", err)
+			if g.Effect != EffectAllow {
+				policies = append(policies, authz.ForbidAll(g.ID))
+			}
+		case g.KeyID == keyID:
+			live.compiled[g.ID] = compiledGrant{g.Seal, policy}
+			policies = append(policies, policy)
+		}
+	}
+	live.set = authz.NewSet(policies...)
+	return live
+}
+
+// compileGrant holds a grant against its seal and compiles it, unless it was
+// before.
+func compileGrant(ring Keyring, g *Grant, before compiledGrant) (*authz.Policy, error) {
+	if err := ring.Verify(g.Binding(), g.Seal); err != nil {
+		return nil, err
+	}
+	if before.policy != nil && bytes.Equal(before.seal, g.Seal) {
+		return before.policy, nil // a seal is of one row
+	}
+	return g.Rule().Compile()
 }

@@ -136,34 +136,34 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 
 // ProbeHSMs has each HSM do its test operation now. fault.Locked while there are
 // no HSMs to speak of.
-func (a *Appliance) ProbeHSMs(ctx context.Context) ([]HSMHealth, error) {
-	if _, err := a.view(); err != nil {
+func (s *Service) ProbeHSMs(ctx context.Context) ([]HSMHealth, error) {
+	if _, err := s.view(); err != nil {
 		return nil, err
 	}
-	a.health.probing.Lock()
-	defer a.health.probing.Unlock()
-	return a.health.probe(ctx, a.log), nil
+	s.health.probing.Lock()
+	defer s.health.probing.Unlock()
+	return s.health.probe(ctx, s.log), nil
 }
 
 // Health gives the state of each HSM, at most a minute old. A result that is
 // older is replaced before the method returns, within the time of ctx.
 // fault.Locked while there are no HSMs to speak of.
-func (a *Appliance) Health(ctx context.Context) ([]HSMHealth, error) {
-	if _, err := a.view(); err != nil {
+func (s *Service) Health(ctx context.Context) ([]HSMHealth, error) {
+	if _, err := s.view(); err != nil {
 		return nil, err
 	}
-	if r, ok := a.health.fresh(); ok {
+	if r, ok := s.health.fresh(); ok {
 		return r, nil
 	}
 	done := make(chan []HSMHealth, 1)
 	go func() {
-		a.health.probing.Lock()
-		defer a.health.probing.Unlock()
-		if r, ok := a.health.fresh(); ok {
+		s.health.probing.Lock()
+		defer s.health.probing.Unlock()
+		if r, ok := s.health.fresh(); ok {
 			done <- r
 			return
 		}
-		done <- a.health.probe(context.WithoutCancel(ctx), a.log)
+		done <- s.health.probe(context.WithoutCancel(ctx), s.log)
 	}()
 	select {
 	case r := <-done:

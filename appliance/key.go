@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"context"
 	"regexp"
 	"strings"
 	"time"
@@ -71,17 +72,6 @@ const (
 	KeyDeletionSuspended KeyState = "deletion_suspended"
 )
 
-// mustStay refuses what a key that is going cannot have done to it.
-func (k *ExternalKey) mustStay() error {
-	switch k.State {
-	case KeyPendingDeletion:
-		return fault.Errorf(fault.Conflict, "key %q is pending deletion; cancel that first", k.ID)
-	case KeyDeletionSuspended:
-		return fault.Errorf(fault.Conflict, "the deletion of key %q was pending in the restored backup, and is suspended; cancel it first, or schedule it again", k.ID)
-	}
-	return nil
-}
-
 // KeyBlocked is no state of a key; a [Page] of keys that are blocked asks for it.
 const KeyBlocked KeyState = "blocked"
 
@@ -122,51 +112,211 @@ func (k *ExternalKey) Binding() Binding {
 	return b
 }
 
+// mustStay refuses what a key that is going cannot have done to it.
+func (k *ExternalKey) mustStay() error {
+	switch k.State {
+	case KeyPendingDeletion:
+		return fault.Errorf(fault.Conflict, "key %q is pending deletion; cancel that first", k.ID)
+	case KeyDeletionSuspended:
+		return fault.Errorf(fault.Conflict, "the deletion of key %q was pending in the restored backup, and is suspended; cancel it first, or schedule it again", k.ID)
+	}
+	return nil
+}
+
 // KeySpec is the one kind of key that the specification's version 1 knows.
 const KeySpec = "AES_256"
 
 // KeyBytes is the length of an external key's material in bytes.
 const KeyBytes = 32
 
-// CachedMaterial is the length of a version's sealed material with cached custody,
-// in bytes: of the key, and of its seal. The label of a token's object is longer.
-const CachedMaterial = KeyBytes + 29
-
-// Origin says where a version's material came from.
-type Origin string
-
-// The origins of key material.
-const (
-	OriginGenerated Origin = "generated"
-	OriginImported  Origin = "imported"
-)
-
-// KeyVersion is one AES-256 key of an external key.
-type KeyVersion struct {
-	KeyStore  string    `json:"-"`
-	KeyID     string    `json:"-"`
-	Version   uint32    `json:"version"`
-	Custody   Custody   `json:"-"`
-	Origin    Origin    `json:"origin"`
-	CreatedAt time.Time `json:"created_at"`
-	// Encryptions is an upper bound of how often this version has encrypted: the
-	// blocks of encryptions reserved for it so far.
-	Encryptions uint64 `json:"encryptions"`
-
-	// Material is sealed under the keyring key: the 32 bytes of the key for
-	// cached custody, the label of the token's key object for HSM custody.
-	Material []byte `json:"-"`
-}
-
-// Binding names the version. Encryptions is left out: it changes while the key
-// serves.
-func (v *KeyVersion) Binding() Binding {
-	return Binding{Purpose: "key-version", KeyStore: v.KeyStore, Fields: []string{
-		v.KeyID, bindUint(uint64(v.Version)), KeySpec, string(v.Custody), string(v.Origin), BindTime(v.CreatedAt)}}
-}
-
 var externalKeyID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 
 // ValidExternalKeyID says whether s can name an external key (spec, API
 // operations: 1 to 128 letters, digits, '-', '.' and '_').
 func ValidExternalKeyID(s string) bool { return externalKeyID.MatchString(s) }
+
+// StoredKey is a key with what belongs to it.
+type StoredKey struct {
+	ExternalKey
+	Versions []*KeyVersion `json:"versions"`
+	Grants   []*Grant      `json:"grants"`
+}
+
+// version gives the version of that number, or nil.
+func (k *StoredKey) version(n uint32) *KeyVersion {
+	for i := len(k.Versions) - 1; i >= 0; i-- {
+		if k.Versions[i].Version == n {
+			return k.Versions[i]
+		}
+	}
+	return nil
+}
+
+// checkKey holds the rows of a key against its seal.
+func checkKey(ring Keyring, k *StoredKey, keyStore, id string) error {
+	if k.KeyStore != keyStore || k.ID != id {
+		return fault.Errorf(fault.Tampered, "the store gave key %q for key %q", k.ID, id)
+	}
+	if err := ring.Verify(k.Binding(), k.Seal); err != nil {
+		return err
+	}
+	if k.version(k.CurrentVersion) == nil {
+		return fault.Errorf(fault.Tampered, "key %q lacks its current version %d", id, k.CurrentVersion)
+	}
+	return nil
+}
+
+// NewExternalKey says which key CreateKey is to make.
+type NewExternalKey struct {
+	ID      string
+	Usage   Usage
+	Custody Custody
+	// Material is the key to import, [KeyBytes] bytes; nil to generate one. It is
+	// zeroized.
+	Material []byte
+	// Framing is for a key that another proxy has used.
+	Framing Framing
+}
+
+// CreateKey makes an external key with its first version. Errors: fault.Invalid,
+// fault.Exists, fault.NotFound for the key store.
+func (a *Administration) CreateKey(ctx context.Context, keyStore string, want NewExternalKey) (*StoredKey, error) {
+	defer clear(want.Material)
+	if !ValidExternalKeyID(want.ID) {
+		return nil, fault.Errorf(fault.Invalid, "key ID %q: use 1 to 128 letters, digits, '-', '.' and '_'", want.ID)
+	}
+	if want.Custody != CustodyCached && want.Custody != CustodyHSM {
+		return nil, fault.Errorf(fault.Invalid, "custody %q: use cached or hsm", string(want.Custody))
+	}
+	if err := want.Framing.validate(); err != nil {
+		return nil, err
+	}
+	if want.Framing != FramingNone && want.Material == nil {
+		return nil, fault.Errorf(fault.Invalid, "AAD framing %q: it is for keys that are imported; no other proxy has encrypted with a new one", string(want.Framing))
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := a.store.Key(ctx, e.store.ID, want.ID); err == nil {
+		return nil, fault.Errorf(fault.Exists, "key store %q has a key %q already", keyStore, want.ID)
+	} else if fault.CodeOf(err) != fault.NotFound {
+		return nil, err
+	}
+	key := &ExternalKey{KeyStore: e.store.ID, ID: want.ID, Usage: want.Usage, Custody: want.Custody,
+		State: KeyEnabled, CurrentVersion: 1, CreatedAt: a.stamp(), Framing: want.Framing}
+	version, object, err := a.makeVersion(ctx, v.ring, key, 1, want.Material)
+	if err != nil {
+		return nil, err
+	}
+	if key.Seal, err = v.ring.Seal(key.Binding(), nil); err == nil {
+		err = a.store.CreateKeys(ctx, NewKey{Key: key, Version: version, TokenObject: object.label()})
+	}
+	if err != nil {
+		a.undoTokenObject(ctx, v.ring, object)
+		return nil, err
+	}
+	return &StoredKey{ExternalKey: *key, Versions: []*KeyVersion{version}, Grants: []*Grant{}}, nil
+}
+
+// Keys gives a page of the key store's keys, ordered by ID. Errors: fault.Invalid,
+// fault.NotFound for the key store.
+func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error) {
+	_, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	if page.Limit < 1 || page.Limit > 1000 {
+		return nil, fault.Errorf(fault.Invalid, "limit %d: use 1 to 1000", page.Limit)
+	}
+	switch page.State {
+	case "", KeyEnabled, KeyDisabled, KeyPendingDeletion, KeyDeletionSuspended, KeyBlocked:
+	default:
+		return nil, fault.Errorf(fault.Invalid, "state %.40q: use enabled, disabled, pending_deletion, deletion_suspended or blocked", string(page.State))
+	}
+	if page.Prefix != "" && !ValidExternalKeyID(page.Prefix) {
+		return nil, fault.Errorf(fault.Invalid, "prefix %.150q: no key ID begins so", page.Prefix)
+	}
+	return a.store.Keys(ctx, e.store.ID, page)
+}
+
+// ShowKey gives a key with its versions and the grants on it. Errors:
+// fault.NotFound, fault.Tampered.
+func (a *Administration) ShowKey(ctx context.Context, keyStore, id string) (*StoredKey, error) {
+	v, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	k, err := a.store.Key(ctx, e.store.ID, id)
+	if err != nil {
+		return nil, err
+	}
+	if k.Grants == nil {
+		k.Grants = []*Grant{} // in JSON a list, though it be empty
+	}
+	return k, checkKey(v.ring, k, e.store.ID, id)
+}
+
+// changeKey reads a key, has it changed, seals it anew and writes it back.
+func (a *Administration) changeKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	return a.replaceKey(ctx, keyStore, id, change)
+}
+
+// replaceKey does what changeKey says. Without the lock it may fail with
+// fault.Conflict.
+func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
+	v, _, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	k, err := a.ShowKey(ctx, keyStore, id)
+	if err != nil {
+		return nil, err
+	}
+	key, was := k.ExternalKey, k.Seal
+	if err := change(&key); err != nil {
+		return nil, err
+	}
+	if key.Seal, err = v.ring.Seal(key.Binding(), nil); err != nil {
+		return nil, err
+	}
+	return &key, a.store.UpdateKey(ctx, &key, was)
+}
+
+// tryKey gives the error that a change of a key would have, and changes nothing.
+func (a *Administration) tryKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) error {
+	k, err := a.ShowKey(ctx, keyStore, id)
+	if err != nil {
+		return err
+	}
+	key := k.ExternalKey
+	return change(&key)
+}
+
+// SetKeyEnabled enables or disables a key. Errors: fault.NotFound; fault.Conflict
+// if its deletion is pending or suspended.
+func (a *Administration) SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*ExternalKey, error) {
+	return a.changeKey(ctx, keyStore, id, setEnabled(enabled))
+}
+
+// CheckKeyEnabled gives the error that SetKeyEnabled would, and changes nothing.
+func (a *Administration) CheckKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) error {
+	return a.tryKey(ctx, keyStore, id, setEnabled(enabled))
+}
+
+func setEnabled(enabled bool) func(*ExternalKey) error {
+	return func(k *ExternalKey) error {
+		if err := k.mustStay(); err != nil {
+			return err
+		}
+		k.State = KeyDisabled
+		if enabled {
+			k.State = KeyEnabled
+		}
+		return nil
+	}
+}

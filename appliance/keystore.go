@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"context"
 	"regexp"
 	"strings"
 	"time"
@@ -75,4 +76,159 @@ func (s *KeyStore) validate() error {
 		return fault.Errorf(fault.Invalid, "requests per second %d: use a positive number, or 0 for no quota", s.RequestsPerSecond)
 	}
 	return nil
+}
+
+// keyStore finds a key store by name.
+func (s *Service) keyStore(name string) (*view, *Endpoint, error) {
+	v, err := s.view()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range v.byID {
+		if e.store.Name == name {
+			if e.fault != nil {
+				return nil, nil, e.fault
+			}
+			return v, e, nil
+		}
+	}
+	return nil, nil, fault.Errorf(fault.NotFound, "there is no key store %q", name)
+}
+
+// CreateKeyStore makes a key store with a keyring key of its own. It reads
+// Name, URIPathPrefix and RequestsPerSecond of want and gives the key store as
+// it was stored. Errors: fault.Invalid, fault.Exists.
+func (a *Administration) CreateKeyStore(ctx context.Context, want KeyStore) (*KeyStore, error) {
+	ks := &KeyStore{ID: newID(), Name: want.Name, URIPathPrefix: want.URIPathPrefix,
+		RequestsPerSecond: want.RequestsPerSecond, CreatedAt: a.stamp()}
+	if err := ks.validate(); err != nil {
+		return nil, err
+	}
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, err := a.service.view()
+	if err != nil {
+		return nil, err
+	}
+	if ks.WrappedKey, err = v.ring.NewKeyringKey(ctx, ks.ID); err != nil {
+		return nil, err
+	}
+	if ks.Seal, err = v.ring.Seal(ks.Binding(), nil); err == nil {
+		err = a.store.CreateKeyStore(ctx, ks)
+	}
+	if err != nil {
+		v.ring.DropKeyringKey(ks.ID)
+		return nil, err
+	}
+	return ks, nil
+}
+
+// KeyStores gives all key stores, ordered by name.
+func (a *Administration) KeyStores(ctx context.Context) ([]*KeyStore, error) {
+	return a.store.KeyStores(ctx)
+}
+
+// KeyStoreDetail is a key store with what there is in it.
+type KeyStoreDetail struct {
+	KeyStore
+	Keys        int           `json:"keys"`
+	Credentials []*Credential `json:"credentials"`
+	Grants      []*Grant      `json:"grants"`
+}
+
+// ShowKeyStore gives a key store by name. Errors: fault.NotFound.
+func (a *Administration) ShowKeyStore(ctx context.Context, name string) (*KeyStoreDetail, error) {
+	_, e, err := a.service.keyStore(name)
+	if err != nil {
+		return nil, err
+	}
+	d := &KeyStoreDetail{KeyStore: e.store, Credentials: []*Credential{}, Grants: []*Grant{}}
+	if d.Keys, err = a.store.CountKeys(ctx, e.store.ID); err != nil {
+		return nil, err
+	}
+	credentials, err := a.Credentials(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	grants, err := a.store.KeyStoreGrants(ctx, e.store.ID)
+	if err != nil {
+		return nil, err
+	}
+	d.Credentials, d.Grants = append(d.Credentials, credentials...), append(d.Grants, grants...)
+	return d, nil
+}
+
+// SetQuota sets the most authenticated requests a second; 0 for no limit. Errors:
+// fault.Invalid, fault.NotFound.
+func (a *Administration) SetQuota(ctx context.Context, name string, requestsPerSecond int) (*KeyStore, error) {
+	var changed KeyStore
+	err := a.changeKeyStore(ctx, name, func(ks *KeyStore) error {
+		ks.RequestsPerSecond = requestsPerSecond
+		changed = *ks
+		return ks.validate()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &changed, nil
+}
+
+// DeleteKeyStore removes a key store with its credentials and grants. Errors:
+// fault.NotFound; fault.Conflict if it has keys.
+func (a *Administration) DeleteKeyStore(ctx context.Context, name string) error {
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	e, err := a.deletableKeyStore(ctx, name)
+	if err != nil {
+		return err
+	}
+	return a.store.DeleteKeyStore(ctx, e.store.ID)
+}
+
+// CheckDeleteKeyStore gives the error that DeleteKeyStore would, and changes
+// nothing. As with all checks, another change may come before the operation.
+func (a *Administration) CheckDeleteKeyStore(ctx context.Context, name string) error {
+	_, err := a.deletableKeyStore(ctx, name)
+	return err
+}
+
+func (a *Administration) deletableKeyStore(ctx context.Context, name string) (*Endpoint, error) {
+	_, e, err := a.service.keyStore(name)
+	if err != nil {
+		return nil, err
+	}
+	n, err := a.store.CountKeys(ctx, e.store.ID)
+	if err == nil && n > 0 {
+		err = fault.Errorf(fault.Conflict, "key store %q has keys: %d; delete them first", name, n)
+	}
+	return e, err
+}
+
+// changeKeyStore reads a key store's row, has it changed, seals it anew and
+// writes it back.
+func (a *Administration) changeKeyStore(ctx context.Context, name string, change func(*KeyStore) error) error {
+	return retry(func() error {
+		v, e, err := a.service.keyStore(name)
+		if err != nil {
+			return err
+		}
+		ks := e.store
+		if err := change(&ks); err != nil {
+			return err
+		}
+		if ks.Seal, err = v.ring.Seal(ks.Binding(), nil); err != nil {
+			return err
+		}
+		return a.store.UpdateKeyStore(ctx, &ks, e.store.Seal)
+	})
+}
+
+// retry calls f again when somebody else was faster.
+func retry(f func() error) (err error) {
+	for range 10 {
+		if err = f(); fault.CodeOf(err) != fault.Conflict {
+			break
+		}
+	}
+	return err
 }

@@ -42,8 +42,8 @@ func (l *lastUsed) at(accessKeyID string) time.Time {
 }
 
 // storeLastUsed writes the uses that are not stored yet.
-func (a *Appliance) storeLastUsed(ctx context.Context) {
-	l := &a.used
+func (s *Service) storeLastUsed(ctx context.Context) {
+	l := &s.used
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	news := map[string]time.Time{}
@@ -55,8 +55,8 @@ func (a *Appliance) storeLastUsed(ctx context.Context) {
 	if len(news) == 0 {
 		return
 	}
-	if err := a.store.RecordCredentialUse(ctx, news); err != nil {
-		a.log.Warn("the last use of credentials could not be stored", "error", err)
+	if err := s.store.RecordCredentialUse(ctx, news); err != nil {
+		s.log.Warn("the last use of credentials could not be stored", "error", err)
 		return
 	}
 	for id, t := range news {

@@ -49,48 +49,33 @@ type suspended struct {
 
 // KeepLease wipes the keys if the lease has run out; and if that has happened
 // and the HSM is back, it unlocks again. Run calls it every second.
-func (a *Appliance) KeepLease(ctx context.Context) {
-	if s := a.suspended.Load(); s != nil {
-		a.resume(ctx, s)
+func (l *Lifecycle) KeepLease(ctx context.Context) {
+	if s := l.service.suspended.Load(); s != nil {
+		l.resume(ctx, s)
 		return
 	}
-	v := a.live.Load()
-	if v == nil || a.lease.remaining() > 0 {
+	v := l.service.live.Load()
+	if v == nil || l.service.lease.remaining() > 0 {
 		return
 	}
-	a.suspended.Store(&suspended{ring: v.ring, hsms: a.health.watched()})
-	a.lock()
-	a.log.Error("the HSM has been away for longer than the lease: all keys are wiped and requests refused until it is back", "lease", a.lease.length)
+	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched()})
+	l.lock()
+	l.log.Error("the HSM has been away for longer than the lease: all keys are wiped and requests refused until it is back", "lease", l.service.lease.length)
 }
 
 // resume unlocks again if the HSM works. There is one attempt at a time.
-func (a *Appliance) resume(ctx context.Context, s *suspended) {
+func (l *Lifecycle) resume(ctx context.Context, s *suspended) {
 	if !s.trying.CompareAndSwap(false, true) {
 		return
 	}
 	defer s.trying.Store(false)
-	a.health.probe(ctx, a.log) // renews the lease if an HSM answers
-	if a.lease.remaining() <= 0 {
+	l.service.health.probe(ctx, l.log) // renews the lease if an HSM answers
+	if l.service.lease.remaining() <= 0 {
 		return
 	}
-	if err := a.unlock(ctx, s.ring, s.hsms, s); err != nil {
-		a.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "error", err)
+	if err := l.unlock(ctx, s.ring, s.hsms, s); err != nil {
+		l.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "error", err)
 		return
 	}
-	a.log.Info("the HSM is back: unlocked again")
-}
-
-// Condition says whether keys serve, without asking the HSMs: HealthActive;
-// HealthDegraded, while an HSM does not answer; HealthUnavailable, while no key
-// can be used. The reason is empty if all is well.
-func (a *Appliance) Condition() (status HealthStatus, reason string) {
-	if _, err := a.view(); err != nil {
-		return HealthUnavailable, err.Error()
-	}
-	for _, h := range a.health.last() {
-		if h.Status != HealthActive {
-			return HealthDegraded, h.Error
-		}
-	}
-	return HealthActive, ""
+	l.log.Info("the HSM is back: unlocked again")
 }

@@ -22,7 +22,9 @@ import (
 //
 // Its methods may be called at once from several goroutines.
 type Seals struct {
-	appliance *Appliance
+	service  *Service
+	settings *Settings
+	sealRows func(ctx context.Context, set func(name, value string) error) error
 	// writing is held by those who write rows, so that none is written without a
 	// seal while the first unlock seals all.
 	writing   sync.RWMutex
@@ -31,7 +33,7 @@ type Seals struct {
 }
 
 // Seals gives the seals of this appliance's installation.
-func (a *Appliance) Seals() *Seals { return &a.seals }
+func (s *Settings) Seals() *Seals { return &s.seals }
 
 // Installed says whether there is an installation. Key stores say so as well: where
 // they are and its row is not, somebody has removed that.
@@ -39,9 +41,9 @@ func (s *Seals) Installed(ctx context.Context) (bool, error) {
 	if s.installed.Load() {
 		return true, nil
 	}
-	_, err := s.appliance.store.Installation(ctx)
+	_, err := s.service.store.Installation(ctx)
 	if fault.CodeOf(err) == fault.NotFound {
-		stores, err := s.appliance.store.KeyStores(ctx)
+		stores, err := s.service.store.KeyStores(ctx)
 		return err != nil || len(stores) > 0, err
 	}
 	if err != nil {
@@ -83,7 +85,7 @@ func (s *Seals) Verify(ctx context.Context, b Binding, seal []byte) error {
 
 // ring gives the keyring with the state key; nil while there is no installation.
 func (s *Seals) ring(ctx context.Context) (Keyring, error) {
-	v, locked := s.appliance.view()
+	v, locked := s.service.view()
 	if locked == nil {
 		return v.ring, nil
 	}
@@ -104,11 +106,11 @@ func (s *Seals) sealAll(ctx context.Context, ring Keyring, write func() error) e
 	defer s.writing.Unlock()
 	s.founding.Store(&ring)
 	defer s.founding.Store(nil)
-	if err := s.appliance.sealSettings(ctx); err != nil {
+	if err := s.settings.sealSettings(ctx); err != nil {
 		return err
 	}
-	set := func(name, value string) error { return s.appliance.setSetting(ctx, name, value) }
-	if err := s.appliance.sealRows(ctx, set); err != nil {
+	set := func(name, value string) error { return s.settings.setSetting(ctx, name, value) }
+	if err := s.sealRows(ctx, set); err != nil {
 		return err
 	}
 	if err := write(); err != nil {

@@ -6,6 +6,13 @@ import (
 	"holdfast/appliance/fault"
 )
 
+// Settings is the part that keeps what people or the appliance itself have chosen,
+// and the seals of rows that other packages keep.
+type Settings struct {
+	ground
+	seals Seals
+}
+
 // The settings: small values that people or the appliance itself have chosen. Each
 // rests sealed, so that none can be changed or taken away in the database.
 const (
@@ -13,7 +20,7 @@ const (
 	SettingFourEyes = "four_eyes"
 	// SettingSetup says whether the setup code still admits somebody (package identity).
 	SettingSetup = "setup"
-	// SettingBootstrap says whether [Appliance.Bootstrap] may still make a key store.
+	// SettingBootstrap says whether [Administration.Bootstrap] may still make a key store.
 	SettingBootstrap = "bootstrap"
 )
 
@@ -38,45 +45,45 @@ func settingBinding(name, value string) Binding {
 // Setting gives a setting. Errors: fault.NotFound while there is no installation and
 // nobody has set it; fault.Tampered if its row is missing or does not match its seal;
 // fault.Locked, with the value as it is stored, while nobody can tell.
-func (a *Appliance) Setting(ctx context.Context, name string) (string, error) {
-	value, seal, err := a.store.Setting(ctx, name)
+func (s *Settings) Setting(ctx context.Context, name string) (string, error) {
+	value, seal, err := s.store.Setting(ctx, name)
 	missing := fault.CodeOf(err) == fault.NotFound
 	if err != nil && !missing {
 		return "", err
 	}
-	installed, failed := a.seals.Installed(ctx)
+	installed, failed := s.seals.Installed(ctx)
 	if failed != nil {
 		return "", failed
 	}
 	if missing && !installed {
 		return "", err
 	}
-	return value, a.seals.Verify(ctx, settingBinding(name, value), seal)
+	return value, s.seals.Verify(ctx, settingBinding(name, value), seal)
 }
 
 // SetSetting changes a setting. fault.Locked.
-func (a *Appliance) SetSetting(ctx context.Context, name, value string) error {
-	defer a.seals.Writing()()
-	return a.setSetting(ctx, name, value)
+func (s *Settings) SetSetting(ctx context.Context, name, value string) error {
+	defer s.seals.Writing()()
+	return s.setSetting(ctx, name, value)
 }
 
-func (a *Appliance) setSetting(ctx context.Context, name, value string) error {
-	seal, err := a.seals.Seal(ctx, settingBinding(name, value))
+func (s *Settings) setSetting(ctx context.Context, name, value string) error {
+	seal, err := s.seals.Seal(ctx, settingBinding(name, value))
 	if err != nil {
 		return err
 	}
-	return a.store.SetSetting(ctx, name, value, seal)
+	return s.store.SetSetting(ctx, name, value, seal)
 }
 
 // sealSettings seals the settings as they are; the first unlock calls it.
-func (a *Appliance) sealSettings(ctx context.Context) error {
+func (s *Settings) sealSettings(ctx context.Context) error {
 	for name, first := range firstSettings {
-		value, _, err := a.store.Setting(ctx, name)
+		value, _, err := s.store.Setting(ctx, name)
 		if fault.CodeOf(err) == fault.NotFound {
 			value, err = first, nil
 		}
 		if err == nil {
-			err = a.setSetting(ctx, name, value)
+			err = s.setSetting(ctx, name, value)
 		}
 		if err != nil {
 			return err

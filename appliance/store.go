@@ -5,20 +5,6 @@ import (
 	"time"
 )
 
-// Installation is what there is once per database.
-type Installation struct {
-	// ID is 32 hexadecimal digits; it is bound into every wrapped key.
-	ID string
-	// WrappedStateKey is the state key, wrapped by the HSM's master key.
-	WrappedStateKey []byte
-	CreatedAt       time.Time
-
-	// Blocked says that everything is out of service. BlockSeal authenticates it,
-	// also when nothing is blocked, under the state key.
-	Blocked   Block
-	BlockSeal []byte
-}
-
 // Change tells that a part of the stored state differs from before. What is
 // kept in memory of that part is stale. The zero value of a field means all:
 // Change{} is everything.
@@ -177,13 +163,6 @@ type Store interface {
 	Subscribe(f func(Change))
 	// Close ends the use of the store.
 	Close() error
-}
-
-// StoredKey is a key with what belongs to it.
-type StoredKey struct {
-	ExternalKey
-	Versions []*KeyVersion `json:"versions"`
-	Grants   []*Grant      `json:"grants"`
 }
 
 // NewKey is a key to be created, with its first version.

@@ -39,7 +39,7 @@ func (o *TokenObject) label() string {
 
 // newTokenObject gives the sealed note of an object of the version. It is not
 // stored yet.
-func (a *Appliance) newTokenObject(ctx context.Context, ring Keyring, label string, v *KeyVersion) (*TokenObject, error) {
+func (a *Administration) newTokenObject(ctx context.Context, ring Keyring, label string, v *KeyVersion) (*TokenObject, error) {
 	in, err := a.store.Installation(ctx)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (a *Appliance) newTokenObject(ctx context.Context, ring Keyring, label stri
 // nil for none. First the note is stored once more: a database whose disk failed in
 // the middle of a commit may have the version after all. It refuses every further
 // change, and the next start finds either the version or the note.
-func (a *Appliance) undoTokenObject(ctx context.Context, ring Keyring, o *TokenObject) {
+func (a *Administration) undoTokenObject(ctx context.Context, ring Keyring, o *TokenObject) {
 	if o == nil {
 		return
 	}
@@ -73,7 +73,7 @@ const destroyTime = 10 * time.Second
 // passed over if it does not match its seal, or if a key version names its object;
 // and none is acted on if that cannot be told. Objects in keep stay, too. It gives
 // the notes that remain.
-func (a *Appliance) destroyTokenObjects(ctx context.Context, ring Keyring, notes []*TokenObject, keep map[string]bool) (left []*TokenObject) {
+func (a *Administration) destroyTokenObjects(ctx context.Context, ring Keyring, notes []*TokenObject, keep map[string]bool) (left []*TokenObject) {
 	sealed := a.sealedNotes(ctx, ring, notes)
 	if len(sealed) == 0 {
 		return nil
@@ -96,7 +96,7 @@ func (a *Appliance) destroyTokenObjects(ctx context.Context, ring Keyring, notes
 	return left
 }
 
-func (a *Appliance) destroyTokenObject(ctx context.Context, ring Keyring, o *TokenObject, owned bool) error {
+func (a *Administration) destroyTokenObject(ctx context.Context, ring Keyring, o *TokenObject, owned bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTime)
 	defer cancel()
 	if err := checkVersionOf(ctx, a.store, ring, o); err != nil {
@@ -115,7 +115,7 @@ func (a *Appliance) destroyTokenObject(ctx context.Context, ring Keyring, o *Tok
 
 // sealedNotes gives those of the notes that match their seal. The others are left
 // alone, and named in one line of the log.
-func (a *Appliance) sealedNotes(ctx context.Context, ring Keyring, notes []*TokenObject) []*TokenObject {
+func (a *Administration) sealedNotes(ctx context.Context, ring Keyring, notes []*TokenObject) []*TokenObject {
 	if len(notes) == 0 {
 		return nil
 	}
@@ -208,10 +208,10 @@ func checkVersionOf(ctx context.Context, st Store, ring Keyring, o *TokenObject)
 // start. For one noted object, with 1,000,000 cached keys and 100 in a SoftHSM2
 // token, it takes about 10 ms, as with no cached keys at all: an index has the
 // versions that may be in the token, and only those are read and opened.
-func (a *Appliance) DestroyLeftovers(ctx context.Context) {
+func (a *Administration) DestroyLeftovers(ctx context.Context) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, err := a.view()
+	v, err := a.service.view()
 	if err != nil {
 		return
 	}
@@ -220,7 +220,7 @@ func (a *Appliance) DestroyLeftovers(ctx context.Context) {
 
 // destroyLeftovers does what DestroyLeftovers says, but for the objects in keep. It
 // gives the notes that remain and match their seal. The caller holds a.admin.
-func (a *Appliance) destroyLeftovers(ctx context.Context, ring Keyring, keep map[string]bool) []*TokenObject {
+func (a *Administration) destroyLeftovers(ctx context.Context, ring Keyring, keep map[string]bool) []*TokenObject {
 	notes, err := a.store.TokenObjects(ctx)
 	if err != nil {
 		a.log.Warn("the list of token objects to destroy cannot be read", "error", err)

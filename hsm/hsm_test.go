@@ -223,6 +223,29 @@ func destroyByHand(t *testing.T, cfg hsm.Config, label string) {
 	}
 }
 
+// TestProbeUsesMasterKey: a token whose master key was deleted, or replaced by one of
+// the same name, does not pass its test, though it answers.
+func TestProbeUsesMasterKey(t *testing.T) {
+	for name, replace := range map[string]bool{"deleted": false, "replaced": true} {
+		t.Run(name, func(t *testing.T) {
+			cfg := hsmtest.New(t)
+			token := open(t, cfg)
+			if err := token.Probe(ctx); err != nil {
+				t.Fatal(err)
+			}
+			destroyByHand(t, cfg, "holdfast-master")
+			if replace {
+				other := cfg
+				other.MasterKeyLabel, other.ProbeKeyLabel = "another", "holdfast-master"
+				open(t, other)
+			}
+			if err := token.Probe(ctx); err == nil || !strings.Contains(err.Error(), `master key "holdfast-master" is gone or is another one`) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 // TestOwnKeysStay: a token never destroys its master key or its probe key, whatever
 // they are called, and not those of another member of the cluster.
 func TestOwnKeysStay(t *testing.T) {

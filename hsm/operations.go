@@ -207,8 +207,11 @@ func (t *Token) Decrypt(ctx context.Context, label string, iv, ciphertext, tag, 
 	})
 }
 
-// Probe encrypts and decrypts fresh random bytes with a key of its own, so that
-// an answer means that the token does its work.
+// Probe has the token do its work: it encrypts and decrypts fresh random bytes with a
+// key that is for that alone, and decrypts with the master key what was encrypted
+// with it when the token was opened. So a master key that was deleted or replaced is
+// an error, though the token answers, and no encryption is taken from those that the
+// master key may do.
 func (t *Token) Probe(ctx context.Context) error {
 	want := make([]byte, 32)
 	_, _ = rand.Read(want) // never fails (crypto/rand)
@@ -222,6 +225,9 @@ func (t *Token) Probe(ctx context.Context) error {
 	}
 	if !bytes.Equal(got, want) {
 		return errors.New(t.cfg.name() + ": the probe came back changed")
+	}
+	if _, err := t.Decrypt(ctx, t.cfg.MasterKeyLabel, t.check.iv, t.check.ciphertext, t.check.tag, nil); err != nil {
+		return fmt.Errorf("%s: its master key %q is gone or is another one; what is wrapped under it opens again only with the right key, so restore that key in the HSM: %w", t.cfg.name(), t.cfg.MasterKeyLabel, err)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/sqlite"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"

@@ -10,8 +10,8 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
-	"holdfast/appliance/bootstate"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/bootstate"
 	"holdfast/web/operation"
 )
 

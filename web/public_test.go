@@ -16,8 +16,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/snp"

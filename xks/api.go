@@ -30,6 +30,8 @@ type KeyStores interface {
 type Options struct {
 	KeyStores KeyStores
 	Log       *slog.Logger
+	// RequestLog takes the one line that there is for each request; Log if nil.
+	RequestLog *slog.Logger
 	// SigV4 are the rules for signatures.
 	SigV4 sigv4.Verifier
 	// Model is what GetHealthStatus reports as xksProxyModel.
@@ -54,6 +56,7 @@ type Options struct {
 type API struct {
 	stores    KeyStores
 	log       *slog.Logger
+	requests  *slog.Logger
 	verifier  sigv4.Verifier
 	model     string
 	fleetSize int
@@ -80,6 +83,9 @@ func New(o Options) *API {
 		fleetSize: max(1, o.FleetSize), timeout: o.Timeout, audit: o.Audit, auditable: o.AuditReady, observe: o.Observe}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
+	}
+	if a.requests = o.RequestLog; a.requests == nil {
+		a.requests = a.log
 	}
 	if a.timeout <= 0 {
 		a.timeout = 220 * time.Millisecond
@@ -327,7 +333,7 @@ func (a *API) logRequest(ctx context.Context, o *Outcome) {
 	if o.Status >= 500 && o.Status != http.StatusNotImplemented {
 		level = slog.LevelError
 	}
-	if !a.log.Enabled(ctx, level) {
+	if !a.requests.Enabled(ctx, level) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 16)
@@ -366,5 +372,5 @@ func (a *API) logRequest(ctx context.Context, o *Outcome) {
 	// Without the logger, which would look up the place in the source each time.
 	record := slog.NewRecord(time.Now(), level, name, 0)
 	record.AddAttrs(attrs...)
-	_ = a.log.Handler().Handle(ctx, record)
+	_ = a.requests.Handler().Handle(ctx, record)
 }

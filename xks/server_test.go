@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/machine/certificate"
 	"holdfast/xks"
 	"holdfast/xks/xkstest"
 )
@@ -166,7 +167,7 @@ func TestCertificateReload(t *testing.T) {
 	}
 	first := write()
 	log := &xkstest.Log{}
-	c, err := xks.LoadCertificate(certFile, keyFile, func() time.Time { return at }, slog.New(slog.NewTextHandler(log, nil)))
+	c, err := certificate.Load(certFile, keyFile, func() time.Time { return at }, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +195,7 @@ func TestCertificateReload(t *testing.T) {
 	at = at.Add(2 * time.Second)
 	serves(third)
 
-	if _, err := xks.LoadCertificate(filepath.Join(dir, "absent"), keyFile, time.Now, nil); err == nil {
+	if _, err := certificate.Load(filepath.Join(dir, "absent"), keyFile, time.Now, nil); err == nil {
 		t.Error("an absent file loads")
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"holdfast/appliance"
+	"holdfast/attest/release"
 )
 
 // Config is the whole configuration. The comments name the TOML keys' meaning;
@@ -47,7 +48,7 @@ type State struct {
 	// Dir is the folder; default /var/lib/holdfast.
 	Dir string `toml:"dir"`
 	// Volume is the file in which the image says whether the volume of Dir could be
-	// opened (package appliance/volume); none if empty. While it could not, no PIN
+	// opened (package appliance/machine/volume); none if empty. While it could not, no PIN
 	// is released and nobody signs in.
 	Volume string `toml:"volume"`
 }
@@ -172,7 +173,7 @@ type Admin struct {
 	Idle    Duration `toml:"idle"`
 	Session Duration `toml:"session"`
 	// SetupCode is a file with the SHA-256 of the setup code for the first
-	// administrator, in the form of user data (package appliance/instance). Without
+	// administrator, in the form of user data (package appliance/machine/instance). Without
 	// a usable one a code is made and printed.
 	SetupCode string `toml:"setup_code"`
 	OIDC      OIDC   `toml:"oidc"`
@@ -618,6 +619,12 @@ func (ck *checker) checkRelease(r *Release) {
 		if u, err := url.Parse(r.BrokerURL); r.BrokerURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "") {
 			ck.at("release.broker_url", "%q is not of the form https://HOST:PORT", r.BrokerURL)
 		}
+		if r.BrokerPin != "" && !release.ValidPin(r.BrokerPin) {
+			ck.at("release.broker_pin", "%q is not of the form sha256/ and 44 characters of Base64; the broker prints it when it starts", r.BrokerPin)
+		}
+		if r.Machine != "" && !release.ValidMachine(r.Machine) {
+			ck.at("release.machine", "%q is not a machine's name: use 1 to 64 letters, digits, '.', '_' and '-', as in the broker's vault", r.Machine)
+		}
 		for _, key := range []string{"broker_url", "broker_pin", "machine"} {
 			if broker[key] == "" {
 				ck.missing("release."+key, "it belongs to method = \"broker\"; holdfast broker serve prints the pin")
@@ -650,6 +657,11 @@ func (ck *checker) checkXKS(x *XKS) {
 	}
 	if x.ClientCA == "" && len(x.ClientNames) > 0 && !ck.unread["xks.client_ca"] {
 		ck.at("xks.client_names", "xks.client_ca is missing: without it no client certificate is asked for")
+	}
+	for _, name := range x.ClientNames {
+		if strings.TrimSpace(name) != name || name == "" {
+			ck.at("xks.client_names", "%q is not a common name such as cks.kms.eu-west-1.amazonaws.com", name)
+		}
 	}
 	for _, r := range x.Regions {
 		if !region.MatchString(r) {

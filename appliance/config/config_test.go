@@ -80,7 +80,7 @@ func TestDefaultsAndValues(t *testing.T) {
 func TestAttestationAndRelease(t *testing.T) {
 	good := []string{
 		"[attestation]\npolicy = \"/p\"\npolicy_key = \"/k\"\nevery = \"1m\"\nlease = \"168h\"\n[release]\nauthorizations = \"/a\"\nseal_key = \"/s\"\n",
-		"[release]\nmethod = \"broker\"\nbroker_url = \"https://hsm.example:8444\"\nbroker_pin = \"sha256:x\"\nmachine = \"m\"\n",
+		"[release]\nmethod = \"broker\"\nbroker_url = \"https://hsm.example:8444\"\nbroker_pin = \"sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\"\nmachine = \"m\"\n",
 	}
 	for _, text := range good {
 		if _, _, err := config.Parse("f", []byte(text)); err != nil {
@@ -95,6 +95,10 @@ func TestAttestationAndRelease(t *testing.T) {
 		"[release]\nmachine = \"m\"\n":                                "f:2: release.machine: it is for method",
 		"[state]\nvolume = \"v.json\"\n":                              "f:2: state.volume: \"v.json\" is not an absolute path",
 		"[admin]\nsetup_code = \"u.json\"\n":                          "f:2: admin.setup_code: \"u.json\" is not an absolute path",
+		"[release]\nmethod = \"broker\"\nbroker_pin = \"sha256:x\"\n": "f:3: release.broker_pin: \"sha256:x\" is not of the form",
+		"[release]\nmethod = \"broker\"\nbroker_pin = \"sha256/x\"\n": "f:3: release.broker_pin:",
+		"[release]\nmethod = \"broker\"\nmachine = \"a b\"\n":         "f:3: release.machine: \"a b\" is not a machine's name",
+		"[xks]\nclient_ca = \"/c\"\nclient_names = [\"\"]\n":          "f:3: xks.client_names: \"\" is not a common name",
 		"[release]\nmethod = \"broker\"\n":                            "release.broker_url is missing",
 		"[release]\nmethod = \"broker\"\nbroker_url = \"http://x\"\n": "f:3: release.broker_url",
 	} {

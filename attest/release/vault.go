@@ -31,7 +31,10 @@ type Vault struct {
 	mu sync.Mutex // over the log
 }
 
-// machineName is what a machine may be called.
+// ValidMachine says whether a machine may be called so: 1 to 64 letters, digits, '.',
+// '_' and '-', beginning with a letter or digit.
+func ValidMachine(name string) bool { return machineName.MatchString(name) }
+
 var machineName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // The files of a vault.

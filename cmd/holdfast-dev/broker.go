@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/certificate"
 	"holdfast/attest/release"
-	"holdfast/xks"
 )
 
 // machineName is that of the simulated machine at the broker.
@@ -28,12 +28,12 @@ type broker struct {
 
 // newBroker takes the broker's address, and points the configuration at it.
 func (p *platform) newBroker(address string, c *config.Config, log *slog.Logger) (*broker, error) {
-	certificate, err := xks.LoadCertificate(c.XKS.Certificate, c.XKS.Key, time.Now, log)
+	cert, err := certificate.Load(c.XKS.Certificate, c.XKS.Key, time.Now, log)
 	if err != nil {
 		return nil, err
 	}
 	b := &broker{p: p, log: log}
-	if b.pair, err = certificate.Get(nil); err != nil {
+	if b.pair, err = cert.Get(nil); err != nil {
 		return nil, err
 	}
 	if b.listener, err = net.Listen("tcp", address); err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 	"holdfast/cmd/internal/daemon"
 )
 

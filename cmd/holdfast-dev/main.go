@@ -22,6 +22,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/daemon"
+	"holdfast/cmd/internal/logging"
 )
 
 func main() {
@@ -80,10 +81,10 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("log: %w", err)
 	}
 	defer logFile.Close()
-	log, flush := daemon.NewLog(cfg.Log, logFile)
-	defer flush()
+	log := logging.New(cfg.Log, logFile, logFile)
+	defer log.Close()
 
-	stop, err := p.start(cfg, o, log)
+	stop, err := p.start(cfg, o, log.Logger)
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func run(ctx context.Context, o options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := &guide{ctx: ctx, platform: p, tamper: o.tamper, end: cancel}
-	err = daemon.Run(ctx, daemon.Options{Config: cfg, Log: log, Platform: p.machine, Changed: g.changed,
+	err = daemon.Run(ctx, daemon.Options{Config: cfg, Log: log.Logger, LogDropped: log.Dropped, Platform: p.machine, Changed: g.changed,
 		Setup: func(code, _, _ string) { g.setup = code }})
 	if g.err != nil && !errors.Is(g.err, context.Canceled) {
 		return g.err

@@ -33,6 +33,7 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/cmd/internal/daemon"
+	"holdfast/cmd/internal/logging"
 )
 
 // broker is what the broker's commands share. They work on its folder, and what
@@ -224,20 +225,21 @@ func (b *broker) serve(ctx context.Context, address string, rate int) error {
 		return err
 	}
 	defer listener.Close()
-	log, flush := b.newLog()
-	defer flush()
+	lines := b.newLog()
+	defer lines.Close()
+	log := lines.Logger
 	warn(log, vault)
 	log.Info("broker serving", "address", listener.Addr().String(), "pin", release.Pin(certificate.Leaf), "version", daemon.Version)
 	server := release.NewBroker(release.BrokerOptions{Vault: vault, Log: log, Rate: rate}).Server(*certificate)
 	return serveUntil(ctx, server, listener, log)
 }
 
-func (b *broker) newLog() (log *slog.Logger, flush func()) {
+func (b *broker) newLog() *logging.Log {
 	format := "text"
 	if b.json {
 		format = "json"
 	}
-	return daemon.NewLog(config.Log{Level: "info", Format: format}, os.Stderr)
+	return logging.New(config.Log{Level: "info", Format: format}, os.Stderr, os.Stderr)
 }
 
 func (b *broker) loadCertificate() (*tls.Certificate, error) {

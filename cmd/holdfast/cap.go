@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest/tpm"
 )
 

@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/predict"
 	"holdfast/attest/tpm"

@@ -13,6 +13,7 @@ import (
 
 	"holdfast/appliance/config"
 	"holdfast/cmd/internal/daemon"
+	"holdfast/cmd/internal/logging"
 )
 
 func serveCommand() *cobra.Command {
@@ -42,10 +43,10 @@ func serveCommand() *cobra.Command {
 		if err := cfg.Complete(); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		log, flush := daemon.NewLog(cfg.Log, os.Stderr)
-		defer flush()
-		return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Log: log, Setup: func(code, file, url string) {
-			fmt.Fprintln(cmd.OutOrStdout(), welcome(code, file, cmp.Or(url, "https://this machine"+cfg.Admin.Address)))
+		log := logging.New(cfg.Log, os.Stderr, os.Stdout)
+		defer log.Close()
+		return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Log: log.Logger, Requests: log.Requests, LogDropped: log.Dropped, Setup: func(code, file, url string) {
+			fmt.Fprintln(cmd.ErrOrStderr(), welcome(code, file, cmp.Or(url, "https://this machine"+cfg.Admin.Address)))
 		}})
 	})
 	return c

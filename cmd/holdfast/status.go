@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 	"holdfast/web"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance/config"
-	"holdfast/appliance/volume"
+	"holdfast/appliance/machine/volume"
 	"holdfast/attest/tpm"
 )
 

@@ -263,7 +263,14 @@ func (b *boot) off() {
 	<-b.ended
 	_ = b.swtpm.Process.Kill()
 	_ = b.swtpm.Wait()
+	// Who may read the console must not see who uses which key.
+	if said := requestLine.FindString(b.console.text()); said != "" {
+		b.t.Errorf("the console tells of a request: %s", said)
+	}
 }
+
+// requestLine is a line about a request of KMS.
+var requestLine = regexp.MustCompile(`.*kms_request_id=.*`)
 
 // state is what /boot tells everybody.
 type state struct{ State, Code, Reason string }

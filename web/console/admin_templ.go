@@ -146,7 +146,7 @@ func hsmsPage(d *hsmsData) templ.Component {
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 9, "<p>It wraps one key for each key store, was made in the HSM, and never leaves it. The test operation uses it. Its label is in the configuration (<code>hsm.master_key_label</code>).</p>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 9, "<p>It wraps one key for each key store, was made in the HSM, and never leaves it. The test operation uses it too, so a master key that is gone shows here. Its label is in the configuration (<code>hsm.master_key_label</code>).</p>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -14,9 +14,9 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"holdfast/appliance/approval"
-	"holdfast/appliance/bootstate"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/bootstate"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )

@@ -8,8 +8,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )

@@ -9,8 +9,8 @@ import "github.com/a-h/templ"
 import templruntime "github.com/a-h/templ/runtime"
 
 import (
-	"holdfast/appliance/bootstate"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/bootstate"
 	"holdfast/web/console/ui"
 )
 

@@ -6,7 +6,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/bootstate"
+	"holdfast/appliance/machine/bootstate"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )

@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 	"net/http"
 
-	"holdfast/appliance/bootstate"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/bootstate"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/instance"
 )
 
 // Site is what operations need of where the appliance runs.

@@ -9,9 +9,9 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/bootstate"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/bootstate"
+	"holdfast/appliance/machine/instance"
 )
 
 // Journal gives the steps of this boot and of earlier ones, the newest first.

@@ -12,14 +12,15 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/certificate"
 	"holdfast/attest"
 	"holdfast/attest/tpm/seal"
+	"holdfast/cmd/internal/systemd"
 	"holdfast/hsm"
-	"holdfast/xks"
 )
 
 // The codes of failures to unlock. They are stable.
@@ -32,7 +33,7 @@ const (
 )
 
 // newBoot wires the boot to the parts that it works with.
-func (d *Daemon) newBoot(certificate *xks.Certificate) error {
+func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
 	parts, err := Parts(cfg)
 	if err != nil {
@@ -43,7 +44,7 @@ func (d *Daemon) newBoot(certificate *xks.Certificate) error {
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
-		TLSKey:    func() ([]byte, error) { return publicKey(certificate) },
+		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
 		Condition: d.condition,
@@ -119,8 +120,8 @@ func revoked(c *attest.Collector) (uint64, error) {
 	return seal.Counter(c.TPM)
 }
 
-func publicKey(certificate *xks.Certificate) ([]byte, error) {
-	c, err := certificate.Get(nil)
+func publicKey(cert *certificate.Certificate) ([]byte, error) {
+	c, err := cert.Get(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +215,7 @@ func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []app
 		d.appliance.Lock()
 		return &boot.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
 	}
-	if err := d.welcomeLater(ctx); err != nil {
+	if err := d.welcome.SayLater(ctx); err != nil {
 		d.o.Log.Error("there is no setup code", "error", err)
 	}
 	return nil
@@ -290,7 +291,7 @@ func (d *Daemon) lock() {
 
 // changed tells where it serves, or that it does not.
 func (d *Daemon) changed(s boot.Status) {
-	notify(d.o.Log, statusLine(s))
+	systemd.Notify(d.o.Log, systemd.Status(statusLine(s)))
 	a := Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket}
 	if s.Serves() {
 		d.o.Log.Info("serving", "version", Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)

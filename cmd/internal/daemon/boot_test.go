@@ -22,9 +22,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/appliance"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"

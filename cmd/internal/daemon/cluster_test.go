@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/boot"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/xks/xkstest"

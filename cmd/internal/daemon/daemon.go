@@ -27,12 +27,14 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/cmd/internal/metrics"
+	"holdfast/cmd/internal/systemd"
 	"holdfast/cmd/internal/tracing"
 	"holdfast/web"
 	"holdfast/web/console"
@@ -47,6 +49,10 @@ var Version = "dev"
 type Options struct {
 	Config *config.Config
 	Log    *slog.Logger
+	// Requests takes the line that there is for each request of KMS; Log if nil.
+	Requests *slog.Logger
+	// LogDropped, if given, counts the lines that the log has lost.
+	LogDropped func() uint64
 	// Platform is a simulated machine; the real one if nil.
 	Platform Platform
 	// Changed, if given, is called whenever the boot has come to serving, degraded
@@ -84,6 +90,7 @@ type Daemon struct {
 	audit     *auditor
 	collector *attest.Collector
 	users     *identity.Directory
+	welcome   *identity.Welcome
 	api       *xks.API
 	xks       *xks.Server
 	xksL      net.Listener
@@ -99,8 +106,7 @@ type Daemon struct {
 	volume *boot.Failure
 
 	mu         sync.Mutex
-	hsm        io.Closer                   // of all tokens; nil until they are open
-	later      func(context.Context) error // says how the first administrator comes in; nil if that is said
+	hsm        io.Closer // of all tokens; nil until they are open
 	background sync.WaitGroup
 }
 
@@ -108,7 +114,7 @@ type Daemon struct {
 // under way, stores what is in memory, wipes the keys and returns nil. An error
 // means that it could not start.
 //
-// Until the boot has come to serving (package appliance/boot) it serves locked:
+// Until the boot has come to serving (package appliance/machine/boot) it serves locked:
 // XKS requests get InternalException, administrators see why.
 func Run(ctx context.Context, o Options) error {
 	if err := NoCoreDumps(); err != nil {
@@ -166,10 +172,10 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.volume = closedVolume(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
 		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Code, "reason", d.volume.Error())
 	}
-	if err := d.firstCertificate(); err != nil {
+	if err := firstCertificate(cfg, d.o.Log); err != nil {
 		return err
 	}
-	certificate, err := xks.LoadCertificate(cfg.XKS.Certificate, cfg.XKS.Key, time.Now, d.o.Log)
+	cert, err := certificate.Load(cfg.XKS.Certificate, cfg.XKS.Key, time.Now, d.o.Log)
 	if err != nil {
 		return err
 	}
@@ -188,7 +194,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: audit.Options{
 		RetainAge: time.Duration(cfg.Audit.RetainAge), RetainBytes: int64(cfg.Audit.RetainMiB) << 20,
 		ReserveBytes: int64(cfg.Audit.ReserveMiB) << 20, WarnBytes: int64(cfg.Audit.WarnMiB) << 20}}
-	if err := d.newBoot(certificate); err != nil {
+	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
@@ -201,9 +207,9 @@ func (d *Daemon) open(ctx context.Context) error {
 	if s := cfg.AWSXKS; s != nil && s.Enable {
 		services = append(services, s.Service)
 	}
-	measured := metrics.New(metrics.Sources{Version: Version, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
+	measured := metrics.New(metrics.Sources{Version: Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
-			c, err := certificate.Get(nil)
+			c, err := cert.Get(nil)
 			if err != nil {
 				return time.Time{}
 			}
@@ -235,7 +241,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	}
 	d.api = xks.New(xks.Options{
 		KeyStores: d.appliance,
-		Log:       d.o.Log,
+		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + Version,
 		FleetSize: cfg.XKS.FleetSize,
@@ -244,7 +250,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		Observe: observe,
 	})
 	d.xks = xks.NewServer(d.api, xks.ServerOptions{
-		Certificate:    certificate.Get,
+		Certificate:    cert.Get,
 		ClientCAs:      clientCAs,
 		ClientNames:    cfg.XKS.ClientNames,
 		MaxConnections: cfg.XKS.MaxConnections,
@@ -253,7 +259,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err := d.listen(); err != nil {
 		return err
 	}
-	d.site = &site{cfg: cfg, certificate: certificate, listening: Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
+	d.site = &site{cfg: cfg, certificate: cert, listening: Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
 	closed := ""
 	if d.closed() {
 		closed = d.volume.Code + ": " + d.volume.Error()
@@ -261,8 +267,13 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.appliance, d.o.Log); err != nil {
 		return err
 	}
+	d.welcome = &identity.Welcome{Directory: d.users, Unlocked: func() bool { return !d.appliance.Locked() }, Tell: func(code string) {
+		if d.o.Setup != nil {
+			d.o.Setup(code, filepath.Join(cfg.State.Dir, SetupFile), d.site.consoleURL())
+		}
+	}}
 	if !d.closed() && !cfg.Instance.Metadata {
-		if err := d.welcome(ctx, d.setupFile); err != nil {
+		if err := d.welcome.Say(ctx, d.setupFile); err != nil {
 			return err
 		}
 	}
@@ -271,7 +282,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: Version, Log: d.o.Log})
 	d.admin = &http.Server{
 		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10,
@@ -379,8 +390,8 @@ func (d *Daemon) serve(ctx context.Context) error {
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
 	}
-	wg.Go(func() { d.watchdog(background) })
-	notify(d.o.Log, "READY=1\n"+statusLine(d.boot.Status()))
+	wg.Go(func() { systemd.Watchdog(background, d.o.Log, d.alive) })
+	systemd.Notify(d.o.Log, systemd.Ready+"\n"+systemd.Status(statusLine(d.boot.Status())))
 
 	var err error
 	select {
@@ -388,7 +399,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	case err = <-failed:
 	}
 	d.o.Log.Info("shutting down")
-	notify(d.o.Log, "STOPPING=1")
+	systemd.Notify(d.o.Log, systemd.Stopping)
 	grace, done := context.WithTimeout(background, 10*time.Second)
 	defer done()
 	_ = d.xks.Shutdown(grace)

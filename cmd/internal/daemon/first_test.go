@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/instance"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
 )

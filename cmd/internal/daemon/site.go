@@ -11,15 +11,15 @@ import (
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/instance"
 	"holdfast/web"
-	"holdfast/xks"
 )
 
 // site implements [web.Site].
 type site struct {
 	cfg         *config.Config
-	certificate *xks.Certificate
+	certificate *certificate.Certificate
 	listening   Addresses
 	instance    atomic.Pointer[instance.Identity] // nil while it is unknown
 }
@@ -71,11 +71,8 @@ func (s *site) Certificate() (web.Certificate, error) {
 		return web.Certificate{}, err
 	}
 	sum := sha256.Sum256(c.Leaf.Raw)
-	d := web.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: append([]string{}, c.Leaf.DNSNames...),
+	d := web.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: certificate.Names(c.Leaf),
 		NotBefore: c.Leaf.NotBefore.UTC(), NotAfter: c.Leaf.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:]), Requested: s.certificate.Requested()}
-	for _, ip := range c.Leaf.IPAddresses {
-		d.Names = append(d.Names, ip.String())
-	}
 	for _, der := range c.Certificate {
 		d.Chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
@@ -95,7 +92,7 @@ func (s *site) InstallCertificate(chain string) (web.Certificate, error) {
 }
 
 func invalid(err error) error {
-	if errors.Is(err, xks.ErrCertificate) {
+	if errors.Is(err, certificate.ErrInvalid) {
 		return fault.Errorf(fault.Invalid, "%s", err)
 	}
 	return err

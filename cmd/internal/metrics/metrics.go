@@ -15,7 +15,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 	"holdfast/hsm"
 	"holdfast/xks"
 )
@@ -33,6 +33,8 @@ type Sources struct {
 	Credentials func() (map[string][]time.Time, error)
 	// CertificateExpires is when the server's certificate does.
 	CertificateExpires func() time.Time
+	// LogDropped counts the lines that the log has lost; nil if none can be.
+	LogDropped func() uint64
 }
 
 // Metrics are the appliance's. Its methods may be called concurrently.
@@ -158,6 +160,7 @@ var (
 	auditLagTime = describe("audit_unsigned_seconds", "For how long there have been such records.")
 	auditFree    = describe("audit_free_bytes", "What the disk of the audit log has left. Without space, requests are refused.")
 	auditWorks   = describe("audit_writable", "1 while records can be written; otherwise requests are refused.")
+	logDropped   = describe("log_lines_dropped_total", "Lines of the log that were dropped, as its reader was too slow.")
 	credentials  = describe("credentials", "Active SigV4 credentials.", "key_store")
 	oldest       = describe("credential_oldest_created_timestamp_seconds", "When the oldest active SigV4 credential was made.", "key_store")
 )
@@ -168,7 +171,7 @@ var states = []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise,
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
-		attested, attestedOK, keyExpires, certExpires, auditSize, auditLag, auditLagTime, auditFree, auditWorks, credentials, oldest} {
+		attested, attestedOK, keyExpires, certExpires, auditSize, auditLag, auditLagTime, auditFree, auditWorks, logDropped, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -186,6 +189,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	set(buildInfo, 1, g.s.Version)
 	if expires := g.s.CertificateExpires(); !expires.IsZero() {
 		set(certExpires, seconds(expires))
+	}
+	if g.s.LogDropped != nil {
+		ch <- prometheus.MustNewConstMetric(logDropped, prometheus.CounterValue, float64(g.s.LogDropped()))
 	}
 	collectBoot(set, g.s.Boot())
 	collectStatus(set, g.s.Status(ctx))

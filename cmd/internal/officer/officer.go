@@ -19,8 +19,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"holdfast/appliance/boot"
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"

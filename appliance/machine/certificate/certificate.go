@@ -1,4 +1,4 @@
-package xks
+package certificate
 
 import (
 	"crypto/tls"
@@ -31,8 +31,8 @@ type fileVersion struct {
 	certSize, keySize int64
 }
 
-// LoadCertificate reads the certificate with its chain, and its private key.
-func LoadCertificate(certFile, keyFile string, now func() time.Time, log *slog.Logger) (*Certificate, error) {
+// Load reads the certificate with its chain, and its private key.
+func Load(certFile, keyFile string, now func() time.Time, log *slog.Logger) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile, log: log, now: now}
 	v, err := c.stat()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/appliance/instance"
+	"holdfast/appliance/machine/instance"
 )
 
 // document is the example of the EC2 User Guide.

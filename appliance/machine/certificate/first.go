@@ -1,4 +1,4 @@
-package xks
+package certificate
 
 import (
 	"crypto/ecdsa"
@@ -20,10 +20,10 @@ import (
 // firstLifetime is that of a first certificate. Browsers take no longer one.
 const firstLifetime = 397 * 24 * time.Hour
 
-// FirstCertificate makes a certificate that signs itself, for the DNS names and IP
+// MakeFirst makes a certificate that signs itself, for the DNS names and IP
 // addresses, where there is none yet. It takes the key that is there, or makes one
 // (P-256). It gives nil if there was a certificate.
-func FirstCertificate(certFile, keyFile string, names []string, now time.Time) (*x509.Certificate, error) {
+func MakeFirst(certFile, keyFile string, names []string, now time.Time) (*x509.Certificate, error) {
 	if _, err := os.Stat(certFile); !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"

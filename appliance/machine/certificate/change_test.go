@@ -1,4 +1,4 @@
-package xks_test
+package certificate_test
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/xks"
+	"holdfast/appliance/machine/certificate"
 )
 
 // authority signs certificates.
@@ -94,7 +94,7 @@ func TestRequestAndInstall(t *testing.T) {
 		}
 	}
 	var log bytes.Buffer
-	c, err := xks.LoadCertificate(certFile, keyFile, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+	c, err := certificate.Load(certFile, keyFile, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestRequestAndInstall(t *testing.T) {
 	}
 
 	for _, names := range [][]string{nil, {""}, {"no name"}, {"a..b"}, {strings.Repeat("a.", 200) + "b"}, make([]string, 51)} {
-		if _, err := c.Request(names); !errors.Is(err, xks.ErrCertificate) {
+		if _, err := c.Request(names); !errors.Is(err, certificate.ErrInvalid) {
 			t.Errorf("names %.60q: %v", names, err)
 		}
 	}
@@ -133,7 +133,7 @@ func TestRequestAndInstall(t *testing.T) {
 		"without names":       a.sign(asked, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil }),
 		"endless":             bytes.Repeat(good, 200),
 	} {
-		if err := c.Install(chain); !errors.Is(err, xks.ErrCertificate) {
+		if err := c.Install(chain); !errors.Is(err, certificate.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -145,7 +145,7 @@ func TestRequestAndInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Install(a.sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: strangeRequest}), nil)); !errors.Is(err, xks.ErrCertificate) || !strings.Contains(err.Error(), "another key") {
+	if err := c.Install(a.sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: strangeRequest}), nil)); !errors.Is(err, certificate.ErrInvalid) || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("of another key: %v", err)
 	}
 	if inUse() != "old.test" {
@@ -167,7 +167,7 @@ func TestRequestAndInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // and the start after it finds a pair
-		finished, err := xks.LoadCertificate(filepath.Join(cut, "cert.pem"), filepath.Join(cut, "key.pem"), time.Now, slog.New(slog.DiscardHandler))
+		finished, err := certificate.Load(filepath.Join(cut, "cert.pem"), filepath.Join(cut, "key.pem"), time.Now, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestRequestAndInstall(t *testing.T) {
 	if err := c.Install(a.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"renewed.test"} })); err != nil || inUse() != "renewed.test" {
 		t.Fatalf("%v, in use %s", err, inUse())
 	}
-	again, err := xks.LoadCertificate(certFile, keyFile, time.Now, slog.New(slog.DiscardHandler))
+	again, err := certificate.Load(certFile, keyFile, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func FuzzInstall(f *testing.F) {
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "c"), a.pem(), 0o600), os.WriteFile(filepath.Join(dir, "k"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600)); err != nil {
 		f.Fatal(err)
 	}
-	c, err := xks.LoadCertificate(filepath.Join(dir, "c"), filepath.Join(dir, "k"), time.Now, slog.New(slog.DiscardHandler))
+	c, err := certificate.Load(filepath.Join(dir, "c"), filepath.Join(dir, "k"), time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.Fatal(err)
 	}

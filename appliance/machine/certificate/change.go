@@ -1,4 +1,4 @@
-package xks
+package certificate
 
 import (
 	"bytes"
@@ -19,9 +19,9 @@ import (
 	"time"
 )
 
-// ErrCertificate says that a certificate, or a request for one, will not do. It is
+// ErrInvalid says that a certificate, or a request for one, will not do. It is
 // wrapped with why.
-var ErrCertificate = errors.New("certificate")
+var ErrInvalid = errors.New("certificate")
 
 // requestSuffix is of the file with the key that waits for its certificate.
 const requestSuffix = ".requested"
@@ -44,7 +44,7 @@ func (c *Certificate) Requested() bool {
 // is void.
 func (c *Certificate) Request(names []string) ([]byte, error) {
 	if len(names) == 0 || len(names) > maxNames {
-		return nil, fmt.Errorf("%w: give 1 to %d names", ErrCertificate, maxNames)
+		return nil, fmt.Errorf("%w: give 1 to %d names", ErrInvalid, maxNames)
 	}
 	dns, ips, err := splitNames(names)
 	if err != nil {
@@ -85,7 +85,7 @@ func splitNames(names []string) (dns []string, ips []net.IP, err error) {
 		case ValidDNSName(n):
 			dns = append(dns, n)
 		default:
-			return nil, nil, fmt.Errorf("%w: %.80q is no DNS name and no IP address", ErrCertificate, n)
+			return nil, nil, fmt.Errorf("%w: %.80q is no DNS name and no IP address", ErrInvalid, n)
 		}
 	}
 	return dns, ips, nil
@@ -118,49 +118,49 @@ func (c *Certificate) Install(chain []byte) error {
 		}
 		return err
 	}
-	return fmt.Errorf("%w: it is of another key: neither that of the last request nor the one in use", ErrCertificate)
+	return fmt.Errorf("%w: it is of another key: neither that of the last request nor the one in use", ErrInvalid)
 }
 
 // checkChain says what is wrong with a chain, the leaf first.
 func (c *Certificate) checkChain(chain []byte) (*x509.Certificate, error) {
 	if len(chain) > maxChain {
-		return nil, fmt.Errorf("%w: the chain has more than %d bytes", ErrCertificate, maxChain)
+		return nil, fmt.Errorf("%w: the chain has more than %d bytes", ErrInvalid, maxChain)
 	}
 	var list []*x509.Certificate
 	for rest := chain; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			if len(bytes.TrimSpace(rest)) > 0 || len(list) == 0 {
-				return nil, fmt.Errorf("%w: give certificates in PEM and nothing else, the server's first", ErrCertificate)
+				return nil, fmt.Errorf("%w: give certificates in PEM and nothing else, the server's first", ErrInvalid)
 			}
 			break
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, fmt.Errorf("%w: block %d is no certificate", ErrCertificate, len(list)+1)
+			return nil, fmt.Errorf("%w: block %d is no certificate", ErrInvalid, len(list)+1)
 		}
 		if n := len(list); n > 0 && list[n-1].CheckSignatureFrom(cert) != nil {
-			return nil, fmt.Errorf("%w: certificate %d is not signed by the one after it; put them in order", ErrCertificate, n)
+			return nil, fmt.Errorf("%w: certificate %d is not signed by the one after it; put them in order", ErrInvalid, n)
 		}
 		list = append(list, cert)
 	}
 	leaf := list[0]
 	switch now := c.now(); {
 	case now.After(leaf.NotAfter):
-		return nil, fmt.Errorf("%w: it expired at %s", ErrCertificate, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: it expired at %s", ErrInvalid, leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		return nil, fmt.Errorf("%w: it begins at %s", ErrCertificate, leaf.NotBefore.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: it begins at %s", ErrInvalid, leaf.NotBefore.UTC().Format(time.RFC3339))
 	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
-		return nil, fmt.Errorf("%w: it has no names (subjectAltName)", ErrCertificate)
+		return nil, fmt.Errorf("%w: it has no names (subjectAltName)", ErrInvalid)
 	}
 	if leaf.IsCA && len(list) > 1 {
-		return nil, fmt.Errorf("%w: it is that of an authority; put the server's first", ErrCertificate)
+		return nil, fmt.Errorf("%w: it is that of an authority; put the server's first", ErrInvalid)
 	}
 	return leaf, nil
 }
 
 // replace puts both files in place, the certificate first. Between the two the pair
-// does not fit, and Get keeps the one before; after a crash there, [LoadCertificate]
+// does not fit, and Get keeps the one before; after a crash there, [Load]
 // finds the new key where the request left it.
 func (c *Certificate) replace(chain, key []byte, newKey bool) error {
 	c.mu.Lock()

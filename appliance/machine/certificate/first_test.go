@@ -1,4 +1,4 @@
-package xks_test
+package certificate_test
 
 import (
 	"crypto/ecdsa"
@@ -14,14 +14,14 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/xks"
+	"holdfast/appliance/machine/certificate"
 )
 
 func TestFirstCertificate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tls")
 	cert, key := filepath.Join(dir, "server.pem"), filepath.Join(dir, "server-key.pem")
 	now := time.Now()
-	c, err := xks.FirstCertificate(cert, key, []string{"holdfast.example.com", "192.0.2.7", "2001:db8::7"}, now)
+	c, err := certificate.MakeFirst(cert, key, []string{"holdfast.example.com", "192.0.2.7", "2001:db8::7"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestFirstCertificate(t *testing.T) {
 		}
 	}
 	// What is there stays.
-	if again, err := xks.FirstCertificate(cert, key, []string{"other.example.com"}, now); again != nil || err != nil {
+	if again, err := certificate.MakeFirst(cert, key, []string{"other.example.com"}, now); again != nil || err != nil {
 		t.Errorf("%v %v", again, err)
 	}
 
@@ -51,13 +51,13 @@ func TestFirstCertificate(t *testing.T) {
 	if err := os.Remove(cert); err != nil {
 		t.Fatal(err)
 	}
-	again, err := xks.FirstCertificate(cert, key, []string{"holdfast.example.com"}, now)
+	again, err := certificate.MakeFirst(cert, key, []string{"holdfast.example.com"}, now)
 	if err != nil || !public.Equal(again.PublicKey) {
 		t.Fatalf("%v", err)
 	}
 
 	// It can be replaced, as the console does.
-	loaded, err := xks.LoadCertificate(cert, key, time.Now, slog.New(slog.DiscardHandler))
+	loaded, err := certificate.Load(cert, key, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,13 +80,13 @@ func TestFirstCertificateFails(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "server.pem"), filepath.Join(dir, "server-key.pem")
 	make := func(cert, key string, names ...string) error {
-		c, err := xks.FirstCertificate(cert, key, names, time.Now())
+		c, err := certificate.MakeFirst(cert, key, names, time.Now())
 		if c != nil {
 			t.Errorf("%+v", c)
 		}
 		return err
 	}
-	if err := make(cert, key, "not a name"); !errors.Is(err, xks.ErrCertificate) {
+	if err := make(cert, key, "not a name"); !errors.Is(err, certificate.ErrInvalid) {
 		t.Error(err)
 	}
 	if err := os.WriteFile(key, []byte("what may be valuable"), 0o600); err != nil {

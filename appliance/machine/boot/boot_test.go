@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/boot"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/attest/simulation"

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/appliance/volume"
+	"holdfast/appliance/machine/volume"
 )
 
 func TestRead(t *testing.T) {

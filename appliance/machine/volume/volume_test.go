@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/volume"
+	"holdfast/appliance/machine/volume"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 	"holdfast/attest/tpm/swtpm"

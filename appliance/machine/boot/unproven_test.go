@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/boot"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 )
 

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/bootstate"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/bootstate"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )

@@ -1,0 +1,24 @@
+package appliance
+
+import (
+	"context"
+	"sync"
+)
+
+// Administration is the part that makes, changes and removes key stores,
+// credentials, keys, grants and blocks. The operations are few and slow compared
+// with those of KMS, so one lock serializes them; each takes effect on requests
+// that start after it returns. They are in the files of what they are about.
+type Administration struct {
+	ground
+	service  *Service
+	settings *Settings
+	deleting func(ctx context.Context, keyStore, keyID string) error
+
+	// admin serializes operations, which read a row, change it and write it back.
+	// Requests of KMS never take it, but for a rotation.
+	admin sync.Mutex
+	// blocking serializes changes of the block of everything. It is apart from
+	// admin, which may wait for the HSM.
+	blocking sync.Mutex
+}

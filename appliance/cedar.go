@@ -1,0 +1,50 @@
+package appliance
+
+import (
+	"context"
+	"strings"
+
+	"holdfast/appliance/authz"
+	"holdfast/appliance/fault"
+)
+
+// Policy gives the Cedar policies of a key store that were written by hand.
+// Errors: fault.NotFound.
+func (a *Administration) Policy(_ context.Context, keyStore string) (string, error) {
+	_, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return "", err
+	}
+	return e.store.Policy, nil
+}
+
+// SetPolicy replaces them; empty for none. Errors: fault.Invalid, with line and
+// column; fault.NotFound.
+func (a *Administration) SetPolicy(ctx context.Context, keyStore, cedar string) error {
+	cedar, err := parsePolicy(cedar)
+	if err != nil {
+		return err
+	}
+	return a.changeKeyStore(ctx, keyStore, func(ks *KeyStore) error {
+		ks.Policy = cedar
+		return nil
+	})
+}
+
+// CheckPolicy gives the error that SetPolicy would, and changes nothing.
+func (a *Administration) CheckPolicy(_ context.Context, keyStore, cedar string) error {
+	if _, err := parsePolicy(cedar); err != nil {
+		return err
+	}
+	_, _, err := a.service.keyStore(keyStore)
+	return err
+}
+
+// parsePolicy gives Cedar policies as they are stored.
+func parsePolicy(cedar string) (string, error) {
+	cedar = strings.ReplaceAll(cedar, "\r\n", "\n")
+	if _, err := authz.Parse(cedar); err != nil {
+		return "", fault.Errorf(fault.Invalid, "%s", err)
+	}
+	return cedar, nil
+}

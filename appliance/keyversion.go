@@ -1,0 +1,117 @@
+package appliance
+
+import (
+	"context"
+	"time"
+)
+
+// CachedMaterial is the length of a version's sealed material with cached custody,
+// in bytes: of the key, and of its seal. The label of a token's object is longer.
+const CachedMaterial = KeyBytes + 29
+
+// Origin says where a version's material came from.
+type Origin string
+
+// The origins of key material.
+const (
+	OriginGenerated Origin = "generated"
+	OriginImported  Origin = "imported"
+)
+
+// KeyVersion is one AES-256 key of an external key.
+type KeyVersion struct {
+	KeyStore  string    `json:"-"`
+	KeyID     string    `json:"-"`
+	Version   uint32    `json:"version"`
+	Custody   Custody   `json:"-"`
+	Origin    Origin    `json:"origin"`
+	CreatedAt time.Time `json:"created_at"`
+	// Encryptions is an upper bound of how often this version has encrypted: the
+	// blocks of encryptions reserved for it so far.
+	Encryptions uint64 `json:"encryptions"`
+
+	// Material is sealed under the keyring key: the 32 bytes of the key for
+	// cached custody, the label of the token's key object for HSM custody.
+	Material []byte `json:"-"`
+}
+
+// Binding names the version. Encryptions is left out: it changes while the key
+// serves.
+func (v *KeyVersion) Binding() Binding {
+	return Binding{Purpose: "key-version", KeyStore: v.KeyStore, Fields: []string{
+		v.KeyID, bindUint(uint64(v.Version)), KeySpec, string(v.Custody), string(v.Origin), BindTime(v.CreatedAt)}}
+}
+
+// makeVersion makes the material of a version that is not stored yet. With HSM
+// custody the token's object is noted before it is made, so that a crash leaves
+// none behind; the note comes with the version.
+func (a *Administration) makeVersion(ctx context.Context, ring Keyring, key *ExternalKey, number uint32, material []byte) (_ *KeyVersion, object *TokenObject, err error) {
+	v := &KeyVersion{KeyStore: key.KeyStore, KeyID: key.ID, Version: number, Custody: key.Custody,
+		Origin: OriginGenerated, CreatedAt: a.stamp()}
+	if key.Custody == CustodyHSM {
+		if object, err = a.newTokenObject(ctx, ring, ring.NewTokenObject(), v); err == nil {
+			err = a.store.NoteTokenObject(ctx, object)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	if material != nil {
+		v.Origin = OriginImported
+		err = ring.Import(ctx, v, object.label(), material)
+	} else {
+		err = ring.Generate(ctx, v, object.label())
+	}
+	if err != nil {
+		a.undoTokenObject(ctx, ring, object)
+		return nil, nil, err
+	}
+	return v, object, nil
+}
+
+// RotateKey adds a new version, which encrypts from now on. With material, of
+// [KeyBytes] bytes, the version is imported; the material is zeroized. All
+// earlier versions still decrypt. Errors: fault.NotFound, fault.Invalid;
+// fault.Conflict if the key's deletion is pending or suspended.
+func (a *Administration) RotateKey(ctx context.Context, keyStore, id string, material []byte) (*ExternalKey, error) {
+	defer clear(material)
+	a.admin.Lock()
+	defer a.admin.Unlock()
+	v, e, err := a.service.keyStore(keyStore)
+	if err != nil {
+		return nil, err
+	}
+	return a.rotate(ctx, v.ring, e.store.ID, id, 0, material)
+}
+
+// rotate adds a version, unless only is not 0 and not the current version. The
+// caller holds a.admin.
+func (a *Administration) rotate(ctx context.Context, ring Keyring, keyStore, id string, only uint32, material []byte) (*ExternalKey, error) {
+	k, err := a.store.Key(ctx, keyStore, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkKey(ring, k, keyStore, id); err != nil {
+		return nil, err
+	}
+	key, was := k.ExternalKey, k.Seal
+	if only != 0 && key.CurrentVersion != only {
+		return &key, nil
+	}
+	if err := key.mustStay(); err != nil {
+		return nil, err
+	}
+	key.CurrentVersion++
+	version, object, err := a.makeVersion(ctx, ring, &key, key.CurrentVersion, material)
+	if err != nil {
+		return nil, err
+	}
+	if key.Seal, err = ring.Seal(key.Binding(), nil); err == nil {
+		err = a.store.AddKeyVersion(ctx, &key, version, was, object.label())
+	}
+	if err != nil {
+		a.undoTokenObject(ctx, ring, object)
+		return nil, err
+	}
+	return &key, nil
+}

@@ -1,0 +1,121 @@
+package appliance
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"holdfast/appliance/fault"
+)
+
+// liveKey is an external key that has been read, checked against its seal and,
+// version by version as they are used, unlocked.
+type liveKey struct {
+	StoredKey
+	ring    Keyring
+	grants  liveGrants
+	blocked func() bool // whether it may not be kept unlocked
+
+	// remaining is how many encryptions of the current version are reserved and
+	// not used.
+	remaining atomic.Int64
+
+	reserving sync.Mutex
+	// The rest is under reserving: the size of the block reserved last, how many
+	// encryptions the version has been reserved in all, and the key as it is
+	// after its rotation.
+	block    uint64
+	reserved uint64
+	rotated  *liveKey
+
+	mu       sync.RWMutex
+	unlocked map[uint32]UnlockedKey
+	wiped    bool
+}
+
+// loadKey gives a key from memory, or else from the store.
+func (s *Service) loadKey(ctx context.Context, ring Keyring, keyStore, id string) (*liveKey, error) {
+	name := keyName{keyStore, id}
+	for {
+		k, generation := s.keys.get(name)
+		if k != nil {
+			return k, nil
+		}
+		stored, err := s.store.Key(ctx, keyStore, id)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkKey(ring, stored, keyStore, id); err != nil {
+			s.log.Error("an external key is refused", "key_store_id", keyStore, "key_id", id, "error", err)
+			return nil, err
+		}
+		k = &liveKey{StoredKey: *stored, ring: ring, unlocked: map[uint32]UnlockedKey{},
+			blocked: func() bool { return s.blocked(keyStore) }}
+		k.grants = s.indexGrants(ring, keyStore, id, stored.Grants, liveGrants{})
+		k.reserved = k.version(k.CurrentVersion).Encryptions
+		if k, ok := s.keys.add(name, generation, k); ok {
+			return k, nil
+		}
+		// The key changed while it was read: read it again.
+	}
+}
+
+// blocked says whether keys of the key store may not be kept unlocked. It is
+// asked after a key is in the cache, so that either it sees a block, or the
+// block sees the key and wipes it.
+func (s *Service) blocked(keyStore string) bool {
+	v := s.live.Load()
+	return v == nil || !v.blockOf(keyStore).IsZero()
+}
+
+// with calls f with the version ready for use. A request that still holds a key
+// which has left the cache meanwhile unlocks it once more, for itself.
+func (k *liveKey) with(v *KeyVersion, f func(UnlockedKey) error) error {
+	u, err := k.unlock(v)
+	if err != nil {
+		return err
+	}
+	if u != nil {
+		if err := f(u); fault.CodeOf(err) != fault.Locked {
+			return err
+		}
+	}
+	if u, err = k.ring.Unlock(v); err != nil {
+		return err
+	}
+	defer u.Wipe()
+	return f(u)
+}
+
+// unlock gives the version ready for use, for as long as the key is in the
+// cache; nil when it is not.
+func (k *liveKey) unlock(v *KeyVersion) (UnlockedKey, error) {
+	k.mu.RLock()
+	u, wiped := k.unlocked[v.Version], k.wiped
+	k.mu.RUnlock()
+	if u != nil || wiped {
+		return u, nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if u := k.unlocked[v.Version]; u != nil || k.wiped || k.blocked() {
+		return u, nil
+	}
+	u, err := k.ring.Unlock(v)
+	if err != nil {
+		return nil, err
+	}
+	k.unlocked[v.Version] = u
+	return u, nil
+}
+
+// wipe erases the unlocked versions.
+func (k *liveKey) wipe() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.wiped = true
+	for _, u := range k.unlocked {
+		u.Wipe()
+	}
+	k.unlocked = nil
+}

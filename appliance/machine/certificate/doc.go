@@ -1,0 +1,5 @@
+// Package certificate keeps the TLS certificate of this machine, in two PEM files,
+// for all its listeners. It makes the first one, follows renewals, makes requests
+// for a certificate (PKCS #10, RFC 2986) and installs what an authority answers. A
+// chain that does not belong to the key, or is not valid, is never installed.
+package certificate

@@ -1,0 +1,89 @@
+package instance
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+const (
+	// userDataTime bounds how long user data are waited for.
+	userDataTime = 3 * time.Second
+	// pause is the first pause between questions, which doubles for the instance's
+	// identity; tries is how often that is asked for.
+	pause = 250 * time.Millisecond
+	tries = 10
+)
+
+// AskSetup asks for user data that have the hash of a setup code, for 3 s at most;
+// nil if there are none. What fails is logged, and nothing depends on it.
+func (m *Metadata) AskSetup(ctx context.Context, log *slog.Logger) *[sha256.Size]byte {
+	ctx, cancel := context.WithTimeout(ctx, userDataTime)
+	defer cancel()
+	for {
+		text, err := m.UserData(ctx)
+		if err == nil {
+			sum, err := ParseSetup(text)
+			if err == nil {
+				return &sum
+			}
+			log.Warn("user data are ignored", "error", err)
+			return nil
+		}
+		if errors.Is(err, ErrNone) {
+			return nil
+		}
+		if wait(ctx, pause) != nil {
+			log.Warn("user data are unknown", "error", err)
+			return nil
+		}
+	}
+}
+
+// AskIdentity asks who the instance is, again and again for some minutes; nil if it
+// remains unknown. What fails is logged, and nothing depends on it.
+func (m *Metadata) AskIdentity(ctx context.Context, log *slog.Logger) *Identity {
+	next := pause
+	for try := range tries {
+		who, err := m.Identity(ctx)
+		if err == nil {
+			log.Info("the instance, as its metadata service tells it", "id", who.ID, "type", who.Type, "image", who.Image, "zone", who.Zone, "account", who.Account)
+			return who
+		}
+		if try == 0 {
+			log.Warn("the instance is unknown", "error", err)
+		}
+		if wait(ctx, next) != nil {
+			return nil
+		}
+		next *= 2
+	}
+	return nil
+}
+
+// ReadSetupFile reads the file with the hash of a setup code; nil if the path is
+// empty, or the file cannot be read, which is logged.
+func ReadSetupFile(path string, log *slog.Logger) *[sha256.Size]byte {
+	if path == "" {
+		return nil
+	}
+	sum, err := ReadSetup(path)
+	if err != nil {
+		log.Warn("no hash of a setup code: the file admin.setup_code is ignored", "error", err)
+		return nil
+	}
+	return &sum
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

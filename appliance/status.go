@@ -1,0 +1,45 @@
+package appliance
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Status is what administrators see at a glance.
+type Status struct {
+	Locked bool `json:"locked"`
+	// Reason says why it is locked; empty if it is not.
+	Reason string `json:"reason,omitempty"`
+	// LeaseSeconds is how long keys would stay in memory if no HSM answered from
+	// now on; 0 while locked.
+	LeaseSeconds int         `json:"lease_seconds"`
+	KeyStores    int         `json:"key_stores"`
+	HSMs         []HSMHealth `json:"hsms"`
+	// Blocked says that everything is out of service by a block, and why.
+	Blocked Block `json:"blocked,omitzero"`
+	// BlockedKeyStores are the names of key stores that are blocked by themselves.
+	BlockedKeyStores []string  `json:"blocked_key_stores,omitempty"`
+	Time             time.Time `json:"time"`
+}
+
+// Status gives the state of the appliance; it never fails.
+func (s *Service) Status(ctx context.Context) Status {
+	st := Status{Time: s.stamp()}
+	if v, err := s.view(); err != nil {
+		st.Locked, st.Reason = true, err.Error()
+	} else {
+		st.KeyStores, st.LeaseSeconds = len(v.byID), int(s.lease.remaining()/time.Second)
+		st.Blocked = v.blocked
+		for _, e := range v.byID {
+			if !e.store.Blocked.IsZero() {
+				st.BlockedKeyStores = append(st.BlockedKeyStores, e.store.Name)
+			}
+		}
+		slices.Sort(st.BlockedKeyStores)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	st.HSMs, _ = s.Health(ctx)
+	return st
+}
