@@ -127,13 +127,11 @@ func (a *Administration) setBlock(ctx context.Context, t BlockTarget, change fun
 			return err
 		})
 	}
-	return retry(func() error {
-		_, err := a.replaceKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
-			k.Blocked, err = change(k.Blocked)
-			return err
-		})
+	_, err := a.changeKeyAtOnce(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
+		k.Blocked, err = change(k.Blocked)
 		return err
 	})
+	return err
 }
 
 func (a *Administration) blockAll(ctx context.Context, change func(was Block) (Block, error)) error {

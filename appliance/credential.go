@@ -159,8 +159,10 @@ func (s *Service) CredentialAges() (map[string][]time.Time, error) {
 // SetCredentialActive activates or deactivates a credential. Errors:
 // fault.NotFound.
 func (a *Administration) SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*Credential, error) {
-	a.admin.Lock()
-	defer a.admin.Unlock()
+	if active { // to deactivate one waits for no other operation, since one may wait for the HSM
+		a.admin.Lock()
+		defer a.admin.Unlock()
+	}
 	v, e, err := a.service.keyStore(keyStore)
 	if err != nil {
 		return nil, err
@@ -186,10 +188,9 @@ func (a *Administration) SetCredentialActive(ctx context.Context, keyStore, acce
 	return nil, noCredential(keyStore, accessKeyID)
 }
 
-// DeleteCredential removes a credential. Errors: fault.NotFound.
+// DeleteCredential removes a credential. It waits for no other operation. Errors:
+// fault.NotFound.
 func (a *Administration) DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
-	a.admin.Lock()
-	defer a.admin.Unlock()
 	_, e, err := a.service.keyStore(keyStore)
 	if err != nil {
 		return err

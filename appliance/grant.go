@@ -204,10 +204,9 @@ func (a *Administration) Grants(ctx context.Context, keyStore string) ([]*Grant,
 	return a.store.Grants(ctx, e.store.ID)
 }
 
-// RemoveGrant removes a grant. Errors: fault.NotFound.
+// RemoveGrant removes a grant. It waits for no other operation. Errors:
+// fault.NotFound.
 func (a *Administration) RemoveGrant(ctx context.Context, keyStore, id string) error {
-	a.admin.Lock()
-	defer a.admin.Unlock()
 	_, e, err := a.service.keyStore(keyStore)
 	if err != nil {
 		return err

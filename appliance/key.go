@@ -266,6 +266,16 @@ func (a *Administration) changeKey(ctx context.Context, keyStore, id string, cha
 	return a.replaceKey(ctx, keyStore, id, change)
 }
 
+// changeKeyAtOnce is changeKey for what takes a key out of service: it waits for no
+// other operation, since one may wait for the HSM.
+func (a *Administration) changeKeyAtOnce(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (k *ExternalKey, err error) {
+	err = retry(func() error {
+		k, err = a.replaceKey(ctx, keyStore, id, change)
+		return err
+	})
+	return k, err
+}
+
 // replaceKey does what changeKey says. Without the lock it may fail with
 // fault.Conflict.
 func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
@@ -300,6 +310,9 @@ func (a *Administration) tryKey(ctx context.Context, keyStore, id string, change
 // SetKeyEnabled enables or disables a key. Errors: fault.NotFound; fault.Conflict
 // if its deletion is pending or suspended.
 func (a *Administration) SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*ExternalKey, error) {
+	if !enabled {
+		return a.changeKeyAtOnce(ctx, keyStore, id, setEnabled(enabled))
+	}
 	return a.changeKey(ctx, keyStore, id, setEnabled(enabled))
 }
 

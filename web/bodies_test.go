@@ -78,7 +78,12 @@ type bank struct {
 
 func newBank(t *testing.T) *bank {
 	t.Helper()
-	b := &bank{bed: xkstest.Start(t, xkstest.Options{}), boot: &fakeBoot{}}
+	return newBankOn(t, xkstest.Options{})
+}
+
+func newBankOn(t *testing.T, options xkstest.Options) *bank {
+	t.Helper()
+	b := &bank{bed: xkstest.Start(t, options), boot: &fakeBoot{}}
 	a, log := &fakeAudit{}, slog.New(slog.NewTextHandler(b.bed.Log, nil))
 	o := optionsOn(t, b.bed.Store, b.bed.Appliance, b.boot, a, log)
 	b.caller = &caller{t, web.NewAPI(o), a}

@@ -3,7 +3,9 @@ package operation
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
+	"slices"
 	"time"
 )
 
@@ -27,7 +29,19 @@ type Done[Out any] struct {
 
 func (d Done[Out]) out() any { return d.Out }
 
-// MarshalJSON writes the API's answer: Out, with the member "effect" of a change.
+// effectName is the member that an answer has of its effect: "effect", unless the
+// thing itself has one, as a grant does, which allows or forbids.
+func effectName(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() == reflect.Struct && slices.ContainsFunc(members(t), func(m member) bool { return m.name == "effect" }) {
+		return "change_effect"
+	}
+	return "effect"
+}
+
+// MarshalJSON writes the API's answer: Out, with one more member of a change.
 func (d Done[Out]) MarshalJSON() ([]byte, error) {
 	if v := reflect.ValueOf(d.Out); v.Kind() == reflect.Slice && v.IsNil() {
 		return []byte("[]"), nil
@@ -44,23 +58,24 @@ func (d Done[Out]) MarshalJSON() ([]byte, error) {
 	if len(out) > 1 {
 		out = append(out, ',')
 	}
-	return append(append(append(out, `"effect":`...), effect...), '}'), nil
+	return fmt.Appendf(out, "%q:%s}", effectName(reflect.TypeFor[Out]()), effect), nil
 }
 
 // UnmarshalJSON reads the API's answer.
 func (d *Done[Out]) UnmarshalJSON(text []byte) error {
-	var with struct {
-		Effect *Effect `json:"effect"`
-	}
 	if err := json.Unmarshal(text, &d.Out); err != nil {
 		return err
 	}
-	if len(text) > 0 && text[0] == '{' {
-		if err := json.Unmarshal(text, &with); err != nil {
-			return err
-		}
+	if len(text) == 0 || text[0] != '{' {
+		return nil
 	}
-	d.Effect = with.Effect
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(text, &all); err != nil {
+		return err
+	}
+	if effect := all[effectName(reflect.TypeFor[Out]())]; effect != nil {
+		return json.Unmarshal(effect, &d.Effect)
+	}
 	return nil
 }
 

@@ -169,8 +169,8 @@ func (d *openAPI) changed(t reflect.Type) *jsonschema.Schema {
 		if s.Properties == nil {
 			s.Properties = map[string]*jsonschema.Schema{}
 		}
-		s.Properties["effect"] = d.schema(reflect.TypeFor[Effect]())
-		s.Required = append(slices.Clone(s.Required), "effect")
+		s.Properties[effectName(t)] = effectSchema()
+		s.Required = append(slices.Clone(s.Required), effectName(t))
 		s.PropertyOrder = nil
 		d.Components.Schemas[name] = s
 	}
@@ -238,6 +238,15 @@ func demand(s *jsonschema.Schema, t reflect.Type) {
 			demand(s.Properties[m.name], m.of)
 		}
 	}
+}
+
+// effectSchema is that of an effect.
+func effectSchema() *jsonschema.Schema {
+	s, err := jsonschema.For[Effect](&jsonschema.ForOptions{TypeSchemas: schemas})
+	if err != nil {
+		panic(fmt.Sprintf("the schema of an effect: %v", err)) // the type is part of the program
+	}
+	return s
 }
 
 // nameOf gives the name of a type's schema.

@@ -1,6 +1,8 @@
 package operation
 
 import (
+	"fmt"
+	"io"
 	"log/slog"
 	"reflect"
 )
@@ -11,10 +13,9 @@ import (
 // that takes one can be filed for approval, and no record has one.
 type Secret []byte
 
-// String, GoString and LogValue keep it out of logs and messages.
-func (Secret) String() string       { return "[secret]" }
-func (Secret) GoString() string     { return "[secret]" }
-func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+// Format and LogValue keep it out of messages and logs, whatever the verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") } // the caller of fmt sees what fails
+func (Secret) LogValue() slog.Value       { return slog.StringValue("[secret]") }
 
 // holdsSecret says whether inputs of the type may have a secret.
 func holdsSecret(t reflect.Type) bool {
