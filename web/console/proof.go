@@ -64,7 +64,7 @@ func flat(prefix string, facts map[string]any) []ui.Fact {
 	var list []ui.Fact
 	for _, name := range slices.Sorted(maps.Keys(facts)) {
 		term := strings.ReplaceAll(prefix+name, "_", " ")
-		if inner, ok := facts[name].(map[string]any); ok {
+		if inner, ok := asWritten(facts[name]).(map[string]any); ok {
 			list = append(list, flat(prefix+name+" · ", inner)...)
 		} else if v := plain(facts[name]); len(v) <= maxFact {
 			list = append(list, ui.Fact{Term: term, Value: v, Mono: true})
@@ -73,9 +73,18 @@ func flat(prefix string, facts map[string]any) []ui.Fact {
 	return list
 }
 
-// plain writes a fact in a line.
+// asWritten gives a fact by the names that it has in the verdict's document.
+func asWritten(fact any) any {
+	var tree any
+	if text, err := json.Marshal(fact); err != nil || json.Unmarshal(text, &tree) != nil {
+		return fact
+	}
+	return tree
+}
+
+// plain writes a fact in a line: a text as it is, all else in JSON.
 func plain(v any) string {
-	if s, ok := v.(string); ok {
+	if s, ok := asWritten(v).(string); ok {
 		return s
 	}
 	text, err := json.Marshal(v)
