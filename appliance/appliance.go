@@ -8,16 +8,15 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
-	"holdfast/hsm"
 )
 
 // HSM is what the appliance needs of a token besides what its keyring does
-// with it; [*hsm.Token] is one.
+// with it. Package keyring makes one of a PKCS#11 token.
 type HSM interface {
 	// Probe encrypts and decrypts with a test key inside of the token.
 	Probe(ctx context.Context) error
 	// Info gives the token's facts.
-	Info(ctx context.Context) (hsm.Info, error)
+	Info(ctx context.Context) (TokenInfo, error)
 }
 
 // Options are the settings of an [Appliance]. Store is needed, the rest has

@@ -127,7 +127,7 @@ func open(d doomed, now func() time.Time) (*whole, error) {
 	}
 	death := &death{left: d.Steps}
 	w.Appliance = appliance.New(appliance.Options{Store: doomedStore{w.store, death}, Now: now, Lease: 1000 * time.Hour})
-	return w, w.Unlock(ctx, keyring.New(doomedToken{w.token, death}), []appliance.HSM{w.token})
+	return w, w.Unlock(ctx, keyring.New(doomedToken{w.token, death}), []appliance.HSM{keyring.Watched(w.token)})
 }
 
 // said is what the child has been answered.

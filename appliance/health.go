@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
-	"holdfast/hsm"
 )
 
 // HealthStatus is the state of an HSM as GetHealthStatus reports it (spec,
@@ -24,9 +23,22 @@ const (
 	HealthUnavailable HealthStatus = "UNAVAILABLE"
 )
 
+// TokenInfo is what a token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO).
+type TokenInfo struct {
+	Label        string `json:"label"`
+	Manufacturer string `json:"manufacturer"`
+	Model        string `json:"model"`
+	Serial       string `json:"serial"`
+	Firmware     string `json:"firmware"`
+	Hardware     string `json:"hardware"`
+	// FreeSessions is how many more sessions the token allows; -1 if it sets no
+	// limit or does not say.
+	FreeSessions int `json:"free_sessions"`
+}
+
 // HSMHealth is what is known of one HSM.
 type HSMHealth struct {
-	hsm.Info
+	TokenInfo
 	Status HealthStatus `json:"status"`
 	// Error says why it is not active; empty if it is.
 	Error string `json:"error,omitempty"`
@@ -101,22 +113,22 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 			begin := m.now()
 			r := HSMHealth{Status: HealthActive, ProbedAt: begin}
 			if i < len(before) {
-				r.Info = before[i].Info // what is known of it while it does not answer
+				r.TokenInfo = before[i].TokenInfo // what is known of it while it does not answer
 			}
 			err := h.Probe(ctx)
 			r.Took = m.now().Sub(begin)
 			if err == nil {
 				m.answered(begin)
-				var info hsm.Info
+				var info TokenInfo
 				if info, err = h.Info(ctx); err == nil {
-					r.Info = info
+					r.TokenInfo = info
 				}
 			}
 			switch {
 			case err != nil:
 				r.Status, r.Error = HealthDegraded, err.Error()
 				if r.Label == "" && r.Serial == "" { // one that has never answered
-					r.Info, _ = h.Info(ctx)
+					r.TokenInfo, _ = h.Info(ctx)
 				}
 			case r.Took > slowProbe:
 				r.Status, r.Error = HealthDegraded, "the test operation took "+r.Took.String()

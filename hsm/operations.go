@@ -12,15 +12,15 @@ import (
 
 // Info is what the token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO).
 type Info struct {
-	Label        string `json:"label"`
-	Manufacturer string `json:"manufacturer"`
-	Model        string `json:"model"`
-	Serial       string `json:"serial"`
-	Firmware     string `json:"firmware"`
-	Hardware     string `json:"hardware"`
+	Label        string
+	Manufacturer string
+	Model        string
+	Serial       string
+	Firmware     string
+	Hardware     string
 	// FreeSessions is how many more sessions the token allows; -1 if it sets no
 	// limit or does not say.
-	FreeSessions int `json:"free_sessions"`
+	FreeSessions int
 }
 
 // Info asks the token for its facts.

@@ -11,17 +11,17 @@ import (
 	"golang.org/x/time/rate"
 
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/bootstate"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/operation"
 )
 
 // PublicBoot is what everybody may know of the boot: where it is and, if it does
 // not serve, the code of why not with a reason.
 type PublicBoot struct {
-	State  bootstate.State `json:"state"`
-	Since  time.Time       `json:"since"`
-	Code   string          `json:"code,omitempty"`
-	Reason string          `json:"reason,omitempty"`
+	State  progress.State `json:"state"`
+	Since  time.Time      `json:"since"`
+	Code   string         `json:"code,omitempty"`
+	Reason string         `json:"reason,omitempty"`
 }
 
 // The evidence that strangers may ask for: each costs the TPM a signature.

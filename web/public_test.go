@@ -17,7 +17,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/snp"
@@ -26,13 +26,13 @@ import (
 
 // fakeBoot is a boot that is where it is said to be.
 type fakeBoot struct {
-	status boot.Status
+	status progress.Status
 	err    error // of Evidence
 	pin    []byte
 	below  uint64
 }
 
-func (f *fakeBoot) Status() boot.Status { return f.status }
+func (f *fakeBoot) Status() progress.Status { return f.status }
 
 func (f *fakeBoot) Evidence(_ context.Context, nonce []byte) (*attest.Evidence, error) {
 	if f.err != nil {
@@ -115,7 +115,7 @@ func public(f *fakeBoot, log *slog.Logger) http.Handler {
 
 // TestPublicLocked: everybody may know that it is locked, and why.
 func TestPublicLocked(t *testing.T) {
-	h := public(&fakeBoot{status: boot.Status{State: boot.Locked, Code: "E_SEAL_PCRS", Reason: "the machine is in no state that was authorized",
+	h := public(&fakeBoot{status: progress.Status{State: progress.Locked, Code: "E_SEAL_PCRS", Reason: "the machine is in no state that was authorized",
 		Steps: []appliance.BootStep{{Reason: "for administrators"}}}}, slog.New(slog.DiscardHandler))
 	if w := fetch(t, h, "/healthz"); w.Code != 200 {
 		t.Errorf("/healthz: %d", w.Code)
@@ -153,7 +153,7 @@ func TestPublicEvidence(t *testing.T) {
 		t.Errorf("asked for ten times: %d %s", last.Code, last.Body)
 	}
 
-	f.err = boot.ErrNoPlatform
+	f.err = progress.ErrNoPlatform
 	if w := fetch(t, public(f, slog.New(slog.DiscardHandler)), "/attestation?nonce="+nonce); w.Code != 409 || !strings.Contains(w.Body.String(), "no hardware") {
 		t.Errorf("no hardware: %d %s", w.Code, w.Body)
 	}
@@ -167,7 +167,7 @@ func TestPublicEvidence(t *testing.T) {
 
 // TestSealAndStatus over the socket.
 func TestSealAndStatus(t *testing.T) {
-	f := &fakeBoot{status: boot.Status{State: boot.Release, Code: "E_SEAL_MISSING", Reason: "nothing is sealed"}}
+	f := &fakeBoot{status: progress.Status{State: progress.Release, Code: "E_SEAL_MISSING", Reason: "nothing is sealed"}}
 	h := as(root, web.NewAPI(options(t, nil, f, &fakeAudit{}, slog.New(slog.DiscardHandler))))
 	w := httptest.NewRecorder()
 	body, err := json.Marshal(web.SealRequest{PIN: []byte("4711")})

@@ -20,6 +20,10 @@ const originPrefix = "holdfast-audit/"
 
 var logID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
+// ValidLogID says whether a log may have that ID: 1 to 64 letters, digits, points,
+// hyphens and underscores.
+func ValidLogID(id string) bool { return logID.MatchString(id) }
+
 // Checkpoint is what a signed note says of a log: C2SP's tlog-checkpoint, with
 // one line of ours after the root:
 //
@@ -37,8 +41,8 @@ type Checkpoint struct {
 	Time   time.Time `json:"time"` // when it was signed
 }
 
-// maxNote bounds what is read as one checkpoint.
-const maxNote = 16 << 10
+// MaxNote bounds what is read as one checkpoint.
+const MaxNote = 16 << 10
 
 func (c *Checkpoint) text() string {
 	return fmt.Sprintf("%s%s\n%d\n%s\nholdfast %d %s\n", originPrefix, c.LogID, c.Size,
@@ -47,9 +51,9 @@ func (c *Checkpoint) text() string {
 
 // parseCheckpoint reads the text of a checkpoint. It must be as text makes it.
 func parseCheckpoint(text string) (*Checkpoint, error) {
-	malformed := failed(CodeCheckpointForged, nil, "a checkpoint is not of the form that this version writes")
+	malformed := Errorf(CodeCheckpointForged, nil, "a checkpoint is not of the form that this version writes")
 	l := strings.Split(text, "\n")
-	if len(text) > maxNote || len(l) != 5 || l[4] != "" {
+	if len(text) > MaxNote || len(l) != 5 || l[4] != "" {
 		return nil, malformed
 	}
 	id, ok := strings.CutPrefix(l[0], originPrefix)
@@ -65,8 +69,8 @@ func parseCheckpoint(text string) (*Checkpoint, error) {
 	c.Size, errs[0] = strconv.ParseInt(l[1], 10, 64)
 	c.Root, errs[1] = tlog.ParseHash(l[2])
 	c.Number, errs[2] = strconv.ParseInt(own[1], 10, 64)
-	c.Time, errs[3] = parseTime([]byte(own[2]))
-	if errors.Join(errs[:]...) != nil || c.Size < 0 || c.Size > maxSeq || c.Number < 0 || c.text() != text {
+	c.Time, errs[3] = ParseTime([]byte(own[2]))
+	if errors.Join(errs[:]...) != nil || c.Size < 0 || c.Size > MaxSeq || c.Number < 0 || c.text() != text {
 		return nil, malformed
 	}
 	return c, nil
@@ -74,37 +78,37 @@ func parseCheckpoint(text string) (*Checkpoint, error) {
 
 // OpenCheckpoint checks the signature of a checkpoint, and gives what it says.
 func OpenCheckpoint(signed []byte, keys note.Verifiers) (*Checkpoint, error) {
-	if len(signed) > maxNote {
-		return nil, failed(CodeCheckpointForged, nil, "a checkpoint is longer than %d bytes", maxNote)
+	if len(signed) > MaxNote {
+		return nil, Errorf(CodeCheckpointForged, nil, "a checkpoint is longer than %d bytes", MaxNote)
 	}
 	n, err := note.Open(signed, keys)
 	if err != nil {
-		return nil, failed(CodeCheckpointForged, err, "a checkpoint is not signed by a known key")
+		return nil, Errorf(CodeCheckpointForged, err, "a checkpoint is not signed by a known key")
 	}
 	// Base64 has bits that mean nothing. They are zero, so that a checkpoint has
 	// one form only.
 	for _, sig := range n.Sigs {
 		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
-			return nil, failed(CodeCheckpointForged, err, "the signature of a checkpoint was edited")
+			return nil, Errorf(CodeCheckpointForged, err, "the signature of a checkpoint was edited")
 		}
 	}
 	return parseCheckpoint(n.Text)
 }
 
-// unverifiedCheckpoint gives what a checkpoint says, whoever signed it.
-func unverifiedCheckpoint(signed []byte) (*Checkpoint, error) {
+// UnverifiedCheckpoint gives what a checkpoint says, whoever signed it.
+func UnverifiedCheckpoint(signed []byte) (*Checkpoint, error) {
 	text, _, ok := bytes.Cut(signed, []byte("\n\n"))
 	if !ok {
-		return nil, failed(CodeCheckpointForged, nil, "a checkpoint has no signature")
+		return nil, Errorf(CodeCheckpointForged, nil, "a checkpoint has no signature")
 	}
 	return parseCheckpoint(string(text) + "\n")
 }
 
-// signCheckpoint gives the signed note.
-func signCheckpoint(c *Checkpoint, s Signer) ([]byte, error) {
+// SignCheckpoint gives the signed note.
+func SignCheckpoint(c *Checkpoint, s Signer) ([]byte, error) {
 	signed, err := note.Sign(&note.Note{Text: c.text()}, s)
 	if err != nil {
-		return nil, failed(CodeSigner, err, "a checkpoint could not be signed; the records are on the disk, without a signature")
+		return nil, Errorf(CodeSigner, err, "a checkpoint could not be signed; the records are on the disk, without a signature")
 	}
 	return signed, nil
 }
@@ -131,13 +135,13 @@ func cutNote(b []byte) (signed, rest []byte) {
 	return b[:end+1], b[end+2:]
 }
 
-// lastNote gives the last whole note of a file of so many bytes, and where it
+// LastNote gives the last whole note of a file of so many bytes, and where it
 // ends; nil if there is none.
-func lastNote(r io.ReaderAt, size int64) (signed []byte, end int64, err error) {
-	from := max(0, size-4*maxNote)
+func LastNote(r io.ReaderAt, size int64) (signed []byte, end int64, err error) {
+	from := max(0, size-4*MaxNote)
 	b := make([]byte, size-from)
 	if _, err := r.ReadAt(b, from); err != nil && err != io.EOF {
-		return nil, 0, failed(CodeIO, err, "the checkpoints cannot be read")
+		return nil, 0, Errorf(CodeIO, err, "the checkpoints cannot be read")
 	}
 	// From the end, block by block, to a block of signatures.
 	for stop := bytes.LastIndex(b, blank); stop >= 0; {
@@ -160,35 +164,35 @@ func lastNote(r io.ReaderAt, size int64) (signed []byte, end int64, err error) {
 	return nil, 0, nil
 }
 
-// notes reads the file of checkpoints, note by note.
-type notes struct {
-	r    io.Reader
+// Notes reads the file of checkpoints, note by note.
+type Notes struct {
+	R    io.Reader
 	buf  []byte
 	done bool
 }
 
-// next gives the next note, valid until the call after; nil at the end. torn
+// Next gives the next note, valid until the call after; nil at the end. torn
 // says that bytes are left that make no note.
-func (n *notes) next() (signed []byte, torn bool, err error) {
+func (n *Notes) Next() (signed []byte, torn bool, err error) {
 	for {
 		signed, rest := cutNote(n.buf)
 		if signed != nil {
 			n.buf = rest
 			return signed, false, nil
 		}
-		if n.done || len(n.buf) > maxNote {
+		if n.done || len(n.buf) > MaxNote {
 			return nil, len(n.buf) > 0, nil
 		}
 		more := make([]byte, len(n.buf)+64<<10)
 		k := copy(more, n.buf)
-		m, err := io.ReadFull(n.r, more[k:])
+		m, err := io.ReadFull(n.R, more[k:])
 		n.buf = more[:k+m]
 		switch err {
 		case nil:
 		case io.EOF, io.ErrUnexpectedEOF:
 			n.done = true
 		default:
-			return nil, false, failed(CodeIO, err, "the checkpoints cannot be read")
+			return nil, false, Errorf(CodeIO, err, "the checkpoints cannot be read")
 		}
 	}
 }

@@ -8,28 +8,13 @@
 // public key can check the whole log ([Verify]), or one record of it without
 // the rest ([InclusionProof], [CheckInclusion]).
 //
-//	l, err := audit.Open(dir, audit.Options{LogID: "appliance-1", Signer: signer})
-//	p := l.AppendAsync(&audit.Record{Kind: audit.KindXKS, Operation: "Encrypt"})
-//	// ... encrypt, while the disk works ...
-//	if err := p.Wait(ctx); err != nil {
-//		// Do not answer: the record is not there for certain.
-//	}
+// Package [holdfast/appliance/audit/auditlog] writes such a log. This package has
+// its records and its files' format, and reads, searches and verifies it, on every
+// platform that Go knows.
 //
 // # Guarantees
 //
-//   - Append, or Wait, that returned nil has its record on the disk: a crash of
-//     the process or of the machine does not undo it. Records of several callers
-//     share one write and one fsync.
-//   - One that returned an error has not acknowledged its record. The record is
-//     not in the log, but for CodeTimeout, where it is not known.
 //   - Records are numbered from 0 without a gap, and their times do not go back.
-//   - A disk that is full refuses records before its last bytes are used, leaves
-//     no half of one, and takes records again when there is space. After an fsync
-//     that failed for another reason nothing is written until the log has been
-//     opened anew.
-//   - Open cuts off a torn last line, which was never acknowledged, and refuses
-//     anything else that is wrong with the end of the log. Old records it does
-//     not read: Verify does.
 //   - A change of what a checkpoint covers is found by Verify: a record edited,
 //     dropped, moved, copied or cut off, a segment gone or swapped, a checkpoint
 //     edited, or removed from among others. It names the first wrong line.
@@ -44,7 +29,7 @@
 //     [Report] says how many they are.
 //   - Whoever may write to the disk can put back an older copy of the whole log,
 //     or cut records and checkpoints off its end together: what is left is a good
-//     log. Keep checkpoints elsewhere (Options.OnCheckpoint), and give Verify
+//     log. Keep checkpoints elsewhere, and give Verify
 //     the newest: it finds both.
 //   - Whoever can sign with the key can write another log. A key in a TPM cannot
 //     be copied, but who rules the machine can have it sign. Against that as well
@@ -66,14 +51,4 @@
 //
 // Indexes may be deleted; they are made anew. So is the tree, as long as
 // retention has removed nothing. Segments and checkpoints must be kept.
-//
-// # Cost
-//
-// On a server with SHA instructions a record of 480 bytes takes 2 to 3 µs of CPU when
-// 32 callers log at once, besides the fsync, which they share; 0.4 µs of it is
-// encoding and 0.5 µs hashing. Its hashes take 64 bytes of disk, its index 36;
-// a checkpoint takes 230.
-// Making the index takes another microsecond, in the background, when the
-// segment has ended. A search through 10 million records takes some
-// hundredths of a second.
 package audit

@@ -46,14 +46,14 @@ type ecdsaKey struct {
 
 func newECDSAKey(name string, pub *ecdsa.PublicKey) (ecdsaKey, error) {
 	if name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsSpace) || strings.Contains(name, "+") {
-		return ecdsaKey{}, failed(CodeInvalid, nil, "%q cannot be the name of a key; give one without spaces and plus signs", name)
+		return ecdsaKey{}, Errorf(CodeInvalid, nil, "%q cannot be the name of a key; give one without spaces and plus signs", name)
 	}
 	if pub == nil || pub.Curve != elliptic.P256() {
-		return ecdsaKey{}, failed(CodeInvalid, nil, "the key %s is not on the curve P-256", name)
+		return ecdsaKey{}, Errorf(CodeInvalid, nil, "the key %s is not on the curve P-256", name)
 	}
 	spki, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
-		return ecdsaKey{}, failed(CodeInvalid, err, "the key %s cannot be used", name)
+		return ecdsaKey{}, Errorf(CodeInvalid, err, "the key %s cannot be used", name)
 	}
 	sum := sha256.Sum256([]byte(name + "\n" + algECDSA + string(spki)))
 	return ecdsaKey{name: name, hash: binary.BigEndian.Uint32(sum[:]), spki: spki}, nil
@@ -101,7 +101,7 @@ type ECDSASigner struct {
 func NewECDSASigner(name string, key crypto.Signer) (*ECDSASigner, error) {
 	pub, ok := key.Public().(*ecdsa.PublicKey)
 	if !ok {
-		return nil, failed(CodeInvalid, nil, "the key %s is not an ECDSA key", name)
+		return nil, Errorf(CodeInvalid, nil, "the key %s is not an ECDSA key", name)
 	}
 	k, err := newECDSAKey(name, pub)
 	if err != nil {
@@ -123,19 +123,19 @@ func ParseVerifierKey(line string) (note.Verifier, error) {
 	hash, b64, _ := strings.Cut(rest, "+")
 	key, err := base64.StdEncoding.DecodeString(b64)
 	if err != nil {
-		return nil, failed(CodeInvalid, err, "a verifier key is not of the form name+hash+base64")
+		return nil, Errorf(CodeInvalid, err, "a verifier key is not of the form name+hash+base64")
 	}
 	spki, ok := strings.CutPrefix(string(key), algECDSA)
 	if !ok {
 		v, err := note.NewVerifier(strings.TrimSpace(line))
 		if err != nil {
-			return nil, failed(CodeInvalid, err, "a verifier key cannot be read")
+			return nil, Errorf(CodeInvalid, err, "a verifier key cannot be read")
 		}
 		return v, nil
 	}
 	pub, err := x509.ParsePKIXPublicKey([]byte(spki))
 	if err != nil {
-		return nil, failed(CodeInvalid, err, "a verifier key has no public key")
+		return nil, Errorf(CodeInvalid, err, "a verifier key has no public key")
 	}
 	ec, _ := pub.(*ecdsa.PublicKey)
 	v, err := NewECDSAVerifier(name, ec)
@@ -143,7 +143,7 @@ func ParseVerifierKey(line string) (note.Verifier, error) {
 		return nil, err
 	}
 	if n, err := strconv.ParseUint(hash, 16, 32); err != nil || uint32(n) != v.hash {
-		return nil, failed(CodeInvalid, nil, "the hash of the verifier key %s is not that of its public key", name)
+		return nil, Errorf(CodeInvalid, nil, "the hash of the verifier key %s is not that of its public key", name)
 	}
 	return v, nil
 }

@@ -12,11 +12,6 @@ import (
 // Export writes all records that a query allows, the newest first, as "jsonl",
 // the lines as they stand in the log, or as "csv", with a header. It passes over
 // the query's limit.
-func (l *Log) Export(ctx context.Context, q Query, w io.Writer, format string) error {
-	return l.reader().Export(ctx, q, w, format)
-}
-
-// Export is [Log.Export].
 func (r *Reader) Export(ctx context.Context, q Query, w io.Writer, format string) error {
 	out := bufio.NewWriterSize(w, 1<<16)
 	var err error
@@ -32,7 +27,7 @@ func (r *Reader) Export(ctx context.Context, q Query, w io.Writer, format string
 	case "csv":
 		err = r.exportCSV(ctx, q, out)
 	default:
-		return failed(CodeInvalid, nil, "%.20q is no format of an export; use jsonl or csv", format)
+		return Errorf(CodeInvalid, nil, "%.20q is no format of an export; use jsonl or csv", format)
 	}
 	if err != nil {
 		return err
@@ -44,7 +39,7 @@ func (r *Reader) Export(ctx context.Context, q Query, w io.Writer, format string
 }
 
 func notExported(err error) error {
-	return failed(CodeIO, err, "the export could not be written")
+	return Errorf(CodeIO, err, "the export could not be written")
 }
 
 var csvHeader = []string{"seq", "time", "kind", "operation", "result", "error", "key_store", "key", "version",

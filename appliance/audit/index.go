@@ -8,6 +8,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,7 +30,7 @@ import (
 // All numbers are little-endian.
 const (
 	indexMagic     = "HFAUDIX1"
-	temporaryIndex = "index-*.tmp"
+	TemporaryIndex = "index-*.tmp"
 )
 
 // The fields with lists. Of kind and result the usual value has no list, which
@@ -84,25 +85,25 @@ func (t *terms) hash(list int) (uint32, bool) {
 	return crc32.Checksum(v, castagnoli), true
 }
 
-// buildIndex makes the index of a segment. It takes the place of an old one at
+// BuildIndex makes the index of a segment. It takes the place of an old one at
 // once.
-func buildIndex(dir string, s segment) error {
-	f, err := os.Open(filepath.Join(dir, s.name()))
+func BuildIndex(dir string, s Segment) error {
+	f, err := os.Open(filepath.Join(dir, s.Name()))
 	if err != nil {
-		return failed(CodeIO, err, "the segment %s cannot be read", s.name())
+		return Errorf(CodeIO, err, "the segment %s cannot be read", s.Name())
 	}
 	defer f.Close()
 	var offsets []uint32
 	var pairs [lists][]uint64
-	in := newLines(io.NewSectionReader(f, 0, s.size))
+	in := NewLines(io.NewSectionReader(f, 0, s.Size))
 	for {
-		at := in.offset
-		line, err := in.next()
+		at := in.Offset
+		line, err := in.Next()
 		if err == io.EOF {
 			break
 		}
-		if err != nil || at > maxSegmentBytes+maxPending {
-			return failed(CodeMalformed, err, "line %d of %s cannot be read; run verify", len(offsets)+1, s.name())
+		if err != nil || at > math.MaxUint32 {
+			return Errorf(CodeMalformed, err, "line %d of %s cannot be read; run verify", len(offsets)+1, s.Name())
 		}
 		var t terms
 		fields(line[1:], t.take)
@@ -116,21 +117,21 @@ func buildIndex(dir string, s segment) error {
 	for _, p := range pairs {
 		slices.Sort(p)
 	}
-	return writeIndex(filepath.Join(dir, s.name()+indexSuffix), s, offsets, pairs)
+	return writeIndex(filepath.Join(dir, s.Name()+IndexSuffix), s, offsets, pairs)
 }
 
-func writeIndex(path string, s segment, offsets []uint32, pairs [lists][]uint64) error {
+func writeIndex(path string, s Segment, offsets []uint32, pairs [lists][]uint64) error {
 	le := binary.LittleEndian
 	head := append([]byte{}, indexMagic...)
-	head = le.AppendUint64(head, uint64(s.first))
-	head = le.AppendUint64(head, uint64(s.size))
+	head = le.AppendUint64(head, uint64(s.First))
+	head = le.AppendUint64(head, uint64(s.Size))
 	head = le.AppendUint32(head, uint32(len(offsets)))
 	for _, p := range pairs {
 		head = le.AppendUint32(head, uint32(len(p)))
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), temporaryIndex)
+	f, err := os.CreateTemp(filepath.Dir(path), TemporaryIndex)
 	if err != nil {
-		return failed(CodeIO, err, "the index of %s cannot be written", s.name())
+		return Errorf(CodeIO, err, "the index of %s cannot be written", s.Name())
 	}
 	defer os.Remove(f.Name()) // when it was not renamed
 	w := bufio.NewWriterSize(f, 1<<18)
@@ -152,7 +153,7 @@ func writeIndex(path string, s segment, offsets []uint32, pairs [lists][]uint64)
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return failed(CodeIO, err, "the index of %s cannot be written", s.name())
+		return Errorf(CodeIO, err, "the index of %s cannot be written", s.Name())
 	}
 	return nil
 }
@@ -166,8 +167,8 @@ type index struct {
 
 var errNoIndex = errors.New("the index does not fit its segment")
 
-func openIndex(dir string, s segment) (*index, error) {
-	f, err := os.Open(filepath.Join(dir, s.name()+indexSuffix))
+func openIndex(dir string, s Segment) (*index, error) {
+	f, err := os.Open(filepath.Join(dir, s.Name()+IndexSuffix))
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +180,7 @@ func openIndex(dir string, s segment) (*index, error) {
 	return x, nil
 }
 
-func readIndexHeader(f *os.File, s segment) (*index, error) {
+func readIndexHeader(f *os.File, s Segment) (*index, error) {
 	head := make([]byte, indexHeader)
 	if _, err := f.ReadAt(head, 0); err != nil {
 		return nil, errNoIndex
@@ -190,7 +191,7 @@ func readIndexHeader(f *os.File, s segment) (*index, error) {
 	}
 	le := binary.LittleEndian
 	b, ok := bytes.CutPrefix(head, []byte(indexMagic))
-	if !ok || le.Uint64(b) != uint64(s.first) || le.Uint64(b[8:]) != uint64(s.size) {
+	if !ok || le.Uint64(b) != uint64(s.First) || le.Uint64(b[8:]) != uint64(s.Size) {
 		return nil, errNoIndex
 	}
 	x := &index{file: f, lines: int(le.Uint32(b[16:]))}
@@ -205,13 +206,23 @@ func readIndexHeader(f *os.File, s segment) (*index, error) {
 	return x, nil
 }
 
+// HasIndex says whether a segment has an index that fits it.
+func HasIndex(dir string, s Segment) bool {
+	x, err := openIndex(dir, s)
+	if err != nil {
+		return false
+	}
+	x.close()
+	return true
+}
+
 func (x *index) close() { _ = x.file.Close() }
 
 // offset is where a line begins.
 func (x *index) offset(line uint32) (int64, error) {
 	var b [4]byte
 	if _, err := x.file.ReadAt(b[:], int64(indexHeader)+4*int64(line)); err != nil {
-		return 0, failed(CodeIO, err, "an index cannot be read")
+		return 0, Errorf(CodeIO, err, "an index cannot be read")
 	}
 	return int64(binary.LittleEndian.Uint32(b[:])), nil
 }
@@ -244,7 +255,7 @@ func (x *index) find(list int, hash uint32) (run, error) {
 		to = l.n
 	}
 	if failure != nil {
-		return run{}, failed(CodeIO, failure, "an index cannot be read")
+		return run{}, Errorf(CodeIO, failure, "an index cannot be read")
 	}
 	return run{l.at + 8*from, max(0, to-from)}, nil
 }
@@ -253,7 +264,7 @@ func (x *index) find(list int, hash uint32) (run, error) {
 func (x *index) read(r run) ([]uint32, error) {
 	b := make([]byte, 8*r.n)
 	if _, err := x.file.ReadAt(b, r.at); err != nil && len(b) > 0 {
-		return nil, failed(CodeIO, err, "an index cannot be read")
+		return nil, Errorf(CodeIO, err, "an index cannot be read")
 	}
 	found := make([]uint32, 0, len(b)/8)
 	for ; len(b) > 0; b = b[8:] {
@@ -279,48 +290,4 @@ func intersect(a, b []uint32) []uint32 {
 		}
 	}
 	return both
-}
-
-// runIndexer makes the indexes of segments that have ended.
-func (l *Log) runIndexer() {
-	for {
-		l.index()
-		select {
-		case <-l.indexerWake:
-		case <-l.stopping:
-			return
-		}
-	}
-}
-
-func (l *Log) index() {
-	l.state.Lock()
-	segments := slices.Clone(l.state.segments)
-	l.state.Unlock()
-	for i, s := range segments {
-		if i == len(segments)-1 {
-			l.setIndexed(s.first)
-			return
-		}
-		select {
-		case <-l.stopping:
-			return
-		default:
-		}
-		if x, err := openIndex(l.dir, s); err == nil {
-			x.close()
-		} else if err := buildIndex(l.dir, s); err != nil {
-			if !errors.Is(err, os.ErrNotExist) { // retention may have been faster
-				l.opts.Log.Warn("a segment of the audit log has no index; searching it is slow", "segment", s.name(), "error", err)
-			}
-			continue
-		}
-		l.setIndexed(segments[i+1].first)
-	}
-}
-
-func (l *Log) setIndexed(n int64) {
-	l.state.Lock()
-	defer l.state.Unlock()
-	l.state.indexed = max(l.state.indexed, n)
 }

@@ -62,8 +62,8 @@ type Record struct {
 // MaxLine is the longest line of a record, in bytes.
 const MaxLine = 64 << 10
 
-// maxSeq keeps the arithmetic of trees far from the end of int64.
-const maxSeq = 1 << 48
+// MaxSeq keeps the arithmetic of trees far from the end of int64.
+const MaxSeq = 1 << 48
 
 // timeWidth is the width of each time in a line.
 const timeWidth = len("2006-01-02T15:04:05.000000Z")
@@ -72,38 +72,43 @@ const timeWidth = len("2006-01-02T15:04:05.000000Z")
 // encoding/json makes of a Record without escaping HTML, but for the time, which
 // has six digits after the point always.
 func (r *Record) AppendJSON(b []byte) ([]byte, error) {
-	if err := r.check(); err != nil {
+	if err := r.Check(); err != nil {
 		return b, err
 	}
-	b = r.appendRest(appendStart(b, r.Seq, r.Time))
-	return b, nil
+	return r.AppendLine(b, r.Seq, r.Time), nil
 }
 
 // MarshalJSON gives the record's line.
 func (r Record) MarshalJSON() ([]byte, error) { return r.AppendJSON(nil) }
 
-// check finds what would make a line that cannot be read.
-func (r *Record) check() error {
+// Check finds what would make a line that cannot be read.
+func (r *Record) Check() error {
 	switch r.Kind {
 	case KindXKS, KindAdmin, KindBoot, KindLease, KindAudit:
 	default:
-		return failed(CodeInvalid, nil, "a record has the kind %q; give xks, admin, boot, lease or audit", string(r.Kind))
+		return Errorf(CodeInvalid, nil, "a record has the kind %q; give xks, admin, boot, lease or audit", string(r.Kind))
 	}
 	switch r.Result {
 	case "", Allowed, Denied, Failed:
 	default:
-		return failed(CodeInvalid, nil, "a record has the result %q; give allowed, denied or failed", string(r.Result))
+		return Errorf(CodeInvalid, nil, "a record has the result %q; give allowed, denied or failed", string(r.Result))
 	}
-	if r.Seq < 0 || r.Seq > maxSeq {
-		return failed(CodeInvalid, nil, "a record has the number %d", r.Seq)
+	if r.Seq < 0 || r.Seq > MaxSeq {
+		return Errorf(CodeInvalid, nil, "a record has the number %d", r.Seq)
 	}
 	if y := r.Time.UTC().Year(); y < 0 || y > 9999 {
-		return failed(CodeInvalid, nil, "a record is of the year %d", y)
+		return Errorf(CodeInvalid, nil, "a record is of the year %d", y)
 	}
 	if len(r.Before) > 0 && !json.Valid(r.Before) || len(r.After) > 0 && !json.Valid(r.After) {
-		return failed(CodeInvalid, nil, "before or after of a record is not JSON")
+		return Errorf(CodeInvalid, nil, "before or after of a record is not JSON")
 	}
 	return nil
+}
+
+// AppendLine appends the line of a record that was checked ([Record.Check]) and gets
+// that number and time, without the newline.
+func (r *Record) AppendLine(b []byte, seq int64, t time.Time) []byte {
+	return r.appendRest(appendStart(b, seq, t))
 }
 
 // appendStart appends what only the log knows: number and time. The rest does
@@ -268,31 +273,31 @@ func appendString(b []byte, s string) []byte {
 // are passed over: a later version may have added them.
 func ParseRecord(line []byte) (*Record, error) {
 	if len(line) > MaxLine {
-		return nil, failed(CodeMalformed, nil, "a line of %d bytes is no record", len(line))
+		return nil, Errorf(CodeMalformed, nil, "a line of %d bytes is no record", len(line))
 	}
-	if _, err := parseStart(line); err != nil {
+	if _, err := ParseStart(line); err != nil {
 		return nil, err
 	}
 	// The fields alone: a type without methods.
 	type fields Record
 	var f fields
 	if err := json.Unmarshal(line, &f); err != nil {
-		return nil, failed(CodeMalformed, err, "a line is no record")
+		return nil, Errorf(CodeMalformed, err, "a line is no record")
 	}
 	return (*Record)(&f), nil
 }
 
 // start is what each line begins with.
-type start struct {
-	seq  int64
-	time []byte // of the width timeWidth; orders as bytes
-	rest []byte // from `,"kind":` on
+type Start struct {
+	Seq  int64
+	Time []byte // of the width timeWidth; orders as bytes
+	Rest []byte // from `,"kind":` on
 }
 
-// parseStart reads the fields that the log sets. They stand first, in one form.
-func parseStart(line []byte) (s start, err error) {
-	malformed := func() (start, error) {
-		return start{}, failed(CodeMalformed, nil, "a line does not begin with the number and the time of a record")
+// ParseStart reads the fields that the log sets. They stand first, in one form.
+func ParseStart(line []byte) (s Start, err error) {
+	malformed := func() (Start, error) {
+		return Start{}, Errorf(CodeMalformed, nil, "a line does not begin with the number and the time of a record")
 	}
 	b, ok := bytes.CutPrefix(line, []byte(`{"seq":`))
 	if !ok {
@@ -300,17 +305,17 @@ func parseStart(line []byte) (s start, err error) {
 	}
 	digits := 0
 	for digits < len(b) && digits < 16 && b[digits] >= '0' && b[digits] <= '9' {
-		s.seq = s.seq*10 + int64(b[digits]-'0')
+		s.Seq = s.Seq*10 + int64(b[digits]-'0')
 		digits++
 	}
-	if digits == 0 || b[0] == '0' && digits > 1 || s.seq > maxSeq {
+	if digits == 0 || b[0] == '0' && digits > 1 || s.Seq > MaxSeq {
 		return malformed()
 	}
 	if b, ok = bytes.CutPrefix(b[digits:], []byte(`,"time":"`)); !ok || len(b) < timeWidth+1 || b[timeWidth] != '"' {
 		return malformed()
 	}
-	s.time, s.rest = b[:timeWidth], b[timeWidth+1:]
-	if !isTime(s.time) || line[len(line)-1] != '}' || !bytes.HasPrefix(s.rest, []byte(`,"kind":"`)) {
+	s.Time, s.Rest = b[:timeWidth], b[timeWidth+1:]
+	if !isTime(s.Time) || line[len(line)-1] != '}' || !bytes.HasPrefix(s.Rest, []byte(`,"kind":"`)) {
 		return malformed()
 	}
 	return s, nil

@@ -35,42 +35,35 @@ const maxPage = 1000
 type Reader struct {
 	dir string
 	// segments gives them in order, with the time of their first records.
-	segments func() ([]segment, error)
+	segments func() ([]Segment, error)
 }
 
 // NewReader makes a reader of the log in a directory. It writes nothing there
 // but indexes that are missing, if it can.
 func NewReader(dir string) *Reader {
-	return &Reader{dir: dir, segments: func() ([]segment, error) {
-		list, err := listSegments(dir)
+	return &Reader{dir: dir, segments: func() ([]Segment, error) {
+		list, err := ListSegments(dir)
 		for i := range list {
 			if err == nil {
-				list[i].from, err = firstTime(dir, list[i])
+				list[i].From, err = FirstTime(dir, list[i])
 			}
 		}
 		return list, err
 	}}
 }
 
-func (l *Log) reader() *Reader {
-	return &Reader{dir: l.dir, segments: func() ([]segment, error) {
-		l.state.Lock()
-		defer l.state.Unlock()
-		return slices.Clone(l.state.segments), nil
-	}}
+// NewReaderOf makes a reader of the log in a directory whose segments the function
+// knows: in order, with the time of their first records.
+func NewReaderOf(dir string, segments func() ([]Segment, error)) *Reader {
+	return &Reader{dir: dir, segments: segments}
 }
 
 // Search gives a page of the records that a query allows, the newest first, and
 // the cursor of the next page; "" if there is none. It finds what is on the
 // disk.
-func (l *Log) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
-	return l.reader().Search(ctx, q)
-}
-
-// Search is [Log.Search].
 func (r *Reader) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
 	if q.Limit < 0 || q.Limit > maxPage {
-		return nil, "", failed(CodeInvalid, nil, "a page has 1 to %d records, not %d", maxPage, q.Limit)
+		return nil, "", Errorf(CodeInvalid, nil, "a page has 1 to %d records, not %d", maxPage, q.Limit)
 	}
 	limit := q.Limit
 	if limit == 0 {
@@ -106,9 +99,9 @@ type search struct {
 }
 
 func newSearch(q Query) (*search, error) {
-	s := &search{before: maxSeq + 1}
+	s := &search{before: MaxSeq + 1}
 	if q.Key != "" && q.KeyStore == "" {
-		return nil, failed(CodeInvalid, nil, "a key is sought in a key store; give both")
+		return nil, Errorf(CodeInvalid, nil, "a key is sought in a key store; give both")
 	}
 	for list, v := range map[int]string{byKeyStore: q.KeyStore, byKey: q.Key, byPrincipal: q.Principal,
 		byRequest: q.KMSRequestID, byKind: string(q.Kind), byResult: string(q.Result)} {
@@ -126,7 +119,7 @@ func newSearch(q Query) (*search, error) {
 		to   *[]byte
 	}{{q.From, &s.from}, {q.To, &s.to}} {
 		if y := t.time.UTC().Year(); y < 0 || y > 9999 {
-			return nil, failed(CodeInvalid, nil, "there are no records of the year %d", y)
+			return nil, Errorf(CodeInvalid, nil, "there are no records of the year %d", y)
 		}
 		if !t.time.IsZero() {
 			// Up to the next microsecond, as records have no parts of it.
@@ -135,8 +128,8 @@ func newSearch(q Query) (*search, error) {
 	}
 	if q.Cursor != "" {
 		n, err := strconv.ParseInt(q.Cursor, 10, 64)
-		if err != nil || n < 0 || n > maxSeq {
-			return nil, failed(CodeInvalid, nil, "%.40q is no cursor of a search", q.Cursor)
+		if err != nil || n < 0 || n > MaxSeq {
+			return nil, Errorf(CodeInvalid, nil, "%.40q is no cursor of a search", q.Cursor)
 		}
 		s.before = n
 	}
@@ -148,8 +141,8 @@ func (s *search) matches(line []byte) bool {
 	if s.needle != nil && !bytes.Contains(line, s.needle) {
 		return false
 	}
-	at, err := parseStart(line)
-	if err != nil || at.seq >= s.before || bytes.Compare(at.time, s.from) < 0 || s.to != nil && bytes.Compare(at.time, s.to) >= 0 {
+	at, err := ParseStart(line)
+	if err != nil || at.Seq >= s.before || bytes.Compare(at.Time, s.from) < 0 || s.to != nil && bytes.Compare(at.Time, s.to) >= 0 {
 		return false
 	}
 	if s.needle == nil {
@@ -179,12 +172,12 @@ func (r *Reader) walk(ctx context.Context, q Query, yield func(line []byte) erro
 	}
 	for i := len(segments) - 1; i >= 0; i-- {
 		seg := segments[i]
-		if seg.first >= s.before || !seg.from.IsZero() && s.to != nil && bytes.Compare(appendTime(nil, seg.from), s.to) >= 0 {
+		if seg.First >= s.before || !seg.From.IsZero() && s.to != nil && bytes.Compare(appendTime(nil, seg.From), s.to) >= 0 {
 			continue
 		}
 		closed := i+1 < len(segments)
 		if closed && s.from != nil {
-			if after := segments[i+1].from; !after.IsZero() && bytes.Compare(appendTime(nil, after), s.from) < 0 {
+			if after := segments[i+1].From; !after.IsZero() && bytes.Compare(appendTime(nil, after), s.from) < 0 {
 				return nil
 			}
 		}
@@ -201,17 +194,17 @@ func (r *Reader) walk(ctx context.Context, q Query, yield func(line []byte) erro
 	return nil
 }
 
-func (r *Reader) walkSegment(ctx context.Context, seg segment, closed bool, s *search, yield func([]byte) error) error {
-	f, err := os.Open(filepath.Join(r.dir, seg.name()))
+func (r *Reader) walkSegment(ctx context.Context, seg Segment, closed bool, s *search, yield func([]byte) error) error {
+	f, err := os.Open(filepath.Join(r.dir, seg.Name()))
 	if err != nil {
-		return failed(CodeIO, err, "the segment %s cannot be read", seg.name())
+		return Errorf(CodeIO, err, "the segment %s cannot be read", seg.Name())
 	}
 	defer f.Close()
-	in := &found{file: f, size: seg.size, buf: make([]byte, MaxLine+1)}
+	in := &found{file: f, size: seg.Size, buf: make([]byte, MaxLine+1)}
 	if closed {
 		x, err := openIndex(r.dir, seg)
 		if err != nil {
-			if err := buildIndex(r.dir, seg); err == nil {
+			if err := BuildIndex(r.dir, seg); err == nil {
 				x, _ = openIndex(r.dir, seg)
 			}
 		}
@@ -234,7 +227,7 @@ type found struct {
 const worthReading = 64
 
 // indexed gives the lines that the lists of an index have in common.
-func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, yield func([]byte) error) error {
+func (f *found) indexed(ctx context.Context, x *index, seg Segment, s *search, yield func([]byte) error) error {
 	var runs []run
 	for list := range lists {
 		if h, ok := s.terms.hash(list); ok {
@@ -277,7 +270,7 @@ func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, y
 	}
 	// Behind what is too new; then down to what is too old.
 	n, err := f.firstNot(n, func(i int) (bool, error) {
-		if seg.first+int64(line(i)) >= s.before {
+		if seg.First+int64(line(i)) >= s.before {
 			return false, nil
 		}
 		if s.to == nil {
@@ -287,8 +280,8 @@ func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, y
 		if err != nil {
 			return false, err
 		}
-		at, err := parseStart(b)
-		return bytes.Compare(at.time, s.to) < 0, err
+		at, err := ParseStart(b)
+		return bytes.Compare(at.Time, s.to) < 0, err
 	})
 	if err != nil {
 		return err
@@ -301,7 +294,7 @@ func (f *found) indexed(ctx context.Context, x *index, seg segment, s *search, y
 		if err != nil {
 			return err
 		}
-		if at, err := parseStart(b); err == nil && bytes.Compare(at.time, s.from) < 0 {
+		if at, err := ParseStart(b); err == nil && bytes.Compare(at.Time, s.from) < 0 {
 			return nil
 		}
 		if !s.matches(b) {
@@ -346,30 +339,30 @@ func (f *found) line(offset int64) ([]byte, error) {
 	for _, size := range []int{1 << 10, len(f.buf)} {
 		n, err := f.file.ReadAt(f.buf[:min(int64(size), max(0, f.size-offset))], offset)
 		if err != nil && err != io.EOF {
-			return nil, failed(CodeIO, err, "a segment cannot be read")
+			return nil, Errorf(CodeIO, err, "a segment cannot be read")
 		}
 		if end := bytes.IndexByte(f.buf[:n], '\n'); end >= 0 {
 			return f.buf[:end], nil
 		}
 	}
-	return nil, failed(CodeMalformed, nil, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), indexSuffix)
+	return nil, Errorf(CodeMalformed, nil, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), IndexSuffix)
 }
 
 // scanned reads a segment without an index from its beginning.
 func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error) error {
 	var offsets []int64
-	in := newLines(io.NewSectionReader(f.file, 0, f.size))
+	in := NewLines(io.NewSectionReader(f.file, 0, f.size))
 	for n := 0; ; n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return timeout(ctx)
 		}
-		at := in.offset
-		line, err := in.next()
-		if err == io.EOF || err == errTorn || err == errReserved {
+		at := in.Offset
+		line, err := in.Next()
+		if err == io.EOF || err == ErrTorn || err == ErrReserved {
 			break
 		}
 		if err != nil {
-			return failed(CodeMalformed, err, "a segment cannot be read; run verify")
+			return Errorf(CodeMalformed, err, "a segment cannot be read; run verify")
 		}
 		if s.matches(line[1:]) {
 			offsets = append(offsets, at)
@@ -391,5 +384,5 @@ func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error
 }
 
 func timeout(ctx context.Context) error {
-	return failed(CodeTimeout, ctx.Err(), "the search was not finished in its time")
+	return Errorf(CodeTimeout, ctx.Err(), "the search was not finished in its time")
 }

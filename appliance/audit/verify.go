@@ -35,9 +35,9 @@ type Finding struct {
 
 func (f *Finding) err() *Error {
 	if f.Segment == "" {
-		return failed(f.Code, nil, "%s", f.Message)
+		return Errorf(f.Code, nil, "%s", f.Message)
 	}
-	return failed(f.Code, nil, "%s line %d, record %d: %s", f.Segment, f.Line, f.Seq, f.Message)
+	return Errorf(f.Code, nil, "%s line %d, record %d: %s", f.Segment, f.Line, f.Seq, f.Message)
 }
 
 // Report is what [Verify] has seen.
@@ -92,7 +92,7 @@ type verification struct {
 	options VerifyOptions
 	report  Report
 
-	notes     notes
+	notes     Notes
 	cp        *Checkpoint // the next to compare with; nil when there are no more
 	seen      bool        // a checkpoint was read
 	removed   []*Checkpoint
@@ -100,13 +100,13 @@ type verification struct {
 
 	treeFile *os.File
 	tree     *bufio.Reader // nil when it is damaged
-	f        frontier      // of the lines
-	shadow   *frontier     // of the tree's file, from where it differs
+	f        Frontier      // of the lines
+	shadow   *Frontier     // of the tree's file, from where it differs
 	suspect  *Finding      // the first line that differs from the tree
 	want     []byte        // a record's hashes, made of its line
 	have     []byte        // the same, in the tree's file
 
-	segment  segment
+	segment  Segment
 	line     int64
 	lastTime []byte
 	tail     []byte // the time of the first record that no checkpoint covers
@@ -123,16 +123,16 @@ func (v *verification) broken(code Code, format string, args ...any) error {
 
 // brokenFile ends it with what is wrong with no line.
 func (v *verification) brokenFile(code Code, format string, args ...any) error {
-	v.report.Broken = &Finding{Code: code, Seq: v.f.n, Message: fmt.Sprintf(format, args...)}
+	v.report.Broken = &Finding{Code: code, Seq: v.f.N, Message: fmt.Sprintf(format, args...)}
 	return v.report.Broken.err()
 }
 
 func (v *verification) here(code Code, format string, args ...any) *Finding {
-	return &Finding{Code: code, Segment: v.segment.name(), Line: v.line, Seq: v.f.n, Message: fmt.Sprintf(format, args...)}
+	return &Finding{Code: code, Segment: v.segment.Name(), Line: v.line, Seq: v.f.N, Message: fmt.Sprintf(format, args...)}
 }
 
 func (v *verification) close() {
-	for _, f := range []any{v.notes.r, v.treeFile} {
+	for _, f := range []any{v.notes.R, v.treeFile} {
 		if c, ok := f.(*os.File); ok && c != nil {
 			_ = c.Close()
 		}
@@ -143,13 +143,13 @@ func (v *verification) run() error {
 	if v.options.Checkpoint != nil {
 		var err error
 		if v.elsewhere, err = OpenCheckpoint(v.options.Checkpoint, v.keys); err != nil {
-			return failed(CodeCheckpointForged, err, "the checkpoint that was kept elsewhere is not good")
+			return Errorf(CodeCheckpointForged, err, "the checkpoint that was kept elsewhere is not good")
 		}
 	}
 	if err := v.openCheckpoints(); err != nil {
 		return err
 	}
-	segments, err := listSegments(v.dir)
+	segments, err := ListSegments(v.dir)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (v *verification) run() error {
 		return err
 	}
 	if v.cp == nil && len(v.removed) == 0 {
-		return v.brokenFile(CodeCheckpointRemoved, "the log has no checkpoint, though even an empty log has one; the file %s was removed", checkpointsName)
+		return v.brokenFile(CodeCheckpointRemoved, "the log has no checkpoint, though even an empty log has one; the file %s was removed", CheckpointsName)
 	}
 	if err := v.checkIDs(); err != nil {
 		return err
@@ -179,48 +179,48 @@ func (v *verification) run() error {
 // openCheckpoints opens the file, to be read as far as it is long now: what
 // comes later may cover records that are not read.
 func (v *verification) openCheckpoints() error {
-	b, err := os.Open(filepath.Join(v.dir, checkpointsName))
+	b, err := os.Open(filepath.Join(v.dir, CheckpointsName))
 	if errors.Is(err, os.ErrNotExist) {
-		v.notes.r = bytes.NewReader(nil)
+		v.notes.R = bytes.NewReader(nil)
 		if _, err := os.Stat(v.dir); err == nil {
 			return nil
 		}
 	}
 	if err != nil {
-		return failed(CodeIO, err, "the checkpoints cannot be read")
+		return Errorf(CodeIO, err, "the checkpoints cannot be read")
 	}
 	info, err := b.Stat()
 	if err != nil {
 		_ = b.Close()
-		return failed(CodeIO, err, "the checkpoints cannot be read")
+		return Errorf(CodeIO, err, "the checkpoints cannot be read")
 	}
-	v.notes.r = &limitedFile{File: b, left: info.Size()}
+	v.notes.R = &limitedFile{File: b, left: info.Size()}
 	return nil
 }
 
 // openTree opens the file of tree hashes, and begins behind what retention has
 // removed.
-func (v *verification) openTree(segments []segment) error {
+func (v *verification) openTree(segments []Segment) error {
 	var first int64
 	if len(segments) > 0 {
-		first = segments[0].first
+		first = segments[0].First
 	}
 	v.report.First = first
-	v.f.n = first
+	v.f.N = first
 	var err error
-	if v.treeFile, err = os.Open(filepath.Join(v.dir, treeName)); err != nil {
+	if v.treeFile, err = os.Open(filepath.Join(v.dir, TreeName)); err != nil {
 		if first > 0 {
-			return v.brokenFile(CodeTree, "the records before %d were removed, and the file %s, which has their hashes, cannot be read", first, treeName)
+			return v.brokenFile(CodeTree, "the records before %d were removed, and the file %s, which has their hashes, cannot be read", first, TreeName)
 		}
 		v.report.Tree = &Finding{Code: CodeTree, Message: "the file of tree hashes is missing; the log makes it anew when it is opened"}
 		return nil
 	}
-	f, err := treeFile{v.treeFile}.frontierAt(first)
+	f, err := TreeFile{v.treeFile}.FrontierAt(first)
 	if err != nil {
-		return v.brokenFile(CodeTree, "the records before %d were removed, and the file %s does not have their hashes", first, treeName)
+		return v.brokenFile(CodeTree, "the records before %d were removed, and the file %s does not have their hashes", first, TreeName)
 	}
 	v.f = *f
-	v.tree = bufio.NewReaderSize(io.NewSectionReader(v.treeFile, treeSize(first), 1<<62), 1<<16)
+	v.tree = bufio.NewReaderSize(io.NewSectionReader(v.treeFile, TreeSize(first), 1<<62), 1<<16)
 	return nil
 }
 
@@ -229,7 +229,7 @@ func (v *verification) nextCheckpoint() error {
 	for {
 		before := v.report.Newest
 		v.cp = nil
-		signed, torn, err := v.notes.next()
+		signed, torn, err := v.notes.Next()
 		if err != nil {
 			return err
 		}
@@ -284,35 +284,35 @@ func (v *verification) checkIDs() error {
 }
 
 // readSegment checks the lines of a segment.
-func (v *verification) readSegment(s segment, last bool) error {
+func (v *verification) readSegment(s Segment, last bool) error {
 	v.segment, v.line = s, 1
 	v.report.Segments++
 	switch {
-	case s.first > v.f.n:
-		return v.broken(CodeSegmentMissing, "the records %d to %d are missing, and with them a segment", v.f.n, s.first-1)
-	case s.first < v.f.n:
-		return v.broken(CodeSegment, "the segment before goes on to record %d", v.f.n-1)
+	case s.First > v.f.N:
+		return v.broken(CodeSegmentMissing, "the records %d to %d are missing, and with them a segment", v.f.N, s.First-1)
+	case s.First < v.f.N:
+		return v.broken(CodeSegment, "the segment before goes on to record %d", v.f.N-1)
 	}
-	file, err := os.Open(filepath.Join(v.dir, s.name()))
+	file, err := os.Open(filepath.Join(v.dir, s.Name()))
 	if err != nil {
-		return failed(CodeIO, err, "the segment %s cannot be read", s.name())
+		return Errorf(CodeIO, err, "the segment %s cannot be read", s.Name())
 	}
 	defer file.Close()
-	in := newLines(file)
+	in := NewLines(file)
 	for ; ; v.line++ {
-		line, err := in.next()
+		line, err := in.Next()
 		switch {
-		case err == io.EOF, err == errReserved && last:
+		case err == io.EOF, err == ErrReserved && last:
 			return nil
-		case err == errTorn && last:
-			v.report.TornBytes = in.torn
+		case err == ErrTorn && last:
+			v.report.TornBytes = in.Torn
 			return nil
-		case err == errTorn, err == errReserved:
+		case err == ErrTorn, err == ErrReserved:
 			return v.broken(CodeTruncated, "the line is cut off")
 		case err == errTooLong:
 			return v.broken(CodeMalformed, "the line is too long for a record")
 		case err != nil:
-			return failed(CodeIO, err, "the segment %s cannot be read", s.name())
+			return Errorf(CodeIO, err, "the segment %s cannot be read", s.Name())
 		}
 		if err := v.readLine(line, in); err != nil {
 			return err
@@ -322,22 +322,22 @@ func (v *verification) readSegment(s segment, last bool) error {
 
 // readLine checks one line, which has a byte before it, and takes it into the
 // tree.
-func (v *verification) readLine(line []byte, in *lines) error {
-	at, err := parseStart(line[1:])
+func (v *verification) readLine(line []byte, in *Lines) error {
+	at, err := ParseStart(line[1:])
 	switch {
 	case err != nil || !fields(line[1:], func(_, _ []byte) {}):
 		return v.broken(CodeMalformed, "the line is no record")
-	case at.seq != v.f.n:
-		return v.wrongSeq(at.seq, in)
-	case bytes.Compare(at.time, v.lastTime) < 0:
+	case at.Seq != v.f.N:
+		return v.wrongSeq(at.Seq, in)
+	case bytes.Compare(at.Time, v.lastTime) < 0:
 		return v.broken(CodeEdited, "its time is before that of the record before it")
 	}
-	v.lastTime = append(v.lastTime[:0], at.time...)
+	v.lastTime = append(v.lastTime[:0], at.Time...)
 	if v.tail == nil {
-		v.tail = append([]byte{}, at.time...)
+		v.tail = append([]byte{}, at.Time...)
 	}
 	v.noteRetention(line[1:], at)
-	leaf := leafHash(line)
+	leaf := LeafHash(line)
 	if err := v.compareTree(leaf); err != nil {
 		return err
 	}
@@ -345,8 +345,8 @@ func (v *verification) readLine(line []byte, in *lines) error {
 }
 
 // wrongSeq says what a record is that has another's number.
-func (v *verification) wrongSeq(seq int64, in *lines) error {
-	want := v.f.n
+func (v *verification) wrongSeq(seq int64, in *Lines) error {
+	want := v.f.N
 	switch {
 	case v.line == 1:
 		return v.broken(CodeSegment, "the segment begins with record %d: it was swapped for another, or lost its first line", seq)
@@ -355,11 +355,11 @@ func (v *verification) wrongSeq(seq int64, in *lines) error {
 	}
 	// Missing, or further down?
 	for {
-		line, err := in.next()
+		line, err := in.Next()
 		if err != nil {
 			return v.broken(CodeDropped, "the records %d to %d are missing", want, seq-1)
 		}
-		if at, err := parseStart(line[1:]); err == nil && at.seq == want {
+		if at, err := ParseStart(line[1:]); err == nil && at.Seq == want {
 			return v.broken(CodeOrder, "record %d stands here, and record %d after it: records were moved", seq, want)
 		}
 	}
@@ -368,8 +368,8 @@ func (v *verification) wrongSeq(seq int64, in *lines) error {
 // compareTree takes a record's hash into the tree, and compares it with the
 // hashes in the tree's file. Which of the two is wrong, the next checkpoint says.
 func (v *verification) compareTree(leaf tlog.Hash) error {
-	seq := v.f.n
-	v.want = v.f.push(leaf, v.want[:0])
+	seq := v.f.N
+	v.want = v.f.Push(leaf, v.want[:0])
 	if v.tree == nil {
 		return nil
 	}
@@ -389,26 +389,26 @@ func (v *verification) compareTree(leaf tlog.Hash) error {
 		v.suspect.Seq = seq
 		// Adding a record leaves all that the tree before it was made of.
 		f := v.f
-		f.n = seq
+		f.N = seq
 		v.shadow = &f
 	}
-	v.shadow.push(tlog.Hash(v.have), nil)
+	v.shadow.Push(tlog.Hash(v.have), nil)
 	return nil
 }
 
 // compare compares the tree with the checkpoints of the present size.
 func (v *verification) compare() error {
-	if e := v.elsewhere; e != nil && e.Size == v.f.n && e.Root != v.f.root() {
+	if e := v.elsewhere; e != nil && e.Size == v.f.N && e.Root != v.f.Root() {
 		if v.suspect != nil {
 			v.report.Broken = v.suspect
 			return v.suspect.err()
 		}
 		return v.broken(CodeCheckpointMismatch, "the log up to here is not the one of the checkpoint that was kept elsewhere")
-	} else if e != nil && e.Size == v.f.n {
+	} else if e != nil && e.Size == v.f.N {
 		v.matched()
 	}
-	for v.cp != nil && v.cp.Size == v.f.n {
-		if v.cp.Root != v.f.root() {
+	for v.cp != nil && v.cp.Size == v.f.N {
+		if v.cp.Root != v.f.Root() {
 			return v.mismatch()
 		}
 		v.matched()
@@ -429,14 +429,14 @@ func (v *verification) matched() {
 	}
 	v.tail = nil
 	v.retained = max(v.retained, v.claimed)
-	v.good = Finding{Segment: v.segment.name(), Line: v.line + 1, Seq: v.f.n}
+	v.good = Finding{Segment: v.segment.Name(), Line: v.line + 1, Seq: v.f.N}
 }
 
 // mismatch finds the line that makes the root another than the checkpoint's.
 func (v *verification) mismatch() error {
 	number, size := v.cp.Number, v.cp.Size
 	if v.suspect != nil {
-		if v.shadow == nil || v.shadow.n != size || v.shadow.root() != v.cp.Root {
+		if v.shadow == nil || v.shadow.N != size || v.shadow.Root() != v.cp.Root {
 			v.suspect.Message += "; the tree was edited as well"
 		}
 		v.report.Broken = v.suspect
@@ -444,7 +444,7 @@ func (v *verification) mismatch() error {
 	}
 	f := v.good
 	if f.Segment == "" {
-		f = Finding{Segment: segment{first: v.report.First}.name(), Line: 1, Seq: v.report.First}
+		f = Finding{Segment: Segment{First: v.report.First}.Name(), Line: 1, Seq: v.report.First}
 	}
 	f.Code = CodeEdited
 	f.Message = fmt.Sprintf("the records %d to %d are not those that checkpoint %d signed, and which of them differs cannot be told", f.Seq, size-1, number)
@@ -458,9 +458,16 @@ func (v *verification) mismatch() error {
 	return f.err()
 }
 
+// RemoveSegments is the operation of the record that retention logs, which only the
+// log itself may. Such a record begins with retentionStart behind number and time.
+const (
+	RemoveSegments = "RemoveSegments"
+	retentionStart = `,"kind":"audit","operation":"` + RemoveSegments + `","result":"allowed"`
+)
+
 // noteRetention reads what a record says that retention has removed.
-func (v *verification) noteRetention(line []byte, at start) {
-	if !bytes.HasPrefix(at.rest, []byte(retentionStart)) {
+func (v *verification) noteRetention(line []byte, at Start) {
+	if !bytes.HasPrefix(at.Rest, []byte(retentionStart)) {
 		return
 	}
 	var r struct {
@@ -478,8 +485,8 @@ func (v *verification) atEnd() error {
 	if v.cp != nil {
 		return v.broken(CodeTruncated, "the log ends here, but checkpoint %d covers %d records", v.cp.Number, v.cp.Size)
 	}
-	if e := v.elsewhere; e != nil && e.Size > v.f.n {
-		return v.brokenFile(CodeRolledBack, "the log has %d records, but the checkpoint that was kept elsewhere covers %d: this is an older copy, or its end was cut off", v.f.n, e.Size)
+	if e := v.elsewhere; e != nil && e.Size > v.f.N {
+		return v.brokenFile(CodeRolledBack, "the log has %d records, but the checkpoint that was kept elsewhere covers %d: this is an older copy, or its end was cut off", v.f.N, e.Size)
 	}
 	if first := v.report.First; first > v.retained {
 		return v.brokenFile(CodeSegmentMissing, "the records 0 to %d are missing, and no signed record says that retention removed them", first-1)
@@ -497,12 +504,12 @@ func (v *verification) checkRemoved(list []*Checkpoint) error {
 	newest := v.report.Newest
 	for _, c := range list {
 		if c.Size == 0 {
-			if c.Root != (&frontier{}).root() {
+			if c.Root != (&Frontier{}).Root() {
 				return v.brokenFile(CodeCheckpointMismatch, "checkpoint %d is of no records and has a root of some", c.Number)
 			}
 			continue
 		}
-		proof, err := tlog.ProveTree(newest.Size, c.Size, treeFile{v.treeFile})
+		proof, err := tlog.ProveTree(newest.Size, c.Size, TreeFile{v.treeFile})
 		if err == nil {
 			err = tlog.CheckTree(proof, newest.Size, newest.Root, c.Size, c.Root)
 		}
@@ -517,7 +524,7 @@ func (v *verification) checkRemoved(list []*Checkpoint) error {
 // finish completes the report.
 func (v *verification) finish() {
 	r := &v.report
-	r.Records = v.f.n
+	r.Records = v.f.N
 	if r.Broken == nil && v.suspect != nil {
 		r.Tree = v.suspect
 		r.Tree.Code = CodeTree
@@ -534,7 +541,7 @@ func (v *verification) finish() {
 		signed = max(signed, v.elsewhere.Size)
 	}
 	r.Unsigned = r.Records - max(signed, r.First)
-	r.UnsignedSince, _ = parseTime(v.tail)
+	r.UnsignedSince, _ = ParseTime(v.tail)
 	r.Notes = append(r.Notes, fmt.Sprintf("The last %d records are not covered by a checkpoint: nothing protects them yet.", r.Unsigned))
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"holdfast/appliance"
+	"holdfast/attest/privatefile"
 	"holdfast/attest/release"
 )
 
@@ -323,10 +324,6 @@ func Load(path string) (*Config, Problems, error) {
 		return nil, nil, fmt.Errorf("configuration: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, fmt.Errorf("configuration: %w", err)
-	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration %s: %w", path, err)
@@ -334,14 +331,20 @@ func Load(path string) (*Config, Problems, error) {
 	if len(text) > maxFile {
 		return nil, nil, fmt.Errorf("configuration %s: larger than %d bytes", path, maxFile)
 	}
-	return parse(path, text, info.Mode().Perm())
+	exposed := privatefile.Check(f)
+	if exposed != nil && !errors.As(exposed, new(*privatefile.Exposed)) {
+		return nil, nil, fmt.Errorf("configuration %s: %w", path, exposed)
+	}
+	return parse(path, text, exposed)
 }
 
 // Parse reads a configuration from text; name stands for the file in problems.
-func Parse(name string, text []byte) (*Config, Problems, error) { return parse(name, text, 0o600) }
+func Parse(name string, text []byte) (*Config, Problems, error) { return parse(name, text, nil) }
 
-func parse(name string, text []byte, mode os.FileMode) (*Config, Problems, error) {
-	ck := &checker{file: name, mode: mode, lines: map[string]int{}, unread: map[string]bool{}}
+// parse reads a configuration; exposed says why its file may hold no secret, if it may
+// not.
+func parse(name string, text []byte, exposed error) (*Config, Problems, error) {
+	ck := &checker{file: name, exposed: exposed, lines: map[string]int{}, unread: map[string]bool{}}
 	c, err := ck.read(text)
 	if err != nil {
 		return nil, nil, ck.sorted()
@@ -365,7 +368,7 @@ func parse(name string, text []byte, mode os.FileMode) (*Config, Problems, error
 // checker collects problems.
 type checker struct {
 	file     string
-	mode     os.FileMode
+	exposed  error          // why the file may hold no secret; nil if it may
 	lines    map[string]int // by dotted key
 	unread   map[string]bool
 	problems Problems
@@ -684,8 +687,8 @@ func (ck *checker) checkXKS(x *XKS) {
 // objects to is a warning.
 func (ck *checker) checkAWSXKS(a *AWSXKS) {
 	const section = "aws_xks_config."
-	if ck.mode&0o077 != 0 {
-		ck.at(section+"aws_xks_sigv4_secret_access_key", "the file holds a secret and others than its owner may read it (mode %04o): chmod 600 it", ck.mode)
+	if ck.exposed != nil {
+		ck.at(section+"aws_xks_sigv4_secret_access_key", "the file holds a secret and %s", ck.exposed)
 	}
 	if !a.Enable {
 		return

@@ -19,6 +19,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"holdfast/attest"
+	"holdfast/attest/privatefile"
 )
 
 // Vault is the broker's folder: credentials, each encrypted with age; the
@@ -118,21 +119,21 @@ func (v *Vault) path(parts ...string) string {
 }
 
 func (v *Vault) identities() ([]age.Identity, error) {
-	info, err := os.Stat(v.identity)
+	f, err := os.Open(v.identity)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("broker: there is no identity %s, without which the credentials cannot be decrypted: say where it is, or bring it back from its backup", v.identity)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("broker: identity: %w", err)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("broker: the identity %s may be read by others than its owner (mode %04o): chmod 600 it", v.identity, mode)
-	}
-	f, err := os.Open(v.identity)
-	if err != nil {
-		return nil, fmt.Errorf("broker: identity: %w", err)
-	}
 	defer f.Close()
+	err = privatefile.Check(f)
+	if exposed, ok := errors.AsType[*privatefile.Exposed](err); ok {
+		return nil, fmt.Errorf("broker: the identity %s may be read by others than its owner (%s): %s", v.identity, exposed.Who, exposed.Remedy)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("broker: identity %s: %w", v.identity, err)
+	}
 	ids, err := age.ParseIdentities(f)
 	if err != nil {
 		return nil, fmt.Errorf("broker: identity %s: %w", v.identity, err)
@@ -385,35 +386,21 @@ func (v *Vault) Machines() (map[string]bool, error) {
 // writeFile writes a file that only its owner may read, whole or not at all,
 // durably.
 func writeFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	err := privatefile.Replace(path, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fmt.Errorf("broker: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("broker: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes durable that files came and went, as a stop of releases must be.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("broker: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+	if err := privatefile.SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("broker: %w", err)
 	}
 	return nil

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/cmd/internal/daemon"
 )
 
@@ -23,7 +23,7 @@ type guide struct {
 }
 
 // changed is called by the boot, from one goroutine.
-func (g *guide) changed(s boot.Status, a daemon.Addresses) {
+func (g *guide) changed(s progress.Status, a daemon.Addresses) {
 	switch {
 	case g.started:
 	case s.Serves():
@@ -53,7 +53,7 @@ No key is in memory, and the HSM was not touched. Ctrl-C stops.
 `
 
 // showBoot prints how long each state took.
-func showBoot(s boot.Status) {
+func showBoot(s progress.Status) {
 	fmt.Println("Boot:")
 	var total time.Duration
 	for _, step := range s.Steps {

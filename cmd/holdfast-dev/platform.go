@@ -20,10 +20,11 @@ import (
 	"time"
 
 	"holdfast/appliance/config"
+	"holdfast/appliance/machine/boot/parts"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm/swtpm"
-	"holdfast/cmd/internal/daemon"
 	"holdfast/cmd/internal/officer"
+	"holdfast/cmd/internal/version"
 	"holdfast/hsm/softhsm"
 )
 
@@ -161,16 +162,16 @@ func (p *platform) start(c *config.Config, o options, log *slog.Logger) (stop fu
 
 func (p *platform) authorize(c *config.Config, tamper bool) error {
 	if !tamper {
-		parts, err := daemon.Parts(c)
+		measured, err := parts.OfThisProcess(c)
 		if err != nil {
 			return err
 		}
 		policy := p.machine.Policy()
-		pcrs, err := officer.Predict(p.machine.TPM, policy.TPM, parts)
+		pcrs, err := officer.Predict(p.machine.TPM, policy.TPM, measured)
 		if err != nil {
 			return err
 		}
-		if err := p.officer.Authorize(policy, "holdfast-dev "+daemon.Version, pcrs); err != nil {
+		if err := p.officer.Authorize(policy, "holdfast-dev "+version.Version, pcrs); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/cmd/internal/cli"
+
 	"holdfast/web"
 )
 
@@ -23,32 +25,32 @@ func attestCommand(a *admin) *cobra.Command {
 		Long: "Get fresh evidence of what the appliance runs, for holdfast verify. Everybody else can get it\n" +
 			"at /attestation?nonce=HEX of the administrators' listener.",
 		Args: cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			if nonce == "" {
 				random := make([]byte, 32)
 				_, _ = rand.Read(random) // never fails (crypto/rand)
 				nonce = hex.EncodeToString(random)
 			}
 			var text json.RawMessage
-			if err := a.client().Do(cmd.Context(), http.MethodGet, "attestation?nonce="+url.QueryEscape(nonce), nil, &text); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodGet, "attestation?nonce="+url.QueryEscape(nonce), nil, &text); err != nil {
 				return err
 			}
 			if out == "" {
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", text)
 				return err
 			}
-			if err := writeNew(out, 0o644, text); err != nil {
+			if err := writeNew(out, text); err != nil {
 				return err
 			}
-			return a.show(cmd, map[string]string{"evidence": out, "nonce": nonce}, func(w io.Writer) {
-				row(w, "evidence", out)
-				row(w, "nonce", nonce)
+			return a.Show(cmd, map[string]string{"evidence": out, "nonce": nonce}, func(w io.Writer) {
+				cli.Row(w, "evidence", out)
+				cli.Row(w, "nonce", nonce)
 			})
 		}),
 	}
 	evidence.Flags().StringVar(&nonce, "nonce", "", "your nonce, 16 to 64 bytes in hexadecimal; random without it")
 	evidence.Flags().StringVar(&out, "out", "", "file to write, which must not exist; otherwise it is printed")
-	return group("attest", "Have the appliance prove what it is", evidence)
+	return cli.Group("attest", "Have the appliance prove what it is", evidence)
 }
 
 func sealCommand(a *admin) *cobra.Command {
@@ -60,16 +62,16 @@ func sealCommand(a *admin) *cobra.Command {
 			"state. The PIN is read from standard input, or from a file that only its owner may read.\n" +
 			"An appliance that waits for it goes on booting.",
 		Args: cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			pin, err := readPIN(file)
 			if err != nil {
 				return err
 			}
 			defer clear(pin)
-			if err := a.client().Do(cmd.Context(), http.MethodPost, "seal", web.SealRequest{PIN: pin}, nil); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, "seal", web.SealRequest{PIN: pin}, nil); err != nil {
 				return err
 			}
-			return a.show(cmd, map[string]bool{"sealed": true}, func(w io.Writer) { row(w, "the PIN is sealed to this machine's TPM") })
+			return a.Show(cmd, map[string]bool{"sealed": true}, func(w io.Writer) { cli.Row(w, "the PIN is sealed to this machine's TPM") })
 		}),
 	}
 	c.Flags().StringVar(&file, "pin-file", "", "file with the PIN, instead of standard input")
@@ -83,11 +85,11 @@ func sealRevokeCommand(a *admin) *cobra.Command {
 		Use:   "revoke --below VERSION",
 		Short: "Have this machine's TPM refuse all policies of a lower version, for good",
 		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
-			if err := a.client().Do(cmd.Context(), http.MethodPost, "seal/revoke", web.Revocation{Below: below}, nil); err != nil {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, "seal/revoke", web.Revocation{Below: below}, nil); err != nil {
 				return err
 			}
-			return a.show(cmd, map[string]uint64{"below": below}, func(w io.Writer) { row(w, "revoked", fmt.Sprintf("all policies below version %d", below)) })
+			return a.Show(cmd, map[string]uint64{"below": below}, func(w io.Writer) { cli.Row(w, "revoked", fmt.Sprintf("all policies below version %d", below)) })
 		}),
 	}
 	c.Flags().Uint64Var(&below, "below", 0, "the lowest version that is still good")
@@ -99,7 +101,7 @@ func sealRevokeCommand(a *admin) *cobra.Command {
 // standard input.
 func readPIN(file string) ([]byte, error) {
 	if file != "" {
-		return readSecretFile("--pin-file", file)
+		return cli.ReadSecretFile("--pin-file", file)
 	}
-	return readSecret("standard input", os.Stdin)
+	return cli.ReadSecret("standard input", os.Stdin)
 }

@@ -15,14 +15,17 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
 	"golang.org/x/mod/sumdb/note"
+
+	"holdfast/cmd/internal/cli"
 
 	"holdfast/appliance/audit"
 	"holdfast/attest"
 )
 
 func auditCommand(a *admin) *cobra.Command {
-	return group("audit", "Read and verify the audit log", auditVerifyCommand(a), auditTailCommand(a), auditSearchCommand(a),
+	return cli.Group("audit", "Read and verify the audit log", auditVerifyCommand(a), auditTailCommand(a), auditSearchCommand(a),
 		auditExportCommand(a), auditProofCommand(), auditCheckProofCommand(a), auditCheckpointCommand(a))
 }
 
@@ -67,7 +70,7 @@ func (k *auditKeys) verifiers() (note.Verifiers, error) {
 		return err
 	}
 	for _, file := range k.keys {
-		text, err := readInput(file)
+		text, err := cli.ReadInput(file)
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +83,7 @@ func (k *auditKeys) verifiers() (note.Verifiers, error) {
 		}
 	}
 	for _, file := range k.evidence {
-		text, err := readInput(file)
+		text, err := cli.ReadInput(file)
 		if err != nil {
 			return nil, err
 		}
@@ -108,26 +111,26 @@ func auditVerifyCommand(a *admin) *cobra.Command {
 			"signed. A checkpoint that you have kept elsewhere (holdfast audit checkpoint) finds a log that was swapped for\n" +
 			"an older copy. It exits 0 if the log is whole, 1 if not, 2 if the input is unusable.",
 		Args: cobra.MaximumNArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			verifiers, err := keys.verifiers()
 			if err != nil {
-				return fmt.Errorf("%w: %w", errUnusable, err)
+				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
 			o := audit.VerifyOptions{LogID: id}
 			if checkpoint != "" {
-				if o.Checkpoint, err = readInput(checkpoint); err != nil {
-					return fmt.Errorf("%w: %w", errUnusable, err)
+				if o.Checkpoint, err = cli.ReadInput(checkpoint); err != nil {
+					return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 				}
 			}
 			report, err := audit.Verify(auditDir(args), verifiers, o)
 			if report == nil {
-				return fmt.Errorf("%w: %w", errUnusable, err)
+				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
-			if err := a.show(cmd, report, func(w io.Writer) { showAuditReport(w, report) }); err != nil {
+			if err := a.Show(cmd, report, func(w io.Writer) { showAuditReport(w, report) }); err != nil {
 				return err
 			}
 			if err != nil {
-				return errReported
+				return cli.ErrReported
 			}
 			return nil
 		}),
@@ -139,24 +142,24 @@ func auditVerifyCommand(a *admin) *cobra.Command {
 }
 
 func showAuditReport(w io.Writer, r *audit.Report) {
-	row(w, "log", r.LogID)
-	row(w, "records", fmt.Sprintf("%d, from %d on, in %d segments", r.Records-r.First, r.First, r.Segments))
-	row(w, "checkpoints", fmt.Sprintf("%d, the newest of %s over %d records", r.Checkpoints, when(r.Newest.Time), r.Newest.Size))
+	cli.Row(w, "log", r.LogID)
+	cli.Row(w, "records", fmt.Sprintf("%d, from %d on, in %d segments", r.Records-r.First, r.First, r.Segments))
+	cli.Row(w, "checkpoints", fmt.Sprintf("%d, the newest of %s over %d records", r.Checkpoints, cli.When(r.Newest.Time), r.Newest.Size))
 	if r.Unsigned > 0 {
-		row(w, "unsigned", fmt.Sprintf("the last %d records, which no checkpoint covers yet", r.Unsigned))
+		cli.Row(w, "unsigned", fmt.Sprintf("the last %d records, which no checkpoint covers yet", r.Unsigned))
 	}
 	for _, n := range r.Notes {
-		row(w, "note", n)
+		cli.Row(w, "note", n)
 	}
 	if b := r.Broken; b != nil {
-		row(w, "broken", fmt.Sprintf("%s: %s", b.Code, b.Message))
+		cli.Row(w, "broken", fmt.Sprintf("%s: %s", b.Code, b.Message))
 		if b.Segment != "" {
-			row(w, "where", fmt.Sprintf("%s line %d, record %d", b.Segment, b.Line, b.Seq))
+			cli.Row(w, "where", fmt.Sprintf("%s line %d, record %d", b.Segment, b.Line, b.Seq))
 		}
-		row(w, "verdict", "broken")
+		cli.Row(w, "verdict", "broken")
 		return
 	}
-	row(w, "verdict", "whole")
+	cli.Row(w, "verdict", "whole")
 }
 
 // auditQuery are the flags that select records.
@@ -188,12 +191,12 @@ func (q *auditQuery) query() (audit.Query, error) {
 		}
 		at, err := time.Parse(time.RFC3339, t.text)
 		if err != nil {
-			return q.Query, fmt.Errorf("%w: %s %q is not a time such as 2026-11-23T12:00:00Z", errUnusable, t.flag, t.text)
+			return q.Query, fmt.Errorf("%w: %s %q is not a time such as 2026-11-23T12:00:00Z", cli.ErrUnusable, t.flag, t.text)
 		}
 		*t.into = at
 	}
 	if q.Key != "" && q.KeyStore == "" {
-		return q.Query, fmt.Errorf("%w: --key-id needs --key-store", errUnusable)
+		return q.Query, fmt.Errorf("%w: --key-id needs --key-store", cli.ErrUnusable)
 	}
 	return q.Query, nil
 }
@@ -204,7 +207,7 @@ func auditSearchCommand(a *admin) *cobra.Command {
 		Use:   "search [DIR]",
 		Short: "Find records, the newest first",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			query, err := q.query()
 			if err != nil {
 				return err
@@ -216,10 +219,10 @@ func auditSearchCommand(a *admin) *cobra.Command {
 			if records == nil {
 				records = []*audit.Record{} // in JSON "[]"
 			}
-			return a.show(cmd, map[string]any{"records": records, "next": next}, func(w io.Writer) {
+			return a.Show(cmd, map[string]any{"records": records, "next": next}, func(w io.Writer) {
 				showRecords(w, records)
 				if next != "" {
-					row(w, "more: --cursor "+next)
+					cli.Row(w, "more: --cursor "+next)
 				}
 			})
 		}),
@@ -236,7 +239,7 @@ func auditTailCommand(a *admin) *cobra.Command {
 		Use:   "tail [DIR]",
 		Short: "Show the newest records, the newest last",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			records, _, err := a.auditReader(args).Search(cmd.Context(), audit.Query{Limit: n})
 			if err != nil {
 				return err
@@ -244,7 +247,7 @@ func auditTailCommand(a *admin) *cobra.Command {
 			for i, j := 0, len(records)-1; i < j; i, j = i+1, j-1 {
 				records[i], records[j] = records[j], records[i]
 			}
-			return a.show(cmd, records, func(w io.Writer) { showRecords(w, records) })
+			return a.Show(cmd, records, func(w io.Writer) { showRecords(w, records) })
 		}),
 	}
 	c.Flags().IntVarP(&n, "lines", "n", 20, "how many, 1 to 1000")
@@ -261,8 +264,8 @@ func showRecords(w io.Writer, records []*audit.Record) {
 		if r.KMSRequestID != "" {
 			detail = r.KMSRequestID
 		}
-		row(w, r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, orDash(string(r.Result)), orDash(r.Error),
-			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), orDash(what), detail)
+		cli.Row(w, r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
+			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), cli.OrDash(what), detail)
 	}
 }
 
@@ -273,7 +276,7 @@ func auditExportCommand(a *admin) *cobra.Command {
 		Use:   "export [DIR] --format jsonl|csv",
 		Short: "Write records to a file or to standard output, the newest first",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			query, err := q.query()
 			if err != nil {
 				return err
@@ -286,7 +289,7 @@ func auditExportCommand(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, map[string]any{"export": out, "bytes": size}, func(w io.Writer) { row(w, "export", fmt.Sprintf("%s, %d bytes", out, size)) })
+			return a.Show(cmd, map[string]any{"export": out, "bytes": size}, func(w io.Writer) { cli.Row(w, "export", fmt.Sprintf("%s, %d bytes", out, size)) })
 		}),
 	}
 	q.add(c)
@@ -300,10 +303,10 @@ func auditProofCommand() *cobra.Command {
 		Use:   "proof SEQ [DIR]",
 		Short: "Print a proof that a record is in the log, which needs no log to be checked",
 		Args:  cobra.RangeArgs(1, 2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			seq, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {
-				return fmt.Errorf("%w: %q is not the number of a record", errUnusable, args[0])
+				return fmt.Errorf("%w: %q is not the number of a record", cli.ErrUnusable, args[0])
 			}
 			proof, err := audit.InclusionProof(auditDir(args[1:]), seq)
 			if err != nil {
@@ -321,26 +324,26 @@ func auditCheckProofCommand(a *admin) *cobra.Command {
 		Use:   "check-proof FILE {--key FILE | --evidence FILE}",
 		Short: "Check a proof offline, and print the record that it is about",
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			verifiers, err := keys.verifiers()
 			if err != nil {
-				return fmt.Errorf("%w: %w", errUnusable, err)
+				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
-			text, err := readInput(args[0])
+			text, err := cli.ReadInput(args[0])
 			if err != nil {
-				return fmt.Errorf("%w: %w", errUnusable, err)
+				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
 			in, err := audit.CheckInclusion(text, verifiers)
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, in, func(w io.Writer) {
+			return a.Show(cmd, in, func(w io.Writer) {
 				line, err := json.Marshal(in.Record)
 				if err != nil {
 					line = []byte(err.Error())
 				}
-				row(w, "record", string(line))
-				row(w, "signed", fmt.Sprintf("at %s, among %d records", when(in.Checkpoint.Time), in.Checkpoint.Size))
+				cli.Row(w, "record", string(line))
+				cli.Row(w, "signed", fmt.Sprintf("at %s, among %d records", cli.When(in.Checkpoint.Time), in.Checkpoint.Size))
 			})
 		}),
 	}
@@ -353,11 +356,11 @@ func auditCheckpointCommand(a *admin) *cobra.Command {
 		Use:   "checkpoint",
 		Short: "Have the running appliance sign its log as it is now, and print that: keep it elsewhere",
 		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			var answer struct {
 				Checkpoint string `json:"checkpoint"`
 			}
-			if err := a.client().Do(cmd.Context(), http.MethodGet, "audit/checkpoint", nil, &answer); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodGet, "audit/checkpoint", nil, &answer); err != nil {
 				return err
 			}
 			if answer.Checkpoint == "" {

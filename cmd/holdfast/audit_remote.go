@@ -21,8 +21,8 @@ type auditReader interface {
 // auditReader gives the log in the folder of the arguments, or with --server and
 // without a folder the appliance's there.
 func (a *admin) auditReader(args []string) auditReader {
-	if a.remote != nil && len(args) == 0 {
-		return remoteAudit{a.remote}
+	if a.Remote() != nil && len(args) == 0 {
+		return remoteAudit{a.Remote()}
 	}
 	return audit.NewReader(auditDir(args))
 }

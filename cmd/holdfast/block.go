@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/cmd/internal/cli"
+
 	"holdfast/appliance"
 	"holdfast/web"
 )
@@ -21,13 +23,13 @@ func blockCommand(a *admin) *cobra.Command {
 			"command returns, no new request uses a key of it, and its unlocked keys are wiped.\n" +
 			"It holds over a restart, until holdfast unblock takes it back.",
 		Args: blockArguments(&everything),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			t := blockTarget(everything, args)
 			var b appliance.Block
-			if err := a.client().Do(cmd.Context(), http.MethodPost, "block", web.Block{BlockTarget: t, Reason: reason}, &b); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, "block", web.Block{BlockTarget: t, Reason: reason}, &b); err != nil {
 				return err
 			}
-			return a.show(cmd, b, func(w io.Writer) { row(w, t.String()+" is "+blocked(b)) })
+			return a.Show(cmd, b, func(w io.Writer) { cli.Row(w, t.String()+" is "+blocked(b)) })
 		}),
 	}
 	c.Flags().BoolVar(&everything, "everything", false, "block all keys of all key stores")
@@ -44,12 +46,12 @@ func unblockCommand(a *admin) *cobra.Command {
 		Long: "Take back a block. Other blocks remain: a key does not serve while its key store,\n" +
 			"or everything, is blocked.",
 		Args: blockArguments(&everything),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			t := blockTarget(everything, args)
-			if err := a.client().Do(cmd.Context(), http.MethodPost, "unblock", t, nil); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, "unblock", t, nil); err != nil {
 				return err
 			}
-			return a.show(cmd, struct{}{}, func(w io.Writer) { row(w, t.String()+" is not blocked any more") })
+			return a.Show(cmd, struct{}{}, func(w io.Writer) { cli.Row(w, t.String()+" is not blocked any more") })
 		}),
 	}
 	c.Flags().BoolVar(&everything, "everything", false, "take back the block of everything")
@@ -85,5 +87,5 @@ func blocked(b appliance.Block) string {
 	if b.IsZero() {
 		return "-"
 	}
-	return "blocked since " + when(b.Since) + ": " + b.Reason
+	return "blocked since " + cli.When(b.Since) + ": " + b.Reason
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -15,13 +13,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -29,54 +24,28 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance/config"
+	"holdfast/cmd/internal/brokerdir"
+	"holdfast/cmd/internal/cli"
+	"holdfast/cmd/internal/coredump"
+
 	"holdfast/attest"
+	"holdfast/attest/privatefile"
 	"holdfast/attest/release"
-	"holdfast/cmd/internal/daemon"
-	"holdfast/cmd/internal/logging"
 )
 
 // broker is what the broker's commands share. They work on its folder, and what
 // they change acts at once, in a broker that runs as well.
 type broker struct {
 	*admin
-	dir string
-	// identity, certificate and key are files; in the folder if not named.
-	identity, certificate, key string
+	brokerdir.Folder
 }
 
 func brokerCommand(a *admin) *cobra.Command {
 	b := &broker{admin: a}
-	c := group("broker", "Run and administer the broker, which releases the HSM's PIN to attested machines",
-		b.initCommand(), b.serveCommand(), b.addCommand(), b.revokeCommand(), b.resumeCommand(), b.policyCommand(), b.listCommand(), b.logCommand())
-	dir := cmp.Or(os.Getenv("HOLDFAST_BROKER_DIR"), "/var/lib/holdfast-broker")
-	c.PersistentFlags().StringVar(&b.dir, "dir", dir, "folder of the broker (HOLDFAST_BROKER_DIR)")
+	c := cli.Group("broker", "Administer the broker, which releases the HSM's PIN to attested machines (holdfastd broker serve)",
+		b.initCommand(), b.addCommand(), b.revokeCommand(), b.resumeCommand(), b.policyCommand(), b.listCommand(), b.logCommand())
+	b.Folder.AddFlag(c)
 	return c
-}
-
-func (b *broker) identityFlag(c *cobra.Command) {
-	c.Flags().StringVar(&b.identity, "identity", "", "file of the key that decrypts the PINs; identity in the folder if not given")
-}
-
-func (b *broker) tlsFlags(c *cobra.Command) {
-	c.Flags().StringVar(&b.certificate, "tls-cert", "", "certificate (PEM); tls.pem in the folder if not given")
-	c.Flags().StringVar(&b.key, "tls-key", "", "its private key (PEM), which machines pin; tls-key.pem in the folder if not given")
-}
-
-func (b *broker) identityFile() string { return cmp.Or(b.identity, filepath.Join(b.dir, "identity")) }
-func (b *broker) certificateFile() string {
-	return cmp.Or(b.certificate, filepath.Join(b.dir, "tls.pem"))
-}
-func (b *broker) keyFile() string { return cmp.Or(b.key, filepath.Join(b.dir, "tls-key.pem")) }
-
-// vault opens the broker's folder. Only init makes it: a mistyped name is an
-// error, and not a new broker.
-func (b *broker) vault() (*release.Vault, error) {
-	v, err := release.FindVault(b.dir, b.identityFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no broker in %s: name its folder with --dir, or make one with holdfast broker init", b.dir)
-	}
-	return v, err
 }
 
 func (b *broker) initCommand() *cobra.Command {
@@ -87,30 +56,30 @@ func (b *broker) initCommand() *cobra.Command {
 		Long: "Make a broker: its folder, the identity that decrypts the PINs, and a TLS key with a certificate.\n" +
 			"It prints the pin of the TLS key, which machines are configured with. It overwrites nothing.",
 		Args: cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			pin, err := b.create(names)
 			if err != nil {
 				return err
 			}
-			files := map[string]string{"dir": b.dir, "identity": b.identityFile(), "tls_cert": b.certificateFile(), "tls_key": b.keyFile(), "pin": pin}
-			return b.show(cmd, files, func(w io.Writer) {
-				row(w, "folder", b.dir)
-				row(w, "identity", b.identityFile())
-				row(w, "TLS key", b.keyFile())
-				row(w, "pin", pin)
+			files := map[string]string{"dir": b.Dir, "identity": b.IdentityFile(), "tls_cert": b.CertificateFile(), "tls_key": b.KeyFile(), "pin": pin}
+			return b.Show(cmd, files, func(w io.Writer) {
+				cli.Row(w, "folder", b.Dir)
+				cli.Row(w, "identity", b.IdentityFile())
+				cli.Row(w, "TLS key", b.KeyFile())
+				cli.Row(w, "pin", pin)
 			})
 		}),
 	}
 	c.Flags().StringSliceVar(&names, "name", nil, "host name or IP address in the certificate; may be repeated; this host's name if not given")
-	b.identityFlag(c)
-	b.tlsFlags(c)
+	b.AddIdentityFlag(c)
+	b.AddTLSFlags(c)
 	return c
 }
 
 // create makes all files of the broker, or none, and gives the pin.
 func (b *broker) create(names []string) (pin string, err error) {
-	if _, err := release.FindVault(b.dir, ""); err == nil {
-		return "", fmt.Errorf("there is a broker in %s already: choose another folder with --dir", b.dir)
+	if _, err := release.FindVault(b.Dir, ""); err == nil {
+		return "", fmt.Errorf("there is a broker in %s already: choose another folder with --dir", b.Dir)
 	}
 	if len(names) == 0 {
 		host, err := os.Hostname()
@@ -124,7 +93,7 @@ func (b *broker) create(names []string) (pin string, err error) {
 		return "", err
 	}
 	defer clear(key)
-	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+	if err := os.MkdirAll(b.Dir, 0o700); err != nil {
 		return "", err
 	}
 	var made []string
@@ -138,13 +107,13 @@ func (b *broker) create(names []string) (pin string, err error) {
 	for _, f := range []struct {
 		path, kind string
 		content    []byte
-	}{{b.keyFile(), "PRIVATE KEY", key}, {b.certificateFile(), "CERTIFICATE", certificate.Raw}} {
-		if err := writeNew(f.path, 0o600, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.content})); err != nil {
+	}{{b.KeyFile(), "PRIVATE KEY", key}, {b.CertificateFile(), "CERTIFICATE", certificate.Raw}} {
+		if err := privatefile.Write(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.content})); err != nil {
 			return "", err
 		}
 		made = append(made, f.path)
 	}
-	if _, err := release.CreateVault(b.dir, b.identityFile()); err != nil {
+	if _, err := release.CreateVault(b.Dir, b.IdentityFile()); err != nil {
 		return "", err
 	}
 	return release.Pin(certificate), nil
@@ -183,125 +152,6 @@ func newCertificate(names []string) (c *x509.Certificate, key []byte, err error)
 	return c, key, err
 }
 
-func (b *broker) serveCommand() *cobra.Command {
-	var address string
-	var rate int
-	c := &cobra.Command{
-		Use:   "serve [--address :8444]",
-		Short: "Run the broker",
-		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
-			if rate < 1 {
-				return fmt.Errorf("--requests-per-minute %d: use 1 or more", rate)
-			}
-			return b.serve(cmd.Context(), address, rate)
-		}),
-	}
-	c.Flags().StringVar(&address, "address", ":8444", "listen here for machines")
-	c.Flags().IntVar(&rate, "requests-per-minute", 10, "how many requests of an address are answered; a release takes two")
-	b.identityFlag(c)
-	b.tlsFlags(c)
-	return c
-}
-
-// serve serves until ctx ends. What is wrong is said before it listens.
-func (b *broker) serve(ctx context.Context, address string, rate int) error {
-	if err := daemon.NoCoreDumps(); err != nil {
-		return err
-	}
-	vault, err := b.vault()
-	if err != nil {
-		return err
-	}
-	if err := vault.CheckIdentity(); err != nil {
-		return err
-	}
-	certificate, err := b.loadCertificate()
-	if err != nil {
-		return err
-	}
-	listener, err := daemon.ListenTCP("broker", "--address", address)
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	lines := b.newLog()
-	defer lines.Close()
-	log := lines.Logger
-	warn(log, vault)
-	log.Info("broker serving", "address", listener.Addr().String(), "pin", release.Pin(certificate.Leaf), "version", daemon.Version)
-	server := release.NewBroker(release.BrokerOptions{Vault: vault, Log: log, Rate: rate}).Server(*certificate)
-	return serveUntil(ctx, server, listener, log)
-}
-
-func (b *broker) newLog() *logging.Log {
-	format := "text"
-	if b.json {
-		format = "json"
-	}
-	return logging.New(config.Log{Level: "info", Format: format}, os.Stderr, os.Stderr)
-}
-
-func (b *broker) loadCertificate() (*tls.Certificate, error) {
-	key, err := readSecretFile("--tls-key", b.keyFile())
-	if err != nil {
-		return nil, err
-	}
-	defer clear(key)
-	certificate, err := readInput(b.certificateFile())
-	if err != nil {
-		return nil, fmt.Errorf("--tls-cert: %w", err)
-	}
-	pair, err := tls.X509KeyPair(certificate, key)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s and key %s: %w", b.certificateFile(), b.keyFile(), err)
-	}
-	return &pair, nil
-}
-
-// warn says in the log why nothing, or not all, would be released. None of it
-// keeps the broker from starting: it may be mended while it runs.
-func warn(log *slog.Logger, vault *release.Vault) {
-	policy, err := vault.Policy()
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		log.Warn("there is no policy, so every release is refused: install one with holdfast broker policy")
-	case err != nil:
-		log.Error("the policy cannot be used, so every release is refused", "error", err)
-	default:
-		log.Info("policy in force", "name", policy.Name, "version", policy.Version)
-		if u := policy.Forced(); u.Words != "" {
-			log.Warn("the policy does not prove which code runs, so other code may get the PIN", "unproven", u.Words, "because", strings.Join(u.Because, "; "))
-		}
-	}
-	machines, err := vault.Machines()
-	if err != nil {
-		log.Error("the machines cannot be read", "error", err)
-	} else if len(machines) == 0 {
-		log.Warn("there is no machine, so every release is refused: add one with holdfast broker add")
-	}
-	if stopped, err := vault.Stopped(); stopped || err != nil {
-		log.Warn("all releases are stopped; holdfast broker resume ends that", "error", err)
-	}
-}
-
-// serveUntil serves until ctx ends, and then answers the requests under way.
-func serveUntil(ctx context.Context, server *http.Server, listener net.Listener, log *slog.Logger) error {
-	failed := make(chan error, 1)
-	go func() { failed <- server.ServeTLS(listener, "", "") }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("broker: %w", err)
-	case <-ctx.Done():
-	}
-	log.Info("shutting down")
-	grace, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer done()
-	_ = server.Shutdown(grace)
-	<-failed
-	return nil
-}
-
 func (b *broker) addCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{
@@ -310,11 +160,11 @@ func (b *broker) addCommand() *cobra.Command {
 		Long: "Keep a machine's PIN, in place of one it has, and allow its release. The PIN is read from standard\n" +
 			"input, or from a file that only its owner may read, up to the end of the line.",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
-			if err := daemon.NoCoreDumps(); err != nil {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
+			if err := coredump.Forbid(); err != nil {
 				return err
 			}
-			vault, err := b.vault()
+			vault, err := b.Vault()
 			if err != nil {
 				return err
 			}
@@ -330,16 +180,16 @@ func (b *broker) addCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return b.show(cmd, brokerMachine{args[0], stopped}, func(w io.Writer) {
-				row(w, "the PIN for "+args[0]+" is kept")
+			return b.Show(cmd, brokerMachine{args[0], stopped}, func(w io.Writer) {
+				cli.Row(w, "the PIN for "+args[0]+" is kept")
 				if stopped {
-					row(w, "but all releases are stopped, until holdfast broker resume")
+					cli.Row(w, "but all releases are stopped, until holdfast broker resume")
 				}
 			})
 		}),
 	}
 	c.Flags().StringVar(&file, "pin-file", "", "file with the PIN, instead of standard input")
-	b.identityFlag(c)
+	b.AddIdentityFlag(c)
 	return c
 }
 
@@ -356,8 +206,8 @@ func (b *broker) revokeCommand() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: does(func(cmd *cobra.Command, args []string) error {
-			vault, err := b.vault()
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
+			vault, err := b.Vault()
 			if err != nil {
 				return err
 			}
@@ -368,7 +218,7 @@ func (b *broker) revokeCommand() *cobra.Command {
 			if err := vault.Stop(machine); err != nil {
 				return err
 			}
-			return b.show(cmd, brokerMachine{machine, true}, func(w io.Writer) { row(w, "nothing is released to "+who) })
+			return b.Show(cmd, brokerMachine{machine, true}, func(w io.Writer) { cli.Row(w, "nothing is released to "+who) })
 		}),
 	}
 	c.Flags().BoolVar(&all, "all", false, "all machines, also those that are added later")
@@ -380,15 +230,15 @@ func (b *broker) resumeCommand() *cobra.Command {
 		Use:   "resume",
 		Short: "End a revoke --all; machines that were revoked by name stay so",
 		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
-			vault, err := b.vault()
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
+			vault, err := b.Vault()
 			if err != nil {
 				return err
 			}
 			if err := vault.Resume(); err != nil {
 				return err
 			}
-			return b.show(cmd, map[string]bool{"all_stopped": false}, func(w io.Writer) { row(w, "releases are allowed by the policy again") })
+			return b.Show(cmd, map[string]bool{"all_stopped": false}, func(w io.Writer) { cli.Row(w, "releases are allowed by the policy again") })
 		}),
 	}
 }
@@ -402,16 +252,16 @@ func (b *broker) policyCommand() *cobra.Command {
 			"than that of the one in force, nor its signer another. It must prove which code runs, or be signed\n" +
 			"with words that force it (holdfast policy sign --unproven).",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
-			vault, err := b.vault()
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
+			vault, err := b.Vault()
 			if err != nil {
 				return err
 			}
-			file, err := readInput(args[0])
+			file, err := cli.ReadInput(args[0])
 			if err != nil {
 				return err
 			}
-			key, err := readPublicKey[ed25519.PublicKey](keyFile, policyAlgorithm)
+			key, err := cli.ReadPublicKey[ed25519.PublicKey](keyFile, cli.PolicyAlgorithm)
 			if err != nil {
 				return fmt.Errorf("--policy-key: %w", err)
 			}
@@ -426,9 +276,9 @@ func (b *broker) policyCommand() *cobra.Command {
 				brokerPolicy
 				KeyID string `json:"key_id"`
 			}{brokerPolicy{p.Name, p.Version, p.Forced()}, attest.KeyID(key)}
-			return b.show(cmd, installed, func(w io.Writer) {
-				row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
-				row(w, "signed by", installed.KeyID)
+			return b.Show(cmd, installed, func(w io.Writer) {
+				cli.Row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
+				cli.Row(w, "signed by", installed.KeyID)
 				rowsOfUnproven(w, installed.Unproven)
 			})
 		}),
@@ -443,8 +293,8 @@ func (b *broker) listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "Show the policy, the machines, and what is stopped",
 		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
-			vault, err := b.vault()
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
+			vault, err := b.Vault()
 			if err != nil {
 				return err
 			}
@@ -452,7 +302,7 @@ func (b *broker) listCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return b.show(cmd, s, s.human)
+			return b.Show(cmd, s, s.human)
 		}),
 	}
 }
@@ -510,15 +360,15 @@ func (s *brokerState) human(w io.Writer) {
 	if s.AllStopped {
 		releases = "all stopped, until holdfast broker resume"
 	}
-	row(w, "policy", policy)
+	cli.Row(w, "policy", policy)
 	if s.Policy != nil {
 		rowsOfUnproven(w, s.Policy.Unproven)
 	}
-	row(w, "releases", releases)
-	row(w, "")
-	row(w, "MACHINE", "RELEASE")
+	cli.Row(w, "releases", releases)
+	cli.Row(w, "")
+	cli.Row(w, "MACHINE", "RELEASE")
 	for _, m := range s.Machines {
-		row(w, m.Name, map[bool]string{true: "stopped", false: "allowed"}[m.Stopped])
+		cli.Row(w, m.Name, map[bool]string{true: "stopped", false: "allowed"}[m.Stopped])
 	}
 }
 
@@ -527,8 +377,8 @@ func (b *broker) logCommand() *cobra.Command {
 		Use:   "log",
 		Short: "Show what was released and refused, oldest first",
 		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
-			vault, err := b.vault()
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
+			vault, err := b.Vault()
 			if err != nil {
 				return err
 			}
@@ -538,10 +388,10 @@ func (b *broker) logCommand() *cobra.Command {
 				records = append(records, r)
 				return nil
 			})
-			return errors.Join(damaged, b.show(cmd, records, func(w io.Writer) {
-				row(w, "TIME", "MACHINE", "REMOTE", "RESULT", "CODE", "REASON")
+			return errors.Join(damaged, b.Show(cmd, records, func(w io.Writer) {
+				cli.Row(w, "TIME", "MACHINE", "REMOTE", "RESULT", "CODE", "REASON")
 				for _, r := range records {
-					row(w, when(r.Time), orDash(r.Machine), r.Remote, r.Result, orDash(r.Code), orDash(printable(cmp.Or(r.Reason, r.Unproven.String()))))
+					cli.Row(w, cli.When(r.Time), cli.OrDash(r.Machine), r.Remote, r.Result, cli.OrDash(r.Code), cli.OrDash(printable(cmp.Or(r.Reason, r.Unproven.String()))))
 				}
 			}))
 		}),

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"holdfast/cmd/internal/cli"
 
 	"holdfast/xks/conformance"
 )
@@ -25,9 +28,9 @@ func checkCommand(a *admin) *cobra.Command {
 			"load. The URL is https://HOST[:PORT][/PREFIX]. It exits 1 when a rule fails.\n\n" +
 			"The report goes to stdout. How far the check is goes to stderr.",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			t.URL = args[0]
-			secret, err := readSecretFile("--secret-access-key-file", secretFile)
+			secret, err := cli.ReadSecretFile("--secret-access-key-file", secretFile)
 			if err != nil {
 				return err
 			}
@@ -50,14 +53,17 @@ func checkCommand(a *admin) *cobra.Command {
 				}
 				t.ClientCert = &pair
 			}
-			p := progress{w: cmd.ErrOrStderr()}
+			p := groups{w: cmd.ErrOrStderr()}
 			report, err := conformance.Run(cmd.Context(), t, p.add)
+			if errors.Is(err, conformance.ErrTarget) {
+				return cli.Unusable(err)
+			}
 			if err != nil {
 				return err
 			}
 			p.end()
-			if a.json {
-				err = a.printJSON(cmd, report)
+			if a.JSON {
+				err = a.PrintJSON(cmd, report)
 			} else {
 				err = report.WriteTable(cmd.OutOrStdout())
 			}
@@ -65,7 +71,7 @@ func checkCommand(a *admin) *cobra.Command {
 				return err
 			}
 			if report.Failed() > 0 {
-				return errReported
+				return cli.ErrReported
 			}
 			return nil
 		}),
@@ -95,15 +101,15 @@ func checkCommand(a *admin) *cobra.Command {
 	return c
 }
 
-// progress says how far a check is, in a line for each group of rules.
-type progress struct {
+// groups says how far a check is, in a line for each group of rules.
+type groups struct {
 	w      io.Writer
 	group  string
 	passed int
 	others []string // what did not pass
 }
 
-func (p *progress) add(r conformance.Result) {
+func (p *groups) add(r conformance.Result) {
 	group, rule, _ := strings.Cut(r.ID, "/")
 	if group != p.group {
 		p.end()
@@ -119,7 +125,7 @@ func (p *progress) add(r conformance.Result) {
 var outcomes = map[conformance.Outcome]string{conformance.Fail: "FAILED", conformance.Warn: "warns", conformance.NotRun: "not run"}
 
 // end ends the group under way.
-func (p *progress) end() {
+func (p *groups) end() {
 	if p.group == "" {
 		return
 	}

@@ -10,6 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/attest/privatefile"
+	"holdfast/cmd/internal/cli"
+
 	"holdfast/appliance"
 	"holdfast/web"
 )
@@ -20,10 +23,10 @@ func credentialCommand(a *admin) *cobra.Command {
 		Use:   "create KEYSTORE",
 		Short: "Make or import a SigV4 credential; its secret is shown once",
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			want := web.NewCredential{AccessKeyID: accessKeyID}
 			if secretFile != "" {
-				secret, err := readSecretFile("--secret-access-key-file", secretFile)
+				secret, err := cli.ReadSecretFile("--secret-access-key-file", secretFile)
 				if err != nil {
 					return err
 				}
@@ -34,14 +37,15 @@ func credentialCommand(a *admin) *cobra.Command {
 			var file *os.File
 			if kmsJSON != "" {
 				var err error
-				if file, err = os.OpenFile(kmsJSON, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+				if file, err = privatefile.Create(kmsJSON); err != nil {
 					return fmt.Errorf("--kms-json: %w", err)
 				}
 				defer file.Close()
 			}
 			var c web.CreatedCredential
-			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "credentials"), want, &c); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "credentials"), want, &c); err != nil {
 				if file != nil {
+					_ = file.Close() // Windows removes no open file
 					_ = os.Remove(kmsJSON)
 				}
 				return err
@@ -51,14 +55,14 @@ func credentialCommand(a *admin) *cobra.Command {
 					return fmt.Errorf("--kms-json: %w; the credential %s was made: delete it and make another", err, c.AccessKeyID)
 				}
 			}
-			return a.show(cmd, c, func(w io.Writer) {
-				row(w, "access key ID", c.AccessKeyID)
-				row(w, "secret access key", c.SecretAccessKey)
-				row(w, "XksProxyUriPath", c.URIPathPrefix+appliance.XKSPath)
+			return a.Show(cmd, c, func(w io.Writer) {
+				cli.Row(w, "access key ID", c.AccessKeyID)
+				cli.Row(w, "secret access key", c.SecretAccessKey)
+				cli.Row(w, "XksProxyUriPath", c.URIPathPrefix+appliance.XKSPath)
 				if file != nil {
-					row(w, "KMS console file", kmsJSON)
+					cli.Row(w, "KMS console file", kmsJSON)
 				}
-				row(w, "The secret is not shown again.")
+				cli.Row(w, "The secret is not shown again.")
 			})
 		}),
 	}
@@ -71,27 +75,27 @@ func credentialCommand(a *admin) *cobra.Command {
 		Use:   "list KEYSTORE",
 		Short: "List the credentials of a key store",
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			var credentials []*appliance.Credential
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "credentials"), nil, &credentials); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "credentials"), nil, &credentials); err != nil {
 				return err
 			}
-			return a.show(cmd, credentials, func(w io.Writer) {
-				row(w, "ACCESS KEY ID", "STATE", "CREATED", "LAST USED")
+			return a.Show(cmd, credentials, func(w io.Writer) {
+				cli.Row(w, "ACCESS KEY ID", "STATE", "CREATED", "LAST USED")
 				for _, c := range credentials {
-					row(w, c.AccessKeyID, active(c.Active), when(c.CreatedAt), when(c.LastUsedAt))
+					cli.Row(w, c.AccessKeyID, active(c.Active), cli.When(c.CreatedAt), cli.When(c.LastUsedAt))
 				}
 			})
 		}),
 	}
-	return group("credential", "Manage the SigV4 credentials of key stores", create, list,
+	return cli.Group("credential", "Manage the SigV4 credentials of key stores", create, list,
 		credentialState(a, "activate", "Accept a credential again"),
 		credentialState(a, "deactivate", "Refuse a credential from now on"),
 		&cobra.Command{
 			Use:   "delete KEYSTORE ACCESS-KEY-ID",
 			Short: "Delete a credential",
 			Args:  cobra.ExactArgs(2),
-			RunE: does(func(cmd *cobra.Command, args []string) error {
+			RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 				return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0], "credentials", args[1]), "credential "+args[1]+" deleted")
 			}),
 		})
@@ -102,12 +106,12 @@ func credentialState(a *admin, verb, short string) *cobra.Command {
 		Use:   verb + " KEYSTORE ACCESS-KEY-ID",
 		Short: short,
 		Args:  cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			var c appliance.Credential
-			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "credentials", args[1], verb), nil, &c); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "credentials", args[1], verb), nil, &c); err != nil {
 				return err
 			}
-			return a.show(cmd, c, func(w io.Writer) { row(w, "credential "+c.AccessKeyID+" "+active(c.Active)) })
+			return a.Show(cmd, c, func(w io.Writer) { cli.Row(w, "credential "+c.AccessKeyID+" "+active(c.Active)) })
 		}),
 	}
 }

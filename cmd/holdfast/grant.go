@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/cmd/internal/cli"
+
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/web"
@@ -20,23 +22,23 @@ func grantCommand(a *admin) *cobra.Command {
 		Use:   "list KEYSTORE",
 		Short: "List the grants of a key store and its keys",
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			var grants []*appliance.Grant
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "grants"), nil, &grants); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "grants"), nil, &grants); err != nil {
 				return err
 			}
-			return a.show(cmd, grants, func(w io.Writer) { showGrants(w, grants...) })
+			return a.Show(cmd, grants, func(w io.Writer) { showGrants(w, grants...) })
 		}),
 	}
 	remove := &cobra.Command{
 		Use:   "remove KEYSTORE GRANT",
 		Short: "Remove a grant",
 		Args:  cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0], "grants", args[1]), "grant "+args[1]+" removed")
 		}),
 	}
-	return group("grant", "Manage who may use keys", grantAddCommand(a), list, remove, grantTestCommand(a), grantPolicyCommand(a))
+	return cli.Group("grant", "Manage who may use keys", grantAddCommand(a), list, remove, grantTestCommand(a), grantPolicyCommand(a))
 }
 
 func grantAddCommand(a *admin) *cobra.Command {
@@ -51,7 +53,7 @@ func grantAddCommand(a *admin) *cobra.Command {
 			"several times: one of its values must match, in which * stands for any characters\n" +
 			"and ? for one; and all conditions must hold.",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) (err error) {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) (err error) {
 			if g.Operations, err = appliance.ParseOperations(operations); err != nil {
 				return err
 			}
@@ -62,10 +64,10 @@ func grantAddCommand(a *admin) *cobra.Command {
 				g.Effect = appliance.EffectForbid
 			}
 			var made appliance.Grant
-			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "grants"), g, &made); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "grants"), g, &made); err != nil {
 				return err
 			}
-			return a.show(cmd, made, func(w io.Writer) { showGrants(w, &made) })
+			return a.Show(cmd, made, func(w io.Writer) { showGrants(w, &made) })
 		}),
 	}
 	f := c.Flags()
@@ -110,24 +112,24 @@ func grantTestCommand(a *admin) *cobra.Command {
 		Use:   "test KEYSTORE KEYID --principal P --operation Encrypt",
 		Short: "Say whether a request would be allowed, and which policies decide; exit 1 if it is denied",
 		Args:  cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			r.Operation = appliance.Operation(operation)
 			var d appliance.Decision
-			if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "keys", args[1], "test-grants"), r, &d); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "keys", args[1], "test-grants"), r, &d); err != nil {
 				return err
 			}
-			err := a.show(cmd, d, func(w io.Writer) {
+			err := a.Show(cmd, d, func(w io.Writer) {
 				if d.Allowed {
-					row(w, d)
+					cli.Row(w, d)
 				} else {
-					row(w, "denied: "+d.String())
+					cli.Row(w, "denied: "+d.String())
 				}
 				for _, fault := range d.Faults {
-					row(w, "failed: "+fault)
+					cli.Row(w, "failed: "+fault)
 				}
 			})
 			if err == nil && !d.Allowed {
-				err = errReported
+				err = cli.ErrReported
 			}
 			return err
 		}),
@@ -155,13 +157,13 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 			"those of a file, or remove them. They hold besides the grants. What they can say is\n" +
 			"in docs/authorization.md.",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			route := web.Path("keystores", args[0], "policy")
 			replace := func(cedar, done string) error {
-				if err := a.client().Do(cmd.Context(), http.MethodPost, route, web.Policy{Cedar: cedar}, nil); err != nil {
+				if err := a.Client().Do(cmd.Context(), http.MethodPost, route, web.Policy{Cedar: cedar}, nil); err != nil {
 					return err
 				}
-				return a.show(cmd, struct{}{}, func(w io.Writer) { row(w, "policies of key store "+args[0]+" "+done) })
+				return a.Show(cmd, struct{}{}, func(w io.Writer) { cli.Row(w, "policies of key store "+args[0]+" "+done) })
 			}
 			if remove {
 				return replace("", "removed")
@@ -177,11 +179,11 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 				return replace(string(text), "replaced")
 			}
 			var p web.Policy
-			if err := a.client().Do(cmd.Context(), http.MethodGet, route, nil, &p); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodGet, route, nil, &p); err != nil {
 				return err
 			}
-			if a.json {
-				return a.printJSON(cmd, p)
+			if a.JSON {
+				return a.PrintJSON(cmd, p)
 			}
 			_, err := io.WriteString(cmd.OutOrStdout(), p.Cedar)
 			return err
@@ -194,10 +196,10 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 }
 
 func showGrants(w io.Writer, grants ...*appliance.Grant) {
-	row(w, "GRANT", "PRINCIPAL", "OPERATIONS", "KEY", "CREATED", "EFFECT", "NOT AFTER", "CONDITIONS")
+	cli.Row(w, "GRANT", "PRINCIPAL", "OPERATIONS", "KEY", "CREATED", "EFFECT", "NOT AFTER", "CONDITIONS")
 	for _, g := range grants {
-		row(w, g.ID, g.Principal, appliance.JoinOperations(g.Operations), orDash(g.KeyID), when(g.CreatedAt),
-			g.Effect, when(g.NotAfter), orDash(appliance.FormatConditions(g.Conditions)))
+		cli.Row(w, g.ID, g.Principal, appliance.JoinOperations(g.Operations), cli.OrDash(g.KeyID), cli.When(g.CreatedAt),
+			g.Effect, cli.When(g.NotAfter), cli.OrDash(appliance.FormatConditions(g.Conditions)))
 	}
 }
 
@@ -212,7 +214,7 @@ func grantLine(g *appliance.Grant) string {
 		line += " if " + appliance.FormatConditions(g.Conditions)
 	}
 	if !g.NotAfter.IsZero() {
-		line += " until " + when(g.NotAfter)
+		line += " until " + cli.When(g.NotAfter)
 	}
 	return line
 }

@@ -7,18 +7,19 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"holdfast/cmd/internal/cli"
 
 	"holdfast/appliance"
 	"holdfast/web"
 )
 
 func keyCommand(a *admin) *cobra.Command {
-	return group("key", "Manage external keys",
+	return cli.Group("key", "Manage external keys",
 		keyCreateCommand(a), keyImportCommand(a), keyListCommand(a), keyShowCommand(a),
 		keyChangeCommand(a, "enable", "Let a key serve", nil),
 		keyChangeCommand(a, "disable", "Take a key out of service", nil),
@@ -42,10 +43,10 @@ func (f *newKeyFlags) create(a *admin, cmd *cobra.Command, keyStore, id string, 
 	}
 	var k appliance.StoredKey
 	want := web.NewKey{ID: id, Usage: usage, Custody: appliance.Custody(f.custody), Material: material, Framing: appliance.Framing(f.framing)}
-	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", keyStore, "keys"), want, &k); err != nil {
+	if err := a.Client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", keyStore, "keys"), want, &k); err != nil {
 		return err
 	}
-	return a.show(cmd, k, func(w io.Writer) { showKey(w, &k.ExternalKey) })
+	return a.Show(cmd, k, func(w io.Writer) { showKey(w, &k.ExternalKey) })
 }
 
 func keyCreateCommand(a *admin) *cobra.Command {
@@ -54,7 +55,7 @@ func keyCreateCommand(a *admin) *cobra.Command {
 		Use:   "create KEYSTORE KEYID",
 		Short: "Make an external key",
 		Args:  cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			return f.create(a, cmd, args[0], args[1], nil)
 		}),
 	}
@@ -72,7 +73,7 @@ func keyImportCommand(a *admin) *cobra.Command {
 		Long: "Make an external key from an AES-256 key of your own: a file, readable by its\n" +
 			"owner alone, with the 32 bytes themselves, 64 hexadecimal digits, or Base64.",
 		Args: cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			material, err := readMaterial(file)
 			if err != nil {
 				return err
@@ -97,10 +98,15 @@ func keyImportCommand(a *admin) *cobra.Command {
 
 // readMaterial reads an AES-256 key in any of three forms.
 func readMaterial(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && info.Size() == appliance.KeyBytes && info.Mode().Perm()&0o077 == 0 {
-		return os.ReadFile(path) // the bytes themselves, of which any may be a line's end
+	f, err := cli.OpenSecretFile("--material-file", path)
+	if err != nil {
+		return nil, err
 	}
-	text, err := readSecretFile("--material-file", path)
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() == appliance.KeyBytes {
+		return io.ReadAll(io.LimitReader(f, appliance.KeyBytes)) // the bytes themselves, of which any may be a line's end
+	}
+	text, err := cli.ReadSecret("--material-file: "+path, f)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +127,7 @@ func keyListCommand(a *admin) *cobra.Command {
 		Use:   "list KEYSTORE",
 		Short: "List the keys of a key store, ordered by ID",
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			query := url.Values{"limit": {strconv.Itoa(limit)}}
 			for name, value := range map[string]string{"after": after, "state": state} {
 				if value != "" {
@@ -129,16 +135,16 @@ func keyListCommand(a *admin) *cobra.Command {
 				}
 			}
 			var keys []*appliance.ExternalKey
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
 				return err
 			}
-			return a.show(cmd, keys, func(w io.Writer) {
-				row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED")
+			return a.Show(cmd, keys, func(w io.Writer) {
+				cli.Row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED")
 				for _, k := range keys {
-					row(w, k.ID, stateOf(k), k.Usage, k.Custody, k.CurrentVersion, when(k.CreatedAt))
+					cli.Row(w, k.ID, stateOf(k), k.Usage, k.Custody, k.CurrentVersion, cli.When(k.CreatedAt))
 				}
 				if len(keys) == limit {
-					row(w, "More: --after "+keys[len(keys)-1].ID)
+					cli.Row(w, "More: --after "+keys[len(keys)-1].ID)
 				}
 			})
 		}),
@@ -154,18 +160,18 @@ func keyShowCommand(a *admin) *cobra.Command {
 		Use:   "show KEYSTORE KEYID",
 		Short: "Show a key with its versions and the grants on it",
 		Args:  cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			var k appliance.StoredKey
-			if err := a.client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys", args[1]), nil, &k); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys", args[1]), nil, &k); err != nil {
 				return err
 			}
-			return a.show(cmd, k, func(w io.Writer) {
+			return a.Show(cmd, k, func(w io.Writer) {
 				showKey(w, &k.ExternalKey)
 				for _, v := range k.Versions {
-					row(w, fmt.Sprintf("version %d", v.Version), fmt.Sprintf("%s %s, at most %d encryptions", v.Origin, when(v.CreatedAt), v.Encryptions))
+					cli.Row(w, fmt.Sprintf("version %d", v.Version), fmt.Sprintf("%s %s, at most %d encryptions", v.Origin, cli.When(v.CreatedAt), v.Encryptions))
 				}
 				for _, g := range k.Grants {
-					row(w, "grant", grantLine(g))
+					cli.Row(w, "grant", grantLine(g))
 				}
 			})
 		}),
@@ -178,7 +184,7 @@ func keyChangeCommand(a *admin, verb, short string, body any) *cobra.Command {
 		Use:   verb + " KEYSTORE KEYID",
 		Short: short,
 		Args:  cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			return changeKey(a, cmd, args, verb, body)
 		}),
 	}
@@ -193,7 +199,7 @@ func keyDeleteCommand(a *admin) *cobra.Command {
 			"when the waiting period is over. What KMS encrypted under it cannot be decrypted\n" +
 			"ever after. Disable the key first, and see whether anybody misses it.",
 		Args: cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			return changeKey(a, cmd, args, "delete", web.Deletion{Days: days})
 		}),
 	}
@@ -203,28 +209,28 @@ func keyDeleteCommand(a *admin) *cobra.Command {
 
 func changeKey(a *admin, cmd *cobra.Command, args []string, verb string, body any) error {
 	var k appliance.ExternalKey
-	if err := a.client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "keys", args[1], verb), body, &k); err != nil {
+	if err := a.Client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "keys", args[1], verb), body, &k); err != nil {
 		return err
 	}
-	return a.show(cmd, k, func(w io.Writer) { showKey(w, &k) })
+	return a.Show(cmd, k, func(w io.Writer) { showKey(w, &k) })
 }
 
 func showKey(w io.Writer, k *appliance.ExternalKey) {
-	row(w, "key ID", k.ID)
-	row(w, "state", stateOf(k))
-	row(w, "usage", k.Usage)
-	row(w, "custody", k.Custody)
-	row(w, "current version", k.CurrentVersion)
-	row(w, "created", when(k.CreatedAt))
+	cli.Row(w, "key ID", k.ID)
+	cli.Row(w, "state", stateOf(k))
+	cli.Row(w, "usage", k.Usage)
+	cli.Row(w, "custody", k.Custody)
+	cli.Row(w, "current version", k.CurrentVersion)
+	cli.Row(w, "created", cli.When(k.CreatedAt))
 	if k.Framing != appliance.FramingNone {
-		row(w, "AAD framing", string(k.Framing))
+		cli.Row(w, "AAD framing", string(k.Framing))
 	}
 }
 
 func stateOf(k *appliance.ExternalKey) string {
 	state := strings.ReplaceAll(string(k.State), "_", " ")
 	if !k.DeletionAt.IsZero() {
-		state += ", destroyed " + when(k.DeletionAt)
+		state += ", destroyed " + cli.When(k.DeletionAt)
 	}
 	if !k.Blocked.IsZero() {
 		state += ", " + blocked(k.Blocked)

@@ -17,14 +17,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/cmd/internal/cli"
+
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/attest"
+	"holdfast/attest/privatefile"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 )
 
 func policyCommand(a *admin) *cobra.Command {
-	return group("policy", "Write and sign appraisal policies",
+	return cli.Group("policy", "Write and sign appraisal policies",
 		policyKeyCommand(a), policyNewCommand(), policyReferenceCommand(a), policyPredictCommand(a), policySignCommand(a), policyShowCommand(a))
 }
 
@@ -37,7 +40,7 @@ func policyKeyCommand(a *admin) *cobra.Command {
 			"with Ed25519. TPMs cannot verify that: with --seal the key is one of ECDSA on P-256,\n" +
 			"which signs authorizations for them.",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			generate := newPolicyKey
 			if forSeal {
 				generate = newSealKey
@@ -48,7 +51,7 @@ func policyKeyCommand(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, map[string]string{"key_id": id}, func(w io.Writer) { row(w, "key ID", id) })
+			return a.Show(cmd, map[string]string{"key_id": id}, func(w io.Writer) { cli.Row(w, "key ID", id) })
 		}),
 	}
 	c.Flags().BoolVar(&forSeal, "seal", false, "a key that TPMs verify (ECDSA, P-256), for policy sign --seal-key")
@@ -87,10 +90,10 @@ func writeKey(path string, generate func() (private, public any, id string, err 
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 	defer clear(text)
-	if err := writeNew(path, 0o600, text); err != nil {
+	if err := privatefile.Write(path, text); err != nil {
 		return "", err
 	}
-	return id, writeNew(path+".pub", 0o644, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: open}))
+	return id, writeNew(path+".pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: open}))
 }
 
 // zeroize overwrites a private key. One of ECDSA has no bytes of its own to
@@ -101,9 +104,9 @@ func zeroize(private any) {
 	}
 }
 
-// writeNew writes a file that must not be there yet.
-func writeNew(path string, mode os.FileMode, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+// writeNew writes a file that must not be there yet, and that everybody may read.
+func writeNew(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
@@ -116,7 +119,7 @@ func policyNewCommand() *cobra.Command {
 		Use:   "new",
 		Short: "Print the default policy, to begin from",
 		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			text, err := json.MarshalIndent(attest.DefaultPolicy(), "", "  ")
 			if err != nil {
 				return err
@@ -137,7 +140,7 @@ func policyReferenceCommand(a *admin) *cobra.Command {
 			"The evidence must pass all checks of the policy, but for the references that it has\n" +
 			"already. Nothing else changes: a new version of the policy is for you to set.",
 		Args: cobra.ExactArgs(2),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			p, err := readUnsignedPolicy(args[0])
 			if err != nil {
 				return err
@@ -149,8 +152,8 @@ func policyReferenceCommand(a *admin) *cobra.Command {
 			if err := writeReference(p, r, replace, out); err != nil {
 				return err
 			}
-			return a.show(cmd, r, func(w io.Writer) {
-				row(w, "reference", r.Name)
+			return a.Show(cmd, r, func(w io.Writer) {
+				cli.Row(w, "reference", r.Name)
 				rowsOfPCRs(w, "", r.PCRs)
 			})
 		}),
@@ -166,7 +169,7 @@ func policyReferenceCommand(a *admin) *cobra.Command {
 
 // readUnsignedPolicy reads a policy that its signer still works on.
 func readUnsignedPolicy(path string) (*attest.Policy, error) {
-	text, err := readInput(path)
+	text, err := cli.ReadInput(path)
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +211,12 @@ func writeReference(p *attest.Policy, r tpm.Reference, replace bool, out string)
 	if err != nil {
 		return err
 	}
-	return writeNew(out, 0o644, append(text, '\n'))
+	return writeNew(out, append(text, '\n'))
 }
 
 func rowsOfPCRs(w io.Writer, prefix string, values map[int]tpm.Hex) {
 	for _, i := range slices.Sorted(maps.Keys(values)) {
-		row(w, fmt.Sprintf("%sPCR %d", prefix, i), values[i])
+		cli.Row(w, fmt.Sprintf("%sPCR %d", prefix, i), values[i])
 	}
 }
 
@@ -244,7 +247,7 @@ func policySignCommand(a *admin) *cobra.Command {
 			"that a software TPM can meet. --unproven signs it all the same. Its WORDS, which say why,\n" +
 			"are written into the policy, and stand in the log and in every verdict under it.",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			p, err := readUnsignedPolicy(args[0])
 			if err != nil {
 				return err
@@ -275,13 +278,13 @@ func policySignCommand(a *admin) *cobra.Command {
 			if err := writeAll(files); err != nil {
 				return err
 			}
-			return a.show(cmd, result, func(w io.Writer) {
-				row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
-				row(w, "signed by", id)
+			return a.Show(cmd, result, func(w io.Writer) {
+				cli.Row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
+				cli.Row(w, "signed by", id)
 				rowsOfUnproven(w, forced)
 				if sealKey != "" {
-					row(w, "authorizations", result["authorizations"])
-					row(w, "authorized by", result["seal_key_id"])
+					cli.Row(w, "authorizations", result["authorizations"])
+					cli.Row(w, "authorized by", result["seal_key_id"])
 				}
 			})
 		}),
@@ -302,15 +305,15 @@ func rowsOfUnproven(w io.Writer, u attest.Unproven) {
 	if u.Words == "" {
 		return
 	}
-	row(w, "unproven", u.Words)
+	cli.Row(w, "unproven", u.Words)
 	for _, why := range u.Because {
-		row(w, "", why)
+		cli.Row(w, "", why)
 	}
 }
 
 // signPolicy gives the signed policy, and the ID of the key in the file.
 func signPolicy(p *attest.Policy, keyFile string) (signed []byte, id string, err error) {
-	private, err := readPrivateKey[ed25519.PrivateKey]("--key", keyFile, policyAlgorithm)
+	private, err := readPrivateKey[ed25519.PrivateKey]("--key", keyFile, cli.PolicyAlgorithm)
 	if err != nil {
 		return nil, "", err
 	}
@@ -324,7 +327,7 @@ func signPolicy(p *attest.Policy, keyFile string) (signed []byte, id string, err
 func authorize(p *attest.Policy, keyFile string) (file []byte, n int, id string, err error) {
 	scrub.Do(func() {
 		var private *ecdsa.PrivateKey
-		if private, err = readPrivateKey[*ecdsa.PrivateKey]("--seal-key", keyFile, sealAlgorithm); err != nil {
+		if private, err = readPrivateKey[*ecdsa.PrivateKey]("--seal-key", keyFile, cli.SealAlgorithm); err != nil {
 			return
 		}
 		if id, err = seal.KeyID(&private.PublicKey); err != nil {
@@ -349,7 +352,7 @@ type newFile struct {
 // writeAll writes all of the files, each with a line's end, or leaves none.
 func writeAll(files []newFile) error {
 	for i, f := range files {
-		if err := writeNew(f.path, 0o644, append(f.content, '\n')); err != nil {
+		if err := writeNew(f.path, append(f.content, '\n')); err != nil {
 			for _, written := range files[:i] {
 				err = errors.Join(err, os.Remove(written.path))
 			}
@@ -359,16 +362,10 @@ func writeAll(files []newFile) error {
 	return nil
 }
 
-// What the keys are for, and of which algorithm.
-const (
-	policyAlgorithm = "policies are signed with Ed25519; make a key with holdfast policy key"
-	sealAlgorithm   = "authorizations are signed with ECDSA on P-256; make a key with holdfast policy key --seal"
-)
-
 // readPrivateKey reads a key of the type K. Otherwise it says what the keys are
 // for.
 func readPrivateKey[K any](flag, path, purpose string) (private K, err error) {
-	text, err := readSecretFile(flag, path)
+	text, err := cli.ReadSecretFile(flag, path)
 	if err != nil {
 		return private, err
 	}
@@ -398,19 +395,19 @@ func policyShowCommand(a *admin) *cobra.Command {
 		Long: "Print a signed policy, or authorizations, whose signature verifies. \"unproven_because\" says\n" +
 			"why a policy does not prove which code runs, and \"unproven\" the words that it is used by.",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			if sealKey != "" {
-				all, err := readAuthorizations(args[0], sealKey)
+				all, err := cli.ReadAuthorizations(args[0], sealKey)
 				if err != nil {
 					return err
 				}
-				return a.printJSON(cmd, all)
+				return a.PrintJSON(cmd, all)
 			}
 			p, err := readSignedPolicy(args[0], key, attest.ReadPolicy)
 			if err != nil {
 				return err
 			}
-			return a.printJSON(cmd, struct {
+			return a.PrintJSON(cmd, struct {
 				attest.Policy
 				Because []string `json:"unproven_because,omitempty"`
 			}{p.Policy, p.Gaps()})
@@ -421,26 +418,4 @@ func policyShowCommand(a *admin) *cobra.Command {
 	c.MarkFlagsOneRequired("policy-key", "seal-key")
 	c.MarkFlagsMutuallyExclusive("policy-key", "seal-key")
 	return c
-}
-
-// readAuthorizations reads authorizations that are all signed by the key.
-func readAuthorizations(path, keyFile string) ([]seal.Authorization, error) {
-	text, err := readInput(path)
-	if err != nil {
-		return nil, err
-	}
-	key, err := readPublicKey[*ecdsa.PublicKey](keyFile, sealAlgorithm)
-	if err != nil {
-		return nil, err
-	}
-	all, err := seal.ParseAuthorizations(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	for _, a := range all {
-		if err := a.Verify(key); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	return all, nil
 }

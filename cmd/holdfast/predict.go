@@ -11,18 +11,20 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/cmd/internal/cli"
+
 	"holdfast/appliance/config"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/predict"
 	"holdfast/attest/tpm"
-	"holdfast/cmd/internal/daemon"
 )
 
 // Where the image has what Holdfast measures of itself, besides the modules that
 // the configuration names.
 const (
-	imageProgram = "/usr/bin/holdfast"
+	imageProgram = "/usr/bin/holdfastd"
 	imageConfig  = "/etc/holdfast/holdfast.toml"
 )
 
@@ -51,7 +53,7 @@ func policyPredictCommand(a *admin) *cobra.Command {
 			"With --policy the values are added to an unsigned policy, in its bank, as those of a\n" +
 			"release. Nothing else changes: a new version of the policy is for you to set.",
 		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			p, err := predictImage(args[0], secureBoot, withoutModule)
 			if err != nil {
 				return err
@@ -61,15 +63,15 @@ func policyPredictCommand(a *admin) *cobra.Command {
 					return err
 				}
 			}
-			return a.show(cmd, p, func(w io.Writer) {
+			return a.Show(cmd, p, func(w io.Writer) {
 				for _, bank := range slices.Sorted(maps.Keys(p.PCRs)) {
 					rowsOfPCRs(w, bank+" ", p.PCRs[bank])
 				}
 				for _, m := range p.Measurements {
-					row(w, m.Name, m.Digest)
+					cli.Row(w, m.Name, m.Digest)
 				}
 				if p.Reference != nil {
-					row(w, "reference", p.Reference.Name)
+					cli.Row(w, "reference", p.Reference.Name)
 				}
 			})
 		}),
@@ -128,14 +130,14 @@ func measurementsOf(image *predict.Image, withoutModule bool) ([]tpm.Measurement
 	if err != nil {
 		return nil, err
 	}
-	parts, err := daemon.PartsOf(cfg, imageProgram, open)
+	measured, err := parts.Of(cfg, imageProgram, open)
 	if err != nil {
 		return nil, err
 	}
 	var list []tpm.Measurement
-	for _, part := range parts {
+	for _, part := range measured {
 		digest, err := part.Digest()
-		if stops, ok := errors.AsType[*boot.Failure](err); ok && withoutModule && stops.Code == boot.CodeMeasure {
+		if stops, ok := errors.AsType[*progress.Failure](err); ok && withoutModule && stops.Code == progress.CodeMeasure {
 			return list, nil // the boot ends there as well
 		}
 		if err != nil {
@@ -153,12 +155,12 @@ func configOf(open func(string) (io.ReadCloser, error)) (*config.Config, error) 
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxInput+1))
+	text, err := io.ReadAll(io.LimitReader(f, cli.MaxInput+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(text) > maxInput {
-		return nil, fmt.Errorf("%s has more than %d bytes", imageConfig, maxInput)
+	if len(text) > cli.MaxInput {
+		return nil, fmt.Errorf("%s has more than %d bytes", imageConfig, cli.MaxInput)
 	}
 	cfg, _, err := config.Parse(imageConfig, text)
 	var problems config.Problems

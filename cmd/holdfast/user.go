@@ -5,9 +5,11 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
+
+	"holdfast/attest/privatefile"
+	"holdfast/cmd/internal/cli"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -21,13 +23,13 @@ func userCommand(a *admin) *cobra.Command {
 		Use:   "list",
 		Short: "List the users of the console",
 		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			users, err := a.users(cmd)
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, users, func(w io.Writer) {
-				row(w, "NAME", "ROLE", "STATE", "PASSKEYS", "PASSWORD", "LAST SIGN-IN")
+			return a.Show(cmd, users, func(w io.Writer) {
+				cli.Row(w, "NAME", "ROLE", "STATE", "PASSKEYS", "PASSWORD", "LAST SIGN-IN")
 				for _, u := range users {
 					state, password := "enabled", "no"
 					if u.Disabled {
@@ -36,7 +38,7 @@ func userCommand(a *admin) *cobra.Command {
 					if u.Password {
 						password = "yes"
 					}
-					row(w, u.Name, u.Role, state, len(u.Passkeys), password, when(u.LastSignInAt))
+					cli.Row(w, u.Name, u.Role, state, len(u.Passkeys), password, cli.When(u.LastSignInAt))
 				}
 			})
 		}),
@@ -46,21 +48,21 @@ func userCommand(a *admin) *cobra.Command {
 		Use:   "invite NAME --role ROLE",
 		Short: "Make a link that is good once, by which somebody becomes a user",
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			var i web.CreatedInvitation
-			if err := a.client().Do(cmd.Context(), http.MethodPost, "invitations", web.NewInvitation{Name: args[0], Role: identity.Role(role)}, &i); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, "invitations", web.NewInvitation{Name: args[0], Role: identity.Role(role)}, &i); err != nil {
 				return err
 			}
-			return a.show(cmd, i, func(w io.Writer) {
-				row(w, "name", i.Name)
-				row(w, "role", i.Role)
-				row(w, "link", "https://THE-CONSOLE/invitation/"+i.Token)
-				row(w, "good until", when(i.ExpiresAt))
+			return a.Show(cmd, i, func(w io.Writer) {
+				cli.Row(w, "name", i.Name)
+				cli.Row(w, "role", i.Role)
+				cli.Row(w, "link", "https://THE-CONSOLE/invitation/"+i.Token)
+				cli.Row(w, "good until", cli.When(i.ExpiresAt))
 			})
 		}),
 	}
 	invite.Flags().StringVar(&role, "role", string(identity.RoleViewer), rolesText)
-	return group("user", "Manage the users of the console", list, invite,
+	return cli.Group("user", "Manage the users of the console", list, invite,
 		userChangeCommand(a, "disable", "Keep a user out, and end their sessions", "is kept out"),
 		userChangeCommand(a, "enable", "Let a user in again", "may sign in"),
 		userChangeCommand(a, "unlock", "Let a user try passwords again after too many wrong ones", "may try again"),
@@ -69,7 +71,7 @@ func userCommand(a *admin) *cobra.Command {
 }
 
 func (a *admin) users(cmd *cobra.Command) (users []*identity.User, err error) {
-	err = a.client().Do(cmd.Context(), http.MethodGet, "users", nil, &users)
+	err = a.Client().Do(cmd.Context(), http.MethodGet, "users", nil, &users)
 	return users, err
 }
 
@@ -79,7 +81,7 @@ func userChangeCommand(a *admin, name, short, done string) *cobra.Command {
 		Use:   name + " NAME",
 		Short: short,
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			users, err := a.users(cmd)
 			if err != nil {
 				return err
@@ -105,29 +107,30 @@ func tokenCommand(a *admin) *cobra.Command {
 		Use:   "create NAME --role ROLE --out FILE",
 		Short: "Make an API token, for programs and for --token-file",
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			want.Name, want.Role = args[0], identity.Role(role)
 			if out == "" {
 				return fmt.Errorf("--out: name a file for the token; it is not shown")
 			}
 			// Opened before, so that no token is made that would be lost.
-			f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			f, err := privatefile.Create(out)
 			if err != nil {
 				return fmt.Errorf("--out: %w", err)
 			}
 			defer f.Close()
 			var t web.CreatedToken
-			if err := a.client().Do(cmd.Context(), http.MethodPost, "tokens", want, &t); err != nil {
+			if err := a.Client().Do(cmd.Context(), http.MethodPost, "tokens", want, &t); err != nil {
+				_ = f.Close() // Windows removes no open file
 				_ = os.Remove(out)
 				return err
 			}
 			if _, err := fmt.Fprintln(f, t.Secret); err != nil {
 				return fmt.Errorf("the token %s was made and could not be written, revoke it: %w", t.Name, err)
 			}
-			return a.show(cmd, t.Token, func(w io.Writer) {
-				row(w, "token", t.Name+" is in "+out)
-				row(w, "role", t.Role)
-				row(w, "good until", when(t.ExpiresAt))
+			return a.Show(cmd, t.Token, func(w io.Writer) {
+				cli.Row(w, "token", t.Name+" is in "+out)
+				cli.Row(w, "role", t.Role)
+				cli.Row(w, "good until", cli.When(t.ExpiresAt))
 			})
 		}),
 	}
@@ -138,15 +141,15 @@ func tokenCommand(a *admin) *cobra.Command {
 		Use:   "list",
 		Short: "List the API tokens",
 		Args:  cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			tokens, err := a.tokens(cmd)
 			if err != nil {
 				return err
 			}
-			return a.show(cmd, tokens, func(w io.Writer) {
-				row(w, "NAME", "ROLE", "MADE BY", "EXPIRES", "LAST USED", "REVOKED")
+			return a.Show(cmd, tokens, func(w io.Writer) {
+				cli.Row(w, "NAME", "ROLE", "MADE BY", "EXPIRES", "LAST USED", "REVOKED")
 				for _, t := range tokens {
-					row(w, t.Name, t.Role, t.CreatedBy, when(t.ExpiresAt), when(t.LastUsedAt), when(t.RevokedAt))
+					cli.Row(w, t.Name, t.Role, t.CreatedBy, cli.When(t.ExpiresAt), cli.When(t.LastUsedAt), cli.When(t.RevokedAt))
 				}
 			})
 		}),
@@ -155,7 +158,7 @@ func tokenCommand(a *admin) *cobra.Command {
 		Use:   "revoke NAME",
 		Short: "Refuse an API token from now on",
 		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			tokens, err := a.tokens(cmd)
 			if err != nil {
 				return err
@@ -168,23 +171,10 @@ func tokenCommand(a *admin) *cobra.Command {
 			return fault.Errorf(fault.NotFound, "there is no API token %q", args[0])
 		}),
 	}
-	return group("token", "Manage API tokens", create, list, revoke)
+	return cli.Group("token", "Manage API tokens", create, list, revoke)
 }
 
 func (a *admin) tokens(cmd *cobra.Command) (tokens []identity.Token, err error) {
-	err = a.client().Do(cmd.Context(), http.MethodGet, "tokens", nil, &tokens)
+	err = a.Client().Do(cmd.Context(), http.MethodGet, "tokens", nil, &tokens)
 	return tokens, err
-}
-
-// bearer reads a token from a file.
-func bearer(path string) (string, error) {
-	text, err := readInput(path)
-	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
-	}
-	token := strings.TrimSpace(string(text))
-	if !strings.HasPrefix(token, identity.TokenPrefix) || strings.ContainsAny(token, " \n\r\t") {
-		return "", fmt.Errorf("--token-file: %s has no API token, which begins with %s", path, identity.TokenPrefix)
-	}
-	return token, nil
 }

@@ -9,22 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"holdfast/cmd/internal/cli"
 
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/snp"
 	"holdfast/attest/tpm"
 )
-
-// errUnusable marks input that says nothing, against evidence that is refused.
-var errUnusable = errors.New("the input is unusable")
-
-// maxInput bounds a file that is read, in bytes.
-const maxInput = attest.MaxEvidence
 
 // verifyFlags are those of the verify command.
 type verifyFlags struct {
@@ -44,16 +39,16 @@ func verifyCommand(a *admin) *cobra.Command {
 			"that hardware signed one by one. It needs no network, no TPM and no configuration.\n" +
 			"It exits 0 only if every check passed, 1 if one failed, 2 if the input is unusable.",
 		Args: cobra.MaximumNArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			v, err := f.appraise(args)
 			if err != nil {
-				return fmt.Errorf("%w: %w", errUnusable, err)
+				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
 			if err := a.showVerdict(cmd, v); err != nil {
 				return err
 			}
 			if v.Result != appraisal.Pass {
-				return errReported
+				return cli.ErrReported
 			}
 			return nil
 		}),
@@ -122,7 +117,7 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 // to be.
 func readEvidence(path, nonce string) (*attest.Evidence, attest.Expectation, error) {
 	var x attest.Expectation
-	text, err := readInput(path)
+	text, err := cli.ReadInput(path)
 	if err != nil {
 		return nil, x, err
 	}
@@ -140,7 +135,7 @@ func readEvidence(path, nonce string) (*attest.Evidence, attest.Expectation, err
 
 // readCertificateKey gives the key (DER SubjectPublicKeyInfo) of a certificate.
 func readCertificateKey(path string) ([]byte, error) {
-	text, err := readInput(path)
+	text, err := cli.ReadInput(path)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +157,7 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 		if path == "" {
 			return nil
 		}
-		b, err := readInput(path)
+		b, err := cli.ReadInput(path)
 		errs = append(errs, err)
 		return b
 	}
@@ -181,20 +176,6 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 	return &p, errors.Join(errs...)
 }
 
-// readInput reads a file of bounded size.
-func readInput(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, maxInput+1))
-	if err == nil && len(b) > maxInput {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxInput)
-	}
-	return b, err
-}
-
 // readPolicy reads a policy to appraise evidence by: signed if there is a key, or
 // one that the caller has written; the default if there is none.
 func readPolicy(path, keyFile string) (*attest.Policy, error) {
@@ -206,7 +187,7 @@ func readPolicy(path, keyFile string) (*attest.Policy, error) {
 		return &p, nil
 	}
 	if keyFile == "" {
-		text, err := readInput(path)
+		text, err := cli.ReadInput(path)
 		if err != nil {
 			return nil, err
 		}
@@ -228,11 +209,11 @@ func readPolicy(path, keyFile string) (*attest.Policy, error) {
 
 // readSignedPolicy reads a policy that open takes with the key.
 func readSignedPolicy(path, keyFile string, open func([]byte, ed25519.PublicKey) (*attest.SignedPolicy, error)) (*attest.SignedPolicy, error) {
-	text, err := readInput(path)
+	text, err := cli.ReadInput(path)
 	if err != nil {
 		return nil, err
 	}
-	key, err := readPublicKey[ed25519.PublicKey](keyFile, policyAlgorithm)
+	key, err := cli.ReadPublicKey[ed25519.PublicKey](keyFile, cli.PolicyAlgorithm)
 	if err != nil {
 		return nil, err
 	}
@@ -243,38 +224,16 @@ func readSignedPolicy(path, keyFile string, open func([]byte, ed25519.PublicKey)
 	return signed, nil
 }
 
-// readPublicKey reads a key of the type K. Otherwise it says what the keys are
-// for.
-func readPublicKey[K any](path, purpose string) (public K, err error) {
-	text, err := readInput(path)
-	if err != nil {
-		return public, err
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return public, fmt.Errorf("%s is not a public key in PEM", path)
-	}
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return public, fmt.Errorf("%s: %w", path, err)
-	}
-	public, ok := key.(K)
-	if !ok {
-		return public, fmt.Errorf("%s is a %T; %s", path, key, purpose)
-	}
-	return public, nil
-}
-
 // showVerdict prints each check, then what it comes to.
 func (a *admin) showVerdict(cmd *cobra.Command, v *appraisal.Verdict) error {
-	return a.show(cmd, v, func(w io.Writer) {
+	return a.Show(cmd, v, func(w io.Writer) {
 		for _, c := range v.Checks {
-			row(w, string(c.Result), c.Code, c.Name)
+			cli.Row(w, string(c.Result), c.Code, c.Name)
 			if c.Detail != "" {
-				row(w, "", "", "  "+c.Detail)
+				cli.Row(w, "", "", "  "+c.Detail)
 			}
 		}
-		row(w, "")
-		row(w, "verdict", string(v.Result))
+		cli.Row(w, "")
+		cli.Row(w, "verdict", string(v.Result))
 	})
 }

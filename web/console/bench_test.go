@@ -16,6 +16,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/keyring"
 )
@@ -27,7 +28,7 @@ var (
 
 // realAudit is an audit log on the disk.
 type realAudit struct {
-	*audit.Log
+	*auditlog.Log
 	dir  string
 	keys note.Verifiers
 }
@@ -153,13 +154,13 @@ func fillAudit(b *testing.B, ids []string, n int) *realAudit {
 		b.Fatal(err)
 	}
 	r := &realAudit{dir: b.TempDir(), keys: note.VerifierList(verifier)}
-	r.Log, err = audit.Open(r.dir, audit.Options{LogID: "0123456789abcdef0123456789abcdef", Signer: signer, NoSync: true})
+	r.Log, err = auditlog.Open(r.dir, auditlog.Options{LogID: "0123456789abcdef0123456789abcdef", Signer: signer, NoSync: true})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = r.Close() })
 	const batch = 512
-	pending := make([]audit.Pending, 0, batch)
+	pending := make([]auditlog.Pending, 0, batch)
 	wait := func() {
 		for _, p := range pending {
 			if err := p.Wait(b.Context()); err != nil {

@@ -16,7 +16,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/bootstate"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
@@ -26,7 +26,7 @@ type Options struct {
 	// Performer performs the operations.
 	Performer *operation.Performer
 	Identity  *identity.Directory
-	Boot      interface{ Status() bootstate.Status }
+	Boot      interface{ Status() progress.Status }
 	// Version is the release.
 	Version string
 	Log     *slog.Logger
@@ -245,13 +245,13 @@ func local(path string) string {
 	return u.RequestURI()
 }
 
-func stateBadge(b bootstate.Status) ui.Badge {
+func stateBadge(b progress.Status) ui.Badge {
 	switch {
-	case b.State == bootstate.Serving:
+	case b.State == progress.Serving:
 		return ui.Badge{Kind: ui.OK, Text: "Serving"}
-	case b.State == bootstate.Degraded:
+	case b.State == progress.Degraded:
 		return ui.Badge{Kind: ui.Warn, Text: "Degraded"}
-	case b.State == bootstate.Locked:
+	case b.State == progress.Locked:
 		return ui.Badge{Kind: ui.Bad, Text: "Locked"}
 	case b.Code != "":
 		return ui.Badge{Kind: ui.Warn, Text: "Not serving: waits in " + string(b.State)}

@@ -25,7 +25,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
@@ -43,19 +43,19 @@ func TestMain(m *testing.M) { hsmtest.Main(m) }
 // (cmd/holdfast-dev).
 type fakeBoot struct{}
 
-func (fakeBoot) Status() boot.Status { return boot.Status{State: boot.Serving} }
+func (fakeBoot) Status() progress.Status { return progress.Status{State: progress.Serving} }
 
 // evilBoot says what nobody should.
 type evilBoot struct{ fakeBoot }
 
-func (evilBoot) Status() boot.Status {
-	return boot.Status{State: boot.Degraded, Code: evil, Reason: evil, Attestation: &boot.Attestation{Reference: evil, Policy: evil, Unproven: evil}}
+func (evilBoot) Status() progress.Status {
+	return progress.Status{State: progress.Degraded, Code: evil, Reason: evil, Attestation: &progress.Attestation{Reference: evil, Policy: evil, Unproven: evil}}
 }
 func (fakeBoot) Evidence(context.Context, []byte) (*attest.Evidence, error) {
-	return nil, boot.ErrNoPlatform
+	return nil, progress.ErrNoPlatform
 }
 func (fakeBoot) Appraise(context.Context, []byte) (*attest.Evidence, *appraisal.Verdict, error) {
-	return nil, nil, boot.ErrNoPlatform
+	return nil, nil, progress.ErrNoPlatform
 }
 func (fakeBoot) Seal(context.Context, []byte) error        { return nil }
 func (fakeBoot) Revoke(context.Context, uint64) error      { return nil }

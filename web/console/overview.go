@@ -9,7 +9,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
@@ -155,7 +155,7 @@ func (d *overviewData) forms(p *page) {
 			d.unblock = &f
 		}
 	}
-	if d.status.Boot.Code == boot.CodeSealMissing && p.may(identity.Administer) {
+	if d.status.Boot.Code == progress.CodeSealMissing && p.may(identity.Administer) {
 		f := p.form(operation.Seal, "", ui.Form{Submit: "Seal the PIN", Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",
 			Fields: []ui.Field{{Name: "pin", Label: "HSM user PIN", Type: "password", Required: true, Autocomplete: "off"}}})
 		d.seal = &f

@@ -10,7 +10,7 @@ import templruntime "github.com/a-h/templ/runtime"
 
 import (
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/bootstate"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
 )
 
@@ -915,7 +915,7 @@ func provePage(u *identity.User, passkey bool, asked, wrong, back string) templ.
 	})
 }
 
-func failurePage(title, message string, b bootstate.Status, back string) templ.Component {
+func failurePage(title, message string, b progress.Status, back string) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {

@@ -6,7 +6,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/machine/bootstate"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
@@ -20,7 +20,7 @@ func orNone(s string) string {
 
 // policyText names the policy, and says by which words it is used if it does not
 // prove the code.
-func policyText(a *bootstate.Attestation) string {
+func policyText(a *progress.Attestation) string {
 	text := fmt.Sprintf("%s, version %d", a.Policy, a.Version)
 	if a.Unproven != "" {
 		text += "; it does not prove which code runs, and is used because: " + a.Unproven

@@ -4,20 +4,21 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/bootstate"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"
 )
 
 // Boot is what operations need of the boot; [*boot.Boot] is it. Evidence and
-// Appraise fail with fault.Conflict where there is no hardware that gives evidence.
+// Appraise fail with [progress.ErrNoPlatform] where no hardware gives evidence.
 type Boot interface {
-	Status() bootstate.Status
+	Status() progress.Status
 	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
 	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
 	Seal(ctx context.Context, credential []byte) error
@@ -104,9 +105,16 @@ func Evidence(ctx context.Context, b Boot, in Nonce) ([]byte, error) {
 	}
 	e, err := b.Evidence(ctx, n)
 	if err != nil {
-		return nil, err
+		return nil, noEvidence(err)
 	}
 	return e.Encode()
+}
+
+func noEvidence(err error) error {
+	if errors.Is(err, progress.ErrNoPlatform) {
+		return fault.Errorf(fault.Conflict, "%s", err)
+	}
+	return err
 }
 
 func report(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
@@ -116,7 +124,7 @@ func report(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
 	}
 	e, verdict, err := c.Boot.Appraise(ctx, n)
 	if err != nil {
-		return nil, err
+		return nil, noEvidence(err)
 	}
 	text, err := e.Encode()
 	if err != nil {

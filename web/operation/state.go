@@ -10,7 +10,7 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/bootstate"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
 )
 
@@ -22,8 +22,8 @@ type Journal interface {
 // Status is the state of the appliance and of its boot.
 type Status struct {
 	appliance.Status
-	Boot  bootstate.Status `json:"boot"`
-	Audit *audit.Status    `json:"audit,omitempty"`
+	Boot  progress.Status `json:"boot"`
+	Audit *audit.Status   `json:"audit,omitempty"`
 	// Version is the release that runs.
 	Version string `json:"version"`
 	// Instance is the instance of EC2, as its metadata service tells it, not proven.

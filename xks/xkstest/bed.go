@@ -107,7 +107,7 @@ func start(t testing.TB, o Options) (*Bed, error) {
 	if o.Keyring != nil {
 		ring = o.Keyring(ring)
 	}
-	if err := b.Appliance.Unlock(ctx, ring, []appliance.HSM{b.Token}); err != nil {
+	if err := b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)}); err != nil {
 		return nil, err
 	}
 

@@ -10,74 +10,26 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/bootstate"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )
 
-// The words for where a boot is are in package bootstate.
-type (
-	State       = bootstate.State
-	Status      = bootstate.Status
-	Attestation = bootstate.Attestation
-)
-
-// The states, in their order.
-const (
-	Probe    = bootstate.Probe
-	Measure  = bootstate.Measure
-	Collect  = bootstate.Collect
-	Appraise = bootstate.Appraise
-	Release  = bootstate.Release
-	Unlock   = bootstate.Unlock
-	Serving  = bootstate.Serving
-	Degraded = bootstate.Degraded
-	Locked   = bootstate.Locked
-)
-
-// Failure is why a boot does not go on.
-type Failure struct {
-	// Code is stable, such as E_SEAL_PCRS.
-	Code string
-	// Reason is one line for a person who has not seen the code.
-	Reason string
-	// Again says that another attempt may help.
-	Again bool
-	Err   error
-}
-
-func (f *Failure) Error() string {
-	if f.Err != nil {
-		return f.Reason + ": " + f.Err.Error()
-	}
-	return f.Reason
-}
-
-func (f *Failure) Unwrap() error { return f.Err }
-
 // codeInternal is for errors that nobody foresaw.
 const codeInternal = "E_INTERNAL"
 
-func failureOf(err error) *Failure {
-	if f, ok := errors.AsType[*Failure](err); ok {
+func failureOf(err error) *progress.Failure {
+	if f, ok := errors.AsType[*progress.Failure](err); ok {
 		return f
 	}
-	return &Failure{Code: codeInternal, Reason: "an unforeseen error", Err: err}
+	return &progress.Failure{Code: codeInternal, Reason: "an unforeseen error", Err: err}
 }
 
 // Journal keeps what became of boots; [appliance.Store] is one.
 type Journal interface {
 	RecordBootStep(ctx context.Context, b appliance.BootStep) error
 	RaisePolicyVersion(ctx context.Context, version uint64) (highest uint64, err error)
-}
-
-// Part is something that the appliance is made of, to be measured.
-type Part struct {
-	// Name is in the evidence: binary, configuration, pkcs11-module.
-	Name string
-	// Digest gives the SHA-256 of its content. Errors: may be a [*Failure].
-	Digest func() ([]byte, error)
 }
 
 // Releaser gives the HSM's credential to a machine that may have it:
@@ -110,7 +62,7 @@ type Options struct {
 	// TPM; 0 if there are none.
 	Revoked func(c *attest.Collector) (uint64, error)
 	// Parts are measured, in this order.
-	Parts []Part
+	Parts []parts.Part
 	// TLSKey gives the key that administrators see (DER SubjectPublicKeyInfo).
 	TLSKey func() ([]byte, error)
 	// Release is asked for the HSM's credential.
@@ -119,12 +71,12 @@ type Options struct {
 	Unlock func(ctx context.Context, credential []byte) error
 	// Condition says whether keys serve while it is unlocked: [Serving],
 	// [Degraded] or [Locked], and why.
-	Condition func() (State, *Failure)
+	Condition func() (progress.State, *progress.Failure)
 	// Lock wipes all keys, for good.
 	Lock func()
 	// Changed, if given, is called when the boot has come to [Serving], [Degraded]
 	// or [Locked], or waits for another attempt.
-	Changed func(Status)
+	Changed func(progress.Status)
 
 	// Roots are those of a simulated platform; nil trusts the manufacturers.
 	Roots *attest.Roots
@@ -151,7 +103,7 @@ type Boot struct {
 
 	mu        sync.Mutex
 	collector *attest.Collector
-	status    Status
+	status    progress.Status
 }
 
 // New makes a boot that has not begun.
@@ -174,7 +126,7 @@ func New(o Options) *Boot {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	b := &Boot{o: o, id: hex.EncodeToString(id[:]), wake: make(chan struct{}, 1)}
-	b.status = Status{Boot: b.id, State: Probe, Since: b.o.Now().UTC()}
+	b.status = progress.Status{Boot: b.id, State: progress.Probe, Since: b.o.Now().UTC()}
 	return b
 }
 
@@ -201,17 +153,17 @@ const (
 func (b *Boot) Run(ctx context.Context) {
 	defer func() { clear(b.credential) }()
 	for _, step := range []struct {
-		state State
+		state progress.State
 		do    func(context.Context) (reason string, err error)
 	}{
-		{Probe, b.probe}, {Measure, b.measure}, {Collect, b.collect}, {Appraise, b.appraise}, {Release, b.release}, {Unlock, b.unlock},
+		{progress.Probe, b.probe}, {progress.Measure, b.measure}, {progress.Collect, b.collect}, {progress.Appraise, b.appraise}, {progress.Release, b.release}, {progress.Unlock, b.unlock},
 	} {
 		if f := b.step(ctx, step.state, step.do); f != nil {
 			clear(b.credential)
 			f = b.shut(f)
 			if ctx.Err() == nil {
 				b.o.Lock()
-				b.enter(ctx, Locked, f)
+				b.enter(ctx, progress.Locked, f)
 				<-ctx.Done()
 			}
 			return
@@ -221,9 +173,9 @@ func (b *Boot) Run(ctx context.Context) {
 }
 
 // step does what a state is for, again and again as long as that may help.
-func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (string, error)) *Failure {
+func (b *Boot) step(ctx context.Context, state progress.State, do func(context.Context) (string, error)) *progress.Failure {
 	began := b.o.Now()
-	b.set(func(s *Status) { s.State, s.Since, s.Code, s.Reason = state, began.UTC(), "", "" })
+	b.set(func(s *progress.Status) { s.State, s.Since, s.Code, s.Reason = state, began.UTC(), "", "" })
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		reason, err := do(ctx)
 		if err == nil {
@@ -236,7 +188,7 @@ func (b *Boot) step(ctx context.Context, state State, do func(context.Context) (
 			return f
 		}
 		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Code, "reason", f.Error(), "pause", pause)
-		b.set(func(s *Status) { s.Code, s.Reason = f.Code, f.Error() })
+		b.set(func(s *progress.Status) { s.Code, s.Reason = f.Code, f.Error() })
 		b.changed()
 		b.pause(ctx, pause)
 	}
@@ -268,13 +220,15 @@ func (b *Boot) Wake() {
 }
 
 // enter goes to a state without an end of its own.
-func (b *Boot) enter(ctx context.Context, state State, f *Failure) {
+func (b *Boot) enter(ctx context.Context, state progress.State, f *progress.Failure) {
 	now := b.o.Now()
 	step := appliance.BootStep{State: string(state), Began: now}
 	if f != nil {
 		step.Code, step.Reason = f.Code, f.Error()
 	}
-	b.set(func(s *Status) { s.State, s.Since, s.Code, s.Reason = state, now.UTC(), step.Code, step.Reason })
+	b.set(func(s *progress.Status) {
+		s.State, s.Since, s.Code, s.Reason = state, now.UTC(), step.Code, step.Reason
+	})
 	b.record(ctx, step)
 	b.changed()
 }
@@ -295,7 +249,7 @@ func (b *Boot) record(ctx context.Context, s appliance.BootStep) {
 		level = slog.LevelError
 	}
 	b.o.Log.Log(ctx, level, "boot", "state", s.State, "took", s.Took.Round(time.Microsecond), "code", s.Code, "reason", s.Reason)
-	b.set(func(status *Status) { status.Steps = append(status.Steps, s) })
+	b.set(func(status *progress.Status) { status.Steps = append(status.Steps, s) })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := b.o.Journal.RecordBootStep(ctx, s); err != nil {
@@ -306,7 +260,7 @@ func (b *Boot) record(ctx context.Context, s appliance.BootStep) {
 // keptSteps bounds the steps that a status tells.
 const keptSteps = 100
 
-func (b *Boot) set(change func(*Status)) {
+func (b *Boot) set(change func(*progress.Status)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change(&b.status)
@@ -316,7 +270,7 @@ func (b *Boot) set(change func(*Status)) {
 }
 
 // Status gives the present status.
-func (b *Boot) Status() Status {
+func (b *Boot) Status() progress.Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.status
@@ -327,10 +281,6 @@ func (b *Boot) Status() Status {
 	}
 	return s
 }
-
-// ErrNoPlatform says that there is no evidence, as no hardware was found that
-// could sign any: fault.Conflict.
-var ErrNoPlatform error = fault.Errorf(fault.Conflict, "this machine has no hardware that gives evidence; holdfast status says what was found missing")
 
 // Evidence makes fresh evidence for a verifier's nonce ([attest.MinNonce] to
 // [attest.MaxNonce] bytes), in every state. Errors: [ErrNoPlatform]; or what the
@@ -365,7 +315,7 @@ func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byt
 	c := b.collector
 	b.mu.Unlock()
 	if c == nil || (c.SNP == nil && c.TPM == nil && c.Nitro == nil) {
-		return nil, nil, ErrNoPlatform
+		return nil, nil, progress.ErrNoPlatform
 	}
 	key, err := b.o.TLSKey()
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/attest/simulation"
@@ -89,14 +91,14 @@ type site struct {
 	machine *simulation.Platform
 	options boot.Options
 	boot    *boot.Boot
-	changed chan boot.Status
+	changed chan progress.Status
 	store   *sqlite.DB
 	log     xkstest.Log
 
 	mu        sync.Mutex
 	policy    attest.Policy
 	policyErr error
-	condition boot.State
+	condition progress.State
 	failures  []error // of Release, then of Unlock; nil ones succeed
 	unlocks   [][]byte
 	locked    bool
@@ -106,7 +108,7 @@ const credential = "the PIN of the HSM"
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{clock: newClock(t), condition: boot.Serving, changed: make(chan boot.Status, 1000)}
+	s := &site{clock: newClock(t), condition: progress.Serving, changed: make(chan progress.Status, 1000)}
 	dir, err := filepath.Abs(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +143,7 @@ func newSite(t *testing.T) *site {
 			return attest.OpenPolicy(text, key.Public().(ed25519.PublicKey))
 		},
 		Revoked: func(*attest.Collector) (uint64, error) { return 0, nil },
-		Parts:   []boot.Part{boot.Content("configuration", []byte("a = 1"))},
+		Parts:   []parts.Part{parts.Content("configuration", []byte("a = 1"))},
 		TLSKey:  func() ([]byte, error) { return []byte("a TLS key"), nil },
 		Release: s,
 		Unlock: func(_ context.Context, c []byte) error {
@@ -156,20 +158,20 @@ func newSite(t *testing.T) *site {
 			}
 			return nil
 		},
-		Condition: func() (boot.State, *boot.Failure) {
+		Condition: func() (progress.State, *progress.Failure) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if s.condition == boot.Serving {
-				return boot.Serving, nil
+			if s.condition == progress.Serving {
+				return progress.Serving, nil
 			}
-			return s.condition, &boot.Failure{Code: "E_HSM", Reason: "the HSM is away"}
+			return s.condition, &progress.Failure{Code: "E_HSM", Reason: "the HSM is away"}
 		},
 		Lock: func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.locked = true
 		},
-		Changed: func(status boot.Status) { s.changed <- status },
+		Changed: func(status progress.Status) { s.changed <- status },
 		Roots:   s.machine.Roots(),
 	}
 	return s
@@ -230,7 +232,7 @@ func (s *site) start() {
 }
 
 // is compares the present state.
-func (s *site) is(state boot.State, code string) boot.Status {
+func (s *site) is(state progress.State, code string) progress.Status {
 	s.t.Helper()
 	got := s.boot.Status()
 	if got.State != state || got.Code != code {
@@ -240,7 +242,7 @@ func (s *site) is(state boot.State, code string) boot.Status {
 }
 
 // comesTo waits for the state.
-func (s *site) comesTo(state boot.State) boot.Status {
+func (s *site) comesTo(state progress.State) progress.Status {
 	s.t.Helper()
 	deadline := time.After(time.Minute)
 	for {
@@ -256,10 +258,10 @@ func (s *site) comesTo(state boot.State) boot.Status {
 }
 
 // locks waits until the boot is locked.
-func (s *site) locks(code string) boot.Status {
+func (s *site) locks(code string) progress.Status {
 	s.t.Helper()
-	s.comesTo(boot.Locked)
-	status := s.is(boot.Locked, code)
+	s.comesTo(progress.Locked)
+	status := s.is(progress.Locked, code)
 	s.change(func() {
 		if !s.locked {
 			s.t.Error("the keys were not wiped")
@@ -274,15 +276,15 @@ func TestServing(t *testing.T) {
 	s.options.Now = nil // really timed
 	s.start()
 	s.waits()
-	status := s.is(boot.Serving, "")
-	want := []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise, boot.Release, boot.Unlock, boot.Serving}
+	status := s.is(progress.Serving, "")
+	want := []progress.State{progress.Probe, progress.Measure, progress.Collect, progress.Appraise, progress.Release, progress.Unlock, progress.Serving}
 	stored, err := s.store.BootSteps(t.Context(), 100)
 	if err != nil || len(stored) != len(want) || len(status.Steps) != len(want) {
 		t.Fatalf("%d steps are stored, %d told: %v", len(stored), len(status.Steps), err)
 	}
 	for i, w := range want {
 		step := status.Steps[i]
-		if step.State != string(w) || step.Seq != i+1 || (step.Took == 0) != (w == boot.Serving) || step.Code != "" {
+		if step.State != string(w) || step.Seq != i+1 || (step.Took == 0) != (w == progress.Serving) || step.Code != "" {
 			t.Errorf("step %d is %+v, want %s", i, step, w)
 		}
 		if !strings.Contains(s.log.String(), "msg=boot state="+string(w)) {
@@ -316,7 +318,7 @@ func TestTwice(t *testing.T) {
 	s := newSite(t)
 	s.start()
 	s.waits()
-	s.is(boot.Serving, "")
+	s.is(progress.Serving, "")
 	first := len(s.unlocks)
 	again := boot.New(s.options)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -325,43 +327,43 @@ func TestTwice(t *testing.T) {
 		defer close(ended)
 		again.Run(ctx)
 	}()
-	s.comesTo(boot.Serving)
-	s.comesTo(boot.Locked) // that is the second
+	s.comesTo(progress.Serving)
+	s.comesTo(progress.Locked) // that is the second
 	cancel()
 	<-ended
-	if code := again.Status().Code; code != boot.CodeMeasuredTwice || len(s.unlocks) != first {
+	if code := again.Status().Code; code != progress.CodeMeasuredTwice || len(s.unlocks) != first {
 		t.Errorf("the second start: %s", code)
 	}
 	s.pass(2 * time.Hour) // the first can still prove what it is
-	s.is(boot.Serving, "")
+	s.is(progress.Serving, "")
 }
 
 // TestRefused: what is wrong before the release ends locked, and the credential
 // is not even asked for.
 func TestRefused(t *testing.T) {
 	for code, wrong := range map[string]func(s *site){
-		boot.CodePolicy: func(s *site) { s.policyErr = errors.New("a broken file") },
-		boot.CodePolicyVersion: func(s *site) {
+		progress.CodePolicy: func(s *site) { s.policyErr = errors.New("a broken file") },
+		progress.CodePolicyVersion: func(s *site) {
 			if _, err := s.store.RaisePolicyVersion(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
 		},
-		boot.CodePolicyVersion + " ": func(s *site) {
+		progress.CodePolicyVersion + " ": func(s *site) {
 			s.options.Revoked = func(*attest.Collector) (uint64, error) { return 2, nil }
 		},
-		boot.CodePlatform: func(s *site) {
+		progress.CodePlatform: func(s *site) {
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
 				c.SNP = nil
 				return c, nil
 			}
 		},
-		boot.CodePlatform + " ": func(s *site) {
+		progress.CodePlatform + " ": func(s *site) {
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				return nil, errors.New("a broken device")
 			}
 		},
-		boot.CodePlatform + "  ": func(s *site) { // a NitroTPM that is reached for nothing but its document is no TPM
+		progress.CodePlatform + "  ": func(s *site) { // a NitroTPM that is reached for nothing but its document is no TPM
 			s.policy.Require, s.policy.Unproven = []attest.Technology{attest.TPM}, "a test"
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
@@ -369,23 +371,23 @@ func TestRefused(t *testing.T) {
 				return c, nil
 			}
 		},
-		boot.CodeMeasure: func(s *site) {
-			s.options.Parts = append(s.options.Parts, boot.File("pkcs11-module", "/nowhere", boot.OpenFile))
+		progress.CodeMeasure: func(s *site) {
+			s.options.Parts = append(s.options.Parts, parts.File("pkcs11-module", "/nowhere", parts.OpenFile))
 		},
-		boot.CodeCollect: func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
-		"E_SNP_TCB":      func(s *site) { s.policy.SNP.MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
-		"E_SNP_CHAIN":    func(s *site) { s.options.Roots = nil },
+		progress.CodeCollect: func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
+		"E_SNP_TCB":          func(s *site) { s.policy.SNP.MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
+		"E_SNP_CHAIN":        func(s *site) { s.options.Roots = nil },
 	} {
 		t.Run(code, func(t *testing.T) {
 			s := newSite(t)
 			wrong(s)
 			s.start()
-			status := s.comesTo(boot.Locked)
+			status := s.comesTo(progress.Locked)
 			if !strings.Contains(status.Code, strings.TrimSpace(code)) || status.Reason == "" || strings.Contains(status.Reason, "\n") {
 				t.Errorf("got %s: %q", status.Code, status.Reason)
 			}
 			for _, step := range status.Steps {
-				if step.State == string(boot.Release) || step.State == string(boot.Unlock) {
+				if step.State == string(progress.Release) || step.State == string(progress.Unlock) {
 					t.Errorf("it came to %s", step.State)
 				}
 			}
@@ -400,10 +402,10 @@ func TestRefused(t *testing.T) {
 // the machine measures is told first; and no PIN is taken.
 func TestNoRelease(t *testing.T) {
 	s := newSite(t)
-	s.options.Release = boot.NoRelease{Why: &boot.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+	s.options.Release = boot.NoRelease{Why: &progress.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
 	s.start()
 	status := s.locks("E_STATE")
-	if n := len(status.Steps); n != 6 || status.Steps[4].State != string(boot.Release) || status.Attestation == nil || len(s.unlocks) != 0 {
+	if n := len(status.Steps); n != 6 || status.Steps[4].State != string(progress.Release) || status.Attestation == nil || len(s.unlocks) != 0 {
 		t.Errorf("%+v", status)
 	}
 	err := s.boot.Seal(t.Context(), []byte("4711"))
@@ -412,10 +414,10 @@ func TestNoRelease(t *testing.T) {
 	}
 
 	s = newSite(t) // whatever comes before comes first
-	s.options.Release = boot.NoRelease{Why: &boot.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+	s.options.Release = boot.NoRelease{Why: &progress.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
 	s.options.Roots = nil
 	s.start()
-	if status := s.comesTo(boot.Locked); !strings.Contains(status.Code, "E_SNP_CHAIN") {
+	if status := s.comesTo(progress.Locked); !strings.Contains(status.Code, "E_SNP_CHAIN") {
 		t.Errorf("%+v", status)
 	}
 }
@@ -425,8 +427,8 @@ func TestNoRelease(t *testing.T) {
 func TestAgain(t *testing.T) {
 	s := newSite(t)
 	away := errors.New("connection refused")
-	s.failures = []error{away, away, &boot.Failure{Code: "E_LATER", Reason: "not yet", Again: true}, nil, // of the release
-		&boot.Failure{Code: "E_HSM_TOKEN", Reason: "away", Again: true}, &boot.Failure{Code: "E_HSM_PIN", Reason: "the PIN is wrong"}} // of unlocking
+	s.failures = []error{away, away, &progress.Failure{Code: "E_LATER", Reason: "not yet", Again: true}, nil, // of the release
+		&progress.Failure{Code: "E_HSM_TOKEN", Reason: "away", Again: true}, &progress.Failure{Code: "E_HSM_PIN", Reason: "the PIN is wrong"}} // of unlocking
 	s.start()
 	for i, want := range []struct {
 		code  string
@@ -438,11 +440,11 @@ func TestAgain(t *testing.T) {
 		if d := s.waits(); d != want.pause {
 			t.Errorf("a pause of %s, want %s", d, want.pause)
 		}
-		s.is(boot.Release, want.code)
+		s.is(progress.Release, want.code)
 	}
 	s.boot.Wake() // somebody has mended it
 	s.waits()
-	s.is(boot.Unlock, "E_HSM_TOKEN")
+	s.is(progress.Unlock, "E_HSM_TOKEN")
 	s.tick <- struct{}{}
 	s.locks("E_HSM_PIN")
 	if len(s.unlocks) != 0 {
@@ -460,13 +462,13 @@ func TestClock(t *testing.T) {
 	if d := s.waits(); d != time.Second {
 		t.Errorf("a pause of %s", d)
 	}
-	s.is(boot.Appraise, "E_SNP_TIME")
+	s.is(progress.Appraise, "E_SNP_TIME")
 	s.clock.mu.Lock()
 	s.now = right
 	s.clock.mu.Unlock()
 	s.tick <- struct{}{}
 	s.waits()
-	s.is(boot.Serving, "")
+	s.is(progress.Serving, "")
 }
 
 // TestRenewal: evidence is renewed every hour, and before the certificate of the
@@ -476,23 +478,23 @@ func TestRenewal(t *testing.T) {
 	s.options.Every = time.Hour
 	s.start()
 	s.waits()
-	first := s.is(boot.Serving, "").Attestation
+	first := s.is(progress.Serving, "").Attestation
 	if first == nil || first.Result != "pass" || first.KeyExpires.IsZero() || !first.Next.Equal(first.Time.Add(time.Hour)) {
 		t.Fatalf("the attestation is %+v", first)
 	}
 	s.pass(59 * time.Minute)
-	if a := s.is(boot.Serving, "").Attestation; !a.Time.Equal(first.Time) {
+	if a := s.is(progress.Serving, "").Attestation; !a.Time.Equal(first.Time) {
 		t.Errorf("evidence was renewed at %s already", a.Time)
 	}
 	s.pass(2 * time.Minute)
-	renewed := s.is(boot.Serving, "").Attestation
+	renewed := s.is(progress.Serving, "").Attestation
 	if !renewed.Time.After(first.Time) {
 		t.Error("evidence was not renewed after an hour")
 	}
 
 	// The certificate's end comes nearer than an hour.
 	s.pass(renewed.KeyExpires.Add(-30 * time.Minute).Sub(s.Now()))
-	near := s.is(boot.Serving, "").Attestation
+	near := s.is(progress.Serving, "").Attestation
 	if want := near.KeyExpires.Add(-10 * time.Minute); !near.Next.Equal(want) {
 		t.Errorf("the next renewal is at %s, want %s", near.Next, want)
 	}
@@ -501,7 +503,7 @@ func TestRenewal(t *testing.T) {
 		t.Error("evidence was not renewed before the certificate expired")
 	}
 	s.pass(20 * time.Minute) // it did expire
-	if status := s.boot.Status(); status.State != boot.Degraded || !strings.Contains(status.Code, "E_SNP") {
+	if status := s.boot.Status(); status.State != progress.Degraded || !strings.Contains(status.Code, "E_SNP") {
 		t.Errorf("with an expired certificate it is %s %s", status.State, status.Code)
 	}
 }
@@ -515,19 +517,19 @@ func TestDegraded(t *testing.T) {
 	s.waits()
 	s.change(func() { s.policyErr = errors.New("a broken file") })
 	s.pass(time.Hour)
-	s.is(boot.Degraded, boot.CodePolicy)
+	s.is(progress.Degraded, progress.CodePolicy)
 	s.change(func() { s.policyErr = nil })
 	s.pass(time.Minute)
-	s.is(boot.Serving, "")
+	s.is(progress.Serving, "")
 
 	// Something extends a PCR behind the log's back.
 	if err := s.machine.TPM.Extend(11, []byte("something else")); err != nil {
 		t.Fatal(err)
 	}
 	s.pass(time.Hour)
-	s.is(boot.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
+	s.is(progress.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
 	s.pass(time.Hour)
-	s.is(boot.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
+	s.is(progress.Degraded, "E_TPM_LOG_REPLAY,E_TPM_REFERENCE")
 	s.change(func() {
 		if s.locked {
 			t.Error("it is locked before its time")
@@ -537,7 +539,7 @@ func TestDegraded(t *testing.T) {
 	s.now = s.now.Add(2 * time.Hour)
 	s.clock.mu.Unlock()
 	s.tick <- struct{}{}
-	if status := s.locks(boot.CodeAttestationLease); !strings.Contains(status.Reason, "E_TPM_LOG_REPLAY") && !strings.Contains(status.Reason, "PCR 11") {
+	if status := s.locks(progress.CodeAttestationLease); !strings.Contains(status.Reason, "E_TPM_LOG_REPLAY") && !strings.Contains(status.Reason, "PCR 11") {
 		t.Errorf("the reason is %q", status.Reason)
 	}
 }
@@ -547,11 +549,11 @@ func TestCondition(t *testing.T) {
 	s := newSite(t)
 	s.start()
 	s.waits()
-	for _, state := range []boot.State{boot.Degraded, boot.Locked, boot.Serving} {
+	for _, state := range []progress.State{progress.Degraded, progress.Locked, progress.Serving} {
 		s.change(func() { s.condition = state })
 		s.pass(time.Second)
 		code := "E_HSM"
-		if state == boot.Serving {
+		if state == progress.Serving {
 			code = ""
 		}
 		s.is(state, code)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
@@ -105,17 +107,17 @@ func (v *vault) isCapped(when string) {
 
 // hooks are where a state of the boot calls what the test gives it. Each calls f,
 // and the state fails with its error.
-var hooks = map[boot.State]func(s *site, f func() error){
-	boot.Probe: func(s *site, f func() error) {
+var hooks = map[progress.State]func(s *site, f func() error){
+	progress.Probe: func(s *site, f func() error) {
 		s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) { return s.machine.Collector(), f() }
 	},
-	boot.Measure: func(s *site, f func() error) {
-		s.options.Parts = append(s.options.Parts, boot.Part{Name: "pkcs11-module", Digest: func() ([]byte, error) { return nil, f() }})
+	progress.Measure: func(s *site, f func() error) {
+		s.options.Parts = append(s.options.Parts, parts.Part{Name: "pkcs11-module", Digest: func() ([]byte, error) { return nil, f() }})
 	},
-	boot.Collect: func(s *site, f func() error) {
+	progress.Collect: func(s *site, f func() error) {
 		s.options.TLSKey = func() ([]byte, error) { return nil, f() }
 	},
-	boot.Appraise: func(s *site, f func() error) {
+	progress.Appraise: func(s *site, f func() error) {
 		asked := 0
 		s.options.TLSKey = func() ([]byte, error) {
 			if asked++; asked > 1 {
@@ -124,10 +126,10 @@ var hooks = map[boot.State]func(s *site, f func() error){
 			return []byte("a TLS key"), nil
 		}
 	},
-	boot.Release: func(s *site, f func() error) {
+	progress.Release: func(s *site, f func() error) {
 		s.options.Release = releaser(func() ([]byte, string, error) { return nil, "", f() })
 	},
-	boot.Unlock: func(s *site, f func() error) {
+	progress.Unlock: func(s *site, f func() error) {
 		s.options.Unlock = func(context.Context, []byte) error { return f() }
 	},
 }
@@ -137,7 +139,7 @@ type releaser func() ([]byte, string, error)
 func (r releaser) Release(context.Context, *attest.Collector) ([]byte, string, error) { return r() }
 
 // statesOf gives the states of a boot that comes to serving.
-func statesOf(t *testing.T) (states []boot.State) {
+func statesOf(t *testing.T) (states []progress.State) {
 	t.Helper()
 	s := newSite(t)
 	v := s.seal()
@@ -152,9 +154,9 @@ func statesOf(t *testing.T) (states []boot.State) {
 	})
 	s.start()
 	s.waits()
-	for _, step := range s.is(boot.Serving, "").Steps {
-		if step.State != string(boot.Serving) {
-			states = append(states, boot.State(step.State))
+	for _, step := range s.is(progress.Serving, "").Steps {
+		if step.State != string(progress.Serving) {
+			states = append(states, progress.State(step.State))
 		}
 	}
 	v.isCapped("serving")
@@ -165,8 +167,8 @@ func statesOf(t *testing.T) (states []boot.State) {
 // shutdown within the state or while it waits to try again, the TPM gives out
 // nothing afterwards. A boot that is told as locked is capped already.
 func TestCappedOnEveryWayOut(t *testing.T) {
-	failure := &boot.Failure{Code: "E_TEST", Reason: "as the test wants"}
-	again := &boot.Failure{Code: "E_TEST", Reason: "as the test wants", Again: true}
+	failure := &progress.Failure{Code: "E_TEST", Reason: "as the test wants"}
+	again := &progress.Failure{Code: "E_TEST", Reason: "as the test wants", Again: true}
 	for _, state := range statesOf(t) {
 		hook := hooks[state]
 		if hook == nil {
@@ -176,17 +178,17 @@ func TestCappedOnEveryWayOut(t *testing.T) {
 			s := newSite(t)
 			v := s.seal()
 			changed := s.options.Changed
-			s.options.Changed = func(status boot.Status) {
-				if status.State == boot.Locked {
+			s.options.Changed = func(status progress.Status) {
+				if status.State == progress.Locked {
 					v.isCapped("told as locked")
 				}
 				changed(status)
 			}
 			hook(s, func() error { return failure })
 			s.start()
-			status := s.comesTo(boot.Locked)
+			status := s.comesTo(progress.Locked)
 			v.isCapped("locked")
-			if last := status.Steps[len(status.Steps)-2]; last.State != string(state) || strings.Contains(status.Code, boot.CodeCap) {
+			if last := status.Steps[len(status.Steps)-2]; last.State != string(state) || strings.Contains(status.Code, progress.CodeCap) {
 				t.Errorf("it ended at %s with %s: %s", last.State, status.Code, status.Reason)
 			}
 			if len(s.unlocks) != 0 {
@@ -214,8 +216,8 @@ func TestCappedOnEveryWayOut(t *testing.T) {
 				<-ctx.Done()
 				return ctx.Err()
 			}
-			s.options.Changed = func(status boot.Status) {
-				if status.State == boot.Locked {
+			s.options.Changed = func(status progress.Status) {
+				if status.State == progress.Locked {
 					cancel() // there is no other attempt at this state
 				}
 			}
@@ -246,7 +248,7 @@ func TestCappedAlsoThen(t *testing.T) {
 		},
 		"the evidence is refused": func(s *site) { s.options.Roots = nil },
 		"a volume that is not open": func(s *site) {
-			s.options.Release = boot.NoRelease{Why: &boot.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+			s.options.Release = boot.NoRelease{Why: &progress.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
 		},
 		"a process before was killed when it had measured": func(s *site) {
 			for _, m := range s.measures() {
@@ -261,8 +263,8 @@ func TestCappedAlsoThen(t *testing.T) {
 			v := s.seal()
 			wrong(s)
 			s.start()
-			status := s.comesTo(boot.Locked)
-			if got := v.unseals(); got != nil || strings.Contains(status.Code, boot.CodeCap) {
+			status := s.comesTo(progress.Locked)
+			if got := v.unseals(); got != nil || strings.Contains(status.Code, progress.CodeCap) {
 				t.Errorf("%s: the TPM gives out %q", status.Code, got)
 			}
 		})
@@ -272,19 +274,19 @@ func TestCappedAlsoThen(t *testing.T) {
 // TestNotCapped: a TPM that cannot be capped is told, and nothing is unlocked. A
 // machine without one has none to cap.
 func TestNotCapped(t *testing.T) {
-	for _, at := range []boot.State{boot.Release, boot.Probe} {
+	for _, at := range []progress.State{progress.Release, progress.Probe} {
 		s := newSite(t)
 		hooks[at](s, func() error {
 			_ = s.machine.Close()
-			return &boot.Failure{Code: "E_TEST", Reason: "as the test wants"}
+			return &progress.Failure{Code: "E_TEST", Reason: "as the test wants"}
 		})
 		s.start()
-		status := s.comesTo(boot.Locked)
-		if status.Code != "E_TEST,"+boot.CodeCap || !strings.Contains(status.Reason, "as the test wants") || !strings.Contains(status.Reason, "restart the machine") || strings.Contains(status.Reason, "\n") {
+		status := s.comesTo(progress.Locked)
+		if status.Code != "E_TEST,"+progress.CodeCap || !strings.Contains(status.Reason, "as the test wants") || !strings.Contains(status.Reason, "restart the machine") || strings.Contains(status.Reason, "\n") {
 			t.Errorf("%s: %s: %s", at, status.Code, status.Reason)
 		}
-		if log := s.log.String(); len(s.unlocks) != 0 || !strings.Contains(log, "code="+boot.CodeCap) {
-			t.Errorf("%s: it was unlocked, or the log does not have %s: %s", at, boot.CodeCap, log)
+		if log := s.log.String(); len(s.unlocks) != 0 || !strings.Contains(log, "code="+progress.CodeCap) {
+			t.Errorf("%s: it was unlocked, or the log does not have %s: %s", at, progress.CodeCap, log)
 		}
 	}
 
@@ -295,7 +297,7 @@ func TestNotCapped(t *testing.T) {
 		return []byte(credential), "this test", nil
 	})
 	s.start()
-	if status := s.comesTo(boot.Locked); status.Code != boot.CodeCap || len(s.unlocks) != 0 {
+	if status := s.comesTo(progress.Locked); status.Code != progress.CodeCap || len(s.unlocks) != 0 {
 		t.Errorf("%s: %s", status.Code, status.Reason)
 	}
 
@@ -304,7 +306,7 @@ func TestNotCapped(t *testing.T) {
 		return &attest.Collector{}, nil
 	}
 	s.start()
-	if status := s.comesTo(boot.Locked); status.Code != boot.CodePlatform || strings.Contains(s.log.String(), boot.CodeCap) {
+	if status := s.comesTo(progress.Locked); status.Code != progress.CodePlatform || strings.Contains(s.log.String(), progress.CodeCap) {
 		t.Errorf("%s: %s", status.Code, status.Reason)
 	}
 }

@@ -2,12 +2,9 @@ package boot
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"slices"
 
 	"github.com/google/go-tpm/tpm2/transport"
@@ -94,35 +91,4 @@ func (h Hardware) document(userData, nonce []byte) (document []byte, err error) 
 		return err
 	})
 	return document, err
-}
-
-// Opener opens a file by its path: [OpenFile] on this machine; or that of another,
-// such as an image.
-type Opener func(path string) (io.ReadCloser, error)
-
-// OpenFile opens a file of this machine.
-func OpenFile(path string) (io.ReadCloser, error) { return os.Open(path) }
-
-// File is a part that is a file.
-func File(name, path string, open Opener) Part {
-	return Part{name, func() ([]byte, error) {
-		f, err := open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		h := sha256.New()
-		if _, err := io.Copy(h, f); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		return h.Sum(nil), nil
-	}}
-}
-
-// Content is a part that is in memory.
-func Content(name string, content []byte) Part {
-	return Part{name, func() ([]byte, error) {
-		d := sha256.Sum256(content)
-		return d[:], nil
-	}}
 }

@@ -8,13 +8,11 @@ import (
 	"io/fs"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm/seal"
 )
-
-// CodeSealMissing is the code of a machine on which nothing is sealed yet.
-const CodeSealMissing = "E_SEAL_MISSING"
 
 // SealedRelease has the machine's own TPM release the credential. Its files are
 // read at each attempt.
@@ -31,7 +29,7 @@ type SealedRelease struct {
 func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
 	text, err := readFile(s.Blob)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", &Failure{Code: CodeSealMissing, Again: true, Reason: "no PIN is sealed on this machine yet; give it with holdfast seal"}
+		return nil, "", &progress.Failure{Code: progress.CodeSealMissing, Again: true, Reason: "no PIN is sealed on this machine yet; give it with holdfast seal"}
 	}
 	if err != nil {
 		return nil, "", unusable(s.Blob, err)
@@ -53,8 +51,8 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 // codeSealFile is the code of a file that cannot be used.
 const codeSealFile = "E_SEAL_FILE"
 
-func unusable(file string, err error) *Failure {
-	return &Failure{Code: codeSealFile, Reason: file + " cannot be used", Err: err}
+func unusable(file string, err error) *progress.Failure {
+	return &progress.Failure{Code: codeSealFile, Reason: file + " cannot be used", Err: err}
 }
 
 // seal seals the credential to the TPM, in place of one that there may be.
@@ -99,7 +97,7 @@ func (b *BrokerRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 
 // NoRelease releases nothing, for a reason that is there before the boot: neither
 // TPM nor broker is asked, and no credential is taken.
-type NoRelease struct{ Why *Failure }
+type NoRelease struct{ Why *progress.Failure }
 
 // Release implements [Releaser].
 func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, error) {

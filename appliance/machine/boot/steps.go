@@ -11,26 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm"
-)
-
-// The codes of failures that are not those of checks (package attest) or of
-// releases (packages release and seal). They are stable.
-const (
-	CodePolicy        = "E_POLICY_FILE"
-	CodeUnproven      = "E_POLICY_UNPROVEN"
-	CodePolicyVersion = "E_POLICY_VERSION"
-	CodePlatform      = "E_PLATFORM"
-	CodeMeasure       = "E_MEASURE"
-	CodeMeasuredTwice = "E_MEASURED_TWICE"
-	CodeCollect       = "E_COLLECT"
-	CodeAppraise      = "E_APPRAISE"
-	CodeCap           = "E_CAP"
-	// CodeAttestationLease: evidence could not be renewed for too long.
-	CodeAttestationLease = "E_ATTESTATION_LEASE"
 )
 
 // probe reads the policy and finds the hardware. Without a policy it finds what
@@ -50,25 +35,25 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 	switch {
 	case policyErr != nil:
 		return "", unusablePolicy(policyErr)
-	case errors.As(err, new(*Failure)):
+	case errors.As(err, new(*progress.Failure)):
 		return "", err
 	case err != nil:
-		return "", &Failure{Code: CodePlatform, Reason: "the machine's hardware cannot be used", Err: err}
+		return "", &progress.Failure{Code: progress.CodePlatform, Reason: "the machine's hardware cannot be used", Err: err}
 	}
 	found := technologies(c)
 	for _, t := range policy.Require {
 		if !slices.Contains(found, string(t)) {
-			return "", &Failure{Code: CodePlatform, Reason: fmt.Sprintf("the policy requires %s, and this machine has %s; %s", t, listed(found), remedy[t])}
+			return "", &progress.Failure{Code: progress.CodePlatform, Reason: fmt.Sprintf("the policy requires %s, and this machine has %s; %s", t, listed(found), remedy[t])}
 		}
 	}
 	return listed(found), b.adopt(ctx, policy)
 }
 
 // unusablePolicy is why there is no policy to appraise by.
-func unusablePolicy(err error) *Failure {
-	f := &Failure{Code: CodePolicy, Reason: "the appraisal policy cannot be used", Err: err}
+func unusablePolicy(err error) *progress.Failure {
+	f := &progress.Failure{Code: progress.CodePolicy, Reason: "the appraisal policy cannot be used", Err: err}
 	if errors.Is(err, attest.ErrUnproven) {
-		f.Code = CodeUnproven
+		f.Code = progress.CodeUnproven
 	}
 	return f
 }
@@ -106,17 +91,17 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 	}
 	revoked, err := b.o.Revoked(b.collector)
 	if err != nil {
-		return &Failure{Code: CodePolicyVersion, Reason: "the TPM does not tell which policies are revoked", Err: err}
+		return &progress.Failure{Code: progress.CodePolicyVersion, Reason: "the TPM does not tell which policies are revoked", Err: err}
 	}
 	if policy.Version < revoked {
-		return &Failure{Code: CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this machine's TPM has revoked all below %d; install a newer signed policy", policy.Name, policy.Version, revoked)}
+		return &progress.Failure{Code: progress.CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this machine's TPM has revoked all below %d; install a newer signed policy", policy.Name, policy.Version, revoked)}
 	}
 	highest, err := b.o.Journal.RaisePolicyVersion(ctx, policy.Version)
 	if err != nil {
-		return &Failure{Code: CodePolicyVersion, Reason: "the database does not tell which policy there was before", Err: err}
+		return &progress.Failure{Code: progress.CodePolicyVersion, Reason: "the database does not tell which policy there was before", Err: err}
 	}
 	if policy.Version < highest {
-		return &Failure{Code: CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this appliance had version %d before; install that or a newer one", policy.Name, policy.Version, highest)}
+		return &progress.Failure{Code: progress.CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this appliance had version %d before; install that or a newer one", policy.Name, policy.Version, highest)}
 	}
 	b.mu.Lock()
 	b.policy = policy
@@ -133,11 +118,11 @@ func (b *Boot) measure(context.Context) (string, error) {
 	}
 	values, err := c.TPM.ReadPCRs("sha256", []int{tpm.ApplicationPCR})
 	if err != nil {
-		return "", &Failure{Code: CodeMeasure, Reason: "the TPM does not tell its PCRs", Err: err}
+		return "", &progress.Failure{Code: progress.CodeMeasure, Reason: "the TPM does not tell its PCRs", Err: err}
 	}
 	if v := values[tpm.ApplicationPCR]; !bytes.Equal(v, make([]byte, len(v))) {
 		b.capped = b.isCapped(v)
-		return "", &Failure{Code: CodeMeasuredTwice, Reason: fmt.Sprintf("PCR %d was extended already since the machine was started: Holdfast ran before, or something else uses it; restart the machine", tpm.ApplicationPCR)}
+		return "", &progress.Failure{Code: progress.CodeMeasuredTwice, Reason: fmt.Sprintf("PCR %d was extended already since the machine was started: Holdfast ran before, or something else uses it; restart the machine", tpm.ApplicationPCR)}
 	}
 	var names []string
 	for _, p := range b.o.Parts {
@@ -145,11 +130,11 @@ func (b *Boot) measure(context.Context) (string, error) {
 		if err == nil {
 			err = c.Measure(p.Name, digest)
 		}
-		if f, ok := errors.AsType[*Failure](err); ok {
+		if f, ok := errors.AsType[*progress.Failure](err); ok {
 			return "", f
 		}
 		if err != nil {
-			return "", &Failure{Code: CodeMeasure, Reason: p.Name + " cannot be measured", Err: err}
+			return "", &progress.Failure{Code: progress.CodeMeasure, Reason: p.Name + " cannot be measured", Err: err}
 		}
 		names = append(names, p.Name)
 	}
@@ -174,7 +159,7 @@ func (b *Boot) isCapped(value []byte) bool {
 // shut caps the PCR where a boot ends that does not come to serving: what the TPM
 // has not released to it, it releases to no later process either. It gives the
 // boot's failure, with the cap's if there was one.
-func (b *Boot) shut(f *Failure) *Failure {
+func (b *Boot) shut(f *progress.Failure) *progress.Failure {
 	if b.collector == nil || b.collector.TPM == nil || b.capped {
 		return f
 	}
@@ -184,10 +169,10 @@ func (b *Boot) shut(f *Failure) *Failure {
 		return f
 	}
 	const reason = "the PCR could not be capped, so the TPM may release the PIN or the state volume's key to another process; restart the machine"
-	b.o.Log.Error(reason, "code", CodeCap, "pcr", tpm.ApplicationPCR, "error", err)
-	both := &Failure{Code: f.Code, Reason: f.Error() + "; and " + reason, Err: err}
-	if f.Code != CodeCap {
-		both.Code += "," + CodeCap
+	b.o.Log.Error(reason, "code", progress.CodeCap, "pcr", tpm.ApplicationPCR, "error", err)
+	both := &progress.Failure{Code: f.Code, Reason: f.Error() + "; and " + reason, Err: err}
+	if f.Code != progress.CodeCap {
+		both.Code += "," + progress.CodeCap
 	}
 	return both
 }
@@ -204,7 +189,7 @@ func (b *Boot) collect(ctx context.Context) (string, error) {
 		b.evidence, err = b.collector.Collect(ctx, b.nonce, key, nil)
 	}
 	if err != nil {
-		return "", &Failure{Code: CodeCollect, Reason: "no evidence could be made", Err: err}
+		return "", &progress.Failure{Code: progress.CodeCollect, Reason: "no evidence could be made", Err: err}
 	}
 	return listed(technologies(b.collector)), nil
 }
@@ -226,10 +211,10 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 	now := b.o.Now()
 	key, err := b.o.TLSKey()
 	if err != nil {
-		return "", &Failure{Code: CodeCollect, Reason: "the TLS key cannot be read", Err: err}
+		return "", &progress.Failure{Code: progress.CodeCollect, Reason: "the TLS key cannot be read", Err: err}
 	}
 	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Fresh: true, Nonce: b.nonce, TLSKey: key, PolicyDigest: b.policy.Digest, Roots: b.o.Roots})
-	a := &Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
+	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
 	for _, c := range verdict.Checks {
 		if c.Code == checkReference && c.Result == appraisal.Pass {
 			a.Reference = c.Detail
@@ -239,9 +224,9 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 		a.Unproven = u.Words
 		b.o.Log.Warn("the policy does not prove which code runs", "policy", b.policy.Name, "version", b.policy.Version, "unproven", u.Words, "because", strings.Join(u.Because, "; "))
 	}
-	b.set(func(s *Status) { s.Attestation = a })
+	b.set(func(s *progress.Status) { s.Attestation = a })
 	if err := verdict.Err(); err != nil {
-		f := &Failure{Code: CodeAppraise, Reason: "the evidence does not meet the policy", Err: err}
+		f := &progress.Failure{Code: progress.CodeAppraise, Reason: "the evidence does not meet the policy", Err: err}
 		if failed := verdict.Failed(); len(failed) > 0 {
 			f.Code = strings.Join(failed, ",")
 			f.Again = !slices.ContainsFunc(failed, func(code string) bool { return !slices.Contains(ofTime, code) })
@@ -269,16 +254,16 @@ func (b *Boot) keyExpires() time.Time {
 func (b *Boot) release(ctx context.Context) (string, error) {
 	credential, to, err := b.o.Release.Release(ctx, b.collector)
 	if err != nil {
-		if f, ok := errors.AsType[*Failure](err); ok {
+		if f, ok := errors.AsType[*progress.Failure](err); ok {
 			return "", f
 		}
 		code, again := release.Code(err)
-		return "", &Failure{Code: code, Reason: "the HSM's credential is not released", Again: again, Err: err}
+		return "", &progress.Failure{Code: code, Reason: "the HSM's credential is not released", Again: again, Err: err}
 	}
 	if b.collector.TPM != nil {
 		if err := b.collector.Cap(); err != nil {
 			clear(credential)
-			return "", &Failure{Code: CodeCap, Reason: "the PCR could not be capped, so that others could get the credential", Err: err}
+			return "", &progress.Failure{Code: progress.CodeCap, Reason: "the PCR could not be capped, so that others could get the credential", Err: err}
 		}
 	}
 	b.credential = credential

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 )
 
@@ -23,9 +23,9 @@ func TestUnproven(t *testing.T) {
 			s := newSite(t)
 			proves := s.policy
 			change(&s.policy)
-			forced, code := s.policy, boot.CodeUnproven
+			forced, code := s.policy, progress.CodeUnproven
 			if s.policy.Unproven != "" {
-				forced, code = proves, boot.CodePolicy
+				forced, code = proves, progress.CodePolicy
 			}
 			s.start()
 			s.locks(code)
@@ -39,12 +39,12 @@ func TestUnproven(t *testing.T) {
 			change(&weak)
 			s.start()
 			s.waits()
-			if a := s.is(boot.Serving, "").Attestation; a.Unproven != "" || strings.Contains(s.log.String(), "unproven") {
+			if a := s.is(progress.Serving, "").Attestation; a.Unproven != "" || strings.Contains(s.log.String(), "unproven") {
 				t.Errorf("a policy that proves the code: %+v", a)
 			}
 			s.change(func() { s.policy = weak })
 			s.pass(time.Hour)
-			s.is(boot.Degraded, code)
+			s.is(progress.Degraded, code)
 
 			if forced.CheckProof() == nil {
 				return
@@ -55,7 +55,7 @@ func TestUnproven(t *testing.T) {
 			s.policy.Unproven = "only a test"
 			s.start()
 			s.waits()
-			if a := s.is(boot.Serving, "").Attestation; a.Unproven != "only a test" {
+			if a := s.is(progress.Serving, "").Attestation; a.Unproven != "only a test" {
 				t.Errorf("%+v", a)
 			}
 			s.pass(time.Hour)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"holdfast/appliance/machine/boot/progress"
 )
 
 const (
@@ -19,10 +21,10 @@ const (
 // watch goes between serving, degraded and locked as things are, and renews
 // evidence, until ctx ends.
 func (b *Boot) watch(ctx context.Context) {
-	b.enter(ctx, Serving, nil)
+	b.enter(ctx, progress.Serving, nil)
 	renewed := b.o.Now()
 	next := b.plan(renewed)
-	var stale *Failure // why evidence could not be renewed
+	var stale *progress.Failure // why evidence could not be renewed
 	for b.o.Wait(ctx, lookEvery) == nil {
 		now := b.o.Now()
 		if !now.Before(next) {
@@ -34,21 +36,21 @@ func (b *Boot) watch(ctx context.Context) {
 		}
 		if stale != nil && now.Sub(renewed) > b.o.Lease {
 			b.o.Lock()
-			b.enter(ctx, Locked, &Failure{Code: CodeAttestationLease,
+			b.enter(ctx, progress.Locked, &progress.Failure{Code: progress.CodeAttestationLease,
 				Reason: fmt.Sprintf("evidence could not be renewed for longer than %s: all keys are wiped; mend what is wrong and restart the machine", b.o.Lease), Err: stale})
 			<-ctx.Done()
 			return
 		}
 		state, f := b.o.Condition()
-		if state == Serving && stale != nil {
-			state, f = Degraded, stale
+		if state == progress.Serving && stale != nil {
+			state, f = progress.Degraded, stale
 		}
 		b.follow(ctx, state, f)
 	}
 }
 
 // follow enters the state if it is another, or has another reason.
-func (b *Boot) follow(ctx context.Context, state State, f *Failure) {
+func (b *Boot) follow(ctx context.Context, state progress.State, f *progress.Failure) {
 	now := b.Status()
 	code := ""
 	if f != nil {
@@ -61,7 +63,7 @@ func (b *Boot) follow(ctx context.Context, state State, f *Failure) {
 
 // renew makes fresh evidence and appraises it, under the policy that there is
 // now.
-func (b *Boot) renew(ctx context.Context) *Failure {
+func (b *Boot) renew(ctx context.Context) *progress.Failure {
 	began := b.o.Now()
 	policy, err := b.o.Policy()
 	if err != nil {
@@ -100,7 +102,7 @@ func (b *Boot) plan(made time.Time) time.Time {
 }
 
 func (b *Boot) planAt(next time.Time) time.Time {
-	b.set(func(s *Status) {
+	b.set(func(s *progress.Status) {
 		if s.Attestation != nil {
 			s.Attestation.Next = next.UTC()
 		}

@@ -37,7 +37,7 @@ func (s *site) handlers(ctx context.Context, o options) (out []Handler, err erro
 	defer func() { err = errors.Join(err, token.Close()) }()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil)) // a line per request, as in production
 	a := appliance.New(appliance.Options{Store: db, Log: log})
-	if err := a.Unlock(ctx, keyring.New(token), []appliance.HSM{token}); err != nil {
+	if err := a.Unlock(ctx, keyring.New(token), []appliance.HSM{keyring.Watched(token)}); err != nil {
 		return nil, err
 	}
 	defer a.Lock()

@@ -4,11 +4,11 @@ import (
 	"context"
 	"net/http"
 
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 )
 
 // statusLine is what the service manager shows of a state of the boot.
-func statusLine(s boot.Status) string {
+func statusLine(s progress.Status) string {
 	line := string(s.State)
 	if s.Code != "" {
 		line += ": " + s.Code + " " + s.Reason

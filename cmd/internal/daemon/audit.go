@@ -23,6 +23,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
@@ -44,10 +45,10 @@ const auditKeyName = "holdfast-audit"
 type auditor struct {
 	state   string // the state's folder
 	log     *slog.Logger
-	options audit.Options // the limits
+	options auditlog.Options // the limits
 
 	mu    sync.Mutex
-	open  *audit.Log
+	open  *auditlog.Log
 	keys  note.Verifiers // that sign the log
 	early []*audit.Record
 }
@@ -91,7 +92,7 @@ func (a *auditor) begin(c *attest.Collector) error {
 	a.keys = note.VerifierList(verifier)
 	o := a.options
 	o.LogID, o.Signer, o.Log, o.Gather = id, signer, a.log, auditGather
-	if a.open, err = audit.Open(a.dir(), o); err != nil {
+	if a.open, err = auditlog.Open(a.dir(), o); err != nil {
 		a.open = nil
 		return err
 	}
@@ -121,7 +122,7 @@ func (a *auditor) id() (string, error) {
 }
 
 // current gives the log; nil before it is open.
-func (a *auditor) current() *audit.Log {
+func (a *auditor) current() *auditlog.Log {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.open

@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"slices"
 	"time"
 
 	"holdfast/appliance"
@@ -16,10 +13,13 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/parts"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/attest"
 	"holdfast/attest/tpm/seal"
 	"holdfast/cmd/internal/systemd"
+	"holdfast/cmd/internal/version"
 	"holdfast/hsm"
 )
 
@@ -35,12 +35,12 @@ const (
 // newBoot wires the boot to the parts that it works with.
 func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
-	parts, err := Parts(cfg)
+	measured, err := parts.OfThisProcess(cfg)
 	if err != nil {
 		return err
 	}
 	o := boot.Options{
-		Log: d.o.Log, Journal: &journal{d.store, d.audit}, Software: Version, Parts: parts,
+		Log: d.o.Log, Journal: &journal{d.store, d.audit}, Software: version.Version, Parts: measured,
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
@@ -68,34 +68,6 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	return nil
 }
 
-// Parts are what is measured of this process, as an appliance with that
-// configuration.
-func Parts(cfg *config.Config) ([]boot.Part, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	return PartsOf(cfg, program, boot.OpenFile)
-}
-
-// PartsOf are what is measured of an appliance with that configuration, whose
-// program and modules are files that open gives.
-func PartsOf(cfg *config.Config, program string, open boot.Opener) ([]boot.Part, error) {
-	effective, err := cfg.Effective()
-	if err != nil {
-		return nil, err
-	}
-	parts := []boot.Part{boot.File("binary", program, open), boot.Content("configuration", effective), module("pkcs11-module", cfg.HSM.Module, open)}
-	modules := []string{cfg.HSM.Module}
-	for _, m := range cfg.HSM.Members {
-		if m.Module != "" && !slices.Contains(modules, m.Module) {
-			modules = append(modules, m.Module)
-			parts = append(parts, module(fmt.Sprintf("pkcs11-module-%d", len(modules)), m.Module, open))
-		}
-	}
-	return parts, nil
-}
-
 func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collector, err error) {
 	if d.o.Platform != nil {
 		c = d.o.Platform.Collector()
@@ -107,7 +79,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		}
 	}
 	if err := d.audit.begin(c); err != nil {
-		return c, &boot.Failure{Code: codeAudit, Reason: "the audit log cannot be opened", Err: err}
+		return c, &progress.Failure{Code: codeAudit, Reason: "the audit log cannot be opened", Err: err}
 	}
 	return c, nil
 }
@@ -142,15 +114,15 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	// Where something is wrapped already, another master key would not help.
 	_, err := d.store.Installation(ctx)
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
-		return &boot.Failure{Code: codeUnlock, Reason: "the database cannot be read", Err: err}
+		return &progress.Failure{Code: codeUnlock, Reason: "the database cannot be read", Err: err}
 	}
 	token, hsms, err := d.openHSM(ctx, credential, err == nil)
 	switch {
 	case errors.Is(err, hsm.ErrPINRefused):
-		return &boot.Failure{Code: codePIN, Reason: "the HSM refuses the PIN; it is not tried again, lest the HSM lock it. Release the right one and restart the machine", Err: err}
+		return &progress.Failure{Code: codePIN, Reason: "the HSM refuses the PIN; it is not tried again, lest the HSM lock it. Release the right one and restart the machine", Err: err}
 	case err != nil:
 		// One name for two tokens does not mend itself.
-		return &boot.Failure{Code: codeToken, Reason: "the HSM's token cannot be opened", Again: !errors.Is(err, hsm.ErrAmbiguous), Err: err}
+		return &progress.Failure{Code: codeToken, Reason: "the HSM's token cannot be opened", Again: !errors.Is(err, hsm.ErrAmbiguous), Err: err}
 	}
 	if err := d.unlockKeys(ctx, token, hsms); err != nil {
 		return errors.Join(err, token.Close())
@@ -182,7 +154,7 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 		if err != nil {
 			return nil, nil, err
 		}
-		return token, []appliance.HSM{token}, nil
+		return token, []appliance.HSM{keyring.Watched(token)}, nil
 	}
 	configs := []hsm.Config{first}
 	for _, m := range h.Members {
@@ -199,7 +171,7 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 	}
 	var hsms []appliance.HSM
 	for _, m := range cluster.Members() {
-		hsms = append(hsms, m)
+		hsms = append(hsms, keyring.Watched(m))
 	}
 	return cluster, hsms, nil
 }
@@ -209,11 +181,11 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
 	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
 		again := fault.CodeOf(err) == fault.Timeout || fault.CodeOf(err) == fault.Internal
-		return &boot.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
+		return &progress.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
 	}
 	if err := d.bootstrap(ctx); err != nil {
 		d.appliance.Lock()
-		return &boot.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
+		return &progress.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
 	}
 	if err := d.welcome.SayLater(ctx); err != nil {
 		d.o.Log.Error("there is no setup code", "error", err)
@@ -263,14 +235,14 @@ func (d *Daemon) recordDeletion(ctx context.Context, keyStore, keyID string) err
 }
 
 // condition says how the keys serve.
-func (d *Daemon) condition() (boot.State, *boot.Failure) {
+func (d *Daemon) condition() (progress.State, *progress.Failure) {
 	switch status, reason := d.appliance.Condition(); status {
 	case appliance.HealthActive:
-		return boot.Serving, nil
+		return progress.Serving, nil
 	case appliance.HealthDegraded:
-		return boot.Degraded, &boot.Failure{Code: codeHSMAway, Reason: reason}
+		return progress.Degraded, &progress.Failure{Code: codeHSMAway, Reason: reason}
 	default:
-		return boot.Locked, &boot.Failure{Code: codeHSMLease, Reason: reason}
+		return progress.Locked, &progress.Failure{Code: codeHSMLease, Reason: reason}
 	}
 }
 
@@ -290,11 +262,11 @@ func (d *Daemon) lock() {
 }
 
 // changed tells where it serves, or that it does not.
-func (d *Daemon) changed(s boot.Status) {
+func (d *Daemon) changed(s progress.Status) {
 	systemd.Notify(d.o.Log, systemd.Status(statusLine(s)))
 	a := Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr(), Socket: d.o.Config.Admin.Socket}
 	if s.Serves() {
-		d.o.Log.Info("serving", "version", Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)
+		d.o.Log.Info("serving", "version", version.Version, "xks", a.XKS.String(), "admin", a.Admin.String(), "socket", a.Socket)
 	}
 	if d.o.Changed != nil {
 		d.o.Changed(s, a)

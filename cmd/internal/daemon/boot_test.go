@@ -24,7 +24,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"
@@ -71,7 +71,7 @@ func TestSealedRelease(t *testing.T) {
 	for i := range 2 {
 		r := s.start()
 		status := r.status()
-		if a := status.Boot.Attestation; a == nil || a.Reference != "matches release 1.2.0" || status.Boot.State != boot.Serving {
+		if a := status.Boot.Attestation; a == nil || a.Reference != "matches release 1.2.0" || status.Boot.State != progress.Serving {
 			t.Errorf("the status is %+v", status.Boot)
 		}
 		nonce := []byte("an auditor's own nonce")
@@ -121,7 +121,7 @@ func TestSealMissing(t *testing.T) {
 	before := len(s.log.String())
 	r := s.begin()
 	s.logged(before, `code=E_SEAL_MISSING reason="no PIN is sealed on this machine yet; give it with holdfast seal"`)
-	if b := r.status().Boot; b.State != boot.Release || b.Code != boot.CodeSealMissing {
+	if b := r.status().Boot; b.State != progress.Release || b.Code != progress.CodeSealMissing {
 		t.Errorf("the boot is %s %s", b.State, b.Code)
 	}
 	r.ok("POST", "seal", web.SealRequest{PIN: s.pin}, nil)
@@ -145,13 +145,13 @@ func TestReleaseRefused(t *testing.T) {
 		"another kernel, to the TPM": {"E_SEAL_PCRS", both(lenient, otherKernel), "the machine is in no state that was authorized; nearest is \"release 1.2.0\", but for PCR 4"},
 		"another configuration": {"E_SEAL_PCRS", both(lenient, func(s *site) { s.cfg.Keys.MaxUnlocked = 7 }),
 			"nearest is \"release 1.2.0\", but for PCR 14"},
-		"measured before": {boot.CodeMeasuredTwice, func(s *site) {
+		"measured before": {progress.CodeMeasuredTwice, func(s *site) {
 			s.meddle = func(p *simulation.Platform) error { return p.TPM.Extend(tpm.ApplicationPCR, []byte("x")) }
 		}, "restart the machine"},
-		"capped before": {boot.CodeMeasuredTwice, func(s *site) {
+		"capped before": {progress.CodeMeasuredTwice, func(s *site) {
 			s.meddle = func(p *simulation.Platform) error { _, err := p.TPM.Cap(); return err }
 		}, "restart the machine"},
-		"policy revoked": {boot.CodePolicyVersion, func(s *site) {
+		"policy revoked": {progress.CodePolicyVersion, func(s *site) {
 			s.meddle = func(p *simulation.Platform) error { return revokeAll(p) }
 		}, "this machine's TPM has revoked all below"},
 		"authorization revoked": {"E_SEAL_REVOKED", func(s *site) {
@@ -159,7 +159,7 @@ func TestReleaseRefused(t *testing.T) {
 			s.sign(func(p *attest.Policy) { p.Version = 1 << 40 })
 			s.meddle = func(p *simulation.Platform) error { return revokeAll(p) }
 		}, "are revoked; install a newer signed policy"},
-		"older policy": {boot.CodePolicyVersion, func(s *site) {
+		"older policy": {progress.CodePolicyVersion, func(s *site) {
 			before, err := os.ReadFile(s.cfg.Attestation.Policy)
 			if err != nil {
 				t.Fatal(err)
@@ -204,7 +204,7 @@ func TestReleaseRefused(t *testing.T) {
 			others.Configure(&files)
 			replaceFile(t, s.cfg.Release.Authorizations, files.Release.Authorizations)
 		}, "is not signed by the key that the secret is sealed to"},
-		"policy by others": {boot.CodePolicy, func(s *site) {
+		"policy by others": {progress.CodePolicy, func(s *site) {
 			others, err := officer.New(t.TempDir())
 			if err != nil {
 				t.Fatal(err)
@@ -213,7 +213,7 @@ func TestReleaseRefused(t *testing.T) {
 			others.Configure(&files)
 			replaceFile(t, s.cfg.Attestation.PolicyKey, files.Attestation.PolicyKey)
 		}, "the policy's signature does not verify"},
-		"no SEV-SNP": {boot.CodePlatform, func(s *site) {
+		"no SEV-SNP": {progress.CodePlatform, func(s *site) {
 			s.collector = func(c *attest.Collector) { c.SNP = nil }
 		}, "EC2: CpuOptions AmdSevSnp=enabled"},
 		"roots of the manufacturers": {"E_SNP_CHAIN,E_NITRO_ROOT", func(s *site) { s.distrust = true }, "root"},
@@ -242,7 +242,7 @@ func TestReleaseRefused(t *testing.T) {
 			r = s.begin()
 			s.logged(from, `msg=boot state=locked`)
 			status := r.status()
-			if status.Boot.State != boot.Locked || !status.Locked || status.Boot.Code != c.code {
+			if status.Boot.State != progress.Locked || !status.Locked || status.Boot.Code != c.code {
 				t.Fatalf("the status is %s %s: %s", status.Boot.State, status.Boot.Code, status.Boot.Reason)
 			}
 			if !strings.Contains(status.Boot.Reason, c.reason) || strings.Contains(status.Boot.Reason, "\n") {
@@ -260,7 +260,7 @@ func TestReleaseRefused(t *testing.T) {
 					t.Errorf("XKS answers %d %s", a.Status, a.Text)
 				}
 			}
-			if public := r.public(); public.State != boot.Locked || public.Code != c.code {
+			if public := r.public(); public.State != progress.Locked || public.Code != c.code {
 				t.Errorf("everybody is told %+v", public)
 			}
 			// Evidence is there all the same.
@@ -418,7 +418,7 @@ func TestBrokerRelease(t *testing.T) {
 	s.cfg.Release = config.Release{Method: config.Broker, BrokerURL: "https://" + address, BrokerPin: release.Pin(leaf), Machine: "m1", SealedPIN: filepath.Join(t.TempDir(), "unused")}
 	r := s.begin()
 	s.logged(0, `state=release code=E_BROKER_UNREACHABLE`)
-	if b := r.status().Boot; b.State != boot.Release || b.Code != release.CodeUnreachable {
+	if b := r.status().Boot; b.State != progress.Release || b.Code != release.CodeUnreachable {
 		t.Errorf("the boot is %s %s", b.State, b.Code)
 	}
 	policy, key, err := s.officer.Policy()

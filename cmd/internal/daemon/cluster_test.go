@@ -12,7 +12,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -99,7 +99,7 @@ func TestTwoHSMs(t *testing.T) {
 	k = r.kms(k.AccessKeyID, k.SecretAccessKey)
 	k.OK("/keys/cached/encrypt", xkstest.EncryptBody("x"))
 	eventually(t, func() error {
-		if b := r.status().Boot; b.State != boot.Degraded {
+		if b := r.status().Boot; b.State != progress.Degraded {
 			return errors.New("it is " + string(b.State))
 		}
 		return nil

@@ -26,24 +26,24 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/approval"
-	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
+	"holdfast/cmd/internal/coredump"
 	"holdfast/cmd/internal/metrics"
 	"holdfast/cmd/internal/systemd"
 	"holdfast/cmd/internal/tracing"
+	"holdfast/cmd/internal/version"
 	"holdfast/web"
 	"holdfast/web/console"
 	"holdfast/xks"
 	"holdfast/xks/sigv4"
 )
-
-// Version is the release that this build is; the Makefile sets it.
-var Version = "dev"
 
 // Options are what differs between platforms.
 type Options struct {
@@ -57,7 +57,7 @@ type Options struct {
 	Platform Platform
 	// Changed, if given, is called whenever the boot has come to serving, degraded
 	// or locked, or waits for another attempt.
-	Changed func(boot.Status, Addresses)
+	Changed func(progress.Status, Addresses)
 	// Setup, if given, is told the code that admits the first administrator, the file
 	// that has it too, and the console's URL, which is empty if it is not known. The
 	// code is empty if its hash was given.
@@ -103,7 +103,7 @@ type Daemon struct {
 	observeHSM func(token, operation string) func(error)
 	site       *site
 	// volume is why the state volume is not open; nil if it is.
-	volume *boot.Failure
+	volume *progress.Failure
 
 	mu         sync.Mutex
 	hsm        io.Closer // of all tokens; nil until they are open
@@ -117,7 +117,7 @@ type Daemon struct {
 // Until the boot has come to serving (package appliance/machine/boot) it serves locked:
 // XKS requests get InternalException, administrators see why.
 func Run(ctx context.Context, o Options) error {
-	if err := NoCoreDumps(); err != nil {
+	if err := coredump.Forbid(); err != nil {
 		return err
 	}
 	spareCollections()
@@ -141,17 +141,6 @@ func spareCollections() {
 	}
 	debug.SetGCPercent(1000)
 	debug.SetMemoryLimit(int64(uint64(machine.Totalram) * uint64(machine.Unit) / 2))
-}
-
-// NoCoreDumps keeps keys out of files and from debuggers of the same user.
-func NoCoreDumps() error {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("forbid core dumps: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("forbid core dumps: %w", err)
-	}
-	return nil
 }
 
 // closed says whether nobody can be enrolled or sign in, as what they would change
@@ -191,7 +180,7 @@ func (d *Daemon) open(ctx context.Context) error {
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
-	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: audit.Options{
+	d.audit = &auditor{state: cfg.State.Dir, log: d.o.Log, options: auditlog.Options{
 		RetainAge: time.Duration(cfg.Audit.RetainAge), RetainBytes: int64(cfg.Audit.RetainMiB) << 20,
 		ReserveBytes: int64(cfg.Audit.ReserveMiB) << 20, WarnBytes: int64(cfg.Audit.WarnMiB) << 20}}
 	if err := d.newBoot(cert); err != nil {
@@ -207,7 +196,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if s := cfg.AWSXKS; s != nil && s.Enable {
 		services = append(services, s.Service)
 	}
-	measured := metrics.New(metrics.Sources{Version: Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
+	measured := metrics.New(metrics.Sources{Version: version.Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := cert.Get(nil)
 			if err != nil {
@@ -221,7 +210,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		measured.Observe(o)
 		recent.Observe(o.Status, o.Took)
 	}
-	tracer, err := tracing.New(ctx, Version, d.o.Log)
+	tracer, err := tracing.New(ctx, version.Version, d.o.Log)
 	if err != nil {
 		return err
 	}
@@ -243,7 +232,7 @@ func (d *Daemon) open(ctx context.Context) error {
 		KeyStores: d.appliance,
 		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
-		Model:     "Holdfast " + Version,
+		Model:     "Holdfast " + version.Version,
 		FleetSize: cfg.XKS.FleetSize,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
 		Audit:     d.audit.request, AuditReady: d.audit.Ready,
@@ -279,7 +268,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	}
 	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store, Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: recent, Site: d.site, Log: d.o.Log})
-	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: Version, Log: d.o.Log})
+	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	d.admin = &http.Server{
 		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.api.Ready, Metrics: measured.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},

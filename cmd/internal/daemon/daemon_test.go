@@ -31,6 +31,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/parts"
 	"holdfast/attest"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm/swtpm"
@@ -152,12 +153,12 @@ func (s *site) powerOn(cfg *config.Config) (*simulation.Platform, error) {
 	if s.asIs {
 		return p, nil
 	}
-	parts, err := daemon.Parts(cfg)
+	measured, err := parts.OfThisProcess(cfg)
 	if err != nil {
 		return p, err
 	}
 	policy := p.Policy()
-	pcrs, err := officer.Predict(p.TPM, policy.TPM, parts)
+	pcrs, err := officer.Predict(p.TPM, policy.TPM, measured)
 	if err != nil {
 		return p, err
 	}

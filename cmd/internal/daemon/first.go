@@ -1,19 +1,15 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"time"
 
 	"holdfast/appliance/config"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/machine/volume"
@@ -25,7 +21,7 @@ const codeVolume = "E_STATE_VOLUME"
 
 // closedVolume says why the state volume is not open; nil if it is, or if the
 // configuration names no file that would say.
-func closedVolume(file, dir string) *boot.Failure {
+func closedVolume(file, dir string) *progress.Failure {
 	if file == "" {
 		return nil
 	}
@@ -36,11 +32,11 @@ func closedVolume(file, dir string) *boot.Failure {
 	}
 	switch {
 	case err != nil:
-		return &boot.Failure{Code: codeVolume, Reason: "it is not known whether the state volume was opened; restart the machine, and look at its console", Err: err}
+		return &progress.Failure{Code: codeVolume, Reason: "it is not known whether the state volume was opened; restart the machine, and look at its console", Err: err}
 	case !o.Opened:
-		return &boot.Failure{Code: o.Code, Reason: "the state volume was not opened: " + o.Reason}
+		return &progress.Failure{Code: o.Code, Reason: "the state volume was not opened: " + o.Reason}
 	case device != o.Device:
-		return &boot.Failure{Code: codeVolume, Reason: dir + " is not on the state volume, so that nothing written there would last; restart the machine, and look at its console"}
+		return &progress.Failure{Code: codeVolume, Reason: dir + " is not on the state volume, so that nothing written there would last; restart the machine, and look at its console"}
 	}
 	return nil
 }
@@ -79,17 +75,4 @@ func (d *Daemon) meet(ctx context.Context) {
 	if who := m.AskIdentity(ctx, d.o.Log); who != nil {
 		d.site.instance.Store(who)
 	}
-}
-
-// module is the part of a PKCS#11 module, which an image may lack.
-func module(name, path string, open boot.Opener) boot.Part {
-	file := boot.File(name, path, open)
-	return boot.Part{Name: name, Digest: func() ([]byte, error) {
-		digest, err := file.Digest()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &boot.Failure{Code: boot.CodeMeasure,
-				Reason: fmt.Sprintf("there is no PKCS#11 module %s in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)", cmp.Or(path, "at all"))}
-		}
-		return digest, err
-	}}
 }

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
 	"holdfast/web"
 	"holdfast/xks/xkstest"
@@ -91,7 +91,7 @@ func TestVolume(t *testing.T) {
 			s.logged(from, `msg=boot state=appraise .*code="" reason="matches release 1.2.0"`)
 			s.logged(from, `msg=boot state=release .*code=`+c.code)
 			s.logged(from, `msg=boot state=locked .*code=`+c.code)
-			if b := r.status().Boot; b.State != boot.Locked || b.Code != c.code || !strings.Contains(b.Reason, c.reason) {
+			if b := r.status().Boot; b.State != progress.Locked || b.Code != c.code || !strings.Contains(b.Reason, c.reason) {
 				t.Errorf("the boot is %+v", b)
 			}
 			if b := r.public(); b.Code != c.code || !strings.Contains(b.Reason, c.reason) {
@@ -168,7 +168,7 @@ func TestNoModule(t *testing.T) {
 	r := s.begin()
 	s.logged(from, `msg=boot state=locked`)
 	want := "there is no PKCS#11 module /opt/hsm/lib/libpkcs11.so in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)"
-	if b := r.status().Boot; b.State != boot.Locked || b.Code != boot.CodeMeasure || b.Reason != want {
+	if b := r.status().Boot; b.State != progress.Locked || b.Code != progress.CodeMeasure || b.Reason != want {
 		t.Errorf("%+v", b)
 	}
 }

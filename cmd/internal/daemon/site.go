@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
+	"holdfast/cmd/internal/version"
 	"holdfast/web"
 )
 
@@ -26,7 +27,7 @@ type site struct {
 
 func (s *site) Instance() *instance.Identity { return s.instance.Load() }
 
-func (s *site) Version() string { return Version }
+func (s *site) Version() string { return version.Version }
 
 func (s *site) Configuration() string {
 	text, err := s.cfg.Effective()

@@ -5,7 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io/fs"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +16,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
+	"holdfast/attest/privatefile"
 )
 
 // SetupFile is the file, in the state's folder, of the code that admits the first
@@ -66,13 +67,18 @@ const maxSecret = 4096
 
 // readSecret reads a file that its owner alone can read.
 func readSecret(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	// What is no regular file might keep the start waiting.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := privatefile.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxSecret || info.Mode().Perm()&(fs.ModePerm&^0o700) != 0 {
-		return nil, fmt.Errorf("%s: use a file of at most %d bytes that its owner alone can read (chmod 600)", path, maxSecret)
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err == nil && len(text) > maxSecret {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxSecret)
 	}
-	text, err := os.ReadFile(path)
 	return bytes.TrimSpace(text), err
 }

@@ -15,7 +15,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/hsm"
 	"holdfast/xks"
 )
@@ -26,7 +26,7 @@ type Sources struct {
 	Version string
 	// Status gives the appliance's, Boot the boot's.
 	Status func(ctx context.Context) appliance.Status
-	Boot   func() boot.Status
+	Boot   func() progress.Status
 	// Audit gives the audit log's; nil before it is open.
 	Audit func() *audit.Status
 	// Credentials gives when the active credentials of each key store were made.
@@ -166,7 +166,7 @@ var (
 )
 
 // states are all that a boot may be in.
-var states = []boot.State{boot.Probe, boot.Measure, boot.Collect, boot.Appraise, boot.Release, boot.Unlock, boot.Serving, boot.Degraded, boot.Locked}
+var states = []progress.State{progress.Probe, progress.Measure, progress.Collect, progress.Appraise, progress.Release, progress.Unlock, progress.Serving, progress.Degraded, progress.Locked}
 
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
@@ -222,7 +222,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 
 type setter func(d *prometheus.Desc, value float64, labels ...string)
 
-func collectBoot(set setter, b boot.Status) {
+func collectBoot(set setter, b progress.Status) {
 	for _, s := range states {
 		set(bootState, flag(b.State == s), string(s))
 	}

@@ -20,7 +20,7 @@ import (
 	"path/filepath"
 
 	"holdfast/appliance/config"
-	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/parts"
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
@@ -170,13 +170,13 @@ func (o *Officer) Seal(t seal.TPM, file string, pin []byte) error {
 
 // Predict gives the PCR values that the policy requires, of a machine that has
 // booted but not measured the parts of the appliance yet.
-func Predict(t *tpm.Device, policy tpm.Policy, parts []boot.Part) (map[int]tpm.Hex, error) {
+func Predict(t *tpm.Device, policy tpm.Policy, made []parts.Part) (map[int]tpm.Hex, error) {
 	values, err := t.ReadPCRs(policy.Bank, policy.RequiredPCRs)
 	if err != nil {
 		return nil, err
 	}
 	var list []tpm.Measurement
-	for _, p := range parts {
+	for _, p := range made {
 		digest, err := p.Digest()
 		if err != nil {
 			return nil, err

@@ -1,4 +1,4 @@
-package audit_test
+package auditlog_test
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 )
 
 // until waits for what another goroutine brings about. The log tells nobody when
@@ -100,9 +101,9 @@ func TestClockSetBack(t *testing.T) {
 // TestRetention removes old segments; the log verifies still, and a removal by
 // somebody else does not.
 func TestRetention(t *testing.T) {
-	for name, set := range map[string]func(*audit.Options){
-		"bytes": func(o *audit.Options) { o.RetainBytes = 12_000 },
-		"age":   func(o *audit.Options) { o.RetainAge = 30 * time.Second },
+	for name, set := range map[string]func(*auditlog.Options){
+		"bytes": func(o *auditlog.Options) { o.RetainBytes = 12_000 },
+		"age":   func(o *auditlog.Options) { o.RetainAge = 30 * time.Second },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, c := t.TempDir(), newClock()

@@ -1,15 +1,15 @@
-package main
+package holdfastd
 
 import (
-	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
+
 	"github.com/spf13/pflag"
+
+	"holdfast/cmd/internal/cli"
 
 	"holdfast/appliance/config"
 	"holdfast/cmd/internal/daemon"
@@ -28,7 +28,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&file, "config", "", "configuration file (TOML)")
 	o.add(f)
 	_ = c.MarkFlagRequired("config") // it exists: it was made above
-	c.RunE = does(func(cmd *cobra.Command, _ []string) error {
+	c.RunE = cli.Does(func(cmd *cobra.Command, _ []string) error {
 		cfg, warnings, err := config.Load(file)
 		for _, w := range warnings {
 			if err == nil {
@@ -117,96 +117,4 @@ func changedFlag(cmd *cobra.Command, name string) string {
 		return f.Value.String()
 	}
 	return ""
-}
-
-// maxSecretFile bounds what is read of a file with a secret.
-const maxSecretFile = 4096
-
-// readSecretFile reads a secret from a file that only its owner may read, up to
-// the end of the line.
-func readSecretFile(what, path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s: %s holds a secret and others than its owner may read it (mode %04o): chmod 600 it", what, path, mode)
-	}
-	return readSecret(what+": "+path, f)
-}
-
-// readSecret reads a secret up to the end of the line.
-func readSecret(what string, r io.Reader) ([]byte, error) {
-	secret, err := io.ReadAll(io.LimitReader(r, maxSecretFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	if len(secret) > maxSecretFile {
-		clear(secret)
-		return nil, fmt.Errorf("%s has more than %d bytes", what, maxSecretFile)
-	}
-	secret = bytes.TrimRight(secret, "\r\n")
-	if len(secret) == 0 {
-		return nil, fmt.Errorf("%s is empty", what)
-	}
-	return secret, nil
-}
-
-func configCommand(a *admin) *cobra.Command {
-	check := &cobra.Command{
-		Use:   "check FILE",
-		Short: "Say all that is wrong with a configuration file",
-		Args:  cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
-			_, warnings, err := config.Load(args[0])
-			problems := warnings
-			if err != nil && !errors.As(err, &problems) {
-				return err // it could not be read
-			}
-			if a.json {
-				if problems == nil {
-					problems = config.Problems{}
-				}
-				if err := a.printJSON(cmd, problems); err != nil {
-					return err
-				}
-			} else {
-				for _, p := range problems {
-					fmt.Fprintln(cmd.OutOrStdout(), p)
-				}
-				if err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: usable\n", args[0])
-				}
-			}
-			if err != nil {
-				return errReported
-			}
-			return nil
-		}),
-	}
-	show := &cobra.Command{
-		Use:   "show FILE",
-		Short: "Print a configuration as it is measured",
-		Long: "Print a configuration as it is in force, without secrets; 0 and '' stand for defaults.\n" +
-			"Its SHA-256 is what the appliance measures as \"configuration\", unless flags of serve change it.",
-		Args: cobra.ExactArgs(1),
-		RunE: does(func(cmd *cobra.Command, args []string) error {
-			cfg, _, err := config.Load(args[0])
-			if err != nil {
-				return err
-			}
-			text, err := cfg.Effective()
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(text)
-			return err
-		}),
-	}
-	return group("config", "Work with configuration files", check, show)
 }

@@ -1,7 +1,6 @@
-// Package bootstate has the words for where a boot is: its states, and what is
-// known of it. It is apart from package boot, so that programs which only show a
-// status need none of what a boot does.
-package bootstate
+// Package progress is what is told of a boot: its states, why it failed, and how it
+// stands. Who asks an appliance needs no more; package boot does the boot.
+package progress
 
 import (
 	"time"
@@ -44,10 +43,7 @@ type Status struct {
 	Attestation *Attestation `json:"attestation,omitempty"`
 }
 
-// Serves says whether keys can be used.
-func (s Status) Serves() bool { return s.State == Serving || s.State == Degraded }
-
-// Attestation is the result of the last appraisal of the appliance's own
+// Attestation is what came of the last appraisal of the appliance's own
 // evidence.
 type Attestation struct {
 	Time   time.Time        `json:"time"`
@@ -66,3 +62,6 @@ type Attestation struct {
 	// Next is when evidence is renewed.
 	Next time.Time `json:"next,omitzero"`
 }
+
+// Serves says whether keys can be used.
+func (s Status) Serves() bool { return s.State == Serving || s.State == Degraded }

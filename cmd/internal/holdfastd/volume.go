@@ -1,4 +1,4 @@
-package main
+package holdfastd
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"holdfast/cmd/internal/cli"
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/volume"
@@ -22,11 +24,11 @@ func volumeCommand() *cobra.Command {
 		Short: "Open the state volume, or make it on an empty disk",
 		Long: "Open the encrypted disk of the appliance's state with the key that the TPM gives, and\n" +
 			"mount it at state.dir; make it first if the disk is empty. What came of it is written to\n" +
-			"the file state.volume, for holdfast serve. The image does this before it starts Holdfast;\n" +
-			"nobody else needs to. It ends well also if the volume cannot be opened: holdfast serve is\n" +
+			"the file state.volume, for holdfastd serve. The image does this before it starts Holdfast;\n" +
+			"nobody else needs to. It ends well also if the volume cannot be opened: holdfastd serve is\n" +
 			"locked then, and says why.",
 		Args: cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			cfg, _, err := config.Load(file)
 			if err != nil {
 				return err
@@ -49,9 +51,9 @@ func volumeCommand() *cobra.Command {
 		}),
 	}
 	open.Flags().StringVar(&file, "config", "", "configuration file (TOML)")
-	open.Flags().StringVar(&owner, "owner", "holdfast", "user that holdfast serve runs as")
+	open.Flags().StringVar(&owner, "owner", "holdfast", "user that holdfastd serve runs as")
 	_ = open.MarkFlagRequired("config") // it exists: it was made above
-	return group("volume", "Open the disk of the appliance's state", open)
+	return cli.Group("volume", "Open the disk of the appliance's state", open)
 }
 
 // diskPatience is how long the disk for the state may take to appear.
@@ -66,11 +68,11 @@ func openVolume(ctx context.Context, cfg *config.Config, owner string) (authoriz
 	if err != nil {
 		return "", &volume.Failure{Code: volume.CodeOpen, Reason: "--owner", Err: err}
 	}
-	key, err := readPublicKey[*ecdsa.PublicKey](cfg.Release.SealKey, sealAlgorithm)
+	key, err := cli.ReadPublicKey[*ecdsa.PublicKey](cfg.Release.SealKey, cli.SealAlgorithm)
 	if err != nil {
 		return "", &volume.Failure{Code: volume.CodeSignedFiles, Reason: "release.seal_key cannot be used", Err: err}
 	}
-	authorizations, err := readAuthorizations(cfg.Release.Authorizations, cfg.Release.SealKey)
+	authorizations, err := cli.ReadAuthorizations(cfg.Release.Authorizations, cfg.Release.SealKey)
 	if err != nil {
 		return "", &volume.Failure{Code: volume.CodeSignedFiles, Reason: "release.authorizations cannot be used", Err: err}
 	}

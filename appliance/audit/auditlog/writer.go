@@ -1,4 +1,4 @@
-package audit
+package auditlog
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"holdfast/appliance/audit"
 )
 
 // maxPending bounds the records that wait for the disk, in bytes.
@@ -46,7 +48,7 @@ func (p Pending) Wait(ctx context.Context) error {
 	case p.err != nil:
 		return p.err
 	case p.batch == nil:
-		return failed(CodeInvalid, nil, "no record was handed in") // and nothing is acknowledged
+		return audit.Errorf(audit.CodeInvalid, nil, "no record was handed in") // and nothing is acknowledged
 	}
 	select {
 	case <-p.batch.done:
@@ -57,16 +59,16 @@ func (p Pending) Wait(ctx context.Context) error {
 	case <-p.batch.done:
 		return p.batch.err
 	case <-ctx.Done():
-		return failed(CodeTimeout, ctx.Err(), "it is not known whether the record is in the audit log; do not answer")
+		return audit.Errorf(audit.CodeTimeout, ctx.Err(), "it is not known whether the record is in the audit log; do not answer")
 	}
 }
 
 // Append logs a record, and returns when it is on the disk. On an error the
 // record is not acknowledged, and what it tells of must not happen or be
 // answered. It sets Seq and Time.
-func (l *Log) Append(ctx context.Context, r *Record) error {
+func (l *Log) Append(ctx context.Context, r *audit.Record) error {
 	if err := ctx.Err(); err != nil {
-		return failed(CodeTimeout, err, "the record was not logged, because its time was over")
+		return audit.Errorf(audit.CodeTimeout, err, "the record was not logged, because its time was over")
 	}
 	return l.AppendAsync(r).Wait(ctx)
 }
@@ -74,15 +76,15 @@ func (l *Log) Append(ctx context.Context, r *Record) error {
 // AppendAsync begins to log a record, so that the disk works while its caller
 // does. It sets Seq and Time; the record may then be used again. Nothing is
 // certain before [Pending.Wait] has returned nil.
-func (l *Log) AppendAsync(r *Record) Pending {
-	if r.Kind == KindAudit && r.Operation == retentionOperation {
-		return Pending{err: failed(CodeInvalid, nil, "the operation %s of the kind audit is logged by the log alone", retentionOperation)}
+func (l *Log) AppendAsync(r *audit.Record) Pending {
+	if r.Kind == audit.KindAudit && r.Operation == audit.RemoveSegments {
+		return Pending{err: audit.Errorf(audit.CodeInvalid, nil, "the operation %s of the kind audit is logged by the log alone", audit.RemoveSegments)}
 	}
 	return l.begin(r)
 }
 
-func (l *Log) begin(r *Record) Pending {
-	if err := r.checkNew(); err != nil {
+func (l *Log) begin(r *audit.Record) Pending {
+	if err := checkNew(r); err != nil {
 		return Pending{err: err}
 	}
 	l.mu.Lock()
@@ -91,31 +93,31 @@ func (l *Log) begin(r *Record) Pending {
 	return Pending{batch: b, err: err}
 }
 
-func (r *Record) checkNew() error {
+func checkNew(r *audit.Record) error {
 	r.Seq, r.Time = 0, time.Time{}
-	return r.check()
+	return r.Check()
 }
 
-func (l *Log) enqueue(r *Record) (*batch, error) {
+func (l *Log) enqueue(r *audit.Record) (*batch, error) {
 	b := l.pending
 	switch {
 	case l.closed:
-		return nil, failed(CodeClosed, nil, "the audit log is closed")
+		return nil, audit.Errorf(audit.CodeClosed, nil, "the audit log is closed")
 	case len(b.buf) > maxPending:
-		return nil, failed(CodeBusy, nil, "the disk of the audit log does not keep up; the record was not logged")
-	case l.next > maxSeq:
-		return nil, failed(CodeInvalid, nil, "the audit log is at its last number; start a new one")
+		return nil, audit.Errorf(audit.CodeBusy, nil, "the disk of the audit log does not keep up; the record was not logged")
+	case l.next > audit.MaxSeq:
+		return nil, audit.Errorf(audit.CodeInvalid, nil, "the audit log is at its last number; start a new one")
 	}
 	now := l.opts.Now().UTC().Truncate(time.Microsecond)
 	if now.Before(l.last) {
 		now = l.last // the clock was set back; the order of the records counts
 	}
 	from := len(b.buf)
-	b.buf = r.appendRest(appendStart(b.buf, l.next, now))
+	b.buf = r.AppendLine(b.buf, l.next, now)
 	end := len(b.buf)
-	if end-from > MaxLine {
+	if end-from > audit.MaxLine {
 		b.buf = b.buf[:from]
-		return nil, failed(CodeInvalid, nil, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, MaxLine)
+		return nil, audit.Errorf(audit.CodeInvalid, nil, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, audit.MaxLine)
 	}
 	b.buf = append(b.buf, '\n')
 	b.ends = append(b.ends, end)
@@ -131,9 +133,9 @@ func (l *Log) enqueue(r *Record) (*batch, error) {
 // writer is what the goroutine that writes has for itself.
 type writer struct {
 	file     *os.File // the last segment; nil before the first record
-	segment  segment
+	segment  audit.Segment
 	reserved int64 // the size of the file; what is behind segment.size is zero bytes
-	frontier frontier
+	frontier audit.Frontier
 	hashes   []byte
 	broken   error
 	budget   int64 // bytes that may be written before the disk is asked again
@@ -204,7 +206,7 @@ func (l *Log) fail(b *batch, err error) {
 	l.mu.Lock()
 	behind := l.pending
 	l.pending = newBatch(nil)
-	l.next = l.w.frontier.n
+	l.next = l.w.frontier.N
 	l.mu.Unlock()
 	l.state.Lock()
 	l.state.broken = l.w.broken
@@ -225,7 +227,7 @@ func (l *Log) publish() {
 	if wake {
 		st.since = now
 	}
-	st.size = l.w.frontier.n
+	st.size = l.w.frontier.N
 	st.segments[len(st.segments)-1] = l.w.segment
 	wake = wake || len(st.wanted) > 0 || st.size-st.covered.Size >= l.opts.CheckpointRecords
 	l.state.Unlock()
@@ -251,26 +253,26 @@ func (l *Log) write(b *batch) error {
 	w.hashes = w.hashes[:0]
 	from := 0
 	for _, end := range b.ends {
-		w.hashes = f.push(leafHash(b.buf[from:end]), w.hashes)
+		w.hashes = f.Push(audit.LeafHash(b.buf[from:end]), w.hashes)
 		from = end
 	}
-	if _, err := l.tree.WriteAt(w.hashes, treeSize(w.frontier.n)); err != nil {
+	if _, err := l.tree.WriteAt(w.hashes, audit.TreeSize(w.frontier.N)); err != nil {
 		return notWritten(err)
 	}
 	lines := b.buf[1:]
 	l.reserve(int64(len(lines)))
-	if _, err := w.file.WriteAt(lines, w.segment.size); err != nil {
+	if _, err := w.file.WriteAt(lines, w.segment.Size); err != nil {
 		return l.cutBack(err)
 	}
 	if err := l.sync(w.file); err != nil {
 		return l.syncFailed(err)
 	}
-	if w.segment.size == 0 {
-		first, _ := parseStart(b.buf[1:b.ends[0]])
-		w.segment.from, _ = parseTime(first.time)
+	if w.segment.Size == 0 {
+		first, _ := audit.ParseStart(b.buf[1:b.ends[0]])
+		w.segment.From, _ = audit.ParseTime(first.Time)
 	}
-	w.segment.size += int64(len(lines))
-	w.reserved = max(w.reserved, w.segment.size)
+	w.segment.Size += int64(len(lines))
+	w.reserved = max(w.reserved, w.segment.Size)
 	w.budget -= int64(len(lines) + len(w.hashes))
 	w.frontier = f
 	return nil
@@ -297,7 +299,7 @@ var zeros [reserveBytes]byte
 // it costs to make a file longer, for nothing of the file system has to change.
 func (l *Log) reserve(n int64) {
 	w := &l.w
-	for end := w.segment.size + n; w.reserved < end && w.budget > 2*reserveBytes; {
+	for end := w.segment.Size + n; w.reserved < end && w.budget > 2*reserveBytes; {
 		wrote, err := w.file.WriteAt(zeros[:], w.reserved)
 		w.reserved += int64(wrote)
 		w.budget -= int64(wrote)
@@ -310,13 +312,13 @@ func (l *Log) reserve(n int64) {
 // trim gives back what is reserved of the last segment.
 func (l *Log) trim() error {
 	w := &l.w
-	if w.file == nil || w.reserved == w.segment.size {
+	if w.file == nil || w.reserved == w.segment.Size {
 		return nil
 	}
-	if err := w.file.Truncate(w.segment.size); err != nil {
+	if err := w.file.Truncate(w.segment.Size); err != nil {
 		return err
 	}
-	w.reserved = w.segment.size
+	w.reserved = w.segment.Size
 	if l.opts.NoSync {
 		return nil
 	}
@@ -325,9 +327,9 @@ func (l *Log) trim() error {
 
 // cutBack removes what a failed write may have left.
 func (l *Log) cutBack(cause error) error {
-	l.w.reserved = l.w.segment.size
-	if err := l.w.file.Truncate(l.w.segment.size); err != nil {
-		l.w.broken = failed(CodeIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart Holdfast")
+	l.w.reserved = l.w.segment.Size
+	if err := l.w.file.Truncate(l.w.segment.Size); err != nil {
+		l.w.broken = audit.Errorf(audit.CodeIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart Holdfast")
 		return l.w.broken
 	}
 	l.w.budget = 0
@@ -340,7 +342,7 @@ func (l *Log) cutBack(cause error) error {
 func (l *Log) syncFailed(cause error) error {
 	err := l.cutBack(cause)
 	if l.w.broken == nil && (!isFull(cause) || l.sync(l.w.file) != nil) {
-		l.w.broken = failed(CodeIO, cause, "the audit log cannot be written any more, because its disk failed; restart Holdfast")
+		l.w.broken = audit.Errorf(audit.CodeIO, cause, "the audit log cannot be written any more, because its disk failed; restart Holdfast")
 		return l.w.broken
 	}
 	return err
@@ -352,9 +354,9 @@ func isFull(err error) bool {
 
 func notWritten(err error) error {
 	if isFull(err) {
-		return failed(CodeNoSpace, err, "the disk of the audit log is full; the record was not logged")
+		return audit.Errorf(audit.CodeNoSpace, err, "the disk of the audit log is full; the record was not logged")
 	}
-	return failed(CodeIO, err, "the audit log could not be written; the record was not logged")
+	return audit.Errorf(audit.CodeIO, err, "the audit log could not be written; the record was not logged")
 }
 
 // checkSpace refuses what would use up the reserve. It asks the disk after each
@@ -371,7 +373,7 @@ func (l *Log) checkSpace(need int64) error {
 	}
 	if free-need < l.opts.ReserveBytes {
 		l.w.budget = 0
-		return failed(CodeNoSpace, nil, "the disk of the audit log has %d MiB left, of which %d are a reserve; make space: the record was not logged",
+		return audit.Errorf(audit.CodeNoSpace, nil, "the disk of the audit log has %d MiB left, of which %d are a reserve; make space: the record was not logged",
 			free>>20, l.opts.ReserveBytes>>20)
 	}
 	l.w.budget, l.w.asked = max((free-l.opts.ReserveBytes)/8, need), now
@@ -381,16 +383,16 @@ func (l *Log) checkSpace(need int64) error {
 // rotate begins a segment when the last one is large or old enough.
 func (l *Log) rotate() error {
 	w := &l.w
-	if w.file != nil && (w.segment.size == 0 ||
-		w.segment.size < l.opts.SegmentBytes && l.opts.Now().Sub(w.segment.from) < l.opts.SegmentAge) {
+	if w.file != nil && (w.segment.Size == 0 ||
+		w.segment.Size < l.opts.SegmentBytes && l.opts.Now().Sub(w.segment.From) < l.opts.SegmentAge) {
 		return nil
 	}
 	// Only the last segment may have space reserved.
 	if err := l.trim(); err != nil {
 		return notWritten(err)
 	}
-	s := segment{first: w.frontier.n}
-	f, err := os.OpenFile(filepath.Join(l.dir, s.name()), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	s := audit.Segment{First: w.frontier.N}
+	f, err := os.OpenFile(filepath.Join(l.dir, s.Name()), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return notWritten(err)
 	}
@@ -405,8 +407,8 @@ func (l *Log) rotate() error {
 	w.file, w.segment, w.reserved = f, s, 0
 	l.state.Lock()
 	l.state.segments = append(l.state.segments, s)
-	if s.first > 0 {
-		l.state.wanted = append(l.state.wanted, s.first)
+	if s.First > 0 {
+		l.state.wanted = append(l.state.wanted, s.First)
 	}
 	l.state.Unlock()
 	signal(l.indexerWake)

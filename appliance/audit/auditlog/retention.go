@@ -1,4 +1,4 @@
-package audit
+package auditlog
 
 import (
 	"context"
@@ -7,13 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-)
 
-// A retention's record begins with retentionStart behind number and time, as
-// retain writes it.
-const (
-	retentionOperation = "RemoveSegments"
-	retentionStart     = `,"kind":"audit","operation":"` + retentionOperation + `","result":"allowed"`
+	"holdfast/appliance/audit"
 )
 
 // retain removes the segments that are too old, or too many. First a record
@@ -24,50 +19,50 @@ func (l *Log) retain() {
 		return
 	}
 	err := l.removeSegments(gone, first)
-	if e := (*Error)(nil); errors.As(err, &e) && e.Code != CodeClosed {
+	if e := (*audit.Error)(nil); errors.As(err, &e) && e.Code != audit.CodeClosed {
 		l.opts.Log.Error("old segments of the audit log could not be removed", "error", err)
 	}
 }
 
 // expired gives the segments to remove, and the first record behind them. The
 // last segment stays always.
-func (l *Log) expired() (gone []segment, first int64) {
+func (l *Log) expired() (gone []audit.Segment, first int64) {
 	o := &l.opts
 	l.state.Lock()
 	defer l.state.Unlock()
 	segments := l.state.segments
 	var bytes int64
 	for _, s := range segments {
-		bytes += s.size
+		bytes += s.Size
 	}
 	now := o.Now()
 	for i := 0; i+1 < len(segments); i++ {
 		// All records are older than the first of the next segment.
-		after := segments[i+1].from
+		after := segments[i+1].From
 		tooOld := o.RetainAge > 0 && !after.IsZero() && now.Sub(after) > o.RetainAge
 		tooMany := o.RetainBytes > 0 && bytes > o.RetainBytes
 		if !tooOld && !tooMany {
 			break
 		}
-		bytes -= segments[i].size
-		gone, first = append(gone, segments[i]), segments[i+1].first
+		bytes -= segments[i].Size
+		gone, first = append(gone, segments[i]), segments[i+1].First
 	}
 	return gone, first
 }
 
-func (l *Log) removeSegments(gone []segment, first int64) error {
+func (l *Log) removeSegments(gone []audit.Segment, first int64) error {
 	// Once is enough, also when a file cannot be removed and this is tried again.
 	if first > l.claimed {
-		if err := l.claim(gone[0].first, first); err != nil {
+		if err := l.claim(gone[0].First, first); err != nil {
 			return err
 		}
 		l.claimed = first
 	}
 	// The oldest first: after a crash the rest is without a gap.
 	for _, s := range gone {
-		path := filepath.Join(l.dir, s.name())
-		if err := errors.Join(remove(path), remove(path+indexSuffix)); err != nil {
-			return failed(CodeIO, err, "the segment %s cannot be removed", s.name())
+		path := filepath.Join(l.dir, s.Name())
+		if err := errors.Join(remove(path), remove(path+audit.IndexSuffix)); err != nil {
+			return audit.Errorf(audit.CodeIO, err, "the segment %s cannot be removed", s.Name())
 		}
 		l.state.Lock()
 		l.state.segments = l.state.segments[1:]
@@ -79,7 +74,7 @@ func (l *Log) removeSegments(gone []segment, first int64) error {
 
 // claim has a signed record say that the records from old to first are removed.
 func (l *Log) claim(old, first int64) error {
-	r := &Record{Kind: KindAudit, Operation: retentionOperation, Result: Allowed,
+	r := &audit.Record{Kind: audit.KindAudit, Operation: audit.RemoveSegments, Result: audit.Allowed,
 		Before: intField("first", old), After: intField("first", first),
 		Detail: fmt.Sprintf("the records %d to %d are removed by retention", old, first-1)}
 	if err := l.begin(r).Wait(context.Background()); err != nil {
@@ -101,17 +96,17 @@ func (l *Log) trimCheckpoints(first int64) error {
 	cps := &l.checkpoints
 	cps.Lock()
 	defer cps.Unlock()
-	in := &notes{r: io.NewSectionReader(cps.file, 0, cps.size)}
+	in := &audit.Notes{R: io.NewSectionReader(cps.file, 0, cps.size)}
 	var at, from int64
 	for {
-		signed, _, err := in.next()
+		signed, _, err := in.Next()
 		if err != nil {
 			return err
 		}
 		if signed == nil {
 			break
 		}
-		c, err := unverifiedCheckpoint(signed)
+		c, err := audit.UnverifiedCheckpoint(signed)
 		if err != nil {
 			return err
 		}
@@ -131,7 +126,7 @@ func (l *Log) trimCheckpoints(first int64) error {
 // whole, so that a crash leaves the old one or the new one.
 func (l *Log) replaceCheckpoints(from int64) error {
 	cps := &l.checkpoints
-	const temporary = checkpointsName + ".new"
+	const temporary = audit.CheckpointsName + ".new"
 	f, err := l.openFile(temporary)
 	if err != nil {
 		return err
@@ -144,16 +139,16 @@ func (l *Log) replaceCheckpoints(from int64) error {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = os.Rename(filepath.Join(l.dir, temporary), filepath.Join(l.dir, checkpointsName))
+		err = os.Rename(filepath.Join(l.dir, temporary), filepath.Join(l.dir, audit.CheckpointsName))
 	}
 	if err != nil {
 		_ = f.Close()
-		return failed(CodeIO, err, "old checkpoints could not be removed")
+		return audit.Errorf(audit.CodeIO, err, "old checkpoints could not be removed")
 	}
 	_ = cps.file.Close()
 	cps.file, cps.size = f, cps.size-from
 	if err := syncDir(l.dir); err != nil {
-		return failed(CodeIO, err, "old checkpoints could not be removed")
+		return audit.Errorf(audit.CodeIO, err, "old checkpoints could not be removed")
 	}
 	return nil
 }

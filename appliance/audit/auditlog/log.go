@@ -1,4 +1,4 @@
-package audit
+package auditlog
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"holdfast/appliance/audit"
+
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -17,7 +19,7 @@ type Options struct {
 	// LogID names the log in each checkpoint: letters, digits, points, hyphens
 	// and underscores.
 	LogID  string
-	Signer Signer
+	Signer audit.Signer
 	Log    *slog.Logger // discards if nil
 	// Now and After are the clock; that of the time package if nil.
 	Now   func() time.Time
@@ -53,14 +55,17 @@ type Options struct {
 	NoSync bool
 }
 
-const maxSegmentBytes = 1 << 30 // places in a segment are 32 bits in an index
+const (
+	maxSegmentBytes = 1 << 30 // places in a segment are 32 bits in an index
+	lockName        = "lock"
+)
 
 func (o *Options) complete() error {
-	if !logID.MatchString(o.LogID) {
-		return failed(CodeInvalid, nil, "%q cannot be the ID of a log; use 1 to 64 letters, digits, points, hyphens and underscores", o.LogID)
+	if !audit.ValidLogID(o.LogID) {
+		return audit.Errorf(audit.CodeInvalid, nil, "%q cannot be the ID of a log; use 1 to 64 letters, digits, points, hyphens and underscores", o.LogID)
 	}
 	if o.Signer == nil {
-		return failed(CodeInvalid, nil, "the log has no signer")
+		return audit.Errorf(audit.CodeInvalid, nil, "the log has no signer")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -107,9 +112,9 @@ type Log struct {
 	// What the log tells of itself, and what is to be done behind the writer.
 	state struct {
 		sync.Mutex
-		segments  []segment
+		segments  []audit.Segment
 		size      int64 // records on the disk
-		covered   Checkpoint
+		covered   audit.Checkpoint
 		signed    []byte    // the newest checkpoint
 		since     time.Time // when the first record came that no checkpoint covers
 		retry     time.Time // not before then, after a failure
@@ -154,7 +159,7 @@ func Open(dir string, o Options) (*Log, error) {
 	l.background.Go(l.runKeeper)
 	l.background.Go(l.runIndexer)
 	if l.recovered > 0 {
-		err := l.Append(context.Background(), &Record{Kind: KindAudit, Operation: "Recover", Result: Allowed,
+		err := l.Append(context.Background(), &audit.Record{Kind: audit.KindAudit, Operation: "Recover", Result: audit.Allowed,
 			Detail: "cut off a torn last line, which was never acknowledged", After: intField("bytes", l.recovered)})
 		if err != nil {
 			l.opts.Log.Warn("the recovery of the audit log could not be logged", "error", err)
@@ -165,19 +170,19 @@ func Open(dir string, o Options) (*Log, error) {
 
 func (l *Log) open() error {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return failed(CodeIO, err, "the directory of the log cannot be made")
+		return audit.Errorf(audit.CodeIO, err, "the directory of the log cannot be made")
 	}
 	var err error
 	if l.lock, err = l.openFile(lockName); err != nil {
 		return err
 	}
 	if err := syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return failed(CodeBusy, err, "another process has the log %s open", l.dir)
+		return audit.Errorf(audit.CodeBusy, err, "another process has the log %s open", l.dir)
 	}
-	if l.tree, err = l.openFile(treeName); err != nil {
+	if l.tree, err = l.openFile(audit.TreeName); err != nil {
 		return err
 	}
-	if l.checkpoints.file, err = l.openFile(checkpointsName); err != nil {
+	if l.checkpoints.file, err = l.openFile(audit.CheckpointsName); err != nil {
 		return err
 	}
 	return l.recover()
@@ -186,7 +191,7 @@ func (l *Log) open() error {
 func (l *Log) openFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(l.dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, failed(CodeIO, err, "the log's file %s cannot be opened", name)
+		return nil, audit.Errorf(audit.CodeIO, err, "the log's file %s cannot be opened", name)
 	}
 	return f, nil
 }
@@ -221,49 +226,20 @@ func (l *Log) Close() error {
 	return err
 }
 
-// Level says how much the disk has left.
-type Level string
-
-// The levels.
-const (
-	LevelOK      Level = "ok"
-	LevelWarning Level = "warning" // less than Options.WarnBytes
-	LevelFull    Level = "full"    // only the reserve: records are refused
-)
-
-// Status is the state of a log.
-type Status struct {
-	Size       int64      `json:"size"`       // records on the disk
-	Bytes      int64      `json:"bytes"`      // of all segments
-	Segments   int        `json:"segments"`   // files
-	First      int64      `json:"first"`      // the oldest record that retention has left
-	Checkpoint Checkpoint `json:"checkpoint"` // the newest
-	// Lag is how many records no checkpoint covers yet, LagTime for how long.
-	Lag     int64         `json:"lag"`
-	LagTime time.Duration `json:"lag_ns"`
-	// Unindexed is how many records Search must read one by one.
-	Unindexed int64  `json:"unindexed"`
-	Free      int64  `json:"free"` // bytes; -1 if it is not known
-	Level     Level  `json:"level"`
-	Recovered int64  `json:"recovered,omitempty"` // bytes of a torn line that Open cut off
-	Broken    string `json:"broken,omitempty"`    // why nothing is written any more
-	Signer    string `json:"signer,omitempty"`    // why the last signature failed
-}
-
 // Status tells the state of the log.
-func (l *Log) Status() Status {
+func (l *Log) Status() audit.Status {
 	free := freeBytes(l.dir)
 	now := l.opts.Now()
 	l.state.Lock()
 	defer l.state.Unlock()
 	st := &l.state
-	s := Status{Size: st.size, Segments: len(st.segments), Checkpoint: st.covered, Lag: st.size - st.covered.Size,
-		Unindexed: st.size - st.indexed, Free: free, Level: LevelOK, Recovered: l.recovered}
+	s := audit.Status{Size: st.size, Segments: len(st.segments), Checkpoint: st.covered, Lag: st.size - st.covered.Size,
+		Unindexed: st.size - st.indexed, Free: free, Level: audit.LevelOK, Recovered: l.recovered}
 	for _, seg := range st.segments {
-		s.Bytes += seg.size
+		s.Bytes += seg.Size
 	}
 	if len(st.segments) > 0 {
-		s.First = st.segments[0].first
+		s.First = st.segments[0].First
 	}
 	if s.Lag > 0 {
 		s.LagTime = max(0, now.Sub(st.since))
@@ -271,9 +247,9 @@ func (l *Log) Status() Status {
 	switch {
 	case free < 0:
 	case free < l.opts.ReserveBytes:
-		s.Level = LevelFull
+		s.Level = audit.LevelFull
 	case free < l.opts.WarnBytes:
-		s.Level = LevelWarning
+		s.Level = audit.LevelWarning
 	}
 	if st.broken != nil {
 		s.Broken = st.broken.Error()
@@ -358,29 +334,29 @@ func (l *Log) sign(size int64) error {
 }
 
 // writeCheckpoint signs c, for which it finds the root, and appends it.
-func (l *Log) writeCheckpoint(c *Checkpoint) ([]byte, error) {
+func (l *Log) writeCheckpoint(c *audit.Checkpoint) ([]byte, error) {
 	// First the tree: Open trusts it as far as a checkpoint goes.
 	if err := syscall.Fdatasync(int(l.tree.Fd())); err != nil {
-		return nil, failed(CodeIO, err, "the tree hashes could not be written")
+		return nil, audit.Errorf(audit.CodeIO, err, "the tree hashes could not be written")
 	}
 	var err error
-	if c.Root, err = tlog.TreeHash(c.Size, treeFile{l.tree}); err != nil {
+	if c.Root, err = tlog.TreeHash(c.Size, audit.TreeFile{R: l.tree}); err != nil {
 		return nil, err
 	}
-	signed, err := signCheckpoint(c, l.opts.Signer)
+	signed, err := audit.SignCheckpoint(c, l.opts.Signer)
 	if err != nil {
 		return nil, err
 	}
 	cps := &l.checkpoints
 	// What a failed write may have left would stand behind this one.
 	if err = cps.file.Truncate(cps.size); err != nil {
-		return nil, failed(CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
+		return nil, audit.Errorf(audit.CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
 	}
 	if _, err = cps.file.WriteAt(append(signed[:len(signed):len(signed)], '\n'), cps.size); err == nil {
 		err = syscall.Fdatasync(int(cps.file.Fd()))
 	}
 	if err != nil {
-		return nil, failed(CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
+		return nil, audit.Errorf(audit.CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
 	}
 	cps.size += int64(len(signed)) + 1
 	return signed, nil

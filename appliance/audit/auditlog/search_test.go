@@ -1,4 +1,4 @@
-package audit_test
+package auditlog_test
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 )
 
 // clock is one that tests turn. Timers go off when it passes them.
@@ -66,14 +67,14 @@ func (c *clock) advance(d time.Duration) {
 	}
 }
 
-func (c *clock) options() audit.Options {
+func (c *clock) options() auditlog.Options {
 	o := small()
 	o.Now, o.After = c.Now, c.After
 	return o
 }
 
 // mixed logs n records, a second apart, of which some are not usual.
-func mixed(t testing.TB, l *audit.Log, c *clock, n int) {
+func mixed(t testing.TB, l *auditlog.Log, c *clock, n int) {
 	t.Helper()
 	for i := range n {
 		r := record(i)

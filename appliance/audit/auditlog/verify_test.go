@@ -1,4 +1,4 @@
-package audit_test
+package auditlog_test
 
 import (
 	"bytes"
@@ -20,10 +20,11 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 )
 
 // small makes many segments and checkpoints of few records.
-func small() audit.Options {
+func small() auditlog.Options {
 	o := options()
 	o.SegmentBytes = 4000
 	o.CheckpointRecords = 5
@@ -38,7 +39,7 @@ func sample(t testing.TB) string {
 	return dir
 }
 
-func fill(t testing.TB, dir string, o audit.Options, from, to int) {
+func fill(t testing.TB, dir string, o auditlog.Options, from, to int) {
 	t.Helper()
 	l := open(t, dir, o)
 	for i := from; i < to; i++ {
@@ -441,7 +442,7 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		dir := sample(t)
 		test.do(t, dir)
-		l, err := audit.Open(dir, small())
+		l, err := auditlog.Open(dir, small())
 		if code(err) != test.code || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v; want %s", name, err, test.code)
 		}
@@ -451,12 +452,12 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	dir := sample(t)
 	open(t, dir, small())
-	if _, err := audit.Open(dir, small()); code(err) != audit.CodeBusy {
+	if _, err := auditlog.Open(dir, small()); code(err) != audit.CodeBusy {
 		t.Errorf("opened twice: %v", err)
 	}
 	o := small()
 	o.LogID = "other"
-	if _, err := audit.Open(sample(t), o); code(err) != audit.CodeLogID {
+	if _, err := auditlog.Open(sample(t), o); code(err) != audit.CodeLogID {
 		t.Errorf("opened as another: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package holdfastd
 
 import (
 	"errors"
@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance/machine/boot"
+	"holdfast/cmd/internal/cli"
+
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest/tpm"
 )
 
@@ -17,11 +19,11 @@ func capCommand() *cobra.Command {
 		Use:   "cap [--tpm PATH]",
 		Short: "Cap this machine's TPM: it releases nothing until the machine is restarted",
 		Long: "Extend PCR 14 of this machine's TPM, so that it releases neither the PIN nor the state volume's\n" +
-			"key until the machine is restarted. holdfast serve does this by itself. The image calls it when\n" +
-			"holdfast serve has ended, also when it was killed before it could. Evidence of an appliance that\n" +
+			"key until the machine is restarted. holdfastd serve does this by itself. The image calls it when\n" +
+			"holdfastd serve has ended, also when it was killed before it could. Evidence of an appliance that\n" +
 			"still runs is refused afterwards.",
 		Args: cobra.NoArgs,
-		RunE: does(func(cmd *cobra.Command, _ []string) error {
+		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			device, err := tpm.Open(path)
 			if errors.Is(err, fs.ErrNotExist) {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "there is no TPM %s to cap\n", path)
@@ -32,7 +34,7 @@ func capCommand() *cobra.Command {
 				err = errors.Join(err, device.Close())
 			}
 			if err != nil {
-				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", boot.CodeCap, err)
+				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", progress.CodeCap, err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "PCR %d is capped until the machine is restarted\n", tpm.ApplicationPCR)
 			return err

@@ -1,4 +1,4 @@
-package audit_test
+package auditlog_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 )
 
 func must(t testing.TB, err error) {
@@ -59,11 +60,11 @@ func verifiers() note.Verifiers {
 	return note.VerifierList(v)
 }
 
-func options() audit.Options { return audit.Options{LogID: "test", Signer: signer()} }
+func options() auditlog.Options { return auditlog.Options{LogID: "test", Signer: signer()} }
 
-func open(t testing.TB, dir string, o audit.Options) *audit.Log {
+func open(t testing.TB, dir string, o auditlog.Options) *auditlog.Log {
 	t.Helper()
-	l, err := audit.Open(dir, o)
+	l, err := auditlog.Open(dir, o)
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	return l
@@ -82,9 +83,9 @@ func record(i int) *audit.Record {
 	}
 }
 
-func appendAll(t testing.TB, l *audit.Log, from, to int) {
+func appendAll(t testing.TB, l *auditlog.Log, from, to int) {
 	t.Helper()
-	var last audit.Pending
+	var last auditlog.Pending
 	for i := from; i < to; i++ {
 		last = l.AppendAsync(record(i))
 	}
@@ -186,7 +187,7 @@ func TestRefusedRecords(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := (audit.Pending{}).Wait(t.Context()); code(err) != audit.CodeInvalid {
+	if err := (auditlog.Pending{}).Wait(t.Context()); code(err) != audit.CodeInvalid {
 		t.Error(err)
 	}
 	r := record(0)
@@ -198,8 +199,8 @@ func TestRefusedRecords(t *testing.T) {
 	if r.Seq != 0 {
 		t.Fatalf("the first record has the number %d", r.Seq)
 	}
-	for name, o := range map[string]audit.Options{"no signer": {LogID: "x"}, "no ID": {Signer: signer()}, "a bad ID": {LogID: "a\nb", Signer: signer()}} {
-		if _, err := audit.Open(t.TempDir(), o); code(err) != audit.CodeInvalid {
+	for name, o := range map[string]auditlog.Options{"no signer": {LogID: "x"}, "no ID": {Signer: signer()}, "a bad ID": {LogID: "a\nb", Signer: signer()}} {
+		if _, err := auditlog.Open(t.TempDir(), o); code(err) != audit.CodeInvalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -248,7 +249,7 @@ func TestDamageIsKept(t *testing.T) {
 			must(t, os.WriteFile(segments[0], damaged, 0o600))
 			tree := filepath.Join(dir, "tree")
 			must(t, os.WriteFile(tree, damageTree(got(os.ReadFile(tree))(t)), 0o600))
-			_, err := audit.Open(dir, options())
+			_, err := auditlog.Open(dir, options())
 			if code(err) != audit.CodeTruncated {
 				t.Errorf("got %v", err)
 			}

@@ -1,4 +1,4 @@
-package audit_test
+package auditlog_test
 
 import (
 	"bufio"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/audit/auditlog"
 )
 
 // TestMain makes the test binary the child of TestKill, if it is asked to be.
@@ -31,7 +32,7 @@ func appendForever(dir string) {
 	o := options()
 	o.Signer = childSigner()
 	o.SegmentBytes, o.CheckpointAfter = 50_000, 5*time.Millisecond
-	l, err := audit.Open(dir, o)
+	l, err := auditlog.Open(dir, o)
 	if err != nil {
 		fmt.Println("failed", err)
 		return

@@ -1,0 +1,25 @@
+package keyring
+
+import (
+	"context"
+
+	"holdfast/appliance"
+	"holdfast/hsm"
+)
+
+// Prober is what the appliance watches of a PKCS#11 token: [*hsm.Token] and
+// [*hsm.Member].
+type Prober interface {
+	Probe(ctx context.Context) error
+	Info(ctx context.Context) (hsm.Info, error)
+}
+
+// Watched makes of a token what the appliance watches.
+func Watched(t Prober) appliance.HSM { return watched{t} }
+
+type watched struct{ Prober }
+
+func (w watched) Info(ctx context.Context) (appliance.TokenInfo, error) {
+	info, err := w.Prober.Info(ctx)
+	return appliance.TokenInfo(info), err
+}

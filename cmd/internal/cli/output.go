@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// Output is how results are shown: for people, or as JSON.
+type Output struct{ JSON bool }
+
+// AddFlag adds the flag --json to the command and those under it.
+func (o *Output) AddFlag(c *cobra.Command) {
+	c.PersistentFlags().BoolVar(&o.JSON, "json", false, "print JSON")
+}
+
+// Show prints a result: as JSON, or else as the human function does.
+func (o *Output) Show(cmd *cobra.Command, result any, human func(w io.Writer)) error {
+	if o.JSON {
+		return o.PrintJSON(cmd, result)
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	human(w)
+	return w.Flush()
+}
+
+// PrintJSON prints a result as JSON.
+func (o *Output) PrintJSON(cmd *cobra.Command, v any) error {
+	e := json.NewEncoder(cmd.OutOrStdout())
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// Row prints cells of a table.
+func Row(w io.Writer, cells ...any) {
+	for i, c := range cells {
+		if i > 0 {
+			fmt.Fprint(w, "\t")
+		}
+		fmt.Fprint(w, c)
+	}
+	fmt.Fprintln(w)
+}
+
+// When prints a time, or a dash for none.
+func When(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+// OrDash gives the text, or a dash for none.
+func OrDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

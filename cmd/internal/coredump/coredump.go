@@ -1,0 +1,2 @@
+// Package coredump keeps key material out of core dumps.
+package coredump

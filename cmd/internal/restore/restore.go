@@ -1,0 +1,76 @@
+// Package restore is the command that restores a backup. Both programs have it: who
+// restores may be at the machine, or elsewhere.
+package restore
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance"
+	"holdfast/cmd/internal/cli"
+)
+
+// Command makes the command restore.
+func Command(a *cli.Admin) *cobra.Command {
+	var verify bool
+	c := &cobra.Command{
+		Use:   "restore FILE [--verify]",
+		Short: "Restore a backup into a fresh appliance, or prove that it could be",
+		Long: "Restore a backup into a fresh appliance: one that serves, has the same HSM, and has no key store yet.\n" +
+			"Before anything changes, all that is in the backup is opened, every version of every key.\n" +
+			"With --verify that is all, and any appliance with the same HSM will do.\n" +
+			"A key in the HSM that was destroyed since the backup is named, and does not stop the restore.\n\n" +
+			"Users, credentials and grants come back as of the backup: what was revoked since then is valid\n" +
+			"again. Pending deletions of keys are suspended until somebody cancels them or schedules them again.\n" +
+			"API tokens, sessions, invitations and pending requests for approval are left out.",
+		Args: cobra.ExactArgs(1),
+		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			route := "restore"
+			if verify {
+				route = "restore?verify=true"
+			}
+			var r appliance.BackupReport
+			if err := a.Client().Upload(cmd.Context(), route, f, &r); err != nil {
+				return err
+			}
+			return a.Show(cmd, r, func(w io.Writer) { showReport(w, &r) })
+		}),
+	}
+	c.Flags().BoolVar(&verify, "verify", false, "open everything in the backup, and change nothing")
+	return c
+}
+
+func showReport(w io.Writer, r *appliance.BackupReport) {
+	result := "verified: everything opens"
+	if len(r.Gone) > 0 {
+		result = "verified: everything opens but what is gone"
+	}
+	if r.Restored {
+		result = "restored"
+	}
+	cli.Row(w, "result", result)
+	cli.Row(w, "of", cli.When(r.Created))
+	cli.Row(w, "key stores", r.KeyStores)
+	cli.Row(w, "credentials", r.Credentials)
+	cli.Row(w, "grants", r.Grants)
+	cli.Row(w, "keys", fmt.Sprintf("%d, with %d versions, of which %d are in the HSM", r.Keys, r.Versions, r.InToken))
+	for _, g := range r.Gone {
+		cli.Row(w, "gone", fmt.Sprintf("key %s of key store %s, version %d: the HSM has no key object for it any more", g.KeyID, g.KeyStore, g.Version))
+	}
+	if r.PendingDeletion > 0 {
+		cli.Row(w, "pending deletion", fmt.Sprintf("%d of the keys; a restore suspends the deletion: cancel it, or schedule it again (holdfast key list KEYSTORE --state %s)",
+			r.PendingDeletion, appliance.KeyDeletionSuspended))
+	}
+	if r.Restored {
+		cli.Row(w, "look through", fmt.Sprintf("users, credentials and grants are those of %s: what was revoked since then is valid again", cli.When(r.Created)))
+		cli.Row(w, "left out", "API tokens, sessions, invitations and pending requests for approval: make new ones")
+	}
+}
