@@ -218,3 +218,31 @@ func TestSecretsAreNotWritten(t *testing.T) {
 		}
 	}
 }
+
+// TestWalkIsTrue: the walk of an administrator's operation in docs/architecture.md
+// names files that exist, and symbols that they have.
+func TestWalkIsTrue(t *testing.T) {
+	root := filepath.Join("..", "..")
+	text, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, walk, ok := strings.Cut(string(text), "## The life of an administrator's operation\n")
+	if walk, _, _ = strings.Cut(walk, "\n## "); !ok || !strings.Contains(walk, "`createKey`") {
+		t.Fatal("docs/architecture.md has no walk of createKey")
+	}
+	files := regexp.MustCompile("`([\\w/]+\\.go)`").FindAllStringSubmatch(walk, -1)
+	for _, m := range files {
+		if _, err := os.Stat(filepath.Join(root, filepath.FromSlash(m[1]))); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(files) < 15 {
+		t.Errorf("the walk names only %d files", len(files))
+	}
+	for _, route := range operation.Table() {
+		if route.ID == "createKey" && !strings.Contains(walk, "/do/"+operation.CreateKey.ID) {
+			t.Error("the walk posts no form")
+		}
+	}
+}
