@@ -104,6 +104,11 @@ func TestEvidence(t *testing.T) {
 		"TLS key of another":    {expect: func(x *attest.Expectation) { x.TLSKey = []byte("of the man in the middle") }, codes: []string{"E_TLS_KEY"}},
 		"TLS key exchanged":     {evidence: func(e *attest.Evidence) { e.TLSKey = []byte("of the man in the middle") }, codes: append([]string{"E_TLS_KEY"}, binding...)},
 		"release key added":     {evidence: func(e *attest.Evidence) { e.ReleaseKey = []byte("x") }, codes: binding},
+		"launch file named":     {evidence: func(e *attest.Evidence) { e.LaunchDigest = bytes.Repeat([]byte{7}, 32) }, codes: binding},
+		"owner named":           {evidence: func(e *attest.Evidence) { e.OwnerDigest = bytes.Repeat([]byte{8}, 32) }, codes: binding},
+		"report of no kind":     {evidence: func(e *attest.Evidence) { e.Report.Kind = "another" }, codes: []string{"E_REQUIRED", "E_REPORT_KIND", "E_TPM_NONCE", "E_NITRO_USER_DATA"}},
+		"endorsement unknown":   {evidence: func(e *attest.Evidence) { e.Report.Endorsements["another"] = []byte{1} }, codes: []string{"E_SNP_FORMAT"}},
+		"endorsement taken out": {evidence: func(e *attest.Evidence) { delete(e.Report.Endorsements, "vek") }, codes: []string{"E_SNP_FORMAT"}},
 		"software exchanged":    {evidence: func(e *attest.Evidence) { e.Software = "9.9.9" }, codes: binding},
 		"time exchanged":        {evidence: func(e *attest.Evidence) { e.Created = e.Created.Add(-time.Second) }, codes: binding},
 		"another policy":        {expect: func(x *attest.Expectation) { x.PolicyDigest = bytes.Repeat([]byte{6}, 32) }, codes: []string{"E_POLICY"}},
@@ -111,12 +116,12 @@ func TestEvidence(t *testing.T) {
 		"too old":               {expect: func(x *attest.Expectation) { x.At = time.Now().Add(10 * time.Minute) }, codes: []string{"E_TIME"}},
 		"of the future":         {expect: func(x *attest.Expectation) { x.At = time.Now().Add(-10 * time.Minute) }, codes: []string{"E_TIME"}},
 		"kept, and asked later": {expect: func(x *attest.Expectation) { x.At, x.Fresh = time.Now().AddDate(0, 1, 0), false }},
-		"report of another":     {evidence: func(e *attest.Evidence) { e.SNP = foreign.SNP }, codes: []string{"E_SNP_REPORT_DATA", "E_TPM_NONCE"}},
-		"report of before":      {evidence: func(e *attest.Evidence) { e.SNP = old.SNP }, codes: []string{"E_SNP_REPORT_DATA", "E_TPM_NONCE"}},
+		"report of another":     {evidence: func(e *attest.Evidence) { e.Report = foreign.Report }, codes: []string{"E_SNP_REPORT_DATA", "E_TPM_NONCE"}},
+		"report of before":      {evidence: func(e *attest.Evidence) { e.Report = old.Report }, codes: []string{"E_SNP_REPORT_DATA", "E_TPM_NONCE"}},
 		"quote of another TPM":  {evidence: func(e *attest.Evidence) { e.TPM = foreign.TPM }, codes: binding},
 		"quote of before":       {evidence: func(e *attest.Evidence) { e.TPM = old.TPM }, codes: []string{"E_TPM_NONCE"}},
 		"document of before":    {evidence: func(e *attest.Evidence) { e.Nitro = old.Nitro }, codes: []string{"E_TPM_NONCE", "E_NITRO_USER_DATA"}},
-		"report taken out":      {evidence: func(e *attest.Evidence) { e.SNP = nil }, codes: []string{"E_REQUIRED", "E_TPM_NONCE"}},
+		"report taken out":      {evidence: func(e *attest.Evidence) { e.Report = nil }, codes: []string{"E_REQUIRED", "E_TPM_NONCE"}},
 		"document taken out":    {evidence: func(e *attest.Evidence) { e.Nitro = nil }, codes: []string{"E_REQUIRED", "E_TPM_NONCE"}},
 		"quote taken out":       {evidence: func(e *attest.Evidence) { e.TPM = nil }, codes: []string{"E_REQUIRED", "E_SNP_REPORT_DATA", "E_NITRO_USER_DATA"}},
 		"log cut":               {evidence: func(e *attest.Evidence) { e.TPM.EventLog = e.TPM.EventLog[:len(e.TPM.EventLog)/2] }, codes: []string{"E_TPM_LOG_FORMAT"}},
@@ -127,7 +132,7 @@ func TestEvidence(t *testing.T) {
 		"known release": {policy: func(p *attest.Policy) {
 			p.TPM.References = []tpm.Reference{reference(good, "release 1", 1), reference(good, "release 2", 0)}
 		}},
-		"document only, and wanted": {evidence: func(e *attest.Evidence) { e.TPM, e.SNP = nil, nil }, policy: func(p *attest.Policy) { p.Require = []attest.Technology{attest.NitroTPM} }, codes: []string{"E_NITRO_USER_DATA"}},
+		"document only, and wanted": {evidence: func(e *attest.Evidence) { e.TPM, e.Report = nil, nil }, policy: func(p *attest.Policy) { p.Require = []attest.Technology{attest.NitroTPM} }, codes: []string{"E_NITRO_USER_DATA"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, x, policy := copyOf(t, good), expect, p.Policy()
@@ -194,21 +199,35 @@ func TestParse(t *testing.T) {
 	}
 	good := string(text)
 	for name, bad := range map[string]string{
-		"empty":         "",
-		"cut":           good[:len(good)-1],
-		"two":           good + good,
-		"unknown name":  strings.Replace(good, `{"format"`, `{"extra":1,"format"`, 1),
-		"name twice":    strings.Replace(good, `{"format"`, `{"nonce":"AAAAAAAAAAAAAAAAAAAAAA==","format"`, 1),
-		"other case":    strings.Replace(good, `"nonce"`, `"Nonce"`, 1),
-		"other format":  strings.Replace(good, attest.Format, "holdfast-evidence/v2", 1),
-		"short nonce":   strings.Replace(good, `"nonce":"AQ`, `"nonce":"","x":"`, 1),
-		"too large":     good + strings.Repeat(" ", attest.MaxEvidence),
-		"nobody signed": `{"format":"holdfast-evidence/v1","created":"2026-01-01T00:00:00Z","software":"","nonce":"AAAAAAAAAAAAAAAAAAAAAA==","tls_key":"AA=="}`,
-		"no TLS key":    `{"format":"holdfast-evidence/v1","created":"2026-01-01T00:00:00Z","software":"","nonce":"AAAAAAAAAAAAAAAAAAAAAA==","tls_key":"","nitrotpm":"AA=="}`,
-		"not an object": "[]",
+		"empty":                      "",
+		"cut":                        good[:len(good)-1],
+		"two":                        good + good,
+		"unknown name":               strings.Replace(good, `{"format"`, `{"extra":1,"format"`, 1),
+		"name twice":                 strings.Replace(good, `{"format"`, `{"nonce":"AAAAAAAAAAAAAAAAAAAAAA==","format"`, 1),
+		"other case":                 strings.Replace(good, `"nonce"`, `"Nonce"`, 1),
+		"other format":               strings.Replace(good, attest.Format, "holdfast-evidence/v3", 1),
+		"short nonce":                strings.Replace(good, `"nonce":"AQ`, `"nonce":"","x":"`, 1),
+		"too large":                  good + strings.Repeat(" ", attest.MaxEvidence),
+		"nobody signed":              `{"format":"holdfast-evidence/v2","created":"2026-01-01T00:00:00Z","software":"","nonce":"AAAAAAAAAAAAAAAAAAAAAA==","tls_key":"AA=="}`,
+		"no TLS key":                 `{"format":"holdfast-evidence/v1","created":"2026-01-01T00:00:00Z","software":"","nonce":"AAAAAAAAAAAAAAAAAAAAAA==","tls_key":"","nitrotpm":"AA=="}`,
+		"nobody signed, v1":          `{"format":"holdfast-evidence/v1","created":"2026-01-01T00:00:00Z","software":"","nonce":"AAAAAAAAAAAAAAAAAAAAAA==","tls_key":"AA=="}`,
+		"no TLS key, v2":             `{"format":"holdfast-evidence/v2","created":"2026-01-01T00:00:00Z","software":"","nonce":"AAAAAAAAAAAAAAAAAAAAAA==","tls_key":"","nitrotpm":"AA=="}`,
+		"no time, v2":                `{"format":"holdfast-evidence/v2","software":"","nonce":"AAAAAAAAAAAAAAAAAAAAAA==","tls_key":"AA==","nitrotpm":"AA=="}`,
+		"format twice":               strings.Replace(good, `{"format"`, `{"format":"holdfast-evidence/v1","format"`, 1),
+		"no format":                  strings.Replace(good, `"format":"holdfast-evidence/v2",`, "", 1),
+		"a kind without a name":      strings.Replace(good, `"kind":"sev-snp"`, `"kind":""`, 1),
+		"a kind of odd name":         strings.Replace(good, `"kind":"sev-snp"`, `"kind":"sev_snp"`, 1),
+		"kind twice":                 strings.Replace(good, `"kind":"sev-snp"`, `"kind":"sev-snp","kind":"sev-snp"`, 1),
+		"unknown name in the report": strings.Replace(good, `"kind":"sev-snp"`, `"kind":"sev-snp","vek":"AA=="`, 1),
+		"short launch digest":        strings.Replace(good, `"report":`, `"launch_digest":"AA==","report":`, 1),
+		"short owner digest":         strings.Replace(good, `"report":`, `"owner_digest":"AA==","report":`, 1),
+		"short policy digest":        strings.Replace(good, `"policy_digest":"`, `"policy_digest":"AAAA`, 1),
+		"not an object":              "[]",
 	} {
-		if e, err := attest.Parse([]byte(bad)); err == nil {
-			t.Errorf("%s: read as %+v", name, e)
+		if bad == good {
+			t.Errorf("%s: nothing was changed", name)
+		} else if _, err := attest.Parse([]byte(bad)); err == nil {
+			t.Errorf("%s: it is read", name)
 		} else if strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %q has several lines", name, err)
 		}
@@ -265,6 +284,14 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(text)
+	f.Add(testdata(f, "evidence-v1.json"))
+	bound := collect(f, c)
+	bound.LaunchDigest, bound.OwnerDigest = make([]byte, 32), make([]byte, 32)
+	bound.Report.Kind = "another"
+	if text, err = bound.Encode(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
 	f.Add([]byte(`{"format":"holdfast-evidence/v1","created":"2026-01-01T00:00:00Z","software":"","nonce":"AAAAAAAAAAAAAAAAAAAAAA==","tls_key":"AA==","nitrotpm":"AA=="}`))
 	policy := attest.DefaultPolicy()
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -272,8 +299,13 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := e.Encode(); err != nil {
-			t.Error(err)
+		again, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e2, err := attest.Parse(again)
+		if err != nil || e2.Binding() != e.Binding() || !bytes.Equal(e2.QuoteData(), e.QuoteData()) || e2.Format != e.Format {
+			t.Errorf("written and read again it is another: %v", err)
 		}
 		if v := attest.Verify(e, &policy, attest.Expectation{}); v.Result == appraisal.Pass {
 			t.Error("simulated evidence passes without its roots")

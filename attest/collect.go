@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"holdfast/attest/snp"
+	"holdfast/attest/processor"
 	"holdfast/attest/tpm"
 )
 
@@ -21,7 +21,12 @@ type Collector struct {
 	// PolicyDigest is the SHA-256 of the policy in force; nil without one.
 	PolicyDigest []byte
 
-	SNP snp.Provider
+	// LaunchDigest and OwnerDigest are named in the evidence; see [Evidence]. Nil
+	// without a launch file and an owner.
+	LaunchDigest, OwnerDigest []byte
+
+	// Report gives the processor's report.
+	Report processor.Source
 	// TPM is with the firmware's event log and what Holdfast has measured.
 	TPM          *tpm.Device
 	EventLog     []byte
@@ -30,8 +35,6 @@ type Collector struct {
 	Nitro func(userData, nonce []byte) ([]byte, error)
 	// AuditKey is named in the evidence; see [Evidence].
 	AuditKey []byte
-	// CRL is AMD's list of revocations, to go with the evidence.
-	CRL []byte
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 
@@ -68,6 +71,21 @@ func (c *Collector) Cap() error {
 	return nil
 }
 
+// Technologies are those that the machine has.
+func (c *Collector) Technologies() []Technology {
+	var t []Technology
+	if c.Report != nil {
+		t = append(t, Technology(c.Report.Kind()))
+	}
+	if c.TPM != nil {
+		t = append(t, TPM)
+	}
+	if c.Nitro != nil {
+		t = append(t, NitroTPM)
+	}
+	return t
+}
+
 // SetPolicy says which policy is in force from now on, by its SHA-256.
 func (c *Collector) SetPolicy(digest []byte) {
 	c.mu.Lock()
@@ -95,21 +113,23 @@ func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byt
 		now = c.Now
 	}
 	e := &Evidence{Format: Format, Created: now().UTC().Truncate(time.Millisecond), Software: c.Software,
-		Nonce: nonce, TLSKey: tlsKey, ReleaseKey: releaseKey, PolicyDigest: c.PolicyDigest, AuditKey: c.AuditKey}
+		Nonce: nonce, TLSKey: tlsKey, ReleaseKey: releaseKey, PolicyDigest: c.PolicyDigest, AuditKey: c.AuditKey,
+		LaunchDigest: c.LaunchDigest, OwnerDigest: c.OwnerDigest}
+	if c.Report != nil {
+		e.Report = &processor.Report{Kind: c.Report.Kind()} // which is bound as well
+	}
 	if c.TPM != nil {
-		ak, err := c.TPM.CreateAK() // its name goes into what the others sign
+		identity, err := c.TPM.Identify() // which goes into what the others sign
 		if err != nil {
 			return nil, fmt.Errorf("evidence: %w", err)
 		}
-		e.TPM = &tpm.Evidence{AK: ak.Public}
+		e.TPM = identity
 	}
 	binding := e.Binding()
-	if c.SNP != nil {
-		var err error
-		if e.SNP, err = snp.Collect(c.SNP, binding); err != nil {
+	if c.Report != nil {
+		if err := e.collectReport(c.Report, binding); err != nil {
 			return nil, fmt.Errorf("evidence: %w", err)
 		}
-		e.SNP.CRL = c.CRL
 	}
 	if c.Nitro != nil {
 		var err error
@@ -118,11 +138,24 @@ func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byt
 		}
 	}
 	if c.TPM != nil {
-		quoted, err := c.TPM.Collect(e.QuoteData(), c.EventLog, slices.Clone(c.Measurements))
+		quoted, err := c.TPM.Complete(*e.TPM, e.QuoteData(), c.EventLog, slices.Clone(c.Measurements))
 		if err != nil {
 			return nil, fmt.Errorf("evidence: %w", err)
 		}
 		e.TPM = quoted
 	}
 	return e, nil
+}
+
+// collectReport has the processor sign the binding, as the kind that is in it.
+func (e *Evidence) collectReport(source processor.Source, binding [64]byte) error {
+	r, err := source.Collect(binding)
+	if err != nil {
+		return err
+	}
+	if r.Kind != e.Report.Kind {
+		return fmt.Errorf("the processor gave a report of the kind %.40q, not %q", r.Kind, e.Report.Kind)
+	}
+	e.Report = r
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 
 	"holdfast/attest/nitro"
+	"holdfast/attest/processor"
 	"holdfast/attest/snp"
 	"holdfast/attest/tpm"
 )
@@ -37,7 +39,7 @@ type Technology string
 
 // The technologies.
 const (
-	SEVSNP   Technology = "sev-snp"
+	SEVSNP   Technology = snp.Name
 	TPM      Technology = "tpm"
 	NitroTPM Technology = "nitrotpm"
 )
@@ -61,7 +63,11 @@ type Policy struct {
 	// MaxAgeSeconds is how old evidence may be for whom freshness matters.
 	MaxAgeSeconds int `json:"max_age_seconds"`
 
-	SNP   snp.Policy   `json:"sev_snp"`
+	// Reports are what is asked of processor reports, each kind's in a section of its
+	// own, as SEV-SNP's in "sev_snp". Evidence with a report of a kind that has none is
+	// refused.
+	Reports processor.Policies `json:",embed"`
+
 	TPM   tpm.Policy   `json:"tpm"`
 	Nitro nitro.Policy `json:"nitrotpm"`
 }
@@ -69,8 +75,9 @@ type Policy struct {
 // DefaultPolicy is what EC2 offers today, as strictly as it can be met; it has
 // no reference values yet.
 func DefaultPolicy() Policy {
+	ofSNP := snp.DefaultPolicy()
 	return Policy{Format: PolicyFormat, Name: "default", Version: 1, Require: []Technology{SEVSNP, TPM, NitroTPM}, MaxAgeSeconds: 300,
-		SNP: snp.DefaultPolicy(), TPM: tpm.DefaultPolicy(), Nitro: nitro.DefaultPolicy()}
+		Reports: processor.Policies{snp.Section: &ofSNP}, TPM: tpm.DefaultPolicy(), Nitro: nitro.DefaultPolicy()}
 }
 
 // MaxAge is how old evidence may be.
@@ -90,11 +97,11 @@ func (p *Policy) Validate() error {
 		bad("version: %d is not 1 to %d", p.Version, uint64(maxVersion))
 	}
 	if len(p.Require) == 0 {
-		bad("require: name at least one of %q; evidence would prove nothing", Technologies())
+		bad("require: name at least one of %q; evidence would prove nothing", p.technologies())
 	}
 	for i, t := range p.Require {
-		if !slices.Contains(Technologies(), t) {
-			bad("require: %q is none of %q", t, Technologies())
+		if !slices.Contains(p.technologies(), t) {
+			bad("require: %q is none of %q, of which the policy says what is good", t, p.technologies())
 		}
 		if slices.Contains(p.Require[:i], t) {
 			bad("require: %q is named twice", t)
@@ -103,7 +110,30 @@ func (p *Policy) Validate() error {
 	if p.MaxAgeSeconds < 1 || p.MaxAgeSeconds > 24*3600 {
 		bad("max_age_seconds: use 1 to 86400")
 	}
-	return errors.Join(append(errs, p.validateUnproven(), p.SNP.Validate(), p.TPM.Validate(), p.Nitro.Validate())...)
+	errs = append(errs, p.validateUnproven())
+	for _, section := range slices.Sorted(maps.Keys(p.Reports)) {
+		if r := p.Reports[section]; r != nil {
+			errs = append(errs, r.Validate())
+		} else {
+			bad("%s: it says nothing", section)
+		}
+	}
+	return errors.Join(append(errs, p.TPM.Validate(), p.Nitro.Validate())...)
+}
+
+// technologies are those that the policy can require: it says which evidence of
+// them is good.
+func (p *Policy) technologies() (all []Technology) {
+	for _, kind := range slices.Sorted(slices.Values(p.Reports.Kinds())) {
+		all = append(all, Technology(kind))
+	}
+	return append(all, TPM, NitroTPM)
+}
+
+// MarshalJSON gives the policy as its file has it.
+func (p Policy) MarshalJSON() ([]byte, error) {
+	type plain Policy // without this method
+	return json.Marshal(plain(p), json.Deterministic(true))
 }
 
 // SignedPolicy is a policy as its signer wrote it.
@@ -149,7 +179,7 @@ func SignPolicy(p *Policy, key ed25519.PrivateKey) ([]byte, error) {
 	if err := p.CheckProof(); err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(p, json.Deterministic(true))
+	text, err := json.Marshal(p)
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
@@ -171,7 +201,12 @@ var ErrPolicySignature = errors.New("the policy's signature does not verify")
 // OpenPolicy reads a signed policy, to appraise evidence by it. Errors: those of
 // [ReadPolicy] and of [Policy.CheckProof].
 func OpenPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
-	p, err := ReadPolicy(file, key)
+	return registered.OpenPolicy(file, key)
+}
+
+// OpenPolicy is [OpenPolicy] for these kinds of processor reports.
+func (k *Kinds) OpenPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
+	p, err := k.readPolicy(file, key)
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +221,10 @@ func OpenPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
 // to show it, or to replace it. Errors: [ErrPolicySignature]; or what is wrong with
 // the file or the policy in it.
 func ReadPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
+	return registered.readPolicy(file, key)
+}
+
+func (k *Kinds) readPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
 	var envelope dsse.Envelope
 	if len(file) > MaxPolicy {
 		return nil, fmt.Errorf("policy: the file has more than %d bytes", MaxPolicy)
@@ -207,7 +246,7 @@ func ReadPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	p, err := ParsePolicy(text)
+	p, err := k.parsePolicy(text)
 	if err != nil {
 		return nil, err
 	}
@@ -217,12 +256,14 @@ func ReadPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, error) {
 // ParsePolicy reads the text of a policy without a signature, such as one that
 // its reader has written. It need not prove the code yet: before evidence is
 // appraised by it, call [Policy.CheckProof].
-func ParsePolicy(text []byte) (*Policy, error) {
+func ParsePolicy(text []byte) (*Policy, error) { return registered.parsePolicy(text) }
+
+func (k *Kinds) parsePolicy(text []byte) (*Policy, error) {
 	if len(text) > MaxPolicy {
 		return nil, fmt.Errorf("policy: the file has more than %d bytes", MaxPolicy)
 	}
 	var p Policy
-	if err := decode(text, &p); err != nil {
+	if err := decode(text, &p, k.sections()); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	return &p, p.Validate()

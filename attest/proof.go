@@ -12,23 +12,19 @@ import (
 	"holdfast/attest/tpm"
 )
 
-// technologies are all, in the order in which evidence lists them.
-var technologies = []struct {
-	name Technology
-	// tiesPCRs says that its evidence shows, by a root that software cannot have,
-	// which PCR values the machine's TPM has. SEV-SNP does not: its report names
-	// bytes that the guest chose. A TPM's quote does not either: the attestation key
-	// is not checked against a maker of TPMs.
-	tiesPCRs bool
-}{{SEVSNP, false}, {TPM, false}, {NitroTPM, true}}
+// tying are the technologies whose evidence shows, by a root that software cannot
+// have, which PCR values the machine's TPM has. A processor report does not: it has
+// bytes that the guest chose. A TPM's quote does not either: the attestation key is
+// not checked against a maker of TPMs.
+var tying = []Technology{NitroTPM}
 
-// Technologies gives all that there are.
+// Technologies gives all that there are, in the order in which evidence lists them.
 func Technologies() []Technology {
 	var all []Technology
-	for _, t := range technologies {
-		all = append(all, t.name)
+	for _, name := range registered.names() {
+		all = append(all, Technology(name))
 	}
-	return all
+	return append(all, TPM, NitroTPM)
 }
 
 // maxUnproven is how long the words of [Policy.Unproven] may be, in characters.
@@ -54,12 +50,6 @@ func (p *Policy) Gaps() []string {
 	var gaps []string
 	if !slices.Contains(p.Require, TPM) {
 		gaps = append(gaps, fmt.Sprintf("require: without %q evidence needs no quote, and no PCR is compared with the references; add it", TPM))
-	}
-	var tying []Technology
-	for _, t := range technologies {
-		if t.tiesPCRs {
-			tying = append(tying, t.name)
-		}
 	}
 	if !slices.ContainsFunc(tying, func(t Technology) bool { return slices.Contains(p.Require, t) }) {
 		gaps = append(gaps, fmt.Sprintf("require: nothing of %q shows that a genuine TPM has these PCRs, and a software TPM quotes any; add one of %q", p.Require, tying))

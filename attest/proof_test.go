@@ -71,7 +71,7 @@ func TestPolicyMatrix(t *testing.T) {
 	}
 	// drop is how a machine leaves a technology out.
 	drop := map[attest.Technology]func(e *attest.Collector){
-		attest.SEVSNP:   func(c *attest.Collector) { c.SNP = nil },
+		attest.SEVSNP:   func(c *attest.Collector) { c.Report = nil },
 		attest.TPM:      func(c *attest.Collector) { c.TPM = nil },
 		attest.NitroTPM: func(c *attest.Collector) { c.Nitro = nil },
 	}
@@ -87,7 +87,7 @@ func TestPolicyMatrix(t *testing.T) {
 			}
 			proves := true
 			for _, from := range []*attest.Collector{honest, forged} {
-				c := &attest.Collector{SNP: from.SNP, TPM: from.TPM, EventLog: from.EventLog, Measurements: from.Measurements, Nitro: from.Nitro}
+				c := &attest.Collector{Report: from.Report, TPM: from.TPM, EventLog: from.EventLog, Measurements: from.Measurements, Nitro: from.Nitro}
 				for _, technology := range all {
 					leave := drop[technology]
 					if leave == nil {

@@ -10,7 +10,7 @@ import (
 
 	"holdfast/attest/appraisal"
 	"holdfast/attest/nitro"
-	"holdfast/attest/snp"
+	"holdfast/attest/processor"
 	"holdfast/attest/tpm"
 )
 
@@ -22,9 +22,16 @@ var (
 	checkRequire = appraisal.Question{Code: "E_REQUIRED", Name: "The evidence has all technologies that the policy requires."}
 	checkPolicy  = appraisal.Question{Code: "E_POLICY", Name: "The machine has the policy that the evidence is appraised under."}
 	checkProof   = appraisal.Question{Code: "E_POLICY_UNPROVEN", Name: "The policy proves which code runs: no machine with other code passes it."}
+	// Of evidence that fails it: Parse gives no such evidence.
+	checkEvidence = appraisal.Question{Code: "E_EVIDENCE_FORMAT", Name: "The evidence is well-formed."}
 	// Of evidence to which a secret is released.
 	checkUncapped = appraisal.Question{Code: "E_BROKER_CAPPED", Name: "The machine may have a secret: since it was started it has had none, and it has not locked itself."}
 )
+
+// ofWhole are all questions about evidence as a whole.
+func ofWhole() []appraisal.Question {
+	return []appraisal.Question{checkNonce, checkTLSKey, checkTime, checkRequire, checkPolicy, checkProof, checkEvidence, checkUncapped, checkReport, checkParts}
+}
 
 // Expectation is what the verifier knows besides the policy.
 type Expectation struct {
@@ -52,8 +59,17 @@ type Expectation struct {
 // Roots are what is trusted instead of the manufacturers' roots. Nothing but
 // the simulated platform and tests has others.
 type Roots struct {
-	SNP   *snp.Roots
+	// Kinds are the processor reports that are taken, each kind with roots of its
+	// own; nil stands for all that the program knows, with their makers' roots.
+	Kinds *Kinds
 	Nitro []byte // the SHA-256 of the root certificate
+}
+
+func (r *Roots) kinds() *Kinds {
+	if r == nil || r.Kinds == nil {
+		return registered
+	}
+	return r.Kinds
 }
 
 // maxSkew is by how much the clocks of the machine and of its hardware's maker
@@ -68,6 +84,9 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	if at.IsZero() {
 		at = e.Created
 	}
+	if err := e.check(); err != nil {
+		s.Answer(checkEvidence, err) // a file of it would not be read
+	}
 	s.Fact("evidence", facts(e))
 	s.Fact("appraised_at", at.UTC().Format(time.RFC3339))
 	verifyWhole(&s, e, p, x, at)
@@ -80,11 +99,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	}
 
 	binding := e.Binding()
-	if e.SNP != nil {
-		snp.Verify(&s, *e.SNP, p.SNP, snp.Expectation{ReportData: &binding, At: at, Roots: snpRoots(x.Roots)})
-	} else {
-		s.Skip("the evidence has no SEV-SNP report", snp.Questions()...)
-	}
+	x.Roots.kinds().verify(&s, e.Report, p, processor.Expectation{Data: &binding, At: at})
 	if e.TPM != nil {
 		tpm.Verify(&s, *e.TPM, ofTPM, tpm.Expectation{QualifyingData: e.QuoteData()})
 	} else {
@@ -104,13 +119,6 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 		s.Skip("the evidence has no NitroTPM document", nitro.Questions()...)
 	}
 	return s.Verdict()
-}
-
-func snpRoots(r *Roots) *snp.Roots {
-	if r == nil {
-		return nil
-	}
-	return r.SNP
 }
 
 // withApplication gives the PCRs, with the application's among them.
@@ -210,11 +218,11 @@ func short(b []byte) string {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// Technologies are those that the evidence has.
+// Technologies are those that the evidence has, or claims to.
 func (e *Evidence) Technologies() []Technology {
 	var t []Technology
-	if e.SNP != nil {
-		t = append(t, SEVSNP)
+	if e.Report != nil {
+		t = append(t, Technology(e.Report.Kind))
 	}
 	if e.TPM != nil {
 		t = append(t, TPM)
@@ -239,18 +247,26 @@ func facts(e *Evidence) map[string]any {
 	if len(e.PolicyDigest) > 0 {
 		f["policy_sha256"] = fmt.Sprintf("%x", e.PolicyDigest)
 	}
+	if len(e.LaunchDigest) > 0 {
+		f["launch_sha256"] = fmt.Sprintf("%x", e.LaunchDigest)
+	}
+	if len(e.OwnerDigest) > 0 {
+		f["owner_sha256"] = fmt.Sprintf("%x", e.OwnerDigest)
+	}
 	return f
 }
 
 // Parts are documents without an evidence file around them, as other tools give
 // them.
 type Parts struct {
-	SNP   *snp.Evidence
-	Nitro []byte
-	TPM   *tpm.Evidence
+	Report *processor.Report
+	Nitro  []byte
+	TPM    *tpm.Evidence
 }
 
-var checkParts = appraisal.Question{Code: "E_PARTS", Name: "The SEV-SNP report and the NitroTPM document are about the same: they name the same bytes."}
+// checkParts is asked of a processor report beside a NitroTPM document, by the
+// report's title.
+var checkParts = appraisal.Question{Code: "E_PARTS", Name: "The %s and the NitroTPM document are about the same: they name the same bytes."}
 
 // VerifyParts appraises documents for themselves. What ties them to a nonce and
 // to keys is not known here, and is not checked. A zero time stands for the
@@ -269,12 +285,13 @@ func VerifyParts(d Parts, p *Policy, at, now time.Time) *appraisal.Verdict {
 		at = now
 	}
 	s.Fact("appraised_at", stamp(at))
-	if d.SNP != nil && document != nil {
-		n := min(len(d.SNP.Report), 0x90)
-		s.Answer(checkParts, equal(d.SNP.Report[min(0x50, n):n], document.UserData, "they are of different machines or times"))
-	}
-	if d.SNP != nil {
-		snp.Verify(&s, *d.SNP, p.SNP, snp.Expectation{At: at})
+	if d.Report != nil {
+		if kind := registered.find(d.Report.Kind); kind != nil && document != nil {
+			q := checkParts
+			q.Name = fmt.Sprintf(q.Name, kind.Title())
+			s.Answer(q, equal(kind.Data(*d.Report), document.UserData, "they are of different machines or times"))
+		}
+		registered.verify(&s, d.Report, p, processor.Expectation{At: at})
 	}
 	if d.TPM != nil {
 		tpm.Verify(&s, *d.TPM, p.TPM, tpm.Expectation{Partial: true})

@@ -38,7 +38,7 @@ func (f *fakeBoot) Evidence(_ context.Context, nonce []byte) (*attest.Evidence, 
 	if f.err != nil {
 		return nil, f.err
 	}
-	return &attest.Evidence{Format: attest.Format, Created: time.Now(), Nonce: nonce, TLSKey: []byte("key"), SNP: &snp.Evidence{}}, nil
+	return &attest.Evidence{Format: attest.Format, Created: time.Now(), Nonce: nonce, TLSKey: []byte("key"), Report: snp.NewReport(snp.Evidence{})}, nil
 }
 
 func (f *fakeBoot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error) {

@@ -27,6 +27,7 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"
+	"holdfast/attest/snp"
 	"holdfast/attest/tpm"
 )
 
@@ -291,7 +292,7 @@ func TestBrokerRefuses(t *testing.T) {
 	s.refuses(t, "E_TLS_KEY", "E_SNP_REPORT_DATA")
 	change(func(e *attest.Evidence) { e.ReleaseKey = nil })
 	s.refuses(t, "E_SNP_REPORT_DATA", "E_TPM_NONCE", "E_NITRO_USER_DATA")
-	change(func(e *attest.Evidence) { e.SNP.Report[0x90] ^= 1 })
+	change(func(e *attest.Evidence) { e.Report.Signed[0x90] ^= 1 })
 	s.refuses(t, "E_SNP_SIGNATURE")
 	change(func(e *attest.Evidence) { e.Nitro = nil })
 	s.refuses(t, "E_REQUIRED")
@@ -301,6 +302,29 @@ func TestBrokerRefuses(t *testing.T) {
 	s.refuses(t, "E_BROKER_KEY")
 	s.client.Collect = collect
 
+	refusesMachines(t, s)
+	refusesPolicies(t, s)
+
+	refused := 0
+	if err := s.vault.Log(func(r release.Record) error {
+		if r.Result == release.Refused {
+			refused++
+			if r.Code == "" || r.Reason == "" {
+				t.Errorf("a refusal without a reason: %+v", r)
+			}
+		}
+		return nil
+	}); err != nil || refused < 10 {
+		t.Errorf("%d refusals are in the log, %v", refused, err)
+	}
+	if strings.Contains(s.logged(), pin) {
+		t.Error("the PIN is in the log")
+	}
+}
+
+// refusesMachines: those that it does not know, and those that were stopped.
+func refusesMachines(t *testing.T, s *site) {
+	t.Helper()
 	s.client.Machine = "nobody"
 	s.refuses(t, "E_BROKER_MACHINE")
 	s.client.Machine = "../identity"
@@ -323,10 +347,13 @@ func TestBrokerRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.releases(t)
+}
 
-	// A policy of which the machine falls short acts at once; an older one does
-	// not come back.
-	s.setPolicy(t, func(p *attest.Policy) { p.Version = 2; p.SNP.CSPIDs = []string{"CN=another"} })
+// refusesPolicies: a policy of which the machine falls short acts at once; an older
+// one does not come back.
+func refusesPolicies(t *testing.T, s *site) {
+	t.Helper()
+	s.setPolicy(t, func(p *attest.Policy) { p.Version = 2; snp.PolicyOf(p.Reports).CSPIDs = []string{"CN=another"} })
 	s.refuses(t, "E_SNP_CSP_ID")
 	old := s.policy()
 	file, err := attest.SignPolicy(&old, s.key)
@@ -346,22 +373,6 @@ func TestBrokerRefuses(t *testing.T) {
 	}
 	if err := s.vault.SetPolicy(file, public); err == nil {
 		t.Error("a policy of another signer is taken")
-	}
-
-	refused := 0
-	if err := s.vault.Log(func(r release.Record) error {
-		if r.Result == release.Refused {
-			refused++
-			if r.Code == "" || r.Reason == "" {
-				t.Errorf("a refusal without a reason: %+v", r)
-			}
-		}
-		return nil
-	}); err != nil || refused < 10 {
-		t.Errorf("%d refusals are in the log, %v", refused, err)
-	}
-	if strings.Contains(s.logged(), pin) {
-		t.Error("the PIN is in the log")
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"holdfast/attest"
+	"holdfast/attest/device"
 	"holdfast/attest/nitro"
 	"holdfast/attest/nitro/nitrotest"
 	"holdfast/attest/snp"
@@ -79,7 +80,7 @@ func Boot(dir string, now func() time.Time, components ...swtpm.Component) (_ *P
 	if p.process, err = swtpm.Start(dir); err != nil {
 		return nil, fmt.Errorf("simulated machine: %w", err)
 	}
-	if p.TPM, err = tpm.Open(p.process.Socket); err != nil {
+	if p.TPM, err = device.OpenTPM(p.process.Socket); err != nil {
 		return nil, fmt.Errorf("simulated machine: %w", err)
 	}
 	if p.EventLog, err = swtpm.Boot(p.TPM, components...); err != nil {
@@ -102,22 +103,25 @@ func (p *Platform) Close() error {
 
 // Roots are what a verifier must be given to take the machine's evidence.
 func (p *Platform) Roots() *attest.Roots {
-	return &attest.Roots{
-		SNP:   snp.SimulatedRoots("Milan", &trust.ProductCerts{Ark: p.signer.Ark, Ask: p.signer.Ask, Asvk: p.signer.Asvk}),
-		Nitro: p.aws.Root,
+	kinds, err := attest.NewKinds(snp.Kind{
+		Roots: snp.SimulatedRoots("Milan", &trust.ProductCerts{Ark: p.signer.Ark, Ask: p.signer.Ask, Asvk: p.signer.Asvk}),
+	})
+	if err != nil {
+		panic(err) // one kind is not there twice
 	}
+	return &attest.Roots{Kinds: kinds, Nitro: p.aws.Root}
 }
 
 // Policy is the default policy, but for the cloud provider.
 func (p *Platform) Policy() attest.Policy {
 	policy := attest.DefaultPolicy()
-	policy.SNP.CSPIDs = []string{CSPID}
+	snp.PolicyOf(policy.Reports).CSPIDs = []string{CSPID}
 	return policy
 }
 
 // Collector collects this machine's evidence.
 func (p *Platform) Collector() *attest.Collector {
-	return &attest.Collector{SNP: p, TPM: p.TPM, EventLog: p.EventLog, Nitro: p.document, Now: p.now}
+	return &attest.Collector{Report: snp.Source{Provider: p}, TPM: p.TPM, EventLog: p.EventLog, Nitro: p.document, Now: p.now}
 }
 
 // GetRawQuoteAtLevel implements [snp.Provider]: a report as EC2's are, and the

@@ -20,7 +20,6 @@ import (
 	"sync"
 
 	"github.com/google/go-sev-guest/abi"
-	"github.com/google/go-sev-guest/client"
 	"github.com/google/go-sev-guest/kds"
 	"github.com/google/go-sev-guest/verify/trust"
 )
@@ -94,19 +93,9 @@ func (r *Roots) chain(line string, kind abi.ReportSigner) (intermediate, root *x
 }
 
 // Provider asks the platform for a report; those of go-sev-guest's client are
-// some.
+// some (attest/device opens them).
 type Provider interface {
 	GetRawQuoteAtLevel(reportData [64]byte, vmpl uint) ([]uint8, error)
-}
-
-// Device gives the provider of the machine that this runs on: configfs-tsm, or
-// /dev/sev-guest with kernels before 6.7.
-func Device() (Provider, error) {
-	p, err := client.GetLeveledQuoteProvider()
-	if err != nil {
-		return nil, fmt.Errorf("this machine gives no SEV-SNP report: %w; is it a confidential VM (EC2: AmdSevSnp=enabled at launch), with the sev-guest module loaded?", err)
-	}
-	return p, nil
 }
 
 // Collect asks for a report with the report data, from VMPL 0, and takes the

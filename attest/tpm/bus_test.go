@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 )
 
@@ -39,7 +40,7 @@ func (b *bus) tap(t *testing.T, socket string) *tpm.Device {
 			b.pass(conn, socket)
 		}
 	}()
-	dev := must(tpm.Open(path))
+	dev := must(device.OpenTPM(path))
 	t.Cleanup(func() { dev.Close() })
 	return dev
 }

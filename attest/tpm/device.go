@@ -6,18 +6,12 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
-	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
-	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 )
-
-// DefaultPath is the TPM with the kernel's resource manager.
-const DefaultPath = "/dev/tpmrm0"
 
 // Device is a TPM. Its methods may be called concurrently: each has the TPM for
 // itself, and leaves nothing loaded.
@@ -32,27 +26,9 @@ type Device struct {
 	tpm transport.TPMCloser
 }
 
-// Open opens a TPM: a character device, such as [DefaultPath], or the Unix
-// socket of an emulator.
-func Open(path string) (*Device, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("tpm: %w; does this machine have a TPM 2.0, and is its driver loaded?", err)
-	}
-	var t transport.TPMCloser
-	switch mode := info.Mode(); {
-	case mode&os.ModeCharDevice != 0:
-		t, err = linuxtpm.Open(path)
-	case mode&os.ModeSocket != 0:
-		t, err = linuxudstpm.Open(path)
-	default:
-		return nil, fmt.Errorf("tpm: %s is neither a character device nor a socket; the TPM is usually %s", path, DefaultPath)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("tpm: %w", err)
-	}
-	return &Device{tpm: t}, nil
-}
+// NewDevice gives the use of a TPM that has been opened (attest/device does that).
+// It is closed by [Device.Close].
+func NewDevice(t transport.TPMCloser) *Device { return &Device{tpm: t} }
 
 // Close ends the use of the TPM.
 func (d *Device) Close() error {

@@ -29,9 +29,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 
@@ -106,54 +104,46 @@ func (e *Evidence) ReferenceValues(bank string) map[int]Hex {
 	return values
 }
 
-// Collect makes evidence of PCRs 0 to 15 in all active banks.
-func (d *Device) Collect(qualifyingData, eventLog []byte, measurements []Measurement) (*Evidence, error) {
+// Identify begins evidence: it says which TPM it is (AK, EKCertificate), and nothing
+// of the machine. [Device.Complete] says that.
+func (d *Device) Identify() (*Evidence, error) {
 	ak, err := d.CreateAK()
 	if err != nil {
 		return nil, err
 	}
+	certificate, _ := d.EKCertificate() // evidence is whole without one
+	return &Evidence{AK: ak.Public, EKCertificate: certificate}, nil
+}
+
+// Collect makes evidence of PCRs 0 to 15 in all active banks.
+func (d *Device) Collect(qualifyingData, eventLog []byte, measurements []Measurement) (*Evidence, error) {
+	e, err := d.Identify()
+	if err != nil {
+		return nil, err
+	}
+	return d.Complete(*e, qualifyingData, eventLog, measurements)
+}
+
+// Complete makes whole evidence of what [Device.Identify] gave, as Collect does.
+func (d *Device) Complete(e Evidence, qualifyingData, eventLog []byte, measurements []Measurement) (*Evidence, error) {
 	banks, err := d.Banks()
 	if err != nil {
 		return nil, err
 	}
-	certificate, _ := d.EKCertificate() // evidence is whole without one
 	var selections []Selection
 	for _, name := range banks {
 		selections = append(selections, Selection{name, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}})
 	}
-	q, err := d.Quote(ak, qualifyingData, selections...)
+	q, err := d.Quote(&AK{Public: e.AK}, qualifyingData, selections...)
 	if err != nil {
 		return nil, err
 	}
-	return &Evidence{AK: ak.Public, Quote: q.Attest, Signature: q.Signature, PCRs: q.PCRs,
-		EventLog: eventLog, Measurements: measurements, EKCertificate: certificate}, nil
+	e.Quote, e.Signature, e.PCRs, e.EventLog, e.Measurements = q.Attest, q.Signature, q.PCRs, eventLog, measurements
+	return &e, nil
 }
 
 // DefaultEventLog is where Linux gives the firmware's event log.
 const DefaultEventLog = "/sys/kernel/security/tpm0/binary_bios_measurements"
-
-// ReadEventLog reads the firmware's event log, of at most [MaxEventLog] bytes;
-// the default's if the path is empty.
-func ReadEventLog(path string) ([]byte, error) {
-	if path == "" {
-		path = DefaultEventLog
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("event log: %w; is securityfs mounted, and did the firmware measure into a TPM 2.0?", err)
-	}
-	defer f.Close()
-	log, err := io.ReadAll(io.LimitReader(f, MaxEventLog+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("event log: %w", err)
-	case len(log) > MaxEventLog:
-		return nil, fmt.Errorf("event log: %s has more than %d bytes, which no evidence can carry", path, MaxEventLog)
-	case len(log) == 0:
-		return nil, fmt.Errorf("event log: %s is empty: the firmware handed none over", path)
-	}
-	return log, nil
-}
 
 // Measurement is something that Holdfast is made of: its program, its
 // configuration, its PKCS#11 module.

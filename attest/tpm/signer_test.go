@@ -6,7 +6,7 @@ import (
 	"crypto/sha256"
 	"testing"
 
-	"holdfast/attest/tpm"
+	"holdfast/attest/device"
 	"holdfast/attest/tpm/swtpm"
 )
 
@@ -20,7 +20,7 @@ func TestSigner(t *testing.T) {
 		if err != nil {
 			t.Skip(err)
 		}
-		d, err := tpm.Open(p.Socket)
+		d, err := device.OpenTPM(p.Socket)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -94,7 +94,15 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	}
 	events, logErr := verifyLog(s, e.EventLog, b, quoted, p.RequiredPCRs)
 	f.ofLog(events, b.hash)
-	verifyMeasurements(s, e.Measurements, events, logErr, b, quoted, slices.Contains(p.RequiredPCRs, ApplicationPCR), x.Partial)
+	// A list that was taken out shows, whatever the policy requires.
+	stripped := !zero(quoted[ApplicationPCR]) && !x.Partial
+	switch {
+	case len(e.Measurements) == 0 && !slices.Contains(p.RequiredPCRs, ApplicationPCR) && !stripped:
+		s.Skip(fmt.Sprintf("there are no measurements, and the policy does not require PCR %d", ApplicationPCR), checkMeasurements)
+	case logErr != nil: // the log might have events of this PCR
+	case s.Answer(checkMeasurements, compareMeasurements(e.Measurements, events, b, quoted)):
+		s.Pass(checkMeasurements, "%d measurements", len(e.Measurements))
+	}
 	f.Measurements, f.Capped = e.Measurements, e.Capped()
 	f.Reference = verifyReference(s, e.ReferenceValues(b.name), p.References)
 }
@@ -357,21 +365,6 @@ func verifyLog(s *appraisal.Sheet, raw []byte, b *bank, quoted map[int]Hex, requ
 	s.Answer(checkLogPCR, checkCoverage(replayed, quoted, required))
 	s.Answer(checkLogSeparator, checkSeparators(events, b.hash))
 	return events, nil
-}
-
-func verifyMeasurements(s *appraisal.Sheet, list []Measurement, events []event, logErr error, b *bank, quoted map[int]Hex, required, partial bool) {
-	// A list that was taken out shows, whatever the policy requires.
-	stripped := !zero(quoted[ApplicationPCR]) && !partial
-	if len(list) == 0 && !required && !stripped {
-		s.Skip(fmt.Sprintf("there are no measurements, and the policy does not require PCR %d", ApplicationPCR), checkMeasurements)
-		return
-	}
-	if logErr != nil {
-		return // the log might have events of this PCR
-	}
-	if s.Answer(checkMeasurements, compareMeasurements(list, events, b, quoted)) {
-		s.Pass(checkMeasurements, "%d measurements", len(list))
-	}
 }
 
 func compareMeasurements(list []Measurement, events []event, b *bank, quoted map[int]Hex) error {

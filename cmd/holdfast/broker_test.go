@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"holdfast/attest"
+	"holdfast/attest/device"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/swtpm"
@@ -77,7 +78,7 @@ func (b *brokerSite) serve() {
 }
 
 // boot has the machine boot the kernel. Its evidence is its TPM's alone.
-func (b *brokerSite) boot(kernel string) (device *tpm.Device, off func()) {
+func (b *brokerSite) boot(kernel string) (machine *tpm.Device, off func()) {
 	b.Helper()
 	dir := filepath.Join(b.dir, "tpm")
 	process, err := swtpm.PowerOn(dir, swtpm.Component{Name: ".linux", Content: []byte(kernel)})
@@ -88,17 +89,17 @@ func (b *brokerSite) boot(kernel string) (device *tpm.Device, off func()) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if device, err = tpm.Open(process.Socket); err != nil {
+	if machine, err = device.OpenTPM(process.Socket); err != nil {
 		b.Fatal(err)
 	}
 	program := tpm.Measurement{PCR: tpm.ApplicationPCR, Name: "program", Digest: make([]byte, 32)}
-	if err := device.Measure(program); err != nil {
+	if err := machine.Measure(program); err != nil {
 		b.Fatal(err)
 	}
-	collector := &attest.Collector{TPM: device, EventLog: log, Measurements: []tpm.Measurement{program}}
+	collector := &attest.Collector{TPM: machine, EventLog: log, Measurements: []tpm.Measurement{program}}
 	b.client.Collect = collector.Collect
-	return device, func() {
-		_ = device.Close()
+	return machine, func() {
+		_ = machine.Close()
 		process.Stop()
 	}
 }

@@ -407,10 +407,7 @@ func policyShowCommand(a *admin) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.PrintJSON(cmd, struct {
-				attest.Policy
-				Because []string `json:"unproven_because,omitempty"`
-			}{p.Policy, p.Gaps()})
+			return a.PrintJSON(cmd, shownPolicy{&p.Policy})
 		}),
 	}
 	c.Flags().StringVar(&key, "policy-key", "", "public key (PEM) that a policy must be signed by")
@@ -418,4 +415,17 @@ func policyShowCommand(a *admin) *cobra.Command {
 	c.MarkFlagsOneRequired("policy-key", "seal-key")
 	c.MarkFlagsMutuallyExclusive("policy-key", "seal-key")
 	return c
+}
+
+// shownPolicy is a policy, with why it does not prove which code runs.
+type shownPolicy struct{ *attest.Policy }
+
+// MarshalJSON gives the members of the policy's file, and one more.
+func (p shownPolicy) MarshalJSON() ([]byte, error) {
+	text, err := p.Policy.MarshalJSON()
+	if gaps := p.Gaps(); err == nil && len(gaps) > 0 {
+		because, gapsErr := json.Marshal(gaps)
+		return slices.Concat(text[:len(text)-1], []byte(`,"unproven_because":`), because, []byte("}")), gapsErr
+	}
+	return text, err
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"holdfast/attest"
+	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 	"holdfast/attest/tpm/swtpm"
@@ -39,7 +40,7 @@ func bootTPM(dir, program string) (m *tpmMachine, err error) {
 			m.off()
 		}
 	}()
-	if m.Device, err = tpm.Open(m.process.Socket); err != nil {
+	if m.Device, err = device.OpenTPM(m.process.Socket); err != nil {
 		return nil, err
 	}
 	if m.log, err = swtpm.Boot(m.Device, swtpm.Component{Name: ".linux", Content: []byte("a kernel")}); err != nil {

@@ -162,7 +162,7 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 		return b
 	}
 	if f.report != "" {
-		p.SNP = &snp.Evidence{Report: read(f.report), VEK: read(f.vek), CRL: read(f.crl)}
+		p.Report = snp.NewReport(snp.Evidence{Report: read(f.report), VEK: read(f.vek), CRL: read(f.crl)})
 	}
 	p.Nitro = read(f.document)
 	if f.quote != "" {

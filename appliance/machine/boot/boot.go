@@ -314,7 +314,7 @@ func (b *Boot) fresh(ctx context.Context, nonce []byte) (*attest.Evidence, []byt
 	b.mu.Lock()
 	c := b.collector
 	b.mu.Unlock()
-	if c == nil || (c.SNP == nil && c.TPM == nil && c.Nitro == nil) {
+	if c == nil || len(c.Technologies()) == 0 {
 		return nil, nil, progress.ErrNoPlatform
 	}
 	key, err := b.o.TLSKey()

@@ -354,7 +354,7 @@ func TestRefused(t *testing.T) {
 		progress.CodePlatform: func(s *site) {
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
-				c.SNP = nil
+				c.Report = nil
 				return c, nil
 			}
 		},
@@ -367,7 +367,7 @@ func TestRefused(t *testing.T) {
 			s.policy.Require, s.policy.Unproven = []attest.Technology{attest.TPM}, "a test"
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
-				c.SNP, c.TPM = nil, nil
+				c.Report, c.TPM = nil, nil
 				return c, nil
 			}
 		},
@@ -375,7 +375,7 @@ func TestRefused(t *testing.T) {
 			s.options.Parts = append(s.options.Parts, parts.File("pkcs11-module", "/nowhere", parts.OpenFile))
 		},
 		progress.CodeCollect: func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
-		"E_SNP_TCB":          func(s *site) { s.policy.SNP.MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
+		"E_SNP_TCB":          func(s *site) { snp.PolicyOf(s.policy.Reports).MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
 		"E_SNP_CHAIN":        func(s *site) { s.options.Roots = nil },
 	} {
 		t.Run(code, func(t *testing.T) {

@@ -8,8 +8,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,7 +19,6 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
-	"holdfast/attest/tpm/swtpm"
 )
 
 // vault is what the machine's TPM holds for the release: the credential and the key
@@ -242,7 +239,7 @@ func TestCappedAlsoThen(t *testing.T) {
 		"hardware that the policy requires is missing": func(s *site) {
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
-				c.SNP = nil
+				c.Report = nil
 				return c, nil
 			}
 		},
@@ -308,39 +305,6 @@ func TestNotCapped(t *testing.T) {
 	s.start()
 	if status := s.comesTo(progress.Locked); status.Code != progress.CodePlatform || strings.Contains(s.log.String(), progress.CodeCap) {
 		t.Errorf("%s: %s", status.Code, status.Reason)
-	}
-}
-
-// TestProbeGivesWhatItFound: hardware that can only be used in part is given all the
-// same, so that its TPM is capped.
-func TestProbeGivesWhatItFound(t *testing.T) {
-	dir := t.TempDir()
-	p, err := swtpm.PowerOn(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
-	empty := filepath.Join(dir, "empty")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	log := filepath.Join(dir, swtpm.EventLog)
-	for name, h := range map[string]boot.Hardware{
-		"no event log":       {TPM: p.Socket, EventLog: filepath.Join(dir, "nothing")},
-		"an empty event log": {TPM: p.Socket, EventLog: empty},
-		"no CRL":             {TPM: p.Socket, EventLog: log, CRL: filepath.Join(dir, "nothing")},
-	} {
-		c, err := h.Probe(t.Context(), &attest.Policy{})
-		if err == nil || c == nil || c.TPM == nil {
-			t.Fatalf("%s: %+v, %v", name, c, err)
-		}
-		if err := errors.Join(c.Cap(), c.TPM.Close()); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	c, err := boot.Hardware{TPM: filepath.Join(dir, "nothing")}.Probe(t.Context(), &attest.Policy{})
-	if err != nil || c.TPM != nil {
-		t.Errorf("no TPM: %+v, %v", c, err)
 	}
 }
 

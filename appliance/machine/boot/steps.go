@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,10 +39,10 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", &progress.Failure{Code: progress.CodePlatform, Reason: "the machine's hardware cannot be used", Err: err}
 	}
-	found := technologies(c)
+	found := c.Technologies()
 	for _, t := range policy.Require {
-		if !slices.Contains(found, string(t)) {
-			return "", &progress.Failure{Code: progress.CodePlatform, Reason: fmt.Sprintf("the policy requires %s, and this machine has %s; %s", t, listed(found), remedy[t])}
+		if !slices.Contains(found, t) {
+			return "", &progress.Failure{Code: progress.CodePlatform, Reason: fmt.Sprintf("the policy requires %s, and this machine has %s; %s", t, listed(found), attest.Remedy(t))}
 		}
 	}
 	return listed(found), b.adopt(ctx, policy)
@@ -58,30 +57,15 @@ func unusablePolicy(err error) *progress.Failure {
 	return f
 }
 
-// remedy is what to do where a technology is missing.
-var remedy = map[attest.Technology]string{
-	attest.SEVSNP:   "launch it with SEV-SNP (EC2: CpuOptions AmdSevSnp=enabled, on M6a, C6a or R6a)",
-	attest.TPM:      "launch it with a TPM 2.0 (EC2: an image with TPM support v2.0)",
-	attest.NitroTPM: "launch it on EC2 from an image with TPM support v2.0, on an instance type with NitroTPM",
-}
-
-func technologies(c *attest.Collector) (found []string) {
-	for _, t := range []struct {
-		name attest.Technology
-		has  bool
-	}{{attest.SEVSNP, c.SNP != nil}, {attest.TPM, c.TPM != nil}, {attest.NitroTPM, c.Nitro != nil}} {
-		if t.has {
-			found = append(found, string(t.name))
-		}
-	}
-	return found
-}
-
-func listed(found []string) string {
+func listed(found []attest.Technology) string {
 	if len(found) == 0 {
 		return "none of the technologies"
 	}
-	return strings.Join(found, ", ")
+	var names []string
+	for _, t := range found {
+		names = append(names, string(t))
+	}
+	return strings.Join(names, ", ")
 }
 
 // adopt puts a policy in force, unless there was a newer one.
@@ -191,15 +175,16 @@ func (b *Boot) collect(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", &progress.Failure{Code: progress.CodeCollect, Reason: "no evidence could be made", Err: err}
 	}
-	return listed(technologies(b.collector)), nil
+	return listed(b.collector.Technologies()), nil
 }
 
 // checkReference is the code of the check that names the release.
 const checkReference = "E_TPM_REFERENCE"
 
-// ofTime are the checks that a clock which is not set yet fails. What only they
-// refuse may pass with fresh evidence, when it is.
-var ofTime = []string{"E_TIME", "E_SNP_TIME", "E_NITRO_TIME"}
+// ofTime says whether a check is one that a clock which is not set yet fails, as
+// E_TIME and E_SNP_TIME are. What only they refuse may pass with fresh evidence,
+// when it is.
+func ofTime(code string) bool { return strings.HasSuffix(code, "_TIME") }
 
 // appraise checks the evidence as any verifier would.
 func (b *Boot) appraise(ctx context.Context) (string, error) {
@@ -229,7 +214,7 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 		f := &progress.Failure{Code: progress.CodeAppraise, Reason: "the evidence does not meet the policy", Err: err}
 		if failed := verdict.Failed(); len(failed) > 0 {
 			f.Code = strings.Join(failed, ",")
-			f.Again = !slices.ContainsFunc(failed, func(code string) bool { return !slices.Contains(ofTime, code) })
+			f.Again = !slices.ContainsFunc(failed, func(code string) bool { return !ofTime(code) })
 		}
 		b.evidence = nil
 		return "", f
@@ -237,17 +222,14 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 	return a.Reference, nil
 }
 
-// keyExpires is when the certificate of the key that signed the SEV-SNP report
-// does.
+// keyExpires is when the evidence's processor report is no longer good, as the
+// certificate of the key that signed it is not.
 func (b *Boot) keyExpires() time.Time {
-	if b.evidence.SNP == nil {
-		return time.Time{}
-	}
-	c, err := x509.ParseCertificate(b.evidence.SNP.VEK)
+	expires, err := attest.Expires(b.evidence, b.o.Roots)
 	if err != nil {
 		return time.Time{} // the appraisal says so
 	}
-	return c.NotAfter.UTC()
+	return expires
 }
 
 // release gets the credential and closes the door behind it.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"holdfast/appliance/machine/volume"
+	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 	"holdfast/attest/tpm/swtpm"
@@ -40,7 +41,7 @@ func newBench(t *testing.T) *bench {
 	}
 	t.Cleanup(p.Stop)
 	b := &bench{t: t}
-	if b.dev, err = tpm.Open(p.Socket); err != nil {
+	if b.dev, err = device.OpenTPM(p.Socket); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.dev.Close() })

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 	"holdfast/attest/tpm/swtpm"
@@ -158,7 +159,7 @@ func (m *machine) boot(kernel, application string) {
 	if m.p, err = swtpm.Start(m.dir); err != nil {
 		m.t.Fatal(err)
 	}
-	if m.Device, err = tpm.Open(m.p.Socket); err != nil {
+	if m.Device, err = device.OpenTPM(m.p.Socket); err != nil {
 		m.t.Fatal(err)
 	}
 	for pcr, what := range map[int]string{4: kernel, tpm.ApplicationPCR: application} {

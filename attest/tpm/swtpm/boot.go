@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 )
 
@@ -72,7 +73,7 @@ func PowerOn(dir string, components ...Component) (*Process, error) {
 const EventLog = "event_log"
 
 func (p *Process) boot(file string, components []Component) error {
-	dev, err := tpm.Open(p.Socket)
+	dev, err := device.OpenTPM(p.Socket)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/attest"
+	"holdfast/attest/device"
 	"holdfast/attest/tpm/seal"
 	"holdfast/cmd/internal/systemd"
 	"holdfast/cmd/internal/version"
@@ -73,7 +74,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		c = d.o.Platform.Collector()
 	} else {
 		a := d.o.Config.Attestation
-		c, err = (boot.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}).Probe(ctx, p)
+		c, err = (device.Hardware{TPM: a.TPM, EventLog: a.EventLog, CRL: a.CRL}).Probe(ctx, p)
 		if d.collector = c; err != nil {
 			return c, err
 		}

@@ -214,7 +214,7 @@ func TestReleaseRefused(t *testing.T) {
 			replaceFile(t, s.cfg.Attestation.PolicyKey, files.Attestation.PolicyKey)
 		}, "the policy's signature does not verify"},
 		"no SEV-SNP": {progress.CodePlatform, func(s *site) {
-			s.collector = func(c *attest.Collector) { c.SNP = nil }
+			s.collector = func(c *attest.Collector) { c.Report = nil }
 		}, "EC2: CpuOptions AmdSevSnp=enabled"},
 		"roots of the manufacturers": {"E_SNP_CHAIN,E_NITRO_ROOT", func(s *site) { s.distrust = true }, "root"},
 		"module changed": {"E_TPM_REFERENCE", func(s *site) {
@@ -264,7 +264,7 @@ func TestReleaseRefused(t *testing.T) {
 				t.Errorf("everybody is told %+v", public)
 			}
 			// Evidence is there all the same.
-			if e, _ := r.evidence([]byte("an auditor's own nonce")); e.SNP == nil && name != "no SEV-SNP" {
+			if e, _ := r.evidence([]byte("an auditor's own nonce")); e.Report == nil && name != "no SEV-SNP" {
 				t.Error("the evidence has no SEV-SNP report")
 			}
 			if now := s.shim.AllCalls(); now != calls {

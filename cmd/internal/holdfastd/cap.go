@@ -10,6 +10,7 @@ import (
 	"holdfast/cmd/internal/cli"
 
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 )
 
@@ -24,14 +25,14 @@ func capCommand() *cobra.Command {
 			"still runs is refused afterwards.",
 		Args: cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
-			device, err := tpm.Open(path)
+			opened, err := device.OpenTPM(path)
 			if errors.Is(err, fs.ErrNotExist) {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "there is no TPM %s to cap\n", path)
 				return err
 			}
 			if err == nil {
-				_, err = device.Cap()
-				err = errors.Join(err, device.Close())
+				_, err = opened.Cap()
+				err = errors.Join(err, opened.Close())
 			}
 			if err != nil {
 				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", progress.CodeCap, err)
@@ -40,6 +41,6 @@ func capCommand() *cobra.Command {
 			return err
 		}),
 	}
-	c.Flags().StringVar(&path, "tpm", tpm.DefaultPath, "the TPM")
+	c.Flags().StringVar(&path, "tpm", device.TPM, "the TPM")
 	return c
 }

@@ -14,7 +14,7 @@ import (
 
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/volume"
-	"holdfast/attest/tpm"
+	"holdfast/attest/device"
 )
 
 func volumeCommand() *cobra.Command {
@@ -78,16 +78,16 @@ func openVolume(ctx context.Context, cfg *config.Config, owner string) (authoriz
 	}
 	path := cfg.Attestation.TPM
 	if path == "" {
-		path = tpm.DefaultPath
+		path = device.TPM
 	}
-	device, err := tpm.Open(path)
+	opened, err := device.OpenTPM(path)
 	if err != nil {
 		return "", &volume.Failure{Code: volume.CodeTPM, Reason: "there is no TPM that could give the state volume's key; launch the machine with a TPM 2.0", Err: err}
 	}
-	defer device.Close()
+	defer opened.Close()
 	disk, err := volume.FindDisk(ctx, "/sys/block", diskPatience)
 	if err != nil {
 		return "", err
 	}
-	return volume.Open(ctx, volume.Options{Disk: disk, Mount: cfg.State.Dir, Owner: uid, TPM: device, Key: key, Authorizations: authorizations})
+	return volume.Open(ctx, volume.Options{Disk: disk, Mount: cfg.State.Dir, Owner: uid, TPM: opened, Key: key, Authorizations: authorizations})
 }

@@ -22,6 +22,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/attest"
+	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 	"holdfast/attest/tpm/swtpm"
@@ -213,7 +214,7 @@ func (o *Officer) PowerOn(machine, sealedPIN string, pin []byte, components ...s
 }
 
 func (o *Officer) admit(socket, sealedPIN string, pin []byte) error {
-	t, err := tpm.Open(socket)
+	t, err := device.OpenTPM(socket)
 	if err != nil {
 		return err
 	}

@@ -56,8 +56,8 @@ type Attestation struct {
 	Unproven string `json:"unproven,omitempty"`
 	// Reference says which release the PCRs match; empty without reference values.
 	Reference string `json:"reference,omitempty"`
-	// KeyExpires is when the certificate of the processor's key does; zero without
-	// SEV-SNP.
+	// KeyExpires is when the certificate of the processor's key does; zero without a
+	// processor report.
 	KeyExpires time.Time `json:"key_expires,omitzero"`
 	// Next is when evidence is renewed.
 	Next time.Time `json:"next,omitzero"`
