@@ -5,13 +5,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 
-	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/operation"
@@ -57,35 +53,6 @@ func exported(p *page, format string) (operation.Stream, error) {
 		return operation.Stream{}, err
 	}
 	return read(p, operation.ExportAudit, operation.AuditExport{Format: format, AuditFilter: f})
-}
-
-// auditFilter reads the filter of a page of the audit log: fault.Invalid.
-func auditFilter(q url.Values) (operation.AuditFilter, error) {
-	text := func(name string) string { return strings.TrimSpace(q.Get(name)) }
-	f := operation.AuditFilter{KeyStore: text("key_store"), Key: text("key"), Principal: text("principal"), KMSRequestID: text("kms_request_id"),
-		Kind: audit.Kind(text("kind")), Result: audit.Result(text("result"))}
-	for name, t := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
-		v := text(name)
-		if v == "" {
-			continue
-		}
-		var err error
-		if *t, err = time.Parse("2006-01-02T15:04", v); err != nil { // a field of time without a zone
-			*t, err = time.Parse(time.RFC3339, v)
-		}
-		if err != nil {
-			return f, fault.Errorf(fault.Invalid, "%s %.40q: give a time such as 2026-11-24T12:00:00Z", name, v)
-		}
-	}
-	return f, nil
-}
-
-func recordNumber(text string) (operation.RecordNumber, error) {
-	seq, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || seq < 0 {
-		return operation.RecordNumber{}, fault.Errorf(fault.Invalid, "record %.40q: a record has a number, from 0", text)
-	}
-	return operation.RecordNumber{Seq: seq}, nil
 }
 
 // download gives files that pages link to.

@@ -1,112 +1,18 @@
 package console
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
-	"fmt"
-	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
-	"holdfast/attest/appraisal"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
-
-type attestationData struct {
-	report    *operation.Report
-	verdict   *appraisal.Verdict
-	nonce     string
-	chosen    bool // the nonce was given
-	now       time.Time
-	reference string
-	facts     []ui.Fact
-	failure   string
-}
-
-func attestation(p *page) (*view, error) {
-	d := &attestationData{now: p.now, nonce: strings.TrimSpace(p.URL.Query().Get("nonce")), report: &operation.Report{}, verdict: &appraisal.Verdict{}}
-	if d.chosen = d.nonce != ""; !d.chosen {
-		b := make([]byte, 32)
-		_, _ = rand.Read(b) // never fails (crypto/rand)
-		d.nonce = hex.EncodeToString(b)
-	}
-	v := &view{title: "Attestation report"}
-	switch r, err := read(p, operation.ShowReport, operation.Nonce{Nonce: d.nonce}); fault.CodeOf(err) {
-	case "":
-		d.report, d.verdict = r, r.Verdict
-	case fault.Conflict, fault.Invalid:
-		d.failure = operation.Message(err)
-	default:
-		return nil, err
-	}
-	for _, c := range d.verdict.Checks {
-		if c.Code == "E_TPM_REFERENCE" && c.Result == appraisal.Pass {
-			d.reference = c.Detail
-		}
-	}
-	d.facts = flat("", d.verdict.Facts)
-	v.body = attestationPage(d)
-	return v, nil
-}
-
-// maxFact is the longest fact that the page shows, in bytes; the evidence has all.
-const maxFact = 300
-
-// flat lists facts that are within others, each with the names that lead to it.
-func flat(prefix string, facts map[string]any) []ui.Fact {
-	var list []ui.Fact
-	for _, name := range slices.Sorted(maps.Keys(facts)) {
-		term := strings.ReplaceAll(prefix+name, "_", " ")
-		if inner, ok := asWritten(facts[name]).(map[string]any); ok {
-			list = append(list, flat(prefix+name+" · ", inner)...)
-		} else if v := plain(facts[name]); len(v) <= maxFact {
-			list = append(list, ui.Fact{Term: term, Value: v, Mono: true})
-		}
-	}
-	return list
-}
-
-// asWritten gives a fact by the names that it has in the verdict's document.
-func asWritten(fact any) any {
-	var tree any
-	if text, err := json.Marshal(fact); err != nil || json.Unmarshal(text, &tree) != nil {
-		return fact
-	}
-	return tree
-}
-
-// plain writes a fact in a line: a text as it is, all else in JSON.
-func plain(v any) string {
-	if s, ok := asWritten(v).(string); ok {
-		return s
-	}
-	text, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Sprint(v)
-	}
-	return string(text)
-}
-
-type historyData struct {
-	steps []appliance.BootStep
-	now   time.Time
-}
-
-func bootHistory(p *page) (*view, error) {
-	steps, err := read(p, operation.ListBootSteps, operation.Nothing{})
-	if err != nil {
-		return nil, err
-	}
-	d := &historyData{steps: steps, now: p.now}
-	return &view{title: "Boots and releases", crumbs: []ui.Link{{Text: "Attestation", URL: "/attestation/report"}}, body: historyPage(d)}, nil
-}
 
 type auditData struct {
 	found        *operation.Records
@@ -234,12 +140,31 @@ func changesOf(before, after json.RawMessage) []change {
 	return list
 }
 
-func countResults(v *appraisal.Verdict, r appraisal.Result) int {
-	n := 0
-	for _, c := range v.Checks {
-		if c.Result == r {
-			n++
+// auditFilter reads the filter of a page of the audit log: fault.Invalid.
+func auditFilter(q url.Values) (operation.AuditFilter, error) {
+	text := func(name string) string { return strings.TrimSpace(q.Get(name)) }
+	f := operation.AuditFilter{KeyStore: text("key_store"), Key: text("key"), Principal: text("principal"), KMSRequestID: text("kms_request_id"),
+		Kind: audit.Kind(text("kind")), Result: audit.Result(text("result"))}
+	for name, t := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
+		v := text(name)
+		if v == "" {
+			continue
+		}
+		var err error
+		if *t, err = time.Parse("2006-01-02T15:04", v); err != nil { // a field of time without a zone
+			*t, err = time.Parse(time.RFC3339, v)
+		}
+		if err != nil {
+			return f, fault.Errorf(fault.Invalid, "%s %.40q: give a time such as 2026-11-24T12:00:00Z", name, v)
 		}
 	}
-	return n
+	return f, nil
+}
+
+func recordNumber(text string) (operation.RecordNumber, error) {
+	seq, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seq < 0 {
+		return operation.RecordNumber{}, fault.Errorf(fault.Invalid, "record %.40q: a record has a number, from 0", text)
+	}
+	return operation.RecordNumber{Seq: seq}, nil
 }
