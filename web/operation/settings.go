@@ -50,7 +50,7 @@ var (
 		},
 	})
 	SetSettings = define(Operation[Settings, *Settings]{
-		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Dangerous: true, Approvable: true, GuardsApproval: true, Urgency: Ordinary,
+		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Dangerous: true, Approvable: true, GuardsApproval: true, Urgency: Exclusive,
 			Summary: "Change the settings"},
 		Subject: func(ctx context.Context, c *Caller, _ Settings) any { return found(c.settings(ctx)) },
 		Check:   checkSettings,

@@ -50,7 +50,7 @@ func TestTableIsWhole(t *testing.T) {
 		if !slices.Contains([]string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete}, r.Method) {
 			t.Errorf("%s has the method %q", r.ID, r.Method)
 		}
-		known := []operation.Urgency{operation.Ordinary, operation.Urgent, operation.Independent}
+		known := []operation.Urgency{operation.Ordinary, operation.Urgent, operation.Exclusive, operation.Independent}
 		if r.Mutates() && (!r.HasSubject() || !slices.Contains(known, r.Urgency)) {
 			t.Errorf("%s: it does not say what it is about, or how urgent it is: subject %t, urgency %q", r.ID, r.HasSubject(), r.Urgency)
 		}
@@ -63,8 +63,8 @@ func TestTableIsWhole(t *testing.T) {
 		if r.Approvable && (!r.HasCheck() || !r.Changes()) {
 			t.Errorf("%s: it can be filed for approval, and has no check, or changes nothing", r.ID)
 		}
-		if r.GuardsApproval && !r.Approvable {
-			t.Errorf("%s: it cannot need approval", r.ID)
+		if r.GuardsApproval && (!r.Approvable || r.Urgency != operation.Exclusive) {
+			t.Errorf("%s: it cannot need approval, or others are performed while it changes the rule", r.ID)
 		}
 		if r.Approvable && holds(r.Input(), reflect.TypeFor[operation.Secret]()) {
 			t.Errorf("%s: its input has a secret, which would be stored with the request for approval", r.ID)

@@ -13,6 +13,9 @@ const (
 	// Urgent changes take something out of service or stop somebody: block, disable,
 	// revoke. They wait for no ordinary change, and their functions for no HSM.
 	Urgent Urgency = "urgent"
+	// Exclusive changes wait for ordinary and for urgent ones, which wait for them: they
+	// change a rule that other operations keep to. Their functions wait for no HSM.
+	Exclusive Urgency = "exclusive"
 	// Independent changes wait for nothing, and nothing waits for them: they take long,
 	// perform another operation, or change nothing that others read.
 	Independent Urgency = "independent"
@@ -31,5 +34,9 @@ func (t *turns) take(u Urgency) (done func()) {
 		return t.urgent.Unlock
 	}
 	t.ordinary.Lock()
-	return t.ordinary.Unlock
+	if u != Exclusive {
+		return t.ordinary.Unlock
+	}
+	t.urgent.Lock() // second, so that urgent changes do not wait while this one waits
+	return func() { t.urgent.Unlock(); t.ordinary.Unlock() }
 }
