@@ -1,8 +1,9 @@
 # make run    try Holdfast on this machine
 # make test   everything that CI runs
 # make bench  measure, and write bench.json; make bench-console for the console's pages
-# make build  bin/holdfast and bin/holdfast-dev
-# make generate     what templ makes of *.templ
+# make build  bin/holdfast, bin/holdfastd and bin/holdfast-dev; manual pages and completions in build
+# make cross  the tool holdfast for each platform that it is for, in build/cross
+# make generate     what templ makes of *.templ, and docs/codes.md of the registry of codes
 # make image        the disk image, in build/image (packer/image/build has the variables)
 # make image-test   boot it under QEMU, update it, tamper with it
 # make packer-local the same image through Packer, under QEMU
@@ -15,12 +16,12 @@ export GOFLAGS := -trimpath
 export CGO_ENABLED := 1
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -X holdfast/cmd/internal/daemon.Version=$(VERSION)
+LDFLAGS := -X holdfast/cmd/internal/version.Version=$(VERSION)
 # A number of runs, and not a time: at the end of a time Go 1.26 now and then takes
 # its own deadline for a failure.
 FUZZTIME ?= 10000x
 
-.PHONY: run build test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit fuzz \
+.PHONY: run build man completion cross test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit fuzz \
   image image-test image-lock packer-local cfn-lint install-image-packages install-image-test-packages
 
 run: install-packages build
@@ -28,7 +29,29 @@ run: install-packages build
 
 build:
 	@echo "building (the first time takes a minute)"
-	@go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/holdfast ./cmd/holdfast-dev
+	@CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/holdfast
+	@go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/holdfastd ./cmd/holdfast-dev
+	@$(MAKE) -s man completion
+
+# What both programs say of themselves: man -l build/man/holdfast.1
+man:
+	@rm -rf build/man
+	@bin/holdfast man build/man
+	@bin/holdfastd man build/man
+
+completion:
+	@mkdir -p build/completion
+	@for program in holdfast holdfastd; do for shell in bash zsh fish powershell; do \
+	  bin/$$program completion $$shell > build/completion/$$program.$$shell || exit 1; done; done
+
+# The tool of operators and auditors is pure Go, for these.
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+cross:
+	@for p in $(PLATFORMS); do os=$${p%/*} arch=$${p#*/} end=; [ $$os != windows ] || end=.exe; \
+	  echo "CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build ./cmd/holdfast"; \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -ldflags '-s -w $(LDFLAGS)' -o build/cross/holdfast-$$os-$$arch$$end ./cmd/holdfast || exit 1; \
+	done
 
 # Debian's packages that are missing: SoftHSM2 is the token, gcc builds the
 # binding to PKCS#11, swtpm is the TPM of the simulated platform.
@@ -38,9 +61,9 @@ install-packages:
 # curl is a SigV4 client that this project did not write; prometheus has promtool;
 # chromium opens the console; npm brings axe-core, which looks whether everybody can
 # use it. What builds images makes small ones to predict, and other programs to
-# compare with.
+# compare with. wine64 runs the Windows build.
 install-test-packages: install-packages install-image-packages
-	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode systemd
+	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode systemd wine64
 	@cd web/console/browsertest && npm ci --silent --no-audit --no-fund
 
 # What the image is built with, and booted with.
@@ -53,7 +76,7 @@ install-image-test-packages: install-image-packages
 # VERSION, CONFIG, MODULES, KEYS and POLICY: see packer/image/build.
 image: install-image-packages
 	@mkdir -p build/keys
-	@go build -o build/holdfast ./cmd/holdfast
+	@CGO_ENABLED=0 go build -o build/holdfast ./cmd/holdfast
 	@$(if $(KEYS),,packer/image/keys build/keys build/holdfast)
 	@KEYS="$(abspath $(or $(KEYS),build/keys))" DEBS=build/debs packer/image/build build/image
 	@go run ./packer/image/uefivars aws "$(or $(KEYS),build/keys)" build/image/uefi-data.aws
@@ -83,19 +106,20 @@ packer-local: install-image-test-packages image
 cfn-lint:
 	@packer/aws/lint.sh
 
-test: install-test-packages generated format vet staticcheck unit fuzz
+test: install-test-packages generated format vet staticcheck cross unit fuzz
 	@echo "make test: all passed"
 
 # What is generated is as its sources say.
 generated:
 	@go mod tidy -diff
 	@go mod verify >/dev/null
-	@before=$$(cat web/console/*_templ.go web/console/ui/*_templ.go | sha256sum); $(MAKE) -s generate; \
-	if [ "$$before" != "$$(cat web/console/*_templ.go web/console/ui/*_templ.go | sha256sum)" ]; then \
-	  echo "the templates were changed and not generated anew; that is done now: look at it, and commit it"; exit 1; fi
+	@before=$$(cat web/console/*_templ.go web/console/ui/*_templ.go docs/codes.md | sha256sum); $(MAKE) -s generate; \
+	if [ "$$before" != "$$(cat web/console/*_templ.go web/console/ui/*_templ.go docs/codes.md | sha256sum)" ]; then \
+	  echo "the templates or the codes were changed and not generated again; that is done now: look at it, and commit it"; exit 1; fi
 
 generate:
 	@go tool templ generate -path web/console >/dev/null 2>&1 || go tool templ generate -path web/console
+	@go generate ./appliance/fault
 
 screenshots: install-test-packages
 	SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 ./cmd/holdfast-dev -run TestPages
@@ -113,7 +137,7 @@ staticcheck:
 	go tool staticcheck ./...
 
 unit:
-	go test -race -timeout 8m ./...
+	go test -race -timeout 12m ./...
 
 # Each parser of foreign bytes, for a short time.
 fuzz:

@@ -127,7 +127,7 @@ func (a *Administration) setBlock(ctx context.Context, t BlockTarget, change fun
 			return err
 		})
 	}
-	_, err := a.changeKeyAtOnce(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
+	_, err := a.replaceKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) (err error) {
 		k.Blocked, err = change(k.Blocked)
 		return err
 	})

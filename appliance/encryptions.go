@@ -73,7 +73,7 @@ func (k *Key) reserve(ctx context.Context, live *liveKey) (done bool, err error)
 // waits for it, so it does not wait for an administrator's operation.
 func (a *Administration) rotateExhausted(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error) {
 	if !a.admin.TryLock() {
-		return nil, fault.Errorf(fault.Conflict, "an administrator's operation is under way")
+		return nil, fault.Errorf(fault.Changed, "an administrator's operation is under way")
 	}
 	defer a.admin.Unlock()
 	v, err := a.service.view()

@@ -266,35 +266,28 @@ func (a *Administration) changeKey(ctx context.Context, keyStore, id string, cha
 	return a.replaceKey(ctx, keyStore, id, change)
 }
 
-// changeKeyAtOnce is changeKey for what takes a key out of service: it waits for no
-// other operation, since one may wait for the HSM.
-func (a *Administration) changeKeyAtOnce(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (k *ExternalKey, err error) {
-	err = retry(func() error {
-		k, err = a.replaceKey(ctx, keyStore, id, change)
-		return err
-	})
-	return k, err
-}
-
-// replaceKey does what changeKey says. Without the lock it may fail with
-// fault.Conflict.
+// replaceKey does what changeKey says, without the lock: change is called again if
+// another operation was faster.
 func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
 	v, _, err := a.service.keyStore(keyStore)
 	if err != nil {
 		return nil, err
 	}
-	k, err := a.ShowKey(ctx, keyStore, id)
-	if err != nil {
-		return nil, err
-	}
-	key, was := k.ExternalKey, k.Seal
-	if err := change(&key); err != nil {
-		return nil, err
-	}
-	if key.Seal, err = v.ring.Seal(key.Binding(), nil); err != nil {
-		return nil, err
-	}
-	return &key, a.store.UpdateKey(ctx, &key, was)
+	var key ExternalKey
+	return &key, retry(func() error {
+		k, err := a.ShowKey(ctx, keyStore, id)
+		if err != nil {
+			return err
+		}
+		key = k.ExternalKey
+		if err := change(&key); err != nil {
+			return err
+		}
+		if key.Seal, err = v.ring.Seal(key.Binding(), nil); err != nil {
+			return err
+		}
+		return a.store.UpdateKey(ctx, &key, k.Seal)
+	})
 }
 
 // tryKey gives the error that a change of a key would have, and changes nothing.
@@ -310,8 +303,8 @@ func (a *Administration) tryKey(ctx context.Context, keyStore, id string, change
 // SetKeyEnabled enables or disables a key. Errors: fault.NotFound; fault.Conflict
 // if its deletion is pending or suspended.
 func (a *Administration) SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*ExternalKey, error) {
-	if !enabled {
-		return a.changeKeyAtOnce(ctx, keyStore, id, setEnabled(enabled))
+	if !enabled { // what takes a key out of service waits for no other operation: one may wait for the HSM
+		return a.replaceKey(ctx, keyStore, id, setEnabled(enabled))
 	}
 	return a.changeKey(ctx, keyStore, id, setEnabled(enabled))
 }

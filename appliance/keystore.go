@@ -223,10 +223,14 @@ func (a *Administration) changeKeyStore(ctx context.Context, name string, change
 	})
 }
 
-// retry calls f again when somebody else was faster.
+// maxTries is how often a change is tried that other operations are faster with.
+const maxTries = 10
+
+// retry calls f again when another operation was faster. What the state of a thing
+// forbids is not tried again.
 func retry(f func() error) (err error) {
-	for range 10 {
-		if err = f(); fault.CodeOf(err) != fault.Conflict {
+	for range maxTries {
+		if err = f(); fault.CodeOf(err) != fault.Changed {
 			break
 		}
 	}

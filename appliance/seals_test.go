@@ -54,7 +54,7 @@ func TestNoInstallationBesideKeyStores(t *testing.T) {
 	edit(t, b.DB, `DELETE FROM installation`)
 	fresh := appliance.New(appliance.Options{Store: b.Store})
 	err := fresh.Unlock(ctx, keyring.New(b.Token), nil)
-	if fault.CodeOf(err) != fault.Tampered || !strings.Contains(err.Error(), "restore it from a backup") {
+	if fault.CodeOf(err) != fault.Tampered || !strings.Contains(err.Error(), "restore the last good backup into a fresh appliance") {
 		t.Errorf("%v", err)
 	}
 	wantCode(t, errorOf(b.Store.Installation(ctx)), fault.NotFound)

@@ -60,8 +60,8 @@ type Store interface {
 	// CreateKeyStore adds one; fault.Exists if its name or prefix is taken.
 	CreateKeyStore(ctx context.Context, ks *KeyStore) error
 	// UpdateKeyStore replaces a key store's row but for its name, prefix and keys;
-	// fault.NotFound if there is none. It fails with fault.Conflict if the stored seal
-	// is no longer was, which means that somebody else changed the row meanwhile.
+	// fault.NotFound if there is none. It fails with fault.Changed if the stored seal
+	// is no longer was: another operation changed the row at the same time.
 	UpdateKeyStore(ctx context.Context, ks *KeyStore, was []byte) error
 	// DeleteKeyStore removes a key store with its credentials and grants;
 	// fault.NotFound if there is none, fault.Conflict if it has keys.
@@ -79,8 +79,8 @@ type Store interface {
 	// fault.Exists if an ID is taken, fault.NotFound if the key store is gone.
 	CreateKeys(ctx context.Context, keys ...NewKey) error
 	// UpdateKey replaces a key's row; fault.NotFound if there is none. It fails
-	// with fault.Conflict if the stored seal is no longer was, which means that
-	// somebody else changed the row meanwhile.
+	// with fault.Changed if the stored seal is no longer was: another operation
+	// changed the row at the same time.
 	UpdateKey(ctx context.Context, k *ExternalKey, was []byte) error
 	// AddKeyVersion adds a version and replaces the key's row, under the
 	// conditions of UpdateKey.

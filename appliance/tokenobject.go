@@ -170,7 +170,7 @@ func ownedTokenObjects(ctx context.Context, st Store, ring Keyring) (map[string]
 		}
 		if err != nil {
 			return nil, &fault.Fault{Code: fault.Tampered, Err: err,
-				Message: fmt.Sprintf("version %d of key %q in key store %s does not open; if the database was changed by hand or is damaged, restore it from a backup", v.Version, v.KeyID, v.KeyStore)}
+				Message: fmt.Sprintf("version %d of key %q in key store %s does not open; if the database was changed by hand or is damaged, restore the last good backup into a fresh appliance", v.Version, v.KeyID, v.KeyStore)}
 		}
 		owned[label] = true
 	}

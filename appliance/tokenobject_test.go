@@ -386,7 +386,7 @@ func (s *brokenDisk) commit(ctx context.Context, k *appliance.ExternalKey, commi
 		return err
 	}
 	s.broken = true
-	return fault.Errorf(fault.Internal, "the database's disk failed; restart Holdfast to see whether the change is on it")
+	return fault.Errorf(fault.Internal, "the database's disk failed; restart the machine to see whether the change is on it")
 }
 
 func (s *brokenDisk) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
@@ -416,7 +416,7 @@ func (s *brokenDisk) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersi
 
 func (s *brokenDisk) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
 	if s.broken {
-		return fault.Errorf(fault.Internal, "the database is not written any more, because its disk failed; nothing changed, restart Holdfast")
+		return fault.Errorf(fault.Internal, "the database is not written any more, because its disk failed; nothing changed, restart the machine")
 	}
 	return s.Store.NoteTokenObject(ctx, o)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/nitro"
 	"holdfast/attest/processor"
@@ -35,7 +36,7 @@ type Kinds struct{ list []processor.Kind }
 // name of another technology, or whose checks have the codes of others: a sheet has
 // one answer to each code.
 func NewKinds(list ...processor.Kind) (*Kinds, error) {
-	names, codes := map[string]bool{string(TPM): true, string(NitroTPM): true}, map[string]string{}
+	names, codes := map[string]bool{string(TPM): true, string(NitroTPM): true}, map[fault.Code]string{}
 	for of, questions := range map[string][]appraisal.Question{string(TPM): tpm.Questions(), string(NitroTPM): nitro.Questions(), "evidence": ofWhole()} {
 		for _, q := range questions {
 			codes[q.Code] = of
@@ -111,7 +112,7 @@ func (k *Kinds) sections() json.Options {
 }
 
 // checkReport is asked only of evidence whose report nobody can appraise.
-var checkReport = appraisal.Question{Code: "E_REPORT_KIND", Name: "The processor report is of a kind that this program and the policy know."}
+var checkReport = appraisal.Question{Code: fault.EvidenceReport, Name: "The processor report is of a kind that this program and the policy know."}
 
 // verify appraises the report, if the evidence has one, and says of all other
 // kinds that there is none. A report that is of no known kind, or of which the

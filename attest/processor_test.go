@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/processor"
@@ -22,8 +23,8 @@ import (
 // enclave is a second kind of processor report, for tests: the data, signed by
 // Ed25519, with the key's last day as an endorsement.
 type enclave struct {
-	name string // "test-enclave" if empty
-	code string // of its check
+	name string     // "test-enclave" if empty
+	code fault.Code // of its check
 }
 
 var (

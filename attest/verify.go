@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/nitro"
 	"holdfast/attest/processor"
@@ -16,16 +17,16 @@ import (
 
 // The checks of the evidence as a whole.
 var (
-	checkNonce   = appraisal.Question{Code: "E_NONCE", Name: "The evidence was made for this verifier: it has the nonce that was asked for."}
-	checkTLSKey  = appraisal.Question{Code: "E_TLS_KEY", Name: "The TLS key in the evidence is the one the machine uses."}
-	checkTime    = appraisal.Question{Code: "E_TIME", Name: "The evidence is as recent as the policy asks."}
-	checkRequire = appraisal.Question{Code: "E_REQUIRED", Name: "The evidence has all technologies that the policy requires."}
-	checkPolicy  = appraisal.Question{Code: "E_POLICY", Name: "The machine has the policy that the evidence is appraised under."}
-	checkProof   = appraisal.Question{Code: "E_POLICY_UNPROVEN", Name: "The policy proves which code runs: no machine with other code passes it."}
+	checkNonce   = appraisal.Question{Code: fault.EvidenceNonce, Name: "The evidence was made for this verifier: it has the nonce that was asked for."}
+	checkTLSKey  = appraisal.Question{Code: fault.EvidenceTLSKey, Name: "The TLS key in the evidence is the one the machine uses."}
+	checkTime    = appraisal.Question{Code: fault.EvidenceTime, Name: "The evidence is as recent as the policy asks."}
+	checkRequire = appraisal.Question{Code: fault.EvidenceRequired, Name: "The evidence has all technologies that the policy requires."}
+	checkPolicy  = appraisal.Question{Code: fault.EvidencePolicy, Name: "The machine has the policy that the evidence is appraised under."}
+	checkProof   = appraisal.Question{Code: fault.PolicyUnproven, Name: "The policy proves which code runs: no machine with other code passes it."}
 	// Of evidence that fails it: Parse gives no such evidence.
-	checkEvidence = appraisal.Question{Code: "E_EVIDENCE_FORMAT", Name: "The evidence is well-formed."}
+	checkEvidence = appraisal.Question{Code: fault.EvidenceFormat, Name: "The evidence is well-formed."}
 	// Of evidence to which a secret is released.
-	checkUncapped = appraisal.Question{Code: "E_BROKER_CAPPED", Name: "The machine may have a secret: since it was started it has had none, and it has not locked itself."}
+	checkUncapped = appraisal.Question{Code: fault.BrokerCapped, Name: "The machine may have a secret: since it was started it has had none, and it has not locked itself."}
 )
 
 // ofWhole are all questions about evidence as a whole.
@@ -266,7 +267,7 @@ type Parts struct {
 
 // checkParts is asked of a processor report beside a NitroTPM document, by the
 // report's title.
-var checkParts = appraisal.Question{Code: "E_PARTS", Name: "The %s and the NitroTPM document are about the same: they name the same bytes."}
+var checkParts = appraisal.Question{Code: fault.EvidenceParts, Name: "The %s and the NitroTPM document are about the same: they name the same bytes."}
 
 // VerifyParts appraises documents for themselves. What ties them to a nonce and
 // to keys is not known here, and is not checked. A zero time stands for the

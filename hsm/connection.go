@@ -109,7 +109,7 @@ func (c *connection) look() error {
 	case found == 0:
 		return fmt.Errorf("%s: %w; check its name, and that the HSM is connected", c.cfg.name(), ErrNotFound)
 	case found > 1:
-		return fmt.Errorf("%s: %w: %d tokens have that name; select one by its serial number", c.cfg.name(), ErrAmbiguous, found)
+		return fmt.Errorf("%s: %w: %d tokens have that name; select one with hsm.token_serial", c.cfg.name(), ErrAmbiguous, found)
 	case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
 		return fmt.Errorf("%s: %w: it is locked; the HSM's security officer can unlock it", c.cfg.name(), ErrPINRefused)
 	case info.Flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
@@ -364,7 +364,7 @@ func (c *connection) encrypt(s pkcs11.SessionHandle, key pkcs11.ObjectHandle, pl
 	}
 	if c.cfg.IVFromToken {
 		if iv = params.IV(); bytes.Equal(iv, make([]byte, len(iv))) {
-			return sealed{}, errors.New("C_Encrypt: the token was to make the IV and did not; switch iv_from_token off")
+			return sealed{}, errors.New("C_Encrypt: the token was to make the IV and did not; set hsm.iv_from_token = false")
 		}
 	}
 	if len(out) != len(plaintext)+tagBytes {

@@ -2,9 +2,7 @@ package web
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -117,22 +115,6 @@ func revision(h http.Header) (string, error) {
 
 var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: send an API token as \"Authorization: Bearer hf_...\"")
 
-// statusOf is the one place that puts codes of the domain into HTTP.
-var statusOf = map[fault.Code]int{
-	fault.Invalid:         http.StatusBadRequest,
-	fault.TooLarge:        http.StatusBadRequest,
-	fault.Unauthenticated: http.StatusUnauthorized,
-	fault.Forbidden:       http.StatusForbidden,
-	CodePresence:          http.StatusForbidden,
-	fault.NotFound:        http.StatusNotFound,
-	fault.Exists:          http.StatusConflict,
-	fault.Conflict:        http.StatusConflict,
-	CodeStale:             http.StatusPreconditionFailed,
-	fault.Throttled:       http.StatusTooManyRequests,
-	fault.Locked:          http.StatusServiceUnavailable,
-	fault.Timeout:         http.StatusServiceUnavailable,
-}
-
 // methodNotAllowed answers with the methods that the route does have.
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
@@ -140,26 +122,7 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			w.Header().Add("Allow", m)
 		}
 	}
-	writeJSON(w, http.StatusMethodNotAllowed, Failure{Code: fault.Invalid,
-		Message: fmt.Sprintf("the route %s of the admin API has no %s", r.URL.Path, r.Method)})
-}
-
-func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	f := Failure{Code: fault.CodeOf(err), Message: "internal error; the appliance's log says more"}
-	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		f.Message = e.Message
-	}
-	status, ok := statusOf[f.Code]
-	if !ok {
-		status = http.StatusInternalServerError
-		a.Log.Error("admin", "method", r.Method, "path", r.URL.Path, "error", err)
-	}
-	writeJSON(w, status, f)
-}
-
-func writeJSON(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the caller is gone if this fails
+	p := NewProblem(fault.Errorf(fault.Invalid, "the route %s of the admin API has no %s", r.URL.Path, r.Method))
+	p.Status = http.StatusMethodNotAllowed
+	writeBody(w, p.Status, operation.ProblemType, p)
 }

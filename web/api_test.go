@@ -147,7 +147,11 @@ func (a *api) call(method, route, body string) (int, http.Header, string) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	if got := res.Header.Get("Content-Type"); got != "application/json" {
+	want := "application/json"
+	if res.StatusCode/100 != 2 {
+		want = "application/problem+json"
+	}
+	if got := res.Header.Get("Content-Type"); got != want {
 		a.t.Errorf("%s %s: Content-Type %q", method, route, got)
 	}
 	if got := res.Header.Get("Cache-Control"); got != "no-store" {
@@ -171,14 +175,17 @@ func (a *api) ok(method, route, body string) string {
 func (a *api) fails(method, route, body string, status int, code fault.Code) string {
 	a.t.Helper()
 	got, _, answer := a.call(method, route, body)
-	var f map[string]string
-	if err := json.Unmarshal([]byte(answer), &f); err != nil || len(f) != 2 || f["message"] == "" || strings.Contains(f["message"], "\n") {
+	var p web.Problem
+	d := json.NewDecoder(strings.NewReader(answer))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&p); err != nil || p.Message == "" || strings.Contains(p.Message, "\n") || p.Detail != p.Message || p.Status != got ||
+		p.Type != "/codes#"+string(p.Code) || p.Title == "" || p.WhatToDo == "" || (p.Reference != "") != (p.Code.Entry().Class == fault.ClassInternal) {
 		a.t.Fatalf("%s %s: the failure is %s", method, route, answer)
 	}
-	if got != status || f["code"] != string(code) {
+	if got != status || p.Code != code {
 		a.t.Errorf("%s %s %.100s: got %d %s, want %d %s", method, route, body, got, answer, status, code)
 	}
-	return f["message"]
+	return p.Message
 }
 
 const (

@@ -39,6 +39,20 @@ func remote(t *testing.T, a *api) *web.Client {
 	return c
 }
 
+// clientOf serves a handler on a socket, and gives a client of it.
+func clientOf(t *testing.T, h http.Handler) *web.Client {
+	t.Helper()
+	server, socket := httptest.NewUnstartedServer(h), filepath.Join(t.TempDir(), "s")
+	server.Listener.Close()
+	var err error
+	if server.Listener, err = net.Listen("unix", socket); err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	return web.NewClient(socket)
+}
+
 // TestCall: a program performs operations of a server by their values, over the
 // socket and over HTTPS: with parameters, bodies and files, both ways.
 func TestCall(t *testing.T) {
@@ -88,7 +102,7 @@ func TestCall(t *testing.T) {
 			if _, err := operation.DisableKey.CallIfMatch(ctx, c, operation.Revision(k.Out), b); err != nil {
 				t.Error(err)
 			}
-			if _, err := operation.EnableKey.CallIfMatch(ctx, c, operation.Revision(k.Out), b); fault.CodeOf(err) != operation.CodeStale {
+			if _, err := operation.EnableKey.CallIfMatch(ctx, c, operation.Revision(k.Out), b); fault.CodeOf(err) != fault.Stale {
 				t.Errorf("stale: %v", err)
 			}
 			for _, name := range []string{"no/body?", "..", "%2e", "keys"} {
@@ -126,15 +140,7 @@ func TestCallWaits(t *testing.T) {
 	p := newPeople(t, "alice", "bob")
 	p.fourEyes("deleteKeyStore")
 	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
-	server, socket := httptest.NewUnstartedServer(as(*p.user("alice"), p.api)), filepath.Join(t.TempDir(), "s")
-	server.Listener.Close()
-	var err error
-	if server.Listener, err = net.Listen("unix", socket); err != nil {
-		t.Fatal(err)
-	}
-	server.Start()
-	defer server.Close()
-	_, err = operation.DeleteKeyStore.Call(t.Context(), web.NewClient(socket), operation.KeyStoreName{KeyStore: "p"})
+	_, err := operation.DeleteKeyStore.Call(t.Context(), clientOf(t, as(*p.user("alice"), p.api)), operation.KeyStoreName{KeyStore: "p"})
 	var waits *operation.Pending
 	if !errors.As(err, &waits) || waits.Request.Operation != "deleteKeyStore" {
 		t.Fatalf("%v", err)

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"holdfast/appliance/approval"
-	"holdfast/appliance/fault"
 	"holdfast/web/operation"
 )
 
@@ -65,7 +64,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body, result any) 
 	return c.DoIfMatch(ctx, method, path, "", body, result)
 }
 
-// DoIfMatch is Do, refused with [CodeStale] unless what it changes has the
+// DoIfMatch is Do, refused with [fault.Stale] unless what it changes has the
 // revision; an empty one matches all.
 func (c *Client) DoIfMatch(ctx context.Context, method, path, revision string, body, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -145,11 +144,11 @@ func (c *Client) call(ctx context.Context, method, path, revision string, in io.
 		}
 		return p
 	}
-	var f Failure
-	if err := json.NewDecoder(body).Decode(&f); err != nil || f.Code == "" {
+	f, err := readProblem(body)
+	if err != nil {
 		return fmt.Errorf("%s: answered %s", c.where, res.Status)
 	}
-	return &fault.Fault{Code: f.Code, Message: f.Message}
+	return f
 }
 
 // Path joins the parts of a route's path, each escaped.

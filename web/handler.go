@@ -64,7 +64,7 @@ func bearer(p Public) http.Handler {
 		if err != nil {
 			if errors.Is(err, identity.ErrProof) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="holdfast", error="invalid_token"`)
-				err = fault.Errorf(fault.Unauthenticated, "the API token is unknown, revoked or expired; make another in the console")
+				err = fault.Errorf(fault.Unauthenticated, "the API token is unknown, revoked or expired; make another in the console, or with holdfast token create")
 			}
 			p.API.fail(w, r, err)
 			return

@@ -31,8 +31,8 @@ const (
 )
 
 // public adds what is answered without authentication: whether the appliance lives
-// and is ready, where its boot is, evidence for the nonce of whoever asks, and
-// metrics for Prometheus.
+// and is ready, where its boot is, evidence for the nonce of whoever asks, what codes
+// mean, and metrics for Prometheus.
 func public(r chi.Router, p Public) {
 	r.Method(http.MethodGet, "/metrics", p.Metrics)
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -49,6 +49,7 @@ func public(r chi.Router, p Public) {
 		writeJSON(w, http.StatusOK, PublicBoot{s.State, s.Since, s.Code, s.Reason})
 	})
 	r.Get("/attestation", publicEvidence(p.Boot, p.Log))
+	r.Get(CodesPath, codes)
 }
 
 // publicEvidence answers everybody, all together not too often.
@@ -57,18 +58,15 @@ func publicEvidence(b Boot, log *slog.Logger) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !limiter.Allow() {
 			w.Header().Set("Retry-After", "1")
-			writeJSON(w, http.StatusTooManyRequests, Failure{Code: fault.Throttled, Message: "evidence is asked for too often; try again in a second"})
+			writeProblem(w, fault.Errorf(fault.Throttled, "evidence is asked for too often; try again in a second"))
 			return
 		}
 		text, err := operation.Evidence(r.Context(), b, operation.Nonce{Nonce: r.URL.Query().Get("nonce")})
-		refused, known := errors.AsType[*fault.Fault](err)
-		switch {
-		case known:
-			writeJSON(w, statusOf[refused.Code], Failure{Code: refused.Code, Message: refused.Message})
-			return
-		case err != nil:
-			log.Error("evidence could not be made", "remote", r.RemoteAddr, "error", err)
-			writeJSON(w, http.StatusInternalServerError, Failure{Code: fault.Internal, Message: "evidence could not be made; the appliance's log says why"})
+		if err != nil {
+			if _, known := errors.AsType[*fault.Fault](err); !known {
+				err = fault.Wrapf(fault.Internal, err, "evidence could not be made")
+			}
+			writeProblem(w, fault.Answer(r.Context(), log, "evidence", err, "remote", r.RemoteAddr))
 			return
 		}
 		log.Info("evidence", "remote", r.RemoteAddr)

@@ -54,7 +54,7 @@ func newCaller(t testing.TB) (*caller, *xkstest.Bed) {
 
 func code(t testing.TB, w *httptest.ResponseRecorder) string {
 	t.Helper()
-	var f web.Failure
+	var f web.Problem
 	if err := json.Unmarshal(w.Body.Bytes(), &f); err != nil {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}

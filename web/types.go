@@ -15,7 +15,6 @@ type (
 	Journal       = operation.Journal
 	Site          = operation.Site
 	ApprovalStore = operation.ApprovalStore
-	Failure       = operation.Failure
 	Pending       = operation.Pending
 
 	Status             = operation.Status
@@ -56,12 +55,6 @@ type (
 	CertificateRequest = operation.CertificateRequest
 	SigningRequest     = operation.SigningRequest
 	CertificateChain   = operation.CertificateChain
-)
-
-// The codes of refusals that are of operations themselves.
-const (
-	CodePresence = operation.CodePresence
-	CodeStale    = operation.CodeStale
 )
 
 // Routes gives the table of all operations.

@@ -125,7 +125,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if p := recover(); p != nil {
 			a.log.Error("a request made the appliance panic; please report this", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			out.fail(fail(internalException, errInternal))
+			out.fail(failed(unfulfilled, fmt.Errorf("panic: %v", p)))
 		}
 		o := req.outcome(r, out.status, out.err)
 		if a.observe != nil {
@@ -196,7 +196,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, req *request) ([]byt
 		if errors.Is(err, context.DeadlineExceeded) {
 			return nil, fromDomain(&fault.Fault{Code: fault.Timeout, Message: "the audit log", Err: err})
 		}
-		return nil, &apiError{name: internalException, message: "the request could not be audited, and so is not answered", cause: err}
+		return nil, failed("the request could not be audited, and so is not answered", err)
 	}
 	return answer, apiErr
 }
@@ -362,6 +362,7 @@ func (a *API) logRequest(ctx context.Context, o *Outcome) {
 	}
 	if o.ErrorName != "" {
 		add("error_name", o.ErrorName)
+		add("reference", o.Reference)
 		add("error", o.Reason)
 		add("remote", o.Remote)
 	}

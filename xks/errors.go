@@ -48,7 +48,10 @@ type apiError struct {
 	name    errorName
 	status  int    // if not statusOf[name]
 	message string // for the caller
-	cause   error  // for the log alone
+	// reference, in the message and in the log's line, joins the two; empty if the
+	// message says all.
+	reference string
+	cause     error // for the log alone
 }
 
 func (e *apiError) Error() string {
@@ -67,46 +70,45 @@ func (e *apiError) statusCode() int {
 
 func fail(name errorName, message string) *apiError { return &apiError{name: name, message: message} }
 
-// The answers of which the caller learns nothing more.
-var errInternal = "the request could not be fulfilled; the appliance's log says why"
+// unfulfilled is what the caller learns of most internal errors.
+const unfulfilled = "the request could not be fulfilled"
+
+// failed is an internal error: the caller learns a reference, which finds the line
+// of the log with the cause.
+func failed(what string, cause error) *apiError {
+	reference := fault.NewReference()
+	return &apiError{name: internalException, reference: reference, cause: cause,
+		message: what + "; the appliance's log says why, in the line with reference=" + reference}
+}
 
 func authenticationFailed(cause error) *apiError {
 	return &apiError{name: authenticationFailedException, cause: cause,
 		message: "the request could not be authenticated by its signature"}
 }
 
-// fromDomain puts an error of the domain into the specification's terms. It is
-// the one place that does. What is of no concern to the caller stays in the
-// log.
+// messages are what the caller learns of the domain's errors, by their name. Of any
+// other it learns that a parameter is not supported.
+var messages = map[errorName]string{
+	keyNotFoundException:       "the external key does not exist",
+	invalidStateException:      "the external key is not enabled",
+	accessDeniedException:      "no grant allows the operation",
+	invalidKeyUsageException:   "the external key does not support the operation",
+	invalidCiphertextException: "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted",
+	throttlingException:        "the request rate exceeds the key store's quota",
+	dependencyTimeoutException: "a part that the appliance depends on did not answer in time",
+}
+
+// fromDomain puts an error of the domain into the specification's terms, by the
+// name that the registry has for its code. It is the one place that does. What is of
+// no concern to the caller stays in the log.
 func fromDomain(err error) *apiError {
-	names := map[fault.Code]errorName{
-		fault.Invalid:    validationException,
-		fault.NotFound:   keyNotFoundException,
-		fault.Conflict:   invalidStateException,
-		fault.Denied:     accessDeniedException,
-		fault.KeyUsage:   invalidKeyUsageException,
-		fault.Ciphertext: invalidCiphertextException,
-		fault.Throttled:  throttlingException,
-		fault.TooLarge:   unsupportedOperationException,
+	f, ok := errors.AsType[*fault.Fault](err)
+	if ok && f.Code == fault.Locked {
+		return &apiError{name: internalException, message: f.Message, cause: err}
 	}
-	code := fault.CodeOf(err)
-	if code == fault.Timeout {
-		return &apiError{name: dependencyTimeoutException, message: "a part that the appliance depends on did not answer in time", cause: err}
-	}
-	if locked := (*fault.Fault)(nil); code == fault.Locked && errors.As(err, &locked) {
-		return &apiError{name: internalException, message: locked.Message, cause: err}
-	}
-	name, ok := names[code]
-	if !ok {
-		return &apiError{name: internalException, message: errInternal, cause: err}
-	}
-	messages := map[errorName]string{
-		keyNotFoundException:       "the external key does not exist",
-		invalidStateException:      "the external key is not enabled",
-		accessDeniedException:      "no grant allows the operation",
-		invalidKeyUsageException:   "the external key does not support the operation",
-		invalidCiphertextException: "the ciphertext, its metadata, initialization vector, authentication tag or additional authenticated data are not as they were encrypted",
-		throttlingException:        "the request rate exceeds the key store's quota",
+	name := errorName(fault.CodeOf(err).Entry().XKS)
+	if name == "" || name == internalException {
+		return failed(unfulfilled, err)
 	}
 	message, ok := messages[name]
 	if !ok {

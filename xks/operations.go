@@ -152,11 +152,11 @@ func (a *API) encrypt(ctx context.Context, req *request, body []byte) ([]byte, *
 		out.CDIV = IntegrityValue(in.AAD.bytes, c)
 		again, err := key.Decrypt(ctx, c, in.AAD.bytes)
 		if err != nil {
-			return nil, &apiError{name: internalException, message: errInternal, cause: fmt.Errorf("a ciphertext just made does not decrypt: %w", err)}
+			return nil, failed(unfulfilled, fmt.Errorf("a ciphertext just made does not decrypt: %w", err))
 		}
 		defer clear(again)
 		if subtle.ConstantTimeCompare(again, in.Plaintext.bytes) != 1 {
-			return nil, &apiError{name: internalException, message: errInternal, cause: errors.New("a ciphertext just made decrypts to another plaintext: suspect the memory or the HSM")}
+			return nil, failed(unfulfilled, errors.New("a ciphertext just made decrypts to another plaintext: suspect the memory or the HSM"))
 		}
 	}
 	return encode(out)
@@ -280,7 +280,7 @@ func checkSizes(what string, data, aad []byte) *apiError {
 func encode(v any) ([]byte, *apiError) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return nil, &apiError{name: internalException, message: errInternal, cause: err}
+		return nil, failed(unfulfilled, err)
 	}
 	return body, nil
 }

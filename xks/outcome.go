@@ -26,11 +26,12 @@ type Outcome struct {
 	Skew        time.Duration
 	AccessKeyID string
 	// Status is the HTTP status of the answer, ErrorName the specification's name
-	// of the error, Reason what the log says of it; empty if there is none.
-	Status            int
-	ErrorName, Reason string
-	Took              time.Duration
-	Remote            string
+	// of the error, Reason what the log says of it; empty if there is none. Reference
+	// is in the answer of an internal error as well.
+	Status                       int
+	ErrorName, Reason, Reference string
+	Took                         time.Duration
+	Remote                       string
 }
 
 // outcome sums a request up, as it is answered.
@@ -49,7 +50,7 @@ func (req *request) outcome(r *http.Request, status int, err *apiError) *Outcome
 		o.Signed, o.Skew, o.AccessKeyID = true, req.claim.Skew, printable(req.claim.AccessKeyID)
 	}
 	if err != nil {
-		o.ErrorName, o.Reason = string(err.name), err.Error()
+		o.ErrorName, o.Reason, o.Reference = string(err.name), err.Error(), err.reference
 	}
 	return o
 }

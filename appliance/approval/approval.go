@@ -77,7 +77,7 @@ type Store interface {
 	// first.
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
 	// DecideApproval writes state, decider, time and outcome of a request that is
-	// in the state from; fault.Conflict if it is not.
+	// in the state from; fault.Changed if it is no longer.
 	DecideApproval(ctx context.Context, r *Request, from State) error
 	// SealApprovals has all requests sealed in one step: f gives one its seal.
 	SealApprovals(ctx context.Context, f func(*Request) error) error

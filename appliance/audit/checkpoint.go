@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"holdfast/appliance/fault"
 	"io"
 	"regexp"
 	"strconv"
@@ -51,7 +52,7 @@ func (c *Checkpoint) text() string {
 
 // parseCheckpoint reads the text of a checkpoint. It must be as text makes it.
 func parseCheckpoint(text string) (*Checkpoint, error) {
-	malformed := Errorf(CodeCheckpointForged, nil, "a checkpoint is not of the form that this version writes")
+	malformed := fault.Errorf(fault.AuditCheckpointForged, "a checkpoint is not of the form that this version writes")
 	l := strings.Split(text, "\n")
 	if len(text) > MaxNote || len(l) != 5 || l[4] != "" {
 		return nil, malformed
@@ -79,17 +80,17 @@ func parseCheckpoint(text string) (*Checkpoint, error) {
 // OpenCheckpoint checks the signature of a checkpoint, and gives what it says.
 func OpenCheckpoint(signed []byte, keys note.Verifiers) (*Checkpoint, error) {
 	if len(signed) > MaxNote {
-		return nil, Errorf(CodeCheckpointForged, nil, "a checkpoint is longer than %d bytes", MaxNote)
+		return nil, fault.Errorf(fault.AuditCheckpointForged, "a checkpoint is longer than %d bytes", MaxNote)
 	}
 	n, err := note.Open(signed, keys)
 	if err != nil {
-		return nil, Errorf(CodeCheckpointForged, err, "a checkpoint is not signed by a known key")
+		return nil, fault.Wrapf(fault.AuditCheckpointForged, err, "a checkpoint is not signed by a known key")
 	}
 	// Base64 has bits that mean nothing. They are zero, so that a checkpoint has
 	// one form only.
 	for _, sig := range n.Sigs {
 		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
-			return nil, Errorf(CodeCheckpointForged, err, "the signature of a checkpoint was edited")
+			return nil, fault.Wrapf(fault.AuditCheckpointForged, err, "the signature of a checkpoint was edited")
 		}
 	}
 	return parseCheckpoint(n.Text)
@@ -99,7 +100,7 @@ func OpenCheckpoint(signed []byte, keys note.Verifiers) (*Checkpoint, error) {
 func UnverifiedCheckpoint(signed []byte) (*Checkpoint, error) {
 	text, _, ok := bytes.Cut(signed, []byte("\n\n"))
 	if !ok {
-		return nil, Errorf(CodeCheckpointForged, nil, "a checkpoint has no signature")
+		return nil, fault.Errorf(fault.AuditCheckpointForged, "a checkpoint has no signature")
 	}
 	return parseCheckpoint(string(text) + "\n")
 }
@@ -108,7 +109,7 @@ func UnverifiedCheckpoint(signed []byte) (*Checkpoint, error) {
 func SignCheckpoint(c *Checkpoint, s Signer) ([]byte, error) {
 	signed, err := note.Sign(&note.Note{Text: c.text()}, s)
 	if err != nil {
-		return nil, Errorf(CodeSigner, err, "a checkpoint could not be signed; the records are on the disk, without a signature")
+		return nil, fault.Wrapf(fault.AuditSigner, err, "a checkpoint could not be signed; the records are on the disk, without a signature")
 	}
 	return signed, nil
 }
@@ -141,7 +142,7 @@ func LastNote(r io.ReaderAt, size int64) (signed []byte, end int64, err error) {
 	from := max(0, size-4*MaxNote)
 	b := make([]byte, size-from)
 	if _, err := r.ReadAt(b, from); err != nil && err != io.EOF {
-		return nil, 0, Errorf(CodeIO, err, "the checkpoints cannot be read")
+		return nil, 0, fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
 	// From the end, block by block, to a block of signatures.
 	for stop := bytes.LastIndex(b, blank); stop >= 0; {
@@ -192,7 +193,7 @@ func (n *Notes) Next() (signed []byte, torn bool, err error) {
 		case io.EOF, io.ErrUnexpectedEOF:
 			n.done = true
 		default:
-			return nil, false, Errorf(CodeIO, err, "the checkpoints cannot be read")
+			return nil, false, fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 		}
 	}
 }

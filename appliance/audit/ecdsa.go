@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"holdfast/appliance/fault"
 	"strconv"
 	"strings"
 	"unicode"
@@ -46,14 +47,14 @@ type ecdsaKey struct {
 
 func newECDSAKey(name string, pub *ecdsa.PublicKey) (ecdsaKey, error) {
 	if name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsSpace) || strings.Contains(name, "+") {
-		return ecdsaKey{}, Errorf(CodeInvalid, nil, "%q cannot be the name of a key; give one without spaces and plus signs", name)
+		return ecdsaKey{}, fault.Errorf(fault.Invalid, "%q cannot be the name of a key; give one without spaces and plus signs", name)
 	}
 	if pub == nil || pub.Curve != elliptic.P256() {
-		return ecdsaKey{}, Errorf(CodeInvalid, nil, "the key %s is not on the curve P-256", name)
+		return ecdsaKey{}, fault.Errorf(fault.Invalid, "the key %s is not on the curve P-256", name)
 	}
 	spki, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
-		return ecdsaKey{}, Errorf(CodeInvalid, err, "the key %s cannot be used", name)
+		return ecdsaKey{}, fault.Wrapf(fault.Invalid, err, "the key %s cannot be used", name)
 	}
 	sum := sha256.Sum256([]byte(name + "\n" + algECDSA + string(spki)))
 	return ecdsaKey{name: name, hash: binary.BigEndian.Uint32(sum[:]), spki: spki}, nil
@@ -101,7 +102,7 @@ type ECDSASigner struct {
 func NewECDSASigner(name string, key crypto.Signer) (*ECDSASigner, error) {
 	pub, ok := key.Public().(*ecdsa.PublicKey)
 	if !ok {
-		return nil, Errorf(CodeInvalid, nil, "the key %s is not an ECDSA key", name)
+		return nil, fault.Errorf(fault.Invalid, "the key %s is not an ECDSA key", name)
 	}
 	k, err := newECDSAKey(name, pub)
 	if err != nil {
@@ -123,19 +124,19 @@ func ParseVerifierKey(line string) (note.Verifier, error) {
 	hash, b64, _ := strings.Cut(rest, "+")
 	key, err := base64.StdEncoding.DecodeString(b64)
 	if err != nil {
-		return nil, Errorf(CodeInvalid, err, "a verifier key is not of the form name+hash+base64")
+		return nil, fault.Wrapf(fault.Invalid, err, "a verifier key is not of the form name+hash+base64")
 	}
 	spki, ok := strings.CutPrefix(string(key), algECDSA)
 	if !ok {
 		v, err := note.NewVerifier(strings.TrimSpace(line))
 		if err != nil {
-			return nil, Errorf(CodeInvalid, err, "a verifier key cannot be read")
+			return nil, fault.Wrapf(fault.Invalid, err, "a verifier key cannot be read")
 		}
 		return v, nil
 	}
 	pub, err := x509.ParsePKIXPublicKey([]byte(spki))
 	if err != nil {
-		return nil, Errorf(CodeInvalid, err, "a verifier key has no public key")
+		return nil, fault.Wrapf(fault.Invalid, err, "a verifier key has no public key")
 	}
 	ec, _ := pub.(*ecdsa.PublicKey)
 	v, err := NewECDSAVerifier(name, ec)
@@ -143,7 +144,7 @@ func ParseVerifierKey(line string) (note.Verifier, error) {
 		return nil, err
 	}
 	if n, err := strconv.ParseUint(hash, 16, 32); err != nil || uint32(n) != v.hash {
-		return nil, Errorf(CodeInvalid, nil, "the hash of the verifier key %s is not that of its public key", name)
+		return nil, fault.Errorf(fault.Invalid, "the hash of the verifier key %s is not that of its public key", name)
 	}
 	return v, nil
 }

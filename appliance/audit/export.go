@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/csv"
+	"holdfast/appliance/fault"
 	"io"
 	"strconv"
 	"strings"
@@ -27,7 +28,7 @@ func (r *Reader) Export(ctx context.Context, q Query, w io.Writer, format string
 	case "csv":
 		err = r.exportCSV(ctx, q, out)
 	default:
-		return Errorf(CodeInvalid, nil, "%.20q is no format of an export; use jsonl or csv", format)
+		return fault.Errorf(fault.Invalid, "%.20q is no format of an export; use jsonl or csv", format)
 	}
 	if err != nil {
 		return err
@@ -39,7 +40,7 @@ func (r *Reader) Export(ctx context.Context, q Query, w io.Writer, format string
 }
 
 func notExported(err error) error {
-	return Errorf(CodeIO, err, "the export could not be written")
+	return fault.Wrapf(fault.AuditIO, err, "the export could not be written")
 }
 
 var csvHeader = []string{"seq", "time", "kind", "operation", "result", "error", "key_store", "key", "version",

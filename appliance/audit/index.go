@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"holdfast/appliance/fault"
 	"io"
 	"math"
 	"os"
@@ -90,7 +91,7 @@ func (t *terms) hash(list int) (uint32, bool) {
 func BuildIndex(dir string, s Segment) error {
 	f, err := os.Open(filepath.Join(dir, s.Name()))
 	if err != nil {
-		return Errorf(CodeIO, err, "the segment %s cannot be read", s.Name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", s.Name())
 	}
 	defer f.Close()
 	var offsets []uint32
@@ -103,7 +104,7 @@ func BuildIndex(dir string, s Segment) error {
 			break
 		}
 		if err != nil || at > math.MaxUint32 {
-			return Errorf(CodeMalformed, err, "line %d of %s cannot be read; run verify", len(offsets)+1, s.Name())
+			return fault.Wrapf(fault.AuditMalformed, err, "line %d of %s cannot be read; run verify", len(offsets)+1, s.Name())
 		}
 		var t terms
 		fields(line[1:], t.take)
@@ -131,7 +132,7 @@ func writeIndex(path string, s Segment, offsets []uint32, pairs [lists][]uint64)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), TemporaryIndex)
 	if err != nil {
-		return Errorf(CodeIO, err, "the index of %s cannot be written", s.Name())
+		return fault.Wrapf(fault.AuditIO, err, "the index of %s cannot be written", s.Name())
 	}
 	defer os.Remove(f.Name()) // when it was not renamed
 	w := bufio.NewWriterSize(f, 1<<18)
@@ -153,7 +154,7 @@ func writeIndex(path string, s Segment, offsets []uint32, pairs [lists][]uint64)
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return Errorf(CodeIO, err, "the index of %s cannot be written", s.Name())
+		return fault.Wrapf(fault.AuditIO, err, "the index of %s cannot be written", s.Name())
 	}
 	return nil
 }
@@ -222,7 +223,7 @@ func (x *index) close() { _ = x.file.Close() }
 func (x *index) offset(line uint32) (int64, error) {
 	var b [4]byte
 	if _, err := x.file.ReadAt(b[:], int64(indexHeader)+4*int64(line)); err != nil {
-		return 0, Errorf(CodeIO, err, "an index cannot be read")
+		return 0, fault.Wrapf(fault.AuditIO, err, "an index cannot be read")
 	}
 	return int64(binary.LittleEndian.Uint32(b[:])), nil
 }
@@ -255,7 +256,7 @@ func (x *index) find(list int, hash uint32) (run, error) {
 		to = l.n
 	}
 	if failure != nil {
-		return run{}, Errorf(CodeIO, failure, "an index cannot be read")
+		return run{}, fault.Wrapf(fault.AuditIO, failure, "an index cannot be read")
 	}
 	return run{l.at + 8*from, max(0, to-from)}, nil
 }
@@ -264,7 +265,7 @@ func (x *index) find(list int, hash uint32) (run, error) {
 func (x *index) read(r run) ([]uint32, error) {
 	b := make([]byte, 8*r.n)
 	if _, err := x.file.ReadAt(b, r.at); err != nil && len(b) > 0 {
-		return nil, Errorf(CodeIO, err, "an index cannot be read")
+		return nil, fault.Wrapf(fault.AuditIO, err, "an index cannot be read")
 	}
 	found := make([]uint32, 0, len(b)/8)
 	for ; len(b) > 0; b = b[8:] {

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"encoding/json"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -39,7 +40,7 @@ func InclusionProof(dir string, seq int64) ([]byte, error) {
 		return nil, err
 	}
 	if seq < 0 || seq >= c.Size {
-		return nil, Errorf(CodeNotFound, nil, "no checkpoint covers record %d; the newest covers %d records", seq, c.Size)
+		return nil, fault.Errorf(fault.NotFound, "no checkpoint covers record %d; the newest covers %d records", seq, c.Size)
 	}
 	line, err := readRecord(dir, seq)
 	if err != nil {
@@ -47,15 +48,15 @@ func InclusionProof(dir string, seq int64) ([]byte, error) {
 	}
 	tree, err := os.Open(filepath.Join(dir, TreeName))
 	if err != nil {
-		return nil, Errorf(CodeTree, err, "the file of tree hashes cannot be read")
+		return nil, fault.Wrapf(fault.AuditTree, err, "the file of tree hashes cannot be read")
 	}
 	defer tree.Close()
 	hashes, err := tlog.ProveRecord(c.Size, seq, TreeFile{tree})
 	if err != nil {
-		return nil, Errorf(CodeTree, err, "the file of tree hashes cannot be read")
+		return nil, fault.Wrapf(fault.AuditTree, err, "the file of tree hashes cannot be read")
 	}
 	if err := tlog.CheckRecord(hashes, c.Size, c.Root, seq, tlog.RecordHash(line)); err != nil {
-		return nil, Errorf(CodeProof, err, "record %d cannot be proved: the log is damaged; run verify", seq)
+		return nil, fault.Wrapf(fault.AuditProof, err, "record %d cannot be proved: the log is damaged; run verify", seq)
 	}
 	return json.MarshalIndent(proof{Format: proofFormat, Record: string(line), Seq: seq, TreeSize: c.Size,
 		Hashes: hashes, Checkpoint: string(signed)}, "", "  ")
@@ -66,13 +67,13 @@ func InclusionProof(dir string, seq int64) ([]byte, error) {
 func CheckInclusion(data []byte, keys note.Verifiers) (*Inclusion, error) {
 	var p proof
 	if len(data) > maxProof {
-		return nil, Errorf(CodeProof, nil, "a proof is not longer than %d bytes; this has %d", maxProof, len(data))
+		return nil, fault.Errorf(fault.AuditProof, "a proof is not longer than %d bytes; this has %d", maxProof, len(data))
 	}
 	if err := json.Unmarshal(data, &p); err != nil {
-		return nil, Errorf(CodeProof, err, "the proof is not JSON of this form")
+		return nil, fault.Wrapf(fault.AuditProof, err, "the proof is not JSON of this form")
 	}
 	if p.Format != proofFormat {
-		return nil, Errorf(CodeProof, nil, "the proof is of the form %.40q; this version knows %q", p.Format, proofFormat)
+		return nil, fault.Errorf(fault.AuditProof, "the proof is of the form %.40q; this version knows %q", p.Format, proofFormat)
 	}
 	c, err := OpenCheckpoint([]byte(p.Checkpoint), keys)
 	if err != nil {
@@ -83,10 +84,10 @@ func CheckInclusion(data []byte, keys note.Verifiers) (*Inclusion, error) {
 		return nil, err
 	}
 	if r.Seq != p.Seq || p.TreeSize != c.Size {
-		return nil, Errorf(CodeProof, nil, "the proof says record %d of %d, its parts say record %d of %d", p.Seq, p.TreeSize, r.Seq, c.Size)
+		return nil, fault.Errorf(fault.AuditProof, "the proof says record %d of %d, its parts say record %d of %d", p.Seq, p.TreeSize, r.Seq, c.Size)
 	}
 	if err := tlog.CheckRecord(p.Hashes, c.Size, c.Root, r.Seq, tlog.RecordHash([]byte(p.Record))); err != nil {
-		return nil, Errorf(CodeProof, err, "record %d is not in the log of the checkpoint, or was edited", p.Seq)
+		return nil, fault.Wrapf(fault.AuditProof, err, "record %d is not in the log of the checkpoint, or was edited", p.Seq)
 	}
 	return &Inclusion{Record: r, Checkpoint: *c}, nil
 }
@@ -95,19 +96,19 @@ func CheckInclusion(data []byte, keys note.Verifiers) (*Inclusion, error) {
 func newestCheckpoint(dir string) ([]byte, *Checkpoint, error) {
 	f, err := os.Open(filepath.Join(dir, CheckpointsName))
 	if err != nil {
-		return nil, nil, Errorf(CodeIO, err, "the checkpoints cannot be read")
+		return nil, nil, fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, nil, Errorf(CodeIO, err, "the checkpoints cannot be read")
+		return nil, nil, fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
 	signed, _, err := LastNote(f, info.Size())
 	if err != nil {
 		return nil, nil, err
 	}
 	if signed == nil {
-		return nil, nil, Errorf(CodeNotFound, nil, "the log has no checkpoint")
+		return nil, nil, fault.Errorf(fault.NotFound, "the log has no checkpoint")
 	}
 	c, err := UnverifiedCheckpoint(signed)
 	return signed, c, err
@@ -124,21 +125,21 @@ func readRecord(dir string, seq int64) ([]byte, error) {
 		i--
 	}
 	if i < 0 {
-		return nil, Errorf(CodeNotFound, nil, "record %d was removed by retention", seq)
+		return nil, fault.Errorf(fault.NotFound, "record %d was removed by retention", seq)
 	}
 	f, err := os.Open(filepath.Join(dir, segments[i].Name()))
 	if err != nil {
-		return nil, Errorf(CodeIO, err, "the segment %s cannot be read", segments[i].Name())
+		return nil, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", segments[i].Name())
 	}
 	defer f.Close()
 	in := NewLines(f)
 	for n := segments[i].First; ; n++ {
 		line, err := in.Next()
 		if err == io.EOF || err == ErrTorn || err == ErrReserved {
-			return nil, Errorf(CodeNotFound, nil, "the segment %s ends before record %d; run verify", segments[i].Name(), seq)
+			return nil, fault.Errorf(fault.NotFound, "the segment %s ends before record %d; run verify", segments[i].Name(), seq)
 		}
 		if err != nil {
-			return nil, Errorf(CodeIO, err, "the segment %s cannot be read", segments[i].Name())
+			return nil, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", segments[i].Name())
 		}
 		if n == seq {
 			return line[1:], nil

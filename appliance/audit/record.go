@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
+	"holdfast/appliance/fault"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -86,21 +87,21 @@ func (r *Record) Check() error {
 	switch r.Kind {
 	case KindXKS, KindAdmin, KindBoot, KindLease, KindAudit:
 	default:
-		return Errorf(CodeInvalid, nil, "a record has the kind %q; give xks, admin, boot, lease or audit", string(r.Kind))
+		return fault.Errorf(fault.Invalid, "a record has the kind %q; give xks, admin, boot, lease or audit", string(r.Kind))
 	}
 	switch r.Result {
 	case "", Allowed, Denied, Failed:
 	default:
-		return Errorf(CodeInvalid, nil, "a record has the result %q; give allowed, denied or failed", string(r.Result))
+		return fault.Errorf(fault.Invalid, "a record has the result %q; give allowed, denied or failed", string(r.Result))
 	}
 	if r.Seq < 0 || r.Seq > MaxSeq {
-		return Errorf(CodeInvalid, nil, "a record has the number %d", r.Seq)
+		return fault.Errorf(fault.Invalid, "a record has the number %d", r.Seq)
 	}
 	if y := r.Time.UTC().Year(); y < 0 || y > 9999 {
-		return Errorf(CodeInvalid, nil, "a record is of the year %d", y)
+		return fault.Errorf(fault.Invalid, "a record is of the year %d", y)
 	}
 	if len(r.Before) > 0 && !json.Valid(r.Before) || len(r.After) > 0 && !json.Valid(r.After) {
-		return Errorf(CodeInvalid, nil, "before or after of a record is not JSON")
+		return fault.Errorf(fault.Invalid, "before or after of a record is not JSON")
 	}
 	return nil
 }
@@ -273,7 +274,7 @@ func appendString(b []byte, s string) []byte {
 // are passed over: a later version may have added them.
 func ParseRecord(line []byte) (*Record, error) {
 	if len(line) > MaxLine {
-		return nil, Errorf(CodeMalformed, nil, "a line of %d bytes is no record", len(line))
+		return nil, fault.Errorf(fault.AuditMalformed, "a line of %d bytes is no record", len(line))
 	}
 	if _, err := ParseStart(line); err != nil {
 		return nil, err
@@ -282,7 +283,7 @@ func ParseRecord(line []byte) (*Record, error) {
 	type fields Record
 	var f fields
 	if err := json.Unmarshal(line, &f); err != nil {
-		return nil, Errorf(CodeMalformed, err, "a line is no record")
+		return nil, fault.Wrapf(fault.AuditMalformed, err, "a line is no record")
 	}
 	return (*Record)(&f), nil
 }
@@ -297,7 +298,7 @@ type Start struct {
 // ParseStart reads the fields that the log sets. They stand first, in one form.
 func ParseStart(line []byte) (s Start, err error) {
 	malformed := func() (Start, error) {
-		return Start{}, Errorf(CodeMalformed, nil, "a line does not begin with the number and the time of a record")
+		return Start{}, fault.Errorf(fault.AuditMalformed, "a line does not begin with the number and the time of a record")
 	}
 	b, ok := bytes.CutPrefix(line, []byte(`{"seq":`))
 	if !ok {

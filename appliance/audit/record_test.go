@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 func must(t testing.TB, err error) {
@@ -28,8 +29,8 @@ func got[T any](v T, err error) func(testing.TB) T {
 }
 
 // code gives the code of an error of the package; "" if it is none.
-func code(err error) audit.Code {
-	if e, ok := errors.AsType[*audit.Error](err); ok {
+func code(err error) fault.Code {
+	if e, ok := errors.AsType[*fault.Fault](err); ok {
 		return e.Code
 	}
 	return ""
@@ -105,7 +106,7 @@ func TestEncoding(t *testing.T) {
 		"before": {Kind: audit.KindXKS, Before: json.RawMessage("{")},
 		"year":   {Kind: audit.KindXKS, Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)},
 	} {
-		if _, err := r.AppendJSON(nil); code(err) != audit.CodeInvalid {
+		if _, err := r.AppendJSON(nil); code(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -140,7 +141,7 @@ func FuzzParseRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := audit.ParseRecord(line)
 		if err != nil {
-			if code(err) != audit.CodeMalformed {
+			if code(err) != fault.AuditMalformed {
 				t.Fatal(err)
 			}
 			return

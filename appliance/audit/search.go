@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -63,7 +64,7 @@ func NewReaderOf(dir string, segments func() ([]Segment, error)) *Reader {
 // disk.
 func (r *Reader) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
 	if q.Limit < 0 || q.Limit > maxPage {
-		return nil, "", Errorf(CodeInvalid, nil, "a page has 1 to %d records, not %d", maxPage, q.Limit)
+		return nil, "", fault.Errorf(fault.Invalid, "a page has 1 to %d records, not %d", maxPage, q.Limit)
 	}
 	limit := q.Limit
 	if limit == 0 {
@@ -101,7 +102,7 @@ type search struct {
 func newSearch(q Query) (*search, error) {
 	s := &search{before: MaxSeq + 1}
 	if q.Key != "" && q.KeyStore == "" {
-		return nil, Errorf(CodeInvalid, nil, "a key is sought in a key store; give both")
+		return nil, fault.Errorf(fault.Invalid, "a key is sought in a key store; give both")
 	}
 	for list, v := range map[int]string{byKeyStore: q.KeyStore, byKey: q.Key, byPrincipal: q.Principal,
 		byRequest: q.KMSRequestID, byKind: string(q.Kind), byResult: string(q.Result)} {
@@ -119,7 +120,7 @@ func newSearch(q Query) (*search, error) {
 		to   *[]byte
 	}{{q.From, &s.from}, {q.To, &s.to}} {
 		if y := t.time.UTC().Year(); y < 0 || y > 9999 {
-			return nil, Errorf(CodeInvalid, nil, "there are no records of the year %d", y)
+			return nil, fault.Errorf(fault.Invalid, "there are no records of the year %d", y)
 		}
 		if !t.time.IsZero() {
 			// Up to the next microsecond, as records have no parts of it.
@@ -129,7 +130,7 @@ func newSearch(q Query) (*search, error) {
 	if q.Cursor != "" {
 		n, err := strconv.ParseInt(q.Cursor, 10, 64)
 		if err != nil || n < 0 || n > MaxSeq {
-			return nil, Errorf(CodeInvalid, nil, "%.40q is no cursor of a search", q.Cursor)
+			return nil, fault.Errorf(fault.Invalid, "%.40q is no cursor of a search", q.Cursor)
 		}
 		s.before = n
 	}
@@ -197,7 +198,7 @@ func (r *Reader) walk(ctx context.Context, q Query, yield func(line []byte) erro
 func (r *Reader) walkSegment(ctx context.Context, seg Segment, closed bool, s *search, yield func([]byte) error) error {
 	f, err := os.Open(filepath.Join(r.dir, seg.Name()))
 	if err != nil {
-		return Errorf(CodeIO, err, "the segment %s cannot be read", seg.Name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", seg.Name())
 	}
 	defer f.Close()
 	in := &found{file: f, size: seg.Size, buf: make([]byte, MaxLine+1)}
@@ -339,13 +340,13 @@ func (f *found) line(offset int64) ([]byte, error) {
 	for _, size := range []int{1 << 10, len(f.buf)} {
 		n, err := f.file.ReadAt(f.buf[:min(int64(size), max(0, f.size-offset))], offset)
 		if err != nil && err != io.EOF {
-			return nil, Errorf(CodeIO, err, "a segment cannot be read")
+			return nil, fault.Wrapf(fault.AuditIO, err, "a segment cannot be read")
 		}
 		if end := bytes.IndexByte(f.buf[:n], '\n'); end >= 0 {
 			return f.buf[:end], nil
 		}
 	}
-	return nil, Errorf(CodeMalformed, nil, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), IndexSuffix)
+	return nil, fault.Errorf(fault.AuditMalformed, "a segment has no line where its index says; delete the file %s%s, which is made anew", filepath.Base(f.file.Name()), IndexSuffix)
 }
 
 // scanned reads a segment without an index from its beginning.
@@ -362,7 +363,7 @@ func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error
 			break
 		}
 		if err != nil {
-			return Errorf(CodeMalformed, err, "a segment cannot be read; run verify")
+			return fault.Wrapf(fault.AuditMalformed, err, "a segment cannot be read; run verify")
 		}
 		if s.matches(line[1:]) {
 			offsets = append(offsets, at)
@@ -384,5 +385,5 @@ func (f *found) scanned(ctx context.Context, s *search, yield func([]byte) error
 }
 
 func timeout(ctx context.Context) error {
-	return Errorf(CodeTimeout, ctx.Err(), "the search was not finished in its time")
+	return fault.Wrapf(fault.AuditTimeout, ctx.Err(), "the search was not finished in its time")
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -35,7 +36,7 @@ func (s Segment) Name() string { return fmt.Sprintf("%020d%s", s.First, SegmentS
 func ListSegments(dir string) ([]Segment, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, Errorf(CodeIO, err, "the directory of the log cannot be read")
+		return nil, fault.Wrapf(fault.AuditIO, err, "the directory of the log cannot be read")
 	}
 	var list []Segment
 	for _, e := range entries {
@@ -45,14 +46,14 @@ func ListSegments(dir string) ([]Segment, error) {
 		}
 		first, err := strconv.ParseInt(digits, 10, 64)
 		if err != nil || first < 0 || first > MaxSeq || (Segment{First: first}).Name() != e.Name() {
-			return nil, Errorf(CodeSegment, nil, "%s is not the name of a segment; move the file away", e.Name())
+			return nil, fault.Errorf(fault.AuditSegment, "%s is not the name of a segment; move the file away", e.Name())
 		}
 		info, err := e.Info()
 		if err != nil {
 			if errors.Is(err, os.ErrNotExist) {
 				continue // removed by retention meanwhile
 			}
-			return nil, Errorf(CodeIO, err, "the directory of the log cannot be read")
+			return nil, fault.Wrapf(fault.AuditIO, err, "the directory of the log cannot be read")
 		}
 		list = append(list, Segment{First: first, Size: info.Size()})
 	}
@@ -64,13 +65,13 @@ func ListSegments(dir string) ([]Segment, error) {
 func FirstTime(dir string, s Segment) (time.Time, error) {
 	f, err := os.Open(filepath.Join(dir, s.Name()))
 	if err != nil {
-		return time.Time{}, Errorf(CodeIO, err, "the segment %s cannot be read", s.Name())
+		return time.Time{}, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", s.Name())
 	}
 	defer f.Close()
 	head := make([]byte, 128)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
-		return time.Time{}, Errorf(CodeIO, err, "the segment %s cannot be read", s.Name())
+		return time.Time{}, fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", s.Name())
 	}
 	_, at, ok := bytes.Cut(head[:n], []byte(`,"time":"`))
 	if !ok || len(at) < timeWidth {

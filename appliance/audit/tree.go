@@ -2,6 +2,7 @@ package audit
 
 import (
 	"crypto/sha256"
+	"holdfast/appliance/fault"
 	"io"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -67,7 +68,7 @@ func (t TreeFile) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	hashes := make([]tlog.Hash, len(indexes))
 	for i, at := range indexes {
 		if _, err := t.R.ReadAt(hashes[i][:], at*tlog.HashSize); err != nil {
-			return nil, Errorf(CodeTree, err, "the file of tree hashes cannot be read at hash %d", at)
+			return nil, fault.Wrapf(fault.AuditTree, err, "the file of tree hashes cannot be read at hash %d", at)
 		}
 	}
 	return hashes, nil

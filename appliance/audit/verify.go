@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,18 +27,18 @@ type VerifyOptions struct {
 
 // Finding is what is wrong, and where.
 type Finding struct {
-	Code    Code   `json:"code"`
-	Segment string `json:"segment,omitempty"` // the file's name
-	Line    int64  `json:"line,omitempty"`    // from 1
-	Seq     int64  `json:"seq"`               // the record that should stand there
-	Message string `json:"message"`
+	Code    fault.Code `json:"code"`
+	Segment string     `json:"segment,omitempty"` // the file's name
+	Line    int64      `json:"line,omitempty"`    // from 1
+	Seq     int64      `json:"seq"`               // the record that should stand there
+	Message string     `json:"message"`
 }
 
-func (f *Finding) err() *Error {
+func (f *Finding) err() *fault.Fault {
 	if f.Segment == "" {
-		return Errorf(f.Code, nil, "%s", f.Message)
+		return fault.Errorf(f.Code, "%s", f.Message)
 	}
-	return Errorf(f.Code, nil, "%s line %d, record %d: %s", f.Segment, f.Line, f.Seq, f.Message)
+	return fault.Errorf(f.Code, "%s line %d, record %d: %s", f.Segment, f.Line, f.Seq, f.Message)
 }
 
 // Report is what [Verify] has seen.
@@ -116,18 +117,18 @@ type verification struct {
 }
 
 // broken ends a verification with what is wrong at the present line.
-func (v *verification) broken(code Code, format string, args ...any) error {
+func (v *verification) broken(code fault.Code, format string, args ...any) error {
 	v.report.Broken = v.here(code, format, args...)
 	return v.report.Broken.err()
 }
 
 // brokenFile ends it with what is wrong with no line.
-func (v *verification) brokenFile(code Code, format string, args ...any) error {
+func (v *verification) brokenFile(code fault.Code, format string, args ...any) error {
 	v.report.Broken = &Finding{Code: code, Seq: v.f.N, Message: fmt.Sprintf(format, args...)}
 	return v.report.Broken.err()
 }
 
-func (v *verification) here(code Code, format string, args ...any) *Finding {
+func (v *verification) here(code fault.Code, format string, args ...any) *Finding {
 	return &Finding{Code: code, Segment: v.segment.Name(), Line: v.line, Seq: v.f.N, Message: fmt.Sprintf(format, args...)}
 }
 
@@ -143,7 +144,7 @@ func (v *verification) run() error {
 	if v.options.Checkpoint != nil {
 		var err error
 		if v.elsewhere, err = OpenCheckpoint(v.options.Checkpoint, v.keys); err != nil {
-			return Errorf(CodeCheckpointForged, err, "the checkpoint that was kept elsewhere is not good")
+			return fault.Wrapf(fault.AuditCheckpointForged, err, "the checkpoint that was kept elsewhere is not good")
 		}
 	}
 	if err := v.openCheckpoints(); err != nil {
@@ -160,7 +161,7 @@ func (v *verification) run() error {
 		return err
 	}
 	if v.cp == nil && len(v.removed) == 0 {
-		return v.brokenFile(CodeCheckpointRemoved, "the log has no checkpoint, though even an empty log has one; the file %s was removed", CheckpointsName)
+		return v.brokenFile(fault.AuditCheckpointRemoved, "the log has no checkpoint, though even an empty log has one; the file %s was removed", CheckpointsName)
 	}
 	if err := v.checkIDs(); err != nil {
 		return err
@@ -187,12 +188,12 @@ func (v *verification) openCheckpoints() error {
 		}
 	}
 	if err != nil {
-		return Errorf(CodeIO, err, "the checkpoints cannot be read")
+		return fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
 	info, err := b.Stat()
 	if err != nil {
 		_ = b.Close()
-		return Errorf(CodeIO, err, "the checkpoints cannot be read")
+		return fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
 	v.notes.R = &limitedFile{File: b, left: info.Size()}
 	return nil
@@ -210,14 +211,14 @@ func (v *verification) openTree(segments []Segment) error {
 	var err error
 	if v.treeFile, err = os.Open(filepath.Join(v.dir, TreeName)); err != nil {
 		if first > 0 {
-			return v.brokenFile(CodeTree, "the records before %d were removed, and the file %s, which has their hashes, cannot be read", first, TreeName)
+			return v.brokenFile(fault.AuditTree, "the records before %d were removed, and the file %s, which has their hashes, cannot be read", first, TreeName)
 		}
-		v.report.Tree = &Finding{Code: CodeTree, Message: "the file of tree hashes is missing; the log makes it anew when it is opened"}
+		v.report.Tree = &Finding{Code: fault.AuditTree, Message: "the file of tree hashes is missing; the log makes it anew when it is opened"}
 		return nil
 	}
 	f, err := TreeFile{v.treeFile}.FrontierAt(first)
 	if err != nil {
-		return v.brokenFile(CodeTree, "the records before %d were removed, and the file %s does not have their hashes", first, TreeName)
+		return v.brokenFile(fault.AuditTree, "the records before %d were removed, and the file %s does not have their hashes", first, TreeName)
 	}
 	v.f = *f
 	v.tree = bufio.NewReaderSize(io.NewSectionReader(v.treeFile, TreeSize(first), 1<<62), 1<<16)
@@ -241,17 +242,17 @@ func (v *verification) nextCheckpoint() error {
 		}
 		c, err := OpenCheckpoint(signed, v.keys)
 		if err != nil {
-			return v.brokenFile(CodeCheckpointForged, "the checkpoint after number %d is not signed by a known key, or was edited: %v", v.lastNumber(), err)
+			return v.brokenFile(fault.AuditCheckpointForged, "the checkpoint after number %d is not signed by a known key, or was edited: %v", v.lastNumber(), err)
 		}
 		switch {
 		case !v.seen && c.Number > 0 && v.report.First == 0:
-			return v.brokenFile(CodeCheckpointRemoved, "the checkpoints before number %d were removed", c.Number)
+			return v.brokenFile(fault.AuditCheckpointRemoved, "the checkpoints before number %d were removed", c.Number)
 		case v.seen && c.Number > before.Number+1:
-			return v.brokenFile(CodeCheckpointRemoved, "the checkpoints between the numbers %d and %d were removed", before.Number, c.Number)
+			return v.brokenFile(fault.AuditCheckpointRemoved, "the checkpoints between the numbers %d and %d were removed", before.Number, c.Number)
 		case v.seen && (c.Number <= before.Number || c.Size <= before.Size):
-			return v.brokenFile(CodeOrder, "the checkpoint %d stands behind the checkpoint %d", c.Number, before.Number)
+			return v.brokenFile(fault.AuditOrder, "the checkpoint %d stands behind the checkpoint %d", c.Number, before.Number)
 		case v.seen && c.LogID != before.LogID:
-			return v.brokenFile(CodeLogID, "the checkpoint %d is of the log %s, those before it are of %s", c.Number, c.LogID, before.LogID)
+			return v.brokenFile(fault.AuditLogID, "the checkpoint %d is of the log %s, those before it are of %s", c.Number, c.LogID, before.LogID)
 		}
 		v.seen = true
 		v.report.Newest = *c
@@ -275,10 +276,10 @@ func (v *verification) lastNumber() int64 {
 func (v *verification) checkIDs() error {
 	id := v.report.LogID
 	if want := v.options.LogID; want != "" && id != want {
-		return v.brokenFile(CodeLogID, "the log is %s, and not %s", id, want)
+		return v.brokenFile(fault.AuditLogID, "the log is %s, and not %s", id, want)
 	}
 	if v.elsewhere != nil && v.elsewhere.LogID != id {
-		return v.brokenFile(CodeLogID, "the checkpoint that was kept elsewhere is of the log %s, and not of %s", v.elsewhere.LogID, id)
+		return v.brokenFile(fault.AuditLogID, "the checkpoint that was kept elsewhere is of the log %s, and not of %s", v.elsewhere.LogID, id)
 	}
 	return nil
 }
@@ -289,13 +290,13 @@ func (v *verification) readSegment(s Segment, last bool) error {
 	v.report.Segments++
 	switch {
 	case s.First > v.f.N:
-		return v.broken(CodeSegmentMissing, "the records %d to %d are missing, and with them a segment", v.f.N, s.First-1)
+		return v.broken(fault.AuditSegmentMissing, "the records %d to %d are missing, and with them a segment", v.f.N, s.First-1)
 	case s.First < v.f.N:
-		return v.broken(CodeSegment, "the segment before goes on to record %d", v.f.N-1)
+		return v.broken(fault.AuditSegment, "the segment before goes on to record %d", v.f.N-1)
 	}
 	file, err := os.Open(filepath.Join(v.dir, s.Name()))
 	if err != nil {
-		return Errorf(CodeIO, err, "the segment %s cannot be read", s.Name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", s.Name())
 	}
 	defer file.Close()
 	in := NewLines(file)
@@ -308,11 +309,11 @@ func (v *verification) readSegment(s Segment, last bool) error {
 			v.report.TornBytes = in.Torn
 			return nil
 		case err == ErrTorn, err == ErrReserved:
-			return v.broken(CodeTruncated, "the line is cut off")
+			return v.broken(fault.AuditTruncated, "the line is cut off")
 		case err == errTooLong:
-			return v.broken(CodeMalformed, "the line is too long for a record")
+			return v.broken(fault.AuditMalformed, "the line is too long for a record")
 		case err != nil:
-			return Errorf(CodeIO, err, "the segment %s cannot be read", s.Name())
+			return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be read", s.Name())
 		}
 		if err := v.readLine(line, in); err != nil {
 			return err
@@ -326,11 +327,11 @@ func (v *verification) readLine(line []byte, in *Lines) error {
 	at, err := ParseStart(line[1:])
 	switch {
 	case err != nil || !fields(line[1:], func(_, _ []byte) {}):
-		return v.broken(CodeMalformed, "the line is no record")
+		return v.broken(fault.AuditMalformed, "the line is no record")
 	case at.Seq != v.f.N:
 		return v.wrongSeq(at.Seq, in)
 	case bytes.Compare(at.Time, v.lastTime) < 0:
-		return v.broken(CodeEdited, "its time is before that of the record before it")
+		return v.broken(fault.AuditEdited, "its time is before that of the record before it")
 	}
 	v.lastTime = append(v.lastTime[:0], at.Time...)
 	if v.tail == nil {
@@ -349,18 +350,18 @@ func (v *verification) wrongSeq(seq int64, in *Lines) error {
 	want := v.f.N
 	switch {
 	case v.line == 1:
-		return v.broken(CodeSegment, "the segment begins with record %d: it was swapped for another, or lost its first line", seq)
+		return v.broken(fault.AuditSegment, "the segment begins with record %d: it was swapped for another, or lost its first line", seq)
 	case seq < want:
-		return v.broken(CodeOrder, "record %d stands here: it was copied, or moved", seq)
+		return v.broken(fault.AuditOrder, "record %d stands here: it was copied, or moved", seq)
 	}
 	// Missing, or further down?
 	for {
 		line, err := in.Next()
 		if err != nil {
-			return v.broken(CodeDropped, "the records %d to %d are missing", want, seq-1)
+			return v.broken(fault.AuditDropped, "the records %d to %d are missing", want, seq-1)
 		}
 		if at, err := ParseStart(line[1:]); err == nil && at.Seq == want {
-			return v.broken(CodeOrder, "record %d stands here, and record %d after it: records were moved", seq, want)
+			return v.broken(fault.AuditOrder, "record %d stands here, and record %d after it: records were moved", seq, want)
 		}
 	}
 }
@@ -377,7 +378,7 @@ func (v *verification) compareTree(leaf tlog.Hash) error {
 	if _, err := io.ReadFull(v.tree, v.have); err != nil {
 		v.tree, v.shadow = nil, nil // a suspect remains one
 		if v.report.Tree == nil {
-			v.report.Tree = &Finding{Code: CodeTree, Seq: seq, Message: "the file of tree hashes ends before the records do; the log makes it anew when it is opened"}
+			v.report.Tree = &Finding{Code: fault.AuditTree, Seq: seq, Message: "the file of tree hashes ends before the records do; the log makes it anew when it is opened"}
 		}
 		return nil
 	}
@@ -385,7 +386,7 @@ func (v *verification) compareTree(leaf tlog.Hash) error {
 		if bytes.Equal(v.want, v.have) {
 			return nil
 		}
-		v.suspect = v.here(CodeEdited, "the record is not the one that was logged: its hash is not that in the tree")
+		v.suspect = v.here(fault.AuditEdited, "the record is not the one that was logged: its hash is not that in the tree")
 		v.suspect.Seq = seq
 		// Adding a record leaves all that the tree before it was made of.
 		f := v.f
@@ -403,7 +404,7 @@ func (v *verification) compare() error {
 			v.report.Broken = v.suspect
 			return v.suspect.err()
 		}
-		return v.broken(CodeCheckpointMismatch, "the log up to here is not the one of the checkpoint that was kept elsewhere")
+		return v.broken(fault.AuditCheckpointMismatch, "the log up to here is not the one of the checkpoint that was kept elsewhere")
 	} else if e != nil && e.Size == v.f.N {
 		v.matched()
 	}
@@ -424,7 +425,7 @@ func (v *verification) compare() error {
 // differs, it is the file that is wrong.
 func (v *verification) matched() {
 	if v.suspect != nil {
-		v.report.Tree = &Finding{Code: CodeTree, Seq: v.suspect.Seq, Message: "the file of tree hashes is damaged; the records are not"}
+		v.report.Tree = &Finding{Code: fault.AuditTree, Seq: v.suspect.Seq, Message: "the file of tree hashes is damaged; the records are not"}
 		v.suspect, v.shadow, v.tree = nil, nil, nil
 	}
 	v.tail = nil
@@ -446,13 +447,13 @@ func (v *verification) mismatch() error {
 	if f.Segment == "" {
 		f = Finding{Segment: Segment{First: v.report.First}.Name(), Line: 1, Seq: v.report.First}
 	}
-	f.Code = CodeEdited
+	f.Code = fault.AuditEdited
 	f.Message = fmt.Sprintf("the records %d to %d are not those that checkpoint %d signed, and which of them differs cannot be told", f.Seq, size-1, number)
 	if v.report.First > 0 {
 		f.Message += "; or the tree hashes of the records that retention removed were edited"
 	}
 	if size == v.report.First {
-		f.Code, f.Message = CodeTree, fmt.Sprintf("the tree hashes of the removed records are not those that checkpoint %d signed", number)
+		f.Code, f.Message = fault.AuditTree, fmt.Sprintf("the tree hashes of the removed records are not those that checkpoint %d signed", number)
 	}
 	v.report.Broken = &f
 	return f.err()
@@ -483,13 +484,13 @@ func (v *verification) noteRetention(line []byte, at Start) {
 // atEnd checks what can be known only at the end.
 func (v *verification) atEnd() error {
 	if v.cp != nil {
-		return v.broken(CodeTruncated, "the log ends here, but checkpoint %d covers %d records", v.cp.Number, v.cp.Size)
+		return v.broken(fault.AuditTruncated, "the log ends here, but checkpoint %d covers %d records", v.cp.Number, v.cp.Size)
 	}
 	if e := v.elsewhere; e != nil && e.Size > v.f.N {
-		return v.brokenFile(CodeRolledBack, "the log has %d records, but the checkpoint that was kept elsewhere covers %d: this is an older copy, or its end was cut off", v.f.N, e.Size)
+		return v.brokenFile(fault.AuditRolledBack, "the log has %d records, but the checkpoint that was kept elsewhere covers %d: this is an older copy, or its end was cut off", v.f.N, e.Size)
 	}
 	if first := v.report.First; first > v.retained {
-		return v.brokenFile(CodeSegmentMissing, "the records 0 to %d are missing, and no signed record says that retention removed them", first-1)
+		return v.brokenFile(fault.AuditSegmentMissing, "the records 0 to %d are missing, and no signed record says that retention removed them", first-1)
 	}
 	removed := v.removed
 	if e := v.elsewhere; e != nil && e.Size < v.report.First {
@@ -505,7 +506,7 @@ func (v *verification) checkRemoved(list []*Checkpoint) error {
 	for _, c := range list {
 		if c.Size == 0 {
 			if c.Root != (&Frontier{}).Root() {
-				return v.brokenFile(CodeCheckpointMismatch, "checkpoint %d is of no records and has a root of some", c.Number)
+				return v.brokenFile(fault.AuditCheckpointMismatch, "checkpoint %d is of no records and has a root of some", c.Number)
 			}
 			continue
 		}
@@ -514,7 +515,7 @@ func (v *verification) checkRemoved(list []*Checkpoint) error {
 			err = tlog.CheckTree(proof, newest.Size, newest.Root, c.Size, c.Root)
 		}
 		if err != nil {
-			return v.brokenFile(CodeCheckpointMismatch, "checkpoint %d, of %d records, is not of a beginning of this log, or the tree hashes of removed records were edited", c.Number, c.Size)
+			return v.brokenFile(fault.AuditCheckpointMismatch, "checkpoint %d, of %d records, is not of a beginning of this log, or the tree hashes of removed records were edited", c.Number, c.Size)
 		}
 		v.report.Checkpoints++
 	}
@@ -527,7 +528,7 @@ func (v *verification) finish() {
 	r.Records = v.f.N
 	if r.Broken == nil && v.suspect != nil {
 		r.Tree = v.suspect
-		r.Tree.Code = CodeTree
+		r.Tree.Code = fault.AuditTree
 		r.Tree.Message = "an unsigned record and the file of tree hashes differ; nothing says which of them is right"
 	}
 	if r.First > 0 {

@@ -630,7 +630,7 @@ func (ck *checker) checkRelease(r *Release) {
 		}
 		for _, key := range []string{"broker_url", "broker_pin", "machine"} {
 			if broker[key] == "" {
-				ck.missing("release."+key, "it belongs to method = \"broker\"; holdfast broker serve prints the pin")
+				ck.missing("release."+key, "it belongs to method = \"broker\"; holdfast broker init prints the pin")
 			}
 		}
 	default:

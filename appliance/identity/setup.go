@@ -99,7 +99,7 @@ func (d *Directory) SetupCode(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if users, err := d.anyUser(ctx); err == nil && !users && !open {
-		d.Log.Error("there is no user, and setup is over, so that nobody can sign in: the users were removed from the database; restore a backup, or invite an administrator as root on the machine")
+		d.Log.Error("there is no user, and setup is over, so that nobody can sign in: the users were removed from the database; restore a backup into a fresh appliance; or, as root on the machine, call holdfast user invite NAME --role administrator")
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -487,7 +487,7 @@ func tampered(b appliance.Binding) error {
 	if len(b.Fields) > 0 && b.Purpose != "user" {
 		name = b.Fields[0]
 	}
-	return fault.Errorf(fault.Tampered, "the stored %s %q does not match its seal: the database was changed by hand or is damaged; restore it from a backup", b.Purpose, name)
+	return fault.Errorf(fault.Tampered, "the stored %s %q does not match its seal: the database was changed by hand or is damaged; restore the last good backup into a fresh appliance", b.Purpose, name)
 }
 
 func internal(err error, doing string) error {

@@ -79,7 +79,7 @@ func (s *DB) DecideApproval(ctx context.Context, r *approval.Request, from appro
 		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, seal = ? WHERE id = ? AND state = ?`,
 			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal, r.ID, string(from))
 		if err == nil && n == 0 {
-			return fault.Errorf(fault.Conflict, "the request for approval is not %s any more; look at it again", from)
+			return fault.Errorf(fault.Changed, "the request for approval is no longer %s; look at it again", from)
 		}
 		return err
 	})

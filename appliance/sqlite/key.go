@@ -206,7 +206,7 @@ func unchanged(c *conn, keyStore, id string, was []byte) error {
 	case !found:
 		return noKey(id)
 	case !bytes.Equal(seal, was):
-		return fault.Errorf(fault.Conflict, "the key %q was changed by somebody else meanwhile; look at it and try again", id)
+		return fault.Errorf(fault.Changed, "the key %q was changed by another operation at the same time; look at it and try again", id)
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func (s *DB) UpdateKeyStore(ctx context.Context, ks *appliance.KeyStore, was []b
 		case !found:
 			return noKeyStore(ks.ID)
 		case !bytes.Equal(seal, was):
-			return fault.Errorf(fault.Conflict, "the key store %q was changed by somebody else meanwhile; look at it and try again", ks.Name)
+			return fault.Errorf(fault.Changed, "the key store %q was changed by another operation at the same time; look at it and try again", ks.Name)
 		}
 		_, err = c.exec(`UPDATE key_stores SET requests_per_second = ?, created_at = ?, policy = ?, block_reason = ?, block_since = ?,
 			wrapped_key = ?, seal = ? WHERE id = ?`, ks.RequestsPerSecond, ks.CreatedAt.UnixMilli(), ks.Policy, ks.Blocked.Reason,

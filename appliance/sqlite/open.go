@@ -367,7 +367,7 @@ func refuse(path string, err error) error {
 func damaged(path, what string, err error) error {
 	return &fault.Fault{
 		Code:    fault.Internal,
-		Message: fmt.Sprintf("database %s: it is damaged (%s); restore it from a backup, and keep this file for inquiry", path, what),
+		Message: fmt.Sprintf("database %s: it is damaged (%s); move this file away and keep it for inquiry, restart the machine, and restore the last good backup", path, what),
 		Err:     err,
 	}
 }

@@ -360,7 +360,7 @@ func testUpdateKey(t *testing.T, s appliance.Store) {
 	equal(t, &got(s.Key(ctx, ks.ID, "b"))(t).ExternalKey, newKey(ks, "b").Key)
 
 	late := newKey(ks, "a").Key
-	wants(t, s.UpdateKey(ctx, late, was), fault.Conflict, `"a"`)
+	wants(t, s.UpdateKey(ctx, late, was), fault.Changed, `"a"`)
 	equal(t, &got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, k)
 
 	back := *k
@@ -380,7 +380,7 @@ func testVersions(t *testing.T, s appliance.Store) {
 	was := k.Seal
 	k.CurrentVersion, k.Seal = 2, []byte("seal 2")
 	v2 := version(ks, "a", 2)
-	wants(t, s.AddKeyVersion(ctx, k, v2, []byte("other"), "object"), fault.Conflict, `"a"`)
+	wants(t, s.AddKeyVersion(ctx, k, v2, []byte("other"), "object"), fault.Changed, `"a"`)
 	wants(t, s.AddKeyVersion(ctx, k, version(ks, "a", 1), was, "object"), fault.Exists, "version 1")
 	wants(t, s.AddKeyVersion(ctx, newKey(ks, "b").Key, version(ks, "b", 2), was, "object"), fault.NotFound, `"b"`)
 	equal(t, &got(s.Key(ctx, ks.ID, "a"))(t).ExternalKey, newKey(ks, "a").Key)
@@ -400,7 +400,7 @@ func testDeleteKey(t *testing.T, s appliance.Store) {
 	must(t, s.CreateGrant(ctx, grant(ks, 1, "a")))
 	must(t, s.CreateGrant(ctx, grant(ks, 2, "b")))
 	must(t, s.CreateGrant(ctx, grant(ks, 3, "")))
-	wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), tokenObjects("x")), fault.Conflict, `"a"`)
+	wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), tokenObjects("x")), fault.Changed, `"a"`)
 	wants(t, s.DeleteKey(ctx, ks.ID, "c", nil, tokenObjects("x")), fault.NotFound, `"c"`)
 	equal(t, len(got(s.TokenObjects(ctx))(t)), 0)
 	must(t, s.DeleteKey(ctx, ks.ID, "a", []byte("seal of a"), tokenObjects("y", "x")))
@@ -649,7 +649,7 @@ func testBlocks(t *testing.T, s appliance.Store) {
 	must(t, s.CreateKeyStore(ctx, ks))
 	was := ks.Seal
 	ks.Blocked, ks.Policy, ks.Seal = b, "a policy", []byte("another")
-	wants(t, s.UpdateKeyStore(ctx, ks, []byte("stale")), fault.Conflict, "somebody else")
+	wants(t, s.UpdateKeyStore(ctx, ks, []byte("stale")), fault.Changed, "another operation")
 	must(t, s.UpdateKeyStore(ctx, ks, was))
 	equal(t, got(s.KeyStores(ctx))(t), []*appliance.KeyStore{ks})
 

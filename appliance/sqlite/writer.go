@@ -182,9 +182,9 @@ func (w *writer) transact(batch []*change, results []error) error {
 			// The commit record may or may not be on the disk, and the kernel
 			// may forget what it failed to write. Only reading the file anew
 			// tells, so nothing more is built on it.
-			w.broken = failed("the database is not written any more, because its disk failed; nothing changed, restart Holdfast", err)
+			w.broken = failed("the database is not written any more, because its disk failed; nothing changed, restart the machine", err)
 			w.log.Error("a commit to the database failed; nothing more is written until a restart", "error", err)
-			err = failed("the database's disk failed; restart Holdfast to see whether the change is on it", err)
+			err = failed("the database's disk failed; restart the machine to see whether the change is on it", err)
 		}
 		return w.rollback(err)
 	}

@@ -10,6 +10,7 @@ package appraisal
 
 import (
 	"fmt"
+	"holdfast/appliance/fault"
 	"slices"
 	"strings"
 )
@@ -24,9 +25,12 @@ const (
 	NotRun Result = "not_run"
 )
 
-// Question is what a check answers. Its code is stable: programs may rely on
-// it. Its name is a sentence that is true when the check passes.
-type Question struct{ Code, Name string }
+// Question is what a check answers. Its code is in the registry of package fault.
+// Its name is a sentence that is true when the check passes.
+type Question struct {
+	Code fault.Code
+	Name string
+}
 
 // Check is a question with its answer. Detail says what was seen, and what to
 // do if it failed.
@@ -41,7 +45,7 @@ type Check struct {
 type Sheet struct {
 	checks []Check
 	facts  map[string]any
-	must   map[string]bool
+	must   map[fault.Code]bool
 }
 
 // Announce says that these questions are to be answered. Those that are not in
@@ -49,7 +53,7 @@ type Sheet struct {
 func (s *Sheet) Announce(questions ...Question) {
 	for _, q := range questions {
 		if s.must == nil {
-			s.must = map[string]bool{}
+			s.must = map[fault.Code]bool{}
 		}
 		s.must[q.Code] = true
 		s.set(q, NotRun, "an earlier check failed")
@@ -94,8 +98,8 @@ func (s *Sheet) Fact(name string, value any) {
 	s.facts[name] = value
 }
 
-func (s *Sheet) find(code string) *Check {
-	if i := slices.IndexFunc(s.checks, func(c Check) bool { return c.Code == code }); i >= 0 {
+func (s *Sheet) find(code fault.Code) *Check {
+	if i := slices.IndexFunc(s.checks, func(c Check) bool { return c.Code == string(code) }); i >= 0 {
 		return &s.checks[i]
 	}
 	return nil
@@ -104,7 +108,7 @@ func (s *Sheet) find(code string) *Check {
 func (s *Sheet) set(q Question, r Result, detail string) {
 	c := s.find(q.Code)
 	if c == nil {
-		s.checks = append(s.checks, Check{Code: q.Code, Name: q.Name})
+		s.checks = append(s.checks, Check{Code: string(q.Code), Name: q.Name})
 		c = &s.checks[len(s.checks)-1]
 	}
 	c.Result, c.Detail = r, detail
@@ -127,7 +131,7 @@ func (s *Sheet) Verdict() *Verdict {
 	}
 	passed := false
 	for _, c := range v.Checks {
-		if c.Result == Fail || (c.Result == NotRun && s.must[c.Code]) {
+		if c.Result == Fail || (c.Result == NotRun && s.must[fault.Code(c.Code)]) {
 			return v
 		}
 		passed = passed || c.Result == Pass

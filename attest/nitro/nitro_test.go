@@ -563,7 +563,7 @@ func TestInstanceNamesAgree(t *testing.T) {
 func TestCodesAreStable(t *testing.T) {
 	var codes []string
 	for _, q := range nitro.Questions() {
-		codes = append(codes, q.Code)
+		codes = append(codes, string(q.Code))
 		if !strings.HasSuffix(q.Name, ".") {
 			t.Errorf("%s is no sentence: %q", q.Code, q.Name)
 		}

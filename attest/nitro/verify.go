@@ -16,6 +16,7 @@ import (
 
 	"github.com/veraison/go-cose"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
 )
 
@@ -26,16 +27,16 @@ const AWSRoot = "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5
 
 // The checks of a NitroTPM document.
 var (
-	checkFormat    = appraisal.Question{Code: "E_NITRO_FORMAT", Name: "The NitroTPM document is well-formed."}
-	checkDigest    = appraisal.Question{Code: "E_NITRO_DIGEST", Name: "The NitroTPM document's PCRs are SHA-384."}
-	checkRoot      = appraisal.Question{Code: "E_NITRO_ROOT", Name: "The NitroTPM document's root is AWS's, or the one that was given."}
-	checkChain     = appraisal.Question{Code: "E_NITRO_CHAIN", Name: "The NitroTPM document's certificates lead from its root to its signer."}
-	checkTime      = appraisal.Question{Code: "E_NITRO_TIME", Name: "The NitroTPM document was signed when its certificates were valid, and when the evidence was made."}
-	checkSignature = appraisal.Question{Code: "E_NITRO_SIGNATURE", Name: "The NitroTPM document is signed by its signer."}
-	checkUserData  = appraisal.Question{Code: "E_NITRO_USER_DATA", Name: "The NitroTPM document was made for this evidence."}
-	checkNonce     = appraisal.Question{Code: "E_NITRO_NONCE", Name: "The NitroTPM document has the nonce that was asked for."}
-	checkPCRs      = appraisal.Question{Code: "E_NITRO_PCRS", Name: "The NitroTPM document's PCRs are the ones in the TPM's quote."}
-	checkInstance  = appraisal.Question{Code: "E_NITRO_INSTANCE", Name: "The NitroTPM document is of a Region and an instance that the policy names."}
+	checkFormat    = appraisal.Question{Code: fault.NitroFormat, Name: "The NitroTPM document is well-formed."}
+	checkDigest    = appraisal.Question{Code: fault.NitroDigest, Name: "The NitroTPM document's PCRs are SHA-384."}
+	checkRoot      = appraisal.Question{Code: fault.NitroRoot, Name: "The NitroTPM document's root is AWS's, or the one that was given."}
+	checkChain     = appraisal.Question{Code: fault.NitroChain, Name: "The NitroTPM document's certificates lead from its root to its signer."}
+	checkTime      = appraisal.Question{Code: fault.NitroTime, Name: "The NitroTPM document was signed when its certificates were valid, and when the evidence was made."}
+	checkSignature = appraisal.Question{Code: fault.NitroSignature, Name: "The NitroTPM document is signed by its signer."}
+	checkUserData  = appraisal.Question{Code: fault.NitroUserData, Name: "The NitroTPM document was made for this evidence."}
+	checkNonce     = appraisal.Question{Code: fault.NitroNonce, Name: "The NitroTPM document has the nonce that was asked for."}
+	checkPCRs      = appraisal.Question{Code: fault.NitroPCRs, Name: "The NitroTPM document's PCRs are the ones in the TPM's quote."}
+	checkInstance  = appraisal.Question{Code: fault.NitroInstance, Name: "The NitroTPM document is of a Region and an instance that the policy names."}
 )
 
 // Questions are all that [Verify] answers.

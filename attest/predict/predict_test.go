@@ -44,7 +44,7 @@ func build(t testing.TB, i predicttest.Image) string {
 	dir := t.TempDir()
 	i.Root = filepath.Join(dir, "root")
 	for name, content := range map[string]string{
-		"usr/bin/holdfast":           program(),
+		"usr/bin/holdfastd":          program(),
 		"etc/holdfast/holdfast.toml": "[hsm]\n",
 		"usr/lib/softhsm/module.so":  "module",
 	} {
@@ -107,7 +107,7 @@ func TestImage(t *testing.T) {
 	if want := must[[]byte](t)(os.ReadFile(filepath.Join(dir, "cmdline"))); i.CommandLine() != string(want) {
 		t.Errorf("command line %q", i.CommandLine())
 	}
-	for _, name := range []string{"usr/bin/holdfast", "etc/holdfast/holdfast.toml", "usr/lib/softhsm/module.so"} {
+	for _, name := range []string{"usr/bin/holdfastd", "etc/holdfast/holdfast.toml", "usr/lib/softhsm/module.so"} {
 		want := must[[]byte](t)(os.ReadFile(filepath.Join(dir, "root", name)))
 		if got, err := fs.ReadFile(i.Root(), name); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
@@ -118,7 +118,7 @@ func TestImage(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	for _, name := range []string{"loop", "out", "usr/bin", "none", "../x", "usr/bin/holdfast/x"} {
+	for _, name := range []string{"loop", "out", "usr/bin", "none", "../x", "usr/bin/holdfastd/x"} {
 		if _, err := i.Root().Open(name); err == nil {
 			t.Errorf("%s was opened", name)
 		}

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"crypto/hpke"
 	"crypto/rand"
@@ -21,20 +22,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"golang.org/x/time/rate"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
-)
-
-// The codes of a broker's refusals, besides those of the checks of evidence.
-const (
-	codeMachine  = "E_BROKER_MACHINE"
-	codeStopped  = "E_BROKER_STOPPED"
-	codePolicy   = "E_BROKER_POLICY"
-	codeNonce    = "E_BROKER_NONCE"
-	codeKey      = "E_BROKER_KEY"
-	codeEvidence = "E_BROKER_EVIDENCE"
-	codeRequest  = "E_BROKER_REQUEST"
-	codeBusy     = "E_BROKER_BUSY"
-	codeInternal = "E_BROKER_INTERNAL"
 )
 
 // nonceLife is how long a nonce may be used, once; maxNonces bounds how many
@@ -105,27 +94,17 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		write(w, http.StatusOK, answer)
 		return
 	}
-	var refusal *Refusal
-	if !errors.As(err, &refusal) {
-		b.o.Log.Error("a request failed", "path", r.URL.Path, "remote", r.RemoteAddr, "error", err)
-		refusal = &Refusal{Code: codeInternal, Reason: "the broker failed; its log says why"}
+	if _, known := errors.AsType[*fault.Fault](err); !known {
+		err = fault.Wrapf(fault.BrokerInternal, err, "the broker failed")
 	}
-	status := http.StatusForbidden
-	switch refusal.Code {
-	case codeInternal:
-		status = http.StatusInternalServerError
-	case codeBusy:
-		status = http.StatusTooManyRequests
-	case codeRequest:
-		status = http.StatusBadRequest
-	}
-	write(w, status, errorAnswer{refusal.Code, refusal.Reason})
+	f := fault.Answer(r.Context(), b.o.Log, "a request failed", err, "path", r.URL.Path, "remote", r.RemoteAddr)
+	write(w, f.Code.Entry().Status, errorAnswer{f.Codes(), f.Message})
 }
 
 func write(w http.ResponseWriter, status int, body any) {
 	text, err := json.Marshal(body)
 	if err != nil {
-		status, text = http.StatusInternalServerError, []byte(`{"code":"`+codeInternal+`","reason":""}`)
+		status, text = http.StatusInternalServerError, []byte(`{"code":"`+fault.BrokerInternal+`","reason":""}`)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -136,17 +115,17 @@ func write(w http.ResponseWriter, status int, body any) {
 func (b *Broker) serve(w http.ResponseWriter, r *http.Request) (any, error) {
 	certificate, err := peer(r.TLS)
 	if err != nil {
-		return nil, &Refusal{Code: codeRequest, Reason: err.Error()}
+		return nil, fault.Errorf(fault.BrokerRequest, "%s", err.Error())
 	}
 	if r.Method != http.MethodPost {
-		return nil, &Refusal{Code: codeRequest, Reason: "only POST is answered"}
+		return nil, fault.Errorf(fault.BrokerRequest, "only POST is answered")
 	}
 	if !b.allow(r.RemoteAddr) {
-		return nil, &Refusal{Code: codeBusy, Reason: "too many requests from this address; try again in a minute"}
+		return nil, fault.Errorf(fault.BrokerBusy, "too many requests from this address; try again in a minute")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
 	if err != nil {
-		return nil, &Refusal{Code: codeRequest, Reason: fmt.Sprintf("the request cannot be read, or has more than %d bytes", maxMessage)}
+		return nil, fault.Errorf(fault.BrokerRequest, "the request cannot be read, or has more than %d bytes", maxMessage)
 	}
 	switch r.URL.Path {
 	case "/v1/nonce":
@@ -154,11 +133,11 @@ func (b *Broker) serve(w http.ResponseWriter, r *http.Request) (any, error) {
 	case "/v1/release":
 		var req releaseRequest
 		if err := decode(body, &req); err != nil {
-			return nil, &Refusal{Code: codeRequest, Reason: "the request is not understood"}
+			return nil, fault.Errorf(fault.BrokerRequest, "the request is not understood")
 		}
 		return b.release(r.Context(), r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
 	}
-	return nil, &Refusal{Code: codeRequest, Reason: "there is nothing at that path"}
+	return nil, fault.Errorf(fault.BrokerRequest, "there is nothing at that path")
 }
 
 // allow takes a request from the quota of its address.
@@ -192,7 +171,7 @@ func (b *Broker) nonce(key string) (*nonceAnswer, error) {
 		}
 	}
 	if len(b.nonces) >= maxNonces {
-		return nil, &Refusal{Code: codeBusy, Reason: "too many machines ask at once; try again in a minute"}
+		return nil, fault.Errorf(fault.BrokerBusy, "too many machines ask at once; try again in a minute")
 	}
 	b.nonces[[nonceBytes]byte(n)] = issued{now.Add(nonceLife), key}
 	return &nonceAnswer{n}, nil
@@ -219,10 +198,9 @@ func (b *Broker) release(_ context.Context, remote, key string, spki []byte, req
 	}
 	answer, err := b.decide(key, spki, req, &record)
 	if err != nil {
-		record.Result, record.Code, record.Reason = Refused, codeInternal, err.Error()
-		var refusal *Refusal
-		if errors.As(err, &refusal) {
-			record.Code, record.Reason = refusal.Code, refusal.Reason
+		record.Result, record.Code, record.Reason = Refused, string(fault.BrokerInternal), err.Error()
+		if refused, ok := errors.AsType[*fault.Fault](err); ok {
+			record.Code, record.Reason = refused.Codes(), refused.Message
 		}
 	}
 	if logErr := b.o.Vault.log(record); logErr != nil {
@@ -238,10 +216,10 @@ func (b *Broker) release(_ context.Context, remote, key string, spki []byte, req
 func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Record) (*releaseAnswer, error) {
 	policy, err := b.o.Vault.Policy()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &Refusal{Code: codePolicy, Reason: "the broker has no policy yet, so it releases nothing"}
+		return nil, fault.Errorf(fault.BrokerPolicy, "the broker has no policy yet, so it releases nothing")
 	}
 	if errors.Is(err, attest.ErrUnproven) {
-		return nil, &Refusal{Code: codePolicy, Reason: "the broker's policy cannot be used, so it releases nothing: " + err.Error()}
+		return nil, fault.Errorf(fault.BrokerPolicy, "the broker's policy cannot be used, so it releases nothing: %s", err)
 	}
 	if err != nil {
 		return nil, err
@@ -249,23 +227,19 @@ func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Rec
 	record.PolicyVersion, record.Unproven = policy.Version, policy.Forced()
 	evidence, err := attest.Parse(req.Evidence)
 	if err != nil {
-		return nil, &Refusal{Code: codeRequest, Reason: err.Error()}
+		return nil, fault.Errorf(fault.BrokerRequest, "%s", err.Error())
 	}
 	if !b.take(evidence.Nonce, key) {
-		return nil, &Refusal{Code: codeNonce, Reason: "the evidence's nonce is not one that was given to this connection within the last minute, or was used already"}
+		return nil, fault.Errorf(fault.BrokerNonce, "the evidence's nonce is not one that was given to this connection within the last minute, or was used already")
 	}
 	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
 		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Release: true, Roots: b.o.Roots})
 	if err := verdict.Err(); err != nil {
-		code := codeEvidence
-		if failed := verdict.Failed(); len(failed) > 0 {
-			code = strings.Join(failed, ",")
-		}
-		return nil, &Refusal{Code: code, Reason: err.Error()}
+		return nil, fault.Decoded(cmp.Or(strings.Join(verdict.Failed(), ","), string(fault.BrokerEvidence)), err.Error())
 	}
 	public, err := kem().NewPublicKey(evidence.ReleaseKey)
 	if err != nil {
-		return nil, &Refusal{Code: codeKey, Reason: "the evidence names no key to which a credential can be encrypted"}
+		return nil, fault.Errorf(fault.BrokerKey, "the evidence names no key to which a credential can be encrypted")
 	}
 	credential, err := b.o.Vault.credential(req.Machine)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 )
 
@@ -36,9 +37,20 @@ type FromBroker struct {
 }
 
 // Release asks the broker, once. Its keys live as long as the call, so that a
-// recording of it is of no use to anybody. Errors: a [*Refusal] if the broker
-// refuses; any other may pass.
+// recording of it is of no use to anybody. Errors: a [*fault.Fault], with the
+// broker's code if the broker refuses, or else fault.BrokerUnreachable.
 func (b *FromBroker) Release(ctx context.Context) (credential []byte, to string, err error) {
+	credential, to, err = b.release(ctx)
+	if refused, ok := errors.AsType[*fault.Fault](err); ok {
+		return nil, "", refused
+	}
+	if err != nil {
+		return nil, "", fault.Wrapf(fault.BrokerUnreachable, err, "the broker %s has released nothing", b.URL)
+	}
+	return credential, to, nil
+}
+
+func (b *FromBroker) release(ctx context.Context) (credential []byte, to string, err error) {
 	certificate, spki, err := connectionKey()
 	if err != nil {
 		return nil, "", err
@@ -113,7 +125,7 @@ func (b *FromBroker) tlsConfig(certificate *tls.Certificate) *tls.Config {
 				return err
 			}
 			if got := Pin(c); got != b.Pin {
-				return &Refusal{Code: "E_BROKER_PIN", Reason: fmt.Sprintf("broker %s has the key %s, and %s is pinned: another server answers there, or the broker has a new key", b.URL, got, b.Pin)}
+				return fault.Errorf(fault.BrokerPIN, "broker %s has the key %s, and %s is pinned: another server answers there, or the broker has a new key", b.URL, got, b.Pin)
 			}
 			return nil
 		},
@@ -152,5 +164,5 @@ func (b *FromBroker) post(ctx context.Context, client *http.Client, path string,
 	if res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests {
 		return fmt.Errorf("broker %s: %s: %s", b.URL, e.Code, e.Reason)
 	}
-	return &Refusal{Code: e.Code, Reason: "the broker refuses: " + e.Reason}
+	return fault.Decoded(e.Code, "the broker refuses: "+e.Reason)
 }

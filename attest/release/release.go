@@ -12,29 +12,9 @@ import (
 	"context"
 	"errors"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/tpm/seal"
 )
-
-// Refusal is why the credential is not released, when trying again would not
-// help. Its code is stable.
-type Refusal = seal.Refusal
-
-// CodeUnreachable is the code of what may be mended by trying again; CodeTPM is
-// that of a TPM that failed.
-const (
-	CodeUnreachable = "E_BROKER_UNREACHABLE"
-	CodeTPM         = "E_TPM"
-)
-
-// Code gives the code of why the credential was not released, and whether
-// trying again may help.
-func Code(err error) (code string, again bool) {
-	var refusal *Refusal
-	if errors.As(err, &refusal) {
-		return refusal.Code, false
-	}
-	return CodeUnreachable, true
-}
 
 // Sealed releases a credential from the machine's own TPM.
 type Sealed struct {
@@ -45,11 +25,11 @@ type Sealed struct {
 
 // Release gives the credential, which the caller zeroizes, and what it was
 // released to, such as "release 1.2.0".
-// Errors: a [*Refusal].
+// Errors: a [*fault.Fault].
 func (s *Sealed) Release(context.Context) (credential []byte, to string, err error) {
 	credential, to, err = seal.Unseal(s.TPM, s.Blob, s.Authorizations)
-	if refusal := (*Refusal)(nil); err != nil && !errors.As(err, &refusal) {
-		err = &Refusal{Code: CodeTPM, Reason: "the TPM failed", Err: err}
+	if _, known := errors.AsType[*fault.Fault](err); err != nil && !known {
+		err = fault.Wrapf(fault.TPMFailed, err, "the TPM failed")
 	}
 	return credential, to, err
 }

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/simulation"
@@ -208,14 +209,14 @@ func (s *site) releases(t *testing.T) {
 func (s *site) refuses(t *testing.T, codes ...string) {
 	t.Helper()
 	got, _, err := s.client.Release(context.Background())
-	var r *release.Refusal
+	var r *fault.Fault
 	if err == nil || got != nil || !errors.As(err, &r) {
 		t.Errorf("got %q, %v; want a refusal with %v", got, err, codes)
 		return
 	}
 	for _, c := range codes {
-		if !strings.Contains(r.Code, c) {
-			t.Errorf("refused with %s: %v; want %s", r.Code, err, c)
+		if !strings.Contains(r.Codes(), c) {
+			t.Errorf("refused with %s: %v; want %s", r.Codes(), err, c)
 		}
 	}
 	if strings.Contains(err.Error(), "\n") {
@@ -405,14 +406,14 @@ func TestPins(t *testing.T) {
 		return collect(ctx, nonce, tlsKey, releaseKey)
 	}
 	_, _, err := s.client.Release(context.Background())
-	if code, again := release.Code(err); err == nil || asked || code != "E_BROKER_PIN" || again {
-		t.Errorf("%v (%s), evidence was made: %v", err, code, asked)
+	if err == nil || asked || fault.CodeOf(err) != fault.BrokerPIN || fault.ClassOf(err) == fault.TryAgain {
+		t.Errorf("%v, evidence was made: %v", err, asked)
 	}
 	s.client.Pin = pinned
 	s.client.URL = "https://127.0.0.1:1"
 	_, _, err = s.client.Release(context.Background())
-	if code, again := release.Code(err); code != release.CodeUnreachable || !again {
-		t.Errorf("%v: %s, again: %v", err, code, again)
+	if fault.CodeOf(err) != fault.BrokerUnreachable || fault.ClassOf(err) != fault.TryAgain {
+		t.Errorf("%v: %s", err, fault.ClassOf(err))
 	}
 	if !release.ValidPin(pinned) || release.ValidPin("sha256/x") || release.ValidPin("") {
 		t.Error("pins are judged wrongly")

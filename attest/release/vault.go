@@ -18,6 +18,7 @@ import (
 	"filippo.io/age"
 	"github.com/go-json-experiment/json"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/privatefile"
 )
@@ -204,10 +205,10 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// credential gives a machine's credential. Errors: [*Refusal].
+// credential gives a machine's credential. Errors: [*fault.Fault].
 func (v *Vault) credential(machine string) ([]byte, error) {
 	if !machineName.MatchString(machine) {
-		return nil, &Refusal{Code: codeMachine, Reason: "there is no credential for a machine of that name"}
+		return nil, fault.Errorf(fault.BrokerMachine, "there is no credential for a machine of that name")
 	}
 	for _, stop := range []string{v.path(allStopped), v.path(credentialDir, machine+stoppedSuffix)} {
 		stopped, err := exists(stop)
@@ -215,12 +216,12 @@ func (v *Vault) credential(machine string) ([]byte, error) {
 			return nil, err // not knowing is no permission
 		}
 		if stopped {
-			return nil, &Refusal{Code: codeStopped, Reason: "releases are stopped"}
+			return nil, fault.Errorf(fault.BrokerStopped, "releases are stopped")
 		}
 	}
 	sealed, err := os.ReadFile(v.path(credentialDir, machine+credentialSuffix))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &Refusal{Code: codeMachine, Reason: "there is no credential for a machine of that name"}
+		return nil, fault.Errorf(fault.BrokerMachine, "there is no credential for a machine of that name")
 	}
 	if err != nil {
 		return nil, err

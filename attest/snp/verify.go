@@ -17,30 +17,31 @@ import (
 	"github.com/google/go-sev-guest/verify"
 	"github.com/google/go-sev-guest/verify/trust"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
 )
 
 // The checks.
 var (
-	checkFormat      = appraisal.Question{Code: "E_SNP_FORMAT", Name: "The SEV-SNP report and the certificate of its key are well-formed."}
-	checkVersion     = appraisal.Question{Code: "E_SNP_VERSION", Name: "The report's version is recent enough to show all that the policy asks for."}
-	checkProduct     = appraisal.Question{Code: "E_SNP_PRODUCT", Name: "The processor is of a product line that the policy names."}
-	checkKeyKind     = appraisal.Question{Code: "E_SNP_KEY_KIND", Name: "The report is signed by a kind of key that the policy accepts."}
-	checkChain       = appraisal.Question{Code: "E_SNP_CHAIN", Name: "The certificate of the key was issued by AMD: its chain ends at AMD's root."}
-	checkTime        = appraisal.Question{Code: "E_SNP_TIME", Name: "All certificates of the chain were valid at the time of the evidence."}
-	checkCRL         = appraisal.Question{Code: "E_SNP_CRL", Name: "AMD has not revoked the issuer of the certificate."}
-	checkSignature   = appraisal.Question{Code: "E_SNP_SIGNATURE", Name: "The report is signed by the key of the certificate, and unchanged since."}
-	checkVEK         = appraisal.Question{Code: "E_SNP_VEK", Name: "The certificate was issued for the platform and the firmware that the report names."}
-	checkCSP         = appraisal.Question{Code: "E_SNP_CSP_ID", Name: "The cloud provider that vouches for the host is one that the policy names."}
-	checkReportData  = appraisal.Question{Code: "E_SNP_REPORT_DATA", Name: "The report was made for this evidence: its report data bind the nonce, the keys and the policy."}
-	checkDebug       = appraisal.Question{Code: "E_SNP_DEBUG", Name: "The host cannot read the machine's memory by debugging it."}
-	checkMigration   = appraisal.Question{Code: "E_SNP_MIGRATION", Name: "No migration agent can move the machine's memory elsewhere."}
-	checkVMPL        = appraisal.Question{Code: "E_SNP_VMPL", Name: "The report was asked for by the most privileged level of the guest."}
-	checkTCB         = appraisal.Question{Code: "E_SNP_TCB", Name: "The platform's firmware and microcode are as recent as the policy asks, now, committed and at launch."}
-	checkFirmware    = appraisal.Question{Code: "E_SNP_FIRMWARE", Name: "The platform does not run older firmware than it is committed to."}
-	checkPlatform    = appraisal.Question{Code: "E_SNP_PLATFORM", Name: "The host has checked that no two addresses are the same memory."}
-	checkMeasurement = appraisal.Question{Code: "E_SNP_MEASUREMENT", Name: "The machine was started with firmware that is known."}
-	checkHostData    = appraisal.Question{Code: "E_SNP_HOST_DATA", Name: "The machine was started with the host data that the policy names."}
+	checkFormat      = appraisal.Question{Code: fault.SNPFormat, Name: "The SEV-SNP report and the certificate of its key are well-formed."}
+	checkVersion     = appraisal.Question{Code: fault.SNPVersion, Name: "The report's version is recent enough to show all that the policy asks for."}
+	checkProduct     = appraisal.Question{Code: fault.SNPProduct, Name: "The processor is of a product line that the policy names."}
+	checkKeyKind     = appraisal.Question{Code: fault.SNPKeyKind, Name: "The report is signed by a kind of key that the policy accepts."}
+	checkChain       = appraisal.Question{Code: fault.SNPChain, Name: "The certificate of the key was issued by AMD: its chain ends at AMD's root."}
+	checkTime        = appraisal.Question{Code: fault.SNPTime, Name: "All certificates of the chain were valid at the time of the evidence."}
+	checkCRL         = appraisal.Question{Code: fault.SNPCRL, Name: "AMD has not revoked the issuer of the certificate."}
+	checkSignature   = appraisal.Question{Code: fault.SNPSignature, Name: "The report is signed by the key of the certificate, and unchanged since."}
+	checkVEK         = appraisal.Question{Code: fault.SNPVEK, Name: "The certificate was issued for the platform and the firmware that the report names."}
+	checkCSP         = appraisal.Question{Code: fault.SNPCSPID, Name: "The cloud provider that vouches for the host is one that the policy names."}
+	checkReportData  = appraisal.Question{Code: fault.SNPReportData, Name: "The report was made for this evidence: its report data bind the nonce, the keys and the policy."}
+	checkDebug       = appraisal.Question{Code: fault.SNPDebug, Name: "The host cannot read the machine's memory by debugging it."}
+	checkMigration   = appraisal.Question{Code: fault.SNPMigration, Name: "No migration agent can move the machine's memory elsewhere."}
+	checkVMPL        = appraisal.Question{Code: fault.SNPVMPL, Name: "The report was asked for by the most privileged level of the guest."}
+	checkTCB         = appraisal.Question{Code: fault.SNPTCB, Name: "The platform's firmware and microcode are as recent as the policy asks, now, committed and at launch."}
+	checkFirmware    = appraisal.Question{Code: fault.SNPFirmware, Name: "The platform does not run older firmware than it is committed to."}
+	checkPlatform    = appraisal.Question{Code: fault.SNPPlatform, Name: "The host has checked that no two addresses are the same memory."}
+	checkMeasurement = appraisal.Question{Code: fault.SNPMeasurement, Name: "The machine was started with firmware that is known."}
+	checkHostData    = appraisal.Question{Code: fault.SNPHostData, Name: "The machine was started with the host data that the policy names."}
 )
 
 // Questions are all checks of this package.

@@ -15,25 +15,26 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/appraisal"
 )
 
 // The checks of a TPM's evidence.
 var (
-	checkFormat       = appraisal.Question{Code: "E_TPM_FORMAT", Name: "The TPM's evidence is well-formed."}
-	checkAK           = appraisal.Question{Code: "E_TPM_AK", Name: "The attestation key can sign nothing but what its TPM says, and cannot leave it."}
-	checkQuoteType    = appraisal.Question{Code: "E_TPM_QUOTE_TYPE", Name: "What was signed is a quote, made by a TPM."}
-	checkSignature    = appraisal.Question{Code: "E_TPM_SIGNATURE", Name: "The quote is signed by the attestation key."}
-	checkNonce        = appraisal.Question{Code: "E_TPM_NONCE", Name: "The quote was made for this evidence."}
-	checkBank         = appraisal.Question{Code: "E_TPM_BANK", Name: "The quote has the bank of PCRs that the policy asks for, and no weak one."}
-	checkPCRs         = appraisal.Question{Code: "E_TPM_PCRS", Name: "The PCR values are the quoted ones, with all that the policy requires."}
-	checkLogFormat    = appraisal.Question{Code: "E_TPM_LOG_FORMAT", Name: "The event log is well-formed, and has the policy's bank."}
-	checkLogEmpty     = appraisal.Question{Code: "E_TPM_LOG_EMPTY", Name: "The event log has events."}
-	checkLogReplay    = appraisal.Question{Code: "E_TPM_LOG_REPLAY", Name: "The event log replays to the quoted PCRs."}
-	checkLogPCR       = appraisal.Question{Code: "E_TPM_LOG_PCR", Name: "The event log has events of every PCR that was extended."}
-	checkLogSeparator = appraisal.Question{Code: "E_TPM_LOG_SEPARATOR", Name: "The event log shows where firmware ends and the operating system begins."}
-	checkMeasurements = appraisal.Question{Code: "E_TPM_MEASUREMENTS", Name: "The application's PCR is what its measurements come to."}
-	checkReference    = appraisal.Question{Code: "E_TPM_REFERENCE", Name: "The PCRs are those of a known release."}
+	checkFormat       = appraisal.Question{Code: fault.TPMFormat, Name: "The TPM's evidence is well-formed."}
+	checkAK           = appraisal.Question{Code: fault.TPMAK, Name: "The attestation key can sign nothing but what its TPM says, and cannot leave it."}
+	checkQuoteType    = appraisal.Question{Code: fault.TPMQuoteType, Name: "What was signed is a quote, made by a TPM."}
+	checkSignature    = appraisal.Question{Code: fault.TPMSignature, Name: "The quote is signed by the attestation key."}
+	checkNonce        = appraisal.Question{Code: fault.TPMNonce, Name: "The quote was made for this evidence."}
+	checkBank         = appraisal.Question{Code: fault.TPMBank, Name: "The quote has the bank of PCRs that the policy asks for, and no weak one."}
+	checkPCRs         = appraisal.Question{Code: fault.TPMPCRs, Name: "The PCR values are the quoted ones, with all that the policy requires."}
+	checkLogFormat    = appraisal.Question{Code: fault.TPMLogFormat, Name: "The event log is well-formed, and has the policy's bank."}
+	checkLogEmpty     = appraisal.Question{Code: fault.TPMLogEmpty, Name: "The event log has events."}
+	checkLogReplay    = appraisal.Question{Code: fault.TPMLogReplay, Name: "The event log replays to the quoted PCRs."}
+	checkLogPCR       = appraisal.Question{Code: fault.TPMLogPCR, Name: "The event log has events of every PCR that was extended."}
+	checkLogSeparator = appraisal.Question{Code: fault.TPMLogSeparator, Name: "The event log shows where firmware ends and the operating system begins."}
+	checkMeasurements = appraisal.Question{Code: fault.TPMMeasurements, Name: "The application's PCR is what its measurements come to."}
+	checkReference    = appraisal.Question{Code: fault.TPMReference, Name: "The PCRs are those of a known release."}
 )
 
 // Questions are all that [Verify] answers.

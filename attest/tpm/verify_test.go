@@ -145,7 +145,7 @@ func TestEvidenceVerifies(t *testing.T) {
 		t.Errorf("%d checks, not %d", got, want)
 	}
 	for i, c := range v.Checks {
-		if c.Result != appraisal.Pass || c.Code != tpm.Questions()[i].Code {
+		if c.Result != appraisal.Pass || c.Code != string(tpm.Questions()[i].Code) {
 			t.Errorf("%+v", c)
 		}
 	}

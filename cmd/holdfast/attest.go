@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/cmd/internal/cli"
-
 	"holdfast/web"
 )
 

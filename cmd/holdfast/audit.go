@@ -18,10 +18,9 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/audit"
 	"holdfast/attest"
+	"holdfast/cmd/internal/cli"
 )
 
 func auditCommand(a *admin) *cobra.Command {

@@ -24,13 +24,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/brokerdir"
-	"holdfast/cmd/internal/cli"
-	"holdfast/cmd/internal/coredump"
-
 	"holdfast/attest"
 	"holdfast/attest/privatefile"
 	"holdfast/attest/release"
+	"holdfast/cmd/internal/brokerdir"
+	"holdfast/cmd/internal/cli"
+	"holdfast/cmd/internal/coredump"
 )
 
 // broker is what the broker's commands share. They work on its folder, and what

@@ -15,11 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/device"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/swtpm"
+	"holdfast/cmd/internal/sitetest"
 )
 
 var brokerLine = regexp.MustCompile(`(?m)msg="broker serving" address=(\S+) pin="(\S+)"`)
@@ -28,17 +30,17 @@ var brokerLine = regexp.MustCompile(`(?m)msg="broker serving" address=(\S+) pin=
 // that asks it.
 type brokerSite struct {
 	*testing.T
-	*site
+	*sitetest.Site
 	vault    string
-	server   *server
+	server   *sitetest.Server
 	client   release.FromBroker
 	released string       // what was released and refused, in order
 	said     bytes.Buffer // all that was printed and logged
 }
 
 func newBrokerSite(t *testing.T) *brokerSite {
-	b := &brokerSite{T: t, site: &site{dir: t.TempDir()}}
-	b.vault = filepath.Join(b.dir, "vault")
+	b := &brokerSite{T: t, Site: &sitetest.Site{Dir: t.TempDir()}}
+	b.vault = filepath.Join(b.Dir, "vault")
 	b.client.Machine = "hsm-1"
 	return b
 }
@@ -48,7 +50,7 @@ func (b *brokerSite) holdfast(input string, args ...string) string {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
-	cmd := b.command(ctx, args...)
+	cmd := b.Command(ctx, "holdfast", args...)
 	cmd.Env = append(cmd.Env, "HOLDFAST_BROKER_DIR="+b.vault)
 	cmd.Stdin = strings.NewReader(input)
 	var stdout, stderr bytes.Buffer
@@ -70,17 +72,17 @@ func (b *brokerSite) broker(args ...string) string {
 func (b *brokerSite) serve() {
 	b.Helper()
 	if b.server != nil {
-		b.said.WriteString(b.server.log.String())
+		b.said.WriteString(b.server.Log.String())
 	}
 	var found []string
-	b.server, found = b.launch(b.T, brokerLine, func() {}, "broker", "serve", "--dir", b.vault, "--address", "127.0.0.1:0", "--requests-per-minute", "1000")
+	b.server, found = b.Launch(b.T, brokerLine, func() {}, "broker", "serve", "--dir", b.vault, "--address", "127.0.0.1:0", "--requests-per-minute", "1000")
 	b.client.URL = "https://" + found[1]
 }
 
 // boot has the machine boot the kernel. Its evidence is its TPM's alone.
 func (b *brokerSite) boot(kernel string) (machine *tpm.Device, off func()) {
 	b.Helper()
-	dir := filepath.Join(b.dir, "tpm")
+	dir := filepath.Join(b.Dir, "tpm")
 	process, err := swtpm.PowerOn(dir, swtpm.Component{Name: ".linux", Content: []byte(kernel)})
 	if err != nil {
 		b.Fatal(err)
@@ -115,7 +117,7 @@ func (b *brokerSite) setPolicy(version uint64, references ...tpm.Reference) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	file, signed, key := b.write(b.T, "policy.json", string(text)), filepath.Join(b.dir, "policy.signed"), filepath.Join(b.dir, "signer")
+	file, signed, key := b.Write(b.T, "policy.json", string(text)), filepath.Join(b.Dir, "policy.signed"), filepath.Join(b.Dir, "signer")
 	if version == 1 {
 		b.holdfast("", "policy", "key", key)
 	}
@@ -130,8 +132,8 @@ func (b *brokerSite) setPolicy(version uint64, references ...tpm.Reference) {
 func (b *brokerSite) releases() {
 	b.Helper()
 	got, _, err := b.client.Release(b.Context())
-	if err != nil || string(got) != pin {
-		b.Fatalf("got %q, %v\n%s", got, err, b.server.log)
+	if err != nil || string(got) != sitetest.PIN {
+		b.Fatalf("got %q, %v\n%s", got, err, b.server.Log)
 	}
 	b.released += b.client.Machine + " released \n"
 }
@@ -140,7 +142,7 @@ func (b *brokerSite) releases() {
 func (b *brokerSite) refuses(code string) {
 	b.Helper()
 	got, _, err := b.client.Release(b.Context())
-	if c, again := release.Code(err); err == nil || got != nil || c != code || again {
+	if err == nil || got != nil || string(fault.CodeOf(err)) != code || fault.ClassOf(err) == fault.TryAgain {
 		b.Fatalf("got %q, %v; want %s", got, err, code)
 	}
 	b.released += b.client.Machine + " refused " + code + "\n"
@@ -158,20 +160,20 @@ func TestBroker(t *testing.T) {
 	b.refuses("E_BROKER_POLICY")
 	b.setPolicy(1)
 	b.refuses("E_BROKER_MACHINE")
-	b.broker("add", "hsm-1", "--pin-file", b.write(t, "pin", pin+"\n"))
+	b.broker("add", "hsm-1", "--pin-file", b.Write(t, "pin", sitetest.PIN+"\n"))
 	b.releases()
 
 	b.broker("revoke", "hsm-1")
 	b.refuses("E_BROKER_STOPPED")
-	b.holdfast(pin+"\n", "broker", "add", "hsm-1")
+	b.holdfast(sitetest.PIN+"\n", "broker", "add", "hsm-1")
 	b.releases()
 	b.broker("revoke", "--all")
 	b.refuses("E_BROKER_STOPPED")
 
-	if err := b.server.cmd.Process.Kill(); err != nil {
+	if err := b.server.Cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-b.server.ended
+	<-b.server.Ended
 	b.serve()
 	b.refuses("E_BROKER_STOPPED") // as before it was killed
 	b.broker("resume")
@@ -192,12 +194,12 @@ func TestBroker(t *testing.T) {
 	defer off()
 	b.refuses("E_TPM_REFERENCE")
 
-	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", b.server.cmd.Process.Pid))
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", b.server.Cmd.Process.Pid))
 	if err != nil || !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
 		t.Errorf("the broker's core may be dumped: %v\n%s", err, limits)
 	}
 	b.checkLog()
-	if err := b.server.stop(); err != nil {
+	if err := b.server.Stop(); err != nil {
 		t.Error(err)
 	}
 	b.hasNoPIN()
@@ -229,8 +231,8 @@ func (b *brokerSite) checkLog() {
 // hasNoPIN looks for the PIN in all that the broker wrote.
 func (b *brokerSite) hasNoPIN() {
 	b.Helper()
-	b.said.WriteString(b.server.log.String())
-	if text := b.said.String(); strings.Contains(text, pin) || !strings.Contains(text, "broker serving") {
+	b.said.WriteString(b.server.Log.String())
+	if text := b.said.String(); strings.Contains(text, sitetest.PIN) || !strings.Contains(text, "broker serving") {
 		b.Errorf("the PIN was printed or logged, or nothing was:\n%s", text)
 	}
 	files := 0
@@ -240,7 +242,7 @@ func (b *brokerSite) hasNoPIN() {
 		}
 		files++
 		text, err := os.ReadFile(path)
-		if bytes.Contains(text, []byte(pin)) {
+		if bytes.Contains(text, []byte(sitetest.PIN)) {
 			b.Errorf("the PIN is in %s", path)
 		}
 		if info, err := d.Info(); err != nil || info.Mode().Perm() != 0o600 {

@@ -21,13 +21,14 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/cmd/internal/sitetest"
 	"holdfast/xks/conformance"
 )
 
 // checked is a key store of a server with all that check may be told.
 type checked struct {
-	*site
-	server *server
+	*sitetest.Site
+	server *sitetest.Server
 	args   []string // of check
 }
 
@@ -37,25 +38,25 @@ const allowed = "arn:aws:iam::123456789012:user/Alice"
 // credential.
 func newChecked(t *testing.T, custody string, xks ...string) *checked {
 	t.Helper()
-	s := newSite(t, t.TempDir(), xks...)
-	c := &checked{site: s, server: s.start(t)}
-	s.run(t, "keystore", "create", "payments", "--uri-path-prefix", "/p")
+	s := sitetest.New(t, t.TempDir(), xks...)
+	c := &checked{Site: s, server: s.Start(t)}
+	s.Run(t, "keystore", "create", "payments", "--uri-path-prefix", "/p")
 	var made struct {
 		ID     string `json:"access_key_id"`
 		Secret string `json:"secret_access_key"`
 	}
-	if err := json.Unmarshal([]byte(s.run(t, "credential", "create", "payments", "--json")), &made); err != nil {
+	if err := json.Unmarshal([]byte(s.Run(t, "credential", "create", "payments", "--json")), &made); err != nil {
 		t.Fatal(err)
 	}
-	s.run(t, "grant", "add", "payments", "--principal", allowed, "--operations", "Encrypt,Decrypt,GetAttributes")
+	s.Run(t, "grant", "add", "payments", "--principal", allowed, "--operations", "Encrypt,Decrypt,GetAttributes")
 	for id, usage := range map[string]string{"both": "encrypt,decrypt", "encrypt-only": "encrypt", "decrypt-only": "decrypt", "neither": "none", "disabled": "encrypt,decrypt"} {
-		s.run(t, "key", "create", "payments", id, "--usage", usage, "--custody", custody)
+		s.Run(t, "key", "create", "payments", id, "--usage", usage, "--custody", custody)
 	}
-	s.run(t, "key", "disable", "payments", "disabled")
-	c.args = []string{"https://" + c.server.xks + "/p", "--access-key-id", made.ID,
-		"--secret-access-key-file", s.write(t, "secret", made.Secret+"\n"), "--key", "both",
+	s.Run(t, "key", "disable", "payments", "disabled")
+	c.args = []string{"https://" + c.server.XKS + "/p", "--access-key-id", made.ID,
+		"--secret-access-key-file", s.Write(t, "secret", made.Secret+"\n"), "--key", "both",
 		"--encrypt-only-key", "encrypt-only", "--decrypt-only-key", "decrypt-only", "--no-usage-key", "neither", "--disabled-key", "disabled",
-		"--principal", allowed, "--denied-principal", "arn:aws:iam::123456789012:user/Mallory", "--cacert", s.ca,
+		"--principal", allowed, "--denied-principal", "arn:aws:iam::123456789012:user/Mallory", "--cacert", s.CA,
 		"--duration", "1s", "--rate", "50", "--timeout", "20s"}
 	return c
 }
@@ -65,7 +66,7 @@ func (c *checked) check(t *testing.T, more ...string) (stdout, stderr string, co
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := c.command(ctx, append(append([]string{"check"}, c.args...), more...)...)
+	cmd := c.Command(ctx, "holdfast", append(append([]string{"check"}, c.args...), more...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	var exit *exec.ExitError
@@ -146,7 +147,7 @@ func TestCheckTokenCustody(t *testing.T) {
 func TestCheckFails(t *testing.T) {
 	t.Parallel()
 	c := newChecked(t, "cached")
-	secret := c.write(t, "wrong-secret", strings.Repeat("A", 43))
+	secret := c.Write(t, "wrong-secret", strings.Repeat("A", 43))
 	if r := c.json(t, "--secret-access-key-file", secret); r.Summary.Fail == 0 {
 		t.Errorf("nothing fails with a wrong secret: %+v", r.Summary)
 	}
@@ -164,7 +165,7 @@ func TestCheckFails(t *testing.T) {
 		want string
 		args []string
 	}{
-		{1, "cannot connect to the proxy", []string{"--cacert", c.clientPair(t, "stranger", "stranger", nil).file}},
+		{1, "cannot connect to the proxy", []string{"--cacert", newClientPair(t, c.Site, "stranger", "stranger", nil).file}},
 		{1, "no PEM certificate", []string{"--cacert", secret}},
 		{1, "others than its owner may read it", []string{"--secret-access-key-file", "/etc/passwd"}},
 		{1, "--cert", []string{"--cert", secret, "--cert-key", secret}},
@@ -174,14 +175,14 @@ func TestCheckFails(t *testing.T) {
 			t.Errorf("%q: %d %q %q, want %s", tt.args, code, stdout, stderr, tt.want)
 		}
 	}
-	c.args[0] = "http://" + c.server.xks
+	c.args[0] = "http://" + c.server.XKS
 	if stdout, stderr, code := c.check(t); code != 2 || stdout != "" || !strings.Contains(stderr, "the URL must be https://") {
 		t.Errorf("a URL of http: %d %q %q", code, stdout, stderr)
 	}
-	if err := c.server.stop(); err != nil {
+	if err := c.server.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	c.args[0] = "https://" + c.server.xks
+	c.args[0] = "https://" + c.server.XKS
 	if stdout, stderr, code := c.check(t); code != 1 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "cannot connect to the proxy") {
 		t.Errorf("a server that is gone: %d %q %q", code, stdout, stderr)
 	}
@@ -192,8 +193,8 @@ func TestCheckFails(t *testing.T) {
 func TestMTLS(t *testing.T) {
 	t.Parallel()
 	const name = "cks.kms.us-east-1.amazonaws.com"
-	certificates := &site{dir: t.TempDir()}
-	right := certificates.clientPair(t, "right", name, nil)
+	certificates := &sitetest.Site{Dir: t.TempDir()}
+	right := newClientPair(t, certificates, "right", name, nil)
 	c := newChecked(t, "cached", fmt.Sprintf("client_ca = %q", right.file), fmt.Sprintf("client_names = [%q]", name))
 
 	passes(t, c.json(t, "--cert", right.file, "--cert-key", right.keyFile))
@@ -206,7 +207,7 @@ func TestMTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k := c.server.kms(t)
+		k := c.server.KMS(t)
 		k.HTTP.Transport.(*http.Transport).TLSClientConfig.Certificates = []tls.Certificate{pair}
 		res, err := k.HTTP.Get(k.URL + "/healthz")
 		if err != nil {
@@ -218,10 +219,10 @@ func TestMTLS(t *testing.T) {
 	if !reaches(right) {
 		t.Error("the right certificate does not get through")
 	}
-	if reaches(certificates.clientPair(t, "another-ca", name, nil)) {
+	if reaches(newClientPair(t, certificates, "another-ca", name, nil)) {
 		t.Error("a certificate of another CA gets through")
 	}
-	if reaches(certificates.clientPair(t, "another-name", "cks.kms.eu-west-1.amazonaws.com", right)) {
+	if reaches(newClientPair(t, certificates, "another-name", "cks.kms.eu-west-1.amazonaws.com", right)) {
 		t.Error("another common name gets through")
 	}
 }
@@ -233,8 +234,8 @@ type clientPair struct {
 	key           *ecdsa.PrivateKey
 }
 
-// clientPair makes a client certificate; without an issuer it signs itself.
-func (s *site) clientPair(t *testing.T, name, commonName string, issuer *clientPair) *clientPair {
+// newClientPair makes a client certificate; without an issuer it signs itself.
+func newClientPair(t *testing.T, s *sitetest.Site, name, commonName string, issuer *clientPair) *clientPair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -254,10 +255,10 @@ func (s *site) clientPair(t *testing.T, name, commonName string, issuer *clientP
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &clientPair{file: filepath.Join(s.dir, name+".pem"), keyFile: filepath.Join(s.dir, name+"-key.pem"), key: key}
+	p := &clientPair{file: filepath.Join(s.Dir, name+".pem"), keyFile: filepath.Join(s.Dir, name+"-key.pem"), key: key}
 	if p.certificate, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
-	s.writePair(t, name, &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+	s.WritePair(t, name, &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
 	return p
 }

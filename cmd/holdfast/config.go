@@ -6,9 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/config"
+	"holdfast/cmd/internal/cli"
 )
 
 func configCommand(a *admin) *cobra.Command {

@@ -10,10 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance"
 	"holdfast/attest/privatefile"
 	"holdfast/cmd/internal/cli"
-
-	"holdfast/appliance"
 	"holdfast/web"
 )
 

@@ -10,10 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/cmd/internal/cli"
 	"holdfast/web"
 )
 

@@ -12,9 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance"
+	"holdfast/cmd/internal/cli"
 	"holdfast/web"
 )
 

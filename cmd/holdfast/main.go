@@ -33,7 +33,12 @@ func newRoot() *cobra.Command {
 	a.AddSocketFlag(root)
 	a.AddServerFlags(root)
 	a.AddFlag(root)
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.Connect() }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Name() == cobra.ShellCompRequestCmd || cmd.Name() == cobra.ShellCompNoDescRequestCmd {
+			return nil // nothing may be said while a shell completes
+		}
+		return a.Connect()
+	}
 	root.AddCommand(
 		configCommand(a),
 		checkCommand(a),
@@ -56,5 +61,6 @@ func newRoot() *cobra.Command {
 		brokerCommand(a),
 	)
 	cli.Complete(root)
+	addCompletion(a, root)
 	return root
 }

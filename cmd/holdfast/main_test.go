@@ -15,16 +15,22 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"holdfast/attest/predict/predicttest"
 	"holdfast/attest/tpm/swtpm"
+	"holdfast/cmd/internal/cli"
+	"holdfast/cmd/internal/holdfastd"
+	"holdfast/cmd/internal/sitetest"
 	"holdfast/xks/xkstest"
 )
 
-// TestMain lets the test's binary be holdfast.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": main}) }
+// TestMain lets the test's binary be both programs.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"holdfast": main, "holdfastd": func() { os.Exit(cli.Run(holdfastd.New())) }})
+}
 
-// TestScripts runs the commands as people type them, against servers that they
+// TestScripts runs the commands of both programs as people type them, against servers that they
 // start. Besides the commands of package testscript there are:
 //
 //	serve [FILE]           start an appliance, its configuration extended by the file
@@ -36,7 +42,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"holdfast": m
 //	broker-serve DIR       start a broker; $BROKER is its address, $BROKER_PIN its pin
 //	stop-server            SIGTERM; it must end cleanly
 //	kill-server            SIGKILL
-//	refused CODE PATTERN HOLDFAST ARGS...
+//	refused CODE PATTERN PROGRAM ARGS...
 //	                       the call must exit with the code and print one line
 //	                       that matches, to stderr; log lines do not count
 //	json PATH PATTERN      the value at the path in the JSON on stdout matches whole
@@ -64,15 +70,15 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			t := env.T().(testing.TB) // testscript.Run promises it
-			s := &script{t: t, site: newSite(t, env.WorkDir)}
+			s := &script{t: t, site: sitetest.New(t, env.WorkDir)}
 			env.Values[scriptKey{}] = s
-			env.Setenv("HOLDFAST_SOCKET", s.site.socket)
-			env.Setenv("SOCKET", s.site.socket)
-			env.Setenv("SOFTHSM2_CONF", s.site.softHSM)
-			env.Setenv("CA", s.site.ca)
-			env.Setenv("GORACE", gorace)
+			env.Setenv("HOLDFAST_SOCKET", s.site.Socket)
+			env.Setenv("SOCKET", s.site.Socket)
+			env.Setenv("SOFTHSM2_CONF", s.site.SoftHSM)
+			env.Setenv("CA", s.site.CA)
+			env.Setenv("GORACE", sitetest.GoRace)
 			env.Setenv("SERVICE", "kms-xks-proxy")
-			env.Setenv("NONCE", hex.EncodeToString(evidenceNonce))
+			env.Setenv("NONCE", hex.EncodeToString(sitetest.EvidenceNonce))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -86,8 +92,8 @@ func TestScripts(t *testing.T) {
 // script is what the commands of one script share.
 type script struct {
 	t      testing.TB
-	site   *site
-	server *server
+	site   *sitetest.Site
+	server *sitetest.Server
 	sealed map[string]xkstest.Body // by key ID
 }
 
@@ -105,28 +111,28 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) <= 1, "serve [FILE]")
 	s := of(ts)
 	if len(args) == 1 {
-		f, err := os.OpenFile(s.site.config, os.O_WRONLY|os.O_APPEND, 0)
+		f, err := os.OpenFile(s.site.Config, os.O_WRONLY|os.O_APPEND, 0)
 		ts.Check(err)
 		_, err = f.WriteString("\n" + ts.ReadFile(args[0]))
 		ts.Check(errors.Join(err, f.Close()))
 	}
-	s.serve(ts, servingLine)
+	s.serve(ts, sitetest.ServingLine)
 }
 
 func (s *script) serve(ts *testscript.TestScript, line *regexp.Regexp) {
-	s.server = s.site.begin(s.t, line)
-	ts.Setenv("XKS", s.server.xks)
-	ts.Setenv("ADMIN", s.server.admin)
+	s.server = s.site.Begin(s.t, line)
+	ts.Setenv("XKS", s.server.XKS)
+	ts.Setenv("ADMIN", s.server.Admin)
 }
 
 func cmdBegin(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 0, "begin")
-	of(ts).serve(ts, listeningLine)
+	of(ts).serve(ts, sitetest.ListeningLine)
 }
 
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "await PATTERN")
-	line, log := regexp.MustCompile("(?m)"+args[0]), of(ts).server.log
+	line, log := regexp.MustCompile("(?m)"+args[0]), of(ts).server.Log
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for deadline := time.After(time.Minute); !line.MatchString(log.String()); {
@@ -140,7 +146,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdUnmapped(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, len(args) == 1, "[!] unmapped NAME")
-	maps, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(of(ts).server.cmd.Process.Pid), "maps"))
+	maps, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(of(ts).server.Cmd.Process.Pid), "maps"))
 	ts.Check(err)
 	if strings.Contains(string(maps), args[0]) != neg {
 		ts.Fatalf("the server has loaded: %s", maps)
@@ -149,39 +155,39 @@ func cmdUnmapped(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdByHand(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 0, "by-hand")
-	of(ts).site.byHand = true
+	of(ts).site.ByHand = true
 }
 
 func cmdBoots(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "boots KERNEL")
-	of(ts).site.components = []swtpm.Component{{Name: ".linux", Content: []byte(args[0])}}
+	of(ts).site.Components = []swtpm.Component{{Name: ".linux", Content: []byte(args[0])}}
 }
 
 func cmdBrokerServe(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "broker-serve DIR")
 	s := of(ts)
 	var found []string
-	s.server, found = s.site.launch(s.t, brokerLine, func() {}, "broker", "serve", "--address", "127.0.0.1:0", "--dir", ts.MkAbs(args[0]))
+	s.server, found = s.site.Launch(s.t, brokerLine, func() {}, "broker", "serve", "--address", "127.0.0.1:0", "--dir", ts.MkAbs(args[0]))
 	ts.Setenv("BROKER", found[1])
 	ts.Setenv("BROKER_PIN", found[2])
 }
 
 func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 0, "stop-server")
-	ts.Check(of(ts).server.stop())
+	ts.Check(of(ts).server.Stop())
 }
 
 func cmdKill(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 0, "kill-server")
 	s := of(ts)
-	ts.Check(s.server.cmd.Process.Kill())
-	<-s.server.ended
+	ts.Check(s.server.Cmd.Process.Kill())
+	<-s.server.Ended
 }
 
 var logLine = regexp.MustCompile(`(?m)^time=.*\n`)
 
 func cmdRefused(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) >= 3, "refused CODE PATTERN HOLDFAST ARGS...")
+	usage(ts, !neg && len(args) >= 3, "refused CODE PATTERN PROGRAM ARGS...")
 	err := ts.Exec(args[2], args[3:]...)
 	var exit *exec.ExitError
 	if code, _ := strconv.Atoi(args[0]); !errors.As(err, &exit) || exit.ExitCode() != code {
@@ -191,7 +197,7 @@ func cmdRefused(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("it printed to stdout: %s", out)
 	}
 	line := logLine.ReplaceAllString(ts.ReadFile("stderr"), "")
-	if !strings.HasPrefix(line, "holdfast: ") || strings.Index(line, "\n") != len(line)-1 {
+	if !strings.HasPrefix(line, args[2]+": ") || strings.Index(line, "\n") != len(line)-1 {
 		ts.Fatalf("want one line on stderr, got %q", line)
 	}
 	if !regexp.MustCompile(args[1]).MatchString(line) {
@@ -267,7 +273,7 @@ func cmdKMS(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	usage(ts, len(args) == 1 || len(args) == 2, text)
 	s := of(ts)
-	k := s.server.kms(s.t)
+	k := s.server.KMS(s.t)
 	k.URL += ts.Getenv("PREFIX")
 	k.Service, k.AccessKeyID, k.SecretAccessKey = ts.Getenv("SERVICE"), ts.Getenv("ACCESS_KEY_ID"), ts.Getenv("SECRET_ACCESS_KEY")
 	const plaintext = "what KMS has encrypted"
@@ -298,13 +304,13 @@ func cmdKMS(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdEvidence(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && (len(args) == 2 || len(args) == 3 && args[2] == "cap"), "evidence FILE PROGRAM [cap]")
-	m, err := bootTPM(of(ts).t.TempDir(), args[1])
+	m, err := sitetest.BootTPM(of(ts).t.TempDir(), args[1])
 	ts.Check(err)
-	defer m.off()
+	defer m.Off()
 	if len(args) == 3 {
-		ts.Check(m.cap())
+		ts.Check(m.RecordCap())
 	}
-	text, err := m.evidence()
+	text, err := m.Evidence()
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
 }
@@ -339,15 +345,15 @@ func TestEveryCommandIsTested(t *testing.T) {
 		all.Write(text)
 	}
 	called := regexp.MustCompile(`(?m)^! ?exec |^exec |^refused [12] '.*' `).ReplaceAllString(all.String(), "")
-	root := newRoot()
-	root.InitDefaultCompletionCmd()
-	for _, c := range root.Commands() {
-		for _, c := range append(c.Commands(), c) {
-			if (c.HasSubCommands() && c.Name() != "seal") || c.Name() == "check" {
-				continue
-			}
-			if !regexp.MustCompile(`(?m)^` + c.CommandPath() + `( |$)`).MatchString(called) {
-				t.Errorf("no script calls %s", c.CommandPath())
+	for _, root := range []*cobra.Command{newRoot(), holdfastd.New()} {
+		for _, c := range root.Commands() {
+			for _, c := range append(c.Commands(), c) {
+				if (c.HasSubCommands() && c.Name() != "seal") || c.Name() == "check" {
+					continue
+				}
+				if !regexp.MustCompile(`(?m)^` + c.CommandPath() + `( |$)`).MatchString(called) {
+					t.Errorf("no script calls %s", c.CommandPath())
+				}
 			}
 		}
 	}

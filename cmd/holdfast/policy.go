@@ -17,13 +17,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/attest"
 	"holdfast/attest/privatefile"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
+	"holdfast/cmd/internal/cli"
 )
 
 func policyCommand(a *admin) *cobra.Command {

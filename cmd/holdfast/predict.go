@@ -11,14 +11,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/parts"
-	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/predict"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/cli"
 )
 
 // Where the image has what Holdfast measures of itself, besides the modules that
@@ -137,7 +136,7 @@ func measurementsOf(image *predict.Image, withoutModule bool) ([]tpm.Measurement
 	var list []tpm.Measurement
 	for _, part := range measured {
 		digest, err := part.Digest()
-		if stops, ok := errors.AsType[*progress.Failure](err); ok && withoutModule && stops.Code == progress.CodeMeasure {
+		if stops, ok := errors.AsType[*fault.Fault](err); ok && withoutModule && stops.Code == fault.Measure {
 			return list, nil // the boot ends there as well
 		}
 		if err != nil {

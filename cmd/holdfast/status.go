@@ -8,10 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/audit"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/cmd/internal/cli"
 	"holdfast/web"
 )
 
@@ -69,7 +68,7 @@ func showStatus(w io.Writer, s web.Status) {
 			}
 		}
 		if l.Level != audit.LevelOK {
-			cli.Row(w, "", "the disk is "+map[audit.Level]string{audit.LevelWarning: "filling up: make space", audit.LevelFull: "full: requests are refused"}[l.Level])
+			cli.Row(w, "", "the disk is "+map[audit.Level]string{audit.LevelWarning: "filling up: enlarge the state volume, or keep less of the log with audit.retain_age", audit.LevelFull: "full: requests are refused"}[l.Level])
 		}
 	}
 	if t := b.Attestation; t != nil {

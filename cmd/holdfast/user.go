@@ -8,11 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/attest/privatefile"
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/attest/privatefile"
+	"holdfast/cmd/internal/cli"
 	"holdfast/web"
 )
 

@@ -13,12 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/snp"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/cli"
 )
 
 // verifyFlags are those of the verify command.

@@ -13,13 +13,14 @@ import (
 	"holdfast/attest/appraisal"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/sitetest"
 )
 
 // verify runs the command and gives its verdict and exit code.
 func verify(t *testing.T, args ...string) (*appraisal.Verdict, int) {
 	t.Helper()
 	cmd := exec.Command("holdfast", append([]string{"verify", "--json"}, args...)...)
-	cmd.Env = append(os.Environ(), "GORACE="+gorace)
+	cmd.Env = append(os.Environ(), "GORACE="+sitetest.GoRace)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -105,22 +106,29 @@ func TestSimulationIsRefused(t *testing.T) {
 	}
 }
 
-// TestNoSimulationInside: the production program is built without it.
+// TestNoSimulationInside: the production programs are built without it.
 func TestNoSimulationInside(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "holdfast")
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	for _, name := range []string{"holdfast", "holdfastd"} {
+		bin := filepath.Join(t.TempDir(), name)
+		if out, err := exec.Command("go", "build", "-o", bin, "../"+name).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		program, err := os.ReadFile(bin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		noSimulation(t, name, program)
 	}
-	program, err := os.ReadFile(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
+}
+
+func noSimulation(t *testing.T, name string, program []byte) {
+	t.Helper()
 	for _, mark := range []string{simulation.CSPID, "holdfast/attest/simulation", "holdfast/attest/nitro/nitrotest", "go-sev-guest/testing", "holdfast/hsm/softhsm"} {
 		if bytes.Contains(program, []byte(mark)) {
-			t.Errorf("%q is in the production program", mark)
+			t.Errorf("%q is in %s", mark, name)
 		}
 	}
 	if !bytes.Contains(program, []byte("holdfast/attest/snp")) {
-		t.Error("the search finds nothing that is there")
+		t.Errorf("%s: the search finds nothing that is there", name)
 	}
 }

@@ -40,12 +40,12 @@ func attestation(p *page) (*view, error) {
 	case "":
 		d.report, d.verdict = r, r.Verdict
 	case fault.Conflict, fault.Invalid:
-		d.failure = operation.Message(err)
+		d.failure = p.c.message(p.Request, err)
 	default:
 		return nil, err
 	}
 	for _, c := range d.verdict.Checks {
-		if c.Code == "E_TPM_REFERENCE" && c.Result == appraisal.Pass {
+		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {
 			d.reference = c.Detail
 		}
 	}

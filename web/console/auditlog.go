@@ -46,7 +46,7 @@ func auditLog(p *page) (*view, error) {
 	switch fault.CodeOf(err) {
 	case "":
 	case fault.Invalid:
-		d.failure = operation.Message(err)
+		d.failure = p.c.message(p.Request, err)
 	default:
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func auditRecord(p *page) (*view, error) {
 	d.changes = changesOf(d.record.Before, d.record.After)
 	proof, err := read(p, operation.ShowAuditProof, n)
 	if err != nil {
-		d.failure = operation.Message(err)
+		d.failure = p.c.message(p.Request, err)
 	}
 	d.proof = string(proof)
 	return &view{title: "Record " + seq, crumbs: []ui.Link{{Text: "Audit log", URL: "/audit"}}, body: recordPage(d)}, nil

@@ -124,8 +124,8 @@ func (c *console) signedIn(next handler) http.HandlerFunc {
 			return
 		}
 		if !errors.Is(err, identity.ErrProof) {
-			c.Log.Error("console", "path", r.URL.Path, "error", err)
-			http.Error(w, "the appliance cannot look up your session now; its log says why", http.StatusServiceUnavailable)
+			f := c.told(r, fault.Wrapf(fault.Internal, err, "the appliance cannot look up your session now"))
+			http.Error(w, f.Message, http.StatusServiceUnavailable)
 			return
 		}
 		to := "/signin"
@@ -329,45 +329,14 @@ func read[In, Out any](p *page, o *operation.Operation[In, Out], in In) (Out, er
 
 // failPage says why there is no page.
 func (c *console) failPage(w http.ResponseWriter, r *http.Request, who identity.Principal, err error) {
-	status, title := http.StatusInternalServerError, "That did not work"
-	switch fault.CodeOf(err) {
-	case fault.NotFound:
-		status, title = http.StatusNotFound, "Not found"
-	case fault.Forbidden:
-		status, title = http.StatusForbidden, "Your role does not allow that"
-	case fault.Locked:
-		status, title = http.StatusServiceUnavailable, "The appliance is locked"
-	case fault.Invalid, fault.TooLarge:
-		status, title = http.StatusBadRequest, "That cannot be done"
-	case fault.Exists, fault.Conflict:
-		status, title = http.StatusConflict, "That cannot be done now"
-	case operation.CodeStale:
-		status, title = http.StatusConflict, "It has changed meanwhile"
-	case fault.Throttled:
-		status, title = http.StatusTooManyRequests, "Too often"
-	case fault.Timeout:
-		status, title = http.StatusServiceUnavailable, "That took too long"
-	}
-	if status == http.StatusInternalServerError {
-		c.Log.Error("console", "path", r.URL.Path, "error", err)
-	}
+	f := c.told(r, err)
 	p := &page{Request: r, c: c, who: who, now: c.Now(), values: r.PostForm}
-	c.show(w, p, &view{title: title, status: status, body: failurePage(title, operation.Message(err), c.Boot.Status(), p.here())})
+	c.show(w, p, &view{title: titleOf(f), status: statusOfPage(f), body: failurePage(titleOf(f), f.Message, c.Boot.Status(), p.here())})
 }
 
 // flash says on the next page what was done.
 func flash(w http.ResponseWriter, text string) {
 	setCookie(w, flashCookie, base64.RawURLEncoding.EncodeToString([]byte(text)), time.Minute)
-}
-
-// answerJSON answers the page's script.
-func answerJSON(w http.ResponseWriter, body any, err error) {
-	w.Header().Set("Content-Type", "application/json")
-	if err != nil {
-		w.WriteHeader(http.StatusBadRequest)
-		body = map[string]string{"code": string(fault.CodeOf(err)), "message": operation.Message(err)}
-	}
-	_ = json.NewEncoder(w).Encode(body) // the browser is gone if this fails
 }
 
 // readJSON reads what the page's script has posted.

@@ -50,7 +50,7 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 	case pending:
 		flash(w, fmt.Sprintf("It waits for the approval of another person, until %s.", ui.Stamp(waits.Request.ExpiresAt)))
 		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
-	case fault.CodeOf(err) == operation.CodePresence:
+	case fault.CodeOf(err) == fault.Presence:
 		c.show(w, p, p.proveView(id, v, ""))
 	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.Exists:
 		c.again(w, p, id, v, err)
@@ -87,7 +87,7 @@ func (c *console) again(w http.ResponseWriter, p *page, id string, v url.Values,
 		c.failPage(w, p.Request, p.who, err)
 		return
 	}
-	message := operation.Message(err)
+	message := c.message(p.Request, err)
 	for _, l := range pages {
 		params, ok := match(l.path, back.Path)
 		if !ok {
@@ -138,7 +138,7 @@ func match(pattern, path string) (map[string]string, bool) {
 // version makes one; revision is empty where nothing is changed that there is.
 func (p *page) version(revision string) string { return p.who.Session + " " + revision }
 
-var errStale = fault.Errorf(operation.CodeStale, "the page is from another session, or incomplete; open it again and decide anew")
+var errStale = fault.Errorf(fault.Stale, "the page is from another session, or incomplete; open it again and decide anew")
 
 // fresh checks a form's version as far as it is the console's matter, and gives
 // the revision, which the API checks.
@@ -216,7 +216,7 @@ func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Pri
 	}
 	if r.PostForm.Has("password") {
 		if _, err := operation.ProvePassword.Do(r.Context(), p.caller(), operation.Proof{Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code")}); err != nil {
-			c.show(w, p, p.proveView(asked.Operation, asked.Values, operation.Message(err)))
+			c.show(w, p, p.proveView(asked.Operation, asked.Values, c.message(r, err)))
 			return
 		}
 	}
@@ -243,11 +243,13 @@ type answered struct {
 
 // begun is the answer to the beginning of a ceremony: of options only those that
 // the browser's API takes.
-func begun(w http.ResponseWriter, c identity.Ceremony, err error) { answerJSON(w, c, err) }
+func (c *console) begun(w http.ResponseWriter, r *http.Request, begun identity.Ceremony, err error) {
+	c.answerJSON(w, r, begun, err)
+}
 
 func (c *console) beginProve(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	done, err := operation.BeginProvePasskey.Do(r.Context(), c.caller(r, who), operation.Nothing{})
-	begun(w, done.Out, err)
+	c.begun(w, r, done.Out, err)
 }
 
 func (c *console) finishProve(w http.ResponseWriter, r *http.Request, who identity.Principal) {
@@ -255,12 +257,12 @@ func (c *console) finishProve(w http.ResponseWriter, r *http.Request, who identi
 	if err == nil {
 		_, err = operation.ProvePasskey.Do(r.Context(), c.caller(r, who), operation.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response})
 	}
-	answerJSON(w, map[string]string{"location": "/"}, err)
+	c.answerJSON(w, r, map[string]string{"location": "/"}, err)
 }
 
 func (c *console) beginPasskey(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	done, err := operation.BeginPasskey.Do(r.Context(), c.caller(r, who), operation.Nothing{})
-	begun(w, done.Out, err)
+	c.begun(w, r, done.Out, err)
 }
 
 func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, who identity.Principal) {
@@ -271,7 +273,7 @@ func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, who iden
 	if err == nil {
 		flash(w, "The passkey was added.")
 	}
-	answerJSON(w, map[string]string{"location": "/account"}, err)
+	c.answerJSON(w, r, map[string]string{"location": "/account"}, err)
 }
 
 // value is that of a hidden field.

@@ -64,7 +64,7 @@ func (c *console) download(w http.ResponseWriter, r *http.Request, who identity.
 		return
 	}
 	stream, err := open(p)
-	if fault.CodeOf(err) == operation.CodePresence {
+	if fault.CodeOf(err) == fault.Presence {
 		c.show(w, p, p.proveView("", url.Values{"back": {"/settings#backup"}}, ""))
 		return
 	}

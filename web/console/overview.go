@@ -8,8 +8,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
@@ -93,7 +93,7 @@ func (d *overviewData) look(p *page) (err error) {
 		name, detail := operation.KeyStoreName{KeyStore: ks.Name}, &appliance.KeyStoreDetail{}
 		h, err := read(p, operation.ShowKeyStoreHealth, name)
 		if err != nil {
-			h = &operation.KeyStoreHealth{Reason: operation.Message(err)}
+			h = &operation.KeyStoreHealth{Reason: p.c.message(p.Request, err)}
 		} else if detail, err = read(p, operation.ShowKeyStore, name); err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ func (d *overviewData) forms(p *page) {
 			d.unblock = &f
 		}
 	}
-	if d.status.Boot.Code == progress.CodeSealMissing && p.may(identity.Administer) {
+	if d.status.Boot.Code == string(fault.SealMissing) && p.may(identity.Administer) {
 		f := p.form(operation.Seal, "", ui.Form{Submit: "Seal the PIN", Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",
 			Fields: []ui.Field{{Name: "pin", Label: "HSM user PIN", Type: "password", Required: true, Autocomplete: "off"}}})
 		d.seal = &f

@@ -15,7 +15,6 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
-	"holdfast/web/operation"
 )
 
 func (c *console) signInRoutes(r chi.Router) {
@@ -86,7 +85,7 @@ func (c *console) showSignIn(w http.ResponseWriter, r *http.Request, name string
 		v.reason = strings.TrimSpace(b.Code + " " + b.Reason)
 	}
 	if err != nil {
-		v.wrong = operation.Message(err)
+		v.wrong = c.message(r, err)
 	}
 	c.bare(w, r, statusOf(err), "Sign in", signInPage(v))
 }
@@ -107,8 +106,7 @@ func (c *console) entered(w http.ResponseWriter, r *http.Request, operation stri
 	}
 	if auditErr := c.Performer.Event(r.Context(), operation, actor, r.RemoteAddr, err); auditErr != nil && err == nil {
 		_ = c.Identity.SignOut(r.Context(), in.Token) // nobody is let in unrecorded
-		c.Log.Error("nobody can sign in: it could not be recorded", "error", auditErr)
-		return fault.Errorf(fault.Internal, "nobody can sign in now, since it cannot be recorded in the audit log; the appliance's log says why")
+		return fault.Wrapf(fault.Internal, auditErr, "nobody can sign in now, since it cannot be recorded in the audit log")
 	}
 	if err != nil {
 		return err
@@ -129,7 +127,7 @@ func (c *console) signInPassword(w http.ResponseWriter, r *http.Request) {
 
 func (c *console) beginSignIn(w http.ResponseWriter, r *http.Request) {
 	ceremony, err := c.Identity.BeginPasskey(r.Context())
-	begun(w, ceremony, err)
+	c.begun(w, r, ceremony, err)
 }
 
 func (c *console) finishSignIn(w http.ResponseWriter, r *http.Request) {
@@ -139,7 +137,7 @@ func (c *console) finishSignIn(w http.ResponseWriter, r *http.Request) {
 		in, err = c.Identity.FinishPasskey(r.Context(), a.Ceremony, a.Response, client(r))
 		err = c.entered(w, r, "sign in by passkey", in, err)
 	}
-	answerJSON(w, map[string]string{"location": local(a.Fields["next"])}, err)
+	c.answerJSON(w, r, map[string]string{"location": local(a.Fields["next"])}, err)
 }
 
 // beginOIDC sends the browser to the provider by a page with a link: the policy
@@ -198,14 +196,7 @@ func (c *console) setupPage(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/signin", http.StatusSeeOther)
 		return
 	}
-	c.bare(w, r, statusOf(err), "Set up", setupPage("", errorText(err)))
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return operation.Message(err)
+	c.bare(w, r, statusOf(err), "Set up", setupPage("", c.message(r, err)))
 }
 
 func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {
@@ -215,7 +206,7 @@ func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {
 		err = auditErr
 	}
 	if err != nil {
-		c.bare(w, r, statusOf(err), "Set up", setupPage(name, operation.Message(err)))
+		c.bare(w, r, statusOf(err), "Set up", setupPage(name, c.message(r, err)))
 		return
 	}
 	http.Redirect(w, r, "/invitation/"+token, http.StatusSeeOther)
@@ -232,7 +223,7 @@ type enrolView struct {
 func (c *console) showEnrol(w http.ResponseWriter, r *http.Request, wrong error) {
 	token := chi.URLParam(r, "token")
 	i, err := c.Identity.OpenInvitation(r.Context(), token)
-	v := enrolView{token: token, name: i.Name, role: string(i.Role), passkeys: c.Identity.PasskeysEnabled(), wrong: errorText(wrong)}
+	v := enrolView{token: token, name: i.Name, role: string(i.Role), passkeys: c.Identity.PasskeysEnabled(), wrong: c.message(r, wrong)}
 	if err == nil {
 		v.totp, err = c.Identity.BeginEnrolPassword(r.Context(), token)
 	}
@@ -257,7 +248,7 @@ func (c *console) enrolPassword(w http.ResponseWriter, r *http.Request) {
 
 func (c *console) beginEnrol(w http.ResponseWriter, r *http.Request) {
 	ceremony, err := c.Identity.BeginEnrolPasskey(r.Context(), chi.URLParam(r, "token"))
-	begun(w, ceremony, err)
+	c.begun(w, r, ceremony, err)
 }
 
 func (c *console) finishEnrol(w http.ResponseWriter, r *http.Request) {
@@ -269,7 +260,7 @@ func (c *console) finishEnrol(w http.ResponseWriter, r *http.Request) {
 	}
 	// Recovery codes are for passwords that one has; a passkey's owner makes some in
 	// the account.
-	answerJSON(w, map[string]string{"location": "/account#recovery"}, err)
+	c.answerJSON(w, r, map[string]string{"location": "/account#recovery"}, err)
 }
 
 // qrCode draws a text as a QR code.

@@ -296,8 +296,8 @@ func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker i
 		shown.done = done
 		return shown, nil
 	}
-	c.Log.Warn("an approved operation failed", "operation", r.Operation, "request", r.ID, "error", err)
-	return c.turn(ctx, r, approval.Failed, Message(err))
+	told := fault.Answer(ctx, c.Log, "an approved operation failed", err, "operation", r.Operation, "request", r.ID)
+	return c.turn(ctx, r, approval.Failed, told.Message)
 }
 
 // mayApprove says why the caller may not approve the request; else it gives what

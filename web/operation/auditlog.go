@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -166,22 +165,6 @@ func auditRecord(ctx context.Context, c *Caller, in RecordNumber) (*audit.Record
 	return list[0], nil
 }
 
-// audited gives an error of the audit log as one of the domain, where the caller
-// can do something about it.
-func audited(err error) error {
-	e, ok := errors.AsType[*audit.Error](err)
-	if !ok {
-		return err
-	}
-	switch e.Code {
-	case audit.CodeInvalid:
-		return fault.Wrapf(fault.Invalid, err, "%s", e.Message)
-	case audit.CodeNotFound:
-		return fault.Wrapf(fault.NotFound, err, "%s", e.Message)
-	}
-	return err
-}
-
 // verification lets one run at a time.
 type verification struct {
 	mu   sync.Mutex
@@ -209,8 +192,10 @@ func (p *Performer) verifyAudit(by string) Verification {
 		defer v.mu.Unlock()
 		v.last.Running, v.last.Ended, v.last.Report = false, p.Now().UTC(), report
 		if err != nil {
-			v.last.Error = Message(err)
-			p.Log.Error("the audit log was verified", "error", err)
+			told := fault.Answer(context.Background(), p.Log, "the audit log was verified", err)
+			if v.last.Error = told.Message; told.Reference == "" {
+				p.Log.Error("the audit log was verified", "error", err)
+			}
 		}
 	}()
 	return v.last

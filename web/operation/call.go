@@ -40,7 +40,7 @@ func (o *Operation[In, Out]) Call(ctx context.Context, c Client, in In) (Done[Ou
 	return o.CallIfMatch(ctx, c, "", in)
 }
 
-// CallIfMatch is Call, refused with [CodeStale] unless the subject has the revision.
+// CallIfMatch is Call, refused with [fault.Stale] unless the subject has the revision.
 func (o *Operation[In, Out]) CallIfMatch(ctx context.Context, c Client, revision string, in In) (done Done[Out], err error) {
 	if o.BinaryAnswer != "" {
 		return done, fmt.Errorf("operation %s: its answer is a stream; use Download", o.ID)

@@ -132,7 +132,7 @@ func keyStoreHealth(ctx context.Context, c *Caller, in KeyStoreName) (*KeyStoreH
 	case !ks.Blocked.IsZero():
 		h.Reason = "the key store is blocked: " + ks.Blocked.Reason
 	case audit != nil:
-		h.Reason = "nothing can be recorded: " + Message(audit)
+		h.Reason = "nothing can be recorded: " + c.message(ctx, audit)
 	case h.ActiveCredentials == 0:
 		h.Reason = "no SigV4 credential is active"
 	}

@@ -80,8 +80,8 @@ func describe(routes []*Route) []byte {
 			SecuritySchemes: map[string]map[string]string{"token": {"type": "http", "scheme": "bearer", "description": "an API token, made in the console"}},
 		},
 	}
-	failure := d.schema(reflect.TypeFor[Failure]())
-	d.Components.Responses = map[string]response{"Failure": {Description: "why not, in one line", Content: map[string]media{"application/json": {failure}}}}
+	problem := d.schema(reflect.TypeFor[Problem]())
+	d.Components.Responses = map[string]response{"Problem": {Description: "why not: problem details (RFC 9457)", Content: map[string]media{ProblemType: {problem}}}}
 	for _, r := range routes {
 		if d.Paths[r.Path] == nil {
 			d.Paths[r.Path] = map[string]apiOperation{}
@@ -121,7 +121,7 @@ func (d *openAPI) operation(r *Route) apiOperation {
 	if r.Approvable {
 		op.Responses["202"] = response{Description: "it waits for the approval of a second person", Content: map[string]media{"application/json": {d.schema(reflect.TypeFor[ApprovalDetail]())}}}
 	}
-	op.Responses["default"] = response{Ref: "#/components/responses/Failure"}
+	op.Responses["default"] = response{Ref: "#/components/responses/Problem"}
 	return op
 }
 

@@ -136,8 +136,8 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 
 // Do performs the operation for the caller. Secrets in the input are zeroized.
 //
-// Errors are of the domain, or: fault.Forbidden, [CodePresence] or fault.Locked if
-// the caller may not; [CodeStale] if the subject is not what the caller saw; a
+// Errors are of the domain, or: fault.Forbidden, [fault.Presence] or fault.Locked if
+// the caller may not; [fault.Stale] if the subject is not what the caller saw; a
 // [*Pending] if it waits for the approval of a second person now.
 func (o *Operation[In, Out]) Do(ctx context.Context, c *Caller, in In) (Done[Out], error) {
 	defer wipe(reflect.ValueOf(in))

@@ -2,7 +2,6 @@ package operation
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"reflect"
 	"time"
@@ -118,8 +117,7 @@ func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) 
 	}
 	defer wipe(reflect.ValueOf(in))
 	p.in = in
-	done, err := p.perform(ctx)
-	return done, audited(err)
+	return p.perform(ctx)
 }
 
 // perform performs an operation that the caller may perform, or files it.
@@ -183,7 +181,7 @@ func (p *performance) unlessStale(ctx context.Context, before any) (any, error) 
 
 func (p *performance) stale(now any) error {
 	if p.Revision != "" && p.Revision != Revision(now) {
-		return fault.Errorf(CodeStale, "it has changed since you looked at it; look again and decide anew")
+		return fault.Errorf(fault.Stale, "it has changed since you looked at it; look again and decide anew")
 	}
 	return nil
 }
@@ -194,14 +192,6 @@ func (p *performance) subject(ctx context.Context) any { return p.route.subject(
 // PresenceTime is how long a proof of presence is good for dangerous operations.
 const PresenceTime = 5 * time.Minute
 
-// The codes of refusals that are of operations themselves.
-const (
-	// CodePresence: prove that you are present, and try again.
-	CodePresence fault.Code = "presence"
-	// CodeStale: If-Match names a state that is no more.
-	CodeStale fault.Code = "stale"
-)
-
 // may says why the caller may not perform the operation; nil if they may.
 func (c *Caller) may(r *Route) error {
 	if !c.Who.Role.May(r.Capability) {
@@ -211,7 +201,7 @@ func (c *Caller) may(r *Route) error {
 		return fault.Errorf(fault.Locked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
 	}
 	if r.Dangerous && c.Who.Session != "" && c.Now().Sub(c.Who.ProvenAt) > PresenceTime {
-		return fault.Errorf(CodePresence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
+		return fault.Errorf(fault.Presence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
 	}
 	return nil
 }
@@ -226,15 +216,9 @@ func needs(capability identity.Capability) string {
 	return "a role that there is not"
 }
 
-// Message is what a caller may be told of an error.
-func Message(err error) string {
-	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		return e.Message
-	}
-	if e, ok := errors.AsType[*audit.Error](err); ok {
-		return e.Message
-	}
-	return "internal error; the appliance's log says more"
+// message is what a caller may be told of an error that is not the answer's own.
+func (p *Performer) message(ctx context.Context, err error) string {
+	return fault.Answer(ctx, p.Log, "admin", err).Message
 }
 
 // Pending is the error of an operation that waits for another person's approval.

@@ -15,6 +15,7 @@ import (
 
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/auditlog"
+	"holdfast/appliance/fault"
 )
 
 // TestMain makes the test binary the child of TestKill, if it is asked to be.
@@ -157,7 +158,7 @@ func TestReserve(t *testing.T) {
 		err = l.Append(t.Context(), record(0))
 	}
 	logged--
-	if code(err) != audit.CodeNoSpace || !levels[audit.LevelOK] || !levels[audit.LevelWarning] {
+	if code(err) != fault.AuditNoSpace || !levels[audit.LevelOK] || !levels[audit.LevelWarning] {
 		t.Fatalf("%v; levels %v", err, levels)
 	}
 	if s := l.Status(); s.Size != logged || s.Broken != "" || s.Free < o.ReserveBytes {
@@ -201,7 +202,7 @@ func TestDiskFull(t *testing.T) {
 			switch {
 			case err == nil && r.Seq == logged:
 				logged++
-			case code(err) == audit.CodeNoSpace:
+			case code(err) == fault.AuditNoSpace:
 				refused++
 			default:
 				t.Fatalf("round %d: record %d after %d: %v", round, r.Seq, logged, err)

@@ -15,7 +15,7 @@
 //     the process or of the machine does not undo it. Records of several callers
 //     share one write and one fsync.
 //   - One that returned an error has not acknowledged its record. The record is
-//     not in the log, but for CodeTimeout, where it is not known.
+//     not in the log, but for fault.AuditTimeout, where it is not known.
 //   - A disk that is full refuses records before its last bytes are used, leaves
 //     no half of one, and takes records again when there is space. After an fsync
 //     that failed for another reason nothing is written until the log has been

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // cpuTime is what this process has used.
@@ -22,8 +23,8 @@ func cpuTime() time.Duration {
 }
 
 // code gives the code of an error of the package; "" if it is none.
-func code(err error) audit.Code {
-	var e *audit.Error
+func code(err error) fault.Code {
+	var e *fault.Fault
 	if errors.As(err, &e) {
 		return e.Code
 	}

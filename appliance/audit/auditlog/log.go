@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -62,10 +63,10 @@ const (
 
 func (o *Options) complete() error {
 	if !audit.ValidLogID(o.LogID) {
-		return audit.Errorf(audit.CodeInvalid, nil, "%q cannot be the ID of a log; use 1 to 64 letters, digits, points, hyphens and underscores", o.LogID)
+		return fault.Errorf(fault.Invalid, "%q cannot be the ID of a log; use 1 to 64 letters, digits, points, hyphens and underscores", o.LogID)
 	}
 	if o.Signer == nil {
-		return audit.Errorf(audit.CodeInvalid, nil, "the log has no signer")
+		return fault.Errorf(fault.Invalid, "the log has no signer")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -170,14 +171,14 @@ func Open(dir string, o Options) (*Log, error) {
 
 func (l *Log) open() error {
 	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return audit.Errorf(audit.CodeIO, err, "the directory of the log cannot be made")
+		return fault.Wrapf(fault.AuditIO, err, "the directory of the log cannot be made")
 	}
 	var err error
 	if l.lock, err = l.openFile(lockName); err != nil {
 		return err
 	}
 	if err := syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return audit.Errorf(audit.CodeBusy, err, "another process has the log %s open", l.dir)
+		return fault.Wrapf(fault.AuditBusy, err, "another process has the log %s open", l.dir)
 	}
 	if l.tree, err = l.openFile(audit.TreeName); err != nil {
 		return err
@@ -191,7 +192,7 @@ func (l *Log) open() error {
 func (l *Log) openFile(name string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(l.dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, audit.Errorf(audit.CodeIO, err, "the log's file %s cannot be opened", name)
+		return nil, fault.Wrapf(fault.AuditIO, err, "the log's file %s cannot be opened", name)
 	}
 	return f, nil
 }
@@ -337,7 +338,7 @@ func (l *Log) sign(size int64) error {
 func (l *Log) writeCheckpoint(c *audit.Checkpoint) ([]byte, error) {
 	// First the tree: Open trusts it as far as a checkpoint goes.
 	if err := syscall.Fdatasync(int(l.tree.Fd())); err != nil {
-		return nil, audit.Errorf(audit.CodeIO, err, "the tree hashes could not be written")
+		return nil, fault.Wrapf(fault.AuditIO, err, "the tree hashes could not be written")
 	}
 	var err error
 	if c.Root, err = tlog.TreeHash(c.Size, audit.TreeFile{R: l.tree}); err != nil {
@@ -350,13 +351,13 @@ func (l *Log) writeCheckpoint(c *audit.Checkpoint) ([]byte, error) {
 	cps := &l.checkpoints
 	// What a failed write may have left would stand behind this one.
 	if err = cps.file.Truncate(cps.size); err != nil {
-		return nil, audit.Errorf(audit.CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
+		return nil, fault.Wrapf(fault.AuditIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
 	}
 	if _, err = cps.file.WriteAt(append(signed[:len(signed):len(signed)], '\n'), cps.size); err == nil {
 		err = syscall.Fdatasync(int(cps.file.Fd()))
 	}
 	if err != nil {
-		return nil, audit.Errorf(audit.CodeIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
+		return nil, fault.Wrapf(fault.AuditIO, err, "a checkpoint could not be written; the records are on the disk, without a signature")
 	}
 	cps.size += int64(len(signed)) + 1
 	return signed, nil

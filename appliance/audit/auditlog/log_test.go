@@ -18,6 +18,7 @@ import (
 
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/auditlog"
+	"holdfast/appliance/fault"
 )
 
 func must(t testing.TB, err error) {
@@ -104,7 +105,7 @@ func TestAppendAndReopen(t *testing.T) {
 			}
 		}
 		must(t, l.Close())
-		if err := l.Append(t.Context(), record(0)); code(err) != audit.CodeClosed {
+		if err := l.Append(t.Context(), record(0)); code(err) != fault.AuditClosed {
 			t.Fatal(err)
 		}
 		if s := l.Status(); s.Size != int64(round+1)*10 || s.Lag != 0 {
@@ -175,24 +176,24 @@ func TestRefusedRecords(t *testing.T) {
 	for name, test := range map[string]struct {
 		ctx  context.Context
 		r    audit.Record
-		code audit.Code
+		code fault.Code
 	}{
-		"kind":      {t.Context(), audit.Record{Kind: "x"}, audit.CodeInvalid},
-		"too long":  {t.Context(), audit.Record{Kind: audit.KindXKS, Detail: strings.Repeat("x", audit.MaxLine)}, audit.CodeInvalid},
-		"before":    {t.Context(), audit.Record{Kind: audit.KindXKS, Before: []byte("{")}, audit.CodeInvalid},
-		"retention": {t.Context(), audit.Record{Kind: audit.KindAudit, Operation: "RemoveSegments"}, audit.CodeInvalid},
-		"context":   {ended, audit.Record{Kind: audit.KindXKS}, audit.CodeTimeout},
+		"kind":      {t.Context(), audit.Record{Kind: "x"}, fault.Invalid},
+		"too long":  {t.Context(), audit.Record{Kind: audit.KindXKS, Detail: strings.Repeat("x", audit.MaxLine)}, fault.Invalid},
+		"before":    {t.Context(), audit.Record{Kind: audit.KindXKS, Before: []byte("{")}, fault.Invalid},
+		"retention": {t.Context(), audit.Record{Kind: audit.KindAudit, Operation: "RemoveSegments"}, fault.Invalid},
+		"context":   {ended, audit.Record{Kind: audit.KindXKS}, fault.AuditTimeout},
 	} {
 		if err := l.Append(test.ctx, &test.r); code(err) != test.code || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := (auditlog.Pending{}).Wait(t.Context()); code(err) != audit.CodeInvalid {
+	if err := (auditlog.Pending{}).Wait(t.Context()); code(err) != fault.Invalid {
 		t.Error(err)
 	}
 	r := record(0)
 	p := l.AppendAsync(r)
-	if err := p.Wait(ended); err != nil && code(err) != audit.CodeTimeout {
+	if err := p.Wait(ended); err != nil && code(err) != fault.AuditTimeout {
 		t.Error(err)
 	}
 	must(t, p.Wait(t.Context()))
@@ -200,7 +201,7 @@ func TestRefusedRecords(t *testing.T) {
 		t.Fatalf("the first record has the number %d", r.Seq)
 	}
 	for name, o := range map[string]auditlog.Options{"no signer": {LogID: "x"}, "no ID": {Signer: signer()}, "a bad ID": {LogID: "a\nb", Signer: signer()}} {
-		if _, err := auditlog.Open(t.TempDir(), o); code(err) != audit.CodeInvalid {
+		if _, err := auditlog.Open(t.TempDir(), o); code(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -250,7 +251,7 @@ func TestDamageIsKept(t *testing.T) {
 			tree := filepath.Join(dir, "tree")
 			must(t, os.WriteFile(tree, damageTree(got(os.ReadFile(tree))(t)), 0o600))
 			_, err := auditlog.Open(dir, options())
-			if code(err) != audit.CodeTruncated {
+			if code(err) != fault.AuditTruncated {
 				t.Errorf("got %v", err)
 			}
 			if !bytes.Equal(got(os.ReadFile(segments[0]))(t), damaged) {

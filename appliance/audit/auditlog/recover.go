@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // recover finds where the log ends, and makes its files agree.
@@ -32,11 +33,11 @@ func (l *Log) recover() error {
 			return err
 		}
 	} else if l.state.covered.Size > 0 {
-		return audit.Errorf(audit.CodeTruncated, nil, "the log has no segments, but a checkpoint of %d records; put the segments back", l.state.covered.Size)
+		return fault.Errorf(fault.AuditTruncated, "the log has no segments, but a checkpoint of %d records; put the segments back", l.state.covered.Size)
 	}
 	n := l.w.frontier.N
 	if err := l.tree.Truncate(audit.TreeSize(n)); err != nil {
-		return audit.Errorf(audit.CodeIO, err, "the tree hashes could not be written")
+		return fault.Wrapf(fault.AuditIO, err, "the tree hashes could not be written")
 	}
 	l.next, l.state.size, l.state.since = n, n, l.opts.Now()
 	// The first checkpoint is of no records: so there is always one, and that
@@ -52,14 +53,14 @@ func (l *Log) recoverCheckpoints(haveRecords bool) error {
 	cps := &l.checkpoints
 	info, err := cps.file.Stat()
 	if err != nil {
-		return audit.Errorf(audit.CodeIO, err, "the checkpoints cannot be read")
+		return fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
 	}
 	signed, end, err := audit.LastNote(cps.file, info.Size())
 	if err != nil {
 		return err
 	}
 	if signed == nil && (haveRecords || info.Size() > audit.MaxNote) {
-		return audit.Errorf(audit.CodeCheckpointRemoved, nil, "the log has records and no checkpoint; put the file %s back", audit.CheckpointsName)
+		return fault.Errorf(fault.AuditCheckpointRemoved, "the log has records and no checkpoint; put the file %s back", audit.CheckpointsName)
 	}
 	if signed != nil {
 		c, err := audit.UnverifiedCheckpoint(signed)
@@ -67,14 +68,14 @@ func (l *Log) recoverCheckpoints(haveRecords bool) error {
 			return err
 		}
 		if c.LogID != l.opts.LogID {
-			return audit.Errorf(audit.CodeLogID, nil, "the log is %s and not %s; give its ID, or another directory", c.LogID, l.opts.LogID)
+			return fault.Errorf(fault.AuditLogID, "the log is %s and not %s; give its ID, or another directory", c.LogID, l.opts.LogID)
 		}
 		l.state.covered, l.state.signed = *c, signed
 	}
 	if cps.size = end; info.Size() > end {
 		l.opts.Log.Warn("a torn checkpoint of the audit log was cut off", "bytes", info.Size()-end)
 		if err := cps.file.Truncate(end); err != nil {
-			return audit.Errorf(audit.CodeIO, err, "a torn checkpoint cannot be cut off")
+			return fault.Wrapf(fault.AuditIO, err, "a torn checkpoint cannot be cut off")
 		}
 	}
 	return nil
@@ -92,7 +93,7 @@ func (l *Log) recoverRecords() error {
 	l.opts.Log.Warn("the tree of the audit log is damaged, and is made anew from the segments")
 	f, err := tree.FrontierAt(l.state.segments[0].First)
 	if err != nil {
-		return audit.Errorf(audit.CodeTree, err, "the tree of the log is damaged, and the records before %d, of which it was made, were removed by retention; restore the file %s",
+		return fault.Wrapf(fault.AuditTree, err, "the tree of the log is damaged, and the records before %d, of which it was made, were removed by retention; put a copy of the file %s back",
 			l.state.segments[0].First, audit.TreeName)
 	}
 	return l.readFrom(f)
@@ -113,7 +114,7 @@ func (l *Log) readFrom(f *audit.Frontier) error {
 			return err
 		}
 		if i+1 < len(segments) && segments[i+1].First != f.N {
-			return audit.Errorf(audit.CodeSegmentMissing, nil, "after the segment %s the next record is %d, but the next segment is %s; run verify",
+			return fault.Errorf(fault.AuditSegmentMissing, "after the segment %s the next record is %d, but the next segment is %s; run verify",
 				s.Name(), f.N, segments[i+1].Name())
 		}
 	}
@@ -130,7 +131,7 @@ func (l *Log) readFrom(f *audit.Frontier) error {
 func (l *Log) readSegment(s *audit.Segment, f *audit.Frontier, w *treeWriter, last bool) error {
 	file, err := os.OpenFile(filepath.Join(l.dir, s.Name()), os.O_RDWR, 0)
 	if err != nil {
-		return audit.Errorf(audit.CodeIO, err, "the segment %s cannot be opened", s.Name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be opened", s.Name())
 	}
 	defer func() {
 		if l.w.file != file {
@@ -146,29 +147,29 @@ func (l *Log) readSegment(s *audit.Segment, f *audit.Frontier, w *treeWriter, la
 			break
 		}
 		if err != nil {
-			return audit.Errorf(audit.CodeMalformed, err, "line %d of the segment %s cannot be read; run verify", seq-s.First+1, s.Name())
+			return fault.Wrapf(fault.AuditMalformed, err, "line %d of the segment %s cannot be read; run verify", seq-s.First+1, s.Name())
 		}
 		newest = line
 		if seq < f.N {
 			continue
 		}
 		if at, err := audit.ParseStart(line[1:]); err != nil || at.Seq != seq {
-			return audit.Errorf(audit.CodeMalformed, err, "line %d of the segment %s is not record %d; run verify", seq-s.First+1, s.Name(), seq)
+			return fault.Wrapf(fault.AuditMalformed, err, "line %d of the segment %s is not record %d; run verify", seq-s.First+1, s.Name(), seq)
 		}
 		if err := w.push(f, audit.LeafHash(line)); err != nil {
 			return err
 		}
 		if f.N == l.state.covered.Size && f.Root() != l.state.covered.Root {
-			return audit.Errorf(audit.CodeEdited, nil, "the records up to %d are not those of the last checkpoint; run verify", seq)
+			return fault.Errorf(fault.AuditEdited, "the records up to %d are not those of the last checkpoint; run verify", seq)
 		}
 	}
 	if seq < f.N {
-		return audit.Errorf(audit.CodeTruncated, nil, "the segment %s ends before record %d, but the log has %d records; restore it", s.Name(), seq, f.N)
+		return fault.Errorf(fault.AuditTruncated, "the segment %s ends before record %d, but the log has %d records; put a copy of it back", s.Name(), seq, f.N)
 	}
 	if newest != nil {
 		at, err := audit.ParseStart(newest[1:])
 		if err != nil {
-			return audit.Errorf(audit.CodeMalformed, err, "line %d of the segment %s is no record; run verify", seq-s.First, s.Name())
+			return fault.Wrapf(fault.AuditMalformed, err, "line %d of the segment %s is no record; run verify", seq-s.First, s.Name())
 		}
 		if t, err := audit.ParseTime(at.Time); err == nil {
 			l.last = t
@@ -179,7 +180,7 @@ func (l *Log) readSegment(s *audit.Segment, f *audit.Frontier, w *treeWriter, la
 	}
 	// Before anything is cut off: what a checkpoint covers was not torn by a crash.
 	if f.N < l.state.covered.Size {
-		return audit.Errorf(audit.CodeTruncated, nil, "the log ends before record %d, but its last checkpoint covers %d records; restore the segment %s",
+		return fault.Errorf(fault.AuditTruncated, "the log ends before record %d, but its last checkpoint covers %d records; put a copy of the segment %s back",
 			f.N, l.state.covered.Size, s.Name())
 	}
 	if err := l.cutTorn(file, s, in); err != nil {
@@ -194,7 +195,7 @@ func (l *Log) cutTorn(file *os.File, s *audit.Segment, in *audit.Lines) error {
 	good := in.Offset
 	if s.Size > good {
 		if err := file.Truncate(good); err != nil {
-			return audit.Errorf(audit.CodeIO, err, "a torn last line of %s cannot be cut off", s.Name())
+			return fault.Wrapf(fault.AuditIO, err, "a torn last line of %s cannot be cut off", s.Name())
 		}
 	}
 	if in.Torn > 0 {
@@ -203,7 +204,7 @@ func (l *Log) cutTorn(file *os.File, s *audit.Segment, in *audit.Lines) error {
 	}
 	// What a killed process wrote may be in the kernel alone.
 	if err := l.sync(file); err != nil {
-		return audit.Errorf(audit.CodeIO, err, "the segment %s cannot be written", s.Name())
+		return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be written", s.Name())
 	}
 	s.Size = good
 	if good == 0 {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // retain removes the segments that are too old, or too many. First a record
@@ -19,7 +20,7 @@ func (l *Log) retain() {
 		return
 	}
 	err := l.removeSegments(gone, first)
-	if e := (*audit.Error)(nil); errors.As(err, &e) && e.Code != audit.CodeClosed {
+	if e := (*fault.Fault)(nil); errors.As(err, &e) && e.Code != fault.AuditClosed {
 		l.opts.Log.Error("old segments of the audit log could not be removed", "error", err)
 	}
 }
@@ -62,7 +63,7 @@ func (l *Log) removeSegments(gone []audit.Segment, first int64) error {
 	for _, s := range gone {
 		path := filepath.Join(l.dir, s.Name())
 		if err := errors.Join(remove(path), remove(path+audit.IndexSuffix)); err != nil {
-			return audit.Errorf(audit.CodeIO, err, "the segment %s cannot be removed", s.Name())
+			return fault.Wrapf(fault.AuditIO, err, "the segment %s cannot be removed", s.Name())
 		}
 		l.state.Lock()
 		l.state.segments = l.state.segments[1:]
@@ -143,12 +144,12 @@ func (l *Log) replaceCheckpoints(from int64) error {
 	}
 	if err != nil {
 		_ = f.Close()
-		return audit.Errorf(audit.CodeIO, err, "old checkpoints could not be removed")
+		return fault.Wrapf(fault.AuditIO, err, "old checkpoints could not be removed")
 	}
 	_ = cps.file.Close()
 	cps.file, cps.size = f, cps.size-from
 	if err := syncDir(l.dir); err != nil {
-		return audit.Errorf(audit.CodeIO, err, "old checkpoints could not be removed")
+		return fault.Wrapf(fault.AuditIO, err, "old checkpoints could not be removed")
 	}
 	return nil
 }

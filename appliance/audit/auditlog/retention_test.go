@@ -12,6 +12,7 @@ import (
 
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/auditlog"
+	"holdfast/appliance/fault"
 )
 
 // until waits for what another goroutine brings about. The log tells nobody when
@@ -128,7 +129,7 @@ func TestRetention(t *testing.T) {
 			if len(found) == 0 || found[0].Operation != "RemoveSegments" {
 				t.Fatalf("%+v", found)
 			}
-			if _, err := audit.InclusionProof(dir, 0); code(err) != audit.CodeNotFound {
+			if _, err := audit.InclusionProof(dir, 0); code(err) != fault.NotFound {
 				t.Error(err)
 			}
 			in := got(audit.CheckInclusion(got(audit.InclusionProof(dir, r.First))(t), verifiers()))(t)
@@ -149,13 +150,13 @@ func TestRetention(t *testing.T) {
 				write(t, tree, b)
 				// Most of these hashes are needed no more; those that are give no root.
 				if r, err := verify(dir, audit.VerifyOptions{}); err != nil &&
-					!slices.Contains([]audit.Code{audit.CodeEdited, audit.CodeTree, audit.CodeCheckpointMismatch}, r.Broken.Code) {
+					!slices.Contains([]fault.Code{fault.AuditEdited, fault.AuditTree, fault.AuditCheckpointMismatch}, r.Broken.Code) {
 					t.Fatal(err)
 				}
 			}
 			write(t, tree, whole)
 			must(t, os.Remove(segments(t, dir)[0]))
-			if _, err := verify(dir, audit.VerifyOptions{}); code(err) != audit.CodeSegmentMissing {
+			if _, err := verify(dir, audit.VerifyOptions{}); code(err) != fault.AuditSegmentMissing {
 				t.Errorf("one more segment is gone: %v", err)
 			}
 		})

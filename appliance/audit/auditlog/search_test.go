@@ -16,6 +16,7 @@ import (
 
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/auditlog"
+	"holdfast/appliance/fault"
 )
 
 // clock is one that tests turn. Timers go off when it passes them.
@@ -176,13 +177,13 @@ func TestSearch(t *testing.T) {
 		}
 	}
 	for _, q := range []audit.Query{{Limit: -1}, {Limit: 1001}, {Key: "k"}, {Cursor: "x"}, {Cursor: "-1"}, {From: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)}} {
-		if _, _, err := audit.NewReader(dir).Search(t.Context(), q); code(err) != audit.CodeInvalid {
+		if _, _, err := audit.NewReader(dir).Search(t.Context(), q); code(err) != fault.Invalid {
 			t.Errorf("%+v: %v", q, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := audit.NewReader(dir).Search(ctx, audit.Query{}); code(err) != audit.CodeTimeout {
+	if _, _, err := audit.NewReader(dir).Search(ctx, audit.Query{}); code(err) != fault.AuditTimeout {
 		t.Error(err)
 	}
 }
@@ -213,10 +214,10 @@ func TestExport(t *testing.T) {
 	if want := []string{"principal", "a,\"b\"\nc", "arn:aws", "'@x", "'-1", "'+1", "'=cmd()"}; !slices.Equal(principals, want) || rows[1][14] != "'=a b" {
 		t.Errorf("%q %q", principals, rows[1])
 	}
-	if err := l.Export(t.Context(), audit.Query{}, &out, "xml"); code(err) != audit.CodeInvalid {
+	if err := l.Export(t.Context(), audit.Query{}, &out, "xml"); code(err) != fault.Invalid {
 		t.Error(err)
 	}
-	if err := l.Export(t.Context(), audit.Query{}, failing{}, "jsonl"); code(err) != audit.CodeIO {
+	if err := l.Export(t.Context(), audit.Query{}, failing{}, "jsonl"); code(err) != fault.AuditIO {
 		t.Error(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // treeWriter writes stored hashes from a place on, in large pieces.
@@ -25,7 +26,7 @@ func (w *treeWriter) push(f *audit.Frontier, leaf tlog.Hash) error {
 
 func (w *treeWriter) flush() error {
 	if _, err := w.file.WriteAt(w.buf, w.at); err != nil {
-		return audit.Errorf(audit.CodeIO, err, "the tree hashes could not be written")
+		return fault.Wrapf(fault.AuditIO, err, "the tree hashes could not be written")
 	}
 	w.at += int64(len(w.buf))
 	w.buf = w.buf[:0]

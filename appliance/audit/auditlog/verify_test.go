@@ -21,6 +21,7 @@ import (
 
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/auditlog"
+	"holdfast/appliance/fault"
 )
 
 // small makes many segments and checkpoints of few records.
@@ -136,7 +137,7 @@ func TestTamper(t *testing.T) {
 	otherKey := got(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	tests := map[string]struct {
 		do   func(t testing.TB, dir string)
-		code audit.Code
+		code fault.Code
 		line int64 // in the second segment; 0 is not checked
 		says string
 	}{
@@ -145,17 +146,17 @@ func TestTamper(t *testing.T) {
 				l[2] = bytes.Replace(l[2], []byte("Encrypt"), []byte("Decrypt"), 1)
 				return l
 			})
-		}, audit.CodeEdited, 3, "not the one that was logged"},
+		}, fault.AuditEdited, 3, "not the one that was logged"},
 		"a time": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte {
 				at := bytes.Index(l[2], []byte(`"time":"`)) + 8
 				l[2][at] = '1'
 				return l
 			})
-		}, audit.CodeEdited, 3, "time is before"},
+		}, fault.AuditEdited, 3, "time is before"},
 		"a dropped record": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte { return slices.Delete(l, 2, 3) })
-		}, audit.CodeDropped, 3, "missing"},
+		}, fault.AuditDropped, 3, "missing"},
 		"a dropped record, the others renumbered": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte {
 				last := slices.Clone(l[3])
@@ -163,69 +164,69 @@ func TestTamper(t *testing.T) {
 				l[3] = seq.ReplaceAll(last, seq.Find(l[2]))
 				return slices.Delete(l, 2, 3)
 			})
-		}, audit.CodeEdited, 3, ""},
+		}, fault.AuditEdited, 3, ""},
 		"swapped records": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte { l[2], l[3] = l[3], l[2]; return l })
-		}, audit.CodeOrder, 3, "moved"},
+		}, fault.AuditOrder, 3, "moved"},
 		"a record twice": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte { return slices.Insert(l, 3, l[2]) })
-		}, audit.CodeOrder, 4, "copied"},
+		}, fault.AuditOrder, 4, "copied"},
 		"an inserted line": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte { return slices.Insert(l, 3, []byte("hello\n")) })
-		}, audit.CodeMalformed, 4, "no record"},
+		}, fault.AuditMalformed, 4, "no record"},
 		"an endless line": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte {
 				l[2] = append(bytes.Repeat([]byte("x"), 5*audit.MaxLine), '\n')
 				return l
 			})
-		}, audit.CodeMalformed, 3, "too long"},
+		}, fault.AuditMalformed, 3, "too long"},
 		"a segment cut in a line": {func(t testing.TB, dir string) {
 			edit(t, middle(t, dir), func(b []byte) []byte { return b[:len(b)-10] })
-		}, audit.CodeTruncated, 0, "cut off"},
+		}, fault.AuditTruncated, 0, "cut off"},
 		"zero bytes in a segment": {func(t testing.TB, dir string) {
 			edit(t, middle(t, dir), func(b []byte) []byte { clear(b[len(b)-10:]); return b })
-		}, audit.CodeTruncated, 0, "cut off"},
+		}, fault.AuditTruncated, 0, "cut off"},
 		"zero bytes behind a segment": {func(t testing.TB, dir string) {
 			edit(t, middle(t, dir), func(b []byte) []byte { return append(b, make([]byte, 3*audit.MaxLine)...) })
-		}, audit.CodeTruncated, 0, "cut off"},
+		}, fault.AuditTruncated, 0, "cut off"},
 		"zero bytes in the last segment": {func(t testing.TB, dir string) {
 			s := segments(t, dir)
 			edit(t, s[len(s)-1], func(b []byte) []byte { b[20] = 0; return b })
-		}, audit.CodeTruncated, 0, "ends here"},
+		}, fault.AuditTruncated, 0, "ends here"},
 		"a segment cut between lines": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte { return l[:len(l)-1] })
-		}, audit.CodeSegmentMissing, 0, "missing"},
+		}, fault.AuditSegmentMissing, 0, "missing"},
 		"the last segment cut": {func(t testing.TB, dir string) {
 			s := segments(t, dir)
 			editLines(t, s[len(s)-1], func(l [][]byte) [][]byte { return l[:len(l)-1] })
-		}, audit.CodeTruncated, 0, "ends here"},
+		}, fault.AuditTruncated, 0, "ends here"},
 		"the last segment gone": {func(t testing.TB, dir string) {
 			s := segments(t, dir)
 			must(t, os.Remove(s[len(s)-1]))
-		}, audit.CodeTruncated, 0, "ends here"},
+		}, fault.AuditTruncated, 0, "ends here"},
 		"a middle segment gone": {func(t testing.TB, dir string) {
 			must(t, os.Remove(middle(t, dir)))
-		}, audit.CodeSegmentMissing, 0, "with them a segment"},
+		}, fault.AuditSegmentMissing, 0, "with them a segment"},
 		"the first segment gone": {func(t testing.TB, dir string) {
 			must(t, os.Remove(segments(t, dir)[0]))
-		}, audit.CodeSegmentMissing, 0, "no signed record says"},
+		}, fault.AuditSegmentMissing, 0, "no signed record says"},
 		"swapped segments": {func(t testing.TB, dir string) {
 			s := segments(t, dir)
 			one, two := read(t, s[1]), read(t, s[2])
 			write(t, s[1], two)
 			write(t, s[2], one)
-		}, audit.CodeSegment, 1, "swapped"},
+		}, fault.AuditSegment, 1, "swapped"},
 		"a segment twice": {func(t testing.TB, dir string) {
 			s := segments(t, dir)
 			write(t, filepath.Join(dir, fmt.Sprintf("%020d.jsonl", 1)), read(t, s[0]))
-		}, audit.CodeSegment, 0, ""},
+		}, fault.AuditSegment, 0, ""},
 		"a record and its hash": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte {
 				l[2] = bytes.Replace(l[2], []byte("Encrypt"), []byte("Decrypt"), 1)
 				return l
 			})
 			must(t, os.Remove(filepath.Join(dir, "tree"))) // nothing to compare with
-		}, audit.CodeEdited, 0, "cannot be told"},
+		}, fault.AuditEdited, 0, "cannot be told"},
 		"a record, and the tree cut off behind it": {func(t testing.TB, dir string) {
 			var seq int
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte {
@@ -234,19 +235,19 @@ func TestTamper(t *testing.T) {
 				return l
 			})
 			edit(t, filepath.Join(dir, "tree"), func(b []byte) []byte { return b[:32*tlog.StoredHashCount(int64(seq)+1)] })
-		}, audit.CodeEdited, 1, "the tree was edited as well"},
+		}, fault.AuditEdited, 1, "the tree was edited as well"},
 		"a record, and its hash in the tree": {func(t testing.TB, dir string) {
 			editLines(t, middle(t, dir), func(l [][]byte) [][]byte {
 				l[2] = bytes.Replace(l[2], []byte("Encrypt"), []byte("Decrypt"), 1)
 				return l
 			})
 			rebuildTree(t, dir)
-		}, audit.CodeEdited, 0, "cannot be told"},
+		}, fault.AuditEdited, 0, "cannot be told"},
 		"a forged signature": {func(t testing.TB, dir string) {
 			edit(t, filepath.Join(dir, "checkpoints"), func(b []byte) []byte {
 				return bytes.Replace(b, []byte("\n8\n"), []byte("\n9\n"), 1)
 			})
-		}, audit.CodeCheckpointForged, 0, "signed"},
+		}, fault.AuditCheckpointForged, 0, "signed"},
 		"another's signature": {func(t testing.TB, dir string) {
 			edit(t, filepath.Join(dir, "checkpoints"), func(b []byte) []byte {
 				all := notesOf(b)
@@ -255,29 +256,29 @@ func TestTamper(t *testing.T) {
 				all[3] = string(got(note.Sign(&note.Note{Text: text + "\n"}, s))(t)) + "\n"
 				return []byte(strings.Join(all, ""))
 			})
-		}, audit.CodeCheckpointForged, 0, "signed"},
+		}, fault.AuditCheckpointForged, 0, "signed"},
 		"a removed checkpoint": {func(t testing.TB, dir string) {
 			edit(t, filepath.Join(dir, "checkpoints"), func(b []byte) []byte {
 				return []byte(strings.Join(slices.Delete(notesOf(b), 3, 4), ""))
 			})
-		}, audit.CodeCheckpointRemoved, 0, "between the numbers 2 and 4"},
+		}, fault.AuditCheckpointRemoved, 0, "between the numbers 2 and 4"},
 		"the first checkpoint removed": {func(t testing.TB, dir string) {
 			edit(t, filepath.Join(dir, "checkpoints"), func(b []byte) []byte {
 				return []byte(strings.Join(notesOf(b)[1:], ""))
 			})
-		}, audit.CodeCheckpointRemoved, 0, "before number 1"},
+		}, fault.AuditCheckpointRemoved, 0, "before number 1"},
 		"swapped checkpoints": {func(t testing.TB, dir string) {
 			edit(t, filepath.Join(dir, "checkpoints"), func(b []byte) []byte {
 				all := notesOf(b)
 				return []byte(strings.Join(append(all, all[3]), ""))
 			})
-		}, audit.CodeOrder, 0, "stands behind"},
+		}, fault.AuditOrder, 0, "stands behind"},
 		"all checkpoints removed": {func(t testing.TB, dir string) {
 			must(t, os.Remove(filepath.Join(dir, "checkpoints")))
-		}, audit.CodeCheckpointRemoved, 0, "even an empty log"},
+		}, fault.AuditCheckpointRemoved, 0, "even an empty log"},
 		"all checkpoints emptied": {func(t testing.TB, dir string) {
 			write(t, filepath.Join(dir, "checkpoints"), nil)
-		}, audit.CodeCheckpointRemoved, 0, "even an empty log"},
+		}, fault.AuditCheckpointRemoved, 0, "even an empty log"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -351,17 +352,17 @@ func TestCheckpointKeptElsewhere(t *testing.T) {
 		dir        string
 		checkpoint []byte
 		id         string
-		code       audit.Code
+		code       fault.Code
 	}{
 		{"good, early", dir, early, "test", ""},
 		{"good, late", dir, late, "test", ""},
-		{"older copy", older, late, "test", audit.CodeRolledBack},
+		{"older copy", older, late, "test", fault.AuditRolledBack},
 		{"older copy, alone", older, nil, "test", ""},
-		{"written anew", forked, late, "test", audit.CodeCheckpointMismatch},
-		{"another log", other, late, "", audit.CodeLogID},
-		{"another log's ID", other, nil, "test", audit.CodeLogID},
-		{"forged", dir, bytes.Replace(late, []byte("\n40\n"), []byte("\n39\n"), 1), "", audit.CodeCheckpointForged},
-		{"garbage", dir, []byte("x"), "", audit.CodeCheckpointForged},
+		{"written anew", forked, late, "test", fault.AuditCheckpointMismatch},
+		{"another log", other, late, "", fault.AuditLogID},
+		{"another log's ID", other, nil, "test", fault.AuditLogID},
+		{"forged", dir, bytes.Replace(late, []byte("\n40\n"), []byte("\n39\n"), 1), "", fault.AuditCheckpointForged},
+		{"garbage", dir, []byte("x"), "", fault.AuditCheckpointForged},
 	} {
 		r, err := verify(test.dir, audit.VerifyOptions{Checkpoint: test.checkpoint, LogID: test.id})
 		if code(err) != test.code {
@@ -401,7 +402,7 @@ func TestTreeIsRebuilt(t *testing.T) {
 		tree := filepath.Join(dir, "tree")
 		whole := read(t, tree)
 		edit(t, tree, damage)
-		if r, err := verify(dir, audit.VerifyOptions{}); err != nil || r.Tree == nil || r.Tree.Code != audit.CodeTree {
+		if r, err := verify(dir, audit.VerifyOptions{}); err != nil || r.Tree == nil || r.Tree.Code != fault.AuditTree {
 			t.Errorf("%s: %v %+v", name, err, r)
 		}
 		if name == "edited" {
@@ -418,27 +419,27 @@ func TestTreeIsRebuilt(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	for name, test := range map[string]struct {
 		do   func(t testing.TB, dir string)
-		code audit.Code
+		code fault.Code
 	}{
 		"records cut off": {func(t testing.TB, dir string) {
 			s := segments(t, dir)
 			editLines(t, s[len(s)-1], func(l [][]byte) [][]byte { return l[:len(l)-1] })
-		}, audit.CodeTruncated},
-		"no checkpoints": {func(t testing.TB, dir string) { must(t, os.Remove(filepath.Join(dir, "checkpoints"))) }, audit.CodeCheckpointRemoved},
+		}, fault.AuditTruncated},
+		"no checkpoints": {func(t testing.TB, dir string) { must(t, os.Remove(filepath.Join(dir, "checkpoints"))) }, fault.AuditCheckpointRemoved},
 		"no segments": {func(t testing.TB, dir string) {
 			for _, s := range segments(t, dir) {
 				must(t, os.Remove(s))
 			}
-		}, audit.CodeTruncated},
+		}, fault.AuditTruncated},
 		"edited, and no tree": {func(t testing.TB, dir string) {
 			must(t, os.Remove(filepath.Join(dir, "tree")))
 			edit(t, segments(t, dir)[0], func(b []byte) []byte { return bytes.Replace(b, []byte("Encrypt"), []byte("Decrypt"), 1) })
-		}, audit.CodeEdited},
+		}, fault.AuditEdited},
 		"garbage behind the records": {func(t testing.TB, dir string) {
 			s := segments(t, dir)
 			edit(t, s[len(s)-1], func(b []byte) []byte { return append(b, "garbage\n"...) })
-		}, audit.CodeMalformed},
-		"a strange segment": {func(t testing.TB, dir string) { write(t, filepath.Join(dir, "x.jsonl"), nil) }, audit.CodeSegment},
+		}, fault.AuditMalformed},
+		"a strange segment": {func(t testing.TB, dir string) { write(t, filepath.Join(dir, "x.jsonl"), nil) }, fault.AuditSegment},
 	} {
 		dir := sample(t)
 		test.do(t, dir)
@@ -452,12 +453,12 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	dir := sample(t)
 	open(t, dir, small())
-	if _, err := auditlog.Open(dir, small()); code(err) != audit.CodeBusy {
+	if _, err := auditlog.Open(dir, small()); code(err) != fault.AuditBusy {
 		t.Errorf("opened twice: %v", err)
 	}
 	o := small()
 	o.LogID = "other"
-	if _, err := auditlog.Open(sample(t), o); code(err) != audit.CodeLogID {
+	if _, err := auditlog.Open(sample(t), o); code(err) != fault.AuditLogID {
 		t.Errorf("opened as another: %v", err)
 	}
 }
@@ -571,7 +572,7 @@ func TestInclusion(t *testing.T) {
 			}
 		}
 	}
-	if _, err := audit.InclusionProof(dir, 40); code(err) != audit.CodeNotFound {
+	if _, err := audit.InclusionProof(dir, 40); code(err) != fault.NotFound {
 		t.Fatal(err)
 	}
 }
@@ -583,7 +584,7 @@ func TestKeyChange(t *testing.T) {
 	o := small()
 	o.Signer = got(audit.NewECDSASigner("test.example/audit", second))(t)
 	fill(t, dir, o, 0, 10)
-	if _, err := verify(dir, audit.VerifyOptions{}); code(err) != audit.CodeCheckpointForged {
+	if _, err := verify(dir, audit.VerifyOptions{}); code(err) != fault.AuditCheckpointForged {
 		t.Error(err)
 	}
 	r, err := audit.Verify(dir, note.VerifierList(
@@ -605,7 +606,7 @@ func TestVerifierKey(t *testing.T) {
 		t.Fatal("the signature")
 	}
 	for _, bad := range []string{"", "a+b", "a+00000000+AA==", strings.Replace(s.VerifierKey(), "test", "tesu", 1)} {
-		if _, err := audit.ParseVerifierKey(bad); code(err) != audit.CodeInvalid {
+		if _, err := audit.ParseVerifierKey(bad); code(err) != fault.Invalid {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

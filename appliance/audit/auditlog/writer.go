@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // maxPending bounds the records that wait for the disk, in bytes.
@@ -41,14 +42,14 @@ type Pending struct {
 }
 
 // Wait returns when the record is on the disk (nil), or will never be
-// acknowledged. When ctx ends before that is known the error is CodeTimeout: the
+// acknowledged. When ctx ends before that is known the error is fault.AuditTimeout: the
 // record may stand in the log, and its caller must not go on.
 func (p Pending) Wait(ctx context.Context) error {
 	switch {
 	case p.err != nil:
 		return p.err
 	case p.batch == nil:
-		return audit.Errorf(audit.CodeInvalid, nil, "no record was handed in") // and nothing is acknowledged
+		return fault.Errorf(fault.Invalid, "no record was handed in") // and nothing is acknowledged
 	}
 	select {
 	case <-p.batch.done:
@@ -59,7 +60,7 @@ func (p Pending) Wait(ctx context.Context) error {
 	case <-p.batch.done:
 		return p.batch.err
 	case <-ctx.Done():
-		return audit.Errorf(audit.CodeTimeout, ctx.Err(), "it is not known whether the record is in the audit log; do not answer")
+		return fault.Wrapf(fault.AuditTimeout, ctx.Err(), "it is not known whether the record is in the audit log; do not answer")
 	}
 }
 
@@ -68,7 +69,7 @@ func (p Pending) Wait(ctx context.Context) error {
 // answered. It sets Seq and Time.
 func (l *Log) Append(ctx context.Context, r *audit.Record) error {
 	if err := ctx.Err(); err != nil {
-		return audit.Errorf(audit.CodeTimeout, err, "the record was not logged, because its time was over")
+		return fault.Wrapf(fault.AuditTimeout, err, "the record was not logged, because its time was over")
 	}
 	return l.AppendAsync(r).Wait(ctx)
 }
@@ -78,7 +79,7 @@ func (l *Log) Append(ctx context.Context, r *audit.Record) error {
 // certain before [Pending.Wait] has returned nil.
 func (l *Log) AppendAsync(r *audit.Record) Pending {
 	if r.Kind == audit.KindAudit && r.Operation == audit.RemoveSegments {
-		return Pending{err: audit.Errorf(audit.CodeInvalid, nil, "the operation %s of the kind audit is logged by the log alone", audit.RemoveSegments)}
+		return Pending{err: fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", audit.RemoveSegments)}
 	}
 	return l.begin(r)
 }
@@ -102,11 +103,11 @@ func (l *Log) enqueue(r *audit.Record) (*batch, error) {
 	b := l.pending
 	switch {
 	case l.closed:
-		return nil, audit.Errorf(audit.CodeClosed, nil, "the audit log is closed")
+		return nil, fault.Errorf(fault.AuditClosed, "the audit log is closed")
 	case len(b.buf) > maxPending:
-		return nil, audit.Errorf(audit.CodeBusy, nil, "the disk of the audit log does not keep up; the record was not logged")
+		return nil, fault.Errorf(fault.AuditBusy, "the disk of the audit log does not keep up; the record was not logged")
 	case l.next > audit.MaxSeq:
-		return nil, audit.Errorf(audit.CodeInvalid, nil, "the audit log is at its last number; start a new one")
+		return nil, fault.Errorf(fault.Invalid, "the audit log is at its last number; restore a backup into a fresh appliance, whose log begins anew")
 	}
 	now := l.opts.Now().UTC().Truncate(time.Microsecond)
 	if now.Before(l.last) {
@@ -117,7 +118,7 @@ func (l *Log) enqueue(r *audit.Record) (*batch, error) {
 	end := len(b.buf)
 	if end-from > audit.MaxLine {
 		b.buf = b.buf[:from]
-		return nil, audit.Errorf(audit.CodeInvalid, nil, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, audit.MaxLine)
+		return nil, fault.Errorf(fault.Invalid, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, audit.MaxLine)
 	}
 	b.buf = append(b.buf, '\n')
 	b.ends = append(b.ends, end)
@@ -329,7 +330,7 @@ func (l *Log) trim() error {
 func (l *Log) cutBack(cause error) error {
 	l.w.reserved = l.w.segment.Size
 	if err := l.w.file.Truncate(l.w.segment.Size); err != nil {
-		l.w.broken = audit.Errorf(audit.CodeIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart Holdfast")
+		l.w.broken = fault.Wrapf(fault.AuditIO, err, "the audit log cannot be written any more, because half a record could not be removed; restart the machine")
 		return l.w.broken
 	}
 	l.w.budget = 0
@@ -342,7 +343,7 @@ func (l *Log) cutBack(cause error) error {
 func (l *Log) syncFailed(cause error) error {
 	err := l.cutBack(cause)
 	if l.w.broken == nil && (!isFull(cause) || l.sync(l.w.file) != nil) {
-		l.w.broken = audit.Errorf(audit.CodeIO, cause, "the audit log cannot be written any more, because its disk failed; restart Holdfast")
+		l.w.broken = fault.Wrapf(fault.AuditIO, cause, "the audit log cannot be written any more, because its disk failed; restart the machine")
 		return l.w.broken
 	}
 	return err
@@ -354,9 +355,9 @@ func isFull(err error) bool {
 
 func notWritten(err error) error {
 	if isFull(err) {
-		return audit.Errorf(audit.CodeNoSpace, err, "the disk of the audit log is full; the record was not logged")
+		return fault.Wrapf(fault.AuditNoSpace, err, "the disk of the audit log is full; the record was not logged")
 	}
-	return audit.Errorf(audit.CodeIO, err, "the audit log could not be written; the record was not logged")
+	return fault.Wrapf(fault.AuditIO, err, "the audit log could not be written; the record was not logged")
 }
 
 // checkSpace refuses what would use up the reserve. It asks the disk after each
@@ -373,7 +374,7 @@ func (l *Log) checkSpace(need int64) error {
 	}
 	if free-need < l.opts.ReserveBytes {
 		l.w.budget = 0
-		return audit.Errorf(audit.CodeNoSpace, nil, "the disk of the audit log has %d MiB left, of which %d are a reserve; make space: the record was not logged",
+		return fault.Errorf(fault.AuditNoSpace, "the disk of the audit log has %d MiB left, of which %d are a reserve; the record was not logged; enlarge the state volume, or keep less of the log with audit.retain_age",
 			free>>20, l.opts.ReserveBytes>>20)
 	}
 	l.w.budget, l.w.asked = max((free-l.opts.ReserveBytes)/8, need), now

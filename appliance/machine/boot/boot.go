@@ -10,20 +10,19 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 )
 
-// codeInternal is for errors that nobody foresaw.
-const codeInternal = "E_INTERNAL"
-
-func failureOf(err error) *progress.Failure {
-	if f, ok := errors.AsType[*progress.Failure](err); ok {
+// faultOf gives err as a fault; an error that is none was not foreseen.
+func faultOf(err error) *fault.Fault {
+	if f, ok := errors.AsType[*fault.Fault](err); ok {
 		return f
 	}
-	return &progress.Failure{Code: codeInternal, Reason: "an unforeseen error", Err: err}
+	return fault.Wrapf(fault.BootInternal, err, "an unforeseen error")
 }
 
 // Journal keeps what became of boots; [appliance.Store] is one.
@@ -36,8 +35,8 @@ type Journal interface {
 // [*SealedRelease], [*BrokerRelease] and [NoRelease].
 type Releaser interface {
 	// Release asks once. It gives the credential, which the caller zeroizes, and
-	// says what it was released to. Errors: a [*Failure]; any other may be of the
-	// kinds that [release.Code] knows.
+	// says what it was released to. Errors: a [*fault.Fault], and the boot asks again if
+	// its class is fault.TryAgain.
 	Release(ctx context.Context, c *attest.Collector) (credential []byte, to string, err error)
 }
 
@@ -71,7 +70,7 @@ type Options struct {
 	Unlock func(ctx context.Context, credential []byte) error
 	// Condition says whether keys serve while it is unlocked: [Serving],
 	// [Degraded] or [Locked], and why.
-	Condition func() (progress.State, *progress.Failure)
+	Condition func() (progress.State, *fault.Fault)
 	// Lock wipes all keys, for good.
 	Lock func()
 	// Changed, if given, is called when the boot has come to [Serving], [Degraded]
@@ -173,7 +172,7 @@ func (b *Boot) Run(ctx context.Context) {
 }
 
 // step does what a state is for, again and again as long as that may help.
-func (b *Boot) step(ctx context.Context, state progress.State, do func(context.Context) (string, error)) *progress.Failure {
+func (b *Boot) step(ctx context.Context, state progress.State, do func(context.Context) (string, error)) *fault.Fault {
 	began := b.o.Now()
 	b.set(func(s *progress.Status) { s.State, s.Since, s.Code, s.Reason = state, began.UTC(), "", "" })
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
@@ -182,13 +181,13 @@ func (b *Boot) step(ctx context.Context, state progress.State, do func(context.C
 			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Reason: reason})
 			return nil
 		}
-		f := failureOf(err)
-		if !f.Again || ctx.Err() != nil {
-			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Code, Reason: f.Error()})
+		f := faultOf(err)
+		if f.Class() != fault.TryAgain || ctx.Err() != nil {
+			b.record(ctx, appliance.BootStep{State: string(state), Began: began, Took: b.o.Now().Sub(began), Code: f.Codes(), Reason: f.Reason()})
 			return f
 		}
-		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Code, "reason", f.Error(), "pause", pause)
-		b.set(func(s *progress.Status) { s.Code, s.Reason = f.Code, f.Error() })
+		b.o.Log.Error("locked: a state of the boot failed and is tried again", "state", state, "code", f.Codes(), "reason", f.Reason(), "pause", pause)
+		b.set(func(s *progress.Status) { s.Code, s.Reason = f.Codes(), f.Reason() })
 		b.changed()
 		b.pause(ctx, pause)
 	}
@@ -220,11 +219,11 @@ func (b *Boot) Wake() {
 }
 
 // enter goes to a state without an end of its own.
-func (b *Boot) enter(ctx context.Context, state progress.State, f *progress.Failure) {
+func (b *Boot) enter(ctx context.Context, state progress.State, f *fault.Fault) {
 	now := b.o.Now()
 	step := appliance.BootStep{State: string(state), Began: now}
 	if f != nil {
-		step.Code, step.Reason = f.Code, f.Error()
+		step.Code, step.Reason = f.Codes(), f.Reason()
 	}
 	b.set(func(s *progress.Status) {
 		s.State, s.Since, s.Code, s.Reason = state, now.UTC(), step.Code, step.Reason

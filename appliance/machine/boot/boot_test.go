@@ -158,13 +158,13 @@ func newSite(t *testing.T) *site {
 			}
 			return nil
 		},
-		Condition: func() (progress.State, *progress.Failure) {
+		Condition: func() (progress.State, *fault.Fault) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if s.condition == progress.Serving {
 				return progress.Serving, nil
 			}
-			return s.condition, &progress.Failure{Code: "E_HSM", Reason: "the HSM is away"}
+			return s.condition, fault.Errorf(fault.HSMAway, "the HSM is away")
 		},
 		Lock: func() {
 			s.mu.Lock()
@@ -232,10 +232,10 @@ func (s *site) start() {
 }
 
 // is compares the present state.
-func (s *site) is(state progress.State, code string) progress.Status {
+func (s *site) is(state progress.State, code fault.Code) progress.Status {
 	s.t.Helper()
 	got := s.boot.Status()
-	if got.State != state || got.Code != code {
+	if got.State != state || got.Code != string(code) {
 		s.t.Fatalf("it is %s %s (%s), want %s %s", got.State, got.Code, got.Reason, state, code)
 	}
 	return got
@@ -258,7 +258,7 @@ func (s *site) comesTo(state progress.State) progress.Status {
 }
 
 // locks waits until the boot is locked.
-func (s *site) locks(code string) progress.Status {
+func (s *site) locks(code fault.Code) progress.Status {
 	s.t.Helper()
 	s.comesTo(progress.Locked)
 	status := s.is(progress.Locked, code)
@@ -331,7 +331,7 @@ func TestTwice(t *testing.T) {
 	s.comesTo(progress.Locked) // that is the second
 	cancel()
 	<-ended
-	if code := again.Status().Code; code != progress.CodeMeasuredTwice || len(s.unlocks) != first {
+	if code := fault.Code(again.Status().Code); code != fault.MeasuredTwice || len(s.unlocks) != first {
 		t.Errorf("the second start: %s", code)
 	}
 	s.pass(2 * time.Hour) // the first can still prove what it is
@@ -342,28 +342,28 @@ func TestTwice(t *testing.T) {
 // is not even asked for.
 func TestRefused(t *testing.T) {
 	for code, wrong := range map[string]func(s *site){
-		progress.CodePolicy: func(s *site) { s.policyErr = errors.New("a broken file") },
-		progress.CodePolicyVersion: func(s *site) {
+		string(fault.PolicyFile): func(s *site) { s.policyErr = errors.New("a broken file") },
+		string(fault.PolicyVersion): func(s *site) {
 			if _, err := s.store.RaisePolicyVersion(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
 		},
-		progress.CodePolicyVersion + " ": func(s *site) {
+		string(fault.PolicyVersion) + " ": func(s *site) {
 			s.options.Revoked = func(*attest.Collector) (uint64, error) { return 2, nil }
 		},
-		progress.CodePlatform: func(s *site) {
+		string(fault.Platform): func(s *site) {
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
 				c.Report = nil
 				return c, nil
 			}
 		},
-		progress.CodePlatform + " ": func(s *site) {
+		string(fault.Platform) + " ": func(s *site) {
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				return nil, errors.New("a broken device")
 			}
 		},
-		progress.CodePlatform + "  ": func(s *site) { // a NitroTPM that is reached for nothing but its document is no TPM
+		string(fault.Platform) + "  ": func(s *site) { // a NitroTPM that is reached for nothing but its document is no TPM
 			s.policy.Require, s.policy.Unproven = []attest.Technology{attest.TPM}, "a test"
 			s.options.Probe = func(context.Context, *attest.Policy) (*attest.Collector, error) {
 				c := s.machine.Collector()
@@ -371,12 +371,12 @@ func TestRefused(t *testing.T) {
 				return c, nil
 			}
 		},
-		progress.CodeMeasure: func(s *site) {
+		string(fault.Measure): func(s *site) {
 			s.options.Parts = append(s.options.Parts, parts.File("pkcs11-module", "/nowhere", parts.OpenFile))
 		},
-		progress.CodeCollect: func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
-		"E_SNP_TCB":          func(s *site) { snp.PolicyOf(s.policy.Reports).MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
-		"E_SNP_CHAIN":        func(s *site) { s.options.Roots = nil },
+		string(fault.Collect): func(s *site) { s.options.TLSKey = func() ([]byte, error) { return nil, errors.New("no key") } },
+		"E_SNP_TCB":           func(s *site) { snp.PolicyOf(s.policy.Reports).MinimumTCB["Milan"] = snp.TCB{Microcode: 255} },
+		"E_SNP_CHAIN":         func(s *site) { s.options.Roots = nil },
 	} {
 		t.Run(code, func(t *testing.T) {
 			s := newSite(t)
@@ -402,19 +402,19 @@ func TestRefused(t *testing.T) {
 // the machine measures is told first; and no PIN is taken.
 func TestNoRelease(t *testing.T) {
 	s := newSite(t)
-	s.options.Release = boot.NoRelease{Why: &progress.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+	s.options.Release = boot.NoRelease{Why: fault.Errorf(fault.StateVolume, "the volume is not there")}
 	s.start()
-	status := s.locks("E_STATE")
+	status := s.locks("E_STATE_VOLUME")
 	if n := len(status.Steps); n != 6 || status.Steps[4].State != string(progress.Release) || status.Attestation == nil || len(s.unlocks) != 0 {
 		t.Errorf("%+v", status)
 	}
 	err := s.boot.Seal(t.Context(), []byte("4711"))
-	if fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "no PIN is taken: E_STATE: the volume is not there") {
+	if fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "no PIN is taken: E_STATE_VOLUME: the volume is not there") {
 		t.Error(err)
 	}
 
 	s = newSite(t) // whatever comes before comes first
-	s.options.Release = boot.NoRelease{Why: &progress.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+	s.options.Release = boot.NoRelease{Why: fault.Errorf(fault.StateVolume, "the volume is not there")}
 	s.options.Roots = nil
 	s.start()
 	if status := s.comesTo(progress.Locked); !strings.Contains(status.Code, "E_SNP_CHAIN") {
@@ -426,14 +426,14 @@ func TestNoRelease(t *testing.T) {
 // not.
 func TestAgain(t *testing.T) {
 	s := newSite(t)
-	away := errors.New("connection refused")
-	s.failures = []error{away, away, &progress.Failure{Code: "E_LATER", Reason: "not yet", Again: true}, nil, // of the release
-		&progress.Failure{Code: "E_HSM_TOKEN", Reason: "away", Again: true}, &progress.Failure{Code: "E_HSM_PIN", Reason: "the PIN is wrong"}} // of unlocking
+	away := fault.Errorf(fault.BrokerUnreachable, "connection refused")
+	s.failures = []error{away, away, fault.Errorf(fault.SealMissing, "not yet"), nil, // of the release
+		fault.Errorf(fault.HSMToken, "away"), fault.Errorf(fault.HSMPIN, "the PIN is wrong")} // of unlocking
 	s.start()
 	for i, want := range []struct {
-		code  string
+		code  fault.Code
 		pause time.Duration
-	}{{"E_BROKER_UNREACHABLE", time.Second}, {"E_BROKER_UNREACHABLE", 2 * time.Second}, {"E_LATER", 4 * time.Second}} {
+	}{{"E_BROKER_UNREACHABLE", time.Second}, {"E_BROKER_UNREACHABLE", 2 * time.Second}, {"E_SEAL_MISSING", 4 * time.Second}} {
 		if i > 0 {
 			s.tick <- struct{}{}
 		}
@@ -517,7 +517,7 @@ func TestDegraded(t *testing.T) {
 	s.waits()
 	s.change(func() { s.policyErr = errors.New("a broken file") })
 	s.pass(time.Hour)
-	s.is(progress.Degraded, progress.CodePolicy)
+	s.is(progress.Degraded, fault.PolicyFile)
 	s.change(func() { s.policyErr = nil })
 	s.pass(time.Minute)
 	s.is(progress.Serving, "")
@@ -539,7 +539,7 @@ func TestDegraded(t *testing.T) {
 	s.now = s.now.Add(2 * time.Hour)
 	s.clock.mu.Unlock()
 	s.tick <- struct{}{}
-	if status := s.locks(progress.CodeAttestationLease); !strings.Contains(status.Reason, "E_TPM_LOG_REPLAY") && !strings.Contains(status.Reason, "PCR 11") {
+	if status := s.locks(fault.AttestationLease); !strings.Contains(status.Reason, "E_TPM_LOG_REPLAY") && !strings.Contains(status.Reason, "PCR 11") {
 		t.Errorf("the reason is %q", status.Reason)
 	}
 }
@@ -552,11 +552,11 @@ func TestCondition(t *testing.T) {
 	for _, state := range []progress.State{progress.Degraded, progress.Locked, progress.Serving} {
 		s.change(func() { s.condition = state })
 		s.pass(time.Second)
-		code := "E_HSM"
+		code := "E_HSM_AWAY"
 		if state == progress.Serving {
 			code = ""
 		}
-		s.is(state, code)
+		s.is(state, fault.Code(code))
 	}
 	steps := s.boot.Status().Steps
 	var states []string

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
@@ -73,10 +74,10 @@ func (v *vault) unseals() (uses []seal.Use) {
 	v.t.Helper()
 	for use, blob := range v.blobs {
 		_, _, err := seal.Unseal(v.machine.TPM, blob, v.authorizations)
-		var r *seal.Refusal
+		var r *fault.Fault
 		if err == nil {
 			uses = append(uses, use)
-		} else if !errors.As(err, &r) || r.Code != seal.CodePCRs {
+		} else if !errors.As(err, &r) || r.Code != fault.SealPCRs {
 			v.t.Error(err)
 		}
 	}
@@ -164,8 +165,8 @@ func statesOf(t *testing.T) (states []progress.State) {
 // shutdown within the state or while it waits to try again, the TPM gives out
 // nothing afterwards. A boot that is told as locked is capped already.
 func TestCappedOnEveryWayOut(t *testing.T) {
-	failure := &progress.Failure{Code: "E_TEST", Reason: "as the test wants"}
-	again := &progress.Failure{Code: "E_TEST", Reason: "as the test wants", Again: true}
+	failure := fault.Errorf("E_TEST", "as the test wants")
+	again := fault.Errorf(fault.HSMToken, "as the test wants")
 	for _, state := range statesOf(t) {
 		hook := hooks[state]
 		if hook == nil {
@@ -185,7 +186,7 @@ func TestCappedOnEveryWayOut(t *testing.T) {
 			s.start()
 			status := s.comesTo(progress.Locked)
 			v.isCapped("locked")
-			if last := status.Steps[len(status.Steps)-2]; last.State != string(state) || strings.Contains(status.Code, progress.CodeCap) {
+			if last := status.Steps[len(status.Steps)-2]; last.State != string(state) || strings.Contains(status.Code, string(fault.CapFailed)) {
 				t.Errorf("it ended at %s with %s: %s", last.State, status.Code, status.Reason)
 			}
 			if len(s.unlocks) != 0 {
@@ -245,7 +246,7 @@ func TestCappedAlsoThen(t *testing.T) {
 		},
 		"the evidence is refused": func(s *site) { s.options.Roots = nil },
 		"a volume that is not open": func(s *site) {
-			s.options.Release = boot.NoRelease{Why: &progress.Failure{Code: "E_STATE", Reason: "the volume is not there"}}
+			s.options.Release = boot.NoRelease{Why: fault.Errorf(fault.StateVolume, "the volume is not there")}
 		},
 		"a process before was killed when it had measured": func(s *site) {
 			for _, m := range s.measures() {
@@ -261,7 +262,7 @@ func TestCappedAlsoThen(t *testing.T) {
 			wrong(s)
 			s.start()
 			status := s.comesTo(progress.Locked)
-			if got := v.unseals(); got != nil || strings.Contains(status.Code, progress.CodeCap) {
+			if got := v.unseals(); got != nil || strings.Contains(status.Code, string(fault.CapFailed)) {
 				t.Errorf("%s: the TPM gives out %q", status.Code, got)
 			}
 		})
@@ -275,15 +276,15 @@ func TestNotCapped(t *testing.T) {
 		s := newSite(t)
 		hooks[at](s, func() error {
 			_ = s.machine.Close()
-			return &progress.Failure{Code: "E_TEST", Reason: "as the test wants"}
+			return fault.Errorf("E_TEST", "as the test wants")
 		})
 		s.start()
 		status := s.comesTo(progress.Locked)
-		if status.Code != "E_TEST,"+progress.CodeCap || !strings.Contains(status.Reason, "as the test wants") || !strings.Contains(status.Reason, "restart the machine") || strings.Contains(status.Reason, "\n") {
+		if status.Code != "E_TEST,E_CAP" || !strings.Contains(status.Reason, "as the test wants") || !strings.Contains(status.Reason, "restart the machine") || strings.Contains(status.Reason, "\n") {
 			t.Errorf("%s: %s: %s", at, status.Code, status.Reason)
 		}
-		if log := s.log.String(); len(s.unlocks) != 0 || !strings.Contains(log, "code="+progress.CodeCap) {
-			t.Errorf("%s: it was unlocked, or the log does not have %s: %s", at, progress.CodeCap, log)
+		if log := s.log.String(); len(s.unlocks) != 0 || !strings.Contains(log, "code="+string(fault.CapFailed)) {
+			t.Errorf("%s: it was unlocked, or the log does not have %s: %s", at, fault.CapFailed, log)
 		}
 	}
 
@@ -294,7 +295,7 @@ func TestNotCapped(t *testing.T) {
 		return []byte(credential), "this test", nil
 	})
 	s.start()
-	if status := s.comesTo(progress.Locked); status.Code != progress.CodeCap || len(s.unlocks) != 0 {
+	if status := s.comesTo(progress.Locked); status.Code != string(fault.CapFailed) || len(s.unlocks) != 0 {
 		t.Errorf("%s: %s", status.Code, status.Reason)
 	}
 
@@ -303,7 +304,7 @@ func TestNotCapped(t *testing.T) {
 		return &attest.Collector{}, nil
 	}
 	s.start()
-	if status := s.comesTo(progress.Locked); status.Code != progress.CodePlatform || strings.Contains(s.log.String(), progress.CodeCap) {
+	if status := s.comesTo(progress.Locked); status.Code != string(fault.Platform) || strings.Contains(s.log.String(), string(fault.CapFailed)) {
 		t.Errorf("%s: %s", status.Code, status.Reason)
 	}
 }

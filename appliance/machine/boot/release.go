@@ -8,7 +8,6 @@ import (
 	"io/fs"
 
 	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/release"
 	"holdfast/attest/tpm/seal"
@@ -29,7 +28,7 @@ type SealedRelease struct {
 func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
 	text, err := readFile(s.Blob)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", &progress.Failure{Code: progress.CodeSealMissing, Again: true, Reason: "no PIN is sealed on this machine yet; give it with holdfast seal"}
+		return nil, "", fault.Errorf(fault.SealMissing, "no PIN is sealed on this machine yet; give it with holdfast seal")
 	}
 	if err != nil {
 		return nil, "", unusable(s.Blob, err)
@@ -45,14 +44,21 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	if err != nil {
 		return nil, "", unusable(s.Authorizations, err)
 	}
-	return (&release.Sealed{TPM: c.TPM, Blob: blob, Authorizations: authorizations}).Release(ctx)
+	credential, to, err := (&release.Sealed{TPM: c.TPM, Blob: blob, Authorizations: authorizations}).Release(ctx)
+	return credential, to, notReleased(err)
 }
 
-// codeSealFile is the code of a file that cannot be used.
-const codeSealFile = "E_SEAL_FILE"
+// notReleased says of a refusal of the TPM or of the broker what it refuses.
+func notReleased(err error) error {
+	if err == nil {
+		return nil
+	}
+	f := faultOf(err)
+	return &fault.Fault{Code: f.Code, Also: f.Also, Message: "the HSM's credential is not released", Err: err}
+}
 
-func unusable(file string, err error) *progress.Failure {
-	return &progress.Failure{Code: codeSealFile, Reason: file + " cannot be used", Err: err}
+func unusable(file string, err error) *fault.Fault {
+	return fault.Wrapf(fault.SealFile, err, "%s cannot be used", file)
 }
 
 // seal seals the credential to the TPM, in place of one that there may be.
@@ -92,12 +98,13 @@ type BrokerRelease struct {
 
 // Release implements [Releaser].
 func (b *BrokerRelease) Release(ctx context.Context, c *attest.Collector) ([]byte, string, error) {
-	return (&release.FromBroker{URL: b.URL, Pin: b.Pin, Machine: b.Machine, Collect: c.Collect}).Release(ctx)
+	credential, to, err := (&release.FromBroker{URL: b.URL, Pin: b.Pin, Machine: b.Machine, Collect: c.Collect}).Release(ctx)
+	return credential, to, notReleased(err)
 }
 
 // NoRelease releases nothing, for a reason that is there before the boot: neither
 // TPM nor broker is asked, and no credential is taken.
-type NoRelease struct{ Why *progress.Failure }
+type NoRelease struct{ Why *fault.Fault }
 
 // Release implements [Releaser].
 func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, error) {
@@ -109,7 +116,7 @@ func (n NoRelease) Release(context.Context, *attest.Collector) ([]byte, string, 
 // fault.Conflict where a broker releases the credential, or nothing does.
 func (b *Boot) Seal(_ context.Context, credential []byte) error {
 	if n, ok := b.o.Release.(NoRelease); ok {
-		return fault.Errorf(fault.Conflict, "no PIN is taken: %s: %s", n.Why.Code, n.Why)
+		return fault.Errorf(fault.Conflict, "no PIN is taken: %s", n.Why)
 	}
 	s, ok := b.o.Release.(*SealedRelease)
 	if !ok {
@@ -125,7 +132,7 @@ func (b *Boot) Seal(_ context.Context, credential []byte) error {
 		return fault.Errorf(fault.Conflict, "there is no TPM to seal with; holdfast status says more")
 	}
 	if err := s.seal(c, credential); err != nil {
-		return fault.Errorf(fault.Conflict, "the PIN was not sealed: %s", err)
+		return fault.Errorf(fault.Conflict, "the PIN was not sealed: %s", fault.ReasonOf(err))
 	}
 	b.o.Log.Info("the HSM's credential was sealed to this machine's TPM", "file", s.Blob)
 	b.Wake()
@@ -141,7 +148,7 @@ func (b *Boot) Revoke(_ context.Context, below uint64) error {
 		return err
 	}
 	if err := seal.Revoke(c.TPM, below); err != nil {
-		return fault.Errorf(fault.Conflict, "%s", err)
+		return fault.Errorf(fault.Conflict, "%s", fault.ReasonOf(err))
 	}
 	b.o.Log.Info("older policies were revoked in this machine's TPM, for good", "below", below)
 	return nil
@@ -154,7 +161,7 @@ func (b *Boot) CheckRevoke(_ context.Context, below uint64) error {
 		return err
 	}
 	if err := seal.CheckRevoke(c.TPM, below); err != nil {
-		return fault.Errorf(fault.Conflict, "%s", err)
+		return fault.Errorf(fault.Conflict, "%s", fault.ReasonOf(err))
 	}
 	return nil
 }

@@ -2,18 +2,18 @@ package boot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
-	"holdfast/attest/release"
 	"holdfast/attest/tpm"
 )
 
@@ -34,25 +34,25 @@ func (b *Boot) probe(ctx context.Context) (string, error) {
 	switch {
 	case policyErr != nil:
 		return "", unusablePolicy(policyErr)
-	case errors.As(err, new(*progress.Failure)):
+	case errors.As(err, new(*fault.Fault)):
 		return "", err
 	case err != nil:
-		return "", &progress.Failure{Code: progress.CodePlatform, Reason: "the machine's hardware cannot be used", Err: err}
+		return "", fault.Wrapf(fault.Platform, err, "the machine's hardware cannot be used")
 	}
 	found := c.Technologies()
 	for _, t := range policy.Require {
 		if !slices.Contains(found, t) {
-			return "", &progress.Failure{Code: progress.CodePlatform, Reason: fmt.Sprintf("the policy requires %s, and this machine has %s; %s", t, listed(found), attest.Remedy(t))}
+			return "", fault.Errorf(fault.Platform, "the policy requires %s, and this machine has %s; %s", t, listed(found), attest.Remedy(t))
 		}
 	}
 	return listed(found), b.adopt(ctx, policy)
 }
 
 // unusablePolicy is why there is no policy to appraise by.
-func unusablePolicy(err error) *progress.Failure {
-	f := &progress.Failure{Code: progress.CodePolicy, Reason: "the appraisal policy cannot be used", Err: err}
+func unusablePolicy(err error) *fault.Fault {
+	f := fault.Wrapf(fault.PolicyFile, err, "the appraisal policy cannot be used")
 	if errors.Is(err, attest.ErrUnproven) {
-		f.Code = progress.CodeUnproven
+		f.Code = fault.PolicyUnproven
 	}
 	return f
 }
@@ -75,17 +75,17 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 	}
 	revoked, err := b.o.Revoked(b.collector)
 	if err != nil {
-		return &progress.Failure{Code: progress.CodePolicyVersion, Reason: "the TPM does not tell which policies are revoked", Err: err}
+		return fault.Wrapf(fault.PolicyVersion, err, "the TPM does not tell which policies are revoked")
 	}
 	if policy.Version < revoked {
-		return &progress.Failure{Code: progress.CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this machine's TPM has revoked all below %d; install a newer signed policy", policy.Name, policy.Version, revoked)}
+		return fault.Errorf(fault.PolicyVersion, "the policy %q has version %d, and this machine's TPM has revoked all below %d; install a newer signed policy", policy.Name, policy.Version, revoked)
 	}
 	highest, err := b.o.Journal.RaisePolicyVersion(ctx, policy.Version)
 	if err != nil {
-		return &progress.Failure{Code: progress.CodePolicyVersion, Reason: "the database does not tell which policy there was before", Err: err}
+		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
 	}
 	if policy.Version < highest {
-		return &progress.Failure{Code: progress.CodePolicyVersion, Reason: fmt.Sprintf("the policy %q has version %d, and this appliance had version %d before; install that or a newer one", policy.Name, policy.Version, highest)}
+		return fault.Errorf(fault.PolicyVersion, "the policy %q has version %d, and this appliance had version %d before; install that or a newer one", policy.Name, policy.Version, highest)
 	}
 	b.mu.Lock()
 	b.policy = policy
@@ -102,11 +102,11 @@ func (b *Boot) measure(context.Context) (string, error) {
 	}
 	values, err := c.TPM.ReadPCRs("sha256", []int{tpm.ApplicationPCR})
 	if err != nil {
-		return "", &progress.Failure{Code: progress.CodeMeasure, Reason: "the TPM does not tell its PCRs", Err: err}
+		return "", fault.Wrapf(fault.Measure, err, "the TPM does not tell its PCRs")
 	}
 	if v := values[tpm.ApplicationPCR]; !bytes.Equal(v, make([]byte, len(v))) {
 		b.capped = b.isCapped(v)
-		return "", &progress.Failure{Code: progress.CodeMeasuredTwice, Reason: fmt.Sprintf("PCR %d was extended already since the machine was started: Holdfast ran before, or something else uses it; restart the machine", tpm.ApplicationPCR)}
+		return "", fault.Errorf(fault.MeasuredTwice, "PCR %d was extended already since the machine was started: Holdfast ran before, or something else uses it; restart the machine", tpm.ApplicationPCR)
 	}
 	var names []string
 	for _, p := range b.o.Parts {
@@ -114,11 +114,11 @@ func (b *Boot) measure(context.Context) (string, error) {
 		if err == nil {
 			err = c.Measure(p.Name, digest)
 		}
-		if f, ok := errors.AsType[*progress.Failure](err); ok {
+		if f, ok := errors.AsType[*fault.Fault](err); ok {
 			return "", f
 		}
 		if err != nil {
-			return "", &progress.Failure{Code: progress.CodeMeasure, Reason: p.Name + " cannot be measured", Err: err}
+			return "", fault.Wrapf(fault.Measure, err, "%s cannot be measured", p.Name)
 		}
 		names = append(names, p.Name)
 	}
@@ -143,7 +143,7 @@ func (b *Boot) isCapped(value []byte) bool {
 // shut caps the PCR where a boot ends that does not come to serving: what the TPM
 // has not released to it, it releases to no later process either. It gives the
 // boot's failure, with the cap's if there was one.
-func (b *Boot) shut(f *progress.Failure) *progress.Failure {
+func (b *Boot) shut(f *fault.Fault) *fault.Fault {
 	if b.collector == nil || b.collector.TPM == nil || b.capped {
 		return f
 	}
@@ -153,10 +153,10 @@ func (b *Boot) shut(f *progress.Failure) *progress.Failure {
 		return f
 	}
 	const reason = "the PCR could not be capped, so the TPM may release the PIN or the state volume's key to another process; restart the machine"
-	b.o.Log.Error(reason, "code", progress.CodeCap, "pcr", tpm.ApplicationPCR, "error", err)
-	both := &progress.Failure{Code: f.Code, Reason: f.Error() + "; and " + reason, Err: err}
-	if f.Code != progress.CodeCap {
-		both.Code += "," + progress.CodeCap
+	b.o.Log.Error(reason, "code", fault.CapFailed, "pcr", tpm.ApplicationPCR, "error", err)
+	both := fault.Wrapf(f.Code, err, "%s; and %s", f.Reason(), reason)
+	if both.Also = f.Also; f.Code != fault.CapFailed {
+		both.Also = append(slices.Clone(f.Also), fault.CapFailed)
 	}
 	return both
 }
@@ -173,18 +173,10 @@ func (b *Boot) collect(ctx context.Context) (string, error) {
 		b.evidence, err = b.collector.Collect(ctx, b.nonce, key, nil)
 	}
 	if err != nil {
-		return "", &progress.Failure{Code: progress.CodeCollect, Reason: "no evidence could be made", Err: err}
+		return "", fault.Wrapf(fault.Collect, err, "no evidence could be made")
 	}
 	return listed(b.collector.Technologies()), nil
 }
-
-// checkReference is the code of the check that names the release.
-const checkReference = "E_TPM_REFERENCE"
-
-// ofTime says whether a check is one that a clock which is not set yet fails, as
-// E_TIME and E_SNP_TIME are. What only they refuse may pass with fresh evidence,
-// when it is.
-func ofTime(code string) bool { return strings.HasSuffix(code, "_TIME") }
 
 // appraise checks the evidence as any verifier would.
 func (b *Boot) appraise(ctx context.Context) (string, error) {
@@ -196,12 +188,12 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 	now := b.o.Now()
 	key, err := b.o.TLSKey()
 	if err != nil {
-		return "", &progress.Failure{Code: progress.CodeCollect, Reason: "the TLS key cannot be read", Err: err}
+		return "", fault.Wrapf(fault.Collect, err, "the TLS key cannot be read")
 	}
 	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Fresh: true, Nonce: b.nonce, TLSKey: key, PolicyDigest: b.policy.Digest, Roots: b.o.Roots})
 	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
 	for _, c := range verdict.Checks {
-		if c.Code == checkReference && c.Result == appraisal.Pass {
+		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {
 			a.Reference = c.Detail
 		}
 	}
@@ -211,11 +203,10 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 	}
 	b.set(func(s *progress.Status) { s.Attestation = a })
 	if err := verdict.Err(); err != nil {
-		f := &progress.Failure{Code: progress.CodeAppraise, Reason: "the evidence does not meet the policy", Err: err}
-		if failed := verdict.Failed(); len(failed) > 0 {
-			f.Code = strings.Join(failed, ",")
-			f.Again = !slices.ContainsFunc(failed, func(code string) bool { return !ofTime(code) })
-		}
+		// What only the clock refuses is of class fault.TryAgain: it may pass with fresh
+		// evidence, when the clock is set.
+		f := fault.Decoded(cmp.Or(strings.Join(verdict.Failed(), ","), string(fault.Appraise)), "the evidence does not meet the policy")
+		f.Err = err
 		b.evidence = nil
 		return "", f
 	}
@@ -236,16 +227,12 @@ func (b *Boot) keyExpires() time.Time {
 func (b *Boot) release(ctx context.Context) (string, error) {
 	credential, to, err := b.o.Release.Release(ctx, b.collector)
 	if err != nil {
-		if f, ok := errors.AsType[*progress.Failure](err); ok {
-			return "", f
-		}
-		code, again := release.Code(err)
-		return "", &progress.Failure{Code: code, Reason: "the HSM's credential is not released", Again: again, Err: err}
+		return "", err
 	}
 	if b.collector.TPM != nil {
 		if err := b.collector.Cap(); err != nil {
 			clear(credential)
-			return "", &progress.Failure{Code: progress.CodeCap, Reason: "the PCR could not be capped, so that others could get the credential", Err: err}
+			return "", fault.Wrapf(fault.CapFailed, err, "the PCR could not be capped, so that others could get the credential")
 		}
 	}
 	b.credential = credential

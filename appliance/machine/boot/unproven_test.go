@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 )
@@ -23,9 +24,9 @@ func TestUnproven(t *testing.T) {
 			s := newSite(t)
 			proves := s.policy
 			change(&s.policy)
-			forced, code := s.policy, progress.CodeUnproven
+			forced, code := s.policy, fault.PolicyUnproven
 			if s.policy.Unproven != "" {
-				forced, code = proves, progress.CodePolicy
+				forced, code = proves, fault.PolicyFile
 			}
 			s.start()
 			s.locks(code)

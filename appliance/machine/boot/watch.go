@@ -2,9 +2,9 @@ package boot
 
 import (
 	"context"
-	"fmt"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 )
 
@@ -24,7 +24,7 @@ func (b *Boot) watch(ctx context.Context) {
 	b.enter(ctx, progress.Serving, nil)
 	renewed := b.o.Now()
 	next := b.plan(renewed)
-	var stale *progress.Failure // why evidence could not be renewed
+	var stale *fault.Fault // why evidence could not be renewed
 	for b.o.Wait(ctx, lookEvery) == nil {
 		now := b.o.Now()
 		if !now.Before(next) {
@@ -36,8 +36,7 @@ func (b *Boot) watch(ctx context.Context) {
 		}
 		if stale != nil && now.Sub(renewed) > b.o.Lease {
 			b.o.Lock()
-			b.enter(ctx, progress.Locked, &progress.Failure{Code: progress.CodeAttestationLease,
-				Reason: fmt.Sprintf("evidence could not be renewed for longer than %s: all keys are wiped; mend what is wrong and restart the machine", b.o.Lease), Err: stale})
+			b.enter(ctx, progress.Locked, fault.Wrapf(fault.AttestationLease, stale, "evidence could not be renewed for longer than %s: all keys are wiped; correct what is wrong and restart the machine", b.o.Lease))
 			<-ctx.Done()
 			return
 		}
@@ -50,11 +49,11 @@ func (b *Boot) watch(ctx context.Context) {
 }
 
 // follow enters the state if it is another, or has another reason.
-func (b *Boot) follow(ctx context.Context, state progress.State, f *progress.Failure) {
+func (b *Boot) follow(ctx context.Context, state progress.State, f *fault.Fault) {
 	now := b.Status()
 	code := ""
 	if f != nil {
-		code = f.Code
+		code = f.Codes()
 	}
 	if now.State != state || now.Code != code {
 		b.enter(ctx, state, f)
@@ -63,7 +62,7 @@ func (b *Boot) follow(ctx context.Context, state progress.State, f *progress.Fai
 
 // renew makes fresh evidence and appraises it, under the policy that there is
 // now.
-func (b *Boot) renew(ctx context.Context) *progress.Failure {
+func (b *Boot) renew(ctx context.Context) *fault.Fault {
 	began := b.o.Now()
 	policy, err := b.o.Policy()
 	if err != nil {
@@ -78,8 +77,8 @@ func (b *Boot) renew(ctx context.Context) *progress.Failure {
 		_, err = b.appraise(ctx)
 	}
 	if err != nil {
-		f := failureOf(err)
-		b.o.Log.Error("evidence could not be renewed; keys serve on for a limited time", "code", f.Code, "reason", f.Error(), "lease", b.o.Lease)
+		f := faultOf(err)
+		b.o.Log.Error("evidence could not be renewed; keys serve on for a limited time", "code", f.Codes(), "reason", f.Reason(), "lease", b.o.Lease)
 		return f
 	}
 	b.o.Log.Info("evidence was renewed", "took", b.o.Now().Sub(began))

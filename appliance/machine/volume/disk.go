@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"os/exec"
@@ -40,7 +41,7 @@ const minimumMiB = 64
 // FindDisk gives the disk for the state: the only one that is neither partitioned
 // nor read-only and has at least 64 MiB. It waits for one as long as patience says.
 // The folder is where the kernel shows block devices, /sys/block. Errors:
-// [*Failure].
+// [*fault.Fault].
 func FindDisk(ctx context.Context, sys string, patience time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -62,7 +63,7 @@ var errSeveral = errors.New("several disks")
 func findDisk(sys string) (string, error) {
 	disks, err := os.ReadDir(sys)
 	if err != nil {
-		return "", &Failure{CodeDisk, "the machine's disks cannot be listed", err}
+		return "", fault.Wrapf(fault.VolumeDisk, err, "the machine's disks cannot be listed")
 	}
 	var found []string
 	for _, d := range disks {
@@ -83,11 +84,11 @@ func findDisk(sys string) (string, error) {
 	}
 	switch len(found) {
 	case 0:
-		return "", &Failure{Code: CodeDisk, Reason: fmt.Sprintf("there is no disk for the state: attach one without partitions, of at least %d MiB", minimumMiB)}
+		return "", fault.Errorf(fault.VolumeDisk, "there is no disk for the state: attach one without partitions, of at least %d MiB", minimumMiB)
 	case 1:
 		return found[0], nil
 	}
-	return "", &Failure{Code: CodeDisk, Reason: fmt.Sprintf("the disks %s could each be the one for the state: leave only that one attached", strings.Join(found, ", ")), Err: errSeveral}
+	return "", fault.Wrapf(fault.VolumeDisk, errSeveral, "the disks %s could each be the one for the state: leave only that one attached", strings.Join(found, ", "))
 }
 
 func text(dir, name string) string {

@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
@@ -30,6 +31,15 @@ type Outcome struct {
 	// Code, such as E_SEAL_PCRS, and Reason say why it was not opened.
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
+}
+
+// NotOpened gives the outcome of an error of [FindDisk] or [Open].
+func NotOpened(err error) Outcome {
+	f, ok := errors.AsType[*fault.Fault](err)
+	if !ok {
+		f = fault.Wrapf(fault.VolumeOpen, err, "the state volume cannot be opened")
+	}
+	return Outcome{Code: f.Codes(), Reason: f.Reason()}
 }
 
 // maxFile bounds the file, in bytes.
@@ -71,7 +81,7 @@ func Parse(text []byte) (*Outcome, error) {
 	case o.Opened && (o.Code != "" || o.Reason != ""):
 		return nil, errors.New("it is opened, and there is a reason why not")
 	case !o.Opened && (!code.MatchString(o.Code) || o.Reason == ""):
-		return nil, errors.New("it is not opened, and a code such as E_SEAL_PCRS or a reason is missing")
+		return nil, fmt.Errorf("it is not opened, and a code such as %s or a reason is missing", fault.SealPCRs)
 	}
 	o.Authorization, o.Reason = line(o.Authorization), line(o.Reason)
 	return o, nil

@@ -24,48 +24,9 @@ import (
 	"path/filepath"
 	"slices"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/tpm/seal"
 )
-
-// The stable codes of failures, besides those of package seal.
-const (
-	// CodeDisk: there is no disk for the state, or there are several.
-	CodeDisk = "E_VOLUME_DISK"
-	// CodeHeader: the disk's header is not one that this package made.
-	CodeHeader = "E_VOLUME_HEADER"
-	// CodeOpen: the volume could not be made, opened or mounted.
-	CodeOpen = "E_VOLUME_OPEN"
-	// CodeSignedFiles: the authorizations, or the key that signs them, cannot be used.
-	CodeSignedFiles = "E_SEAL_FILE"
-	// CodeTPM: the TPM failed.
-	CodeTPM = "E_TPM"
-)
-
-// Failure is why the volume is not open: a stable code, and a reason in one line.
-type Failure struct {
-	Code, Reason string
-	Err          error
-}
-
-func (f *Failure) Error() string {
-	if f.Err != nil {
-		return f.Reason + ": " + f.Err.Error()
-	}
-	return f.Reason
-}
-
-func (f *Failure) Unwrap() error { return f.Err }
-
-// CodeOf gives the code of why the volume is not open.
-func CodeOf(err error) string {
-	if f, ok := errors.AsType[*Failure](err); ok {
-		return f.Code
-	}
-	if r, ok := errors.AsType[*seal.Refusal](err); ok {
-		return r.Code
-	}
-	return CodeTPM
-}
 
 // Options are what opening needs.
 type Options struct {
@@ -99,12 +60,12 @@ const (
 )
 
 // Open opens the volume, and makes it first on an empty disk. It gives the name
-// of the authorization by which the TPM gave the key. Errors: [*Failure],
-// [*seal.Refusal]; the volume is not mounted then.
+// of the authorization by which the TPM gave the key. Errors: [*fault.Fault];
+// the volume is not mounted then.
 func Open(ctx context.Context, o Options) (authorization string, err error) {
 	scratch, err := os.MkdirTemp(o.Scratch, "volume-*") // mode 0700
 	if err != nil {
-		return "", &Failure{CodeOpen, "no folder for the header's copy", err}
+		return "", fault.Wrapf(fault.VolumeOpen, err, "no folder for the header's copy")
 	}
 	defer os.RemoveAll(scratch)
 	v := &volume{o: o, header: filepath.Join(scratch, "header")}
@@ -123,7 +84,7 @@ func Open(ctx context.Context, o Options) (authorization string, err error) {
 		return "", err
 	}
 	if made != existing { // somebody has changed the disk meanwhile, and its header was not checked
-		return "", &Failure{Code: CodeHeader, Reason: "the state volume's header is not the one that was just made, and is not trusted"}
+		return "", fault.Errorf(fault.VolumeHeader, "the state volume's header is not the one that was just made, and is not trusted")
 	}
 	return v.open(ctx, true)
 }
@@ -148,24 +109,24 @@ const (
 func (v *volume) inspect(ctx context.Context) (kind, error) {
 	blank, err := isBlank(v.o.Disk)
 	if err != nil {
-		return empty, &Failure{CodeDisk, "the disk for the state cannot be read", err}
+		return empty, fault.Wrapf(fault.VolumeDisk, err, "the disk for the state cannot be read")
 	}
 	if blank {
 		return empty, nil
 	}
 	if err := os.Remove(v.header); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return empty, &Failure{CodeOpen, "the header's copy", err}
+		return empty, fault.Wrapf(fault.VolumeOpen, err, "the header's copy")
 	}
 	if err := run(ctx, nil, "cryptsetup", "luksHeaderBackup", v.o.Disk, "--header-backup-file", v.header); err != nil {
-		return empty, &Failure{CodeHeader, fmt.Sprintf("the disk %s is neither empty nor a state volume; attach an empty one, or the one that belongs to this machine", v.o.Disk), err}
+		return empty, fault.Wrapf(fault.VolumeHeader, err, "the disk %s is neither empty nor a state volume; attach an empty one, or the one that belongs to this machine", v.o.Disk)
 	}
 	out, err := output(ctx, "cryptsetup", "luksDump", "--dump-json-metadata", v.header)
 	if err != nil {
-		return empty, &Failure{CodeHeader, "the state volume's header cannot be read", err}
+		return empty, fault.Wrapf(fault.VolumeHeader, err, "the state volume's header cannot be read")
 	}
 	v.metadata = metadata{}
 	if err := json.Unmarshal(out, &v.metadata); err != nil {
-		return empty, &Failure{CodeHeader, "the state volume's header cannot be read", err}
+		return empty, fault.Wrapf(fault.VolumeHeader, err, "the state volume's header cannot be read")
 	}
 	label, err := v.label()
 	if err != nil {
@@ -175,7 +136,7 @@ func (v *volume) inspect(ctx context.Context) (kind, error) {
 		return unfinished, nil
 	}
 	if err := v.metadata.check(); err != nil {
-		return empty, &Failure{CodeHeader, "the state volume's header is none that this appliance has made, and is not trusted", err}
+		return empty, fault.Wrapf(fault.VolumeHeader, err, "the state volume's header is none that this appliance has made, and is not trusted")
 	}
 	return existing, nil
 }
@@ -184,14 +145,14 @@ func (v *volume) inspect(ctx context.Context) (kind, error) {
 func (v *volume) label() (string, error) {
 	f, err := os.Open(v.header)
 	if err != nil {
-		return "", &Failure{CodeOpen, "the header's copy", err}
+		return "", fault.Wrapf(fault.VolumeOpen, err, "the header's copy")
 	}
 	defer f.Close()
 	// The binary header of LUKS2: magic (6), version (2), header size (8), sequence
 	// (8), label (48) ... (LUKS2 on-disk format, section 2.1).
 	b := make([]byte, 24+48)
 	if _, err := io.ReadFull(f, b); err != nil {
-		return "", &Failure{CodeHeader, "the state volume's header is too short", err}
+		return "", fault.Wrapf(fault.VolumeHeader, err, "the state volume's header is too short")
 	}
 	return cString(b[24:]), nil
 }
@@ -274,15 +235,15 @@ func (v *volume) create(ctx context.Context) error {
 	defer clear(secret)
 	blob, err := seal.Seal(v.o.TPM, v.o.Key, seal.StateVolume, secret)
 	if err != nil {
-		return &Failure{CodeTPM, "the state volume's key cannot be sealed", err}
+		return fault.Wrapf(fault.TPMFailed, err, "the state volume's key cannot be sealed")
 	}
 	text, err := blob.Encode()
 	if err != nil {
-		return &Failure{CodeOpen, "the state volume's key cannot be sealed", err}
+		return fault.Wrapf(fault.VolumeOpen, err, "the state volume's key cannot be sealed")
 	}
 	sealed, err := json.Marshal(token{tokenType, []string{"0"}, text})
 	if err != nil {
-		return &Failure{CodeOpen, "the state volume's key cannot be sealed", err}
+		return fault.Wrapf(fault.VolumeOpen, err, "the state volume's key cannot be sealed")
 	}
 	disk := v.o.Disk
 	for _, step := range []struct {
@@ -300,7 +261,7 @@ func (v *volume) create(ctx context.Context) error {
 	} {
 		if err := run(ctx, step.input, step.program...); err != nil {
 			_ = run(ctx, nil, "cryptsetup", "close", mapped) // it may not be open
-			return &Failure{CodeOpen, "the state volume cannot be made", err}
+			return fault.Wrapf(fault.VolumeOpen, err, "the state volume cannot be made")
 		}
 	}
 	return nil
@@ -310,27 +271,30 @@ func (v *volume) create(ctx context.Context) error {
 func (v *volume) open(ctx context.Context, fresh bool) (string, error) {
 	blob, err := v.metadata.sealed()
 	if err != nil {
-		return "", &Failure{CodeHeader, "the state volume's header has no key for this appliance", err}
+		return "", fault.Wrapf(fault.VolumeHeader, err, "the state volume's header has no key for this appliance")
 	}
 	secret, name, err := seal.Unseal(v.o.TPM, blob, v.o.Authorizations)
+	if refused, ok := errors.AsType[*fault.Fault](err); ok {
+		return "", refused
+	}
 	if err != nil {
-		return "", err
+		return "", fault.Wrapf(fault.TPMFailed, err, "the TPM does not give the state volume's key")
 	}
 	defer clear(secret)
 	if err := run(ctx, secret, "cryptsetup", "open", "--type", "luks2", "--header", v.header, "--key-file", "-", v.o.Disk, mapped); err != nil {
-		return "", &Failure{CodeOpen, "the state volume does not open with the key that its TPM gave", err}
+		return "", fault.Wrapf(fault.VolumeOpen, err, "the state volume does not open with the key that its TPM gave")
 	}
 	device := "/dev/mapper/" + mapped
 	if !fresh {
 		// What a power cut left is mended; what cannot be mended is not mounted.
 		if err := run(ctx, nil, "e2fsck", "-p", device); err != nil && exitCode(err) != 1 {
 			_ = run(ctx, nil, "cryptsetup", "close", mapped)
-			return "", &Failure{CodeOpen, "the state volume's file system is damaged; restore a backup to a new volume", err}
+			return "", fault.Wrapf(fault.VolumeOpen, err, "the state volume's file system is damaged; attach an empty disk in its place, restart the machine, and restore a backup")
 		}
 	}
 	if err := mount(device, v.o.Mount, v.o.Owner); err != nil {
 		_ = run(ctx, nil, "cryptsetup", "close", mapped)
-		return "", &Failure{CodeOpen, "the state volume cannot be mounted", err}
+		return "", fault.Wrapf(fault.VolumeOpen, err, "the state volume cannot be mounted")
 	}
 	return name, nil
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/volume"
 	"holdfast/attest/device"
 	"holdfast/attest/tpm"
@@ -130,7 +131,7 @@ func TestHeader(t *testing.T) {
 	b := newBench(t)
 	for name, tt := range map[string]struct {
 		make func(disk string)
-		code string
+		code fault.Code
 		says string
 	}{
 		"data not encrypted": {func(disk string) {
@@ -140,16 +141,16 @@ func TestHeader(t *testing.T) {
 				i := strings.LastIndex(text, "aes-xts-plain64") // of the segment
 				return text[:i] + "cipher_null-ecb" + text[i+15:]
 			})
-		}, volume.CodeHeader, "one segment, encrypted by aes-xts-plain64"},
+		}, fault.VolumeHeader, "one segment, encrypted by aes-xts-plain64"},
 		"key not encrypted": {func(disk string) {
 			b.format(disk)
 			b.token(disk, "holdfast-sealed", b.blob)
 			rewrite(t, disk, func(text string) string { return strings.Replace(text, "aes-xts-plain64", "cipher_null-ecb", 1) })
-		}, volume.CodeHeader, "one keyslot, encrypted by aes-xts-plain64"},
+		}, fault.VolumeHeader, "one keyslot, encrypted by aes-xts-plain64"},
 		"another cipher": {func(disk string) {
 			b.format(disk, "--cipher", "aes-cbc-essiv:sha256", "--key-size", "256")
 			b.token(disk, "holdfast-sealed", b.blob)
-		}, volume.CodeHeader, "encrypted by aes-xts-plain64"},
+		}, fault.VolumeHeader, "encrypted by aes-xts-plain64"},
 		"two keyslots": {func(disk string) {
 			b.format(disk)
 			b.token(disk, "holdfast-sealed", b.blob)
@@ -158,21 +159,21 @@ func TestHeader(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.cryptsetup(bytes.Repeat([]byte{7}, 64), "luksAddKey", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-", disk, second)
-		}, volume.CodeHeader, "one keyslot"},
-		"no token":       {func(disk string) { b.format(disk) }, volume.CodeHeader, "0 tokens"},
-		"another token":  {func(disk string) { b.format(disk); b.token(disk, "other", b.blob) }, volume.CodeHeader, "holdfast-sealed"},
-		"no blob":        {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", []byte(`{}`)) }, volume.CodeHeader, "sealed blob"},
-		"another use":    {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", b.sealed(seal.Credential)) }, volume.CodeHeader, "for the credential"},
-		"something else": {func(disk string) { writeAt(t, disk, "not LUKS", 4096) }, volume.CodeHeader, "neither empty nor a state volume"},
+		}, fault.VolumeHeader, "one keyslot"},
+		"no token":       {func(disk string) { b.format(disk) }, fault.VolumeHeader, "0 tokens"},
+		"another token":  {func(disk string) { b.format(disk); b.token(disk, "other", b.blob) }, fault.VolumeHeader, "holdfast-sealed"},
+		"no blob":        {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", []byte(`{}`)) }, fault.VolumeHeader, "sealed blob"},
+		"another use":    {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", b.sealed(seal.Credential)) }, fault.VolumeHeader, "for the credential"},
+		"something else": {func(disk string) { writeAt(t, disk, "not LUKS", 4096) }, fault.VolumeHeader, "neither empty nor a state volume"},
 		"as it should be, without leave": {func(disk string) { b.format(disk); b.token(disk, "holdfast-sealed", b.blob) },
-			seal.CodePCRs, "no state of a machine is authorized to have the state-volume"},
+			fault.SealPCRs, "no state of a machine is authorized to have the state-volume"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.t = t
 			disk := b.disk()
 			tt.make(disk)
-			if err := b.open(disk); volume.CodeOf(err) != tt.code || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%s: %v; want %s, %s", volume.CodeOf(err), err, tt.code, tt.says)
+			if err := b.open(disk); fault.CodeOf(err) != tt.code || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v; want %s, %s", fault.CodeOf(err), err, tt.code, tt.says)
 			}
 		})
 	}
@@ -241,7 +242,7 @@ func TestFindDisk(t *testing.T) {
 			}
 		}
 		disk, err := volume.FindDisk(t.Context(), sys, time.Nanosecond)
-		if disk != tt.want || (tt.says != "") != (err != nil) || (err != nil && (!strings.Contains(err.Error(), tt.says) || volume.CodeOf(err) != volume.CodeDisk)) {
+		if disk != tt.want || (tt.says != "") != (err != nil) || (err != nil && (!strings.Contains(err.Error(), tt.says) || fault.CodeOf(err) != fault.VolumeDisk)) {
 			t.Errorf("%s: %q, %v", name, disk, err)
 		}
 	}

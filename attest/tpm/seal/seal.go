@@ -30,6 +30,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/tpm"
 )
 
@@ -84,33 +85,6 @@ type Authorization struct {
 	// Signature is by the signing key: an ASN.1 DER ECDSA signature over SHA-256.
 	Signature []byte `json:"signature"`
 }
-
-// Refusal is why the TPM does not give the secret. Its code is stable.
-type Refusal struct {
-	Code, Reason string
-	Err          error
-}
-
-func (r *Refusal) Error() string {
-	if r.Err != nil {
-		return r.Reason + ": " + r.Err.Error()
-	}
-	return r.Reason
-}
-
-func (r *Refusal) Unwrap() error { return r.Err }
-
-// The codes of refusals.
-const (
-	// CodePCRs: the machine is in no state that was authorized.
-	CodePCRs = "E_SEAL_PCRS"
-	// CodeRevoked: it is, but the authorization was revoked.
-	CodeRevoked = "E_SEAL_REVOKED"
-	// CodeSignature: an authorization is not signed by the right key.
-	CodeSignature = "E_SEAL_SIGNATURE"
-	// CodeTPM: this is not the TPM, or not the NV counter, that it was sealed with.
-	CodeTPM = "E_SEAL_TPM"
-)
 
 // Authorize signs an authorization with the key, ECDSA on P-256. It needs no
 // TPM. The same authorization gets the same signature (RFC 6979), so that an image
@@ -180,7 +154,7 @@ func (a *Authorization) Verify(key *ecdsa.PublicKey) error {
 		return err
 	}
 	if !ecdsa.VerifyASN1(key, digest, a.Signature) {
-		return &Refusal{Code: CodeSignature, Reason: fmt.Sprintf("the authorization %q is not signed by the key that the secret is sealed to", a.Name)}
+		return fault.Errorf(fault.SealSignature, "the authorization %q is not signed by the key that the secret is sealed to", a.Name)
 	}
 	return nil
 }
@@ -511,7 +485,7 @@ func Counter(dev TPM) (value uint64, err error) {
 
 // Unseal gives the secret if the machine is in a state that one of the
 // authorizations allows, and the name of that one. The caller zeroizes the
-// secret. Errors: [*Refusal], if trying again would not help.
+// secret. Errors: [*fault.Fault], if trying again would not help.
 func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte, name string, err error) {
 	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), blob.SigningKey)
 	if err != nil {
@@ -520,7 +494,7 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 	err = dev.Do(func(t transport.TPM) error {
 		value, err := readCounter(t)
 		if errors.Is(err, tpm2.TPMRCHandle) {
-			return &Refusal{Code: CodeTPM, Reason: "this TPM has no counter: the secret was sealed by another, or its owner was cleared; seal it anew"}
+			return fault.Errorf(fault.SealTPM, "this TPM has no counter: the secret was sealed by another, or its owner was cleared")
 		}
 		if err != nil {
 			return err
@@ -533,6 +507,9 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 		secret, err = unseal(t, blob, key, a)
 		return err
 	})
+	if refused, ok := errors.AsType[*fault.Fault](err); ok {
+		return nil, "", refused
+	}
 	if err != nil {
 		return nil, "", fmt.Errorf("unseal: %w", err)
 	}
@@ -542,7 +519,7 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 // choose finds the authorization for the state that the machine is in. The TPM
 // decides for itself afterwards: this is for a reason that people understand.
 func choose(t transport.TPM, key *ecdsa.PublicKey, use Use, counter uint64, authorizations []Authorization) (*Authorization, error) {
-	var refusal error = &Refusal{Code: CodePCRs, Reason: fmt.Sprintf("no state of a machine is authorized to have the %s", use)}
+	var refusal error = fault.Errorf(fault.SealPCRs, "no state of a machine is authorized to have the %s", use)
 	fewest := 25
 	for i := range authorizations {
 		a := &authorizations[i]
@@ -559,12 +536,12 @@ func choose(t transport.TPM, key *ecdsa.PublicKey, use Use, counter uint64, auth
 		switch {
 		case len(different) == 0 && a.Version < counter: // a newer one may follow
 			fewest = -1
-			refusal = &Refusal{Code: CodeRevoked, Reason: fmt.Sprintf("the authorization %q has version %d, and all below %d are revoked; install a newer signed policy", a.Name, a.Version, counter)}
+			refusal = fault.Errorf(fault.SealRevoked, "the authorization %q has version %d, and all below %d are revoked; install a newer signed policy", a.Name, a.Version, counter)
 		case len(different) == 0:
 			return a, nil
 		case len(different) < fewest:
 			fewest = len(different)
-			refusal = &Refusal{Code: CodePCRs, Reason: fmt.Sprintf("the machine is in no state that was authorized; nearest is %q, but for %s", a.Name, list(different))}
+			refusal = fault.Errorf(fault.SealPCRs, "the machine is in no state that was authorized; nearest is %q, but for %s", a.Name, list(different))
 		}
 	}
 	return nil, refusal
@@ -595,7 +572,7 @@ func compare(t transport.TPM, a *Authorization) ([]string, error) {
 			return nil, fmt.Errorf("TPM2_PCR_Read, PCR %d: %w", i, err)
 		}
 		if len(rsp.PCRValues.Digests) != 1 {
-			return nil, &Refusal{Code: CodePCRs, Reason: fmt.Sprintf("the TPM has no bank %s", a.Bank)}
+			return nil, fault.Errorf(fault.SealPCRs, "the TPM has no bank %s", a.Bank)
 		}
 		if got := rsp.PCRValues.Digests[0].Buffer; !bytes.Equal(got, a.PCRs[i]) {
 			different = append(different, fmt.Sprintf("PCR %d (is %x…, authorized %x…)", i, got[:8], []byte(a.PCRs[i][:8])))
@@ -607,7 +584,7 @@ func compare(t transport.TPM, a *Authorization) ([]string, error) {
 func unseal(t transport.TPM, blob *Blob, key *ecdsa.PublicKey, a *Authorization) (secret []byte, err error) {
 	err = withSRK(t, func(srk *srk) error {
 		if !bytes.Equal(srk.name.Buffer, blob.Parent) {
-			return &Refusal{Code: CodeTPM, Reason: "this is not the TPM that the secret was sealed by, or its owner was cleared; seal it anew"}
+			return fault.Errorf(fault.SealTPM, "this is not the TPM that the secret was sealed by, or its owner was cleared")
 		}
 		object, err := tpm2.Load{
 			ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name, Auth: tpm2.PasswordAuth(nil)},
@@ -615,7 +592,7 @@ func unseal(t transport.TPM, blob *Blob, key *ecdsa.PublicKey, a *Authorization)
 			InPublic:     tpm2.BytesAs2B[tpm2.TPMTPublic](blob.Public),
 		}.Execute(t)
 		if err != nil {
-			return &Refusal{Code: CodeTPM, Reason: "the TPM does not load the sealed blob: it is damaged, or another TPM's", Err: err}
+			return fault.Wrapf(fault.SealTPM, err, "the TPM does not load the sealed blob: it is damaged, or another TPM's")
 		}
 		defer flush(t, object.ObjectHandle)
 
@@ -630,7 +607,7 @@ func unseal(t transport.TPM, blob *Blob, key *ecdsa.PublicKey, a *Authorization)
 		}
 		rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.ObjectHandle, Name: object.Name, Auth: session}}.Execute(t)
 		if err != nil {
-			return &Refusal{Code: CodePCRs, Reason: "the TPM refuses the secret", Err: err}
+			return fault.Wrapf(fault.SealPCRs, err, "the TPM refuses the secret")
 		}
 		secret = rsp.OutData.Buffer
 		return nil
@@ -645,12 +622,12 @@ func satisfy(t transport.TPM, session tpm2.Session, key *ecdsa.PublicKey, a *Aut
 		return err
 	}
 	if _, err := pcr.Execute(t); err != nil {
-		return &Refusal{Code: CodePCRs, Reason: "the TPM finds other PCR values than authorized", Err: err}
+		return fault.Wrapf(fault.SealPCRs, err, "the TPM finds other PCR values than authorized")
 	}
 	nv := a.policyNV(session)
 	nv.AuthHandle = tpm2.AuthHandle{Handle: counterHandle, Name: counterName(), Auth: tpm2.PasswordAuth(nil)}
 	if _, err := nv.Execute(t); err != nil {
-		return &Refusal{Code: CodeRevoked, Reason: fmt.Sprintf("the TPM's counter has passed version %d", a.Version), Err: err}
+		return fault.Wrapf(fault.SealRevoked, err, "the TPM's counter has passed version %d", a.Version)
 	}
 	approved, err := a.policy()
 	if err != nil {
@@ -661,7 +638,7 @@ func satisfy(t transport.TPM, session tpm2.Session, key *ecdsa.PublicKey, a *Aut
 		return err
 	}
 	if _, err := (tpm2.PolicyAuthorize{PolicySession: session.Handle(), ApprovedPolicy: tpm2.TPM2BDigest{Buffer: approved}, PolicyRef: a.Use.reference(), KeySign: *name, CheckTicket: *ticket}).Execute(t); err != nil {
-		return &Refusal{Code: CodePCRs, Reason: "the TPM's state is not what was authorized", Err: err}
+		return fault.Wrapf(fault.SealPCRs, err, "the TPM's state is not what was authorized")
 	}
 	return nil
 }
@@ -683,14 +660,14 @@ func verifyInTPM(t transport.TPM, key *ecdsa.PublicKey, a *Authorization) (*tpm2
 	}
 	r, s, err := parseSignature(a.Signature)
 	if err != nil {
-		return nil, nil, &Refusal{Code: CodeSignature, Reason: fmt.Sprintf("the authorization %q has no signature", a.Name), Err: err}
+		return nil, nil, fault.Wrapf(fault.SealSignature, err, "the authorization %q has no signature", a.Name)
 	}
 	rsp, err := tpm2.VerifySignature{KeyHandle: loaded.ObjectHandle, Digest: tpm2.TPM2BDigest{Buffer: digest},
 		Signature: tpm2.TPMTSignature{SigAlg: tpm2.TPMAlgECDSA, Signature: tpm2.NewTPMUSignature(tpm2.TPMAlgECDSA, &tpm2.TPMSSignatureECC{
 			Hash: tpm2.TPMAlgSHA256, SignatureR: tpm2.TPM2BECCParameter{Buffer: r.FillBytes(make([]byte, 32))}, SignatureS: tpm2.TPM2BECCParameter{Buffer: s.FillBytes(make([]byte, 32))}})},
 	}.Execute(t)
 	if err != nil {
-		return nil, nil, &Refusal{Code: CodeSignature, Reason: fmt.Sprintf("the TPM refuses the signature of the authorization %q", a.Name), Err: err}
+		return nil, nil, fault.Wrapf(fault.SealSignature, err, "the TPM refuses the signature of the authorization %q", a.Name)
 	}
 	return &rsp.Validation, &loaded.Name, nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"holdfast/appliance/fault"
 	"holdfast/attest/device"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
@@ -61,10 +62,10 @@ func unseals(t *testing.T, dev *tpm.Device, blob *seal.Blob, want string, as ...
 }
 
 // refuses wants a refusal with the code, whose reason names what is said.
-func refuses(t *testing.T, dev *tpm.Device, blob *seal.Blob, code, says string, as ...seal.Authorization) {
+func refuses(t *testing.T, dev *tpm.Device, blob *seal.Blob, code fault.Code, says string, as ...seal.Authorization) {
 	t.Helper()
 	got, _, err := seal.Unseal(dev, blob, as)
-	var r *seal.Refusal
+	var r *fault.Fault
 	if err == nil || got != nil || !errors.As(err, &r) || r.Code != code || !strings.Contains(err.Error(), says) {
 		t.Errorf("got %q, %v; want %s with %q", got, err, code, says)
 	}
@@ -93,7 +94,7 @@ func TestSealed(t *testing.T) {
 			if _, err := dev.Cap(); err != nil {
 				t.Fatal(err)
 			}
-			refuses(t, dev, blob, seal.CodePCRs, "PCR 14", first)
+			refuses(t, dev, blob, fault.SealPCRs, "PCR 14", first)
 		})
 	}
 }
@@ -118,14 +119,14 @@ func TestUses(t *testing.T) {
 			t.Fatal(err)
 		}
 		unseals(t, m.Device, blob, "release 1", byUse[other], byUse[use])
-		refuses(t, m.Device, blob, seal.CodePCRs, "is authorized to have the "+use.String(), byUse[other])
+		refuses(t, m.Device, blob, fault.SealPCRs, "is authorized to have the "+use.String(), byUse[other])
 		rewritten := byUse[other]
 		rewritten.Use = use
-		refuses(t, m.Device, blob, seal.CodeSignature, "not signed", rewritten)
+		refuses(t, m.Device, blob, fault.SealSignature, "not signed", rewritten)
 		rewritten = byUse[other]
 		claims := *blob
 		claims.Use = other // the program is told otherwise, the TPM knows
-		refuses(t, m.Device, &claims, seal.CodePCRs, "the TPM refuses the secret", rewritten)
+		refuses(t, m.Device, &claims, fault.SealPCRs, "the TPM refuses the secret", rewritten)
 	}
 }
 
@@ -184,14 +185,14 @@ func TestUpdateAndRevocation(t *testing.T) {
 	unseals(t, m.Device, blob, "release 1", first)
 	for pcr, other := range map[string][2]string{"PCR 4": {"kernel evil", "holdfast 1"}, "PCR 14": {"kernel 1", "holdfast evil"}} {
 		m.boot(other[0], other[1])
-		refuses(t, m.Device, blob, seal.CodePCRs, `nearest is "release 1", but for `+pcr, first)
+		refuses(t, m.Device, blob, fault.SealPCRs, `nearest is "release 1", but for `+pcr, first)
 		if pcr == "PCR 4" {
-			refuses(t, m.Device, blob, seal.CodePCRs, fmt.Sprintf("authorized %.16s…", first.PCRs[4]), first)
+			refuses(t, m.Device, blob, fault.SealPCRs, fmt.Sprintf("authorized %.16s…", first.PCRs[4]), first)
 		}
 	}
 
 	m.boot("kernel 2", "holdfast 2")
-	refuses(t, m.Device, blob, seal.CodePCRs, "PCR 4", first)
+	refuses(t, m.Device, blob, fault.SealPCRs, "PCR 4", first)
 	second := authorize(t, key, m.Device, "release 2", "sha256", 2)
 	unseals(t, m.Device, blob, "release 2", first, second)
 
@@ -200,7 +201,7 @@ func TestUpdateAndRevocation(t *testing.T) {
 	}
 	unseals(t, m.Device, blob, "release 2", first, second)
 	m.boot("kernel 1", "holdfast 1")
-	refuses(t, m.Device, blob, seal.CodeRevoked, `"release 1" has version 1, and all below 2 are revoked`, first, second)
+	refuses(t, m.Device, blob, fault.SealRevoked, `"release 1" has version 1, and all below 2 are revoked`, first, second)
 	again := authorize(t, key, m.Device, "release 1 again", "sha256", 2) // a newer one of the same state
 	unseals(t, m.Device, blob, "release 1 again", first, second, again)
 	if err := seal.Revoke(m, 1); err != nil { // does nothing
@@ -233,46 +234,46 @@ func TestForgery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, m.Device, blob, seal.CodeSignature, "not signed", authorize(t, newKey(t), m.Device, "forged", "sha256", 1))
+	refuses(t, m.Device, blob, fault.SealSignature, "not signed", authorize(t, newKey(t), m.Device, "forged", "sha256", 1))
 	later := good
 	later.Version = 99
-	refuses(t, m.Device, blob, seal.CodeSignature, "not signed", later)
+	refuses(t, m.Device, blob, fault.SealSignature, "not signed", later)
 	unsigned := good
 	unsigned.Signature = nil
-	refuses(t, m.Device, blob, seal.CodeSignature, "not signed", unsigned)
-	refuses(t, m.Device, blob, seal.CodePCRs, "no state of a machine is authorized")
+	refuses(t, m.Device, blob, fault.SealSignature, "not signed", unsigned)
+	refuses(t, m.Device, blob, fault.SealPCRs, "no state of a machine is authorized")
 	m.boot("kernel evil", "holdfast 1")
 	moved := good
 	moved.PCRs = read(t, m.Device, "sha256")
-	refuses(t, m.Device, blob, seal.CodeSignature, "not signed", moved)
+	refuses(t, m.Device, blob, fault.SealSignature, "not signed", moved)
 
 	m.boot("kernel 1", "holdfast 1")
 	damaged := *blob
 	damaged.Private = bytes.Clone(blob.Private)
 	damaged.Private[len(damaged.Private)-1] ^= 1
-	refuses(t, m.Device, &damaged, seal.CodeTPM, "does not load", good)
+	refuses(t, m.Device, &damaged, fault.SealTPM, "does not load", good)
 	foreign := *blob
 	other := newKey(t)
 	foreign.SigningKey, err = other.PublicKey.Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, m.Device, &foreign, seal.CodePCRs, "the TPM refuses the secret", authorize(t, other, m.Device, "own key", "sha256", 1))
+	refuses(t, m.Device, &foreign, fault.SealPCRs, "the TPM refuses the secret", authorize(t, other, m.Device, "own key", "sha256", 1))
 
 	elsewhere := newMachine(t)
 	elsewhere.boot("kernel 1", "holdfast 1")
-	refuses(t, elsewhere.Device, blob, seal.CodeTPM, "this TPM has no counter", good)
+	refuses(t, elsewhere.Device, blob, fault.SealTPM, "this TPM has no counter", good)
 	if n, err := seal.Counter(elsewhere); n != 0 || err != nil {
 		t.Fatalf("the counter of a TPM without one is %d: %v", n, err)
 	}
 	if err := seal.CheckRevoke(elsewhere, 1); err != nil { // makes none
 		t.Error(err)
 	}
-	refuses(t, elsewhere.Device, blob, seal.CodeTPM, "this TPM has no counter", good)
+	refuses(t, elsewhere.Device, blob, fault.SealTPM, "this TPM has no counter", good)
 	if err := seal.Revoke(elsewhere, 1); err != nil { // makes one
 		t.Fatal(err)
 	}
-	refuses(t, elsewhere.Device, blob, seal.CodeTPM, "not the TPM that the secret was sealed by", good)
+	refuses(t, elsewhere.Device, blob, fault.SealTPM, "not the TPM that the secret was sealed by", good)
 }
 
 // TestSealRefuses what a TPM does not take.

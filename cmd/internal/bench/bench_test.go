@@ -32,11 +32,11 @@ func TestQuick(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	t.Setenv("SOFTHSM2_CONF", "") // it is set in the run, and put back after it
-	holdfast := filepath.Join(dir, "holdfast")
-	if out, err := exec.Command("go", "build", "-o", holdfast, "holdfast/cmd/holdfast").CombinedOutput(); err != nil {
+	program := filepath.Join(dir, "holdfastd")
+	if out, err := exec.Command("go", "build", "-o", program, "holdfast/cmd/holdfastd").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	o, err := parse([]string{"--quick", "--holdfast", holdfast, "--out", filepath.Join(dir, "bench.json"),
+	o, err := parse([]string{"--quick", "--holdfastd", program, "--out", filepath.Join(dir, "bench.json"),
 		"--connections", "4", "--rate", "50"})
 	if err != nil {
 		t.Fatal(err)

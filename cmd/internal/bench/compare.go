@@ -142,8 +142,8 @@ func (s *site) compare(ctx context.Context, o options, progress func(string, ...
 	distinct := max(o.distinct, o.connections)
 	all := []*series{{operation: appliance.OpEncrypt, server: bare, keys: []string{"key"}, distinct: distinct}}
 	for _, in := range []*installation{
-		{site: s, holdfast: o.holdfast, name: tokenLocal, module: s.module},
-		{site: s, holdfast: o.holdfast, name: tokenFar, module: s.shim.Module, env: s.shim.Env},
+		{site: s, program: o.program, name: tokenLocal, module: s.module},
+		{site: s, program: o.program, name: tokenFar, module: s.shim.Module, env: s.shim.Env},
 	} {
 		progress("start Holdfast, token %s", in.name)
 		h, err := in.startReady(ctx)

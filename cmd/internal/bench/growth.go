@@ -31,7 +31,7 @@ type filled struct {
 func (s *site) grow(ctx context.Context, o options, progress func(string, ...any)) ([]Start, []Spread, error) {
 	var all []*filled
 	for _, n := range o.keys {
-		in := &installation{site: s, holdfast: o.holdfast, name: fmt.Sprintf("with-%d-keys", n), module: s.module}
+		in := &installation{site: s, program: o.program, name: fmt.Sprintf("with-%d-keys", n), module: s.module}
 		f := &filled{installation: in, keys: n}
 		if err := f.make(ctx, progress); err != nil {
 			return nil, nil, err

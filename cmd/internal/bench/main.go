@@ -51,7 +51,7 @@ func exit(err error) {
 
 // options are how to measure.
 type options struct {
-	holdfast, out             string
+	program, out              string
 	duration                  time.Duration
 	rounds, connections, rate int
 	// keys are the sizes of key stores, ascending.
@@ -75,7 +75,7 @@ const (
 func parse(args []string) (options, error) {
 	o := options{distinct: 256, handled: 20_000}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.holdfast, "holdfast", filepath.Join("bin", "holdfast"), "the program to measure")
+	f.StringVar(&o.program, "holdfastd", filepath.Join("bin", "holdfastd"), "the program to measure")
 	f.StringVar(&o.out, "out", "bench.json", "file for all figures")
 	f.DurationVar(&o.duration, "duration", 500*time.Millisecond, "how long each round of each measurement takes")
 	f.IntVar(&o.rounds, "rounds", 10, "how often each measurement is made; medians are reported")
@@ -139,10 +139,10 @@ func run(ctx context.Context, o options, table, progress io.Writer) error {
 func measure(ctx context.Context, o options, progress func(string, ...any)) (r *Result, err error) {
 	r = &Result{Date: time.Now(), Machine: thisMachine(), Settings: Settings{
 		Connections: o.connections, Rate: o.rate, Seconds: o.duration.Seconds(), Rounds: o.rounds, TokenAway: milliseconds(away)}}
-	if _, err := os.Stat(o.holdfast); err != nil {
-		return nil, fmt.Errorf("the program to measure: %w; build it with make build, or name it with --holdfast", err)
+	if _, err := os.Stat(o.program); err != nil {
+		return nil, fmt.Errorf("the program to measure: %w; build it with make build, or name it with --holdfastd", err)
 	}
-	if o.holdfast, err = filepath.Abs(o.holdfast); err != nil {
+	if o.program, err = filepath.Abs(o.program); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "holdfast-bench-")

@@ -68,9 +68,9 @@ func newCaller(addr string) caller {
 
 // installation is a Holdfast with its state, running or not.
 type installation struct {
-	site     *site
-	holdfast string
-	name     string
+	site    *site
+	program string // holdfastd
+	name    string
 	// module is the PKCS#11 module, env what it needs.
 	module string
 	env    []string
@@ -136,7 +136,7 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return nil, err
 	}
-	return start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.env, in.holdfast, "serve", "--config", file)
+	return start("Holdfast "+in.name, filepath.Join(in.dir(), "holdfast.log"), in.env, in.program, "serve", "--config", file)
 }
 
 // startReady starts the server and waits until it is ready.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -33,24 +34,29 @@ func Run(root *cobra.Command) int {
 	if !errors.Is(err, ErrReported) {
 		fmt.Fprintln(os.Stderr, root.Name()+": "+message(err))
 	}
-	var refused *fault.Fault
-	switch {
-	case errors.As(err, &refused) && refused.Code == fault.Invalid, errors.Is(err, ErrUnusable):
-		return 2
-	case errors.As(err, new(ranError)):
-		return 1
-	}
-	return 2 // cobra found the call unusable before anything ran
+	return exitCode(err)
 }
 
-// message is what the caller is told: of an error of the appliance only the
-// part that may be shown.
-func message(err error) string {
-	var refused *fault.Fault
-	if errors.As(err, &refused) {
-		return refused.Message
+// exitCode is what a program exits with. Of a fault the registry says it.
+func exitCode(err error) int {
+	f, isFault := errors.AsType[*fault.Fault](err)
+	switch {
+	case errors.Is(err, ErrUnusable), !errors.As(err, new(ranError)):
+		return fault.Invalid.Entry().Exit // the command, or cobra, found the call unusable
+	case isFault:
+		return f.Code.Entry().Exit
 	}
-	return err.Error()
+	return fault.Internal.Entry().Exit
+}
+
+// message is what the caller is told. A code such as E_AUDIT_EDITED is told with it,
+// since docs/codes.md says what to do about it.
+func message(err error) string {
+	f, isFault := errors.AsType[*fault.Fault](err)
+	if !isFault || strings.HasPrefix(string(f.Code), "E_") {
+		return err.Error()
+	}
+	return f.Reason()
 }
 
 var (

@@ -30,9 +30,6 @@ import (
 	"holdfast/xks"
 )
 
-// codeAudit is the code of an audit log that cannot be opened.
-const codeAudit = "E_AUDIT"
-
 // auditGather is nothing to KMS, which waits for 250 ms, and saves a third of the
 // disk's work under load.
 const auditGather = time.Millisecond
@@ -147,9 +144,9 @@ func (a *auditor) Ready() error {
 	}
 	switch s := l.Status(); {
 	case s.Broken != "":
-		return fault.Errorf(fault.Internal, "%s", s.Broken)
+		return fault.Errorf(fault.AuditIO, "%s", s.Broken)
 	case s.Level == audit.LevelFull:
-		return fault.Errorf(fault.Internal, "the disk of the audit log is full; nothing is done that cannot be recorded: make space")
+		return fault.Errorf(fault.AuditNoSpace, "the disk of the audit log is full, and nothing is done that cannot be recorded: enlarge the state volume, or keep less of the log with audit.retain_age")
 	}
 	return nil
 }
@@ -260,7 +257,7 @@ func (a *auditor) step(ctx context.Context, s appliance.BootStep) error {
 	if s.Code != "" {
 		r.Result = audit.Failed
 	}
-	if s.Code == codeHSMAway || s.Code == codeHSMLease {
+	if s.Code == string(fault.HSMAway) || s.Code == string(fault.HSMLease) {
 		r.Kind = audit.KindLease
 	}
 	a.mu.Lock()

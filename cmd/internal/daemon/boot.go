@@ -24,15 +24,6 @@ import (
 	"holdfast/hsm"
 )
 
-// The codes of failures to unlock. They are stable.
-const (
-	codePIN      = "E_HSM_PIN"
-	codeToken    = "E_HSM_TOKEN"
-	codeUnlock   = "E_UNLOCK"
-	codeHSMAway  = "E_HSM_AWAY"
-	codeHSMLease = "E_HSM_LEASE"
-)
-
 // newBoot wires the boot to the parts that it works with.
 func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
@@ -80,7 +71,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		}
 	}
 	if err := d.audit.begin(c); err != nil {
-		return c, &progress.Failure{Code: codeAudit, Reason: "the audit log cannot be opened", Err: err}
+		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
 	return c, nil
 }
@@ -115,15 +106,16 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	// Where something is wrapped already, another master key would not help.
 	_, err := d.store.Installation(ctx)
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
-		return &progress.Failure{Code: codeUnlock, Reason: "the database cannot be read", Err: err}
+		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
 	token, hsms, err := d.openHSM(ctx, credential, err == nil)
 	switch {
 	case errors.Is(err, hsm.ErrPINRefused):
-		return &progress.Failure{Code: codePIN, Reason: "the HSM refuses the PIN; it is not tried again, lest the HSM lock it. Release the right one and restart the machine", Err: err}
+		return fault.Wrapf(fault.HSMPIN, err, "the HSM refuses the PIN; it is not tried again, because HSMs lock after a few wrong PINs. Release the right one and restart the machine")
+	case errors.Is(err, hsm.ErrAmbiguous): // which does not mend itself
+		return fault.Wrapf(fault.HSMAmbiguous, err, "the HSM's token cannot be opened, as a name fits more than one")
 	case err != nil:
-		// One name for two tokens does not mend itself.
-		return &progress.Failure{Code: codeToken, Reason: "the HSM's token cannot be opened", Again: !errors.Is(err, hsm.ErrAmbiguous), Err: err}
+		return fault.Wrapf(fault.HSMToken, err, "the HSM's token cannot be opened")
 	}
 	if err := d.unlockKeys(ctx, token, hsms); err != nil {
 		return errors.Join(err, token.Close())
@@ -181,12 +173,15 @@ func (d *Daemon) openHSM(ctx context.Context, pin []byte, masterKeyExists bool) 
 // [aws_xks_config] in a new installation.
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
 	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
-		again := fault.CodeOf(err) == fault.Timeout || fault.CodeOf(err) == fault.Internal
-		return &progress.Failure{Code: codeUnlock, Reason: "the keys cannot be unlocked", Again: again, Err: err}
+		code := fault.Unlock
+		if c := fault.CodeOf(err); c == fault.Timeout || c == fault.Internal {
+			code = fault.UnlockAway
+		}
+		return fault.Wrapf(code, err, "the keys cannot be unlocked")
 	}
 	if err := d.bootstrap(ctx); err != nil {
 		d.appliance.Lock()
-		return &progress.Failure{Code: codeUnlock, Reason: "the key store of [aws_xks_config] cannot be made", Err: err}
+		return fault.Wrapf(fault.Unlock, err, "the key store of [aws_xks_config] cannot be made")
 	}
 	if err := d.welcome.SayLater(ctx); err != nil {
 		d.o.Log.Error("there is no setup code", "error", err)
@@ -236,14 +231,14 @@ func (d *Daemon) recordDeletion(ctx context.Context, keyStore, keyID string) err
 }
 
 // condition says how the keys serve.
-func (d *Daemon) condition() (progress.State, *progress.Failure) {
+func (d *Daemon) condition() (progress.State, *fault.Fault) {
 	switch status, reason := d.appliance.Condition(); status {
 	case appliance.HealthActive:
 		return progress.Serving, nil
 	case appliance.HealthDegraded:
-		return progress.Degraded, &progress.Failure{Code: codeHSMAway, Reason: reason}
+		return progress.Degraded, fault.Errorf(fault.HSMAway, "%s", reason)
 	default:
-		return progress.Locked, &progress.Failure{Code: codeHSMLease, Reason: reason}
+		return progress.Locked, fault.Errorf(fault.HSMLease, "%s", reason)
 	}
 }
 

@@ -121,7 +121,7 @@ func TestSealMissing(t *testing.T) {
 	before := len(s.log.String())
 	r := s.begin()
 	s.logged(before, `code=E_SEAL_MISSING reason="no PIN is sealed on this machine yet; give it with holdfast seal"`)
-	if b := r.status().Boot; b.State != progress.Release || b.Code != progress.CodeSealMissing {
+	if b := r.status().Boot; b.State != progress.Release || b.Code != string(fault.SealMissing) {
 		t.Errorf("the boot is %s %s", b.State, b.Code)
 	}
 	r.ok("POST", "seal", web.SealRequest{PIN: s.pin}, nil)
@@ -145,13 +145,13 @@ func TestReleaseRefused(t *testing.T) {
 		"another kernel, to the TPM": {"E_SEAL_PCRS", both(lenient, otherKernel), "the machine is in no state that was authorized; nearest is \"release 1.2.0\", but for PCR 4"},
 		"another configuration": {"E_SEAL_PCRS", both(lenient, func(s *site) { s.cfg.Keys.MaxUnlocked = 7 }),
 			"nearest is \"release 1.2.0\", but for PCR 14"},
-		"measured before": {progress.CodeMeasuredTwice, func(s *site) {
+		"measured before": {string(fault.MeasuredTwice), func(s *site) {
 			s.meddle = func(p *simulation.Platform) error { return p.TPM.Extend(tpm.ApplicationPCR, []byte("x")) }
 		}, "restart the machine"},
-		"capped before": {progress.CodeMeasuredTwice, func(s *site) {
+		"capped before": {string(fault.MeasuredTwice), func(s *site) {
 			s.meddle = func(p *simulation.Platform) error { _, err := p.TPM.Cap(); return err }
 		}, "restart the machine"},
-		"policy revoked": {progress.CodePolicyVersion, func(s *site) {
+		"policy revoked": {string(fault.PolicyVersion), func(s *site) {
 			s.meddle = func(p *simulation.Platform) error { return revokeAll(p) }
 		}, "this machine's TPM has revoked all below"},
 		"authorization revoked": {"E_SEAL_REVOKED", func(s *site) {
@@ -159,7 +159,7 @@ func TestReleaseRefused(t *testing.T) {
 			s.sign(func(p *attest.Policy) { p.Version = 1 << 40 })
 			s.meddle = func(p *simulation.Platform) error { return revokeAll(p) }
 		}, "are revoked; install a newer signed policy"},
-		"older policy": {progress.CodePolicyVersion, func(s *site) {
+		"older policy": {string(fault.PolicyVersion), func(s *site) {
 			before, err := os.ReadFile(s.cfg.Attestation.Policy)
 			if err != nil {
 				t.Fatal(err)
@@ -204,7 +204,7 @@ func TestReleaseRefused(t *testing.T) {
 			others.Configure(&files)
 			replaceFile(t, s.cfg.Release.Authorizations, files.Release.Authorizations)
 		}, "is not signed by the key that the secret is sealed to"},
-		"policy by others": {progress.CodePolicy, func(s *site) {
+		"policy by others": {string(fault.PolicyFile), func(s *site) {
 			others, err := officer.New(t.TempDir())
 			if err != nil {
 				t.Fatal(err)
@@ -213,7 +213,7 @@ func TestReleaseRefused(t *testing.T) {
 			others.Configure(&files)
 			replaceFile(t, s.cfg.Attestation.PolicyKey, files.Attestation.PolicyKey)
 		}, "the policy's signature does not verify"},
-		"no SEV-SNP": {progress.CodePlatform, func(s *site) {
+		"no SEV-SNP": {string(fault.Platform), func(s *site) {
 			s.collector = func(c *attest.Collector) { c.Report = nil }
 		}, "EC2: CpuOptions AmdSevSnp=enabled"},
 		"roots of the manufacturers": {"E_SNP_CHAIN,E_NITRO_ROOT", func(s *site) { s.distrust = true }, "root"},
@@ -418,7 +418,7 @@ func TestBrokerRelease(t *testing.T) {
 	s.cfg.Release = config.Release{Method: config.Broker, BrokerURL: "https://" + address, BrokerPin: release.Pin(leaf), Machine: "m1", SealedPIN: filepath.Join(t.TempDir(), "unused")}
 	r := s.begin()
 	s.logged(0, `state=release code=E_BROKER_UNREACHABLE`)
-	if b := r.status().Boot; b.State != progress.Release || b.Code != release.CodeUnreachable {
+	if b := r.status().Boot; b.State != progress.Release || b.Code != string(fault.BrokerUnreachable) {
 		t.Errorf("the boot is %s %s", b.State, b.Code)
 	}
 	policy, key, err := s.officer.Policy()

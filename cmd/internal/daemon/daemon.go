@@ -28,6 +28,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
@@ -103,7 +104,7 @@ type Daemon struct {
 	observeHSM func(token, operation string) func(error)
 	site       *site
 	// volume is why the state volume is not open; nil if it is.
-	volume *progress.Failure
+	volume *fault.Fault
 
 	mu         sync.Mutex
 	hsm        io.Closer // of all tokens; nil until they are open
@@ -159,7 +160,7 @@ func (d *Daemon) close() {
 func (d *Daemon) open(ctx context.Context) error {
 	cfg := d.o.Config
 	if d.volume = closedVolume(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
-		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Code, "reason", d.volume.Error())
+		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Codes(), "reason", d.volume.Reason())
 	}
 	if err := firstCertificate(cfg, d.o.Log); err != nil {
 		return err
@@ -251,7 +252,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	d.site = &site{cfg: cfg, certificate: cert, listening: Addresses{XKS: d.xksL.Addr(), Admin: d.adminL.Addr()}}
 	closed := ""
 	if d.closed() {
-		closed = d.volume.Code + ": " + d.volume.Error()
+		closed = d.volume.Error()
 	}
 	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.appliance, d.o.Log); err != nil {
 		return err

@@ -9,19 +9,15 @@ import (
 	"time"
 
 	"holdfast/appliance/config"
-	"holdfast/appliance/machine/boot/progress"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/machine/volume"
 )
 
-// codeVolume is the code of an image that does not say what became of the state
-// volume. It is stable.
-const codeVolume = "E_STATE_VOLUME"
-
 // closedVolume says why the state volume is not open; nil if it is, or if the
 // configuration names no file that would say.
-func closedVolume(file, dir string) *progress.Failure {
+func closedVolume(file, dir string) *fault.Fault {
 	if file == "" {
 		return nil
 	}
@@ -32,11 +28,11 @@ func closedVolume(file, dir string) *progress.Failure {
 	}
 	switch {
 	case err != nil:
-		return &progress.Failure{Code: codeVolume, Reason: "it is not known whether the state volume was opened; restart the machine, and look at its console", Err: err}
+		return fault.Wrapf(fault.StateVolume, err, "it is not known whether the state volume was opened; restart the machine, and read its serial console")
 	case !o.Opened:
-		return &progress.Failure{Code: o.Code, Reason: "the state volume was not opened: " + o.Reason}
+		return fault.Decoded(o.Code, "the state volume was not opened: "+o.Reason)
 	case device != o.Device:
-		return &progress.Failure{Code: codeVolume, Reason: dir + " is not on the state volume, so that nothing written there would last; restart the machine, and look at its console"}
+		return fault.Errorf(fault.StateVolume, "%s is not on the state volume, so that nothing written there would last; restart the machine, and read its serial console", dir)
 	}
 	return nil
 }

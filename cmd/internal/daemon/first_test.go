@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
@@ -168,7 +169,7 @@ func TestNoModule(t *testing.T) {
 	r := s.begin()
 	s.logged(from, `msg=boot state=locked`)
 	want := "there is no PKCS#11 module /opt/hsm/lib/libpkcs11.so in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)"
-	if b := r.status().Boot; b.State != progress.Locked || b.Code != progress.CodeMeasure || b.Reason != want {
+	if b := r.status().Boot; b.State != progress.Locked || b.Code != string(fault.Measure) || b.Reason != want {
 		t.Errorf("%+v", b)
 	}
 }

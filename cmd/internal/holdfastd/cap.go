@@ -7,11 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
-	"holdfast/appliance/machine/boot/progress"
+	"holdfast/appliance/fault"
 	"holdfast/attest/device"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/cli"
 )
 
 func capCommand() *cobra.Command {
@@ -35,7 +34,7 @@ func capCommand() *cobra.Command {
 				err = errors.Join(err, opened.Close())
 			}
 			if err != nil {
-				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", progress.CodeCap, err)
+				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", fault.CapFailed, err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "PCR %d is capped until the machine is restarted\n", tpm.ApplicationPCR)
 			return err

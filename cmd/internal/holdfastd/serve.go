@@ -9,9 +9,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/config"
+	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/cmd/internal/logging"
 )

@@ -10,11 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"holdfast/cmd/internal/cli"
-
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/volume"
 	"holdfast/attest/device"
+	"holdfast/cmd/internal/cli"
 )
 
 func volumeCommand() *cobra.Command {
@@ -38,7 +38,7 @@ func volumeCommand() *cobra.Command {
 			}
 			o := volume.Outcome{Opened: true}
 			if o.Authorization, err = openVolume(cmd.Context(), cfg, owner); err != nil {
-				o = volume.Outcome{Code: volume.CodeOf(err), Reason: err.Error()}
+				o = volume.NotOpened(err)
 			} else if o.Device, err = volume.DeviceOf(cfg.State.Dir); err != nil {
 				return err
 			}
@@ -62,19 +62,19 @@ const diskPatience = 20 * time.Second
 func openVolume(ctx context.Context, cfg *config.Config, owner string) (authorization string, err error) {
 	u, err := user.Lookup(owner)
 	if err != nil {
-		return "", &volume.Failure{Code: volume.CodeOpen, Reason: "--owner", Err: err}
+		return "", fault.Wrapf(fault.VolumeOpen, err, "--owner")
 	}
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
-		return "", &volume.Failure{Code: volume.CodeOpen, Reason: "--owner", Err: err}
+		return "", fault.Wrapf(fault.VolumeOpen, err, "--owner")
 	}
 	key, err := cli.ReadPublicKey[*ecdsa.PublicKey](cfg.Release.SealKey, cli.SealAlgorithm)
 	if err != nil {
-		return "", &volume.Failure{Code: volume.CodeSignedFiles, Reason: "release.seal_key cannot be used", Err: err}
+		return "", fault.Wrapf(fault.SealFile, err, "release.seal_key cannot be used")
 	}
 	authorizations, err := cli.ReadAuthorizations(cfg.Release.Authorizations, cfg.Release.SealKey)
 	if err != nil {
-		return "", &volume.Failure{Code: volume.CodeSignedFiles, Reason: "release.authorizations cannot be used", Err: err}
+		return "", fault.Wrapf(fault.SealFile, err, "release.authorizations cannot be used")
 	}
 	path := cfg.Attestation.TPM
 	if path == "" {
@@ -82,7 +82,7 @@ func openVolume(ctx context.Context, cfg *config.Config, owner string) (authoriz
 	}
 	opened, err := device.OpenTPM(path)
 	if err != nil {
-		return "", &volume.Failure{Code: volume.CodeTPM, Reason: "there is no TPM that could give the state volume's key; launch the machine with a TPM 2.0", Err: err}
+		return "", fault.Wrapf(fault.TPMFailed, err, "there is no TPM that could give the state volume's key; launch the machine with a TPM 2.0")
 	}
 	defer opened.Close()
 	disk, err := volume.FindDisk(ctx, "/sys/block", diskPatience)

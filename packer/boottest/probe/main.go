@@ -1,4 +1,4 @@
-// Probe tells, for the boot test, how the process of holdfast serve is confined.
+// Probe tells, for the boot test, how the process of holdfastd serve is confined.
 // It is in the test image alone, which has no shell either.
 package main
 
@@ -15,7 +15,7 @@ import (
 func main() {
 	pid := ""
 	for range 600 { // until the keys are in locked memory; the boot test waits for what it says
-		if pid = find("/usr/bin/holdfast", "serve"); pid != "" && locked(pid) {
+		if pid = find("/usr/bin/holdfastd", "serve"); pid != "" && locked(pid) {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"holdfast/appliance/config"
-	"holdfast/appliance/machine/boot/progress"
+	"holdfast/appliance/fault"
 )
 
 // OfThisProcess gives what is measured of this process, as an appliance with that
@@ -46,8 +46,7 @@ func module(name, path string, open Opener) Part {
 	return Part{Name: name, Digest: func() ([]byte, error) {
 		digest, err := file.Digest()
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &progress.Failure{Code: progress.CodeMeasure,
-				Reason: fmt.Sprintf("there is no PKCS#11 module %s in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)", cmp.Or(path, "at all"))}
+			return nil, fault.Errorf(fault.Measure, "there is no PKCS#11 module %s in this image; build the image with your HSM vendor's module (docs/deploy-aws.md)", cmp.Or(path, "at all"))
 		}
 		return digest, err
 	}}

@@ -13,7 +13,7 @@ import (
 type Part struct {
 	// Name is in the evidence: binary, configuration, pkcs11-module.
 	Name string
-	// Digest gives the SHA-256 of its content. Errors: may be a [*Failure].
+	// Digest gives the SHA-256 of its content. Errors: may be a [*fault.Fault].
 	Digest func() ([]byte, error)
 }
 

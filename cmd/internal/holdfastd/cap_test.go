@@ -1,4 +1,4 @@
-package main
+package holdfastd
 
 import (
 	"crypto/ecdsa"
@@ -11,16 +11,17 @@ import (
 
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
+	"holdfast/cmd/internal/sitetest"
 )
 
-// TestCap: where holdfast serve was killed when it had measured, holdfast cap, which
+// TestCap: where holdfastd serve was killed when it had measured, holdfastd cap, which
 // the image's unit then calls, leaves a TPM that releases nothing.
 func TestCap(t *testing.T) {
-	m, err := bootTPM(t.TempDir(), "holdfast 1")
+	m, err := sitetest.BootTPM(t.TempDir(), "holdfast 1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(m.off)
+	t.Cleanup(m.Off)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -37,16 +38,16 @@ func TestCap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blob, err := seal.Seal(m, &key.PublicKey, seal.Credential, []byte(pin))
+	blob, err := seal.Seal(m, &key.PublicKey, seal.Credential, []byte(sitetest.PIN))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := seal.Unseal(m, blob, []seal.Authorization{*signed}); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // also after holdfast serve did it
-		cmd := exec.Command("holdfast", "cap", "--tpm", m.process.Socket)
-		cmd.Env = append(os.Environ(), "GORACE="+gorace)
+	for range 2 { // also after holdfastd serve did it
+		cmd := exec.Command("holdfastd", "cap", "--tpm", m.Process.Socket)
+		cmd.Env = append(os.Environ(), "GORACE="+sitetest.GoRace)
 		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PCR 14 is capped") {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -56,14 +57,14 @@ func TestCap(t *testing.T) {
 	}
 }
 
-// TestUnitCaps: the image's unit caps the TPM whatever has ended holdfast serve,
+// TestUnitCaps: the image's unit caps the TPM whatever has ended holdfastd serve,
 // before it restarts the machine.
 func TestUnitCaps(t *testing.T) {
-	unit, err := os.ReadFile("../../packer/image/root/etc/systemd/system/holdfast.service")
+	unit, err := os.ReadFile("../../../packer/image/root/etc/systemd/system/holdfast.service")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"ExecStopPost=/usr/bin/holdfast cap", "FailureAction=reboot", "SuccessAction=reboot", "DeviceAllow=/dev/tpmrm0 rw"} {
+	for _, line := range []string{"ExecStopPost=/usr/bin/holdfastd cap", "FailureAction=reboot", "SuccessAction=reboot", "DeviceAllow=/dev/tpmrm0 rw"} {
 		if !strings.Contains(string(unit), "\n"+line+"\n") {
 			t.Errorf("it has no %s", line)
 		}

@@ -1,4 +1,4 @@
-package main
+package restore
 
 import (
 	"bytes"
@@ -10,15 +10,15 @@ import (
 	"holdfast/appliance"
 )
 
-// TestShowBackup: a restore says which keys are gone, what is suspended, what was
+// TestShowReport: a restore says which keys are gone, what is suspended, what was
 // left out, and as of when everything else is.
-func TestShowBackup(t *testing.T) {
+func TestShowReport(t *testing.T) {
 	r := &appliance.BackupReport{Created: time.Date(2026, 11, 23, 4, 5, 6, 0, time.UTC), KeyStores: 1, Keys: 2, Versions: 3, InToken: 2, PendingDeletion: 1,
 		Gone: []appliance.GoneVersion{{KeyStore: "bank", KeyID: "one", Version: 2}, {KeyStore: "mint", KeyID: "two", Version: 1}}}
 	show := func() string {
 		var out bytes.Buffer
 		w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-		showBackup(w, r)
+		showReport(w, r)
 		if err := w.Flush(); err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,36 @@
+package fault
+
+// The codes of what the TPM has sealed: the HSM's PIN and the state volume's key.
+const (
+	SealMissing   Code = "E_SEAL_MISSING"
+	SealFile      Code = "E_SEAL_FILE"
+	SealPCRs      Code = "E_SEAL_PCRS"
+	SealRevoked   Code = "E_SEAL_REVOKED"
+	SealSignature Code = "E_SEAL_SIGNATURE"
+	SealTPM       Code = "E_SEAL_TPM"
+	TPMFailed     Code = "E_TPM"
+)
+
+var sealCodes = []Entry{
+	{Code: SealMissing, Class: TryAgain,
+		Title: "No PIN is sealed on this machine yet.",
+		Do:    "Give the PIN with `holdfast seal`. The boot goes on by itself."},
+	{Code: SealFile, Class: WrongState,
+		Title: "A sealed or signed file cannot be read.",
+		Do:    "Put the right file in its place. If it is the sealed PIN, give the PIN again with `holdfast seal`. Then restart the machine."},
+	{Code: SealPCRs, Class: Refused,
+		Title: "The machine is in no state that was authorized to have the secret.",
+		Do:    "Read in the reason which PCR differs. Start the image that was authorized, or authorize this one with a new signed policy."},
+	{Code: SealRevoked, Class: Refused,
+		Title: "The authorization was revoked in this machine's TPM.",
+		Do:    "Start a newer release."},
+	{Code: SealSignature, Class: Refused,
+		Title: "An authorization is not signed by the seal key under which the secret was sealed.",
+		Do:    "Start an image with the former seal key; or use a new state volume, restore a backup to it, and give the PIN again."},
+	{Code: SealTPM, Class: Refused,
+		Title: "The secret was sealed by another TPM, or this TPM's owner was cleared.",
+		Do:    "Start the machine that it belongs to; or use a new state volume, restore a backup to it, and give the PIN again."},
+	{Code: TPMFailed, Class: ClassInternal,
+		Title: "The TPM failed, or the machine has none.",
+		Do:    "Read the reason, and restart the machine. Launch it with a TPM 2.0 if it has none."},
+}
