@@ -73,7 +73,7 @@ func TestUrgentDoesNotWait(t *testing.T) {
 
 	performed := 0
 	for _, route := range web.Routes() {
-		if !route.Mutates() || route.Urgency == operation.Ordinary || route.ID == "restore" || route.ID == "approve" || route.ID == "performApproved" {
+		if !route.Mutates() || route.Urgency == operation.Ordinary || route.Urgency == operation.Exclusive || route.ID == "restore" || route.ID == "approve" || route.ID == "performApproved" {
 			continue // what is approved waits as it would without
 		}
 		w := b.soon(route.ID, func() *httptest.ResponseRecorder {

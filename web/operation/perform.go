@@ -164,8 +164,7 @@ func (p *performance) change(ctx context.Context) (any, error) {
 		after = shown(out) // it is new
 	}
 	if auditErr := p.write(ctx, p.changed(before, after, err)); auditErr != nil {
-		p.Log.Error("an operation of an administrator was done, and could not be recorded", "operation", p.route.Operation(), "error", auditErr)
-		return nil, fault.Errorf(fault.Internal, "it was done, but could not be recorded in the audit log; look at its state before you repeat it")
+		return nil, fault.Wrapf(fault.Internal, auditErr, "it was done, but could not be recorded in the audit log; look at its state before you repeat it")
 	}
 	return out, err
 }
