@@ -15,24 +15,9 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
-
-// action is an operation of the API as a form posts it.
-type action struct {
-	// body makes the request's body of the form; nil for none.
-	body func(f *form) any
-	// confirm, if not empty, is the field whose value has to be typed once more.
-	confirm string
-	// done says what was done, on the page where the form stood; or show makes a page
-	// of an answer that is shown once.
-	done string
-	show func(p *page, result []byte) (*view, error)
-	// to is where to go on; the form's page if empty. Parameters in braces are fields
-	// of the form.
-	to string
-}
 
 var parameter = regexp.MustCompile(`\{(\w+)\}`)
 
@@ -41,66 +26,38 @@ func fill(path string, v url.Values) string {
 	return parameter.ReplaceAllStringFunc(path, func(name string) string { return url.PathEscape(v.Get(name[1 : len(name)-1])) })
 }
 
-// do has the API do what a form asks for.
+// do has the operation performed that a form asks for.
 func (c *console) do(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	if err := r.ParseForm(); err != nil {
 		c.failPage(w, r, who, fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", maxForm))
 		return
 	}
-	c.perform(w, &page{Request: r, c: c, who: who, now: c.Now()}, chi.URLParam(r, "operation"), r.PostForm)
+	c.perform(w, &page{Request: r, c: c, who: who, now: c.Now()}, chi.URLParam(r, "operation"), r.PostForm, false)
 }
 
-// route finds an operation of the API that the console knows.
-func (c *console) route(operation string) (*web.Route, action, error) {
-	a, ok := actions[operation]
-	for _, route := range web.Routes() {
-		if ok && route.ID == operation {
-			return route, a, nil
-		}
-	}
-	return nil, a, fault.Errorf(fault.NotFound, "the console has no operation %.60q", operation)
-}
-
-func (c *console) perform(w http.ResponseWriter, p *page, operation string, v url.Values) {
+func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Values, proved bool) {
 	p.values = v
-	route, a, err := c.route(operation)
-	var body any
-	var revision string
-	if err == nil {
-		revision, err = p.fresh(v)
+	a, ok := actions[id]
+	if !ok {
+		c.failPage(w, p.Request, p.who, fault.Errorf(fault.NotFound, "the console has no operation %.60q", id))
+		return
 	}
-	if want := v.Get(a.confirm); err == nil && a.confirm != "" && (want == "" || v.Get("confirm") != want) {
-		err = fault.Errorf(fault.Invalid, "type %q to confirm; you typed %.80q", want, v.Get("confirm"))
+	answer, err := c.post(p, a, &form{values: v, proved: proved})
+	for _, name := range a.secrets {
+		v.Del(name)
 	}
-	if err == nil && a.body != nil {
-		f := &form{values: v}
-		body, err = a.body(f), f.err
-	}
-	var result json.RawMessage
-	if err == nil {
-		// Of a path with an empty part another route could be found.
-		for _, m := range parameter.FindAllStringSubmatch(route.Path, -1) {
-			if v.Get(m[1]) == "" {
-				err = fault.Errorf(fault.Invalid, "the form does not say which %s", m[1])
-			}
-		}
-	}
-	if err == nil {
-		err = c.client.DoIfMatch(p.Context(), route.Method, strings.TrimPrefix(fill(route.Path, v), "/"), revision, body, &result)
-	}
-	var waits *web.Pending
-	switch {
-	case errors.As(err, &waits):
+	switch waits, pending := errors.AsType[*operation.Pending](err); {
+	case pending:
 		flash(w, fmt.Sprintf("It waits for the approval of another person, until %s.", ui.Stamp(waits.Request.ExpiresAt)))
 		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
 	case fault.CodeOf(err) == fault.Presence:
-		c.show(w, p, p.proveView(operation, v, ""))
+		c.show(w, p, p.proveView(id, v, ""))
 	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.Exists:
-		c.again(w, p, operation, v, err)
+		c.again(w, p, id, v, err)
 	case err != nil:
 		c.failPage(w, p.Request, p.who, err)
 	case a.show != nil:
-		c.render(w, p, func(p *page) (*view, error) { return a.show(p, result) })
+		c.render(w, p, func(p *page) (*view, error) { return a.show(p, answer) })
 	default:
 		flash(w, a.done)
 		to := local(v.Get("back"))
@@ -111,8 +68,20 @@ func (c *console) perform(w http.ResponseWriter, p *page, operation string, v ur
 	}
 }
 
+// post has the operation of a form performed.
+func (c *console) post(p *page, a action, f *form) (any, error) {
+	revision, err := p.fresh(f.values)
+	if err != nil {
+		return nil, err
+	}
+	if want := f.values.Get(a.confirm); a.confirm != "" && (want == "" || f.values.Get("confirm") != want) {
+		return nil, fault.Errorf(fault.Invalid, "type %q to confirm; you typed %.80q", want, f.values.Get("confirm"))
+	}
+	return a.perform(p.Context(), p.caller().Seeing(revision), f)
+}
+
 // again shows the page of a form once more, with what was wrong in its place.
-func (c *console) again(w http.ResponseWriter, p *page, operation string, v url.Values, err error) {
+func (c *console) again(w http.ResponseWriter, p *page, id string, v url.Values, err error) {
 	back, parseErr := url.Parse(local(v.Get("back")))
 	if parseErr != nil {
 		c.failPage(w, p.Request, p.who, err)
@@ -130,7 +99,7 @@ func (c *console) again(w http.ResponseWriter, p *page, operation string, v url.
 		}
 		r := p.Request.Clone(withRoute(p.Context(), ctx))
 		r.URL = back
-		again := &page{Request: r, c: c, who: p.who, now: p.now, failed: &failure{operation: operation, message: message, values: v}}
+		again := &page{Request: r, c: c, who: p.who, now: p.now, failed: &failure{operation: id, message: message, values: v}}
 		c.render(w, again, func(p *page) (*view, error) {
 			made, err := l.make(p)
 			if err != nil {
@@ -183,16 +152,17 @@ func (p *page) fresh(v url.Values) (string, error) {
 
 // form makes a form of an operation. Hidden fields come in pairs of name and
 // value. If it is the one that was refused, it has its values and the reason.
-func (p *page) form(operation, revision string, f ui.Form, hidden ...string) ui.Form {
-	f.Action = "/do/" + operation
+func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...string) ui.Form {
+	id := o.Entry().ID
+	f.Action = "/do/" + id
 	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "back", Value: p.here()})
 	for i := 0; i+1 < len(hidden); i += 2 {
 		f.Hidden = append(f.Hidden, ui.Hidden{Name: hidden[i], Value: hidden[i+1]})
 	}
-	if name := actions[operation].confirm; name != "" {
+	if name := actions[id].confirm; name != "" {
 		f.Confirm = value(f.Hidden, name)
 	}
-	if p.failed == nil || p.failed.operation != operation {
+	if p.failed == nil || p.failed.operation != id {
 		return f
 	}
 	for i := 0; i+1 < len(hidden); i += 2 { // another one of the same operation?
@@ -221,8 +191,8 @@ type proof struct {
 	Values    url.Values `json:"values"`
 }
 
-func (p *page) proveView(operation string, v url.Values, wrong string) *view {
-	text, _ := json.Marshal(proof{operation, v}) // strings always encode
+func (p *page) proveView(id string, v url.Values, wrong string) *view {
+	text, _ := json.Marshal(proof{id, v}) // strings always encode
 	u, err := p.c.Identity.User(p.Context(), p.who.UserID)
 	if err != nil {
 		u = &identity.User{}
@@ -245,8 +215,7 @@ func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Pri
 		return
 	}
 	if r.PostForm.Has("password") {
-		err := c.client.Do(r.Context(), http.MethodPost, "account/prove/password", web.Proof{Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code")}, nil)
-		if err != nil {
+		if _, err := operation.ProvePassword.Do(r.Context(), p.caller(), operation.Proof{Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code")}); err != nil {
 			c.show(w, p, p.proveView(asked.Operation, asked.Values, c.message(r, err)))
 			return
 		}
@@ -257,12 +226,12 @@ func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Pri
 		c.failPage(w, r, who, err)
 		return
 	}
-	p.who, p.Request = now, r.WithContext(as(r.Context(), now))
+	p.who = now
 	if asked.Operation == "" { // it was only to prove
 		http.Redirect(w, r, local(asked.Values.Get("back")), http.StatusSeeOther)
 		return
 	}
-	c.perform(w, p, asked.Operation, asked.Values)
+	c.perform(w, p, asked.Operation, asked.Values, true)
 }
 
 // answered is what the script posts after a passkey was used.
@@ -278,30 +247,28 @@ func (c *console) begun(w http.ResponseWriter, r *http.Request, begun identity.C
 	c.answerJSON(w, r, begun, err)
 }
 
-func (c *console) beginProve(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
-	var ceremony identity.Ceremony
-	err := c.client.Do(r.Context(), http.MethodPost, "account/prove/passkey/begin", nil, &ceremony)
-	c.begun(w, r, ceremony, err)
+func (c *console) beginProve(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+	done, err := operation.BeginProvePasskey.Do(r.Context(), c.caller(r, who), operation.Nothing{})
+	c.begun(w, r, done.Out, err)
 }
 
-func (c *console) finishProve(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
+func (c *console) finishProve(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	a, err := readJSON[answered](r)
 	if err == nil {
-		err = c.client.Do(r.Context(), http.MethodPost, "account/prove/passkey", web.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response}, nil)
+		_, err = operation.ProvePasskey.Do(r.Context(), c.caller(r, who), operation.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response})
 	}
 	c.answerJSON(w, r, map[string]string{"location": "/"}, err)
 }
 
-func (c *console) beginPasskey(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
-	var ceremony identity.Ceremony
-	err := c.client.Do(r.Context(), http.MethodPost, "account/passkeys/begin", nil, &ceremony)
-	c.begun(w, r, ceremony, err)
+func (c *console) beginPasskey(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+	done, err := operation.BeginPasskey.Do(r.Context(), c.caller(r, who), operation.Nothing{})
+	c.begun(w, r, done.Out, err)
 }
 
-func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, _ identity.Principal) {
+func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	a, err := readJSON[answered](r)
 	if err == nil {
-		err = c.client.Do(r.Context(), http.MethodPost, "account/passkeys", web.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response, Name: a.Fields["name"]}, nil)
+		_, err = operation.AddPasskey.Do(r.Context(), c.caller(r, who), operation.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response, Name: a.Fields["name"]})
 	}
 	if err == nil {
 		flash(w, "The passkey was added.")
