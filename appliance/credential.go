@@ -159,8 +159,10 @@ func (s *Service) CredentialAges() (map[string][]time.Time, error) {
 // SetCredentialActive activates or deactivates a credential. Errors:
 // fault.NotFound.
 func (a *Administration) SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*Credential, error) {
-	a.admin.Lock()
-	defer a.admin.Unlock()
+	if active { // to deactivate one waits for no other operation, since one may wait for the HSM
+		a.admin.Lock()
+		defer a.admin.Unlock()
+	}
 	v, _, err := a.service.keyStore(keyStore)
 	if err != nil {
 		return nil, err
@@ -184,10 +186,8 @@ func (a *Administration) SetCredentialActive(ctx context.Context, keyStore, acce
 }
 
 // DeleteCredential removes a credential, also one whose row is damaged: that only
-// takes away. Errors: fault.NotFound.
+// takes away. It waits for no other operation. Errors: fault.NotFound.
 func (a *Administration) DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error {
-	a.admin.Lock()
-	defer a.admin.Unlock()
 	return retry(func() error {
 		c, err := a.credential(ctx, keyStore, accessKeyID)
 		if err != nil {

@@ -215,10 +215,9 @@ func (a *Administration) Grants(ctx context.Context, keyStore string) ([]*Grant,
 	return a.store.Grants(ctx, e.store.ID)
 }
 
-// RemoveGrant removes a grant, also one whose row is damaged. Errors: fault.NotFound.
+// RemoveGrant removes a grant, also one whose row is damaged. It waits for no other
+// operation. Errors: fault.NotFound.
 func (a *Administration) RemoveGrant(ctx context.Context, keyStore, id string) error {
-	a.admin.Lock()
-	defer a.admin.Unlock()
 	return retry(func() error {
 		g, err := a.grant(ctx, keyStore, id)
 		if err != nil {

@@ -306,6 +306,9 @@ func (a *Administration) tryKey(ctx context.Context, keyStore, id string, change
 // SetKeyEnabled enables or disables a key. Errors: fault.NotFound; fault.Conflict
 // if its deletion is pending or suspended.
 func (a *Administration) SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*ExternalKey, error) {
+	if !enabled { // what takes a key out of service waits for no other operation: one may wait for the HSM
+		return a.replaceKey(ctx, keyStore, id, setEnabled(enabled))
+	}
 	return a.changeKey(ctx, keyStore, id, setEnabled(enabled))
 }
 

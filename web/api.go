@@ -2,236 +2,120 @@ package web
 
 import (
 	"context"
+	"errors"
 	"io"
-	"log/slog"
 	"net/http"
-	"slices"
-	"sync"
+	"net/url"
+	"regexp"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 
-	"holdfast/appliance"
-	"holdfast/appliance/activity"
-	"holdfast/appliance/approval"
-	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/appliance/machine/boot/progress"
-	"holdfast/attest"
-	"holdfast/attest/appraisal"
+	"holdfast/web/operation"
 )
 
-// Domain is what the API needs of the appliance; [*appliance.Appliance] is it.
-type Domain interface {
-	Status(ctx context.Context) appliance.Status
-	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
-	CreateKeyStore(ctx context.Context, want appliance.KeyStore) (*appliance.KeyStore, error)
-	KeyStores(ctx context.Context) ([]*appliance.KeyStore, error)
-	ShowKeyStore(ctx context.Context, name string) (*appliance.KeyStoreDetail, error)
-	SetQuota(ctx context.Context, name string, requestsPerSecond int) (*appliance.KeyStore, error)
-	DeleteKeyStore(ctx context.Context, name string) error
-	CreateCredential(ctx context.Context, keyStore string, want appliance.NewCredential) (*appliance.Credential, string, error)
-	Credentials(ctx context.Context, keyStore string) ([]*appliance.Credential, error)
-	SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*appliance.Credential, error)
-	DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
-	CreateKey(ctx context.Context, keyStore string, want appliance.NewExternalKey) (*appliance.StoredKey, error)
-	Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error)
-	ShowKey(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error)
-	SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*appliance.ExternalKey, error)
-	RotateKey(ctx context.Context, keyStore, id string, material []byte) (*appliance.ExternalKey, error)
-	ScheduleDeletion(ctx context.Context, keyStore, id string, days int) (*appliance.ExternalKey, error)
-	CancelDeletion(ctx context.Context, keyStore, id string) (*appliance.ExternalKey, error)
-	AddGrant(ctx context.Context, keyStore string, want appliance.Grant) (*appliance.Grant, error)
-	Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error)
-	RemoveGrant(ctx context.Context, keyStore, id string) error
-	Backup(ctx context.Context, checkpoint string) (*appliance.Backup, error)
-	VerifyBackup(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
-	Restore(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
-	TestGrants(ctx context.Context, keyStore, key string, r appliance.RequestContext) (appliance.Decision, error)
-	Policy(ctx context.Context, keyStore string) (string, error)
-	SetPolicy(ctx context.Context, keyStore, cedar string) error
-	Block(ctx context.Context, t appliance.BlockTarget, reason string) (appliance.Block, error)
-	Unblock(ctx context.Context, t appliance.BlockTarget) error
-	Discard(ctx context.Context, t appliance.DiscardTarget) (*appliance.Discarded, error)
-
-	// The checks give the error that the operation would, and change nothing.
-	CheckDeleteKeyStore(ctx context.Context, name string) error
-	CheckDeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
-	CheckKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) error
-	CheckDeletion(ctx context.Context, keyStore, id string, days int) error
-	CheckGrant(ctx context.Context, keyStore string, want appliance.Grant) error
-	CheckRemoveGrant(ctx context.Context, keyStore, id string) error
-	CheckPolicy(ctx context.Context, keyStore, cedar string) error
-	CheckUnblock(ctx context.Context, t appliance.BlockTarget) error
-	CheckDiscard(ctx context.Context, t appliance.DiscardTarget) error
-}
-
-// Boot is what the API needs of the boot; [*boot.Boot] is it.
-type Boot interface {
-	Status() progress.Status
-	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
-	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
-	Seal(ctx context.Context, credential []byte) error
-	Revoke(ctx context.Context, below uint64) error
-	// CheckRevoke gives the error that Revoke would, and revokes nothing.
-	CheckRevoke(ctx context.Context, below uint64) error
-}
-
-// Audit is what the API needs of the audit log. Before the log is open, its
-// methods fail with fault.Locked.
-type Audit interface {
-	// Ready says why nothing can be recorded; nil if something can.
-	Ready() error
-	// Record writes a record durably.
-	Record(ctx context.Context, r *audit.Record) error
-	// Checkpoint signs the log as it is now.
-	Checkpoint() ([]byte, error)
-	// Status gives the state of the log; nil before it is open.
-	Status() *audit.Status
-	Search(ctx context.Context, q audit.Query) (records []*audit.Record, next string, err error)
-	Export(ctx context.Context, q audit.Query, w io.Writer, format string) error
-	// Proof makes a proof, in JSON, that a record is in the log.
-	Proof(ctx context.Context, seq int64) ([]byte, error)
-	// Verify reads the whole log as it is on the disk; it may take minutes.
-	Verify(ctx context.Context) (*audit.Report, error)
-}
-
-// Journal gives the steps of this boot and of earlier ones, the newest first.
-type Journal interface {
-	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
-}
-
-// Options are what the API works with. All are needed, but Now.
-type Options struct {
-	Domain    Domain
-	Boot      Boot
-	Audit     Audit
-	Journal   Journal
-	Identity  *identity.Directory
-	Approvals ApprovalStore
-	// Settings has which operations need a second person.
-	Settings approval.Settings
-	Activity *activity.Recorder
-	Site     Site
-	Log      *slog.Logger
-	// Now is the clock; time.Now if nil.
-	Now func() time.Time
-}
-
-// API is the admin API. Who calls it, the listener finds out
-// ([identity.WithPrincipal]); whether that one may, the API does.
+// API is the admin API: it reads requests into the inputs of operations, has them
+// performed, and writes what they give. Who calls it, the listener finds out
+// ([identity.WithPrincipal]).
 type API struct {
-	Options
-	router  chi.Router
-	routes  []*Route
-	changes sync.Mutex // held while something is changed, so that a stale change is seen
-	checks  verification
-	openAPI []byte
+	*operation.Performer
+	router chi.Router
 }
 
 // NewAPI makes the admin API.
 func NewAPI(o Options) *API {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	a := &API{Options: o, router: chi.NewRouter(), routes: Routes()}
+	a := &API{Performer: operation.New(o), router: chi.NewRouter()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, fault.Errorf(fault.NotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
 	})
 	a.router.MethodNotAllowed(a.methodNotAllowed)
-	for _, route := range a.routes {
+	for _, route := range operation.Table() {
 		a.router.Method(route.Method, Prefix+route.Path, a.serve(route))
 	}
-	a.openAPI = document(a.routes)
 	return a
 }
 
-// ServeHTTP implements [http.Handler]. The request may come from within another
-// one: what a router has found out about that does not count here.
+// ServeHTTP implements [http.Handler]. The request may come through another router:
+// what that one has found out does not count here.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
 }
 
-// serve puts before an operation what holds for all: who may call it, and that
-// changes are recorded.
-func (a *API) serve(route *Route) http.HandlerFunc {
+// serve answers requests for an operation.
+func (a *API) serve(route *operation.Route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, known := identity.PrincipalOf(r.Context())
-		c := &call{Request: r, api: a, route: route, w: w, who: who}
 		if !known {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="holdfast"`)
 			a.fail(w, r, errUnauthenticated)
 			return
 		}
-		if err := a.mayCall(c); err != nil {
-			a.refused(c, err)
-			a.fail(w, r, err)
-			return
+		if route.BinaryAnswer != "" || route.BinaryRequest != "" { // a file may take minutes
+			deadlines := http.NewResponseController(w)
+			_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // a writer without them has none
 		}
-		defer func() { clear(c.body) }() // it may hold key material
-		if err := c.input(); err != nil {
-			a.unusable(c, err)
-			a.fail(w, r, err)
-			return
-		}
-		if c.route.stream != nil {
-			if err := c.route.stream(c); err != nil {
-				a.fail(w, r, err)
+		c, path := a.As(who, r.RemoteAddr), parameters(r)
+		done, err := route.Perform(r.Context(), c, operation.Request{Path: path, Read: func() (_ any, err error) {
+			if c.Revision, err = revision(r.Header); err != nil {
+				return nil, err
 			}
+			return route.Decode(operation.Parts{Path: path, Query: r.URL.RawQuery, Body: body(route, w, r)})
+		}})
+		if waits, ok := errors.AsType[*operation.Pending](err); ok {
+			writeJSON(w, http.StatusAccepted, operation.ApprovalDetail{Request: waits.Request, Body: waits.Request.Body})
 			return
 		}
-		status, result, err := a.perform(c)
-		if err != nil {
+		if stream, ok := done.(operation.Done[operation.Stream]); ok && err == nil {
+			err = stream.Out.Serve(w, a.Log)
+			done = nil
+		}
+		switch {
+		case err != nil:
 			a.fail(w, r, err)
-			return
+		case done != nil:
+			writeJSON(w, http.StatusOK, done)
 		}
-		writeJSON(w, status, result)
 	}
 }
 
-// perform does an operation that answers with JSON, or files it for approval.
-func (a *API) perform(c *call) (int, any, error) {
-	if !c.route.Mutates() {
-		result, err := c.route.run(c)
-		return http.StatusOK, result, err
+// parameters gives those of a request's path by their names.
+func parameters(r *http.Request) func(name string) string {
+	return func(name string) string {
+		value := chi.URLParam(r, name)
+		if plain, err := url.PathUnescape(value); err == nil && r.URL.RawPath != "" { // the router has matched the raw path
+			return plain
+		}
+		return value
 	}
-	if needs, err := a.needsApproval(c); err != nil || needs {
-		approval, err := a.file(c, err)
-		return http.StatusAccepted, approval, err
+}
+
+// body gives a request's body, bounded.
+func body(route *operation.Route, w http.ResponseWriter, r *http.Request) io.Reader {
+	if route.BinaryRequest == "" {
+		return http.MaxBytesReader(w, r.Body, operation.MaxBody)
 	}
-	result, err := a.audited(c)
-	return http.StatusOK, result, err
+	return http.MaxBytesReader(w, r.Body, operation.MaxBackup)
+}
+
+// entityTag is a strong one (RFC 9110 section 8.8.3).
+var entityTag = regexp.MustCompile(`^"[\x21\x23-\x7e]+"$`)
+
+// revision reads If-Match; empty if there is none. A header that says nothing, or
+// matches whatever is there, was meant to say something.
+func revision(h http.Header) (string, error) {
+	values, there := h["If-Match"]
+	switch {
+	case !there:
+		return "", nil
+	case len(values) != 1 || !entityTag.MatchString(values[0]):
+		return "", fault.Errorf(fault.Invalid, "If-Match: give one revision in quotes, as the API shows it, or leave the header out")
+	}
+	return values[0], nil
 }
 
 var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: send an API token as \"Authorization: Bearer hf_...\"")
-
-// PresenceTime is how long a proof of presence is good for dangerous operations.
-const PresenceTime = 5 * time.Minute
-
-// mayCall says why the caller may not; nil if it may.
-func (a *API) mayCall(c *call) error {
-	if !c.who.Role.May(c.route.Capability) {
-		return fault.Errorf(fault.Forbidden, "the role %s may not do this: it needs %s; ask an administrator for another role", c.who.Role, needs(c.route.Capability))
-	}
-	if c.who.Unverified && c.route.Mutates() && !c.route.WhileLocked {
-		return fault.Errorf(fault.Locked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
-	}
-	if c.route.Dangerous && c.who.Session != "" && a.Now().Sub(c.who.ProvenAt) > PresenceTime {
-		return fault.Errorf(fault.Presence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
-	}
-	return nil
-}
-
-// needs names the least roles that have a capability.
-func needs(capability identity.Capability) string {
-	for _, r := range identity.Roles {
-		if r.May(capability) {
-			return string(r)
-		}
-	}
-	return "a role that there is not"
-}
 
 // methodNotAllowed answers with the methods that the route does have.
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
@@ -242,16 +126,5 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	}
 	p := NewProblem(fault.Errorf(fault.Invalid, "the route %s of the admin API has no %s", r.URL.Path, r.Method))
 	p.Status = http.StatusMethodNotAllowed
-	writeBody(w, p.Status, problemType, p)
-}
-
-// Routes gives the table of all operations.
-func Routes() []*Route {
-	all := slices.Concat(stateRoutes(), keyStoreRoutes(), keyRoutes(), grantRoutes(), credentialRoutes(), discardRoutes(),
-		attestationRoutes(), auditRoutes(), backupRoutes(), userRoutes(), accountRoutes(), approvalRoutes(), settingRoutes())
-	routes := make([]*Route, len(all))
-	for i := range all {
-		routes[i] = &all[i]
-	}
-	return routes
+	writeBody(w, p.Status, operation.ProblemType, p)
 }

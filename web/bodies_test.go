@@ -25,6 +25,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -82,7 +83,12 @@ type bank struct {
 
 func newBank(t *testing.T) *bank {
 	t.Helper()
-	b := &bank{bed: xkstest.Start(t, xkstest.Options{}), boot: &fakeBoot{}}
+	return newBankOn(t, xkstest.Options{})
+}
+
+func newBankOn(t *testing.T, options xkstest.Options) *bank {
+	t.Helper()
+	b := &bank{bed: xkstest.Start(t, options), boot: &fakeBoot{}}
 	a, log := &fakeAudit{}, slog.New(slog.NewTextHandler(b.bed.Log, nil))
 	o := optionsOn(t, b.bed.Store, b.bed.Appliance, b.boot, a, log)
 	b.caller = &caller{t, web.NewAPI(o), a}
@@ -651,7 +657,7 @@ func TestDiscardIsRecorded(t *testing.T) {
 		"discardSetting":    `{"kind":"setting","id":"bootstrap"}`,
 	} {
 		path := b.damage(operation)
-		if w := b.call(&b.alice, "POST", path, samples[operation]); w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), want) {
+		if w := b.call(&b.alice, "POST", path, samples[operation]); w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), strings.TrimSuffix(want, "}")) {
 			t.Errorf("%s: %d %s", operation, w.Code, w.Body)
 		}
 		last := b.audit.records[len(b.audit.records)-1]
@@ -683,7 +689,7 @@ func TestBackupNamesDamage(t *testing.T) {
 	get := func() (*httptest.ResponseRecorder, *appliance.BackupReport) {
 		w := b.call(&b.alice, "GET", "/backup", "")
 		var r appliance.BackupReport
-		text, err := base64.StdEncoding.DecodeString(w.Header().Get(web.ReportHeader))
+		text, err := base64.StdEncoding.DecodeString(w.Header().Get(operation.ReportHeader))
 		if err == nil {
 			err = json.Unmarshal(text, &r)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/web/operation"
 )
 
 // Client calls the admin API.
@@ -55,34 +56,8 @@ func NewRemoteClient(server, token string, roots *x509.CertPool) (*Client, error
 	}}, nil
 }
 
-// NewHandlerClient makes a client of the API in this process. Who calls is in the
-// context of each call ([identity.WithPrincipal]).
-func NewHandlerClient(api http.Handler) *Client {
-	return &Client{where: "the admin API", base: "http://holdfast", http: http.Client{Transport: inProcess{api}}}
-}
-
-// inProcess is a transport to a handler, which keeps answers in memory.
-type inProcess struct{ handler http.Handler }
-
-func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body == nil {
-		r.Body = http.NoBody
-	}
-	var w answer
-	t.handler.ServeHTTP(&w, r)
-	w.WriteHeader(http.StatusOK)
-	return &http.Response{StatusCode: w.status, Status: http.StatusText(w.status), Header: w.Header(), Body: io.NopCloser(&w.body), Request: r}, nil
-}
-
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 64 << 20
-
-// Pending is the error of an operation that waits for another person's approval.
-type Pending struct{ Request *approval.Request }
-
-func (p *Pending) Error() string {
-	return fmt.Sprintf("it waits for the approval of another person, until %s: request %s", p.Request.ExpiresAt.Format(time.RFC3339), p.Request.ID)
-}
 
 // Do calls a route, such as "GET" "keystores/demo/keys", with body as JSON
 // unless nil, and decodes the answer into result unless nil. The API's own
@@ -126,13 +101,13 @@ func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
 // damaged rows.
 func (c *Client) Backup(ctx context.Context, w io.Writer) (*appliance.BackupReport, error) {
 	report := &appliance.BackupReport{}
-	return report, c.call(ctx, http.MethodGet, "backup", "", nil, func(answer *http.Response) error {
-		text, err := base64.StdEncoding.DecodeString(answer.Header.Get(ReportHeader))
+	return report, c.call(ctx, operation.Backup.Method, strings.TrimPrefix(operation.Backup.Path, "/"), "", nil, func(answer *http.Response) error {
+		text, err := base64.StdEncoding.DecodeString(answer.Header.Get(operation.ReportHeader))
 		if err == nil {
 			err = json.Unmarshal(text, report)
 		}
 		if err != nil {
-			return fmt.Errorf("the answer does not say what is in the backup (header %s); use a holdfast of the appliance's version: %w", ReportHeader, err)
+			return fmt.Errorf("the answer does not say what is in the backup (header %s); use a holdfast of the appliance's version: %w", operation.ReportHeader, err)
 		}
 		_, err = io.Copy(w, answer.Body)
 		return err
@@ -145,6 +120,11 @@ func (c *Client) Upload(ctx context.Context, path string, r io.Reader, result an
 	return c.call(ctx, http.MethodPost, path, "", r, func(answer *http.Response) error {
 		return json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(result)
 	})
+}
+
+// Send implements [operation.Client].
+func (c *Client) Send(ctx context.Context, s operation.Sending, take func(answer io.Reader) error) error {
+	return c.call(ctx, s.Method, s.Path, s.Revision, s.Body, func(answer *http.Response) error { return take(answer.Body) })
 }
 
 // call sends a request and has take read the answer, if it is no refusal.

@@ -1,11 +1,9 @@
-// Package web is the administrators' side of the appliance: the admin HTTP API
-// under /api/v1 and its client. It adds no logic of its own: each entry of the table
-// of routes ([Routes]) calls one operation of the domain (packages appliance and
-// identity). Before each it makes sure, in one place, that the caller is known and
-// may, that dangerous operations come from somebody who is present, that chosen ones
-// have a second person's approval, and that what was done is recorded.
+// Package web serves the operations of administrators over HTTP: the admin API under
+// /api/v1, and a client of it. It has no logic of its own: it reads requests into the
+// inputs of operations (package operation), has them performed, and writes what they
+// give.
 //
-// The API is served on a Unix socket that only its owner may open, over HTTPS to
-// bearers of API tokens ([NewHandler]), and to the browser console (package
-// web/console) in this process.
+// The API is served on a Unix socket that only its owner may open, and over HTTPS to
+// bearers of API tokens ([NewHandler]). The browser console (package web/console)
+// has the same operations performed in this process, without HTTP.
 package web

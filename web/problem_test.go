@@ -63,7 +63,7 @@ func TestEveryCodeIsAProblem(t *testing.T) {
 		if err := json.NewEncoder(w).Encode(web.NewProblem(told)); err != nil {
 			t.Fatal(err)
 		}
-		client := web.NewHandlerClient(http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
+		client := clientOf(t, http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
 			out.WriteHeader(e.Status)
 			_, _ = out.Write(w.Body.Bytes())
 		}))
@@ -77,7 +77,7 @@ func TestEveryCodeIsAProblem(t *testing.T) {
 // something in between is no fault.
 func TestProblemOfOthers(t *testing.T) {
 	for body, want := range map[string]fault.Code{`{"code":"not_found","message":"there is no key"}`: fault.NotFound, `{}`: "", `<html>Bad Gateway`: ""} {
-		client := web.NewHandlerClient(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		client := clientOf(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusBadGateway)
 			_, _ = w.Write([]byte(body))
 		}))

@@ -12,6 +12,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/web/operation"
 )
 
 // PublicBoot is what everybody may know of the boot: where it is and, if it does
@@ -60,7 +61,7 @@ func publicEvidence(b Boot, log *slog.Logger) http.HandlerFunc {
 			writeProblem(w, fault.Errorf(fault.Throttled, "evidence is asked for too often; try again in a second"))
 			return
 		}
-		text, err := evidence(r, b)
+		text, err := operation.Evidence(r.Context(), b, operation.Nonce{Nonce: r.URL.Query().Get("nonce")})
 		if err != nil {
 			if _, known := errors.AsType[*fault.Fault](err); !known {
 				err = fault.Wrapf(fault.Internal, err, "evidence could not be made")

@@ -9,6 +9,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/cmd/internal/cli"
 	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 // discardLong says what all commands called discard do.
@@ -37,7 +38,7 @@ func discardCommand(a *admin, use, short string, arguments int, path func(args [
 }
 
 func keyDiscardCommand(a *admin) *cobra.Command {
-	var in web.VersionDiscard
+	var in operation.DiscardedKey
 	c := discardCommand(a, "discard KEYSTORE KEYID", "Remove a damaged key for good, with its versions and grants; or a damaged version of it", 2,
 		func(args []string) string { return web.Path("keystores", args[0], "keys", args[1], "discard") }, func() any { return in })
 	c.Flags().Uint32Var(&in.Version, "version", 0, "only this version, which is damaged while the key is not")
@@ -45,7 +46,7 @@ func keyDiscardCommand(a *admin) *cobra.Command {
 }
 
 func keyStoreDiscardCommand(a *admin) *cobra.Command {
-	var in web.KeyStoreDiscard
+	var in operation.DiscardedKeyStore
 	c := discardCommand(a, "discard NAME", "Remove a damaged key store for good, with its keys, credentials and grants", 1,
 		func(args []string) string { return web.Path("keystores", args[0], "discard") }, func() any { return in })
 	c.Flags().IntVar(&in.Keys, "keys", 0, "how many keys are lost with it")

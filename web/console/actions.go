@@ -1,225 +1,278 @@
 package console
 
 import (
-	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
+	"context"
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/web"
+	"holdfast/web/operation"
 )
 
-// actions are the operations of the API that have a form in the console.
-var actions map[string]action
+// action is an operation as a form posts it.
+type action struct {
+	route *operation.Route
+	// fields are those that the form must have, besides those that name things.
+	fields []string
+	// perform reads the form and has the operation performed. It gives the answer.
+	perform func(ctx context.Context, c *operation.Caller, f *form) (any, error)
+	// secrets are the fields that no page shows again.
+	secrets []string
+	// show, if it is not nil, makes a page of an answer that is shown once.
+	show func(p *page, answer any) (*view, error)
+	then
+}
+
+// then is what comes after an operation.
+type then struct {
+	// confirm, if not empty, is the field whose value has to be typed once more.
+	confirm string
+	// done says what was done, on the page where the form stood.
+	done string
+	// to is where to go on; the form's page if empty. Parameters in braces are fields
+	// of the form.
+	to string
+}
+
+// post is an operation after which a page says what was done.
+func post[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, t then) action {
+	empty := &form{values: url.Values{}}
+	read(empty)
+	return action{route: o.Entry(), then: t, fields: empty.read, secrets: empty.secrets,
+		perform: func(ctx context.Context, c *operation.Caller, f *form) (any, error) {
+			in := read(f)
+			if f.err != nil {
+				operation.Wipe(in)
+				return nil, f.err
+			}
+			done, err := o.Do(ctx, c, in)
+			return done.Out, err
+		}}
+}
+
+// ask is an operation whose answer is shown.
+func ask[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, show func(p *page, out Out) (*view, error)) action {
+	a := post(o, read, then{})
+	a.show = func(p *page, answer any) (*view, error) { return show(p, answer.(Out)) }
+	return a
+}
+
+// actions are the operations that have a form in the console, by their IDs.
+var actions = map[string]action{}
 
 func init() { // for their pages have forms of them
-	actions = map[string]action{
-		"createKeyStore": {body: func(f *form) any {
-			want := web.NewKeyStore{Name: f.text("name"), URIPathPrefix: f.text("uri_path_prefix")}
+	for _, a := range slices.Concat(keyStoreActions(), keyActions(), grantActions(), credentialActions(), proofActions(), userActions(), accountActions(), approvalActions(), settingsActions()) {
+		actions[a.route.ID] = a
+	}
+}
+
+func nothing(*form) operation.Nothing { return operation.Nothing{} }
+
+func keyStoreName(f *form) operation.KeyStoreName {
+	return operation.KeyStoreName{KeyStore: f.hidden("keystore")}
+}
+
+func keyStoreActions() []action {
+	return []action{
+		post(operation.CreateKeyStore, func(f *form) operation.NewKeyStore {
+			want := operation.NewKeyStore{Name: f.text("name"), URIPathPrefix: f.text("uri_path_prefix")}
 			if f.trimmed("requests_per_second") != "" {
 				want.RequestsPerSecond = f.whole("requests_per_second")
 			}
 			return want
-		}, done: "The key store was made. Next: a SigV4 credential for KMS.", to: "/keystores/{name}"},
-		"setQuota":       {body: func(f *form) any { return web.Quota{RequestsPerSecond: f.whole("requests_per_second")} }, done: "The quota was set."},
-		"deleteKeyStore": {confirm: "keystore", done: "The key store was removed.", to: "/keystores"},
-		"block":          {body: func(f *form) any { return web.Block{BlockTarget: f.target(), Reason: f.text("reason")} }, done: "Blocked. Requests that start from now on are refused, and the keys are wiped."},
-		"unblock":        {body: func(f *form) any { return f.target() }, done: "The block was taken back."},
-
-		"createKey": {body: func(f *form) any {
-			uses := f.choices("usage")
-			usage := appliance.Usage{Encrypt: slices.Contains(uses, "encrypt"), Decrypt: slices.Contains(uses, "decrypt")}
-			return web.NewKey{ID: f.text("id"), Usage: usage, Custody: appliance.Custody(f.text("custody")), Material: f.material(), Framing: appliance.Framing(f.text("framing"))}
-		}, done: "The key was made.", to: "/keystores/{keystore}/keys/{id}"},
-		"enableKey":           {done: "The key is enabled."},
-		"disableKey":          {done: "The key is disabled."},
-		"rotateKey":           {body: func(f *form) any { return web.Rotation{Material: f.material()} }, done: "The key was rotated: a new version encrypts from now on, all versions decrypt."},
-		"scheduleKeyDeletion": {confirm: "key", body: func(f *form) any { return web.Deletion{Days: f.whole("days")} }, done: "The key is out of service, and will be destroyed when its waiting period is over."},
-		"cancelKeyDeletion":   {done: "The deletion was taken back. The key is disabled."},
-
-		"createGrant": {body: newGrant, done: "The grant was made."},
-		"renderGrant": {body: newGrant, show: renderedGrant},
-		"removeGrant": {done: "The grant was removed."},
-		"setPolicy":   {body: func(f *form) any { return web.Policy{Cedar: f.text("cedar")} }, done: "The policies were stored, and hold from now on."},
-		"testGrants": {body: func(f *form) any {
-			return appliance.RequestContext{Principal: f.text("principal"), Operation: appliance.Operation(f.text("operation_name")), ViaService: f.text("via_service"),
-				SourceVPC: f.text("source_vpc"), SourceVPCE: f.text("source_vpce"), KMSKeyARN: f.text("kms_key_arn"), KMSOperation: f.text("kms_operation")}
-		}, show: testedGrants},
-
-		"createCredential": {body: func(f *form) any {
-			if f.values.Get("generate") == "true" {
-				return web.NewCredential{}
-			}
-			want := web.NewCredential{AccessKeyID: f.trimmed("access_key_id"), SecretAccessKey: f.trimmed("secret_access_key")}
-			if want.AccessKeyID == "" || want.SecretAccessKey == "" {
-				f.fail("give both the access key ID and the secret access key to import")
-			}
-			return want
-		}, show: createdCredential},
-		"activateCredential":   {done: "The credential is active."},
-		"deactivateCredential": {done: "The credential is not accepted any more."},
-		"deleteCredential":     {confirm: "credential", done: "The credential was removed."},
-
-		"probeHSMs":   {done: "Each HSM has done its test operation."},
-		"verifyAudit": {done: "The verification has begun."},
-		"seal": {body: func(f *form) any { return web.SealRequest{PIN: []byte(f.text("pin"))} },
-			done: "The PIN is sealed to this machine's TPM. The boot goes on by itself."},
-		"revokePolicies": {body: func(f *form) any { return web.Revocation{Below: uint64(f.whole("below"))} }, done: "The TPM refuses older policies from now on."},
-
-		"createInvitation": {body: func(f *form) any {
-			return web.NewInvitation{Name: f.text("name"), Role: identity.Role(f.text("role"))}
-		}, show: createdInvitation},
-		"revokeInvitation": {done: "The invitation was taken back."},
-		"setRole": {body: func(f *form) any { return web.RoleChange{Role: identity.Role(f.text("role"))} },
-			done: "The role was changed, and the user's sessions were ended."},
-		"disableUser": {done: "The user is kept out, and their sessions were ended."},
-		"enableUser":  {done: "The user may sign in again."},
-		"unlockUser":  {done: "The user may try passwords again."},
-		"deleteUser":  {confirm: "user_name", done: "The user was removed.", to: "/users"},
-		"signOutUser": {done: "The user's sessions were ended."},
-		"bindOIDC":    {body: func(f *form) any { return web.OIDCBinding{Email: f.trimmed("email")} }, done: "The address was stored."},
-		"createToken": {body: func(f *form) any {
-			return web.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days")}
-		}, show: createdToken},
-		"revokeToken":   {done: "The API token is refused from now on."},
-		"revokeSession": {done: "The session was ended."},
-
-		"revokeOwnSession":  {done: "The session was ended."},
-		"signOutEverywhere": {to: "/signin"},
-		"removePasskey":     {done: "The passkey was removed."},
-		"newRecoveryCodes":  {show: newRecoveryCodes},
-		"beginPassword":     {show: passwordPage},
-		"setPassword":       {body: func(f *form) any { return web.Proof{Password: f.text("password"), Code: f.text("code")} }, done: "Password and authenticator app are set.", to: "/account"},
-
-		"approve":         {show: approved},
-		"performApproved": {show: approved},
-		"reject":          {done: "The request was rejected."},
-
-		"setSettings":        {body: func(f *form) any { return web.Settings{FourEyes: f.choices("four_eyes")} }, done: "The settings were stored."},
-		"requestCertificate": {body: func(f *form) any { return web.CertificateRequest{Names: f.words("names")} }, show: certificateRequested},
-		"installCertificate": {body: func(f *form) any { return web.CertificateChain{Chain: f.text("chain")} }, done: "The certificate is in use for new connections."},
+		}, then{done: "The key store was made. Next: a SigV4 credential for KMS.", to: "/keystores/{name}"}),
+		post(operation.SetQuota, func(f *form) operation.Quota {
+			return operation.Quota{KeyStoreName: keyStoreName(f), RequestsPerSecond: f.whole("requests_per_second")}
+		}, then{done: "The quota was set."}),
+		post(operation.DeleteKeyStore, keyStoreName, then{confirm: "keystore", done: "The key store was removed.", to: "/keystores"}),
+		post(operation.Block, func(f *form) operation.NewBlock {
+			return operation.NewBlock{BlockTarget: f.target(), Reason: f.text("reason")}
+		}, then{done: "Blocked. Requests that start from now on are refused, and the keys are wiped."}),
+		post(operation.Unblock, (*form).target, then{done: "The block was taken back."}),
 	}
 }
 
-// form reads the fields of a form. The first one that is missing, or cannot be
-// read, is its error: browsers send all fields of a form, and what is absent is
-// never taken for a value.
-type form struct {
-	values url.Values
-	read   []string // the fields that were read
-	err    error
+func keyName(f *form) operation.KeyName {
+	return operation.KeyName{KeyStoreName: keyStoreName(f), Key: f.hidden("key")}
 }
 
-func (f *form) fail(format string, args ...any) {
-	if f.err == nil {
-		f.err = fault.Errorf(fault.Invalid, format, args...)
+func newKey(f *form) operation.NewKey {
+	uses := f.choices("usage")
+	return operation.NewKey{KeyStoreName: keyStoreName(f), ID: f.text("id"), Usage: appliance.Usage{Encrypt: slices.Contains(uses, "encrypt"), Decrypt: slices.Contains(uses, "decrypt")},
+		Custody: appliance.Custody(f.text("custody")), Material: f.material(), Framing: appliance.Framing(f.text("framing"))}
+}
+
+func keyActions() []action {
+	return []action{
+		post(operation.CreateKey, newKey, then{done: "The key was made.", to: "/keystores/{keystore}/keys/{id}"}),
+		post(operation.EnableKey, keyName, then{done: "The key is enabled."}),
+		post(operation.DisableKey, keyName, then{done: "The key is disabled."}),
+		post(operation.RotateKey, func(f *form) operation.Rotation {
+			return operation.Rotation{KeyName: keyName(f), Material: f.material()}
+		}, then{done: "The key was rotated: a new version encrypts from now on, all versions decrypt."}),
+		post(operation.ScheduleKeyDeletion, func(f *form) operation.Deletion {
+			return operation.Deletion{KeyName: keyName(f), Days: f.whole("days")}
+		}, then{confirm: "key", done: "The key is out of service, and will be destroyed when its waiting period is over."}),
+		post(operation.CancelKeyDeletion, keyName, then{done: "The deletion was taken back. The key is disabled."}),
 	}
 }
 
-// text gives a field, which may be empty.
-func (f *form) text(name string) string {
-	f.read = append(f.read, name)
-	if len(f.values[name]) != 1 {
-		f.fail("the form has the field %q %d times: open its page again", name, len(f.values[name]))
-	}
-	return f.values.Get(name)
-}
-
-func (f *form) trimmed(name string) string { return strings.TrimSpace(f.text(name)) }
-
-// words gives those of a field, which spaces separate.
-func (f *form) words(name string) []string {
-	return append([]string{}, strings.Fields(f.text(name))...)
-}
-
-// whole gives a field that is a whole number.
-func (f *form) whole(name string) int {
-	text := f.trimmed(name)
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 {
-		f.fail("%s %.40q: use a whole number", strings.ReplaceAll(name, "_", " "), text)
-	}
-	return n
-}
-
-// choices gives the boxes that are checked. The form has an empty value beside
-// them, so that none differs from a form without the field.
-func (f *form) choices(name string) []string {
-	f.read = append(f.read, name)
-	if !f.values.Has(name) {
-		f.fail("the form lacks the field %q: open its page again", name)
-	}
-	return slices.DeleteFunc(append([]string{}, f.values[name]...), func(v string) bool { return v == "" })
-}
-
-// target is what a form is to block or unblock; the API says if that is nothing.
-func (f *form) target() appliance.BlockTarget {
-	return appliance.BlockTarget{Everything: f.values.Get("everything") == "true", KeyStore: f.values.Get("keystore"), KeyID: f.values.Get("key")}
-}
-
-// material reads a key of 32 bytes in hexadecimal or Base64; nil if the field is
-// empty.
-func (f *form) material() []byte {
-	text := f.trimmed("material")
-	if text == "" {
-		return nil
-	}
-	if b, err := hex.DecodeString(text); err == nil && len(b) == appliance.KeyBytes {
-		return b
-	}
-	if b, err := base64.StdEncoding.DecodeString(text); err == nil && len(b) == appliance.KeyBytes {
-		return b
-	}
-	f.fail("key material: give %d bytes, as 64 hexadecimal digits or 44 characters of Base64", appliance.KeyBytes)
-	return nil
-}
-
-func newGrant(f *form) any {
-	g := web.NewGrant{KeyID: f.trimmed("key_id"), Effect: appliance.Effect(f.text("effect")), Principal: f.trimmed("principal"), Operations: []appliance.Operation{}}
+func newGrant(f *form) operation.NewGrant {
+	g := operation.NewGrant{KeyStoreName: keyStoreName(f), KeyID: f.trimmed("key_id"), Effect: appliance.Effect(f.text("effect")), Principal: f.trimmed("principal"), Operations: []appliance.Operation{}}
 	for _, op := range f.choices("operations") {
 		g.Operations = append(g.Operations, appliance.Operation(op))
 	}
 	g.Conditions = appliance.Conditions{CallingAccounts: f.words("calling_accounts"), ViaServices: f.words("via_services"),
 		SourceVPCs: f.words("source_vpcs"), SourceVPCEs: f.words("source_vpces"), KMSKeyARNs: f.words("kms_key_arns"),
 		KMSKeyRegions: f.words("kms_key_regions"), KMSKeyAccounts: f.words("kms_key_accounts"), KMSOperations: f.words("kms_operations")}
-	if until := f.trimmed("not_after"); until != "" {
-		t, err := time.Parse("2006-01-02", until)
-		if err != nil {
-			f.fail("until %.40q: give a date such as 2027-01-31", until)
-		}
-		g.NotAfter = t.Add(24*time.Hour - time.Millisecond)
-	}
+	g.NotAfter = f.endOfDay("not_after")
 	return g
 }
 
-// decode reads an answer of the API.
-func decode[T any](result []byte) (T, error) {
-	var v T
-	err := json.Unmarshal(result, &v)
-	return v, err
+func grantActions() []action {
+	return []action{
+		post(operation.CreateGrant, newGrant, then{done: "The grant was made."}),
+		ask(operation.RenderGrant, newGrant, renderedGrant),
+		post(operation.RemoveGrant, func(f *form) operation.GrantName {
+			return operation.GrantName{KeyStoreName: keyStoreName(f), Grant: f.hidden("grant")}
+		}, then{done: "The grant was removed."}),
+		post(operation.SetPolicy, func(f *form) operation.NewPolicy {
+			return operation.NewPolicy{KeyStoreName: keyStoreName(f), Cedar: f.text("cedar")}
+		}, then{done: "The policies were stored, and hold from now on."}),
+		ask(operation.TestGrants, func(f *form) operation.GrantTest {
+			return operation.GrantTest{KeyName: keyName(f), Principal: f.text("principal"), Operation: appliance.Operation(f.text("operation_name")), ViaService: f.text("via_service"),
+				SourceVPC: f.text("source_vpc"), SourceVPCE: f.text("source_vpce"), KMSKeyARN: f.text("kms_key_arn"), KMSOperation: f.text("kms_operation")}
+		}, testedGrants),
+	}
 }
 
-// Operations are the operations of the API that have a form in the console,
-// sorted.
+func credentialName(f *form) operation.CredentialName {
+	return operation.CredentialName{KeyStoreName: keyStoreName(f), Credential: f.hidden("credential")}
+}
+
+func newCredential(f *form) operation.NewCredential {
+	want := operation.NewCredential{KeyStoreName: keyStoreName(f)}
+	if f.values.Get("generate") == "true" {
+		return want
+	}
+	want.AccessKeyID, want.SecretAccessKey = f.trimmed("access_key_id"), strings.TrimSpace(f.secret("secret_access_key"))
+	if want.AccessKeyID == "" || want.SecretAccessKey == "" {
+		f.fail("give both the access key ID and the secret access key to import")
+	}
+	return want
+}
+
+func credentialActions() []action {
+	return []action{
+		ask(operation.CreateCredential, newCredential, createdCredential),
+		post(operation.ActivateCredential, credentialName, then{done: "The credential is active."}),
+		post(operation.DeactivateCredential, credentialName, then{done: "The credential is not accepted any more."}),
+		post(operation.DeleteCredential, credentialName, then{confirm: "credential", done: "The credential was removed."}),
+	}
+}
+
+func proofActions() []action {
+	return []action{
+		post(operation.ProbeHSMs, nothing, then{done: "Each HSM has done its test operation."}),
+		post(operation.VerifyAudit, nothing, then{done: "The verification has begun."}),
+		post(operation.Seal, func(f *form) operation.SealRequest {
+			return operation.SealRequest{PIN: operation.Secret(f.secret("pin"))}
+		}, then{done: "The PIN is sealed to this machine's TPM. The boot goes on by itself."}),
+		post(operation.RevokePolicies, func(f *form) operation.Revocation {
+			return operation.Revocation{Below: uint64(f.whole("below"))}
+		}, then{done: "The TPM refuses older policies from now on."}),
+	}
+}
+
+func userName(f *form) operation.UserName { return operation.UserName{User: f.hidden("user")} }
+
+func sessionName(f *form) operation.SessionName {
+	return operation.SessionName{Session: f.hidden("session")}
+}
+
+func userActions() []action {
+	return []action{
+		ask(operation.CreateInvitation, func(f *form) operation.NewInvitation {
+			return operation.NewInvitation{Name: f.text("name"), Role: identity.Role(f.text("role"))}
+		}, createdInvitation),
+		post(operation.RevokeInvitation, func(f *form) operation.InvitationName {
+			return operation.InvitationName{Invitation: f.hidden("invitation")}
+		}, then{done: "The invitation was taken back."}),
+		post(operation.SetRole, func(f *form) operation.RoleChange {
+			return operation.RoleChange{UserName: userName(f), Role: identity.Role(f.text("role"))}
+		}, then{done: "The role was changed, and the user's sessions were ended."}),
+		post(operation.DisableUser, userName, then{done: "The user is kept out, and their sessions were ended."}),
+		post(operation.EnableUser, userName, then{done: "The user may sign in again."}),
+		post(operation.UnlockUser, userName, then{done: "The user may try passwords again."}),
+		post(operation.DeleteUser, userName, then{confirm: "user_name", done: "The user was removed.", to: "/users"}),
+		post(operation.SignOutUser, userName, then{done: "The user's sessions were ended."}),
+		post(operation.BindOIDC, func(f *form) operation.OIDCBinding {
+			return operation.OIDCBinding{UserName: userName(f), Email: f.trimmed("email")}
+		}, then{done: "The address was stored."}),
+		ask(operation.CreateToken, func(f *form) operation.NewToken {
+			return operation.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days")}
+		}, createdToken),
+		post(operation.RevokeToken, func(f *form) operation.TokenName {
+			return operation.TokenName{Token: f.hidden("token")}
+		}, then{done: "The API token is refused from now on."}),
+		post(operation.RevokeSession, sessionName, then{done: "The session was ended."}),
+	}
+}
+
+func accountActions() []action {
+	return []action{
+		post(operation.RevokeOwnSession, sessionName, then{done: "The session was ended."}),
+		post(operation.SignOutEverywhere, nothing, then{to: "/signin"}),
+		post(operation.RemovePasskey, func(f *form) operation.PasskeyName {
+			return operation.PasskeyName{Passkey: f.hidden("passkey")}
+		}, then{done: "The passkey was removed."}),
+		ask(operation.NewRecoveryCodes, nothing, newRecoveryCodes),
+		ask(operation.BeginPassword, nothing, passwordPage),
+		post(operation.SetPassword, func(f *form) operation.Proof {
+			return operation.Proof{Password: f.secret("password"), Code: f.secret("code")}
+		}, then{done: "Password and authenticator app are set.", to: "/account"}),
+	}
+}
+
+func approvalName(f *form) operation.ApprovalName {
+	return operation.ApprovalName{Approval: f.hidden("approval")}
+}
+
+func approvalActions() []action {
+	return []action{
+		ask(operation.Approve, approvalName, approved),
+		ask(operation.PerformApproved, approvalName, approved),
+		post(operation.Reject, approvalName, then{done: "The request was rejected."}),
+	}
+}
+
+func settingsActions() []action {
+	return []action{
+		post(operation.SetSettings, func(f *form) operation.Settings {
+			return operation.Settings{FourEyes: f.choices("four_eyes")}
+		}, then{done: "The settings were stored."}),
+		ask(operation.RequestCertificate, func(f *form) operation.CertificateRequest {
+			return operation.CertificateRequest{Names: f.words("names")}
+		}, certificateRequested),
+		post(operation.InstallCertificate, func(f *form) operation.CertificateChain {
+			return operation.CertificateChain{Chain: f.text("chain")}
+		}, then{done: "The certificate is in use for new connections."}),
+	}
+}
+
+// Operations are the IDs of the operations that have a form in the console, sorted.
 func Operations() []string { return slices.Sorted(maps.Keys(actions)) }
 
 // Fields gives the fields that the form of each operation must have, besides those
-// of its path.
+// that name things.
 func Fields() map[string][]string {
 	all := map[string][]string{}
-	for name, a := range actions {
-		if a.body != nil {
-			f := &form{values: url.Values{}}
-			a.body(f)
-			all[name] = f.read
+	for id, a := range actions {
+		if len(a.fields) > 0 {
+			all[id] = a.fields
 		}
 	}
 	return all

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -18,15 +17,16 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 // Options are what the console works with. All are needed, but Now.
 type Options struct {
-	API      *web.API
-	Identity *identity.Directory
-	Boot     interface{ Status() progress.Status }
+	// Performer performs the operations.
+	Performer *operation.Performer
+	Identity  *identity.Directory
+	Boot      interface{ Status() progress.Status }
 	// Version is the release.
 	Version string
 	Log     *slog.Logger
@@ -34,10 +34,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-type console struct {
-	Options
-	client *web.Client
-}
+type console struct{ Options }
 
 // policy is the content security policy of every page.
 const policy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -47,7 +44,7 @@ func New(o Options) http.Handler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &console{Options: o, client: web.NewHandlerClient(o.API)}
+	c := &console{o}
 	r := chi.NewRouter()
 	r.Handle(ui.AssetPrefix+"*", ui.Assets())
 	r.Group(func(r chi.Router) {
@@ -123,7 +120,7 @@ func (c *console) signedIn(next handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, err := c.session(r)
 		if err == nil {
-			next(w, r.WithContext(identity.WithPrincipal(r.Context(), who)), who)
+			next(w, r, who)
 			return
 		}
 		if !errors.Is(err, identity.ErrProof) {
@@ -301,8 +298,8 @@ func (p *page) nav() []ui.NavGroup {
 
 // waiting is how many operations wait for approval.
 func (p *page) waiting() int {
-	var list []web.Approval
-	if p.get(&list, "approvals") != nil {
+	list, err := read(p, operation.ListApprovals, operation.Nothing{})
+	if err != nil {
 		return 0
 	}
 	n := 0
@@ -317,9 +314,17 @@ func (p *page) waiting() int {
 // may says whether the role has the capability.
 func (p *page) may(c identity.Capability) bool { return p.who.Role.May(c) }
 
-// get asks the API.
-func (p *page) get(into any, path string) error {
-	return p.c.client.Do(p.Context(), http.MethodGet, path, nil, into)
+// caller is the one who asks for the page.
+func (p *page) caller() *operation.Caller { return p.c.caller(p.Request, p.who) }
+
+func (c *console) caller(r *http.Request, who identity.Principal) *operation.Caller {
+	return c.Performer.As(who, r.RemoteAddr)
+}
+
+// read performs an operation that a page shows the answer of.
+func read[In, Out any](p *page, o *operation.Operation[In, Out], in In) (Out, error) {
+	done, err := o.Do(p.Context(), p.caller(), in)
+	return done.Out, err
 }
 
 // failPage says why there is no page.
@@ -341,9 +346,4 @@ func readJSON[T any](r *http.Request) (T, error) {
 		return v, fault.Errorf(fault.Invalid, "the request cannot be read")
 	}
 	return v, nil
-}
-
-// as is the context of calls in somebody's name.
-func as(ctx context.Context, who identity.Principal) context.Context {
-	return identity.WithPrincipal(ctx, who)
 }

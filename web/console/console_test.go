@@ -170,7 +170,7 @@ func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Applia
 	}
 	r.api = web.NewAPI(web.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
 		Activity: activity.New(r.clock), Site: site{}, Log: log, Now: r.clock})
-	r.console = console.New(console.Options{API: r.api, Identity: r.users, Boot: fakeBoot{}, Version: "test", Log: log, Now: r.clock})
+	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: fakeBoot{}, Version: "test", Log: log, Now: r.clock})
 	return r
 }
 
@@ -614,7 +614,7 @@ func TestStoredStaysText(t *testing.T) {
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	r.things(admin)
 	r.storeEvil(admin.principal.UserID)
-	r.console = console.New(console.Options{API: r.api, Identity: r.users, Boot: evilBoot{}, Version: evil, Log: slog.New(slog.DiscardHandler), Now: r.clock})
+	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: evilBoot{}, Version: evil, Log: slog.New(slog.DiscardHandler), Now: r.clock})
 	seq := -1
 	for i, rec := range r.audit.records {
 		if rec.Operation == evil {

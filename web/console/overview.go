@@ -10,20 +10,20 @@ import (
 	"holdfast/appliance/activity"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 // overviewData is what the first page shows.
 type overviewData struct {
-	status      web.Status
+	status      operation.Status
 	now         time.Time
 	hours       int
 	total       activity.Minute // of the hours
 	minutes     []activity.Minute
 	requests    ui.Chart
 	latency     ui.Chart
-	certificate web.Certificate
+	certificate operation.Certificate
 	stores      []*appliance.KeyStore
 	health      []namedHealth
 	seal        *ui.Form
@@ -36,7 +36,7 @@ type overviewData struct {
 
 type namedHealth struct {
 	Name string
-	*web.KeyStoreHealth
+	*operation.KeyStoreHealth
 }
 
 // warning is something that an administrator should do.
@@ -56,13 +56,14 @@ func overview(p *page) (*view, error) {
 	if p.URL.Query().Get("hours") == "24" {
 		d.hours = 24
 	}
-	if err := p.get(&d.status, "status"); err != nil {
+	var err error
+	if d.status, err = read(p, operation.ShowStatus, operation.Nothing{}); err != nil {
 		return nil, err
 	}
-	if err := p.get(&d.minutes, fmt.Sprintf("activity?minutes=%d", d.hours*60)); err != nil {
+	if d.minutes, err = read(p, operation.ListActivity, operation.Minutes{Minutes: d.hours * 60}); err != nil {
 		return nil, err
 	}
-	if err := p.get(&d.certificate, "certificate"); err != nil {
+	if d.certificate, err = read(p, operation.ShowCertificate, operation.Nothing{}); err != nil {
 		return nil, err
 	}
 	d.charts()
@@ -80,8 +81,8 @@ func overview(p *page) (*view, error) {
 const maxOverviewStores = 20
 
 // look asks for what there is while keys are served.
-func (d *overviewData) look(p *page) error {
-	if err := p.get(&d.stores, "keystores"); err != nil {
+func (d *overviewData) look(p *page) (err error) {
+	if d.stores, err = read(p, operation.ListKeyStores, operation.Nothing{}); err != nil {
 		return err
 	}
 	l := &d.checklist
@@ -89,14 +90,14 @@ func (d *overviewData) look(p *page) error {
 		if i == maxOverviewStores {
 			break
 		}
-		var h web.KeyStoreHealth
-		var detail appliance.KeyStoreDetail
-		if err := p.get(&h, web.Path("keystores", ks.Name, "health")); err != nil {
-			h = web.KeyStoreHealth{Reason: p.c.message(p.Request, err)}
-		} else if err := p.get(&detail, web.Path("keystores", ks.Name)); err != nil {
+		name, detail := operation.KeyStoreName{KeyStore: ks.Name}, &appliance.KeyStoreDetail{}
+		h, err := read(p, operation.ShowKeyStoreHealth, name)
+		if err != nil {
+			h = &operation.KeyStoreHealth{Reason: p.c.message(p.Request, err)}
+		} else if detail, err = read(p, operation.ShowKeyStore, name); err != nil {
 			return err
 		}
-		d.health = append(d.health, namedHealth{ks.Name, &h})
+		d.health = append(d.health, namedHealth{ks.Name, h})
 		if l.name == "" {
 			l.name, l.endpoint, l.path = ks.Name, h.URIEndpoint, h.URIPath
 		}
@@ -146,16 +147,16 @@ func (d *overviewData) warn() {
 
 func (d *overviewData) forms(p *page) {
 	if d.manages {
-		d.block = p.form("block", "", ui.Form{Folded: "Block everything", Submit: "Block everything", Kind: "danger",
+		d.block = p.form(operation.Block, "", ui.Form{Folded: "Block everything", Submit: "Block everything", Kind: "danger",
 			Note: "Takes every key of every key store out of service at once, and wipes them from memory, until somebody unblocks.", Label: "Block everything",
 			Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true, Hint: "KMS does not see it; the audit log does"}}}, "everything", "true")
 		if !d.status.Blocked.IsZero() {
-			f := p.form("unblock", "", ui.Form{Submit: "Unblock everything", Kind: "quiet"}, "everything", "true")
+			f := p.form(operation.Unblock, "", ui.Form{Submit: "Unblock everything", Kind: "quiet"}, "everything", "true")
 			d.unblock = &f
 		}
 	}
 	if d.status.Boot.Code == string(fault.SealMissing) && p.may(identity.Administer) {
-		f := p.form("seal", "", ui.Form{Submit: "Seal the PIN", Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",
+		f := p.form(operation.Seal, "", ui.Form{Submit: "Seal the PIN", Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",
 			Fields: []ui.Field{{Name: "pin", Label: "HSM user PIN", Type: "password", Required: true, Autocomplete: "off"}}})
 		d.seal = &f
 	}

@@ -41,9 +41,9 @@ func Pages() []string {
 	for _, p := range pages {
 		list = append(list, p.path)
 	}
-	for operation, a := range actions {
+	for id, a := range actions {
 		if a.show != nil {
-			list = append(list, "/do/"+operation)
+			list = append(list, "/do/"+id)
 		}
 	}
 	slices.Sort(list)

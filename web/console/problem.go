@@ -5,7 +5,7 @@ import (
 	"net/http"
 
 	"holdfast/appliance/fault"
-	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 // told gives what a page may say of an error. What the log has to say of it is
@@ -61,7 +61,7 @@ func (c *console) answerJSON(w http.ResponseWriter, r *http.Request, body any, e
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
 		w.WriteHeader(http.StatusBadRequest)
-		body = web.NewProblem(c.told(r, err))
+		body = operation.NewProblem(c.told(r, err))
 	}
 	_ = json.NewEncoder(w).Encode(body) // the browser is gone if this fails
 }

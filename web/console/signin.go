@@ -2,11 +2,9 @@ package console
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"image/color"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/console/ui"
 )
 
@@ -107,7 +104,7 @@ func (c *console) entered(w http.ResponseWriter, r *http.Request, operation stri
 	if err != nil {
 		actor = ""
 	}
-	if auditErr := c.API.Event(r.Context(), operation, actor, r.RemoteAddr, err); auditErr != nil && err == nil {
+	if auditErr := c.Performer.Event(r.Context(), operation, actor, r.RemoteAddr, err); auditErr != nil && err == nil {
 		_ = c.Identity.SignOut(r.Context(), in.Token) // nobody is let in unrecorded
 		return fault.Wrapf(fault.Internal, auditErr, "nobody can sign in now, since it cannot be recorded in the audit log")
 	}
@@ -174,7 +171,7 @@ func (c *console) finishOIDC(w http.ResponseWriter, r *http.Request) {
 func (c *console) signOut(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	err := c.Identity.SignOut(r.Context(), cookie(r, sessionCookie))
 	if err == nil {
-		err = c.API.Event(r.Context(), "sign out", who.Name, r.RemoteAddr, nil)
+		err = c.Performer.Event(r.Context(), "sign out", who.Name, r.RemoteAddr, nil)
 	}
 	if err != nil {
 		c.failPage(w, r, who, err)
@@ -205,7 +202,7 @@ func (c *console) setupPage(w http.ResponseWriter, r *http.Request) {
 func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimSpace(r.PostFormValue("name"))
 	token, err := c.Identity.RedeemSetupCode(r.Context(), r.PostFormValue("setup_code"), name, client(r))
-	if auditErr := c.API.Event(r.Context(), "use the setup code", "", r.RemoteAddr, err); err == nil {
+	if auditErr := c.Performer.Event(r.Context(), "use the setup code", "", r.RemoteAddr, err); err == nil {
 		err = auditErr
 	}
 	if err != nil {
@@ -283,56 +280,4 @@ func qrCode(text string) templ.Component {
 		}
 	}
 	return qrDrawing(fmt.Sprintf("0 0 %d %d", n+2*quiet, n+2*quiet), path.String())
-}
-
-// download gives files that pages link to.
-func (c *console) download(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	what := chi.URLParam(r, "what")
-	paths := map[string]string{
-		"evidence.json":  "/attestation",
-		"audit.jsonl":    "/audit/export",
-		"audit.csv":      "/audit/export",
-		"proof.json":     "/audit/records/" + url.PathEscape(r.URL.Query().Get("seq")) + "/proof",
-		"checkpoint.txt": "/audit/checkpoint",
-		"openapi.json":   "/openapi.json",
-		"backup":         "/backup",
-	}
-	path, ok := paths[what]
-	if !ok {
-		c.failPage(w, r, who, fault.Errorf(fault.NotFound, "there is no download %.60q", what))
-		return
-	}
-	if what == "backup" && c.Now().Sub(who.ProvenAt) > web.PresenceTime {
-		p := &page{Request: r, c: c, who: who, now: c.Now()}
-		c.show(w, p, p.proveView("", url.Values{"back": {"/settings#backup"}}, ""))
-		return
-	}
-	if what == "checkpoint.txt" || what == "evidence.json" || what == "proof.json" {
-		c.downloadText(w, r, who, path, what)
-		return
-	}
-	inner := r.Clone(r.Context())
-	inner.URL.Path, inner.URL.RawPath = web.Prefix+path, ""
-	c.API.ServeHTTP(w, inner)
-}
-
-// downloadText gives an answer of the API as a file.
-func (c *console) downloadText(w http.ResponseWriter, r *http.Request, who identity.Principal, path, name string) {
-	var raw json.RawMessage
-	query := "?" + r.URL.RawQuery
-	if name == "proof.json" {
-		query = "" // it is in the path
-	}
-	if err := c.client.Do(r.Context(), http.MethodGet, strings.TrimPrefix(path, "/")+query, nil, &raw); err != nil {
-		c.failPage(w, r, who, err)
-		return
-	}
-	media := "application/json"
-	var text struct{ Checkpoint string }
-	if name == "checkpoint.txt" && json.Unmarshal(raw, &text) == nil {
-		raw, media = []byte(text.Checkpoint), "text/plain; charset=utf-8"
-	}
-	w.Header().Set("Content-Type", media)
-	w.Header().Set("Content-Disposition", `attachment; filename="holdfast-`+name+`"`)
-	_, _ = w.Write(raw) // the browser is gone if this fails
 }

@@ -766,7 +766,7 @@ func provePage(u *identity.User, passkey bool, asked, wrong, back string) templ.
 			templ_7745c5c3_Var30 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 50, "<div class=\"head\"><h1>Prove that it is you</h1></div><p>This needs a proof of the last five minutes. What you have entered is kept.</p>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 50, "<div class=\"head\"><h1>Prove that it is you</h1></div><p>This needs a proof of the last five minutes. What you have entered is kept, except secrets.</p>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

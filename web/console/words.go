@@ -7,8 +7,8 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/machine/boot/progress"
-	"holdfast/web"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 func orNone(s string) string {
@@ -33,7 +33,7 @@ func joined(list []string) string { return orNone(strings.Join(list, ", ")) }
 // summaries say in words what the operations of administrators are in the audit log.
 var summaries = func() map[string]string {
 	m := map[string]string{}
-	for _, r := range web.Routes() {
+	for _, r := range operation.Table() {
 		m[r.Operation()] = r.Summary
 	}
 	return m
@@ -58,7 +58,7 @@ func verdictBadge(result string) ui.Badge {
 	return ui.Badge{Kind: ui.Off, Text: "Not run"}
 }
 
-func servesBadge(h *web.KeyStoreHealth) ui.Badge {
+func servesBadge(h *operation.KeyStoreHealth) ui.Badge {
 	if !h.Serves {
 		return ui.Badge{Kind: ui.Bad, Text: "Refuses"}
 	}

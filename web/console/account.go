@@ -1,0 +1,59 @@
+package console
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"holdfast/appliance/identity"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+type accountData struct {
+	*operation.Account
+	now               time.Time
+	sessions          []identity.Session
+	end               map[string]ui.Form
+	remove            map[string]ui.Form // passkeys
+	everywhere, codes ui.Form
+	password          ui.Form
+	passkeys          bool // can be made here
+	fresh             bool // the proof of presence is
+	asked             string
+}
+
+func account(p *page) (*view, error) {
+	d := &accountData{now: p.now, end: map[string]ui.Form{}, remove: map[string]ui.Form{}, passkeys: p.c.Identity.PasskeysEnabled()}
+	var errs [2]error
+	d.Account, errs[0] = read(p, operation.ShowAccount, operation.Nothing{})
+	d.sessions, errs[1] = read(p, operation.ListOwnSessions, operation.Nothing{})
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	d.fresh = p.now.Sub(p.who.ProvenAt) < operation.PresenceTime
+	text, _ := json.Marshal(proof{Values: map[string][]string{"back": {"/account"}}}) // strings always encode
+	d.asked = string(text)
+	for _, s := range d.sessions {
+		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
+	}
+	for _, k := range d.User.Passkeys {
+		d.remove[k.ID] = p.form(operation.RemovePasskey, "", ui.Form{Submit: "Remove", Kind: "quiet", Inline: true, Label: "passkey " + k.Name}, "passkey", k.ID)
+	}
+	d.everywhere = p.form(operation.SignOutEverywhere, "", ui.Form{Submit: "Sign out everywhere", Kind: "danger"})
+	d.codes = p.form(operation.NewRecoveryCodes, "", ui.Form{Submit: "Make new recovery codes", Kind: "quiet"})
+	d.password = p.form(operation.BeginPassword, "", ui.Form{Submit: "Set password and authenticator app", Kind: "quiet"})
+	return &view{title: "Account", body: accountPage(d)}, nil
+}
+
+func newRecoveryCodes(_ *page, codes operation.RecoveryCodes) (*view, error) {
+	return &view{title: "Recovery codes", body: newCodesPage(codes.Codes)}, nil
+}
+
+func passwordPage(p *page, t operation.NewTOTP) (*view, error) {
+	p.values.Set("back", "/account")
+	f := p.form(operation.SetPassword, "", ui.Form{Submit: "Set both", Fields: []ui.Field{
+		{Name: "password", Label: "New password", Type: "password", Required: true, Autocomplete: "new-password", Hint: "12 characters or more"},
+		{Name: "code", Label: "Code that the app shows now", Required: true, Autocomplete: "one-time-code", InputMode: "numeric"}}})
+	return &view{title: "Password", crumbs: []ui.Link{{Text: "Account", URL: "/account"}}, body: setPasswordPage(t.TOTP, qrCode(t.URI), f)}, nil
+}

@@ -1,0 +1,170 @@
+package console
+
+import (
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+type auditData struct {
+	found        *operation.Records
+	checks       operation.Verification
+	filters      []ui.Field
+	query        url.Values
+	first, next  string
+	verify       ui.Form
+	now          time.Time
+	failure      string
+	export, json string
+}
+
+var auditFilters = []string{"key_store", "key", "principal", "kms_request_id", "kind", "result", "from", "to"}
+
+func auditLog(p *page) (*view, error) {
+	d := &auditData{now: p.now, query: url.Values{}, found: &operation.Records{}}
+	q := p.URL.Query()
+	for _, name := range auditFilters {
+		if v := strings.TrimSpace(q.Get(name)); v != "" {
+			d.query.Set(name, v)
+		}
+	}
+	filter, err := auditFilter(d.query)
+	if err == nil {
+		var found *operation.Records
+		if found, err = read(p, operation.SearchAudit, operation.AuditSearch{AuditFilter: filter, Limit: pageSize, Cursor: q.Get("cursor")}); err == nil {
+			d.found = found
+		}
+	}
+	switch fault.CodeOf(err) {
+	case "":
+	case fault.Invalid:
+		d.failure = p.c.message(p.Request, err)
+	default:
+		return nil, err
+	}
+	if d.checks, err = read(p, operation.ShowAuditVerification, operation.Nothing{}); err != nil {
+		return nil, err
+	}
+	d.fields()
+	if q.Get("cursor") != "" {
+		d.first = "/audit?" + d.query.Encode()
+	}
+	if d.found.Next != "" {
+		next := url.Values{"cursor": {d.found.Next}}
+		for name, v := range d.query {
+			next[name] = v
+		}
+		d.next = "/audit?" + next.Encode()
+	}
+	d.json, d.export = "/download/audit.jsonl?"+d.query.Encode(), "/download/audit.csv?"+d.query.Encode()
+	d.verify = p.form(operation.VerifyAudit, "", ui.Form{Submit: "Verify the whole log now", Kind: "quiet"})
+	return &view{title: "Audit log", body: auditPage(d)}, nil
+}
+
+// fields makes the fields of the filter.
+func (d *auditData) fields() {
+	kinds := []ui.Option{{Text: "all"}}
+	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit} {
+		kinds = append(kinds, ui.Option{Value: string(k), Text: string(k)})
+	}
+	field := func(name, label string) ui.Field { return ui.Field{Name: name, Label: label, Value: d.query.Get(name)} }
+	d.filters = []ui.Field{field("key_store", "Key store"), field("key", "Key"), field("principal", "Principal"), field("kms_request_id", "KMS request ID"),
+		{Name: "kind", Label: "Kind", Type: "select", Value: d.query.Get("kind"), Options: kinds},
+		{Name: "result", Label: "Result", Type: "select", Value: d.query.Get("result"), Options: []ui.Option{{Text: "all"}, {Value: "allowed", Text: "allowed"}, {Value: "denied", Text: "denied"}, {Value: "failed", Text: "failed"}}},
+		{Name: "from", Label: "From (UTC)", Type: "datetime-local", Value: d.query.Get("from")}, {Name: "to", Label: "Before (UTC)", Type: "datetime-local", Value: d.query.Get("to")}}
+}
+
+type recordData struct {
+	record  *audit.Record
+	changes []change
+	proof   string
+	failure string
+}
+
+// change is a member of what an operation changed.
+type change struct{ name, before, after string }
+
+func auditRecord(p *page) (*view, error) {
+	d := &recordData{}
+	seq := p.param("seq")
+	n, err := recordNumber(seq)
+	if err != nil {
+		return nil, err
+	}
+	if d.record, err = read(p, operation.ShowAuditRecord, n); err != nil {
+		return nil, err
+	}
+	d.changes = changesOf(d.record.Before, d.record.After)
+	proof, err := read(p, operation.ShowAuditProof, n)
+	if err != nil {
+		d.failure = p.c.message(p.Request, err)
+	}
+	d.proof = string(proof)
+	return &view{title: "Record " + seq, crumbs: []ui.Link{{Text: "Audit log", URL: "/audit"}}, body: recordPage(d)}, nil
+}
+
+// changesOf lists the members of before and after, those that differ and those
+// that do not.
+func changesOf(before, after json.RawMessage) []change {
+	var b, a map[string]any
+	if json.Unmarshal(before, &b) != nil && len(before) > 0 || json.Unmarshal(after, &a) != nil && len(after) > 0 {
+		return []change{{"", string(before), string(after)}}
+	}
+	names := map[string]bool{}
+	for n := range b {
+		names[n] = true
+	}
+	for n := range a {
+		names[n] = true
+	}
+	var list []change
+	for n := range names {
+		c := change{name: n}
+		if v, ok := b[n]; ok {
+			c.before = plain(v)
+		}
+		if v, ok := a[n]; ok {
+			c.after = plain(v)
+		}
+		list = append(list, c)
+	}
+	slices.SortFunc(list, func(x, y change) int { return strings.Compare(x.name, y.name) })
+	return list
+}
+
+// auditFilter reads the filter of a page of the audit log: fault.Invalid.
+func auditFilter(q url.Values) (operation.AuditFilter, error) {
+	text := func(name string) string { return strings.TrimSpace(q.Get(name)) }
+	f := operation.AuditFilter{KeyStore: text("key_store"), Key: text("key"), Principal: text("principal"), KMSRequestID: text("kms_request_id"),
+		Kind: audit.Kind(text("kind")), Result: audit.Result(text("result"))}
+	for name, t := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
+		v := text(name)
+		if v == "" {
+			continue
+		}
+		var err error
+		if *t, err = time.Parse("2006-01-02T15:04", v); err != nil { // a field of time without a zone
+			*t, err = time.Parse(time.RFC3339, v)
+		}
+		if err != nil {
+			return f, fault.Errorf(fault.Invalid, "%s %.40q: give a time such as 2026-11-24T12:00:00Z", name, v)
+		}
+	}
+	return f, nil
+}
+
+func recordNumber(text string) (operation.RecordNumber, error) {
+	seq, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seq < 0 {
+		return operation.RecordNumber{}, fault.Errorf(fault.Invalid, "record %.40q: a record has a number, from 0", text)
+	}
+	return operation.RecordNumber{Seq: seq}, nil
+}

@@ -1,0 +1,120 @@
+package console
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/web/operation"
+)
+
+// form reads the fields of a form. The first one that is missing, or cannot be
+// read, is its error: browsers send all fields of a form, and what is absent is
+// never taken for a value.
+type form struct {
+	values url.Values
+	// proved says that the user proved to be present after the form was posted.
+	proved bool
+
+	read    []string // the fields that were read
+	secrets []string // those of them that are secret
+	err     error
+}
+
+func (f *form) fail(format string, args ...any) {
+	if f.err == nil {
+		f.err = fault.Errorf(fault.Invalid, format, args...)
+	}
+}
+
+// hidden gives a field that names a thing. The operation says if it is empty.
+func (f *form) hidden(name string) string { return f.values.Get(name) }
+
+// text gives a field, which may be empty.
+func (f *form) text(name string) string {
+	f.read = append(f.read, name)
+	if len(f.values[name]) != 1 {
+		f.fail("the form has the field %q %d times: open its page again", name, len(f.values[name]))
+	}
+	return f.values.Get(name)
+}
+
+func (f *form) trimmed(name string) string { return strings.TrimSpace(f.text(name)) }
+
+// secret gives a field that no page shows again: the form has it no more.
+func (f *form) secret(name string) string {
+	f.secrets = append(f.secrets, name)
+	if f.proved && !f.values.Has(name) {
+		f.read = append(f.read, name)
+		f.fail("enter %s once more: secrets are not kept while you prove that it is you", strings.ReplaceAll(name, "_", " "))
+		return ""
+	}
+	return f.text(name)
+}
+
+// words gives those of a field, which spaces separate.
+func (f *form) words(name string) []string {
+	return append([]string{}, strings.Fields(f.text(name))...)
+}
+
+// whole gives a field that is a whole number.
+func (f *form) whole(name string) int {
+	text := f.trimmed(name)
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		f.fail("%s %.40q: use a whole number", strings.ReplaceAll(name, "_", " "), text)
+	}
+	return n
+}
+
+// choices gives the boxes that are checked. The form has an empty value beside
+// them, so that none differs from a form without the field.
+func (f *form) choices(name string) []string {
+	f.read = append(f.read, name)
+	if !f.values.Has(name) {
+		f.fail("the form lacks the field %q: open its page again", name)
+	}
+	return slices.DeleteFunc(append([]string{}, f.values[name]...), func(v string) bool { return v == "" })
+}
+
+// endOfDay gives the last moment of a date; zero if the field is empty.
+func (f *form) endOfDay(name string) time.Time {
+	text := f.trimmed(name)
+	if text == "" {
+		return time.Time{}
+	}
+	t, err := time.Parse("2006-01-02", text)
+	if err != nil {
+		f.fail("until %.40q: give a date such as 2027-01-31", text)
+	}
+	return t.Add(24*time.Hour - time.Millisecond)
+}
+
+// target is what a form is to block or unblock; the operation says if that is
+// nothing.
+func (f *form) target() appliance.BlockTarget {
+	return appliance.BlockTarget{Everything: f.values.Get("everything") == "true", KeyStore: f.values.Get("keystore"), KeyID: f.values.Get("key")}
+}
+
+// material reads a key of 32 bytes in hexadecimal or Base64; nil if the field is
+// empty.
+func (f *form) material() operation.Secret {
+	text := strings.TrimSpace(f.secret("material"))
+	if text == "" {
+		return nil
+	}
+	if b, err := hex.DecodeString(text); err == nil && len(b) == appliance.KeyBytes {
+		return b
+	}
+	if b, err := base64.StdEncoding.DecodeString(text); err == nil && len(b) == appliance.KeyBytes {
+		return b
+	}
+	f.fail("key material: give %d bytes, as 64 hexadecimal digits or 44 characters of Base64", appliance.KeyBytes)
+	return nil
+}

@@ -1,0 +1,86 @@
+package console
+
+import (
+	"holdfast/appliance"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+type grantsData struct {
+	*storeData
+	grants         []operation.Grant
+	create, render ui.Form
+	remove         map[string]ui.Form
+	policy         string
+	setPolicy      ui.Form
+	test           ui.Form
+}
+
+func grants(p *page) (*view, error) {
+	s, err := p.store("Grants and policy")
+	if err != nil {
+		return nil, err
+	}
+	d := &grantsData{storeData: s, remove: map[string]ui.Form{}}
+	name := operation.KeyStoreName{KeyStore: s.Name}
+	if d.grants, err = read(p, operation.ListGrants, name); err != nil {
+		return nil, err
+	}
+	policy, err := read(p, operation.ShowPolicy, name)
+	if err != nil {
+		return nil, err
+	}
+	d.policy = policy.Cedar
+	for _, g := range d.grants {
+		d.remove[g.ID] = p.form(operation.RemoveGrant, operation.Revision(g.Grant), ui.Form{Submit: "Remove", Kind: "quiet", Inline: true, Label: "grant to " + g.Principal}, "keystore", s.Name, "grant", g.ID)
+	}
+	d.create = p.form(operation.CreateGrant, "", grantForm("Make the grant"), "keystore", s.Name)
+	d.create.Folded = "Make a grant"
+	d.render = p.form(operation.RenderGrant, "", grantForm("Show its Cedar policy"), "keystore", s.Name)
+	d.render.Folded, d.render.Kind = "See what a grant would be in Cedar", "quiet"
+	d.setPolicy = p.form(operation.SetPolicy, operation.Revision(policy), ui.Form{Submit: "Check and store", Label: "Cedar policies", Fields: []ui.Field{
+		{Name: "cedar", Label: "Cedar policies", Type: "textarea", Mono: true, Rows: 12, Value: policy.Cedar, Hint: "they hold besides the grants: what one forbids is denied"}}}, "keystore", s.Name)
+	d.test = p.form(operation.TestGrants, "", testForm(), "keystore", s.Name)
+	d.test.Fields = append([]ui.Field{{Name: "key", Label: "Key ID", Required: true, Mono: true}}, d.test.Fields...)
+	return &view{title: "Grants of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Grants"}), body: grantsPage(d)}, nil
+}
+
+var operationOptions = []ui.Option{{Value: "Encrypt", Text: "Encrypt"}, {Value: "Decrypt", Text: "Decrypt"}, {Value: "GetAttributes", Text: "GetAttributes: KMS asks what the key is"}}
+
+func grantForm(submit string) ui.Form {
+	return ui.Form{Submit: submit, Fields: []ui.Field{
+		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app-*", Hint: "an ARN, with * and ? if you like; a service such as dynamodb.amazonaws.com; an account of 12 digits; or *"},
+		{Name: "operations", Label: "Operations", Type: "checkboxes", Options: operationOptions, Values: []string{"Encrypt", "Decrypt", "GetAttributes"}},
+		{Name: "effect", Label: "Effect", Type: "select", Value: "allow", Options: []ui.Option{{Value: "allow", Text: "allow"}, {Value: "forbid", Text: "forbid, whatever else allows"}}},
+		{Name: "key_id", Label: "Only this key", Mono: true, Hint: "its ID; empty for all keys of the key store"},
+		{Name: "not_after", Label: "Until the end of", Type: "date", Hint: "UTC; empty for ever"},
+		{Name: "via_services", Label: "Only through these AWS services", Mono: true, Hint: "such as s3.us-east-1.amazonaws.com; several with spaces between"},
+		{Name: "calling_accounts", Label: "Only principals of these accounts", Mono: true},
+		{Name: "source_vpcs", Label: "Only from these VPCs", Mono: true},
+		{Name: "source_vpces", Label: "Only from these VPC endpoints", Mono: true},
+		{Name: "kms_key_arns", Label: "Only for these KMS keys", Mono: true, Hint: "ARNs"},
+		{Name: "kms_key_regions", Label: "Only for KMS keys of these Regions", Mono: true},
+		{Name: "kms_key_accounts", Label: "Only for KMS keys of these accounts", Mono: true},
+		{Name: "kms_operations", Label: "Only for these KMS operations", Mono: true, Hint: "such as GenerateDataKey"},
+	}}
+}
+
+func testForm() ui.Form {
+	return ui.Form{Submit: "Would it be allowed?", Kind: "quiet", Label: "Test a request", Fields: []ui.Field{
+		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app"},
+		{Name: "operation_name", Label: "Operation", Type: "select", Value: "Encrypt", Options: []ui.Option{{Value: "Encrypt", Text: "Encrypt"}, {Value: "Decrypt", Text: "Decrypt"}, {Value: "GetAttributes", Text: "GetAttributes"}}},
+		{Name: "via_service", Label: "Through the AWS service", Mono: true},
+		{Name: "kms_operation", Label: "KMS operation", Mono: true},
+		{Name: "kms_key_arn", Label: "KMS key ARN", Mono: true},
+		{Name: "source_vpc", Label: "Source VPC", Mono: true},
+		{Name: "source_vpce", Label: "Source VPC endpoint", Mono: true},
+	}}
+}
+
+func renderedGrant(p *page, policy operation.Policy) (*view, error) {
+	return &view{title: "Grant in Cedar", body: renderedPage(policy.Cedar, p.here())}, nil
+}
+
+func testedGrants(p *page, decision appliance.Decision) (*view, error) {
+	return &view{title: "Decision", body: decisionPage(decision, p.values, p.here())}, nil
+}

@@ -1,0 +1,24 @@
+package console
+
+import (
+	"time"
+
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+type hsmsData struct {
+	status operation.Status
+	now    time.Time
+	probe  ui.Form
+}
+
+func hsms(p *page) (*view, error) {
+	status, err := read(p, operation.ShowStatus, operation.Nothing{})
+	if err != nil {
+		return nil, err
+	}
+	d := &hsmsData{now: p.now, status: status}
+	d.probe = p.form(operation.ProbeHSMs, "", ui.Form{Submit: "Do the test operation now", Kind: "quiet"})
+	return &view{title: "HSMs", body: hsmsPage(d)}, nil
+}

@@ -1,0 +1,144 @@
+package console
+
+import (
+	"strconv"
+
+	"holdfast/appliance"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/identity"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+type keysData struct {
+	*storeData
+	keys          []*appliance.ExternalKey
+	prefix, state string
+	first, next   string
+	filters       []ui.Field
+	create        ui.Form
+	act           map[string]ui.Form // by ID: what is next for the key
+}
+
+// pageSize is how many rows pages show.
+const pageSize = 50
+
+func keys(p *page) (*view, error) {
+	s, err := p.store("Keys")
+	if err != nil {
+		return nil, err
+	}
+	q := p.URL.Query()
+	d := &keysData{storeData: s, prefix: q.Get("prefix"), state: q.Get("state"), act: map[string]ui.Form{}}
+	d.keys, err = read(p, operation.ListKeys, operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: s.Name}, Prefix: d.prefix, State: appliance.KeyState(d.state), After: q.Get("after"), Limit: pageSize})
+	if err != nil {
+		return nil, err
+	}
+	base := p.URL.Path
+	if q.Get("after") != "" {
+		d.first = base + query("prefix", d.prefix, "state", d.state)
+	}
+	if len(d.keys) == pageSize {
+		d.next = base + query("prefix", d.prefix, "state", d.state, "after", d.keys[pageSize-1].ID)
+	}
+	d.filters = []ui.Field{{Name: "prefix", Label: "Key ID begins with", Value: d.prefix, Mono: true},
+		{Name: "state", Label: "State", Type: "select", Value: d.state, Options: []ui.Option{{Text: "all"}, {Value: "enabled", Text: "enabled"}, {Value: "disabled", Text: "disabled"},
+			{Value: "pending_deletion", Text: "pending deletion"}, {Value: "deletion_suspended", Text: "deletion suspended"}, {Value: "blocked", Text: "blocked"}}}}
+	d.create = p.form(operation.CreateKey, "", ui.Form{Folded: "Make or import a key", Submit: "Make it", Label: "New key", Fields: []ui.Field{
+		{Name: "id", Label: "Key ID", Required: true, Mono: true, Autocomplete: "off", Hint: "the external key ID for KMS: letters, digits, '.', '_' and '-'"},
+		{Name: "usage", Label: "May be used to", Type: "checkboxes", Values: []string{"encrypt", "decrypt"}, Options: []ui.Option{{Value: "encrypt", Text: "encrypt"}, {Value: "decrypt", Text: "decrypt"}}},
+		{Name: "custody", Label: "Custody", Type: "select", Value: "cached", Options: []ui.Option{{Value: "cached", Text: "cached: used in the appliance's memory, fast"}, {Value: "hsm", Text: "hsm: never leaves the HSM, each use crosses to it"}}},
+		{Name: "material", Label: "Key material to import", Type: "password", Autocomplete: "off", Hint: "leave it empty to generate a key; otherwise 32 bytes in hexadecimal or Base64"},
+		{Name: "framing", Label: "AAD framing of the proxy it comes from", Type: "select", Options: framings(), Hint: "only for an imported key that another proxy has used"},
+	}}, "keystore", s.Name)
+	for _, k := range d.keys {
+		revision := operation.Revision(k)
+		switch {
+		case leaving(k):
+			d.act[k.ID] = p.form(operation.CancelKeyDeletion, revision, ui.Form{Submit: "Cancel deletion", Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
+		case k.State == appliance.KeyEnabled:
+			d.act[k.ID] = p.form(operation.DisableKey, revision, ui.Form{Submit: "Disable", Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
+		default:
+			d.act[k.ID] = p.form(operation.EnableKey, revision, ui.Form{Submit: "Enable", Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
+		}
+	}
+	return &view{title: "Keys of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Keys"}), body: keysPage(d)}, nil
+}
+
+func framings() []ui.Option {
+	options := []ui.Option{{Text: "none"}}
+	for _, f := range appliance.Framings() {
+		options = append(options, ui.Option{Value: string(f), Text: string(f)})
+	}
+	return options
+}
+
+type keyData struct {
+	*storeData
+	key     *appliance.StoredKey
+	recent  []*audit.Record
+	audits  bool
+	actions []ui.Form
+	test    ui.Form
+}
+
+func key(p *page) (*view, error) {
+	s, err := p.store("Keys")
+	if err != nil {
+		return nil, err
+	}
+	d := &keyData{storeData: s, audits: p.may(identity.Audit)}
+	id := p.param("key")
+	if d.key, err = read(p, operation.ShowKey, operation.KeyName{KeyStoreName: operation.KeyStoreName{KeyStore: s.Name}, Key: id}); err != nil {
+		return nil, err
+	}
+	if d.audits {
+		found, err := read(p, operation.SearchAudit, operation.AuditSearch{AuditFilter: operation.AuditFilter{KeyStore: s.Name, Key: id}, Limit: 20})
+		if err != nil {
+			return nil, err
+		}
+		d.recent = found.Records
+	}
+	if s.manages {
+		d.forms(p, operation.Revision(d.key))
+	}
+	d.test = p.form(operation.TestGrants, "", testForm(), "keystore", s.Name, "key", id)
+	return &view{title: id, crumbs: s.crumbs(ui.Link{Text: "Keys", URL: "/keystores/" + s.Name + "/keys"}, ui.Link{Text: id}), body: keyPage(d)}, nil
+}
+
+func (d *keyData) forms(p *page, revision string) {
+	add := func(o operation.Entry, f ui.Form) {
+		rev := revision
+		if o == operation.Block || o == operation.Unblock {
+			rev = "" // blocks hold whatever else has changed
+		}
+		d.actions = append(d.actions, p.form(o, rev, f, "keystore", d.Name, "key", d.key.ID))
+	}
+	switch d.key.State {
+	case appliance.KeyEnabled:
+		add(operation.DisableKey, ui.Form{Submit: "Disable", Kind: "quiet"})
+	case appliance.KeyDisabled:
+		add(operation.EnableKey, ui.Form{Submit: "Enable", Kind: "quiet"})
+	case appliance.KeyPendingDeletion, appliance.KeyDeletionSuspended:
+		add(operation.CancelKeyDeletion, ui.Form{Submit: "Cancel deletion"})
+	}
+	if d.key.Blocked.IsZero() {
+		add(operation.Block, ui.Form{Folded: "Block", Submit: "Block the key", Kind: "danger", Note: "Takes the key out of service at once and wipes it from memory.", Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true}}})
+	} else {
+		add(operation.Unblock, ui.Form{Submit: "Unblock", Kind: "quiet"})
+	}
+	if !leaving(&d.key.ExternalKey) {
+		add(operation.RotateKey, ui.Form{Folded: "Rotate", Submit: "Rotate", Kind: "quiet", Note: "A new version encrypts from then on; all versions decrypt. KMS needs to know nothing of it.",
+			Fields: []ui.Field{{Name: "material", Label: "Material to import", Type: "password", Autocomplete: "off", Hint: "leave it empty to generate it"}}})
+	}
+	if d.key.State != appliance.KeyPendingDeletion {
+		add(operation.ScheduleKeyDeletion, ui.Form{Folded: "Schedule deletion", Submit: "Schedule deletion", Kind: "danger",
+			Note:   "What KMS has encrypted under this key can never be decrypted again, by nobody, once it is destroyed. Disable it first, and see what breaks.",
+			Fields: []ui.Field{{Name: "days", Label: "Waiting period in days", Type: "number", Min: "7", Max: "30", Value: strconv.Itoa(appliance.DefaultDeletionDays), Required: true}}})
+	}
+}
+
+// leaving says whether the key's deletion is pending or suspended.
+func leaving(k *appliance.ExternalKey) bool {
+	return k.State == appliance.KeyPendingDeletion || k.State == appliance.KeyDeletionSuspended
+}

@@ -1,0 +1,60 @@
+package console
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"holdfast/appliance/identity"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+type settingsData struct {
+	*operation.SettingsDetail
+	certificate                operation.Certificate
+	fourEyes, request, install ui.Form
+	revoke                     ui.Form
+	administers                bool
+	now                        time.Time
+	status                     operation.Status
+}
+
+func settings(p *page) (*view, error) {
+	d := &settingsData{now: p.now, administers: p.may(identity.Administer)}
+	var errs [3]error
+	d.SettingsDetail, errs[0] = read(p, operation.ShowSettings, operation.Nothing{})
+	d.certificate, errs[1] = read(p, operation.ShowCertificate, operation.Nothing{})
+	d.status, errs[2] = read(p, operation.ShowStatus, operation.Nothing{})
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	var options []ui.Option
+	for _, o := range d.Approvable {
+		options = append(options, ui.Option{Value: o.ID, Text: o.Summary})
+	}
+	d.fourEyes = p.form(operation.SetSettings, operation.Revision(d.Settings), ui.Form{Submit: "Store", Label: "Four eyes", Fields: []ui.Field{
+		{Name: "four_eyes", Label: "Operations that need a second person", Type: "checkboxes", Options: options, Values: d.FourEyes}}})
+	d.request = p.form(operation.RequestCertificate, "", ui.Form{Folded: "Make a signing request", Submit: "Make a new key and request", Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
+		{Name: "names", Label: "DNS names and IP addresses", Mono: true, Required: true, Value: strings.Join(d.certificate.Names, " "), Hint: "with spaces between"}}})
+	d.install = p.form(operation.InstallCertificate, "", ui.Form{Folded: "Install a certificate", Submit: "Install it", Kind: "quiet", Fields: []ui.Field{
+		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Required: true, Hint: "the server's first, then those that signed it"}}})
+	d.revoke = p.form(operation.RevokePolicies, "", ui.Form{Folded: "Revoke older policies", Submit: "Revoke for good", Kind: "danger", Note: "This machine's TPM then refuses policies and authorizations of older versions, and with them the releases that they name. It cannot be undone.",
+		Fields: []ui.Field{{Name: "below", Label: "Refuse versions below", Type: "number", Min: "1", Required: true}}})
+	return &view{title: "Settings", body: settingsPage(d)}, nil
+}
+
+func certificateRequested(_ *page, r operation.SigningRequest) (*view, error) {
+	return &view{title: "Signing request", crumbs: []ui.Link{{Text: "Settings", URL: "/settings"}}, body: requestPage(r.PEM)}, nil
+}
+
+func chosenOperations(d *settingsData) []string {
+	var list []string
+	for _, o := range d.Approvable {
+		if slices.Contains(d.FourEyes, o.ID) {
+			list = append(list, o.Summary)
+		}
+	}
+	return list
+}

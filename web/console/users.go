@@ -1,0 +1,140 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"holdfast/appliance/identity"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+var roleOptions = []ui.Option{
+	{Value: string(identity.RoleViewer), Text: "viewer: sees state and configuration"},
+	{Value: string(identity.RoleAuditor), Text: "auditor: reads and verifies the audit log, too"},
+	{Value: string(identity.RoleKeyAdministrator), Text: "key-administrator: manages keys, grants and credentials, too"},
+	{Value: string(identity.RoleAdministrator), Text: "administrator: manages users, settings and backups, too"},
+}
+
+type usersData struct {
+	users            []*identity.User
+	invitations      []identity.Invitation
+	sessions         []identity.Session
+	tokens           []identity.Token
+	invite, newToken ui.Form
+	revoke           map[string]ui.Form // invitations, sessions and tokens by ID
+	now              time.Time
+}
+
+func users(p *page) (*view, error) {
+	d := &usersData{now: p.now, revoke: map[string]ui.Form{}}
+	var errs [4]error
+	d.users, errs[0] = read(p, operation.ListUsers, operation.Nothing{})
+	d.invitations, errs[1] = read(p, operation.ListInvitations, operation.Nothing{})
+	d.sessions, errs[2] = read(p, operation.ListSessions, operation.Nothing{})
+	d.tokens, errs[3] = read(p, operation.ListTokens, operation.Nothing{})
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	d.invite = p.form(operation.CreateInvitation, "", ui.Form{Folded: "Invite somebody", Submit: "Make the invitation", Note: "You get a link that is good once, for 72 hours. Hand it over so that nobody else sees it.", Fields: []ui.Field{
+		{Name: "name", Label: "Name", Required: true, Autocomplete: "off"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions}}})
+	d.newToken = p.form(operation.CreateToken, "", ui.Form{Folded: "Make an API token", Submit: "Make the token", Kind: "quiet", Fields: []ui.Field{
+		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},
+		{Name: "days", Label: "Good for, in days", Type: "number", Min: "1", Max: "365", Value: "90", Required: true}}})
+	for _, i := range d.invitations {
+		d.revoke[i.ID] = p.form(operation.RevokeInvitation, "", ui.Form{Submit: "Take back", Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
+	}
+	for _, s := range d.sessions {
+		d.revoke[s.ID] = p.form(operation.RevokeSession, "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
+	}
+	for _, t := range d.tokens {
+		if t.RevokedAt.IsZero() {
+			d.revoke[t.ID] = p.form(operation.RevokeToken, "", ui.Form{Submit: "Revoke", Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
+		}
+	}
+	return &view{title: "Users and tokens", body: usersPage(d)}, nil
+}
+
+type userData struct {
+	*identity.User
+	now   time.Time
+	forms []ui.Form
+}
+
+func user(p *page) (*view, error) {
+	id := p.param("user")
+	found, err := read(p, operation.ShowUser, operation.UserName{User: id})
+	if err != nil {
+		return nil, err
+	}
+	d := &userData{User: found, now: p.now}
+	add := func(o operation.Entry, f ui.Form) {
+		d.forms = append(d.forms, p.form(o, operation.Revision(d.User), f, "user", id, "user_name", d.Name))
+	}
+	add(operation.SetRole, ui.Form{Folded: "Change the role", Submit: "Change the role", Kind: "quiet", Note: "Their sessions end with it.",
+		Fields: []ui.Field{{Name: "role", Label: "Role", Type: "select", Value: string(d.Role), Options: roleOptions}}})
+	add(operation.BindOIDC, ui.Form{Folded: "Single sign-on", Submit: "Store", Kind: "quiet", Fields: []ui.Field{
+		{Name: "email", Label: "E-mail address at the OpenID provider", Type: "email", Value: d.OIDC, Autocomplete: "off", Hint: "empty: not by single sign-on"}}})
+	if !d.LockedUntil.IsZero() {
+		add(operation.UnlockUser, ui.Form{Submit: "End the lock-out", Kind: "quiet"})
+	}
+	add(operation.SignOutUser, ui.Form{Submit: "End all sessions", Kind: "quiet"})
+	if d.Disabled {
+		add(operation.EnableUser, ui.Form{Submit: "Let them in again", Kind: "quiet"})
+	} else {
+		add(operation.DisableUser, ui.Form{Submit: "Disable", Kind: "danger"})
+	}
+	add(operation.DeleteUser, ui.Form{Folded: "Remove", Submit: "Remove the user", Kind: "danger"})
+	return &view{title: d.Name, crumbs: []ui.Link{{Text: "Users and tokens", URL: "/users"}}, body: userPage(d)}, nil
+}
+
+func createdInvitation(p *page, i operation.CreatedInvitation) (*view, error) {
+	link := "https://" + p.Host + "/invitation/" + i.Token
+	return &view{title: "Invitation", body: oncePage("Invitation for "+i.Name, "Send this link to "+i.Name+" so that nobody else sees it. It is good once, until "+ui.Stamp(i.ExpiresAt)+".", "Link", link, p.here())}, nil
+}
+
+func createdToken(p *page, t operation.CreatedToken) (*view, error) {
+	return &view{title: "API token", body: oncePage("API token "+t.Name, "Put it into a file that only the program can read, and use it with holdfast --server https://"+p.Host+" --token-file FILE.", "Token", t.Secret, p.here())}, nil
+}
+
+// ways are how a user can sign in, in words.
+func ways(u *identity.User) string {
+	var list []string
+	if n := len(u.Passkeys); n == 1 {
+		list = append(list, "passkey")
+	} else if n > 1 {
+		list = append(list, fmt.Sprintf("%d passkeys", n))
+	}
+	if u.Password {
+		list = append(list, "password")
+	}
+	if u.OIDC != "" {
+		list = append(list, "single sign-on")
+	}
+	return joined(list)
+}
+
+func userBadge(u *identity.User, now time.Time) ui.Badge {
+	switch {
+	case u.Refused:
+		return ui.Badge{Kind: ui.Bad, Text: "Refused: changed in the database"}
+	case u.Disabled:
+		return ui.Badge{Kind: ui.Off, Text: "Disabled"}
+	case u.LockedUntil.After(now):
+		return ui.Badge{Kind: ui.Warn, Text: "Locked out"}
+	}
+	return ui.Badge{Kind: ui.OK, Text: "Enabled"}
+}
+
+func tokenBadge(t identity.Token, now time.Time) ui.Badge {
+	switch {
+	case t.Refused:
+		return ui.Badge{Kind: ui.Bad, Text: "Refused: changed in the database"}
+	case !t.RevokedAt.IsZero():
+		return ui.Badge{Kind: ui.Off, Text: "Revoked"}
+	case !now.Before(t.ExpiresAt):
+		return ui.Badge{Kind: ui.Off, Text: "Expired"}
+	}
+	return ui.Badge{Kind: ui.OK, Text: "Good"}
+}

@@ -1,0 +1,168 @@
+package operation
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// Account is who calls.
+type Account struct {
+	identity.Principal
+	// User is empty for the bearer of an API token and for root on the machine.
+	User *identity.User `json:"user,omitempty"`
+	// Capabilities are what the role may do.
+	Capabilities []identity.Capability `json:"capabilities"`
+}
+
+// CeremonyAnswer is what an authenticator says (WebAuthn Level 3,
+// PublicKeyCredential in JSON), for a ceremony that was begun.
+type CeremonyAnswer struct {
+	Ceremony string          `json:"ceremony"`
+	Response json.RawMessage `json:"response"`
+	// Name is the new passkey's; only for one.
+	Name string `json:"name,omitempty"`
+}
+
+// Proof is a password with the present code of the authenticator app, or a
+// recovery code.
+type Proof struct {
+	Password string `json:"password"`
+	Code     string `json:"code"`
+}
+
+// RecoveryCodes are shown once.
+type RecoveryCodes struct {
+	Codes []string `json:"codes"`
+}
+
+func (RecoveryCodes) withoutSecret() any { return nil }
+
+// NewTOTP is the secret of an authenticator app, shown once.
+type NewTOTP struct{ identity.TOTP }
+
+func (NewTOTP) withoutSecret() any { return nil }
+
+// PasskeyName names a passkey by the ID.
+type PasskeyName struct {
+	Passkey string `path:"passkey" json:"-"`
+}
+
+// user gives the ID of the user who calls.
+func (c *Caller) user() (string, error) {
+	if c.Who.UserID == "" {
+		return "", fault.Errorf(fault.Conflict, "%s is no user of the console, and has no account", c.Who.Name)
+	}
+	return c.Who.UserID, nil
+}
+
+// ownSubject is the user who calls.
+func ownSubject[In any](ctx context.Context, c *Caller, _ In) any {
+	return found(c.Identity.User(ctx, c.Who.UserID))
+}
+
+// own makes the function of an operation of a user on their own account.
+func own[In, Out any](run func(ctx context.Context, c *Caller, user string, in In) (Out, error)) func(context.Context, *Caller, In) (Out, error) {
+	return func(ctx context.Context, c *Caller, in In) (out Out, err error) {
+		id, err := c.user()
+		if err != nil {
+			return out, err
+		}
+		return run(ctx, c, id, in)
+	}
+}
+
+// The operations of users on their own account. Proofs of presence wait for
+// nothing: an urgent operation may need one.
+var (
+	ShowAccount = define(Operation[Nothing, *Account]{
+		Route: Route{ID: "account", Method: http.MethodGet, Path: "/account", Capability: identity.Self,
+			Summary: "Who calls, and what their role may do"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (*Account, error) {
+			a := &Account{Principal: c.Who, Capabilities: c.Who.Role.Capabilities()}
+			if c.Who.UserID == "" {
+				return a, nil
+			}
+			var err error
+			a.User, err = c.Identity.User(ctx, c.Who.UserID)
+			return a, err
+		},
+	})
+	ProvePassword = define(Operation[Proof, Nothing]{
+		Route: Route{ID: "provePassword", Method: http.MethodPost, Path: "/account/prove/password", Capability: identity.Self, WhileLocked: true, Urgency: Independent,
+			Summary: "Prove that one is present, by password and code"},
+		Subject: apart[Proof],
+		Run: own(func(ctx context.Context, c *Caller, _ string, in Proof) (Nothing, error) {
+			return Nothing{}, c.Identity.ProvePassword(ctx, c.Who, in.Password, in.Code)
+		}),
+	})
+	BeginProvePasskey = define(Operation[Nothing, identity.Ceremony]{
+		Route: Route{ID: "beginProvePasskey", Method: http.MethodPost, Path: "/account/prove/passkey/begin", Capability: identity.Self, WhileLocked: true, Urgency: Independent,
+			Summary: "Begin to prove that one is present, by a passkey"},
+		Subject: apart[Nothing],
+		Run: own(func(ctx context.Context, c *Caller, _ string, _ Nothing) (identity.Ceremony, error) {
+			return c.Identity.BeginProvePasskey(ctx, c.Who)
+		}),
+	})
+	ProvePasskey = define(Operation[CeremonyAnswer, Nothing]{
+		Route: Route{ID: "provePasskey", Method: http.MethodPost, Path: "/account/prove/passkey", Capability: identity.Self, WhileLocked: true, Urgency: Independent,
+			Summary: "Prove that one is present, by a passkey"},
+		Subject: apart[CeremonyAnswer],
+		Run: own(func(ctx context.Context, c *Caller, _ string, in CeremonyAnswer) (Nothing, error) {
+			return Nothing{}, c.Identity.FinishProvePasskey(ctx, c.Who, in.Ceremony, in.Response)
+		}),
+	})
+	BeginPasskey = define(Operation[Nothing, identity.Ceremony]{
+		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Dangerous: true, Urgency: Independent,
+			Summary: "Begin to add a passkey"},
+		Subject: apart[Nothing],
+		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (identity.Ceremony, error) {
+			return c.Identity.BeginAddPasskey(ctx, id)
+		}),
+	})
+	AddPasskey = define(Operation[CeremonyAnswer, *identity.Passkey]{
+		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
+			Summary: "Add a passkey"},
+		Subject: apart[CeremonyAnswer],
+		Run: own(func(ctx context.Context, c *Caller, id string, in CeremonyAnswer) (*identity.Passkey, error) {
+			return c.Identity.FinishAddPasskey(ctx, id, in.Ceremony, in.Name, in.Response)
+		}),
+	})
+	RemovePasskey = define(Operation[PasskeyName, Nothing]{
+		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Dangerous: true, Urgency: Urgent,
+			Summary: "Remove a passkey; not the last way to sign in"},
+		Subject: ownSubject[PasskeyName],
+		Run: own(func(ctx context.Context, c *Caller, id string, in PasskeyName) (Nothing, error) {
+			return Nothing{}, c.Identity.RemovePasskey(ctx, id, in.Passkey)
+		}),
+	})
+	BeginPassword = define(Operation[Nothing, NewTOTP]{
+		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Dangerous: true, Urgency: Independent,
+			Summary: "Begin to set a password: a new secret for an authenticator app"},
+		Subject: apart[Nothing],
+		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (NewTOTP, error) {
+			t, err := c.Identity.BeginPassword(ctx, id)
+			return NewTOTP{t}, err
+		}),
+	})
+	SetPassword = define(Operation[Proof, Nothing]{
+		Route: Route{ID: "setPassword", Method: http.MethodPost, Path: "/account/password", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
+			Summary: "Set password and authenticator app together"},
+		Subject: apart[Proof],
+		Run: own(func(ctx context.Context, c *Caller, id string, in Proof) (Nothing, error) {
+			return Nothing{}, c.Identity.FinishPassword(ctx, id, in.Password, in.Code)
+		}),
+	})
+	NewRecoveryCodes = define(Operation[Nothing, RecoveryCodes]{
+		Route: Route{ID: "newRecoveryCodes", Method: http.MethodPost, Path: "/account/recovery-codes", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
+			Summary: "Make new recovery codes; those before are void"},
+		Subject: apart[Nothing],
+		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (RecoveryCodes, error) {
+			codes, err := c.Identity.NewRecoveryCodes(ctx, id)
+			return RecoveryCodes{codes}, err
+		}),
+	})
+)

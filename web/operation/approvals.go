@@ -1,0 +1,329 @@
+package operation
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// ApprovalStore keeps requests for approval; [*sqlite.DB] is one.
+type ApprovalStore = approval.Store
+
+// ApprovalName names a request for approval by the ID.
+type ApprovalName struct {
+	Approval string `path:"approval" json:"-"`
+}
+
+// ApprovalDetail is a request for approval with what it asks for.
+type ApprovalDetail struct {
+	*approval.Request
+	// Body is the request's body; left out if it has none.
+	Body json.RawMessage `json:"body,omitempty"`
+	// Result is the answer of the operation. One that shows a secret is performed by
+	// the person who asked, and shown to nobody else.
+	Result json.RawMessage `json:"result,omitempty"`
+
+	done any // a Done of the operation's type; nil if it was not performed now
+}
+
+func (a ApprovalDetail) withoutSecret() any { return a.Request }
+
+// Answer gives what the operation gave, of its type, if it was performed now and in
+// this process; otherwise nil.
+func (a ApprovalDetail) Answer() any {
+	if d, ok := a.done.(interface{ out() any }); ok {
+		return d.out()
+	}
+	return nil
+}
+
+// MarshalJSON writes it with the operation's answer.
+func (a ApprovalDetail) MarshalJSON() (text []byte, err error) {
+	type plain ApprovalDetail
+	if a.done != nil {
+		if a.Result, err = json.Marshal(a.done); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(plain(a))
+}
+
+func approvalSubject(ctx context.Context, c *Caller, in ApprovalName) any {
+	return found(c.Approvals.Approval(ctx, in.Approval))
+}
+
+// The operations on requests for approval.
+var (
+	ListApprovals = define(Operation[Nothing, []ApprovalDetail]{
+		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See,
+			Summary: "Operations that wait for a second person, and those decided"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]ApprovalDetail, error) {
+			list, err := c.Approvals.Approvals(ctx, 200)
+			shown := make([]ApprovalDetail, len(list))
+			for i, r := range list {
+				shown[i] = c.shownApproval(r)
+			}
+			return shown, err
+		},
+	})
+	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{
+		Route: Route{ID: "showApproval", Method: http.MethodGet, Path: "/approvals/{approval}", Capability: identity.See,
+			Summary: "An operation that waits for a second person"},
+		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
+			r, err := c.Approvals.Approval(ctx, in.Approval)
+			if err != nil {
+				return ApprovalDetail{}, err
+			}
+			return c.shownApproval(r), nil
+		},
+	})
+	Approve = define(Operation[ApprovalName, ApprovalDetail]{
+		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Dangerous: true, Urgency: Independent,
+			Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
+		Subject: approvalSubject,
+		Run:     approve,
+	})
+	PerformApproved = define(Operation[ApprovalName, ApprovalDetail]{
+		Route: Route{ID: "performApproved", Method: http.MethodPost, Path: "/approvals/{approval}/perform", Capability: identity.ManageKeys, Dangerous: true, Urgency: Independent,
+			Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
+		Subject: approvalSubject,
+		Run:     performApproved,
+	})
+	Reject = define(Operation[ApprovalName, ApprovalDetail]{
+		Route: Route{ID: "reject", Method: http.MethodPost, Path: "/approvals/{approval}/reject", Capability: identity.ManageKeys, Urgency: Urgent,
+			Summary: "Refuse an operation that waits, or take one's own back"},
+		Subject: approvalSubject,
+		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
+			r, err := c.waiting(ctx, in, approval.Pending, approval.Approved)
+			if err != nil {
+				return ApprovalDetail{}, err
+			}
+			return c.decide(ctx, r, approval.Rejected)
+		},
+	})
+)
+
+func (p *Performer) shownApproval(r *approval.Request) ApprovalDetail {
+	r.State = r.StateAt(p.Now())
+	return ApprovalDetail{Request: r, Body: r.Body}
+}
+
+// needsApproval says whether the operation is one of those that need a second
+// person. Root on the machine itself needs nobody.
+func (p *performance) needsApproval(ctx context.Context) (bool, error) {
+	if !p.route.Approvable || p.approvedBy != "" || p.Who.UserID == "" && p.Who.Token == "" {
+		return false, nil
+	}
+	chosen, err := approval.Chosen(ctx, p.Settings)
+	if err != nil {
+		return false, err
+	}
+	return chosen.Every || slices.Contains(chosen.Operations, p.route.ID) || p.route.GuardsApproval && chosen.On(), nil
+}
+
+// file puts an operation aside until another person approves it. Its error is a
+// [*Pending] if that was done.
+func (p *performance) file(ctx context.Context) error {
+	if err := p.Audit.Ready(); err != nil {
+		return err
+	}
+	body, err := p.fileable(ctx)
+	if err != nil {
+		if auditErr := p.write(ctx, p.changed(nil, nil, err)); auditErr != nil {
+			return auditErr
+		}
+		return err
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails (crypto/rand)
+	now := p.Now().UTC()
+	r := &approval.Request{ID: hex.EncodeToString(id), Operation: p.route.ID, Method: p.route.Method, Path: Prefix + p.route.path(p.in), Body: body,
+		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
+	err = p.Approvals.CreateApproval(ctx, r)
+	rec := p.record("", err)
+	rec.Operation, rec.After = "ask for approval of "+p.route.Operation(), encoded(p.shownApproval(r))
+	if auditErr := p.write(ctx, rec); auditErr != nil {
+		return auditErr
+	}
+	if err != nil {
+		return err
+	}
+	return &Pending{r}
+}
+
+// fileable says why an operation could not be performed if it was approved: nobody
+// is asked to approve what cannot be done. It gives the body of the stored request.
+func (p *performance) fileable(ctx context.Context) ([]byte, error) {
+	if err := p.stale(p.subject(ctx)); err != nil {
+		return nil, err
+	}
+	if p.route.check == nil || holdsSecret(p.route.input) {
+		return nil, fmt.Errorf("the operation %s can be filed for approval, and has no check, or takes a secret", p.route.ID)
+	}
+	if err := p.route.check(ctx, p.Caller, p.in); err != nil {
+		return nil, err
+	}
+	return p.route.encode(p.in)
+}
+
+// stored reads the input that a request for approval has stored. A request that an
+// earlier release filed has the method and the path of then.
+func stored(r *approval.Request) (*Route, Request, error) {
+	i := slices.IndexFunc(table, func(route *Route) bool { return route.ID == r.Operation })
+	if i < 0 || !table[i].Approvable {
+		return nil, Request{}, fault.Errorf(fault.Conflict, "this release has no operation %s that can be approved: reject the request", r.Operation)
+	}
+	route := table[i]
+	named, ok := route.named(strings.TrimPrefix(r.Path, Prefix))
+	if !ok || r.Method != route.Method || !strings.HasPrefix(r.Path, Prefix) {
+		return nil, Request{}, fault.Errorf(fault.Conflict, "an earlier release filed this as %s %s, which is not how this release performs %s: reject the request, and ask again", r.Method, r.Path, r.Operation)
+	}
+	path := func(name string) string { return named[name] }
+	return route, Request{Path: path, Read: func() (any, error) {
+		return route.Decode(Parts{Path: path, Body: strings.NewReader(string(r.Body))})
+	}}, nil
+}
+
+// waiting gives the request for approval that is named, if it is in one of the
+// states.
+func (c *Caller) waiting(ctx context.Context, in ApprovalName, states ...approval.State) (*approval.Request, error) {
+	r, err := c.Approvals.Approval(ctx, in.Approval)
+	if err != nil {
+		return nil, err
+	}
+	if r.State = r.StateAt(c.Now()); !slices.Contains(states, r.State) {
+		return nil, fault.Errorf(fault.Conflict, "the request for approval is %s; nobody can decide it any more", r.State)
+	}
+	return r, nil
+}
+
+// decide puts a request into another state in the caller's name.
+func (c *Caller) decide(ctx context.Context, r *approval.Request, to approval.State) (ApprovalDetail, error) {
+	r.DecidedBy, r.DecidedByID, r.DecidedAt = c.Who.Name, c.Who.UserID, c.Now().UTC()
+	return c.turn(ctx, r, to, "")
+}
+
+// turn puts a request into another state.
+func (p *Performer) turn(ctx context.Context, r *approval.Request, to approval.State, outcome string) (ApprovalDetail, error) {
+	was := *r
+	r.State, r.Outcome = to, outcome
+	if err := p.Approvals.DecideApproval(ctx, r, &was); err != nil {
+		return ApprovalDetail{}, err
+	}
+	return p.shownApproval(r), nil
+}
+
+// approve has the operation performed in the name of the one who asked for it, as
+// far as that one still may. What shows a secret waits for them: nobody else sees it.
+func approve(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
+	r, err := c.waiting(ctx, in, approval.Pending)
+	if err != nil {
+		return ApprovalDetail{}, err
+	}
+	asker, err := c.asker(ctx, r)
+	if err != nil {
+		return ApprovalDetail{}, err
+	}
+	route, err := c.mayApprove(ctx, r, asker)
+	if err != nil {
+		return ApprovalDetail{}, err
+	}
+	if route.ShowsSecret() {
+		return c.decide(ctx, r, approval.Approved)
+	}
+	// Decided first, so that it is done once.
+	if _, err := c.decide(ctx, r, approval.Done); err != nil {
+		return ApprovalDetail{}, err
+	}
+	return c.performStored(ctx, r, asker)
+}
+
+// performApproved has an approved operation performed by the one who asked for it.
+func performApproved(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
+	r, err := c.waiting(ctx, in, approval.Approved)
+	if err != nil {
+		return ApprovalDetail{}, err
+	}
+	if c.Who.UserID != r.UserID || c.Who.Token != r.Token {
+		return ApprovalDetail{}, fault.Errorf(fault.Forbidden, "%s asked for this: nobody else sees its secret", r.RequestedBy)
+	}
+	if err := c.stillApproved(ctx, r); err != nil {
+		return ApprovalDetail{}, err
+	}
+	if _, err := c.turn(ctx, r, approval.Done, ""); err != nil {
+		return ApprovalDetail{}, err
+	}
+	return c.performStored(ctx, r, c.Who)
+}
+
+// stillApproved says why the one who approved the request could not do so now.
+func (c *Caller) stillApproved(ctx context.Context, r *approval.Request) error {
+	route, _, err := stored(r)
+	if err != nil {
+		return err
+	}
+	approver, err := c.Identity.Principal(ctx, r.DecidedByID, "")
+	if fault.CodeOf(err) == fault.NotFound || err == nil && !approver.Role.May(route.Capability) {
+		return fault.Errorf(fault.Conflict, "%s, who approved this, may not any more: take it back, and ask again", r.DecidedBy)
+	}
+	if err != nil {
+		return err
+	}
+	return c.Identity.MayApprove(ctx, r.DecidedByID, c.Who)
+}
+
+// performStored performs what a request asks for in the name of the one who asked.
+func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker identity.Principal) (ApprovalDetail, error) {
+	ctx = context.WithoutCancel(ctx)
+	as := c.As(asker, c.Remote)
+	as.Who.ApproverID, as.approvedBy = r.DecidedByID, r.DecidedBy
+	route, q, err := stored(r)
+	var done any
+	if err == nil {
+		done, err = route.Perform(ctx, as, q)
+	}
+	if err == nil {
+		shown := c.shownApproval(r)
+		shown.done = done
+		return shown, nil
+	}
+	told := fault.Answer(ctx, c.Log, "an approved operation failed", err, "operation", r.Operation, "request", r.ID)
+	return c.turn(ctx, r, approval.Failed, told.Message)
+}
+
+// mayApprove says why the caller may not approve the request; else it gives what
+// is asked for.
+func (c *Caller) mayApprove(ctx context.Context, r *approval.Request, asker identity.Principal) (*Route, error) {
+	if c.Who.Token != "" || c.Who.UserID == "" {
+		return nil, fault.Errorf(fault.Forbidden, "a person approves, in the console; %s is not a user", c.Who.Name)
+	}
+	if err := c.Identity.MayApprove(ctx, c.Who.UserID, asker); err != nil {
+		return nil, err
+	}
+	route, _, err := stored(r)
+	if err != nil {
+		return nil, err
+	}
+	if !c.Who.Role.May(route.Capability) {
+		return nil, fault.Errorf(fault.Forbidden, "only a role that may do this itself may approve it: it needs %s", needs(route.Capability))
+	}
+	return route, nil
+}
+
+// asker is who asked, with the role of now.
+func (c *Caller) asker(ctx context.Context, r *approval.Request) (identity.Principal, error) {
+	p, err := c.Identity.Principal(ctx, r.UserID, r.Token)
+	if fault.CodeOf(err) == fault.NotFound {
+		return p, fault.Errorf(fault.Conflict, "%s, who asked for this, may not do it any more; reject it", r.RequestedBy)
+	}
+	return p, err
+}

@@ -1,0 +1,140 @@
+package operation
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot/progress"
+	"holdfast/attest"
+	"holdfast/attest/appraisal"
+	"holdfast/attest/tpm"
+)
+
+// Boot is what operations need of the boot; [*boot.Boot] is it. Evidence and
+// Appraise fail with [progress.ErrNoPlatform] where no hardware gives evidence.
+type Boot interface {
+	Status() progress.Status
+	Evidence(ctx context.Context, nonce []byte) (*attest.Evidence, error)
+	Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *appraisal.Verdict, error)
+	Seal(ctx context.Context, credential []byte) error
+	Revoke(ctx context.Context, below uint64) error
+	// CheckRevoke gives the error that Revoke would, and revokes nothing.
+	CheckRevoke(ctx context.Context, below uint64) error
+}
+
+// SealRequest has the HSM's PIN sealed to the machine's TPM.
+type SealRequest struct {
+	PIN Secret `json:"pin"`
+}
+
+// Revocation has the machine's TPM refuse policies of a version below.
+type Revocation struct {
+	Below uint64 `json:"below"`
+}
+
+// Nonce asks for evidence that is fresh.
+type Nonce struct {
+	Nonce string `query:"nonce" about:"random bytes of your own, 16 to 64, in hexadecimal" json:"-"`
+}
+
+// bytes reads the nonce: fault.Invalid.
+func (n Nonce) bytes() ([]byte, error) {
+	b, err := hex.DecodeString(n.Nonce)
+	if err != nil || len(b) < attest.MinNonce || len(b) > attest.MaxNonce {
+		return nil, fault.Errorf(fault.Invalid, "nonce: give one of your own, %d to %d random bytes in hexadecimal", attest.MinNonce, attest.MaxNonce)
+	}
+	return b, nil
+}
+
+// Report is fresh evidence with what the appliance itself finds when it checks
+// it. Verify the evidence elsewhere if you do not trust the appliance.
+type Report struct {
+	// Evidence is the file.
+	Evidence json.RawMessage    `json:"evidence"`
+	Verdict  *appraisal.Verdict `json:"verdict"`
+	// Events is the firmware's log, which the TPM's registers prove.
+	Events []tpm.Event `json:"events"`
+	// EventsError says why the log cannot be read; empty if it can.
+	EventsError string `json:"events_error,omitempty"`
+}
+
+// The operations on evidence and on what the TPM keeps.
+var (
+	ShowEvidence = define(Operation[Nonce, json.RawMessage]{
+		Route: Route{ID: "evidence", Method: http.MethodGet, Path: "/attestation", Capability: identity.See,
+			Summary: "Fresh evidence of what the machine runs"},
+		Run: func(ctx context.Context, c *Caller, in Nonce) (json.RawMessage, error) {
+			return Evidence(ctx, c.Boot, in)
+		},
+	})
+	ShowReport = define(Operation[Nonce, *Report]{
+		Route: Route{ID: "attestationReport", Method: http.MethodGet, Path: "/attestation/report", Capability: identity.See,
+			Summary: "Fresh evidence with each check and the firmware's event log"},
+		Run: report,
+	})
+	Seal = define(Operation[SealRequest, Nothing]{
+		Route: Route{ID: "seal", Method: http.MethodPost, Path: "/seal", Capability: identity.Administer, Dangerous: true, WhileLocked: true, Urgency: Ordinary,
+			Summary: "Seal the HSM's PIN to this machine's TPM"},
+		Subject: apart[SealRequest],
+		Run: func(ctx context.Context, c *Caller, in SealRequest) (Nothing, error) {
+			return Nothing{}, c.Boot.Seal(ctx, in.PIN)
+		},
+	})
+	RevokePolicies = define(Operation[Revocation, Nothing]{
+		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Independent,
+			Summary: "Have this machine's TPM refuse policies of older versions, for good"},
+		Subject: apart[Revocation],
+		Check:   func(ctx context.Context, c *Caller, in Revocation) error { return c.Boot.CheckRevoke(ctx, in.Below) },
+		Run: func(ctx context.Context, c *Caller, in Revocation) (Nothing, error) {
+			return Nothing{}, c.Boot.Revoke(ctx, in.Below)
+		},
+	})
+)
+
+// Evidence makes an evidence file for a nonce. Errors: fault.Invalid; fault.Conflict
+// where there is no hardware that gives evidence.
+func Evidence(ctx context.Context, b Boot, in Nonce) ([]byte, error) {
+	n, err := in.bytes()
+	if err != nil {
+		return nil, err
+	}
+	e, err := b.Evidence(ctx, n)
+	if err != nil {
+		return nil, noEvidence(err)
+	}
+	return e.Encode()
+}
+
+func noEvidence(err error) error {
+	if errors.Is(err, progress.ErrNoPlatform) {
+		return fault.Errorf(fault.Conflict, "%s", err)
+	}
+	return err
+}
+
+func report(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
+	n, err := in.bytes()
+	if err != nil {
+		return nil, err
+	}
+	e, verdict, err := c.Boot.Appraise(ctx, n)
+	if err != nil {
+		return nil, noEvidence(err)
+	}
+	text, err := e.Encode()
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Evidence: text, Verdict: verdict, Events: []tpm.Event{}}
+	if e.TPM != nil {
+		if r.Events, err = e.TPM.Events(); err != nil {
+			r.Events, r.EventsError = []tpm.Event{}, err.Error()
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,202 @@
+package operation
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// Audit is what operations need of the audit log. Before the log is open, its
+// methods fail with fault.Locked.
+type Audit interface {
+	// Ready says why nothing can be recorded; nil if something can.
+	Ready() error
+	// Record writes a record durably.
+	Record(ctx context.Context, r *audit.Record) error
+	// Checkpoint signs the log as it is now.
+	Checkpoint() ([]byte, error)
+	// Status gives the state of the log; nil before it is open.
+	Status() *audit.Status
+	Search(ctx context.Context, q audit.Query) (records []*audit.Record, next string, err error)
+	Export(ctx context.Context, q audit.Query, w io.Writer, format string) error
+	// Proof makes a proof, in JSON, that a record is in the log.
+	Proof(ctx context.Context, seq int64) ([]byte, error)
+	// Verify reads the whole log as it is on the disk; it may take minutes.
+	Verify(ctx context.Context) (*audit.Report, error)
+}
+
+// AuditFilter says which records are meant; all if it is empty.
+type AuditFilter struct {
+	From         time.Time    `query:"from" about:"only records of this time (RFC 3339) or later" json:"-"`
+	To           time.Time    `query:"to" about:"only records before this time (RFC 3339)" json:"-"`
+	KeyStore     string       `query:"key_store" about:"a key store's name" json:"-"`
+	Key          string       `query:"key" about:"an external key's ID; give its key store, too" json:"-"`
+	Principal    string       `query:"principal" about:"awsPrincipalArn, whole" json:"-"`
+	KMSRequestID string       `query:"kms_request_id" about:"KMS's ID of a request" json:"-"`
+	Kind         audit.Kind   `query:"kind" enum:"xks,admin,boot,lease,audit" about:"only records of this kind" json:"-"`
+	Result       audit.Result `query:"result" enum:"allowed,denied,failed" about:"only records with this result" json:"-"`
+}
+
+func (f AuditFilter) query() audit.Query {
+	return audit.Query{From: f.From, To: f.To, KeyStore: f.KeyStore, Key: f.Key, Principal: f.Principal, KMSRequestID: f.KMSRequestID, Kind: f.Kind, Result: f.Result}
+}
+
+// AuditSearch asks for a page of records.
+type AuditSearch struct {
+	Limit  int    `query:"limit" least:"1" most:"1000" about:"how many, 1 to 1000; 100 if left out" json:"-"`
+	Cursor string `query:"cursor" about:"of the page before" json:"-"`
+	AuditFilter
+}
+
+// AuditExport asks for all records that a filter finds.
+type AuditExport struct {
+	Format string `query:"format" enum:"jsonl,csv" about:"jsonl (if left out) or csv" json:"-"`
+	AuditFilter
+}
+
+// RecordNumber names a record of the audit log.
+type RecordNumber struct {
+	Seq int64 `path:"seq" json:"-"`
+}
+
+// Records is a page of the audit log.
+type Records struct {
+	Records []*audit.Record `json:"records"`
+	// Next is the cursor of the next page, of older records; empty if there is none.
+	Next string `json:"next,omitempty"`
+}
+
+// Checkpoint is a signed state of the audit log. Kept elsewhere it proves later
+// that the log was not swapped for an older copy.
+type Checkpoint struct {
+	Checkpoint string `json:"checkpoint"`
+}
+
+// Verification is the state of the verification of the whole log.
+type Verification struct {
+	Running bool `json:"running"`
+	// Started and Ended are of the last one; zero before.
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+	By      string    `json:"by,omitempty"`
+	// Report is what it found; Error why it could not be done.
+	Report *audit.Report `json:"report,omitempty"`
+	Error  string        `json:"error,omitempty"`
+}
+
+// The operations on the audit log.
+var (
+	SearchAudit = define(Operation[AuditSearch, *Records]{
+		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Capability: identity.Audit,
+			Summary: "Search the audit log, the newest first"},
+		Run: func(ctx context.Context, c *Caller, in AuditSearch) (*Records, error) {
+			q := in.query()
+			q.Limit, q.Cursor = cmp.Or(in.Limit, 100), in.Cursor
+			list, next, err := c.Audit.Search(ctx, q)
+			return &Records{append([]*audit.Record{}, list...), next}, err
+		},
+	})
+	ShowAuditRecord = define(Operation[RecordNumber, *audit.Record]{
+		Route: Route{ID: "auditRecord", Method: http.MethodGet, Path: "/audit/records/{seq}", Capability: identity.Audit,
+			Summary: "One record of the audit log"},
+		Run: auditRecord,
+	})
+	ShowAuditProof = define(Operation[RecordNumber, json.RawMessage]{
+		Route: Route{ID: "auditProof", Method: http.MethodGet, Path: "/audit/records/{seq}/proof", Capability: identity.Audit,
+			Summary: "Proof that a record is in the log, to check offline"},
+		Run: func(ctx context.Context, c *Caller, in RecordNumber) (json.RawMessage, error) {
+			return c.Audit.Proof(ctx, in.Seq)
+		},
+	})
+	ExportAudit = define(Operation[AuditExport, Stream]{
+		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl",
+			Summary: "All records that a search finds"},
+		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {
+			format, media := cmp.Or(in.Format, "jsonl"), "application/jsonl"
+			if format == "csv" {
+				media = "text/csv; charset=utf-8"
+			}
+			return Stream{Media: media, Name: "holdfast-audit." + format, Write: func(w io.Writer) error {
+				return c.Audit.Export(ctx, in.query(), w, format)
+			}}, nil
+		},
+	})
+	SignCheckpoint = define(Operation[Nothing, Checkpoint]{
+		Route: Route{ID: "auditCheckpoint", Method: http.MethodGet, Path: "/audit/checkpoint", Capability: identity.Audit,
+			Summary: "Sign the audit log as it is now"},
+		Run: func(_ context.Context, c *Caller, _ Nothing) (Checkpoint, error) {
+			text, err := c.Audit.Checkpoint()
+			return Checkpoint{string(text)}, err
+		},
+	})
+	ShowAuditVerification = define(Operation[Nothing, Verification]{
+		Route: Route{ID: "auditVerification", Method: http.MethodGet, Path: "/audit/verification", Capability: identity.Audit,
+			Summary: "What the last verification of the whole log found"},
+		Run: func(_ context.Context, c *Caller, _ Nothing) (Verification, error) { return c.checks.status(), nil },
+	})
+	VerifyAudit = define(Operation[Nothing, Verification]{
+		Route: Route{ID: "verifyAudit", Method: http.MethodPost, Path: "/audit/verification", Capability: identity.Audit, ReadOnly: true, Urgency: Independent,
+			Summary: "Begin to verify the whole log; it goes on in the background"},
+		Subject: apart[Nothing],
+		Run: func(_ context.Context, c *Caller, _ Nothing) (Verification, error) {
+			return c.verifyAudit(c.Who.Name), nil
+		},
+	})
+)
+
+// auditRecord finds one record: the newest before the one after it.
+func auditRecord(ctx context.Context, c *Caller, in RecordNumber) (*audit.Record, error) {
+	list, _, err := c.Audit.Search(ctx, audit.Query{Limit: 1, Cursor: strconv.FormatInt(in.Seq+1, 10)})
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 || list[0].Seq != in.Seq {
+		return nil, fault.Errorf(fault.NotFound, "the audit log has no record %d, or retention has removed it", in.Seq)
+	}
+	return list[0], nil
+}
+
+// verification lets one run at a time.
+type verification struct {
+	mu   sync.Mutex
+	last Verification
+}
+
+func (v *verification) status() Verification {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.last
+}
+
+// verifyAudit begins a verification; one that runs goes on.
+func (p *Performer) verifyAudit(by string) Verification {
+	v := &p.checks
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.last.Running {
+		return v.last
+	}
+	v.last = Verification{Running: true, Started: p.Now().UTC(), By: by}
+	go func() {
+		report, err := p.Audit.Verify(context.Background())
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.last.Running, v.last.Ended, v.last.Report = false, p.Now().UTC(), report
+		if err != nil {
+			told := fault.Answer(context.Background(), p.Log, "the audit log was verified", err)
+			if v.last.Error = told.Message; told.Reference == "" {
+				p.Log.Error("the audit log was verified", "error", err)
+			}
+		}
+	}()
+	return v.last
+}

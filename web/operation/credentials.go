@@ -1,0 +1,102 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+)
+
+// Credentials are the operations of the domain on SigV4 credentials.
+type Credentials interface {
+	CreateCredential(ctx context.Context, keyStore string, want appliance.NewCredential) (*appliance.Credential, string, error)
+	Credentials(ctx context.Context, keyStore string) ([]*appliance.Credential, error)
+	SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*appliance.Credential, error)
+	DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
+	// CheckDeleteCredential gives the error that DeleteCredential would, and changes
+	// nothing.
+	CheckDeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
+}
+
+// NewCredential asks for a credential: to be made if both are empty, else
+// imported.
+type NewCredential struct {
+	KeyStoreName
+	AccessKeyID     string `json:"access_key_id,omitempty"`
+	SecretAccessKey string `json:"secret_access_key,omitempty"`
+}
+
+// CreatedCredential shows the secret for the only time.
+type CreatedCredential struct {
+	appliance.Credential
+	SecretAccessKey string `json:"secret_access_key"`
+	URIPathPrefix   string `json:"uri_path_prefix"`
+}
+
+func (c CreatedCredential) withoutSecret() any { return c.Credential }
+
+// CredentialName names a credential.
+type CredentialName struct {
+	KeyStoreName
+	Credential string `path:"credential" json:"-"`
+}
+
+func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
+	list, _ := c.Domain.Credentials(ctx, in.KeyStore)
+	return one(list, func(x *appliance.Credential) bool { return x.AccessKeyID == in.Credential })
+}
+
+// The operations on SigV4 credentials.
+var (
+	ListCredentials = define(Operation[KeyStoreName, []*appliance.Credential]{
+		Route: Route{ID: "listCredentials", Method: http.MethodGet, Path: "/keystores/{keystore}/credentials", Capability: identity.See,
+			Summary: "A key store's SigV4 credentials, without their secrets"},
+		Run: func(ctx context.Context, c *Caller, in KeyStoreName) ([]*appliance.Credential, error) {
+			return c.Domain.Credentials(ctx, in.KeyStore)
+		},
+	})
+	CreateCredential = define(Operation[NewCredential, CreatedCredential]{
+		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Dangerous: true, Urgency: Ordinary,
+			Summary: "Make or import a SigV4 credential; its secret is shown this once"},
+		Subject: makes[NewCredential],
+		Run: func(ctx context.Context, c *Caller, in NewCredential) (CreatedCredential, error) {
+			created, secret, err := c.Domain.CreateCredential(ctx, in.KeyStore, appliance.NewCredential{AccessKeyID: in.AccessKeyID, SecretAccessKey: in.SecretAccessKey})
+			if err != nil {
+				return CreatedCredential{}, err
+			}
+			ks, err := c.Domain.ShowKeyStore(ctx, in.KeyStore)
+			if err != nil {
+				return CreatedCredential{}, err
+			}
+			return CreatedCredential{*created, secret, ks.URIPathPrefix}, nil
+		},
+	})
+	ActivateCredential = define(Operation[CredentialName, *appliance.Credential]{
+		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Urgency: Ordinary,
+			Summary: "Accept signatures of a credential"},
+		Subject: credentialSubject,
+		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
+			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, true)
+		},
+	})
+	DeactivateCredential = define(Operation[CredentialName, *appliance.Credential]{
+		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Urgency: Urgent,
+			Summary: "Refuse signatures of a credential"},
+		Subject: credentialSubject,
+		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
+			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, false)
+		},
+	})
+	DeleteCredential = define(Operation[CredentialName, Nothing]{
+		Route: Route{ID: "deleteCredential", Method: http.MethodDelete, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Urgent,
+			Summary: "Remove a credential"},
+		Subject: credentialSubject,
+		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
+			return c.Domain.CheckDeleteCredential(ctx, in.KeyStore, in.Credential)
+		},
+		Run: func(ctx context.Context, c *Caller, in CredentialName) (Nothing, error) {
+			return Nothing{}, c.Domain.DeleteCredential(ctx, in.KeyStore, in.Credential)
+		},
+	})
+)

@@ -1,0 +1,165 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+)
+
+// Grants are the operations of the domain on grants and Cedar policies. The checks
+// give the error that the operation would, and change nothing.
+type Grants interface {
+	AddGrant(ctx context.Context, keyStore string, want appliance.Grant) (*appliance.Grant, error)
+	CheckGrant(ctx context.Context, keyStore string, want appliance.Grant) error
+	Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error)
+	RemoveGrant(ctx context.Context, keyStore, id string) error
+	CheckRemoveGrant(ctx context.Context, keyStore, id string) error
+	TestGrants(ctx context.Context, keyStore, key string, r appliance.RequestContext) (appliance.Decision, error)
+	Policy(ctx context.Context, keyStore string) (string, error)
+	SetPolicy(ctx context.Context, keyStore, cedar string) error
+	CheckPolicy(ctx context.Context, keyStore, cedar string) error
+}
+
+// Policy is a key store's Cedar policies that were written by hand.
+type Policy struct {
+	Cedar string `json:"cedar"`
+}
+
+// NewPolicy replaces the Cedar policies of a key store.
+type NewPolicy struct {
+	KeyStoreName
+	Cedar string `json:"cedar"`
+}
+
+// Grant is a grant with the Cedar policy that is evaluated for it.
+type Grant struct {
+	*appliance.Grant
+	Cedar string `json:"cedar"`
+}
+
+// GrantName names a grant.
+type GrantName struct {
+	KeyStoreName
+	Grant string `path:"grant" json:"-"`
+}
+
+// NewGrant asks for a grant.
+type NewGrant struct {
+	KeyStoreName
+	// KeyID is the external key; empty for all keys of the key store.
+	KeyID      string                `json:"key_id,omitempty"`
+	Effect     appliance.Effect      `json:"effect,omitempty"`
+	Principal  string                `json:"principal"`
+	Operations []appliance.Operation `json:"operations"`
+	Conditions appliance.Conditions  `json:"conditions,omitzero"`
+	NotAfter   time.Time             `json:"not_after,omitzero"`
+}
+
+func (g NewGrant) grant() appliance.Grant {
+	return appliance.Grant{KeyID: g.KeyID, Effect: g.Effect, Principal: g.Principal, Operations: g.Operations, Conditions: g.Conditions, NotAfter: g.NotAfter}
+}
+
+// GrantTest is a request of KMS that is decided and not made.
+type GrantTest struct {
+	KeyName
+	Principal    string              `json:"principal"`
+	Operation    appliance.Operation `json:"operation"`
+	KMSOperation string              `json:"kms_operation,omitempty"`
+	ViaService   string              `json:"via_service,omitempty"`
+	SourceVPC    string              `json:"source_vpc,omitempty"`
+	SourceVPCE   string              `json:"source_vpce,omitempty"`
+	KMSKeyARN    string              `json:"kms_key_arn,omitempty"`
+}
+
+// The operations on grants and policies.
+var (
+	ListGrants = define(Operation[KeyStoreName, []Grant]{
+		Route: Route{ID: "listGrants", Method: http.MethodGet, Path: "/keystores/{keystore}/grants", Capability: identity.See,
+			Summary: "All grants of a key store and of its keys"},
+		Run: func(ctx context.Context, c *Caller, in KeyStoreName) ([]Grant, error) {
+			list, err := c.Domain.Grants(ctx, in.KeyStore)
+			shown := make([]Grant, len(list))
+			for i, g := range list {
+				shown[i] = Grant{g, g.Cedar()}
+			}
+			return shown, err
+		},
+	})
+	CreateGrant = define(Operation[NewGrant, Grant]{
+		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
+			Summary: "Allow or forbid a principal operations"},
+		Subject: makes[NewGrant],
+		Check: func(ctx context.Context, c *Caller, in NewGrant) error {
+			return c.Domain.CheckGrant(ctx, in.KeyStore, in.grant())
+		},
+		Run: func(ctx context.Context, c *Caller, in NewGrant) (Grant, error) {
+			g, err := c.Domain.AddGrant(ctx, in.KeyStore, in.grant())
+			if err != nil {
+				return Grant{}, err
+			}
+			return Grant{g, g.Cedar()}, nil
+		},
+	})
+	RenderGrant = define(Operation[NewGrant, Policy]{
+		Route: Route{ID: "renderGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants/render", Capability: identity.See, ReadOnly: true, Urgency: Independent,
+			Summary: "The Cedar policy that a grant would be, without making it"},
+		Subject: apart[NewGrant],
+		Run: func(_ context.Context, _ *Caller, in NewGrant) (Policy, error) {
+			g := in.grant()
+			if err := g.Validate(); err != nil {
+				return Policy{}, err
+			}
+			return Policy{g.Cedar()}, nil
+		},
+	})
+	RemoveGrant = define(Operation[GrantName, Nothing]{
+		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Approvable: true, Urgency: Urgent,
+			Summary: "Remove a grant"},
+		Subject: func(ctx context.Context, c *Caller, in GrantName) any {
+			list, _ := c.Domain.Grants(ctx, in.KeyStore)
+			return one(list, func(g *appliance.Grant) bool { return g.ID == in.Grant })
+		},
+		Check: func(ctx context.Context, c *Caller, in GrantName) error {
+			return c.Domain.CheckRemoveGrant(ctx, in.KeyStore, in.Grant)
+		},
+		Run: func(ctx context.Context, c *Caller, in GrantName) (Nothing, error) {
+			return Nothing{}, c.Domain.RemoveGrant(ctx, in.KeyStore, in.Grant)
+		},
+	})
+	TestGrants = define(Operation[GrantTest, appliance.Decision]{
+		Route: Route{ID: "testGrants", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/test-grants", Capability: identity.See, ReadOnly: true, Urgency: Independent,
+			Summary: "Whether a request would be allowed, and which policies decide"},
+		Subject: func(ctx context.Context, c *Caller, in GrantTest) any { return in.subject(ctx, c) },
+		Run: func(ctx context.Context, c *Caller, in GrantTest) (appliance.Decision, error) {
+			d, err := c.Domain.TestGrants(ctx, in.KeyStore, in.Key, appliance.RequestContext{Principal: in.Principal, Operation: in.Operation, KMSOperation: in.KMSOperation,
+				ViaService: in.ViaService, SourceVPC: in.SourceVPC, SourceVPCE: in.SourceVPCE, KMSKeyARN: in.KMSKeyARN})
+			d.Policies = append([]string{}, d.Policies...) // in JSON a list, though it be empty
+			return d, err
+		},
+	})
+	ShowPolicy = define(Operation[KeyStoreName, Policy]{
+		Route: Route{ID: "showPolicy", Method: http.MethodGet, Path: "/keystores/{keystore}/policy", Capability: identity.See,
+			Summary: "A key store's Cedar policies written by hand"},
+		Run: func(ctx context.Context, c *Caller, in KeyStoreName) (Policy, error) {
+			cedar, err := c.Domain.Policy(ctx, in.KeyStore)
+			return Policy{cedar}, err
+		},
+	})
+	SetPolicy = define(Operation[NewPolicy, Nothing]{
+		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
+			Summary: "Replace a key store's Cedar policies written by hand"},
+		Subject: func(ctx context.Context, c *Caller, in NewPolicy) any {
+			cedar, err := c.Domain.Policy(ctx, in.KeyStore)
+			return found(&Policy{cedar}, err)
+		},
+		Check: func(ctx context.Context, c *Caller, in NewPolicy) error {
+			return c.Domain.CheckPolicy(ctx, in.KeyStore, in.Cedar)
+		},
+		Run: func(ctx context.Context, c *Caller, in NewPolicy) (Nothing, error) {
+			return Nothing{}, c.Domain.SetPolicy(ctx, in.KeyStore, in.Cedar)
+		},
+	})
+)

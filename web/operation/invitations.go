@@ -1,0 +1,62 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+
+	"holdfast/appliance/identity"
+)
+
+// NewInvitation asks for a one-time link that makes a user.
+type NewInvitation struct {
+	Name string        `json:"name"`
+	Role identity.Role `json:"role"`
+}
+
+// CreatedInvitation shows the link's token for the only time. The link is
+// /invitation/ and the token, on the console.
+type CreatedInvitation struct {
+	identity.Invitation
+	Token string `json:"token"`
+}
+
+func (i CreatedInvitation) withoutSecret() any { return i.Invitation }
+
+// InvitationName names an invitation by the ID.
+type InvitationName struct {
+	Invitation string `path:"invitation" json:"-"`
+}
+
+// The operations on invitations.
+var (
+	ListInvitations = define(Operation[Nothing, []identity.Invitation]{
+		Route: Route{ID: "listInvitations", Method: http.MethodGet, Path: "/invitations", Capability: identity.Administer,
+			Summary: "Invitations that nobody has used yet"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Invitation, error) {
+			return c.Identity.Invitations(ctx)
+		},
+	})
+	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{
+		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+			Summary: "Invite a user by a one-time link"},
+		Subject: makes[NewInvitation],
+		Check: func(ctx context.Context, c *Caller, in NewInvitation) error {
+			return c.Identity.CheckInvite(ctx, c.Who, in.Name, in.Role)
+		},
+		Run: func(ctx context.Context, c *Caller, in NewInvitation) (CreatedInvitation, error) {
+			i, token, err := c.Identity.Invite(ctx, c.Who, in.Name, in.Role)
+			return CreatedInvitation{i, token}, err
+		},
+	})
+	RevokeInvitation = define(Operation[InvitationName, Nothing]{
+		Route: Route{ID: "revokeInvitation", Method: http.MethodDelete, Path: "/invitations/{invitation}", Capability: identity.Administer, Urgency: Urgent,
+			Summary: "Take an invitation back"},
+		Subject: func(ctx context.Context, c *Caller, in InvitationName) any {
+			list, _ := c.Identity.Invitations(ctx)
+			return oneOf(list, func(i identity.Invitation) bool { return i.ID == in.Invitation })
+		},
+		Run: func(ctx context.Context, c *Caller, in InvitationName) (Nothing, error) {
+			return Nothing{}, c.Identity.RevokeInvitation(ctx, in.Invitation)
+		},
+	})
+)

@@ -1,0 +1,141 @@
+package operation
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+)
+
+// Keys are the operations of the domain on external keys. The checks give the
+// error that the operation would, and change nothing.
+type Keys interface {
+	CreateKey(ctx context.Context, keyStore string, want appliance.NewExternalKey) (*appliance.StoredKey, error)
+	Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error)
+	ShowKey(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error)
+	SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*appliance.ExternalKey, error)
+	CheckKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) error
+	RotateKey(ctx context.Context, keyStore, id string, material []byte) (*appliance.ExternalKey, error)
+	ScheduleDeletion(ctx context.Context, keyStore, id string, days int) (*appliance.ExternalKey, error)
+	CheckDeletion(ctx context.Context, keyStore, id string, days int) error
+	CancelDeletion(ctx context.Context, keyStore, id string) (*appliance.ExternalKey, error)
+}
+
+// KeyName names an external key.
+type KeyName struct {
+	KeyStoreName
+	Key string `path:"key" json:"-"`
+}
+
+// subject is the key with its versions and grants.
+func (n KeyName) subject(ctx context.Context, c *Caller) any {
+	return found(c.Domain.ShowKey(ctx, n.KeyStore, n.Key))
+}
+
+func keySubject(ctx context.Context, c *Caller, in KeyName) any { return in.subject(ctx, c) }
+
+// KeyPage asks for a page of a key store's keys.
+type KeyPage struct {
+	KeyStoreName
+	After  string             `query:"after" about:"the last ID of the page before" json:"-"`
+	Limit  int                `query:"limit" least:"1" most:"1000" about:"how many, 1 to 1000; 100 if left out" json:"-"`
+	Prefix string             `query:"prefix" about:"only IDs that begin so" json:"-"`
+	State  appliance.KeyState `query:"state" enum:"enabled,disabled,pending_deletion,deletion_suspended,blocked" about:"only keys in that state" json:"-"`
+}
+
+// NewKey asks for an external key. Material, if there is any, is imported.
+type NewKey struct {
+	KeyStoreName
+	ID       string            `json:"id"`
+	Usage    appliance.Usage   `json:"usage"`
+	Custody  appliance.Custody `json:"custody"`
+	Material Secret            `json:"material,omitempty"`
+	// Framing is for an imported key that another proxy has used.
+	Framing appliance.Framing `json:"aad_framing,omitempty"`
+}
+
+// Rotation asks for a new version of a key; with Material, for that one.
+type Rotation struct {
+	KeyName
+	Material Secret `json:"material,omitempty"`
+}
+
+// Deletion asks for a key to be destroyed after Days, 7 to 30.
+type Deletion struct {
+	KeyName
+	Days int `json:"days"`
+}
+
+// The operations on external keys.
+var (
+	ListKeys = define(Operation[KeyPage, []*appliance.ExternalKey]{
+		Route: Route{ID: "listKeys", Method: http.MethodGet, Path: "/keystores/{keystore}/keys", Capability: identity.See,
+			Summary: "A page of a key store's keys, by ID"},
+		Run: func(ctx context.Context, c *Caller, in KeyPage) ([]*appliance.ExternalKey, error) {
+			return c.Domain.Keys(ctx, in.KeyStore, appliance.Page{After: in.After, Limit: cmp.Or(in.Limit, 100), Prefix: in.Prefix, State: in.State})
+		},
+	})
+	CreateKey = define(Operation[NewKey, *appliance.StoredKey]{
+		Route: Route{ID: "createKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys", Capability: identity.ManageKeys, Urgency: Ordinary,
+			Summary: "Make or import an external key"},
+		Subject: makes[NewKey],
+		Run: func(ctx context.Context, c *Caller, in NewKey) (*appliance.StoredKey, error) {
+			return c.Domain.CreateKey(ctx, in.KeyStore, appliance.NewExternalKey{ID: in.ID, Usage: in.Usage, Custody: in.Custody, Material: in.Material, Framing: in.Framing})
+		},
+	})
+	ShowKey = define(Operation[KeyName, *appliance.StoredKey]{
+		Route: Route{ID: "showKey", Method: http.MethodGet, Path: "/keystores/{keystore}/keys/{key}", Capability: identity.See,
+			Summary: "A key with its versions and grants"},
+		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.StoredKey, error) {
+			return c.Domain.ShowKey(ctx, in.KeyStore, in.Key)
+		},
+	})
+	EnableKey = define(Operation[KeyName, *appliance.ExternalKey]{
+		Route: Route{ID: "enableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/enable", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
+			Summary: "Let a key serve"},
+		Subject: keySubject,
+		Check: func(ctx context.Context, c *Caller, in KeyName) error {
+			return c.Domain.CheckKeyEnabled(ctx, in.KeyStore, in.Key, true)
+		},
+		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
+			return c.Domain.SetKeyEnabled(ctx, in.KeyStore, in.Key, true)
+		},
+	})
+	DisableKey = define(Operation[KeyName, *appliance.ExternalKey]{
+		Route: Route{ID: "disableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/disable", Capability: identity.ManageKeys, Urgency: Urgent,
+			Summary: "Take a key out of service"},
+		Subject: keySubject,
+		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
+			return c.Domain.SetKeyEnabled(ctx, in.KeyStore, in.Key, false)
+		},
+	})
+	RotateKey = define(Operation[Rotation, *appliance.ExternalKey]{
+		Route: Route{ID: "rotateKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/rotate", Capability: identity.ManageKeys, Urgency: Ordinary,
+			Summary: "Encrypt with a new version of a key from now on"},
+		Subject: func(ctx context.Context, c *Caller, in Rotation) any { return in.subject(ctx, c) },
+		Run: func(ctx context.Context, c *Caller, in Rotation) (*appliance.ExternalKey, error) {
+			return c.Domain.RotateKey(ctx, in.KeyStore, in.Key, in.Material)
+		},
+	})
+	ScheduleKeyDeletion = define(Operation[Deletion, *appliance.ExternalKey]{
+		Route: Route{ID: "scheduleKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/delete", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
+			Summary: "Have a key destroyed after a waiting period; it is out of service from now on"},
+		Subject: func(ctx context.Context, c *Caller, in Deletion) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in Deletion) error {
+			return c.Domain.CheckDeletion(ctx, in.KeyStore, in.Key, in.Days)
+		},
+		Run: func(ctx context.Context, c *Caller, in Deletion) (*appliance.ExternalKey, error) {
+			return c.Domain.ScheduleDeletion(ctx, in.KeyStore, in.Key, in.Days)
+		},
+	})
+	CancelKeyDeletion = define(Operation[KeyName, *appliance.ExternalKey]{
+		Route: Route{ID: "cancelKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/cancel-deletion", Capability: identity.ManageKeys, Urgency: Ordinary,
+			Summary: "Take back a scheduled or suspended deletion; the key is disabled then"},
+		Subject: keySubject,
+		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
+			return c.Domain.CancelDeletion(ctx, in.KeyStore, in.Key)
+		},
+	})
+)

@@ -1,0 +1,141 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+)
+
+// KeyStores are the operations of the domain on key stores.
+type KeyStores interface {
+	CreateKeyStore(ctx context.Context, want appliance.KeyStore) (*appliance.KeyStore, error)
+	KeyStores(ctx context.Context) ([]*appliance.KeyStore, error)
+	ShowKeyStore(ctx context.Context, name string) (*appliance.KeyStoreDetail, error)
+	SetQuota(ctx context.Context, name string, requestsPerSecond int) (*appliance.KeyStore, error)
+	DeleteKeyStore(ctx context.Context, name string) error
+	// CheckDeleteKeyStore gives the error that DeleteKeyStore would, and changes
+	// nothing.
+	CheckDeleteKeyStore(ctx context.Context, name string) error
+}
+
+// KeyStoreName names a key store.
+type KeyStoreName struct {
+	KeyStore string `path:"keystore" json:"-"`
+}
+
+// subject is the key store, without what is in it.
+func (n KeyStoreName) subject(ctx context.Context, c *Caller) any {
+	list, _ := c.Domain.KeyStores(ctx)
+	return one(list, func(k *appliance.KeyStore) bool { return k.Name == n.KeyStore })
+}
+
+// Quota is the most authenticated requests a second; 0 for no limit.
+type Quota struct {
+	KeyStoreName
+	RequestsPerSecond int `json:"requests_per_second"`
+}
+
+// NewKeyStore asks for a key store.
+type NewKeyStore struct {
+	Name string `json:"name"`
+	// URIPathPrefix comes before [appliance.XKSPath]; nothing does if it is left out.
+	URIPathPrefix string `json:"uri_path_prefix,omitempty"`
+	// RequestsPerSecond is the quota; 0 is none, as if it is left out.
+	RequestsPerSecond int `json:"requests_per_second,omitempty"`
+}
+
+// KeyStoreHealth is what KMS is told of a key store, and what it takes to connect.
+type KeyStoreHealth struct {
+	// Serves says whether requests of KMS are answered at all; Reason says why not.
+	Serves bool   `json:"serves"`
+	Reason string `json:"reason,omitempty"`
+	// URIEndpoint and URIPath are for the KMS console (XksProxyUriEndpoint,
+	// XksProxyUriPath). The first is empty if the appliance does not know its name.
+	URIEndpoint string `json:"uri_endpoint,omitempty"`
+	URIPath     string `json:"uri_path"`
+	// ActiveCredentials is how many SigV4 credentials KMS could use.
+	ActiveCredentials int `json:"active_credentials"`
+	// HSMs are as GetHealthStatus lists them.
+	HSMs []appliance.HSMHealth `json:"hsms"`
+}
+
+// The operations on key stores.
+var (
+	ListKeyStores = define(Operation[Nothing, []*appliance.KeyStore]{
+		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See,
+			Summary: "All key stores, by name"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]*appliance.KeyStore, error) {
+			return c.Domain.KeyStores(ctx)
+		},
+	})
+	CreateKeyStore = define(Operation[NewKeyStore, *appliance.KeyStore]{
+		Route: Route{ID: "createKeyStore", Method: http.MethodPost, Path: "/keystores", Capability: identity.ManageKeys, Urgency: Ordinary,
+			Summary: "Make a key store"},
+		Subject: makes[NewKeyStore],
+		Run: func(ctx context.Context, c *Caller, in NewKeyStore) (*appliance.KeyStore, error) {
+			return c.Domain.CreateKeyStore(ctx, appliance.KeyStore{Name: in.Name, URIPathPrefix: in.URIPathPrefix, RequestsPerSecond: in.RequestsPerSecond})
+		},
+	})
+	ShowKeyStore = define(Operation[KeyStoreName, *appliance.KeyStoreDetail]{
+		Route: Route{ID: "showKeyStore", Method: http.MethodGet, Path: "/keystores/{keystore}", Capability: identity.See,
+			Summary: "A key store with its credentials and grants"},
+		Run: func(ctx context.Context, c *Caller, in KeyStoreName) (*appliance.KeyStoreDetail, error) {
+			return c.Domain.ShowKeyStore(ctx, in.KeyStore)
+		},
+	})
+	SetQuota = define(Operation[Quota, *appliance.KeyStore]{
+		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Urgency: Ordinary,
+			Summary: "Set a key store's quota of requests a second"},
+		Subject: func(ctx context.Context, c *Caller, in Quota) any { return in.subject(ctx, c) },
+		Run: func(ctx context.Context, c *Caller, in Quota) (*appliance.KeyStore, error) {
+			return c.Domain.SetQuota(ctx, in.KeyStore, in.RequestsPerSecond)
+		},
+	})
+	ShowKeyStoreHealth = define(Operation[KeyStoreName, *KeyStoreHealth]{
+		Route: Route{ID: "keyStoreHealth", Method: http.MethodGet, Path: "/keystores/{keystore}/health", Capability: identity.See,
+			Summary: "What KMS would be told of a key store"},
+		Run: keyStoreHealth,
+	})
+	DeleteKeyStore = define(Operation[KeyStoreName, Nothing]{
+		Route: Route{ID: "deleteKeyStore", Method: http.MethodDelete, Path: "/keystores/{keystore}", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
+			Summary: "Remove a key store that has no keys, with its credentials and grants"},
+		Subject: func(ctx context.Context, c *Caller, in KeyStoreName) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in KeyStoreName) error {
+			return c.Domain.CheckDeleteKeyStore(ctx, in.KeyStore)
+		},
+		Run: func(ctx context.Context, c *Caller, in KeyStoreName) (Nothing, error) {
+			return Nothing{}, c.Domain.DeleteKeyStore(ctx, in.KeyStore)
+		},
+	})
+)
+
+func keyStoreHealth(ctx context.Context, c *Caller, in KeyStoreName) (*KeyStoreHealth, error) {
+	ks, err := c.Domain.ShowKeyStore(ctx, in.KeyStore)
+	if err != nil {
+		return nil, err
+	}
+	status := c.Domain.Status(ctx)
+	h := &KeyStoreHealth{Serves: true, URIEndpoint: c.Site.XKSEndpoint(), URIPath: ks.URIPathPrefix + appliance.XKSPath, HSMs: []appliance.HSMHealth{}}
+	h.HSMs = append(h.HSMs, status.HSMs...)
+	for _, cr := range ks.Credentials {
+		if cr.Active {
+			h.ActiveCredentials++
+		}
+	}
+	switch audit := c.Audit.Ready(); {
+	case status.Locked:
+		h.Reason = "locked: " + status.Reason
+	case !status.Blocked.IsZero():
+		h.Reason = "everything is blocked: " + status.Blocked.Reason
+	case !ks.Blocked.IsZero():
+		h.Reason = "the key store is blocked: " + ks.Blocked.Reason
+	case audit != nil:
+		h.Reason = "nothing can be recorded: " + c.message(ctx, audit)
+	case h.ActiveCredentials == 0:
+		h.Reason = "no SigV4 credential is active"
+	}
+	h.Serves = h.Reason == ""
+	return h, nil
+}

@@ -1,0 +1,160 @@
+package operation
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"holdfast/appliance/identity"
+)
+
+// Route is what can be said of an operation without its types.
+type Route struct {
+	// ID names the operation in the OpenAPI document, in settings and in requests for
+	// approval.
+	ID     string
+	Method string
+	// Path is what follows [Prefix], with parameters in braces.
+	Path    string
+	Summary string
+	// Capability is what the caller's role must have.
+	Capability identity.Capability
+	// Dangerous operations of a session need a proof, not older than [PresenceTime],
+	// that the user is present. The bearer of an API token is never present, and
+	// needs none.
+	Dangerous bool
+	// Approvable operations may be chosen to need a second person's approval.
+	Approvable bool
+	// GuardsApproval: it needs a second person as soon as any operation does.
+	GuardsApproval bool
+	// WhileLocked operations may be performed by a user whose row nobody can verify,
+	// as the appliance is locked: to look, to give the PIN and to block. An attacker
+	// who writes to the database could have made that user.
+	WhileLocked bool
+	// ReadOnly operations change nothing, though they are posted.
+	ReadOnly bool
+	// Recorded operations read, and are in the audit log all the same: something
+	// leaves the appliance.
+	Recorded bool
+	// Urgency says what a change waits for.
+	Urgency Urgency
+	// BinaryAnswer is the media type of an answer that is a [Stream].
+	BinaryAnswer string
+
+	// What follows is made of the types of input and answer.
+
+	// BinaryRequest is the media type of a body that is not JSON.
+	BinaryRequest string
+	// Query are the parameters after the path's.
+	Query []Parameter
+
+	input, answer reflect.Type
+	fields        fields
+	subject       func(ctx context.Context, c *Caller, in any) any
+	check         func(ctx context.Context, c *Caller, in any) error
+	run           func(ctx context.Context, c *Caller, in any) (any, error)
+	done          func(out any, effect *Effect) any
+}
+
+// Entry gives the route itself, of any operation.
+func (r *Route) Entry() *Route { return r }
+
+// Entry is an operation of any type.
+type Entry interface{ Entry() *Route }
+
+// Mutates says whether the operation is recorded as one that changes something.
+func (r *Route) Mutates() bool { return r.Method != http.MethodGet }
+
+// Changes says whether it changes something. Its answer then has an [Effect].
+func (r *Route) Changes() bool { return r.Mutates() && !r.ReadOnly }
+
+// ShowsSecret says whether the answer has something that is shown once.
+func (r *Route) ShowsSecret() bool { return r.answer.Implements(reflect.TypeFor[secret]()) }
+
+// Operation is what the audit log calls it: the method and the route, such as
+// "POST keystores/{keystore}/keys".
+func (r *Route) Operation() string { return r.Method + " " + strings.TrimPrefix(r.Path, "/") }
+
+// Input and Answer are the types of what it takes and gives.
+func (r *Route) Input() reflect.Type  { return r.input }
+func (r *Route) Answer() reflect.Type { return r.answer }
+
+// HasSubject says whether it is declared what the operation is about.
+func (r *Route) HasSubject() bool { return r.subject != nil }
+
+// HasCheck says whether it can be asked without performing it.
+func (r *Route) HasCheck() bool { return r.check != nil }
+
+// TakesBody says whether its body is JSON with members.
+func (r *Route) TakesBody() bool { return len(members(r.input)) > 0 }
+
+// Operation is an operation that takes In and gives Out.
+type Operation[In, Out any] struct {
+	Route
+	// Subject gives what the operation is about, as it is now: nil if it is not there.
+	// It is read before and after a change for the record, and compared with the
+	// revision that the caller saw. [makes] stands for a thing that the operation
+	// makes, [apart] for none.
+	Subject func(ctx context.Context, c *Caller, in In) any
+	// Check gives the error that Run would, as far as that is known before, and
+	// changes nothing. Each approvable operation has one.
+	Check func(ctx context.Context, c *Caller, in In) error
+	// Run performs it. It is called by Do alone.
+	Run func(ctx context.Context, c *Caller, in In) (Out, error)
+}
+
+// define makes an operation ready for use. A mistake in the table is one of the
+// program, and ends it.
+func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
+	op := &o
+	r := &op.Route
+	r.input, r.answer = reflect.TypeFor[In](), reflect.TypeFor[Out]()
+	r.fields = fieldsOf(r.input)
+	for _, f := range r.fields {
+		switch f.in {
+		case inQuery:
+			r.Query = append(r.Query, f.Parameter)
+		case inBody:
+			r.BinaryRequest = f.Name
+		}
+	}
+	if want := inPath.FindAllString(r.Path, -1); len(want) != r.fields.count(inPathOf) {
+		panic(fmt.Sprintf("operation %s: its input %s has other parameters than its path %s", r.ID, r.input, r.Path))
+	}
+	if op.Subject != nil {
+		r.subject = func(ctx context.Context, c *Caller, in any) any { return op.Subject(ctx, c, in.(In)) }
+	}
+	if op.Check != nil {
+		r.check = func(ctx context.Context, c *Caller, in any) error { return op.Check(ctx, c, in.(In)) }
+	}
+	r.run = func(ctx context.Context, c *Caller, in any) (any, error) { return op.Run(ctx, c, in.(In)) }
+	r.done = func(out any, effect *Effect) any { return Done[Out]{out.(Out), effect} }
+	return op
+}
+
+// Do performs the operation for the caller. Secrets in the input are zeroized.
+//
+// Errors are of the domain, or: fault.Forbidden, [fault.Presence] or fault.Locked if
+// the caller may not; [fault.Stale] if the subject is not what the caller saw; a
+// [*Pending] if it waits for the approval of a second person now.
+func (o *Operation[In, Out]) Do(ctx context.Context, c *Caller, in In) (Done[Out], error) {
+	defer wipe(reflect.ValueOf(in))
+	done, err := o.Perform(ctx, c, Request{Path: o.fields.of(in), Read: func() (any, error) { return in, nil }})
+	if err != nil {
+		return Done[Out]{}, err
+	}
+	return done.(Done[Out]), nil
+}
+
+// Nothing is the input and the answer of operations that have none.
+type Nothing struct{}
+
+// makes is the subject of an operation that makes a thing: there is none before,
+// and the answer is recorded.
+func makes[In any](context.Context, *Caller, In) any { return nil }
+
+// apart is the subject of an operation that is about no thing which can be read:
+// its answer is recorded.
+func apart[In any](context.Context, *Caller, In) any { return nil }

@@ -1,0 +1,245 @@
+package operation
+
+import (
+	"context"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/activity"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// Domain is what operations need of the appliance; [*appliance.Appliance] is it.
+type Domain interface {
+	KeyStores
+	Keys
+	Grants
+	Credentials
+	Blocks
+	Backups
+	Discards
+	// Status gives the state of keys, HSMs and lease.
+	Status(ctx context.Context) appliance.Status
+	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
+}
+
+// Options are what operations work with. All are needed, but Now.
+type Options struct {
+	Domain    Domain
+	Boot      Boot
+	Audit     Audit
+	Journal   Journal
+	Identity  *identity.Directory
+	Approvals ApprovalStore
+	// Settings has which operations need a second person.
+	Settings approval.Settings
+	Activity *activity.Recorder
+	Site     Site
+	Log      *slog.Logger
+	// Now is the clock; time.Now if nil.
+	Now func() time.Time
+}
+
+// Performer performs operations. An appliance has one.
+type Performer struct {
+	Options
+	turns  turns
+	checks verification
+}
+
+// New makes a performer.
+func New(o Options) *Performer {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Performer{Options: o}
+}
+
+// Caller is who has operations performed. A listener has found out who that is.
+type Caller struct {
+	*Performer
+	Who identity.Principal
+	// Remote is the address that the caller has; empty on the machine itself.
+	Remote string
+	// Revision is that of the subject as the caller saw it; empty for any.
+	Revision string
+
+	approvedBy string // the name of who approved; empty if nobody was asked
+}
+
+// As gives a caller.
+func (p *Performer) As(who identity.Principal, remote string) *Caller {
+	return &Caller{Performer: p, Who: who, Remote: remote}
+}
+
+// Seeing gives the caller with the revision of what they saw.
+func (c *Caller) Seeing(revision string) *Caller {
+	seeing := *c
+	seeing.Revision = revision
+	return &seeing
+}
+
+// Request is an input that is read once it is known that the caller may perform
+// the operation.
+type Request struct {
+	// Path gives the parameters of the path by their names, for the record.
+	Path func(name string) string
+	Read func() (any, error)
+}
+
+// performance is one performance of an operation.
+type performance struct {
+	*Caller
+	route *Route
+	path  func(name string) string
+	in    any // nil until it was read
+}
+
+// Perform is [Operation.Do] for an operation whose types the caller does not know:
+// it gives a Done of the operation's type.
+func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) {
+	p := &performance{Caller: c, route: r, path: q.Path}
+	if err := c.may(r); err != nil {
+		p.refused(ctx, err)
+		return nil, err
+	}
+	in, err := q.Read()
+	if err == nil {
+		err = r.fields.valid(in)
+	}
+	if err != nil {
+		p.unusable(ctx, err)
+		return nil, err
+	}
+	defer wipe(reflect.ValueOf(in))
+	p.in = in
+	return p.perform(ctx)
+}
+
+// perform performs an operation that the caller may perform, or files it.
+func (p *performance) perform(ctx context.Context) (any, error) {
+	if !p.route.Mutates() {
+		return p.read(ctx)
+	}
+	if needs, err := p.needsApproval(ctx); err != nil {
+		return nil, err
+	} else if needs {
+		return nil, p.file(ctx)
+	}
+	out, err := p.change(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var effect *Effect
+	if p.route.Changes() {
+		effect = p.effect()
+	}
+	return p.route.done(out, effect), nil
+}
+
+// read performs an operation that changes nothing. If something leaves the appliance
+// by it, that is recorded before.
+func (p *performance) read(ctx context.Context) (any, error) {
+	out, err := p.route.run(ctx, p.Caller, p.in)
+	if p.route.Recorded {
+		rec := p.record(audit.Allowed, nil)
+		stream, streams := out.(Stream)
+		if err != nil {
+			rec = p.record(audit.Failed, err)
+		} else if streams {
+			rec.After = encoded(stream.About)
+		}
+		if auditErr := p.write(ctx, rec); auditErr != nil && err == nil {
+			stream.close()
+			err = auditErr
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.route.done(out, nil), nil
+}
+
+// change performs a change, and has it recorded with what it is about as it was
+// before and after. If nothing can be recorded, nothing is done.
+func (p *performance) change(ctx context.Context) (any, error) {
+	if err := p.Audit.Ready(); err != nil {
+		return nil, err
+	}
+	if p.route.Changes() {
+		defer p.turns.take(p.route.Urgency)()
+	}
+	before := p.subject(ctx)
+	out, err := p.unlessStale(ctx, before)
+	after := p.subject(ctx)
+	if after == nil && before == nil && err == nil {
+		after = shown(out) // it is new
+	}
+	if auditErr := p.write(ctx, p.changed(before, after, err)); auditErr != nil {
+		return nil, fault.Wrapf(fault.Internal, auditErr, "it was done, but could not be recorded in the audit log; look at its state before you repeat it")
+	}
+	return out, err
+}
+
+// unlessStale performs the operation unless its caller has seen another state than
+// the present one (RFC 9110 section 13.1.1, If-Match).
+func (p *performance) unlessStale(ctx context.Context, before any) (any, error) {
+	if err := p.stale(before); err != nil {
+		return nil, err
+	}
+	return p.route.run(ctx, p.Caller, p.in)
+}
+
+func (p *performance) stale(now any) error {
+	if p.Revision != "" && p.Revision != Revision(now) {
+		return fault.Errorf(fault.Stale, "it has changed since you looked at it; look again and decide anew")
+	}
+	return nil
+}
+
+// subject is what the operation is about, as it is now; nil if it is not there.
+func (p *performance) subject(ctx context.Context) any { return p.route.subject(ctx, p.Caller, p.in) }
+
+// PresenceTime is how long a proof of presence is good for dangerous operations.
+const PresenceTime = 5 * time.Minute
+
+// may says why the caller may not perform the operation; nil if they may.
+func (c *Caller) may(r *Route) error {
+	if !c.Who.Role.May(r.Capability) {
+		return fault.Errorf(fault.Forbidden, "the role %s may not do this: it needs %s; ask an administrator for another role", c.Who.Role, needs(r.Capability))
+	}
+	if c.Who.Unverified && r.Mutates() && !r.WhileLocked {
+		return fault.Errorf(fault.Locked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
+	}
+	if r.Dangerous && c.Who.Session != "" && c.Now().Sub(c.Who.ProvenAt) > PresenceTime {
+		return fault.Errorf(fault.Presence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
+	}
+	return nil
+}
+
+// needs names the least role that has a capability.
+func needs(capability identity.Capability) string {
+	for _, r := range identity.Roles {
+		if r.May(capability) {
+			return string(r)
+		}
+	}
+	return "a role that there is not"
+}
+
+// message is what a caller may be told of an error that is not the answer's own.
+func (p *Performer) message(ctx context.Context, err error) string {
+	return fault.Answer(ctx, p.Log, "admin", err).Message
+}
+
+// Pending is the error of an operation that waits for another person's approval.
+type Pending struct{ Request *approval.Request }
+
+func (p *Pending) Error() string {
+	return "it waits for the approval of another person, until " + p.Request.ExpiresAt.Format(time.RFC3339) + ": request " + p.Request.ID
+}

@@ -1,0 +1,60 @@
+package operation
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"holdfast/appliance/fault"
+)
+
+// ProblemType is the media type of every answer that is not 2xx (RFC 9457).
+const ProblemType = "application/problem+json"
+
+// CodesPath is the page with all codes. A problem's type is a part of it.
+const CodesPath = "/codes"
+
+// Problem is the body of every answer that is not 2xx: problem details (RFC 9457).
+type Problem struct {
+	// Type is the place of the code on the page of all codes, relative to the
+	// appliance's address.
+	Type string `json:"type"`
+	// Title is the registry's sentence for the code.
+	Title string `json:"title"`
+	// Status is the HTTP status.
+	Status int `json:"status"`
+	// Detail says in one line what went wrong this time. Message is the same, for
+	// programs that know no problem details.
+	Detail  string     `json:"detail"`
+	Message string     `json:"message"`
+	Code    fault.Code `json:"code"`
+	// WhatToDo is the registry's advice for the code.
+	WhatToDo string `json:"what_to_do"`
+	// Reference finds the line of the appliance's log that has the cause.
+	Reference string `json:"reference,omitempty"`
+}
+
+// NewProblem describes a fault.
+func NewProblem(f *fault.Fault) Problem {
+	e := f.Code.Entry()
+	return Problem{Type: CodesPath + "#" + string(f.Code), Title: e.Title, Status: e.Status, Detail: f.Message, Message: f.Message,
+		Code: f.Code, WhatToDo: e.Do, Reference: f.Reference}
+}
+
+// Fault gives what the problem describes, as a client has it.
+func (p Problem) Fault() *fault.Fault {
+	return &fault.Fault{Code: p.Code, Message: p.Message, Reference: p.Reference}
+}
+
+// ReadProblem reads the body of a failure. Another body, such as of a proxy in
+// between, is an error.
+func ReadProblem(body io.Reader) (*fault.Fault, error) {
+	var p Problem
+	if err := json.NewDecoder(body).Decode(&p); err != nil {
+		return nil, err
+	}
+	if p.Code == "" {
+		return nil, fmt.Errorf("it has no code")
+	}
+	return p.Fault(), nil
+}

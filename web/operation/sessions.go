@@ -1,0 +1,96 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// Ended is how many sessions were.
+type Ended struct {
+	Sessions int `json:"sessions"`
+}
+
+// SessionName names a session by the ID.
+type SessionName struct {
+	Session string `path:"session" json:"-"`
+}
+
+func sessionSubject(ctx context.Context, c *Caller, in SessionName) any {
+	list, _ := c.Identity.Sessions(ctx, "")
+	return oneOf(list, func(s identity.Session) bool { return s.ID == in.Session })
+}
+
+// sessions gives those of a user, or of all, with the caller's own marked.
+func (c *Caller) sessions(ctx context.Context, user string) ([]identity.Session, error) {
+	list, err := c.Identity.Sessions(ctx, user)
+	for i := range list {
+		list[i].Current = list[i].ID == c.Who.Session
+	}
+	return list, err
+}
+
+// The operations on sessions.
+var (
+	ListSessions = define(Operation[Nothing, []identity.Session]{
+		Route: Route{ID: "listSessions", Method: http.MethodGet, Path: "/sessions", Capability: identity.Administer,
+			Summary: "All users' sessions"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Session, error) {
+			return c.sessions(ctx, "")
+		},
+	})
+	RevokeSession = define(Operation[SessionName, Nothing]{
+		Route: Route{ID: "revokeSession", Method: http.MethodDelete, Path: "/sessions/{session}", Capability: identity.Administer, Urgency: Urgent,
+			Summary: "End a session"},
+		Subject: sessionSubject,
+		Run: func(ctx context.Context, c *Caller, in SessionName) (Nothing, error) {
+			return Nothing{}, c.Identity.RevokeSession(ctx, in.Session)
+		},
+	})
+	ListOwnSessions = define(Operation[Nothing, []identity.Session]{
+		Route: Route{ID: "ownSessions", Method: http.MethodGet, Path: "/account/sessions", Capability: identity.Self,
+			Summary: "One's own sessions"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Session, error) {
+			id, err := c.user()
+			if err != nil {
+				return nil, err
+			}
+			return c.sessions(ctx, id)
+		},
+	})
+	SignOutEverywhere = define(Operation[Nothing, Ended]{
+		Route: Route{ID: "signOutEverywhere", Method: http.MethodPost, Path: "/account/sign-out", Capability: identity.Self, WhileLocked: true, Urgency: Urgent,
+			Summary: "End all of one's own sessions"},
+		Subject: apart[Nothing],
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (Ended, error) {
+			id, err := c.user()
+			if err != nil {
+				return Ended{}, err
+			}
+			n, err := c.Identity.RevokeSessions(ctx, id)
+			return Ended{n}, err
+		},
+	})
+	RevokeOwnSession = define(Operation[SessionName, Nothing]{
+		Route: Route{ID: "revokeOwnSession", Method: http.MethodDelete, Path: "/account/sessions/{session}", Capability: identity.Self, WhileLocked: true, Urgency: Urgent,
+			Summary: "End one of one's own sessions"},
+		Subject: apart[SessionName], // a session of another user is nothing that the caller may see
+		Run: func(ctx context.Context, c *Caller, in SessionName) (Nothing, error) {
+			id, err := c.user()
+			if err != nil {
+				return Nothing{}, err
+			}
+			mine, err := c.Identity.Sessions(ctx, id)
+			if err != nil {
+				return Nothing{}, err
+			}
+			if !slices.ContainsFunc(mine, func(s identity.Session) bool { return s.ID == in.Session }) {
+				return Nothing{}, fault.Errorf(fault.NotFound, "you have no such session")
+			}
+			return Nothing{}, c.Identity.RevokeSession(ctx, in.Session)
+		},
+	})
+)

@@ -1,0 +1,118 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// Settings are what can be changed while it runs. All else is in the
+// configuration, which is measured: to change it changes what the machine proves.
+type Settings struct {
+	// FourEyes are the operations that need a second person.
+	FourEyes []string `json:"four_eyes"`
+}
+
+// SettingsDetail are the settings, and what is in the configuration.
+type SettingsDetail struct {
+	Settings
+	// Approvable are the operations that FourEyes may have.
+	Approvable []Named `json:"approvable"`
+	// Configuration is the one in force, as TOML.
+	Configuration string `json:"configuration"`
+}
+
+// Named is an operation by its ID.
+type Named struct {
+	ID      string `json:"id"`
+	Summary string `json:"summary"`
+}
+
+// The operations on settings.
+var (
+	ShowSettings = define(Operation[Nothing, *SettingsDetail]{
+		Route: Route{ID: "settings", Method: http.MethodGet, Path: "/settings", Capability: identity.See,
+			Summary: "Settings, and the configuration in force"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (*SettingsDetail, error) {
+			s, err := c.settings(ctx)
+			if err != nil {
+				return nil, err
+			}
+			d := &SettingsDetail{Settings: *s, Approvable: []Named{}, Configuration: c.Site.Configuration()}
+			for _, r := range approvable() {
+				d.Approvable = append(d.Approvable, Named{r.ID, r.Summary})
+			}
+			return d, nil
+		},
+	})
+	SetSettings = define(Operation[Settings, *Settings]{
+		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Dangerous: true, Approvable: true, GuardsApproval: true, Urgency: Exclusive,
+			Summary: "Change the settings"},
+		Subject: func(ctx context.Context, c *Caller, _ Settings) any { return found(c.settings(ctx)) },
+		Check:   checkSettings,
+		Run:     setSettings,
+	})
+)
+
+// approvable gives the operations that may need a second person.
+func approvable() (all []*Route) {
+	for _, r := range table {
+		if r.Approvable {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// settings gives the settings; while the appliance is locked, as they are stored.
+func (p *Performer) settings(ctx context.Context) (*Settings, error) {
+	chosen, err := approval.Chosen(ctx, p.Settings)
+	if err != nil && fault.CodeOf(err) != fault.Locked {
+		return nil, err
+	}
+	s := &Settings{FourEyes: append([]string{}, chosen.Operations...)}
+	if chosen.Every {
+		s.FourEyes = []string{}
+		for _, r := range approvable() {
+			s.FourEyes = append(s.FourEyes, r.ID)
+		}
+	}
+	return s, nil
+}
+
+func setSettings(ctx context.Context, c *Caller, in Settings) (*Settings, error) {
+	if err := checkSettings(ctx, c, in); err != nil {
+		return nil, err
+	}
+	before, err := approval.Chosen(ctx, c.Performer.Settings)
+	if err != nil {
+		return nil, err
+	}
+	if !before.On() && len(in.FourEyes) > 0 {
+		if err := c.Identity.AllArePersons(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := approval.Choose(ctx, c.Performer.Settings, in.FourEyes); err != nil {
+		return nil, err
+	}
+	return c.settings(ctx)
+}
+
+// checkSettings says which operation cannot be made to need approval: fault.Invalid.
+func checkSettings(ctx context.Context, c *Caller, s Settings) error {
+	all := approvable()
+	for _, id := range s.FourEyes {
+		if !slices.ContainsFunc(all, func(r *Route) bool { return r.ID == id }) {
+			return fault.Errorf(fault.Invalid, "operation %.60q: it cannot be made to need approval", id)
+		}
+	}
+	if len(s.FourEyes) > 0 {
+		return c.Identity.TwoCanApprove(ctx)
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package operation
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"net/http"
+
+	"holdfast/appliance"
+	"holdfast/appliance/activity"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot/progress"
+	"holdfast/appliance/machine/instance"
+)
+
+// Journal gives the steps of this boot and of earlier ones, the newest first.
+type Journal interface {
+	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
+}
+
+// Status is the state of the appliance and of its boot.
+type Status struct {
+	appliance.Status
+	Boot  progress.Status `json:"boot"`
+	Audit *audit.Status   `json:"audit,omitempty"`
+	// Version is the release that runs.
+	Version string `json:"version"`
+	// Instance is the instance of EC2, as its metadata service tells it, not proven.
+	Instance *instance.Identity `json:"instance,omitempty"`
+}
+
+// Minutes asks for the activity of the last minutes.
+type Minutes struct {
+	Minutes int `query:"minutes" least:"1" most:"1440" about:"how many, 1 to 1440, the last one being the present; 60 if left out" json:"-"`
+}
+
+// The operations that show the state of the appliance.
+var (
+	ShowStatus = define(Operation[Nothing, Status]{
+		Route: Route{ID: "status", Method: http.MethodGet, Path: "/status", Capability: identity.See,
+			Summary: "State of the appliance: boot, HSMs, lease, audit log"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (Status, error) {
+			return Status{c.Domain.Status(ctx), c.Boot.Status(), c.Audit.Status(), c.Site.Version(), c.Site.Instance()}, nil
+		},
+	})
+	ListActivity = define(Operation[Minutes, []activity.Minute]{
+		Route: Route{ID: "activity", Method: http.MethodGet, Path: "/activity", Capability: identity.See,
+			Summary: "Requests, errors and latency of KMS's requests by the minute"},
+		Run: func(_ context.Context, c *Caller, in Minutes) ([]activity.Minute, error) {
+			return c.Activity.Last(cmp.Or(in.Minutes, 60)), nil
+		},
+	})
+	ListBootSteps = define(Operation[Nothing, []progress.Step]{
+		Route: Route{ID: "bootSteps", Method: http.MethodGet, Path: "/boot/steps", Capability: identity.See,
+			Summary: "The steps of this boot and of earlier ones, the newest first"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]progress.Step, error) {
+			return c.Journal.BootSteps(ctx, 200)
+		},
+	})
+	ProbeHSMs = define(Operation[Nothing, []appliance.HSMHealth]{
+		Route: Route{ID: "probeHSMs", Method: http.MethodPost, Path: "/hsms/probe", Capability: identity.See, WhileLocked: true, ReadOnly: true, Urgency: Independent,
+			Summary: "Have each HSM do its test operation now"},
+		Subject: apart[Nothing],
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]appliance.HSMHealth, error) {
+			return c.Domain.ProbeHSMs(ctx)
+		},
+	})
+	ShowOpenAPI = define(Operation[Nothing, Stream]{
+		Route: Route{ID: "openAPI", Method: http.MethodGet, Path: "/openapi.json", Capability: identity.See, BinaryAnswer: "application/vnd.oai.openapi+json",
+			Summary: "This description of the API (OpenAPI 3.1)"},
+		Run: func(context.Context, *Caller, Nothing) (Stream, error) {
+			return Stream{Media: "application/vnd.oai.openapi+json", Write: func(w io.Writer) error {
+				_, err := w.Write(document())
+				return err
+			}}, nil
+		},
+	})
+)

@@ -1,0 +1,34 @@
+package operation
+
+import "slices"
+
+// table is all operations, those of a thing together: in the order in which the
+// console lists them.
+var table []*Route
+
+func init() { // some operations perform others of the table
+	for _, o := range []Entry{
+		ShowStatus, ListActivity, ListBootSteps, ProbeHSMs, Block, Unblock, ShowOpenAPI,
+		ListKeyStores, CreateKeyStore, ShowKeyStore, SetQuota, ShowKeyStoreHealth, DeleteKeyStore,
+		ListKeys, CreateKey, ShowKey, EnableKey, DisableKey, RotateKey, ScheduleKeyDeletion, CancelKeyDeletion,
+		ListGrants, CreateGrant, RenderGrant, RemoveGrant, TestGrants, ShowPolicy, SetPolicy,
+		ListCredentials, CreateCredential, ActivateCredential, DeactivateCredential, DeleteCredential,
+		DiscardKeyStore, DiscardKey, DiscardCredential, DiscardGrant, DiscardSetting,
+		ShowEvidence, ShowReport, Seal, RevokePolicies,
+		SearchAudit, ShowAuditRecord, ShowAuditProof, ExportAudit, SignCheckpoint, ShowAuditVerification, VerifyAudit,
+		Backup, Restore,
+		ListUsers, ShowUser, SetRole, DisableUser, EnableUser, UnlockUser, BindOIDC, DeleteUser, SignOutUser,
+		ListInvitations, CreateInvitation, RevokeInvitation,
+		ListSessions, RevokeSession,
+		ListTokens, CreateToken, RevokeToken,
+		ShowAccount, ListOwnSessions, SignOutEverywhere, RevokeOwnSession, ProvePassword, BeginProvePasskey, ProvePasskey,
+		BeginPasskey, AddPasskey, RemovePasskey, BeginPassword, SetPassword, NewRecoveryCodes,
+		ListApprovals, ShowApproval, Approve, PerformApproved, Reject,
+		ShowSettings, SetSettings, ShowCertificate, RequestCertificate, InstallCertificate,
+	} {
+		table = append(table, o.Entry())
+	}
+}
+
+// Table gives all operations.
+func Table() []*Route { return slices.Clone(table) }

@@ -1,0 +1,80 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// NewToken asks for an API token.
+type NewToken struct {
+	Name string        `json:"name"`
+	Role identity.Role `json:"role"`
+	// Days it is good for, 1 to 365.
+	Days int `json:"days"`
+}
+
+func (t NewToken) lifetime() (time.Duration, error) {
+	if t.Days < 1 || t.Days > 365 {
+		return 0, fault.Errorf(fault.Invalid, "%d days: use 1 to 365", t.Days)
+	}
+	return time.Duration(t.Days) * 24 * time.Hour, nil
+}
+
+// CreatedToken shows the token for the only time.
+type CreatedToken struct {
+	identity.Token
+	Secret string `json:"secret"`
+}
+
+func (t CreatedToken) withoutSecret() any { return t.Token }
+
+// TokenName names an API token by the ID.
+type TokenName struct {
+	Token string `path:"token" json:"-"`
+}
+
+// The operations on API tokens.
+var (
+	ListTokens = define(Operation[Nothing, []identity.Token]{
+		Route: Route{ID: "listTokens", Method: http.MethodGet, Path: "/tokens", Capability: identity.Administer,
+			Summary: "API tokens, without their secrets"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Token, error) {
+			return c.Identity.Tokens(ctx)
+		},
+	})
+	CreateToken = define(Operation[NewToken, CreatedToken]{
+		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+			Summary: "Make an API token; it is shown this once"},
+		Subject: makes[NewToken],
+		Check: func(ctx context.Context, c *Caller, in NewToken) error {
+			lifetime, err := in.lifetime()
+			if err != nil {
+				return err
+			}
+			return c.Identity.CheckToken(ctx, c.Who, in.Name, in.Role, lifetime)
+		},
+		Run: func(ctx context.Context, c *Caller, in NewToken) (CreatedToken, error) {
+			lifetime, err := in.lifetime()
+			if err != nil {
+				return CreatedToken{}, err
+			}
+			t, secret, err := c.Identity.CreateToken(ctx, c.Who, in.Name, in.Role, lifetime)
+			return CreatedToken{t, secret}, err
+		},
+	})
+	RevokeToken = define(Operation[TokenName, identity.Token]{
+		Route: Route{ID: "revokeToken", Method: http.MethodDelete, Path: "/tokens/{token}", Capability: identity.Administer, Urgency: Urgent,
+			Summary: "Refuse an API token from now on"},
+		Subject: func(ctx context.Context, c *Caller, in TokenName) any {
+			list, _ := c.Identity.Tokens(ctx)
+			return oneOf(list, func(t identity.Token) bool { return t.ID == in.Token })
+		},
+		Run: func(ctx context.Context, c *Caller, in TokenName) (identity.Token, error) {
+			return c.Identity.RevokeToken(ctx, in.Token)
+		},
+	})
+)

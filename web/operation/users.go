@@ -1,0 +1,120 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+
+	"holdfast/appliance/identity"
+)
+
+// UserName names a user by the ID.
+type UserName struct {
+	User string `path:"user" json:"-"`
+}
+
+func (n UserName) subject(ctx context.Context, c *Caller) any {
+	return found(c.Identity.User(ctx, n.User))
+}
+
+func userSubject(ctx context.Context, c *Caller, in UserName) any { return in.subject(ctx, c) }
+
+func userExists(ctx context.Context, c *Caller, in UserName) error {
+	_, err := c.Identity.User(ctx, in.User)
+	return err
+}
+
+// RoleChange gives a user another role.
+type RoleChange struct {
+	UserName
+	Role identity.Role `json:"role"`
+}
+
+// OIDCBinding lets a user sign in by the OpenID provider, with that verified
+// e-mail address; empty for not.
+type OIDCBinding struct {
+	UserName
+	Email string `json:"email"`
+}
+
+// The operations on users.
+var (
+	ListUsers = define(Operation[Nothing, []*identity.User]{
+		Route: Route{ID: "listUsers", Method: http.MethodGet, Path: "/users", Capability: identity.Administer,
+			Summary: "All users"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]*identity.User, error) {
+			return c.Identity.Users(ctx)
+		},
+	})
+	ShowUser = define(Operation[UserName, *identity.User]{
+		Route: Route{ID: "showUser", Method: http.MethodGet, Path: "/users/{user}", Capability: identity.Administer,
+			Summary: "A user"},
+		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
+			return c.Identity.User(ctx, in.User)
+		},
+	})
+	SetRole = define(Operation[RoleChange, *identity.User]{
+		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+			Summary: "Give a user another role"},
+		Subject: func(ctx context.Context, c *Caller, in RoleChange) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in RoleChange) error {
+			return c.Identity.CheckRole(ctx, in.User, in.Role)
+		},
+		Run: func(ctx context.Context, c *Caller, in RoleChange) (*identity.User, error) {
+			return c.Identity.SetRole(ctx, in.User, in.Role)
+		},
+	})
+	DisableUser = define(Operation[UserName, *identity.User]{
+		Route: Route{ID: "disableUser", Method: http.MethodPost, Path: "/users/{user}/disable", Capability: identity.Administer, Dangerous: true, Urgency: Urgent,
+			Summary: "Keep a user out, and end their sessions"},
+		Subject: userSubject,
+		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
+			return c.Identity.SetDisabled(ctx, in.User, true)
+		},
+	})
+	EnableUser = define(Operation[UserName, *identity.User]{
+		Route: Route{ID: "enableUser", Method: http.MethodPost, Path: "/users/{user}/enable", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+			Summary: "Let a user in again"},
+		Subject: userSubject,
+		Check:   userExists,
+		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
+			return c.Identity.SetDisabled(ctx, in.User, false)
+		},
+	})
+	UnlockUser = define(Operation[UserName, *identity.User]{
+		Route: Route{ID: "unlockUser", Method: http.MethodPost, Path: "/users/{user}/unlock", Capability: identity.Administer, Urgency: Ordinary,
+			Summary: "Let a user sign in again after too many wrong passwords"},
+		Subject: userSubject,
+		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
+			return c.Identity.Unlock(ctx, in.User)
+		},
+	})
+	BindOIDC = define(Operation[OIDCBinding, *identity.User]{
+		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+			Summary: "Let a user sign in by the OpenID provider"},
+		Subject: func(ctx context.Context, c *Caller, in OIDCBinding) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in OIDCBinding) error {
+			return c.Identity.CheckOIDC(ctx, c.Who, in.User, in.Email)
+		},
+		Run: func(ctx context.Context, c *Caller, in OIDCBinding) (*identity.User, error) {
+			return c.Identity.BindOIDC(ctx, c.Who, in.User, in.Email)
+		},
+	})
+	DeleteUser = define(Operation[UserName, Nothing]{
+		Route: Route{ID: "deleteUser", Method: http.MethodDelete, Path: "/users/{user}", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Urgent,
+			Summary: "Remove a user"},
+		Subject: userSubject,
+		Check:   func(ctx context.Context, c *Caller, in UserName) error { return c.Identity.CheckDelete(ctx, in.User) },
+		Run: func(ctx context.Context, c *Caller, in UserName) (Nothing, error) {
+			return Nothing{}, c.Identity.DeleteUser(ctx, in.User)
+		},
+	})
+	SignOutUser = define(Operation[UserName, Ended]{
+		Route: Route{ID: "signOutUser", Method: http.MethodPost, Path: "/users/{user}/sign-out", Capability: identity.Administer, Urgency: Urgent,
+			Summary: "End all sessions of a user"},
+		Subject: userSubject,
+		Run: func(ctx context.Context, c *Caller, in UserName) (Ended, error) {
+			n, err := c.Identity.RevokeSessions(ctx, in.User)
+			return Ended{n}, err
+		},
+	})
+)
