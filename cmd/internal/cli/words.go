@@ -47,7 +47,7 @@ func inWords(err error) string {
 		}
 	}
 	walk(err)
-	text = library.ReplaceAllString(text, "")
+	text = library.ReplaceAllString(noHTTP.ReplaceAllString(text, "what listens there does not answer as HTTP says"), "")
 	for old, plain := range idioms {
 		text = strings.ReplaceAll(text, old, plain)
 	}
@@ -56,6 +56,9 @@ func inWords(err error) string {
 
 // library is a name of one of Go's libraries before what it says.
 var library = regexp.MustCompile(`\b(?:x509|tls|asn1|pem|jsontext|json|net/http|http|hex|base64|strconv\.[A-Z]\w+|crypto/\w+|ecdsa|toml|gzip|zlib|lookup|dial [a-z0-9]+): `)
+
+// noHTTP is what the HTTP client says of an answer that it cannot read.
+var noHTTP = regexp.MustCompile(`(?:HTTP/1\.x transport connection broken: |malformed (?:HTTP|MIME) |http: server gave HTTP response|readLoopPeekFailLocked).*`)
 
 // idioms are what libraries say in errors that have no type.
 var idioms = map[string]string{
