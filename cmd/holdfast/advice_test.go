@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/fault/faulttest"
+	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/holdfastd"
 )
 
@@ -88,6 +89,15 @@ func whole(tree map[string]*cobra.Command, program, rest string) string {
 	c, args, err := c.Find(strings.Fields(rest))
 	if err == nil && c.HasSubCommands() && !c.HasLocalFlags() { // seal does something, though it has others below
 		return c.CommandPath() + " does nothing by itself"
+	}
+	for i := range args[min(len(args), 1):] { // a placeholder stands for one of the flag's values
+		f := c.Flag(strings.TrimPrefix(args[i], "--"))
+		if f == nil || args[i+1] != strings.ToUpper(args[i+1]) {
+			continue
+		}
+		if choice, few := f.Value.(cli.Choices); few {
+			args[i+1] = choice.Choices()[0]
+		}
 	}
 	if err == nil {
 		err = c.ParseFlags(args)
@@ -229,7 +239,7 @@ func TestAdviceCanFail(t *testing.T) {
 		}
 	}
 	for line, want := range map[string]string{
-		"keystore": "does nothing", "keystore show": "accepts 1 arg", "seal --nothing": "unknown flag", "grant add KEYSTORE": "required flag", "token create NAME --role ROLE --out FILE": "",
+		"keystore": "does nothing", "keystore show": "NAME is missing", "seal --nothing": "unknown flag", "grant add KEYSTORE": "--principal are missing", "token create NAME --role ROLE --out FILE": "",
 	} {
 		if got := whole(programs(), "holdfast", line); (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: got %q, want %q", line, got, want)

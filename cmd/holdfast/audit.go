@@ -227,8 +227,7 @@ func auditTailCommand(a *admin) *cobra.Command {
 		slices.Reverse(found.Records)
 		return a.Show(cmd, found.Records, func(w io.Writer) { showRecords(w, found.Records) })
 	})
-	cli.Between(c.Flags(), &page.Limit, "lines", "how many", 1, 1000)
-	c.Flags().Lookup("lines").Shorthand = "n"
+	cli.Between(c.Flags(), &page.Limit, "lines,n", "how many", 1, 1000)
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"holdfast/appliance/approval"
+	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/web/operation"
 )
@@ -73,12 +74,16 @@ func exitCode(err error) int {
 	return codeOf(err).Entry().Exit
 }
 
-// message is what the caller is told, in one printable line. A code such as
+// message is what the caller is told, in one printable line; of a configuration file,
+// in one for each problem. A code such as
 // E_AUDIT_EDITED is told with it, since docs/codes.md says what to do about it.
 func message(err error) string {
 	text := inWords(err)
 	if f, isFault := errors.AsType[*fault.Fault](err); isFault && !strings.HasPrefix(string(f.Code), "E_") {
 		text = inWords(reason{f})
+	}
+	if !errors.As(err, new(config.Problems)) {
+		text = strings.ReplaceAll(text, "\n", " ")
 	}
 	return printable(text)
 }
@@ -88,12 +93,12 @@ type reason struct{ *fault.Fault }
 
 func (r reason) Error() string { return r.Reason() }
 
-// printable makes one line of a text, without what a terminal would obey: it may be
-// another computer's.
+// printable gives a text without what a terminal would obey: it may be another
+// computer's.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
-		case unicode.IsPrint(r):
+		case unicode.IsPrint(r), r == '\n':
 			return r
 		case unicode.IsSpace(r):
 			return ' '

@@ -150,10 +150,11 @@ type between struct {
 	least, most int
 }
 
-// Between adds a flag that takes a number within bounds. What into has is the
-// default.
+// Between adds a flag that takes a number within bounds. The name may be followed by
+// a comma and one letter for short. What into has is the default.
 func Between(f *pflag.FlagSet, into *int, name, usage string, least, most int) {
-	f.Var(&between{into, least, most}, name, fmt.Sprintf("%s, %d to %d", usage, least, most))
+	long, short, _ := strings.Cut(name, ",")
+	f.VarP(&between{into, least, most}, long, short, fmt.Sprintf("%s, %d to %d", usage, least, most))
 }
 
 func (b *between) String() string {

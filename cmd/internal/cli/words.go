@@ -23,6 +23,8 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"holdfast/appliance/config"
 )
 
 // inWords gives the text of an error in which what Go's libraries say is said in
@@ -47,15 +49,21 @@ func inWords(err error) string {
 		}
 	}
 	walk(err)
-	text = library.ReplaceAllString(text, "")
+	text = library.ReplaceAllString(noHTTP.ReplaceAllString(text, "what listens there does not answer as HTTP says"), "$1")
 	for old, plain := range idioms {
 		text = strings.ReplaceAll(text, old, plain)
+	}
+	if errors.As(err, new(config.Problems)) {
+		return text // one in a line, as an editor finds them
 	}
 	return strings.ReplaceAll(text, "\n", "; ")
 }
 
 // library is a name of one of Go's libraries before what it says.
-var library = regexp.MustCompile(`\b(?:x509|tls|asn1|pem|jsontext|json|net/http|http|hex|base64|strconv\.[A-Z]\w+|crypto/\w+|ecdsa|toml|gzip|zlib|lookup|dial [a-z0-9]+): `)
+var library = regexp.MustCompile(`(^|[\s(])(?:x509|tls|asn1|pem|jsontext|json|net/http|http|hex|base64|strconv\.[A-Z]\w+|crypto/\w+|ecdsa|toml|gzip|zlib|lookup|dial [a-z0-9]+): `)
+
+// noHTTP is what the HTTP client says of an answer that it cannot read.
+var noHTTP = regexp.MustCompile(`(?:HTTP/1\.x transport connection broken: |malformed (?:HTTP|MIME) |http: server gave HTTP response|readLoopPeekFailLocked).*`)
 
 // idioms are what libraries say in errors that have no type.
 var idioms = map[string]string{
