@@ -14,6 +14,7 @@ import (
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/web/webtest"
 )
 
@@ -87,7 +88,7 @@ func TestSealAndStatus(t *testing.T) {
 	f := &webtest.Boot{State: progress.Status{State: progress.Release, Code: "E_SEAL_MISSING", Reason: "nothing is sealed"}}
 	h := as(root, web.NewAPI(options(t, nil, f, &webtest.Audit{}, slog.New(slog.DiscardHandler))))
 	w := httptest.NewRecorder()
-	body, err := json.Marshal(web.SealRequest{PIN: []byte("4711")})
+	body, err := json.Marshal(operation.SealRequest{PIN: []byte("4711")})
 	if err != nil {
 		t.Fatal(err)
 	}

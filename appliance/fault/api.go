@@ -23,6 +23,9 @@ const (
 	Tampered        Code = "tampered"
 	Gone            Code = "gone"
 	Internal        Code = "internal"
+	AwaitsApproval  Code = "awaits_approval"
+	Unreachable     Code = "unreachable"
+	Failed          Code = "failed"
 )
 
 // unusable is the exit code of a call that cannot be used as it is.
@@ -89,4 +92,13 @@ var apiCodes = []Entry{
 	{Code: Internal, Class: ClassInternal, XKS: internalName,
 		Title: "The appliance, or something that it depends on, failed.",
 		Do:    "Search the appliance's log for the reference in the answer: its line has the cause."},
+	{Code: AwaitsApproval, Class: WrongState,
+		Title: "The operation was not done: it waits for the approval of a second person.",
+		Do:    "Have another person approve it in the console. `holdfast approval list` shows what waits."},
+	{Code: Unreachable, Class: TryAgain,
+		Title: "A command cannot reach the appliance, or what answers there is no appliance.",
+		Do:    "Check that the appliance runs, and that --socket or --server names it."},
+	{Code: Failed, Class: Refused,
+		Title: "A command could not do its work, for a reason on the computer that it runs on.",
+		Do:    "Correct what the message names, and call the command again."},
 }

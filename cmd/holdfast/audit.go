@@ -9,7 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,23 +21,17 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/attest"
 	"holdfast/cmd/internal/cli"
+	"holdfast/web/operation"
 )
 
 func auditCommand(a *admin) *cobra.Command {
-	return cli.Group("audit", "Read and verify the audit log", auditVerifyCommand(a), auditTailCommand(a), auditSearchCommand(a),
-		auditExportCommand(a), auditProofCommand(), auditCheckProofCommand(a), auditCheckpointCommand(a))
+	return cli.Group("audit", "Read and verify the audit log", auditVerifyCommand(a), auditTailCommand(a), auditSearchCommand(a), auditShowCommand(a),
+		auditExportCommand(a), auditProofCommand(a), auditCheckProofCommand(a), auditCheckpointCommand(a), auditVerificationCommand(a))
 }
 
 // defaultAuditDir is where the appliance has its log, unless state.dir says
 // otherwise.
 const defaultAuditDir = "/var/lib/holdfast/audit"
-
-func auditDir(args []string) string {
-	if len(args) > 0 {
-		return args[0]
-	}
-	return defaultAuditDir
-}
 
 // auditKeys are the flags that say whose signature a log must have.
 type auditKeys struct{ keys, evidence []string }
@@ -60,7 +54,7 @@ func (k *auditKeys) verifiers() (note.Verifiers, error) {
 		}
 		public, ok := key.(*ecdsa.PublicKey)
 		if !ok {
-			return fmt.Errorf("%s is a %T; checkpoints are signed with ECDSA on P-256", file, key)
+			return fmt.Errorf("%s is %s; checkpoints are signed with ECDSA on P-256", file, cli.KindOfKey(key))
 		}
 		v, err := audit.NewECDSAVerifier(auditKeyName, public)
 		if err == nil {
@@ -109,7 +103,6 @@ func auditVerifyCommand(a *admin) *cobra.Command {
 		Long: "Check an audit log offline: that no record was changed, dropped, moved or added, and that its checkpoints are\n" +
 			"signed. A checkpoint that you have kept elsewhere (holdfast audit checkpoint) finds a log that was swapped for\n" +
 			"an older copy. It exits 0 if the log is whole, 1 if not, 2 if the input is unusable.",
-		Args: cobra.MaximumNArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			verifiers, err := keys.verifiers()
 			if err != nil {
@@ -121,7 +114,7 @@ func auditVerifyCommand(a *admin) *cobra.Command {
 					return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 				}
 			}
-			report, err := audit.Verify(auditDir(args), verifiers, o)
+			report, err := audit.Verify(append(args, defaultAuditDir)[0], verifiers, o)
 			if report == nil {
 				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
@@ -163,8 +156,8 @@ func showAuditReport(w io.Writer, r *audit.Report) {
 
 // auditQuery are the flags that select records.
 type auditQuery struct {
-	audit.Query
-	from, to, kind, result string
+	operation.AuditFilter
+	from, to string
 }
 
 func (q *auditQuery) add(c *cobra.Command) {
@@ -175,12 +168,12 @@ func (q *auditQuery) add(c *cobra.Command) {
 	f.StringVar(&q.Key, "key-id", "", "of this key, in --key-store")
 	f.StringVar(&q.Principal, "principal", "", "of this principal")
 	f.StringVar(&q.KMSRequestID, "kms-request-id", "", "with this request ID, which CloudTrail has as well")
-	f.StringVar(&q.kind, "kind", "", "xks, admin, boot, lease or audit")
-	f.StringVar(&q.result, "result", "", "allowed, denied or failed")
+	cli.OneOf(f, &q.Kind, "kind", "of this kind", audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit)
+	cli.OneOf(f, &q.Result, "result", "with this result", audit.Allowed, audit.Denied, audit.Failed)
 }
 
-func (q *auditQuery) query() (audit.Query, error) {
-	q.Kind, q.Result = audit.Kind(q.kind), audit.Result(q.result)
+// filter reads the times of the flags.
+func (q *auditQuery) filter() (operation.AuditFilter, error) {
 	for _, t := range []struct {
 		flag, text string
 		into       *time.Time
@@ -190,67 +183,75 @@ func (q *auditQuery) query() (audit.Query, error) {
 		}
 		at, err := time.Parse(time.RFC3339, t.text)
 		if err != nil {
-			return q.Query, fmt.Errorf("%w: %s %q is not a time such as 2026-11-23T12:00:00Z", cli.ErrUnusable, t.flag, t.text)
+			return q.AuditFilter, fmt.Errorf("%w: %s %q is not a time such as 2026-11-23T12:00:00Z", cli.ErrUnusable, t.flag, t.text)
 		}
 		*t.into = at
 	}
 	if q.Key != "" && q.KeyStore == "" {
-		return q.Query, fmt.Errorf("%w: --key-id needs --key-store", cli.ErrUnusable)
+		return q.AuditFilter, fmt.Errorf("%w: --key-id needs --key-store", cli.ErrUnusable)
 	}
-	return q.Query, nil
+	return q.AuditFilter, nil
 }
 
 func auditSearchCommand(a *admin) *cobra.Command {
 	var q auditQuery
-	c := &cobra.Command{
-		Use:   "search [DIR]",
-		Short: "Find records, the newest first",
-		Args:  cobra.MaximumNArgs(1),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			query, err := q.query()
-			if err != nil {
-				return err
+	var page operation.AuditSearch
+	c := a.reading("search [DIR]", "Find records, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
+		if page.AuditFilter, err = q.filter(); err != nil {
+			return err
+		}
+		found, err := log.search(cmd.Context(), page)
+		if err != nil {
+			return err
+		}
+		return a.Show(cmd, found, func(w io.Writer) {
+			showRecords(w, found.Records)
+			if found.Next != "" {
+				cli.Row(w, "more: --cursor "+found.Next)
 			}
-			records, next, err := a.auditReader(args).Search(cmd.Context(), query)
-			if err != nil {
-				return err
-			}
-			if records == nil {
-				records = []*audit.Record{} // in JSON "[]"
-			}
-			return a.Show(cmd, map[string]any{"records": records, "next": next}, func(w io.Writer) {
-				showRecords(w, records)
-				if next != "" {
-					cli.Row(w, "more: --cursor "+next)
-				}
-			})
-		}),
-	}
+		})
+	})
 	q.add(c)
-	c.Flags().IntVar(&q.Limit, "limit", 100, "at most so many, 1 to 1000")
-	c.Flags().StringVar(&q.Cursor, "cursor", "", "go on where an earlier search ended")
+	addLimit(c, &page.Limit)
+	c.Flags().StringVar(&page.Cursor, "cursor", "", "go on where an earlier search ended")
 	return c
 }
 
 func auditTailCommand(a *admin) *cobra.Command {
-	var n int
-	c := &cobra.Command{
-		Use:   "tail [DIR]",
-		Short: "Show the newest records, the newest last",
-		Args:  cobra.MaximumNArgs(1),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			records, _, err := a.auditReader(args).Search(cmd.Context(), audit.Query{Limit: n})
-			if err != nil {
-				return err
-			}
-			for i, j := 0, len(records)-1; i < j; i, j = i+1, j-1 {
-				records[i], records[j] = records[j], records[i]
-			}
-			return a.Show(cmd, records, func(w io.Writer) { showRecords(w, records) })
-		}),
-	}
-	c.Flags().IntVarP(&n, "lines", "n", 20, "how many, 1 to 1000")
+	page := operation.AuditSearch{Limit: 20}
+	c := a.reading("tail [DIR]", "Show the newest records, the newest last", func(cmd *cobra.Command, log auditLog, _ []string) error {
+		found, err := log.search(cmd.Context(), page)
+		if err != nil {
+			return err
+		}
+		slices.Reverse(found.Records)
+		return a.Show(cmd, found.Records, func(w io.Writer) { showRecords(w, found.Records) })
+	})
+	cli.Between(c.Flags(), &page.Limit, "lines", "how many", 1, 1000)
+	c.Flags().Lookup("lines").Shorthand = "n"
 	return c
+}
+
+func auditShowCommand(a *admin) *cobra.Command {
+	return a.asking("show SEQ", "Show one record, whole", func(cmd *cobra.Command, args []string) error {
+		seq, err := recordNumber(args[0])
+		if err != nil {
+			return err
+		}
+		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowAuditRecord, operation.RecordNumber{Seq: seq})
+		if err != nil {
+			return err
+		}
+		return a.PrintJSON(cmd, done)
+	})
+}
+
+func recordNumber(text string) (int64, error) {
+	seq, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seq < 0 {
+		return 0, fmt.Errorf("%w: %q is not the number of a record", cli.ErrUnusable, text)
+	}
+	return seq, nil
 }
 
 func showRecords(w io.Writer, records []*audit.Record) {
@@ -270,51 +271,39 @@ func showRecords(w io.Writer, records []*audit.Record) {
 
 func auditExportCommand(a *admin) *cobra.Command {
 	var q auditQuery
-	var format, out string
-	c := &cobra.Command{
-		Use:   "export [DIR] --format jsonl|csv",
-		Short: "Write records to a file or to standard output, the newest first",
-		Args:  cobra.MaximumNArgs(1),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			query, err := q.query()
-			if err != nil {
-				return err
-			}
-			r := a.auditReader(args)
-			if out == "" {
-				return r.Export(cmd.Context(), query, cmd.OutOrStdout(), format)
-			}
-			size, err := writeWhole(out, func(w io.Writer) error { return r.Export(cmd.Context(), query, w, format) })
-			if err != nil {
-				return err
-			}
-			return a.Show(cmd, map[string]any{"export": out, "bytes": size}, func(w io.Writer) { cli.Row(w, "export", fmt.Sprintf("%s, %d bytes", out, size)) })
-		}),
-	}
+	want, out := operation.AuditExport{Format: "jsonl"}, ""
+	c := a.reading("export [DIR] --format jsonl|csv", "Write records to a file or to standard output, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
+		if want.AuditFilter, err = q.filter(); err != nil {
+			return err
+		}
+		if out == "" {
+			return log.export(cmd.Context(), want, cmd.OutOrStdout())
+		}
+		size, err := writeWhole(out, func(w io.Writer) error { return log.export(cmd.Context(), want, w) })
+		if err != nil {
+			return err
+		}
+		return a.Show(cmd, map[string]any{"export": out, "bytes": size}, func(w io.Writer) { cli.Row(w, "export", fmt.Sprintf("%s, %d bytes", out, size)) })
+	})
 	q.add(c)
-	c.Flags().StringVar(&format, "format", "jsonl", "jsonl, which are the records as they were signed, or csv")
+	cli.OneOf(c.Flags(), &want.Format, "format", "jsonl has the records as they were signed", "jsonl", "csv")
 	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
 	return c
 }
 
-func auditProofCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "proof SEQ [DIR]",
-		Short: "Print a proof that a record is in the log, which needs no log to be checked",
-		Args:  cobra.RangeArgs(1, 2),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			seq, err := strconv.ParseInt(args[0], 10, 64)
-			if err != nil {
-				return fmt.Errorf("%w: %q is not the number of a record", cli.ErrUnusable, args[0])
-			}
-			proof, err := audit.InclusionProof(auditDir(args[1:]), seq)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(proof))
+func auditProofCommand(a *admin) *cobra.Command {
+	return a.reading("proof SEQ [DIR]", "Print a proof that a record is in the log, which needs no log to be checked", func(cmd *cobra.Command, log auditLog, args []string) error {
+		seq, err := recordNumber(args[0])
+		if err != nil {
 			return err
-		}),
-	}
+		}
+		proof, err := log.proof(cmd.Context(), seq)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(proof))
+		return err
+	})
 }
 
 func auditCheckProofCommand(a *admin) *cobra.Command {
@@ -322,7 +311,6 @@ func auditCheckProofCommand(a *admin) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check-proof FILE {--key FILE | --evidence FILE}",
 		Short: "Check a proof offline, and print the record that it is about",
-		Args:  cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			verifiers, err := keys.verifiers()
 			if err != nil {
@@ -351,22 +339,50 @@ func auditCheckProofCommand(a *admin) *cobra.Command {
 }
 
 func auditCheckpointCommand(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use:   "checkpoint",
-		Short: "Have the running appliance sign its log as it is now, and print that: keep it elsewhere",
-		Args:  cobra.NoArgs,
-		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
-			var answer struct {
-				Checkpoint string `json:"checkpoint"`
-			}
-			if err := a.Client().Do(cmd.Context(), http.MethodGet, "audit/checkpoint", nil, &answer); err != nil {
-				return err
-			}
-			if answer.Checkpoint == "" {
-				return errors.New("the audit log is empty")
-			}
-			_, err := io.WriteString(cmd.OutOrStdout(), answer.Checkpoint)
+	return a.asking("checkpoint", "Have the running appliance sign its log as it is now, and print that: keep it elsewhere", func(cmd *cobra.Command, _ []string) error {
+		done, err := cli.Call(cmd.Context(), &a.Admin, operation.SignCheckpoint, operation.Nothing{})
+		if err != nil {
 			return err
-		}),
+		}
+		if done.Out.Checkpoint == "" {
+			return errors.New("the audit log is empty")
+		}
+		if a.JSON {
+			return a.PrintJSON(cmd, done)
+		}
+		_, err = io.WriteString(cmd.OutOrStdout(), done.Out.Checkpoint)
+		return err
+	})
+}
+
+func auditVerificationCommand(a *admin) *cobra.Command {
+	var begin bool
+	c := a.asking("verification [--begin]", "Show what the appliance found when it last verified its whole log", func(cmd *cobra.Command, _ []string) error {
+		o := operation.ShowAuditVerification
+		if begin {
+			o = operation.VerifyAudit
+		}
+		return call(a, cmd, o, operation.Nothing{}, showVerification)
+	})
+	c.Long = "Show what the appliance found when it last verified its whole log, or have it begin to verify.\n" +
+		"An appliance that lies can say anything: holdfast audit verify checks a copy of the log offline."
+	c.Flags().BoolVar(&begin, "begin", false, "begin to verify; it goes on in the background")
+	return c
+}
+
+func showVerification(w io.Writer, v operation.Verification) {
+	switch {
+	case v.Running:
+		cli.Row(w, "running", "since "+cli.When(v.Started)+", begun by "+v.By)
+	case v.Started.IsZero():
+		cli.Row(w, "the log was not verified since the appliance was started; holdfast audit verification --begin does it")
+	default:
+		cli.Row(w, "ended", cli.When(v.Ended)+", begun by "+v.By)
+	}
+	if v.Error != "" {
+		cli.Row(w, "error", v.Error)
+	}
+	if v.Report != nil {
+		showAuditReport(w, v.Report)
 	}
 }

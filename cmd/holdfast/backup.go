@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/attest/privatefile"
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/restore"
@@ -15,35 +16,30 @@ import (
 
 func backupCommand(a *admin) *cobra.Command {
 	var out string
-	c := &cobra.Command{
-		Use:   "backup --out FILE",
-		Short: "Write a backup of the running appliance",
-		Long: "Write a backup of the running appliance: all key stores, keys, credentials and grants, as of one\n" +
-			"moment. It is encrypted, and can be opened only with the master key of the same HSM, which\n" +
-			"must be backed up by the HSM's own means.\n\n" +
-			"The appliance reads each backup once more and holds every row against its seal. If a row is\n" +
-			"damaged, the backup is written all the same, each damaged row is named with the command that\n" +
-			"discards it, and the exit code is 1.",
-		Args: cobra.NoArgs,
-		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
-			var r *appliance.BackupReport
-			size, err := writeWhole(out, func(w io.Writer) (err error) {
-				r, err = a.Client().Backup(cmd.Context(), w)
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			err = a.Show(cmd, map[string]any{"backup": out, "bytes": size, "damaged": append([]appliance.DamagedRow{}, r.Damaged...), "damaged_rows": r.DamagedRows}, func(w io.Writer) {
-				cli.Row(w, "backup", fmt.Sprintf("%s, %d bytes", out, size))
-				restore.ShowDamaged(w, r)
-			})
-			if err == nil && r.DamagedRows > 0 {
-				err = fmt.Errorf("the backup is whole, and can be restored; but %d rows in it do not match their seals, as in the appliance itself: find out who changed the database, and discard them", r.DamagedRows)
-			}
+	c := a.asking("backup --out FILE", "Write a backup of the running appliance", func(cmd *cobra.Command, _ []string) error {
+		var r *appliance.BackupReport
+		size, err := writeWhole(out, func(w io.Writer) (err error) {
+			r, err = a.Backup(cmd.Context(), w)
 			return err
-		}),
-	}
+		})
+		if err != nil {
+			return err
+		}
+		err = a.Show(cmd, map[string]any{"backup": out, "bytes": size, "damaged": append([]appliance.DamagedRow{}, r.Damaged...), "damaged_rows": r.DamagedRows}, func(w io.Writer) {
+			cli.Row(w, "backup", fmt.Sprintf("%s, %d bytes", out, size))
+			restore.ShowDamaged(w, r)
+		})
+		if err == nil && r.DamagedRows > 0 {
+			err = fault.Errorf(fault.Tampered, "the backup is whole, and can be restored; but %d rows in it do not match their seals, as in the appliance itself: find out who changed the database, and discard them", r.DamagedRows)
+		}
+		return err
+	})
+	c.Long = "Write a backup of the running appliance: all key stores, keys, credentials and grants, as of one\n" +
+		"moment. It is encrypted, and can be opened only with the master key of the same HSM, which\n" +
+		"must be backed up by the HSM's own means.\n\n" +
+		"The appliance reads each backup once more and holds every row against its seal. If a row is\n" +
+		"damaged, the backup is written all the same, each damaged row is named with the command that\n" +
+		"discards it, and the exit code is 1."
 	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
 	_ = c.MarkFlagRequired("out") // it exists: it was made above
 	return c
@@ -52,8 +48,8 @@ func backupCommand(a *admin) *cobra.Command {
 // writeWhole writes a new file that only its owner may read: whole, durably, or
 // not at all.
 func writeWhole(path string, write func(io.Writer) error) (size int64, err error) {
-	if _, err := os.Lstat(path); err == nil {
-		return 0, fmt.Errorf("%s exists already; choose another name", path)
+	if err := checkNew(path); err != nil {
+		return 0, err
 	}
 	err = privatefile.Replace(path, func(w io.Writer) error {
 		counted := &counter{w: w}
@@ -62,6 +58,14 @@ func writeWhole(path string, write func(io.Writer) error) (size int64, err error
 		return err
 	})
 	return size, err
+}
+
+// checkNew gives the error of a file to write that is there already.
+func checkNew(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s exists already; choose another name", path)
+	}
+	return nil
 }
 
 // counter counts what is written.

@@ -54,7 +54,6 @@ func (b *broker) initCommand() *cobra.Command {
 		Short: "Make a broker: its folder, identity and TLS key; prints the pin for machines",
 		Long: "Make a broker: its folder, the identity that decrypts the PINs, and a TLS key with a certificate.\n" +
 			"It prints the pin of the TLS key, which machines are configured with. It overwrites nothing.",
-		Args: cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			pin, err := b.create(names)
 			if err != nil {
@@ -158,7 +157,6 @@ func (b *broker) addCommand() *cobra.Command {
 		Short: "Keep a machine's PIN, in place of one it has, and allow its release",
 		Long: "Keep a machine's PIN, in place of one it has, and allow its release. The PIN is read from standard\n" +
 			"input, or from a file that only its owner may read, up to the end of the line.",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			if err := coredump.Forbid(); err != nil {
 				return err
@@ -167,7 +165,7 @@ func (b *broker) addCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			pin, err := readPIN(file)
+			pin, err := readPIN(cmd, file)
 			if err != nil {
 				return err
 			}
@@ -195,16 +193,10 @@ func (b *broker) addCommand() *cobra.Command {
 func (b *broker) revokeCommand() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use:   "revoke MACHINE | --all",
+		Use:   "revoke {MACHINE | --all}",
 		Short: "Release nothing to a machine, or to any, from now on",
 		Long: "Release nothing to a machine, or to any, from now on, also if the broker runs. A machine that has the\n" +
 			"PIN already keeps it until it restarts. holdfast broker add allows a machine again, resume ends --all.",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if all == (len(args) == 1) || len(args) > 1 {
-				return fmt.Errorf("%s: name one machine, or give --all", cmd.CommandPath())
-			}
-			return nil
-		},
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			vault, err := b.Vault()
 			if err != nil {
@@ -228,7 +220,6 @@ func (b *broker) resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "resume",
 		Short: "End a revoke --all; machines that were revoked by name stay so",
-		Args:  cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			vault, err := b.Vault()
 			if err != nil {
@@ -250,7 +241,6 @@ func (b *broker) policyCommand() *cobra.Command {
 		Long: "Install a signed policy, by which evidence is appraised from now on. Its version may not be lower\n" +
 			"than that of the one in force, nor its signer another. It must prove which code runs, or be signed\n" +
 			"with words that force it (holdfast policy sign --unproven).",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			vault, err := b.Vault()
 			if err != nil {
@@ -291,7 +281,6 @@ func (b *broker) listCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "Show the policy, the machines, and what is stopped",
-		Args:  cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			vault, err := b.Vault()
 			if err != nil {
@@ -375,7 +364,6 @@ func (b *broker) logCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "log",
 		Short: "Show what was released and refused, oldest first",
-		Args:  cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			vault, err := b.Vault()
 			if err != nil {

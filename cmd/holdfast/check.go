@@ -26,7 +26,6 @@ func checkCommand(a *admin) *cobra.Command {
 			"it: every rule that can be seen, the latency against KMS's 250 ms, and a short\n" +
 			"load. The URL is https://HOST[:PORT][/PREFIX]. It exits 1 when a rule fails.\n\n" +
 			"The report goes to stdout. How far the check is goes to stderr.",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			t.URL = args[0]
 			secret, err := cli.ReadSecretFile("--secret-access-key-file", secretFile)

@@ -14,7 +14,6 @@ func configCommand(a *admin) *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say all that is wrong with a configuration file",
-		Args:  cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			_, warnings, err := config.Load(args[0])
 			problems := warnings
@@ -47,7 +46,6 @@ func configCommand(a *admin) *cobra.Command {
 		Short: "Print a configuration as it is measured",
 		Long: "Print a configuration as it is in force, without secrets; 0 and '' stand for defaults.\n" +
 			"Its SHA-256 is what the appliance measures as \"configuration\", unless flags of serve change it.",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			cfg, _, err := config.Load(args[0])
 			if err != nil {
@@ -56,6 +54,9 @@ func configCommand(a *admin) *cobra.Command {
 			text, err := cfg.Effective()
 			if err != nil {
 				return err
+			}
+			if a.JSON {
+				return a.PrintJSON(cmd, map[string]string{"configuration": string(text)})
 			}
 			_, err = cmd.OutOrStdout().Write(text)
 			return err

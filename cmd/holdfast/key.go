@@ -5,88 +5,79 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance"
 	"holdfast/cmd/internal/cli"
-	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 func keyCommand(a *admin) *cobra.Command {
 	return cli.Group("key", "Manage external keys",
 		keyCreateCommand(a), keyImportCommand(a), keyListCommand(a), keyShowCommand(a),
-		keyChangeCommand(a, "enable", "Let a key serve", nil),
-		keyChangeCommand(a, "disable", "Take a key out of service", nil),
-		keyChangeCommand(a, "rotate", "Encrypt with a new version of a key from now on", web.Rotation{}),
+		keyChangeCommand(a, "enable", "Let a key serve", operation.EnableKey),
+		keyChangeCommand(a, "disable", "Take a key out of service", operation.DisableKey),
+		a.asking("rotate KEYSTORE KEYID", "Encrypt with a new version of a key from now on", func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, operation.RotateKey, operation.Rotation{KeyName: keyOf(args)}, showKey)
+		}),
 		keyDeleteCommand(a), keyDiscardCommand(a),
-		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled or suspended deletion; the key is disabled then", nil))
+		keyChangeCommand(a, "cancel-deletion", "Take back a scheduled or suspended deletion; the key is disabled then", operation.CancelKeyDeletion))
 }
 
-// newKeyFlags are the flags of the commands that make a key.
-type newKeyFlags struct{ usage, custody, framing string }
-
-func (f *newKeyFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.usage, "usage", "encrypt,decrypt", "encrypt, decrypt, both with a comma between, or none")
-	c.Flags().StringVar(&f.custody, "custody", "cached", "cached: used in the appliance's memory; hsm: never leaves the token")
+// keyOf is the key that KEYSTORE and KEYID name.
+func keyOf(args []string) operation.KeyName {
+	return operation.KeyName{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Key: args[1]}
 }
 
-func (f *newKeyFlags) create(a *admin, cmd *cobra.Command, keyStore, id string, material []byte) error {
-	usage, err := appliance.ParseUsage(f.usage)
-	if err != nil {
+// newKey is what the commands that make a key make it of.
+type newKey struct {
+	operation.NewKey
+	usage string
+}
+
+func (n *newKey) add(c *cobra.Command) {
+	n.usage, n.Custody = "encrypt,decrypt", appliance.CustodyCached
+	cli.SomeOf(c.Flags(), &n.usage, "usage", "what the key is for", "encrypt", "decrypt", "none")
+	cli.OneOf(c.Flags(), &n.Custody, "custody", "used in the appliance's memory, or never out of the token", appliance.CustodyCached, appliance.CustodyHSM)
+}
+
+func (n *newKey) create(a *admin, cmd *cobra.Command, args []string) (err error) {
+	if n.Usage, err = appliance.ParseUsage(n.usage); err != nil {
 		return err
 	}
-	var k appliance.StoredKey
-	want := web.NewKey{ID: id, Usage: usage, Custody: appliance.Custody(f.custody), Material: material, Framing: appliance.Framing(f.framing)}
-	if err := a.Client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", keyStore, "keys"), want, &k); err != nil {
-		return err
-	}
-	return a.Show(cmd, k, func(w io.Writer) { showKey(w, &k.ExternalKey) })
+	n.KeyStore, n.ID = args[0], args[1]
+	return call(a, cmd, operation.CreateKey, n.NewKey, func(w io.Writer, k *appliance.StoredKey) { showKey(w, &k.ExternalKey) })
 }
 
 func keyCreateCommand(a *admin) *cobra.Command {
-	var f newKeyFlags
-	c := &cobra.Command{
-		Use:   "create KEYSTORE KEYID",
-		Short: "Make an external key",
-		Args:  cobra.ExactArgs(2),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			return f.create(a, cmd, args[0], args[1], nil)
-		}),
-	}
-	f.add(c)
+	var n newKey
+	c := a.asking("create KEYSTORE KEYID", "Make an external key", func(cmd *cobra.Command, args []string) error { return n.create(a, cmd, args) })
+	n.add(c)
 	return c
 }
 
 func keyImportCommand(a *admin) *cobra.Command {
-	var f newKeyFlags
+	var n newKey
 	var file string
 	var newVersion bool
-	c := &cobra.Command{
-		Use:   "import KEYSTORE KEYID --material-file FILE",
-		Short: "Make an external key, or a new version of one, from your own key material",
-		Long: "Make an external key from an AES-256 key of your own: a file, readable by its\n" +
-			"owner alone, with the 32 bytes themselves, 64 hexadecimal digits, or Base64.",
-		Args: cobra.ExactArgs(2),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			material, err := readMaterial(file)
-			if err != nil {
-				return err
-			}
-			defer clear(material)
-			if !newVersion {
-				return f.create(a, cmd, args[0], args[1], material)
-			}
-			return changeKey(a, cmd, args, "rotate", web.Rotation{Material: material})
-		}),
-	}
-	f.add(c)
+	c := a.asking("import KEYSTORE KEYID --material-file FILE", "Make an external key, or a new version of one, from your own key material", func(cmd *cobra.Command, args []string) (err error) {
+		if n.Material, err = readMaterial(file); err != nil {
+			return err
+		}
+		defer clear(n.Material)
+		if !newVersion {
+			return n.create(a, cmd, args)
+		}
+		return call(a, cmd, operation.RotateKey, operation.Rotation{KeyName: keyOf(args), Material: n.Material}, showKey)
+	})
+	c.Long = "Make an external key from an AES-256 key of your own: a file, readable by its\n" +
+		"owner alone, with the 32 bytes themselves, 64 hexadecimal digits, or Base64."
+	n.add(c)
 	c.Flags().StringVar(&file, "material-file", "", "file with the key")
-	c.Flags().StringVar(&f.framing, "aad-framing", "", "decrypt what another proxy has encrypted with the key, too: spec, sha256 (AWS's sample) or plain")
+	cli.OneOf(c.Flags(), &n.Framing, "aad-framing", "decrypt what another proxy has encrypted with the key, too; sha256 is AWS's sample",
+		appliance.FramingSpec, appliance.FramingSHA256, appliance.FramingPlain)
 	c.Flags().BoolVar(&newVersion, "new-version", false, "the key exists: import the material as its new version")
 	_ = c.MarkFlagRequired("material-file") // it exists: it was made above
 	c.MarkFlagsMutuallyExclusive("new-version", "usage")
@@ -120,98 +111,65 @@ func readMaterial(path string) ([]byte, error) {
 }
 
 func keyListCommand(a *admin) *cobra.Command {
-	var after, state string
-	var limit int
-	c := &cobra.Command{
-		Use:   "list KEYSTORE",
-		Short: "List the keys of a key store, ordered by ID",
-		Args:  cobra.ExactArgs(1),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			query := url.Values{"limit": {strconv.Itoa(limit)}}
-			for name, value := range map[string]string{"after": after, "state": state} {
-				if value != "" {
-					query.Set(name, value)
-				}
+	var page operation.KeyPage
+	c := a.asking("list KEYSTORE", "List the keys of a key store, ordered by ID", func(cmd *cobra.Command, args []string) error {
+		page.KeyStore = args[0]
+		return call(a, cmd, operation.ListKeys, page, func(w io.Writer, keys []*appliance.ExternalKey) {
+			cli.Row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED")
+			for _, k := range keys {
+				cli.Row(w, k.ID, stateOf(k), k.Usage, k.Custody, k.CurrentVersion, cli.When(k.CreatedAt))
 			}
-			var keys []*appliance.ExternalKey
-			if err := a.Client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys")+"?"+query.Encode(), nil, &keys); err != nil {
-				return err
+			if len(keys) > 0 && len(keys) == page.Limit {
+				cli.Row(w, "More: --after "+keys[len(keys)-1].ID)
 			}
-			return a.Show(cmd, keys, func(w io.Writer) {
-				cli.Row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED")
-				for _, k := range keys {
-					cli.Row(w, k.ID, stateOf(k), k.Usage, k.Custody, k.CurrentVersion, cli.When(k.CreatedAt))
-				}
-				if len(keys) == limit {
-					cli.Row(w, "More: --after "+keys[len(keys)-1].ID)
-				}
-			})
-		}),
-	}
-	c.Flags().StringVar(&after, "after", "", "begin behind this key ID")
-	c.Flags().StringVar(&state, "state", "", "only keys in that state: enabled, disabled, pending_deletion, deletion_suspended or blocked")
-	c.Flags().IntVar(&limit, "limit", 100, "how many, 1 to 1000")
+		})
+	})
+	c.Flags().StringVar(&page.After, "after", "", "begin behind this key ID")
+	c.Flags().StringVar(&page.Prefix, "prefix", "", "only key IDs that begin so")
+	cli.OneOf(c.Flags(), &page.State, "state", "only keys in that state",
+		appliance.KeyEnabled, appliance.KeyDisabled, appliance.KeyPendingDeletion, appliance.KeyDeletionSuspended, appliance.KeyBlocked)
+	addLimit(c, &page.Limit)
 	return c
+}
+
+// addLimit adds the flag of how many a list has at most: 100 unless it is given.
+func addLimit(c *cobra.Command, limit *int) {
+	*limit = 100
+	cli.Between(c.Flags(), limit, "limit", "how many", 1, 1000)
 }
 
 func keyShowCommand(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use:   "show KEYSTORE KEYID",
-		Short: "Show a key with its versions and the grants on it",
-		Args:  cobra.ExactArgs(2),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			var k appliance.StoredKey
-			if err := a.Client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0], "keys", args[1]), nil, &k); err != nil {
-				return err
+	return a.asking("show KEYSTORE KEYID", "Show a key with its versions and the grants on it", func(cmd *cobra.Command, args []string) error {
+		return call(a, cmd, operation.ShowKey, keyOf(args), func(w io.Writer, k *appliance.StoredKey) {
+			showKey(w, &k.ExternalKey)
+			for _, v := range k.Versions {
+				cli.Row(w, fmt.Sprintf("version %d", v.Version), fmt.Sprintf("%s %s, at most %d encryptions", v.Origin, cli.When(v.CreatedAt), v.Encryptions))
 			}
-			return a.Show(cmd, k, func(w io.Writer) {
-				showKey(w, &k.ExternalKey)
-				for _, v := range k.Versions {
-					cli.Row(w, fmt.Sprintf("version %d", v.Version), fmt.Sprintf("%s %s, at most %d encryptions", v.Origin, cli.When(v.CreatedAt), v.Encryptions))
-				}
-				for _, g := range k.Grants {
-					cli.Row(w, "grant", grantLine(g))
-				}
-			})
-		}),
-	}
+			for _, g := range k.Grants {
+				cli.Row(w, "grant", grantLine(g))
+			}
+		})
+	})
 }
 
 // keyChangeCommand makes a command that changes a key without further ado.
-func keyChangeCommand(a *admin, verb, short string, body any) *cobra.Command {
-	return &cobra.Command{
-		Use:   verb + " KEYSTORE KEYID",
-		Short: short,
-		Args:  cobra.ExactArgs(2),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			return changeKey(a, cmd, args, verb, body)
-		}),
-	}
+func keyChangeCommand(a *admin, verb, short string, o *operation.Operation[operation.KeyName, *appliance.ExternalKey]) *cobra.Command {
+	return a.asking(verb+" KEYSTORE KEYID", short, func(cmd *cobra.Command, args []string) error {
+		return call(a, cmd, o, keyOf(args), showKey)
+	})
 }
 
 func keyDeleteCommand(a *admin) *cobra.Command {
-	var days int
-	c := &cobra.Command{
-		Use:   "delete KEYSTORE KEYID",
-		Short: "Schedule the destruction of a key",
-		Long: "Schedule the destruction of a key. It is out of service at once, and destroyed\n" +
-			"when the waiting period is over. What KMS encrypted under it cannot be decrypted\n" +
-			"ever after. Disable the key first, and see whether anybody misses it.",
-		Args: cobra.ExactArgs(2),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			return changeKey(a, cmd, args, "delete", web.Deletion{Days: days})
-		}),
-	}
-	c.Flags().IntVar(&days, "days", appliance.DefaultDeletionDays, fmt.Sprintf("waiting period, %d to %d days", appliance.MinDeletionDays, appliance.MaxDeletionDays))
+	var d operation.Deletion
+	c := a.asking("delete KEYSTORE KEYID", "Schedule the destruction of a key", func(cmd *cobra.Command, args []string) error {
+		d.KeyName = keyOf(args)
+		return call(a, cmd, operation.ScheduleKeyDeletion, d, showKey)
+	})
+	c.Long = "Schedule the destruction of a key. It is out of service at once, and destroyed\n" +
+		"when the waiting period is over. What KMS encrypted under it cannot be decrypted\n" +
+		"ever after. Disable the key first, and see whether anybody misses it."
+	c.Flags().IntVar(&d.Days, "days", appliance.DefaultDeletionDays, fmt.Sprintf("waiting period, %d to %d days", appliance.MinDeletionDays, appliance.MaxDeletionDays))
 	return c
-}
-
-func changeKey(a *admin, cmd *cobra.Command, args []string, verb string, body any) error {
-	var k appliance.ExternalKey
-	if err := a.Client().Do(cmd.Context(), http.MethodPost, web.Path("keystores", args[0], "keys", args[1], verb), body, &k); err != nil {
-		return err
-	}
-	return a.Show(cmd, k, func(w io.Writer) { showKey(w, &k) })
 }
 
 func showKey(w io.Writer, k *appliance.ExternalKey) {

@@ -2,92 +2,96 @@ package main
 
 import (
 	"io"
-	"net/http"
 
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance"
 	"holdfast/cmd/internal/cli"
-	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 func keyStoreCommand(a *admin) *cobra.Command {
-	var want web.NewKeyStore
-	create := &cobra.Command{
-		Use:   "create NAME --uri-path-prefix /PREFIX",
-		Short: "Make a key store",
-		Args:  cobra.ExactArgs(1),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			want.Name = args[0]
-			var ks appliance.KeyStore
-			if err := a.Client().Do(cmd.Context(), http.MethodPost, "keystores", want, &ks); err != nil {
-				return err
-			}
-			return a.Show(cmd, ks, func(w io.Writer) { showKeyStore(w, &ks) })
-		}),
-	}
-	create.Flags().StringVar(&want.URIPathPrefix, "uri-path-prefix", "", "what comes before "+appliance.XKSPath+" in the URI path; may be empty")
-	create.Flags().IntVar(&want.RequestsPerSecond, "requests-per-second", 0, "quota; 0 means none")
-
-	list := &cobra.Command{
-		Use:   "list",
-		Short: "List the key stores",
-		Args:  cobra.NoArgs,
-		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
-			var stores []*appliance.KeyStore
-			if err := a.Client().Do(cmd.Context(), http.MethodGet, "keystores", nil, &stores); err != nil {
-				return err
-			}
-			return a.Show(cmd, stores, func(w io.Writer) {
-				cli.Row(w, "NAME", "URI PATH", "REQUESTS/S", "CREATED", "STATE")
-				for _, ks := range stores {
-					quota := any("-")
-					if ks.RequestsPerSecond > 0 {
-						quota = ks.RequestsPerSecond
-					}
-					cli.Row(w, ks.Name, ks.URIPathPrefix+appliance.XKSPath, quota, cli.When(ks.CreatedAt), blocked(ks.Blocked))
-				}
-			})
-		}),
-	}
-	show := &cobra.Command{
-		Use:   "show NAME",
-		Short: "Show a key store",
-		Args:  cobra.ExactArgs(1),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			var d appliance.KeyStoreDetail
-			if err := a.Client().Do(cmd.Context(), http.MethodGet, web.Path("keystores", args[0]), nil, &d); err != nil {
-				return err
-			}
-			return a.Show(cmd, d, func(w io.Writer) {
-				showKeyStore(w, &d.KeyStore)
-				cli.Row(w, "keys", d.Keys)
-				for _, c := range d.Credentials {
-					cli.Row(w, "credential", c.AccessKeyID+" ("+active(c.Active)+", last used "+cli.When(c.LastUsedAt)+")")
-				}
-				for _, g := range d.Grants {
-					cli.Row(w, "grant", grantLine(g))
-				}
-			})
-		}),
-	}
-	remove := &cobra.Command{
-		Use:   "delete NAME",
-		Short: "Delete a key store that has no keys, with its credentials and grants",
-		Args:  cobra.ExactArgs(1),
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			return a.done(cmd, http.MethodDelete, web.Path("keystores", args[0]), "key store "+args[0]+" deleted")
-		}),
-	}
-	return cli.Group("keystore", "Manage key stores", create, list, show, remove, keyStoreDiscardCommand(a))
+	return cli.Group("keystore", "Manage key stores", keyStoreCreateCommand(a), keyStoreListCommand(a), keyStoreShowCommand(a),
+		keyStoreHealthCommand(a), keyStoreSetQuotaCommand(a), keyStoreDiscardCommand(a),
+		a.asking("delete NAME", "Delete a key store that has no keys, with its credentials and grants", func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, operation.DeleteKeyStore, operation.KeyStoreName{KeyStore: args[0]}, says[operation.Nothing]("key store "+args[0]+" deleted"))
+		}))
 }
 
-// done calls a route that gives nothing back, and says what was done.
-func (a *admin) done(cmd *cobra.Command, method, route, what string) error {
-	if err := a.Client().Do(cmd.Context(), method, route, nil, nil); err != nil {
+func keyStoreCreateCommand(a *admin) *cobra.Command {
+	var want operation.NewKeyStore
+	c := a.asking("create NAME --uri-path-prefix /PREFIX", "Make a key store", func(cmd *cobra.Command, args []string) error {
+		want.Name = args[0]
+		return call(a, cmd, operation.CreateKeyStore, want, showKeyStore)
+	})
+	c.Flags().StringVar(&want.URIPathPrefix, "uri-path-prefix", "", "what comes before "+appliance.XKSPath+" in the URI path; may be empty")
+	c.Flags().IntVar(&want.RequestsPerSecond, "requests-per-second", 0, "quota; 0 means none")
+	return c
+}
+
+func keyStoreListCommand(a *admin) *cobra.Command {
+	return a.asking("list", "List the key stores", func(cmd *cobra.Command, _ []string) error {
+		return call(a, cmd, operation.ListKeyStores, operation.Nothing{}, func(w io.Writer, stores []*appliance.KeyStore) {
+			cli.Row(w, "NAME", "URI PATH", "REQUESTS/S", "CREATED", "STATE")
+			for _, ks := range stores {
+				quota := any("-")
+				if ks.RequestsPerSecond > 0 {
+					quota = ks.RequestsPerSecond
+				}
+				cli.Row(w, ks.Name, ks.URIPathPrefix+appliance.XKSPath, quota, cli.When(ks.CreatedAt), blocked(ks.Blocked))
+			}
+		})
+	})
+}
+
+func keyStoreShowCommand(a *admin) *cobra.Command {
+	return a.asking("show NAME", "Show a key store", func(cmd *cobra.Command, args []string) error {
+		return call(a, cmd, operation.ShowKeyStore, operation.KeyStoreName{KeyStore: args[0]}, func(w io.Writer, d *appliance.KeyStoreDetail) {
+			showKeyStore(w, &d.KeyStore)
+			cli.Row(w, "keys", d.Keys)
+			for _, c := range d.Credentials {
+				cli.Row(w, "credential", c.AccessKeyID+" ("+active(c.Active)+", last used "+cli.When(c.LastUsedAt)+")")
+			}
+			for _, g := range d.Grants {
+				cli.Row(w, "grant", grantLine(g))
+			}
+		})
+	})
+}
+
+func keyStoreHealthCommand(a *admin) *cobra.Command {
+	return a.asking("health NAME", "Say whether KMS would be served, and why not; exit 1 if it would not", func(cmd *cobra.Command, args []string) error {
+		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowKeyStoreHealth, operation.KeyStoreName{KeyStore: args[0]})
+		if err != nil {
+			return err
+		}
+		h := done.Out
+		err = a.Show(cmd, done, func(w io.Writer) {
+			cli.Row(w, "serves", yes(h.Serves))
+			if h.Reason != "" {
+				cli.Row(w, "reason", h.Reason)
+			}
+			cli.Row(w, "XksProxyUriEndpoint", cli.OrDash(h.URIEndpoint))
+			cli.Row(w, "XksProxyUriPath", h.URIPath)
+			cli.Row(w, "active credentials", h.ActiveCredentials)
+			showHSMs(w, h.HSMs)
+		})
+		if err == nil && !h.Serves {
+			return cli.ErrReported
+		}
 		return err
-	}
-	return a.Show(cmd, struct{}{}, func(w io.Writer) { cli.Row(w, what) })
+	})
+}
+
+func keyStoreSetQuotaCommand(a *admin) *cobra.Command {
+	var quota operation.Quota
+	c := a.asking("set-quota NAME --requests-per-second N", "Set how many requests a second a key store answers", func(cmd *cobra.Command, args []string) error {
+		quota.KeyStore = args[0]
+		return call(a, cmd, operation.SetQuota, quota, showKeyStore)
+	})
+	c.Flags().IntVar(&quota.RequestsPerSecond, "requests-per-second", 0, "quota; 0 means none")
+	_ = c.MarkFlagRequired("requests-per-second") // it exists: it was made above
+	return c
 }
 
 func showKeyStore(w io.Writer, ks *appliance.KeyStore) {
@@ -102,9 +106,16 @@ func showKeyStore(w io.Writer, ks *appliance.KeyStore) {
 	}
 }
 
-func active(yes bool) string {
-	if yes {
+func active(is bool) string {
+	if is {
 		return "active"
 	}
 	return "inactive"
+}
+
+func yes(is bool) string {
+	if is {
+		return "yes"
+	}
+	return "no"
 }

@@ -22,7 +22,7 @@ func main() { os.Exit(cli.Run(newRoot())) }
 type admin struct{ cli.Admin }
 
 func newRoot() *cobra.Command {
-	a := &admin{}
+	a := &admin{cli.Admin{Elsewhere: true}}
 	root := &cobra.Command{
 		Use:   "holdfast",
 		Short: "An external key store for AWS KMS: the tool of its operators and auditors",
@@ -30,25 +30,19 @@ func newRoot() *cobra.Command {
 			"rest wrapped under the master key of your HSM. This tool administers an appliance,\n" +
 			"and verifies what it proves. holdfastd is the appliance itself.",
 	}
-	a.AddSocketFlag(root)
-	a.AddServerFlags(root)
 	a.AddFlag(root)
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		if cmd.Name() == cobra.ShellCompRequestCmd || cmd.Name() == cobra.ShellCompNoDescRequestCmd {
-			return nil // nothing may be said while a shell completes
-		}
-		return a.Connect()
-	}
 	root.AddCommand(
 		configCommand(a),
 		checkCommand(a),
 		statusCommand(a),
+		activityCommand(a),
+		bootCommand(a),
+		hsmCommand(a),
 		attestCommand(a),
 		sealCommand(a),
 		keyStoreCommand(a),
 		credentialCommand(a),
 		keyCommand(a),
-		settingCommand(a),
 		grantCommand(a),
 		auditCommand(a),
 		backupCommand(a),
@@ -57,7 +51,14 @@ func newRoot() *cobra.Command {
 		unblockCommand(a),
 		verifyCommand(a),
 		userCommand(a),
+		invitationCommand(a),
+		sessionCommand(a),
 		tokenCommand(a),
+		accountCommand(a),
+		approvalCommand(a),
+		settingCommand(a),
+		certificateCommand(a),
+		openAPICommand(a),
 		policyCommand(a),
 		brokerCommand(a),
 	)

@@ -38,7 +38,6 @@ func policyKeyCommand(a *admin) *cobra.Command {
 		Long: "Make a key to sign with: FILE, which is secret, and FILE.pub. Policies are signed\n" +
 			"with Ed25519. TPMs cannot verify that: with --seal the key is one of ECDSA on P-256,\n" +
 			"which signs authorizations for them.",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			generate := newPolicyKey
 			if forSeal {
@@ -117,7 +116,6 @@ func policyNewCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "new",
 		Short: "Print the default policy, to begin from",
-		Args:  cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			text, err := json.MarshalIndent(attest.DefaultPolicy(), "", "  ")
 			if err != nil {
@@ -138,7 +136,6 @@ func policyReferenceCommand(a *admin) *cobra.Command {
 		Long: "Add the PCR values of evidence to an unsigned policy, as those of a known release.\n" +
 			"The evidence must pass all checks of the policy, but for the references that it has\n" +
 			"already. Nothing else changes: a new version of the policy is for you to set.",
-		Args: cobra.ExactArgs(2),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			p, err := readUnsignedPolicy(args[0])
 			if err != nil {
@@ -245,7 +242,6 @@ func policySignCommand(a *admin) *cobra.Command {
 			"A policy that does not prove which code runs is refused: one without references, or one\n" +
 			"that a software TPM can meet. --unproven signs it all the same. Its WORDS, which say why,\n" +
 			"are written into the policy, and stand in the log and in every verdict under it.",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			p, err := readUnsignedPolicy(args[0])
 			if err != nil {
@@ -380,8 +376,9 @@ func readPrivateKey[K any](flag, path, purpose string) (private K, err error) {
 	}
 	private, ok := key.(K)
 	if !ok {
+		kind := cli.KindOfKey(key)
 		zeroize(key)
-		return private, fmt.Errorf("%s: %s is a %T; %s", flag, path, key, purpose)
+		return private, fmt.Errorf("%s: %s is %s; %s", flag, path, kind, purpose)
 	}
 	return private, nil
 }
@@ -393,7 +390,6 @@ func policyShowCommand(a *admin) *cobra.Command {
 		Short: "Print a signed policy, or authorizations, whose signature verifies",
 		Long: "Print a signed policy, or authorizations, whose signature verifies. \"unproven_because\" says\n" +
 			"why a policy does not prove which code runs, and \"unproven\" the words that it is used by.",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			if sealKey != "" {
 				all, err := cli.ReadAuthorizations(args[0], sealKey)

@@ -51,7 +51,6 @@ func policyPredictCommand(a *admin) *cobra.Command {
 			"db.esl and dbx.esl. The image must be signed by a key of db.\n\n" +
 			"With --policy the values are added to an unsigned policy, in its bank, as those of a\n" +
 			"release. Nothing else changes: a new version of the policy is for you to set.",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			p, err := predictImage(args[0], secureBoot, withoutModule)
 			if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,25 +10,16 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/cmd/internal/cli"
-	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 func statusCommand(a *admin) *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "Show the state of the appliance, how it booted, and why it is locked if it is",
-		Args:  cobra.NoArgs,
-		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
-			var s web.Status
-			if err := a.Client().Do(cmd.Context(), http.MethodGet, "status", nil, &s); err != nil {
-				return err
-			}
-			return a.Show(cmd, s, func(w io.Writer) { showStatus(w, s) })
-		}),
-	}
+	return a.asking("status", "Show the state of the appliance, how it booted, and why it is locked if it is", func(cmd *cobra.Command, _ []string) error {
+		return call(a, cmd, operation.ShowStatus, operation.Nothing{}, showStatus)
+	})
 }
 
-func showStatus(w io.Writer, s web.Status) {
+func showStatus(w io.Writer, s operation.Status) {
 	b := s.Boot
 	state := string(b.State)
 	if !b.Serves() && b.State != progress.Locked {
@@ -54,23 +44,8 @@ func showStatus(w io.Writer, s web.Status) {
 	if i := s.Instance; i != nil {
 		cli.Row(w, "instance", fmt.Sprintf("%s, %s, %s, %s, account %s (as its metadata service tells, not proven)", i.ID, i.Type, i.Image, i.Zone, i.Account))
 	}
-	for _, h := range s.HSMs {
-		cli.Row(w, "HSM "+h.Label, string(h.Status)+" (serial "+cli.OrDash(h.Serial)+", probe "+h.Took.Round(10*time.Microsecond).String()+")")
-		if h.Error != "" {
-			cli.Row(w, "", h.Error)
-		}
-	}
-	if l := s.Audit; l != nil {
-		cli.Row(w, "audit log", fmt.Sprintf("%d records, %d of them not signed yet, %d MiB free", l.Size, l.Lag, l.Free>>20))
-		for _, problem := range []string{l.Broken, l.Signer} {
-			if problem != "" {
-				cli.Row(w, "", problem)
-			}
-		}
-		if l.Level != audit.LevelOK {
-			cli.Row(w, "", "the disk is "+map[audit.Level]string{audit.LevelWarning: "filling up: enlarge the state volume, or keep less of the log with audit.retain_age", audit.LevelFull: "full: requests are refused"}[l.Level])
-		}
-	}
+	showHSMs(w, s.HSMs)
+	showAuditStatus(w, s.Audit)
 	if t := b.Attestation; t != nil {
 		cli.Row(w, "attestation", fmt.Sprintf("%s at %s, under policy %s, version %d", t.Result, cli.When(t.Time), t.Policy, t.Version))
 		if t.Unproven != "" {
@@ -91,10 +66,33 @@ func showStatus(w io.Writer, s web.Status) {
 		if step.Code != "" {
 			what = step.Code
 		}
-		took := "-"
-		if step.Took != 0 {
-			took = step.Took.Round(10 * time.Microsecond).String()
-		}
-		cli.Row(w, "boot: "+step.State, fmt.Sprintf("%s  %-10s %s", cli.When(step.Began), took, what))
+		cli.Row(w, "boot: "+step.State, fmt.Sprintf("%s  %-10s %s", cli.When(step.Began), took(step.Took), what))
 	}
+}
+
+// showAuditStatus says the state of the audit log; nothing before it is open.
+func showAuditStatus(w io.Writer, l *audit.Status) {
+	if l == nil {
+		return
+	}
+	cli.Row(w, "audit log", fmt.Sprintf("%d records, %d of them not signed yet, %d MiB free", l.Size, l.Lag, l.Free>>20))
+	for _, problem := range []string{l.Broken, l.Signer} {
+		if problem != "" {
+			cli.Row(w, "", problem)
+		}
+	}
+	switch l.Level {
+	case audit.LevelWarning:
+		cli.Row(w, "", "the disk is filling up: enlarge the state volume, or keep less of the log with audit.retain_age")
+	case audit.LevelFull:
+		cli.Row(w, "", "the disk is full: requests are refused")
+	}
+}
+
+// took prints how long something took, or a dash for nothing.
+func took(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return d.Round(10 * time.Microsecond).String()
 }

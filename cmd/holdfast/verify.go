@@ -37,7 +37,6 @@ func verifyCommand(a *admin) *cobra.Command {
 		Long: "Check evidence of what a machine runs, offline: an evidence file, or the documents\n" +
 			"that hardware signed one by one. It needs no network, no TPM and no configuration.\n" +
 			"It exits 0 only if every check passed, 1 if one failed, 2 if the input is unusable.",
-		Args: cobra.MaximumNArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			v, err := f.appraise(args)
 			if err != nil {
@@ -225,14 +224,16 @@ func readSignedPolicy(path, keyFile string, open func([]byte, ed25519.PublicKey)
 
 // showVerdict prints each check, then what it comes to.
 func (a *admin) showVerdict(cmd *cobra.Command, v *appraisal.Verdict) error {
-	return a.Show(cmd, v, func(w io.Writer) {
-		for _, c := range v.Checks {
-			cli.Row(w, string(c.Result), c.Code, c.Name)
-			if c.Detail != "" {
-				cli.Row(w, "", "", "  "+c.Detail)
-			}
+	return a.Show(cmd, v, func(w io.Writer) { rowsOfVerdict(w, v) })
+}
+
+func rowsOfVerdict(w io.Writer, v *appraisal.Verdict) {
+	for _, c := range v.Checks {
+		cli.Row(w, string(c.Result), c.Code, c.Name)
+		if c.Detail != "" {
+			cli.Row(w, "", "", "  "+c.Detail)
 		}
-		cli.Row(w, "")
-		cli.Row(w, "verdict", string(v.Result))
-	})
+	}
+	cli.Row(w, "")
+	cli.Row(w, "verdict", string(v.Result))
 }

@@ -3,7 +3,7 @@ package webtest
 import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/instance"
-	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 // Site is a place that is as it is said to be.
@@ -12,7 +12,7 @@ type Site struct {
 	// XKSEndpoint does.
 	Release, Effective, Endpoint string
 	On                           instance.Identity
-	Served                       web.Certificate
+	Served                       operation.Certificate
 }
 
 // Version gives Release.
@@ -28,12 +28,12 @@ func (s Site) XKSEndpoint() string { return s.Endpoint }
 func (s Site) Instance() *instance.Identity { return &s.On }
 
 // Certificate gives Served.
-func (s Site) Certificate() (web.Certificate, error) { return s.Served, nil }
+func (s Site) Certificate() (operation.Certificate, error) { return s.Served, nil }
 
 // RequestCertificate gives a text that is no request.
 func (s Site) RequestCertificate([]string) (string, error) { return "request", nil }
 
 // InstallCertificate refuses any.
-func (s Site) InstallCertificate(string) (web.Certificate, error) {
-	return web.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+func (s Site) InstallCertificate(string) (operation.Certificate, error) {
+	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
 }

@@ -1,64 +1,74 @@
 package cli
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 // Admin is what commands that administer an appliance share: where it is, and how
 // results are shown.
 type Admin struct {
 	Output
+	// Elsewhere says that the program can administer appliances elsewhere.
+	Elsewhere bool
 	// Socket is the admin socket of an appliance on this machine.
 	Socket string
 	// server, if not empty, is an appliance elsewhere, called with an API token.
 	server, tokenFile, ca string
-	remote                *web.Client
+	client                *web.Client
 }
 
-// AddSocketFlag adds the flag that names the appliance on this machine.
-func (a *Admin) AddSocketFlag(root *cobra.Command) {
+// The flags that name the appliance. Only commands that ask one have them.
+const (
+	socketFlag, serverFlag, tokenFileFlag, caFlag = "socket", "server", "token-file", "ca"
+)
+
+// ConnectionFlags are the flags that name the appliance.
+func ConnectionFlags() []string { return []string{socketFlag, serverFlag, tokenFileFlag, caFlag} }
+
+// Asks makes the command one that asks the appliance: it has the flags that name it,
+// and what they say is read before the command runs.
+func (a *Admin) Asks(c *cobra.Command) *cobra.Command {
+	a.AddSocketFlag(c)
+	if a.Elsewhere {
+		f := c.Flags()
+		f.StringVar(&a.server, serverFlag, os.Getenv("HOLDFAST_SERVER"), "appliance elsewhere, https://HOST:PORT of its console (HOLDFAST_SERVER)")
+		f.StringVar(&a.tokenFile, tokenFileFlag, os.Getenv("HOLDFAST_TOKEN_FILE"), "file with an API token for --server (HOLDFAST_TOKEN_FILE)")
+		f.StringVar(&a.ca, caFlag, "", "file with the certificates (PEM) that the server's may be signed under; the system's without it")
+	}
+	c.PreRunE = func(*cobra.Command, []string) error { return a.Connect() }
+	return c
+}
+
+// AddSocketFlag adds the flag that names the appliance on this machine alone.
+func (a *Admin) AddSocketFlag(c *cobra.Command) {
 	socket := os.Getenv("HOLDFAST_SOCKET")
 	if socket == "" {
 		socket = "/run/holdfast/admin.sock"
 	}
-	root.PersistentFlags().StringVar(&a.Socket, "socket", socket, "admin socket of the appliance (HOLDFAST_SOCKET)")
+	c.Flags().StringVar(&a.Socket, socketFlag, socket, "admin socket of the appliance (HOLDFAST_SOCKET)")
 }
 
-// AddServerFlags adds the flags that name an appliance elsewhere. [Admin.Connect]
-// reads what they say.
-func (a *Admin) AddServerFlags(root *cobra.Command) {
-	f := root.PersistentFlags()
-	f.StringVar(&a.server, "server", os.Getenv("HOLDFAST_SERVER"), "appliance elsewhere, https://HOST:PORT of its console (HOLDFAST_SERVER)")
-	f.StringVar(&a.tokenFile, "token-file", os.Getenv("HOLDFAST_TOKEN_FILE"), "file with an API token for --server (HOLDFAST_TOKEN_FILE)")
-	f.StringVar(&a.ca, "ca", "", "certificates (PEM) that the server's may be signed under; the system's without it")
-}
-
-// Client calls the appliance: over its socket, or elsewhere.
-func (a *Admin) Client() *web.Client {
-	if a.remote != nil {
-		return a.remote
-	}
-	return web.NewClient(a.Socket)
-}
-
-// Remote gives the client of an appliance elsewhere; nil without --server.
-func (a *Admin) Remote() *web.Client { return a.remote }
-
-// Connect reads what calls to an appliance elsewhere need.
+// Connect reads what the flags say that name the appliance.
 func (a *Admin) Connect() error {
 	if a.server == "" {
 		if a.tokenFile != "" || a.ca != "" {
 			return errors.New("--token-file and --ca are for --server")
 		}
+		a.client = web.NewClient(a.Socket)
 		return nil
 	}
 	if a.tokenFile == "" {
@@ -79,8 +89,49 @@ func (a *Admin) Connect() error {
 			return fmt.Errorf("--ca: %s has no certificate in PEM", a.ca)
 		}
 	}
-	a.remote, err = web.NewRemoteClient(a.server, token, roots)
+	a.client, err = web.NewRemoteClient(a.server, token, roots)
 	return err
+}
+
+// Send implements [operation.Client]: the appliance that the flags name is asked.
+// What does not answer as an appliance is an error of fault.Unreachable.
+func (a *Admin) Send(ctx context.Context, s operation.Sending, take func(answer io.Reader) error) error {
+	var taken error
+	err := a.client.Send(ctx, s, func(answer io.Reader) error {
+		taken = take(answer)
+		return taken
+	})
+	return a.reached(ctx, err, taken)
+}
+
+// Backup has the appliance write a backup into w, and gives what is in it. Errors are
+// those of Send.
+func (a *Admin) Backup(ctx context.Context, w io.Writer) (*appliance.BackupReport, error) {
+	report, err := a.client.Backup(ctx, w)
+	return report, a.reached(ctx, err, nil)
+}
+
+// reached gives the error of a call as the caller is told it. Taken is that of
+// reading the answer.
+func (a *Admin) reached(ctx context.Context, err, taken error) error {
+	switch {
+	case err == nil, errors.As(err, new(*fault.Fault)), errors.As(err, new(*operation.Pending)):
+		return err
+	case errors.As(err, new(*os.PathError)):
+		return err // of the file that the answer is written to
+	}
+	text := inWords(err)
+	switch {
+	case taken != nil && ctx.Err() == nil:
+		text += ": it answers with something else than an appliance does, or not to the end"
+	case errors.Unwrap(err) == nil && !strings.Contains(text, ": answered "):
+		return fault.Errorf(fault.Unreachable, "%s", text) // the client says what to do
+	}
+	flag := "--" + socketFlag
+	if a.server != "" {
+		flag = "--" + serverFlag
+	}
+	return fault.Errorf(fault.Unreachable, "%s; check that %s names an appliance that runs", text, flag)
 }
 
 // bearer reads a token from a file.

@@ -3,6 +3,8 @@ package cli
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -55,9 +57,24 @@ func ReadPublicKey[K any](path, purpose string) (public K, err error) {
 	}
 	public, ok := key.(K)
 	if !ok {
-		return public, fmt.Errorf("%s is a %T; %s", path, key, purpose)
+		return public, fmt.Errorf("%s is %s; %s", path, KindOfKey(key), purpose)
 	}
 	return public, nil
+}
+
+// KindOfKey says what kind of key one is, public or private.
+func KindOfKey(key any) string {
+	switch k := key.(type) {
+	case ed25519.PublicKey, ed25519.PrivateKey:
+		return "an Ed25519 key"
+	case *ecdsa.PublicKey:
+		return "an ECDSA key on " + k.Curve.Params().Name
+	case *ecdsa.PrivateKey:
+		return "an ECDSA key on " + k.Curve.Params().Name
+	case *rsa.PublicKey, *rsa.PrivateKey:
+		return "an RSA key"
+	}
+	return "a key of another kind"
 }
 
 // ReadAuthorizations reads authorizations that are all signed by the key.

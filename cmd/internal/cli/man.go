@@ -20,7 +20,6 @@ func manCommand() *cobra.Command {
 		Use:    "man DIR",
 		Short:  "Write a manual page of each command to a folder",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
 		RunE: Does(func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err

@@ -13,9 +13,12 @@ import (
 // Output is how results are shown: for people, or as JSON.
 type Output struct{ JSON bool }
 
+// jsonFlag is the one flag that every command has.
+const jsonFlag = "json"
+
 // AddFlag adds the flag --json to the command and those under it.
 func (o *Output) AddFlag(c *cobra.Command) {
-	c.PersistentFlags().BoolVar(&o.JSON, "json", false, "print JSON")
+	c.PersistentFlags().BoolVar(&o.JSON, jsonFlag, false, "print results, and errors, as JSON")
 }
 
 // Show prints a result: as JSON, or else as the human function does.

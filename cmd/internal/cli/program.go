@@ -10,15 +10,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/version"
 )
 
@@ -27,36 +26,19 @@ import (
 func Run(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := root.ExecuteContext(ctx)
+	return Execute(ctx, root, os.Args[1:])
+}
+
+// Execute is Run with a context and arguments. The error is shown where the root
+// command has its errors shown.
+func Execute(ctx context.Context, root *cobra.Command, args []string) int {
+	root.SetArgs(args)
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	if !errors.Is(err, ErrReported) {
-		fmt.Fprintln(os.Stderr, root.Name()+": "+message(err))
-	}
+	tell(root.ErrOrStderr(), root, wantsJSON(c, args), err)
 	return exitCode(err)
-}
-
-// exitCode is what a program exits with. Of a fault the registry says it.
-func exitCode(err error) int {
-	f, isFault := errors.AsType[*fault.Fault](err)
-	switch {
-	case errors.Is(err, ErrUnusable), !errors.As(err, new(ranError)):
-		return fault.Invalid.Entry().Exit // the command, or cobra, found the call unusable
-	case isFault:
-		return f.Code.Entry().Exit
-	}
-	return fault.Internal.Entry().Exit
-}
-
-// message is what the caller is told. A code such as E_AUDIT_EDITED is told with it,
-// since docs/codes.md says what to do about it.
-func message(err error) string {
-	f, isFault := errors.AsType[*fault.Fault](err)
-	if !isFault || strings.HasPrefix(string(f.Code), "E_") {
-		return err.Error()
-	}
-	return f.Reason()
 }
 
 var (
@@ -79,40 +61,78 @@ type ranError struct{ error }
 
 func (e ranError) Unwrap() error { return e.error }
 
-// Complete adds what every program has to its root: the version, completion, manual
-// pages, and that cobra's own group of commands refuses what it does not know.
+// Complete adds what every program has to its root: the version, help, completion and
+// manual pages; and that every command says what is wrong with a call of it.
 func Complete(root *cobra.Command) {
 	root.Version = version.Version
 	root.SilenceUsage, root.SilenceErrors = true, true
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.AddCommand(versionCommand(), manCommand())
+	root.SetHelpCommand(helpCommand())
+	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
-	for _, c := range root.Commands() {
-		if c.Name() == "completion" {
-			c.RunE = unnamed
-		}
+	root.SetFlagErrorFunc(flagError)
+	check(root)
+}
+
+// check has the command, and those under it, check their calls. A command that only
+// holds others is none by itself.
+func check(c *cobra.Command) {
+	c.Args = checkCall
+	c.DisableFlagsInUseLine = true
+	if !c.Runnable() {
+		c.RunE = unnamed
+	}
+	for _, sub := range c.Commands() {
+		check(sub)
+	}
+}
+
+// helpCommand is cobra's, which takes an unknown command for a call that ends well.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND ...]",
+		Short: "Help about a command",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) (names []string, _ cobra.ShellCompDirective) {
+			if c, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, sub := range c.Commands() {
+					if sub.IsAvailableCommand() && strings.HasPrefix(sub.Name(), word) {
+						names = append(names, sub.Name())
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, rest, err := cmd.Root().Find(args)
+			if err == nil && len(rest) > 0 {
+				err = unknownCommand(c, rest[0])
+			}
+			if err != nil {
+				return err
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
 	}
 }
 
 func versionCommand() *cobra.Command {
+	var o Output
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the program's version",
-		Args:  cobra.NoArgs,
 		RunE: Does(func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), version.Version)
-			return err
+			o.JSON = wantsJSON(cmd, nil)
+			return o.Show(cmd, map[string]string{"version": version.Version}, func(w io.Writer) { Row(w, version.Version) })
 		}),
 	}
 }
 
 // Does makes the RunE of a command from what it does: its errors are those of a
-// command that ran. An empty argument, such as of an unset variable, would name
-// another route of the API.
+// command that ran.
 func Does(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		if slices.Contains(args, "") {
-			return fmt.Errorf("%s: an argument is empty; see %s --help", cmd.CommandPath(), cmd.CommandPath())
-		}
 		if err := f(cmd, args); err != nil {
 			return ranError{err}
 		}
@@ -123,11 +143,11 @@ func Does(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, 
 // Group makes a command that only holds others. Without one of them, or with an
 // unknown one, the call is unusable.
 func Group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: unnamed}
+	c := &cobra.Command{Use: use, Short: short, RunE: unnamed}
 	c.AddCommand(commands...)
 	return c
 }
 
 func unnamed(cmd *cobra.Command, _ []string) error {
-	return fmt.Errorf("%s: name a command; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+	return fmt.Errorf("%s: name a command; %s --help lists them", pathOf(cmd), cmd.CommandPath())
 }

@@ -37,6 +37,7 @@ import (
 	"holdfast/cmd/internal/version"
 	"holdfast/web"
 	"holdfast/web/console"
+	"holdfast/web/operation"
 	"holdfast/xks"
 	"holdfast/xks/sigv4"
 )
@@ -276,7 +277,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 			return err
 		}
 	}
-	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
+	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log})
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	d.admin = &http.Server{

@@ -44,7 +44,6 @@ func (b *broker) serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve [--address :8444]",
 		Short: "Run the broker",
-		Args:  cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			if rate < 1 {
 				return fmt.Errorf("--requests-per-minute %d: use 1 or more", rate)

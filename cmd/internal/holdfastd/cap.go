@@ -3,6 +3,7 @@ package holdfastd
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,7 @@ import (
 	"holdfast/cmd/internal/cli"
 )
 
-func capCommand() *cobra.Command {
+func capCommand(a *cli.Admin) *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use:   "cap [--tpm PATH]",
@@ -22,12 +23,10 @@ func capCommand() *cobra.Command {
 			"key until the machine is restarted. holdfastd serve does this by itself. The image calls it when\n" +
 			"holdfastd serve has ended, also when it was killed before it could. Evidence of an appliance that\n" +
 			"still runs is refused afterwards.",
-		Args: cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			opened, err := device.OpenTPM(path)
 			if errors.Is(err, fs.ErrNotExist) {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "there is no TPM %s to cap\n", path)
-				return err
+				return a.Show(cmd, map[string]bool{"capped": false}, func(w io.Writer) { cli.Row(w, "there is no TPM "+path+" to cap") })
 			}
 			if err == nil {
 				_, err = opened.Cap()
@@ -36,8 +35,9 @@ func capCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s: the TPM is not capped, so it may release the PIN to another process; restart the machine: %w", fault.CapFailed, err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "PCR %d is capped until the machine is restarted\n", tpm.ApplicationPCR)
-			return err
+			return a.Show(cmd, map[string]bool{"capped": true}, func(w io.Writer) {
+				cli.Row(w, fmt.Sprintf("PCR %d is capped until the machine is restarted", tpm.ApplicationPCR))
+			})
 		}),
 	}
 	c.Flags().StringVar(&path, "tpm", device.TPM, "the TPM")

@@ -20,9 +20,8 @@ func New() *cobra.Command {
 			"rest wrapped under the master key of your HSM. This program is the appliance, and\n" +
 			"the broker that releases the HSM's PIN. holdfast is the tool that administers them.",
 	}
-	a.AddSocketFlag(root)
 	a.AddFlag(root)
-	root.AddCommand(serveCommand(), brokerCommand(a), volumeCommand(), capCommand(), restore.Command(a))
+	root.AddCommand(serveCommand(a), brokerCommand(a), volumeCommand(a), capCommand(a), restore.Command(a))
 	cli.Complete(root)
 	return root
 }

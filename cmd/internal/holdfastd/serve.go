@@ -15,17 +15,17 @@ import (
 	"holdfast/cmd/internal/logging"
 )
 
-func serveCommand() *cobra.Command {
+func serveCommand(a *cli.Admin) *cobra.Command {
 	var file string
 	var o overrides
 	c := &cobra.Command{
 		Use:   "serve --config FILE",
 		Short: "Run the appliance",
-		Args:  cobra.NoArgs,
 	}
 	f := c.Flags()
 	f.StringVar(&file, "config", "", "configuration file (TOML)")
 	o.add(f)
+	a.AddSocketFlag(c)
 	_ = c.MarkFlagRequired("config") // it exists: it was made above
 	c.RunE = cli.Does(func(cmd *cobra.Command, _ []string) error {
 		cfg, warnings, err := config.Load(file)

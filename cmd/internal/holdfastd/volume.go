@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"fmt"
+	"io"
 	"os/user"
 	"strconv"
 	"time"
@@ -17,7 +18,7 @@ import (
 	"holdfast/cmd/internal/cli"
 )
 
-func volumeCommand() *cobra.Command {
+func volumeCommand(a *cli.Admin) *cobra.Command {
 	var file, owner string
 	open := &cobra.Command{
 		Use:   "open --config FILE",
@@ -27,7 +28,6 @@ func volumeCommand() *cobra.Command {
 			"the file state.volume, for holdfastd serve. The image does this before it starts Holdfast;\n" +
 			"nobody else needs to. It ends well also if the volume cannot be opened: holdfastd serve is\n" +
 			"locked then, and says why.",
-		Args: cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			cfg, _, err := config.Load(file)
 			if err != nil {
@@ -42,10 +42,8 @@ func volumeCommand() *cobra.Command {
 			} else if o.Device, err = volume.DeviceOf(cfg.State.Dir); err != nil {
 				return err
 			}
-			if o.Opened {
-				fmt.Fprintf(cmd.OutOrStdout(), "state volume: open, by the authorization %q\n", o.Authorization)
-			} else {
-				fmt.Fprintf(cmd.OutOrStdout(), "state volume: not open: %s: %s\n", o.Code, o.Reason)
+			if err := a.Show(cmd, o, func(w io.Writer) { showOutcome(w, o) }); err != nil {
+				return err
 			}
 			return o.Write(cfg.State.Volume)
 		}),
@@ -54,6 +52,14 @@ func volumeCommand() *cobra.Command {
 	open.Flags().StringVar(&owner, "owner", "holdfast", "user that holdfastd serve runs as")
 	_ = open.MarkFlagRequired("config") // it exists: it was made above
 	return cli.Group("volume", "Open the disk of the appliance's state", open)
+}
+
+func showOutcome(w io.Writer, o volume.Outcome) {
+	if o.Opened {
+		fmt.Fprintf(w, "state volume: open, by the authorization %q\n", o.Authorization)
+		return
+	}
+	fmt.Fprintf(w, "state volume: not open: %s: %s\n", o.Code, o.Reason)
 }
 
 // diskPatience is how long the disk for the state may take to appear.

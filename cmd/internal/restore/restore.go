@@ -11,12 +11,13 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/cmd/internal/cli"
+	"holdfast/web/operation"
 )
 
 // Command makes the command restore.
 func Command(a *cli.Admin) *cobra.Command {
 	var verify bool
-	c := &cobra.Command{
+	c := a.Asks(&cobra.Command{
 		Use:   "restore FILE [--verify]",
 		Short: "Restore a backup into a fresh appliance, or prove that it could be",
 		Long: "Restore a backup into a fresh appliance: one that serves, has the same HSM, and has no key store yet.\n" +
@@ -27,28 +28,24 @@ func Command(a *cli.Admin) *cobra.Command {
 			"Users, credentials and grants come back as of the backup: what was revoked since then is valid\n" +
 			"again. Pending deletions of keys are suspended until somebody cancels them or schedules them again.\n" +
 			"API tokens, sessions, invitations and pending requests for approval are left out.",
-		Args: cobra.ExactArgs(1),
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
 			if err != nil {
 				return err
 			}
 			defer f.Close()
-			route := "restore"
-			if verify {
-				route = "restore?verify=true"
-			}
-			var r appliance.BackupReport
-			if err := a.Client().Upload(cmd.Context(), route, f, &r); err != nil {
+			done, err := cli.Call(cmd.Context(), a, operation.Restore, operation.BackupUpload{Verify: verify, Backup: f})
+			if err != nil {
 				return err
 			}
-			err = a.Show(cmd, r, func(w io.Writer) { showReport(w, &r) })
+			r := done.Out
+			err = a.Show(cmd, done, func(w io.Writer) { showReport(w, r) })
 			if err == nil && verify && r.DamagedRows > 0 {
 				err = fmt.Errorf("the backup can be restored; but %d rows in it do not match their seals, and would be out of service", r.DamagedRows)
 			}
 			return err
 		}),
-	}
+	})
 	c.Flags().BoolVar(&verify, "verify", false, "open everything in the backup, and change nothing")
 	return c
 }

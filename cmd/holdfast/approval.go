@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
+	"holdfast/attest/privatefile"
+	"holdfast/cmd/internal/cli"
+	"holdfast/web/operation"
+)
+
+func approvalCommand(a *admin) *cobra.Command {
+	c := cli.Group("approval", "Look after operations that wait for a second person",
+		a.asking("list", "List the operations that wait for a second person, and those decided", func(cmd *cobra.Command, _ []string) error {
+			return call(a, cmd, operation.ListApprovals, operation.Nothing{}, func(w io.Writer, all []operation.ApprovalDetail) {
+				cli.Row(w, "REQUEST", "OPERATION", "STATE", "ASKED BY", "ASKED", "GOOD UNTIL", "DECIDED BY")
+				for _, r := range all {
+					cli.Row(w, r.ID, r.Operation, r.State, r.RequestedBy, cli.When(r.CreatedAt), cli.When(r.ExpiresAt), cli.OrDash(r.DecidedBy))
+				}
+			})
+		}),
+		a.asking("show REQUEST", "Show an operation that waits for a second person, with all that it would do", func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, operation.ShowApproval, operation.ApprovalName{Approval: args[0]}, showApproval)
+		}),
+		a.asking("reject REQUEST", "Refuse an operation that waits, or take one's own back", func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, operation.Reject, operation.ApprovalName{Approval: args[0]}, showApproval)
+		}),
+		approvalPerformCommand(a))
+	c.Long = "Look after operations that wait for a second person. A command whose operation needs one does\n" +
+		"nothing, and names the request that waits. A person approves it, who has signed in to the console:\n" +
+		"the bearer of an API token is refused, and so is root at the socket. Root needs no approval, so\n" +
+		"a command at the socket never waits for one."
+	return c
+}
+
+func showApproval(w io.Writer, r operation.ApprovalDetail) {
+	cli.Row(w, "request", r.ID)
+	cli.Row(w, "operation", r.Operation)
+	cli.Row(w, "call", r.Method+" "+r.Path)
+	if len(r.Body) > 0 {
+		cli.Row(w, "with", string(r.Body))
+	}
+	cli.Row(w, "state", r.State)
+	cli.Row(w, "asked by", r.RequestedBy+" at "+cli.When(r.CreatedAt))
+	cli.Row(w, "good until", cli.When(r.ExpiresAt))
+	if r.DecidedBy != "" {
+		cli.Row(w, "decided by", r.DecidedBy+" at "+cli.When(r.DecidedAt))
+	}
+	if r.Outcome != "" {
+		cli.Row(w, "failed", r.Outcome)
+	}
+}
+
+func approvalPerformCommand(a *admin) *cobra.Command {
+	var out string
+	c := a.asking("perform REQUEST --out FILE", "Do an operation that one has asked for and that was approved, and write the secret that it shows once to a file",
+		func(cmd *cobra.Command, args []string) error {
+			// Opened before, so that nothing is done whose secret would be lost.
+			f, err := privatefile.Create(out)
+			if err != nil {
+				return fmt.Errorf("--out: %w", err)
+			}
+			defer f.Close()
+			done, err := cli.Call(cmd.Context(), &a.Admin, operation.PerformApproved, operation.ApprovalName{Approval: args[0]})
+			if err == nil && done.Out.State == approval.Failed {
+				err = fault.Errorf(fault.Conflict, "the operation was refused: %s", done.Out.Outcome)
+			}
+			if err != nil {
+				_ = f.Close() // Windows removes no open file
+				_ = os.Remove(out)
+				return err
+			}
+			if _, err := fmt.Fprintf(f, "%s\n", done.Out.Result); err != nil {
+				return fmt.Errorf("request %s was performed, and what it gave could not be written; take back what it made: %w", args[0], err)
+			}
+			return a.Show(cmd, done.Out.Request, func(w io.Writer) {
+				showApproval(w, done.Out)
+				cli.Row(w, "result", out)
+			})
+		})
+	c.Flags().StringVar(&out, "out", "", "file for the operation's answer (JSON), which must not exist; only its owner may read it")
+	_ = c.MarkFlagRequired("out") // it exists: it was made above
+	return c
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/cmd/internal/cli"
+	"holdfast/web/operation"
+)
+
+func certificateCommand(a *admin) *cobra.Command {
+	return cli.Group("certificate", "Manage the TLS certificate that the appliance serves with",
+		a.asking("show", "Show the certificate", func(cmd *cobra.Command, _ []string) error {
+			return call(a, cmd, operation.ShowCertificate, operation.Nothing{}, showCertificate)
+		}),
+		certificateRequestCommand(a),
+		a.asking("install FILE", "Serve with another certificate: a file (PEM) with it and those that signed it", func(cmd *cobra.Command, args []string) error {
+			chain, err := cli.ReadInput(args[0])
+			if err != nil {
+				return err
+			}
+			return call(a, cmd, operation.InstallCertificate, operation.CertificateChain{Chain: string(chain)}, showCertificate)
+		}))
+}
+
+func certificateRequestCommand(a *admin) *cobra.Command {
+	var names []string
+	var out string
+	c := a.asking("request --name HOST [--name HOST ...] [--out FILE]", "Make a new key, which stays in the appliance, and a request to sign its certificate (PKCS#10)", func(cmd *cobra.Command, _ []string) error {
+		if err := checkNew(out); err != nil { // before the appliance makes a key for nothing
+			return err
+		}
+		done, err := cli.Call(cmd.Context(), &a.Admin, operation.RequestCertificate, operation.CertificateRequest{Names: names})
+		if err != nil {
+			return err
+		}
+		if out == "" {
+			if a.JSON {
+				return a.PrintJSON(cmd, done)
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), done.Out.PEM)
+			return err
+		}
+		if err := writeNew(out, []byte(done.Out.PEM)); err != nil {
+			return err
+		}
+		return a.Show(cmd, map[string]string{"request": out}, func(w io.Writer) { cli.Row(w, "request", out) })
+	})
+	c.Flags().StringArrayVar(&names, "name", nil, "host name or IP address that the certificate is for; may be given again")
+	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist; otherwise it is printed")
+	_ = c.MarkFlagRequired("name") // it exists: it was made above
+	return c
+}
+
+func showCertificate(w io.Writer, c operation.Certificate) {
+	cli.Row(w, "subject", c.Subject)
+	cli.Row(w, "names", strings.Join(c.Names, ", "))
+	cli.Row(w, "issuer", c.Issuer)
+	cli.Row(w, "valid", cli.When(c.NotBefore)+" to "+cli.When(c.NotAfter))
+	cli.Row(w, "SHA-256", c.SHA256)
+	if c.Requested {
+		cli.Row(w, "requested", "a signing request waits for its certificate")
+	}
+}

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance/identity"
+	"holdfast/cmd/internal/cli"
+	"holdfast/web/operation"
+)
+
+func invitationCommand(a *admin) *cobra.Command {
+	return cli.Group("invitation", "Manage the invitations that nobody has used yet (holdfast user invite makes one)",
+		a.asking("list", "List the invitations that nobody has used yet", func(cmd *cobra.Command, _ []string) error {
+			return call(a, cmd, operation.ListInvitations, operation.Nothing{}, func(w io.Writer, all []identity.Invitation) {
+				cli.Row(w, "INVITATION", "NAME", "ROLE", "INVITED BY", "GOOD UNTIL")
+				for _, i := range all {
+					cli.Row(w, i.ID, i.Name, i.Role, i.InvitedBy, cli.When(i.ExpiresAt))
+				}
+			})
+		}),
+		a.asking("revoke INVITATION", "Take an invitation back", func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, operation.RevokeInvitation, operation.InvitationName{Invitation: args[0]}, says[operation.Nothing]("invitation "+args[0]+" is taken back"))
+		}))
+}

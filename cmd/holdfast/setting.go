@@ -1,0 +1,56 @@
+package main
+
+import (
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/cmd/internal/cli"
+	"holdfast/web/operation"
+)
+
+func settingCommand(a *admin) *cobra.Command {
+	return cli.Group("setting", "See, change and repair what can be changed while the appliance runs", settingShowCommand(a), settingSetCommand(a), settingDiscardCommand(a))
+}
+
+func settingShowCommand(a *admin) *cobra.Command {
+	return a.asking("show", "Show the settings, and the configuration in force", func(cmd *cobra.Command, _ []string) error {
+		return call(a, cmd, operation.ShowSettings, operation.Nothing{}, func(w io.Writer, s *operation.SettingsDetail) {
+			showSettings(w, &s.Settings)
+			cli.Row(w, "")
+			cli.Row(w, "The configuration, which is measured, and which the configuration file changes:")
+			cli.Row(w, strings.TrimRight(s.Configuration, "\n"))
+		})
+	})
+}
+
+func showSettings(w io.Writer, s *operation.Settings) {
+	cli.Row(w, "need a second person", cli.OrDash(strings.Join(s.FourEyes, ", ")))
+}
+
+func settingSetCommand(a *admin) *cobra.Command {
+	var operations string
+	var none bool
+	c := a.asking("set {--four-eyes OPERATION,... | --no-four-eyes}", "Choose which operations need a second person", func(cmd *cobra.Command, _ []string) error {
+		want := operation.Settings{FourEyes: []string{}}
+		if !none {
+			want.FourEyes = strings.Split(operations, ",")
+		}
+		return call(a, cmd, operation.SetSettings, want, showSettings)
+	})
+	c.Long = "Choose which operations need a second person. The list replaces the one before. Once any\n" +
+		"operation needs a second person, a change of this list needs one as well, unless root makes it\n" +
+		"at the socket."
+	var approvable []string
+	for _, r := range operation.Table() {
+		if r.Approvable {
+			approvable = append(approvable, r.ID)
+		}
+	}
+	cli.SomeOf(c.Flags(), &operations, "four-eyes", "operations that need a second person", approvable...)
+	c.Flags().BoolVar(&none, "no-four-eyes", false, "no operation needs a second person")
+	c.MarkFlagsOneRequired("four-eyes", "no-four-eyes")
+	c.MarkFlagsMutuallyExclusive("four-eyes", "no-four-eyes")
+	return c
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance/identity"
+	"holdfast/attest/privatefile"
+	"holdfast/cmd/internal/cli"
+	"holdfast/web/operation"
+)
+
+func tokenCommand(a *admin) *cobra.Command {
+	return cli.Group("token", "Manage API tokens", tokenCreateCommand(a), tokenListCommand(a), tokenRevokeCommand(a))
+}
+
+func tokenCreateCommand(a *admin) *cobra.Command {
+	want := operation.NewToken{Role: identity.RoleViewer, Days: 90}
+	var out string
+	c := a.asking("create NAME --role ROLE --out FILE", "Make an API token, for programs and for --token-file", func(cmd *cobra.Command, args []string) error {
+		want.Name = args[0]
+		// Opened before, so that no token is made that would be lost.
+		f, err := privatefile.Create(out)
+		if err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+		defer f.Close()
+		done, err := cli.Call(cmd.Context(), &a.Admin, operation.CreateToken, want)
+		if err != nil {
+			_ = f.Close() // Windows removes no open file
+			_ = os.Remove(out)
+			return err
+		}
+		t := done.Out.Token
+		if _, err := fmt.Fprintln(f, done.Out.Secret); err != nil {
+			return fmt.Errorf("the token %s was made and could not be written, revoke it: %w", t.Name, err)
+		}
+		return a.Show(cmd, t, func(w io.Writer) {
+			cli.Row(w, "token", t.Name+" is in "+out)
+			cli.Row(w, "role", t.Role)
+			cli.Row(w, "good until", cli.When(t.ExpiresAt))
+		})
+	})
+	addRole(c, &want.Role)
+	cli.Between(c.Flags(), &want.Days, "days", "how long it is good for", 1, 365)
+	c.Flags().StringVar(&out, "out", "", "file for the token, which must not exist")
+	_ = c.MarkFlagRequired("out") // it exists: it was made above
+	return c
+}
+
+func tokenListCommand(a *admin) *cobra.Command {
+	return a.asking("list", "List the API tokens", func(cmd *cobra.Command, _ []string) error {
+		return call(a, cmd, operation.ListTokens, operation.Nothing{}, func(w io.Writer, tokens []identity.Token) {
+			cli.Row(w, "NAME", "ROLE", "MADE BY", "EXPIRES", "LAST USED", "REVOKED")
+			for _, t := range tokens {
+				cli.Row(w, t.Name, t.Role, t.CreatedBy, cli.When(t.ExpiresAt), cli.When(t.LastUsedAt), cli.When(t.RevokedAt))
+			}
+		})
+	})
+}
+
+func tokenRevokeCommand(a *admin) *cobra.Command {
+	return a.asking("revoke NAME", "Refuse an API token from now on", func(cmd *cobra.Command, args []string) error {
+		tokens, err := cli.Call(cmd.Context(), &a.Admin, operation.ListTokens, operation.Nothing{})
+		if err != nil {
+			return err
+		}
+		t, err := found(tokens.Out, func(t identity.Token) bool { return t.Name == args[0] }, "API token", args[0])
+		if err != nil {
+			return err
+		}
+		return call(a, cmd, operation.RevokeToken, operation.TokenName{Token: t.ID}, says[identity.Token]("API token "+t.Name+" is refused from now on"))
+	})
+}
