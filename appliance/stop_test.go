@@ -7,16 +7,16 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
-	"holdfast/xks/xkstest"
 )
 
 // TestStopsDoNotWait: what takes a key, a credential or a grant out of service does
 // not wait for an operation that waits for the HSM.
 func TestStopsDoNotWait(t *testing.T) {
 	hangs := make(chan struct{})
-	b := xkstest.Start(t, xkstest.Options{Keyring: func(r appliance.Keyring) appliance.Keyring { return slowKeyring{r, hangs} }})
-	b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{Keyring: func(r appliance.Keyring) appliance.Keyring { return slowKeyring{r, hangs} }})
+	b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	grant, err := b.Appliance.AddGrant(ctx, "demo", appliance.Grant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}})
 	if err != nil {

@@ -30,6 +30,7 @@ import (
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/web/operation"
+	"holdfast/web/webtest"
 	"holdfast/xks/xkstest"
 )
 
@@ -41,7 +42,7 @@ type api struct {
 	t      *testing.T
 	socket string
 	http   *http.Client
-	audit  *fakeAudit
+	audit  *webtest.Audit
 	api    *web.API
 }
 
@@ -87,31 +88,14 @@ func optionsOn(t testing.TB, rows *sqlite.DB, domain operation.Domain, b operati
 		t.Fatal(err)
 	}
 	return operation.Options{Domain: domain, Boot: b, Audit: audit, Journal: &journal{rows.Machine(), rows}, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
-		Activity: activity.New(nil), Site: fakeSite{}, Log: log}
-}
-
-// fakeSite is a place whose certificate is not looked at.
-type fakeSite struct{}
-
-func (fakeSite) Version() string       { return "test" }
-func (fakeSite) Configuration() string { return "" }
-func (fakeSite) Instance() *instance.Identity {
-	return &instance.Identity{ID: "i-1234567890abcdef0"}
-}
-func (fakeSite) XKSEndpoint() string { return "https://xks.test" }
-func (fakeSite) Certificate() (operation.Certificate, error) {
-	return operation.Certificate{Names: []string{}}, nil
-}
-func (fakeSite) RequestCertificate([]string) (string, error) { return "request", nil }
-func (fakeSite) InstallCertificate(string) (operation.Certificate, error) {
-	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+		Activity: activity.New(nil), Site: webtest.Site{Release: "test", Endpoint: "https://xks.test", On: instance.Identity{ID: "i-1234567890abcdef0"}, Served: operation.Certificate{Names: []string{}}}, Log: log}
 }
 
 // start starts an appliance and its admin API; wrap, if given, is put before
 // the domain.
 func start(t *testing.T, wrap func(operation.Domain) operation.Domain) *api {
 	t.Helper()
-	a := &api{Bed: xkstest.Start(t, xkstest.Options{}), t: t, socket: filepath.Join(t.TempDir(), "s"), audit: &fakeAudit{}}
+	a := &api{Bed: xkstest.Start(t, xkstest.Options{}), t: t, socket: filepath.Join(t.TempDir(), "s"), audit: &webtest.Audit{}}
 	var domain operation.Domain = a.Appliance
 	if wrap != nil {
 		domain = wrap(domain)
@@ -120,7 +104,7 @@ func start(t *testing.T, wrap func(operation.Domain) operation.Domain) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.api = web.NewAPI(options(t, domain, &fakeBoot{}, a.audit, slog.New(slog.NewTextHandler(a.Log, nil))))
+	a.api = web.NewAPI(options(t, domain, &webtest.Boot{}, a.audit, slog.New(slog.NewTextHandler(a.Log, nil))))
 	server := &http.Server{Handler: as(root, a.api), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
@@ -420,7 +404,7 @@ func TestClient(t *testing.T) {
 // nothing of the admin API.
 func TestPublicHandler(t *testing.T) {
 	a := start(t, nil)
-	server := httptest.NewServer(web.NewHandler(web.Public{API: a.api, Boot: &fakeBoot{}, Ready: a.Appliance.Ready, Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler)}))
+	server := httptest.NewServer(web.NewHandler(web.Public{API: a.api, Boot: &webtest.Boot{}, Ready: a.Appliance.Ready, Metrics: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler)}))
 	defer server.Close()
 	ask := func(method, path string) (int, string) {
 		t.Helper()

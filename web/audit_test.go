@@ -52,13 +52,13 @@ func TestAdminIsAudited(t *testing.T) {
 		{"DELETE keystores/{keystore}/credentials/{credential}", `"active":false`, "", audit.Allowed},
 		{"POST keystores/{keystore}/keys/{key}/enable", "", "", audit.Failed},
 	}
-	a.audit.mu.Lock()
-	defer a.audit.mu.Unlock()
-	if len(a.audit.records) != len(want) {
-		t.Fatalf("%d records, want %d", len(a.audit.records), len(want))
+	a.audit.Lock()
+	defer a.audit.Unlock()
+	if len(a.audit.Records) != len(want) {
+		t.Fatalf("%d records, want %d", len(a.audit.Records), len(want))
 	}
 	for i, w := range want {
-		r := a.audit.records[i]
+		r := a.audit.Records[i]
 		if r.Operation != w.operation || r.Result != w.result || !strings.Contains(string(r.Before), w.before) || !strings.Contains(string(r.After), w.after) ||
 			(w.before == "") != (r.Before == nil) || (w.after == "") != (r.After == nil) {
 			t.Errorf("record %d is %+v\nbefore %s\nafter %s\nwant %+v", i, r, r.Before, r.After, w)
@@ -68,7 +68,7 @@ func TestAdminIsAudited(t *testing.T) {
 			t.Errorf("a secret is in %s: %v", line, err)
 		}
 	}
-	if last := a.audit.records[len(want)-1]; last.Error != string(fault.NotFound) || last.Key != "nobody" {
+	if last := a.audit.Records[len(want)-1]; last.Error != string(fault.NotFound) || last.Key != "nobody" {
 		t.Errorf("the failure is recorded as %+v", last)
 	}
 }
@@ -77,14 +77,14 @@ func TestAdminIsAudited(t *testing.T) {
 // could not be recorded is no success.
 func TestNothingUnaudited(t *testing.T) {
 	a := start(t, nil)
-	a.audit.ready = fault.Errorf(fault.Internal, "the disk of the audit log is full")
+	a.audit.NotReady = fault.Errorf(fault.Internal, "the disk of the audit log is full")
 	if message := a.fails(post, "/api/v1/keystores", `{"name": "p", "uri_path_prefix": "/p"}`, 500, fault.Internal); !strings.Contains(message, "is full") {
 		t.Errorf("it says %q", message)
 	}
 	if list := a.ok("GET", "/api/v1/keystores", ""); strings.TrimSpace(list) != "[]" {
 		t.Errorf("there are key stores: %s", list)
 	}
-	a.audit.ready, a.audit.failing = nil, errors.New("a broken disk")
+	a.audit.NotReady, a.audit.Failing = nil, errors.New("a broken disk")
 	if message := a.fails(post, "/api/v1/keystores", `{"name": "p", "uri_path_prefix": "/p"}`, 500, fault.Internal); !strings.Contains(message, "it was done, but could not be recorded") {
 		t.Errorf("it says %q", message)
 	}

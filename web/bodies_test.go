@@ -26,6 +26,7 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/operation"
+	"holdfast/web/webtest"
 	"holdfast/xks/xkstest"
 )
 
@@ -74,7 +75,7 @@ type bank struct {
 	*caller
 	bed  *xkstest.Bed
 	db   *sql.DB
-	boot *fakeBoot
+	boot *webtest.Boot
 	// alice may do everything; bob is the user whom routes name.
 	alice, bob identity.Principal
 	// names puts what there is into the paths of routes.
@@ -88,8 +89,8 @@ func newBank(t *testing.T) *bank {
 
 func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	t.Helper()
-	b := &bank{bed: xkstest.Start(t, options), boot: &fakeBoot{}}
-	a, log := &fakeAudit{}, slog.New(slog.NewTextHandler(b.bed.Log, nil))
+	b := &bank{bed: xkstest.Start(t, options), boot: &webtest.Boot{}}
+	a, log := &webtest.Audit{}, slog.New(slog.NewTextHandler(b.bed.Log, nil))
 	o := optionsOn(t, b.bed.Store, b.bed.Appliance, b.boot, a, log)
 	b.caller = &caller{t, web.NewAPI(o), a}
 	must := func(err error) {
@@ -178,7 +179,7 @@ func (b *bank) fourEyes(operations ...string) {
 func (b *bank) state() string {
 	b.t.Helper()
 	var all strings.Builder
-	fmt.Fprintf(&all, "PIN %q, revoked below %d\n", b.boot.pin, b.boot.below)
+	fmt.Fprintf(&all, "PIN %q, revoked below %d\n", b.boot.PIN, b.boot.Below)
 	for _, table := range b.query(`SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`) {
 		fmt.Fprintln(&all, table)
 		for _, row := range b.query(`SELECT * FROM ` + strings.Trim(table, "[]")) {
@@ -593,7 +594,7 @@ func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
 	b.fourEyes(operations...)
 	before = b.state()
 	for i, r := range all {
-		recorded := len(b.audit.records)
+		recorded := len(b.audit.Records)
 		if got := ask(r); got != direct[i] {
 			t.Errorf("%s, %s: when it is to be approved: %s, done directly: %s\n%s", r.route.ID, r.what, got, direct[i], r.body)
 		}
@@ -601,7 +602,7 @@ func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
 			t.Errorf("%s, %s: it was filed", r.route.ID, r.what)
 			before = now
 		}
-		if len(b.audit.records) != recorded+1 || b.audit.records[recorded].Result != audit.Failed {
+		if len(b.audit.Records) != recorded+1 || b.audit.Records[recorded].Result != audit.Failed {
 			t.Errorf("%s, %s: the refusal is not recorded once", r.route.ID, r.what)
 		}
 	}
@@ -660,7 +661,7 @@ func TestDiscardIsRecorded(t *testing.T) {
 		if w := b.call(&b.alice, "POST", path, samples[operation]); w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), strings.TrimSuffix(want, "}")) {
 			t.Errorf("%s: %d %s", operation, w.Code, w.Body)
 		}
-		last := b.audit.records[len(b.audit.records)-1]
+		last := b.audit.Records[len(b.audit.Records)-1]
 		// What is lost is the row as it was, where it can be shown, or else the answer.
 		lost := strings.HasPrefix(string(last.After), want) || len(last.Before) > 0 && strings.Contains(path, "/"+idIn(last.Before)+"/")
 		if last.Result != audit.Allowed || !lost || last.Actor != "alice" {
@@ -720,7 +721,7 @@ func TestBackupNamesDamage(t *testing.T) {
 	if name := w.Header().Get("Content-Disposition"); !strings.Contains(name, "-25-damaged-rows.backup") {
 		t.Errorf("the file is called %s", name)
 	}
-	last := b.audit.records[len(b.audit.records)-1]
+	last := b.audit.Records[len(b.audit.Records)-1]
 	if !strings.Contains(string(last.After), `"damaged_rows":25`) || !strings.Contains(string(last.After), "bad-24") {
 		t.Errorf("recorded: %s", last.After)
 	}

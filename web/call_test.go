@@ -18,6 +18,7 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/operation"
+	"holdfast/web/webtest"
 )
 
 // remote serves the API over HTTPS, and gives a client with a token.
@@ -28,7 +29,7 @@ func remote(t *testing.T, a *api) *web.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewTLSServer(web.NewHandler(web.Public{API: a.api, Boot: &fakeBoot{}, Ready: a.Appliance.Ready, Metrics: http.NotFoundHandler(), Identity: users, Log: slog.New(slog.DiscardHandler)}))
+	server := httptest.NewTLSServer(web.NewHandler(web.Public{API: a.api, Boot: &webtest.Boot{}, Ready: a.Appliance.Ready, Metrics: http.NotFoundHandler(), Identity: users, Log: slog.New(slog.DiscardHandler)}))
 	t.Cleanup(server.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())

@@ -191,7 +191,7 @@ func TestSecretGoesToTheAsker(t *testing.T) {
 			t.Errorf("%s: who asked is told %s", r.ID, a.Result)
 		}
 		p.want(p.perform(p.user("alice"), id), 409) // once
-		for _, rec := range p.audit.records {
+		for _, rec := range p.audit.Records {
 			if strings.Contains(string(rec.After), `"secret":`) || strings.Contains(string(rec.After), `"token":"`) && rec.Operation == "POST invitations" {
 				t.Errorf("%s: the audit log has %s", r.ID, rec.After)
 			}

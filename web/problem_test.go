@@ -15,6 +15,7 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/operation"
+	"holdfast/web/webtest"
 )
 
 var referenceForm = regexp.MustCompile(`reference=([a-z2-7]{10})\b`)
@@ -99,7 +100,7 @@ func TestReferenceEverywhere(t *testing.T) {
 
 	var log strings.Builder
 	logger := slog.New(slog.NewTextHandler(&log, nil))
-	w := fetch(t, public(&fakeBoot{err: errors.New("the TPM is on fire")}, logger), "/attestation?nonce="+nonce)
+	w := fetch(t, public(&webtest.Boot{Err: errors.New("the TPM is on fire")}, logger), "/attestation?nonce="+nonce)
 	if w.Code != 500 || w.Header().Get("Content-Type") != "application/problem+json" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
@@ -107,7 +108,7 @@ func TestReferenceEverywhere(t *testing.T) {
 
 	// What is done and cannot be recorded.
 	c, b := newCaller(t)
-	c.audit.failing = errors.New("the audit log is on fire")
+	c.audit.Failing = errors.New("the audit log is on fire")
 	answer := c.call(&identity.Principal{Name: "local", Role: identity.RoleAdministrator}, http.MethodPost, "/keystores", `{"name":"x","uri_path_prefix":"/x"}`)
 	if answer.Code != 500 {
 		t.Errorf("%d %s", answer.Code, answer.Body)
@@ -117,7 +118,7 @@ func TestReferenceEverywhere(t *testing.T) {
 
 // TestCodesPage: the type of every problem is a place on a page that everybody can open.
 func TestCodesPage(t *testing.T) {
-	h := public(&fakeBoot{}, slog.New(slog.DiscardHandler))
+	h := public(&webtest.Boot{}, slog.New(slog.DiscardHandler))
 	for _, e := range fault.All() {
 		path, anchor, _ := strings.Cut(web.NewProblem(fault.Errorf(e.Code, "x")).Type, "#")
 		w := fetch(t, h, path)

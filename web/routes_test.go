@@ -23,6 +23,7 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/operation"
+	"holdfast/web/webtest"
 	"holdfast/xks/xkstest"
 )
 
@@ -30,7 +31,7 @@ import (
 type caller struct {
 	t     testing.TB
 	api   http.Handler
-	audit *fakeAudit
+	audit *webtest.Audit
 }
 
 func (c *caller) call(who *identity.Principal, method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
@@ -49,8 +50,8 @@ func (c *caller) call(who *identity.Principal, method, path, body string, change
 func newCaller(t testing.TB) (*caller, *xkstest.Bed) {
 	t.Helper()
 	b := xkstest.Start(t, xkstest.Options{})
-	a := &fakeAudit{}
-	return &caller{t, web.NewAPI(options(t, b.Appliance, &fakeBoot{}, a, slog.New(slog.NewTextHandler(b.Log, nil)))), a}, b
+	a := &webtest.Audit{}
+	return &caller{t, web.NewAPI(options(t, b.Appliance, &webtest.Boot{}, a, slog.New(slog.NewTextHandler(b.Log, nil)))), a}, b
 }
 
 func code(t testing.TB, w *httptest.ResponseRecorder) string {
@@ -81,7 +82,7 @@ func TestEveryRoute(t *testing.T) {
 			t.Errorf("%s, nobody: %d %s", name, w.Code, w.Body)
 		}
 		for _, role := range identity.Roles {
-			before := len(c.audit.records)
+			before := len(c.audit.Records)
 			who := &identity.Principal{Name: "somebody", Role: role, UserID: "u", Session: "s", ProvenAt: time.Now()}
 			if role.May(route.Capability) {
 				continue
@@ -89,7 +90,7 @@ func TestEveryRoute(t *testing.T) {
 			if w := c.call(who, route.Method, path, ""); w.Code != http.StatusForbidden || code(t, w) != "forbidden" {
 				t.Errorf("%s as %s: %d %s", name, role, w.Code, w.Body)
 			}
-			if len(c.audit.records) != before+1 || c.audit.records[before].Result != audit.Denied {
+			if len(c.audit.Records) != before+1 || c.audit.Records[before].Result != audit.Denied {
 				t.Errorf("%s as %s: the refusal is not recorded", name, role)
 			}
 		}
@@ -108,7 +109,7 @@ func TestEveryRoute(t *testing.T) {
 			t.Errorf("%s, stale: %d %s", name, w.Code, w.Body)
 		}
 	}
-	for _, r := range c.audit.records {
+	for _, r := range c.audit.Records {
 		if r.Result == audit.Allowed {
 			t.Errorf("%s was done", r.Operation)
 		}
@@ -189,7 +190,7 @@ func TestFourEyes(t *testing.T) {
 	must(c.call(&root, "GET", "/keystores/p", ""), 404)
 	must(c.call(person("bob"), "POST", approve, ""), 409)
 	done := false
-	for _, r := range c.audit.records {
+	for _, r := range c.audit.Records {
 		done = done || r.Operation == "DELETE keystores/{keystore}" && r.Actor == "token a" && strings.Contains(r.Detail, "approved by bob")
 	}
 	if !done {

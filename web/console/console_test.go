@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -29,82 +28,33 @@ import (
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
 	"holdfast/appliance/sqlite"
-	"holdfast/attest"
-	"holdfast/attest/appraisal"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/web/console"
 	"holdfast/web/operation"
+	"holdfast/web/webtest"
 	"holdfast/xks/xkstest"
 )
 
 func TestMain(m *testing.M) { hsmtest.Main(m) }
 
-// fakeBoot serves; a simulated machine with evidence is elsewhere
-// (cmd/holdfast-dev).
-type fakeBoot struct{}
-
-func (fakeBoot) Status() progress.Status { return progress.Status{State: progress.Serving} }
+// serving is a boot without a platform, and its appliance serves.
+func serving() *webtest.Boot {
+	return &webtest.Boot{State: progress.Status{State: progress.Serving}, Err: progress.ErrNoPlatform}
+}
 
 // evilBoot says what nobody should.
-type evilBoot struct{ fakeBoot }
-
-func (evilBoot) Status() progress.Status {
-	return progress.Status{State: progress.Degraded, Code: evil, Reason: evil, Attestation: &progress.Attestation{Reference: evil, Policy: evil, Unproven: evil}}
-}
-func (fakeBoot) Evidence(context.Context, []byte) (*attest.Evidence, error) {
-	return nil, progress.ErrNoPlatform
-}
-func (fakeBoot) Appraise(context.Context, []byte) (*attest.Evidence, *appraisal.Verdict, error) {
-	return nil, nil, progress.ErrNoPlatform
-}
-func (fakeBoot) Seal(context.Context, []byte) error        { return nil }
-func (fakeBoot) Revoke(context.Context, uint64) error      { return nil }
-func (fakeBoot) CheckRevoke(context.Context, uint64) error { return nil }
-
-// fakeAudit is an audit log in memory.
-type fakeAudit struct {
-	mu      sync.Mutex
-	records []*audit.Record
+func evilBoot() *webtest.Boot {
+	return &webtest.Boot{Err: progress.ErrNoPlatform,
+		State: progress.Status{State: progress.Degraded, Code: evil, Reason: evil, Attestation: &progress.Attestation{Reference: evil, Policy: evil, Unproven: evil}}}
 }
 
-func (f *fakeAudit) Ready() error { return nil }
-func (f *fakeAudit) Record(_ context.Context, r *audit.Record) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	r.Seq = int64(len(f.records))
-	f.records = append(f.records, r)
-	return nil
-}
-func (f *fakeAudit) Checkpoint() ([]byte, error) { return []byte("checkpoint"), nil }
-func (f *fakeAudit) Status() *audit.Status       { return &audit.Status{} }
-func (f *fakeAudit) Search(context.Context, audit.Query) ([]*audit.Record, string, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.records[max(0, len(f.records)-20):], "", nil
-}
-func (f *fakeAudit) Export(_ context.Context, _ audit.Query, w io.Writer, _ string) error {
-	_, err := w.Write([]byte("line\n"))
-	return err
-}
-func (f *fakeAudit) Proof(context.Context, int64) ([]byte, error)  { return []byte("{}"), nil }
-func (f *fakeAudit) Verify(context.Context) (*audit.Report, error) { return &audit.Report{}, nil }
-
-type site struct{}
-
-func (site) Version() string       { return evil }
-func (site) Configuration() string { return evil }
-func (site) XKSEndpoint() string   { return "" }
-func (site) Instance() *instance.Identity {
-	return &instance.Identity{ID: "i-1234567890abcdef0", Type: "m6a.large", Image: "ami-5fb8c835", Region: "eu-central-1", Zone: "eu-central-1a", Account: "123456789012"}
-}
-func (site) Certificate() (operation.Certificate, error) {
-	return operation.Certificate{Names: []string{evil}, Subject: evil, Issuer: evil, Chain: evil, NotAfter: time.Now().Add(1000 * time.Hour)}, nil
-}
-func (site) RequestCertificate([]string) (string, error) { return "request", nil }
-func (site) InstallCertificate(string) (operation.Certificate, error) {
-	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+// evilSite says so as well.
+func evilSite() webtest.Site {
+	return webtest.Site{Release: evil, Effective: evil,
+		On:     instance.Identity{ID: "i-1234567890abcdef0", Type: "m6a.large", Image: "ami-5fb8c835", Region: "eu-central-1", Zone: "eu-central-1a", Account: "123456789012"},
+		Served: operation.Certificate{Names: []string{evil}, Subject: evil, Issuer: evil, Chain: evil, NotAfter: time.Now().Add(1000 * time.Hour)}}
 }
 
 // rig is a console of a real appliance, with users in a real database.
@@ -115,7 +65,7 @@ type rig struct {
 	users   *identity.Directory
 	api     *web.API
 	console http.Handler
-	audit   *fakeAudit
+	audit   *webtest.Audit
 	mu      sync.Mutex
 	now     time.Time
 }
@@ -155,7 +105,7 @@ func sealed(r *rig) *appliance.Appliance { return r.Appliance }
 // startSealed starts one on a token, a fresh one if its configuration is empty.
 func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Appliance) *rig {
 	t.Helper()
-	r := &rig{Bed: xkstest.Start(t, xkstest.Options{Token: token}), t: t, audit: &fakeAudit{}, now: time.Now()}
+	r := &rig{Bed: xkstest.Start(t, xkstest.Options{Token: token}), t: t, audit: &webtest.Audit{}, now: time.Now()}
 	dir := t.TempDir()
 	rows, err := sqlite.Open(t.Context(), filepath.Join(dir, "users.db"), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -169,9 +119,9 @@ func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Applia
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
-		Activity: activity.New(r.clock), Site: site{}, Log: log, Now: r.clock})
-	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: fakeBoot{}, Version: "test", Log: log, Now: r.clock})
+	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
+		Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
+	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
 	return r
 }
 
@@ -349,9 +299,9 @@ func TestEveryPost(t *testing.T) {
 	for _, route := range operation.Table() {
 		routes[route.ID] = route
 	}
-	recorded := len(r.audit.records)
+	recorded := len(r.audit.Records)
 	// The API does not know browsers: whatever site their post is from, it is nobody's.
-	listener := web.NewHandler(web.Public{API: r.api, Boot: fakeBoot{}, Ready: func(context.Context) bool { return true }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
+	listener := web.NewHandler(web.Public{API: r.api, Boot: serving(), Ready: func(context.Context) bool { return true }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
 	for _, route := range routes {
 		if !route.Mutates() {
 			continue
@@ -389,7 +339,7 @@ func TestEveryPost(t *testing.T) {
 			}
 		}
 	}
-	for _, rec := range r.audit.records[recorded:] {
+	for _, rec := range r.audit.Records[recorded:] {
 		if rec.Result == audit.Allowed {
 			t.Errorf("%s was done", rec.Operation)
 		}
@@ -414,7 +364,7 @@ func TestFormsAreWhole(t *testing.T) {
 	if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":["deleteUser"]}`); err != nil {
 		t.Fatal(err)
 	}
-	recorded, asked := len(r.audit.records), 0
+	recorded, asked := len(r.audit.Records), 0
 	for op, fields := range console.Fields() {
 		for _, name := range fields {
 			for what, values := range map[string][]string{"missing": nil, "twice": {"1", "2"}} {
@@ -449,7 +399,7 @@ func TestFormsAreWhole(t *testing.T) {
 	if asked < 80 {
 		t.Errorf("only %d forms were tried", asked)
 	}
-	for _, rec := range r.audit.records[recorded:] {
+	for _, rec := range r.audit.Records[recorded:] {
 		if rec.Result == audit.Allowed {
 			t.Errorf("%s was done", rec.Operation)
 		}
@@ -615,15 +565,15 @@ func TestStoredStaysText(t *testing.T) {
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	r.things(admin)
 	r.storeEvil(admin.principal.UserID)
-	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: evilBoot{}, Version: evil, Log: slog.New(slog.DiscardHandler), Now: r.clock})
+	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: evilBoot(), Version: evil, Log: slog.New(slog.DiscardHandler), Now: r.clock})
 	seq := -1
-	for i, rec := range r.audit.records {
+	for i, rec := range r.audit.Records {
 		if rec.Operation == evil {
 			seq = i
 		}
 	}
-	r.audit.records = r.audit.records[seq:]
-	r.audit.records[0].Seq = 0
+	r.audit.Records = r.audit.Records[seq:]
+	r.audit.Records[0].Seq = 0
 	if w := admin.do("POST", "/theme", url.Values{"theme": {evil}, "back": {"//evil.test/"}}, nil); w.Header().Get("Location") != "/" {
 		t.Errorf("sent to %s", w.Header().Get("Location"))
 	}
@@ -700,7 +650,7 @@ func TestSecretsNotInTheLog(t *testing.T) {
 	secret := w.Body.String()[i : i+46]
 	var all bytes.Buffer
 	all.WriteString(r.Log.String())
-	for _, rec := range r.audit.records {
+	for _, rec := range r.audit.Records {
 		line, err := rec.MarshalJSON()
 		if err != nil {
 			t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 func TestClosed(t *testing.T) {
 	r := start(t)
 	r.users.Closed = "E_SEAL_PCRS: the machine is in <no> state"
-	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: fakeBoot{}, Version: "test", Log: slog.New(slog.DiscardHandler), Now: r.clock})
+	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: serving(), Version: "test", Log: slog.New(slog.DiscardHandler), Now: r.clock})
 	nobody := &session{r: r}
 	look := func(w *httptest.ResponseRecorder, path string) {
 		t.Helper()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
@@ -183,6 +184,7 @@ var schemas = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[[]byte]():           {Type: "string", ContentEncoding: "base64"},
 	reflect.TypeFor[Secret]():           {Type: "string", ContentEncoding: "base64"},
 	reflect.TypeFor[tpm.Hex]():          {Type: "string", Pattern: "^[0-9a-f]*$"},
+	reflect.TypeFor[tlog.Hash]():        {Type: "string", ContentEncoding: "base64"},
 	reflect.TypeFor[json.RawMessage]():  {},
 	reflect.TypeFor[audit.Record]():     recordSchema(),
 	reflect.TypeFor[appliance.Effect](): {Type: "string", Enum: []any{"", "allow", "forbid"}},

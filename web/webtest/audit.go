@@ -1,0 +1,58 @@
+package webtest
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"holdfast/appliance/audit"
+)
+
+// Audit is an audit log in memory, which fails on command. Hold its lock to look at it
+// while requests are under way.
+type Audit struct {
+	sync.Mutex
+	Records []*audit.Record
+	// NotReady is the error of Ready, Failing that of Record.
+	NotReady, Failing error
+}
+
+// Ready gives NotReady.
+func (a *Audit) Ready() error { return a.NotReady }
+
+// Record keeps the record and numbers it, or gives Failing.
+func (a *Audit) Record(_ context.Context, r *audit.Record) error {
+	a.Lock()
+	defer a.Unlock()
+	if a.Failing != nil {
+		return a.Failing
+	}
+	r.Seq = int64(len(a.Records))
+	a.Records = append(a.Records, r)
+	return nil
+}
+
+// Checkpoint gives a text that is none.
+func (a *Audit) Checkpoint() ([]byte, error) { return []byte("checkpoint"), nil }
+
+// Status says nothing.
+func (a *Audit) Status() *audit.Status { return &audit.Status{} }
+
+// Search gives the last 20 records, whatever is asked for.
+func (a *Audit) Search(context.Context, audit.Query) ([]*audit.Record, string, error) {
+	a.Lock()
+	defer a.Unlock()
+	return a.Records[max(0, len(a.Records)-20):], "", nil
+}
+
+// Export writes a line.
+func (a *Audit) Export(_ context.Context, _ audit.Query, w io.Writer, _ string) error {
+	_, err := io.WriteString(w, "line\n")
+	return err
+}
+
+// Proof gives an empty one.
+func (a *Audit) Proof(context.Context, int64) ([]byte, error) { return []byte("{}"), nil }
+
+// Verify gives an empty report.
+func (a *Audit) Verify(context.Context) (*audit.Report, error) { return &audit.Report{}, nil }
