@@ -18,10 +18,10 @@ import (
 	_ "modernc.org/sqlite"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/hsm/hsmtest"
-	"holdfast/xks/xkstest"
 )
 
 var ctx = context.Background()
@@ -60,32 +60,38 @@ func edit(t *testing.T, file, statement string) {
 	}
 }
 
-// restart runs the appliance again over its state.
-func restart(t *testing.T, b *xkstest.Bed, k *xkstest.KMS, o xkstest.Options) *xkstest.Bed {
+// realToken gives a fresh token of SoftHSM2.
+func realToken(t testing.TB) appliancetest.Device {
 	t.Helper()
-	b.Stop()
-	o.Dir, o.Token = b.Dir, b.Config
-	again := xkstest.Start(t, o)
-	k.URL = strings.Replace(k.URL, b.URL, again.URL, 1)
-	k.HTTP = again.HTTP(1)
+	return appliancetest.PKCS11(hsmtest.New(t))
+}
+
+// restart runs the appliance again over its state.
+func restart(t *testing.T, b *appliancetest.Bed, k *appliancetest.Client, o appliancetest.Options) *appliancetest.Bed {
+	t.Helper()
+	again := appliancetest.Restart(t, b, o)
+	k.Appliance = again.Appliance
 	return again
 }
 
 // TestCiphertextsSurvive restart and rotation, in both custodies.
 func TestCiphertextsSurvive(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
-	var sealed []xkstest.Body
-	encrypt := func(key string) {
+	b := appliancetest.Start(t, appliancetest.Options{Token: realToken(t)})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	sealed := map[string][]*appliance.Ciphertext{} // by key
+	encrypt := func(key string) *appliance.Ciphertext {
 		t.Helper()
-		sealed = append(sealed, k.OK("/keys/"+key+"/encrypt", xkstest.EncryptBody("of "+key)).With("key", key))
+		c := k.OK(appliancetest.Encrypt(key, "of "+key)).Ciphertext
+		sealed[key] = append(sealed[key], c)
+		return c
 	}
 	decryptAll := func() {
 		t.Helper()
-		for i, s := range sealed {
-			key := s["key"].(string)
-			if got := k.OK("/keys/"+key+"/decrypt", xkstest.DecryptBody(s)).Bytes(t, "plaintext"); string(got) != "of "+key {
-				t.Errorf("ciphertext %d: %q", i, got)
+		for key, all := range sealed {
+			for i, c := range all {
+				if got := k.OK(appliancetest.Decrypt(key, c)).Plaintext; got != "of "+key {
+					t.Errorf("%s, ciphertext %d: %q", key, i, got)
+				}
 			}
 		}
 	}
@@ -100,13 +106,12 @@ func TestCiphertextsSurvive(t *testing.T) {
 			if rotated.CurrentVersion != version {
 				t.Errorf("version %d after rotation, want %d", rotated.CurrentVersion, version)
 			}
-			encrypt(string(c))
-			if got := sealed[len(sealed)-1].Bytes(t, "ciphertextMetadata"); !bytes.Equal(got, []byte{1, 0, 0, 0, byte(version)}) {
+			if got := encrypt(string(c)).Metadata; !bytes.Equal(got, []byte{1, 0, 0, 0, byte(version)}) {
 				t.Errorf("metadata %x", got)
 			}
 		}
 		decryptAll()
-		b = restart(t, b, k, xkstest.Options{})
+		b = restart(t, b, k, appliancetest.Options{})
 		decryptAll()
 	}
 }
@@ -116,61 +121,61 @@ func TestCiphertextsSurvive(t *testing.T) {
 func TestRowsEditedByHand(t *testing.T) {
 	// What a request for the key "victim" gets, and for "bystander" of the same
 	// key store, and for a key of another.
-	type outcome struct {
-		status int
-		name   string
-	}
-	ok := outcome{200, ""}
-	internal := outcome{500, "InternalException"}
+	const ok, internal = fault.Code(""), fault.Tampered
 	tests := map[string]struct {
 		statement                 string
-		victim, bystander, abroad outcome
-		log                       string
+		victim, bystander, abroad fault.Code
+		log, told                 string // parts of the log, and of the error that the front end logs
 	}{
-		"usage":            {`UPDATE external_keys SET can_decrypt = 0 WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"state":            {`UPDATE external_keys SET state = 'disabled' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"current version":  {`UPDATE external_keys SET current_version = 2 WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"custody":          {`UPDATE external_keys SET custody = 'hsm' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"framing":          {`UPDATE external_keys SET framing = 'plain' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"seal":             {`UPDATE external_keys SET seal = x'00' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"material":         {`UPDATE key_versions SET material = (SELECT material FROM key_versions WHERE key_id = 'bystander') WHERE key_id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"material cut":     {`UPDATE key_versions SET material = substr(material, 1, 20) WHERE key_id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"origin":           {`UPDATE key_versions SET origin = 'imported' WHERE key_id = 'victim'`, internal, ok, ok, "does not match its seal"},
-		"version gone":     {`DELETE FROM key_versions WHERE key_id = 'victim'`, internal, ok, ok, "lacks its current version"},
-		"grant":            {`UPDATE grants SET operations = 'Encrypt' WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, outcome{403, "AccessDeniedException"}, outcome{403, "AccessDeniedException"}, ok, "allows nothing"},
-		"grant moved":      {`UPDATE grants SET key_id = 'victim' WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, outcome{403, "AccessDeniedException"}, outcome{403, "AccessDeniedException"}, ok, "allows nothing"},
-		"prefix":           {`UPDATE key_stores SET name = 'house' WHERE name = 'home'`, internal, internal, ok, "out of service"},
-		"keyring key":      {`UPDATE key_stores SET wrapped_key = (SELECT wrapped_key FROM key_stores WHERE name = 'abroad') WHERE name = 'home'`, internal, internal, ok, "does not unwrap"},
-		"credential moved": {`UPDATE credentials SET created_at = created_at + 1 WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, outcome{401, "AuthenticationFailedException"}, outcome{401, "AuthenticationFailedException"}, ok, "a credential does not open"},
+		"usage":            {`UPDATE external_keys SET can_decrypt = 0 WHERE id = 'victim'`, internal, ok, ok, "does not match its seal", ""},
+		"state":            {`UPDATE external_keys SET state = 'disabled' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal", ""},
+		"current version":  {`UPDATE external_keys SET current_version = 2 WHERE id = 'victim'`, internal, ok, ok, "does not match its seal", ""},
+		"custody":          {`UPDATE external_keys SET custody = 'hsm' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal", ""},
+		"framing":          {`UPDATE external_keys SET framing = 'plain' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal", ""},
+		"seal":             {`UPDATE external_keys SET seal = x'00' WHERE id = 'victim'`, internal, ok, ok, "does not match its seal", ""},
+		"material":         {`UPDATE key_versions SET material = (SELECT material FROM key_versions WHERE key_id = 'bystander') WHERE key_id = 'victim'`, internal, ok, ok, "", "does not match its seal"},
+		"material cut":     {`UPDATE key_versions SET material = substr(material, 1, 20) WHERE key_id = 'victim'`, internal, ok, ok, "", "does not match its seal"},
+		"origin":           {`UPDATE key_versions SET origin = 'imported' WHERE key_id = 'victim'`, internal, ok, ok, "", "does not match its seal"},
+		"version gone":     {`DELETE FROM key_versions WHERE key_id = 'victim'`, internal, ok, ok, "lacks its current version", ""},
+		"grant":            {`UPDATE grants SET operations = 'Encrypt' WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, fault.Denied, fault.Denied, ok, "allows nothing", ""},
+		"grant moved":      {`UPDATE grants SET key_id = 'victim' WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, fault.Denied, fault.Denied, ok, "allows nothing", ""},
+		"prefix":           {`UPDATE key_stores SET name = 'house' WHERE name = 'home'`, internal, internal, ok, "out of service", ""},
+		"keyring key":      {`UPDATE key_stores SET wrapped_key = (SELECT wrapped_key FROM key_stores WHERE name = 'abroad') WHERE name = 'home'`, internal, internal, ok, "does not unwrap", ""},
+		"credential moved": {`UPDATE credentials SET created_at = created_at + 1 WHERE key_store = (SELECT id FROM key_stores WHERE name = 'home')`, fault.Unauthenticated, fault.Unauthenticated, ok, "a credential does not open", ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			b := xkstest.Start(t, xkstest.Options{})
-			k := b.NewKeyStore(t, "home", "/home", xkstest.Principal)
-			abroad := b.NewKeyStore(t, "abroad", "/abroad", xkstest.Principal)
-			sealed := map[string]xkstest.Body{}
+			b := appliancetest.Start(t, appliancetest.Options{})
+			k := b.NewKeyStore(t, "home", "/home", appliancetest.Principal)
+			abroad := b.NewKeyStore(t, "abroad", "/abroad", appliancetest.Principal)
+			sealed := map[string]*appliance.Ciphertext{}
 			for _, id := range []string{"victim", "bystander"} {
 				b.NewKey(t, "home", id, "encrypt,decrypt", appliance.CustodyCached)
-				sealed[id] = k.OK("/keys/"+id+"/encrypt", xkstest.EncryptBody("x"))
+				sealed[id] = k.OK(appliancetest.Encrypt(id, "x")).Ciphertext
 			}
 			b.NewKey(t, "abroad", "foreign", "encrypt,decrypt", appliance.CustodyCached)
-			sealed["foreign"] = abroad.OK("/keys/foreign/encrypt", xkstest.EncryptBody("x"))
+			sealed["foreign"] = abroad.OK(appliancetest.Encrypt("foreign", "x")).Ciphertext
 			b.Stop()
 			edit(t, b.DB, tt.statement)
-			again := restart(t, b, k, xkstest.Options{})
-			abroad.URL, abroad.HTTP = again.URL+"/abroad", k.HTTP
+			again := restart(t, b, k, appliancetest.Options{})
+			abroad.Appliance = again.Appliance
+			var told []error
 			for _, c := range []struct {
-				kms  *xkstest.KMS
-				key  string
-				want outcome
+				client *appliancetest.Client
+				key    string
+				want   fault.Code
 			}{{k, "victim", tt.victim}, {k, "bystander", tt.bystander}, {abroad, "foreign", tt.abroad}} {
-				a := c.kms.Call("/keys/"+c.key+"/decrypt", xkstest.DecryptBody(sealed[c.key]))
-				if got := (outcome{a.Status, a.ErrorName()}); got != c.want {
-					t.Errorf("%s: got %v, want %v: %s", c.key, got, c.want, a.Text)
+				_, err := c.client.Call(appliancetest.Decrypt(c.key, sealed[c.key]))
+				told = append(told, err)
+				if got := fault.CodeOf(err); got != c.want {
+					t.Errorf("%s: got %v (%s), want %s", c.key, err, got, c.want)
 				}
 			}
 			if !strings.Contains(again.Log.String(), tt.log) {
 				t.Errorf("the log lacks %q:\n%s", tt.log, again.Log)
+			}
+			if tt.told != "" && !strings.Contains(fmt.Sprint(told[0]), tt.told) {
+				t.Errorf("the error %v lacks %q", told[0], tt.told)
 			}
 		})
 	}
@@ -179,9 +184,9 @@ func TestRowsEditedByHand(t *testing.T) {
 // TestAnotherToken: the database of one HSM does not open under another's
 // master key, and the error says what to look for.
 func TestAnotherToken(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
+	b := appliancetest.Start(t, appliancetest.Options{Token: realToken(t)})
 	b.NewKeyStore(t, "demo", "/demo", "")
-	other := xkstest.Start(t, xkstest.Options{})
+	other := appliancetest.Start(t, appliancetest.Options{Token: realToken(t)})
 	err := appliance.New(appliance.Options{Store: b.Store}).Unlock(ctx, keyring.New(other.Token), nil)
 	wantCode(t, err, fault.Tampered)
 	if !strings.Contains(err.Error(), "another HSM") {
@@ -192,22 +197,22 @@ func TestAnotherToken(t *testing.T) {
 // TestRotationByCount: a version rotates when it has done its encryptions, and
 // what it encrypted still decrypts.
 func TestRotationByCount(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{RotateAfter: 64}})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{RotateAfter: 64}})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
-	first := k.OK("/keys/k/encrypt", xkstest.EncryptBody("first"))
+	first := k.OK(appliancetest.Encrypt("k", "first")).Ciphertext
 	for range 63 {
-		k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+		k.OK(appliancetest.Encrypt("k", "x"))
 	}
 	if v := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t); v.CurrentVersion != 1 || v.Versions[0].Encryptions != 64 {
 		t.Errorf("after 64 encryptions: version %d, count %d", v.CurrentVersion, v.Versions[0].Encryptions)
 	}
-	last := k.OK("/keys/k/encrypt", xkstest.EncryptBody("last"))
+	last := k.OK(appliancetest.Encrypt("k", "last")).Ciphertext
 	if v := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t); v.CurrentVersion != 2 {
 		t.Errorf("after 65 encryptions: version %d", v.CurrentVersion)
 	}
-	for want, sealed := range map[string]xkstest.Body{"first": first, "last": last} {
-		if got := k.OK("/keys/k/decrypt", xkstest.DecryptBody(sealed)).Bytes(t, "plaintext"); string(got) != want {
+	for want, sealed := range map[string]*appliance.Ciphertext{"first": first, "last": last} {
+		if got := k.OK(appliancetest.Decrypt("k", sealed)).Plaintext; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
@@ -216,7 +221,7 @@ func TestRotationByCount(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 100 {
-				k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+				k.OK(appliancetest.Encrypt("k", "x"))
 			}
 		})
 	}
@@ -230,20 +235,20 @@ func TestRotationByCount(t *testing.T) {
 
 // TestCountNeverGoesBack over a restart: what was reserved counts as done.
 func TestCountNeverGoesBack(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt", appliance.CustodyCached)
 	before := uint64(0)
 	for range 3 {
 		for range 5 {
-			k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+			k.OK(appliancetest.Encrypt("k", "x"))
 		}
 		n := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t).Versions[0].Encryptions
 		if n < before+5 {
 			t.Errorf("count %d after %d and five encryptions", n, before)
 		}
 		before = n
-		b = restart(t, b, k, xkstest.Options{})
+		b = restart(t, b, k, appliancetest.Options{})
 	}
 }
 
@@ -254,13 +259,12 @@ func TestScheduledDeletion(t *testing.T) {
 	clock := func() time.Time { return now }
 	var told []string
 	unrecorded := errors.New("the disk is full")
-	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Lease: 1000 * time.Hour * 24, Now: clock,
+	b := appliancetest.Start(t, appliancetest.Options{Token: realToken(t), Appliance: appliance.Options{Lease: 1000 * time.Hour * 24, Now: clock,
 		Deleting: func(_ context.Context, keyStore, keyID string) error {
 			told = append(told, keyStore+" "+keyID)
 			return unrecorded
 		}}})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
-	k.Now = clock
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	for _, id := range []string{"going", "staying"} {
 		b.NewKey(t, "demo", id, "encrypt,decrypt", appliance.CustodyHSM)
 		must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: id, Principal: "p", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
@@ -294,7 +298,7 @@ func TestScheduledDeletion(t *testing.T) {
 	if !slices.Equal(told, []string{"demo going", "demo going"}) {
 		t.Errorf("told of %q", told)
 	}
-	k.Fails("/keys/going/encrypt", xkstest.EncryptBody("x"), 404, "KeyNotFoundException")
+	k.Fails(appliancetest.Encrypt("going", "x"), fault.NotFound)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("token objects left to destroy: %v", left)
 	}
@@ -318,12 +322,12 @@ func TestLeftoverTokenObjects(t *testing.T) {
 	if encrypts(t, n.bed, n.orphan) {
 		t.Error("the orphan still encrypts")
 	}
-	n.kms.OK("/keys/victim/encrypt", xkstest.EncryptBody("x"))
+	n.client.OK(appliancetest.Encrypt("victim", "x"))
 }
 
 // TestAdministration: what is refused, and why.
 func TestAdministration(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
+	b := appliancetest.Start(t, appliancetest.Options{})
 	a := b.Appliance
 	b.NewKeyStore(t, "demo", "/demo", "")
 	create := func(ks appliance.KeyStore) error { _, err := a.CreateKeyStore(ctx, ks); return err }
@@ -402,8 +406,8 @@ func TestAdministration(t *testing.T) {
 
 // TestBoundedCache: more keys than are kept unlocked, used at once by many.
 func TestBoundedCache(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{MaxUnlockedKeys: 16}})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{MaxUnlockedKeys: 16}})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	const keys = 60
 	for i := range keys {
 		b.NewKey(t, "demo", fmt.Sprintf("k%d", i), "encrypt,decrypt", appliance.CustodyCached)
@@ -412,9 +416,11 @@ func TestBoundedCache(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 60 {
-				key := fmt.Sprintf("/keys/k%d", (i*(g+1))%keys)
-				sealed := k.OK(key+"/encrypt", xkstest.EncryptBody(key).With("ciphertextDataIntegrityValueAlgorithm", "SHA_256"))
-				if got := k.OK(key+"/decrypt", xkstest.DecryptBody(sealed)).Bytes(t, "plaintext"); string(got) != key {
+				key := fmt.Sprintf("k%d", (i*(g+1))%keys)
+				request := appliancetest.Encrypt(key, "of "+key)
+				request.Check = true
+				sealed := k.OK(request).Ciphertext
+				if got := k.OK(appliancetest.Decrypt(key, sealed)).Plaintext; got != "of "+key {
 					t.Errorf("%s: %q", key, got)
 				}
 			}
@@ -426,8 +432,8 @@ func TestBoundedCache(t *testing.T) {
 // TestChangesUnderLoad: administration does not disturb requests that have
 // nothing to do with it.
 func TestChangesUnderLoad(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -439,8 +445,8 @@ func TestChangesUnderLoad(t *testing.T) {
 					return
 				default:
 				}
-				sealed := k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
-				k.OK("/keys/k/decrypt", xkstest.DecryptBody(sealed))
+				sealed := k.OK(appliancetest.Encrypt("k", "x")).Ciphertext
+				k.OK(appliancetest.Decrypt("k", sealed))
 			}
 		})
 	}
@@ -463,12 +469,12 @@ func TestChangesUnderLoad(t *testing.T) {
 // TestNothingSecretOnDisk: neither secrets nor key material nor plaintext are
 // in the files of the database.
 func TestNothingSecretOnDisk(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	material := []byte("an imported key of 32 bytes, raw")
 	must(b.Appliance.CreateKey(ctx, "demo", appliance.NewExternalKey{ID: "k", Usage: appliance.Usage{Encrypt: true, Decrypt: true},
 		Custody: appliance.CustodyCached, Material: bytes.Clone(material)}))(t)
-	k.OK("/keys/k/encrypt", xkstest.EncryptBody("the plaintext of the test"))
+	k.OK(appliancetest.Encrypt("k", "the plaintext of the test"))
 	check := func() {
 		t.Helper()
 		files, err := filepath.Glob(filepath.Join(b.Dir, "*"))

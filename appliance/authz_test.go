@@ -1,9 +1,9 @@
 package appliance_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
-	"holdfast/xks/xkstest"
 )
 
 var allOperations = []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}
@@ -26,8 +26,8 @@ func forbid(principal string) appliance.Grant {
 // as the first ones were and of those that are not. A prohibition that does not
 // open forbids everything where it stands.
 func TestGrantRowsEditedByHand(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	b.NewKey(t, "demo", "l", "encrypt,decrypt", appliance.CustodyCached)
 	plain := must(b.Appliance.Grants(ctx, "demo"))(t)[0]
@@ -42,44 +42,45 @@ func TestGrantRowsEditedByHand(t *testing.T) {
 		t.Helper()
 		var out []string
 		for _, key := range []string{"k", "l"} {
-			out = append(out, fmt.Sprint(k.Call("/keys/"+key+"/encrypt", xkstest.EncryptBody("x")).Status))
+			_, err := k.Call(appliancetest.Encrypt(key, "x"))
+			out = append(out, cmp.Or(string(fault.CodeOf(err)), "ok"))
 		}
 		return strings.Join(out, " ")
 	}
-	if got := answers(); got != "200 200" {
+	if got := answers(); got != "ok ok" {
 		t.Fatal(got)
 	}
 	tests := []struct{ id, column, to, want string }{
-		{plain.ID, "effect", "'forbid'", "403 403"},
-		{plain.ID, "effect", "'?'", "403 403"},
-		{plain.ID, "principal", "'*'", "403 403"},
-		{plain.ID, "operations", "'Encrypt'", "403 403"},
-		{plain.ID, "operations", "'Sign'", "403 403"},
-		{plain.ID, "conditions", `'{"via_services":["x"]}'`, "403 403"},
-		{plain.ID, "conditions", `'x'`, "403 403"},
-		{plain.ID, "not_after", "99999999999999", "403 403"},
-		{plain.ID, "created_at", "created_at + 1", "403 403"},
-		{plain.ID, "key_id", "'k'", "403 403"},
-		{plain.ID, "seal", "x'00'", "403 403"},
-		{strict.ID, "principal", "'arn:aws:iam::999999999999:role/none'", "403 200"},
-		{strict.ID, "operations", "'Encrypt'", "403 200"},
-		{strict.ID, "conditions", "''", "403 200"},
-		{strict.ID, "conditions", `'{"via_services":["x"]}'`, "403 200"},
-		{strict.ID, "conditions", `'['`, "403 200"},
-		{strict.ID, "not_after", "NULL", "403 200"},
-		{strict.ID, "not_after", "not_after + 1", "403 200"},
-		{strict.ID, "created_at", "created_at + 1", "403 200"},
-		{strict.ID, "key_id", "'l'", "200 403"},
-		{strict.ID, "key_id", "NULL", "403 403"},
-		{strict.ID, "seal", "x''", "403 200"},
+		{plain.ID, "effect", "'forbid'", "denied denied"},
+		{plain.ID, "effect", "'?'", "denied denied"},
+		{plain.ID, "principal", "'*'", "denied denied"},
+		{plain.ID, "operations", "'Encrypt'", "denied denied"},
+		{plain.ID, "operations", "'Sign'", "denied denied"},
+		{plain.ID, "conditions", `'{"via_services":["x"]}'`, "denied denied"},
+		{plain.ID, "conditions", `'x'`, "denied denied"},
+		{plain.ID, "not_after", "99999999999999", "denied denied"},
+		{plain.ID, "created_at", "created_at + 1", "denied denied"},
+		{plain.ID, "key_id", "'k'", "denied denied"},
+		{plain.ID, "seal", "x'00'", "denied denied"},
+		{strict.ID, "principal", "'arn:aws:iam::999999999999:role/none'", "denied ok"},
+		{strict.ID, "operations", "'Encrypt'", "denied ok"},
+		{strict.ID, "conditions", "''", "denied ok"},
+		{strict.ID, "conditions", `'{"via_services":["x"]}'`, "denied ok"},
+		{strict.ID, "conditions", `'['`, "denied ok"},
+		{strict.ID, "not_after", "NULL", "denied ok"},
+		{strict.ID, "not_after", "not_after + 1", "denied ok"},
+		{strict.ID, "created_at", "created_at + 1", "denied ok"},
+		{strict.ID, "key_id", "'l'", "ok denied"},
+		{strict.ID, "key_id", "NULL", "denied denied"},
+		{strict.ID, "seal", "x''", "denied ok"},
 		// An allowance would have to be sealed; it is as good as deleted.
-		{strict.ID, "effect", "'allow'", "200 200"},
+		{strict.ID, "effect", "'allow'", "ok ok"},
 	}
 	for _, tt := range tests {
 		b.Stop()
 		saved := must(os.ReadFile(b.DB))(t)
 		edit(t, b.DB, "UPDATE grants SET "+tt.column+" = "+tt.to+" WHERE id = '"+tt.id+"'")
-		b = restart(t, b, k, xkstest.Options{})
+		b = restart(t, b, k, appliancetest.Options{})
 		if got := answers(); got != tt.want {
 			t.Errorf("%s = %s: got %s, want %s", tt.column, tt.to, got, tt.want)
 		}
@@ -90,8 +91,8 @@ func TestGrantRowsEditedByHand(t *testing.T) {
 		if err := os.WriteFile(b.DB, saved, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b = restart(t, b, k, xkstest.Options{})
-		if got := answers(); got != "200 200" {
+		b = restart(t, b, k, appliancetest.Options{})
+		if got := answers(); got != "ok ok" {
 			t.Fatalf("%s: restored, and got %s", tt.column, got)
 		}
 	}
@@ -100,8 +101,8 @@ func TestGrantRowsEditedByHand(t *testing.T) {
 // TestBlockRowsEditedByHand: who clears a block or a policy by hand, or changes
 // its reason, gets nothing served.
 func TestBlockRowsEditedByHand(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	policy := `@id("never") forbid (principal == Principal::"nobody", action, resource);`
 	if err := b.Appliance.SetPolicy(ctx, "demo", policy); err != nil {
@@ -123,25 +124,25 @@ func TestBlockRowsEditedByHand(t *testing.T) {
 			b.Stop()
 			saved := must(os.ReadFile(b.DB))(t)
 			edit(t, b.DB, "UPDATE "+table+" SET "+to)
-			b = restart(t, b, k, xkstest.Options{})
-			if a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
+			b = restart(t, b, k, appliancetest.Options{})
+			if _, err := k.Call(appliancetest.Encrypt("k", "x")); err == nil {
 				t.Errorf("%s: %s: it serves", table, to)
 			}
 			b.Stop()
 			if err := os.WriteFile(b.DB, saved, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			b = restart(t, b, k, xkstest.Options{})
+			b = restart(t, b, k, appliancetest.Options{})
 			if err := b.Appliance.Unblock(ctx, target); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+	k.OK(appliancetest.Encrypt("k", "x"))
 	b.Stop()
 	edit(t, b.DB, "UPDATE key_stores SET policy = ''")
-	restart(t, b, k, xkstest.Options{})
-	k.Fails("/keys/k/encrypt", xkstest.EncryptBody("x"), 500, "InternalException")
+	restart(t, b, k, appliancetest.Options{})
+	k.Fails(appliancetest.Encrypt("k", "x"), fault.Tampered)
 }
 
 // TestExpiry: a grant ends when its time comes, without anybody doing anything.
@@ -149,18 +150,17 @@ func TestExpiry(t *testing.T) {
 	var clock atomic.Int64
 	begin := time.Now().Truncate(time.Millisecond)
 	now := func() time.Time { return begin.Add(time.Duration(clock.Load())) }
-	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Now: now}})
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{Now: now}})
 	k := b.NewKeyStore(t, "demo", "/demo", "")
-	k.Now = now
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
-	body := xkstest.EncryptBody("x")
-	g := appliance.Grant{Principal: xkstest.Principal, Operations: allOperations, NotAfter: begin.Add(time.Minute)}
+	request := appliancetest.Encrypt("k", "x")
+	g := appliance.Grant{Principal: appliancetest.Principal, Operations: allOperations, NotAfter: begin.Add(time.Minute)}
 	must(b.Appliance.AddGrant(ctx, "demo", g))(t)
-	k.OK("/keys/k/encrypt", body)
+	k.OK(request)
 	clock.Store(int64(time.Minute))
-	k.OK("/keys/k/encrypt", body)
+	k.OK(request)
 	clock.Store(int64(time.Minute + time.Millisecond))
-	k.Fails("/keys/k/encrypt", body, 403, "AccessDeniedException")
+	k.Fails(request, fault.Denied)
 	_, err := b.Appliance.AddGrant(ctx, "demo", g)
 	wantCode(t, err, fault.Invalid)
 	// A prohibition that ends.
@@ -168,16 +168,16 @@ func TestExpiry(t *testing.T) {
 	must(b.Appliance.AddGrant(ctx, "demo", g))(t)
 	g.Effect, g.NotAfter = appliance.EffectForbid, begin.Add(2*time.Minute)
 	must(b.Appliance.AddGrant(ctx, "demo", g))(t)
-	k.Fails("/keys/k/encrypt", body, 403, "AccessDeniedException")
+	k.Fails(request, fault.Denied)
 	clock.Store(int64(2*time.Minute + time.Millisecond))
-	k.OK("/keys/k/encrypt", body)
+	k.OK(request)
 }
 
 // TestGrantsUnderLoad: of the requests that start after a change returned, each
 // is decided by it; those of others are not disturbed.
 func TestGrantsUnderLoad(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	b.NewKey(t, "demo", "l", "encrypt,decrypt", appliance.CustodyCached)
 	done := make(chan struct{})
@@ -189,8 +189,8 @@ func TestGrantsUnderLoad(t *testing.T) {
 				case <-done:
 					return
 				default:
-					k.OK("/keys/l/encrypt", xkstest.EncryptBody("x"))
-					k.Call("/keys/k/encrypt", xkstest.EncryptBody("x"))
+					k.OK(appliancetest.Encrypt("l", "x"))
+					_, _ = k.Call(appliancetest.Encrypt("k", "x"))
 				}
 			}
 		})
@@ -198,8 +198,8 @@ func TestGrantsUnderLoad(t *testing.T) {
 	serves := func(what string, yes bool) {
 		t.Helper()
 		for range 3 {
-			if a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); (a.Status == 200) != yes {
-				t.Errorf("%s: %s", what, a.Text)
+			if _, err := k.Call(appliancetest.Encrypt("k", "x")); (err == nil) != yes {
+				t.Errorf("%s: %v", what, err)
 			}
 		}
 	}
@@ -258,9 +258,9 @@ func (r *unlockedKeys) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, e
 // of the target is unlocked, and those of others are.
 func TestBlockWipes(t *testing.T) {
 	counter := &unlockedKeys{}
-	b := xkstest.Start(t, xkstest.Options{Keyring: func(r appliance.Keyring) appliance.Keyring { counter.Keyring = r; return counter }})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
-	other := b.NewKeyStore(t, "other", "/other", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{Keyring: func(r appliance.Keyring) appliance.Keyring { counter.Keyring = r; return counter }})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	other := b.NewKeyStore(t, "other", "/other", appliancetest.Principal)
 	for _, id := range []string{"k", "l"} {
 		b.NewKey(t, "demo", id, "encrypt,decrypt", appliance.CustodyCached)
 	}
@@ -270,9 +270,9 @@ func TestBlockWipes(t *testing.T) {
 		left   int64
 	}{{appliance.BlockTarget{KeyStore: "demo", KeyID: "k"}, 2}, {appliance.BlockTarget{KeyStore: "demo"}, 1}, {appliance.BlockTarget{Everything: true}, 0}} {
 		for range 5 {
-			k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
-			k.OK("/keys/l/encrypt", xkstest.EncryptBody("x"))
-			other.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+			k.OK(appliancetest.Encrypt("k", "x"))
+			k.OK(appliancetest.Encrypt("l", "x"))
+			other.OK(appliancetest.Encrypt("k", "x"))
 			if n := counter.count.Load(); n != 3 {
 				t.Fatalf("%s: %d keys are unlocked before", tt.target, n)
 			}
@@ -280,18 +280,18 @@ func TestBlockWipes(t *testing.T) {
 			for range 4 {
 				wg.Go(func() {
 					for range 10 {
-						k.Call("/keys/k/encrypt", xkstest.EncryptBody("x"))
+						_, _ = k.Call(appliancetest.Encrypt("k", "x"))
 					}
 				})
 			}
 			must(b.Appliance.Block(ctx, tt.target, "a test"))(t)
-			k.Fails("/keys/k/encrypt", xkstest.EncryptBody("x"), 400, "InvalidStateException")
+			k.Fails(appliancetest.Encrypt("k", "x"), fault.Conflict)
 			wg.Wait()
 			if n := counter.count.Load(); n != tt.left {
 				t.Errorf("%s: %d keys are unlocked after, want %d", tt.target, n, tt.left)
 			}
-			if got := k.OK("/keys/k/metadata", xkstest.Body{"requestMetadata": xkstest.Metadata()})["keyStatus"]; got != "DISABLED" {
-				t.Errorf("%s: keyStatus %v", tt.target, got)
+			if got := k.OK(appliancetest.Attributes("k")).Key.Blocked; got.IsZero() || !strings.HasSuffix(got.Reason, "a test") {
+				t.Errorf("%s: the attributes have the block %+v", tt.target, got)
 			}
 			if err := b.Appliance.Unblock(ctx, tt.target); err != nil {
 				t.Fatal(err)
@@ -325,8 +325,8 @@ func (r slowKeyring) Generate(ctx context.Context, v *appliance.KeyVersion, obje
 // TestBlockDoesNotWait for an operation that waits for the HSM.
 func TestBlockDoesNotWait(t *testing.T) {
 	hangs := make(chan struct{})
-	b := xkstest.Start(t, xkstest.Options{Keyring: func(r appliance.Keyring) appliance.Keyring { return slowKeyring{r, hangs} }})
-	b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{Keyring: func(r appliance.Keyring) appliance.Keyring { return slowKeyring{r, hangs} }})
+	b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	waiting, stop := context.WithCancel(ctx)
 	made := make(chan error)

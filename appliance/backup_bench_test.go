@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/xks/xkstest"
+	"holdfast/appliance/appliancetest"
 )
 
 // BenchmarkBackup backs up a database of many cached keys, verifies and restores the
@@ -22,8 +22,8 @@ func BenchmarkBackup(b *testing.B) {
 		total = must(strconv.Atoi(s))(b)
 	}
 	var ring appliance.Keyring
-	options := xkstest.Options{Keyring: func(k appliance.Keyring) appliance.Keyring { ring = k; return k }}
-	bed := xkstest.Start(b, options)
+	options := appliancetest.Options{Keyring: func(k appliance.Keyring) appliance.Keyring { ring = k; return k }}
+	bed := appliancetest.Start(b, options)
 	ks := must(bed.Appliance.CreateKeyStore(ctx, appliance.KeyStore{Name: "many", URIPathPrefix: "/many"}))(b)
 	fill(b, bed, ring, ks, total)
 	path := filepath.Join(b.TempDir(), "backup")
@@ -53,8 +53,8 @@ func BenchmarkBackup(b *testing.B) {
 		_, err := bed.Appliance.VerifyBackup(ctx, f)
 		return err
 	})
-	options.Token = bed.Config
-	fresh := xkstest.Start(b, options)
+	options.Token = bed.Device
+	fresh := appliancetest.Start(b, options)
 	stage("restore", func() error {
 		f := must(os.Open(path))(b)
 		defer f.Close()
@@ -63,7 +63,7 @@ func BenchmarkBackup(b *testing.B) {
 	})
 }
 
-func fill(b *testing.B, bed *xkstest.Bed, ring appliance.Keyring, ks *appliance.KeyStore, total int) {
+func fill(b *testing.B, bed *appliancetest.Bed, ring appliance.Keyring, ks *appliance.KeyStore, total int) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for done := 0; done < total; {
 		var keys []appliance.NewKey

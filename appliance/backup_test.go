@@ -9,30 +9,30 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
-	"holdfast/xks/xkstest"
 )
 
 // backedUp is an appliance with keys of all kinds, its backup, and what it has
 // encrypted.
 type backedUp struct {
-	bed    *xkstest.Bed
-	kms    *xkstest.KMS
+	bed    *appliancetest.Bed
+	client *appliancetest.Client
 	backup []byte
-	sealed map[string]xkstest.Body // by key
+	sealed map[string]*appliance.Ciphertext // by key
 }
 
 const checkpoint = "holdfast-audit/x\n7\nroot\n"
 
 func backUp(t *testing.T) *backedUp {
 	t.Helper()
-	b := &backedUp{bed: xkstest.Start(t, xkstest.Options{}), sealed: map[string]xkstest.Body{}}
-	b.kms = b.bed.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := &backedUp{bed: appliancetest.Start(t, appliancetest.Options{Token: realToken(t)}), sealed: map[string]*appliance.Ciphertext{}}
+	b.client = b.bed.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	for id, custody := range map[string]appliance.Custody{"cached": appliance.CustodyCached, "in-token": appliance.CustodyHSM} {
 		if _, err := b.bed.Appliance.CreateKey(ctx, "demo", appliance.NewExternalKey{ID: id, Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: custody}); err != nil {
 			t.Fatal(err)
 		}
-		b.sealed[id] = b.kms.OK("/keys/"+id+"/encrypt", xkstest.EncryptBody("of "+id))
+		b.sealed[id] = b.client.OK(appliancetest.Encrypt(id, "of "+id)).Ciphertext
 		if _, err := b.bed.Appliance.RotateKey(ctx, "demo", id, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func backUp(t *testing.T) *backedUp {
 			case <-stop:
 				return
 			default:
-				b.kms.OK("/keys/cached/encrypt", xkstest.EncryptBody("load"))
+				b.client.OK(appliancetest.Encrypt("cached", "load"))
 			}
 		}
 	})
@@ -76,27 +76,27 @@ func TestRestore(t *testing.T) {
 	if _, err := b.bed.Appliance.Restore(ctx, bytes.NewReader(b.backup)); fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "restore into a fresh one") {
 		t.Errorf("restoring over key stores: %v", err)
 	}
-	b.kms.OK("/keys/cached/decrypt", xkstest.DecryptBody(b.sealed["cached"])) // unharmed
+	b.client.OK(appliancetest.Decrypt("cached", b.sealed["cached"])) // unharmed
 	b.bed.Stop()
 
-	fresh := xkstest.Start(t, xkstest.Options{Token: b.bed.Config})
+	fresh := appliancetest.Start(t, appliancetest.Options{Token: b.bed.Device})
 	report, err = fresh.Appliance.Restore(ctx, bytes.NewReader(b.backup))
 	if err != nil || !report.Restored {
 		t.Fatalf("%+v: %v", report, err)
 	}
-	k := *b.kms
-	k.URL, k.HTTP = strings.Replace(k.URL, b.bed.URL, fresh.URL, 1), fresh.HTTP(1)
+	k := *b.client
+	k.Appliance = fresh.Appliance
 	decryptAll := func() {
 		t.Helper()
 		for id, sealed := range b.sealed {
-			if got := k.OK("/keys/"+id+"/decrypt", xkstest.DecryptBody(sealed)).Bytes(t, "plaintext"); string(got) != "of "+id {
+			if got := k.OK(appliancetest.Decrypt(id, sealed)).Plaintext; got != "of "+id {
 				t.Errorf("%s decrypts to %q", id, got)
 			}
-			k.OK("/keys/"+id+"/encrypt", xkstest.EncryptBody("after"))
+			k.OK(appliancetest.Encrypt(id, "after"))
 		}
 	}
 	decryptAll()
-	restart(t, fresh, &k, xkstest.Options{})
+	restart(t, fresh, &k, appliancetest.Options{})
 	decryptAll()
 }
 
@@ -104,14 +104,14 @@ func TestRestore(t *testing.T) {
 func TestBackupOfAnotherHSM(t *testing.T) {
 	b := backUp(t)
 	b.bed.Stop()
-	other := xkstest.Start(t, xkstest.Options{})
+	other := appliancetest.Start(t, appliancetest.Options{Token: realToken(t)})
 	_, err := other.Appliance.VerifyBackup(ctx, bytes.NewReader(b.backup))
 	wantCode(t, err, fault.Tampered)
 	if err == nil || !strings.Contains(err.Error(), "the backup does not unwrap under this HSM's master key: it is of another HSM, or was changed") {
 		t.Errorf("got %v", err)
 	}
-	k := other.NewKeyStore(t, "mine", "/mine", xkstest.Principal)
-	k.OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+	k := other.NewKeyStore(t, "mine", "/mine", appliancetest.Principal)
+	k.OK(appliancetest.Health())
 }
 
 // TestBrokenBackup: what was changed is refused, and changes nothing.
@@ -150,5 +150,5 @@ func TestBrokenBackup(t *testing.T) {
 	if after, err := os.ReadDir(b.bed.Dir); err != nil || len(after) != len(before) {
 		t.Errorf("something is left in %s: %v", filepath.Base(b.bed.Dir), after)
 	}
-	b.kms.OK("/keys/cached/decrypt", xkstest.DecryptBody(b.sealed["cached"]))
+	b.client.OK(appliancetest.Decrypt("cached", b.sealed["cached"]))
 }

@@ -18,11 +18,11 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
-	"holdfast/xks/xkstest"
 )
 
 // The child of TestKillAtEachStep is told by its environment what to do.
@@ -143,7 +143,7 @@ func (w *whole) session(id string) (*appliance.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return xkstest.Session(e, doomedAccessKeyID, doomedSecret, id)
+	return appliancetest.Session(e, doomedAccessKeyID, doomedSecret, id)
 }
 
 // said is what the child has been answered.
@@ -224,7 +224,7 @@ func TestKillAtEachStep(t *testing.T) {
 	if _, _, err := w.CreateCredential(ctx, "demo", appliance.NewCredential{AccessKeyID: doomedAccessKeyID, SecretAccessKey: doomedSecret}); err != nil {
 		t.Fatal(err)
 	}
-	must(w.AddGrant(ctx, "demo", appliance.Grant{Principal: xkstest.Principal, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}}))(t)
+	must(w.AddGrant(ctx, "demo", appliance.Grant{Principal: appliancetest.Principal, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}}))(t)
 	if err := w.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func (a *answers) check(t *testing.T, d doomed) {
 			t.Errorf("%s: the deletion is undone", k.ID)
 		}
 	}
-	if got := keyObjects(t, d); got != inToken {
+	if got := keyObjects(t, appliancetest.PKCS11{Module: d.Module, TokenLabel: d.TokenLabel}); got != inToken {
 		t.Errorf("there are %d key objects in the token for %d versions of keys", got, inToken)
 	}
 	for what := range a.done {
@@ -357,21 +357,22 @@ func (a *answers) check(t *testing.T, d doomed) {
 }
 
 // keyObjects counts the token's objects of external keys.
-func keyObjects(t *testing.T, d doomed) int {
+func keyObjects(t *testing.T, device appliancetest.Device) int {
 	t.Helper()
-	return len(keyLabels(t, d))
+	return len(keyLabels(t, device))
 }
 
-// keyLabels gives the labels of the token's objects of external keys, by hand; the
-// token is open.
-func keyLabels(t *testing.T, d doomed) (labels []string) {
+// keyLabels gives the labels of the objects of external keys in a real token, by hand;
+// the token is open.
+func keyLabels(t *testing.T, device appliancetest.Device) (labels []string) {
 	t.Helper()
-	p := pkcs11.New(d.Module)
+	token := device.(appliancetest.PKCS11)
+	p := pkcs11.New(token.Module)
 	defer p.Destroy()
 	slots := must(p.GetSlotList(true))(t)
 	slot := slices.IndexFunc(slots, func(slot uint) bool {
 		info, err := p.GetTokenInfo(slot)
-		return err == nil && info.Label == d.TokenLabel
+		return err == nil && info.Label == token.TokenLabel
 	})
 	s := must(p.OpenSession(slots[slot], pkcs11.CKF_SERIAL_SESSION))(t)
 	defer func() { _ = p.CloseSession(s) }()

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/hsm/hsmtest"
-	"holdfast/xks/xkstest"
 )
 
 // handEdited is an appliance whose database is edited while it runs.
@@ -180,7 +180,7 @@ func TestDamagedRow(t *testing.T) {
 		h := newHandEdited(t)
 		d := h.damages(t)[i]
 		t.Run(d.name, func(t *testing.T) {
-			objects := keyObjects(t, doomed{Module: h.bed.Config.Module, TokenLabel: h.bed.Config.TokenLabel})
+			objects := keyObjects(t, h.bed.Device)
 			if _, err := h.bed.Appliance.Discard(ctx, d.target); fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "is not damaged") {
 				t.Errorf("discarding what is good: %v", err)
 			}
@@ -208,9 +208,9 @@ func TestDamagedRow(t *testing.T) {
 				h.restores(t, name, b, d)
 			}
 			h.discards(t, h.bed, d)
-			h.bed = restart(t, h.bed, h.kms, h.options())
+			h.bed = restart(t, h.bed, h.client, h.options())
 			h.bed.Appliance.DestroyLeftovers(ctx)
-			if got := keyObjects(t, doomed{Module: h.bed.Config.Module, TokenLabel: h.bed.Config.TokenLabel}); got != objects {
+			if got := keyObjects(t, h.bed.Device); got != objects {
 				t.Errorf("there are %d key objects in the HSM, want %d", got, objects)
 			}
 			if _, after := h.backup(t); after.DamagedRows != 0 {
@@ -228,8 +228,8 @@ func (h *handEdited) restores(t *testing.T, name string, backup []byte, d damage
 	t.Helper()
 	o := h.options()
 	ring := h.ring
-	o.Token = h.bed.Config
-	b := xkstest.Start(t, o)
+	o.Token = h.bed.Device
+	b := appliancetest.Start(t, o)
 	defer b.Stop()
 	h.ring = ring
 	report := must(b.Appliance.Restore(ctx, bytes.NewReader(backup)))(t)
@@ -237,9 +237,9 @@ func (h *handEdited) restores(t *testing.T, name string, backup []byte, d damage
 		t.Errorf("%s: restored: %+v", name, report)
 	}
 	if d.row.Kind != "key store" && d.row.Kind != "credential" {
-		k := *h.kms
-		k.URL, k.HTTP = strings.Replace(k.URL, h.bed.URL, b.URL, 1), b.HTTP(1)
-		k.OK("/keys/bystander/encrypt", xkstest.EncryptBody("x"))
+		k := *h.client
+		k.Appliance = b.Appliance
+		k.OK(appliancetest.Encrypt("bystander", "x"))
 	}
 	made := must(b.Appliance.Backup(ctx, ""))(t)
 	defer made.Close()
@@ -250,7 +250,7 @@ func (h *handEdited) restores(t *testing.T, name string, backup []byte, d damage
 }
 
 // discards discards the row.
-func (h *handEdited) discards(t *testing.T, b *xkstest.Bed, d damagedCase) {
+func (h *handEdited) discards(t *testing.T, b *appliancetest.Bed, d damagedCase) {
 	t.Helper()
 	a := b.Appliance
 	if d.row.Kind == "key store" {
@@ -315,7 +315,7 @@ func TestDamagedKeySaysWhatToDo(t *testing.T) {
 		t.Errorf("lost: %+v", lost)
 	}
 	h.exec(t, `UPDATE key_stores SET policy = 'x'`)
-	h.bed = restart(t, h.bed, h.kms, h.options())
+	h.bed = restart(t, h.bed, h.client, h.options())
 	_, err := h.bed.Appliance.ShowKeyStore(ctx, "demo")
 	if fault.CodeOf(err) != fault.Tampered || !strings.Contains(err.Error(), "holdfast keystore discard demo --keys N") {
 		t.Errorf("a damaged key store: %v", err)
@@ -334,8 +334,8 @@ func TestDamagedCurrentVersion(t *testing.T) {
 	}
 	must(a.RotateKey(ctx, "demo", "victim", nil))(t)
 	must(a.Discard(ctx, target))(t)
-	sealed := h.kms.OK("/keys/victim/encrypt", xkstest.EncryptBody("new"))
-	h.kms.OK("/keys/victim/decrypt", xkstest.DecryptBody(sealed))
+	sealed := h.client.OK(appliancetest.Encrypt("victim", "new")).Ciphertext
+	h.client.OK(appliancetest.Decrypt("victim", sealed))
 	if _, report := h.backup(t); report.DamagedRows != 0 || report.Versions != 4 {
 		t.Errorf("afterwards: %+v", report)
 	}
@@ -356,7 +356,7 @@ func TestDamagedPendingDeletion(t *testing.T) {
 		t.Errorf("restored: %+v", report)
 	}
 	for range 3 {
-		p.pass(40 * day)
+		p.Pass(40 * day)
 		b.Appliance.DeleteDueKeys(ctx)
 		b.Appliance.DestroyLeftovers(ctx)
 	}
@@ -366,7 +366,7 @@ func TestDamagedPendingDeletion(t *testing.T) {
 	if err := must(sql.Open("sqlite", b.DB))(t).QueryRowContext(ctx, `SELECT state FROM external_keys WHERE id = 'kept'`).Scan(&state); err != nil || state != "pending_deletion" {
 		t.Errorf("the row says %s: %v", state, err)
 	}
-	if got := keyObjects(t, doomed{Module: b.Config.Module, TokenLabel: b.Config.TokenLabel}); got != 2 {
+	if got := keyObjects(t, b.Device); got != 2 {
 		t.Errorf("there are %d key objects in the HSM, want 2", got)
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"filippo.io/age"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/hsm/hsmtest"
-	"holdfast/xks/xkstest"
 )
 
 // backupTo writes a backup.
@@ -86,6 +86,6 @@ func TestEarlierBackup(t *testing.T) {
 		must(b.Appliance.SetKeyEnabled(ctx, "demo", id, true))(t)
 	}
 	p.decrypts(t, k, "kept", "in-token", "in-memory")
-	restart(t, b, k, xkstest.Options{Appliance: appliance.Options{Now: p.Now, Lease: 10000 * time.Hour}})
+	restart(t, b, k, appliancetest.Options{Appliance: appliance.Options{Now: p.Now, Lease: 10000 * time.Hour}})
 	p.decrypts(t, k, "kept", "in-token", "in-memory")
 }

@@ -19,10 +19,10 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/recorder"
 	"holdfast/appliance/fault"
-	"holdfast/xks/xkstest"
 )
 
 // lines is a second front end, as docs/second-front-end.md sketches one: a line per
@@ -110,7 +110,7 @@ func split(s string) (*appliance.Ciphertext, bool) {
 
 // bySignature proves requests as XKS does: by a credential's secret.
 func bySignature(_ net.Conn, line, credential, signature string) appliance.Proof {
-	p := xkstest.Proof(credential, "", line)
+	p := appliancetest.Proof(credential, "", line)
 	sum, _ := hex.DecodeString(signature)
 	p.Signature = [32]byte(append(sum, make([]byte, 32)...))
 	return p
@@ -137,9 +137,9 @@ func fingerprint(der []byte) string {
 // TestSecondFrontEnd: another protocol over the same session has authentication,
 // quota, grants, blocks, states, limits and the record, without code of its own.
 func TestSecondFrontEnd(t *testing.T) {
-	server, _ := xkstest.Certificate(t, "127.0.0.1")
-	client, _ := xkstest.Certificate(t, "127.0.0.2")
-	stranger, _ := xkstest.Certificate(t, "127.0.0.3")
+	server, _ := appliancetest.Certificate(t, "127.0.0.1")
+	client, _ := appliancetest.Certificate(t, "127.0.0.2")
+	stranger, _ := appliancetest.Certificate(t, "127.0.0.3")
 	overTLS := func(t *testing.T, l lines, with *tls.Certificate) (call func(line string) string) {
 		here, there := net.Pipe()
 		t.Cleanup(func() { _ = here.Close() })
@@ -148,14 +148,14 @@ func TestSecondFrontEnd(t *testing.T) {
 		return caller(t, c)
 	}
 	for name, tt := range map[string]struct {
-		proof func(k *xkstest.KMS) func(net.Conn, string, string, string) appliance.Proof
+		proof func(k *appliancetest.Client) func(net.Conn, string, string, string) appliance.Proof
 		// as gives how to call: with a good proof, or with a wrong one.
-		as    func(t *testing.T, l lines, k *xkstest.KMS, good bool) func(line string) string
-		actor func(k *xkstest.KMS) string
+		as    func(t *testing.T, l lines, k *appliancetest.Client, good bool) func(line string) string
+		actor func(k *appliancetest.Client) string
 	}{
 		"signatures": {
-			func(*xkstest.KMS) func(net.Conn, string, string, string) appliance.Proof { return bySignature },
-			func(t *testing.T, l lines, k *xkstest.KMS, good bool) func(string) string {
+			func(*appliancetest.Client) func(net.Conn, string, string, string) appliance.Proof { return bySignature },
+			func(t *testing.T, l lines, k *appliancetest.Client, good bool) func(string) string {
 				here, there := net.Pipe()
 				t.Cleanup(func() { _ = here.Close() })
 				go l.serve(there)
@@ -164,20 +164,20 @@ func TestSecondFrontEnd(t *testing.T) {
 					secret = "another"
 				}
 				return func(line string) string {
-					p := xkstest.Proof(k.AccessKeyID, secret, line)
+					p := appliancetest.Proof(k.AccessKeyID, secret, line)
 					return call(fmt.Sprintf("%s %s %x", line, k.AccessKeyID, p.Signature))
 				}
 			},
-			func(k *xkstest.KMS) string { return k.AccessKeyID },
+			func(k *appliancetest.Client) string { return k.AccessKeyID },
 		},
 		"certificates": {
-			func(*xkstest.KMS) func(net.Conn, string, string, string) appliance.Proof {
+			func(*appliancetest.Client) func(net.Conn, string, string, string) appliance.Proof {
 				return byCertificate(fingerprint(client.Leaf.Raw))
 			},
-			func(t *testing.T, l lines, _ *xkstest.KMS, good bool) func(string) string {
+			func(t *testing.T, l lines, _ *appliancetest.Client, good bool) func(string) string {
 				return overTLS(t, l, map[bool]*tls.Certificate{true: client, false: stranger}[good])
 			},
-			func(*xkstest.KMS) string { return "certificate " + fingerprint(client.Leaf.Raw) },
+			func(*appliancetest.Client) string { return "certificate " + fingerprint(client.Leaf.Raw) },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -210,8 +210,8 @@ func TestSecondFrontEnd(t *testing.T) {
 }
 
 // holds goes through what the domain decides, over the second front end.
-func holds(t *testing.T, b *xkstest.Bed, k *xkstest.KMS, call, wrong func(line string) string) {
-	line := func(op, key, data string) string { return op + " " + key + " " + xkstest.Principal + " " + data }
+func holds(t *testing.T, b *appliancetest.Bed, k *appliancetest.Client, call, wrong func(line string) string) {
+	line := func(op, key, data string) string { return op + " " + key + " " + appliancetest.Principal + " " + data }
 	expect := func(got, want string) {
 		t.Helper()
 		if got != want {
@@ -221,13 +221,12 @@ func holds(t *testing.T, b *xkstest.Bed, k *xkstest.KMS, call, wrong func(line s
 	expect(wrong(line("encrypt", "k", "secret")), "no unauthenticated")
 	sealed := strings.TrimPrefix(call(line("encrypt", "k", "secret")), "ok ")
 	expect(call(line("decrypt", "k", sealed)), "ok secret")
-	// The same key serves KMS.
+	// The same key serves others.
 	c, ok := split(sealed)
 	if !ok {
 		t.Fatalf("sealed is %q", sealed)
 	}
-	body := xkstest.DecryptBody(xkstest.Body{"ciphertext": c.Ciphertext, "ciphertextMetadata": c.Metadata, "initializationVector": c.IV, "authenticationTag": c.Tag})
-	expect(string(k.OK("/keys/k/decrypt", body).Bytes(t, "plaintext")), "secret")
+	expect(k.OK(appliancetest.Decrypt("k", c)).Plaintext, "secret")
 
 	expect(call("encrypt k a-stranger secret"), "no denied")
 	expect(call(line("encrypt", "absent", "secret")), "no not_found")

@@ -3,7 +3,6 @@ package appliance_test
 import (
 	"bytes"
 	"crypto/rand"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,10 +10,11 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring/keyringtest"
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/hsm/hsmtest"
-	"holdfast/xks/xkstest"
 )
 
 // TestLease: with the HSM cut off under load service goes on until the lease
@@ -23,10 +23,9 @@ import (
 func TestLease(t *testing.T) {
 	token, shim := hsmtest.NewBehindShim(t)
 	token.Pause = func(int) time.Duration { return time.Millisecond }
-	time0 := &clock{now: time.Now()}
-	b := xkstest.Start(t, xkstest.Options{Token: token, Appliance: appliance.Options{Now: time0.Now, Lease: 10 * time.Minute}})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
-	k.Now = time0.Now
+	time0 := appliancetest.NewClock()
+	b := appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(token), Appliance: appliance.Options{Now: time0.Now, Lease: 10 * time.Minute}})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {
 		t.Fatal(err)
@@ -39,7 +38,7 @@ func TestLease(t *testing.T) {
 	if !bytes.Equal(key, make([]byte, 32)) {
 		t.Error("the imported material is not zeroized")
 	}
-	sealed := k.OK("/keys/k/encrypt", xkstest.EncryptBody("before"))
+	sealed := k.OK(appliancetest.Encrypt("k", "before")).Ciphertext
 	if b.Appliance.Status(ctx).LeaseSeconds != 600 {
 		t.Errorf("status: %+v", b.Appliance.Status(ctx))
 	}
@@ -51,7 +50,7 @@ func TestLease(t *testing.T) {
 	pass := func(d time.Duration) {
 		between.Lock()
 		defer between.Unlock()
-		time0.pass(d)
+		time0.Pass(d)
 	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -64,13 +63,13 @@ func TestLease(t *testing.T) {
 				default:
 				}
 				between.RLock()
-				a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x"))
+				_, err := k.Call(appliancetest.Encrypt("k", "x"))
 				between.RUnlock()
 				switch {
-				case a.Status == http.StatusInternalServerError && a.ErrorName() == "InternalException":
+				case fault.CodeOf(err) == fault.Locked:
 					refused.Add(1)
-				case a.Status != http.StatusOK:
-					t.Logf("%d %s", a.Status, a.Text)
+				case err != nil:
+					t.Log(err)
 					unexpected.Add(1)
 				}
 			}
@@ -81,7 +80,7 @@ func TestLease(t *testing.T) {
 	for range 9 {
 		pass(time.Minute + time.Second/2)
 		b.Appliance.KeepLease(ctx)
-		if got := healthStatus(k); got != "DEGRADED" {
+		if got := healthStatus(k); got != appliance.HealthDegraded {
 			t.Fatalf("within the lease, health is %s", got)
 		}
 	}
@@ -89,14 +88,14 @@ func TestLease(t *testing.T) {
 		t.Error("requests were refused within the lease")
 	}
 	pass(time.Minute)
-	k.Fails("/keys/k/encrypt", xkstest.EncryptBody("x"), 500, "InternalException") // even before anybody has looked
+	k.Fails(appliancetest.Encrypt("k", "x"), fault.Locked) // even before anybody has looked
 	b.Appliance.KeepLease(ctx)
 	s := b.Appliance.Status(ctx)
 	if !s.Locked || !strings.Contains(s.Reason, "lease of 10m0s") || b.Appliance.Ready(ctx) {
 		t.Errorf("after the lease: %+v", s)
 	}
 	b.Appliance.KeepLease(ctx) // the HSM is still away
-	k.Fails("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()}, 500, "InternalException")
+	k.Fails(appliancetest.Health(), fault.Locked)
 	close(stop)
 	wg.Wait()
 	if scrub.Enabled {
@@ -105,15 +104,15 @@ func TestLease(t *testing.T) {
 		}
 	}
 	if unexpected.Load() != 0 {
-		t.Errorf("%d requests got another answer than success or InternalException", unexpected.Load())
+		t.Errorf("%d requests got another answer than success or %s", unexpected.Load(), fault.Locked)
 	}
 
 	shim.Restore()
-	eventually(t, "unlocked again", func() bool { b.Appliance.KeepLease(ctx); return !b.Appliance.Locked() })
-	if got := k.OK("/keys/k/decrypt", xkstest.DecryptBody(sealed)).Bytes(t, "plaintext"); string(got) != "before" {
+	appliancetest.Eventually(t, "unlocked again", func() bool { b.Appliance.KeepLease(ctx); return !b.Appliance.Locked() })
+	if got := k.OK(appliancetest.Decrypt("k", sealed)).Plaintext; got != "before" {
 		t.Errorf("decrypted %q", got)
 	}
-	if got := healthStatus(k); got != "ACTIVE" {
+	if got := healthStatus(k); got != appliance.HealthActive {
 		t.Errorf("back, health is %s", got)
 	}
 	if locked, _ := hidden.Find(t); scrub.Enabled && locked != 1 {
@@ -124,10 +123,10 @@ func TestLease(t *testing.T) {
 // TestLockEndsTheLease: what an administrator locks stays locked, HSM or not.
 func TestLockEndsTheLease(t *testing.T) {
 	token, shim := hsmtest.NewBehindShim(t)
-	time0 := &clock{now: time.Now()}
-	b := xkstest.Start(t, xkstest.Options{Token: token, Appliance: appliance.Options{Now: time0.Now, Lease: time.Minute}})
+	time0 := appliancetest.NewClock()
+	b := appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(token), Appliance: appliance.Options{Now: time0.Now, Lease: time.Minute}})
 	shim.Cut()
-	time0.pass(2 * time.Minute)
+	time0.Pass(2 * time.Minute)
 	b.Appliance.KeepLease(ctx)
 	b.Appliance.Lock()
 	shim.Restore()

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
-	"holdfast/xks/xkstest"
 )
 
 // openedRing tells when the state key was opened.
@@ -25,10 +25,10 @@ func (r openedRing) OpenStateKey(ctx context.Context, installation string, wrapp
 // TestLockWhileResuming: who locks the appliance while it unlocks by itself,
 // because the HSM is back, finds it locked afterwards.
 func TestLockWhileResuming(t *testing.T) {
-	now := &clock{now: time.Now()}
+	now := appliancetest.NewClock()
 	opened := func() {}
 	var ring appliance.Keyring
-	b := xkstest.Start(t, xkstest.Options{
+	b := appliancetest.Start(t, appliancetest.Options{
 		Appliance: appliance.Options{Now: now.Now, Lease: time.Minute},
 		Keyring: func(r appliance.Keyring) appliance.Keyring {
 			ring = r
@@ -36,7 +36,7 @@ func TestLockWhileResuming(t *testing.T) {
 		},
 	})
 	b.NewKeyStore(t, "demo", "/demo", "")
-	now.pass(2 * time.Minute)
+	now.Pass(2 * time.Minute)
 	b.Appliance.KeepLease(ctx) // wipes
 	if !b.Appliance.Locked() {
 		t.Fatal("the lease did not run out")
@@ -55,7 +55,7 @@ func TestLockWhileResuming(t *testing.T) {
 	}
 	_, err := ring.Seal(appliance.Binding{}, nil)
 	wantCode(t, err, fault.Locked)
-	now.pass(time.Second)
+	now.Pass(time.Second)
 	b.Appliance.KeepLease(ctx)
 	if !b.Appliance.Locked() {
 		t.Error("it unlocked by itself later")

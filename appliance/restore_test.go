@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -21,7 +22,6 @@ import (
 	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
-	"holdfast/xks/xkstest"
 )
 
 const day = 24 * time.Hour
@@ -29,33 +29,32 @@ const day = 24 * time.Hour
 // production is an appliance with keys in both custodies that are pending deletion,
 // its clock, and what the keys have encrypted.
 type production struct {
-	*clock
-	bed    *xkstest.Bed
-	kms    *xkstest.KMS
+	*appliancetest.Clock
+	bed    *appliancetest.Bed
+	client *appliancetest.Client
 	ring   appliance.Keyring
-	sealed map[string]xkstest.Body
+	sealed map[string]*appliance.Ciphertext
 }
 
-func (p *production) options() xkstest.Options {
-	return xkstest.Options{Appliance: appliance.Options{Now: p.Now, Lease: 10000 * time.Hour}}
+func (p *production) options() appliancetest.Options {
+	return appliancetest.Options{Appliance: appliance.Options{Now: p.Now, Lease: 10000 * time.Hour}}
 }
 
 // newProduction makes the keys named in custody, all pending deletion after 7 days,
 // and "kept", which is not.
 func newProduction(t *testing.T, token hsm.Config, keys map[string]appliance.Custody) *production {
 	t.Helper()
-	p := &production{clock: &clock{now: time.Now()}, sealed: map[string]xkstest.Body{}}
+	p := &production{Clock: appliancetest.NewClock(), sealed: map[string]*appliance.Ciphertext{}}
 	o := p.options()
-	o.Token = token
+	o.Token = appliancetest.PKCS11(token)
 	o.Keyring = func(k appliance.Keyring) appliance.Keyring { p.ring = k; return k }
-	p.bed = xkstest.Start(t, o)
-	p.kms = p.bed.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
-	p.kms.Now = p.Now
+	p.bed = appliancetest.Start(t, o)
+	p.client = p.bed.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	p.bed.NewKey(t, "demo", "kept", "encrypt,decrypt", appliance.CustodyHSM)
-	p.sealed["kept"] = p.kms.OK("/keys/kept/encrypt", xkstest.EncryptBody("of kept"))
+	p.sealed["kept"] = p.client.OK(appliancetest.Encrypt("kept", "of kept")).Ciphertext
 	for id, custody := range keys {
 		p.bed.NewKey(t, "demo", id, "encrypt,decrypt", custody)
-		p.sealed[id] = p.kms.OK("/keys/"+id+"/encrypt", xkstest.EncryptBody("of "+id))
+		p.sealed[id] = p.client.OK(appliancetest.Encrypt(id, "of "+id)).Ciphertext
 		must(p.bed.Appliance.ScheduleDeletion(ctx, "demo", id, 7))(t)
 	}
 	return p
@@ -71,22 +70,22 @@ func (p *production) backup(t *testing.T) []byte {
 }
 
 // copy restores a backup into a second appliance on the same token.
-func (p *production) copy(t *testing.T, backup []byte) (*xkstest.Bed, *xkstest.KMS, *appliance.BackupReport) {
+func (p *production) copy(t *testing.T, backup []byte) (*appliancetest.Bed, *appliancetest.Client, *appliance.BackupReport) {
 	t.Helper()
 	o := p.options()
-	o.Token = p.bed.Config
-	b := xkstest.Start(t, o)
+	o.Token = p.bed.Device
+	b := appliancetest.Start(t, o)
 	report := must(b.Appliance.Restore(ctx, bytes.NewReader(backup)))(t)
-	k := *p.kms
-	k.URL, k.HTTP = strings.Replace(k.URL, p.bed.URL, b.URL, 1), b.HTTP(1)
+	k := *p.client
+	k.Appliance = b.Appliance
 	return b, &k, report
 }
 
 // decrypts fails unless the KMS decrypts what the keys have encrypted.
-func (p *production) decrypts(t *testing.T, k *xkstest.KMS, ids ...string) {
+func (p *production) decrypts(t *testing.T, k *appliancetest.Client, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
-		if got := k.OK("/keys/"+id+"/decrypt", xkstest.DecryptBody(p.sealed[id])).Bytes(t, "plaintext"); string(got) != "of "+id {
+		if got := k.OK(appliancetest.Decrypt(id, p.sealed[id])).Plaintext; got != "of "+id {
 			t.Errorf("%s decrypts to %q", id, got)
 		}
 	}
@@ -105,16 +104,16 @@ func TestRestoredCopyDestroysNothing(t *testing.T) {
 		must(p.bed.Appliance.CancelDeletion(ctx, "demo", id))(t)
 		must(p.bed.Appliance.SetKeyEnabled(ctx, "demo", id, true))(t)
 	}
-	p.pass(time.Hour)
+	p.Pass(time.Hour)
 	b, k, report := p.copy(t, backup)
 	if !report.Restored || report.Keys != 3 {
 		t.Errorf("restored: %+v", report)
 	}
 	for _, after := range []time.Duration{7 * day, day, 400 * day} {
-		p.pass(after)
+		p.Pass(after)
 		b.Appliance.DestroyLeftovers(ctx)
 		b.Appliance.DeleteDueKeys(ctx)
-		p.decrypts(t, p.kms, "kept", "in-token", "in-memory")
+		p.decrypts(t, p.client, "kept", "in-token", "in-memory")
 		for id := range bothCustodies {
 			if got := must(b.Appliance.ShowKey(ctx, "demo", id))(t).State; got != "deletion_suspended" {
 				t.Errorf("%s is %s", id, got)
@@ -167,16 +166,16 @@ func TestSuspendedDeletion(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	k.Fails("/keys/again/encrypt", xkstest.EncryptBody("x"), 400, "InvalidStateException")
-	k.Fails("/keys/again/decrypt", xkstest.DecryptBody(p.sealed["again"]), 400, "InvalidStateException")
-	if status := k.OK("/keys/again/metadata", xkstest.Body{"requestMetadata": xkstest.Metadata()})["keyStatus"]; status != "DISABLED" {
-		t.Errorf("KMS is told %v", status)
+	k.Fails(appliancetest.Encrypt("again", "x"), fault.Conflict)
+	k.Fails(appliancetest.Decrypt("again", p.sealed["again"]), fault.Conflict)
+	if state := k.OK(appliancetest.Attributes("again")).Key.State; state != appliance.KeyDeletionSuspended {
+		t.Errorf("a session is told %s", state)
 	}
 	if _, err := a.ScheduleDeletion(ctx, "demo", "again", 6); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("6 days: %v", err)
 	}
 
-	p.pass(20 * day)
+	p.Pass(20 * day)
 	if key := must(a.ScheduleDeletion(ctx, "demo", "again", 7))(t); key.State != appliance.KeyPendingDeletion || key.DeletionAt.Sub(p.Now()).Round(day) != 7*day {
 		t.Errorf("scheduled again: %+v", key)
 	}
@@ -184,15 +183,15 @@ func TestSuspendedDeletion(t *testing.T) {
 		t.Errorf("cancelled: %+v", key)
 	}
 	must(a.SetKeyEnabled(ctx, "demo", "cancelled", true))(t)
-	p.pass(6 * day)
+	p.Pass(6 * day)
 	a.DeleteDueKeys(ctx)
 	must(a.ShowKey(ctx, "demo", "again"))(t)
-	p.pass(2 * day)
+	p.Pass(2 * day)
 	a.DeleteDueKeys(ctx)
 	_, err := a.ShowKey(ctx, "demo", "again")
 	wantCode(t, err, fault.NotFound)
 	p.decrypts(t, k, "cancelled", "kept")
-	if got := keyObjects(t, doomed{Module: b.Config.Module, TokenLabel: b.Config.TokenLabel}); got != 2 {
+	if got := keyObjects(t, b.Device); got != 2 {
 		t.Errorf("there are %d key objects in the token, want 2", got)
 	}
 }
@@ -214,11 +213,11 @@ func TestStateEditedByHand(t *testing.T) {
 			b.Stop()
 			edit(t, b.DB, statement)
 			b = restart(t, b, k, p.options())
-			p.pass(400 * day)
+			p.Pass(400 * day)
 			b.Appliance.DeleteDueKeys(ctx)
 			must(p.bed.Appliance.CancelDeletion(ctx, "demo", "in-token"))(t)
 			must(p.bed.Appliance.SetKeyEnabled(ctx, "demo", "in-token", true))(t)
-			p.decrypts(t, p.kms, "in-token")
+			p.decrypts(t, p.client, "in-token")
 		})
 	}
 }
@@ -229,7 +228,7 @@ func TestRestoreOfGoneKeys(t *testing.T) {
 	p := newProduction(t, hsmtest.New(t), bothCustodies)
 	must(p.bed.Appliance.RotateKey(ctx, "demo", "kept", nil))(t)
 	backup := p.backup(t)
-	p.pass(8 * day)
+	p.Pass(8 * day)
 	p.bed.Appliance.DeleteDueKeys(ctx)
 	_, err := p.bed.Appliance.ShowKey(ctx, "demo", "in-token")
 	wantCode(t, err, fault.NotFound)
@@ -249,8 +248,8 @@ func TestRestoreOfGoneKeys(t *testing.T) {
 		must(b.Appliance.SetKeyEnabled(ctx, "demo", id, true))(t)
 	}
 	p.decrypts(t, k, "in-memory")
-	k.Fails("/keys/in-token/decrypt", xkstest.DecryptBody(p.sealed["in-token"]), 500, "InternalException")
-	k.Fails("/keys/in-token/encrypt", xkstest.EncryptBody("x"), 500, "InternalException")
+	k.Fails(appliancetest.Decrypt("in-token", p.sealed["in-token"]), fault.Gone)
+	k.Fails(appliancetest.Encrypt("in-token", "x"), fault.Gone)
 
 	// An older version alone, destroyed by the HSM's own means.
 	key := must(p.bed.Store.Key(ctx, must(p.bed.Store.KeyStores(ctx))(t)[0].ID, "kept"))(t)
@@ -263,8 +262,8 @@ func TestRestoreOfGoneKeys(t *testing.T) {
 		t.Errorf("verified: %+v", report)
 	}
 	_, k, _ = p.copy(t, backup)
-	k.OK("/keys/kept/encrypt", xkstest.EncryptBody("x"))
-	k.Fails("/keys/kept/decrypt", xkstest.DecryptBody(p.sealed["kept"]), 500, "InternalException")
+	k.OK(appliancetest.Encrypt("kept", "x"))
+	k.Fails(appliancetest.Decrypt("kept", p.sealed["kept"]), fault.Gone)
 }
 
 // TestRestoreLeavesNotes: the backup has the note of a key that was being made. It
@@ -289,7 +288,7 @@ func TestRestoreLeavesNotes(t *testing.T) {
 	if err := p.bed.Store.CreateKeys(ctx, appliance.NewKey{Key: &key, Version: version, TokenObject: note.Label}); err != nil {
 		t.Fatal(err)
 	}
-	p.sealed["new"] = p.kms.OK("/keys/new/encrypt", xkstest.EncryptBody("of new"))
+	p.sealed["new"] = p.client.OK(appliancetest.Encrypt("new", "of new")).Ciphertext
 
 	b, k, _ := p.copy(t, backup)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
@@ -297,7 +296,7 @@ func TestRestoreLeavesNotes(t *testing.T) {
 	}
 	b = restart(t, b, k, p.options())
 	b.Appliance.DestroyLeftovers(ctx)
-	p.decrypts(t, p.kms, "new", "kept")
+	p.decrypts(t, p.client, "new", "kept")
 }
 
 // TestRestoreAndOwnLeftovers: what the appliance itself has left over in the token is
@@ -320,8 +319,8 @@ func TestRestoreAndOwnLeftovers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := &noted{}
 			o := p.options()
-			o.Token, o.Keyring = token, n.options().Keyring
-			n.bed = xkstest.Start(t, o)
+			o.Token, o.Keyring = appliancetest.PKCS11(token), n.options().Keyring
+			n.bed = appliancetest.Start(t, o)
 			n.installation = must(n.bed.Store.Installation(ctx))(t).ID
 			n.orphan = n.ring.NewTokenObject()
 			forged := &appliance.TokenObject{Label: "payroll"}
@@ -353,7 +352,7 @@ func TestRestoreAndOwnLeftovers(t *testing.T) {
 			if !strings.Contains(log, tt.log) || strings.Count(log, "no longer noted") > 1 || !strings.Contains(log, "payroll") {
 				t.Errorf("the log lacks %q:\n%s", tt.log, log)
 			}
-			p.decrypts(t, p.kms, "kept")
+			p.decrypts(t, p.client, "kept")
 		})
 	}
 }
@@ -378,8 +377,8 @@ func TestRestoreWithoutHSM(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := p.options()
-			o.Token = token
-			b := xkstest.Start(t, o)
+			o.Token = appliancetest.PKCS11(token)
+			b := appliancetest.Start(t, o)
 			before := must(b.Store.Installation(ctx))(t)
 			tt.away()
 			defer tt.back()
@@ -443,12 +442,12 @@ func TestGoneInACluster(t *testing.T) {
 		t.Errorf("all there: %+v", report)
 	}
 	shim.Cut()
-	eventually(t, "the first is noticed to be away", func() bool { return cluster.Members()[0].Probe(ctx) != nil })
+	appliancetest.Eventually(t, "the first is noticed to be away", func() bool { return cluster.Members()[0].Probe(ctx) != nil })
 	if report, err := verify(); report != nil || fault.CodeOf(err) != fault.Internal {
 		t.Errorf("one away: %+v, %v", report, err)
 	}
 	shim.Restore()
-	eventually(t, "the first is back", func() bool { return cluster.Members()[0].Probe(ctx) == nil })
+	appliancetest.Eventually(t, "the first is back", func() bool { return cluster.Members()[0].Probe(ctx) == nil })
 	if report := must(verify())(t); !reflect.DeepEqual(report.Gone, want) {
 		t.Errorf("all there again: %+v", report)
 	}

@@ -5,9 +5,9 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
-	"holdfast/xks/xkstest"
 )
 
 // countingStore counts the reads and writes of rows that a block is in. The first
@@ -53,7 +53,7 @@ func (s *countingStore) reset(races int) { s.reads, s.writes, s.races = 0, 0, ra
 // TestWrongStateIsTriedOnce: what the state of a thing forbids is refused at once, for
 // it would be refused again. What another operation was faster with is tried again.
 func TestWrongStateIsTriedOnce(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
+	b := appliancetest.Start(t, appliancetest.Options{})
 	b.NewKeyStore(t, "demo", "/demo", "")
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	s := &countingStore{Store: b.Store}

@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
-	"holdfast/xks/xkstest"
 )
 
 // TestSettingsAreSealed: a setting that was changed or taken away in the database
@@ -24,7 +24,7 @@ func TestSettingsAreSealed(t *testing.T) {
 		"all are gone": `DELETE FROM settings`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := xkstest.Start(t, xkstest.Options{})
+			b := appliancetest.Start(t, appliancetest.Options{})
 			const value = `{"operations":["scheduleKeyDeletion"]}`
 			if err := b.Appliance.SetSetting(ctx, appliance.SettingFourEyes, value); err != nil {
 				t.Fatal(err)
@@ -34,7 +34,7 @@ func TestSettingsAreSealed(t *testing.T) {
 			}
 			b.Stop()
 			edit(t, b.DB, statement)
-			b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+			b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device})
 			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Tampered)
 			b.Appliance.Lock()
 			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Locked)
@@ -48,8 +48,8 @@ func errorOf[T any](_ T, err error) error { return err }
 // TestNoInstallationBesideKeyStores: without the row of the installation nothing is
 // founded in a database that has key stores.
 func TestNoInstallationBesideKeyStores(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.Appliance.Lock()
 	edit(t, b.DB, `DELETE FROM installation`)
 	fresh := appliance.New(appliance.Options{Store: b.Store})
@@ -80,7 +80,7 @@ func TestFirstUnlockSeals(t *testing.T) {
 		}
 		return set(appliance.SettingSetup, appliance.SettingDone)
 	}}
-	b := xkstest.Start(t, xkstest.Options{})
+	b := appliancetest.Start(t, appliancetest.Options{})
 	b.Appliance.Lock()
 	edit(t, b.DB, `DELETE FROM installation; DELETE FROM settings`)
 	o.Store = b.Store
@@ -117,9 +117,9 @@ func TestFirstUnlockSeals(t *testing.T) {
 
 // asBefore puts the database of a bed, which is stopped, back to what a release
 // made that sealed fewer rows.
-func asBefore(t *testing.T, b *xkstest.Bed) {
+func asBefore(t *testing.T, b *appliancetest.Bed) {
 	t.Helper()
-	b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+	b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device})
 	in := must(b.Store.Installation(ctx))(t)
 	now := appliance.Binding{Purpose: "state-key/v2", Fields: []string{in.ID}}
 	before := appliance.Binding{Purpose: "state-key", Fields: []string{in.ID}}
@@ -137,13 +137,13 @@ func asBefore(t *testing.T, b *xkstest.Bed) {
 // TestUpgrade: a database of before all rows had seals gets them at the first
 // unlock, as it is; from then on a missing one is not valid.
 func TestUpgrade(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	b.Stop()
 	asBefore(t, b)
-	b = restart(t, b, k, xkstest.Options{})
-	k.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
+	b = restart(t, b, k, appliancetest.Options{})
+	k.OK(appliancetest.Encrypt("k", "x"))
 	if !strings.Contains(b.Log.String(), "before all rows had seals") {
 		t.Error("the log does not say that rows were sealed")
 	}
@@ -157,9 +157,9 @@ func TestUpgrade(t *testing.T) {
 	b.Stop()
 	for _, again := range []string{`UPDATE installation SET block_seal = NULL`, `DELETE FROM settings`} {
 		edit(t, b.DB, again)
-		b = restart(t, b, k, xkstest.Options{})
+		b = restart(t, b, k, appliancetest.Options{})
 		wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), map[bool]fault.Code{true: "", false: fault.Tampered}[strings.HasPrefix(again, "UPDATE")])
-		if a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
+		if _, err := k.Call(appliancetest.Encrypt("k", "x")); err == nil {
 			t.Errorf("%s: it serves", again)
 		}
 		b.Stop()
@@ -168,14 +168,14 @@ func TestUpgrade(t *testing.T) {
 
 // TestUpgradeKeepsABlock: what was blocked before stays so.
 func TestUpgradeKeepsABlock(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	must(b.Appliance.Block(ctx, everything, "a test"))(t)
 	b.Stop()
 	asBefore(t, b)
-	b = restart(t, b, k, xkstest.Options{})
-	if a := k.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
+	b = restart(t, b, k, appliancetest.Options{})
+	if _, err := k.Call(appliancetest.Encrypt("k", "x")); err == nil {
 		t.Error("it serves")
 	}
 	if got := b.Appliance.Status(ctx).Blocked.Reason; got != "a test" {
@@ -194,22 +194,21 @@ func recorded(*appliance.KeyStore, *appliance.Credential) error { return nil }
 // TestBootstrap: the section of the seed makes a key store once, with a secret that
 // KMS would refuse.
 func TestBootstrap(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
+	b := appliancetest.Start(t, appliancetest.Options{})
 	for i := range 2 {
 		made, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, recorded)
 		if err != nil || made != (i == 0) {
 			t.Fatal(made, err)
 		}
 	}
-	k := &xkstest.KMS{T: t, HTTP: b.HTTP(1), URL: b.URL, AccessKeyID: seed.AccessKeyID, SecretAccessKey: seed.SecretAccessKey,
-		Service: "kms-xks-proxy", Region: "us-east-1"}
-	k.OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
+	k := &appliancetest.Client{T: t, Appliance: b.Appliance, AccessKeyID: seed.AccessKeyID, SecretAccessKey: seed.SecretAccessKey}
+	k.OK(appliancetest.Health())
 }
 
 // TestBootstrapBringsNothingBack: what a person has removed, or made otherwise, is
 // not made again, in this process or the next.
 func TestBootstrapBringsNothingBack(t *testing.T) {
-	boot := func(t *testing.T, b *xkstest.Bed) (bool, error) {
+	boot := func(t *testing.T, b *appliancetest.Bed) (bool, error) {
 		return b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, recorded)
 	}
 	for name, tt := range map[string]struct {
@@ -226,7 +225,7 @@ func TestBootstrapBringsNothingBack(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := xkstest.Start(t, xkstest.Options{})
+			b := appliancetest.Start(t, appliancetest.Options{})
 			if tt.first {
 				if made, err := boot(t, b); err != nil || !made {
 					t.Fatal(made, err)
@@ -241,7 +240,7 @@ func TestBootstrapBringsNothingBack(t *testing.T) {
 					t.Fatal(made, err)
 				}
 				b.Stop()
-				b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+				b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device})
 			}
 			after := must(b.Appliance.KeyStores(ctx))(t)
 			if len(after) != len(before) {
@@ -265,7 +264,7 @@ func TestBootstrapBringsNothingBack(t *testing.T) {
 			// Nor when the setting that remembers it is gone from the database.
 			b.Stop()
 			edit(t, b.DB, `DELETE FROM settings`)
-			b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+			b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device})
 			if made, err := boot(t, b); err != nil || made {
 				t.Error(made, err)
 			}
@@ -276,13 +275,13 @@ func TestBootstrapBringsNothingBack(t *testing.T) {
 // TestBootstrapGoesOn: if it could not be recorded, or the process ended half-way,
 // the next start goes on, and the record comes before it counts as done.
 func TestBootstrapGoesOn(t *testing.T) {
-	b := xkstest.Start(t, xkstest.Options{})
+	b := appliancetest.Start(t, appliancetest.Options{})
 	full := errors.New("the disk is full")
 	if _, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, func(*appliance.KeyStore, *appliance.Credential) error { return full }); !errors.Is(err, full) {
 		t.Fatalf("%v", err)
 	}
 	b.Stop()
-	b = xkstest.Start(t, xkstest.Options{Dir: b.Dir, Token: b.Config})
+	b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device})
 	var store, key string
 	made, err := b.Appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"}, seed, func(ks *appliance.KeyStore, c *appliance.Credential) error {
 		store, key = ks.Name, c.AccessKeyID

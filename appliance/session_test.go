@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
-	"holdfast/xks/xkstest"
 )
 
 // recordedOutcomes keeps the outcomes that it is given, and fails if the test wants.
@@ -30,8 +30,8 @@ func (r *recordedOutcomes) RecordOutcome(_ context.Context, o *appliance.Outcome
 // asked is a request to a session, of which checks may fail.
 type asked struct {
 	t         *testing.T
-	bed       *xkstest.Bed
-	kms       *xkstest.KMS
+	bed       *appliancetest.Bed
+	client    *appliancetest.Client
 	operation string
 	secret    string
 	about     appliance.RequestContext
@@ -108,7 +108,7 @@ var sessionChecks = []struct {
 func (a *asked) useQuota() {
 	must(a.bed.Appliance.SetQuota(ctx, "demo", 1))(a.t)
 	a.undo = append(a.undo, func() { must(a.bed.Appliance.SetQuota(ctx, "demo", 0))(a.t) })
-	other := &asked{t: a.t, bed: a.bed, kms: a.kms, secret: a.kms.SecretAccessKey}
+	other := &asked{t: a.t, bed: a.bed, client: a.client, secret: a.client.SecretAccessKey}
 	must(other.open(&appliance.Outcome{}))(a.t)
 }
 
@@ -140,14 +140,14 @@ func (a *asked) open(o *appliance.Outcome) (*appliance.Session, error) {
 		return nil, err
 	}
 	o.Request = a.about
-	return e.Open(xkstest.Proof(a.kms.AccessKeyID, a.secret, "a request"), o)
+	return e.Open(appliancetest.Proof(a.client.AccessKeyID, a.secret, "a request"), o)
 }
 
 // sessionBed is an appliance with a key of each usage, whose clock stands still.
-func sessionBed(t *testing.T, r appliance.Recorder) (*xkstest.Bed, *xkstest.KMS) {
+func sessionBed(t *testing.T, r appliance.Recorder) (*appliancetest.Bed, *appliancetest.Client) {
 	now := time.Now()
-	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Recorder: r, Now: func() time.Time { return now }}})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{Recorder: r, Now: func() time.Time { return now }}})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	for id, usage := range map[string]string{"k": "encrypt,decrypt", "encrypts": "encrypt", "decrypts": "decrypt"} {
 		b.NewKey(t, "demo", id, usage, appliance.CustodyCached)
 	}
@@ -155,9 +155,9 @@ func sessionBed(t *testing.T, r appliance.Recorder) (*xkstest.Bed, *xkstest.KMS)
 }
 
 // ask gives a request that passes all checks.
-func ask(t *testing.T, b *xkstest.Bed, k *xkstest.KMS, operation string) *asked {
-	a := &asked{t: t, bed: b, kms: k, operation: operation, secret: k.SecretAccessKey,
-		about: appliance.RequestContext{Principal: xkstest.Principal, Key: "k"}, data: []byte("x")}
+func ask(t *testing.T, b *appliancetest.Bed, k *appliancetest.Client, operation string) *asked {
+	a := &asked{t: t, bed: b, client: k, operation: operation, secret: k.SecretAccessKey,
+		about: appliance.RequestContext{Principal: appliancetest.Principal, Key: "k"}, data: []byte("x")}
 	if operation == "Decrypt" {
 		s := must(a.open(&appliance.Outcome{}))(t)
 		a.sealed = *must(s.Encrypt(ctx, a.data, a.aad, nil))(t)
@@ -247,7 +247,7 @@ func TestNoSession(t *testing.T) {
 		wantCode(t, do(ask(t, b, k, name), new(appliance.Session)), fault.Unauthenticated)
 	}
 	e := must(b.Appliance.Endpoint("/demo"))(t)
-	good := xkstest.Proof(k.AccessKeyID, k.SecretAccessKey, "a request")
+	good := appliancetest.Proof(k.AccessKeyID, k.SecretAccessKey, "a request")
 	for name, open := range map[string]func(*appliance.Outcome) (*appliance.Session, error){
 		"no proof":     func(o *appliance.Outcome) (*appliance.Session, error) { return e.Open(nil, o) },
 		"no signature": func(o *appliance.Outcome) (*appliance.Session, error) { return e.Open((*appliance.Signature)(nil), o) },
@@ -286,7 +286,7 @@ func TestLockedSession(t *testing.T) {
 	for name, do := range sessionOperations {
 		wantCode(t, do(requests[name], open[name]), fault.Locked)
 	}
-	_, err := e.Open(xkstest.Proof(k.AccessKeyID, k.SecretAccessKey, "a request"), &appliance.Outcome{})
+	_, err := e.Open(appliancetest.Proof(k.AccessKeyID, k.SecretAccessKey, "a request"), &appliance.Outcome{})
 	wantCode(t, err, fault.Unauthenticated) // the credential's secret is wiped
 }
 
@@ -334,7 +334,7 @@ func TestTestGrantsDecidesAsASession(t *testing.T) {
 	b, k := sessionBed(t, records)
 	must(b.Appliance.AddGrant(ctx, "demo", forbid("arn:aws:iam::123456789012:user/Mallory")))(t)
 	must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{Principal: "arn:aws:iam::123456789012:user/Mallory", Operations: allOperations}))(t)
-	for _, principal := range []string{xkstest.Principal, "arn:aws:iam::123456789012:user/Mallory", "a stranger"} {
+	for _, principal := range []string{appliancetest.Principal, "arn:aws:iam::123456789012:user/Mallory", "a stranger"} {
 		for _, op := range allOperations {
 			a := ask(t, b, k, string(op))
 			a.about.Principal = principal

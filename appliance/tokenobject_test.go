@@ -13,14 +13,13 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/hsm"
-	"holdfast/hsm/hsmtest"
-	"holdfast/xks/xkstest"
 )
 
 // encrypts says whether the token has a key object of that label that works.
-func encrypts(t testing.TB, b *xkstest.Bed, label string) bool {
+func encrypts(t testing.TB, b *appliancetest.Bed, label string) bool {
 	t.Helper()
 	_, _, _, err := b.Token.Encrypt(ctx, label, []byte("x"), nil)
 	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
@@ -33,34 +32,33 @@ func encrypts(t testing.TB, b *xkstest.Bed, label string) bool {
 // no object is destroyed on that word: not the HSM's master key, nor the probe key,
 // nor another program's, another appliance's or this one's key.
 func TestNotedLabels(t *testing.T) {
-	cfg := hsmtest.New(t)
-	neighbour := xkstest.Start(t, xkstest.Options{Token: cfg})
+	device := realToken(t)
+	neighbour := appliancetest.Start(t, appliancetest.Options{Token: device})
 	neighbour.NewKeyStore(t, "theirs", "/theirs", "")
 	neighbour.NewKey(t, "theirs", "k", "encrypt,decrypt", appliance.CustodyHSM)
-	d := doomed{Module: cfg.Module, TokenLabel: cfg.TokenLabel}
-	theirs := keyLabels(t, d)
+	theirs := keyLabels(t, device)
 	if len(theirs) != 1 {
 		t.Fatalf("the neighbour has the objects %q", theirs)
 	}
 
-	b := xkstest.Start(t, xkstest.Options{Token: cfg})
-	k := b.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	b := appliancetest.Start(t, appliancetest.Options{Token: device})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "hsm", "encrypt,decrypt", appliance.CustodyHSM)
 	b.NewKey(t, "demo", "cached", "encrypt,decrypt", appliance.CustodyCached)
-	sealed := map[string]xkstest.Body{}
+	sealed := map[string]*appliance.Ciphertext{}
 	for _, id := range []string{"hsm", "cached"} {
-		sealed[id] = k.OK("/keys/"+id+"/encrypt", xkstest.EncryptBody("x"))
+		sealed[id] = k.OK(appliancetest.Encrypt(id, "x")).Ciphertext
 	}
 	const foreign = "payroll"
 	if err := b.Token.GenerateKey(ctx, foreign); err != nil {
 		t.Fatal(err)
 	}
-	labels := append(keyLabels(t, d), "holdfast-master", "holdfast-probe", foreign)
+	labels := append(keyLabels(t, device), "holdfast-master", "holdfast-probe", foreign)
 	b.Stop()
 	for _, label := range labels {
 		edit(t, b.DB, fmt.Sprintf(`INSERT INTO token_objects (label) VALUES ('%s')`, label))
 	}
-	b = restart(t, b, k, xkstest.Options{})
+	b = restart(t, b, k, appliancetest.Options{})
 	b.Appliance.DestroyLeftovers(ctx)
 	for _, label := range labels {
 		if !encrypts(t, b, label) {
@@ -68,37 +66,39 @@ func TestNotedLabels(t *testing.T) {
 		}
 	}
 	for id, c := range sealed {
-		k.OK("/keys/"+id+"/decrypt", xkstest.DecryptBody(c))
+		k.OK(appliancetest.Decrypt(id, c))
 	}
-	restart(t, b, k, xkstest.Options{})
+	restart(t, b, k, appliancetest.Options{})
 	for id, c := range sealed {
-		k.OK("/keys/"+id+"/decrypt", xkstest.DecryptBody(c))
+		k.OK(appliancetest.Decrypt(id, c))
 	}
 }
 
 // noted is an appliance with a key in the HSM, the object of a key that was not
 // finished, and its neighbours in the token.
 type noted struct {
-	bed  *xkstest.Bed
-	kms  *xkstest.KMS
-	ring appliance.Keyring
+	bed    *appliancetest.Bed
+	client *appliancetest.Client
+	ring   appliance.Keyring
 	// installation and keyStore are IDs.
 	installation, keyStore string
 	// victim is the label of the key that must stay, orphan of the one that no key
 	// owns.
 	victim, orphan string
-	sealed         xkstest.Body
+	sealed         *appliance.Ciphertext
 }
 
 func newNoted(t *testing.T) *noted {
 	t.Helper()
 	n := &noted{}
-	n.bed = xkstest.Start(t, n.options())
-	n.kms = n.bed.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
+	o := n.options()
+	o.Token = realToken(t)
+	n.bed = appliancetest.Start(t, o)
+	n.client = n.bed.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	n.bed.NewKey(t, "demo", "victim", "encrypt,decrypt", appliance.CustodyHSM)
 	n.bed.NewKey(t, "demo", "bystander", "encrypt,decrypt", appliance.CustodyHSM)
 	n.bed.NewKey(t, "demo", "cached", "encrypt,decrypt", appliance.CustodyCached)
-	n.sealed = n.kms.OK("/keys/victim/encrypt", xkstest.EncryptBody("x"))
+	n.sealed = n.client.OK(appliancetest.Encrypt("victim", "x")).Ciphertext
 	n.installation = must(n.bed.Store.Installation(ctx))(t).ID
 	n.keyStore = must(n.bed.Store.KeyStores(ctx))(t)[0].ID
 	n.victim = must(n.ring.TokenObject(must(n.bed.Store.Key(ctx, n.keyStore, "victim"))(t).Versions[0]))(t)
@@ -110,8 +110,8 @@ func newNoted(t *testing.T) *noted {
 }
 
 // options give n the keyring.
-func (n *noted) options() xkstest.Options {
-	return xkstest.Options{Keyring: func(k appliance.Keyring) appliance.Keyring { n.ring = k; return k }}
+func (n *noted) options() appliancetest.Options {
+	return appliancetest.Options{Keyring: func(k appliance.Keyring) appliance.Keyring { n.ring = k; return k }}
 }
 
 // note gives a note as the appliance seals it.
@@ -136,7 +136,7 @@ func (n *noted) leftovers(t *testing.T, notes []*appliance.TokenObject, statemen
 	for _, s := range statements {
 		edit(t, n.bed.DB, s)
 	}
-	n.bed = restart(t, n.bed, n.kms, n.options())
+	n.bed = restart(t, n.bed, n.client, n.options())
 	n.bed.Appliance.DestroyLeftovers(ctx)
 	var left []string
 	for _, o := range must(n.bed.Store.TokenObjects(ctx))(t) {
@@ -150,7 +150,7 @@ func (n *noted) leftovers(t *testing.T, notes []*appliance.TokenObject, statemen
 func TestNoteSeals(t *testing.T) {
 	n := newNoted(t)
 	other := &noted{}
-	otherBed := xkstest.Start(t, xkstest.Options{Token: n.bed.Config, Keyring: other.options().Keyring})
+	otherBed := appliancetest.Start(t, appliancetest.Options{Token: n.bed.Device, Keyring: other.options().Keyring})
 	other.installation = must(otherBed.Store.Installation(ctx))(t).ID
 	genuine := n.note(t, n.orphan, "unfinished", 1)
 	seals := map[string][]byte{
@@ -190,7 +190,7 @@ func TestNoteSeals(t *testing.T) {
 	if encrypts(t, n.bed, n.orphan) {
 		t.Error("the orphan still encrypts")
 	}
-	n.kms.OK("/keys/victim/decrypt", xkstest.DecryptBody(n.sealed))
+	n.client.OK(appliancetest.Decrypt("victim", n.sealed))
 	otherBed.Stop()
 }
 
@@ -228,7 +228,7 @@ func TestSealedNotesOfForeignLabels(t *testing.T) {
 			t.Errorf("%s was destroyed", label)
 		}
 	}
-	n.kms.OK("/keys/victim/decrypt", xkstest.DecryptBody(n.sealed))
+	n.client.OK(appliancetest.Decrypt("victim", n.sealed))
 }
 
 // TestReplayedNotes: a note that the appliance itself sealed, put back when a key
@@ -270,7 +270,7 @@ func TestReplayedNotes(t *testing.T) {
 				t.Errorf("the log lacks %q:\n%s", tt.log, log)
 			}
 			if tt.serves {
-				n.kms.OK("/keys/victim/decrypt", xkstest.DecryptBody(n.sealed))
+				n.client.OK(appliancetest.Decrypt("victim", n.sealed))
 			}
 			if tt.struck || tt.log == "does not match its seal" || tt.log == "lacks its current version" {
 				return // what the other notes are about is known
@@ -292,7 +292,7 @@ func TestNoteOfAnUnfinishedVersion(t *testing.T) {
 			if left := n.leftovers(t, []*appliance.TokenObject{n.note(t, n.orphan, "victim", version)}); left != "" || encrypts(t, n.bed, n.orphan) {
 				t.Errorf("noted are %q", left)
 			}
-			n.kms.OK("/keys/victim/decrypt", xkstest.DecryptBody(n.sealed))
+			n.client.OK(appliancetest.Decrypt("victim", n.sealed))
 		})
 	}
 }
@@ -300,15 +300,14 @@ func TestNoteOfAnUnfinishedVersion(t *testing.T) {
 // TestDueKeyOfASharedObject: a key that is due is deleted, but not the object that
 // another key names as well.
 func TestDueKeyOfASharedObject(t *testing.T) {
-	now := &clock{now: time.Now()}
+	now := appliancetest.NewClock()
 	n := &noted{}
 	o := n.options()
+	o.Token = realToken(t)
 	o.Appliance.Now, o.Appliance.Lease = now.Now, 1000*time.Hour
-	n.bed = xkstest.Start(t, o)
-	n.kms = n.bed.NewKeyStore(t, "demo", "/demo", xkstest.Principal)
-	n.kms.Now = now.Now
-	abroad := n.bed.NewKeyStore(t, "abroad", "/abroad", xkstest.Principal)
-	abroad.Now = now.Now
+	n.bed = appliancetest.Start(t, o)
+	n.client = n.bed.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	abroad := n.bed.NewKeyStore(t, "abroad", "/abroad", appliancetest.Principal)
 	n.bed.NewKey(t, "demo", "going", "encrypt,decrypt", appliance.CustodyHSM)
 	var keyStores = map[string]string{}
 	for _, ks := range must(n.bed.Store.KeyStores(ctx))(t) {
@@ -323,13 +322,13 @@ func TestDueKeyOfASharedObject(t *testing.T) {
 	if err := n.bed.Store.CreateKeys(ctx, appliance.NewKey{Key: &key, Version: &version}); err != nil {
 		t.Fatal(err)
 	}
-	sealed := abroad.OK("/keys/staying/encrypt", xkstest.EncryptBody("x"))
+	sealed := abroad.OK(appliancetest.Encrypt("staying", "x")).Ciphertext
 	must(n.bed.Appliance.ScheduleDeletion(ctx, "demo", "going", 7))(t)
-	now.pass(8 * 24 * time.Hour)
+	now.Pass(8 * 24 * time.Hour)
 	n.bed.Appliance.DeleteDueKeys(ctx)
 	_, err := n.bed.Appliance.ShowKey(ctx, "demo", "going")
 	wantCode(t, err, fault.NotFound)
-	abroad.OK("/keys/staying/decrypt", xkstest.DecryptBody(sealed))
+	abroad.OK(appliancetest.Decrypt("staying", sealed))
 	if left := must(n.bed.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("noted are %+v", left)
 	}
@@ -337,8 +336,8 @@ func TestDueKeyOfASharedObject(t *testing.T) {
 
 // TestDueKeyWhileARowDoesNotOpen: its object stays until all rows open again.
 func TestDueKeyWhileARowDoesNotOpen(t *testing.T) {
-	now := &clock{now: time.Now()}
-	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Now: now.Now, Lease: 1000 * time.Hour}})
+	now := appliancetest.NewClock()
+	b := appliancetest.Start(t, appliancetest.Options{Token: realToken(t), Appliance: appliance.Options{Now: now.Now, Lease: 1000 * time.Hour}})
 	k := b.NewKeyStore(t, "demo", "/demo", "")
 	for _, id := range []string{"going", "edited"} {
 		b.NewKey(t, "demo", id, "encrypt,decrypt", appliance.CustodyHSM)
@@ -346,8 +345,8 @@ func TestDueKeyWhileARowDoesNotOpen(t *testing.T) {
 	must(b.Appliance.ScheduleDeletion(ctx, "demo", "going", 7))(t)
 	b.Stop()
 	edit(t, b.DB, `UPDATE key_versions SET created_at = created_at + 1 WHERE key_id = 'edited'`)
-	b = restart(t, b, k, xkstest.Options{Appliance: appliance.Options{Now: now.Now, Lease: 1000 * time.Hour}})
-	now.pass(8 * 24 * time.Hour)
+	b = restart(t, b, k, appliancetest.Options{Appliance: appliance.Options{Now: now.Now, Lease: 1000 * time.Hour}})
+	now.Pass(8 * 24 * time.Hour)
 	b.Appliance.DeleteDueKeys(ctx)
 	_, err := b.Appliance.ShowKey(ctx, "demo", "going")
 	wantCode(t, err, fault.NotFound)
@@ -356,12 +355,12 @@ func TestDueKeyWhileARowDoesNotOpen(t *testing.T) {
 	}
 	b.Stop()
 	edit(t, b.DB, `UPDATE key_versions SET created_at = created_at - 1 WHERE key_id = 'edited'`)
-	b = restart(t, b, k, xkstest.Options{Appliance: appliance.Options{Now: now.Now, Lease: 1000 * time.Hour}})
+	b = restart(t, b, k, appliancetest.Options{Appliance: appliance.Options{Now: now.Now, Lease: 1000 * time.Hour}})
 	b.Appliance.DestroyLeftovers(ctx)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("noted are %+v", left)
 	}
-	if got := keyObjects(t, doomed{Module: b.Config.Module, TokenLabel: b.Config.TokenLabel}); got != 1 {
+	if got := keyObjects(t, b.Device); got != 1 {
 		t.Errorf("there are %d key objects in the token, want that of the other key", got)
 	}
 }
@@ -440,9 +439,9 @@ func TestUnknownCommit(t *testing.T) {
 	if left := n.leftovers(t, nil); left != "" {
 		t.Errorf("noted are %q", left)
 	}
-	n.kms.OK("/keys/new/encrypt", xkstest.EncryptBody("x"))
-	n.kms.OK("/keys/victim/encrypt", xkstest.EncryptBody("x"))
-	n.kms.OK("/keys/victim/decrypt", xkstest.DecryptBody(n.sealed))
+	n.client.OK(appliancetest.Encrypt("new", "x"))
+	n.client.OK(appliancetest.Encrypt("victim", "x"))
+	n.client.OK(appliancetest.Decrypt("victim", n.sealed))
 }
 
 // BenchmarkDestroyLeftovers measures what a start does for one noted object, with
@@ -457,7 +456,9 @@ func BenchmarkDestroyLeftovers(b *testing.B) {
 		}
 	}
 	n := &noted{}
-	bed := xkstest.Start(b, n.options())
+	o := n.options()
+	o.Token = realToken(b)
+	bed := appliancetest.Start(b, o)
 	bed.NewKeyStore(b, "demo", "/demo", "")
 	for i := range 100 {
 		bed.NewKey(b, "demo", fmt.Sprint("in-token-", i), "encrypt", appliance.CustodyHSM)

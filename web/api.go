@@ -25,14 +25,14 @@ type API struct {
 }
 
 // NewAPI makes the admin API.
-func NewAPI(o Options) *API {
+func NewAPI(o operation.Options) *API {
 	a := &API{Performer: operation.New(o), router: chi.NewRouter()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, fault.Errorf(fault.NotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
 	})
 	a.router.MethodNotAllowed(a.methodNotAllowed)
 	for _, route := range operation.Table() {
-		a.router.Method(route.Method, Prefix+route.Path, a.serve(route))
+		a.router.Method(route.Method, operation.Prefix+route.Path, a.serve(route))
 	}
 	return a
 }

@@ -29,6 +29,7 @@ import (
 	"holdfast/appliance/sqlite"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -61,7 +62,7 @@ type journal struct {
 }
 
 // options are those of an API with a database of its own for users and approvals.
-func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
+func options(t testing.TB, domain operation.Domain, b operation.Boot, audit operation.Audit, log *slog.Logger) operation.Options {
 	t.Helper()
 	rows, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "users.db"), sqlite.Options{Logger: log})
 	if err != nil {
@@ -72,7 +73,7 @@ func options(t testing.TB, domain web.Domain, b web.Boot, audit web.Audit, log *
 }
 
 // optionsOn are those of an API with users and approvals in the database.
-func optionsOn(t testing.TB, rows *sqlite.DB, domain web.Domain, b web.Boot, audit web.Audit, log *slog.Logger) web.Options {
+func optionsOn(t testing.TB, rows *sqlite.DB, domain operation.Domain, b operation.Boot, audit operation.Audit, log *slog.Logger) operation.Options {
 	t.Helper()
 	a, ok := domain.(*appliance.Appliance)
 	if !ok { // one without an installation, which takes rows as they are
@@ -85,7 +86,7 @@ func optionsOn(t testing.TB, rows *sqlite.DB, domain web.Domain, b web.Boot, aud
 	if err != nil {
 		t.Fatal(err)
 	}
-	return web.Options{Domain: domain, Boot: b, Audit: audit, Journal: &journal{rows.Machine(), rows}, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
+	return operation.Options{Domain: domain, Boot: b, Audit: audit, Journal: &journal{rows.Machine(), rows}, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
 		Activity: activity.New(nil), Site: fakeSite{}, Log: log}
 }
 
@@ -98,20 +99,20 @@ func (fakeSite) Instance() *instance.Identity {
 	return &instance.Identity{ID: "i-1234567890abcdef0"}
 }
 func (fakeSite) XKSEndpoint() string { return "https://xks.test" }
-func (fakeSite) Certificate() (web.Certificate, error) {
-	return web.Certificate{Names: []string{}}, nil
+func (fakeSite) Certificate() (operation.Certificate, error) {
+	return operation.Certificate{Names: []string{}}, nil
 }
 func (fakeSite) RequestCertificate([]string) (string, error) { return "request", nil }
-func (fakeSite) InstallCertificate(string) (web.Certificate, error) {
-	return web.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+func (fakeSite) InstallCertificate(string) (operation.Certificate, error) {
+	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
 }
 
 // start starts an appliance and its admin API; wrap, if given, is put before
 // the domain.
-func start(t *testing.T, wrap func(web.Domain) web.Domain) *api {
+func start(t *testing.T, wrap func(operation.Domain) operation.Domain) *api {
 	t.Helper()
 	a := &api{Bed: xkstest.Start(t, xkstest.Options{}), t: t, socket: filepath.Join(t.TempDir(), "s"), audit: &fakeAudit{}}
-	var domain web.Domain = a.Appliance
+	var domain operation.Domain = a.Appliance
 	if wrap != nil {
 		domain = wrap(domain)
 	}
@@ -249,7 +250,7 @@ func (a *api) edit(statement string) {
 
 // failing is a domain whose status cannot fail, and whose list always does.
 type failing struct {
-	web.Domain
+	operation.Domain
 	err error
 }
 
@@ -258,7 +259,7 @@ func (f *failing) KeyStores(context.Context) ([]*appliance.KeyStore, error) { re
 // TestRareStatusCodes are those that a sound appliance does not give.
 func TestRareStatusCodes(t *testing.T) {
 	f := &failing{}
-	a := start(t, func(d web.Domain) web.Domain { f.Domain = d; return f })
+	a := start(t, func(d operation.Domain) operation.Domain { f.Domain = d; return f })
 	for _, tt := range []struct {
 		err    error
 		status int
@@ -352,7 +353,7 @@ func TestNoSecretInAnswers(t *testing.T) {
 	a := start(t, nil)
 	material := []byte("this is the material of one key.")
 	a.ok(post, stores, `{"name": "p", "uri_path_prefix": "/p"}`)
-	var made web.CreatedCredential
+	var made operation.CreatedCredential
 	if err := json.Unmarshal([]byte(a.ok(post, stores+"/p/credentials", "{}")), &made); err != nil || len(made.SecretAccessKey) < 43 || made.URIPathPrefix != "/p" {
 		t.Fatalf("%+v: %v", made, err)
 	}
@@ -392,7 +393,7 @@ func TestClient(t *testing.T) {
 	a := start(t, nil)
 	c := web.NewClient(a.socket)
 	var ks appliance.KeyStore
-	if err := c.Do(t.Context(), post, "keystores", web.NewKeyStore{Name: "p"}, &ks); err != nil || ks.Name != "p" || ks.ID == "" {
+	if err := c.Do(t.Context(), post, "keystores", operation.NewKeyStore{Name: "p"}, &ks); err != nil || ks.Name != "p" || ks.ID == "" {
 		t.Errorf("%+v: %v", ks, err)
 	}
 	err := c.Do(t.Context(), get, web.Path("keystores", "no/body?"), nil, &ks)

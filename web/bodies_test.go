@@ -125,7 +125,7 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 		b.ok("POST", "/block", body)
 	}
 	b.fourEyes("removeGrant")
-	var waits web.Approval
+	var waits operation.ApprovalDetail
 	must(json.Unmarshal(b.call(&b.alice, "DELETE", b.names.Replace("/keystores/{keystore}/grants/{grant}"), "").Body.Bytes(), &waits))
 	b.fourEyes()
 	b.names = strings.NewReplacer("{approval}", waits.ID, "{keystore}", "p", "{key}", "k", "{credential}", credential.AccessKeyID, "{grant}", grant.ID, "{user}", b.bob.UserID,
@@ -167,7 +167,7 @@ func (b *bank) ok(method, path, body string) {
 // fourEyes chooses the operations that need a second person.
 func (b *bank) fourEyes(operations ...string) {
 	b.t.Helper()
-	text, err := json.Marshal(web.Settings{FourEyes: append([]string{}, operations...)})
+	text, err := json.Marshal(operation.Settings{FourEyes: append([]string{}, operations...)})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func TestBodiesOfEveryRoute(t *testing.T) {
 	b := newBank(t)
 	d := b.document()
 	before, asked := b.state(), 0
-	refuse := func(route *web.Route, w wrong) {
+	refuse := func(route *operation.Route, w wrong) {
 		t.Helper()
 		asked++
 		got := b.call(&b.alice, route.Method, b.names.Replace(route.Path), w.body)
@@ -330,7 +330,7 @@ func TestBodiesOfEveryRoute(t *testing.T) {
 			before = now
 		}
 	}
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		if route.BinaryRequest != "" {
 			continue
 		}
@@ -353,7 +353,7 @@ func TestBodiesOfEveryRoute(t *testing.T) {
 		t.Errorf("only %d bodies were tried", asked)
 	}
 	// That they were refused was not for another reason.
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		if body := samples[route.ID]; body != "" {
 			if w := b.call(&b.alice, route.Method, b.names.Replace(route.Path), body); strings.Contains(w.Body.String(), "this route takes") {
 				t.Errorf("%s: its sample is refused: %s", route.ID, w.Body)
@@ -367,7 +367,7 @@ func TestBodiesOfEveryRoute(t *testing.T) {
 func TestQueriesOfEveryRoute(t *testing.T) {
 	b := newBank(t)
 	before := b.state()
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		queries := []string{"colour=red", "colour", "=", "a;b", "%zz=1", "x=%zz"}
 		for _, p := range route.Query {
 			good := map[string]string{"boolean": "true", "integer": "5", "string": "x"}[p.Type]
@@ -403,7 +403,7 @@ func TestQueriesOfEveryRoute(t *testing.T) {
 
 // restoring counts what is done with backups.
 type restoring struct {
-	web.Domain
+	operation.Domain
 	restored, verified int
 }
 
@@ -421,7 +421,7 @@ func (r *restoring) VerifyBackup(context.Context, io.Reader) (*appliance.BackupR
 // restored.
 func TestVerifyIsNoRestore(t *testing.T) {
 	var r restoring
-	a := start(t, func(d web.Domain) web.Domain { r.Domain = d; return &r })
+	a := start(t, func(d operation.Domain) operation.Domain { r.Domain = d; return &r })
 	for _, q := range []string{"verify=TRUE", "verfy=true", "verify=1", "verify", "verify=", "Verify=true", "verify=true&verify=false", "verify=true;", "verify=%zz", "verify=+true"} {
 		a.fails(post, "/api/v1/restore?"+q, "a backup", 400, fault.Invalid)
 	}
@@ -444,7 +444,7 @@ func TestVerifyIsNoRestore(t *testing.T) {
 func TestIfMatchSaysSomething(t *testing.T) {
 	b := newBank(t)
 	before := b.state()
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		if !route.Mutates() {
 			continue
 		}
@@ -466,7 +466,7 @@ func TestIfMatchSaysSomething(t *testing.T) {
 func TestDocumentDemandsTheSame(t *testing.T) {
 	b := newBank(t)
 	d := b.document()
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		op := d.Paths[route.Path][strings.ToLower(route.Method)]
 		media, takes := op.RequestBody.Content["application/json"]
 		if !takes {
@@ -493,8 +493,8 @@ func TestDocumentDemandsTheSame(t *testing.T) {
 }
 
 // approvable gives the routes that may need a second person.
-func approvable() (all []*web.Route) {
-	for _, route := range web.Routes() {
+func approvable() (all []*operation.Route) {
+	for _, route := range operation.Table() {
 		if route.Approvable {
 			all = append(all, route)
 		}
@@ -539,7 +539,7 @@ var impossible = map[string][]struct{ other, body string }{
 // approve it. A new route that may need one is among them by itself.
 func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
 	type request struct {
-		route            *web.Route
+		route            *operation.Route
 		what, path, body string
 		header           http.Header
 	}
@@ -745,7 +745,7 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 		}
 		b.fourEyes(route.ID)
 		filed := b.call(&b.alice, route.Method, path, samples[route.ID])
-		var waits web.Approval
+		var waits operation.ApprovalDetail
 		if err := json.Unmarshal(filed.Body.Bytes(), &waits); err != nil || filed.Code != http.StatusAccepted {
 			t.Errorf("%s: %d %s: %v", route.ID, filed.Code, filed.Body, err)
 			continue

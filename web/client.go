@@ -25,7 +25,7 @@ import (
 
 // Client calls the admin API.
 type Client struct {
-	// where names the appliance in errors, base comes before [Prefix].
+	// where names the appliance in errors, base comes before [operation.Prefix].
 	where, base string
 	token       string
 	http        http.Client
@@ -61,7 +61,7 @@ const maxAnswer = 64 << 20
 
 // Do calls a route, such as "GET" "keystores/demo/keys", with body as JSON
 // unless nil, and decodes the answer into result unless nil. The API's own
-// refusals come back as [*fault.Fault]; [*Pending] if it waits for approval.
+// refusals come back as [*fault.Fault]; [*operation.Pending] if it waits for approval.
 func (c *Client) Do(ctx context.Context, method, path string, body, result any) error {
 	return c.DoIfMatch(ctx, method, path, "", body, result)
 }
@@ -129,7 +129,7 @@ func (c *Client) Send(ctx context.Context, s operation.Sending, take func(answer
 
 // call sends a request and has take read the answer, if it is no refusal.
 func (c *Client) call(ctx context.Context, method, path, revision string, in io.Reader, take func(*http.Response) error) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+Prefix+"/"+path, in)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+operation.Prefix+"/"+path, in)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (c *Client) call(ctx context.Context, method, path, revision string, in io.
 		}
 		return nil
 	case http.StatusAccepted:
-		p := &Pending{Request: &approval.Request{}}
+		p := &operation.Pending{Request: &approval.Request{}}
 		if err := json.NewDecoder(body).Decode(p.Request); err != nil {
 			return fmt.Errorf("%s: %w", c.where, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -96,13 +97,13 @@ func (p *people) want(w *httptest.ResponseRecorder, status int) *httptest.Respon
 func (p *people) fourEyes(operations ...string) {
 	p.t.Helper()
 	if operations == nil {
-		for _, r := range web.Routes() {
+		for _, r := range operation.Table() {
 			if r.Approvable {
 				operations = append(operations, r.ID)
 			}
 		}
 	}
-	body, _ := json.Marshal(web.Settings{FourEyes: operations})
+	body, _ := json.Marshal(operation.Settings{FourEyes: operations})
 	p.want(p.call(&root, "PUT", "/settings", string(body)), 200)
 }
 
@@ -112,9 +113,9 @@ func (p *people) ask(who *identity.Principal, method, path, body string) string 
 	return p.read(p.want(p.call(who, method, path, body), 202)).ID
 }
 
-func (p *people) read(w *httptest.ResponseRecorder) web.Approval {
+func (p *people) read(w *httptest.ResponseRecorder) operation.ApprovalDetail {
 	p.t.Helper()
-	var a web.Approval
+	var a operation.ApprovalDetail
 	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
 		p.t.Fatalf("%v: %s", err, w.Body)
 	}
@@ -136,7 +137,7 @@ func (p *people) invite(asker, approver, name string) {
 	id := p.ask(p.user(asker), "POST", "/invitations", fmt.Sprintf(`{"name": %q, "role": "administrator"}`, name))
 	p.want(p.approve(p.user(approver), id), 200)
 	a := p.read(p.want(p.perform(p.user(asker), id), 200))
-	var i web.CreatedInvitation
+	var i operation.CreatedInvitation
 	if err := json.Unmarshal(a.Result, &i); err != nil || i.Token == "" {
 		p.t.Fatalf("%v %s", err, a.Result)
 	}
@@ -154,7 +155,7 @@ var secretRoutes = map[string]string{
 // asked sees it once.
 func TestSecretGoesToTheAsker(t *testing.T) {
 	tried := 0
-	for _, r := range web.Routes() {
+	for _, r := range operation.Table() {
 		if !r.Approvable || !r.ShowsSecret() {
 			continue
 		}
@@ -264,7 +265,7 @@ func TestMakersThatWereRemoved(t *testing.T) {
 	p.fourEyes("deleteKeyStore") // users can be made and removed alone
 	invite := func(by, name string) {
 		t.Helper()
-		var i web.CreatedInvitation
+		var i operation.CreatedInvitation
 		if err := json.Unmarshal(p.want(p.call(p.user(by), "POST", "/invitations", fmt.Sprintf(`{"name": %q, "role": "administrator"}`, name)), 200).Body.Bytes(), &i); err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +273,7 @@ func TestMakersThatWereRemoved(t *testing.T) {
 	}
 	invite("alice", "m")
 	invite("m", "d")
-	var made web.CreatedToken
+	var made operation.CreatedToken
 	if err := json.Unmarshal(p.want(p.call(p.user("m"), "POST", "/tokens", secretRoutes["createToken"]), 200).Body.Bytes(), &made); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +306,7 @@ func TestMakersThatWereRemoved(t *testing.T) {
 // used while they are on, makes no second person of who made it.
 func TestInvitedBeforeEnrolledAfter(t *testing.T) {
 	p := newPeople(t, "alice", "bob")
-	var i web.CreatedInvitation
+	var i operation.CreatedInvitation
 	if err := json.Unmarshal(p.want(p.call(p.user("alice"), "POST", "/invitations", secretRoutes["createInvitation"]), 200).Body.Bytes(), &i); err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +337,7 @@ func TestTokenOfOnePerson(t *testing.T) {
 	id := p.ask(p.user("alice"), "POST", "/tokens", secretRoutes["createToken"])
 	p.want(p.approve(p.user("bob"), id), 200)
 	a := p.read(p.want(p.perform(p.user("alice"), id), 200))
-	var made web.CreatedToken
+	var made operation.CreatedToken
 	if err := json.Unmarshal(a.Result, &made); err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +353,7 @@ func TestTokenOfOnePerson(t *testing.T) {
 	invitation := p.ask(&robot, "POST", "/invitations", `{"name": "alice2", "role": "administrator"}`)
 	p.want(p.approve(p.user("bob"), invitation), 200)
 	p.want(p.perform(p.user("alice"), invitation), 403) // it was the token that asked
-	var i web.CreatedInvitation
+	var i operation.CreatedInvitation
 	if err := json.Unmarshal(p.read(p.want(p.perform(&robot, invitation), 200)).Result, &i); err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +374,7 @@ func TestTokenOfOnePerson(t *testing.T) {
 func TestTwoAreLeft(t *testing.T) {
 	every := func() string {
 		var all []string
-		for _, r := range web.Routes() {
+		for _, r := range operation.Table() {
 			if r.Approvable {
 				all = append(all, `"`+r.ID+`"`)
 			}
@@ -423,7 +424,7 @@ func TestTwoAreLeft(t *testing.T) {
 // changed by hand, everything that can need a second person does.
 func TestEveryOperationNeedsTwo(t *testing.T) {
 	p := newPeople(t, "alice")
-	var invited web.CreatedInvitation // as usual: the first invites the second
+	var invited operation.CreatedInvitation // as usual: the first invites the second
 	if err := json.Unmarshal(p.want(p.call(p.user("alice"), "POST", "/invitations", `{"name": "bob", "role": "administrator"}`), 200).Body.Bytes(), &invited); err != nil {
 		t.Fatal(err)
 	}
@@ -473,7 +474,7 @@ func TestRequestsAreSealed(t *testing.T) {
 	if _, err := p.Appliance.ShowKeyStore(t.Context(), "p"); err != nil {
 		t.Error(err)
 	}
-	var list []web.Approval
+	var list []operation.ApprovalDetail
 	if err := json.Unmarshal(p.call(&root, "GET", "/approvals", "").Body.Bytes(), &list); err != nil || len(list) != 2 || list[0].State != "invalid" || list[1].State != "invalid" {
 		t.Errorf("%v %+v", err, list)
 	}
@@ -493,7 +494,7 @@ func replaceSetting(ctx context.Context, s appliance.SettingRows, name, value st
 func TestUnverifiedUsers(t *testing.T) {
 	c, _ := newCaller(t)
 	var may []string
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		if !route.Mutates() {
 			continue
 		}

@@ -11,13 +11,14 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/web/operation"
 )
 
 // Public is what the administrators' HTTPS listener answers with. All but Console
 // are needed.
 type Public struct {
 	API      *API
-	Boot     Boot
+	Boot     operation.Boot
 	Ready    func(ctx context.Context) bool
 	Metrics  http.Handler
 	Identity *identity.Directory
@@ -32,7 +33,7 @@ func NewHandler(p Public) http.Handler {
 	r := chi.NewRouter()
 	r.Use(transportSecurity)
 	public(r, p)
-	r.Handle(Prefix+"/*", bearer(p))
+	r.Handle(operation.Prefix+"/*", bearer(p))
 	if p.Console != nil {
 		r.Handle("/*", p.Console)
 	}

@@ -14,6 +14,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 var referenceForm = regexp.MustCompile(`reference=([a-z2-7]{10})\b`)
@@ -42,7 +43,7 @@ func onLine(t *testing.T, what, text, log, cause string) string {
 // all members of problem details, and comes back from the client as it was.
 func TestEveryCodeIsAProblem(t *testing.T) {
 	f := &failing{}
-	a := start(t, func(d web.Domain) web.Domain { f.Domain = d; return f })
+	a := start(t, func(d operation.Domain) operation.Domain { f.Domain = d; return f })
 	for _, e := range fault.All() {
 		cause := errors.New("the cause of " + string(e.Code))
 		f.err = fmt.Errorf("while: %w", fault.Wrapf(e.Code, cause, "said to the caller"))
@@ -93,7 +94,7 @@ func TestProblemOfOthers(t *testing.T) {
 // which finds one line of the log.
 func TestReferenceEverywhere(t *testing.T) {
 	f := &failing{err: errors.New("the disk is on fire")}
-	a := start(t, func(d web.Domain) web.Domain { f.Domain = d; return f })
+	a := start(t, func(d operation.Domain) operation.Domain { f.Domain = d; return f })
 	onLine(t, "the API", a.fails(get, stores, "", 500, fault.Internal), a.Log.String(), "on fire")
 
 	var log strings.Builder

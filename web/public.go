@@ -53,7 +53,7 @@ func public(r chi.Router, p Public) {
 }
 
 // publicEvidence answers everybody, all together not too often.
-func publicEvidence(b Boot, log *slog.Logger) http.HandlerFunc {
+func publicEvidence(b operation.Boot, log *slog.Logger) http.HandlerFunc {
 	limiter := rate.NewLimiter(rate.Every(evidenceEvery), evidenceBurst)
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !limiter.Allow() {

@@ -21,6 +21,7 @@ import (
 	"holdfast/attest/appraisal"
 	"holdfast/attest/snp"
 	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 // fakeBoot is a boot that is where it is said to be.
@@ -169,7 +170,7 @@ func TestSealAndStatus(t *testing.T) {
 	f := &fakeBoot{status: progress.Status{State: progress.Release, Code: "E_SEAL_MISSING", Reason: "nothing is sealed"}}
 	h := as(root, web.NewAPI(options(t, nil, f, &fakeAudit{}, slog.New(slog.DiscardHandler))))
 	w := httptest.NewRecorder()
-	body, err := json.Marshal(web.SealRequest{PIN: []byte("4711")})
+	body, err := json.Marshal(operation.SealRequest{PIN: []byte("4711")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -33,7 +34,7 @@ type caller struct {
 }
 
 func (c *caller) call(who *identity.Principal, method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(method, web.Prefix+path, strings.NewReader(body))
+	r := httptest.NewRequest(method, operation.Prefix+path, strings.NewReader(body))
 	if who != nil {
 		r = r.WithContext(identity.WithPrincipal(r.Context(), *who))
 	}
@@ -68,7 +69,7 @@ var inPath = regexp.MustCompile(`\{\w+\}`)
 func TestEveryRoute(t *testing.T) {
 	c, _ := newCaller(t)
 	ids := map[string]bool{}
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		path := inPath.ReplaceAllString(route.Path, "x")
 		name := route.Method + " " + path
 		if ids[route.ID] || route.Summary == "" || route.Capability == "" {
@@ -125,9 +126,9 @@ func TestIfMatch(t *testing.T) {
 	if err := json.Unmarshal(c.call(admin, "GET", "/keystores/p/keys/k", "").Body.Bytes(), &k); err != nil {
 		t.Fatal(err)
 	}
-	seen := web.Revision(&k)
+	seen := operation.Revision(&k)
 	var list []*appliance.ExternalKey
-	if err := json.Unmarshal(c.call(admin, "GET", "/keystores/p/keys", "").Body.Bytes(), &list); err != nil || web.Revision(list[0]) != seen {
+	if err := json.Unmarshal(c.call(admin, "GET", "/keystores/p/keys", "").Body.Bytes(), &list); err != nil || operation.Revision(list[0]) != seen {
 		t.Errorf("in the list it has another revision: %v", err)
 	}
 	if _, err := b.Store.ReserveEncryptions(t.Context(), storeID(t, b, "p"), "k", 1, 64); err != nil {
@@ -175,7 +176,7 @@ func TestFourEyes(t *testing.T) {
 	must(c.call(&root, "PUT", "/settings", `{"four_eyes": ["deleteKeyStore"]}`), 200)
 	must(c.call(&root, "POST", "/keystores", `{"name": "p"}`), 200)
 
-	var asked web.Approval
+	var asked operation.ApprovalDetail
 	if err := json.Unmarshal(must(c.call(&robot, "DELETE", "/keystores/p", ""), 202).Body.Bytes(), &asked); err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +254,7 @@ func TestOpenAPI(t *testing.T) {
 	for path, operations := range d.Paths {
 		for method, op := range operations {
 			n++
-			i := slices.IndexFunc(web.Routes(), func(r *web.Route) bool {
+			i := slices.IndexFunc(operation.Table(), func(r *operation.Route) bool {
 				return r.ID == op.OperationID && r.Path == path && strings.EqualFold(r.Method, method)
 			})
 			if i < 0 {
@@ -266,8 +267,8 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	if n != len(web.Routes()) {
-		t.Errorf("the document has %d operations, the API %d", n, len(web.Routes()))
+	if n != len(operation.Table()) {
+		t.Errorf("the document has %d operations, the API %d", n, len(operation.Table()))
 	}
 
 	c.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`)

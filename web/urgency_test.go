@@ -12,7 +12,6 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"holdfast/appliance"
-	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
@@ -72,7 +71,7 @@ func TestUrgentDoesNotWait(t *testing.T) {
 	go func() { ordinary <- b.call(&root, "PUT", "/keystores/p/quota", `{"requests_per_second": 9}`) }()
 
 	performed := 0
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		if !route.Mutates() || route.Urgency == operation.Ordinary || route.Urgency == operation.Exclusive || route.ID == "restore" || route.ID == "approve" || route.ID == "performApproved" {
 			continue // what is approved waits as it would without
 		}
@@ -116,7 +115,7 @@ func TestStopsAreUrgent(t *testing.T) {
 		"revokeToken": operation.Urgent, "revokeSession": operation.Urgent, "revokeOwnSession": operation.Urgent, "revokeInvitation": operation.Urgent, "reject": operation.Urgent,
 		"provePassword": operation.Independent, "provePasskey": operation.Independent, "probeHSMs": operation.Independent, "rotateKey": operation.Ordinary}
 	got := map[string]operation.Urgency{}
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		if _, ok := want[route.ID]; ok {
 			got[route.ID] = route.Urgency
 		}
@@ -140,7 +139,7 @@ func TestEffects(t *testing.T) {
 	}
 	b.fourEyes()
 	seen := 0
-	for _, route := range web.Routes() {
+	for _, route := range operation.Table() {
 		if !route.Changes() || route.BinaryRequest != "" {
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks"
 	"holdfast/xks/xkstest"
@@ -556,7 +557,7 @@ func TestRequestContext(t *testing.T) {
 	}
 }
 
-// TestKeyStates: disabled and pending deletion, at once and back.
+// TestKeyStates: disabled, pending deletion and blocked, at once and back.
 func TestKeyStates(t *testing.T) {
 	b, k := newDemo(t, xkstest.Options{})
 	ctx := context.Background()
@@ -592,6 +593,62 @@ func TestKeyStates(t *testing.T) {
 	serves(false)
 	must(b.Appliance.SetKeyEnabled(ctx, "demo", "k", true))
 	serves(true)
+	for _, target := range []appliance.BlockTarget{{KeyStore: "demo", KeyID: "k"}, {KeyStore: "demo"}, {Everything: true}} {
+		if _, err := b.Appliance.Block(ctx, target, "a test"); err != nil {
+			t.Fatal(err)
+		}
+		serves(false)
+		if err := b.Appliance.Unblock(ctx, target); err != nil {
+			t.Fatal(err)
+		}
+		serves(true)
+	}
+}
+
+// TestSuspendedDeletion: KMS is told that a key is disabled whose deletion a restore has
+// suspended.
+func TestSuspendedDeletion(t *testing.T) {
+	b, k := newDemo(t, xkstest.Options{})
+	ctx := t.Context()
+	if _, err := b.Appliance.ScheduleDeletion(ctx, "demo", "k", 7); err != nil {
+		t.Fatal(err)
+	}
+	made, err := b.Appliance.Backup(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	var backup bytes.Buffer
+	if _, err := made.WriteTo(&backup); err != nil {
+		t.Fatal(err)
+	}
+	restored := xkstest.Start(t, xkstest.Options{Token: b.Config})
+	if _, err := restored.Appliance.Restore(ctx, &backup); err != nil {
+		t.Fatal(err)
+	}
+	k.URL, k.HTTP = strings.Replace(k.URL, b.URL, restored.URL, 1), restored.HTTP(1)
+	k.Fails("/keys/k/encrypt", xkstest.EncryptBody("x"), 400, "InvalidStateException")
+	if got := k.OK("/keys/k/metadata", xkstest.Body{"requestMetadata": xkstest.Metadata()})["keyStatus"]; got != "DISABLED" {
+		t.Errorf("keyStatus %v", got)
+	}
+}
+
+// TestOneKeyForAllFrontEnds: what a session encrypts for another front end, KMS has
+// decrypted here, and the other way round.
+func TestOneKeyForAllFrontEnds(t *testing.T) {
+	b, k := newDemo(t, xkstest.Options{})
+	other := &appliancetest.Client{T: t, Appliance: b.Appliance, URIPathPrefix: strings.TrimPrefix(k.URL, b.URL), AccessKeyID: k.AccessKeyID, SecretAccessKey: k.SecretAccessKey}
+	c := other.OK(appliancetest.Encrypt("k", "secret")).Ciphertext
+	body := xkstest.DecryptBody(xkstest.Body{"ciphertext": c.Ciphertext, "ciphertextMetadata": c.Metadata, "initializationVector": c.IV, "authenticationTag": c.Tag})
+	if got := k.OK("/keys/k/decrypt", body).Bytes(t, "plaintext"); string(got) != "secret" {
+		t.Errorf("KMS has decrypted %q", got)
+	}
+	sealed := k.OK("/keys/k/encrypt", xkstest.EncryptBody("of KMS"))
+	c = &appliance.Ciphertext{Ciphertext: sealed.Bytes(t, "ciphertext"), Metadata: sealed.Bytes(t, "ciphertextMetadata"),
+		IV: sealed.Bytes(t, "initializationVector"), Tag: sealed.Bytes(t, "authenticationTag")}
+	if got := other.OK(appliancetest.Decrypt("k", c)).Plaintext; got != "of KMS" {
+		t.Errorf("the other has decrypted %q", got)
+	}
 }
 
 // TestQuota: beyond it 429, in JSON; another key store is not touched.

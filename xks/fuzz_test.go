@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/xks/xkstest"
 )
@@ -155,7 +156,7 @@ func FuzzDecrypt(f *testing.F) {
 	const plaintext, aad = "Hello", "additional authenticated data"
 	sealed := map[string]*appliance.Ciphertext{}
 	for _, id := range []string{"k", "h"} {
-		session, err := xkstest.Session(endpoint, k.AccessKeyID, k.SecretAccessKey, id)
+		session, err := appliancetest.Session(endpoint, k.AccessKeyID, k.SecretAccessKey, id)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -180,7 +181,7 @@ func FuzzDecrypt(f *testing.F) {
 		if id != "h" {
 			id = "k"
 		}
-		session, err := xkstest.Session(endpoint, k.AccessKeyID, k.SecretAccessKey, id)
+		session, err := appliancetest.Session(endpoint, k.AccessKeyID, k.SecretAccessKey, id)
 		if err != nil {
 			t.Fatal(err)
 		}

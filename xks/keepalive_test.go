@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"holdfast/appliance/appliancetest"
 	"holdfast/xks"
 	"holdfast/xks/xkstest"
 )
@@ -42,7 +43,7 @@ func TestKeepAlive(t *testing.T) {
 
 	for version, proto := range map[int]string{1: "HTTP/1.1", 2: "HTTP/2.0"} {
 		synctest.Test(t, func(t *testing.T) {
-			certificate, roots := xkstest.Certificate(t, "127.0.0.1") // valid at synctest's time
+			certificate, roots := appliancetest.Certificate(t, "127.0.0.1") // valid at synctest's time
 			server := xks.NewServer(b.API, xks.ServerOptions{
 				Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }})
 			l := &pipes{make(chan net.Conn), make(chan struct{})}

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/xks"
 	"holdfast/xks/xkstest"
@@ -152,7 +153,7 @@ func TestCertificateReload(t *testing.T) {
 	mtime := time.Now().Add(-time.Hour)
 	write := func() *x509.Certificate {
 		t.Helper()
-		c, _ := xkstest.Certificate(t, "127.0.0.1")
+		c, _ := appliancetest.Certificate(t, "127.0.0.1")
 		key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 		if err != nil {
 			t.Fatal(err)
@@ -166,7 +167,7 @@ func TestCertificateReload(t *testing.T) {
 		return c.Leaf
 	}
 	first := write()
-	log := &xkstest.Log{}
+	log := &appliancetest.Log{}
 	c, err := certificate.Load(certFile, keyFile, func() time.Time { return at }, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)

@@ -20,12 +20,13 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/keyring/keyringtest"
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/hsm"
-	"holdfast/xks/xkstest"
+	"holdfast/hsm/hsmtest"
 )
 
 func needsScrub(t *testing.T) {
@@ -270,7 +271,7 @@ func TestSecretAccessKeys(t *testing.T) {
 // to run by itself.
 func TestLockErasesSigningKeys(t *testing.T) {
 	needsScrub(t)
-	b := xkstest.Start(t, xkstest.Options{})
+	b := appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(hsmtest.New(t))})
 	secret, derived := newSigner(t)
 	func() {
 		if _, err := b.Appliance.CreateKeyStore(ctx, appliance.KeyStore{Name: "demo", URIPathPrefix: "/demo"}); err != nil {

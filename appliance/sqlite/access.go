@@ -62,9 +62,9 @@ func (s *DB) DeleteCredential(ctx context.Context, keyStore, accessKeyID string,
 // changedCredential says why a change of a credential changed no row, if it changed
 // none.
 func changedCredential(c *conn, n int64, err error, keyStore, accessKeyID string) error {
-	return unlessChanged(c, n, err, fmt.Sprintf("the credential %q", accessKeyID),
+	return unlessChanged(c, n, err, expect(fmt.Sprintf("the credential %q", accessKeyID),
 		fault.Errorf(fault.NotFound, "there is no credential with the access key ID %q in the key store", accessKeyID),
-		`SELECT 1 FROM credentials WHERE access_key_id = ? AND key_store = ?`, accessKeyID, keyStore)
+		`SELECT 1 FROM credentials WHERE access_key_id = ? AND key_store = ?`, accessKeyID, keyStore))
 }
 
 // RecordCredentialUse implements [appliance.Store]. Credentials that are gone
@@ -167,8 +167,8 @@ func (s *DB) DeleteGrant(ctx context.Context, keyStore, id string, was []byte) e
 		if err != nil || found {
 			return err
 		}
-		return unlessChanged(c, 0, nil, fmt.Sprintf("the grant %q", id), fault.Errorf(fault.NotFound, "there is no grant with the ID %q in the key store", id),
-			`SELECT 1 FROM grants WHERE key_store = ? AND id = ?`, keyStore, id)
+		return unlessChanged(c, 0, nil, expect(fmt.Sprintf("the grant %q", id), fault.Errorf(fault.NotFound, "there is no grant with the ID %q in the key store", id),
+			`SELECT 1 FROM grants WHERE key_store = ? AND id = ?`, keyStore, id))
 	})
 	if err != nil {
 		return err

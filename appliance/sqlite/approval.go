@@ -83,7 +83,7 @@ func (s *DB) DecideApproval(ctx context.Context, r, was *approval.Request) error
 		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, seal = ?
 			WHERE id = ? AND state = ? AND coalesce(seal, x'') = ?`,
 			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal, r.ID, string(was.State), blob(was.Seal))
-		return unlessChanged(c, n, err, "the request for approval", noApproval(r.ID), `SELECT 1 FROM approvals WHERE id = ?`, r.ID)
+		return unlessChanged(c, n, err, expect("the request for approval", noApproval(r.ID), `SELECT 1 FROM approvals WHERE id = ?`, r.ID))
 	})
 }
 

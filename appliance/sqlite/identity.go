@@ -181,7 +181,7 @@ func obey(ctx context.Context, c *conn, rule identity.Rule) error {
 func (s *DB) DeleteAccount(ctx context.Context, was *identity.Account, rule identity.Rule) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`DELETE FROM users WHERE id = ? AND account = ?`, was.ID, string(was.Sealed))
-		if err := unlessChanged(c, n, err, fmt.Sprintf("the user %q", was.Name), fault.Errorf(fault.NotFound, "there is no such user"), `SELECT 1 FROM users WHERE id = ?`, was.ID); err != nil {
+		if err := unlessChanged(c, n, err, expect(fmt.Sprintf("the user %q", was.Name), fault.Errorf(fault.NotFound, "there is no such user"), `SELECT 1 FROM users WHERE id = ?`, was.ID)); err != nil {
 			return err
 		}
 		return obey(ctx, c, rule)

@@ -195,7 +195,7 @@ func updateKey(c *conn, k *appliance.ExternalKey, was []byte) error {
 
 // changedKey says why a change of a key changed no row, if it changed none.
 func changedKey(c *conn, n int64, err error, keyStore, id string) error {
-	return unlessChanged(c, n, err, fmt.Sprintf("the key %q", id), noKey(id), `SELECT 1 FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id)
+	return unlessChanged(c, n, err, expect(fmt.Sprintf("the key %q", id), noKey(id), `SELECT 1 FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id))
 }
 
 // AddKeyVersion implements [appliance.Store].
@@ -248,8 +248,8 @@ func (s *DB) DiscardKey(ctx context.Context, keyStore, id string, was []byte) er
 func (s *DB) DiscardKeyVersion(ctx context.Context, v *appliance.KeyVersion) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`DELETE FROM key_versions WHERE key_store = ? AND key_id = ? AND version = ? AND material = ?`, v.KeyStore, v.KeyID, v.Version, blob(v.Material))
-		if err := unlessChanged(c, n, err, fmt.Sprintf("version %d of the key %q", v.Version, v.KeyID), noVersion(v.KeyID, v.Version),
-			`SELECT 1 FROM key_versions WHERE key_store = ? AND key_id = ? AND version = ?`, v.KeyStore, v.KeyID, v.Version); err != nil {
+		if err := unlessChanged(c, n, err, expect(fmt.Sprintf("version %d of the key %q", v.Version, v.KeyID), noVersion(v.KeyID, v.Version),
+			`SELECT 1 FROM key_versions WHERE key_store = ? AND key_id = ? AND version = ?`, v.KeyStore, v.KeyID, v.Version)); err != nil {
 			return err
 		}
 		_, err = c.exec(`DELETE FROM token_objects WHERE key_store = ? AND key_id = ? AND version = ?`, v.KeyStore, v.KeyID, v.Version)
@@ -291,7 +291,7 @@ func (s *DB) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) erro
 func (s *DB) StrikeTokenObject(ctx context.Context, label string, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
 		n, err := c.exec(`DELETE FROM token_objects WHERE label = ? AND seal = ?`, label, blob(was))
-		return unlessChanged(c, n, err, fmt.Sprintf("the note of the token's object %.60q", label), nil, `SELECT 1 FROM token_objects WHERE label = ?`, label)
+		return unlessChanged(c, n, err, expect(fmt.Sprintf("the note of the token's object %.60q", label), nil, `SELECT 1 FROM token_objects WHERE label = ?`, label))
 	})
 }
 

@@ -59,7 +59,7 @@ func (s *DB) SetBlock(ctx context.Context, b appliance.Block, seal, was []byte) 
 
 // changedInstallation says why an update changed no row, if it changed none.
 func changedInstallation(c *conn, n int64, err error) error {
-	return unlessChanged(c, n, err, "the row of the installation", fault.Errorf(fault.NotFound, "the database has no installation yet"), `SELECT 1 FROM installation`)
+	return unlessChanged(c, n, err, expect("the row of the installation", fault.Errorf(fault.NotFound, "the database has no installation yet"), `SELECT 1 FROM installation`))
 }
 
 // KeyStores implements [appliance.Store].
@@ -123,7 +123,7 @@ func changedKeyStore(c *conn, n int64, err error, id string) error {
 			return err
 		}
 	}
-	return unlessChanged(c, n, err, fmt.Sprintf("the key store %q", name), noKeyStore(id), `SELECT 1 FROM key_stores WHERE id = ?`, id)
+	return unlessChanged(c, n, err, expect(fmt.Sprintf("the key store %q", name), noKeyStore(id), `SELECT 1 FROM key_stores WHERE id = ?`, id))
 }
 
 // DeleteKeyStore implements [appliance.Store].

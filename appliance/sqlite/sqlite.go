@@ -132,22 +132,35 @@ func stale(what string) error {
 	return fault.Errorf(fault.Changed, "%s was changed by another operation at the same time; look at it and try again", what)
 }
 
+// expectation is a row that a change expects.
+type expectation struct {
+	// what names it in errors; missing is the error if there is none.
+	what    string
+	missing error
+	// exists selects it by its key alone.
+	exists string
+	args   []any
+}
+
+func expect(what string, missing error, exists string, args ...any) expectation {
+	return expectation{what, missing, exists, args}
+}
+
 // unlessChanged gives the error of a change that states the value it expects, after it
-// has changed n rows: nil, err, missing if there is no such row, or that of a stale
-// change.
-func unlessChanged(c *conn, n int64, err error, what string, missing error, exists string, args ...any) error {
+// has changed n rows: nil, err, that of a missing row, or that of a stale change.
+func unlessChanged(c *conn, n int64, err error, e expectation) error {
 	if err != nil || n > 0 {
 		return err
 	}
 	var one int
-	found, err := c.one([]any{&one}, exists, args...)
+	found, err := c.one([]any{&one}, e.exists, e.args...)
 	switch {
 	case err != nil:
 		return err
 	case !found:
-		return missing
+		return e.missing
 	}
-	return stale(what)
+	return stale(e.what)
 }
 
 func failed(message string, cause error) error {

@@ -26,6 +26,7 @@ import (
 	"holdfast/attest"
 	"holdfast/hsm/softhsm"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -118,7 +119,7 @@ func load(t *testing.T, p *process, a *answered, round int) {
 					custody = appliance.CustodyHSM
 				}
 				both := appliance.Usage{Encrypt: true, Decrypt: true}
-				if err := admin.Do(ctx, http.MethodPost, web.Path("keystores", "demo", "keys"), web.NewKey{ID: id, Usage: both, Custody: custody}, nil); err != nil {
+				if err := admin.Do(ctx, http.MethodPost, web.Path("keystores", "demo", "keys"), operation.NewKey{ID: id, Usage: both, Custody: custody}, nil); err != nil {
 					continue
 				}
 				a.created(id)

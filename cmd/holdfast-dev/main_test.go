@@ -23,6 +23,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -142,7 +143,7 @@ func TestTwoStarts(t *testing.T) {
 
 	sealed := p.kms().OK("/keys/demo-key/encrypt", xkstest.EncryptBody("from before"))
 	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodPost, web.Path("keystores", "demo", "keys"),
-		web.NewKey{ID: "mine", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyHSM}, nil); err != nil {
+		operation.NewKey{ID: "mine", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyHSM}, nil); err != nil {
 		t.Fatal(err)
 	}
 	p.stop()
@@ -269,7 +270,7 @@ func TestTampered(t *testing.T) {
 			t.Errorf("%s is not printed:\n%s", want, printed)
 		}
 	}
-	var s web.Status
+	var s operation.Status
 	if err := web.NewClient(filepath.Join(dir, "admin.sock")).Do(t.Context(), http.MethodGet, "status", nil, &s); err != nil || s.Boot.Code != "E_TPM_REFERENCE" || !s.Locked {
 		t.Errorf("the status is %+v: %v", s, err)
 	}

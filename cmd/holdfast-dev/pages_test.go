@@ -18,6 +18,7 @@ import (
 	"holdfast/web"
 	"holdfast/web/console"
 	"holdfast/web/console/browsertest"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -57,16 +58,16 @@ func fillConsole(t *testing.T, p *process) {
 	}
 	both := appliance.Usage{Encrypt: true, Decrypt: true}
 	for _, id := range []string{"payroll-2026", "ledger", "archive-2019", "cards", "customers.eu", "swift-out"} {
-		do("POST", "keystores/demo/keys", web.NewKey{ID: id, Usage: both, Custody: appliance.CustodyCached})
+		do("POST", "keystores/demo/keys", operation.NewKey{ID: id, Usage: both, Custody: appliance.CustodyCached})
 	}
-	do("POST", "keystores/demo/keys", web.NewKey{ID: "root-of-roots", Usage: both, Custody: appliance.CustodyHSM})
+	do("POST", "keystores/demo/keys", operation.NewKey{ID: "root-of-roots", Usage: both, Custody: appliance.CustodyHSM})
 	do("POST", "keystores/demo/keys/ledger/disable", nil)
-	do("POST", "keystores/demo/keys/archive-2019/delete", web.Deletion{Days: 30})
-	do("POST", "block", web.Block{BlockTarget: appliance.BlockTarget{KeyStore: "demo", KeyID: "swift-out"}, Reason: "suspicious use, ticket 4711"})
-	do("POST", "keystores/demo/keys/payroll-2026/rotate", web.Rotation{})
-	do("POST", "keystores/demo/grants", web.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
+	do("POST", "keystores/demo/keys/archive-2019/delete", operation.Deletion{Days: 30})
+	do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: "demo", KeyID: "swift-out"}, Reason: "suspicious use, ticket 4711"})
+	do("POST", "keystores/demo/keys/payroll-2026/rotate", operation.Rotation{})
+	do("POST", "keystores/demo/grants", operation.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
 		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}})
-	do("POST", "tokens", web.NewToken{Name: "terraform", Role: "key-administrator", Days: 90})
+	do("POST", "tokens", operation.NewToken{Name: "terraform", Role: "key-administrator", Days: 90})
 	k := p.kms()
 	for i := range 40 {
 		id := []string{"payroll-2026", "cards", "customers.eu", "ledger"}[i%4]
@@ -83,8 +84,8 @@ func fillConsole(t *testing.T, p *process) {
 func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *browsertest.Browser) {
 	t.Helper()
 	root := web.NewClient(p.dev.AdminSocket)
-	var link web.CreatedInvitation
-	if err := root.Do(t.Context(), "POST", "invitations", web.NewInvitation{Name: "dora", Role: "administrator"}, &link); err != nil {
+	var link operation.CreatedInvitation
+	if err := root.Do(t.Context(), "POST", "invitations", operation.NewInvitation{Name: "dora", Role: "administrator"}, &link); err != nil {
 		t.Fatal(err)
 	}
 	second = enrol(t, first, "/invitation/"+link.Token, "dora", "administrator")
@@ -94,19 +95,19 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *brow
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	var token web.CreatedToken
-	if err := root.Do(t.Context(), "POST", "tokens", web.NewToken{Name: "pipeline", Role: "key-administrator", Days: 30}, &token); err != nil {
+	var token operation.CreatedToken
+	if err := root.Do(t.Context(), "POST", "tokens", operation.NewToken{Name: "pipeline", Role: "key-administrator", Days: 30}, &token); err != nil {
 		t.Fatal(err)
 	}
-	if err := root.Do(t.Context(), "PUT", "settings", web.Settings{FourEyes: []string{"scheduleKeyDeletion"}}, nil); err != nil {
+	if err := root.Do(t.Context(), "PUT", "settings", operation.Settings{FourEyes: []string{"scheduleKeyDeletion"}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	client, err := web.NewRemoteClient(p.dev.ConsoleURL, token.Secret, roots)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var waits *web.Pending
-	if err := client.Do(t.Context(), "POST", "keystores/demo/keys/cards/delete", web.Deletion{Days: 30}, nil); !errors.As(err, &waits) {
+	var waits *operation.Pending
+	if err := client.Do(t.Context(), "POST", "keystores/demo/keys/cards/delete", operation.Deletion{Days: 30}, nil); !errors.As(err, &waits) {
 		t.Fatalf("it waits for nobody: %v", err)
 	}
 	return second
@@ -194,7 +195,7 @@ func TestPages(t *testing.T) {
 		}
 	}
 	// A secret is shown to the one who asked, when another person has approved.
-	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), "PUT", "settings", web.Settings{FourEyes: []string{"createToken"}}, nil); err != nil {
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), "PUT", "settings", operation.Settings{FourEyes: []string{"createToken"}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	b.Open("/users")

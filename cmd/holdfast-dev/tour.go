@@ -27,6 +27,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 // The things that the first start makes.
@@ -117,7 +118,7 @@ func localhost(a net.Addr) string {
 
 // prepareOnce prepares the demonstration at the first start, which the file
 // remembers: what somebody has removed since does not come back.
-func prepareOnce(ctx context.Context, made string, credential web.NewCredential, client *web.Client) error {
+func prepareOnce(ctx context.Context, made string, credential operation.NewCredential, client *web.Client) error {
 	if _, err := os.Stat(made); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -129,7 +130,7 @@ func prepareOnce(ctx context.Context, made string, credential web.NewCredential,
 
 // prepareDemo makes key store, credential, grant and key, each if it is
 // missing.
-func prepareDemo(ctx context.Context, credential web.NewCredential, client *web.Client) error {
+func prepareDemo(ctx context.Context, credential operation.NewCredential, client *web.Client) error {
 	post := func(body any, route ...string) error {
 		err := client.Do(ctx, http.MethodPost, web.Path(route...), body, nil)
 		if fault.CodeOf(err) == fault.Exists {
@@ -139,9 +140,9 @@ func prepareDemo(ctx context.Context, credential web.NewCredential, client *web.
 	}
 	both := appliance.Usage{Encrypt: true, Decrypt: true}
 	if err := errors.Join(
-		post(web.NewKeyStore{Name: demoKeyStore, URIPathPrefix: demoPrefix}, "keystores"),
+		post(operation.NewKeyStore{Name: demoKeyStore, URIPathPrefix: demoPrefix}, "keystores"),
 		post(credential, "keystores", demoKeyStore, "credentials"),
-		post(web.NewKey{ID: demoKey, Usage: both, Custody: appliance.CustodyCached}, "keystores", demoKeyStore, "keys"),
+		post(operation.NewKey{ID: demoKey, Usage: both, Custody: appliance.CustodyCached}, "keystores", demoKeyStore, "keys"),
 	); err != nil {
 		return err
 	}
@@ -149,21 +150,21 @@ func prepareDemo(ctx context.Context, credential web.NewCredential, client *web.
 	if err := client.Do(ctx, http.MethodGet, web.Path("keystores", demoKeyStore, "grants"), nil, &grants); err != nil || len(grants) > 0 {
 		return err
 	}
-	return post(web.NewGrant{Principal: appliance.AnyPrincipal,
+	return post(operation.NewGrant{Principal: appliance.AnyPrincipal,
 		Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}},
 		"keystores", demoKeyStore, "grants")
 }
 
 // demoCredential derives the credential from the token's PIN. So it is the same
 // at each start, and rests in no file while the appliance is down.
-func demoCredential(pin []byte) (web.NewCredential, error) {
+func demoCredential(pin []byte) (operation.NewCredential, error) {
 	const idBytes = 15 // 24 characters
 	raw, err := hkdf.Key(sha256.New, pin, nil, "holdfast-dev demo credential", idBytes+sha256.Size)
 	if err != nil {
-		return web.NewCredential{}, err
+		return operation.NewCredential{}, err
 	}
 	defer clear(raw)
-	return web.NewCredential{
+	return operation.NewCredential{
 		AccessKeyID:     base32.StdEncoding.EncodeToString(raw[:idBytes]),
 		SecretAccessKey: base64.StdEncoding.EncodeToString(raw[idBytes:]),
 	}, nil

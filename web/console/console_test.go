@@ -35,6 +35,7 @@ import (
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
 	"holdfast/web/console"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -98,12 +99,12 @@ func (site) XKSEndpoint() string   { return "" }
 func (site) Instance() *instance.Identity {
 	return &instance.Identity{ID: "i-1234567890abcdef0", Type: "m6a.large", Image: "ami-5fb8c835", Region: "eu-central-1", Zone: "eu-central-1a", Account: "123456789012"}
 }
-func (site) Certificate() (web.Certificate, error) {
-	return web.Certificate{Names: []string{evil}, Subject: evil, Issuer: evil, Chain: evil, NotAfter: time.Now().Add(1000 * time.Hour)}, nil
+func (site) Certificate() (operation.Certificate, error) {
+	return operation.Certificate{Names: []string{evil}, Subject: evil, Issuer: evil, Chain: evil, NotAfter: time.Now().Add(1000 * time.Hour)}, nil
 }
 func (site) RequestCertificate([]string) (string, error) { return "request", nil }
-func (site) InstallCertificate(string) (web.Certificate, error) {
-	return web.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+func (site) InstallCertificate(string) (operation.Certificate, error) {
+	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
 }
 
 // rig is a console of a real appliance, with users in a real database.
@@ -168,7 +169,7 @@ func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Applia
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.api = web.NewAPI(web.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
+	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: fakeBoot{}, Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
 		Activity: activity.New(r.clock), Site: site{}, Log: log, Now: r.clock})
 	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: fakeBoot{}, Version: "test", Log: log, Now: r.clock})
 	return r
@@ -344,8 +345,8 @@ func TestEveryPost(t *testing.T) {
 		t.Fatalf("%d routes: %v", posts, err)
 	}
 
-	routes := map[string]*web.Route{}
-	for _, route := range web.Routes() {
+	routes := map[string]*operation.Route{}
+	for _, route := range operation.Table() {
 		routes[route.ID] = route
 	}
 	recorded := len(r.audit.records)
@@ -356,7 +357,7 @@ func TestEveryPost(t *testing.T) {
 			continue
 		}
 		for _, site := range []string{"cross-site", "same-site", "same-origin", "none"} {
-			q := httptest.NewRequest(route.Method, "https://console.test"+web.Prefix+strings.NewReplacer("{keystore}", "bank", "{key}", "k").Replace(route.Path), nil)
+			q := httptest.NewRequest(route.Method, "https://console.test"+operation.Prefix+strings.NewReplacer("{keystore}", "bank", "{key}", "k").Replace(route.Path), nil)
 			q.Header.Set("Sec-Fetch-Site", site)
 			q.AddCookie(&http.Cookie{Name: "__Host-holdfast", Value: admin.token})
 			w := httptest.NewRecorder()

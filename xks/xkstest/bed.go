@@ -1,29 +1,21 @@
-// Package xkstest runs a whole appliance for tests: a SoftHSM2 token, a SQLite
-// database and the XKS endpoint over HTTPS on a port of its own. Nothing in it
-// is a double but the clock, if a test wants one.
+// Package xkstest runs a whole appliance for tests: a bed of package appliancetest on
+// a SoftHSM2 token, and the XKS endpoint over HTTPS on a port of its own. It is for
+// tests of what KMS sees; those of the domain use appliancetest. Nothing in it is a
+// double but the clock, if a test wants one.
 package xkstest
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/keyring"
-	"holdfast/appliance/sqlite"
+	"holdfast/appliance/appliancetest"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks"
@@ -34,33 +26,26 @@ import (
 type Options struct {
 	// Token is the token to use; a fresh one if its Module is empty.
 	Token hsm.Config
-	// Dir is the folder of the database; a fresh one if empty.
-	Dir string
-	// Appliance and XKS are passed on; what the bed itself sets is overridden.
+	// Dir, Appliance and Keyring are those of [appliancetest.Options].
+	Dir       string
 	Appliance appliance.Options
-	XKS       xks.Options
-	Server    xks.ServerOptions
-	// Keyring wraps what the appliance is unlocked with.
-	Keyring func(appliance.Keyring) appliance.Keyring
+	Keyring   func(appliance.Keyring) appliance.Keyring
+	// XKS and Server are passed on; what the bed itself sets is overridden.
+	XKS    xks.Options
+	Server xks.ServerOptions
 }
 
 // Bed is a running appliance.
 type Bed struct {
-	Appliance *appliance.Appliance
-	Store     *sqlite.DB
-	Token     *hsm.Token
-	API       *xks.API
+	*appliancetest.Bed
+	API *xks.API
 	// Config opens the token again.
 	Config hsm.Config
-	// Dir is the folder of the database, DB the file.
-	Dir, DB string
 	// URL is https://127.0.0.1:PORT.
 	URL string
 	// Certificate is the server's, signed by itself; Roots verify it.
 	Certificate *x509.Certificate
 	Roots       *x509.CertPool
-	// Log is what was logged, at every level.
-	Log *Log
 
 	stop func()
 }
@@ -68,48 +53,12 @@ type Bed struct {
 // Start runs an appliance until the test ends.
 func Start(t testing.TB, o Options) *Bed {
 	t.Helper()
-	b, err := start(t, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Stop)
-	return b
-}
-
-func start(t testing.TB, o Options) (*Bed, error) {
-	b := &Bed{Config: o.Token, Dir: o.Dir, Log: &Log{}}
+	b := &Bed{Config: o.Token}
 	if b.Config.Module == "" {
 		b.Config = hsmtest.New(t)
 	}
-	if b.Dir == "" {
-		b.Dir = t.TempDir()
-	}
-	b.DB = filepath.Join(b.Dir, "holdfast.db")
-	log := slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	ctx := context.Background()
-
-	var err error
-	if b.Store, err = sqlite.Open(ctx, b.DB, sqlite.Options{Logger: log}); err != nil {
-		return nil, err
-	}
-	b.Config.Log = log
-	if b.Token, err = hsm.Open(ctx, b.Config); err != nil {
-		return nil, err
-	}
-	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, log, b.Dir
-	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
-		return sqlite.Open(ctx, path, sqlite.Options{Logger: log})
-	}
-	b.Appliance = appliance.New(o.Appliance)
-	var ring appliance.Keyring = keyring.New(b.Token)
-	if o.Keyring != nil {
-		ring = o.Keyring(ring)
-	}
-	if err := b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)}); err != nil {
-		return nil, err
-	}
-
-	o.XKS.KeyStores, o.XKS.Log, o.XKS.Model = b.Appliance, log, "Holdfast test"
+	b.Bed = appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(b.Config), Dir: o.Dir, Appliance: o.Appliance, Keyring: o.Keyring})
+	o.XKS.KeyStores, o.XKS.Log, o.XKS.Model = b.Appliance, b.Logger, "Holdfast test"
 	if o.XKS.Timeout == 0 {
 		o.XKS.Timeout = 20 * time.Second // the race detector and a busy machine are slow
 	}
@@ -117,16 +66,23 @@ func start(t testing.TB, o Options) (*Bed, error) {
 		o.XKS.SigV4.Now = o.Appliance.Now
 	}
 	b.API = xks.New(o.XKS)
-	certificate, roots := Certificate(t, "127.0.0.1")
+	certificate, roots := appliancetest.Certificate(t, "127.0.0.1")
 	b.Certificate, b.Roots = certificate.Leaf, roots
 	if o.Server.Certificate == nil {
 		o.Server.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }
 	}
-	o.Server.Log = log
-	server := xks.NewServer(b.API, o.Server)
+	o.Server.Log = b.Logger
+	b.serve(t, xks.NewServer(b.API, o.Server))
+	t.Cleanup(b.Stop)
+	return b
+}
+
+// serve runs the server until the bed is stopped.
+func (b *Bed) serve(t testing.TB, server *xks.Server) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
 	b.URL = "https://" + l.Addr().String()
 	var wg sync.WaitGroup
@@ -136,19 +92,12 @@ func start(t testing.TB, o Options) (*Bed, error) {
 		}
 	})
 	b.stop = sync.OnceFunc(func() {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = server.Shutdown(ctx)
 		wg.Wait()
-		b.Appliance.Lock()
-		if err := b.Token.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := b.Store.Close(); err != nil {
-			t.Error(err)
-		}
+		b.Bed.Stop()
 	})
-	return b, nil
 }
 
 // Stop ends the appliance cleanly; the state remains for another Start.
@@ -160,50 +109,13 @@ func (b *Bed) HTTP(version int) *http.Client {
 	return &http.Client{Transport: t, Timeout: time.Minute}
 }
 
-// Certificate makes a self-signed server certificate for the IP address.
-func Certificate(t testing.TB, ip string) (*tls.Certificate, *x509.CertPool) {
+// NewKeyStore makes a key store as [appliancetest.Bed.NewKeyStore] does, and gives a
+// KMS for it.
+func (b *Bed) NewKeyStore(t testing.TB, name, prefix, principal string) *KMS {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "xkstest"}, IPAddresses: []net.IP{net.ParseIP(ip)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
-}
-
-// Log keeps what is logged.
-type Log struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements [io.Writer].
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-// String gives what was logged so far.
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
+	c := b.Bed.NewKeyStore(t, name, prefix, principal)
+	return &KMS{T: t, HTTP: b.HTTP(1), URL: b.URL + prefix, AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey,
+		Service: "kms-xks-proxy", Region: "us-east-1"}
 }
 
 // SigV4 rules that accept one more service, as a configuration may.

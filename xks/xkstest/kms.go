@@ -15,11 +15,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
-	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 )
 
 // Principal is who the requests of a KMS are for.
-const Principal = "arn:aws:iam::123456789012:user/Alice"
+const Principal = appliancetest.Principal
 
 // KMS calls an XKS endpoint as AWS KMS does; the AWS SDK's signer signs.
 type KMS struct {
@@ -31,40 +31,6 @@ type KMS struct {
 	Service, Region              string
 	// Now is the time of signing; time.Now if nil.
 	Now func() time.Time
-}
-
-// NewKeyStore makes a key store with a credential and, unless it is "", a grant
-// of everything to the principal, and gives a KMS for it.
-func (b *Bed) NewKeyStore(t testing.TB, name, prefix, principal string) *KMS {
-	t.Helper()
-	ctx := context.Background()
-	if _, err := b.Appliance.CreateKeyStore(ctx, appliance.KeyStore{Name: name, URIPathPrefix: prefix}); err != nil {
-		t.Fatal(err)
-	}
-	c, secret, err := b.Appliance.CreateCredential(ctx, name, appliance.NewCredential{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if principal != "" {
-		g := appliance.Grant{Principal: principal, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}}
-		if _, err := b.Appliance.AddGrant(ctx, name, g); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return &KMS{T: t, HTTP: b.HTTP(1), URL: b.URL + prefix, AccessKeyID: c.AccessKeyID, SecretAccessKey: secret,
-		Service: "kms-xks-proxy", Region: "us-east-1"}
-}
-
-// NewKey makes a key of the usage, such as "encrypt,decrypt".
-func (b *Bed) NewKey(t testing.TB, keyStore, id, usage string, custody appliance.Custody) {
-	t.Helper()
-	u, err := appliance.ParseUsage(usage)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.Appliance.CreateKey(context.Background(), keyStore, appliance.NewExternalKey{ID: id, Usage: u, Custody: custody}); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Body is the JSON body of a request or an answer.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/parts"
@@ -22,7 +23,6 @@ import (
 	"holdfast/attest/snp"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/swtpm"
-	"holdfast/xks/xkstest"
 )
 
 // clock is one that the test moves. A boot that waits is let go by it.
@@ -92,7 +92,7 @@ type site struct {
 	boot    *boot.Boot
 	changed chan progress.Status
 	store   *sqlite.DB
-	log     xkstest.Log
+	log     appliancetest.Log
 
 	mu        sync.Mutex
 	policy    attest.Policy

@@ -18,6 +18,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/web"
+	"holdfast/web/operation"
 )
 
 // server is a running server and how to call it.
@@ -156,16 +157,16 @@ func (in *installation) startReady(ctx context.Context) (*server, error) {
 // a running server.
 func (in *installation) provision(ctx context.Context, s *server) error {
 	client := web.NewClient(in.socket())
-	if err := client.Do(ctx, http.MethodPost, "keystores", web.NewKeyStore{Name: keyStoreName, URIPathPrefix: keyStorePrefix}, nil); err != nil {
+	if err := client.Do(ctx, http.MethodPost, "keystores", operation.NewKeyStore{Name: keyStoreName, URIPathPrefix: keyStorePrefix}, nil); err != nil {
 		return fmt.Errorf("make the key store: %w", err)
 	}
-	var c web.CreatedCredential
-	if err := client.Do(ctx, http.MethodPost, web.Path("keystores", keyStoreName, "credentials"), web.NewCredential{}, &c); err != nil {
+	var c operation.CreatedCredential
+	if err := client.Do(ctx, http.MethodPost, web.Path("keystores", keyStoreName, "credentials"), operation.NewCredential{}, &c); err != nil {
 		return fmt.Errorf("make the credential: %w", err)
 	}
 	in.credential = aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey}
 	s.credential = in.credential
-	g := web.NewGrant{Principal: principal, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}}
+	g := operation.NewGrant{Principal: principal, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}}
 	if err := client.Do(ctx, http.MethodPost, web.Path("keystores", keyStoreName, "grants"), g, nil); err != nil {
 		return fmt.Errorf("make the grant: %w", err)
 	}
@@ -178,7 +179,7 @@ func (in *installation) createKeys(ctx context.Context, custody appliance.Custod
 	ids := make([]string, n)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("%s-%d", custody, i)
-		k := web.NewKey{ID: ids[i], Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: custody}
+		k := operation.NewKey{ID: ids[i], Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: custody}
 		if err := client.Do(ctx, http.MethodPost, web.Path("keystores", keyStoreName, "keys"), k, nil); err != nil {
 			return nil, fmt.Errorf("make key %s: %w", ids[i], err)
 		}

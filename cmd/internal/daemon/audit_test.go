@@ -17,7 +17,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/config"
-	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -125,7 +125,7 @@ func TestDiskFull(t *testing.T) {
 	})
 	r.probes("/readyz", 503)
 	r.probes("/healthz", 200)
-	if err := r.do("POST", "keystores/p/keys", web.NewKey{ID: "new", Custody: appliance.CustodyCached}, nil); err == nil || !strings.Contains(err.Error(), "the disk of the audit log is full") {
+	if err := r.do("POST", "keystores/p/keys", operation.NewKey{ID: "new", Custody: appliance.CustodyCached}, nil); err == nil || !strings.Contains(err.Error(), "the disk of the audit log is full") {
 		t.Errorf("an operation of an administrator: %v", err)
 	}
 	if status := r.status(); status.Audit.Level != audit.LevelFull {

@@ -33,11 +33,12 @@ import (
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/cmd/internal/officer"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
 // status asks over the socket, as holdfast status does.
-func (r *running) status() (s web.Status) {
+func (r *running) status() (s operation.Status) {
 	r.s.t.Helper()
 	r.ok("GET", "status", nil, &s)
 	return s
@@ -124,7 +125,7 @@ func TestSealMissing(t *testing.T) {
 	if b := r.status().Boot; b.State != progress.Release || b.Code != string(fault.SealMissing) {
 		t.Errorf("the boot is %s %s", b.State, b.Code)
 	}
-	r.ok("POST", "seal", web.SealRequest{PIN: s.pin}, nil)
+	r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
 	s.logged(before, `msg=serving `)
 	r.probes("/readyz", 200)
 	if log := s.log.String(); strings.Contains(log, string(s.pin)) {
@@ -438,7 +439,7 @@ func TestBrokerRelease(t *testing.T) {
 	})
 	s.logged(0, `msg=serving `)
 	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
-	if err := r.do("POST", "seal", web.SealRequest{PIN: []byte("x")}, nil); fault.CodeOf(err) != fault.Conflict {
+	if err := r.do("POST", "seal", operation.SealRequest{PIN: []byte("x")}, nil); fault.CodeOf(err) != fault.Conflict {
 		t.Errorf("sealing where a broker releases: %v", err)
 	}
 	r.stop()

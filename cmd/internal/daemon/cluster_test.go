@@ -14,7 +14,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/hsm/hsmtest"
-	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -76,7 +76,7 @@ func TestTwoHSMs(t *testing.T) {
 	// What needs an HSM now has one.
 	r.newKey("while-away", appliance.CustodyHSM, "")
 	k.OK("/keys/while-away/encrypt", xkstest.EncryptBody("x"))
-	r.ok("POST", "keystores", web.NewKeyStore{Name: "q", URIPathPrefix: "/q"}, nil)
+	r.ok("POST", "keystores", operation.NewKeyStore{Name: "q", URIPathPrefix: "/q"}, nil)
 	shim.Restore()
 	s.logged(from, `msg=boot state=serving`)
 	cancel()

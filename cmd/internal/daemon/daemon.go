@@ -10,18 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
@@ -33,6 +27,7 @@ import (
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
 	"holdfast/cmd/internal/coredump"
@@ -42,6 +37,7 @@ import (
 	"holdfast/cmd/internal/version"
 	"holdfast/web"
 	"holdfast/web/console"
+	"holdfast/web/operation"
 	"holdfast/xks"
 	"holdfast/xks/sigv4"
 )
@@ -129,20 +125,6 @@ func Run(ctx context.Context, o Options) error {
 	return d.serve(ctx)
 }
 
-// spareCollections has the garbage collector work less often. So little is live
-// here that by its defaults it would work many times a second under load, which
-// costs a tenth of the throughput. The heap may grow to eleven times of what is
-// live, some tens of megabytes, but not beyond half of the machine's memory.
-// GOGC and GOMEMLIMIT override this.
-func spareCollections() {
-	var machine unix.Sysinfo_t
-	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" || unix.Sysinfo(&machine) != nil {
-		return
-	}
-	debug.SetGCPercent(1000)
-	debug.SetMemoryLimit(int64(uint64(machine.Totalram) * uint64(machine.Unit) / 2))
-}
-
 // closed says whether nobody can be enrolled or sign in, as what they would change
 // would not last.
 func (d *Daemon) closed() bool { return d.volume != nil }
@@ -158,7 +140,7 @@ func (d *Daemon) close() {
 // open opens everything but the token.
 func (d *Daemon) open(ctx context.Context) error {
 	cfg := d.o.Config
-	if d.volume = closedVolume(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
+	if d.volume = volume.Closed(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
 		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Codes(), "reason", d.volume.Reason())
 	}
 	if err := firstCertificate(cfg, d.o.Log); err != nil {
@@ -202,7 +184,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.recordDeletion,
+		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.audit.KeyDeleted,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},
@@ -295,7 +277,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 			return err
 		}
 	}
-	api := web.NewAPI(web.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
+	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log})
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	d.admin = &http.Server{
@@ -313,77 +295,6 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		ErrorLog:          slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
 	return nil
-}
-
-func readCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("xks.client_ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("xks.client_ca: %s has no PEM certificate", file)
-	}
-	return pool, nil
-}
-
-func (d *Daemon) listen() error {
-	cfg := d.o.Config
-	var err error
-	if d.xksL, err = ListenTCP("XKS", "--xks-addr", cfg.XKS.Address); err != nil {
-		return err
-	}
-	d.onClose(func() { _ = d.xksL.Close() })
-	if d.adminL, err = ListenTCP("admin", "--admin-addr", cfg.Admin.Address); err != nil {
-		return err
-	}
-	d.onClose(func() { _ = d.adminL.Close() })
-	if d.socketL, err = listenSocket(cfg.Admin.Socket); err != nil {
-		return err
-	}
-	d.onClose(func() { _ = d.socketL.Close() })
-	return nil
-}
-
-// ListenTCP listens at an address that the flag sets.
-func ListenTCP(what, flag, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s address %s: another program listens there; stop it, or choose another address with %s", what, address, flag)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s address %s: %w", what, address, err)
-	}
-	return l, nil
-}
-
-// listenSocket listens where only the owner may connect. A socket that a dead
-// process left behind is replaced.
-func listenSocket(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("admin socket: %w", err)
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("admin socket %s: another appliance listens there", path)
-	} else if info, stat := os.Lstat(path); stat == nil && info.Mode().Type() != fs.ModeSocket {
-		return nil, fmt.Errorf("admin socket %s: there is a file that is no socket; choose another path", path)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("admin socket: %w", err)
-		}
-	}
-	// The mode must be right from the first moment.
-	before := syscall.Umask(0o177)
-	l, err := net.Listen("unix", path)
-	syscall.Umask(before)
-	if err != nil {
-		return nil, fmt.Errorf("admin socket %s: %w", path, err)
-	}
-	return l, nil
 }
 
 // serve starts the listeners, unlocks, and waits for the end. What works in the
@@ -429,24 +340,4 @@ func (d *Daemon) serve(ctx context.Context) error {
 	d.lock()
 	d.audit.Close()
 	return err
-}
-
-// peer says who connected to the admin socket: the user and the process
-// (unix(7), SO_PEERCRED). Who may open the socket may do everything.
-func peer(ctx context.Context, c net.Conn) context.Context {
-	conn, ok := c.(*net.UnixConn)
-	if !ok {
-		return ctx
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return ctx
-	}
-	actor := "local"
-	_ = raw.Control(func(fd uintptr) { // without it, it is not said who
-		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			actor = fmt.Sprintf("local uid %d pid %d", cred.Uid, cred.Pid)
-		}
-	})
-	return identity.WithPrincipal(ctx, identity.Principal{Name: actor, Role: identity.RoleAdministrator})
 }

@@ -29,6 +29,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/parts"
@@ -40,6 +41,7 @@ import (
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -54,7 +56,7 @@ type site struct {
 	cfg  config.Config
 	pin  []byte
 	shim *hsmtest.Shim
-	log  xkstest.Log // of all daemons of the site
+	log  appliancetest.Log // of all daemons of the site
 	// machine is the folder of the TPM's state, components what the machine boots.
 	machine    string
 	components []swtpm.Component
@@ -167,7 +169,7 @@ func (s *site) powerOn(cfg *config.Config) (*simulation.Platform, error) {
 }
 
 func newCertificate(t *testing.T) *tls.Certificate {
-	c, _ := xkstest.Certificate(t, "127.0.0.1")
+	c, _ := appliancetest.Certificate(t, "127.0.0.1")
 	return c
 }
 
@@ -347,10 +349,10 @@ func (s *site) client() *http.Client {
 // and a grant of everything, and gives a KMS for it.
 func (r *running) newKeyStore() *xkstest.KMS {
 	r.s.t.Helper()
-	r.ok("POST", "keystores", web.NewKeyStore{Name: "p"}, nil)
-	var c web.CreatedCredential
-	r.ok("POST", "keystores/p/credentials", web.NewCredential{}, &c)
-	r.ok("POST", "keystores/p/grants", web.NewGrant{Principal: "*", Operations: []appliance.Operation{"Encrypt", "Decrypt", "GetAttributes"}}, nil)
+	r.ok("POST", "keystores", operation.NewKeyStore{Name: "p"}, nil)
+	var c operation.CreatedCredential
+	r.ok("POST", "keystores/p/credentials", operation.NewCredential{}, &c)
+	r.ok("POST", "keystores/p/grants", operation.NewGrant{Principal: "*", Operations: []appliance.Operation{"Encrypt", "Decrypt", "GetAttributes"}}, nil)
 	return r.kms(c.AccessKeyID, c.SecretAccessKey)
 }
 
@@ -361,7 +363,7 @@ func (r *running) kms(id, secret string) *xkstest.KMS {
 
 func (r *running) newKey(id string, custody appliance.Custody, material string) {
 	r.s.t.Helper()
-	k := web.NewKey{ID: id, Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: custody}
+	k := operation.NewKey{ID: id, Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: custody}
 	if material != "" {
 		k.Material = []byte(material)
 	}
@@ -413,7 +415,7 @@ func TestWrongPIN(t *testing.T) {
 	if r.ok("GET", "status", nil, &status); !status.Locked {
 		t.Errorf("the status is %+v", status)
 	}
-	if err := r.do("POST", "keystores", web.NewKeyStore{Name: "q", URIPathPrefix: "/q"}, nil); fault.CodeOf(err) != fault.Locked {
+	if err := r.do("POST", "keystores", operation.NewKeyStore{Name: "q", URIPathPrefix: "/q"}, nil); fault.CodeOf(err) != fault.Locked {
 		t.Errorf("a key store while locked: %v", err)
 	}
 	r.stop()
@@ -599,8 +601,8 @@ func TestNoSecretLeaves(t *testing.T) {
 	materials := []string{"first material of a cached key..", "material of a key in the token..", "second material of a cached key."}
 	r.newKey("cached", appliance.CustodyCached, materials[0])
 	r.newKey("in-token", appliance.CustodyHSM, materials[1])
-	r.ok("POST", "keystores/p/keys/cached/rotate", web.Rotation{Material: []byte(materials[2])}, nil)
-	credential := web.NewCredential{AccessKeyID: "IMPORTEDIMPORTEDIMPORTED", SecretAccessKey: imported}
+	r.ok("POST", "keystores/p/keys/cached/rotate", operation.Rotation{Material: []byte(materials[2])}, nil)
+	credential := operation.NewCredential{AccessKeyID: "IMPORTEDIMPORTEDIMPORTED", SecretAccessKey: imported}
 	r.ok("POST", "keystores/p/credentials", credential, nil)
 	body := xkstest.EncryptBody(plaintext).With("additionalAuthenticatedData", []byte(aad))
 	for _, key := range []string{"cached", "in-token"} {
@@ -630,7 +632,7 @@ func TestNoSecretLeaves(t *testing.T) {
 	for route, body := range map[string]any{
 		"keystores/p/credentials":        credential, // exists
 		"keystores/p/keys":               map[string]any{"id": "x", "custody": "cached", "material": []byte(materials[0]), "secret": imported},
-		"keystores/p/keys/cached":        web.Rotation{Material: []byte(materials[0])}, // no such route
+		"keystores/p/keys/cached":        operation.Rotation{Material: []byte(materials[0])}, // no such route
 		"keystores/p/keys/nobody/enable": credential,
 	} {
 		if err := r.do("POST", route, body, nil); err == nil {

@@ -9,33 +9,9 @@ import (
 	"time"
 
 	"holdfast/appliance/config"
-	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
-	"holdfast/appliance/machine/volume"
 )
-
-// closedVolume says why the state volume is not open; nil if it is, or if the
-// configuration names no file that would say.
-func closedVolume(file, dir string) *fault.Fault {
-	if file == "" {
-		return nil
-	}
-	o, err := volume.Read(file)
-	device := uint64(0)
-	if err == nil && o.Device != 0 {
-		device, err = volume.DeviceOf(dir)
-	}
-	switch {
-	case err != nil:
-		return fault.Wrapf(fault.StateVolume, err, "it is not known whether the state volume was opened; restart the machine, and read its serial console")
-	case !o.Opened:
-		return fault.Decoded(o.Code, "the state volume was not opened: "+o.Reason)
-	case device != o.Device:
-		return fault.Errorf(fault.StateVolume, "%s is not on the state volume, so that nothing written there would last; restart the machine, and read its serial console", dir)
-	}
-	return nil
-}
 
 // firstCertificate makes a certificate where the configuration names files in the
 // state that are not there.

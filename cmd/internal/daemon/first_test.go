@@ -20,7 +20,7 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
-	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -109,7 +109,7 @@ func TestVolume(t *testing.T) {
 			if status, text := r.page("/setup", url.Values{"setup_code": {"x"}, "name": {"eve"}}); status != 503 || !strings.Contains(text, c.code) {
 				t.Errorf("%d %s", status, text)
 			}
-			for route, body := range map[string]any{"invitations": web.NewInvitation{Name: "eve", Role: identity.RoleAdministrator}, "seal": web.SealRequest{PIN: s.pin}} {
+			for route, body := range map[string]any{"invitations": operation.NewInvitation{Name: "eve", Role: identity.RoleAdministrator}, "seal": operation.SealRequest{PIN: s.pin}} {
 				if err := r.do("POST", route, body, nil); err == nil || !strings.Contains(err.Error(), c.code) {
 					t.Errorf("POST %s: %v", route, err)
 				}
@@ -139,15 +139,15 @@ func TestFirstCertificate(t *testing.T) {
 	s.cfg.Admin.URL, s.cfg.XKS.URL = "https://127.0.0.1:9443", "https://xks.example.com"
 	r := s.start()
 	found := s.logged(0, `level=WARN msg="there was no certificate: one was made that signs itself; AWS KMS needs one of a public authority.*names=xks.example.com\S* expires=\S+ sha256=([0-9a-f]{64})`)
-	var c web.Certificate
+	var c operation.Certificate
 	r.ok("GET", "certificate", nil, &c)
 	if c.SHA256 != found[1] || c.Names[0] != "xks.example.com" || c.Issuer != c.Subject || time.Until(c.NotAfter) > 397*24*time.Hour {
 		t.Errorf("%+v", c)
 	}
 	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
-	var request web.SigningRequest
-	r.ok("POST", "certificate/request", web.CertificateRequest{Names: []string{"xks.example.com"}}, &request)
-	if err := r.do("PUT", "certificate", web.CertificateChain{Chain: c.Chain}, nil); err != nil { // of the key in use
+	var request operation.SigningRequest
+	r.ok("POST", "certificate/request", operation.CertificateRequest{Names: []string{"xks.example.com"}}, &request)
+	if err := r.do("PUT", "certificate", operation.CertificateChain{Chain: c.Chain}, nil); err != nil { // of the key in use
 		t.Error(err)
 	}
 	r.stop()

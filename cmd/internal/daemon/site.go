@@ -14,10 +14,10 @@ import (
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
 	"holdfast/cmd/internal/version"
-	"holdfast/web"
+	"holdfast/web/operation"
 )
 
-// site implements [web.Site].
+// site implements [operation.Site].
 type site struct {
 	cfg         *config.Config
 	certificate *certificate.Certificate
@@ -66,13 +66,13 @@ func (s *site) named(a net.Addr) string {
 	return u.String()
 }
 
-func (s *site) Certificate() (web.Certificate, error) {
+func (s *site) Certificate() (operation.Certificate, error) {
 	c, err := s.certificate.Get(nil)
 	if err != nil {
-		return web.Certificate{}, err
+		return operation.Certificate{}, err
 	}
 	sum := sha256.Sum256(c.Leaf.Raw)
-	d := web.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: certificate.Names(c.Leaf),
+	d := operation.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: certificate.Names(c.Leaf),
 		NotBefore: c.Leaf.NotBefore.UTC(), NotAfter: c.Leaf.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:]), Requested: s.certificate.Requested()}
 	for _, der := range c.Certificate {
 		d.Chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
@@ -85,9 +85,9 @@ func (s *site) RequestCertificate(names []string) (string, error) {
 	return string(text), invalid(err)
 }
 
-func (s *site) InstallCertificate(chain string) (web.Certificate, error) {
+func (s *site) InstallCertificate(chain string) (operation.Certificate, error) {
 	if err := s.certificate.Install([]byte(chain)); err != nil {
-		return web.Certificate{}, invalid(err)
+		return operation.Certificate{}, invalid(err)
 	}
 	return s.Certificate()
 }

@@ -19,7 +19,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
-	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -39,7 +39,7 @@ func (s *site) edit(statement string, args ...any) {
 // bearer calls the admin API over HTTPS with a token, and gives the status.
 func (r *running) bearer(token, method, path, body string) int {
 	r.s.t.Helper()
-	req, err := http.NewRequest(method, "https://"+r.Admin.String()+web.Prefix+path, strings.NewReader(body))
+	req, err := http.NewRequest(method, "https://"+r.Admin.String()+operation.Prefix+path, strings.NewReader(body))
 	if err != nil {
 		r.s.t.Fatal(err)
 	}
@@ -58,8 +58,8 @@ func TestInsertedToken(t *testing.T) {
 	s := newSite(t)
 	r := s.start()
 	r.newKeyStore()
-	var real web.CreatedToken
-	r.ok("POST", "tokens", web.NewToken{Name: "real", Role: identity.RoleAdministrator, Days: 1}, &real)
+	var real operation.CreatedToken
+	r.ok("POST", "tokens", operation.NewToken{Name: "real", Role: identity.RoleAdministrator, Days: 1}, &real)
 	if got := r.bearer(real.Secret, "GET", "/keystores", ""); got != 200 {
 		t.Fatalf("the real one: %d", got)
 	}
@@ -92,7 +92,7 @@ func TestBlockTakenOff(t *testing.T) {
 	kms := r.newKeyStore()
 	r.newKey("k", appliance.CustodyCached, "")
 	kms.OK("/keys/k/encrypt", xkstest.EncryptBody("x"))
-	r.ok("POST", "block", web.Block{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "a test"}, nil)
+	r.ok("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "a test"}, nil)
 	r.stop()
 	s.edit(`UPDATE installation SET block_reason = '', block_since = NULL, block_seal = NULL`)
 	r = s.start()
@@ -175,7 +175,7 @@ func TestFirstUnlockIsOnRecord(t *testing.T) {
 	r := s.begin()
 	s.logged(before, `code=E_SEAL_MISSING`)
 	r.enrol(<-s.welcomed, "alice")
-	r.ok("POST", "seal", web.SealRequest{PIN: s.pin}, nil)
+	r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
 	s.logged(before, `msg=serving `)
 	var records []*audit.Record
 	r.ok("GET", "audit/records?kind=admin", nil, &struct {

@@ -3,7 +3,6 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
-	"holdfast/appliance/audit"
 	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
 	"holdfast/attest/privatefile"
@@ -55,11 +53,7 @@ func (d *Daemon) sealAll(ctx context.Context, set func(name, value string) error
 		return err
 	}
 	d.o.Log.Info("users and API tokens are sealed; remove those that you do not know", "users", users, "tokens", tokens)
-	sealed, err := json.Marshal(map[string][]string{"users": users, "tokens": tokens})
-	if err != nil {
-		return err
-	}
-	return d.audit.Record(ctx, &audit.Record{Kind: audit.KindAdmin, Operation: "seal users", Result: audit.Allowed, Actor: "first unlock", After: sealed})
+	return d.audit.UsersSealed(ctx, users, tokens)
 }
 
 // maxSecret bounds a file with a secret, in bytes.

@@ -70,3 +70,17 @@ func TestUnitCaps(t *testing.T) {
 		}
 	}
 }
+
+// TestUnitKeepsRequestsFromTheConsole: lines about requests are on standard output,
+// which goes to the journal alone.
+func TestUnitKeepsRequestsFromTheConsole(t *testing.T) {
+	unit, err := os.ReadFile("../../../packer/image/root/etc/systemd/system/holdfast.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"StandardOutput=journal", "StandardError=journal+console"} {
+		if !strings.Contains(string(unit), "\n"+line+"\n") {
+			t.Errorf("it has no %s", line)
+		}
+	}
+}

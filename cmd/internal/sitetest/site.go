@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/config"
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/cmd/internal/officer"
@@ -70,9 +71,9 @@ func New(t testing.TB, dir string, xks ...string) *Site {
 	var files config.Config
 	s.Officer.Configure(&files)
 	s.Write(t, "pin", PIN+"\n")
-	certificate, _ := xkstest.Certificate(t, "127.0.0.1")
+	certificate, _ := appliancetest.Certificate(t, "127.0.0.1")
 	s.WritePair(t, "server", certificate)
-	other, _ := xkstest.Certificate(t, "127.0.0.1")
+	other, _ := appliancetest.Certificate(t, "127.0.0.1")
 	s.WritePair(t, "other", other)
 	text := fmt.Sprintf(`[state]
 dir = %q

@@ -1,0 +1,138 @@
+package appliancetest
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/keyring"
+	"holdfast/appliance/sqlite"
+)
+
+// Options change what Start does by default.
+type Options struct {
+	// Token is the token to use; a fresh one in memory if nil.
+	Token Device
+	// Dir is the folder of the database; a fresh one if empty.
+	Dir string
+	// Appliance is passed on; what the bed itself sets is overridden.
+	Appliance appliance.Options
+	// Keyring wraps what the appliance is unlocked with.
+	Keyring func(appliance.Keyring) appliance.Keyring
+}
+
+// Bed is an unlocked appliance.
+type Bed struct {
+	Appliance *appliance.Appliance
+	Store     *sqlite.DB
+	// Token is open. Device is what it was opened from.
+	Token  Token
+	Device Device
+	// Dir is the folder of the database, DB the file.
+	Dir, DB string
+	// Log is what was logged, at every level; Logger writes to it.
+	Log    *Log
+	Logger *slog.Logger
+
+	stop func()
+}
+
+// Start unlocks an appliance, which is stopped when the test ends.
+func Start(t testing.TB, o Options) *Bed {
+	t.Helper()
+	b := &Bed{Device: o.Token, Dir: o.Dir, Log: &Log{}}
+	if b.Device == nil {
+		b.Device = NewMemory()
+	}
+	if b.Dir == "" {
+		b.Dir = t.TempDir()
+	}
+	b.DB = filepath.Join(b.Dir, "holdfast.db")
+	b.Logger = slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	ctx := context.Background()
+	var err error
+	if b.Store, err = sqlite.Open(ctx, b.DB, sqlite.Options{Logger: b.Logger}); err != nil {
+		t.Fatal(err)
+	}
+	b.stop = sync.OnceFunc(func() { b.close(t) })
+	t.Cleanup(b.Stop)
+	if b.Token, err = b.Device.Open(ctx, b.Logger); err != nil {
+		t.Fatal(err)
+	}
+	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, b.Logger, b.Dir
+	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
+		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger})
+	}
+	b.Appliance = appliance.New(o.Appliance)
+	var ring appliance.Keyring = keyring.New(b.Token)
+	if o.Keyring != nil {
+		ring = o.Keyring(ring)
+	}
+	if err := b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// close closes what is open: all, or less if the start failed.
+func (b *Bed) close(t testing.TB) {
+	if b.Appliance != nil {
+		b.Appliance.Lock()
+	}
+	if b.Token != nil {
+		if err := b.Token.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := b.Store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Stop ends the appliance cleanly. Its state remains for another Start.
+func (b *Bed) Stop() { b.stop() }
+
+// Restart stops a bed and starts one over its state, with the options but for token
+// and folder.
+func Restart(t testing.TB, b *Bed, o Options) *Bed {
+	t.Helper()
+	b.Stop()
+	o.Dir, o.Token = b.Dir, b.Device
+	return Start(t, o)
+}
+
+// NewKeyStore makes a key store with a credential and, unless it is "", a grant of
+// everything to the principal, and gives a client of it.
+func (b *Bed) NewKeyStore(t testing.TB, name, prefix, principal string) *Client {
+	t.Helper()
+	ctx := context.Background()
+	if _, err := b.Appliance.CreateKeyStore(ctx, appliance.KeyStore{Name: name, URIPathPrefix: prefix}); err != nil {
+		t.Fatal(err)
+	}
+	c, secret, err := b.Appliance.CreateCredential(ctx, name, appliance.NewCredential{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if principal != "" {
+		g := appliance.Grant{Principal: principal, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}}
+		if _, err := b.Appliance.AddGrant(ctx, name, g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &Client{T: t, Appliance: b.Appliance, URIPathPrefix: prefix, AccessKeyID: c.AccessKeyID, SecretAccessKey: secret}
+}
+
+// NewKey makes a key of the usage, such as "encrypt,decrypt".
+func (b *Bed) NewKey(t testing.TB, keyStore, id, usage string, custody appliance.Custody) {
+	t.Helper()
+	u, err := appliance.ParseUsage(usage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Appliance.CreateKey(context.Background(), keyStore, appliance.NewExternalKey{ID: id, Usage: u, Custody: custody}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,43 @@
+package recorder
+
+import (
+	"context"
+	"encoding/json"
+
+	"holdfast/appliance/audit"
+)
+
+// What the appliance does by itself is in the log with these actors.
+const (
+	actorConfiguration = "configuration [aws_xks_config]"
+	actorWaitingPeriod = "waiting period"
+	actorFirstUnlock   = "first unlock"
+)
+
+// Configured records something that the configuration has made, by the operation that
+// makes it otherwise.
+func (r *Recorder) Configured(ctx context.Context, operation, keyStore string, made any) error {
+	return r.work(ctx, &audit.Record{Operation: operation, Actor: actorConfiguration, KeyStore: keyStore}, made)
+}
+
+// KeyDeleted records that a key is deleted for good, as its waiting period is over.
+// What cannot be recorded is not done.
+func (r *Recorder) KeyDeleted(ctx context.Context, keyStore, keyID string) error {
+	return r.work(ctx, &audit.Record{Operation: "delete key", Actor: actorWaitingPeriod, KeyStore: keyStore, Key: keyID}, nil)
+}
+
+// UsersSealed records which users and API tokens were there before the first unlock:
+// they can act from then on.
+func (r *Recorder) UsersSealed(ctx context.Context, users, tokens []string) error {
+	return r.work(ctx, &audit.Record{Operation: "seal users", Actor: actorFirstUnlock}, map[string][]string{"users": users, "tokens": tokens})
+}
+
+func (r *Recorder) work(ctx context.Context, record *audit.Record, after any) (err error) {
+	record.Kind, record.Result = audit.KindAdmin, audit.Allowed
+	if after != nil {
+		if record.After, err = json.Marshal(after); err != nil {
+			return err
+		}
+	}
+	return r.Record(ctx, record)
+}

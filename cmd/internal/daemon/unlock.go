@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"holdfast/appliance"
+	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/keyring"
+	"holdfast/hsm"
+	"holdfast/web/operation"
+)
+
+// unlock opens the token, or several of them, once, then the key hierarchy, and
+// begins the work that comes with time.
+func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
+	// Where something is wrapped already, another master key would not help.
+	_, err := d.store.Installation(ctx)
+	if err != nil && fault.CodeOf(err) != fault.NotFound {
+		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
+	}
+	token, hsms, err := keyring.Open(ctx, members(d.o.Config.HSM, hsm.Config{PIN: credential, MasterKeyExists: err == nil, Log: d.o.Log, Observe: d.observeHSM})...)
+	if err != nil {
+		return err
+	}
+	if err := d.unlockKeys(ctx, token, hsms); err != nil {
+		return errors.Join(err, token.Close())
+	}
+	d.mu.Lock()
+	d.hsm = token
+	d.mu.Unlock()
+	d.background.Go(func() { d.appliance.Run(ctx) })
+	return nil
+}
+
+// members are the tokens that the configuration names, each with what they have in
+// common.
+func members(h config.HSM, all hsm.Config) []hsm.Config {
+	all.Module, all.TokenLabel, all.TokenSerial = h.Module, h.TokenLabel, h.TokenSerial
+	all.MasterKeyLabel, all.MaxSessions, all.IVFromToken = h.MasterKeyLabel, h.MaxSessions, h.IVFromToken
+	configs := []hsm.Config{all}
+	for _, m := range h.Members {
+		c := all
+		c.TokenLabel, c.TokenSerial = m.TokenLabel, m.TokenSerial
+		if m.Module != "" {
+			c.Module = m.Module
+		}
+		configs = append(configs, c)
+	}
+	return configs
+}
+
+// unlockKeys opens the key hierarchy, and makes the key store of the section
+// [aws_xks_config] in a new installation.
+func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
+	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
+		code := fault.Unlock
+		if c := fault.CodeOf(err); c == fault.Timeout || c == fault.Internal {
+			code = fault.UnlockAway
+		}
+		return fault.Wrapf(code, err, "the keys cannot be unlocked")
+	}
+	if err := d.bootstrap(ctx); err != nil {
+		d.appliance.Lock()
+		return fault.Wrapf(fault.Unlock, err, "the key store of [aws_xks_config] cannot be made")
+	}
+	if err := d.welcome.SayLater(ctx); err != nil {
+		d.o.Log.Error("there is no setup code", "error", err)
+	}
+	return nil
+}
+
+// bootstrap makes the key store of the section [aws_xks_config], on record.
+func (d *Daemon) bootstrap(ctx context.Context) error {
+	s := d.o.Config.AWSXKS
+	if s == nil || !s.Enable {
+		return nil
+	}
+	if err := d.audit.Ready(); err != nil {
+		return err
+	}
+	made, err := d.appliance.Bootstrap(ctx, appliance.KeyStore{Name: "default"},
+		appliance.NewCredential{AccessKeyID: s.AccessKeyID, SecretAccessKey: s.SecretAccessKey},
+		func(ks *appliance.KeyStore, c *appliance.Credential) error {
+			return errors.Join(d.audit.Configured(ctx, operation.CreateKeyStore.Operation(), ks.Name, ks), d.audit.Configured(ctx, operation.CreateCredential.Operation(), ks.Name, c))
+		})
+	if err != nil {
+		return err
+	}
+	d.o.Log.Warn("the configuration has the section [aws_xks_config], with a secret: it makes a key store once, in a new installation, and has no further use; remove it (and name its service in xks.services, if KMS signs for that one)",
+		"made now", made, "service", s.Service)
+	return nil
+}
+
+// lock wipes all keys and ends the use of the token.
+func (d *Daemon) lock() {
+	d.appliance.Lock()
+	d.mu.Lock()
+	token := d.hsm
+	d.hsm = nil
+	d.mu.Unlock()
+	if token == nil {
+		return
+	}
+	if err := token.Close(); err != nil {
+		d.o.Log.Warn("the token did not close cleanly", "error", err)
+	}
+}

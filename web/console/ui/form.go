@@ -1,0 +1,67 @@
+package ui
+
+import (
+	"cmp"
+	"strings"
+)
+
+// Form posts an operation.
+type Form struct {
+	// Action is the URL.
+	Action string
+	Hidden []Hidden
+	Fields []Field
+	// Submit is the button's text; Kind "danger", "quiet" or "" for the main one.
+	Submit, Kind string
+	// Confirm, if not empty, has to be typed before. Folded hides the form behind a
+	// button of the text until it is opened.
+	Confirm, Folded string
+	// Note is said above the fields; Error what was wrong the last time.
+	Note, Error string
+	// Inline puts all in one row.
+	Inline bool
+	// Label names a form for those who do not see where it stands.
+	Label string
+}
+
+// Hidden is a field that is not shown.
+type Hidden struct{ Name, Value string }
+
+// Field is an input of a form.
+type Field struct {
+	Name, Label, Value, Hint string
+	// Type is an HTML input's, or "select", "textarea" or "checkboxes".
+	Type string
+	// Options are for select and checkboxes; Values those of them that are chosen.
+	Options                      []Option
+	Values                       []string
+	Required, Mono, AutoFocus    bool
+	Autocomplete, Placeholder    string
+	Pattern, Min, Max, InputMode string
+	Rows                         int
+}
+
+// Option is a choice.
+type Option struct{ Value, Text string }
+
+func (f Field) id(form Form) string {
+	return "f" + strings.NewReplacer("/", "-", " ", "-").Replace(form.Action) + "-" + keyOf(form.Hidden) + f.Name
+}
+
+// keyOf tells forms of the same action apart.
+func keyOf(hidden []Hidden) string {
+	s := ""
+	for _, h := range hidden {
+		if h.Name != "version" && h.Name != "back" {
+			s += strings.Map(func(r rune) rune {
+				if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+					return r
+				}
+				return '_'
+			}, h.Value) + "-"
+		}
+	}
+	return s
+}
+
+func (f Field) inputType() string { return cmp.Or(f.Type, "text") }
