@@ -26,7 +26,6 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/holdfastd"
-	"holdfast/web"
 	"holdfast/web/operation"
 )
 
@@ -327,7 +326,7 @@ func newStub(t *testing.T, answer http.HandlerFunc) *stub {
 	s := &stub{socket: filepath.Join(dir, "s"), ca: filepath.Join(dir, "ca.pem"), token: filepath.Join(dir, "token")}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		s.calls = append(s.calls, r.Method+" "+strings.TrimPrefix(r.URL.EscapedPath(), web.Prefix))
+		s.calls = append(s.calls, r.Method+" "+strings.TrimPrefix(r.URL.EscapedPath(), operation.Prefix))
 		s.mu.Unlock()
 		answer(w, r)
 	})
@@ -374,7 +373,7 @@ func route(call string) *operation.Route {
 
 // willing answers as an appliance would that has all that it is asked for.
 func willing(w http.ResponseWriter, r *http.Request) {
-	o := route(r.Method + " " + strings.TrimPrefix(r.URL.EscapedPath(), web.Prefix))
+	o := route(r.Method + " " + strings.TrimPrefix(r.URL.EscapedPath(), operation.Prefix))
 	switch {
 	case o == nil:
 		w.WriteHeader(http.StatusNotFound)
