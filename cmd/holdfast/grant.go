@@ -75,6 +75,7 @@ func (n *newGrant) add(a *admin, cmd *cobra.Command) (err error) {
 	if n.NotAfter, err = parseWhen(n.notAfter); err != nil {
 		return err
 	}
+	n.Effect = appliance.EffectAllow
 	if n.forbid {
 		n.Effect = appliance.EffectForbid
 	}
