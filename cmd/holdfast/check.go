@@ -34,22 +34,8 @@ func checkCommand(a *admin) *cobra.Command {
 			}
 			defer clear(secret)
 			t.SecretAccessKey = string(secret)
-			if caFile != "" {
-				pem, err := os.ReadFile(caFile)
-				if err != nil {
-					return fmt.Errorf("--cacert: %w", err)
-				}
-				t.RootCAs = x509.NewCertPool()
-				if !t.RootCAs.AppendCertsFromPEM(pem) {
-					return fmt.Errorf("--cacert: %s has no PEM certificate", caFile)
-				}
-			}
-			if certFile != "" {
-				pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-				if err != nil {
-					return fmt.Errorf("--cert: %w", err)
-				}
-				t.ClientCert = &pair
+			if err := readTLS(&t, caFile, certFile, keyFile); err != nil {
+				return err
 			}
 			p := groups{w: cmd.ErrOrStderr()}
 			report, err := conformance.Run(cmd.Context(), t, p.add)
@@ -97,6 +83,28 @@ func checkCommand(a *admin) *cobra.Command {
 	}
 	c.MarkFlagsRequiredTogether("cert", "cert-key")
 	return c
+}
+
+// readTLS reads what the check trusts, and who it is; empty names stand for nothing.
+func readTLS(t *conformance.Target, caFile, certFile, keyFile string) error {
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return fmt.Errorf("--cacert: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("--cacert: %s has no PEM certificate", caFile)
+		}
+	}
+	if certFile != "" {
+		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return fmt.Errorf("--cert: %w", err)
+		}
+		t.ClientCert = &pair
+	}
+	return nil
 }
 
 // groups says how far a check is, in a line for each group of rules.
