@@ -1,11 +1,16 @@
 // Package appliance is the domain of Holdfast: key stores, external keys and
 // their versions, SigV4 credentials and grants, and the operations on them.
 //
-// Every face of the product (the XKS proxy API in xks, the admin API and the
-// command line in web and cmd) calls the operations of [Appliance]; none has
-// logic of its own. A front end of requests for keys opens a [Session] for each. Below it lie three adapters that know only this package:
-// appliance/sqlite keeps rows in SQLite, appliance/keyring holds unlocked keys,
-// and hsm speaks to the token.
+// It is five parts over one store, which [Appliance] puts together: [Service]
+// answers requests, [Administration] changes things, [Lifecycle] unlocks and locks,
+// [Settings] keeps settings and seals, [Backups] writes and restores backups. Type,
+// rules and operations of a thing are in the file of its name.
+//
+// A front end of requests for keys, such as xks, opens a [Session] for each. What
+// administrators do is in web/operation, whose operations call the parts. Three
+// adapters know this package: appliance/sqlite keeps rows, appliance/keyring holds
+// unlocked keys and asks the HSM through package hsm, appliance/audit/recorder
+// records.
 //
 // # Guarantees
 //
