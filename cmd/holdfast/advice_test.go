@@ -80,7 +80,7 @@ func inProse(tree map[string]*cobra.Command, program, rest string) string {
 }
 
 // whole says what is wrong with a whole command line: it must be accepted, but for
-// what its placeholders stand for.
+// what its names in capitals stand for.
 func whole(tree map[string]*cobra.Command, program, rest string) string {
 	c := tree[program]
 	if c == nil {
@@ -90,7 +90,7 @@ func whole(tree map[string]*cobra.Command, program, rest string) string {
 	if err == nil && c.HasSubCommands() && !c.HasLocalFlags() { // seal does something, though it has others below
 		return c.CommandPath() + " does nothing by itself"
 	}
-	for i := range args[min(len(args), 1):] { // a placeholder stands for one of the flag's values
+	for i := range args[min(len(args), 1):] { // a name in capitals stands for one of the flag's values
 		f := c.Flag(strings.TrimPrefix(args[i], "--"))
 		if f == nil || args[i+1] != strings.ToUpper(args[i+1]) {
 			continue
