@@ -64,6 +64,7 @@ var chapters = []struct {
 	{"The boot", bootCodes},
 	{"The state volume", volumeCodes},
 	{"What the TPM has sealed", sealCodes},
+	{"The count of changes in the TPM", anchorCodes},
 	{"The broker", brokerCodes},
 	{"Checks of the evidence as a whole", evidenceCodes},
 	{"Checks of the SEV-SNP report", snpCodes},
