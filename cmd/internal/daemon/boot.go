@@ -66,7 +66,8 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 	if err := openAudit(d.audit, c); err != nil {
 		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
-	return c, nil
+	d.anchor, err = stateAnchor(c)
+	return c, err
 }
 
 // revoked asks the TPM's counter.

@@ -30,6 +30,7 @@ import (
 	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
+	"holdfast/attest/tpm/counter"
 	"holdfast/cmd/internal/coredump"
 	"holdfast/cmd/internal/metrics"
 	"holdfast/cmd/internal/systemd"
@@ -86,15 +87,18 @@ type Daemon struct {
 	boot      *boot.Boot
 	audit     *recorder.Recorder
 	collector *attest.Collector
-	users     *identity.Directory
-	welcome   *identity.Welcome
-	xks       *xks.Server
-	xksL      net.Listener
-	admin     *http.Server
-	adminL    net.Listener
-	socket    *http.Server
-	socketL   net.Listener
-	closers   []func()
+	// anchor is the anchor of the state in this machine's TPM, from the boot's first step
+	// on; nil without a TPM.
+	anchor  *counter.Anchor
+	users   *identity.Directory
+	welcome *identity.Welcome
+	xks     *xks.Server
+	xksL    net.Listener
+	admin   *http.Server
+	adminL  net.Listener
+	socket  *http.Server
+	socketL net.Listener
+	closers []func()
 	// observeHSM has what the HSM does counted.
 	observeHSM func(token, operation string) func(error)
 	site       *site
