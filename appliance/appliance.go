@@ -42,6 +42,9 @@ type Options struct {
 	// The first unlock calls it, before the installation is written. Set changes a
 	// setting then.
 	SealAll func(ctx context.Context, set func(name, value string) error) error
+	// MachineKey gives rows their second seal ([Seals]). Without it nothing is valid while
+	// the appliance is locked.
+	MachineKey MachineKey
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
@@ -90,7 +93,7 @@ func New(o Options) *Appliance {
 	o.setDefaults()
 	on := ground{log: o.Log, now: o.Now}
 	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
-	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, sealRows: o.SealAll}}
+	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, sealRows: o.SealAll}}
 	settings.seals.settings = settings
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration}
@@ -121,6 +124,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.WhyLocked == nil {
 		o.WhyLocked = func() string { return "" }
+	}
+	if o.MachineKey == nil {
+		o.MachineKey = noMachineKey{}
 	}
 	if o.SealAll == nil {
 		o.SealAll = func(context.Context, func(name, value string) error) error { return nil }

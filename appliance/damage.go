@@ -158,7 +158,8 @@ func (i *inspection) installation(ctx context.Context, in *Installation) error {
 			row, err = &SettingRow{Name: name}, nil
 		}
 		if err == nil {
-			_, err = i.found(DamagedRow{Kind: damagedKindSetting, ID: name}, i.ring.Verify(settingBinding(name, row.Value), row.Seal))
+			_, state := splitSeals(row.Seal)
+			_, err = i.found(DamagedRow{Kind: damagedKindSetting, ID: name}, i.ring.Verify(settingBinding(name, row.Value), state))
 		}
 		if err != nil {
 			return err

@@ -38,7 +38,7 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring) (*Installation, e
 	if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
 		return nil, err
 	}
-	err = l.settings.seals.sealAll(ctx, ring, func() error { return l.store.CreateInstallation(ctx, in) })
+	err = l.settings.seals.sealAll(ctx, ring, false, func() error { return l.store.CreateInstallation(ctx, in) })
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 			return err
 		}
 	}
-	return l.settings.seals.sealAll(ctx, ring, func() error {
+	return l.settings.seals.sealAll(ctx, ring, true, func() error {
 		if err := l.settings.setSetting(ctx, SettingBootstrap, SettingDone); err != nil {
 			return err
 		}

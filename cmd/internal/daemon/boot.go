@@ -30,6 +30,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
 		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
+		Measured:  d.openMachineKey,
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
 		Condition: func() (progress.State, *fault.Fault) { return boot.ConditionOf(d.appliance.Condition()) },
@@ -66,6 +67,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 	if err := openAudit(d.audit, c); err != nil {
 		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
+	d.measured.Store(c)
 	d.anchor, err = stateAnchor(c)
 	return c, err
 }

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/appliance"
@@ -27,6 +28,7 @@ import (
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/machinekey"
 	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/sqlite"
 	"holdfast/attest"
@@ -89,16 +91,20 @@ type Daemon struct {
 	collector *attest.Collector
 	// anchor is the anchor of the state in this machine's TPM, from the boot's first step
 	// on; nil without a TPM.
-	anchor  *counter.Anchor
-	users   *identity.Directory
-	welcome *identity.Welcome
-	xks     *xks.Server
-	xksL    net.Listener
-	admin   *http.Server
-	adminL  net.Listener
-	socket  *http.Server
-	socketL net.Listener
-	closers []func()
+	anchor *counter.Anchor
+	// machineKey authenticates rows while the appliance is locked; measured is what the
+	// TPM is reached by that keeps it.
+	machineKey machinekey.Key
+	measured   atomic.Pointer[attest.Collector]
+	users      *identity.Directory
+	welcome    *identity.Welcome
+	xks        *xks.Server
+	xksL       net.Listener
+	admin      *http.Server
+	adminL     net.Listener
+	socket     *http.Server
+	socketL    net.Listener
+	closers    []func()
 	// observeHSM has what the HSM does counted.
 	observeHSM func(token, operation string) func(error)
 	site       *site
@@ -183,12 +189,13 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
+	d.onClose(d.machineKey.Wipe)
 	d.audit = newRecorder(cfg, d.o.Log)
 	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.audit.KeyDeleted,
+		Recorder: d.audit, SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},

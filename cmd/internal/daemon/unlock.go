@@ -61,6 +61,10 @@ func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []app
 		}
 		return fault.Wrapf(code, err, "the keys cannot be unlocked")
 	}
+	if err := d.renewSeals(ctx); err != nil {
+		// What is unlocked serves all the same; while it is locked, those rows are refused.
+		d.o.Log.Error("rows could not be given the seal of this machine; restart the machine to try again", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
+	}
 	if err := d.bootstrap(ctx); err != nil {
 		d.appliance.Lock()
 		return fault.Wrapf(fault.Unlock, err, "the key store of [aws_xks_config] cannot be made")
