@@ -67,6 +67,11 @@ func Start(t testing.TB, o Options) *Bed {
 		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger})
 	}
 	b.Appliance = appliance.New(o.Appliance)
+	if o.Appliance.MachineKey != nil {
+		if err := b.Appliance.Found(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var ring appliance.Keyring = keyring.New(b.Token)
 	if o.Keyring != nil {
 		ring = o.Keyring(ring)

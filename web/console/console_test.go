@@ -94,16 +94,27 @@ func startOn(t testing.TB, token hsm.Config) *rig {
 }
 
 // startUnsealed starts one that takes users, tokens and requests for approval as
-// they are in the database, as before there is an installation.
+// they are in the database.
 func startUnsealed(t testing.TB) *rig {
 	t.Helper()
-	return startSealed(t, hsm.Config{}, func(r *rig) *appliance.Appliance { return appliance.New(appliance.Options{Store: r.rows}) })
+	return startSealed(t, hsm.Config{}, func(r *rig) seals { return trusting{r.Appliance.Seals()} })
 }
 
-func sealed(r *rig) *appliance.Appliance { return r.Appliance }
+// seals authenticate the rows of a rig.
+type seals interface {
+	identity.Seals
+	approval.Seals
+}
+
+// trusting takes each row for good.
+type trusting struct{ *appliance.Seals }
+
+func (trusting) Verify(context.Context, appliance.Binding, []byte) error { return nil }
+
+func sealed(r *rig) seals { return r.Appliance.Seals() }
 
 // startSealed starts one on a token, a fresh one if its configuration is empty.
-func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Appliance) *rig {
+func startSealed(t testing.TB, token hsm.Config, by func(*rig) seals) *rig {
 	t.Helper()
 	r := &rig{Bed: xkstest.Start(t, xkstest.Options{Token: token}), t: t, audit: &webtest.Audit{}, now: time.Now()}
 	dir := t.TempDir()
@@ -114,12 +125,12 @@ func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Applia
 	t.Cleanup(func() { _ = rows.Close() })
 	r.rows = rows
 	log := slog.New(slog.NewTextHandler(r.Log, nil))
-	a := by(r)
-	r.users, err = identity.New(identity.Config{Store: rows, Seals: a.Seals(), Settings: a, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
+	checked := by(r)
+	r.users, err = identity.New(identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
+	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance,
 		Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
 	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
 	return r
