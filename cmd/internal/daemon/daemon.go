@@ -96,15 +96,17 @@ type Daemon struct {
 	// TPM is reached by that keeps it.
 	machineKey machinekey.Key
 	measured   atomic.Pointer[attest.Collector]
-	users      *identity.Directory
-	welcome    *identity.Welcome
-	xks        *xks.Server
-	xksL       net.Listener
-	admin      *http.Server
-	adminL     net.Listener
-	socket     *http.Server
-	socketL    net.Listener
-	closers    []func()
+	// policyVersion is that of the policy that the machine was appraised by.
+	policyVersion atomic.Uint64
+	users         *identity.Directory
+	welcome       *identity.Welcome
+	xks           *xks.Server
+	xksL          net.Listener
+	admin         *http.Server
+	adminL        net.Listener
+	socket        *http.Server
+	socketL       net.Listener
+	closers       []func()
 	// observeHSM has what the HSM does counted.
 	observeHSM func(token, operation string) func(error)
 	site       *site

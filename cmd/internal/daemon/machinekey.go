@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"context"
+	"crypto/hmac"
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"strconv"
 
+	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
@@ -34,18 +37,20 @@ func (d *Daemon) machineKeyFile(c *attest.Collector) (*machinekey.File, error) {
 
 // openMachineKey takes the machine's key, once, before the TPM is capped; at the first
 // start it makes it. Without it the boot goes on, as the unlock makes another: until then
-// nobody can sign in.
-func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector) {
+// nobody can sign in. With it the policy's version must be one that it has sealed.
+func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, version uint64) error {
+	d.policyVersion.Store(version)
 	if d.closed() || d.machineKey.ID() != "" {
-		return
+		return nil
 	}
+	made := false
 	err := func() error {
 		f, err := d.machineKeyFile(c)
 		if err != nil {
 			return err
 		}
 		secret, err := f.Read()
-		if errors.Is(err, fs.ErrNotExist) {
+		if made = errors.Is(err, fs.ErrNotExist); made {
 			return d.makeMachineKey(ctx, f)
 		}
 		if err != nil {
@@ -55,7 +60,59 @@ func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector) {
 	}()
 	if err != nil {
 		d.o.Log.Error("nobody can sign in before the keys are unlocked: the machine's key is not there", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
+		return nil
 	}
+	if made {
+		return d.sealPolicyVersion(ctx, version)
+	}
+	return d.raisePolicySeal(ctx, version)
+}
+
+// policyRaised seals a version that was noted while the appliance runs. In a boot the
+// machine's key comes later.
+func (d *Daemon) policyRaised(ctx context.Context, version uint64) error {
+	if d.machineKey.ID() == "" {
+		return nil
+	}
+	return d.raisePolicySeal(ctx, version)
+}
+
+func policyBinding(version uint64) appliance.Binding {
+	return appliance.Binding{Purpose: "policy-version", Fields: []string{strconv.FormatUint(version, 10)}}
+}
+
+func (d *Daemon) sealPolicyVersion(ctx context.Context, version uint64) error {
+	mac, err := d.machineKey.MAC(policyBinding(version))
+	if err == nil {
+		err = d.store.Machine().SealPolicyVersion(ctx, version, mac)
+	}
+	if err != nil {
+		return fault.Wrapf(fault.PolicyVersion, err, "the policy's version %d cannot be sealed", version)
+	}
+	return nil
+}
+
+// raisePolicySeal holds the noted version of the policy against the seal that this
+// machine gave it, and seals a higher one.
+func (d *Daemon) raisePolicySeal(ctx context.Context, version uint64) error {
+	highest, sealed, seal, err := d.store.Machine().PolicySeal(ctx)
+	if err != nil {
+		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
+	}
+	want, err := d.machineKey.MAC(policyBinding(sealed))
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(want, seal) || highest < sealed {
+		return fault.Errorf(fault.PolicyVersion, "the noted version of the policy, %d, does not match the seal of this machine: the database was changed by hand; restore a backup into a fresh appliance", highest)
+	}
+	if version < sealed {
+		return fault.Errorf(fault.PolicyVersion, "the policy has version %d, and this appliance had version %d before; install that or a newer one", version, sealed)
+	}
+	if version == sealed {
+		return nil
+	}
+	return d.sealPolicyVersion(ctx, version)
 }
 
 // makeMachineKey makes the key, and in a database without an installation the first
@@ -90,6 +147,9 @@ func (d *Daemon) renewSeals(ctx context.Context) error {
 		f, err := d.machineKeyFile(d.measured.Load())
 		if err == nil {
 			err = d.makeMachineKey(ctx, f)
+		}
+		if err == nil {
+			err = d.sealPolicyVersion(ctx, d.policyVersion.Load())
 		}
 		if err != nil {
 			return err
