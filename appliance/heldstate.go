@@ -15,30 +15,6 @@ type heldState struct {
 	why  error
 }
 
-// acceptance is the word of the first of two people.
-type acceptance struct {
-	by, reason string
-	at         time.Time
-}
-
-// acceptWithin is how long the word of the first person counts.
-const acceptWithin = time.Hour
-
-// StateAcceptance is what became of a person's word that the state is the right one.
-type StateAcceptance struct {
-	// Accepted says that the state is sealed as it is, and serves. Otherwise another
-	// person must say the same until Until.
-	Accepted bool      `json:"accepted"`
-	Until    time.Time `json:"until,omitzero"`
-	// Why is the reason for which the state was held; Reason and FirstReason are people's.
-	Why         string `json:"why"`
-	Reason      string `json:"reason"`
-	FirstReason string `json:"first_reason,omitempty"`
-	// By and FirstBy are who accepted it.
-	By      string `json:"by"`
-	FirstBy string `json:"first_by,omitempty"`
-}
-
 // hold stops to serve: the state is not what its manifest or anchor says. Keys that
 // serve are wiped; those of the keyring that open the rows stay, so that people can sign
 // in and accept.
@@ -80,35 +56,29 @@ func (l *Lifecycle) Held() error {
 
 // AcceptState has the state served as it is, whatever its manifest and anchor say: it is
 // sealed anew. It is for a state that is held, and for key stores or keys whose rows do not
-// match their manifest. With two it takes the word of two different people, within an hour.
-// Errors: fault.Conflict if there is nothing to accept; fault.Invalid without a reason.
-func (l *Lifecycle) AcceptState(ctx context.Context, by, reason string, two bool) (*StateAcceptance, error) {
-	if reason == "" {
-		return nil, fault.Errorf(fault.Invalid, "there is no reason; say why this state is the right one")
-	}
+// match their manifest. Why is the reason for which it was not served. Errors:
+// fault.Conflict if there is nothing to accept. Who may call it, and how many people it
+// needs, is the caller's to see to.
+func (l *Lifecycle) AcceptState(ctx context.Context, by, reason string) (why string, err error) {
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
 	h, serving, err := l.unaccepted(ctx)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	a := &StateAcceptance{Why: h.why.Error(), By: by, Reason: reason}
-	if first := l.accepted; two {
-		if first.by == "" || first.by == by || l.now().Sub(first.at) > acceptWithin {
-			l.accepted = acceptance{by, reason, l.now()}
-			a.Until = l.now().Add(acceptWithin).UTC()
-			l.log.Warn("a person accepts the state as it is; another one must do so as well", "why", h.why, "by", by, "reason", reason)
-			return a, nil
-		}
-		a.FirstBy, a.FirstReason = first.by, first.reason
-	}
-	l.accepted = acceptance{}
 	if err := l.reseal(ctx, h, serving); err != nil {
-		return nil, err
+		return "", err
 	}
-	l.log.Warn("the state is accepted as it is", "why", h.why, "by", by, "reason", reason, "first by", a.FirstBy, "first reason", a.FirstReason)
-	a.Accepted = true
-	return a, nil
+	l.log.Warn("the state is accepted as it is", "why", h.why, "by", by, "reason", reason)
+	return h.why.Error(), nil
+}
+
+// CheckAcceptState gives the error that AcceptState would, and changes nothing.
+func (l *Lifecycle) CheckAcceptState(ctx context.Context) error {
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
+	_, _, err := l.unaccepted(ctx)
+	return err
 }
 
 // unaccepted gives what there is to accept, and whether the rest of it serves.

@@ -24,7 +24,6 @@ type Lifecycle struct {
 	opened *openedState // nil before the first
 
 	accepting      sync.Mutex
-	accepted       acceptance // of a state that does not match
 	service        *Service
 	settings       *Settings
 	administration *Administration

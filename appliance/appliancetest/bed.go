@@ -99,7 +99,7 @@ func Start(t testing.TB, o Options) *Bed {
 // Accept has the state served as it is; it is no error if all of it matches.
 func (b *Bed) Accept(t testing.TB) {
 	t.Helper()
-	if _, err := b.Appliance.AcceptState(context.Background(), "a test", "the test has edited it", false); err != nil && fault.CodeOf(err) != fault.Conflict {
+	if _, err := b.Appliance.AcceptState(context.Background(), "a test", "the test has edited it"); err != nil && fault.CodeOf(err) != fault.Conflict {
 		t.Fatal(err)
 	}
 }

@@ -33,7 +33,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		Measured:  d.openMachineKey,
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
-		Condition: func() (progress.State, *fault.Fault) { return boot.ConditionOf(d.appliance.Condition()) },
+		Condition: d.condition,
 		Lock:      d.lock,
 		Changed:   d.changed,
 		Every:     time.Duration(cfg.Attestation.Every),
