@@ -271,7 +271,7 @@ func (k *Keyring) Seal(b appliance.Binding, secret []byte) ([]byte, error) {
 	out := make([]byte, 1, sealOverhead+len(secret))
 	out[0] = sealFormat
 	if !key.use(func(raw []byte) {
-		scrub.Do(func() { out = randomIVGCM(raw).Seal(out, nil, secret, b.AAD()) })
+		withGCM(raw, cipher.NewGCMWithRandomNonce, func(aead cipher.AEAD) { out = aead.Seal(out, nil, secret, b.AAD()) })
 	}) {
 		return nil, errLocked()
 	}
@@ -308,7 +308,7 @@ func (k *Keyring) open(b appliance.Binding, sealed []byte) (secret []byte, err e
 		return nil, tampered(b)
 	}
 	if !key.use(func(raw []byte) {
-		scrub.Do(func() { secret, err = randomIVGCM(raw).Open(nil, nil, sealed[1:], b.AAD()) })
+		withGCM(raw, cipher.NewGCMWithRandomNonce, func(aead cipher.AEAD) { secret, err = aead.Open(nil, nil, sealed[1:], b.AAD()) })
 	}) {
 		return nil, errLocked()
 	}
@@ -461,19 +461,25 @@ func (k *Keyring) takeBack(g *guarded) {
 	g.wipe()
 }
 
-// randomIVGCM gives AES-256-GCM that makes its own random IV and puts it before
-// the ciphertext. The errors of its making depend on the key's length alone,
-// which has been checked.
-func randomIVGCM(key []byte) cipher.AEAD {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		panic(err)
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		panic(err)
-	}
-	return aead
+// withGCM calls f with AES-GCM under the key, of the mode that newMode makes. The
+// key schedule, which package aes puts into the heap, is erased at once, and not when
+// the garbage collector gets there. Modes are [cipher.NewGCMWithRandomNonce], which
+// puts its IV before the ciphertext, and those of other lengths of the IV; their errors
+// depend on lengths alone, which have been checked.
+func withGCM(key []byte, newMode func(cipher.Block) (cipher.AEAD, error), f func(cipher.AEAD)) {
+	scrub.Do(func() {
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			panic(err)
+		}
+		defer scrub.Erase(block)
+		aead, err := newMode(block)
+		if err != nil {
+			panic(err)
+		}
+		defer scrub.Erase(aead)
+		f(aead)
+	})
 }
 
 func errLocked() error {

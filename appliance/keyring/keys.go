@@ -2,12 +2,11 @@ package keyring
 
 import (
 	"context"
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
-	"hash"
+	"slices"
 	"sync"
 
 	"holdfast/appliance/fault"
@@ -20,8 +19,8 @@ const (
 	tagBytes = 16
 )
 
-// cachedKey is a key in the appliance's memory. The key schedule is made anew
-// for each operation, inside of scrub.Do: kept ready it would lie in the heap.
+// cachedKey is a key in the appliance's memory. The key schedule is made for each
+// operation, and erased after it: kept ready it would lie in the heap.
 type cachedKey struct {
 	ring *Keyring
 	key  *guarded
@@ -31,7 +30,7 @@ func (c *cachedKey) Encrypt(_ context.Context, plaintext, aad []byte) (iv, ciphe
 	// Made outside: inside of scrub.Do each allocation costs several times as much.
 	out := make([]byte, 0, ivBytes+len(plaintext)+tagBytes)
 	if !c.key.use(func(key []byte) {
-		scrub.Do(func() { out = randomIVGCM(key).Seal(out, nil, plaintext, aad) })
+		withGCM(key, cipher.NewGCMWithRandomNonce, func(aead cipher.AEAD) { out = aead.Seal(out, nil, plaintext, aad) })
 	}) {
 		return nil, nil, nil, errLocked()
 	}
@@ -47,17 +46,8 @@ func (c *cachedKey) Decrypt(_ context.Context, iv, ciphertext, tag, aad []byte) 
 	sealed = append(append(sealed, ciphertext...), tag...)
 	plaintext = make([]byte, 0, len(ciphertext)) // outside, as in Encrypt
 	if !c.key.use(func(key []byte) {
-		scrub.Do(func() {
-			block, err2 := aes.NewCipher(key)
-			if err2 != nil {
-				panic(err2) // the length was checked when the key was unlocked
-			}
-			aead, err2 := cipher.NewGCMWithNonceSize(block, len(iv))
-			if err2 != nil {
-				panic(err2) // as was that of the IV, above
-			}
-			plaintext, err = aead.Open(plaintext, iv, sealed, aad)
-		})
+		withGCM(key, func(block cipher.Block) (cipher.AEAD, error) { return cipher.NewGCMWithNonceSize(block, len(iv)) },
+			func(aead cipher.AEAD) { plaintext, err = aead.Open(plaintext, iv, sealed, aad) })
 	}) {
 		return nil, errLocked()
 	}
@@ -131,105 +121,113 @@ type signingKeys struct {
 	secret *guarded
 
 	mu      sync.RWMutex
-	derived [4]*derivedKey
+	derived [4]*signingKey
 	next    int
 	wiped   bool
 }
 
-// derivedKey is the signing key of one scope, in the form of HMACs that are
-// ready. Those lie in the heap, other than the secret: they are good for one
-// day, Region and service, and the secret does not follow from them. When they
-// are dropped, scrub has them erased.
-type derivedKey struct {
-	date, region, service string
-	macs                  sync.Pool // of hash.Hash
+// scope is what a signing key is good for. Date is YYYYMMDD.
+type scope struct{ date, region, service string }
+
+// signingKey is the one of a scope, in locked memory as the secret is.
+type signingKey struct {
+	scope
+	key *guarded
 }
 
 // Sign implements [appliance.UnlockedCredential].
 func (s *signingKeys) Sign(date, region, service string, stringToSign []byte) (sum [32]byte, err error) {
-	key, err := s.derive(date, region, service)
+	sc := scope{date, region, service}
+	if s.signReady(sc, stringToSign, &sum) {
+		return sum, nil
+	}
+	key, err := s.derive(sc) // fails when the secret is wiped, or the keyring locked
 	if err != nil {
 		return sum, err
 	}
-	mac, ok := key.macs.Get().(hash.Hash)
-	if !ok {
-		if mac, err = s.newMAC(date, region, service); err != nil {
-			return sum, err
-		}
-	}
-	// Once the secret is wiped, what was derived from it is not used either.
-	if !s.secret.use(func([]byte) {
-		mac.Reset()
-		mac.Write(stringToSign)
-		mac.Sum(sum[:0])
-	}) {
+	defer s.keep(&signingKey{sc, key})
+	if !key.use(func(key []byte) { scrub.Do(func() { hmacSHA256(key, stringToSign, sum[:0]) }) }) {
 		return sum, errLocked()
 	}
-	key.macs.Put(mac)
 	return sum, nil
 }
 
-// derive finds the signing key of the scope among those of late, or puts it
-// there.
-func (s *signingKeys) derive(date, region, service string) (*derivedKey, error) {
-	s.mu.RLock()
-	wiped := s.wiped
+// signReady signs with the signing key of the scope, if it is among those of late.
+func (s *signingKeys) signReady(sc scope, stringToSign []byte, sum *[32]byte) (done bool) {
+	s.mu.RLock() // so that it is not exchanged for another one meanwhile
+	defer s.mu.RUnlock()
 	for _, d := range s.derived {
-		if d != nil && d.date == date && d.region == region && d.service == service {
-			s.mu.RUnlock()
-			return d, nil
+		if d != nil && d.scope == sc {
+			return d.key.use(func(key []byte) { scrub.Do(func() { hmacSHA256(key, stringToSign, sum[:0]) }) })
 		}
 	}
-	s.mu.RUnlock()
-	if wiped {
-		return nil, errLocked()
-	}
-	mac, err := s.newMAC(date, region, service) // fails when the keyring is locked
-	if err != nil {
-		return nil, err
-	}
-	d := &derivedKey{date: date, region: region, service: service}
-	d.macs.Put(mac)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.wiped {
-		s.derived[s.next] = d
-		s.next = (s.next + 1) % len(s.derived)
-	}
-	return d, nil
+	return false
 }
 
-// newMAC derives the signing key of the scope: AWS Signature Version 4,
-// "Calculate the signature".
-func (s *signingKeys) newMAC(date, region, service string) (mac hash.Hash, err error) {
+// derive gives the signing key of the scope: AWS Signature Version 4, "Calculate the
+// signature".
+func (s *signingKeys) derive(sc scope) (*guarded, error) {
+	key := make([]byte, 0, sha256.Size)
 	if !s.secret.use(func(secret []byte) {
 		scrub.Do(func() {
-			k := append([]byte("AWS4"), secret...)
-			for _, part := range []string{date, region, service, "aws4_request"} {
-				h := hmac.New(sha256.New, k)
-				h.Write([]byte(part))
-				clear(k)
-				k = h.Sum(nil)
+			first := append([]byte("AWS4"), secret...)
+			defer clear(first)
+			key = hmacSHA256(first, []byte(sc.date), key)
+			for _, part := range []string{sc.region, sc.service, "aws4_request"} {
+				key = hmacSHA256(key, []byte(part), key[:0])
 			}
-			mac = hmac.New(sha256.New, k)
-			mac.Reset() // makes what later resets use: in here, so that it is erased
-			clear(k)
 		})
 	}) {
 		return nil, errLocked()
 	}
-	return mac, nil
+	return s.ring.hand("", key)
+}
+
+// hmacSHA256 appends the HMAC of the message to out, which has the capacity. It is
+// called inside of scrub.Do; what the library puts into the heap is erased at once.
+func hmacSHA256(key, message, out []byte) []byte {
+	if len(key) > sha256.BlockSize {
+		// Package hmac would do that (RFC 2104), and leave the hash behind.
+		h := sha256.New()
+		defer scrub.Erase(h)
+		h.Write(key)
+		key = h.Sum(make([]byte, 0, sha256.Size))
+		defer clear(key)
+	}
+	mac := hmac.New(sha256.New, key)
+	defer scrub.Erase(mac)
+	mac.Write(message)
+	return mac.Sum(out)
+}
+
+// keep puts a signing key among those of late, in the place of the scope's own, which
+// another request made at the same time, or of the oldest.
+func (s *signingKeys) keep(d *signingKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wiped {
+		s.ring.takeBack(d.key)
+		return
+	}
+	at := slices.IndexFunc(s.derived[:], func(old *signingKey) bool { return old != nil && old.scope == d.scope })
+	if at < 0 {
+		at, s.next = s.next, (s.next+1)%len(s.derived)
+	}
+	if old := s.derived[at]; old != nil {
+		s.ring.takeBack(old.key)
+	}
+	s.derived[at] = d
 }
 
 // Wipe implements [appliance.UnlockedCredential].
 func (s *signingKeys) Wipe() {
 	s.ring.takeBack(s.secret)
-	s.forget()
-}
-
-// forget drops what was derived.
-func (s *signingKeys) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.derived, s.wiped = [4]*derivedKey{}, true
+	for _, d := range s.derived {
+		if d != nil {
+			s.ring.takeBack(d.key)
+		}
+	}
+	s.derived, s.wiped = [4]*signingKey{}, true
 }

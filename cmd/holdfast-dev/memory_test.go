@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/keyring/keyringtest"
+	"holdfast/appliance/keyring/scrub"
+	"holdfast/web"
+	"holdfast/web/operation"
+	"holdfast/xks/xkstest"
+)
+
+// gone waits until the secrets are nowhere in the process's memory. A search that
+// begins a second after they went out of service must find none.
+func gone(t *testing.T, p keyringtest.Process, what string, secrets []keyringtest.Secret) {
+	t.Helper()
+	late := time.Now().Add(time.Second)
+	for {
+		began := time.Now()
+		in := 0
+		for _, f := range p.Find(t, secrets...) {
+			in += f.Locked + f.Elsewhere
+		}
+		if in == 0 {
+			return
+		}
+		if began.After(late) {
+			t.Errorf("%s: a second later there are %d copies in memory", what, in)
+			return
+		}
+	}
+}
+
+// wayOut takes the key "k" of the key store, or its credential, out of service.
+type wayOut struct {
+	name string
+	take func(ctx context.Context, c *web.Client, keyStore, credential string) error
+	// credential says that the credential goes, and not the key.
+	credential bool
+}
+
+// The ways of an administrator. Those of the domain alone, as Lock and the end of the
+// lease, have a test in xks.
+var waysOut = []wayOut{
+	{name: "block of a key", take: func(ctx context.Context, c *web.Client, keyStore, _ string) error {
+		_, err := operation.Block.Call(ctx, c, operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: keyStore, KeyID: "k"}, Reason: "a test"})
+		return err
+	}},
+	{name: "block of a key store", take: func(ctx context.Context, c *web.Client, keyStore, _ string) error {
+		_, err := operation.Block.Call(ctx, c, operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: keyStore}, Reason: "a test"})
+		return err
+	}},
+	{name: "key disable", take: func(ctx context.Context, c *web.Client, keyStore, _ string) error {
+		_, err := operation.DisableKey.Call(ctx, c, name(keyStore))
+		return err
+	}},
+	{name: "key deletion", take: func(ctx context.Context, c *web.Client, keyStore, _ string) error {
+		_, err := operation.ScheduleKeyDeletion.Call(ctx, c, operation.Deletion{KeyName: name(keyStore), Days: 7})
+		return err
+	}},
+	{name: "credential deactivation", credential: true, take: func(ctx context.Context, c *web.Client, keyStore, credential string) error {
+		_, err := operation.DeactivateCredential.Call(ctx, c, operation.CredentialName{KeyStoreName: operation.KeyStoreName{KeyStore: keyStore}, Credential: credential})
+		return err
+	}},
+	{name: "credential deletion", credential: true, take: func(ctx context.Context, c *web.Client, keyStore, credential string) error {
+		_, err := operation.DeleteCredential.Call(ctx, c, operation.CredentialName{KeyStoreName: operation.KeyStoreName{KeyStore: keyStore}, Credential: credential})
+		return err
+	}},
+	{name: "block of everything", take: func(ctx context.Context, c *web.Client, _, _ string) error { // the last one
+		_, err := operation.Block.Call(ctx, c, operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "a test"})
+		return err
+	}},
+}
+
+func name(keyStore string) operation.KeyName {
+	return operation.KeyName{KeyStoreName: operation.KeyStoreName{KeyStore: keyStore}, Key: "k"}
+}
+
+// TestNothingStaysInMemory: a key that was imported and has encrypted 500 times is in
+// locked memory while it serves, and nowhere within a second after it went out of
+// service, whatever way it went. So is a credential's secret, with the signing key of
+// the day. The appliance is another process, whose garbage collector is left alone.
+func TestNothingStaysInMemory(t *testing.T) {
+	if !scrub.Enabled {
+		t.Skip("built without GOEXPERIMENT=runtimesecret")
+	}
+	p := start(t, t.TempDir())
+	memory := keyringtest.Other(p.cmd.Process.Pid)
+	client := web.NewClient(p.dev.AdminSocket)
+	for i, way := range waysOut {
+		t.Run(way.name, func(t *testing.T) {
+			keyStore := fmt.Sprintf("store-%d", i)
+			kms, roundKeys, text := imported(t, p, client, keyStore)
+			gone(t, memory, "the Base64 of the imported key", text)
+			secret := []byte(kms.SecretAccessKey)
+			day := keyringtest.SigningKey(t, secret, time.Now().UTC().Format("20060102"), demoRegion, demoService)
+			for range 250 {
+				sealed := kms.OK("/keys/k/encrypt", xkstest.EncryptBody("a plaintext"))
+				kms.OK("/keys/k/decrypt", xkstest.DecryptBody(sealed))
+				kms.OK("/keys/k/encrypt", xkstest.EncryptBody("a plaintext").With("ciphertextDataIntegrityValueAlgorithm", "SHA_256"))
+			}
+			secrets := roundKeys
+			if way.credential {
+				secrets = slices.Insert(slices.Collect(maps.Values(day)), 0, day["the signing key"])
+			}
+			if f := memory.Find(t, secrets[0])[0]; f.Locked != 1 || f.Elsewhere > 1 {
+				t.Errorf("while it serves it is %d times in locked memory and %d times elsewhere, want once, and at most once of a request", f.Locked, f.Elsewhere)
+			}
+			if err := way.take(t.Context(), client, keyStore, kms.AccessKeyID); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, memory, "after "+way.name, secrets)
+		})
+	}
+}
+
+// imported makes a key store with the imported key "k", and gives a KMS for it, and
+// the patterns of the key and of its Base64.
+func imported(t *testing.T, p *process, client *web.Client, keyStore string) (kms *xkstest.KMS, roundKeys, text []keyringtest.Secret) {
+	t.Helper()
+	if err := client.Do(t.Context(), http.MethodPost, "keystores", operation.NewKeyStore{Name: keyStore, URIPathPrefix: "/" + keyStore}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var credential operation.CreatedCredential
+	if err := client.Do(t.Context(), http.MethodPost, web.Path("keystores", keyStore, "credentials"), operation.NewCredential{}, &credential); err != nil {
+		t.Fatal(err)
+	}
+	grant := operation.NewGrant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}}
+	if err := client.Do(t.Context(), http.MethodPost, web.Path("keystores", keyStore, "grants"), grant, nil); err != nil {
+		t.Fatal(err)
+	}
+	material := make([]byte, appliance.KeyBytes)
+	if _, err := rand.Read(material); err != nil {
+		t.Fatal(err)
+	}
+	roundKeys = keyringtest.AESKey(t, material)
+	base64Text := base64.StdEncoding.AppendEncode(nil, material)
+	text = []keyringtest.Secret{keyringtest.Hide(base64Text[:20]), keyringtest.Hide(base64Text[20:40])}
+	if err := client.Do(t.Context(), http.MethodPost, web.Path("keystores", keyStore, "keys"),
+		operation.NewKey{ID: "k", Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: appliance.CustodyCached, Material: bytes.Clone(material)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	kms = p.kms()
+	kms.T, kms.URL = t, p.dev.XKSURL+"/"+keyStore
+	kms.AccessKeyID, kms.SecretAccessKey = credential.AccessKeyID, credential.SecretAccessKey
+	return kms, roundKeys, text
+}
