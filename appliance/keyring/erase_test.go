@@ -192,8 +192,9 @@ func found(t *testing.T, hidden map[string]keyringtest.Secret) (in []string) {
 	return in
 }
 
-// TestSecretAccessKeys and what is derived from them are in locked memory alone, and
-// nothing is left of them when they are wiped. The garbage collector has no part in it.
+// TestSecretAccessKeys and what is derived from them are in locked memory, and an HMAC
+// that is ready is elsewhere for seconds. Nothing is left of them when they are wiped. The
+// garbage collector has no part in it.
 func TestSecretAccessKeys(t *testing.T) {
 	needsScrub(t)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
@@ -215,8 +216,22 @@ func TestSecretAccessKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if in := found(t, derived); !slices.Equal(in, []string{"the signing key"}) || keyringtest.Find(t, derived["the signing key"])[0] != once {
-		t.Errorf("in memory there is %q, want the signing key alone, once, in locked memory", in)
+	if got := keyringtest.Find(t, derived["the signing key"])[0]; got != once {
+		t.Errorf("the signing key: %+v, want %+v", got, once)
+	}
+	for _, padded := range []string{"the padded key of the inner hash", "the padded key of the outer hash"} {
+		if got := keyringtest.Find(t, derived[padded])[0]; got != never {
+			t.Errorf("%s: %+v, want none", padded, got)
+		}
+	}
+	if len(found(t, derived)) == 1 {
+		t.Error("the ready HMAC is not found: this test looks for the wrong thing")
+	}
+	appliancetest.Eventually(t, "that the ready HMAC is erased while the credential serves", func() bool {
+		return slices.Equal(found(t, derived), []string{"the signing key"})
+	})
+	if _, err := u.Sign(date, awsRegion, service, []byte("a string to sign")); err != nil {
+		t.Fatal(err)
 	}
 	if got := keyringtest.Find(t, hidden)[0]; got != once {
 		t.Errorf("the secret: %+v, want %+v", got, once)

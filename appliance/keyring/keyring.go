@@ -407,7 +407,7 @@ func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error)
 		return nil, err
 	}
 	if v.Custody == appliance.CustodyHSM {
-		leave, err := k.hand(v.KeyStore, nil)
+		leave, err := k.hand(v.KeyStore, nil, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -417,7 +417,7 @@ func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error)
 		clear(secret)
 		return nil, tampered(v.Binding())
 	}
-	g, err := k.hand(v.KeyStore, secret)
+	g, err := k.hand(v.KeyStore, secret, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -430,7 +430,7 @@ func (k *Keyring) UnlockCredential(c *appliance.Credential) (appliance.UnlockedC
 	if err != nil {
 		return nil, err
 	}
-	g, err := k.hand("", secret)
+	g, err := k.hand("", secret, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -438,12 +438,14 @@ func (k *Keyring) UnlockCredential(c *appliance.Credential) (appliance.UnlockedC
 }
 
 // hand puts a secret into locked memory and remembers it, so that Lock wipes
-// it. It refuses if the keyring was locked since the secret was opened.
-func (k *Keyring) hand(keyStore string, secret []byte) (*guarded, error) {
+// it, and also what was made of it. It refuses if the keyring was locked since the
+// secret was opened.
+func (k *Keyring) hand(keyStore string, secret []byte, also func()) (*guarded, error) {
 	g, err := k.mem.put(secret)
 	if err != nil {
 		return nil, internal(err, "keep an unlocked key")
 	}
+	g.also = also
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.stateKey == nil || (keyStore != "" && k.keys[keyStore] == nil) {

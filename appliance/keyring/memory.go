@@ -73,6 +73,9 @@ type guarded struct {
 	slots [][]byte
 	n     int // bytes of the secret in slots
 	wiped bool
+	// also, unless it is nil, erases what was made of the secret. It takes no lock
+	// under which the secret is used.
+	also func()
 }
 
 // put copies the secret into locked memory and zeroizes the original.
@@ -125,4 +128,7 @@ func (g *guarded) wipe() {
 		g.mem.release(s)
 	}
 	g.slots = nil
+	if g.also != nil {
+		g.also()
+	}
 }
