@@ -50,7 +50,8 @@ type readyHMAC struct {
 	generation uint64
 }
 
-// take gives an HMAC under the key; it is the caller's until it is given back, reset.
+// take gives an HMAC under the key; it is the caller's until it is given back, reset. It
+// is called inside of scrub.Do.
 func (r *readyHMACs) take(key []byte) readyHMAC {
 	r.mu.Lock()
 	if n := len(r.macs); n > 0 {
@@ -62,18 +63,15 @@ func (r *readyHMACs) take(key []byte) readyHMAC {
 	}
 	generation := r.generation
 	r.mu.Unlock()
-	var mac hash.Hash
-	scrub.Do(func() {
-		mac = hmac.New(sha256.New, key)
-		padded := reflect.New(reflect.TypeOf(mac).Elem())
-		padded.Elem().Set(reflect.ValueOf(mac).Elem())
-		// The first Reset puts the states of the hashes in the place of the padded key
-		// and drops that, which the copy still has. Erasing it takes the hashes along;
-		// the second Reset makes them of the states.
-		mac.Reset()
-		scrub.Erase(padded.Interface())
-		mac.Reset()
-	})
+	mac := hmac.New(sha256.New, key)
+	padded := reflect.New(reflect.TypeOf(mac).Elem())
+	padded.Elem().Set(reflect.ValueOf(mac).Elem())
+	// The first Reset puts the states of the hashes in the place of the padded key and
+	// drops that, which the copy still has. Erasing it takes the hashes along; the second
+	// Reset makes them of the states.
+	mac.Reset()
+	scrub.Erase(padded.Interface())
+	mac.Reset()
 	return readyHMAC{mac, generation}
 }
 

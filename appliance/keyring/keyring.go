@@ -463,25 +463,23 @@ func (k *Keyring) takeBack(g *guarded) {
 	g.wipe()
 }
 
-// withGCM calls f with AES-GCM under the key, of the mode that newMode makes. The
-// key schedule, which package aes puts into the heap, is erased at once, and not when
-// the garbage collector gets there. Modes are [cipher.NewGCMWithRandomNonce], which
-// puts its IV before the ciphertext, and those of other lengths of the IV; their errors
-// depend on lengths alone, which have been checked.
+// withGCM calls f with AES-GCM under the key, of the mode that newMode makes. It is
+// called inside of scrub.Do; the key schedule, which package aes puts into the heap, is
+// erased at once. Modes are [cipher.NewGCMWithRandomNonce], which puts its IV before the
+// ciphertext, and those of other lengths of the IV; their errors depend on lengths alone,
+// which have been checked.
 func withGCM(key []byte, newMode func(cipher.Block) (cipher.AEAD, error), f func(cipher.AEAD)) {
-	scrub.Do(func() {
-		block, err := aes.NewCipher(key)
-		if err != nil {
-			panic(err)
-		}
-		defer scrub.Erase(block)
-		aead, err := newMode(block)
-		if err != nil {
-			panic(err)
-		}
-		defer scrub.Erase(aead)
-		f(aead)
-	})
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	defer scrub.Erase(block)
+	aead, err := newMode(block)
+	if err != nil {
+		panic(err)
+	}
+	defer scrub.Erase(aead)
+	f(aead)
 }
 
 func errLocked() error {

@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"slices"
 	"sync"
-
-	"holdfast/appliance/keyring/scrub"
 )
 
 // signingKeys is a SigV4 secret with the signing keys derived from it lately.
@@ -64,11 +62,9 @@ func (d *signingKey) sign(stringToSign []byte, sum *[sha256.Size]byte) bool {
 	return d.key.use(func(key []byte) {
 		mac := d.ready.take(key)
 		defer d.ready.giveBack(mac)
-		scrub.Do(func() {
-			mac.Write(stringToSign)
-			mac.Sum(sum[:0])
-			mac.Reset()
-		})
+		mac.Write(stringToSign)
+		mac.Sum(sum[:0])
+		mac.Reset()
 	})
 }
 
@@ -77,14 +73,12 @@ func (d *signingKey) sign(stringToSign []byte, sum *[sha256.Size]byte) bool {
 func (s *signingKeys) derive(sc scope) (*signingKey, error) {
 	key := make([]byte, 0, sha256.Size)
 	if !s.secret.use(func(secret []byte) {
-		scrub.Do(func() {
-			first := append([]byte("AWS4"), secret...)
-			defer clear(first)
-			key = hmacSHA256(first, []byte(sc.date), key)
-			for _, part := range []string{sc.region, sc.service, "aws4_request"} {
-				key = hmacSHA256(key, []byte(part), key[:0])
-			}
-		})
+		first := append([]byte("AWS4"), secret...)
+		defer clear(first)
+		key = hmacSHA256(first, []byte(sc.date), key)
+		for _, part := range []string{sc.region, sc.service, "aws4_request"} {
+			key = hmacSHA256(key, []byte(part), key[:0])
+		}
 	}) {
 		return nil, errLocked()
 	}
