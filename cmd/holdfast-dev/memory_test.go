@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -154,4 +158,65 @@ func imported(t *testing.T, p *process, client *web.Client, keyStore string) (km
 	kms.T, kms.URL = t, p.dev.XKSURL+"/"+keyStore
 	kms.AccessKeyID, kms.SecretAccessKey = credential.AccessKeyID, credential.SecretAccessKey
 	return kms, roundKeys, text
+}
+
+// TestImportedTextGoesAtOnce: the text of a key, in Base64 or hexadecimal, is nowhere
+// when the import has been answered, whichever way it came.
+func TestImportedTextGoesAtOnce(t *testing.T) {
+	if !scrub.Enabled {
+		t.Skip("built without GOEXPERIMENT=runtimesecret")
+	}
+	p := start(t, t.TempDir())
+	memory := keyringtest.Other(p.cmd.Process.Pid)
+	socket := web.NewClient(p.dev.AdminSocket)
+	var token operation.CreatedToken
+	if err := socket.Do(t.Context(), http.MethodPost, "tokens", operation.NewToken{Name: "t", Role: "administrator", Days: 1}, &token); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(p.dev.CACert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	remote, err := web.NewRemoteClient(p.dev.ConsoleURL, token.Secret, roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	browser := setUp(t, p)
+	api := func(c *web.Client) func(id string, material []byte) {
+		return func(id string, material []byte) {
+			in := operation.NewKey{KeyStoreName: operation.KeyStoreName{KeyStore: "demo"}, ID: id, Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyCached, Material: bytes.Clone(material)}
+			if _, err := operation.CreateKey.Call(t.Context(), c, in); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	console := func(encode func([]byte) string) func(id string, material []byte) {
+		return func(id string, material []byte) {
+			browser.Open("/keystores/demo/keys")
+			browser.Fill("Make it", "id", id, "material", encode(material))
+			browser.Has(id, "Enabled", "imported")
+		}
+	}
+	for way, importKey := range map[string]func(id string, material []byte){
+		"admin socket":                 api(socket),
+		"HTTPS with an API token":      api(remote),
+		"console form, in Base64":      console(base64.StdEncoding.EncodeToString),
+		"console form, in hexadecimal": console(hex.EncodeToString),
+	} {
+		t.Run(way, func(t *testing.T) {
+			material := make([]byte, appliance.KeyBytes)
+			if _, err := rand.Read(material); err != nil {
+				t.Fatal(err)
+			}
+			var patterns []keyringtest.Secret
+			for _, text := range []string{base64.StdEncoding.EncodeToString(material), hex.EncodeToString(material), url.QueryEscape(base64.StdEncoding.EncodeToString(material))} {
+				patterns = append(patterns, keyringtest.Hide([]byte(text[:16])), keyringtest.Hide([]byte(text[16:32])))
+			}
+			id := "imported-" + hex.EncodeToString(material[:4])
+			importKey(id, material)
+			gone(t, memory, "the text of the key", append(patterns, keyringtest.AESKey(t, material)...))
+		})
+	}
 }
