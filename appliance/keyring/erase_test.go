@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -30,14 +29,6 @@ func needsScrub(t *testing.T) {
 	t.Helper()
 	if !scrub.Enabled {
 		t.Skip("built without GOEXPERIMENT=runtimesecret: copies stay in the heap")
-	}
-}
-
-// collect has what is garbage erased, also what sync.Pool holds for two
-// collections.
-func collect() {
-	for range 3 {
-		runtime.GC()
 	}
 }
 
@@ -120,7 +111,6 @@ func TestKeysOfTheTokenAreInLockedMemoryAlone(t *testing.T) {
 	if _, _, _, err := u.Encrypt(ctx, []byte("x"), nil); err != nil {
 		t.Fatal(err)
 	}
-	collect()
 	inUse := len(w.random) - 2 // of those made, the last two are
 	for i, got := range keyringtest.Find(t, w.random...) {
 		want := never
@@ -158,7 +148,6 @@ func TestImportedTokenKeys(t *testing.T) {
 	hidden := half(key)
 	importKey(t, k, appliance.CustodyHSM, key)
 	clear(key) // as who imports a key does
-	collect()
 	if got := keyringtest.Find(t, hidden)[0]; got != never {
 		t.Errorf("the key: %+v, want none", got)
 	}

@@ -24,27 +24,6 @@ import (
 	"holdfast/xks/xkstest"
 )
 
-// gone waits until the secrets are nowhere in the process's memory. A search that
-// begins a second after they went out of service must find none.
-func gone(t *testing.T, p keyringtest.Process, what string, secrets []keyringtest.Secret) {
-	t.Helper()
-	late := time.Now().Add(time.Second)
-	for {
-		began := time.Now()
-		in := 0
-		for _, f := range p.Find(t, secrets...) {
-			in += f.Locked + f.Elsewhere
-		}
-		if in == 0 {
-			return
-		}
-		if began.After(late) {
-			t.Errorf("%s: a second later there are %d copies in memory", what, in)
-			return
-		}
-	}
-}
-
 // wayOut takes the key "k" of the key store, or its credential, out of service.
 type wayOut struct {
 	name string
@@ -105,7 +84,7 @@ func TestNothingStaysInMemory(t *testing.T) {
 		t.Run(way.name, func(t *testing.T) {
 			keyStore := fmt.Sprintf("store-%d", i)
 			kms, roundKeys, text := imported(t, p, client, keyStore)
-			gone(t, memory, "the Base64 of the imported key", text)
+			memory.Gone(t, "the Base64 of the imported key", time.Second, text...)
 			secret := []byte(kms.SecretAccessKey)
 			day := keyringtest.SigningKey(t, secret, time.Now().UTC().Format("20060102"), demoRegion, demoService)
 			for range 250 {
@@ -123,7 +102,7 @@ func TestNothingStaysInMemory(t *testing.T) {
 			if err := way.take(t.Context(), client, keyStore, kms.AccessKeyID); err != nil {
 				t.Fatal(err)
 			}
-			gone(t, memory, "after "+way.name, secrets)
+			memory.Gone(t, "after "+way.name, time.Second, secrets...)
 		})
 	}
 }
@@ -216,7 +195,7 @@ func TestImportedTextGoesAtOnce(t *testing.T) {
 			}
 			id := "imported-" + hex.EncodeToString(material[:4])
 			importKey(id, material)
-			gone(t, memory, "the text of the key", append(patterns, keyringtest.AESKey(t, material)...))
+			memory.Gone(t, "the text of the key", time.Second, append(patterns, keyringtest.AESKey(t, material)...)...)
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Region is a part of the process's memory, with its flags (proc(5), smaps).
@@ -157,4 +158,25 @@ func (p Process) Find(t testing.TB, secrets ...Secret) []Found {
 		}
 	}
 	return found
+}
+
+// Gone searches the process until the secrets are nowhere in it. A search that begins
+// when the time is over must find none.
+func (p Process) Gone(t testing.TB, what string, within time.Duration, secrets ...Secret) {
+	t.Helper()
+	late := time.Now().Add(within)
+	for {
+		began := time.Now()
+		copies := 0
+		for _, f := range p.Find(t, secrets...) {
+			copies += f.Locked + f.Elsewhere
+		}
+		if copies == 0 {
+			return
+		}
+		if began.After(late) {
+			t.Errorf("%s: %s later there are %d copies in memory", what, within, copies)
+			return
+		}
+	}
 }
