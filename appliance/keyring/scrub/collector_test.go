@@ -13,6 +13,7 @@ func runsWithin(t *testing.T, limit time.Duration, f func()) {
 	t.Helper()
 	var before, now runtime.MemStats
 	runtime.ReadMemStats(&before)
+	now = before
 	f()
 	for late := time.Now().Add(limit); now.NumForcedGC == before.NumForcedGC; {
 		if time.Now().After(late) {
