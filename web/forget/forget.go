@@ -66,6 +66,9 @@ func (a *answer) Write(p []byte) (int, error) {
 
 func (a *answer) write(w io.Writer, r *http.Request) error {
 	a.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if a.header.Get("Content-Type") == "" && a.body.Len() > 0 {
+		a.header.Set("Content-Type", http.DetectContentType(a.body.Bytes())) // as package http does
+	}
 	return (&http.Response{
 		StatusCode: a.status, ProtoMajor: 1, ProtoMinor: 1, Request: r, Close: true,
 		Header: a.header, Body: io.NopCloser(&a.body), ContentLength: int64(a.body.Len()),

@@ -78,7 +78,7 @@ func TestAnswer(t *testing.T) {
 				if err != nil || res.StatusCode != http.StatusTeapot || string(got) != "read "+body {
 					t.Errorf("%d bytes: %d, %d bytes, %v", len(body), res.StatusCode, len(got), err)
 				}
-				for _, h := range []string{"X-Before", "X-Within", "Date"} {
+				for _, h := range []string{"X-Before", "X-Within", "Date", "Content-Type"} {
 					if res.Header.Get(h) == "" {
 						t.Errorf("the header %s is lost: %v", h, res.Header)
 					}
