@@ -1,6 +1,7 @@
 package forget_test
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -65,7 +66,9 @@ func TestAnswer(t *testing.T) {
 			defer s.Close()
 			client, url := s.Client(), s.URL
 			if l := s.Listener.Addr(); l.Network() == "unix" {
-				client = &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", l.String()) }}}
+				client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, "unix", l.String())
+				}}}
 				url = "http://holdfast"
 			}
 			for _, body := range []string{"", "x", strings.Repeat("long ", 100_000)} {
