@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/keyring/keyringtest"
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/web"
@@ -87,10 +88,17 @@ func TestNothingStaysInMemory(t *testing.T) {
 			memory.Gone(t, "the Base64 of the imported key", time.Second, text...)
 			secret := []byte(kms.SecretAccessKey)
 			day := keyringtest.SigningKey(t, secret, time.Now().UTC().Format("20060102"), demoRegion, demoService)
+			call := func(path string, body xkstest.Body) (a xkstest.Answer) {
+				appliancetest.Eventually(t, path, func() bool { // on a busy machine KMS tries again as well
+					a = kms.Call(path, body)
+					return a.Status == http.StatusOK
+				})
+				return a
+			}
 			for range 250 {
-				sealed := kms.OK("/keys/k/encrypt", xkstest.EncryptBody("a plaintext"))
-				kms.OK("/keys/k/decrypt", xkstest.DecryptBody(sealed))
-				kms.OK("/keys/k/encrypt", xkstest.EncryptBody("a plaintext").With("ciphertextDataIntegrityValueAlgorithm", "SHA_256"))
+				sealed := call("/keys/k/encrypt", xkstest.EncryptBody("a plaintext")).Body
+				call("/keys/k/decrypt", xkstest.DecryptBody(sealed))
+				call("/keys/k/encrypt", xkstest.EncryptBody("a plaintext").With("ciphertextDataIntegrityValueAlgorithm", "SHA_256"))
 			}
 			secrets := roundKeys
 			if way.credential {
