@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"time"
 
@@ -176,10 +175,6 @@ func (l *Lifecycle) lock() {
 	defer l.store.CloseState()
 	if v != nil {
 		v.ring.Lock()
-		// Has what was derived from keys erased now (package scrub). A sync.Pool, as
-		// the keyring has them, lets go of its content at the second collection.
-		runtime.GC()
-		runtime.GC()
 	}
 }
 

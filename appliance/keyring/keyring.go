@@ -275,7 +275,7 @@ func (k *Keyring) Seal(b appliance.Binding, secret []byte) ([]byte, error) {
 	out := make([]byte, 1, sealOverhead+len(secret))
 	out[0] = sealFormat
 	if !key.use(func(raw []byte) {
-		scrub.Do(func() { out = randomIVGCM(raw).Seal(out, nil, secret, b.AAD()) })
+		withGCM(raw, cipher.NewGCMWithRandomNonce, func(aead cipher.AEAD) { out = aead.Seal(out, nil, secret, b.AAD()) })
 	}) {
 		return nil, errLocked()
 	}
@@ -312,7 +312,7 @@ func (k *Keyring) open(b appliance.Binding, sealed []byte) (secret []byte, err e
 		return nil, tampered(b)
 	}
 	if !key.use(func(raw []byte) {
-		scrub.Do(func() { secret, err = randomIVGCM(raw).Open(nil, nil, sealed[1:], b.AAD()) })
+		withGCM(raw, cipher.NewGCMWithRandomNonce, func(aead cipher.AEAD) { secret, err = aead.Open(nil, nil, sealed[1:], b.AAD()) })
 	}) {
 		return nil, errLocked()
 	}
@@ -411,7 +411,7 @@ func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error)
 		return nil, err
 	}
 	if v.Custody == appliance.CustodyHSM {
-		leave, err := k.hand(v.KeyStore, nil)
+		leave, err := k.hand(v.KeyStore, nil, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -421,7 +421,7 @@ func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error)
 		clear(secret)
 		return nil, tampered(v.Binding())
 	}
-	g, err := k.hand(v.KeyStore, secret)
+	g, err := k.hand(v.KeyStore, secret, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -434,7 +434,7 @@ func (k *Keyring) UnlockCredential(c *appliance.Credential) (appliance.UnlockedC
 	if err != nil {
 		return nil, err
 	}
-	g, err := k.hand("", secret)
+	g, err := k.hand("", secret, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -442,12 +442,14 @@ func (k *Keyring) UnlockCredential(c *appliance.Credential) (appliance.UnlockedC
 }
 
 // hand puts a secret into locked memory and remembers it, so that Lock wipes
-// it. It refuses if the keyring was locked since the secret was opened.
-func (k *Keyring) hand(keyStore string, secret []byte) (*guarded, error) {
+// it, and also what was made of it. It refuses if the keyring was locked since the
+// secret was opened.
+func (k *Keyring) hand(keyStore string, secret []byte, also func()) (*guarded, error) {
 	g, err := k.mem.put(secret)
 	if err != nil {
 		return nil, internal(err, "keep an unlocked key")
 	}
+	g.also = also
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.stateKey == nil || (keyStore != "" && k.keys[keyStore] == nil) {
@@ -465,19 +467,23 @@ func (k *Keyring) takeBack(g *guarded) {
 	g.wipe()
 }
 
-// randomIVGCM gives AES-256-GCM that makes its own random IV and puts it before
-// the ciphertext. The errors of its making depend on the key's length alone,
-// which has been checked.
-func randomIVGCM(key []byte) cipher.AEAD {
+// withGCM calls f with AES-GCM under the key, of the mode that newMode makes. It is
+// called inside of scrub.Do; the key schedule, which package aes puts into the heap, is
+// erased at once. Modes are [cipher.NewGCMWithRandomNonce], which puts its IV before the
+// ciphertext, and those of other lengths of the IV; their errors depend on lengths alone,
+// which have been checked.
+func withGCM(key []byte, newMode func(cipher.Block) (cipher.AEAD, error), f func(cipher.AEAD)) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic(err)
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
+	defer scrub.Erase(block)
+	aead, err := newMode(block)
 	if err != nil {
 		panic(err)
 	}
-	return aead
+	defer scrub.Erase(aead)
+	f(aead)
 }
 
 func errLocked() error {
