@@ -71,8 +71,8 @@ func (t BlockTarget) String() string {
 	return "key " + t.KeyID + " of key store " + t.KeyStore
 }
 
-// Block takes the target out of service: no request that starts after it
-// returned uses a key of it, and its unlocked keys are wiped. It lasts until
+// Block takes the target out of service: after it returned, no request gets an answer
+// that a key of it made, also none that was under way, and its unlocked keys are wiped. It lasts until
 // Unblock, also over a restart. A block that is there gets the new reason. It
 // waits neither for the HSM nor for another operation. Errors: fault.Invalid,
 // fault.NotFound; fault.Locked while the appliance is locked and nothing serves.

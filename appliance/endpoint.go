@@ -10,8 +10,9 @@ import (
 )
 
 // Endpoint is a key store as it is served. Get one per request: it shows the key
-// store as of that moment. Before a request is authenticated it gives nothing but
-// its name; [Endpoint.Open] gives the rest.
+// store as of that moment, which is enough to turn strangers away. Before a request is
+// authenticated it gives nothing but its name; [Endpoint.Open] gives the rest, of the
+// key store as it is then.
 type Endpoint struct {
 	service     *Service
 	store       KeyStore
@@ -86,6 +87,21 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 		e.limiter = rate.NewLimiter(rate.Limit(ks.RequestsPerSecond), ks.RequestsPerSecond)
 	}
 	return e
+}
+
+// current gives the key store as it is now, which is the same Endpoint as long as
+// nothing of it has changed. Errors: those of [Service.Endpoint], but
+// fault.Unauthenticated for a key store that is gone, as its credentials are.
+func (e *Endpoint) current() (*Endpoint, error) {
+	v, err := e.service.view()
+	if err != nil {
+		return nil, err
+	}
+	now := v.byID[e.store.ID]
+	if now == nil {
+		return nil, fault.Errorf(fault.Unauthenticated, "the key store was deleted, and its credentials with it")
+	}
+	return now, now.fault
 }
 
 // Name is the key store's name.

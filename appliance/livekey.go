@@ -150,6 +150,14 @@ func (k *liveKey) unlock(v *KeyVersion) (UnlockedKey, error) {
 	return u, nil
 }
 
+// left says whether the key has left the cache: it has changed, or was used too long
+// ago.
+func (k *liveKey) left() bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.wiped
+}
+
 // wipe erases the unlocked versions.
 func (k *liveKey) wipe() {
 	k.mu.Lock()
