@@ -105,11 +105,11 @@ func (a *Administration) CheckUnblock(ctx context.Context, t BlockTarget) error 
 		}
 		return t.blockedBy(v.blocked)
 	case t.KeyID == "":
-		_, e, err := a.service.keyStore(t.KeyStore)
+		_, ks, err := a.keyStoreRow(ctx, t.KeyStore)
 		if err != nil {
 			return err
 		}
-		return t.blockedBy(e.store.Blocked)
+		return t.blockedBy(ks.Blocked)
 	}
 	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
 }

@@ -22,6 +22,8 @@ type Endpoint struct {
 	limiter     *rate.Limiter // nil without a quota
 	blocked     Block         // of everything, or of the key store
 	fault       error
+	// again says when it is tried again, if something of it could not be read or opened.
+	again backoff
 }
 
 // Endpoint gives the key store whose URI path prefix is exactly prefix. Errors:
@@ -45,24 +47,43 @@ func (s *Service) Endpoint(prefix string) (*Endpoint, error) {
 // endpoint reads what belongs to one key store. What was unlocked before and
 // has not changed is kept, so that requests under way are not disturbed. What
 // cannot be read puts the key store out of service: it never serves from stale
-// rows.
-func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, before *Endpoint) *Endpoint {
+// rows. NotOpened is why its keyring key could not be opened, if that was tried.
+func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, before *Endpoint, notOpened error) *Endpoint {
+	if !ring.HasKeyringKey(ks.ID) {
+		switch {
+		case notOpened != nil:
+		case before != nil && before.fault != nil:
+			e := *before // it was tried, and is tried again
+			e.store = *ks
+			return &e
+		default:
+			notOpened = fault.Errorf(fault.Internal, "its key has not been opened yet")
+		}
+		return s.outOfService(ks, before, notOpened)
+	}
 	if err := ring.Verify(ks.Binding(), ks.Seal); err != nil {
-		return s.outOfService(ks, err)
+		return s.outOfService(ks, before, err)
 	}
 	credentials, err := s.store.Credentials(ctx, ks.ID)
 	if err != nil {
-		return s.outOfService(ks, err)
+		return s.outOfService(ks, before, err)
 	}
 	grants, err := s.store.KeyStoreGrants(ctx, ks.ID)
 	if err != nil {
-		return s.outOfService(ks, err)
+		return s.outOfService(ks, before, err)
 	}
 	e := &Endpoint{service: s, store: *ks, credentials: map[string]*liveCredential{}}
+	tried := backoff{}
+	if before != nil {
+		tried = before.again
+	}
 	for _, c := range credentials {
 		live, err := s.liveCredential(ring, c, before)
 		if err != nil {
 			s.log.Error("a credential does not open and is refused", "key_store", ks.Name, "access_key_id", c.AccessKeyID, "error", err)
+			if fault.CodeOf(err) != fault.Tampered { // it may open the next time
+				e.again = tried.failed(s.now())
+			}
 		} else if live != nil {
 			e.credentials[c.AccessKeyID] = live
 		}
@@ -71,10 +92,10 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 	if before != nil {
 		old, e.policies = before.grants, before.policies
 	}
-	if before == nil || before.store.Policy != ks.Policy {
+	if e.policies == nil || before.store.Policy != ks.Policy {
 		written, err := authz.Parse(ks.Policy)
 		if err != nil {
-			return s.outOfService(ks, fault.Wrapf(fault.Internal, err, "the key store's Cedar policies cannot be read"))
+			return s.outOfService(ks, before, fault.Wrapf(fault.Internal, err, "the key store's Cedar policies cannot be read"))
 		}
 		e.policies = authz.NewSet(written...)
 	}

@@ -260,6 +260,9 @@ func (a *Administration) TestGrants(ctx context.Context, keyStore, key string, r
 	if err != nil {
 		return Decision{}, err
 	}
+	if e.fault != nil { // its grants are not known
+		return Decision{}, e.fault
+	}
 	k, err := e.key(ctx, key)
 	if err != nil {
 		return Decision{}, err

@@ -204,7 +204,9 @@ func (s *Session) Attributes(ctx context.Context) (ExternalKey, error) {
 	return described, nil
 }
 
-// Health gives the state of each HSM, as [Service.Health]. No grant is asked.
+// Health gives the state of each HSM, as [Service.Health] does, as it matters to the key
+// store: HealthUnavailable if it is blocked, or if keys of it are in the custody of HSMs
+// of which none does its work in time. No grant is asked.
 // Errors: fault.Timeout, fault.Locked, [ErrNotRecorded].
 func (s *Session) Health(ctx context.Context) ([]HSMHealth, error) {
 	if err := s.begin(OpHealth); err != nil {
@@ -218,7 +220,7 @@ func (s *Session) Health(ctx context.Context) ([]HSMHealth, error) {
 	if err := s.finish(ctx, err, still); err != nil {
 		return nil, err
 	}
-	return hsms, nil
+	return s.endpoint.health(ctx, hsms), nil
 }
 
 // Refuse records that the front end refuses the request itself, as when it cannot be

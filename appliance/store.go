@@ -73,6 +73,7 @@ type ServingRows interface {
 	Key(ctx context.Context, keyStore, id string) (*StoredKey, error)
 	Credentials(ctx context.Context, keyStore string) ([]*Credential, error)
 	KeyStoreGrants(ctx context.Context, keyStore string) ([]*Grant, error)
+	HasKeysInToken(ctx context.Context, keyStore string) (bool, error)
 	ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error)
 	RecordCredentialUse(ctx context.Context, lastUsed map[string]time.Time) error
 }
@@ -169,6 +170,8 @@ type KeyRows interface {
 	// edited must not hide one, those whose material has another length than
 	// [CachedMaterial]. It does not read the others.
 	VersionsInToken(ctx context.Context) ([]*KeyVersion, error)
+	// HasKeysInToken says whether VersionsInToken has any of the key store.
+	HasKeysInToken(ctx context.Context, keyStore string) (bool, error)
 }
 
 // TokenObjectRows has the notes of key objects in the token that no key owns.

@@ -343,3 +343,12 @@ func (s *DB) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersion, erro
 	}
 	return list, nil
 }
+
+// HasKeysInToken implements [appliance.Store].
+func (s *DB) HasKeysInToken(ctx context.Context, keyStore string) (has bool, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.one([]any{&has}, `SELECT EXISTS (SELECT 1 FROM key_versions WHERE key_store = ? AND (custody <> 'cached' OR length(material) <> 61))`, keyStore)
+		return err
+	})
+	return has, err
+}

@@ -312,6 +312,14 @@ func testVersionsInToken(t *testing.T, s Engine) {
 			}
 		}
 	}
+	third := KeyStore(3)
+	Must(t, s.CreateKeyStore(ctx, third))
+	cached := NewKey(third, "cached")
+	cached.Version.Custody, cached.Version.Material = appliance.CustodyCached, bytes.Repeat([]byte{1}, appliance.CachedMaterial)
+	Must(t, s.CreateKeys(ctx, cached))
+	for id, want := range map[string]bool{ks.ID: true, other.ID: true, third.ID: false, "none": false} {
+		Equal(t, Got(s.HasKeysInToken(ctx, id))(t), want)
+	}
 	k := NewKey(ks, "cached").Key
 	k.CurrentVersion = 2
 	v := Version(ks, k.ID, 2)

@@ -301,7 +301,7 @@ func TestEveryPost(t *testing.T) {
 	}
 	recorded := len(r.audit.Records)
 	// The API does not know browsers: whatever site their post is from, it is nobody's.
-	listener := web.NewHandler(web.Public{API: r.api, Boot: serving(), Ready: func(context.Context) bool { return true }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
+	listener := web.NewHandler(web.Public{API: r.api, Boot: serving(), Ready: func(context.Context) (bool, string) { return true, "" }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
 	for _, route := range routes {
 		if !route.Mutates() {
 			continue
