@@ -117,5 +117,6 @@ func (a *Administration) rotate(ctx context.Context, ring Keyring, keyStore, id 
 		a.undoTokenObject(ctx, ring, object)
 		return nil, err
 	}
+	key.tell()
 	return &key, nil
 }

@@ -140,7 +140,7 @@ type KeyRows interface {
 	Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error)
 	// CountKeys counts the key store's keys; 0 if there is no key store.
 	CountKeys(ctx context.Context, keyStore string) (int, error)
-	// CreateKeys adds keys, each with its first version, all or none;
+	// CreateKeys adds keys, each with its first version or its first two, all or none;
 	// fault.Exists if an ID is taken, fault.NotFound if the key store is gone.
 	CreateKeys(ctx context.Context, keys ...NewKey) error
 	// UpdateKey replaces a key's row, whose seal was was; fault.NotFound,
@@ -238,10 +238,14 @@ type Copy interface {
 	Close() error
 }
 
-// NewKey is a key to be created, with its first version.
+// NewKey is a key to be created, with its first version, or its first two.
 type NewKey struct {
 	Key     *ExternalKey
 	Version *KeyVersion
 	// TokenObject is the label noted for it; empty with cached custody.
 	TokenObject string
+	// Second is its second version, if it is made with two, and SecondTokenObject the
+	// label noted for that.
+	Second            *KeyVersion
+	SecondTokenObject string
 }

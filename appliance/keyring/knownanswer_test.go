@@ -44,7 +44,9 @@ func TestDecryptErrorOfConfusedHSM(t *testing.T) {
 		t.Fatal(err)
 	}
 	attempts := map[string]func(change func([]byte) []byte) error{
-		"state key":   func(change func([]byte) []byte) error { return ring.OpenStateKey(t.Context(), "installation", change(state)) },
+		"state key": func(change func([]byte) []byte) error {
+			return ring.OpenStateKey(t.Context(), "installation", change(state))
+		},
 		"keyring key": func(change func([]byte) []byte) error { return ring.OpenKeyringKey(t.Context(), "a", change(store)) },
 		"a secret": func(change func([]byte) []byte) error {
 			_, err := ring.Unwrap(t.Context(), binding, change(secret))

@@ -160,6 +160,12 @@ func (s *DB) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
 			if err := addVersion(c, k.Key, k.Version, k.TokenObject); err != nil {
 				return err
 			}
+			if k.Second == nil {
+				continue
+			}
+			if err := addVersion(c, k.Key, k.Second, k.SecondTokenObject); err != nil {
+				return err
+			}
 		}
 		return nil
 	}, changes...)
