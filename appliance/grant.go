@@ -198,6 +198,9 @@ func (a *Administration) newGrant(ctx context.Context, keyStore string, want Gra
 	if err := g.Validate(); err != nil {
 		return nil, err
 	}
+	if err := g.Rule().Mistake(); err != nil {
+		return nil, fault.Errorf(fault.Invalid, "%s", err)
+	}
 	if g.KeyID != "" {
 		if _, err := a.store.Key(ctx, e.store.ID, g.KeyID); err != nil {
 			return nil, err

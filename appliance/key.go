@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"regexp"
 	"strings"
@@ -199,6 +200,12 @@ func (n *NewExternalKey) validate() error {
 	if !ValidExternalKeyID(n.ID) {
 		return fault.Errorf(fault.Invalid, "key ID %q: use 1 to 128 letters, digits, '-', '.' and '_'", n.ID)
 	}
+	if n.ID == "." || n.ID == ".." {
+		return fault.Errorf(fault.Invalid, "key ID %q: in a URI it means a folder, and HTTP clients take it out of the path; use another one", n.ID)
+	}
+	if err := validMaterial(n.Material); err != nil {
+		return err
+	}
 	if n.Custody != CustodyCached && n.Custody != CustodyHSM {
 		return fault.Errorf(fault.Invalid, "custody %q: use cached or hsm", string(n.Custody))
 	}
@@ -210,6 +217,33 @@ func (n *NewExternalKey) validate() error {
 	}
 	if n.Reversible && n.Framing == FramingNone {
 		return fault.Errorf(fault.Invalid, "reversible: it is for keys that are imported with an AAD framing; every other key can be used by the proxy it came from anyway")
+	}
+	return nil
+}
+
+// validMaterial refuses material that is no key. Nil is for a key that is to be generated.
+func validMaterial(material []byte) error {
+	if Unset(material) {
+		return fault.Errorf(fault.Invalid, "key material: all its bits are %d, as memory has that nobody has written; import the key itself", material[0]&1)
+	}
+	return nil
+}
+
+// Unset says whether bytes are all zero, or all 0xff, as memory and storage have that
+// nobody has written.
+func Unset(b []byte) bool {
+	return len(b) > 0 && (b[0] == 0 || b[0] == 0xff) && bytes.Count(b, b[:1]) == len(b)
+}
+
+// maxURI is the longest path of a request (spec, API operations: the total length of a URI
+// must not exceed 256 characters).
+const maxURI = 256
+
+// validPath refuses a key that KMS could not call.
+func validPath(ks *KeyStore, id string) error {
+	const longest = "/metadata"
+	if n := len(ks.URIPathPrefix) + len(XKSPath+"/keys/") + len(id) + len(longest); n > maxURI {
+		return fault.Errorf(fault.Invalid, "key ID %q: with the URI path prefix of key store %q the path of a request has %d characters; the XKS specification allows %d, so use an ID that is %d shorter", id, ks.Name, n, maxURI, n-maxURI)
 	}
 	return nil
 }
@@ -226,6 +260,9 @@ func (a *Administration) CreateKey(ctx context.Context, keyStore string, want Ne
 	defer a.admin.Unlock()
 	v, e, err := a.service.keyStore(keyStore)
 	if err != nil {
+		return nil, err
+	}
+	if err := validPath(&e.store, want.ID); err != nil {
 		return nil, err
 	}
 	if _, err := a.store.Key(ctx, e.store.ID, want.ID); err == nil {

@@ -170,7 +170,7 @@ func (k *Keyring) setKeyringKey(keyStore string, key *guarded) {
 
 // newWrapped makes a random 256-bit key and wraps it under the master key.
 func (k *Keyring) newWrapped(ctx context.Context, b appliance.Binding, what string) (*guarded, []byte, error) {
-	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	raw, err := k.random(ctx)
 	if err != nil {
 		return nil, nil, tokenError(err, "make a "+what)
 	}
@@ -184,6 +184,20 @@ func (k *Keyring) newWrapped(ctx context.Context, b appliance.Binding, what stri
 		return nil, nil, internal(err, "keep a "+what)
 	}
 	return key, wrapped, nil
+}
+
+// random gives the bytes of a key from the token. A generator that gives nothing but
+// zeros is broken.
+func (k *Keyring) random(ctx context.Context) ([]byte, error) {
+	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) != appliance.KeyBytes || appliance.Unset(raw) {
+		clear(raw)
+		return nil, errors.New("the HSM's random number generator does not give random bytes")
+	}
+	return raw, nil
 }
 
 func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byte, what string) (*guarded, error) {
@@ -406,7 +420,7 @@ func (k *Keyring) Generate(ctx context.Context, v *appliance.KeyVersion, tokenOb
 		}
 		return k.sealMaterial(v, []byte(tokenObject))
 	}
-	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	raw, err := k.random(ctx)
 	if err != nil {
 		return tokenError(err, "make an external key")
 	}
