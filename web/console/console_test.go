@@ -537,9 +537,12 @@ func (r *rig) storeEvil(user string) {
 		must(err)
 	}
 	all := []string{evil}
-	_, err := r.Appliance.AddGrant(ctx, "bank", appliance.Grant{Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
-		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}})
+	stores, err := r.rows.KeyStores(ctx)
 	must(err)
+	bank := stores[slices.IndexFunc(stores, func(ks *appliance.KeyStore) bool { return ks.Name == "bank" })]
+	must(r.rows.CreateGrant(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
+		Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
+		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}}))
 	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))
 	must(r.audit.Record(ctx, &audit.Record{Kind: audit.KindXKS, Operation: evil, Principal: evil, KMSRequestID: evil, KMSKeyARN: evil, KMSOperation: evil, ViaService: evil, Actor: evil, Detail: evil,
 		Key: evil, KeyStore: evil, Error: evil, Remote: evil, Policies: all, Before: []byte(`{"x": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`)}))
