@@ -37,7 +37,7 @@ var samples = map[string]string{
 	"unblock":             `{"key_store": "p", "key_id": "k"}`,
 	"createKeyStore":      `{"name": "q", "uri_path_prefix": "/q", "requests_per_second": 5}`,
 	"setQuota":            `{"requests_per_second": 7}`,
-	"createKey":           `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain"}`,
+	"createKey":           `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain", "reversible": true}`,
 	"rotateKey":           `{"material": "` + material + `"}`,
 	"scheduleKeyDeletion": `{"days": 7}`,
 	"discardKeyStore":     `{"keys": 0}`,
