@@ -23,6 +23,7 @@ type Domain interface {
 	Blocks
 	Backups
 	Discards
+	WholeState
 	// Status gives the state of keys, HSMs and lease.
 	Status(ctx context.Context) appliance.Status
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
@@ -48,8 +49,9 @@ type Options struct {
 // Performer performs operations. An appliance has one.
 type Performer struct {
 	Options
-	turns  turns
-	checks verification
+	turns      turns
+	checks     verification
+	acceptance acceptance
 }
 
 // New makes a performer.

@@ -32,7 +32,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
-		Condition: func() (progress.State, *fault.Fault) { return boot.ConditionOf(d.appliance.Condition()) },
+		Condition: d.condition,
 		Lock:      d.lock,
 		Changed:   d.changed,
 		Every:     time.Duration(cfg.Attestation.Every),

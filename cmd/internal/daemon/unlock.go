@@ -8,6 +8,8 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/hsm"
 	"holdfast/web/operation"
 )
@@ -54,7 +56,13 @@ func members(h config.HSM, all hsm.Config) []hsm.Config {
 // unlockKeys opens the key hierarchy, and makes the key store of the section
 // [aws_xks_config] in a new installation.
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
-	if err := d.appliance.Unlock(ctx, keyring.New(token), hsms); err != nil {
+	err := d.appliance.Unlock(ctx, keyring.New(token), hsms)
+	if appliance.IsHeld(err) {
+		// The HSM's session stays, so that people can sign in and accept the state.
+		d.o.Log.Error("the keys are not served, since the state is not what it should be", "error", err)
+		return nil
+	}
+	if err != nil {
 		code := fault.Unlock
 		if c := fault.CodeOf(err); c == fault.Timeout || c == fault.Internal {
 			code = fault.UnlockAway
@@ -106,4 +114,12 @@ func (d *Daemon) lock() {
 	if err := token.Close(); err != nil {
 		d.o.Log.Warn("the token did not close cleanly", "error", err)
 	}
+}
+
+// condition says whether keys serve. A state that is held is locked for its own reason.
+func (d *Daemon) condition() (progress.State, *fault.Fault) {
+	if why := d.appliance.Held(); why != nil {
+		return progress.Locked, fault.Wrapf(fault.CodeOf(why), why, "the state is not served")
+	}
+	return boot.ConditionOf(d.appliance.Condition())
 }
