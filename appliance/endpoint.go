@@ -65,7 +65,7 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 		return s.outOfService(ks, before, err)
 	}
 	if ks.Unmatched {
-		return s.outOfService(ks, unmatched("the key store's row, a credential or a grant"))
+		return s.outOfService(ks, before, unmatched("the key store's row, a credential or a grant"))
 	}
 	credentials, err := s.store.Credentials(ctx, ks.ID)
 	if err != nil {

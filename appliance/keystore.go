@@ -129,6 +129,9 @@ func (a *Administration) keyStoreRow(ctx context.Context, name string) (*view, *
 	if err := v.ring.Verify(stores[i].Binding(), stores[i].Seal); err != nil {
 		return nil, nil, DamagedRow{Kind: damagedKindStore, KeyStore: name}.fault(err)
 	}
+	if stores[i].Unmatched {
+		return nil, nil, DamagedRow{Kind: damagedKindStore, KeyStore: name}.fault(unmatched("the key store's row, a credential or a grant"))
+	}
 	return v, stores[i], nil
 }
 
