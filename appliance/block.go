@@ -71,8 +71,8 @@ func (t BlockTarget) String() string {
 	return "key " + t.KeyID + " of key store " + t.KeyStore
 }
 
-// Block takes the target out of service: no request that starts after it
-// returned uses a key of it, and its unlocked keys are wiped. It lasts until
+// Block takes the target out of service: after it returned, no request gets an answer
+// that a key of it made, also none that was under way, and its unlocked keys are wiped. It lasts until
 // Unblock, also over a restart. A block that is there gets the new reason. It
 // waits neither for the HSM nor for another operation. Errors: fault.Invalid,
 // fault.NotFound; fault.Locked while the appliance is locked and nothing serves.
@@ -105,11 +105,11 @@ func (a *Administration) CheckUnblock(ctx context.Context, t BlockTarget) error 
 		}
 		return t.blockedBy(v.blocked)
 	case t.KeyID == "":
-		_, e, err := a.service.keyStore(t.KeyStore)
+		_, ks, err := a.keyStoreRow(ctx, t.KeyStore)
 		if err != nil {
 			return err
 		}
-		return t.blockedBy(e.store.Blocked)
+		return t.blockedBy(ks.Blocked)
 	}
 	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
 }

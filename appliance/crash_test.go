@@ -181,7 +181,7 @@ func (d doomed) live() error {
 		if err := errors.Join(say(said{What: "created", Key: id}), encrypt(id), encrypt(id)); err != nil {
 			return err
 		}
-		if _, err := w.RotateKey(ctx, "demo", id, make([]byte, appliance.KeyBytes)); err != nil {
+		if _, err := w.RotateKey(ctx, "demo", id, []byte("imported material, of 32 bytes !")); err != nil {
 			return err
 		}
 		if err := errors.Join(say(said{What: "rotated", Key: id}), encrypt(id)); err != nil {

@@ -287,9 +287,13 @@ func (i *inspection) key(ctx context.Context, ks *KeyStore, id string) error {
 
 // within says where an error is.
 func within(err error, format string, args ...any) error {
-	message := "cannot be opened"
+	return &fault.Fault{Code: fault.CodeOf(err), Message: fmt.Sprintf(format, args...) + ": " + messageOf(err), Err: err}
+}
+
+// messageOf gives what may be shown of an error.
+func messageOf(err error) string {
 	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		message = e.Message
+		return e.Message
 	}
-	return &fault.Fault{Code: fault.CodeOf(err), Message: fmt.Sprintf(format, args...) + ": " + message, Err: err}
+	return "cannot be opened"
 }

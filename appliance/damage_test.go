@@ -26,7 +26,7 @@ func newHandEdited(t *testing.T) *handEdited {
 	t.Helper()
 	h := &handEdited{noted: newNoted(t)}
 	must(h.bed.Appliance.RotateKey(ctx, "demo", "cached", nil))(t)
-	must(h.bed.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: "cached", Effect: appliance.EffectForbid, Principal: "arn:aws:iam::1:role/eve",
+	must(h.bed.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: "cached", Effect: appliance.EffectForbid, Principal: "arn:aws:iam::111111111111:role/eve",
 		Operations: []appliance.Operation{appliance.OpEncrypt}, Conditions: appliance.Conditions{SourceVPCs: []string{"vpc-1"}}, NotAfter: time.Now().Add(day)}))(t)
 	h.db = must(sql.Open("sqlite", h.bed.DB))(t)
 	h.db.SetMaxOpenConns(1) // which has the temporary table

@@ -32,6 +32,8 @@ type Keyring interface {
 	NewKeyringKey(ctx context.Context, keyStore string) (wrapped []byte, err error)
 	// OpenKeyringKey unwraps the keyring key of a key store into the keyring.
 	OpenKeyringKey(ctx context.Context, keyStore string, wrapped []byte) error
+	// HasKeyringKey says whether the keyring key of a key store is in the keyring.
+	HasKeyringKey(keyStore string) bool
 	// DropKeyringKey wipes the keyring key of a key store that is gone.
 	DropKeyringKey(keyStore string)
 	// Empty gives another keyring over the same HSM, without any key.

@@ -75,6 +75,9 @@ func (a *Administration) makeVersion(ctx context.Context, ring Keyring, key *Ext
 // fault.Conflict if the key's deletion is pending or suspended.
 func (a *Administration) RotateKey(ctx context.Context, keyStore, id string, material []byte) (*ExternalKey, error) {
 	defer clear(material)
+	if err := validMaterial(material); err != nil {
+		return nil, err
+	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
 	v, e, err := a.service.keyStore(keyStore)
@@ -117,5 +120,6 @@ func (a *Administration) rotate(ctx context.Context, ring Keyring, keyStore, id 
 		a.undoTokenObject(ctx, ring, object)
 		return nil, err
 	}
+	key.tell()
 	return &key, nil
 }

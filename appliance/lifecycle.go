@@ -31,7 +31,7 @@ type Lifecycle struct {
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
 // empty database it makes the installation. It costs one HSM operation per key
 // store, however many keys there are. A key store that does not open is
-// reported in the log and refuses its requests; the others serve.
+// reported in the log and refuses its requests, and is tried again; the others serve.
 func (l *Lifecycle) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
 	return l.unlock(ctx, ring, hsms, unlocking{})
 }
@@ -141,7 +141,7 @@ func IsHeld(err error) bool {
 func (l *Lifecycle) serve(ctx context.Context, ring Keyring, hsms []HSM, asked time.Time, after *suspended) error {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
-	v, err := l.service.read(ctx, newView(ring), Change{})
+	v, err := l.service.open(ctx, ring)
 	if err != nil {
 		ring.Lock()
 		return err
@@ -181,13 +181,12 @@ func (l *Lifecycle) lock() {
 // The intervals of the background work in Run.
 const (
 	probeEvery    = 15 * time.Second
-	leaseEvery    = time.Second
 	lastUsedEvery = time.Minute
 	deletionEvery = time.Minute
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
-// stores when credentials were last used, and destroys the keys whose deletion
+// tries again what is out of service, stores when credentials were last used, and destroys the keys whose deletion
 // is due. Before it returns, it stores the last uses once more.
 func (l *Lifecycle) Run(ctx context.Context) {
 	probe := time.NewTicker(min(probeEvery, l.service.lease.length/4))
@@ -196,21 +195,11 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer minute.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
-	leases := make(chan struct{})
-	go func() { // apart: the rest may wait for the HSM
-		defer close(leases)
-		every := time.NewTicker(leaseEvery)
-		defer every.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-every.C:
-				l.KeepLease(ctx)
-			}
-		}
-	}()
-	defer func() { <-leases }()
+	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
+	for _, f := range []func(context.Context){l.KeepLease, l.service.Recover} {
+		apart.Go(func() { every(ctx, time.Second, f) })
+	}
+	defer apart.Wait()
 
 	l.administration.DestroyLeftovers(ctx)
 	l.administration.DeleteDueKeys(ctx)
@@ -229,6 +218,20 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			l.service.storeLastUsed(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
+		}
+	}
+}
+
+// every calls f at intervals until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func(context.Context)) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f(ctx)
 		}
 	}
 }

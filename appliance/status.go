@@ -19,8 +19,11 @@ type Status struct {
 	// Blocked says that everything is out of service by a block, and why.
 	Blocked Block `json:"blocked,omitzero"`
 	// BlockedKeyStores are the names of key stores that are blocked by themselves.
-	BlockedKeyStores []string  `json:"blocked_key_stores,omitempty"`
-	Time             time.Time `json:"time"`
+	BlockedKeyStores []string `json:"blocked_key_stores,omitempty"`
+	// OutOfService are key stores that refuse all requests, by no block, and why. Each is
+	// tried again by itself.
+	OutOfService []KeyStoreOutage `json:"out_of_service,omitempty"`
+	Time         time.Time        `json:"time"`
 }
 
 // Status gives the state of the appliance; it never fails.
@@ -30,7 +33,7 @@ func (s *Service) Status(ctx context.Context) Status {
 		st.Locked, st.Reason = true, err.Error()
 	} else {
 		st.KeyStores, st.LeaseSeconds = len(v.byID), int(s.lease.remaining()/time.Second)
-		st.Blocked = v.blocked
+		st.Blocked, st.OutOfService = v.blocked, v.outages()
 		for _, e := range v.byID {
 			if !e.store.Blocked.IsZero() {
 				st.BlockedKeyStores = append(st.BlockedKeyStores, e.store.Name)

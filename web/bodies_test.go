@@ -37,7 +37,7 @@ var samples = map[string]string{
 	"unblock":             `{"key_store": "p", "key_id": "k"}`,
 	"createKeyStore":      `{"name": "q", "uri_path_prefix": "/q", "requests_per_second": 5}`,
 	"setQuota":            `{"requests_per_second": 7}`,
-	"createKey":           `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain"}`,
+	"createKey":           `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain", "reversible": true}`,
 	"rotateKey":           `{"material": "` + material + `"}`,
 	"scheduleKeyDeletion": `{"days": 7}`,
 	"discardKeyStore":     `{"keys": 0}`,
@@ -630,7 +630,7 @@ func (b *bank) damage(operation string) string {
 		statement, path = `UPDATE credentials SET active = 0 WHERE access_key_id = '`+c.AccessKeyID+`'`, "/keystores/p/credentials/"+c.AccessKeyID+"/discard"
 	case "discardGrant":
 		var g *appliance.Grant
-		g, err = d.AddGrant(ctx, "p", appliance.Grant{Principal: "arn:aws:iam::1:role/x", Operations: []appliance.Operation{appliance.OpEncrypt}})
+		g, err = d.AddGrant(ctx, "p", appliance.Grant{Principal: "arn:aws:iam::111111111111:role/x", Operations: []appliance.Operation{appliance.OpEncrypt}})
 		statement, path = `UPDATE grants SET principal = '*' WHERE id = '`+g.ID+`'`, "/keystores/p/grants/"+g.ID+"/discard"
 	case "discardSetting":
 		statement, path = `UPDATE settings SET value = value || ' ' WHERE name = 'bootstrap'`, "/settings/bootstrap/discard"

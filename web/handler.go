@@ -19,7 +19,7 @@ import (
 type Public struct {
 	API      *API
 	Boot     operation.Boot
-	Ready    func(ctx context.Context) bool
+	Ready    func(ctx context.Context) (ready bool, note string)
 	Metrics  http.Handler
 	Identity *identity.Directory
 	// Console is the browser console; nil for none.

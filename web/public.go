@@ -37,12 +37,16 @@ func public(r chi.Router, p Public) {
 	r.Method(http.MethodGet, "/metrics", p.Metrics)
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	r.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		if !p.Ready(r.Context()) {
+		ready, note := p.Ready(r.Context())
+		word := "ok"
+		if !ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, "unavailable")
-			return
+			word = "unavailable"
 		}
-		fmt.Fprintln(w, "ok")
+		if note != "" {
+			word += ": " + note
+		}
+		fmt.Fprintln(w, word)
 	})
 	r.Get("/boot", func(w http.ResponseWriter, _ *http.Request) {
 		s := p.Boot.Status()

@@ -18,6 +18,7 @@ const (
 	HSMAmbiguous     Code = "E_HSM_AMBIGUOUS"
 	HSMAway          Code = "E_HSM_AWAY"
 	HSMLease         Code = "E_HSM_LEASE"
+	KeyStoreOut      Code = "E_KEY_STORE_OUT"
 	Unlock           Code = "E_UNLOCK"
 	UnlockAway       Code = "E_UNLOCK_AWAY"
 )
@@ -71,6 +72,9 @@ var bootCodes = []Entry{
 	{Code: HSMLease, Class: TryAgain,
 		Title: "The HSM was away for longer than its lease, and no key serves.",
 		Do:    "Check the HSM and its network. Keys serve again when it answers."},
+	{Code: KeyStoreOut, Class: TryAgain,
+		Title: "A key store is out of service: its key could not be opened, or its rows could not be read. The others serve.",
+		Do:    "Nothing, if the HSM or the disk failed for a moment: it is tried again every minute at least. If it stays, `holdfast status` names the key store and the reason."},
 	{Code: Unlock, Class: WrongState,
 		Title: "The HSM opened and the keys did not, mostly because it has another master key.",
 		Do:    "Correct what the reason names; mostly, connect the HSM that has the master key. Then restart the machine."},

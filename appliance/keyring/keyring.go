@@ -17,6 +17,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
+	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -147,6 +148,13 @@ func (k *Keyring) OpenKeyringKey(ctx context.Context, keyStore string, wrapped [
 	return nil
 }
 
+// HasKeyringKey implements [appliance.Keyring].
+func (k *Keyring) HasKeyringKey(keyStore string) bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.keys[keyStore] != nil
+}
+
 // DropKeyringKey implements [appliance.Keyring].
 func (k *Keyring) DropKeyringKey(keyStore string) { k.setKeyringKey(keyStore, nil) }
 
@@ -166,7 +174,7 @@ func (k *Keyring) setKeyringKey(keyStore string, key *guarded) {
 
 // newWrapped makes a random 256-bit key and wraps it under the master key.
 func (k *Keyring) newWrapped(ctx context.Context, b appliance.Binding, what string) (*guarded, []byte, error) {
-	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	raw, err := k.random(ctx)
 	if err != nil {
 		return nil, nil, tokenError(err, "make a "+what)
 	}
@@ -180,6 +188,20 @@ func (k *Keyring) newWrapped(ctx context.Context, b appliance.Binding, what stri
 		return nil, nil, internal(err, "keep a "+what)
 	}
 	return key, wrapped, nil
+}
+
+// random gives the bytes of a key from the token. A generator that gives nothing but
+// zeros is broken.
+func (k *Keyring) random(ctx context.Context) ([]byte, error) {
+	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) != appliance.KeyBytes || appliance.Unset(raw) {
+		clear(raw)
+		return nil, errors.New("the HSM's random number generator does not give random bytes")
+	}
+	return raw, nil
 }
 
 func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byte, what string) (*guarded, error) {
@@ -196,7 +218,7 @@ func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byt
 
 // unwrapRaw gives the bytes of a wrapped key; the caller zeroizes them.
 func (k *Keyring) unwrapRaw(ctx context.Context, b appliance.Binding, wrapped []byte, what string) ([]byte, error) {
-	raw, err := k.token.Unwrap(ctx, wrapped, b.AAD())
+	raw, err := k.tokenUnwrap(ctx, wrapped, b.AAD())
 	if errors.Is(err, hsm.ErrDecrypt) {
 		return nil, &fault.Fault{Code: fault.Tampered, Err: err,
 			Message: fmt.Sprintf("the %s does not unwrap under the HSM's master key: the database was changed by hand, or this is another HSM's", what)}
@@ -209,6 +231,31 @@ func (k *Keyring) unwrapRaw(ctx context.Context, b appliance.Binding, wrapped []
 		return nil, fault.Errorf(fault.Tampered, "the %s has %d bytes instead of %d", what, len(raw), appliance.KeyBytes)
 	}
 	return raw, nil
+}
+
+// tokenUnwrap has the token unwrap a secret. Some HSMs say of anything that it does not
+// authenticate while they are in trouble. So [hsm.ErrDecrypt] is given only if the token
+// unwraps then what it has just wrapped; otherwise the HSM has failed, and nothing is
+// known of the blob.
+func (k *Keyring) tokenUnwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
+	secret, err := k.token.Unwrap(ctx, blob, aad)
+	if !errors.Is(err, hsm.ErrDecrypt) {
+		return secret, err
+	}
+	known := make([]byte, appliance.KeyBytes)
+	_, _ = rand.Read(known) // never fails (crypto/rand)
+	wrapped, failed := k.token.Wrap(ctx, known, aad)
+	if failed != nil {
+		return nil, failed
+	}
+	again, failed := k.token.Unwrap(ctx, wrapped, aad)
+	if failed == nil && subtle.ConstantTimeCompare(again, known) != 1 {
+		failed = errors.New("it gives another secret")
+	}
+	if failed != nil {
+		return nil, fmt.Errorf("the HSM does not unwrap what it has just wrapped: %v", failed) // not that error: it says nothing of the blob
+	}
+	return nil, err
 }
 
 // Empty implements [appliance.Keyring].
@@ -228,7 +275,7 @@ func (k *Keyring) Wrap(ctx context.Context, b appliance.Binding, secret []byte) 
 
 // Unwrap implements [appliance.Keyring].
 func (k *Keyring) Unwrap(ctx context.Context, b appliance.Binding, wrapped []byte) ([]byte, error) {
-	secret, err := k.token.Unwrap(ctx, wrapped, b.AAD())
+	secret, err := k.tokenUnwrap(ctx, wrapped, b.AAD())
 	if errors.Is(err, hsm.ErrDecrypt) {
 		return nil, &fault.Fault{Code: fault.Tampered, Err: err,
 			Message: fmt.Sprintf("the %s does not unwrap under this HSM's master key: it is of another HSM, or was changed", b.Purpose)}
@@ -377,7 +424,7 @@ func (k *Keyring) Generate(ctx context.Context, v *appliance.KeyVersion, tokenOb
 		}
 		return k.sealMaterial(v, []byte(tokenObject))
 	}
-	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	raw, err := k.random(ctx)
 	if err != nil {
 		return tokenError(err, "make an external key")
 	}

@@ -23,7 +23,7 @@ const stale = fault.Changed
 // reads are the methods that change nothing, and whole those that are about all rows
 // and have tests of their own.
 var (
-	reads = []string{"Installation", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "TokenObjects",
+	reads = []string{"Installation", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "HasKeysInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
 		"Session", "Sessions", "Tokens", "Token", "Approval", "Approvals"}
 	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "History", "Close"}

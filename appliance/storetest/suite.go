@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		"reserve at once":            testReserveConcurrently,
 		"token objects":              testTokenObjects,
 		"versions in the token":      testVersionsInToken,
+		"two versions at once":       testTwoVersionsAtOnce,
 		"credentials":                testCredentials,
 		"credential use":             testCredentialUse,
 		"grants":                     testGrants,

@@ -52,7 +52,7 @@ var asking = map[string][]string{
 	"key create": {"ks k"}, "key import": {"ks k --material-file $MATERIAL", "ks k --material-file $MATERIAL --new-version"}, "key list": {"ks"}, "key show": {"ks k"},
 	"key enable": {"ks k"}, "key disable": {"ks k"}, "key rotate": {"ks k"}, "key delete": {"ks k"}, "key cancel-deletion": {"ks k"}, "key discard": {"ks k"},
 	"credential create": {"ks"}, "credential list": {"ks"}, "credential activate": {"ks c"}, "credential deactivate": {"ks c"}, "credential delete": {"ks c"}, "credential discard": {"ks c"},
-	"grant add": {"ks --principal p --operations Encrypt", "ks --principal p --operations Encrypt --render"}, "grant list": {"ks"}, "grant remove": {"ks g"}, "grant discard": {"ks g"},
+	"grant add": {"ks --principal dynamodb.amazonaws.com --operations Encrypt", "ks --principal dynamodb.amazonaws.com --operations Encrypt --render"}, "grant list": {"ks"}, "grant remove": {"ks g"}, "grant discard": {"ks g"},
 	"grant test": {"ks k --principal p --operation Encrypt"}, "grant policy": {"ks", "ks --set $CEDAR", "ks --remove"},
 	"block": {"ks --reason r", "--everything --reason r"}, "unblock": {"ks k", "--everything"},
 	"attest evidence": {""}, "attest report": {""}, "seal": {"--pin-file $PIN"}, "seal revoke": {"--below 3"},

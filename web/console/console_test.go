@@ -217,7 +217,7 @@ func (r *rig) things(admin *session) url.Values {
 
 // entered is what people enter into forms: a value for each field of each form.
 var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests_per_second": {"5"}, "reason": {"why"}, "id": {"new"}, "usage": {"", "encrypt"}, "custody": {"cached"},
-	"material": {""}, "framing": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "key_id": {""}, "not_after": {""}, "via_services": {""},
+	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "key_id": {""}, "not_after": {""}, "via_services": {""},
 	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
@@ -312,7 +312,7 @@ func TestEveryPost(t *testing.T) {
 	}
 	recorded := len(r.audit.Records)
 	// The API does not know browsers: whatever site their post is from, it is nobody's.
-	listener := web.NewHandler(web.Public{API: r.api, Boot: serving(), Ready: func(context.Context) bool { return true }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
+	listener := web.NewHandler(web.Public{API: r.api, Boot: serving(), Ready: func(context.Context) (bool, string) { return true, "" }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
 	for _, route := range routes {
 		if !route.Mutates() {
 			continue
@@ -548,9 +548,12 @@ func (r *rig) storeEvil(user string) {
 		must(err)
 	}
 	all := []string{evil}
-	_, err := r.Appliance.AddGrant(ctx, "bank", appliance.Grant{Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
-		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}})
+	stores, err := r.Store.KeyStores(ctx)
 	must(err)
+	bank := stores[slices.IndexFunc(stores, func(ks *appliance.KeyStore) bool { return ks.Name == "bank" })]
+	must(r.Store.CreateGrant(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
+		Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
+		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}}))
 	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))
 	must(r.audit.Record(ctx, &audit.Record{Kind: audit.KindXKS, Operation: evil, Principal: evil, KMSRequestID: evil, KMSKeyARN: evil, KMSOperation: evil, ViaService: evil, Actor: evil, Detail: evil,
 		Key: evil, KeyStore: evil, Error: evil, Remote: evil, Policies: all, Before: []byte(`{"x": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`)}))
