@@ -16,6 +16,11 @@ type Administration struct {
 	settings *Settings
 	deleting func(ctx context.Context, keyStore, keyID string) error
 
+	ownership *ownership
+	// awaited are the objects in the HSM that wait for their destruction, by label.
+	// admin guards it.
+	awaited map[string]awaited
+
 	// admin serializes operations, which read a row, change it and write it back.
 	// Requests of KMS never take it, but for a rotation.
 	admin sync.Mutex

@@ -232,7 +232,7 @@ func (h *handEdited) restores(t *testing.T, name string, backup []byte, d damage
 	b := appliancetest.Start(t, o)
 	defer b.Stop()
 	h.ring = ring
-	report := must(b.Appliance.Restore(ctx, bytes.NewReader(backup)))(t)
+	report := must(b.Appliance.Restore(ctx, bytes.NewReader(backup), appliance.Restoration{}))(t)
 	if !report.Restored || !reflect.DeepEqual(report.Damaged, []appliance.DamagedRow{d.row}) {
 		t.Errorf("%s: restored: %+v", name, report)
 	}

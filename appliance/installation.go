@@ -19,6 +19,11 @@ type Installation struct {
 	// also when nothing is blocked, under the state key.
 	Blocked   Block
 	BlockSeal []byte
+
+	// Incarnation is the [Incarnation] as it is stored, and IncarnationSeal authenticates
+	// it under the state key. Both are empty in an installation of before there were any.
+	Incarnation     string
+	IncarnationSeal []byte
 }
 
 // install makes the installation in an empty database, and seals the rows of
@@ -36,6 +41,9 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring) (*Installation, e
 		return nil, err
 	}
 	if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
+		return nil, err
+	}
+	if err := in.setIncarnation(ring, newIncarnation(1)); err != nil {
 		return nil, err
 	}
 	err = l.settings.seals.sealAll(ctx, ring, func() error { return l.store.CreateInstallation(ctx, in) })

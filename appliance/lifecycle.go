@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"runtime"
+	"sync"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -19,12 +20,20 @@ type Lifecycle struct {
 	service        *Service
 	settings       *Settings
 	administration *Administration
+	ownership      *ownership
+	traces         []func(ctx context.Context) (string, error)
+	// deciding serializes what a person decides about a copy of the installation.
+	deciding sync.Mutex
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
 // empty database it makes the installation. It costs one HSM operation per key
 // store, however many keys there are. A key store that does not open is
 // reported in the log and refuses its requests; the others serve.
+//
+// Two errors leave it with the keyring, until a person decides: fault.StateMissing, for
+// an empty database beside the traces of an installation ([Lifecycle.Begin],
+// [Backups.Restore]), and fault.StateSuperseded ([Lifecycle.TakeOver]).
 func (l *Lifecycle) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
 	return l.unlock(ctx, ring, hsms, nil)
 }
@@ -35,13 +44,18 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, after 
 	asked := l.now()
 	in, err := l.store.Installation(ctx)
 	if fault.CodeOf(err) == fault.NotFound {
-		in, err = l.install(ctx, ring)
+		if err = l.checkTraces(ctx, ring); err == nil {
+			in, err = l.install(ctx, ring)
+		}
 	}
 	if err != nil {
-		return err
+		return l.hold(ring, hsms, err)
 	}
 	if err := l.openStateKey(ctx, ring, in); err != nil {
 		return err
+	}
+	if err := l.ownership.start(ctx, ring, in, after == nil); err != nil {
+		return l.hold(ring, hsms, err)
 	}
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
@@ -56,6 +70,7 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, after 
 	}
 	l.service.lease.renew(asked)
 	l.service.suspended.Store(nil)
+	l.service.held.Store(nil)
 	l.service.live.Store(v)
 	l.service.health.watch(hsms)
 	return nil
@@ -70,6 +85,9 @@ func (l *Lifecycle) Lock() {
 func (l *Lifecycle) lock() {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
+	if h := l.service.held.Swap(nil); h != nil {
+		h.ring.Lock()
+	}
 	v := l.service.live.Swap(nil)
 	l.service.keys.purge()
 	if v != nil {
@@ -132,6 +150,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			l.service.storeLastUsed(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
+			l.administration.DestroyLeftovers(ctx)
 		}
 	}
 }

@@ -75,7 +75,7 @@ func (p *production) copy(t *testing.T, backup []byte) (*appliancetest.Bed, *app
 	o := p.options()
 	o.Token = p.bed.Device
 	b := appliancetest.Start(t, o)
-	report := must(b.Appliance.Restore(ctx, bytes.NewReader(backup)))(t)
+	report := must(b.Appliance.Restore(ctx, bytes.NewReader(backup), appliance.Restoration{}))(t)
 	k := *p.client
 	k.Appliance = b.Appliance
 	return b, &k, report
@@ -338,7 +338,7 @@ func TestRestoreAndOwnLeftovers(t *testing.T) {
 			if tt.fail {
 				shim.Fail("C_DestroyObject", pkcs11.CKR_FUNCTION_FAILED, 1)
 			}
-			must(n.bed.Appliance.Restore(ctx, bytes.NewReader(backup)))(t)
+			must(n.bed.Appliance.Restore(ctx, bytes.NewReader(backup), appliance.Restoration{}))(t)
 			if encrypts(t, n.bed, n.orphan) != tt.fail {
 				t.Errorf("the leftover encrypts: %t", !tt.fail)
 			}
@@ -388,7 +388,7 @@ func TestRestoreWithoutHSM(t *testing.T) {
 				"verify": func() (*appliance.BackupReport, error) {
 					return b.Appliance.VerifyBackup(limited, bytes.NewReader(backup))
 				},
-				"restore": func() (*appliance.BackupReport, error) { return b.Appliance.Restore(limited, bytes.NewReader(backup)) },
+				"restore": func() (*appliance.BackupReport, error) { return b.Appliance.Restore(limited, bytes.NewReader(backup), appliance.Restoration{}) },
 			} {
 				report, err := restore()
 				if code := fault.CodeOf(err); report != nil || code != fault.Internal && code != fault.Timeout {

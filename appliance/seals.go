@@ -89,6 +89,9 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	if locked == nil {
 		return v.ring, nil
 	}
+	if h := s.service.held.Load(); h != nil && h.why.Code == fault.StateSuperseded {
+		return h.ring, nil // nothing serves, and it has the state key
+	}
 	installed, err := s.Installed(ctx)
 	if err != nil {
 		return nil, err

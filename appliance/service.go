@@ -27,9 +27,12 @@ type Service struct {
 	used   lastUsed
 	health healthMonitor
 
+	installation func() InstallationState
+
 	lease     lease
 	why       func() string             // why it is locked
 	suspended atomic.Pointer[suspended] // nil but after the lease ran out
+	held      atomic.Pointer[held]      // nil but while a person is to decide
 }
 
 // view is what requests read: all key stores with their credentials and
@@ -75,7 +78,10 @@ func (v *view) blockOf(keyStore string) Block {
 // though nobody has wiped the keys yet.
 func (s *Service) view() (*view, error) {
 	v := s.live.Load()
+	h := s.held.Load()
 	switch {
+	case h != nil:
+		return nil, fault.Errorf(fault.Locked, "the appliance is locked: %s: %s", h.why.Code, h.why.Message)
 	case s.suspended.Load() != nil, v != nil && s.lease.remaining() <= 0:
 		return nil, fault.Errorf(fault.Locked, "the appliance is locked: the HSM has been away for longer than the lease of %s", s.lease.length)
 	case v == nil:

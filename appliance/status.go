@@ -15,6 +15,8 @@ type Status struct {
 	// now on; 0 while locked.
 	LeaseSeconds int         `json:"lease_seconds"`
 	KeyStores    int         `json:"key_stores"`
+	// Installation says which copy of its installation it is.
+	Installation InstallationState `json:"installation,omitzero"`
 	HSMs         []HSMHealth `json:"hsms"`
 	// Blocked says that everything is out of service by a block, and why.
 	Blocked Block `json:"blocked,omitzero"`
@@ -25,7 +27,7 @@ type Status struct {
 
 // Status gives the state of the appliance; it never fails.
 func (s *Service) Status(ctx context.Context) Status {
-	st := Status{Time: s.stamp()}
+	st := Status{Time: s.stamp(), Installation: s.installation()}
 	if v, err := s.view(); err != nil {
 		st.Locked, st.Reason = true, err.Error()
 	} else {

@@ -408,7 +408,7 @@ type restoring struct {
 	restored, verified int
 }
 
-func (r *restoring) Restore(context.Context, io.Reader) (*appliance.BackupReport, error) {
+func (r *restoring) Restore(context.Context, io.Reader, appliance.Restoration) (*appliance.BackupReport, error) {
 	r.restored++
 	return &appliance.BackupReport{}, nil
 }

@@ -623,7 +623,7 @@ func TestSuspendedDeletion(t *testing.T) {
 		t.Fatal(err)
 	}
 	restored := xkstest.Start(t, xkstest.Options{Token: b.Config})
-	if _, err := restored.Appliance.Restore(ctx, &backup); err != nil {
+	if _, err := restored.Appliance.Restore(ctx, &backup, appliance.Restoration{}); err != nil {
 		t.Fatal(err)
 	}
 	k.URL, k.HTTP = strings.Replace(k.URL, b.URL, restored.URL, 1), restored.HTTP(1)

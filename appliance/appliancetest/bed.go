@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
 )
@@ -20,6 +21,12 @@ type Options struct {
 	Dir string
 	// Appliance is passed on; what the bed itself sets is overridden.
 	Appliance appliance.Options
+	// Beside begins a new installation in an empty database beside the traces of others,
+	// as a person does ([appliance.Lifecycle.Begin]).
+	Beside bool
+	// Locked is the code with which the appliance stays locked; the test fails if it
+	// comes to serve.
+	Locked fault.Code
 	// Keyring wraps what the appliance is unlocked with.
 	Keyring func(appliance.Keyring) appliance.Keyring
 }
@@ -59,20 +66,24 @@ func Start(t testing.TB, o Options) *Bed {
 	}
 	b.stop = sync.OnceFunc(func() { b.close(t) })
 	t.Cleanup(b.Stop)
-	if b.Token, err = b.Device.Open(ctx, b.Logger); err != nil {
-		t.Fatal(err)
-	}
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, b.Logger, b.Dir
 	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
 		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger})
 	}
 	b.Appliance = appliance.New(o.Appliance)
+	if b.Token, err = b.Device.Open(ctx, Opening{Log: b.Logger, MakingMasterKey: func() error { return b.Appliance.NoteMasterKey(ctx) }}); err != nil {
+		t.Fatal(err)
+	}
 	var ring appliance.Keyring = keyring.New(b.Token)
 	if o.Keyring != nil {
 		ring = o.Keyring(ring)
 	}
-	if err := b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)}); err != nil {
-		t.Fatal(err)
+	err = b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)})
+	if o.Beside && fault.CodeOf(err) == fault.StateMissing {
+		_, err = b.Appliance.Begin(ctx)
+	}
+	if got := fault.CodeOf(err); got != o.Locked {
+		t.Fatalf("the start gave %q, want %q: %v", got, o.Locked, err)
 	}
 	return b
 }

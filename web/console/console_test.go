@@ -486,7 +486,7 @@ func TestSuspendedDeletion(t *testing.T) {
 	r.Bed.Stop()
 	token := r.Bed.Config
 	r = startOn(t, token)
-	if _, err := r.Appliance.Restore(t.Context(), &backup); err != nil {
+	if _, err := r.Appliance.Restore(t.Context(), &backup, appliance.Restoration{}); err != nil {
 		t.Fatal(err)
 	}
 	admin := r.enrol("admin", identity.RoleAdministrator)

@@ -22,6 +22,7 @@ type Domain interface {
 	Credentials
 	Blocks
 	Backups
+	Installations
 	Discards
 	// Status gives the state of keys, HSMs and lease.
 	Status(ctx context.Context) appliance.Status

@@ -16,7 +16,7 @@ func init() { // some operations perform others of the table
 		DiscardKeyStore, DiscardKey, DiscardCredential, DiscardGrant, DiscardSetting,
 		ShowEvidence, ShowReport, Seal, RevokePolicies,
 		SearchAudit, ShowAuditRecord, ShowAuditProof, ExportAudit, SignCheckpoint, ShowAuditVerification, VerifyAudit,
-		Backup, Restore,
+		Backup, Restore, ShowInstallation, BeginInstallation, TakeOverInstallation,
 		ListUsers, ShowUser, SetRole, DisableUser, EnableUser, UnlockUser, BindOIDC, DeleteUser, SignOutUser,
 		ListInvitations, CreateInvitation, RevokeInvitation,
 		ListSessions, RevokeSession,

@@ -32,7 +32,12 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
-		Condition: func() (progress.State, *fault.Fault) { return boot.ConditionOf(d.appliance.Condition()) },
+		Condition: func() (progress.State, *fault.Fault) {
+			if why := d.appliance.Held(); why != nil {
+				return progress.Locked, why
+			}
+			return boot.ConditionOf(d.appliance.Condition())
+		},
 		Lock:      d.lock,
 		Changed:   d.changed,
 		Every:     time.Duration(cfg.Attestation.Every),
