@@ -20,6 +20,8 @@ type Administration struct {
 	// awaited are the objects in the HSM that wait for their destruction, by label.
 	// admin guards it.
 	awaited map[string]awaited
+	// said is what the log was told last of things that are tried every minute.
+	said map[string]string
 
 	// admin serializes operations, which read a row, change it and write it back.
 	// Requests of KMS never take it, but for a rotation.

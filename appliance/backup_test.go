@@ -79,7 +79,7 @@ func TestRestore(t *testing.T) {
 	b.client.OK(appliancetest.Decrypt("cached", b.sealed["cached"])) // unharmed
 	b.bed.Stop()
 
-	fresh := appliancetest.Start(t, appliancetest.Options{Token: b.bed.Device})
+	fresh := appliancetest.Start(t, appliancetest.Options{Token: b.bed.Device, Locked: fault.StateMissing})
 	report, err = fresh.Appliance.Restore(ctx, bytes.NewReader(b.backup), appliance.Restoration{})
 	if err != nil || !report.Restored {
 		t.Fatalf("%+v: %v", report, err)

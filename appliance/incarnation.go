@@ -206,6 +206,11 @@ func (o *InstallationObject) compare(other *InstallationObject) int {
 // fault.StateSuperseded; fault.HSMObject; those of the HSM and the store.
 func (o *ownership) start(ctx context.Context, ring Keyring, in *Installation, starting bool) error {
 	own, err := in.incarnation(ring)
+	if fault.CodeOf(err) == fault.Tampered {
+		why := DamagedRow{Kind: damagedKindCopy}.String() + " does not match its seal"
+		o.say(InstallationState{ID: in.ID, Standing: StandingSuperseded, Detail: why})
+		return superseded(why)
+	}
 	if err != nil {
 		return err
 	}

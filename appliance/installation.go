@@ -29,13 +29,10 @@ type Installation struct {
 // install makes the installation in an empty database, and seals the rows of
 // those who came before it.
 func (l *Lifecycle) install(ctx context.Context, ring Keyring) (*Installation, error) {
-	stores, err := l.store.KeyStores(ctx)
-	if err != nil {
+	if err := l.checkNoKeyStores(ctx); err != nil {
 		return nil, err
 	}
-	if len(stores) > 0 {
-		return nil, fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore the last good backup into a fresh appliance")
-	}
+	var err error
 	in := &Installation{ID: newID(), CreatedAt: l.stamp()}
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
 		return nil, err
@@ -51,6 +48,16 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring) (*Installation, e
 		return nil, err
 	}
 	return in, nil
+}
+
+// checkNoKeyStores says whether the database has lost the row of its installation alone:
+// fault.Tampered.
+func (l *Lifecycle) checkNoKeyStores(ctx context.Context) error {
+	stores, err := l.store.KeyStores(ctx)
+	if err != nil || len(stores) == 0 {
+		return err
+	}
+	return fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore the last good backup into a fresh appliance")
 }
 
 // openStateKey opens the state key. One that was wrapped before all rows had

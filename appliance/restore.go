@@ -162,7 +162,7 @@ func (b *Backups) takeRows(ctx context.Context, opened *openedBackup, as Restora
 }
 
 // leftBehind gives the sealed notes of the token's objects that end with the rows. Their
-// objects stay: nothing is destroyed in less than [destroyWait].
+// objects stay: nothing is destroyed in less than [DestroyWait].
 func (b *Backups) leftBehind(ctx context.Context, ring Keyring) ([]*TokenObject, error) {
 	notes, err := b.administration.store.TokenObjects(ctx)
 	if err != nil {

@@ -13,11 +13,11 @@ type Status struct {
 	Reason string `json:"reason,omitempty"`
 	// LeaseSeconds is how long keys would stay in memory if no HSM answered from
 	// now on; 0 while locked.
-	LeaseSeconds int         `json:"lease_seconds"`
-	KeyStores    int         `json:"key_stores"`
+	LeaseSeconds int `json:"lease_seconds"`
+	KeyStores    int `json:"key_stores"`
 	// Installation says which copy of its installation it is.
 	Installation InstallationState `json:"installation,omitzero"`
-	HSMs         []HSMHealth `json:"hsms"`
+	HSMs         []HSMHealth       `json:"hsms"`
 	// Blocked says that everything is out of service by a block, and why.
 	Blocked Block `json:"blocked,omitzero"`
 	// BlockedKeyStores are the names of key stores that are blocked by themselves.

@@ -57,6 +57,9 @@ func (l *Lifecycle) Installation() InstallationState { return l.ownership.State(
 // checkTraces refuses to begin an installation beside the traces of one:
 // fault.StateMissing.
 func (l *Lifecycle) checkTraces(ctx context.Context, ring Keyring) error {
+	if err := l.checkNoKeyStores(ctx); err != nil {
+		return err
+	}
 	traces, err := l.findTraces(ctx, ring)
 	if err != nil || len(traces) == 0 {
 		return err
@@ -187,7 +190,7 @@ func (l *Lifecycle) CheckTakeOver(ctx context.Context) error {
 	case StandingOwner:
 		if _, err := l.ownership.owns(ctx, ring); err == nil {
 			return fault.Errorf(fault.Conflict, "this copy of the installation is the owner already")
-		} else if fault.CodeOf(err) != fault.Conflict {
+		} else if code := fault.CodeOf(err); code != fault.Conflict && code != fault.Tampered {
 			return err
 		}
 	}

@@ -66,10 +66,10 @@ func (a *Administration) undoTokenObject(ctx context.Context, ring Keyring, o *T
 	a.destroyTokenObjects(ctx, ring, []*TokenObject{o})
 }
 
-// destroyWait is how long an object waits for its destruction, from when this copy of
+// DestroyWait is how long an object waits for its destruction, from when this copy of
 // the installation was first seen to be the owner: another copy that takes over
 // meanwhile is seen by then.
-const destroyWait = 10 * time.Minute
+const DestroyWait = 10 * time.Minute
 
 // awaited is when an object was first found that is to be destroyed, and the run under
 // which this copy was the owner then.
@@ -85,7 +85,7 @@ const destroyTime = 10 * time.Second
 // out. It is the only place where the token's objects are destroyed. A note is
 // passed over if it does not match its seal, or if a key version names its object;
 // and none is acted on if that cannot be told, or if this copy of the installation is
-// not the owner. An object is destroyed at the first call that comes [destroyWait] after
+// not the owner. An object is destroyed at the first call that comes [DestroyWait] after
 // the one that found it, if the owner is the same. The caller holds a.admin.
 func (a *Administration) destroyTokenObjects(ctx context.Context, ring Keyring, notes []*TokenObject) {
 	sealed := a.sealedNotes(ctx, ring, notes)
@@ -105,8 +105,10 @@ func (a *Administration) destroyTokenObjects(ctx context.Context, ring Keyring, 
 		return
 	}
 	owned, err := ownedTokenObjects(ctx, a.store, ring)
-	if err != nil {
+	if err != nil && a.isNews("unknown", err.Error()+labels(sealed)) {
 		a.log.Error("no key object in the token is destroyed: which of them keys need is unknown, as long as a key version does not open", "objects", labels(sealed), "error", err)
+	}
+	if err != nil {
 		return
 	}
 	for _, o := range due {
@@ -114,10 +116,23 @@ func (a *Administration) destroyTokenObjects(ctx context.Context, ring Keyring, 
 			a.log.Warn("a key object in the token is not destroyed: the owner of the installation has changed, or could not be read", "object", o.Label, "error", err)
 			return
 		}
-		if err := a.destroyTokenObject(ctx, ring, o, owned[o.Label]); err != nil {
+		if err := a.destroyTokenObject(ctx, ring, o, owned[o.Label]); err != nil && a.isNews("kept "+o.Label, err.Error()) {
 			a.log.Warn("a key object in the token is to be destroyed and could not be; it is tried again", "object", o.Label, "error", err)
 		}
 	}
+}
+
+// isNews says whether something is said for the first time, or says something else than
+// before: what is tried every minute is not in the log every minute.
+func (a *Administration) isNews(what, said string) bool {
+	if a.said[what] == said {
+		return false
+	}
+	if a.said == nil {
+		a.said = map[string]string{}
+	}
+	a.said[what] = said
+	return true
 }
 
 // due gives the notes whose objects have waited long enough, under this run.
@@ -132,12 +147,12 @@ func (a *Administration) due(notes []*TokenObject, run string) (due []*TokenObje
 		if !ok || w.run != run {
 			a.awaited[o.Label] = awaited{now, run}
 			found = append(found, o)
-		} else if now.Sub(w.since) >= destroyWait {
+		} else if now.Sub(w.since) >= DestroyWait {
 			due = append(due, o)
 		}
 	}
 	if len(found) > 0 {
-		a.log.Info("key objects in the token that no key needs are destroyed after a wait", "objects", labels(found), "wait", destroyWait)
+		a.log.Info("key objects in the token that no key needs are destroyed after a wait", "objects", labels(found), "wait", DestroyWait)
 	}
 	return due
 }
@@ -180,7 +195,7 @@ func (a *Administration) sealedNotes(ctx context.Context, ring Keyring, notes []
 			sealed = append(sealed, o)
 		}
 	}
-	if len(other) > 0 {
+	if len(other) > 0 && a.isNews("unsealed", labels(other)) {
 		a.log.Error("key objects in the token are noted for destruction without a seal of this appliance, and are left alone: the database was changed by hand, or an earlier version noted them; "+
 			"compare the objects with those that your keys need, and destroy what is left over by the HSM's own means", "objects", labels(other))
 	}
@@ -197,7 +212,7 @@ func labels(notes []*TokenObject) string {
 			names = append(names, fmt.Sprintf("and %d more", len(notes)-i))
 			break
 		}
-		names = append(names, fmt.Sprintf("%.60q", o.Label))
+		names = append(names, fmt.Sprintf("%.80q", o.Label))
 	}
 	return strings.Join(names, ", ")
 }

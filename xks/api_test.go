@@ -14,6 +14,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
+	"holdfast/appliance/fault"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks"
 	"holdfast/xks/xkstest"
@@ -622,7 +623,7 @@ func TestSuspendedDeletion(t *testing.T) {
 	if _, err := made.WriteTo(&backup); err != nil {
 		t.Fatal(err)
 	}
-	restored := xkstest.Start(t, xkstest.Options{Token: b.Config})
+	restored := xkstest.Start(t, xkstest.Options{Token: b.Config, Locked: fault.StateMissing})
 	if _, err := restored.Appliance.Restore(ctx, &backup, appliance.Restoration{}); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -44,7 +46,17 @@ type Bed struct {
 	Log    *Log
 	Logger *slog.Logger
 
-	stop func()
+	stop  func()
+	later atomic.Int64 // how much later than its clock says the appliance believes it is
+}
+
+// DestroyLeftovers has the appliance destroy what is left over in the token, with the
+// wait that comes before.
+func (b *Bed) DestroyLeftovers(ctx context.Context) {
+	b.Appliance.DestroyLeftovers(ctx)
+	b.later.Store(int64(appliance.DestroyWait))
+	b.Appliance.DestroyLeftovers(ctx)
+	b.later.Store(0)
 }
 
 // Start unlocks an appliance, which is stopped when the test ends.
@@ -70,6 +82,11 @@ func Start(t testing.TB, o Options) *Bed {
 	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
 		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger})
 	}
+	now := o.Appliance.Now
+	if now == nil {
+		now = time.Now
+	}
+	o.Appliance.Now = func() time.Time { return now().Add(time.Duration(b.later.Load())) }
 	b.Appliance = appliance.New(o.Appliance)
 	if b.Token, err = b.Device.Open(ctx, Opening{Log: b.Logger, MakingMasterKey: func() error { return b.Appliance.NoteMasterKey(ctx) }}); err != nil {
 		t.Fatal(err)

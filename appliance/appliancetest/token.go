@@ -35,5 +35,9 @@ type PKCS11 hsm.Config
 // Open implements [Device].
 func (c PKCS11) Open(ctx context.Context, o Opening) (Token, error) {
 	c.Log, c.MakingMasterKey = o.Log, o.MakingMasterKey
-	return hsm.Open(ctx, hsm.Config(c))
+	t, err := hsm.Open(ctx, hsm.Config(c))
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
 }

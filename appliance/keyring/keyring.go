@@ -52,8 +52,8 @@ type Keyring struct {
 	stateKey *guarded
 	// installation is the ID of the one whose state key that is.
 	installation string
-	keys     map[string]*guarded // keyring keys by key store ID
-	handed   map[*guarded]struct{}
+	keys         map[string]*guarded // keyring keys by key store ID
+	handed       map[*guarded]struct{}
 }
 
 var _ appliance.Keyring = (*Keyring)(nil)

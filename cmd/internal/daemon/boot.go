@@ -26,22 +26,22 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	}
 	o := boot.Options{
 		Log: d.o.Log, Journal: &journal{d.store.Machine(), d.audit}, Software: version.Version, Parts: measured,
-		Probe:     d.probe,
-		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
-		Revoked:   revoked,
-		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
-		Release:   releaser(cfg),
-		Unlock:    d.unlock,
+		Probe:   d.probe,
+		Policy:  boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
+		Revoked: revoked,
+		TLSKey:  func() ([]byte, error) { return publicKey(cert) },
+		Release: releaser(cfg),
+		Unlock:  d.unlock,
 		Condition: func() (progress.State, *fault.Fault) {
 			if why := d.appliance.Held(); why != nil {
 				return progress.Locked, why
 			}
 			return boot.ConditionOf(d.appliance.Condition())
 		},
-		Lock:      d.lock,
-		Changed:   d.changed,
-		Every:     time.Duration(cfg.Attestation.Every),
-		Lease:     time.Duration(cfg.Attestation.Lease),
+		Lock:    d.lock,
+		Changed: d.changed,
+		Every:   time.Duration(cfg.Attestation.Every),
+		Lease:   time.Duration(cfg.Attestation.Lease),
 	}
 	if d.volume != nil {
 		o.Release = boot.NoRelease{Why: d.volume}
