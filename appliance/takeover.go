@@ -116,22 +116,14 @@ func (l *Lifecycle) NoteMasterKey(ctx context.Context) error {
 func (l *Lifecycle) Begin(ctx context.Context) (InstallationState, error) {
 	l.deciding.Lock()
 	defer l.deciding.Unlock()
-	if err := l.CheckBegin(); err != nil {
-		return InstallationState{}, err
-	}
 	h := l.service.held.Load()
+	if h == nil || h.why.Code != fault.StateMissing {
+		return InstallationState{}, fault.Errorf(fault.Conflict, "an installation is begun only in a database that has none, beside the traces of one; holdfast status shows what this appliance is")
+	}
 	if _, err := l.install(ctx, h.ring); err != nil {
 		return InstallationState{}, err
 	}
 	return l.release(ctx, h)
-}
-
-// CheckBegin gives the error that Begin would, and changes nothing.
-func (l *Lifecycle) CheckBegin() error {
-	if h := l.service.held.Load(); h == nil || h.why.Code != fault.StateMissing {
-		return fault.Errorf(fault.Conflict, "an installation is begun only in a database that has none, beside the traces of one; holdfast status shows what this appliance is")
-	}
-	return nil
 }
 
 // release unlocks what was held.

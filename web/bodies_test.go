@@ -33,17 +33,19 @@ import (
 // samples are bodies with all members, by the route's ID: each route that takes a
 // body has one.
 var samples = map[string]string{
-	"block":               `{"key_store": "p", "key_id": "k", "reason": "why"}`,
-	"unblock":             `{"key_store": "p", "key_id": "k"}`,
-	"createKeyStore":      `{"name": "q", "uri_path_prefix": "/q", "requests_per_second": 5}`,
-	"setQuota":            `{"requests_per_second": 7}`,
-	"createKey":           `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain"}`,
-	"rotateKey":           `{"material": "` + material + `"}`,
-	"scheduleKeyDeletion": `{"days": 7}`,
-	"discardKeyStore":     `{"keys": 0}`,
-	"discardKey":          `{"version": 0}`,
-	"createGrant":         grantSample,
-	"renderGrant":         grantSample,
+	"block":                `{"key_store": "p", "key_id": "k", "reason": "why"}`,
+	"unblock":              `{"key_store": "p", "key_id": "k"}`,
+	"createKeyStore":       `{"name": "q", "uri_path_prefix": "/q", "requests_per_second": 5}`,
+	"setQuota":             `{"requests_per_second": 7}`,
+	"createKey":            `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain"}`,
+	"rotateKey":            `{"material": "` + material + `"}`,
+	"scheduleKeyDeletion":  `{"days": 7}`,
+	"beginInstallation":    `{"reason": "why"}`,
+	"takeOverInstallation": `{"reason": "why"}`,
+	"discardKeyStore":      `{"keys": 0}`,
+	"discardKey":           `{"version": 0}`,
+	"createGrant":          grantSample,
+	"renderGrant":          grantSample,
 	"testGrants": `{"principal": "arn:aws:iam::123456789012:role/app", "operation": "Encrypt", "kms_operation": "Encrypt", "via_service": "s3.us-east-1.amazonaws.com",
 		"source_vpc": "vpc-1", "source_vpce": "vpce-1", "kms_key_arn": "arn:aws:kms:us-east-1:123456789012:key/1"}`,
 	"setPolicy":          `{"cedar": "permit (principal, action, resource);"}`,
@@ -743,6 +745,15 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 		}
 		if strings.HasPrefix(route.ID, "discard") {
 			path = b.damage(route.ID)
+		}
+		if route.ID == "takeOverInstallation" { // only what is not the owner takes over
+			objects, err := b.bed.Token.DataObjects(t.Context())
+			if err == nil {
+				err = b.bed.Token.DestroyDataObject(t.Context(), objects[0])
+			}
+			if err != nil || len(objects) != 1 {
+				t.Fatal(objects, err)
+			}
 		}
 		b.fourEyes(route.ID)
 		filed := b.call(&b.alice, route.Method, path, samples[route.ID])

@@ -14,7 +14,6 @@ type Installations interface {
 	Installation() appliance.InstallationState
 	// Begin makes a new installation beside the traces of another.
 	Begin(ctx context.Context) (appliance.InstallationState, error)
-	CheckBegin() error
 	// TakeOver makes this copy the owner.
 	TakeOver(ctx context.Context) (appliance.InstallationState, error)
 	CheckTakeOver(ctx context.Context) error
@@ -41,15 +40,9 @@ var (
 		},
 	})
 	BeginInstallation = define(Operation[Decision, Decided]{
-		Route: Route{ID: "beginInstallation", Method: http.MethodPost, Path: "/installation/begin", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Exclusive,
+		Route: Route{ID: "beginInstallation", Method: http.MethodPost, Path: "/installation/begin", Capability: identity.Administer, Dangerous: true, Urgency: Exclusive,
 			Summary: "Begin a new installation beside the traces of another, in an appliance that is locked by E_STATE_MISSING"},
 		Subject: apart[Decision],
-		Check: func(_ context.Context, c *Caller, in Decision) error {
-			if err := appliance.CheckReason(in.Reason); err != nil {
-				return err
-			}
-			return c.Domain.CheckBegin()
-		},
 		Run: func(ctx context.Context, c *Caller, in Decision) (Decided, error) {
 			if err := appliance.CheckReason(in.Reason); err != nil {
 				return Decided{}, err
