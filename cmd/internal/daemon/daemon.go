@@ -281,7 +281,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log})
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	d.admin = &http.Server{
-		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
+		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
