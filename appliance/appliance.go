@@ -51,6 +51,9 @@ type Options struct {
 	// WhyLocked, if given, says in a word why the appliance was not unlocked, such
 	// as E_SEAL_PCRS. Callers are told.
 	WhyLocked func() string
+	// Anchor, if given, gives the anchor outside of the database that tells an older
+	// copy of it from the present one; nil where there is none.
+	Anchor func() Anchor
 	// RotateAfter is how many encryptions a key version does before the key is
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
@@ -101,7 +104,7 @@ func New(o Options) *Appliance {
 	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
 	service.installation = owner.State
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, ownership: owner}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, ownership: owner, traces: o.Traces}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, ownership: owner, traces: o.Traces}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew

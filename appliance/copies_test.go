@@ -178,8 +178,8 @@ func databaseMeetsToken(t *testing.T, newDevice func(*testing.T) appliancetest.D
 	if status := b.Appliance.Status(ctx); status.Installation.Standing != standing {
 		t.Errorf("the status says %+v", status.Installation)
 	}
-	if logged && want == fault.StateMissing && !strings.Contains(b.Appliance.Held().Message, "a record in the audit log") {
-		t.Errorf("it does not name the audit log: %s", b.Appliance.Held().Message)
+	if logged && want == fault.StateMissing && !strings.Contains(b.Appliance.Held().Error(), "a record in the audit log") {
+		t.Errorf("it does not name the audit log: %s", b.Appliance.Held().Error())
 	}
 	if want == "" && state == "objects" && database != "empty" { // its keys are there
 		k := made.client
@@ -353,7 +353,7 @@ func TestObjectRemoved(t *testing.T) {
 				}
 			}
 			b = appliancetest.Restart(t, b, appliancetest.Options{Locked: fault.StateSuperseded})
-			if f := b.Appliance.Held(); f == nil || !strings.Contains(f.Message, "has no installation object of this installation any more") {
+			if f := b.Appliance.Held(); f == nil || !strings.Contains(f.Error(), "has no installation object of this installation any more") {
 				t.Errorf("held: %v", f)
 			}
 			if _, err := b.Appliance.Begin(ctx); fault.CodeOf(err) != fault.Conflict {
@@ -386,7 +386,7 @@ func TestIncarnationEdited(t *testing.T) {
 			device := appliancetest.NewMemory()
 			made := newOriginal(t, device)
 			edit(t, filepath.Join(made.dir, "holdfast.db"), statement)
-			b := appliancetest.Start(t, appliancetest.Options{Dir: made.dir, Token: device, Locked: fault.StateSuperseded})
+			b := appliancetest.Start(t, appliancetest.Options{Dir: made.dir, Token: device, Accept: true, Locked: fault.StateSuperseded})
 			must(b.Appliance.TakeOver(ctx))(t)
 			k := made.client
 			k.Appliance = b.Appliance
@@ -407,7 +407,7 @@ func TestEarlierInstallationIsAdopted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b := appliancetest.Start(t, appliancetest.Options{Dir: made.dir, Token: device})
+	b := appliancetest.Start(t, appliancetest.Options{Dir: made.dir, Token: device, Accept: true})
 	if got := b.Appliance.Installation(); got.Standing != appliance.StandingOwner || got.Epoch != 1 {
 		t.Errorf("it is %+v", got)
 	}

@@ -142,8 +142,8 @@ func (b *Backups) takeRows(ctx context.Context, opened *openedBackup, as Restora
 	}
 	b.lifecycle.lock() // the keys of the installation that is given up
 	err = b.settings.seals.alone(func() error { return move(ctx, opened.store, b.store) })
-	unlock := b.lifecycle.unlock(context.WithoutCancel(ctx), ring, hsms, nil)
-	if unlock != nil && (err == nil || b.service.Held() == nil) {
+	unlock := b.lifecycle.unlock(context.WithoutCancel(ctx), ring, hsms, unlocking{restored: err == nil})
+	if unlock != nil && (err == nil || b.lifecycle.Held() == nil) {
 		b.log.Error("the appliance could not be unlocked after a restore; restart the machine", "error", unlock)
 		err = errors.Join(err, unlock)
 	}

@@ -89,8 +89,8 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	if locked == nil {
 		return v.ring, nil
 	}
-	if h := s.service.held.Load(); h != nil && h.why.Code == fault.StateSuperseded {
-		return h.ring, nil // nothing serves, and it has the state key
+	if h := s.service.held.Load(); h != nil && fault.CodeOf(h.why) != fault.StateMissing { // people sign in to decide
+		return h.ring, nil
 	}
 	installed, err := s.Installed(ctx)
 	if err != nil {

@@ -2,40 +2,26 @@ package appliance
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	"holdfast/appliance/fault"
 )
 
-// held is an HSM that is open, and an appliance that serves nothing with it until a
-// person decides: fault.StateMissing or fault.StateSuperseded.
-type held struct {
-	ring Keyring
-	hsms []HSM
-	why  *fault.Fault
+// awaitsDecision says whether an error leaves the HSM open, and nothing served with it,
+// until a person decides: which copy of the installation counts, or whether there is one.
+func awaitsDecision(err error) bool {
+	code := fault.CodeOf(err)
+	return code == fault.StateMissing || code == fault.StateSuperseded
 }
 
-// hold keeps what was opened if a person can decide what is to be done, and gives err.
-func (l *Lifecycle) hold(ring Keyring, hsms []HSM, err error) error {
-	why, ok := errors.AsType[*fault.Fault](err)
-	if !ok || (why.Code != fault.StateMissing && why.Code != fault.StateSuperseded) {
+// own finds out which copy of the installation this is. The state is open.
+func (l *Lifecycle) own(ctx context.Context, ring Keyring, starting bool) error {
+	in, err := l.store.Installation(ctx)
+	if err != nil {
 		return err
 	}
-	l.service.suspended.Store(nil)
-	l.service.held.Store(&held{ring, hsms, why})
-	l.log.Error("locked until a person decides", "code", string(why.Code), "reason", why.Message)
-	return err
-}
-
-// Held says why the HSM is open and nothing serves: fault.StateMissing or
-// fault.StateSuperseded; nil if that is not so.
-func (s *Service) Held() *fault.Fault {
-	if h := s.held.Load(); h != nil {
-		return h.why
-	}
-	return nil
+	return l.ownership.start(ctx, ring, in, starting)
 }
 
 // opened gives the keyring of an appliance that serves, or is held: of the latter it may
@@ -117,18 +103,22 @@ func (l *Lifecycle) Begin(ctx context.Context) (InstallationState, error) {
 	l.deciding.Lock()
 	defer l.deciding.Unlock()
 	h := l.service.held.Load()
-	if h == nil || h.why.Code != fault.StateMissing {
+	if h == nil || fault.CodeOf(h.why) != fault.StateMissing {
 		return InstallationState{}, fault.Errorf(fault.Conflict, "an installation is begun only in a database that has none, beside the traces of one; holdfast status shows what this appliance is")
 	}
-	if _, err := l.install(ctx, h.ring); err != nil {
+	if err := l.checkNoKeyStores(ctx); err != nil {
+		return InstallationState{}, err
+	}
+	if err := l.install(ctx, h.ring); err != nil {
 		return InstallationState{}, err
 	}
 	return l.release(ctx, h)
 }
 
 // release unlocks what was held.
-func (l *Lifecycle) release(ctx context.Context, h *held) (InstallationState, error) {
-	if err := l.unlock(context.WithoutCancel(ctx), h.ring, h.hsms, nil); err != nil {
+func (l *Lifecycle) release(ctx context.Context, h *heldState) (InstallationState, error) {
+	l.store.CloseState()
+	if err := l.unlock(context.WithoutCancel(ctx), h.ring, h.hsms, unlocking{}); err != nil {
 		return InstallationState{}, err
 	}
 	return l.Installation(), nil
@@ -144,6 +134,7 @@ func (l *Lifecycle) TakeOver(ctx context.Context) (InstallationState, error) {
 	if err := l.CheckTakeOver(ctx); err != nil {
 		return InstallationState{}, err
 	}
+	h := l.service.held.Load()
 	ring, _, err := l.service.opened()
 	if err != nil {
 		return InstallationState{}, err
@@ -159,7 +150,7 @@ func (l *Lifecycle) TakeOver(ctx context.Context) (InstallationState, error) {
 	if err := l.ownership.keep(ctx, ring, in, next); err != nil {
 		return InstallationState{}, err
 	}
-	if h := l.service.held.Load(); h != nil {
+	if h != nil {
 		return l.release(ctx, h)
 	}
 	if err := l.ownership.start(context.WithoutCancel(ctx), ring, in, true); err != nil {
@@ -173,6 +164,9 @@ func (l *Lifecycle) CheckTakeOver(ctx context.Context) error {
 	ring, _, err := l.service.opened()
 	if err != nil {
 		return err
+	}
+	if h := l.service.held.Load(); h != nil && IsHeld(h.why) {
+		return fault.Errorf(fault.Conflict, "the state does not match its manifest or its anchor, and nothing takes over with it: %s", h.why)
 	}
 	switch l.Installation().Standing {
 	case StandingMissing:

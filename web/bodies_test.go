@@ -509,6 +509,7 @@ func approvable() (all []*operation.Route) {
 // that may need a second person has some. The parameters that other take the place
 // of those in the path.
 var impossible = map[string][]struct{ other, body string }{
+	"takeOverInstallation": {{body: `{"reason": ""}`}},
 	"unblock": {{"", `{"everything": true, "key_store": "p"}`}, {"", `{"key_id": "k"}`}, {"", `{"everything": false}`}, {"", `{}`}, {"", `{"key_store": "nobody"}`},
 		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
 	"deleteKeyStore":      {{"{keystore}=nobody", ""}, {"", ""}},

@@ -29,6 +29,11 @@ type Options struct {
 	// Locked is the code with which the appliance stays locked; the test fails if it
 	// comes to serve.
 	Locked fault.Code
+	// Accept has the state accepted as it is where it does not match its manifest, so that
+	// what a row's own seal does can be seen.
+	Accept bool
+	// MayHold has Start give a bed whose state is not served ([Bed.Held]).
+	MayHold bool
 	// Keyring wraps what the appliance is unlocked with.
 	Keyring func(appliance.Keyring) appliance.Keyring
 }
@@ -42,6 +47,8 @@ type Bed struct {
 	Device Device
 	// Dir is the folder of the database, DB the file.
 	Dir, DB string
+	// Held is why the state is not served, with MayHold or Accept.
+	Held error
 	// Log is what was logged, at every level; Logger writes to it.
 	Log    *Log
 	Logger *slog.Logger
@@ -80,7 +87,7 @@ func Start(t testing.TB, o Options) *Bed {
 	t.Cleanup(b.Stop)
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, b.Logger, b.Dir
 	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
-		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger})
+		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger, Copy: true})
 	}
 	now := o.Appliance.Now
 	if now == nil {
@@ -99,10 +106,33 @@ func Start(t testing.TB, o Options) *Bed {
 	if o.Beside && fault.CodeOf(err) == fault.StateMissing {
 		_, err = b.Appliance.Begin(ctx)
 	}
+	if (o.Accept || o.MayHold) && appliance.IsHeld(err) {
+		b.Held, err = err, nil
+	}
+	if o.Accept && err == nil {
+		err = b.accept(ctx)
+	}
 	if got := fault.CodeOf(err); got != o.Locked {
 		t.Fatalf("the start gave %q, want %q: %v", got, o.Locked, err)
 	}
 	return b
+}
+
+// Accept has the state served as it is; it is no error if all of it matches.
+func (b *Bed) Accept(t testing.TB) {
+	t.Helper()
+	if err := b.accept(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// accept does that; it is no error if there is nothing to accept.
+func (b *Bed) accept(ctx context.Context) error {
+	_, err := b.Appliance.AcceptState(ctx, "a test", "the test has edited it", false)
+	if fault.CodeOf(err) == fault.Conflict {
+		return nil
+	}
+	return err
 }
 
 // close closes what is open: all, or less if the start failed.

@@ -129,6 +129,14 @@ func load(ctx context.Context, rows *snapshot.Reader, to *conn) error {
 	if err != nil {
 		return err
 	}
+	for _, name := range manifestTables {
+		if rows.Schema() < firstManifest {
+			break
+		}
+		if _, err := to.exec(fmt.Sprintf("DELETE FROM %q", name)); err != nil {
+			return err
+		}
+	}
 	for _, t := range slices.Backward(tables) {
 		if _, err := to.exec(fmt.Sprintf("DELETE FROM %q", t.name)); err != nil {
 			return err

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"holdfast/appliance/config"
@@ -33,7 +34,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		Release: releaser(cfg),
 		Unlock:  d.unlock,
 		Condition: func() (progress.State, *fault.Fault) {
-			if why := d.appliance.Held(); why != nil {
+			if why, ok := errors.AsType[*fault.Fault](d.appliance.Held()); ok {
 				return progress.Locked, why
 			}
 			return boot.ConditionOf(d.appliance.Condition())

@@ -186,7 +186,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
 		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.audit.KeyDeleted, NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(),
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
-			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
+			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
 	return nil
