@@ -299,6 +299,7 @@ func TestScheduledDeletion(t *testing.T) {
 		t.Errorf("told of %q", told)
 	}
 	k.Fails(appliancetest.Encrypt("going", "x"), fault.NotFound)
+	b.DestroyLeftovers(ctx)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("token objects left to destroy: %v", left)
 	}

@@ -29,6 +29,15 @@ func (b Block) Binding(installation string) Binding {
 // maxReason is the longest reason of a block, in bytes.
 const maxReason = 256
 
+// CheckReason says whether a reason is 1 to 256 printable characters: fault.Invalid.
+func CheckReason(reason string) error {
+	if reason == "" || len(reason) > maxReason || !utf8.ValidString(reason) ||
+		strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fault.Errorf(fault.Invalid, "reason: say why in 1 to %d printable characters", maxReason)
+	}
+	return nil
+}
+
 // BlockTarget says what to block: Everything, or what it names. The zero
 // BlockTarget is not valid.
 type BlockTarget struct {
@@ -77,9 +86,8 @@ func (t BlockTarget) String() string {
 // waits neither for the HSM nor for another operation. Errors: fault.Invalid,
 // fault.NotFound; fault.Locked while the appliance is locked and nothing serves.
 func (a *Administration) Block(ctx context.Context, t BlockTarget, reason string) (Block, error) {
-	if reason == "" || len(reason) > maxReason || !utf8.ValidString(reason) ||
-		strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return Block{}, fault.Errorf(fault.Invalid, "reason: say why in 1 to %d printable characters", maxReason)
+	if err := CheckReason(reason); err != nil {
+		return Block{}, err
 	}
 	b := Block{Reason: reason, Since: a.stamp()}
 	return b, a.setBlock(ctx, t, func(Block) (Block, error) { return b, nil })

@@ -12,8 +12,8 @@ import (
 // changed by hand, or its disk has failed. It decides nothing, and what it was about is
 // out of service. [Administration.Discard] removes it.
 type DamagedRow struct {
-	// Kind is "key store", "key", "key version", "credential", "grant", "setting" or
-	// "block".
+	// Kind is "key store", "key", "key version", "credential", "grant", "setting",
+	// "block" or "incarnation".
 	Kind string `json:"kind"`
 	// KeyStore is the key store's name; empty for a setting and the block of everything.
 	KeyStore string `json:"key_store,omitempty"`
@@ -31,6 +31,7 @@ const (
 	damagedKindGrant      = "grant"
 	damagedKindSetting    = "setting"
 	damagedKindBlock      = "block"
+	damagedKindCopy       = "incarnation"
 )
 
 // String names the row for people.
@@ -44,6 +45,8 @@ func (d DamagedRow) String() string {
 		return fmt.Sprintf("setting %.200q", d.ID)
 	case damagedKindBlock:
 		return "the row that says whether everything is blocked"
+	case damagedKindCopy:
+		return "the row that says which copy of the installation this is"
 	}
 	return fmt.Sprintf("%s %.200q of key store %.200q", d.Kind, d.ID, d.KeyStore)
 }
@@ -63,6 +66,8 @@ func (d DamagedRow) Remedy() string {
 		return "holdfast grant discard " + argument(d.KeyStore) + " " + argument(d.ID)
 	case damagedKindBlock:
 		return "holdfast unblock --everything"
+	case damagedKindCopy:
+		return "holdfast installation takeover --reason TEXT"
 	}
 	return "holdfast setting discard " + argument(d.ID)
 }
@@ -161,6 +166,10 @@ func (i *inspection) found(row DamagedRow, err error) (damaged bool, _ error) {
 
 func (i *inspection) installation(ctx context.Context, in *Installation) error {
 	if _, err := i.found(DamagedRow{Kind: damagedKindBlock}, i.ring.Verify(in.Blocked.Binding(in.ID), in.BlockSeal)); err != nil {
+		return err
+	}
+	_, err := in.incarnation(i.ring)
+	if _, err := i.found(DamagedRow{Kind: damagedKindCopy}, err); err != nil {
 		return err
 	}
 	for name := range firstSettings {

@@ -62,7 +62,7 @@ func TestAdministrationWhileAway(t *testing.T) {
 			t.Errorf("%s, back: %v", name, err)
 		}
 	}
-	b.Appliance.DestroyLeftovers(ctx)
+	b.DestroyLeftovers(ctx)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("to be destroyed, and not: %+v", left)
 	}

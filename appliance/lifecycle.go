@@ -26,12 +26,20 @@ type Lifecycle struct {
 	service        *Service
 	settings       *Settings
 	administration *Administration
+	ownership      *ownership
+	traces         []func(ctx context.Context) (string, error)
+	// deciding serializes what a person decides about a copy of the installation.
+	deciding sync.Mutex
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
 // empty database it makes the installation. It costs one HSM operation per key
 // store, however many keys there are. A key store that does not open is
 // reported in the log and refuses its requests, and is tried again; the others serve.
+//
+// Two errors leave it with the keyring, until a person decides: fault.StateMissing, for
+// an empty database beside the traces of an installation ([Lifecycle.Begin],
+// [Backups.Restore]), and fault.StateSuperseded ([Lifecycle.TakeOver]).
 func (l *Lifecycle) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
 	return l.unlock(ctx, ring, hsms, unlocking{})
 }
@@ -48,8 +56,12 @@ type unlocking struct {
 // unlock does what Unlock says.
 func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlocking) error {
 	asked := l.now()
-	if err := l.openAll(ctx, ring, u.restored); err != nil {
-		if IsHeld(err) {
+	err := l.openAll(ctx, ring, u.restored)
+	if err == nil {
+		err = l.own(ctx, ring, u.after == nil)
+	}
+	if err != nil {
+		if IsHeld(err) || awaitsDecision(err) {
 			l.hold(ring, hsms, err)
 		}
 		return err
@@ -61,7 +73,10 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) error {
 	in, err := l.store.Installation(ctx)
 	if fault.CodeOf(err) == fault.NotFound {
-		return l.install(ctx, ring)
+		if err := l.checkTraces(ctx, ring); err != nil {
+			return err
+		}
+		return l.install(ctx, ring, false)
 	}
 	if err != nil {
 		return err
@@ -218,6 +233,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			l.service.storeLastUsed(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
+			l.administration.DestroyLeftovers(ctx)
 		}
 	}
 }

@@ -118,7 +118,7 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	if locked == nil {
 		return v.ring, nil
 	}
-	if h := s.service.held.Load(); h != nil { // people sign in to accept the state
+	if h := s.service.held.Load(); h != nil && fault.CodeOf(h.why) != fault.StateMissing { // people sign in to decide
 		return h.ring, nil
 	}
 	installed, err := s.Installed(ctx)

@@ -102,12 +102,16 @@ func TestFirstUnlockSeals(t *testing.T) {
 			t.Errorf("before there is an installation, %s: %v", what, err)
 		}
 	}
-	if err := a.Unlock(ctx, keyring.New(b.Token), nil); !errors.Is(err, fail) {
+	begin := func() error {
+		wantCode(t, a.Unlock(ctx, keyring.New(b.Token), nil), fault.StateMissing)
+		return errorOf(a.Begin(ctx))
+	}
+	if err := begin(); !errors.Is(err, fail) {
 		t.Fatalf("%v", err)
 	}
 	wantCode(t, errorOf(b.Store.Installation(ctx)), fault.NotFound)
 	fail = nil
-	if err := a.Unlock(ctx, keyring.New(b.Token), nil); err != nil {
+	if err := begin(); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, a.Seals().Verify(ctx, row, seal), "")

@@ -30,10 +30,12 @@ type Service struct {
 	used       lastUsed
 	health     healthMonitor
 
+	installation func() InstallationState
+
 	lease     lease
 	why       func() string             // why it is locked
 	suspended atomic.Pointer[suspended] // nil but after the lease ran out
-	held      atomic.Pointer[heldState] // nil but where the state is not what it should be
+	held      atomic.Pointer[heldState] // nil but where the state is not what it should be, or a person is to decide which copy counts
 }
 
 // view is what requests read: all key stores with their credentials and

@@ -101,6 +101,15 @@ type InstallationRows interface {
 	// SetBlock replaces the installation's block and its seal, which was was;
 	// fault.NotFound without an installation, fault.Changed.
 	SetBlock(ctx context.Context, b Block, seal, was []byte) error
+	// SetIncarnation replaces the installation's incarnation and its seal, which was was;
+	// fault.NotFound without an installation, fault.Changed. It announces no change.
+	SetIncarnation(ctx context.Context, incarnation string, seal, was []byte) error
+	// NoteMasterKey notes, about this machine alone, that the HSM is about to make a
+	// master key, unless there is an installation; CreateInstallation removes the note.
+	// It announces no change.
+	NoteMasterKey(ctx context.Context, at time.Time) error
+	// MasterKeyNoted says whether there is the note.
+	MasterKeyNoted(ctx context.Context) (bool, error)
 }
 
 // SettingRows has small values that were chosen.

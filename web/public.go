@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/operation"
@@ -47,6 +48,12 @@ func public(r chi.Router, p Public) {
 			word += ": " + note
 		}
 		fmt.Fprintln(w, word)
+		if !ready || p.Installation == nil {
+			return
+		}
+		if s := p.Installation().Standing; s != "" && s != appliance.StandingOwner {
+			fmt.Fprintf(w, "standing: %s\n", s) // it serves, and destroys nothing in the HSM
+		}
 	})
 	r.Get("/boot", func(w http.ResponseWriter, _ *http.Request) {
 		s := p.Boot.Status()

@@ -14,6 +14,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
+	"holdfast/appliance/fault"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks"
 	"holdfast/xks/xkstest"
@@ -623,8 +624,8 @@ func TestSuspendedDeletion(t *testing.T) {
 	if _, err := made.WriteTo(&backup); err != nil {
 		t.Fatal(err)
 	}
-	restored := xkstest.Start(t, xkstest.Options{Token: b.Config})
-	if _, err := restored.Appliance.Restore(ctx, &backup); err != nil {
+	restored := xkstest.Start(t, xkstest.Options{Token: b.Config, Locked: fault.StateMissing})
+	if _, err := restored.Appliance.Restore(ctx, &backup, appliance.Restoration{}); err != nil {
 		t.Fatal(err)
 	}
 	k.URL, k.HTTP = strings.Replace(k.URL, b.URL, restored.URL, 1), restored.HTTP(1)

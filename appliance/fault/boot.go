@@ -1,5 +1,7 @@
 package fault
 
+import "net/http"
+
 // The codes of a boot, which are not those of checks of the evidence.
 const (
 	BootInternal     Code = "E_INTERNAL"
@@ -21,6 +23,9 @@ const (
 	KeyStoreOut      Code = "E_KEY_STORE_OUT"
 	Unlock           Code = "E_UNLOCK"
 	UnlockAway       Code = "E_UNLOCK_AWAY"
+	HSMObject        Code = "E_HSM_OBJECT"
+	StateMissing     Code = "E_STATE_MISSING"
+	StateSuperseded  Code = "E_STATE_SUPERSEDED"
 )
 
 var bootCodes = []Entry{
@@ -81,4 +86,13 @@ var bootCodes = []Entry{
 	{Code: UnlockAway, Class: TryAgain,
 		Title: "The HSM or the database failed while the keys were unlocked.",
 		Do:    "Check the HSM and its network. The boot tries again by itself."},
+	{Code: HSMObject, Class: WrongState, Status: http.StatusConflict,
+		Title: "The HSM does not let its user make a data object, which names the copy of the installation that may destroy keys.",
+		Do:    "Permit the HSM's user to make and remove data objects (CKO_DATA). If the HSM cannot, set hsm.no_installation_object = true in the configuration: then Holdfast never destroys a key in the HSM. Then restart the machine."},
+	{Code: StateMissing, Class: WrongState, Status: http.StatusConflict,
+		Title: "The database has no installation, and the HSM, the audit log or the TPM has traces of one: the database was lost, or this is another machine's HSM.",
+		Do:    "Put the database back, or restore a backup with `holdfast restore FILE`. To begin a new installation on purpose: `holdfast installation begin --reason TEXT`."},
+	{Code: StateSuperseded, Class: WrongState, Status: http.StatusConflict,
+		Title: "The HSM names another copy of this installation as the one that counts, and this copy does not serve.",
+		Do:    "Use the other copy. If this one is to count, stop the other one and call `holdfast installation takeover --reason TEXT`."},
 }

@@ -18,10 +18,8 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"sync"
 
 	"holdfast/appliance"
@@ -40,6 +38,10 @@ type Token interface {
 	DestroyKey(ctx context.Context, label string) error
 	Encrypt(ctx context.Context, label string, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error)
 	Decrypt(ctx context.Context, label string, iv, ciphertext, tag, aad []byte) ([]byte, error)
+	DataObjects(ctx context.Context) ([]hsm.DataObject, error)
+	CreateDataObject(ctx context.Context, o hsm.DataObject) error
+	DestroyDataObject(ctx context.Context, o hsm.DataObject) error
+	KeyLabels(ctx context.Context) ([]string, error)
 }
 
 // Keyring implements [appliance.Keyring]. The zero value is not usable: see
@@ -50,8 +52,10 @@ type Keyring struct {
 
 	mu       sync.RWMutex
 	stateKey *guarded
-	keys     map[string]*guarded // keyring keys by key store ID
-	handed   map[*guarded]struct{}
+	// installation is the ID of the one whose state key that is.
+	installation string
+	keys         map[string]*guarded // keyring keys by key store ID
+	handed       map[*guarded]struct{}
 }
 
 var _ appliance.Keyring = (*Keyring)(nil)
@@ -82,7 +86,7 @@ func (k *Keyring) NewStateKey(ctx context.Context, installation string) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	k.setStateKey(key)
+	k.setStateKey(installation, key)
 	return wrapped, nil
 }
 
@@ -92,7 +96,7 @@ func (k *Keyring) OpenStateKey(ctx context.Context, installation string, wrapped
 	if err != nil {
 		return err
 	}
-	k.setStateKey(key)
+	k.setStateKey(installation, key)
 	return nil
 }
 
@@ -114,14 +118,14 @@ func (k *Keyring) OpenEarlyStateKey(ctx context.Context, installation string, wr
 	if err != nil {
 		return nil, false, internal(err, "keep the state key")
 	}
-	k.setStateKey(key)
+	k.setStateKey(installation, key)
 	return again, sealed, nil
 }
 
-func (k *Keyring) setStateKey(key *guarded) {
+func (k *Keyring) setStateKey(installation string, key *guarded) {
 	k.mu.Lock()
 	old := k.stateKey
-	k.stateKey = key
+	k.stateKey, k.installation = key, installation
 	k.mu.Unlock()
 	if old != nil {
 		old.wipe()
@@ -296,7 +300,7 @@ func (k *Keyring) Lock() {
 	for _, key := range k.keys {
 		all[key] = struct{}{}
 	}
-	k.stateKey, k.keys, k.handed = nil, map[string]*guarded{}, map[*guarded]struct{}{}
+	k.stateKey, k.installation, k.keys, k.handed = nil, "", map[string]*guarded{}, map[*guarded]struct{}{}
 	k.mu.Unlock()
 	for key := range all {
 		key.wipe()
@@ -380,31 +384,6 @@ func (k *Keyring) sealingKey(b appliance.Binding) (*guarded, error) {
 		return nil, errLocked()
 	}
 	return key, nil
-}
-
-// tokenObjectPrefix begins the label of each external key in HSM custody.
-const tokenObjectPrefix = "holdfast-key-"
-
-// NewTokenObject implements [appliance.Keyring].
-func (k *Keyring) NewTokenObject() string {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	return tokenObjectPrefix + hex.EncodeToString(id[:])
-}
-
-// tokenObject is the form of those labels.
-var tokenObject = regexp.MustCompile("^" + tokenObjectPrefix + "[0-9a-f]{32}$")
-
-// DestroyTokenObject implements [appliance.Keyring].
-func (k *Keyring) DestroyTokenObject(ctx context.Context, label string) error {
-	if !tokenObject.MatchString(label) {
-		return fault.Errorf(fault.Invalid, "the key object %.60q is not destroyed: it is not one that Holdfast makes for an external key", label)
-	}
-	err := k.token.DestroyKey(ctx, label)
-	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
-		return tokenError(err, "destroy key object "+label)
-	}
-	return nil
 }
 
 // TokenObject implements [appliance.Keyring].

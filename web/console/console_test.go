@@ -84,20 +84,20 @@ func (r *rig) pass(d time.Duration) {
 
 func start(t testing.TB) *rig {
 	t.Helper()
-	return startSealed(t, hsm.Config{}, sealed)
+	return startSealed(t, xkstest.Options{}, sealed)
 }
 
-// startOn starts it on a token.
-func startOn(t testing.TB, token hsm.Config) *rig {
+// startOn starts it on a token, and locked by that code.
+func startOn(t testing.TB, token hsm.Config, locked fault.Code) *rig {
 	t.Helper()
-	return startSealed(t, token, sealed)
+	return startSealed(t, xkstest.Options{Token: token, Locked: locked}, sealed)
 }
 
 // startUnsealed starts one that takes users, tokens and requests for approval as
 // they are in the database.
 func startUnsealed(t testing.TB) *rig {
 	t.Helper()
-	return startSealed(t, hsm.Config{}, func(r *rig) seals { return trusting{r.Appliance.Seals()} })
+	return startSealed(t, xkstest.Options{}, func(r *rig) seals { return trusting{r.Appliance.Seals()} })
 }
 
 // seals authenticate the rows of a rig.
@@ -113,10 +113,10 @@ func (trusting) Verify(context.Context, appliance.Binding, []byte) error { retur
 
 func sealed(r *rig) seals { return r.Appliance.Seals() }
 
-// startSealed starts one on a token, a fresh one if its configuration is empty.
-func startSealed(t testing.TB, token hsm.Config, by func(*rig) seals) *rig {
+// startSealed starts one with the options of its bed.
+func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
 	t.Helper()
-	r := &rig{Bed: xkstest.Start(t, xkstest.Options{Token: token}), t: t, audit: &webtest.Audit{}, now: time.Now()}
+	r := &rig{Bed: xkstest.Start(t, o), t: t, audit: &webtest.Audit{}, now: time.Now()}
 	dir := t.TempDir()
 	rows, err := sqlite.Open(t.Context(), filepath.Join(dir, "users.db"), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -496,8 +496,8 @@ func TestSuspendedDeletion(t *testing.T) {
 	}
 	r.Bed.Stop()
 	token := r.Bed.Config
-	r = startOn(t, token)
-	if _, err := r.Appliance.Restore(t.Context(), &backup); err != nil {
+	r = startOn(t, token, fault.StateMissing)
+	if _, err := r.Appliance.Restore(t.Context(), &backup, appliance.Restoration{}); err != nil {
 		t.Fatal(err)
 	}
 	admin := r.enrol("admin", identity.RoleAdministrator)

@@ -68,7 +68,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
 	d.measured.Store(c)
-	d.anchor, err = stateAnchor(c)
+	d.anchor, err = findAnchor(c)
 	return c, err
 }
 

@@ -197,7 +197,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted,
+		Recorder: d.audit, SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
 		},
@@ -297,7 +297,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	version1.SetHTTP1(true)
 	d.admin = &http.Server{
 		Protocols: version1,
-		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
+		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
