@@ -38,6 +38,10 @@ type Options struct {
 	// Recorder, if given, records each request that is authenticated and within its
 	// quota, before it is answered. What cannot be recorded is not answered.
 	Recorder Recorder
+	// AuditLog, if given, must contain the head that AuditHeads has of it, or the
+	// appliance is not unlocked.
+	AuditLog   AuditLog
+	AuditHeads AuditHeadRows
 	// SealAll, if given, seals the rows that other packages keep, with [Settings.Seals].
 	// The first unlock calls it, before the installation is written. Set changes a
 	// setting then.
@@ -93,7 +97,8 @@ func New(o Options) *Appliance {
 	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, sealRows: o.SealAll}}
 	settings.seals.settings = settings
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration}
+	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, auditHead: head}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew

@@ -31,6 +31,9 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring) (*Installation, e
 	if len(stores) > 0 {
 		return nil, fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore the last good backup into a fresh appliance")
 	}
+	if err := l.auditHead.begin(ctx); err != nil {
+		return nil, err
+	}
 	in := &Installation{ID: newID(), CreatedAt: l.stamp()}
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
 		return nil, err

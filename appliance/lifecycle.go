@@ -19,6 +19,7 @@ type Lifecycle struct {
 	service        *Service
 	settings       *Settings
 	administration *Administration
+	auditHead      *auditHead
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
@@ -41,6 +42,10 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, after 
 		return err
 	}
 	if err := l.openStateKey(ctx, ring, in); err != nil {
+		return err
+	}
+	if err := l.auditHead.prove(ctx, ring, in.ID); err != nil {
+		ring.Lock()
 		return err
 	}
 	l.service.reload.Lock()
@@ -123,6 +128,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			l.service.storeLastUsed(last)
+			l.auditHead.keepLogged(last)
 			return
 		case <-probe.C:
 			if !l.service.Locked() {
@@ -130,6 +136,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			}
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
+			l.auditHead.keepLogged(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
 		}

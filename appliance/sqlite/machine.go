@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
@@ -16,7 +17,10 @@ import (
 // other rows are in another engine opens such a file for these alone.
 type Machine struct{ db *DB }
 
-var _ boot.Journal = (*Machine)(nil)
+var (
+	_ boot.Journal            = (*Machine)(nil)
+	_ appliance.AuditHeadRows = (*Machine)(nil)
+)
 
 // Machine gives the rows about this machine.
 func (s *DB) Machine() *Machine { return &Machine{s} }
@@ -74,4 +78,41 @@ func (m *Machine) RaisePolicyVersion(ctx context.Context, version uint64) (highe
 		return err
 	})
 	return highest, err
+}
+
+// AuditHead implements [appliance.AuditHeadRows].
+func (m *Machine) AuditHead(ctx context.Context) (*appliance.AuditHeadRow, error) {
+	row := &appliance.AuditHeadRow{}
+	err := m.db.read(ctx, func(c *conn) error {
+		found, err := c.one([]any{&row.Value, &row.Seal}, `SELECT value, seal FROM audit_head`)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "no head of the audit log was kept")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return row, nil
+}
+
+// SetAuditHead implements [appliance.AuditHeadRows].
+func (m *Machine) SetAuditHead(ctx context.Context, row *appliance.AuditHeadRow) error {
+	return m.db.write(ctx, func(c *conn) error {
+		_, err := c.exec(`INSERT INTO audit_head (one, value, seal) VALUES (1, ?, ?)
+			ON CONFLICT (one) DO UPDATE SET value = excluded.value, seal = excluded.seal`, row.Value, row.Seal)
+		return err
+	})
+}
+
+// forgetAuditHead has the next unlock begin with the log that this machine has: the
+// head that was kept is sealed by an installation that a restore has replaced. A
+// database of an earlier schema keeps none.
+func forgetAuditHead(c *conn) error {
+	var n int
+	if _, err := c.one([]any{&n}, `SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'audit_head'`); err != nil || n == 0 {
+		return err
+	}
+	_, err := c.exec(`INSERT INTO audit_head (one, value) VALUES (1, '') ON CONFLICT (one) DO UPDATE SET value = '', seal = NULL`)
+	return err
 }

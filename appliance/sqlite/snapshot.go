@@ -115,7 +115,10 @@ func (s *DB) replace(ctx context.Context, rows *snapshot.Reader) error {
 		if stores > 0 {
 			return fault.Errorf(fault.Conflict, "this appliance has %d key stores already; restore into a fresh one", stores)
 		}
-		return load(ctx, rows, c)
+		if err := load(ctx, rows, c); err != nil {
+			return err
+		}
+		return forgetAuditHead(c)
 	})
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 
 // machineTables are about this machine. All others but the engine's own are shared by
 // a fleet: a snapshot has them.
-var machineTables = []string{"boot_steps", "policy_version"}
+var machineTables = []string{"audit_head", "boot_steps", "policy_version"}
 
 // engineTables are neither: what goose notes about migrations.
 var engineTables = []string{"goose_db_version"}

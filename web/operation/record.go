@@ -57,8 +57,46 @@ func (c *Caller) detail() string {
 	return strings.Join(parts, ", ")
 }
 
-func (p *Performer) write(ctx context.Context, rec *audit.Record) error {
+// reserved says whether the operation may use the reserve of the audit log: it takes
+// something out of service, saves what is there, or is needed before one that does.
+func (p *performance) reserved() bool {
+	return p.route.Urgency == Urgent || p.route.Recorded || p.route.WhileLocked
+}
+
+// ready says why the operation cannot be recorded; nil if it can.
+func (p *performance) ready() error {
+	if p.reserved() {
+		return p.Audit.ReadyUrgent()
+	}
+	return p.Audit.Ready()
+}
+
+// write records the performance.
+func (p *performance) write(ctx context.Context, rec *audit.Record) error {
+	if !p.reserved() {
+		return p.Performer.write(ctx, rec)
+	}
+	p.tell(rec)
+	return p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
+}
+
+// keepHead has the head of the audit log kept in the state. That it fails does not
+// undo what was done: the log says so, and the next minute tries again.
+func (p *performance) keepHead(ctx context.Context) {
+	if p.Options.Recorded == nil {
+		return
+	}
+	if err := p.Options.Recorded(context.WithoutCancel(ctx)); err != nil && fault.CodeOf(err) != fault.Locked {
+		p.Log.Error("the head of the audit log could not be kept in the state; it is tried again in a minute", "error", err)
+	}
+}
+
+func (p *Performer) tell(rec *audit.Record) {
 	p.Log.Info("admin", "operation", rec.Operation, "actor", rec.Actor, "key_store", rec.KeyStore, "key", rec.Key, "result", string(rec.Result), "error", rec.Error)
+}
+
+func (p *Performer) write(ctx context.Context, rec *audit.Record) error {
+	p.tell(rec)
 	return p.Audit.Record(context.WithoutCancel(ctx), rec)
 }
 
@@ -70,7 +108,12 @@ func (p *Performer) Event(ctx context.Context, operation, actor, remote string, 
 	if err != nil {
 		rec.Result, rec.Error = audit.Denied, string(fault.CodeOf(err))
 	}
-	err = p.write(ctx, rec)
+	if err == nil { // who has signed in may block, so they may use the reserve; strangers may not
+		p.tell(rec)
+		err = p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
+	} else {
+		err = p.write(ctx, rec)
+	}
 	if fault.CodeOf(err) == fault.Locked {
 		return nil
 	}

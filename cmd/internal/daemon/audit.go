@@ -31,7 +31,7 @@ func newRecorder(cfg *config.Config, log *slog.Logger) *recorder.Recorder {
 	return recorder.New(recorder.Options{
 		Dir: filepath.Join(state, "audit"), LogID: func() (string, error) { return auditID(state) }, Log: log,
 		Limits: auditlog.Options{RetainAge: time.Duration(c.RetainAge), RetainBytes: int64(c.RetainMiB) << 20,
-			ReserveBytes: int64(c.ReserveMiB) << 20, WarnBytes: int64(c.WarnMiB) << 20},
+			Unproven: true, ReserveBytes: int64(c.ReserveMiB) << 20, WarnBytes: int64(c.WarnMiB) << 20},
 	})
 }
 

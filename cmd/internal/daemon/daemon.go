@@ -184,7 +184,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.audit.KeyDeleted,
+		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), SealAll: d.sealAll, Deleting: d.audit.KeyDeleted,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},
@@ -278,7 +278,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log})
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead})
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	d.admin = &http.Server{
 		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
