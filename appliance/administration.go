@@ -15,6 +15,7 @@ type Administration struct {
 	service  *Service
 	settings *Settings
 	deleting func(ctx context.Context, keyStore, keyID string) error
+	rotating func(ctx context.Context, keyStore, keyID string, version uint32) error
 
 	// admin serializes operations, which read a row, change it and write it back.
 	// Requests of KMS never take it, but for a rotation.

@@ -49,6 +49,10 @@ type Options struct {
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
+	// Rotating, if given, is told of a key that is due for rotation by itself, with the
+	// new version, before it is rotated. An error keeps the present version; it is tried
+	// again.
+	Rotating func(ctx context.Context, keyStore, keyID string, version uint32) error
 	// OpenCopy opens a store of its own at path: a new one, or the SQLite database that is
 	// there, as backups of before had. Without it there is neither backup nor restore.
 	OpenCopy func(ctx context.Context, path string) (Copy, error)
@@ -96,7 +100,7 @@ func New(o Options) *Appliance {
 	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
 	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, sealRows: o.SealAll}}
 	settings.seals.settings = settings
-	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting}
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, auditHead: head}
 	service.rotateExhausted = administration.rotateExhausted
@@ -132,6 +136,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }
+	}
+	if o.Rotating == nil {
+		o.Rotating = func(context.Context, string, string, uint32) error { return nil }
 	}
 	if o.OpenCopy == nil {
 		o.OpenCopy = func(context.Context, string) (Copy, error) {

@@ -183,10 +183,15 @@ func TestProven(t *testing.T) {
 func TestUnprovenKeeps(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, small())
-	appendAll(t, l, 0, 100)
+	for i := range 40 {
+		must(t, l.Append(t.Context(), record(i)))
+	}
 	head := got(l.Head())(t)
 	must(t, l.Close())
 	n := len(segments(t, dir))
+	if n < 3 {
+		t.Fatalf("%d segments", n)
+	}
 	o := unproven()
 	o.RetainBytes = 1
 	l = open(t, dir, o)

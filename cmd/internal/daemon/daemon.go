@@ -184,7 +184,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), SealAll: d.sealAll, Deleting: d.audit.KeyDeleted,
+		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), SealAll: d.sealAll, Deleting: d.audit.KeyDeleted, Rotating: d.audit.KeyRotated,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},
