@@ -49,6 +49,10 @@ type Options struct {
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
+	// Witnessed, if given, tells the latest time that may be relied on (package
+	// appliance/witness): a key is destroyed when it is due by Now and by this. Run asks it
+	// once a minute.
+	Witnessed func() time.Time
 	// Rotating, if given, is told of a key that is due for rotation by itself, with the
 	// new version, before it is rotated. An error keeps the present version; it is tried
 	// again.
@@ -100,7 +104,7 @@ func New(o Options) *Appliance {
 	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
 	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, sealRows: o.SealAll}}
 	settings.seals.settings = settings
-	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating}
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, witnessed: o.Witnessed}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, auditHead: head}
 	service.rotateExhausted = administration.rotateExhausted
@@ -136,6 +140,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }
+	}
+	if o.Witnessed == nil {
+		o.Witnessed = o.Now
 	}
 	if o.Rotating == nil {
 		o.Rotating = func(context.Context, string, string, uint32) error { return nil }

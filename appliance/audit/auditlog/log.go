@@ -27,6 +27,11 @@ type Options struct {
 	Now   func() time.Time
 	After func(time.Duration) <-chan time.Time
 
+	// Witnessed, if given, tells the latest time that may be relied on (package
+	// appliance/witness): RetainAge is reckoned by it, so that a wrong clock removes nothing.
+	// It is asked after each checkpoint. Now if nil.
+	Witnessed func() time.Time
+
 	// CheckpointRecords and CheckpointAfter say how many records, and for how
 	// long, may wait for a checkpoint. 65,536 and 1 s if 0.
 	CheckpointRecords int64
@@ -85,6 +90,9 @@ func (o *Options) complete() error {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Witnessed == nil {
+		o.Witnessed = o.Now
 	}
 	if o.After == nil {
 		o.After = time.After

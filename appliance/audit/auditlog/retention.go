@@ -40,6 +40,9 @@ func (l *Log) expired() (gone []audit.Segment, first int64) {
 		bytes += s.Size
 	}
 	now := o.Now()
+	if w := o.Witnessed(); w.Before(now) {
+		now = w
+	}
 	for i := 0; i+1 < len(segments); i++ {
 		// All records are older than the first of the next segment.
 		after := segments[i+1].From

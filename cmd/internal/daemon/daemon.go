@@ -29,6 +29,7 @@ import (
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/sqlite"
+	"holdfast/appliance/witness"
 	"holdfast/attest"
 	"holdfast/cmd/internal/coredump"
 	"holdfast/cmd/internal/metrics"
@@ -179,12 +180,13 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
-	d.audit = newRecorder(cfg, d.o.Log)
+	clock := witness.New(nil, nil)
+	d.audit = newRecorder(cfg, d.o.Log, clock)
 	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), SealAll: d.sealAll, Deleting: d.audit.KeyDeleted, Rotating: d.audit.KeyRotated,
+		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witnessed: clock.Now, SealAll: d.sealAll, Deleting: d.audit.KeyDeleted, Rotating: d.audit.KeyRotated,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
 		},
