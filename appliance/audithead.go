@@ -19,7 +19,7 @@ type AuditLog interface {
 
 // AuditHeadRow is the newest head of the audit log, as it is stored.
 type AuditHeadRow struct {
-	// Value is what [AuditLog] gives; empty, and without a seal, if none was kept yet.
+	// Value is what [AuditLog] gives.
 	Value string
 	Seal  []byte
 }
@@ -46,13 +46,18 @@ func (h *auditHead) binding(installation, value string) Binding {
 	return Binding{Purpose: "audit-head", Fields: []string{installation, value}}
 }
 
-// begin notes that no head was kept yet, before an installation is made: once there is
-// one, absence is an error, also after a crash.
-func (h *auditHead) begin(ctx context.Context) error {
+// found begins with the log as it is: where all rows are sealed as they are, as in a new
+// installation, after a restore, or when people accept.
+func (h *auditHead) found(ctx context.Context, ring Keyring, installation string) error {
 	if h.log == nil {
 		return nil
 	}
-	return h.rows.SetAuditHead(ctx, &AuditHeadRow{})
+	h.keeping.Lock()
+	defer h.keeping.Unlock()
+	if err := h.log.Prove(""); err != nil {
+		return err
+	}
+	return h.write(ctx, ring, installation)
 }
 
 // prove has the audit log proven against the head that was kept, before anything
@@ -64,17 +69,14 @@ func (h *auditHead) prove(ctx context.Context, ring Keyring, installation string
 	h.keeping.Lock()
 	defer h.keeping.Unlock()
 	row, err := h.rows.AuditHead(ctx)
-	switch {
-	case fault.CodeOf(err) == fault.NotFound:
+	if fault.CodeOf(err) == fault.NotFound {
 		return fault.Errorf(fault.AuditRewritten, "the database lacks the head of the audit log, which every unlock writes: its row was removed by hand; restore the last good backup to a new state volume")
-	case err != nil:
+	}
+	if err != nil {
 		return err
-	case row.Value == "" && row.Seal == nil:
-		h.ground.log.Info("no head of the audit log was kept so far, as in a new installation, after a restore or by an earlier release; it is kept from now on", "installation", installation)
-	default:
-		if err := ring.Verify(h.binding(installation, row.Value), row.Seal); err != nil {
-			return fault.Wrapf(fault.AuditRewritten, err, "the head of the audit log in the database does not match its seal: it was changed by hand; restore the last good backup to a new state volume")
-		}
+	}
+	if err := ring.Verify(h.binding(installation, row.Value), row.Seal); err != nil {
+		return fault.Wrapf(fault.AuditRewritten, err, "the head of the audit log in the database does not match its seal: it was changed by hand; restore the last good backup to a new state volume")
 	}
 	if err := h.log.Prove(row.Value); err != nil {
 		return err

@@ -80,7 +80,7 @@ func TestGrantRowsEditedByHand(t *testing.T) {
 		b.Stop()
 		saved := must(os.ReadFile(b.DB))(t)
 		edit(t, b.DB, "UPDATE grants SET "+tt.column+" = "+tt.to+" WHERE id = '"+tt.id+"'")
-		b = restart(t, b, k, appliancetest.Options{})
+		b = restart(t, b, k, appliancetest.Options{Accept: true})
 		if got := answers(); got != tt.want {
 			t.Errorf("%s = %s: got %s, want %s", tt.column, tt.to, got, tt.want)
 		}
@@ -124,7 +124,7 @@ func TestBlockRowsEditedByHand(t *testing.T) {
 			b.Stop()
 			saved := must(os.ReadFile(b.DB))(t)
 			edit(t, b.DB, "UPDATE "+table+" SET "+to)
-			b = restart(t, b, k, appliancetest.Options{})
+			b = restart(t, b, k, appliancetest.Options{Accept: true})
 			if _, err := k.Call(appliancetest.Encrypt("k", "x")); err == nil {
 				t.Errorf("%s: %s: it serves", table, to)
 			}

@@ -75,11 +75,22 @@ func argument(name string) string {
 	return fmt.Sprintf("%.200q", name)
 }
 
+// errUnmatched is in the chain of errors about rows whose set does not match its manifest.
+var errUnmatched = errors.New("the set of rows does not match its manifest")
+
+func unmatched(what string) error {
+	return fault.Wrapf(fault.Tampered, errUnmatched, "%s", what)
+}
+
 // fault makes the error of the row: what is wrong, and what to do. Why is the keyring's,
 // which says that the row does not open; any other is given back as it is.
 func (d DamagedRow) fault(why error) error {
 	if fault.CodeOf(why) != fault.Tampered {
 		return why
+	}
+	if errors.Is(why, errUnmatched) {
+		return &fault.Fault{Code: fault.Tampered, Err: why, Message: fmt.Sprintf(
+			"the rows of %s do not match the manifest of the state: one was changed, removed, added or put back by something else than Holdfast, and it is out of service. Restore a backup of before into a fresh appliance; or, if the rows are right as they are, accept them: holdfast state accept --reason TEXT", d)}
 	}
 	return &fault.Fault{Code: fault.Tampered, Err: why, Message: fmt.Sprintf(
 		"%s does not match its seal: the row was changed by hand or is damaged, and is out of service. Restore a backup of before into a fresh appliance, or discard the row, which loses it for good: %s", d, d.Remedy())}
@@ -124,7 +135,7 @@ func inspect(ctx context.Context, st Store, ring Keyring, inToken bool) (*Backup
 		return nil, err
 	}
 	i := &inspection{store: st, ring: ring, inToken: inToken, report: &BackupReport{Installation: in.ID, KeyStores: len(stores)}}
-	if early == nil { // before, these rows had no seals
+	if early == nil || early.sealed { // before, these rows had no seals
 		if err := i.installation(ctx, in); err != nil {
 			return nil, err
 		}
@@ -197,7 +208,13 @@ func openKeyStore(ctx context.Context, ring Keyring, ks *KeyStore) error {
 	if err := ring.OpenKeyringKey(ctx, ks.ID, ks.WrappedKey); err != nil {
 		return err
 	}
-	return ring.Verify(ks.Binding(), ks.Seal)
+	if err := ring.Verify(ks.Binding(), ks.Seal); err != nil {
+		return err
+	}
+	if ks.Unmatched {
+		return unmatched("the key store's row, a credential or a grant")
+	}
+	return nil
 }
 
 func (i *inspection) access(ctx context.Context, ks *KeyStore) error {

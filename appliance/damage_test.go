@@ -40,6 +40,7 @@ func (h *handEdited) exec(t *testing.T, statement string, args ...any) {
 	if n := must(res.RowsAffected())(t); n == 0 {
 		t.Fatalf("%s: changed nothing", statement)
 	}
+	h.bed.Accept(t)
 }
 
 // backup gives a backup and what it says.
@@ -106,6 +107,7 @@ func TestEveryColumn(t *testing.T) {
 			if err := tx.Commit(); err != nil {
 				t.Fatal(err)
 			}
+			h.bed.Accept(t)
 			made, err := h.bed.Appliance.Backup(ctx, "")
 			switch {
 			case err != nil: // what refers to it is lost, or it is not this installation
@@ -136,6 +138,7 @@ func (h *handEdited) putBack(t *testing.T, table string) {
 	for _, s := range []string{`DELETE FROM ` + table, `INSERT INTO ` + table + ` SELECT * FROM before`, `DROP TABLE before`} {
 		_ = must(h.db.ExecContext(ctx, s))(t)
 	}
+	h.bed.Accept(t)
 }
 
 // damages is one damaged row of each kind: how it comes about, how the backup names it,

@@ -69,17 +69,26 @@ func (a *Administration) damaged(ctx context.Context, t DiscardTarget) (*Discard
 	case t.Key == "" && t.Credential == "" && t.Grant == "":
 		return a.damagedKeyStore(ctx, t)
 	}
-	v, e, err := a.service.keyStore(t.KeyStore)
+	v, err := a.service.view()
+	if err != nil {
+		return nil, nil, err
+	}
+	ks, err := a.goodKeyStore(ctx, v.ring, t.KeyStore)
 	if err != nil {
 		return nil, nil, err
 	}
 	lost := &Discarded{DamagedRow: DamagedRow{KeyStore: t.KeyStore}}
 	switch {
 	case t.Credential != "":
-		c, err := a.credential(ctx, t.KeyStore, t.Credential)
+		all, err := a.store.Credentials(ctx, ks.ID)
 		if err != nil {
 			return nil, nil, err
 		}
+		i := slices.IndexFunc(all, func(c *Credential) bool { return c.AccessKeyID == t.Credential })
+		if i < 0 {
+			return nil, nil, noCredential(t.KeyStore, t.Credential)
+		}
+		c := all[i]
 		lost.Kind, lost.ID = damagedKindCredential, c.AccessKeyID
 		u, err := v.ring.UnlockCredential(c)
 		if err == nil {
@@ -87,14 +96,19 @@ func (a *Administration) damaged(ctx context.Context, t DiscardTarget) (*Discard
 		}
 		return lost, func() error { return a.store.DeleteCredential(ctx, c.KeyStore, c.AccessKeyID, c.Secret) }, onlyDamaged(lost, err)
 	case t.Grant != "":
-		g, err := a.grant(ctx, t.KeyStore, t.Grant)
+		all, err := a.store.Grants(ctx, ks.ID)
 		if err != nil {
 			return nil, nil, err
 		}
+		i := slices.IndexFunc(all, func(g *Grant) bool { return g.ID == t.Grant })
+		if i < 0 {
+			return nil, nil, fault.Errorf(fault.NotFound, "key store %q has no grant %q", t.KeyStore, t.Grant)
+		}
+		g := all[i]
 		lost.Kind, lost.ID = damagedKindGrant, g.ID
 		return lost, func() error { return a.store.DeleteGrant(ctx, g.KeyStore, g.ID, g.Seal) }, onlyDamaged(lost, g.verify(v.ring))
 	}
-	k, err := a.store.Key(ctx, e.store.ID, t.Key)
+	k, err := a.store.Key(ctx, ks.ID, t.Key)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,6 +116,23 @@ func (a *Administration) damaged(ctx context.Context, t DiscardTarget) (*Discard
 		return a.damagedVersion(ctx, v.ring, k, t)
 	}
 	return a.damagedKey(ctx, v.ring, k, t)
+}
+
+// goodKeyStore gives a key store whose own row is good, though other rows of it may have
+// put it out of service.
+func (a *Administration) goodKeyStore(ctx context.Context, ring Keyring, name string) (*KeyStore, error) {
+	stores, err := a.store.KeyStores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(stores, func(ks *KeyStore) bool { return ks.Name == name })
+	if i < 0 {
+		return nil, fault.Errorf(fault.NotFound, "there is no key store %.200q", name)
+	}
+	if err := ring.Verify(stores[i].Binding(), stores[i].Seal); err != nil {
+		return nil, DamagedRow{Kind: damagedKindStore, KeyStore: name}.fault(err)
+	}
+	return stores[i], nil
 }
 
 // onlyDamaged turns what the keyring said of a row around: that it does not open is
@@ -131,7 +162,7 @@ func (a *Administration) damagedKey(ctx context.Context, ring Keyring, k *Stored
 }
 
 func (a *Administration) damagedVersion(ctx context.Context, ring Keyring, k *StoredKey, t DiscardTarget) (*Discarded, func() error, error) {
-	if err := checkKey(ring, k, k.KeyStore, t.Key); err != nil {
+	if err := checkKeySeal(ring, k, k.KeyStore, t.Key); err != nil {
 		return nil, nil, damagedKey(t.KeyStore, t.Key, err)
 	}
 	v := k.version(t.Version)

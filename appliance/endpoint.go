@@ -49,6 +49,9 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 	if err := ring.Verify(ks.Binding(), ks.Seal); err != nil {
 		return s.outOfService(ks, err)
 	}
+	if ks.Unmatched {
+		return s.outOfService(ks, unmatched("the key store's row, a credential or a grant"))
+	}
 	credentials, err := s.store.Credentials(ctx, ks.ID)
 	if err != nil {
 		return s.outOfService(ks, err)

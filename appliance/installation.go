@@ -23,42 +23,47 @@ type Installation struct {
 
 // install makes the installation in an empty database, and seals the rows of
 // those who came before it.
-func (l *Lifecycle) install(ctx context.Context, ring Keyring) (*Installation, error) {
+func (l *Lifecycle) install(ctx context.Context, ring Keyring) error {
 	stores, err := l.store.KeyStores(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(stores) > 0 {
-		return nil, fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore the last good backup into a fresh appliance")
-	}
-	if err := l.auditHead.begin(ctx); err != nil {
-		return nil, err
+		return fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore the last good backup into a fresh appliance")
 	}
 	in := &Installation{ID: newID(), CreatedAt: l.stamp()}
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
-		return nil, err
-	}
-	if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
-		return nil, err
-	}
-	err = l.settings.seals.sealAll(ctx, ring, func() error { return l.store.CreateInstallation(ctx, in) })
-	if err != nil {
-		return nil, err
-	}
-	return in, nil
-}
-
-// openStateKey opens the state key. One that was wrapped before all rows had
-// seals is wrapped in the present form once all have: from then on a row without a
-// seal is not valid.
-func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installation) error {
-	wrapped, err := openStateKey(ctx, ring, in)
-	if err != nil || wrapped == nil {
 		return err
 	}
-	l.log.Warn("the database was made before all rows had seals; they get them now, as they are. Look through the users and API tokens", "installation", in.ID)
+	if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
+		return err
+	}
+	return l.settings.seals.sealAll(ctx, ring, func() error {
+		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in}, false)
+	})
+}
+
+// openStateKey opens the state key and the state. A state key that was wrapped before
+// all rows had seals, or before there were manifests, is wrapped in the present form once
+// they have: from then on a row without a seal and a set without a manifest are not valid.
+func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installation, restored bool) error {
+	early, err := openStateKey(ctx, ring, in)
+	if err != nil {
+		return err
+	}
+	if early == nil {
+		return l.openState(ctx, ring, in.ID, StateOptions{Seal: restored}, restored)
+	}
 	was := *in
-	in.WrappedStateKey = wrapped
+	in.WrappedStateKey = early.again
+	open := func() error {
+		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in, Was: &was}, restored)
+	}
+	if early.sealed {
+		l.log.Warn("the database was made before there was a manifest of all rows; it gets one now, of the rows as they are", "installation", in.ID)
+		return open()
+	}
+	l.log.Warn("the database was made before all rows had seals; they get them now, as they are. Look through the users and API tokens", "installation", in.ID)
 	if in.Blocked.IsZero() && in.BlockSeal == nil {
 		if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
 			return err
@@ -68,20 +73,27 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 		if err := l.settings.setSetting(ctx, SettingBootstrap, SettingDone); err != nil {
 			return err
 		}
-		return l.store.UpgradeInstallation(ctx, in, &was)
+		return open()
 	})
 }
 
-// openStateKey opens the state key of an installation. One that was wrapped before
-// all rows had seals it gives in the present form; nil for any other.
-func openStateKey(ctx context.Context, ring Keyring, in *Installation) (again []byte, err error) {
-	err = ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey)
+// earlyStateKey is a state key that was wrapped in a former form: again in the present one,
+// and whether all rows had seals then.
+type earlyStateKey struct {
+	again  []byte
+	sealed bool
+}
+
+// openStateKey opens the state key of an installation. One of a former form it gives in
+// the present one; nil for any other.
+func openStateKey(ctx context.Context, ring Keyring, in *Installation) (*earlyStateKey, error) {
+	err := ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey)
 	if fault.CodeOf(err) != fault.Tampered {
 		return nil, err
 	}
-	again, early := ring.OpenEarlyStateKey(ctx, in.ID, in.WrappedStateKey)
+	again, sealed, early := ring.OpenEarlyStateKey(ctx, in.ID, in.WrappedStateKey)
 	if early != nil {
 		return nil, err
 	}
-	return again, nil
+	return &earlyStateKey{again, sealed}, nil
 }

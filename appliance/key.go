@@ -140,6 +140,10 @@ type StoredKey struct {
 	ExternalKey
 	Versions []*KeyVersion `json:"versions"`
 	Grants   []*Grant      `json:"grants"`
+	// Unmatched says that key, versions and grants are not those that the state's
+	// manifest has: something else than Holdfast has changed, removed, added or put one
+	// back.
+	Unmatched bool `json:"-"`
 }
 
 // version gives the version of that number, or nil.
@@ -154,6 +158,17 @@ func (k *StoredKey) version(n uint32) *KeyVersion {
 
 // checkKey holds the rows of a key against its seal.
 func checkKey(ring Keyring, k *StoredKey, keyStore, id string) error {
+	if err := checkKeySeal(ring, k, keyStore, id); err != nil {
+		return err
+	}
+	if k.Unmatched {
+		return unmatched("the key, a version or a grant on it")
+	}
+	return nil
+}
+
+// checkKeySeal holds the row of the key alone against its seal.
+func checkKeySeal(ring Keyring, k *StoredKey, keyStore, id string) error {
 	if k.KeyStore != keyStore || k.ID != id {
 		return fault.Errorf(fault.Tampered, "the store gave key %q for key %q", k.ID, id)
 	}

@@ -21,9 +21,12 @@ type Keyring interface {
 	NewStateKey(ctx context.Context, installation string) (wrapped []byte, err error)
 	// OpenStateKey unwraps the state key into the keyring.
 	OpenStateKey(ctx context.Context, installation string, wrapped []byte) error
-	// OpenEarlyStateKey does that with a key that was wrapped before all rows had
-	// seals, and gives it wrapped in the present form.
-	OpenEarlyStateKey(ctx context.Context, installation string, wrapped []byte) (again []byte, err error)
+	// OpenEarlyStateKey does that with a key that was wrapped before there were manifests
+	// of all rows, and gives it wrapped in the present form. Sealed says whether all
+	// rows had seals already.
+	OpenEarlyStateKey(ctx context.Context, installation string, wrapped []byte) (again []byte, sealed bool, err error)
+	// ManifestKey gives the key of the manifests, derived from the state key.
+	ManifestKey(installation string) (ManifestKey, error)
 	// NewKeyringKey makes the keyring key of a key store and puts it into the
 	// keyring. It gives the key wrapped, to be stored.
 	NewKeyringKey(ctx context.Context, keyStore string) (wrapped []byte, err error)

@@ -32,6 +32,9 @@ type KeyStore struct {
 	WrappedKey []byte `json:"-"`
 	// Seal authenticates the row under the state key.
 	Seal []byte `json:"-"`
+	// Unmatched says that this row, the key store's credentials and the grants on the
+	// whole of it are not those that the state's manifest has.
+	Unmatched bool `json:"-"`
 }
 
 // Binding names the key store's row. Without what key stores did not have at

@@ -73,7 +73,7 @@ func (l *Lifecycle) resume(ctx context.Context, s *suspended) {
 	if l.service.lease.remaining() <= 0 {
 		return
 	}
-	if err := l.unlock(ctx, s.ring, s.hsms, s); err != nil {
+	if err := l.unlock(ctx, s.ring, s.hsms, unlocking{after: s}); err != nil {
 		l.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "error", err)
 		return
 	}

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"runtime"
+	"sync"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -15,7 +16,15 @@ type Lifecycle struct {
 	store interface {
 		InstallationRows
 		KeyStoreRows
+		StateRows
 	}
+	anchor func() Anchor // nil, or gives nil, where there is none
+
+	mu     sync.Mutex
+	opened *openedState // nil before the first
+
+	accepting      sync.Mutex
+	accepted       acceptance // of a state that does not match
 	service        *Service
 	settings       *Settings
 	administration *Administration
@@ -27,27 +36,120 @@ type Lifecycle struct {
 // store, however many keys there are. A key store that does not open is
 // reported in the log and refuses its requests; the others serve.
 func (l *Lifecycle) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
-	return l.unlock(ctx, ring, hsms, nil)
+	return l.unlock(ctx, ring, hsms, unlocking{})
 }
 
-// unlock does what Unlock says; after a lease that ran out, unless somebody has
-// called Lock since.
-func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, after *suspended) error {
+// unlocking is what is special of an unlock.
+type unlocking struct {
+	// after is set after a lease that ran out: unless somebody has called Lock since.
+	after *suspended
+	// restored says that the rows were just restored from a backup, which has no
+	// manifests: they are sealed as they are.
+	restored bool
+}
+
+// unlock does what Unlock says.
+func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlocking) error {
 	asked := l.now()
+	if err := l.openAll(ctx, ring, u.restored); err != nil {
+		if IsHeld(err) {
+			l.hold(ring, hsms, err)
+		}
+		return err
+	}
+	return l.serve(ctx, ring, hsms, asked, u.after)
+}
+
+// openAll opens the state key and the state.
+func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) error {
 	in, err := l.store.Installation(ctx)
 	if fault.CodeOf(err) == fault.NotFound {
-		in, err = l.install(ctx, ring)
+		return l.install(ctx, ring)
 	}
 	if err != nil {
 		return err
 	}
-	if err := l.openStateKey(ctx, ring, in); err != nil {
+	return l.openStateKey(ctx, ring, in, restored)
+}
+
+// openState opens the rows as the sets that they are, and holds them against the anchor.
+// Accepted says that people have, so that an anchor of before is no error.
+func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation string, o StateOptions, accepted bool) (err error) {
+	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
-	if err := l.auditHead.prove(ctx, ring, in.ID); err != nil {
-		ring.Lock()
+	if o.Seal { // before it is done: from then on a head that is missing is an error
+		if err := l.auditHead.found(ctx, ring, installation); err != nil {
+			return err
+		}
+	}
+	opened := &openedState{}
+	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
+	var anchor *anchoring
+	if l.anchor != nil {
+		if a := l.anchor(); a != nil {
+			anchor = &anchoring{anchor: a, log: l.log, now: l.now}
+			o.Anchoring = anchor
+		}
+	}
+	if anchor != nil && o.Seal {
+		if err := anchor.begin(ctx, accepted); err != nil {
+			return err
+		}
+	}
+	report, err := l.store.OpenState(ctx, o)
+	if err == nil && !o.Seal {
+		err = l.fresh(ctx, anchor, report.Head, o)
+	}
+	if err == nil && !o.Seal {
+		err = l.auditHead.prove(ctx, ring, installation)
+	}
+	if err != nil {
+		l.store.CloseState()
 		return err
 	}
+	opened.anchoring = anchor
+	l.mu.Lock()
+	l.opened = opened
+	l.mu.Unlock()
+	for _, scope := range report.Damaged {
+		l.log.Error("rows do not match their manifest and are refused: keys of a key store, or all of it", "scope", scope)
+	}
+	l.log.Info("the state was verified", "rows", report.Rows, "sequence", report.Head.Sequence, "anchor", report.Head.Anchor, "count", report.Head.Count)
+	return nil
+}
+
+// fresh holds the head against the anchor. A state without one gets it.
+func (l *Lifecycle) fresh(ctx context.Context, anchor *anchoring, h Head, o StateOptions) error {
+	if anchor == nil {
+		if h.Anchor != "" {
+			return fault.Errorf(fault.StateAnchor, "the state names the anchor %s, and this machine has none", h.Anchor)
+		}
+		return nil
+	}
+	again, err := anchor.fresh(ctx, h)
+	if err != nil || !again {
+		return err
+	}
+	if o.Key, err = o.Key.Again(); err != nil {
+		return err
+	}
+	o.Next = true
+	_, err = l.store.OpenState(ctx, o)
+	return err
+}
+
+// IsHeld says whether an error is about the state as a whole, which people may accept.
+func IsHeld(err error) bool {
+	switch fault.CodeOf(err) {
+	case fault.StateChanged, fault.StateUnsealed, fault.StateRolledBack, fault.StateAnchor, fault.StateLoss:
+		return true
+	}
+	return false
+}
+
+// serve begins to serve the state that is open.
+func (l *Lifecycle) serve(ctx context.Context, ring Keyring, hsms []HSM, asked time.Time, after *suspended) error {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
 	v, err := l.service.read(ctx, newView(ring), Change{})
@@ -61,6 +163,7 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, after 
 	}
 	l.service.lease.renew(asked)
 	l.service.suspended.Store(nil)
+	l.service.held.Store(nil)
 	l.service.live.Store(v)
 	l.service.health.watch(hsms)
 	return nil
@@ -77,6 +180,10 @@ func (l *Lifecycle) lock() {
 	defer l.service.reload.Unlock()
 	v := l.service.live.Swap(nil)
 	l.service.keys.purge()
+	if h := l.service.held.Swap(nil); h != nil {
+		h.ring.Lock()
+	}
+	defer l.store.CloseState()
 	if v != nil {
 		v.ring.Lock()
 		// Has what was derived from keys erased now (package scrub). A sync.Pool, as

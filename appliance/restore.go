@@ -98,7 +98,7 @@ func (b *Backups) Restore(ctx context.Context, r io.Reader) (*BackupReport, erro
 	hsms := b.service.health.watched()
 	b.lifecycle.lock() // the keys of the installation that is given up
 	err = b.settings.seals.alone(func() error { return move(ctx, opened.store, b.store) })
-	if unlock := b.lifecycle.unlock(context.WithoutCancel(ctx), v.ring, hsms, nil); unlock != nil {
+	if unlock := b.lifecycle.unlock(context.WithoutCancel(ctx), v.ring, hsms, unlocking{restored: err == nil}); unlock != nil {
 		b.log.Error("the appliance could not be unlocked after a restore; restart the machine", "error", unlock)
 		err = errors.Join(err, unlock)
 	}

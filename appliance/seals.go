@@ -89,6 +89,9 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	if locked == nil {
 		return v.ring, nil
 	}
+	if h := s.service.held.Load(); h != nil { // people sign in to accept the state
+		return h.ring, nil
+	}
 	installed, err := s.Installed(ctx)
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ func TestSettingsAreSealed(t *testing.T) {
 			}
 			b.Stop()
 			edit(t, b.DB, statement)
-			b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device})
+			b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device, Accept: true})
 			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Tampered)
 			b.Appliance.Lock()
 			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Locked)
@@ -82,7 +82,7 @@ func TestFirstUnlockSeals(t *testing.T) {
 	}}
 	b := appliancetest.Start(t, appliancetest.Options{})
 	b.Appliance.Lock()
-	edit(t, b.DB, `DELETE FROM installation; DELETE FROM settings`)
+	edit(t, b.DB, `DELETE FROM installation; DELETE FROM settings; DELETE FROM manifests`)
 	o.Store = b.Store
 	a = appliance.New(o)
 	if got, err := a.Seals().Seal(ctx, row); got != nil || err != nil {
@@ -121,12 +121,13 @@ func asBefore(t *testing.T, b *appliancetest.Bed) {
 	t.Helper()
 	b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device})
 	in := must(b.Store.Installation(ctx))(t)
-	now := appliance.Binding{Purpose: "state-key/v2", Fields: []string{in.ID}}
+	now := appliance.Binding{Purpose: "state-key/v3", Fields: []string{in.ID}}
 	before := appliance.Binding{Purpose: "state-key", Fields: []string{in.ID}}
 	raw := must(b.Token.Unwrap(ctx, in.WrappedStateKey, now.AAD()))(t)
 	was := *in
 	in.WrappedStateKey = must(b.Token.Wrap(ctx, raw, before.AAD()))(t)
 	b.Appliance.Lock()
+	edit(t, b.DB, `DELETE FROM manifests`)
 	if err := b.Store.UpgradeInstallation(ctx, in, &was); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func TestUpgrade(t *testing.T) {
 	b.Stop()
 	for _, again := range []string{`UPDATE installation SET block_seal = NULL`, `DELETE FROM settings`} {
 		edit(t, b.DB, again)
-		b = restart(t, b, k, appliancetest.Options{})
+		b = restart(t, b, k, appliancetest.Options{Accept: true})
 		wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), map[bool]fault.Code{true: "", false: fault.Tampered}[strings.HasPrefix(again, "UPDATE")])
 		if _, err := k.Call(appliancetest.Encrypt("k", "x")); err == nil {
 			t.Errorf("%s: it serves", again)
@@ -264,7 +265,7 @@ func TestBootstrapBringsNothingBack(t *testing.T) {
 			// Nor when the setting that remembers it is gone from the database.
 			b.Stop()
 			edit(t, b.DB, `DELETE FROM settings`)
-			b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device})
+			b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device, Accept: true})
 			if made, err := boot(t, b); err != nil || made {
 				t.Error(made, err)
 			}

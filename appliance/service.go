@@ -30,6 +30,7 @@ type Service struct {
 	lease     lease
 	why       func() string             // why it is locked
 	suspended atomic.Pointer[suspended] // nil but after the lease ran out
+	held      atomic.Pointer[heldState] // nil but where the state is not what it should be
 }
 
 // view is what requests read: all key stores with their credentials and
@@ -74,10 +75,12 @@ func (v *view) blockOf(keyStore string) Block {
 // view gives the live view, or fault.Locked. A lease that has run out counts
 // though nobody has wiped the keys yet.
 func (s *Service) view() (*view, error) {
-	v := s.live.Load()
+	v, held := s.live.Load(), s.held.Load()
 	switch {
 	case s.suspended.Load() != nil, v != nil && s.lease.remaining() <= 0:
 		return nil, fault.Errorf(fault.Locked, "the appliance is locked: the HSM has been away for longer than the lease of %s", s.lease.length)
+	case v == nil && held != nil:
+		return nil, fault.Errorf(fault.Locked, "the appliance is locked: %s: %s", fault.CodeOf(held.why), held.why)
 	case v == nil:
 		if code := s.why(); code != "" {
 			return nil, fault.Errorf(fault.Locked, "the appliance is locked: %s", code)

@@ -60,6 +60,7 @@ type Store interface {
 	KeyRows
 	TokenObjectRows
 	AccessRows
+	StateRows
 	Snapshots
 
 	// Subscribe has f called with each change. Call it before any change.

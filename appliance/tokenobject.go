@@ -22,6 +22,8 @@ type TokenObject struct {
 	Version         uint32
 	// Seal authenticates the note under the state key.
 	Seal []byte
+	// Unmatched says that the state's manifest has no such note.
+	Unmatched bool
 }
 
 // Binding names the note, in the database of one installation.
@@ -126,7 +128,7 @@ func (a *Administration) sealedNotes(ctx context.Context, ring Keyring, notes []
 	}
 	var sealed, other []*TokenObject
 	for _, o := range notes {
-		if err := ring.Verify(o.Binding(in.ID), o.Seal); err != nil {
+		if err := ring.Verify(o.Binding(in.ID), o.Seal); err != nil || o.Unmatched {
 			other = append(other, o)
 		} else {
 			sealed = append(sealed, o)

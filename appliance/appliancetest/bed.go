@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
 )
@@ -20,6 +21,11 @@ type Options struct {
 	Dir string
 	// Appliance is passed on; what the bed itself sets is overridden.
 	Appliance appliance.Options
+	// Accept has the state accepted as it is where it does not match its manifest, so that
+	// what a row's own seal does can be seen.
+	Accept bool
+	// MayHold has Start give a bed whose state is not served ([Bed.Held]).
+	MayHold bool
 	// Keyring wraps what the appliance is unlocked with.
 	Keyring func(appliance.Keyring) appliance.Keyring
 }
@@ -33,6 +39,8 @@ type Bed struct {
 	Device Device
 	// Dir is the folder of the database, DB the file.
 	Dir, DB string
+	// Held is why the state is not served, with MayHold or Accept.
+	Held error
 	// Log is what was logged, at every level; Logger writes to it.
 	Log    *Log
 	Logger *slog.Logger
@@ -64,7 +72,7 @@ func Start(t testing.TB, o Options) *Bed {
 	}
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, b.Logger, b.Dir
 	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
-		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger})
+		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger, Copy: true})
 	}
 	b.Appliance = appliance.New(o.Appliance)
 	var ring appliance.Keyring = keyring.New(b.Token)
@@ -72,9 +80,23 @@ func Start(t testing.TB, o Options) *Bed {
 		ring = o.Keyring(ring)
 	}
 	if err := b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)}); err != nil {
-		t.Fatal(err)
+		if !(o.Accept || o.MayHold) || !appliance.IsHeld(err) {
+			t.Fatal(err)
+		}
+		b.Held = err
+	}
+	if o.Accept {
+		b.Accept(t)
 	}
 	return b
+}
+
+// Accept has the state served as it is; it is no error if all of it matches.
+func (b *Bed) Accept(t testing.TB) {
+	t.Helper()
+	if _, err := b.Appliance.AcceptState(context.Background(), "a test", "the test has edited it", false); err != nil && fault.CodeOf(err) != fault.Conflict {
+		t.Fatal(err)
+	}
 }
 
 // close closes what is open: all, or less if the start failed.

@@ -63,6 +63,7 @@ var chapters = []struct {
 	{"The admin API and the domain", apiCodes},
 	{"The boot", bootCodes},
 	{"The state volume", volumeCodes},
+	{"The state", stateCodes},
 	{"What the TPM has sealed", sealCodes},
 	{"The broker", brokerCodes},
 	{"Checks of the evidence as a whole", evidenceCodes},

@@ -60,14 +60,15 @@ func New(token Token) *Keyring {
 	return &Keyring{token: token, keys: map[string]*guarded{}, handed: map[*guarded]struct{}{}}
 }
 
-// stateKeyBinding says besides that all rows of the installation have seals.
+// stateKeyBinding says besides that all rows of the installation have seals, and are in
+// manifests.
 func stateKeyBinding(installation string) appliance.Binding {
-	return appliance.Binding{Purpose: "state-key/v2", Fields: []string{installation}}
+	return appliance.Binding{Purpose: "state-key/v3", Fields: []string{installation}}
 }
 
-// earlyStateKeyBinding is that of before.
-func earlyStateKeyBinding(installation string) appliance.Binding {
-	return appliance.Binding{Purpose: "state-key", Fields: []string{installation}}
+// earlyStateKeyBindings are those of before: all rows have seals, or not even that.
+func earlyStateKeyBindings(installation string) (sealed, first appliance.Binding) {
+	return appliance.Binding{Purpose: "state-key/v2", Fields: []string{installation}}, appliance.Binding{Purpose: "state-key", Fields: []string{installation}}
 }
 
 func keyringKeyBinding(keyStore string) appliance.Binding {
@@ -95,22 +96,25 @@ func (k *Keyring) OpenStateKey(ctx context.Context, installation string, wrapped
 }
 
 // OpenEarlyStateKey implements [appliance.Keyring].
-func (k *Keyring) OpenEarlyStateKey(ctx context.Context, installation string, wrapped []byte) ([]byte, error) {
-	raw, err := k.unwrapRaw(ctx, earlyStateKeyBinding(installation), wrapped, "state key")
+func (k *Keyring) OpenEarlyStateKey(ctx context.Context, installation string, wrapped []byte) (again []byte, sealed bool, err error) {
+	second, first := earlyStateKeyBindings(installation)
+	raw, err := k.unwrapRaw(ctx, second, wrapped, "state key")
+	if sealed = err == nil; fault.CodeOf(err) == fault.Tampered {
+		raw, err = k.unwrapRaw(ctx, first, wrapped, "state key")
+	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer clear(raw)
-	again, err := k.token.Wrap(ctx, raw, stateKeyBinding(installation).AAD())
-	if err != nil {
-		return nil, tokenError(err, "wrap the state key")
+	if again, err = k.token.Wrap(ctx, raw, stateKeyBinding(installation).AAD()); err != nil {
+		return nil, false, tokenError(err, "wrap the state key")
 	}
 	key, err := k.mem.put(raw)
 	if err != nil {
-		return nil, internal(err, "keep the state key")
+		return nil, false, internal(err, "keep the state key")
 	}
 	k.setStateKey(key)
-	return again, nil
+	return again, sealed, nil
 }
 
 func (k *Keyring) setStateKey(key *guarded) {

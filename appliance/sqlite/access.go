@@ -92,7 +92,19 @@ func (s *DB) Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, e
 
 // KeyStoreGrants implements [appliance.Store].
 func (s *DB) KeyStoreGrants(ctx context.Context, keyStore string) ([]*appliance.Grant, error) {
-	return s.grants(ctx, `key_store = ? AND key_id IS NULL`, keyStore)
+	var list []*appliance.Grant
+	err := s.read(ctx, func(c *conn) error {
+		matches, err := s.storeMatches(ctx, c, keyStore)
+		if err != nil {
+			return err
+		}
+		if !matches {
+			return fault.Errorf(fault.Tampered, "the key store's grants do not match their manifest: one was changed, removed, added or put back by something else than Holdfast")
+		}
+		list, err = grants(ctx, c, `key_store = ? AND key_id IS NULL`, keyStore)
+		return err
+	})
+	return list, err
 }
 
 func (s *DB) grants(ctx context.Context, where string, args ...any) (list []*appliance.Grant, err error) {

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 
 	"holdfast/appliance/approval"
@@ -49,6 +50,9 @@ func (s *DB) CreateApproval(ctx context.Context, r *approval.Request) error {
 func (s *DB) Approval(ctx context.Context, id string) (*approval.Request, error) {
 	r := &approval.Request{}
 	err := s.read(ctx, func(c *conn) error {
+		if matches, err := s.rowMatches(ctx, c, "approvals", "id = ?", id); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
 		found, err := c.one(scanApproval(r), `SELECT `+approvalColumns+` FROM approvals WHERE id = ?`, id)
 		if err == nil && !found {
 			return noApproval(id)
@@ -65,6 +69,7 @@ func (s *DB) Approval(ctx context.Context, id string) (*approval.Request, error)
 func (s *DB) Approvals(ctx context.Context, limit int) ([]*approval.Request, error) {
 	var list []*approval.Request
 	err := s.read(ctx, func(c *conn) error {
+		list = nil
 		return c.each(ctx, func(scan scanner) error {
 			r := &approval.Request{}
 			list = append(list, r)

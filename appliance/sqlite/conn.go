@@ -3,7 +3,9 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"io"
 	"time"
 )
 
@@ -17,6 +19,11 @@ import (
 type conn struct {
 	c        *sql.Conn
 	prepared map[string]*sql.Stmt
+
+	// Of the read at hand: the state as it was when it began; nil while it is closed. And
+	// what it has found that is not as in memory.
+	state  *state
+	doubts []doubt
 }
 
 func newConn(ctx context.Context, db *sql.DB) (*conn, error) {
@@ -89,6 +96,38 @@ func (c *conn) each(ctx context.Context, f func(scanner) error, query string, ar
 		}
 	}
 	return rows.Err()
+}
+
+// raw reads the rows of a query as the driver gives them, without database/sql's copies
+// and conversions: it is for reading a million rows. The row is valid during the call.
+func (c *conn) raw(ctx context.Context, f func(row []any), query string, args ...any) error {
+	named := make([]driver.NamedValue, len(args))
+	for i, a := range args {
+		named[i] = driver.NamedValue{Ordinal: i + 1, Value: a}
+	}
+	return c.c.Raw(func(raw any) error {
+		rows, err := raw.(driver.QueryerContext).QueryContext(ctx, query, named)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		values := make([]driver.Value, len(rows.Columns()))
+		row := make([]any, len(values))
+		for n := 1; ; n++ {
+			if err := rows.Next(values); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			if n%1024 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			for i, v := range values {
+				row[i] = v
+			}
+			f(row)
+		}
+	})
 }
 
 func (c *conn) close() error {

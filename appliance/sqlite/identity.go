@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -74,6 +75,9 @@ func (s *DB) AccountByOIDC(ctx context.Context, email string) (*identity.Account
 
 func (s *DB) account(ctx context.Context, where string, arg any) (a *identity.Account, err error) {
 	err = s.read(ctx, func(c *conn) error {
+		if matches, err := s.rowMatches(ctx, c, "users", where, arg); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
 		a, err = account(c, where, arg)
 		return err
 	})
@@ -251,10 +255,14 @@ func read[T any](ctx context.Context, c *conn, columns func(*T) []any, query str
 }
 
 // only reads the one row of a query; fault.NotFound if there is none.
-func only[T any](ctx context.Context, s *DB, what string, columns func(*T) []any, query string, args ...any) (*T, error) {
+// fault.StateChanged if it is not the row of memory.
+func only[T any](ctx context.Context, s *DB, what string, row selection, columns func(*T) []any, query string) (*T, error) {
 	v := new(T)
 	err := s.read(ctx, func(c *conn) error {
-		found, err := c.one(columns(v), query, args...)
+		if matches, err := c.matches(ctx, nil, row); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
+		found, err := c.one(columns(v), query, row.args...)
 		if err == nil && !found {
 			return fault.Errorf(fault.NotFound, "there is no such %s", what)
 		}
@@ -266,9 +274,13 @@ func only[T any](ctx context.Context, s *DB, what string, columns func(*T) []any
 	return v, nil
 }
 
+func byDigest(table string, digest []byte) selection {
+	return selection{table, "digest = ?", []any{blob(digest)}}
+}
+
 // Invitation implements [identity.Store].
 func (s *DB) Invitation(ctx context.Context, digest []byte) (*identity.Invitation, error) {
-	return only(ctx, s, "invitation", scanInvitation, `SELECT `+invitationColumns+` FROM invitations WHERE digest = ?`, blob(digest))
+	return only(ctx, s, "invitation", byDigest("invitations", digest), scanInvitation, `SELECT `+invitationColumns+` FROM invitations WHERE digest = ?`)
 }
 
 // DeleteInvitation implements [identity.Store].
@@ -312,7 +324,7 @@ func (s *DB) CreateSession(ctx context.Context, x *identity.Session) error {
 
 // Session implements [identity.Store].
 func (s *DB) Session(ctx context.Context, digest []byte) (*identity.Session, error) {
-	return only(ctx, s, "session", scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE digest = ?`, blob(digest))
+	return only(ctx, s, "session", byDigest("sessions", digest), scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE digest = ?`)
 }
 
 // Sessions implements [identity.Store].
@@ -394,7 +406,7 @@ func (s *DB) Tokens(ctx context.Context) ([]identity.Token, error) {
 
 // Token implements [identity.Store].
 func (s *DB) Token(ctx context.Context, digest []byte) (*identity.Token, error) {
-	return only(ctx, s, "API token", scanToken, `SELECT `+tokenColumns+` FROM api_tokens WHERE digest = ?`, blob(digest))
+	return only(ctx, s, "API token", byDigest("api_tokens", digest), scanToken, `SELECT `+tokenColumns+` FROM api_tokens WHERE digest = ?`)
 }
 
 // TouchToken implements [identity.Store].

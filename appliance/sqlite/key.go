@@ -29,14 +29,23 @@ func scanVersion(v *appliance.KeyVersion) []any {
 // Key implements [appliance.Store]. Key, versions and grants are of one
 // snapshot.
 func (s *DB) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error) {
-	k := &appliance.StoredKey{}
+	var k *appliance.StoredKey
 	err := s.read(ctx, func(c *conn) error {
+		k = &appliance.StoredKey{}
+		matches, err := s.keyMatches(ctx, c, keyStore, id)
+		if err != nil {
+			return err
+		}
+		k.Unmatched = !matches
 		found, err := c.one(scanKey(&k.ExternalKey),
 			`SELECT `+keyColumns+` FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, id)
 		if err != nil {
 			return err
 		}
 		if !found {
+			if !matches { // it was there
+				return fault.Errorf(fault.Tampered, "the key %q was removed from the database by something else than Holdfast", id)
+			}
 			return noKey(id)
 		}
 		if err := c.each(ctx, func(scan scanner) error {
@@ -236,6 +245,7 @@ func removeKey(c *conn, keyStore, id string, was []byte) error {
 // DiscardKey implements [appliance.Store].
 func (s *DB) DiscardKey(ctx context.Context, keyStore, id string, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
+		s.writer.clear(placeOfKey(s.seed, keyStore, id))
 		if err := removeKey(c, keyStore, id, was); err != nil {
 			return err
 		}
@@ -314,11 +324,22 @@ func strike(c *conn, label string) error {
 func (s *DB) TokenObjects(ctx context.Context) ([]*appliance.TokenObject, error) {
 	var list []*appliance.TokenObject
 	err := s.read(ctx, func(c *conn) error {
-		return c.each(ctx, func(scan scanner) error {
+		list = nil
+		if err := c.each(ctx, func(scan scanner) error {
 			o := &appliance.TokenObject{}
 			list = append(list, o)
 			return scan(&o.Label, &o.KeyStore, &o.KeyID, &o.Version, &o.Seal)
-		}, `SELECT label, key_store, key_id, version, seal FROM token_objects ORDER BY label`)
+		}, `SELECT label, key_store, key_id, version, seal FROM token_objects ORDER BY label`); err != nil {
+			return err
+		}
+		for _, o := range list {
+			matches, err := s.rowMatches(ctx, c, "token_objects", "label = ?", o.Label)
+			if err != nil {
+				return err
+			}
+			o.Unmatched = !matches
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err

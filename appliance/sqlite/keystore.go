@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -12,6 +13,9 @@ import (
 func (s *DB) Installation(ctx context.Context) (*appliance.Installation, error) {
 	in := &appliance.Installation{}
 	err := s.read(ctx, func(c *conn) error {
+		if matches, err := s.rowMatches(ctx, c, "installation", "one = 1"); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
 		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}, &in.Blocked.Reason, millis{&in.Blocked.Since}, &in.BlockSeal},
 			`SELECT id, wrapped_state_key, created_at, block_reason, block_since, block_seal FROM installation`)
 		if err == nil && !found {
@@ -27,25 +31,29 @@ func (s *DB) Installation(ctx context.Context) (*appliance.Installation, error) 
 
 // CreateInstallation implements [appliance.Store].
 func (s *DB) CreateInstallation(ctx context.Context, in *appliance.Installation) error {
-	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at, block_reason, block_since, block_seal)
-			VALUES (1, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli(), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal))
-		if err == nil && n == 0 {
-			return fault.Errorf(fault.Exists, "the database has an installation already")
-		}
-		return err
-	}, appliance.Change{})
+	return s.write(ctx, func(c *conn) error { return createInstallation(c, in) }, appliance.Change{})
+}
+
+func createInstallation(c *conn, in *appliance.Installation) error {
+	n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at, block_reason, block_since, block_seal)
+		VALUES (1, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli(), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal))
+	if err == nil && n == 0 {
+		return fault.Errorf(fault.Exists, "the database has an installation already")
+	}
+	return err
 }
 
 // UpgradeInstallation implements [appliance.Store].
 func (s *DB) UpgradeInstallation(ctx context.Context, in, was *appliance.Installation) error {
-	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE installation SET wrapped_state_key = ?, block_reason = ?, block_since = ?, block_seal = ?
-			WHERE id = ? AND wrapped_state_key = ? AND coalesce(block_seal, x'') = ?`,
-			blob(in.WrappedStateKey), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.ID, blob(was.WrappedStateKey), blob(was.BlockSeal))
-		return changedInstallation(c, n, err)
-	}, appliance.Change{})
+	return s.write(ctx, func(c *conn) error { return upgradeInstallation(c, in, was) }, appliance.Change{})
+}
+
+func upgradeInstallation(c *conn, in, was *appliance.Installation) error {
+	n, err := c.exec(`UPDATE installation SET wrapped_state_key = ?, block_reason = ?, block_since = ?, block_seal = ?
+		WHERE id = ? AND wrapped_state_key = ? AND coalesce(block_seal, x'') = ?`,
+		blob(in.WrappedStateKey), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.ID, blob(was.WrappedStateKey), blob(was.BlockSeal))
+	return changedInstallation(c, n, err)
 }
 
 // SetBlock implements [appliance.Store].
@@ -66,13 +74,24 @@ func changedInstallation(c *conn, n int64, err error) error {
 func (s *DB) KeyStores(ctx context.Context) ([]*appliance.KeyStore, error) {
 	var list []*appliance.KeyStore
 	err := s.read(ctx, func(c *conn) error {
-		return c.each(ctx, func(scan scanner) error {
+		list = nil
+		if err := c.each(ctx, func(scan scanner) error {
 			ks := &appliance.KeyStore{}
 			list = append(list, ks)
 			return scan(&ks.ID, &ks.Name, &ks.URIPathPrefix, &ks.RequestsPerSecond, millis{&ks.CreatedAt},
 				&ks.Policy, &ks.Blocked.Reason, millis{&ks.Blocked.Since}, &ks.WrappedKey, &ks.Seal)
 		}, `SELECT id, name, uri_path_prefix, requests_per_second, created_at, policy, block_reason, block_since, wrapped_key, seal
-			FROM key_stores ORDER BY name`)
+			FROM key_stores ORDER BY name`); err != nil {
+			return err
+		}
+		for _, ks := range list {
+			matches, err := s.storeMatches(ctx, c, ks.ID)
+			if err != nil {
+				return err
+			}
+			ks.Unmatched = !matches
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -156,6 +175,9 @@ func (s *DB) DiscardKeyStore(ctx context.Context, id string, was []byte, keys in
 		}
 		if there != keys {
 			return stale("the key store")
+		}
+		if err := s.clearStore(ctx, c, id); err != nil {
+			return err
 		}
 		// Keys do not go with their key store by themselves, so that none is lost by accident.
 		for _, statement := range []string{`DELETE FROM external_keys WHERE key_store = ?`, `DELETE FROM token_objects WHERE key_store = ?`} {

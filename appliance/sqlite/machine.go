@@ -104,15 +104,3 @@ func (m *Machine) SetAuditHead(ctx context.Context, row *appliance.AuditHeadRow)
 		return err
 	})
 }
-
-// forgetAuditHead has the next unlock begin with the log that this machine has: the
-// head that was kept is sealed by an installation that a restore has replaced. A
-// database of an earlier schema keeps none.
-func forgetAuditHead(c *conn) error {
-	var n int
-	if _, err := c.one([]any{&n}, `SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'audit_head'`); err != nil || n == 0 {
-		return err
-	}
-	_, err := c.exec(`INSERT INTO audit_head (one, value) VALUES (1, '') ON CONFLICT (one) DO UPDATE SET value = '', seal = NULL`)
-	return err
-}

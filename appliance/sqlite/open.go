@@ -7,6 +7,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -34,6 +35,9 @@ type Options struct {
 	// Readers is how many reads run at once; the others wait. 0 means one for
 	// each processor, and at least 4.
 	Readers int
+	// Copy says that the file has rows of a backup and not a state: manifests that it may
+	// have are removed.
+	Copy bool
 	// schema is the version to migrate a new file to; 0 for this binary's.
 	schema int64
 }
@@ -165,7 +169,25 @@ func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 		_ = w.close()
 		return nil, err
 	}
-	s := &DB{db: db, readers: readers, path: path, schema: schema, writer: newWriter(w, opts.Logger), closing: make(chan struct{})}
+	if opts.Copy && schema >= firstManifest {
+		for _, name := range manifestTables {
+			if _, err := w.exec(fmt.Sprintf("DELETE FROM %q", name)); err != nil {
+				_ = w.close()
+				return nil, err
+			}
+		}
+	}
+	seed := maphash.MakeSeed()
+	specs, err := specsOf(ctx, schema, seed)
+	if err != nil {
+		_ = w.close()
+		return nil, err
+	}
+	s := &DB{db: db, readers: readers, path: path, schema: schema, seed: seed, writer: newWriter(w, schema, specs, opts.Logger), closing: make(chan struct{})}
+	if err := s.writer.watch(); err != nil {
+		_ = s.writer.close()
+		return nil, err
+	}
 	s.close = sync.OnceValue(s.shutDown)
 	return s, nil
 }
@@ -320,11 +342,7 @@ func checkReferences(ctx context.Context, db *sql.DB) error {
 // migrate brings the schema to this binary's version, or the one that is asked for,
 // refuses a newer one, and gives it.
 func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return 0, err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true))
+	p, err := provider(db)
 	if err != nil {
 		return 0, err
 	}
@@ -334,6 +352,11 @@ func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 	}
 	if has > knows {
 		return 0, newer{has, knows}
+	}
+	if has > 0 {
+		if err := checkSchema(ctx, db.QueryContext, has); err != nil {
+			return 0, err
+		}
 	}
 	began := time.Now()
 	to := cmp.Or(opts.schema, knows)
@@ -345,6 +368,24 @@ func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 		opts.Logger.Info("database schema brought up to date", "from", has, "to", to, "took", time.Since(began))
 	}
 	return to, nil
+}
+
+func provider(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true))
+}
+
+// migrateTo brings an empty database to a version of the schema.
+func migrateTo(ctx context.Context, db *sql.DB, schema int64) (int64, error) {
+	p, err := provider(db)
+	if err != nil {
+		return 0, err
+	}
+	_, err = p.UpTo(ctx, schema)
+	return schema, err
 }
 
 // newer is the refusal of a database whose schema this binary does not know.
@@ -362,6 +403,8 @@ func refuse(path string, err error) error {
 		return damaged(path, oneLine(string(d)), nil)
 	case hasCode(err, sqlite3.SQLITE_CORRUPT), hasCode(err, sqlite3.SQLITE_NOTADB):
 		return damaged(path, oneLine(err.Error()), err)
+	case fault.CodeOf(err) == fault.StateSchema:
+		return fault.Wrapf(fault.StateSchema, err, "database %s cannot be used", path)
 	case errors.As(err, new(newer)):
 		return fault.Errorf(fault.Conflict, "database %s: %v", path, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), hasCode(err, sqlite3.SQLITE_INTERRUPT):

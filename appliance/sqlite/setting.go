@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -12,6 +13,9 @@ import (
 func (s *DB) Setting(ctx context.Context, name string) (*appliance.SettingRow, error) {
 	row := &appliance.SettingRow{Name: name}
 	err := s.read(ctx, func(c *conn) error {
+		if matches, err := s.rowMatches(ctx, c, "settings", "name = ?", name); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
 		found, err := c.one([]any{&row.Value, &row.Seal}, `SELECT value, seal FROM settings WHERE name = ?`, name)
 		if err == nil && !found {
 			return noSetting(name)

@@ -115,10 +115,7 @@ func (s *DB) replace(ctx context.Context, rows *snapshot.Reader) error {
 		if stores > 0 {
 			return fault.Errorf(fault.Conflict, "this appliance has %d key stores already; restore into a fresh one", stores)
 		}
-		if err := load(ctx, rows, c); err != nil {
-			return err
-		}
-		return forgetAuditHead(c)
+		return load(ctx, rows, c)
 	})
 	if err != nil {
 		return err
@@ -131,6 +128,14 @@ func load(ctx context.Context, rows *snapshot.Reader, to *conn) error {
 	tables, err := shared(ctx, to)
 	if err != nil {
 		return err
+	}
+	for _, name := range manifestTables {
+		if rows.Schema() < firstManifest {
+			break
+		}
+		if _, err := to.exec(fmt.Sprintf("DELETE FROM %q", name)); err != nil {
+			return err
+		}
 	}
 	for _, t := range slices.Backward(tables) {
 		if _, err := to.exec(fmt.Sprintf("DELETE FROM %q", t.name)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"hash/maphash"
 	"io"
 	"os"
 	"sync"
@@ -23,6 +24,7 @@ type DB struct {
 	readers chan *conn // the idle ones
 	path    string
 	schema  int64 // its version: the last migration's
+	seed    maphash.Seed
 
 	closing chan struct{}
 	close   func() error
@@ -97,15 +99,7 @@ func (s *DB) read(ctx context.Context, f func(*conn) error) error {
 	}
 	defer func() { s.readers <- c }()
 
-	_, err := c.exec("BEGIN")
-	if err == nil {
-		if err = f(c); err == nil {
-			_, err = c.exec("COMMIT")
-		}
-		if err != nil {
-			_, _ = c.exec("ROLLBACK")
-		}
-	}
+	err := s.snapshot(ctx, c, f)
 	var refusal *fault.Fault
 	switch {
 	case err == nil:
@@ -116,6 +110,32 @@ func (s *DB) read(ctx context.Context, f func(*conn) error) error {
 		return timeout(ctx)
 	}
 	return failed("the database could not be read", err)
+}
+
+// snapshot runs f in one transaction. Where f has found rows that are not as in memory, it
+// is run once more after they were looked at.
+func (s *DB) snapshot(ctx context.Context, c *conn, f func(*conn) error) error {
+	for attempt := 1; ; attempt++ {
+		c.state, c.doubts = s.writer.live.Load(), nil
+		_, err := c.exec("BEGIN")
+		if err == nil {
+			if err = f(c); err == nil {
+				_, err = c.exec("COMMIT")
+			}
+			if err != nil {
+				_, _ = c.exec("ROLLBACK")
+			}
+		}
+		if len(c.doubts) == 0 {
+			return err
+		}
+		if attempt == 10 {
+			return fault.Errorf(fault.Timeout, "the rows are changed faster than they can be read; nothing changed")
+		}
+		if err := s.resolve(ctx, c.doubts); err != nil {
+			return err
+		}
+	}
 }
 
 // write makes a change and announces it. See [writer.do].

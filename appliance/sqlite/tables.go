@@ -11,6 +11,10 @@ import (
 // a fleet: a snapshot has them.
 var machineTables = []string{"audit_head", "boot_steps", "policy_version"}
 
+// manifestTables authenticate the others. A snapshot does not have them: what is restored
+// is sealed as it is then.
+var manifestTables = []string{"manifests", "manifest_history"}
+
 // engineTables are neither: what goose notes about migrations.
 var engineTables = []string{"goose_db_version"}
 
@@ -35,18 +39,16 @@ type table struct {
 	parents []string // the tables that its rows refer to
 }
 
-// shared gives the tables that a fleet shares, those first that others refer to.
-func shared(ctx context.Context, c *conn) ([]table, error) {
-	names, err := words(ctx, c, `SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`)
+// allTables gives all tables, but SQLite's own.
+func allTables(ctx context.Context, c *conn) ([]table, error) {
+	names, err := words(ctx, c, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`)
 	if err != nil {
 		return nil, err
 	}
-	var left []table
-	for _, name := range names {
-		if strings.HasPrefix(name, "sqlite_") || slices.Contains(machineTables, name) || slices.Contains(engineTables, name) {
-			continue
-		}
-		t := table{name: name}
+	list := make([]table, len(names))
+	for i, name := range names {
+		t := &list[i]
+		t.name = name
 		if t.columns, err = words(ctx, c, `SELECT name FROM pragma_table_info(?) ORDER BY cid`, name); err != nil {
 			return nil, err
 		}
@@ -56,7 +58,21 @@ func shared(ctx context.Context, c *conn) ([]table, error) {
 		if t.parents, err = words(ctx, c, `SELECT DISTINCT "table" FROM pragma_foreign_key_list(?)`, name); err != nil {
 			return nil, err
 		}
-		left = append(left, t)
+	}
+	return list, nil
+}
+
+// shared gives the tables that a fleet shares, those first that others refer to.
+func shared(ctx context.Context, c *conn) ([]table, error) {
+	all, err := allTables(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	var left []table
+	for _, t := range all {
+		if !slices.Contains(machineTables, t.name) && !slices.Contains(engineTables, t.name) && !slices.Contains(manifestTables, t.name) {
+			left = append(left, t)
+		}
 	}
 	return parentsFirst(left)
 }

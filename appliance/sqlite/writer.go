@@ -1,15 +1,18 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 )
 
@@ -27,6 +30,39 @@ type writer struct {
 
 	stopped chan struct{} // closed when the goroutine has ended
 	broken  error         // why nothing can be written any more; the goroutine's own
+
+	live      atomic.Pointer[state] // nil while the state is closed
+	manifests bool                  // the schema has them
+	specs     map[string]*spec
+	// The goroutine's own: the state that the transaction at hand opens, the one that it
+	// is counted in, and whether the change at hand touched what manifests cover while it is closed.
+	opened   *state
+	counting *state
+	touched  bool
+}
+
+// watch has SQLite itself tell the state of each change of a row that the connection
+// makes, so that no statement can be forgotten, nor a cascade.
+func (w *writer) watch() error {
+	return w.conn.c.Raw(func(raw any) error {
+		hooks, ok := raw.(sqlite.HookRegisterer)
+		if !ok {
+			return errors.New("the driver of SQLite has no hooks")
+		}
+		hooks.RegisterPreUpdateHook(func(p sqlite.SQLitePreUpdateData) {
+			sp := w.specs[p.TableName]
+			if sp == nil {
+				return
+			}
+			before, after, err := sp.rows(&p)
+			if st := w.counting; st != nil {
+				st.changed(sp, before, after, err)
+			} else if sp.kept && sp.name != "manifests" && (err != nil || sp.differs(sp.counted, before, after)) {
+				w.touched = true
+			}
+		})
+		return nil
+	})
 }
 
 // change is one caller's change.
@@ -38,11 +74,13 @@ type change struct {
 	// once says that apply cannot be called again, so that the change is in a
 	// transaction of its own.
 	once bool
-	done chan error
+	// closes says that it ends the use of the state, whatever that is.
+	closes bool
+	done   chan error
 }
 
-func newWriter(c *conn, log *slog.Logger) *writer {
-	w := &writer{conn: c, log: log, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+func newWriter(c *conn, schema int64, specs map[string]*spec, log *slog.Logger) *writer {
+	w := &writer{conn: c, log: log, manifests: schema >= firstManifest, specs: specs, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -171,6 +209,13 @@ func (w *writer) transact(batch []*change, results []error) error {
 	if _, err := w.conn.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
+	w.opened, w.counting = nil, w.live.Load()
+	defer func() { w.opened, w.counting = nil, nil }()
+	if w.counting != nil && !batch[0].closes {
+		if err := w.counting.begin(context.Background(), w.conn); err != nil {
+			return w.rollback(err)
+		}
+	}
 	alone := len(batch) == 1
 	for i, c := range batch {
 		if !alone {
@@ -178,7 +223,7 @@ func (w *writer) transact(batch []*change, results []error) error {
 				return w.rollback(err)
 			}
 		}
-		results[i] = c.apply(w.conn)
+		results[i] = w.apply(c)
 		var refusal *fault.Fault
 		switch {
 		case results[i] != nil && !errors.As(results[i], &refusal):
@@ -197,6 +242,13 @@ func (w *writer) transact(batch []*change, results []error) error {
 			return w.rollback(err)
 		}
 	}
+	st := cmp.Or(w.opened, w.counting)
+	if st != nil {
+		w.counting = st // the manifests are counted as well
+		if err := st.seal(context.Background(), w.conn); err != nil {
+			return w.rollback(err)
+		}
+	}
 	if _, err := w.conn.exec("COMMIT"); err != nil {
 		if !hasCode(err, sqlite3.SQLITE_FULL) {
 			// The commit record may or may not be on the disk, and the kernel
@@ -208,7 +260,41 @@ func (w *writer) transact(batch []*change, results []error) error {
 		}
 		return w.rollback(err)
 	}
+	if st != nil {
+		st.committed()
+	}
+	if w.opened != nil {
+		w.opened.first = w.opened.heads[appliance.ScopeInstallation].Head()
+		w.live.Store(w.opened)
+	}
 	return nil
+}
+
+// apply makes one change. What it counts is folded in unless it is refused.
+func (w *writer) apply(c *change) error {
+	w.touched = false
+	st := w.counting
+	if st == nil {
+		err := c.apply(w.conn)
+		if err == nil && w.touched && w.opened == nil && w.manifests {
+			var one int
+			found, failed := w.conn.one([]any{&one}, `SELECT 1 FROM manifests WHERE scope = ''`)
+			if failed != nil {
+				return failed
+			}
+			if found {
+				return stateClosed()
+			}
+		}
+		return err
+	}
+	st.batch, st.tx = st.tx, newDelta()
+	err := c.apply(w.conn)
+	after := st.tx
+	if st.tx, st.batch = st.batch, nil; err == nil {
+		st.tx.fold(after)
+	}
+	return err
 }
 
 // rollback ends the transaction and gives err. That it fails when SQLite has

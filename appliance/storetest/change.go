@@ -26,7 +26,7 @@ var (
 	reads = []string{"Installation", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
 		"Session", "Sessions", "Tokens", "Token", "Approval", "Approvals"}
-	whole = []string{"Snapshot", "Restore", "Subscribe", "Close"}
+	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "History", "Close"}
 )
 
 // kind is a kind of methods that change rows, with what is asked of each.
@@ -88,6 +88,21 @@ func testChanges(t *testing.T, open func(t *testing.T) Engine) {
 			t.Run(name+"/"+method, func(t *testing.T) {
 				t.Parallel()
 				k.test(t, open(t), c)
+			})
+		}
+	}
+}
+
+// testChangesOfState does the same with an open state: whatever a method changes is in
+// its manifests.
+func testChangesOfState(t *testing.T, open func(t *testing.T) Engine) {
+	for name, k := range kinds {
+		for method, c := range k.methods {
+			t.Run(name+"/"+method, func(t *testing.T) {
+				t.Parallel()
+				s := open(t)
+				k.test(t, s, c)
+				matches(t, s)
 			})
 		}
 	}

@@ -38,6 +38,7 @@ type Machine interface {
 func Run(t *testing.T, open func(t *testing.T) Engine) {
 	t.Run("methods", testMethods)
 	t.Run("changes", func(t *testing.T) { testChanges(t, open) })
+	t.Run("changes of an open state", func(t *testing.T) { testChangesOfState(t, opened(open)) })
 	for name, test := range map[string]func(t *testing.T, s Engine){
 		"installation":               testInstallation,
 		"key stores":                 testKeyStores,
@@ -64,6 +65,8 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		"one refusal harms no other": testMixedConcurrent,
 		"a read is one snapshot":     testSnapshot,
 		"contexts":                   testContext,
+		"state":                      testState,
+		"anchoring":                  testAnchoring,
 		"close":                      testClose,
 		"close while in use":         testCloseInUse,
 	} {

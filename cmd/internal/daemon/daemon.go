@@ -188,7 +188,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
 		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witnessed: clock.Now, SealAll: d.sealAll, Deleting: d.audit.KeyDeleted, Rotating: d.audit.KeyRotated,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
-			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log})
+			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
 	return nil

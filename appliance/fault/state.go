@@ -1,0 +1,34 @@
+package fault
+
+// The codes of the state: all rows as a whole.
+const (
+	StateChanged    Code = "E_STATE_CHANGED"
+	StateSchema     Code = "E_STATE_SCHEMA"
+	StateUnsealed   Code = "E_STATE_UNSEALED"
+	StateRolledBack Code = "E_STATE_ROLLED_BACK"
+	StateAnchor     Code = "E_STATE_ANCHOR"
+	StateLoss       Code = "E_STATE_LOSS"
+)
+
+const acceptOrRestore = "Find out who changed it. Then put the right state back and restart; or restore a backup into a fresh appliance; or, if two people agree that this state is the right one, run `holdfast state accept --reason TEXT`."
+
+var stateCodes = []Entry{
+	{Code: StateChanged, Class: Refused,
+		Title: "Rows of the database were changed, removed, added or put back by something else than Holdfast.",
+		Do:    acceptOrRestore},
+	{Code: StateSchema, Class: Refused,
+		Title: "The database's schema has something that is not Holdfast's, such as a trigger, a view or an index, or lacks something.",
+		Do:    "Find out who changed it. Restore a backup into a fresh appliance."},
+	{Code: StateUnsealed, Class: Refused,
+		Title: "The database lacks the manifest that authenticates its rows.",
+		Do:    acceptOrRestore},
+	{Code: StateRolledBack, Class: Refused,
+		Title: "The database is older than an anchor outside of it says: an earlier copy was put back.",
+		Do:    acceptOrRestore},
+	{Code: StateAnchor, Class: WrongState,
+		Title: "The anchor that the state names cannot be read, is gone, or is another machine's.",
+		Do:    "Restart the machine. If the volume was moved to another machine on purpose, run `holdfast state accept --reason TEXT`."},
+	{Code: StateLoss, Class: Refused,
+		Title: "The end of the database's write-ahead log is damaged or cut off: changes that were made may be lost.",
+		Do:    acceptOrRestore},
+}

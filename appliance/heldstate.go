@@ -1,0 +1,210 @@
+package appliance
+
+import (
+	"context"
+	"time"
+
+	"holdfast/appliance/fault"
+)
+
+// heldState is a state that is not served, since it is not what its manifest or its anchor
+// says. The keys that people need to accept it stay in the keyring.
+type heldState struct {
+	ring Keyring
+	hsms []HSM
+	why  error
+}
+
+// acceptance is the word of the first of two people.
+type acceptance struct {
+	by, reason string
+	at         time.Time
+}
+
+// acceptWithin is how long the word of the first person counts.
+const acceptWithin = time.Hour
+
+// StateAcceptance is what became of a person's word that the state is the right one.
+type StateAcceptance struct {
+	// Accepted says that the state is sealed as it is, and serves. Otherwise another
+	// person must say the same until Until.
+	Accepted bool      `json:"accepted"`
+	Until    time.Time `json:"until,omitzero"`
+	// Why is the reason for which the state was held; Reason and FirstReason are people's.
+	Why         string `json:"why"`
+	Reason      string `json:"reason"`
+	FirstReason string `json:"first_reason,omitempty"`
+	// By and FirstBy are who accepted it.
+	By      string `json:"by"`
+	FirstBy string `json:"first_by,omitempty"`
+}
+
+// hold stops to serve: the state is not what its manifest or anchor says. Keys that
+// serve are wiped; those of the keyring that open the rows stay, so that people can sign
+// in and accept.
+func (l *Lifecycle) hold(ring Keyring, hsms []HSM, why error) {
+	l.service.reload.Lock()
+	defer l.service.reload.Unlock()
+	l.service.live.Store(nil)
+	l.service.keys.purge()
+	l.store.CloseState()
+	l.service.held.Store(&heldState{ring: ring, hsms: hsms, why: why})
+	l.log.Error("the state is not served", "code", fault.CodeOf(why), "reason", why)
+}
+
+// lost is told that rows were changed by somebody else while they serve.
+func (l *Lifecycle) lost(ring Keyring, opened *openedState, why error) {
+	l.accepting.Lock() // not while somebody accepts just that
+	defer l.accepting.Unlock()
+	l.mu.Lock()
+	present := l.opened == opened
+	l.mu.Unlock()
+	if present && !l.service.Locked() {
+		l.hold(ring, l.service.health.watched(), why)
+	}
+}
+
+// openedState is one opening of the state.
+type openedState struct {
+	anchoring *anchoring // nil without an anchor
+}
+
+// Held gives the reason for which the state is not served; nil if it is, or if the
+// appliance is locked for another reason. Its code is one of the state's.
+func (l *Lifecycle) Held() error {
+	if h := l.service.held.Load(); h != nil {
+		return h.why
+	}
+	return nil
+}
+
+// AcceptState has the state served as it is, whatever its manifest and anchor say: it is
+// sealed anew. It is for a state that is held, and for key stores or keys whose rows do not
+// match their manifest. With two it takes the word of two different people, within an hour.
+// Errors: fault.Conflict if there is nothing to accept; fault.Invalid without a reason.
+func (l *Lifecycle) AcceptState(ctx context.Context, by, reason string, two bool) (*StateAcceptance, error) {
+	if reason == "" {
+		return nil, fault.Errorf(fault.Invalid, "there is no reason; say why this state is the right one")
+	}
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
+	h, serving, err := l.unaccepted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := &StateAcceptance{Why: h.why.Error(), By: by, Reason: reason}
+	if first := l.accepted; two {
+		if first.by == "" || first.by == by || l.now().Sub(first.at) > acceptWithin {
+			l.accepted = acceptance{by, reason, l.now()}
+			a.Until = l.now().Add(acceptWithin).UTC()
+			l.log.Warn("a person accepts the state as it is; another one must do so as well", "why", h.why, "by", by, "reason", reason)
+			return a, nil
+		}
+		a.FirstBy, a.FirstReason = first.by, first.reason
+	}
+	l.accepted = acceptance{}
+	if err := l.reseal(ctx, h, serving); err != nil {
+		return nil, err
+	}
+	l.log.Warn("the state is accepted as it is", "why", h.why, "by", by, "reason", reason, "first by", a.FirstBy, "first reason", a.FirstReason)
+	a.Accepted = true
+	return a, nil
+}
+
+// unaccepted gives what there is to accept, and whether the rest of it serves.
+func (l *Lifecycle) unaccepted(ctx context.Context) (h *heldState, serving bool, err error) {
+	if h := l.service.held.Load(); h != nil {
+		return h, false, nil
+	}
+	v, err := l.service.view()
+	if err != nil {
+		return nil, false, err
+	}
+	report, err := l.store.CheckState(ctx)
+	if IsHeld(err) {
+		return &heldState{ring: v.ring, hsms: l.service.health.watched(), why: err}, true, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if len(report.Damaged) == 0 {
+		return nil, false, fault.Errorf(fault.Conflict, "all rows match their manifests: there is nothing to accept")
+	}
+	why := fault.Errorf(fault.StateChanged, "rows of %d sets, each a key store's own or a part of its keys, do not match their manifests", len(report.Damaged))
+	return &heldState{ring: v.ring, hsms: l.service.health.watched(), why: why}, true, nil
+}
+
+// reseal seals the state as it is, and serves it.
+func (l *Lifecycle) reseal(ctx context.Context, h *heldState, serving bool) error {
+	in, err := l.store.Installation(ctx)
+	if fault.CodeOf(err) == fault.StateChanged { // as in memory it was another
+		l.store.CloseState()
+		in, err = l.store.Installation(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.openState(ctx, h.ring, in.ID, StateOptions{Seal: true}, true); err != nil {
+		return err
+	}
+	if serving {
+		l.service.apply(Change{})
+		return nil
+	}
+	return l.serve(ctx, h.ring, h.hsms, l.now(), nil)
+}
+
+// StateStatus is what is known of the state as a whole.
+type StateStatus struct {
+	// Head is the present one; zero while the state is not open.
+	Head Head `json:"head,omitzero"`
+	// Rows is how many rows are in the sets, Damaged the sets that do not match: a key
+	// store's ID, or that and a part of its keys.
+	Rows    int      `json:"rows"`
+	Damaged []string `json:"damaged,omitempty"`
+	// Held is the reason for which nothing is served, HeldCode its code.
+	Held     string     `json:"held,omitempty"`
+	HeldCode fault.Code `json:"held_code,omitempty"`
+	// Anchor names the anchor; empty if there is none. NotAnchored says why the last
+	// change is not anchored, since NotAnchoredSince.
+	Anchor           string    `json:"anchor,omitempty"`
+	NotAnchored      string    `json:"not_anchored,omitempty"`
+	NotAnchoredSince time.Time `json:"not_anchored_since,omitzero"`
+}
+
+// VerifyState reads all rows once more, and holds them against the sets in memory, whose
+// sums the manifests have; and the anchor against the head. Errors: fault.Locked.
+func (l *Lifecycle) VerifyState(ctx context.Context) (*StateStatus, error) {
+	status := &StateStatus{}
+	if h := l.service.held.Load(); h != nil {
+		status.Held, status.HeldCode = h.why.Error(), fault.CodeOf(h.why)
+		return status, nil
+	}
+	if _, err := l.service.view(); err != nil {
+		return nil, err
+	}
+	report, err := l.store.CheckState(ctx)
+	if IsHeld(err) {
+		status.Held, status.HeldCode = err.Error(), fault.CodeOf(err)
+		return status, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	status.Head, status.Rows, status.Damaged = report.Head, report.Rows, report.Damaged
+	l.mu.Lock()
+	anchor := l.opened.anchoring
+	l.mu.Unlock()
+	if anchor == nil {
+		return status, nil
+	}
+	status.Anchor = anchor.anchor.Name()
+	since, failed := anchor.status()
+	if failed == nil {
+		_, failed = anchor.fresh(ctx, report.Head)
+	}
+	if failed != nil {
+		status.NotAnchored, status.NotAnchoredSince = failed.Error(), since
+	}
+	return status, nil
+}

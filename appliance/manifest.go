@@ -1,0 +1,206 @@
+package appliance
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"math/bits"
+	"time"
+)
+
+// Manifest authenticates the rows of one scope as a set, so that a row that was removed,
+// added or put back is noticed as well as one that was edited. Each change of the rows
+// writes the next manifest in the same transaction (docs/adr/0014-state.md).
+type Manifest struct {
+	// Scope is whose rows the set has: [ScopeInstallation], a key store's ID, or that and
+	// a bucket of its keys.
+	Scope string
+	// Sequence rises by one with each change.
+	Sequence uint64
+	// Before is the digest of the scope's manifest before; empty for the first.
+	Before []byte
+	// Anchor names the anchor outside of the database, and Count is what that says once
+	// the change is anchored. Both are empty without one, and but for the installation.
+	Anchor string
+	Count  uint64
+	// Schema is the version of the schema whose columns were counted in.
+	Schema int64
+	At     time.Time
+	// Seal is the MAC over all above and the sum of the set, under the state key.
+	Seal []byte
+}
+
+// ScopeInstallation is the scope of all that is not of one key store. Its set has the
+// manifests of the other scopes, so that it authenticates the whole.
+const ScopeInstallation = ""
+
+// Body is what the seal is of, besides the sum.
+func (m *Manifest) Body() []byte {
+	b := Binding{Purpose: "manifest", Fields: []string{m.Scope, bindUint(m.Sequence), string(m.Before), m.Anchor, bindUint(m.Count), bindUint(uint64(m.Schema)), BindTime(m.At)}}
+	return b.AAD()
+}
+
+// Digest names the manifest: SHA-256 over body and seal.
+func (m *Manifest) Digest() []byte {
+	d := sha256.Sum256(append(m.Body(), m.Seal...))
+	return d[:]
+}
+
+// Head names the state of all rows at one moment.
+type Head struct {
+	Sequence uint64    `json:"sequence"`
+	Digest   string    `json:"digest"` // of the installation's manifest, hexadecimal
+	At       time.Time `json:"at"`
+	// Anchor is the anchor that the manifest names, and Count what it says of it.
+	Anchor string `json:"anchor,omitempty"`
+	Count  uint64 `json:"count,omitempty"`
+}
+
+// Head gives the head that the manifest of the installation is.
+func (m *Manifest) Head() Head {
+	return Head{Sequence: m.Sequence, Digest: hex.EncodeToString(m.Digest()), At: m.At, Anchor: m.Anchor, Count: m.Count}
+}
+
+// TagBytes is the length of a row's tag.
+const TagBytes = 32
+
+// Tag is the keyed tag of one row (HMAC-SHA256 under a key of the state key).
+type Tag [TagBytes]byte
+
+// Short gives the first 64 bits of the tag.
+func (t *Tag) Short() uint64 { return binary.LittleEndian.Uint64(t[:8]) }
+
+// Sum is the sum of the tags of a set's rows, modulo 2^256 (MSet-Add-Hash; Clarke et
+// al., ASIACRYPT 2003). It must not be stored or sent: differences of sums give tags,
+// and with many tags other sets of the same sum can be found. Only its MAC is.
+type Sum [4]uint64
+
+// Add counts a row in.
+func (s *Sum) Add(t *Tag) {
+	var carry uint64
+	for i := range s {
+		s[i], carry = bits.Add64(s[i], binary.LittleEndian.Uint64(t[8*i:]), carry)
+	}
+}
+
+// Subtract takes a row out.
+func (s *Sum) Subtract(t *Tag) {
+	var borrow uint64
+	for i := range s {
+		s[i], borrow = bits.Sub64(s[i], binary.LittleEndian.Uint64(t[8*i:]), borrow)
+	}
+}
+
+// Plus gives the sum of two sets.
+func (s Sum) Plus(o Sum) Sum {
+	var carry uint64
+	for i := range s {
+		s[i], carry = bits.Add64(s[i], o[i], carry)
+	}
+	return s
+}
+
+// Minus gives what a set has more than another.
+func (s Sum) Minus(o Sum) Sum {
+	var borrow uint64
+	for i := range s {
+		s[i], borrow = bits.Sub64(s[i], o[i], borrow)
+	}
+	return s
+}
+
+// Bytes gives the sum as it is sealed.
+func (s *Sum) Bytes() []byte {
+	out := make([]byte, 0, TagBytes)
+	for _, w := range s {
+		out = binary.LittleEndian.AppendUint64(out, w)
+	}
+	return out
+}
+
+// ManifestKey authenticates rows and manifests. It is derived from the state key, so there
+// is one only while the appliance is unlocked. Its methods may be called at once from
+// several goroutines; after Wipe what they give is random, and matches nothing.
+type ManifestKey interface {
+	// Tag gives the tag of a row's encoding.
+	Tag(row []byte) Tag
+	// Seal gives the seal of a manifest with this sum.
+	Seal(m *Manifest, sum *Sum) []byte
+	// Again gives the same key once more, with a life of its own.
+	Again() (ManifestKey, error)
+	Wipe()
+}
+
+// Anchor keeps a count outside of the database that only rises, such as a counter in the
+// TPM. The state says what it will be before it is raised, so the state may be ahead of it
+// by one, and never behind.
+type Anchor interface {
+	// Name is the anchor's, such as "tpm:" and the digest of the counter's name.
+	Name() string
+	// Count gives the count; fault.NotFound if it was never made.
+	Count(ctx context.Context) (uint64, error)
+	// Raise has it rise to the count, which is at most one above.
+	Raise(ctx context.Context, to uint64) error
+	// Make makes it, and gives its first count, which is above all that it ever had.
+	Make(ctx context.Context) (uint64, error)
+}
+
+// StateRows has all rows as the sets that manifests authenticate.
+type StateRows interface {
+	// OpenState reads all rows, and holds them against their manifests. From then on
+	// every change writes the next manifests, and every row that is read and decides is
+	// held against the sets as they are in memory; one that does not match is marked
+	// Unmatched. It replaces what OpenState did before. Errors: fault.StateSchema if the
+	// schema has something that is not this version's; fault.StateUnsealed without a
+	// manifest of the installation; fault.StateChanged if that does not match. After an
+	// error the state is closed.
+	OpenState(ctx context.Context, o StateOptions) (*StateReport, error)
+	// CloseState ends that, as when the keys are wiped. While it is closed and there is a
+	// manifest, what manifests cover cannot be changed: fault.Locked.
+	CloseState()
+	// CheckState reads all rows once more while the state is open, and holds them against
+	// the sets in memory. fault.Locked if it is closed.
+	CheckState(ctx context.Context) (*StateReport, error)
+	// History gives the digest of the installation's manifest of that sequence;
+	// fault.NotFound if it is not kept.
+	History(ctx context.Context, sequence uint64) ([]byte, error)
+}
+
+// StateOptions are how [StateRows.OpenState] reads the rows.
+type StateOptions struct {
+	Key ManifestKey
+	Now func() time.Time
+	// Seal has all rows sealed as they are, whatever their manifests say: for the first
+	// manifests, and when people accept. In the same transaction the installation's row
+	// becomes Installed, if given, which was Was.
+	Seal bool
+	// Next has the next manifest written though nothing has changed, for an anchor.
+	Next           bool
+	Installed, Was *Installation
+	// Anchoring may be nil.
+	Anchoring Anchoring
+	// Lost, if given, is called when a row of the installation's set was changed by
+	// somebody else while the state is open.
+	Lost func(error)
+}
+
+// Anchoring is what a store tells of its changes to whoever keeps an [Anchor].
+type Anchoring interface {
+	// Next gives the anchor's name, and the count that the next change is given.
+	Next() (name string, count uint64)
+	// Committed is told that a change with that count is durable. The change is answered
+	// when it returns.
+	Committed(count uint64)
+}
+
+// StateReport is what [StateRows.OpenState] has found.
+type StateReport struct {
+	Head Head
+	// Rows is how many rows are in the sets.
+	Rows int
+	// Damaged are the scopes, but the installation's, whose rows do not match.
+	Damaged []string
+	// Migrated says that the manifests were of an earlier schema.
+	Migrated bool
+}

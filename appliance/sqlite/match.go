@@ -1,0 +1,139 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+
+	"holdfast/appliance"
+)
+
+// selection is rows of a table.
+type selection struct {
+	table, where string
+	args         []any
+}
+
+// matches says whether rows that are read together are those of memory; true while the
+// state is closed. The selections must be all rows of their groups; at are groups that
+// have rows, or have none, whatever is found. In doubt, as when a change was committed
+// meanwhile, it gives false, and [DB.read] looks closer.
+func (c *conn) matches(ctx context.Context, at []place, selections ...selection) (bool, error) {
+	st := c.state
+	if st == nil {
+		return true, nil
+	}
+	there, scopes, err := st.sumOf(ctx, c, at, selections)
+	if err != nil {
+		return false, err
+	}
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	good := true
+	for g, sum := range there.groups {
+		switch {
+		case st.broken[scopes[g]] || st.bad[g]:
+			good = false
+		case st.groups[g] != sum:
+			good = false
+			c.doubts = append(c.doubts, doubt{at, selections})
+		}
+	}
+	return good, nil
+}
+
+// doubt is what was not as in memory, and is to be looked at while nothing changes.
+type doubt struct {
+	at         []place
+	selections []selection
+}
+
+func (s *state) sumOf(ctx context.Context, c *conn, at []place, selections []selection) (*delta, map[uint64]string, error) {
+	there, scopes := newDelta(), map[uint64]string{}
+	for _, p := range at {
+		there.groups[p.group], scopes[p.group] = 0, p.scope
+	}
+	for _, sel := range selections {
+		sp := s.specs[sel.table]
+		if sp == nil {
+			return nil, nil, fmt.Errorf("the table %s is in no set", sel.table)
+		}
+		if err := c.raw(ctx, func(row []any) {
+			p := s.count(there, sp, row, false)
+			scopes[p.group] = p.scope
+		}, fmt.Sprintf(`SELECT %s FROM %q WHERE %s`, quoted(sp.columns), sp.name, sel.where), sel.args...); err != nil {
+			return nil, nil, err
+		}
+	}
+	return there, scopes, nil
+}
+
+// resolve looks at doubts while nothing is changed, and notes which groups are not as in
+// memory.
+func (s *DB) resolve(ctx context.Context, doubts []doubt) error {
+	return s.writer.do(ctx, func(c *conn) error {
+		st := s.writer.counting
+		if st == nil {
+			return nil
+		}
+		for _, d := range doubts {
+			there, scopes, err := st.sumOf(ctx, c, d.at, d.selections)
+			if err != nil {
+				return err
+			}
+			for g, sum := range there.groups {
+				if st.groups[g]+st.batch.groups[g] == sum {
+					continue
+				}
+				st.mu.Lock()
+				st.bad[g] = true
+				st.mu.Unlock()
+				s.writer.log.Error("rows do not match their manifest, so somebody else has changed them", "table", d.selections[0].table, "scope", scopes[g])
+				if scopes[g] == appliance.ScopeInstallation && d.selections[0].table != "sessions" {
+					st.lost(stateChanged())
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// keyMatches says whether a key, its versions and the grants on it are those of memory.
+func (s *DB) keyMatches(ctx context.Context, c *conn, keyStore, id string) (bool, error) {
+	args := []any{keyStore, id}
+	return c.matches(ctx, []place{placeOfKey(s.seed, keyStore, id)},
+		selection{"external_keys", "key_store = ? AND id = ?", args},
+		selection{"key_versions", "key_store = ? AND key_id = ?", args},
+		selection{"grants", "key_store = ? AND key_id = ?", args})
+}
+
+// storeMatches says that of a key store, its credentials and the grants on the whole of it.
+func (s *DB) storeMatches(ctx context.Context, c *conn, keyStore string) (bool, error) {
+	args := []any{keyStore}
+	return c.matches(ctx, []place{placeOfKeyStore(s.seed, keyStore)},
+		selection{"key_stores", "id = ?", args},
+		selection{"credentials", "key_store = ?", args},
+		selection{"grants", "key_store = ? AND key_id IS NULL", args})
+}
+
+// rowMatches says that of one row of another table.
+func (s *DB) rowMatches(ctx context.Context, c *conn, table, where string, args ...any) (bool, error) {
+	return c.matches(ctx, nil, selection{table, where, args})
+}
+
+// clear has a group taken as it is after the change at hand: people discard what it has.
+func (w *writer) clear(p place) {
+	if w.counting != nil {
+		w.counting.tx.cleared[p.group] = true
+	}
+}
+
+// clearStore does that with all groups of a key store.
+func (s *DB) clearStore(ctx context.Context, c *conn, keyStore string) error {
+	s.writer.clear(placeOfKeyStore(s.seed, keyStore))
+	return c.each(ctx, func(scan scanner) error {
+		var id string
+		err := scan(&id)
+		s.writer.clear(placeOfKey(s.seed, keyStore, id))
+		return err
+	}, `SELECT id FROM external_keys WHERE key_store = ?`, keyStore)
+}

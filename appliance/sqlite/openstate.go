@@ -1,0 +1,238 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/hmac"
+	"fmt"
+	"maps"
+	"slices"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+)
+
+var _ appliance.StateRows = (*DB)(nil)
+
+// OpenState implements [appliance.StateRows].
+func (s *DB) OpenState(ctx context.Context, o appliance.StateOptions) (report *appliance.StateReport, err error) {
+	s.CloseState()
+	var st *state
+	err = s.writer.doOnce(ctx, func(c *conn) (err error) {
+		st, report, err = s.openState(ctx, c, o)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	report.Head = st.first
+	if o.Installed != nil {
+		s.announce(appliance.Change{})
+	}
+	return report, nil
+}
+
+func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (*state, *appliance.StateReport, error) {
+	if err := checkSchema(ctx, c.c.QueryContext, s.schema); err != nil {
+		return nil, nil, err
+	}
+	if o.Installed != nil {
+		put := func() error { return upgradeInstallation(c, o.Installed, o.Was) }
+		if o.Was == nil {
+			put = func() error { return createInstallation(c, o.Installed) }
+		}
+		if err := put(); err != nil {
+			return nil, nil, err
+		}
+	}
+	heads, err := readManifests(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	root := heads[appliance.ScopeInstallation]
+	if root == nil && !o.Seal {
+		return nil, nil, fault.Errorf(fault.StateUnsealed, "the database has an installation, and lacks the manifest that authenticates its rows: it was removed, or the database is of before there were any")
+	}
+	st := newState(o, s.schema, s.seed, s.writer.specs)
+	st.heads = heads
+	there, _, n, err := st.actual(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if st.version, err = dataVersion(c); err != nil {
+		return nil, nil, err
+	}
+	report := &appliance.StateReport{Rows: n}
+	if !o.Seal {
+		if err := s.judge(ctx, c, st, there, report); err != nil {
+			return nil, nil, err
+		}
+	}
+	st.sums, st.groups = there.sums, there.groups
+	if o.Seal || report.Migrated {
+		for scope := range scopesOf(there.sums) {
+			st.tx.forced[scope] = !st.broken[scope]
+		}
+		for scope := range heads { // also of sets that have no rows any more
+			st.tx.forced[scope] = !st.broken[scope]
+		}
+		maps.DeleteFunc(st.tx.forced, func(_ string, forced bool) bool { return !forced })
+		st.tx.forced[appliance.ScopeInstallation] = true
+		st.tx.anchored = true
+	}
+	if o.Next {
+		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
+	}
+	s.writer.opened = st
+	return st, report, nil
+}
+
+// judge holds the sums against the manifests.
+func (s *DB) judge(ctx context.Context, c *conn, st *state, there *delta, report *appliance.StateReport) error {
+	sums := there.sums
+	root := st.heads[appliance.ScopeInstallation]
+	if root.Schema != s.schema {
+		var err error
+		if sums, err = s.earlierSums(ctx, c, st, root.Schema); err != nil {
+			return err
+		}
+		report.Migrated = true
+	}
+	matches := func(m *appliance.Manifest, sum appliance.Sum) bool {
+		return m.Schema == root.Schema && hmac.Equal(m.Seal, st.o.Key.Seal(m, &sum))
+	}
+	if !matches(root, sums[appliance.ScopeInstallation]) {
+		return stateChanged()
+	}
+	report.Head = root.Head()
+	for scope := range scopesOf(sums) {
+		if m := st.heads[scope]; m == nil || !matches(m, sums[scope]) {
+			st.broken[scope] = true
+		}
+	}
+	for scope, m := range st.heads {
+		if _, rows := sums[scope]; !rows && !matches(m, appliance.Sum{}) {
+			st.broken[scope] = true
+		}
+	}
+	report.Damaged = slices.Sorted(maps.Keys(st.broken))
+	return nil
+}
+
+// earlierSums counts the rows as they were counted before the schema was migrated: without
+// the tables and columns that are new, which must be as the migrations make them.
+func (s *DB) earlierSums(ctx context.Context, c *conn, st *state, schema int64) (map[string]appliance.Sum, error) {
+	if schema > s.schema || schema < firstManifest {
+		return nil, stateChanged()
+	}
+	before, err := specsOf(ctx, schema, s.seed)
+	if err != nil {
+		return nil, err
+	}
+	there := newDelta()
+	for name, now := range st.specs {
+		was := before[name]
+		if was == nil {
+			var rows int
+			if _, err := c.one([]any{&rows}, fmt.Sprintf(`SELECT count(*) FROM %q`, name)); err != nil {
+				return nil, err
+			}
+			if rows > 0 && now.kept {
+				return nil, fault.Errorf(fault.StateChanged, "the table %s is new in this version and has rows already: somebody else added them", name)
+			}
+			continue
+		}
+		if err := s.earlierRows(ctx, c, st, there, was, now); err != nil {
+			return nil, err
+		}
+	}
+	return there.sums, nil
+}
+
+// firstManifest is the version of the schema that has manifests first.
+const firstManifest = 9
+
+func (s *DB) earlierRows(ctx context.Context, c *conn, st *state, there *delta, was, now *spec) error {
+	added := map[int]any{}
+	var from []int
+	for i, name := range now.columns {
+		if slices.Contains(was.columns, name) {
+			continue
+		}
+		var value any
+		var text *string
+		if _, err := c.one([]any{&text}, `SELECT dflt_value FROM pragma_table_info(?) WHERE name = ?`, now.name, name); err != nil {
+			return err
+		}
+		if text != nil { // an expression of our own migrations
+			if _, err := c.one([]any{&value}, `SELECT `+*text); err != nil {
+				return err
+			}
+		}
+		added[i] = value
+	}
+	for _, name := range was.columns {
+		from = append(from, slices.Index(now.columns, name))
+	}
+	var changed bool
+	err := c.raw(ctx, func(row []any) {
+		for i, value := range added {
+			changed = changed || now.counted[i] && !equal(row[i], value)
+		}
+		earlier := make([]any, len(from))
+		for i, at := range from {
+			earlier[i] = row[at]
+		}
+		if !was.outOfPlace(earlier) {
+			st.count(there, was, earlier, false)
+		}
+	}, fmt.Sprintf(`SELECT %s FROM %q`, quoted(now.columns), now.name))
+	if changed {
+		return fault.Errorf(fault.StateChanged, "a column of the table %s is new in this version and was changed already by somebody else", now.name)
+	}
+	return err
+}
+
+// CloseState implements [appliance.StateRows].
+func (s *DB) CloseState() {
+	// In the writer's goroutine, so that no transaction is sealed by a key that is wiped.
+	_ = s.writer.hand(context.Background(), &change{once: true, closes: true, done: make(chan error, 1), apply: func(*conn) error {
+		if st := s.writer.live.Swap(nil); st != nil {
+			st.o.Key.Wipe()
+		}
+		s.writer.counting = nil
+		return nil
+	}})
+}
+
+// CheckState implements [appliance.StateRows].
+func (s *DB) CheckState(ctx context.Context) (report *appliance.StateReport, err error) {
+	err = s.writer.doOnce(ctx, func(c *conn) error {
+		st := s.writer.live.Load()
+		if st == nil {
+			return stateClosed()
+		}
+		if err := checkSchema(ctx, c.c.QueryContext, st.schema); err != nil {
+			st.lost(err)
+			return err
+		}
+		report, err = st.compare(ctx, c)
+		return err
+	})
+	return report, err
+}
+
+// History implements [appliance.StateRows].
+func (s *DB) History(ctx context.Context, sequence uint64) (digest []byte, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		found, err := c.one([]any{&digest}, `SELECT digest FROM manifest_history WHERE sequence = ?`, int64(sequence))
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "the digest of state %d is not kept", sequence)
+		}
+		return err
+	})
+	return digest, err
+}
+
+func stateClosed() error {
+	return fault.Errorf(fault.Locked, "the rows cannot be changed while the appliance is locked: their manifest is sealed by a key that the HSM opens")
+}

@@ -1,0 +1,111 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"sync"
+
+	"holdfast/appliance/fault"
+)
+
+// schemaObject is a row of sqlite_schema.
+type schemaObject struct{ kind, name, table, sql string }
+
+// schemaOf reads the schema of a database.
+func schemaOf(ctx context.Context, query func(context.Context, string, ...any) (*sql.Rows, error)) ([]schemaObject, error) {
+	rows, err := query(ctx, `SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []schemaObject
+	for rows.Next() {
+		var o schemaObject
+		if err := rows.Scan(&o.kind, &o.name, &o.table, &o.sql); err != nil {
+			return nil, err
+		}
+		list = append(list, o)
+	}
+	return list, rows.Err()
+}
+
+// pattern is what the migrations up to a version make: the schema, and the columns.
+type pattern struct {
+	objects []schemaObject
+	tables  []table
+}
+
+var patterns struct {
+	sync.Mutex
+	made map[int64]*pattern
+}
+
+// patternOf gives what the migrations make of an empty database.
+func patternOf(ctx context.Context, schema int64) (*pattern, error) {
+	patterns.Lock()
+	defer patterns.Unlock()
+	if p := patterns.made[schema]; p != nil {
+		return p, nil
+	}
+	db, err := sql.Open("sqlite", "file::memory:?_dqs=0")
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	if _, err := migrateTo(ctx, db, schema); err != nil {
+		return nil, err
+	}
+	p := &pattern{}
+	if p.objects, err = schemaOf(ctx, db.QueryContext); err != nil {
+		return nil, err
+	}
+	c, err := newConn(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	if p.tables, err = allTables(ctx, c); err != nil {
+		return nil, err
+	}
+	if patterns.made == nil {
+		patterns.made = map[int64]*pattern{}
+	}
+	patterns.made[schema] = p
+	return p, nil
+}
+
+// checkSchema says what in a database is not what the migrations make: a trigger, a view,
+// an index or a table that is added, removed or written otherwise. It is compared byte
+// for byte, since each of them can have a change do something else than it says.
+func checkSchema(ctx context.Context, query func(context.Context, string, ...any) (*sql.Rows, error), schema int64) error {
+	p, err := patternOf(ctx, schema)
+	if err != nil {
+		return err
+	}
+	there, err := schemaOf(ctx, query)
+	if err != nil {
+		return err
+	}
+	for _, o := range there {
+		if slices.Contains(p.objects, o) || (o.kind == "table" && slices.Contains(engineTables, o.name)) {
+			continue
+		}
+		if slices.ContainsFunc(p.objects, func(want schemaObject) bool { return want.kind == o.kind && want.name == o.name }) {
+			return schemaFault("the %s %.80q is not what Holdfast made", o.kind, o.name)
+		}
+		return schemaFault("it has a %s %.80q that is not Holdfast's", o.kind, o.name)
+	}
+	for _, want := range p.objects {
+		if !slices.Contains(there, want) && !slices.Contains(engineTables, want.name) {
+			return schemaFault("it lacks the %s %q", want.kind, want.name)
+		}
+	}
+	return nil
+}
+
+func schemaFault(format string, args ...any) error {
+	return fault.Errorf(fault.StateSchema, "the database's schema was changed by something else than Holdfast: %s", fmt.Sprintf(format, args...))
+}
