@@ -85,7 +85,7 @@ func (h *auditHead) prove(ctx context.Context, ring Keyring, installation string
 }
 
 // KeepAuditHead writes the present head of the audit log into the state. Each
-// administrator's change is answered after it, and it is done once a minute; no
+// administrator's change is answered after it, and it is done once an hour; no
 // request of KMS waits for it. fault.Locked.
 func (l *Lifecycle) KeepAuditHead(ctx context.Context) error { return l.auditHead.keep(ctx) }
 

@@ -195,10 +195,11 @@ func (l *Lifecycle) lock() {
 
 // The intervals of the background work in Run.
 const (
-	probeEvery    = 15 * time.Second
-	leaseEvery    = time.Second
-	lastUsedEvery = time.Minute
-	deletionEvery = time.Minute
+	probeEvery     = 15 * time.Second
+	leaseEvery     = time.Second
+	lastUsedEvery  = time.Minute
+	deletionEvery  = time.Minute
+	auditHeadEvery = time.Hour
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
@@ -209,6 +210,8 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer probe.Stop()
 	minute := time.NewTicker(lastUsedEvery)
 	defer minute.Stop()
+	heads := time.NewTicker(auditHeadEvery) // each raises the anchor, and a TPM's counter wears
+	defer heads.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
 	leases := make(chan struct{})
@@ -243,6 +246,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			}
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
+		case <-heads.C:
 			l.auditHead.keepLogged(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
