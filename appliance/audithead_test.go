@@ -54,12 +54,12 @@ func TestAuditHead(t *testing.T) {
 		if store, err = sqlite.Open(t.Context(), dir+"/holdfast.db", sqlite.Options{}); err != nil {
 			t.Fatal(err)
 		}
-		token, err := device.Open(t.Context(), appliancetest.Opening{})
+		o.Appliance.Store = store
+		a := appliance.New(o.Appliance)
+		token, err := device.Open(t.Context(), appliancetest.Opening{MakingMasterKey: func() error { return a.NoteMasterKey(t.Context()) }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		o.Appliance.Store = store
-		a := appliance.New(o.Appliance)
 		t.Cleanup(func() { a.Lock(); _ = token.Close(); _ = store.Close() })
 		err = a.Unlock(t.Context(), keyring.New(token), nil)
 		if (err != nil) != a.Locked() {
