@@ -178,6 +178,8 @@ type StateOptions struct {
 	// Next has the next manifest written though nothing has changed, for an anchor.
 	Next           bool
 	Installed, Was *Installation
+	// AuditHead, if given, is written as well.
+	AuditHead *AuditHeadRow
 	// Anchoring may be nil.
 	Anchoring Anchoring
 	// Lost, if given, is called when a row of the installation's set was changed by
