@@ -97,6 +97,13 @@ func unlock(ctx context.Context, db appliance.Store, ring appliance.Keyring) (st
 	if err := ring.OpenStateKey(ctx, in.ID, in.WrappedStateKey); err != nil {
 		return "", err
 	}
+	key, err := ring.ManifestKey(in.ID)
+	if err != nil {
+		return "", err
+	}
+	if _, err := db.OpenState(ctx, appliance.StateOptions{Key: key, Now: time.Now}); err != nil {
+		return "", err
+	}
 	stores, err := db.KeyStores(ctx)
 	if err != nil {
 		return "", err

@@ -16,6 +16,8 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/web"
 	"holdfast/web/operation"
@@ -142,15 +144,50 @@ func (in *installation) startOn(machine *swtpm.Process, sealed, xks, admin strin
 
 // startReady starts the server and waits until it is ready.
 func (in *installation) startReady(ctx context.Context) (*server, error) {
+	_, there := os.Stat(filepath.Join(in.dir(), "holdfast.db"))
 	s, err := in.start()
 	if err != nil {
 		return nil, err
+	}
+	if there != nil {
+		if err := in.beginBeside(ctx, s); err != nil {
+			s.stop()
+			return nil, err
+		}
 	}
 	if _, err := s.waitReady(ctx); err != nil {
 		s.stop()
 		return nil, err
 	}
 	return s, nil
+}
+
+// beginBeside has a new installation begun where the token, which is that of the whole
+// run, has another one already.
+func (in *installation) beginBeside(ctx context.Context, s *server) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, fmt.Errorf("the boot did not end within %s", readyWithin))
+	defer cancel()
+	client := web.NewClient(in.socket())
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for {
+		var status operation.Status
+		if err := client.Do(ctx, http.MethodGet, "status", nil, &status); err == nil {
+			switch {
+			case status.Boot.State == progress.Serving:
+				return nil
+			case status.Boot.Code == string(fault.StateMissing):
+				return client.Do(ctx, http.MethodPost, "installation/begin", operation.Decision{Reason: "the token is that of the whole run"}, nil)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return s.explain(context.Cause(ctx))
+		case <-s.gone:
+			return s.explain(errors.New("it ended instead of serving"))
+		case <-tick.C:
+		}
+	}
 }
 
 // provision makes key store, credential and grant through the admin socket of

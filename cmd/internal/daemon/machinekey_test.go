@@ -90,7 +90,7 @@ func TestLockedUsers(t *testing.T) {
 		if change == "" {
 			s.logged(before, `msg=serving `)
 		} else {
-			s.logged(before, `msg=boot state=locked .*E_STATE_CHANGED|msg=boot state=locked .*E_UNLOCK`)
+			s.logged(before, `msg=boot state=locked .*E_STATE_(CHANGED|ROLLED_BACK)|msg=boot state=locked .*E_UNLOCK`)
 		}
 		r.stop()
 	}
@@ -130,9 +130,17 @@ func TestBeforeTheFirstUnlock(t *testing.T) {
 			}
 			before := len(s.log.String())
 			r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+			// TPM and HSM have the traces of the installation that was removed.
+			s.logged(before, `state=locked .*code=E_STATE_MISSING`)
+			err := r.do("POST", "installation/begin", operation.Decision{Reason: "its disk is gone"}, nil)
 			if c.locked {
-				s.logged(before, `msg=boot state=locked .*code=E_UNLOCK`)
+				if err == nil {
+					t.Error("an installation was begun")
+				}
 				return
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 			s.logged(before, `msg=serving `)
 			if _, refused := r.refusedUsers(); refused != 1 {
