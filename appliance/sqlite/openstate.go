@@ -54,7 +54,7 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	st := newState(o, s.schema, s.seed, s.writer.specs)
 	st.heads = heads
-	there, _, n, err := st.actual(ctx, c)
+	there, n, err := st.actual(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
