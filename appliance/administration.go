@@ -16,6 +16,13 @@ type Administration struct {
 	settings *Settings
 	deleting func(ctx context.Context, keyStore, keyID string) error
 
+	ownership *ownership
+	// awaited are the objects in the HSM that wait for their destruction, by label.
+	// admin guards it.
+	awaited map[string]awaited
+	// said is what the log was told last of things that are tried every minute.
+	said map[string]string
+
 	// admin serializes operations, which read a row, change it and write it back.
 	// Requests of KMS never take it, but for a rotation.
 	admin sync.Mutex

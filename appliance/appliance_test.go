@@ -267,7 +267,7 @@ func TestScheduledDeletion(t *testing.T) {
 	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	for _, id := range []string{"going", "staying"} {
 		b.NewKey(t, "demo", id, "encrypt,decrypt", appliance.CustodyHSM)
-		must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: id, Principal: "p", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
+		must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: id, Principal: "dynamodb.amazonaws.com", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
 	}
 	_, err := b.Appliance.ScheduleDeletion(ctx, "demo", "going", 6)
 	wantCode(t, err, fault.Invalid)
@@ -299,6 +299,7 @@ func TestScheduledDeletion(t *testing.T) {
 		t.Errorf("told of %q", told)
 	}
 	k.Fails(appliancetest.Encrypt("going", "x"), fault.NotFound)
+	b.DestroyLeftovers(ctx)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("token objects left to destroy: %v", left)
 	}
@@ -391,9 +392,9 @@ func TestAdministration(t *testing.T) {
 	ops := []appliance.Operation{appliance.OpEncrypt}
 	wantCode(t, grant(appliance.Grant{Operations: ops}), fault.Invalid)
 	wantCode(t, grant(appliance.Grant{Principal: "arn:*", Operations: ops}), fault.Invalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p"}), fault.Invalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: []appliance.Operation{"Sign"}}), fault.Invalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: ops, KeyID: "absent"}), fault.NotFound)
+	wantCode(t, grant(appliance.Grant{Principal: "dynamodb.amazonaws.com"}), fault.Invalid)
+	wantCode(t, grant(appliance.Grant{Principal: "dynamodb.amazonaws.com", Operations: []appliance.Operation{"Sign"}}), fault.Invalid)
+	wantCode(t, grant(appliance.Grant{Principal: "dynamodb.amazonaws.com", Operations: ops, KeyID: "absent"}), fault.NotFound)
 	wantCode(t, a.RemoveGrant(ctx, "demo", "absent"), fault.NotFound)
 
 	_, err = a.Keys(ctx, "demo", appliance.Page{Limit: 0})
@@ -452,7 +453,7 @@ func TestChangesUnderLoad(t *testing.T) {
 	}
 	for i := range 20 {
 		name := fmt.Sprintf("s%d", i)
-		b.NewKeyStore(t, name, "/"+name, "p")
+		b.NewKeyStore(t, name, "/"+name, "*")
 		c, _, err := b.Appliance.CreateCredential(ctx, "demo", appliance.NewCredential{})
 		if err != nil {
 			t.Fatal(err)

@@ -115,6 +115,6 @@ func (a *Administration) deleteKey(ctx context.Context, v *view, due *ExternalKe
 	if err := a.store.DeleteKey(ctx, k.KeyStore, k.ID, k.Seal, objects); err != nil {
 		return err
 	}
-	a.destroyTokenObjects(ctx, ring, objects, nil)
+	a.destroyTokenObjects(ctx, ring, objects)
 	return nil
 }

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"time"
 
@@ -27,12 +26,20 @@ type Lifecycle struct {
 	service        *Service
 	settings       *Settings
 	administration *Administration
+	ownership      *ownership
+	traces         []func(ctx context.Context) (string, error)
+	// deciding serializes what a person decides about a copy of the installation.
+	deciding sync.Mutex
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
 // empty database it makes the installation. It costs one HSM operation per key
 // store, however many keys there are. A key store that does not open is
-// reported in the log and refuses its requests; the others serve.
+// reported in the log and refuses its requests, and is tried again; the others serve.
+//
+// Two errors leave it with the keyring, until a person decides: fault.StateMissing, for
+// an empty database beside the traces of an installation ([Lifecycle.Begin],
+// [Backups.Restore]), and fault.StateSuperseded ([Lifecycle.TakeOver]).
 func (l *Lifecycle) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
 	return l.unlock(ctx, ring, hsms, unlocking{})
 }
@@ -49,8 +56,12 @@ type unlocking struct {
 // unlock does what Unlock says.
 func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlocking) error {
 	asked := l.now()
-	if err := l.openAll(ctx, ring, u.restored); err != nil {
-		if IsHeld(err) {
+	err := l.openAll(ctx, ring, u.restored)
+	if err == nil {
+		err = l.own(ctx, ring, u.after == nil)
+	}
+	if err != nil {
+		if IsHeld(err) || awaitsDecision(err) {
 			l.hold(ring, hsms, err)
 		}
 		return err
@@ -62,7 +73,10 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) error {
 	in, err := l.store.Installation(ctx)
 	if fault.CodeOf(err) == fault.NotFound {
-		return l.install(ctx, ring)
+		if err := l.checkTraces(ctx, ring); err != nil {
+			return err
+		}
+		return l.install(ctx, ring, false)
 	}
 	if err != nil {
 		return err
@@ -142,7 +156,7 @@ func IsHeld(err error) bool {
 func (l *Lifecycle) serve(ctx context.Context, ring Keyring, hsms []HSM, asked time.Time, after *suspended) error {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
-	v, err := l.service.read(ctx, newView(ring), Change{})
+	v, err := l.service.open(ctx, ring)
 	if err != nil {
 		ring.Lock()
 		return err
@@ -176,23 +190,18 @@ func (l *Lifecycle) lock() {
 	defer l.store.CloseState()
 	if v != nil {
 		v.ring.Lock()
-		// Has what was derived from keys erased now (package scrub). A sync.Pool, as
-		// the keyring has them, lets go of its content at the second collection.
-		runtime.GC()
-		runtime.GC()
 	}
 }
 
 // The intervals of the background work in Run.
 const (
 	probeEvery    = 15 * time.Second
-	leaseEvery    = time.Second
 	lastUsedEvery = time.Minute
 	deletionEvery = time.Minute
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
-// stores when credentials were last used, and destroys the keys whose deletion
+// tries again what is out of service, stores when credentials were last used, and destroys the keys whose deletion
 // is due. Before it returns, it stores the last uses once more.
 func (l *Lifecycle) Run(ctx context.Context) {
 	probe := time.NewTicker(min(probeEvery, l.service.lease.length/4))
@@ -201,21 +210,11 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer minute.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
-	leases := make(chan struct{})
-	go func() { // apart: the rest may wait for the HSM
-		defer close(leases)
-		every := time.NewTicker(leaseEvery)
-		defer every.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-every.C:
-				l.KeepLease(ctx)
-			}
-		}
-	}()
-	defer func() { <-leases }()
+	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
+	for _, f := range []func(context.Context){l.KeepLease, l.service.Recover} {
+		apart.Go(func() { every(ctx, time.Second, f) })
+	}
+	defer apart.Wait()
 
 	l.administration.DestroyLeftovers(ctx)
 	l.administration.DeleteDueKeys(ctx)
@@ -234,6 +233,21 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			l.service.storeLastUsed(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
+			l.administration.DestroyLeftovers(ctx)
+		}
+	}
+}
+
+// every calls f at intervals until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func(context.Context)) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f(ctx)
 		}
 	}
 }

@@ -75,3 +75,29 @@ func (m *Machine) RaisePolicyVersion(ctx context.Context, version uint64) (highe
 	})
 	return highest, err
 }
+
+// PolicySeal gives the highest policy version that was noted, the one that was sealed,
+// and its seal; zeros if there is none.
+func (m *Machine) PolicySeal(ctx context.Context) (highest, sealed uint64, seal []byte, err error) {
+	err = m.db.read(ctx, func(c *conn) error {
+		var h, s int64
+		found, err := c.one([]any{&h, &s, &seal}, `SELECT version, sealed, seal FROM policy_version`)
+		if found {
+			highest, sealed = uint64(h), uint64(s)
+		}
+		return err
+	})
+	return highest, sealed, seal, err
+}
+
+// SealPolicyVersion notes the seal of a policy version; fault.NotFound if no version was
+// noted.
+func (m *Machine) SealPolicyVersion(ctx context.Context, version uint64, seal []byte) error {
+	return m.db.write(ctx, func(c *conn) error {
+		n, err := c.exec(`UPDATE policy_version SET sealed = ?, seal = ?`, int64(version), seal)
+		if err == nil && n == 0 {
+			err = fault.Errorf(fault.NotFound, "no policy version was noted")
+		}
+		return err
+	})
+}

@@ -73,6 +73,9 @@ func (r *Route) Changes() bool { return r.Mutates() && !r.ReadOnly }
 // ShowsSecret says whether the answer has something that is shown once.
 func (r *Route) ShowsSecret() bool { return r.answer.Implements(reflect.TypeFor[secret]()) }
 
+// TakesSecret says whether the input may hold a [Secret].
+func (r *Route) TakesSecret() bool { return holdsSecret(r.input) }
+
 // Operation is what the audit log calls it: the method and the route, such as
 // "POST keystores/{keystore}/keys".
 func (r *Route) Operation() string { return r.Method + " " + strings.TrimPrefix(r.Path, "/") }

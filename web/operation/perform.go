@@ -22,6 +22,7 @@ type Domain interface {
 	Credentials
 	Blocks
 	Backups
+	Installations
 	Discards
 	WholeState
 	// Status gives the state of keys, HSMs and lease.

@@ -75,6 +75,17 @@ func auditID(state string) (string, error) {
 type journal struct {
 	boot.Journal
 	audit *recorder.Recorder
+	// raised seals the policy's version, if the machine's key is there.
+	raised func(ctx context.Context, version uint64) error
+}
+
+// RaisePolicyVersion implements [boot.Journal].
+func (j *journal) RaisePolicyVersion(ctx context.Context, version uint64) (uint64, error) {
+	highest, err := j.Journal.RaisePolicyVersion(ctx, version)
+	if err == nil && version == highest {
+		err = j.raised(ctx, version)
+	}
+	return highest, err
 }
 
 // RecordBootStep implements [boot.Journal].
