@@ -38,6 +38,10 @@ type Options struct {
 	// Recorder, if given, records each request that is authenticated and within its
 	// quota, before it is answered. What cannot be recorded is not answered.
 	Recorder Recorder
+	// AuditLog, if given, must contain the head that AuditHeads has of it, or the
+	// appliance is not unlocked.
+	AuditLog   AuditLog
+	AuditHeads AuditHeadRows
 	// SealAll, if given, seals the rows that other packages keep, with [Settings.Seals].
 	// The first unlock calls it, before the installation is written. Set changes a
 	// setting then.
@@ -48,6 +52,14 @@ type Options struct {
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
+	// Witnessed, if given, tells the latest time that may be relied on (package
+	// appliance/witness): a key is destroyed when it is due by Now and by this. Run asks it
+	// once a minute.
+	Witnessed func() time.Time
+	// Rotating, if given, is told of a key that is due for rotation by itself, with the
+	// new version, before it is rotated. An error keeps the present version; it is tried
+	// again.
+	Rotating func(ctx context.Context, keyStore, keyID string, version uint32) error
 	// OpenCopy opens a store of its own at path: a new one, or the SQLite database that is
 	// there, as backups of before had. Without it there is neither backup nor restore.
 	OpenCopy func(ctx context.Context, path string) (Copy, error)
@@ -106,8 +118,9 @@ func New(o Options) *Appliance {
 	settings.seals.settings = settings
 	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
 	service.installation = owner.State
-	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, ownership: owner}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, ownership: owner, traces: o.Traces}
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
+	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, auditHead: head, ownership: owner, traces: o.Traces}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew
@@ -144,6 +157,12 @@ func (o *Options) setDefaults() {
 	}
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }
+	}
+	if o.Witnessed == nil {
+		o.Witnessed = o.Now
+	}
+	if o.Rotating == nil {
+		o.Rotating = func(context.Context, string, string, uint32) error { return nil }
 	}
 	if o.OpenCopy == nil {
 		o.OpenCopy = func(context.Context, string) (Copy, error) {

@@ -197,7 +197,11 @@ func TestAnotherToken(t *testing.T) {
 // TestRotationByCount: a version rotates when it has done its encryptions, and
 // what it encrypted still decrypts.
 func TestRotationByCount(t *testing.T) {
-	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{RotateAfter: 64}})
+	var told []string // each rotation is on record before it is done
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{RotateAfter: 64, Rotating: func(_ context.Context, keyStore, key string, version uint32) error {
+		told = append(told, fmt.Sprintf("%s/%s %d", keyStore, key, version))
+		return nil
+	}}})
 	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	first := k.OK(appliancetest.Encrypt("k", "first")).Ciphertext
@@ -208,8 +212,8 @@ func TestRotationByCount(t *testing.T) {
 		t.Errorf("after 64 encryptions: version %d, count %d", v.CurrentVersion, v.Versions[0].Encryptions)
 	}
 	last := k.OK(appliancetest.Encrypt("k", "last")).Ciphertext
-	if v := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t); v.CurrentVersion != 2 {
-		t.Errorf("after 65 encryptions: version %d", v.CurrentVersion)
+	if v := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t); v.CurrentVersion != 2 || !slices.Equal(told, []string{"demo/k 2"}) {
+		t.Errorf("after 65 encryptions: version %d, told %q", v.CurrentVersion, told)
 	}
 	for want, sealed := range map[string]*appliance.Ciphertext{"first": first, "last": last} {
 		if got := k.OK(appliancetest.Decrypt("k", sealed)).Plaintext; got != want {

@@ -420,13 +420,14 @@ func TestInterruptedFirstStart(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			device := newDevice(t)
 			unsealed := fault.Errorf(fault.Internal, "the power went off")
-			o := appliancetest.Options{Token: device, Locked: fault.Internal, Appliance: appliance.Options{
+			machine := appliancetest.NewMachineKey(t)
+			o := appliancetest.Options{Token: device, Locked: fault.Internal, Appliance: appliance.Options{MachineKey: machine,
 				SealAll: func(context.Context, func(name, value string) error) error { return unsealed }}}
 			b := appliancetest.Start(t, o)
 			b.Stop()
 			another := appliancetest.Start(t, appliancetest.Options{Token: device, Locked: fault.StateMissing})
 			another.Stop()
-			b = appliancetest.Restart(t, b, appliancetest.Options{})
+			b = appliancetest.Restart(t, b, appliancetest.Options{Appliance: appliance.Options{MachineKey: machine}})
 			if got := b.Appliance.Installation().Standing; got != appliance.StandingOwner {
 				t.Errorf("it is %q", got)
 			}

@@ -29,7 +29,8 @@ type Lifecycle struct {
 	ownership      *ownership
 	traces         []func(ctx context.Context) (string, error)
 	// deciding serializes what a person decides about a copy of the installation.
-	deciding sync.Mutex
+	deciding  sync.Mutex
+	auditHead *auditHead
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
@@ -90,6 +91,11 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
+	if o.Seal { // before it is done: from then on a head that is missing is an error
+		if err := l.auditHead.found(ctx, ring, installation); err != nil {
+			return err
+		}
+	}
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
 	var anchor *anchoring
@@ -107,6 +113,9 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	report, err := l.store.OpenState(ctx, o)
 	if err == nil && !o.Seal {
 		err = l.fresh(ctx, anchor, report.Head, o)
+	}
+	if err == nil && !o.Seal {
+		err = l.auditHead.prove(ctx, ring, installation)
 	}
 	if err != nil {
 		l.store.CloseState()
@@ -195,9 +204,10 @@ func (l *Lifecycle) lock() {
 
 // The intervals of the background work in Run.
 const (
-	probeEvery    = 15 * time.Second
-	lastUsedEvery = time.Minute
-	deletionEvery = time.Minute
+	probeEvery     = 15 * time.Second
+	lastUsedEvery  = time.Minute
+	deletionEvery  = time.Minute
+	auditHeadEvery = time.Hour
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
@@ -208,6 +218,8 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer probe.Stop()
 	minute := time.NewTicker(lastUsedEvery)
 	defer minute.Stop()
+	heads := time.NewTicker(auditHeadEvery) // each raises the anchor, and a TPM's counter wears
+	defer heads.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
 	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
@@ -224,6 +236,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			l.service.storeLastUsed(last)
+			l.auditHead.keepLogged(last)
 			return
 		case <-probe.C:
 			if !l.service.Locked() {
@@ -231,6 +244,8 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			}
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
+		case <-heads.C:
+			l.auditHead.keepLogged(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
 			l.administration.DestroyLeftovers(ctx)

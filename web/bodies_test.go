@@ -647,6 +647,10 @@ func (b *bank) damage(operation string) string {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	// So that the row's own seal is what does not match.
+	if _, err := d.AcceptState(ctx, "a test", "the test has edited it"); err != nil {
+		b.t.Fatal(err)
+	}
 	return path
 }
 

@@ -83,6 +83,7 @@ var (
 		Route: Route{ID: "createKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys", Capability: identity.ManageKeys, Urgency: Ordinary,
 			Summary: "Make or import an external key"},
 		Subject: makes[NewKey],
+		Named:   func(in NewKey) (string, string) { return in.KeyStore, in.ID },
 		Run: func(ctx context.Context, c *Caller, in NewKey) (*appliance.StoredKey, error) {
 			return c.Domain.CreateKey(ctx, in.KeyStore, appliance.NewExternalKey{ID: in.ID, Usage: in.Usage, Custody: in.Custody, Material: in.Material, Framing: in.Framing, Reversible: in.Reversible})
 		},

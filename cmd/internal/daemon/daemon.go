@@ -31,6 +31,7 @@ import (
 	"holdfast/appliance/machine/machinekey"
 	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/sqlite"
+	"holdfast/appliance/witness"
 	"holdfast/attest"
 	"holdfast/attest/tpm/counter"
 	"holdfast/cmd/internal/coredump"
@@ -192,12 +193,14 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		}
 	})
 	d.onClose(d.machineKey.Wipe)
-	d.audit = newRecorder(cfg, d.o.Log)
+	clock := witness.New(nil, nil)
+	d.audit = newRecorder(cfg, d.o.Log, clock)
 	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor,
+		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witnessed: clock.Now, SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Rotating: d.audit.KeyRotated,
+		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
 		},
@@ -291,7 +294,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log})
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead})
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	version1 := &http.Protocols{} // package forget
 	version1.SetHTTP1(true)
