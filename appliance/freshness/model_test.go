@@ -190,7 +190,7 @@ func (w world) attacker(m moment, add func(string, func(*moment))) {
 		if w.reset {
 			add("reset the TPM", func(n *moment) { n.tpm, n.count = w.tpm, 0 })
 		}
-		if w.foreign && !m.foreign {
+		if w.foreign && !m.foreign && m.phase == stopped {
 			add("exchange the TPM", func(n *moment) { n.tpm, n.count, n.foreign = n.tpm+1, 0, true })
 		}
 		return

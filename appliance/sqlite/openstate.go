@@ -79,7 +79,10 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 		st.tx.forced[appliance.ScopeInstallation] = true
 		st.tx.anchored = true
 	}
-	if o.Next {
+	if o.Fresh != nil && !o.Seal {
+		if err := o.Fresh(report.Head); err != nil {
+			return nil, nil, err
+		}
 		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
 	}
 	s.writer.opened = st

@@ -290,8 +290,11 @@ func (s *state) seal(ctx context.Context, c *conn) error {
 	if head := s.heads[appliance.ScopeInstallation]; head != nil {
 		name, count = head.Anchor, head.Count
 	}
-	if s.tx.anchored && s.o.Anchoring != nil {
-		name, count = s.o.Anchoring.Next()
+	if s.tx.anchored {
+		name, count = "", 0 // as when people accept a state without the anchor that it had
+		if s.o.Anchoring != nil {
+			name, count = s.o.Anchoring.Next()
+		}
 	}
 	return s.next(c, appliance.ScopeInstallation, name, count)
 }
