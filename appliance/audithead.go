@@ -47,17 +47,18 @@ func (h *auditHead) binding(installation, value string) Binding {
 }
 
 // found begins with the log as it is: where all rows are sealed as they are, as in a new
-// installation, after a restore, or when people accept.
-func (h *auditHead) found(ctx context.Context, ring Keyring, installation string) error {
+// installation, after a restore, or when people accept. It gives the row to write with
+// them; nil without a log.
+func (h *auditHead) found(ring Keyring, installation string) (*AuditHeadRow, error) {
 	if h.log == nil {
-		return nil
+		return nil, nil
 	}
 	h.keeping.Lock()
 	defer h.keeping.Unlock()
 	if err := h.log.Prove(""); err != nil {
-		return err
+		return nil, err
 	}
-	return h.write(ctx, ring, installation)
+	return h.row(ring, installation)
 }
 
 // prove has the audit log proven against the head that was kept, before anything
@@ -107,15 +108,23 @@ func (h *auditHead) keep(ctx context.Context) error {
 }
 
 func (h *auditHead) write(ctx context.Context, ring Keyring, installation string) error {
-	head, err := h.log.Head()
+	row, err := h.row(ring, installation)
 	if err != nil {
 		return err
+	}
+	return h.rows.SetAuditHead(ctx, row)
+}
+
+func (h *auditHead) row(ring Keyring, installation string) (*AuditHeadRow, error) {
+	head, err := h.log.Head()
+	if err != nil {
+		return nil, err
 	}
 	seal, err := ring.Seal(h.binding(installation, head), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return h.rows.SetAuditHead(ctx, &AuditHeadRow{Value: head, Seal: seal})
+	return &AuditHeadRow{Value: head, Seal: seal}, nil
 }
 
 // keepLogged is keep for work in the background.

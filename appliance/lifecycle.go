@@ -91,8 +91,8 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
-	if o.Seal { // before it is done: from then on a head that is missing is an error
-		if err := l.auditHead.found(ctx, ring, installation); err != nil {
+	if o.Seal { // from then on a head that is missing is an error
+		if o.AuditHead, err = l.auditHead.found(ring, installation); err != nil {
 			return err
 		}
 	}

@@ -181,6 +181,8 @@ type StateOptions struct {
 	// there is a change.
 	Fresh          func(Head) error
 	Installed, Was *Installation
+	// AuditHead, if given, is written as well.
+	AuditHead *AuditHeadRow
 	// Anchoring may be nil.
 	Anchoring Anchoring
 	// Lost, if given, is called when a row of the installation's set was changed by

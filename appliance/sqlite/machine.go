@@ -128,9 +128,11 @@ func (m *Machine) AuditHead(ctx context.Context) (*appliance.AuditHeadRow, error
 
 // SetAuditHead implements [appliance.AuditHeadRows].
 func (m *Machine) SetAuditHead(ctx context.Context, row *appliance.AuditHeadRow) error {
-	return m.db.write(ctx, func(c *conn) error {
-		_, err := c.exec(`INSERT INTO audit_head (one, value, seal) VALUES (1, ?, ?)
-			ON CONFLICT (one) DO UPDATE SET value = excluded.value, seal = excluded.seal`, row.Value, row.Seal)
-		return err
-	})
+	return m.db.write(ctx, func(c *conn) error { return setAuditHead(c, row) })
+}
+
+func setAuditHead(c *conn, row *appliance.AuditHeadRow) error {
+	_, err := c.exec(`INSERT INTO audit_head (one, value, seal) VALUES (1, ?, ?)
+		ON CONFLICT (one) DO UPDATE SET value = excluded.value, seal = excluded.seal`, row.Value, row.Seal)
+	return err
 }

@@ -90,6 +90,9 @@ type Daemon struct {
 	boot      *boot.Boot
 	audit     *recorder.Recorder
 	collector *attest.Collector
+	// awaited is the context of an unlock that a person has to decide about; nil if there is
+	// nothing to decide. The boot's goroutine alone has it.
+	awaited context.Context
 	// anchor is the anchor of the state in this machine's TPM, from the boot's first step
 	// on; nil without a TPM.
 	anchor *counter.Anchor

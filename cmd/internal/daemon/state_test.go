@@ -136,7 +136,11 @@ func TestUsersGone(t *testing.T) {
 	r.enrol(<-s.welcomed, "alice")
 	r.stop()
 	s.edit(`DELETE FROM sessions; DELETE FROM users`)
-	r = s.start()
+	before := len(s.log.String())
+	r = s.begin()
+	s.logged(before, `state=locked .*code=E_STATE_CHANGED`)
+	r.ok("POST", "state/accept", operation.AcceptedState{Reason: "the test has removed them"}, nil)
+	s.logged(before, `state=serving`)
 	if got := len(s.welcomed); got != 0 {
 		t.Errorf("%d setup codes", got)
 	}

@@ -59,9 +59,10 @@ func members(h config.HSM, all hsm.Config) []hsm.Config {
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
 	err := d.appliance.Unlock(ctx, keyring.New(token), hsms)
 	if d.appliance.Held() != nil {
+		d.awaited = ctx
 		return nil // a person decides, with the HSM open; the boot's condition says so
 	}
-	if code := fault.CodeOf(err); code == fault.HSMObject {
+	if code := fault.CodeOf(err); code == fault.HSMObject || code == fault.AuditRewritten {
 		return err
 	}
 	if err != nil {
@@ -71,6 +72,11 @@ func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []app
 		}
 		return fault.Wrapf(code, err, "the keys cannot be unlocked")
 	}
+	return d.unlocked(ctx)
+}
+
+// unlocked does what comes once the keys are unlocked for the first time.
+func (d *Daemon) unlocked(ctx context.Context) error {
 	if err := d.renewSeals(ctx); err != nil {
 		// What is unlocked serves all the same; while it is locked, those rows are refused.
 		d.o.Log.Error("rows could not be given the seal of this machine; restart the machine to try again", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
@@ -124,8 +130,14 @@ func (d *Daemon) lock() {
 
 // condition says whether keys serve. A state that is held is locked for its own reason.
 func (d *Daemon) condition() (progress.State, *fault.Fault) {
-	if why := d.appliance.Held(); why != nil {
-		return progress.Locked, fault.Wrapf(fault.CodeOf(why), why, "the state is not served")
+	if why, ok := errors.AsType[*fault.Fault](d.appliance.Held()); ok {
+		return progress.Locked, why
+	}
+	if ctx := d.awaited; ctx != nil && !d.appliance.Locked() { // a person has decided
+		d.awaited = nil
+		if err := d.unlocked(ctx); err != nil {
+			d.o.Log.Error("the keys serve, and not all is done that comes with the first unlock; restart the machine", "error", err)
+		}
 	}
 	return boot.ConditionOf(d.appliance.Condition())
 }

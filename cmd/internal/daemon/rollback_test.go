@@ -1,0 +1,86 @@
+package daemon_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/web/operation"
+	"holdfast/xks/xkstest"
+)
+
+// folderOf gives a function that puts a folder of an appliance that does not run back, with
+// all that is in it.
+func (s *site) folderOf(dir string) (putBack func()) {
+	s.t.Helper()
+	kept := filepath.Join(s.t.TempDir(), "kept")
+	if err := os.CopyFS(kept, os.DirFS(dir)); err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		s.t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, e := range entries {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		if err := os.CopyFS(dir, os.DirFS(kept)); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			return os.Chmod(path, 0o600)
+		}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// TestRolledBack: a database or a whole volume of before is not served, since the TPM has
+// counted the changes that it lacks. A person can accept it, on record.
+func TestRolledBack(t *testing.T) {
+	for name, keep := range map[string]func(s *site) func(){
+		"the database": (*site).copyOf,
+		"the volume":   func(s *site) func() { return s.folderOf(s.cfg.State.Dir) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			r := s.start()
+			kms := r.newKeyStore()
+			r.newKey("k", appliance.CustodyCached, "")
+			r.stop()
+			putBack := keep(s)
+			r = s.start()
+			r.ok("POST", "keystores/p/keys/k/disable", nil, nil)
+			r.stop()
+			putBack()
+			before := len(s.log.String())
+			r = s.begin()
+			s.logged(before, `state=locked .*code=E_STATE_ROLLED_BACK`)
+			kms = r.kms(kms.AccessKeyID, kms.SecretAccessKey)
+			if a := kms.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
+				t.Error("a state of before is served")
+			}
+			var state appliance.StateStatus
+			r.ok("GET", "state", nil, &state)
+			if state.HeldCode != "E_STATE_ROLLED_BACK" {
+				t.Errorf("the state is %+v", state)
+			}
+			var accepted operation.StateAcceptance
+			r.ok("POST", "state/accept", operation.AcceptedState{Reason: "the test has put it back"}, &accepted)
+			if !accepted.Accepted {
+				t.Errorf("%+v", accepted)
+			}
+			s.logged(before, `state=serving`)
+			r.stop()
+			s.start() // the anchor agrees again
+		})
+	}
+}
