@@ -183,7 +183,7 @@ func (l *Lifecycle) VerifyState(ctx context.Context) (*StateStatus, error) {
 	status.Anchor = anchor.anchor.Name()
 	since, failed := anchor.status()
 	if failed == nil {
-		_, failed = anchor.fresh(ctx, report.Head)
+		_, failed = anchor.check(ctx, report.Head)
 	}
 	if failed != nil {
 		status.NotAnchored, status.NotAnchoredSince = failed.Error(), since

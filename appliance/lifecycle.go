@@ -110,9 +110,15 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 			return err
 		}
 	}
+	if anchor != nil {
+		o.Fresh = func(h Head) error { return anchor.fresh(ctx, h) }
+	}
 	report, err := l.store.OpenState(ctx, o)
-	if err == nil && !o.Seal {
-		err = l.fresh(ctx, anchor, report.Head, o)
+	if err == nil && accepted && anchor != nil {
+		report, err = l.openAgain(ctx, o)
+	}
+	if err == nil {
+		err = anchored(anchor, report.Head)
 	}
 	if err == nil && !o.Seal {
 		err = l.auditHead.prove(ctx, ring, installation)
@@ -132,24 +138,29 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	return nil
 }
 
-// fresh holds the head against the anchor. A state without one gets it.
-func (l *Lifecycle) fresh(ctx context.Context, anchor *anchoring, h Head, o StateOptions) error {
+// anchored says whether the manifest of an opening is anchored, as it must be before there
+// is a change.
+func anchored(anchor *anchoring, h Head) error {
 	if anchor == nil {
 		if h.Anchor != "" {
 			return fault.Errorf(fault.StateAnchor, "the state names the anchor %s, and this machine has none", h.Anchor)
 		}
 		return nil
 	}
-	again, err := anchor.fresh(ctx, h)
-	if err != nil || !again {
-		return err
+	if _, err := anchor.status(); err != nil {
+		return fault.Wrapf(fault.StateAnchor, err, "the state cannot be anchored")
 	}
+	return nil
+}
+
+// openAgain opens the state once more after people have accepted it, so that it has a
+// count that no copy of before has.
+func (l *Lifecycle) openAgain(ctx context.Context, o StateOptions) (report *StateReport, err error) {
 	if o.Key, err = o.Key.Again(); err != nil {
-		return err
+		return nil, err
 	}
-	o.Next = true
-	_, err = l.store.OpenState(ctx, o)
-	return err
+	o.Seal, o.Installed, o.Was = false, nil, nil
+	return l.store.OpenState(ctx, o)
 }
 
 // IsHeld says whether an error is about the state as a whole, which people may accept.

@@ -175,8 +175,11 @@ type StateOptions struct {
 	// manifests, and when people accept. In the same transaction the installation's row
 	// becomes Installed, if given, which was Was.
 	Seal bool
-	// Next has the next manifest written though nothing has changed, for an anchor.
-	Next           bool
+	// Fresh, if given, is asked once all rows match whether the state is as new as its
+	// anchor; without Seal. If it gives no error, the next manifest is written in the same
+	// transaction, so that no copy with the count of the opening is current any more once
+	// there is a change.
+	Fresh          func(Head) error
 	Installed, Was *Installation
 	// AuditHead, if given, is written as well.
 	AuditHead *AuditHeadRow

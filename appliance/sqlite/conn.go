@@ -99,14 +99,16 @@ func (c *conn) each(ctx context.Context, f func(scanner) error, query string, ar
 }
 
 // raw reads the rows of a query as the driver gives them, without database/sql's copies
-// and conversions: it is for reading a million rows. The row is valid during the call.
+// and conversions: it is for reading a million rows. The slice is valid during the call,
+// its values for longer.
+// The driver itself does not get the context, which would cost it something at each row.
 func (c *conn) raw(ctx context.Context, f func(row []any), query string, args ...any) error {
 	named := make([]driver.NamedValue, len(args))
 	for i, a := range args {
 		named[i] = driver.NamedValue{Ordinal: i + 1, Value: a}
 	}
 	return c.c.Raw(func(raw any) error {
-		rows, err := raw.(driver.QueryerContext).QueryContext(ctx, query, named)
+		rows, err := raw.(driver.QueryerContext).QueryContext(context.Background(), query, named)
 		if err != nil {
 			return err
 		}

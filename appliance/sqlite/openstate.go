@@ -59,7 +59,7 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	st := newState(o, s.schema, s.seed, s.writer.specs)
 	st.heads = heads
-	there, _, n, err := st.actual(ctx, c)
+	there, n, err := st.actual(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,7 +84,10 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 		st.tx.forced[appliance.ScopeInstallation] = true
 		st.tx.anchored = true
 	}
-	if o.Next {
+	if o.Fresh != nil && !o.Seal {
+		if err := o.Fresh(report.Head); err != nil {
+			return nil, nil, err
+		}
 		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
 	}
 	s.writer.opened = st

@@ -45,6 +45,7 @@ var (
 // spec is how the rows of a table are counted in.
 type spec struct {
 	table
+	head          []byte // how the encoding of a row begins
 	counted       []bool // by column
 	anchored      []bool
 	keyStore, key int // columns; -1 for none
@@ -77,6 +78,7 @@ func specsOf(ctx context.Context, schema int64, seed maphash.Seed) (map[string]*
 				s.key = i
 			}
 		}
+		s.head = s.digest()
 		for _, k := range t.key {
 			s.pk = append(s.pk, slices.Index(t.columns, k))
 		}
@@ -85,16 +87,27 @@ func specsOf(ctx context.Context, schema int64, seed maphash.Seed) (map[string]*
 	return specs, nil
 }
 
-// encode writes what is counted of a row without ambiguity: the table, and each column's
-// name, type and value, with lengths.
-func (s *spec) encode(out []byte, row []any) []byte {
-	out = appendPart(out, 't', s.name)
-	for i, v := range row {
-		if !s.counted[i] {
-			continue
+// digest names the table and the columns that are counted, in their order: the first 16
+// bytes of SHA-256. It is in place of the names, which would be half of a row's encoding.
+func (s *spec) digest() []byte {
+	names := appendPart(nil, 't', s.name)
+	for i, c := range s.columns {
+		if s.counted[i] {
+			names = appendPart(names, 'c', c)
 		}
-		out = appendPart(out, 'c', s.columns[i])
-		out = appendValue(out, v)
+	}
+	d := sha256.Sum256(names)
+	return d[:16]
+}
+
+// encode writes what is counted of a row without ambiguity: which table and columns, and
+// each column's type and value, with lengths.
+func (s *spec) encode(out []byte, row []any) []byte {
+	out = append(out, s.head...)
+	for i, v := range row {
+		if s.counted[i] {
+			out = appendValue(out, v)
+		}
 	}
 	return out
 }
@@ -151,15 +164,26 @@ func (s *spec) place(row []any) place {
 }
 
 func placeOfKeyStore(seed maphash.Seed, store string) place {
-	return place{store, maphash.Bytes(seed, appendPart(nil, 'k', store))}
+	var id [64]byte
+	return place{store, maphash.Bytes(seed, appendPart(id[:0], 'k', store))}
 }
 
 // placeOfKey gives that of a key. The keys of a key store are in 256 sets, so that one row
 // that does not match takes few other keys out of service.
 func placeOfKey(seed maphash.Seed, store, key string) place {
-	digest := sha256.Sum256([]byte(key))
-	return place{fmt.Sprintf("%s/%02x", store, digest[0]), maphash.Bytes(seed, appendPart(appendPart(nil, 'k', store), 'e', key))}
+	var room [192]byte // so that nothing is allocated for each of a million rows
+	id := appendPart(appendPart(room[:0], 'k', store), 'e', key)
+	digest := sha256.Sum256(id[len(id)-len(key):])
+	return place{store + partNames[digest[0]], maphash.Bytes(seed, id)}
 }
+
+// partNames are what follows the key store's ID in the name of a set of keys.
+var partNames = func() (names [256]string) {
+	for i := range names {
+		names[i] = fmt.Sprintf("/%02x", i)
+	}
+	return names
+}()
 
 // outOfPlace says whether the row of the installation's manifest itself is meant: it is in
 // no set.

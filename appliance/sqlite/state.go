@@ -56,6 +56,7 @@ type delta struct {
 	forced map[string]bool
 	heads  map[string]*appliance.Manifest
 	err    error
+	row    []byte // the encoding of the last row, whose memory the next one takes
 }
 
 func newDelta() *delta {
@@ -80,7 +81,8 @@ func (d *delta) fold(o *delta) {
 
 // count counts a row in, or takes it out, and gives its place.
 func (s *state) count(d *delta, sp *spec, row []any, out bool) place {
-	tag := s.o.Key.Tag(sp.encode(make([]byte, 0, 512), row))
+	d.row = sp.encode(d.row[:0], row)
+	tag := s.o.Key.Tag(d.row)
 	at := sp.place(row)
 	short := tag.Short()
 	if out {
@@ -201,31 +203,31 @@ func scan(ctx context.Context, c *conn, specs map[string]*spec, f func(sp *spec,
 	return n, nil
 }
 
-// actual counts all rows that there are, and says in which scope each group is.
-func (s *state) actual(ctx context.Context, c *conn) (there *delta, scopes map[uint64]string, n int, err error) {
-	there, scopes = newDelta(), map[uint64]string{}
-	n, err = scan(ctx, c, s.specs, func(sp *spec, row []any) {
-		at := s.count(there, sp, row, false)
-		scopes[at.group] = at.scope
-	})
-	return there, scopes, n, err
+// actual counts all rows that there are.
+func (s *state) actual(ctx context.Context, c *conn) (there *delta, n int, err error) {
+	t := newTally(s.o.Key)
+	n, err = scan(ctx, c, s.specs, t.add)
+	return t.end(), n, err
 }
 
 // compare reads all rows and marks the groups that are not as in memory.
 func (s *state) compare(ctx context.Context, c *conn) (*appliance.StateReport, error) {
-	there, _, n, err := s.actual(ctx, c)
+	there, n, err := s.actual(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	s.bad = map[uint64]bool{}
 	for g := range there.groups {
-		s.bad[g] = s.groups[g] != there.groups[g]
+		if s.groups[g] != there.groups[g] {
+			s.bad[g] = true
+		}
 	}
 	for g, sum := range s.groups {
-		s.bad[g] = sum != there.groups[g]
+		if sum != there.groups[g] {
+			s.bad[g] = true
+		}
 	}
-	maps.DeleteFunc(s.bad, func(_ uint64, bad bool) bool { return !bad })
 	s.mu.Unlock()
 	report := &appliance.StateReport{Rows: n, Head: s.heads[appliance.ScopeInstallation].Head()}
 	for scope := range scopesOf(there.sums, s.sums) {
@@ -288,8 +290,11 @@ func (s *state) seal(ctx context.Context, c *conn) error {
 	if head := s.heads[appliance.ScopeInstallation]; head != nil {
 		name, count = head.Anchor, head.Count
 	}
-	if s.tx.anchored && s.o.Anchoring != nil {
-		name, count = s.o.Anchoring.Next()
+	if s.tx.anchored {
+		name, count = "", 0 // as when people accept a state without the anchor that it had
+		if s.o.Anchoring != nil {
+			name, count = s.o.Anchoring.Next()
+		}
 	}
 	return s.next(c, appliance.ScopeInstallation, name, count)
 }
@@ -310,23 +315,25 @@ func (s *state) next(c *conn, scope, anchor string, count uint64) error {
 // scope is whole again where nothing else in it differs from memory. A group that is
 // missing altogether does not tell its scope, so then none is.
 func (s *state) reconcile(ctx context.Context, c *conn) error {
-	there, scopes, _, err := s.actual(ctx, c)
+	there, _, err := s.actual(ctx, c)
 	if err != nil {
 		return err
 	}
 	for g := range s.tx.cleared {
 		s.tx.groups[g] = there.groups[g] - s.groups[g]
 	}
-	differs := map[string]bool{}
-	for g, sum := range there.groups {
-		if s.groups[g]+s.tx.groups[g] != sum {
-			differs[scopes[g]] = true
-		}
-	}
 	for g, sum := range s.groups {
-		if _, rows := scopes[g]; !rows && sum+s.tx.groups[g] != 0 {
+		if _, rows := there.groups[g]; !rows && sum+s.tx.groups[g] != 0 {
 			return nil
 		}
+	}
+	differs := map[string]bool{}
+	if _, err := scan(ctx, c, s.specs, func(sp *spec, row []any) {
+		if at := sp.place(row); s.groups[at.group]+s.tx.groups[at.group] != there.groups[at.group] {
+			differs[at.scope] = true
+		}
+	}); err != nil {
+		return err
 	}
 	for scope := range scopesOf(there.sums, s.sums) {
 		if !differs[scope] && !s.broken[scope] && there.sums[scope] != s.sums[scope].Plus(s.tx.sums[scope]) {
