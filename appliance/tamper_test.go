@@ -111,7 +111,8 @@ type target struct {
 	moments []string
 	// old and present are databases without a log.
 	old, present string
-	decides      map[string]string
+	// decides are all decisions, ofKeys those of requests, ofPeople those about users.
+	decides, ofKeys, ofPeople map[string]string
 }
 
 // served is an appliance over files of a target.
@@ -173,7 +174,9 @@ func newTarget(t testing.TB, anchored bool) *target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.decides = g.decisions(t, present)
+	g.decides, g.ofKeys = g.decisions(t, present), g.keyDecisions(t, present)
+	g.ofPeople = map[string]string{}
+	g.decisionsOnPeople(t, present, g.ofPeople)
 	present.stop()
 	return g
 }
@@ -286,7 +289,7 @@ func (g *target) change(t testing.TB, s *served, dir string) {
 			return errorOf(s.AddGrant(ctx, "demo", appliance.Grant{KeyID: "forbidden", Effect: appliance.EffectForbid, Principal: appliancetest.Principal, Operations: []appliance.Operation{appliance.OpDecrypt}, NotAfter: g.clock.Now().AddDate(1, 0, 0)}))
 		},
 		func() error {
-			return errors.Join(errorOf(s.SetQuota(ctx, "other", 1)), s.SetPolicy(ctx, "other", `forbid (principal, action, resource);`), s.RemoveGrant(ctx, "demo", grantOf("demo", "enabled", bob)))
+			return errors.Join(errorOf(s.SetQuota(ctx, "other", 100000)), s.SetPolicy(ctx, "other", `forbid (principal, action, resource);`), s.RemoveGrant(ctx, "demo", grantOf("demo", "enabled", bob)))
 		},
 		func() error {
 			return errorOf(s.SetCredentialActive(ctx, "demo", g.credentials["demo inactive"][0], false))
@@ -376,23 +379,7 @@ func said1(err error, ok string) string {
 // decisions asks for every decision.
 func (g *target) decisions(t testing.TB, s *served) map[string]string {
 	t.Helper()
-	out := map[string]string{}
-	ask := func(c *appliancetest.Client, store, key, principal string) {
-		for _, r := range []appliancetest.Request{appliancetest.Encrypt(key, "x"), appliancetest.Decrypt(key, g.sealed[store+"/"+key]), appliancetest.Attributes(key)} {
-			if r.Context.Operation == appliance.OpEncrypt && key != "enabled" && key != "disabled" && key != "blocked" {
-				continue // it counts, and is written
-			}
-			r.Context.Principal = principal
-			a, err := c.Call(r)
-			out[fmt.Sprintf("%s %s/%s by %s", r.Context.Operation, store, key, principal)] = said1(err, fmt.Sprint(a.Plaintext, a.Key.State, a.Key.Usage, a.Key.CurrentVersion, a.Key.Blocked))
-		}
-	}
-	for _, key := range tamperKeys {
-		ask(g.client(t, s, "demo", "demo"), "demo", key, appliancetest.Principal)
-		ask(g.client(t, s, "demo", "demo"), "demo", key, bob)
-	}
-	ask(g.client(t, s, "other", "other"), "other", "k", appliancetest.Principal)
-	ask(g.client(t, s, "stopped", "stopped"), "stopped", "k", appliancetest.Principal)
+	out := g.keyDecisions(t, s)
 	for name := range g.credentials {
 		store, _, _ := strings.Cut(name, " ")
 		key := map[bool]string{true: "enabled", false: "k"}[store == "demo"]
@@ -413,13 +400,40 @@ func (g *target) decisions(t testing.TB, s *served) map[string]string {
 	return out
 }
 
+// keyDecisions asks for those of requests.
+func (g *target) keyDecisions(t testing.TB, s *served) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	ask := func(c *appliancetest.Client, store, key, principal string) {
+		for _, r := range []appliancetest.Request{appliancetest.Encrypt(key, "x"), appliancetest.Decrypt(key, g.sealed[store+"/"+key]), appliancetest.Attributes(key)} {
+			if r.Context.Operation == appliance.OpEncrypt && key != "enabled" && key != "disabled" && key != "blocked" {
+				continue // it counts, and is written
+			}
+			r.Context.Principal = principal
+			a, err := c.Call(r)
+			out[fmt.Sprintf("%s %s/%s by %s", r.Context.Operation, store, key, principal)] = said1(err, fmt.Sprint(a.Plaintext, a.Key.State, a.Key.Usage, a.Key.CurrentVersion, a.Key.Blocked))
+		}
+	}
+	for _, key := range tamperKeys {
+		ask(g.client(t, s, "demo", "demo"), "demo", key, appliancetest.Principal)
+		ask(g.client(t, s, "demo", "demo"), "demo", key, bob)
+	}
+	ask(g.client(t, s, "other", "other"), "other", "k", appliancetest.Principal)
+	ask(g.client(t, s, "stopped", "stopped"), "stopped", "k", appliancetest.Principal)
+	return out
+}
+
 func (g *target) decisionsOnPeople(t testing.TB, s *served, out map[string]string) {
 	t.Helper()
 	from := identity.Client{Address: "192.0.2.1:4711", UserAgent: "test"}
 	users, err := s.users.Users(ctx)
 	out["users"] = said1(err, fmt.Sprint(len(users)))
+	for _, name := range []string{"ann", "ben", "cid"} {
+		out["user "+name] = "refused: " + string(fault.NotFound)
+	}
 	for _, u := range users {
-		out["user "+u.Name] = fmt.Sprint(u.ID, u.Role, u.Disabled, u.Password, u.OIDC, u.RecoveryCodes)
+		_, err := s.users.Principal(ctx, u.ID, "")
+		out["user "+u.Name] = said1(err, "") + fmt.Sprint(u.ID, u.Role, u.Disabled, u.Password, u.OIDC, u.RecoveryCodes)
 		if u.Refused {
 			out["user "+u.Name] = "refused: " + string(fault.Tampered)
 		}
@@ -457,6 +471,7 @@ func (g *target) decisionsOnPeople(t testing.TB, s *served, out map[string]strin
 	}
 	notes, err := s.store.TokenObjects(ctx)
 	out["notes"] = said1(err, "")
+	out[fmt.Sprintf("note holdfast-key-%032x", 0)] = "refused: " + string(fault.Tampered) // nothing is destroyed
 	for _, n := range notes {
 		if !n.Unmatched {
 			out["note "+n.Label] = fmt.Sprint(n.KeyStore, n.KeyID, n.Version)
@@ -464,27 +479,43 @@ func (g *target) decisionsOnPeople(t testing.TB, s *served, out map[string]strin
 	}
 }
 
-// refusals are the codes that refuse a thing since it is not what it was, or since the state
-// is held meanwhile.
-var refusals = []fault.Code{fault.Tampered, fault.Locked, fault.StateChanged, fault.StateSchema}
+// refusals are the codes that refuse a request since what it needs is not what it was, cannot
+// be read, or since the state is held meanwhile.
+var refusals = []fault.Code{fault.Tampered, fault.Locked, fault.StateChanged, fault.StateSchema, fault.Internal}
 
 // differing gives the decisions that are other than they were, and not refusals of that thing.
-func (g *target) differing(c tampering, got map[string]string) (list []string) {
+func differing(c tampering, want, got map[string]string) (list []string) {
 	refusals := refusals
 	if c.table == "key_stores" && (c.column == "uri_path_prefix" || c.column == "") { // there is no such prefix any more
 		refusals = append(slices.Clone(refusals), fault.NotFound)
 	}
-	all := maps.Clone(g.decides)
+	all := maps.Clone(want)
 	maps.Copy(all, got)
 	for name := range all {
-		was, is := g.decides[name], got[name]
+		was, is := want[name], got[name]
 		code, refused := strings.CutPrefix(is, "refused: ")
-		if was != is && !(refused && slices.Contains(refusals, fault.Code(code))) {
+		if was != is && !(refused && (slices.Contains(refusals, fault.Code(code)) || !ofRequests(name))) {
 			list = append(list, fmt.Sprintf("%s: %q, and was %q", name, is, was))
 		}
 	}
 	slices.Sort(list)
 	return list
+}
+
+// otherwise gives what is decided otherwise than before the change. While the state is held,
+// requests are refused, and users sign in by the rows that there are, to look and to accept.
+func (g *target) otherwise(t testing.TB, c tampering, s *served) []string {
+	t.Helper()
+	if s.Held() != nil {
+		return differing(c, g.ofKeys, g.keyDecisions(t, s))
+	}
+	return differing(c, g.decides, g.decisions(t, s))
+}
+
+// ofRequests says whether a decision is that of a request for a key.
+func ofRequests(name string) bool {
+	what, _, _ := strings.Cut(name, " ")
+	return slices.Contains([]string{string(appliance.OpEncrypt), string(appliance.OpDecrypt), string(appliance.OpGetAttributes), "credential"}, what)
 }
 
 // column is one of the schema.
@@ -735,10 +766,90 @@ func TestTamperedStopped(t *testing.T) {
 		if c.schema && c.table != "goose_db_version" || !c.schema && noticed != covered(c.table, c.column) {
 			t.Errorf("%s: a manifest notices it: %v, and the list of what is left out says that it does: %v", c.name, noticed, covered(c.table, c.column))
 		}
-		for _, d := range g.differing(c, g.decisions(t, s)) {
+		for _, d := range g.otherwise(t, c, s) {
 			t.Errorf("%s: %s", c.name, d)
 		}
 		n.add(map[bool]string{true: "that thing refused", false: "left out, and decides nothing"}[noticed])
 		s.stop()
+	})
+}
+
+// TestTamperedRunning edits the database by another connection while the appliance runs. From
+// the next change or check on, and at once for a key that is not in memory, nothing is
+// decided otherwise.
+func TestTamperedRunning(t *testing.T) {
+	g := newTarget(t, false)
+	cases := slices.DeleteFunc(g.tamperings(t), func(c tampering) bool {
+		return c.column != "" && !strings.HasSuffix(c.name, "older") && !strings.HasSuffix(c.name, "another value")
+	})
+	each(t, cases, func(t *testing.T, c tampering, n *counts) {
+		dir := copied(t, g.present)
+		s := must(g.start(t, dir, nil))(t)
+		defer s.stop()
+		if !g.tamper(t, filepath.Join(dir, "holdfast.db"), c) {
+			n.add("changes nothing")
+			return
+		}
+		if slices.Contains([]string{"external_keys", "key_versions", "grants"}, c.table) && !c.schema {
+			for _, d := range differing(c, g.ofKeys, g.keyDecisions(t, s)) { // no key is in memory yet
+				t.Errorf("%s: a key that is read: %s", c.name, d)
+			}
+		}
+		if slices.Contains([]string{"users", "sessions", "api_tokens", "invitations", "settings", "approvals", "token_objects"}, c.table) && !c.schema {
+			out := map[string]string{}
+			g.decisionsOnPeople(t, s, out)
+			for _, d := range differing(c, g.ofPeople, out) {
+				t.Errorf("%s: at once: %s", c.name, d)
+			}
+		}
+		status, err := s.VerifyState(ctx)
+		code := fault.CodeOf(err)
+		if err == nil {
+			code = status.HeldCode
+		}
+		noticed := code != "" || len(status.Damaged) > 0
+		if c.schema && c.table != "goose_db_version" && code != fault.StateSchema {
+			t.Errorf("%s: the check says %q: %v", c.name, code, err)
+		}
+		// A session is held against memory when it is read, and is of no manifest.
+		if !c.schema && c.table != "sessions" && noticed != covered(c.table, c.column) {
+			t.Errorf("%s: the check notices it: %v", c.name, noticed)
+		}
+		if code != "" {
+			appliancetest.Eventually(t, c.name+": it is held", func() bool { return s.Held() != nil })
+		}
+		for _, d := range g.otherwise(t, c, s) {
+			t.Errorf("%s: %s", c.name, d)
+		}
+		n.add(map[bool]string{true: "noticed: " + string(code), false: "left out, and decides nothing"}[noticed])
+	})
+}
+
+// TestTamperedBeforeAChange does it with a change in place of the check.
+func TestTamperedBeforeAChange(t *testing.T) {
+	g := newTarget(t, false)
+	cases := slices.DeleteFunc(g.tamperings(t), func(c tampering) bool {
+		return c.column != "" && !strings.HasSuffix(c.name, "older")
+	})
+	each(t, cases, func(t *testing.T, c tampering, n *counts) {
+		dir := copied(t, g.present)
+		s := must(g.start(t, dir, nil))(t)
+		defer s.stop()
+		g.decisions(t, s) // has all keys in memory
+		if !g.tamper(t, filepath.Join(dir, "holdfast.db"), c) {
+			n.add("changes nothing")
+			return
+		}
+		_, changed := s.AddGrant(ctx, "demo", appliance.Grant{Principal: "arn:aws:iam::123456789012:user/Dan", Operations: []appliance.Operation{appliance.OpDecrypt}})
+		if c.schema && c.table != "goose_db_version" && changed == nil {
+			t.Errorf("%s: a change is made in a schema that is not Holdfast's", c.name)
+		}
+		if appliance.IsHeld(changed) || fault.CodeOf(changed) == fault.StateSchema {
+			appliancetest.Eventually(t, c.name+": it is held", func() bool { return s.Held() != nil })
+		}
+		for _, d := range g.otherwise(t, c, s) {
+			t.Errorf("%s: %s", c.name, d)
+		}
+		n.add(map[bool]string{true: "the change is made", false: "the change is refused: " + string(fault.CodeOf(changed))}[changed == nil])
 	})
 }

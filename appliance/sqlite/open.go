@@ -365,7 +365,10 @@ func checkMade(ctx context.Context, db *sql.DB) error {
 	}
 	var has int64
 	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&has)
-	if err != nil || has < 1 {
+	if err != nil && !hasCode(err, sqlite3.SQLITE_ERROR) {
+		return err
+	}
+	if err != nil || has < 1 { // such as that there is no such table
 		return schemaFault("it does not say which version it is")
 	}
 	p, err := provider(db)
