@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // Administration is the part that makes, changes and removes key stores,
@@ -15,6 +16,16 @@ type Administration struct {
 	service  *Service
 	settings *Settings
 	deleting func(ctx context.Context, keyStore, keyID string) error
+	// witnessed tells the latest time that what cannot be undone may rest on.
+	witnessed func() time.Time
+	rotating  func(ctx context.Context, keyStore, keyID string, version uint32) error
+
+	ownership *ownership
+	// awaited are the objects in the HSM that wait for their destruction, by label.
+	// admin guards it.
+	awaited map[string]awaited
+	// said is what the log was told last of things that are tried every minute.
+	said map[string]string
 
 	// admin serializes operations, which read a row, change it and write it back.
 	// Requests of KMS never take it, but for a rotation.

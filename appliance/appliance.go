@@ -38,13 +38,28 @@ type Options struct {
 	// Recorder, if given, records each request that is authenticated and within its
 	// quota, before it is answered. What cannot be recorded is not answered.
 	Recorder Recorder
+	// AuditLog, if given, must contain the head that AuditHeads has of it, or the
+	// appliance is not unlocked.
+	AuditLog   AuditLog
+	AuditHeads AuditHeadRows
 	// SealAll, if given, seals the rows that other packages keep, with [Settings.Seals].
 	// The first unlock calls it, before the installation is written. Set changes a
 	// setting then.
 	SealAll func(ctx context.Context, set func(name, value string) error) error
+	// MachineKey gives rows their second seal ([Seals]). Without it nothing is valid while
+	// the appliance is locked.
+	MachineKey MachineKey
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
+	// Witnessed, if given, tells the latest time that may be relied on (package
+	// appliance/witness): a key is destroyed when it is due by Now and by this. Run asks it
+	// once a minute.
+	Witnessed func() time.Time
+	// Rotating, if given, is told of a key that is due for rotation by itself, with the
+	// new version, before it is rotated. An error keeps the present version; it is tried
+	// again.
+	Rotating func(ctx context.Context, keyStore, keyID string, version uint32) error
 	// OpenCopy opens a store of its own at path: a new one, or the SQLite database that is
 	// there, as backups of before had. Without it there is neither backup nor restore.
 	OpenCopy func(ctx context.Context, path string) (Copy, error)
@@ -58,6 +73,12 @@ type Options struct {
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
 	RotateAfter uint64
+	// NoInstallationObject keeps no installation object in the HSM, for those that take
+	// none. Then nothing in the HSM is ever destroyed.
+	NoInstallationObject bool
+	// Traces say of what they know whether it is a trace of an installation: what it is,
+	// or "". They are asked when the database has none.
+	Traces []func(ctx context.Context) (string, error)
 }
 
 const (
@@ -93,10 +114,13 @@ func New(o Options) *Appliance {
 	o.setDefaults()
 	on := ground{log: o.Log, now: o.Now}
 	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
-	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, sealRows: o.SealAll}}
+	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, sealRows: o.SealAll}}
 	settings.seals.settings = settings
-	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor}
+	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
+	service.installation = owner.State
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
+	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, auditHead: head, ownership: owner, traces: o.Traces}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew
@@ -125,11 +149,20 @@ func (o *Options) setDefaults() {
 	if o.WhyLocked == nil {
 		o.WhyLocked = func() string { return "" }
 	}
+	if o.MachineKey == nil {
+		o.MachineKey = noMachineKey{}
+	}
 	if o.SealAll == nil {
 		o.SealAll = func(context.Context, func(name, value string) error) error { return nil }
 	}
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }
+	}
+	if o.Witnessed == nil {
+		o.Witnessed = o.Now
+	}
+	if o.Rotating == nil {
+		o.Rotating = func(context.Context, string, string, uint32) error { return nil }
 	}
 	if o.OpenCopy == nil {
 		o.OpenCopy = func(context.Context, string) (Copy, error) {

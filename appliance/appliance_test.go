@@ -197,7 +197,11 @@ func TestAnotherToken(t *testing.T) {
 // TestRotationByCount: a version rotates when it has done its encryptions, and
 // what it encrypted still decrypts.
 func TestRotationByCount(t *testing.T) {
-	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{RotateAfter: 64}})
+	var told []string // each rotation is on record before it is done
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{RotateAfter: 64, Rotating: func(_ context.Context, keyStore, key string, version uint32) error {
+		told = append(told, fmt.Sprintf("%s/%s %d", keyStore, key, version))
+		return nil
+	}}})
 	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	first := k.OK(appliancetest.Encrypt("k", "first")).Ciphertext
@@ -208,8 +212,8 @@ func TestRotationByCount(t *testing.T) {
 		t.Errorf("after 64 encryptions: version %d, count %d", v.CurrentVersion, v.Versions[0].Encryptions)
 	}
 	last := k.OK(appliancetest.Encrypt("k", "last")).Ciphertext
-	if v := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t); v.CurrentVersion != 2 {
-		t.Errorf("after 65 encryptions: version %d", v.CurrentVersion)
+	if v := must(b.Appliance.ShowKey(ctx, "demo", "k"))(t); v.CurrentVersion != 2 || !slices.Equal(told, []string{"demo/k 2"}) {
+		t.Errorf("after 65 encryptions: version %d, told %q", v.CurrentVersion, told)
 	}
 	for want, sealed := range map[string]*appliance.Ciphertext{"first": first, "last": last} {
 		if got := k.OK(appliancetest.Decrypt("k", sealed)).Plaintext; got != want {
@@ -267,7 +271,7 @@ func TestScheduledDeletion(t *testing.T) {
 	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	for _, id := range []string{"going", "staying"} {
 		b.NewKey(t, "demo", id, "encrypt,decrypt", appliance.CustodyHSM)
-		must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: id, Principal: "p", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
+		must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: id, Principal: "dynamodb.amazonaws.com", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
 	}
 	_, err := b.Appliance.ScheduleDeletion(ctx, "demo", "going", 6)
 	wantCode(t, err, fault.Invalid)
@@ -299,6 +303,7 @@ func TestScheduledDeletion(t *testing.T) {
 		t.Errorf("told of %q", told)
 	}
 	k.Fails(appliancetest.Encrypt("going", "x"), fault.NotFound)
+	b.DestroyLeftovers(ctx)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("token objects left to destroy: %v", left)
 	}
@@ -391,9 +396,9 @@ func TestAdministration(t *testing.T) {
 	ops := []appliance.Operation{appliance.OpEncrypt}
 	wantCode(t, grant(appliance.Grant{Operations: ops}), fault.Invalid)
 	wantCode(t, grant(appliance.Grant{Principal: "arn:*", Operations: ops}), fault.Invalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p"}), fault.Invalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: []appliance.Operation{"Sign"}}), fault.Invalid)
-	wantCode(t, grant(appliance.Grant{Principal: "p", Operations: ops, KeyID: "absent"}), fault.NotFound)
+	wantCode(t, grant(appliance.Grant{Principal: "dynamodb.amazonaws.com"}), fault.Invalid)
+	wantCode(t, grant(appliance.Grant{Principal: "dynamodb.amazonaws.com", Operations: []appliance.Operation{"Sign"}}), fault.Invalid)
+	wantCode(t, grant(appliance.Grant{Principal: "dynamodb.amazonaws.com", Operations: ops, KeyID: "absent"}), fault.NotFound)
 	wantCode(t, a.RemoveGrant(ctx, "demo", "absent"), fault.NotFound)
 
 	_, err = a.Keys(ctx, "demo", appliance.Page{Limit: 0})
@@ -452,7 +457,7 @@ func TestChangesUnderLoad(t *testing.T) {
 	}
 	for i := range 20 {
 		name := fmt.Sprintf("s%d", i)
-		b.NewKeyStore(t, name, "/"+name, "p")
+		b.NewKeyStore(t, name, "/"+name, "*")
 		c, _, err := b.Appliance.CreateCredential(ctx, "demo", appliance.NewCredential{})
 		if err != nil {
 			t.Fatal(err)

@@ -104,7 +104,7 @@ func TestBlockRowsEditedByHand(t *testing.T) {
 	b := appliancetest.Start(t, appliancetest.Options{})
 	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
-	policy := `@id("never") forbid (principal == Principal::"nobody", action, resource);`
+	policy := `@id("never") forbid (principal == Principal::"arn:aws:iam::123456789012:user/Nobody", action, resource);`
 	if err := b.Appliance.SetPolicy(ctx, "demo", policy); err != nil {
 		t.Fatal(err)
 	}

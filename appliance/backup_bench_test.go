@@ -58,7 +58,7 @@ func BenchmarkBackup(b *testing.B) {
 	stage("restore", func() error {
 		f := must(os.Open(path))(b)
 		defer f.Close()
-		_, err := fresh.Appliance.Restore(ctx, f)
+		_, err := fresh.Appliance.Restore(ctx, f, appliance.Restoration{})
 		return err
 	})
 }

@@ -73,14 +73,14 @@ func TestRestore(t *testing.T) {
 		report.Checkpoint != checkpoint || report.Restored {
 		t.Errorf("the backup has %+v", report)
 	}
-	if _, err := b.bed.Appliance.Restore(ctx, bytes.NewReader(b.backup)); fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "restore into a fresh one") {
+	if _, err := b.bed.Appliance.Restore(ctx, bytes.NewReader(b.backup), appliance.Restoration{}); fault.CodeOf(err) != fault.Conflict || !strings.Contains(err.Error(), "restore into a fresh one") {
 		t.Errorf("restoring over key stores: %v", err)
 	}
 	b.client.OK(appliancetest.Decrypt("cached", b.sealed["cached"])) // unharmed
 	b.bed.Stop()
 
-	fresh := appliancetest.Start(t, appliancetest.Options{Token: b.bed.Device})
-	report, err = fresh.Appliance.Restore(ctx, bytes.NewReader(b.backup))
+	fresh := appliancetest.Start(t, appliancetest.Options{Token: b.bed.Device, Locked: fault.StateMissing})
+	report, err = fresh.Appliance.Restore(ctx, bytes.NewReader(b.backup), appliance.Restoration{})
 	if err != nil || !report.Restored {
 		t.Fatalf("%+v: %v", report, err)
 	}

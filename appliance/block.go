@@ -29,6 +29,15 @@ func (b Block) Binding(installation string) Binding {
 // maxReason is the longest reason of a block, in bytes.
 const maxReason = 256
 
+// CheckReason says whether a reason is 1 to 256 printable characters: fault.Invalid.
+func CheckReason(reason string) error {
+	if reason == "" || len(reason) > maxReason || !utf8.ValidString(reason) ||
+		strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fault.Errorf(fault.Invalid, "reason: say why in 1 to %d printable characters", maxReason)
+	}
+	return nil
+}
+
 // BlockTarget says what to block: Everything, or what it names. The zero
 // BlockTarget is not valid.
 type BlockTarget struct {
@@ -71,15 +80,14 @@ func (t BlockTarget) String() string {
 	return "key " + t.KeyID + " of key store " + t.KeyStore
 }
 
-// Block takes the target out of service: no request that starts after it
-// returned uses a key of it, and its unlocked keys are wiped. It lasts until
+// Block takes the target out of service: after it returned, no request gets an answer
+// that a key of it made, also none that was under way, and its unlocked keys are wiped. It lasts until
 // Unblock, also over a restart. A block that is there gets the new reason. It
 // waits neither for the HSM nor for another operation. Errors: fault.Invalid,
 // fault.NotFound; fault.Locked while the appliance is locked and nothing serves.
 func (a *Administration) Block(ctx context.Context, t BlockTarget, reason string) (Block, error) {
-	if reason == "" || len(reason) > maxReason || !utf8.ValidString(reason) ||
-		strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return Block{}, fault.Errorf(fault.Invalid, "reason: say why in 1 to %d printable characters", maxReason)
+	if err := CheckReason(reason); err != nil {
+		return Block{}, err
 	}
 	b := Block{Reason: reason, Since: a.stamp()}
 	return b, a.setBlock(ctx, t, func(Block) (Block, error) { return b, nil })
@@ -105,11 +113,11 @@ func (a *Administration) CheckUnblock(ctx context.Context, t BlockTarget) error 
 		}
 		return t.blockedBy(v.blocked)
 	case t.KeyID == "":
-		_, e, err := a.service.keyStore(t.KeyStore)
+		_, ks, err := a.keyStoreRow(ctx, t.KeyStore)
 		if err != nil {
 			return err
 		}
-		return t.blockedBy(e.store.Blocked)
+		return t.blockedBy(ks.Blocked)
 	}
 	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
 }

@@ -43,7 +43,11 @@ func (a *Administration) CheckPolicy(_ context.Context, keyStore, cedar string) 
 // parsePolicy gives Cedar policies as they are stored.
 func parsePolicy(cedar string) (string, error) {
 	cedar = strings.ReplaceAll(cedar, "\r\n", "\n")
-	if _, err := authz.Parse(cedar); err != nil {
+	_, err := authz.Parse(cedar)
+	if err == nil {
+		err = authz.MistakeInCedar(cedar)
+	}
+	if err != nil {
 		return "", fault.Errorf(fault.Invalid, "%s", err)
 	}
 	return cedar, nil

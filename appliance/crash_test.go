@@ -85,6 +85,11 @@ func (s doomedStore) StrikeTokenObject(ctx context.Context, label string, was []
 	return s.Store.StrikeTokenObject(ctx, label, was)
 }
 
+func (s doomedStore) SetIncarnation(ctx context.Context, incarnation string, seal, was []byte) error {
+	defer s.death.step()
+	return s.Store.SetIncarnation(ctx, incarnation, seal, was)
+}
+
 type doomedToken struct {
 	*hsm.Token
 	death *death
@@ -105,6 +110,16 @@ func (t doomedToken) DestroyKey(ctx context.Context, label string) error {
 	return t.Token.DestroyKey(ctx, label)
 }
 
+func (t doomedToken) CreateDataObject(ctx context.Context, o hsm.DataObject) error {
+	defer t.death.step()
+	return t.Token.CreateDataObject(ctx, o)
+}
+
+func (t doomedToken) DestroyDataObject(ctx context.Context, o hsm.DataObject) error {
+	defer t.death.step()
+	return t.Token.DestroyDataObject(ctx, o)
+}
+
 // whole is an appliance with its parts.
 type whole struct {
 	*appliance.Appliance
@@ -123,11 +138,11 @@ func open(d doomed, now func() time.Time) (*whole, error) {
 	if w.store, err = sqlite.Open(ctx, filepath.Join(d.Dir, "holdfast.db"), sqlite.Options{}); err != nil {
 		return nil, err
 	}
-	if w.token, err = hsm.Open(ctx, hsm.Config{Module: d.Module, TokenLabel: d.TokenLabel, PIN: []byte(d.PIN)}); err != nil {
-		return nil, err
-	}
 	death := &death{left: d.Steps}
 	w.Appliance = appliance.New(appliance.Options{Store: doomedStore{w.store, death}, Now: now, Lease: 1000 * time.Hour})
+	if w.token, err = hsm.Open(ctx, hsm.Config{Module: d.Module, TokenLabel: d.TokenLabel, PIN: []byte(d.PIN), MakingMasterKey: func() error { return w.NoteMasterKey(ctx) }}); err != nil {
+		return nil, err
+	}
 	return w, w.Unlock(ctx, keyring.New(doomedToken{w.token, death}), []appliance.HSM{keyring.Watched(w.token)})
 }
 
@@ -181,7 +196,7 @@ func (d doomed) live() error {
 		if err := errors.Join(say(said{What: "created", Key: id}), encrypt(id), encrypt(id)); err != nil {
 			return err
 		}
-		if _, err := w.RotateKey(ctx, "demo", id, make([]byte, appliance.KeyBytes)); err != nil {
+		if _, err := w.RotateKey(ctx, "demo", id, []byte("imported material, of 32 bytes !")); err != nil {
 			return err
 		}
 		if err := errors.Join(say(said{What: "rotated", Key: id}), encrypt(id)); err != nil {
@@ -197,6 +212,8 @@ func (d doomed) live() error {
 	}
 	now = now.AddDate(0, 0, 8)
 	w.DeleteDueKeys(ctx)
+	now = now.Add(appliance.DestroyWait)
+	w.DestroyLeftovers(ctx)
 	return errors.Join(say(said{What: "deleted", Key: id}), w.close())
 }
 
@@ -292,12 +309,15 @@ func (a *answers) listen(t *testing.T, d doomed) bool {
 func (a *answers) check(t *testing.T, d doomed) {
 	t.Helper()
 	d.Steps = 0
-	w := must(open(d, nil))(t) // which checks that the database is whole
+	now := time.Now()
+	w := must(open(d, func() time.Time { return now }))(t) // which checks that the database is whole
 	defer func() {
 		if err := w.close(); err != nil {
 			t.Error(err)
 		}
 	}()
+	w.DestroyLeftovers(ctx)
+	now = now.Add(appliance.DestroyWait)
 	w.DestroyLeftovers(ctx)
 	if left := must(w.store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("to be destroyed, and not: %+v", left)

@@ -12,8 +12,8 @@ import (
 // changed by hand, or its disk has failed. It decides nothing, and what it was about is
 // out of service. [Administration.Discard] removes it.
 type DamagedRow struct {
-	// Kind is "key store", "key", "key version", "credential", "grant", "setting" or
-	// "block".
+	// Kind is "key store", "key", "key version", "credential", "grant", "setting",
+	// "block" or "incarnation".
 	Kind string `json:"kind"`
 	// KeyStore is the key store's name; empty for a setting and the block of everything.
 	KeyStore string `json:"key_store,omitempty"`
@@ -31,6 +31,7 @@ const (
 	damagedKindGrant      = "grant"
 	damagedKindSetting    = "setting"
 	damagedKindBlock      = "block"
+	damagedKindCopy       = "incarnation"
 )
 
 // String names the row for people.
@@ -44,6 +45,8 @@ func (d DamagedRow) String() string {
 		return fmt.Sprintf("setting %.200q", d.ID)
 	case damagedKindBlock:
 		return "the row that says whether everything is blocked"
+	case damagedKindCopy:
+		return "the row that says which copy of the installation this is"
 	}
 	return fmt.Sprintf("%s %.200q of key store %.200q", d.Kind, d.ID, d.KeyStore)
 }
@@ -63,6 +66,8 @@ func (d DamagedRow) Remedy() string {
 		return "holdfast grant discard " + argument(d.KeyStore) + " " + argument(d.ID)
 	case damagedKindBlock:
 		return "holdfast unblock --everything"
+	case damagedKindCopy:
+		return "holdfast installation takeover --reason TEXT"
 	}
 	return "holdfast setting discard " + argument(d.ID)
 }
@@ -163,13 +168,18 @@ func (i *inspection) installation(ctx context.Context, in *Installation) error {
 	if _, err := i.found(DamagedRow{Kind: damagedKindBlock}, i.ring.Verify(in.Blocked.Binding(in.ID), in.BlockSeal)); err != nil {
 		return err
 	}
+	_, err := in.incarnation(i.ring)
+	if _, err := i.found(DamagedRow{Kind: damagedKindCopy}, err); err != nil {
+		return err
+	}
 	for name := range firstSettings {
 		row, err := i.store.Setting(ctx, name)
 		if fault.CodeOf(err) == fault.NotFound { // in an installation every setting has a row
 			row, err = &SettingRow{Name: name}, nil
 		}
 		if err == nil {
-			_, err = i.found(DamagedRow{Kind: damagedKindSetting, ID: name}, i.ring.Verify(settingBinding(name, row.Value), row.Seal))
+			_, state := splitSeals(row.Seal)
+			_, err = i.found(DamagedRow{Kind: damagedKindSetting, ID: name}, i.ring.Verify(settingBinding(name, row.Value), state))
 		}
 		if err != nil {
 			return err
@@ -286,9 +296,13 @@ func (i *inspection) key(ctx context.Context, ks *KeyStore, id string) error {
 
 // within says where an error is.
 func within(err error, format string, args ...any) error {
-	message := "cannot be opened"
+	return &fault.Fault{Code: fault.CodeOf(err), Message: fmt.Sprintf(format, args...) + ": " + messageOf(err), Err: err}
+}
+
+// messageOf gives what may be shown of an error.
+func messageOf(err error) string {
 	if e, ok := errors.AsType[*fault.Fault](err); ok {
-		message = e.Message
+		return e.Message
 	}
-	return &fault.Fault{Code: fault.CodeOf(err), Message: fmt.Sprintf(format, args...) + ": " + message, Err: err}
+	return "cannot be opened"
 }

@@ -26,7 +26,7 @@ func newHandEdited(t *testing.T) *handEdited {
 	t.Helper()
 	h := &handEdited{noted: newNoted(t)}
 	must(h.bed.Appliance.RotateKey(ctx, "demo", "cached", nil))(t)
-	must(h.bed.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: "cached", Effect: appliance.EffectForbid, Principal: "arn:aws:iam::1:role/eve",
+	must(h.bed.Appliance.AddGrant(ctx, "demo", appliance.Grant{KeyID: "cached", Effect: appliance.EffectForbid, Principal: "arn:aws:iam::111111111111:role/eve",
 		Operations: []appliance.Operation{appliance.OpEncrypt}, Conditions: appliance.Conditions{SourceVPCs: []string{"vpc-1"}}, NotAfter: time.Now().Add(day)}))(t)
 	h.db = must(sql.Open("sqlite", h.bed.DB))(t)
 	h.db.SetMaxOpenConns(1) // which has the temporary table
@@ -69,7 +69,7 @@ func TestEveryColumn(t *testing.T) {
 	h := newHandEdited(t)
 	kinds := map[string][]string{
 		"key_stores": {"key store"}, "external_keys": {"key"}, "key_versions": {"key version", "key"},
-		"credentials": {"credential"}, "grants": {"grant"}, "settings": {"setting"}, "installation": {"block"},
+		"credentials": {"credential"}, "grants": {"grant"}, "settings": {"setting"}, "installation": {"block", "incarnation"},
 	}
 	_, clean := h.backup(t)
 	if clean.DamagedRows != 0 || clean.Keys != 3 || clean.Versions != 4 || clean.InToken != 2 {
@@ -212,7 +212,7 @@ func TestDamagedRow(t *testing.T) {
 			}
 			h.discards(t, h.bed, d)
 			h.bed = restart(t, h.bed, h.client, h.options())
-			h.bed.Appliance.DestroyLeftovers(ctx)
+			h.bed.DestroyLeftovers(ctx)
 			if got := keyObjects(t, h.bed.Device); got != objects {
 				t.Errorf("there are %d key objects in the HSM, want %d", got, objects)
 			}
@@ -231,11 +231,11 @@ func (h *handEdited) restores(t *testing.T, name string, backup []byte, d damage
 	t.Helper()
 	o := h.options()
 	ring := h.ring
-	o.Token = h.bed.Device
+	o.Token, o.Locked = h.bed.Device, fault.StateMissing
 	b := appliancetest.Start(t, o)
 	defer b.Stop()
 	h.ring = ring
-	report := must(b.Appliance.Restore(ctx, bytes.NewReader(backup)))(t)
+	report := must(b.Appliance.Restore(ctx, bytes.NewReader(backup), appliance.Restoration{Drill: true}))(t)
 	if !report.Restored || !reflect.DeepEqual(report.Damaged, []appliance.DamagedRow{d.row}) {
 		t.Errorf("%s: restored: %+v", name, report)
 	}
@@ -361,7 +361,7 @@ func TestDamagedPendingDeletion(t *testing.T) {
 	for range 3 {
 		p.Pass(40 * day)
 		b.Appliance.DeleteDueKeys(ctx)
-		b.Appliance.DestroyLeftovers(ctx)
+		b.DestroyLeftovers(ctx)
 	}
 	_, err := b.Appliance.ShowKey(ctx, "demo", "kept")
 	wantCode(t, err, fault.Tampered)

@@ -53,9 +53,11 @@ func (a *Administration) CancelDeletion(ctx context.Context, keyStore, id string
 	})
 }
 
-// DeleteDueKeys destroys the keys whose waiting period is over. What fails is
+// DeleteDueKeys destroys the keys whose waiting period is over, by the wall clock and
+// by a witness: a clock that is wrong for a moment destroys nothing. What fails is
 // logged and tried again at the next call.
 func (a *Administration) DeleteDueKeys(ctx context.Context) {
+	certain := a.certain() // also while it is locked: the witness wants to be asked
 	a.admin.Lock()
 	defer a.admin.Unlock()
 	v, err := a.service.view()
@@ -63,13 +65,13 @@ func (a *Administration) DeleteDueKeys(ctx context.Context) {
 		return
 	}
 	const batch = 100
-	due, err := a.store.KeysDueForDeletion(ctx, a.now(), batch)
+	due, err := a.store.KeysDueForDeletion(ctx, certain, batch)
 	if err != nil {
 		a.log.Error("keys due for deletion cannot be read", "error", err)
 		return
 	}
 	for _, k := range due {
-		if err := a.deleteKey(ctx, v, k); err != nil {
+		if err := a.deleteKey(ctx, v, k, certain); err != nil {
 			a.log.Error("a key is due for deletion and was not deleted", "key_store_id", k.KeyStore, "key_id", k.ID, "error", err)
 			continue
 		}
@@ -77,7 +79,16 @@ func (a *Administration) DeleteDueKeys(ctx context.Context) {
 	}
 }
 
-func (a *Administration) deleteKey(ctx context.Context, v *view, due *ExternalKey) error {
+// certain gives the time that both the wall clock and the witness say is over.
+func (a *Administration) certain() time.Time {
+	now, witnessed := a.now(), a.witnessed()
+	if witnessed.Before(now) {
+		return witnessed
+	}
+	return now
+}
+
+func (a *Administration) deleteKey(ctx context.Context, v *view, due *ExternalKey, certain time.Time) error {
 	ring := v.ring
 	k, err := a.store.Key(ctx, due.KeyStore, due.ID)
 	if err != nil {
@@ -87,7 +98,7 @@ func (a *Administration) deleteKey(ctx context.Context, v *view, due *ExternalKe
 	if err := checkKey(ring, k, due.KeyStore, due.ID); err != nil {
 		return err
 	}
-	if k.State != KeyPendingDeletion || k.DeletionAt.IsZero() || k.DeletionAt.After(a.now()) {
+	if k.State != KeyPendingDeletion || k.DeletionAt.IsZero() || k.DeletionAt.After(certain) {
 		return nil
 	}
 	var objects []*TokenObject
@@ -115,6 +126,6 @@ func (a *Administration) deleteKey(ctx context.Context, v *view, due *ExternalKe
 	if err := a.store.DeleteKey(ctx, k.KeyStore, k.ID, k.Seal, objects); err != nil {
 		return err
 	}
-	a.destroyTokenObjects(ctx, ring, objects, nil)
+	a.destroyTokenObjects(ctx, ring, objects)
 	return nil
 }

@@ -76,6 +76,14 @@ func (a *Administration) rotateExhausted(ctx context.Context, keyStore, id strin
 	if err != nil {
 		return nil, err
 	}
+	// The record is first: what cannot be recorded is not done.
+	name := keyStore
+	if e := v.byID[keyStore]; e != nil {
+		name = e.store.Name
+	}
+	if err := a.rotating(ctx, name, id, version+1); err != nil {
+		return nil, err
+	}
 	key, err := a.rotate(ctx, v.ring, keyStore, id, version, nil)
 	if err != nil {
 		return nil, err

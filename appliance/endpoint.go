@@ -10,8 +10,9 @@ import (
 )
 
 // Endpoint is a key store as it is served. Get one per request: it shows the key
-// store as of that moment. Before a request is authenticated it gives nothing but
-// its name; [Endpoint.Open] gives the rest.
+// store as of that moment, which is enough to turn strangers away. Before a request is
+// authenticated it gives nothing but its name; [Endpoint.Open] gives the rest, of the
+// key store as it is then.
 type Endpoint struct {
 	service     *Service
 	store       KeyStore
@@ -21,6 +22,8 @@ type Endpoint struct {
 	limiter     *rate.Limiter // nil without a quota
 	blocked     Block         // of everything, or of the key store
 	fault       error
+	// again says when it is tried again, if something of it could not be read or opened.
+	again backoff
 }
 
 // Endpoint gives the key store whose URI path prefix is exactly prefix. Errors:
@@ -44,27 +47,46 @@ func (s *Service) Endpoint(prefix string) (*Endpoint, error) {
 // endpoint reads what belongs to one key store. What was unlocked before and
 // has not changed is kept, so that requests under way are not disturbed. What
 // cannot be read puts the key store out of service: it never serves from stale
-// rows.
-func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, before *Endpoint) *Endpoint {
+// rows. NotOpened is why its keyring key could not be opened, if that was tried.
+func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, before *Endpoint, notOpened error) *Endpoint {
+	if !ring.HasKeyringKey(ks.ID) {
+		switch {
+		case notOpened != nil:
+		case before != nil && before.fault != nil:
+			e := *before // it was tried, and is tried again
+			e.store = *ks
+			return &e
+		default:
+			notOpened = fault.Errorf(fault.Internal, "its key has not been opened yet")
+		}
+		return s.outOfService(ks, before, notOpened)
+	}
 	if err := ring.Verify(ks.Binding(), ks.Seal); err != nil {
-		return s.outOfService(ks, err)
+		return s.outOfService(ks, before, err)
 	}
 	if ks.Unmatched {
-		return s.outOfService(ks, unmatched("the key store's row, a credential or a grant"))
+		return s.outOfService(ks, before, unmatched("the key store's row, a credential or a grant"))
 	}
 	credentials, err := s.store.Credentials(ctx, ks.ID)
 	if err != nil {
-		return s.outOfService(ks, err)
+		return s.outOfService(ks, before, err)
 	}
 	grants, err := s.store.KeyStoreGrants(ctx, ks.ID)
 	if err != nil {
-		return s.outOfService(ks, err)
+		return s.outOfService(ks, before, err)
 	}
 	e := &Endpoint{service: s, store: *ks, credentials: map[string]*liveCredential{}}
+	tried := backoff{}
+	if before != nil {
+		tried = before.again
+	}
 	for _, c := range credentials {
 		live, err := s.liveCredential(ring, c, before)
 		if err != nil {
 			s.log.Error("a credential does not open and is refused", "key_store", ks.Name, "access_key_id", c.AccessKeyID, "error", err)
+			if fault.CodeOf(err) != fault.Tampered { // it may open the next time
+				e.again = tried.failed(s.now())
+			}
 		} else if live != nil {
 			e.credentials[c.AccessKeyID] = live
 		}
@@ -73,10 +95,10 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 	if before != nil {
 		old, e.policies = before.grants, before.policies
 	}
-	if before == nil || before.store.Policy != ks.Policy {
+	if e.policies == nil || before.store.Policy != ks.Policy {
 		written, err := authz.Parse(ks.Policy)
 		if err != nil {
-			return s.outOfService(ks, fault.Wrapf(fault.Internal, err, "the key store's Cedar policies cannot be read"))
+			return s.outOfService(ks, before, fault.Wrapf(fault.Internal, err, "the key store's Cedar policies cannot be read"))
 		}
 		e.policies = authz.NewSet(written...)
 	}
@@ -89,6 +111,21 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 		e.limiter = rate.NewLimiter(rate.Limit(ks.RequestsPerSecond), ks.RequestsPerSecond)
 	}
 	return e
+}
+
+// current gives the key store as it is now, which is the same Endpoint as long as
+// nothing of it has changed. Errors: those of [Service.Endpoint], but
+// fault.Unauthenticated for a key store that is gone, as its credentials are.
+func (e *Endpoint) current() (*Endpoint, error) {
+	v, err := e.service.view()
+	if err != nil {
+		return nil, err
+	}
+	now := v.byID[e.store.ID]
+	if now == nil {
+		return nil, fault.Errorf(fault.Unauthenticated, "the key store was deleted, and its credentials with it")
+	}
+	return now, now.fault
 }
 
 // Name is the key store's name.

@@ -9,8 +9,10 @@ import (
 )
 
 // Framing is how another XKS proxy made the associated data of AES-GCM. A key
-// that was moved from there may have one: it then decrypts that proxy's
-// ciphertexts as well. It never encrypts so.
+// that was moved from there may have one: the version that came from there then
+// decrypts that proxy's ciphertexts as well. It never encrypts so. A framing may allow
+// what the specification forbids, so no version has one that Holdfast encrypts with,
+// unless the operator wants that ([NewExternalKey.Reversible]).
 type Framing string
 
 // The framings.
@@ -65,25 +67,28 @@ func sampleFrame(n int, hash, metadata []byte) []byte {
 	return append(out, metadata...)
 }
 
+// importedVersion is the version that a framing is for: the one that the key was imported
+// with. Material that is imported later is of no other proxy.
+const importedVersion = 1
+
 // decryptForeign decrypts a ciphertext of the proxy that the key was moved from,
-// with each of the versions that were imported. fault.Ciphertext if none fits.
+// with the version that came from there. fault.Ciphertext if it does not fit.
 func (k *liveKey) decryptForeign(ctx context.Context, c *Ciphertext, aad []byte) (plaintext []byte, err error) {
 	err = fault.Errorf(fault.Ciphertext, "the ciphertext metadata is not of this key store")
 	if len(c.Metadata) > MaxMetadata {
 		return nil, err
 	}
-	for _, v := range k.Versions {
-		if v.Origin != OriginImported {
-			continue
-		}
-		for _, framed := range k.Framing.frame(aad, c.Metadata) {
-			err = k.with(v, func(u UnlockedKey) (err error) {
-				plaintext, err = u.Decrypt(ctx, c.IV, c.Ciphertext, c.Tag, framed)
-				return err
-			})
-			if fault.CodeOf(err) != fault.Ciphertext {
-				return plaintext, err
-			}
+	v := k.version(importedVersion)
+	if v == nil || v.Origin != OriginImported {
+		return nil, err
+	}
+	for _, framed := range k.Framing.frame(aad, c.Metadata) {
+		err = k.with(v, func(u UnlockedKey) (err error) {
+			plaintext, err = u.Decrypt(ctx, c.IV, c.Ciphertext, c.Tag, framed)
+			return err
+		})
+		if fault.CodeOf(err) != fault.Ciphertext {
+			return plaintext, err
 		}
 	}
 	return nil, err

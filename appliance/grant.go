@@ -198,6 +198,9 @@ func (a *Administration) newGrant(ctx context.Context, keyStore string, want Gra
 	if err := g.Validate(); err != nil {
 		return nil, err
 	}
+	if err := g.Rule().Mistake(); err != nil {
+		return nil, fault.Errorf(fault.Invalid, "%s", err)
+	}
 	if g.KeyID != "" {
 		if _, err := a.store.Key(ctx, e.store.ID, g.KeyID); err != nil {
 			return nil, err
@@ -259,6 +262,9 @@ func (a *Administration) TestGrants(ctx context.Context, keyStore, key string, r
 	_, e, err := a.service.keyStore(keyStore)
 	if err != nil {
 		return Decision{}, err
+	}
+	if e.fault != nil { // its grants are not known
+		return Decision{}, e.fault
 	}
 	k, err := e.key(ctx, key)
 	if err != nil {

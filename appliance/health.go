@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -18,9 +19,10 @@ type HealthStatus string
 const (
 	// HealthActive: the HSM performs cryptographic operations in time.
 	HealthActive HealthStatus = "ACTIVE"
-	// HealthDegraded: the HSM does not, but unlocked keys still serve.
+	// HealthDegraded: the HSM does not, and all keys still serve: they are in memory, or
+	// another HSM has them.
 	HealthDegraded HealthStatus = "DEGRADED"
-	// HealthUnavailable: nothing can be served.
+	// HealthUnavailable: keys cannot be served.
 	HealthUnavailable HealthStatus = "UNAVAILABLE"
 )
 
@@ -46,6 +48,9 @@ type HSMHealth struct {
 	// ProbedAt is when the test operation was done; Took is how long it took.
 	ProbedAt time.Time     `json:"probed_at"`
 	Took     time.Duration `json:"took_ns"`
+
+	// fails says that operations in the HSM fail, or take longer than KMS waits.
+	fails bool
 }
 
 const (
@@ -127,11 +132,12 @@ func (m *healthMonitor) probe(ctx context.Context, log *slog.Logger) []HSMHealth
 			}
 			switch {
 			case err != nil:
-				r.Status, r.Error = HealthDegraded, err.Error()
+				r.Status, r.Error, r.fails = HealthDegraded, err.Error(), true
 				if r.Label == "" && r.Serial == "" { // one that has never answered
 					r.TokenInfo, _ = h.Info(ctx)
 				}
 			case r.Took > slowProbe:
+				r.fails = r.Took > 2*slowProbe // a probe is two operations
 				r.Status, r.Error = HealthDegraded, "the test operation took "+r.Took.String()
 			}
 			if i >= len(before) || before[i].Status != r.Status {
@@ -186,14 +192,67 @@ func (s *Service) Health(ctx context.Context) ([]HSMHealth, error) {
 	}
 }
 
-// Ready says whether requests would be answered: keys can be used, an HSM is there
-// and requests can be recorded. It takes at most a second.
-func (s *Service) Ready(ctx context.Context) bool {
+// health says what the state of the HSMs is to the key store (spec, GetHealthStatus:
+// success gives a strong assurance that a request issued immediately after succeeds).
+func (e *Endpoint) health(ctx context.Context, hsms []HSMHealth) []HSMHealth {
+	var why string
+	switch {
+	case !e.blocked.IsZero():
+		why = "the key store is blocked: " + e.blocked.Reason
+	case !slices.ContainsFunc(hsms, func(h HSMHealth) bool { return !h.fails }) && e.keysInToken(ctx):
+		why = "keys of the key store are in the HSM, which does not do its work in time"
+	default:
+		return hsms
+	}
+	hsms = slices.Clone(hsms) // others have them as well
+	for i := range hsms {
+		hsms[i].Status, hsms[i].Error = HealthUnavailable, why
+	}
+	return hsms
+}
+
+// keysInToken says whether the key store has keys in custody of the HSM. Where that
+// cannot be read it may have.
+func (e *Endpoint) keysInToken(ctx context.Context) bool {
+	has, err := e.service.store.HasKeysInToken(ctx, e.store.ID)
+	return has || err != nil
+}
+
+// Ready says whether requests would be answered: keys can be used, an HSM is there,
+// requests can be recorded, and not every key store is blocked or out of service. Note
+// says in a few words what is wrong, also while others are served; it names nothing that
+// strangers should not know. It takes at most a second.
+func (s *Service) Ready(ctx context.Context) (ready bool, note string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	hsms, err := s.Health(ctx)
-	if err != nil || (s.recorder != nil && s.recorder.Ready() != nil) {
-		return false
+	v, err := s.view()
+	if err != nil {
+		return false, "locked"
 	}
-	return slices.ContainsFunc(hsms, func(h HSMHealth) bool { return h.Status != HealthUnavailable })
+	if s.recorder != nil && s.recorder.Ready() != nil {
+		return false, "the audit log takes no records"
+	}
+	if !v.blocked.IsZero() {
+		return false, "everything is blocked"
+	}
+	out, blocked := 0, 0
+	for _, e := range v.byID {
+		switch {
+		case e.fault != nil:
+			out++
+		case !e.blocked.IsZero():
+			blocked++
+		}
+	}
+	if out+blocked > 0 {
+		note = fmt.Sprintf("of %d key stores %d are out of service and %d blocked", len(v.byID), out, blocked)
+	}
+	if len(v.byID) > 0 && out+blocked == len(v.byID) {
+		return false, note
+	}
+	hsms, err := s.Health(ctx)
+	if err != nil || !slices.ContainsFunc(hsms, func(h HSMHealth) bool { return h.Status != HealthUnavailable }) {
+		return false, "no HSM"
+	}
+	return true, note
 }

@@ -50,7 +50,7 @@ func TestAdministrationWhileAway(t *testing.T) {
 		t.Errorf("the key stores are %+v", stores)
 	}
 	// What needs no HSM works.
-	must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{Principal: "p", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
+	must(b.Appliance.AddGrant(ctx, "demo", appliance.Grant{Principal: "dynamodb.amazonaws.com", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
 	must(b.Appliance.SetKeyEnabled(ctx, "demo", "old-cached", false))(t)
 	k.Fails(appliancetest.Encrypt("old-cached", "x"), fault.Conflict)
 
@@ -62,7 +62,7 @@ func TestAdministrationWhileAway(t *testing.T) {
 			t.Errorf("%s, back: %v", name, err)
 		}
 	}
-	b.Appliance.DestroyLeftovers(ctx)
+	b.DestroyLeftovers(ctx)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("to be destroyed, and not: %+v", left)
 	}

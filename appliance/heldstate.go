@@ -22,8 +22,11 @@ func (l *Lifecycle) hold(ring Keyring, hsms []HSM, why error) {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
 	l.service.live.Store(nil)
+	l.service.suspended.Store(nil)
 	l.service.keys.purge()
-	l.store.CloseState()
+	if fault.CodeOf(why) != fault.StateSuperseded { // its rows are what they should be
+		l.store.CloseState()
+	}
 	l.service.held.Store(&heldState{ring: ring, hsms: hsms, why: why})
 	l.log.Error("the state is not served", "code", fault.CodeOf(why), "reason", why)
 }
@@ -84,6 +87,9 @@ func (l *Lifecycle) CheckAcceptState(ctx context.Context) error {
 // unaccepted gives what there is to accept, and whether the rest of it serves.
 func (l *Lifecycle) unaccepted(ctx context.Context) (h *heldState, serving bool, err error) {
 	if h := l.service.held.Load(); h != nil {
+		if awaitsDecision(h.why) {
+			return nil, false, fault.Errorf(fault.Conflict, "there is no state to accept: %s", h.why)
+		}
 		return h, false, nil
 	}
 	v, err := l.service.view()
@@ -120,6 +126,12 @@ func (l *Lifecycle) reseal(ctx context.Context, h *heldState, serving bool) erro
 	if serving {
 		l.service.apply(Change{})
 		return nil
+	}
+	if err := l.own(ctx, h.ring, true); err != nil {
+		if awaitsDecision(err) {
+			l.hold(h.ring, h.hsms, err)
+		}
+		return err
 	}
 	return l.serve(ctx, h.ring, h.hsms, l.now(), nil)
 }

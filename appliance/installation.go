@@ -19,18 +19,17 @@ type Installation struct {
 	// also when nothing is blocked, under the state key.
 	Blocked   Block
 	BlockSeal []byte
+
+	// Incarnation is the [Incarnation] as it is stored, and IncarnationSeal authenticates
+	// it under the state key. Both are empty in an installation of before there were any.
+	Incarnation     string
+	IncarnationSeal []byte
 }
 
 // install makes the installation in an empty database, and seals the rows of
-// those who came before it.
-func (l *Lifecycle) install(ctx context.Context, ring Keyring) error {
-	stores, err := l.store.KeyStores(ctx)
-	if err != nil {
-		return err
-	}
-	if len(stores) > 0 {
-		return fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore the last good backup into a fresh appliance")
-	}
+// those who came before it. Begun says that a person has it begun beside the traces of
+// another one.
+func (l *Lifecycle) install(ctx context.Context, ring Keyring, begun bool) (err error) {
 	in := &Installation{ID: newID(), CreatedAt: l.stamp()}
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
 		return err
@@ -38,9 +37,22 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring) error {
 	if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
 		return err
 	}
-	return l.settings.seals.sealAll(ctx, ring, func() error {
-		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in}, false)
+	if err := in.setIncarnation(ring, newIncarnation(1)); err != nil {
+		return err
+	}
+	return l.settings.seals.sealAll(ctx, ring, false, func() error {
+		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in}, begun)
 	})
+}
+
+// checkNoKeyStores says whether the database has lost the row of its installation alone:
+// fault.Tampered.
+func (l *Lifecycle) checkNoKeyStores(ctx context.Context) error {
+	stores, err := l.store.KeyStores(ctx)
+	if err != nil || len(stores) == 0 {
+		return err
+	}
+	return fault.Errorf(fault.Tampered, "the database has key stores and lacks the row of its installation: it was changed by hand or is damaged; restore the last good backup into a fresh appliance")
 }
 
 // openStateKey opens the state key and the state. A state key that was wrapped before
@@ -69,7 +81,7 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 			return err
 		}
 	}
-	return l.settings.seals.sealAll(ctx, ring, func() error {
+	return l.settings.seals.sealAll(ctx, ring, true, func() error {
 		if err := l.settings.setSetting(ctx, SettingBootstrap, SettingDone); err != nil {
 			return err
 		}

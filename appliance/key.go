@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"regexp"
 	"strings"
@@ -91,8 +92,13 @@ type ExternalKey struct {
 	// DeletionAt is when a key pending deletion is destroyed; zero in other states.
 	DeletionAt time.Time `json:"deletion_at,omitzero"`
 
-	// Framing lets the key decrypt what another proxy has encrypted with it.
+	// Framing lets the version that was imported with the key decrypt what another proxy
+	// has encrypted.
 	Framing Framing `json:"aad_framing,omitempty"`
+	// Reversible says that the key still encrypts with the version that the framing is
+	// for, so that the proxy it came from can be gone back to. It follows from the rest of
+	// the row and is not stored.
+	Reversible bool `json:"reversible,omitempty"`
 	// Blocked says that it is out of service by itself, and why.
 	Blocked Block `json:"blocked,omitzero"`
 
@@ -110,6 +116,11 @@ func (k *ExternalKey) Binding() Binding {
 		b.Fields = append(b.Fields, k.Blocked.Reason, BindTime(k.Blocked.Since), string(k.Framing))
 	}
 	return b
+}
+
+// tell sets what follows from the rest of the row.
+func (k *ExternalKey) tell() {
+	k.Reversible = k.Framing != FramingNone && k.CurrentVersion == importedVersion
 }
 
 // mustStay refuses what a key that is going cannot have done to it.
@@ -189,30 +200,84 @@ type NewExternalKey struct {
 	// Material is the key to import, [KeyBytes] bytes; nil to generate one. It is
 	// zeroized.
 	Material []byte
-	// Framing is for a key that another proxy has used.
+	// Framing is for a key that another proxy has used. Such a key gets a second version,
+	// which encrypts: whatever Holdfast encrypts is authenticated as the specification
+	// says.
 	Framing Framing
+	// Reversible leaves the second version out, so that the other proxy has the key under
+	// which new ciphertexts are made. What Holdfast encrypts then may be opened with AAD
+	// and metadata that were moved, as the other proxy's framing allows.
+	Reversible bool
 }
 
-// CreateKey makes an external key with its first version. Errors: fault.Invalid,
+// validate says what is wrong with the key: fault.Invalid.
+func (n *NewExternalKey) validate() error {
+	if !ValidExternalKeyID(n.ID) {
+		return fault.Errorf(fault.Invalid, "key ID %q: use 1 to 128 letters, digits, '-', '.' and '_'", n.ID)
+	}
+	if n.ID == "." || n.ID == ".." {
+		return fault.Errorf(fault.Invalid, "key ID %q: in a URI it means a folder, and HTTP clients take it out of the path; use another one", n.ID)
+	}
+	if err := validMaterial(n.Material); err != nil {
+		return err
+	}
+	if n.Custody != CustodyCached && n.Custody != CustodyHSM {
+		return fault.Errorf(fault.Invalid, "custody %q: use cached or hsm", string(n.Custody))
+	}
+	if err := n.Framing.validate(); err != nil {
+		return err
+	}
+	if n.Framing != FramingNone && n.Material == nil {
+		return fault.Errorf(fault.Invalid, "AAD framing %q: it is for keys that are imported; no other proxy has encrypted with a new one", string(n.Framing))
+	}
+	if n.Reversible && n.Framing == FramingNone {
+		return fault.Errorf(fault.Invalid, "reversible: it is for keys that are imported with an AAD framing; every other key can be used by the proxy it came from anyway")
+	}
+	return nil
+}
+
+// validMaterial refuses material that is no key. Nil is for a key that is to be generated.
+func validMaterial(material []byte) error {
+	if Unset(material) {
+		return fault.Errorf(fault.Invalid, "key material: all its bits are %d, as memory has that nobody has written; import the key itself", material[0]&1)
+	}
+	return nil
+}
+
+// Unset says whether bytes are all zero, or all 0xff, as memory and storage have that
+// nobody has written.
+func Unset(b []byte) bool {
+	return len(b) > 0 && (b[0] == 0 || b[0] == 0xff) && bytes.Count(b, b[:1]) == len(b)
+}
+
+// maxURI is the longest path of a request (spec, API operations: the total length of a URI
+// must not exceed 256 characters).
+const maxURI = 256
+
+// validPath refuses a key that KMS could not call.
+func validPath(ks *KeyStore, id string) error {
+	const longest = "/metadata"
+	if n := len(ks.URIPathPrefix) + len(XKSPath+"/keys/") + len(id) + len(longest); n > maxURI {
+		return fault.Errorf(fault.Invalid, "key ID %q: with the URI path prefix of key store %q the path of a request has %d characters; the XKS specification allows %d, so use an ID that is %d shorter", id, ks.Name, n, maxURI, n-maxURI)
+	}
+	return nil
+}
+
+// CreateKey makes an external key with its first version; one that another proxy has used,
+// with its second as well ([NewExternalKey]). Errors: fault.Invalid,
 // fault.Exists, fault.NotFound for the key store.
 func (a *Administration) CreateKey(ctx context.Context, keyStore string, want NewExternalKey) (*StoredKey, error) {
 	defer clear(want.Material)
-	if !ValidExternalKeyID(want.ID) {
-		return nil, fault.Errorf(fault.Invalid, "key ID %q: use 1 to 128 letters, digits, '-', '.' and '_'", want.ID)
-	}
-	if want.Custody != CustodyCached && want.Custody != CustodyHSM {
-		return nil, fault.Errorf(fault.Invalid, "custody %q: use cached or hsm", string(want.Custody))
-	}
-	if err := want.Framing.validate(); err != nil {
+	if err := want.validate(); err != nil {
 		return nil, err
-	}
-	if want.Framing != FramingNone && want.Material == nil {
-		return nil, fault.Errorf(fault.Invalid, "AAD framing %q: it is for keys that are imported; no other proxy has encrypted with a new one", string(want.Framing))
 	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
 	v, e, err := a.service.keyStore(keyStore)
 	if err != nil {
+		return nil, err
+	}
+	if err := validPath(&e.store, want.ID); err != nil {
 		return nil, err
 	}
 	if _, err := a.store.Key(ctx, e.store.ID, want.ID); err == nil {
@@ -222,18 +287,49 @@ func (a *Administration) CreateKey(ctx context.Context, keyStore string, want Ne
 	}
 	key := &ExternalKey{KeyStore: e.store.ID, ID: want.ID, Usage: want.Usage, Custody: want.Custody,
 		State: KeyEnabled, CurrentVersion: 1, CreatedAt: a.stamp(), Framing: want.Framing}
-	version, object, err := a.makeVersion(ctx, v.ring, key, 1, want.Material)
+	made, err := a.makeKey(ctx, v.ring, key, want)
 	if err != nil {
 		return nil, err
 	}
-	if key.Seal, err = v.ring.Seal(key.Binding(), nil); err == nil {
-		err = a.store.CreateKeys(ctx, NewKey{Key: key, Version: version, TokenObject: object.label()})
+	key.tell()
+	if key.Reversible {
+		a.log.Warn(reversibleWarning, "key_store", keyStore, "key_id", key.ID, "aad_framing", key.Framing)
 	}
+	return &StoredKey{ExternalKey: *key, Versions: made, Grants: []*Grant{}}, nil
+}
+
+// reversibleWarning is logged of a key that is [ExternalKey.Reversible].
+const reversibleWarning = "a key that was imported encrypts with the version that the AAD framing of the other proxy is for: what it encrypts may be opened with AAD and metadata that were moved. Rotate the key when you do not go back to that proxy"
+
+// makeKey makes the versions of a key, and stores both. It sets the current version.
+func (a *Administration) makeKey(ctx context.Context, ring Keyring, key *ExternalKey, want NewExternalKey) (_ []*KeyVersion, err error) {
+	var objects []*TokenObject
+	defer func() {
+		if err != nil {
+			for _, o := range objects {
+				a.undoTokenObject(ctx, ring, o)
+			}
+		}
+	}()
+	first, object, err := a.makeVersion(ctx, ring, key, 1, want.Material)
 	if err != nil {
-		a.undoTokenObject(ctx, v.ring, object)
 		return nil, err
 	}
-	return &StoredKey{ExternalKey: *key, Versions: []*KeyVersion{version}, Grants: []*Grant{}}, nil
+	made := NewKey{Key: key, Version: first, TokenObject: object.label()}
+	versions := []*KeyVersion{first}
+	objects = append(objects, object)
+	if want.Framing != FramingNone && !want.Reversible {
+		key.CurrentVersion = 2
+		if made.Second, object, err = a.makeVersion(ctx, ring, key, 2, nil); err != nil {
+			return nil, err
+		}
+		made.SecondTokenObject = object.label()
+		versions, objects = append(versions, made.Second), append(objects, object)
+	}
+	if key.Seal, err = ring.Seal(key.Binding(), nil); err == nil {
+		err = a.store.CreateKeys(ctx, made)
+	}
+	return versions, err
 }
 
 // Keys gives a page of the key store's keys, ordered by ID. Errors: fault.Invalid,
@@ -254,7 +350,11 @@ func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) (
 	if page.Prefix != "" && !ValidExternalKeyID(page.Prefix) {
 		return nil, fault.Errorf(fault.Invalid, "prefix %.150q: no key ID begins so", page.Prefix)
 	}
-	return a.store.Keys(ctx, e.store.ID, page)
+	keys, err := a.store.Keys(ctx, e.store.ID, page)
+	for _, k := range keys {
+		k.tell()
+	}
+	return keys, err
 }
 
 // ShowKey gives a key with its versions and the grants on it. Errors:
@@ -274,6 +374,7 @@ func (a *Administration) ShowKey(ctx context.Context, keyStore, id string) (*Sto
 	if err := checkKey(v.ring, k, e.store.ID, id); err != nil {
 		return nil, damagedKey(keyStore, id, err)
 	}
+	k.tell()
 	return k, nil
 }
 

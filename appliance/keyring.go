@@ -32,6 +32,8 @@ type Keyring interface {
 	NewKeyringKey(ctx context.Context, keyStore string) (wrapped []byte, err error)
 	// OpenKeyringKey unwraps the keyring key of a key store into the keyring.
 	OpenKeyringKey(ctx context.Context, keyStore string, wrapped []byte) error
+	// HasKeyringKey says whether the keyring key of a key store is in the keyring.
+	HasKeyringKey(keyStore string) bool
 	// DropKeyringKey wipes the keyring key of a key store that is gone.
 	DropKeyringKey(keyStore string)
 	// Empty gives another keyring over the same HSM, without any key.
@@ -52,13 +54,23 @@ type Keyring interface {
 	// Verify checks the seal of a row without a secret.
 	Verify(b Binding, sealed []byte) error
 
-	// NewTokenObject gives a label for a new key object in the token. Nothing
-	// is made there yet.
+	// NewTokenObject gives a label for a new key object in the token, which names the
+	// installation. Nothing is made there yet.
 	NewTokenObject() string
 	// DestroyTokenObject destroys the key object of that label; it is no error
 	// if there is none. fault.Invalid if the label has not the form of those that
-	// NewTokenObject gives.
+	// NewTokenObject gives, or names another installation.
 	DestroyTokenObject(ctx context.Context, label string) error
+	// InstallationObjects gives all installation objects in the token, of whatever
+	// installation, as they are: nobody has looked at their seals.
+	InstallationObjects(ctx context.Context) ([]*InstallationObject, error)
+	// CreateInstallationObject puts one there. fault.HSMObject if the token takes none.
+	CreateInstallationObject(ctx context.Context, o *InstallationObject) error
+	// RemoveInstallationObject removes it; it is no error if it is not there.
+	RemoveInstallationObject(ctx context.Context, o *InstallationObject) error
+	// KeyObjects gives the labels of key objects in the token that Holdfast makes for
+	// external keys, of whatever installation, of the first 10,000 keys there.
+	KeyObjects(ctx context.Context) ([]string, error)
 	// TokenObject gives the label of the token's object that holds the version's
 	// key; empty with cached custody.
 	TokenObject(v *KeyVersion) (string, error)

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,7 +82,9 @@ func (s *KeyStore) validate() error {
 	return nil
 }
 
-// keyStore finds a key store by name.
+// keyStore finds a key store by name, as administrators need it: one that is out of
+// service only because rows of it could not be read is given, since its keys and grants
+// can be changed.
 func (s *Service) keyStore(name string) (*view, *Endpoint, error) {
 	v, err := s.view()
 	if err != nil {
@@ -89,13 +92,47 @@ func (s *Service) keyStore(name string) (*view, *Endpoint, error) {
 	}
 	for _, e := range v.byID {
 		if e.store.Name == name {
-			if e.fault != nil {
+			if e.fault != nil && (fault.CodeOf(e.fault) == fault.Tampered || !v.ring.HasKeyringKey(e.store.ID)) {
 				return nil, nil, e.fault
 			}
 			return v, e, nil
 		}
 	}
+	if v.unread != nil {
+		return nil, nil, v.unread
+	}
 	return nil, nil, fault.Errorf(fault.NotFound, "there is no key store %q", name)
+}
+
+// keyStoreRow gives a key store's row by name, to be changed. It needs the state key
+// alone: a key store can be blocked also while the HSM does not open its key. One whose
+// row does not match its seal is not given, as a change would seal it: fault.Tampered.
+func (a *Administration) keyStoreRow(ctx context.Context, name string) (*view, *KeyStore, error) {
+	v, err := a.service.view()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range v.byID {
+		if e.store.Name == name && e.fault == nil {
+			row := e.store
+			return v, &row, nil
+		}
+	}
+	stores, err := a.store.KeyStores(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	i := slices.IndexFunc(stores, func(ks *KeyStore) bool { return ks.Name == name })
+	if i < 0 {
+		return nil, nil, fault.Errorf(fault.NotFound, "there is no key store %q", name)
+	}
+	if err := v.ring.Verify(stores[i].Binding(), stores[i].Seal); err != nil {
+		return nil, nil, DamagedRow{Kind: damagedKindStore, KeyStore: name}.fault(err)
+	}
+	if stores[i].Unmatched {
+		return nil, nil, DamagedRow{Kind: damagedKindStore, KeyStore: name}.fault(unmatched("the key store's row, a credential or a grant"))
+	}
+	return v, stores[i], nil
 }
 
 // CreateKeyStore makes a key store with a keyring key of its own. It reads
@@ -114,6 +151,11 @@ func (a *Administration) CreateKeyStore(ctx context.Context, want KeyStore) (*Ke
 		return nil, err
 	}
 	if ks.WrappedKey, err = v.ring.NewKeyringKey(ctx, ks.ID); err != nil {
+		return nil, err
+	}
+	// It opens at the next start: better to know now.
+	if err := v.ring.OpenKeyringKey(ctx, ks.ID, ks.WrappedKey); err != nil {
+		v.ring.DropKeyringKey(ks.ID)
 		return nil, err
 	}
 	if ks.Seal, err = v.ring.Seal(ks.Binding(), nil); err == nil {
@@ -213,18 +255,18 @@ func (a *Administration) deletableKeyStore(ctx context.Context, name string) (*E
 // writes it back.
 func (a *Administration) changeKeyStore(ctx context.Context, name string, change func(*KeyStore) error) error {
 	return retry(func() error {
-		v, e, err := a.service.keyStore(name)
+		v, ks, err := a.keyStoreRow(ctx, name)
 		if err != nil {
 			return err
 		}
-		ks := e.store
-		if err := change(&ks); err != nil {
+		was := ks.Seal
+		if err := change(ks); err != nil {
 			return err
 		}
 		if ks.Seal, err = v.ring.Seal(ks.Binding(), nil); err != nil {
 			return err
 		}
-		return a.store.UpdateKeyStore(ctx, &ks, e.store.Seal)
+		return a.store.UpdateKeyStore(ctx, ks, was)
 	})
 }
 

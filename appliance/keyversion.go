@@ -3,6 +3,8 @@ package appliance
 import (
 	"context"
 	"time"
+
+	"holdfast/appliance/fault"
 )
 
 // CachedMaterial is the length of a version's sealed material with cached custody,
@@ -49,6 +51,9 @@ func (a *Administration) makeVersion(ctx context.Context, ring Keyring, key *Ext
 	v := &KeyVersion{KeyStore: key.KeyStore, KeyID: key.ID, Version: number, Custody: key.Custody,
 		Origin: OriginGenerated, CreatedAt: a.stamp()}
 	if key.Custody == CustodyHSM {
+		if a.ownership.State().Standing == StandingDrill {
+			return nil, nil, fault.Errorf(fault.Conflict, "this appliance was restored as a drill, and makes no key in the HSM; use custody cached, or make it the owner with holdfast installation takeover --reason TEXT")
+		}
 		if object, err = a.newTokenObject(ctx, ring, ring.NewTokenObject(), v); err == nil {
 			err = a.store.NoteTokenObject(ctx, object)
 		}
@@ -75,6 +80,9 @@ func (a *Administration) makeVersion(ctx context.Context, ring Keyring, key *Ext
 // fault.Conflict if the key's deletion is pending or suspended.
 func (a *Administration) RotateKey(ctx context.Context, keyStore, id string, material []byte) (*ExternalKey, error) {
 	defer clear(material)
+	if err := validMaterial(material); err != nil {
+		return nil, err
+	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
 	v, e, err := a.service.keyStore(keyStore)
@@ -117,5 +125,6 @@ func (a *Administration) rotate(ctx context.Context, ring Keyring, keyStore, id 
 		a.undoTokenObject(ctx, ring, object)
 		return nil, err
 	}
+	key.tell()
 	return &key, nil
 }

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"time"
 
@@ -27,12 +26,21 @@ type Lifecycle struct {
 	service        *Service
 	settings       *Settings
 	administration *Administration
+	ownership      *ownership
+	traces         []func(ctx context.Context) (string, error)
+	// deciding serializes what a person decides about a copy of the installation.
+	deciding  sync.Mutex
+	auditHead *auditHead
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
 // empty database it makes the installation. It costs one HSM operation per key
 // store, however many keys there are. A key store that does not open is
-// reported in the log and refuses its requests; the others serve.
+// reported in the log and refuses its requests, and is tried again; the others serve.
+//
+// Two errors leave it with the keyring, until a person decides: fault.StateMissing, for
+// an empty database beside the traces of an installation ([Lifecycle.Begin],
+// [Backups.Restore]), and fault.StateSuperseded ([Lifecycle.TakeOver]).
 func (l *Lifecycle) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
 	return l.unlock(ctx, ring, hsms, unlocking{})
 }
@@ -49,8 +57,12 @@ type unlocking struct {
 // unlock does what Unlock says.
 func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlocking) error {
 	asked := l.now()
-	if err := l.openAll(ctx, ring, u.restored); err != nil {
-		if IsHeld(err) {
+	err := l.openAll(ctx, ring, u.restored)
+	if err == nil {
+		err = l.own(ctx, ring, u.after == nil)
+	}
+	if err != nil {
+		if IsHeld(err) || awaitsDecision(err) {
 			l.hold(ring, hsms, err)
 		}
 		return err
@@ -62,7 +74,10 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) error {
 	in, err := l.store.Installation(ctx)
 	if fault.CodeOf(err) == fault.NotFound {
-		return l.install(ctx, ring)
+		if err := l.checkTraces(ctx, ring); err != nil {
+			return err
+		}
+		return l.install(ctx, ring, false)
 	}
 	if err != nil {
 		return err
@@ -75,6 +90,11 @@ func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) er
 func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation string, o StateOptions, accepted bool) (err error) {
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
+	}
+	if o.Seal { // before it is done: from then on a head that is missing is an error
+		if err := l.auditHead.found(ctx, ring, installation); err != nil {
+			return err
+		}
 	}
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
@@ -93,6 +113,9 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	report, err := l.store.OpenState(ctx, o)
 	if err == nil && !o.Seal {
 		err = l.fresh(ctx, anchor, report.Head, o)
+	}
+	if err == nil && !o.Seal {
+		err = l.auditHead.prove(ctx, ring, installation)
 	}
 	if err != nil {
 		l.store.CloseState()
@@ -142,7 +165,7 @@ func IsHeld(err error) bool {
 func (l *Lifecycle) serve(ctx context.Context, ring Keyring, hsms []HSM, asked time.Time, after *suspended) error {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
-	v, err := l.service.read(ctx, newView(ring), Change{})
+	v, err := l.service.open(ctx, ring)
 	if err != nil {
 		ring.Lock()
 		return err
@@ -176,46 +199,34 @@ func (l *Lifecycle) lock() {
 	defer l.store.CloseState()
 	if v != nil {
 		v.ring.Lock()
-		// Has what was derived from keys erased now (package scrub). A sync.Pool, as
-		// the keyring has them, lets go of its content at the second collection.
-		runtime.GC()
-		runtime.GC()
 	}
 }
 
 // The intervals of the background work in Run.
 const (
-	probeEvery    = 15 * time.Second
-	leaseEvery    = time.Second
-	lastUsedEvery = time.Minute
-	deletionEvery = time.Minute
+	probeEvery     = 15 * time.Second
+	lastUsedEvery  = time.Minute
+	deletionEvery  = time.Minute
+	auditHeadEvery = time.Hour
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
-// stores when credentials were last used, and destroys the keys whose deletion
+// tries again what is out of service, stores when credentials were last used, and destroys the keys whose deletion
 // is due. Before it returns, it stores the last uses once more.
 func (l *Lifecycle) Run(ctx context.Context) {
 	probe := time.NewTicker(min(probeEvery, l.service.lease.length/4))
 	defer probe.Stop()
 	minute := time.NewTicker(lastUsedEvery)
 	defer minute.Stop()
+	heads := time.NewTicker(auditHeadEvery) // each raises the anchor, and a TPM's counter wears
+	defer heads.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
-	leases := make(chan struct{})
-	go func() { // apart: the rest may wait for the HSM
-		defer close(leases)
-		every := time.NewTicker(leaseEvery)
-		defer every.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-every.C:
-				l.KeepLease(ctx)
-			}
-		}
-	}()
-	defer func() { <-leases }()
+	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
+	for _, f := range []func(context.Context){l.KeepLease, l.service.Recover} {
+		apart.Go(func() { every(ctx, time.Second, f) })
+	}
+	defer apart.Wait()
 
 	l.administration.DestroyLeftovers(ctx)
 	l.administration.DeleteDueKeys(ctx)
@@ -225,6 +236,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			l.service.storeLastUsed(last)
+			l.auditHead.keepLogged(last)
 			return
 		case <-probe.C:
 			if !l.service.Locked() {
@@ -232,8 +244,25 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			}
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
+		case <-heads.C:
+			l.auditHead.keepLogged(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
+			l.administration.DestroyLeftovers(ctx)
+		}
+	}
+}
+
+// every calls f at intervals until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func(context.Context)) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f(ctx)
 		}
 	}
 }

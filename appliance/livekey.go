@@ -51,6 +51,9 @@ func (s *Service) loadKey(ctx context.Context, ring Keyring, keyStore, id string
 		}
 		k = &liveKey{StoredKey: *stored, ring: ring, unlocked: map[uint32]UnlockedKey{},
 			blocked: func() bool { return s.blocked(keyStore) }}
+		if k.tell(); k.Reversible {
+			s.log.Warn(reversibleWarning, "key_store_id", keyStore, "key_id", id, "aad_framing", k.Framing)
+		}
 		k.grants = s.indexGrants(ring, keyStore, id, stored.Grants, liveGrants{})
 		k.reserved = k.version(k.CurrentVersion).Encryptions
 		if k, ok := s.keys.add(name, generation, k); ok {
@@ -148,6 +151,14 @@ func (k *liveKey) unlock(v *KeyVersion) (UnlockedKey, error) {
 	}
 	k.unlocked[v.Version] = u
 	return u, nil
+}
+
+// left says whether the key has left the cache: it has changed, or was used too long
+// ago.
+func (k *liveKey) left() bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.wiped
 }
 
 // wipe erases the unlocked versions.

@@ -48,7 +48,7 @@ func TestOutage(t *testing.T) {
 			t.Errorf("%s: a fresh result is not used: %s", name, got)
 		}
 		time0.Pass(61 * time.Second)
-		if got := healthStatus(k); got != appliance.HealthDegraded {
+		if got := healthStatus(k); got != appliance.HealthUnavailable { // as a key in its custody fails
 			t.Errorf("%s: health is %s", name, got)
 		}
 		if !decrypts("cached") {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"filippo.io/age"
@@ -39,6 +40,20 @@ type BackupReport struct {
 	DamagedRows int          `json:"damaged_rows,omitempty"`
 	// Restored says whether it was restored, and not only verified.
 	Restored bool `json:"restored"`
+	// As says which copy of its installation the restored one is, and Reason why it was
+	// restored. Empty if it was not.
+	As     InstallationState `json:"as,omitzero"`
+	Reason string            `json:"reason,omitempty"`
+}
+
+// Restoration says what a restore is for.
+type Restoration struct {
+	// Drill has the copy serve and never change anything in the HSM. Otherwise it takes
+	// over: the copies of before are locked when they start next, and destroy nothing
+	// more.
+	Drill bool
+	// Reason is why, for the record: empty, or at most 256 printable characters.
+	Reason string
 }
 
 // GoneVersion is a key version whose key object the HSM does not have any more.
@@ -62,75 +77,117 @@ func (b *Backups) VerifyBackup(ctx context.Context, r io.Reader) (*BackupReport,
 	return opened.report, opened.close()
 }
 
-// Restore verifies a backup and takes it over. What would destroy something later
+// Restore verifies a backup and takes it over, as another incarnation of its
+// installation. An appliance that is held by fault.StateMissing restores, too. What would destroy something later
 // does not come along: pending deletions are suspended, and noted objects of the
 // token are left behind, since another appliance may use the same ones. Damaged rows
 // come along as they are, and the report names them. Errors:
 // those of VerifyBackup; fault.Conflict if this appliance has key stores. If it fails,
 // nothing changed.
-func (b *Backups) Restore(ctx context.Context, r io.Reader) (*BackupReport, error) {
+func (b *Backups) Restore(ctx context.Context, r io.Reader, as Restoration) (*BackupReport, error) {
+	if as.Reason != "" {
+		if err := CheckReason(as.Reason); err != nil {
+			return nil, err
+		}
+	}
 	opened, err := b.read(ctx, r, true)
 	if err != nil {
 		return nil, err
 	}
 	defer opened.close()
-	objects, known, err := opened.tokenObjects(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if err := opened.suspendDeletions(ctx); err != nil {
 		return nil, err
 	}
+	if err := b.rename(ctx, opened, as); err != nil {
+		return nil, err
+	}
+	left, err := b.takeRows(ctx, opened, as)
+	if err != nil {
+		return nil, err
+	}
+	report := opened.report
+	report.Restored, report.As, report.Reason = true, b.lifecycle.Installation(), as.Reason
+	b.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys, "standing", string(report.As.Standing), "incarnation", report.As.Incarnation,
+		"deletions_suspended", report.PendingDeletion, "gone", len(report.Gone), "damaged", report.DamagedRows)
+	b.tell("a row of the restored backup is damaged, and out of service", report)
+	for _, o := range left {
+		b.log.Error("a key object in the token is left over from before the restore, and is no longer noted: if no key needs it, destroy it by the HSM's own means", "object", o.Label)
+	}
+	return report, nil
+}
+
+// takeRows has the rows of a backup take the place of those that there are, and unlocks.
+// It gives the notes of the token's objects that go with the rows of before.
+func (b *Backups) takeRows(ctx context.Context, opened *openedBackup, as Restoration) (left []*TokenObject, err error) {
+	b.lifecycle.deciding.Lock()
+	defer b.lifecycle.deciding.Unlock()
 	b.administration.admin.Lock()
 	defer b.administration.admin.Unlock()
-	v, err := b.service.view()
+	ring, hsms, err := b.service.opened()
 	if err != nil {
 		return nil, err
 	}
-	stores, err := b.store.KeyStores(ctx)
-	if err != nil {
+	var given []*InstallationObject
+	if in, err := b.store.Installation(ctx); err == nil {
+		if left, err = b.leftBehind(ctx, ring); err != nil {
+			return nil, err
+		}
+		if !as.Drill && !b.lifecycle.ownership.unkept && in.ID != opened.report.Installation {
+			if given, _, err = b.lifecycle.ownership.objects(ctx, ring, in.ID); err != nil {
+				return nil, err
+			}
+		}
+	} else if fault.CodeOf(err) != fault.NotFound {
 		return nil, err
 	}
-	var left []*TokenObject
-	if len(stores) == 0 { // else it is refused
-		left = b.administration.leaveBehind(ctx, v.ring, objects, known)
-	}
-	hsms := b.service.health.watched()
 	b.lifecycle.lock() // the keys of the installation that is given up
 	err = b.settings.seals.alone(func() error { return move(ctx, opened.store, b.store) })
-	if unlock := b.lifecycle.unlock(context.WithoutCancel(ctx), v.ring, hsms, unlocking{restored: err == nil}); unlock != nil {
+	unlock := b.lifecycle.unlock(context.WithoutCancel(ctx), ring, hsms, unlocking{restored: err == nil})
+	if unlock != nil && (err == nil || b.lifecycle.Held() == nil) {
 		b.log.Error("the appliance could not be unlocked after a restore; restart the machine", "error", unlock)
 		err = errors.Join(err, unlock)
 	}
 	if err != nil {
 		return nil, err
 	}
-	report := opened.report
-	report.Restored = true
-	b.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys,
-		"deletions_suspended", report.PendingDeletion, "gone", len(report.Gone), "damaged", report.DamagedRows)
-	b.tell("a row of the restored backup is damaged, and out of service", report)
-	for _, o := range left {
-		if !objects[o.Label] {
-			b.log.Error("a key object in the token is left over from before the restore, and is no longer noted: destroy it by the HSM's own means", "object", o.Label)
+	for _, o := range given {
+		if err := ring.RemoveInstallationObject(context.WithoutCancel(ctx), o); err != nil {
+			b.log.Warn("the installation object of the installation that was given up could not be removed from the HSM", "object", o.Label, "error", err)
 		}
 	}
-	return report, nil
+	if owned, err := ownedTokenObjects(ctx, b.administration.store, ring); err == nil {
+		left = slices.DeleteFunc(left, func(o *TokenObject) bool { return owned[o.Label] })
+	}
+	return left, nil
 }
 
-// leaveBehind destroys the token's objects that nobody needs any more when the rows are
-// replaced, and gives those that remain. Without knowing which the restored keys need,
-// all remain. The caller holds a.admin.
-func (a *Administration) leaveBehind(ctx context.Context, ring Keyring, needed map[string]bool, known bool) []*TokenObject {
-	if known {
-		return a.destroyLeftovers(ctx, ring, needed)
-	}
-	notes, err := a.store.TokenObjects(ctx)
+// leftBehind gives the sealed notes of the token's objects that end with the rows. Their
+// objects stay: nothing is destroyed in less than [DestroyWait].
+func (b *Backups) leftBehind(ctx context.Context, ring Keyring) ([]*TokenObject, error) {
+	notes, err := b.administration.store.TokenObjects(ctx)
 	if err != nil {
-		a.log.Warn("the list of token objects to destroy cannot be read", "error", err)
-		return nil
+		return nil, err
 	}
-	return a.sealedNotes(ctx, ring, notes)
+	return b.administration.sealedNotes(ctx, ring, notes), nil
+}
+
+// rename makes the rows of a backup another incarnation of their installation.
+func (b *Backups) rename(ctx context.Context, opened *openedBackup, as Restoration) error {
+	in, err := opened.store.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	next := Incarnation{ID: newID(), Drill: true}
+	if !as.Drill {
+		if next, err = b.lifecycle.ownership.next(ctx, opened.ring, in); err != nil {
+			return err
+		}
+	}
+	was := in.IncarnationSeal
+	if err := in.setIncarnation(opened.ring, next); err != nil {
+		return err
+	}
+	return opened.store.SetIncarnation(ctx, in.Incarnation, in.IncarnationSeal, was)
 }
 
 // move has one store take over the rows of another.
@@ -162,16 +219,6 @@ func (o *openedBackup) close() error {
 	o.ring.Lock()
 	err := o.store.Close()
 	return errors.Join(err, os.RemoveAll(o.dir))
-}
-
-// tokenObjects gives the labels of the token's objects that the backup's keys need. Where
-// a row is damaged they are not known: it may have named one.
-func (o *openedBackup) tokenObjects(ctx context.Context) (labels map[string]bool, known bool, err error) {
-	if o.report.DamagedRows > 0 {
-		return nil, false, nil
-	}
-	labels, err = ownedTokenObjects(ctx, o.store, o.ring)
-	return labels, err == nil, err
 }
 
 // suspendDeletions suspends the pending deletions of keys. A key that is damaged is
@@ -222,7 +269,7 @@ const databaseName = "restore.db"
 // read decrypts a backup into a store of its own, in a new folder, and looks at all that
 // is in it. InToken says whether keys in the HSM are used.
 func (b *Backups) read(ctx context.Context, r io.Reader, inToken bool) (_ *openedBackup, err error) {
-	v, err := b.service.view()
+	ring, _, err := b.service.opened()
 	if err != nil {
 		return nil, err
 	}
@@ -231,11 +278,11 @@ func (b *Backups) read(ctx context.Context, r io.Reader, inToken bool) (_ *opene
 	if err != nil {
 		return nil, err
 	}
-	identity, err := openIdentity(ctx, v.ring, h)
+	identity, err := openIdentity(ctx, ring, h)
 	if err != nil {
 		return nil, err
 	}
-	o := &openedBackup{ring: v.ring.Empty()}
+	o := &openedBackup{ring: ring.Empty()}
 	if o.dir, err = b.temporary(); err != nil {
 		return nil, err
 	}

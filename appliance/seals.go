@@ -9,26 +9,34 @@ import (
 )
 
 // Seals authenticates the rows that other packages keep beside those of the
-// domain: users, tokens, requests for approval, settings. It uses the state key
-// of the installation, which is in memory only while the appliance is unlocked.
+// domain: users, tokens, requests for approval, settings. Each row has two seals: one
+// under the state key of the installation, which is in memory only while the appliance
+// is unlocked, and one under the key of this machine ([MachineKey]).
 //
-// Three states decide what a seal means:
+// Three states decide what a seal means. A row without a good one is not valid, in all
+// of them:
 //
-//   - There is no installation yet. Nobody can seal a row, so rows are taken as
-//     they are. The first unlock seals all that it finds ([Options.SealAll]).
-//   - The appliance is unlocked. A row whose seal is missing or wrong is not valid.
-//   - The appliance is locked, and there is an installation. Nobody can tell
-//     whether a row is valid, and nobody can seal one: fault.Locked.
+//   - There is no installation yet. The machine's seal decides. The first unlock seals
+//     all that it finds good ([Options.SealAll]).
+//   - The appliance is unlocked. The state key's seal decides.
+//   - The appliance is locked, and there is an installation. The machine's seal decides
+//     whether the row may be used for what locked appliances allow: fault.Locked. Nobody
+//     can seal a row.
+//
+// While the machine's key is not there, as early in a boot, and no other can decide:
+// fault.MachineKey.
 //
 // Its methods may be called at once from several goroutines.
 type Seals struct {
 	service  *Service
 	settings *Settings
+	machine  MachineKey
 	sealRows func(ctx context.Context, set func(name, value string) error) error
 	// writing is held by those who write rows, so that none is written without a
 	// seal while the first unlock seals all.
 	writing   sync.RWMutex
 	founding  atomic.Pointer[Keyring] // while the first unlock seals all
+	asTheyAre atomic.Bool             // meanwhile: rows are of before there were seals
 	installed atomic.Bool             // remembers that there is an installation
 }
 
@@ -60,27 +68,48 @@ func (s *Seals) Writing() (written func()) {
 	return s.writing.RUnlock
 }
 
-// Seal gives the seal of a row; nil without an error while there is no
-// installation. fault.Locked.
+// Seal gives the seal of a row. fault.Locked; fault.MachineKey. Without the machine's key
+// an unlocked appliance gives the state key's seal alone: the next unlock adds the other.
 func (s *Seals) Seal(ctx context.Context, b Binding) ([]byte, error) {
-	if ring := s.founding.Load(); ring != nil {
-		return (*ring).Seal(b, nil)
+	var ring Keyring
+	if founding := s.founding.Load(); founding != nil {
+		ring = *founding
+	} else {
+		var err error
+		if ring, err = s.ring(ctx); err != nil {
+			return nil, err
+		}
 	}
-	ring, err := s.ring(ctx)
-	if ring == nil || err != nil {
-		return nil, err
+	mac, noKey := s.machine.MAC(b)
+	if ring == nil {
+		if noKey != nil {
+			return nil, noKey
+		}
+		return joinSeals(mac, nil), nil
 	}
-	return ring.Seal(b, nil)
+	state, err := ring.Seal(b, nil)
+	if err != nil || noKey != nil {
+		return state, err
+	}
+	return joinSeals(mac, state), nil
 }
 
-// Verify says whether a row is valid. fault.Tampered if its seal is missing or of
-// another row; fault.Locked.
+// Verify says whether a row is valid. fault.Tampered if it has no seal, or that of
+// another row; fault.Locked if it has this machine's, and there is no more to be told;
+// fault.MachineKey.
 func (s *Seals) Verify(ctx context.Context, b Binding, seal []byte) error {
-	ring, err := s.ring(ctx)
-	if ring == nil || err != nil {
+	ring, locked := s.ring(ctx)
+	if ring != nil {
+		_, state := splitSeals(seal)
+		return ring.Verify(b, state)
+	}
+	if locked != nil && fault.CodeOf(locked) != fault.Locked {
+		return locked
+	}
+	if err := s.verifyByMachine(b, seal); err != nil {
 		return err
 	}
-	return ring.Verify(b, seal)
+	return locked
 }
 
 // ring gives the keyring with the state key; nil while there is no installation.
@@ -89,7 +118,7 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	if locked == nil {
 		return v.ring, nil
 	}
-	if h := s.service.held.Load(); h != nil { // people sign in to accept the state
+	if h := s.service.held.Load(); h != nil && fault.CodeOf(h.why) != fault.StateMissing { // people sign in to decide
 		return h.ring, nil
 	}
 	installed, err := s.Installed(ctx)
@@ -102,14 +131,16 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	return nil, nil
 }
 
-// sealAll seals all rows with a keyring that is not live yet, and then has the
-// installation written. Until that is done no other row is written.
-func (s *Seals) sealAll(ctx context.Context, ring Keyring, write func() error) error {
+// sealAll seals all rows that are good with a keyring that is not live yet, and then has
+// the installation written. Until that is done no other row is written. Rows of before
+// there were seals it takes as they are.
+func (s *Seals) sealAll(ctx context.Context, ring Keyring, asTheyAre bool, write func() error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	s.asTheyAre.Store(asTheyAre)
 	s.founding.Store(&ring)
 	defer s.founding.Store(nil)
-	if err := s.settings.sealSettings(ctx); err != nil {
+	if err := s.settings.sealSettings(ctx, asTheyAre); err != nil {
 		return err
 	}
 	set := func(name, value string) error { return s.settings.setSetting(ctx, name, value) }
@@ -121,6 +152,15 @@ func (s *Seals) sealAll(ctx context.Context, ring Keyring, write func() error) e
 	}
 	s.installed.Store(true)
 	return nil
+}
+
+// Admit says whether the first unlock may seal a row: this machine has sealed it, or it
+// is of before there were seals. fault.Tampered if not.
+func (s *Seals) Admit(b Binding, seal []byte) error {
+	if s.asTheyAre.Load() {
+		return nil
+	}
+	return s.verifyByMachine(b, seal)
 }
 
 // alone does something while nobody writes a row that was sealed before.

@@ -24,7 +24,8 @@ func TestSettingsAreSealed(t *testing.T) {
 		"all are gone": `DELETE FROM settings`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := appliancetest.Start(t, appliancetest.Options{})
+			o := appliancetest.Options{Appliance: appliance.Options{MachineKey: appliancetest.NewMachineKey(t)}}
+			b := appliancetest.Start(t, o)
 			const value = `{"operations":["scheduleKeyDeletion"]}`
 			if err := b.Appliance.SetSetting(ctx, appliance.SettingFourEyes, value); err != nil {
 				t.Fatal(err)
@@ -32,12 +33,17 @@ func TestSettingsAreSealed(t *testing.T) {
 			if got := must(b.Appliance.Setting(ctx, appliance.SettingFourEyes))(t); got != value {
 				t.Fatalf("it is %s", got)
 			}
+			b.Appliance.Lock()
+			if got, err := b.Appliance.Setting(ctx, appliance.SettingFourEyes); fault.CodeOf(err) != fault.Locked || got != value {
+				t.Errorf("locked: %q, %v", got, err)
+			}
 			b.Stop()
 			edit(t, b.DB, statement)
-			b = appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device, Accept: true})
+			o.Dir, o.Token, o.Accept = b.Dir, b.Device, true
+			b = appliancetest.Start(t, o)
 			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Tampered)
 			b.Appliance.Lock()
-			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Locked)
+			wantCode(t, errorOf(b.Appliance.Setting(ctx, appliance.SettingFourEyes)), fault.Tampered)
 			wantCode(t, b.Appliance.SetSetting(ctx, appliance.SettingFourEyes, value), fault.Locked)
 		})
 	}
@@ -52,15 +58,15 @@ func TestNoInstallationBesideKeyStores(t *testing.T) {
 	b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.Appliance.Lock()
 	edit(t, b.DB, `DELETE FROM installation`)
-	fresh := appliance.New(appliance.Options{Store: b.Store})
+	fresh := appliance.New(appliance.Options{Store: b.Store, MachineKey: appliancetest.NewMachineKey(t)})
 	err := fresh.Unlock(ctx, keyring.New(b.Token), nil)
 	if fault.CodeOf(err) != fault.Tampered || !strings.Contains(err.Error(), "restore the last good backup into a fresh appliance") {
 		t.Errorf("%v", err)
 	}
 	wantCode(t, errorOf(b.Store.Installation(ctx)), fault.NotFound)
-	// Nor are users taken as they are, as before there is an installation.
-	wantCode(t, fresh.Seals().Verify(ctx, appliance.Binding{Purpose: "user"}, nil), fault.Locked)
-	wantCode(t, errorOf(fresh.Setting(ctx, "no such setting")), fault.Locked)
+	// Nor are users taken as they are.
+	wantCode(t, fresh.Seals().Verify(ctx, appliance.Binding{Purpose: "user"}, nil), fault.Tampered)
+	wantCode(t, errorOf(fresh.Setting(ctx, "no such setting")), fault.Tampered)
 }
 
 // TestFirstUnlockSeals: what other packages keep is sealed before there is an
@@ -71,7 +77,7 @@ func TestFirstUnlockSeals(t *testing.T) {
 	var a *appliance.Appliance
 	fail := errors.New("no")
 	calls := 0
-	o := appliance.Options{SealAll: func(ctx context.Context, set func(name, value string) error) (err error) {
+	o := appliance.Options{MachineKey: appliancetest.NewMachineKey(t), SealAll: func(ctx context.Context, set func(name, value string) error) (err error) {
 		if calls++; fail != nil {
 			return fail
 		}
@@ -85,16 +91,27 @@ func TestFirstUnlockSeals(t *testing.T) {
 	edit(t, b.DB, `DELETE FROM installation; DELETE FROM settings; DELETE FROM manifests`)
 	o.Store = b.Store
 	a = appliance.New(o)
-	if got, err := a.Seals().Seal(ctx, row); got != nil || err != nil {
-		t.Errorf("before there is an installation: %x %v", got, err)
+	if err := a.Found(ctx); err != nil {
+		t.Fatal(err)
 	}
-	wantCode(t, a.Seals().Verify(ctx, row, nil), "")
-	if err := a.Unlock(ctx, keyring.New(b.Token), nil); !errors.Is(err, fail) {
+	early := must(a.Seals().Seal(ctx, row))(t)
+	wantCode(t, a.Seals().Verify(ctx, row, early), "")
+	wantCode(t, a.Seals().Verify(ctx, appliance.Binding{Purpose: "another"}, early), fault.Tampered)
+	for what, wrong := range map[string][]byte{"none": nil, "empty": {}, "cut": early[:20], "other format": append([]byte{1}, early[1:]...)} {
+		if err := a.Seals().Verify(ctx, row, wrong); fault.CodeOf(err) != fault.Tampered {
+			t.Errorf("before there is an installation, %s: %v", what, err)
+		}
+	}
+	begin := func() error {
+		wantCode(t, a.Unlock(ctx, keyring.New(b.Token), nil), fault.StateMissing)
+		return errorOf(a.Begin(ctx))
+	}
+	if err := begin(); !errors.Is(err, fail) {
 		t.Fatalf("%v", err)
 	}
 	wantCode(t, errorOf(b.Store.Installation(ctx)), fault.NotFound)
 	fail = nil
-	if err := a.Unlock(ctx, keyring.New(b.Token), nil); err != nil {
+	if err := begin(); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, a.Seals().Verify(ctx, row, seal), "")
@@ -107,8 +124,13 @@ func TestFirstUnlockSeals(t *testing.T) {
 	if got := must(a.Setting(ctx, appliance.SettingSetup))(t); got != appliance.SettingDone {
 		t.Errorf("setup is %s", got)
 	}
+	wantCode(t, a.Seals().Verify(ctx, row, early), fault.Tampered) // the machine's seal alone
 	a.Lock()
 	wantCode(t, a.Seals().Verify(ctx, row, seal), fault.Locked)
+	var unsealed *fault.Fault
+	if err := a.Seals().Verify(ctx, row, seal[33:]); !errors.As(err, &unsealed) || unsealed.Codes() != "tampered,E_UNSEALED" {
+		t.Errorf("the state key's seal alone, while locked: %v", err)
+	}
 	wantCode(t, errorOf(a.Seals().Seal(ctx, row)), fault.Locked)
 	if err := a.Unlock(ctx, keyring.New(b.Token), nil); err != nil || calls != 2 {
 		t.Errorf("%v, sealed %d times", err, calls)

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,15 +23,19 @@ type Service struct {
 
 	// reload serializes changes to live.
 	reload sync.Mutex
-	live   atomic.Pointer[view] // nil while locked
-	keys   *keyCache
-	used   lastUsed
-	health healthMonitor
+	// recovering is held by the attempt to bring back what is out of service.
+	recovering sync.Mutex
+	live       atomic.Pointer[view] // nil while locked
+	keys       *keyCache
+	used       lastUsed
+	health     healthMonitor
+
+	installation func() InstallationState
 
 	lease     lease
 	why       func() string             // why it is locked
 	suspended atomic.Pointer[suspended] // nil but after the lease ran out
-	held      atomic.Pointer[heldState] // nil but where the state is not what it should be
+	held      atomic.Pointer[heldState] // nil but where the state is not what it should be, or a person is to decide which copy counts
 }
 
 // view is what requests read: all key stores with their credentials and
@@ -41,6 +46,10 @@ type view struct {
 	byPrefix map[string]*Endpoint
 	byID     map[string]*Endpoint
 	blocked  Block // everything
+	// unread says why the stored state could not be read after a change; nil if it
+	// could. Again says when it is tried.
+	unread error
+	again  backoff
 }
 
 func newView(ring Keyring) *view {
@@ -93,9 +102,11 @@ func (s *Service) view() (*view, error) {
 // Locked says whether no key can be used.
 func (s *Service) Locked() bool { return s.live.Load() == nil }
 
-// read gives the view of the stored rows after a change; before is the view so
-// far. What the change does not concern is taken over.
-func (s *Service) read(ctx context.Context, before *view, c Change) (*view, error) {
+// read gives the view of the stored rows; before is the view so far, from which all is
+// taken over that a change does not concern. It asks no HSM: a key store whose key is not
+// in the keyring is out of service, and failed says why. An error means that nothing is
+// known of the stored state.
+func (s *Service) read(ctx context.Context, before *view, concerns func(keyStore string) bool, failed map[string]error) (*view, error) {
 	stores, err := s.store.KeyStores(ctx)
 	if err != nil {
 		return nil, err
@@ -106,32 +117,15 @@ func (s *Service) read(ctx context.Context, before *view, c Change) (*view, erro
 	}
 	for _, ks := range stores {
 		old := before.byID[ks.ID]
-		if old != nil && old.fault == nil && c.KeyStore != "" && c.KeyStore != ks.ID {
+		if old != nil && before.unread == nil && !concerns(ks.ID) {
 			v.add(old)
 			continue
 		}
-		if old == nil || old.fault != nil {
-			err := v.ring.OpenKeyringKey(ctx, ks.ID, ks.WrappedKey)
-			if err != nil && fault.CodeOf(err) != fault.Tampered {
-				return nil, err // the HSM failed: no other key store would open either
-			}
-			if err != nil {
-				v.add(s.outOfService(ks, err))
-				continue
-			}
-		}
-		e := s.endpoint(ctx, v.ring, ks, old)
+		e := s.endpoint(ctx, v.ring, ks, old, failed[ks.ID])
 		v.add(e)
 		e.blocked = v.blockOf(ks.ID)
 	}
 	return v, nil
-}
-
-// outOfService gives an endpoint that refuses all requests.
-func (s *Service) outOfService(ks *KeyStore, why error) *Endpoint {
-	why = DamagedRow{Kind: damagedKindStore, KeyStore: ks.Name}.fault(why)
-	s.log.Error("a key store is out of service: its requests are refused", "key_store", ks.Name, "error", why)
-	return &Endpoint{service: s, store: *ks, fault: why}
 }
 
 // apply brings the live view in line with a change of the store.
@@ -148,22 +142,11 @@ func (s *Service) apply(c Change) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	v, err := s.read(ctx, old, c)
+	v, err := s.read(ctx, old, func(id string) bool { return c.KeyStore == "" || c.KeyStore == id }, nil)
 	if err != nil {
-		// Without knowing what changed nothing may be served.
-		v = newView(old.ring)
-		for _, e := range old.byID {
-			v.add(s.outOfService(&e.store, err))
-		}
+		v = s.unread(old, c, err)
 	}
-	s.live.Store(v)
-	old.retire(v)
-	for id := range old.byID {
-		if v.byID[id] == nil {
-			v.ring.DropKeyringKey(id)
-			s.keys.dropStore(id)
-		}
-	}
+	s.replace(old, v)
 	switch {
 	case c.KeyStore == "":
 		s.keys.purge()
@@ -172,17 +155,44 @@ func (s *Service) apply(c Change) {
 	}
 }
 
+// replace puts a view in the place of the one so far. The caller holds s.reload.
+func (s *Service) replace(old, v *view) {
+	s.live.Store(v)
+	old.retire(v)
+	for id := range old.byID {
+		if v.byID[id] == nil {
+			v.ring.DropKeyringKey(id)
+			s.keys.dropStore(id)
+		}
+	}
+}
+
 // Condition says whether keys serve, without asking the HSMs: HealthActive;
-// HealthDegraded, while an HSM does not answer; HealthUnavailable, while no key
-// can be used. The reason is empty if all is well.
-func (s *Service) Condition() (status HealthStatus, reason string) {
-	if _, err := s.view(); err != nil {
-		return HealthUnavailable, err.Error()
+// HealthDegraded, while an HSM does not answer or a key store is out of service;
+// HealthUnavailable, while no key can be used. The error says why: fault.HSMAway,
+// fault.KeyStoreOut, fault.HSMLease; nil if all is well. Blocks are not among it: they are
+// somebody's will.
+func (s *Service) Condition() (HealthStatus, *fault.Fault) {
+	v, err := s.view()
+	if err != nil {
+		return HealthUnavailable, fault.Errorf(fault.HSMLease, "%s", err)
 	}
 	for _, h := range s.health.last() {
 		if h.Status != HealthActive {
-			return HealthDegraded, h.Error
+			return HealthDegraded, fault.Errorf(fault.HSMAway, "%s", h.Error)
 		}
 	}
-	return HealthActive, ""
+	out := v.outages()
+	if len(out) == 0 {
+		return HealthActive, nil
+	}
+	names := make([]string, 0, maxNamed)
+	for _, o := range out[:min(len(out), maxNamed)] {
+		names = append(names, o.KeyStore)
+	}
+	return HealthDegraded, fault.Errorf(fault.KeyStoreOut, "%d of %d key stores are out of service (%s): %s",
+		len(out), len(v.byID), strings.Join(names, ", "), out[0].Reason)
 }
+
+// maxNamed bounds how many key stores a reason names; [Status] has them all.
+const maxNamed = 5

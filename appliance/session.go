@@ -19,12 +19,17 @@ import (
 //	key, grants, block, state, usage, sizes    Session.admit
 //	count of encryptions                       Endpoint.count
 //	the operation
+//	all checks again, if a change came         Session.holds
 //	the record                                 Session.record
+//	all checks again, if a change came         Session.holds
 //
 // Of several that fail, the first answers. Nothing is given out that is not on
-// record. A session serves one operation: the quota counts requests.
+// record, and nothing that a change forbids which returned before the answer was
+// decided, however long the request waited for its body, the HSM or the log. A
+// session serves one operation: the quota counts requests.
 type Session struct {
 	endpoint *Endpoint
+	proof    Proof
 	outcome  *Outcome
 	limits   Limits
 	spent    atomic.Bool
@@ -38,34 +43,45 @@ const MaxData = 64 << 10
 var ErrNotRecorded = errors.New("the record could not be written")
 
 // Open authenticates a request, takes it from the key store's quota and gives a
-// session for it. It sets KeyStore and Credential of the outcome, which the session
-// keeps. Errors: fault.Unauthenticated, and then fault.Throttled. Neither is
+// session for it. Call it when the whole request is there: what decides is the key
+// store as it is now, and not as it was when the endpoint was asked for. Open sets
+// KeyStore and Credential of the outcome, which the session keeps, as it keeps the
+// proof. Errors: those of [Service.Endpoint], where fault.Unauthenticated stands for a
+// key store that is gone; fault.Unauthenticated, and then fault.Throttled. None is
 // recorded, so that nobody can fill the log without being counted.
 func (e *Endpoint) Open(p Proof, o *Outcome) (*Session, error) {
 	if e.service == nil || p == nil {
 		return nil, fault.Errorf(fault.Unauthenticated, "the request has no proof of who sends it")
 	}
 	o.Request.KeyStore = e.store.Name
-	credential, err := p.prove(e)
+	e, err := e.current()
 	if err != nil {
-		if fault.CodeOf(err) != fault.Unauthenticated {
-			err = fault.Wrapf(fault.Unauthenticated, err, "the proof could not be checked")
-		}
 		return nil, err
 	}
-	o.Credential = credential
+	if o.Credential, err = authenticate(p, e); err != nil {
+		return nil, err
+	}
 	if e.limiter != nil && !e.limiter.AllowN(e.service.now(), 1) {
 		return nil, fault.Errorf(fault.Throttled, "the key store's quota of %d requests per second is used up", e.store.RequestsPerSecond)
 	}
 	if o.Began.IsZero() {
 		o.Began = time.Now()
 	}
-	s := &Session{endpoint: e, outcome: o}
+	s := &Session{endpoint: e, proof: p, outcome: o}
 	if o.Protocol != nil {
 		s.limits = o.Protocol.Limits()
 	}
 	s.limits.Data, s.limits.AAD = capped(s.limits.Data, MaxData), capped(s.limits.AAD, MaxAAD)
 	return s, nil
+}
+
+// authenticate gives the credential that is proven; fault.Unauthenticated.
+func authenticate(p Proof, e *Endpoint) (string, error) {
+	credential, err := p.prove(e)
+	if err != nil && fault.CodeOf(err) != fault.Unauthenticated {
+		err = fault.Wrapf(fault.Unauthenticated, err, "the proof could not be checked")
+	}
+	return credential, err
 }
 
 // capped gives a limit that is not above the domain's own.
@@ -93,33 +109,35 @@ func (s *Session) Encrypt(ctx context.Context, plaintext, aad []byte, check func
 	if err := s.begin(OpEncrypt); err != nil {
 		return nil, err
 	}
-	c, err := s.encrypt(ctx, plaintext, aad, check)
-	if err := s.record(ctx, err); err != nil {
+	u := use{what: "plaintext", data: plaintext, aad: aad, decrypts: check != nil}
+	c, key, err := s.encrypt(ctx, u, check)
+	if err := s.finish(ctx, err, func() error { return s.holds(ctx, key, u) }); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-func (s *Session) encrypt(ctx context.Context, plaintext, aad []byte, check func(*Ciphertext)) (*Ciphertext, error) {
-	key, err := s.admit(ctx, use{what: "plaintext", data: plaintext, aad: aad, decrypts: check != nil})
+// encrypt gives the key as well that it has used.
+func (s *Session) encrypt(ctx context.Context, u use, check func(*Ciphertext)) (*Ciphertext, *liveKey, error) {
+	key, err := s.admit(ctx, u)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if key, err = s.endpoint.count(ctx, key); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c, err := key.encrypt(ctx, plaintext, aad)
+	c, err := key.encrypt(ctx, u.data, u.aad)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s.outcome.KeyVersion = c.KeyVersion()
 	if check != nil {
 		check(c)
-		if err := key.decryptsTo(ctx, c, aad, plaintext); err != nil {
-			return nil, err
+		if err := key.decryptsTo(ctx, c, u.aad, u.data); err != nil {
+			return nil, nil, err
 		}
 	}
-	return c, nil
+	return c, key, nil
 }
 
 // decryptsTo says whether a ciphertext just made decrypts to the plaintext.
@@ -142,21 +160,24 @@ func (s *Session) Decrypt(ctx context.Context, c *Ciphertext, aad []byte) ([]byt
 	if err := s.begin(OpDecrypt); err != nil {
 		return nil, err
 	}
-	plaintext, err := s.decrypt(ctx, c, aad)
-	if err := s.record(ctx, err); err != nil {
+	u := use{what: "ciphertext", data: c.Ciphertext, aad: aad, decrypts: true}
+	plaintext, key, err := s.decrypt(ctx, c, u)
+	if err := s.finish(ctx, err, func() error { return s.holds(ctx, key, u) }); err != nil {
 		clear(plaintext)
 		return nil, err
 	}
 	return plaintext, nil
 }
 
-func (s *Session) decrypt(ctx context.Context, c *Ciphertext, aad []byte) ([]byte, error) {
-	key, err := s.admit(ctx, use{what: "ciphertext", data: c.Ciphertext, aad: aad, decrypts: true})
+// decrypt gives the key as well that it has used.
+func (s *Session) decrypt(ctx context.Context, c *Ciphertext, u use) ([]byte, *liveKey, error) {
+	key, err := s.admit(ctx, u)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s.outcome.KeyVersion = c.KeyVersion()
-	return key.decrypt(ctx, c, aad)
+	plaintext, err := key.decrypt(ctx, c, u.aad)
+	return plaintext, key, err
 }
 
 // Attributes describes the key that the outcome names, also one that is blocked or
@@ -168,7 +189,14 @@ func (s *Session) Attributes(ctx context.Context) (ExternalKey, error) {
 		return ExternalKey{}, err
 	}
 	key, err := s.permit(ctx)
-	if err := s.record(ctx, err); err != nil {
+	still := func() (err error) {
+		if same, err := s.same(key); same || err != nil {
+			return err
+		}
+		key, err = s.permit(ctx)
+		return err
+	}
+	if err := s.finish(ctx, err, still); err != nil {
 		return ExternalKey{}, err
 	}
 	described := key.ExternalKey
@@ -176,17 +204,23 @@ func (s *Session) Attributes(ctx context.Context) (ExternalKey, error) {
 	return described, nil
 }
 
-// Health gives the state of each HSM, as [Service.Health]. No grant is asked.
+// Health gives the state of each HSM, as [Service.Health] does, as it matters to the key
+// store: HealthUnavailable if it is blocked, or if keys of it are in the custody of HSMs
+// of which none does its work in time. No grant is asked.
 // Errors: fault.Timeout, fault.Locked, [ErrNotRecorded].
 func (s *Session) Health(ctx context.Context) ([]HSMHealth, error) {
 	if err := s.begin(OpHealth); err != nil {
 		return nil, err
 	}
 	hsms, err := s.endpoint.service.Health(ctx)
-	if err := s.record(ctx, err); err != nil {
+	still := func() error {
+		_, err := s.same(nil)
+		return err
+	}
+	if err := s.finish(ctx, err, still); err != nil {
 		return nil, err
 	}
-	return hsms, nil
+	return s.endpoint.health(ctx, hsms), nil
 }
 
 // Refuse records that the front end refuses the request itself, as when it cannot be
@@ -263,6 +297,49 @@ func (s *Session) permit(ctx context.Context) (*liveKey, error) {
 		return nil, fault.Errorf(fault.Denied, "%s", d)
 	}
 	return key, nil
+}
+
+// finish ends an operation: it records it, and gives the error to answer. What
+// admitted it is asked before, so that the record says what is answered, and after,
+// since the log may have taken its time. A request that is refused then has two
+// records, of which the last one is answered.
+func (s *Session) finish(ctx context.Context, err error, still func() error) error {
+	if err == nil {
+		err = still()
+	}
+	if err = s.record(ctx, err); err != nil {
+		return err
+	}
+	if err = still(); err != nil {
+		return s.record(ctx, err)
+	}
+	return nil
+}
+
+// holds asks all checks of a use again, if anything has changed since they were asked;
+// key is the one that was used. It costs hardly anything if nothing has.
+func (s *Session) holds(ctx context.Context, key *liveKey, u use) error {
+	if same, err := s.same(key); same || err != nil {
+		return err
+	}
+	_, err := s.admit(ctx, u)
+	return err
+}
+
+// same says whether key store and key are as they were when the request was admitted.
+// If not, the session goes on with the key store as it is now, to which the request
+// has proven itself again.
+func (s *Session) same(key *liveKey) (bool, error) {
+	now, err := s.endpoint.current()
+	if err != nil {
+		return false, err
+	}
+	if now == s.endpoint {
+		return key == nil || !key.left(), nil
+	}
+	s.endpoint = now
+	_, err = authenticate(s.proof, now)
+	return false, err
 }
 
 // decide asks the grants on the key and on its key store, and the policies written

@@ -287,7 +287,7 @@ func TestLockedSession(t *testing.T) {
 		wantCode(t, do(requests[name], open[name]), fault.Locked)
 	}
 	_, err := e.Open(appliancetest.Proof(k.AccessKeyID, k.SecretAccessKey, "a request"), &appliance.Outcome{})
-	wantCode(t, err, fault.Unauthenticated) // the credential's secret is wiped
+	wantCode(t, err, fault.Locked)
 }
 
 // TestNotRecordedNotGiven: what cannot be recorded is not given out, by no operation,
@@ -319,11 +319,11 @@ func TestNotRecordedNotGiven(t *testing.T) {
 	if err := must(ask(t, b, k, "Health").open(&appliance.Outcome{}))(t).Refuse(ctx, why); !errors.Is(err, appliance.ErrNotRecorded) {
 		t.Errorf("a refusal that cannot be recorded: %v", err)
 	}
-	if b.Appliance.Ready(ctx) {
+	if ready, _ := b.Appliance.Ready(ctx); ready {
 		t.Error("it is ready though nothing can be recorded")
 	}
 	records.fails = nil
-	if !b.Appliance.Ready(ctx) {
+	if ready, note := b.Appliance.Ready(ctx); !ready || note != "" {
 		t.Error("it is not ready")
 	}
 }

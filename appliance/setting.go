@@ -49,9 +49,10 @@ func settingBinding(name, value string) Binding {
 	return Binding{Purpose: "setting", Fields: []string{name, value}}
 }
 
-// Setting gives a setting. Errors: fault.NotFound while there is no installation and
-// nobody has set it; fault.Tampered if its row is missing or does not match its seal;
-// fault.Locked, with the value as it is stored, while nobody can tell.
+// Setting gives a setting. Errors: fault.NotFound while there is neither an installation
+// nor the machine's key, and nobody has set it; fault.Tampered if its row is missing or
+// does not match its seal; fault.Locked, with the value, if it has this machine's seal and
+// the other cannot be looked at; fault.MachineKey.
 func (s *Settings) Setting(ctx context.Context, name string) (string, error) {
 	row, err := s.store.Setting(ctx, name)
 	missing := fault.CodeOf(err) == fault.NotFound
@@ -65,7 +66,7 @@ func (s *Settings) Setting(ctx context.Context, name string) (string, error) {
 	if failed != nil {
 		return "", failed
 	}
-	if missing && !installed {
+	if missing && !installed && s.seals.machine.ID() == "" {
 		return "", err
 	}
 	return row.Value, s.seals.Verify(ctx, settingBinding(name, row.Value), row.Seal)
@@ -94,15 +95,22 @@ func (s *Settings) setSetting(ctx context.Context, name, value string) error {
 	})
 }
 
-// sealSettings seals the settings as they are; the first unlock calls it.
-func (s *Settings) sealSettings(ctx context.Context) error {
+// sealSettings seals the settings that are good, or all as they are; the first unlock
+// calls it.
+func (s *Settings) sealSettings(ctx context.Context, asTheyAre bool) error {
 	for name, first := range firstSettings {
+		var value string
 		row, err := s.store.Setting(ctx, name)
-		if fault.CodeOf(err) == fault.NotFound {
-			row, err = &SettingRow{Value: first}, nil
+		switch {
+		case fault.CodeOf(err) == fault.NotFound && (asTheyAre || s.seals.machine.ID() == ""):
+			value, err = first, nil
+		case asTheyAre && err == nil:
+			value = row.Value
+		default:
+			value, err = s.Setting(ctx, name)
 		}
 		if err == nil {
-			err = s.setSetting(ctx, name, row.Value)
+			err = s.setSetting(ctx, name, value)
 		}
 		if err != nil {
 			return err

@@ -13,24 +13,29 @@ type Status struct {
 	Reason string `json:"reason,omitempty"`
 	// LeaseSeconds is how long keys would stay in memory if no HSM answered from
 	// now on; 0 while locked.
-	LeaseSeconds int         `json:"lease_seconds"`
-	KeyStores    int         `json:"key_stores"`
-	HSMs         []HSMHealth `json:"hsms"`
+	LeaseSeconds int `json:"lease_seconds"`
+	KeyStores    int `json:"key_stores"`
+	// Installation says which copy of its installation it is.
+	Installation InstallationState `json:"installation,omitzero"`
+	HSMs         []HSMHealth       `json:"hsms"`
 	// Blocked says that everything is out of service by a block, and why.
 	Blocked Block `json:"blocked,omitzero"`
 	// BlockedKeyStores are the names of key stores that are blocked by themselves.
-	BlockedKeyStores []string  `json:"blocked_key_stores,omitempty"`
-	Time             time.Time `json:"time"`
+	BlockedKeyStores []string `json:"blocked_key_stores,omitempty"`
+	// OutOfService are key stores that refuse all requests, by no block, and why. Each is
+	// tried again by itself.
+	OutOfService []KeyStoreOutage `json:"out_of_service,omitempty"`
+	Time         time.Time        `json:"time"`
 }
 
 // Status gives the state of the appliance; it never fails.
 func (s *Service) Status(ctx context.Context) Status {
-	st := Status{Time: s.stamp()}
+	st := Status{Time: s.stamp(), Installation: s.installation()}
 	if v, err := s.view(); err != nil {
 		st.Locked, st.Reason = true, err.Error()
 	} else {
 		st.KeyStores, st.LeaseSeconds = len(v.byID), int(s.lease.remaining()/time.Second)
-		st.Blocked = v.blocked
+		st.Blocked, st.OutOfService = v.blocked, v.outages()
 		for _, e := range v.byID {
 			if !e.store.Blocked.IsZero() {
 				st.BlockedKeyStores = append(st.BlockedKeyStores, e.store.Name)

@@ -74,6 +74,7 @@ type ServingRows interface {
 	Key(ctx context.Context, keyStore, id string) (*StoredKey, error)
 	Credentials(ctx context.Context, keyStore string) ([]*Credential, error)
 	KeyStoreGrants(ctx context.Context, keyStore string) ([]*Grant, error)
+	HasKeysInToken(ctx context.Context, keyStore string) (bool, error)
 	ReserveEncryptions(ctx context.Context, keyStore, keyID string, version uint32, n uint64) (uint64, error)
 	RecordCredentialUse(ctx context.Context, lastUsed map[string]time.Time) error
 }
@@ -100,6 +101,15 @@ type InstallationRows interface {
 	// SetBlock replaces the installation's block and its seal, which was was;
 	// fault.NotFound without an installation, fault.Changed.
 	SetBlock(ctx context.Context, b Block, seal, was []byte) error
+	// SetIncarnation replaces the installation's incarnation and its seal, which was was;
+	// fault.NotFound without an installation, fault.Changed. It announces no change.
+	SetIncarnation(ctx context.Context, incarnation string, seal, was []byte) error
+	// NoteMasterKey notes, about this machine alone, that the HSM is about to make a
+	// master key, unless there is an installation; CreateInstallation removes the note.
+	// It announces no change.
+	NoteMasterKey(ctx context.Context, at time.Time) error
+	// MasterKeyNoted says whether there is the note.
+	MasterKeyNoted(ctx context.Context) (bool, error)
 }
 
 // SettingRows has small values that were chosen.
@@ -140,7 +150,7 @@ type KeyRows interface {
 	Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error)
 	// CountKeys counts the key store's keys; 0 if there is no key store.
 	CountKeys(ctx context.Context, keyStore string) (int, error)
-	// CreateKeys adds keys, each with its first version, all or none;
+	// CreateKeys adds keys, each with its first version or its first two, all or none;
 	// fault.Exists if an ID is taken, fault.NotFound if the key store is gone.
 	CreateKeys(ctx context.Context, keys ...NewKey) error
 	// UpdateKey replaces a key's row, whose seal was was; fault.NotFound,
@@ -170,6 +180,8 @@ type KeyRows interface {
 	// edited must not hide one, those whose material has another length than
 	// [CachedMaterial]. It does not read the others.
 	VersionsInToken(ctx context.Context) ([]*KeyVersion, error)
+	// HasKeysInToken says whether VersionsInToken has any of the key store.
+	HasKeysInToken(ctx context.Context, keyStore string) (bool, error)
 }
 
 // TokenObjectRows has the notes of key objects in the token that no key owns.
@@ -236,10 +248,14 @@ type Copy interface {
 	Close() error
 }
 
-// NewKey is a key to be created, with its first version.
+// NewKey is a key to be created, with its first version, or its first two.
 type NewKey struct {
 	Key     *ExternalKey
 	Version *KeyVersion
 	// TokenObject is the label noted for it; empty with cached custody.
 	TokenObject string
+	// Second is its second version, if it is made with two, and SecondTokenObject the
+	// label noted for that.
+	Second            *KeyVersion
+	SecondTokenObject string
 }

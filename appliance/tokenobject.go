@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -64,7 +65,19 @@ func (a *Administration) undoTokenObject(ctx context.Context, ring Keyring, o *T
 		a.log.Warn("whether a key that could not be made is stored is unknown; its key object in the token is looked at again at the next start", "object", o.Label, "error", err)
 		return
 	}
-	a.destroyTokenObjects(ctx, ring, []*TokenObject{o}, nil)
+	a.destroyTokenObjects(ctx, ring, []*TokenObject{o})
+}
+
+// DestroyWait is how long an object waits for its destruction, from when this copy of
+// the installation was first seen to be the owner: another copy that takes over
+// meanwhile is seen by then.
+const DestroyWait = 10 * time.Minute
+
+// awaited is when an object was first found that is to be destroyed, and the run under
+// which this copy was the owner then.
+type awaited struct {
+	since time.Time
+	run   string
 }
 
 // destroyTime bounds the destruction of one object in the HSM.
@@ -73,29 +86,77 @@ const destroyTime = 10 * time.Second
 // destroyTokenObjects destroys the objects of stored notes, and strikes the notes
 // out. It is the only place where the token's objects are destroyed. A note is
 // passed over if it does not match its seal, or if a key version names its object;
-// and none is acted on if that cannot be told. Objects in keep stay, too. It gives
-// the notes that remain.
-func (a *Administration) destroyTokenObjects(ctx context.Context, ring Keyring, notes []*TokenObject, keep map[string]bool) (left []*TokenObject) {
+// and none is acted on if that cannot be told, or if this copy of the installation is
+// not the owner. An object is destroyed at the first call that comes [DestroyWait] after
+// the one that found it, if the owner is the same. The caller holds a.admin.
+func (a *Administration) destroyTokenObjects(ctx context.Context, ring Keyring, notes []*TokenObject) {
 	sealed := a.sealedNotes(ctx, ring, notes)
 	if len(sealed) == 0 {
-		return nil
+		return
+	}
+	run, err := a.ownership.owns(ctx, ring)
+	if err != nil {
+		a.awaited = nil
+		if fault.CodeOf(err) != fault.Conflict || a.ownership.State().Standing == StandingOwner {
+			a.log.Warn("no key object in the token is destroyed: which copy of the installation is the owner could not be read; it is tried again", "objects", labels(sealed), "error", err)
+		}
+		return
+	}
+	due := a.due(sealed, run)
+	if len(due) == 0 {
+		return
 	}
 	owned, err := ownedTokenObjects(ctx, a.store, ring)
-	if err != nil {
+	if err != nil && a.isNews("unknown", err.Error()+labels(sealed)) {
 		a.log.Error("no key object in the token is destroyed: which of them keys need is unknown, as long as a key version does not open", "objects", labels(sealed), "error", err)
-		return sealed
 	}
-	for _, o := range sealed {
-		if keep[o.Label] {
-			left = append(left, o)
-			continue
+	if err != nil {
+		return
+	}
+	for _, o := range due {
+		if again, err := a.ownership.owns(ctx, ring); err != nil || again != run {
+			a.log.Warn("a key object in the token is not destroyed: the owner of the installation has changed, or could not be read", "object", o.Label, "error", err)
+			return
 		}
-		if err := a.destroyTokenObject(ctx, ring, o, owned[o.Label]); err != nil {
-			left = append(left, o)
-			a.log.Warn("a key object in the token is to be destroyed and could not be; it is tried again at the next start", "object", o.Label, "error", err)
+		if err := a.destroyTokenObject(ctx, ring, o, owned[o.Label]); err != nil && a.isNews("kept "+o.Label, err.Error()) {
+			a.log.Warn("a key object in the token is to be destroyed and could not be; it is tried again", "object", o.Label, "error", err)
 		}
 	}
-	return left
+}
+
+// isNews says whether something is said for the first time, or says something else than
+// before: what is tried every minute is not in the log every minute.
+func (a *Administration) isNews(what, said string) bool {
+	if a.said[what] == said {
+		return false
+	}
+	if a.said == nil {
+		a.said = map[string]string{}
+	}
+	a.said[what] = said
+	return true
+}
+
+// due gives the notes whose objects have waited long enough, under this run.
+func (a *Administration) due(notes []*TokenObject, run string) (due []*TokenObject) {
+	now := a.now()
+	if a.awaited == nil {
+		a.awaited = map[string]awaited{}
+	}
+	var found []*TokenObject
+	for _, o := range notes {
+		w, ok := a.awaited[o.Label]
+		if !ok || w.run != run {
+			a.awaited[o.Label] = awaited{now, run}
+			found = append(found, o)
+		} else if now.Sub(w.since) >= DestroyWait {
+			due = append(due, o)
+		}
+	}
+	if len(found) > 0 {
+		a.log.Info("key objects in the token that no key needs are destroyed after a wait", "objects", labels(found), "wait", DestroyWait)
+	}
+	return due
 }
 
 func (a *Administration) destroyTokenObject(ctx context.Context, ring Keyring, o *TokenObject, owned bool) error {
@@ -106,11 +167,13 @@ func (a *Administration) destroyTokenObject(ctx context.Context, ring Keyring, o
 	}
 	if owned {
 		a.log.Error("a key object in the token was noted for destruction, and a key needs it: it is kept, and the note is removed", "object", o.Label)
+		delete(a.awaited, o.Label)
 		return a.store.StrikeTokenObject(ctx, o.Label, o.Seal)
 	}
 	if err := ring.DestroyTokenObject(ctx, o.Label); err != nil {
 		return err
 	}
+	delete(a.awaited, o.Label)
 	a.log.Info("a key object in the token was destroyed: no key needs it", "object", o.Label, "key_store_id", o.KeyStore, "key_id", o.KeyID, "version", o.Version)
 	return a.store.StrikeTokenObject(ctx, o.Label, o.Seal)
 }
@@ -134,7 +197,7 @@ func (a *Administration) sealedNotes(ctx context.Context, ring Keyring, notes []
 			sealed = append(sealed, o)
 		}
 	}
-	if len(other) > 0 {
+	if len(other) > 0 && a.isNews("unsealed", labels(other)) {
 		a.log.Error("key objects in the token are noted for destruction without a seal of this appliance, and are left alone: the database was changed by hand, or an earlier version noted them; "+
 			"compare the objects with those that your keys need, and destroy what is left over by the HSM's own means", "objects", labels(other))
 	}
@@ -151,7 +214,7 @@ func labels(notes []*TokenObject) string {
 			names = append(names, fmt.Sprintf("and %d more", len(notes)-i))
 			break
 		}
-		names = append(names, fmt.Sprintf("%.60q", o.Label))
+		names = append(names, fmt.Sprintf("%.80q", o.Label))
 	}
 	return strings.Join(names, ", ")
 }
@@ -205,11 +268,12 @@ func checkVersionOf(ctx context.Context, st KeyRows, ring Keyring, o *TokenObjec
 	return nil
 }
 
-// DestroyLeftovers destroys the token's objects that no key owns: those of keys
-// that were deleted, or not finished when the process ended. Run does it at the
-// start. For one noted object, with 1,000,000 cached keys and 100 in a SoftHSM2
-// token, it takes about 10 ms, as with no cached keys at all: an index has the
-// versions that may be in the token, and only those are read and opened.
+// DestroyLeftovers destroys the token's objects that no key owns, of keys that were
+// deleted, or not finished when the process ended: at the first call that comes ten
+// minutes after the one that found them. Run calls it at the start and every minute. For
+// one noted object, with 1,000,000 cached keys and 100 in a SoftHSM2 token, it takes
+// about 10 ms, as with no cached keys at all: an index has the versions that may be in
+// the token, and only those are read and opened.
 func (a *Administration) DestroyLeftovers(ctx context.Context) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
@@ -217,16 +281,15 @@ func (a *Administration) DestroyLeftovers(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	a.destroyLeftovers(ctx, v.ring, nil)
-}
-
-// destroyLeftovers does what DestroyLeftovers says, but for the objects in keep. It
-// gives the notes that remain and match their seal. The caller holds a.admin.
-func (a *Administration) destroyLeftovers(ctx context.Context, ring Keyring, keep map[string]bool) []*TokenObject {
 	notes, err := a.store.TokenObjects(ctx)
 	if err != nil {
 		a.log.Warn("the list of token objects to destroy cannot be read", "error", err)
-		return nil
+		return
 	}
-	return a.destroyTokenObjects(ctx, ring, notes, keep)
+	noted := make(map[string]bool, len(notes))
+	for _, o := range notes {
+		noted[o.Label] = true
+	}
+	maps.DeleteFunc(a.awaited, func(label string, _ awaited) bool { return !noted[label] })
+	a.destroyTokenObjects(ctx, v.ring, notes)
 }

@@ -41,7 +41,7 @@ func TestNotedLabels(t *testing.T) {
 		t.Fatalf("the neighbour has the objects %q", theirs)
 	}
 
-	b := appliancetest.Start(t, appliancetest.Options{Token: device})
+	b := appliancetest.Start(t, appliancetest.Options{Token: device, Beside: true})
 	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "hsm", "encrypt,decrypt", appliance.CustodyHSM)
 	b.NewKey(t, "demo", "cached", "encrypt,decrypt", appliance.CustodyCached)
@@ -59,7 +59,7 @@ func TestNotedLabels(t *testing.T) {
 		edit(t, b.DB, fmt.Sprintf(`INSERT INTO token_objects (label) VALUES ('%s')`, label))
 	}
 	b = restart(t, b, k, appliancetest.Options{Accept: true})
-	b.Appliance.DestroyLeftovers(ctx)
+	b.DestroyLeftovers(ctx)
 	for _, label := range labels {
 		if !encrypts(t, b, label) {
 			t.Errorf("%s was destroyed", label)
@@ -137,7 +137,7 @@ func (n *noted) leftovers(t *testing.T, notes []*appliance.TokenObject, statemen
 		edit(t, n.bed.DB, s)
 	}
 	n.bed = restart(t, n.bed, n.client, accepting(n.options()))
-	n.bed.Appliance.DestroyLeftovers(ctx)
+	n.bed.DestroyLeftovers(ctx)
 	var left []string
 	for _, o := range must(n.bed.Store.TokenObjects(ctx))(t) {
 		left = append(left, o.Label)
@@ -150,7 +150,7 @@ func (n *noted) leftovers(t *testing.T, notes []*appliance.TokenObject, statemen
 func TestNoteSeals(t *testing.T) {
 	n := newNoted(t)
 	other := &noted{}
-	otherBed := appliancetest.Start(t, appliancetest.Options{Token: n.bed.Device, Keyring: other.options().Keyring})
+	otherBed := appliancetest.Start(t, appliancetest.Options{Token: n.bed.Device, Beside: true, Keyring: other.options().Keyring})
 	other.installation = must(otherBed.Store.Installation(ctx))(t).ID
 	genuine := n.note(t, n.orphan, "unfinished", 1)
 	seals := map[string][]byte{
@@ -326,6 +326,7 @@ func TestDueKeyOfASharedObject(t *testing.T) {
 	must(n.bed.Appliance.ScheduleDeletion(ctx, "demo", "going", 7))(t)
 	now.Pass(8 * 24 * time.Hour)
 	n.bed.Appliance.DeleteDueKeys(ctx)
+	n.bed.DestroyLeftovers(ctx)
 	_, err := n.bed.Appliance.ShowKey(ctx, "demo", "going")
 	wantCode(t, err, fault.NotFound)
 	abroad.OK(appliancetest.Decrypt("staying", sealed))
@@ -356,7 +357,7 @@ func TestDueKeyWhileARowDoesNotOpen(t *testing.T) {
 	b.Stop()
 	edit(t, b.DB, `UPDATE key_versions SET created_at = created_at - 1 WHERE key_id = 'edited'`)
 	b = restart(t, b, k, appliancetest.Options{Appliance: appliance.Options{Now: now.Now, Lease: 1000 * time.Hour}})
-	b.Appliance.DestroyLeftovers(ctx)
+	b.DestroyLeftovers(ctx)
 	if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 {
 		t.Errorf("noted are %+v", left)
 	}
@@ -495,7 +496,7 @@ func BenchmarkDestroyLeftovers(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		bed.Appliance.DestroyLeftovers(ctx)
+		bed.DestroyLeftovers(ctx)
 		b.StopTimer()
 		if encrypts(b, bed, o.Label) {
 			b.Fatal("the object was not destroyed")

@@ -147,6 +147,11 @@ func (c *connection) prepareKey(label string, make bool) error {
 	case !make:
 		return fmt.Errorf("%w; is this the right token, and is it restored completely?", notFound(label))
 	}
+	if label == c.cfg.MasterKeyLabel && c.cfg.MakingMasterKey != nil {
+		if err := c.cfg.MakingMasterKey(); err != nil {
+			return fmt.Errorf("key %q is not made: %w", label, err)
+		}
+	}
 	return c.generate(label)
 }
 

@@ -25,6 +25,8 @@ var (
 	ErrExists = errors.New("exists in the token already")
 	// ErrAmbiguous: two tokens or key objects have the label.
 	ErrAmbiguous = errors.New("ambiguous")
+	// ErrNoDataObjects: the token does not let its user make data objects (CKO_DATA).
+	ErrNoDataObjects = errors.New("the token does not take data objects (CKO_DATA)")
 	// ErrDecrypt: the ciphertext does not authenticate.
 	ErrDecrypt = errors.New("the ciphertext does not authenticate")
 	// ErrClosed: the token was closed.
@@ -113,6 +115,12 @@ func tokenLost(err error) bool {
 // handleStale: the key object's handle is not valid any more.
 func handleStale(err error) bool {
 	return codeIn(err, pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_KEY_HANDLE_INVALID)
+}
+
+// dataRefused: the token takes no such object, now or later.
+func dataRefused(err error) bool {
+	return codeIn(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_ACTION_PROHIBITED, pkcs11.CKR_ATTRIBUTE_READ_ONLY, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID,
+		pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_TEMPLATE_INCOMPLETE, pkcs11.CKR_TEMPLATE_INCONSISTENT, pkcs11.CKR_TOKEN_WRITE_PROTECTED)
 }
 
 // pinRefused: another attempt with the same PIN can only do harm.

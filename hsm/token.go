@@ -28,6 +28,9 @@ type Config struct {
 	// MasterKeyExists says that something is wrapped under the master key already:
 	// if it is not found, that is an error, and none is made in its place.
 	MasterKeyExists bool
+	// MakingMasterKey, if given, is called before Open makes the master key. An error
+	// keeps it from being made, and is that of Open.
+	MakingMasterKey func() error
 	// ProbeKeyLabel is the label of the key for Probe, likewise. Default
 	// holdfast-probe.
 	ProbeKeyLabel string
@@ -38,8 +41,8 @@ type Config struct {
 	IVFromToken bool
 	Log         *slog.Logger
 	// Observe, if given, is called when an operation has got a session: "Encrypt",
-	// "Decrypt", "GenerateRandom", "GenerateKey", "CreateObject", "DestroyObject" or
-	// "Info". What it gives is called when the session is free again, with what came
+	// "Decrypt", "GenerateRandom", "GenerateKey", "CreateObject", "DestroyObject",
+	// "FindObjects" or "Info". What it gives is called when the session is free again, with what came
 	// of the operation. Token is the configured label, or else the serial number.
 	Observe func(token, operation string) (done func(error))
 	// Pause gives how long to wait before the attempt'th attempt to open a lost
@@ -306,7 +309,7 @@ func (t *Token) attempt(conn *connection, operation func(pkcs11.SessionHandle) e
 		err = errors.New("it has lost its session or the login")
 		t.lose(conn, err)
 		return fmt.Errorf("%s: %w", t.cfg.name(), away(err))
-	case errors.Is(err, ErrDecrypt), errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrAmbiguous), errors.Is(err, ErrOwnKey):
+	case errors.Is(err, ErrDecrypt), errors.Is(err, ErrNotFound), errors.Is(err, ErrExists), errors.Is(err, ErrAmbiguous), errors.Is(err, ErrOwnKey), errors.Is(err, ErrNoDataObjects):
 	case tokenLost(err), sessionLost(err), conn.dead():
 		t.lose(conn, err)
 		return fmt.Errorf("%s: %w: %w", t.cfg.name(), ErrUnavailable, err)

@@ -13,6 +13,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/web/forget"
 	"holdfast/web/operation"
 )
 
@@ -32,7 +33,14 @@ func NewAPI(o operation.Options) *API {
 	})
 	a.router.MethodNotAllowed(a.methodNotAllowed)
 	for _, route := range operation.Table() {
-		a.router.Method(route.Method, operation.Prefix+route.Path, a.serve(route))
+		serve := a.serve(route)
+		if route.TakesSecret() {
+			plain := serve
+			serve = func(w http.ResponseWriter, r *http.Request) {
+				forget.Answer(w, r, func(w http.ResponseWriter) { plain(w, r) })
+			}
+		}
+		a.router.Method(route.Method, operation.Prefix+route.Path, serve)
 	}
 	return a
 }

@@ -33,17 +33,20 @@ import (
 // samples are bodies with all members, by the route's ID: each route that takes a
 // body has one.
 var samples = map[string]string{
-	"block":               `{"key_store": "p", "key_id": "k", "reason": "why"}`,
-	"unblock":             `{"key_store": "p", "key_id": "k"}`,
-	"createKeyStore":      `{"name": "q", "uri_path_prefix": "/q", "requests_per_second": 5}`,
-	"setQuota":            `{"requests_per_second": 7}`,
-	"createKey":           `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain"}`,
-	"rotateKey":           `{"material": "` + material + `"}`,
-	"scheduleKeyDeletion": `{"days": 7}`,
-	"discardKeyStore":     `{"keys": 0}`,
-	"discardKey":          `{"version": 0}`,
-	"createGrant":         grantSample,
-	"renderGrant":         grantSample,
+	"block":                `{"key_store": "p", "key_id": "k", "reason": "why"}`,
+	"unblock":              `{"key_store": "p", "key_id": "k"}`,
+	"createKeyStore":       `{"name": "q", "uri_path_prefix": "/q", "requests_per_second": 5}`,
+	"setQuota":             `{"requests_per_second": 7}`,
+	"createKey":            `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "` + material + `", "aad_framing": "plain", "reversible": true}`,
+	"rotateKey":            `{"material": "` + material + `"}`,
+	"scheduleKeyDeletion":  `{"days": 7}`,
+	"acceptState":          `{"reason": "why"}`,
+	"beginInstallation":    `{"reason": "why"}`,
+	"takeOverInstallation": `{"reason": "why"}`,
+	"discardKeyStore":      `{"keys": 0}`,
+	"discardKey":           `{"version": 0}`,
+	"createGrant":          grantSample,
+	"renderGrant":          grantSample,
 	"testGrants": `{"principal": "arn:aws:iam::123456789012:role/app", "operation": "Encrypt", "kms_operation": "Encrypt", "via_service": "s3.us-east-1.amazonaws.com",
 		"source_vpc": "vpc-1", "source_vpce": "vpce-1", "kms_key_arn": "arn:aws:kms:us-east-1:123456789012:key/1"}`,
 	"setPolicy":          `{"cedar": "permit (principal, action, resource);"}`,
@@ -408,7 +411,7 @@ type restoring struct {
 	restored, verified int
 }
 
-func (r *restoring) Restore(context.Context, io.Reader) (*appliance.BackupReport, error) {
+func (r *restoring) Restore(context.Context, io.Reader, appliance.Restoration) (*appliance.BackupReport, error) {
 	r.restored++
 	return &appliance.BackupReport{}, nil
 }
@@ -507,6 +510,7 @@ func approvable() (all []*operation.Route) {
 // that may need a second person has some. The parameters that other take the place
 // of those in the path.
 var impossible = map[string][]struct{ other, body string }{
+	"takeOverInstallation": {{body: `{"reason": ""}`}},
 	"unblock": {{"", `{"everything": true, "key_store": "p"}`}, {"", `{"key_id": "k"}`}, {"", `{"everything": false}`}, {"", `{}`}, {"", `{"key_store": "nobody"}`},
 		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
 	"deleteKeyStore":      {{"{keystore}=nobody", ""}, {"", ""}},
@@ -630,7 +634,7 @@ func (b *bank) damage(operation string) string {
 		statement, path = `UPDATE credentials SET active = 0 WHERE access_key_id = '`+c.AccessKeyID+`'`, "/keystores/p/credentials/"+c.AccessKeyID+"/discard"
 	case "discardGrant":
 		var g *appliance.Grant
-		g, err = d.AddGrant(ctx, "p", appliance.Grant{Principal: "arn:aws:iam::1:role/x", Operations: []appliance.Operation{appliance.OpEncrypt}})
+		g, err = d.AddGrant(ctx, "p", appliance.Grant{Principal: "arn:aws:iam::111111111111:role/x", Operations: []appliance.Operation{appliance.OpEncrypt}})
 		statement, path = `UPDATE grants SET principal = '*' WHERE id = '`+g.ID+`'`, "/keystores/p/grants/"+g.ID+"/discard"
 	case "discardSetting":
 		statement, path = `UPDATE settings SET value = value || ' ' WHERE name = 'bootstrap'`, "/settings/bootstrap/discard"
@@ -641,6 +645,10 @@ func (b *bank) damage(operation string) string {
 		_, err = b.db.Exec(statement)
 	}
 	if err != nil {
+		b.t.Fatal(err)
+	}
+	// So that the row's own seal is what does not match.
+	if _, err := d.AcceptState(ctx, "a test", "the test has edited it"); err != nil {
 		b.t.Fatal(err)
 	}
 	return path
@@ -743,6 +751,15 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 		}
 		if strings.HasPrefix(route.ID, "discard") {
 			path = b.damage(route.ID)
+		}
+		if route.ID == "takeOverInstallation" { // only what is not the owner takes over
+			objects, err := b.bed.Token.DataObjects(t.Context())
+			if err == nil {
+				err = b.bed.Token.DestroyDataObject(t.Context(), objects[0])
+			}
+			if err != nil || len(objects) != 1 {
+				t.Fatal(objects, err)
+			}
 		}
 		b.fourEyes(route.ID)
 		filed := b.call(&b.alice, route.Method, path, samples[route.ID])

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/operation"
@@ -17,11 +18,13 @@ import (
 // Public is what the administrators' HTTPS listener answers with. All but Console
 // are needed.
 type Public struct {
-	API      *API
-	Boot     operation.Boot
-	Ready    func(ctx context.Context) bool
-	Metrics  http.Handler
-	Identity *identity.Directory
+	API   *API
+	Boot  operation.Boot
+	Ready func(ctx context.Context) (ready bool, note string)
+	// Installation, if given, says which copy of its installation the appliance is.
+	Installation func() appliance.InstallationState
+	Metrics      http.Handler
+	Identity     *identity.Directory
 	// Console is the browser console; nil for none.
 	Console http.Handler
 	Log     *slog.Logger

@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/operation"
@@ -37,12 +38,22 @@ func public(r chi.Router, p Public) {
 	r.Method(http.MethodGet, "/metrics", p.Metrics)
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	r.Get("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		if !p.Ready(r.Context()) {
+		ready, note := p.Ready(r.Context())
+		word := "ok"
+		if !ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, "unavailable")
+			word = "unavailable"
+		}
+		if note != "" {
+			word += ": " + note
+		}
+		fmt.Fprintln(w, word)
+		if !ready || p.Installation == nil {
 			return
 		}
-		fmt.Fprintln(w, "ok")
+		if s := p.Installation().Standing; s != "" && s != appliance.StandingOwner {
+			fmt.Fprintf(w, "standing: %s\n", s) // it serves, and destroys nothing in the HSM
+		}
 	})
 	r.Get("/boot", func(w http.ResponseWriter, _ *http.Request) {
 		s := p.Boot.Status()

@@ -28,7 +28,7 @@ func fetch(t *testing.T, h http.Handler, path string) *httptest.ResponseRecorder
 }
 
 func public(f *webtest.Boot, log *slog.Logger) http.Handler {
-	return web.NewHandler(web.Public{Boot: f, Ready: func(context.Context) bool { return false }, Metrics: http.NotFoundHandler(), Log: log})
+	return web.NewHandler(web.Public{Boot: f, Ready: func(context.Context) (bool, string) { return false, "" }, Metrics: http.NotFoundHandler(), Log: log})
 }
 
 // TestPublicLocked: everybody may know that it is locked, and why.

@@ -19,8 +19,8 @@ import (
 type KeyStores interface {
 	// Endpoint gives the key store of a URI path prefix.
 	Endpoint(prefix string) (*appliance.Endpoint, error)
-	// Ready says whether requests would be answered.
-	Ready(ctx context.Context) bool
+	// Ready says whether requests would be answered, and what is wrong, if anything is.
+	Ready(ctx context.Context) (ready bool, note string)
 }
 
 // Options are the settings of an [API]. KeyStores is needed.
@@ -100,10 +100,11 @@ type request struct {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/healthz":
-		probeAnswer(w, r, true)
+		probeAnswer(w, r, true, "")
 		return
 	case "/readyz":
-		probeAnswer(w, r, a.stores.Ready(r.Context()))
+		ready, note := a.stores.Ready(r.Context())
+		probeAnswer(w, r, ready, note)
 		return
 	}
 	req := &request{outcome: appliance.Outcome{Protocol: protocol{}, Remote: r.RemoteAddr, Began: time.Now()}}

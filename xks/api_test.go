@@ -14,6 +14,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
+	"holdfast/appliance/fault"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks"
 	"holdfast/xks/xkstest"
@@ -468,6 +469,7 @@ func TestGrants(t *testing.T) {
 	b := xkstest.Start(t, xkstest.Options{})
 	k := b.NewKeyStore(t, "demo", "", "") // no prefix, no grant
 	ctx := context.Background()
+	const alice = "arn:aws:iam::123456789012:user/alice"
 	b.NewKey(t, "demo", "one", "encrypt,decrypt", appliance.CustodyCached)
 	b.NewKey(t, "demo", "two", "encrypt,decrypt", appliance.CustodyCached)
 	as := func(principal string, body xkstest.Body) xkstest.Body {
@@ -478,9 +480,9 @@ func TestGrants(t *testing.T) {
 		t.Helper()
 		k.Fails(path, body, 403, "AccessDeniedException")
 	}
-	denied("/keys/one/encrypt", as("alice", encrypt))
-	denied("/keys/one/metadata", as("alice", metadata))
-	k.OK("/health", as("alice", metadata))
+	denied("/keys/one/encrypt", as(alice, encrypt))
+	denied("/keys/one/metadata", as(alice, metadata))
+	k.OK("/health", as(alice, metadata))
 
 	grant := func(key, principal string, ops ...appliance.Operation) *appliance.Grant {
 		t.Helper()
@@ -490,16 +492,16 @@ func TestGrants(t *testing.T) {
 		}
 		return g
 	}
-	onKey := grant("one", "alice", appliance.OpEncrypt)
-	sealed := k.OK("/keys/one/encrypt", as("alice", encrypt))
-	denied("/keys/two/encrypt", as("alice", encrypt))
-	denied("/keys/one/encrypt", as("alice2", encrypt))
-	denied("/keys/one/encrypt", as("Alice", encrypt))
-	denied("/keys/one/metadata", as("alice", metadata))
-	denied("/keys/one/decrypt", as("alice", xkstest.DecryptBody(sealed)))
+	onKey := grant("one", alice, appliance.OpEncrypt)
+	sealed := k.OK("/keys/one/encrypt", as(alice, encrypt))
+	denied("/keys/two/encrypt", as(alice, encrypt))
+	denied("/keys/one/encrypt", as(alice+"2", encrypt))
+	denied("/keys/one/encrypt", as(strings.Replace(alice, "alice", "Alice", 1), encrypt))
+	denied("/keys/one/metadata", as(alice, metadata))
+	denied("/keys/one/decrypt", as(alice, xkstest.DecryptBody(sealed)))
 
-	grant("", "alice", appliance.OpDecrypt)
-	k.OK("/keys/one/decrypt", as("alice", xkstest.DecryptBody(sealed)))
+	grant("", alice, appliance.OpDecrypt)
+	k.OK("/keys/one/decrypt", as(alice, xkstest.DecryptBody(sealed)))
 	grant("", "dynamodb.amazonaws.com", appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes)
 	k.OK("/keys/two/encrypt", as("dynamodb.amazonaws.com", encrypt))
 	grant("two", appliance.AnyPrincipal, appliance.OpGetAttributes)
@@ -509,7 +511,7 @@ func TestGrants(t *testing.T) {
 	if err := b.Appliance.RemoveGrant(ctx, "demo", onKey.ID); err != nil {
 		t.Fatal(err)
 	}
-	denied("/keys/one/encrypt", as("alice", encrypt))
+	denied("/keys/one/encrypt", as(alice, encrypt))
 }
 
 // TestRequestContext: each field of requestMetadata reaches the decision, the
@@ -622,8 +624,8 @@ func TestSuspendedDeletion(t *testing.T) {
 	if _, err := made.WriteTo(&backup); err != nil {
 		t.Fatal(err)
 	}
-	restored := xkstest.Start(t, xkstest.Options{Token: b.Config})
-	if _, err := restored.Appliance.Restore(ctx, &backup); err != nil {
+	restored := xkstest.Start(t, xkstest.Options{Token: b.Config, Locked: fault.StateMissing})
+	if _, err := restored.Appliance.Restore(ctx, &backup, appliance.Restoration{}); err != nil {
 		t.Fatal(err)
 	}
 	k.URL, k.HTTP = strings.Replace(k.URL, b.URL, restored.URL, 1), restored.HTTP(1)

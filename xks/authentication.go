@@ -13,7 +13,9 @@ import (
 )
 
 // authenticate opens a session for the request. What can be refused by the headers
-// is refused before the body is read. The body it gives is to be released.
+// is refused before the body is read; what decides is asked when the body is there
+// ([appliance.Endpoint.Open]), since a caller may take seconds to send it. The body it
+// gives is to be released.
 func (a *API) authenticate(w http.ResponseWriter, r *http.Request, req *request) (*appliance.Session, *bytes.Buffer, error) {
 	claim, err := a.verifier.Parse(r)
 	if claim != nil {
@@ -33,7 +35,7 @@ func (a *API) authenticate(w http.ResponseWriter, r *http.Request, req *request)
 		return nil, nil, err
 	}
 	session, err := req.open(claim, r, body.Bytes())
-	if fault.CodeOf(err) != fault.Unauthenticated {
+	if err == nil || fault.CodeOf(err) == fault.Throttled {
 		markAuthenticated(r.Context())
 	}
 	if err != nil {

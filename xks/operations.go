@@ -39,6 +39,10 @@ func (req *request) setMetadata(m *requestMetadata, needPrincipal, needKeyARN bo
 	if m == nil {
 		return fail(validationException, "the field requestMetadata is missing")
 	}
+	if name := m.tooLong(); name != "" {
+		// Nothing of it is kept: it would not fit into a record.
+		return fail(unsupportedOperationException, fmt.Sprintf("the field requestMetadata.%s has more than %d bytes", name, maxMetadataField))
+	}
 	if m.KMSRequestID != nil {
 		req.outcome.RequestID = *m.KMSRequestID
 	}

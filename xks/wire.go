@@ -22,6 +22,27 @@ type requestMetadata struct {
 	KMSViaService   string  `json:"kmsViaService"`
 }
 
+// maxMetadataField is the longest value in a requestMetadata: that of an ARN (spec, API
+// operations).
+const maxMetadataField = 2048
+
+// tooLong gives the name of a field that has more than is supported; empty if none has.
+func (m *requestMetadata) tooLong() string {
+	id := ""
+	if m.KMSRequestID != nil {
+		id = *m.KMSRequestID
+	}
+	for _, field := range []struct{ name, value string }{
+		{"awsPrincipalArn", m.AWSPrincipalARN}, {"awsSourceVpc", m.AWSSourceVPC}, {"awsSourceVpce", m.AWSSourceVPCE}, {"kmsKeyArn", m.KMSKeyARN},
+		{"kmsOperation", m.KMSOperation}, {"kmsRequestId", id}, {"kmsViaService", m.KMSViaService},
+	} {
+		if len(field.value) > maxMetadataField {
+			return field.name
+		}
+	}
+	return ""
+}
+
 // The bodies of the requests.
 type (
 	healthRequest struct {

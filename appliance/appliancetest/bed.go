@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -21,6 +23,12 @@ type Options struct {
 	Dir string
 	// Appliance is passed on; what the bed itself sets is overridden.
 	Appliance appliance.Options
+	// Beside begins a new installation in an empty database beside the traces of others,
+	// as a person does ([appliance.Lifecycle.Begin]).
+	Beside bool
+	// Locked is the code with which the appliance stays locked; the test fails if it
+	// comes to serve.
+	Locked fault.Code
 	// Accept has the state accepted as it is where it does not match its manifest, so that
 	// what a row's own seal does can be seen.
 	Accept bool
@@ -45,7 +53,17 @@ type Bed struct {
 	Log    *Log
 	Logger *slog.Logger
 
-	stop func()
+	stop  func()
+	later atomic.Int64 // how much later than its clock says the appliance believes it is
+}
+
+// DestroyLeftovers has the appliance destroy what is left over in the token, with the
+// wait that comes before.
+func (b *Bed) DestroyLeftovers(ctx context.Context) {
+	b.Appliance.DestroyLeftovers(ctx)
+	b.later.Store(int64(appliance.DestroyWait))
+	b.Appliance.DestroyLeftovers(ctx)
+	b.later.Store(0)
 }
 
 // Start unlocks an appliance, which is stopped when the test ends.
@@ -67,26 +85,40 @@ func Start(t testing.TB, o Options) *Bed {
 	}
 	b.stop = sync.OnceFunc(func() { b.close(t) })
 	t.Cleanup(b.Stop)
-	if b.Token, err = b.Device.Open(ctx, b.Logger); err != nil {
-		t.Fatal(err)
-	}
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, b.Logger, b.Dir
 	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
 		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger, Copy: true})
 	}
+	now := o.Appliance.Now
+	if now == nil {
+		now = time.Now
+	}
+	o.Appliance.Now = func() time.Time { return now().Add(time.Duration(b.later.Load())) }
 	b.Appliance = appliance.New(o.Appliance)
+	if o.Appliance.MachineKey != nil {
+		if err := b.Appliance.Found(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.Token, err = b.Device.Open(ctx, Opening{Log: b.Logger, MakingMasterKey: func() error { return b.Appliance.NoteMasterKey(ctx) }}); err != nil {
+		t.Fatal(err)
+	}
 	var ring appliance.Keyring = keyring.New(b.Token)
 	if o.Keyring != nil {
 		ring = o.Keyring(ring)
 	}
-	if err := b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)}); err != nil {
-		if !(o.Accept || o.MayHold) || !appliance.IsHeld(err) {
-			t.Fatal(err)
-		}
-		b.Held = err
+	err = b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)})
+	if o.Beside && fault.CodeOf(err) == fault.StateMissing {
+		_, err = b.Appliance.Begin(ctx)
 	}
-	if o.Accept {
-		b.Accept(t)
+	if (o.Accept || o.MayHold) && appliance.IsHeld(err) {
+		b.Held, err = err, nil
+	}
+	if o.Accept && err == nil {
+		err = b.accept(ctx)
+	}
+	if got := fault.CodeOf(err); got != o.Locked {
+		t.Fatalf("the start gave %q, want %q: %v", got, o.Locked, err)
 	}
 	return b
 }
@@ -94,9 +126,18 @@ func Start(t testing.TB, o Options) *Bed {
 // Accept has the state served as it is; it is no error if all of it matches.
 func (b *Bed) Accept(t testing.TB) {
 	t.Helper()
-	if _, err := b.Appliance.AcceptState(context.Background(), "a test", "the test has edited it"); err != nil && fault.CodeOf(err) != fault.Conflict {
+	if err := b.accept(context.Background()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// accept does that; it is no error if there is nothing to accept.
+func (b *Bed) accept(ctx context.Context) error {
+	_, err := b.Appliance.AcceptState(ctx, "a test", "the test has edited it")
+	if fault.CodeOf(err) == fault.Conflict {
+		return nil
+	}
+	return err
 }
 
 // close closes what is open: all, or less if the start failed.

@@ -144,14 +144,19 @@ func (c *Client) Fails(r Request, code fault.Code) {
 // Proof signs a text with a credential ([appliance.Endpoint.Open]).
 func Proof(accessKeyID, secretAccessKey, text string) *appliance.Signature {
 	p := &appliance.Signature{AccessKeyID: accessKeyID, Date: "20261123", Region: "us-east-1", Service: "kms-xks-proxy", StringToSign: []byte(text)}
+	p.Signature = Signature(secretAccessKey, p.Date, p.Region, p.Service, text)
+	return p
+}
+
+// Signature is that of AWS Signature Version 4.
+func Signature(secretAccessKey, date, region, service, text string) [32]byte {
 	key := []byte("AWS4" + secretAccessKey)
-	for _, part := range []string{p.Date, p.Region, p.Service, "aws4_request", text} {
+	for _, part := range []string{date, region, service, "aws4_request", text} {
 		mac := hmac.New(sha256.New, key)
 		mac.Write([]byte(part))
 		key = mac.Sum(nil)
 	}
-	p.Signature = [32]byte(key)
-	return p
+	return [32]byte(key)
 }
 
 // Session opens a session for the key on behalf of [Principal].

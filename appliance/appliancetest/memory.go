@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -32,17 +31,15 @@ type Memory struct {
 
 	mu    sync.Mutex
 	keys  map[string][]byte
+	data  map[string][]byte // data objects, by label
 	away  bool
 	delay time.Duration
 	calls map[string]int
 }
 
-// NewMemory makes a token with a random master key.
+// NewMemory makes a token without a key. As [hsm.Open] does, Open makes the master key.
 func NewMemory() *Memory {
-	m := &Memory{keys: map[string][]byte{}, calls: map[string]int{}}
-	for _, label := range []string{masterKeyLabel, probeKeyLabel} {
-		m.keys[label] = randomBytes(32)
-	}
+	m := &Memory{keys: map[string][]byte{}, data: map[string][]byte{}, calls: map[string]int{}}
 	m.info = hsm.Info{Label: hex.EncodeToString(randomBytes(8)), Manufacturer: "Holdfast", Model: "in memory", Serial: hex.EncodeToString(randomBytes(8)),
 		Firmware: "1.0", Hardware: "1.0", FreeSessions: -1}
 	return m
@@ -89,8 +86,25 @@ func (m *Memory) Labels() []string {
 }
 
 // Open implements [Device]. The token has nothing to log.
-func (m *Memory) Open(ctx context.Context, _ *slog.Logger) (Token, error) {
+func (m *Memory) Open(ctx context.Context, o Opening) (Token, error) {
 	t := &memoryToken{memory: m}
+	err := t.do(ctx, "GenerateKey", func(keys map[string][]byte) error {
+		for _, label := range []string{masterKeyLabel, probeKeyLabel} {
+			if keys[label] != nil {
+				continue
+			}
+			if label == masterKeyLabel && o.MakingMasterKey != nil {
+				if err := o.MakingMasterKey(); err != nil {
+					return err
+				}
+			}
+			keys[label] = randomBytes(32)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	if err := t.Probe(ctx); err != nil {
 		return nil, err
 	}
@@ -226,6 +240,46 @@ func (t *memoryToken) DestroyKey(ctx context.Context, label string) error {
 		delete(keys, label)
 		return nil
 	})
+}
+
+// DataObjects implements [Token].
+func (t *memoryToken) DataObjects(ctx context.Context) (list []hsm.DataObject, err error) {
+	err = t.do(ctx, "FindObjects", func(map[string][]byte) error {
+		for _, label := range slices.Sorted(maps.Keys(t.memory.data)) {
+			list = append(list, hsm.DataObject{Label: label, Value: bytes.Clone(t.memory.data[label])})
+		}
+		return nil
+	})
+	return list, err
+}
+
+// CreateDataObject implements [Token].
+func (t *memoryToken) CreateDataObject(ctx context.Context, o hsm.DataObject) error {
+	return t.do(ctx, "CreateObject", func(map[string][]byte) error { return put(t.memory.data, o.Label, bytes.Clone(o.Value)) })
+}
+
+// DestroyDataObject implements [Token].
+func (t *memoryToken) DestroyDataObject(ctx context.Context, o hsm.DataObject) error {
+	return t.do(ctx, "DestroyObject", func(map[string][]byte) error {
+		if had, ok := t.memory.data[o.Label]; !ok || !bytes.Equal(had, o.Value) {
+			return notFound(o.Label)
+		}
+		delete(t.memory.data, o.Label)
+		return nil
+	})
+}
+
+// KeyLabels implements [Token].
+func (t *memoryToken) KeyLabels(ctx context.Context) (labels []string, err error) {
+	err = t.do(ctx, "FindObjects", func(keys map[string][]byte) error {
+		for _, label := range slices.Sorted(maps.Keys(keys)) {
+			if label != masterKeyLabel && label != probeKeyLabel {
+				labels = append(labels, label)
+			}
+		}
+		return nil
+	})
+	return labels, err
 }
 
 func notFound(label string) error { return fmt.Errorf("key %q: %w", label, hsm.ErrNotFound) }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +37,7 @@ var devices = map[string]func(t *testing.T) device{
 
 func open(t *testing.T, d device) appliancetest.Token {
 	t.Helper()
-	token, err := d.Open(t.Context(), slog.New(slog.DiscardHandler))
+	token, err := d.Open(t.Context(), appliancetest.Opening{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +241,7 @@ func away(t *testing.T, d device) {
 	wantError(t, "destroy its own key", token.DestroyKey(ctx, "holdfast-master"), hsm.ErrOwnKey)
 	_, err = token.Unwrap(ctx, []byte("no blob"), nil)
 	wantError(t, "unwrap what is no blob", err, hsm.ErrDecrypt)
-	if _, err := d.Open(ctx, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := d.Open(ctx, appliancetest.Opening{}); err == nil {
 		t.Error("a token that is away was opened")
 	}
 	d.restore()

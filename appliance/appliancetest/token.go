@@ -18,14 +18,26 @@ type Token interface {
 // Device is a token that can be opened, more than once and by several beds: [PKCS11]
 // or [*Memory].
 type Device interface {
-	Open(ctx context.Context, log *slog.Logger) (Token, error)
+	Open(ctx context.Context, o Opening) (Token, error)
+}
+
+// Opening is what differs when a device is opened.
+type Opening struct {
+	// Log takes what a real token logs; nil for none.
+	Log *slog.Logger
+	// MakingMasterKey: see [hsm.Config].
+	MakingMasterKey func() error
 }
 
 // PKCS11 is a real token, such as those of hsm/hsmtest.
 type PKCS11 hsm.Config
 
-// Open implements [Device]. What the token logs goes to log.
-func (c PKCS11) Open(ctx context.Context, log *slog.Logger) (Token, error) {
-	c.Log = log
-	return hsm.Open(ctx, hsm.Config(c))
+// Open implements [Device].
+func (c PKCS11) Open(ctx context.Context, o Opening) (Token, error) {
+	c.Log, c.MakingMasterKey = o.Log, o.MakingMasterKey
+	t, err := hsm.Open(ctx, hsm.Config(c))
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
 }

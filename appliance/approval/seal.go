@@ -14,6 +14,8 @@ type Seals interface {
 	Writing() (written func())
 	Seal(ctx context.Context, b appliance.Binding) ([]byte, error)
 	Verify(ctx context.Context, b appliance.Binding, seal []byte) error
+	Renew(ctx context.Context, b appliance.Binding, seal []byte) ([]byte, error)
+	Admit(b appliance.Binding, seal []byte) error
 }
 
 // Sealed gives a store whose requests are authenticated: nobody can file one, or
@@ -64,6 +66,8 @@ func (s *sealed) Approvals(ctx context.Context, limit int) ([]*Request, error) {
 	for _, r := range all {
 		switch err := s.seals.Verify(ctx, r.Binding(), r.Seal); fault.CodeOf(err) {
 		case "", fault.Locked:
+		case fault.MachineKey:
+			r.State, r.Outcome = Invalid, "while the appliance is locked, nobody can tell whether the stored request is valid"
 		case fault.Tampered:
 			r.State, r.Outcome = Invalid, "the stored request does not match its seal: the database was changed by hand"
 		default:
@@ -81,11 +85,33 @@ func (s *sealed) DecideApproval(ctx context.Context, r, was *Request) error {
 	return s.Store.DecideApproval(ctx, r, was)
 }
 
-// SealAll seals all requests as they are; the first unlock calls it, by
+// SealAll seals all requests that are good; the first unlock calls it, by
 // [appliance.Options.SealAll].
 func SealAll(ctx context.Context, s Store, seals Seals) error {
-	return s.SealApprovals(ctx, func(r *Request) (err error) {
-		r.Seal, err = seals.Seal(ctx, r.Binding())
+	return s.SealApprovals(ctx, func(r *Request) error {
+		err := seals.Admit(r.Binding(), r.Seal)
+		if code := fault.CodeOf(err); code == fault.Tampered || code == fault.MachineKey {
+			return nil // it stays as it is: refused
+		}
+		if err == nil {
+			r.Seal, err = seals.Seal(ctx, r.Binding())
+		}
+		return err
+	})
+}
+
+// RenewSeals gives all requests that are good the seal of this machine too; each unlock
+// calls it, if the machine's key is another than before.
+func RenewSeals(ctx context.Context, s Store, seals Seals) error {
+	defer seals.Writing()()
+	return s.SealApprovals(ctx, func(r *Request) error {
+		again, err := seals.Renew(ctx, r.Binding(), r.Seal)
+		if fault.CodeOf(err) == fault.Tampered {
+			return nil // it stays as it is: refused
+		}
+		if err == nil {
+			r.Seal = again
+		}
 		return err
 	})
 }

@@ -51,6 +51,8 @@ type Record struct {
 	KMSKeyARN    string          `json:"kms_key_arn,omitempty"`
 	KMSOperation string          `json:"kms_operation,omitempty"`
 	ViaService   string          `json:"via_service,omitempty"`
+	SourceVPC    string          `json:"source_vpc,omitempty"`
+	SourceVPCE   string          `json:"source_vpce,omitempty"`
 	Policies     []string        `json:"policies,omitempty"` // what decided: grants, policies
 	Actor        string          `json:"actor,omitempty"`
 	Before       json.RawMessage `json:"before,omitempty"`
@@ -139,6 +141,8 @@ func (r *Record) appendRest(b []byte) []byte {
 	b = appendField(b, `,"kms_key_arn":`, r.KMSKeyARN)
 	b = appendField(b, `,"kms_operation":`, r.KMSOperation)
 	b = appendField(b, `,"via_service":`, r.ViaService)
+	b = appendField(b, `,"source_vpc":`, r.SourceVPC)
+	b = appendField(b, `,"source_vpce":`, r.SourceVPCE)
 	b = appendList(b, `,"policies":`, r.Policies)
 	b = appendField(b, `,"actor":`, r.Actor)
 	b = appendRaw(b, `,"before":`, r.Before)

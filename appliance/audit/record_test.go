@@ -44,7 +44,7 @@ func record(i int) *audit.Record {
 		Principal:    fmt.Sprintf("arn:aws:iam::123456789012:role/app-%d", i%100),
 		KMSRequestID: fmt.Sprintf("4112f4d6-db54-4af4-ae30-%012d", i),
 		KMSKeyARN:    "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-		KMSOperation: "GenerateDataKey", ViaService: "s3", Policies: []string{"grant-1"},
+		KMSOperation: "GenerateDataKey", ViaService: "s3", SourceVPC: "s3", SourceVPCE: "s3", Policies: []string{"grant-1"},
 		DurationUS: 412, Remote: "192.0.2.1:4711",
 	}
 }

@@ -77,6 +77,9 @@ type HSM struct {
 	Lease Duration `toml:"lease"`
 	// IVFromToken is for tokens that insist on making the IV (AWS CloudHSM).
 	IVFromToken bool `toml:"iv_from_token"`
+	// NoInstallationObject is for tokens that take no data objects (CKO_DATA). Then no
+	// copy of an installation is the owner, and nothing in the HSM is ever destroyed.
+	NoInstallationObject bool `toml:"no_installation_object"`
 	// Members are more tokens with the same master key and PIN, in the order in
 	// which they are asked when the first is away.
 	Members []Member `toml:"members"`

@@ -18,6 +18,8 @@ const (
 	AuditCheckpointMismatch Code = "E_AUDIT_CHECKPOINT_MISMATCH"
 	AuditLogID              Code = "E_AUDIT_LOG_ID"
 	AuditRolledBack         Code = "E_AUDIT_ROLLED_BACK"
+	AuditRewritten          Code = "E_AUDIT_REWRITTEN"
+	AuditUnsigned           Code = "E_AUDIT_UNSIGNED"
 	AuditTree               Code = "E_AUDIT_TREE"
 	AuditProof              Code = "E_AUDIT_PROOF"
 	AuditNoSpace            Code = "E_AUDIT_NO_SPACE"
@@ -60,6 +62,12 @@ var auditCodes = []Entry{
 		Do:    "Give a checkpoint of this log."},
 	{Code: AuditRolledBack, Class: Refused, Do: changedLog,
 		Title: "A checkpoint that was kept elsewhere is newer than the log."},
+	{Code: AuditRewritten, Class: WrongState,
+		Do:    "Keep the log as it is, for inquiry. Put the folder audit of state.dir back as it was when the appliance stopped, and restart the machine; or restore a backup to a new state volume.",
+		Title: "The audit log does not contain the head that the state keeps: it was rewritten, shortened or put back."},
+	{Code: AuditUnsigned, Class: WrongState, Status: http.StatusServiceUnavailable, XKS: internalName,
+		Title: "For too long the TPM has not signed the audit log. Nothing is done until it does, but what takes out of service.",
+		Do:    "Read the cause in the log: mostly the TPM failed. Restart the machine."},
 	{Code: AuditTree, Class: Refused,
 		Title: "The file of tree hashes is damaged; the records are not.",
 		Do:    "Restart the machine: the appliance makes the file again when it opens the log."},

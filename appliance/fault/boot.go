@@ -1,5 +1,7 @@
 package fault
 
+import "net/http"
+
 // The codes of a boot, which are not those of checks of the evidence.
 const (
 	BootInternal     Code = "E_INTERNAL"
@@ -18,8 +20,12 @@ const (
 	HSMAmbiguous     Code = "E_HSM_AMBIGUOUS"
 	HSMAway          Code = "E_HSM_AWAY"
 	HSMLease         Code = "E_HSM_LEASE"
+	KeyStoreOut      Code = "E_KEY_STORE_OUT"
 	Unlock           Code = "E_UNLOCK"
 	UnlockAway       Code = "E_UNLOCK_AWAY"
+	HSMObject        Code = "E_HSM_OBJECT"
+	StateMissing     Code = "E_STATE_MISSING"
+	StateSuperseded  Code = "E_STATE_SUPERSEDED"
 )
 
 var bootCodes = []Entry{
@@ -71,10 +77,22 @@ var bootCodes = []Entry{
 	{Code: HSMLease, Class: TryAgain,
 		Title: "The HSM was away for longer than its lease, and no key serves.",
 		Do:    "Check the HSM and its network. Keys serve again when it answers."},
+	{Code: KeyStoreOut, Class: TryAgain,
+		Title: "A key store is out of service: its key could not be opened, or its rows could not be read. The others serve.",
+		Do:    "Nothing, if the HSM or the disk failed for a moment: it is tried again every minute at least. If it stays, `holdfast status` names the key store and the reason."},
 	{Code: Unlock, Class: WrongState,
 		Title: "The HSM opened and the keys did not, mostly because it has another master key.",
 		Do:    "Correct what the reason names; mostly, connect the HSM that has the master key. Then restart the machine."},
 	{Code: UnlockAway, Class: TryAgain,
 		Title: "The HSM or the database failed while the keys were unlocked.",
 		Do:    "Check the HSM and its network. The boot tries again by itself."},
+	{Code: HSMObject, Class: WrongState, Status: http.StatusConflict,
+		Title: "The HSM does not let its user make a data object, which names the copy of the installation that may destroy keys.",
+		Do:    "Permit the HSM's user to make and remove data objects (CKO_DATA). If the HSM cannot, set hsm.no_installation_object = true in the configuration: then Holdfast never destroys a key in the HSM. Then restart the machine."},
+	{Code: StateMissing, Class: WrongState, Status: http.StatusConflict,
+		Title: "The database has no installation, and the HSM, the audit log or the TPM has traces of one: the database was lost, or this is another machine's HSM.",
+		Do:    "Put the database back, or restore a backup with `holdfast restore FILE`. To begin a new installation on purpose: `holdfast installation begin --reason TEXT`."},
+	{Code: StateSuperseded, Class: WrongState, Status: http.StatusConflict,
+		Title: "The HSM names another copy of this installation as the one that counts, and this copy does not serve.",
+		Do:    "Use the other copy. If this one is to count, stop the other one and call `holdfast installation takeover --reason TEXT`."},
 }

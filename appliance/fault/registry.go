@@ -65,6 +65,7 @@ var chapters = []struct {
 	{"The state volume", volumeCodes},
 	{"The state", stateCodes},
 	{"What the TPM has sealed", sealCodes},
+	{"The count of changes in the TPM", anchorCodes},
 	{"The broker", brokerCodes},
 	{"Checks of the evidence as a whole", evidenceCodes},
 	{"Checks of the SEV-SNP report", snpCodes},

@@ -9,6 +9,8 @@ const (
 	SealSignature Code = "E_SEAL_SIGNATURE"
 	SealTPM       Code = "E_SEAL_TPM"
 	TPMFailed     Code = "E_TPM"
+	MachineKey    Code = "E_MACHINE_KEY"
+	Unsealed      Code = "E_UNSEALED"
 )
 
 var sealCodes = []Entry{
@@ -33,4 +35,10 @@ var sealCodes = []Entry{
 	{Code: TPMFailed, Class: ClassInternal,
 		Title: "The TPM failed, or the machine has none.",
 		Do:    "Read the reason, and restart the machine. Launch it with a TPM 2.0 if it has none."},
+	{Code: MachineKey, Class: TryAgain,
+		Title: "The key by which this machine authenticates users while the appliance is locked is not there, so nobody can sign in.",
+		Do:    "Wait until the boot has measured the machine, and try again. If the boot ended before that, correct what its reason names, and restart the machine."},
+	{Code: Unsealed, Class: Refused,
+		Title: "While the appliance is locked, a row has no seal of this machine.",
+		Do:    "Unlock the appliance: it then tells whether the row is good. If it is not, remove the user or token, and make it again."},
 }

@@ -26,6 +26,7 @@ type vault struct {
 	mu       sync.Mutex
 	none     bool // there is no installation yet
 	locked   bool
+	early    bool // the first unlock takes rows as they are
 	settings map[string]string
 }
 
@@ -48,23 +49,49 @@ func (v *vault) Installed(context.Context) (bool, error) {
 	return !none, nil
 }
 
-func (v *vault) Seal(_ context.Context, b appliance.Binding) ([]byte, error) {
-	switch none, locked := v.state(); {
-	case none:
-		return nil, nil
-	case locked:
-		return nil, fault.Errorf(fault.Locked, "the appliance is locked")
-	}
-	sum := sha256.Sum256(append([]byte("the state key"), b.AAD()...))
-	return sum[:], nil
+// mac is the seal of the machine, which comes first, or of the state key.
+func (v *vault) mac(key string, b appliance.Binding) []byte {
+	sum := sha256.Sum256(append([]byte(key), b.AAD()...))
+	return sum[:]
 }
 
-func (v *vault) Verify(ctx context.Context, b appliance.Binding, seal []byte) error {
-	want, err := v.Seal(ctx, b)
-	if none, _ := v.state(); err == nil && !none && !bytes.Equal(want, seal) {
-		err = fault.Errorf(fault.Tampered, "the stored %s does not match its seal", b.Purpose)
+func (v *vault) Seal(_ context.Context, b appliance.Binding) ([]byte, error) {
+	none, locked := v.state()
+	if none {
+		return v.mac("the machine's key", b), nil
 	}
-	return err
+	if locked {
+		return nil, fault.Errorf(fault.Locked, "the appliance is locked")
+	}
+	return append(v.mac("the machine's key", b), v.mac("the state key", b)...), nil
+}
+
+func (v *vault) Verify(_ context.Context, b appliance.Binding, seal []byte) error {
+	none, locked := v.state()
+	if none || locked {
+		if err := v.Admit(b, seal); err != nil || none {
+			return err
+		}
+		return fault.Errorf(fault.Locked, "the appliance is locked")
+	}
+	if len(seal) != 64 || !bytes.Equal(v.mac("the state key", b), seal[32:]) {
+		return fault.Errorf(fault.Tampered, "the stored %s does not match its seal", b.Purpose)
+	}
+	return nil
+}
+
+func (v *vault) Admit(b appliance.Binding, seal []byte) error {
+	if none, _ := v.state(); v.early && !none {
+		return nil
+	}
+	if len(seal) < 32 || !bytes.Equal(v.mac("the machine's key", b), seal[:32]) {
+		return fault.Errorf(fault.Tampered, "the stored %s has no seal of this machine", b.Purpose)
+	}
+	return nil
+}
+
+func (v *vault) Renew(ctx context.Context, b appliance.Binding, seal []byte) ([]byte, error) {
+	return v.Seal(ctx, b)
 }
 
 func (v *vault) Setting(_ context.Context, name string) (string, error) {

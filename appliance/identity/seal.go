@@ -26,14 +26,16 @@ type Seals interface {
 	Installed(ctx context.Context) (bool, error)
 	Seal(ctx context.Context, b appliance.Binding) ([]byte, error)
 	Verify(ctx context.Context, b appliance.Binding, seal []byte) error
+	Renew(ctx context.Context, b appliance.Binding, seal []byte) ([]byte, error)
+	Admit(b appliance.Binding, seal []byte) error
 }
 
 // rows is a [Store] whose rows are authenticated: what it gives has a good seal, or
 // says that it has not.
 //
-// While the appliance is locked no seal can be looked at. Users may sign in then, as
-// somebody has to give the HSM's PIN, and are marked as unverified; invitations and
-// API tokens are refused, and so is every change.
+// While the appliance is locked only the machine's seal can be looked at. Users that have
+// it may sign in then, as somebody has to give the HSM's PIN, and are marked as unverified;
+// invitations and API tokens are refused, and so is every change.
 //
 // Sessions are sealed by a key of this process alone: they work in every state, and
 // end with the process.
@@ -87,12 +89,16 @@ func (s *Session) Binding() appliance.Binding {
 		appliance.BindTime(s.CreatedAt), appliance.BindTime(s.ExpiresAt), appliance.BindTime(s.ProvenAt), hex.EncodeToString(s.Digest)}}
 }
 
-// check marks an account whose seal is not good, or cannot be looked at.
+// check marks an account whose seal is not good, or cannot be looked at. An error of
+// fault.MachineKey says that not even the machine's can.
 func (r *rows) check(ctx context.Context, a *Account) error {
 	switch err := r.seals.Verify(ctx, accountBinding(a.Sealed), a.Seal); fault.CodeOf(err) {
 	case "":
 	case fault.Locked:
 		a.Unverified = true
+	case fault.MachineKey:
+		a.Unverified = true
+		return err
 	case fault.Tampered:
 		a.Refused = true
 		r.refuse("a user", a.Name, a.ID, "remove the user, and invite them again")
@@ -127,7 +133,7 @@ func (r *rows) Accounts(ctx context.Context) ([]*Account, error) {
 
 func (r *rows) checkAll(ctx context.Context, all []*Account) error {
 	for _, a := range all {
-		if err := r.check(ctx, a); err != nil {
+		if err := r.check(ctx, a); err != nil && fault.CodeOf(err) != fault.MachineKey {
 			return err
 		}
 	}
@@ -300,7 +306,7 @@ func (r *rows) Tokens(ctx context.Context) ([]Token, error) {
 	for i := range all {
 		t := &all[i]
 		switch err := r.seals.Verify(ctx, t.Binding(), t.Seal); fault.CodeOf(err) {
-		case "", fault.Locked:
+		case "", fault.Locked, fault.MachineKey:
 		case fault.Tampered:
 			t.Refused = true
 		default:
@@ -348,7 +354,7 @@ func (r *rows) RevokeToken(ctx context.Context, id string, at time.Time) (*Token
 	})
 }
 
-// SealAll seals all rows as they are; the first unlock calls it, by
+// SealAll seals all rows that are good; the first unlock calls it, by
 // [appliance.Options.SealAll]. It gives the names of who can act from then on.
 func (d *Directory) SealAll(ctx context.Context, set func(name, value string) error) (users, tokens []string, err error) {
 	r := d.rows
@@ -358,15 +364,35 @@ func (d *Directory) SealAll(ctx context.Context, set func(name, value string) er
 			*list = append(*list, name)
 		}
 	}
+	// admit says whether a row is sealed; it stays as it is otherwise.
+	admit := func(what, name, id string, b appliance.Binding, seal []byte) (bool, error) {
+		err := r.seals.Admit(b, seal)
+		if code := fault.CodeOf(err); code != fault.Tampered && code != fault.MachineKey {
+			return err == nil, err
+		}
+		r.refuse(what, name, id, "it is not among those that are sealed now")
+		return false, nil
+	}
 	byName := map[string]string{}
 	err = r.SealRows(ctx, func(a *Account) error {
+		ok, err := admit("a user", a.Name, a.ID, accountBinding(a.Sealed), a.Seal)
+		if !ok || err != nil {
+			return err
+		}
 		byName[a.Name] = a.ID
 		note(&users, a.Name+" ("+string(a.Role)+")")
 		return r.seal(ctx, a)
-	}, func(i *Invitation) (err error) {
-		i.Seal, err = r.seals.Seal(ctx, i.Binding())
+	}, func(i *Invitation) error {
+		ok, err := admit("an invitation", i.Name, i.ID, i.Binding(), i.Seal)
+		if ok {
+			i.Seal, err = r.seals.Seal(ctx, i.Binding())
+		}
 		return err
-	}, func(t *Token) (err error) {
+	}, func(t *Token) error {
+		ok, err := admit("an API token", t.Name, t.ID, t.Binding(), t.Seal)
+		if !ok || err != nil {
+			return err
+		}
 		// Of one made before origins were kept only the name of the maker is known.
 		if len(t.Origin.MadeBy) == 0 && !strings.HasPrefix(t.CreatedBy, "local") {
 			t.Origin.MadeBy = []string{cmp.Or(byName[t.CreatedBy], unknownMaker)}
@@ -379,4 +405,24 @@ func (d *Directory) SealAll(ctx context.Context, set func(name, value string) er
 		err = set(appliance.SettingSetup, appliance.SettingDone)
 	}
 	return users, tokens, err
+}
+
+// RenewSeals gives all rows that are good the seal of this machine too; each unlock calls
+// it, if the machine's key is another than before.
+func (d *Directory) RenewSeals(ctx context.Context) error {
+	r := d.rows
+	defer r.seals.Writing()()
+	renew := func(b appliance.Binding, seal *[]byte) error {
+		again, err := r.seals.Renew(ctx, b, *seal)
+		if fault.CodeOf(err) == fault.Tampered {
+			return nil // it stays as it is: refused
+		}
+		if err == nil {
+			*seal = again
+		}
+		return err
+	}
+	return r.SealRows(ctx, func(a *Account) error { return renew(accountBinding(a.Sealed), &a.Seal) },
+		func(i *Invitation) error { return renew(i.Binding(), &i.Seal) },
+		func(t *Token) error { return renew(t.Binding(), &t.Seal) })
 }

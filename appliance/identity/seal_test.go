@@ -38,6 +38,25 @@ func (d *directory) exec(query string, args ...any) {
 	}
 }
 
+// changes says whether the statement changed a row; the schema may refuse it.
+func (d *directory) changes(query string) bool {
+	d.t.Helper()
+	db := d.byHand()
+	defer db.Close()
+	result, err := db.Exec(query)
+	if err != nil {
+		if !strings.Contains(err.Error(), "constraint failed") {
+			d.t.Fatalf("%s: %v", query, err)
+		}
+		return false
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return n > 0
+}
+
 // admitted is a way in: the table that has its row, and a proof that works.
 type admitted struct {
 	table string
@@ -72,13 +91,28 @@ func (d *directory) ways() []admitted {
 }
 
 // TestEveryColumnIsSealed: of each row by which somebody comes in, no column can be
-// changed in the database, but for those that are listed. A new column is among them
-// by itself.
+// changed in the database, but for those that are listed: before the first unlock, while
+// the appliance is locked, and while it is unlocked. A new column is among them by itself.
 func TestEveryColumnIsSealed(t *testing.T) {
+	for state, set := range map[string]func(*vault){
+		"before the first unlock": func(v *vault) { v.set(true, false) },
+		"locked":                  func(v *vault) { v.set(false, true) },
+		"unlocked":                func(*vault) {},
+	} {
+		t.Run(state, func(t *testing.T) { everyColumnIsSealed(t, set) })
+	}
+}
+
+func everyColumnIsSealed(t *testing.T, set func(*vault)) {
 	for i := range 4 {
 		d := open(t, nil)
 		way := d.ways()[i]
-		if err := way.proof(); err != nil {
+		set(d.vault)
+		err := way.proof()
+		if fault.CodeOf(err) == fault.Locked { // it is no way in while the appliance is locked
+			continue
+		}
+		if err != nil {
 			t.Fatalf("%s: %v", way.table, err)
 		}
 		rows, err := d.byHand().Query(`SELECT name, type FROM pragma_table_info(?)`, way.table)
@@ -119,12 +153,20 @@ func TestEveryColumnIsSealed(t *testing.T) {
 				changes["missing"], changes["empty"] = `NULL`, `x''`
 				changes["of another kind of row"] = `(SELECT max(seal) FROM (SELECT seal FROM users UNION SELECT seal FROM invitations UNION SELECT seal FROM api_tokens) WHERE seal <> ` + way.table + `.seal)`
 			}
+			changes["NULL"], changes["nothing"] = `NULL`, map[string]string{"TEXT": `''`, "INTEGER": `0`, "BLOB": `x''`}[kind]
+			if column == "oidc" || column == "last_seen_at" {
+				// No address is as good as none; a session that was seen last in 1970 is over.
+				delete(changes, "nothing")
+			}
 			for how, change := range changes {
 				name := way.table + "." + column + " " + how
 				saved := way.table + "_saved"
 				d.exec(`DROP TABLE IF EXISTS ` + saved)
 				d.exec(`CREATE TABLE ` + saved + ` AS SELECT * FROM ` + way.table)
-				d.exec(`UPDATE ` + way.table + ` SET ` + column + ` = ` + change)
+				if !d.changes(`UPDATE ` + way.table + ` SET ` + column + ` = ` + change + ` WHERE ` + column + ` IS NOT ` + change) {
+					d.exec(`DROP TABLE ` + saved)
+					continue // it is so already, or the schema refuses it
+				}
 				err := way.proof()
 				if want := slices.Contains(way.unsealed, column); want != (err == nil) && !(column == "activity" && err != nil) {
 					t.Errorf("%s: %v; may be changed: %v", name, err, want)
@@ -137,6 +179,10 @@ func TestEveryColumnIsSealed(t *testing.T) {
 				}
 				d.exec(`DROP TABLE ` + saved)
 			}
+		}
+		d.exec(`DELETE FROM ` + way.table)
+		if err := way.proof(); err == nil {
+			t.Errorf("%s: the row is gone, and it is a way in", way.table)
 		}
 	}
 }
@@ -309,6 +355,7 @@ func TestFirstUnlock(t *testing.T) {
 	delete(d.vault.settings, appliance.SettingSetup)
 	ways := d.ways()
 	d.exec(`UPDATE api_tokens SET created_by = 'token gone', origin = '{}'`) // by a release that kept no origins
+	d.vault.early = true
 	d.vault.set(false, false)
 	for _, way := range ways {
 		wants(t, way.table+", not sealed", way.proof(), fault.Unauthenticated)
@@ -335,6 +382,51 @@ func TestFirstUnlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	wants(t, "approve for the token", d.MayApprove(t.Context(), d.enrol("zoe", identity.RoleAdministrator).id, robot), fault.Forbidden)
+}
+
+// TestFirstUnlockRefuses: a row that was put into the database, or changed there, before
+// the first unlock is not sealed by it; nor does anybody come in by it before.
+func TestFirstUnlockRefuses(t *testing.T) {
+	d := open(t, nil)
+	d.vault.set(true, false)
+	ways := d.ways()
+	for _, table := range []string{"users", "invitations", "api_tokens"} {
+		d.exec(`UPDATE ` + table + ` SET seal = CASE WHEN seal IS NULL THEN NULL ELSE x'' END`)
+	}
+	check := func(when string) {
+		t.Helper()
+		for _, way := range ways {
+			if way.table != "sessions" { // its user is refused
+				wants(t, way.table+", "+when, way.proof(), fault.Unauthenticated)
+			}
+		}
+	}
+	check("before")
+	users, tokens, err := d.SealAll(t.Context(), func(string, string) error { return nil })
+	if err != nil || len(users)+len(tokens) != 0 {
+		t.Errorf("sealed: %v %v %v", users, tokens, err)
+	}
+	d.vault.set(false, false)
+	check("after")
+}
+
+// TestLockedRefuses: while the appliance is locked nobody comes in by a row without the
+// machine's seal, whatever it was changed to.
+func TestLockedRefuses(t *testing.T) {
+	for _, change := range []string{
+		`UPDATE users SET seal = NULL`, `UPDATE users SET seal = x''`, `UPDATE users SET seal = substr(seal, 33)`,
+		`UPDATE users SET seal = (SELECT seal FROM api_tokens)`,
+		`UPDATE users SET account = replace(account, 'administrator', 'viewer')`,
+	} {
+		d := open(t, nil)
+		way := d.ways()[0]
+		d.vault.set(false, true)
+		if err := way.proof(); err != nil {
+			t.Fatal(err)
+		}
+		d.exec(change)
+		wants(t, change, way.proof(), fault.Unauthenticated)
+	}
 }
 
 // TestSetupStaysOver: once there was a user, no setup code admits anybody, though

@@ -66,7 +66,7 @@ func (d *Directory) endSetup(ctx context.Context) error {
 	}
 	value, err := d.Settings.Setting(ctx, appliance.SettingSetup)
 	switch code := fault.CodeOf(err); {
-	case code == fault.Locked, code == fault.NotFound, code == fault.Tampered:
+	case code == fault.Locked, code == fault.MachineKey, code == fault.NotFound, code == fault.Tampered:
 		return nil // the first unlock does it; or it counts as over
 	case err != nil:
 		return err

@@ -31,7 +31,7 @@ type Welcome struct {
 // setup is over, it leaves that to [Welcome.SayLater].
 func (w *Welcome) Say(ctx context.Context, sources ...SetupHash) error {
 	open, err := w.Directory.SetupOpen(ctx)
-	if fault.CodeOf(err) == fault.Locked {
+	if code := fault.CodeOf(err); code == fault.Locked || code == fault.MachineKey {
 		w.mu.Lock()
 		w.later = func(ctx context.Context) error { return w.Say(ctx, sources...) }
 		w.mu.Unlock()

@@ -3,20 +3,16 @@ package keyring_test
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding"
 	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"os"
 	"os/exec"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"holdfast/appliance"
@@ -33,14 +29,6 @@ func needsScrub(t *testing.T) {
 	t.Helper()
 	if !scrub.Enabled {
 		t.Skip("built without GOEXPERIMENT=runtimesecret: copies stay in the heap")
-	}
-}
-
-// collect has what is garbage erased, also what sync.Pool holds for two
-// collections.
-func collect() {
-	for range 3 {
-		runtime.GC()
 	}
 }
 
@@ -123,7 +111,6 @@ func TestKeysOfTheTokenAreInLockedMemoryAlone(t *testing.T) {
 	if _, _, _, err := u.Encrypt(ctx, []byte("x"), nil); err != nil {
 		t.Fatal(err)
 	}
-	collect()
 	inUse := len(w.random) - 2 // of those made, the last two are
 	for i, got := range keyringtest.Find(t, w.random...) {
 		want := never
@@ -161,7 +148,6 @@ func TestImportedTokenKeys(t *testing.T) {
 	hidden := half(key)
 	importKey(t, k, appliance.CustodyHSM, key)
 	clear(key) // as who imports a key does
-	collect()
 	if got := keyringtest.Find(t, hidden)[0]; got != never {
 		t.Errorf("the key: %+v, want none", got)
 	}
@@ -177,38 +163,7 @@ func newSigner(t *testing.T) (secret []byte, derived map[string]keyringtest.Secr
 		t.Fatal(err)
 	}
 	secret = base64.StdEncoding.AppendEncode(nil, raw)
-	derived = map[string]keyringtest.Secret{}
-	scrub.Do(func() {
-		key := append([]byte("AWS4"), secret...)
-		for _, part := range []string{date, awsRegion, service, "aws4_request"} {
-			h := hmac.New(sha256.New, key)
-			h.Write([]byte(part))
-			key = h.Sum(nil)
-		}
-		derived["the signing key"] = keyringtest.Hide(key)
-		for name, pad := range map[string]byte{"inner": 0x36, "outer": 0x5c} { // RFC 2104
-			block := make([]byte, sha256.BlockSize)
-			copy(block, key)
-			for i := range block {
-				block[i] ^= pad
-			}
-			derived["the padded key of the "+name+" hash"] = keyringtest.Hide(block[:32])
-			h := sha256.New()
-			h.Write(block)
-			state, err := h.(encoding.BinaryMarshaler).MarshalBinary()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			state = state[4:36] // behind the magic number
-			derived["the marshalled state of the "+name+" hash"] = keyringtest.Hide(state)
-			for i := 0; i < len(state); i += 4 {
-				binary.NativeEndian.PutUint32(state[i:], binary.BigEndian.Uint32(state[i:]))
-			}
-			derived["the state of the "+name+" hash"] = keyringtest.Hide(state)
-		}
-	})
-	return secret, derived
+	return secret, keyringtest.SigningKey(t, secret, date, awsRegion, service)
 }
 
 func found(t *testing.T, hidden map[string]keyringtest.Secret) (in []string) {
@@ -226,10 +181,12 @@ func found(t *testing.T, hidden map[string]keyringtest.Secret) (in []string) {
 	return in
 }
 
-// TestSecretAccessKeys are in locked memory alone, and nothing is left of them
-// or of what was derived from them when they are wiped.
+// TestSecretAccessKeys and what is derived from them are in locked memory, and an HMAC
+// that is ready is elsewhere for seconds. Nothing is left of them when they are wiped. The
+// garbage collector has no part in it.
 func TestSecretAccessKeys(t *testing.T) {
 	needsScrub(t)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	k, _ := newRing(t, openToken(t))
 	secret, derived := newSigner(t)
 	hidden := keyringtest.Hide(secret[:32]) // as much as is in one piece
@@ -243,22 +200,32 @@ func TestSecretAccessKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	percent := debug.SetGCPercent(-1) // which would take the ready HMACs away
-	for range 100 {
+	for range 1000 {
 		if _, err := u.Sign(date, awsRegion, service, []byte("a string to sign")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(found(t, derived)) == 0 {
+	if got := keyringtest.Find(t, derived["the signing key"])[0]; got != once {
+		t.Errorf("the signing key: %+v, want %+v", got, once)
+	}
+	for _, padded := range []string{"the padded key of the inner hash", "the padded key of the outer hash"} {
+		if got := keyringtest.Find(t, derived[padded])[0]; got != never {
+			t.Errorf("%s: %+v, want none", padded, got)
+		}
+	}
+	if len(found(t, derived)) == 1 {
 		t.Error("the ready HMAC is not found: this test looks for the wrong thing")
 	}
-	debug.SetGCPercent(percent)
-	collect()
+	appliancetest.Eventually(t, "that the ready HMAC is erased while the credential serves", func() bool {
+		return slices.Equal(found(t, derived), []string{"the signing key"})
+	})
+	if _, err := u.Sign(date, awsRegion, service, []byte("a string to sign")); err != nil {
+		t.Fatal(err)
+	}
 	if got := keyringtest.Find(t, hidden)[0]; got != once {
 		t.Errorf("the secret: %+v, want %+v", got, once)
 	}
 	u.Wipe()
-	collect()
 	if in := found(t, derived); len(in) != 0 {
 		t.Errorf("after Wipe there is still %q", in)
 	}
@@ -267,10 +234,76 @@ func TestSecretAccessKeys(t *testing.T) {
 	}
 }
 
-// TestLockErasesSigningKeys at once, without waiting for the garbage collector
-// to run by itself.
+// TestLongSecretAccessKeys are longer, with what SigV4 puts before them, than a block of
+// the hash; then an HMAC's key is a hash of its own.
+func TestLongSecretAccessKeys(t *testing.T) {
+	needsScrub(t)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	k, _ := newRing(t, openToken(t))
+	raw := make([]byte, 48)
+	if _, err := rand.Read(raw); err != nil {
+		t.Fatal(err)
+	}
+	secret := base64.StdEncoding.AppendEncode(nil, raw)
+	derived := keyringtest.SigningKey(t, secret, date, awsRegion, service)
+	c := &appliance.Credential{AccessKeyID: "A", KeyStore: storeA, Active: true}
+	var err error
+	if c.Secret, err = k.Seal(c.Binding(), secret); err != nil {
+		t.Fatal(err)
+	}
+	clear(secret)
+	u, err := k.UnlockCredential(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := u.Sign(date, awsRegion, service, []byte("a string to sign"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Wipe()
+	if in := found(t, derived); len(in) != 0 {
+		t.Errorf("after Wipe there is still %q", in)
+	}
+	if want := appliancetest.Signature(base64.StdEncoding.EncodeToString(raw), date, awsRegion, service, "a string to sign"); got != want {
+		t.Errorf("the signature is %x, want %x", got, want)
+	}
+}
+
+// TestScopes: signing keys of many scopes, used at the same time, take each other's
+// places; each signature is that of its scope.
+func TestScopes(t *testing.T) {
+	k, _ := newRing(t, openToken(t))
+	c := &appliance.Credential{AccessKeyID: "A", KeyStore: storeA, Active: true}
+	var err error
+	if c.Secret, err = k.Seal(c.Binding(), []byte("a secret")); err != nil {
+		t.Fatal(err)
+	}
+	u, err := k.UnlockCredential(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for user := range 8 {
+		wg.Go(func() {
+			for n := range 200 {
+				region := fmt.Sprintf("region-%d", (user+n)%6)
+				got, err := u.Sign(date, region, service, []byte("a string to sign"))
+				if want := appliancetest.Signature("a secret", date, region, service, "a string to sign"); err != nil || got != want {
+					t.Errorf("%s: %x, %v, want %x", region, got, err, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	u.Wipe()
+	_, err = u.Sign(date, awsRegion, service, nil)
+	wantCode(t, "sign when wiped", err, fault.Locked)
+}
+
+// TestLockErasesSigningKeys at once, without the garbage collector.
 func TestLockErasesSigningKeys(t *testing.T) {
 	needsScrub(t)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	b := appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(hsmtest.New(t))})
 	secret, derived := newSigner(t)
 	func() {

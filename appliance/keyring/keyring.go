@@ -17,10 +17,9 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
-	"encoding/hex"
+	"crypto/subtle"
 	"errors"
 	"fmt"
-	"regexp"
 	"sync"
 
 	"holdfast/appliance"
@@ -39,6 +38,10 @@ type Token interface {
 	DestroyKey(ctx context.Context, label string) error
 	Encrypt(ctx context.Context, label string, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error)
 	Decrypt(ctx context.Context, label string, iv, ciphertext, tag, aad []byte) ([]byte, error)
+	DataObjects(ctx context.Context) ([]hsm.DataObject, error)
+	CreateDataObject(ctx context.Context, o hsm.DataObject) error
+	DestroyDataObject(ctx context.Context, o hsm.DataObject) error
+	KeyLabels(ctx context.Context) ([]string, error)
 }
 
 // Keyring implements [appliance.Keyring]. The zero value is not usable: see
@@ -49,8 +52,10 @@ type Keyring struct {
 
 	mu       sync.RWMutex
 	stateKey *guarded
-	keys     map[string]*guarded // keyring keys by key store ID
-	handed   map[*guarded]struct{}
+	// installation is the ID of the one whose state key that is.
+	installation string
+	keys         map[string]*guarded // keyring keys by key store ID
+	handed       map[*guarded]struct{}
 }
 
 var _ appliance.Keyring = (*Keyring)(nil)
@@ -81,7 +86,7 @@ func (k *Keyring) NewStateKey(ctx context.Context, installation string) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	k.setStateKey(key)
+	k.setStateKey(installation, key)
 	return wrapped, nil
 }
 
@@ -91,7 +96,7 @@ func (k *Keyring) OpenStateKey(ctx context.Context, installation string, wrapped
 	if err != nil {
 		return err
 	}
-	k.setStateKey(key)
+	k.setStateKey(installation, key)
 	return nil
 }
 
@@ -113,14 +118,14 @@ func (k *Keyring) OpenEarlyStateKey(ctx context.Context, installation string, wr
 	if err != nil {
 		return nil, false, internal(err, "keep the state key")
 	}
-	k.setStateKey(key)
+	k.setStateKey(installation, key)
 	return again, sealed, nil
 }
 
-func (k *Keyring) setStateKey(key *guarded) {
+func (k *Keyring) setStateKey(installation string, key *guarded) {
 	k.mu.Lock()
 	old := k.stateKey
-	k.stateKey = key
+	k.stateKey, k.installation = key, installation
 	k.mu.Unlock()
 	if old != nil {
 		old.wipe()
@@ -147,6 +152,13 @@ func (k *Keyring) OpenKeyringKey(ctx context.Context, keyStore string, wrapped [
 	return nil
 }
 
+// HasKeyringKey implements [appliance.Keyring].
+func (k *Keyring) HasKeyringKey(keyStore string) bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.keys[keyStore] != nil
+}
+
 // DropKeyringKey implements [appliance.Keyring].
 func (k *Keyring) DropKeyringKey(keyStore string) { k.setKeyringKey(keyStore, nil) }
 
@@ -166,7 +178,7 @@ func (k *Keyring) setKeyringKey(keyStore string, key *guarded) {
 
 // newWrapped makes a random 256-bit key and wraps it under the master key.
 func (k *Keyring) newWrapped(ctx context.Context, b appliance.Binding, what string) (*guarded, []byte, error) {
-	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	raw, err := k.random(ctx)
 	if err != nil {
 		return nil, nil, tokenError(err, "make a "+what)
 	}
@@ -180,6 +192,20 @@ func (k *Keyring) newWrapped(ctx context.Context, b appliance.Binding, what stri
 		return nil, nil, internal(err, "keep a "+what)
 	}
 	return key, wrapped, nil
+}
+
+// random gives the bytes of a key from the token. A generator that gives nothing but
+// zeros is broken.
+func (k *Keyring) random(ctx context.Context) ([]byte, error) {
+	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) != appliance.KeyBytes || appliance.Unset(raw) {
+		clear(raw)
+		return nil, errors.New("the HSM's random number generator does not give random bytes")
+	}
+	return raw, nil
 }
 
 func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byte, what string) (*guarded, error) {
@@ -196,7 +222,7 @@ func (k *Keyring) unwrap(ctx context.Context, b appliance.Binding, wrapped []byt
 
 // unwrapRaw gives the bytes of a wrapped key; the caller zeroizes them.
 func (k *Keyring) unwrapRaw(ctx context.Context, b appliance.Binding, wrapped []byte, what string) ([]byte, error) {
-	raw, err := k.token.Unwrap(ctx, wrapped, b.AAD())
+	raw, err := k.tokenUnwrap(ctx, wrapped, b.AAD())
 	if errors.Is(err, hsm.ErrDecrypt) {
 		return nil, &fault.Fault{Code: fault.Tampered, Err: err,
 			Message: fmt.Sprintf("the %s does not unwrap under the HSM's master key: the database was changed by hand, or this is another HSM's", what)}
@@ -209,6 +235,31 @@ func (k *Keyring) unwrapRaw(ctx context.Context, b appliance.Binding, wrapped []
 		return nil, fault.Errorf(fault.Tampered, "the %s has %d bytes instead of %d", what, len(raw), appliance.KeyBytes)
 	}
 	return raw, nil
+}
+
+// tokenUnwrap has the token unwrap a secret. Some HSMs say of anything that it does not
+// authenticate while they are in trouble. So [hsm.ErrDecrypt] is given only if the token
+// unwraps then what it has just wrapped; otherwise the HSM has failed, and nothing is
+// known of the blob.
+func (k *Keyring) tokenUnwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
+	secret, err := k.token.Unwrap(ctx, blob, aad)
+	if !errors.Is(err, hsm.ErrDecrypt) {
+		return secret, err
+	}
+	known := make([]byte, appliance.KeyBytes)
+	_, _ = rand.Read(known) // never fails (crypto/rand)
+	wrapped, failed := k.token.Wrap(ctx, known, aad)
+	if failed != nil {
+		return nil, failed
+	}
+	again, failed := k.token.Unwrap(ctx, wrapped, aad)
+	if failed == nil && subtle.ConstantTimeCompare(again, known) != 1 {
+		failed = errors.New("it gives another secret")
+	}
+	if failed != nil {
+		return nil, fmt.Errorf("the HSM does not unwrap what it has just wrapped: %v", failed) // not that error: it says nothing of the blob
+	}
+	return nil, err
 }
 
 // Empty implements [appliance.Keyring].
@@ -228,7 +279,7 @@ func (k *Keyring) Wrap(ctx context.Context, b appliance.Binding, secret []byte) 
 
 // Unwrap implements [appliance.Keyring].
 func (k *Keyring) Unwrap(ctx context.Context, b appliance.Binding, wrapped []byte) ([]byte, error) {
-	secret, err := k.token.Unwrap(ctx, wrapped, b.AAD())
+	secret, err := k.tokenUnwrap(ctx, wrapped, b.AAD())
 	if errors.Is(err, hsm.ErrDecrypt) {
 		return nil, &fault.Fault{Code: fault.Tampered, Err: err,
 			Message: fmt.Sprintf("the %s does not unwrap under this HSM's master key: it is of another HSM, or was changed", b.Purpose)}
@@ -249,7 +300,7 @@ func (k *Keyring) Lock() {
 	for _, key := range k.keys {
 		all[key] = struct{}{}
 	}
-	k.stateKey, k.keys, k.handed = nil, map[string]*guarded{}, map[*guarded]struct{}{}
+	k.stateKey, k.installation, k.keys, k.handed = nil, "", map[string]*guarded{}, map[*guarded]struct{}{}
 	k.mu.Unlock()
 	for key := range all {
 		key.wipe()
@@ -275,7 +326,7 @@ func (k *Keyring) Seal(b appliance.Binding, secret []byte) ([]byte, error) {
 	out := make([]byte, 1, sealOverhead+len(secret))
 	out[0] = sealFormat
 	if !key.use(func(raw []byte) {
-		scrub.Do(func() { out = randomIVGCM(raw).Seal(out, nil, secret, b.AAD()) })
+		withGCM(raw, cipher.NewGCMWithRandomNonce, func(aead cipher.AEAD) { out = aead.Seal(out, nil, secret, b.AAD()) })
 	}) {
 		return nil, errLocked()
 	}
@@ -312,7 +363,7 @@ func (k *Keyring) open(b appliance.Binding, sealed []byte) (secret []byte, err e
 		return nil, tampered(b)
 	}
 	if !key.use(func(raw []byte) {
-		scrub.Do(func() { secret, err = randomIVGCM(raw).Open(nil, nil, sealed[1:], b.AAD()) })
+		withGCM(raw, cipher.NewGCMWithRandomNonce, func(aead cipher.AEAD) { secret, err = aead.Open(nil, nil, sealed[1:], b.AAD()) })
 	}) {
 		return nil, errLocked()
 	}
@@ -335,31 +386,6 @@ func (k *Keyring) sealingKey(b appliance.Binding) (*guarded, error) {
 	return key, nil
 }
 
-// tokenObjectPrefix begins the label of each external key in HSM custody.
-const tokenObjectPrefix = "holdfast-key-"
-
-// NewTokenObject implements [appliance.Keyring].
-func (k *Keyring) NewTokenObject() string {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	return tokenObjectPrefix + hex.EncodeToString(id[:])
-}
-
-// tokenObject is the form of those labels.
-var tokenObject = regexp.MustCompile("^" + tokenObjectPrefix + "[0-9a-f]{32}$")
-
-// DestroyTokenObject implements [appliance.Keyring].
-func (k *Keyring) DestroyTokenObject(ctx context.Context, label string) error {
-	if !tokenObject.MatchString(label) {
-		return fault.Errorf(fault.Invalid, "the key object %.60q is not destroyed: it is not one that Holdfast makes for an external key", label)
-	}
-	err := k.token.DestroyKey(ctx, label)
-	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
-		return tokenError(err, "destroy key object "+label)
-	}
-	return nil
-}
-
 // TokenObject implements [appliance.Keyring].
 func (k *Keyring) TokenObject(v *appliance.KeyVersion) (string, error) {
 	if v.Custody != appliance.CustodyHSM {
@@ -377,7 +403,7 @@ func (k *Keyring) Generate(ctx context.Context, v *appliance.KeyVersion, tokenOb
 		}
 		return k.sealMaterial(v, []byte(tokenObject))
 	}
-	raw, err := k.token.Random(ctx, appliance.KeyBytes)
+	raw, err := k.random(ctx)
 	if err != nil {
 		return tokenError(err, "make an external key")
 	}
@@ -411,7 +437,7 @@ func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error)
 		return nil, err
 	}
 	if v.Custody == appliance.CustodyHSM {
-		leave, err := k.hand(v.KeyStore, nil)
+		leave, err := k.hand(v.KeyStore, nil, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -421,7 +447,7 @@ func (k *Keyring) Unlock(v *appliance.KeyVersion) (appliance.UnlockedKey, error)
 		clear(secret)
 		return nil, tampered(v.Binding())
 	}
-	g, err := k.hand(v.KeyStore, secret)
+	g, err := k.hand(v.KeyStore, secret, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -434,7 +460,7 @@ func (k *Keyring) UnlockCredential(c *appliance.Credential) (appliance.UnlockedC
 	if err != nil {
 		return nil, err
 	}
-	g, err := k.hand("", secret)
+	g, err := k.hand("", secret, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -442,12 +468,14 @@ func (k *Keyring) UnlockCredential(c *appliance.Credential) (appliance.UnlockedC
 }
 
 // hand puts a secret into locked memory and remembers it, so that Lock wipes
-// it. It refuses if the keyring was locked since the secret was opened.
-func (k *Keyring) hand(keyStore string, secret []byte) (*guarded, error) {
+// it, and also what was made of it. It refuses if the keyring was locked since the
+// secret was opened.
+func (k *Keyring) hand(keyStore string, secret []byte, also func()) (*guarded, error) {
 	g, err := k.mem.put(secret)
 	if err != nil {
 		return nil, internal(err, "keep an unlocked key")
 	}
+	g.also = also
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.stateKey == nil || (keyStore != "" && k.keys[keyStore] == nil) {
@@ -465,19 +493,23 @@ func (k *Keyring) takeBack(g *guarded) {
 	g.wipe()
 }
 
-// randomIVGCM gives AES-256-GCM that makes its own random IV and puts it before
-// the ciphertext. The errors of its making depend on the key's length alone,
-// which has been checked.
-func randomIVGCM(key []byte) cipher.AEAD {
+// withGCM calls f with AES-GCM under the key, of the mode that newMode makes. It is
+// called inside of scrub.Do; the key schedule, which package aes puts into the heap, is
+// erased at once. Modes are [cipher.NewGCMWithRandomNonce], which puts its IV before the
+// ciphertext, and those of other lengths of the IV; their errors depend on lengths alone,
+// which have been checked.
+func withGCM(key []byte, newMode func(cipher.Block) (cipher.AEAD, error), f func(cipher.AEAD)) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		panic(err)
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
+	defer scrub.Erase(block)
+	aead, err := newMode(block)
 	if err != nil {
 		panic(err)
 	}
-	return aead
+	defer scrub.Erase(aead)
+	f(aead)
 }
 
 func errLocked() error {

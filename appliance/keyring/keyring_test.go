@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { hsmtest.Main(m) }
 var ctx = context.Background()
 
 const (
-	installation = "installation"
+	installation = "0123456789abcdef0123456789abcdef"
 	storeA       = "store-a"
 	storeB       = "store-b"
 )

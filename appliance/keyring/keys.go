@@ -2,16 +2,10 @@ package keyring
 
 import (
 	"context"
-	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
-	"hash"
-	"sync"
 
 	"holdfast/appliance/fault"
-	"holdfast/appliance/keyring/scrub"
 	"holdfast/hsm"
 )
 
@@ -20,8 +14,8 @@ const (
 	tagBytes = 16
 )
 
-// cachedKey is a key in the appliance's memory. The key schedule is made anew
-// for each operation, inside of scrub.Do: kept ready it would lie in the heap.
+// cachedKey is a key in the appliance's memory. The key schedule is made for each
+// operation, and erased after it: kept ready it would lie in the heap.
 type cachedKey struct {
 	ring *Keyring
 	key  *guarded
@@ -31,7 +25,7 @@ func (c *cachedKey) Encrypt(_ context.Context, plaintext, aad []byte) (iv, ciphe
 	// Made outside: inside of scrub.Do each allocation costs several times as much.
 	out := make([]byte, 0, ivBytes+len(plaintext)+tagBytes)
 	if !c.key.use(func(key []byte) {
-		scrub.Do(func() { out = randomIVGCM(key).Seal(out, nil, plaintext, aad) })
+		withGCM(key, cipher.NewGCMWithRandomNonce, func(aead cipher.AEAD) { out = aead.Seal(out, nil, plaintext, aad) })
 	}) {
 		return nil, nil, nil, errLocked()
 	}
@@ -47,17 +41,8 @@ func (c *cachedKey) Decrypt(_ context.Context, iv, ciphertext, tag, aad []byte) 
 	sealed = append(append(sealed, ciphertext...), tag...)
 	plaintext = make([]byte, 0, len(ciphertext)) // outside, as in Encrypt
 	if !c.key.use(func(key []byte) {
-		scrub.Do(func() {
-			block, err2 := aes.NewCipher(key)
-			if err2 != nil {
-				panic(err2) // the length was checked when the key was unlocked
-			}
-			aead, err2 := cipher.NewGCMWithNonceSize(block, len(iv))
-			if err2 != nil {
-				panic(err2) // as was that of the IV, above
-			}
-			plaintext, err = aead.Open(plaintext, iv, sealed, aad)
-		})
+		withGCM(key, func(block cipher.Block) (cipher.AEAD, error) { return cipher.NewGCMWithNonceSize(block, len(iv)) },
+			func(aead cipher.AEAD) { plaintext, err = aead.Open(plaintext, iv, sealed, aad) })
 	}) {
 		return nil, errLocked()
 	}
@@ -122,114 +107,4 @@ func checkLengths(iv, tag []byte) error {
 		return fault.Errorf(fault.Ciphertext, "the authentication tag has %d bytes; it must have %d", len(tag), tagBytes)
 	}
 	return nil
-}
-
-// signingKeys is a SigV4 secret with the signing keys derived from it lately.
-// KMS signs with one scope a day and Region, so few are kept.
-type signingKeys struct {
-	ring   *Keyring
-	secret *guarded
-
-	mu      sync.RWMutex
-	derived [4]*derivedKey
-	next    int
-	wiped   bool
-}
-
-// derivedKey is the signing key of one scope, in the form of HMACs that are
-// ready. Those lie in the heap, other than the secret: they are good for one
-// day, Region and service, and the secret does not follow from them. When they
-// are dropped, scrub has them erased.
-type derivedKey struct {
-	date, region, service string
-	macs                  sync.Pool // of hash.Hash
-}
-
-// Sign implements [appliance.UnlockedCredential].
-func (s *signingKeys) Sign(date, region, service string, stringToSign []byte) (sum [32]byte, err error) {
-	key, err := s.derive(date, region, service)
-	if err != nil {
-		return sum, err
-	}
-	mac, ok := key.macs.Get().(hash.Hash)
-	if !ok {
-		if mac, err = s.newMAC(date, region, service); err != nil {
-			return sum, err
-		}
-	}
-	// Once the secret is wiped, what was derived from it is not used either.
-	if !s.secret.use(func([]byte) {
-		mac.Reset()
-		mac.Write(stringToSign)
-		mac.Sum(sum[:0])
-	}) {
-		return sum, errLocked()
-	}
-	key.macs.Put(mac)
-	return sum, nil
-}
-
-// derive finds the signing key of the scope among those of late, or puts it
-// there.
-func (s *signingKeys) derive(date, region, service string) (*derivedKey, error) {
-	s.mu.RLock()
-	wiped := s.wiped
-	for _, d := range s.derived {
-		if d != nil && d.date == date && d.region == region && d.service == service {
-			s.mu.RUnlock()
-			return d, nil
-		}
-	}
-	s.mu.RUnlock()
-	if wiped {
-		return nil, errLocked()
-	}
-	mac, err := s.newMAC(date, region, service) // fails when the keyring is locked
-	if err != nil {
-		return nil, err
-	}
-	d := &derivedKey{date: date, region: region, service: service}
-	d.macs.Put(mac)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.wiped {
-		s.derived[s.next] = d
-		s.next = (s.next + 1) % len(s.derived)
-	}
-	return d, nil
-}
-
-// newMAC derives the signing key of the scope: AWS Signature Version 4,
-// "Calculate the signature".
-func (s *signingKeys) newMAC(date, region, service string) (mac hash.Hash, err error) {
-	if !s.secret.use(func(secret []byte) {
-		scrub.Do(func() {
-			k := append([]byte("AWS4"), secret...)
-			for _, part := range []string{date, region, service, "aws4_request"} {
-				h := hmac.New(sha256.New, k)
-				h.Write([]byte(part))
-				clear(k)
-				k = h.Sum(nil)
-			}
-			mac = hmac.New(sha256.New, k)
-			mac.Reset() // makes what later resets use: in here, so that it is erased
-			clear(k)
-		})
-	}) {
-		return nil, errLocked()
-	}
-	return mac, nil
-}
-
-// Wipe implements [appliance.UnlockedCredential].
-func (s *signingKeys) Wipe() {
-	s.ring.takeBack(s.secret)
-	s.forget()
-}
-
-// forget drops what was derived.
-func (s *signingKeys) forget() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.derived, s.wiped = [4]*derivedKey{}, true
 }

@@ -89,5 +89,8 @@ func (m *manifestKey) Again() (appliance.ManifestKey, error) { return m.again() 
 func (m *manifestKey) Wipe() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	scrub.Erase(m.rows)
+	scrub.Erase(m.manifest)
 	m.rows, m.manifest = nil, nil
+	scrub.Soon() // the padded keys, which the first Reset of an HMAC drops
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/appliance/keyring/scrub"
 )
 
 // slotBytes is the size of a slot: a 256-bit key, or a part of a longer secret.
@@ -73,12 +75,15 @@ type guarded struct {
 	slots [][]byte
 	n     int // bytes of the secret in slots
 	wiped bool
+	// also, unless it is nil, erases what was made of the secret. It takes no lock
+	// under which the secret is used.
+	also func()
 }
 
 // put copies the secret into locked memory and zeroizes the original.
-func (m *memory) put(secret []byte) (*guarded, error) {
-	g := &guarded{mem: m, n: len(secret)}
-	for rest := secret; len(rest) > 0; {
+func (m *memory) put(secret []byte) (g *guarded, err error) {
+	g = &guarded{mem: m, n: len(secret)}
+	for range (len(secret) + slotBytes - 1) / slotBytes {
 		slot, err := m.alloc()
 		if err != nil {
 			clear(secret)
@@ -86,30 +91,37 @@ func (m *memory) put(secret []byte) (*guarded, error) {
 			return nil, err
 		}
 		g.slots = append(g.slots, slot)
-		rest = rest[copy(slot, rest):]
 	}
-	clear(secret)
+	scrub.Do(func() {
+		rest := secret
+		for _, slot := range g.slots {
+			rest = rest[copy(slot, rest):]
+		}
+		clear(secret)
+	})
 	return g, nil
 }
 
-// use calls f with the secret and says whether it did: false once wiped. f must
-// not keep the secret.
+// use calls f with the secret, inside of scrub.Do, and says whether it did: false once
+// wiped. f must not keep the secret.
 func (g *guarded) use(f func(secret []byte)) bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.wiped {
 		return false
 	}
-	if len(g.slots) == 1 {
-		f(g.slots[0][:g.n])
-		return true
-	}
-	joined := make([]byte, 0, len(g.slots)*slotBytes)
-	for _, s := range g.slots {
-		joined = append(joined, s...)
-	}
-	defer clear(joined)
-	f(joined[:g.n])
+	scrub.Do(func() {
+		if len(g.slots) == 1 {
+			f(g.slots[0][:g.n])
+			return
+		}
+		joined := make([]byte, 0, len(g.slots)*slotBytes)
+		for _, s := range g.slots {
+			joined = append(joined, s...)
+		}
+		defer clear(joined)
+		f(joined[:g.n])
+	})
 	return true
 }
 
@@ -125,4 +137,8 @@ func (g *guarded) wipe() {
 		g.mem.release(s)
 	}
 	g.slots = nil
+	if g.also != nil {
+		g.also()
+	}
+	scrub.Soon()
 }

@@ -169,6 +169,12 @@ func (s *DB) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
 			if err := addVersion(c, k.Key, k.Version, k.TokenObject); err != nil {
 				return err
 			}
+			if k.Second == nil {
+				continue
+			}
+			if err := addVersion(c, k.Key, k.Second, k.SecondTokenObject); err != nil {
+				return err
+			}
 		}
 		return nil
 	}, changes...)
@@ -363,4 +369,13 @@ func (s *DB) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersion, erro
 		return nil, err
 	}
 	return list, nil
+}
+
+// HasKeysInToken implements [appliance.Store].
+func (s *DB) HasKeysInToken(ctx context.Context, keyStore string) (has bool, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.one([]any{&has}, `SELECT EXISTS (SELECT 1 FROM key_versions WHERE key_store = ? AND (custody <> 'cached' OR length(material) <> 61))`, keyStore)
+		return err
+	})
+	return has, err
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -16,8 +17,8 @@ func (s *DB) Installation(ctx context.Context) (*appliance.Installation, error) 
 		if matches, err := s.rowMatches(ctx, c, "installation", "one = 1"); err != nil || !matches {
 			return cmp.Or(err, stateChanged())
 		}
-		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}, &in.Blocked.Reason, millis{&in.Blocked.Since}, &in.BlockSeal},
-			`SELECT id, wrapped_state_key, created_at, block_reason, block_since, block_seal FROM installation`)
+		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}, &in.Blocked.Reason, millis{&in.Blocked.Since}, &in.BlockSeal, &in.Incarnation, &in.IncarnationSeal},
+			`SELECT id, wrapped_state_key, created_at, block_reason, block_since, block_seal, incarnation, incarnation_seal FROM installation`)
 		if err == nil && !found {
 			return fault.Errorf(fault.NotFound, "the database has no installation yet")
 		}
@@ -35,11 +36,14 @@ func (s *DB) CreateInstallation(ctx context.Context, in *appliance.Installation)
 }
 
 func createInstallation(c *conn, in *appliance.Installation) error {
-	n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at, block_reason, block_since, block_seal)
-		VALUES (1, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli(), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal))
+	n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at, block_reason, block_since, block_seal, incarnation, incarnation_seal)
+		VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli(), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.Incarnation, in.IncarnationSeal)
 	if err == nil && n == 0 {
 		return fault.Errorf(fault.Exists, "the database has an installation already")
+	}
+	if err == nil {
+		_, err = c.exec(`DELETE FROM master_key_making`)
 	}
 	return err
 }
@@ -63,6 +67,32 @@ func (s *DB) SetBlock(ctx context.Context, b appliance.Block, seal, was []byte) 
 			b.Reason, ms(b.Since), blob(seal), blob(was))
 		return changedInstallation(c, n, err)
 	}, appliance.Change{})
+}
+
+// SetIncarnation implements [appliance.Store].
+func (s *DB) SetIncarnation(ctx context.Context, incarnation string, seal, was []byte) error {
+	return s.write(ctx, func(c *conn) error {
+		n, err := c.exec(`UPDATE installation SET incarnation = ?, incarnation_seal = ? WHERE coalesce(incarnation_seal, x'') = ?`, incarnation, seal, blob(was))
+		return changedInstallation(c, n, err)
+	})
+}
+
+// NoteMasterKey implements [appliance.Store].
+func (s *DB) NoteMasterKey(ctx context.Context, at time.Time) error {
+	return s.write(ctx, func(c *conn) error {
+		_, err := c.exec(`INSERT INTO master_key_making (one, began_at) SELECT 1, ? WHERE NOT EXISTS (SELECT 1 FROM installation) ON CONFLICT DO NOTHING`, at.UnixMilli())
+		return err
+	})
+}
+
+// MasterKeyNoted implements [appliance.Store].
+func (s *DB) MasterKeyNoted(ctx context.Context) (noted bool, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		var one int64
+		noted, err = c.one([]any{&one}, `SELECT one FROM master_key_making`)
+		return err
+	})
+	return noted, err
 }
 
 // changedInstallation says why an update changed no row, if it changed none.

@@ -1,9 +1,11 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
@@ -16,7 +18,10 @@ import (
 // other rows are in another engine opens such a file for these alone.
 type Machine struct{ db *DB }
 
-var _ boot.Journal = (*Machine)(nil)
+var (
+	_ boot.Journal            = (*Machine)(nil)
+	_ appliance.AuditHeadRows = (*Machine)(nil)
+)
 
 // Machine gives the rows about this machine.
 func (s *DB) Machine() *Machine { return &Machine{s} }
@@ -74,4 +79,58 @@ func (m *Machine) RaisePolicyVersion(ctx context.Context, version uint64) (highe
 		return err
 	})
 	return highest, err
+}
+
+// PolicySeal gives the highest policy version that was noted, the one that was sealed,
+// and its seal; zeros if there is none.
+func (m *Machine) PolicySeal(ctx context.Context) (highest, sealed uint64, seal []byte, err error) {
+	err = m.db.read(ctx, func(c *conn) error {
+		var h, s int64
+		found, err := c.one([]any{&h, &s, &seal}, `SELECT version, sealed, seal FROM policy_version`)
+		if found {
+			highest, sealed = uint64(h), uint64(s)
+		}
+		return err
+	})
+	return highest, sealed, seal, err
+}
+
+// SealPolicyVersion notes the seal of a policy version; fault.NotFound if no version was
+// noted.
+func (m *Machine) SealPolicyVersion(ctx context.Context, version uint64, seal []byte) error {
+	return m.db.write(ctx, func(c *conn) error {
+		n, err := c.exec(`UPDATE policy_version SET sealed = ?, seal = ?`, int64(version), seal)
+		if err == nil && n == 0 {
+			err = fault.Errorf(fault.NotFound, "no policy version was noted")
+		}
+		return err
+	})
+}
+
+// AuditHead implements [appliance.AuditHeadRows].
+func (m *Machine) AuditHead(ctx context.Context) (*appliance.AuditHeadRow, error) {
+	row := &appliance.AuditHeadRow{}
+	err := m.db.read(ctx, func(c *conn) error {
+		if matches, err := m.db.rowMatches(ctx, c, "audit_head", "one = 1"); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
+		found, err := c.one([]any{&row.Value, &row.Seal}, `SELECT value, seal FROM audit_head`)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "no head of the audit log was kept")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return row, nil
+}
+
+// SetAuditHead implements [appliance.AuditHeadRows].
+func (m *Machine) SetAuditHead(ctx context.Context, row *appliance.AuditHeadRow) error {
+	return m.db.write(ctx, func(c *conn) error {
+		_, err := c.exec(`INSERT INTO audit_head (one, value, seal) VALUES (1, ?, ?)
+			ON CONFLICT (one) DO UPDATE SET value = excluded.value, seal = excluded.seal`, row.Value, row.Seal)
+		return err
+	})
 }

@@ -23,7 +23,7 @@ const stale = fault.Changed
 // reads are the methods that change nothing, and whole those that are about all rows
 // and have tests of their own.
 var (
-	reads = []string{"Installation", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "TokenObjects",
+	reads = []string{"Installation", "MasterKeyNoted", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "HasKeysInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
 		"Session", "Sessions", "Tokens", "Token", "Approval", "Approvals"}
 	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "History", "Close"}
@@ -262,7 +262,7 @@ var (
 	store       = KeyStore(1)
 	oneKey      = NewKey(store, "a")
 	oneGrant    = Grant(store, 1, "a")
-	oneInstall  = &appliance.Installation{ID: ID(1), WrappedStateKey: []byte("wrapped"), CreatedAt: At(1), BlockSeal: []byte("block")}
+	oneInstall  = &appliance.Installation{ID: ID(1), WrappedStateKey: []byte("wrapped"), CreatedAt: At(1), BlockSeal: []byte("block"), Incarnation: "one", IncarnationSeal: []byte("incarnation")}
 	oneRequest  = &approval.Request{ID: ID(7), Operation: "o", Method: "POST", Path: "/p", Body: []byte("{}"), UserID: "u", RequestedBy: "ann", CreatedAt: At(1), ExpiresAt: At(90), State: approval.Pending, Seal: []byte("pending")}
 	oneInvite   = &identity.Invitation{ID: ID(5), Digest: []byte("invited"), Name: "ann", Role: identity.RoleKeyAdministrator, CreatedAt: At(1), ExpiresAt: At(59), Seal: []byte("invitation")}
 	oneUser     = &identity.Account{ID: ID(6), Name: "ann", Role: identity.RoleKeyAdministrator, CreatedAt: At(1), Seal: []byte("user")}
@@ -344,6 +344,10 @@ var updates = map[string]change{
 	"SetBlock": {make: func(ctx context.Context, s Engine) error { return s.CreateInstallation(ctx, oneInstall) },
 		do: func(ctx context.Context, s Engine, right bool) error {
 			return s.SetBlock(ctx, appliance.Block{Reason: "r", Since: At(2)}, []byte("blocked"), sealed(oneInstall.BlockSeal, right))
+		}, look: lookInstallation, without: fault.NotFound},
+	"SetIncarnation": {make: func(ctx context.Context, s Engine) error { return s.CreateInstallation(ctx, oneInstall) },
+		do: func(ctx context.Context, s Engine, right bool) error {
+			return s.SetIncarnation(ctx, "another", []byte("another"), sealed(oneInstall.IncarnationSeal, right))
 		}, look: lookInstallation, without: fault.NotFound},
 	"SetSetting": {make: func(ctx context.Context, s Engine) error { return s.SetSetting(ctx, oneSetting, nil) },
 		do: func(ctx context.Context, s Engine, right bool) error {
@@ -512,13 +516,15 @@ func refusedUnless(right bool) error {
 
 // notes may be written once more.
 var notes = map[string]change{
+	"NoteMasterKey": {do: func(ctx context.Context, s Engine, _ bool) error { return s.NoteMasterKey(ctx, At(1)) },
+		look: func(ctx context.Context, s Engine) (any, error) { return s.MasterKeyNoted(ctx) }},
 	"NoteTokenObject": {do: func(ctx context.Context, s Engine, _ bool) error { return s.NoteTokenObject(ctx, TokenObject("o")) },
 		look: func(ctx context.Context, s Engine) (any, error) { return s.TokenObjects(ctx) }},
 }
 
 // testMachineMethods: each method has a test in RunMachine.
 func testMachineMethods(t *testing.T) {
-	tested := []string{"BootSteps", "RaisePolicyVersion", "RecordBootStep"}
+	tested := []string{"BootSteps", "PolicySeal", "RaisePolicyVersion", "RecordBootStep", "SealPolicyVersion"}
 	m := reflect.TypeFor[Machine]()
 	for i := range m.NumMethod() {
 		if name := m.Method(i).Name; !slices.Contains(tested, name) {

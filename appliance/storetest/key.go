@@ -312,6 +312,14 @@ func testVersionsInToken(t *testing.T, s Engine) {
 			}
 		}
 	}
+	third := KeyStore(3)
+	Must(t, s.CreateKeyStore(ctx, third))
+	cached := NewKey(third, "cached")
+	cached.Version.Custody, cached.Version.Material = appliance.CustodyCached, bytes.Repeat([]byte{1}, appliance.CachedMaterial)
+	Must(t, s.CreateKeys(ctx, cached))
+	for id, want := range map[string]bool{ks.ID: true, other.ID: true, third.ID: false, "none": false} {
+		Equal(t, Got(s.HasKeysInToken(ctx, id))(t), want)
+	}
 	k := NewKey(ks, "cached").Key
 	k.CurrentVersion = 2
 	v := Version(ks, k.ID, 2)
@@ -320,4 +328,26 @@ func testVersionsInToken(t *testing.T, s Engine) {
 	Equal(t, len(Got(s.VersionsInToken(ctx))(t)), len(want)+1)
 	Must(t, s.DeleteKey(ctx, ks.ID, k.ID, k.Seal, nil))
 	Equal(t, Got(s.VersionsInToken(ctx))(t), want)
+}
+
+// testTwoVersionsAtOnce: a key may be made with two versions, whole or not at all.
+func testTwoVersionsAtOnce(t *testing.T, s Engine) {
+	ctx := t.Context()
+	ks := KeyStore(1)
+	Must(t, s.CreateKeyStore(ctx, ks))
+	k := NewKey(ks, "k")
+	k.Key.CurrentVersion, k.Second, k.SecondTokenObject = 2, Version(ks, "k", 2), "second"
+	for _, label := range []string{"second", "other"} {
+		Must(t, s.NoteTokenObject(ctx, &appliance.TokenObject{Label: label, KeyStore: ks.ID, KeyID: "k", Version: 2, Seal: []byte(label)}))
+	}
+	twice := NewKey(ks, "twice")
+	twice.Second = Version(ks, "twice", 1)
+	Wants(t, s.CreateKeys(ctx, k, twice), fault.Exists, "version 1")
+	_, err := s.Key(ctx, ks.ID, "k")
+	Wants(t, err, fault.NotFound, "k")
+	Must(t, s.CreateKeys(ctx, k))
+	Equal(t, Got(s.Key(ctx, ks.ID, "k"))(t).Versions, []*appliance.KeyVersion{k.Version, k.Second})
+	left := Got(s.TokenObjects(ctx))(t)
+	Equal(t, len(left), 1)
+	Equal(t, left[0].Label, "other")
 }

@@ -23,7 +23,23 @@ func testBoot(t *testing.T, s Machine) {
 
 func testPolicyVersion(t *testing.T, s Machine) {
 	ctx := t.Context()
+	type policy struct {
+		highest, sealed uint64
+		seal            []byte
+	}
+	stored := func() (p policy) {
+		var err error
+		p.highest, p.sealed, p.seal, err = s.PolicySeal(ctx)
+		Must(t, err)
+		return p
+	}
+	Equal(t, stored(), policy{})
+	Wants(t, s.SealPolicyVersion(ctx, 3, []byte("seal")), fault.NotFound, "policy version")
 	Equal(t, Got(s.RaisePolicyVersion(ctx, 3))(t), uint64(3))
+	Equal(t, stored(), policy{highest: 3})
+	Must(t, s.SealPolicyVersion(ctx, 3, []byte("seal")))
+	Equal(t, stored(), policy{3, 3, []byte("seal")})
 	Equal(t, Got(s.RaisePolicyVersion(ctx, 2))(t), uint64(3))
 	Equal(t, Got(s.RaisePolicyVersion(ctx, 1<<53-1))(t), uint64(1<<53-1))
+	Equal(t, stored(), policy{1<<53 - 1, 3, []byte("seal")})
 }

@@ -31,6 +31,11 @@ type Machine interface {
 	boot.Journal
 	// BootSteps gives up to limit steps of boots, the newest first.
 	BootSteps(ctx context.Context, limit int) ([]progress.Step, error)
+	// PolicySeal gives the highest policy version that was noted, the one that was sealed,
+	// and its seal; zeros if there is none.
+	PolicySeal(ctx context.Context) (highest, sealed uint64, seal []byte, err error)
+	// SealPolicyVersion notes the seal of a policy version; fault.NotFound.
+	SealPolicyVersion(ctx context.Context, version uint64, seal []byte) error
 }
 
 // Run tests an engine. Open gives an empty one each time, which is closed when the test
@@ -55,6 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		"reserve at once":            testReserveConcurrently,
 		"token objects":              testTokenObjects,
 		"versions in the token":      testVersionsInToken,
+		"two versions at once":       testTwoVersionsAtOnce,
 		"credentials":                testCredentials,
 		"credential use":             testCredentialUse,
 		"grants":                     testGrants,

@@ -68,6 +68,13 @@ func salted(t transport.TPM, encrypt tpm2.AuthOption, f func(session tpm2.Sessio
 	return f(tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.Salted(ek.ObjectHandle, *public), encrypt))
 }
 
+// Salted gives f a session for one command that has no secret parameters: HMAC with
+// SHA-256, salted to the endorsement key, so that the answer is authenticated. The
+// first parameter of the answer is encrypted. f must have the TPM for itself.
+func Salted(t transport.TPM, f func(session tpm2.Session) error) error {
+	return salted(t, response, f)
+}
+
 func flush(t transport.TPM, h tpm2.TPMHandle) { _, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t) }
 
 // Selection names PCRs of a bank.

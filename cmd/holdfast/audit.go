@@ -57,10 +57,15 @@ func (k *auditKeys) verifiers() (note.Verifiers, error) {
 			return fmt.Errorf("%s is %s; checkpoints are signed with ECDSA on P-256", file, cli.KindOfKey(key))
 		}
 		v, err := audit.NewECDSAVerifier(auditKeyName, public)
-		if err == nil {
+		if err != nil {
+			return err
+		}
+		// The same key may be named by several files. Twice in a list it is ambiguous
+		// (note.VerifierList).
+		if !slices.ContainsFunc(list, func(have note.Verifier) bool { return have.Name() == v.Name() && have.KeyHash() == v.KeyHash() }) {
 			list = append(list, v)
 		}
-		return err
+		return nil
 	}
 	for _, file := range k.keys {
 		text, err := cli.ReadInput(file)

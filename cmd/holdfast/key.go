@@ -73,16 +73,21 @@ func keyImportCommand(a *admin) *cobra.Command {
 		return call(a, cmd, operation.RotateKey, operation.Rotation{KeyName: keyOf(args), Material: n.Material}, showKey)
 	})
 	c.Long = "Make an external key from an AES-256 key of your own: a file, readable by its\n" +
-		"owner alone, with the 32 bytes themselves, 64 hexadecimal digits, or Base64."
+		"owner alone, with the 32 bytes themselves, 64 hexadecimal digits, or Base64.\n\n" +
+		"With --aad-framing the imported key is version 1 and only decrypts. Version 2 is\n" +
+		"made at once and encrypts. With --keep-reversible version 1 encrypts as well, until\n" +
+		"you rotate the key."
 	n.add(c)
 	c.Flags().StringVar(&file, "material-file", "", "file with the key")
 	cli.OneOf(c.Flags(), &n.Framing, "aad-framing", "decrypt what another proxy has encrypted with the key, too; sha256 is AWS's sample",
 		appliance.FramingSpec, appliance.FramingSHA256, appliance.FramingPlain)
+	c.Flags().BoolVar(&n.Reversible, "keep-reversible", false, "with --aad-framing: encrypt with the imported key, so that you can go back to the other proxy; less is authenticated then")
 	c.Flags().BoolVar(&newVersion, "new-version", false, "the key exists: import the material as its new version")
 	_ = c.MarkFlagRequired("material-file") // it exists: it was made above
 	c.MarkFlagsMutuallyExclusive("new-version", "usage")
 	c.MarkFlagsMutuallyExclusive("new-version", "custody")
 	c.MarkFlagsMutuallyExclusive("new-version", "aad-framing")
+	c.MarkFlagsMutuallyExclusive("new-version", "keep-reversible")
 	return c
 }
 
@@ -117,7 +122,7 @@ func keyListCommand(a *admin) *cobra.Command {
 		return call(a, cmd, operation.ListKeys, page, func(w io.Writer, keys []*appliance.ExternalKey) {
 			cli.Row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED")
 			for _, k := range keys {
-				cli.Row(w, k.ID, stateOf(k), k.Usage, k.Custody, k.CurrentVersion, cli.When(k.CreatedAt))
+				cli.Row(w, k.ID, listedState(k), k.Usage, k.Custody, k.CurrentVersion, cli.When(k.CreatedAt))
 			}
 			if len(keys) > 0 && len(keys) == page.Limit {
 				cli.Row(w, "More: --after "+keys[len(keys)-1].ID)
@@ -180,8 +185,25 @@ func showKey(w io.Writer, k *appliance.ExternalKey) {
 	cli.Row(w, "current version", k.CurrentVersion)
 	cli.Row(w, "created", cli.When(k.CreatedAt))
 	if k.Framing != appliance.FramingNone {
-		cli.Row(w, "AAD framing", string(k.Framing))
+		cli.Row(w, "AAD framing", framingOf(k))
 	}
+}
+
+// listedState is the state of a key in a list, which has no place for its framing.
+func listedState(k *appliance.ExternalKey) string {
+	if k.Reversible {
+		return stateOf(k) + ", reversible"
+	}
+	return stateOf(k)
+}
+
+// framingOf says the framing of the proxy that a key came from, and whether the key still
+// encrypts with what came from there.
+func framingOf(k *appliance.ExternalKey) string {
+	if k.Reversible {
+		return string(k.Framing) + ", reversible: ciphertexts made here may open with AAD and metadata that were moved, until the key is rotated"
+	}
+	return string(k.Framing)
 }
 
 func stateOf(k *appliance.ExternalKey) string {

@@ -56,6 +56,7 @@ func newRoot() *cobra.Command {
 		tokenCommand(a),
 		accountCommand(a),
 		approvalCommand(a),
+		installationCommand(a),
 		settingCommand(a),
 		stateCommand(a),
 		certificateCommand(a),

@@ -40,6 +40,12 @@ func showStatus(w io.Writer, s operation.Status) {
 		for _, name := range s.BlockedKeyStores {
 			cli.Row(w, "key store "+name, "blocked")
 		}
+		for _, o := range s.OutOfService {
+			cli.Row(w, "key store "+o.KeyStore, "out of service: "+o.Reason)
+		}
+	}
+	if i := s.Status.Installation; i.Detail != "" && !s.Locked {
+		cli.Row(w, "installation", string(i.Standing)+": "+i.Detail)
 	}
 	if i := s.Instance; i != nil {
 		cli.Row(w, "instance", fmt.Sprintf("%s, %s, %s, %s, account %s (as its metadata service tells, not proven)", i.ID, i.Type, i.Image, i.Zone, i.Account))

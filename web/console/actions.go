@@ -102,7 +102,7 @@ func keyName(f *form) operation.KeyName {
 func newKey(f *form) operation.NewKey {
 	uses := f.choices("usage")
 	return operation.NewKey{KeyStoreName: keyStoreName(f), ID: f.text("id"), Usage: appliance.Usage{Encrypt: slices.Contains(uses, "encrypt"), Decrypt: slices.Contains(uses, "decrypt")},
-		Custody: appliance.Custody(f.text("custody")), Material: f.material(), Framing: appliance.Framing(f.text("framing"))}
+		Custody: appliance.Custody(f.text("custody")), Material: f.material(), Framing: appliance.Framing(f.text("framing")), Reversible: f.text("reversible") == reversible}
 }
 
 func keyActions() []action {

@@ -33,7 +33,11 @@ type realAudit struct {
 	keys note.Verifiers
 }
 
-func (r *realAudit) Ready() error                                      { return nil }
+func (r *realAudit) Ready() error       { return nil }
+func (r *realAudit) ReadyUrgent() error { return nil }
+func (r *realAudit) RecordUrgent(ctx context.Context, x *audit.Record) error {
+	return r.AppendUrgent(ctx, x)
+}
 func (r *realAudit) Record(ctx context.Context, x *audit.Record) error { return r.Append(ctx, x) }
 func (r *realAudit) Status() *audit.Status                             { s := r.Log.Status(); return &s }
 func (r *realAudit) Proof(_ context.Context, seq int64) ([]byte, error) {

@@ -84,28 +84,39 @@ func (r *rig) pass(d time.Duration) {
 
 func start(t testing.TB) *rig {
 	t.Helper()
-	return startSealed(t, hsm.Config{}, sealed)
+	return startSealed(t, xkstest.Options{}, sealed)
 }
 
-// startOn starts it on a token.
-func startOn(t testing.TB, token hsm.Config) *rig {
+// startOn starts it on a token, and locked by that code.
+func startOn(t testing.TB, token hsm.Config, locked fault.Code) *rig {
 	t.Helper()
-	return startSealed(t, token, sealed)
+	return startSealed(t, xkstest.Options{Token: token, Locked: locked}, sealed)
 }
 
 // startUnsealed starts one that takes users, tokens and requests for approval as
-// they are in the database, as before there is an installation.
+// they are in the database.
 func startUnsealed(t testing.TB) *rig {
 	t.Helper()
-	return startSealed(t, hsm.Config{}, func(r *rig) *appliance.Appliance { return appliance.New(appliance.Options{Store: r.rows}) })
+	return startSealed(t, xkstest.Options{}, func(r *rig) seals { return trusting{r.Appliance.Seals()} })
 }
 
-func sealed(r *rig) *appliance.Appliance { return r.Appliance }
+// seals authenticate the rows of a rig.
+type seals interface {
+	identity.Seals
+	approval.Seals
+}
 
-// startSealed starts one on a token, a fresh one if its configuration is empty.
-func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Appliance) *rig {
+// trusting takes each row for good.
+type trusting struct{ *appliance.Seals }
+
+func (trusting) Verify(context.Context, appliance.Binding, []byte) error { return nil }
+
+func sealed(r *rig) seals { return r.Appliance.Seals() }
+
+// startSealed starts one with the options of its bed.
+func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
 	t.Helper()
-	r := &rig{Bed: xkstest.Start(t, xkstest.Options{Token: token}), t: t, audit: &webtest.Audit{}, now: time.Now()}
+	r := &rig{Bed: xkstest.Start(t, o), t: t, audit: &webtest.Audit{}, now: time.Now()}
 	dir := t.TempDir()
 	rows, err := sqlite.Open(t.Context(), filepath.Join(dir, "users.db"), sqlite.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -114,12 +125,12 @@ func startSealed(t testing.TB, token hsm.Config, by func(*rig) *appliance.Applia
 	t.Cleanup(func() { _ = rows.Close() })
 	r.rows = rows
 	log := slog.New(slog.NewTextHandler(r.Log, nil))
-	a := by(r)
-	r.users, err = identity.New(identity.Config{Store: rows, Seals: a.Seals(), Settings: a, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
+	checked := by(r)
+	r.users, err = identity.New(identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
+	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance,
 		Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
 	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
 	return r
@@ -206,7 +217,7 @@ func (r *rig) things(admin *session) url.Values {
 
 // entered is what people enter into forms: a value for each field of each form.
 var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests_per_second": {"5"}, "reason": {"why"}, "id": {"new"}, "usage": {"", "encrypt"}, "custody": {"cached"},
-	"material": {""}, "framing": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "key_id": {""}, "not_after": {""}, "via_services": {""},
+	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "key_id": {""}, "not_after": {""}, "via_services": {""},
 	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
@@ -301,7 +312,7 @@ func TestEveryPost(t *testing.T) {
 	}
 	recorded := len(r.audit.Records)
 	// The API does not know browsers: whatever site their post is from, it is nobody's.
-	listener := web.NewHandler(web.Public{API: r.api, Boot: serving(), Ready: func(context.Context) bool { return true }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
+	listener := web.NewHandler(web.Public{API: r.api, Boot: serving(), Ready: func(context.Context) (bool, string) { return true, "" }, Metrics: http.NotFoundHandler(), Identity: r.users, Console: r.console, Log: slog.New(slog.DiscardHandler)})
 	for _, route := range routes {
 		if !route.Mutates() {
 			continue
@@ -485,8 +496,8 @@ func TestSuspendedDeletion(t *testing.T) {
 	}
 	r.Bed.Stop()
 	token := r.Bed.Config
-	r = startOn(t, token)
-	if _, err := r.Appliance.Restore(t.Context(), &backup); err != nil {
+	r = startOn(t, token, fault.StateMissing)
+	if _, err := r.Appliance.Restore(t.Context(), &backup, appliance.Restoration{}); err != nil {
 		t.Fatal(err)
 	}
 	admin := r.enrol("admin", identity.RoleAdministrator)
@@ -537,9 +548,12 @@ func (r *rig) storeEvil(user string) {
 		must(err)
 	}
 	all := []string{evil}
-	_, err := r.Appliance.AddGrant(ctx, "bank", appliance.Grant{Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
-		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}})
+	stores, err := r.Store.KeyStores(ctx)
 	must(err)
+	bank := stores[slices.IndexFunc(stores, func(ks *appliance.KeyStore) bool { return ks.Name == "bank" })]
+	must(r.Store.CreateGrant(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
+		Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
+		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}}))
 	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))
 	must(r.audit.Record(ctx, &audit.Record{Kind: audit.KindXKS, Operation: evil, Principal: evil, KMSRequestID: evil, KMSKeyARN: evil, KMSOperation: evil, ViaService: evil, Actor: evil, Detail: evil,
 		Key: evil, KeyStore: evil, Error: evil, Remote: evil, Policies: all, Before: []byte(`{"x": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`)}))

@@ -105,15 +105,17 @@ func (f *form) target() appliance.BlockTarget {
 // material reads a key of 32 bytes in hexadecimal or Base64; nil if the field is
 // empty.
 func (f *form) material() operation.Secret {
-	text := strings.TrimSpace(f.secret("material"))
-	if text == "" {
+	text := []byte(strings.TrimSpace(f.secret("material")))
+	defer clear(text)
+	if len(text) == 0 {
 		return nil
 	}
-	if b, err := hex.DecodeString(text); err == nil && len(b) == appliance.KeyBytes {
-		return b
-	}
-	if b, err := base64.StdEncoding.DecodeString(text); err == nil && len(b) == appliance.KeyBytes {
-		return b
+	for _, decode := range []func(dst, src []byte) (int, error){hex.Decode, base64.StdEncoding.Decode} {
+		b := make([]byte, max(len(text), appliance.KeyBytes)) // as much as either may write
+		if n, err := decode(b, text); err == nil && n == appliance.KeyBytes {
+			return b[:n]
+		}
+		clear(b)
 	}
 	f.fail("key material: give %d bytes, as 64 hexadecimal digits or 44 characters of Base64", appliance.KeyBytes)
 	return nil

@@ -49,7 +49,8 @@ func keys(p *page) (*view, error) {
 		{Name: "usage", Label: "May be used to", Type: "checkboxes", Values: []string{"encrypt", "decrypt"}, Options: []ui.Option{{Value: "encrypt", Text: "encrypt"}, {Value: "decrypt", Text: "decrypt"}}},
 		{Name: "custody", Label: "Custody", Type: "select", Value: "cached", Options: []ui.Option{{Value: "cached", Text: "cached: used in the appliance's memory, fast"}, {Value: "hsm", Text: "hsm: never leaves the HSM, each use crosses to it"}}},
 		{Name: "material", Label: "Key material to import", Type: "password", Autocomplete: "off", Hint: "leave it empty to generate a key; otherwise 32 bytes in hexadecimal or Base64"},
-		{Name: "framing", Label: "AAD framing of the proxy it comes from", Type: "select", Options: framings(), Hint: "only for an imported key that another proxy has used"},
+		{Name: "framing", Label: "AAD framing of the proxy it comes from", Type: "select", Options: framings(), Hint: "only for an imported key that another proxy has used; it gets a second version, which encrypts"},
+		{Name: "reversible", Label: "Going back to that proxy", Type: "select", Options: []ui.Option{{Text: "not wanted: a second version encrypts"}, {Value: reversible, Text: "kept open: the imported key encrypts, though less is authenticated then"}}},
 	}}, "keystore", s.Name)
 	for _, k := range d.keys {
 		revision := operation.Revision(k)
@@ -64,6 +65,9 @@ func keys(p *page) (*view, error) {
 	}
 	return &view{title: "Keys of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Keys"}), body: keysPage(d)}, nil
 }
+
+// reversible is the choice to be able to go back to the proxy that a key came from.
+const reversible = "reversible"
 
 func framings() []ui.Option {
 	options := []ui.Option{{Text: "none"}}

@@ -120,6 +120,9 @@ func (d *overviewData) warn() {
 	add := func(kind ui.Kind, title, format string, args ...any) {
 		d.warnings = append(d.warnings, warning{kind, title, fmt.Sprintf(format, args...)})
 	}
+	if i := d.status.Installation; i.Detail != "" && !d.status.Locked {
+		add(ui.Warn, "This copy of the installation is not the owner: "+string(i.Standing), "%s.", i.Detail)
+	}
 	if left := d.certificate.NotAfter.Sub(d.now); left < 0 {
 		add(ui.Bad, "The TLS certificate has expired", "KMS refuses to connect. Install a new one in the settings.")
 	} else if left < 30*24*time.Hour {

@@ -101,7 +101,7 @@ func TestFormOfAKey(t *testing.T) {
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	r.things(admin)
 	form := url.Values{"keystore": {"bank"}, "version": {admin.version("")}, "id": {"imported"}, "usage": {"", "encrypt", "decrypt"}, "custody": {"cached"},
-		"material": {hex.EncodeToString([]byte("this is the material of one key."))}, "framing": {"plain"}}
+		"material": {hex.EncodeToString([]byte("this is the material of one key."))}, "framing": {"plain"}, "reversible": {"reversible"}}
 	if w := admin.do("POST", "/do/createKey", form, nil); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/keystores/bank/keys/imported" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}

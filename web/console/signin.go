@@ -99,12 +99,12 @@ func (c *console) signInPage(w http.ResponseWriter, r *http.Request) {
 }
 
 // entered gives the browser its session, and has it recorded.
-func (c *console) entered(w http.ResponseWriter, r *http.Request, operation string, in identity.SignedIn, err error) error {
+func (c *console) entered(w http.ResponseWriter, r *http.Request, operation, tried string, in identity.SignedIn, err error) error {
 	actor := in.Principal.Name
 	if err != nil {
 		actor = ""
 	}
-	if auditErr := c.Performer.Event(r.Context(), operation, actor, r.RemoteAddr, err); auditErr != nil && err == nil {
+	if auditErr := c.Performer.Event(r.Context(), operation, actor, tried, r.RemoteAddr, err); auditErr != nil && err == nil {
 		_ = c.Identity.SignOut(r.Context(), in.Token) // nobody is let in unrecorded
 		return fault.Wrapf(fault.Internal, auditErr, "nobody can sign in now, since it cannot be recorded in the audit log")
 	}
@@ -118,7 +118,7 @@ func (c *console) entered(w http.ResponseWriter, r *http.Request, operation stri
 func (c *console) signInPassword(w http.ResponseWriter, r *http.Request) {
 	name := r.PostFormValue("name")
 	in, err := c.Identity.SignInPassword(r.Context(), name, r.PostFormValue("password"), r.PostFormValue("code"), client(r))
-	if err = c.entered(w, r, "sign in by password", in, err); err != nil {
+	if err = c.entered(w, r, "sign in by password", name, in, err); err != nil {
 		c.showSignIn(w, r, name, err)
 		return
 	}
@@ -135,7 +135,7 @@ func (c *console) finishSignIn(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		var in identity.SignedIn
 		in, err = c.Identity.FinishPasskey(r.Context(), a.Ceremony, a.Response, client(r))
-		err = c.entered(w, r, "sign in by passkey", in, err)
+		err = c.entered(w, r, "sign in by passkey", "", in, err)
 	}
 	c.answerJSON(w, r, map[string]string{"location": local(a.Fields["next"])}, err)
 }
@@ -159,7 +159,7 @@ func (c *console) finishOIDC(w http.ResponseWriter, r *http.Request) {
 	if state != "" && state == q.Get("state") { // the browser that began it
 		var in identity.SignedIn
 		in, err = c.Identity.FinishOIDC(r.Context(), state, q.Get("code"), client(r))
-		err = c.entered(w, r, "sign in by OpenID", in, err)
+		err = c.entered(w, r, "sign in by OpenID", "", in, err)
 	}
 	if err != nil {
 		c.showSignIn(w, r, "", err)
@@ -171,7 +171,7 @@ func (c *console) finishOIDC(w http.ResponseWriter, r *http.Request) {
 func (c *console) signOut(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	err := c.Identity.SignOut(r.Context(), cookie(r, sessionCookie))
 	if err == nil {
-		err = c.Performer.Event(r.Context(), "sign out", who.Name, r.RemoteAddr, nil)
+		err = c.Performer.Event(r.Context(), "sign out", who.Name, "", r.RemoteAddr, nil)
 	}
 	if err != nil {
 		c.failPage(w, r, who, err)
@@ -202,7 +202,7 @@ func (c *console) setupPage(w http.ResponseWriter, r *http.Request) {
 func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimSpace(r.PostFormValue("name"))
 	token, err := c.Identity.RedeemSetupCode(r.Context(), r.PostFormValue("setup_code"), name, client(r))
-	if auditErr := c.Performer.Event(r.Context(), "use the setup code", "", r.RemoteAddr, err); err == nil {
+	if auditErr := c.Performer.Event(r.Context(), "use the setup code", "", "", r.RemoteAddr, err); err == nil {
 		err = auditErr
 	}
 	if err != nil {
@@ -239,7 +239,7 @@ func (c *console) invitationPage(w http.ResponseWriter, r *http.Request) { c.sho
 
 func (c *console) enrolPassword(w http.ResponseWriter, r *http.Request) {
 	in, err := c.Identity.FinishEnrolPassword(r.Context(), chi.URLParam(r, "token"), r.PostFormValue("password"), r.PostFormValue("code"), client(r))
-	if err = c.entered(w, r, "enrol by password", in, err); err != nil {
+	if err = c.entered(w, r, "enrol by password", "", in, err); err != nil {
 		c.showEnrol(w, r, err)
 		return
 	}
@@ -256,7 +256,7 @@ func (c *console) finishEnrol(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		var in identity.SignedIn
 		in, err = c.Identity.FinishEnrolPasskey(r.Context(), chi.URLParam(r, "token"), a.Ceremony, a.Fields["name"], a.Response, client(r))
-		err = c.entered(w, r, "enrol by passkey", in, err)
+		err = c.entered(w, r, "enrol by passkey", a.Fields["name"], in, err)
 	}
 	// Recovery codes are for passwords that one has; a passkey's owner makes some in
 	// the account.

@@ -3,19 +3,24 @@ package console
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/go-chi/chi/v5"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/keyring/scrub"
 	"holdfast/web/console/ui"
+	"holdfast/web/forget"
 	"holdfast/web/operation"
 )
 
@@ -28,12 +33,83 @@ func fill(path string, v url.Values) string {
 
 // do has the operation performed that a form asks for.
 func (c *console) do(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	if err := r.ParseForm(); err != nil {
+	secrets := actions[chi.URLParam(r, "operation")].secrets
+	if len(secrets) == 0 {
+		c.doForm(w, r, who, nil)
+		return
+	}
+	forget.Answer(w, r, func(w http.ResponseWriter) { c.doForm(w, r, who, secrets) })
+}
+
+func (c *console) doForm(w http.ResponseWriter, r *http.Request, who identity.Principal, secrets []string) {
+	body, err := scrub.ReadAll(r.Body)
+	defer clear(body)
+	if err == nil {
+		r.PostForm, err = readForm(body, secrets)
+	}
+	if err != nil {
 		c.failPage(w, r, who, fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", maxForm))
 		return
 	}
+	r.Form = r.PostForm // the path has the operation, and there is no query
 	c.perform(w, &page{Request: r, c: c, who: who, now: c.Now()}, chi.URLParam(r, "operation"), r.PostForm, false)
 }
+
+// readForm reads the body of a form (application/x-www-form-urlencoded), as
+// [url.ParseQuery] does, but makes no copies of the fields that are secret: these are
+// in the body itself, and good until it is zeroized.
+func readForm(body []byte, secrets []string) (url.Values, error) {
+	v := url.Values{}
+	for len(body) > 0 {
+		var pair []byte
+		pair, body, _ = bytes.Cut(body, []byte("&"))
+		if len(pair) == 0 {
+			continue
+		}
+		encodedName, value, _ := bytes.Cut(pair, []byte("="))
+		name, err := url.QueryUnescape(string(encodedName))
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(secrets, name) {
+			text, err := url.QueryUnescape(string(value))
+			if err != nil {
+				return nil, err
+			}
+			v.Add(name, text)
+			continue
+		}
+		if value, err = unescape(value); err != nil {
+			return nil, err
+		}
+		v.Add(name, unsafe.String(unsafe.SliceData(value), len(value)))
+	}
+	return v, nil
+}
+
+// unescape is [url.QueryUnescape] in place.
+func unescape(b []byte) ([]byte, error) {
+	plain := b[:0]
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		switch {
+		case c == '+':
+			c = ' '
+		case c == '%' && i+2 < len(b):
+			if _, err := hex.Decode(b[i:i+1], b[i+1:i+3]); err != nil {
+				return nil, errEscape
+			}
+			c = b[i]
+			i += 2
+		case c == '%':
+			return nil, errEscape
+		}
+		plain = append(plain, c)
+	}
+	return plain, nil
+}
+
+var errEscape = errors.New("a percent sign is not followed by two hexadecimal digits")
 
 func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Values, proved bool) {
 	p.values = v

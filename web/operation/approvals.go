@@ -133,7 +133,7 @@ func (p *performance) needsApproval(ctx context.Context) (bool, error) {
 // file puts an operation aside until another person approves it. Its error is a
 // [*Pending] if that was done.
 func (p *performance) file(ctx context.Context) error {
-	if err := p.Audit.Ready(); err != nil {
+	if err := p.ready(); err != nil {
 		return err
 	}
 	body, err := p.fileable(ctx)

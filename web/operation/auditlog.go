@@ -20,6 +20,10 @@ import (
 type Audit interface {
 	// Ready says why nothing can be recorded; nil if something can.
 	Ready() error
+	// ReadyUrgent says why not even what is urgent can be recorded; nil if it can.
+	ReadyUrgent() error
+	// RecordUrgent is Record for operations that may use the log's reserve.
+	RecordUrgent(ctx context.Context, r *audit.Record) error
 	// Record writes a record durably.
 	Record(ctx context.Context, r *audit.Record) error
 	// Checkpoint signs the log as it is now.

@@ -16,7 +16,7 @@ type Backups interface {
 	// Backup makes a backup, with a checkpoint of the audit log, and verifies it.
 	Backup(ctx context.Context, checkpoint string) (*appliance.Backup, error)
 	VerifyBackup(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
-	Restore(ctx context.Context, r io.Reader) (*appliance.BackupReport, error)
+	Restore(ctx context.Context, r io.Reader, as appliance.Restoration) (*appliance.BackupReport, error)
 }
 
 // MaxBackup bounds an upload: two million keys and their versions.
@@ -25,6 +25,8 @@ const MaxBackup = 16 << 30
 // BackupUpload is a backup to take over.
 type BackupUpload struct {
 	Verify bool      `query:"verify" about:"true: take nothing over, but open every version of every key in the backup" json:"-"`
+	Drill  bool      `query:"drill" about:"true: for practice; the copy serves and never changes anything in the HSM" json:"-"`
+	Reason string    `query:"reason" about:"why it is restored, for the audit log; at most 256 characters" json:"-"`
 	Backup io.Reader `body:"application/octet-stream" json:"-"`
 }
 
@@ -43,7 +45,7 @@ var (
 			if in.Verify {
 				return c.Domain.VerifyBackup(ctx, in.Backup)
 			}
-			return c.Domain.Restore(ctx, in.Backup)
+			return c.Domain.Restore(ctx, in.Backup, appliance.Restoration{Drill: in.Drill, Reason: in.Reason})
 		},
 	})
 )

@@ -35,6 +35,7 @@ var (
 		Route: Route{ID: "block", Method: http.MethodPost, Path: "/block", Capability: identity.ManageKeys, Dangerous: true, WhileLocked: true, Urgency: Urgent,
 			Summary: "Take a key, a key store, or everything out of service at once"},
 		Subject: apart[NewBlock],
+		Named:   func(in NewBlock) (string, string) { return in.KeyStore, in.KeyID },
 		Run: func(ctx context.Context, c *Caller, in NewBlock) (Blocked, error) {
 			b, err := c.Domain.Block(ctx, in.BlockTarget, in.Reason)
 			return Blocked{in.BlockTarget, b}, err
@@ -44,6 +45,7 @@ var (
 		Route: Route{ID: "unblock", Method: http.MethodPost, Path: "/unblock", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
 			Summary: "Take a block back"},
 		Subject: apart[appliance.BlockTarget],
+		Named:   func(in appliance.BlockTarget) (string, string) { return in.KeyStore, in.KeyID },
 		Check: func(ctx context.Context, c *Caller, in appliance.BlockTarget) error {
 			return c.Domain.CheckUnblock(ctx, in)
 		},

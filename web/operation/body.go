@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/keyring/scrub"
 )
 
 // MaxBody bounds the bodies of requests in JSON. The longest are Cedar policies
@@ -52,7 +53,7 @@ func (r *Route) Decode(p Parts) (any, error) {
 		}
 	}
 	if r.BinaryRequest == "" {
-		body, err := io.ReadAll(p.Body)
+		body, err := scrub.ReadAll(p.Body)
 		defer clear(body) // it may hold a secret
 		if err != nil {
 			return nil, invalid("the request body is longer than %d bytes, or ended early", MaxBody)
@@ -79,7 +80,8 @@ func decode(in reflect.Value, body []byte) error {
 	if err := jsonv2.Unmarshal(body, in.Addr().Interface(), jsonv2.RejectUnknownMembers(true)); err != nil {
 		return unreadable(t, err)
 	}
-	read, err := shapeOf(jsontext.NewDecoder(bytes.NewReader(body)))
+	// Of a bytes.Buffer the decoder makes no copy.
+	read, err := shapeOf(jsontext.NewDecoder(bytes.NewBuffer(body)))
 	if err != nil { // it has been read once: it can be
 		return unreadable(t, err)
 	}

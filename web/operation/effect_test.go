@@ -23,11 +23,20 @@ import (
 // quietAudit is an audit log that keeps records in memory.
 type quietAudit struct {
 	Audit
-	records []*audit.Record
+	records  []*audit.Record
+	notReady error // of ordinary operations
 }
 
-func (*quietAudit) Ready() error { return nil }
+func (q *quietAudit) Ready() error     { return q.notReady }
+func (*quietAudit) ReadyUrgent() error { return nil }
+func (q *quietAudit) RecordUrgent(_ context.Context, r *audit.Record) error {
+	q.records = append(q.records, r)
+	return nil
+}
 func (q *quietAudit) Record(_ context.Context, r *audit.Record) error {
+	if q.notReady != nil {
+		return q.notReady
+	}
 	q.records = append(q.records, r)
 	return nil
 }

@@ -92,6 +92,7 @@ var (
 		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
 			Summary: "Allow or forbid a principal operations"},
 		Subject: makes[NewGrant],
+		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
 		Check: func(ctx context.Context, c *Caller, in NewGrant) error {
 			return c.Domain.CheckGrant(ctx, in.KeyStore, in.grant())
 		},
@@ -107,6 +108,7 @@ var (
 		Route: Route{ID: "renderGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants/render", Capability: identity.See, ReadOnly: true, Urgency: Independent,
 			Summary: "The Cedar policy that a grant would be, without making it"},
 		Subject: apart[NewGrant],
+		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
 		Run: func(_ context.Context, _ *Caller, in NewGrant) (Policy, error) {
 			g := in.grant()
 			if err := g.Validate(); err != nil {

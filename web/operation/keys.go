@@ -54,6 +54,8 @@ type NewKey struct {
 	Material Secret            `json:"material,omitempty"`
 	// Framing is for an imported key that another proxy has used.
 	Framing appliance.Framing `json:"aad_framing,omitempty"`
+	// Reversible has such a key go on to encrypt with the imported material.
+	Reversible bool `json:"reversible,omitempty"`
 }
 
 // Rotation asks for a new version of a key; with Material, for that one.
@@ -81,8 +83,9 @@ var (
 		Route: Route{ID: "createKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys", Capability: identity.ManageKeys, Urgency: Ordinary,
 			Summary: "Make or import an external key"},
 		Subject: makes[NewKey],
+		Named:   func(in NewKey) (string, string) { return in.KeyStore, in.ID },
 		Run: func(ctx context.Context, c *Caller, in NewKey) (*appliance.StoredKey, error) {
-			return c.Domain.CreateKey(ctx, in.KeyStore, appliance.NewExternalKey{ID: in.ID, Usage: in.Usage, Custody: in.Custody, Material: in.Material, Framing: in.Framing})
+			return c.Domain.CreateKey(ctx, in.KeyStore, appliance.NewExternalKey{ID: in.ID, Usage: in.Usage, Custody: in.Custody, Material: in.Material, Framing: in.Framing, Reversible: in.Reversible})
 		},
 	})
 	ShowKey = define(Operation[KeyName, *appliance.StoredKey]{

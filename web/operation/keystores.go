@@ -74,6 +74,7 @@ var (
 		Route: Route{ID: "createKeyStore", Method: http.MethodPost, Path: "/keystores", Capability: identity.ManageKeys, Urgency: Ordinary,
 			Summary: "Make a key store"},
 		Subject: makes[NewKeyStore],
+		Named:   func(in NewKeyStore) (string, string) { return in.Name, "" },
 		Run: func(ctx context.Context, c *Caller, in NewKeyStore) (*appliance.KeyStore, error) {
 			return c.Domain.CreateKeyStore(ctx, appliance.KeyStore{Name: in.Name, URIPathPrefix: in.URIPathPrefix, RequestsPerSecond: in.RequestsPerSecond})
 		},

@@ -53,6 +53,7 @@ type Route struct {
 	input, answer reflect.Type
 	fields        fields
 	subject       func(ctx context.Context, c *Caller, in any) any
+	inBody        func(in any) (keyStore, key string)
 	check         func(ctx context.Context, c *Caller, in any) error
 	run           func(ctx context.Context, c *Caller, in any) (any, error)
 	done          func(out any, effect *Effect) any
@@ -72,6 +73,9 @@ func (r *Route) Changes() bool { return r.Mutates() && !r.ReadOnly }
 
 // ShowsSecret says whether the answer has something that is shown once.
 func (r *Route) ShowsSecret() bool { return r.answer.Implements(reflect.TypeFor[secret]()) }
+
+// TakesSecret says whether the input may hold a [Secret].
+func (r *Route) TakesSecret() bool { return holdsSecret(r.input) }
 
 // Operation is what the audit log calls it: the method and the route, such as
 // "POST keystores/{keystore}/keys".
@@ -98,6 +102,9 @@ type Operation[In, Out any] struct {
 	// revision that the caller saw. [makes] stands for a thing that the operation
 	// makes, [apart] for none.
 	Subject func(ctx context.Context, c *Caller, in In) any
+	// Named gives the key store and the key that the operation is about, where the body
+	// names them: the record has them. Those of the path it has by themselves.
+	Named func(in In) (keyStore, key string)
 	// Check gives the error that Run would, as far as that is known before, and
 	// changes nothing. Each approvable operation has one.
 	Check func(ctx context.Context, c *Caller, in In) error
@@ -125,6 +132,10 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	}
 	if op.Subject != nil {
 		r.subject = func(ctx context.Context, c *Caller, in any) any { return op.Subject(ctx, c, in.(In)) }
+	}
+	r.inBody = func(any) (string, string) { return "", "" }
+	if op.Named != nil {
+		r.inBody = func(in any) (string, string) { return op.Named(in.(In)) }
 	}
 	if op.Check != nil {
 		r.check = func(ctx context.Context, c *Caller, in any) error { return op.Check(ctx, c, in.(In)) }

@@ -22,6 +22,7 @@ type Domain interface {
 	Credentials
 	Blocks
 	Backups
+	Installations
 	Discards
 	WholeState
 	// Status gives the state of keys, HSMs and lease.
@@ -42,6 +43,8 @@ type Options struct {
 	Activity *activity.Recorder
 	Site     Site
 	Log      *slog.Logger
+	// Recorded, if given, is called when a change is on record, before it is answered.
+	Recorded func(ctx context.Context) error
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
@@ -170,7 +173,7 @@ func (p *performance) read(ctx context.Context) (any, error) {
 // change performs a change, and has it recorded with what it is about as it was
 // before and after. If nothing can be recorded, nothing is done.
 func (p *performance) change(ctx context.Context) (any, error) {
-	if err := p.Audit.Ready(); err != nil {
+	if err := p.ready(); err != nil {
 		return nil, err
 	}
 	if p.route.Changes() {
@@ -185,6 +188,7 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	if auditErr := p.write(ctx, p.changed(before, after, err)); auditErr != nil {
 		return nil, fault.Wrapf(fault.Internal, auditErr, "it was done, but could not be recorded in the audit log; look at its state before you repeat it")
 	}
+	p.keepHead(ctx)
 	return out, err
 }
 

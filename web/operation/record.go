@@ -1,11 +1,18 @@
 package operation
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"iter"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
+	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 )
@@ -31,6 +38,9 @@ func (p *performance) unusable(ctx context.Context, err error) {
 func (p *performance) changed(before, after any, err error) *audit.Record {
 	rec := p.record(audit.Allowed, nil)
 	rec.Before, rec.After = encoded(before), encoded(after)
+	if g, ok := before.(*appliance.Grant); ok { // its path names the grant alone
+		rec.Key = g.KeyID
+	}
 	if err != nil {
 		rec.Result, rec.Error, rec.After = audit.Failed, string(fault.CodeOf(err)), nil
 	}
@@ -38,8 +48,18 @@ func (p *performance) changed(before, after any, err error) *audit.Record {
 }
 
 func (p *performance) record(result audit.Result, err error) *audit.Record {
+	keyStore, key := p.about()
 	return &audit.Record{Kind: audit.KindAdmin, Operation: p.route.Operation(), Result: result, Error: string(fault.CodeOf(err)),
-		Actor: p.Who.Name, Detail: p.detail(), Remote: p.Remote, KeyStore: p.path("keystore"), Key: p.path("key")}
+		Actor: p.Who.Name, Detail: p.detail(), Remote: p.Remote, KeyStore: keyStore, Key: key}
+}
+
+// about gives the key store and the key that the operation is about, from the path or
+// the body. A body that was not read names nothing.
+func (p *performance) about() (keyStore, key string) {
+	if p.in != nil {
+		keyStore, key = p.route.inBody(p.in)
+	}
+	return cmp.Or(p.path("keystore"), keyStore), cmp.Or(p.path("key"), key)
 }
 
 // detail says by which proof the actor came, and who else approved.
@@ -57,25 +77,83 @@ func (c *Caller) detail() string {
 	return strings.Join(parts, ", ")
 }
 
-func (p *Performer) write(ctx context.Context, rec *audit.Record) error {
+// reserved says whether the operation may use the reserve of the audit log: it takes
+// something out of service, saves what is there, or is needed before one that does.
+func (p *performance) reserved() bool {
+	return p.route.Urgency == Urgent || p.route.Recorded || p.route.WhileLocked
+}
+
+// ready says why the operation cannot be recorded; nil if it can.
+func (p *performance) ready() error {
+	if p.reserved() {
+		return p.Audit.ReadyUrgent()
+	}
+	return p.Audit.Ready()
+}
+
+// write records the performance.
+func (p *performance) write(ctx context.Context, rec *audit.Record) error {
+	for _, part := range parts(rec) {
+		if err := p.writeOne(ctx, part); err != nil {
+			return err
+		}
+	}
+	return p.writeOne(ctx, rec)
+}
+
+func (p *performance) writeOne(ctx context.Context, rec *audit.Record) error {
+	if !p.reserved() {
+		return p.Performer.write(ctx, rec)
+	}
+	p.tell(rec)
+	return p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
+}
+
+// keepHead has the head of the audit log kept in the state. That it fails does not
+// undo what was done: the log says so, and the next hour tries again.
+func (p *performance) keepHead(ctx context.Context) {
+	if p.Options.Recorded == nil {
+		return
+	}
+	if err := p.Options.Recorded(context.WithoutCancel(ctx)); err != nil && fault.CodeOf(err) != fault.Locked {
+		p.Log.Error("the head of the audit log could not be kept in the state; the next change, or the next hour, tries again", "error", err)
+	}
+}
+
+func (p *Performer) tell(rec *audit.Record) {
 	p.Log.Info("admin", "operation", rec.Operation, "actor", rec.Actor, "key_store", rec.KeyStore, "key", rec.Key, "result", string(rec.Result), "error", rec.Error)
+}
+
+func (p *Performer) write(ctx context.Context, rec *audit.Record) error {
+	p.tell(rec)
 	return p.Audit.Record(context.WithoutCancel(ctx), rec)
 }
 
 // Event records what happens to users outside of operations: that they sign in, or
-// fail to. Where the log is not open yet, as while the appliance is locked from
+// fail to; tried is the name that a stranger gave, if they did. Where the log is not open yet, as while the appliance is locked from
 // its start on, the program's log alone has it: nothing can be changed then.
-func (p *Performer) Event(ctx context.Context, operation, actor, remote string, err error) error {
+func (p *Performer) Event(ctx context.Context, operation, actor, tried, remote string, err error) error {
 	rec := &audit.Record{Kind: audit.KindAdmin, Operation: operation, Result: audit.Allowed, Actor: actor, Remote: remote}
 	if err != nil {
 		rec.Result, rec.Error = audit.Denied, string(fault.CodeOf(err))
+		if tried != "" {
+			rec.Detail = fmt.Sprintf("name tried: %.*q", maxTried, tried)
+		}
 	}
-	err = p.write(ctx, rec)
+	if err == nil { // who has signed in may block, so they may use the reserve; strangers may not
+		p.tell(rec)
+		err = p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
+	} else {
+		err = p.write(ctx, rec)
+	}
 	if fault.CodeOf(err) == fault.Locked {
 		return nil
 	}
 	return err
 }
+
+// maxTried bounds the name of a failed sign-in in its record, in characters.
+const maxTried = 64
 
 // one gives the item that is meant, or nil.
 func one[T any](list []*T, is func(*T) bool) any {
@@ -101,17 +179,72 @@ func found[T any](v *T, err error) any {
 	return v
 }
 
-// maxSubject keeps records within the audit log's limit: a key with very many
-// versions or grants is cut to nothing rather than refused.
-const maxSubject = 16 << 10
-
 func encoded(v any) json.RawMessage {
 	if v == nil {
 		return nil
 	}
 	text, err := json.Marshal(v)
-	if err != nil || len(text) > maxSubject {
-		return json.RawMessage(`{"omitted":"it is too long"}`)
+	if err != nil {
+		text, _ = json.Marshal(map[string]string{"unreadable": err.Error()}) // of a string: never fails
 	}
 	return text
+}
+
+// The limits of what a record tells of what an operation is about.
+const (
+	// maxSubject is how much of it stands in the record itself; longer ones are in parts of
+	// this size before it. A part is a string of JSON, which may be twice as long.
+	maxSubject = 16 << 10
+	// maxInParts is how much is written in parts: a policy of any length, and a key with
+	// thousands of grants. Of what is longer the record has the digest alone.
+	maxInParts = 1 << 20
+)
+
+// inParts stands in a record for what is too long for it.
+type inParts struct {
+	SHA256 string `json:"sha256"` // of the text that the parts make, in hexadecimal
+	Bytes  int    `json:"bytes"`
+	Parts  int    `json:"parts"` // the records before this one that have it; 0 if it is in none
+}
+
+// parts takes what is too long for one record out of it, and gives the records that
+// stand before it and have the text whole: nothing can hide behind padding.
+func parts(rec *audit.Record) (list []*audit.Record) {
+	for _, at := range []struct {
+		name string
+		text *json.RawMessage
+	}{{"before", &rec.Before}, {"after", &rec.After}} {
+		text := *at.text
+		if len(text) <= maxSubject {
+			continue
+		}
+		sum := sha256.Sum256(text)
+		about := inParts{SHA256: hex.EncodeToString(sum[:]), Bytes: len(text)}
+		if len(text) <= maxInParts {
+			chunks := slices.Collect(chunked(string(text)))
+			about.Parts = len(chunks)
+			for i, c := range chunks {
+				list = append(list, &audit.Record{Kind: rec.Kind, Operation: "part of " + rec.Operation, Result: rec.Result, Actor: rec.Actor, Remote: rec.Remote,
+					KeyStore: rec.KeyStore, Key: rec.Key, Detail: fmt.Sprintf("%s, part %d of %d, sha256 %s", at.name, i+1, len(chunks), about.SHA256), After: encoded(c)})
+			}
+		}
+		*at.text = encoded(about)
+	}
+	return list
+}
+
+// chunked cuts a text into parts of at most maxSubject bytes, between characters.
+func chunked(text string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for len(text) > 0 {
+			n := min(maxSubject, len(text))
+			for n < len(text) && !utf8.RuneStart(text[n]) {
+				n--
+			}
+			if !yield(text[:n]) {
+				return
+			}
+			text = text[n:]
+		}
+	}
 }

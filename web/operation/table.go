@@ -17,7 +17,7 @@ func init() { // some operations perform others of the table
 		VerifyState, AcceptState,
 		ShowEvidence, ShowReport, Seal, RevokePolicies,
 		SearchAudit, ShowAuditRecord, ShowAuditProof, ExportAudit, SignCheckpoint, ShowAuditVerification, VerifyAudit,
-		Backup, Restore,
+		Backup, Restore, ShowInstallation, BeginInstallation, TakeOverInstallation,
 		ListUsers, ShowUser, SetRole, DisableUser, EnableUser, UnlockUser, BindOIDC, DeleteUser, SignOutUser,
 		ListInvitations, CreateInvitation, RevokeInvitation,
 		ListSessions, RevokeSession,

@@ -13,12 +13,24 @@ import (
 type Audit struct {
 	sync.Mutex
 	Records []*audit.Record
-	// NotReady is the error of Ready, Failing that of Record.
-	NotReady, Failing error
+	// NotReady is the error of Ready, NotReadyUrgent that of ReadyUrgent and RecordUrgent,
+	// Failing that of both ways to record.
+	NotReady, NotReadyUrgent, Failing error
 }
 
 // Ready gives NotReady.
 func (a *Audit) Ready() error { return a.NotReady }
+
+// ReadyUrgent gives NotReadyUrgent.
+func (a *Audit) ReadyUrgent() error { return a.NotReadyUrgent }
+
+// RecordUrgent is Record.
+func (a *Audit) RecordUrgent(ctx context.Context, r *audit.Record) error {
+	if a.NotReadyUrgent != nil {
+		return a.NotReadyUrgent
+	}
+	return a.Record(ctx, r)
+}
 
 // Record keeps the record and numbers it, or gives Failing.
 func (a *Audit) Record(_ context.Context, r *audit.Record) error {

@@ -109,7 +109,7 @@ func (v *Verifier) Parse(r *http.Request) (*Claim, error) {
 	}
 	c.amzDate = dates[0]
 	c.Time, err = time.Parse(timeLayout, c.amzDate)
-	if err != nil {
+	if err != nil || c.Time.Format(timeLayout) != c.amzDate { // time.Parse takes fractions of a second
 		return nil, fmt.Errorf("the X-Amz-Date %.40q is not of the form YYYYMMDD'T'HHMMSS'Z'", c.amzDate)
 	}
 	if c.Date != c.amzDate[:len("YYYYMMDD")] {

@@ -16,6 +16,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
+	"holdfast/appliance/fault"
 	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 	"holdfast/xks"
@@ -26,8 +27,9 @@ import (
 type Options struct {
 	// Token is the token to use; a fresh one if its Module is empty.
 	Token hsm.Config
-	// Dir, Appliance and Keyring are those of [appliancetest.Options].
+	// Dir, Locked, Appliance and Keyring are those of [appliancetest.Options].
 	Dir       string
+	Locked    fault.Code
 	Appliance appliance.Options
 	Keyring   func(appliance.Keyring) appliance.Keyring
 	// XKS and Server are passed on; what the bed itself sets is overridden.
@@ -57,7 +59,7 @@ func Start(t testing.TB, o Options) *Bed {
 	if b.Config.Module == "" {
 		b.Config = hsmtest.New(t)
 	}
-	b.Bed = appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(b.Config), Dir: o.Dir, Appliance: o.Appliance, Keyring: o.Keyring})
+	b.Bed = appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(b.Config), Dir: o.Dir, Locked: o.Locked, Appliance: o.Appliance, Keyring: o.Keyring})
 	o.XKS.KeyStores, o.XKS.Log, o.XKS.Model = b.Appliance, b.Logger, "Holdfast test"
 	if o.XKS.Timeout == 0 {
 		o.XKS.Timeout = 20 * time.Second // the race detector and a busy machine are slow

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,11 @@ type Options struct {
 	Now   func() time.Time
 	After func(time.Duration) <-chan time.Time
 
+	// Witnessed, if given, tells the latest time that may be relied on (package
+	// appliance/witness): RetainAge is reckoned by it, so that a wrong clock removes nothing.
+	// It is asked after each checkpoint. Now if nil.
+	Witnessed func() time.Time
+
 	// CheckpointRecords and CheckpointAfter say how many records, and for how
 	// long, may wait for a checkpoint. 65,536 and 1 s if 0.
 	CheckpointRecords int64
@@ -45,6 +51,17 @@ type Options struct {
 	// 0. Below WarnBytes, [Status] warns. 1 GiB if 0.
 	ReserveBytes int64
 	WarnBytes    int64
+
+	// Unproven has the log sign no records, and remove none, before [Log.Prove] has
+	// found that it contains the head that was kept of it: so that nobody has the TPM
+	// sign a log that was rewritten while it was closed.
+	Unproven bool
+	// MaxUnsigned and MaxUnsignedTime bound the records that no checkpoint covers, in
+	// number and in age: what comes then is refused with fault.AuditUnsigned, until a
+	// checkpoint is signed. If 0: 1,048,576 and 10 min, or twice what may wait for a
+	// checkpoint if that is more.
+	MaxUnsigned     int64
+	MaxUnsignedTime time.Duration
 
 	// Gather is the least time between the beginnings of two writes: under load it
 	// trades that much latency for fewer of them. A record that comes alone is
@@ -74,11 +91,17 @@ func (o *Options) complete() error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Witnessed == nil {
+		o.Witnessed = o.Now
+	}
 	if o.After == nil {
 		o.After = time.After
 	}
 	setDefault(&o.CheckpointRecords, 1<<16)
 	setDefault(&o.CheckpointAfter, time.Second)
+	// At least as much as a log that is well has unsigned at times.
+	setDefault(&o.MaxUnsigned, max(1<<20, 2*o.CheckpointRecords))
+	setDefault(&o.MaxUnsignedTime, max(10*time.Minute, 2*o.CheckpointAfter))
 	setDefault(&o.SegmentBytes, 32<<20)
 	setDefault(&o.SegmentAge, 24*time.Hour)
 	setDefault(&o.ReserveBytes, 16<<20)
@@ -122,6 +145,7 @@ type Log struct {
 		wanted    []int64   // sizes to sign: where segments end
 		broken    error
 		signerErr error
+		proven    bool  // the log contains the head that was kept of it
 		indexed   int64 // records before it are in an index
 	}
 
@@ -131,6 +155,8 @@ type Log struct {
 		size int64
 	}
 	tree *os.File
+
+	refusing atomic.Pointer[error] // why ordinary records are refused; nil if they are not
 
 	keeperWake  chan struct{}
 	indexerWake chan struct{}
@@ -152,6 +178,7 @@ func Open(dir string, o Options) (*Log, error) {
 	l := &Log{dir: dir, opts: o, pending: newBatch(nil), wake: make(chan struct{}, 1),
 		keeperWake: make(chan struct{}, 1), indexerWake: make(chan struct{}, 1),
 		stopping: make(chan struct{}), written: make(chan struct{})}
+	l.state.proven = !o.Unproven
 	if err := l.open(); err != nil {
 		l.closeFiles()
 		return nil, err
@@ -222,7 +249,10 @@ func (l *Log) Close() error {
 	}
 	close(l.stopping)
 	l.background.Wait()
-	_, err := l.Checkpoint()
+	var err error
+	if l.isProven() {
+		_, err = l.Checkpoint()
+	}
 	l.closeFiles()
 	return err
 }
@@ -283,10 +313,13 @@ func (l *Log) Checkpoint() ([]byte, error) {
 		if len(l.state.wanted) > 0 {
 			size = l.state.wanted[0]
 		}
-		done := l.state.covered.Size >= want
+		done, proven := l.state.covered.Size >= want, l.state.proven
 		l.state.Unlock()
 		if done {
 			return signed, nil
+		}
+		if !proven {
+			return nil, fault.Errorf(fault.Locked, "the audit log signs nothing before the appliance is unlocked, since only then it is known whether the log is whole; unlock it and try again")
 		}
 		if err := l.sign(size); err != nil {
 			return nil, err
@@ -317,6 +350,7 @@ func (l *Log) sign(size int64) error {
 	st.signerErr = err
 	if err != nil {
 		st.retry = now.Add(l.opts.CheckpointAfter)
+		l.bound(now)
 		l.state.Unlock()
 		l.opts.Log.Error("the audit log has no checkpoint of its newest records", "error", err)
 		return err
@@ -327,6 +361,7 @@ func (l *Log) sign(size int64) error {
 	if signed != nil {
 		st.covered, st.signed, st.since = c, signed, now
 	}
+	l.bound(now)
 	l.state.Unlock()
 	if signed != nil && l.opts.OnCheckpoint != nil {
 		l.opts.OnCheckpoint(signed)
@@ -365,8 +400,12 @@ func (l *Log) writeCheckpoint(c *audit.Checkpoint) ([]byte, error) {
 
 // runKeeper signs checkpoints when they are due, and removes old segments.
 func (l *Log) runKeeper() {
-	l.retain()
+	retained := false
 	for {
+		if !retained && l.isProven() {
+			l.retain()
+			retained = true
+		}
 		size, wait := l.due()
 		if size >= 0 {
 			if l.sign(size) == nil { // otherwise: logged, in the status, and tried again
@@ -395,6 +434,8 @@ func (l *Log) due() (size int64, wait time.Duration) {
 	st := &l.state
 	lag := st.size - st.covered.Size
 	switch {
+	case !st.proven:
+		return -1, 0
 	case now.Before(st.retry):
 		return -1, st.retry.Sub(now)
 	case len(st.wanted) > 0:

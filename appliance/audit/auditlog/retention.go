@@ -31,12 +31,18 @@ func (l *Log) expired() (gone []audit.Segment, first int64) {
 	o := &l.opts
 	l.state.Lock()
 	defer l.state.Unlock()
+	if !l.state.proven {
+		return nil, 0
+	}
 	segments := l.state.segments
 	var bytes int64
 	for _, s := range segments {
 		bytes += s.Size
 	}
 	now := o.Now()
+	if w := o.Witnessed(); w.Before(now) {
+		now = w
+	}
 	for i := 0; i+1 < len(segments); i++ {
 		// All records are older than the first of the next segment.
 		after := segments[i+1].From
@@ -78,7 +84,7 @@ func (l *Log) claim(old, first int64) error {
 	r := &audit.Record{Kind: audit.KindAudit, Operation: audit.RemoveSegments, Result: audit.Allowed,
 		Before: intField("first", old), After: intField("first", first),
 		Detail: fmt.Sprintf("the records %d to %d are removed by retention", old, first-1)}
-	if err := l.begin(r).Wait(context.Background()); err != nil {
+	if err := l.begin(r, true).Wait(context.Background()); err != nil {
 		return err
 	}
 	return l.sign(r.Seq + 1)

@@ -239,3 +239,35 @@ func TestSignerDoesNotHoldUp(t *testing.T) {
 	_, err := verify(dir, audit.VerifyOptions{})
 	must(t, err)
 }
+
+// TestRetentionIsWitnessed: a wall clock that is a year ahead removes no segment before
+// the witness says so as well.
+func TestRetentionIsWitnessed(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	o := c.options()
+	o.SegmentBytes, o.RetainAge, o.CheckpointRecords = 4000, 24*time.Hour, 1
+	var ahead atomic.Bool
+	began := o.Now()
+	o.Witnessed = func() time.Time {
+		if ahead.Load() {
+			return began.Add(1000 * 24 * time.Hour)
+		}
+		return began
+	}
+	l := open(t, dir, o)
+	for i := range 40 {
+		must(t, l.Append(t.Context(), record(i)))
+	}
+	n := len(segments(t, dir))
+	c.advance(365 * 24 * time.Hour)
+	must(t, l.Append(t.Context(), record(0)))
+	got(l.Checkpoint())(t)
+	must(t, l.Append(t.Context(), record(0)))
+	until(t, "the next checkpoint", func() bool { return l.Status().Lag == 0 })
+	if left := len(segments(t, dir)); n < 3 || left < n {
+		t.Fatalf("%d segments are left of %d", left, n)
+	}
+	ahead.Store(true)
+	must(t, l.Append(t.Context(), record(0)))
+	until(t, "retention", func() bool { return len(segments(t, dir)) < n })
+}

@@ -206,12 +206,12 @@ func TestExport(t *testing.T) {
 	rows := got(csv.NewReader(&out).ReadAll())(t)
 	var principals []string
 	for _, row := range rows {
-		if len(row) != 21 {
+		if len(row) != 23 {
 			t.Fatal(row)
 		}
 		principals = append(principals, row[9])
 	}
-	if want := []string{"principal", "a,\"b\"\nc", "arn:aws", "'@x", "'-1", "'+1", "'=cmd()"}; !slices.Equal(principals, want) || rows[1][14] != "'=a b" {
+	if want := []string{"principal", "a,\"b\"\nc", "arn:aws", "'@x", "'-1", "'+1", "'=cmd()"}; !slices.Equal(principals, want) || rows[1][16] != "'=a b" {
 		t.Errorf("%q %q", principals, rows[1])
 	}
 	if err := l.Export(t.Context(), audit.Query{}, &out, "xml"); code(err) != fault.Invalid {

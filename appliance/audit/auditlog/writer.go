@@ -23,6 +23,8 @@ type batch struct {
 	ends []int  // where each line ends in buf, before its newline
 	done chan struct{}
 	err  error // valid when done is closed
+
+	urgent bool // a record in it may use the reserve of the disk
 }
 
 func newBatch(old *batch) *batch {
@@ -74,22 +76,49 @@ func (l *Log) Append(ctx context.Context, r *audit.Record) error {
 	return l.AppendAsync(r).Wait(ctx)
 }
 
+// AppendUrgent is [Log.Append] for what takes something out of service, and for what
+// saves the state: it may use the reserve of the disk, and goes on while the TPM does
+// not sign.
+func (l *Log) AppendUrgent(ctx context.Context, r *audit.Record) error {
+	if err := ctx.Err(); err != nil {
+		return fault.Wrapf(fault.AuditTimeout, err, "the record was not logged, because its time was over")
+	}
+	if err := ownOperation(r); err != nil {
+		return err
+	}
+	return l.begin(r, true).Wait(ctx)
+}
+
+// ownOperation refuses what the log alone may say of itself.
+func ownOperation(r *audit.Record) error {
+	if r.Kind == audit.KindAudit && r.Operation == audit.RemoveSegments {
+		return fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", audit.RemoveSegments)
+	}
+	return nil
+}
+
 // AppendAsync begins to log a record, so that the disk works while its caller
 // does. It sets Seq and Time; the record may then be used again. Nothing is
 // certain before [Pending.Wait] has returned nil.
 func (l *Log) AppendAsync(r *audit.Record) Pending {
-	if r.Kind == audit.KindAudit && r.Operation == audit.RemoveSegments {
-		return Pending{err: fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", audit.RemoveSegments)}
+	if err := ownOperation(r); err != nil {
+		return Pending{err: err}
 	}
-	return l.begin(r)
+	if why := l.refusing.Load(); why != nil {
+		return Pending{err: *why}
+	}
+	return l.begin(r, false)
 }
 
-func (l *Log) begin(r *audit.Record) Pending {
+func (l *Log) begin(r *audit.Record, urgent bool) Pending {
 	if err := checkNew(r); err != nil {
 		return Pending{err: err}
 	}
 	l.mu.Lock()
 	b, err := l.enqueue(r)
+	if err == nil && urgent {
+		b.urgent = true
+	}
 	l.mu.Unlock()
 	return Pending{batch: b, err: err}
 }
@@ -230,6 +259,7 @@ func (l *Log) publish() {
 	}
 	st.size = l.w.frontier.N
 	st.segments[len(st.segments)-1] = l.w.segment
+	l.bound(now)
 	wake = wake || len(st.wanted) > 0 || st.size-st.covered.Size >= l.opts.CheckpointRecords
 	l.state.Unlock()
 	if wake {
@@ -243,8 +273,11 @@ func (l *Log) write(b *batch) error {
 	if w.broken != nil {
 		return w.broken
 	}
-	if err := l.checkSpace(int64(len(b.buf)) + int64(len(b.ends))*64); err != nil {
-		return err
+	// What is urgent has the reserve; a disk without any space says so at the write.
+	if !b.urgent {
+		if err := l.checkSpace(int64(len(b.buf)) + int64(len(b.ends))*64); err != nil {
+			return err
+		}
 	}
 	if err := l.rotate(); err != nil {
 		return err

@@ -2,9 +2,11 @@ package recorder
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/machine/boot/progress"
 )
 
 // Checkpoint signs the log as it is now.
@@ -24,6 +26,27 @@ func (r *Recorder) Status() *audit.Status {
 	}
 	s := l.Status()
 	return &s
+}
+
+// Trace says whether the log has the record of a boot that came to serving: what it is,
+// or "". Boots that never served, and what people did meanwhile, are on record before
+// there is an installation.
+func (r *Recorder) Trace(ctx context.Context) (string, error) {
+	for q := (audit.Query{Kind: audit.KindBoot, Result: audit.Allowed, Limit: 1000}); ; {
+		page, next, err := r.Search(ctx, q)
+		if err != nil {
+			return "", err
+		}
+		for _, record := range page {
+			if record.Operation == string(progress.Serving) {
+				return fmt.Sprintf("a record in the audit log, number %d, of an appliance that served here", record.Seq), nil
+			}
+		}
+		if next == "" {
+			return "", nil
+		}
+		q.Cursor = next
+	}
 }
 
 // Search gives the records that match, the newest first, and where the next page

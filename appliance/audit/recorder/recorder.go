@@ -120,7 +120,30 @@ func (r *Recorder) Ready() error {
 	case s.Level == audit.LevelFull:
 		return fault.Errorf(fault.AuditNoSpace, "the disk of the audit log is full, and nothing is done that cannot be recorded: enlarge the state volume, or keep less of the log with audit.retain_age")
 	}
+	return l.Unsigned()
+}
+
+// ReadyUrgent says why not even what is urgent can be recorded ([Recorder.RecordUrgent]);
+// nil if it can.
+func (r *Recorder) ReadyUrgent() error {
+	l := r.current()
+	if l == nil {
+		return errNotOpen
+	}
+	if s := l.Status(); s.Broken != "" {
+		return fault.Errorf(fault.AuditIO, "%s", s.Broken)
+	}
 	return nil
+}
+
+// RecordUrgent writes a record durably, also from the reserve of the disk and while the
+// TPM does not sign: for what takes something out of service or saves the state.
+func (r *Recorder) RecordUrgent(ctx context.Context, record *audit.Record) error {
+	l := r.current()
+	if l == nil {
+		return errNotOpen
+	}
+	return l.AppendUrgent(ctx, record)
 }
 
 // Record writes a record durably.

@@ -172,7 +172,7 @@ func TestRequests(t *testing.T) {
 	}
 	for i, got := range all(t, r, audit.KindXKS) {
 		want := &audit.Record{Seq: got.Seq, Time: got.Time, Kind: audit.KindXKS, Operation: "its Encrypt", Result: results[order[i]], Error: "ItsName",
-			KeyStore: "bank", Key: "k", Version: 3, Principal: "alice", KMSRequestID: "id", KMSKeyARN: "arn", KMSOperation: "ReEncrypt", ViaService: "s3",
+			KeyStore: "bank", Key: "k", Version: 3, Principal: "alice", KMSRequestID: "id", KMSKeyARN: "arn", KMSOperation: "ReEncrypt", ViaService: "s3", SourceVPC: "vpc", SourceVPCE: "vpce",
 			Policies: []string{"p", "q"}, Actor: "AKIA", DurationUS: 1500, Remote: "192.0.2.1:5"}
 		if order[i] == "" {
 			want.Error = ""

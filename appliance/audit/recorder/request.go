@@ -18,6 +18,7 @@ func ofRequest(o *appliance.Outcome) *audit.Record {
 	r := &audit.Record{Kind: audit.Kind(words.Protocol), Operation: words.Operation, Result: audit.Failed, Error: words.Error,
 		KeyStore: about.KeyStore, Key: about.Key, Version: uint64(o.KeyVersion), Principal: about.Principal,
 		KMSRequestID: o.RequestID, KMSKeyARN: about.KMSKeyARN, KMSOperation: about.KMSOperation, ViaService: about.ViaService,
+		SourceVPC: about.SourceVPC, SourceVPCE: about.SourceVPCE,
 		Policies: o.Policies, Actor: o.Credential, Remote: o.Remote, DurationUS: o.Took.Microseconds()}
 	switch o.Result() {
 	case appliance.ResultDone:

@@ -11,6 +11,7 @@ import (
 const (
 	actorConfiguration = "configuration [aws_xks_config]"
 	actorWaitingPeriod = "waiting period"
+	actorEncryptions   = "encryptions done"
 	actorFirstUnlock   = "first unlock"
 )
 
@@ -24,6 +25,12 @@ func (r *Recorder) Configured(ctx context.Context, operation, keyStore string, m
 // What cannot be recorded is not done.
 func (r *Recorder) KeyDeleted(ctx context.Context, keyStore, keyID string) error {
 	return r.work(ctx, &audit.Record{Operation: "delete key", Actor: actorWaitingPeriod, KeyStore: keyStore, Key: keyID}, nil)
+}
+
+// KeyRotated records that a key is rotated by itself, as its version has done its
+// encryptions; version is the new one.
+func (r *Recorder) KeyRotated(ctx context.Context, keyStore, keyID string, version uint32) error {
+	return r.work(ctx, &audit.Record{Operation: "rotate key", Actor: actorEncryptions, KeyStore: keyStore, Key: keyID, Version: uint64(version)}, nil)
 }
 
 // UsersSealed records which users and API tokens were there before the first unlock:

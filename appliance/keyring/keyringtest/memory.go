@@ -1,15 +1,19 @@
-// Package keyringtest looks for secrets in the memory of the process that runs
-// the test.
+// Package keyringtest looks for secrets in the memory of a process: the one that
+// runs the test, or another one, which does not know that it is looked at.
 package keyringtest
 
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Region is a part of the process's memory, with its flags (proc(5), smaps).
@@ -19,13 +23,33 @@ type Region struct {
 	Flags string
 }
 
-// Regions are those that can be written.
-func Regions(t testing.TB) []Region {
+// Process names a process as proc(5) does: by its number, or [Self].
+type Process string
+
+// Self is the process that runs the test.
+const Self Process = "self"
+
+// Other is the process of that number, such as a child of the test.
+func Other(pid int) Process { return Process(strconv.Itoa(pid)) }
+
+// Regions are those of the test's own process that can be written.
+func Regions(t testing.TB) []Region { return Self.regions(t) }
+
+func (p Process) open(t testing.TB, name string) *os.File {
 	t.Helper()
-	f, err := os.Open("/proc/self/smaps")
-	if err != nil {
-		t.Skip("this system shows no memory map:", err)
+	f, err := os.Open("/proc/" + string(p) + "/" + name)
+	if errors.Is(err, fs.ErrPermission) || p == Self && err != nil {
+		t.Skip("this system does not show the memory of the process:", err)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (p Process) regions(t testing.TB) []Region {
+	t.Helper()
+	f := p.open(t, "smaps")
 	defer f.Close()
 	var out []Region
 	writable := false
@@ -82,14 +106,18 @@ func (hidden Secret) Find(t testing.TB) (locked, elsewhere int) {
 // Found says how often a secret is in locked memory and elsewhere.
 type Found struct{ Locked, Elsewhere int }
 
-// Find searches the process's memory for several secrets at once, each of at
-// least 4 bytes.
+// Find searches the memory of the test's own process for several secrets at once,
+// each of at least 4 bytes.
 func Find(t testing.TB, secrets ...Secret) []Found {
 	t.Helper()
-	mem, err := os.Open("/proc/self/mem")
-	if err != nil {
-		t.Skip("this system does not show its memory:", err)
-	}
+	return Self.Find(t, secrets...)
+}
+
+// Find searches the memory of the process for several secrets at once, each of at
+// least 4 bytes. The process goes on meanwhile.
+func (p Process) Find(t testing.TB, secrets ...Secret) []Found {
+	t.Helper()
+	mem := p.open(t, "mem")
 	defer mem.Close()
 	// The first bytes are searched for as they are, because that is fast; the
 	// whole secret never lies in one piece.
@@ -103,7 +131,7 @@ func Find(t testing.TB, secrets ...Secret) []Found {
 	found := make([]Found, len(secrets))
 	const chunk = 1 << 20
 	buf := make([]byte, chunk+longest-1)
-	for _, r := range Regions(t) {
+	for _, r := range p.regions(t) {
 		isLocked := strings.Contains(r.Flags, " lo ")
 		for at := r.from; at < r.to; at += chunk {
 			n, err := mem.ReadAt(buf[:min(uint64(len(buf)), r.to-at)], int64(at))
@@ -130,4 +158,25 @@ func Find(t testing.TB, secrets ...Secret) []Found {
 		}
 	}
 	return found
+}
+
+// Gone searches the process until the secrets are nowhere in it. A search that begins
+// when the time is over must find none.
+func (p Process) Gone(t testing.TB, what string, within time.Duration, secrets ...Secret) {
+	t.Helper()
+	late := time.Now().Add(within)
+	for {
+		began := time.Now()
+		copies := 0
+		for _, f := range p.Find(t, secrets...) {
+			copies += f.Locked + f.Elsewhere
+		}
+		if copies == 0 {
+			return
+		}
+		if began.After(late) {
+			t.Errorf("%s: %s later there are %d copies in memory", what, within, copies)
+			return
+		}
+	}
 }

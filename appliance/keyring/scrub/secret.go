@@ -8,5 +8,9 @@ import "runtime/secret"
 const Enabled = true
 
 // Do calls f, then erases the registers and the stack that f used. What f put
-// on the heap is erased as soon as it is garbage.
-func Do(f func()) { secret.Do(f) }
+// on the heap is erased when the garbage collector finds it dead, within [Longest];
+// [Erase] does so at once.
+func Do(f func()) {
+	secret.Do(f)
+	arm()
+}

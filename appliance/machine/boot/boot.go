@@ -57,6 +57,10 @@ type Options struct {
 	Parts []parts.Part
 	// TLSKey gives the key that administrators see (DER SubjectPublicKeyInfo).
 	TLSKey func() ([]byte, error)
+	// Measured, if given, is called before each attempt at the release, when the machine
+	// has been appraised by the policy version and the TPM is not capped yet. With an
+	// error nothing is released.
+	Measured func(ctx context.Context, c *attest.Collector, version uint64) error
 	// Release is asked for the HSM's credential.
 	Release Releaser
 	// Unlock opens HSM and keys with the credential, once.

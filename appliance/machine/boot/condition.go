@@ -8,12 +8,12 @@ import (
 
 // ConditionOf puts how keys serve ([appliance.Service.Condition]) into the state that
 // a boot which has come to serving is in, and why: [Options.Condition].
-func ConditionOf(status appliance.HealthStatus, reason string) (progress.State, *fault.Fault) {
+func ConditionOf(status appliance.HealthStatus, why *fault.Fault) (progress.State, *fault.Fault) {
 	switch status {
 	case appliance.HealthActive:
 		return progress.Serving, nil
 	case appliance.HealthDegraded:
-		return progress.Degraded, fault.Errorf(fault.HSMAway, "%s", reason)
+		return progress.Degraded, why
 	}
-	return progress.Locked, fault.Errorf(fault.HSMLease, "%s", reason)
+	return progress.Locked, why
 }

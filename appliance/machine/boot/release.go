@@ -37,16 +37,29 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	if err != nil {
 		return nil, "", unusable(s.Blob, err)
 	}
-	if text, err = readFile(s.Authorizations); err != nil {
-		return nil, "", unusable(s.Authorizations, err)
-	}
-	authorizations, err := seal.ParseAuthorizations(text)
+	authorizations, err := s.ReadAuthorizations()
 	if err != nil {
-		return nil, "", unusable(s.Authorizations, err)
+		return nil, "", err
 	}
 	credential, to, err := (&release.Sealed{TPM: c.TPM, Blob: blob, Authorizations: authorizations}).Release(ctx)
 	return credential, to, notReleased(err)
 }
+
+// ReadAuthorizations reads the signed PCR policies; a [*fault.Fault].
+func (s *SealedRelease) ReadAuthorizations() ([]seal.Authorization, error) {
+	text, err := readFile(s.Authorizations)
+	if err != nil {
+		return nil, unusable(s.Authorizations, err)
+	}
+	authorizations, err := seal.ParseAuthorizations(text)
+	if err != nil {
+		return nil, unusable(s.Authorizations, err)
+	}
+	return authorizations, nil
+}
+
+// ReadKey reads the public key that signs them.
+func (s *SealedRelease) ReadKey() (*ecdsa.PublicKey, error) { return readSealKey(s.Key) }
 
 // notReleased says of a refusal of the TPM or of the broker what it refuses.
 func notReleased(err error) error {

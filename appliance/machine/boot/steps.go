@@ -225,6 +225,11 @@ func (b *Boot) keyExpires() time.Time {
 
 // release gets the credential and closes the door behind it.
 func (b *Boot) release(ctx context.Context) (string, error) {
+	if b.o.Measured != nil {
+		if err := b.o.Measured(ctx, b.collector, b.policy.Version); err != nil {
+			return "", err
+		}
+	}
 	credential, to, err := b.o.Release.Release(ctx, b.collector)
 	if err != nil {
 		return "", err

@@ -21,7 +21,8 @@ const (
 // watch goes between serving, degraded and locked as things are, and renews
 // evidence, until ctx ends.
 func (b *Boot) watch(ctx context.Context) {
-	b.enter(ctx, progress.Serving, nil)
+	state, f := b.o.Condition()
+	b.enter(ctx, state, f)
 	renewed := b.o.Now()
 	next := b.plan(renewed)
 	var stale *fault.Fault // why evidence could not be renewed

@@ -32,6 +32,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/attest/tpm"
+	"holdfast/attest/tpm/counter"
 )
 
 // TPM gives the use of a TPM.
@@ -42,10 +43,6 @@ type TPM interface {
 // MaxSecret is the size of the largest secret, in bytes (TPM 2.0 Part 2,
 // MAX_SYM_DATA).
 const MaxSecret = 128
-
-// counterHandle is the NV index of the counter, among those for the owner's use
-// (TCG Registry of Reserved TPM 2.0 Handles). It ends in "HF".
-const counterHandle tpm2.TPMHandle = 0x01804846
 
 // The banks whose values a policy may name.
 var banks = map[string]tpm2.TPMIAlgHash{"sha256": tpm2.TPMAlgSHA256, "sha384": tpm2.TPMAlgSHA384}
@@ -227,35 +224,14 @@ func (a *Authorization) policyPCR(session tpm2.Session) (tpm2.PolicyPCR, error) 
 
 // policyNV asks that the counter is not greater than the version.
 func (a *Authorization) policyNV(session tpm2.Session) tpm2.PolicyNV {
-	counter := tpm2.NamedHandle{Handle: counterHandle, Name: counterName()}
-	cmd := tpm2.PolicyNV{AuthHandle: counter, NVIndex: counter,
+	revoked := tpm2.NamedHandle{Handle: tpm2.TPMHandle(counter.Revocation), Name: counter.Revocation.Name()}
+	cmd := tpm2.PolicyNV{AuthHandle: revoked, NVIndex: revoked,
 		OperandB:  tpm2.TPM2BOperand{Buffer: binary.BigEndian.AppendUint64(nil, a.Version)},
 		Operation: tpm2.TPMEOUnsignedLE}
 	if session != nil {
 		cmd.PolicySession = session.Handle()
 	}
 	return cmd
-}
-
-// counterPublic is the counter's public area. Everybody may read it and count
-// it up: counting up only revokes, and who can do so could as well switch the
-// machine off.
-func counterPublic(written bool) tpm2.TPMSNVPublic {
-	return tpm2.TPMSNVPublic{
-		NVIndex: counterHandle, NameAlg: tpm2.TPMAlgSHA256, DataSize: 8,
-		Attributes: tpm2.TPMANV{NT: tpm2.TPMNTCounter, OwnerWrite: true, OwnerRead: true, AuthRead: true, AuthWrite: true, NoDA: true, Written: written},
-	}
-}
-
-// counterName is the name of the counter that has been counted once. It is the
-// same on every TPM.
-func counterName() tpm2.TPM2BName {
-	public := counterPublic(true)
-	name, err := tpm2.NVName(&public)
-	if err != nil {
-		panic(err) // it depends on constants alone
-	}
-	return *name
 }
 
 // signerPublic is the signing key as the TPM loads it.
@@ -331,7 +307,7 @@ func Seal(dev TPM, key *ecdsa.PublicKey, use Use, secret []byte) (*Blob, error) 
 	}
 	blob := &Blob{SigningKey: point, Use: use}
 	err = dev.Do(func(t transport.TPM) error {
-		if _, err := counter(t); err != nil {
+		if _, err := counter.Revocation.Make(t); err != nil {
 			return err
 		}
 		return withSRK(t, func(srk *srk) error {
@@ -382,54 +358,6 @@ func withSRK(t transport.TPM, f func(*srk) error) error {
 
 func flush(t transport.TPM, h tpm2.TPMHandle) { _, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t) }
 
-// counter gives the counter's value; it makes the counter if there is none.
-func counter(t transport.TPM) (uint64, error) {
-	value, err := readCounter(t)
-	if !errors.Is(err, tpm2.TPMRCHandle) && !errors.Is(err, tpm2.TPMRCNVUninitialized) {
-		return value, err
-	}
-	if errors.Is(err, tpm2.TPMRCHandle) {
-		if _, err := (tpm2.NVDefineSpace{AuthHandle: tpm2.TPMRHOwner, PublicInfo: tpm2.New2B(counterPublic(false))}).Execute(t); err != nil {
-			return 0, fmt.Errorf("TPM2_NV_DefineSpace, counter %#x: %w", uint32(counterHandle), err)
-		}
-	}
-	if err := increment(t, counterPublic(false)); err != nil { // a counter is readable once it has counted
-		return 0, err
-	}
-	return readCounter(t)
-}
-
-func readCounter(t transport.TPM) (uint64, error) {
-	public, err := tpm2.NVReadPublic{NVIndex: counterHandle}.Execute(t)
-	if err != nil {
-		return 0, fmt.Errorf("TPM2_NV_ReadPublic, counter %#x: %w", uint32(counterHandle), err)
-	}
-	h := tpm2.NamedHandle{Handle: counterHandle, Name: public.NVName}
-	rsp, err := tpm2.NVRead{AuthHandle: tpm2.AuthHandle{Handle: h.Handle, Name: h.Name, Auth: tpm2.PasswordAuth(nil)}, NVIndex: h, Size: 8}.Execute(t)
-	if err != nil {
-		return 0, fmt.Errorf("TPM2_NV_Read, counter %#x: %w", uint32(counterHandle), err)
-	}
-	if len(rsp.Data.Buffer) != 8 || !bytes.Equal(public.NVName.Buffer, counterName().Buffer) {
-		return 0, fmt.Errorf("the NV index %#x is not Holdfast's counter: something else on this machine uses it", uint32(counterHandle))
-	}
-	return binary.BigEndian.Uint64(rsp.Data.Buffer), nil
-}
-
-func increment(t transport.TPM, public tpm2.TPMSNVPublic) error {
-	name, err := tpm2.NVName(&public)
-	if err != nil {
-		return err
-	}
-	_, err = tpm2.NVIncrement{
-		AuthHandle: tpm2.AuthHandle{Handle: counterHandle, Name: *name, Auth: tpm2.PasswordAuth(nil)},
-		NVIndex:    tpm2.NamedHandle{Handle: counterHandle, Name: *name},
-	}.Execute(t)
-	if err != nil {
-		return fmt.Errorf("TPM2_NV_Increment, counter %#x: %w", uint32(counterHandle), err)
-	}
-	return nil
-}
-
 // maxRevoke bounds by how much one call of Revoke counts: TPMs wear.
 const maxRevoke = 1000
 
@@ -437,7 +365,7 @@ const maxRevoke = 1000
 // It does nothing if that is so already.
 func Revoke(dev TPM, below uint64) error {
 	return dev.Do(func(t transport.TPM) error {
-		value, err := counter(t)
+		value, err := counter.Revocation.Make(t)
 		if err != nil {
 			return fmt.Errorf("revoke: %w", err)
 		}
@@ -445,7 +373,7 @@ func Revoke(dev TPM, below uint64) error {
 			return err
 		}
 		for ; value < below; value++ {
-			if err := increment(t, counterPublic(true)); err != nil {
+			if err := counter.Revocation.Increment(t); err != nil {
 				return fmt.Errorf("revoke: %w", err)
 			}
 		}
@@ -474,8 +402,8 @@ func near(value, below uint64) error {
 // on which nothing was sealed yet.
 func Counter(dev TPM) (value uint64, err error) {
 	err = dev.Do(func(t transport.TPM) (err error) {
-		value, err = readCounter(t)
-		if errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, tpm2.TPMRCNVUninitialized) {
+		value, err = counter.Revocation.Read(t)
+		if errors.Is(err, counter.ErrNone) {
 			return nil
 		}
 		return err
@@ -492,8 +420,8 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 		return nil, "", fmt.Errorf("unseal: the sealed blob's signing key: %w", err)
 	}
 	err = dev.Do(func(t transport.TPM) error {
-		value, err := readCounter(t)
-		if errors.Is(err, tpm2.TPMRCHandle) {
+		value, err := counter.Revocation.Read(t)
+		if errors.Is(err, counter.ErrNone) {
 			return fault.Errorf(fault.SealTPM, "this TPM has no counter: the secret was sealed by another, or its owner was cleared")
 		}
 		if err != nil {
@@ -518,7 +446,7 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 
 // choose finds the authorization for the state that the machine is in. The TPM
 // decides for itself afterwards: this is for a reason that people understand.
-func choose(t transport.TPM, key *ecdsa.PublicKey, use Use, counter uint64, authorizations []Authorization) (*Authorization, error) {
+func choose(t transport.TPM, key *ecdsa.PublicKey, use Use, revoked uint64, authorizations []Authorization) (*Authorization, error) {
 	var refusal error = fault.Errorf(fault.SealPCRs, "no state of a machine is authorized to have the %s", use)
 	fewest := 25
 	for i := range authorizations {
@@ -534,9 +462,9 @@ func choose(t transport.TPM, key *ecdsa.PublicKey, use Use, counter uint64, auth
 			return nil, err
 		}
 		switch {
-		case len(different) == 0 && a.Version < counter: // a newer one may follow
+		case len(different) == 0 && a.Version < revoked: // a newer one may follow
 			fewest = -1
-			refusal = fault.Errorf(fault.SealRevoked, "the authorization %q has version %d, and all below %d are revoked; install a newer signed policy", a.Name, a.Version, counter)
+			refusal = fault.Errorf(fault.SealRevoked, "the authorization %q has version %d, and all below %d are revoked; install a newer signed policy", a.Name, a.Version, revoked)
 		case len(different) == 0:
 			return a, nil
 		case len(different) < fewest:
@@ -625,7 +553,7 @@ func satisfy(t transport.TPM, session tpm2.Session, key *ecdsa.PublicKey, a *Aut
 		return fault.Wrapf(fault.SealPCRs, err, "the TPM finds other PCR values than authorized")
 	}
 	nv := a.policyNV(session)
-	nv.AuthHandle = tpm2.AuthHandle{Handle: counterHandle, Name: counterName(), Auth: tpm2.PasswordAuth(nil)}
+	nv.AuthHandle = tpm2.AuthHandle{Handle: tpm2.TPMHandle(counter.Revocation), Name: counter.Revocation.Name(), Auth: tpm2.PasswordAuth(nil)}
 	if _, err := nv.Execute(t); err != nil {
 		return fault.Wrapf(fault.SealRevoked, err, "the TPM's counter has passed version %d", a.Version)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
 	"holdfast/hsm"
@@ -37,7 +38,11 @@ func (s *site) handlers(ctx context.Context, o options) (out []Handler, err erro
 	defer func() { err = errors.Join(err, token.Close()) }()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil)) // a line per request, as in production
 	a := appliance.New(appliance.Options{Store: db, Log: log})
-	if err := a.Unlock(ctx, keyring.New(token), []appliance.HSM{keyring.Watched(token)}); err != nil {
+	err = a.Unlock(ctx, keyring.New(token), []appliance.HSM{keyring.Watched(token)})
+	if fault.CodeOf(err) == fault.StateMissing { // the token is that of the whole run
+		_, err = a.Begin(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	defer a.Lock()

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -116,7 +115,7 @@ func tell(w io.Writer, root *cobra.Command, asJSON bool, err error) {
 		fmt.Fprintln(w, root.Name()+": "+message(err))
 		return
 	}
-	_ = json.NewEncoder(w).Encode(NewFailure(err)) // nobody reads it if this fails
+	_ = printJSON(w, "", NewFailure(err)) // nobody reads it if this fails
 }
 
 // wantsJSON says whether a call wants JSON, also where its flags could not be read.

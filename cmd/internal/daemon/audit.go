@@ -21,17 +21,18 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
+	"holdfast/appliance/witness"
 	"holdfast/attest"
 )
 
 // newRecorder gives the recorder of an appliance with that configuration. The boot
 // opens its log.
-func newRecorder(cfg *config.Config, log *slog.Logger) *recorder.Recorder {
+func newRecorder(cfg *config.Config, log *slog.Logger, clock *witness.Clock) *recorder.Recorder {
 	state, c := cfg.State.Dir, cfg.Audit
 	return recorder.New(recorder.Options{
 		Dir: filepath.Join(state, "audit"), LogID: func() (string, error) { return auditID(state) }, Log: log,
 		Limits: auditlog.Options{RetainAge: time.Duration(c.RetainAge), RetainBytes: int64(c.RetainMiB) << 20,
-			ReserveBytes: int64(c.ReserveMiB) << 20, WarnBytes: int64(c.WarnMiB) << 20},
+			Unproven: true, Witnessed: clock.Now, ReserveBytes: int64(c.ReserveMiB) << 20, WarnBytes: int64(c.WarnMiB) << 20},
 	})
 }
 
@@ -75,6 +76,17 @@ func auditID(state string) (string, error) {
 type journal struct {
 	boot.Journal
 	audit *recorder.Recorder
+	// raised seals the policy's version, if the machine's key is there.
+	raised func(ctx context.Context, version uint64) error
+}
+
+// RaisePolicyVersion implements [boot.Journal].
+func (j *journal) RaisePolicyVersion(ctx context.Context, version uint64) (uint64, error) {
+	highest, err := j.Journal.RaisePolicyVersion(ctx, version)
+	if err == nil && version == highest {
+		err = j.raised(ctx, version)
+	}
+	return highest, err
 }
 
 // RecordBootStep implements [boot.Journal].

@@ -47,14 +47,16 @@ func TestRestoreElsewhere(t *testing.T) {
 	r.stop()
 
 	second := newSiteWith(t, token, shim) // with a folder, a machine and a TPM of its own
-	r = second.start()
+	r = second.begin()                    // which is locked beside the traces of the first
+	second.logged(0, `state=locked .*code=E_STATE_MISSING`)
 	var report appliance.BackupReport
 	if err := web.NewClient(r.Socket).Upload(t.Context(), "restore", bytes.NewReader(backup.Bytes()), &report); err != nil {
 		t.Fatal(err)
 	}
-	if report.Keys != 2 || report.Checkpoint == "" {
+	if report.Keys != 2 || report.Checkpoint == "" || report.As.Standing != appliance.StandingOwner {
 		t.Errorf("restored: %+v", report)
 	}
+	second.logged(0, `msg=serving `)
 	again := r.kms(k.AccessKeyID, k.SecretAccessKey)
 	for key, c := range sealed {
 		got := again.OK("/keys/"+key+"/decrypt", xkstest.DecryptBody(c))["plaintext"]

@@ -25,11 +25,12 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		return err
 	}
 	o := boot.Options{
-		Log: d.o.Log, Journal: &journal{d.store.Machine(), d.audit}, Software: version.Version, Parts: measured,
+		Log: d.o.Log, Journal: &journal{d.store.Machine(), d.audit, d.policyRaised}, Software: version.Version, Parts: measured,
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,
 		TLSKey:    func() ([]byte, error) { return publicKey(cert) },
+		Measured:  d.openMachineKey,
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
 		Condition: d.condition,
@@ -66,7 +67,9 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 	if err := openAudit(d.audit, c); err != nil {
 		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
-	return c, nil
+	d.measured.Store(c)
+	d.anchor, err = findAnchor(c)
+	return c, err
 }
 
 // revoked asks the TPM's counter.

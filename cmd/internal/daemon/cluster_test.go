@@ -18,14 +18,14 @@ import (
 	"holdfast/xks/xkstest"
 )
 
-// TestTwoHSMs: with the first cut off under load, KMS is answered as before, and
+// TestTwoHSMs, whose operators made the master key: with the first cut off under load, KMS is answered as before, and
 // told which HSM does not work; with both gone the lease runs.
 func TestTwoHSMs(t *testing.T) {
 	configs, shim := hsmtest.NewCluster(t)
 	s := newSiteWith(t, configs[0], shim)
 	s.cfg.HSM.Members = []config.Member{{Module: configs[1].Module, TokenLabel: configs[1].TokenLabel}}
 	s.cfg.HSM.Lease = config.Duration(8 * time.Second) // an HSM is asked every quarter of it
-	r := s.start()
+	r := s.startBeside()
 	k := r.newKeyStore()
 	r.newKey("cached", appliance.CustodyCached, "")
 	health := func() []appliance.HealthStatus {

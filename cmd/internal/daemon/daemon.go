@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/appliance"
@@ -27,9 +28,12 @@ import (
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/machine/machinekey"
 	"holdfast/appliance/machine/volume"
 	"holdfast/appliance/sqlite"
+	"holdfast/appliance/witness"
 	"holdfast/attest"
+	"holdfast/attest/tpm/counter"
 	"holdfast/cmd/internal/coredump"
 	"holdfast/cmd/internal/metrics"
 	"holdfast/cmd/internal/systemd"
@@ -86,15 +90,24 @@ type Daemon struct {
 	boot      *boot.Boot
 	audit     *recorder.Recorder
 	collector *attest.Collector
-	users     *identity.Directory
-	welcome   *identity.Welcome
-	xks       *xks.Server
-	xksL      net.Listener
-	admin     *http.Server
-	adminL    net.Listener
-	socket    *http.Server
-	socketL   net.Listener
-	closers   []func()
+	// anchor is the anchor of the state in this machine's TPM, from the boot's first step
+	// on; nil without a TPM.
+	anchor *counter.Anchor
+	// machineKey authenticates rows while the appliance is locked; measured is what the
+	// TPM is reached by that keeps it.
+	machineKey machinekey.Key
+	measured   atomic.Pointer[attest.Collector]
+	// policyVersion is that of the policy that the machine was appraised by.
+	policyVersion atomic.Uint64
+	users         *identity.Directory
+	welcome       *identity.Welcome
+	xks           *xks.Server
+	xksL          net.Listener
+	admin         *http.Server
+	adminL        net.Listener
+	socket        *http.Server
+	socketL       net.Listener
+	closers       []func()
 	// observeHSM has what the HSM does counted.
 	observeHSM func(token, operation string) func(error)
 	site       *site
@@ -179,12 +192,15 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 			d.o.Log.Error("the database did not close cleanly", "error", err)
 		}
 	})
-	d.audit = newRecorder(cfg, d.o.Log)
+	d.onClose(d.machineKey.Wipe)
+	clock := witness.New(nil, nil)
+	d.audit = newRecorder(cfg, d.o.Log, clock)
 	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, SealAll: d.sealAll, Deleting: d.audit.KeyDeleted,
+		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witnessed: clock.Now, SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Rotating: d.audit.KeyRotated,
+		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor,
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
 		},
@@ -278,10 +294,13 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log})
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead})
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
+	version1 := &http.Protocols{} // package forget
+	version1.SetHTTP1(true)
 	d.admin = &http.Server{
-		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
+		Protocols: version1,
+		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,

@@ -273,6 +273,18 @@ func (s *site) start() *running {
 	return r
 }
 
+// startBeside starts a daemon with an empty database beside the traces of an
+// installation, and has it begin another one.
+func (s *site) startBeside() *running {
+	s.t.Helper()
+	before := len(s.log.String())
+	r := s.begin()
+	s.logged(before, `state=locked .*code=E_STATE_MISSING`)
+	r.ok("POST", "installation/begin", operation.Decision{Reason: "the test begins another"}, nil)
+	s.logged(before, `msg=serving `)
+	return r
+}
+
 // stop ends the daemon, and waits for it.
 func (r *running) stop() {
 	if r.cancel == nil {

@@ -176,6 +176,9 @@ func TestFirstUnlockIsOnRecord(t *testing.T) {
 	s.logged(before, `code=E_SEAL_MISSING`)
 	r.enrol(<-s.welcomed, "alice")
 	r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+	// The HSM has the objects of the installation that was removed.
+	s.logged(before, `state=locked .*code=E_STATE_MISSING`)
+	r.ok("POST", "installation/begin", operation.Decision{Reason: "its disk is gone"}, nil)
 	s.logged(before, `msg=serving `)
 	var records []*audit.Record
 	r.ok("GET", "audit/records?kind=admin", nil, &struct {

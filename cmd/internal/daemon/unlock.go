@@ -22,7 +22,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
 		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
-	token, hsms, err := keyring.Open(ctx, members(d.o.Config.HSM, hsm.Config{PIN: credential, MasterKeyExists: err == nil, Log: d.o.Log, Observe: d.observeHSM})...)
+	token, hsms, err := keyring.Open(ctx, members(d.o.Config.HSM, hsm.Config{PIN: credential, MasterKeyExists: err == nil, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
 	if err != nil {
 		return err
 	}
@@ -53,14 +53,16 @@ func members(h config.HSM, all hsm.Config) []hsm.Config {
 	return configs
 }
 
-// unlockKeys opens the key hierarchy, and makes the key store of the section
+// unlockKeys opens the key hierarchy, or leaves it to a person to decide
+// ([appliance.Service.Held]), and makes the key store of the section
 // [aws_xks_config] in a new installation.
 func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []appliance.HSM) error {
 	err := d.appliance.Unlock(ctx, keyring.New(token), hsms)
-	if appliance.IsHeld(err) {
-		// The HSM's session stays, so that people can sign in and accept the state.
-		d.o.Log.Error("the keys are not served, since the state is not what it should be", "error", err)
-		return nil
+	if d.appliance.Held() != nil {
+		return nil // a person decides, with the HSM open; the boot's condition says so
+	}
+	if code := fault.CodeOf(err); code == fault.HSMObject {
+		return err
 	}
 	if err != nil {
 		code := fault.Unlock
@@ -68,6 +70,10 @@ func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []app
 			code = fault.UnlockAway
 		}
 		return fault.Wrapf(code, err, "the keys cannot be unlocked")
+	}
+	if err := d.renewSeals(ctx); err != nil {
+		// What is unlocked serves all the same; while it is locked, those rows are refused.
+		d.o.Log.Error("rows could not be given the seal of this machine; restart the machine to try again", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
 	}
 	if err := d.bootstrap(ctx); err != nil {
 		d.appliance.Lock()

@@ -16,11 +16,16 @@ import (
 
 // Command makes the command restore.
 func Command(a *cli.Admin) *cobra.Command {
-	var verify bool
+	var verify, drill bool
+	var reason string
 	c := a.Asks(&cobra.Command{
-		Use:   "restore FILE [--verify]",
+		Use:   "restore FILE [--verify | --drill] [--reason TEXT]",
 		Short: "Restore a backup into a fresh appliance, or prove that it could be",
-		Long: "Restore a backup into a fresh appliance: one that serves, has the same HSM, and has no key store yet.\n" +
+		Long: "Restore a backup into a fresh appliance: one that has the same HSM and no key store yet. It serves, or\n" +
+			"is locked by E_STATE_MISSING, which says that the HSM has traces of an installation.\n" +
+			"The restored copy takes over: the HSM names it as the owner of the installation, and every other copy\n" +
+			"destroys nothing in the HSM any more, and is locked when it starts next. With --drill it does not take\n" +
+			"over: it serves for practice, and never changes anything in the HSM.\n" +
 			"Before anything changes, all that is in the backup is opened, every version of every key.\n" +
 			"With --verify that is all, and any appliance with the same HSM will do; the exit code is 1 if\n" +
 			"a row is damaged. A restore takes damaged rows over as they are, out of service, and names them.\n" +
@@ -34,7 +39,7 @@ func Command(a *cli.Admin) *cobra.Command {
 				return err
 			}
 			defer f.Close()
-			done, err := cli.Call(cmd.Context(), a, operation.Restore, operation.BackupUpload{Verify: verify, Backup: f})
+			done, err := cli.Call(cmd.Context(), a, operation.Restore, operation.BackupUpload{Verify: verify, Drill: drill, Reason: reason, Backup: f})
 			if err != nil {
 				return err
 			}
@@ -47,6 +52,9 @@ func Command(a *cli.Admin) *cobra.Command {
 		}),
 	})
 	c.Flags().BoolVar(&verify, "verify", false, "open everything in the backup, and change nothing")
+	c.Flags().BoolVar(&drill, "drill", false, "restore for practice: the copy never changes anything in the HSM")
+	c.Flags().StringVar(&reason, "reason", "", "why; the audit log has it")
+	c.MarkFlagsMutuallyExclusive("verify", "drill")
 	return c
 }
 
@@ -60,6 +68,9 @@ func showReport(w io.Writer, r *appliance.BackupReport) {
 	}
 	if r.Restored {
 		result = "restored"
+	}
+	if r.As.Standing == appliance.StandingDrill {
+		result = "restored as a drill: it changes nothing in the HSM"
 	}
 	cli.Row(w, "result", result)
 	cli.Row(w, "of", cli.When(r.Created))

@@ -1,0 +1,371 @@
+package authz
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/cedar-policy/cedar-go"
+)
+
+// A rule that can never match is most often a mistake, and one that forbids then forbids
+// nothing. So a new rule may only say what KMS may send. Rules that are stored already are
+// read as they are: [Rule.Validate] and [Parse] do not ask for any of this.
+
+// partitions of AWS.
+var partitions = []string{"aws", "aws-cn", "aws-us-gov", "aws-eusc", "aws-iso", "aws-iso-b", "aws-iso-e", "aws-iso-f"}
+
+// internalPrincipal is what KMS sends for a call of its own.
+const internalPrincipal = "AWS Internal"
+
+var (
+	// The domains of the partitions.
+	servicePrincipal = regexp.MustCompile(`^[a-z0-9-]+(\.[a-z0-9-]+)*\.(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|c2s\.ic\.gov|sc2s\.sgov\.gov|csp\.hci\.ic\.gov|cloud\.adc-e\.uk)$`)
+	regionName       = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+	regionPattern    = regexp.MustCompile(`^[a-z0-9*?-]+$`)
+	serviceName      = regexp.MustCompile(`^[a-z0-9.*?-]+$`)
+	operationName    = regexp.MustCompile(`^[A-Za-z*?]+$`)
+	networkName      = regexp.MustCompile(`^[a-z0-9*?-]+$`)
+)
+
+// identities are how the resource of a principal's ARN begins.
+var identities = []string{"root", "user/", "role/", "assumed-role/", "federated-user/"}
+
+// Mistake says in one line why the rule can never match a request; nil if it may.
+func (r *Rule) Mistake() error {
+	if err := mistakenPrincipal(r.Principal); err != nil {
+		return fmt.Errorf("principal %q: %w", r.Principal, err)
+	}
+	c := &r.Conditions
+	for _, kind := range []struct {
+		name   string
+		values []string
+		check  func(string) error
+	}{
+		{"calling account", c.CallingAccounts, mistakenAccount},
+		{"via service", c.ViaServices, written(serviceName, "give a service as KMS names it, such as ebs or dynamodb.*.amazonaws.com")},
+		{"source VPC", c.SourceVPCs, network("vpc-")},
+		{"source VPC endpoint", c.SourceVPCEs, network("vpce-")},
+		{"KMS key ARN", c.KMSKeyARNs, mistakenKeyARN},
+		{"KMS key Region", c.KMSKeyRegions, mistakenRegion},
+		{"KMS key account", c.KMSKeyAccounts, mistakenAccount},
+		{"KMS operation", c.KMSOperations, written(operationName, "give a KMS API call, such as GenerateDataKey")},
+	} {
+		for _, v := range kind.values {
+			if err := kind.check(v); err != nil {
+				return fmt.Errorf("condition %s: %q: %w", kind.name, v, err)
+			}
+		}
+	}
+	return nil
+}
+
+// ascii finds characters that KMS sends in no name: full-width letters look like others.
+func ascii(s string) error {
+	for _, r := range s {
+		if r < ' ' || r > '~' {
+			return fmt.Errorf("the character %q (%U) is in no name that KMS sends; it may look like another one", r, r)
+		}
+	}
+	return nil
+}
+
+func written(form *regexp.Regexp, advice string) func(string) error {
+	return func(v string) error {
+		if err := ascii(v); err != nil {
+			return err
+		}
+		if !form.MatchString(v) {
+			return fmt.Errorf("no request has that; %s", advice)
+		}
+		return nil
+	}
+}
+
+func network(prefix string) func(string) error {
+	form := written(networkName, "give an ID such as "+prefix+"1a2b3c4d")
+	return func(v string) error {
+		if err := form(v); err != nil {
+			return err
+		}
+		if !mayBegin(v, prefix) {
+			return fmt.Errorf("no request has that; give an ID such as %s1a2b3c4d", prefix)
+		}
+		return nil
+	}
+}
+
+// mayBegin says whether a text that matches the pattern may begin with one of the
+// beginnings, and go on.
+func mayBegin(pattern string, beginnings ...string) bool {
+	fixed, wild := pattern, hasWildcard(pattern)
+	if wild {
+		fixed = affixOf(pattern).prefix
+	}
+	return slices.ContainsFunc(beginnings, func(b string) bool {
+		return (len(fixed) > len(b) || wild) && strings.HasPrefix(fixed, b) || wild && strings.HasPrefix(b, fixed)
+	})
+}
+
+// mayBe says whether one of the texts matches the pattern.
+func mayBe(pattern string, texts ...string) bool {
+	return slices.ContainsFunc(texts, func(s string) bool { return match(pattern, s) })
+}
+
+func mistakenAccount(v string) error {
+	fixed := len(strings.ReplaceAll(v, "*", ""))
+	if strings.Trim(v, "0123456789*?") != "" || fixed > 12 || (fixed < 12 && !strings.Contains(v, "*")) {
+		return fmt.Errorf("an account has 12 digits, 0 to 9")
+	}
+	return nil
+}
+
+func mistakenRegion(v string) error {
+	if err := ascii(v); err != nil {
+		return err
+	}
+	if hasWildcard(v) && regionPattern.MatchString(v) || regionName.MatchString(v) {
+		return nil
+	}
+	return fmt.Errorf("no Region is called so; give one such as us-east-1")
+}
+
+func mistakenPartition(v string) error {
+	if !mayBe(v, partitions...) {
+		return fmt.Errorf("AWS has no partition %q; there are %s", v, strings.Join(partitions, ", "))
+	}
+	return nil
+}
+
+const principalForms = "give an ARN such as arn:aws:iam::123456789012:role/app, a service such as dynamodb.amazonaws.com, an account of 12 digits, or *"
+
+func mistakenPrincipal(p string) error {
+	if err := ascii(p); err != nil {
+		return err
+	}
+	switch {
+	case p == AnyPrincipal, p == internalPrincipal, isAccount(p), servicePrincipal.MatchString(p):
+		return nil
+	case !strings.HasPrefix(p, "arn:"):
+		return fmt.Errorf("no request has that principal; %s", principalForms)
+	}
+	a, ok := splitARN(p)
+	if !ok {
+		return fmt.Errorf("an ARN has six parts; %s", principalForms)
+	}
+	if err := mistakenPartition(a.partition); err != nil {
+		return err
+	}
+	if !mayBe(a.service, "iam", "sts") {
+		return fmt.Errorf("the service of a principal is iam or sts, and not %q", a.service)
+	}
+	if !match(a.region, "") {
+		return fmt.Errorf("the ARN of a principal has no Region: leave %q out", a.region)
+	}
+	if err := mistakenAccount(a.account); err != nil {
+		return fmt.Errorf("the ARN's account %q: %w", a.account, err)
+	}
+	if a.resource != identities[0] && (strings.Contains(a.resource, " ") || !mayBegin(a.resource, identities...)) {
+		return fmt.Errorf("the ARN's resource %q is none of a principal; it begins with one of %s", a.resource, strings.Join(identities, ", "))
+	}
+	return nil
+}
+
+// mistakenKeyARN judges a KMS key's ARN, or a pattern of one, in which a wildcard may
+// stand for several parts.
+func mistakenKeyARN(v string) error {
+	if err := ascii(v); err != nil {
+		return err
+	}
+	if !mayBegin(v, "arn:") || strings.Contains(v, " ") {
+		return fmt.Errorf("give an ARN such as arn:aws:kms:us-east-1:123456789012:key/*")
+	}
+	parts := strings.SplitN(v, ":", 6)
+	checks := []func(string) error{nil, mistakenPartition, func(s string) error {
+		if !mayBe(s, "kms") {
+			return fmt.Errorf("the service is kms, and not %q", s)
+		}
+		return nil
+	}, mistakenRegion, mistakenAccount, func(s string) error {
+		if !mayBegin(s, "key/") {
+			return fmt.Errorf("the resource begins with key/, and is not %q", s)
+		}
+		return nil
+	}}
+	for i, part := range parts {
+		last := i == len(parts)-1
+		if last && len(parts) < 6 {
+			if !hasWildcard(part) {
+				return fmt.Errorf("an ARN has six parts; give one such as arn:aws:kms:us-east-1:123456789012:key/*")
+			}
+			return nil // the wildcard may stand for the other parts
+		}
+		if strings.Contains(part, "*") {
+			return nil // it may reach into the next part
+		}
+		if check := checks[i]; check != nil {
+			if err := check(part); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// MistakeInCedar says in one line why a policy written by hand names what no request has;
+// nil if none does. The text is one that [Parse] takes.
+func MistakeInCedar(text string) error {
+	list, err := cedar.NewPolicyListFromBytes("", []byte(text))
+	if err != nil {
+		return parseError(err)
+	}
+	for _, p := range list {
+		encoded, err := p.MarshalJSON()
+		if err != nil {
+			return fmt.Errorf("%s: the policy cannot be read: %s", place(text, p.Position().Offset), oneLine(err.Error()))
+		}
+		var tree map[string]any
+		if err := json.Unmarshal(encoded, &tree); err != nil {
+			return fmt.Errorf("%s: the policy cannot be read: %s", place(text, p.Position().Offset), oneLine(err.Error()))
+		}
+		delete(tree, "annotations") // they may say anything
+		if err := mistakenNode(tree); err != nil {
+			return fmt.Errorf("%s: %w", place(text, p.Position().Offset), err)
+		}
+	}
+	return nil
+}
+
+// mistakenNode looks through a policy in Cedar's JSON format: its entities, and its
+// comparisons of attributes with texts.
+func mistakenNode(node any) error {
+	switch n := node.(type) {
+	case string:
+		return ascii(n)
+	case []any:
+		for _, child := range n {
+			if err := mistakenNode(child); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		if kind, ok := n["type"].(string); ok {
+			if id, ok := n["id"].(string); ok {
+				return mistakenEntity(kind, id)
+			}
+		}
+		if err := mistakenComparison(n); err != nil {
+			return err
+		}
+		for _, child := range n {
+			if err := mistakenNode(child); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func mistakenEntity(kind, id string) error {
+	err := ascii(id)
+	switch {
+	case err != nil:
+	case kind == string(typeAccount) && !isAccount(id):
+		err = fmt.Errorf("an account has 12 digits, 0 to 9")
+	case kind == string(typePrincipal) && hasWildcard(id):
+		err = fmt.Errorf("in a name wildcards are nothing but characters; use principal.name like %q", id)
+	case kind == string(typePrincipal):
+		err = mistakenPrincipal(id)
+	}
+	if err != nil {
+		return fmt.Errorf("%s::%q: %w", kind, id, err)
+	}
+	return nil
+}
+
+// mistakenComparison judges "attribute == text" and "attribute like pattern".
+func mistakenComparison(n map[string]any) error {
+	for operator, of := range n {
+		sides, ok := of.(map[string]any)
+		if !ok {
+			continue
+		}
+		switch operator {
+		case "==", "!=":
+			for _, pair := range [][2]string{{"left", "right"}, {"right", "left"}} {
+				text, ok := literal(sides[pair[1]])
+				if !ok {
+					continue
+				}
+				if err := mistakenText(attributeOf(sides[pair[0]]), text); err != nil {
+					return fmt.Errorf("%q: %w", text, err)
+				}
+			}
+		case "like":
+			pattern := patternOf(sides["pattern"])
+			if err := mistakenText(attributeOf(sides["left"]), pattern); err != nil {
+				return fmt.Errorf("%q: %w", pattern, err)
+			}
+		}
+	}
+	return nil
+}
+
+// mistakenText judges what an attribute is compared with.
+func mistakenText(attribute, text string) error {
+	if err := ascii(text); err != nil {
+		return err
+	}
+	switch attribute {
+	case "account", "kmsKeyAccount":
+		return mistakenAccount(text)
+	case "partition":
+		return mistakenPartition(text)
+	case "kmsKeyRegion":
+		return mistakenRegion(text)
+	case "kmsKeyArn":
+		return mistakenKeyARN(text)
+	case "name":
+		if parts := strings.SplitN(text, ":", 3); strings.HasPrefix(text, "arn:") && len(parts) == 3 {
+			if err := mistakenPartition(parts[1]); err != nil {
+				return err
+			}
+		}
+		if !hasWildcard(text) {
+			return mistakenPrincipal(text)
+		}
+	}
+	return nil
+}
+
+func literal(node any) (string, bool) {
+	n, _ := node.(map[string]any)
+	text, ok := n["Value"].(string)
+	return text, ok
+}
+
+// attributeOf gives the name of the attribute of the principal or the context that a node
+// is; empty for any other.
+func attributeOf(node any) string {
+	n, _ := node.(map[string]any)
+	access, _ := n["."].(map[string]any)
+	name, _ := access["attr"].(string)
+	return name
+}
+
+// patternOf gives a pattern with "*" for its wildcards.
+func patternOf(node any) string {
+	var out strings.Builder
+	parts, _ := node.([]any)
+	for _, part := range parts {
+		if p, ok := part.(map[string]any); ok {
+			text, _ := p["Literal"].(string)
+			out.WriteString(text)
+		} else {
+			out.WriteString("*")
+		}
+	}
+	return out.String()
+}

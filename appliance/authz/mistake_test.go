@@ -1,0 +1,96 @@
+package authz
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestMistakenPrincipals(t *testing.T) {
+	for _, p := range []string{"*", "AWS Internal", "123456789012", "dynamodb.amazonaws.com", "secretsmanager.us-east-1.amazonaws.com", "ec2.amazonaws.com.cn",
+		"arn:aws:iam::123456789012:user/Alice", "arn:aws:iam::123456789012:root", "arn:aws-cn:iam::123456789012:role/path/app", "arn:aws-us-gov:sts::123456789012:assumed-role/app/session@x+y=z,.",
+		"arn:aws:sts::123456789012:federated-user/bob", "arn:aws:iam::123456789012:role/app-*", "arn:aws:iam::*:user/A?ice", "arn:*:iam::123456789012:role/*", "arn:aws*:*::1234????9012:*", "arn:aws:iam::123456789012:r*",
+		"arn:aws:iam::12*:role/app", "arn:aws:*:*:123456789012:user/x"} {
+		if err := (&Rule{Principal: p}).Mistake(); err != nil {
+			t.Errorf("%q: %v", p, err)
+		}
+	}
+	for _, p := range []string{" ", "", "p", "alice", "*a", "12345678901", "1234567890123", "１２３４５６７８９０１２", "12345678901２", "0x3456789012",
+		"arn:aws:iam:123456789012:role/app", "arn:aws:iam::123456789012", "arn:aws:iam::12345678901:role/app", "arn:aws:iam::1234567890123:role/app", "arn:aws:iam::12345678901２:role/app", "arn:aws:iam::????????????1*:role/app",
+		"ａrn:aws:iam::123456789012:role/app", "arn：aws:iam::123456789012:role/app", "arn:ａws:iam::123456789012:role/app", "arn:aws:iam::123456789012:rоle/app", "arn:aws:iam::123456789012:role/ａpp", "arn:aws:iam::123456789012:role/a\u00a0b",
+		"Arn:aws:iam::123456789012:role/app", " arn:aws:iam::123456789012:role/app", "arn:aws:iam::123456789012:role/app ", "arn:aws2:iam::123456789012:role/app", "arn:aws-xx*:iam::123456789012:role/app", "arn::iam::123456789012:role/app",
+		"arn:aws:iam:us-east-1:123456789012:role/app", "arn:aws:iam:?:123456789012:role/app", "arn:aws:s3::123456789012:role/app", "arn:aws:iam::123456789012:rol/app", "arn:aws:iam::123456789012:role/", "arn:aws:iam::123456789012:", "arn:aws:iam::123456789012:group/x",
+		"dynamodb.amazonaws.con", "dynamodb", ".amazonaws.com", "dynamodb..amazonaws.com", "dynamodb.amazonaws.com.", "Dynamodb.amazonaws.com", "ｄynamodb.amazonaws.com", "aws internal", "arn:aws:iam::123456789012:role/a\x1b[0m"} {
+		err := (&Rule{Principal: p}).Mistake()
+		if err == nil {
+			t.Errorf("%q is accepted", p)
+		} else if strings.ContainsAny(err.Error(), "\n\x1b") {
+			t.Errorf("%q: the error has a control character", p)
+		}
+	}
+}
+
+func TestMistakenConditions(t *testing.T) {
+	for name, tt := range map[string]struct {
+		set       func(*Conditions, string)
+		good, bad []string
+	}{
+		"calling account": {func(c *Conditions, v string) { c.CallingAccounts = []string{v} }, []string{"123456789012", "1234*", "*", "????????????"}, []string{" ", "12345678901", "123456789012 ", "12345678901２", "abc"}},
+		"KMS key account": {func(c *Conditions, v string) { c.KMSKeyAccounts = []string{v} }, []string{"123456789012"}, []string{"1", "1234567890123", "１23456789012"}},
+		"KMS key Region":  {func(c *Conditions, v string) { c.KMSKeyRegions = []string{v} }, []string{"us-east-1", "us-gov-west-1", "us-east-?", "eu-*"}, []string{" ", "us-east", "us_east_1", "ｕs-east-1", "US-EAST-1"}},
+		"via service":     {func(c *Conditions, v string) { c.ViaServices = []string{v} }, []string{"ebs", "dynamodb.*.amazonaws.com", "s3.us-east-1.amazonaws.com"}, []string{" ", "ｅbs", "EBS", "s3 "}},
+		"source VPC":      {func(c *Conditions, v string) { c.SourceVPCs = []string{v} }, []string{"vpc-1a2b", "vpc-*", "*"}, []string{" ", "1a2b", "vpce-1", "ｖpc-1", "vpc-", "VPC-1"}},
+		"source VPCE":     {func(c *Conditions, v string) { c.SourceVPCEs = []string{v} }, []string{"vpce-1a2b", "vpce-?"}, []string{"vpc-1", "vpce－1"}},
+		"KMS key ARN": {func(c *Conditions, v string) { c.KMSKeyARNs = []string{v} }, []string{"arn:aws:kms:us-east-1:123456789012:key/k", "arn:aws:kms:*", "*", "arn:*:key/x", "arn:aws:kms:us-east-1:123456789012:key/*"},
+			[]string{" ", "arn:aws:kms:us-east-1:key/k", "arn:aws:kms:us-east-1:12345678901:key/k", "ａrn:aws:kms:*", "arn:aws2:kms:*", "arn:aws:s3:*", "arn:aws:kms:us-east-1:123456789012:alias/k", "arn:aws:kms", "key/k"}},
+		"KMS operation": {func(c *Conditions, v string) { c.KMSOperations = []string{v} }, []string{"GenerateDataKey", "Generate*"}, []string{" ", "kms:Encrypt", "Ｅncrypt", "Encrypt "}},
+	} {
+		check := func(v string) error {
+			r := &Rule{Principal: "*"}
+			tt.set(&r.Conditions, v)
+			return r.Mistake()
+		}
+		for _, v := range tt.good {
+			if err := check(v); err != nil {
+				t.Errorf("%s %q: %v", name, v, err)
+			}
+		}
+		for _, v := range tt.bad {
+			if check(v) == nil {
+				t.Errorf("%s %q is accepted", name, v)
+			}
+		}
+	}
+}
+
+func TestMistakesInCedar(t *testing.T) {
+	when := func(s string) string { return "forbid (principal, action, resource) when { " + s + " };" }
+	for _, text := range []string{"", `permit (principal, action, resource);`,
+		`@id("x") @why("größer") permit (principal == Principal::"arn:aws:iam::123456789012:role/app", action, resource); // für alle`,
+		`permit (principal in Account::"123456789012", action == Action::"Encrypt", resource == Key::"k");`,
+		when(`principal has account && principal.account == "123456789012"`), when(`principal.name like "arn:aws:iam::*:role/app"`), when(`principal has partition && principal.partition like "aws-*"`),
+		when(`context has viaService && ["ebs", "s3"].contains(context.viaService)`), when(`context has kmsKeyArn && context.kmsKeyArn like "arn:aws:kms:*"`), when(`principal.name == "dynamodb.amazonaws.com"`)} {
+		if _, err := Parse(text); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if err := MistakeInCedar(text); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, text := range []string{`forbid (principal in Account::"12345678901", action, resource);`, `forbid (principal in Account::"12345678901２", action, resource);`,
+		`forbid (principal == Principal::"ａrn:aws:iam::123456789012:role/app", action, resource);`, `forbid (principal == Principal::"\u{ff41}rn:aws:iam::123456789012:role/app", action, resource);`,
+		`forbid (principal == Principal::"arn:aws:iam::123456789012:role/*", action, resource);`, `forbid (principal == Principal::"arn:aws2:iam::123456789012:role/app", action, resource);`, `forbid (principal == Principal::" ", action, resource);`,
+		`forbid (principal, action, resource == Key::"ｋ");`, `forbid (principal, action, resource in KeyStore::"dеmo");`,
+		when(`principal in Account::"1"`), when(`principal has account && principal.account == "12345678901"`), when(`principal has account && "１23456789012" == principal.account`), when(`principal has account && principal.account like "12345678901２*"`),
+		when(`principal has partition && principal.partition == "amazon"`), when(`principal.name like "ａrn:*"`), when(`principal.name like "arn:aws2:*"`), when(`principal.name == "arn:aws:iam:123456789012:role/app"`),
+		when(`context has viaService && ["ｅbs"].contains(context.viaService)`), when(`context has kmsKeyAccount && context.kmsKeyAccount == "1"`), when(`context has kmsKeyRegion && context.kmsKeyRegion != "us_east_1"`)} {
+		if _, err := Parse(text); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		err := MistakeInCedar("permit (principal, action, resource);\n" + text)
+		if err == nil {
+			t.Errorf("%s is accepted", text)
+		} else if !strings.HasPrefix(err.Error(), "line 2, column 1: ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"holdfast/appliance/fault"
+)
+
+// What cannot be read or opened is out of service, and nothing else is: an HSM may have
+// failed once, a disk may be busy, and a row may be damaged. All of that looks alike at
+// first, so all of it is tried again, with pauses that grow. Until then the key store
+// serves nothing, since it would serve rows of before.
+
+// The pauses between attempts to bring a key store back.
+const (
+	firstRetry = time.Second
+	maxRetry   = time.Minute
+)
+
+// backoff says when something that failed is tried again. The zero value is for what
+// has not failed.
+type backoff struct {
+	pause time.Duration
+	at    time.Time
+}
+
+// failed gives what holds after another failure.
+func (b backoff) failed(now time.Time) backoff {
+	pause := min(max(2*b.pause, firstRetry), maxRetry)
+	return backoff{pause, now.Add(pause)}
+}
+
+// due says whether it is tried again now.
+func (b backoff) due(now time.Time) bool { return b.pause > 0 && !now.Before(b.at) }
+
+// KeyStoreOutage is a key store that is out of service, by no block.
+type KeyStoreOutage struct {
+	KeyStore string `json:"key_store"`
+	Reason   string `json:"reason"`
+}
+
+// outages gives the key stores that are out of service, by name.
+func (v *view) outages() []KeyStoreOutage {
+	var out []KeyStoreOutage
+	for _, e := range v.byID {
+		if e.fault != nil {
+			out = append(out, KeyStoreOutage{e.store.Name, e.fault.Error()})
+		}
+	}
+	slices.SortFunc(out, func(a, b KeyStoreOutage) int { return cmp.Compare(a.KeyStore, b.KeyStore) })
+	return out
+}
+
+// outOfService gives an endpoint that refuses all requests, and is tried again; before is
+// the one so far, or nil.
+func (s *Service) outOfService(ks *KeyStore, before *Endpoint, why error) *Endpoint {
+	if fault.CodeOf(why) == fault.Tampered {
+		why = DamagedRow{Kind: damagedKindStore, KeyStore: ks.Name}.fault(why)
+	} else {
+		why = fault.Wrapf(fault.CodeOf(why), why, "key store %q is out of service and is tried again by itself: %s", ks.Name, messageOf(why))
+	}
+	e := &Endpoint{service: s, store: *ks, fault: why}
+	if before != nil {
+		e.again = before.again
+	}
+	e.again = e.again.failed(s.now())
+	if before == nil || before.fault == nil || before.fault.Error() != why.Error() {
+		s.log.Error("a key store is out of service: its requests are refused, and it is tried again", "key_store", ks.Name, "error", why)
+	}
+	return e
+}
+
+// unread gives the view after a change whose rows could not be read: what the change may
+// concern is out of service, and all the rest as before.
+func (s *Service) unread(before *view, c Change, why error) *view {
+	v := newView(before.ring)
+	v.blocked, v.unread, v.again = before.blocked, why, before.again.failed(s.now())
+	for _, e := range before.byID {
+		if c.KeyStore != "" && c.KeyStore != e.store.ID {
+			v.add(e)
+			continue
+		}
+		failed := e
+		if e.fault == nil || fault.CodeOf(e.fault) != fault.Tampered {
+			failed = s.outOfService(&e.store, e, why)
+		}
+		v.add(failed)
+	}
+	if before.unread == nil {
+		s.log.Error("the stored state could not be read after a change; it is tried again", "key_store_id", c.KeyStore, "error", why)
+	}
+	return v
+}
+
+// openKeyStores opens the keyring keys of key stores that are not open, one HSM operation
+// for each, and gives those that fail.
+func (s *Service) openKeyStores(ctx context.Context, ring Keyring, stores []*KeyStore) map[string]error {
+	failed := map[string]error{}
+	for _, ks := range stores {
+		if ring.HasKeyringKey(ks.ID) {
+			continue
+		}
+		if err := ring.OpenKeyringKey(ctx, ks.ID, ks.WrappedKey); err != nil {
+			failed[ks.ID] = err
+		}
+	}
+	return failed
+}
+
+// open gives the first view of a keyring. An error is one that concerns all key stores: of
+// the database, or that the HSM opens none of them. A key store that fails by itself is
+// out of service.
+func (s *Service) open(ctx context.Context, ring Keyring) (*view, error) {
+	stores, err := s.store.KeyStores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	failed := s.openKeyStores(ctx, ring, stores)
+	for _, ks := range stores {
+		if err := failed[ks.ID]; err != nil && len(failed) == len(stores) && fault.CodeOf(err) != fault.Tampered {
+			return nil, err
+		}
+	}
+	return s.read(ctx, newView(ring), func(string) bool { return true }, failed)
+}
+
+// Recover tries again what is out of service and due. It holds nobody up: while it waits
+// for the HSM it has no lock that a change needs. Run calls it every second.
+func (s *Service) Recover(ctx context.Context) {
+	if !s.recovering.TryLock() {
+		return
+	}
+	defer s.recovering.Unlock()
+	v := s.live.Load()
+	if v == nil {
+		return
+	}
+	due := v.due(s.now())
+	if len(due) == 0 {
+		return
+	}
+	stores, err := s.store.KeyStores(ctx)
+	if err != nil {
+		stores = nil // read says so
+	}
+	stores = slices.DeleteFunc(stores, func(ks *KeyStore) bool { return !due.has(ks.ID) })
+	failed := s.openKeyStores(ctx, v.ring, stores)
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	old := s.live.Load()
+	if old == nil { // locked meanwhile
+		for _, ks := range stores {
+			v.ring.DropKeyringKey(ks.ID)
+		}
+		return
+	}
+	next, err := s.read(ctx, old, due.has, failed)
+	if err != nil {
+		next = s.unread(old, Change{KeyStore: due.one()}, err)
+	}
+	s.replace(old, next)
+	for _, ks := range stores {
+		switch e := next.byID[ks.ID]; {
+		case e == nil:
+			v.ring.DropKeyringKey(ks.ID)
+		case e.fault == nil && old.byID[ks.ID] != nil && old.byID[ks.ID].fault != nil:
+			s.log.Info("a key store is back in service", "key_store", ks.Name)
+		}
+	}
+}
+
+// dueStores are the IDs of key stores to try again; everything stands for all.
+type dueStores map[string]bool
+
+const everything = ""
+
+func (d dueStores) has(id string) bool { return d[everything] || d[id] }
+
+// one gives the ID if there is one alone, or everything.
+func (d dueStores) one() string {
+	if len(d) == 1 {
+		for id := range d {
+			return id
+		}
+	}
+	return everything
+}
+
+// due gives what is to be tried again now.
+func (v *view) due(now time.Time) dueStores {
+	due := dueStores{}
+	if v.unread != nil && v.again.due(now) {
+		due[everything] = true
+	}
+	for id, e := range v.byID {
+		if e.again.due(now) {
+			due[id] = true
+		}
+	}
+	return due
+}

@@ -1,0 +1,46 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/attest"
+	"holdfast/attest/tpm/counter"
+)
+
+var _ appliance.Anchor = (*counter.Anchor)(nil)
+
+// findAnchor gives the anchor of the state that the machine's TPM has or can have;
+// nil if it has no TPM. It makes nothing.
+func findAnchor(c *attest.Collector) (*counter.Anchor, error) {
+	if c == nil || c.TPM == nil {
+		return nil, nil
+	}
+	return counter.NewAnchor(c.TPM)
+}
+
+// stateAnchor gives the anchor of the state; nil without a TPM. The boot has found it
+// before it unlocks, and unlocking is the first to ask.
+func (d *Daemon) stateAnchor() appliance.Anchor {
+	if d.anchor == nil {
+		return nil
+	}
+	return d.anchor
+}
+
+// anchorTrace says whether the TPM has counted changes of a state.
+func (d *Daemon) anchorTrace(ctx context.Context) (string, error) {
+	if d.anchor == nil {
+		return "", nil
+	}
+	count, err := d.anchor.Count(ctx)
+	if fault.CodeOf(err) == fault.NotFound {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("the TPM has counted changes of a state (%s stands at %d)", d.anchor.Name(), count), nil
+}

@@ -1,0 +1,162 @@
+package daemon
+
+import (
+	"context"
+	"crypto/hmac"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
+	"holdfast/appliance/machine/machinekey"
+	"holdfast/attest"
+)
+
+// MachineKeyFile is the file, in the state's folder, of the key by which this machine
+// authenticates rows while the appliance is locked.
+const MachineKeyFile = "machine-key"
+
+// machineKeyFile is where the key rests: sealed to the TPM where the TPM releases the
+// PIN.
+func (d *Daemon) machineKeyFile(c *attest.Collector) (*machinekey.File, error) {
+	f := &machinekey.File{Path: filepath.Join(d.o.Config.State.Dir, MachineKeyFile), Write: boot.WriteFile}
+	r, sealed := releaser(d.o.Config).(*boot.SealedRelease)
+	if !sealed {
+		return f, nil
+	}
+	if c == nil || c.TPM == nil {
+		return nil, fault.Errorf(fault.TPMFailed, "there is no TPM that keeps the machine's key")
+	}
+	f.TPM, f.SealKey, f.Authorizations = c.TPM, r.ReadKey, r.ReadAuthorizations
+	return f, nil
+}
+
+// openMachineKey takes the machine's key, once, before the TPM is capped; at the first
+// start it makes it. Without it the boot goes on, as the unlock makes another: until then
+// nobody can sign in. With it the policy's version must be one that it has sealed.
+func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, version uint64) error {
+	d.policyVersion.Store(version)
+	if d.closed() || d.machineKey.ID() != "" {
+		return nil
+	}
+	made := false
+	err := func() error {
+		f, err := d.machineKeyFile(c)
+		if err != nil {
+			return err
+		}
+		secret, err := f.Read()
+		if made = errors.Is(err, fs.ErrNotExist); made {
+			return d.makeMachineKey(ctx, f)
+		}
+		if err != nil {
+			return err
+		}
+		return d.machineKey.Set(secret)
+	}()
+	if err != nil {
+		d.o.Log.Error("nobody can sign in before the keys are unlocked: the machine's key is not there", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
+		return nil
+	}
+	if made {
+		return d.sealPolicyVersion(ctx, version)
+	}
+	return d.raisePolicySeal(ctx, version)
+}
+
+// policyRaised seals a version that was noted while the appliance runs. In a boot the
+// machine's key comes later.
+func (d *Daemon) policyRaised(ctx context.Context, version uint64) error {
+	if d.machineKey.ID() == "" {
+		return nil
+	}
+	return d.raisePolicySeal(ctx, version)
+}
+
+func policyBinding(version uint64) appliance.Binding {
+	return appliance.Binding{Purpose: "policy-version", Fields: []string{strconv.FormatUint(version, 10)}}
+}
+
+func (d *Daemon) sealPolicyVersion(ctx context.Context, version uint64) error {
+	mac, err := d.machineKey.MAC(policyBinding(version))
+	if err == nil {
+		err = d.store.Machine().SealPolicyVersion(ctx, version, mac)
+	}
+	if err != nil {
+		return fault.Wrapf(fault.PolicyVersion, err, "the policy's version %d cannot be sealed", version)
+	}
+	return nil
+}
+
+// raisePolicySeal holds the noted version of the policy against the seal that this
+// machine gave it, and seals a higher one.
+func (d *Daemon) raisePolicySeal(ctx context.Context, version uint64) error {
+	highest, sealed, seal, err := d.store.Machine().PolicySeal(ctx)
+	if err != nil {
+		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
+	}
+	want, err := d.machineKey.MAC(policyBinding(sealed))
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(want, seal) || highest < sealed {
+		return fault.Errorf(fault.PolicyVersion, "the noted version of the policy, %d, does not match the seal of this machine: the database was changed by hand; restore a backup into a fresh appliance", highest)
+	}
+	if version < sealed {
+		return fault.Errorf(fault.PolicyVersion, "the policy has version %d, and this appliance had version %d before; install that or a newer one", version, sealed)
+	}
+	if version == sealed {
+		return nil
+	}
+	return d.sealPolicyVersion(ctx, version)
+}
+
+// makeMachineKey makes the key, and in a database without an installation the first
+// settings, which it seals.
+func (d *Daemon) makeMachineKey(ctx context.Context, f *machinekey.File) error {
+	secret, save, err := f.New()
+	if err != nil {
+		return err
+	}
+	if err := d.machineKey.Set(secret); err != nil {
+		return err
+	}
+	err = d.appliance.Found(ctx)
+	if err == nil {
+		err = save()
+	}
+	if err != nil {
+		d.machineKey.Wipe()
+		return err
+	}
+	d.o.Log.Info("the machine's key was made; rows that it has not sealed are refused while the appliance is locked", "file", f.Path, "id", d.machineKey.ID())
+	return nil
+}
+
+// renewSeals has this machine seal what the state key has sealed: after an upgrade, after
+// a restore, and where the machine's key was lost.
+func (d *Daemon) renewSeals(ctx context.Context) error {
+	if d.closed() {
+		return nil
+	}
+	if d.machineKey.ID() == "" {
+		f, err := d.machineKeyFile(d.measured.Load())
+		if err == nil {
+			err = d.makeMachineKey(ctx, f)
+		}
+		if err == nil {
+			err = d.sealPolicyVersion(ctx, d.policyVersion.Load())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return d.appliance.RenewSeals(ctx, func() error {
+		d.o.Log.Info("users, API tokens, invitations, requests for approval and settings get the seal of this machine", "id", d.machineKey.ID())
+		return errors.Join(d.users.RenewSeals(ctx), approval.RenewSeals(ctx, d.store, d.appliance.Seals()))
+	})
+}

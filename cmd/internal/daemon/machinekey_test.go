@@ -1,0 +1,210 @@
+package daemon_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot/progress"
+	"holdfast/cmd/internal/daemon"
+	"holdfast/web/operation"
+)
+
+// refusedUsers gives how many users there are, and how many of them are refused.
+func (r *running) refusedUsers() (all, refused int) {
+	r.s.t.Helper()
+	var users []*identity.User
+	r.ok("GET", "users", nil, &users)
+	for _, u := range users {
+		if u.Refused {
+			refused++
+		}
+	}
+	return len(users), refused
+}
+
+// locked starts the appliance without a PIN: it stays locked, and has the machine's key.
+func (s *site) locked() *running {
+	s.t.Helper()
+	if err := os.Remove(s.cfg.SealedPIN()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.t.Fatal(err)
+	}
+	s.asIs = true
+	before := len(s.log.String())
+	r := s.begin()
+	s.logged(before, `code=E_SEAL_MISSING`)
+	return r
+}
+
+// copyOf gives a function that puts the database of an appliance that does not run back.
+func (s *site) copyOf() (putBack func()) {
+	s.t.Helper()
+	file := filepath.Join(s.cfg.State.Dir, "holdfast.db")
+	content, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		s.t.Helper()
+		for _, left := range []string{file + "-wal", file + "-shm"} {
+			if err := os.Remove(left); err != nil && !errors.Is(err, os.ErrNotExist) {
+				s.t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// TestLockedUsers: while the appliance is locked a user who has the machine's seal is
+// not refused, and any other is. A database that was changed by hand is not unlocked.
+func TestLockedUsers(t *testing.T) {
+	s := newSite(t)
+	r := s.start()
+	r.enrol(<-s.welcomed, "alice")
+	r.stop()
+	putBack := s.copyOf()
+	for change, want := range map[string]int{ // users that are refused
+		``:                             0,
+		`UPDATE users SET seal = NULL`: 1,
+		`UPDATE users SET seal = x''`:  1,
+		`UPDATE users SET seal = substr(seal, 1, 33)`:                                   0, // the machine's alone
+		`UPDATE users SET seal = substr(seal, 34)`:                                      1, // the state key's alone, as of an earlier release
+		`UPDATE users SET seal = (SELECT seal FROM settings LIMIT 1)`:                   1,
+		`UPDATE users SET account = replace(account, 'alice', 'alicf'), name = 'alicf'`: 1,
+	} {
+		putBack()
+		if change != "" {
+			s.edit(change)
+		}
+		r := s.locked()
+		if all, refused := r.refusedUsers(); all != 1 || refused != want {
+			t.Errorf("%s: locked, %d of %d users are refused, want %d", change, refused, all, want)
+		}
+		before := len(s.log.String())
+		r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+		if change == "" {
+			s.logged(before, `msg=serving `)
+		} else {
+			s.logged(before, `msg=boot state=locked .*E_STATE_CHANGED|msg=boot state=locked .*E_UNLOCK`)
+		}
+		r.stop()
+	}
+}
+
+// TestBeforeTheFirstUnlock: what was put into the database, changed or removed before
+// the first unlock is refused before it and is not sealed by it.
+func TestBeforeTheFirstUnlock(t *testing.T) {
+	for name, c := range map[string]struct {
+		statement string
+		locked    bool // the unlock is refused
+	}{
+		"unsealed":         {`UPDATE users SET seal = NULL`, false},
+		"changed":          {`UPDATE users SET account = replace(account, 'alice', 'mallory'), name = 'mallory'`, false},
+		"setting gone":     {`DELETE FROM settings WHERE name = 'four_eyes'`, true},
+		"settings gone":    {`DELETE FROM settings`, true},
+		"setting changed":  {`UPDATE settings SET value = '{"operations":["block"]}' WHERE name = 'four_eyes'`, true},
+		"setting unsealed": {`UPDATE settings SET seal = NULL`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.start().stop() // has the policy signed
+			<-s.welcomed
+			if err := os.RemoveAll(s.cfg.State.Dir); err != nil {
+				t.Fatal(err)
+			}
+			r := s.locked()
+			r.enrol(<-s.welcomed, "alice")
+			if _, refused := r.refusedUsers(); refused != 0 {
+				t.Error("a user who enrolled is refused")
+			}
+			r.stop()
+			s.edit(c.statement)
+			r = s.locked()
+			if _, refused := r.refusedUsers(); (refused == 1) == c.locked {
+				t.Errorf("%d users are refused", refused)
+			}
+			before := len(s.log.String())
+			r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+			if c.locked {
+				s.logged(before, `msg=boot state=locked .*code=E_UNLOCK`)
+				return
+			}
+			s.logged(before, `msg=serving `)
+			if _, refused := r.refusedUsers(); refused != 1 {
+				t.Error("the first unlock has sealed a user that this machine had not")
+			}
+		})
+	}
+}
+
+// TestMachineKeyLost: without the machine's key nobody is let in while the appliance is
+// locked; the unlock makes another, and has it seal what is good.
+func TestMachineKeyLost(t *testing.T) {
+	for name, lose := range map[string]func(file string) error{
+		"gone":    os.Remove,
+		"damaged": func(file string) error { return os.WriteFile(file, []byte("damaged"), 0o600) },
+		"public":  func(file string) error { return os.Chmod(file, 0o644) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			r := s.start()
+			r.enrol(<-s.welcomed, "alice")
+			r.stop()
+			file := filepath.Join(s.cfg.State.Dir, daemon.MachineKeyFile)
+			if err := lose(file); err != nil {
+				t.Fatal(err)
+			}
+			r = s.locked()
+			if _, refused := r.refusedUsers(); (refused == 1) != (name == "gone") { // of a new key; without one nobody can tell
+				t.Errorf("%d users are refused", refused)
+			}
+			before := len(s.log.String())
+			r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+			s.logged(before, `msg=serving `)
+			r.stop()
+			r = s.locked()
+			if _, refused := r.refusedUsers(); refused != 0 {
+				t.Error("the unlock has not renewed the machine's seals")
+			}
+		})
+	}
+}
+
+// TestPolicyVersionIsSealed: the noted version of the policy cannot be lowered, removed
+// or replaced in the database.
+func TestPolicyVersionIsSealed(t *testing.T) {
+	s := newSite(t)
+	s.start().stop()
+	putBack := s.copyOf()
+	s.asIs = true
+	for _, statement := range []string{
+		`DELETE FROM policy_version`,
+		`UPDATE policy_version SET seal = NULL`,
+		`UPDATE policy_version SET seal = x''`,
+		`UPDATE policy_version SET sealed = 0`,
+		`UPDATE policy_version SET sealed = 0, seal = NULL`,
+		`UPDATE policy_version SET sealed = sealed + 1, version = version + 1`,
+		`UPDATE policy_version SET version = 0, sealed = 0, seal = NULL`,
+		`UPDATE policy_version SET seal = (SELECT substr(seal, 2, 32) FROM settings LIMIT 1)`,
+	} {
+		putBack()
+		s.edit(statement)
+		calls, before := s.shim.AllCalls(), len(s.log.String())
+		r := s.begin()
+		s.logged(before, `msg=boot state=locked .*code=E_POLICY_VERSION`)
+		if b := r.status().Boot; b.State != progress.Locked || b.Code != string(fault.PolicyVersion) {
+			t.Errorf("%s: the boot is %+v", statement, b)
+		}
+		if now := s.shim.AllCalls(); now != calls {
+			t.Errorf("%s: the HSM was called", statement)
+		}
+		r.stop()
+	}
+	putBack()
+	s.start()
+}

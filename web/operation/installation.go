@@ -1,0 +1,72 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+)
+
+// Installations are the operations of the domain on which copy of its installation the
+// appliance is.
+type Installations interface {
+	Installation() appliance.InstallationState
+	// Begin makes a new installation beside the traces of another.
+	Begin(ctx context.Context) (appliance.InstallationState, error)
+	// TakeOver makes this copy the owner.
+	TakeOver(ctx context.Context) (appliance.InstallationState, error)
+	CheckTakeOver(ctx context.Context) error
+}
+
+// Decision is what a person decides about a copy of an installation.
+type Decision struct {
+	Reason string `json:"reason"`
+}
+
+// Decided is which copy of the installation the appliance is now, and why.
+type Decided struct {
+	appliance.InstallationState
+	Reason string `json:"reason"`
+}
+
+// The operations on copies of installations.
+var (
+	ShowInstallation = define(Operation[Nothing, appliance.InstallationState]{
+		Route: Route{ID: "installation", Method: http.MethodGet, Path: "/installation", Capability: identity.See,
+			Summary: "Which copy of its installation this appliance is, and whether it may destroy keys in the HSM"},
+		Run: func(_ context.Context, c *Caller, _ Nothing) (appliance.InstallationState, error) {
+			return c.Domain.Installation(), nil
+		},
+	})
+	BeginInstallation = define(Operation[Decision, Decided]{
+		Route: Route{ID: "beginInstallation", Method: http.MethodPost, Path: "/installation/begin", Capability: identity.Administer, Dangerous: true, Urgency: Exclusive,
+			Summary: "Begin a new installation beside the traces of another, in an appliance that is locked by E_STATE_MISSING"},
+		Subject: apart[Decision],
+		Run: func(ctx context.Context, c *Caller, in Decision) (Decided, error) {
+			if err := appliance.CheckReason(in.Reason); err != nil {
+				return Decided{}, err
+			}
+			state, err := c.Domain.Begin(ctx)
+			return Decided{state, in.Reason}, err
+		},
+	})
+	TakeOverInstallation = define(Operation[Decision, Decided]{
+		Route: Route{ID: "takeOverInstallation", Method: http.MethodPost, Path: "/installation/takeover", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Exclusive,
+			Summary: "Make this copy of the installation the one that counts: the others destroy nothing in the HSM, and are locked when they start next"},
+		Subject: apart[Decision],
+		Check: func(ctx context.Context, c *Caller, in Decision) error {
+			if err := appliance.CheckReason(in.Reason); err != nil {
+				return err
+			}
+			return c.Domain.CheckTakeOver(ctx)
+		},
+		Run: func(ctx context.Context, c *Caller, in Decision) (Decided, error) {
+			if err := appliance.CheckReason(in.Reason); err != nil {
+				return Decided{}, err
+			}
+			state, err := c.Domain.TakeOver(ctx)
+			return Decided{state, in.Reason}, err
+		},
+	})
+)
