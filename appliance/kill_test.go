@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -21,8 +22,6 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
-	"holdfast/hsm"
-	"holdfast/hsm/hsmtest"
 )
 
 // fileAnchor plays the counter of a TPM in a file, which outlives the process.
@@ -59,19 +58,32 @@ func (a fileAnchor) write(count uint64) error {
 	return os.Rename(next, string(a))
 }
 
-// anchored opens an appliance with such an anchor.
-func anchored(d doomed) (*whole, error) {
-	w := &whole{}
+// anchored is an appliance with such an anchor.
+type anchored struct {
+	*appliance.Appliance
+	store *sqlite.DB
+	token appliancetest.Token
+}
+
+// openAnchored opens one over a folder with the database, the anchor, and a token. A real token
+// would do as well, but SoftHSM2 itself does not outlive a kill while somebody signs in.
+func openAnchored(dir string, device *appliancetest.Memory) (*anchored, error) {
+	w := &anchored{}
 	var err error
-	if w.store, err = sqlite.Open(ctx, filepath.Join(d.Dir, "holdfast.db"), sqlite.Options{}); err != nil {
+	if w.store, err = sqlite.Open(ctx, filepath.Join(dir, "holdfast.db"), sqlite.Options{}); err != nil {
 		return nil, err
 	}
-	if w.token, err = hsm.Open(ctx, hsm.Config{Module: d.Module, TokenLabel: d.TokenLabel, PIN: []byte(d.PIN)}); err != nil {
-		return nil, err
-	}
-	anchor := fileAnchor(filepath.Join(d.Dir, "anchor"))
+	anchor := fileAnchor(filepath.Join(dir, "anchor"))
 	w.Appliance = appliance.New(appliance.Options{Store: w.store, Anchor: func() appliance.Anchor { return anchor }})
+	if w.token, err = device.Open(ctx, appliancetest.Opening{Log: slog.New(slog.DiscardHandler), MakingMasterKey: func() error { return w.NoteMasterKey(ctx) }}); err != nil {
+		return nil, err
+	}
 	return w, w.Unlock(ctx, keyring.New(w.token), []appliance.HSM{keyring.Watched(w.token)})
+}
+
+func (w *anchored) close() error {
+	w.Lock()
+	return errors.Join(w.token.Close(), w.store.Close())
 }
 
 const killEnv = "HOLDFAST_TEST_KILL"
@@ -81,7 +93,7 @@ const killEnv = "HOLDFAST_TEST_KILL"
 type steps map[string]int
 
 // found reads from an appliance how far each kind of change has got.
-func found(w *whole) (steps, error) {
+func found(w *anchored) (steps, error) {
 	stores, err := w.KeyStores(ctx)
 	if err != nil {
 		return nil, err
@@ -92,7 +104,7 @@ func found(w *whole) (steps, error) {
 		return nil, err
 	}
 	for _, g := range grants {
-		if n, ok := strings.CutPrefix(g.Principal, "arn:aws:iam::1:role/"); ok {
+		if n, ok := strings.CutPrefix(g.Principal, "arn:aws:iam::123456789012:role/"); ok {
 			number, _ := strconv.Atoi(n)
 			at["grant"] = max(at["grant"], number)
 			at["grants"]++
@@ -128,9 +140,17 @@ func found(w *whole) (steps, error) {
 
 // loaded starts, says how far it finds each kind of change, and goes on with all of them at
 // once, until it is killed.
-func (d doomed) loaded() error {
+func loaded(dir string) error {
 	began := time.Now()
-	w, err := anchored(d)
+	dumped, err := os.ReadFile(filepath.Join(dir, "token"))
+	if err != nil {
+		return err
+	}
+	device, err := appliancetest.NewMemoryOf(dumped)
+	if err != nil {
+		return err
+	}
+	w, err := openAnchored(dir, device)
 	if err != nil {
 		return err
 	}
@@ -185,7 +205,7 @@ func (d doomed) loaded() error {
 		return err
 	}
 	for _, g := range grants {
-		switch n, ok := strings.CutPrefix(g.Principal, "arn:aws:iam::1:role/"); {
+		switch n, ok := strings.CutPrefix(g.Principal, "arn:aws:iam::123456789012:role/"); {
 		case ok && n == fmt.Sprint(at["grant"]):
 			last = g.ID
 		case ok:
@@ -195,7 +215,7 @@ func (d doomed) loaded() error {
 		}
 	}
 	forever("grant", at["grant"], func(n int) error {
-		g, err := w.AddGrant(ctx, "demo", appliance.Grant{Principal: fmt.Sprint("arn:aws:iam::1:role/", n), Operations: []appliance.Operation{appliance.OpDecrypt}})
+		g, err := w.AddGrant(ctx, "demo", appliance.Grant{Principal: fmt.Sprint("arn:aws:iam::123456789012:role/", n), Operations: []appliance.Operation{appliance.OpDecrypt}})
 		if err == nil && last != "" {
 			err = w.RemoveGrant(ctx, "demo", last)
 		}
@@ -206,7 +226,11 @@ func (d doomed) loaded() error {
 	})
 	for range 3 {
 		forever("encryptions", 0, func(int) error {
-			s, err := w.session("used")
+			e, err := w.Endpoint("/demo")
+			if err != nil {
+				return err
+			}
+			s, err := appliancetest.Session(e, doomedAccessKeyID, doomedSecret, "used")
 			if err != nil {
 				return err
 			}
@@ -220,17 +244,12 @@ func (d doomed) loaded() error {
 // changes of administrators under way. The next start finds all that was answered, takes
 // nothing of it for tampering, and takes seconds.
 func TestKillAtAnyMoment(t *testing.T) {
-	if text := os.Getenv(killEnv); text != "" {
-		var d doomed
-		if err := json.Unmarshal([]byte(text), &d); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Println("failed", d.loaded())
+	if dir := os.Getenv(killEnv); dir != "" {
+		fmt.Println("failed", loaded(dir))
 		os.Exit(1)
 	}
-	cfg := hsmtest.New(t)
-	d := doomed{Dir: t.TempDir(), Module: cfg.Module, TokenLabel: cfg.TokenLabel, PIN: string(cfg.PIN)}
-	w := must(anchored(d))(t)
+	dir, device := t.TempDir(), appliancetest.NewMemory()
+	w := must(openAnchored(dir, device))(t)
 	must(w.CreateKeyStore(ctx, appliance.KeyStore{Name: "demo", URIPathPrefix: "/demo", RequestsPerSecond: 1000000}))(t)
 	if _, _, err := w.CreateCredential(ctx, "demo", appliance.NewCredential{AccessKeyID: doomedAccessKeyID, SecretAccessKey: doomedSecret}); err != nil {
 		t.Fatal(err)
@@ -243,11 +262,14 @@ func TestKillAtAnyMoment(t *testing.T) {
 	if err := w.close(); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "token"), must(device.Dump())(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	slowest, changes := 0, 0
 	const rounds = 100
 	for round := range rounds {
 		after := time.Duration(rand.IntN(150)) * time.Millisecond
-		did, slowest, changes = killed(t, d, did, round%5 == 0, after, slowest, changes)
+		did, slowest, changes = killed(t, dir, did, round%5 == 0, after, slowest, changes)
 		if t.Failed() {
 			t.Fatalf("round %d, killed after %s", round, after)
 		}
@@ -260,11 +282,10 @@ func TestKillAtAnyMoment(t *testing.T) {
 
 // killed runs a child and kills it after a time, from its beginning or from when it serves.
 // It holds what the child finds against what was answered before.
-func killed(t *testing.T, d doomed, did steps, starting bool, after time.Duration, slowest, changes int) (steps, int, int) {
+func killed(t *testing.T, dir string, did steps, starting bool, after time.Duration, slowest, changes int) (steps, int, int) {
 	t.Helper()
-	text := must(json.Marshal(d))(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), killEnv+"="+string(text))
+	cmd.Env = append(os.Environ(), killEnv+"="+dir)
 	cmd.Stderr = os.Stderr
 	out := must(cmd.StdoutPipe())(t)
 	if err := cmd.Start(); err != nil {

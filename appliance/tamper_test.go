@@ -99,6 +99,7 @@ func (a *memoryAnchor) copied() *memoryAnchor {
 // what it decides.
 type target struct {
 	device *appliancetest.Memory
+	dumped []byte // what the device keeps at the end
 	clock  *appliancetest.Clock
 	anchor *memoryAnchor // nil for none
 
@@ -133,13 +134,17 @@ func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served,
 	if err != nil {
 		return nil, err
 	}
-	token := must(g.device.Open(ctx, log))(t)
 	s := &served{store: store}
 	o := appliance.Options{Store: store, Log: log, Now: g.clock.Now, Lease: 100000 * time.Hour, Dir: dir}
 	if anchor != nil {
 		o.Anchor = func() appliance.Anchor { return anchor }
 	}
 	s.Appliance = appliance.New(o)
+	device := g.device
+	if g.dumped != nil { // each has a token of its own
+		device = must(appliancetest.NewMemoryOf(g.dumped))(t)
+	}
+	token := must(device.Open(ctx, appliancetest.Opening{Log: log, MakingMasterKey: func() error { return s.NoteMasterKey(ctx) }}))(t)
 	s.stop = sync.OnceFunc(func() {
 		s.Lock()
 		_, _ = token.Close(), store.Close()
@@ -169,6 +174,7 @@ func newTarget(t testing.TB, anchored bool) *target {
 	s = must(g.start(t, dir, g.anchor))(t)
 	g.keep(t, dir)
 	g.change(t, s, dir).stop()
+	g.dumped = must(g.device.Dump())(t)
 	g.old, g.present = checkpointed(t, g.moments[0]), checkpointed(t, dir)
 	again := copied(t, g.present)
 	present, err := g.start(t, again, g.anchorCopy())
@@ -699,8 +705,11 @@ func (g *target) try(t testing.TB, file string, c tampering, changed *bool) erro
 	db := must(sql.Open("sqlite", file+"?_pragma=busy_timeout(5000)"))(t)
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	for _, s := range []string{`PRAGMA ignore_check_constraints = 1`, `PRAGMA foreign_keys = 0`, fmt.Sprintf(`ATTACH '%s' AS old`, g.old), fmt.Sprintf(`ATTACH '%s' AS present`, g.present)} {
+	for _, s := range []string{`PRAGMA ignore_check_constraints = 1`, `PRAGMA foreign_keys = 0`, fmt.Sprintf(`ATTACH '%s' AS old`, g.old)} {
 		must(db.Exec(s))(t)
+	}
+	if !c.schema {
+		must(db.Exec(`CREATE TEMP TABLE as_before AS SELECT * FROM main.` + c.table))(t)
 	}
 	for _, s := range c.statements {
 		if _, err := db.Exec(s); err != nil {
@@ -708,7 +717,7 @@ func (g *target) try(t testing.TB, file string, c tampering, changed *bool) erro
 		}
 	}
 	if *changed = c.schema; !c.schema {
-		return db.QueryRow(fmt.Sprintf(`SELECT EXISTS (SELECT * FROM main.%[1]s EXCEPT SELECT * FROM present.%[1]s) OR EXISTS (SELECT * FROM present.%[1]s EXCEPT SELECT * FROM main.%[1]s)`, c.table)).Scan(changed)
+		return db.QueryRow(fmt.Sprintf(`SELECT EXISTS (SELECT * FROM main.%[1]s EXCEPT SELECT * FROM as_before) OR EXISTS (SELECT * FROM as_before EXCEPT SELECT * FROM main.%[1]s)`, c.table)).Scan(changed)
 	}
 	return nil
 }
