@@ -7,6 +7,7 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -43,6 +44,32 @@ func NewMemory() *Memory {
 	m.info = hsm.Info{Label: hex.EncodeToString(randomBytes(8)), Manufacturer: "Holdfast", Model: "in memory", Serial: hex.EncodeToString(randomBytes(8)),
 		Firmware: "1.0", Hardware: "1.0", FreeSessions: -1}
 	return m
+}
+
+// dump is what a Memory keeps.
+type dump struct {
+	Info       hsm.Info
+	Keys, Data map[string][]byte
+}
+
+// Dump gives all that the token keeps, for another process or a copy.
+func (m *Memory) Dump() ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return json.Marshal(dump{m.info, m.keys, m.data})
+}
+
+// NewMemoryOf makes a token that keeps what another one did.
+func NewMemoryOf(dumped []byte) (*Memory, error) {
+	var d dump
+	if err := json.Unmarshal(dumped, &d); err != nil {
+		return nil, err
+	}
+	m := NewMemory()
+	m.info = d.Info
+	maps.Copy(m.keys, d.Keys)
+	maps.Copy(m.data, d.Data)
+	return m, nil
 }
 
 func randomBytes(n int) []byte {

@@ -39,6 +39,9 @@ func scanAccount(scan scanner) (*identity.Account, error) {
 // Accounts implements [identity.Store].
 func (s *DB) Accounts(ctx context.Context) (list []*identity.Account, err error) {
 	err = s.read(ctx, func(c *conn) error {
+		if err := s.allMatch(ctx, c, "users"); err != nil {
+			return err
+		}
 		list, err = accounts(ctx, c)
 		return err
 	})
@@ -227,13 +230,26 @@ func (x origin) Scan(v any) error {
 
 // Invitations implements [identity.Store].
 func (s *DB) Invitations(ctx context.Context) ([]identity.Invitation, error) {
-	return all(ctx, s, scanInvitation, `SELECT `+invitationColumns+` FROM invitations ORDER BY created_at DESC, id`)
+	return allMatching(ctx, s, "invitations", scanInvitation, `SELECT `+invitationColumns+` FROM invitations ORDER BY created_at DESC, id`)
 }
 
 // all reads the rows of a query.
 func all[T any](ctx context.Context, s *DB, columns func(*T) []any, query string, args ...any) (list []T, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		list, err = read(ctx, c, columns, query, args...)
+		return err
+	})
+	return list, err
+}
+
+// allMatching does that where the rows decide something; fault.StateChanged if one of the
+// table is not that of memory.
+func allMatching[T any](ctx context.Context, s *DB, table string, columns func(*T) []any, query string) (list []T, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		if err := s.allMatch(ctx, c, table); err != nil {
+			return err
+		}
+		list, err = read(ctx, c, columns, query)
 		return err
 	})
 	return list, err
@@ -401,7 +417,7 @@ func (s *DB) CreateToken(ctx context.Context, t *identity.Token) error {
 
 // Tokens implements [identity.Store].
 func (s *DB) Tokens(ctx context.Context) ([]identity.Token, error) {
-	return all(ctx, s, scanToken, `SELECT `+tokenColumns+` FROM api_tokens ORDER BY created_at DESC, id`)
+	return allMatching(ctx, s, "api_tokens", scanToken, `SELECT `+tokenColumns+` FROM api_tokens ORDER BY created_at DESC, id`)
 }
 
 // Token implements [identity.Store].

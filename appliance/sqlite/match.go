@@ -120,6 +120,15 @@ func (s *DB) rowMatches(ctx context.Context, c *conn, table, where string, args 
 	return c.matches(ctx, nil, selection{table, where, args})
 }
 
+// allMatch gives fault.StateChanged if a row of a table is not that of memory.
+func (s *DB) allMatch(ctx context.Context, c *conn, table string) error {
+	matches, err := s.rowMatches(ctx, c, table, "true")
+	if err == nil && !matches {
+		err = stateChanged()
+	}
+	return err
+}
+
 // clear has a group taken as it is after the change at hand: people discard what it has.
 func (w *writer) clear(p place) {
 	if w.counting != nil {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,6 +124,10 @@ func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 	if err := prepareFile(ctx, path); err != nil {
 		return nil, err
 	}
+	loss, err := findLoss(path, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
 	db, err := sql.Open("sqlite", dsn(path))
 	if err != nil {
 		return nil, err
@@ -188,6 +193,7 @@ func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 		_ = s.writer.close()
 		return nil, err
 	}
+	s.loss.Store(loss)
 	s.close = sync.OnceValue(s.shutDown)
 	return s, nil
 }
@@ -274,6 +280,10 @@ func inspect(ctx context.Context, db *sql.DB) error {
 		if err := checkPages(ctx, db); err != nil {
 			return err
 		}
+		// Before what depends on the schema, such as references to a table.
+		if err := checkMade(ctx, db); err != nil {
+			return err
+		}
 		if err := checkReferences(ctx, db); err != nil {
 			return err
 		}
@@ -339,8 +349,41 @@ func checkReferences(ctx context.Context, db *sql.DB) error {
 	return damage(fmt.Sprintf("a row of %s refers to a row of %s that does not exist", table, parent))
 }
 
-// migrate brings the schema to this binary's version, or the one that is asked for,
-// refuses a newer one, and gives it.
+// checkMade refuses a schema that is of a newer version, or not what the migrations make.
+// Without a version there must be no table yet: a process may have ended before the first
+// migration.
+func checkMade(ctx context.Context, db *sql.DB) error {
+	objects, err := schemaOf(ctx, db.QueryContext)
+	if err != nil {
+		return err
+	}
+	ours := slices.DeleteFunc(objects, func(o schemaObject) bool {
+		return slices.Contains(engineTables, o.table) || strings.HasPrefix(o.name, "sqlite_")
+	})
+	if len(ours) == 0 {
+		return nil
+	}
+	var has int64
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&has)
+	if err != nil && !hasCode(err, sqlite3.SQLITE_ERROR) {
+		return err
+	}
+	if err != nil || has < 1 { // such as that there is no such table
+		return schemaFault("it does not say which version it is")
+	}
+	p, err := provider(db)
+	if err != nil {
+		return err
+	}
+	sources := p.ListSources()
+	if knows := sources[len(sources)-1].Version; has > knows {
+		return newer{has, knows}
+	}
+	return checkSchema(ctx, db.QueryContext, has)
+}
+
+// migrate brings the schema to this binary's version, or the one that is asked for, and
+// gives it.
 func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 	p, err := provider(db)
 	if err != nil {
@@ -349,14 +392,6 @@ func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 	has, knows, err := p.GetVersions(ctx)
 	if err != nil {
 		return 0, err
-	}
-	if has > knows {
-		return 0, newer{has, knows}
-	}
-	if has > 0 {
-		if err := checkSchema(ctx, db.QueryContext, has); err != nil {
-			return 0, err
-		}
 	}
 	began := time.Now()
 	to := cmp.Or(opts.schema, knows)

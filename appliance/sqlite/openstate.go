@@ -24,6 +24,10 @@ func (s *DB) OpenState(ctx context.Context, o appliance.StateOptions) (report *a
 	if err != nil {
 		return nil, err
 	}
+	if err := s.forgetLoss(); err != nil {
+		s.CloseState()
+		return nil, err
+	}
 	report.Head = st.first
 	if o.Installed != nil {
 		s.announce(appliance.Change{})
@@ -34,6 +38,12 @@ func (s *DB) OpenState(ctx context.Context, o appliance.StateOptions) (report *a
 func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (*state, *appliance.StateReport, error) {
 	if err := checkSchema(ctx, c.c.QueryContext, s.schema); err != nil {
 		return nil, nil, err
+	}
+	// Nobody accepts a loss by making an installation in what is left.
+	if founds := o.Installed != nil && o.Was == nil; founds || !o.Seal {
+		if err := s.lost(o.Anchoring != nil); err != nil {
+			return nil, nil, err
+		}
 	}
 	if o.Installed != nil {
 		put := func() error { return upgradeInstallation(c, o.Installed, o.Was) }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
@@ -25,6 +26,7 @@ type DB struct {
 	path    string
 	schema  int64 // its version: the last migration's
 	seed    maphash.Seed
+	loss    atomic.Pointer[walLoss] // what the write-ahead log had lost; nil for nothing
 
 	closing chan struct{}
 	close   func() error

@@ -230,6 +230,9 @@ func (s *state) compare(ctx context.Context, c *conn) (*appliance.StateReport, e
 	}
 	s.mu.Unlock()
 	report := &appliance.StateReport{Rows: n, Head: s.heads[appliance.ScopeInstallation].Head()}
+	if err := s.compareHead(ctx, c); err != nil {
+		return nil, err
+	}
 	for scope := range scopesOf(there.sums, s.sums) {
 		if there.sums[scope] == s.sums[scope] && !s.broken[scope] {
 			continue
@@ -243,6 +246,22 @@ func (s *state) compare(ctx context.Context, c *conn) (*appliance.StateReport, e
 	}
 	slices.Sort(report.Damaged)
 	return report, nil
+}
+
+// compareHead holds the stored manifest of the installation, which is in no set, against
+// that in memory.
+func (s *state) compareHead(ctx context.Context, c *conn) error {
+	stored, err := readManifests(ctx, c)
+	if err != nil {
+		return err
+	}
+	head, there := s.heads[appliance.ScopeInstallation], stored[appliance.ScopeInstallation]
+	if there != nil && string(there.Digest()) == string(head.Digest()) {
+		return nil
+	}
+	err = fault.Errorf(fault.StateChanged, "the stored manifest of the installation is not the one that Holdfast wrote last: something else has changed or removed it")
+	s.lost(err)
+	return err
 }
 
 func scopesOf(sums ...map[string]appliance.Sum) map[string]bool {
