@@ -58,8 +58,8 @@ func (a fileAnchor) write(count uint64) error {
 	return os.Rename(next, string(a))
 }
 
-// anchored is an appliance with such an anchor.
-type anchored struct {
+// countedChange is an appliance with such an anchor.
+type countedChange struct {
 	*appliance.Appliance
 	store *sqlite.DB
 	token appliancetest.Token
@@ -67,8 +67,8 @@ type anchored struct {
 
 // openAnchored opens one over a folder with the database, the anchor, and a token. A real token
 // would do as well, but SoftHSM2 itself does not outlive a kill while somebody signs in.
-func openAnchored(dir string, device *appliancetest.Memory) (*anchored, error) {
-	w := &anchored{}
+func openAnchored(dir string, device *appliancetest.Memory) (*countedChange, error) {
+	w := &countedChange{}
 	var err error
 	if w.store, err = sqlite.Open(ctx, filepath.Join(dir, "holdfast.db"), sqlite.Options{}); err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func openAnchored(dir string, device *appliancetest.Memory) (*anchored, error) {
 	return w, w.Unlock(ctx, keyring.New(w.token), []appliance.HSM{keyring.Watched(w.token)})
 }
 
-func (w *anchored) close() error {
+func (w *countedChange) close() error {
 	w.Lock()
 	return errors.Join(w.token.Close(), w.store.Close())
 }
@@ -93,7 +93,7 @@ const killEnv = "HOLDFAST_TEST_KILL"
 type steps map[string]int
 
 // found reads from an appliance how far each kind of change has got.
-func found(w *anchored) (steps, error) {
+func found(w *countedChange) (steps, error) {
 	stores, err := w.KeyStores(ctx)
 	if err != nil {
 		return nil, err
