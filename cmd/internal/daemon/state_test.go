@@ -36,6 +36,18 @@ func (s *site) edit(statement string, args ...any) {
 	}
 }
 
+// startAccepting starts a daemon whose database was edited. Its state is held, and then
+// accepted as it is, so that what the rows' own seals do can be seen.
+func (s *site) startAccepting() *running {
+	s.t.Helper()
+	before := len(s.log.String())
+	r := s.begin()
+	s.logged(before, `state=locked .*code=E_STATE_CHANGED`)
+	r.ok("POST", "state/accept", operation.AcceptedState{Reason: "the test has edited it"}, nil)
+	s.logged(before, `state=serving`)
+	return r
+}
+
 // bearer calls the admin API over HTTPS with a token, and gives the status.
 func (r *running) bearer(token, method, path, body string) int {
 	r.s.t.Helper()
@@ -68,7 +80,7 @@ func TestInsertedToken(t *testing.T) {
 	sum := sha256.Sum256([]byte(chosen))
 	s.edit(`INSERT INTO api_tokens (digest, id, name, role, created_by, created_at, expires_at) VALUES (?, 'e', 'evil', 'administrator', 'alice', 0, ?)`,
 		sum[:], time.Now().Add(time.Hour).UnixMilli())
-	r = s.start()
+	r = s.startAccepting()
 	for _, call := range [][3]string{
 		{"GET", "/keystores", ""},
 		{"POST", "/keystores/p/credentials", "{}"},
@@ -95,7 +107,7 @@ func TestBlockTakenOff(t *testing.T) {
 	r.ok("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "a test"}, nil)
 	r.stop()
 	s.edit(`UPDATE installation SET block_reason = '', block_since = NULL, block_seal = NULL`)
-	r = s.start()
+	r = s.startAccepting()
 	kms.URL, kms.HTTP = "https://"+r.XKS.String(), s.client()
 	if a := kms.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
 		t.Error("it serves")
@@ -136,11 +148,7 @@ func TestUsersGone(t *testing.T) {
 	r.enrol(<-s.welcomed, "alice")
 	r.stop()
 	s.edit(`DELETE FROM sessions; DELETE FROM users`)
-	before := len(s.log.String())
-	r = s.begin()
-	s.logged(before, `state=locked .*code=E_STATE_CHANGED`)
-	r.ok("POST", "state/accept", operation.AcceptedState{Reason: "the test has removed them"}, nil)
-	s.logged(before, `state=serving`)
+	r = s.startAccepting()
 	if got := len(s.welcomed); got != 0 {
 		t.Errorf("%d setup codes", got)
 	}
