@@ -266,7 +266,7 @@ func TestKillAtAnyMoment(t *testing.T) {
 		t.Fatal(err)
 	}
 	slowest, changes := 0, 0
-	const rounds = 100
+	const rounds = 100 / oneIn
 	for round := range rounds {
 		after := time.Duration(rand.IntN(150)) * time.Millisecond
 		did, slowest, changes = killed(t, dir, did, round%5 == 0, after, slowest, changes)

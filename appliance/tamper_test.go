@@ -751,8 +751,10 @@ func each[T any](t *testing.T, cases []T, f func(t *testing.T, c T, n *counts)) 
 			})
 		}
 		go func() {
-			for _, c := range cases {
-				queue <- c
+			for i, c := range cases {
+				if i%oneIn == 0 {
+					queue <- c
+				}
 			}
 			close(queue)
 		}()
