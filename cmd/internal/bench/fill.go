@@ -101,9 +101,12 @@ func unlock(ctx context.Context, db appliance.Store, ring appliance.Keyring) (st
 	if err != nil {
 		return "", err
 	}
-	if _, err := db.OpenState(ctx, appliance.StateOptions{Key: key, Now: time.Now}); err != nil {
+	kept := &unraised{}
+	opened, err := db.OpenState(ctx, appliance.StateOptions{Key: key, Now: time.Now, Anchoring: kept})
+	if err != nil {
 		return "", err
 	}
+	kept.head = opened.Head
 	stores, err := db.KeyStores(ctx)
 	if err != nil {
 		return "", err
@@ -113,6 +116,15 @@ func unlock(ctx context.Context, db appliance.Store, ring appliance.Keyring) (st
 	}
 	return stores[0].ID, ring.OpenKeyringKey(ctx, stores[0].ID, stores[0].WrappedKey)
 }
+
+// unraised leaves the anchor where it is: the installation's own TPM is off.
+type unraised struct{ head appliance.Head }
+
+// Next implements [appliance.Anchoring].
+func (u *unraised) Next() (string, uint64) { return u.head.Anchor, u.head.Count }
+
+// Committed implements [appliance.Anchoring].
+func (u *unraised) Committed(uint64) {}
 
 // newKey makes a key with cached custody and a random ID, as a console does.
 func newKey(ctx context.Context, ring appliance.Keyring, keyStore string) (appliance.NewKey, error) {
