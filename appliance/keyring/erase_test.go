@@ -28,7 +28,7 @@ import (
 func needsScrub(t *testing.T) {
 	t.Helper()
 	if !scrub.Enabled {
-		t.Skip("built without GOEXPERIMENT=runtimesecret: copies stay in the heap")
+		keyringtest.Cannot(t, "built without GOEXPERIMENT=runtimesecret: copies stay in the heap")
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // keyring is locked. The garbage collector has no part in it.
 func TestKeysAreInLockedMemoryAlone(t *testing.T) {
 	if !scrub.Enabled {
-		t.Skip("built without GOEXPERIMENT=runtimesecret: copies stay in the heap")
+		keyringtest.Cannot(t, "built without GOEXPERIMENT=runtimesecret: copies stay in the heap")
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	k, _ := newRing(t, openToken(t))

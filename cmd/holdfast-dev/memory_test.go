@@ -76,7 +76,7 @@ func name(keyStore string) operation.KeyName {
 // the day. The appliance is another process, whose garbage collector is left alone.
 func TestNothingStaysInMemory(t *testing.T) {
 	if !scrub.Enabled {
-		t.Skip("built without GOEXPERIMENT=runtimesecret")
+		keyringtest.Cannot(t, "built without GOEXPERIMENT=runtimesecret")
 	}
 	p := start(t, t.TempDir())
 	memory := keyringtest.Other(p.cmd.Process.Pid)
@@ -151,7 +151,7 @@ func imported(t *testing.T, p *process, client *web.Client, keyStore string) (km
 // when the import has been answered, whichever way it came.
 func TestImportedTextGoesAtOnce(t *testing.T) {
 	if !scrub.Enabled {
-		t.Skip("built without GOEXPERIMENT=runtimesecret")
+		keyringtest.Cannot(t, "built without GOEXPERIMENT=runtimesecret")
 	}
 	p := start(t, t.TempDir())
 	memory := keyringtest.Other(p.cmd.Process.Pid)
