@@ -185,6 +185,11 @@ type StateOptions struct {
 	AuditHead *AuditHeadRow
 	// Anchoring may be nil.
 	Anchoring Anchoring
+	// Log, if given, is where each change goes before it is committed here, and from where
+	// the changes of other appliances come.
+	Log ChangeLog
+	// Taken is the number of the last change of the log that is in the database.
+	Taken uint64
 	// Lost, if given, is called when a row of the installation's set was changed by
 	// somebody else while the state is open.
 	Lost func(error)

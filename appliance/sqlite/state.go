@@ -27,12 +27,14 @@ type state struct {
 	seed   maphash.Seed
 
 	// The writer's own.
-	sums    map[string]appliance.Sum // by scope
-	heads   map[string]*appliance.Manifest
-	version int64          // PRAGMA data_version: it changes when another connection writes
-	first   appliance.Head // when it was opened
-	tx      *delta         // of the transaction; while a change is made, of that alone
-	batch   *delta         // of the changes before it in the transaction
+	sums      map[string]appliance.Sum // by scope
+	heads     map[string]*appliance.Manifest
+	number    uint64 // of the last change of the log that is in the database
+	replaying bool
+	version   int64          // PRAGMA data_version: it changes when another connection writes
+	first     appliance.Head // when it was opened
+	tx        *delta         // of the transaction; while a change is made, of that alone
+	batch     *delta         // of the changes before it in the transaction
 
 	mu     sync.RWMutex
 	groups map[uint64]uint64 // sums of short tags; a group that is not there has no rows
@@ -41,7 +43,7 @@ type state struct {
 }
 
 func newState(o appliance.StateOptions, schema int64, seed maphash.Seed, specs map[string]*spec) *state {
-	return &state{o: o, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
+	return &state{o: o, number: o.Taken, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
 		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, tx: newDelta()}
 }
 
@@ -55,6 +57,7 @@ type delta struct {
 	// forced are scopes that get a manifest, changed or not.
 	forced map[string]bool
 	heads  map[string]*appliance.Manifest
+	rows   map[string]*rowChange // for the log of changes, by row
 	err    error
 	row    []byte // the encoding of the last row, whose memory the next one takes
 }
@@ -70,6 +73,9 @@ func (d *delta) fold(o *delta) {
 	}
 	for g, n := range o.groups {
 		d.groups[g] += n
+	}
+	for _, r := range o.rows {
+		d.recordRow(r.spec, r.before, r.after)
 	}
 	maps.Copy(d.cleared, o.cleared)
 	maps.Copy(d.forced, o.forced)
@@ -135,6 +141,9 @@ func (s *state) changed(sp *spec, before, after []any, err error) {
 	if err != nil {
 		s.tx.err = err
 		return
+	}
+	if s.o.Log != nil && !s.replaying {
+		s.tx.recordRow(sp, before, after)
 	}
 	if before != nil && !sp.outOfPlace(before) {
 		s.count(s.tx, sp, before, true)

@@ -248,6 +248,20 @@ func (w *writer) transact(batch []*change, results []error) error {
 		if err := st.seal(context.Background(), w.conn); err != nil {
 			return w.rollback(err)
 		}
+		if st.o.Log != nil {
+			err := st.append(context.Background())
+			if fault.CodeOf(err) == fault.Changed {
+				w.rollback(nil)
+				if err = w.catchUp(context.Background(), st); err == nil {
+					clear(results)
+					return w.transact(batch, results)
+				}
+				return err
+			}
+			if err != nil {
+				return w.rollback(err)
+			}
+		}
 	}
 	if _, err := w.conn.exec("COMMIT"); err != nil {
 		if !hasCode(err, sqlite3.SQLITE_FULL) {
@@ -261,6 +275,9 @@ func (w *writer) transact(batch []*change, results []error) error {
 		return w.rollback(err)
 	}
 	if st != nil {
+		if st.o.Log != nil && len(st.tx.rows) > 0 {
+			st.number++
+		}
 		st.committed()
 	}
 	if w.opened != nil {
