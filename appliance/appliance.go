@@ -124,6 +124,7 @@ func New(o Options) *Appliance {
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, ownership: owner, traces: o.Traces}
+	service.state = lifecycle.State
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew

@@ -142,7 +142,7 @@ type StateStatus struct {
 	Head Head `json:"head,omitzero"`
 	// Rows is how many rows are in the sets, Damaged the sets that do not match: a key
 	// store's ID, or that and a part of its keys.
-	Rows    int      `json:"rows"`
+	Rows    int      `json:"rows,omitempty"`
 	Damaged []string `json:"damaged,omitempty"`
 	// Held is the reason for which nothing is served, HeldCode its code.
 	Held     string     `json:"held,omitempty"`
@@ -172,47 +172,97 @@ type AnchorStatus struct {
 }
 
 // VerifyState reads all rows once more, and holds them against the sets in memory, whose
-// sums the manifests have; and the anchor against the head. Errors: fault.Locked.
+// sums the manifests have; and the anchors against the head. Errors: fault.Locked.
 func (l *Lifecycle) VerifyState(ctx context.Context) (*StateStatus, error) {
-	status := &StateStatus{}
 	if h := l.service.held.Load(); h != nil {
-		status.Held, status.HeldCode = h.why.Error(), fault.CodeOf(h.why)
-		return status, nil
+		return heldBy(h.why), nil
 	}
 	if _, err := l.service.view(); err != nil {
 		return nil, err
 	}
 	report, err := l.store.CheckState(ctx)
 	if IsHeld(err) {
-		status.Held, status.HeldCode = err.Error(), fault.CodeOf(err)
-		return status, nil
+		return heldBy(err), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	status.Head, status.Rows, status.Damaged = report.Head, report.Rows, report.Damaged
-	l.mu.Lock()
-	anchor := l.opened.anchoring
-	l.mu.Unlock()
-	if anchor != nil {
+	status := &StateStatus{Head: report.Head, Rows: report.Rows, Damaged: report.Damaged}
+	if anchor := l.anchoring(); anchor != nil {
 		status.of(ctx, anchor)
 	}
 	past := func(h Head) (bool, error) { return l.store.Past(ctx, h) }
 	for _, a := range l.heads {
-		s := standing(ctx, a, report.Head, past)
-		one := AnchorStatus{Name: a.Name(), Agrees: s.err == nil, Head: s.seen.Head, Since: s.seen.Since}
-		if s.err != nil {
-			one.Why = s.err.Error()
-		}
-		status.Anchors = append(status.Anchors, one)
+		status.add(a.Name(), standing(ctx, a, report.Head, past))
 	}
 	return status, nil
 }
 
-// of notes how the head stands to the counter.
+func heldBy(why error) *StateStatus {
+	return &StateStatus{Held: why.Error(), HeldCode: fault.CodeOf(why)}
+}
+
+// anchoring gives the counter of the state that is open; nil without one.
+func (l *Lifecycle) anchoring() *anchoring {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opened == nil {
+		return nil
+	}
+	return l.opened.anchoring
+}
+
+// State gives what is known of the state without reading rows and asking the TPM: the newest
+// head that anchors were told, and what they knew of it last. Nil while it is locked and
+// not held.
+func (l *Lifecycle) State(ctx context.Context) *StateStatus {
+	if h := l.service.held.Load(); h != nil {
+		return heldBy(h.why)
+	}
+	head := l.present.Load()
+	if _, err := l.service.view(); err != nil || head == nil {
+		return nil
+	}
+	status := &StateStatus{Head: *head, Damaged: l.store.Damaged()}
+	if a := l.anchoring(); a != nil {
+		status.known(a)
+	}
+	// That what they know is in the past was proven at the start, and they were told the
+	// rest by this process.
+	past := func(h Head) (bool, error) { return h.Sequence <= head.Sequence, nil }
+	for _, a := range l.heads {
+		status.add(a.Name(), standing(ctx, a, *head, past))
+	}
+	return status
+}
+
+// add notes how the head stands to an anchor that knows heads.
+func (s *StateStatus) add(name string, stands headStanding) {
+	one := AnchorStatus{Name: name, Agrees: stands.err == nil, Head: stands.seen.Head, Since: stands.seen.Since}
+	if stands.err != nil {
+		one.Why = stands.err.Error()
+	}
+	s.Anchors = append(s.Anchors, one)
+}
+
+// known notes what was known last of the counter.
+func (s *StateStatus) known(a *anchoring) {
+	since, failed := a.status()
+	s.counter(AnchorStatus{Name: a.anchor.Name(), Count: a.counted(), Since: a.raisedAt()}, since, failed)
+}
+
+// counter notes how the head stands to the counter.
+func (s *StateStatus) counter(one AnchorStatus, since time.Time, failed error) {
+	s.Anchor, one.Agrees = one.Name, failed == nil
+	if failed != nil {
+		s.NotAnchored, s.NotAnchoredSince, one.Why = failed.Error(), since, failed.Error()
+	}
+	s.Anchors = append(s.Anchors, one)
+}
+
+// of asks the counter how the head stands to it.
 func (s *StateStatus) of(ctx context.Context, a *anchoring) {
-	one := AnchorStatus{Name: a.anchor.Name(), Agrees: true, Since: a.raisedAt()}
-	s.Anchor = one.Name
+	one := AnchorStatus{Name: a.anchor.Name(), Since: a.raisedAt()}
 	since, failed := a.status()
 	if failed == nil {
 		one.Count, _, failed = a.count(ctx)
@@ -220,9 +270,5 @@ func (s *StateStatus) of(ctx context.Context, a *anchoring) {
 	if failed == nil {
 		_, failed = a.check(ctx, s.Head)
 	}
-	if failed != nil {
-		s.NotAnchored, s.NotAnchoredSince = failed.Error(), since
-		one.Agrees, one.Why = false, failed.Error()
-	}
-	s.Anchors = append(s.Anchors, one)
+	s.counter(one, since, failed)
 }

@@ -147,6 +147,7 @@ func (s *DB) judge(ctx context.Context, c *conn, st *state, there *delta, report
 		}
 	}
 	report.Damaged = slices.Sorted(maps.Keys(st.broken))
+	st.know(report.Damaged)
 	return nil
 }
 
@@ -251,6 +252,17 @@ func (s *DB) CheckState(ctx context.Context) (report *appliance.StateReport, err
 		return err
 	})
 	return report, err
+}
+
+// Damaged implements [appliance.StateRows].
+func (s *DB) Damaged() []string {
+	st := s.writer.live.Load()
+	if st == nil {
+		return nil
+	}
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	return slices.Sorted(maps.Keys(st.damaged))
 }
 
 // Past implements [appliance.StateRows].

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 
 	"holdfast/appliance"
@@ -43,4 +44,17 @@ func (d *Daemon) anchorTrace(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("the TPM has counted changes of a state (%s stands at %d)", d.anchor.Name(), count), nil
+}
+
+// attestedState gives the head that evidence names; nil while no state is served.
+func (d *Daemon) attestedState(ctx context.Context) *attest.State {
+	s := d.appliance.State(ctx)
+	if s == nil || s.Held != "" {
+		return nil
+	}
+	digest, err := hex.DecodeString(s.Head.Digest)
+	if err != nil {
+		return nil // it is one that Holdfast has made
+	}
+	return &attest.State{Sequence: s.Head.Sequence, Digest: digest, At: s.Head.At.UTC(), Anchored: s.Anchor != "" && s.NotAnchored == ""}
 }
