@@ -60,12 +60,16 @@ func attestation(p *page) (*view, error) {
 
 // look takes the head that the evidence names, and what is known of its anchors.
 func (d *attestationData) look(p *page) error {
-	evidence, _ := asWritten(d.verdict.Facts["evidence"]).(map[string]any)
-	named, _ := evidence["state"].(map[string]any)
+	named := d.report.State
 	if named == nil {
 		return nil
 	}
-	d.state = flat("", named)
+	anchored := "no"
+	if named.Anchored {
+		anchored = "yes"
+	}
+	d.state = []ui.Fact{{Term: "Number", Value: ui.Count(named.Sequence)}, {Term: "Digest", Value: hex.EncodeToString(named.Digest), Mono: true, Copy: true},
+		{Term: "Changed", Component: ui.When(named.At, d.now)}, {Term: "Counted by the TPM", Value: anchored}}
 	status, err := read(p, operation.ShowStatus, operation.Nothing{})
 	if err != nil {
 		return err

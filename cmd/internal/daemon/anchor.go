@@ -3,10 +3,12 @@ package daemon
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot"
 	"holdfast/attest"
 	"holdfast/attest/tpm/counter"
 )
@@ -29,6 +31,24 @@ func (d *Daemon) stateAnchor() appliance.Anchor {
 		return nil
 	}
 	return d.anchor
+}
+
+// headAnchors are the anchors of the state that know heads: the audit log, and the broker if
+// one releases the PIN.
+func (d *Daemon) headAnchors() []appliance.HeadAnchor {
+	anchors := []appliance.HeadAnchor{d.audit}
+	b, ok := releaser(d.o.Config).(*boot.BrokerRelease)
+	if !ok {
+		return anchors
+	}
+	d.broker = boot.NewBrokerAnchor(b, func(ctx context.Context, nonce, tlsKey, releaseKey []byte) (*attest.Evidence, error) {
+		c := d.measured.Load()
+		if c == nil {
+			return nil, errors.New("there is no evidence before the machine was measured")
+		}
+		return c.Collect(ctx, nonce, tlsKey, releaseKey)
+	}, d.o.Log)
+	return append(anchors, d.broker)
 }
 
 // anchorTrace says whether the TPM has counted changes of a state.
