@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"holdfast/appliance/approval"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
@@ -150,6 +151,9 @@ func (p *performance) file(ctx context.Context) error {
 		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
 	err = p.Approvals.CreateApproval(ctx, r)
 	rec := p.record("", err)
+	if err != nil {
+		rec.Result = audit.Failed
+	}
 	rec.Operation, rec.After = "ask for approval of "+p.route.Operation(), encoded(p.shownApproval(r))
 	if auditErr := p.write(ctx, rec); auditErr != nil {
 		return auditErr

@@ -132,6 +132,7 @@ func (p *performance) perform(ctx context.Context) (any, error) {
 		return p.read(ctx)
 	}
 	if needs, err := p.needsApproval(ctx); err != nil {
+		p.unusable(ctx, err)
 		return nil, err
 	} else if needs {
 		return nil, p.file(ctx)
@@ -153,10 +154,12 @@ func (p *performance) read(ctx context.Context) (any, error) {
 	out, err := p.route.run(ctx, p.Caller, p.in)
 	if p.route.Recorded {
 		rec := p.record(audit.Allowed, nil)
-		stream, streams := out.(Stream)
 		if err != nil {
 			rec = p.record(audit.Failed, err)
-		} else if streams {
+		}
+		rec.Asked = p.asked()
+		stream, streams := out.(Stream)
+		if err == nil && streams {
 			rec.After = encoded(stream.About)
 		}
 		if auditErr := p.write(ctx, rec); auditErr != nil && err == nil {
