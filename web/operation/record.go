@@ -100,7 +100,7 @@ func (c *Caller) detail() string {
 // reserved says whether the operation may use the reserve of the audit log: it takes
 // something out of service, saves what is there, or is needed before one that does.
 func (p *performance) reserved() bool {
-	return p.route.Urgency == Urgent || p.route.Recorded || p.route.WhileLocked
+	return p.route.Urgency == Urgent || p.route.Recorded || p.route.WhileLocked || p.in != nil && p.route.restricts(p.in)
 }
 
 // ready says why the operation cannot be recorded; nil if it can.
