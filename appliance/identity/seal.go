@@ -426,3 +426,36 @@ func (d *Directory) RenewSeals(ctx context.Context) error {
 		func(i *Invitation) error { return renew(i.Binding(), &i.Seal) },
 		func(t *Token) error { return renew(t.Binding(), &t.Seal) })
 }
+
+// EachSealed hands all users, invitations and API tokens of a store to f, with what their
+// seals are of: for a store that is verified offline.
+func EachSealed(ctx context.Context, s Store, f func(kind, id string, b appliance.Binding, seal []byte) error) error {
+	users, err := s.Accounts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range users {
+		if err := f(appliance.DamagedUser, a.Name, accountBinding(a.Sealed), a.Seal); err != nil {
+			return err
+		}
+	}
+	invitations, err := s.Invitations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range invitations {
+		if err := f(appliance.DamagedInvitation, i.ID, i.Binding(), i.Seal); err != nil {
+			return err
+		}
+	}
+	tokens, err := s.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range tokens {
+		if err := f(appliance.DamagedToken, t.Name, t.Binding(), t.Seal); err != nil {
+			return err
+		}
+	}
+	return nil
+}

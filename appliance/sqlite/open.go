@@ -43,6 +43,8 @@ type Options struct {
 	Copy bool
 	// schema is the version to migrate a new file to; 0 for this binary's.
 	schema int64
+	// asItIs leaves the schema of the file as it is.
+	asItIs bool
 }
 
 //go:embed migrations/*.sql
@@ -432,7 +434,7 @@ func checkMade(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if err != nil || has < 1 { // such as that there is no such table
-		return schemaFault("it does not say which version it is")
+		return schemaFault("the table \"goose_db_version\" does not say which version it is")
 	}
 	p, err := provider(db)
 	if err != nil {
@@ -442,7 +444,38 @@ func checkMade(ctx context.Context, db *sql.DB) error {
 	if knows := sources[len(sources)-1].Version; has > knows {
 		return newer{has, knows}
 	}
+	want := []int64{0} // which the engine notes when it makes its table
+	for _, m := range sources {
+		if m.Version <= has {
+			want = append(want, m.Version)
+		}
+	}
+	if err := checkVersions(ctx, db, want); err != nil {
+		return err
+	}
 	return checkSchema(ctx, db.QueryContext, has)
+}
+
+// checkVersions refuses a list of migrations that is not what they leave, which the engine
+// could not read.
+func checkVersions(ctx context.Context, db *sql.DB, want []int64) error {
+	rows, err := db.QueryContext(ctx, `SELECT CASE WHEN is_applied = 1 AND datetime(tstamp) IS NOT NULL THEN version_id ELSE -1 END FROM goose_db_version ORDER BY version_id`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var there []int64
+	for rows.Next() {
+		var v int64
+		if err := rows.Scan(&v); err != nil {
+			return err
+		}
+		there = append(there, v)
+	}
+	if err := rows.Err(); err != nil || slices.Equal(there, want) {
+		return err
+	}
+	return schemaFault("the table \"goose_db_version\" does not list the migrations that made it")
 }
 
 // migrate brings the schema to this binary's version, or the one that is asked for, and
@@ -455,6 +488,9 @@ func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 	has, knows, err := p.GetVersions(ctx)
 	if err != nil {
 		return 0, err
+	}
+	if opts.asItIs {
+		return has, nil
 	}
 	began := time.Now()
 	to := cmp.Or(opts.schema, knows)
