@@ -21,6 +21,7 @@ type anchoring struct {
 	ledger freshness.Ledger
 	failed error // why the last change is not anchored
 	since  time.Time
+	raised time.Time // when it was raised last
 }
 
 // raiseWithin bounds how long a change waits for its anchor.
@@ -60,7 +61,15 @@ func (a *anchoring) raise(to uint64) {
 	}
 	if a.failed = err; err == nil {
 		a.ledger.Know(to)
+		a.raised = a.now()
 	}
+}
+
+// raisedAt says when the anchor was raised last.
+func (a *anchoring) raisedAt() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.raised.UTC()
 }
 
 // status says since when changes are not anchored; the zero time if they are.

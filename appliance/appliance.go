@@ -69,6 +69,9 @@ type Options struct {
 	// Anchor, if given, gives the anchor outside of the database that tells an older
 	// copy of it from the present one; nil where there is none.
 	Anchor func() Anchor
+	// HeadAnchors know the newest head of the state that they were told, outside of the
+	// database.
+	HeadAnchors []HeadAnchor
 	// RotateAfter is how many encryptions a key version does before the key is
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
@@ -120,7 +123,7 @@ func New(o Options) *Appliance {
 	service.installation = owner.State
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, auditHead: head, ownership: owner, traces: o.Traces}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, ownership: owner, traces: o.Traces}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew

@@ -152,6 +152,23 @@ type StateStatus struct {
 	Anchor           string    `json:"anchor,omitempty"`
 	NotAnchored      string    `json:"not_anchored,omitempty"`
 	NotAnchoredSince time.Time `json:"not_anchored_since,omitzero"`
+	// Anchors are all that the head was held against.
+	Anchors []AnchorStatus `json:"anchors,omitempty"`
+}
+
+// AnchorStatus is how the state stands to one anchor.
+type AnchorStatus struct {
+	Name string `json:"name"`
+	// Agrees says that what the anchor knows is the present head or in its past; otherwise
+	// Why says why not.
+	Agrees bool   `json:"agrees"`
+	Why    string `json:"why,omitempty"`
+	// Head is the newest head that the anchor knows; of a counter, which knows none, Count is
+	// what it says. Since is since when it has known that; zero if nobody knows, or if it was
+	// told nothing yet.
+	Head  Head      `json:"head,omitzero"`
+	Count uint64    `json:"count,omitempty"`
+	Since time.Time `json:"since,omitzero"`
 }
 
 // VerifyState reads all rows once more, and holds them against the sets in memory, whose
@@ -177,16 +194,35 @@ func (l *Lifecycle) VerifyState(ctx context.Context) (*StateStatus, error) {
 	l.mu.Lock()
 	anchor := l.opened.anchoring
 	l.mu.Unlock()
-	if anchor == nil {
-		return status, nil
+	if anchor != nil {
+		status.of(ctx, anchor)
 	}
-	status.Anchor = anchor.anchor.Name()
-	since, failed := anchor.status()
-	if failed == nil {
-		_, failed = anchor.check(ctx, report.Head)
-	}
-	if failed != nil {
-		status.NotAnchored, status.NotAnchoredSince = failed.Error(), since
+	past := func(h Head) (bool, error) { return l.store.Past(ctx, h) }
+	for _, a := range l.heads {
+		s := standing(ctx, a, report.Head, past)
+		one := AnchorStatus{Name: a.Name(), Agrees: s.err == nil, Head: s.seen.Head, Since: s.seen.Since}
+		if s.err != nil {
+			one.Why = s.err.Error()
+		}
+		status.Anchors = append(status.Anchors, one)
 	}
 	return status, nil
+}
+
+// of notes how the head stands to the counter.
+func (s *StateStatus) of(ctx context.Context, a *anchoring) {
+	one := AnchorStatus{Name: a.anchor.Name(), Agrees: true, Since: a.raisedAt()}
+	s.Anchor = one.Name
+	since, failed := a.status()
+	if failed == nil {
+		one.Count, _, failed = a.count(ctx)
+	}
+	if failed == nil {
+		_, failed = a.check(ctx, s.Head)
+	}
+	if failed != nil {
+		s.NotAnchored, s.NotAnchoredSince = failed.Error(), since
+		one.Agrees, one.Why = false, failed.Error()
+	}
+	s.Anchors = append(s.Anchors, one)
 }

@@ -18,6 +18,7 @@ type Lifecycle struct {
 		StateRows
 	}
 	anchor func() Anchor // nil, or gives nil, where there is none
+	heads  headAnchors
 
 	mu     sync.Mutex
 	opened *openedState // nil before the first
@@ -110,11 +111,18 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 			return err
 		}
 	}
-	if anchor != nil {
-		o.Fresh = func(h Head) error { return anchor.fresh(ctx, h) }
+	fresh := func(own Head, past Past) (Head, error) { return own, l.fresh(ctx, anchor, own, past) }
+	if anchor != nil || len(l.heads) > 0 {
+		o.Fresh, o.Told = fresh, l.heads.tell
+	}
+	if o.Seal && len(l.heads) > 0 {
+		o.Fresh = func(own Head, past Past) (Head, error) { return l.heads.after(ctx, own, past, accepted) }
+	} else if o.Seal {
+		o.Fresh = nil
 	}
 	report, err := l.store.OpenState(ctx, o)
 	if err == nil && accepted && anchor != nil {
+		o.Fresh = fresh
 		report, err = l.openAgain(ctx, o)
 	}
 	if err == nil {
@@ -136,6 +144,18 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	}
 	l.log.Info("the state was verified", "rows", report.Rows, "sequence", report.Head.Sequence, "anchor", report.Head.Anchor, "count", report.Head.Count)
 	return nil
+}
+
+// fresh says whether a state is as new as its anchors.
+func (l *Lifecycle) fresh(ctx context.Context, anchor *anchoring, own Head, past Past) error {
+	if anchor != nil {
+		if err := anchor.fresh(ctx, own); err != nil {
+			return err
+		}
+	} else if err := anchored(nil, own); err != nil {
+		return err
+	}
+	return l.heads.fresh(ctx, own, past)
 }
 
 // anchored says whether the manifest of an opening is anchored, as it must be before there

@@ -95,6 +95,8 @@ type CopyOptions struct {
 	// Anchor is this machine's; nil if there is none, and NoAnchor says why.
 	Anchor   Anchor
 	NoAnchor string
+	// Heads are the anchors that know heads of the state, such as the audit log in the copy.
+	Heads []HeadAnchor
 	// ProveLog says whether the audit log of the copy contains a head, and since when;
 	// nil if there is no log.
 	ProveLog func(head string) (since time.Time, err error)
@@ -127,6 +129,7 @@ type copyVerification struct {
 	o      CopyOptions
 	report *CopyReport
 	before freshness.Reading // what the anchor said before the copy was opened
+	heads  headAnchors       // what the others knew then
 	rows   OfflineRows
 	in     *Installation
 	early  *earlyStateKey // of a copy of before there were manifests
@@ -137,7 +140,7 @@ type copyVerification struct {
 func (v *copyVerification) found(err error) error {
 	switch code := fault.CodeOf(err); code {
 	case fault.StateChanged, fault.StateSchema, fault.StateUnsealed, fault.StateRolledBack, fault.StateAnchor, fault.StateLoss,
-		fault.StateDamaged, fault.StateForeign, fault.StateMissing, fault.AuditRewritten, fault.Tampered:
+		fault.StateDamaged, fault.StateForeign, fault.StateMissing, fault.AuditRewritten, fault.AuditCheckpointForged, fault.AuditSegmentMissing, fault.AuditSegment, fault.AuditTree, fault.Tampered:
 		v.report.Findings = append(v.report.Findings, CopyFinding{code, fault.ReasonOf(err)})
 		return nil
 	default:
@@ -158,6 +161,11 @@ func (v *copyVerification) run(ctx context.Context) (err error) {
 		if v.before, err = readAnchor(ctx, a); err != nil {
 			return err
 		}
+	}
+	for _, a := range v.o.Heads {
+		known := knownHead{HeadAnchor: a}
+		known.seen, known.err = a.Seen(ctx)
+		v.heads = append(v.heads, known)
 	}
 	if v.rows, err = v.o.Open(ctx); err != nil {
 		return v.found(err)
@@ -185,13 +193,22 @@ func (v *copyVerification) run(ctx context.Context) (err error) {
 		return v.found(err)
 	}
 	v.manifests(survey)
-	for _, compare := range []func(context.Context, *Survey) error{v.compareAnchor, v.compareLog, v.judgeLoss, v.lookAtRows} {
+	for _, compare := range []func(context.Context, *Survey) error{v.compareAnchor, v.compareHeads, v.compareLog, v.judgeLoss, v.lookAtRows} {
 		if err := v.found(compare(ctx, survey)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// knownHead is an anchor as it was before the copy was opened.
+type knownHead struct {
+	HeadAnchor
+	seen SeenHead
+	err  error
+}
+
+func (k knownHead) Seen(context.Context) (SeenHead, error) { return k.seen, k.err }
 
 func readAnchor(ctx context.Context, a Anchor) (freshness.Reading, error) {
 	r := freshness.Reading{Name: a.Name()}
@@ -240,7 +257,7 @@ func (v *copyVerification) manifests(s *Survey) {
 		return
 	}
 	if !s.Chained {
-		_ = v.found(fault.Errorf(fault.StateChanged, "the history of manifests does not have the newest one, or not the one before it: one of them was changed or removed"))
+		_ = v.found(fault.Errorf(fault.StateChanged, "the history of manifests does not have the newest one: it was changed or removed"))
 	}
 	if s.Judged && s.HeadSchema != s.Schema {
 		v.note("the manifests are of schema %d: the release with schema %d has not opened the state yet", s.HeadSchema, s.Schema)
@@ -327,7 +344,29 @@ func (v *copyVerification) compareAnchor(ctx context.Context, s *Survey) error {
 	return nil
 }
 
-const auditLogAnchor = "audit log"
+// compareHeads holds the head against what the other anchors know.
+func (v *copyVerification) compareHeads(ctx context.Context, s *Survey) error {
+	if s.Head.Sequence == 0 {
+		return nil
+	}
+	for _, a := range v.heads {
+		stands := standing(ctx, a, s.Head, func(h Head) (bool, error) { return v.rows.Past(ctx, h) })
+		known := stands.seen.Head
+		switch {
+		case stands.err != nil && fault.CodeOf(stands.err) != fault.StateRolledBack:
+			return stands.err
+		case stands.err != nil:
+			v.anchor(a.Name(), AnchorDisagrees, time.Time{}, "it knows the state number %d of %s", known.Sequence, known.At.Format(time.RFC3339))
+			_ = v.found(stands.err)
+		case known.Sequence > 0:
+			v.anchor(a.Name(), AnchorAgrees, stands.seen.Since, "it knows the state number %d of %s", known.Sequence, known.At.Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// auditLogAnchor names the records of the audit log, of which the state keeps a head.
+const auditLogAnchor = "records of the audit log"
 
 // compareLog holds the audit log of the copy against the head that the state keeps of it.
 func (v *copyVerification) compareLog(ctx context.Context, _ *Survey) error {
@@ -353,6 +392,7 @@ func (v *copyVerification) compareLog(ctx context.Context, _ *Survey) error {
 		v.anchor(auditLogAnchor, AnchorDisagrees, time.Time{}, "%s", fault.ReasonOf(err))
 		return err
 	}
+	v.note("the signatures of the audit log's checkpoints are not checked here: holdfast audit verify does that")
 	v.anchor(auditLogAnchor, AnchorAgrees, since, "it contains the head that the state keeps of it")
 	return nil
 }

@@ -19,6 +19,9 @@ type OfflineRows interface {
 	StateKey(ctx context.Context) (*Installation, error)
 	// AuditHead is that of [AuditHeadRows].
 	AuditHead(ctx context.Context) (*AuditHeadRow, error)
+	// Past says whether a head is the one that the rows name, or in its past; before
+	// Migrated.
+	Past(ctx context.Context, h Head) (bool, error)
 	// Migrated gives the rows in this binary's schema, for reading.
 	Migrated(ctx context.Context) (Store, error)
 }
@@ -33,7 +36,7 @@ type Survey struct {
 	// written in; zero without one.
 	Head       Head
 	HeadSchema int64
-	// Chained says that the history has the head, and before it the one that it names.
+	// Chained says that the history has the head.
 	Chained bool
 	// Judged says that the sets were held against their manifests. Why is why the
 	// installation's does not match, or none could be judged.

@@ -2,7 +2,9 @@ package audit
 
 import (
 	"encoding/base64"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -130,6 +132,33 @@ func (p *headProof) readSegment(path string) error {
 		p.met = true
 		if start, err := ParseStart(line[1:]); err == nil {
 			p.at, _ = ParseTime(start.Time)
+		}
+	}
+}
+
+// NewestState gives the newest head of the appliance's state that a checkpoint of the log in
+// a folder names, and since when; zero if none does. It checks no signature, which is for
+// [Verify].
+func NewestState(dir string) (h StateHead, since time.Time, err error) {
+	f, err := os.Open(filepath.Join(dir, CheckpointsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return h, since, nil
+	}
+	if err != nil {
+		return h, since, fault.Wrapf(fault.AuditIO, err, "the checkpoints cannot be read")
+	}
+	defer f.Close()
+	for notes := (Notes{R: f}); ; {
+		signed, _, err := notes.Next()
+		if signed == nil || err != nil {
+			return h, since, err
+		}
+		c, err := UnverifiedCheckpoint(signed)
+		if err != nil {
+			return h, since, err
+		}
+		if c.State != h {
+			h, since = c.State, c.Time
 		}
 	}
 }

@@ -228,7 +228,7 @@ func (o *Offline) survey(ctx context.Context, c *conn, key appliance.ManifestKey
 	root := heads[appliance.ScopeInstallation]
 	if root != nil {
 		s.Head, s.HeadSchema = root.Head(), root.Schema
-		if s.Chained, err = chained(c, root); err != nil {
+		if s.Chained, err = chained(c, root, s.Schema); err != nil {
 			return err
 		}
 	}
@@ -268,21 +268,36 @@ func (o *Offline) survey(ctx context.Context, c *conn, key appliance.ManifestKey
 	return nil
 }
 
-// chained says whether the history has the manifest, and before it the one that it names.
-func chained(c *conn, m *appliance.Manifest) (bool, error) {
-	for at, want := range map[uint64][]byte{m.Sequence: m.Digest(), m.Sequence - 1: m.Before} {
-		if len(want) == 0 {
-			continue // the first has none before it
-		}
-		var digest []byte
-		if _, err := c.one([]any{&digest}, `SELECT digest FROM manifest_history WHERE sequence = ?`, int64(at)); err != nil {
-			return false, err
-		}
-		if !bytes.Equal(digest, want) {
-			return false, nil
-		}
+// chained says whether the history has what the manifest adds to it. After a migration it is
+// begun with the next one.
+func chained(c *conn, m *appliance.Manifest, schema int64) (bool, error) {
+	column := "link"
+	if schema < firstLink {
+		column = "digest"
+	} else if m.Schema != schema {
+		return true, nil
 	}
-	return true, nil
+	var link []byte
+	_, err := c.one([]any{&link}, `SELECT `+column+` FROM manifest_history WHERE sequence = ?`, int64(m.Sequence))
+	return bytes.Equal(link, m.Link()), err
+}
+
+// firstLink is the version of the schema whose history has links first.
+const firstLink = 14
+
+// Past implements [appliance.OfflineRows].
+func (o *Offline) Past(ctx context.Context, h appliance.Head) (is bool, err error) {
+	if o.db.schema < firstLink {
+		return false, nil // its releases told nobody
+	}
+	err = o.db.read(ctx, func(c *conn) error {
+		heads, err := readManifests(ctx, c)
+		if err == nil {
+			is, err = past(ctx, c, heads[appliance.ScopeInstallation], h)
+		}
+		return err
+	})
+	return is, err
 }
 
 // AuditHead implements [appliance.OfflineRows].

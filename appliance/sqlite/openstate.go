@@ -100,14 +100,28 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 		st.tx.forced[appliance.ScopeInstallation] = true
 		st.tx.anchored = true
 	}
-	if o.Fresh != nil && !o.Seal {
-		if err := o.Fresh(report.Head); err != nil {
+	if o.Fresh != nil {
+		if st.after, err = fresh(ctx, c, o, root); err != nil {
 			return nil, nil, err
 		}
 		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
 	}
 	s.writer.opened = st
 	return st, report, nil
+}
+
+// fresh asks whether the state is as new as its anchors, and gives the head that the next
+// manifest comes after; nil for its own.
+func fresh(ctx context.Context, c *conn, o appliance.StateOptions, root *appliance.Manifest) (*appliance.Head, error) {
+	var own appliance.Head
+	if root != nil {
+		own = root.Head()
+	}
+	after, err := o.Fresh(own, func(h appliance.Head) (bool, error) { return past(ctx, c, root, h) })
+	if err != nil || after == own {
+		return nil, err
+	}
+	return &after, nil
 }
 
 // judgement is what the sums of the sets are by the manifests.
@@ -247,16 +261,17 @@ func (s *DB) CheckState(ctx context.Context) (report *appliance.StateReport, err
 	return report, err
 }
 
-// History implements [appliance.StateRows].
-func (s *DB) History(ctx context.Context, sequence uint64) (digest []byte, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		found, err := c.one([]any{&digest}, `SELECT digest FROM manifest_history WHERE sequence = ?`, int64(sequence))
-		if err == nil && !found {
-			return fault.Errorf(fault.NotFound, "the digest of state %d is not kept", sequence)
+// Past implements [appliance.StateRows].
+func (s *DB) Past(ctx context.Context, h appliance.Head) (is bool, err error) {
+	err = s.writer.doOnce(ctx, func(c *conn) error {
+		st := s.writer.live.Load()
+		if st == nil {
+			return stateClosed()
 		}
+		is, err = past(ctx, c, st.heads[appliance.ScopeInstallation], h)
 		return err
 	})
-	return digest, err
+	return is, err
 }
 
 func stateClosed() error {

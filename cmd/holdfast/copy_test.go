@@ -214,8 +214,11 @@ func TestStateVerifyCopy(t *testing.T) {
 	config := []string{"--config", s.Config}
 	whole := verifyCopy(t, s.Site, s.present, config...)
 	r := whole.report
-	if tpm, log := whole.anchor("tpm:"), whole.anchor("audit log"); whole.code != 0 || r.Verdict != appliance.CopyPass || tpm.Result != appliance.AnchorAgrees || tpm.Since != r.Head.At || log.Result != appliance.AnchorAgrees || log.Since.IsZero() {
+	if tpm, log := whole.anchor("tpm:"), whole.anchor("records of the audit log"); whole.code != 0 || r.Verdict != appliance.CopyPass || tpm.Result != appliance.AnchorAgrees || tpm.Since != r.Head.At || log.Result != appliance.AnchorAgrees || log.Since.IsZero() {
 		t.Fatalf("the whole copy: exit code %d, %+v", whole.code, r)
+	}
+	if known := whole.anchor("audit log"); known.Result != appliance.AnchorAgrees || known.Since.IsZero() {
+		t.Errorf("what the audit log knows: %+v", r.Anchors)
 	}
 	if len(r.Scopes) != 3 || r.Head.Sequence == 0 || r.Rows == 0 || r.Scopes[1].Name == "" || r.Scopes[1].Sets < 2 || r.Installation == "" || r.Schema != r.KnownSchema {
 		t.Errorf("the whole copy: %+v", r)
@@ -254,7 +257,7 @@ func TestStateVerifyCopy(t *testing.T) {
 		"the manifest removed":      {s.withRows(t, `DELETE FROM manifests WHERE scope = ''`), 1, "E_STATE_UNSEALED", 0},
 		"all manifests removed":     {s.withRows(t, `DELETE FROM manifests`, `DELETE FROM manifest_history`), 1, "E_STATE_UNSEALED", 0},
 		"the manifest put back":     {s.withRows(t, `REPLACE INTO manifests SELECT * FROM old.manifests WHERE scope = ''`), 1, "E_STATE_CHANGED", 0},
-		"the history changed":       {s.withRows(t, `UPDATE manifest_history SET digest = x'00' WHERE sequence = (SELECT max(sequence) FROM manifest_history)`), 1, "E_STATE_CHANGED", 0},
+		"the history changed":       {s.withRows(t, `UPDATE manifest_history SET link = x'00' WHERE sequence = (SELECT max(sequence) FROM manifest_history)`), 1, "E_STATE_CHANGED", 0},
 		"no installation":           {s.withRows(t, `DELETE FROM installation`), 1, "E_STATE_MISSING", 0},
 		"another state key":         {s.withRows(t, `UPDATE installation SET wrapped_state_key = zeroblob(61)`), 1, "tampered", 0},
 		"a trigger":                 {s.withRows(t, `CREATE TRIGGER mine AFTER UPDATE ON external_keys BEGIN SELECT 1; END`), 1, "E_STATE_SCHEMA", 0},
@@ -344,6 +347,15 @@ func (s *copySite) elsewhere(t *testing.T, head appliance.Head) {
 			}
 		}
 	})
+	t.Run("no TPM, and the audit log knows a newer state", func(t *testing.T) {
+		dir := copied(t, s.old)
+		check(t, os.RemoveAll(filepath.Join(dir, "audit")))
+		check(t, os.CopyFS(filepath.Join(dir, "audit"), os.DirFS(filepath.Join(s.present, "audit"))))
+		v := verifyCopy(t, s.Site, dir, "--config", s.Config, "--without-tpm")
+		if a := v.anchor("audit log"); v.code != 1 || !slices.Equal(v.codes(), []string{"E_STATE_ROLLED_BACK"}) || a.Result != appliance.AnchorDisagrees {
+			t.Errorf("exit code %d, %+v", v.code, v.report)
+		}
+	})
 	t.Run("another HSM", func(t *testing.T) {
 		other := sitetest.New(t, t.TempDir())
 		p := other.Start(t)
@@ -359,8 +371,8 @@ func (s *copySite) elsewhere(t *testing.T, head appliance.Head) {
 	})
 }
 
-// TestStateVerifyRunning: the folder of an appliance that runs under load, and copies of
-// it with a write-ahead log, are whole.
+// TestStateVerifyRunning: the folder of an appliance that runs under load is whole at each
+// moment, and so is a copy of it with a write-ahead log.
 func TestStateVerifyRunning(t *testing.T) {
 	t.Parallel()
 	s := sitetest.New(t, t.TempDir())
@@ -380,13 +392,9 @@ func TestStateVerifyRunning(t *testing.T) {
 		}
 	}()
 	last := uint64(0)
-	for i := range 6 {
-		dir := state
-		if i%2 == 1 {
-			dir = copied(t, state)
-		}
-		v := verifyCopy(t, s, dir, "--config", s.Config, "--without-tpm")
-		if v.code != 3 || len(v.report.Findings) > 0 || v.anchor("audit log").Result != appliance.AnchorAgrees || v.report.Head.Sequence < last {
+	for i := range 6 { // each copies it while it changes
+		v := verifyCopy(t, s, state, "--config", s.Config, "--without-tpm")
+		if v.code != 3 || len(v.report.Findings) > 0 || v.anchor("records of the audit log").Result != appliance.AnchorAgrees || v.report.Head.Sequence < last {
 			t.Errorf("run %d: exit code %d, %+v %+v", i, v.code, v.report, v.fail)
 		}
 		last = v.report.Head.Sequence

@@ -59,7 +59,7 @@ type acceptance struct {
 var (
 	VerifyState = define(Operation[Nothing, *appliance.StateStatus]{
 		Route: Route{ID: "verifyState", Method: http.MethodGet, Path: "/state", Capability: identity.See,
-			Summary: "Verify all stored rows against their manifests, and the state's head against its anchor"},
+			Summary: "Verify all stored rows against their manifests, and the state's head against its anchors"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (*appliance.StateStatus, error) {
 			return c.Domain.VerifyState(ctx)
 		},

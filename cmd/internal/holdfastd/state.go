@@ -17,6 +17,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/config"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
@@ -108,6 +109,7 @@ func (f *copyFlags) verify(cmd *cobra.Command, path string) (_ *appliance.CopyRe
 	}
 	defer closeTPM()
 	if log := filepath.Join(folder, "audit"); isFolder(log) {
+		o.Heads = append(o.Heads, logOfCopy(log))
 		o.ProveLog = func(head string) (since time.Time, err error) {
 			h, err := audit.ParseHead(head)
 			if err != nil {
@@ -132,6 +134,24 @@ func (f *copyFlags) verify(cmd *cobra.Command, path string) (_ *appliance.CopyRe
 	}
 	return appliance.VerifyCopy(ctx, o)
 }
+
+// logOfCopy is the folder of an audit log: an anchor that is read and told nothing.
+type logOfCopy string
+
+// Name implements [appliance.HeadAnchor].
+func (logOfCopy) Name() string { return "audit log" }
+
+// Seen implements [appliance.HeadAnchor].
+func (l logOfCopy) Seen(context.Context) (seen appliance.SeenHead, err error) {
+	h, since, err := audit.NewestState(string(l))
+	if err == nil && h.Sequence == 0 {
+		err = fault.Errorf(fault.NotFound, "no checkpoint of the audit log names a state")
+	}
+	return appliance.SeenHead{Head: appliance.Head{Sequence: h.Sequence, Digest: h.Digest, At: h.At}, Since: since}, err
+}
+
+// Tell implements [appliance.HeadAnchor].
+func (logOfCopy) Tell(appliance.Head) {}
 
 // stateFiles gives the database of a copy, and the folder that it is in.
 func stateFiles(path string) (database, folder string, err error) {
