@@ -27,67 +27,78 @@ func execute(t testing.TB, dir string, statements ...string) {
 	}
 }
 
+var ofHeld = identity.Client{Address: "192.0.2.1:4711", UserAgent: "test"}
+
+// signIn signs ann in.
+func (g *target) signIn(t *testing.T, s *served) (token string) {
+	t.Helper()
+	g.clock.Pass(time.Minute) // a code is good once
+	in, err := s.users.SignInPassword(ctx, "ann", "a sentence long enough", must(totp.GenerateCode(g.password["ann"], g.clock.Now()))(t), ofHeld)
+	return tamperDo(t, in.Token, err)
+}
+
+// good says whether a session is.
+func good(t *testing.T, s *served, token string) bool {
+	t.Helper()
+	_, err := s.users.Session(ctx, token, false)
+	if err != nil && !errors.Is(err, identity.ErrProof) && fault.CodeOf(err) != fault.StateChanged {
+		t.Errorf("a session: %v", err)
+	}
+	return err == nil
+}
+
+// heldRunning gives an appliance whose state is held while it runs, with the row of a
+// session that has ended put back.
+func (g *target) heldRunning(t *testing.T) *served {
+	dir := copied(t, g.present)
+	s := must(g.start(t, dir, nil))(t)
+	live, ended := g.signIn(t, s), g.signIn(t, s)
+	execute(t, dir, `ATTACH '`+dir+`/kept' AS kept`, `CREATE TABLE kept.sessions AS SELECT * FROM main.sessions`)
+	if err := s.users.SignOut(ctx, ended); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, dir, `ATTACH '`+dir+`/kept' AS kept`, `INSERT OR IGNORE INTO main.sessions SELECT * FROM kept.sessions`, `DELETE FROM invitations`)
+	if good(t, s, ended) {
+		t.Error("a session that has ended is good again, while the state is open")
+	}
+	if _, err := s.VerifyState(ctx); err != nil {
+		t.Fatal(err)
+	}
+	appliancetest.Eventually(t, "it is held", func() bool { return s.Held() != nil })
+	if good(t, s, ended) {
+		t.Error("a session that has ended is good again")
+	}
+	if !good(t, s, live) {
+		t.Error("a session that has not ended is refused")
+	}
+	return s
+}
+
 // TestHeldAdmitsPeople: a state that is held admits people who sign in, and neither API
 // tokens nor sessions that have ended or are of another process, whatever rows were put
 // back. People can accept it, and then tokens are good again.
 func TestHeldAdmitsPeople(t *testing.T) {
 	g := newTarget(t, false)
-	from := identity.Client{Address: "192.0.2.1:4711", UserAgent: "test"}
-	signIn := func(s *served) string {
-		g.clock.Pass(time.Minute) // a code is good once
-		in, err := s.users.SignInPassword(ctx, "ann", "a sentence long enough", must(totp.GenerateCode(g.password["ann"], g.clock.Now()))(t), from)
-		return tamperDo(t, in.Token, err)
-	}
-	good := func(s *served, token string) bool {
-		_, err := s.users.Session(ctx, token, false)
-		if err != nil && !errors.Is(err, identity.ErrProof) && fault.CodeOf(err) != fault.StateChanged {
-			t.Errorf("a session: %v", err)
-		}
-		return err == nil
-	}
-	for name, hold := range map[string]func(t *testing.T) (s *served, dir string){
-		"at the start": func(t *testing.T) (*served, string) {
+	for name, hold := range map[string]func(t *testing.T) *served{
+		"at the start": func(t *testing.T) *served {
 			dir := copied(t, g.present)
 			execute(t, dir, `DELETE FROM invitations`)
 			s, err := g.start(t, dir, nil)
 			if !appliance.IsHeld(err) {
 				t.Fatal(err)
 			}
-			return s, dir
+			return s
 		},
-		"while it runs": func(t *testing.T) (*served, string) {
-			dir := copied(t, g.present)
-			s := must(g.start(t, dir, nil))(t)
-			live, ended := signIn(s), signIn(s)
-			execute(t, dir, `ATTACH '`+dir+`/kept' AS kept`, `CREATE TABLE kept.sessions AS SELECT * FROM main.sessions`)
-			if err := s.users.SignOut(ctx, ended); err != nil {
-				t.Fatal(err)
-			}
-			execute(t, dir, `ATTACH '`+dir+`/kept' AS kept`, `INSERT OR IGNORE INTO main.sessions SELECT * FROM kept.sessions`, `DELETE FROM invitations`)
-			if good(s, ended) {
-				t.Error("a session that has ended is good again, while the state is open")
-			}
-			if _, err := s.VerifyState(ctx); err != nil {
-				t.Fatal(err)
-			}
-			appliancetest.Eventually(t, "it is held", func() bool { return s.Held() != nil })
-			if good(s, ended) {
-				t.Error("a session that has ended is good again")
-			}
-			if !good(s, live) {
-				t.Error("a session that has not ended is refused")
-			}
-			return s, dir
-		},
+		"while it runs": func(t *testing.T) *served { return g.heldRunning(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, _ := hold(t)
+			s := hold(t)
 			defer s.stop()
 			for token, secret := range g.token {
 				var err error
 				switch what := token[:6]; what {
 				case "bearer":
-					_, err = s.users.Bearer(ctx, secret, from)
+					_, err = s.users.Bearer(ctx, secret, ofHeld)
 				case "sessio":
 					_, err = s.users.Session(ctx, secret, false)
 				default:
@@ -97,19 +108,19 @@ func TestHeldAdmitsPeople(t *testing.T) {
 					t.Errorf("%s: it is admitted", token)
 				}
 			}
-			_, err := s.users.Bearer(ctx, g.token["bearer ann"], from)
+			_, err := s.users.Bearer(ctx, g.token["bearer ann"], ofHeld)
 			if fault.CodeOf(err) != fault.Locked {
 				t.Errorf("a token: %v", err)
 			}
-			person := signIn(s)
-			if !good(s, person) {
+			person := g.signIn(t, s)
+			if !good(t, s, person) {
 				t.Error("a person who has signed in is refused")
 			}
 			tamperDo(t, "", errorOf(s.AcceptState(ctx, "ann", "a test")))
-			if _, err := s.users.Bearer(ctx, g.token["bearer ann"], from); err != nil {
+			if _, err := s.users.Bearer(ctx, g.token["bearer ann"], ofHeld); err != nil {
 				t.Errorf("a token, after the state was accepted: %v", err)
 			}
-			if !good(s, person) {
+			if !good(t, s, person) {
 				t.Error("a person's session, after the state was accepted, is refused")
 			}
 		})
@@ -120,7 +131,6 @@ func TestHeldAdmitsPeople(t *testing.T) {
 // row is put back while the appliance is locked, where no row is held against memory.
 func TestSessionsEndInMemory(t *testing.T) {
 	g := newTarget(t, false)
-	from := identity.Client{Address: "192.0.2.1:4711", UserAgent: "test"}
 	for i, end := range []func(s *served, token string, p identity.Principal) error{
 		func(s *served, token string, _ identity.Principal) error { return s.users.SignOut(ctx, token) },
 		func(s *served, _ string, p identity.Principal) error { return s.users.RevokeSession(ctx, p.Session) },
@@ -140,7 +150,7 @@ func TestSessionsEndInMemory(t *testing.T) {
 		dir := copied(t, g.present)
 		s := must(g.start(t, dir, nil))(t)
 		g.clock.Pass(time.Minute)
-		in, err := s.users.SignInPassword(ctx, "ann", "a sentence long enough", must(totp.GenerateCode(g.password["ann"], g.clock.Now()))(t), from)
+		in, err := s.users.SignInPassword(ctx, "ann", "a sentence long enough", must(totp.GenerateCode(g.password["ann"], g.clock.Now()))(t), ofHeld)
 		tamperDo(t, "", err)
 		execute(t, dir, `ATTACH '`+dir+`/kept' AS kept`, `CREATE TABLE kept.sessions AS SELECT * FROM main.sessions`)
 		if err := end(s, in.Token, in.Principal); err != nil {

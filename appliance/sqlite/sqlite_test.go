@@ -130,6 +130,66 @@ func TestOpenTwice(t *testing.T) {
 	storetest.Must(t, openSQLite(t, path).Close())
 }
 
+// forbidden has a row that the schema forbids, by rewriting the schema for a moment.
+func forbidden(table, without, statement string) func(t *testing.T) string {
+	return func(t *testing.T) string {
+		path := madeSQLite(t)
+		rewrite := func(from, to string) {
+			edit(t, path, "PRAGMA writable_schema = 1", fmt.Sprintf("UPDATE sqlite_schema SET sql = replace(sql, '%s', '%s') WHERE name = '%s'", from, to, table))
+		}
+		rewrite(without, "/* "+without+" */")
+		edit(t, path, "PRAGMA ignore_check_constraints = 1", statement)
+		rewrite("/* "+without+" */", without)
+		return path
+	}
+}
+
+// foreign is another program's database, with what that has not written into it yet.
+func foreign(id int, mode string) func(t *testing.T) string {
+	return func(t *testing.T) string {
+		theirs, path := filepath.Join(t.TempDir(), "songs.db"), filepath.Join(t.TempDir(), "holdfast.db")
+		db, err := sql.Open("sqlite", theirs)
+		storetest.Must(t, err)
+		defer db.Close()
+		db.SetMaxOpenConns(1)
+		for _, st := range []string{fmt.Sprintf("PRAGMA application_id = %d", id), "PRAGMA cache_size = 1", "PRAGMA journal_mode = " + mode, "CREATE TABLE songs (title TEXT)", "BEGIN",
+			"INSERT INTO songs SELECT randomblob(1000) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT i FROM n)"} {
+			_, err := db.ExecContext(t.Context(), st)
+			storetest.Must(t, err)
+		}
+		if mode == "wal" {
+			_, err := db.ExecContext(t.Context(), "COMMIT")
+			storetest.Must(t, err)
+		}
+		for _, suffix := range []string{"", "-wal", "-journal"} {
+			content, err := os.ReadFile(theirs + suffix)
+			if suffix == "-wal" && len(content) > 3*4096 {
+				content[2*4096] ^= 1 // damage that is not ours to judge
+			}
+			if err == nil {
+				storetest.Must(t, os.WriteFile(path+suffix, content, 0o600))
+			}
+		}
+		return path
+	}
+}
+
+// withoutIndexRows is a database whose index lacks rows.
+func withoutIndexRows(t *testing.T) string {
+	path := madeSQLite(t)
+	db, err := sql.Open("sqlite", path)
+	storetest.Must(t, err)
+	defer db.Close()
+	var root int
+	var text string
+	storetest.Must(t, db.QueryRowContext(t.Context(), "SELECT rootpage, sql FROM sqlite_schema WHERE name = 'external_keys_due'").Scan(&root, &text))
+	storetest.Must(t, db.Close())
+	edit(t, path, "PRAGMA writable_schema = 1", "DELETE FROM sqlite_schema WHERE name = 'external_keys_due'")
+	edit(t, path, "UPDATE external_keys SET deletion_at = 5")
+	edit(t, path, "PRAGMA writable_schema = 1", fmt.Sprintf("INSERT INTO sqlite_schema VALUES ('index', 'external_keys_due', 'external_keys', %d, '%s')", root, text))
+	return path
+}
+
 // TestRefused opens what must be refused, and finds the file unchanged after.
 func TestRefused(t *testing.T) {
 	write := func(content string) func(t *testing.T) string {
@@ -163,48 +223,6 @@ func TestRefused(t *testing.T) {
 			return path
 		}
 	}
-	// forbidden has a row that the schema forbids, by rewriting the schema for a moment.
-	forbidden := func(table, without, statement string) func(t *testing.T) string {
-		return func(t *testing.T) string {
-			path := madeSQLite(t)
-			rewrite := func(from, to string) {
-				edit(t, path, "PRAGMA writable_schema = 1", fmt.Sprintf("UPDATE sqlite_schema SET sql = replace(sql, '%s', '%s') WHERE name = '%s'", from, to, table))
-			}
-			rewrite(without, "/* "+without+" */")
-			edit(t, path, "PRAGMA ignore_check_constraints = 1", statement)
-			rewrite("/* "+without+" */", without)
-			return path
-		}
-	}
-	// foreign is another program's database, with what that has not written into it yet.
-	foreign := func(id int, mode string) func(t *testing.T) string {
-		return func(t *testing.T) string {
-			theirs, path := filepath.Join(t.TempDir(), "songs.db"), filepath.Join(t.TempDir(), "holdfast.db")
-			db, err := sql.Open("sqlite", theirs)
-			storetest.Must(t, err)
-			defer db.Close()
-			db.SetMaxOpenConns(1)
-			for _, st := range []string{fmt.Sprintf("PRAGMA application_id = %d", id), "PRAGMA cache_size = 1", "PRAGMA journal_mode = " + mode, "CREATE TABLE songs (title TEXT)", "BEGIN",
-				"INSERT INTO songs SELECT randomblob(1000) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT i FROM n)"} {
-				_, err := db.ExecContext(t.Context(), st)
-				storetest.Must(t, err)
-			}
-			if mode == "wal" {
-				_, err := db.ExecContext(t.Context(), "COMMIT")
-				storetest.Must(t, err)
-			}
-			for _, suffix := range []string{"", "-wal", "-journal"} {
-				content, err := os.ReadFile(theirs + suffix)
-				if suffix == "-wal" && len(content) > 3*4096 {
-					content[2*4096] ^= 1 // damage that is not ours to judge
-				}
-				if err == nil {
-					storetest.Must(t, os.WriteFile(path+suffix, content, 0o600))
-				}
-			}
-			return path
-		}
-	}
 	for name, test := range map[string]struct {
 		path func(t *testing.T) string
 		code fault.Code
@@ -223,22 +241,9 @@ func TestRefused(t *testing.T) {
 		"a value that is not allowed": {made("PRAGMA ignore_check_constraints = 1", "UPDATE external_keys SET can_encrypt = 7"), fault.StateDamaged, "external_keys"},
 		"a value that is missing":     {forbidden("external_keys", "NOT NULL", "UPDATE external_keys SET seal = NULL"), fault.StateDamaged, "external_keys.seal"},
 		"a value of another type":     {forbidden("key_stores", "STRICT", "UPDATE key_stores SET key_count = 'many'"), fault.StateDamaged, "key_stores.key_count"},
-		"an index that lacks rows": {func(t *testing.T) string {
-			path := madeSQLite(t)
-			db, err := sql.Open("sqlite", path)
-			storetest.Must(t, err)
-			defer db.Close()
-			var root int
-			var text string
-			storetest.Must(t, db.QueryRowContext(t.Context(), "SELECT rootpage, sql FROM sqlite_schema WHERE name = 'external_keys_due'").Scan(&root, &text))
-			storetest.Must(t, db.Close())
-			edit(t, path, "PRAGMA writable_schema = 1", "DELETE FROM sqlite_schema WHERE name = 'external_keys_due'")
-			edit(t, path, "UPDATE external_keys SET deletion_at = 5")
-			edit(t, path, "PRAGMA writable_schema = 1", fmt.Sprintf("INSERT INTO sqlite_schema VALUES ('index', 'external_keys_due', 'external_keys', %d, '%s')", root, text))
-			return path
-		}, fault.StateDamaged, "table external_keys: "},
-		"text":        {write("name,prefix\ndemo,/demo\nand more of the same"), fault.StateForeign, "it is not a database"},
-		"a few bytes": {write("x"), fault.StateForeign, "it is not a database"},
+		"an index that lacks rows":    {withoutIndexRows, fault.StateDamaged, "table external_keys: "},
+		"text":                        {write("name,prefix\ndemo,/demo\nand more of the same"), fault.StateForeign, "it is not a database"},
+		"a few bytes":                 {write("x"), fault.StateForeign, "it is not a database"},
 		"a folder": {func(t *testing.T) string {
 			path := filepath.Join(t.TempDir(), "holdfast.db")
 			storetest.Must(t, os.Mkdir(path, 0o700))
