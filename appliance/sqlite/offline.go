@@ -218,12 +218,11 @@ func (o *Offline) survey(ctx context.Context, c *conn, key appliance.ManifestKey
 	if err != nil {
 		return err
 	}
-	if s.Rows, err = scan(ctx, c, specs, func(*spec, []any) {}); err != nil || s.Schema < firstManifest {
-		return err
-	}
-	heads, err := readManifests(ctx, c)
-	if err != nil {
-		return err
+	heads := map[string]*appliance.Manifest{}
+	if s.Schema >= firstManifest {
+		if heads, err = readManifests(ctx, c); err != nil {
+			return err
+		}
 	}
 	root := heads[appliance.ScopeInstallation]
 	if root != nil {
@@ -236,14 +235,16 @@ func (o *Offline) survey(ctx context.Context, c *conn, key appliance.ManifestKey
 		s.Sets = append(s.Sets, appliance.SetSurvey{Scope: scope, Sequence: heads[scope].Sequence, At: heads[scope].At})
 	}
 	if key == nil || root == nil {
-		return nil
+		s.Rows, err = scan(ctx, c, specs, func(*spec, []any) {})
+		return err
 	}
 	st := newState(appliance.StateOptions{Key: key}, s.Schema, o.db.seed, specs)
 	st.heads = heads
-	there, _, err := st.actual(ctx, c)
+	there, n, err := st.actual(ctx, c)
 	if err != nil {
 		return err
 	}
+	s.Rows = n
 	j, err := st.judge(ctx, c, there)
 	if fault.CodeOf(err) == fault.StateChanged { // rows that the migration since does not make
 		s.Why = err

@@ -293,9 +293,10 @@ func TestStateVerifyCopy(t *testing.T) {
 		"a log without its database": {s.with(t, func(dir string) {
 			check(t, os.Rename(filepath.Join(dir, "holdfast.db"), filepath.Join(dir, "holdfast.db-wal")))
 		}), 1, "E_STATE_LOSS", 0},
-		"no audit log": {s.with(t, func(dir string) { check(t, os.RemoveAll(filepath.Join(dir, "audit"))) }), 3, "", 0},
-		"no database":  {s.with(t, func(dir string) { check(t, os.Remove(filepath.Join(dir, "holdfast.db"))) }), 2, "", 0},
-		"no folder":    {filepath.Join(s.Dir, "nowhere"), 2, "", 0},
+		"of a newer release": {s.withRows(t, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`), 1, "", 0},
+		"no audit log":       {s.with(t, func(dir string) { check(t, os.RemoveAll(filepath.Join(dir, "audit"))) }), 3, "", 0},
+		"no database":        {s.with(t, func(dir string) { check(t, os.Remove(filepath.Join(dir, "holdfast.db"))) }), 2, "", 0},
+		"no folder":          {filepath.Join(s.Dir, "nowhere"), 2, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := verifyCopy(t, s.Site, test.copy, config...)
