@@ -33,6 +33,9 @@ type Route struct {
 	// as the appliance is locked: to look, to give the PIN and to block. An attacker
 	// who writes to the database could have made that user.
 	WhileLocked bool
+	// WhileHeld operations may be performed by people while the state is held, as those
+	// that are WhileLocked: to accept it. Root at the socket may do all.
+	WhileHeld bool
 	// ReadOnly operations change nothing, though they are posted.
 	ReadOnly bool
 	// Recorded operations read, and are in the audit log all the same: something

@@ -65,8 +65,14 @@ func awaited(err error) *approval.Request {
 	return nil
 }
 
+// incompleteExit is the exit code of [ErrIncomplete].
+const incompleteExit = 3
+
 // exitCode is what a program exits with. Of a fault the registry says it.
 func exitCode(err error) int {
+	if errors.Is(err, ErrIncomplete) {
+		return incompleteExit
+	}
 	if errors.Is(err, ErrUnusable) || !errors.As(err, new(ranError)) {
 		return fault.Invalid.Entry().Exit // the command, or cobra, found the call unusable
 	}
