@@ -91,11 +91,13 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
+	l.auditHead.proven.Store(false)
 	if o.Seal { // from then on a head that is missing is an error
-		if o.AuditHead, err = l.auditHead.found(ring, installation); err != nil {
+		if err := l.auditHead.found(); err != nil {
 			return err
 		}
 	}
+	o.AuditHead = l.auditHead.written(ring, installation)
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
 	var anchor *anchoring
@@ -218,7 +220,8 @@ const (
 	probeEvery     = 15 * time.Second
 	lastUsedEvery  = time.Minute
 	deletionEvery  = time.Minute
-	auditHeadEvery = time.Hour
+	auditHeadEvery = time.Minute
+	anchorEvery    = time.Hour
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
@@ -229,8 +232,10 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer probe.Stop()
 	minute := time.NewTicker(lastUsedEvery)
 	defer minute.Stop()
-	heads := time.NewTicker(auditHeadEvery) // each raises the anchor, and a TPM's counter wears
+	heads := time.NewTicker(auditHeadEvery)
 	defer heads.Stop()
+	anchored := time.NewTicker(anchorEvery) // each raises the anchor, and a TPM's counter wears
+	defer anchored.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
 	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
@@ -247,7 +252,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			l.service.storeLastUsed(last)
-			l.auditHead.keepLogged(last)
+			l.auditHead.keepLogged(last, true)
 			return
 		case <-probe.C:
 			if !l.service.Locked() {
@@ -256,7 +261,9 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
 		case <-heads.C:
-			l.auditHead.keepLogged(ctx)
+			l.auditHead.keepLogged(ctx, false)
+		case <-anchored.C:
+			l.auditHead.keepLogged(ctx, true)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
 			l.administration.DestroyLeftovers(ctx)

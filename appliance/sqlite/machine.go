@@ -126,13 +126,23 @@ func (m *Machine) AuditHead(ctx context.Context) (*appliance.AuditHeadRow, error
 	return row, nil
 }
 
-// SetAuditHead implements [appliance.AuditHeadRows].
-func (m *Machine) SetAuditHead(ctx context.Context, row *appliance.AuditHeadRow) error {
-	return m.db.write(ctx, func(c *conn) error { return setAuditHead(c, row) })
+// KeepAuditHead implements [appliance.AuditHeadRows].
+func (m *Machine) KeepAuditHead(ctx context.Context, anchor bool) error {
+	return m.db.write(ctx, func(*conn) error {
+		st := m.db.writer.counting
+		if st == nil {
+			return stateClosed()
+		}
+		st.tx.keepsHead, st.tx.anchored = true, anchor
+		if anchor {
+			st.tx.forced[appliance.ScopeInstallation] = true
+		}
+		return nil
+	})
 }
 
 func setAuditHead(c *conn, row *appliance.AuditHeadRow) error {
 	_, err := c.exec(`INSERT INTO audit_head (one, value, seal) VALUES (1, ?, ?)
-		ON CONFLICT (one) DO UPDATE SET value = excluded.value, seal = excluded.seal`, row.Value, row.Seal)
+		ON CONFLICT (one) DO UPDATE SET value = excluded.value, seal = excluded.seal WHERE value IS NOT excluded.value OR seal IS NOT excluded.seal`, row.Value, row.Seal)
 	return err
 }
