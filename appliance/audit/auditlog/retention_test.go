@@ -76,29 +76,6 @@ func TestSegmentAge(t *testing.T) {
 	until(t, "the checkpoint at the end of the second segment", func() bool { return l.Status().Checkpoint.Size == 4 })
 }
 
-// TestClockSetBack: the order of times is that of records.
-func TestClockSetBack(t *testing.T) {
-	dir, c := t.TempDir(), newClock()
-	l := open(t, dir, c.options())
-	r := record(0)
-	must(t, l.Append(t.Context(), r))
-	first := r.Time
-	c.advance(-time.Hour)
-	must(t, l.Append(t.Context(), r))
-	if r.Time.Before(first) {
-		t.Fatal(r.Time)
-	}
-	must(t, l.Close())
-	l = open(t, dir, c.options())
-	must(t, l.Append(t.Context(), r))
-	if r.Time.Before(first) {
-		t.Fatal("after a restart:", r.Time)
-	}
-	must(t, l.Close())
-	_, err := verify(dir, audit.VerifyOptions{})
-	must(t, err)
-}
-
 // TestRetention removes old segments; the log verifies still, and a removal by
 // somebody else does not.
 func TestRetention(t *testing.T) {
