@@ -212,7 +212,7 @@ func TestSearchAmongSteps(t *testing.T) {
 func TestRetentionAfterAStep(t *testing.T) {
 	dir, c := t.TempDir(), newClock()
 	o := c.options()
-	o.SegmentBytes, o.SegmentAge, o.RetainAge, o.CheckpointRecords = 4000, time.Hour, 30*24*time.Hour, 1
+	o.SegmentBytes, o.SegmentAge, o.RetainAge, o.CheckpointRecords = 1<<20, time.Hour, 30*24*time.Hour, 1
 	l := open(t, dir, o)
 	fill := func() {
 		for i := range 20 {
@@ -234,8 +234,12 @@ func TestRetentionAfterAStep(t *testing.T) {
 	if first := l.Status().First; first != 0 {
 		t.Fatalf("the records before %d are removed", first)
 	}
+	if n := len(segments(t, dir)); n != 3 {
+		t.Fatalf("%d segments", n)
+	}
 	c.advance(31 * 24 * time.Hour)
 	fill()
+	must(t, l.Append(t.Context(), record(0)))
 	until(t, "retention", func() bool { return l.Status().First >= 40 })
 	must(t, l.Close())
 	_, err := verify(dir, audit.VerifyOptions{})
