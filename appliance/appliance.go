@@ -52,10 +52,10 @@ type Options struct {
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
-	// Witnessed, if given, tells the latest time that may be relied on (package
-	// appliance/witness): a key is destroyed when it is due by Now and by this. Run asks it
-	// once a minute.
-	Witnessed func() time.Time
+	// Witness, if given, tells the latest time that may be relied on: a key is destroyed
+	// when it is due by Now and by this. WitnessedTime, if given, keeps it over a restart.
+	Witness       Witness
+	WitnessedTime WitnessedTimeRows
 	// Rotating, if given, is told of a key that is due for rotation by itself, with the
 	// new version, before it is rotated. An error keeps the present version; it is tried
 	// again.
@@ -118,9 +118,11 @@ func New(o Options) *Appliance {
 	settings.seals.settings = settings
 	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
 	service.installation = owner.State
-	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
+	kept := &witnessedTime{ground: on, witness: o.Witness, rows: o.WitnessedTime, service: service}
+	service.clock = kept.state
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, time: kept, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, auditHead: head, ownership: owner, traces: o.Traces}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, auditHead: head, time: kept, ownership: owner, traces: o.Traces}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew
@@ -158,8 +160,8 @@ func (o *Options) setDefaults() {
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }
 	}
-	if o.Witnessed == nil {
-		o.Witnessed = o.Now
+	if o.Witness == nil {
+		o.Witness = wallClock{o.Now}
 	}
 	if o.Rotating == nil {
 		o.Rotating = func(context.Context, string, string, uint32) error { return nil }

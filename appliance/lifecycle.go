@@ -31,6 +31,7 @@ type Lifecycle struct {
 	// deciding serializes what a person decides about a copy of the installation.
 	deciding  sync.Mutex
 	auditHead *auditHead
+	time      *witnessedTime
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
@@ -124,6 +125,9 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	}
 	if err == nil && !o.Seal {
 		err = l.auditHead.prove(ctx, ring, installation)
+	}
+	if err == nil {
+		err = l.time.begin(ctx, ring, installation, o.Installed != nil && o.Was == nil)
 	}
 	if err != nil {
 		l.store.CloseState()
@@ -220,6 +224,7 @@ const (
 	probeEvery     = 15 * time.Second
 	lastUsedEvery  = time.Minute
 	deletionEvery  = time.Minute
+	timeEvery      = 10 * time.Minute
 	auditHeadEvery = time.Minute
 	anchorEvery    = time.Hour
 )
@@ -238,12 +243,15 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer anchored.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
+	witnessed := time.NewTicker(timeEvery)
+	defer witnessed.Stop()
 	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
 	for _, f := range []func(context.Context){l.KeepLease, l.service.Recover} {
 		apart.Go(func() { every(ctx, time.Second, f) })
 	}
 	defer apart.Wait()
 
+	l.time.look()
 	l.administration.DestroyLeftovers(ctx)
 	l.administration.DeleteDueKeys(ctx)
 	for {
@@ -252,6 +260,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			l.service.storeLastUsed(last)
+			l.time.keep(last)
 			l.auditHead.keepLogged(last, true)
 			return
 		case <-probe.C:
@@ -264,7 +273,10 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			l.auditHead.keepLogged(ctx, false)
 		case <-anchored.C:
 			l.auditHead.keepLogged(ctx, true)
+		case <-witnessed.C:
+			l.time.keep(ctx)
 		case <-deletion.C:
+			l.time.look()
 			l.administration.DeleteDueKeys(ctx)
 			l.administration.DestroyLeftovers(ctx)
 		}

@@ -31,6 +31,8 @@ type Service struct {
 	health     healthMonitor
 
 	installation func() InstallationState
+	// clock says whether what is due by the clock waits.
+	clock func() ClockState
 
 	lease     lease
 	why       func() string             // why it is locked

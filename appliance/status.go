@@ -26,11 +26,13 @@ type Status struct {
 	// tried again by itself.
 	OutOfService []KeyStoreOutage `json:"out_of_service,omitempty"`
 	Time         time.Time        `json:"time"`
+	// Clock says by how much the time differs from the one that keys are destroyed by.
+	Clock ClockState `json:"clock,omitzero"`
 }
 
 // Status gives the state of the appliance; it never fails.
 func (s *Service) Status(ctx context.Context) Status {
-	st := Status{Time: s.stamp(), Installation: s.installation()}
+	st := Status{Time: s.stamp(), Installation: s.installation(), Clock: s.clock()}
 	if v, err := s.view(); err != nil {
 		st.Locked, st.Reason = true, err.Error()
 	} else {
