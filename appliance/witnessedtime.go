@@ -13,6 +13,8 @@ import (
 type Witness interface {
 	// Begin gives it a time that was witnessed earlier, to go on from; once.
 	Begin(at time.Time)
+	// Confirm has it go on from a time that a person says has passed.
+	Confirm(at time.Time)
 	// Look has it read all clocks. Run calls it once a minute.
 	Look()
 	// Now gives the witnessed time; zero before Begin.
@@ -51,6 +53,7 @@ type witnessedTime struct {
 type wallClock struct{ now func() time.Time }
 
 func (wallClock) Begin(time.Time)               {}
+func (wallClock) Confirm(time.Time)             {}
 func (wallClock) Look()                         {}
 func (w wallClock) Now() time.Time              { return w.now() }
 func (wallClock) Waits() (time.Duration, error) { return 0, nil }
@@ -172,7 +175,7 @@ func (w *witnessedTime) state() ClockState {
 	case why != nil:
 		s.Waits = fmt.Sprintf("no time is witnessed: %s", why)
 	case behind > apart:
-		s.Waits = fmt.Sprintf("the wall clock is %s ahead of the time that has passed: the machine was off, or its clock was set forward; if the clock is right there is nothing to do, and both agree again after %[1]s of running", behind.Round(time.Second))
+		s.Waits = fmt.Sprintf("the wall clock is %s ahead of the time that has passed: the machine was off, or its clock was set forward. Both agree again after %[1]s of running; or a person who knows the time calls holdfast clock confirm --time TIME --reason TEXT", behind.Round(time.Second))
 	case behind < -apart:
 		s.Waits = fmt.Sprintf("the wall clock is %s behind the time that has passed: it was set back; compare it with another clock", (-behind).Round(time.Second))
 	}
@@ -192,3 +195,31 @@ func (w *witnessedTime) deletionWaits(k *ExternalKey) string {
 // KeepWitnessedTime stores the time that is witnessed, so that a restart goes on from it.
 // Run does it every ten minutes and at its end.
 func (l *Lifecycle) KeepWitnessedTime(ctx context.Context) { l.time.keep(ctx) }
+
+// ConfirmTime has what is due go by a time that a person says has passed, since the
+// machine was off. It is the third way besides the wall clock and the time that passes.
+// Errors: those of CheckConfirmTime.
+func (l *Lifecycle) ConfirmTime(ctx context.Context, at time.Time) (ClockState, error) {
+	if err := l.CheckConfirmTime(ctx, at); err != nil {
+		return ClockState{}, err
+	}
+	l.time.witness.Confirm(at)
+	l.time.keep(ctx)
+	return l.time.state(), nil
+}
+
+// CheckConfirmTime gives the error that ConfirmTime would, and changes nothing:
+// fault.Locked; fault.Invalid for a time that is later than the wall clock's;
+// fault.Conflict if so much has passed already.
+func (l *Lifecycle) CheckConfirmTime(_ context.Context, at time.Time) error {
+	if _, err := l.service.view(); err != nil {
+		return err
+	}
+	if now := l.now(); at.After(now) {
+		return fault.Errorf(fault.Invalid, "%s has not come yet: the clock says %s; set the clock first, or give an earlier time", at.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	if witnessed := l.time.witness.Now(); !at.After(witnessed) {
+		return fault.Errorf(fault.Conflict, "there is nothing to confirm: the time %s has passed by all clocks, which say %s", at.UTC().Format(time.RFC3339), witnessed.UTC().Format(time.RFC3339))
+	}
+	return nil
+}

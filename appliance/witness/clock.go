@@ -98,6 +98,17 @@ func (c *Clock) Begin(at time.Time) {
 	}
 }
 
+// Confirm has the clock go on from a time that a person says has passed, if it is later
+// than what is witnessed.
+func (c *Clock) Confirm(at time.Time) {
+	c.look()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.at.IsZero() && at.After(c.at) {
+		c.at = at.Round(0)
+	}
+}
+
 // Look reads all clocks. It may wait for a source, and is to be called once a minute.
 func (c *Clock) Look() { c.look() }
 
