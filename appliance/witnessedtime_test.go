@@ -250,3 +250,44 @@ func TestWitnessedRow(t *testing.T) {
 	}
 	s.start()
 }
+
+// TestConfirmTime: a person says that a time has passed, and what is due by then goes;
+// neither a time that has not come by the wall clock nor one that has passed already.
+func TestConfirmTime(t *testing.T) {
+	s := newTimed(t)
+	must(s.ScheduleDeletion(ctx, "demo", "k", 30))(t)
+	s.pass(day)
+	s.stop()
+	s.wall = s.wall.Add(60 * day) // off for two months
+	s.start()
+	s.DeleteDueKeys(ctx)
+	if k := s.there("after two months off"); !strings.Contains(k.DeletionWaits, "holdfast clock confirm") {
+		t.Errorf("it says %q", k.DeletionWaits)
+	}
+	for name, c := range map[string]struct {
+		at   time.Time
+		want fault.Code
+	}{
+		"a time that has not come": {s.wall.Add(time.Minute), fault.Invalid},
+		"one that has passed":      {s.wall.Add(-61 * day), fault.Conflict},
+		"none":                     {time.Time{}, fault.Conflict},
+	} {
+		_, err := s.ConfirmTime(ctx, c.at)
+		if fault.CodeOf(err) != c.want || fault.CodeOf(s.CheckConfirmTime(ctx, c.at)) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	must(s.ConfirmTime(ctx, s.wall.Add(-40*day)))(t)
+	s.DeleteDueKeys(ctx)
+	s.there("with a time confirmed that is before it is due")
+	if state := must(s.ConfirmTime(ctx, s.wall))(t); state.Waits != "" {
+		t.Errorf("%+v", state)
+	}
+	s.restart() // it is kept
+	s.DeleteDueKeys(ctx)
+	s.gone("with the time confirmed")
+	s.Lock()
+	if _, err := s.ConfirmTime(ctx, s.wall); fault.CodeOf(err) != fault.Locked {
+		t.Errorf("locked: %v", err)
+	}
+}

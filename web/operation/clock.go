@@ -28,20 +28,22 @@ type ConfirmedTime struct {
 	Reason string `json:"reason"`
 }
 
-// ConfirmTime is the operation on the time that keys are destroyed by.
-var ConfirmTime = define(Operation[PassedTime, ConfirmedTime]{
-	Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Exclusive,
-		Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
-	Subject: apart[PassedTime],
-	Check:   checkConfirmTime,
-	Run: func(ctx context.Context, c *Caller, in PassedTime) (ConfirmedTime, error) {
-		if err := checkConfirmTime(ctx, c, in); err != nil {
-			return ConfirmedTime{}, err
-		}
-		state, err := c.Domain.ConfirmTime(ctx, in.Time)
-		return ConfirmedTime{state, in.Reason}, err
-	},
-})
+// The operation on the time that keys are destroyed by.
+var (
+	ConfirmTime = define(Operation[PassedTime, ConfirmedTime]{
+		Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Exclusive,
+			Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
+		Subject: apart[PassedTime],
+		Check:   checkConfirmTime,
+		Run: func(ctx context.Context, c *Caller, in PassedTime) (ConfirmedTime, error) {
+			if err := checkConfirmTime(ctx, c, in); err != nil {
+				return ConfirmedTime{}, err
+			}
+			state, err := c.Domain.ConfirmTime(ctx, in.Time)
+			return ConfirmedTime{state, in.Reason}, err
+		},
+	})
+)
 
 func checkConfirmTime(ctx context.Context, c *Caller, in PassedTime) error {
 	if err := appliance.CheckReason(in.Reason); err != nil {
