@@ -226,7 +226,8 @@ const (
 	deletionEvery  = time.Minute
 	timeEvery      = 10 * time.Minute
 	auditHeadEvery = time.Minute
-	anchorEvery    = time.Hour
+	anchorEvery    = time.Hour // the anchor, which is a TPM's counter that wears
+	lookEvery      = time.Minute
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
@@ -237,21 +238,25 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer probe.Stop()
 	minute := time.NewTicker(lastUsedEvery)
 	defer minute.Stop()
-	heads := time.NewTicker(auditHeadEvery)
-	defer heads.Stop()
-	anchored := time.NewTicker(anchorEvery) // each raises the anchor, and a TPM's counter wears
-	defer anchored.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
-	witnessed := time.NewTicker(timeEvery)
-	defer witnessed.Stop()
-	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
-	for _, f := range []func(context.Context){l.KeepLease, l.service.Recover} {
-		apart.Go(func() { every(ctx, time.Second, f) })
+	l.time.look()
+	var apart sync.WaitGroup // apart from each other: some may wait for the HSM or the TPM
+	for _, w := range []struct {
+		interval time.Duration
+		do       func(context.Context)
+	}{
+		{time.Second, l.KeepLease},
+		{time.Second, l.service.Recover},
+		{auditHeadEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, false) }},
+		{anchorEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, true) }},
+		{lookEvery, func(context.Context) { l.time.look() }},
+		{timeEvery, l.time.keep},
+	} {
+		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
 	defer apart.Wait()
 
-	l.time.look()
 	l.administration.DestroyLeftovers(ctx)
 	l.administration.DeleteDueKeys(ctx)
 	for {
@@ -269,14 +274,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			}
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
-		case <-heads.C:
-			l.auditHead.keepLogged(ctx, false)
-		case <-anchored.C:
-			l.auditHead.keepLogged(ctx, true)
-		case <-witnessed.C:
-			l.time.keep(ctx)
 		case <-deletion.C:
-			l.time.look()
 			l.administration.DeleteDueKeys(ctx)
 			l.administration.DestroyLeftovers(ctx)
 		}
