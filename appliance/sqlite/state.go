@@ -98,6 +98,9 @@ func (s *state) count(d *delta, sp *spec, row []any, out bool) place {
 		short = -short
 	}
 	d.groups[at.group] += short
+	if sp.whole != 0 {
+		d.groups[sp.whole] += short
+	}
 	if sp.kept {
 		sum := d.sums[at.scope]
 		if out {
