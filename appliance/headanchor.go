@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -53,11 +54,12 @@ func (a headAnchors) fresh(ctx context.Context, own Head, past Past) error {
 	return nil
 }
 
-// after gives the head that the rows come after that are sealed as they are: the newest that
-// an anchor was told, if it is not in their past. Unless people accept that, or a restore
-// does, it is an error.
-func (a headAnchors) after(ctx context.Context, own Head, past Past, accepted bool) (Head, error) {
-	after := own
+// after gives the heads that rows come after that are sealed as they are: all that the
+// anchors know, if one of them is not in their past; else none. Unless people accept that,
+// or a restore does, it is an error.
+func (a headAnchors) after(ctx context.Context, own Head, past Past, accepted bool) ([]Head, error) {
+	var known []Head
+	needed := false
 	for _, anchor := range a {
 		s := standing(ctx, anchor, own, past)
 		switch fault.CodeOf(s.err) {
@@ -66,16 +68,20 @@ func (a headAnchors) after(ctx context.Context, own Head, past Past, accepted bo
 			continue
 		case fault.StateRolledBack:
 			if !accepted {
-				return Head{}, s.err
+				return nil, s.err
 			}
 		default:
-			return Head{}, s.err
+			return nil, s.err
 		}
-		if freshness.After(own.bare(), s.seen.Head.bare(), s.err == nil) != own.bare() && (after == own || s.seen.Head.Sequence > after.Sequence) {
-			after = s.seen.Head
+		needed = needed || freshness.Joins(own.bare(), s.seen.Head.bare(), s.err == nil)
+		if s.seen.Head.Sequence > 0 && !slices.ContainsFunc(known, func(h Head) bool { return h.Digest == s.seen.Head.Digest }) {
+			known = append(known, s.seen.Head)
 		}
 	}
-	return after, nil
+	if !needed {
+		return nil, nil
+	}
+	return known, nil
 }
 
 // headStanding is how a state stands to one anchor.

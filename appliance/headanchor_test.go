@@ -260,3 +260,16 @@ func TestHeadWithoutACounter(t *testing.T) {
 	w.Stop()
 	w.start(fault.StateAnchor)
 }
+
+// TestHeadThatIsAway: an anchor that may be away holds up nothing, and the status tells.
+func TestHeadThatIsAway(t *testing.T) {
+	w := newWatched(t)
+	w.heads.keep()
+	w.Stop()
+	w.heads.err = fault.Errorf(fault.AnchorAway, "nobody answers")
+	w.start("")
+	s := must(w.Appliance.VerifyState(t.Context()))(t)
+	if len(s.Anchors) != 1 || s.Anchors[0].Agrees || !strings.Contains(s.Anchors[0].Why, "nobody answers") {
+		t.Errorf("%+v", s.Anchors)
+	}
+}

@@ -118,13 +118,13 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 			return err
 		}
 	}
-	fresh := func(own Head, past Past) (Head, error) { return own, l.fresh(ctx, anchor, own, past) }
+	fresh := func(own Head, past Past) ([]Head, error) { return nil, l.fresh(ctx, anchor, own, past) }
 	if anchor != nil || len(l.heads) > 0 {
 		o.Fresh = fresh
 	}
 	o.Told = l.told
 	if o.Seal && len(l.heads) > 0 {
-		o.Fresh = func(own Head, past Past) (Head, error) { return l.heads.after(ctx, own, past, accepted) }
+		o.Fresh = func(own Head, past Past) ([]Head, error) { return l.heads.after(ctx, own, past, accepted) }
 	} else if o.Seal {
 		o.Fresh = nil
 	}

@@ -198,9 +198,9 @@ type StateOptions struct {
 	// Fresh, if given, is asked once all rows match whether the state is as new as its
 	// anchors. Own is its head; zero if it has none. If it gives no error, the next manifest
 	// is written in the same transaction, so that no copy with the count of the opening is
-	// current any more once there is a change. That comes after the head that Fresh gives:
-	// own, or with Seal another one, which people accept that the rows come after.
-	Fresh func(own Head, past Past) (after Head, err error)
+	// current any more once there is a change. It comes after own, unless Fresh gives the
+	// heads that anchors know and that people accept, with Seal: then it comes after those.
+	Fresh func(own Head, past Past) (known []Head, err error)
 	// Told, if given, is told of each head that decides something, once it is durable and
 	// anchored, and of others often enough that the next one can prove that it is in its
 	// past. It must not wait.

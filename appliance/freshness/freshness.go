@@ -104,15 +104,10 @@ func DecideHead(own, told Head, past bool) Verdict {
 	return Current
 }
 
-// After gives the head that the next one comes after where people accept a state as it is,
-// though an anchor was told another head. It comes after that one, so that the anchor finds
-// it in its past. The next number is above both.
-func After(own, told Head, past bool) Head {
-	if DecideHead(own, told, past) <= First {
-		return own
-	}
-	return told
-}
+// Joins says whether the next head comes after the one that an anchor was told, where people
+// accept a state as it is, so that the anchor finds it in its past. Its number is then above
+// both.
+func Joins(own, told Head, past bool) bool { return DecideHead(own, told, past) > First }
 
 // Ledger gives the counts of the changes while a state is open. The zero value knows
 // nothing.

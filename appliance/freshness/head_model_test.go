@@ -16,6 +16,7 @@ type chained struct {
 	has      set
 	sequence uint8
 	before   uint64
+	joined   uint64    // the digest of a head that the chain begins with; 0 for none
 	links    [14]uint8 // by sequence; 0 for one that is not kept
 }
 
@@ -39,22 +40,32 @@ func (c chained) past(h Head) bool {
 	}
 	var digest uint64
 	_, _ = fmt.Sscan(h.Digest, &digest)
-	for _, link := range c.links[h.Sequence+1 : c.sequence] {
-		if link > 0 {
-			digest = chain(digest, link)
+	fold := func(digest uint64, after uint8) bool {
+		for _, link := range c.links[after+1 : c.sequence] {
+			if link > 0 {
+				digest = chain(digest, link)
+			}
 		}
+		return digest == c.before
 	}
-	return digest == c.before
+	return fold(digest, uint8(h.Sequence)) || digest == c.joined && digest > 0 && fold(join(digest), 0)
 }
 
-// next writes the manifest after a head.
-func (c *chained) next(after Head, link uint8) {
-	c.sequence = uint8(max(uint64(c.sequence), after.Sequence) + 1)
-	for i := after.Sequence + 1; i < uint64(len(c.links)); i++ {
-		c.links[i] = 0
-	}
+// join begins a chain with the digest of a head.
+func join(digest uint64) uint64 {
+	h := fnv.New64a()
+	fmt.Fprint(h, "join", digest)
+	return h.Sum64()
+}
+
+// next writes the manifest after a head: its own, or one that it joins.
+func (c *chained) next(after Head, joins bool, link uint8) {
 	c.before = 0
 	_, _ = fmt.Sscan(after.Digest, &c.before)
+	if joins {
+		c.links, c.joined, c.before = [14]uint8{}, c.before, join(c.before)
+	}
+	c.sequence = uint8(max(uint64(c.sequence), after.Sequence) + 1)
 	c.links[c.sequence] = link
 }
 
@@ -76,13 +87,13 @@ type headMoment struct {
 // headWorld is what may happen, and how often.
 type headWorld struct {
 	decide                             func(own, told Head, past bool) Verdict
-	after                              func(own, told Head, past bool) Head
+	joins                              func(own, told Head, past bool) bool
 	toldFirst                          bool
 	changes, crashes, copies, putBacks uint8
 }
 
 func headProduct() headWorld {
-	return headWorld{decide: DecideHead, after: After, changes: 3, crashes: 2, copies: 2, putBacks: 2}
+	return headWorld{decide: DecideHead, joins: Joins, changes: 3, crashes: 2, copies: 2, putBacks: 2}
 }
 
 func (w headWorld) verdict(m *headMoment) (Verdict, bool) {
@@ -91,10 +102,10 @@ func (w headWorld) verdict(m *headMoment) (Verdict, bool) {
 }
 
 // commit writes a manifest with a change, and tells it.
-func (w headWorld) commit(m *headMoment, after Head, change set) {
+func (w headWorld) commit(m *headMoment, after Head, joins bool, change set) {
 	m.link++
 	m.db.has |= change
-	m.db.next(after, m.link)
+	m.db.next(after, joins, m.link)
 	m.pending, m.toldHas, m.phase = m.db.head(), m.db.has, serving
 }
 
@@ -109,7 +120,7 @@ func (w headWorld) steps(m headMoment, visit func(what string, then headMoment))
 	case stopped:
 		add("start", func(n *headMoment) {
 			if v, _ := w.verdict(n); v == Current || v == First {
-				w.commit(n, n.db.head(), 0)
+				w.commit(n, n.db.head(), false, 0)
 			} else {
 				n.phase = held
 			}
@@ -120,11 +131,11 @@ func (w headWorld) steps(m headMoment, visit func(what string, then headMoment))
 				n.changes++
 				if w.toldFirst { // it is lost between the two
 					lost := n.db
-					lost.next(lost.head(), n.link+1)
+					lost.next(lost.head(), false, n.link+1)
 					n.told, n.must = lost.head(), n.db.has
 					add("told, not committed", func(o *headMoment) { *o = *n; o.phase = stopped })
 				}
-				w.commit(n, n.db.head(), change)
+				w.commit(n, n.db.head(), false, change)
 			})
 		}
 	case held:
@@ -134,7 +145,11 @@ func (w headWorld) steps(m headMoment, visit func(what string, then headMoment))
 				n.changes++
 				n.must &= n.db.has // people do without the rest
 				n.accepted = true
-				w.commit(n, w.after(n.db.head(), n.told, past), change)
+				if w.joins(n.db.head(), n.told, past) {
+					w.commit(n, n.told, true, change)
+				} else {
+					w.commit(n, n.db.head(), false, change)
+				}
 			})
 		}
 	}
@@ -236,7 +251,7 @@ func TestTheHeadModelCanFail(t *testing.T) {
 			}
 		},
 		"what people accept comes after itself alone": func(w *headWorld) {
-			w.after = func(own, _ Head, _ bool) Head { return own }
+			w.joins = func(Head, Head, bool) bool { return false }
 		},
 		"the anchor is told first": func(w *headWorld) { w.toldFirst, w.copies, w.putBacks = true, 0, 0 },
 	} {

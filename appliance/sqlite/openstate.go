@@ -97,7 +97,7 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 		st.tx.anchored = true
 	}
 	if o.Fresh != nil {
-		if st.after, err = fresh(ctx, c, o, root); err != nil {
+		if st.known, err = fresh(ctx, c, o, root); err != nil {
 			return nil, nil, err
 		}
 		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
@@ -106,18 +106,14 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	return st, report, nil
 }
 
-// fresh asks whether the state is as new as its anchors, and gives the head that the next
-// manifest comes after; nil for its own.
-func fresh(ctx context.Context, c *conn, o appliance.StateOptions, root *appliance.Manifest) (*appliance.Head, error) {
+// fresh asks whether the state is as new as its anchors, and gives the heads that the next
+// manifest comes after; none for its own.
+func fresh(ctx context.Context, c *conn, o appliance.StateOptions, root *appliance.Manifest) ([]appliance.Head, error) {
 	var own appliance.Head
 	if root != nil {
 		own = root.Head()
 	}
-	after, err := o.Fresh(own, func(h appliance.Head) (bool, error) { return past(ctx, c, root, h) })
-	if err != nil || after == own {
-		return nil, err
-	}
-	return &after, nil
+	return o.Fresh(own, func(h appliance.Head) (bool, error) { return past(ctx, c, root, h) })
 }
 
 // judgement is what the sums of the sets are by the manifests.

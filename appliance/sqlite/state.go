@@ -31,12 +31,12 @@ type state struct {
 	// The writer's own.
 	sums    map[string]appliance.Sum // by scope
 	heads   map[string]*appliance.Manifest
-	version int64           // PRAGMA data_version: it changes when another connection writes
-	first   appliance.Head  // when it was opened
-	after   *appliance.Head // what the first manifest comes after; nil for the one before it
-	told    uint64          // the sequence of the head that anchors were told last
-	tx      *delta          // of the transaction; while a change is made, of that alone
-	batch   *delta          // of the changes before it in the transaction
+	version int64            // PRAGMA data_version: it changes when another connection writes
+	first   appliance.Head   // when it was opened
+	known   []appliance.Head // what the first manifest comes after; none for the one before it
+	told    uint64           // the sequence of the head that anchors were told last
+	tx      *delta           // of the transaction; while a change is made, of that alone
+	batch   *delta           // of the changes before it in the transaction
 
 	mu     sync.RWMutex
 	groups map[uint64]uint64 // sums of short tags; a group that is not there has no rows
@@ -372,7 +372,7 @@ func (s *state) next(c *conn, scope, anchor string, count uint64) error {
 	if before := s.heads[scope]; before != nil {
 		m.Sequence, m.Before = before.Sequence+1, before.Digest()
 	}
-	if scope == appliance.ScopeInstallation && s.after != nil {
+	if scope == appliance.ScopeInstallation && len(s.known) > 0 {
 		if err := s.follow(c, m); err != nil {
 			return err
 		}
@@ -383,35 +383,65 @@ func (s *state) next(c *conn, scope, anchor string, count uint64) error {
 	return writeManifest(c, m)
 }
 
-// follow has a manifest come after the head that an anchor was told, where people accept
-// rows that do not. The links of another branch after it are not in its past.
+// follow has a manifest come after the heads that anchors know, where people accept rows
+// that do not. A chain begins with it, whose first links are the digests of these heads:
+// none of the links of before leads to them.
 func (s *state) follow(c *conn, m *appliance.Manifest) error {
-	before, err := hex.DecodeString(s.after.Digest)
-	if err != nil {
-		return fault.Wrapf(fault.Internal, err, "the digest of the head that an anchor was told")
+	sequence := m.Sequence - 1
+	for _, h := range s.known {
+		sequence = max(sequence, h.Sequence)
 	}
-	m.Sequence, m.Before = max(m.Sequence, s.after.Sequence+1), before
-	_, err = c.exec(`DELETE FROM manifest_history WHERE sequence > ?`, int64(s.after.Sequence))
-	return err
+	if _, err := c.exec(`DELETE FROM manifest_history`); err != nil {
+		return err
+	}
+	m.Before = nil
+	for _, h := range s.known {
+		link, err := hex.DecodeString(h.Digest)
+		if err != nil {
+			return fault.Wrapf(fault.Internal, err, "the digest of a head that an anchor knows")
+		}
+		sequence++
+		if _, err := c.exec(`INSERT INTO manifest_history (sequence, link) VALUES (?, ?)`, int64(sequence), link); err != nil {
+			return err
+		}
+		m.Before = appliance.ChainDigest(m.Before, link)
+	}
+	m.Sequence = sequence + 1
+	return nil
 }
 
 // past says whether a head is that of the manifest, or in its past. The links need not be
-// authentic: no others lead to the digest that the manifest's seal is of.
+// authentic: no others lead to the digest that the manifest's seal is of. They lead there
+// from the head's digest; or from the beginning of a chain whose links have it.
 func past(ctx context.Context, c *conn, m *appliance.Manifest, h appliance.Head) (bool, error) {
 	if m == nil || h.Sequence >= m.Sequence {
 		return m != nil && h.Sequence == m.Sequence && h.Digest == hex.EncodeToString(m.Digest()), nil
 	}
-	digest, err := hex.DecodeString(h.Digest)
-	if err != nil || len(digest) != sha256.Size {
+	from, err := hex.DecodeString(h.Digest)
+	if err != nil || len(from) != sha256.Size {
 		return false, nil // no manifest has that digest
 	}
+	digest, _, err := fold(ctx, c, from, h.Sequence, m.Sequence)
+	if err != nil || string(digest) == string(m.Before) {
+		return err == nil, err
+	}
+	digest, links, err := fold(ctx, c, nil, 0, m.Sequence, from)
+	return links && string(digest) == string(m.Before), err
+}
+
+// fold takes in the links between two manifests, and says whether one of them is the one
+// that is looked for.
+func fold(ctx context.Context, c *conn, digest []byte, after, before uint64, look ...[]byte) (out []byte, found bool, err error) {
 	err = c.each(ctx, func(scan scanner) error {
 		var link []byte
 		err := scan(&link)
+		for _, l := range look {
+			found = found || string(l) == string(link)
+		}
 		digest = appliance.ChainDigest(digest, link)
 		return err
-	}, `SELECT link FROM manifest_history WHERE sequence > ? AND sequence < ? ORDER BY sequence`, int64(h.Sequence), int64(m.Sequence))
-	return err == nil && string(digest) == string(m.Before), err
+	}, `SELECT link FROM manifest_history WHERE sequence > ? AND sequence < ? ORDER BY sequence`, int64(after), int64(before))
+	return digest, found, err
 }
 
 // reconcile takes the groups that people have discarded as they are now. The set of a
@@ -475,7 +505,7 @@ func (s *state) committed() {
 	}
 	s.mu.Unlock()
 	if len(tx.heads) > 0 {
-		s.after = nil
+		s.known = nil
 	}
 	if tx.anchored && s.o.Anchoring != nil {
 		s.o.Anchoring.Committed(s.heads[appliance.ScopeInstallation].Count)
