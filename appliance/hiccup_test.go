@@ -228,6 +228,39 @@ func (f *faulty) try(t *testing.T, task task, function string, code uint, times 
 	}
 }
 
+// TestHealthTellsEveryReturnValue: while a function that the HSM needs for its work fails,
+// with whatever return value, GetHealthStatus and the status say so, of a key store with
+// keys in the HSM as of one whose keys are in memory; after that both say that it works.
+func TestHealthTellsEveryReturnValue(t *testing.T) {
+	f := newFaulty(t)
+	told := func() [3]appliance.HealthStatus {
+		f.clock.Pass(61 * time.Second) // a result of less than a minute ago may stand
+		got := [3]appliance.HealthStatus{healthStatus(f.a), healthStatus(f.b), ""}
+		if h := f.bed.Appliance.Status(ctx).HSMs; len(h) == 1 && (h[0].Status == appliance.HealthActive) == (h[0].Error == "") {
+			got[2] = h[0].Status
+		}
+		return got
+	}
+	good := [3]appliance.HealthStatus{appliance.HealthActive, appliance.HealthActive, appliance.HealthActive}
+	bad := [3]appliance.HealthStatus{appliance.HealthDegraded, appliance.HealthUnavailable, appliance.HealthDegraded}
+	cases := 0
+	for _, function := range []string{"C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"} {
+		for _, code := range returnValues() {
+			if cases++; cases%(4*oneIn) != 0 {
+				continue
+			}
+			f.shim.Fail(function, code, 1000)
+			if got := told(); got != bad {
+				t.Errorf("%s fails with %v: health is %q, want %q", function, pkcs11.Error(code), got, bad)
+			}
+			f.shim.Fail(function, code, 0)
+			if !f.await(func() bool { return told() == good }) {
+				t.Fatalf("%s fails no longer with %v: health is %q", function, pkcs11.Error(code), told())
+			}
+		}
+	}
+}
+
 // await waits, with what the background does, for at most five seconds.
 func (f *faulty) await(is func() bool) bool {
 	for deadline := time.Now().Add(5 * time.Second); !is(); {
