@@ -11,10 +11,11 @@ import (
 // that start after it returns. They are in the files of what they are about.
 type Administration struct {
 	ground
-	store    AdministeredRows
-	service  *Service
-	settings *Settings
-	deleting func(ctx context.Context, keyStore, keyID string) error
+	store      AdministeredRows
+	service    *Service
+	settings   *Settings
+	deleting   func(ctx context.Context, keyStore, keyID string) error
+	destroying func(ctx context.Context, keyStore string, o *TokenObject) error
 	// time is what cannot be undone rests on.
 	time     *witnessedTime
 	rotating func(ctx context.Context, keyStore, keyID string, version uint32) error

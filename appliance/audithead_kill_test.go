@@ -29,8 +29,8 @@ import (
 	"holdfast/appliance/sqlite"
 )
 
-// logged is an appliance over a folder with a database, an anchor and an audit log.
-type logged struct {
+// withLog is an appliance over a folder with a database, an anchor and an audit log.
+type withLog struct {
 	*appliance.Appliance
 	log   *auditlog.Log
 	store *sqlite.DB
@@ -51,8 +51,8 @@ func openAuditLog(dir string) (*auditlog.Log, error) {
 }
 
 // openLogged opens one; the error is why it stays locked.
-func openLogged(dir string, device *appliancetest.Memory, anchor appliance.Anchor) (s *logged, err error) {
-	s = &logged{}
+func openLogged(dir string, device *appliancetest.Memory, anchor appliance.Anchor) (s *withLog, err error) {
+	s = &withLog{}
 	if s.log, err = openAuditLog(dir); err != nil {
 		return s, err
 	}
@@ -66,7 +66,7 @@ func openLogged(dir string, device *appliancetest.Memory, anchor appliance.Ancho
 	return s, s.Unlock(ctx, keyring.New(s.token), nil)
 }
 
-func (s *logged) close() {
+func (s *withLog) close() {
 	if s.Appliance != nil {
 		s.Lock()
 	}
@@ -81,7 +81,7 @@ func (s *logged) close() {
 	}
 }
 
-func (s *logged) request(n int) error {
+func (s *withLog) request(n int) error {
 	return s.log.Append(ctx, &audit.Record{Kind: audit.KindXKS, Operation: "Encrypt", Result: audit.Allowed, Key: fmt.Sprint("key-", n)})
 }
 

@@ -33,6 +33,7 @@ type Service struct {
 	installation func() InstallationState
 	// clock says whether what is due by the clock waits.
 	clock func() ClockState
+	state func(ctx context.Context) *StateStatus
 
 	lease     lease
 	why       func() string             // why it is locked

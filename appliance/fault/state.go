@@ -8,6 +8,8 @@ const (
 	StateRolledBack Code = "E_STATE_ROLLED_BACK"
 	StateAnchor     Code = "E_STATE_ANCHOR"
 	StateLoss       Code = "E_STATE_LOSS"
+	StateDamaged    Code = "E_STATE_DAMAGED"
+	StateForeign    Code = "E_STATE_FOREIGN"
 )
 
 const acceptOrRestore = "Find out who changed it. Then put the right state back and restart; or restore a backup into a fresh appliance; or, if two people agree that this state is the right one, run `holdfast state accept --reason TEXT`."
@@ -31,4 +33,10 @@ var stateCodes = []Entry{
 	{Code: StateLoss, Class: Refused,
 		Title: "The end of the database's write-ahead log is damaged or cut off: changes that were made may be lost.",
 		Do:    acceptOrRestore},
+	{Code: StateDamaged, Class: Refused,
+		Title: "The database is damaged, or has rows that its own schema forbids: its disk has failed, or something else than Holdfast has written to it.",
+		Do:    "Move the database away and keep it for inquiry. Restart the machine, and restore the last good backup."},
+	{Code: StateForeign, Class: Refused,
+		Title: "The file is not a database of Holdfast.",
+		Do:    "Give the folder of the state, or the path of its database, `holdfast.db`."},
 }

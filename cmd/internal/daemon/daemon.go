@@ -98,6 +98,8 @@ type Daemon struct {
 	anchor *counter.Anchor
 	// clock tells the time that irreversible things rest on.
 	clock *witness.Clock
+	// broker is an anchor, too; nil if the PIN comes from elsewhere.
+	broker *boot.BrokerAnchor
 	// machineKey authenticates rows while the appliance is locked; measured is what the
 	// TPM is reached by that keeps it.
 	machineKey machinekey.Key
@@ -204,8 +206,8 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witness: d.clock, WitnessedTime: d.store.Machine(), SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Rotating: d.audit.KeyRotated,
-		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor,
+		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witness: d.clock, WitnessedTime: d.store.Machine(), SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Destroying: d.audit.ObjectDestroyed, Rotating: d.audit.KeyRotated,
+		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor, HeadAnchors: d.headAnchors(),
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
 		},
