@@ -29,8 +29,8 @@ import (
 	"holdfast/appliance/sqlite"
 )
 
-// withLog is an appliance over a folder with a database, an anchor and an audit log.
-type withLog struct {
+// rig is an appliance over a folder with a database, an anchor and an audit log.
+type rig struct {
 	*appliance.Appliance
 	log   *auditlog.Log
 	store *sqlite.DB
@@ -50,9 +50,9 @@ func openAuditLog(dir string) (*auditlog.Log, error) {
 	return auditlog.Open(filepath.Join(dir, "audit"), auditlog.Options{LogID: "the-log", Signer: signer, Unproven: true, SegmentBytes: 32 << 10, CheckpointRecords: 50})
 }
 
-// openLogged opens one; the error is why it stays locked.
-func openLogged(dir string, device *appliancetest.Memory, anchor appliance.Anchor) (s *withLog, err error) {
-	s = &withLog{}
+// openRig opens one; the error is why it stays locked.
+func openRig(dir string, device *appliancetest.Memory, anchor appliance.Anchor) (s *rig, err error) {
+	s = &rig{}
 	if s.log, err = openAuditLog(dir); err != nil {
 		return s, err
 	}
@@ -66,7 +66,7 @@ func openLogged(dir string, device *appliancetest.Memory, anchor appliance.Ancho
 	return s, s.Unlock(ctx, keyring.New(s.token), nil)
 }
 
-func (s *withLog) close() {
+func (s *rig) close() {
 	if s.Appliance != nil {
 		s.Lock()
 	}
@@ -81,7 +81,7 @@ func (s *withLog) close() {
 	}
 }
 
-func (s *withLog) request(n int) error {
+func (s *rig) request(n int) error {
 	return s.log.Append(ctx, &audit.Record{Kind: audit.KindXKS, Operation: "Encrypt", Result: audit.Allowed, Key: fmt.Sprint("key-", n)})
 }
 
@@ -89,7 +89,7 @@ const headKillEnv = "HOLDFAST_TEST_HEAD_KILL"
 
 // served writes records as requests do, keeps the log's head, and makes changes, until it
 // is killed. It says how many records were on the disk before each head that was kept.
-func loggedUntilKilled(dir string) error {
+func rigUntilKilled(dir string) error {
 	dumped, err := os.ReadFile(filepath.Join(dir, "token"))
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func loggedUntilKilled(dir string) error {
 	if err != nil {
 		return err
 	}
-	s, err := openLogged(dir, device, fileAnchor(filepath.Join(dir, "anchor")))
+	s, err := openRig(dir, device, fileAnchor(filepath.Join(dir, "anchor")))
 	if err != nil {
 		return err
 	}
@@ -135,11 +135,11 @@ func loggedUntilKilled(dir string) error {
 // after that can be cut off.
 func TestHeadOutlivesAKill(t *testing.T) {
 	if dir := os.Getenv(headKillEnv); dir != "" {
-		fmt.Println("failed", loggedUntilKilled(dir))
+		fmt.Println("failed", rigUntilKilled(dir))
 		os.Exit(1)
 	}
 	dir, device := t.TempDir(), appliancetest.NewMemory()
-	s := must(openLogged(dir, device, fileAnchor(filepath.Join(dir, "anchor"))))(t)
+	s := must(openRig(dir, device, fileAnchor(filepath.Join(dir, "anchor"))))(t)
 	must(s.CreateKeyStore(ctx, appliance.KeyStore{Name: "demo", URIPathPrefix: "/demo", RequestsPerSecond: 1000}))(t)
 	s.close()
 	if err := os.WriteFile(filepath.Join(dir, "token"), must(device.Dump())(t), 0o600); err != nil {
@@ -175,7 +175,7 @@ func TestHeadOutlivesAKill(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.tamper(t, filepath.Join(copied, "audit"))
-			s, err := openLogged(copied, must(appliancetest.NewMemoryOf(must(device.Dump())(t)))(t), fileAnchor(filepath.Join(copied, "anchor")))
+			s, err := openRig(copied, must(appliancetest.NewMemoryOf(must(device.Dump())(t)))(t), fileAnchor(filepath.Join(copied, "anchor")))
 			if fault.CodeOf(err) != c.want || (err == nil) == s.Locked() {
 				t.Errorf("%s, %d records kept: %v", name, head, err)
 			}
@@ -273,7 +273,7 @@ func edited(t *testing.T, log string, n int64) {
 // and the anchor is raised once: what is kept after the record costs the TPM nothing.
 func TestHeadIsOfTheChange(t *testing.T) {
 	anchor, dir := &counter{}, t.TempDir()
-	s := must(openLogged(dir, appliancetest.NewMemory(), anchor))(t)
+	s := must(openRig(dir, appliancetest.NewMemory(), anchor))(t)
 	defer s.close()
 	must(s.CreateKeyStore(ctx, appliance.KeyStore{Name: "demo", URIPathPrefix: "/demo"}))(t)
 	for n := range 3 {
@@ -309,7 +309,7 @@ func TestHeadIsOfTheChange(t *testing.T) {
 // kept, so that a later start finds the forgery as well.
 func TestUnprovenHeadStays(t *testing.T) {
 	anchor, dir, device := &counter{}, t.TempDir(), appliancetest.NewMemory()
-	s := must(openLogged(dir, device, anchor))(t)
+	s := must(openRig(dir, device, anchor))(t)
 	for n := range 20 {
 		if err := s.request(n); err != nil {
 			t.Fatal(err)
@@ -321,7 +321,7 @@ func TestUnprovenHeadStays(t *testing.T) {
 	s.close()
 	rewrite(t, filepath.Join(dir, "audit"), func(all [][]byte) [][]byte { return all[:10] })
 	for range 3 {
-		s, err := openLogged(dir, device, anchor)
+		s, err := openRig(dir, device, anchor)
 		if fault.CodeOf(err) != fault.AuditRewritten {
 			t.Errorf("%v", err)
 		}

@@ -102,8 +102,8 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 			return err
 		}
 	}
-	o.AuditHead = l.auditHead.written(ring, installation)
 	l.present.Store(nil)
+	o.AuditHead = l.auditHead.written(ring, installation)
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
 	var anchor *anchoring

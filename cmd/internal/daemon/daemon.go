@@ -96,10 +96,10 @@ type Daemon struct {
 	// anchor is the anchor of the state in this machine's TPM, from the boot's first step
 	// on; nil without a TPM.
 	anchor *counter.Anchor
-	// clock tells the time that irreversible things rest on.
-	clock *witness.Clock
 	// broker is an anchor, too; nil if the PIN comes from elsewhere.
 	broker *boot.BrokerAnchor
+	// clock tells the time that irreversible things rest on.
+	clock *witness.Clock
 	// machineKey authenticates rows while the appliance is locked; measured is what the
 	// TPM is reached by that keeps it.
 	machineKey machinekey.Key
