@@ -59,6 +59,7 @@ func newRoot() *cobra.Command {
 		installationCommand(a),
 		settingCommand(a),
 		stateCommand(a),
+		admissionCommand(a),
 		certificateCommand(a),
 		openAPICommand(a),
 		policyCommand(a),
