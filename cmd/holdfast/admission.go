@@ -91,7 +91,7 @@ func (a *admin) confirmed(cmd *cobra.Command, given string, mayAsk bool) (string
 	return done.Out.Digest, nil
 }
 
-func showAdmission(w io.Writer, d *operation.AdmissionDetail) {
+func showAdmission(w io.Writer, d operation.AdmissionDetail) {
 	for _, e := range d.All {
 		detail := e.Detail
 		if e.Refused {

@@ -72,7 +72,7 @@ func admission(p *page) (*operation.AdmissionDetail, error) {
 	if code := fault.CodeOf(err); code == fault.Locked || code == fault.MachineKey {
 		return nil, nil //nolint:nilnil // it is as the comment says
 	}
-	return a, err
+	return &a, err
 }
 
 // seen gives the hidden field with the digest of those who are shown, if somebody has to

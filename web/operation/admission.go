@@ -19,7 +19,7 @@ type Admissions interface {
 
 // AdmissionDetail is who can act and what decides, for a person to confirm.
 type AdmissionDetail struct {
-	*appliance.Admission
+	appliance.Admission
 	// Alone says why no two administrators can approve for each other; empty if they can.
 	Alone string `json:"alone,omitempty"`
 }
@@ -32,10 +32,10 @@ type ConfirmedAdmission struct {
 
 // The operations on who is sealed by the first unlock.
 var (
-	ShowAdmission = define(Operation[Nothing, *AdmissionDetail]{
-		Route: Route{ID: "admission", Method: http.MethodGet, Path: "/admission", Capability: identity.See,
+	ShowAdmission = define(Operation[Nothing, AdmissionDetail]{
+		Route: Route{ID: "showAdmission", Method: http.MethodGet, Path: "/admission", Capability: identity.See,
 			Summary: "Who can act and what decides once the appliance is unlocked for the first time, and who has confirmed it"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) (*AdmissionDetail, error) {
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (AdmissionDetail, error) {
 			return showAdmission(ctx, c)
 		},
 	})
@@ -62,16 +62,16 @@ func checkAdmissionDigest(digest string) error {
 	return nil
 }
 
-func showAdmission(ctx context.Context, c *Caller) (*AdmissionDetail, error) {
+func showAdmission(ctx context.Context, c *Caller) (AdmissionDetail, error) {
 	a, err := c.Domain.Admission(ctx)
 	if err != nil {
-		return nil, err
+		return AdmissionDetail{}, err
 	}
-	d := &AdmissionDetail{Admission: a}
+	d := AdmissionDetail{Admission: *a}
 	if err := c.Identity.TwoCanApprove(ctx); fault.CodeOf(err) == fault.Conflict {
 		d.Alone = fault.ReasonOf(err)
 	} else if err != nil {
-		return nil, err
+		return AdmissionDetail{}, err
 	}
 	return d, nil
 }

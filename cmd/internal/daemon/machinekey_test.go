@@ -129,10 +129,10 @@ func TestBeforeTheFirstUnlock(t *testing.T) {
 				t.Errorf("%d users are refused", refused)
 			}
 			before := len(s.log.String())
-			r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+			r.seal()
 			// TPM and HSM have the traces of the installation that was removed.
 			s.logged(before, `state=locked .*code=E_STATE_MISSING`)
-			err := r.do("POST", "installation/begin", operation.Decision{Reason: "its disk is gone"}, nil)
+			err := r.beginBeside()
 			if c.locked {
 				if err == nil {
 					t.Error("an installation was begun")
