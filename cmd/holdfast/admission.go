@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -72,13 +71,13 @@ func (a *admin) confirmed(cmd *cobra.Command, given string, mayAsk bool) (string
 		return "", nil
 	}
 	unconfirmed := fault.Errorf(fault.AdmissionUnconfirmed, "nobody has confirmed those whom the first unlock seals: look at them with holdfast admission show; to confirm them, call the command with --admission %s", done.Out.Digest)
-	if a.JSON { // for programs: they give the digest
+	if a.JSON || !mayAsk { // programs give the digest
 		return "", unconfirmed
 	}
 	w := tabwriter.NewWriter(cmd.ErrOrStderr(), 0, 0, 2, ' ', 0)
 	showAdmission(w, done.Out)
-	if err := w.Flush(); err != nil || !mayAsk {
-		return "", cmp.Or[error](err, unconfirmed)
+	if err := w.Flush(); err != nil {
+		return "", err
 	}
 	fmt.Fprint(cmd.ErrOrStderr(), "Are these the right ones, and all of them? Type yes to seal them: ")
 	answer, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 64)).ReadString('\n')
