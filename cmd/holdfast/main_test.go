@@ -301,7 +301,15 @@ func cmdKMS(ts *testscript.TestScript, neg bool, args []string) {
 	case "decrypt":
 		body = xkstest.DecryptBody(s.sealed[key])
 	}
-	a := k.Call(path, body)
+	res, err := k.HTTP.Do(k.Request(path, body))
+	if err != nil {
+		// Too slow a machine: the server ends a connection whose request takes longer than
+		// five seconds to arrive. KMS calls once more, too.
+		s.t.Logf("called once more after: %v", err)
+		res, err = k.HTTP.Do(k.Request(path, body))
+	}
+	ts.Check(err)
+	a := k.Read(res)
 	if want := append(slices.Clone(args[1:]), "")[0]; strconv.Itoa(a.Status) != args[0] || a.ErrorName() != want {
 		ts.Fatalf("%s: got %d %s", path, a.Status, a.Text)
 	}
