@@ -137,9 +137,12 @@ func (s *Settings) admissions(ctx context.Context) ([]Admitted, error) {
 }
 
 // Admission gives who can act and what decides. Errors: fault.Locked while the appliance
-// is locked and there is an installation, as nobody can tell then.
+// is locked or held and there is an installation, as nobody can tell then.
 func (l *Lifecycle) Admission(ctx context.Context) (*Admission, error) {
 	installed, err := l.settings.seals.Installed(ctx)
+	if err == nil && installed {
+		_, err = l.service.view()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -204,6 +204,15 @@ func TestUpgradeIsConfirmedLater(t *testing.T) {
 	wantCode(t, errorOf(b.Appliance.Admission(ctx)), fault.Locked)
 	wantCode(t, errorOf(b.Appliance.ConfirmAdmission(ctx, a.Digest, "alice")), fault.Locked)
 	b.Stop()
+	// Nor while the state is held.
+	edit(t, b.DB, `UPDATE settings SET seal = x'00' WHERE name = 'setup'`)
+	held := appliancetest.Start(t, appliancetest.Options{Dir: b.Dir, Token: b.Device, Appliance: o.Appliance, MayHold: true})
+	if held.Held == nil {
+		t.Error("the state is not held")
+	}
+	wantCode(t, errorOf(held.Appliance.Admission(ctx)), fault.Locked)
+	wantCode(t, errorOf(held.Appliance.ConfirmAdmission(ctx, a.Digest, "alice")), fault.Locked)
+	held.Stop()
 	// That nobody's word is taken from the database.
 	for _, statement := range []string{`DELETE FROM settings WHERE name = 'admission'`, `UPDATE settings SET value = '{"by":"mallory"}' WHERE name = 'admission'`, `UPDATE settings SET seal = NULL WHERE name = 'admission'`} {
 		edit(t, b.DB, statement)

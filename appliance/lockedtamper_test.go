@@ -1,6 +1,8 @@
 package appliance_test
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -43,6 +45,13 @@ func newLockedTarget(t testing.TB, p phase) *target {
 		}
 	}
 	g.people(t, s)
+	if p.installed { // as the daemon does after each unlock
+		if err := s.RenewSeals(ctx, func() error {
+			return errors.Join(s.users.RenewSeals(ctx), approval.RenewSeals(ctx, s.store, s.Seals()))
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	g.keep(t, dir)
 	g.changePeople(t, s)
 	g.keep(t, dir)
@@ -134,6 +143,34 @@ func (c *tampering) putsBack() bool {
 	return strings.HasSuffix(c.name, ": as it was before") || strings.HasSuffix(c.name, ": rows of before back in")
 }
 
+// notWhileLocked are tables without rows in the target, each with the reason for which it does
+// not count before the first unlock or while it is locked.
+var notWhileLocked = map[string]string{
+	"key_stores": "read with the state key", "external_keys": "read with the state key", "key_versions": "read with the state key", "credentials": "read with the state key",
+	"grants": "read with the state key", "token_objects": "read with the state key", "installation": "there is none before the first unlock",
+	"manifests": "there is none before the first unlock", "manifest_history": "digests for people", "audit_head": "sealed under the state key",
+	"boot_steps": "a diary for people", "policy_version": "its seal is the daemon's: TestPolicyVersionIsSealed there", "master_key_making": "gone with the first unlock",
+}
+
+// emptyTables gives the tables without rows. A new one has to have rows here, or a reason.
+func (g *target) emptyTables(t testing.TB) map[string]bool {
+	t.Helper()
+	empty := map[string]bool{}
+	tables, _, _, _ := schemaOfDatabase(t, g.present)
+	db := must(sql.Open("sqlite", g.present))(t)
+	defer db.Close()
+	for _, table := range tables {
+		var some bool
+		if err := db.QueryRow(`SELECT EXISTS (SELECT 1 FROM ` + table + `)`).Scan(&some); err != nil {
+			t.Fatal(err)
+		}
+		if empty[table] = !some; !some && notWhileLocked[table] == "" {
+			t.Errorf("the table %s has no rows: make some in newLockedTarget, or say in notWhileLocked why it does not count", table)
+		}
+	}
+	return empty
+}
+
 // decided is what a target decides in a phase.
 type decided struct {
 	phase
@@ -171,7 +208,8 @@ func TestTamperedLocked(t *testing.T) {
 			if n := len(others(d.now, nil, d.before)); n < 2 {
 				t.Fatalf("only %d decisions have changed: %v, %v", n, d.now, d.before)
 			}
-			cases := slices.DeleteFunc(g.tamperings(t), func(c tampering) bool { return c.schema })
+			empty := g.emptyTables(t)
+			cases := slices.DeleteFunc(g.tamperings(t), func(c tampering) bool { return c.schema || empty[c.table] })
 			each(t, cases, func(t *testing.T, c tampering, n *counts) { n.add(g.tamperedIn(t, d, c)) })
 		})
 	}

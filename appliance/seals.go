@@ -81,7 +81,9 @@ func (s *Seals) Seal(ctx context.Context, b Binding) ([]byte, error) {
 			return nil, err
 		}
 	}
-	mac, noKey := s.machine.MAC(b)
+	// What the first unlock seals keeps the machine's seal of before: if it is interrupted,
+	// there is no installation.
+	mac, noKey := s.machineMAC(b, ring != nil && s.founding.Load() == nil)
 	if ring == nil {
 		if noKey != nil {
 			return nil, noKey
@@ -107,7 +109,7 @@ func (s *Seals) Verify(ctx context.Context, b Binding, seal []byte) error {
 	if locked != nil && fault.CodeOf(locked) != fault.Locked {
 		return locked
 	}
-	if err := s.verifyByMachine(b, seal); err != nil {
+	if err := s.verifyByMachine(b, seal, locked != nil); err != nil {
 		return err
 	}
 	return locked
@@ -181,7 +183,7 @@ func (s *Seals) Admit(b Binding, seal []byte) error {
 	if s.asTheyAre.Load() {
 		return nil
 	}
-	return s.verifyByMachine(b, seal)
+	return s.verifyByMachine(b, seal, false)
 }
 
 // alone does something while nobody writes a row that was sealed before.

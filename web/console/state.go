@@ -65,9 +65,12 @@ func state(p *page) (*view, error) {
 	return &view{title: "State", body: statePage(d)}, nil
 }
 
-// admission gives who can act and what decides; nil while the appliance is locked and
-// there is an installation, as nobody can tell then.
+// admission gives who can act and what decides, for administrators; nil for others, and while
+// the appliance is locked and there is an installation, as nobody can tell then.
 func admission(p *page) (*operation.AdmissionDetail, error) {
+	if !p.may(identity.Administer) {
+		return nil, nil //nolint:nilnil // it is as the comment says
+	}
 	a, err := read(p, operation.ShowAdmission, operation.Nothing{})
 	if code := fault.CodeOf(err); code == fault.Locked || code == fault.MachineKey {
 		return nil, nil //nolint:nilnil // it is as the comment says

@@ -33,7 +33,7 @@ type ConfirmedAdmission struct {
 // The operations on who is sealed by the first unlock.
 var (
 	ShowAdmission = define(Operation[Nothing, AdmissionDetail]{
-		Route: Route{ID: "showAdmission", Method: http.MethodGet, Path: "/admission", Capability: identity.See,
+		Route: Route{ID: "showAdmission", Method: http.MethodGet, Path: "/admission", Capability: identity.Administer,
 			Summary: "Who can act and what decides once the appliance is unlocked for the first time, and who has confirmed it"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (AdmissionDetail, error) {
 			return showAdmission(ctx, c)
