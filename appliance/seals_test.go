@@ -137,6 +137,38 @@ func TestFirstUnlockSeals(t *testing.T) {
 	}
 }
 
+// TestInstallationTakenAway: who deletes the row of the installation while the appliance is
+// locked does not make it one of before its first unlock.
+func TestInstallationTakenAway(t *testing.T) {
+	b := appliancetest.Start(t, appliancetest.Options{})
+	b.Appliance.Lock()
+	edit(t, b.DB, `DELETE FROM installation; DELETE FROM settings; DELETE FROM manifests`)
+	o := appliance.Options{MachineKey: appliancetest.NewMachineKey(t), Store: b.Store}
+	a := appliance.New(o)
+	if err := a.Found(ctx); err != nil {
+		t.Fatal(err)
+	}
+	row := appliance.Binding{Purpose: "row"}
+	before := must(a.Seals().Seal(ctx, row))(t)
+	wantCode(t, a.Unlock(ctx, keyring.New(b.Token), nil), fault.StateMissing)
+	must(a.Begin(ctx))(t)
+	since := must(a.Seals().Seal(ctx, row))(t)
+	if err := a.RenewSeals(ctx, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	a.Lock()
+	for _, seal := range [][]byte{before, since} { // of before too, as an unlock may be interrupted
+		wantCode(t, a.Seals().Verify(ctx, row, seal), fault.Locked)
+	}
+	edit(t, b.DB, `DELETE FROM installation`)
+	a = appliance.New(o)
+	wantCode(t, a.Seals().Verify(ctx, row, since), fault.Tampered)
+	wantCode(t, a.Seals().Admit(row, since), fault.Tampered)
+	for _, name := range []string{appliance.SettingFourEyes, appliance.SettingSetup, appliance.SettingBootstrap} {
+		wantCode(t, errorOf(a.Setting(ctx, name)), fault.Tampered)
+	}
+}
+
 // identities are those of a test.
 type identities struct {
 	admitted []appliance.Admitted

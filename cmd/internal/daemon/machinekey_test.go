@@ -281,6 +281,7 @@ func TestPolicyVersionIsSealed(t *testing.T) {
 			if now := s.policyRow(); now != present { // the edit was without effect
 				t.Errorf("%s: it serves, and the noted version is %s, not %s", statement, now, present)
 			}
+			putBack = s.copyOf() // the anchor has moved
 			continue
 		}
 		if b := r.status().Boot; b.State != progress.Locked || b.Code != string(fault.PolicyVersion) {
