@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"holdfast/appliance"
@@ -66,8 +67,11 @@ func (d identities) SealAll(ctx context.Context, set func(name, value string) er
 	return append(all, requests...), err
 }
 
-// Sealed implements [appliance.Identities]: it has it on record.
+// Sealed implements [appliance.Identities]: it has it on record, unless nobody was there.
 func (d identities) Sealed(ctx context.Context, all []appliance.Admitted, c appliance.Confirmation) error {
+	if c.At.IsZero() && !slices.ContainsFunc(all, func(a appliance.Admitted) bool { return a.Kind != appliance.AdmittedSetting }) {
+		return nil
+	}
 	d.o.Log.Info("users, API tokens, invitations, requests for approval and settings are sealed", "rows", len(all), "digest", c.Digest, "confirmed_by", c.By)
 	return d.audit.UsersSealed(ctx, all, c)
 }
