@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -18,11 +19,14 @@ type Lifecycle struct {
 		StateRows
 	}
 	anchor func() Anchor // nil, or gives nil, where there is none
+	heads  headAnchors
 
 	mu     sync.Mutex
 	opened *openedState // nil before the first
 	// confirmed is what a person has confirmed before the first unlock.
 	confirmed Confirmation
+	// present is the newest head that anchors were told of the state that is open.
+	present atomic.Pointer[Head]
 
 	accepting      sync.Mutex
 	service        *Service
@@ -99,6 +103,7 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 			return err
 		}
 	}
+	l.present.Store(nil)
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
 	var anchor *anchoring
@@ -113,11 +118,19 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 			return err
 		}
 	}
-	if anchor != nil {
-		o.Fresh = func(h Head) error { return anchor.fresh(ctx, h) }
+	fresh := func(own Head, past Past) (Head, error) { return own, l.fresh(ctx, anchor, own, past) }
+	if anchor != nil || len(l.heads) > 0 {
+		o.Fresh = fresh
+	}
+	o.Told = l.told
+	if o.Seal && len(l.heads) > 0 {
+		o.Fresh = func(own Head, past Past) (Head, error) { return l.heads.after(ctx, own, past, accepted) }
+	} else if o.Seal {
+		o.Fresh = nil
 	}
 	report, err := l.store.OpenState(ctx, o)
 	if err == nil && accepted && anchor != nil {
+		o.Fresh = fresh
 		report, err = l.openAgain(ctx, o)
 	}
 	if err == nil {
@@ -130,6 +143,7 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 		l.store.CloseState()
 		return err
 	}
+	l.present.CompareAndSwap(nil, &report.Head)
 	opened.anchoring = anchor
 	l.mu.Lock()
 	l.opened = opened
@@ -139,6 +153,24 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	}
 	l.log.Info("the state was verified", "rows", report.Rows, "sequence", report.Head.Sequence, "anchor", report.Head.Anchor, "count", report.Head.Count)
 	return nil
+}
+
+// told takes note of a head that is durable, and tells the anchors.
+func (l *Lifecycle) told(h Head) {
+	l.present.Store(&h)
+	l.heads.tell(h)
+}
+
+// fresh says whether a state is as new as its anchors.
+func (l *Lifecycle) fresh(ctx context.Context, anchor *anchoring, own Head, past Past) error {
+	if anchor != nil {
+		if err := anchor.fresh(ctx, own); err != nil {
+			return err
+		}
+	} else if err := anchored(nil, own); err != nil {
+		return err
+	}
+	return l.heads.fresh(ctx, own, past)
 }
 
 // anchored says whether the manifest of an opening is anchored, as it must be before there

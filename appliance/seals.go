@@ -134,6 +134,16 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	return nil, nil
 }
 
+// Held gives the reason for which the state is not served, where its rows may be those of
+// an earlier state, or were changed: people may sign in by them to accept it, and that is
+// all. Nil otherwise.
+func (s *Seals) Held() error {
+	if h := s.service.held.Load(); h != nil && IsHeld(h.why) {
+		return h.why
+	}
+	return nil
+}
+
 // sealAll seals all rows that are good with a keyring that is not live yet, and then has
 // the installation written. Until that is done no other row is written. Rows of before
 // there were seals it takes as they are, and nobody is asked: nobody can sign in then.

@@ -38,7 +38,7 @@ var leftOut = map[string]string{
 	"boot_steps":       "a diary for people; nothing reads it to decide",
 	"policy_version":   "only rises, in every boot, also before the HSM is there; the policy is signed, and the TPM and the broker know its version",
 	"sessions":         "each is sealed by a key of the process, and ends with it",
-	"manifest_history": "digests for people who compare heads; what is served is the head's",
+	"manifest_history": "links that prove that a head is in the past; no others lead to the digest that the manifest seals",
 	"goose_db_version": "the schema itself is compared byte for byte",
 
 	"credentials.last_used_at": "for people",
@@ -814,6 +814,10 @@ func TestTamperedStopped(t *testing.T) {
 			if c.schema && fault.CodeOf(err) != fault.StateSchema {
 				t.Errorf("%s: %v", c.name, err)
 			}
+			ownCode(t, c.name, s, err)
+			if s == nil && c.name != "goose_db_version: last row deleted" && !strings.Contains(err.Error(), c.table) { // no list of sets is to be had
+				t.Errorf("%s: the refusal does not say which table: %v", c.name, err)
+			}
 			if s != nil {
 				s.stop()
 			}
@@ -830,6 +834,15 @@ func TestTamperedStopped(t *testing.T) {
 		n.add(map[bool]string{true: "that thing refused", false: "left out, and decides nothing"}[noticed])
 		s.stop()
 	})
+}
+
+// ownCode says that a state is not opened for a reason of its own.
+func ownCode(t *testing.T, name string, s *served, err error) {
+	t.Helper()
+	code := fault.CodeOf(err)
+	if !strings.HasPrefix(string(code), "E_STATE_") && code != fault.Tampered || s == nil && strings.Contains(err.Error(), "\n") {
+		t.Errorf("%s: it has no code of the state, or more than one line: %v", name, err)
+	}
 }
 
 // TestTamperedRunning edits the database by another connection while the appliance runs. From
@@ -990,6 +1003,7 @@ func TestPutBack(t *testing.T) {
 		}
 		if err != nil {
 			n.add("locked: " + string(fault.CodeOf(err)))
+			ownCode(t, f.name, s, err)
 			if s != nil && s.Held() == nil && fault.CodeOf(err) != fault.Tampered && fault.CodeOf(err) != fault.StateRolledBack {
 				t.Errorf("%s: %v", f.name, err)
 			}
@@ -1022,6 +1036,7 @@ func TestPutBackWithoutAnchor(t *testing.T) {
 		}
 		if err != nil {
 			n.add("locked: " + string(fault.CodeOf(err)))
+			ownCode(t, f.name, s, err)
 			again, err2 := g.start(t, dir, nil)
 			if fault.CodeOf(err2) != fault.CodeOf(err) {
 				t.Errorf("%s: %v, and at the next start %v", f.name, err, err2)

@@ -3,6 +3,7 @@ package approval
 import (
 	"context"
 	"encoding/json"
+	"math"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -206,4 +207,19 @@ func Choose(ctx context.Context, s Settings, operations []string) error {
 		return err
 	}
 	return s.SetSetting(ctx, appliance.SettingFourEyes, string(text))
+}
+
+// EachSealed hands all requests of a store to f, with what their seals are of: for a store
+// that is verified offline.
+func EachSealed(ctx context.Context, s Store, f func(kind, id string, b appliance.Binding, seal []byte) error) error {
+	all, err := s.Approvals(ctx, math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if err := f(appliance.DamagedApproval, r.ID, r.Binding(), r.Seal); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -249,10 +249,13 @@ func (v *verification) nextCheckpoint() error {
 			return v.brokenFile(fault.AuditCheckpointRemoved, "the checkpoints before number %d were removed", c.Number)
 		case v.seen && c.Number > before.Number+1:
 			return v.brokenFile(fault.AuditCheckpointRemoved, "the checkpoints between the numbers %d and %d were removed", before.Number, c.Number)
-		case v.seen && (c.Number <= before.Number || c.Size <= before.Size):
+		case v.seen && (c.Number <= before.Number || c.Size < before.Size || c.Size == before.Size && c.State == before.State):
 			return v.brokenFile(fault.AuditOrder, "the checkpoint %d stands behind the checkpoint %d", c.Number, before.Number)
 		case v.seen && c.LogID != before.LogID:
 			return v.brokenFile(fault.AuditLogID, "the checkpoint %d is of the log %s, those before it are of %s", c.Number, c.LogID, before.LogID)
+		}
+		if why := before.State.before(&c.State); why != "" {
+			return v.brokenFile(fault.AuditState, "the checkpoint %d %s", c.Number, why)
 		}
 		v.seen = true
 		v.report.Newest = *c

@@ -11,6 +11,8 @@ const (
 	// AdmissionUnconfirmed and AdmissionChanged are about who is sealed by the first unlock.
 	AdmissionUnconfirmed Code = "E_ADMISSION_UNCONFIRMED"
 	AdmissionChanged     Code = "E_ADMISSION_CHANGED"
+	StateDamaged         Code = "E_STATE_DAMAGED"
+	StateForeign         Code = "E_STATE_FOREIGN"
 )
 
 const acceptOrRestore = "Find out who changed it. Then put the right state back and restart; or restore a backup into a fresh appliance; or, if two people agree that this state is the right one, run `holdfast state accept --reason TEXT`."
@@ -40,4 +42,10 @@ var stateCodes = []Entry{
 	{Code: AdmissionChanged, Class: ClassStale,
 		Title: "Those who were confirmed are not those who would be sealed now: somebody was added, removed or changed in between.",
 		Do:    "Look at them again, in the console or with `holdfast admission show`, and confirm them as they are now."},
+	{Code: StateDamaged, Class: Refused,
+		Title: "The database is damaged, or has rows that its own schema forbids: its disk has failed, or something else than Holdfast has written to it.",
+		Do:    "Move the database away and keep it for inquiry. Restart the machine, and restore the last good backup."},
+	{Code: StateForeign, Class: Refused,
+		Title: "The file is not a database of Holdfast.",
+		Do:    "Give the folder of the state, or the path of its database, `holdfast.db`."},
 }

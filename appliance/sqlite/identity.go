@@ -233,23 +233,14 @@ func (s *DB) Invitations(ctx context.Context) ([]identity.Invitation, error) {
 	return allMatching(ctx, s, "invitations", scanInvitation, `SELECT `+invitationColumns+` FROM invitations ORDER BY created_at DESC, id`)
 }
 
-// all reads the rows of a query.
-func all[T any](ctx context.Context, s *DB, columns func(*T) []any, query string, args ...any) (list []T, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		list, err = read(ctx, c, columns, query, args...)
-		return err
-	})
-	return list, err
-}
-
-// allMatching does that where the rows decide something; fault.StateChanged if one of the
-// table is not that of memory.
-func allMatching[T any](ctx context.Context, s *DB, table string, columns func(*T) []any, query string) (list []T, err error) {
+// allMatching reads the rows of a query; fault.StateChanged if those of the table are not
+// those of memory.
+func allMatching[T any](ctx context.Context, s *DB, table string, columns func(*T) []any, query string, args ...any) (list []T, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		if err := s.allMatch(ctx, c, table); err != nil {
 			return err
 		}
-		list, err = read(ctx, c, columns, query)
+		list, err = read(ctx, c, columns, query, args...)
 		return err
 	})
 	return list, err
@@ -345,7 +336,7 @@ func (s *DB) Session(ctx context.Context, digest []byte) (*identity.Session, err
 
 // Sessions implements [identity.Store].
 func (s *DB) Sessions(ctx context.Context, user string) ([]identity.Session, error) {
-	return all(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id
+	return allMatching(ctx, s, "sessions", scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id
 		WHERE user_id = ? OR ? = '' ORDER BY sessions.created_at DESC, sessions.id`, user, user)
 }
 

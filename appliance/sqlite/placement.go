@@ -52,6 +52,9 @@ type spec struct {
 	pk            []int
 	kept          bool // in a manifest
 	seed          maphash.Seed
+	// whole is the group of all rows of a table whose rows are each a group by itself: a
+	// list is held against it, in which a row could be missing. 0 for other tables.
+	whole uint64
 }
 
 // specsOf gives the specs of the tables that count, for a version of the schema.
@@ -79,6 +82,9 @@ func specsOf(ctx context.Context, schema int64, seed maphash.Seed) (map[string]*
 			}
 		}
 		s.head = s.digest()
+		if s.keyStore < 0 {
+			s.whole = maphash.Bytes(seed, appendPart(nil, 'a', t.name))
+		}
 		for _, k := range t.key {
 			s.pk = append(s.pk, slices.Index(t.columns, k))
 		}

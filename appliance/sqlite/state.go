@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -29,20 +31,24 @@ type state struct {
 	// The writer's own.
 	sums    map[string]appliance.Sum // by scope
 	heads   map[string]*appliance.Manifest
-	version int64          // PRAGMA data_version: it changes when another connection writes
-	first   appliance.Head // when it was opened
-	tx      *delta         // of the transaction; while a change is made, of that alone
-	batch   *delta         // of the changes before it in the transaction
+	version int64           // PRAGMA data_version: it changes when another connection writes
+	first   appliance.Head  // when it was opened
+	after   *appliance.Head // what the first manifest comes after; nil for the one before it
+	told    uint64          // the sequence of the head that anchors were told last
+	tx      *delta          // of the transaction; while a change is made, of that alone
+	batch   *delta          // of the changes before it in the transaction
 
 	mu     sync.RWMutex
 	groups map[uint64]uint64 // sums of short tags; a group that is not there has no rows
 	bad    map[uint64]bool   // groups whose rows are not those of memory
 	broken map[string]bool   // scopes that did not match when the state was opened
+	// damaged are the scopes, but the installation's, that are known not to match now.
+	damaged map[string]bool
 }
 
 func newState(o appliance.StateOptions, schema int64, seed maphash.Seed, specs map[string]*spec) *state {
 	return &state{o: o, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
-		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, tx: newDelta()}
+		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, damaged: map[string]bool{}, tx: newDelta()}
 }
 
 // delta is what a change does to the sums.
@@ -55,8 +61,11 @@ type delta struct {
 	// forced are scopes that get a manifest, changed or not.
 	forced map[string]bool
 	heads  map[string]*appliance.Manifest
-	err    error
-	row    []byte // the encoding of the last row, whose memory the next one takes
+	// damaged are the scopes that do not match after people have discarded rows; nil if
+	// that is not known.
+	damaged map[string]bool
+	err     error
+	row     []byte // the encoding of the last row, whose memory the next one takes
 }
 
 func newDelta() *delta {
@@ -89,6 +98,9 @@ func (s *state) count(d *delta, sp *spec, row []any, out bool) place {
 		short = -short
 	}
 	d.groups[at.group] += short
+	if sp.whole != 0 {
+		d.groups[sp.whole] += short
+	}
 	if sp.kept {
 		sum := d.sums[at.scope]
 		if out {
@@ -245,7 +257,18 @@ func (s *state) compare(ctx context.Context, c *conn) (*appliance.StateReport, e
 		report.Damaged = append(report.Damaged, scope)
 	}
 	slices.Sort(report.Damaged)
+	s.know(report.Damaged)
 	return report, nil
+}
+
+// know takes which scopes do not match.
+func (s *state) know(damaged []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged = map[string]bool{}
+	for _, scope := range damaged {
+		s.damaged[scope] = true
+	}
 }
 
 // compareHead holds the stored manifest of the installation, which is in no set, against
@@ -324,10 +347,46 @@ func (s *state) next(c *conn, scope, anchor string, count uint64) error {
 	if before := s.heads[scope]; before != nil {
 		m.Sequence, m.Before = before.Sequence+1, before.Digest()
 	}
+	if scope == appliance.ScopeInstallation && s.after != nil {
+		if err := s.follow(c, m); err != nil {
+			return err
+		}
+	}
 	sum := s.sums[scope].Plus(s.tx.sums[scope])
 	m.Seal = s.o.Key.Seal(m, &sum)
 	s.tx.heads[scope] = m
 	return writeManifest(c, m)
+}
+
+// follow has a manifest come after the head that an anchor was told, where people accept
+// rows that do not. The links of another branch after it are not in its past.
+func (s *state) follow(c *conn, m *appliance.Manifest) error {
+	before, err := hex.DecodeString(s.after.Digest)
+	if err != nil {
+		return fault.Wrapf(fault.Internal, err, "the digest of the head that an anchor was told")
+	}
+	m.Sequence, m.Before = max(m.Sequence, s.after.Sequence+1), before
+	_, err = c.exec(`DELETE FROM manifest_history WHERE sequence > ?`, int64(s.after.Sequence))
+	return err
+}
+
+// past says whether a head is that of the manifest, or in its past. The links need not be
+// authentic: no others lead to the digest that the manifest's seal is of.
+func past(ctx context.Context, c *conn, m *appliance.Manifest, h appliance.Head) (bool, error) {
+	if m == nil || h.Sequence >= m.Sequence {
+		return m != nil && h.Sequence == m.Sequence && h.Digest == hex.EncodeToString(m.Digest()), nil
+	}
+	digest, err := hex.DecodeString(h.Digest)
+	if err != nil || len(digest) != sha256.Size {
+		return false, nil // no manifest has that digest
+	}
+	err = c.each(ctx, func(scan scanner) error {
+		var link []byte
+		err := scan(&link)
+		digest = appliance.ChainDigest(digest, link)
+		return err
+	}, `SELECT link FROM manifest_history WHERE sequence > ? AND sequence < ? ORDER BY sequence`, int64(h.Sequence), int64(m.Sequence))
+	return err == nil && string(digest) == string(m.Before), err
 }
 
 // reconcile takes the groups that people have discarded as they are now. The set of a
@@ -354,8 +413,12 @@ func (s *state) reconcile(ctx context.Context, c *conn) error {
 	}); err != nil {
 		return err
 	}
+	s.tx.damaged = map[string]bool{}
 	for scope := range scopesOf(there.sums, s.sums) {
-		if !differs[scope] && !s.broken[scope] && there.sums[scope] != s.sums[scope].Plus(s.tx.sums[scope]) {
+		switch {
+		case differs[scope] || s.broken[scope]:
+			s.tx.damaged[scope] = true
+		case there.sums[scope] != s.sums[scope].Plus(s.tx.sums[scope]):
 			s.tx.sums[scope] = there.sums[scope].Minus(s.sums[scope])
 			s.tx.forced[scope] = true
 		}
@@ -382,14 +445,32 @@ func (s *state) committed() {
 	for g := range tx.cleared {
 		delete(s.bad, g)
 	}
+	if tx.damaged != nil {
+		s.damaged = tx.damaged
+	}
 	s.mu.Unlock()
+	if len(tx.heads) > 0 {
+		s.after = nil
+	}
 	if tx.anchored && s.o.Anchoring != nil {
 		s.o.Anchoring.Committed(s.heads[appliance.ScopeInstallation].Count)
 	}
+	if s.o.Told == nil || len(tx.heads) == 0 {
+		return
+	}
+	if head := s.heads[appliance.ScopeInstallation]; tx.anchored || head.Sequence-s.told >= tellEvery {
+		s.told = head.Sequence
+		s.o.Told(head.Head())
+	}
 }
 
-// keptHistory is how many digests of former manifests are kept.
-const keptHistory = 100000
+const (
+	// keptHistory is how many links of former manifests are kept.
+	keptHistory = 100000
+	// tellEvery is after how many manifests an anchor is told a head though nothing was
+	// decided, so that the links back to it are kept.
+	tellEvery = keptHistory / 10
+)
 
 func writeManifest(c *conn, m *appliance.Manifest) error {
 	_, err := c.exec(`INSERT INTO manifests (scope, sequence, before, anchor, count, schema, at, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -399,8 +480,8 @@ func writeManifest(c *conn, m *appliance.Manifest) error {
 	if err != nil || m.Scope != appliance.ScopeInstallation {
 		return err
 	}
-	if _, err = c.exec(`INSERT INTO manifest_history (sequence, digest) VALUES (?, ?)
-		ON CONFLICT (sequence) DO UPDATE SET digest = excluded.digest`, int64(m.Sequence), m.Digest()); err != nil {
+	if _, err = c.exec(`INSERT INTO manifest_history (sequence, link) VALUES (?, ?)
+		ON CONFLICT (sequence) DO UPDATE SET link = excluded.link`, int64(m.Sequence), m.Link()); err != nil {
 		return err
 	}
 	_, err = c.exec(`DELETE FROM manifest_history WHERE sequence <= ?`, int64(m.Sequence)-keptHistory)

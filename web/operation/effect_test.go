@@ -50,8 +50,11 @@ func (noSettings) Setting(context.Context, string) (string, error) {
 
 func quiet() (*Performer, *quietAudit) {
 	log := &quietAudit{}
-	return New(Options{Audit: log, Settings: noSettings{}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }}), log
+	return New(Options{Audit: log, Settings: noSettings{}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }, Still: asBefore}), log
 }
+
+// asBefore takes callers that are no users.
+func asBefore(_ context.Context, was identity.Principal) (identity.Principal, error) { return was, nil }
 
 var admin = identity.Principal{Name: "admin", Role: identity.RoleAdministrator, UserID: "u", Session: "s", ProvenAt: time.Unix(1_800_000_000, 0)}
 

@@ -145,8 +145,11 @@ type Log struct {
 		wanted    []int64   // sizes to sign: where segments end
 		broken    error
 		signerErr error
-		proven    bool  // the log contains the head that was kept of it
-		indexed   int64 // records before it are in an index
+		proven    bool            // the log contains the head that was kept of it
+		told      audit.StateHead // of the appliance's state; zero before it was told one
+		toldAt    time.Time       // when it was, the first time after a checkpoint
+		knownAt   time.Time       // when a checkpoint named the newest head first, or the log was opened
+		indexed   int64           // records before it are in an index
 	}
 
 	checkpoints struct {
@@ -313,7 +316,7 @@ func (l *Log) Checkpoint() ([]byte, error) {
 		if len(l.state.wanted) > 0 {
 			size = l.state.wanted[0]
 		}
-		done, proven := l.state.covered.Size >= want, l.state.proven
+		done, proven := l.state.covered.Size >= want && !l.untold(), l.state.proven
 		l.state.Unlock()
 		if done {
 			return signed, nil
@@ -334,15 +337,18 @@ func (l *Log) sign(size int64) error {
 	defer l.checkpoints.Unlock()
 	l.state.Lock()
 	c, now := l.state.covered, l.opts.Now()
-	fresh := l.state.signed == nil
+	fresh, untold := l.state.signed == nil, l.untold()
+	if untold {
+		c.State = l.state.told
+	}
 	l.state.Unlock()
 	var signed []byte
 	var err error
-	if size > c.Size || fresh {
+	if size > c.Size || fresh || untold {
 		if !fresh {
 			c.Number++
 		}
-		c.LogID, c.Size, c.Time = l.opts.LogID, size, now.UTC().Truncate(time.Microsecond)
+		c.LogID, c.Size, c.Time = l.opts.LogID, max(size, c.Size), now.UTC().Truncate(time.Microsecond)
 		signed, err = l.writeCheckpoint(&c)
 	}
 	l.state.Lock()
@@ -359,7 +365,13 @@ func (l *Log) sign(size int64) error {
 		st.wanted = st.wanted[1:]
 	}
 	if signed != nil {
+		if c.State != st.covered.State {
+			st.knownAt = c.Time
+		}
 		st.covered, st.signed, st.since = c, signed, now
+		if l.untold() { // told while this one was signed
+			st.toldAt = now
+		}
 	}
 	l.bound(now)
 	l.state.Unlock()
@@ -440,12 +452,16 @@ func (l *Log) due() (size int64, wait time.Duration) {
 		return -1, st.retry.Sub(now)
 	case len(st.wanted) > 0:
 		return st.wanted[0], 0
-	case lag == 0:
+	case lag == 0 && !l.untold():
 		return -1, 0
 	case lag >= l.opts.CheckpointRecords:
 		return st.size, 0
 	}
-	if wait = st.since.Add(l.opts.CheckpointAfter).Sub(now); wait > 0 {
+	from := st.since
+	if lag == 0 {
+		from = st.toldAt
+	}
+	if wait = from.Add(l.opts.CheckpointAfter).Sub(now); wait > 0 {
 		return -1, wait
 	}
 	return st.size, 0

@@ -70,7 +70,7 @@ func (l *Log) recoverCheckpoints(haveRecords bool) error {
 		if c.LogID != l.opts.LogID {
 			return fault.Errorf(fault.AuditLogID, "the log is %s and not %s; give its ID, or another directory", c.LogID, l.opts.LogID)
 		}
-		l.state.covered, l.state.signed = *c, signed
+		l.state.covered, l.state.signed, l.state.knownAt = *c, signed, c.Time
 	}
 	if cps.size = end; info.Size() > end {
 		l.opts.Log.Warn("a torn checkpoint of the audit log was cut off", "bytes", info.Size()-end)

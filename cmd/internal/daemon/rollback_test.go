@@ -1,11 +1,13 @@
 package daemon_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
@@ -82,5 +84,35 @@ func TestRolledBack(t *testing.T) {
 			r.stop()
 			s.start() // the anchor agrees again
 		})
+	}
+}
+
+// TestAnchorsAgree: the TPM's counter and the audit log agree with the state, over a stop; and
+// the log names the same head, signed by the key of the evidence.
+func TestAnchorsAgree(t *testing.T) {
+	s := newSite(t)
+	r := s.start()
+	key := r.auditKey()
+	r.newKeyStore()
+	for range 2 {
+		var state appliance.StateStatus
+		eventually(t, func() error { // a checkpoint is signed each second
+			r.ok("GET", "state", nil, &state)
+			for _, a := range state.Anchors {
+				if !a.Agrees || a.Since.IsZero() || a.Count == 0 && a.Head.Digest != state.Head.Digest {
+					return fmt.Errorf("%+v, and the head is %+v", a, state.Head)
+				}
+			}
+			return nil
+		})
+		if len(state.Anchors) != 2 || state.Anchors[0].Name != state.Anchor || state.Anchors[1].Name != "audit log" {
+			t.Errorf("the anchors are %+v", state.Anchors)
+		}
+		report, err := audit.Verify(s.auditDir(), key, audit.VerifyOptions{})
+		if err != nil || report.Newest.State.Digest != state.Head.Digest {
+			t.Errorf("%v; the log names %+v, and the head is %+v", err, report.Newest.State, state.Head)
+		}
+		r.stop()
+		r = s.start()
 	}
 }
