@@ -42,10 +42,9 @@ type Options struct {
 	// appliance is not unlocked.
 	AuditLog   AuditLog
 	AuditHeads AuditHeadRows
-	// SealAll, if given, seals the rows that other packages keep, with [Settings.Seals].
-	// The first unlock calls it, before the installation is written. Set changes a
-	// setting then.
-	SealAll func(ctx context.Context, set func(name, value string) error) error
+	// Identities, if given, are the rows that other packages keep, which the first unlock
+	// seals.
+	Identities Identities
 	// MachineKey gives rows their second seal ([Seals]). Without it nothing is valid while
 	// the appliance is locked.
 	MachineKey MachineKey
@@ -121,7 +120,7 @@ func New(o Options) *Appliance {
 	o.setDefaults()
 	on := ground{log: o.Log, now: o.Now}
 	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
-	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, sealRows: o.SealAll}}
+	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, identities: o.Identities}}
 	settings.seals.settings = settings
 	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
 	service.installation = owner.State
@@ -162,8 +161,8 @@ func (o *Options) setDefaults() {
 	if o.MachineKey == nil {
 		o.MachineKey = noMachineKey{}
 	}
-	if o.SealAll == nil {
-		o.SealAll = func(context.Context, func(name, value string) error) error { return nil }
+	if o.Identities == nil {
+		o.Identities = noIdentities{}
 	}
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }

@@ -27,9 +27,12 @@ type Installation struct {
 }
 
 // install makes the installation in an empty database, and seals the rows of
-// those who came before it. Begun says that a person has it begun beside the traces of
-// another one.
+// those who came before it, whom a person has confirmed. Begun says that a person has it
+// begun beside the traces of another one. fault.AdmissionUnconfirmed.
 func (l *Lifecycle) install(ctx context.Context, ring Keyring, begun bool) (err error) {
+	if err := l.checkAdmission(ctx); err != nil {
+		return err
+	}
 	in := &Installation{ID: newID(), CreatedAt: l.stamp()}
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
 		return err
@@ -40,7 +43,7 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring, begun bool) (err 
 	if err := in.setIncarnation(ring, newIncarnation(1)); err != nil {
 		return err
 	}
-	return l.settings.seals.sealAll(ctx, ring, false, func() error {
+	return l.settings.seals.sealAll(ctx, ring, false, l.confirmation(), func() error {
 		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in}, begun)
 	})
 }
@@ -81,7 +84,7 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 			return err
 		}
 	}
-	return l.settings.seals.sealAll(ctx, ring, true, func() error {
+	return l.settings.seals.sealAll(ctx, ring, true, Confirmation{}, func() error {
 		if err := l.settings.setSetting(ctx, SettingBootstrap, SettingDone); err != nil {
 			return err
 		}

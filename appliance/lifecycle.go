@@ -23,6 +23,8 @@ type Lifecycle struct {
 
 	mu     sync.Mutex
 	opened *openedState // nil before the first
+	// confirmed is what a person has confirmed before the first unlock.
+	confirmed Confirmation
 	// present is the newest head that anchors were told of the state that is open.
 	present atomic.Pointer[Head]
 
@@ -43,9 +45,10 @@ type Lifecycle struct {
 // store, however many keys there are. A key store that does not open is
 // reported in the log and refuses its requests, and is tried again; the others serve.
 //
-// Two errors leave it with the keyring, until a person decides: fault.StateMissing, for
+// Three errors leave it with the keyring, until a person decides: fault.StateMissing, for
 // an empty database beside the traces of an installation ([Lifecycle.Begin],
-// [Backups.Restore]), and fault.StateSuperseded ([Lifecycle.TakeOver]).
+// [Backups.Restore]), fault.StateSuperseded ([Lifecycle.TakeOver]), and
+// fault.AdmissionUnconfirmed ([Lifecycle.ConfirmAdmission]).
 func (l *Lifecycle) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
 	return l.unlock(ctx, ring, hsms, unlocking{})
 }

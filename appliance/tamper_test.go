@@ -104,6 +104,8 @@ type target struct {
 	clock  *appliancetest.Clock
 	anchor *memoryAnchor // nil for none
 	logged bool          // there is an audit log beside the database
+	// machine is the machine's key, by which users are known while it is locked; nil for none.
+	machine appliance.MachineKey
 
 	credentials map[string][2]string // by name
 	sealed      map[string]*appliance.Ciphertext
@@ -125,12 +127,46 @@ type served struct {
 	users     *identity.Directory
 	approvals approval.Store
 	log       *auditlog.Log // nil for none
+	ring      appliance.Keyring
 	stop      func()
+}
+
+// Admissions, SealAll and Sealed are those of users and requests, at the first unlock.
+func (s *served) Admissions(ctx context.Context) ([]appliance.Admitted, error) {
+	users, err := s.users.Admissions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	requests, err := approval.Admissions(ctx, s.store, s.Seals())
+	return append(users, requests...), err
+}
+
+func (s *served) SealAll(ctx context.Context, set func(name, value string) error) ([]appliance.Admitted, error) {
+	users, err := s.users.SealAll(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	requests, err := approval.SealAll(ctx, s.store, s.Seals())
+	return append(users, requests...), err
+}
+
+func (s *served) Sealed(context.Context, []appliance.Admitted, appliance.Confirmation) error {
+	return nil
 }
 
 // start starts an appliance over the folder's database. The error is why it does not
 // start, or is locked.
 func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served, error) {
+	t.Helper()
+	s, err := g.open(t, dir, anchor)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Unlock(ctx, s.ring, nil)
+}
+
+// open makes an appliance over the folder's database, which is locked.
+func (g *target) open(t testing.TB, dir string, anchor *memoryAnchor) (*served, error) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	store, err := sqlite.Open(ctx, filepath.Join(dir, "holdfast.db"), sqlite.Options{Logger: log, Readers: 2})
@@ -138,7 +174,7 @@ func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served,
 		return nil, err
 	}
 	s := &served{store: store}
-	o := appliance.Options{Store: store, Log: log, Now: g.clock.Now, Lease: 100000 * time.Hour, Dir: dir}
+	o := appliance.Options{Store: store, Log: log, Now: g.clock.Now, Lease: 100000 * time.Hour, Dir: dir, MachineKey: g.machine, Identities: s}
 	if anchor != nil {
 		o.Anchor = func() appliance.Anchor { return anchor }
 	}
@@ -165,7 +201,8 @@ func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served,
 	t.Cleanup(s.stop)
 	s.users = must(identity.New(identity.Config{Store: store, Seals: s.Seals(), Settings: s, Now: g.clock.Now, Log: log, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")}))(t)
 	s.approvals = approval.Sealed(store, s.Seals())
-	return s, s.Unlock(ctx, keyring.New(token), nil)
+	s.ring = keyring.New(token)
+	return s, nil
 }
 
 const bob = "arn:aws:iam::123456789012:user/Bob"

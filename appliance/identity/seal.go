@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -10,9 +9,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -403,59 +400,6 @@ func (r *rows) RevokeToken(ctx context.Context, id string, at time.Time) (*Token
 		t.Seal, err = r.seals.Seal(ctx, t.Binding())
 		return err
 	})
-}
-
-// SealAll seals all rows that are good; the first unlock calls it, by
-// [appliance.Options.SealAll]. It gives the names of who can act from then on.
-func (d *Directory) SealAll(ctx context.Context, set func(name, value string) error) (users, tokens []string, err error) {
-	r := d.rows
-	// The functions may be called twice for a row.
-	note := func(list *[]string, name string) {
-		if !slices.Contains(*list, name) {
-			*list = append(*list, name)
-		}
-	}
-	// admit says whether a row is sealed; it stays as it is otherwise.
-	admit := func(what, name, id string, b appliance.Binding, seal []byte) (bool, error) {
-		err := r.seals.Admit(b, seal)
-		if code := fault.CodeOf(err); code != fault.Tampered && code != fault.MachineKey {
-			return err == nil, err
-		}
-		r.refuse(what, name, id, "it is not among those that are sealed now")
-		return false, nil
-	}
-	byName := map[string]string{}
-	err = r.SealRows(ctx, func(a *Account) error {
-		ok, err := admit("a user", a.Name, a.ID, accountBinding(a.Sealed), a.Seal)
-		if !ok || err != nil {
-			return err
-		}
-		byName[a.Name] = a.ID
-		note(&users, a.Name+" ("+string(a.Role)+")")
-		return r.seal(ctx, a)
-	}, func(i *Invitation) error {
-		ok, err := admit("an invitation", i.Name, i.ID, i.Binding(), i.Seal)
-		if ok {
-			i.Seal, err = r.seals.Seal(ctx, i.Binding())
-		}
-		return err
-	}, func(t *Token) error {
-		ok, err := admit("an API token", t.Name, t.ID, t.Binding(), t.Seal)
-		if !ok || err != nil {
-			return err
-		}
-		// Of one made before origins were kept only the name of the maker is known.
-		if len(t.Origin.MadeBy) == 0 && !strings.HasPrefix(t.CreatedBy, "local") {
-			t.Origin.MadeBy = []string{cmp.Or(byName[t.CreatedBy], unknownMaker)}
-		}
-		note(&tokens, t.Name+" ("+string(t.Role)+")")
-		t.Seal, err = r.seals.Seal(ctx, t.Binding())
-		return err
-	})
-	if err == nil && len(users) > 0 {
-		err = set(appliance.SettingSetup, appliance.SettingDone)
-	}
-	return users, tokens, err
 }
 
 // RenewSeals gives all rows that are good the seal of this machine too; each unlock calls

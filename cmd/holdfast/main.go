@@ -60,6 +60,7 @@ func newRoot() *cobra.Command {
 		clockCommand(a),
 		settingCommand(a),
 		stateCommand(a),
+		admissionCommand(a),
 		certificateCommand(a),
 		openAPICommand(a),
 		policyCommand(a),

@@ -30,6 +30,9 @@ type Boot interface {
 // SealRequest has the HSM's PIN sealed to the machine's TPM.
 type SealRequest struct {
 	PIN Secret `json:"pin"`
+	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
+	// It may be empty if there is nobody to seal, and later.
+	Admission string `json:"admission,omitempty"`
 }
 
 // Revocation has the machine's TPM refuse policies of a version below.
@@ -84,6 +87,9 @@ var (
 			Summary: "Seal the HSM's PIN to this machine's TPM"},
 		Subject: apart[SealRequest],
 		Run: func(ctx context.Context, c *Caller, in SealRequest) (Nothing, error) {
+			if err := admit(ctx, c, in.Admission); err != nil {
+				return Nothing{}, err
+			}
 			return Nothing{}, c.Boot.Seal(ctx, in.PIN)
 		},
 	})

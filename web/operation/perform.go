@@ -27,6 +27,7 @@ type Domain interface {
 	Discards
 	WholeState
 	Clocks
+	Admissions
 	// Status gives the state of keys, HSMs and lease.
 	Status(ctx context.Context) appliance.Status
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)

@@ -55,6 +55,19 @@ type acceptance struct {
 	at     time.Time
 }
 
+// FirstAcceptance gives the word of the first of two people while it counts, with until
+// when another one must say the same; nil if there is none.
+func (p *Performer) FirstAcceptance() *StateAcceptance {
+	first := &p.acceptance
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	until := first.at.Add(acceptWithin).UTC()
+	if first.by == nil || p.Now().After(until) {
+		return nil
+	}
+	return &StateAcceptance{Until: until, FirstBy: first.by.Name, FirstReason: first.reason}
+}
+
 // The operations on the state as a whole.
 var (
 	VerifyState = define(Operation[Nothing, *appliance.StateStatus]{
