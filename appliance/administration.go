@@ -12,10 +12,11 @@ import (
 // that start after it returns. They are in the files of what they are about.
 type Administration struct {
 	ground
-	store    AdministeredRows
-	service  *Service
-	settings *Settings
-	deleting func(ctx context.Context, keyStore, keyID string) error
+	store      AdministeredRows
+	service    *Service
+	settings   *Settings
+	deleting   func(ctx context.Context, keyStore, keyID string) error
+	destroying func(ctx context.Context, keyStore string, o *TokenObject) error
 	// witnessed tells the latest time that what cannot be undone may rest on.
 	witnessed func() time.Time
 	rotating  func(ctx context.Context, keyStore, keyID string, version uint32) error

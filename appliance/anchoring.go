@@ -65,6 +65,13 @@ func (a *anchoring) raise(to uint64) {
 	}
 }
 
+// counted gives what the anchor said last.
+func (a *anchoring) counted() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ledger.Known()
+}
+
 // raisedAt says when the anchor was raised last.
 func (a *anchoring) raisedAt() time.Time {
 	a.mu.Lock()

@@ -52,6 +52,10 @@ type Options struct {
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
+	// Destroying, if given, is told of a key object that no key needs, before it is
+	// destroyed in the HSM's token, with the name of its key store, or the ID if that is
+	// gone. An error keeps the object; it is tried again.
+	Destroying func(ctx context.Context, keyStore string, o *TokenObject) error
 	// Witnessed, if given, tells the latest time that may be relied on (package
 	// appliance/witness): a key is destroyed when it is due by Now and by this. Run asks it
 	// once a minute.
@@ -121,9 +125,10 @@ func New(o Options) *Appliance {
 	settings.seals.settings = settings
 	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
 	service.installation = owner.State
-	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, destroying: o.Destroying, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, ownership: owner, traces: o.Traces}
+	service.state = lifecycle.State
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew
@@ -160,6 +165,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }
+	}
+	if o.Destroying == nil {
+		o.Destroying = func(context.Context, string, *TokenObject) error { return nil }
 	}
 	if o.Witnessed == nil {
 		o.Witnessed = o.Now

@@ -9,13 +9,14 @@ import (
 )
 
 // HeadAnchor keeps outside of the database the newest head of the state that it was told:
-// the audit log, and later a broker, the fleet's other nodes or an object in the HSM. The
+// the audit log, the broker, and later the fleet's other nodes or an object in the HSM. The
 // state may be ahead of it, never behind it, and it is never told first.
 type HeadAnchor interface {
 	// Name says what it is, such as "audit log".
 	Name() string
-	// Seen gives the newest head that it knows; fault.NotFound if it was told none. Any
-	// other error keeps the state from being served.
+	// Seen gives the newest head that it knows; fault.NotFound if it was told none, and
+	// fault.AnchorAway if it may be away and is: the state is served without it. Any other
+	// error keeps the state from being served.
 	Seen(ctx context.Context) (SeenHead, error)
 	// Tell tells it a head that is durable. It must not wait: what it cannot keep now, it
 	// keeps when it can.
@@ -44,7 +45,8 @@ func (a headAnchors) tell(h Head) {
 // fresh says whether a state is as new as all of them.
 func (a headAnchors) fresh(ctx context.Context, own Head, past Past) error {
 	for _, anchor := range a {
-		if s := standing(ctx, anchor, own, past); s.err != nil {
+		s := standing(ctx, anchor, own, past)
+		if s.err != nil && fault.CodeOf(s.err) != fault.AnchorAway {
 			return s.err
 		}
 	}
@@ -58,7 +60,15 @@ func (a headAnchors) after(ctx context.Context, own Head, past Past, accepted bo
 	after := own
 	for _, anchor := range a {
 		s := standing(ctx, anchor, own, past)
-		if fault.CodeOf(s.err) != fault.StateRolledBack && s.err != nil || s.err != nil && !accepted {
+		switch fault.CodeOf(s.err) {
+		case "":
+		case fault.AnchorAway:
+			continue
+		case fault.StateRolledBack:
+			if !accepted {
+				return Head{}, s.err
+			}
+		default:
 			return Head{}, s.err
 		}
 		if freshness.After(own.bare(), s.seen.Head.bare(), s.err == nil) != own.bare() && (after == own || s.seen.Head.Sequence > after.Sequence) {

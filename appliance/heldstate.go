@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"time"
 
 	"holdfast/appliance/fault"
 )
@@ -134,95 +133,4 @@ func (l *Lifecycle) reseal(ctx context.Context, h *heldState, serving bool) erro
 		return err
 	}
 	return l.serve(ctx, h.ring, h.hsms, l.now(), nil)
-}
-
-// StateStatus is what is known of the state as a whole.
-type StateStatus struct {
-	// Head is the present one; zero while the state is not open.
-	Head Head `json:"head,omitzero"`
-	// Rows is how many rows are in the sets, Damaged the sets that do not match: a key
-	// store's ID, or that and a part of its keys.
-	Rows    int      `json:"rows"`
-	Damaged []string `json:"damaged,omitempty"`
-	// Held is the reason for which nothing is served, HeldCode its code.
-	Held     string     `json:"held,omitempty"`
-	HeldCode fault.Code `json:"held_code,omitempty"`
-	// Anchor names the anchor; empty if there is none. NotAnchored says why the last
-	// change is not anchored, since NotAnchoredSince.
-	Anchor           string    `json:"anchor,omitempty"`
-	NotAnchored      string    `json:"not_anchored,omitempty"`
-	NotAnchoredSince time.Time `json:"not_anchored_since,omitzero"`
-	// Anchors are all that the head was held against.
-	Anchors []AnchorStatus `json:"anchors,omitempty"`
-}
-
-// AnchorStatus is how the state stands to one anchor.
-type AnchorStatus struct {
-	Name string `json:"name"`
-	// Agrees says that what the anchor knows is the present head or in its past; otherwise
-	// Why says why not.
-	Agrees bool   `json:"agrees"`
-	Why    string `json:"why,omitempty"`
-	// Head is the newest head that the anchor knows; of a counter, which knows none, Count is
-	// what it says. Since is since when it has known that; zero if nobody knows, or if it was
-	// told nothing yet.
-	Head  Head      `json:"head,omitzero"`
-	Count uint64    `json:"count,omitempty"`
-	Since time.Time `json:"since,omitzero"`
-}
-
-// VerifyState reads all rows once more, and holds them against the sets in memory, whose
-// sums the manifests have; and the anchor against the head. Errors: fault.Locked.
-func (l *Lifecycle) VerifyState(ctx context.Context) (*StateStatus, error) {
-	status := &StateStatus{}
-	if h := l.service.held.Load(); h != nil {
-		status.Held, status.HeldCode = h.why.Error(), fault.CodeOf(h.why)
-		return status, nil
-	}
-	if _, err := l.service.view(); err != nil {
-		return nil, err
-	}
-	report, err := l.store.CheckState(ctx)
-	if IsHeld(err) {
-		status.Held, status.HeldCode = err.Error(), fault.CodeOf(err)
-		return status, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	status.Head, status.Rows, status.Damaged = report.Head, report.Rows, report.Damaged
-	l.mu.Lock()
-	anchor := l.opened.anchoring
-	l.mu.Unlock()
-	if anchor != nil {
-		status.of(ctx, anchor)
-	}
-	past := func(h Head) (bool, error) { return l.store.Past(ctx, h) }
-	for _, a := range l.heads {
-		s := standing(ctx, a, report.Head, past)
-		one := AnchorStatus{Name: a.Name(), Agrees: s.err == nil, Head: s.seen.Head, Since: s.seen.Since}
-		if s.err != nil {
-			one.Why = s.err.Error()
-		}
-		status.Anchors = append(status.Anchors, one)
-	}
-	return status, nil
-}
-
-// of notes how the head stands to the counter.
-func (s *StateStatus) of(ctx context.Context, a *anchoring) {
-	one := AnchorStatus{Name: a.anchor.Name(), Agrees: true, Since: a.raisedAt()}
-	s.Anchor = one.Name
-	since, failed := a.status()
-	if failed == nil {
-		one.Count, _, failed = a.count(ctx)
-	}
-	if failed == nil {
-		_, failed = a.check(ctx, s.Head)
-	}
-	if failed != nil {
-		s.NotAnchored, s.NotAnchoredSince = failed.Error(), since
-		one.Agrees, one.Why = false, failed.Error()
-	}
-	s.Anchors = append(s.Anchors, one)
 }

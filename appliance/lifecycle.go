@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -22,6 +23,8 @@ type Lifecycle struct {
 
 	mu     sync.Mutex
 	opened *openedState // nil before the first
+	// present is the newest head that anchors were told of the state that is open.
+	present atomic.Pointer[Head]
 
 	accepting      sync.Mutex
 	service        *Service
@@ -97,6 +100,7 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 			return err
 		}
 	}
+	l.present.Store(nil)
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
 	var anchor *anchoring
@@ -113,8 +117,9 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	}
 	fresh := func(own Head, past Past) (Head, error) { return own, l.fresh(ctx, anchor, own, past) }
 	if anchor != nil || len(l.heads) > 0 {
-		o.Fresh, o.Told = fresh, l.heads.tell
+		o.Fresh = fresh
 	}
+	o.Told = l.told
 	if o.Seal && len(l.heads) > 0 {
 		o.Fresh = func(own Head, past Past) (Head, error) { return l.heads.after(ctx, own, past, accepted) }
 	} else if o.Seal {
@@ -135,6 +140,7 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 		l.store.CloseState()
 		return err
 	}
+	l.present.CompareAndSwap(nil, &report.Head)
 	opened.anchoring = anchor
 	l.mu.Lock()
 	l.opened = opened
@@ -144,6 +150,12 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	}
 	l.log.Info("the state was verified", "rows", report.Rows, "sequence", report.Head.Sequence, "anchor", report.Head.Anchor, "count", report.Head.Count)
 	return nil
+}
+
+// told takes note of a head that is durable, and tells the anchors.
+func (l *Lifecycle) told(h Head) {
+	l.present.Store(&h)
+	l.heads.tell(h)
 }
 
 // fresh says whether a state is as new as its anchors.

@@ -174,6 +174,9 @@ type StateRows interface {
 	// CheckState reads all rows once more while the state is open, and holds them against
 	// the sets in memory. fault.Locked if it is closed.
 	CheckState(ctx context.Context) (*StateReport, error)
+	// Damaged gives the scopes, but the installation's, whose rows are known not to match,
+	// without reading them; none while the state is closed.
+	Damaged() []string
 	// Past says whether a head is that of the state that is open, or in its past.
 	// fault.Locked if it is closed.
 	Past(ctx context.Context, h Head) (bool, error)

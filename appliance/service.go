@@ -31,6 +31,7 @@ type Service struct {
 	health     healthMonitor
 
 	installation func() InstallationState
+	state        func(ctx context.Context) *StateStatus
 
 	lease     lease
 	why       func() string             // why it is locked

@@ -55,6 +55,7 @@ type Record struct {
 	SourceVPCE   string          `json:"source_vpce,omitempty"`
 	Policies     []string        `json:"policies,omitempty"` // what decided: grants, policies
 	Actor        string          `json:"actor,omitempty"`
+	Asked        json.RawMessage `json:"asked,omitempty"` // what was asked for, without secrets: of what failed or was denied
 	Before       json.RawMessage `json:"before,omitempty"`
 	After        json.RawMessage `json:"after,omitempty"`
 	DurationUS   int64           `json:"duration_us,omitempty"`
@@ -102,8 +103,10 @@ func (r *Record) Check() error {
 	if y := r.Time.UTC().Year(); y < 0 || y > 9999 {
 		return fault.Errorf(fault.Invalid, "a record is of the year %d", y)
 	}
-	if len(r.Before) > 0 && !json.Valid(r.Before) || len(r.After) > 0 && !json.Valid(r.After) {
-		return fault.Errorf(fault.Invalid, "before or after of a record is not JSON")
+	for _, value := range []json.RawMessage{r.Asked, r.Before, r.After} {
+		if len(value) > 0 && !json.Valid(value) {
+			return fault.Errorf(fault.Invalid, "asked, before or after of a record is not JSON")
+		}
 	}
 	return nil
 }
@@ -145,6 +148,7 @@ func (r *Record) appendRest(b []byte) []byte {
 	b = appendField(b, `,"source_vpce":`, r.SourceVPCE)
 	b = appendList(b, `,"policies":`, r.Policies)
 	b = appendField(b, `,"actor":`, r.Actor)
+	b = appendRaw(b, `,"asked":`, r.Asked)
 	b = appendRaw(b, `,"before":`, r.Before)
 	b = appendRaw(b, `,"after":`, r.After)
 	if r.DurationUS != 0 {

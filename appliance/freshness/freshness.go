@@ -124,6 +124,9 @@ type Ledger struct {
 // Know takes what the anchor says.
 func (l *Ledger) Know(count uint64) { l.known = count }
 
+// Known gives that.
+func (l *Ledger) Known() uint64 { return l.known }
+
 // Missing says to which count the anchor is to be raised, if it is behind the state.
 func (l *Ledger) Missing() (to uint64, behind bool) { return l.durable, l.durable > l.known }
 

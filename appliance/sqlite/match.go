@@ -100,6 +100,9 @@ func (s *DB) resolve(ctx context.Context, doubts []doubt) error {
 				}
 				st.mu.Lock()
 				st.bad[g] = true
+				if scopes[g] != appliance.ScopeInstallation {
+					st.damaged[scopes[g]] = true
+				}
 				st.mu.Unlock()
 				s.writer.log.Error("rows do not match their manifest, so somebody else has changed them", "table", d.selections[0].table, "scope", scopes[g])
 				if scopes[g] == appliance.ScopeInstallation && d.selections[0].table != "sessions" {

@@ -87,6 +87,7 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 		}
 		st.broken = j.broken
 		report.Head, report.Migrated, report.Damaged = root.Head(), j.migrated, slices.Sorted(maps.Keys(j.broken))
+		st.know(report.Damaged)
 	}
 	st.sums, st.groups = there.sums, there.groups
 	if o.Seal || report.Migrated {
@@ -259,6 +260,17 @@ func (s *DB) CheckState(ctx context.Context) (report *appliance.StateReport, err
 		return err
 	})
 	return report, err
+}
+
+// Damaged implements [appliance.StateRows].
+func (s *DB) Damaged() []string {
+	st := s.writer.live.Load()
+	if st == nil {
+		return nil
+	}
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	return slices.Sorted(maps.Keys(st.damaged))
 }
 
 // Past implements [appliance.StateRows].

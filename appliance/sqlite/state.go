@@ -42,11 +42,13 @@ type state struct {
 	groups map[uint64]uint64 // sums of short tags; a group that is not there has no rows
 	bad    map[uint64]bool   // groups whose rows are not those of memory
 	broken map[string]bool   // scopes that did not match when the state was opened
+	// damaged are the scopes, but the installation's, that are known not to match now.
+	damaged map[string]bool
 }
 
 func newState(o appliance.StateOptions, schema int64, seed maphash.Seed, specs map[string]*spec) *state {
 	return &state{o: o, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
-		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, tx: newDelta()}
+		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, damaged: map[string]bool{}, tx: newDelta()}
 }
 
 // delta is what a change does to the sums.
@@ -59,8 +61,11 @@ type delta struct {
 	// forced are scopes that get a manifest, changed or not.
 	forced map[string]bool
 	heads  map[string]*appliance.Manifest
-	err    error
-	row    []byte // the encoding of the last row, whose memory the next one takes
+	// damaged are the scopes that do not match after people have discarded rows; nil if
+	// that is not known.
+	damaged map[string]bool
+	err     error
+	row     []byte // the encoding of the last row, whose memory the next one takes
 }
 
 func newDelta() *delta {
@@ -252,7 +257,18 @@ func (s *state) compare(ctx context.Context, c *conn) (*appliance.StateReport, e
 		report.Damaged = append(report.Damaged, scope)
 	}
 	slices.Sort(report.Damaged)
+	s.know(report.Damaged)
 	return report, nil
+}
+
+// know takes which scopes do not match.
+func (s *state) know(damaged []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged = map[string]bool{}
+	for _, scope := range damaged {
+		s.damaged[scope] = true
+	}
 }
 
 // compareHead holds the stored manifest of the installation, which is in no set, against
@@ -397,8 +413,12 @@ func (s *state) reconcile(ctx context.Context, c *conn) error {
 	}); err != nil {
 		return err
 	}
+	s.tx.damaged = map[string]bool{}
 	for scope := range scopesOf(there.sums, s.sums) {
-		if !differs[scope] && !s.broken[scope] && there.sums[scope] != s.sums[scope].Plus(s.tx.sums[scope]) {
+		switch {
+		case differs[scope] || s.broken[scope]:
+			s.tx.damaged[scope] = true
+		case there.sums[scope] != s.sums[scope].Plus(s.tx.sums[scope]):
 			s.tx.sums[scope] = there.sums[scope].Minus(s.sums[scope])
 			s.tx.forced[scope] = true
 		}
@@ -424,6 +444,9 @@ func (s *state) committed() {
 	}
 	for g := range tx.cleared {
 		delete(s.bad, g)
+	}
+	if tx.damaged != nil {
+		s.damaged = tx.damaged
 	}
 	s.mu.Unlock()
 	if len(tx.heads) > 0 {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"time"
 
@@ -52,7 +51,7 @@ func showState(w io.Writer, s *appliance.StateStatus) {
 		cli.Row(w, "does not match", scope)
 	}
 	for _, a := range s.Anchors {
-		cli.Row(w, "anchor", a.Name+": "+standing(&a))
+		cli.Row(w, "anchor", a.Name+": "+a.Standing())
 	}
 	if len(s.Anchors) == 0 {
 		cli.Row(w, "anchor", "-")
@@ -60,26 +59,6 @@ func showState(w io.Writer, s *appliance.StateStatus) {
 	if s.NotAnchored != "" {
 		cli.Row(w, "not anchored", s.NotAnchored)
 	}
-}
-
-// standing says in words how the state stands to an anchor.
-func standing(a *appliance.AnchorStatus) string {
-	switch {
-	case !a.Agrees:
-		return "does not agree: " + a.Why
-	case a.Count > 0:
-		return fmt.Sprintf("agrees, at %d%s", a.Count, since(a))
-	case a.Head.Sequence > 0:
-		return fmt.Sprintf("agrees, and knows the number %d of %s%s", a.Head.Sequence, a.Head.At.Format(time.RFC3339), since(a))
-	}
-	return "was told nothing yet"
-}
-
-func since(a *appliance.AnchorStatus) string {
-	if a.Since.IsZero() {
-		return ""
-	}
-	return " since " + a.Since.Format(time.RFC3339)
 }
 
 func showAcceptance(w io.Writer, a *operation.StateAcceptance) {

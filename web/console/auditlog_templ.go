@@ -892,10 +892,13 @@ func recordFacts(r *audit.Record) []ui.Fact {
 	add("KMS key", r.KMSKeyARN)
 	add("KMS operation", r.KMSOperation)
 	add("Through", r.ViaService)
+	add("Source VPC", r.SourceVPC)
+	add("Source VPC endpoint", r.SourceVPCE)
 	for _, p := range r.Policies {
 		add("Decided by", p)
 	}
 	add("Actor", r.Actor)
+	add("Asked", string(r.Asked))
 	add("Detail", r.Detail)
 	add("From", r.Remote)
 	if r.DurationUS != 0 {

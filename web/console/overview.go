@@ -128,6 +128,9 @@ func (d *overviewData) warn() {
 	} else if left < 30*24*time.Hour {
 		add(ui.Warn, "The TLS certificate expires soon", "It does %s, at %s. KMS then refuses to connect.", ui.Ago(d.certificate.NotAfter, d.now), ui.Stamp(d.certificate.NotAfter))
 	}
+	if s := d.status.State; s != nil {
+		d.warnings = append(d.warnings, stateWarnings(s, d.stores)...)
+	}
 	if a := d.status.Audit; a != nil {
 		switch {
 		case a.Broken != "":

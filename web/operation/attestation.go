@@ -57,6 +57,8 @@ type Report struct {
 	// Evidence is the file.
 	Evidence json.RawMessage    `json:"evidence"`
 	Verdict  *appraisal.Verdict `json:"verdict"`
+	// State is the head of the stored state that the evidence names; absent if it names none.
+	State *attest.State `json:"state,omitempty"`
 	// Events is the firmware's log, which the TPM's registers prove.
 	Events []tpm.Event `json:"events"`
 	// EventsError says why the log cannot be read; empty if it can.
@@ -130,7 +132,7 @@ func report(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Evidence: text, Verdict: verdict, Events: []tpm.Event{}}
+	r := &Report{Evidence: text, Verdict: verdict, State: e.State, Events: []tpm.Event{}}
 	if e.TPM != nil {
 		if r.Events, err = e.TPM.Events(); err != nil {
 			r.Events, r.EventsError = []tpm.Event{}, err.Error()

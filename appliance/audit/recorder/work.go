@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 
+	"holdfast/appliance"
 	"holdfast/appliance/audit"
 )
 
@@ -12,6 +13,7 @@ const (
 	actorConfiguration = "configuration [aws_xks_config]"
 	actorWaitingPeriod = "waiting period"
 	actorEncryptions   = "encryptions done"
+	actorLeftover      = "no key needs it"
 	actorFirstUnlock   = "first unlock"
 )
 
@@ -25,6 +27,12 @@ func (r *Recorder) Configured(ctx context.Context, operation, keyStore string, m
 // What cannot be recorded is not done.
 func (r *Recorder) KeyDeleted(ctx context.Context, keyStore, keyID string) error {
 	return r.work(ctx, &audit.Record{Operation: "delete key", Actor: actorWaitingPeriod, KeyStore: keyStore, Key: keyID}, nil)
+}
+
+// ObjectDestroyed records that a key object in the HSM's token is destroyed, as no key
+// needs it.
+func (r *Recorder) ObjectDestroyed(ctx context.Context, keyStore string, o *appliance.TokenObject) error {
+	return r.work(ctx, &audit.Record{Operation: "destroy key object", Actor: actorLeftover, KeyStore: keyStore, Key: o.KeyID, Version: uint64(o.Version), Detail: "object " + o.Label + " in the HSM's token"}, nil)
 }
 
 // KeyRotated records that a key is rotated by itself, as its version has done its

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -13,6 +12,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/cmd/internal/terminal"
 	"holdfast/web/operation"
 )
 
@@ -87,30 +87,16 @@ func message(err error) string {
 	if f, isFault := errors.AsType[*fault.Fault](err); isFault && !strings.HasPrefix(string(f.Code), "E_") {
 		text = inWords(reason{f})
 	}
-	if !errors.As(err, new(config.Problems)) {
-		text = strings.ReplaceAll(text, "\n", " ")
+	if errors.As(err, new(config.Problems)) {
+		return terminal.Lines(text)
 	}
-	return printable(text)
+	return terminal.Text(strings.ReplaceAll(text, "\n", " "))
 }
 
 // reason is a fault without its code.
 type reason struct{ *fault.Fault }
 
 func (r reason) Error() string { return r.Reason() }
-
-// printable gives a text without what a terminal would obey: it may be another
-// computer's.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsPrint(r), r == '\n':
-			return r
-		case unicode.IsSpace(r):
-			return ' '
-		}
-		return unicode.ReplacementChar
-	}, text)
-}
 
 // tell shows the error of a command.
 func tell(w io.Writer, root *cobra.Command, asJSON bool, err error) {

@@ -18,12 +18,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/cmd/internal/terminal"
 	"holdfast/cmd/internal/version"
 )
 
 // Run runs a program's commands with the process's arguments, shows the error, and
 // gives the exit code. An interrupt ends the command's context.
 func Run(root *cobra.Command) int {
+	root.SetOut(terminal.Writer(os.Stdout))
+	root.SetErr(terminal.Writer(os.Stderr))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return Execute(ctx, root, os.Args[1:])

@@ -67,6 +67,7 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 	if err := openAudit(d.audit, c); err != nil {
 		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
+	c.State = d.attestedState
 	d.measured.Store(c)
 	d.anchor, err = findAnchor(c)
 	return c, err

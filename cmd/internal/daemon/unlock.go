@@ -33,6 +33,9 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	d.hsm = token
 	d.mu.Unlock()
 	d.background.Go(func() { d.appliance.Run(ctx) })
+	if d.broker != nil {
+		d.background.Go(func() { d.broker.Run(ctx) })
+	}
 	return nil
 }
 
