@@ -56,10 +56,10 @@ type Options struct {
 	// destroyed in the HSM's token, with the name of its key store, or the ID if that is
 	// gone. An error keeps the object; it is tried again.
 	Destroying func(ctx context.Context, keyStore string, o *TokenObject) error
-	// Witnessed, if given, tells the latest time that may be relied on (package
-	// appliance/witness): a key is destroyed when it is due by Now and by this. Run asks it
-	// once a minute.
-	Witnessed func() time.Time
+	// Witness, if given, tells the latest time that may be relied on: a key is destroyed
+	// when it is due by Now and by this. WitnessedTime, if given, keeps it over a restart.
+	Witness       Witness
+	WitnessedTime WitnessedTimeRows
 	// Rotating, if given, is told of a key that is due for rotation by itself, with the
 	// new version, before it is rotated. An error keeps the present version; it is tried
 	// again.
@@ -125,9 +125,11 @@ func New(o Options) *Appliance {
 	settings.seals.settings = settings
 	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
 	service.installation = owner.State
-	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, destroying: o.Destroying, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
+	kept := &witnessedTime{ground: on, witness: o.Witness, rows: o.WitnessedTime, service: service}
+	service.clock = kept.state
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, destroying: o.Destroying, rotating: o.Rotating, time: kept, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, ownership: owner, traces: o.Traces}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, time: kept, ownership: owner, traces: o.Traces}
 	service.state = lifecycle.State
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
@@ -169,8 +171,8 @@ func (o *Options) setDefaults() {
 	if o.Destroying == nil {
 		o.Destroying = func(context.Context, string, *TokenObject) error { return nil }
 	}
-	if o.Witnessed == nil {
-		o.Witnessed = o.Now
+	if o.Witness == nil {
+		o.Witness = wallClock{o.Now}
 	}
 	if o.Rotating == nil {
 		o.Rotating = func(context.Context, string, string, uint32) error { return nil }

@@ -35,6 +35,7 @@ type Lifecycle struct {
 	// deciding serializes what a person decides about a copy of the installation.
 	deciding  sync.Mutex
 	auditHead *auditHead
+	time      *witnessedTime
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
@@ -95,12 +96,14 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
+	l.auditHead.proven.Store(false)
 	if o.Seal { // from then on a head that is missing is an error
-		if o.AuditHead, err = l.auditHead.found(ring, installation); err != nil {
+		if err := l.auditHead.found(); err != nil {
 			return err
 		}
 	}
 	l.present.Store(nil)
+	o.AuditHead = l.auditHead.written(ring, installation)
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
 	var anchor *anchoring
@@ -135,6 +138,9 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	}
 	if err == nil && !o.Seal {
 		err = l.auditHead.prove(ctx, ring, installation)
+	}
+	if err == nil {
+		err = l.time.begin(ctx, ring, installation, o.Installed != nil && o.Was == nil)
 	}
 	if err != nil {
 		l.store.CloseState()
@@ -250,7 +256,10 @@ const (
 	probeEvery     = 15 * time.Second
 	lastUsedEvery  = time.Minute
 	deletionEvery  = time.Minute
-	auditHeadEvery = time.Hour
+	timeEvery      = 10 * time.Minute
+	auditHeadEvery = time.Minute
+	anchorEvery    = time.Hour // the anchor, which is a TPM's counter that wears
+	lookEvery      = time.Minute
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
@@ -261,13 +270,22 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer probe.Stop()
 	minute := time.NewTicker(lastUsedEvery)
 	defer minute.Stop()
-	heads := time.NewTicker(auditHeadEvery) // each raises the anchor, and a TPM's counter wears
-	defer heads.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
-	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
-	for _, f := range []func(context.Context){l.KeepLease, l.service.Recover} {
-		apart.Go(func() { every(ctx, time.Second, f) })
+	l.time.look()
+	var apart sync.WaitGroup // apart from each other: some may wait for the HSM or the TPM
+	for _, w := range []struct {
+		interval time.Duration
+		do       func(context.Context)
+	}{
+		{time.Second, l.KeepLease},
+		{time.Second, l.service.Recover},
+		{auditHeadEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, false) }},
+		{anchorEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, true) }},
+		{lookEvery, func(context.Context) { l.time.look() }},
+		{timeEvery, l.time.keep},
+	} {
+		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
 	defer apart.Wait()
 
@@ -279,7 +297,8 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			l.service.storeLastUsed(last)
-			l.auditHead.keepLogged(last)
+			l.time.keep(last)
+			l.auditHead.keepLogged(last, true)
 			return
 		case <-probe.C:
 			if !l.service.Locked() {
@@ -287,8 +306,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			}
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
-		case <-heads.C:
-			l.auditHead.keepLogged(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
 			l.administration.DestroyLeftovers(ctx)

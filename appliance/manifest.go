@@ -206,8 +206,11 @@ type StateOptions struct {
 	// past. It must not wait.
 	Told           func(Head)
 	Installed, Was *Installation
-	// AuditHead, if given, is written as well.
-	AuditHead *AuditHeadRow
+	// AuditHead, if given, gives the head of the audit log, or nil while there is none to
+	// keep. The transaction of each change that raises the anchor has it, so that it is
+	// anchored without a change of its own. It is called while the transaction is open, and
+	// must not use the store.
+	AuditHead func() (*AuditHeadRow, error)
 	// Anchoring may be nil.
 	Anchoring Anchoring
 	// Lost, if given, is called when a row of the installation's set was changed by

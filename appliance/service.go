@@ -32,6 +32,8 @@ type Service struct {
 
 	installation func() InstallationState
 	state        func(ctx context.Context) *StateStatus
+	// clock says whether what is due by the clock waits.
+	clock func() ClockState
 
 	lease     lease
 	why       func() string             // why it is locked

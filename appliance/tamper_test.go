@@ -21,6 +21,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/keyring"
@@ -102,6 +103,7 @@ type target struct {
 	dumped []byte // what the device keeps at the end
 	clock  *appliancetest.Clock
 	anchor *memoryAnchor // nil for none
+	logged bool          // there is an audit log beside the database
 
 	credentials map[string][2]string // by name
 	sealed      map[string]*appliance.Ciphertext
@@ -122,6 +124,7 @@ type served struct {
 	store     *sqlite.DB
 	users     *identity.Directory
 	approvals approval.Store
+	log       *auditlog.Log // nil for none
 	stop      func()
 }
 
@@ -139,6 +142,13 @@ func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served,
 	if anchor != nil {
 		o.Anchor = func() appliance.Anchor { return anchor }
 	}
+	if g.logged {
+		if s.log, err = openAuditLog(dir); err != nil {
+			_ = store.Close()
+			return nil, err
+		}
+		o.AuditLog, o.AuditHeads = s.log, store.Machine()
+	}
 	s.Appliance = appliance.New(o)
 	device := g.device
 	if g.dumped != nil { // each has a token of its own
@@ -148,6 +158,9 @@ func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served,
 	s.stop = sync.OnceFunc(func() {
 		s.Lock()
 		_, _ = token.Close(), store.Close()
+		if s.log != nil {
+			_ = s.log.Close()
+		}
 	})
 	t.Cleanup(s.stop)
 	s.users = must(identity.New(identity.Config{Store: store, Seals: s.Seals(), Settings: s, Now: g.clock.Now, Log: log, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")}))(t)
@@ -160,9 +173,14 @@ const bob = "arn:aws:iam::123456789012:user/Bob"
 var tamperKeys = []string{"enabled", "disabled", "blocked", "forbidden", "rotated", "doomed", "deleted", "in-token", "encrypt-only"}
 
 // newTarget makes a state with every kind of decision in it, and has each of them changed.
-func newTarget(t testing.TB, anchored bool) *target {
+func newTarget(t testing.TB, anchored bool) *target { return madeTarget(t, anchored, false) }
+
+// newLoggedTarget makes one with an audit log beside it.
+func newLoggedTarget(t testing.TB, anchored bool) *target { return madeTarget(t, anchored, true) }
+
+func madeTarget(t testing.TB, anchored, logged bool) *target {
 	t.Helper()
-	g := &target{device: appliancetest.NewMemory(), clock: appliancetest.NewClock(), credentials: map[string][2]string{}, sealed: map[string]*appliance.Ciphertext{},
+	g := &target{logged: logged, device: appliancetest.NewMemory(), clock: appliancetest.NewClock(), credentials: map[string][2]string{}, sealed: map[string]*appliance.Ciphertext{},
 		token: map[string]string{}, password: map[string]string{}}
 	if anchored {
 		g.anchor = &memoryAnchor{}
@@ -177,6 +195,9 @@ func newTarget(t testing.TB, anchored bool) *target {
 	g.dumped = must(g.device.Dump())(t)
 	g.old, g.present = checkpointed(t, g.moments[0]), checkpointed(t, dir)
 	again := copied(t, g.present)
+	if g.logged {
+		copyAudit(t, dir, again)
+	}
 	present, err := g.start(t, again, g.anchorCopy())
 	if err != nil {
 		t.Fatal(err)
@@ -322,7 +343,7 @@ func (g *target) change(t testing.TB, s *served, dir string) *served {
 			return errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, "a test"))
 		},
 	} {
-		if err := step(); err != nil {
+		if err := errors.Join(step(), s.record(i)); err != nil {
 			t.Fatalf("change %d: %v", i, err)
 		}
 		g.keep(t, dir)
@@ -343,6 +364,9 @@ func (g *target) keep(t testing.TB, dir string) {
 			must(content, err)(t)
 			copyFile(t, filepath.Join(dir, name), filepath.Join(to, name))
 		}
+	}
+	if g.logged {
+		copyAudit(t, dir, to)
 	}
 	g.moments = append(g.moments, to)
 }

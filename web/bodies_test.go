@@ -24,6 +24,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/witness"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -43,6 +44,7 @@ var samples = map[string]string{
 	"acceptState":          `{"reason": "why"}`,
 	"beginInstallation":    `{"reason": "why"}`,
 	"takeOverInstallation": `{"reason": "why"}`,
+	"confirmTime":          `{"time": "2001-01-02T00:00:00Z", "reason": "why"}`,
 	"discardKeyStore":      `{"keys": 0}`,
 	"discardKey":           `{"version": 0}`,
 	"createGrant":          grantSample,
@@ -92,6 +94,11 @@ func newBank(t *testing.T) *bank {
 
 func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	t.Helper()
+	if options.Appliance.Witness == nil { // one that is behind, so that there is a time to confirm
+		w := witness.New(nil, witness.Source{Name: "none", Elapsed: func() (time.Duration, error) { return 0, nil }})
+		w.Begin(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC))
+		options.Appliance.Witness = w
+	}
 	b := &bank{bed: xkstest.Start(t, options), boot: &webtest.Boot{}}
 	a, log := &webtest.Audit{}, slog.New(slog.NewTextHandler(b.bed.Log, nil))
 	o := optionsOn(t, b.bed.Store, b.bed.Appliance, b.boot, a, log)
@@ -511,6 +518,8 @@ func approvable() (all []*operation.Route) {
 // of those in the path.
 var impossible = map[string][]struct{ other, body string }{
 	"takeOverInstallation": {{body: `{"reason": ""}`}},
+	"confirmTime": {{body: `{"time": "2001-01-02T00:00:00Z", "reason": ""}`}, {body: `{"time": "2001-01-01T00:00:00Z", "reason": "passed"}`},
+		{body: `{"time": "9999-01-01T00:00:00Z", "reason": "not yet"}`}, {body: `{"reason": "none"}`}},
 	"unblock": {{"", `{"everything": true, "key_store": "p"}`}, {"", `{"key_id": "k"}`}, {"", `{"everything": false}`}, {"", `{}`}, {"", `{"key_store": "nobody"}`},
 		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
 	"deleteKeyStore":      {{"{keystore}=nobody", ""}, {"", ""}},

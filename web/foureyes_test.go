@@ -514,6 +514,31 @@ func TestUnverifiedUsers(t *testing.T) {
 	}
 }
 
+// TestApprovalsWhileTheDiskIsFull: while the disk of the audit log has its reserve alone, what
+// restricts is asked for, approved and done. What does not is not approved, and waits on.
+func TestApprovalsWhileTheDiskIsFull(t *testing.T) {
+	p := newPeople(t, "alice", "bob", "carol")
+	p.fourEyes()
+	invite := p.ask(p.user("alice"), "POST", "/invitations", `{"name": "dora", "role": "administrator"}`)
+	token := p.ask(p.user("alice"), "POST", "/tokens", secretRoutes["createToken"])
+	p.want(p.approve(p.user("bob"), token), 200)
+	p.audit.NotReady = fault.Errorf(fault.AuditNoSpace, "the disk is full")
+	if w := p.approve(p.user("bob"), invite); code(t, w) != string(fault.AuditNoSpace) {
+		t.Errorf("approve an invitation: %d %s", w.Code, w.Body)
+	}
+	if w := p.perform(p.user("alice"), token); code(t, w) != string(fault.AuditNoSpace) {
+		t.Errorf("make an approved token: %d %s", w.Code, w.Body)
+	}
+	id := p.ask(p.user("alice"), "DELETE", "/users/"+p.account("carol").ID, "")
+	p.want(p.approve(p.user("bob"), id), 200)
+	if _, err := p.users.User(t.Context(), p.account("alice").ID); err != nil {
+		t.Error(err)
+	}
+	p.audit.NotReady = nil
+	p.want(p.approve(p.user("bob"), invite), 200)
+	p.want(p.perform(p.user("alice"), token), 200)
+}
+
 // heldDomain is an appliance whose state is held.
 type heldDomain struct{ operation.Domain }
 
@@ -546,29 +571,4 @@ func TestHeldState(t *testing.T) {
 	if !slices.Equal(may, want) {
 		t.Errorf("they may %v\nwant %v", may, want)
 	}
-}
-
-// TestApprovalsWhileTheDiskIsFull: while the disk of the audit log has its reserve alone, what
-// restricts is asked for, approved and done. What does not is not approved, and waits on.
-func TestApprovalsWhileTheDiskIsFull(t *testing.T) {
-	p := newPeople(t, "alice", "bob", "carol")
-	p.fourEyes()
-	invite := p.ask(p.user("alice"), "POST", "/invitations", `{"name": "dora", "role": "administrator"}`)
-	token := p.ask(p.user("alice"), "POST", "/tokens", secretRoutes["createToken"])
-	p.want(p.approve(p.user("bob"), token), 200)
-	p.audit.NotReady = fault.Errorf(fault.AuditNoSpace, "the disk is full")
-	if w := p.approve(p.user("bob"), invite); code(t, w) != string(fault.AuditNoSpace) {
-		t.Errorf("approve an invitation: %d %s", w.Code, w.Body)
-	}
-	if w := p.perform(p.user("alice"), token); code(t, w) != string(fault.AuditNoSpace) {
-		t.Errorf("make an approved token: %d %s", w.Code, w.Body)
-	}
-	id := p.ask(p.user("alice"), "DELETE", "/users/"+p.account("carol").ID, "")
-	p.want(p.approve(p.user("bob"), id), 200)
-	if _, err := p.users.User(t.Context(), p.account("alice").ID); err != nil {
-		t.Error(err)
-	}
-	p.audit.NotReady = nil
-	p.want(p.approve(p.user("bob"), invite), 200)
-	p.want(p.perform(p.user("alice"), token), 200)
 }

@@ -36,8 +36,9 @@ const (
 type Record struct {
 	// Seq is the record's place in the log, from 0. The log sets it.
 	Seq int64 `json:"seq"`
-	// Time is in UTC, to the microsecond, and never before that of an earlier
-	// record. The log sets it.
+	// Time is the wall clock's, in UTC, to within a second. The order of the records is
+	// that of Seq: where the time goes back, a record [ClockStepped] says so. The log sets
+	// it.
 	Time         time.Time       `json:"time"`
 	Kind         Kind            `json:"kind"`
 	Operation    string          `json:"operation,omitempty"`
@@ -62,6 +63,15 @@ type Record struct {
 	Remote       string          `json:"remote,omitempty"`
 	Detail       string          `json:"detail,omitempty"`
 }
+
+// ClockStepped is the operation of the records, of the kind audit, by which the log says
+// that the clock was set: before and after have the field time. Before is the time that it
+// would be, after the time that the clock says. No other record has a time before that of
+// the record before it.
+const ClockStepped = "ClockStepped"
+
+// clockSteppedStart is how such a record begins, behind number and time.
+const clockSteppedStart = `,"kind":"audit","operation":"` + ClockStepped + `","result":"allowed"`
 
 // MaxLine is the longest line of a record, in bytes.
 const MaxLine = 64 << 10

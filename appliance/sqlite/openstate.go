@@ -54,11 +54,6 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 			return nil, nil, err
 		}
 	}
-	if o.AuditHead != nil {
-		if err := setAuditHead(c, o.AuditHead); err != nil {
-			return nil, nil, err
-		}
-	}
 	heads, err := readManifests(ctx, c)
 	if err != nil {
 		return nil, nil, err

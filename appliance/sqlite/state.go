@@ -56,6 +56,8 @@ type delta struct {
 	sums     map[string]appliance.Sum
 	groups   map[uint64]uint64
 	anchored bool
+	// keepsHead says that the head of the audit log is to be written.
+	keepsHead bool
 	// cleared are groups whose rows are taken as they are from now on.
 	cleared map[uint64]bool
 	// forced are scopes that get a manifest, changed or not.
@@ -83,6 +85,7 @@ func (d *delta) fold(o *delta) {
 	maps.Copy(d.cleared, o.cleared)
 	maps.Copy(d.forced, o.forced)
 	d.anchored = d.anchored || o.anchored
+	d.keepsHead = d.keepsHead || o.keepsHead
 	if d.err == nil {
 		d.err = o.err
 	}
@@ -311,6 +314,9 @@ func (s *state) seal(ctx context.Context, c *conn) error {
 			return err
 		}
 	}
+	if err := s.keepHead(c); err != nil {
+		return err
+	}
 	scopes := maps.Clone(s.tx.forced)
 	for scope, sum := range s.tx.sums {
 		if sum != (appliance.Sum{}) { // a change and its opposite cancel
@@ -339,6 +345,25 @@ func (s *state) seal(ctx context.Context, c *conn) error {
 		}
 	}
 	return s.next(c, appliance.ScopeInstallation, name, count)
+}
+
+// keepHead writes the head of the audit log where the transaction raises the anchor, or is
+// made for that.
+func (s *state) keepHead(c *conn) error {
+	if s.o.AuditHead == nil || !s.tx.keepsHead && !s.tx.anchored {
+		return nil
+	}
+	row, err := s.o.AuditHead()
+	if err != nil && !s.tx.keepsHead {
+		return nil // a block must work though the log does not; it says so itself
+	}
+	if err != nil {
+		return fault.Wrapf(fault.AuditIO, err, "the head of the audit log cannot be read")
+	}
+	if row == nil {
+		return nil
+	}
+	return setAuditHead(c, row)
 }
 
 // next writes the next manifest of a scope, with the sum that it has after the change.

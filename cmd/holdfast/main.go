@@ -57,6 +57,7 @@ func newRoot() *cobra.Command {
 		accountCommand(a),
 		approvalCommand(a),
 		installationCommand(a),
+		clockCommand(a),
 		settingCommand(a),
 		stateCommand(a),
 		certificateCommand(a),

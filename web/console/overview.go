@@ -123,6 +123,9 @@ func (d *overviewData) warn() {
 	if i := d.status.Installation; i.Detail != "" && !d.status.Locked {
 		add(ui.Warn, "This copy of the installation is not the owner: "+string(i.Standing), "%s.", i.Detail)
 	}
+	if c := d.status.Clock; c.Waits != "" {
+		add(ui.Warn, "Keys that are due and old audit records wait", "%s.", c.Waits)
+	}
 	if left := d.certificate.NotAfter.Sub(d.now); left < 0 {
 		add(ui.Bad, "The TLS certificate has expired", "KMS refuses to connect. Install a new one in the settings.")
 	} else if left < 30*24*time.Hour {

@@ -26,6 +26,7 @@ type Domain interface {
 	Installations
 	Discards
 	WholeState
+	Clocks
 	// Status gives the state of keys, HSMs and lease.
 	Status(ctx context.Context) appliance.Status
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)

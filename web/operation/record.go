@@ -130,13 +130,13 @@ func (p *performance) writeOne(ctx context.Context, rec *audit.Record) error {
 }
 
 // keepHead has the head of the audit log kept in the state. That it fails does not
-// undo what was done: the log says so, and the next hour tries again.
+// undo what was done: the log says so, and the next minute tries again.
 func (p *performance) keepHead(ctx context.Context) {
 	if p.Options.Recorded == nil {
 		return
 	}
 	if err := p.Options.Recorded(context.WithoutCancel(ctx)); err != nil && fault.CodeOf(err) != fault.Locked {
-		p.Log.Error("the head of the audit log could not be kept in the state; the next change, or the next hour, tries again", "error", err)
+		p.Log.Error("the head of the audit log could not be kept in the state; the next change, or the next minute, tries again", "error", err)
 	}
 }
 

@@ -26,6 +26,9 @@ type Options struct {
 	// Now and After are the clock; that of the time package if nil.
 	Now   func() time.Time
 	After func(time.Duration) <-chan time.Time
+	// Elapsed, if given, tells the time that passes, of a clock that nobody sets. Without it
+	// a clock that is set forward is not told by a record.
+	Elapsed func() time.Duration
 
 	// Witnessed, if given, tells the latest time that may be relied on (package
 	// appliance/witness): RetainAge is reckoned by it, so that a wrong clock removes nothing.
@@ -124,8 +127,8 @@ type Log struct {
 
 	// What callers share.
 	mu      sync.Mutex
-	next    int64     // the number of the next record
-	last    time.Time // of the newest record
+	next    int64  // the number of the next record
+	last    moment // of the newest record
 	pending *batch
 	free    *batch // its buffers are used again
 	closed  bool

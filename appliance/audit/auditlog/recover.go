@@ -172,7 +172,8 @@ func (l *Log) readSegment(s *audit.Segment, f *audit.Frontier, w *treeWriter, la
 			return fault.Wrapf(fault.AuditMalformed, err, "line %d of the segment %s is no record; run verify", seq-s.First, s.Name())
 		}
 		if t, err := audit.ParseTime(at.Time); err == nil {
-			l.last = t
+			l.last = moment{wall: t}
+			l.w.last = l.last
 		}
 	}
 	if !last {

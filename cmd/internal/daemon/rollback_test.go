@@ -116,3 +116,38 @@ func TestAnchorsAgree(t *testing.T) {
 		r = s.start()
 	}
 }
+
+// TestAuditFolderPutBack: an audit folder of before is not served, singly; with the
+// database or the whole volume it is held by the TPM's count.
+func TestAuditFolderPutBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		keep func(s *site) func()
+		code string
+	}{
+		"the audit folder": {func(s *site) func() { return s.folderOf(filepath.Join(s.cfg.State.Dir, "audit")) }, "E_AUDIT_REWRITTEN"},
+		"the audit folder and the database": {func(s *site) func() {
+			audit, database := s.folderOf(filepath.Join(s.cfg.State.Dir, "audit")), s.copyOf()
+			return func() { audit(); database() }
+		}, "E_STATE_ROLLED_BACK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			r := s.start()
+			kms := r.newKeyStore()
+			r.newKey("k", appliance.CustodyCached, "")
+			r.stop()
+			putBack := c.keep(s)
+			r = s.start()
+			r.ok("POST", "keystores/p/keys/k/disable", nil, nil)
+			r.stop()
+			putBack()
+			before := len(s.log.String())
+			r = s.begin()
+			s.logged(before, `state=locked .*code=`+c.code)
+			kms = r.kms(kms.AccessKeyID, kms.SecretAccessKey)
+			if a := kms.Call("/keys/k/encrypt", xkstest.EncryptBody("x")); a.Status == 200 {
+				t.Error("it serves")
+			}
+		})
+	}
+}
