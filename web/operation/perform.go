@@ -273,8 +273,11 @@ func (c *Caller) admitted(r *Route) error {
 	if c.Who.Unverified && r.Mutates() && !r.WhileLocked {
 		return fault.Errorf(fault.Locked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
 	}
-	if held := c.Domain.Held(); (c.Who.UserID != "" || c.Who.Token != "") && appliance.IsHeld(held) && r.Mutates() && !r.WhileLocked && !r.WhileHeld {
-		return fault.Errorf(fault.Locked, "the state is held (%s), and your user may be that of an earlier one: until it is accepted you may look, block and accept it (holdfast state accept), and nothing else", fault.CodeOf(held))
+	person := c.Who.UserID != "" || c.Who.Token != ""
+	if person && r.Mutates() && !r.WhileLocked && !r.WhileHeld {
+		if held := c.Domain.Held(); appliance.IsHeld(held) {
+			return fault.Errorf(fault.Locked, "the state is held (%s), and your user may be that of an earlier one: until it is accepted you may look, block and accept it (holdfast state accept), and nothing else", fault.CodeOf(held))
+		}
 	}
 	return nil
 }
