@@ -119,12 +119,16 @@ func (l *Lifecycle) reseal(ctx context.Context, h *heldState, serving bool) erro
 	if err != nil {
 		return err
 	}
-	if err := l.openState(ctx, h.ring, in.ID, StateOptions{Seal: true}, true); err != nil {
-		return err
-	}
 	if serving {
+		if err := l.openState(ctx, h.ring, in.ID, StateOptions{Seal: true}, true); err != nil {
+			return err
+		}
 		l.service.apply(Change{})
 		return nil
+	}
+	// Also a state of an earlier release becomes one of now: what is accepted stays so.
+	if err := l.openStateKey(ctx, h.ring, in, true); err != nil {
+		return err
 	}
 	if err := l.own(ctx, h.ring, true); err != nil {
 		if awaitsDecision(err) {

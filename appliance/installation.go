@@ -61,18 +61,19 @@ func (l *Lifecycle) checkNoKeyStores(ctx context.Context) error {
 // openStateKey opens the state key and the state. A state key that was wrapped before
 // all rows had seals, or before there were manifests, is wrapped in the present form once
 // they have: from then on a row without a seal and a set without a manifest are not valid.
-func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installation, restored bool) error {
+// AsItIs has all rows sealed as they are: they were restored, or people have accepted them.
+func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installation, asItIs bool) error {
 	early, err := openStateKey(ctx, ring, in)
 	if err != nil {
 		return err
 	}
 	if early == nil {
-		return l.openState(ctx, ring, in.ID, StateOptions{Seal: restored}, restored)
+		return l.openState(ctx, ring, in.ID, StateOptions{Seal: asItIs}, asItIs)
 	}
 	was := *in
 	in.WrappedStateKey = early.again
 	open := func() error {
-		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in, Was: &was}, restored)
+		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in, Was: &was}, asItIs)
 	}
 	if early.sealed {
 		l.log.Warn("the database was made before there was a manifest of all rows; it gets one now, of the rows as they are", "installation", in.ID)
