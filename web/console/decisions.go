@@ -114,6 +114,11 @@ func (d *stateData) decide(p *page) {
 		d.forms = append(d.forms, p.form(operation.TakeOverInstallation, "", ui.Form{Label: "Take over", Submit: "Take over", Kind: "danger", Fields: reason,
 			Note: "This copy of the installation is then the one that counts. Every other copy destroys nothing in the HSM any more, and is locked when it starts next. Stop the other copies before."}))
 	}
+	if d.status.Clock.Waits != "" && !d.status.Locked {
+		at := ui.Field{Name: "time", Label: "Time that has passed (UTC)", Type: "datetime-local", Value: d.now.UTC().Format(fieldTime), Required: true, Hint: "compare it with a clock that you trust"}
+		d.forms = append(d.forms, p.form(operation.ConfirmTime, "", ui.Form{Label: "Confirm the time", Submit: "This time has passed", Kind: "danger", Fields: append([]ui.Field{at}, reason...),
+			Note: "Keys that are due and audit records past their age wait: " + d.status.Clock.Waits + ". Those that are due by the time that you confirm are destroyed and removed within a minute."}))
+	}
 	if d.admission != nil && d.admission.Unconfirmed {
 		if by != operation.BeginInstallation { // that form confirms them too
 			f := p.form(operation.ConfirmAdmission, "", ui.Form{Label: "Confirm", Submit: "They are the right ones"}, seen(d.admission)...)
@@ -146,6 +151,9 @@ func stateActions() []action {
 		post(operation.AcceptState, func(f *form) operation.AcceptedState {
 			return operation.AcceptedState{Reason: f.text("reason")}
 		}, then{tell: toldAcceptance, to: "/state"}),
+		post(operation.ConfirmTime, func(f *form) operation.PassedTime {
+			return operation.PassedTime{Time: f.utc("time"), Reason: f.text("reason")}
+		}, then{done: "The time is confirmed, and the audit log has it.", to: "/state"}),
 		post(operation.ConfirmAdmission, func(f *form) operation.ConfirmedAdmission {
 			return operation.ConfirmedAdmission{Digest: f.hidden("admission")}
 		}, then{done: "They are confirmed, and the audit log has it.", to: "/state"}),
