@@ -87,7 +87,7 @@ func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	}
 	s, err := open(ctx, path, opts)
 	if err != nil {
-		_ = lock.Close()
+		_ = unlock(lock)
 		return nil, refuse(path, err)
 	}
 	s.lock = lock
@@ -122,6 +122,12 @@ func lockFile(path string) (*os.File, error) {
 		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
 	}
 	return f, nil
+}
+
+// unlock gives the lock up at once. To close the file is not enough: a child that is being
+// made meanwhile has it open, too, until it executes its program.
+func unlock(lock *os.File) error {
+	return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
 }
 
 func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {

@@ -12,7 +12,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"holdfast/appliance"
@@ -401,4 +403,33 @@ func child(t *testing.T, role, path string) *exec.Cmd {
 func isCode(err error, code fault.Code) bool {
 	var e *fault.Fault
 	return errors.As(err, &e) && e.Code == code
+}
+
+// TestLockIsGivenUp: a database that was closed can be opened at once, though a child that
+// another goroutine is making has its lock file open, as between fork and exec.
+func TestLockIsGivenUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "holdfast.db")
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	storetest.Must(t, err)
+	fds, err := os.ReadDir("/proc/self/fd")
+	storetest.Must(t, err)
+	copies := 0
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err != nil || to != path+".lock" {
+			continue
+		}
+		n, err := strconv.Atoi(fd.Name())
+		storetest.Must(t, err)
+		again, err := syscall.Dup(n)
+		storetest.Must(t, err)
+		defer func() { _ = syscall.Close(again) }()
+		copies++
+	}
+	if copies != 1 {
+		t.Fatalf("%d descriptors of the lock", copies)
+	}
+	storetest.Must(t, s.Close())
+	s, err = sqlite.Open(t.Context(), path, sqlite.Options{})
+	storetest.Must(t, err)
+	storetest.Must(t, s.Close())
 }

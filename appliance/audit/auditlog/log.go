@@ -231,6 +231,11 @@ func (l *Log) openFile(name string) (*os.File, error) {
 }
 
 func (l *Log) closeFiles() {
+	if l.lock != nil {
+		// To close the file is not enough: a child that is being made meanwhile has it open,
+		// too, until it executes its program.
+		_ = syscall.Flock(int(l.lock.Fd()), syscall.LOCK_UN)
+	}
 	for _, f := range []*os.File{l.w.file, l.tree, l.checkpoints.file, l.lock} {
 		if f != nil {
 			_ = f.Close() // what had to be on the disk was synced
