@@ -104,7 +104,7 @@ func run(ctx context.Context, o options) error {
 		fmt.Println("stopped")
 	}
 	if fault.CodeOf(err) == fault.Tampered {
-		return fmt.Errorf("the state folder %s is broken; delete it to begin anew: %w", p.dir, err)
+		return fmt.Errorf("the state folder %s is broken; delete it to start over: %w", p.dir, err)
 	}
 	return err
 }
