@@ -29,6 +29,9 @@ func Lines(s string) string { return escaped(s, inLine) }
 
 // active says whether a character may do something to a terminal.
 func active(r rune) bool {
+	if r <= unicode.MaxASCII { // nearly all; each request writes a line
+		return r < ' ' || r == '\x7f'
+	}
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co)
 }
 
