@@ -56,9 +56,7 @@ func (q *queue) writer(urgent bool) io.Writer { return lineWriter{q, urgent} }
 // U+0020, and may have others.
 func (l lineWriter) Write(line []byte) (int, error) {
 	size := len(line)
-	if text := terminal.Lines(string(line)); len(text) != size { // an escape is longer than what it stands for
-		line = []byte(text)
-	}
+	line = terminal.Bytes(line)
 	q, limit, signal := l.q, maxHeld, l.q.some
 	if l.urgent {
 		limit, signal = 2*maxHeld, l.q.now

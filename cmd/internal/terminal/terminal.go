@@ -29,16 +29,38 @@ func Lines(s string) string { return escaped(s, inLine) }
 
 // active says whether a character may do something to a terminal.
 func active(r rune) bool {
-	if r <= unicode.MaxASCII { // nearly all; each request writes a line
-		return r < ' ' || r == '\x7f'
-	}
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co)
 }
 
 func inLine(r rune) bool { return r != '\n' && r != '\t' && active(r) }
 
+// Bytes is Lines for what is written: the same bytes where nothing is to be escaped.
+func Bytes(line []byte) []byte {
+	if clean(line, inLine) {
+		return line
+	}
+	return []byte(Lines(string(line)))
+}
+
+// clean says whether nothing in a text is to be escaped. Each request writes a line of
+// hundreds of characters, nearly all of ASCII, so those are looked at first.
+func clean[T string | []byte](text T, does func(rune) bool) bool {
+	for i := 0; i < len(text); {
+		if c := text[i]; ' ' <= c && c <= '~' {
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRune([]byte(text[i:min(i+utf8.UTFMax, len(text))]))
+		if r == utf8.RuneError && size == 1 || does(r) {
+			return false
+		}
+		i += size
+	}
+	return true
+}
+
 func escaped(s string, does func(rune) bool) string {
-	if !strings.ContainsFunc(s, does) && utf8.ValidString(s) {
+	if clean(s, does) {
 		return s
 	}
 	var b strings.Builder
@@ -81,7 +103,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	text := append(l.rest, p...)
 	whole := len(text) - begun(text)
 	l.rest = append([]byte(nil), text[whole:]...)
-	if _, err := io.WriteString(l.w, Lines(string(text[:whole]))); err != nil {
+	if _, err := l.w.Write(Bytes(text[:whole])); err != nil {
 		return 0, err
 	}
 	return len(p), nil
