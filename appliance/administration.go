@@ -3,7 +3,6 @@ package appliance
 import (
 	"context"
 	"sync"
-	"time"
 )
 
 // Administration is the part that makes, changes and removes key stores,
@@ -12,13 +11,14 @@ import (
 // that start after it returns. They are in the files of what they are about.
 type Administration struct {
 	ground
-	store    AdministeredRows
-	service  *Service
-	settings *Settings
-	deleting func(ctx context.Context, keyStore, keyID string) error
-	// witnessed tells the latest time that what cannot be undone may rest on.
-	witnessed func() time.Time
-	rotating  func(ctx context.Context, keyStore, keyID string, version uint32) error
+	store      AdministeredRows
+	service    *Service
+	settings   *Settings
+	deleting   func(ctx context.Context, keyStore, keyID string) error
+	destroying func(ctx context.Context, keyStore string, o *TokenObject) error
+	// time is what cannot be undone rests on.
+	time     *witnessedTime
+	rotating func(ctx context.Context, keyStore, keyID string, version uint32) error
 
 	ownership *ownership
 	// awaited are the objects in the HSM that wait for their destruction, by label.

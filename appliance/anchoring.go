@@ -21,6 +21,7 @@ type anchoring struct {
 	ledger freshness.Ledger
 	failed error // why the last change is not anchored
 	since  time.Time
+	raised time.Time // when it was raised last
 }
 
 // raiseWithin bounds how long a change waits for its anchor.
@@ -60,7 +61,22 @@ func (a *anchoring) raise(to uint64) {
 	}
 	if a.failed = err; err == nil {
 		a.ledger.Know(to)
+		a.raised = a.now()
 	}
+}
+
+// counted gives what the anchor said last.
+func (a *anchoring) counted() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ledger.Known()
+}
+
+// raisedAt says when the anchor was raised last.
+func (a *anchoring) raisedAt() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.raised.UTC()
 }
 
 // status says since when changes are not anchored; the zero time if they are.
@@ -119,23 +135,33 @@ func (a *anchoring) check(ctx context.Context, h Head) (first bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	name := a.anchor.Name()
-	switch freshness.Decide(freshness.Stated{Anchor: h.Anchor, Count: h.Count}, freshness.Reading{Name: name, Count: count, Made: made}) {
-	case freshness.Current:
-		return false, nil
-	case freshness.First:
-		return true, nil
+	r := freshness.Reading{Name: a.anchor.Name(), Count: count, Made: made}
+	verdict := decide(h, r)
+	return verdict == freshness.First, notFresh(verdict, h, r)
+}
+
+// decide holds a head against what the anchor says.
+func decide(h Head, r freshness.Reading) freshness.Verdict {
+	return freshness.Decide(freshness.Stated{Anchor: h.Anchor, Count: h.Count}, r)
+}
+
+// notFresh is the error of a state that is not as new as its anchor; nil of one that is.
+func notFresh(verdict freshness.Verdict, h Head, r freshness.Reading) error {
+	name, count := r.Name, r.Count
+	switch verdict {
+	case freshness.Current, freshness.First:
+		return nil
 	case freshness.Unnamed:
-		return false, fault.Errorf(fault.StateRolledBack, "the anchor %s stands at %d, and the state of %s names none: it is of before it was anchored", name, count, BindTime(h.At))
+		return fault.Errorf(fault.StateRolledBack, "the anchor %s stands at %d, and the state of %s names none: it is of before it was anchored", name, count, BindTime(h.At))
 	case freshness.Foreign:
-		return false, fault.Errorf(fault.StateAnchor, "the state names the anchor %s, and this machine's is %s: the volume is of another machine, or its TPM was exchanged", h.Anchor, name)
+		return fault.Errorf(fault.StateAnchor, "the state names the anchor %s, and this machine's is %s: the volume is of another machine, or its TPM was exchanged", h.Anchor, name)
 	case freshness.Gone:
-		return false, fault.Errorf(fault.StateAnchor, "the state names the anchor %s, and it is gone: somebody has removed it from the TPM", h.Anchor)
+		return fault.Errorf(fault.StateAnchor, "the state names the anchor %s, and it is gone: somebody has removed it from the TPM", h.Anchor)
 	case freshness.Older:
-		return false, fault.Errorf(fault.StateRolledBack, "the state number %d of %s says that the anchor %s stands at %d, and it stands at %d: %d changes are missing, so an earlier copy of the database was put back",
+		return fault.Errorf(fault.StateRolledBack, "the state number %d of %s says that the anchor %s stands at %d, and it stands at %d: %d changes are missing, so an earlier copy of the database was put back",
 			h.Sequence, h.At.Format(time.RFC3339), h.Anchor, h.Count, count, count-h.Count)
 	}
-	return false, fault.Errorf(fault.StateAnchor, "the state says that the anchor %s stands at %d, and it stands at %d: it is not the one that the state was anchored to", h.Anchor, h.Count, count)
+	return fault.Errorf(fault.StateAnchor, "the state says that the anchor %s stands at %d, and it stands at %d: it is not the one that the state was anchored to", h.Anchor, h.Count, count)
 }
 
 // fresh says whether a state that is opened is as new as its anchor. One that has none yet

@@ -3,6 +3,7 @@ package appliance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -166,4 +167,31 @@ func TestTheAnchorComesBack(t *testing.T) {
 	}
 	a.Stop()
 	a.start("")
+}
+
+// TestAcceptedOfBefore: a database of before manifests, on a machine whose anchor has
+// counted, is held. Once people have accepted it, it is of now, and the next start serves.
+func TestAcceptedOfBefore(t *testing.T) {
+	for name, edits := range map[string]string{
+		"state-key":    `UPDATE installation SET block_seal = NULL WHERE block_since IS NULL; DELETE FROM settings`,
+		"state-key/v2": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAnchored(t)
+			a.add("one")
+			in := must(a.Store.Installation(t.Context()))(t)
+			raw := must(a.Token.Unwrap(t.Context(), in.WrappedStateKey, appliance.Binding{Purpose: "state-key/v3", Fields: []string{in.ID}}.AAD()))(t)
+			before := must(a.Token.Wrap(t.Context(), raw, appliance.Binding{Purpose: name, Fields: []string{in.ID}}.AAD()))(t)
+			a.Stop()
+			edit(t, a.DB, fmt.Sprintf(`DELETE FROM manifests; UPDATE installation SET wrapped_state_key = x'%x'; %s`, before, edits))
+			a.start(fault.StateRolledBack)
+			if _, err := a.Appliance.AcceptState(t.Context(), "somebody", "it is an upgrade"); err != nil {
+				t.Fatal(err)
+			}
+			a.add("two")
+			a.Stop()
+			a.start("")
+			a.add("three")
+		})
+	}
 }

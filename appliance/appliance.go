@@ -42,20 +42,23 @@ type Options struct {
 	// appliance is not unlocked.
 	AuditLog   AuditLog
 	AuditHeads AuditHeadRows
-	// SealAll, if given, seals the rows that other packages keep, with [Settings.Seals].
-	// The first unlock calls it, before the installation is written. Set changes a
-	// setting then.
-	SealAll func(ctx context.Context, set func(name, value string) error) error
+	// Identities, if given, are the rows that other packages keep, which the first unlock
+	// seals.
+	Identities Identities
 	// MachineKey gives rows their second seal ([Seals]). Without it nothing is valid while
 	// the appliance is locked.
 	MachineKey MachineKey
 	// Deleting, if given, is told of a key whose waiting period is over, before it is
 	// deleted for good. An error keeps the key; it is tried again.
 	Deleting func(ctx context.Context, keyStore, keyID string) error
-	// Witnessed, if given, tells the latest time that may be relied on (package
-	// appliance/witness): a key is destroyed when it is due by Now and by this. Run asks it
-	// once a minute.
-	Witnessed func() time.Time
+	// Destroying, if given, is told of a key object that no key needs, before it is
+	// destroyed in the HSM's token, with the name of its key store, or the ID if that is
+	// gone. An error keeps the object; it is tried again.
+	Destroying func(ctx context.Context, keyStore string, o *TokenObject) error
+	// Witness, if given, tells the latest time that may be relied on: a key is destroyed
+	// when it is due by Now and by this. WitnessedTime, if given, keeps it over a restart.
+	Witness       Witness
+	WitnessedTime WitnessedTimeRows
 	// Rotating, if given, is told of a key that is due for rotation by itself, with the
 	// new version, before it is rotated. An error keeps the present version; it is tried
 	// again.
@@ -69,6 +72,9 @@ type Options struct {
 	// Anchor, if given, gives the anchor outside of the database that tells an older
 	// copy of it from the present one; nil where there is none.
 	Anchor func() Anchor
+	// HeadAnchors know the newest head of the state that they were told, outside of the
+	// database.
+	HeadAnchors []HeadAnchor
 	// RotateAfter is how many encryptions a key version does before the key is
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
@@ -114,13 +120,16 @@ func New(o Options) *Appliance {
 	o.setDefaults()
 	on := ground{log: o.Log, now: o.Now}
 	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
-	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, sealRows: o.SealAll}}
+	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, identities: o.Identities}}
 	settings.seals.settings = settings
 	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
 	service.installation = owner.State
-	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, rotating: o.Rotating, witnessed: o.Witnessed, ownership: owner}
+	kept := &witnessedTime{ground: on, witness: o.Witness, rows: o.WitnessedTime, service: service}
+	service.clock = kept.state
+	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, destroying: o.Destroying, rotating: o.Rotating, time: kept, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, auditHead: head, ownership: owner, traces: o.Traces}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, time: kept, ownership: owner, traces: o.Traces}
+	service.state = lifecycle.State
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew
@@ -152,14 +161,17 @@ func (o *Options) setDefaults() {
 	if o.MachineKey == nil {
 		o.MachineKey = noMachineKey{}
 	}
-	if o.SealAll == nil {
-		o.SealAll = func(context.Context, func(name, value string) error) error { return nil }
+	if o.Identities == nil {
+		o.Identities = noIdentities{}
 	}
 	if o.Deleting == nil {
 		o.Deleting = func(context.Context, string, string) error { return nil }
 	}
-	if o.Witnessed == nil {
-		o.Witnessed = o.Now
+	if o.Destroying == nil {
+		o.Destroying = func(context.Context, string, *TokenObject) error { return nil }
+	}
+	if o.Witness == nil {
+		o.Witness = wallClock{o.Now}
 	}
 	if o.Rotating == nil {
 		o.Rotating = func(context.Context, string, string, uint32) error { return nil }

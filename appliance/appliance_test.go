@@ -317,6 +317,48 @@ func TestScheduledDeletion(t *testing.T) {
 	}
 }
 
+// TestDestructionIsRecorded: that a key's object in the HSM is destroyed is on record
+// before, once, and with the names of key and key store; what cannot be recorded is not
+// destroyed.
+func TestDestructionIsRecorded(t *testing.T) {
+	for name, custody := range map[string]appliance.Custody{"in the HSM": appliance.CustodyHSM, "in memory": appliance.CustodyCached} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			var told []string
+			unrecorded := errors.New("the disk is full")
+			var b *appliancetest.Bed
+			b = appliancetest.Start(t, appliancetest.Options{Token: realToken(t), Appliance: appliance.Options{Lease: 1000 * time.Hour * 24, Now: func() time.Time { return now },
+				Destroying: func(_ context.Context, keyStore string, o *appliance.TokenObject) error {
+					told = append(told, fmt.Sprintf("%s %s %d", keyStore, o.KeyID, o.Version))
+					if !encrypts(t, b, o.Label) {
+						t.Error("it was destroyed before")
+					}
+					return unrecorded
+				}}})
+			b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+			b.NewKey(t, "demo", "going", "encrypt,decrypt", custody)
+			must(b.Appliance.ScheduleDeletion(ctx, "demo", "going", 7))(t)
+			now = now.Add(8 * 24 * time.Hour)
+			b.Appliance.DeleteDueKeys(ctx)
+			var want []string
+			noted := len(must(b.Store.TokenObjects(ctx))(t))
+			if custody == appliance.CustodyHSM {
+				want = []string{"demo going 1", "demo going 1"}
+				b.DestroyLeftovers(ctx) // which cannot be recorded
+				if left := len(must(b.Store.TokenObjects(ctx))(t)); left != noted || noted != 1 {
+					t.Errorf("%d objects are noted, %d were", left, noted)
+				}
+			}
+			unrecorded = nil
+			b.DestroyLeftovers(ctx)
+			b.DestroyLeftovers(ctx)
+			if left := must(b.Store.TokenObjects(ctx))(t); len(left) != 0 || !slices.Equal(told, want) {
+				t.Errorf("noted are %v; told of %q, want %q", left, told, want)
+			}
+		})
+	}
+}
+
 // TestLeftoverTokenObjects of a crash are destroyed at the next start; those of
 // keys are not.
 func TestLeftoverTokenObjects(t *testing.T) {

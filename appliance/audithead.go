@@ -2,7 +2,7 @@ package appliance
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 
 	"holdfast/appliance/fault"
 )
@@ -28,8 +28,10 @@ type AuditHeadRow struct {
 type AuditHeadRows interface {
 	// AuditHead gives the newest head; fault.NotFound.
 	AuditHead(ctx context.Context) (*AuditHeadRow, error)
-	// SetAuditHead replaces it, whatever it was.
-	SetAuditHead(ctx context.Context, row *AuditHeadRow) error
+	// KeepAuditHead replaces it by what [StateOptions].AuditHead gives. Anchor says that the
+	// anchor is raised for it; it is not otherwise, so that it costs nothing to do that
+	// often. fault.Locked while the state is not open.
+	KeepAuditHead(ctx context.Context, anchor bool) error
 }
 
 // auditHead keeps the newest head of the audit log in the state, outside of the
@@ -39,7 +41,9 @@ type auditHead struct {
 	log     AuditLog // nil for none
 	rows    AuditHeadRows
 	service *Service
-	keeping sync.Mutex // so that no older head replaces a newer one
+	// proven says that the log contains the head that was kept of it. Before that, nothing
+	// may replace this head.
+	proven atomic.Bool
 }
 
 func (h *auditHead) binding(installation, value string) Binding {
@@ -47,18 +51,16 @@ func (h *auditHead) binding(installation, value string) Binding {
 }
 
 // found begins with the log as it is: where all rows are sealed as they are, as in a new
-// installation, after a restore, or when people accept. It gives the row to write with
-// them; nil without a log.
-func (h *auditHead) found(ring Keyring, installation string) (*AuditHeadRow, error) {
+// installation, after a restore, or when people accept.
+func (h *auditHead) found() error {
 	if h.log == nil {
-		return nil, nil
+		return nil
 	}
-	h.keeping.Lock()
-	defer h.keeping.Unlock()
 	if err := h.log.Prove(""); err != nil {
-		return nil, err
+		return err
 	}
-	return h.row(ring, installation)
+	h.proven.Store(true)
+	return nil
 }
 
 // prove has the audit log proven against the head that was kept, before anything
@@ -67,8 +69,6 @@ func (h *auditHead) prove(ctx context.Context, ring Keyring, installation string
 	if h.log == nil {
 		return nil
 	}
-	h.keeping.Lock()
-	defer h.keeping.Unlock()
 	row, err := h.rows.AuditHead(ctx)
 	if fault.CodeOf(err) == fault.NotFound {
 		return fault.Errorf(fault.AuditRewritten, "the database lacks the head of the audit log, which every unlock writes: its row was removed by hand; restore the last good backup to a new state volume")
@@ -82,37 +82,37 @@ func (h *auditHead) prove(ctx context.Context, ring Keyring, installation string
 	if err := h.log.Prove(row.Value); err != nil {
 		return err
 	}
-	return h.write(ctx, ring, installation)
+	h.proven.Store(true)
+	return h.rows.KeepAuditHead(ctx, false)
 }
 
-// KeepAuditHead writes the present head of the audit log into the state. Each
-// administrator's change is answered after it, and it is done once an hour; no
-// request of KMS waits for it. fault.Locked.
-func (l *Lifecycle) KeepAuditHead(ctx context.Context) error { return l.auditHead.keep(ctx) }
-
-func (h *auditHead) keep(ctx context.Context) error {
+// written gives the function that gives the row for a transaction; nil without a log.
+func (h *auditHead) written(ring Keyring, installation string) func() (*AuditHeadRow, error) {
 	if h.log == nil {
 		return nil
 	}
-	h.keeping.Lock()
-	defer h.keeping.Unlock()
-	v, err := h.service.view()
-	if err != nil {
-		return err
+	return func() (*AuditHeadRow, error) {
+		if !h.proven.Load() {
+			return nil, nil
+		}
+		return h.row(ring, installation)
 	}
-	in, err := h.service.store.Installation(ctx)
-	if err != nil {
-		return err
-	}
-	return h.write(ctx, v.ring, in.ID)
 }
 
-func (h *auditHead) write(ctx context.Context, ring Keyring, installation string) error {
-	row, err := h.row(ring, installation)
-	if err != nil {
+// KeepAuditHead writes the present head of the audit log into the state, without raising
+// the anchor: the transaction of each change that raises it has the head of then. It is
+// called when a change is on record, before it is answered, and once a minute. No request
+// of KMS waits for it. fault.Locked.
+func (l *Lifecycle) KeepAuditHead(ctx context.Context) error { return l.auditHead.keep(ctx, false) }
+
+func (h *auditHead) keep(ctx context.Context, anchor bool) error {
+	if h.log == nil {
+		return nil
+	}
+	if _, err := h.service.view(); err != nil {
 		return err
 	}
-	return h.rows.SetAuditHead(ctx, row)
+	return h.rows.KeepAuditHead(ctx, anchor)
 }
 
 func (h *auditHead) row(ring Keyring, installation string) (*AuditHeadRow, error) {
@@ -128,8 +128,8 @@ func (h *auditHead) row(ring Keyring, installation string) (*AuditHeadRow, error
 }
 
 // keepLogged is keep for work in the background.
-func (h *auditHead) keepLogged(ctx context.Context) {
-	if err := h.keep(ctx); err != nil && fault.CodeOf(err) != fault.Locked {
+func (h *auditHead) keepLogged(ctx context.Context, anchor bool) {
+	if err := h.keep(ctx, anchor); err != nil && fault.CodeOf(err) != fault.Locked {
 		h.ground.log.Error("the head of the audit log could not be kept in the state", "error", err)
 	}
 }

@@ -34,8 +34,8 @@ type lateRows struct{ store func() *sqlite.DB }
 func (r lateRows) AuditHead(ctx context.Context) (*appliance.AuditHeadRow, error) {
 	return r.store().Machine().AuditHead(ctx)
 }
-func (r lateRows) SetAuditHead(ctx context.Context, row *appliance.AuditHeadRow) error {
-	return r.store().Machine().SetAuditHead(ctx, row)
+func (r lateRows) KeepAuditHead(ctx context.Context, anchor bool) error {
+	return r.store().Machine().KeepAuditHead(ctx, anchor)
 }
 
 // TestAuditHead: the head that the state keeps is the newest; another one, one without a

@@ -422,7 +422,7 @@ func TestInterruptedFirstStart(t *testing.T) {
 			unsealed := fault.Errorf(fault.Internal, "the power went off")
 			machine := appliancetest.NewMachineKey(t)
 			o := appliancetest.Options{Token: device, Locked: fault.Internal, Appliance: appliance.Options{MachineKey: machine,
-				SealAll: func(context.Context, func(name, value string) error) error { return unsealed }}}
+				Identities: &identities{sealAll: func(context.Context, func(name, value string) error) error { return unsealed }}}}
 			b := appliancetest.Start(t, o)
 			b.Stop()
 			another := appliancetest.Start(t, appliancetest.Options{Token: device, Locked: fault.StateMissing})

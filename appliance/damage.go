@@ -13,11 +13,13 @@ import (
 // out of service. [Administration.Discard] removes it.
 type DamagedRow struct {
 	// Kind is "key store", "key", "key version", "credential", "grant", "setting",
-	// "block" or "incarnation".
+	// "block" or "incarnation"; of a copy that is verified offline also "user",
+	// "invitation", "API token" or "request for approval".
 	Kind string `json:"kind"`
 	// KeyStore is the key store's name; empty for a setting and the block of everything.
 	KeyStore string `json:"key_store,omitempty"`
-	// ID is the key's, credential's or grant's, or the setting's name.
+	// ID is the key's, credential's, grant's, invitation's or request's, or the name of
+	// the setting, user or token.
 	ID      string `json:"id,omitempty"`
 	Version uint32 `json:"version,omitempty"`
 }
@@ -34,6 +36,14 @@ const (
 	damagedKindCopy       = "incarnation"
 )
 
+// The kinds of damaged rows that other packages keep.
+const (
+	DamagedUser       = "user"
+	DamagedInvitation = "invitation"
+	DamagedToken      = "API token"
+	DamagedApproval   = "request for approval"
+)
+
 // String names the row for people.
 func (d DamagedRow) String() string {
 	switch d.Kind {
@@ -41,8 +51,8 @@ func (d DamagedRow) String() string {
 		return fmt.Sprintf("key store %.200q", d.KeyStore)
 	case damagedKindVersion:
 		return fmt.Sprintf("version %d of key %.200q of key store %.200q", d.Version, d.ID, d.KeyStore)
-	case damagedKindSetting:
-		return fmt.Sprintf("setting %.200q", d.ID)
+	case damagedKindSetting, DamagedUser, DamagedInvitation, DamagedToken, DamagedApproval:
+		return fmt.Sprintf("%s %.200q", d.Kind, d.ID)
 	case damagedKindBlock:
 		return "the row that says whether everything is blocked"
 	case damagedKindCopy:
@@ -68,6 +78,14 @@ func (d DamagedRow) Remedy() string {
 		return "holdfast unblock --everything"
 	case damagedKindCopy:
 		return "holdfast installation takeover --reason TEXT"
+	case DamagedUser:
+		return "holdfast user delete " + argument(d.ID)
+	case DamagedInvitation:
+		return "holdfast invitation revoke " + argument(d.ID)
+	case DamagedToken:
+		return "holdfast token revoke " + argument(d.ID)
+	case DamagedApproval:
+		return "holdfast approval reject " + argument(d.ID)
 	}
 	return "holdfast setting discard " + argument(d.ID)
 }

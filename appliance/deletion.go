@@ -35,7 +35,7 @@ func (a *Administration) scheduleDeletion(days int) func(*ExternalKey) error {
 		if k.State == KeyPendingDeletion {
 			return fault.Errorf(fault.Conflict, "key %q is pending deletion already", k.ID)
 		}
-		k.State, k.DeletionAt = KeyPendingDeletion, a.stamp().AddDate(0, 0, days)
+		k.State, k.DeletionAt = KeyPendingDeletion, a.time.begins().AddDate(0, 0, days)
 		return nil
 	}
 }
@@ -54,10 +54,10 @@ func (a *Administration) CancelDeletion(ctx context.Context, keyStore, id string
 }
 
 // DeleteDueKeys destroys the keys whose waiting period is over, by the wall clock and
-// by a witness: a clock that is wrong for a moment destroys nothing. What fails is
-// logged and tried again at the next call.
+// by the witnessed time: a clock that is wrong destroys nothing before half of the period
+// has passed. What fails is logged and tried again at the next call.
 func (a *Administration) DeleteDueKeys(ctx context.Context) {
-	certain := a.certain() // also while it is locked: the witness wants to be asked
+	certain := a.time.due()
 	a.admin.Lock()
 	defer a.admin.Unlock()
 	v, err := a.service.view()
@@ -77,15 +77,6 @@ func (a *Administration) DeleteDueKeys(ctx context.Context) {
 		}
 		a.log.Info("a key was deleted: its waiting period was over", "key_store_id", k.KeyStore, "key_id", k.ID)
 	}
-}
-
-// certain gives the time that both the wall clock and the witness say is over.
-func (a *Administration) certain() time.Time {
-	now, witnessed := a.now(), a.witnessed()
-	if witnessed.Before(now) {
-		return witnessed
-	}
-	return now
 }
 
 func (a *Administration) deleteKey(ctx context.Context, v *view, due *ExternalKey, certain time.Time) error {

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"time"
 
 	"holdfast/appliance/fault"
 )
@@ -120,12 +119,16 @@ func (l *Lifecycle) reseal(ctx context.Context, h *heldState, serving bool) erro
 	if err != nil {
 		return err
 	}
-	if err := l.openState(ctx, h.ring, in.ID, StateOptions{Seal: true}, true); err != nil {
-		return err
-	}
 	if serving {
+		if err := l.openState(ctx, h.ring, in.ID, StateOptions{Seal: true}, true); err != nil {
+			return err
+		}
 		l.service.apply(Change{})
 		return nil
+	}
+	// Also a state of an earlier release becomes one of now: what is accepted stays so.
+	if err := l.openStateKey(ctx, h.ring, in, true); err != nil {
+		return err
 	}
 	if err := l.own(ctx, h.ring, true); err != nil {
 		if awaitsDecision(err) {
@@ -134,59 +137,4 @@ func (l *Lifecycle) reseal(ctx context.Context, h *heldState, serving bool) erro
 		return err
 	}
 	return l.serve(ctx, h.ring, h.hsms, l.now(), nil)
-}
-
-// StateStatus is what is known of the state as a whole.
-type StateStatus struct {
-	// Head is the present one; zero while the state is not open.
-	Head Head `json:"head,omitzero"`
-	// Rows is how many rows are in the sets, Damaged the sets that do not match: a key
-	// store's ID, or that and a part of its keys.
-	Rows    int      `json:"rows"`
-	Damaged []string `json:"damaged,omitempty"`
-	// Held is the reason for which nothing is served, HeldCode its code.
-	Held     string     `json:"held,omitempty"`
-	HeldCode fault.Code `json:"held_code,omitempty"`
-	// Anchor names the anchor; empty if there is none. NotAnchored says why the last
-	// change is not anchored, since NotAnchoredSince.
-	Anchor           string    `json:"anchor,omitempty"`
-	NotAnchored      string    `json:"not_anchored,omitempty"`
-	NotAnchoredSince time.Time `json:"not_anchored_since,omitzero"`
-}
-
-// VerifyState reads all rows once more, and holds them against the sets in memory, whose
-// sums the manifests have; and the anchor against the head. Errors: fault.Locked.
-func (l *Lifecycle) VerifyState(ctx context.Context) (*StateStatus, error) {
-	status := &StateStatus{}
-	if h := l.service.held.Load(); h != nil {
-		status.Held, status.HeldCode = h.why.Error(), fault.CodeOf(h.why)
-		return status, nil
-	}
-	if _, err := l.service.view(); err != nil {
-		return nil, err
-	}
-	report, err := l.store.CheckState(ctx)
-	if IsHeld(err) {
-		status.Held, status.HeldCode = err.Error(), fault.CodeOf(err)
-		return status, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	status.Head, status.Rows, status.Damaged = report.Head, report.Rows, report.Damaged
-	l.mu.Lock()
-	anchor := l.opened.anchoring
-	l.mu.Unlock()
-	if anchor == nil {
-		return status, nil
-	}
-	status.Anchor = anchor.anchor.Name()
-	since, failed := anchor.status()
-	if failed == nil {
-		_, failed = anchor.check(ctx, report.Head)
-	}
-	if failed != nil {
-		status.NotAnchored, status.NotAnchoredSince = failed.Error(), since
-	}
-	return status, nil
 }

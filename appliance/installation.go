@@ -27,9 +27,12 @@ type Installation struct {
 }
 
 // install makes the installation in an empty database, and seals the rows of
-// those who came before it. Begun says that a person has it begun beside the traces of
-// another one.
+// those who came before it, whom a person has confirmed. Begun says that a person has it
+// begun beside the traces of another one. fault.AdmissionUnconfirmed.
 func (l *Lifecycle) install(ctx context.Context, ring Keyring, begun bool) (err error) {
+	if err := l.checkAdmission(ctx); err != nil {
+		return err
+	}
 	in := &Installation{ID: newID(), CreatedAt: l.stamp()}
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
 		return err
@@ -40,7 +43,7 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring, begun bool) (err 
 	if err := in.setIncarnation(ring, newIncarnation(1)); err != nil {
 		return err
 	}
-	return l.settings.seals.sealAll(ctx, ring, false, func() error {
+	return l.settings.seals.sealAll(ctx, ring, false, l.confirmation(), func() error {
 		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in}, begun)
 	})
 }
@@ -58,18 +61,19 @@ func (l *Lifecycle) checkNoKeyStores(ctx context.Context) error {
 // openStateKey opens the state key and the state. A state key that was wrapped before
 // all rows had seals, or before there were manifests, is wrapped in the present form once
 // they have: from then on a row without a seal and a set without a manifest are not valid.
-func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installation, restored bool) error {
+// AsItIs has all rows sealed as they are: they were restored, or people have accepted them.
+func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installation, asItIs bool) error {
 	early, err := openStateKey(ctx, ring, in)
 	if err != nil {
 		return err
 	}
 	if early == nil {
-		return l.openState(ctx, ring, in.ID, StateOptions{Seal: restored}, restored)
+		return l.openState(ctx, ring, in.ID, StateOptions{Seal: asItIs}, asItIs)
 	}
 	was := *in
 	in.WrappedStateKey = early.again
 	open := func() error {
-		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in, Was: &was}, restored)
+		return l.openState(ctx, ring, in.ID, StateOptions{Seal: true, Installed: in, Was: &was}, asItIs)
 	}
 	if early.sealed {
 		l.log.Warn("the database was made before there was a manifest of all rows; it gets one now, of the rows as they are", "installation", in.ID)
@@ -81,7 +85,7 @@ func (l *Lifecycle) openStateKey(ctx context.Context, ring Keyring, in *Installa
 			return err
 		}
 	}
-	return l.settings.seals.sealAll(ctx, ring, true, func() error {
+	return l.settings.seals.sealAll(ctx, ring, true, Confirmation{}, func() error {
 		if err := l.settings.setSetting(ctx, SettingBootstrap, SettingDone); err != nil {
 			return err
 		}

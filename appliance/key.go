@@ -91,6 +91,8 @@ type ExternalKey struct {
 	CreatedAt      time.Time `json:"created_at"`
 	// DeletionAt is when a key pending deletion is destroyed; zero in other states.
 	DeletionAt time.Time `json:"deletion_at,omitzero"`
+	// DeletionWaits says why a key that is due is not destroyed yet. It is not stored.
+	DeletionWaits string `json:"deletion_waits,omitempty"`
 
 	// Framing lets the version that was imported with the key decrypt what another proxy
 	// has encrypted.
@@ -353,6 +355,7 @@ func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) (
 	keys, err := a.store.Keys(ctx, e.store.ID, page)
 	for _, k := range keys {
 		k.tell()
+		k.DeletionWaits = a.time.deletionWaits(k)
 	}
 	return keys, err
 }
@@ -375,6 +378,7 @@ func (a *Administration) ShowKey(ctx context.Context, keyStore, id string) (*Sto
 		return nil, damagedKey(keyStore, id, err)
 	}
 	k.tell()
+	k.DeletionWaits = a.time.deletionWaits(&k.ExternalKey)
 	return k, nil
 }
 

@@ -58,6 +58,29 @@ func (a fileAnchor) write(count uint64) error {
 	return os.Rename(next, string(a))
 }
 
+// fileHeads is an anchor of heads in a file, which keeps what it is told at once.
+type fileHeads string
+
+func (f fileHeads) Name() string { return "file" }
+
+func (f fileHeads) Seen(context.Context) (seen appliance.SeenHead, err error) {
+	text, err := os.ReadFile(string(f))
+	if errors.Is(err, os.ErrNotExist) {
+		return seen, fault.Errorf(fault.NotFound, "it was told none")
+	}
+	return seen, errors.Join(err, json.Unmarshal(text, &seen))
+}
+
+func (f fileHeads) Tell(h appliance.Head) {
+	text, err := json.Marshal(appliance.SeenHead{Head: h, Since: time.Now()})
+	if err == nil {
+		err = errors.Join(os.WriteFile(string(f)+".next", text, 0o600), os.Rename(string(f)+".next", string(f)))
+	}
+	if err != nil {
+		fmt.Println("failed", err)
+	}
+}
+
 // countedChange is an appliance with such an anchor.
 type countedChange struct {
 	*appliance.Appliance
@@ -74,7 +97,8 @@ func openAnchored(dir string, device *appliancetest.Memory) (*countedChange, err
 		return nil, err
 	}
 	anchor := fileAnchor(filepath.Join(dir, "anchor"))
-	w.Appliance = appliance.New(appliance.Options{Store: w.store, Anchor: func() appliance.Anchor { return anchor }})
+	w.Appliance = appliance.New(appliance.Options{Store: w.store, Anchor: func() appliance.Anchor { return anchor },
+		HeadAnchors: []appliance.HeadAnchor{fileHeads(filepath.Join(dir, "head"))}})
 	if w.token, err = device.Open(ctx, appliancetest.Opening{Log: slog.New(slog.DiscardHandler), MakingMasterKey: func() error { return w.NoteMasterKey(ctx) }}); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -18,9 +19,14 @@ type Lifecycle struct {
 		StateRows
 	}
 	anchor func() Anchor // nil, or gives nil, where there is none
+	heads  headAnchors
 
 	mu     sync.Mutex
 	opened *openedState // nil before the first
+	// confirmed is what a person has confirmed before the first unlock.
+	confirmed Confirmation
+	// present is the newest head that anchors were told of the state that is open.
+	present atomic.Pointer[Head]
 
 	accepting      sync.Mutex
 	service        *Service
@@ -31,6 +37,7 @@ type Lifecycle struct {
 	// deciding serializes what a person decides about a copy of the installation.
 	deciding  sync.Mutex
 	auditHead *auditHead
+	time      *witnessedTime
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
@@ -38,9 +45,10 @@ type Lifecycle struct {
 // store, however many keys there are. A key store that does not open is
 // reported in the log and refuses its requests, and is tried again; the others serve.
 //
-// Two errors leave it with the keyring, until a person decides: fault.StateMissing, for
+// Three errors leave it with the keyring, until a person decides: fault.StateMissing, for
 // an empty database beside the traces of an installation ([Lifecycle.Begin],
-// [Backups.Restore]), and fault.StateSuperseded ([Lifecycle.TakeOver]).
+// [Backups.Restore]), fault.StateSuperseded ([Lifecycle.TakeOver]), and
+// fault.AdmissionUnconfirmed ([Lifecycle.ConfirmAdmission]).
 func (l *Lifecycle) Unlock(ctx context.Context, ring Keyring, hsms []HSM) error {
 	return l.unlock(ctx, ring, hsms, unlocking{})
 }
@@ -91,11 +99,14 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
+	l.auditHead.proven.Store(false)
 	if o.Seal { // from then on a head that is missing is an error
-		if o.AuditHead, err = l.auditHead.found(ring, installation); err != nil {
+		if err := l.auditHead.found(); err != nil {
 			return err
 		}
 	}
+	l.present.Store(nil)
+	o.AuditHead = l.auditHead.written(ring, installation)
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
 	var anchor *anchoring
@@ -110,11 +121,19 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 			return err
 		}
 	}
-	if anchor != nil {
-		o.Fresh = func(h Head) error { return anchor.fresh(ctx, h) }
+	fresh := func(own Head, past Past) ([]Head, error) { return nil, l.fresh(ctx, anchor, own, past) }
+	if anchor != nil || len(l.heads) > 0 {
+		o.Fresh = fresh
+	}
+	o.Told = l.told
+	if o.Seal && len(l.heads) > 0 {
+		o.Fresh = func(own Head, past Past) ([]Head, error) { return l.heads.after(ctx, own, past, accepted) }
+	} else if o.Seal {
+		o.Fresh = nil
 	}
 	report, err := l.store.OpenState(ctx, o)
 	if err == nil && accepted && anchor != nil {
+		o.Fresh = fresh
 		report, err = l.openAgain(ctx, o)
 	}
 	if err == nil {
@@ -123,10 +142,14 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	if err == nil && !o.Seal {
 		err = l.auditHead.prove(ctx, ring, installation)
 	}
+	if err == nil {
+		err = l.time.begin(ctx, ring, installation, o.Installed != nil && o.Was == nil)
+	}
 	if err != nil {
 		l.store.CloseState()
 		return err
 	}
+	l.present.CompareAndSwap(nil, &report.Head)
 	opened.anchoring = anchor
 	l.mu.Lock()
 	l.opened = opened
@@ -136,6 +159,24 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	}
 	l.log.Info("the state was verified", "rows", report.Rows, "sequence", report.Head.Sequence, "anchor", report.Head.Anchor, "count", report.Head.Count)
 	return nil
+}
+
+// told takes note of a head that is durable, and tells the anchors.
+func (l *Lifecycle) told(h Head) {
+	l.present.Store(&h)
+	l.heads.tell(h)
+}
+
+// fresh says whether a state is as new as its anchors.
+func (l *Lifecycle) fresh(ctx context.Context, anchor *anchoring, own Head, past Past) error {
+	if anchor != nil {
+		if err := anchor.fresh(ctx, own); err != nil {
+			return err
+		}
+	} else if err := anchored(nil, own); err != nil {
+		return err
+	}
+	return l.heads.fresh(ctx, own, past)
 }
 
 // anchored says whether the manifest of an opening is anchored, as it must be before there
@@ -218,7 +259,10 @@ const (
 	probeEvery     = 15 * time.Second
 	lastUsedEvery  = time.Minute
 	deletionEvery  = time.Minute
-	auditHeadEvery = time.Hour
+	timeEvery      = 10 * time.Minute
+	auditHeadEvery = time.Minute
+	anchorEvery    = time.Hour // the anchor, which is a TPM's counter that wears
+	lookEvery      = time.Minute
 )
 
 // Run does the work that comes with time until ctx ends: it probes the HSMs,
@@ -229,13 +273,22 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	defer probe.Stop()
 	minute := time.NewTicker(lastUsedEvery)
 	defer minute.Stop()
-	heads := time.NewTicker(auditHeadEvery) // each raises the anchor, and a TPM's counter wears
-	defer heads.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
-	var apart sync.WaitGroup // apart from each other: some may wait for the HSM
-	for _, f := range []func(context.Context){l.KeepLease, l.service.Recover} {
-		apart.Go(func() { every(ctx, time.Second, f) })
+	l.time.look()
+	var apart sync.WaitGroup // apart from each other: some may wait for the HSM or the TPM
+	for _, w := range []struct {
+		interval time.Duration
+		do       func(context.Context)
+	}{
+		{time.Second, l.KeepLease},
+		{time.Second, l.service.Recover},
+		{auditHeadEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, false) }},
+		{anchorEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, true) }},
+		{lookEvery, func(context.Context) { l.time.look() }},
+		{timeEvery, l.time.keep},
+	} {
+		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
 	defer apart.Wait()
 
@@ -247,7 +300,8 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			l.service.storeLastUsed(last)
-			l.auditHead.keepLogged(last)
+			l.time.keep(last)
+			l.auditHead.keepLogged(last, true)
 			return
 		case <-probe.C:
 			if !l.service.Locked() {
@@ -255,8 +309,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			}
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
-		case <-heads.C:
-			l.auditHead.keepLogged(ctx)
 		case <-deletion.C:
 			l.administration.DeleteDueKeys(ctx)
 			l.administration.DestroyLeftovers(ctx)

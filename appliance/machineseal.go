@@ -47,13 +47,29 @@ func splitSeals(seal []byte) (mac, state []byte) {
 	return nil, seal
 }
 
-// verifyByMachine says whether a row has this machine's seal.
-func (s *Seals) verifyByMachine(b Binding, seal []byte) error {
-	want, err := s.machine.MAC(b)
+// machineMAC gives the machine's MAC of a row: of one that is made in an installation, or of
+// one that is made before there is any. They differ, so that who takes the installation's
+// row away does not have all others count as those of an appliance before its first unlock.
+func (s *Seals) machineMAC(b Binding, installed bool) ([]byte, error) {
+	if installed {
+		b.Purpose = "installed/" + b.Purpose
+	}
+	return s.machine.MAC(b)
+}
+
+// verifyByMachine says whether a row has this machine's seal. In an installation that of
+// before counts too: the first unlock leaves it, and [Settings.RenewSeals] replaces it.
+func (s *Seals) verifyByMachine(b Binding, seal []byte, installed bool) error {
+	before, err := s.machineMAC(b, false)
 	if err != nil {
 		return err
 	}
-	if mac, _ := splitSeals(seal); !hmac.Equal(mac, want) {
+	since, err := s.machineMAC(b, true)
+	if err != nil {
+		return err
+	}
+	mac, _ := splitSeals(seal)
+	if !hmac.Equal(mac, before) && !(installed && hmac.Equal(mac, since)) {
 		return &fault.Fault{Code: fault.Tampered, Also: []fault.Code{fault.Unsealed},
 			Message: "a stored " + b.Purpose + " has no seal of this machine, and while the appliance is locked no other can be looked at: the row was changed by hand, or it comes from another machine; unlock the appliance"}
 	}
@@ -74,7 +90,7 @@ func (s *Seals) Renew(ctx context.Context, b Binding, seal []byte) ([]byte, erro
 	if err := ring.Verify(b, state); err != nil {
 		return nil, err
 	}
-	mac, err := s.machine.MAC(b)
+	mac, err := s.machineMAC(b, true)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +117,7 @@ func (s *Settings) Found(ctx context.Context) error {
 // this machine, after those of the state key were found good. It does nothing if that was
 // done with this machine's key before.
 func (s *Settings) RenewSeals(ctx context.Context, f func() error) error {
-	id := s.seals.machine.ID()
+	id := "installed/" + s.seals.machine.ID()
 	if was, err := s.Setting(ctx, settingMachine); err == nil && was == id {
 		return nil
 	} else if code := fault.CodeOf(err); err != nil && code != fault.Tampered {
@@ -125,5 +141,6 @@ func (s *Settings) RenewSeals(ctx context.Context, f func() error) error {
 	return s.SetSetting(ctx, settingMachine, id)
 }
 
-// settingMachine has the ID of the machine's key by which all rows are sealed.
+// settingMachine has the ID of the machine's key by which all rows are sealed, as those of
+// an installation.
 const settingMachine = "machine_key"

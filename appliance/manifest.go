@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -41,9 +42,20 @@ func (m *Manifest) Body() []byte {
 	return b.AAD()
 }
 
-// Digest names the manifest: SHA-256 over body and seal.
-func (m *Manifest) Digest() []byte {
+// Link is what the manifest adds to the chain of digests: SHA-256 over body and seal.
+func (m *Manifest) Link() []byte {
 	d := sha256.Sum256(append(m.Body(), m.Seal...))
+	return d[:]
+}
+
+// Digest names the manifest, and all before it.
+func (m *Manifest) Digest() []byte { return ChainDigest(m.Before, m.Link()) }
+
+// ChainDigest gives the digest of the manifest with that link, of the digest before it:
+// SHA-256 over both. So the links after a manifest prove that it is in the past of
+// another, whoever has kept them.
+func ChainDigest(before, link []byte) []byte {
+	d := sha256.Sum256(append(slices.Clip(before), link...))
 	return d[:]
 }
 
@@ -162,10 +174,18 @@ type StateRows interface {
 	// CheckState reads all rows once more while the state is open, and holds them against
 	// the sets in memory. fault.Locked if it is closed.
 	CheckState(ctx context.Context) (*StateReport, error)
-	// History gives the digest of the installation's manifest of that sequence;
-	// fault.NotFound if it is not kept.
-	History(ctx context.Context, sequence uint64) ([]byte, error)
+	// Damaged gives the scopes, but the installation's, whose rows are known not to match,
+	// without reading them; none while the state is closed.
+	Damaged() []string
+	// Past says whether a head is that of the state that is open, or in its past.
+	// fault.Locked if it is closed.
+	Past(ctx context.Context, h Head) (bool, error)
 }
+
+// Past says whether a head is that of a state, or in its past: an ancestor of it, and not
+// only a smaller number. The proof is the chain of digests. Of a head that is further back
+// than the chain is kept it says no.
+type Past func(Head) (bool, error)
 
 // StateOptions are how [StateRows.OpenState] reads the rows.
 type StateOptions struct {
@@ -176,16 +196,24 @@ type StateOptions struct {
 	// becomes Installed, if given, which was Was.
 	Seal bool
 	// Fresh, if given, is asked once all rows match whether the state is as new as its
-	// anchor; without Seal. If it gives no error, the next manifest is written in the same
-	// transaction, so that no copy with the count of the opening is current any more once
-	// there is a change.
-	Fresh          func(Head) error
+	// anchors. Own is its head; zero if it has none. If it gives no error, the next manifest
+	// is written in the same transaction, so that no copy with the count of the opening is
+	// current any more once there is a change. It comes after own, unless Fresh gives the
+	// heads that anchors know and that people accept, with Seal: then it comes after those.
+	Fresh func(own Head, past Past) (known []Head, err error)
+	// Told, if given, is told of each head that decides something, once it is durable and
+	// anchored, and of others often enough that the next one can prove that it is in its
+	// past. It must not wait.
+	Told           func(Head)
 	Installed, Was *Installation
-	// AuditHead, if given, is written as well.
-	AuditHead *AuditHeadRow
+	// AuditHead, if given, gives the head of the audit log, or nil while there is none to
+	// keep. The transaction of each change that raises the anchor has it, so that it is
+	// anchored without a change of its own. It is called while the transaction is open, and
+	// must not use the store.
+	AuditHead func() (*AuditHeadRow, error)
 	// Anchoring may be nil.
 	Anchoring Anchoring
-	// Log, if given, is where each change goes before it is committed here, and from where
+	
 	// the changes of other appliances come.
 	Log ChangeLog
 	// Taken is the number of the last change of the log that is in the database.

@@ -17,7 +17,7 @@ import (
 // of them:
 //
 //   - There is no installation yet. The machine's seal decides. The first unlock seals
-//     all that it finds good ([Options.SealAll]).
+//     all that it finds good, after a person has confirmed it ([Admission]).
 //   - The appliance is unlocked. The state key's seal decides.
 //   - The appliance is locked, and there is an installation. The machine's seal decides
 //     whether the row may be used for what locked appliances allow: fault.Locked. Nobody
@@ -31,7 +31,8 @@ type Seals struct {
 	service  *Service
 	settings *Settings
 	machine  MachineKey
-	sealRows func(ctx context.Context, set func(name, value string) error) error
+	// identities are the rows that other packages keep.
+	identities Identities
 	// writing is held by those who write rows, so that none is written without a
 	// seal while the first unlock seals all.
 	writing   sync.RWMutex
@@ -80,7 +81,9 @@ func (s *Seals) Seal(ctx context.Context, b Binding) ([]byte, error) {
 			return nil, err
 		}
 	}
-	mac, noKey := s.machine.MAC(b)
+	// What the first unlock seals keeps the machine's seal of before: if it is interrupted,
+	// there is no installation.
+	mac, noKey := s.machineMAC(b, ring != nil && s.founding.Load() == nil)
 	if ring == nil {
 		if noKey != nil {
 			return nil, noKey
@@ -106,7 +109,7 @@ func (s *Seals) Verify(ctx context.Context, b Binding, seal []byte) error {
 	if locked != nil && fault.CodeOf(locked) != fault.Locked {
 		return locked
 	}
-	if err := s.verifyByMachine(b, seal); err != nil {
+	if err := s.verifyByMachine(b, seal, locked != nil); err != nil {
 		return err
 	}
 	return locked
@@ -118,7 +121,7 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	if locked == nil {
 		return v.ring, nil
 	}
-	if h := s.service.held.Load(); h != nil && fault.CodeOf(h.why) != fault.StateMissing { // people sign in to decide
+	if h := s.service.held.Load(); h != nil && !awaitsInstallation(h.why) { // people sign in to decide
 		return h.ring, nil
 	}
 	installed, err := s.Installed(ctx)
@@ -131,20 +134,50 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	return nil, nil
 }
 
+// Held gives the reason for which the state is not served, where its rows may be those of
+// an earlier state, or were changed: people may sign in by them to accept it, and that is
+// all. Nil otherwise.
+func (s *Seals) Held() error {
+	if h := s.service.held.Load(); h != nil && IsHeld(h.why) {
+		return h.why
+	}
+	return nil
+}
+
 // sealAll seals all rows that are good with a keyring that is not live yet, and then has
 // the installation written. Until that is done no other row is written. Rows of before
-// there were seals it takes as they are.
-func (s *Seals) sealAll(ctx context.Context, ring Keyring, asTheyAre bool, write func() error) error {
+// there were seals it takes as they are, and nobody is asked: nobody can sign in then.
+// fault.AdmissionUnconfirmed if the rows are not those that a person has confirmed.
+func (s *Seals) sealAll(ctx context.Context, ring Keyring, asTheyAre bool, c Confirmation, write func() error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.asTheyAre.Store(asTheyAre)
 	s.founding.Store(&ring)
 	defer s.founding.Store(nil)
-	if err := s.settings.sealSettings(ctx, asTheyAre); err != nil {
+	settings, err := s.settings.sealSettings(ctx, asTheyAre)
+	if err != nil {
 		return err
 	}
 	set := func(name, value string) error { return s.settings.setSetting(ctx, name, value) }
-	if err := s.sealRows(ctx, set); err != nil {
+	all, err := s.identities.SealAll(ctx, set)
+	if err != nil {
+		return err
+	}
+	all = append(all, settings...)
+	if !asTheyAre {
+		err = mayAdmit(all, c)
+	}
+	c.Digest = digestOf(all)
+	if err == nil && c.By == "" && !asTheyAre {
+		c.By = nobody
+	}
+	if err == nil {
+		err = s.settings.setConfirmation(ctx, c)
+	}
+	if err == nil {
+		err = s.identities.Sealed(ctx, all, c)
+	}
+	if err != nil {
 		return err
 	}
 	if err := write(); err != nil {
@@ -160,7 +193,7 @@ func (s *Seals) Admit(b Binding, seal []byte) error {
 	if s.asTheyAre.Load() {
 		return nil
 	}
-	return s.verifyByMachine(b, seal)
+	return s.verifyByMachine(b, seal, false)
 }
 
 // alone does something while nobody writes a row that was sealed before.

@@ -77,7 +77,7 @@ func TestFirstUnlockSeals(t *testing.T) {
 	var a *appliance.Appliance
 	fail := errors.New("no")
 	calls := 0
-	o := appliance.Options{MachineKey: appliancetest.NewMachineKey(t), SealAll: func(ctx context.Context, set func(name, value string) error) (err error) {
+	o := appliance.Options{MachineKey: appliancetest.NewMachineKey(t), Identities: &identities{sealAll: func(ctx context.Context, set func(name, value string) error) (err error) {
 		if calls++; fail != nil {
 			return fail
 		}
@@ -85,7 +85,7 @@ func TestFirstUnlockSeals(t *testing.T) {
 			return err
 		}
 		return set(appliance.SettingSetup, appliance.SettingDone)
-	}}
+	}}}
 	b := appliancetest.Start(t, appliancetest.Options{})
 	b.Appliance.Lock()
 	edit(t, b.DB, `DELETE FROM installation; DELETE FROM settings; DELETE FROM manifests`)
@@ -135,6 +135,63 @@ func TestFirstUnlockSeals(t *testing.T) {
 	if err := a.Unlock(ctx, keyring.New(b.Token), nil); err != nil || calls != 2 {
 		t.Errorf("%v, sealed %d times", err, calls)
 	}
+}
+
+// TestInstallationTakenAway: who deletes the row of the installation while the appliance is
+// locked does not make it one of before its first unlock.
+func TestInstallationTakenAway(t *testing.T) {
+	b := appliancetest.Start(t, appliancetest.Options{})
+	b.Appliance.Lock()
+	edit(t, b.DB, `DELETE FROM installation; DELETE FROM settings; DELETE FROM manifests`)
+	o := appliance.Options{MachineKey: appliancetest.NewMachineKey(t), Store: b.Store}
+	a := appliance.New(o)
+	if err := a.Found(ctx); err != nil {
+		t.Fatal(err)
+	}
+	row := appliance.Binding{Purpose: "row"}
+	before := must(a.Seals().Seal(ctx, row))(t)
+	wantCode(t, a.Unlock(ctx, keyring.New(b.Token), nil), fault.StateMissing)
+	must(a.Begin(ctx))(t)
+	since := must(a.Seals().Seal(ctx, row))(t)
+	if err := a.RenewSeals(ctx, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	a.Lock()
+	for _, seal := range [][]byte{before, since} { // of before too, as an unlock may be interrupted
+		wantCode(t, a.Seals().Verify(ctx, row, seal), fault.Locked)
+	}
+	edit(t, b.DB, `DELETE FROM installation`)
+	a = appliance.New(o)
+	wantCode(t, a.Seals().Verify(ctx, row, since), fault.Tampered)
+	wantCode(t, a.Seals().Admit(row, since), fault.Tampered)
+	for _, name := range []string{appliance.SettingFourEyes, appliance.SettingSetup, appliance.SettingBootstrap} {
+		wantCode(t, errorOf(a.Setting(ctx, name)), fault.Tampered)
+	}
+}
+
+// identities are those of a test.
+type identities struct {
+	admitted []appliance.Admitted
+	sealAll  func(ctx context.Context, set func(name, value string) error) error
+	// sealed is what was recorded, and by whose word.
+	sealed []appliance.Admitted
+	by     appliance.Confirmation
+}
+
+func (i *identities) Admissions(context.Context) ([]appliance.Admitted, error) {
+	return i.admitted, nil
+}
+
+func (i *identities) SealAll(ctx context.Context, set func(name, value string) error) ([]appliance.Admitted, error) {
+	if i.sealAll == nil {
+		return i.admitted, nil
+	}
+	return i.admitted, i.sealAll(ctx, set)
+}
+
+func (i *identities) Sealed(_ context.Context, all []appliance.Admitted, c appliance.Confirmation) error {
+	i.sealed, i.by = all, c
+	return nil
 }
 
 // asBefore puts the database of a bed, which is stopped, back to what a release

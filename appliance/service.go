@@ -31,6 +31,9 @@ type Service struct {
 	health     healthMonitor
 
 	installation func() InstallationState
+	state        func(ctx context.Context) *StateStatus
+	// clock says whether what is due by the clock waits.
+	clock func() ClockState
 
 	lease     lease
 	why       func() string             // why it is locked

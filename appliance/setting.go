@@ -96,8 +96,8 @@ func (s *Settings) setSetting(ctx context.Context, name, value string) error {
 }
 
 // sealSettings seals the settings that are good, or all as they are; the first unlock
-// calls it.
-func (s *Settings) sealSettings(ctx context.Context, asTheyAre bool) error {
+// calls it. It lists them.
+func (s *Settings) sealSettings(ctx context.Context, asTheyAre bool) (sealed []Admitted, err error) {
 	for name, first := range firstSettings {
 		var value string
 		row, err := s.store.Setting(ctx, name)
@@ -113,8 +113,9 @@ func (s *Settings) sealSettings(ctx context.Context, asTheyAre bool) error {
 			err = s.setSetting(ctx, name, value)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
+		sealed = append(sealed, Admit(AdmittedSetting, name, value, settingBinding(name, value), false))
 	}
-	return nil
+	return sealed, nil
 }

@@ -25,12 +25,16 @@ type Status struct {
 	// OutOfService are key stores that refuse all requests, by no block, and why. Each is
 	// tried again by itself.
 	OutOfService []KeyStoreOutage `json:"out_of_service,omitempty"`
-	Time         time.Time        `json:"time"`
+	// State is what is known of the stored state as a whole, without reading it.
+	State *StateStatus `json:"state,omitempty"`
+	Time  time.Time    `json:"time"`
+	// Clock says by how much the time differs from the one that keys are destroyed by.
+	Clock ClockState `json:"clock,omitzero"`
 }
 
 // Status gives the state of the appliance; it never fails.
 func (s *Service) Status(ctx context.Context) Status {
-	st := Status{Time: s.stamp(), Installation: s.installation()}
+	st := Status{Time: s.stamp(), Installation: s.installation(), State: s.state(ctx), Clock: s.clock()}
 	if v, err := s.view(); err != nil {
 		st.Locked, st.Reason = true, err.Error()
 	} else {

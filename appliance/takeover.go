@@ -11,8 +11,14 @@ import (
 // awaitsDecision says whether an error leaves the HSM open, and nothing served with it,
 // until a person decides: which copy of the installation counts, or whether there is one.
 func awaitsDecision(err error) bool {
+	return awaitsInstallation(err) || fault.CodeOf(err) == fault.StateSuperseded
+}
+
+// awaitsInstallation says whether an error is that of a database without an installation,
+// which a person may have made.
+func awaitsInstallation(err error) bool {
 	code := fault.CodeOf(err)
-	return code == fault.StateMissing || code == fault.StateSuperseded
+	return code == fault.StateMissing || code == fault.AdmissionUnconfirmed
 }
 
 // own finds out which copy of the installation this is. The state is open.
@@ -167,6 +173,8 @@ func (l *Lifecycle) CheckTakeOver(ctx context.Context) error {
 	}
 	if h := l.service.held.Load(); h != nil && IsHeld(h.why) {
 		return fault.Errorf(fault.Conflict, "the state does not match its manifest or its anchor, and nothing takes over with it: %s", h.why)
+	} else if h != nil && fault.CodeOf(h.why) == fault.AdmissionUnconfirmed {
+		return fault.Errorf(fault.Conflict, "there is no installation yet that could take over: %s", h.why)
 	}
 	switch l.Installation().Standing {
 	case StandingMissing:

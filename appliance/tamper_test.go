@@ -21,6 +21,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/keyring"
@@ -38,7 +39,7 @@ var leftOut = map[string]string{
 	"boot_steps":       "a diary for people; nothing reads it to decide",
 	"policy_version":   "only rises, in every boot, also before the HSM is there; the policy is signed, and the TPM and the broker know its version",
 	"sessions":         "each is sealed by a key of the process, and ends with it",
-	"manifest_history": "digests for people who compare heads; what is served is the head's",
+	"manifest_history": "links that prove that a head is in the past; no others lead to the digest that the manifest seals",
 	"goose_db_version": "the schema itself is compared byte for byte",
 
 	"credentials.last_used_at": "for people",
@@ -102,6 +103,9 @@ type target struct {
 	dumped []byte // what the device keeps at the end
 	clock  *appliancetest.Clock
 	anchor *memoryAnchor // nil for none
+	logged bool          // there is an audit log beside the database
+	// machine is the machine's key, by which users are known while it is locked; nil for none.
+	machine appliance.MachineKey
 
 	credentials map[string][2]string // by name
 	sealed      map[string]*appliance.Ciphertext
@@ -122,12 +126,47 @@ type served struct {
 	store     *sqlite.DB
 	users     *identity.Directory
 	approvals approval.Store
+	log       *auditlog.Log // nil for none
+	ring      appliance.Keyring
 	stop      func()
+}
+
+// Admissions, SealAll and Sealed are those of users and requests, at the first unlock.
+func (s *served) Admissions(ctx context.Context) ([]appliance.Admitted, error) {
+	users, err := s.users.Admissions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	requests, err := approval.Admissions(ctx, s.store, s.Seals())
+	return append(users, requests...), err
+}
+
+func (s *served) SealAll(ctx context.Context, set func(name, value string) error) ([]appliance.Admitted, error) {
+	users, err := s.users.SealAll(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	requests, err := approval.SealAll(ctx, s.store, s.Seals())
+	return append(users, requests...), err
+}
+
+func (s *served) Sealed(context.Context, []appliance.Admitted, appliance.Confirmation) error {
+	return nil
 }
 
 // start starts an appliance over the folder's database. The error is why it does not
 // start, or is locked.
 func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served, error) {
+	t.Helper()
+	s, err := g.open(t, dir, anchor)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Unlock(ctx, s.ring, nil)
+}
+
+// open makes an appliance over the folder's database, which is locked.
+func (g *target) open(t testing.TB, dir string, anchor *memoryAnchor) (*served, error) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	store, err := sqlite.Open(ctx, filepath.Join(dir, "holdfast.db"), sqlite.Options{Logger: log, Readers: 2})
@@ -135,9 +174,16 @@ func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served,
 		return nil, err
 	}
 	s := &served{store: store}
-	o := appliance.Options{Store: store, Log: log, Now: g.clock.Now, Lease: 100000 * time.Hour, Dir: dir}
+	o := appliance.Options{Store: store, Log: log, Now: g.clock.Now, Lease: 100000 * time.Hour, Dir: dir, MachineKey: g.machine, Identities: s}
 	if anchor != nil {
 		o.Anchor = func() appliance.Anchor { return anchor }
+	}
+	if g.logged {
+		if s.log, err = openAuditLog(dir); err != nil {
+			_ = store.Close()
+			return nil, err
+		}
+		o.AuditLog, o.AuditHeads = s.log, store.Machine()
 	}
 	s.Appliance = appliance.New(o)
 	device := g.device
@@ -148,11 +194,15 @@ func (g *target) start(t testing.TB, dir string, anchor *memoryAnchor) (*served,
 	s.stop = sync.OnceFunc(func() {
 		s.Lock()
 		_, _ = token.Close(), store.Close()
+		if s.log != nil {
+			_ = s.log.Close()
+		}
 	})
 	t.Cleanup(s.stop)
 	s.users = must(identity.New(identity.Config{Store: store, Seals: s.Seals(), Settings: s, Now: g.clock.Now, Log: log, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")}))(t)
 	s.approvals = approval.Sealed(store, s.Seals())
-	return s, s.Unlock(ctx, keyring.New(token), nil)
+	s.ring = keyring.New(token)
+	return s, nil
 }
 
 const bob = "arn:aws:iam::123456789012:user/Bob"
@@ -160,9 +210,14 @@ const bob = "arn:aws:iam::123456789012:user/Bob"
 var tamperKeys = []string{"enabled", "disabled", "blocked", "forbidden", "rotated", "doomed", "deleted", "in-token", "encrypt-only"}
 
 // newTarget makes a state with every kind of decision in it, and has each of them changed.
-func newTarget(t testing.TB, anchored bool) *target {
+func newTarget(t testing.TB, anchored bool) *target { return madeTarget(t, anchored, false) }
+
+// newLoggedTarget makes one with an audit log beside it.
+func newLoggedTarget(t testing.TB, anchored bool) *target { return madeTarget(t, anchored, true) }
+
+func madeTarget(t testing.TB, anchored, logged bool) *target {
 	t.Helper()
-	g := &target{device: appliancetest.NewMemory(), clock: appliancetest.NewClock(), credentials: map[string][2]string{}, sealed: map[string]*appliance.Ciphertext{},
+	g := &target{logged: logged, device: appliancetest.NewMemory(), clock: appliancetest.NewClock(), credentials: map[string][2]string{}, sealed: map[string]*appliance.Ciphertext{},
 		token: map[string]string{}, password: map[string]string{}}
 	if anchored {
 		g.anchor = &memoryAnchor{}
@@ -177,6 +232,9 @@ func newTarget(t testing.TB, anchored bool) *target {
 	g.dumped = must(g.device.Dump())(t)
 	g.old, g.present = checkpointed(t, g.moments[0]), checkpointed(t, dir)
 	again := copied(t, g.present)
+	if g.logged {
+		copyAudit(t, dir, again)
+	}
 	present, err := g.start(t, again, g.anchorCopy())
 	if err != nil {
 		t.Fatal(err)
@@ -322,7 +380,7 @@ func (g *target) change(t testing.TB, s *served, dir string) *served {
 			return errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, "a test"))
 		},
 	} {
-		if err := step(); err != nil {
+		if err := errors.Join(step(), s.record(i)); err != nil {
 			t.Fatalf("change %d: %v", i, err)
 		}
 		g.keep(t, dir)
@@ -343,6 +401,9 @@ func (g *target) keep(t testing.TB, dir string) {
 			must(content, err)(t)
 			copyFile(t, filepath.Join(dir, name), filepath.Join(to, name))
 		}
+	}
+	if g.logged {
+		copyAudit(t, dir, to)
 	}
 	g.moments = append(g.moments, to)
 }
@@ -777,6 +838,10 @@ func TestTamperedStopped(t *testing.T) {
 			if c.schema && fault.CodeOf(err) != fault.StateSchema {
 				t.Errorf("%s: %v", c.name, err)
 			}
+			ownCode(t, c.name, s, err)
+			if s == nil && c.name != "goose_db_version: last row deleted" && !strings.Contains(err.Error(), c.table) { // no list of sets is to be had
+				t.Errorf("%s: the refusal does not say which table: %v", c.name, err)
+			}
 			if s != nil {
 				s.stop()
 			}
@@ -793,6 +858,15 @@ func TestTamperedStopped(t *testing.T) {
 		n.add(map[bool]string{true: "that thing refused", false: "left out, and decides nothing"}[noticed])
 		s.stop()
 	})
+}
+
+// ownCode says that a state is not opened for a reason of its own.
+func ownCode(t *testing.T, name string, s *served, err error) {
+	t.Helper()
+	code := fault.CodeOf(err)
+	if !strings.HasPrefix(string(code), "E_STATE_") && code != fault.Tampered || s == nil && strings.Contains(err.Error(), "\n") {
+		t.Errorf("%s: it has no code of the state, or more than one line: %v", name, err)
+	}
 }
 
 // TestTamperedRunning edits the database by another connection while the appliance runs. From
@@ -953,6 +1027,7 @@ func TestPutBack(t *testing.T) {
 		}
 		if err != nil {
 			n.add("locked: " + string(fault.CodeOf(err)))
+			ownCode(t, f.name, s, err)
 			if s != nil && s.Held() == nil && fault.CodeOf(err) != fault.Tampered && fault.CodeOf(err) != fault.StateRolledBack {
 				t.Errorf("%s: %v", f.name, err)
 			}
@@ -985,6 +1060,7 @@ func TestPutBackWithoutAnchor(t *testing.T) {
 		}
 		if err != nil {
 			n.add("locked: " + string(fault.CodeOf(err)))
+			ownCode(t, f.name, s, err)
 			again, err2 := g.start(t, dir, nil)
 			if fault.CodeOf(err2) != fault.CodeOf(err) {
 				t.Errorf("%s: %v, and at the next start %v", f.name, err, err2)

@@ -78,6 +78,8 @@ const DestroyWait = 10 * time.Minute
 type awaited struct {
 	since time.Time
 	run   string
+	// recorded says that the destruction is on record.
+	recorded bool
 }
 
 // destroyTime bounds the destruction of one object in the HSM.
@@ -147,7 +149,7 @@ func (a *Administration) due(notes []*TokenObject, run string) (due []*TokenObje
 	for _, o := range notes {
 		w, ok := a.awaited[o.Label]
 		if !ok || w.run != run {
-			a.awaited[o.Label] = awaited{now, run}
+			a.awaited[o.Label] = awaited{since: now, run: run}
 			found = append(found, o)
 		} else if now.Sub(w.since) >= DestroyWait {
 			due = append(due, o)
@@ -170,12 +172,40 @@ func (a *Administration) destroyTokenObject(ctx context.Context, ring Keyring, o
 		delete(a.awaited, o.Label)
 		return a.store.StrikeTokenObject(ctx, o.Label, o.Seal)
 	}
+	if err := a.recordDestruction(ctx, o); err != nil {
+		return err
+	}
 	if err := ring.DestroyTokenObject(ctx, o.Label); err != nil {
 		return err
 	}
 	delete(a.awaited, o.Label)
 	a.log.Info("a key object in the token was destroyed: no key needs it", "object", o.Label, "key_store_id", o.KeyStore, "key_id", o.KeyID, "version", o.Version)
 	return a.store.StrikeTokenObject(ctx, o.Label, o.Seal)
+}
+
+// recordDestruction has it recorded that an object is destroyed, once: the destruction is
+// tried again for as long as the HSM is away.
+func (a *Administration) recordDestruction(ctx context.Context, o *TokenObject) error {
+	w := a.awaited[o.Label]
+	if w.recorded {
+		return nil
+	}
+	stores, err := a.store.KeyStores(ctx)
+	if err != nil {
+		return err
+	}
+	name := o.KeyStore
+	for _, s := range stores {
+		if s.ID == o.KeyStore {
+			name = s.Name
+		}
+	}
+	if err := a.destroying(ctx, name, o); err != nil {
+		return err
+	}
+	w.recorded = true
+	a.awaited[o.Label] = w
+	return nil
 }
 
 // sealedNotes gives those of the notes that match their seal. The others are left

@@ -35,6 +35,8 @@ type Collector struct {
 	Nitro func(userData, nonce []byte) ([]byte, error)
 	// AuditKey is named in the evidence; see [Evidence].
 	AuditKey []byte
+	// State, if given, gives the head of the state that is served; nil if none is.
+	State func(ctx context.Context) *State
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 
@@ -115,6 +117,9 @@ func (c *Collector) Collect(ctx context.Context, nonce, tlsKey, releaseKey []byt
 	e := &Evidence{Format: Format, Created: now().UTC().Truncate(time.Millisecond), Software: c.Software,
 		Nonce: nonce, TLSKey: tlsKey, ReleaseKey: releaseKey, PolicyDigest: c.PolicyDigest, AuditKey: c.AuditKey,
 		LaunchDigest: c.LaunchDigest, OwnerDigest: c.OwnerDigest}
+	if c.State != nil && releaseKey == nil { // before a credential is there, nothing is served
+		e.State = c.State(ctx)
+	}
 	if c.Report != nil {
 		e.Report = &processor.Report{Kind: c.Report.Kind()} // which is bound as well
 	}

@@ -56,6 +56,10 @@ type Evidence struct {
 	// SubjectPublicKeyInfo); empty without one.
 	AuditKey []byte `json:"audit_key,omitempty"`
 
+	// State is the newest head of the state of all rows that the appliance serves; absent
+	// while it serves none, as in evidence that asks for a credential. Not in v1.
+	State *State `json:"state,omitempty"`
+
 	// LaunchDigest is the SHA-256 of the launch file's exact bytes, decompressed and
 	// not parsed; empty without one. OwnerDigest is the SHA-256 of the key that the
 	// launch file is signed by (DER SubjectPublicKeyInfo), which is its owner's; empty
@@ -68,6 +72,44 @@ type Evidence struct {
 	Report *processor.Report `json:"report,omitempty"`
 	Nitro  []byte            `json:"nitrotpm,omitempty"`
 	TPM    *tpm.Evidence     `json:"tpm,omitempty"`
+}
+
+// State names the state of all rows of an appliance at one moment. The audit log's
+// checkpoints name the same heads, so that an auditor sees which of them is newer.
+type State struct {
+	// Sequence rises with each change, and is never 0.
+	Sequence uint64 `json:"sequence"`
+	// Digest is SHA-256, of the state and all before it.
+	Digest []byte `json:"digest"`
+	// At is the appliance's time of the change, to the millisecond.
+	At time.Time `json:"at"`
+	// Anchored says that the TPM's counter has counted the change.
+	Anchored bool `json:"anchored"`
+}
+
+// bound is what the binding has of it.
+func (s *State) bound() []byte {
+	b := binary.BigEndian.AppendUint64([]byte("state"), s.Sequence)
+	b = append(b, s.Digest...)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.At.UnixMilli()))
+	if s.Anchored {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func (s *State) check() error {
+	switch {
+	case s == nil:
+		return nil
+	case s.Sequence == 0:
+		return errors.New("state has no number")
+	case len(s.Digest) != sha256.Size:
+		return fmt.Errorf("the digest of state has %d bytes, not the %d of SHA-256", len(s.Digest), sha256.Size)
+	case s.At.IsZero() || !s.At.Equal(s.At.Truncate(time.Millisecond)):
+		return errors.New("state has no time to the millisecond")
+	}
+	return nil
 }
 
 // evidenceV1 is a file of the format [FormatV1].
@@ -170,13 +212,13 @@ func (e *Evidence) check() error {
 			return fmt.Errorf("%s has %d bytes, not the %d of SHA-256", d.name, n, sha256.Size)
 		}
 	}
-	return nil
+	return e.State.check()
 }
 
 // checkV1 says what evidence has that the binding of v1 does not cover.
 func (e *Evidence) checkV1() error {
-	if len(e.LaunchDigest) > 0 || len(e.OwnerDigest) > 0 {
-		return fmt.Errorf("it names a launch file or an owner, which %s cannot", FormatV1)
+	if len(e.LaunchDigest) > 0 || len(e.OwnerDigest) > 0 || e.State != nil {
+		return fmt.Errorf("it names a launch file, an owner or a state, which %s cannot", FormatV1)
 	}
 	if e.Report != nil && e.Report.Kind != snp.Name {
 		return fmt.Errorf("it has a processor report of the kind %.40q, and %s can have %q alone", e.Report.Kind, FormatV1, snp.Name)
@@ -233,6 +275,9 @@ func (e *Evidence) Binding() [64]byte {
 			kind = e.Report.Kind
 		}
 		parts = append(parts, ek, []byte(kind), e.LaunchDigest, e.OwnerDigest)
+	}
+	if e.State != nil { // evidence without one is bound as it was before there was any
+		parts = append(parts, e.State.bound())
 	}
 	for _, part := range parts {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))

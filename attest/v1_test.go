@@ -233,6 +233,11 @@ func TestBinding(t *testing.T) {
 			t.Errorf("%s: what is quoted is another", tt.format)
 		}
 	}
+	e.State = &attest.State{Sequence: 0x0102, Digest: []byte("a digest"), At: time.UnixMilli(0x0304).UTC(), Anchored: true}
+	with := slices.Concat([]string{"holdfast-evidence/v2"}, both, []string{sum("an EK's"), "sev-snp", "a launch file's", "an owner's", "state\x00\x00\x00\x00\x00\x00\x01\x02a digest\x00\x00\x00\x00\x00\x00\x03\x04\x01"})
+	if e.Binding() != sha512.Sum512(framed(with...)) {
+		t.Error("with a state the binding is another")
+	}
 	nothing := attest.Evidence{Format: attest.Format}
 	if nothing.Binding() != sha512.Sum512(framed(attest.Format, "", sum(""), "", "", "", "", "", "0001-01-01T00:00:00Z", "", "", "", "")) {
 		t.Error("what is absent is bound as another")
@@ -249,6 +254,7 @@ func TestBeyondV1(t *testing.T) {
 	for name, change := range map[string]func(e *attest.Evidence){
 		"launch file":  func(e *attest.Evidence) { e.LaunchDigest = make([]byte, 32) },
 		"owner":        func(e *attest.Evidence) { e.OwnerDigest = make([]byte, 32) },
+		"state":        func(e *attest.Evidence) { e.State = state() },
 		"another kind": func(e *attest.Evidence) { e.Report.Kind = "another" },
 		"no format":    func(e *attest.Evidence) { e.Format = "" },
 		"v3":           func(e *attest.Evidence) { e.Format = "holdfast-evidence/v3" },

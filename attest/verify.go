@@ -245,6 +245,9 @@ func facts(e *Evidence) map[string]any {
 	if len(e.AuditKey) > 0 {
 		f["audit_key_sha256"] = fmt.Sprintf("%x", digest(e.AuditKey))
 	}
+	if s := e.State; s != nil {
+		f["state"] = map[string]any{"number": s.Sequence, "digest": fmt.Sprintf("%x", s.Digest), "at": stamp(s.At), "anchored": s.Anchored}
+	}
 	if len(e.PolicyDigest) > 0 {
 		f["policy_sha256"] = fmt.Sprintf("%x", e.PolicyDigest)
 	}

@@ -394,8 +394,8 @@ func (c *connection) decrypt(s pkcs11.SessionHandle, key pkcs11.ObjectHandle, in
 	case codeIn(err, pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID, pkcs11.CKR_SIGNATURE_INVALID):
 		return nil, ErrDecrypt
 	case codeIn(err, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED) && !c.dead():
-		// SoftHSM and others say no more than this when the tag is wrong.
-		return nil, ErrDecrypt
+		// SoftHSM and others say no more than this when the tag is wrong. See [Token.Decrypt].
+		return nil, errUnclear
 	case err != nil:
 		return nil, wrap("C_Decrypt", err)
 	case len(plaintext) != len(in.ciphertext):

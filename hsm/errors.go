@@ -29,6 +29,8 @@ var (
 	ErrNoDataObjects = errors.New("the token does not take data objects (CKO_DATA)")
 	// ErrDecrypt: the ciphertext does not authenticate.
 	ErrDecrypt = errors.New("the ciphertext does not authenticate")
+	// errUnclear is [ErrDecrypt], or a failure of the token: its return value says both.
+	errUnclear = fmt.Errorf("%w, or the token has failed", ErrDecrypt)
 	// ErrClosed: the token was closed.
 	ErrClosed = errors.New("the token is closed")
 )

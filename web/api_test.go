@@ -88,8 +88,11 @@ func optionsOn(t testing.TB, rows *sqlite.DB, domain operation.Domain, b operati
 		t.Fatal(err)
 	}
 	return operation.Options{Domain: domain, Boot: b, Audit: audit, Journal: &journal{rows.Machine(), rows}, Identity: users, Approvals: approval.Sealed(rows, a.Seals()), Settings: a,
-		Activity: activity.New(nil), Site: webtest.Site{Release: "test", Endpoint: "https://xks.test", On: instance.Identity{ID: "i-1234567890abcdef0"}, Served: operation.Certificate{Names: []string{}}}, Log: log}
+		Activity: activity.New(nil), Site: webtest.Site{Release: "test", Endpoint: "https://xks.test", On: instance.Identity{ID: "i-1234567890abcdef0"}, Served: operation.Certificate{Names: []string{}}}, Log: log, Still: asBefore}
 }
+
+// asBefore takes callers that are no users.
+func asBefore(_ context.Context, was identity.Principal) (identity.Principal, error) { return was, nil }
 
 // start starts an appliance and its admin API; wrap, if given, is put before
 // the domain.

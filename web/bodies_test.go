@@ -24,6 +24,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/witness"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -41,8 +42,10 @@ var samples = map[string]string{
 	"rotateKey":            `{"material": "` + material + `"}`,
 	"scheduleKeyDeletion":  `{"days": 7}`,
 	"acceptState":          `{"reason": "why"}`,
-	"beginInstallation":    `{"reason": "why"}`,
+	"beginInstallation":    `{"reason": "why", "admission": "00"}`,
+	"confirmAdmission":     `{"digest": "00"}`,
 	"takeOverInstallation": `{"reason": "why"}`,
+	"confirmTime":          `{"time": "2001-01-02T00:00:00Z", "reason": "why"}`,
 	"discardKeyStore":      `{"keys": 0}`,
 	"discardKey":           `{"version": 0}`,
 	"createGrant":          grantSample,
@@ -51,7 +54,7 @@ var samples = map[string]string{
 		"source_vpc": "vpc-1", "source_vpce": "vpce-1", "kms_key_arn": "arn:aws:kms:us-east-1:123456789012:key/1"}`,
 	"setPolicy":          `{"cedar": "permit (principal, action, resource);"}`,
 	"createCredential":   `{"access_key_id": "ABCDEFGHIJKLMNOPQRST", "secret_access_key": "` + strings.Repeat("a", 44) + `"}`,
-	"seal":               `{"pin": "NDcxMQ=="}`,
+	"seal":               `{"pin": "NDcxMQ==", "admission": "00"}`,
 	"revokePolicies":     `{"below": 1}`,
 	"createInvitation":   `{"name": "guest", "role": "viewer"}`,
 	"setRole":            `{"role": "auditor"}`,
@@ -92,6 +95,11 @@ func newBank(t *testing.T) *bank {
 
 func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	t.Helper()
+	if options.Appliance.Witness == nil { // one that is behind, so that there is a time to confirm
+		w := witness.New(nil, witness.Source{Name: "none", Elapsed: func() (time.Duration, error) { return 0, nil }})
+		w.Begin(time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC))
+		options.Appliance.Witness = w
+	}
 	b := &bank{bed: xkstest.Start(t, options), boot: &webtest.Boot{}}
 	a, log := &webtest.Audit{}, slog.New(slog.NewTextHandler(b.bed.Log, nil))
 	o := optionsOn(t, b.bed.Store, b.bed.Appliance, b.boot, a, log)
@@ -511,6 +519,8 @@ func approvable() (all []*operation.Route) {
 // of those in the path.
 var impossible = map[string][]struct{ other, body string }{
 	"takeOverInstallation": {{body: `{"reason": ""}`}},
+	"confirmTime": {{body: `{"time": "2001-01-02T00:00:00Z", "reason": ""}`}, {body: `{"time": "2001-01-01T00:00:00Z", "reason": "passed"}`},
+		{body: `{"time": "9999-01-01T00:00:00Z", "reason": "not yet"}`}, {body: `{"reason": "none"}`}},
 	"unblock": {{"", `{"everything": true, "key_store": "p"}`}, {"", `{"key_id": "k"}`}, {"", `{"everything": false}`}, {"", `{}`}, {"", `{"key_store": "nobody"}`},
 		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
 	"deleteKeyStore":      {{"{keystore}=nobody", ""}, {"", ""}},

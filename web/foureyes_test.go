@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -13,9 +14,11 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/operation"
+	"holdfast/web/webtest"
 	"holdfast/xks/xkstest"
 )
 
@@ -506,6 +509,65 @@ func TestUnverifiedUsers(t *testing.T) {
 	}
 	slices.Sort(may)
 	want := []string{"beginProvePasskey", "block", "probeHSMs", "provePasskey", "provePassword", "revokeOwnSession", "seal", "signOutEverywhere"}
+	if !slices.Equal(may, want) {
+		t.Errorf("they may %v\nwant %v", may, want)
+	}
+}
+
+// TestApprovalsWhileTheDiskIsFull: while the disk of the audit log has its reserve alone, what
+// restricts is asked for, approved and done. What does not is not approved, and waits on.
+func TestApprovalsWhileTheDiskIsFull(t *testing.T) {
+	p := newPeople(t, "alice", "bob", "carol")
+	p.fourEyes()
+	invite := p.ask(p.user("alice"), "POST", "/invitations", `{"name": "dora", "role": "administrator"}`)
+	token := p.ask(p.user("alice"), "POST", "/tokens", secretRoutes["createToken"])
+	p.want(p.approve(p.user("bob"), token), 200)
+	p.audit.NotReady = fault.Errorf(fault.AuditNoSpace, "the disk is full")
+	if w := p.approve(p.user("bob"), invite); code(t, w) != string(fault.AuditNoSpace) {
+		t.Errorf("approve an invitation: %d %s", w.Code, w.Body)
+	}
+	if w := p.perform(p.user("alice"), token); code(t, w) != string(fault.AuditNoSpace) {
+		t.Errorf("make an approved token: %d %s", w.Code, w.Body)
+	}
+	id := p.ask(p.user("alice"), "DELETE", "/users/"+p.account("carol").ID, "")
+	p.want(p.approve(p.user("bob"), id), 200)
+	if _, err := p.users.User(t.Context(), p.account("alice").ID); err != nil {
+		t.Error(err)
+	}
+	p.audit.NotReady = nil
+	p.want(p.approve(p.user("bob"), invite), 200)
+	p.want(p.perform(p.user("alice"), token), 200)
+}
+
+// heldDomain is an appliance whose state is held.
+type heldDomain struct{ operation.Domain }
+
+func (heldDomain) Held() error { return fault.Errorf(fault.StateRolledBack, "a test") }
+
+// TestHeldState: while the state is held, people may look, prove who they are, block and
+// accept it; and no other operation at all, whichever there are. Root may do all.
+func TestHeldState(t *testing.T) {
+	b := xkstest.Start(t, xkstest.Options{})
+	c := &caller{t, web.NewAPI(options(t, heldDomain{b.Appliance}, &webtest.Boot{}, &webtest.Audit{}, slog.New(slog.NewTextHandler(b.Log, nil)))), nil}
+	var may []string
+	for _, route := range operation.Table() {
+		if !route.Mutates() {
+			continue
+		}
+		who := &identity.Principal{Name: "somebody", Role: identity.RoleAdministrator, UserID: "u", Session: "s", ProvenAt: time.Now()}
+		path := inPath.ReplaceAllString(route.Path, "x")
+		held := func(w *httptest.ResponseRecorder) bool {
+			return w.Code == 503 && code(t, w) == "locked" && strings.Contains(w.Body.String(), "the state is held (E_STATE_ROLLED_BACK)")
+		}
+		if !held(c.call(who, route.Method, path, "")) {
+			may = append(may, route.ID)
+		}
+		if w := c.call(&root, route.Method, path, ""); w.Code == 503 && held(w) {
+			t.Errorf("%s: root may not", route.ID)
+		}
+	}
+	slices.Sort(may)
+	want := []string{"acceptState", "beginProvePasskey", "block", "probeHSMs", "provePasskey", "provePassword", "revokeOwnSession", "seal", "signOutEverywhere"}
 	if !slices.Equal(may, want) {
 		t.Errorf("they may %v\nwant %v", may, want)
 	}

@@ -16,6 +16,7 @@ import (
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
+	"holdfast/xks/xkstest"
 )
 
 const nonce = "000102030405060708090a0b0c0d0e0f"
@@ -86,7 +87,7 @@ func TestPublicEvidence(t *testing.T) {
 // TestSealAndStatus over the socket.
 func TestSealAndStatus(t *testing.T) {
 	f := &webtest.Boot{State: progress.Status{State: progress.Release, Code: "E_SEAL_MISSING", Reason: "nothing is sealed"}}
-	h := as(root, web.NewAPI(options(t, nil, f, &webtest.Audit{}, slog.New(slog.DiscardHandler))))
+	h := as(root, web.NewAPI(options(t, xkstest.Start(t, xkstest.Options{}).Appliance, f, &webtest.Audit{}, slog.New(slog.DiscardHandler))))
 	w := httptest.NewRecorder()
 	body, err := json.Marshal(operation.SealRequest{PIN: []byte("4711")})
 	if err != nil {

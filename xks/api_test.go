@@ -315,6 +315,8 @@ func TestRouting(t *testing.T) {
 		base, base + "/", base + "/health/", base + "/other", base + "/keys/k", base + "/keys/k/", base + "/keys/k/wrap", base + "/keys//encrypt",
 		base + "/keys/k%2Fx/encrypt", base + "/keys/a%20b/encrypt", base + "//keys/k/encrypt", base + "/keys/" + strings.Repeat("x", 129) + "/encrypt",
 		host + "/demo/kms/xks/v2/health", host + "/DEMO/kms/xks/v1/health", base + "/keys/k/../k/encrypt",
+		base + "/keys/%2e%2e/encrypt", base + "/keys/%2E/encrypt", base + "/keys/%6b/encrypt", base + "/keys/k%2e/encrypt", base + "/keys/k%00/encrypt",
+		base + "/%6beys/k/encrypt", base + "/keys/k/%65ncrypt", host + "/%64emo/kms/xks/v1/health", base + "/keys/k;v=1/encrypt", base + "/keys/%ef%bd%8b/encrypt", base + "/keys/k%c2%ad/encrypt",
 	} {
 		for _, method := range []string{http.MethodPost, http.MethodGet} {
 			if a := do(method, url); a.Status != 404 || a.ErrorName() != "InvalidUriPathException" || a.Header.Get("Content-Type") != "application/json" {
@@ -322,7 +324,9 @@ func TestRouting(t *testing.T) {
 			}
 		}
 	}
-	k.Fails("/keys/absent/encrypt", body, 404, "KeyNotFoundException")
+	for _, id := range []string{"absent", "k.", "k..", "..k", ".", "..", "...", "K"} {
+		k.Fails("/keys/"+id+"/encrypt", body, 404, "KeyNotFoundException")
+	}
 	k.Fails("/keys/absent/metadata", xkstest.Body{"requestMetadata": xkstest.Metadata()}, 404, "KeyNotFoundException")
 }
 

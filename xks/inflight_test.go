@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,5 +194,40 @@ func TestMetadataInFlight(t *testing.T) {
 	})
 	if a.Body["keyStatus"] != "DISABLED" {
 		t.Errorf("got %d %s", a.Status, a.Text)
+	}
+}
+
+// TestExpiryInFlight: a grant that expires holds no longer for a request whose body comes
+// after.
+func TestExpiryInFlight(t *testing.T) {
+	var late atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+	b := xkstest.Start(t, xkstest.Options{Appliance: appliance.Options{Now: now}})
+	for _, version := range []int{1, 2} {
+		for _, op := range []string{"encrypt", "decrypt", "metadata"} {
+			late.Store(0)
+			name := fmt.Sprintf("%s-%d", op, version)
+			k := b.NewKeyStore(t, name, "/"+name, "")
+			k.HTTP, k.Now = b.HTTP(version), now
+			k.HTTP.Transport.(*http.Transport).ExpectContinueTimeout = time.Minute
+			b.NewKey(t, name, "k", "encrypt,decrypt", appliance.CustodyCached)
+			if _, err := b.Appliance.AddGrant(ctx, name, appliance.Grant{Principal: appliance.AnyPrincipal, NotAfter: now().Add(30 * time.Second),
+				Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes}}); err != nil {
+				t.Fatal(err)
+			}
+			body := xkstest.Body{"requestMetadata": xkstest.Metadata()}
+			switch sealed := k.OK("/keys/k/encrypt", xkstest.EncryptBody("x")); op {
+			case "encrypt":
+				body = xkstest.EncryptBody("x")
+			case "decrypt":
+				body = xkstest.DecryptBody(sealed)
+			}
+			if a := inFlight(t, k, "/keys/k/"+op, body, func() {}); a.Status != http.StatusOK {
+				t.Errorf("%s: while the grant lasts: %d %s", name, a.Status, a.Text)
+			}
+			if a := inFlight(t, k, "/keys/k/"+op, body, func() { late.Store(int64(time.Minute)) }); a.ErrorName() != "AccessDeniedException" {
+				t.Errorf("%s: %d %s", name, a.Status, a.Text)
+			}
+		}
 	}
 }

@@ -86,6 +86,9 @@ func Start(t testing.TB, o Options) *Bed {
 	b.stop = sync.OnceFunc(func() { b.close(t) })
 	t.Cleanup(b.Stop)
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, b.Logger, b.Dir
+	if o.Appliance.AuditHeads == nil {
+		o.Appliance.AuditHeads = b.Store.Machine()
+	}
 	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
 		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger, Copy: true})
 	}

@@ -3,6 +3,7 @@ package approval
 import (
 	"context"
 	"encoding/json"
+	"math"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -12,6 +13,7 @@ import (
 // [*appliance.Seals] is one.
 type Seals interface {
 	Writing() (written func())
+	Installed(ctx context.Context) (bool, error)
 	Seal(ctx context.Context, b appliance.Binding) ([]byte, error)
 	Verify(ctx context.Context, b appliance.Binding, seal []byte) error
 	Renew(ctx context.Context, b appliance.Binding, seal []byte) ([]byte, error)
@@ -85,19 +87,64 @@ func (s *sealed) DecideApproval(ctx context.Context, r, was *Request) error {
 	return s.Store.DecideApproval(ctx, r, was)
 }
 
-// SealAll seals all requests that are good; the first unlock calls it, by
-// [appliance.Options.SealAll].
-func SealAll(ctx context.Context, s Store, seals Seals) error {
-	return s.SealApprovals(ctx, func(r *Request) error {
+// waits says whether somebody can still do something with the request.
+func (r *Request) waits() bool { return r.State == Pending || r.State == Approved }
+
+// admitted describes a request for the first unlock.
+func (r *Request) admitted(refused bool) appliance.Admitted {
+	return appliance.Admit(appliance.AdmittedRequest, r.Operation, "asked by "+r.RequestedBy+", "+string(r.State), r.Binding(), refused)
+}
+
+// Admissions lists the requests that wait and the first unlock would seal, and those that it would
+// refuse. Once there is an installation, it lists what is sealed.
+func Admissions(ctx context.Context, s Store, seals Seals) (all []appliance.Admitted, err error) {
+	installed, err := seals.Installed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	requests, err := s.Approvals(ctx, maxListed)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range requests {
 		err := seals.Admit(r.Binding(), r.Seal)
-		if code := fault.CodeOf(err); code == fault.Tampered || code == fault.MachineKey {
+		if installed {
+			err = seals.Verify(ctx, r.Binding(), r.Seal)
+		}
+		if code := fault.CodeOf(err); err != nil && code != fault.Tampered && code != fault.MachineKey {
+			return nil, err
+		}
+		if r.waits() {
+			all = append(all, r.admitted(err != nil))
+		}
+	}
+	return all, nil
+}
+
+// maxListed is more requests than a store keeps.
+const maxListed = 100_000
+
+// SealAll seals all requests that are good; the first unlock calls it
+// ([appliance.Identities]). It lists those that wait, and those that are refused.
+func SealAll(ctx context.Context, s Store, seals Seals) (all []appliance.Admitted, err error) {
+	seen := map[string]bool{} // a store may call twice for a row
+	err = s.SealApprovals(ctx, func(r *Request) error {
+		err := seals.Admit(r.Binding(), r.Seal)
+		code := fault.CodeOf(err)
+		if err != nil && code != fault.Tampered && code != fault.MachineKey {
+			return err
+		}
+		if r.waits() && !seen[r.ID] {
+			seen[r.ID] = true
+			all = append(all, r.admitted(err != nil))
+		}
+		if err != nil {
 			return nil // it stays as it is: refused
 		}
-		if err == nil {
-			r.Seal, err = seals.Seal(ctx, r.Binding())
-		}
+		r.Seal, err = seals.Seal(ctx, r.Binding())
 		return err
 	})
+	return all, err
 }
 
 // RenewSeals gives all requests that are good the seal of this machine too; each unlock
@@ -160,4 +207,19 @@ func Choose(ctx context.Context, s Settings, operations []string) error {
 		return err
 	}
 	return s.SetSetting(ctx, appliance.SettingFourEyes, string(text))
+}
+
+// EachSealed hands all requests of a store to f, with what their seals are of: for a store
+// that is verified offline.
+func EachSealed(ctx context.Context, s Store, f func(kind, id string, b appliance.Binding, seal []byte) error) error {
+	all, err := s.Approvals(ctx, math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if err := f(appliance.DamagedApproval, r.ID, r.Binding(), r.Seal); err != nil {
+			return err
+		}
+	}
+	return nil
 }

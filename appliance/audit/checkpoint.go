@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"holdfast/appliance/fault"
@@ -26,12 +27,15 @@ var logID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 func ValidLogID(id string) bool { return logID.MatchString(id) }
 
 // Checkpoint is what a signed note says of a log: C2SP's tlog-checkpoint, with
-// one line of ours after the root:
+// one line or two of ours after the root:
 //
 //	holdfast-audit/<log ID>
 //	<number of records>
 //	<root hash, base64>
 //	holdfast <number of the checkpoint> <time>
+//	state <sequence> <digest, hexadecimal> <time>
+//
+// The last is the head of the appliance's state, once the log was told one.
 type Checkpoint struct {
 	LogID string    `json:"log_id"`
 	Size  int64     `json:"size"` // it covers the records 0 to Size-1
@@ -40,21 +44,74 @@ type Checkpoint struct {
 	// a gap.
 	Number int64     `json:"number"`
 	Time   time.Time `json:"time"` // when it was signed
+	// State is the newest head of the appliance's state that the log was told; zero if
+	// none.
+	State StateHead `json:"state,omitzero"`
+}
+
+// StateHead names the state of all rows of the appliance at one moment.
+type StateHead struct {
+	Sequence uint64    `json:"sequence"` // rises with each change, and is never 0
+	Digest   string    `json:"digest"`   // SHA-256, hexadecimal
+	At       time.Time `json:"at"`
+}
+
+// maxSequence bounds the number of a state: a database has it as 64 bits with a sign.
+const maxSequence = 1 << 62
+
+func (h *StateHead) line() string {
+	if *h == (StateHead{}) {
+		return ""
+	}
+	return fmt.Sprintf("state %d %s %s\n", h.Sequence, h.Digest, appendTime(nil, h.At))
+}
+
+// parseStateHead reads the words of a line.
+func parseStateHead(words []string) (h StateHead, err error) {
+	if len(words) != 4 || words[0] != "state" {
+		return h, errors.New("it is not of a state")
+	}
+	digest, bad := hex.DecodeString(words[2])
+	if bad != nil || len(digest) != tlog.HashSize || hex.EncodeToString(digest) != words[2] {
+		return h, errors.New("it has no digest")
+	}
+	h.Digest = words[2]
+	if h.Sequence, err = strconv.ParseUint(words[1], 10, 64); err != nil || h.Sequence == 0 || h.Sequence > maxSequence {
+		return h, errors.New("it has no number")
+	}
+	h.At, err = ParseTime([]byte(words[3]))
+	return h, err
+}
+
+// before says why a checkpoint with the state h cannot be followed by one with the state
+// next; "" if it can. People accept an earlier state only as one that comes after.
+func (h *StateHead) before(next *StateHead) string {
+	switch {
+	case *h == StateHead{}, *h == *next:
+		return ""
+	case *next == StateHead{}:
+		return fmt.Sprintf("names no state, and one before it the number %d", h.Sequence)
+	case next.Sequence < h.Sequence:
+		return fmt.Sprintf("names the state number %d, and one before it the number %d: an earlier state was used", next.Sequence, h.Sequence)
+	case next.Sequence == h.Sequence:
+		return fmt.Sprintf("names another state of the number %d than one before it", h.Sequence)
+	}
+	return ""
 }
 
 // MaxNote bounds what is read as one checkpoint.
 const MaxNote = 16 << 10
 
 func (c *Checkpoint) text() string {
-	return fmt.Sprintf("%s%s\n%d\n%s\nholdfast %d %s\n", originPrefix, c.LogID, c.Size,
-		base64.StdEncoding.EncodeToString(c.Root[:]), c.Number, appendTime(nil, c.Time))
+	return fmt.Sprintf("%s%s\n%d\n%s\nholdfast %d %s\n%s", originPrefix, c.LogID, c.Size,
+		base64.StdEncoding.EncodeToString(c.Root[:]), c.Number, appendTime(nil, c.Time), c.State.line())
 }
 
 // parseCheckpoint reads the text of a checkpoint. It must be as text makes it.
 func parseCheckpoint(text string) (*Checkpoint, error) {
 	malformed := fault.Errorf(fault.AuditCheckpointForged, "a checkpoint is not of the form that this version writes")
 	l := strings.Split(text, "\n")
-	if len(text) > MaxNote || len(l) != 5 || l[4] != "" {
+	if len(text) > MaxNote || len(l) < 5 || len(l) > 6 || l[len(l)-1] != "" {
 		return nil, malformed
 	}
 	id, ok := strings.CutPrefix(l[0], originPrefix)
@@ -66,11 +123,14 @@ func parseCheckpoint(text string) (*Checkpoint, error) {
 		return nil, malformed
 	}
 	c := &Checkpoint{LogID: id}
-	var errs [4]error
+	var errs [5]error
 	c.Size, errs[0] = strconv.ParseInt(l[1], 10, 64)
 	c.Root, errs[1] = tlog.ParseHash(l[2])
 	c.Number, errs[2] = strconv.ParseInt(own[1], 10, 64)
 	c.Time, errs[3] = ParseTime([]byte(own[2]))
+	if len(l) == 6 {
+		c.State, errs[4] = parseStateHead(strings.Split(l[4], " "))
+	}
 	if errors.Join(errs[:]...) != nil || c.Size < 0 || c.Size > MaxSeq || c.Number < 0 || c.text() != text {
 		return nil, malformed
 	}

@@ -24,13 +24,14 @@ import (
 // A database was not chosen, because a row in four B-trees costs several times
 // what the log itself costs per record; a list that is sorted once does not.
 //
-//	header   magic, first record, bytes of the segment, lines, pairs per field
+//	header   magic, first record, bytes of the segment, lines, pairs per field,
+//	         1 if the times of the lines never go back, the earliest and the latest time
 //	lines    uint32 each: where the line begins
 //	pairs    uint64 each, per field, sorted: hash << 32 | line
 //
 // All numbers are little-endian.
 const (
-	indexMagic     = "HFAUDIX1"
+	indexMagic     = "HFAUDIX2"
 	TemporaryIndex = "index-*.tmp"
 )
 
@@ -46,7 +47,7 @@ const (
 	lists
 )
 
-const indexHeader = len(indexMagic) + 8 + 8 + 4 + 4*lists
+const indexHeader = len(indexMagic) + 8 + 8 + 4 + 4*lists + 1 + 2*timeWidth
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -86,6 +87,43 @@ func (t *terms) hash(list int) (uint32, bool) {
 	return crc32.Checksum(v, castagnoli), true
 }
 
+// span is the times of lines, as they stand in them.
+type span struct {
+	rising           bool // they never go back
+	earliest, latest []byte
+	newest           []byte // of the line before
+}
+
+func newSpan() *span { return &span{rising: true} }
+
+// take notes the time of the next line. A line without one could have any.
+func (s *span) take(line []byte) {
+	at, err := ParseStart(line)
+	if err != nil {
+		s.rising, s.earliest, s.latest = false, []byte(firstTime), []byte(lastTime)
+		return
+	}
+	s.rising = s.rising && bytes.Compare(at.Time, s.newest) >= 0
+	s.newest = append(s.newest[:0], at.Time...)
+	if s.earliest == nil || bytes.Compare(at.Time, s.earliest) < 0 {
+		s.earliest = bytes.Clone(at.Time)
+	}
+	if bytes.Compare(at.Time, s.latest) > 0 {
+		s.latest = append(s.latest[:0], at.Time...)
+	}
+}
+
+// firstTime and lastTime are the bounds of what a line can say.
+const (
+	firstTime = "0000-00-00T00:00:00.000000Z"
+	lastTime  = "9999-99-99T99:99:99.999999Z"
+)
+
+// outside says whether no line of the span can be of those that are sought.
+func (s *span) outside(q *search) bool {
+	return q.from != nil && bytes.Compare(s.latest, q.from) < 0 || q.to != nil && bytes.Compare(s.earliest, q.to) >= 0
+}
+
 // BuildIndex makes the index of a segment. It takes the place of an old one at
 // once.
 func BuildIndex(dir string, s Segment) error {
@@ -96,6 +134,7 @@ func BuildIndex(dir string, s Segment) error {
 	defer f.Close()
 	var offsets []uint32
 	var pairs [lists][]uint64
+	times := newSpan()
 	in := NewLines(io.NewSectionReader(f, 0, s.Size))
 	for {
 		at := in.Offset
@@ -108,6 +147,7 @@ func BuildIndex(dir string, s Segment) error {
 		}
 		var t terms
 		fields(line[1:], t.take)
+		times.take(line[1:])
 		for list := range pairs {
 			if h, ok := t.hash(list); ok {
 				pairs[list] = append(pairs[list], uint64(h)<<32|uint64(len(offsets)))
@@ -118,10 +158,10 @@ func BuildIndex(dir string, s Segment) error {
 	for _, p := range pairs {
 		slices.Sort(p)
 	}
-	return writeIndex(filepath.Join(dir, s.Name()+IndexSuffix), s, offsets, pairs)
+	return writeIndex(filepath.Join(dir, s.Name()+IndexSuffix), s, times, offsets, pairs)
 }
 
-func writeIndex(path string, s Segment, offsets []uint32, pairs [lists][]uint64) error {
+func writeIndex(path string, s Segment, times *span, offsets []uint32, pairs [lists][]uint64) error {
 	le := binary.LittleEndian
 	head := append([]byte{}, indexMagic...)
 	head = le.AppendUint64(head, uint64(s.First))
@@ -130,6 +170,9 @@ func writeIndex(path string, s Segment, offsets []uint32, pairs [lists][]uint64)
 	for _, p := range pairs {
 		head = le.AppendUint32(head, uint32(len(p)))
 	}
+	head = append(head, map[bool]byte{true: 1}[times.rising])
+	head = append(head, cmp.Or(string(times.earliest), firstTime)...)
+	head = append(head, cmp.Or(string(times.latest), lastTime)...)
 	f, err := os.CreateTemp(filepath.Dir(path), TemporaryIndex)
 	if err != nil {
 		return fault.Wrapf(fault.AuditIO, err, "the index of %s cannot be written", s.Name())
@@ -164,6 +207,7 @@ type index struct {
 	file  *os.File
 	lines int
 	lists [lists]run
+	times span
 }
 
 var errNoIndex = errors.New("the index does not fit its segment")
@@ -204,6 +248,8 @@ func readIndexHeader(f *os.File, s Segment) (*index, error) {
 	if at != info.Size() {
 		return nil, errNoIndex
 	}
+	b = b[20+4*lists:]
+	x.times = span{rising: b[0] == 1, earliest: b[1 : 1+timeWidth], latest: b[1+timeWidth : 1+2*timeWidth]}
 	return x, nil
 }
 

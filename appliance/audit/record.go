@@ -36,8 +36,9 @@ const (
 type Record struct {
 	// Seq is the record's place in the log, from 0. The log sets it.
 	Seq int64 `json:"seq"`
-	// Time is in UTC, to the microsecond, and never before that of an earlier
-	// record. The log sets it.
+	// Time is the wall clock's, in UTC, to within a second. The order of the records is
+	// that of Seq: where the time goes back, a record [ClockStepped] says so. The log sets
+	// it.
 	Time         time.Time       `json:"time"`
 	Kind         Kind            `json:"kind"`
 	Operation    string          `json:"operation,omitempty"`
@@ -55,12 +56,22 @@ type Record struct {
 	SourceVPCE   string          `json:"source_vpce,omitempty"`
 	Policies     []string        `json:"policies,omitempty"` // what decided: grants, policies
 	Actor        string          `json:"actor,omitempty"`
+	Asked        json.RawMessage `json:"asked,omitempty"` // what was asked for, without secrets: of what failed or was denied
 	Before       json.RawMessage `json:"before,omitempty"`
 	After        json.RawMessage `json:"after,omitempty"`
 	DurationUS   int64           `json:"duration_us,omitempty"`
 	Remote       string          `json:"remote,omitempty"`
 	Detail       string          `json:"detail,omitempty"`
 }
+
+// ClockStepped is the operation of the records, of the kind audit, by which the log says
+// that the clock was set: before and after have the field time. Before is the time that it
+// would be, after the time that the clock says. No other record has a time before that of
+// the record before it.
+const ClockStepped = "ClockStepped"
+
+// clockSteppedStart is how such a record begins, behind number and time.
+const clockSteppedStart = `,"kind":"audit","operation":"` + ClockStepped + `","result":"allowed"`
 
 // MaxLine is the longest line of a record, in bytes.
 const MaxLine = 64 << 10
@@ -102,8 +113,10 @@ func (r *Record) Check() error {
 	if y := r.Time.UTC().Year(); y < 0 || y > 9999 {
 		return fault.Errorf(fault.Invalid, "a record is of the year %d", y)
 	}
-	if len(r.Before) > 0 && !json.Valid(r.Before) || len(r.After) > 0 && !json.Valid(r.After) {
-		return fault.Errorf(fault.Invalid, "before or after of a record is not JSON")
+	for _, value := range []json.RawMessage{r.Asked, r.Before, r.After} {
+		if len(value) > 0 && !json.Valid(value) {
+			return fault.Errorf(fault.Invalid, "asked, before or after of a record is not JSON")
+		}
 	}
 	return nil
 }
@@ -145,6 +158,7 @@ func (r *Record) appendRest(b []byte) []byte {
 	b = appendField(b, `,"source_vpce":`, r.SourceVPCE)
 	b = appendList(b, `,"policies":`, r.Policies)
 	b = appendField(b, `,"actor":`, r.Actor)
+	b = appendRaw(b, `,"asked":`, r.Asked)
 	b = appendRaw(b, `,"before":`, r.Before)
 	b = appendRaw(b, `,"after":`, r.After)
 	if r.DurationUS != 0 {

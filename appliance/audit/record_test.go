@@ -93,6 +93,7 @@ func TestEncoding(t *testing.T) {
 	full := record(1)
 	full.Seq, full.Time = 12345678901, at
 	full.Before, full.After = json.RawMessage("{ \"a\" :\n [1, \"\u2028<\"] }"), json.RawMessage(`null`)
+	full.Asked = json.RawMessage(`{"key_id":"k"}`)
 	full.Error, full.Actor, full.Detail = "AccessDeniedException", "alice", "a\"b\\c\x00\x1f\b\f\n\r\t\x7f<>&\u2028\u2029\xff\xed\xa0\x80é日😀"
 	full.Policies = []string{"", "a,b", "\""}
 	checkEncoding(t, full)
@@ -103,7 +104,9 @@ func TestEncoding(t *testing.T) {
 		"kind":   {Kind: "x"},
 		"result": {Kind: audit.KindXKS, Result: "x"},
 		"seq":    {Kind: audit.KindXKS, Seq: -1},
+		"asked":  {Kind: audit.KindXKS, Asked: json.RawMessage("{")},
 		"before": {Kind: audit.KindXKS, Before: json.RawMessage("{")},
+		"after":  {Kind: audit.KindXKS, After: json.RawMessage("{")},
 		"year":   {Kind: audit.KindXKS, Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)},
 	} {
 		if _, err := r.AppendJSON(nil); code(err) != fault.Invalid {
@@ -126,7 +129,7 @@ func FuzzEncoding(f *testing.F) {
 		r := &audit.Record{Kind: audit.KindXKS, Seq: us & (1<<40 - 1), Time: time.UnixMicro(us & (1<<55 - 1)), Operation: a, Error: b, Key: a, KeyStore: b,
 			Policies: []string{a, b}, Version: version, DurationUS: us, Detail: a + b}
 		if json.Valid([]byte(raw)) {
-			r.Before, r.After = json.RawMessage(raw), json.RawMessage(raw)
+			r.Asked, r.Before, r.After = json.RawMessage(raw), json.RawMessage(raw), json.RawMessage(raw)
 		}
 		checkEncoding(t, r)
 	})

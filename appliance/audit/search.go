@@ -35,26 +35,18 @@ const maxPage = 1000
 // Reader searches a log that may be open elsewhere, or be a copy.
 type Reader struct {
 	dir string
-	// segments gives them in order, with the time of their first records.
+	// segments gives them in order.
 	segments func() ([]Segment, error)
 }
 
 // NewReader makes a reader of the log in a directory. It writes nothing there
 // but indexes that are missing, if it can.
 func NewReader(dir string) *Reader {
-	return &Reader{dir: dir, segments: func() ([]Segment, error) {
-		list, err := ListSegments(dir)
-		for i := range list {
-			if err == nil {
-				list[i].From, err = FirstTime(dir, list[i])
-			}
-		}
-		return list, err
-	}}
+	return &Reader{dir: dir, segments: func() ([]Segment, error) { return ListSegments(dir) }}
 }
 
 // NewReaderOf makes a reader of the log in a directory whose segments the function
-// knows: in order, with the time of their first records.
+// knows, in order.
 func NewReaderOf(dir string, segments func() ([]Segment, error)) *Reader {
 	return &Reader{dir: dir, segments: segments}
 }
@@ -173,16 +165,10 @@ func (r *Reader) walk(ctx context.Context, q Query, yield func(line []byte) erro
 	}
 	for i := len(segments) - 1; i >= 0; i-- {
 		seg := segments[i]
-		if seg.First >= s.before || !seg.From.IsZero() && s.to != nil && bytes.Compare(appendTime(nil, seg.From), s.to) >= 0 {
+		if seg.First >= s.before {
 			continue
 		}
-		closed := i+1 < len(segments)
-		if closed && s.from != nil {
-			if after := segments[i+1].From; !after.IsZero() && bytes.Compare(appendTime(nil, after), s.from) < 0 {
-				return nil
-			}
-		}
-		err := r.walkSegment(ctx, seg, closed, s, yield)
+		err := r.walkSegment(ctx, seg, i+1 < len(segments), s, yield)
 		switch {
 		case err == errEnough:
 			return nil
@@ -211,6 +197,9 @@ func (r *Reader) walkSegment(ctx context.Context, seg Segment, closed bool, s *s
 		}
 		if x != nil {
 			defer x.close()
+			if x.times.outside(s) {
+				return nil
+			}
 			return in.indexed(ctx, x, seg, s, yield)
 		}
 	}
@@ -269,12 +258,13 @@ func (f *found) indexed(ctx context.Context, x *index, seg Segment, s *search, y
 		}
 		return lines[i]
 	}
-	// Behind what is too new; then down to what is too old.
+	// Behind what is too new; then down to what is too old. Where times go back, each line
+	// is looked at.
 	n, err := f.firstNot(n, func(i int) (bool, error) {
 		if seg.First+int64(line(i)) >= s.before {
 			return false, nil
 		}
-		if s.to == nil {
+		if s.to == nil || !x.times.rising {
 			return true, nil
 		}
 		b, err := f.at(x, line(i))
@@ -295,7 +285,7 @@ func (f *found) indexed(ctx context.Context, x *index, seg Segment, s *search, y
 		if err != nil {
 			return err
 		}
-		if at, err := ParseStart(b); err == nil && bytes.Compare(at.Time, s.from) < 0 {
+		if at, err := ParseStart(b); x.times.rising && err == nil && bytes.Compare(at.Time, s.from) < 0 {
 			return nil
 		}
 		if !s.matches(b) {

@@ -112,6 +112,7 @@ type verification struct {
 	lastTime []byte
 	tail     []byte // the time of the first record that no checkpoint covers
 	good     Finding
+	steps    int64 // of the clock
 	retained int64 // the first record that signed retention has left
 	claimed  int64 // the same, not yet signed
 }
@@ -249,10 +250,13 @@ func (v *verification) nextCheckpoint() error {
 			return v.brokenFile(fault.AuditCheckpointRemoved, "the checkpoints before number %d were removed", c.Number)
 		case v.seen && c.Number > before.Number+1:
 			return v.brokenFile(fault.AuditCheckpointRemoved, "the checkpoints between the numbers %d and %d were removed", before.Number, c.Number)
-		case v.seen && (c.Number <= before.Number || c.Size <= before.Size):
+		case v.seen && (c.Number <= before.Number || c.Size < before.Size || c.Size == before.Size && c.State == before.State):
 			return v.brokenFile(fault.AuditOrder, "the checkpoint %d stands behind the checkpoint %d", c.Number, before.Number)
 		case v.seen && c.LogID != before.LogID:
 			return v.brokenFile(fault.AuditLogID, "the checkpoint %d is of the log %s, those before it are of %s", c.Number, c.LogID, before.LogID)
+		}
+		if why := before.State.before(&c.State); why != "" {
+			return v.brokenFile(fault.AuditState, "the checkpoint %d %s", c.Number, why)
 		}
 		v.seen = true
 		v.report.Newest = *c
@@ -330,8 +334,10 @@ func (v *verification) readLine(line []byte, in *Lines) error {
 		return v.broken(fault.AuditMalformed, "the line is no record")
 	case at.Seq != v.f.N:
 		return v.wrongSeq(at.Seq, in)
+	case bytes.HasPrefix(at.Rest, []byte(clockSteppedStart)):
+		v.steps++
 	case bytes.Compare(at.Time, v.lastTime) < 0:
-		return v.broken(fault.AuditEdited, "its time is before that of the record before it")
+		return v.broken(fault.AuditEdited, "its time is before that of the record before it, and no record says that the clock was set back")
 	}
 	v.lastTime = append(v.lastTime[:0], at.Time...)
 	if v.tail == nil {
@@ -533,6 +539,9 @@ func (v *verification) finish() {
 	}
 	if r.First > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("The records 0 to %d were removed by retention.", r.First-1))
+	}
+	if v.steps > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("The clock was set %d times while the log was written, so times do not rise with the numbers of the records everywhere; the records %s say from when to when.", v.steps, ClockStepped))
 	}
 	if v.tail == nil || r.Broken != nil {
 		return

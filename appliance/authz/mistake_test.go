@@ -3,7 +3,88 @@ package authz
 import (
 	"strings"
 	"testing"
+	"unicode"
 )
+
+// TestLooksLikeAnother: a character that looks like another, or like nothing, in whatever
+// part of a name, makes a name that is refused. The names themselves are taken, in each of
+// AWS's partitions.
+func TestLooksLikeAnother(t *testing.T) {
+	check := map[string]func(string) error{
+		"principal": func(v string) error { return (&Rule{Principal: v}).Mistake() },
+		"KMS key ARN": func(v string) error {
+			return (&Rule{Principal: "*", Conditions: Conditions{KMSKeyARNs: []string{v}}}).Mistake()
+		},
+		"calling account": func(v string) error {
+			return (&Rule{Principal: "*", Conditions: Conditions{CallingAccounts: []string{v}}}).Mistake()
+		},
+		"KMS key account": func(v string) error {
+			return (&Rule{Principal: "*", Conditions: Conditions{KMSKeyAccounts: []string{v}}}).Mistake()
+		},
+		"KMS key Region": func(v string) error {
+			return (&Rule{Principal: "*", Conditions: Conditions{KMSKeyRegions: []string{v}}}).Mistake()
+		},
+		"via service": func(v string) error {
+			return (&Rule{Principal: "*", Conditions: Conditions{ViaServices: []string{v}}}).Mistake()
+		},
+		"source VPC": func(v string) error {
+			return (&Rule{Principal: "*", Conditions: Conditions{SourceVPCs: []string{v}}}).Mistake()
+		},
+		"source VPCE": func(v string) error {
+			return (&Rule{Principal: "*", Conditions: Conditions{SourceVPCEs: []string{v}}}).Mistake()
+		},
+		"KMS operation": func(v string) error {
+			return (&Rule{Principal: "*", Conditions: Conditions{KMSOperations: []string{v}}}).Mistake()
+		},
+	}
+	names := map[string][]string{
+		"principal": {"123456789012", "dynamodb.amazonaws.com"}, "calling account": {"123456789012"}, "KMS key account": {"123456789012"}, "KMS key Region": {"us-gov-west-1"},
+		"via service": {"s3.us-east-1.amazonaws.com"}, "source VPC": {"vpc-1a2b"}, "source VPCE": {"vpce-1a2b"}, "KMS operation": {"GenerateDataKey"},
+	}
+	for _, p := range partitions {
+		names["principal"] = append(names["principal"], "arn:"+p+":iam::123456789012:role/path/app", "arn:"+p+":sts::123456789012:assumed-role/app/session")
+		names["KMS key ARN"] = append(names["KMS key ARN"], "arn:"+p+":kms:us-east-1:123456789012:key/1234abcd")
+	}
+	invisible := []rune{'\u00ad', '\u200b', '\u200d', '\u2060', '\ufeff', '\u0301', '\u202e', '\u00a0', '\u3000', '\x00', '\x7f', '\u2028', '\U000e0041'}
+	for kind, list := range names {
+		for _, name := range list {
+			if err := check[kind](name); err != nil {
+				t.Errorf("%s %q: %v", kind, name, err)
+			}
+			for i := 0; i <= len(name); i++ {
+				for _, r := range invisible {
+					if v := name[:i] + string(r) + name[i:]; check[kind](v) == nil {
+						t.Errorf("%s %q is taken", kind, v)
+					}
+				}
+				if i < len(name) && name[i] > ' ' { // the full-width form
+					if v := name[:i] + string(rune(name[i])-'!'+'！') + name[i+1:]; check[kind](v) == nil {
+						t.Errorf("%s %q is taken", kind, v)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestDigitsOfOtherScripts: an account is written in the digits 0 to 9, and in no other of
+// Unicode's, wherever it stands.
+func TestDigitsOfOtherScripts(t *testing.T) {
+	for _, table := range []*unicode.RangeTable{unicode.Nd, unicode.Nl, unicode.No} {
+		for r := rune(0x80); r <= unicode.MaxRune; r++ {
+			if !unicode.Is(table, r) {
+				continue
+			}
+			account := "12345678901" + string(r)
+			for _, rule := range []Rule{{Principal: account}, {Principal: "arn:aws:iam::" + account + ":role/app"}, {Principal: "*", Conditions: Conditions{CallingAccounts: []string{account}}},
+				{Principal: "*", Conditions: Conditions{KMSKeyAccounts: []string{account}}}, {Principal: "*", Conditions: Conditions{KMSKeyARNs: []string{"arn:aws:kms:us-east-1:" + account + ":key/k"}}}} {
+				if rule.Mistake() == nil {
+					t.Errorf("%+v is taken", rule)
+				}
+			}
+		}
+	}
+}
 
 func TestMistakenPrincipals(t *testing.T) {
 	for _, p := range []string{"*", "AWS Internal", "123456789012", "dynamodb.amazonaws.com", "secretsmanager.us-east-1.amazonaws.com", "ec2.amazonaws.com.cn",

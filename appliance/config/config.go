@@ -311,7 +311,7 @@ type Problems []Problem
 func (p Problems) Error() string {
 	lines := make([]string, len(p))
 	for i, one := range p {
-		lines[i] = one.String()
+		lines[i] = strings.ReplaceAll(one.String(), "\n", " ")
 	}
 	return strings.Join(lines, "\n")
 }

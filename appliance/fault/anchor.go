@@ -1,10 +1,11 @@
 package fault
 
-// The codes of the count of changes that this machine's TPM keeps.
+// The codes of the count of changes that this machine's TPM keeps, and of other anchors.
 const (
 	Anchor        Code = "E_ANCHOR"
 	AnchorForeign Code = "E_ANCHOR_FOREIGN"
 	AnchorCount   Code = "E_ANCHOR_COUNT"
+	AnchorAway    Code = "E_ANCHOR_AWAY"
 )
 
 var anchorCodes = []Entry{
@@ -17,4 +18,7 @@ var anchorCodes = []Entry{
 	{Code: AnchorCount, Class: Refused,
 		Title: "The TPM's count of changes is not the one that the change needs: an older state is in use, or another program counts.",
 		Do:    "Find out who has used the TPM. Then restart the machine."},
+	{Code: AnchorAway, Class: TryAgain,
+		Title: "An anchor of the state outside of this machine, such as the broker, does not answer. The state is served without it.",
+		Do:    "Check the network and the broker. The appliance asks again by itself; `holdfast state verify` shows what it knows."},
 }

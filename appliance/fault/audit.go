@@ -19,6 +19,7 @@ const (
 	AuditLogID              Code = "E_AUDIT_LOG_ID"
 	AuditRolledBack         Code = "E_AUDIT_ROLLED_BACK"
 	AuditRewritten          Code = "E_AUDIT_REWRITTEN"
+	AuditState              Code = "E_AUDIT_STATE"
 	AuditUnsigned           Code = "E_AUDIT_UNSIGNED"
 	AuditTree               Code = "E_AUDIT_TREE"
 	AuditProof              Code = "E_AUDIT_PROOF"
@@ -65,6 +66,9 @@ var auditCodes = []Entry{
 	{Code: AuditRewritten, Class: WrongState,
 		Do:    "Keep the log as it is, for inquiry. Put the folder audit of state.dir back as it was when the appliance stopped, and restart the machine; or restore a backup to a new state volume.",
 		Title: "The audit log does not contain the head that the state keeps: it was rewritten, shortened or put back."},
+	{Code: AuditState, Class: Refused,
+		Title: "A signed checkpoint names an earlier state of the appliance than one before it: an earlier database was used.",
+		Do:    "Keep the log as it is, for inquiry, and find out who put an earlier database back at that time. To serve again, restore a backup to a new state volume."},
 	{Code: AuditUnsigned, Class: WrongState, Status: http.StatusServiceUnavailable, XKS: internalName,
 		Title: "For too long the TPM has not signed the audit log. Nothing is done until it does, but what takes out of service.",
 		Do:    "Read the cause in the log: mostly the TPM failed. Restart the machine."},

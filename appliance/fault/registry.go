@@ -66,6 +66,7 @@ var chapters = []struct {
 	{"The state", stateCodes},
 	{"What the TPM has sealed", sealCodes},
 	{"The count of changes in the TPM", anchorCodes},
+	{"A fleet and its database", fleetCodes},
 	{"The broker", brokerCodes},
 	{"Checks of the evidence as a whole", evidenceCodes},
 	{"Checks of the SEV-SNP report", snpCodes},

@@ -1,8 +1,12 @@
-// Package freshness has the rules by which a state is held against its anchor: a count
-// outside of the database that only rises. They are pure, so that the appliance and the
-// model in this package's tests, which tries all orders of events, run the same ones.
+// Package freshness has the rules by which a state is held against its anchors. They are
+// pure, so that the appliance and the models in this package's tests, which try all orders
+// of events, run the same ones.
 //
-// The rules rest on one invariant. Whatever copy of the database somebody keeps of a
+// One anchor is a count outside of the database that only rises. Other anchors know the
+// newest head of the state that they were told. The state may be ahead of its anchors,
+// never behind one, and no anchor is told first.
+//
+// The rules of the count rest on one invariant. Whatever copy of the database somebody keeps of a
 // change that was not anchored, its count is at most one above the anchor. Each opening of
 // the state writes a manifest with that count and raises the anchor to it, before there is
 // a change; so no such copy is current any more once a change was anchored.
@@ -41,6 +45,8 @@ const (
 	Gone
 	// Beyond is one that is too far ahead to be of this anchor.
 	Beyond
+	// Branched is one whose past does not have the head that the anchor was told.
+	Branched
 )
 
 // Decide holds a state against its anchor.
@@ -74,6 +80,35 @@ func Begin(r Reading, accepted bool) Verdict {
 	return Older
 }
 
+// Head names a state: its number, and the digest of a chain in which each state names the
+// one before it. The zero value is that of no state.
+type Head struct {
+	Sequence uint64
+	Digest   string
+}
+
+// DecideHead holds a state against the newest head that an anchor was told. Past says
+// whether that head is the state's own or in its past: an ancestor by the chain of digests,
+// and not a smaller number alone.
+func DecideHead(own, told Head, past bool) Verdict {
+	switch {
+	case told == Head{}:
+		return First
+	case own == Head{}:
+		return Unnamed
+	case told.Sequence > own.Sequence:
+		return Older
+	case !past:
+		return Branched
+	}
+	return Current
+}
+
+// Joins says whether the next head comes after the one that an anchor was told, where people
+// accept a state as it is, so that the anchor finds it in its past. Its number is then above
+// both.
+func Joins(own, told Head, past bool) bool { return DecideHead(own, told, past) > First }
+
 // Ledger gives the counts of the changes while a state is open. The zero value knows
 // nothing.
 type Ledger struct {
@@ -83,6 +118,9 @@ type Ledger struct {
 
 // Know takes what the anchor says.
 func (l *Ledger) Know(count uint64) { l.known = count }
+
+// Known gives that.
+func (l *Ledger) Known() uint64 { return l.known }
 
 // Missing says to which count the anchor is to be raised, if it is behind the state.
 func (l *Ledger) Missing() (to uint64, behind bool) { return l.durable, l.durable > l.known }

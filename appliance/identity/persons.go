@@ -261,3 +261,31 @@ func (d *Directory) Principal(ctx context.Context, userID, tokenID string) (Prin
 	}
 	return all[i].principal(), nil
 }
+
+// Still gives a principal as they are now, with the role of now: a request may be under
+// way for long, and its caller may be stopped meanwhile. When they proved to be present
+// stays as it was. Root on the machine itself cannot be stopped. ErrProof if the session
+// has ended, the API token is not good any more, or the user may not sign in.
+func (d *Directory) Still(ctx context.Context, was Principal) (Principal, error) {
+	if was.UserID == "" && was.Token == "" {
+		return was, nil
+	}
+	now, err := d.Principal(ctx, was.UserID, was.Token)
+	if fault.CodeOf(err) == fault.NotFound {
+		err = ErrProof
+	}
+	if err != nil {
+		return Principal{}, err
+	}
+	if was.Session != "" {
+		live, err := d.Sessions(ctx, was.UserID)
+		if err != nil {
+			return Principal{}, err
+		}
+		if !slices.ContainsFunc(live, func(s Session) bool { return s.ID == was.Session }) {
+			return Principal{}, ErrProof
+		}
+	}
+	was.Role, was.Unverified = now.Role, now.Unverified
+	return was, nil
+}

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -9,9 +8,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"log/slog"
-	"slices"
+	"maps"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +26,7 @@ type Seals interface {
 	Verify(ctx context.Context, b appliance.Binding, seal []byte) error
 	Renew(ctx context.Context, b appliance.Binding, seal []byte) ([]byte, error)
 	Admit(b appliance.Binding, seal []byte) error
+	Held() error
 }
 
 // rows is a [Store] whose rows are authenticated: what it gives has a good seal, or
@@ -37,14 +36,27 @@ type Seals interface {
 // it may sign in then, as somebody has to give the HSM's PIN, and are marked as unverified;
 // invitations and API tokens are refused, and so is every change.
 //
-// Sessions are sealed by a key of this process alone: they work in every state, and
-// end with the process.
+// Sessions are sealed by a key of this process alone, and are good as long as it has them
+// in memory: they work in every state, and end with the process. One that has ended
+// is not good again when its row is put back.
+//
+// While the state is held, its rows may be those of an earlier one: nobody can tell
+// whether an API token was revoked since, so all are refused. People sign in.
 type rows struct {
 	Store
 	seals   Seals
 	log     *slog.Logger
 	process [sha256.Size]byte
 	told    sync.Map // what was refused and logged, by its ID: once is enough
+
+	mu   sync.Mutex
+	live map[string]liveSession // by ID: the sessions that have not ended
+}
+
+// liveSession is what is remembered of a session.
+type liveSession struct {
+	user    string
+	expires time.Time
 }
 
 // refuse logs that a row is refused.
@@ -55,7 +67,7 @@ func (r *rows) refuse(what, name, id, remedy string) {
 }
 
 func newRows(store Store, seals Seals, log *slog.Logger) *rows {
-	r := &rows{Store: store, seals: seals, log: log}
+	r := &rows{Store: store, seals: seals, log: log, live: map[string]liveSession{}}
 	_, _ = rand.Read(r.process[:]) // never fails (crypto/rand)
 	return r
 }
@@ -197,7 +209,11 @@ func (r *rows) DeleteAccount(ctx context.Context, id string, rule Rule) error {
 		if err != nil {
 			return err
 		}
-		if err = r.Store.DeleteAccount(ctx, a, r.checked(ctx, rule)); fault.CodeOf(err) != fault.Changed || attempt == 3 {
+		err = r.Store.DeleteAccount(ctx, a, r.checked(ctx, rule))
+		if err == nil {
+			r.end(func(_ string, s liveSession) bool { return s.user == id })
+		}
+		if fault.CodeOf(err) != fault.Changed || attempt == 3 {
 			return err
 		}
 	}
@@ -245,12 +261,41 @@ func (r *rows) sessionSeal(s *Session) []byte {
 	return mac.Sum(nil)
 }
 
-// ofProcess says whether this process has made the session.
-func (r *rows) ofProcess(s *Session) bool { return hmac.Equal(s.Seal, r.sessionSeal(s)) }
+// ofProcess says whether this process has made the session, and has not ended it.
+func (r *rows) ofProcess(s *Session) bool {
+	r.mu.Lock()
+	_, live := r.live[s.ID]
+	r.mu.Unlock()
+	return live && hmac.Equal(s.Seal, r.sessionSeal(s))
+}
 
 func (r *rows) CreateSession(ctx context.Context, s *Session) error {
 	s.Seal = r.sessionSeal(s)
-	return r.Store.CreateSession(ctx, s)
+	if err := r.Store.CreateSession(ctx, s); err != nil {
+		return err
+	}
+	r.end(func(_ string, old liveSession) bool { return !s.CreatedAt.Before(old.expires) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.live[s.ID] = liveSession{s.UserID, s.ExpiresAt}
+	return nil
+}
+
+// end forgets sessions, so that they are not good any more.
+func (r *rows) end(which func(id string, s liveSession) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.live, which)
+}
+
+func (r *rows) DeleteSession(ctx context.Context, id string) error {
+	r.end(func(live string, _ liveSession) bool { return live == id })
+	return r.Store.DeleteSession(ctx, id)
+}
+
+func (r *rows) DeleteSessions(ctx context.Context, user string) (int, error) {
+	r.end(func(_ string, s liveSession) bool { return s.user == user })
+	return r.Store.DeleteSessions(ctx, user)
 }
 
 func (r *rows) Session(ctx context.Context, digest []byte) (*Session, error) {
@@ -321,6 +366,9 @@ func (r *rows) Token(ctx context.Context, digest []byte) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
+	if held := r.seals.Held(); held != nil {
+		return nil, fault.Errorf(fault.Locked, "the state is held (%s), and nobody can tell whether an API token was revoked: sign in as a person, or use the socket on the machine", fault.CodeOf(held))
+	}
 	switch err := r.seals.Verify(ctx, t.Binding(), t.Seal); fault.CodeOf(err) {
 	case "":
 		return t, nil
@@ -354,59 +402,6 @@ func (r *rows) RevokeToken(ctx context.Context, id string, at time.Time) (*Token
 	})
 }
 
-// SealAll seals all rows that are good; the first unlock calls it, by
-// [appliance.Options.SealAll]. It gives the names of who can act from then on.
-func (d *Directory) SealAll(ctx context.Context, set func(name, value string) error) (users, tokens []string, err error) {
-	r := d.rows
-	// The functions may be called twice for a row.
-	note := func(list *[]string, name string) {
-		if !slices.Contains(*list, name) {
-			*list = append(*list, name)
-		}
-	}
-	// admit says whether a row is sealed; it stays as it is otherwise.
-	admit := func(what, name, id string, b appliance.Binding, seal []byte) (bool, error) {
-		err := r.seals.Admit(b, seal)
-		if code := fault.CodeOf(err); code != fault.Tampered && code != fault.MachineKey {
-			return err == nil, err
-		}
-		r.refuse(what, name, id, "it is not among those that are sealed now")
-		return false, nil
-	}
-	byName := map[string]string{}
-	err = r.SealRows(ctx, func(a *Account) error {
-		ok, err := admit("a user", a.Name, a.ID, accountBinding(a.Sealed), a.Seal)
-		if !ok || err != nil {
-			return err
-		}
-		byName[a.Name] = a.ID
-		note(&users, a.Name+" ("+string(a.Role)+")")
-		return r.seal(ctx, a)
-	}, func(i *Invitation) error {
-		ok, err := admit("an invitation", i.Name, i.ID, i.Binding(), i.Seal)
-		if ok {
-			i.Seal, err = r.seals.Seal(ctx, i.Binding())
-		}
-		return err
-	}, func(t *Token) error {
-		ok, err := admit("an API token", t.Name, t.ID, t.Binding(), t.Seal)
-		if !ok || err != nil {
-			return err
-		}
-		// Of one made before origins were kept only the name of the maker is known.
-		if len(t.Origin.MadeBy) == 0 && !strings.HasPrefix(t.CreatedBy, "local") {
-			t.Origin.MadeBy = []string{cmp.Or(byName[t.CreatedBy], unknownMaker)}
-		}
-		note(&tokens, t.Name+" ("+string(t.Role)+")")
-		t.Seal, err = r.seals.Seal(ctx, t.Binding())
-		return err
-	})
-	if err == nil && len(users) > 0 {
-		err = set(appliance.SettingSetup, appliance.SettingDone)
-	}
-	return users, tokens, err
-}
-
 // RenewSeals gives all rows that are good the seal of this machine too; each unlock calls
 // it, if the machine's key is another than before.
 func (d *Directory) RenewSeals(ctx context.Context) error {
@@ -425,4 +420,37 @@ func (d *Directory) RenewSeals(ctx context.Context) error {
 	return r.SealRows(ctx, func(a *Account) error { return renew(accountBinding(a.Sealed), &a.Seal) },
 		func(i *Invitation) error { return renew(i.Binding(), &i.Seal) },
 		func(t *Token) error { return renew(t.Binding(), &t.Seal) })
+}
+
+// EachSealed hands all users, invitations and API tokens of a store to f, with what their
+// seals are of: for a store that is verified offline.
+func EachSealed(ctx context.Context, s Store, f func(kind, id string, b appliance.Binding, seal []byte) error) error {
+	users, err := s.Accounts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range users {
+		if err := f(appliance.DamagedUser, a.Name, accountBinding(a.Sealed), a.Seal); err != nil {
+			return err
+		}
+	}
+	invitations, err := s.Invitations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range invitations {
+		if err := f(appliance.DamagedInvitation, i.ID, i.Binding(), i.Seal); err != nil {
+			return err
+		}
+	}
+	tokens, err := s.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range tokens {
+		if err := f(appliance.DamagedToken, t.Name, t.Binding(), t.Seal); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -239,8 +239,8 @@ func (k *Keyring) unwrapRaw(ctx context.Context, b appliance.Binding, wrapped []
 
 // tokenUnwrap has the token unwrap a secret. Some HSMs say of anything that it does not
 // authenticate while they are in trouble. So [hsm.ErrDecrypt] is given only if the token
-// unwraps then what it has just wrapped; otherwise the HSM has failed, and nothing is
-// known of the blob.
+// unwraps then what it has just wrapped, and after that says the same of the blob again;
+// otherwise the HSM has failed, and nothing is known of the blob.
 func (k *Keyring) tokenUnwrap(ctx context.Context, blob, aad []byte) ([]byte, error) {
 	secret, err := k.token.Unwrap(ctx, blob, aad)
 	if !errors.Is(err, hsm.ErrDecrypt) {
@@ -259,7 +259,7 @@ func (k *Keyring) tokenUnwrap(ctx context.Context, blob, aad []byte) ([]byte, er
 	if failed != nil {
 		return nil, fmt.Errorf("the HSM does not unwrap what it has just wrapped: %v", failed) // not that error: it says nothing of the blob
 	}
-	return nil, err
+	return k.token.Unwrap(ctx, blob, aad)
 }
 
 // Empty implements [appliance.Keyring].

@@ -70,6 +70,9 @@ func (s *DB) Approvals(ctx context.Context, limit int) ([]*approval.Request, err
 	var list []*approval.Request
 	err := s.read(ctx, func(c *conn) error {
 		list = nil
+		if err := s.allMatch(ctx, c, "approvals"); err != nil {
+			return err
+		}
 		return c.each(ctx, func(scan scanner) error {
 			r := &approval.Request{}
 			list = append(list, r)

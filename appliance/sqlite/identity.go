@@ -233,17 +233,8 @@ func (s *DB) Invitations(ctx context.Context) ([]identity.Invitation, error) {
 	return allMatching(ctx, s, "invitations", scanInvitation, `SELECT `+invitationColumns+` FROM invitations ORDER BY created_at DESC, id`)
 }
 
-// all reads the rows of a query.
-func all[T any](ctx context.Context, s *DB, columns func(*T) []any, query string, args ...any) (list []T, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		list, err = read(ctx, c, columns, query, args...)
-		return err
-	})
-	return list, err
-}
-
-// allMatching does that where the rows decide something; fault.StateChanged if one of the
-// table is not that of memory.
+// allMatching reads the rows of a query; fault.StateChanged if those of the table are not
+// those of memory.
 func allMatching[T any](ctx context.Context, s *DB, table string, columns func(*T) []any, query string) (list []T, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		if err := s.allMatch(ctx, c, table); err != nil {
@@ -343,10 +334,28 @@ func (s *DB) Session(ctx context.Context, digest []byte) (*identity.Session, err
 	return only(ctx, s, "session", byDigest("sessions", digest), scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id WHERE digest = ?`)
 }
 
-// Sessions implements [identity.Store].
-func (s *DB) Sessions(ctx context.Context, user string) ([]identity.Session, error) {
-	return all(ctx, s, scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id
-		WHERE user_id = ? OR ? = '' ORDER BY sessions.created_at DESC, sessions.id`, user, user)
+// Sessions implements [identity.Store]. A row that is not that of memory is left out: it
+// is no session, and must not keep others from theirs.
+func (s *DB) Sessions(ctx context.Context, user string) (list []identity.Session, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		all, err := read(ctx, c, scanSession, `SELECT `+sessionColumns+` FROM sessions JOIN users ON users.id = user_id
+			WHERE user_id = ? OR ? = '' ORDER BY sessions.created_at DESC, sessions.id`, user, user)
+		if err != nil {
+			return err
+		}
+		list = nil
+		for _, x := range all {
+			matches, err := c.matches(ctx, nil, byDigest("sessions", x.Digest))
+			if err != nil {
+				return err
+			}
+			if matches {
+				list = append(list, x)
+			}
+		}
+		return nil
+	})
+	return list, err
 }
 
 // TouchSession implements [identity.Store].

@@ -19,8 +19,9 @@ import (
 type Machine struct{ db *DB }
 
 var (
-	_ boot.Journal            = (*Machine)(nil)
-	_ appliance.AuditHeadRows = (*Machine)(nil)
+	_ boot.Journal                = (*Machine)(nil)
+	_ appliance.AuditHeadRows     = (*Machine)(nil)
+	_ appliance.WitnessedTimeRows = (*Machine)(nil)
 )
 
 // Machine gives the rows about this machine.
@@ -126,13 +127,51 @@ func (m *Machine) AuditHead(ctx context.Context) (*appliance.AuditHeadRow, error
 	return row, nil
 }
 
-// SetAuditHead implements [appliance.AuditHeadRows].
-func (m *Machine) SetAuditHead(ctx context.Context, row *appliance.AuditHeadRow) error {
-	return m.db.write(ctx, func(c *conn) error { return setAuditHead(c, row) })
+// KeepAuditHead implements [appliance.AuditHeadRows].
+func (m *Machine) KeepAuditHead(ctx context.Context, anchor bool) error {
+	return m.db.write(ctx, func(*conn) error {
+		st := m.db.writer.counting
+		if st == nil {
+			return stateClosed()
+		}
+		st.tx.keepsHead, st.tx.anchored = true, anchor
+		if anchor {
+			st.tx.forced[appliance.ScopeInstallation] = true
+		}
+		return nil
+	})
 }
 
 func setAuditHead(c *conn, row *appliance.AuditHeadRow) error {
 	_, err := c.exec(`INSERT INTO audit_head (one, value, seal) VALUES (1, ?, ?)
-		ON CONFLICT (one) DO UPDATE SET value = excluded.value, seal = excluded.seal`, row.Value, row.Seal)
+		ON CONFLICT (one) DO UPDATE SET value = excluded.value, seal = excluded.seal WHERE value IS NOT excluded.value OR seal IS NOT excluded.seal`, row.Value, row.Seal)
 	return err
+}
+
+// WitnessedTime implements [appliance.WitnessedTimeRows].
+func (m *Machine) WitnessedTime(ctx context.Context) (*appliance.WitnessedTimeRow, error) {
+	row := &appliance.WitnessedTimeRow{}
+	err := m.db.read(ctx, func(c *conn) error {
+		if matches, err := m.db.rowMatches(ctx, c, "witnessed_time", "one = 1"); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
+		found, err := c.one([]any{millis{&row.At}, &row.Seal}, `SELECT at, seal FROM witnessed_time`)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "no witnessed time was kept")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return row, nil
+}
+
+// KeepWitnessedTime implements [appliance.WitnessedTimeRows].
+func (m *Machine) KeepWitnessedTime(ctx context.Context, row *appliance.WitnessedTimeRow) error {
+	return m.db.write(ctx, func(c *conn) error {
+		_, err := c.exec(`INSERT INTO witnessed_time (one, at, seal) VALUES (1, ?, ?)
+			ON CONFLICT (one) DO UPDATE SET at = excluded.at, seal = excluded.seal`, row.At.UnixMilli(), row.Seal)
+		return err
+	})
 }

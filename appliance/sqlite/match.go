@@ -7,10 +7,18 @@ import (
 	"holdfast/appliance"
 )
 
-// selection is rows of a table.
+// selection is rows of a table; without a condition all of them.
 type selection struct {
 	table, where string
 	args         []any
+}
+
+func (s selection) query(columns []string) string {
+	query := fmt.Sprintf(`SELECT %s FROM %q`, quoted(columns), s.table)
+	if s.where != "" {
+		query += " WHERE " + s.where
+	}
+	return query
 }
 
 // matches says whether rows that are read together are those of memory; true while the
@@ -60,8 +68,14 @@ func (s *state) sumOf(ctx context.Context, c *conn, at []place, selections []sel
 		if err := c.raw(ctx, func(row []any) {
 			p := s.count(there, sp, row, false)
 			scopes[p.group] = p.scope
-		}, fmt.Sprintf(`SELECT %s FROM %q WHERE %s`, quoted(sp.columns), sp.name, sel.where), sel.args...); err != nil {
+		}, sel.query(sp.columns), sel.args...); err != nil {
 			return nil, nil, err
+		}
+		if sel.where != "" {
+			delete(there.groups, sp.whole)
+		} else if sp.whole != 0 {
+			there.groups[sp.whole] += 0 // also if the table has no row
+			scopes[sp.whole] = appliance.ScopeInstallation
 		}
 	}
 	return there, scopes, nil
@@ -86,6 +100,9 @@ func (s *DB) resolve(ctx context.Context, doubts []doubt) error {
 				}
 				st.mu.Lock()
 				st.bad[g] = true
+				if scopes[g] != appliance.ScopeInstallation {
+					st.damaged[scopes[g]] = true
+				}
 				st.mu.Unlock()
 				s.writer.log.Error("rows do not match their manifest, so somebody else has changed them", "table", d.selections[0].table, "scope", scopes[g])
 				if scopes[g] == appliance.ScopeInstallation && d.selections[0].table != "sessions" {
@@ -120,9 +137,9 @@ func (s *DB) rowMatches(ctx context.Context, c *conn, table, where string, args 
 	return c.matches(ctx, nil, selection{table, where, args})
 }
 
-// allMatch gives fault.StateChanged if a row of a table is not that of memory.
+// allMatch gives fault.StateChanged if the rows of a table are not those of memory.
 func (s *DB) allMatch(ctx context.Context, c *conn, table string) error {
-	matches, err := s.rowMatches(ctx, c, table, "true")
+	matches, err := s.rowMatches(ctx, c, table, "")
 	if err == nil && !matches {
 		err = stateChanged()
 	}

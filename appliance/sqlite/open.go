@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -41,6 +43,8 @@ type Options struct {
 	Copy bool
 	// schema is the version to migrate a new file to; 0 for this binary's.
 	schema int64
+	// asItIs leaves the schema of the file as it is.
+	asItIs bool
 }
 
 //go:embed migrations/*.sql
@@ -83,7 +87,7 @@ func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	}
 	s, err := open(ctx, path, opts)
 	if err != nil {
-		_ = lock.Close()
+		_ = unlock(lock)
 		return nil, refuse(path, err)
 	}
 	s.lock = lock
@@ -120,13 +124,22 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
+// unlock gives the lock up at once. To close the file is not enough: a child that is being
+// made meanwhile has it open, too, until it executes its program.
+func unlock(lock *os.File) error {
+	return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
+}
+
 func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
-	if err := prepareFile(ctx, path); err != nil {
-		return nil, err
-	}
-	loss, err := findLoss(path, opts.Logger)
+	ours, err := prepareFile(ctx, path)
 	if err != nil {
 		return nil, err
+	}
+	var loss *walLoss
+	if ours { // the log of another program's database is not touched
+		if loss, err = findLoss(path, opts.Logger); err != nil {
+			return nil, err
+		}
 	}
 	db, err := sql.Open("sqlite", dsn(path))
 	if err != nil {
@@ -220,7 +233,8 @@ func dsn(path string) string {
 }
 
 // prepareFile makes the file if there is none, and refuses one that is not a
-// database before SQLite touches it.
+// database of ours before SQLite touches it or what lies beside it: SQLite would bring a
+// log or journal into the file. Ours says that the file says whose it is.
 //
 // It reads the file once from end to end: after a boot nothing of it is in
 // memory, and the check that follows reads its pages in the order of the keys,
@@ -228,39 +242,76 @@ func dsn(path string) string {
 //
 // No connection may be open meanwhile: closing any descriptor of the file would
 // take away SQLite's POSIX locks.
-func prepareFile(ctx context.Context, path string) error {
+func prepareFile(ctx context.Context, path string) (ours bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !info.Mode().IsRegular() {
-		return errors.New("it is not a regular file; give the path of a database file")
+		return false, errors.New("it is not a regular file; give the path of a database file")
 	}
-	head := make([]byte, len(fileMagic))
-	if n, err := io.ReadFull(f, head); n > 0 && string(head) != fileMagic {
-		return notOurs("it is not a database")
-	} else if err != nil && err != io.EOF {
-		return err
+	if ours, err = claimed(f, path); err != nil {
+		return false, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return false, err
 	}
 	for buf := make([]byte, 1<<20); ; {
 		if _, err := f.Read(buf); err == io.EOF {
-			return nil
+			return ours, nil
 		} else if err != nil {
-			return err
+			return false, err
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }
 
+// applicationIDAt is where the file's header has the application ID
+// (https://www.sqlite.org/fileformat2.html#the_database_header). Holdfast writes it before
+// there is a table or a write-ahead log, so it stands in the file itself.
+const applicationIDAt = 68
+
+// claimed says whether the file is marked as Holdfast's. One that is marked as nobody's may
+// be new, unless a log or journal lies beside it.
+func claimed(f *os.File, path string) (bool, error) {
+	header := make([]byte, applicationIDAt+4)
+	n, err := io.ReadFull(f, header)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return false, err
+	}
+	if n > 0 && !strings.HasPrefix(string(header), fileMagic) {
+		return false, notOurs("it is not a database")
+	}
+	switch id := binary.BigEndian.Uint32(header[applicationIDAt:]); {
+	case id == applicationID:
+		return true, nil
+	case id != 0:
+		return false, notOurs("it is a database, but of another program")
+	}
+	for _, suffix := range []string{"-wal", "-journal"} {
+		info, err := os.Lstat(path + suffix)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return false, err
+		case info.Size() > 0 && n == 0:
+			return false, fault.Errorf(fault.StateLoss, "it is missing or empty, and its log %s is there: all that was in the database is lost; put both files back as they were, or move both away and restore the last good backup", path+suffix)
+		case info.Size() > 0:
+			return false, notOurs("it is a database, but of another program, which has left the log " + path + suffix)
+		}
+	}
+	return false, nil
+}
+
 func notOurs(what string) error {
-	return errors.New(what + "; give the path of a Holdfast database, or of a file that does not exist yet")
+	return fault.Errorf(fault.StateForeign, "%s; give the path of a Holdfast database, or of a file that does not exist yet", what)
 }
 
 // inspect refuses a database that is not Holdfast's or is damaged, and makes a
@@ -330,9 +381,29 @@ func checkPages(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if result != "ok" {
-		return damage(result)
+		return damage(named(ctx, db, result))
 	}
 	return nil
+}
+
+// The places that a finding of integrity_check may name in place of a table.
+var (
+	inTree  = regexp.MustCompile(`\b[Tt]ree (\d+)\b`)
+	inIndex = regexp.MustCompile(`\bindex (\w+)`)
+)
+
+// named adds to a finding of integrity_check which table it is about, if it does not say
+// so and that can be told.
+func named(ctx context.Context, db *sql.DB, finding string) string {
+	query, place := `SELECT tbl_name FROM sqlite_schema WHERE rootpage = ?`, inTree.FindStringSubmatch(finding)
+	if place == nil {
+		query, place = `SELECT tbl_name FROM sqlite_schema WHERE type = 'index' AND name = ?`, inIndex.FindStringSubmatch(finding)
+	}
+	var table string
+	if place == nil || db.QueryRowContext(ctx, query, place[1]).Scan(&table) != nil {
+		return finding
+	}
+	return "table " + table + ": " + finding
 }
 
 // checkReferences looks for rows whose parent is gone.
@@ -369,7 +440,7 @@ func checkMade(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	if err != nil || has < 1 { // such as that there is no such table
-		return schemaFault("it does not say which version it is")
+		return schemaFault("the table \"goose_db_version\" does not say which version it is")
 	}
 	p, err := provider(db)
 	if err != nil {
@@ -379,7 +450,38 @@ func checkMade(ctx context.Context, db *sql.DB) error {
 	if knows := sources[len(sources)-1].Version; has > knows {
 		return newer{has, knows}
 	}
+	want := []int64{0} // which the engine notes when it makes its table
+	for _, m := range sources {
+		if m.Version <= has {
+			want = append(want, m.Version)
+		}
+	}
+	if err := checkVersions(ctx, db, want); err != nil {
+		return err
+	}
 	return checkSchema(ctx, db.QueryContext, has)
+}
+
+// checkVersions refuses a list of migrations that is not what they leave, which the engine
+// could not read.
+func checkVersions(ctx context.Context, db *sql.DB, want []int64) error {
+	rows, err := db.QueryContext(ctx, `SELECT CASE WHEN is_applied = 1 AND datetime(tstamp) IS NOT NULL THEN version_id ELSE -1 END FROM goose_db_version ORDER BY version_id`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var there []int64
+	for rows.Next() {
+		var v int64
+		if err := rows.Scan(&v); err != nil {
+			return err
+		}
+		there = append(there, v)
+	}
+	if err := rows.Err(); err != nil || slices.Equal(there, want) {
+		return err
+	}
+	return schemaFault("the table \"goose_db_version\" does not list the migrations that made it")
 }
 
 // migrate brings the schema to this binary's version, or the one that is asked for, and
@@ -392,6 +494,9 @@ func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 	has, knows, err := p.GetVersions(ctx)
 	if err != nil {
 		return 0, err
+	}
+	if opts.asItIs {
+		return has, nil
 	}
 	began := time.Now()
 	to := cmp.Or(opts.schema, knows)
@@ -438,8 +543,8 @@ func refuse(path string, err error) error {
 		return damaged(path, oneLine(string(d)), nil)
 	case hasCode(err, sqlite3.SQLITE_CORRUPT), hasCode(err, sqlite3.SQLITE_NOTADB):
 		return damaged(path, oneLine(err.Error()), err)
-	case fault.CodeOf(err) == fault.StateSchema:
-		return fault.Wrapf(fault.StateSchema, err, "database %s cannot be used", path)
+	case slices.Contains([]fault.Code{fault.StateSchema, fault.StateForeign, fault.StateLoss}, fault.CodeOf(err)):
+		return fault.Errorf(fault.CodeOf(err), "database %s: %s", path, fault.ReasonOf(err))
 	case errors.As(err, new(newer)):
 		return fault.Errorf(fault.Conflict, "database %s: %v", path, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), hasCode(err, sqlite3.SQLITE_INTERRUPT):
@@ -450,7 +555,7 @@ func refuse(path string, err error) error {
 
 func damaged(path, what string, err error) error {
 	return &fault.Fault{
-		Code:    fault.Internal,
+		Code:    fault.StateDamaged,
 		Message: fmt.Sprintf("database %s: it is damaged (%s); move this file away and keep it for inquiry, restart the machine, and restore the last good backup", path, what),
 		Err:     err,
 	}

@@ -54,11 +54,6 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 			return nil, nil, err
 		}
 	}
-	if o.AuditHead != nil {
-		if err := setAuditHead(c, o.AuditHead); err != nil {
-			return nil, nil, err
-		}
-	}
 	heads, err := readManifests(ctx, c)
 	if err != nil {
 		return nil, nil, err
@@ -78,9 +73,16 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	report := &appliance.StateReport{Rows: n}
 	if !o.Seal {
-		if err := s.judge(ctx, c, st, there, report); err != nil {
+		j, err := st.judge(ctx, c, there)
+		if err != nil {
 			return nil, nil, err
 		}
+		if !j.root {
+			return nil, nil, stateChanged()
+		}
+		st.broken = j.broken
+		report.Head, report.Migrated, report.Damaged = root.Head(), j.migrated, slices.Sorted(maps.Keys(j.broken))
+		st.know(report.Damaged)
 	}
 	st.sums, st.groups = there.sums, there.groups
 	if o.Seal || report.Migrated {
@@ -94,8 +96,8 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 		st.tx.forced[appliance.ScopeInstallation] = true
 		st.tx.anchored = true
 	}
-	if o.Fresh != nil && !o.Seal {
-		if err := o.Fresh(report.Head); err != nil {
+	if o.Fresh != nil {
+		if st.known, err = fresh(ctx, c, o, root); err != nil {
 			return nil, nil, err
 		}
 		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
@@ -104,41 +106,53 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	return st, report, nil
 }
 
-// judge holds the sums against the manifests.
-func (s *DB) judge(ctx context.Context, c *conn, st *state, there *delta, report *appliance.StateReport) error {
+// fresh asks whether the state is as new as its anchors, and gives the heads that the next
+// manifest comes after; none for its own.
+func fresh(ctx context.Context, c *conn, o appliance.StateOptions, root *appliance.Manifest) ([]appliance.Head, error) {
+	var own appliance.Head
+	if root != nil {
+		own = root.Head()
+	}
+	return o.Fresh(own, func(h appliance.Head) (bool, error) { return past(ctx, c, root, h) })
+}
+
+// judgement is what the sums of the sets are by the manifests.
+type judgement struct {
+	root     bool            // the set of the installation matches
+	broken   map[string]bool // the others that do not
+	migrated bool            // the manifests are of an earlier schema
+}
+
+// judge holds the sums against the manifests, of which there is the installation's.
+func (s *state) judge(ctx context.Context, c *conn, there *delta) (j judgement, err error) {
 	sums := there.sums
-	root := st.heads[appliance.ScopeInstallation]
+	root := s.heads[appliance.ScopeInstallation]
 	if root.Schema != s.schema {
-		var err error
-		if sums, err = s.earlierSums(ctx, c, st, root.Schema); err != nil {
-			return err
+		if sums, err = s.earlierSums(ctx, c, root.Schema); err != nil {
+			return j, err
 		}
-		report.Migrated = true
+		j.migrated = true
 	}
 	matches := func(m *appliance.Manifest, sum appliance.Sum) bool {
-		return m.Schema == root.Schema && hmac.Equal(m.Seal, st.o.Key.Seal(m, &sum))
+		return m.Schema == root.Schema && hmac.Equal(m.Seal, s.o.Key.Seal(m, &sum))
 	}
-	if !matches(root, sums[appliance.ScopeInstallation]) {
-		return stateChanged()
-	}
-	report.Head = root.Head()
+	j.root, j.broken = matches(root, sums[appliance.ScopeInstallation]), map[string]bool{}
 	for scope := range scopesOf(sums) {
-		if m := st.heads[scope]; m == nil || !matches(m, sums[scope]) {
-			st.broken[scope] = true
+		if m := s.heads[scope]; scope != appliance.ScopeInstallation && (m == nil || !matches(m, sums[scope])) {
+			j.broken[scope] = true
 		}
 	}
-	for scope, m := range st.heads {
-		if _, rows := sums[scope]; !rows && !matches(m, appliance.Sum{}) {
-			st.broken[scope] = true
+	for scope, m := range s.heads {
+		if _, rows := sums[scope]; scope != appliance.ScopeInstallation && !rows && !matches(m, appliance.Sum{}) {
+			j.broken[scope] = true
 		}
 	}
-	report.Damaged = slices.Sorted(maps.Keys(st.broken))
-	return nil
+	return j, nil
 }
 
 // earlierSums counts the rows as they were counted before the schema was migrated: without
 // the tables and columns that are new, which must be as the migrations make them.
-func (s *DB) earlierSums(ctx context.Context, c *conn, st *state, schema int64) (map[string]appliance.Sum, error) {
+func (s *state) earlierSums(ctx context.Context, c *conn, schema int64) (map[string]appliance.Sum, error) {
 	if schema > s.schema || schema < firstManifest {
 		return nil, stateChanged()
 	}
@@ -147,7 +161,7 @@ func (s *DB) earlierSums(ctx context.Context, c *conn, st *state, schema int64) 
 		return nil, err
 	}
 	there := newDelta()
-	for name, now := range st.specs {
+	for name, now := range s.specs {
 		was := before[name]
 		if was == nil {
 			var rows int
@@ -159,7 +173,7 @@ func (s *DB) earlierSums(ctx context.Context, c *conn, st *state, schema int64) 
 			}
 			continue
 		}
-		if err := s.earlierRows(ctx, c, st, there, was, now); err != nil {
+		if err := s.earlierRows(ctx, c, there, was, now); err != nil {
 			return nil, err
 		}
 	}
@@ -169,7 +183,7 @@ func (s *DB) earlierSums(ctx context.Context, c *conn, st *state, schema int64) 
 // firstManifest is the version of the schema that has manifests first.
 const firstManifest = 9
 
-func (s *DB) earlierRows(ctx context.Context, c *conn, st *state, there *delta, was, now *spec) error {
+func (s *state) earlierRows(ctx context.Context, c *conn, there *delta, was, now *spec) error {
 	added := map[int]any{}
 	var from []int
 	for i, name := range now.columns {
@@ -201,7 +215,7 @@ func (s *DB) earlierRows(ctx context.Context, c *conn, st *state, there *delta, 
 			earlier[i] = row[at]
 		}
 		if !was.outOfPlace(earlier) {
-			st.count(there, was, earlier, false)
+			s.count(there, was, earlier, false)
 		}
 	}, fmt.Sprintf(`SELECT %s FROM %q`, quoted(now.columns), now.name))
 	if changed {
@@ -239,16 +253,28 @@ func (s *DB) CheckState(ctx context.Context) (report *appliance.StateReport, err
 	return report, err
 }
 
-// History implements [appliance.StateRows].
-func (s *DB) History(ctx context.Context, sequence uint64) (digest []byte, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		found, err := c.one([]any{&digest}, `SELECT digest FROM manifest_history WHERE sequence = ?`, int64(sequence))
-		if err == nil && !found {
-			return fault.Errorf(fault.NotFound, "the digest of state %d is not kept", sequence)
+// Damaged implements [appliance.StateRows].
+func (s *DB) Damaged() []string {
+	st := s.writer.live.Load()
+	if st == nil {
+		return nil
+	}
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	return slices.Sorted(maps.Keys(st.damaged))
+}
+
+// Past implements [appliance.StateRows].
+func (s *DB) Past(ctx context.Context, h appliance.Head) (is bool, err error) {
+	err = s.writer.doOnce(ctx, func(c *conn) error {
+		st := s.writer.live.Load()
+		if st == nil {
+			return stateClosed()
 		}
+		is, err = past(ctx, c, st.heads[appliance.ScopeInstallation], h)
 		return err
 	})
-	return digest, err
+	return is, err
 }
 
 func stateClosed() error {

@@ -27,7 +27,7 @@ func (l *memoryLog) Append(_ context.Context, number uint64, body []byte) error 
 	return nil
 }
 
-func (l *memoryLog) Change(_ context.Context, number uint64) ([]byte, error) {
+func (l *memoryLog) change(_ context.Context, number uint64) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if number < 1 || number > uint64(len(l.changes)) {

@@ -13,6 +13,14 @@ import (
 // schemaObject is a row of sqlite_schema.
 type schemaObject struct{ kind, name, table, sql string }
 
+// String names the object, and the table that it is on.
+func (o schemaObject) String() string {
+	if o.name == o.table {
+		return fmt.Sprintf("%s %.80q", o.kind, o.name)
+	}
+	return fmt.Sprintf("%s %.80q on %.80q", o.kind, o.name, o.table)
+}
+
 // schemaOf reads the schema of a database.
 func schemaOf(ctx context.Context, query func(context.Context, string, ...any) (*sql.Rows, error)) ([]schemaObject, error) {
 	rows, err := query(ctx, `SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name`)
@@ -94,13 +102,13 @@ func checkSchema(ctx context.Context, query func(context.Context, string, ...any
 			continue
 		}
 		if slices.ContainsFunc(p.objects, func(want schemaObject) bool { return want.kind == o.kind && want.name == o.name }) {
-			return schemaFault("the %s %.80q is not what Holdfast made", o.kind, o.name)
+			return schemaFault("the %s is not what Holdfast made", o)
 		}
-		return schemaFault("it has a %s %.80q that is not Holdfast's", o.kind, o.name)
+		return schemaFault("the %s is not Holdfast's", o)
 	}
 	for _, want := range p.objects {
 		if !slices.Contains(there, want) && !slices.Contains(engineTables, want.name) {
-			return schemaFault("it lacks the %s %q", want.kind, want.name)
+			return schemaFault("it lacks the %s", want)
 		}
 	}
 	return nil

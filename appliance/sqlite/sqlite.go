@@ -74,7 +74,7 @@ func (s *DB) shutDown() error {
 	}
 	// The writer comes last: the last connection to close brings the
 	// write-ahead log into the file and removes it.
-	errs = append(errs, s.writer.close(), s.db.Close(), s.lock.Close())
+	errs = append(errs, s.writer.close(), s.db.Close(), unlock(s.lock))
 	if err := errors.Join(errs...); err != nil {
 		return failed("the database could not be closed", err)
 	}

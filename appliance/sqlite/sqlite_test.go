@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"holdfast/appliance"
@@ -128,6 +132,66 @@ func TestOpenTwice(t *testing.T) {
 	storetest.Must(t, openSQLite(t, path).Close())
 }
 
+// forbidden has a row that the schema forbids, by rewriting the schema for a moment.
+func forbidden(table, without, statement string) func(t *testing.T) string {
+	return func(t *testing.T) string {
+		path := madeSQLite(t)
+		rewrite := func(from, to string) {
+			edit(t, path, "PRAGMA writable_schema = 1", fmt.Sprintf("UPDATE sqlite_schema SET sql = replace(sql, '%s', '%s') WHERE name = '%s'", from, to, table))
+		}
+		rewrite(without, "/* "+without+" */")
+		edit(t, path, "PRAGMA ignore_check_constraints = 1", statement)
+		rewrite("/* "+without+" */", without)
+		return path
+	}
+}
+
+// foreign is another program's database, with what that has not written into it yet.
+func foreign(id int, mode string) func(t *testing.T) string {
+	return func(t *testing.T) string {
+		theirs, path := filepath.Join(t.TempDir(), "songs.db"), filepath.Join(t.TempDir(), "holdfast.db")
+		db, err := sql.Open("sqlite", theirs)
+		storetest.Must(t, err)
+		defer db.Close()
+		db.SetMaxOpenConns(1)
+		for _, st := range []string{fmt.Sprintf("PRAGMA application_id = %d", id), "PRAGMA cache_size = 1", "PRAGMA journal_mode = " + mode, "CREATE TABLE songs (title TEXT)", "BEGIN",
+			"INSERT INTO songs SELECT randomblob(1000) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT i FROM n)"} {
+			_, err := db.ExecContext(t.Context(), st)
+			storetest.Must(t, err)
+		}
+		if mode == "wal" {
+			_, err := db.ExecContext(t.Context(), "COMMIT")
+			storetest.Must(t, err)
+		}
+		for _, suffix := range []string{"", "-wal", "-journal"} {
+			content, err := os.ReadFile(theirs + suffix)
+			if suffix == "-wal" && len(content) > 3*4096 {
+				content[2*4096] ^= 1 // damage that is not ours to judge
+			}
+			if err == nil {
+				storetest.Must(t, os.WriteFile(path+suffix, content, 0o600))
+			}
+		}
+		return path
+	}
+}
+
+// withoutIndexRows is a database whose index lacks rows.
+func withoutIndexRows(t *testing.T) string {
+	path := madeSQLite(t)
+	db, err := sql.Open("sqlite", path)
+	storetest.Must(t, err)
+	defer db.Close()
+	var root int
+	var text string
+	storetest.Must(t, db.QueryRowContext(t.Context(), "SELECT rootpage, sql FROM sqlite_schema WHERE name = 'external_keys_due'").Scan(&root, &text))
+	storetest.Must(t, db.Close())
+	edit(t, path, "PRAGMA writable_schema = 1", "DELETE FROM sqlite_schema WHERE name = 'external_keys_due'")
+	edit(t, path, "UPDATE external_keys SET deletion_at = 5")
+	edit(t, path, "PRAGMA writable_schema = 1", fmt.Sprintf("INSERT INTO sqlite_schema VALUES ('index', 'external_keys_due', 'external_keys', %d, '%s')", root, text))
+	return path
+}
+
 // TestRefused opens what must be refused, and finds the file unchanged after.
 func TestRefused(t *testing.T) {
 	write := func(content string) func(t *testing.T) string {
@@ -166,8 +230,22 @@ func TestRefused(t *testing.T) {
 		code fault.Code
 		want string
 	}{
-		"text":        {write("name,prefix\ndemo,/demo\nand more of the same"), fault.Internal, "it is not a database"},
-		"a few bytes": {write("x"), fault.Internal, "it is not a database"},
+		"another program's log":             {foreign(7, "wal"), fault.StateForeign, "of another program"},
+		"the log of a program without mark": {foreign(0, "wal"), fault.StateForeign, "of another program"},
+		"another program's journal":         {foreign(7, "delete"), fault.StateForeign, "of another program"},
+		"the journal of one without mark":   {foreign(0, "delete"), fault.StateForeign, "of another program"},
+		"a log without its database": {func(t *testing.T) string {
+			path := filepath.Join(t.TempDir(), "holdfast.db")
+			storetest.Must(t, os.WriteFile(path+"-wal", newLogged(t).logs[4], 0o600))
+			storetest.Must(t, os.WriteFile(path, nil, 0o600))
+			return path
+		}, fault.StateLoss, "put both files back"},
+		"a value that is not allowed": {made("PRAGMA ignore_check_constraints = 1", "UPDATE external_keys SET can_encrypt = 7"), fault.StateDamaged, "external_keys"},
+		"a value that is missing":     {forbidden("external_keys", "NOT NULL", "UPDATE external_keys SET seal = NULL"), fault.StateDamaged, "external_keys.seal"},
+		"a value of another type":     {forbidden("key_stores", "STRICT", "UPDATE key_stores SET key_count = 'many'"), fault.StateDamaged, "key_stores.key_count"},
+		"an index that lacks rows":    {withoutIndexRows, fault.StateDamaged, "table external_keys: "},
+		"text":                        {write("name,prefix\ndemo,/demo\nand more of the same"), fault.StateForeign, "it is not a database"},
+		"a few bytes":                 {write("x"), fault.StateForeign, "it is not a database"},
 		"a folder": {func(t *testing.T) string {
 			path := filepath.Join(t.TempDir(), "holdfast.db")
 			storetest.Must(t, os.Mkdir(path, 0o700))
@@ -177,12 +255,12 @@ func TestRefused(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "holdfast.db")
 			edit(t, path, "CREATE TABLE songs (title TEXT)")
 			return path
-		}, fault.Internal, "of another program"},
-		"header only":   {write("SQLite format 3\x00" + strings.Repeat("\x00", 84)), fault.Internal, "damaged"},
-		"garbage in it": {garble(-5*4096, strings.Repeat("garbage!", 1024)), fault.Internal, "damaged"},
-		"zeros in it":   {garble(-4*4096, strings.Repeat("\x00", 4096)), fault.Internal, "damaged"},
-		"wrong page 1":  {garble(100, strings.Repeat("\xff", 1000)), fault.Internal, "damaged"},
-		"no key store":  {made("PRAGMA foreign_keys = 0", "DELETE FROM key_stores"), fault.Internal, "damaged (a row of external_keys refers"},
+		}, fault.StateForeign, "of another program"},
+		"header only":   {write("SQLite format 3\x00" + strings.Repeat("\x00", 84)), fault.StateDamaged, "damaged"},
+		"garbage in it": {garble(-5*4096, strings.Repeat("garbage!", 1024)), fault.StateDamaged, "damaged"},
+		"zeros in it":   {garble(-4*4096, strings.Repeat("\x00", 4096)), fault.StateDamaged, "damaged"},
+		"wrong page 1":  {garble(100, strings.Repeat("\xff", 1000)), fault.StateDamaged, "damaged"},
+		"no key store":  {made("PRAGMA foreign_keys = 0", "DELETE FROM key_stores"), fault.StateDamaged, "damaged (a row of external_keys refers"},
 		"newer":         {made("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"), fault.Conflict, "newer Holdfast made it (schema 9999"},
 		"cut off": {func(t *testing.T) string {
 			path := madeSQLite(t)
@@ -190,20 +268,28 @@ func TestRefused(t *testing.T) {
 			storetest.Must(t, err)
 			storetest.Must(t, os.Truncate(path, info.Size()/2/4096*4096))
 			return path
-		}, fault.Internal, "damaged"},
+		}, fault.StateDamaged, "damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := test.path(t)
-			before, _ := os.ReadFile(path)
+			content := func() map[string]string {
+				all := map[string]string{}
+				for _, suffix := range []string{"", "-wal", "-journal", "-wal.lost"} {
+					if b, err := os.ReadFile(path + suffix); err == nil {
+						all[suffix] = string(b)
+					}
+				}
+				return all
+			}
+			before := content()
 			s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 			if err == nil {
 				s.Close()
 			}
 			storetest.Wants(t, err, test.code, test.want)
 			storetest.Wants(t, err, test.code, "database "+path+": ")
-			after, _ := os.ReadFile(path)
-			if !bytes.Equal(before, after) {
-				t.Error("the file was changed")
+			if after := content(); !maps.Equal(before, after) {
+				t.Errorf("the files were changed: %q were there, and %q are", slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after)))
 			}
 			t.Log(err.(*fault.Fault).Message)
 		})
@@ -317,4 +403,33 @@ func child(t *testing.T, role, path string) *exec.Cmd {
 func isCode(err error, code fault.Code) bool {
 	var e *fault.Fault
 	return errors.As(err, &e) && e.Code == code
+}
+
+// TestLockIsGivenUp: a database that was closed can be opened at once, though a child that
+// another goroutine is making has its lock file open, as between fork and exec.
+func TestLockIsGivenUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "holdfast.db")
+	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
+	storetest.Must(t, err)
+	fds, err := os.ReadDir("/proc/self/fd")
+	storetest.Must(t, err)
+	copies := 0
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err != nil || to != path+".lock" {
+			continue
+		}
+		n, err := strconv.Atoi(fd.Name())
+		storetest.Must(t, err)
+		again, err := syscall.Dup(n)
+		storetest.Must(t, err)
+		defer func() { _ = syscall.Close(again) }()
+		copies++
+	}
+	if copies != 1 {
+		t.Fatalf("%d descriptors of the lock", copies)
+	}
+	storetest.Must(t, s.Close())
+	s, err = sqlite.Open(t.Context(), path, sqlite.Options{})
+	storetest.Must(t, err)
+	storetest.Must(t, s.Close())
 }

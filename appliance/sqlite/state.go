@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -31,20 +33,24 @@ type state struct {
 	heads     map[string]*appliance.Manifest
 	number    uint64 // of the last change of the log that is in the database
 	replaying bool
-	version   int64          // PRAGMA data_version: it changes when another connection writes
-	first     appliance.Head // when it was opened
-	tx        *delta         // of the transaction; while a change is made, of that alone
-	batch     *delta         // of the changes before it in the transaction
+	version   int64            // PRAGMA data_version: it changes when another connection writes
+	first     appliance.Head   // when it was opened
+	known     []appliance.Head // what the first manifest comes after; none for the one before it
+	told      uint64           // the sequence of the head that anchors were told last
+	tx        *delta           // of the transaction; while a change is made, of that alone
+	batch     *delta           // of the changes before it in the transaction
 
 	mu     sync.RWMutex
 	groups map[uint64]uint64 // sums of short tags; a group that is not there has no rows
 	bad    map[uint64]bool   // groups whose rows are not those of memory
 	broken map[string]bool   // scopes that did not match when the state was opened
+	// damaged are the scopes, but the installation's, that are known not to match now.
+	damaged map[string]bool
 }
 
 func newState(o appliance.StateOptions, schema int64, seed maphash.Seed, specs map[string]*spec) *state {
 	return &state{o: o, number: o.Taken, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
-		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, tx: newDelta()}
+		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, damaged: map[string]bool{}, tx: newDelta()}
 }
 
 // delta is what a change does to the sums.
@@ -52,14 +58,19 @@ type delta struct {
 	sums     map[string]appliance.Sum
 	groups   map[uint64]uint64
 	anchored bool
+	// keepsHead says that the head of the audit log is to be written.
+	keepsHead bool
 	// cleared are groups whose rows are taken as they are from now on.
 	cleared map[uint64]bool
 	// forced are scopes that get a manifest, changed or not.
 	forced map[string]bool
 	heads  map[string]*appliance.Manifest
-	rows   map[string]*rowChange // for the log of changes, by row
-	err    error
-	row    []byte // the encoding of the last row, whose memory the next one takes
+	rows map[string]*rowChange // for the log of changes, by row
+	// damaged are the scopes that do not match after people have discarded rows; nil if
+	// that is not known.
+	damaged map[string]bool
+	err     error
+	row     []byte // the encoding of the last row, whose memory the next one takes
 }
 
 func newDelta() *delta {
@@ -80,6 +91,7 @@ func (d *delta) fold(o *delta) {
 	maps.Copy(d.cleared, o.cleared)
 	maps.Copy(d.forced, o.forced)
 	d.anchored = d.anchored || o.anchored
+	d.keepsHead = d.keepsHead || o.keepsHead
 	if d.err == nil {
 		d.err = o.err
 	}
@@ -95,6 +107,9 @@ func (s *state) count(d *delta, sp *spec, row []any, out bool) place {
 		short = -short
 	}
 	d.groups[at.group] += short
+	if sp.whole != 0 {
+		d.groups[sp.whole] += short
+	}
 	if sp.kept {
 		sum := d.sums[at.scope]
 		if out {
@@ -254,7 +269,18 @@ func (s *state) compare(ctx context.Context, c *conn) (*appliance.StateReport, e
 		report.Damaged = append(report.Damaged, scope)
 	}
 	slices.Sort(report.Damaged)
+	s.know(report.Damaged)
 	return report, nil
+}
+
+// know takes which scopes do not match.
+func (s *state) know(damaged []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged = map[string]bool{}
+	for _, scope := range damaged {
+		s.damaged[scope] = true
+	}
 }
 
 // compareHead holds the stored manifest of the installation, which is in no set, against
@@ -297,6 +323,9 @@ func (s *state) seal(ctx context.Context, c *conn) error {
 			return err
 		}
 	}
+	if err := s.keepHead(c); err != nil {
+		return err
+	}
 	scopes := maps.Clone(s.tx.forced)
 	for scope, sum := range s.tx.sums {
 		if sum != (appliance.Sum{}) { // a change and its opposite cancel
@@ -327,16 +356,101 @@ func (s *state) seal(ctx context.Context, c *conn) error {
 	return s.next(c, appliance.ScopeInstallation, name, count)
 }
 
+// keepHead writes the head of the audit log where the transaction raises the anchor, or is
+// made for that.
+func (s *state) keepHead(c *conn) error {
+	if s.o.AuditHead == nil || !s.tx.keepsHead && !s.tx.anchored {
+		return nil
+	}
+	row, err := s.o.AuditHead()
+	if err != nil && !s.tx.keepsHead {
+		return nil // a block must work though the log does not; it says so itself
+	}
+	if err != nil {
+		return fault.Wrapf(fault.AuditIO, err, "the head of the audit log cannot be read")
+	}
+	if row == nil {
+		return nil
+	}
+	return setAuditHead(c, row)
+}
+
 // next writes the next manifest of a scope, with the sum that it has after the change.
 func (s *state) next(c *conn, scope, anchor string, count uint64) error {
 	m := &appliance.Manifest{Scope: scope, Sequence: 1, Before: []byte{}, Anchor: anchor, Count: count, Schema: s.schema, At: s.o.Now().UTC().Truncate(time.Millisecond)}
 	if before := s.heads[scope]; before != nil {
 		m.Sequence, m.Before = before.Sequence+1, before.Digest()
 	}
+	if scope == appliance.ScopeInstallation && len(s.known) > 0 {
+		if err := s.follow(c, m); err != nil {
+			return err
+		}
+	}
 	sum := s.sums[scope].Plus(s.tx.sums[scope])
 	m.Seal = s.o.Key.Seal(m, &sum)
 	s.tx.heads[scope] = m
 	return writeManifest(c, m)
+}
+
+// follow has a manifest come after the heads that anchors know, where people accept rows
+// that do not. A chain begins with it, whose first links are the digests of these heads:
+// none of the links of before leads to them.
+func (s *state) follow(c *conn, m *appliance.Manifest) error {
+	sequence := m.Sequence - 1
+	for _, h := range s.known {
+		sequence = max(sequence, h.Sequence)
+	}
+	if _, err := c.exec(`DELETE FROM manifest_history`); err != nil {
+		return err
+	}
+	m.Before = nil
+	for _, h := range s.known {
+		link, err := hex.DecodeString(h.Digest)
+		if err != nil {
+			return fault.Wrapf(fault.Internal, err, "the digest of a head that an anchor knows")
+		}
+		sequence++
+		if _, err := c.exec(`INSERT INTO manifest_history (sequence, link) VALUES (?, ?)`, int64(sequence), link); err != nil {
+			return err
+		}
+		m.Before = appliance.ChainDigest(m.Before, link)
+	}
+	m.Sequence = sequence + 1
+	return nil
+}
+
+// past says whether a head is that of the manifest, or in its past. The links need not be
+// authentic: no others lead to the digest that the manifest's seal is of. They lead there
+// from the head's digest; or from the beginning of a chain whose links have it.
+func past(ctx context.Context, c *conn, m *appliance.Manifest, h appliance.Head) (bool, error) {
+	if m == nil || h.Sequence >= m.Sequence {
+		return m != nil && h.Sequence == m.Sequence && h.Digest == hex.EncodeToString(m.Digest()), nil
+	}
+	from, err := hex.DecodeString(h.Digest)
+	if err != nil || len(from) != sha256.Size {
+		return false, nil // no manifest has that digest
+	}
+	digest, _, err := fold(ctx, c, from, h.Sequence, m.Sequence)
+	if err != nil || string(digest) == string(m.Before) {
+		return err == nil, err
+	}
+	digest, links, err := fold(ctx, c, nil, 0, m.Sequence, from)
+	return links && string(digest) == string(m.Before), err
+}
+
+// fold takes in the links between two manifests, and says whether one of them is the one
+// that is looked for.
+func fold(ctx context.Context, c *conn, digest []byte, after, before uint64, look ...[]byte) (out []byte, found bool, err error) {
+	err = c.each(ctx, func(scan scanner) error {
+		var link []byte
+		err := scan(&link)
+		for _, l := range look {
+			found = found || string(l) == string(link)
+		}
+		digest = appliance.ChainDigest(digest, link)
+		return err
+	}, `SELECT link FROM manifest_history WHERE sequence > ? AND sequence < ? ORDER BY sequence`, int64(after), int64(before))
+	return digest, found, err
 }
 
 // reconcile takes the groups that people have discarded as they are now. The set of a
@@ -363,8 +477,12 @@ func (s *state) reconcile(ctx context.Context, c *conn) error {
 	}); err != nil {
 		return err
 	}
+	s.tx.damaged = map[string]bool{}
 	for scope := range scopesOf(there.sums, s.sums) {
-		if !differs[scope] && !s.broken[scope] && there.sums[scope] != s.sums[scope].Plus(s.tx.sums[scope]) {
+		switch {
+		case differs[scope] || s.broken[scope]:
+			s.tx.damaged[scope] = true
+		case there.sums[scope] != s.sums[scope].Plus(s.tx.sums[scope]):
 			s.tx.sums[scope] = there.sums[scope].Minus(s.sums[scope])
 			s.tx.forced[scope] = true
 		}
@@ -391,14 +509,32 @@ func (s *state) committed() {
 	for g := range tx.cleared {
 		delete(s.bad, g)
 	}
+	if tx.damaged != nil {
+		s.damaged = tx.damaged
+	}
 	s.mu.Unlock()
+	if len(tx.heads) > 0 {
+		s.known = nil
+	}
 	if tx.anchored && s.o.Anchoring != nil {
 		s.o.Anchoring.Committed(s.heads[appliance.ScopeInstallation].Count)
 	}
+	if s.o.Told == nil || len(tx.heads) == 0 {
+		return
+	}
+	if head := s.heads[appliance.ScopeInstallation]; tx.anchored || head.Sequence-s.told >= tellEvery {
+		s.told = head.Sequence
+		s.o.Told(head.Head())
+	}
 }
 
-// keptHistory is how many digests of former manifests are kept.
-const keptHistory = 100000
+const (
+	// keptHistory is how many links of former manifests are kept.
+	keptHistory = 100000
+	// tellEvery is after how many manifests an anchor is told a head though nothing was
+	// decided, so that the links back to it are kept.
+	tellEvery = keptHistory / 10
+)
 
 func writeManifest(c *conn, m *appliance.Manifest) error {
 	_, err := c.exec(`INSERT INTO manifests (scope, sequence, before, anchor, count, schema, at, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -408,8 +544,8 @@ func writeManifest(c *conn, m *appliance.Manifest) error {
 	if err != nil || m.Scope != appliance.ScopeInstallation {
 		return err
 	}
-	if _, err = c.exec(`INSERT INTO manifest_history (sequence, digest) VALUES (?, ?)
-		ON CONFLICT (sequence) DO UPDATE SET digest = excluded.digest`, int64(m.Sequence), m.Digest()); err != nil {
+	if _, err = c.exec(`INSERT INTO manifest_history (sequence, link) VALUES (?, ?)
+		ON CONFLICT (sequence) DO UPDATE SET link = excluded.link`, int64(m.Sequence), m.Link()); err != nil {
 		return err
 	}
 	_, err = c.exec(`DELETE FROM manifest_history WHERE sequence <= ?`, int64(m.Sequence)-keptHistory)

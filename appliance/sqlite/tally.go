@@ -83,6 +83,9 @@ func (t *tally) tag() {
 			encoded = sp.encode(encoded[:0], row)
 			tag, at := t.key.Tag(encoded), sp.place(row)
 			there.groups[at.group] += tag.Short()
+			if sp.whole != 0 {
+				there.groups[sp.whole] += tag.Short()
+			}
 			if !sp.kept {
 				continue
 			}

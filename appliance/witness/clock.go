@@ -1,77 +1,183 @@
 // Package witness tells a time that irreversible things may rest on: keys that are
 // destroyed, records that are removed. The wall clock alone is one reading, which a
-// faulty time server, an administrator of the host or a battery may set to anything for
-// a moment.
+// faulty time server, an administrator of the host or a battery may set to anything.
+//
+// A [Clock] follows the wall clock, and moves by at most [Rate] times what has passed by
+// all other sources: this process's running time, and the TPM's. So a clock that jumps,
+// and is wrong for an hour or for a week, moves it by two hours or two weeks at most; what
+// was to wait for 30 days waits for at least 15 days of time that has really passed. Time
+// in which the machine was off has no witness: the clock makes up for it while it runs, a
+// day for each day. What it has come to is kept over a restart by the caller.
 package witness
 
 import (
+	"errors"
+	"fmt"
+	"math"
 	"sync"
 	"time"
 )
 
-// Span is for how long the wall clock has to say a time before it counts, in time that
-// the process has been running.
-const Span = 24 * time.Hour
+// Rate is by how much more than the time that passes the witnessed time may move.
+const Rate = 2
 
-// Clock has the wall clock witnessed by the time that passes: a time counts when the
-// wall clock has said that it is over, at each look, for [Span] of running time. The
-// running time is of a clock that nobody sets. After a start nothing counts for that
-// long. Its methods may be called by several goroutines.
+// Source is a clock that nobody sets: its time passes, from any beginning.
+type Source struct {
+	Name string
+	// Elapsed gives its time. One that goes back has begun again.
+	Elapsed func() (time.Duration, error)
+}
+
+// Running is the running time of this process, which a wall clock that is set does not
+// move.
+func Running() Source {
+	began := time.Now() // its monotonic reading
+	return Source{"this process", func() (time.Duration, error) { return time.Since(began), nil }}
+}
+
+// Clock tells the witnessed time. Its methods may be called by several goroutines.
 type Clock struct {
-	now     func() time.Time
-	elapsed func() time.Duration
-	span    time.Duration
+	now func() time.Time // the wall clock
 
-	mu sync.Mutex
-	// looks are those that may be the earliest of a span yet: times of the wall rise
-	// along them.
-	looks []look
+	looking sync.Mutex // one look at a time; held while sources are asked
+	sources []*reading
+
+	mu     sync.Mutex
+	at     time.Time     // the witnessed time; zero before Begin
+	passed time.Duration // before Begin: what all sources agree on
+	failed error         // why no time passes
 }
 
-type look struct {
-	at   time.Duration // running time
-	wall time.Time
+// reading is a source, and what it said at the last look.
+type reading struct {
+	Source
+	at   time.Duration
+	read bool
 }
 
-// New makes a clock; now is the wall clock and elapsed the running time, those of the
-// time package if nil.
-func New(now func() time.Time, elapsed func() time.Duration) *Clock {
+// New makes a clock of the wall clock, time.Now if nil, and of sources that tell the time
+// that passes. At least one is needed.
+func New(now func() time.Time, sources ...Source) *Clock {
 	if now == nil {
 		now = time.Now
 	}
-	if elapsed == nil {
-		began := time.Now() // its monotonic reading, which a wall clock that is set does not move
-		elapsed = func() time.Duration { return time.Since(began) }
+	c := &Clock{now: now}
+	for _, s := range sources {
+		c.Add(s)
 	}
-	return &Clock{now: now, elapsed: elapsed, span: Span}
+	return c
 }
 
-// Now looks at the wall clock and gives the latest time that counts: the earliest that
-// the wall clock has said in the last [Span]; zero if it has not been looked at for so
-// long. It is to be called once a minute: a jump between two looks that is taken
-// back is not seen, and does nothing either.
+// Add adds a source, which has to agree from now on. One of the same name is replaced.
+func (c *Clock) Add(s Source) {
+	c.look()
+	c.looking.Lock()
+	defer c.looking.Unlock()
+	r := &reading{Source: s}
+	if at, err := s.Elapsed(); err == nil {
+		r.at, r.read = at, true
+	}
+	for i := range c.sources {
+		if c.sources[i].Name == s.Name {
+			c.sources[i] = r
+			return
+		}
+	}
+	c.sources = append(c.sources, r)
+}
+
+// Begin begins at a time that was witnessed before this process; it moves from there by
+// what has passed since the process began. It does nothing if the clock has begun.
+func (c *Clock) Begin(at time.Time) {
+	c.look()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at.IsZero() {
+		c.at = at.Round(0)
+		c.move(c.passed)
+	}
+}
+
+// Confirm has the clock go on from a time that a person says has passed, if it is later
+// than what is witnessed.
+func (c *Clock) Confirm(at time.Time) {
+	c.look()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.at.IsZero() && at.After(c.at) {
+		c.at = at.Round(0)
+	}
+}
+
+// Look reads all clocks. It may wait for a source, and is to be called once a minute.
+func (c *Clock) Look() { c.look() }
+
+// Now gives the witnessed time as of the last look; zero before Begin.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := look{c.elapsed(), c.now().Round(0)}
-	for n := len(c.looks); n > 0 && !c.looks[n-1].wall.Before(l.wall); n-- {
-		// A later time is not the earliest of any span that has this look; but that the
-		// span is full rests on when the first look was.
-		l.at = c.looks[n-1].at
-		c.looks = c.looks[:n-1]
+	return c.at
+}
+
+// Waits says by how much the witnessed time is behind the wall clock, and why it does not
+// move; nil if it does. It is not behind before Begin.
+func (c *Clock) Waits() (behind time.Duration, why error) {
+	wall := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at.IsZero() {
+		return 0, c.failed
 	}
-	// One a minute is enough; the earlier one stands for those after it.
-	if n := len(c.looks); n == 0 || l.at-c.looks[n-1].at >= time.Minute {
-		c.looks = append(c.looks, l)
-	} else if l.wall.Before(c.looks[n-1].wall) {
-		c.looks[n-1].wall = l.wall
+	return wall.Sub(c.at), c.failed
+}
+
+func (c *Clock) look() {
+	c.looking.Lock()
+	defer c.looking.Unlock()
+	passed, err := c.agreed()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed = err; err != nil {
+		return
 	}
-	begin := c.elapsed() - c.span
-	for len(c.looks) > 1 && c.looks[1].at <= begin {
-		c.looks = c.looks[1:]
+	if c.at.IsZero() {
+		c.passed += passed
+		return
 	}
-	if c.looks[0].at > begin {
-		return time.Time{}
+	c.move(passed)
+}
+
+// agreed gives what has passed since the last look by the source that says least. If one
+// cannot be read nothing has; the next look that can read all gives it.
+func (c *Clock) agreed() (time.Duration, error) {
+	now := make([]time.Duration, len(c.sources))
+	var failed error
+	for i, s := range c.sources {
+		var err error
+		if now[i], err = s.Elapsed(); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("the time of %s cannot be read: %w", s.Name, err))
+		}
 	}
-	return c.looks[0].wall
+	if failed != nil || len(now) == 0 {
+		return 0, failed
+	}
+	passed := time.Duration(math.MaxInt64)
+	for i, s := range c.sources {
+		since := time.Duration(0)
+		if s.read {
+			since = max(0, now[i]-s.at)
+		}
+		passed = min(passed, since)
+		s.at, s.read = now[i], true
+	}
+	return passed, nil
+}
+
+// move moves the witnessed time towards the wall clock. The caller holds c.mu.
+func (c *Clock) move(passed time.Duration) {
+	most := time.Duration(math.MaxInt64)
+	if passed < most/Rate {
+		most = passed * Rate
+	}
+	c.at = c.at.Add(min(max(c.now().Round(0).Sub(c.at), -most), most))
 }

@@ -130,10 +130,13 @@ func (b *Broker) serve(w http.ResponseWriter, r *http.Request) (any, error) {
 	switch r.URL.Path {
 	case "/v1/nonce":
 		return b.nonce(Pin(certificate))
-	case "/v1/release":
+	case "/v1/release", "/v1/state":
 		var req releaseRequest
 		if err := decode(body, &req); err != nil {
 			return nil, fault.Errorf(fault.BrokerRequest, "the request is not understood")
+		}
+		if r.URL.Path == "/v1/state" {
+			return b.state(r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
 		}
 		return b.release(r.Context(), r.RemoteAddr, Pin(certificate), certificate.RawSubjectPublicKeyInfo, req)
 	}
@@ -214,28 +217,14 @@ func (b *Broker) release(_ context.Context, remote, key string, spki []byte, req
 }
 
 func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Record) (*releaseAnswer, error) {
-	policy, err := b.o.Vault.Policy()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.Errorf(fault.BrokerPolicy, "the broker has no policy yet, so it releases nothing")
-	}
-	if errors.Is(err, attest.ErrUnproven) {
-		return nil, fault.Errorf(fault.BrokerPolicy, "the broker's policy cannot be used, so it releases nothing: %s", err)
-	}
+	policy, err := b.policy()
 	if err != nil {
 		return nil, err
 	}
 	record.PolicyVersion, record.Unproven = policy.Version, policy.Forced()
-	evidence, err := attest.Parse(req.Evidence)
+	evidence, err := b.appraise(policy, key, spki, req, true)
 	if err != nil {
-		return nil, fault.Errorf(fault.BrokerRequest, "%s", err.Error())
-	}
-	if !b.take(evidence.Nonce, key) {
-		return nil, fault.Errorf(fault.BrokerNonce, "the evidence's nonce is not one that was given to this connection within the last minute, or was used already")
-	}
-	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
-		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Release: true, Roots: b.o.Roots})
-	if err := verdict.Err(); err != nil {
-		return nil, fault.Decoded(cmp.Or(strings.Join(verdict.Failed(), ","), string(fault.BrokerEvidence)), err.Error())
+		return nil, err
 	}
 	public, err := kem().NewPublicKey(evidence.ReleaseKey)
 	if err != nil {
@@ -251,4 +240,34 @@ func (b *Broker) decide(key string, spki []byte, req releaseRequest, record *Rec
 		return nil, err
 	}
 	return &releaseAnswer{sealed}, nil
+}
+
+// policy gives the policy in force.
+func (b *Broker) policy() (*attest.SignedPolicy, error) {
+	policy, err := b.o.Vault.Policy()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.Errorf(fault.BrokerPolicy, "the broker has no policy yet, so it releases nothing")
+	}
+	if errors.Is(err, attest.ErrUnproven) {
+		return nil, fault.Errorf(fault.BrokerPolicy, "the broker's policy cannot be used, so it releases nothing: %s", err)
+	}
+	return policy, err
+}
+
+// appraise gives the evidence of a request, if it is good: for a release, or of a machine
+// that has had its credential.
+func (b *Broker) appraise(policy *attest.SignedPolicy, key string, spki []byte, req releaseRequest, releases bool) (*attest.Evidence, error) {
+	evidence, err := attest.Parse(req.Evidence)
+	if err != nil {
+		return nil, fault.Errorf(fault.BrokerRequest, "%s", err.Error())
+	}
+	if !b.take(evidence.Nonce, key) {
+		return nil, fault.Errorf(fault.BrokerNonce, "the evidence's nonce is not one that was given to this connection within the last minute, or was used already")
+	}
+	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
+		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Roots: b.o.Roots})
+	if err := verdict.Err(); err != nil {
+		return nil, fault.Decoded(cmp.Or(strings.Join(verdict.Failed(), ","), string(fault.BrokerEvidence)), err.Error())
+	}
+	return evidence, nil
 }

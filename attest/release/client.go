@@ -51,9 +51,42 @@ func (b *FromBroker) Release(ctx context.Context) (credential []byte, to string,
 }
 
 func (b *FromBroker) release(ctx context.Context) (credential []byte, to string, err error) {
-	certificate, spki, err := connectionKey()
+	key, err := kem().GenerateKey()
+	if err != nil {
+		return nil, "", fmt.Errorf("release key: %w", err)
+	}
+	var answer releaseAnswer
+	nonce, err := b.ask(ctx, "/v1/release", key.PublicKey().Bytes(), &answer)
 	if err != nil {
 		return nil, "", err
+	}
+	credential, err = hpke.Open(key, kdf(), aead(), info(b.Machine, nonce), answer.Sealed)
+	if err != nil {
+		return nil, "", fmt.Errorf("broker %s: what it released does not open: %w", b.URL, err)
+	}
+	return credential, "the broker's policy", nil
+}
+
+// State tells the broker the state that the evidence names, if it names one, and gives the
+// newest that the broker knows of this machine; nil if none. Errors are those of Release.
+// A broker of an earlier release answers fault.BrokerRequest.
+func (b *FromBroker) State(ctx context.Context) (*KnownState, error) {
+	var answer stateAnswer
+	_, err := b.ask(ctx, "/v1/state", nil, &answer)
+	if refused, ok := errors.AsType[*fault.Fault](err); ok {
+		return nil, refused
+	}
+	if err != nil {
+		return nil, fault.Wrapf(fault.BrokerUnreachable, err, "the broker %s does not say which state it knows", b.URL)
+	}
+	return answer.State, nil
+}
+
+// ask shows the broker evidence for its nonce, over a connection of its own.
+func (b *FromBroker) ask(ctx context.Context, path string, releaseKey []byte, into any) (nonce []byte, err error) {
+	certificate, spki, err := connectionKey()
+	if err != nil {
+		return nil, err
 	}
 	transport := &http.Transport{TLSClientConfig: b.tlsConfig(certificate)}
 	defer transport.CloseIdleConnections()
@@ -64,34 +97,22 @@ func (b *FromBroker) release(ctx context.Context) (credential []byte, to string,
 	client := &http.Client{Transport: transport, Timeout: timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
-	var nonce nonceAnswer
-	if err := b.post(ctx, client, "/v1/nonce", struct{}{}, &nonce); err != nil {
-		return nil, "", err
+	var given nonceAnswer
+	if err := b.post(ctx, client, "/v1/nonce", struct{}{}, &given); err != nil {
+		return nil, err
 	}
-	if len(nonce.Nonce) != nonceBytes {
-		return nil, "", fmt.Errorf("broker %s: a nonce of %d bytes, not %d", b.URL, len(nonce.Nonce), nonceBytes)
+	if len(given.Nonce) != nonceBytes {
+		return nil, fmt.Errorf("broker %s: a nonce of %d bytes, not %d", b.URL, len(given.Nonce), nonceBytes)
 	}
-	key, err := kem().GenerateKey()
+	evidence, err := b.Collect(ctx, given.Nonce, spki, releaseKey)
 	if err != nil {
-		return nil, "", fmt.Errorf("release key: %w", err)
-	}
-	evidence, err := b.Collect(ctx, nonce.Nonce, spki, key.PublicKey().Bytes())
-	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	text, err := evidence.Encode()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	var answer releaseAnswer
-	if err := b.post(ctx, client, "/v1/release", releaseRequest{b.Machine, text}, &answer); err != nil {
-		return nil, "", err
-	}
-	credential, err = hpke.Open(key, kdf(), aead(), info(b.Machine, nonce.Nonce), answer.Sealed)
-	if err != nil {
-		return nil, "", fmt.Errorf("broker %s: what it released does not open: %w", b.URL, err)
-	}
-	return credential, "the broker's policy", nil
+	return given.Nonce, b.post(ctx, client, path, releaseRequest{b.Machine, text}, into)
 }
 
 // connectionKey makes a key and a certificate for one connection.

@@ -15,10 +15,14 @@ import (
 )
 
 // The protocol between machine and broker: JSON over TLS 1.3, two POST
-// requests.
+// requests: first for a nonce, then for one of two things.
 //
 //	/v1/nonce    {}                         → {"nonce": base64}
 //	/v1/release  {"machine", "evidence"}    → {"sealed": base64}
+//	/v1/state    {"machine", "evidence"}    → {"state": {"sequence", "digest", "at", "anchored", "since"}}
+//
+// Evidence that names a state tells the broker that state. The answer is the newest that
+// the broker knows of the machine, without "state" if it knows none.
 //
 // Both sides are pinned: the machine knows the broker by its public key, and
 // the broker takes a machine only if the key of its TLS connection is the one
@@ -42,6 +46,9 @@ type (
 	releaseAnswer struct {
 		// Sealed is the encapsulated key and the ciphertext (RFC 9180 section 6.1).
 		Sealed []byte `json:"sealed"`
+	}
+	stateAnswer struct {
+		State *KnownState `json:"state,omitempty"`
 	}
 	errorAnswer struct {
 		Code   string `json:"code"`

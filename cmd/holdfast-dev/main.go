@@ -23,6 +23,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/cmd/internal/logging"
+	"holdfast/cmd/internal/terminal"
 )
 
 func main() {
@@ -46,7 +47,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "holdfast-dev: "+err.Error())
+		fmt.Fprintln(os.Stderr, "holdfast-dev: "+terminal.Lines(err.Error()))
 		os.Exit(1)
 	}
 }
@@ -72,7 +73,7 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 		for _, w := range warnings {
-			fmt.Println(w)
+			fmt.Println(terminal.Text(w.String()))
 		}
 	}
 	p.configure(cfg, o)
@@ -103,7 +104,7 @@ func run(ctx context.Context, o options) error {
 		fmt.Println("stopped")
 	}
 	if fault.CodeOf(err) == fault.Tampered {
-		return fmt.Errorf("the state folder %s is broken; delete it to begin anew: %w", p.dir, err)
+		return fmt.Errorf("the state folder %s is broken; delete it to start over: %w", p.dir, err)
 	}
 	return err
 }

@@ -41,6 +41,7 @@ var consolePages = []struct{ name, path string }{
 	{"hsms", "/hsms"},
 	{"users", "/users"},
 	{"approvals", "/approvals"},
+	{"state", "/state?verify=1"},
 	{"settings", "/settings"},
 	{"account", "/account"},
 	{"not-found", "/nothing"},

@@ -98,7 +98,7 @@ func (p *platform) pin() ([]byte, error) {
 	pin, err := os.ReadFile(p.path("pin"))
 	pin = bytes.TrimSpace(pin)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && len(pin) == 0) {
-		return nil, fmt.Errorf("%s is missing or empty, but there is a token: the state folder %s is broken; delete it to begin anew", p.path("pin"), p.dir)
+		return nil, fmt.Errorf("%s is missing or empty, but there is a token: the state folder %s is broken; delete it to start over", p.path("pin"), p.dir)
 	}
 	return pin, err
 }

@@ -86,7 +86,7 @@ func tour(ctx context.Context, p *platform, a daemon.Addresses, setup string) er
 XKS endpoint    %s%s%s
 console         https://%s%s
 command line    bin/holdfast --socket %s status
-state           %s (delete it to begin anew), log in %s
+state           %s (delete it to start over), log in %s
 
 Act as KMS yourself:
 

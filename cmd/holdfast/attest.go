@@ -82,18 +82,23 @@ func showReport(w io.Writer, r *operation.Report) {
 }
 
 func sealCommand(a *admin) *cobra.Command {
-	var file string
-	c := a.asking("seal [--pin-file FILE] < PIN", "Seal the HSM's PIN to this machine's TPM", func(cmd *cobra.Command, _ []string) error {
+	var file, admission string
+	c := a.asking("seal [--pin-file FILE] [--admission DIGEST] < PIN", "Seal the HSM's PIN to this machine's TPM", func(cmd *cobra.Command, _ []string) error {
+		digest, err := a.confirmed(cmd, admission, file != "")
+		if err != nil {
+			return err
+		}
 		pin, err := readPIN(cmd, file)
 		if err != nil {
 			return err
 		}
 		defer clear(pin)
-		return call(a, cmd, operation.Seal, operation.SealRequest{PIN: pin}, says[operation.Nothing]("the PIN is sealed to this machine's TPM"))
+		return call(a, cmd, operation.Seal, operation.SealRequest{PIN: pin, Admission: digest}, says[operation.Nothing]("the PIN is sealed to this machine's TPM"))
 	})
 	c.Long = "Seal the HSM's PIN to this machine's TPM, which gives it out only to a machine in an authorized\n" +
 		"state. The PIN is read from standard input, or from a file that only its owner may read.\n" +
-		"An appliance that waits for it goes on booting."
+		"An appliance that waits for it goes on booting.\n" + admissionAsked
+	addAdmission(c, &admission)
 	c.Flags().StringVar(&file, "pin-file", "", "file with the PIN, instead of standard input")
 	c.AddCommand(sealRevokeCommand(a))
 	return c

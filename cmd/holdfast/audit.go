@@ -142,6 +142,9 @@ func showAuditReport(w io.Writer, r *audit.Report) {
 	cli.Row(w, "log", r.LogID)
 	cli.Row(w, "records", fmt.Sprintf("%d, from %d on, in %d segments", r.Records-r.First, r.First, r.Segments))
 	cli.Row(w, "checkpoints", fmt.Sprintf("%d, the newest of %s over %d records", r.Checkpoints, cli.When(r.Newest.Time), r.Newest.Size))
+	if h := r.Newest.State; h.Sequence > 0 {
+		cli.Row(w, "state", fmt.Sprintf("number %d of %s, digest %s", h.Sequence, h.At.Format(time.RFC3339), h.Digest))
+	}
 	if r.Unsigned > 0 {
 		cli.Row(w, "unsigned", fmt.Sprintf("the last %d records, which no checkpoint covers yet", r.Unsigned))
 	}

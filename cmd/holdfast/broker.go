@@ -20,7 +20,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -378,19 +377,9 @@ func (b *broker) logCommand() *cobra.Command {
 			return errors.Join(damaged, b.Show(cmd, records, func(w io.Writer) {
 				cli.Row(w, "TIME", "MACHINE", "REMOTE", "RESULT", "CODE", "REASON")
 				for _, r := range records {
-					cli.Row(w, cli.When(r.Time), cli.OrDash(r.Machine), r.Remote, r.Result, cli.OrDash(r.Code), cli.OrDash(printable(cmp.Or(r.Reason, r.Unproven.String()))))
+					cli.Row(w, cli.When(r.Time), cli.OrDash(r.Machine), r.Remote, r.Result, cli.OrDash(r.Code), cli.OrDash(cmp.Or(r.Reason, r.Unproven.String())))
 				}
 			}))
 		}),
 	}
-}
-
-// printable takes away what a stranger could steer a terminal with.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, s)
 }

@@ -65,7 +65,8 @@ var asking = map[string][]string{
 	"token create": {"robot2 --out $NEW"}, "token list": {""}, "token revoke": {"robot"},
 	"approval list": {""}, "approval show": {"r"}, "approval reject": {"r"}, "approval perform": {"r --out $NEW"},
 	"setting show": {""}, "setting set": {"--four-eyes deleteKeyStore", "--no-four-eyes"}, "setting discard": {"four_eyes"},
-	"state verify": {""}, "state accept": {"--reason r"},
+	"clock confirm":  {"--time 2026-11-27T10:00:00Z --reason r"},
+	"admission show": {""}, "admission confirm": {"--admission 00"}, "state verify": {""}, "state accept": {"--reason r"},
 	"certificate show": {""}, "certificate request": {"--name h.example"}, "certificate install": {"$CHAIN"},
 }
 

@@ -135,6 +135,6 @@ func (p *groups) end() {
 	if p.group == "" {
 		return
 	}
-	fmt.Fprintf(p.w, "%s: %s\n", p.group, strings.Join(append([]string{fmt.Sprint(p.passed, " passed")}, p.others...), ", "))
+	cli.Row(p.w, fmt.Sprintf("%s: %s", p.group, strings.Join(append([]string{fmt.Sprint(p.passed, " passed")}, p.others...), ", ")))
 	p.group, p.passed, p.others = "", 0, nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -29,10 +28,10 @@ func configCommand(a *admin) *cobra.Command {
 				}
 			} else {
 				for _, p := range problems {
-					fmt.Fprintln(cmd.OutOrStdout(), p)
+					cli.Row(cmd.OutOrStdout(), p)
 				}
 				if err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "%s: usable\n", args[0])
+					cli.Row(cmd.OutOrStdout(), args[0]+": usable")
 				}
 			}
 			if err != nil {

@@ -28,9 +28,13 @@ func installationDecision(a *admin, use, short, long string, o *operation.Operat
 		return call(a, cmd, o, in, func(w io.Writer, d operation.Decided) { showInstallation(w, d.InstallationState) })
 	})
 	c.Long = short + ".\n" + long
-	c.Flags().StringVar(&in.Reason, "reason", "", "why; the audit log has it")
-	_ = c.MarkFlagRequired("reason") // it exists: it was made above
+	addReason(c, &in.Reason)
 	return c
+}
+
+func addReason(c *cobra.Command, reason *string) {
+	c.Flags().StringVar(reason, "reason", "", "why; the audit log has it")
+	_ = c.MarkFlagRequired("reason") // it exists: it was made above
 }
 
 func installationTakeoverCommand(a *admin) *cobra.Command {
@@ -41,10 +45,20 @@ func installationTakeoverCommand(a *admin) *cobra.Command {
 }
 
 func installationBeginCommand(a *admin) *cobra.Command {
-	return installationDecision(a, "begin", "Begin a new installation in an appliance that is locked by E_STATE_MISSING",
-		"The database has no installation, and the HSM or the audit log has traces of one. If that one is lost,\n"+
-			"restore a backup instead: holdfast restore FILE. What the HSM has stays as it is.",
-		operation.BeginInstallation)
+	const short = "Begin a new installation in an appliance that is locked by E_STATE_MISSING"
+	var in operation.Beginning
+	c := a.asking("begin --reason TEXT [--admission DIGEST]", short, func(cmd *cobra.Command, _ []string) (err error) {
+		if in.Admission, err = a.confirmed(cmd, in.Admission, true); err != nil {
+			return err
+		}
+		return call(a, cmd, operation.BeginInstallation, in, func(w io.Writer, d operation.Decided) { showInstallation(w, d.InstallationState) })
+	})
+	c.Long = short + ".\n" +
+		"The database has no installation, and the HSM or the audit log has traces of one. If that one is lost,\n" +
+		"restore a backup instead: holdfast restore FILE. What the HSM has stays as it is.\n" + admissionAsked
+	addReason(c, &in.Reason)
+	addAdmission(c, &in.Admission)
+	return c
 }
 
 func showInstallation(w io.Writer, s appliance.InstallationState) {

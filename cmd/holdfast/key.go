@@ -211,6 +211,9 @@ func stateOf(k *appliance.ExternalKey) string {
 	if !k.DeletionAt.IsZero() {
 		state += ", destroyed " + cli.When(k.DeletionAt)
 	}
+	if k.DeletionWaits != "" {
+		state += ": " + k.DeletionWaits
+	}
 	if !k.Blocked.IsZero() {
 		state += ", " + blocked(k.Blocked)
 	}

@@ -16,11 +16,12 @@ func stateCommand(a *admin) *cobra.Command {
 }
 
 func stateVerifyCommand(a *admin) *cobra.Command {
-	c := a.asking("verify", "Verify all stored rows against their manifests, and the state's head against its anchor", func(cmd *cobra.Command, _ []string) error {
+	c := a.asking("verify", "Verify all stored rows against their manifests, and the state's head against its anchors", func(cmd *cobra.Command, _ []string) error {
 		return call(a, cmd, operation.VerifyState, operation.Nothing{}, showState)
 	})
 	c.Long = "Read all stored rows, and hold them against the manifests that authenticate them as sets, and the\n" +
-		"head of the state against the anchor outside of the database."
+		"head of the state against its anchors outside of the database: the TPM's counter, and the head that\n" +
+		"the newest signed checkpoint of the audit log names."
 	return c
 }
 
@@ -49,9 +50,11 @@ func showState(w io.Writer, s *appliance.StateStatus) {
 	for _, scope := range s.Damaged {
 		cli.Row(w, "does not match", scope)
 	}
-	cli.Row(w, "anchor", cli.OrDash(s.Anchor))
-	if s.Anchor != "" {
-		cli.Row(w, "anchor's count", s.Head.Count)
+	for _, a := range s.Anchors {
+		cli.Row(w, "anchor", a.Name+": "+a.Standing())
+	}
+	if len(s.Anchors) == 0 {
+		cli.Row(w, "anchor", "-")
 	}
 	if s.NotAnchored != "" {
 		cli.Row(w, "not anchored", s.NotAnchored)

@@ -50,6 +50,9 @@ func showStatus(w io.Writer, s operation.Status) {
 	if i := s.Instance; i != nil {
 		cli.Row(w, "instance", fmt.Sprintf("%s, %s, %s, %s, account %s (as its metadata service tells, not proven)", i.ID, i.Type, i.Image, i.Zone, i.Account))
 	}
+	if s.Clock.Waits != "" {
+		cli.Row(w, "clock", "keys that are due and audit records past their age wait: "+s.Clock.Waits)
+	}
 	showHSMs(w, s.HSMs)
 	showAuditStatus(w, s.Audit)
 	if t := b.Attestation; t != nil {

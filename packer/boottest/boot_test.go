@@ -59,6 +59,7 @@ func TestBoot(t *testing.T) {
 	t.Logf("first boot: waits for the PIN %.1f s after it was switched on", time.Since(b.started).Seconds())
 	code := b.says(regexp.MustCompile(`(?m)([A-Z2-7]{6}(?:-[A-Z2-7]{6}){3})\s`))[1]
 	admin := b.enrol(code)
+	admin.holdfast("yes\n", "admission", "confirm") // whom the first unlock seals
 	admin.holdfast(pin, "seal")
 	b.serves()
 	admin.holdfast("", "keystore", "create", "bank", "--uri-path-prefix", "/bank")

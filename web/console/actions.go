@@ -30,8 +30,10 @@ type action struct {
 type then struct {
 	// confirm, if not empty, is the field whose value has to be typed once more.
 	confirm string
-	// done says what was done, on the page where the form stood.
+	// done says what was done, on the page where the form stood; tell, if it is not nil,
+	// says it of the answer.
 	done string
+	tell func(answer any) string
 	// to is where to go on; the form's page if empty. Parameters in braces are fields
 	// of the form.
 	to string
@@ -64,7 +66,7 @@ func ask[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, sh
 var actions = map[string]action{}
 
 func init() { // for their pages have forms of them
-	for _, a := range slices.Concat(keyStoreActions(), keyActions(), grantActions(), credentialActions(), proofActions(), userActions(), accountActions(), approvalActions(), settingsActions()) {
+	for _, a := range slices.Concat(keyStoreActions(), keyActions(), grantActions(), credentialActions(), proofActions(), userActions(), accountActions(), approvalActions(), settingsActions(), stateActions()) {
 		actions[a.route.ID] = a
 	}
 }
@@ -179,7 +181,7 @@ func proofActions() []action {
 		post(operation.ProbeHSMs, nothing, then{done: "Each HSM has done its test operation."}),
 		post(operation.VerifyAudit, nothing, then{done: "The verification has begun."}),
 		post(operation.Seal, func(f *form) operation.SealRequest {
-			return operation.SealRequest{PIN: operation.Secret(f.secret("pin"))}
+			return operation.SealRequest{PIN: operation.Secret(f.secret("pin")), Admission: f.hidden("admission")}
 		}, then{done: "The PIN is sealed to this machine's TPM. The boot goes on by itself."}),
 		post(operation.RevokePolicies, func(f *form) operation.Revocation {
 			return operation.Revocation{Below: uint64(f.whole("below"))}

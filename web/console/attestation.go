@@ -25,6 +25,7 @@ type attestationData struct {
 	now       time.Time
 	reference string
 	facts     []ui.Fact
+	state     []ui.Fact // of the head that the evidence names, and its anchors; nil if it names none
 	failure   string
 }
 
@@ -50,8 +51,35 @@ func attestation(p *page) (*view, error) {
 		}
 	}
 	d.facts = flat("", d.verdict.Facts)
+	if err := d.look(p); err != nil {
+		return nil, err
+	}
 	v.body = attestationPage(d)
 	return v, nil
+}
+
+// look takes the head that the evidence names, and what is known of its anchors.
+func (d *attestationData) look(p *page) error {
+	named := d.report.State
+	if named == nil {
+		return nil
+	}
+	anchored := "no"
+	if named.Anchored {
+		anchored = "yes"
+	}
+	d.state = []ui.Fact{{Term: "Number", Value: ui.Count(named.Sequence)}, {Term: "Digest", Value: hex.EncodeToString(named.Digest), Mono: true, Copy: true},
+		{Term: "Changed", Component: ui.When(named.At, d.now)}, {Term: "Counted by the TPM", Value: anchored}}
+	status, err := read(p, operation.ShowStatus, operation.Nothing{})
+	if err != nil {
+		return err
+	}
+	if s := status.State; s != nil {
+		for _, a := range s.Anchors {
+			d.state = append(d.state, ui.Fact{Term: anchorName(a.Name), Value: a.Standing()})
+		}
+	}
+	return nil
 }
 
 // maxFact is the longest fact that the page shows, in bytes; the evidence has all.

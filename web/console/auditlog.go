@@ -151,7 +151,7 @@ func auditFilter(q url.Values) (operation.AuditFilter, error) {
 			continue
 		}
 		var err error
-		if *t, err = time.Parse("2006-01-02T15:04", v); err != nil { // a field of time without a zone
+		if *t, err = time.Parse(fieldTime, v); err != nil { // a field of time without a zone
 			*t, err = time.Parse(time.RFC3339, v)
 		}
 		if err != nil {

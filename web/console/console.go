@@ -272,6 +272,7 @@ var navigation = []struct {
 	{"Appliance", "HSMs", "/hsms", "chip", "h", identity.See},
 	{"Appliance", "Users and tokens", "/users", "users", "u", identity.Administer},
 	{"Appliance", "Approvals", "/approvals", "eyes", "p", identity.See},
+	{"Appliance", "State", "/state", "check", "e", identity.See},
 	{"Appliance", "Settings", "/settings", "gear", "s", identity.See},
 }
 

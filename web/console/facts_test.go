@@ -1,11 +1,54 @@
 package console
 
 import (
+	"encoding/json"
+	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"holdfast/appliance/audit"
 	"holdfast/attest/tpm"
 )
+
+// TestFactsOfRecord: the page of a record shows each of its fields. A new one is among
+// them by itself; before and after have a table, and the number the title.
+func TestFactsOfRecord(t *testing.T) {
+	r := &audit.Record{}
+	v := reflect.ValueOf(r).Elem()
+	want := map[string]string{}
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Name
+		switch f := v.Field(i).Addr().Interface().(type) {
+		case *json.RawMessage:
+			*f = json.RawMessage(`{"x":"` + name + `"}`)
+			want[name] = string(*f)
+		case *[]string:
+			*f = []string{name}
+			want[name] = name
+		case *uint64:
+			*f = 4711
+			want[name] = "4711"
+		case *int64:
+			*f = 4711000
+		case *time.Time:
+			*f = time.Unix(1_800_000_000, 0)
+		default:
+			v.Field(i).SetString(name)
+			want[name] = name
+		}
+	}
+	delete(want, "Before")
+	delete(want, "After")
+	shown := fmt.Sprint(recordFacts(r))
+	for name, value := range want {
+		if !strings.Contains(shown, value) {
+			t.Errorf("%s is not shown", name)
+		}
+	}
+}
 
 // TestFactsOfAnyType: facts come as the values that they are, and are written as
 // they are in JSON: names of named types without quotes, and what is within others

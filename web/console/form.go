@@ -83,6 +83,19 @@ func (f *form) choices(name string) []string {
 	return slices.DeleteFunc(append([]string{}, f.values[name]...), func(v string) bool { return v == "" })
 }
 
+// fieldTime is how a browser writes a field of time, which has no zone.
+const fieldTime = "2006-01-02T15:04"
+
+// utc gives a field of time, in UTC.
+func (f *form) utc(name string) time.Time {
+	text := f.trimmed(name)
+	t, err := time.Parse(fieldTime, text)
+	if err != nil {
+		f.fail("%.40q is no time: write it as 2026-11-27T10:00", text)
+	}
+	return t
+}
+
 // endOfDay gives the last moment of a date; zero if the field is empty.
 func (f *form) endOfDay(name string) time.Time {
 	text := f.trimmed(name)

@@ -27,6 +27,7 @@ type overviewData struct {
 	stores      []*appliance.KeyStore
 	health      []namedHealth
 	seal        *ui.Form
+	admission   *operation.AdmissionDetail // with the form, if somebody has to confirm it
 	unblock     *ui.Form
 	block       ui.Form
 	manages     bool
@@ -73,7 +74,9 @@ func overview(p *page) (*view, error) {
 		}
 	}
 	d.warn()
-	d.forms(p)
+	if err := d.forms(p); err != nil {
+		return nil, err
+	}
 	return &view{title: "Overview", body: overviewPage(d)}, nil
 }
 
@@ -123,10 +126,16 @@ func (d *overviewData) warn() {
 	if i := d.status.Installation; i.Detail != "" && !d.status.Locked {
 		add(ui.Warn, "This copy of the installation is not the owner: "+string(i.Standing), "%s.", i.Detail)
 	}
+	if c := d.status.Clock; c.Waits != "" {
+		add(ui.Warn, "Keys that are due and old audit records wait", "%s.", c.Waits)
+	}
 	if left := d.certificate.NotAfter.Sub(d.now); left < 0 {
 		add(ui.Bad, "The TLS certificate has expired", "KMS refuses to connect. Install a new one in the settings.")
 	} else if left < 30*24*time.Hour {
 		add(ui.Warn, "The TLS certificate expires soon", "It does %s, at %s. KMS then refuses to connect.", ui.Ago(d.certificate.NotAfter, d.now), ui.Stamp(d.certificate.NotAfter))
+	}
+	if s := d.status.State; s != nil {
+		d.warnings = append(d.warnings, stateWarnings(s, d.stores)...)
 	}
 	if a := d.status.Audit; a != nil {
 		switch {
@@ -148,7 +157,7 @@ func (d *overviewData) warn() {
 	}
 }
 
-func (d *overviewData) forms(p *page) {
+func (d *overviewData) forms(p *page) (err error) {
 	if d.manages {
 		d.block = p.form(operation.Block, "", ui.Form{Folded: "Block everything", Submit: "Block everything", Kind: "danger",
 			Note: "Takes every key of every key store out of service at once, and wipes them from memory, until somebody unblocks.", Label: "Block everything",
@@ -158,11 +167,15 @@ func (d *overviewData) forms(p *page) {
 			d.unblock = &f
 		}
 	}
+	if d.admission, err = admission(p); err != nil {
+		return err
+	}
 	if d.status.Boot.Code == string(fault.SealMissing) && p.may(identity.Administer) {
 		f := p.form(operation.Seal, "", ui.Form{Submit: "Seal the PIN", Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",
-			Fields: []ui.Field{{Name: "pin", Label: "HSM user PIN", Type: "password", Required: true, Autocomplete: "off"}}})
+			Fields: []ui.Field{{Name: "pin", Label: "HSM user PIN", Type: "password", Required: true, Autocomplete: "off"}}}, seen(d.admission)...)
 		d.seal = &f
 	}
+	return nil
 }
 
 // charts draws the minutes: each of three hours, or sums of ten of a day.

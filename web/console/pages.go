@@ -28,6 +28,7 @@ func init() { // for refused forms have their pages made again
 		{"/users", users},
 		{"/users/{user}", user},
 		{"/approvals", approvals},
+		{"/state", state},
 		{"/settings", settings},
 		{"/account", account},
 	}

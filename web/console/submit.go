@@ -128,14 +128,18 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
 	case fault.CodeOf(err) == fault.Presence:
 		c.show(w, p, p.proveView(id, v, ""))
-	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.Exists:
+	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.Exists || fault.CodeOf(err) == fault.AdmissionChanged || fault.CodeOf(err) == fault.AdmissionUnconfirmed:
 		c.again(w, p, id, v, err)
 	case err != nil:
 		c.failPage(w, p.Request, p.who, err)
 	case a.show != nil:
 		c.render(w, p, func(p *page) (*view, error) { return a.show(p, answer) })
 	default:
-		flash(w, a.done)
+		done := a.done
+		if a.tell != nil {
+			done = a.tell(answer)
+		}
+		flash(w, done)
 		to := local(v.Get("back"))
 		if a.to != "" {
 			to = fill(a.to, v)

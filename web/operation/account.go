@@ -21,8 +21,8 @@ type Account struct {
 // CeremonyAnswer is what an authenticator says (WebAuthn Level 3,
 // PublicKeyCredential in JSON), for a ceremony that was begun.
 type CeremonyAnswer struct {
-	Ceremony string          `json:"ceremony"`
-	Response json.RawMessage `json:"response"`
+	Ceremony string          `json:"ceremony" record:"-"`
+	Response json.RawMessage `json:"response" record:"-"`
 	// Name is the new passkey's; only for one.
 	Name string `json:"name,omitempty"`
 }
@@ -30,8 +30,8 @@ type CeremonyAnswer struct {
 // Proof is a password with the present code of the authenticator app, or a
 // recovery code.
 type Proof struct {
-	Password string `json:"password"`
-	Code     string `json:"code"`
+	Password string `json:"password" record:"-"`
+	Code     string `json:"code" record:"-"`
 }
 
 // RecoveryCodes are shown once.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"holdfast/appliance/approval"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
@@ -89,14 +90,16 @@ var (
 	Approve = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Dangerous: true, Urgency: Independent,
 			Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
-		Subject: approvalSubject,
-		Run:     approve,
+		Subject:   approvalSubject,
+		Restricts: always[ApprovalName], // what is approved may restrict
+		Run:       approve,
 	})
 	PerformApproved = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "performApproved", Method: http.MethodPost, Path: "/approvals/{approval}/perform", Capability: identity.ManageKeys, Dangerous: true, Urgency: Independent,
 			Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
-		Subject: approvalSubject,
-		Run:     performApproved,
+		Subject:   approvalSubject,
+		Restricts: always[ApprovalName],
+		Run:       performApproved,
 	})
 	Reject = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "reject", Method: http.MethodPost, Path: "/approvals/{approval}/reject", Capability: identity.ManageKeys, Urgency: Urgent,
@@ -150,6 +153,9 @@ func (p *performance) file(ctx context.Context) error {
 		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
 	err = p.Approvals.CreateApproval(ctx, r)
 	rec := p.record("", err)
+	if err != nil {
+		rec.Result = audit.Failed
+	}
 	rec.Operation, rec.After = "ask for approval of "+p.route.Operation(), encoded(p.shownApproval(r))
 	if auditErr := p.write(ctx, rec); auditErr != nil {
 		return auditErr
@@ -237,6 +243,9 @@ func approve(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, e
 	if err != nil {
 		return ApprovalDetail{}, err
 	}
+	if err := c.storedReady(r); err != nil {
+		return ApprovalDetail{}, err
+	}
 	if route.ShowsSecret() {
 		return c.decide(ctx, r, approval.Approved)
 	}
@@ -259,6 +268,9 @@ func performApproved(ctx context.Context, c *Caller, in ApprovalName) (ApprovalD
 	if err := c.stillApproved(ctx, r); err != nil {
 		return ApprovalDetail{}, err
 	}
+	if err := c.storedReady(r); err != nil {
+		return ApprovalDetail{}, err
+	}
 	if _, err := c.turn(ctx, r, approval.Done, ""); err != nil {
 		return ApprovalDetail{}, err
 	}
@@ -279,6 +291,21 @@ func (c *Caller) stillApproved(ctx context.Context, r *approval.Request) error {
 		return err
 	}
 	return c.Identity.MayApprove(ctx, r.DecidedByID, c.Who)
+}
+
+// storedReady says why what a request asks for cannot be recorded; nil if it can. It is
+// asked before the request is decided, which it is once.
+func (c *Caller) storedReady(r *approval.Request) error {
+	route, q, err := stored(r)
+	if err != nil {
+		return err
+	}
+	in, err := q.Read()
+	if err != nil {
+		return nil // such as of an earlier release: nothing is done, and the request says why
+	}
+	defer Wipe(in)
+	return (&performance{Caller: c, route: route, path: q.Path, in: in}).ready()
 }
 
 // performStored performs what a request asks for in the name of the one who asked.

@@ -30,6 +30,9 @@ type Boot interface {
 // SealRequest has the HSM's PIN sealed to the machine's TPM.
 type SealRequest struct {
 	PIN Secret `json:"pin"`
+	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
+	// It may be empty if there is nobody to seal, and later.
+	Admission string `json:"admission,omitempty"`
 }
 
 // Revocation has the machine's TPM refuse policies of a version below.
@@ -57,6 +60,8 @@ type Report struct {
 	// Evidence is the file.
 	Evidence json.RawMessage    `json:"evidence"`
 	Verdict  *appraisal.Verdict `json:"verdict"`
+	// State is the head of the stored state that the evidence names; absent if it names none.
+	State *attest.State `json:"state,omitempty"`
 	// Events is the firmware's log, which the TPM's registers prove.
 	Events []tpm.Event `json:"events"`
 	// EventsError says why the log cannot be read; empty if it can.
@@ -82,6 +87,9 @@ var (
 			Summary: "Seal the HSM's PIN to this machine's TPM"},
 		Subject: apart[SealRequest],
 		Run: func(ctx context.Context, c *Caller, in SealRequest) (Nothing, error) {
+			if err := admit(ctx, c, in.Admission); err != nil {
+				return Nothing{}, err
+			}
 			return Nothing{}, c.Boot.Seal(ctx, in.PIN)
 		},
 	})
@@ -130,7 +138,7 @@ func report(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Evidence: text, Verdict: verdict, Events: []tpm.Event{}}
+	r := &Report{Evidence: text, Verdict: verdict, State: e.State, Events: []tpm.Event{}}
 	if e.TPM != nil {
 		if r.Events, err = e.TPM.Events(); err != nil {
 			r.Events, r.EventsError = []tpm.Event{}, err.Error()

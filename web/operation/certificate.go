@@ -58,7 +58,7 @@ type SigningRequest struct {
 
 // CertificateChain is the certificate with those that signed it, in PEM.
 type CertificateChain struct {
-	Chain string `json:"chain"`
+	Chain string `json:"chain" record:"-"` // people paste the private key with it
 }
 
 // certificateSubject is the certificate that is in use.

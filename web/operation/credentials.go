@@ -24,7 +24,7 @@ type Credentials interface {
 type NewCredential struct {
 	KeyStoreName
 	AccessKeyID     string `json:"access_key_id,omitempty"`
-	SecretAccessKey string `json:"secret_access_key,omitempty"`
+	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-"`
 }
 
 // CreatedCredential shows the secret for the only time.

@@ -50,8 +50,16 @@ func (noSettings) Setting(context.Context, string) (string, error) {
 
 func quiet() (*Performer, *quietAudit) {
 	log := &quietAudit{}
-	return New(Options{Audit: log, Settings: noSettings{}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }}), log
+	return New(Options{Domain: notHeld{}, Audit: log, Settings: noSettings{}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }, Still: asBefore}), log
 }
+
+// notHeld is a domain whose state is served, and that is asked nothing else.
+type notHeld struct{ Domain }
+
+func (notHeld) Held() error { return nil }
+
+// asBefore takes callers that are no users.
+func asBefore(_ context.Context, was identity.Principal) (identity.Principal, error) { return was, nil }
 
 var admin = identity.Principal{Name: "admin", Role: identity.RoleAdministrator, UserID: "u", Session: "s", ProvenAt: time.Unix(1_800_000_000, 0)}
 

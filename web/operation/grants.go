@@ -96,6 +96,7 @@ var (
 		Check: func(ctx context.Context, c *Caller, in NewGrant) error {
 			return c.Domain.CheckGrant(ctx, in.KeyStore, in.grant())
 		},
+		Restricts: func(in NewGrant) bool { return in.Effect == appliance.EffectForbid },
 		Run: func(ctx context.Context, c *Caller, in NewGrant) (Grant, error) {
 			g, err := c.Domain.AddGrant(ctx, in.KeyStore, in.grant())
 			if err != nil {

@@ -24,6 +24,14 @@ type Decision struct {
 	Reason string `json:"reason"`
 }
 
+// Beginning is what a person decides about a new installation.
+type Beginning struct {
+	Reason string `json:"reason"`
+	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
+	// It may be empty if there is nobody to seal.
+	Admission string `json:"admission,omitempty"`
+}
+
 // Decided is which copy of the installation the appliance is now, and why.
 type Decided struct {
 	appliance.InstallationState
@@ -39,12 +47,15 @@ var (
 			return c.Domain.Installation(), nil
 		},
 	})
-	BeginInstallation = define(Operation[Decision, Decided]{
+	BeginInstallation = define(Operation[Beginning, Decided]{
 		Route: Route{ID: "beginInstallation", Method: http.MethodPost, Path: "/installation/begin", Capability: identity.Administer, Dangerous: true, Urgency: Exclusive,
 			Summary: "Begin a new installation beside the traces of another, in an appliance that is locked by E_STATE_MISSING"},
-		Subject: apart[Decision],
-		Run: func(ctx context.Context, c *Caller, in Decision) (Decided, error) {
+		Subject: apart[Beginning],
+		Run: func(ctx context.Context, c *Caller, in Beginning) (Decided, error) {
 			if err := appliance.CheckReason(in.Reason); err != nil {
+				return Decided{}, err
+			}
+			if err := admit(ctx, c, in.Admission); err != nil {
 				return Decided{}, err
 			}
 			state, err := c.Domain.Begin(ctx)

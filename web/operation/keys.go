@@ -129,6 +129,7 @@ var (
 		Check: func(ctx context.Context, c *Caller, in Deletion) error {
 			return c.Domain.CheckDeletion(ctx, in.KeyStore, in.Key, in.Days)
 		},
+		Restricts: always[Deletion], // the key does nothing while it waits
 		Run: func(ctx context.Context, c *Caller, in Deletion) (*appliance.ExternalKey, error) {
 			return c.Domain.ScheduleDeletion(ctx, in.KeyStore, in.Key, in.Days)
 		},

@@ -33,6 +33,9 @@ type Route struct {
 	// as the appliance is locked: to look, to give the PIN and to block. An attacker
 	// who writes to the database could have made that user.
 	WhileLocked bool
+	// WhileHeld operations may be performed by people while the state is held, as those
+	// that are WhileLocked: to accept it. Root at the socket may do all.
+	WhileHeld bool
 	// ReadOnly operations change nothing, though they are posted.
 	ReadOnly bool
 	// Recorded operations read, and are in the audit log all the same: something
@@ -54,6 +57,7 @@ type Route struct {
 	fields        fields
 	subject       func(ctx context.Context, c *Caller, in any) any
 	inBody        func(in any) (keyStore, key string)
+	restricts     func(in any) bool
 	check         func(ctx context.Context, c *Caller, in any) error
 	run           func(ctx context.Context, c *Caller, in any) (any, error)
 	done          func(out any, effect *Effect) any
@@ -105,6 +109,10 @@ type Operation[In, Out any] struct {
 	// Named gives the key store and the key that the operation is about, where the body
 	// names them: the record has them. Those of the path it has by themselves.
 	Named func(in In) (keyStore, key string)
+	// Restricts says whether the input takes something out of service, or a right away, where
+	// not each input does and the operation is not [Urgent]. Such an operation is done while
+	// the disk of the audit log has its reserve alone.
+	Restricts func(in In) bool
 	// Check gives the error that Run would, as far as that is known before, and
 	// changes nothing. Each approvable operation has one.
 	Check func(ctx context.Context, c *Caller, in In) error
@@ -137,6 +145,10 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	if op.Named != nil {
 		r.inBody = func(in any) (string, string) { return op.Named(in.(In)) }
 	}
+	r.restricts = func(any) bool { return false }
+	if op.Restricts != nil {
+		r.restricts = func(in any) bool { return op.Restricts(in.(In)) }
+	}
 	if op.Check != nil {
 		r.check = func(ctx context.Context, c *Caller, in any) error { return op.Check(ctx, c, in.(In)) }
 	}
@@ -165,6 +177,9 @@ type Nothing struct{}
 // makes is the subject of an operation that makes a thing: there is none before,
 // and the answer is recorded.
 func makes[In any](context.Context, *Caller, In) any { return nil }
+
+// always is for operations that restrict with each input.
+func always[In any](In) bool { return true }
 
 // apart is the subject of an operation that is about no thing which can be read:
 // its answer is recorded.

@@ -2,6 +2,7 @@ package operation
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"reflect"
 	"time"
@@ -25,6 +26,8 @@ type Domain interface {
 	Installations
 	Discards
 	WholeState
+	Clocks
+	Admissions
 	// Status gives the state of keys, HSMs and lease.
 	Status(ctx context.Context) appliance.Status
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
@@ -45,6 +48,9 @@ type Options struct {
 	Log      *slog.Logger
 	// Recorded, if given, is called when a change is on record, before it is answered.
 	Recorded func(ctx context.Context) error
+	// Still gives a caller as they are now, as [identity.Directory.Still] does, which it is
+	// if nil.
+	Still func(ctx context.Context, was identity.Principal) (identity.Principal, error)
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
@@ -61,6 +67,9 @@ type Performer struct {
 func New(o Options) *Performer {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Still == nil {
+		o.Still = o.Identity.Still
 	}
 	return &Performer{Options: o}
 }
@@ -131,7 +140,11 @@ func (p *performance) perform(ctx context.Context) (any, error) {
 	if !p.route.Mutates() {
 		return p.read(ctx)
 	}
+	if err := p.stillMay(ctx); err != nil {
+		return nil, err
+	}
 	if needs, err := p.needsApproval(ctx); err != nil {
+		p.unusable(ctx, err)
 		return nil, err
 	} else if needs {
 		return nil, p.file(ctx)
@@ -153,10 +166,12 @@ func (p *performance) read(ctx context.Context) (any, error) {
 	out, err := p.route.run(ctx, p.Caller, p.in)
 	if p.route.Recorded {
 		rec := p.record(audit.Allowed, nil)
-		stream, streams := out.(Stream)
 		if err != nil {
 			rec = p.record(audit.Failed, err)
-		} else if streams {
+		}
+		rec.Asked = p.asked()
+		stream, streams := out.(Stream)
+		if err == nil && streams {
 			rec.After = encoded(stream.About)
 		}
 		if auditErr := p.write(ctx, rec); auditErr != nil && err == nil {
@@ -178,6 +193,9 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	}
 	if p.route.Changes() {
 		defer p.turns.take(p.route.Urgency)()
+		if err := p.stillMay(ctx); err != nil {
+			return nil, err
+		}
 	}
 	before := p.subject(ctx)
 	out, err := p.unlessStale(ctx, before)
@@ -216,14 +234,50 @@ const PresenceTime = 5 * time.Minute
 
 // may says why the caller may not perform the operation; nil if they may.
 func (c *Caller) may(r *Route) error {
+	if err := c.admitted(r); err != nil {
+		return err
+	}
+	if r.Dangerous && c.Who.Session != "" && c.Now().Sub(c.Who.ProvenAt) > PresenceTime {
+		return fault.Errorf(fault.Presence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
+	}
+	return nil
+}
+
+// stillMay says why the caller may not perform the operation any more; nil if they may.
+// The request's body may have come long after its headers, and the operation's turn long
+// after that: a session that was ended, a token that was revoked or a role that was taken
+// meanwhile counts. The proof of presence was due when the request came.
+func (p *performance) stillMay(ctx context.Context) error {
+	who, err := p.Still(ctx, p.Who)
+	switch {
+	case errors.Is(err, identity.ErrProof):
+		err = fault.Errorf(fault.Unauthenticated, "your session has ended, or the API token was revoked, while the request was under way; nothing was done: sign in again, or use another token")
+	case err != nil:
+		err = fault.Wrapf(fault.Internal, err, "whether you may still do this could not be found out; nothing was done")
+	default:
+		now := *p.Caller
+		now.Who = who
+		err = now.admitted(p.route)
+	}
+	if err != nil {
+		p.refused(ctx, err)
+	}
+	return err
+}
+
+// admitted says why the caller may never perform the operation, however present they are.
+func (c *Caller) admitted(r *Route) error {
 	if !c.Who.Role.May(r.Capability) {
 		return fault.Errorf(fault.Forbidden, "the role %s may not do this: it needs %s; ask an administrator for another role", c.Who.Role, needs(r.Capability))
 	}
 	if c.Who.Unverified && r.Mutates() && !r.WhileLocked {
 		return fault.Errorf(fault.Locked, "the appliance is locked, and nobody can tell whether your user is valid: until it is unlocked you may look, give the PIN and block, and nothing else")
 	}
-	if r.Dangerous && c.Who.Session != "" && c.Now().Sub(c.Who.ProvenAt) > PresenceTime {
-		return fault.Errorf(fault.Presence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
+	person := c.Who.UserID != "" || c.Who.Token != ""
+	if person && r.Mutates() && !r.WhileLocked && !r.WhileHeld {
+		if held := c.Domain.Held(); appliance.IsHeld(held) {
+			return fault.Errorf(fault.Locked, "the state is held (%s), and your user may be that of an earlier one: until it is accepted you may look, block and accept it (holdfast state accept), and nothing else", fault.CodeOf(held))
+		}
 	}
 	return nil
 }

@@ -19,18 +19,23 @@ import (
 
 // refused records that a caller who is known may not do what they asked for.
 func (p *performance) refused(ctx context.Context, err error) {
-	if auditErr := p.write(ctx, p.record(audit.Denied, err)); auditErr != nil {
+	rec := p.record(audit.Denied, err)
+	rec.Asked = p.asked()
+	if auditErr := p.write(ctx, rec); auditErr != nil {
 		p.Log.Error("a refusal could not be recorded", "operation", p.route.Operation(), "error", auditErr)
 	}
 }
 
-// unusable records that a request to change something could not be read.
+// unusable records that a request to change something could not be read, or that
+// nobody can tell whether it needs approval.
 func (p *performance) unusable(ctx context.Context, err error) {
 	if !p.route.Mutates() {
 		return
 	}
-	if auditErr := p.write(ctx, p.record(audit.Failed, err)); auditErr != nil {
-		p.Log.Error("a request that could not be read could not be recorded", "operation", p.route.Operation(), "error", auditErr)
+	rec := p.record(audit.Failed, err)
+	rec.Asked = p.asked()
+	if auditErr := p.write(ctx, rec); auditErr != nil {
+		p.Log.Error("a request that was not performed could not be recorded", "operation", p.route.Operation(), "error", auditErr)
 	}
 }
 
@@ -43,6 +48,7 @@ func (p *performance) changed(before, after any, err error) *audit.Record {
 	}
 	if err != nil {
 		rec.Result, rec.Error, rec.After = audit.Failed, string(fault.CodeOf(err)), nil
+		rec.Asked = p.asked()
 	}
 	return rec
 }
@@ -50,7 +56,21 @@ func (p *performance) changed(before, after any, err error) *audit.Record {
 func (p *performance) record(result audit.Result, err error) *audit.Record {
 	keyStore, key := p.about()
 	return &audit.Record{Kind: audit.KindAdmin, Operation: p.route.Operation(), Result: result, Error: string(fault.CodeOf(err)),
-		Actor: p.Who.Name, Detail: p.detail(), Remote: p.Remote, KeyStore: keyStore, Key: key}
+		Actor: p.Who.Name, Detail: p.detail(), Remote: p.Remote, KeyStore: bounded(keyStore), Key: bounded(key)}
+}
+
+// asked is what the caller asked for, as far as it was read.
+func (p *performance) asked() json.RawMessage { return p.route.asked(p.in, p.path) }
+
+// maxName bounds the names in a record, in bytes. No key store or key has a longer one, and
+// a body may give one that makes the record too long for the log. Asked has it whole.
+const maxName = 256
+
+func bounded(name string) string {
+	if len(name) <= maxName {
+		return name
+	}
+	return strings.ToValidUTF8(name[:maxName], "") + "..."
 }
 
 // about gives the key store and the key that the operation is about, from the path or
@@ -80,7 +100,7 @@ func (c *Caller) detail() string {
 // reserved says whether the operation may use the reserve of the audit log: it takes
 // something out of service, saves what is there, or is needed before one that does.
 func (p *performance) reserved() bool {
-	return p.route.Urgency == Urgent || p.route.Recorded || p.route.WhileLocked
+	return p.route.Urgency == Urgent || p.route.Recorded || p.route.WhileLocked || p.in != nil && p.route.restricts(p.in)
 }
 
 // ready says why the operation cannot be recorded; nil if it can.
@@ -110,13 +130,13 @@ func (p *performance) writeOne(ctx context.Context, rec *audit.Record) error {
 }
 
 // keepHead has the head of the audit log kept in the state. That it fails does not
-// undo what was done: the log says so, and the next hour tries again.
+// undo what was done: the log says so, and the next minute tries again.
 func (p *performance) keepHead(ctx context.Context) {
 	if p.Options.Recorded == nil {
 		return
 	}
 	if err := p.Options.Recorded(context.WithoutCancel(ctx)); err != nil && fault.CodeOf(err) != fault.Locked {
-		p.Log.Error("the head of the audit log could not be kept in the state; the next change, or the next hour, tries again", "error", err)
+		p.Log.Error("the head of the audit log could not be kept in the state; the next change, or the next minute, tries again", "error", err)
 	}
 }
 
@@ -213,7 +233,7 @@ func parts(rec *audit.Record) (list []*audit.Record) {
 	for _, at := range []struct {
 		name string
 		text *json.RawMessage
-	}{{"before", &rec.Before}, {"after", &rec.After}} {
+	}{{"asked", &rec.Asked}, {"before", &rec.Before}, {"after", &rec.After}} {
 		text := *at.text
 		if len(text) <= maxSubject {
 			continue

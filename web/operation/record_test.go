@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
 )
 
 // performed performs a route with that input, its functions replaced.
@@ -84,7 +85,7 @@ func TestEveryRecordNames(t *testing.T) {
 func TestReserved(t *testing.T) {
 	full := fault.Errorf(fault.AuditNoSpace, "the disk is full")
 	goes := map[string]bool{"block": true, "disableKey": true, "backup": true, "exportAudit": true, "removeGrant": true, "deactivateCredential": true,
-		"revokeSession": true, "revokeToken": true, "disableUser": true, "provePassword": true, "createKey": false, "unblock": false, "createGrant": false, "enableKey": false, "setPolicy": false}
+		"revokeSession": true, "revokeToken": true, "disableUser": true, "provePassword": true, "scheduleKeyDeletion": true, "approve": true, "performApproved": true, "reject": true, "createKey": false, "unblock": false, "createGrant": false, "enableKey": false, "setPolicy": false}
 	seen := 0
 	for _, r := range Table() {
 		if !r.Mutates() && !r.Recorded {
@@ -93,7 +94,7 @@ func TestReserved(t *testing.T) {
 		p, log := quiet()
 		log.notReady = full
 		err := performed(t, p, r, input(r), nothing, nil)
-		done := r.Urgency == Urgent || r.Recorded || r.WhileLocked
+		done := r.Urgency == Urgent || r.Recorded || r.WhileLocked || r.restricts(input(r))
 		if want, listed := goes[r.ID]; listed {
 			seen++
 			if want != done {
@@ -189,5 +190,29 @@ func TestGrantNamesItsKey(t *testing.T) {
 	subject := func() any { return &appliance.Grant{ID: "g", KeyID: "ledger"} }
 	if err := performed(t, p, &RemoveGrant.Route, input(&RemoveGrant.Route), subject, nil); err != nil || log.records[0].Key != "ledger" {
 		t.Errorf("%v: %+v", err, log.records)
+	}
+}
+
+// TestReservedByInput: of operations that restrict with some inputs and allow with others,
+// those that restrict are done while the log takes ordinary records no more.
+func TestReservedByInput(t *testing.T) {
+	for _, tt := range []struct {
+		route *Route
+		in    any
+		done  bool
+	}{
+		{&CreateGrant.Route, NewGrant{KeyStoreName: KeyStoreName{"ks"}, Effect: appliance.EffectForbid}, true},
+		{&CreateGrant.Route, NewGrant{KeyStoreName: KeyStoreName{"ks"}, Effect: appliance.EffectAllow}, false},
+		{&CreateGrant.Route, NewGrant{KeyStoreName: KeyStoreName{"ks"}}, false},
+		{&SetRole.Route, RoleChange{UserName: UserName{"u"}, Role: identity.RoleViewer}, true},
+		{&SetRole.Route, RoleChange{UserName: UserName{"u"}, Role: identity.RoleAuditor}, false},
+		{&SetRole.Route, RoleChange{UserName: UserName{"u"}, Role: identity.RoleAdministrator}, false},
+	} {
+		p, log := quiet()
+		log.notReady = fault.Errorf(fault.AuditNoSpace, "the disk is full")
+		err := performed(t, p, tt.route, tt.in, nothing, nil)
+		if tt.done && (err != nil || len(log.records) != 1) || !tt.done && fault.CodeOf(err) != fault.AuditNoSpace {
+			t.Errorf("%s %+v: %v, %d records", tt.route.ID, tt.in, err, len(log.records))
+		}
 	}
 }

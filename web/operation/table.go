@@ -14,7 +14,7 @@ func init() { // some operations perform others of the table
 		ListGrants, CreateGrant, RenderGrant, RemoveGrant, TestGrants, ShowPolicy, SetPolicy,
 		ListCredentials, CreateCredential, ActivateCredential, DeactivateCredential, DeleteCredential,
 		DiscardKeyStore, DiscardKey, DiscardCredential, DiscardGrant, DiscardSetting,
-		VerifyState, AcceptState,
+		VerifyState, AcceptState, ConfirmTime, ShowAdmission, ConfirmAdmission,
 		ShowEvidence, ShowReport, Seal, RevokePolicies,
 		SearchAudit, ShowAuditRecord, ShowAuditProof, ExportAudit, SignCheckpoint, ShowAuditVerification, VerifyAudit,
 		Backup, Restore, ShowInstallation, BeginInstallation, TakeOverInstallation,

@@ -59,6 +59,7 @@ var (
 		Check: func(ctx context.Context, c *Caller, in RoleChange) error {
 			return c.Identity.CheckRole(ctx, in.User, in.Role)
 		},
+		Restricts: func(in RoleChange) bool { return in.Role == identity.RoleViewer },
 		Run: func(ctx context.Context, c *Caller, in RoleChange) (*identity.User, error) {
 			return c.Identity.SetRole(ctx, in.User, in.Role)
 		},

@@ -16,6 +16,8 @@ type WholeState interface {
 	VerifyState(ctx context.Context) (*appliance.StateStatus, error)
 	AcceptState(ctx context.Context, by, reason string) (why string, err error)
 	CheckAcceptState(ctx context.Context) error
+	// Held gives the reason for which the state is not served; nil if it is.
+	Held() error
 }
 
 // AcceptedState says why the state is the right one.
@@ -53,17 +55,30 @@ type acceptance struct {
 	at     time.Time
 }
 
+// FirstAcceptance gives the word of the first of two people while it counts, with until
+// when another one must say the same; nil if there is none.
+func (p *Performer) FirstAcceptance() *StateAcceptance {
+	first := &p.acceptance
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	until := first.at.Add(acceptWithin).UTC()
+	if first.by == nil || p.Now().After(until) {
+		return nil
+	}
+	return &StateAcceptance{Until: until, FirstBy: first.by.Name, FirstReason: first.reason}
+}
+
 // The operations on the state as a whole.
 var (
 	VerifyState = define(Operation[Nothing, *appliance.StateStatus]{
 		Route: Route{ID: "verifyState", Method: http.MethodGet, Path: "/state", Capability: identity.See,
-			Summary: "Verify all stored rows against their manifests, and the state's head against its anchor"},
+			Summary: "Verify all stored rows against their manifests, and the state's head against its anchors"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (*appliance.StateStatus, error) {
 			return c.Domain.VerifyState(ctx)
 		},
 	})
 	AcceptState = define(Operation[AcceptedState, *StateAcceptance]{
-		Route: Route{ID: "acceptState", Method: http.MethodPost, Path: "/state/accept", Capability: identity.Administer, Dangerous: true, Urgency: Exclusive,
+		Route: Route{ID: "acceptState", Method: http.MethodPost, Path: "/state/accept", Capability: identity.Administer, Dangerous: true, WhileHeld: true, Urgency: Exclusive,
 			Summary: "Serve a state as it is that does not match its manifest or its anchor"},
 		Subject: apart[AcceptedState],
 		Check:   checkAcceptState,

@@ -1,9 +1,6 @@
 package auditlog
 
 import (
-	"encoding/base64"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -23,7 +20,7 @@ func (l *Log) Head() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strconv.FormatInt(size, 10) + " " + base64.StdEncoding.EncodeToString(root[:]), nil
+	return audit.Head{Size: size, Root: root}.String(), nil
 }
 
 func (l *Log) rootAt(size int64) (tlog.Hash, error) {
@@ -33,20 +30,6 @@ func (l *Log) rootAt(size int64) (tlog.Hash, error) {
 	}
 	return f.Root(), nil
 }
-
-// parseHead reads what [Log.Head] gives.
-func parseHead(head string) (size int64, root tlog.Hash, err error) {
-	digits, text, _ := strings.Cut(head, " ")
-	size, err = strconv.ParseInt(digits, 10, 64)
-	hash, notBase64 := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || notBase64 != nil || size < 0 || size > audit.MaxSeq || len(hash) != tlog.HashSize {
-		return 0, root, fault.Errorf(fault.AuditRewritten, "the head of the audit log that the state keeps is not one: %.100q; %s", head, whatThen)
-	}
-	return size, tlog.Hash(hash), nil
-}
-
-// whatThen is what to do about a log that does not contain its head.
-const whatThen = "put the audit log's folder back as it was when the appliance stopped, or restore a backup to a new state volume"
 
 // Prove says whether the log contains the head that was kept of it, and is
 // consistent with it (RFC 6962 section 2.1.2): fault.AuditRewritten if not. From then
@@ -68,31 +51,31 @@ func (l *Log) Prove(head string) error {
 }
 
 func (l *Log) contains(head string) error {
-	size, root, err := parseHead(head)
+	h, err := audit.ParseHead(head)
 	if err != nil {
 		return err
 	}
 	l.state.Lock()
 	now := l.state.size
 	l.state.Unlock()
-	if now < size {
-		return fault.Errorf(fault.AuditRewritten, "the audit log has %d records, and had %d when the state was last written: records were removed, or an older copy was put in its place; %s", now, size, whatThen)
+	if now < h.Size {
+		return h.Shorter(now)
 	}
 	rootNow, err := l.rootAt(now)
 	if err != nil {
 		return err
 	}
-	if size == 0 {
+	if h.Size == 0 {
 		return nil // every log begins with it
 	}
 	// The tree's file rests on the disk as well. A proof of consistency rests on no
 	// hash of it that the two roots do not bind.
-	proof, err := tlog.ProveTree(now, size, audit.TreeFile{R: l.tree})
+	proof, err := tlog.ProveTree(now, h.Size, audit.TreeFile{R: l.tree})
 	if err == nil {
-		err = tlog.CheckTree(proof, now, rootNow, size, root)
+		err = tlog.CheckTree(proof, now, rootNow, h.Size, h.Root)
 	}
 	if err != nil {
-		return fault.Wrapf(fault.AuditRewritten, err, "the first %d records of the audit log are not those that it had when the state was last written; %s", size, whatThen)
+		return h.Other(err)
 	}
 	return nil
 }

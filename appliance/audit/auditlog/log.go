@@ -26,6 +26,9 @@ type Options struct {
 	// Now and After are the clock; that of the time package if nil.
 	Now   func() time.Time
 	After func(time.Duration) <-chan time.Time
+	// Elapsed, if given, tells the time that passes, of a clock that nobody sets. Without it
+	// a clock that is set forward is not told by a record.
+	Elapsed func() time.Duration
 
 	// Witnessed, if given, tells the latest time that may be relied on (package
 	// appliance/witness): RetainAge is reckoned by it, so that a wrong clock removes nothing.
@@ -124,8 +127,8 @@ type Log struct {
 
 	// What callers share.
 	mu      sync.Mutex
-	next    int64     // the number of the next record
-	last    time.Time // of the newest record
+	next    int64  // the number of the next record
+	last    moment // of the newest record
 	pending *batch
 	free    *batch // its buffers are used again
 	closed  bool
@@ -145,8 +148,11 @@ type Log struct {
 		wanted    []int64   // sizes to sign: where segments end
 		broken    error
 		signerErr error
-		proven    bool  // the log contains the head that was kept of it
-		indexed   int64 // records before it are in an index
+		proven    bool            // the log contains the head that was kept of it
+		told      audit.StateHead // of the appliance's state; zero before it was told one
+		toldAt    time.Time       // when it was, the first time after a checkpoint
+		knownAt   time.Time       // when a checkpoint named the newest head first, or the log was opened
+		indexed   int64           // records before it are in an index
 	}
 
 	checkpoints struct {
@@ -225,6 +231,11 @@ func (l *Log) openFile(name string) (*os.File, error) {
 }
 
 func (l *Log) closeFiles() {
+	if l.lock != nil {
+		// To close the file is not enough: a child that is being made meanwhile has it open,
+		// too, until it executes its program.
+		_ = syscall.Flock(int(l.lock.Fd()), syscall.LOCK_UN)
+	}
 	for _, f := range []*os.File{l.w.file, l.tree, l.checkpoints.file, l.lock} {
 		if f != nil {
 			_ = f.Close() // what had to be on the disk was synced
@@ -313,7 +324,7 @@ func (l *Log) Checkpoint() ([]byte, error) {
 		if len(l.state.wanted) > 0 {
 			size = l.state.wanted[0]
 		}
-		done, proven := l.state.covered.Size >= want, l.state.proven
+		done, proven := l.state.covered.Size >= want && !l.untold(), l.state.proven
 		l.state.Unlock()
 		if done {
 			return signed, nil
@@ -334,15 +345,18 @@ func (l *Log) sign(size int64) error {
 	defer l.checkpoints.Unlock()
 	l.state.Lock()
 	c, now := l.state.covered, l.opts.Now()
-	fresh := l.state.signed == nil
+	fresh, untold := l.state.signed == nil, l.untold()
+	if untold {
+		c.State = l.state.told
+	}
 	l.state.Unlock()
 	var signed []byte
 	var err error
-	if size > c.Size || fresh {
+	if size > c.Size || fresh || untold {
 		if !fresh {
 			c.Number++
 		}
-		c.LogID, c.Size, c.Time = l.opts.LogID, size, now.UTC().Truncate(time.Microsecond)
+		c.LogID, c.Size, c.Time = l.opts.LogID, max(size, c.Size), now.UTC().Truncate(time.Microsecond)
 		signed, err = l.writeCheckpoint(&c)
 	}
 	l.state.Lock()
@@ -359,7 +373,13 @@ func (l *Log) sign(size int64) error {
 		st.wanted = st.wanted[1:]
 	}
 	if signed != nil {
+		if c.State != st.covered.State {
+			st.knownAt = c.Time
+		}
 		st.covered, st.signed, st.since = c, signed, now
+		if l.untold() { // told while this one was signed
+			st.toldAt = now
+		}
 	}
 	l.bound(now)
 	l.state.Unlock()
@@ -440,12 +460,16 @@ func (l *Log) due() (size int64, wait time.Duration) {
 		return -1, st.retry.Sub(now)
 	case len(st.wanted) > 0:
 		return st.wanted[0], 0
-	case lag == 0:
+	case lag == 0 && !l.untold():
 		return -1, 0
 	case lag >= l.opts.CheckpointRecords:
 		return st.size, 0
 	}
-	if wait = st.since.Add(l.opts.CheckpointAfter).Sub(now); wait > 0 {
+	from := st.since
+	if lag == 0 {
+		from = st.toldAt
+	}
+	if wait = from.Add(l.opts.CheckpointAfter).Sub(now); wait > 0 {
 		return -1, wait
 	}
 	return st.size, 0

@@ -70,7 +70,7 @@ func (l *Log) recoverCheckpoints(haveRecords bool) error {
 		if c.LogID != l.opts.LogID {
 			return fault.Errorf(fault.AuditLogID, "the log is %s and not %s; give its ID, or another directory", c.LogID, l.opts.LogID)
 		}
-		l.state.covered, l.state.signed = *c, signed
+		l.state.covered, l.state.signed, l.state.knownAt = *c, signed, c.Time
 	}
 	if cps.size = end; info.Size() > end {
 		l.opts.Log.Warn("a torn checkpoint of the audit log was cut off", "bytes", info.Size()-end)
@@ -172,7 +172,8 @@ func (l *Log) readSegment(s *audit.Segment, f *audit.Frontier, w *treeWriter, la
 			return fault.Wrapf(fault.AuditMalformed, err, "line %d of the segment %s is no record; run verify", seq-s.First, s.Name())
 		}
 		if t, err := audit.ParseTime(at.Time); err == nil {
-			l.last = t
+			l.last = moment{wall: t}
+			l.w.last = l.last
 		}
 	}
 	if !last {

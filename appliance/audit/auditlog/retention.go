@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
@@ -29,6 +30,10 @@ func (l *Log) retain() {
 // last segment stays always.
 func (l *Log) expired() (gone []audit.Segment, first int64) {
 	o := &l.opts
+	now := o.Now()
+	if w := o.Witnessed(); w.Before(now) {
+		now = w
+	}
 	l.state.Lock()
 	defer l.state.Unlock()
 	if !l.state.proven {
@@ -39,13 +44,15 @@ func (l *Log) expired() (gone []audit.Segment, first int64) {
 	for _, s := range segments {
 		bytes += s.Size
 	}
-	now := o.Now()
-	if w := o.Witnessed(); w.Before(now) {
-		now = w
-	}
+	var newest time.Time
 	for i := 0; i+1 < len(segments); i++ {
-		// All records are older than the first of the next segment.
+		// All records are older than the first of the next segment. Where that one's time is
+		// before another's, the clock was set back, and these are as old as they say by the
+		// latest time that there was.
 		after := segments[i+1].From
+		if newest = later(later(newest, segments[i].From), after); after.Before(newest) && !after.IsZero() {
+			after = newest.Add(o.SegmentAge)
+		}
 		tooOld := o.RetainAge > 0 && !after.IsZero() && now.Sub(after) > o.RetainAge
 		tooMany := o.RetainBytes > 0 && bytes > o.RetainBytes
 		if !tooOld && !tooMany {
@@ -55,6 +62,13 @@ func (l *Log) expired() (gone []audit.Segment, first int64) {
 		gone, first = append(gone, segments[i]), segments[i+1].First
 	}
 	return gone, first
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 func (l *Log) removeSegments(gone []audit.Segment, first int64) error {

@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/auditlog"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/witness"
 )
 
 // until waits for what another goroutine brings about. The log tells nobody when
@@ -74,29 +75,6 @@ func TestSegmentAge(t *testing.T) {
 		t.Fatalf("%d segments", n)
 	}
 	until(t, "the checkpoint at the end of the second segment", func() bool { return l.Status().Checkpoint.Size == 4 })
-}
-
-// TestClockSetBack: the order of times is that of records.
-func TestClockSetBack(t *testing.T) {
-	dir, c := t.TempDir(), newClock()
-	l := open(t, dir, c.options())
-	r := record(0)
-	must(t, l.Append(t.Context(), r))
-	first := r.Time
-	c.advance(-time.Hour)
-	must(t, l.Append(t.Context(), r))
-	if r.Time.Before(first) {
-		t.Fatal(r.Time)
-	}
-	must(t, l.Close())
-	l = open(t, dir, c.options())
-	must(t, l.Append(t.Context(), r))
-	if r.Time.Before(first) {
-		t.Fatal("after a restart:", r.Time)
-	}
-	must(t, l.Close())
-	_, err := verify(dir, audit.VerifyOptions{})
-	must(t, err)
 }
 
 // TestRetention removes old segments; the log verifies still, and a removal by
@@ -270,4 +248,58 @@ func TestRetentionIsWitnessed(t *testing.T) {
 	ahead.Store(true)
 	must(t, l.Append(t.Context(), record(0)))
 	until(t, "retention", func() bool { return len(segments(t, dir)) < n })
+}
+
+// TestRetentionAfterAJump: a clock that is a year ahead for three days has no more than the
+// records of six days removed, not all that there are; the first look at the wrong clock
+// removes nothing.
+func TestRetentionAfterAJump(t *testing.T) {
+	const day = 24 * time.Hour
+	dir, c := t.TempDir(), newClock()
+	var elapsed time.Duration
+	w := witness.New(c.Now, witness.Source{Name: "running", Elapsed: func() (time.Duration, error) { return elapsed, nil }})
+	w.Begin(c.Now())
+	o := c.options()
+	o.SegmentBytes, o.SegmentAge, o.RetainAge, o.CheckpointRecords = 1<<20, day, 30*day, 1
+	o.Witnessed = w.Now
+	l := open(t, dir, o)
+	pass := func(days int) {
+		for range 2 * days {
+			elapsed += day / 2
+			c.advance(day / 2)
+			w.Look()
+			must(t, l.Append(t.Context(), record(0)))
+			got(l.Checkpoint())(t)
+		}
+	}
+	settled := func() time.Time { // retention runs before the keeper signs again
+		for range 3 {
+			must(t, l.Append(t.Context(), record(0)))
+			until(t, "the next checkpoint", func() bool { return l.Status().Lag == 0 })
+		}
+		for cursor := ""; ; {
+			page, next, err := audit.NewReader(dir).Search(t.Context(), audit.Query{Limit: 1000, Cursor: cursor})
+			must(t, err)
+			if cursor = next; next == "" {
+				return page[len(page)-1].Time
+			}
+		}
+	}
+	pass(60)
+	kept := settled()
+	if age := c.Now().Sub(kept); age < 30*day || age > 33*day {
+		t.Fatalf("records of %v are kept", age)
+	}
+	c.advance(365 * day)
+	w.Look()
+	if now := settled(); !now.Equal(kept) {
+		t.Errorf("the first look removes what is before %v, and the oldest was of %v", now, kept)
+	}
+	pass(3)
+	if now := settled(); now.Sub(kept) > 7*day {
+		t.Errorf("the clock was ahead for 3 days, and the records of %v are removed", now.Sub(kept))
+	}
+	must(t, l.Close())
+	_, err := verify(dir, audit.VerifyOptions{})
+	must(t, err)
 }

@@ -24,7 +24,8 @@ type batch struct {
 	done chan struct{}
 	err  error // valid when done is closed
 
-	urgent bool // a record in it may use the reserve of the disk
+	urgent bool   // a record in it may use the reserve of the disk
+	last   moment // of its newest record
 }
 
 func newBatch(old *batch) *batch {
@@ -91,8 +92,8 @@ func (l *Log) AppendUrgent(ctx context.Context, r *audit.Record) error {
 
 // ownOperation refuses what the log alone may say of itself.
 func ownOperation(r *audit.Record) error {
-	if r.Kind == audit.KindAudit && r.Operation == audit.RemoveSegments {
-		return fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", audit.RemoveSegments)
+	if r.Kind == audit.KindAudit && (r.Operation == audit.RemoveSegments || r.Operation == audit.ClockStepped) {
+		return fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", r.Operation)
 	}
 	return nil
 }
@@ -138,26 +139,34 @@ func (l *Log) enqueue(r *audit.Record) (*batch, error) {
 	case l.next > audit.MaxSeq:
 		return nil, fault.Errorf(fault.Invalid, "the audit log is at its last number; restore a backup into a fresh appliance, whose log begins anew")
 	}
-	now := l.opts.Now().UTC().Truncate(time.Microsecond)
-	if now.Before(l.last) {
-		now = l.last // the clock was set back; the order of the records counts
+	now, step := l.moment()
+	seq := l.next
+	if step != nil {
+		seq++
 	}
 	from := len(b.buf)
-	b.buf = r.AppendLine(b.buf, l.next, now)
-	end := len(b.buf)
-	if end-from > audit.MaxLine {
-		b.buf = b.buf[:from]
-		return nil, fault.Errorf(fault.Invalid, "a record of %d bytes is too long for the audit log; %d are allowed", end-from, audit.MaxLine)
+	if step != nil {
+		b.put(step, l.next, now.wall)
 	}
-	b.buf = append(b.buf, '\n')
-	b.ends = append(b.ends, end)
-	r.Seq, r.Time = l.next, now
-	l.next++
-	l.last = now
-	if len(b.ends) == 1 {
+	begin := len(b.buf)
+	b.put(r, seq, now.wall)
+	if length := len(b.buf) - begin - 1; length > audit.MaxLine {
+		b.buf, b.ends = b.buf[:from], b.ends[:len(b.ends)-int(seq-l.next)-1]
+		return nil, fault.Errorf(fault.Invalid, "a record of %d bytes is too long for the audit log; %d are allowed", length, audit.MaxLine)
+	}
+	r.Seq, r.Time = seq, now.wall
+	if l.next = seq + 1; from == 1 {
 		signal(l.wake)
 	}
+	l.last, b.last = now, now
 	return b, nil
+}
+
+// put appends the line of a record.
+func (b *batch) put(r *audit.Record, seq int64, t time.Time) {
+	b.buf = r.AppendLine(b.buf, seq, t)
+	b.ends = append(b.ends, len(b.buf))
+	b.buf = append(b.buf, '\n')
 }
 
 // writer is what the goroutine that writes has for itself.
@@ -168,7 +177,8 @@ type writer struct {
 	frontier audit.Frontier
 	hashes   []byte
 	broken   error
-	budget   int64 // bytes that may be written before the disk is asked again
+	last     moment // of the newest record on the disk
+	budget   int64  // bytes that may be written before the disk is asked again
 	asked    time.Time
 }
 
@@ -236,7 +246,7 @@ func (l *Log) fail(b *batch, err error) {
 	l.mu.Lock()
 	behind := l.pending
 	l.pending = newBatch(nil)
-	l.next = l.w.frontier.N
+	l.next, l.last = l.w.frontier.N, l.w.last
 	l.mu.Unlock()
 	l.state.Lock()
 	l.state.broken = l.w.broken
@@ -308,7 +318,7 @@ func (l *Log) write(b *batch) error {
 	w.segment.Size += int64(len(lines))
 	w.reserved = max(w.reserved, w.segment.Size)
 	w.budget -= int64(len(lines) + len(w.hashes))
-	w.frontier = f
+	w.frontier, w.last = f, b.last
 	return nil
 }
 
@@ -417,8 +427,9 @@ func (l *Log) checkSpace(need int64) error {
 // rotate begins a segment when the last one is large or old enough.
 func (l *Log) rotate() error {
 	w := &l.w
+	// Also a segment that was begun while the clock was ahead ends.
 	if w.file != nil && (w.segment.Size == 0 ||
-		w.segment.Size < l.opts.SegmentBytes && l.opts.Now().Sub(w.segment.From) < l.opts.SegmentAge) {
+		w.segment.Size < l.opts.SegmentBytes && l.opts.Now().Sub(w.segment.From).Abs() < l.opts.SegmentAge) {
 		return nil
 	}
 	// Only the last segment may have space reserved.

@@ -5,6 +5,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 var _ appliance.AuditLog = (*Recorder)(nil)
@@ -25,6 +26,31 @@ func (r *Recorder) Prove(head string) error {
 		return errNotOpen
 	}
 	return l.Prove(head)
+}
+
+var _ appliance.HeadAnchor = (*Recorder)(nil)
+
+// Name implements [appliance.HeadAnchor].
+func (r *Recorder) Name() string { return "audit log" }
+
+// Seen implements [appliance.HeadAnchor]: the head that the newest signed checkpoint names.
+func (r *Recorder) Seen(context.Context) (appliance.SeenHead, error) {
+	l := r.current()
+	if l == nil {
+		return appliance.SeenHead{}, errNotOpen
+	}
+	h, since := l.Told()
+	if h == (audit.StateHead{}) {
+		return appliance.SeenHead{}, fault.Errorf(fault.NotFound, "no checkpoint of the audit log names a state")
+	}
+	return appliance.SeenHead{Head: appliance.Head{Sequence: h.Sequence, Digest: h.Digest, At: h.At}, Since: since}, nil
+}
+
+// Tell implements [appliance.HeadAnchor]: the next checkpoint names the head.
+func (r *Recorder) Tell(h appliance.Head) {
+	if l := r.current(); l != nil {
+		l.Tell(audit.StateHead{Sequence: h.Sequence, Digest: h.Digest, At: h.At})
+	}
 }
 
 // HasRequests says whether the log has a request of KMS: then there was an

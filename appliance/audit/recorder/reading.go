@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/boot/progress"
 )
 
@@ -28,10 +30,17 @@ func (r *Recorder) Status() *audit.Status {
 	return &s
 }
 
-// Trace says whether the log has the record of a boot that came to serving: what it is,
-// or "". Boots that never served, and what people did meanwhile, are on record before
-// there is an installation.
+// Trace says whether the log knows of a state, or has the record of a boot that came to
+// serving: what it is, or "". Boots that never served, and what people did meanwhile, are
+// on record before there is an installation.
 func (r *Recorder) Trace(ctx context.Context) (string, error) {
+	seen, err := r.Seen(ctx)
+	if err == nil {
+		return fmt.Sprintf("the state number %d of %s, which the audit log has known since %s", seen.Head.Sequence, seen.Head.At.Format(time.RFC3339), seen.Since.Format(time.RFC3339)), nil
+	}
+	if fault.CodeOf(err) != fault.NotFound {
+		return "", err
+	}
 	for q := (audit.Query{Kind: audit.KindBoot, Result: audit.Allowed, Limit: 1000}); ; {
 		page, next, err := r.Search(ctx, q)
 		if err != nil {

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,6 +189,59 @@ func TestRequests(t *testing.T) {
 		}
 		if string(gotLine) != string(wantLine) {
 			t.Errorf("%q: recorded %s\nwant %s", order[i], gotLine, wantLine)
+		}
+	}
+}
+
+// TestWholeRequest: each text of what a decision is about, and of the request, is on
+// record. A new one is among them by itself.
+func TestWholeRequest(t *testing.T) {
+	r := newRecorder(t)
+	if err := r.Open(newKey(t)); err != nil {
+		t.Fatal(err)
+	}
+	o := appliance.Outcome{Protocol: words{}}
+	var want []string
+	for _, v := range []reflect.Value{reflect.ValueOf(&o).Elem(), reflect.ValueOf(&o.Request).Elem()} {
+		for i := range v.NumField() {
+			if f := v.Field(i); f.Kind() == reflect.String {
+				f.SetString("<" + v.Type().Field(i).Name + ">")
+				want = append(want, f.String())
+			}
+		}
+	}
+	if err := r.RecordOutcome(t.Context(), &o); err != nil {
+		t.Fatal(err)
+	}
+	line, err := all(t, r, audit.KindXKS)[0].AppendJSON(nil)
+	if err != nil || len(want) < 10 {
+		t.Fatal(want, err)
+	}
+	for _, text := range want {
+		if !strings.Contains(string(line), text) {
+			t.Errorf("%s is not on record", text)
+		}
+	}
+}
+
+// TestWorkIsRecorded: what the appliance does by itself is on record with key store and
+// key, by which it is found.
+func TestWorkIsRecorded(t *testing.T) {
+	r := newRecorder(t)
+	if err := r.Open(newKey(t)); err != nil {
+		t.Fatal(err)
+	}
+	for want, err := range map[string]error{
+		"delete key":         r.KeyDeleted(t.Context(), "bank", "ledger"),
+		"rotate key":         r.KeyRotated(t.Context(), "bank", "ledger", 2),
+		"destroy key object": r.ObjectDestroyed(t.Context(), "bank", &appliance.TokenObject{Label: "the-label", KeyID: "ledger", Version: 2}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, _, err := r.Search(t.Context(), audit.Query{KeyStore: "bank", Key: "ledger", Limit: 10})
+		if err != nil || !slices.ContainsFunc(found, func(r *audit.Record) bool { return r.Operation == want && r.Actor != "" && r.Result == audit.Allowed }) {
+			t.Errorf("%s: %v, %+v", want, err, found)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 
+	"holdfast/appliance"
 	"holdfast/appliance/audit"
 )
 
@@ -12,6 +13,7 @@ const (
 	actorConfiguration = "configuration [aws_xks_config]"
 	actorWaitingPeriod = "waiting period"
 	actorEncryptions   = "encryptions done"
+	actorLeftover      = "no key needs it"
 	actorFirstUnlock   = "first unlock"
 )
 
@@ -27,17 +29,31 @@ func (r *Recorder) KeyDeleted(ctx context.Context, keyStore, keyID string) error
 	return r.work(ctx, &audit.Record{Operation: "delete key", Actor: actorWaitingPeriod, KeyStore: keyStore, Key: keyID}, nil)
 }
 
+// ObjectDestroyed records that a key object in the HSM's token is destroyed, as no key
+// needs it.
+func (r *Recorder) ObjectDestroyed(ctx context.Context, keyStore string, o *appliance.TokenObject) error {
+	return r.work(ctx, &audit.Record{Operation: "destroy key object", Actor: actorLeftover, KeyStore: keyStore, Key: o.KeyID, Version: uint64(o.Version), Detail: "object " + o.Label + " in the HSM's token"}, nil)
+}
+
 // KeyRotated records that a key is rotated by itself, as its version has done its
 // encryptions; version is the new one.
 func (r *Recorder) KeyRotated(ctx context.Context, keyStore, keyID string, version uint32) error {
 	return r.work(ctx, &audit.Record{Operation: "rotate key", Actor: actorEncryptions, KeyStore: keyStore, Key: keyID, Version: uint64(version)}, nil)
 }
 
-// UsersSealed records which users and API tokens were there before the first unlock:
-// they can act from then on.
-func (r *Recorder) UsersSealed(ctx context.Context, users, tokens []string) error {
-	return r.work(ctx, &audit.Record{Operation: "seal users", Actor: actorFirstUnlock}, map[string][]string{"users": users, "tokens": tokens})
+// UsersSealed records who can act from the first unlock on, and who has confirmed that.
+func (r *Recorder) UsersSealed(ctx context.Context, all []appliance.Admitted, c appliance.Confirmation) error {
+	list := make([]string, 0, len(all))
+	for i := range all {
+		if a := &all[i]; !a.Refused {
+			list = append(list, a.Kind+" "+a.Name+": "+a.Detail)
+		}
+	}
+	return r.work(ctx, &audit.Record{Operation: "seal users", Actor: actorFirstUnlock}, map[string]any{"confirmed": c, "sealed": list[:min(len(list), maxSealed)], "number": len(list)})
 }
+
+// maxSealed bounds how many of those who are sealed a record names. The digest is of all.
+const maxSealed = 100
 
 func (r *Recorder) work(ctx context.Context, record *audit.Record, after any) (err error) {
 	record.Kind, record.Result = audit.KindAdmin, audit.Allowed

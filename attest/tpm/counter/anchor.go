@@ -46,33 +46,25 @@ func (a *Anchor) Count(ctx context.Context) (count uint64, err error) {
 	return count, err
 }
 
-// maxRaise bounds by how much one call of Raise counts: TPMs wear.
-const maxRaise = 100
-
-// Raise counts up to the count, which is not below the present one, and at most 100
-// above it. It returns when the TPM has stored that.
+// Raise counts up to the count, which is the present one or one above it: the state is
+// ahead of its anchor by no more than that (package appliance/freshness). It returns when
+// the TPM has stored it.
 func (a *Anchor) Raise(ctx context.Context, to uint64) error {
 	return a.do(ctx, func(t transport.TPM) error {
 		count, err := State.Read(t)
 		if err != nil {
 			return err
 		}
-		if count > to {
-			return fault.Errorf(fault.AnchorCount, "the TPM's count of changes is %d, above the %d that it was to be raised to", count, to)
-		}
-		if to-count > maxRaise {
-			return fault.Errorf(fault.AnchorCount, "the TPM's count of changes is %d, and one step does not raise it by more than %d, as to %d", count, maxRaise, to)
-		}
-		if count == to {
+		switch {
+		case count == to:
 			return nil
+		case count > to:
+			return fault.Errorf(fault.AnchorCount, "the TPM's count of changes is %d, above the %d that it was to be raised to", count, to)
+		case to-count > 1:
+			return fault.Errorf(fault.AnchorCount, "the TPM's count of changes is %d, and one change raises it by one, not to %d", count, to)
 		}
-		for ; count < to; count++ {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := State.Increment(t); err != nil {
-				return err
-			}
+		if err := State.Increment(t); err != nil {
+			return err
 		}
 		// The answer to an increment is not authenticated; this one is.
 		if count, err = State.Read(t); err != nil {

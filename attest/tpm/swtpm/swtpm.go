@@ -109,8 +109,17 @@ func (p *Process) ping() error {
 	return err
 }
 
-// lockDir locks the directory until the file is closed.
-func lockDir(dir string) (*os.File, error) {
+// dirLock is the lock of a directory.
+type dirLock struct{ dir *os.File }
+
+// Close gives the lock up at once. To close the file is not enough: a child that is being
+// made meanwhile has it open, too, until it executes its program.
+func (l dirLock) Close() error {
+	return errors.Join(syscall.Flock(int(l.dir.Fd()), syscall.LOCK_UN), l.dir.Close())
+}
+
+// lockDir locks the directory.
+func lockDir(dir string) (io.Closer, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("the directory for its state: %w", err)
@@ -119,7 +128,7 @@ func lockDir(dir string) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s is the state of a TPM that runs: stop that one first", dir)
 	}
-	return f, nil
+	return dirLock{f}, nil
 }
 
 // openFIFO makes a FIFO, which can be read until its other end is closed.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -13,6 +12,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/cmd/internal/terminal"
 	"holdfast/web/operation"
 )
 
@@ -65,8 +65,14 @@ func awaited(err error) *approval.Request {
 	return nil
 }
 
+// incompleteExit is the exit code of [ErrIncomplete].
+const incompleteExit = 3
+
 // exitCode is what a program exits with. Of a fault the registry says it.
 func exitCode(err error) int {
+	if errors.Is(err, ErrIncomplete) {
+		return incompleteExit
+	}
 	if errors.Is(err, ErrUnusable) || !errors.As(err, new(ranError)) {
 		return fault.Invalid.Entry().Exit // the command, or cobra, found the call unusable
 	}
@@ -81,30 +87,16 @@ func message(err error) string {
 	if f, isFault := errors.AsType[*fault.Fault](err); isFault && !strings.HasPrefix(string(f.Code), "E_") {
 		text = inWords(reason{f})
 	}
-	if !errors.As(err, new(config.Problems)) {
-		text = strings.ReplaceAll(text, "\n", " ")
+	if errors.As(err, new(config.Problems)) {
+		return terminal.Lines(text)
 	}
-	return printable(text)
+	return terminal.Text(strings.ReplaceAll(text, "\n", " "))
 }
 
 // reason is a fault without its code.
 type reason struct{ *fault.Fault }
 
 func (r reason) Error() string { return r.Reason() }
-
-// printable gives a text without what a terminal would obey: it may be another
-// computer's.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsPrint(r), r == '\n':
-			return r
-		case unicode.IsSpace(r):
-			return ' '
-		}
-		return unicode.ReplacementChar
-	}, text)
-}
 
 // tell shows the error of a command.
 func tell(w io.Writer, root *cobra.Command, asJSON bool, err error) {

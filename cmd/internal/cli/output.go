@@ -7,11 +7,10 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"holdfast/cmd/internal/terminal"
 )
 
 // Output is how results are shown: for people, or as JSON.
@@ -47,56 +46,17 @@ func printJSON(w io.Writer, indent string, v any) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	_, err := io.WriteString(w, escaped(text.String(), func(r rune) string {
-		if r == '\n' {
-			return "\n" // between the members
-		}
-		return jsonEscape(r)
-	}))
+	_, err := io.WriteString(w, terminal.Lines(text.String()))
 	return err
 }
 
-// Printable gives a text in which no character moves a terminal's cursor, changes its
-// state or the order of what it shows: control characters, format characters such as
-// those of directions, and separators of lines are written as escapes of JSON. What
-// comes from requests, files and logs may have any.
-func Printable(s string) string { return escaped(s, jsonEscape) }
-
-func jsonEscape(r rune) string {
-	if r > 0xffff {
-		high, low := utf16.EncodeRune(r)
-		return fmt.Sprintf(`\u%04x\u%04x`, high, low)
-	}
-	return fmt.Sprintf(`\u%04x`, r)
-}
-
-func escaped(s string, escape func(rune) string) string {
-	if !strings.ContainsFunc(s, active) && utf8.ValidString(s) {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s { // a byte that is no UTF-8 becomes U+FFFD
-		if active(r) {
-			b.WriteString(escape(r))
-		} else {
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-// active says whether a character may do something to a terminal.
-func active(r rune) bool {
-	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co)
-}
-
-// Row prints cells of a table, each on one line ([Printable]).
+// Row prints cells of a table, each on one line ([terminal.Text]).
 func Row(w io.Writer, cells ...any) {
 	for i, c := range cells {
 		if i > 0 {
 			fmt.Fprint(w, "\t")
 		}
-		fmt.Fprint(w, Printable(fmt.Sprint(c)))
+		fmt.Fprint(w, terminal.Text(fmt.Sprint(c)))
 	}
 	fmt.Fprintln(w)
 }

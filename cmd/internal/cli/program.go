@@ -2,8 +2,8 @@
 // how results and errors are shown, what files they read, and the flags that name an
 // appliance.
 //
-// A program exits 0 when the work is done, 1 when it was refused or failed, and 2
-// when the call itself is unusable.
+// A program exits 0 when the work is done, 1 when it was refused or failed, 2 when the
+// call itself is unusable, and 3 when a verdict is incomplete.
 package cli
 
 import (
@@ -18,12 +18,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/cmd/internal/terminal"
 	"holdfast/cmd/internal/version"
 )
 
 // Run runs a program's commands with the process's arguments, shows the error, and
 // gives the exit code. An interrupt ends the command's context.
 func Run(root *cobra.Command) int {
+	root.SetOut(terminal.Writer(os.Stdout))
+	root.SetErr(terminal.Writer(os.Stderr))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return Execute(ctx, root, os.Args[1:])
@@ -44,6 +47,9 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 var (
 	// ErrReported is an error that has been shown already.
 	ErrReported = errors.New("reported")
+	// ErrIncomplete is a verdict that has been shown already: nothing is wrong that was
+	// seen, and not all could be looked at. The program exits 3.
+	ErrIncomplete = fmt.Errorf("%w: incomplete", ErrReported)
 	// ErrUnusable marks input that says nothing, against input that is refused: the
 	// program exits 2. See [Unusable].
 	ErrUnusable = errors.New("the input is unusable")

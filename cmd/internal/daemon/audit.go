@@ -29,10 +29,11 @@ import (
 // opens its log.
 func newRecorder(cfg *config.Config, log *slog.Logger, clock *witness.Clock) *recorder.Recorder {
 	state, c := cfg.State.Dir, cfg.Audit
+	began := time.Now() // its monotonic reading
 	return recorder.New(recorder.Options{
 		Dir: filepath.Join(state, "audit"), LogID: func() (string, error) { return auditID(state) }, Log: log,
 		Limits: auditlog.Options{RetainAge: time.Duration(c.RetainAge), RetainBytes: int64(c.RetainMiB) << 20,
-			Unproven: true, Witnessed: clock.Now, ReserveBytes: int64(c.ReserveMiB) << 20, WarnBytes: int64(c.WarnMiB) << 20},
+			Unproven: true, Witnessed: clock.Now, Elapsed: func() time.Duration { return time.Since(began) }, ReserveBytes: int64(c.ReserveMiB) << 20, WarnBytes: int64(c.WarnMiB) << 20},
 	})
 }
 

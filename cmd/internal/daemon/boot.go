@@ -10,6 +10,7 @@ import (
 	"holdfast/appliance/machine/boot/parts"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/witness"
 	"holdfast/attest"
 	"holdfast/attest/device"
 	"holdfast/attest/tpm/seal"
@@ -67,7 +68,11 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 	if err := openAudit(d.audit, c); err != nil {
 		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
 	}
+	c.State = d.attestedState
 	d.measured.Store(c)
+	if c.TPM != nil {
+		d.clock.Add(witness.Source{Name: "the TPM", Elapsed: c.TPM.Time})
+	}
 	d.anchor, err = findAnchor(c)
 	return c, err
 }

@@ -96,6 +96,10 @@ type Daemon struct {
 	// anchor is the anchor of the state in this machine's TPM, from the boot's first step
 	// on; nil without a TPM.
 	anchor *counter.Anchor
+	// broker is an anchor, too; nil if the PIN comes from elsewhere.
+	broker *boot.BrokerAnchor
+	// clock tells the time that irreversible things rest on.
+	clock *witness.Clock
 	// machineKey authenticates rows while the appliance is locked; measured is what the
 	// TPM is reached by that keeps it.
 	machineKey machinekey.Key
@@ -196,14 +200,14 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		}
 	})
 	d.onClose(d.machineKey.Wipe)
-	clock := witness.New(nil, nil)
-	d.audit = newRecorder(cfg, d.o.Log, clock)
+	d.clock = witness.New(nil, witness.Running())
+	d.audit = newRecorder(cfg, d.o.Log, d.clock)
 	if err := d.newBoot(cert); err != nil {
 		return err
 	}
 	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witnessed: clock.Now, SealAll: d.sealAll, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Rotating: d.audit.KeyRotated,
-		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor,
+		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witness: d.clock, WitnessedTime: d.store.Machine(), Identities: identities{d}, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Destroying: d.audit.ObjectDestroyed, Rotating: d.audit.KeyRotated,
+		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor, HeadAnchors: d.headAnchors(),
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
 			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
 		},

@@ -1,9 +1,11 @@
 package daemon_test
 
 import (
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"holdfast/appliance/fault"
@@ -129,10 +131,10 @@ func TestBeforeTheFirstUnlock(t *testing.T) {
 				t.Errorf("%d users are refused", refused)
 			}
 			before := len(s.log.String())
-			r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+			r.seal()
 			// TPM and HSM have the traces of the installation that was removed.
 			s.logged(before, `state=locked .*code=E_STATE_MISSING`)
-			err := r.do("POST", "installation/begin", operation.Decision{Reason: "its disk is gone"}, nil)
+			err := r.beginBeside()
 			if c.locked {
 				if err == nil {
 					t.Error("an installation was begun")
@@ -183,14 +185,81 @@ func TestMachineKeyLost(t *testing.T) {
 	}
 }
 
+// editsOfColumns gives statements that set each column of the table to NULL, to nothing and
+// to another value.
+func (s *site) editsOfColumns(table string) (statements []string) {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(s.cfg.State.Dir, "holdfast.db"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query(`SELECT name, type FROM pragma_table_info(?)`, table)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, kind string
+		if err := rows.Scan(&name, &kind); err != nil {
+			s.t.Fatal(err)
+		}
+		nothing, other := map[string]string{"INTEGER": `0`, "TEXT": `''`, "BLOB": `x''`}[kind], map[string]string{"INTEGER": name + ` + 1`, "TEXT": name + ` || 'x'`, "BLOB": `CAST(` + name + ` || x'00' AS BLOB)`}[kind]
+		for _, value := range []string{`NULL`, nothing, other} {
+			statements = append(statements, `UPDATE `+table+` SET `+name+` = `+value+` WHERE `+name+` IS NOT `+value)
+		}
+	}
+	if err := rows.Err(); err != nil || len(statements) < 9 {
+		s.t.Fatal(statements, err)
+	}
+	return statements
+}
+
+// edits changes the database of an appliance that does not run. It gives false if the
+// schema refuses that, or it changes nothing.
+func (s *site) edits(statement string) bool {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(s.cfg.State.Dir, "holdfast.db"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close()
+	result, err := db.Exec(statement)
+	if err != nil {
+		if !strings.Contains(err.Error(), "constraint failed") {
+			s.t.Fatalf("%s: %v", statement, err)
+		}
+		return false
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n > 0
+}
+
+// policyRow is what is noted of the policy's version.
+func (s *site) policyRow() (row string) {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(s.cfg.State.Dir, "holdfast.db"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRow(`SELECT group_concat(one || ' ' || version || ' ' || sealed || ' ' || hex(seal)) FROM policy_version`).Scan(&row); err != nil {
+		s.t.Fatal(err)
+	}
+	return row
+}
+
 // TestPolicyVersionIsSealed: the noted version of the policy cannot be lowered, removed
 // or replaced in the database.
 func TestPolicyVersionIsSealed(t *testing.T) {
 	s := newSite(t)
 	s.start().stop()
-	putBack := s.copyOf()
+	putBack, present := s.copyOf(), s.policyRow()
 	s.asIs = true
-	for _, statement := range []string{
+	for _, statement := range append(s.editsOfColumns("policy_version"),
 		`DELETE FROM policy_version`,
 		`UPDATE policy_version SET seal = NULL`,
 		`UPDATE policy_version SET seal = x''`,
@@ -199,12 +268,22 @@ func TestPolicyVersionIsSealed(t *testing.T) {
 		`UPDATE policy_version SET sealed = sealed + 1, version = version + 1`,
 		`UPDATE policy_version SET version = 0, sealed = 0, seal = NULL`,
 		`UPDATE policy_version SET seal = (SELECT substr(seal, 2, 32) FROM settings LIMIT 1)`,
-	} {
+		`INSERT INTO policy_version (one, version) VALUES (2, 1)`,
+	) {
 		putBack()
-		s.edit(statement)
+		if !s.edits(statement) {
+			continue // the schema refuses it, or it is so already
+		}
 		calls, before := s.shim.AllCalls(), len(s.log.String())
 		r := s.begin()
-		s.logged(before, `msg=boot state=locked .*code=E_POLICY_VERSION`)
+		if ended := s.logged(before, `msg=boot state=(locked .*code=E_POLICY_VERSION|serving)`)[1]; ended == "serving" {
+			r.stop()
+			if now := s.policyRow(); now != present { // the edit was without effect
+				t.Errorf("%s: it serves, and the noted version is %s, not %s", statement, now, present)
+			}
+			putBack = s.copyOf() // the anchor has moved
+			continue
+		}
 		if b := r.status().Boot; b.State != progress.Locked || b.Code != string(fault.PolicyVersion) {
 			t.Errorf("%s: the boot is %+v", statement, b)
 		}

@@ -80,6 +80,7 @@ func TestMetrics(t *testing.T) {
 		`holdfast_attestation_success 1`,
 		`holdfast_credentials{key_store="p"} 1`,
 		`holdfast_key_stores 1`,
+		`holdfast_clock_ahead_seconds 0`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)

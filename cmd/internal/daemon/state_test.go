@@ -187,7 +187,7 @@ func TestFirstUnlockIsOnRecord(t *testing.T) {
 	r := s.begin()
 	s.logged(before, `code=E_SEAL_MISSING`)
 	r.enrol(<-s.welcomed, "alice")
-	r.ok("POST", "seal", operation.SealRequest{PIN: s.pin}, nil)
+	r.seal()
 	// The HSM has the objects of the installation that was removed.
 	s.logged(before, `state=locked .*code=E_STATE_MISSING`)
 	r.ok("POST", "installation/begin", operation.Decision{Reason: "its disk is gone"}, nil)
@@ -198,7 +198,7 @@ func TestFirstUnlockIsOnRecord(t *testing.T) {
 	}{&records})
 	found := false
 	for _, rec := range records {
-		found = found || rec.Operation == "seal users" && strings.Contains(string(rec.After), "alice (administrator)")
+		found = found || rec.Operation == "seal users" && strings.Contains(string(rec.After), "user alice: administrator")
 	}
 	if !found {
 		t.Errorf("%d records, and none of the users that were sealed", len(records))

@@ -22,7 +22,7 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	if err != nil && fault.CodeOf(err) != fault.NotFound {
 		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
-	token, hsms, err := keyring.Open(ctx, members(d.o.Config.HSM, hsm.Config{PIN: credential, MasterKeyExists: err == nil, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
+	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, hsm.Config{PIN: credential, MasterKeyExists: err == nil, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
 	if err != nil {
 		return err
 	}
@@ -33,12 +33,14 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	d.hsm = token
 	d.mu.Unlock()
 	d.background.Go(func() { d.appliance.Run(ctx) })
+	if d.broker != nil {
+		d.background.Go(func() { d.broker.Run(ctx) })
+	}
 	return nil
 }
 
-// members are the tokens that the configuration names, each with what they have in
-// common.
-func members(h config.HSM, all hsm.Config) []hsm.Config {
+// Tokens are those that the configuration names, each with what they have in common.
+func Tokens(h config.HSM, all hsm.Config) []hsm.Config {
 	all.Module, all.TokenLabel, all.TokenSerial = h.Module, h.TokenLabel, h.TokenSerial
 	all.MasterKeyLabel, all.MaxSessions, all.IVFromToken = h.MasterKeyLabel, h.MaxSessions, h.IVFromToken
 	configs := []hsm.Config{all}

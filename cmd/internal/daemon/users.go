@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"holdfast/appliance"
@@ -42,18 +43,37 @@ func newDirectory(cfg *config.Config, url, closed string, store identity.Store, 
 	return identity.New(c)
 }
 
-// sealAll seals the users, API tokens, invitations and requests for approval that
-// are there before the first unlock, on record: they can act from then on.
-func (d *Daemon) sealAll(ctx context.Context, set func(name, value string) error) error {
-	users, tokens, err := d.users.SealAll(ctx, set)
-	if err == nil {
-		err = approval.SealAll(ctx, d.store, d.appliance.Seals())
+// identities are the rows beside the domain's that the first unlock seals: users, API
+// tokens, invitations and requests for approval.
+type identities struct{ *Daemon }
+
+// Admissions implements [appliance.Identities].
+func (d identities) Admissions(ctx context.Context) ([]appliance.Admitted, error) {
+	all, err := d.users.Admissions(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if err != nil || len(users)+len(tokens) == 0 {
-		return err
+	requests, err := approval.Admissions(ctx, d.store, d.appliance.Seals())
+	return append(all, requests...), err
+}
+
+// SealAll implements [appliance.Identities].
+func (d identities) SealAll(ctx context.Context, set func(name, value string) error) ([]appliance.Admitted, error) {
+	all, err := d.users.SealAll(ctx, set)
+	if err != nil {
+		return nil, err
 	}
-	d.o.Log.Info("users and API tokens are sealed; remove those that you do not know", "users", users, "tokens", tokens)
-	return d.audit.UsersSealed(ctx, users, tokens)
+	requests, err := approval.SealAll(ctx, d.store, d.appliance.Seals())
+	return append(all, requests...), err
+}
+
+// Sealed implements [appliance.Identities]: it has it on record, unless nobody was there.
+func (d identities) Sealed(ctx context.Context, all []appliance.Admitted, c appliance.Confirmation) error {
+	if c.At.IsZero() && !slices.ContainsFunc(all, func(a appliance.Admitted) bool { return a.Kind != appliance.AdmittedSetting }) {
+		return nil
+	}
+	d.o.Log.Info("users, API tokens, invitations, requests for approval and settings are sealed", "rows", len(all), "digest", c.Digest, "confirmed_by", c.By)
+	return d.audit.UsersSealed(ctx, all, c)
 }
 
 // maxSecret bounds a file with a secret, in bytes.

@@ -5,11 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -48,7 +48,7 @@ func (b *broker) serveCommand() *cobra.Command {
 			if rate < 1 {
 				return fmt.Errorf("--requests-per-minute %d: use 1 or more", rate)
 			}
-			return b.serve(cmd.Context(), address, rate)
+			return b.serve(cmd, address, rate)
 		}),
 	}
 	c.Flags().StringVar(&address, "address", ":8444", "listen here for machines")
@@ -58,8 +58,8 @@ func (b *broker) serveCommand() *cobra.Command {
 	return c
 }
 
-// serve serves until ctx ends. What is wrong is said before it listens.
-func (b *broker) serve(ctx context.Context, address string, rate int) error {
+// serve serves until the command's context ends. What is wrong is said before it listens.
+func (b *broker) serve(cmd *cobra.Command, address string, rate int) error {
 	if err := coredump.Forbid(); err != nil {
 		return err
 	}
@@ -79,21 +79,21 @@ func (b *broker) serve(ctx context.Context, address string, rate int) error {
 		return err
 	}
 	defer listener.Close()
-	lines := b.newLog()
+	lines := b.newLog(cmd.ErrOrStderr())
 	defer lines.Close()
 	log := lines.Logger
 	warn(log, vault)
 	log.Info("broker serving", "address", listener.Addr().String(), "pin", release.Pin(certificate.Leaf), "version", version.Version)
 	server := release.NewBroker(release.BrokerOptions{Vault: vault, Log: log, Rate: rate}).Server(*certificate)
-	return serveUntil(ctx, server, listener, log)
+	return serveUntil(cmd.Context(), server, listener, log)
 }
 
-func (b *broker) newLog() *logging.Log {
+func (b *broker) newLog(w io.Writer) *logging.Log {
 	format := "text"
 	if b.JSON {
 		format = "json"
 	}
-	return logging.New(config.Log{Level: "info", Format: format}, os.Stderr, os.Stderr)
+	return logging.New(config.Log{Level: "info", Format: format}, w, w)
 }
 
 func (b *broker) loadCertificate() (*tls.Certificate, error) {

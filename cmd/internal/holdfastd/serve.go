@@ -3,7 +3,6 @@ package holdfastd
 import (
 	"cmp"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +30,7 @@ func serveCommand(a *cli.Admin) *cobra.Command {
 		cfg, warnings, err := config.Load(file)
 		for _, w := range warnings {
 			if err == nil {
-				fmt.Fprintln(os.Stderr, w)
+				cli.Row(cmd.ErrOrStderr(), w)
 			}
 		}
 		if err != nil {
@@ -42,7 +41,7 @@ func serveCommand(a *cli.Admin) *cobra.Command {
 		if err := cfg.Complete(); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		log := logging.New(cfg.Log, os.Stderr, os.Stdout)
+		log := logging.New(cfg.Log, cmd.ErrOrStderr(), cmd.OutOrStdout())
 		defer log.Close()
 		return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Log: log.Logger, Requests: log.Requests, LogDropped: log.Dropped, Setup: func(code, file, url string) {
 			fmt.Fprintln(cmd.ErrOrStderr(), welcome(code, file, cmp.Or(url, "https://this machine"+cfg.Admin.Address)))

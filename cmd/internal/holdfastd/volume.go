@@ -56,10 +56,10 @@ func volumeCommand(a *cli.Admin) *cobra.Command {
 
 func showOutcome(w io.Writer, o volume.Outcome) {
 	if o.Opened {
-		fmt.Fprintf(w, "state volume: open, by the authorization %q\n", o.Authorization)
+		cli.Row(w, fmt.Sprintf("state volume: open, by the authorization %q", o.Authorization))
 		return
 	}
-	fmt.Fprintf(w, "state volume: not open: %s: %s\n", o.Code, o.Reason)
+	cli.Row(w, "state volume: not open: "+o.Code+": "+o.Reason)
 }
 
 // diskPatience is how long the disk for the state may take to appear.

@@ -2,6 +2,8 @@ package logging_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	"holdfast/appliance/config"
 	"holdfast/cmd/internal/logging"
@@ -122,4 +125,23 @@ func TestDelay(t *testing.T) {
 			t.Errorf("the log has %q", got)
 		}
 	})
+}
+
+// TestNothingReachesTheTerminal: no line of a log does something to the terminal on
+// which it is read, whatever the format and wherever the text of another stands.
+func TestNothingReachesTheTerminal(t *testing.T) {
+	evil := "\x1b[2J\r\n\x7f\u009b31m\u202e\u2066\u200b\u2028\xff\U000e0041 ä"
+	for _, format := range []string{"text", "json"} {
+		var out buffer
+		log := logging.New(config.Log{Level: "info", Format: format}, &out, &out)
+		log.With("with", evil).WithGroup(evil).Error(evil, "value", evil, evil, 1, "error", errors.New(evil))
+		log.Close()
+		line, rest, _ := strings.Cut(out.String(), "\n")
+		if at := strings.IndexFunc(line, func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }); at >= 0 || rest != "" || !strings.Contains(line, "ä") {
+			t.Errorf("%s: %q", format, out.String())
+		}
+		if format == "json" && !json.Valid([]byte(line)) {
+			t.Errorf("%q is not JSON", line)
+		}
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"holdfast/cmd/internal/terminal"
 )
 
 const (
@@ -49,7 +51,12 @@ type lineWriter struct {
 func (q *queue) writer(urgent bool) io.Writer { return lineWriter{q, urgent} }
 
 // Write implements [io.Writer]; it never waits for the reader and never fails.
+//
+// A log is read on terminals. What slog writes as JSON has no control character below
+// U+0020, and may have others.
 func (l lineWriter) Write(line []byte) (int, error) {
+	size := len(line)
+	line = terminal.Bytes(line)
 	q, limit, signal := l.q, maxHeld, l.q.some
 	if l.urgent {
 		limit, signal = 2*maxHeld, l.q.now
@@ -63,7 +70,7 @@ func (l lineWriter) Write(line []byte) (int, error) {
 	}
 	q.mu.Unlock()
 	wake(signal)
-	return len(line), nil
+	return size, nil
 }
 
 func wake(signal chan struct{}) {

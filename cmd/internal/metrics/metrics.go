@@ -155,6 +155,7 @@ var (
 	attestedOK   = describe("attestation_success", "1 if the last appraisal passed.")
 	keyExpires   = describe("attestation_key_expiry_timestamp_seconds", "When the certificate of the processor's key expires.")
 	certExpires  = describe("certificate_expiry_timestamp_seconds", "When the server's certificate expires.")
+	clockAhead   = describe("clock_ahead_seconds", "By how much the wall clock is ahead of the time that has passed; keys that are due and audit records past their age wait for it.")
 	auditSize    = describe("audit_records_total", "Records in the audit log.")
 	auditLag     = describe("audit_unsigned_records", "Records of the audit log that no signed checkpoint covers yet.")
 	auditLagTime = describe("audit_unsigned_seconds", "For how long there have been such records.")
@@ -171,7 +172,7 @@ var states = []progress.State{progress.Probe, progress.Measure, progress.Collect
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
-		attested, attestedOK, keyExpires, certExpires, auditSize, auditLag, auditLagTime, auditFree, auditWorks, logDropped, credentials, oldest} {
+		attested, attestedOK, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, logDropped, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -247,6 +248,7 @@ func collectBoot(set setter, b progress.Status) {
 func collectStatus(set setter, s appliance.Status) {
 	set(leaseSeconds, float64(s.LeaseSeconds))
 	set(keyStores, float64(s.KeyStores))
+	set(clockAhead, float64(s.Clock.BehindSeconds))
 	seen := map[[2]string]bool{}
 	for _, h := range s.HSMs {
 		if name := [2]string{h.Label, h.Serial}; seen[name] {

@@ -1,0 +1,48 @@
+package appliance_test
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestStatusOfTheState: the status names the head, and the key stores and parts of them whose
+// rows are known not to match, until people have discarded them; without reading all rows.
+func TestStatusOfTheState(t *testing.T) {
+	h := newHandEdited(t)
+	damaged := func() []string {
+		t.Helper()
+		s := h.bed.Appliance.Status(ctx).State
+		if s == nil || s.Head.Sequence == 0 || len(s.Head.Digest) != 64 || s.Rows != 0 {
+			t.Fatalf("%+v", s)
+		}
+		return s.Damaged
+	}
+	if d := damaged(); d != nil {
+		t.Errorf("damaged before: %v", d)
+	}
+	head := h.bed.Appliance.Status(ctx).State.Head
+	if s := must(h.bed.Appliance.VerifyState(ctx))(t); s.Head.Digest != head.Digest {
+		t.Errorf("the status has the head %+v, and the state %+v", head, s.Head)
+	}
+	for i, d := range h.damages(t)[:2] { // a version that is discarded leaves its key as damaged
+		must(h.db.ExecContext(ctx, d.statement))(t)
+		verified := must(h.bed.Appliance.VerifyState(ctx))(t)
+		if len(verified.Damaged) != 1 || verified.Rows == 0 || !slices.Equal(damaged(), verified.Damaged) {
+			t.Errorf("%s: the status names %v, want %v", d.name, damaged(), verified.Damaged)
+		}
+		must(h.bed.Appliance.Discard(ctx, d.target))(t)
+		left := damaged()
+		if verified := must(h.bed.Appliance.VerifyState(ctx))(t); !slices.Equal(left, verified.Damaged) || len(left) != i {
+			t.Errorf("%s: after the discard the status names %v, and %v are damaged", d.name, left, verified.Damaged)
+		}
+	}
+	must(h.db.ExecContext(ctx, `UPDATE external_keys SET can_decrypt = 0 WHERE id = 'bystander'`))(t)
+	h.bed = restart(t, h.bed, h.client, h.options())
+	if d := damaged(); len(d) != 2 { // as the start has found it
+		t.Errorf("after a restart: %v", d)
+	}
+	h.bed.Appliance.Lock()
+	if s := h.bed.Appliance.Status(ctx).State; s != nil {
+		t.Errorf("locked: %+v", s)
+	}
+}
