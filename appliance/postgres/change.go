@@ -56,6 +56,8 @@ func (l *Log) Append(ctx context.Context, number uint64, body []byte) error {
 		return madeByAnother(number)
 	case !waits && !l.options.Asynchronous:
 		return l.notDurable("a setting was changed")
+	case newest == int64(number)-1:
+		return l.damaged("a rule or a trigger that takes no change")
 	}
 	return fault.Errorf(fault.Conflict, "the database %s lacks change %d: it was put back to an earlier state, or is of another installation", l.address, number-1)
 }

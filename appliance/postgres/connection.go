@@ -133,7 +133,7 @@ func (c *connector) readPassword() (string, error) {
 	}
 	text, err := readPrivate(c.options.PasswordFile)
 	if err != nil {
-		return "", fault.Wrapf(fault.DatabaseRefused, err, "state.database_password_file cannot be read")
+		return "", fault.Errorf(fault.DatabaseRefused, "state.database_password_file cannot be read: %v", err)
 	}
 	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 	if password == "" || strings.ContainsAny(password, "\x00\n") {
@@ -169,12 +169,12 @@ func (c *connector) authorities() (*x509.CertPool, error) {
 	}
 	f, err := os.Open(c.options.CA)
 	if err != nil {
-		return nil, fault.Wrapf(fault.DatabaseRefused, err, "state.database_ca cannot be read")
+		return nil, fault.Errorf(fault.DatabaseRefused, "state.database_ca cannot be read: %v", err)
 	}
 	defer f.Close()
 	text, err := readBounded(f)
 	if err != nil {
-		return nil, fault.Wrapf(fault.DatabaseRefused, err, "state.database_ca cannot be read")
+		return nil, fault.Errorf(fault.DatabaseRefused, "state.database_ca cannot be read: %v", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
@@ -190,16 +190,16 @@ func (c *connector) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certifi
 	}
 	f, err := os.Open(c.options.Certificate)
 	if err != nil {
-		return nil, fault.Wrapf(fault.DatabaseRefused, err, "state.database_certificate cannot be read")
+		return nil, fault.Errorf(fault.DatabaseRefused, "state.database_certificate cannot be read: %v", err)
 	}
 	defer f.Close()
 	certificate, err := readBounded(f)
 	if err != nil {
-		return nil, fault.Wrapf(fault.DatabaseRefused, err, "state.database_certificate cannot be read")
+		return nil, fault.Errorf(fault.DatabaseRefused, "state.database_certificate cannot be read: %v", err)
 	}
 	key, err := readPrivate(c.options.Key)
 	if err != nil {
-		return nil, fault.Wrapf(fault.DatabaseRefused, err, "state.database_key cannot be read")
+		return nil, fault.Errorf(fault.DatabaseRefused, "state.database_key cannot be read: %v", err)
 	}
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {

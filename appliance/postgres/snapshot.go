@@ -111,12 +111,15 @@ func (l *Log) keepParts(ctx context.Context, id int64, number uint64, parts iter
 			return fault.Errorf(fault.Invalid, "a snapshot of more than %d parts", maxParts)
 		}
 		// The update is what says that somebody is still writing.
-		_, err = l.do(ctx, statement{
+		written, err := l.do(ctx, statement{
 			sql: `WITH still AS (UPDATE snapshots SET touched = clock_timestamp() WHERE id = $1 RETURNING id)
 				INSERT INTO snapshot_parts (snapshot, part, body) SELECT id, $2, $3 FROM still`,
 			parameters: []any{id, count, body}, time: timeFor(len(body))})
 		if err != nil {
 			return l.orRemoved(err, number)
+		}
+		if written != 1 {
+			return l.removed(number)
 		}
 		count++
 	}

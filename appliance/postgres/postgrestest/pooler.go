@@ -75,8 +75,11 @@ func (p *Pooler) Restart() {
 // Database is [Server.Database], through the pooler.
 func (p *Pooler) Database(t testing.TB, s *Server) string {
 	t.Helper()
-	return replaceDatabase(p.URL, s.NewDatabase(t))
+	return p.In(s.NewDatabase(t))
 }
+
+// In is [Server.In], through the pooler.
+func (p *Pooler) In(database string) string { return replaceDatabase(p.URL, database) }
 
 func (p *Pooler) write(name, text string) {
 	p.t.Helper()

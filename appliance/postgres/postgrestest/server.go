@@ -143,18 +143,29 @@ func (s *Server) Resume() { s.running.resume() }
 // headers.
 func (s *Server) Exec(sql string) string {
 	s.t.Helper()
-	return strings.TrimSpace(string(s.must(s.psql(sql))))
+	return s.ExecIn("postgres", sql)
 }
 
-func (s *Server) psql(sql string) *exec.Cmd {
-	return s.command("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", s.home, "-p", strconv.Itoa(s.port), "-U", "postgres", "-c", sql, "postgres")
+// ExecIn is Exec in another database.
+func (s *Server) ExecIn(database, sql string) string {
+	s.t.Helper()
+	return strings.TrimSpace(string(s.must(s.psqlIn(database, sql))))
 }
+
+func (s *Server) psql(sql string) *exec.Cmd { return s.psqlIn("postgres", sql) }
+
+func (s *Server) psqlIn(database, sql string) *exec.Cmd {
+	return s.command("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", s.home, "-p", strconv.Itoa(s.port), "-U", "postgres", "-c", sql, database)
+}
+
+// Output is what the server has printed, its log, since it was started.
+func (s *Server) Output() string { return s.running.said.String() }
 
 // Database makes an empty database, and gives the URL by which the superuser reaches it.
 // Several tests can have one server so.
 func (s *Server) Database(t testing.TB) string {
 	t.Helper()
-	return replaceDatabase(s.URL, s.NewDatabase(t))
+	return s.In(s.NewDatabase(t))
 }
 
 // NewDatabase makes an empty database that belongs to [User], and gives its name.
@@ -166,6 +177,9 @@ func (s *Server) NewDatabase(t testing.TB) string {
 	}
 	return name
 }
+
+// In gives the URL by which the superuser reaches a database.
+func (s *Server) In(database string) string { return replaceDatabase(s.URL, database) }
 
 func replaceDatabase(text, name string) string {
 	u, err := url.Parse(text)
