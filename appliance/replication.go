@@ -322,10 +322,10 @@ func (s *seenHeads) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.keep(context.WithoutCancel(ctx))
+			s.keepLogged(context.WithoutCancel(ctx))
 			return
 		case <-s.wake:
-			s.keep(ctx)
+			s.keepLogged(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -334,20 +334,37 @@ func (s *seenHeads) run(ctx context.Context) {
 	}
 }
 
-func (s *seenHeads) keep(ctx context.Context) {
+// KeepSeenHead has a node of a fleet keep the newest head of the state that it has taken
+// over. Run does it beside what it does. It does nothing where there is no fleet.
+func (l *Lifecycle) KeepSeenHead(ctx context.Context) error {
+	if l.replication == nil {
+		return nil
+	}
+	return l.replication.heads.keep(ctx)
+}
+
+func (s *seenHeads) keep(ctx context.Context) error {
 	s.mu.Lock()
 	newest := s.newest
 	s.newest = nil
 	s.mu.Unlock()
 	if newest == nil {
-		return
+		return nil
 	}
-	if err := s.rows.KeepSeenHead(ctx, *newest); err != nil && fault.CodeOf(err) != fault.Locked {
-		s.ground.log.Error("the head of the fleet's state could not be kept on this machine", "error", err)
+	err := s.rows.KeepSeenHead(ctx, *newest)
+	if err != nil {
 		s.mu.Lock()
 		if s.newest == nil {
 			s.newest = newest
 		}
 		s.mu.Unlock()
+	}
+	return err
+}
+
+// keepLogged is keep for work in the background.
+func (s *seenHeads) keepLogged(ctx context.Context) {
+	if err := s.keep(ctx); err != nil && fault.CodeOf(err) != fault.Locked {
+		s.ground.log.Error("the head of the fleet's state could not be kept on this machine", "error", err)
 	}
 }
