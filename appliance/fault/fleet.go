@@ -7,7 +7,8 @@ const (
 	// DatabaseRefused: who it is, who this node is, or how it commits.
 	DatabaseRefused Code = "E_DATABASE_REFUSED"
 	DatabaseNewer   Code = "E_DATABASE_NEWER"
-	LogDamaged      Code = "E_LOG_DAMAGED"
+	FleetLog        Code = "E_FLEET_LOG"
+	FleetBranch     Code = "E_FLEET_BRANCH"
 )
 
 var fleetCodes = []Entry{
@@ -23,7 +24,10 @@ var fleetCodes = []Entry{
 	{Code: DatabaseNewer, Class: WrongState,
 		Title: "The tables of the fleet's database are of a later release, which this one cannot work with.",
 		Do:    "Update this node to the release of the other nodes."},
-	{Code: LogDamaged, Class: Refused,
-		Title: "The fleet's database lacks a table or a row, or has one that Holdfast did not write.",
-		Do:    "Find out who changed the database. Restore it to its newest state, with every change that was made."},
+	{Code: FleetLog, Class: WrongState,
+		Title: "The fleet's database has a change that no node has made, or lacks some. This node takes over nothing more, and nobody can change anything.",
+		Do:    "Find out who has changed the database by hand, or from which backup it was restored. Read the reason: it says which change. Put the database back to what it was; the nodes go on by themselves."},
+	{Code: FleetBranch, Class: Refused,
+		Title: "The fleet's database shows two nodes two different pasts.",
+		Do:    "Find out who has changed or split the database. Keep the nodes that you trust, and stop the others; a node that is to follow those must start with an empty `fleet.db`."},
 }

@@ -18,7 +18,7 @@
 //     transaction. So it works through PgBouncer in transaction mode. NOTIFY is a hint,
 //     which LISTEN takes only where no pooler is between.
 //   - What is read is bounded, and a row that Holdfast did not write is an error
-//     (fault.LogDamaged).
+//     (fault.FleetLog).
 //
 // What the database says is not trusted: bodies are sealed by who appends them.
 package postgres

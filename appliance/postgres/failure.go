@@ -70,14 +70,14 @@ func (c *connector) refused(err error, e *pgconn.PgError) error {
 	case e.Code == "42601": // syntax
 		return c.fault(fault.Internal, err, "did not understand a statement"+said)
 	case class == "42", class == "22", class == "23", class == "21", class == "0A", e.Code == "55000", e.Code == "XX001", e.Code == "XX002", class == "3F":
-		return c.fault(fault.LogDamaged, err, "has tables that Holdfast did not make, or lacks one"+said)
+		return c.fault(fault.FleetLog, err, "has tables that Holdfast did not make, or lacks one"+said)
 	}
 	return c.fault(fault.DatabaseAway, err, "could not do it now"+said)
 }
 
 // damaged is about what was read.
 func (c *connector) damaged(what string) error {
-	return c.fault(fault.LogDamaged, nil, "has what Holdfast did not write: "+what)
+	return c.fault(fault.FleetLog, nil, "has what Holdfast did not write: "+what)
 }
 
 func (c *connector) fault(code fault.Code, err error, what string) error {

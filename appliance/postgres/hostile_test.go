@@ -57,7 +57,7 @@ func methods(t *testing.T, l *postgres.Log) map[string]func() error {
 }
 
 // codes are those that a method may give, whatever stands in the database.
-var codes = []fault.Code{"", fault.LogDamaged, fault.NotFound, fault.Exists, fault.Changed, fault.Conflict, fault.DatabaseRefused}
+var codes = []fault.Code{"", fault.FleetLog, fault.NotFound, fault.Exists, fault.Changed, fault.Conflict, fault.DatabaseRefused}
 
 const free = `ALTER TABLE changes DROP CONSTRAINT changes_pkey, DROP CONSTRAINT changes_number_check, ALTER COLUMN number DROP NOT NULL, ALTER COLUMN body DROP NOT NULL;
 	ALTER TABLE snapshots DROP CONSTRAINT snapshots_number_check, DROP CONSTRAINT snapshots_check, DROP CONSTRAINT snapshots_parts_check, ALTER COLUMN number DROP NOT NULL, ALTER COLUMN parts DROP NOT NULL;
@@ -143,7 +143,7 @@ func TestHostileRows(t *testing.T) {
 				if err != nil && (len(err.Error()) > 2000 || slices.Contains([]byte(err.Error()), '\n')) {
 					t.Errorf("%s: an error of %d bytes: %.3000q", name, len(err.Error()), err)
 				}
-				if slices.Contains(c.damaged, name) && code != fault.LogDamaged {
+				if slices.Contains(c.damaged, name) && code != fault.FleetLog {
 					t.Errorf("%s does not find it: %v", name, err)
 				}
 			}
@@ -159,13 +159,13 @@ func TestHostileSchema(t *testing.T) {
 		sql  string
 		code fault.Code
 	}{
-		"no compatibility":       {"DELETE FROM compatibility", fault.LogDamaged},
-		"negative compatibility": {"UPDATE compatibility SET oldest = -1", fault.LogDamaged},
-		"two compatibilities":    {"INSERT INTO compatibility SELECT * FROM compatibility", fault.LogDamaged},
-		"compatibility dropped":  {"DROP TABLE compatibility", fault.LogDamaged},
-		"versions dropped":       {"DROP TABLE holdfast_schema", fault.LogDamaged},
-		"negative version":       {"UPDATE holdfast_schema SET version_id = -5", fault.LogDamaged},
-		"another's table":        {"DROP TABLE holdfast_schema; CREATE TABLE holdfast_schema (x int)", fault.LogDamaged},
+		"no compatibility":       {"DELETE FROM compatibility", fault.FleetLog},
+		"negative compatibility": {"UPDATE compatibility SET oldest = -1", fault.FleetLog},
+		"two compatibilities":    {"INSERT INTO compatibility SELECT * FROM compatibility", fault.FleetLog},
+		"compatibility dropped":  {"DROP TABLE compatibility", fault.FleetLog},
+		"versions dropped":       {"DROP TABLE holdfast_schema", fault.FleetLog},
+		"negative version":       {"UPDATE holdfast_schema SET version_id = -5", fault.FleetLog},
+		"another's table":        {"DROP TABLE holdfast_schema; CREATE TABLE holdfast_schema (x int)", fault.FleetLog},
 	} {
 		t.Run(what, func(t *testing.T) {
 			db := s.NewDatabase(t)

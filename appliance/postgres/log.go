@@ -15,7 +15,7 @@ import (
 
 // Log is the log of changes of one installation. Make one with [Open]. Its methods may be
 // called at once from several goroutines. Besides the errors of [appliance.ChangeLog] they
-// give fault.DatabaseRefused, fault.LogDamaged and fault.DatabaseNewer; only after
+// give fault.DatabaseRefused, fault.FleetLog and fault.DatabaseNewer; only after
 // fault.DatabaseAway something may have been changed.
 type Log struct {
 	*connector
