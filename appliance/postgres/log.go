@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,8 +23,10 @@ type Log struct {
 	pool     *pgxpool.Pool
 	schema   schema
 	migrated atomic.Bool // the tables are there
-	notices  *notices
-	log      *slog.Logger
+	// preparing is held by who makes them.
+	preparing sync.Mutex
+	notices   *notices
+	log       *slog.Logger
 }
 
 var (
@@ -31,9 +34,23 @@ var (
 	_ appliance.NodeHints = (*Log)(nil)
 )
 
-// Open connects to the database and brings its tables to this release's. Errors:
-// fault.Invalid if the options are not right; those of [Log].
+// Open makes a log, connects to the database and brings its tables to this release's.
+// Errors: those of [New] and of [Log].
 func Open(ctx context.Context, o Options) (*Log, error) {
+	l, err := New(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.prepared(ctx); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// New makes a log that connects when it is used, so that an appliance starts though its
+// database is away. fault.Invalid if the options are not right.
+func New(o Options) (*Log, error) {
 	a, err := address.Parse(o.URL)
 	if err != nil {
 		return nil, fault.Errorf(fault.Invalid, "state.database: %v", err)
@@ -52,16 +69,28 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fault.Wrapf(fault.Internal, err, "the database cannot be used")
 	}
-	if l.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
-		return nil, l.failed(ctx, err)
+	if l.pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
+		return nil, fault.Wrapf(fault.Internal, err, "the database cannot be used")
 	}
-	if err := l.migrate(ctx); err != nil {
-		l.pool.Close()
-		return nil, err
-	}
-	l.reportStandbys(ctx)
 	l.notices = l.listen(config.ConnConfig)
 	return l, nil
+}
+
+// prepared brings the tables to this release's, once.
+func (l *Log) prepared(ctx context.Context) error {
+	if l.migrated.Load() {
+		return nil
+	}
+	l.preparing.Lock()
+	defer l.preparing.Unlock()
+	if l.migrated.Load() {
+		return nil
+	}
+	if err := l.migrate(ctx); err != nil {
+		return err
+	}
+	l.reportStandbys(ctx)
+	return nil
 }
 
 // Close ends the use of the log.

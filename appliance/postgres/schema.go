@@ -62,7 +62,7 @@ func (l *Log) migrate(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := l.checkCompatible(ctx, l.do); err != nil {
+	if err := l.checkCompatible(ctx, l.perform); err != nil {
 		return err
 	}
 	l.migrated.Store(true) // from now on each new connection checks
@@ -71,7 +71,7 @@ func (l *Log) migrate(ctx context.Context) error {
 
 // version gives the newest migration that the database has; 0 if none.
 func (l *Log) version(ctx context.Context) (version int64, err error) {
-	_, err = l.do(ctx, statement{sql: `SELECT coalesce(max(version_id), 0)::bigint FROM ` + versionTable + ` WHERE is_applied`, rows: 1, row: func(r *row) error {
+	_, err = l.perform(ctx, statement{sql: `SELECT coalesce(max(version_id), 0)::bigint FROM ` + versionTable + ` WHERE is_applied`, rows: 1, row: func(r *row) error {
 		version = r.number("version", 0, math.MaxInt64)
 		return nil
 	}})

@@ -74,7 +74,7 @@ func (l *Log) notDurable(setting string) error {
 // usual. A standby that is promoted without all changes is found by the nodes.
 func (l *Log) reportStandbys(ctx context.Context) {
 	var alone bool
-	_, err := l.do(ctx, statement{
+	_, err := l.perform(ctx, statement{
 		sql:  `SELECT current_setting('synchronous_standby_names') = '' AND EXISTS (SELECT FROM pg_stat_replication)`,
 		rows: 1, row: func(r *row) error { alone = r.bool("state"); return nil }})
 	if err == nil && alone && !l.options.Asynchronous {

@@ -28,6 +28,14 @@ type statement struct {
 
 // do runs a statement in a transaction of its own, and gives how many rows it changed.
 func (l *Log) do(ctx context.Context, s statement) (changed int64, err error) {
+	if err := l.prepared(ctx); err != nil {
+		return 0, err
+	}
+	return l.perform(ctx, s)
+}
+
+// perform does that though the tables may not be there.
+func (l *Log) perform(ctx context.Context, s statement) (changed int64, err error) {
 	if s.time == 0 {
 		s.time = statementTime
 	}
