@@ -135,6 +135,7 @@ func TestWaitIsNotCancelled(t *testing.T) {
 			storetest.Must(t, l.Append(t.Context(), 1, []byte("one")))
 			newest := func(want uint64) bool { n, err := other.Newest(t.Context()); return err == nil && n == want }
 
+			defer replica.Resume() // also if the test fails
 			replica.Pause()
 			short, end := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer end()
