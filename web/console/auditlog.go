@@ -72,7 +72,7 @@ func auditLog(p *page) (*view, error) {
 // fields makes the fields of the filter.
 func (d *auditData) fields() {
 	kinds := []ui.Option{{Text: "all"}}
-	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit} {
+	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit, audit.KindFleet} {
 		kinds = append(kinds, ui.Option{Value: string(k), Text: string(k)})
 	}
 	field := func(name, label string) ui.Field { return ui.Field{Name: name, Label: label, Value: d.query.Get(name)} }

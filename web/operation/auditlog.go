@@ -46,7 +46,7 @@ type AuditFilter struct {
 	Key          string       `query:"key" about:"an external key's ID; give its key store, too" json:"-"`
 	Principal    string       `query:"principal" about:"awsPrincipalArn, whole" json:"-"`
 	KMSRequestID string       `query:"kms_request_id" about:"KMS's ID of a request" json:"-"`
-	Kind         audit.Kind   `query:"kind" enum:"xks,admin,boot,lease,audit" about:"only records of this kind" json:"-"`
+	Kind         audit.Kind   `query:"kind" enum:"xks,admin,boot,lease,audit,fleet" about:"only records of this kind" json:"-"`
 	Result       audit.Result `query:"result" enum:"allowed,denied,failed" about:"only records with this result" json:"-"`
 }
 
