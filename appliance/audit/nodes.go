@@ -121,10 +121,12 @@ func askNodes(ctx context.Context, nodes []Node, at map[string]string, q Query, 
 	}
 	var all []*nodeAnswer
 	var waits []chan *nodeAnswer
+	names := map[string]bool{}
 	for _, n := range nodes {
-		if !ValidLogID(n.Name) {
-			return nil, fault.Errorf(fault.Invalid, "%.80q cannot be the name of a node", n.Name)
+		if !ValidLogID(n.Name) || names[n.Name] {
+			return nil, fault.Errorf(fault.Invalid, "%.80q cannot be the name of a node, or is that of two; see which nodes the fleet has", n.Name)
 		}
+		names[n.Name] = true
 		if at[n.Name] == endOfLog {
 			all = append(all, &nodeAnswer{name: n.Name, cursor: endOfLog})
 			continue
@@ -137,6 +139,9 @@ func askNodes(ctx context.Context, nodes []Node, at map[string]string, q Query, 
 			if a.records, next, a.err = n.Search(ctx, q); a.err == nil {
 				a.more, a.err = next != "", checkAnswer(n.Name, a.records, next, q)
 			}
+			if a.err != nil && ctx.Err() != nil {
+				a.err = late(ctx, n.Name)
+			}
 			answered <- a
 		}()
 		waits = append(waits, answered)
@@ -148,10 +153,8 @@ func askNodes(ctx context.Context, nodes []Node, at map[string]string, q Query, 
 		if all[i] != nil {
 			continue
 		}
-		select {
-		case all[i] = <-waits[next]:
-		case <-ctx.Done():
-			all[i] = &nodeAnswer{name: n.Name, cursor: at[n.Name], err: fault.Wrapf(fault.AuditTimeout, ctx.Err(), "the node %s did not answer in time", n.Name)}
+		if all[i] = wait(ctx, waits[next]); all[i] == nil {
+			all[i] = &nodeAnswer{name: n.Name, cursor: at[n.Name], err: late(ctx, n.Name)}
 		}
 		next++
 		if all[i].err != nil {
@@ -167,6 +170,25 @@ func askNodes(ctx context.Context, nodes []Node, at map[string]string, q Query, 
 	}
 	slices.SortFunc(all, func(a, b *nodeAnswer) int { return strings.Compare(a.name, b.name) })
 	return all, nil
+}
+
+// wait gives the answer; nil if it does not come in time.
+func wait(ctx context.Context, answered <-chan *nodeAnswer) *nodeAnswer {
+	select {
+	case a := <-answered:
+		return a
+	case <-ctx.Done():
+	}
+	select {
+	case a := <-answered: // it came while another was waited for
+		return a
+	default:
+		return nil
+	}
+}
+
+func late(ctx context.Context, node string) error {
+	return fault.Wrapf(fault.AuditTimeout, ctx.Err(), "the node %s did not answer in time", node)
 }
 
 // checkAnswer says what cannot be right in what a node has answered to a query.
