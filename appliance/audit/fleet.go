@@ -102,6 +102,15 @@ func VerifyFleet(dirs []string, keys note.Verifiers, o FleetOptions) (*FleetRepo
 	return f.finish(), nil
 }
 
+// LogIDOf gives the ID of the log in a folder, as its newest checkpoint says, unverified.
+func LogIDOf(dir string) (string, error) {
+	_, c, err := newestCheckpoint(dir)
+	if err != nil {
+		return "", err
+	}
+	return c.LogID, nil
+}
+
 // MissingLogs says which logs the logs in the folders name that are not among them.
 func MissingLogs(dirs []string) ([]MissingLog, error) {
 	f := &fleet{}

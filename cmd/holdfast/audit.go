@@ -239,6 +239,7 @@ func (q *auditQuery) add(c *cobra.Command) {
 	f.StringVar(&q.KeyStore, "key-store", "", "of this key store")
 	f.StringVar(&q.Key, "key-id", "", "of this key, in --key-store")
 	f.StringVar(&q.Principal, "principal", "", "of this principal")
+	f.StringVar(&q.Node, "node", "", "of this node of the fleet")
 	f.StringVar(&q.KMSRequestID, "kms-request-id", "", "with this request ID, which CloudTrail has as well")
 	cli.OneOf(f, &q.Kind, "kind", "of this kind", audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit, audit.KindFleet)
 	cli.OneOf(f, &q.Result, "result", "with this result", audit.Allowed, audit.Denied, audit.Failed)
@@ -271,7 +272,7 @@ func timeFlag(flag, text string, into *time.Time) error {
 func auditSearchCommand(a *admin) *cobra.Command {
 	var q auditQuery
 	var page operation.AuditSearch
-	c := a.reading("search [DIR]", "Find records, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
+	c := a.reading("search [DIR ...]", "Find records of an appliance, of a fleet or of folders, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
 		if page.AuditFilter, err = q.filter(); err != nil {
 			return err
 		}
@@ -280,10 +281,11 @@ func auditSearchCommand(a *admin) *cobra.Command {
 			return err
 		}
 		return a.Show(cmd, found, func(w io.Writer) {
-			showRecords(w, found.Records)
+			showRecords(w, found.Records.Records)
 			if found.Next != "" {
 				cli.Row(w, "more: --cursor "+found.Next)
 			}
+			found.showGaps(w)
 		})
 	})
 	q.add(c)
@@ -294,30 +296,40 @@ func auditSearchCommand(a *admin) *cobra.Command {
 
 func auditTailCommand(a *admin) *cobra.Command {
 	page := operation.AuditSearch{Limit: 20}
-	c := a.reading("tail [DIR]", "Show the newest records, the newest last", func(cmd *cobra.Command, log auditLog, _ []string) error {
+	c := a.reading("tail [DIR ...]", "Show the newest records, the newest last", func(cmd *cobra.Command, log auditLog, _ []string) error {
 		found, err := log.search(cmd.Context(), page)
 		if err != nil {
 			return err
 		}
-		slices.Reverse(found.Records)
-		return a.Show(cmd, found.Records, func(w io.Writer) { showRecords(w, found.Records) })
+		slices.Reverse(found.Records.Records)
+		return a.Show(cmd, found.Records.Records, func(w io.Writer) {
+			showRecords(w, found.Records.Records)
+			found.showGaps(w)
+		})
 	})
 	cli.Between(c.Flags(), &page.Limit, "lines,n", "how many", 1, 1000)
 	return c
 }
 
 func auditShowCommand(a *admin) *cobra.Command {
-	return a.asking("show SEQ", "Show one record, whole", func(cmd *cobra.Command, args []string) error {
-		seq, err := recordNumber(args[0])
-		if err != nil {
+	var n operation.RecordNumber
+	c := a.asking("show SEQ", "Show one record, whole", func(cmd *cobra.Command, args []string) (err error) {
+		if n.Seq, err = recordNumber(args[0]); err != nil {
 			return err
 		}
-		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowAuditRecord, operation.RecordNumber{Seq: seq})
+		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowAuditRecord, n)
 		if err != nil {
 			return err
 		}
 		return a.PrintJSON(cmd, done)
 	})
+	addNode(c, &n.Node)
+	return c
+}
+
+// addNode adds the flag that says in which node's log a record is.
+func addNode(c *cobra.Command, node *string) {
+	c.Flags().StringVar(node, "node", "", "the node of the fleet in whose log it is; without it, the one that answers")
 }
 
 func recordNumber(text string) (int64, error) {
@@ -328,7 +340,7 @@ func recordNumber(text string) (int64, error) {
 	return seq, nil
 }
 
-func showRecords(w io.Writer, records []*audit.Record) {
+func showRecords(w io.Writer, records []audit.NodeRecord) {
 	for _, r := range records {
 		what := r.Principal
 		if what == "" {
@@ -338,7 +350,11 @@ func showRecords(w io.Writer, records []*audit.Record) {
 		if r.KMSRequestID != "" {
 			detail = r.KMSRequestID
 		}
-		cli.Row(w, r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
+		number := strconv.FormatInt(r.Seq, 10)
+		if r.Node != "" {
+			number = r.Node + "\t" + number
+		}
+		cli.Row(w, number, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
 			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), cli.OrDash(what), detail)
 	}
 }
@@ -346,9 +362,12 @@ func showRecords(w io.Writer, records []*audit.Record) {
 func auditExportCommand(a *admin) *cobra.Command {
 	var q auditQuery
 	want, out := operation.AuditExport{Format: "jsonl"}, ""
-	c := a.reading("export [DIR] --format jsonl|csv", "Write records to a file or to standard output, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
+	c := a.reading("export [DIR ...] --format jsonl|csv", "Write records to a file or to standard output, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
 		if want.AuditFilter, err = q.filter(); err != nil {
 			return err
+		}
+		for _, m := range log.missing() {
+			cli.Row(cmd.ErrOrStderr(), "missing: "+m.String())
 		}
 		if out == "" {
 			return log.export(cmd.Context(), want, cmd.OutOrStdout())
@@ -366,18 +385,20 @@ func auditExportCommand(a *admin) *cobra.Command {
 }
 
 func auditProofCommand(a *admin) *cobra.Command {
-	return a.reading("proof SEQ [DIR]", "Print a proof that a record is in the log, which needs no log to be checked", func(cmd *cobra.Command, log auditLog, args []string) error {
-		seq, err := recordNumber(args[0])
-		if err != nil {
+	var n operation.RecordNumber
+	c := a.reading("proof SEQ [DIR]", "Print a proof that a record is in the log, which needs no log to be checked", func(cmd *cobra.Command, log auditLog, args []string) (err error) {
+		if n.Seq, err = recordNumber(args[0]); err != nil {
 			return err
 		}
-		proof, err := log.proof(cmd.Context(), seq)
+		proof, err := log.proof(cmd.Context(), n)
 		if err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(proof))
 		return err
 	})
+	addNode(c, &n.Node)
+	return c
 }
 
 func auditCheckProofCommand(a *admin) *cobra.Command {
