@@ -350,12 +350,15 @@ func showRecords(w io.Writer, records []audit.NodeRecord) {
 		if r.KMSRequestID != "" {
 			detail = r.KMSRequestID
 		}
-		number := strconv.FormatInt(r.Seq, 10)
-		if r.Node != "" {
-			number = r.Node + "\t" + number
+		if id := audit.NamedLog(r.Record); id != "" && detail == "" {
+			detail = "log " + id
 		}
-		cli.Row(w, number, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
-			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), cli.OrDash(what), detail)
+		cells := []any{r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
+			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), cli.OrDash(what), detail}
+		if r.Node != "" {
+			cells = append([]any{r.Node}, cells...)
+		}
+		cli.Row(w, cells...)
 	}
 }
 
