@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,12 +21,18 @@ import (
 	"holdfast/appliance/fault"
 )
 
+// wallClock says what it was set to.
+type wallClock struct{ at atomic.Int64 }
+
+func (c *wallClock) get() time.Time  { return time.Unix(0, c.at.Load()).UTC() }
+func (c *wallClock) set(t time.Time) { c.at.Store(t.UnixNano()) }
+
 // machine is a node with a key and a log of its own.
 type machine struct {
 	id, dir string
 	key     *ecdsa.PrivateKey
 	log     *auditlog.Log
-	now     *time.Time
+	now     *wallClock
 	has     map[string]*audit.Countersigned
 }
 
@@ -36,7 +43,7 @@ func (m *machine) signer(t testing.TB) *audit.ECDSASigner {
 // start opens the log.
 func (m *machine) start(t testing.TB, o auditlog.Options) {
 	t.Helper()
-	o.LogID, o.Signer, o.Now = m.id, m.signer(t), func() time.Time { return *m.now }
+	o.LogID, o.Signer, o.Now, o.NoSync = m.id, m.signer(t), m.now.get, true // no power fails here
 	m.log = open(t, m.dir, o)
 }
 
@@ -60,7 +67,7 @@ func (m *machine) countersigns(t testing.TB, of *machine) {
 
 type threeNodes struct {
 	a, b, c *machine
-	now     time.Time
+	now     wallClock
 	keys    note.Verifiers
 }
 
@@ -70,7 +77,8 @@ func (n *threeNodes) all() []*machine { return []*machine{n.a, n.b, n.c} }
 // The logs are closed.
 func newFleet(t testing.TB, o auditlog.Options, rounds int) *threeNodes {
 	t.Helper()
-	n := &threeNodes{now: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)}
+	n := &threeNodes{}
+	n.now.set(time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC))
 	var keys []note.Verifier
 	for i, m := range []**machine{&n.a, &n.b, &n.c} {
 		*m = &machine{id: fmt.Sprintf("node-%c", 'a'+i), dir: filepath.Join(t.TempDir(), "audit"), now: &n.now, has: map[string]*audit.Countersigned{},
@@ -88,7 +96,7 @@ func newFleet(t testing.TB, o auditlog.Options, rounds int) *threeNodes {
 
 func (n *threeNodes) round(t testing.TB) {
 	t.Helper()
-	n.now = n.now.Add(time.Minute)
+	n.now.set(n.now.get().Add(time.Minute))
 	for _, m := range n.all() {
 		m.acts(t, 3)
 	}
@@ -165,10 +173,10 @@ func (m *machine) rewrite(t testing.TB, change func(r *audit.Record)) {
 		}
 	}
 	must(t, os.RemoveAll(m.dir))
-	end := *m.now
+	end := m.now.get()
 	m.start(t, options())
 	for _, r := range records {
-		*m.now = r.Time
+		m.now.set(r.Time)
 		change(r)
 		if r.Operation == audit.CountersignHead {
 			c := audit.CountersignedOf(r)
@@ -180,7 +188,7 @@ func (m *machine) rewrite(t testing.TB, change func(r *audit.Record)) {
 		got(m.log.Checkpoint())(t)
 	}
 	must(t, m.log.Close())
-	*m.now = end
+	m.now.set(end)
 }
 
 // TestVerifyFleet: what was done to the log of one node, even with its own key, is found by
@@ -321,7 +329,7 @@ func TestVerifyFleetFolders(t *testing.T) {
 	t.Run("two histories of one log", func(t *testing.T) {
 		fork := &machine{id: "node-b", dir: copied(t, old), key: n.b.key, now: n.b.now, has: map[string]*audit.Countersigned{}}
 		fork.start(t, small())
-		n.now = n.now.Add(time.Second)
+		n.now.set(n.now.get().Add(time.Second))
 		fork.acts(t, 2)
 		must(t, fork.log.Close())
 		r := n.verify(t, n.a.dir, n.b.dir, n.c.dir, fork.dir)
@@ -373,7 +381,7 @@ func TestVerifyFleetFolders(t *testing.T) {
 // up to the time when the first was begun, and what was cut off before it is still found.
 func TestCopiesOfDifferentMoments(t *testing.T) {
 	n := newFleet(t, small(), 4)
-	early, until, before := copied(t, n.a.dir), n.now, n.newest("node-a")
+	early, until, before := copied(t, n.a.dir), n.now.get(), n.newest("node-a")
 	for _, m := range n.all() {
 		m.start(t, small())
 	}
@@ -447,6 +455,6 @@ func resign(t testing.TB, m *machine) {
 	}
 	f := got(os.Open(filepath.Join(m.dir, audit.TreeName)))(t)
 	defer f.Close()
-	c := &audit.Checkpoint{LogID: m.id, Size: size, Root: got(audit.TreeFile{R: f}.FrontierAt(size))(t).Root(), Time: *m.now}
+	c := &audit.Checkpoint{LogID: m.id, Size: size, Root: got(audit.TreeFile{R: f}.FrontierAt(size))(t).Root(), Time: m.now.get()}
 	write(t, filepath.Join(m.dir, audit.CheckpointsName), append(got(audit.SignCheckpoint(c, m.signer(t)))(t), '\n'))
 }

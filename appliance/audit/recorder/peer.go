@@ -39,6 +39,13 @@ func (r *Recorder) SignedHead(context.Context) (*audit.SignedHead, error) {
 	return &audit.SignedHead{Checkpoint: string(signed), Key: key}, err
 }
 
+// LogID gives the ID of the log, by which the fleet names this node; "" before it is open.
+func (r *Recorder) LogID() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.id
+}
+
 // Consistency implements [Peer].
 func (r *Recorder) Consistency(_ context.Context, from, to int64) ([]tlog.Hash, error) {
 	l := r.current()

@@ -147,6 +147,28 @@ func TestCountersign(t *testing.T) {
 	}
 }
 
+// TestKeyOfPeerChanges: a peer whose log goes on under another key, as without a TPM after a
+// restart, is countersigned, and the record says so.
+func TestKeyOfPeerChanges(t *testing.T) {
+	a, b := newNode(t, "node-a"), newNode(t, "node-b")
+	if a.LogID() != "node-a" {
+		t.Errorf("its ID is %q", a.LogID())
+	}
+	for range 2 {
+		b.acts(t, "block", 3)
+		if err := a.Countersign(t.Context(), b.id, b); err != nil {
+			t.Fatal(err)
+		}
+		b.Close()
+		b.key = newKey(t)
+		b.start(t)
+	}
+	records := all(t, a.Recorder, audit.KindFleet)
+	if len(records) != 2 || records[0].Detail != "" || !strings.Contains(records[1].Detail, "another key than before") {
+		t.Errorf("on record is %+v", records)
+	}
+}
+
 // TestRefuseHead: what is not consistent with the head on record, or not of that log, is an
 // event, once, and is not countersigned; the head on record stays. Also after a restart of
 // the node that has it on record.
