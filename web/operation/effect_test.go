@@ -79,8 +79,8 @@ func filled(t reflect.Type) reflect.Value {
 				v.Field(i).Set(filled(t.Field(i).Type))
 			}
 		}
-	case t == reflect.TypeFor[*audit.Record]():
-		v.Set(reflect.ValueOf(&audit.Record{Kind: audit.KindAdmin}))
+	case t == reflect.TypeFor[*audit.NodeRecord]():
+		v.Set(reflect.ValueOf(&audit.NodeRecord{Record: &audit.Record{Kind: audit.KindAdmin}}))
 	case t.Kind() == reflect.Pointer:
 		v.Set(reflect.New(t.Elem()))
 	case t.Kind() == reflect.Slice:

@@ -33,14 +33,16 @@ type Domain interface {
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
 }
 
-// Options are what operations work with. All are needed, but Now.
+// Options are what operations work with. All are needed, but Now and what says so.
 type Options struct {
-	Domain    Domain
-	Boot      Boot
-	Audit     Audit
-	Journal   Journal
-	Identity  *identity.Directory
-	Approvals ApprovalStore
+	Domain Domain
+	Boot   Boot
+	Audit  Audit
+	// AuditPeers has the logs of other nodes; nil if there is no fleet.
+	AuditPeers AuditPeers
+	Journal    Journal
+	Identity   *identity.Directory
+	Approvals  ApprovalStore
 	// Settings has which operations need a second person.
 	Settings approval.Settings
 	Activity *activity.Recorder
