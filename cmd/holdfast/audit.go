@@ -138,7 +138,7 @@ func auditVerifyCommand(a *admin) *cobra.Command {
 		}),
 	}
 	keys.add(c)
-	c.Flags().StringVar(&o.LogID, "log-id", "", "the ID that the log must have, if one folder is given")
+	c.Flags().StringVar(&o.LogID, "log-id", "", "the ID that the log must have; for one log alone")
 	c.Flags().StringArrayVar(&checkpoints, "checkpoint", nil, "a checkpoint of the log that was kept elsewhere; may be given again, for the logs of several nodes")
 	c.Flags().StringVar(&until, "until", "", "leave out countersignatures after this time (RFC 3339): when you began to copy the folders")
 	return c
