@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		"credentials":                testCredentials,
 		"credential use":             testCredentialUse,
 		"grants":                     testGrants,
+		"spent":                      testSpent,
 		"blocks":                     testBlocks,
 		"changes are announced":      testSubscribe,
 		"nothing after a refusal":    testSubscribeRefused,
