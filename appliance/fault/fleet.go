@@ -4,6 +4,11 @@ package fault
 const (
 	DatabaseAway  Code = "E_DATABASE_AWAY"
 	FleetFounding Code = "E_FLEET_FOUNDING"
+	FleetLog      Code = "E_FLEET_LOG"
+	FleetBranch   Code = "E_FLEET_BRANCH"
+	// DatabaseRefused: who it is, who this node is, or how it commits.
+	DatabaseRefused Code = "E_DATABASE_REFUSED"
+	DatabaseNewer   Code = "E_DATABASE_NEWER"
 )
 
 var fleetCodes = []Entry{
@@ -13,4 +18,16 @@ var fleetCodes = []Entry{
 	{Code: FleetFounding, Class: TryAgain,
 		Title: "Another node of the fleet is making the installation.",
 		Do:    "Wait: this node takes it over when it is made."},
+	{Code: FleetLog, Class: WrongState,
+		Title: "The fleet's database has something that no node has written, or lacks a change, a row or a table. This node takes over nothing more, and nobody can change anything.",
+		Do:    "Find out who has changed the database by hand, or from which backup it was restored. Read the reason: it says which change. Put the database back to what it was; the nodes go on by themselves."},
+	{Code: FleetBranch, Class: Refused,
+		Title: "The fleet's database shows two nodes two different pasts.",
+		Do:    "Find out who has changed or split the database. Keep the nodes that you trust, and stop the others; a node that is to follow those must start with an empty `fleet.db`."},
+	{Code: DatabaseRefused, Class: TryAgain,
+		Title: "The fleet's database and this node do not accept each other: its certificate is not valid, it refuses the login or a permission, or it commits without waiting for its disk. Nothing was changed.",
+		Do:    "Correct what the message names, in the database or in the section `[state]` of the configuration. The appliance asks again by itself."},
+	{Code: DatabaseNewer, Class: WrongState,
+		Title: "The tables of the fleet's database are of a later release, which this one cannot work with.",
+		Do:    "Update this node to the release of the other nodes."},
 }
