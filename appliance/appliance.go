@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/quota"
 )
 
 // HSM is what the appliance needs of a token besides what its keyring does
@@ -79,6 +80,9 @@ type Options struct {
 	// and come from it. Machine has the rows of this machine then.
 	ChangeLog ChangeLog
 	Machine   MachineRows
+	// Peers, if given, are the other nodes of the fleet, which share the quotas of key stores
+	// with this one.
+	Peers quota.Peers
 	// RotateAfter is how many encryptions a key version does before the key is
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
@@ -147,6 +151,9 @@ func New(o Options) *Appliance {
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, time: kept, ownership: owner, traces: o.Traces, replication: replica}
 	service.state = lifecycle.State
+	if o.Peers != nil {
+		service.quotas = quota.New(o.Peers)
+	}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew

@@ -54,6 +54,16 @@ type Keyring interface {
 	// Verify checks the seal of a row without a secret.
 	Verify(b Binding, sealed []byte) error
 
+	// SealShared seals a secret of at most 65,536 bytes, or none, for every node of the
+	// installation that is unlocked. The key is derived from the state key for the purpose
+	// of b. It is for what is no row: what a browser carries from one node to another, and
+	// secrets that all nodes have.
+	SealShared(b Binding, secret []byte) ([]byte, error)
+	// OpenShared gives such a secret back; the caller zeroizes it. fault.Tampered.
+	OpenShared(b Binding, sealed []byte) ([]byte, error)
+	// MACShared gives 32 bytes that every unlocked node has for b, and nobody else.
+	MACShared(b Binding) ([]byte, error)
+
 	// NewTokenObject gives a label for a new key object in the token, which names the
 	// installation. Nothing is made there yet.
 	NewTokenObject() string

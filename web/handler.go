@@ -15,8 +15,8 @@ import (
 	"holdfast/web/operation"
 )
 
-// Public is what the administrators' HTTPS listener answers with. All but Console
-// are needed.
+// Public is what the administrators' HTTPS listener answers with. All but Console,
+// Installation and Positions are needed.
 type Public struct {
 	API   *API
 	Boot  operation.Boot
@@ -27,7 +27,10 @@ type Public struct {
 	Identity     *identity.Directory
 	// Console is the browser console; nil for none.
 	Console http.Handler
-	Log     *slog.Logger
+	// Positions is how far this node of a fleet is in the log of changes; nil for an
+	// appliance that is alone.
+	Positions Positions
+	Log       *slog.Logger
 }
 
 // NewHandler gives what the administrators' HTTPS listener answers: the API to
@@ -36,9 +39,9 @@ func NewHandler(p Public) http.Handler {
 	r := chi.NewRouter()
 	r.Use(transportSecurity)
 	public(r, p)
-	r.Handle(operation.Prefix+"/*", bearer(p))
+	r.Handle(operation.Prefix+"/*", follow(p.Positions, bearer(p)))
 	if p.Console != nil {
-		r.Handle("/*", p.Console)
+		r.Handle("/*", follow(p.Positions, p.Console))
 	}
 	return r
 }

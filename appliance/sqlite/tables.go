@@ -25,6 +25,7 @@ var engineTables = []string{"goose_db_version"}
 // objects of the HSM's token are another appliance's to destroy.
 var remaining = map[string]string{
 	"sessions":      "false",
+	"spent":         "false", // no session, and no ceremony that was begun, outlives a restore
 	"invitations":   "false",
 	"api_tokens":    "false",
 	"approvals":     "state NOT IN ('pending', 'approved')",

@@ -25,7 +25,7 @@ const stale = fault.Changed
 var (
 	reads = []string{"Installation", "MasterKeyNoted", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "HasKeysInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
-		"Session", "Sessions", "Tokens", "Token", "Approval", "Approvals"}
+		"Session", "Sessions", "Spent", "Tokens", "Token", "Approval", "Approvals"}
 	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "Damaged", "Past", "CatchUp", "Position", "Passed", "KeepSnapshot", "Close"}
 )
 
@@ -327,6 +327,9 @@ var inserts = map[string]change{
 		}, look: lookUsers, without: fault.Exists,
 		again: func(ctx context.Context, s Engine) error { return s.CreateInvitation(ctx, oneInvite) }},
 	"CreateSession": {make: makeUser, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateSession(ctx, oneSession) }, look: lookSessions, without: fault.Exists},
+	"Spend": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error {
+		return s.Spend(ctx, identity.Spent{ID: "session 1", At: At(1), ExpiresAt: At(59)})
+	}, look: func(ctx context.Context, s Engine) (any, error) { return s.Spent(ctx, "session 1") }, without: fault.Exists},
 	"CreateToken": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateToken(ctx, oneToken) },
 		look: func(ctx context.Context, s Engine) (any, error) { return s.Tokens(ctx) }, without: fault.Exists},
 	"CreateApproval": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateApproval(ctx, oneRequest) }, look: lookRequests, without: fault.Exists},

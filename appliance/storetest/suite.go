@@ -75,6 +75,7 @@ func runAll(t *testing.T, open, start func(t *testing.T) Engine) {
 		"credentials":                testCredentials,
 		"credential use":             testCredentialUse,
 		"grants":                     testGrants,
+		"spent":                      testSpent,
 		"blocks":                     testBlocks,
 		"changes are announced":      testSubscribe,
 		"nothing after a refusal":    testSubscribeRefused,

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,14 +127,38 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
 	r.rows = rows
 	log := slog.New(slog.NewTextHandler(r.Log, nil))
 	checked := by(r)
-	r.users, err = identity.New(identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
-	if err != nil {
-		t.Fatal(err)
+	// Two nodes of a fleet, over one store, answer in turn: what one of them remembers alone
+	// is missing in every second request.
+	nodes := &balancer{}
+	for range 2 {
+		users, err := identity.New(identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code"), Nodes: func() int { return 2 }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		api := web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance,
+			Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
+		pages := console.New(console.Options{Performer: api.Performer, Identity: users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
+		if nodes.routes == nil {
+			nodes.routes, r.users, r.api = pages.(chi.Routes), users, api
+		}
+		nodes.all = append(nodes.all, pages)
 	}
-	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance,
-		Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
-	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
+	r.console = nodes
 	return r
+}
+
+// routes are those of one node, which all have.
+type routes = chi.Routes
+
+// balancer sends each request to another node.
+type balancer struct {
+	routes
+	all  []http.Handler
+	next atomic.Uint64
+}
+
+func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.all[b.next.Add(1)%uint64(len(b.all))].ServeHTTP(w, r)
 }
 
 // session is somebody's browser.
