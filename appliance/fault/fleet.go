@@ -4,6 +4,11 @@ package fault
 const (
 	DatabaseAway  Code = "E_DATABASE_AWAY"
 	FleetFounding Code = "E_FLEET_FOUNDING"
+	FleetStale    Code = "E_FLEET_STALE"
+	FleetBranch   Code = "E_FLEET_BRANCH"
+	FleetJoining  Code = "E_FLEET_JOINING"
+	FleetRemoved  Code = "E_FLEET_REMOVED"
+	FleetMessage  Code = "E_FLEET_MESSAGE"
 )
 
 var fleetCodes = []Entry{
@@ -13,4 +18,19 @@ var fleetCodes = []Entry{
 	{Code: FleetFounding, Class: TryAgain,
 		Title: "Another node of the fleet is making the installation.",
 		Do:    "Wait: this node takes it over when it is made."},
+	{Code: FleetStale, Class: TryAgain, XKS: internalName,
+		Title: "For as long as `fleet.grace` says, this node could not find out whether it lacks a change. It does not serve, and begins again by itself.",
+		Do:    "Run `holdfast fleet status`. Mend the network to the nodes that do not answer, or the database and the HSM. Remove a node that is gone for good: `holdfast fleet remove NODE`."},
+	{Code: FleetBranch, Class: Refused, XKS: internalName,
+		Title: "Two nodes were shown different logs of changes by the database.",
+		Do:    "Find out who changed the database. Compare `holdfast status` and `holdfast audit search` of all nodes. Keep the nodes that have the right changes, and make the others again."},
+	{Code: FleetJoining, Class: TryAgain, XKS: internalName,
+		Title: "This node has not joined the fleet yet.",
+		Do:    "Wait: it joins by itself once another node answers it. If all other nodes are gone for good, remove them: `holdfast fleet remove NODE`."},
+	{Code: FleetRemoved, Class: WrongState, XKS: internalName,
+		Title: "This node was removed from the fleet. It does not serve.",
+		Do:    "Switch it off. To have the machine in the fleet again, start it with an empty state."},
+	{Code: FleetMessage, Class: Refused,
+		Title: "A message between nodes was not made by an unlocked node of this installation, or not for this call.",
+		Do:    "If it goes on, look whether the nodes have the same database and HSM, and who else can reach the administrators' listener."},
 }
