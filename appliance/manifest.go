@@ -139,6 +139,10 @@ type ManifestKey interface {
 	Tag(row []byte) Tag
 	// Seal gives the seal of a manifest with this sum.
 	Seal(m *Manifest, sum *Sum) []byte
+	// SealChange encrypts and authenticates what goes into a log of changes.
+	SealChange(b Binding, body []byte) ([]byte, error)
+	// OpenChange gives it back; fault.Tampered if it is not what was sealed with that binding.
+	OpenChange(b Binding, sealed []byte) ([]byte, error)
 	// Again gives the same key once more, with a life of its own.
 	Again() (ManifestKey, error)
 	Wipe()
@@ -180,6 +184,17 @@ type StateRows interface {
 	// Past says whether a head is that of the state that is open, or in its past.
 	// fault.Locked if it is closed.
 	Past(ctx context.Context, h Head) (bool, error)
+
+	// CatchUp takes over what the log of changes has more, and announces it. Nothing
+	// happens without a log, or while the state is closed. Errors: fault.DatabaseAway;
+	// fault.FleetLog if the log has something that cannot be taken over; fault.FleetBranch if
+	// it is of another past.
+	CatchUp(ctx context.Context) error
+	// Position is how far the log of changes is taken over and announced; zero without one.
+	Position() Position
+	// Passed says whether the state has been at that position. Of one that is further back
+	// than positions are kept it says yes. fault.Locked if it is closed.
+	Passed(ctx context.Context, p Position) (bool, error)
 }
 
 // Past says whether a head is that of a state, or in its past: an ancestor of it, and not
@@ -213,11 +228,10 @@ type StateOptions struct {
 	AuditHead func() (*AuditHeadRow, error)
 	// Anchoring may be nil.
 	Anchoring Anchoring
-	
-	// the changes of other appliances come.
+	// Log, if given, is where each change goes before it is durable here, and where the
+	// changes of the other nodes come from. The rows are brought to its newest change before
+	// they count. Rows that do not match their manifest are loaded from it again.
 	Log ChangeLog
-	// Taken is the number of the last change of the log that is in the database.
-	Taken uint64
 	// Lost, if given, is called when a row of the installation's set was changed by
 	// somebody else while the state is open.
 	Lost func(error)

@@ -4,8 +4,9 @@ package fault
 const (
 	DatabaseAway  Code = "E_DATABASE_AWAY"
 	FleetFounding Code = "E_FLEET_FOUNDING"
-	FleetStale    Code = "E_FLEET_STALE"
+	FleetLog      Code = "E_FLEET_LOG"
 	FleetBranch   Code = "E_FLEET_BRANCH"
+	FleetStale    Code = "E_FLEET_STALE"
 	FleetJoining  Code = "E_FLEET_JOINING"
 	FleetRemoved  Code = "E_FLEET_REMOVED"
 	FleetMessage  Code = "E_FLEET_MESSAGE"
@@ -18,12 +19,15 @@ var fleetCodes = []Entry{
 	{Code: FleetFounding, Class: TryAgain,
 		Title: "Another node of the fleet is making the installation.",
 		Do:    "Wait: this node takes it over when it is made."},
+	{Code: FleetLog, Class: WrongState,
+		Title: "The fleet's database has a change that no node has made, or lacks some. This node takes over nothing more, and nobody can change anything.",
+		Do:    "Find out who has changed the database by hand, or from which backup it was restored. Read the reason: it says which change. Put the database back to what it was; the nodes go on by themselves."},
+	{Code: FleetBranch, Class: Refused, XKS: internalName,
+		Title: "The fleet's database shows two nodes two different pasts.",
+		Do:    "Find out who has changed or split the database. Keep the nodes that you trust, and stop the others; a node that is to follow those must start with an empty `fleet.db`."},
 	{Code: FleetStale, Class: TryAgain, XKS: internalName,
 		Title: "For as long as `fleet.grace` says, this node could not find out whether it lacks a change. It does not serve, and begins again by itself.",
 		Do:    "Run `holdfast fleet status`. Mend the network to the nodes that do not answer, or the database and the HSM. Remove a node that is gone for good: `holdfast fleet remove NODE`."},
-	{Code: FleetBranch, Class: Refused, XKS: internalName,
-		Title: "Two nodes were shown different logs of changes by the database.",
-		Do:    "Find out who changed the database. Compare `holdfast status` and `holdfast audit search` of all nodes. Keep the nodes that have the right changes, and make the others again."},
 	{Code: FleetJoining, Class: TryAgain, XKS: internalName,
 		Title: "This node has not joined the fleet yet.",
 		Do:    "Wait: it joins by itself once another node answers it. If all other nodes are gone for good, remove them: `holdfast fleet remove NODE`."},

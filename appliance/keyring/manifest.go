@@ -1,6 +1,8 @@
 package keyring
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/rand"
@@ -9,15 +11,17 @@ import (
 	"sync"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring/scrub"
 )
 
-// manifestKey is the pair of keys that authenticates rows and manifests, in the form of
+// manifestKey is the keys that authenticate rows, manifests and changes, in the form of
 // HMACs that are ready. They lie in the heap, other than the state key that they are
-// derived from: who has them can forge manifests, and reads nothing with them.
+// derived from: who has them can forge manifests and read changes, in which all secrets
+// are sealed once more.
 type manifestKey struct {
-	mu             sync.Mutex
-	rows, manifest hash.Hash // nil once wiped
+	mu                      sync.Mutex
+	rows, manifest, changes hash.Hash // nil once wiped
 	again          func() (appliance.ManifestKey, error)
 }
 
@@ -34,7 +38,7 @@ func (k *Keyring) ManifestKey(installation string) (appliance.ManifestKey, error
 	var err error
 	if !key.use(func(raw []byte) {
 		scrub.Do(func() {
-			for purpose, to := range map[string]*hash.Hash{"row": &m.rows, "manifest": &m.manifest} {
+			for purpose, to := range map[string]*hash.Hash{"row": &m.rows, "manifest": &m.manifest, "change": &m.changes} {
 				var derived []byte
 				derived, err = hkdf.Key(sha256.New, raw, nil, "holdfast/"+purpose+"/v1/"+installation, sha256.Size)
 				if err != nil {
@@ -82,6 +86,58 @@ func (m *manifestKey) Seal(manifest *appliance.Manifest, sum *appliance.Sum) []b
 	return m.manifest.Sum(nil)
 }
 
+// changeSalt is how many random bytes select the key of one change. With them no key is
+// used twice, however many changes there are (NIST SP 800-108r1, one step, HMAC-SHA256).
+const changeSalt = 32
+
+// changeCipher gives the AES-256-GCM of one change.
+func (m *manifestKey) changeCipher(salt []byte) (cipher.AEAD, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.changes == nil {
+		return nil, errLocked()
+	}
+	m.changes.Reset()
+	m.changes.Write(salt)
+	key := m.changes.Sum(nil)
+	defer clear(key)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, internal(err, "make the cipher of a change")
+	}
+	return cipher.NewGCM(block)
+}
+
+// SealChange implements [appliance.ManifestKey]: salt, ciphertext and tag. The key is of the
+// salt, so the IV is zero.
+func (m *manifestKey) SealChange(b appliance.Binding, body []byte) ([]byte, error) {
+	salt := make([]byte, changeSalt, changeSalt+len(body)+16)
+	_, _ = rand.Read(salt)
+	aead, err := m.changeCipher(salt)
+	if err != nil {
+		return nil, err
+	}
+	defer scrub.Erase(aead)
+	return aead.Seal(salt, make([]byte, aead.NonceSize()), body, b.AAD()), nil
+}
+
+// OpenChange implements [appliance.ManifestKey].
+func (m *manifestKey) OpenChange(b appliance.Binding, sealed []byte) ([]byte, error) {
+	if len(sealed) < changeSalt {
+		return nil, fault.Errorf(fault.Tampered, "what the log of changes has is too short")
+	}
+	aead, err := m.changeCipher(sealed[:changeSalt])
+	if err != nil {
+		return nil, err
+	}
+	defer scrub.Erase(aead)
+	body, err := aead.Open(nil, make([]byte, aead.NonceSize()), sealed[changeSalt:], b.AAD())
+	if err != nil {
+		return nil, fault.Errorf(fault.Tampered, "what the log of changes has does not authenticate: no node of this installation has written it there")
+	}
+	return body, nil
+}
+
 // Again implements [appliance.ManifestKey].
 func (m *manifestKey) Again() (appliance.ManifestKey, error) { return m.again() }
 
@@ -91,6 +147,7 @@ func (m *manifestKey) Wipe() {
 	defer m.mu.Unlock()
 	scrub.Erase(m.rows)
 	scrub.Erase(m.manifest)
-	m.rows, m.manifest = nil, nil
+	scrub.Erase(m.changes)
+	m.rows, m.manifest, m.changes = nil, nil, nil
 	scrub.Soon() // the padded keys, which the first Reset of an HMAC drops
 }

@@ -174,21 +174,18 @@ func (s *DB) CreateGrant(ctx context.Context, g *appliance.Grant) error {
 // DeleteGrant implements [appliance.Store].
 func (s *DB) DeleteGrant(ctx context.Context, keyStore, id string, was []byte) error {
 	var keyID *string
-	err := s.write(ctx, func(c *conn) error {
+	return s.writer.announced(ctx, func(c *conn) error {
 		found, err := c.one([]any{&keyID}, `DELETE FROM grants WHERE key_store = ? AND id = ? AND seal = ? RETURNING key_id`, keyStore, id, blob(was))
 		if err != nil || found {
 			return err
 		}
 		return unlessChanged(c, 0, nil, expect(fmt.Sprintf("the grant %q", id), fault.Errorf(fault.NotFound, "there is no grant with the ID %q in the key store", id),
 			`SELECT 1 FROM grants WHERE key_store = ? AND id = ?`, keyStore, id))
+	}, func() {
+		ch := appliance.Change{KeyStore: keyStore}
+		if keyID != nil {
+			ch.KeyID = *keyID
+		}
+		s.announce(ch)
 	})
-	if err != nil {
-		return err
-	}
-	ch := appliance.Change{KeyStore: keyStore}
-	if keyID != nil {
-		ch.KeyID = *keyID
-	}
-	s.announce(ch)
-	return nil
 }

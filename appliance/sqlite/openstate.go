@@ -17,6 +17,12 @@ var _ appliance.StateRows = (*DB)(nil)
 func (s *DB) OpenState(ctx context.Context, o appliance.StateOptions) (report *appliance.StateReport, err error) {
 	s.CloseState()
 	var st *state
+	if o.Log != nil {
+		opened, report, err := s.openReplica(ctx, o)
+		if err != nil || opened {
+			return report, err
+		}
+	}
 	err = s.writer.doOnce(ctx, func(c *conn) (err error) {
 		st, report, err = s.openState(ctx, c, o)
 		return err
@@ -41,7 +47,7 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	// Nobody accepts a loss by making an installation in what is left.
 	if founds := o.Installed != nil && o.Was == nil; founds || !o.Seal {
-		if err := s.lost(o.Anchoring != nil); err != nil {
+		if err := s.lost(o.Anchoring != nil); err != nil && o.Log == nil {
 			return nil, nil, err
 		}
 	}
@@ -101,6 +107,16 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 			return nil, nil, err
 		}
 		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
+	}
+	if o.Log != nil {
+		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt}
+		if _, err := scan(ctx, c, s.writer.specs, func(sp *spec, row []any) {
+			if !sp.machine {
+				st.tx.recordRow(sp, nil, slices.Clone(row))
+			}
+		}); err != nil {
+			return nil, nil, err
+		}
 	}
 	s.writer.opened = st
 	return st, report, nil

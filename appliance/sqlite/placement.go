@@ -26,7 +26,7 @@ var (
 	}
 	// unset are the tables in no manifest, as they change while there is no state key.
 	// Each has a rule of its own (docs/adr/0014-state.md).
-	unset = []string{"boot_steps", "policy_version", "sessions", "manifest_history"}
+	unset = []string{"boot_steps", "policy_version", "sessions", "manifest_history", "taken_changes"}
 	// ofProcess are those of them whose rows are held against the set in memory all the
 	// same, so that a session that has ended does not come back.
 	ofProcess = []string{"sessions"}
@@ -53,6 +53,7 @@ type spec struct {
 	keyStore, key int // columns; -1 for none
 	pk            []int
 	kept          bool // in a manifest
+	machine       bool // of this machine alone, and in no change of the log
 	seed          maphash.Seed
 	// whole is the group of all rows of a table whose rows are each a group by itself: a
 	// list is held against it, in which a row could be missing. 0 for other tables.
@@ -71,7 +72,7 @@ func specsOf(ctx context.Context, schema int64, seed maphash.Seed) (map[string]*
 		if slices.Contains(engineTables, t.name) || (!kept && !slices.Contains(ofProcess, t.name)) {
 			continue
 		}
-		s := &spec{table: t, keyStore: -1, key: -1, kept: kept, seed: seed}
+		s := &spec{table: t, keyStore: -1, key: -1, kept: kept, machine: slices.Contains(machineTables, t.name), seed: seed}
 		of := ofKeyStores[t.name]
 		for i, c := range t.columns {
 			s.counted = append(s.counted, !slices.Contains(uncounted[t.name], c))

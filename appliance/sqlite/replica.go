@@ -4,250 +4,312 @@ import (
 	"bytes"
 	"context"
 	"crypto/hmac"
-	"fmt"
-	"io"
-	"maps"
-	"slices"
-	"strings"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strconv"
 	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
-	"holdfast/appliance/snapshot"
 )
 
-// rowChange is what a transaction did to a row; nil for no such row.
-type rowChange struct {
-	spec          *spec
-	before, after []any
+// replica is what a state has with a log of changes. The writer's goroutine alone has it.
+type replica struct {
+	log appliance.ChangeLog
+	key appliance.ManifestKey
+	at  appliance.Position // of the last change that is in the database
+	// taking says that the rows that are written are those of another node's change.
+	taking bool
+	// founding says that the change at hand is the first: it has all rows.
+	founding bool
+	// sealed is the change at hand, as it is in the log; nil if there is none.
+	sealed *taken
 }
 
-// recordRow keeps what a change does to a row, as one change for each row of a transaction.
-func (d *delta) recordRow(sp *spec, before, after []any) {
-	row := before
-	if row == nil {
-		row = after
-	}
-	// A primary key that is changed is another row.
-	if before != nil && after != nil && sp.rowID(before) != sp.rowID(after) {
-		d.recordRow(sp, before, nil)
-		d.recordRow(sp, nil, after)
-		return
-	}
-	id := sp.rowID(row)
-	if was := d.rows[id]; was != nil {
-		was.after = after
-		return
-	}
-	if d.rows == nil {
-		d.rows = map[string]*rowChange{}
-	}
-	d.rows[id] = &rowChange{sp, before, after}
+// taken is a change as it is kept here.
+type taken struct {
+	at   appliance.Position
+	body []byte
 }
 
-// rowID names a row by its table and primary key.
-func (s *spec) rowID(row []any) string {
-	id := appendPart(nil, 'r', s.name)
-	for _, i := range s.pk {
-		id = appendValue(id, row[i])
-	}
-	return string(id)
-}
-
-// The columns of a change in a stream of rows: those of the row before have a prefix.
+// Bounds of the use of the log.
 const (
-	wasPrefix  = "was_"
-	headTable  = "head"
-	headColumn = "digest"
+	// appendWithin is how long a change waits for the log.
+	appendWithin = 10 * time.Second
+	// readWithin is how long a question to the log takes.
+	readWithin = 10 * time.Second
+	// overtaken is how often a change is made again because another node was faster.
+	overtakenMost = 100
+	// takeAtOnce is how many changes are asked for at once.
+	takeAtOnce = 64
+	// keptTaken is how many of the newest changes are kept here.
+	keptTaken = 1024
 )
 
-// encodeChange writes the rows that a transaction changed.
-func encodeChange(schema int64, head []byte, rows map[string]*rowChange) ([]byte, error) {
-	var out bytes.Buffer
-	w := snapshot.NewWriter(&out, uint32(schema))
-	if err := w.Table(snapshot.Table{Name: headTable, Columns: []string{headColumn}}); err != nil {
-		return nil, err
-	}
-	if err := w.Row([]any{head}); err != nil {
-		return nil, err
-	}
-	table := ""
-	ids := slices.SortedFunc(maps.Keys(rows), strings.Compare)
-	slices.SortStableFunc(ids, func(a, b string) int { return strings.Compare(rows[a].spec.name, rows[b].spec.name) })
-	for _, id := range ids {
-		r := rows[id]
-		n := len(r.spec.columns)
-		if r.spec.name != table {
-			table = r.spec.name
-			t := snapshot.Table{Name: table, Columns: []string{"had", "has"}}
-			for _, c := range r.spec.columns {
-				t.Columns = append(t.Columns, wasPrefix+c)
-			}
-			t.Columns = append(t.Columns, r.spec.columns...)
-			if err := w.Table(t); err != nil {
-				return nil, err
-			}
-		}
-		values := make([]any, 2+2*n)
-		values[0], values[1] = int64(0), int64(0)
-		if r.before != nil {
-			values[0] = int64(1)
-			copy(values[2:], r.before)
-		}
-		if r.after != nil {
-			values[1] = int64(1)
-			copy(values[2+n:], r.after)
-		}
-		if err := w.Row(values); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
+// errOvertaken says that another node's change has the number.
+var errOvertaken = errors.New("another node was faster")
+
+// A sealed change begins with the digest of the one before it, in the clear.
+func changeBinding(number uint64, before string) appliance.Binding {
+	return appliance.Binding{Purpose: "change", Fields: []string{strconv.FormatUint(number, 10), before}}
 }
 
-// append hands the transaction at hand to the log. fault.Changed if another appliance was
-// faster.
-func (s *state) append(ctx context.Context) error {
-	if len(s.tx.rows) == 0 {
-		return nil
+// after gives the position of a change that comes after this one.
+func after(p appliance.Position, body []byte) appliance.Position {
+	before, _ := hex.DecodeString(p.Digest)
+	d := sha256.Sum256(append(append([]byte{'c'}, before...), body...))
+	return appliance.Position{Number: p.Number + 1, Digest: hex.EncodeToString(d[:])}
+}
+
+// begunAt is the position before the first change.
+var begunAt = appliance.Position{Digest: hex.EncodeToString(make([]byte, sha256.Size))}
+
+// seal makes the change of the rows that the transaction changed; nil if it changed none.
+func (r *replica) seal(schema int64, rows map[string]*rowChange) error {
+	r.sealed = nil
+	body, err := encodeChange(schema, rows)
+	if err != nil || len(rows) == 0 {
+		return err
 	}
-	root := s.tx.heads[appliance.ScopeInstallation]
-	if root == nil {
-		root = s.heads[appliance.ScopeInstallation]
-	}
-	body, err := encodeChange(s.schema, root.Digest(), s.tx.rows)
+	before, err := hex.DecodeString(r.at.Digest)
 	if err != nil {
 		return err
 	}
-	return s.o.Log.Append(ctx, s.number+1, body)
-}
-
-// catchUp takes over all changes of others.
-func (w *writer) catchUp(ctx context.Context, st *state) error {
-	for {
-		body, err := st.o.Log.Change(ctx, st.number+1)
-		if fault.CodeOf(err) == fault.NotFound {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := w.takeOver(ctx, st, body); err != nil {
-			return err
-		}
-	}
-}
-
-// takeOver makes the change of another appliance here. What it leaves must match the
-// manifests that it brings.
-func (w *writer) takeOver(ctx context.Context, st *state, body []byte) error {
-	if _, err := w.conn.exec("PRAGMA foreign_keys = 0"); err != nil { // the rows are exact
-		return err
-	}
-	defer func() { _, _ = w.conn.exec("PRAGMA foreign_keys = 1") }()
-	if _, err := w.conn.exec("BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
-	w.counting = st
-	defer func() { w.counting = nil }()
-	if err := st.begin(ctx, w.conn); err != nil {
-		return w.rollback(err)
-	}
-	st.replaying = true
-	defer func() { st.replaying = false }()
-	head, err := w.replay(st, body)
-	if err == nil {
-		err = st.verifyReplayed(ctx, w.conn, head)
-	}
+	sealed, err := r.key.SealChange(changeBinding(r.at.Number+1, r.at.Digest), body)
 	if err != nil {
-		return w.rollback(err)
+		return err
 	}
-	if _, err := w.conn.exec("COMMIT"); err != nil {
-		return w.rollback(err)
-	}
-	st.tx.anchored = false
-	st.committed()
-	st.number++
+	sealed = append(before, sealed...)
+	r.sealed = &taken{after(r.at, sealed), sealed}
 	return nil
 }
 
-// replay writes the rows of a change, and gives the digest of the manifest that it leaves.
-func (w *writer) replay(st *state, body []byte) (head []byte, err error) {
-	r, err := snapshot.NewReader(bytes.NewReader(body))
-	if err != nil {
-		return nil, err
+// open gives the body of the change that comes next. fault.FleetBranch, fault.FleetLog.
+func (r *replica) open(sealed []byte) ([]byte, error) {
+	number := r.at.Number + 1
+	if len(sealed) < sha256.Size {
+		return nil, fault.Errorf(fault.FleetLog, "change %d of the fleet's database is too short: no node has made it", number)
 	}
-	for {
-		t, err := r.Table()
-		if err != nil {
-			return nil, err
-		}
-		if t == nil {
-			return head, nil
-		}
-		if t.Name == headTable {
-			row, err := r.Row()
+	body, err := r.key.OpenChange(changeBinding(number, hex.EncodeToString(sealed[:sha256.Size])), sealed[sha256.Size:])
+	if fault.CodeOf(err) == fault.Tampered {
+		return nil, fault.Wrapf(fault.FleetLog, err, "change %d of the fleet's database was not made by a node of this installation", number)
+	}
+	if err == nil && hex.EncodeToString(sealed[:sha256.Size]) != r.at.Digest {
+		return nil, fault.Errorf(fault.FleetBranch, "change %d of the fleet's database, which a node of this installation has made, does not come after change %d as this node knows it", number, r.at.Number)
+	}
+	return body, err
+}
+
+// append puts the change at hand into the log. Where it is not known what became of it, the
+// same is tried again: what has its number then is the answer. errOvertaken;
+// fault.DatabaseAway.
+func (r *replica) append(ctx context.Context) error {
+	if r.sealed == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, appendWithin)
+	defer cancel()
+	number := r.sealed.at.Number
+	for attempt := 0; ; attempt++ {
+		err := r.log.Append(ctx, number, r.sealed.body)
+		switch fault.CodeOf(err) {
+		case fault.Changed:
+			there, err := r.log.Changes(ctx, number, 1)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			head, _ = row[0].([]byte)
-		}
-		sp := st.specs[t.Name]
-		if sp == nil && t.Name != headTable {
-			return nil, fmt.Errorf("the table %s of the change is unknown", t.Name)
-		}
-		for {
-			row, err := r.Row()
-			if err != nil {
-				return nil, err
+			if len(there) == 1 && bytes.Equal(there[0], r.sealed.body) {
+				return nil
 			}
-			if row == nil {
-				break
+			return errOvertaken
+		case fault.DatabaseAway:
+			if ctx.Err() != nil || attempt == appendAgain {
+				return err
 			}
-			if err := w.put(sp, row); err != nil {
-				return nil, err
-			}
+		default:
+			return err
 		}
 	}
 }
 
-// put writes one row of a change.
-func (w *writer) put(sp *spec, row []any) error {
-	n := len(sp.columns)
-	before, after := row[2:2+n], row[2+n:]
-	had, has := row[0] == int64(1), row[1] == int64(1)
-	where, args := make([]string, len(sp.pk)), make([]any, len(sp.pk))
-	for i, k := range sp.pk {
-		where[i] = fmt.Sprintf("%q IS ?", sp.columns[k])
-		args[i] = before[k]
+// appendAgain is how often a change is appended again after the log did not answer. The
+// log waits between.
+const appendAgain = 2
+
+// keep writes the change at hand beside the rows, in the same transaction.
+func (r *replica) keep(c *conn, t *taken) error {
+	digest, err := hex.DecodeString(t.at.Digest)
+	if err != nil {
+		return err
 	}
-	var err error
-	var changed int64
-	switch {
-	case had && !has:
-		changed, err = w.conn.exec(fmt.Sprintf(`DELETE FROM %q WHERE %s`, sp.name, strings.Join(where, " AND ")), args...)
-	case has && !had:
-		changed, err = w.conn.exec(fmt.Sprintf(`INSERT INTO %q (%s) VALUES (%s)`, sp.name, quoted(sp.columns), strings.TrimSuffix(strings.Repeat("?, ", n), ", ")), slices.Clone(after)...)
-	case had && has:
-		set := make([]string, n)
-		for i, c := range sp.columns {
-			set[i] = fmt.Sprintf("%q = ?", c)
-		}
-		changed, err = w.conn.exec(fmt.Sprintf(`UPDATE %q SET %s WHERE %s`, sp.name, strings.Join(set, ", "), strings.Join(where, " AND ")), append(slices.Clone(after), args...)...)
-	default:
-		return nil // made and removed in one transaction
+	if _, err := c.exec(`INSERT INTO taken_changes (number, digest, body) VALUES (?, ?, ?)`, int64(t.at.Number), digest, t.body); err != nil {
+		return err
 	}
-	if err == nil && changed != 1 {
-		err = fmt.Errorf("%d rows of %s are changed where one should be", changed, sp.name)
-	}
+	_, err = c.exec(`DELETE FROM taken_changes WHERE number <= ?`, int64(t.at.Number)-keptTaken)
 	return err
 }
 
-// verifyReplayed holds what a change of another appliance left against its manifests.
-func (s *state) verifyReplayed(ctx context.Context, c *conn, head []byte) error {
+// readPosition gives the position of the database.
+func readPosition(c *conn) (appliance.Position, error) {
+	var number int64
+	var digest []byte
+	found, err := c.one([]any{&number, &digest}, `SELECT number, digest FROM taken_changes ORDER BY number DESC LIMIT 1`)
+	if err != nil || !found {
+		return begunAt, err
+	}
+	return appliance.Position{Number: uint64(number), Digest: hex.EncodeToString(digest)}, nil
+}
+
+// catchUp takes over all changes of others, in the writer's goroutine and in no transaction.
+func (w *writer) catchUp(ctx context.Context, st *state) error {
+	r := st.replica
+	for {
+		bodies, err := r.changes(ctx)
+		if err != nil {
+			return err
+		}
+		if len(bodies) == 0 {
+			return w.giveBack(ctx, r)
+		}
+		for _, sealed := range bodies {
+			if err := w.takeOver(ctx, st, sealed); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (r *replica) changes(ctx context.Context) ([][]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	return r.log.Changes(ctx, r.at.Number+1, takeAtOnce)
+}
+
+// giveBack gives the log what it has lost of what this node has taken over, as when a
+// replica was promoted that had not every change.
+func (w *writer) giveBack(ctx context.Context, r *replica) error {
+	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	newest, err := r.log.Newest(ctx)
+	if err != nil || newest >= r.at.Number {
+		return err
+	}
+	var kept []taken
+	if err := w.conn.each(ctx, func(scan scanner) error {
+		var number int64
+		var t taken
+		err := scan(&number, &t.body)
+		t.at.Number = uint64(number)
+		kept = append(kept, t)
+		return err
+	}, `SELECT number, body FROM taken_changes WHERE number > ? AND length(body) > 0 ORDER BY number`, int64(newest)); err != nil {
+		return err
+	}
+	if len(kept) == 0 || kept[0].at.Number != newest+1 {
+		return fault.Errorf(fault.FleetLog, "the fleet's database ends with change %d, and this node has taken over change %d and does not have all between: the database was put back to an earlier state", newest, r.at.Number)
+	}
+	w.log.Warn("the fleet's database has lost changes; this node gives them back", "from", newest+1, "to", r.at.Number)
+	for _, t := range kept {
+		err := r.log.Append(ctx, t.at.Number, t.body)
+		if code := fault.CodeOf(err); code == fault.Changed {
+			continue // another node gives them back, too; if it is another, the next one does not fit
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeOver makes the change of another node here. What it leaves must match the manifests
+// that it brings.
+func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte) (err error) {
+	r := st.replica
+	body, err := r.open(sealed)
+	if err != nil {
+		return err
+	}
+	var changes []appliance.Change
+	t := &taken{after(r.at, sealed), sealed}
+	err = w.exactly(func() error {
+		if err := st.begin(ctx, w.conn); err != nil {
+			return err
+		}
+		w.counting, r.taking = st, true
+		defer func() { w.counting, r.taking = nil, false }()
+		if err := decodeChange(bytes.NewReader(body), st.schema, st.specs, func(c *rowChange) error {
+			if a, some := c.announced(); some {
+				changes = addChange(changes, a)
+			}
+			return w.put(c)
+		}); err != nil {
+			return err
+		}
+		if err := st.verifyTaken(ctx, w.conn); err != nil {
+			return err
+		}
+		return r.keep(w.conn, t)
+	})
+	if err != nil {
+		st.tx = newDelta()
+		return notTaken(t.at.Number, err)
+	}
+	r.at = t.at
+	if w.live.Load() == st {
+		if changes == nil {
+			changes = []appliance.Change{}
+		}
+		w.progress.add(t.at, 1, changes)
+	}
+	st.committed()
+	return nil
+}
+
+// notTaken says why a change that a node has made cannot be made here.
+func notTaken(number uint64, err error) error {
+	var e *fault.Fault
+	if errors.As(err, &e) && e.Code != fault.Invalid {
+		return err
+	}
+	return fault.Wrapf(fault.FleetLog, err, "change %d of the fleet's database cannot be made here", number)
+}
+
+// addChange adds what is to be announced, once.
+func addChange(list []appliance.Change, c appliance.Change) []appliance.Change {
+	for _, there := range list {
+		if there == c {
+			return list
+		}
+	}
+	return append(list, c)
+}
+
+// exactly runs f in a transaction in which SQLite adds nothing to what is written: the
+// rows of a change have what followed from it at the node that made it.
+func (w *writer) exactly(f func() error) error {
+	if w.broken != nil {
+		return w.broken
+	}
+	if _, err := w.conn.exec("PRAGMA foreign_keys = 0"); err != nil {
+		return err
+	}
+	defer func() {
+		if _, err := w.conn.exec("PRAGMA foreign_keys = 1"); err != nil {
+			w.broken = failed("the database is not written any more: its foreign keys cannot be enforced", err)
+		}
+	}()
+	if _, err := w.conn.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return w.rollback(err)
+	}
+	return w.commitDurably()
+}
+
+// verifyTaken holds what a change of another node left against its manifests.
+func (s *state) verifyTaken(ctx context.Context, c *conn) error {
 	if s.tx.err != nil {
 		return s.tx.err
 	}
@@ -257,42 +319,31 @@ func (s *state) verifyReplayed(ctx context.Context, c *conn, head []byte) error 
 	}
 	changed := map[string]bool{}
 	for scope, sum := range s.tx.sums {
-		changed[scope] = sum != (appliance.Sum{})
+		if sum != (appliance.Sum{}) {
+			changed[scope] = true
+		}
 	}
 	for scope, m := range stored {
 		was := s.heads[scope]
-		same := was != nil && string(was.Digest()) == string(m.Digest())
-		if same && !changed[scope] {
-			continue
+		if was != nil && string(was.Digest()) == string(m.Digest()) {
+			continue // its rows must not have changed
 		}
 		sum := s.sums[scope].Plus(s.tx.sums[scope])
 		sequence, before := uint64(1), []byte{}
 		if was != nil {
 			sequence, before = was.Sequence+1, was.Digest()
 		}
-		if m.Sequence != sequence || string(m.Before) != string(before) || !hmac.Equal(m.Seal, s.o.Key.Seal(m, &sum)) {
-			return fault.Errorf(fault.StateChanged, "a change of another appliance leaves rows of %q that do not match its manifest", scope)
+		if m.Schema != s.schema || m.Sequence != sequence || string(m.Before) != string(before) || !hmac.Equal(m.Seal, s.o.Key.Seal(m, &sum)) {
+			return fault.Errorf(fault.FleetLog, "a change of another node leaves rows of %q that do not match its manifest", scope)
 		}
 		s.tx.heads[scope] = m
 		delete(changed, scope)
 	}
-	for scope, open := range changed {
-		if open {
-			return fault.Errorf(fault.StateChanged, "a change of another appliance has rows of %q and no manifest of them", scope)
-		}
+	for scope := range changed {
+		return fault.Errorf(fault.FleetLog, "a change of another node has rows of %q and no manifest of them", scope)
 	}
-	root := s.tx.heads[appliance.ScopeInstallation]
-	if root == nil {
-		root = s.heads[appliance.ScopeInstallation]
+	if root := s.tx.heads[appliance.ScopeInstallation]; root != nil {
+		return writeLink(c, root)
 	}
-	if string(root.Digest()) != string(head) {
-		return fault.Errorf(fault.StateChanged, "a change of another appliance leaves another state than it says")
-	}
-	if s.tx.heads[appliance.ScopeInstallation] != nil {
-		_, err = c.exec(`INSERT INTO manifest_history (sequence, digest) VALUES (?, ?) ON CONFLICT (sequence) DO UPDATE SET digest = excluded.digest`, int64(root.Sequence), root.Digest())
-	}
-	return err
+	return nil
 }
-
-var _ = io.EOF
-var _ = time.Now

@@ -142,11 +142,7 @@ func (s *DB) snapshot(ctx context.Context, c *conn, f func(*conn) error) error {
 
 // write makes a change and announces it. See [writer.do].
 func (s *DB) write(ctx context.Context, apply func(*conn) error, changes ...appliance.Change) error {
-	if err := s.writer.do(ctx, apply); err != nil {
-		return err
-	}
-	s.announce(changes...)
-	return nil
+	return s.writer.announced(ctx, apply, func() { s.announce(changes...) })
 }
 
 // stale refuses a change whose caller expected another row than there is.

@@ -29,16 +29,16 @@ type state struct {
 	seed   maphash.Seed
 
 	// The writer's own.
-	sums      map[string]appliance.Sum // by scope
-	heads     map[string]*appliance.Manifest
-	number    uint64 // of the last change of the log that is in the database
-	replaying bool
-	version   int64            // PRAGMA data_version: it changes when another connection writes
-	first     appliance.Head   // when it was opened
-	known     []appliance.Head // what the first manifest comes after; none for the one before it
-	told      uint64           // the sequence of the head that anchors were told last
-	tx        *delta           // of the transaction; while a change is made, of that alone
-	batch     *delta           // of the changes before it in the transaction
+	sums    map[string]appliance.Sum // by scope
+	heads   map[string]*appliance.Manifest
+	replica *replica         // nil without a log of changes
+	version int64            // PRAGMA data_version: it changes when another connection writes
+	first   appliance.Head   // when it was opened
+	rows    int              // then
+	known   []appliance.Head // what the first manifest comes after; none for the one before it
+	told    uint64           // the sequence of the head that anchors were told last
+	tx      *delta           // of the transaction; while a change is made, of that alone
+	batch   *delta           // of the changes before it in the transaction
 
 	mu     sync.RWMutex
 	groups map[uint64]uint64 // sums of short tags; a group that is not there has no rows
@@ -49,7 +49,7 @@ type state struct {
 }
 
 func newState(o appliance.StateOptions, schema int64, seed maphash.Seed, specs map[string]*spec) *state {
-	return &state{o: o, number: o.Taken, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
+	return &state{o: o, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
 		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, damaged: map[string]bool{}, tx: newDelta()}
 }
 
@@ -65,7 +65,7 @@ type delta struct {
 	// forced are scopes that get a manifest, changed or not.
 	forced map[string]bool
 	heads  map[string]*appliance.Manifest
-	rows map[string]*rowChange // for the log of changes, by row
+	rows   map[string]*rowChange // for the log of changes, by row
 	// damaged are the scopes that do not match after people have discarded rows; nil if
 	// that is not known.
 	damaged map[string]bool
@@ -157,7 +157,7 @@ func (s *state) changed(sp *spec, before, after []any, err error) {
 		s.tx.err = err
 		return
 	}
-	if s.o.Log != nil && !s.replaying {
+	if s.replica != nil && !s.replica.taking && !sp.machine {
 		s.tx.recordRow(sp, before, after)
 	}
 	if before != nil && !sp.outOfPlace(before) {
@@ -544,11 +544,16 @@ func writeManifest(c *conn, m *appliance.Manifest) error {
 	if err != nil || m.Scope != appliance.ScopeInstallation {
 		return err
 	}
-	if _, err = c.exec(`INSERT INTO manifest_history (sequence, link) VALUES (?, ?)
+	return writeLink(c, m)
+}
+
+// writeLink keeps the link of a manifest of the installation.
+func writeLink(c *conn, m *appliance.Manifest) error {
+	if _, err := c.exec(`INSERT INTO manifest_history (sequence, link) VALUES (?, ?)
 		ON CONFLICT (sequence) DO UPDATE SET link = excluded.link`, int64(m.Sequence), m.Link()); err != nil {
 		return err
 	}
-	_, err = c.exec(`DELETE FROM manifest_history WHERE sequence <= ?`, int64(m.Sequence)-keptHistory)
+	_, err := c.exec(`DELETE FROM manifest_history WHERE sequence <= ?`, int64(m.Sequence)-keptHistory)
 	return err
 }
 

@@ -32,6 +32,7 @@ type writer struct {
 	broken  error         // why nothing can be written any more; the goroutine's own
 
 	live      atomic.Pointer[state] // nil while the state is closed
+	progress  announcements         // of the log of changes
 	manifests bool                  // the schema has them
 	specs     map[string]*spec
 	// The goroutine's own: the state that the transaction at hand opens, the one that it
@@ -76,7 +77,11 @@ type change struct {
 	once bool
 	// closes says that it ends the use of the state, whatever that is.
 	closes bool
-	done   chan error
+	// free, if given, is done in place of all that, in no transaction.
+	free func() error
+	done chan error
+	// open is what the log has of it, which its caller has to announce; nil for nothing.
+	open *openChange
 }
 
 func newWriter(c *conn, schema int64, specs map[string]*spec, log *slog.Logger) *writer {
@@ -89,12 +94,31 @@ func newWriter(c *conn, schema int64, specs map[string]*spec, log *slog.Logger) 
 // been begun, it is withdrawn: fault.Timeout, and nothing changed. From then on
 // do waits for the outcome, so that its answer is always true.
 func (w *writer) do(ctx context.Context, apply func(*conn) error) error {
-	return w.hand(ctx, &change{apply: apply, done: make(chan error, 1)})
+	return w.announced(ctx, apply, func() {})
+}
+
+// announced does that, and has the change announced before it counts as taken over.
+func (w *writer) announced(ctx context.Context, apply func(*conn) error, announce func()) error {
+	c := &change{apply: apply, done: make(chan error, 1)}
+	err := w.hand(ctx, c)
+	if err == nil {
+		announce()
+	}
+	w.progress.done(c.open)
+	return err
+}
+
+// doFree has f done in the writer's goroutine, in no transaction.
+func (w *writer) doFree(ctx context.Context, f func() error) error {
+	return w.hand(ctx, &change{once: true, free: f, done: make(chan error, 1)})
 }
 
 // doOnce does that with a change that reads a stream: it is applied once at most.
 func (w *writer) doOnce(ctx context.Context, apply func(*conn) error) error {
-	return w.hand(ctx, &change{apply: apply, once: true, done: make(chan error, 1)})
+	c := &change{apply: apply, once: true, done: make(chan error, 1)}
+	err := w.hand(ctx, c)
+	w.progress.done(c.open)
+	return err
 }
 
 func (w *writer) hand(ctx context.Context, c *change) error {
@@ -181,11 +205,12 @@ func (w *writer) run() {
 // commit commits a batch of changes and answers their callers. When the
 // database fails one change, all are tried again, each alone, so that one that
 // cannot be done, such as one too big for the disk, does no harm to the others.
-// Not when another program holds the lock: each would wait for it in turn.
+// Not when another program holds the lock, or the log of changes is away: each would wait
+// for it in turn.
 func (w *writer) commit(batch []*change) {
 	results := make([]error, len(batch))
 	err := w.transact(batch, results)
-	if err != nil && len(batch) > 1 && w.broken == nil && !hasCode(err, sqlite3.SQLITE_BUSY) {
+	if err != nil && len(batch) > 1 && w.broken == nil && !hasCode(err, sqlite3.SQLITE_BUSY) && !ofLog(err) {
 		for i := range batch {
 			w.commit(batch[i : i+1])
 		}
@@ -201,8 +226,31 @@ func (w *writer) commit(batch []*change) {
 }
 
 // transact runs the batch in one transaction. It sets results to nil or the
-// refusal of each change; when it fails itself, nothing of the batch remains.
+// refusal of each change; when it fails itself, nothing of the batch remains. Where another
+// node was faster, its changes are taken over first, and the batch is made again.
 func (w *writer) transact(batch []*change, results []error) error {
+	if batch[0].free != nil {
+		results[0] = cmp.Or(w.broken, batch[0].free())
+		return nil
+	}
+	for again := 0; ; again++ {
+		err := w.attempt(batch, results)
+		st := w.live.Load()
+		switch {
+		case !errors.Is(err, errOvertaken):
+			return err
+		case batch[0].once || st == nil || again == overtakenMost:
+			return fault.Errorf(fault.Changed, "another node of the fleet has changed something at the same time; look at it and try again")
+		}
+		if err := w.catchUp(context.Background(), st); err != nil {
+			return err
+		}
+		clear(results)
+	}
+}
+
+// attempt does that once. errOvertaken.
+func (w *writer) attempt(batch []*change, results []error) error {
 	if w.broken != nil {
 		return w.broken
 	}
@@ -248,36 +296,17 @@ func (w *writer) transact(batch []*change, results []error) error {
 		if err := st.seal(context.Background(), w.conn); err != nil {
 			return w.rollback(err)
 		}
-		if st.o.Log != nil {
-			err := st.append(context.Background())
-			if fault.CodeOf(err) == fault.Changed {
-				w.rollback(nil)
-				if err = w.catchUp(context.Background(), st); err == nil {
-					clear(results)
-					return w.transact(batch, results)
-				}
-				return err
-			}
-			if err != nil {
+		if r := st.replica; r != nil {
+			if err := w.publish(st, r); err != nil {
 				return w.rollback(err)
 			}
 		}
 	}
-	if _, err := w.conn.exec("COMMIT"); err != nil {
-		if !hasCode(err, sqlite3.SQLITE_FULL) {
-			// The commit record may or may not be on the disk, and the kernel
-			// may forget what it failed to write. Only reading the file anew
-			// tells, so nothing more is built on it.
-			w.broken = failed("the database is not written any more, because its disk failed; nothing changed, restart the machine", err)
-			w.log.Error("a commit to the database failed; nothing more is written until a restart", "error", err)
-			err = failed("the database's disk failed; restart the machine to see whether the change is on it", err)
-		}
+	if err := w.commitDurably(); err != nil {
 		return w.rollback(err)
 	}
 	if st != nil {
-		if st.o.Log != nil && len(st.tx.rows) > 0 {
-			st.number++
-		}
+		w.published(st, batch)
 		st.committed()
 	}
 	if w.opened != nil {
@@ -285,6 +314,49 @@ func (w *writer) transact(batch []*change, results []error) error {
 		w.live.Store(w.opened)
 	}
 	return nil
+}
+
+// commitDurably commits the transaction at hand.
+func (w *writer) commitDurably() error {
+	_, err := w.conn.exec("COMMIT")
+	if err == nil || hasCode(err, sqlite3.SQLITE_FULL) {
+		return err
+	}
+	// The commit record may or may not be on the disk, and the kernel may forget what it
+	// failed to write. Only reading the file again tells, so nothing more is built on it.
+	w.broken = failed("the database is not written any more, because its disk failed; nothing changed, restart the machine", err)
+	w.log.Error("a commit to the database failed; nothing more is written until a restart", "error", err)
+	return failed("the database's disk failed; restart the machine to see whether the change is on it", err)
+}
+
+// publish puts the change at hand into the log, if there is one. After that it is durable
+// for all nodes; if this one does not come to commit it, it takes it over like any other.
+func (w *writer) publish(st *state, r *replica) error {
+	if err := r.seal(st.schema, st.tx.rows); err != nil || r.sealed == nil {
+		return err
+	}
+	if err := r.keep(w.conn, r.sealed); err != nil {
+		return err
+	}
+	return r.append(context.Background())
+}
+
+// published takes note of the position after the transaction was committed. Each of the
+// batch announces its part.
+func (w *writer) published(st *state, batch []*change) {
+	r := st.replica
+	if r == nil || r.sealed == nil {
+		return
+	}
+	r.at = r.sealed.at
+	if w.opened == st {
+		w.progress.begin(r.at)
+		return
+	}
+	open := w.progress.add(r.at, len(batch), nil)
+	for _, c := range batch {
+		c.open = open
+	}
 }
 
 // apply makes one change. What it counts is folded in unless it is refused.
@@ -334,6 +406,15 @@ func notWritten(err error) error {
 		return failed("another program holds the database's write lock; nothing changed", err)
 	}
 	return failed("the database could not be written; nothing changed", err)
+}
+
+// ofLog says whether an error is the log's, and not that of one change.
+func ofLog(err error) bool {
+	switch fault.CodeOf(err) {
+	case fault.DatabaseAway, fault.FleetLog, fault.FleetBranch, fault.Changed:
+		return true
+	}
+	return false
 }
 
 // hasCode says whether err is SQLite's with the primary result code.

@@ -30,6 +30,26 @@ func (k Key) Seal(m *appliance.Manifest, sum *appliance.Sum) []byte {
 	return mac.Sum(nil)
 }
 
+// SealChange implements [appliance.ManifestKey]: what is sealed is not hidden.
+func (k Key) SealChange(b appliance.Binding, body []byte) ([]byte, error) {
+	return append(k.change(b, body), body...), nil
+}
+
+func (k Key) change(b appliance.Binding, body []byte) []byte {
+	mac := hmac.New(sha256.New, []byte("change"+k))
+	mac.Write(b.AAD())
+	mac.Write(body)
+	return mac.Sum(nil)
+}
+
+// OpenChange implements [appliance.ManifestKey].
+func (k Key) OpenChange(b appliance.Binding, sealed []byte) ([]byte, error) {
+	if len(sealed) < sha256.Size || !hmac.Equal(sealed[:sha256.Size], k.change(b, sealed[sha256.Size:])) {
+		return nil, fault.Errorf(fault.Tampered, "the change does not authenticate")
+	}
+	return sealed[sha256.Size:], nil
+}
+
 // Again implements [appliance.ManifestKey].
 func (k Key) Again() (appliance.ManifestKey, error) { return k, nil }
 

@@ -1,0 +1,407 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strconv"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/snapshot"
+)
+
+// openReplica opens the rows of a fleet: those that are here, if they match their manifest,
+// or those of the log; and brings them to its newest change. It is not opened if the log has
+// no change, and all rows are to be sealed as its first one.
+func (s *DB) openReplica(ctx context.Context, o appliance.StateOptions) (opened bool, report *appliance.StateReport, err error) {
+	var st *state
+	err = s.writer.doFree(ctx, func() error {
+		w := s.writer
+		if err := checkSchema(ctx, w.conn.c.QueryContext, s.schema); err != nil {
+			return err
+		}
+		at, err := readPosition(w.conn)
+		if err != nil {
+			return err
+		}
+		newest, err := o.Log.Newest(ctx)
+		if err != nil {
+			return err
+		}
+		switch {
+		case at.Number == 0 && newest == 0 && o.Seal:
+			return nil
+		case at.Number == 0 && newest == 0:
+			return fault.Errorf(fault.StateUnsealed, "the fleet's database has no change yet, so there is nothing that this node could take over, and no manifest")
+		case o.Seal:
+			return fault.Errorf(fault.Conflict, "the rows of a fleet are in its log of changes and are not sealed as one node has them; restore a backup to an appliance of one machine, and move that with holdfastd state move")
+		}
+		if st, err = s.ownRows(ctx, o, at); err == nil && st == nil {
+			st, err = s.reload(ctx, o)
+		}
+		if err != nil {
+			return err
+		}
+		if err := w.catchUp(ctx, st); err != nil {
+			return err
+		}
+		head := st.heads[appliance.ScopeInstallation]
+		if head == nil {
+			return fault.Errorf(fault.StateUnsealed, "the rows that the fleet's database gave have no manifest")
+		}
+		if o.Fresh != nil {
+			if _, err := fresh(ctx, w.conn, o, head); err != nil {
+				return err
+			}
+		}
+		if st.version, err = dataVersion(w.conn); err != nil {
+			return err
+		}
+		st.first = head.Head()
+		w.progress.begin(st.replica.at)
+		w.live.Store(st)
+		return nil
+	})
+	if err != nil || st == nil {
+		return false, nil, err
+	}
+	s.announce(appliance.Change{})
+	return true, &appliance.StateReport{Head: st.first, Rows: st.rows}, nil
+}
+
+// ownRows gives the state of the rows that are here; nil if they do not count.
+func (s *DB) ownRows(ctx context.Context, o appliance.StateOptions, at appliance.Position) (*state, error) {
+	if at.Number == 0 {
+		return nil, nil
+	}
+	st, err := s.judged(ctx, o, at)
+	if code := fault.CodeOf(err); code == fault.StateChanged || code == fault.StateUnsealed {
+		s.writer.log.Error("the rows of the fleet on this machine do not match their manifest: something else than Holdfast has changed them; they are loaded again from the fleet's database", "reason", fault.ReasonOf(err))
+		return nil, nil
+	}
+	return st, err
+}
+
+// judged gives the state of all rows that there are. fault.StateUnsealed,
+// fault.StateChanged.
+func (s *DB) judged(ctx context.Context, o appliance.StateOptions, at appliance.Position) (*state, error) {
+	w := s.writer
+	st := newState(o, s.schema, s.seed, w.specs)
+	st.replica = &replica{log: o.Log, key: o.Key, at: at}
+	var err error
+	if st.heads, err = readManifests(ctx, w.conn); err != nil {
+		return nil, err
+	}
+	if st.heads[appliance.ScopeInstallation] == nil {
+		return nil, fault.Errorf(fault.StateUnsealed, "there is no manifest of the installation")
+	}
+	there, n, err := st.actual(ctx, w.conn)
+	if err != nil {
+		return nil, err
+	}
+	j, err := st.judge(ctx, w.conn, there)
+	if err != nil {
+		return nil, err
+	}
+	if !j.root || len(j.broken) > 0 {
+		return nil, stateChanged()
+	}
+	st.sums, st.groups, st.rows = there.sums, there.groups, n
+	st.version, err = dataVersion(w.conn)
+	return st, err
+}
+
+// reload puts what the log has in the place of the rows that are here: the newest snapshot,
+// or the first change.
+func (s *DB) reload(ctx context.Context, o appliance.StateOptions) (st *state, err error) {
+	w := s.writer
+	number, parts, err := o.Log.Snapshot(ctx)
+	if code := fault.CodeOf(err); err != nil && code != fault.NotFound {
+		return nil, err
+	}
+	if err != nil {
+		st = newState(o, s.schema, s.seed, w.specs)
+		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt}
+		first, err := o.Log.Changes(ctx, 1, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(first) == 0 {
+			return nil, fault.Errorf(fault.FleetLog, "the fleet's database has neither its first change nor a snapshot: it was changed by hand, or restored in part")
+		}
+		if _, err := st.replica.open(first[0]); err != nil {
+			return nil, err
+		}
+		if err := w.exactly(w.empty); err != nil {
+			return nil, err
+		}
+		if st.version, err = dataVersion(w.conn); err != nil {
+			return nil, err
+		}
+		return st, w.takeOver(ctx, st, first[0])
+	}
+	err = w.exactly(func() error {
+		if err := w.empty(); err != nil {
+			return err
+		}
+		at, err := w.load(ctx, o.Key, number, parts)
+		if err != nil {
+			return err
+		}
+		st, err = s.judged(ctx, o, at)
+		if code := fault.CodeOf(err); code == fault.StateChanged || code == fault.StateUnsealed {
+			return fault.Wrapf(fault.FleetLog, err, "the snapshot of change %d in the fleet's database does not match its manifest", number)
+		}
+		return err
+	})
+	return st, err
+}
+
+// empty removes all rows that a fleet shares, and what is of them.
+func (w *writer) empty() error {
+	for _, name := range append(slices.Sorted(maps.Keys(w.specs)), "manifest_history", "taken_changes") {
+		if sp := w.specs[name]; sp != nil && sp.machine {
+			continue
+		}
+		if _, err := w.conn.exec(fmt.Sprintf("DELETE FROM %q", name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partBinding names a part of a snapshot. The last one says so.
+func partBinding(number uint64, part int, last bool) appliance.Binding {
+	return appliance.Binding{Purpose: "snapshot", Fields: []string{strconv.FormatUint(number, 10), strconv.Itoa(part), strconv.FormatBool(last)}}
+}
+
+// A part of a snapshot begins with this byte, in the clear.
+const (
+	morePart = 0
+	lastPart = 1
+)
+
+// sealedParts opens the parts of a snapshot, as a stream.
+type sealedParts struct {
+	key    appliance.ManifestKey
+	number uint64
+	next   func() ([]byte, error, bool)
+	part   int
+	last   bool
+	rest   []byte
+}
+
+func (p *sealedParts) Read(out []byte) (int, error) {
+	for len(p.rest) == 0 {
+		sealed, err, more := p.next()
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case p.last && !more:
+			return 0, io.EOF
+		case p.last || !more || len(sealed) == 0:
+			return 0, fault.Errorf(fault.FleetLog, "the snapshot of change %d in the fleet's database has too few parts or too many", p.number)
+		}
+		p.last = sealed[0] == lastPart
+		if p.rest, err = p.key.OpenChange(partBinding(p.number, p.part, p.last), sealed[1:]); err != nil {
+			return 0, fault.Wrapf(fault.FleetLog, err, "part %d of the snapshot of change %d in the fleet's database was not made by a node of this installation", p.part, p.number)
+		}
+		p.part++
+	}
+	n := copy(out, p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// load writes the rows of a snapshot, and gives the position that it is of.
+func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uint64, parts iter.Seq2[[]byte, error]) (at appliance.Position, err error) {
+	next, stop := iter.Pull2(parts)
+	defer stop()
+	stream := &sealedParts{key: key, number: number, next: func() ([]byte, error, bool) {
+		part, err, more := next()
+		return part, err, more
+	}}
+	r, err := snapshot.NewReader(stream)
+	if err != nil {
+		return at, notTaken(number, err)
+	}
+	for {
+		t, err := r.Table()
+		if err != nil {
+			return at, notTaken(number, err)
+		}
+		if t == nil {
+			break
+		}
+		sp := w.specs[t.Name]
+		allowed := t.Name == "taken_changes" || t.Name == "manifest_history" || sp != nil && !sp.machine && slices.Equal(sp.columns, t.Columns)
+		if !allowed {
+			return at, fault.Errorf(fault.FleetLog, "the snapshot of change %d has a table %s that this version does not know, or with other columns", number, t.Name)
+		}
+		if err := loadTable(ctx, r, w.conn, t); err != nil {
+			return at, notTaken(number, err)
+		}
+	}
+	if at, err = readPosition(w.conn); err == nil && at.Number != number {
+		err = fault.Errorf(fault.FleetLog, "the snapshot of change %d in the fleet's database is of change %d", number, at.Number)
+	}
+	return at, err
+}
+
+// partBytes is how much of a snapshot a part has.
+const partBytes = 1 << 20
+
+// KeepSnapshot writes all rows as they are into the log, and gives the number of the change
+// that they are of. fault.Locked while the state is closed.
+func (s *DB) KeepSnapshot(ctx context.Context) (number uint64, err error) {
+	st := s.writer.live.Load()
+	if st == nil || st.replica == nil {
+		return 0, stateClosed()
+	}
+	err = s.read(ctx, func(c *conn) error {
+		at, err := readPosition(c)
+		if err != nil {
+			return err
+		}
+		number = at.Number
+		return st.o.Log.KeepSnapshot(ctx, number, s.parts(ctx, c, st.o.Key, number))
+	})
+	return number, err
+}
+
+// parts gives the sealed parts of a snapshot of all rows that a fleet shares.
+func (s *DB) parts(ctx context.Context, c *conn, key appliance.ManifestKey, number uint64) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		p := &partWriter{key: key, number: number, yield: yield}
+		err := s.writeRows(ctx, c, p)
+		if err == nil {
+			err = p.flush(true)
+		}
+		if err != nil && !p.stopped {
+			yield(nil, err)
+		}
+	}
+}
+
+// partWriter cuts a stream into parts and seals them.
+type partWriter struct {
+	key     appliance.ManifestKey
+	number  uint64
+	part    int
+	held    []byte
+	yield   func([]byte, error) bool
+	stopped bool
+}
+
+func (p *partWriter) Write(b []byte) (int, error) {
+	p.held = append(p.held, b...)
+	for len(p.held) > partBytes {
+		if err := p.flush(false); err != nil {
+			return 0, err
+		}
+	}
+	return len(b), nil
+}
+
+func (p *partWriter) flush(last bool) error {
+	n := min(len(p.held), partBytes)
+	sealed, err := p.key.SealChange(partBinding(p.number, p.part, last), p.held[:n])
+	if err != nil {
+		return err
+	}
+	kind := byte(morePart)
+	if last {
+		kind = lastPart
+	}
+	p.held = append(p.held[:0], p.held[n:]...)
+	p.part++
+	if !p.yield(append([]byte{kind}, sealed...), nil) {
+		p.stopped = true
+		return fault.Errorf(fault.DatabaseAway, "the snapshot was not taken whole")
+	}
+	return nil
+}
+
+// writeRows writes all rows that a fleet shares, their manifests, and the position.
+func (s *DB) writeRows(ctx context.Context, c *conn, w io.Writer) error {
+	out := snapshot.NewWriter(w, uint32(s.schema))
+	write := func(name, columns, query string, names []string) error {
+		if err := out.Table(snapshot.Table{Name: name, Columns: names}); err != nil {
+			return err
+		}
+		var failed error
+		err := c.raw(ctx, func(row []any) {
+			if failed == nil {
+				failed = out.Row(row)
+			}
+		}, fmt.Sprintf(query, columns, name))
+		if failed != nil {
+			return failed
+		}
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.writer.specs)) {
+		sp := s.writer.specs[name]
+		if sp.machine {
+			continue
+		}
+		if err := write(name, quoted(sp.columns), `SELECT %s FROM %q`, sp.columns); err != nil {
+			return err
+		}
+	}
+	history := []string{"sequence", "link"}
+	if err := write("manifest_history", quoted(history), `SELECT %s FROM %q ORDER BY sequence`, history); err != nil {
+		return err
+	}
+	position := []string{"number", "digest", "body"}
+	if err := write("taken_changes", `number, digest, x''`, `SELECT %s FROM %q ORDER BY number DESC LIMIT 1`, position); err != nil {
+		return err
+	}
+	return out.Close()
+}
+
+// CatchUp implements [appliance.StateRows].
+func (s *DB) CatchUp(ctx context.Context) error {
+	err := s.writer.doFree(ctx, func() error {
+		st := s.writer.live.Load()
+		if st == nil || st.replica == nil {
+			return nil
+		}
+		return s.writer.catchUp(ctx, st)
+	})
+	for _, a := range s.writer.progress.foreign() {
+		s.announce(a.changes...)
+		s.writer.progress.done(a.open)
+	}
+	return err
+}
+
+// Position implements [appliance.StateRows].
+func (s *DB) Position() appliance.Position { return s.writer.progress.position() }
+
+// Passed implements [appliance.StateRows].
+func (s *DB) Passed(ctx context.Context, p appliance.Position) (passed bool, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		if c.state == nil {
+			return stateClosed()
+		}
+		var digest []byte
+		found, err := c.one([]any{&digest}, `SELECT digest FROM taken_changes WHERE number = ?`, int64(p.Number))
+		if err != nil {
+			return err
+		}
+		if found {
+			passed = fmt.Sprintf("%x", digest) == p.Digest
+			return nil
+		}
+		at, err := readPosition(c)
+		passed = p.Number < at.Number
+		return err
+	})
+	return passed, err
+}
