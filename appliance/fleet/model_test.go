@@ -24,7 +24,7 @@ import (
 // rate; the database withholds changes from each node as it likes, shows some nodes another
 // log than the others, and is away; the token is away; nodes join and are removed.
 
-var schedules = flag.Int("schedules", 2000, "how many random schedules the model tries")
+var schedules = flag.Int("schedules", 500, "how many random schedules the model tries")
 
 const (
 	modelGrace = 6 * time.Second
