@@ -11,12 +11,20 @@ type Fleet interface {
 	// Fresh says whether this node may serve now; fault.FleetStale, fault.FleetBranch,
 	// fault.FleetRemoved. It is asked twice for each request, and costs next to nothing.
 	Fresh() error
-	// Settle waits until no node serves without the changes that this node has, or ctx
-	// ends, and says what it has come to. Call it after a change has returned.
-	Settle(ctx context.Context) Settled
-	// Live is how many nodes serve, as far as this one hears, with itself.
-	Live() int
+	// Lead says whether this node does the work for one now, and gives the context in which
+	// it is to be done ([Fenced]).
+	Lead(ctx context.Context) (context.Context, bool)
+	// Drained says that this node is to get no new requests. It answers those it gets.
+	Drained() bool
 }
+
+// noFleet is that of an appliance on its own.
+type noFleet struct{}
+
+func (noFleet) Fresh() error  { return nil }
+func (noFleet) Drained() bool { return false }
+
+func (noFleet) Lead(ctx context.Context) (context.Context, bool) { return ctx, true }
 
 // Settled is how far the newest change of this node is in effect in its fleet.
 type Settled struct {
@@ -32,6 +40,37 @@ type LateNode struct {
 	// Until is when it stops at the latest; zero if that is not known, as the HSM could
 	// not be told of the change.
 	Until time.Time
+}
+
+// FleetStatus is what a node knows of its fleet.
+type FleetStatus struct {
+	// Node is the ID of the node that says it; empty for an appliance on its own.
+	Node string `json:"node,omitempty"`
+	// GraceSeconds is T: how long a node serves without proof that it lacks no change.
+	GraceSeconds int          `json:"grace_seconds"`
+	Nodes        []NodeStatus `json:"nodes"`
+}
+
+// NodeStatus is what a node knows of one node, itself among them.
+type NodeStatus struct {
+	Node
+	// Heard says that it answers.
+	Heard bool `json:"heard"`
+	// LastHeard is when it answered last; missing if never since the start.
+	LastHeard time.Time `json:"last_heard,omitzero"`
+	// Serves says that it may serve now, as it says itself. FreshSeconds is for how long
+	// without another proof; this node's own is missing if it does not serve.
+	Serves       bool `json:"serves"`
+	FreshSeconds int  `json:"fresh_seconds"`
+	// Position is what it was heard to have. Behind is how many changes it lacks of those
+	// that this node has.
+	Position Position     `json:"position"`
+	Behind   uint64       `json:"behind"`
+	Version  string       `json:"version,omitempty"`
+	Schema   int64        `json:"schema,omitempty"`
+	Health   HealthStatus `json:"health,omitempty"`
+	// Hears are the IDs of the nodes that answer it.
+	Hears []string `json:"hears,omitempty"`
 }
 
 // PeerKey authenticates what nodes of a fleet say to each other. It is derived from the

@@ -10,6 +10,7 @@ const (
 	FleetJoining  Code = "E_FLEET_JOINING"
 	FleetRemoved  Code = "E_FLEET_REMOVED"
 	FleetMessage  Code = "E_FLEET_MESSAGE"
+	FleetFenced   Code = "E_FLEET_FENCED"
 )
 
 var fleetCodes = []Entry{
@@ -34,6 +35,9 @@ var fleetCodes = []Entry{
 	{Code: FleetRemoved, Class: WrongState, XKS: internalName,
 		Title: "This node was removed from the fleet. It does not serve.",
 		Do:    "Switch it off. To have the machine in the fleet again, start it with an empty state."},
+	{Code: FleetFenced, Class: ClassStale,
+		Title: "Another node has taken over the work that one node does for the whole fleet.",
+		Do:    "Nothing: the other node does it."},
 	{Code: FleetMessage, Class: Refused,
 		Title: "A message between nodes was not made by an unlocked node of this installation, or not for this call.",
 		Do:    "If it goes on, look whether the nodes have the same database and HSM, and who else can reach the administrators' listener."},

@@ -76,7 +76,7 @@ func (n *Node) proven(ground time.Duration) time.Duration {
 	return from
 }
 
-// Live implements [appliance.Fleet].
+// Live is how many nodes take requests, as far as this one hears, with itself.
 func (n *Node) Live() int {
 	n.lock()
 	defer n.unlock()
@@ -87,4 +87,11 @@ func (n *Node) Live() int {
 		}
 	}
 	return live
+}
+
+// Drained implements [appliance.Fleet].
+func (n *Node) Drained() bool {
+	n.lock()
+	defer n.unlock()
+	return n.self.State == appliance.NodeDrained
 }

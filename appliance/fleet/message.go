@@ -27,6 +27,8 @@ type Report struct {
 	// last one, hexadecimal.
 	AuditSize uint64 `json:"audit_size"`
 	AuditHead string `json:"audit_head"`
+	// FreshSeconds is how long the node serves without another proof; 0 if it does not.
+	FreshSeconds int `json:"fresh_seconds"`
 	// Drained says that the node takes no new requests.
 	Drained bool `json:"drained"`
 	// Hears has the IDs of the nodes that answer this node.

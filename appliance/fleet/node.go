@@ -328,6 +328,7 @@ func (n *Node) message(to, nonce string) *Message {
 	r := n.o.Report()
 	n.lock()
 	defer n.unlock()
+	r.FreshSeconds = n.freshSeconds()
 	r.Position, r.Drained, r.Hears = n.position, n.self.State == appliance.NodeDrained, n.hears()
 	return &Message{From: n.o.ID, To: to, Nonce: nonce, Address: n.o.Address, Report: r}
 }

@@ -107,7 +107,8 @@ func (n *Node) outcome(s *settlement) (result appliance.Settled, done bool, next
 // the token is told.
 const pushShare = 30
 
-// Settle implements [appliance.Fleet].
+// Settle waits until no node serves without the changes that this node has, or ctx ends,
+// and says what it has come to. Call it after a change has returned.
 func (n *Node) Settle(ctx context.Context) appliance.Settled {
 	return n.wait(ctx, n.settle())
 }

@@ -59,6 +59,8 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 		"reserve encryptions":        testReserve,
 		"reserve at once":            testReserveConcurrently,
 		"token objects":              testTokenObjects,
+		"nodes":                      testNodes,
+		"work of a leader":           testFenced,
 		"versions in the token":      testVersionsInToken,
 		"two versions at once":       testTwoVersionsAtOnce,
 		"credentials":                testCredentials,

@@ -51,6 +51,7 @@ func post[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, t
 				return nil, f.err
 			}
 			done, err := o.Do(ctx, c, in)
+			f.effect = done.Effect.String()
 			return done.Out, err
 		}}
 }

@@ -33,9 +33,11 @@ type Domain interface {
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
 }
 
-// Options are what operations work with. All are needed, but Now.
+// Options are what operations work with. All are needed, but Now and Fleet.
 type Options struct {
-	Domain    Domain
+	Domain Domain
+	// Fleet is what this node is in; nil for an appliance on its own.
+	Fleet     Fleet
 	Boot      Boot
 	Audit     Audit
 	Journal   Journal
@@ -155,7 +157,7 @@ func (p *performance) perform(ctx context.Context) (any, error) {
 	}
 	var effect *Effect
 	if p.route.Changes() {
-		effect = p.effect()
+		effect = p.effect(ctx)
 	}
 	return p.route.done(out, effect), nil
 }
