@@ -75,6 +75,10 @@ type Options struct {
 	// HeadAnchors know the newest head of the state that they were told, outside of the
 	// database.
 	HeadAnchors []HeadAnchor
+	// ChangeLog makes the appliance a node of a fleet: changes of the store go through it,
+	// and come from it. Machine has the rows of this machine then.
+	ChangeLog ChangeLog
+	Machine   MachineRows
 	// RotateAfter is how many encryptions a key version does before the key is
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
@@ -127,13 +131,26 @@ func New(o Options) *Appliance {
 	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, fleet: o.Fleet, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
 	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, identities: o.Identities}}
 	settings.seals.settings = settings
-	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject}
+	if o.ChangeLog != nil {
+		settings.seals.founded = func(ctx context.Context) (bool, error) {
+			_, err := o.ChangeLog.Founding(ctx)
+			if fault.CodeOf(err) == fault.NotFound {
+				return false, nil
+			}
+			return err == nil, err
+		}
+	}
+	owner := &ownership{ground: on, store: o.Store, unkept: o.NoInstallationObject, shared: o.ChangeLog != nil}
+	replica := newReplication(on, &o)
+	if replica != nil {
+		o.HeadAnchors = append([]HeadAnchor{replica.heads}, o.HeadAnchors...)
+	}
 	service.installation = owner.State
 	kept := &witnessedTime{ground: on, witness: o.Witness, rows: o.WitnessedTime, service: service}
 	service.clock = kept.state
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, destroying: o.Destroying, rotating: o.Rotating, time: kept, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
-	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, time: kept, ownership: owner, traces: o.Traces}
+	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, time: kept, ownership: owner, traces: o.Traces, replication: replica}
 	service.state = lifecycle.State
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()

@@ -24,7 +24,7 @@ func (l *Lifecycle) hold(ring Keyring, hsms []HSM, why error) {
 	l.service.suspended.Store(nil)
 	l.service.keys.purge()
 	if fault.CodeOf(why) != fault.StateSuperseded { // its rows are what they should be
-		l.store.CloseState()
+		l.closeState()
 	}
 	l.service.held.Store(&heldState{ring: ring, hsms: hsms, why: why})
 	l.log.Error("the state is not served", "code", fault.CodeOf(why), "reason", why)

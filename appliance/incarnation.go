@@ -133,6 +133,8 @@ type ownership struct {
 	ground
 	store  InstallationRows
 	unkept bool // the configuration keeps no installation object
+	// shared says that several nodes are this copy: one makes the object, the others join.
+	shared bool
 
 	mu    sync.Mutex
 	state InstallationState
@@ -239,7 +241,7 @@ func (o *ownership) start(ctx context.Context, ring Keyring, in *Installation, s
 		state.Standing, state.Detail = StandingCopy, "the HSM names another copy of this installation as the owner; objects in the HSM are left alone"
 		o.say(state)
 		return nil
-	case own.Made && !starting:
+	case own.Made && (o.shared || !starting):
 		state.Standing = StandingOwner
 		o.say(state)
 		return nil

@@ -37,6 +37,16 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring, begun bool) (err 
 	if in.WrappedStateKey, err = ring.NewStateKey(ctx, in.ID); err != nil {
 		return err
 	}
+	if l.replication != nil {
+		if err := l.replication.log.Found(ctx, &Founding{Installation: in.ID, WrappedStateKey: in.WrappedStateKey}); err != nil {
+			return foundedMeanwhile(err)
+		}
+	}
+	return l.installAs(ctx, ring, in, begun)
+}
+
+// installAs makes the installation whose state key is in the keyring.
+func (l *Lifecycle) installAs(ctx context.Context, ring Keyring, in *Installation, begun bool) (err error) {
 	if in.BlockSeal, err = ring.Seal(in.Blocked.Binding(in.ID), nil); err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ type Lifecycle struct {
 	deciding  sync.Mutex
 	auditHead *auditHead
 	time      *witnessedTime
+	// replication is that of a node of a fleet; nil for a single appliance.
+	replication *replication
 }
 
 // Unlock opens the key hierarchy with the keyring and begins to serve. In an
@@ -81,6 +83,9 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 // openAll opens the state key and the state.
 func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) error {
 	in, err := l.store.Installation(ctx)
+	if l.replication != nil {
+		return l.openNode(ctx, ring, in, err)
+	}
 	if fault.CodeOf(err) == fault.NotFound {
 		if err := l.checkTraces(ctx, ring); err != nil {
 			return err
@@ -96,6 +101,9 @@ func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) er
 // openState opens the rows as the sets that they are, and holds them against the anchor.
 // Accepted says that people have, so that an anchor of before is no error.
 func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation string, o StateOptions, accepted bool) (err error) {
+	if l.replication != nil {
+		return l.openFleetState(ctx, ring, installation, o, accepted)
+	}
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
@@ -109,12 +117,9 @@ func (l *Lifecycle) openState(ctx context.Context, ring Keyring, installation st
 	o.AuditHead = l.auditHead.written(ring, installation)
 	opened := &openedState{}
 	o.Now, o.Lost = l.now, func(why error) { l.lost(ring, opened, why) }
-	var anchor *anchoring
-	if l.anchor != nil {
-		if a := l.anchor(); a != nil {
-			anchor = &anchoring{anchor: a, log: l.log, now: l.now}
-			o.Anchoring = anchor
-		}
+	anchor := l.newAnchoring()
+	if anchor != nil {
+		o.Anchoring = anchor
 	}
 	if anchor != nil && o.Seal {
 		if err := anchor.begin(ctx, accepted); err != nil {
@@ -248,9 +253,17 @@ func (l *Lifecycle) lock() {
 	if h := l.service.held.Swap(nil); h != nil {
 		h.ring.Lock()
 	}
-	defer l.store.CloseState()
+	defer l.closeState()
 	if v != nil {
 		v.ring.Lock()
+	}
+}
+
+// closeState ends the use of the rows.
+func (l *Lifecycle) closeState() {
+	l.store.CloseState()
+	if l.replication != nil {
+		l.replication.machine.CloseState()
 	}
 }
 
@@ -289,6 +302,10 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		{timeEvery, l.time.keep},
 	} {
 		apart.Go(func() { every(ctx, w.interval, w.do) })
+	}
+	if r := l.replication; r != nil {
+		apart.Go(func() { r.follow(ctx) })
+		apart.Go(func() { r.heads.run(ctx) })
 	}
 	defer apart.Wait()
 

@@ -195,6 +195,10 @@ type StateRows interface {
 	// Passed says whether the state has been at that position. Of one that is further back
 	// than positions are kept it says yes. fault.Locked if it is closed.
 	Passed(ctx context.Context, p Position) (bool, error)
+	// KeepSnapshot writes all rows as they are into the log of changes, for nodes that
+	// begin, and gives the number of the change that they are of. fault.Locked while the
+	// state is closed, fault.DatabaseAway.
+	KeepSnapshot(ctx context.Context) (uint64, error)
 }
 
 // Past says whether a head is that of a state, or in its past: an ancestor of it, and not

@@ -31,6 +31,9 @@ type Seals struct {
 	service  *Service
 	settings *Settings
 	machine  MachineKey
+	// founded says whether the fleet has an installation, which this node has not yet; nil
+	// without a fleet.
+	founded func(ctx context.Context) (bool, error)
 	// identities are the rows that other packages keep.
 	identities Identities
 	// writing is held by those who write rows, so that none is written without a
@@ -51,6 +54,11 @@ func (s *Seals) Installed(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	_, err := s.service.store.Installation(ctx)
+	if fault.CodeOf(err) == fault.NotFound && s.founded != nil {
+		if founded, err := s.founded(ctx); founded || err != nil {
+			return true, err
+		}
+	}
 	if fault.CodeOf(err) == fault.NotFound {
 		stores, err := s.service.store.KeyStores(ctx)
 		return err != nil || len(stores) > 0, err

@@ -123,7 +123,7 @@ func (l *Lifecycle) Begin(ctx context.Context) (InstallationState, error) {
 
 // release unlocks what was held.
 func (l *Lifecycle) release(ctx context.Context, h *heldState) (InstallationState, error) {
-	l.store.CloseState()
+	l.closeState()
 	if err := l.unlock(context.WithoutCancel(ctx), h.ring, h.hsms, unlocking{}); err != nil {
 		return InstallationState{}, err
 	}

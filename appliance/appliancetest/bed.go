@@ -29,6 +29,8 @@ type Options struct {
 	// Locked is the code with which the appliance stays locked; the test fails if it
 	// comes to serve.
 	Locked fault.Code
+	// Again is the code of an unlock that is tried again, as a boot does.
+	Again fault.Code
 	// Accept has the state accepted as it is where it does not match its manifest, so that
 	// what a row's own seal does can be seen.
 	Accept bool
@@ -53,8 +55,18 @@ type Bed struct {
 	Log    *Log
 	Logger *slog.Logger
 
+	own   *sqlite.DB // the rows of the machine of a node
 	stop  func()
 	later atomic.Int64 // how much later than its clock says the appliance believes it is
+}
+
+// KeepSeen has a node keep the newest head that it has taken over, which it otherwise does
+// beside what it does.
+func (b *Bed) KeepSeen(t testing.TB) {
+	t.Helper()
+	if err := b.Appliance.KeepSeenHead(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // DestroyLeftovers has the appliance destroy what is left over in the token, with the
@@ -77,17 +89,27 @@ func Start(t testing.TB, o Options) *Bed {
 		b.Dir = t.TempDir()
 	}
 	b.DB = filepath.Join(b.Dir, "holdfast.db")
+	if o.Appliance.ChangeLog != nil {
+		b.DB = filepath.Join(b.Dir, "fleet.db")
+	}
 	b.Logger = slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ctx := context.Background()
 	var err error
 	if b.Store, err = sqlite.Open(ctx, b.DB, sqlite.Options{Logger: b.Logger}); err != nil {
 		t.Fatal(err)
 	}
+	machine := b.Store
+	if o.Appliance.ChangeLog != nil {
+		if machine, err = sqlite.Open(ctx, filepath.Join(b.Dir, "machine.db"), sqlite.Options{Logger: b.Logger}); err != nil {
+			t.Fatal(err)
+		}
+		b.own, o.Appliance.Machine = machine, machine.Machine()
+	}
 	b.stop = sync.OnceFunc(func() { b.close(t) })
 	t.Cleanup(b.Stop)
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, b.Logger, b.Dir
 	if o.Appliance.AuditHeads == nil {
-		o.Appliance.AuditHeads = b.Store.Machine()
+		o.Appliance.AuditHeads = machine.Machine()
 	}
 	o.Appliance.OpenCopy = func(ctx context.Context, path string) (appliance.Copy, error) {
 		return sqlite.Open(ctx, path, sqlite.Options{Logger: b.Logger, Copy: true})
@@ -110,7 +132,9 @@ func Start(t testing.TB, o Options) *Bed {
 	if o.Keyring != nil {
 		ring = o.Keyring(ring)
 	}
-	err = b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)})
+	unlock := func() error { return b.Appliance.Unlock(ctx, ring, []appliance.HSM{keyring.Watched(b.Token)}) }
+	for err = unlock(); o.Again != "" && fault.CodeOf(err) == o.Again; err = unlock() {
+	}
 	if o.Beside && fault.CodeOf(err) == fault.StateMissing {
 		_, err = b.Appliance.Begin(ctx)
 	}
@@ -154,6 +178,12 @@ func (b *Bed) close(t testing.TB) {
 		}
 	}
 	if err := b.Store.Close(); err != nil {
+		t.Error(err)
+	}
+	if b.own == nil {
+		return
+	}
+	if err := b.own.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"holdfast/appliance"
+	"holdfast/appliance/postgres/address"
 	"holdfast/attest/privatefile"
 	"holdfast/attest/release"
 )
@@ -52,6 +53,21 @@ type State struct {
 	// opened (package appliance/machine/volume); none if empty. While it could not, no PIN
 	// is released and nobody signs in.
 	Volume string `toml:"volume"`
+	// Database is the PostgreSQL database by which the nodes of a fleet share the state,
+	// postgres://USER@HOST:PORT/NAME without a password (package
+	// appliance/postgres/address). If it is empty, this machine serves alone.
+	Database string `toml:"database"`
+	// DatabasePasswordFile has the user's password. Only its owner may be able to read it.
+	DatabasePasswordFile string `toml:"database_password_file"`
+	// DatabaseCA is a PEM file of the authorities that may sign the server's certificate;
+	// those of the system by default.
+	DatabaseCA string `toml:"database_ca"`
+	// DatabaseCertificate and DatabaseKey are PEM files of a client certificate.
+	DatabaseCertificate string `toml:"database_certificate"`
+	DatabaseKey         string `toml:"database_key"`
+	// DatabaseAsynchronous accepts a server that confirms commits before they are on its
+	// disk, or on its synchronous replica's. Changes that were answered can then be lost.
+	DatabaseAsynchronous bool `toml:"database_asynchronous"`
 }
 
 // Instance says whether this is an instance of EC2.
@@ -517,6 +533,7 @@ func (ck *checker) check(c *Config) {
 		ck.at("state.dir", "%q is not an absolute path", c.State.Dir)
 	}
 	ck.checkPath("state.volume", c.State.Volume)
+	ck.checkDatabase(&c.State)
 	ck.checkHSM(&c.HSM)
 	for key, module := range c.modulesInState() {
 		ck.at(key, "%s", module)
@@ -564,6 +581,40 @@ func (ck *checker) checkAdmin(a *Admin) {
 		ck.missing("admin.oidc.client_id", "the provider's name for this console")
 	}
 	ck.checkPath("admin.oidc.client_secret_file", a.OIDC.ClientSecretFile)
+}
+
+func (ck *checker) checkDatabase(s *State) {
+	files := []struct{ key, path string }{
+		{"state.database_password_file", s.DatabasePasswordFile}, {"state.database_ca", s.DatabaseCA},
+		{"state.database_certificate", s.DatabaseCertificate}, {"state.database_key", s.DatabaseKey},
+	}
+	for _, f := range files {
+		ck.checkPath(f.key, f.path)
+	}
+	if s.Database == "" {
+		for _, f := range files {
+			if f.path != "" && !ck.unread["state.database"] {
+				ck.at(f.key, "it is for state.database, which is not set")
+			}
+		}
+		if s.DatabaseAsynchronous && !ck.unread["state.database"] {
+			ck.at("state.database_asynchronous", "it is for state.database, which is not set")
+		}
+		return
+	}
+	a, err := address.Parse(s.Database)
+	if err != nil {
+		ck.at("state.database", "%v", err)
+		return
+	}
+	for _, f := range files[1:] {
+		if f.path != "" && a.Socket() {
+			ck.at(f.key, "state.database is a Unix socket, which has no TLS; leave it out")
+		}
+	}
+	if (s.DatabaseCertificate == "") != (s.DatabaseKey == "") && !ck.unread["state.database_certificate"] && !ck.unread["state.database_key"] {
+		ck.add(ck.lines["state"], "state.database_certificate and state.database_key belong together: one of them is missing")
+	}
 }
 
 // checkURL checks an origin.

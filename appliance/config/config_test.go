@@ -108,6 +108,50 @@ func TestAttestationAndRelease(t *testing.T) {
 	}
 }
 
+// TestDatabase: the URL alone is enough; what belongs to it is for it alone, and a
+// password in it is not repeated.
+func TestDatabase(t *testing.T) {
+	const db = "[state]\ndatabase = \"postgres://u@h/n\"\n"
+	const socket = "[state]\ndatabase = \"postgres://u@/n?host=/run/postgresql\"\n"
+	for _, text := range []string{
+		db, socket, socket + "database_password_file = \"/p\"\n", db + "database_asynchronous = true\n", "[state]\ndatabase_asynchronous = false\n",
+		db + "database_password_file = \"/p\"\ndatabase_ca = \"/ca\"\ndatabase_certificate = \"/c\"\ndatabase_key = \"/k\"\n",
+	} {
+		if _, _, err := config.Parse("f", []byte(text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	wrong := map[string]string{
+		"[state]\ndatabase = \"postgres://u:s3cret@h/n\"\n":                           "f:2: state.database: it has a password",
+		"[state]\ndatabase = \"postgres://u@h/n?password=s3cret\"\n":                  "f:2: state.database: it has a password",
+		"[state]\ndatabase = \"postgres://u@h/n?sslmode=prefer\"\n":                   "f:2: state.database: it has an sslmode",
+		"[state]\ndatabase = \"holdfast.db\"\n":                                       "f:2: state.database: it is not of the form",
+		"[state]\ndatabase = 7\n":                                                     "f:2: state.database: ",
+		"[state]\ndatabase_asynchronous = true\n":                                     "f:2: state.database_asynchronous: it is for state.database",
+		db + "database_certificate = \"/c\"\n":                                        "f:1: state.database_certificate and state.database_key belong together",
+		db + "database_key = \"/k\"\n":                                                "f:1: state.database_certificate and state.database_key belong together",
+		db + "database_password = \"s3cret\"\n":                                       "f:3: unknown key state.database_password",
+		db + "database_asynchronous = \"yes\"\n":                                      "f:3: state.database_asynchronous: ",
+		"[state]\ndatabase = 7\ndatabase_ca = \"ca\"\ndatabase_asynchronous = true\n": "f:3: state.database_ca: \"ca\" is not an absolute path",
+	}
+	for _, key := range []string{"database_password_file", "database_ca", "database_certificate", "database_key"} {
+		wrong[db+key+" = \"relative\"\n"] = "f:3: state." + key + ": \"relative\" is not an absolute path"
+		wrong["[state]\n"+key+" = \"/x\"\n"] = "f:2: state." + key + ": it is for state.database, which is not set"
+		if key != "database_password_file" {
+			wrong[socket+key+" = \"/x\"\n"] = "f:3: state." + key + ": state.database is a Unix socket"
+		}
+	}
+	for text, want := range wrong {
+		_, _, err := config.Parse("f", []byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: want %s, got %v", text, want, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("the password is repeated: %v", err)
+		}
+	}
+}
+
 // TestMembers: more tokens, each selected by one name.
 func TestMembers(t *testing.T) {
 	const first = "[hsm]\nmodule = \"/m.so\"\ntoken_label = \"a\"\n"

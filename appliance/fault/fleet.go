@@ -6,11 +6,14 @@ const (
 	FleetFounding Code = "E_FLEET_FOUNDING"
 	FleetLog      Code = "E_FLEET_LOG"
 	FleetBranch   Code = "E_FLEET_BRANCH"
-	FleetStale    Code = "E_FLEET_STALE"
-	FleetJoining  Code = "E_FLEET_JOINING"
-	FleetRemoved  Code = "E_FLEET_REMOVED"
-	FleetMessage  Code = "E_FLEET_MESSAGE"
-	FleetFenced   Code = "E_FLEET_FENCED"
+	// DatabaseRefused: who it is, who this node is, or how it commits.
+	DatabaseRefused Code = "E_DATABASE_REFUSED"
+	DatabaseNewer   Code = "E_DATABASE_NEWER"
+	FleetStale      Code = "E_FLEET_STALE"
+	FleetJoining    Code = "E_FLEET_JOINING"
+	FleetRemoved    Code = "E_FLEET_REMOVED"
+	FleetMessage    Code = "E_FLEET_MESSAGE"
+	FleetFenced     Code = "E_FLEET_FENCED"
 )
 
 var fleetCodes = []Entry{
@@ -21,11 +24,17 @@ var fleetCodes = []Entry{
 		Title: "Another node of the fleet is making the installation.",
 		Do:    "Wait: this node takes it over when it is made."},
 	{Code: FleetLog, Class: WrongState,
-		Title: "The fleet's database has a change that no node has made, or lacks some. This node takes over nothing more, and nobody can change anything.",
+		Title: "The fleet's database has something that no node has written, or lacks a change, a row or a table. This node takes over nothing more, and nobody can change anything.",
 		Do:    "Find out who has changed the database by hand, or from which backup it was restored. Read the reason: it says which change. Put the database back to what it was; the nodes go on by themselves."},
 	{Code: FleetBranch, Class: Refused, XKS: internalName,
 		Title: "The fleet's database shows two nodes two different pasts.",
 		Do:    "Find out who has changed or split the database. Keep the nodes that you trust, and stop the others; a node that is to follow those must start with an empty `fleet.db`."},
+	{Code: DatabaseRefused, Class: TryAgain,
+		Title: "The fleet's database and this node do not accept each other: its certificate is not valid, it refuses the login or a permission, or it commits without waiting for its disk. Nothing was changed.",
+		Do:    "Correct what the message names, in the database or in the section `[state]` of the configuration. The appliance asks again by itself."},
+	{Code: DatabaseNewer, Class: WrongState,
+		Title: "The tables of the fleet's database are of a later release, which this one cannot work with.",
+		Do:    "Update this node to the release of the other nodes."},
 	{Code: FleetStale, Class: TryAgain, XKS: internalName,
 		Title: "For as long as `fleet.grace` says, this node could not find out whether it lacks a change. It does not serve, and begins again by itself.",
 		Do:    "Run `holdfast fleet status`. Mend the network to the nodes that do not answer, or the database and the HSM. Remove a node that is gone for good: `holdfast fleet remove NODE`."},

@@ -22,7 +22,7 @@ import (
 type manifestKey struct {
 	mu                      sync.Mutex
 	rows, manifest, changes hash.Hash // nil once wiped
-	again          func() (appliance.ManifestKey, error)
+	again                   func() (appliance.ManifestKey, error)
 }
 
 // ManifestKey implements [appliance.Keyring]. The keys are HKDF-SHA256 of the state key

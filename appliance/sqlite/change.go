@@ -212,3 +212,14 @@ func (w *writer) put(r *rowChange) error {
 	}
 	return err
 }
+
+// cloneRow gives a row that nobody else has. What scan gives is of the next row, too.
+func cloneRow(row []any) []any {
+	out := slices.Clone(row)
+	for i, v := range out {
+		if b, ok := v.([]byte); ok {
+			out[i] = bytes.Clone(b)
+		}
+	}
+	return out
+}

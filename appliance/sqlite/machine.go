@@ -18,6 +18,51 @@ import (
 // other rows are in another engine opens such a file for these alone.
 type Machine struct{ db *DB }
 
+var _ appliance.MachineRows = (*Machine)(nil)
+
+// OpenState implements [appliance.MachineRows], where the rows about this machine are in a
+// file of their own.
+func (m *Machine) OpenState(ctx context.Context, o appliance.StateOptions) (*appliance.StateReport, error) {
+	return m.db.OpenState(ctx, o)
+}
+
+// CloseState implements [appliance.MachineRows].
+func (m *Machine) CloseState() { m.db.CloseState() }
+
+// SeenHead implements [appliance.SeenHeadRows].
+func (m *Machine) SeenHead(ctx context.Context) (*appliance.SeenHead, error) {
+	s := &appliance.SeenHead{}
+	err := m.db.read(ctx, func(c *conn) error {
+		if matches, err := m.db.rowMatches(ctx, c, "seen_head", "one = 1"); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
+		var sequence int64
+		found, err := c.one([]any{&sequence, &s.Head.Digest, millis{&s.Head.At}, millis{&s.Since}}, `SELECT sequence, digest, at, since FROM seen_head`)
+		s.Head.Sequence = uint64(sequence)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "this machine has taken over no state of a fleet yet")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// KeepSeenHead implements [appliance.SeenHeadRows].
+func (m *Machine) KeepSeenHead(ctx context.Context, s appliance.SeenHead) error {
+	return m.db.write(ctx, func(c *conn) error {
+		if m.db.writer.counting == nil {
+			return stateClosed()
+		}
+		_, err := c.exec(`INSERT INTO seen_head (one, sequence, digest, at, since) VALUES (1, ?, ?, ?, ?)
+			ON CONFLICT (one) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest, at = excluded.at, since = excluded.since`,
+			int64(s.Head.Sequence), s.Head.Digest, s.Head.At.UnixMilli(), s.Since.UnixMilli())
+		return err
+	})
+}
+
 var (
 	_ boot.Journal                = (*Machine)(nil)
 	_ appliance.AuditHeadRows     = (*Machine)(nil)

@@ -202,7 +202,7 @@ func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 		return nil, err
 	}
 	s := &DB{db: db, readers: readers, path: path, schema: schema, seed: seed, writer: newWriter(w, schema, specs, opts.Logger), closing: make(chan struct{})}
-	if err := s.writer.watch(); err != nil {
+	if err := s.writer.watch(s.announceForeign); err != nil {
 		_ = s.writer.close()
 		return nil, err
 	}

@@ -110,11 +110,7 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	if o.Log != nil {
 		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt}
-		if _, err := scan(ctx, c, s.writer.specs, func(sp *spec, row []any) {
-			if !sp.machine {
-				st.tx.recordRow(sp, nil, slices.Clone(row))
-			}
-		}); err != nil {
+		if _, err := scan(ctx, c, st.specs, func(sp *spec, row []any) { st.tx.recordRow(sp, nil, cloneRow(row)) }); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"iter"
@@ -36,17 +38,11 @@ func (s *DB) openReplica(ctx context.Context, o appliance.StateOptions) (opened 
 		case at.Number == 0 && newest == 0 && o.Seal:
 			return nil
 		case at.Number == 0 && newest == 0:
-			return fault.Errorf(fault.StateUnsealed, "the fleet's database has no change yet, so there is nothing that this node could take over, and no manifest")
+			return fault.Errorf(fault.StateUnsealed, "the fleet's database has no change yet, and what this node has lacks the manifest")
 		case o.Seal:
 			return fault.Errorf(fault.Conflict, "the rows of a fleet are in its log of changes and are not sealed as one node has them; restore a backup to an appliance of one machine, and move that with holdfastd state move")
 		}
-		if st, err = s.ownRows(ctx, o, at); err == nil && st == nil {
-			st, err = s.reload(ctx, o)
-		}
-		if err != nil {
-			return err
-		}
-		if err := w.catchUp(ctx, st); err != nil {
+		if st, err = s.brought(ctx, o, at); err != nil {
 			return err
 		}
 		head := st.heads[appliance.ScopeInstallation]
@@ -73,15 +69,27 @@ func (s *DB) openReplica(ctx context.Context, o appliance.StateOptions) (opened 
 	return true, &appliance.StateReport{Head: st.first, Rows: st.rows}, nil
 }
 
-// ownRows gives the state of the rows that are here; nil if they do not count.
-func (s *DB) ownRows(ctx context.Context, o appliance.StateOptions, at appliance.Position) (*state, error) {
-	if at.Number == 0 {
-		return nil, nil
+// brought gives the state at the newest change: of the rows that are here, or of those that
+// the log has if they do not count, or are not what its changes come after. Whether what
+// the log has in their place is as new as what this node has known, the anchors say.
+func (s *DB) brought(ctx context.Context, o appliance.StateOptions, at appliance.Position) (st *state, err error) {
+	var why error
+	if at.Number > 0 {
+		if st, why = s.judged(ctx, o, at); why == nil {
+			why = s.writer.catchUp(ctx, st)
+		}
+		switch fault.CodeOf(why) {
+		case fault.StateChanged, fault.StateUnsealed, fault.FleetLog, fault.FleetBranch:
+		default:
+			return st, why
+		}
+		s.writer.log.Error("the rows of the fleet on this machine do not match their manifest, or not what the fleet's database has; they are loaded from there", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
 	}
-	st, err := s.judged(ctx, o, at)
-	if code := fault.CodeOf(err); code == fault.StateChanged || code == fault.StateUnsealed {
-		s.writer.log.Error("the rows of the fleet on this machine do not match their manifest: something else than Holdfast has changed them; they are loaded again from the fleet's database", "reason", fault.ReasonOf(err))
-		return nil, nil
+	if st, err = s.reload(ctx, o); err == nil {
+		err = s.writer.catchUp(ctx, st)
+	}
+	if fault.CodeOf(err) == fault.FleetLog && why != nil {
+		return nil, why
 	}
 	return st, err
 }
@@ -110,9 +118,30 @@ func (s *DB) judged(ctx context.Context, o appliance.StateOptions, at appliance.
 	if !j.root || len(j.broken) > 0 {
 		return nil, stateChanged()
 	}
+	if err := w.proven(ctx, st.replica); err != nil {
+		return nil, err
+	}
 	st.sums, st.groups, st.rows = there.sums, there.groups, n
 	st.version, err = dataVersion(w.conn)
 	return st, err
+}
+
+// proven says whether a node of this installation has made the change that the position
+// is of.
+func (w *writer) proven(ctx context.Context, r *replica) error {
+	kept, err := w.keptFrom(ctx, r.at.Number)
+	if err != nil {
+		return err
+	}
+	body := kept[len(kept)-1].body
+	if len(body) >= sha256.Size {
+		before := appliance.Position{Number: r.at.Number - 1, Digest: hex.EncodeToString(body[:sha256.Size])}
+		_, err = (&replica{key: r.key, at: before}).open(body)
+		if err == nil && after(before, body) == r.at {
+			return nil
+		}
+	}
+	return fault.Errorf(fault.FleetLog, "the position of change %d was not written by this installation", r.at.Number)
 }
 
 // reload puts what the log has in the place of the rows that are here: the newest snapshot,
@@ -133,16 +162,13 @@ func (s *DB) reload(ctx context.Context, o appliance.StateOptions) (st *state, e
 		if len(first) == 0 {
 			return nil, fault.Errorf(fault.FleetLog, "the fleet's database has neither its first change nor a snapshot: it was changed by hand, or restored in part")
 		}
-		if _, err := st.replica.open(first[0]); err != nil {
-			return nil, err
-		}
-		if err := w.exactly(w.empty); err != nil {
-			return nil, err
-		}
-		if st.version, err = dataVersion(w.conn); err != nil {
-			return nil, err
-		}
-		return st, w.takeOver(ctx, st, first[0])
+		return st, w.takeOver(ctx, st, first[0], func() (err error) {
+			if err := w.empty(); err != nil {
+				return err
+			}
+			st.version, err = dataVersion(w.conn)
+			return err
+		})
 	}
 	err = w.exactly(func() error {
 		if err := w.empty(); err != nil {
@@ -254,10 +280,9 @@ func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uin
 }
 
 // partBytes is how much of a snapshot a part has.
-const partBytes = 1 << 20
+const partBytes = 1<<20 - 1<<10
 
-// KeepSnapshot writes all rows as they are into the log, and gives the number of the change
-// that they are of. fault.Locked while the state is closed.
+// KeepSnapshot implements [appliance.StateRows].
 func (s *DB) KeepSnapshot(ctx context.Context) (number uint64, err error) {
 	st := s.writer.live.Load()
 	if st == nil || st.replica == nil {
@@ -359,7 +384,7 @@ func (s *DB) writeRows(ctx context.Context, c *conn, w io.Writer) error {
 		return err
 	}
 	position := []string{"number", "digest", "body"}
-	if err := write("taken_changes", `number, digest, x''`, `SELECT %s FROM %q ORDER BY number DESC LIMIT 1`, position); err != nil {
+	if err := write("taken_changes", quoted(position), `SELECT %s FROM %q ORDER BY number DESC LIMIT 1`, position); err != nil {
 		return err
 	}
 	return out.Close()
@@ -374,11 +399,16 @@ func (s *DB) CatchUp(ctx context.Context) error {
 		}
 		return s.writer.catchUp(ctx, st)
 	})
+	s.announceForeign()
+	return err
+}
+
+// announceForeign announces what was taken over.
+func (s *DB) announceForeign() {
 	for _, a := range s.writer.progress.foreign() {
 		s.announce(a.changes...)
 		s.writer.progress.done(a.open)
 	}
-	return err
 }
 
 // Position implements [appliance.StateRows].

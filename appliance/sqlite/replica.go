@@ -123,6 +123,8 @@ func (r *replica) append(ctx context.Context) error {
 				return nil
 			}
 			return errOvertaken
+		case fault.Conflict: // the log has lost changes: catching up gives them back
+			return errOvertaken
 		case fault.DatabaseAway:
 			if ctx.Err() != nil || attempt == appendAgain {
 				return err
@@ -173,7 +175,7 @@ func (w *writer) catchUp(ctx context.Context, st *state) error {
 			return w.giveBack(ctx, r)
 		}
 		for _, sealed := range bodies {
-			if err := w.takeOver(ctx, st, sealed); err != nil {
+			if err := w.takeOver(ctx, st, sealed, nil); err != nil {
 				return err
 			}
 		}
@@ -195,16 +197,19 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 	if err != nil || newest >= r.at.Number {
 		return err
 	}
-	var kept []taken
-	if err := w.conn.each(ctx, func(scan scanner) error {
-		var number int64
-		var t taken
-		err := scan(&number, &t.body)
-		t.at.Number = uint64(number)
-		kept = append(kept, t)
+	kept, err := w.keptFrom(ctx, newest)
+	if err != nil {
 		return err
-	}, `SELECT number, body FROM taken_changes WHERE number > ? AND length(body) > 0 ORDER BY number`, int64(newest)); err != nil {
-		return err
+	}
+	if newest > 0 && len(kept) > 0 && kept[0].at.Number == newest {
+		there, err := r.log.Changes(ctx, newest, 1)
+		if err != nil {
+			return err
+		}
+		if len(there) != 1 || !bytes.Equal(there[0], kept[0].body) {
+			return fault.Errorf(fault.FleetBranch, "the fleet's database ends with change %d, which is another one than this node has taken over: it shows nodes two pasts, or was put back to an earlier state and changed", newest)
+		}
+		kept = kept[1:]
 	}
 	if len(kept) == 0 || kept[0].at.Number != newest+1 {
 		return fault.Errorf(fault.FleetLog, "the fleet's database ends with change %d, and this node has taken over change %d and does not have all between: the database was put back to an earlier state", newest, r.at.Number)
@@ -222,9 +227,22 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 	return nil
 }
 
-// takeOver makes the change of another node here. What it leaves must match the manifests
-// that it brings.
-func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte) (err error) {
+// keptFrom gives the changes from that number on that are kept here, in order.
+func (w *writer) keptFrom(ctx context.Context, number uint64) (kept []taken, err error) {
+	err = w.conn.each(ctx, func(scan scanner) error {
+		var n int64
+		var t taken
+		err := scan(&n, &t.body)
+		t.at.Number = uint64(n)
+		kept = append(kept, t)
+		return err
+	}, `SELECT number, body FROM taken_changes WHERE number >= ? ORDER BY number`, int64(number))
+	return kept, err
+}
+
+// takeOver makes the change of another node here, after what is given. What it leaves must
+// match the manifests that it brings.
+func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte, first func() error) (err error) {
 	r := st.replica
 	body, err := r.open(sealed)
 	if err != nil {
@@ -233,6 +251,11 @@ func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte) (err er
 	var changes []appliance.Change
 	t := &taken{after(r.at, sealed), sealed}
 	err = w.exactly(func() error {
+		if first != nil {
+			if err := first(); err != nil {
+				return err
+			}
+		}
 		if err := st.begin(ctx, w.conn); err != nil {
 			return err
 		}

@@ -1,108 +1,365 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/changelogtest"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/storetest"
 )
 
-type memoryLog struct {
-	mu      sync.Mutex
-	changes [][]byte
-}
-
-func (l *memoryLog) Append(_ context.Context, number uint64, body []byte) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if number != uint64(len(l.changes))+1 {
-		return fault.Errorf(fault.Changed, "there is a change %d", number)
-	}
-	l.changes = append(l.changes, body)
-	return nil
-}
-
-func (l *memoryLog) change(_ context.Context, number uint64) ([]byte, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if number < 1 || number > uint64(len(l.changes)) {
-		return nil, fault.Errorf(fault.NotFound, "no change %d", number)
-	}
-	return l.changes[number-1], nil
-}
-
-func (s *DB) replicate(ctx context.Context, o appliance.StateOptions) error {
-	return s.writer.doOnce(ctx, func(c *conn) error { return nil })
-}
-
-type replicated struct {
+// node is a node of a fleet: rows in SQLite, and changes in a log.
+type node struct {
 	*DB
-	t   *testing.T
-	log *memoryLog
+	log *changelogtest.Memory
 }
 
-func (r *replicated) OpenState(ctx context.Context, o appliance.StateOptions) (*appliance.StateReport, error) {
-	o.Log, o.Taken = r.log, uint64(len(r.log.changes))
-	return r.DB.OpenState(ctx, o)
-}
-
-func (r *replicated) Close() error {
-	ctx := context.Background()
-	live := r.DB.writer.live.Load()
-	if live == nil {
-		return r.DB.Close()
-	}
-	head := live.heads[appliance.ScopeInstallation].Head()
-	if err := r.DB.Close(); err != nil {
-		return err
-	}
-	other, err := Open(ctx, filepath.Join(r.t.TempDir(), "other.db"), Options{})
+func newNode(t *testing.T, log *changelogtest.Memory) *node {
+	t.Helper()
+	s, err := Open(context.Background(), filepath.Join(t.TempDir(), "fleet.db"), Options{})
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	defer other.Close()
-	o := storetest.StateOptions()
-	o.Log = r.log
-	st := newState(o, other.schema, other.seed, other.writer.specs)
-	st.version, _ = dataVersion(other.writer.conn)
-	began := time.Now()
-	if err := other.writer.catchUp(ctx, st); err != nil {
-		r.t.Errorf("change %d: %v", st.number+1, err)
-		return nil
-	}
-	if st.number > 500 {
-		r.t.Logf("%d changes in %s", st.number, time.Since(began))
-	}
-	if got := st.heads[appliance.ScopeInstallation].Head(); got != head {
-		r.t.Errorf("%+v, want %+v", got, head)
-	}
-	other.writer.live.Store(st)
-	report, err := other.CheckState(ctx)
-	if err != nil || len(report.Damaged) > 0 {
-		r.t.Errorf("%+v %v", report, err)
-	}
-	return nil
+	t.Cleanup(func() { _ = s.Close() })
+	return &node{s, log}
 }
 
-// TestReplica: what each method of the store changes comes out the same in another database.
-func TestReplica(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Engine {
-		s, err := Open(t.Context(), filepath.Join(t.TempDir(), "one.db"), Options{})
-		if err != nil {
-			t.Fatal(err)
+func (n *node) OpenState(ctx context.Context, o appliance.StateOptions) (*appliance.StateReport, error) {
+	o.Log = n.log
+	return n.DB.OpenState(ctx, o)
+}
+
+// opened opens a node, which has the log's rows then.
+func (n *node) opened(t *testing.T) *node {
+	t.Helper()
+	if _, err := n.OpenState(context.Background(), storetest.StateOptions()); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// founded gives the first node of a fleet.
+func founded(t *testing.T) *node {
+	t.Helper()
+	n := newNode(t, changelogtest.NewMemory(nil))
+	o := storetest.StateOptions()
+	o.Seal = true
+	if _, err := n.OpenState(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (n *node) peer(t *testing.T) *node { return newNode(t, n.log.Peer()) }
+
+// head gives the head of a state that is open.
+func (n *node) head() appliance.Head {
+	return n.writer.live.Load().heads[appliance.ScopeInstallation].Head()
+}
+
+// alike says that two nodes have the same rows.
+func alike(t *testing.T, a, b *node) {
+	t.Helper()
+	if a.head() != b.head() || a.Position() != b.Position() {
+		t.Errorf("%+v %+v, want %+v %+v", b.head(), b.Position(), a.head(), a.Position())
+	}
+	for _, n := range []*node{a, b} {
+		report, err := n.CheckState(context.Background())
+		if err != nil || len(report.Damaged) > 0 {
+			t.Errorf("%+v %v", report, err)
 		}
-		r := &replicated{s, t, &memoryLog{}}
-		o := storetest.StateOptions()
-		o.Seal = true
-		if _, err := r.OpenState(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = r.Close() })
-		return r
+	}
+}
+
+// sameElsewhere says that other nodes have the same rows: one that takes over all changes
+// at once, and one that begins with a snapshot.
+func sameElsewhere(t *testing.T, n *node) {
+	t.Helper()
+	if _, err := n.CheckState(context.Background()); err != nil && (fault.CodeOf(err) == fault.Locked || strings.Contains(err.Error(), "closed")) {
+		return // the test has closed it
+	}
+	storetest.Must(t, n.CatchUp(context.Background()))
+	alike(t, n, n.peer(t).opened(t))
+	if _, err := n.KeepSnapshot(context.Background()); err != nil {
+		t.Error(err)
+	}
+	alike(t, n, n.peer(t).opened(t))
+}
+
+// TestNode: what each method of the store changes comes out the same at another node.
+func TestNode(t *testing.T) {
+	storetest.RunOpen(t, func(t *testing.T) storetest.Engine {
+		n := newNode(t, changelogtest.NewMemory(nil))
+		t.Cleanup(func() { sameElsewhere(t, n) })
+		return n
 	})
+}
+
+func store(i int) *appliance.KeyStore { return storetest.KeyStore(i) }
+
+// TestNodesAtOnce: several nodes change rows at once. Each change is made once, whoever is
+// faster, and all come to the same.
+func TestNodesAtOnce(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	nodes := []*node{a, a.peer(t).opened(t), a.peer(t).opened(t)}
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		for j := range 4 {
+			wg.Go(func() {
+				for k := range 10 {
+					if err := n.CreateKeys(t.Context(), storetest.NewKey(store(1), fmt.Sprintf("k-%d-%d-%d", i, j, k))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, n := range nodes {
+		storetest.Must(t, n.CatchUp(t.Context()))
+		alike(t, a, n)
+		if count := storetest.Got(n.CountKeys(t.Context(), store(1).ID))(t); count != 120 {
+			t.Errorf("%d keys", count)
+		}
+	}
+}
+
+// TestOneOfTwoChanges: of two changes of the same row that expect the same, one is made.
+func TestOneOfTwoChanges(t *testing.T) {
+	a := founded(t)
+	ks := store(1)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), ks))
+	b := a.peer(t).opened(t)
+	first, second := *ks, *ks
+	first.Seal, second.Seal = []byte("first"), []byte("second")
+	storetest.Must(t, a.UpdateKeyStore(t.Context(), &first, ks.Seal))
+	storetest.Wants(t, b.UpdateKeyStore(t.Context(), &second, ks.Seal), fault.Changed, "")
+	storetest.Must(t, b.CatchUp(t.Context()))
+	alike(t, a, b)
+}
+
+// TestAnnounced: a node announces the changes of the others, and its position is that of
+// what it has announced.
+func TestAnnounced(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	b := a.peer(t).opened(t)
+	var seen []appliance.Change
+	var at []uint64
+	b.Subscribe(func(c appliance.Change) { seen, at = append(seen, c), append(at, b.Position().Number) })
+	was := b.Position().Number
+	storetest.Must(t, a.CreateKeys(t.Context(), storetest.NewKey(store(1), "k")))
+	_ = storetest.Got(a.ReserveEncryptions(t.Context(), store(1).ID, "k", 1, 64))(t)
+	storetest.Must(t, b.CatchUp(t.Context()))
+	want := []appliance.Change{{KeyStore: store(1).ID, KeyID: "k"}}
+	for _, c := range seen {
+		if c != want[0] && c != (appliance.Change{KeyStore: store(1).ID}) {
+			t.Errorf("announced %+v", c)
+		}
+	}
+	if !slices.Contains(seen, want[0]) || at[0] != was || b.Position() != a.Position() {
+		t.Errorf("announced %+v at %v, and now at %+v", seen, at, b.Position())
+	}
+	seen = nil
+	_ = storetest.Got(a.ReserveEncryptions(t.Context(), store(1).ID, "k", 1, 64))(t)
+	if storetest.Must(t, b.CatchUp(t.Context())); len(seen) > 0 {
+		t.Errorf("a count was announced: %+v", seen)
+	}
+}
+
+// TestAnswerLost: a change whose answer is lost was made, and is not made twice.
+func TestAnswerLost(t *testing.T) {
+	a := founded(t)
+	a.log.LoseAnswer()
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	sameElsewhere(t, a)
+}
+
+// TestLogAway: nothing is changed while the log is away; what is here can be read, and it
+// goes on afterwards.
+func TestLogAway(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	a.log.Cut()
+	storetest.Wants(t, a.CreateKeyStore(t.Context(), store(2)), fault.DatabaseAway, "")
+	storetest.Wants(t, a.CatchUp(t.Context()), fault.DatabaseAway, "")
+	if list := storetest.Got(a.KeyStores(t.Context()))(t); len(list) != 1 {
+		t.Errorf("%d key stores", len(list))
+	}
+	a.log.Mend()
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(2)))
+	sameElsewhere(t, a)
+}
+
+// TestLogLosesChanges: a replica was promoted that had not every change. The nodes give
+// them back.
+func TestLogLosesChanges(t *testing.T) {
+	a := founded(t)
+	for i := range 5 {
+		storetest.Must(t, a.CreateKeyStore(t.Context(), store(i+1)))
+	}
+	b := a.peer(t).opened(t)
+	lose := func(from uint64) {
+		a.log.Edit(func(changes map[uint64][]byte) {
+			for n := range changes {
+				if n >= from {
+					delete(changes, n)
+				}
+			}
+		})
+	}
+	lose(3)
+	storetest.Must(t, b.CatchUp(t.Context()))
+	lose(5) // and by who changes something
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(6)))
+	storetest.Must(t, b.CatchUp(t.Context()))
+	alike(t, a, b)
+	sameElsewhere(t, a)
+	lose(1) // a node that was not there cannot take over the first
+	a.CloseState()
+	b.CloseState()
+	_, err := a.peer(t).OpenState(t.Context(), storetest.StateOptions())
+	storetest.Wants(t, err, fault.StateUnsealed, "no change")
+}
+
+// TestForeignChange: a change that no node has made, or one that was moved, cut, put back
+// or taken from another log, is taken over by nobody, and says so; it does no harm.
+func TestForeignChange(t *testing.T) {
+	for name, edit := range map[string]func(changes map[uint64][]byte, newest uint64){
+		"nothing":       func(changes map[uint64][]byte, n uint64) { changes[n+1] = nil },
+		"short":         func(changes map[uint64][]byte, n uint64) { changes[n+1] = []byte("x") },
+		"random":        func(changes map[uint64][]byte, n uint64) { changes[n+1] = bytes.Repeat([]byte("x"), 1000) },
+		"one of before": func(changes map[uint64][]byte, n uint64) { changes[n+1] = changes[n] },
+		"one bit": func(changes map[uint64][]byte, n uint64) {
+			b := bytes.Clone(changes[n])
+			b[len(b)-1] ^= 1
+			changes[n+1] = b
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := founded(t)
+			storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+			b := a.peer(t).opened(t)
+			was := b.head()
+			a.log.Edit(func(changes map[uint64][]byte) { edit(changes, uint64(len(changes))) })
+			storetest.Wants(t, b.CatchUp(t.Context()), fault.FleetLog, "")
+			storetest.Wants(t, a.CreateKeyStore(t.Context(), store(2)), fault.FleetLog, "")
+			if list := storetest.Got(b.KeyStores(t.Context()))(t); len(list) != 1 || b.head() != was {
+				t.Errorf("%d key stores", len(list))
+			}
+			a.log.Edit(func(changes map[uint64][]byte) { delete(changes, uint64(len(changes))) })
+			storetest.Must(t, a.CreateKeyStore(t.Context(), store(2)))
+			storetest.Must(t, b.CatchUp(t.Context()))
+			alike(t, a, b)
+		})
+	}
+}
+
+// TestTwoPasts: a log that shows two nodes two pasts is found by the first change that
+// does not come after what a node has, and by who compares positions.
+func TestTwoPasts(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	b := a.peer(t).opened(t)
+	var kept []byte
+	n := a.Position().Number + 1
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(2)))
+	a.log.Edit(func(changes map[uint64][]byte) { kept = changes[n]; delete(changes, n) })
+	// b has not seen it, and makes another one.
+	storetest.Must(t, b.CreateKeyStore(t.Context(), store(3)))
+	storetest.Must(t, b.CreateKeyStore(t.Context(), store(4)))
+	storetest.Wants(t, a.CatchUp(t.Context()), fault.FleetBranch, "does not come after")
+	if passed := storetest.Got(b.Passed(t.Context(), a.Position()))(t); passed {
+		t.Error("b has passed what it was never shown")
+	}
+	if passed := storetest.Got(b.Passed(t.Context(), b.Position()))(t); !passed {
+		t.Error("b has not passed where it is")
+	}
+	a.log.Edit(func(changes map[uint64][]byte) { changes[n] = kept; delete(changes, n+1) })
+	storetest.Must(t, a.CatchUp(t.Context()))
+	storetest.Wants(t, b.CreateKeyStore(t.Context(), store(5)), fault.FleetBranch, "")
+}
+
+// TestOwnRowsEdited: the rows of a node that somebody has changed on its disk are loaded
+// again when it starts.
+func TestOwnRowsEdited(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	b := a.peer(t).opened(t)
+	for _, statement := range []string{
+		`UPDATE key_stores SET seal = x'00'`, `DELETE FROM key_stores`, `DELETE FROM manifests`, `UPDATE manifests SET sequence = 7`,
+		`UPDATE taken_changes SET number = number + 10`, `DELETE FROM taken_changes`, `UPDATE taken_changes SET digest = x'0102'`,
+	} {
+		b.CloseState()
+		if _, err := b.db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.OpenState(t.Context(), storetest.StateOptions()); err != nil {
+			t.Errorf("%s: %v", statement, err)
+			continue
+		}
+		alike(t, a, b)
+	}
+}
+
+// TestSnapshotEdited: a snapshot that is not whole, not of this fleet or not of its number
+// is refused, and leaves the rows that there were.
+func TestSnapshotEdited(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	for i := range 30 { // some parts
+		storetest.Must(t, a.CreateKeys(t.Context(), bigKeys(store(1), i)...))
+	}
+	number := storetest.Got(a.KeepSnapshot(t.Context()))(t)
+	_, stored, err := a.log.Snapshot(t.Context())
+	storetest.Must(t, err)
+	var parts [][]byte
+	for part, err := range stored {
+		storetest.Must(t, err)
+		parts = append(parts, bytes.Clone(part))
+	}
+	if len(parts) < 3 {
+		t.Fatalf("%d parts", len(parts))
+	}
+	swap := slices.Clone(parts)
+	swap[0], swap[1] = swap[1], swap[0]
+	flip := slices.Clone(parts)
+	flip[1] = bytes.Clone(flip[1])
+	flip[1][100] ^= 1
+	last := slices.Clone(parts[:2])
+	last[1] = bytes.Clone(last[1])
+	last[1][0] = lastPart
+	for name, c := range map[string]struct {
+		number uint64
+		parts  [][]byte
+	}{
+		"cut": {number, parts[:len(parts)-1]}, "more": {number, append(slices.Clone(parts), parts[0])},
+		"order": {number, swap}, "a bit": {number, flip}, "ends early": {number, last}, "another number": {number + 1, parts},
+		"an empty part": {number, append([][]byte{{}}, parts...)},
+	} {
+		storetest.Must(t, a.log.KeepSnapshot(t.Context(), c.number, changelogtest.Parts(nil, c.parts...)))
+		b := a.peer(t)
+		if _, err := b.OpenState(t.Context(), storetest.StateOptions()); fault.CodeOf(err) != fault.FleetLog {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// bigKeys gives keys with random looking blobs.
+func bigKeys(ks *appliance.KeyStore, from int) (list []appliance.NewKey) {
+	for i := range 100 {
+		k := storetest.NewKey(ks, fmt.Sprintf("big-%d-%d", from, i))
+		k.Version.Material = bytes.Repeat([]byte{byte(i)}, 500)
+		list = append(list, k)
+	}
+	return list
 }

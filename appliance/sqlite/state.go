@@ -49,6 +49,10 @@ type state struct {
 }
 
 func newState(o appliance.StateOptions, schema int64, seed maphash.Seed, specs map[string]*spec) *state {
+	if o.Log != nil { // what is of one machine is in a file of its own
+		specs = maps.Clone(specs)
+		maps.DeleteFunc(specs, func(_ string, sp *spec) bool { return sp.machine })
+	}
 	return &state{o: o, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
 		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, damaged: map[string]bool{}, tx: newDelta()}
 }
@@ -157,7 +161,10 @@ func (s *state) changed(sp *spec, before, after []any, err error) {
 		s.tx.err = err
 		return
 	}
-	if s.replica != nil && !s.replica.taking && !sp.machine {
+	if s.replica != nil && sp.machine {
+		return
+	}
+	if s.replica != nil && !s.replica.taking {
 		s.tx.recordRow(sp, before, after)
 	}
 	if before != nil && !sp.outOfPlace(before) {

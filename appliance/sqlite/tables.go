@@ -9,7 +9,7 @@ import (
 
 // machineTables are about this machine. All others but the engine's own are shared by
 // a fleet: a snapshot has them.
-var machineTables = []string{"audit_head", "boot_steps", "policy_version", "master_key_making", "taken_changes", "witnessed_time"}
+var machineTables = []string{"audit_head", "boot_steps", "policy_version", "master_key_making", "seen_head", "taken_changes", "witnessed_time"}
 
 // manifestTables authenticate the others. A snapshot does not have them: what is restored
 // is sealed as it is then.

@@ -33,6 +33,7 @@ type writer struct {
 
 	live      atomic.Pointer[state] // nil while the state is closed
 	progress  announcements         // of the log of changes
+	taken     func()                // announces what was taken over
 	manifests bool                  // the schema has them
 	specs     map[string]*spec
 	// The goroutine's own: the state that the transaction at hand opens, the one that it
@@ -43,8 +44,10 @@ type writer struct {
 }
 
 // watch has SQLite itself tell the state of each change of a row that the connection
-// makes, so that no statement can be forgotten, nor a cascade.
-func (w *writer) watch() error {
+// makes, so that no statement can be forgotten, nor a cascade. Taken is called when changes
+// of other nodes were taken over, to announce them.
+func (w *writer) watch(taken func()) error {
+	w.taken = taken
 	return w.conn.c.Raw(func(raw any) error {
 		hooks, ok := raw.(sqlite.HookRegisterer)
 		if !ok {
@@ -242,7 +245,9 @@ func (w *writer) transact(batch []*change, results []error) error {
 		case batch[0].once || st == nil || again == overtakenMost:
 			return fault.Errorf(fault.Changed, "another node of the fleet has changed something at the same time; look at it and try again")
 		}
-		if err := w.catchUp(context.Background(), st); err != nil {
+		err = w.catchUp(context.Background(), st)
+		go w.taken() // who has made a change may hold what the others' changes need
+		if err != nil {
 			return err
 		}
 		clear(results)

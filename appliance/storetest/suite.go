@@ -8,6 +8,7 @@ package storetest
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"holdfast/appliance"
@@ -43,7 +44,17 @@ type Machine interface {
 func Run(t *testing.T, open func(t *testing.T) Engine) {
 	t.Run("methods", testMethods)
 	t.Run("changes", func(t *testing.T) { testChanges(t, open) })
+	runAll(t, open, open)
+}
+
+// RunOpen does that with an engine that changes something only while its state is open, as
+// one with a log of changes.
+func RunOpen(t *testing.T, open func(t *testing.T) Engine) { runAll(t, open, opened(open)) }
+
+// runAll takes what most tests begin with from start.
+func runAll(t *testing.T, open, start func(t *testing.T) Engine) {
 	t.Run("changes of an open state", func(t *testing.T) { testChangesOfState(t, opened(open)) })
+	opens := []string{"state", "anchoring"}
 	for name, test := range map[string]func(t *testing.T, s Engine){
 		"installation":               testInstallation,
 		"key stores":                 testKeyStores,
@@ -80,7 +91,11 @@ func Run(t *testing.T, open func(t *testing.T) Engine) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, open(t))
+			if slices.Contains(opens, name) {
+				test(t, open(t))
+			} else {
+				test(t, start(t))
+			}
 		})
 	}
 }

@@ -2,7 +2,7 @@
 
 -- The newest changes of the fleet's log that are in this database, sealed as they are there:
 -- how far it is, and what the log may have to be given back. digest is of the change and all
--- before it. The row of the change that a snapshot was made after has no body.
+-- before it.
 CREATE TABLE taken_changes (
 	number INTEGER NOT NULL PRIMARY KEY,
 	digest BLOB    NOT NULL,

@@ -26,7 +26,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		return err
 	}
 	o := boot.Options{
-		Log: d.o.Log, Journal: &journal{d.store.Machine(), d.audit, d.policyRaised}, Software: version.Version, Parts: measured,
+		Log: d.o.Log, Journal: &journal{d.machine, d.audit, d.policyRaised}, Software: version.Version, Parts: measured,
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,

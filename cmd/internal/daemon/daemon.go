@@ -30,6 +30,7 @@ import (
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/machinekey"
 	"holdfast/appliance/machine/volume"
+	"holdfast/appliance/postgres"
 	"holdfast/appliance/sqlite"
 	"holdfast/appliance/witness"
 	"holdfast/attest"
@@ -84,8 +85,12 @@ type Addresses struct {
 
 // Daemon is an appliance with its listeners.
 type Daemon struct {
-	o         Options
-	store     *sqlite.DB
+	o     Options
+	store *sqlite.DB
+	// machine has the rows of this machine: with the others, or in a fleet in a file of
+	// their own. changes is the fleet's log of changes; nil without one.
+	machine   *sqlite.Machine
+	changes   *postgres.Log
 	appliance *appliance.Appliance
 	boot      *boot.Boot
 	audit     *recorder.Recorder
@@ -120,6 +125,10 @@ type Daemon struct {
 	site       *site
 	// volume is why the state volume is not open; nil if it is.
 	volume *fault.Fault
+
+	// claims is by what this process claims to begin a fleet's installation.
+	claim  sync.Once
+	claims string
 
 	mu         sync.Mutex
 	hsm        io.Closer // of all tokens; nil until they are open
@@ -186,33 +195,6 @@ func (d *Daemon) open(ctx context.Context) error {
 		return err
 	}
 	return d.openAdmin(ctx, cert, w)
-}
-
-// openState opens the database and wires the boot and the appliance over it.
-func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (err error) {
-	cfg := d.o.Config
-	if d.store, err = sqlite.Open(ctx, filepath.Join(cfg.State.Dir, "holdfast.db"), sqlite.Options{Logger: d.o.Log}); err != nil {
-		return err
-	}
-	d.onClose(func() {
-		if err := d.store.Close(); err != nil {
-			d.o.Log.Error("the database did not close cleanly", "error", err)
-		}
-	})
-	d.onClose(d.machineKey.Wipe)
-	d.clock = witness.New(nil, witness.Running())
-	d.audit = newRecorder(cfg, d.o.Log, d.clock)
-	if err := d.newBoot(cert); err != nil {
-		return err
-	}
-	d.appliance = appliance.New(appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
-		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.store.Machine(), Witness: d.clock, WitnessedTime: d.store.Machine(), Identities: identities{d}, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Destroying: d.audit.ObjectDestroyed, Rotating: d.audit.KeyRotated,
-		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor, HeadAnchors: d.headAnchors(),
-		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
-			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
-		},
-		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)})
-	return nil
 }
 
 // watchers are told the outcome of each request of KMS.
@@ -300,7 +282,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 			return err
 		}
 	}
-	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.store.Machine(), Identity: d.users,
+	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead})
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	version1 := &http.Protocols{} // package forget

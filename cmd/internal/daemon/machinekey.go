@@ -84,7 +84,7 @@ func policyBinding(version uint64) appliance.Binding {
 func (d *Daemon) sealPolicyVersion(ctx context.Context, version uint64) error {
 	mac, err := d.machineKey.MAC(policyBinding(version))
 	if err == nil {
-		err = d.store.Machine().SealPolicyVersion(ctx, version, mac)
+		err = d.machine.SealPolicyVersion(ctx, version, mac)
 	}
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the policy's version %d cannot be sealed", version)
@@ -95,7 +95,7 @@ func (d *Daemon) sealPolicyVersion(ctx context.Context, version uint64) error {
 // raisePolicySeal holds the noted version of the policy against the seal that this
 // machine gave it, and seals a higher one.
 func (d *Daemon) raisePolicySeal(ctx context.Context, version uint64) error {
-	highest, sealed, seal, err := d.store.Machine().PolicySeal(ctx)
+	highest, sealed, seal, err := d.machine.PolicySeal(ctx)
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
 	}

@@ -18,11 +18,14 @@ import (
 // begins the work that comes with time.
 func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	// Where something is wrapped already, another master key would not help.
-	_, err := d.store.Installation(ctx)
-	if err != nil && fault.CodeOf(err) != fault.NotFound {
+	installed, err := d.installed(ctx)
+	if code := fault.CodeOf(err); code == fault.FleetFounding || code == fault.DatabaseRefused {
+		return err
+	}
+	if err != nil {
 		return fault.Wrapf(fault.UnlockAway, err, "the database cannot be read")
 	}
-	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, hsm.Config{PIN: credential, MasterKeyExists: err == nil, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
+	token, hsms, err := keyring.Open(ctx, Tokens(d.o.Config.HSM, hsm.Config{PIN: credential, MasterKeyExists: installed, MakingMasterKey: func() error { return d.appliance.NoteMasterKey(ctx) }, Log: d.o.Log, Observe: d.observeHSM})...)
 	if err != nil {
 		return err
 	}
@@ -69,7 +72,7 @@ func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []app
 	}
 	if err != nil {
 		code := fault.Unlock
-		if c := fault.CodeOf(err); c == fault.Timeout || c == fault.Internal {
+		if c := fault.CodeOf(err); c == fault.Timeout || c == fault.Internal || c == fault.DatabaseAway || c == fault.FleetFounding {
 			code = fault.UnlockAway
 		}
 		return fault.Wrapf(code, err, "the keys cannot be unlocked")

@@ -1,0 +1,177 @@
+package appliance_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
+	"holdfast/appliance/changelogtest"
+	"holdfast/appliance/fault"
+)
+
+// fleetBed is what the nodes of a fleet share: a token, and a log of changes.
+type fleetBed struct {
+	token appliancetest.Device
+	log   *changelogtest.Memory
+}
+
+func newFleetBed() *fleetBed {
+	return &fleetBed{appliancetest.NewMemory(), changelogtest.NewMemory(nil)}
+}
+
+// start starts a node; in a fresh folder if dir is empty.
+func (f *fleetBed) start(t *testing.T, o appliancetest.Options) *appliancetest.Bed {
+	t.Helper()
+	o.Token, o.Appliance.ChangeLog = f.token, f.log.Peer()
+	return appliancetest.Start(t, o)
+}
+
+// caughtUp has nodes take over what there is.
+func caughtUp(t *testing.T, nodes ...*appliancetest.Bed) {
+	t.Helper()
+	for _, n := range nodes {
+		if err := n.Store.CatchUp(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// at gives a client of another node.
+func at(c *appliancetest.Client, n *appliancetest.Bed) *appliancetest.Client {
+	other := *c
+	other.Appliance = n.Appliance
+	return &other
+}
+
+// served starts a node that founds the installation, with a key.
+func (f *fleetBed) served(t *testing.T) (*appliancetest.Bed, *appliancetest.Client) {
+	t.Helper()
+	a := f.start(t, appliancetest.Options{})
+	client := a.NewKeyStore(t, "prod", "/prod", appliancetest.Principal)
+	a.NewKey(t, "prod", "k", "encrypt,decrypt", appliance.CustodyCached)
+	return a, client
+}
+
+// TestNodesServeOneInstallation: what is made at one node serves at the others, also what
+// it encrypted; a block at one is one at all; and a node that begins later has it.
+func TestNodesServeOneInstallation(t *testing.T) {
+	f := newFleetBed()
+	a, client := f.served(t)
+	a.NewKey(t, "prod", "in-hsm", "encrypt,decrypt", appliance.CustodyHSM)
+	b := f.start(t, appliancetest.Options{})
+	c := f.start(t, appliancetest.Options{})
+	nodes := []*appliancetest.Bed{a, b, c}
+	for _, key := range []string{"k", "in-hsm"} {
+		sealed := at(client, a).OK(appliancetest.Encrypt(key, "plain")).Ciphertext
+		for _, n := range nodes {
+			if got := at(client, n).OK(appliancetest.Decrypt(key, sealed)).Plaintext; got != "plain" {
+				t.Errorf("%s: %q", key, got)
+			}
+		}
+	}
+	if _, err := b.Appliance.Block(t.Context(), appliance.BlockTarget{KeyStore: "prod", KeyID: "k"}, "a test"); err != nil {
+		t.Fatal(err)
+	}
+	caughtUp(t, nodes...)
+	nodes = append(nodes, f.start(t, appliancetest.Options{}))
+	for _, n := range nodes {
+		at(client, n).Fails(appliancetest.Encrypt("k", "plain"), fault.Conflict)
+		at(client, n).OK(appliancetest.Encrypt("in-hsm", "plain"))
+	}
+}
+
+// TestTwoFirstNodes: of nodes that begin at once, one makes the installation, and the
+// others join it.
+func TestTwoFirstNodes(t *testing.T) {
+	f := newFleetBed()
+	const nodes = 4
+	beds := make(chan *appliancetest.Bed, nodes)
+	var wg sync.WaitGroup
+	for range nodes {
+		wg.Go(func() { beds <- f.start(t, appliancetest.Options{Again: fault.FleetFounding}) })
+	}
+	wg.Wait()
+	close(beds)
+	ids := map[string]bool{}
+	for b := range beds {
+		in, err := b.Store.Installation(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[in.ID] = true
+	}
+	if len(ids) != 1 {
+		t.Errorf("%d installations", len(ids))
+	}
+}
+
+// TestNodePutBack: whatever of a node's files is put back or removed, it serves the newest
+// state, or says why not.
+func TestNodePutBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		files []string // put back
+		gone  []string // removed
+		lost  bool     // the log is put back as well
+		want  fault.Code
+	}{
+		"nothing":                       {},
+		"the fleet's rows":              {files: []string{"fleet.db"}},
+		"this machine's rows":           {files: []string{"machine.db"}},
+		"both":                          {files: []string{"fleet.db", "machine.db"}},
+		"no rows of the fleet":          {gone: []string{"fleet.db"}},
+		"the log":                       {lost: true}, // the node gives back what it lost
+		"the log and the fleet's rows":  {files: []string{"fleet.db"}, lost: true, want: fault.StateRolledBack},
+		"the log, no rows of the fleet": {gone: []string{"fleet.db"}, lost: true, want: fault.StateRolledBack},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleetBed()
+			a, client := f.served(t)
+			dir := t.TempDir()
+			b := f.start(t, appliancetest.Options{Dir: dir})
+			b.Stop()
+			before := map[string][]byte{}
+			for _, file := range []string{"fleet.db", "machine.db"} {
+				data, err := os.ReadFile(filepath.Join(dir, file))
+				if err != nil {
+					t.Fatal(err)
+				}
+				before[file] = data
+			}
+			was := a.Store.Position().Number
+			if _, err := a.Appliance.Block(t.Context(), appliance.BlockTarget{KeyStore: "prod", KeyID: "k"}, "a test"); err != nil {
+				t.Fatal(err)
+			}
+			b = f.start(t, appliancetest.Options{Dir: dir})
+			b.KeepSeen(t)
+			b.Stop()
+			a.Stop()
+			for _, file := range c.files {
+				if err := os.WriteFile(filepath.Join(dir, file), before[file], 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, file := range c.gone {
+				if err := os.Remove(filepath.Join(dir, file)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.lost {
+				f.log.Edit(func(changes map[uint64][]byte) {
+					for n := range changes {
+						if n > was {
+							delete(changes, n)
+						}
+					}
+				})
+			}
+			b = f.start(t, appliancetest.Options{Dir: dir, Locked: c.want})
+			if c.want == "" {
+				at(client, b).Fails(appliancetest.Encrypt("k", "plain"), fault.Conflict)
+			}
+		})
+	}
+}

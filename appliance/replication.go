@@ -1,0 +1,370 @@
+package appliance
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"holdfast/appliance/fault"
+)
+
+// SeenHeadRows keeps the newest head of the fleet's state that this machine has taken over,
+// among the rows of this machine.
+type SeenHeadRows interface {
+	// SeenHead gives it; fault.NotFound if there was none yet.
+	SeenHead(ctx context.Context) (*SeenHead, error)
+	// KeepSeenHead replaces it, and raises the machine's anchor. fault.Locked while the
+	// state of the machine's rows is not open.
+	KeepSeenHead(ctx context.Context, s SeenHead) error
+}
+
+// MachineRows are the rows of one machine of a fleet, in a database of their own, which has
+// a manifest and an anchor of its own. Those of a single machine are with all others.
+type MachineRows interface {
+	SeenHeadRows
+	OpenState(ctx context.Context, o StateOptions) (*StateReport, error)
+	CloseState()
+}
+
+// replication is what makes the appliance a node of a fleet: the log of changes, and the
+// rows that this machine alone has.
+type replication struct {
+	ground
+	log     ChangeLog
+	machine MachineRows
+	store   StateRows
+	heads   *seenHeads
+
+	mu      sync.Mutex
+	failed  error // why the log is not followed
+	failing time.Time
+}
+
+// newReplication gives that of a node; nil for a single appliance.
+func newReplication(on ground, o *Options) *replication {
+	if o.ChangeLog == nil {
+		return nil
+	}
+	return &replication{ground: on, log: o.ChangeLog, machine: o.Machine, store: o.Store, heads: &seenHeads{ground: on, rows: o.Machine, wake: make(chan struct{}, 1)}}
+}
+
+// founding gives what is known of the fleet's installation: nil if none was begun. Changed
+// says whether there is a change to take over.
+func (r *replication) founding(ctx context.Context) (f *Founding, changed bool, err error) {
+	if f, err = r.log.Founding(ctx); fault.CodeOf(err) == fault.NotFound {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	newest, err := r.log.Newest(ctx)
+	return f, newest > 0, err
+}
+
+// check says whether the database is that of the installation whose rows are here.
+func (r *replication) check(ctx context.Context, installation string) error {
+	f, _, err := r.founding(ctx)
+	switch {
+	case err != nil:
+		return err
+	case f == nil:
+		return fault.Errorf(fault.FleetLog, "this node is of the installation %s, and the fleet's database has none: it is empty, or another one", installation)
+	case f.Installation != installation:
+		return fault.Errorf(fault.FleetLog, "this node is of the installation %s, and the fleet's database has the installation %.32q", installation, f.Installation)
+	}
+	return nil
+}
+
+// follow takes over what the log has more, until ctx ends: when the log says so, and each
+// second. Each time it is told what came of it.
+func (r *replication) follow(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		r.caughtUp(r.store.CatchUp(ctx))
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.log.Changed():
+		case <-tick.C:
+		}
+	}
+}
+
+// caughtUp notes whether the log can be followed.
+func (r *replication) caughtUp(err error) {
+	r.mu.Lock()
+	was := r.failed
+	if r.failed = err; was == nil {
+		r.failing = r.now()
+	}
+	r.mu.Unlock()
+	switch {
+	case err != nil && (was == nil || fault.CodeOf(was) != fault.CodeOf(err)):
+		r.ground.log.Error("the fleet's database is not followed", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
+	case err == nil && was != nil:
+		r.ground.log.Info("the fleet's database is followed again")
+	}
+}
+
+// ReplicationState is how a node stands to the log of changes.
+type ReplicationState struct {
+	Position Position `json:"position"`
+	// Failed is why the log is not followed, and Since when; empty if it is.
+	Failed string     `json:"failed,omitempty"`
+	Code   fault.Code `json:"code,omitempty"`
+	Since  time.Time  `json:"since,omitzero"`
+}
+
+// Replication says how this node stands to the log of changes; nil for a single appliance.
+func (l *Lifecycle) Replication() *ReplicationState {
+	r := l.replication
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &ReplicationState{Position: r.store.Position()}
+	if r.failed != nil {
+		s.Failed, s.Code, s.Since = r.failed.Error(), fault.CodeOf(r.failed), r.failing.UTC()
+	}
+	return s
+}
+
+// openNode opens the state key and the rows of a node: those of the installation that the
+// fleet's database has, or the first ones. Mine is the row of the installation that is here,
+// or err that there is none.
+func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error) error {
+	if err == nil {
+		if err := l.replication.check(ctx, mine.ID); err != nil {
+			return err
+		}
+		return l.openStateKey(ctx, ring, mine, false)
+	}
+	if fault.CodeOf(err) != fault.NotFound {
+		return err
+	}
+	f, changed, err := l.replication.founding(ctx)
+	if err != nil {
+		return err
+	}
+	if f == nil {
+		if err := l.checkTraces(ctx, ring); err != nil {
+			return err
+		}
+		return l.install(ctx, ring, false)
+	}
+	if err := ring.OpenStateKey(ctx, f.Installation, f.WrappedStateKey); err != nil {
+		return fault.Wrapf(fault.Tampered, err, "the state key of the installation %.32q, which the fleet's database names, does not open", f.Installation)
+	}
+	if changed {
+		l.log.Info("this node joins the installation that the fleet's database has; users who were added here before are not of it", "installation", f.Installation)
+		return l.openState(ctx, ring, f.Installation, StateOptions{}, false)
+	}
+	// Whoever began it has not come to the first change.
+	in := &Installation{ID: f.Installation, WrappedStateKey: f.WrappedStateKey, CreatedAt: l.stamp()}
+	return foundedMeanwhile(l.installAs(ctx, ring, in, false))
+}
+
+// foundedMeanwhile makes an error of two nodes that begin at once one that is tried again.
+func foundedMeanwhile(err error) error {
+	if code := fault.CodeOf(err); code == fault.Exists || code == fault.Changed || code == fault.Conflict {
+		return fault.Wrapf(fault.FleetFounding, err, "another node has made the installation meanwhile")
+	}
+	return err
+}
+
+// openFleetState opens the rows of this machine, then those of the fleet, which must be as
+// new as what the anchors have known.
+func (l *Lifecycle) openFleetState(ctx context.Context, ring Keyring, installation string, o StateOptions, accepted bool) (err error) {
+	defer func() {
+		if err != nil {
+			l.store.CloseState()
+			l.replication.machine.CloseState()
+		}
+	}()
+	l.present.Store(nil)
+	opened := &openedState{}
+	m := StateOptions{Now: l.now, Lost: func(why error) { l.lost(ring, opened, why) }, AuditHead: l.auditHead.written(ring, installation)}
+	if m.Key, err = ring.ManifestKey(installation + "/machine"); err != nil {
+		return err
+	}
+	l.auditHead.proven.Store(false)
+	anchor := l.newAnchoring()
+	first := false
+	if anchor != nil {
+		m.Anchoring = anchor
+		m.Fresh = func(own Head, _ Past) ([]Head, error) { return nil, anchor.fresh(ctx, own) }
+	}
+	report, err := l.replication.machine.OpenState(ctx, m)
+	if code := fault.CodeOf(err); code == fault.StateUnsealed || IsHeld(err) && accepted {
+		first = true
+		report, err = l.beginMachine(ctx, m, anchor, accepted)
+	}
+	if err != nil {
+		return err
+	}
+	if err := anchored(anchor, report.Head); err != nil {
+		return err
+	}
+	if !first {
+		if err := l.auditHead.prove(ctx, ring, installation); err != nil {
+			return err
+		}
+	}
+	return l.openShared(ctx, ring, installation, o, opened, anchor, first)
+}
+
+// newAnchoring gives the use of this machine's anchor; nil if it has none.
+func (l *Lifecycle) newAnchoring() *anchoring {
+	if l.anchor == nil {
+		return nil
+	}
+	a := l.anchor()
+	if a == nil {
+		return nil
+	}
+	return &anchoring{anchor: a, log: l.log, now: l.now}
+}
+
+// beginMachine seals the rows of this machine as they are: at its first start in a fleet,
+// or where people accept. A machine that has known a head has a manifest.
+func (l *Lifecycle) beginMachine(ctx context.Context, m StateOptions, anchor *anchoring, accepted bool) (report *StateReport, err error) {
+	for _, a := range l.heads {
+		if accepted {
+			break
+		}
+		if _, err := a.Seen(ctx); err == nil {
+			return nil, fault.Errorf(fault.StateUnsealed, "the rows of this machine have no manifest, and the %s has known a state of this fleet: the file machine.db was removed, or put back to before", a.Name())
+		} else if code := fault.CodeOf(err); code != fault.NotFound && code != fault.AnchorAway {
+			return nil, err
+		}
+	}
+	if err := l.auditHead.found(); err != nil {
+		return nil, err
+	}
+	if anchor != nil {
+		if err := anchor.begin(ctx, accepted); err != nil {
+			return nil, err
+		}
+	}
+	if m.Key, err = m.Key.Again(); err != nil {
+		return nil, err
+	}
+	m.Seal, m.Fresh = true, nil
+	return l.replication.machine.OpenState(ctx, m)
+}
+
+// openShared opens the rows that the fleet shares.
+func (l *Lifecycle) openShared(ctx context.Context, ring Keyring, installation string, o StateOptions, opened *openedState, anchor *anchoring, first bool) (err error) {
+	if o.Key, err = ring.ManifestKey(installation); err != nil {
+		return err
+	}
+	o.Log, o.Now, o.Told = l.replication.log, l.now, l.told
+	o.Lost = func(why error) { l.lost(ring, opened, why) }
+	if !o.Seal {
+		o.Fresh = func(own Head, past Past) ([]Head, error) { return nil, l.heads.fresh(ctx, own, past) }
+	}
+	report, err := l.store.OpenState(ctx, o)
+	if err != nil {
+		return err
+	}
+	l.told(report.Head)
+	if err := l.time.begin(ctx, ring, installation, first); err != nil {
+		return err
+	}
+	opened.anchoring = anchor
+	l.mu.Lock()
+	l.opened = opened
+	l.mu.Unlock()
+	l.log.Info("the fleet's state was verified", "rows", report.Rows, "sequence", report.Head.Sequence, "change", l.store.Position().Number)
+	return nil
+}
+
+// seenHeads keeps heads among the rows of this machine: what the fleet's database was
+// known to have. It is the anchor that is there without a TPM, a broker and peers.
+type seenHeads struct {
+	ground
+	rows SeenHeadRows
+	wake chan struct{}
+
+	mu     sync.Mutex
+	newest *SeenHead // that is not kept yet
+}
+
+// Name implements [HeadAnchor].
+func (s *seenHeads) Name() string { return "rows of this machine" }
+
+// Seen implements [HeadAnchor].
+func (s *seenHeads) Seen(ctx context.Context) (SeenHead, error) {
+	seen, err := s.rows.SeenHead(ctx)
+	if err != nil {
+		return SeenHead{}, err
+	}
+	return *seen, nil
+}
+
+// Tell implements [HeadAnchor].
+func (s *seenHeads) Tell(h Head) {
+	s.mu.Lock()
+	s.newest = &SeenHead{Head: h, Since: s.stamp()}
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps what it was told, until ctx ends: the newest, at most once a second.
+func (s *seenHeads) run(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.keepLogged(context.WithoutCancel(ctx))
+			return
+		case <-s.wake:
+			s.keepLogged(ctx)
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// KeepSeenHead has a node of a fleet keep the newest head of the state that it has taken
+// over. Run does it beside what it does. It does nothing where there is no fleet.
+func (l *Lifecycle) KeepSeenHead(ctx context.Context) error {
+	if l.replication == nil {
+		return nil
+	}
+	return l.replication.heads.keep(ctx)
+}
+
+func (s *seenHeads) keep(ctx context.Context) error {
+	s.mu.Lock()
+	newest := s.newest
+	s.newest = nil
+	s.mu.Unlock()
+	if newest == nil {
+		return nil
+	}
+	err := s.rows.KeepSeenHead(ctx, *newest)
+	if err != nil {
+		s.mu.Lock()
+		if s.newest == nil {
+			s.newest = newest
+		}
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// keepLogged is keep for work in the background.
+func (s *seenHeads) keepLogged(ctx context.Context) {
+	if err := s.keep(ctx); err != nil && fault.CodeOf(err) != fault.Locked {
+		s.ground.log.Error("the head of the fleet's state could not be kept on this machine", "error", err)
+	}
+}

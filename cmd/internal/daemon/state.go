@@ -1,0 +1,123 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"path/filepath"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/certificate"
+	"holdfast/appliance/postgres"
+	"holdfast/appliance/sqlite"
+	"holdfast/appliance/witness"
+)
+
+// The files of the state, in its folder. A single appliance has all rows in one; a node of a
+// fleet has those that the fleet shares in one, and its own in another.
+const (
+	singleFile  = "holdfast.db"
+	sharedFile  = "fleet.db"
+	machineFile = "machine.db"
+)
+
+// openState opens the rows, and wires the boot and the appliance over them.
+func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (err error) {
+	cfg := d.o.Config
+	if cfg.State.Database != "" {
+		err = d.openNode(ctx)
+	} else if d.store, err = d.openRows(ctx, singleFile); err == nil {
+		d.machine = d.store.Machine()
+	}
+	if err != nil {
+		return err
+	}
+	d.onClose(d.machineKey.Wipe)
+	d.clock = witness.New(nil, witness.Running())
+	d.audit = newRecorder(cfg, d.o.Log, d.clock)
+	if err := d.newBoot(cert); err != nil {
+		return err
+	}
+	o := appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
+		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.machine, Witness: d.clock, WitnessedTime: d.machine, Identities: identities{d}, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Destroying: d.audit.ObjectDestroyed, Rotating: d.audit.KeyRotated,
+		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor, HeadAnchors: d.headAnchors(),
+		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
+			return sqlite.Open(ctx, path, sqlite.Options{Logger: d.o.Log, Copy: true})
+		},
+		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)}
+	if d.changes != nil {
+		o.ChangeLog, o.Machine = d.changes, d.machine
+	}
+	d.appliance = appliance.New(o)
+	return nil
+}
+
+// openRows opens one file of rows.
+func (d *Daemon) openRows(ctx context.Context, name string) (*sqlite.DB, error) {
+	s, err := sqlite.Open(ctx, filepath.Join(d.o.Config.State.Dir, name), sqlite.Options{Logger: d.o.Log})
+	if err != nil {
+		return nil, err
+	}
+	d.onClose(func() {
+		if err := s.Close(); err != nil {
+			d.o.Log.Error("the database did not close cleanly", "file", name, "error", err)
+		}
+	})
+	return s, nil
+}
+
+// openNode opens the rows of a node of a fleet, and the log of changes, which need not
+// answer yet.
+func (d *Daemon) openNode(ctx context.Context) (err error) {
+	c := d.o.Config.State
+	if d.changes, err = postgres.New(postgres.Options{URL: c.Database, PasswordFile: c.DatabasePasswordFile, CA: c.DatabaseCA,
+		Certificate: c.DatabaseCertificate, Key: c.DatabaseKey, Asynchronous: c.DatabaseAsynchronous, Log: d.o.Log}); err != nil {
+		return err
+	}
+	d.onClose(d.changes.Close)
+	if d.store, err = d.openRows(ctx, sharedFile); err != nil {
+		return err
+	}
+	own, err := d.openRows(ctx, machineFile)
+	if err == nil {
+		d.machine = own.Machine()
+	}
+	return err
+}
+
+// foundingLease is how long a node that begins an installation may be silent.
+const foundingLease = time.Minute
+
+// installed says whether there is an installation, whose master key the HSM has: in the
+// rows, or in the fleet's database. If there is none there, this node alone may begin it:
+// fault.FleetFounding.
+func (d *Daemon) installed(ctx context.Context) (bool, error) {
+	_, err := d.store.Installation(ctx)
+	if fault.CodeOf(err) != fault.NotFound {
+		return err == nil, err
+	}
+	if d.changes == nil {
+		return false, nil
+	}
+	_, err = d.changes.Founding(ctx)
+	if fault.CodeOf(err) != fault.NotFound {
+		return err == nil, err
+	}
+	mine, err := d.changes.ClaimFounding(ctx, d.claimant(), foundingLease)
+	if err == nil && !mine {
+		err = fault.Errorf(fault.FleetFounding, "another node is making the installation; this one takes it over when it is made")
+	}
+	return false, err
+}
+
+// claimant names this process where nodes begin an installation.
+func (d *Daemon) claimant() string {
+	d.claim.Do(func() {
+		var id [16]byte
+		_, _ = rand.Read(id[:])
+		d.claims = hex.EncodeToString(id[:])
+	})
+	return d.claims
+}
