@@ -16,7 +16,7 @@ import (
 )
 
 // Public is what the administrators' HTTPS listener answers with. All but Console
-// are needed.
+// and Fleet are needed.
 type Public struct {
 	API   *API
 	Boot  operation.Boot
@@ -25,6 +25,8 @@ type Public struct {
 	Installation func() appliance.InstallationState
 	Metrics      http.Handler
 	Identity     *identity.Directory
+	// Fleet answers the calls of other nodes; nil for an appliance on its own.
+	Fleet http.Handler
 	// Console is the browser console; nil for none.
 	Console http.Handler
 	Log     *slog.Logger
@@ -37,6 +39,9 @@ func NewHandler(p Public) http.Handler {
 	r.Use(transportSecurity)
 	public(r, p)
 	r.Handle(operation.Prefix+"/*", bearer(p))
+	if p.Fleet != nil {
+		r.Handle("/fleet/v1/*", p.Fleet)
+	}
 	if p.Console != nil {
 		r.Handle("/*", p.Console)
 	}

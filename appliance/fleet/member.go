@@ -11,9 +11,9 @@ type Rows interface {
 	// them. All of it is durable and in effect on the requests that begin or are answered
 	// from now on. The list is not changed by anybody.
 	Roll() (appliance.Position, []appliance.Node)
-	// Digest gives the digest of an earlier position of these rows; false if it is not
-	// known any more. It knows the last 1,024 at least.
-	Digest(number uint64) (string, bool)
+	// Passed says whether these rows have been at an earlier position; known is false if it
+	// is further back than they can tell. They know the last 1,024 at least.
+	Passed(p appliance.Position) (passed, known bool)
 	// CatchUp has the log asked at once. It returns at once.
 	CatchUp()
 }
@@ -34,19 +34,19 @@ const (
 
 // relate says how a position is to this node's. The caller holds n.mu.
 func (n *Node) relate(p appliance.Position) relation {
-	digest := n.position.Digest
+	passed, known := p == n.position, true
 	switch {
 	case p.Number > n.position.Number:
 		return ahead
 	case p.Number == 0:
 		return contained
 	case p.Number < n.position.Number:
-		var known bool
-		if digest, known = n.o.Rows.Digest(p.Number); !known {
-			return unknown
-		}
+		passed, known = n.o.Rows.Passed(p)
 	}
-	if p.Digest != digest {
+	switch {
+	case !known:
+		return unknown
+	case !passed:
 		return branch
 	}
 	return contained

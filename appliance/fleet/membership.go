@@ -14,6 +14,11 @@ type Register interface {
 	PutNode(ctx context.Context, node appliance.Node, was *appliance.Node) error
 	// DeleteNode removes a row; fault.Changed if there is something else.
 	DeleteNode(ctx context.Context, was appliance.Node) error
+	// Leader gives the node that leads, and its token; zeros if none does yet.
+	Leader(ctx context.Context) (appliance.LeaderRow, error)
+	// TakeLead has a node lead in the place of was, with the next token. fault.Changed if
+	// another was faster.
+	TakeLead(ctx context.Context, node string, was appliance.LeaderRow) (appliance.LeaderRow, error)
 }
 
 // Enter makes this node a member that serves, and returns when it is one. Call it when the

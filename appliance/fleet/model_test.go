@@ -187,12 +187,12 @@ func (m *machine) Roll() (appliance.Position, []appliance.Node) {
 	return m.position(), m.members
 }
 
-// Digest implements [Rows].
-func (m *machine) Digest(number uint64) (string, bool) {
-	if number > uint64(len(m.log)) {
-		return m.w.branches[m.branch][number-1].digest, true
+// Passed implements [Rows].
+func (m *machine) Passed(p appliance.Position) (passed, known bool) {
+	if p.Number > uint64(len(m.log)) {
+		return m.w.branches[m.branch][p.Number-1].digest == p.Digest, true
 	}
-	return m.log[number-1].digest, true
+	return m.log[p.Number-1].digest == p.Digest, true
 }
 
 // CatchUp implements [Rows].

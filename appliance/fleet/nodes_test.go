@@ -29,6 +29,7 @@ type site struct {
 	noToken bool
 	nodes   map[string]*at
 	began   time.Time
+	leader  appliance.LeaderRow
 }
 
 // line is a change of the log.
@@ -119,11 +120,11 @@ func (a *at) Roll() (appliance.Position, []appliance.Node) {
 	return appliance.Position{Number: uint64(len(a.log)), Digest: a.log[len(a.log)-1].digest}, members
 }
 
-// Digest implements [Rows].
-func (a *at) Digest(number uint64) (string, bool) {
+// Passed implements [Rows].
+func (a *at) Passed(p appliance.Position) (passed, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.log[number-1].digest, true
+	return a.log[p.Number-1].digest == p.Digest, true
 }
 
 // CatchUp implements [Rows].
@@ -177,6 +178,24 @@ func (a *at) PutNode(_ context.Context, n appliance.Node, _ *appliance.Node) err
 func (a *at) DeleteNode(_ context.Context, n appliance.Node) error {
 	a.change(line{digest: n.ID + "gone", node: n, gone: true})
 	return nil
+}
+
+// Leader implements [Register].
+func (a *at) Leader(context.Context) (appliance.LeaderRow, error) {
+	a.site.mu.Lock()
+	defer a.site.mu.Unlock()
+	return a.site.leader, nil
+}
+
+// TakeLead implements [Register].
+func (a *at) TakeLead(_ context.Context, node string, was appliance.LeaderRow) (appliance.LeaderRow, error) {
+	a.site.mu.Lock()
+	defer a.site.mu.Unlock()
+	if a.site.leader.Token != was.Token {
+		return appliance.LeaderRow{}, fault.Errorf(fault.Changed, "another was faster")
+	}
+	a.site.leader = appliance.LeaderRow{Node: node, Token: was.Token + 1}
+	return a.site.leader, nil
 }
 
 // network is the network as a node has it.
@@ -561,5 +580,64 @@ func TestJoiningAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantFresh(t, d, "")
+	})
+}
+
+// TestLeader: one node leads; another takes over, with the next token, when that one is
+// silent for T or is drained.
+func TestLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b", "c")
+		time.Sleep(5 * time.Second)
+		lead := func(id string) (uint64, bool) {
+			ctx, leads := s.nodes[id].Lead(t.Context(), s.nodes[id])
+			token, fenced := appliance.Fence(ctx)
+			if leads != fenced {
+				t.Errorf("node %s leads: %t, fenced: %t", id, leads, fenced)
+			}
+			return token, leads
+		}
+		want := func(id string, token uint64) {
+			t.Helper()
+			for other := range s.nodes {
+				if s.down[other] || other == id {
+					continue
+				}
+				if _, leads := lead(other); leads {
+					t.Errorf("node %s leads beside %s", other, id)
+				}
+			}
+			if got, leads := lead(id); !leads || got != token {
+				t.Errorf("node %s leads: %t, with token %d, want %d", id, leads, got, token)
+			}
+		}
+		time.Sleep(grace + time.Second)
+		if token, leads := lead("b"); !leads || token != 1 {
+			t.Fatalf("%d, %t", token, leads)
+		}
+		want("b", 1)
+		s.cut("b", true)
+		time.Sleep(grace / 2)
+		if _, leads := lead("a"); leads {
+			t.Error("it is taken over before the lease has ended")
+		}
+		time.Sleep(grace)
+		if token, leads := lead("a"); !leads || token != 2 {
+			t.Fatalf("%d, %t", token, leads)
+		}
+		s.cut("b", false)
+		time.Sleep(5 * time.Second)
+		want("a", 2)
+		if err := s.nodes["b"].Drain(t.Context(), s.nodes["b"], "a", true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if _, leads := lead("a"); leads {
+			t.Error("a drained node leads")
+		}
+		if token, leads := lead("c"); !leads || token != 3 {
+			t.Fatalf("%d, %t", token, leads)
+		}
+		want("c", 3)
 	})
 }

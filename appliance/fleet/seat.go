@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -97,4 +98,40 @@ func (s *Seat) Remove(ctx context.Context, node string) error {
 		return noSeat()
 	}
 	return t.node.Remove(ctx, t.register, node)
+}
+
+// Lead implements [appliance.Fleet].
+func (s *Seat) Lead(ctx context.Context) (context.Context, bool) {
+	if t := s.taken.Load(); t != nil {
+		return t.node.Lead(ctx, t.register)
+	}
+	return ctx, false
+}
+
+// clearEvery is how often nodes that leave are looked for.
+const clearEvery = 15 * time.Second
+
+// Run does the work of a leader on the rows of nodes, until ctx ends: those that were
+// removed go once their removal is in effect.
+func (s *Seat) Run(ctx context.Context) {
+	tick := time.NewTicker(clearEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		t := s.taken.Load()
+		if t == nil {
+			continue
+		}
+		work, leads := t.node.Lead(ctx, t.register)
+		if !leads {
+			continue
+		}
+		if err := t.node.Clear(work, t.register); err != nil && ctx.Err() == nil {
+			t.node.o.Log.Warn("a node that was removed is still in the rows; it is tried again", "error", err)
+		}
+	}
 }

@@ -25,8 +25,8 @@ type rows struct{}
 func (rows) Roll() (appliance.Position, []appliance.Node) {
 	return appliance.Position{Number: 2, Digest: "d2"}, []appliance.Node{{ID: "a", State: appliance.NodeServing}, {ID: "b", State: appliance.NodeServing}}
 }
-func (rows) Digest(uint64) (string, bool) { return "d1", true }
-func (rows) CatchUp()                     {}
+func (rows) Passed(appliance.Position) (passed, known bool) { return true, true }
+func (rows) CatchUp()                                       {}
 
 type key string
 
@@ -65,14 +65,19 @@ func TestNodesOverHTTPS(t *testing.T) {
 			client := web.NewClient()
 			defer client.Close()
 			calls := make(chan error, 100)
-			a := fleet.New(fleet.Options{ID: "a", Installation: "i", Key: key("one"), Rows: rows{}, Grace: time.Minute, Beat: 20 * time.Millisecond,
+			a := fleet.New(fleet.Options{ID: "a", Installation: "i", Key: key("one"), Rows: rows{}, Grace: time.Minute, Beat: time.Second,
 				Hints: hints{other: appliance.NodeHint{ID: "b", Address: address}}, Transport: told{client, calls}})
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan struct{})
 			go func() { a.Run(ctx); close(done) }()
 			defer func() { stop(); <-done }()
-			for range 5 {
-				if err := <-calls; fault.CodeOf(err) != map[key]fault.Code{"one": "", "two": fault.FleetMessage}[other] {
+			for answered := 0; answered < 2; {
+				err := <-calls
+				if fault.CodeOf(err) == fault.Unreachable { // a busy machine
+					continue
+				}
+				answered++
+				if fault.CodeOf(err) != map[key]fault.Code{"one": "", "two": fault.FleetMessage}[other] {
 					t.Fatal(err)
 				}
 			}
