@@ -60,10 +60,10 @@ install-packages:
 
 # curl is a SigV4 client that this project did not write; prometheus has promtool;
 # chromium opens the console; npm brings axe-core, which looks whether everybody can
-# use it. What builds images makes small ones to predict, and other programs to
+# use it. postgresql and pgbouncer are what a fleet's database is. What builds images makes small ones to predict, and other programs to
 # compare with. wine64 runs the Windows build.
 install-test-packages: install-packages install-image-packages
-	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode systemd wine64
+	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode pgbouncer postgresql systemd wine64
 	@cd web/console/browsertest && npm ci --silent --no-audit --no-fund
 
 # What the image is built with, and booted with.
