@@ -129,6 +129,9 @@ func (e *Endpoint) current() (*Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := e.service.fleet.Fresh(); err != nil {
+		return nil, err
+	}
 	now := v.byID[e.store.ID]
 	if now == nil {
 		return nil, fault.Errorf(fault.Unauthenticated, "the key store was deleted, and its credentials with it")

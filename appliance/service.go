@@ -20,6 +20,7 @@ type Service struct {
 	store       ServingRows
 	rotateAfter uint64
 	recorder    Recorder // of requests; nil for none
+	fleet       Fleet
 	// rotateExhausted rotates a key whose version has done all its encryptions
 	// ([Administration]).
 	rotateExhausted func(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error)

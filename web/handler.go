@@ -16,7 +16,7 @@ import (
 )
 
 // Public is what the administrators' HTTPS listener answers with. All but Console,
-// Installation and Positions are needed.
+// Installation, Fleet and Positions are needed.
 type Public struct {
 	API   *API
 	Boot  operation.Boot
@@ -25,6 +25,8 @@ type Public struct {
 	Installation func() appliance.InstallationState
 	Metrics      http.Handler
 	Identity     *identity.Directory
+	// Fleet answers the calls of other nodes; nil for an appliance on its own.
+	Fleet http.Handler
 	// Console is the browser console; nil for none.
 	Console http.Handler
 	// Positions is how far this node of a fleet is in the log of changes; nil for an
@@ -40,6 +42,9 @@ func NewHandler(p Public) http.Handler {
 	r.Use(transportSecurity)
 	public(r, p)
 	r.Handle(operation.Prefix+"/*", follow(p.Positions, bearer(p)))
+	if p.Fleet != nil {
+		r.Handle("/fleet/v1/*", p.Fleet)
+	}
 	if p.Console != nil {
 		r.Handle("/*", follow(p.Positions, p.Console))
 	}

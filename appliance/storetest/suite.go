@@ -70,6 +70,8 @@ func runAll(t *testing.T, open, start func(t *testing.T) Engine) {
 		"reserve encryptions":        testReserve,
 		"reserve at once":            testReserveConcurrently,
 		"token objects":              testTokenObjects,
+		"nodes":                      testNodes,
+		"work of a leader":           testFenced,
 		"versions in the token":      testVersionsInToken,
 		"two versions at once":       testTwoVersionsAtOnce,
 		"credentials":                testCredentials,

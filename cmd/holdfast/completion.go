@@ -27,6 +27,7 @@ var arguments = map[string]source{
 	"GRANT":         grants,
 	"ACCESS-KEY-ID": credentials,
 	"SESSION":       sessions,
+	"NODE":          nodes,
 	"INVITATION":    invitations,
 	"REQUEST":       requests,
 	"MACHINE":       none,
@@ -217,6 +218,18 @@ func tokens(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
 
 func sessions(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
 	return ask(a, cmd, operation.ListSessions, operation.Nothing{}, func(s identity.Session) string { return s.ID })
+}
+
+func nodes(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
+	done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowFleet, operation.Nothing{})
+	if err != nil {
+		return nil
+	}
+	ids := make([]string, len(done.Out.Nodes))
+	for i, n := range done.Out.Nodes {
+		ids[i] = n.ID
+	}
+	return ids
 }
 
 func invitations(a *admin, cmd *cobra.Command, _ []string, _ string) []string {

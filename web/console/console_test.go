@@ -237,7 +237,7 @@ func (r *rig) things(admin *session) url.Values {
 	token, _, err := r.users.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
 	must(err)
 	return url.Values{"keystore": {"bank"}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
-		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "back": {"/keystores"}}
+		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}
 }
 
 // entered is what people enter into forms: a value for each field of each form.
@@ -255,7 +255,7 @@ func confirmed(v url.Values, operation, version string) url.Values {
 	c := maps.Clone(entered)
 	maps.Copy(c, v)
 	c.Set("version", version)
-	c.Set("confirm", v.Get(map[string]string{"deleteKeyStore": "keystore", "scheduleKeyDeletion": "key", "deleteCredential": "credential", "deleteUser": "user_name"}[operation]))
+	c.Set("confirm", v.Get(map[string]string{"deleteKeyStore": "keystore", "scheduleKeyDeletion": "key", "deleteCredential": "credential", "deleteUser": "user_name", "removeNode": "node"}[operation]))
 	return c
 }
 

@@ -248,7 +248,7 @@ func (d *Daemon) openXKS(cert *certificate.Certificate, clientCAs *x509.CertPool
 		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + version.Version,
-		FleetSize: cfg.XKS.FleetSize,
+		FleetSize: func() int { return cfg.XKS.FleetSize },
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
 		Observe:   w.observe,
 	})
