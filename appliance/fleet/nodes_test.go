@@ -450,7 +450,7 @@ func TestDeadNode(t *testing.T) {
 func TestSuspended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "a", "b")
-		time.Sleep(2 * time.Second)
+		time.Sleep(2500 * time.Millisecond) // between two beats
 		wantFresh(t, s.nodes["b"], "")
 		b := s.nodes["b"]
 		b.mu.Lock()
