@@ -96,6 +96,10 @@ func (l *Lifecycle) follow(ctx context.Context) {
 	}
 }
 
+// Branched is told that another node has another log than this one: this node does not
+// serve with what it has. It opens its rows again, by what the fleet's database has now.
+func (l *Lifecycle) Branched(why error) { l.reopen(why) }
+
 // reopen has the rows of a node opened once more, which loads what does not match from the
 // fleet's database. It does not serve meanwhile.
 func (l *Lifecycle) reopen(why error) {

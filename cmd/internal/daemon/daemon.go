@@ -89,8 +89,10 @@ type Daemon struct {
 	store *sqlite.DB
 	// machine has the rows of this machine: with the others, or in a fleet in a file of
 	// their own. changes is the fleet's log of changes; nil without one.
-	machine   *sqlite.Machine
-	changes   *postgres.Log
+	machine *sqlite.Machine
+	changes *postgres.Log
+	// fleet is the place of this node among the others; nil without a fleet.
+	fleet     *membership
 	appliance *appliance.Appliance
 	boot      *boot.Boot
 	audit     *recorder.Recorder
@@ -248,7 +250,7 @@ func (d *Daemon) openXKS(cert *certificate.Certificate, clientCAs *x509.CertPool
 		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + version.Version,
-		FleetSize: func() int { return cfg.XKS.FleetSize },
+		FleetSize: d.live,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
 		Observe:   w.observe,
 	})
@@ -273,7 +275,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		return err
 	}
 	if d.changes != nil {
-		d.users.Nodes = func() int { return max(1, cfg.XKS.FleetSize) }
+		d.users.Nodes = d.live
 	}
 	d.welcome = &identity.Welcome{Directory: d.users, Unlocked: func() bool { return !d.appliance.Locked() }, Tell: func(code string) {
 		if d.o.Setup != nil {
@@ -285,12 +287,16 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 			return err
 		}
 	}
-	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead})
+	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
+	if d.fleet != nil {
+		o.Fleet = d.fleet
+	}
+	api := web.NewAPI(o)
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	public := web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}
 	if d.changes != nil {
-		public.Positions = d.store
+		public.Positions, public.Fleet = d.store, d.answerNodes()
 	}
 	version1 := &http.Protocols{} // package forget
 	version1.SetHTTP1(true)
