@@ -215,14 +215,18 @@ func (w *watchers) observe(o *appliance.Outcome) {
 }
 
 func (d *Daemon) newWatchers(ctx context.Context, cert *certificate.Certificate) (*watchers, error) {
-	w := &watchers{recent: activity.New(nil), metrics: metrics.New(metrics.Sources{Version: version.Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
+	sources := metrics.Sources{Version: version.Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := cert.Get(nil)
 			if err != nil {
 				return time.Time{}
 			}
 			return c.Leaf.NotAfter
-		}})}
+		}}
+	if d.fleet != nil {
+		sources.Fleet = d.fleet.FleetStatus
+	}
+	w := &watchers{recent: activity.New(nil), metrics: metrics.New(sources)}
 	d.observeHSM = w.metrics.ObserveHSM
 	var err error
 	if w.tracer, err = tracing.New(ctx, version.Version, d.o.Log); err != nil || w.tracer == nil {
