@@ -763,7 +763,7 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 			path = b.damage(route.ID)
 		}
 		if route.ID == "takeOverInstallation" { // only what is not the owner takes over
-			objects, err := b.bed.Token.DataObjects(t.Context())
+			objects, err := b.bed.Token.DataObjects(t.Context(), hsm.ReachAny)
 			if err == nil {
 				err = b.bed.Token.DestroyDataObject(t.Context(), objects[0])
 			}
