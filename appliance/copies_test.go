@@ -12,6 +12,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
+	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 )
 

@@ -25,6 +25,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/witness"
+	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"

@@ -74,7 +74,21 @@ func (g *TokenGround) Read(ctx context.Context) ([]appliance.Position, error) {
 		g.reliance = nil
 		return nil, fault.Errorf(fault.Conflict, "the reliance of this node is not in the HSM any more: another node, or somebody with the PIN, has removed it; it is created again at the next reading")
 	}
+	g.removeEarlier(ctx, objects)
 	return append(objects.all(nil), appliance.Position{Number: newest}), nil
+}
+
+// removeEarlier removes what processes before this one have left, now that this node's
+// reliance is there.
+func (g *TokenGround) removeEarlier(ctx context.Context, objects groundObjects) {
+	for _, r := range objects.reliances {
+		if r.Fields[0] != g.o.Node || r.Label == g.reliance.Label {
+			continue
+		}
+		if err := g.remove(ctx, r); err != nil { // it makes changes wait, and nothing worse
+			g.o.Log.Warn("an earlier reliance of this node could not be removed from the HSM; the next reading tries again", "object", r.Label, "error", err)
+		}
+	}
 }
 
 // rely puts this node's reliance into the token.
@@ -148,18 +162,26 @@ func (g *TokenGround) Post(ctx context.Context, at appliance.Position, covered f
 
 // create puts an object into the token. What fails may be tried again with the same.
 func (g *TokenGround) create(ctx context.Context, o *appliance.SealedObject) error {
-	if err := ctx.Err(); err != nil {
-		return fault.Wrapf(fault.Timeout, err, "the HSM was not asked: there is no time left")
+	if err := inTime(ctx); err != nil {
+		return err
 	}
 	return g.o.Ring.CreateSealedObject(context.WithoutCancel(ctx), o, appliance.ReachMost)
 }
 
 // remove removes an object of this installation that matches its seal.
 func (g *TokenGround) remove(ctx context.Context, o *appliance.SealedObject) error {
+	if err := inTime(ctx); err != nil {
+		return err
+	}
+	return g.o.Ring.RemoveSealedObject(context.WithoutCancel(ctx), o)
+}
+
+// inTime is the error of a token that is not asked any more.
+func inTime(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fault.Wrapf(fault.Timeout, err, "the HSM was not asked: there is no time left")
 	}
-	return g.o.Ring.RemoveSealedObject(context.WithoutCancel(ctx), o)
+	return nil
 }
 
 // groundObjects are the objects of this installation that match their seal.
@@ -175,6 +197,9 @@ type positionObject struct {
 
 // objects reads them afresh.
 func (g *TokenGround) objects(ctx context.Context) (all groundObjects, err error) {
+	if err := inTime(ctx); err != nil {
+		return all, err
+	}
 	found, err := appliance.ReadSealedObjects(ctx, g.o.Ring, g.o.Installation, appliance.ReachMost, g.tell, appliance.ObjectPosition, appliance.ObjectReliance)
 	if err != nil {
 		return all, err
