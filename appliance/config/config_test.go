@@ -112,9 +112,10 @@ func TestAttestationAndRelease(t *testing.T) {
 // password in it is not repeated.
 func TestDatabase(t *testing.T) {
 	const db = "[state]\ndatabase = \"postgres://u@h/n\"\n"
+	const hsm = "[hsm]\nmodule = \"/m.so\"\ntoken_label = \"a\"\n"
 	const socket = "[state]\ndatabase = \"postgres://u@/n?host=/run/postgresql\"\n"
 	for _, text := range []string{
-		db, socket, socket + "database_password_file = \"/p\"\n", db + "database_asynchronous = true\n", "[hsm]\nno_installation_object = false\n" + db, "[hsm]\nno_installation_object = true\n", "[state]\ndatabase_asynchronous = false\n",
+		db, socket, socket + "database_password_file = \"/p\"\n", db + "database_asynchronous = true\n", hsm + "no_installation_object = false\n" + db, hsm + "no_installation_object = true\n", "[state]\ndatabase_asynchronous = false\n",
 		db + "database_password_file = \"/p\"\ndatabase_ca = \"/ca\"\ndatabase_certificate = \"/c\"\ndatabase_key = \"/k\"\n",
 	} {
 		if _, _, err := config.Parse("f", []byte(text)); err != nil {

@@ -624,3 +624,43 @@ func TestPairBehindLyingDatabase(t *testing.T) {
 		}
 	})
 }
+
+// hangingGround does not answer until it is released.
+type hangingGround struct {
+	Ground
+	hang chan struct{}
+}
+
+func (h hangingGround) Post(ctx context.Context, at appliance.Position, covered func(appliance.Position) bool) ([]appliance.Position, []string, error) {
+	<-h.hang
+	return h.Ground.Post(ctx, at, covered)
+}
+
+// TestSettleBesideHangingToken: what an administrator waits for ends with the request, also
+// if the token hangs; so does the removal of a node. When it answers, all goes on.
+func TestSettleBesideHangingToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		hang := make(chan struct{})
+		time.Sleep(20 * time.Second)
+		a := s.nodes["a"]
+		a.Node.o.Ground = hangingGround{a.Node.o.Ground, hang}
+		s.nodes["b"].stop()
+		s.cut("b", true)
+		a.change(line{digest: "block"})
+		for range 2 {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			got := a.Settle(ctx)
+			cancel()
+			if took := time.Since(began); took > 11*time.Second || len(got.Late) != 1 || !got.Late[0].Until.IsZero() {
+				t.Errorf("%+v after %s", got, took)
+			}
+		}
+		close(hang)
+		if got := a.Settle(t.Context()); len(got.Late) != 0 || got.Of != 2 {
+			t.Errorf("%+v", got)
+		}
+		a.stop()
+	})
+}
