@@ -25,6 +25,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/witness"
+	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -764,7 +765,7 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 			path = b.damage(route.ID)
 		}
 		if route.ID == "takeOverInstallation" { // only what is not the owner takes over
-			objects, err := b.bed.Token.DataObjects(t.Context())
+			objects, err := b.bed.Token.DataObjects(t.Context(), hsm.ReachAny)
 			if err == nil {
 				err = b.bed.Token.DestroyDataObject(t.Context(), objects[0])
 			}
