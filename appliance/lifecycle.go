@@ -236,7 +236,19 @@ func (l *Lifecycle) serve(ctx context.Context, ring Keyring, hsms []HSM, asked t
 	l.service.held.Store(nil)
 	l.service.live.Store(v)
 	l.service.health.watch(hsms)
-	return nil
+	return l.join(ctx, ring)
+}
+
+// join has a node speak to the others of its fleet.
+func (l *Lifecycle) join(ctx context.Context, ring Keyring) error {
+	if l.replication == nil {
+		return nil
+	}
+	in, err := l.store.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	return l.service.fleet.Join(ring, in.ID)
 }
 
 // Lock wipes all keys. Requests are refused until the next Unlock.
@@ -248,6 +260,7 @@ func (l *Lifecycle) Lock() {
 func (l *Lifecycle) lock() {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
+	l.service.fleet.Leave()
 	v := l.service.live.Swap(nil)
 	l.service.keys.purge()
 	if h := l.service.held.Swap(nil); h != nil {
