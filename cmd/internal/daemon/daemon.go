@@ -294,7 +294,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
 	if d.fleet != nil {
-		o.Fleet = d.fleet
+		o.Fleet, o.AuditPeers = d.fleet, d.fleet.logs
 	}
 	api := web.NewAPI(o)
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
@@ -343,6 +343,9 @@ func (d *Daemon) serve(ctx context.Context) error {
 	wg.Go(func() { d.boot.Run(background) })
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
+	}
+	if d.fleet != nil {
+		wg.Go(func() { d.fleet.logs.Run(background) })
 	}
 	wg.Go(func() { systemd.Watchdog(background, d.o.Log, d.alive) })
 	systemd.Notify(d.o.Log, systemd.Ready+"\n"+systemd.Status(statusLine(d.boot.Status())))
