@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/cmd/internal/kmsload"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
@@ -116,7 +117,7 @@ func (p *process) kms() *xkstest.KMS {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	return &xkstest.KMS{T: p.t, URL: p.dev.XKSURL + p.dev.URIPathPrefix, Service: demoService, Region: demoRegion,
+	return &xkstest.KMS{T: p.t, URL: p.dev.XKSURL + p.dev.URIPathPrefix, Service: kmsload.Service, Region: kmsload.Region,
 		AccessKeyID: p.dev.AccessKeyID, SecretAccessKey: p.dev.SecretAccessKey,
 		HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}}
 }
