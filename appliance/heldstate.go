@@ -37,7 +37,11 @@ func (l *Lifecycle) lost(ring Keyring, opened *openedState, why error) {
 	l.mu.Lock()
 	present := l.opened == opened
 	l.mu.Unlock()
-	if present && !l.service.Locked() {
+	switch {
+	case !present || l.service.Locked():
+	case l.replication != nil:
+		l.reopen(why)
+	default:
 		l.hold(ring, l.service.health.watched(), why)
 	}
 }

@@ -274,6 +274,7 @@ const (
 	deletionEvery  = time.Minute
 	timeEvery      = 10 * time.Minute
 	auditHeadEvery = time.Minute
+	snapshotEvery  = time.Minute
 	anchorEvery    = time.Hour // the anchor, which is a TPM's counter that wears
 	lookEvery      = time.Minute
 )
@@ -304,7 +305,8 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
 	if r := l.replication; r != nil {
-		apart.Go(func() { r.follow(ctx) })
+		apart.Go(func() { l.follow(ctx) })
+		apart.Go(func() { every(ctx, snapshotEvery, l.snapshot) })
 		apart.Go(func() { r.heads.run(ctx) })
 	}
 	defer apart.Wait()

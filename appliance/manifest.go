@@ -188,7 +188,8 @@ type StateRows interface {
 	// CatchUp takes over what the log of changes has more, and announces it. Nothing
 	// happens without a log, or while the state is closed. Errors: fault.DatabaseAway;
 	// fault.FleetLog if the log has something that cannot be taken over; fault.FleetBranch if
-	// it is of another past.
+	// it is of another past; fault.FleetBehind if the log has forgotten changes that are not
+	// taken over: the state has to be opened once more.
 	CatchUp(ctx context.Context) error
 	// Position is how far the log of changes is taken over and announced; zero without one.
 	Position() Position

@@ -77,11 +77,16 @@ func (r *replication) check(ctx context.Context, installation string) error {
 
 // follow takes over what the log has more, until ctx ends: when the log says so, and each
 // second. Each time it is told what came of it.
-func (r *replication) follow(ctx context.Context) {
+func (l *Lifecycle) follow(ctx context.Context) {
+	r := l.replication
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		r.caughtUp(r.store.CatchUp(ctx))
+		err := r.store.CatchUp(ctx)
+		r.caughtUp(err)
+		if fault.CodeOf(err) == fault.FleetBehind {
+			l.reopen(err)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -89,6 +94,52 @@ func (r *replication) follow(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// reopen has the rows of a node opened once more, which loads what does not match from the
+// fleet's database. It does not serve meanwhile.
+func (l *Lifecycle) reopen(why error) {
+	v := l.service.live.Load()
+	if v == nil {
+		return
+	}
+	l.log.Error("the rows of this node are opened again", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
+	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched()})
+	l.lock()
+}
+
+// snapshotAfter is after how many changes there is a new snapshot for nodes that begin; and
+// so many changes of before it are kept for nodes that were away.
+const snapshotAfter = 10000
+
+// snapshot writes one if it is time.
+func (l *Lifecycle) snapshot(ctx context.Context) {
+	if l.service.Locked() {
+		return
+	}
+	err := l.replication.snapshot(ctx)
+	if code := fault.CodeOf(err); err != nil && code != fault.Locked && code != fault.DatabaseAway {
+		l.log.Error("a snapshot of the rows could not be written to the fleet's database", "code", code, "reason", fault.ReasonOf(err))
+	}
+}
+
+func (r *replication) snapshot(ctx context.Context) error {
+	newest, _, err := r.log.Snapshot(ctx)
+	if code := fault.CodeOf(err); err != nil && code != fault.NotFound {
+		return err
+	}
+	if newest > 0 && r.store.Position().Number < newest+snapshotAfter {
+		return nil
+	}
+	made, err := r.store.KeepSnapshot(ctx)
+	if err != nil {
+		return err
+	}
+	r.ground.log.Info("a snapshot of the rows is in the fleet's database", "change", made)
+	if made <= snapshotAfter {
+		return nil
+	}
+	return r.log.Forget(ctx, made-snapshotAfter)
 }
 
 // caughtUp notes whether the log can be followed.

@@ -90,6 +90,9 @@ func (b *Backups) Restore(ctx context.Context, r io.Reader, as Restoration) (*Ba
 			return nil, err
 		}
 	}
+	if b.lifecycle.replication != nil {
+		return nil, fault.Errorf(fault.Conflict, "a backup is not restored into a fleet: restore it to an appliance of one machine, and move that with holdfastd state move to an empty database")
+	}
 	opened, err := b.read(ctx, r, true)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ const (
 	FleetFounding Code = "E_FLEET_FOUNDING"
 	FleetLog      Code = "E_FLEET_LOG"
 	FleetBranch   Code = "E_FLEET_BRANCH"
+	FleetBehind   Code = "E_FLEET_BEHIND"
 	// DatabaseRefused: who it is, who this node is, or how it commits.
 	DatabaseRefused Code = "E_DATABASE_REFUSED"
 	DatabaseNewer   Code = "E_DATABASE_NEWER"
@@ -21,6 +22,9 @@ var fleetCodes = []Entry{
 	{Code: FleetLog, Class: WrongState,
 		Title: "The fleet's database has something that no node has written, or lacks a change, a row or a table. This node takes over nothing more, and nobody can change anything.",
 		Do:    "Find out who has changed the database by hand, or from which backup it was restored. Read the reason: it says which change. Put the database back to what it was; the nodes go on by themselves."},
+	{Code: FleetBehind, Class: TryAgain,
+		Title: "This node was away for so long that the fleet's database has forgotten changes that it lacks.",
+		Do:    "Wait: it loads the newest snapshot by itself."},
 	{Code: FleetBranch, Class: Refused,
 		Title: "The fleet's database shows two nodes two different pasts.",
 		Do:    "Find out who has changed or split the database. Keep the nodes that you trust, and stop the others; a node that is to follow those must start with an empty `fleet.db`."},

@@ -35,6 +35,12 @@ func (s *DB) OpenState(ctx context.Context, o appliance.StateOptions) (report *a
 		return nil, err
 	}
 	report.Head = st.first
+	if st.replica != nil && st.replica.bySnapshot {
+		if _, err := s.KeepSnapshot(ctx); err != nil {
+			s.CloseState()
+			return nil, err
+		}
+	}
 	if o.Installed != nil {
 		s.announce(appliance.Change{})
 	}
@@ -109,7 +115,9 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
 	}
 	if o.Log != nil {
-		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt}
+		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt, bySnapshot: n > inFirstChange}
+	}
+	if o.Log != nil && !st.replica.bySnapshot {
 		if _, err := scan(ctx, c, st.specs, func(sp *spec, row []any) { st.tx.recordRow(sp, nil, cloneRow(row)) }); err != nil {
 			return nil, nil, err
 		}

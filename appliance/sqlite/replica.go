@@ -21,8 +21,9 @@ type replica struct {
 	at  appliance.Position // of the last change that is in the database
 	// taking says that the rows that are written are those of another node's change.
 	taking bool
-	// founding says that the change at hand is the first: it has all rows.
-	founding bool
+	// bySnapshot says that the change at hand is the first, and has no rows: there are so
+	// many that a snapshot has them.
+	bySnapshot bool
 	// sealed is the change at hand, as it is in the log; nil if there is none.
 	sealed *taken
 }
@@ -43,6 +44,9 @@ const (
 	overtakenMost = 100
 	// takeAtOnce is how many changes are asked for at once.
 	takeAtOnce = 64
+	// inFirstChange is how many rows the first change has at most; if there are more, as
+	// when an appliance becomes a node, nodes begin with a snapshot of them.
+	inFirstChange = 10000
 	// keptTaken is how many of the newest changes are kept here.
 	keptTaken = 1024
 )
@@ -68,8 +72,12 @@ var begunAt = appliance.Position{Digest: hex.EncodeToString(make([]byte, sha256.
 // seal makes the change of the rows that the transaction changed; nil if it changed none.
 func (r *replica) seal(schema int64, rows map[string]*rowChange) error {
 	r.sealed = nil
+	first := r.bySnapshot && r.at.Number == 0
+	if first {
+		rows = nil
+	}
 	body, err := encodeChange(schema, rows)
-	if err != nil || len(rows) == 0 {
+	if err != nil || len(rows) == 0 && !first {
 		return err
 	}
 	before, err := hex.DecodeString(r.at.Digest)
@@ -194,8 +202,11 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 	ctx, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
 	newest, err := r.log.Newest(ctx)
-	if err != nil || newest >= r.at.Number {
+	switch {
+	case err != nil || newest == r.at.Number:
 		return err
+	case newest > r.at.Number:
+		return r.missing(ctx, newest)
 	}
 	kept, err := w.keptFrom(ctx, newest)
 	if err != nil {
@@ -225,6 +236,23 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 		}
 	}
 	return nil
+}
+
+// missing says why the next change is not there though later ones are: nil if it was not
+// yet, fault.FleetBehind if it was forgotten.
+func (r *replica) missing(ctx context.Context, newest uint64) error {
+	next, err := r.log.Changes(ctx, r.at.Number+1, 1)
+	if err != nil || len(next) > 0 {
+		return err
+	}
+	number, _, err := r.log.Snapshot(ctx)
+	if err == nil && number > r.at.Number {
+		return fault.Errorf(fault.FleetBehind, "the fleet's database has forgotten change %d, which this node has not taken over: it begins again with the snapshot of change %d", r.at.Number+1, number)
+	}
+	if err != nil && fault.CodeOf(err) != fault.NotFound {
+		return err
+	}
+	return fault.Errorf(fault.FleetLog, "the fleet's database lacks change %d, and has later ones up to %d", r.at.Number+1, newest)
 }
 
 // keptFrom gives the changes from that number on that are kept here, in order.

@@ -416,7 +416,7 @@ func notWritten(err error) error {
 // ofLog says whether an error is the log's, and not that of one change.
 func ofLog(err error) bool {
 	switch fault.CodeOf(err) {
-	case fault.DatabaseAway, fault.FleetLog, fault.FleetBranch, fault.Changed:
+	case fault.DatabaseAway, fault.DatabaseRefused, fault.DatabaseNewer, fault.FleetLog, fault.FleetBranch, fault.FleetBehind, fault.Changed:
 		return true
 	}
 	return false

@@ -20,6 +20,7 @@ import (
 
 	_ "modernc.org/sqlite"
 
+	"holdfast/appliance/postgres/postgrestest"
 	"holdfast/attest/predict/predicttest"
 	"holdfast/attest/tpm/swtpm"
 	"holdfast/cmd/internal/cli"
@@ -53,6 +54,9 @@ func TestMain(m *testing.M) {
 //	unmapped NAME          the server has not loaded a file of that name
 //	mode MODE FILE         the file has the mode
 //	database STATEMENT     change the database by hand, behind the server's back
+//	postgres               start a PostgreSQL server, with an empty database $DATABASE
+//	power on|off           boot the machine alone, without a server
+//	of-state LINE          put a line into the section [state]; negated, take it out
 //	append FILE TEXT       append a line to a file
 //	kms OPERATION [KEY] STATUS [ERROR]
 //	                       call as AWS KMS, with $ACCESS_KEY_ID, $SECRET_ACCESS_KEY
@@ -89,7 +93,7 @@ func TestScripts(t *testing.T) {
 			"database": cmdDatabase,
 			"serve":    cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
 			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence, "unmapped": cmdUnmapped, "broker-serve": cmdBrokerServe,
-			"image": cmdImage,
+			"image": cmdImage, "postgres": cmdPostgres, "of-state": cmdOfState, "power": cmdPower,
 		},
 	})
 }
@@ -99,7 +103,9 @@ type script struct {
 	t      testing.TB
 	site   *sitetest.Site
 	server *sitetest.Server
-	sealed map[string]xkstest.Body // by key ID
+	// powered is the machine where no server runs.
+	powered *swtpm.Process
+	sealed  map[string]xkstest.Body // by key ID
 }
 
 type scriptKey struct{}
@@ -168,6 +174,41 @@ func cmdDatabase(ts *testscript.TestScript, neg bool, args []string) {
 	if n, err := done.RowsAffected(); err != nil || n == 0 {
 		ts.Fatalf("%s changed nothing: %v", args[0], err)
 	}
+}
+
+func cmdPower(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1 && (args[0] == "on" || args[0] == "off"), "power on|off")
+	s := of(ts)
+	if args[0] == "off" {
+		s.powered.Stop()
+		return
+	}
+	var err error
+	s.powered, err = s.site.PowerOn()
+	ts.Check(err)
+	ts.Defer(s.powered.Stop)
+}
+
+func cmdPostgres(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 0, "postgres")
+	t := of(ts).t
+	ts.Setenv("DATABASE", postgrestest.Start(t).Database(t))
+}
+
+func cmdOfState(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, len(args) == 1, "[!] of-state LINE")
+	const section = "[state]\n"
+	path := of(ts).site.Config
+	text, err := os.ReadFile(path)
+	ts.Check(err)
+	before, after := section, section+args[0]+"\n"
+	if neg {
+		before, after = after, before
+	}
+	if !strings.Contains(string(text), before) {
+		ts.Fatalf("%s has no %q", path, before)
+	}
+	ts.Check(os.WriteFile(path, []byte(strings.Replace(string(text), before, after, 1)), 0o600))
 }
 
 func cmdByHand(ts *testscript.TestScript, neg bool, args []string) {

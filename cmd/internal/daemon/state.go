@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/postgres"
@@ -18,17 +21,20 @@ import (
 // The files of the state, in its folder. A single appliance has all rows in one; a node of a
 // fleet has those that the fleet shares in one, and its own in another.
 const (
-	singleFile  = "holdfast.db"
-	sharedFile  = "fleet.db"
-	machineFile = "machine.db"
+	SingleFile  = "holdfast.db"
+	SharedFile  = "fleet.db"
+	MachineFile = "machine.db"
 )
 
 // openState opens the rows, and wires the boot and the appliance over them.
 func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (err error) {
 	cfg := d.o.Config
+	if err := d.oneState(); err != nil {
+		return err
+	}
 	if cfg.State.Database != "" {
 		err = d.openNode(ctx)
-	} else if d.store, err = d.openRows(ctx, singleFile); err == nil {
+	} else if d.store, err = d.openRows(ctx, SingleFile); err == nil {
 		d.machine = d.store.Machine()
 	}
 	if err != nil {
@@ -54,6 +60,22 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 	return nil
 }
 
+// oneState refuses to begin another state beside the one that this machine has.
+func (d *Daemon) oneState() error {
+	path := func(name string) string { return filepath.Join(d.o.Config.State.Dir, name) }
+	there := func(name string) bool {
+		_, err := os.Stat(path(name))
+		return err == nil
+	}
+	switch node := d.o.Config.State.Database != ""; {
+	case node && there(SingleFile):
+		return fault.Errorf(fault.Conflict, "the configuration names a fleet's database, and this machine has the state of a single appliance, %s: move that with holdfastd state move --to URL, or move the file away if this machine is to join the fleet without it", path(SingleFile))
+	case !node && there(SharedFile):
+		return fault.Errorf(fault.Conflict, "this machine is a node of a fleet, whose rows are in %s, and the configuration names no database: set state.database, or move the state back with holdfastd state move --to sqlite", path(SharedFile))
+	}
+	return nil
+}
+
 // openRows opens one file of rows.
 func (d *Daemon) openRows(ctx context.Context, name string) (*sqlite.DB, error) {
 	s, err := sqlite.Open(ctx, filepath.Join(d.o.Config.State.Dir, name), sqlite.Options{Logger: d.o.Log})
@@ -71,20 +93,25 @@ func (d *Daemon) openRows(ctx context.Context, name string) (*sqlite.DB, error) 
 // openNode opens the rows of a node of a fleet, and the log of changes, which need not
 // answer yet.
 func (d *Daemon) openNode(ctx context.Context) (err error) {
-	c := d.o.Config.State
-	if d.changes, err = postgres.New(postgres.Options{URL: c.Database, PasswordFile: c.DatabasePasswordFile, CA: c.DatabaseCA,
-		Certificate: c.DatabaseCertificate, Key: c.DatabaseKey, Asynchronous: c.DatabaseAsynchronous, Log: d.o.Log}); err != nil {
+	if d.changes, err = Changes(d.o.Config, d.o.Log); err != nil {
 		return err
 	}
 	d.onClose(d.changes.Close)
-	if d.store, err = d.openRows(ctx, sharedFile); err != nil {
+	if d.store, err = d.openRows(ctx, SharedFile); err != nil {
 		return err
 	}
-	own, err := d.openRows(ctx, machineFile)
+	own, err := d.openRows(ctx, MachineFile)
 	if err == nil {
 		d.machine = own.Machine()
 	}
 	return err
+}
+
+// Changes gives the log of changes that the configuration names.
+func Changes(cfg *config.Config, log *slog.Logger) (*postgres.Log, error) {
+	c := cfg.State
+	return postgres.New(postgres.Options{URL: c.Database, PasswordFile: c.DatabasePasswordFile, CA: c.DatabaseCA,
+		Certificate: c.DatabaseCertificate, Key: c.DatabaseKey, Asynchronous: c.DatabaseAsynchronous, Log: log})
 }
 
 // foundingLease is how long a node that begins an installation may be silent.

@@ -30,7 +30,7 @@ import (
 )
 
 func stateCommand(a *cli.Admin) *cobra.Command {
-	return cli.Group("state", "Verify a copy of the stored state", stateVerifyCommand(a))
+	return cli.Group("state", "Verify a copy of the stored state, or move it to a fleet and back", stateVerifyCommand(a), stateMoveCommand(a))
 }
 
 // copyFlags are those of state verify.
