@@ -83,21 +83,13 @@ func runFleet(ctx context.Context, o options) (err error) {
 	}
 	defer closeBalancer()
 	defer f.stopNodes()
-	if err := f.startNodes(ctx); err != nil {
-		return err
+	if err = f.startNodes(ctx); err == nil {
+		err = f.tour(ctx)
 	}
-	if err := f.tour(ctx); err != nil {
-		if ctx.Err() != nil {
-			return f.stopped()
-		}
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	f.supervise(ctx)
-	return f.stopped()
-}
-
-// stopped ends the nodes, and says so.
-func (f *fleet) stopped() error {
 	f.stopNodes()
 	_ = os.Remove(f.path("dev.json"))
 	fmt.Println("stopped")

@@ -26,9 +26,13 @@ func (f *fleet) tour(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g := &fleetGuide{fleet: f, d: d, dead: f.nodes[len(f.nodes)-1]}
+	if err := g.allServe(ctx); ctx.Err() != nil {
+		return err
+	}
 	if err := actAsKMS(ctx, d, "Acting as KMS, over HTTPS, through the balancer:"); err != nil {
 		f.tellChanged(err)
-	} else if err := f.tourOfFailures(ctx, d); err != nil {
+	} else if err := g.failures(ctx); err != nil {
 		return err
 	}
 	var nodes strings.Builder
@@ -46,14 +50,17 @@ type fleetGuide struct {
 	dead *fleetNode // the one that is killed
 }
 
-func (f *fleet) tourOfFailures(ctx context.Context, d devFile) error {
-	g := &fleetGuide{fleet: f, d: d, dead: f.nodes[len(f.nodes)-1]}
-	// Every node must have the demonstration before one of them is killed.
-	for _, n := range f.nodes {
-		if _, err := g.until(ctx, n, d.KeyID, serves); err != nil {
+// allServe waits until every node has taken over the demonstration.
+func (g *fleetGuide) allServe(ctx context.Context) error {
+	for _, n := range g.nodes {
+		if _, err := g.until(ctx, n, serves); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func (g *fleetGuide) failures(ctx context.Context) error {
 	if err := g.killOne(ctx); err != nil {
 		return err
 	}
@@ -121,7 +128,7 @@ func (g *fleetGuide) blockKey(ctx context.Context) error {
 		if n == g.dead {
 			continue
 		}
-		said, err := g.until(ctx, n, g.d.KeyID, refuses)
+		said, err := g.until(ctx, n, refuses)
 		if err != nil {
 			return err
 		}
@@ -139,7 +146,7 @@ func (g *fleetGuide) startAgain(ctx context.Context) error {
 		return err
 	}
 	showStep(g.dead.String(), took, fmt.Sprintf("serves, as process %d", g.dead.cmd.Process.Pid))
-	said, err := g.ask(ctx, g.dead, g.d.KeyID)
+	said, err := g.ask(ctx, g.dead)
 	if err != nil {
 		return err
 	}
@@ -151,10 +158,8 @@ func (g *fleetGuide) startAgain(ctx context.Context) error {
 	if err := g.admin(ctx, "unblock", g.target()); err != nil {
 		return err
 	}
-	for _, n := range g.nodes {
-		if _, err := g.until(ctx, n, g.d.KeyID, serves); err != nil {
-			return err
-		}
+	if err := g.allServe(ctx); err != nil {
+		return err
 	}
 	showStep("unblock", time.Since(began), "until all nodes serve it again")
 	return nil
@@ -175,12 +180,12 @@ const (
 )
 
 // changePatience is how long a change may take to come to a node.
-const changePatience = 2 * time.Minute
+const changePatience = 10 * time.Second
 
 // until asks a node to encrypt until it does, or refuses; then it gives the refusal.
-func (g *fleetGuide) until(ctx context.Context, n *fleetNode, key string, want bool) (said string, err error) {
+func (g *fleetGuide) until(ctx context.Context, n *fleetNode, want bool) (said string, err error) {
 	for end := time.Now().Add(changePatience); time.Now().Before(end); {
-		if said, err = g.ask(ctx, n, key); err != nil || (said == "") == want {
+		if said, err = g.ask(ctx, n); err != nil || (said == "") == want {
 			return said, err
 		}
 		if err := wait(ctx, 5*time.Millisecond); err != nil {
@@ -191,10 +196,10 @@ func (g *fleetGuide) until(ctx context.Context, n *fleetNode, key string, want b
 }
 
 // ask asks one node directly; it gives what it refuses with, or nothing.
-func (g *fleetGuide) ask(ctx context.Context, n *fleetNode, key string) (refused string, err error) {
+func (g *fleetGuide) ask(ctx context.Context, n *fleetNode) (refused string, err error) {
 	c := g.d.client("https://"+n.XKS, g.roots, 10*time.Second)
 	defer c.HTTP.CloseIdleConnections()
-	_, err = c.Encrypt(ctx, key, "tour", []byte("x"), nil)
+	_, err = c.Encrypt(ctx, g.d.KeyID, "tour", []byte("x"), nil)
 	var r *kmsload.Refusal
 	if errors.As(err, &r) {
 		return r.Name, nil
@@ -214,4 +219,3 @@ func wait(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
-

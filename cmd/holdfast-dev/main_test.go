@@ -63,6 +63,12 @@ type process struct {
 
 func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
+	return startIn(t, dir, dir, args...)
+}
+
+// startIn is start where the file for other programs is in another folder.
+func startIn(t *testing.T, devDir, dir string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, cmd: command(t, append([]string{"--dir", dir}, args...)...)}
 	p.cmd.Stderr = &p.stderr
 	pipe, err := p.cmd.StdoutPipe()
@@ -87,7 +93,7 @@ func start(t *testing.T, dir string, args ...string) *process {
 			t.Fatalf("it ended before it served: %s%s", p.printed, p.stderr.String())
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "dev.json"))
+	text, err := os.ReadFile(filepath.Join(devDir, "dev.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
