@@ -21,7 +21,7 @@ LDFLAGS := -X holdfast/cmd/internal/version.Version=$(VERSION)
 # its own deadline for a failure.
 FUZZTIME ?= 10000x
 
-.PHONY: run build man completion cross test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit fuzz \
+.PHONY: run build man completion cross test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
   image image-test image-lock packer-local cfn-lint install-image-packages install-image-test-packages
 
 run: install-packages build
@@ -143,6 +143,10 @@ staticcheck:
 unit:
 	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 20m ./...
 	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment)' ./appliance
+
+# The model of a fleet, in as many schedules as it is to stand. It takes two minutes.
+test-fleet:
+	go test -count=1 -timeout 20m -run '^(TestModel|TestMutants)$$' -v ./appliance/fleet -schedules 100000
 
 # Each parser of foreign bytes, for a short time.
 fuzz:

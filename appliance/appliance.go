@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/quota"
 )
 
 // HSM is what the appliance needs of a token besides what its keyring does
@@ -79,10 +80,16 @@ type Options struct {
 	// and come from it. Machine has the rows of this machine then.
 	ChangeLog ChangeLog
 	Machine   MachineRows
+	// Peers, if given, are the other nodes of the fleet, which share the quotas of key stores
+	// with this one.
+	Peers quota.Peers
 	// RotateAfter is how many encryptions a key version does before the key is
 	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
 	RotateAfter uint64
+	// Fleet, if given, says whether this node of a fleet may serve, and when a change is in
+	// effect in all nodes. An appliance on its own has none.
+	Fleet Fleet
 	// NoInstallationObject keeps no installation object in the HSM, for those that take
 	// none. Then nothing in the HSM is ever destroyed.
 	NoInstallationObject bool
@@ -108,6 +115,8 @@ type Appliance struct {
 	*Lifecycle
 	*Settings
 	*Backups
+	// Nodes keeps the sealed rows of the fleet.
+	Nodes *Nodes
 }
 
 // ground is what every part stands on.
@@ -123,7 +132,7 @@ func (g *ground) stamp() time.Time { return g.now().UTC().Truncate(time.Millisec
 func New(o Options) *Appliance {
 	o.setDefaults()
 	on := ground{log: o.Log, now: o.Now}
-	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
+	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, fleet: o.Fleet, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
 	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, identities: o.Identities}}
 	settings.seals.settings = settings
 	if o.ChangeLog != nil {
@@ -147,11 +156,14 @@ func New(o Options) *Appliance {
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, time: kept, ownership: owner, traces: o.Traces, replication: replica}
 	service.state = lifecycle.State
+	if o.Peers != nil {
+		service.quotas = quota.New(o.Peers)
+	}
 	service.rotateExhausted = administration.rotateExhausted
 	service.lease.length, service.lease.now, service.lease.begin = o.Lease, o.Now, o.Now()
 	service.health.now, service.health.answered = o.Now, service.lease.renew
 	o.Store.Subscribe(service.apply)
-	return &Appliance{Service: service, Administration: administration, Lifecycle: lifecycle, Settings: settings,
+	return &Appliance{Service: service, Administration: administration, Lifecycle: lifecycle, Settings: settings, Nodes: &Nodes{o.Store, &settings.seals},
 		Backups: &Backups{ground: on, store: o.Store, service: service, settings: settings, administration: administration, lifecycle: lifecycle, dir: o.Dir, openCopy: o.OpenCopy}}
 }
 
@@ -189,6 +201,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Witness == nil {
 		o.Witness = wallClock{o.Now}
+	}
+	if o.Fleet == nil {
+		o.Fleet = noFleet{}
 	}
 	if o.Rotating == nil {
 		o.Rotating = func(context.Context, string, string, uint32) error { return nil }

@@ -79,3 +79,30 @@ type NodeHint struct {
 	Address string    `json:"address"` // host:port of its administrators' listener
 	At      time.Time `json:"at"`      // by the log's clock
 }
+
+// Node is a node of the fleet, as a change of the log has put it on record. Only these
+// serve, and a change is in effect when each of them has it, or has stopped.
+type Node struct {
+	ID      string    `json:"id"`      // 32 hexadecimal digits
+	Address string    `json:"address"` // host:port of its administrators' listener
+	State   NodeState `json:"state"`
+	Joined  time.Time `json:"joined"`
+}
+
+// NodeState says what a node may do.
+type NodeState string
+
+// The states of a node.
+const (
+	// NodeJoining: it does not serve yet.
+	NodeJoining NodeState = "joining"
+	NodeServing NodeState = "serving"
+	// NodeDrained: it answers what it is still asked, and is ready for nothing new.
+	NodeDrained NodeState = "drained"
+	// NodeLeaving: it does not serve any more. Its row stays until all others have
+	// acknowledged that.
+	NodeLeaving NodeState = "leaving"
+)
+
+// Serves says whether a node in this state answers requests for keys.
+func (s NodeState) Serves() bool { return s == NodeServing || s == NodeDrained }

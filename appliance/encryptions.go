@@ -2,65 +2,162 @@ package appliance
 
 import (
 	"context"
+	"sync/atomic"
+	"time"
 
 	"holdfast/appliance/fault"
 )
 
-// The sizes of the blocks in which encryptions are reserved. A key that is
-// loaded from the store starts small, so that little is wasted on keys that
-// are used once; a busy key soon writes once in 65,536 encryptions.
+// The sizes of the blocks in which encryptions are reserved. A key that is loaded from the
+// store starts small, so that little is wasted on keys that are used once; each further block
+// is larger, up to usualBlock. A busy key has blocks for blockTime at its present rate, up to
+// maxBlock: the next one is reserved when half of a block is used, so that half of blockTime is
+// left whenever the store stops. That is twice the default of fleet.grace.
 const (
 	firstBlock = 64
-	maxBlock   = 65536
+	usualBlock = 65536
+	maxBlock   = 1 << 20
+	blockTime  = 4 * time.Minute
 )
 
-// count takes one encryption from those reserved for the key's current version.
-// If there are none it reserves a block, or rotates the key and counts on its
-// new version. It gives the key to encrypt with.
+// How long the store may take for a block that nobody waits for yet, and the pause after one
+// that it did not give.
+const (
+	reserveTime  = 10 * time.Second
+	reservePause = time.Second
+)
+
+// reserve is the encryptions of a key's current version that this node has reserved.
+type reserve struct {
+	// left is how many are not used; low is how many are left when the next block is reserved.
+	left, low atomic.Int64
+	// ahead is taken by what reserves the next block in the background.
+	ahead atomic.Bool
+	// pause is when that is tried again, in nanoseconds since begin.
+	pause atomic.Int64
+
+	// turn is taken by who reserves a block or rotates the key. The rest is under it: the size
+	// of the last block and when it was reserved, how many encryptions all nodes have reserved
+	// of the version, and the key as it is after its rotation.
+	turn    chan struct{}
+	block   uint64
+	at      time.Time
+	total   uint64
+	rotated *liveKey
+}
+
+func newReserve(total uint64) *reserve { return &reserve{turn: make(chan struct{}, 1), total: total} }
+
+// begin is a moment of the monotonic clock.
+var begin = time.Now()
+
+// count takes one encryption from those reserved for the key's current version. Where half of
+// a block is used it has the next one reserved in the background, so that requests do not wait
+// for the store. If there are none left it reserves a block, or rotates the key and counts on
+// its new version. It gives the key to encrypt with.
 func (e *Endpoint) count(ctx context.Context, key *liveKey) (*liveKey, error) {
-	for key.remaining.Add(-1) < 0 {
+	for {
+		left := key.reserve.left.Add(-1)
+		if left >= 0 {
+			if left < key.reserve.low.Load() {
+				e.reserveAhead(ctx, key)
+			}
+			return key, nil
+		}
 		next, done, err := e.reserve(ctx, key)
 		if done || err != nil {
 			return next, err
 		}
 		key = next
 	}
-	return key, nil
+}
+
+// reserveAhead reserves the next block in the background, unless that is under way, has just
+// failed, or the version has done its encryptions: then who needs one waits.
+func (e *Endpoint) reserveAhead(ctx context.Context, key *liveKey) {
+	r := key.reserve
+	if time.Since(begin) < time.Duration(r.pause.Load()) || r.ahead.Swap(true) {
+		return
+	}
+	go func() {
+		defer r.ahead.Store(false)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reserveTime)
+		defer cancel()
+		select {
+		case r.turn <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		defer func() { <-r.turn }()
+		if r.rotated != nil || r.total >= e.service.rotateAfter || r.left.Load() >= r.low.Load() {
+			return
+		}
+		if err := e.reserveBlock(ctx, key, 0); err != nil {
+			r.pause.Store(int64(time.Since(begin) + reservePause))
+			e.service.log.Warn("encryptions could not be reserved ahead; it is tried again", "key_store", e.store.Name, "key_id", key.ID, "left", r.left.Load(), "error", err)
+		}
+	}()
+}
+
+// reserveBlock reserves a block, of which taken encryptions are used at once. The caller has
+// the turn.
+func (e *Endpoint) reserveBlock(ctx context.Context, key *liveKey, taken uint64) error {
+	r, s, now := key.reserve, e.service, time.Now()
+	n := uint64(min(max(r.block*8, firstBlock), usualBlock))
+	if r.block >= usualBlock { // used long enough to tell how busy the key is
+		used := int64(r.block) - max(0, r.left.Load())
+		rate := float64(max(0, used)) / max(now.Sub(r.at).Seconds(), 0.001)
+		n = max(n, uint64(min(rate*blockTime.Seconds(), float64(r.block*8), maxBlock)))
+	}
+	if r.total < s.rotateAfter {
+		n = min(n, s.rotateAfter-r.total)
+	}
+	total, err := s.store.ReserveEncryptions(ctx, key.KeyStore, key.ID, key.CurrentVersion, n)
+	if err != nil {
+		return err
+	}
+	for {
+		left := r.left.Load()
+		if r.left.CompareAndSwap(left, max(0, left)+int64(n-taken)) { // who found none has taken it below 0
+			break
+		}
+	}
+	r.block, r.at, r.total = n, now, total
+	r.low.Store(int64(n / 2))
+	return nil
 }
 
 // reserve takes one encryption after having reserved a block; or it is not done and
 // gives the key to count on: the rotated one, or the same if others were faster.
 func (e *Endpoint) reserve(ctx context.Context, key *liveKey) (next *liveKey, done bool, err error) {
-	key.reserving.Lock()
-	defer key.reserving.Unlock()
-	if key.rotated != nil {
-		return key.rotated, false, nil
+	r, s := key.reserve, e.service
+	select {
+	case r.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, false, fault.Wrapf(fault.Timeout, ctx.Err(), "no encryptions could be reserved in time")
 	}
-	if key.remaining.Load() > 0 {
+	defer func() { <-r.turn }()
+	if r.rotated != nil {
+		return r.rotated, false, nil
+	}
+	if r.left.Load() > 0 {
 		return key, false, nil
 	}
-	s := e.service
-	n := uint64(min(max(key.block*8, firstBlock), maxBlock))
-	if key.reserved < s.rotateAfter {
-		n = min(n, s.rotateAfter-key.reserved)
-	} else {
+	if r.total >= s.rotateAfter {
 		rotated, err := s.rotateExhausted(ctx, e.store.ID, key.ID, key.CurrentVersion)
 		if err == nil {
-			key.rotated = rotated
+			r.rotated = rotated
 			return rotated, false, nil
 		}
-		if key.reserved+n > maxEncryptions {
+		if r.total+maxBlock > maxEncryptions {
 			return nil, false, fault.Wrapf(fault.Internal, err, "version %d of the key has done as many encryptions as AES-GCM allows and could not be rotated", key.CurrentVersion)
 		}
 		s.log.Error("a key is due for rotation and could not be rotated; it still serves", "key_store", e.store.Name, "key_id", key.ID,
-			"version", key.CurrentVersion, "encryptions", key.reserved, "error", err)
+			"version", key.CurrentVersion, "encryptions", r.total, "error", err)
 	}
-	total, err := s.store.ReserveEncryptions(ctx, key.KeyStore, key.ID, key.CurrentVersion, n)
-	if err != nil {
+	if err := e.reserveBlock(ctx, key, 1); err != nil {
 		return nil, false, err
 	}
-	key.block, key.reserved = n, total
-	key.remaining.Store(int64(n) - 1)
 	return key, true, nil
 }
 

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -18,12 +19,17 @@ type Endpoint struct {
 	store       KeyStore
 	credentials map[string]*liveCredential
 	grants      liveGrants
-	policies    *authz.Set    // written by hand
-	limiter     *rate.Limiter // nil without a quota
-	blocked     Block         // of everything, or of the key store
+	policies    *authz.Set // written by hand
+	limiter     limiter    // nil without a quota
+	blocked     Block      // of everything, or of the key store
 	fault       error
 	// again says when it is tried again, if something of it could not be read or opened.
 	again backoff
+}
+
+// limiter admits requests as the quota allows.
+type limiter interface {
+	AllowN(now time.Time, n int) bool
 }
 
 // Endpoint gives the key store whose URI path prefix is exactly prefix. Errors:
@@ -107,6 +113,8 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 	case ks.RequestsPerSecond == 0:
 	case before != nil && before.limiter != nil && before.store.RequestsPerSecond == ks.RequestsPerSecond:
 		e.limiter = before.limiter
+	case s.quotas != nil:
+		e.limiter = s.quotas.Bucket(ks.ID, ks.RequestsPerSecond)
 	default:
 		e.limiter = rate.NewLimiter(rate.Limit(ks.RequestsPerSecond), ks.RequestsPerSecond)
 	}
@@ -119,6 +127,9 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 func (e *Endpoint) current() (*Endpoint, error) {
 	v, err := e.service.view()
 	if err != nil {
+		return nil, err
+	}
+	if err := e.service.fleet.Fresh(); err != nil {
 		return nil, err
 	}
 	now := v.byID[e.store.ID]

@@ -229,6 +229,12 @@ func (s *Service) Ready(ctx context.Context) (ready bool, note string) {
 	if err != nil {
 		return false, "locked"
 	}
+	if err := s.fleet.Fresh(); err != nil {
+		return false, string(fault.CodeOf(err))
+	}
+	if s.fleet.Drained() {
+		return false, "drained"
+	}
 	if s.recorder != nil && s.recorder.Ready() != nil {
 		return false, "the audit log takes no records"
 	}

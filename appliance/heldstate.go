@@ -49,6 +49,8 @@ func (l *Lifecycle) lost(ring Keyring, opened *openedState, why error) {
 // openedState is one opening of the state.
 type openedState struct {
 	anchoring *anchoring // nil without an anchor
+	// first says that the rows of this machine of a fleet were sealed by it.
+	first bool
 }
 
 // Held gives the reason for which the state is not served; nil if it is, or if the

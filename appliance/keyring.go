@@ -27,6 +27,9 @@ type Keyring interface {
 	OpenEarlyStateKey(ctx context.Context, installation string, wrapped []byte) (again []byte, sealed bool, err error)
 	// ManifestKey gives the key of the manifests, derived from the state key.
 	ManifestKey(installation string) (ManifestKey, error)
+	// PeerKey gives the key by which nodes of a fleet authenticate what they say to each
+	// other, derived from the state key.
+	PeerKey(installation string) (PeerKey, error)
 	// NewKeyringKey makes the keyring key of a key store and puts it into the
 	// keyring. It gives the key wrapped, to be stored.
 	NewKeyringKey(ctx context.Context, keyStore string) (wrapped []byte, err error)
@@ -53,6 +56,16 @@ type Keyring interface {
 	Reseal(from, to Binding, sealed []byte) ([]byte, error)
 	// Verify checks the seal of a row without a secret.
 	Verify(b Binding, sealed []byte) error
+
+	// SealShared seals a secret of at most 65,536 bytes, or none, for every node of the
+	// installation that is unlocked. The key is derived from the state key for the purpose
+	// of b. It is for what is no row: what a browser carries from one node to another, and
+	// secrets that all nodes have.
+	SealShared(b Binding, secret []byte) ([]byte, error)
+	// OpenShared gives such a secret back; the caller zeroizes it. fault.Tampered.
+	OpenShared(b Binding, sealed []byte) ([]byte, error)
+	// MACShared gives 32 bytes that every unlocked node has for b, and nobody else.
+	MACShared(b Binding) ([]byte, error)
 
 	// NewTokenObject gives a label for a new key object in the token, which names the
 	// installation. Nothing is made there yet.

@@ -311,8 +311,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	}
 	defer apart.Wait()
 
-	l.administration.DestroyLeftovers(ctx)
-	l.administration.DeleteDueKeys(ctx)
+	l.lead(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -329,9 +328,16 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		case <-minute.C:
 			l.service.storeLastUsed(ctx)
 		case <-deletion.C:
-			l.administration.DeleteDueKeys(ctx)
-			l.administration.DestroyLeftovers(ctx)
+			l.lead(ctx)
 		}
+	}
+}
+
+// lead does the work that one node of a fleet does for all.
+func (l *Lifecycle) lead(ctx context.Context) {
+	if ctx, leads := l.service.fleet.Lead(ctx); leads {
+		l.administration.DeleteDueKeys(ctx)
+		l.administration.DestroyLeftovers(ctx)
 	}
 }
 

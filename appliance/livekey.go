@@ -3,7 +3,6 @@ package appliance
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 
 	"holdfast/appliance/fault"
 )
@@ -16,17 +15,7 @@ type liveKey struct {
 	grants  liveGrants
 	blocked func() bool // whether it may not be kept unlocked
 
-	// remaining is how many encryptions of the current version are reserved and
-	// not used.
-	remaining atomic.Int64
-
-	reserving sync.Mutex
-	// The rest is under reserving: the size of the block reserved last, how many
-	// encryptions the version has been reserved in all, and the key as it is
-	// after its rotation.
-	block    uint64
-	reserved uint64
-	rotated  *liveKey
+	reserve *reserve // of encryptions
 
 	mu       sync.RWMutex
 	unlocked map[uint32]UnlockedKey
@@ -55,7 +44,7 @@ func (s *Service) loadKey(ctx context.Context, ring Keyring, keyStore, id string
 			s.log.Warn(reversibleWarning, "key_store_id", keyStore, "key_id", id, "aad_framing", k.Framing)
 		}
 		k.grants = s.indexGrants(ring, keyStore, id, stored.Grants, liveGrants{})
-		k.reserved = k.version(k.CurrentVersion).Encryptions
+		k.reserve = newReserve(k.version(k.CurrentVersion).Encryptions)
 		if k, ok := s.keys.add(name, generation, k); ok {
 			return k, nil
 		}

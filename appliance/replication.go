@@ -242,14 +242,14 @@ func (l *Lifecycle) openFleetState(ctx context.Context, ring Keyring, installati
 	}
 	l.auditHead.proven.Store(false)
 	anchor := l.newAnchoring()
-	first := false
+	opened.anchoring = anchor
 	if anchor != nil {
 		m.Anchoring = anchor
 		m.Fresh = func(own Head, _ Past) ([]Head, error) { return nil, anchor.fresh(ctx, own) }
 	}
 	report, err := l.replication.machine.OpenState(ctx, m)
 	if code := fault.CodeOf(err); code == fault.StateUnsealed || IsHeld(err) && accepted {
-		first = true
+		opened.first = true
 		report, err = l.beginMachine(ctx, m, anchor, accepted)
 	}
 	if err != nil {
@@ -258,12 +258,12 @@ func (l *Lifecycle) openFleetState(ctx context.Context, ring Keyring, installati
 	if err := anchored(anchor, report.Head); err != nil {
 		return err
 	}
-	if !first {
+	if !opened.first {
 		if err := l.auditHead.prove(ctx, ring, installation); err != nil {
 			return err
 		}
 	}
-	return l.openShared(ctx, ring, installation, o, opened, anchor, first)
+	return l.openShared(ctx, ring, installation, o, opened)
 }
 
 // newAnchoring gives the use of this machine's anchor; nil if it has none.
@@ -307,7 +307,7 @@ func (l *Lifecycle) beginMachine(ctx context.Context, m StateOptions, anchor *an
 }
 
 // openShared opens the rows that the fleet shares.
-func (l *Lifecycle) openShared(ctx context.Context, ring Keyring, installation string, o StateOptions, opened *openedState, anchor *anchoring, first bool) (err error) {
+func (l *Lifecycle) openShared(ctx context.Context, ring Keyring, installation string, o StateOptions, opened *openedState) (err error) {
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
@@ -321,10 +321,9 @@ func (l *Lifecycle) openShared(ctx context.Context, ring Keyring, installation s
 		return err
 	}
 	l.told(report.Head)
-	if err := l.time.begin(ctx, ring, installation, first); err != nil {
+	if err := l.time.begin(ctx, ring, installation, opened.first); err != nil {
 		return err
 	}
-	opened.anchoring = anchor
 	l.mu.Lock()
 	l.opened = opened
 	l.mu.Unlock()

@@ -143,6 +143,46 @@ func (s *Seals) ring(ctx context.Context) (Keyring, error) {
 	return nil, nil
 }
 
+// shared gives the keyring for what all unlocked nodes of the installation share.
+// fault.Locked while the appliance is locked, held, or has no installation: there is no
+// key then that another node has too.
+func (s *Seals) shared() (Keyring, error) {
+	v, err := s.service.view()
+	if err != nil {
+		return nil, fault.Wrapf(fault.Locked, err, "the appliance has no key now that all nodes have")
+	}
+	return v.ring, nil
+}
+
+// SealShared seals what any unlocked node of the installation opens
+// ([Keyring.SealShared]). fault.Locked.
+func (s *Seals) SealShared(b Binding, secret []byte) ([]byte, error) {
+	ring, err := s.shared()
+	if err != nil {
+		return nil, err
+	}
+	return ring.SealShared(b, secret)
+}
+
+// OpenShared opens it. fault.Locked; fault.Tampered.
+func (s *Seals) OpenShared(b Binding, sealed []byte) ([]byte, error) {
+	ring, err := s.shared()
+	if err != nil {
+		return nil, err
+	}
+	return ring.OpenShared(b, sealed)
+}
+
+// MACShared gives 32 bytes that every unlocked node has ([Keyring.MACShared]).
+// fault.Locked.
+func (s *Seals) MACShared(b Binding) ([]byte, error) {
+	ring, err := s.shared()
+	if err != nil {
+		return nil, err
+	}
+	return ring.MACShared(b)
+}
+
 // Held gives the reason for which the state is not served, where its rows may be those of
 // an earlier state, or were changed: people may sign in by them to accept it, and that is
 // all. Nil otherwise.

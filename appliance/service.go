@@ -2,12 +2,15 @@ package appliance
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/quota"
 )
 
 // Service is the part that answers requests for keys. It keeps a view of the stored
@@ -17,6 +20,7 @@ type Service struct {
 	store       ServingRows
 	rotateAfter uint64
 	recorder    Recorder // of requests; nil for none
+	fleet       Fleet
 	// rotateExhausted rotates a key whose version has done all its encryptions
 	// ([Administration]).
 	rotateExhausted func(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error)
@@ -28,6 +32,7 @@ type Service struct {
 	live       atomic.Pointer[view] // nil while locked
 	keys       *keyCache
 	used       lastUsed
+	quotas     *quota.Pool // nil for an appliance that is alone
 	health     healthMonitor
 
 	installation func() InstallationState
@@ -162,6 +167,9 @@ func (s *Service) apply(c Change) {
 func (s *Service) replace(old, v *view) {
 	s.live.Store(v)
 	old.retire(v)
+	if s.quotas != nil {
+		s.quotas.Keep(slices.Collect(maps.Keys(v.byID))...)
+	}
 	for id := range old.byID {
 		if v.byID[id] == nil {
 			v.ring.DropKeyringKey(id)
@@ -199,3 +207,12 @@ func (s *Service) Condition() (HealthStatus, *fault.Fault) {
 
 // maxNamed bounds how many key stores a reason names; [Status] has them all.
 const maxNamed = 5
+
+// LendQuota gives another node of the fleet at most so many requests of a key store's quota that
+// this node does not need, and admits that many less ([quota.Pool.Lend]).
+func (s *Service) LendQuota(keyStore string, want int) int {
+	if s.quotas == nil || s.Locked() {
+		return 0
+	}
+	return s.quotas.Lend(keyStore, want, s.now())
+}

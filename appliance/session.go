@@ -15,6 +15,7 @@ import (
 // key: [Endpoint.Open] gives one, and its operations ask all checks, in the one
 // order that there is:
 //
+//	freshness in a fleet                       Endpoint.current, in Endpoint.Open
 //	authentication, quota                      Endpoint.Open
 //	key, grants, block, state, usage, sizes    Session.admit
 //	count of encryptions                       Endpoint.count
@@ -25,7 +26,7 @@ import (
 //
 // Of several that fail, the first answers. Nothing is given out that is not on
 // record, and nothing that a change forbids which returned before the answer was
-// decided, however long the request waited for its body, the HSM or the log. A
+// decided, on whichever node of a fleet, however long the request waited for its body, the HSM or the log. A
 // session serves one operation: the quota counts requests.
 type Session struct {
 	endpoint *Endpoint

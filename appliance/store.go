@@ -60,6 +60,7 @@ type Store interface {
 	KeyRows
 	TokenObjectRows
 	AccessRows
+	FleetRows
 	StateRows
 	Snapshots
 
@@ -120,6 +121,24 @@ type SettingRows interface {
 	// fault.Changed if value or seal are not those of was, fault.NotFound if there is none.
 	// It announces no change.
 	SetSetting(ctx context.Context, row, was *SettingRow) error
+}
+
+// FleetRows has the nodes of the fleet and which of them leads. None of them announces a
+// change.
+type FleetRows interface {
+	// Nodes gives all nodes, ordered by ID.
+	Nodes(ctx context.Context) ([]NodeRow, error)
+	// CreateNode adds one; fault.Exists.
+	CreateNode(ctx context.Context, r *NodeRow) error
+	// UpdateNode replaces one, whose seal was was; fault.NotFound, fault.Changed.
+	UpdateNode(ctx context.Context, r *NodeRow, was []byte) error
+	// DeleteNode removes one, whose seal was was; fault.NotFound, fault.Changed.
+	DeleteNode(ctx context.Context, id string, was []byte) error
+	// Leader gives the leader; fault.NotFound.
+	Leader(ctx context.Context) (*LeaderRow, error)
+	// SetLeader writes it in the place of was; nil if there is to be none yet.
+	// fault.Changed if it is not as was, fault.NotFound if there is none.
+	SetLeader(ctx context.Context, r, was *LeaderRow) error
 }
 
 // KeyStoreRows has key stores.

@@ -14,7 +14,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +31,9 @@ type Client struct {
 	where, base string
 	token       string
 	http        http.Client
+	// seen is the newest change that an answer was made after: behind a balancer the next
+	// request may go to another node.
+	seen atomic.Uint64
 }
 
 // NewClient makes a client of the appliance's Unix socket; it connects with the
@@ -139,6 +144,9 @@ func (c *Client) call(ctx context.Context, method, path, revision string, in io.
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	if n := c.seen.Load(); n > 0 {
+		req.Header.Set(PositionHeader, strconv.FormatUint(n, 10))
+	}
 	res, err := c.http.Do(req)
 	switch {
 	case errors.Is(err, os.ErrPermission):
@@ -147,6 +155,9 @@ func (c *Client) call(ctx context.Context, method, path, revision string, in io.
 		return fmt.Errorf("%s: no appliance listens there: start one, or name its socket with --socket or HOLDFAST_SOCKET", c.where)
 	case err != nil:
 		return fmt.Errorf("%s: %w", c.where, errors.Unwrap(err))
+	}
+	if n, err := strconv.ParseUint(res.Header.Get(PositionHeader), 10, 64); err == nil {
+		c.seen.Store(max(n, c.seen.Load()))
 	}
 	defer res.Body.Close()
 	body := io.LimitReader(res.Body, maxAnswer)

@@ -15,8 +15,8 @@ import (
 	"holdfast/web/operation"
 )
 
-// Public is what the administrators' HTTPS listener answers with. All but Console
-// are needed.
+// Public is what the administrators' HTTPS listener answers with. All but Console,
+// Installation, Fleet and Positions are needed.
 type Public struct {
 	API   *API
 	Boot  operation.Boot
@@ -25,9 +25,14 @@ type Public struct {
 	Installation func() appliance.InstallationState
 	Metrics      http.Handler
 	Identity     *identity.Directory
+	// Fleet answers the calls of other nodes; nil for an appliance on its own.
+	Fleet http.Handler
 	// Console is the browser console; nil for none.
 	Console http.Handler
-	Log     *slog.Logger
+	// Positions is how far this node of a fleet is in the log of changes; nil for an
+	// appliance that is alone.
+	Positions Positions
+	Log       *slog.Logger
 }
 
 // NewHandler gives what the administrators' HTTPS listener answers: the API to
@@ -36,9 +41,12 @@ func NewHandler(p Public) http.Handler {
 	r := chi.NewRouter()
 	r.Use(transportSecurity)
 	public(r, p)
-	r.Handle(operation.Prefix+"/*", bearer(p))
+	r.Handle(operation.Prefix+"/*", follow(p.Positions, bearer(p)))
+	if p.Fleet != nil {
+		r.Handle("/fleet/v1/*", p.Fleet)
+	}
 	if p.Console != nil {
-		r.Handle("/*", p.Console)
+		r.Handle("/*", follow(p.Positions, p.Console))
 	}
 	return r
 }

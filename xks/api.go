@@ -33,8 +33,9 @@ type Options struct {
 	SigV4 sigv4.Verifier
 	// Model is what GetHealthStatus reports as xksProxyModel.
 	Model string
-	// FleetSize is how many appliances serve the key stores; 1 if 0.
-	FleetSize int
+	// FleetSize gives how many appliances serve the key stores; 1 if nil, or if it gives
+	// less.
+	FleetSize func() int
 	// Timeout is how long a request may wait for the HSM or the database. KMS
 	// gives up after 250 ms (spec, KMS considerations). Default 220 ms.
 	Timeout time.Duration
@@ -50,7 +51,7 @@ type API struct {
 	requests  *slog.Logger
 	verifier  sigv4.Verifier
 	model     string
-	fleetSize int
+	fleetSize func() int
 	timeout   time.Duration
 	observe   func(*appliance.Outcome)
 	bodies    sync.Pool
@@ -69,12 +70,15 @@ const (
 // New makes the API.
 func New(o Options) *API {
 	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model,
-		fleetSize: max(1, o.FleetSize), timeout: o.Timeout, observe: o.Observe}
+		fleetSize: o.FleetSize, timeout: o.Timeout, observe: o.Observe}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	if a.requests = o.RequestLog; a.requests == nil {
 		a.requests = a.log
+	}
+	if a.fleetSize == nil {
+		a.fleetSize = func() int { return 1 }
 	}
 	if a.timeout <= 0 {
 		a.timeout = 220 * time.Millisecond

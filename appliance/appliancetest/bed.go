@@ -36,6 +36,8 @@ type Options struct {
 	Accept bool
 	// MayHold has Start give a bed whose state is not served ([Bed.Held]).
 	MayHold bool
+	// Store wraps what the appliance keeps its rows in.
+	Store func(appliance.Store) appliance.Store
 	// Keyring wraps what the appliance is unlocked with.
 	Keyring func(appliance.Keyring) appliance.Keyring
 }
@@ -108,6 +110,9 @@ func Start(t testing.TB, o Options) *Bed {
 	b.stop = sync.OnceFunc(func() { b.close(t) })
 	t.Cleanup(b.Stop)
 	o.Appliance.Store, o.Appliance.Log, o.Appliance.Dir = b.Store, b.Logger, b.Dir
+	if o.Store != nil {
+		o.Appliance.Store = o.Store(b.Store)
+	}
 	if o.Appliance.AuditHeads == nil {
 		o.Appliance.AuditHeads = machine.Machine()
 	}

@@ -139,21 +139,28 @@ func parseCheckpoint(text string) (*Checkpoint, error) {
 
 // OpenCheckpoint checks the signature of a checkpoint, and gives what it says.
 func OpenCheckpoint(signed []byte, keys note.Verifiers) (*Checkpoint, error) {
+	c, _, err := openCheckpoint(signed, keys)
+	return c, err
+}
+
+// openCheckpoint gives the key as well, as its name and hash.
+func openCheckpoint(signed []byte, keys note.Verifiers) (c *Checkpoint, key string, err error) {
 	if len(signed) > MaxNote {
-		return nil, fault.Errorf(fault.AuditCheckpointForged, "a checkpoint is longer than %d bytes", MaxNote)
+		return nil, "", fault.Errorf(fault.AuditCheckpointForged, "a checkpoint is longer than %d bytes", MaxNote)
 	}
 	n, err := note.Open(signed, keys)
 	if err != nil {
-		return nil, fault.Wrapf(fault.AuditCheckpointForged, err, "a checkpoint is not signed by a known key")
+		return nil, "", fault.Wrapf(fault.AuditCheckpointForged, err, "a checkpoint is not signed by a known key")
 	}
 	// Base64 has bits that mean nothing. They are zero, so that a checkpoint has
 	// one form only.
 	for _, sig := range n.Sigs {
 		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
-			return nil, fault.Wrapf(fault.AuditCheckpointForged, err, "the signature of a checkpoint was edited")
+			return nil, "", fault.Wrapf(fault.AuditCheckpointForged, err, "the signature of a checkpoint was edited")
 		}
 	}
-	return parseCheckpoint(n.Text)
+	c, err = parseCheckpoint(n.Text)
+	return c, fmt.Sprintf("%s+%08x", n.Sigs[0].Name, n.Sigs[0].Hash), err
 }
 
 // UnverifiedCheckpoint gives what a checkpoint says, whoever signed it.

@@ -19,6 +19,7 @@ const (
 	KindBoot  Kind = "boot"  // a step of a boot
 	KindLease Kind = "lease" // a lease that was taken, renewed or lost
 	KindAudit Kind = "audit" // the log itself: retention, recovery
+	KindFleet Kind = "fleet" // nodes that come and go, and the heads of their logs
 )
 
 // Result says how an operation ended.
@@ -98,9 +99,9 @@ func (r Record) MarshalJSON() ([]byte, error) { return r.AppendJSON(nil) }
 // Check finds what would make a line that cannot be read.
 func (r *Record) Check() error {
 	switch r.Kind {
-	case KindXKS, KindAdmin, KindBoot, KindLease, KindAudit:
+	case KindXKS, KindAdmin, KindBoot, KindLease, KindAudit, KindFleet:
 	default:
-		return fault.Errorf(fault.Invalid, "a record has the kind %q; give xks, admin, boot, lease or audit", string(r.Kind))
+		return fault.Errorf(fault.Invalid, "a record has the kind %q; give xks, admin, boot, lease, audit or fleet", string(r.Kind))
 	}
 	switch r.Result {
 	case "", Allowed, Denied, Failed:

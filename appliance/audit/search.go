@@ -7,6 +7,7 @@ import (
 	"errors"
 	"holdfast/appliance/fault"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +31,14 @@ type Query struct {
 	Cursor string
 }
 
-const maxPage = 1000
+const (
+	maxPage     = 1000
+	defaultPage = 100
+)
+
+func pageLimit(n int) error {
+	return fault.Errorf(fault.Invalid, "a page has 1 to %d records, not %d", maxPage, n)
+}
 
 // Reader searches a log that may be open elsewhere, or be a copy.
 type Reader struct {
@@ -56,12 +64,9 @@ func NewReaderOf(dir string, segments func() ([]Segment, error)) *Reader {
 // disk.
 func (r *Reader) Search(ctx context.Context, q Query) (records []*Record, next string, err error) {
 	if q.Limit < 0 || q.Limit > maxPage {
-		return nil, "", fault.Errorf(fault.Invalid, "a page has 1 to %d records, not %d", maxPage, q.Limit)
+		return nil, "", pageLimit(q.Limit)
 	}
-	limit := q.Limit
-	if limit == 0 {
-		limit = 100
-	}
+	limit := cmp.Or(q.Limit, defaultPage)
 	err = r.walk(ctx, q, func(line []byte) error {
 		if len(records) == limit {
 			next = strconv.FormatInt(records[limit-1].Seq, 10)
@@ -151,6 +156,23 @@ func (s *search) matches(line []byte) bool {
 		}
 	}
 	return true
+}
+
+// Lines gives the lines that a query allows, the newest first; each is valid until the next.
+// It passes over the query's limit.
+func (r *Reader) Lines(ctx context.Context, q Query) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		stopped := false
+		err := r.walk(ctx, q, func(line []byte) error {
+			if stopped = !yield(line, nil); stopped {
+				return errEnough
+			}
+			return nil
+		})
+		if err != nil && !stopped {
+			yield(nil, err)
+		}
+	}
 }
 
 // walk calls yield with each line that the query allows, the newest first.

@@ -1,6 +1,10 @@
 package audit
 
-import "time"
+import (
+	"time"
+
+	"holdfast/appliance/fault"
+)
 
 // Level says how much the disk has left.
 type Level string
@@ -29,4 +33,16 @@ type Status struct {
 	Recovered int64  `json:"recovered,omitempty"` // bytes of a torn line that Open cut off
 	Broken    string `json:"broken,omitempty"`    // why nothing is written any more
 	Signer    string `json:"signer,omitempty"`    // why the last signature failed
+	// Peers are the logs of the fleet's other nodes, as this node has them on record.
+	Peers []PeerStatus `json:"peers,omitempty"`
+}
+
+// PeerStatus is what a node has on record of a peer's log.
+type PeerStatus struct {
+	LogID string `json:"log_id"`
+	// Size and At are of the newest head that was countersigned; zero before the first.
+	Size int64     `json:"size"`
+	At   time.Time `json:"at,omitzero"`
+	// Refused is the code for which the newest head was not countersigned; empty if it was.
+	Refused fault.Code `json:"refused,omitempty"`
 }

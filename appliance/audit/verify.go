@@ -3,6 +3,7 @@ package audit
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -23,6 +25,8 @@ type VerifyOptions struct {
 	// Checkpoint is a signed checkpoint of the log that was kept elsewhere. It
 	// finds a log that was swapped for an older copy, or written anew.
 	Checkpoint []byte
+	// Countersigned are heads of the log that other nodes have countersigned.
+	Countersigned []CountersignedHead
 }
 
 // Finding is what is wrong, and where.
@@ -32,6 +36,8 @@ type Finding struct {
 	Line    int64      `json:"line,omitempty"`    // from 1
 	Seq     int64      `json:"seq"`               // the record that should stand there
 	Message string     `json:"message"`
+	// Countersigned is the head that the log does not contain, if that is what is wrong.
+	Countersigned *CountersignedHead `json:"countersigned,omitempty"`
 }
 
 func (f *Finding) err() *fault.Fault {
@@ -52,6 +58,10 @@ type Report struct {
 	// Checkpoints is how many were checked; Newest is the last of them.
 	Checkpoints int        `json:"checkpoints"`
 	Newest      Checkpoint `json:"newest"`
+	// Keys are those that have signed them, as names and hashes of C2SP's signed-note.
+	Keys []string `json:"keys,omitempty"`
+	// Countersigned is how many heads that other nodes have countersigned the log contains.
+	Countersigned int `json:"countersigned,omitempty"`
 	// Unsigned is how many records at the end no checkpoint covers. Nothing
 	// protects them yet.
 	Unsigned      int64     `json:"unsigned"`
@@ -98,6 +108,8 @@ type verification struct {
 	seen      bool        // a checkpoint was read
 	removed   []*Checkpoint
 	elsewhere *Checkpoint
+	heads     []CountersignedHead // not reached yet, by size
+	before    []CountersignedHead // of fewer records than retention has left
 
 	treeFile *os.File
 	tree     *bufio.Reader // nil when it is damaged
@@ -142,6 +154,8 @@ func (v *verification) close() {
 }
 
 func (v *verification) run() error {
+	v.heads = slices.Clone(v.options.Countersigned)
+	slices.SortStableFunc(v.heads, func(a, b CountersignedHead) int { return cmp.Compare(a.Size, b.Size) })
 	if v.options.Checkpoint != nil {
 		var err error
 		if v.elsewhere, err = OpenCheckpoint(v.options.Checkpoint, v.keys); err != nil {
@@ -158,6 +172,8 @@ func (v *verification) run() error {
 	if err := v.openTree(segments); err != nil {
 		return err
 	}
+	n, _ := slices.BinarySearchFunc(v.heads, v.report.First, func(h CountersignedHead, n int64) int { return cmp.Compare(h.Size, n) })
+	v.before, v.heads = v.heads[:n], v.heads[n:]
 	if err := v.nextCheckpoint(); err != nil {
 		return err
 	}
@@ -241,7 +257,7 @@ func (v *verification) nextCheckpoint() error {
 			}
 			return nil
 		}
-		c, err := OpenCheckpoint(signed, v.keys)
+		c, key, err := openCheckpoint(signed, v.keys)
 		if err != nil {
 			return v.brokenFile(fault.AuditCheckpointForged, "the checkpoint after number %d is not signed by a known key, or was edited: %v", v.lastNumber(), err)
 		}
@@ -259,6 +275,9 @@ func (v *verification) nextCheckpoint() error {
 			return v.brokenFile(fault.AuditState, "the checkpoint %d %s", c.Number, why)
 		}
 		v.seen = true
+		if !slices.Contains(v.report.Keys, key) {
+			v.report.Keys = append(v.report.Keys, key)
+		}
 		v.report.Newest = *c
 		v.report.LogID = c.LogID
 		if c.Size < v.report.First {
@@ -414,6 +433,9 @@ func (v *verification) compare() error {
 	} else if e != nil && e.Size == v.f.N {
 		v.matched()
 	}
+	if err := v.compareHeads(); err != nil {
+		return err
+	}
 	for v.cp != nil && v.cp.Size == v.f.N {
 		if v.cp.Root != v.f.Root() {
 			return v.mismatch()
@@ -423,6 +445,55 @@ func (v *verification) compare() error {
 		if err := v.nextCheckpoint(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// compareHeads compares the tree with what other nodes have countersigned of the present
+// size.
+func (v *verification) compareHeads() error {
+	for ; len(v.heads) > 0 && v.heads[0].Size == v.f.N; v.heads = v.heads[1:] {
+		h := v.heads[0]
+		switch {
+		case h.Root == v.f.Root():
+		case v.suspect != nil: // it is one line that differs
+			return v.notCountersigned(h, v.suspect)
+		default:
+			return v.notCountersigned(h, v.here(fault.AuditInconsistent, "the log of the node %s up to here, the record %d of %s, is not the one that was countersigned: %s", v.report.LogID, h.Size-1, v.lastTime, &h))
+		}
+		v.report.Countersigned++
+	}
+	return nil
+}
+
+// notCountersigned ends a verification with a head that the log does not contain.
+func (v *verification) notCountersigned(h CountersignedHead, f *Finding) error {
+	f.Countersigned, v.report.Broken = &h, f
+	return f.err()
+}
+
+// checkHeads checks, at the end, the heads of which compareHeads has seen no record.
+func (v *verification) checkHeads() error {
+	if len(v.heads) > 0 { // more than there are
+		h := v.heads[0]
+		return v.notCountersigned(h, &Finding{Code: fault.AuditInconsistent, Seq: v.f.N, Message: fmt.Sprintf(
+			"the log of the node %s has %d records, the last of %s, but %s: its end was cut off, or this is an older copy", v.report.LogID, v.f.N, v.lastTime, &h)})
+	}
+	newest := v.report.Newest
+	for _, h := range v.before {
+		var proof []tlog.Hash
+		var err error
+		if h.Size > 0 && h.Size < newest.Size {
+			proof, err = tlog.ProveTree(newest.Size, h.Size, TreeFile{v.treeFile})
+		}
+		if err == nil {
+			err = CheckConsistency(proof, Head{h.Size, h.Root}, Head{newest.Size, newest.Root})
+		}
+		if err != nil {
+			return v.notCountersigned(h, &Finding{Code: fault.AuditInconsistent, Seq: h.Size, Message: fmt.Sprintf(
+				"the log of the node %s did not begin as one that was countersigned, or the tree hashes of removed records were edited: %s", v.report.LogID, &h)})
+		}
+		v.report.Countersigned++
 	}
 	return nil
 }
@@ -497,6 +568,9 @@ func (v *verification) atEnd() error {
 	}
 	if first := v.report.First; first > v.retained {
 		return v.brokenFile(fault.AuditSegmentMissing, "the records 0 to %d are missing, and no signed record says that retention removed them", first-1)
+	}
+	if err := v.checkHeads(); err != nil {
+		return err
 	}
 	removed := v.removed
 	if e := v.elsewhere; e != nil && e.Size < v.report.First {

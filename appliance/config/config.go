@@ -41,6 +41,7 @@ type Config struct {
 	Audit       Audit       `toml:"audit"`
 	Log         Log         `toml:"log"`
 	Instance    Instance    `toml:"instance"`
+	Fleet       Fleet       `toml:"fleet"`
 	// AWSXKS is the section of the seed, "xksv2": it bootstraps one key store.
 	AWSXKS *AWSXKS `toml:"aws_xks_config,omitempty"`
 }
@@ -69,6 +70,20 @@ type State struct {
 	// disk, or on its synchronous replica's. Changes that were answered can then be lost.
 	DatabaseAsynchronous bool `toml:"database_asynchronous"`
 }
+
+// Fleet is how this node stands to the others with the same state.database.
+type Fleet struct {
+	// Grace is how long a node serves without proof that it lacks no change, so that an
+	// administrator's change is in effect in all nodes a little later at the latest;
+	// default 60s. It has to be the same on all nodes.
+	Grace Duration `toml:"grace"`
+	// Address is where other nodes call the administrators' listener of this one,
+	// host:port; by default this machine's first address and the port of admin.address.
+	Address string `toml:"address"`
+}
+
+// DefaultFleetGrace is the Grace of a fleet.
+const DefaultFleetGrace = Duration(60 * time.Second)
 
 // Instance says whether this is an instance of EC2.
 type Instance struct {
@@ -534,6 +549,7 @@ func (ck *checker) check(c *Config) {
 	}
 	ck.checkPath("state.volume", c.State.Volume)
 	ck.checkDatabase(&c.State)
+	ck.checkFleet(c)
 	ck.checkHSM(&c.HSM)
 	for key, module := range c.modulesInState() {
 		ck.at(key, "%s", module)
@@ -614,6 +630,22 @@ func (ck *checker) checkDatabase(s *State) {
 	}
 	if (s.DatabaseCertificate == "") != (s.DatabaseKey == "") && !ck.unread["state.database_certificate"] && !ck.unread["state.database_key"] {
 		ck.add(ck.lines["state"], "state.database_certificate and state.database_key belong together: one of them is missing")
+	}
+}
+
+func (ck *checker) checkFleet(c *Config) {
+	ck.checkSpan("fleet.grace", c.Fleet.Grace, 10*time.Second, 10*time.Minute)
+	if host, _, err := net.SplitHostPort(c.Fleet.Address); c.Fleet.Address != "" && (err != nil || host == "") {
+		ck.at("fleet.address", "%q is not HOST:PORT, where other nodes reach this one", c.Fleet.Address)
+	}
+	if c.State.Database != "" || ck.unread["state.database"] {
+		return
+	}
+	if c.Fleet.Grace != 0 {
+		ck.at("fleet.grace", "it is for state.database, which is not set")
+	}
+	if c.Fleet.Address != "" {
+		ck.at("fleet.address", "it is for state.database, which is not set")
 	}
 }
 

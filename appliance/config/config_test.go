@@ -348,3 +348,26 @@ max_unlocked = -1
 		}
 	}
 }
+
+// TestFleet: what is about the other nodes is for a fleet alone, and within its bounds.
+func TestFleet(t *testing.T) {
+	const db = "[state]\ndatabase = \"postgres://u@h/n\"\n[fleet]\n"
+	for _, text := range []string{db, db + "grace = \"10s\"\naddress = \"node.example:8443\"\n", db + "address = \"[2001:db8::1]:8443\"\n", "[fleet]\n"} {
+		if _, _, err := config.Parse("f", []byte(text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for text, want := range map[string]string{
+		db + "grace = \"9s\"\n":                   "f:4: fleet.grace: 9s is not between",
+		db + "grace = \"11m\"\n":                  "f:4: fleet.grace: 11m0s is not between",
+		db + "address = \":8443\"\n":              "f:4: fleet.address: \":8443\" is not HOST:PORT",
+		db + "address = \"node\"\n":               "f:4: fleet.address: \"node\" is not HOST:PORT",
+		db + "id = \"a\"\n":                       "f:4: unknown key fleet.id",
+		"[fleet]\ngrace = \"60s\"\n":              "f:2: fleet.grace: it is for state.database",
+		"[fleet]\naddress = \"node.example:1\"\n": "f:2: fleet.address: it is for state.database",
+	} {
+		if _, _, err := config.Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: want %s, got %v", text, want, err)
+		}
+	}
+}

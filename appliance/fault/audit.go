@@ -19,6 +19,8 @@ const (
 	AuditLogID              Code = "E_AUDIT_LOG_ID"
 	AuditRolledBack         Code = "E_AUDIT_ROLLED_BACK"
 	AuditRewritten          Code = "E_AUDIT_REWRITTEN"
+	AuditInconsistent       Code = "E_AUDIT_INCONSISTENT"
+	AuditPeer               Code = "E_AUDIT_PEER"
 	AuditState              Code = "E_AUDIT_STATE"
 	AuditUnsigned           Code = "E_AUDIT_UNSIGNED"
 	AuditTree               Code = "E_AUDIT_TREE"
@@ -66,6 +68,12 @@ var auditCodes = []Entry{
 	{Code: AuditRewritten, Class: WrongState,
 		Do:    "Keep the log as it is, for inquiry. Put the folder audit of state.dir back as it was when the appliance stopped, and restart the machine; or restore a backup to a new state volume.",
 		Title: "The audit log does not contain the head that the state keeps: it was rewritten, shortened or put back."},
+	{Code: AuditInconsistent, Class: Refused,
+		Title: "The audit log of a node is shorter than, or other than, what another node has countersigned.",
+		Do:    "Keep the logs of all nodes as they are, for inquiry, and verify copies of them together with `holdfast audit verify DIR --key FILE`. If a copy was made before the countersignature, copy that log again, or give --until."},
+	{Code: AuditPeer, Class: Refused,
+		Title: "What a node says of its audit log cannot be right: it is too much, in the wrong order, or not what was asked for.",
+		Do:    "Verify a copy of that node's log with `holdfast audit verify DIR --key FILE`, and see that all nodes run the same release."},
 	{Code: AuditState, Class: Refused,
 		Title: "A signed checkpoint names an earlier state of the appliance than one before it: an earlier database was used.",
 		Do:    "Keep the log as it is, for inquiry, and find out who put an earlier database back at that time. To serve again, restore a backup to a new state volume."},

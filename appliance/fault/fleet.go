@@ -10,6 +10,11 @@ const (
 	// DatabaseRefused: who it is, who this node is, or how it commits.
 	DatabaseRefused Code = "E_DATABASE_REFUSED"
 	DatabaseNewer   Code = "E_DATABASE_NEWER"
+	FleetStale      Code = "E_FLEET_STALE"
+	FleetJoining    Code = "E_FLEET_JOINING"
+	FleetRemoved    Code = "E_FLEET_REMOVED"
+	FleetMessage    Code = "E_FLEET_MESSAGE"
+	FleetFenced     Code = "E_FLEET_FENCED"
 )
 
 var fleetCodes = []Entry{
@@ -25,7 +30,7 @@ var fleetCodes = []Entry{
 	{Code: FleetBehind, Class: TryAgain,
 		Title: "This node was away for so long that the fleet's database has forgotten changes that it lacks.",
 		Do:    "Wait: it loads the newest snapshot by itself."},
-	{Code: FleetBranch, Class: Refused,
+	{Code: FleetBranch, Class: Refused, XKS: internalName,
 		Title: "The fleet's database shows two nodes two different pasts.",
 		Do:    "Find out who has changed or split the database. Keep the nodes that you trust, and stop the others; a node that is to follow those must start with an empty `fleet.db`."},
 	{Code: DatabaseRefused, Class: TryAgain,
@@ -34,4 +39,19 @@ var fleetCodes = []Entry{
 	{Code: DatabaseNewer, Class: WrongState,
 		Title: "The tables of the fleet's database are of a later release, which this one cannot work with.",
 		Do:    "Update this node to the release of the other nodes."},
+	{Code: FleetStale, Class: TryAgain, XKS: internalName,
+		Title: "For as long as `fleet.grace` says, this node could not find out whether it lacks a change. It does not serve, and begins again by itself.",
+		Do:    "Run `holdfast fleet status`. Mend the network to the nodes that do not answer, or the database and the HSM. Remove a node that is gone for good: `holdfast fleet remove NODE`."},
+	{Code: FleetJoining, Class: TryAgain, XKS: internalName,
+		Title: "This node has not joined the fleet yet.",
+		Do:    "Wait: it joins by itself once another node answers it. If all other nodes are gone for good, remove them: `holdfast fleet remove NODE`."},
+	{Code: FleetRemoved, Class: WrongState, XKS: internalName,
+		Title: "This node was removed from the fleet. It does not serve.",
+		Do:    "Switch it off. To have the machine in the fleet again, start it with an empty state."},
+	{Code: FleetFenced, Class: ClassStale,
+		Title: "Another node has taken over the work that one node does for the whole fleet.",
+		Do:    "Nothing: the other node does it."},
+	{Code: FleetMessage, Class: Refused,
+		Title: "A message between nodes was not made by an unlocked node of this installation, or not for this call.",
+		Do:    "If it goes on, look whether the nodes have the same database and HSM, and who else can reach the administrators' listener."},
 }

@@ -1,96 +1,85 @@
 package identity
 
 import (
+	"context"
+	"encoding/base64"
 	"encoding/json"
-	"sync"
 	"time"
 
 	"github.com/go-webauthn/webauthn/webauthn"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
-// The limits of ceremonies that are begun and not finished.
-const (
-	ceremonyTime  = 5 * time.Minute
-	maxCeremonies = 1000
-)
+// ceremonyTime is how long a ceremony may take.
+const ceremonyTime = 5 * time.Minute
 
 // Ceremony is one that a browser has to go on with.
 type Ceremony struct {
-	// ID goes back with the answer.
+	// ID goes back with the answer. It has all that this side has to know, sealed: any
+	// unlocked node takes it.
 	ID string `json:"ceremony"`
 	// Options are for navigator.credentials.create or get, as JSON (WebAuthn Level 3
 	// section 5.1.8 and 5.1.9), with the member publicKey.
 	Options json.RawMessage `json:"options"`
 }
 
-// ceremony is what is kept of one. Which are set depends on its kind.
+// ceremony is what the browser carries, sealed, from the beginning to the end. Which are
+// set depends on its kind.
 type ceremony struct {
-	purpose  string // what it is for, and whose it is
-	passkey  webauthn.SessionData
-	totp     TOTP
-	nonce    string // of OIDC
-	verifier string // PKCE's
-	expires  time.Time
+	ID       string                `json:"id"` // by which it is used up
+	Expires  time.Time             `json:"expires"`
+	Passkey  *webauthn.SessionData `json:"passkey,omitempty"`
+	Nonce    string                `json:"nonce,omitempty"`    // of OIDC
+	Verifier string                `json:"verifier,omitempty"` // PKCE's
+
+	ofProcess bool // no other node can open it
 }
 
-// ceremonies keeps them in memory: a restart ends them all.
-type ceremonies struct {
-	now func() time.Time
-	mu  sync.Mutex
-	all map[string]ceremony
+// ceremonyBinding says what a ceremony is for, and whose it is.
+func ceremonyBinding(purpose string) appliance.Binding {
+	return appliance.Binding{Purpose: "ceremony", Fields: []string{purpose}}
 }
 
-func newCeremonies(now func() time.Time) *ceremonies {
-	return &ceremonies{now: now, all: map[string]ceremony{}}
-}
-
-// put keeps one, in place of the oldest if there are many.
-func (c *ceremonies) put(id string, v ceremony) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.now()
-	v.expires = now.Add(ceremonyTime)
-	oldest := ""
-	for k, other := range c.all {
-		if !other.expires.After(now) {
-			delete(c.all, k)
-		} else if oldest == "" || other.expires.Before(c.all[oldest].expires) {
-			oldest = k
-		}
+// beginCeremony seals one for the browser.
+func (d *Directory) beginCeremony(purpose string, c ceremony) (string, error) {
+	c.ID, c.Expires = newID(), d.stamp().Add(ceremonyTime)
+	text, err := json.Marshal(&c)
+	if err != nil {
+		return "", err
 	}
-	if len(c.all) >= maxCeremonies {
-		delete(c.all, oldest)
+	sealed, err := d.rows.carry(ceremonyBinding(purpose), text)
+	if err != nil {
+		return "", err
 	}
-	c.all[id] = v
+	return base64.RawURLEncoding.EncodeToString(sealed), nil
 }
 
-// take gives one with that purpose, once.
-func (c *ceremonies) take(id, purpose string) (ceremony, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v, ok := c.all[id]
-	if !ok || v.purpose != purpose || !v.expires.After(c.now()) {
-		return ceremony{}, false
+// openCeremony opens one with that purpose, and says whether it could. Before what it proves
+// counts, it must be used up ([Directory.useCeremony]): until then anybody may try, as what is
+// not right uses nothing up.
+func (d *Directory) openCeremony(id, purpose string) (*ceremony, bool) {
+	sealed, err := base64.RawURLEncoding.DecodeString(id)
+	if err != nil {
+		return nil, false
 	}
-	delete(c.all, id)
-	return v, true
+	text, ofProcess, err := d.rows.carried(ceremonyBinding(purpose), sealed)
+	if err != nil {
+		return nil, false
+	}
+	c := &ceremony{}
+	if json.Unmarshal(text, c) != nil || !d.Now().Before(c.Expires) {
+		return nil, false
+	}
+	c.ofProcess = ofProcess
+	return c, true
 }
 
-// totp gives the secret that waits for that purpose; a new one if there is none,
-// so that a page that is loaded again shows the same.
-func (c *ceremonies) totp(purpose, name string) TOTP {
-	t, ok := c.pendingTOTP(purpose)
-	if !ok {
-		t = newTOTP(name)
-	}
-	c.put("totp "+purpose, ceremony{purpose: purpose, totp: t})
-	return t
+// useCeremony uses one up, on all nodes. fault.Exists if that was done before.
+func (d *Directory) useCeremony(ctx context.Context, c *ceremony) error {
+	return d.rows.spend(ctx, Spent{ID: "ceremony " + c.ID, At: d.stamp(), ExpiresAt: c.Expires}, c.ofProcess)
 }
 
-// pendingTOTP gives it if there is one. It stays, for a code may be mistyped.
-func (c *ceremonies) pendingTOTP(purpose string) (TOTP, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v, ok := c.all["totp "+purpose]
-	return v.totp, ok && v.expires.After(c.now())
-}
+// usedBefore says whether an error is that of a ceremony that was used before.
+func usedBefore(err error) bool { return fault.CodeOf(err) == fault.Exists }

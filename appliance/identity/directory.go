@@ -45,6 +45,9 @@ type Config struct {
 	OIDC *OIDC
 	// Idle and Absolute bound sessions; 15 minutes and 12 hours if zero.
 	Idle, Absolute time.Duration
+	// Nodes says how many nodes of the fleet are live, this one among them: they share the
+	// limits of attempts. Nil for an appliance that is alone.
+	Nodes func() int
 	// Closed is why nobody can be enrolled or sign in; empty if they can.
 	Closed string
 }
@@ -53,12 +56,11 @@ type Config struct {
 // [*fault.Fault].
 type Directory struct {
 	Config
-	rows       *rows
-	web        *webauthn.WebAuthn // nil without passkeys
-	oidc       *provider          // nil without one
-	ceremonies *ceremonies
-	attempts   *lru.Cache[string, *rate.Limiter]
-	hashing    chan struct{} // bounds how many passwords are hashed at once
+	rows     *rows
+	web      *webauthn.WebAuthn // nil without passkeys
+	oidc     *provider          // nil without one
+	attempts *lru.Cache[string, *rate.Limiter]
+	hashing  chan struct{} // bounds how many passwords are hashed at once
 
 	mu       sync.Mutex
 	setup    string             // the setup code that was made here, if it was
@@ -84,7 +86,7 @@ func New(c Config) (*Directory, error) {
 	if c.Seals == nil || c.Settings == nil {
 		return nil, errors.New("identity: there is nothing to authenticate users with")
 	}
-	d := &Directory{Config: c, rows: newRows(c.Store, c.Seals, c.Log), ceremonies: newCeremonies(c.Now), hashing: make(chan struct{}, 2)}
+	d := &Directory{Config: c, rows: newRows(c.Store, c.Seals, c.Log), hashing: make(chan struct{}, 2)}
 	d.attempts, _ = lru.New[string, *rate.Limiter](maxClients) // fails only for a size below 1
 	if c.URL == "" {
 		return d, nil
@@ -129,7 +131,12 @@ type Client struct {
 const (
 	// maxClients is how many addresses are remembered.
 	maxClients = 4096
-	// proofEvery and proofBurst bound the proofs of one address.
+	// proofEvery and proofBurst bound the proofs of one address. The live nodes of a fleet
+	// share them: of n nodes each takes an nth, so that all together take at most proofBurst + n
+	// at once, and one each proofEvery. Nothing is written for it, so that no stranger makes
+	// the database write. A node that sees no other takes all, so nodes that are cut off from each
+	// other take at most n times as many. How often the password of one user is tried is counted
+	// in the user's row (maxFailures), for all nodes together.
 	proofEvery = 3 * time.Second
 	proofBurst = 20
 )
@@ -156,7 +163,13 @@ func (d *Directory) limit(from Client) error {
 		l = rate.NewLimiter(rate.Every(proofEvery), proofBurst)
 		d.attempts.Add(host, l)
 	}
-	if !l.AllowN(d.Now(), 1) {
+	now, nodes := d.Now(), 1
+	if d.Nodes != nil {
+		nodes = max(1, d.Nodes())
+	}
+	l.SetLimitAt(now, rate.Every(proofEvery*time.Duration(nodes)))
+	l.SetBurstAt(now, (proofBurst+nodes-1)/nodes)
+	if !l.AllowN(now, 1) {
 		d.Log.Warn("a client tries to sign in too often", "remote", from.Address)
 		return fault.Errorf(fault.Throttled, "too many attempts from your address; wait a minute")
 	}

@@ -9,7 +9,11 @@
 // The package works while the appliance is locked, since somebody has to sign in to
 // give the HSM's PIN. Nobody can look at a seal then. Users may sign in, and their
 // principal says that it is unverified, so that they may do little; everything else
-// is refused. Sessions are sealed by a key of the process, and end with it.
+// is refused. Sessions have a seal of the process as well, which decides then.
+//
+// Several nodes of a fleet have a Directory each, over the same rows: what a browser carries
+// from one request to the next is sealed for all of them, and what can be done once is a row
+// (docs/adr/0015-memory.md).
 //
 // Two users may be one person. Who helped to make a user is kept with it
 // ([Origin]), and [Directory.MayApprove] says who counts as the second person.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,32 @@ func (v *vault) Verify(_ context.Context, b appliance.Binding, seal []byte) erro
 }
 
 func (v *vault) Held() error { return nil }
+
+// shared is what all unlocked nodes have; the fake seals without hiding anything.
+func (v *vault) shared(b appliance.Binding, secret []byte) ([]byte, error) {
+	if none, locked := v.state(); none || locked {
+		return nil, fault.Errorf(fault.Locked, "the appliance is locked")
+	}
+	return v.mac("shared", appliance.Binding{Purpose: b.Purpose, Fields: append(slices.Clone(b.Fields), string(secret))}), nil
+}
+
+func (v *vault) SealShared(b appliance.Binding, secret []byte) ([]byte, error) {
+	mac, err := v.shared(b, secret)
+	return append(mac, secret...), err
+}
+
+func (v *vault) OpenShared(b appliance.Binding, sealed []byte) ([]byte, error) {
+	mac, err := v.shared(b, sealed[min(len(sealed), 32):])
+	if err == nil && !bytes.HasPrefix(sealed, mac) {
+		err = fault.Errorf(fault.Tampered, "the %s does not match its seal", b.Purpose)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sealed[32:], nil
+}
+
+func (v *vault) MACShared(b appliance.Binding) ([]byte, error) { return v.shared(b, nil) }
 
 func (v *vault) Admit(b appliance.Binding, seal []byte) error {
 	if none, _ := v.state(); v.early && !none {

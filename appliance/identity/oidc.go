@@ -87,10 +87,11 @@ func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error
 		d.Log.Error("the OpenID provider does not answer", "issuer", d.oidc.Issuer, "error", err)
 		return "", "", fault.Errorf(fault.Conflict, "the OpenID provider does not answer; sign in another way")
 	}
-	state = newSecret()
-	c := ceremony{purpose: purposeOIDC, nonce: newSecret(), verifier: oauth2.GenerateVerifier()}
-	d.ceremonies.put(state, c)
-	return o.AuthCodeURL(state, oidc.Nonce(c.nonce), oauth2.S256ChallengeOption(c.verifier)), state, nil
+	c := ceremony{Nonce: newSecret(), Verifier: oauth2.GenerateVerifier()}
+	if state, err = d.beginCeremony(purposeOIDC, c); err != nil {
+		return "", "", err
+	}
+	return o.AuthCodeURL(state, oidc.Nonce(c.Nonce), oauth2.S256ChallengeOption(c.Verifier)), state, nil
 }
 
 // FinishOIDC signs in whom the provider vouches for: the user who is bound to the
@@ -103,9 +104,9 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	if err := d.limit(from); err != nil {
 		return SignedIn{}, err
 	}
-	c, ok := d.ceremonies.take(state, purposeOIDC)
+	c, ok := d.openCeremony(state, purposeOIDC)
 	if !ok {
-		return SignedIn{}, d.failed(from, "", "OpenID: the state is unknown, was used, or is older than five minutes")
+		return SignedIn{}, d.failed(from, "", "OpenID: the state is unknown, or is older than five minutes")
 	}
 	claims, subject, err := d.claims(ctx, c, code)
 	if err != nil {
@@ -126,6 +127,11 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	case a.Subject != "" && a.Subject != subject:
 		return SignedIn{}, d.failed(from, a.Name, "OpenID: the e-mail address is now another person's; an administrator may bind it anew")
 	}
+	if err := d.useCeremony(ctx, c); usedBefore(err) {
+		return SignedIn{}, d.failed(from, a.Name, "OpenID: the state was used before")
+	} else if err != nil {
+		return SignedIn{}, err
+	}
 	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error { a.Subject = subject; return nil }, nil); err != nil {
 		return SignedIn{}, err
 	}
@@ -138,14 +144,14 @@ type oidcClaims struct {
 }
 
 // claims exchanges the code for an ID token, and checks that.
-func (d *Directory) claims(ctx context.Context, c ceremony, code string) (claims oidcClaims, subject string, err error) {
+func (d *Directory) claims(ctx context.Context, c *ceremony, code string) (claims oidcClaims, subject string, err error) {
 	ctx, cancel := d.oidc.context(ctx)
 	defer cancel()
 	found, o, err := d.oidc.discover(ctx)
 	if err != nil {
 		return claims, "", err
 	}
-	tokens, err := o.Exchange(ctx, code, oauth2.VerifierOption(c.verifier))
+	tokens, err := o.Exchange(ctx, code, oauth2.VerifierOption(c.Verifier))
 	if err != nil {
 		return claims, "", err
 	}
@@ -154,7 +160,7 @@ func (d *Directory) claims(ctx context.Context, c ceremony, code string) (claims
 	if err != nil {
 		return claims, "", err
 	}
-	if id.Nonce != c.nonce {
+	if id.Nonce != c.Nonce {
 		return claims, "", fault.Errorf(fault.Invalid, "the ID token has another nonce")
 	}
 	return claims, id.Subject, id.Claims(&claims)

@@ -51,30 +51,37 @@ func (d *Directory) begin(options any, session *webauthn.SessionData, purpose st
 	if err != nil {
 		return Ceremony{}, err
 	}
-	id := newID()
-	d.ceremonies.put(id, ceremony{purpose: purpose, passkey: *session})
+	id, err := d.beginCeremony(purpose, ceremony{Passkey: session})
+	if err != nil {
+		return Ceremony{}, err
+	}
 	return Ceremony{id, text}, nil
 }
 
 // finishCreate checks the authenticator's answer and gives the passkey.
-func (d *Directory) finishCreate(a *Account, purpose, id, name string, response []byte) (*StoredPasskey, error) {
+func (d *Directory) finishCreate(ctx context.Context, a *Account, purpose, id, name string, response []byte) (*StoredPasskey, error) {
 	if name = strings.TrimSpace(name); name == "" {
 		name = "Passkey"
 	}
 	if len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return nil, fault.Errorf(fault.Invalid, "passkey name: use 1 to 64 printable characters")
 	}
-	v, ok := d.ceremonies.take(id, purpose)
-	if !ok {
+	c, ok := d.openCeremony(id, purpose)
+	if !ok || c.Passkey == nil {
 		return nil, fault.Errorf(fault.Conflict, "making the passkey took too long; begin again")
 	}
 	answer, err := protocol.ParseCredentialCreationResponseBytes(response)
 	if err != nil {
 		return nil, d.refusedPasskey(a.Name, err)
 	}
-	credential, err := d.web.CreateCredential(webUser{a}, v.passkey, answer)
+	credential, err := d.web.CreateCredential(webUser{a}, *c.Passkey, answer)
 	if err != nil {
 		return nil, d.refusedPasskey(a.Name, err)
+	}
+	if err := d.useCeremony(ctx, c); usedBefore(err) {
+		return nil, fault.Errorf(fault.Conflict, "the passkey was made before; begin again")
+	} else if err != nil {
+		return nil, err
 	}
 	return &StoredPasskey{Name: name, CreatedAt: d.stamp(), Credential: *credential}, nil
 }
@@ -104,7 +111,7 @@ func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, na
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.finishCreate(a, "add "+userID, ceremonyID, name, response)
+	p, err := d.finishCreate(ctx, a, "add "+userID, ceremonyID, name, response)
 	if err != nil {
 		return nil, err
 	}
@@ -202,9 +209,9 @@ func (d *Directory) FinishProvePasskey(ctx context.Context, p Principal, ceremon
 
 // checkPasskey gives the user whose passkey has signed.
 func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string, response []byte, from Client) (*Account, error) {
-	v, ok := d.ceremonies.take(ceremonyID, purpose)
-	if !ok {
-		return nil, d.failed(from, "", "the ceremony is unknown, was used, or is older than five minutes")
+	c, ok := d.openCeremony(ceremonyID, purpose)
+	if !ok || c.Passkey == nil {
+		return nil, d.failed(from, "", "the ceremony is unknown, or is older than five minutes")
 	}
 	answer, err := protocol.ParseCredentialRequestResponseBytes(response)
 	if err != nil {
@@ -219,10 +226,10 @@ func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string
 		return webUser{a}, nil
 	}
 	var used *webauthn.Credential
-	if v.passkey.UserID == nil {
-		_, used, err = d.web.ValidatePasskeyLogin(find, v.passkey, answer)
-	} else if _, err = find(nil, v.passkey.UserID); err == nil {
-		used, err = d.web.ValidateLogin(webUser{a}, v.passkey, answer)
+	if c.Passkey.UserID == nil {
+		_, used, err = d.web.ValidatePasskeyLogin(find, *c.Passkey, answer)
+	} else if _, err = find(nil, c.Passkey.UserID); err == nil {
+		used, err = d.web.ValidateLogin(webUser{a}, *c.Passkey, answer)
 	}
 	switch {
 	case err != nil:
@@ -235,6 +242,11 @@ func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string
 		return nil, d.failed(from, a.Name, "the passkey's counter went back: it was copied; remove it")
 	case a.Disabled:
 		return nil, d.failed(from, a.Name, "the user is disabled")
+	}
+	if err := d.useCeremony(ctx, c); usedBefore(err) {
+		return nil, d.failed(from, a.Name, "the ceremony was used before")
+	} else if err != nil {
+		return nil, err
 	}
 	return d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
 		for i := range a.Passkeys {

@@ -7,9 +7,11 @@ import (
 	"crypto/subtle"
 	"encoding/base32"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -17,6 +19,7 @@ import (
 	"github.com/pquerna/otp/hotp"
 	"golang.org/x/crypto/argon2"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 )
 
@@ -100,11 +103,45 @@ type TOTP struct {
 
 const totpStep = 30 // seconds
 
-// newTOTP makes a secret (RFC 4226 section 4, R6: 160 bits).
-func newTOTP(name string) TOTP {
-	b := make([]byte, sha1.Size)
-	_, _ = rand.Read(b) // never fails (crypto/rand)
-	secret := base32.StdEncoding.EncodeToString(b)
+// totpWindow is how long at least a new secret can be taken over, and half of how long at
+// most.
+const totpWindow = 10 * time.Minute
+
+// newTOTP gives a new secret for that purpose. It is derived from the purpose and the time,
+// so that a page that is loaded again shows the same, whichever node answers, and any node
+// can check its first code.
+func (d *Directory) newTOTP(purpose, name string) (TOTP, error) {
+	secrets, err := d.totpSecrets(purpose, d.Now())
+	if err != nil {
+		return TOTP{}, err
+	}
+	return totpOf(secrets[0], name), nil
+}
+
+// pendingTOTP gives the secrets that can be taken over for that purpose now.
+func (d *Directory) pendingTOTP(purpose string) ([]string, error) {
+	now, err := d.totpSecrets(purpose, d.Now())
+	if err != nil {
+		return nil, err
+	}
+	before, err := d.totpSecrets(purpose, d.Now().Add(-totpWindow))
+	return append(now, before...), err
+}
+
+// totpSecrets gives the secrets of a purpose that are shown at a time (RFC 4226 section 4,
+// R6: 160 bits): that of all nodes first, if there is one.
+func (d *Directory) totpSecrets(purpose string, at time.Time) ([]string, error) {
+	window := strconv.FormatInt(at.Unix()/int64(totpWindow.Seconds()), 10)
+	all, err := d.rows.derived(appliance.Binding{Purpose: "authenticator", Fields: []string{purpose, window}})
+	secrets := make([]string, len(all))
+	for i, b := range all {
+		secrets[i] = base32.StdEncoding.EncodeToString(b[:sha1.Size])
+	}
+	return secrets, err
+}
+
+// totpOf shows a secret.
+func totpOf(secret, name string) TOTP {
 	q := url.Values{"secret": {secret}, "issuer": {"Holdfast"}, "algorithm": {"SHA1"}, "digits": {"6"}, "period": {fmt.Sprint(totpStep)}}
 	u := url.URL{Scheme: "otpauth", Host: "totp", Path: "/Holdfast:" + name, RawQuery: strings.ReplaceAll(q.Encode(), "+", "%20")}
 	return TOTP{secret, u.String()}
@@ -248,17 +285,23 @@ func (d *Directory) BeginPassword(ctx context.Context, userID string) (TOTP, err
 	if err != nil {
 		return TOTP{}, err
 	}
-	return d.ceremonies.totp("user "+userID, a.Name), nil
+	return d.newTOTP(a.totpPurpose(), a.Name)
+}
+
+// totpPurpose is that of a new authenticator app of the account. It is another one as soon
+// as the account has the new app.
+func (a *Account) totpPurpose() string {
+	return "user " + a.ID + " " + hex.EncodeToString(digest(a.TOTP+" "+a.Password))
 }
 
 // FinishPassword sets password and authenticator app together, once a code shows
-// that the app has the secret. fault.Invalid, fault.Conflict.
+// that the app has the secret. fault.Invalid.
 func (d *Directory) FinishPassword(ctx context.Context, userID, password, code string) error {
 	a, err := d.rows.Account(ctx, userID)
 	if err != nil {
 		return err
 	}
-	set, err := d.newPassword("user "+userID, a.Name, password, code)
+	set, err := d.newPassword(a.totpPurpose(), a.Name, password, code)
 	if err != nil {
 		return err
 	}
@@ -268,20 +311,27 @@ func (d *Directory) FinishPassword(ctx context.Context, userID, password, code s
 
 // newPassword checks a new password and the first code of a new secret, and gives
 // what sets them.
-func (d *Directory) newPassword(ceremony, name, password, code string) (func(*Account), error) {
+func (d *Directory) newPassword(purpose, name, password, code string) (func(*Account), error) {
 	if err := validPassword(name, password); err != nil {
 		return nil, err
 	}
-	t, ok := d.ceremonies.pendingTOTP(ceremony)
-	if !ok {
-		return nil, fault.Errorf(fault.Conflict, "the secret for the authenticator app has expired; begin again")
+	pending, err := d.pendingTOTP(purpose)
+	if err != nil {
+		return nil, err
 	}
-	step, ok := checkTOTP(t.Secret, strings.ReplaceAll(strings.TrimSpace(code), " ", ""), d.Now(), 0)
-	if !ok {
-		return nil, fault.Errorf(fault.Invalid, "code: it is not the one that the authenticator app shows now; check its clock and this machine's")
+	var secret string
+	var step int64
+	for _, s := range pending {
+		if at, ok := checkTOTP(s, strings.ReplaceAll(strings.TrimSpace(code), " ", ""), d.Now(), 0); ok {
+			secret, step = s, at
+			break
+		}
+	}
+	if secret == "" {
+		return nil, fault.Errorf(fault.Invalid, "code: it is not the one that the authenticator app shows now; check its clock and this machine's. If the page is older than %d minutes, open it again and scan the new secret", int(totpWindow.Minutes()))
 	}
 	hash := d.hashPassword(password)
-	return func(a *Account) { a.Password, a.TOTP, a.TOTPStep, a.Failures = hash, t.Secret, step, 0 }, nil
+	return func(a *Account) { a.Password, a.TOTP, a.TOTPStep, a.Failures = hash, secret, step, 0 }, nil
 }
 
 // NewRecoveryCodes makes new codes in place of all before, and shows them once.

@@ -2,13 +2,9 @@ package identity
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"log/slog"
-	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -27,6 +23,9 @@ type Seals interface {
 	Renew(ctx context.Context, b appliance.Binding, seal []byte) ([]byte, error)
 	Admit(b appliance.Binding, seal []byte) error
 	Held() error
+	SealShared(b appliance.Binding, secret []byte) ([]byte, error)
+	OpenShared(b appliance.Binding, sealed []byte) ([]byte, error)
+	MACShared(b appliance.Binding) ([]byte, error)
 }
 
 // rows is a [Store] whose rows are authenticated: what it gives has a good seal, or
@@ -36,9 +35,11 @@ type Seals interface {
 // it may sign in then, as somebody has to give the HSM's PIN, and are marked as unverified;
 // invitations and API tokens are refused, and so is every change.
 //
-// Sessions are sealed by a key of this process alone, and are good as long as it has them
-// in memory: they work in every state, and end with the process. One that has ended
-// is not good again when its row is put back.
+// A session has two seals. That of all unlocked nodes decides while the appliance is
+// unlocked, so that a session goes on at another node, and after a restart. One of this
+// process decides otherwise: while the appliance is locked or held a session is good as long as
+// this process has it in memory. One that has ended leaves a row that it is spent, so that it is
+// not good again on any node when its own row is put back.
 //
 // While the state is held, its rows may be those of an earlier one: nobody can tell
 // whether an API token was revoked since, so all are refused. People sign in.
@@ -46,17 +47,13 @@ type rows struct {
 	Store
 	seals   Seals
 	log     *slog.Logger
-	process [sha256.Size]byte
+	process processKey
 	told    sync.Map // what was refused and logged, by its ID: once is enough
 
-	mu   sync.Mutex
-	live map[string]liveSession // by ID: the sessions that have not ended
-}
-
-// liveSession is what is remembered of a session.
-type liveSession struct {
-	user    string
-	expires time.Time
+	mu    sync.Mutex
+	live  map[string]liveSession // by ID: the sessions that this process has made and not ended
+	spent map[string]Spent       // by ID: what was used up in this process alone
+	ended map[string]Spent       // by ID of the session: ended while no other node could be told
 }
 
 // refuse logs that a row is refused.
@@ -67,9 +64,7 @@ func (r *rows) refuse(what, name, id, remedy string) {
 }
 
 func newRows(store Store, seals Seals, log *slog.Logger) *rows {
-	r := &rows{Store: store, seals: seals, log: log, live: map[string]liveSession{}}
-	_, _ = rand.Read(r.process[:]) // never fails (crypto/rand)
-	return r
+	return &rows{Store: store, seals: seals, log: log, process: newProcessKey(), live: map[string]liveSession{}, spent: map[string]Spent{}, ended: map[string]Spent{}}
 }
 
 func accountBinding(text []byte) appliance.Binding {
@@ -211,7 +206,7 @@ func (r *rows) DeleteAccount(ctx context.Context, id string, rule Rule) error {
 		}
 		err = r.Store.DeleteAccount(ctx, a, r.checked(ctx, rule))
 		if err == nil {
-			r.end(func(_ string, s liveSession) bool { return s.user == id })
+			r.forget(func(_ string, s liveSession) bool { return s.user == id })
 		}
 		if fault.CodeOf(err) != fault.Changed || attempt == 3 {
 			return err
@@ -252,89 +247,6 @@ func (r *rows) Invitation(ctx context.Context, digest []byte) (*Invitation, erro
 		return nil, err
 	}
 	return i, nil
-}
-
-// sessionSeal is the seal of a session by this process.
-func (r *rows) sessionSeal(s *Session) []byte {
-	mac := hmac.New(sha256.New, r.process[:])
-	mac.Write(s.Binding().AAD())
-	return mac.Sum(nil)
-}
-
-// ofProcess says whether this process has made the session, and has not ended it.
-func (r *rows) ofProcess(s *Session) bool {
-	r.mu.Lock()
-	_, live := r.live[s.ID]
-	r.mu.Unlock()
-	return live && hmac.Equal(s.Seal, r.sessionSeal(s))
-}
-
-func (r *rows) CreateSession(ctx context.Context, s *Session) error {
-	s.Seal = r.sessionSeal(s)
-	if err := r.Store.CreateSession(ctx, s); err != nil {
-		return err
-	}
-	r.end(func(_ string, old liveSession) bool { return !s.CreatedAt.Before(old.expires) })
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.live[s.ID] = liveSession{s.UserID, s.ExpiresAt}
-	return nil
-}
-
-// end forgets sessions, so that they are not good any more.
-func (r *rows) end(which func(id string, s liveSession) bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	maps.DeleteFunc(r.live, which)
-}
-
-func (r *rows) DeleteSession(ctx context.Context, id string) error {
-	r.end(func(live string, _ liveSession) bool { return live == id })
-	return r.Store.DeleteSession(ctx, id)
-}
-
-func (r *rows) DeleteSessions(ctx context.Context, user string) (int, error) {
-	r.end(func(_ string, s liveSession) bool { return s.user == user })
-	return r.Store.DeleteSessions(ctx, user)
-}
-
-func (r *rows) Session(ctx context.Context, digest []byte) (*Session, error) {
-	s, err := r.Store.Session(ctx, digest)
-	if err != nil {
-		return nil, err
-	}
-	if !r.ofProcess(s) {
-		return nil, fault.Errorf(fault.NotFound, "there is no such session")
-	}
-	return s, nil
-}
-
-func (r *rows) Sessions(ctx context.Context, user string) ([]Session, error) {
-	all, err := r.Store.Sessions(ctx, user)
-	var good []Session
-	for i := range all {
-		if r.ofProcess(&all[i]) {
-			good = append(good, all[i])
-		}
-	}
-	return good, err
-}
-
-// ProveSession notes when the user proved to be present. Nothing happens if there
-// is no such session.
-func (r *rows) ProveSession(ctx context.Context, id string, at time.Time) error {
-	err := r.UpdateSession(ctx, id, func(s *Session) error {
-		if !r.ofProcess(s) {
-			return fault.Errorf(fault.NotFound, "there is no such session")
-		}
-		s.ProvenAt = at
-		s.Seal = r.sessionSeal(s)
-		return nil
-	})
-	if fault.CodeOf(err) == fault.NotFound {
-		return nil
-	}
-	return err
 }
 
 func (r *rows) CreateToken(ctx context.Context, t *Token) (err error) {

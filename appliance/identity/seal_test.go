@@ -471,16 +471,20 @@ func TestSetupStaysOver(t *testing.T) {
 	}
 }
 
-// TestSessionsEndWithTheProcess: another process takes no session of this one, so
-// that none can be kept for later, or made in the database.
-func TestSessionsEndWithTheProcess(t *testing.T) {
+// TestSessionsOfAnotherProcess: an unlocked process takes a session that another one of the
+// installation has made, and a locked one does not, so that none can be made in the database.
+func TestSessionsOfAnotherProcess(t *testing.T) {
 	d := open(t, nil)
 	a := d.enrol("alice", identity.RoleAdministrator)
 	again, err := identity.New(d.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wants(t, "in another process", errorOf(again.Session(t.Context(), a.token, true)), fault.Unauthenticated)
+	if p, err := again.Session(t.Context(), a.token, true); err != nil || p.Name != "alice" {
+		t.Errorf("in another process: %+v %v", p, err)
+	}
+	d.vault.set(false, true)
+	wants(t, "in another process that is locked", errorOf(again.Session(t.Context(), a.token, true)), fault.Unauthenticated)
 	if list, err := again.Sessions(t.Context(), ""); err != nil || len(list) != 0 {
 		t.Errorf("%v %v", list, err)
 	}

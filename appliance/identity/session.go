@@ -72,7 +72,7 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 	now := d.stamp()
 	if !now.Before(s.ExpiresAt) || now.Sub(s.LastSeenAt) >= d.Idle {
 		d.Log.Info("a session has expired", "session", s.ID, "user", s.UserName)
-		if err := d.rows.DeleteSession(ctx, s.ID); err != nil && fault.CodeOf(err) != fault.NotFound {
+		if err := d.rows.EndSession(ctx, now, s.ID); err != nil && fault.CodeOf(err) != fault.NotFound && !away(err) {
 			return Principal{}, err
 		}
 		return Principal{}, ErrProof
@@ -82,19 +82,27 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 		return Principal{}, ErrProof
 	}
 	if used && now.Sub(s.LastSeenAt) >= touchEvery {
-		if err := d.rows.TouchSession(ctx, s.ID, now); err != nil {
+		err := d.rows.TouchSession(ctx, s.ID, now)
+		if err == nil {
+			err = d.rows.shareSession(ctx, s)
+		}
+		if err != nil && !away(err) {
 			return Principal{}, err
 		}
 	}
 	return principal(a, s), nil
 }
 
+// away says whether an error is that the fleet's database does not answer. What only notes a
+// use can be left out then.
+func away(err error) bool { return fault.CodeOf(err) == fault.DatabaseAway }
+
 // SignOut ends a session, by the token of its cookie. It is no error if it has
 // ended.
 func (d *Directory) SignOut(ctx context.Context, token string) error {
 	s, err := d.rows.Session(ctx, digest(token))
 	if err == nil {
-		err = d.rows.DeleteSession(ctx, s.ID)
+		err = d.rows.EndSession(ctx, d.stamp(), s.ID)
 	}
 	if fault.CodeOf(err) == fault.NotFound {
 		return nil
@@ -116,12 +124,12 @@ func (d *Directory) Sessions(ctx context.Context, userID string) ([]Session, err
 
 // RevokeSession ends a session by its ID. fault.NotFound.
 func (d *Directory) RevokeSession(ctx context.Context, id string) error {
-	return d.rows.DeleteSession(ctx, id)
+	return d.rows.EndSession(ctx, d.stamp(), id)
 }
 
 // RevokeSessions ends all sessions of a user, and gives how many there were.
 func (d *Directory) RevokeSessions(ctx context.Context, userID string) (int, error) {
-	return d.rows.DeleteSessions(ctx, userID)
+	return d.rows.EndSessions(ctx, d.stamp(), userID)
 }
 
 // TokenPrefix begins every API token, so that they are easy to find where they

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -155,7 +157,8 @@ func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from
 	if err != nil {
 		return "", err
 	}
-	if !open || !d.isSetupCode(strings.TrimSpace(code)) {
+	code = strings.TrimSpace(code)
+	if !open || !d.isSetupCode(code) && !d.isSetupCodeOfNode(ctx, code) {
 		return "", d.failed(from, "", "wrong setup code, or setup is over")
 	}
 	_, token, err := d.invite(ctx, Invitation{Name: name, Role: RoleAdministrator, InvitedBy: "setup code", Setup: true})
@@ -171,6 +174,54 @@ func (d *Directory) isSetupCode(given string) bool {
 	}
 	sum := sha256.Sum256([]byte(given))
 	return want != nil && subtle.ConstantTimeCompare(sum[:], want[:]) == 1
+}
+
+// Each node of a fleet has a setup code, and says it on its machine. Once a node is unlocked
+// it leaves its code's digest for the others as an invitation that invites nobody, so that any
+// node takes it.
+const (
+	setupCodeName = "setup code" // no name of a user: it has a space
+	setupCodeTime = 30 * 24 * time.Hour
+)
+
+// Unlocked is called when the appliance has been unlocked. It tells the other nodes of the
+// setup code of this one, and which sessions have ended while it was locked.
+func (d *Directory) Unlocked(ctx context.Context) error {
+	return errors.Join(d.rows.tell(ctx, d.stamp()), d.shareSetupCode(ctx))
+}
+
+// shareSetupCode has the other nodes take the setup code of this one.
+func (d *Directory) shareSetupCode(ctx context.Context) error {
+	d.mu.Lock()
+	sum := d.setupSum
+	d.mu.Unlock()
+	if d.Nodes == nil || sum == nil {
+		return nil
+	}
+	if open, err := d.SetupOpen(ctx); err != nil || !open {
+		return err
+	}
+	now := d.stamp()
+	err := d.rows.CreateInvitation(ctx, &Invitation{ID: hex.EncodeToString(sum[:16]), Name: setupCodeName, Role: RoleAdministrator, InvitedBy: setupCodeName,
+		CreatedAt: now, ExpiresAt: now.Add(setupCodeTime), Setup: true, Digest: sum[:]})
+	if fault.CodeOf(err) == fault.Exists {
+		return nil
+	}
+	return err
+}
+
+// isSetupCodeOfNode says whether a code is that of any node.
+func (d *Directory) isSetupCodeOfNode(ctx context.Context, given string) bool {
+	if d.Nodes == nil {
+		return false
+	}
+	for _, code := range []string{given, strings.ToUpper(given)} { // as it was given, or as it is printed
+		i, err := d.rows.Invitation(ctx, digest(code))
+		if err == nil && i.Setup && i.Name == setupCodeName && d.Now().Before(i.ExpiresAt) {
+			return true
+		}
+	}
+	return false
 }
 
 // Invite makes an invitation for a new user, and gives the token of its link,
@@ -245,7 +296,7 @@ func (d *Directory) OpenInvitation(ctx context.Context, token string) (Invitatio
 	}
 	i, err := d.rows.Invitation(ctx, digest(token))
 	switch {
-	case fault.CodeOf(err) == fault.NotFound:
+	case fault.CodeOf(err) == fault.NotFound, err == nil && i.Name == setupCodeName:
 		return Invitation{}, d.failed(Client{}, "", "there is no such invitation, or it was used")
 	case err != nil:
 		return Invitation{}, err
@@ -285,7 +336,7 @@ func (d *Directory) FinishEnrolPasskey(ctx context.Context, token, ceremonyID, n
 	if err != nil {
 		return SignedIn{}, err
 	}
-	p, err := d.finishCreate(a, purpose, ceremonyID, name, response)
+	p, err := d.finishCreate(ctx, a, purpose, ceremonyID, name, response)
 	if err != nil {
 		return SignedIn{}, err
 	}
@@ -300,7 +351,7 @@ func (d *Directory) BeginEnrolPassword(ctx context.Context, token string) (TOTP,
 	if err != nil {
 		return TOTP{}, err
 	}
-	return d.ceremonies.totp(purpose, a.Name), nil
+	return d.newTOTP(purpose, a.Name)
 }
 
 // FinishEnrolPassword makes the user, uses the invitation up, and signs in.

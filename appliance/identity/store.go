@@ -275,6 +275,14 @@ type Session struct {
 	Seal   []byte `json:"-"`
 }
 
+// Spent is something that was good once and is used up: a ceremony that was finished, or a
+// session that has ended. The row is what makes it single-use on all nodes.
+type Spent struct {
+	ID string
+	// At is when; ExpiresAt is when it would not be good any more by itself.
+	At, ExpiresAt time.Time
+}
+
 // Token is an API token.
 type Token struct {
 	ID         string    `json:"id"`
@@ -348,6 +356,12 @@ type Store interface {
 	// DeleteSessions removes a user's, and gives how many.
 	DeleteSession(ctx context.Context, id string) error
 	DeleteSessions(ctx context.Context, user string) (int, error)
+
+	// Spend adds what is used up, and drops what has expired by then; fault.Exists if there is
+	// one with that ID.
+	Spend(ctx context.Context, u Spent) error
+	// Spent says whether there is one with that ID.
+	Spent(ctx context.Context, id string) (bool, error)
 
 	// CreateToken adds one; fault.Exists if the name is taken.
 	CreateToken(ctx context.Context, t *Token) error

@@ -135,6 +135,7 @@ func TestWaitIsNotCancelled(t *testing.T) {
 			storetest.Must(t, l.Append(t.Context(), 1, []byte("one")))
 			newest := func(want uint64) bool { n, err := other.Newest(t.Context()); return err == nil && n == want }
 
+			defer replica.Resume() // also if the test fails
 			replica.Pause()
 			short, end := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer end()
@@ -182,6 +183,71 @@ func TestPause(t *testing.T) {
 	began := time.Now()
 	await(t, func() bool { n, err := l.Newest(t.Context()); return err == nil && n == 1 })
 	if passed := time.Since(began); passed > 5*time.Second {
+		t.Errorf("it was used again after %v", passed)
+	}
+}
+
+// TestAwayAtFirst: a log is made though its database is away, does not hold up its
+// callers, and is used once the database is there.
+func TestAwayAtFirst(t *testing.T) {
+	s := postgrestest.Start(t)
+	url := s.Database(t)
+	s.Pause()
+	l, err := postgres.New(postgres.Options{URL: url})
+	storetest.Must(t, err)
+	t.Cleanup(l.Close)
+	results := make(chan time.Duration)
+	const calls = 5
+	for range calls {
+		go func() {
+			began := time.Now()
+			ctx, end := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer end()
+			_, err := l.Newest(ctx)
+			storetest.Wants(t, err, fault.DatabaseAway, "in time")
+			results <- time.Since(began)
+		}()
+	}
+	for range calls {
+		if passed := <-results; passed > 3*time.Second {
+			t.Errorf("a call took %v", passed)
+		}
+	}
+	s.Resume()
+	await(t, func() bool { return l.Append(t.Context(), 1, []byte("one")) == nil })
+}
+
+// TestCut: while connections are cut so that nothing comes back, not even an end, calls
+// end in time; a network that works again is used at once.
+func TestCut(t *testing.T) {
+	s := postgrestest.Start(t)
+	n := newNetwork(t, s.Address())
+	db := s.NewDatabase(t)
+	l := open(t, postgres.Options{URL: "postgres://" + postgrestest.User + "@" + n.address() + "/" + db, PasswordFile: s.TLS.PasswordFile, CA: s.TLS.CA})
+	storetest.Must(t, l.Append(t.Context(), 1, []byte("one")))
+	n.cut()
+	results := make(chan error)
+	const calls = 20 // more than there are connections
+	for range calls {
+		go func() {
+			ctx, end := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer end()
+			_, err := l.Newest(ctx)
+			results <- err
+		}()
+	}
+	for range calls {
+		storetest.Wants(t, <-results, fault.DatabaseAway, "in time")
+	}
+	n.mend()
+	began := time.Now()
+	await(t, func() bool {
+		ctx, end := context.WithTimeout(t.Context(), time.Second)
+		defer end()
+		newest, err := l.Newest(ctx)
+		return err == nil && newest == 1
+	})
+	if passed := time.Since(began); passed > 6*time.Second {
 		t.Errorf("it was used again after %v", passed)
 	}
 }

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -23,10 +22,13 @@ type Log struct {
 	pool     *pgxpool.Pool
 	schema   schema
 	migrated atomic.Bool // the tables are there
-	// preparing is held by who makes them.
-	preparing sync.Mutex
-	notices   *notices
-	log       *slog.Logger
+	// preparing is full while they are made.
+	preparing chan struct{}
+	// open ends when the log is closed.
+	open    context.Context
+	end     context.CancelFunc
+	notices *notices
+	log     *slog.Logger
 }
 
 var (
@@ -58,7 +60,7 @@ func New(o Options) (*Log, error) {
 	if (o.Certificate == "") != (o.Key == "") {
 		return nil, fault.Errorf(fault.Invalid, "state.database_certificate and state.database_key belong together: one of them is missing")
 	}
-	l := &Log{connector: &connector{options: o, address: a}, log: o.Log}
+	l := &Log{connector: &connector{options: o, address: a}, preparing: make(chan struct{}, 1), log: o.Log}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -72,30 +74,50 @@ func New(o Options) (*Log, error) {
 	if l.pool, err = pgxpool.NewWithConfig(context.Background(), config); err != nil {
 		return nil, fault.Wrapf(fault.Internal, err, "the database cannot be used")
 	}
-	l.notices = l.listen(config.ConnConfig)
+	l.open, l.end = context.WithCancel(context.Background())
+	l.notices = l.listen(l.open, config.ConnConfig)
 	return l, nil
 }
 
-// prepared brings the tables to this release's, once.
+// prepared brings the tables to this release's, once. It is waited for as long as ctx
+// allows, and goes on without: a migration can take longer than a caller waits.
 func (l *Log) prepared(ctx context.Context) error {
 	if l.migrated.Load() {
 		return nil
 	}
-	l.preparing.Lock()
-	defer l.preparing.Unlock()
-	if l.migrated.Load() {
+	select {
+	case l.preparing <- struct{}{}:
+	case <-ctx.Done():
+		return l.failed(ctx, ctx.Err())
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-l.preparing }()
+		done <- l.prepareNow()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return l.failed(ctx, ctx.Err())
+	}
+}
+
+func (l *Log) prepareNow() error {
+	if l.migrated.Load() { // by the call before
 		return nil
 	}
-	if err := l.migrate(ctx); err != nil {
+	if err := l.migrate(l.open); err != nil {
 		return err
 	}
-	l.reportStandbys(ctx)
+	l.reportStandbys(l.open)
 	return nil
 }
 
 // Close ends the use of the log.
 func (l *Log) Close() {
-	l.notices.close()
+	l.end()
+	<-l.notices.done
 	l.pool.Close()
 }
 

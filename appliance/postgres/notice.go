@@ -11,7 +11,6 @@ import (
 // notices takes the NOTIFY of other nodes, on a connection of its own.
 type notices struct {
 	changed chan struct{}
-	stop    context.CancelFunc
 	done    chan struct{}
 }
 
@@ -24,10 +23,9 @@ const (
 	mostPause  = 15 * time.Second
 )
 
-// listen begins to listen.
-func (l *Log) listen(config *pgx.ConnConfig) *notices {
-	ctx, stop := context.WithCancel(context.Background())
-	n := &notices{changed: make(chan struct{}, 1), stop: stop, done: make(chan struct{})}
+// listen listens until ctx ends.
+func (l *Log) listen(ctx context.Context, config *pgx.ConnConfig) *notices {
+	n := &notices{changed: make(chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		defer close(n.done)
 		pause := firstPause
@@ -93,9 +91,4 @@ func (l *Log) hear(ctx context.Context, config *pgx.ConnConfig, changed chan<- s
 			return false, l.failed(ctx, err)
 		}
 	}
-}
-
-func (n *notices) close() {
-	n.stop()
-	<-n.done
 }

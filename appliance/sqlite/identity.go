@@ -406,6 +406,34 @@ func (s *DB) DeleteSessions(ctx context.Context, user string) (int, error) {
 	return int(n), err
 }
 
+// Spend implements [identity.Store].
+func (s *DB) Spend(ctx context.Context, u identity.Spent) error {
+	return s.write(ctx, func(c *conn) error {
+		if _, err := c.exec(`DELETE FROM spent WHERE expires_at <= ?`, u.At.UnixMilli()); err != nil {
+			return err
+		}
+		n, err := c.exec(`INSERT INTO spent (id, expires_at) VALUES (?, ?) ON CONFLICT DO NOTHING`, u.ID, u.ExpiresAt.UnixMilli())
+		if err == nil && n == 0 {
+			return fault.Errorf(fault.Exists, "%s is used up already", u.ID)
+		}
+		return err
+	})
+}
+
+// Spent implements [identity.Store].
+func (s *DB) Spent(ctx context.Context, id string) (spent bool, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		matches, err := s.rowMatches(ctx, c, "spent", "id = ?", id)
+		if err != nil || !matches {
+			return cmp.Or(err, stateChanged())
+		}
+		var one int
+		spent, err = c.one([]any{&one}, `SELECT 1 FROM spent WHERE id = ?`, id)
+		return err
+	})
+	return spent, err
+}
+
 const tokenColumns = `digest, id, name, role, created_by, created_at, expires_at, last_used_at, revoked_at, origin, seal`
 
 func scanToken(t *identity.Token) []any {

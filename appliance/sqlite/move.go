@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// Split copies a database into two: the rows that a fleet shares, and those of this machine.
-// Neither has manifests: they are sealed as they are when their state is opened. The files
-// must not exist. The database may be open.
+// Split copies a database into two: the rows that a fleet shares, with their manifests, whose
+// chain goes on; and those of this machine, without any. Both are sealed as they are when
+// their state is opened. The files must not exist. The database may be open.
 func Split(ctx context.Context, from, shared, machine string) error {
-	if err := copyPart(ctx, from, shared, func(table string) bool { return !slices.Contains(machineTables, table) }); err != nil {
+	if err := copyPart(ctx, from, shared, ofFleet); err != nil {
 		return refuse(shared, err)
 	}
 	if err := copyPart(ctx, from, machine, func(table string) bool { return slices.Contains(machineTables, table) }); err != nil {
@@ -24,7 +24,7 @@ func Split(ctx context.Context, from, shared, machine string) error {
 
 // Join copies the rows that a fleet shares and those of this machine into one database.
 func Join(ctx context.Context, shared, machine, to string) error {
-	err := copyPart(ctx, shared, to, func(table string) bool { return !slices.Contains(machineTables, table) })
+	err := copyPart(ctx, shared, to, ofFleet)
 	if err != nil {
 		return refuse(to, err)
 	}
@@ -47,6 +47,8 @@ func Join(ctx context.Context, shared, machine, to string) error {
 	return nil
 }
 
+func ofFleet(table string) bool { return !slices.Contains(machineTables, table) }
+
 // copyPart copies a database with the rows of some tables alone.
 func copyPart(ctx context.Context, from, to string, keep func(table string) bool) error {
 	if err := copyAtOneMoment(ctx, from, to); err != nil {
@@ -54,7 +56,7 @@ func copyPart(ctx context.Context, from, to string, keep func(table string) bool
 	}
 	return alter(ctx, to, func(c *sql.Conn, tables []string) error {
 		for _, table := range tables {
-			if slices.Contains(engineTables, table) || keep(table) && !slices.Contains(manifestTables, table) {
+			if slices.Contains(engineTables, table) || keep(table) {
 				continue
 			}
 			if _, err := c.ExecContext(ctx, fmt.Sprintf(`DELETE FROM %q`, table)); err != nil {

@@ -115,7 +115,7 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 		st.tx.forced[appliance.ScopeInstallation], st.tx.anchored = true, true
 	}
 	if o.Log != nil {
-		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt, bySnapshot: n > inFirstChange}
+		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt, bySnapshot: n > inFirstChange || root != nil}
 	}
 	if o.Log != nil && !st.replica.bySnapshot {
 		if _, err := scan(ctx, c, st.specs, func(sp *spec, row []any) { st.tx.recordRow(sp, nil, cloneRow(row)) }); err != nil {

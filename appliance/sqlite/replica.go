@@ -22,7 +22,8 @@ type replica struct {
 	// taking says that the rows that are written are those of another node's change.
 	taking bool
 	// bySnapshot says that the change at hand is the first, and has no rows: there are so
-	// many that a snapshot has them.
+	// many, or they were sealed before in another place, that a snapshot has them and the
+	// links of their manifests.
 	bySnapshot bool
 	// sealed is the change at hand, as it is in the log; nil if there is none.
 	sealed *taken

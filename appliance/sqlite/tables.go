@@ -21,14 +21,18 @@ var engineTables = []string{"goose_db_version"}
 // remaining says which rows of a table outlive a restore, as an SQL condition; of
 // tables that are not here all do. The others could do harm that somebody has
 // prevented since the backup. Nobody stays signed in, and no token is valid that may
-// have been revoked. Nobody approves today what was asked for then. And the noted
-// objects of the HSM's token are another appliance's to destroy.
+// have been revoked. Nobody approves today what was asked for then. The noted
+// objects of the HSM's token are another appliance's to destroy. And the nodes of then are
+// no nodes of a fleet that begins with a backup.
 var remaining = map[string]string{
 	"sessions":      "false",
+	"spent":         "false", // no session, and no ceremony that was begun, outlives a restore
 	"invitations":   "false",
 	"api_tokens":    "false",
 	"approvals":     "state NOT IN ('pending', 'approved')",
 	"token_objects": "false",
+	"nodes":         "false",
+	"leader":        "false",
 }
 
 // table is a table that a fleet shares.

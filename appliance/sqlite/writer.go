@@ -102,7 +102,7 @@ func (w *writer) do(ctx context.Context, apply func(*conn) error) error {
 
 // announced does that, and has the change announced before it counts as taken over.
 func (w *writer) announced(ctx context.Context, apply func(*conn) error, announce func()) error {
-	c := &change{apply: apply, done: make(chan error, 1)}
+	c := &change{apply: fenced(ctx, apply), done: make(chan error, 1)}
 	err := w.hand(ctx, c)
 	if err == nil {
 		announce()

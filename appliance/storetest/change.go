@@ -25,7 +25,7 @@ const stale = fault.Changed
 var (
 	reads = []string{"Installation", "MasterKeyNoted", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "HasKeysInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
-		"Session", "Sessions", "Tokens", "Token", "Approval", "Approvals"}
+		"Session", "Sessions", "Spent", "Tokens", "Token", "Approval", "Approvals", "Nodes", "Leader"}
 	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "Damaged", "Past", "CatchUp", "Position", "Passed", "KeepSnapshot", "Close"}
 )
 
@@ -327,8 +327,12 @@ var inserts = map[string]change{
 		}, look: lookUsers, without: fault.Exists,
 		again: func(ctx context.Context, s Engine) error { return s.CreateInvitation(ctx, oneInvite) }},
 	"CreateSession": {make: makeUser, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateSession(ctx, oneSession) }, look: lookSessions, without: fault.Exists},
+	"Spend": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error {
+		return s.Spend(ctx, identity.Spent{ID: "session 1", At: At(1), ExpiresAt: At(59)})
+	}, look: func(ctx context.Context, s Engine) (any, error) { return s.Spent(ctx, "session 1") }, without: fault.Exists},
 	"CreateToken": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateToken(ctx, oneToken) },
 		look: func(ctx context.Context, s Engine) (any, error) { return s.Tokens(ctx) }, without: fault.Exists},
+	"CreateNode":     {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateNode(ctx, oneNode) }, look: lookNodes, without: fault.Exists},
 	"CreateApproval": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateApproval(ctx, oneRequest) }, look: lookRequests, without: fault.Exists},
 }
 
@@ -355,6 +359,19 @@ var updates = map[string]change{
 			was.Seal = sealed(was.Seal, right)
 			return s.SetSetting(ctx, &appliance.SettingRow{Name: "s", Value: "w", Seal: []byte("another")}, &was)
 		}, look: func(ctx context.Context, s Engine) (any, error) { return s.Setting(ctx, "s") }, without: fault.NotFound},
+	"UpdateNode": {make: func(ctx context.Context, s Engine) error { return s.CreateNode(ctx, oneNode) }, do: func(ctx context.Context, s Engine, right bool) error {
+		n := *oneNode
+		n.State, n.Seal = appliance.NodeDrained, []byte("another")
+		return s.UpdateNode(ctx, &n, sealed(oneNode.Seal, right))
+	}, look: lookNodes, without: fault.NotFound},
+	"DeleteNode": {make: func(ctx context.Context, s Engine) error { return s.CreateNode(ctx, oneNode) }, do: func(ctx context.Context, s Engine, right bool) error {
+		return s.DeleteNode(ctx, oneNode.ID, sealed(oneNode.Seal, right))
+	}, look: lookNodes, without: fault.NotFound},
+	"SetLeader": {make: func(ctx context.Context, s Engine) error { return s.SetLeader(ctx, oneLeader, nil) }, do: func(ctx context.Context, s Engine, right bool) error {
+		was := *oneLeader
+		was.Seal = sealed(was.Seal, right)
+		return s.SetLeader(ctx, &appliance.LeaderRow{Node: ID(8), Token: 2, Seal: []byte("another")}, &was)
+	}, look: func(ctx context.Context, s Engine) (any, error) { return s.Leader(ctx) }, without: fault.NotFound},
 	"UpdateKeyStore": {make: makeStore, do: func(ctx context.Context, s Engine, right bool) error {
 		ks := *store
 		ks.RequestsPerSecond, ks.Seal = 99, []byte("another")

@@ -101,41 +101,105 @@ func (k *auditKeys) verifiers() (note.Verifiers, error) {
 
 func auditVerifyCommand(a *admin) *cobra.Command {
 	var keys auditKeys
-	var id, checkpoint string
+	var o audit.FleetOptions
+	var checkpoints []string
+	var until string
 	c := &cobra.Command{
-		Use:   "verify [DIR] {--key FILE | --evidence FILE} [--checkpoint FILE]",
-		Short: "Check an audit log offline: that no record was changed, dropped, moved or added",
+		Use:   "verify [DIR ...] {--key FILE | --evidence FILE} [--checkpoint FILE] [--until TIME]",
+		Short: "Check audit logs offline: that no record was changed, dropped, moved or added",
 		Long: "Check an audit log offline: that no record was changed, dropped, moved or added, and that its checkpoints are\n" +
 			"signed. A checkpoint that you have kept elsewhere (holdfast audit checkpoint) finds a log that was swapped for\n" +
-			"an older copy. It exits 0 if the log is whole, 1 if not, 2 if the input is unusable.",
-		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
+			"an older copy. Give the logs of all nodes of a fleet, and the keys of all: each is then held against what the\n" +
+			"others have countersigned of it as well. It exits 0 if the logs are whole, 1 if not, 2 if the input is unusable,\n" +
+			"3 if nothing is wrong but a log is missing that another names.",
+		RunE: cli.Does(func(cmd *cobra.Command, dirs []string) error {
 			verifiers, err := keys.verifiers()
 			if err != nil {
 				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
-			o := audit.VerifyOptions{LogID: id}
-			if checkpoint != "" {
-				if o.Checkpoint, err = cli.ReadInput(checkpoint); err != nil {
+			for _, file := range checkpoints {
+				text, err := cli.ReadInput(file)
+				if err != nil {
 					return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 				}
+				o.Checkpoints = append(o.Checkpoints, text)
 			}
-			report, err := audit.Verify(append(args, defaultAuditDir)[0], verifiers, o)
-			if report == nil {
-				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
-			}
-			if err := a.Show(cmd, report, func(w io.Writer) { showAuditReport(w, report) }); err != nil {
+			if err := timeFlag("--until", until, &o.Until); err != nil {
 				return err
 			}
-			if err != nil {
-				return cli.ErrReported
+			if len(dirs) == 0 {
+				dirs = []string{defaultAuditDir}
 			}
-			return nil
+			report, err := audit.VerifyFleet(dirs, verifiers, o)
+			if err != nil {
+				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
+			}
+			return a.showVerified(cmd, report)
 		}),
 	}
 	keys.add(c)
-	c.Flags().StringVar(&id, "log-id", "", "the ID that the log must have")
-	c.Flags().StringVar(&checkpoint, "checkpoint", "", "a checkpoint of the log that was kept elsewhere")
+	c.Flags().StringVar(&o.LogID, "log-id", "", "the ID that the log must have; for one log alone")
+	c.Flags().StringArrayVar(&checkpoints, "checkpoint", nil, "a checkpoint of the log that was kept elsewhere; may be given again, for the logs of several nodes")
+	c.Flags().StringVar(&until, "until", "", "leave out countersignatures after this time (RFC 3339): when you began to copy the folders")
 	return c
+}
+
+// oneReport is what is shown of one log alone.
+type oneReport struct {
+	*audit.Report
+	Missing []audit.MissingLog `json:"missing,omitempty"`
+}
+
+// showVerified shows a report, and gives the error that its verdict exits with.
+func (a *admin) showVerified(cmd *cobra.Command, r *audit.FleetReport) error {
+	var err error
+	if len(r.Logs) == 1 {
+		one := &r.Logs[0]
+		if one.Error != "" {
+			return fmt.Errorf("%w: %s: %s", cli.ErrUnusable, one.Dir, one.Error)
+		}
+		err = a.Show(cmd, oneReport{&one.Report, r.Missing}, func(w io.Writer) {
+			showAuditReport(w, &one.Report)
+			showMissing(w, r.Missing)
+			cli.Row(w, "verdict", string(r.Verdict))
+		})
+	} else {
+		err = a.Show(cmd, r, func(w io.Writer) { showFleetReport(w, r) })
+	}
+	switch {
+	case err != nil:
+		return err
+	case r.Verdict == audit.VerdictBroken:
+		return cli.ErrReported
+	case r.Verdict == audit.VerdictIncomplete:
+		return cli.ErrIncomplete
+	}
+	return nil
+}
+
+func showFleetReport(w io.Writer, r *audit.FleetReport) {
+	for i := range r.Logs {
+		l := &r.Logs[i]
+		cli.Row(w, "folder", l.Dir)
+		if l.Error != "" {
+			cli.Row(w, "error", l.Error)
+		} else {
+			showAuditReport(w, &l.Report)
+			cli.Row(w, "log is", string(l.Verdict()))
+		}
+		cli.Row(w, "")
+	}
+	for _, n := range r.Notes {
+		cli.Row(w, "note", n)
+	}
+	showMissing(w, r.Missing)
+	cli.Row(w, "verdict", string(r.Verdict))
+}
+
+func showMissing(w io.Writer, missing []audit.MissingLog) {
+	for _, m := range missing {
+		cli.Row(w, "missing", m.String())
+	}
 }
 
 func showAuditReport(w io.Writer, r *audit.Report) {
@@ -144,6 +208,9 @@ func showAuditReport(w io.Writer, r *audit.Report) {
 	cli.Row(w, "checkpoints", fmt.Sprintf("%d, the newest of %s over %d records", r.Checkpoints, cli.When(r.Newest.Time), r.Newest.Size))
 	if h := r.Newest.State; h.Sequence > 0 {
 		cli.Row(w, "state", fmt.Sprintf("number %d of %s, digest %s", h.Sequence, h.At.Format(time.RFC3339), h.Digest))
+	}
+	if r.Countersigned > 0 {
+		cli.Row(w, "countersigned", fmt.Sprintf("%d heads by other nodes", r.Countersigned))
 	}
 	if r.Unsigned > 0 {
 		cli.Row(w, "unsigned", fmt.Sprintf("the last %d records, which no checkpoint covers yet", r.Unsigned))
@@ -156,10 +223,7 @@ func showAuditReport(w io.Writer, r *audit.Report) {
 		if b.Segment != "" {
 			cli.Row(w, "where", fmt.Sprintf("%s line %d, record %d", b.Segment, b.Line, b.Seq))
 		}
-		cli.Row(w, "verdict", "broken")
-		return
 	}
-	cli.Row(w, "verdict", "whole")
 }
 
 // auditQuery are the flags that select records.
@@ -175,25 +239,16 @@ func (q *auditQuery) add(c *cobra.Command) {
 	f.StringVar(&q.KeyStore, "key-store", "", "of this key store")
 	f.StringVar(&q.Key, "key-id", "", "of this key, in --key-store")
 	f.StringVar(&q.Principal, "principal", "", "of this principal")
+	f.StringVar(&q.Node, "node", "", "of this node of the fleet")
 	f.StringVar(&q.KMSRequestID, "kms-request-id", "", "with this request ID, which CloudTrail has as well")
-	cli.OneOf(f, &q.Kind, "kind", "of this kind", audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit)
+	cli.OneOf(f, &q.Kind, "kind", "of this kind", audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit, audit.KindFleet)
 	cli.OneOf(f, &q.Result, "result", "with this result", audit.Allowed, audit.Denied, audit.Failed)
 }
 
 // filter reads the times of the flags.
 func (q *auditQuery) filter() (operation.AuditFilter, error) {
-	for _, t := range []struct {
-		flag, text string
-		into       *time.Time
-	}{{"--from", q.from, &q.From}, {"--to", q.to, &q.To}} {
-		if t.text == "" {
-			continue
-		}
-		at, err := time.Parse(time.RFC3339, t.text)
-		if err != nil {
-			return q.AuditFilter, fmt.Errorf("%w: %s %q is not a time such as 2026-11-23T12:00:00Z", cli.ErrUnusable, t.flag, t.text)
-		}
-		*t.into = at
+	if err := errors.Join(timeFlag("--from", q.from, &q.From), timeFlag("--to", q.to, &q.To)); err != nil {
+		return q.AuditFilter, err
 	}
 	if q.Key != "" && q.KeyStore == "" {
 		return q.AuditFilter, fmt.Errorf("%w: --key-id needs --key-store", cli.ErrUnusable)
@@ -201,10 +256,23 @@ func (q *auditQuery) filter() (operation.AuditFilter, error) {
 	return q.AuditFilter, nil
 }
 
+// timeFlag reads the time of a flag, if it is given.
+func timeFlag(flag, text string, into *time.Time) error {
+	if text == "" {
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return fmt.Errorf("%w: %s %q is not a time such as 2026-11-23T12:00:00Z", cli.ErrUnusable, flag, text)
+	}
+	*into = at
+	return nil
+}
+
 func auditSearchCommand(a *admin) *cobra.Command {
 	var q auditQuery
 	var page operation.AuditSearch
-	c := a.reading("search [DIR]", "Find records, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
+	c := a.reading("search [DIR ...]", "Find records of an appliance, of a fleet or of folders, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
 		if page.AuditFilter, err = q.filter(); err != nil {
 			return err
 		}
@@ -213,10 +281,11 @@ func auditSearchCommand(a *admin) *cobra.Command {
 			return err
 		}
 		return a.Show(cmd, found, func(w io.Writer) {
-			showRecords(w, found.Records)
+			showRecords(w, found.Records.Records)
 			if found.Next != "" {
 				cli.Row(w, "more: --cursor "+found.Next)
 			}
+			found.showGaps(w)
 		})
 	})
 	q.add(c)
@@ -227,30 +296,40 @@ func auditSearchCommand(a *admin) *cobra.Command {
 
 func auditTailCommand(a *admin) *cobra.Command {
 	page := operation.AuditSearch{Limit: 20}
-	c := a.reading("tail [DIR]", "Show the newest records, the newest last", func(cmd *cobra.Command, log auditLog, _ []string) error {
+	c := a.reading("tail [DIR ...]", "Show the newest records, the newest last", func(cmd *cobra.Command, log auditLog, _ []string) error {
 		found, err := log.search(cmd.Context(), page)
 		if err != nil {
 			return err
 		}
-		slices.Reverse(found.Records)
-		return a.Show(cmd, found.Records, func(w io.Writer) { showRecords(w, found.Records) })
+		slices.Reverse(found.Records.Records)
+		return a.Show(cmd, found.Records.Records, func(w io.Writer) {
+			showRecords(w, found.Records.Records)
+			found.showGaps(w)
+		})
 	})
 	cli.Between(c.Flags(), &page.Limit, "lines,n", "how many", 1, 1000)
 	return c
 }
 
 func auditShowCommand(a *admin) *cobra.Command {
-	return a.asking("show SEQ", "Show one record, whole", func(cmd *cobra.Command, args []string) error {
-		seq, err := recordNumber(args[0])
-		if err != nil {
+	var n operation.RecordNumber
+	c := a.asking("show SEQ", "Show one record, whole", func(cmd *cobra.Command, args []string) (err error) {
+		if n.Seq, err = recordNumber(args[0]); err != nil {
 			return err
 		}
-		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowAuditRecord, operation.RecordNumber{Seq: seq})
+		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowAuditRecord, n)
 		if err != nil {
 			return err
 		}
 		return a.PrintJSON(cmd, done)
 	})
+	addNode(c, &n.Node)
+	return c
+}
+
+// addNode adds the flag that says in which node's log a record is.
+func addNode(c *cobra.Command, node *string) {
+	c.Flags().StringVar(node, "node", "", "the node of the fleet in whose log it is; without it, the one that answers")
 }
 
 func recordNumber(text string) (int64, error) {
@@ -261,7 +340,7 @@ func recordNumber(text string) (int64, error) {
 	return seq, nil
 }
 
-func showRecords(w io.Writer, records []*audit.Record) {
+func showRecords(w io.Writer, records []audit.NodeRecord) {
 	for _, r := range records {
 		what := r.Principal
 		if what == "" {
@@ -271,17 +350,27 @@ func showRecords(w io.Writer, records []*audit.Record) {
 		if r.KMSRequestID != "" {
 			detail = r.KMSRequestID
 		}
-		cli.Row(w, r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
-			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), cli.OrDash(what), detail)
+		if id := audit.NamedLog(r.Record); id != "" && detail == "" {
+			detail = "log " + id
+		}
+		cells := []any{r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
+			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), cli.OrDash(what), detail}
+		if r.Node != "" {
+			cells = append([]any{r.Node}, cells...)
+		}
+		cli.Row(w, cells...)
 	}
 }
 
 func auditExportCommand(a *admin) *cobra.Command {
 	var q auditQuery
 	want, out := operation.AuditExport{Format: "jsonl"}, ""
-	c := a.reading("export [DIR] --format jsonl|csv", "Write records to a file or to standard output, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
+	c := a.reading("export [DIR ...] --format jsonl|csv", "Write records to a file or to standard output, the newest first", func(cmd *cobra.Command, log auditLog, _ []string) (err error) {
 		if want.AuditFilter, err = q.filter(); err != nil {
 			return err
+		}
+		for _, m := range log.missing() {
+			cli.Row(cmd.ErrOrStderr(), "missing: "+m.String())
 		}
 		if out == "" {
 			return log.export(cmd.Context(), want, cmd.OutOrStdout())
@@ -299,18 +388,20 @@ func auditExportCommand(a *admin) *cobra.Command {
 }
 
 func auditProofCommand(a *admin) *cobra.Command {
-	return a.reading("proof SEQ [DIR]", "Print a proof that a record is in the log, which needs no log to be checked", func(cmd *cobra.Command, log auditLog, args []string) error {
-		seq, err := recordNumber(args[0])
-		if err != nil {
+	var n operation.RecordNumber
+	c := a.reading("proof SEQ [DIR]", "Print a proof that a record is in the log, which needs no log to be checked", func(cmd *cobra.Command, log auditLog, args []string) (err error) {
+		if n.Seq, err = recordNumber(args[0]); err != nil {
 			return err
 		}
-		proof, err := log.proof(cmd.Context(), seq)
+		proof, err := log.proof(cmd.Context(), n)
 		if err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(proof))
 		return err
 	})
+	addNode(c, &n.Node)
+	return c
 }
 
 func auditCheckProofCommand(a *admin) *cobra.Command {
@@ -391,5 +482,8 @@ func showVerification(w io.Writer, v operation.Verification) {
 	}
 	if v.Report != nil {
 		showAuditReport(w, v.Report)
+		if v.Error == "" || v.Report.Broken != nil { // otherwise it could not be read
+			cli.Row(w, "verdict", string(v.Report.Verdict()))
+		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -13,31 +14,57 @@ import (
 	"holdfast/web/operation"
 )
 
-// auditLog is an audit log that can be read: one in a folder, or an appliance's.
+// auditLog is what can be read: logs in folders, an appliance's, or a fleet's.
 type auditLog interface {
-	search(ctx context.Context, page operation.AuditSearch) (*operation.Records, error)
+	search(ctx context.Context, page operation.AuditSearch) (*foundRecords, error)
 	export(ctx context.Context, want operation.AuditExport, w io.Writer) error
-	proof(ctx context.Context, seq int64) ([]byte, error)
+	proof(ctx context.Context, n operation.RecordNumber) ([]byte, error)
+	// missing are the logs that those in the folders name, and that have no folder here.
+	missing() []audit.MissingLog
 }
 
-// reading makes a command that reads the audit log in the folder DIR; without it, the
-// log of the appliance that the flags name.
+// foundRecords is a page of records, and what is not on it.
+type foundRecords struct {
+	*operation.Records
+	Missing []audit.MissingLog `json:"missing,omitempty"`
+}
+
+// showGaps says of which nodes a page has nothing.
+func (f *foundRecords) showGaps(w io.Writer) {
+	for _, n := range f.Silent {
+		cli.Row(w, "silent: the node "+n.Node+": "+n.Reason)
+	}
+	for _, m := range f.Missing {
+		cli.Row(w, "missing: "+m.String())
+	}
+}
+
+// reading makes a command that reads the audit log in the folder DIR, or those in several;
+// without one, the log of the appliance that the flags name.
 func (a *admin) reading(use, short string, run func(cmd *cobra.Command, log auditLog, args []string) error) *cobra.Command {
 	dirAt := func(cmd *cobra.Command) int { return slices.Index(cli.ArgumentsOf(cmd).Words(), "DIR") }
 	c := a.asking(use, short, func(cmd *cobra.Command, args []string) error {
-		if at := dirAt(cmd); len(args) > at {
+		at := dirAt(cmd)
+		switch {
+		case len(args) == at:
+			return run(cmd, applianceLog{a}, args)
+		case len(args) == at+1:
 			return run(cmd, folderLog{args[at]}, args)
 		}
-		return run(cmd, applianceLog{a}, args)
+		logs, err := openFolders(args[at:])
+		if err != nil {
+			return err
+		}
+		return run(cmd, logs, args)
 	})
 	connect := c.PreRunE
 	c.PreRunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) <= dirAt(cmd) {
 			return connect(cmd, args)
 		}
-		for _, name := range cli.ConnectionFlags() {
-			if cmd.Flags().Changed(name) {
-				return errors.New("give DIR, which is read here, or --" + name + ", which names an appliance; not both")
+		for _, name := range append(cli.ConnectionFlags(), "node") {
+			if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
+				return errors.New("give DIR, which is read here, or --" + name + ", which is for an appliance; not both")
 			}
 		}
 		return nil
@@ -48,41 +75,104 @@ func (a *admin) reading(use, short string, run func(cmd *cobra.Command, log audi
 // folderLog is a log in a folder.
 type folderLog struct{ dir string }
 
-func (l folderLog) search(ctx context.Context, page operation.AuditSearch) (*operation.Records, error) {
+func (l folderLog) search(ctx context.Context, page operation.AuditSearch) (*foundRecords, error) {
 	q := query(page.AuditFilter)
 	q.Limit, q.Cursor = page.Limit, page.Cursor
 	records, next, err := audit.NewReader(l.dir).Search(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	return &operation.Records{Records: append([]*audit.Record{}, records...), Next: next}, nil // in JSON a list, though it be empty
+	found := &operation.Records{Records: []audit.NodeRecord{}, Next: next} // in JSON a list, though it be empty
+	for _, r := range records {
+		found.Records = append(found.Records, audit.NodeRecord{Record: r})
+	}
+	return &foundRecords{Records: found}, nil
 }
 
 func (l folderLog) export(ctx context.Context, want operation.AuditExport, w io.Writer) error {
 	return audit.NewReader(l.dir).Export(ctx, query(want.AuditFilter), w, want.Format)
 }
 
-func (l folderLog) proof(_ context.Context, seq int64) ([]byte, error) {
-	return audit.InclusionProof(l.dir, seq)
+func (l folderLog) proof(_ context.Context, n operation.RecordNumber) ([]byte, error) {
+	return audit.InclusionProof(l.dir, n.Seq)
 }
+
+func (folderLog) missing() []audit.MissingLog { return nil }
 
 func query(f operation.AuditFilter) audit.Query {
 	return audit.Query{From: f.From, To: f.To, KeyStore: f.KeyStore, Key: f.Key, Principal: f.Principal, KMSRequestID: f.KMSRequestID, Kind: f.Kind, Result: f.Result}
 }
 
-// applianceLog is the log of the appliance that the flags name.
+// folderLogs are the logs of several nodes, each in a folder.
+type folderLogs struct {
+	nodes  []audit.Node
+	dirs   map[string]string // by node
+	absent []audit.MissingLog
+}
+
+// openFolders finds whose logs the folders have.
+func openFolders(dirs []string) (*folderLogs, error) {
+	l := &folderLogs{dirs: map[string]string{}}
+	for _, dir := range dirs {
+		id, err := audit.LogIDOf(dir)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", cli.ErrUnusable, dir, err)
+		}
+		if other, ok := l.dirs[id]; ok {
+			return nil, fmt.Errorf("%w: %s and %s have the same log, %s; give one of them", cli.ErrUnusable, other, dir, id)
+		}
+		l.dirs[id] = dir
+		l.nodes = append(l.nodes, audit.Node{Name: id, Search: audit.NewReader(dir).Search})
+	}
+	var err error
+	l.absent, err = audit.MissingLogs(dirs)
+	return l, err
+}
+
+// search reads all; a folder that cannot be read ends it.
+func (l *folderLogs) search(ctx context.Context, page operation.AuditSearch) (*foundRecords, error) {
+	q := query(page.AuditFilter)
+	q.Limit, q.Cursor = page.Limit, page.Cursor
+	found, err := audit.SearchNodes(ctx, l.nodes, q, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range found.Failed {
+		return nil, fmt.Errorf("%s: %w", l.dirs[f.Node], f.Err)
+	}
+	all := &operation.Records{Records: append([]audit.NodeRecord{}, found.Records...), Next: found.Next}
+	return &foundRecords{Records: all, Missing: l.absent}, nil
+}
+
+func (l *folderLogs) export(ctx context.Context, want operation.AuditExport, w io.Writer) error {
+	var logs []audit.NodeLines
+	for id, dir := range l.dirs {
+		logs = append(logs, audit.NodeLines{Name: id, Lines: audit.NewReader(dir).Lines(ctx, query(want.AuditFilter))})
+	}
+	return audit.ExportNodes(logs, w, want.Format)
+}
+
+func (l *folderLogs) proof(context.Context, operation.RecordNumber) ([]byte, error) {
+	return nil, errors.New("a proof is of a record in one folder; give that one alone")
+}
+
+func (l *folderLogs) missing() []audit.MissingLog { return l.absent }
+
+// applianceLog is the log of the appliance that the flags name, or of its fleet.
 type applianceLog struct{ *admin }
 
-func (l applianceLog) search(ctx context.Context, page operation.AuditSearch) (*operation.Records, error) {
+func (l applianceLog) search(ctx context.Context, page operation.AuditSearch) (*foundRecords, error) {
 	done, err := cli.Call(ctx, &l.Admin, operation.SearchAudit, page)
-	return done.Out, err
+	return &foundRecords{Records: done.Out}, err
 }
 
 func (l applianceLog) export(ctx context.Context, want operation.AuditExport, w io.Writer) error {
 	return operation.ExportAudit.Download(ctx, l, want, w)
 }
 
-func (l applianceLog) proof(ctx context.Context, seq int64) ([]byte, error) {
-	done, err := cli.Call(ctx, &l.Admin, operation.ShowAuditProof, operation.RecordNumber{Seq: seq})
+func (l applianceLog) proof(ctx context.Context, n operation.RecordNumber) ([]byte, error) {
+	done, err := cli.Call(ctx, &l.Admin, operation.ShowAuditProof, n)
 	return done.Out, err
 }
+
+func (applianceLog) missing() []audit.MissingLog { return nil }

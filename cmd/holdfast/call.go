@@ -22,7 +22,12 @@ func call[In, Out any](a *admin, cmd *cobra.Command, o *operation.Operation[In, 
 	if err != nil {
 		return err
 	}
-	return a.Show(cmd, done, func(w io.Writer) { human(w, done.Out) })
+	return a.Show(cmd, done, func(w io.Writer) {
+		human(w, done.Out)
+		if effect := done.Effect.String(); effect != "" {
+			cli.Row(w, effect)
+		}
+	})
 }
 
 // says shows that something was done, whatever the operation gave.

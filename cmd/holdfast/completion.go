@@ -27,6 +27,7 @@ var arguments = map[string]source{
 	"GRANT":         grants,
 	"ACCESS-KEY-ID": credentials,
 	"SESSION":       sessions,
+	"NODE":          nodes,
 	"INVITATION":    invitations,
 	"REQUEST":       requests,
 	"MACHINE":       none,
@@ -75,7 +76,7 @@ var flagValues = map[string]source{
 // texts are flags that take neither a file nor one of a few values.
 var texts = []string{"server", "uri-path-prefix", "access-key-id", "key-id", "principal", "denied-principal", "not-after", "via-service", "source-vpc", "source-vpce",
 	"kms-key-arn", "kms-key-account", "kms-key-region", "kms-operation", "calling-account", "kms-request-id", "reason", "nonce", "from", "to", "at", "time", "log-id", "cursor", "name", "unproven", "region",
-	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission"}
+	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission", "node"}
 
 // addCompletion has a shell complete the arguments and flags of the command and of
 // those under it.
@@ -217,6 +218,18 @@ func tokens(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
 
 func sessions(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
 	return ask(a, cmd, operation.ListSessions, operation.Nothing{}, func(s identity.Session) string { return s.ID })
+}
+
+func nodes(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
+	done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowFleet, operation.Nothing{})
+	if err != nil {
+		return nil
+	}
+	ids := make([]string, len(done.Out.Nodes))
+	for i, n := range done.Out.Nodes {
+		ids[i] = n.ID
+	}
+	return ids
 }
 
 func invitations(a *admin, cmd *cobra.Command, _ []string, _ string) []string {

@@ -195,7 +195,7 @@ func TestEveryArgumentIsCompleted(t *testing.T) {
 		}
 		for _, word := range strings.Fields(c.Use)[1:] {
 			word = strings.Trim(word, "[]{}.")
-			if word != strings.ToUpper(word) || word == "|" || strings.HasPrefix(word, "-") || word == "<" {
+			if word != strings.ToUpper(word) || word == "" || word == "|" || strings.HasPrefix(word, "-") || word == "<" {
 				continue // a flag, or what is no argument
 			}
 			if before, _, _ := strings.Cut(c.Use, " "+word); strings.Contains(before, "-") {

@@ -53,6 +53,7 @@ func newRoot() *cobra.Command {
 		userCommand(a),
 		invitationCommand(a),
 		sessionCommand(a),
+		fleetCommand(a),
 		tokenCommand(a),
 		accountCommand(a),
 		approvalCommand(a),

@@ -51,6 +51,7 @@ func post[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, t
 				return nil, f.err
 			}
 			done, err := o.Do(ctx, c, in)
+			f.effect = done.Effect.String()
 			return done.Out, err
 		}}
 }
@@ -66,7 +67,7 @@ func ask[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, sh
 var actions = map[string]action{}
 
 func init() { // for their pages have forms of them
-	for _, a := range slices.Concat(keyStoreActions(), keyActions(), grantActions(), credentialActions(), proofActions(), userActions(), accountActions(), approvalActions(), settingsActions(), stateActions()) {
+	for _, a := range slices.Concat(keyStoreActions(), keyActions(), grantActions(), credentialActions(), proofActions(), userActions(), accountActions(), approvalActions(), settingsActions(), stateActions(), fleetActions()) {
 		actions[a.route.ID] = a
 	}
 }

@@ -2,6 +2,7 @@ package console
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -26,7 +27,7 @@ type auditData struct {
 	export, json string
 }
 
-var auditFilters = []string{"key_store", "key", "principal", "kms_request_id", "kind", "result", "from", "to"}
+var auditFilters = []string{"key_store", "key", "principal", "kms_request_id", "kind", "result", "node", "from", "to"}
 
 func auditLog(p *page) (*view, error) {
 	d := &auditData{now: p.now, query: url.Values{}, found: &operation.Records{}}
@@ -72,7 +73,7 @@ func auditLog(p *page) (*view, error) {
 // fields makes the fields of the filter.
 func (d *auditData) fields() {
 	kinds := []ui.Option{{Text: "all"}}
-	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit} {
+	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit, audit.KindFleet} {
 		kinds = append(kinds, ui.Option{Value: string(k), Text: string(k)})
 	}
 	field := func(name, label string) ui.Field { return ui.Field{Name: name, Label: label, Value: d.query.Get(name)} }
@@ -80,13 +81,36 @@ func (d *auditData) fields() {
 		{Name: "kind", Label: "Kind", Type: "select", Value: d.query.Get("kind"), Options: kinds},
 		{Name: "result", Label: "Result", Type: "select", Value: d.query.Get("result"), Options: []ui.Option{{Text: "all"}, {Value: "allowed", Text: "allowed"}, {Value: "denied", Text: "denied"}, {Value: "failed", Text: "failed"}}},
 		{Name: "from", Label: "From (UTC)", Type: "datetime-local", Value: d.query.Get("from")}, {Name: "to", Label: "Before (UTC)", Type: "datetime-local", Value: d.query.Get("to")}}
+	if node := d.query.Get("node"); node != "" || len(d.found.Nodes) > 1 {
+		nodes := []ui.Option{{Text: "all"}}
+		for _, n := range d.found.Nodes {
+			nodes = append(nodes, ui.Option{Value: n, Text: n})
+		}
+		if node != "" && !slices.Contains(d.found.Nodes, node) {
+			nodes = append(nodes, ui.Option{Value: node, Text: node})
+		}
+		d.filters = append(d.filters, ui.Field{Name: "node", Label: "Node", Type: "select", Value: node, Options: nodes})
+	}
 }
 
 type recordData struct {
-	record  *audit.Record
+	record  *audit.NodeRecord
 	changes []change
 	proof   string
 	failure string
+}
+
+// recordURL is the page of a record.
+func recordURL(r audit.NodeRecord) string {
+	return fmt.Sprintf("/audit/%d", r.Seq) + ofNode(r.Node, "?")
+}
+
+// ofNode is the parameter that names a record's node; empty without a fleet.
+func ofNode(node, before string) string {
+	if node == "" {
+		return ""
+	}
+	return before + url.Values{"node": {node}}.Encode()
 }
 
 // change is a member of what an operation changed.
@@ -95,7 +119,7 @@ type change struct{ name, before, after string }
 func auditRecord(p *page) (*view, error) {
 	d := &recordData{}
 	seq := p.param("seq")
-	n, err := recordNumber(seq)
+	n, err := recordNumber(seq, p.URL.Query().Get("node"))
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +168,7 @@ func changesOf(before, after json.RawMessage) []change {
 func auditFilter(q url.Values) (operation.AuditFilter, error) {
 	text := func(name string) string { return strings.TrimSpace(q.Get(name)) }
 	f := operation.AuditFilter{KeyStore: text("key_store"), Key: text("key"), Principal: text("principal"), KMSRequestID: text("kms_request_id"),
-		Kind: audit.Kind(text("kind")), Result: audit.Result(text("result"))}
+		Kind: audit.Kind(text("kind")), Result: audit.Result(text("result")), Node: text("node")}
 	for name, t := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
 		v := text(name)
 		if v == "" {
@@ -161,10 +185,10 @@ func auditFilter(q url.Values) (operation.AuditFilter, error) {
 	return f, nil
 }
 
-func recordNumber(text string) (operation.RecordNumber, error) {
+func recordNumber(text, node string) (operation.RecordNumber, error) {
 	seq, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || seq < 0 {
 		return operation.RecordNumber{}, fault.Errorf(fault.Invalid, "record %.40q: a record has a number, from 0", text)
 	}
-	return operation.RecordNumber{Seq: seq}, nil
+	return operation.RecordNumber{Seq: seq, Node: node}, nil
 }

@@ -270,6 +270,7 @@ var navigation = []struct {
 	{"Proof", "Attestation", "/attestation/report", "shield", "t", identity.See},
 	{"Proof", "Audit log", "/audit", "log", "a", identity.Audit},
 	{"Appliance", "HSMs", "/hsms", "chip", "h", identity.See},
+	{"Appliance", "Fleet", "/fleet", "store", "f", identity.See},
 	{"Appliance", "Users and tokens", "/users", "users", "u", identity.Administer},
 	{"Appliance", "Approvals", "/approvals", "eyes", "p", identity.See},
 	{"Appliance", "State", "/state", "check", "e", identity.See},

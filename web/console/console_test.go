@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,14 +127,38 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
 	r.rows = rows
 	log := slog.New(slog.NewTextHandler(r.Log, nil))
 	checked := by(r)
-	r.users, err = identity.New(identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code")})
-	if err != nil {
-		t.Fatal(err)
+	// Two nodes of a fleet, over one store, answer in turn: what one of them remembers alone
+	// is missing in every second request.
+	nodes := &balancer{}
+	for range 2 {
+		users, err := identity.New(identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code"), Nodes: func() int { return 2 }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		api := web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance,
+			Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
+		pages := console.New(console.Options{Performer: api.Performer, Identity: users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
+		if nodes.routes == nil {
+			nodes.routes, r.users, r.api = pages.(chi.Routes), users, api
+		}
+		nodes.all = append(nodes.all, pages)
 	}
-	r.api = web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: r.users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance,
-		Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
-	r.console = console.New(console.Options{Performer: r.api.Performer, Identity: r.users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
+	r.console = nodes
 	return r
+}
+
+// routes are those of one node, which all have.
+type routes = chi.Routes
+
+// balancer sends each request to another node.
+type balancer struct {
+	routes
+	all  []http.Handler
+	next atomic.Uint64
+}
+
+func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.all[b.next.Add(1)%uint64(len(b.all))].ServeHTTP(w, r)
 }
 
 // session is somebody's browser.
@@ -212,7 +237,7 @@ func (r *rig) things(admin *session) url.Values {
 	token, _, err := r.users.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
 	must(err)
 	return url.Values{"keystore": {"bank"}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
-		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "back": {"/keystores"}}
+		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}
 }
 
 // entered is what people enter into forms: a value for each field of each form.
@@ -230,7 +255,7 @@ func confirmed(v url.Values, operation, version string) url.Values {
 	c := maps.Clone(entered)
 	maps.Copy(c, v)
 	c.Set("version", version)
-	c.Set("confirm", v.Get(map[string]string{"deleteKeyStore": "keystore", "scheduleKeyDeletion": "key", "deleteCredential": "credential", "deleteUser": "user_name"}[operation]))
+	c.Set("confirm", v.Get(map[string]string{"deleteKeyStore": "keystore", "scheduleKeyDeletion": "key", "deleteCredential": "credential", "deleteUser": "user_name", "removeNode": "node"}[operation]))
 	return c
 }
 

@@ -21,7 +21,7 @@ var downloads = map[string]func(p *page) (operation.Stream, error){
 		return file("application/json", "evidence.json", text), err
 	},
 	"proof.json": func(p *page) (operation.Stream, error) {
-		n, err := recordNumber(p.URL.Query().Get("seq"))
+		n, err := recordNumber(p.URL.Query().Get("seq"), p.URL.Query().Get("node"))
 		if err != nil {
 			return operation.Stream{}, err
 		}

@@ -42,7 +42,7 @@ func TestFactsOfRecord(t *testing.T) {
 	}
 	delete(want, "Before")
 	delete(want, "After")
-	shown := fmt.Sprint(recordFacts(r))
+	shown := fmt.Sprint(recordFacts(&audit.NodeRecord{Record: r}))
 	for name, value := range want {
 		if !strings.Contains(shown, value) {
 			t.Errorf("%s is not shown", name)

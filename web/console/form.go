@@ -25,6 +25,8 @@ type form struct {
 	read    []string // the fields that were read
 	secrets []string // those of them that are secret
 	err     error
+	// effect says how far what was done is in effect in a fleet; empty without one.
+	effect string
 }
 
 func (f *form) fail(format string, args ...any) {

@@ -80,7 +80,8 @@ func framings() []ui.Option {
 type keyData struct {
 	*storeData
 	key     *appliance.StoredKey
-	recent  []*audit.Record
+	recent  []audit.NodeRecord
+	silent  []operation.SilentNode
 	audits  bool
 	actions []ui.Form
 	test    ui.Form
@@ -101,7 +102,7 @@ func key(p *page) (*view, error) {
 		if err != nil {
 			return nil, err
 		}
-		d.recent = found.Records
+		d.recent, d.silent = found.Records, found.Silent
 	}
 	if s.manages {
 		d.forms(p, operation.Revision(d.key))

@@ -25,6 +25,7 @@ func init() { // for refused forms have their pages made again
 		{"/audit", auditLog},
 		{"/audit/{seq}", auditRecord},
 		{"/hsms", hsms},
+		{"/fleet", fleet},
 		{"/users", users},
 		{"/users/{user}", user},
 		{"/approvals", approvals},

@@ -118,7 +118,8 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 		c.failPage(w, p.Request, p.who, fault.Errorf(fault.NotFound, "the console has no operation %.60q", id))
 		return
 	}
-	answer, err := c.post(p, a, &form{values: v, proved: proved})
+	f := &form{values: v, proved: proved}
+	answer, err := c.post(p, a, f)
 	for _, name := range a.secrets {
 		v.Del(name)
 	}
@@ -139,7 +140,7 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 		if a.tell != nil {
 			done = a.tell(answer)
 		}
-		flash(w, done)
+		flash(w, strings.TrimSpace(done+" "+f.effect))
 		to := local(v.Get("back"))
 		if a.to != "" {
 			to = fill(a.to, v)

@@ -46,7 +46,8 @@ type AuditFilter struct {
 	Key          string       `query:"key" about:"an external key's ID; give its key store, too" json:"-"`
 	Principal    string       `query:"principal" about:"awsPrincipalArn, whole" json:"-"`
 	KMSRequestID string       `query:"kms_request_id" about:"KMS's ID of a request" json:"-"`
-	Kind         audit.Kind   `query:"kind" enum:"xks,admin,boot,lease,audit" about:"only records of this kind" json:"-"`
+	Kind         audit.Kind   `query:"kind" enum:"xks,admin,boot,lease,audit,fleet" about:"only records of this kind" json:"-"`
+	Node         string       `query:"node" about:"only records of this node of the fleet" json:"-"`
 	Result       audit.Result `query:"result" enum:"allowed,denied,failed" about:"only records with this result" json:"-"`
 }
 
@@ -69,14 +70,20 @@ type AuditExport struct {
 
 // RecordNumber names a record of the audit log.
 type RecordNumber struct {
-	Seq int64 `path:"seq" json:"-"`
+	Seq  int64  `path:"seq" json:"-"`
+	Node string `query:"node" about:"the node of the fleet in whose log it is; the one that answers if left out" json:"-"`
 }
 
 // Records is a page of the audit log.
 type Records struct {
-	Records []*audit.Record `json:"records"`
+	// Records have their node, if the appliance is in a fleet.
+	Records []audit.NodeRecord `json:"records"`
 	// Next is the cursor of the next page, of older records; empty if there is none.
 	Next string `json:"next,omitempty"`
+	// Nodes are those whose logs were asked for; none without a fleet. Silent are those
+	// among them of which there is nothing here.
+	Nodes  []string     `json:"nodes,omitempty"`
+	Silent []SilentNode `json:"silent,omitempty"`
 }
 
 // Checkpoint is a signed state of the audit log. Kept elsewhere it proves later
@@ -101,15 +108,14 @@ type Verification struct {
 var (
 	SearchAudit = define(Operation[AuditSearch, *Records]{
 		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Capability: identity.Audit,
-			Summary: "Search the audit log, the newest first"},
+			Summary: "Search the audit log, or those of all nodes, the newest first"},
 		Run: func(ctx context.Context, c *Caller, in AuditSearch) (*Records, error) {
 			q := in.query()
 			q.Limit, q.Cursor = cmp.Or(in.Limit, 100), in.Cursor
-			list, next, err := c.Audit.Search(ctx, q)
-			return &Records{append([]*audit.Record{}, list...), next}, err
+			return c.searchAudit(ctx, q, in.Node)
 		},
 	})
-	ShowAuditRecord = define(Operation[RecordNumber, *audit.Record]{
+	ShowAuditRecord = define(Operation[RecordNumber, *audit.NodeRecord]{
 		Route: Route{ID: "auditRecord", Method: http.MethodGet, Path: "/audit/records/{seq}", Capability: identity.Audit,
 			Summary: "One record of the audit log"},
 		Run: auditRecord,
@@ -118,7 +124,7 @@ var (
 		Route: Route{ID: "auditProof", Method: http.MethodGet, Path: "/audit/records/{seq}/proof", Capability: identity.Audit,
 			Summary: "Proof that a record is in the log, to check offline"},
 		Run: func(ctx context.Context, c *Caller, in RecordNumber) (json.RawMessage, error) {
-			return c.Audit.Proof(ctx, in.Seq)
+			return c.proveRecord(ctx, in)
 		},
 	})
 	ExportAudit = define(Operation[AuditExport, Stream]{
@@ -130,7 +136,7 @@ var (
 				media = "text/csv; charset=utf-8"
 			}
 			return Stream{Media: media, Name: "holdfast-audit." + format, Write: func(w io.Writer) error {
-				return c.Audit.Export(ctx, in.query(), w, format)
+				return c.exportAudit(ctx, in.query(), in.Node, w, format)
 			}}, nil
 		},
 	})
@@ -158,15 +164,23 @@ var (
 )
 
 // auditRecord finds one record: the newest before the one after it.
-func auditRecord(ctx context.Context, c *Caller, in RecordNumber) (*audit.Record, error) {
-	list, _, err := c.Audit.Search(ctx, audit.Query{Limit: 1, Cursor: strconv.FormatInt(in.Seq+1, 10)})
+func auditRecord(ctx context.Context, c *Caller, in RecordNumber) (*audit.NodeRecord, error) {
+	q := audit.Query{Limit: 1, Cursor: strconv.FormatInt(in.Seq+1, 10)}
+	node := in.Node
+	if node == "" && c.AuditPeers != nil {
+		node = c.AuditPeers.Node()
+	}
+	if node != "" {
+		q.Cursor = node + ":" + q.Cursor
+	}
+	found, err := c.searchAudit(ctx, q, node)
 	if err != nil {
 		return nil, err
 	}
-	if len(list) == 0 || list[0].Seq != in.Seq {
+	if len(found.Records) == 0 || found.Records[0].Seq != in.Seq {
 		return nil, fault.Errorf(fault.NotFound, "the audit log has no record %d, or retention has removed it", in.Seq)
 	}
-	return list[0], nil
+	return &found.Records[0], nil
 }
 
 // verification lets one run at a time.

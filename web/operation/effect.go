@@ -2,22 +2,54 @@ package operation
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 )
 
 // Effect is how far a change is in effect.
 type Effect struct {
-	// Nodes is how many nodes have applied the change.
+	// Nodes is how many nodes have applied the change, Of how many there are. A node that
+	// has not, and is not late, has stopped to serve.
 	Nodes int `json:"nodes"`
-	// Late names the nodes that have not applied it yet; empty if all have.
-	Late []string `json:"late"`
-	// Until is when the change is in effect everywhere at the latest. Of a change that
-	// all nodes have applied, it is the time of the answer.
-	Until time.Time `json:"until"`
+	Of    int `json:"of"`
+	// Late are the nodes that may still serve without it; empty if there is none.
+	Late []LateNode `json:"late"`
+	// Until is when the change is in effect everywhere at the latest: the time of the
+	// answer if no node is late. It is missing if that is not known of a late node.
+	Until time.Time `json:"until,omitzero"`
+}
+
+// LateNode is a node that may still serve without a change.
+type LateNode struct {
+	Node string `json:"node"` // its ID
+	// Until is when it has stopped to serve, unless it has applied the change. It is
+	// missing while that is not known, as the HSM could not be told of the change.
+	Until time.Time `json:"until,omitzero"`
+}
+
+// String says it for people; empty for an appliance that is no fleet's.
+func (e *Effect) String() string {
+	switch {
+	case e == nil || e.Of <= 1 && len(e.Late) == 0:
+		return ""
+	case len(e.Late) == 0 && e.Nodes == e.Of:
+		return fmt.Sprintf("In effect on %d of %d nodes.", e.Nodes, e.Of)
+	case len(e.Late) == 0:
+		return fmt.Sprintf("In effect on %d of %d nodes; the others do not serve.", e.Nodes, e.Of)
+	}
+	late := make([]string, len(e.Late))
+	for i, l := range e.Late {
+		late[i] = "node " + l.Node + " may serve without it for a time that is not known, as the HSM could not be told"
+		if !l.Until.IsZero() {
+			late[i] = "node " + l.Node + " has it or stops to serve by " + l.Until.UTC().Format(time.TimeOnly) + " UTC"
+		}
+	}
+	return fmt.Sprintf("In effect on %d of %d nodes; %s.", e.Nodes, e.Of, strings.Join(late, "; "))
 }
 
 // Done is what an operation gave.
@@ -79,8 +111,39 @@ func (d *Done[Out]) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// effect is that of a change that was just made. There is one node, and what it
-// has answered is in effect.
-func (p *Performer) effect() *Effect {
-	return &Effect{Nodes: 1, Late: []string{}, Until: p.Now().UTC().Truncate(time.Millisecond)}
+// settleTime bounds how long an answer waits for the change to be in effect in all nodes
+// of a fleet. It is less than listeners and clients wait.
+const settleTime = 25 * time.Second
+
+// effect is that of a change that was just made. What the only node has answered is in
+// effect.
+func (p *Performer) effect(ctx context.Context) *Effect {
+	e := &Effect{Nodes: 1, Of: 1, Late: []LateNode{}}
+	if p.Fleet != nil {
+		ctx, cancel := context.WithTimeout(ctx, settleTime)
+		defer cancel()
+		s := p.Fleet.Settle(ctx)
+		e.Nodes, e.Of = s.Nodes, s.Of
+		for _, l := range s.Late {
+			e.Late = append(e.Late, LateNode{Node: l.ID, Until: effectTime(l.Until)})
+		}
+	}
+	e.Until = effectTime(p.Now())
+	for _, l := range e.Late {
+		if l.Until.IsZero() {
+			e.Until = l.Until
+			break
+		}
+		if l.Until.After(e.Until) {
+			e.Until = l.Until
+		}
+	}
+	return e
+}
+
+func effectTime(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.UTC().Truncate(time.Millisecond)
 }

@@ -14,6 +14,7 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 
+	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
@@ -79,8 +80,8 @@ func filled(t reflect.Type) reflect.Value {
 				v.Field(i).Set(filled(t.Field(i).Type))
 			}
 		}
-	case t == reflect.TypeFor[*audit.Record]():
-		v.Set(reflect.ValueOf(&audit.Record{Kind: audit.KindAdmin}))
+	case t == reflect.TypeFor[*audit.NodeRecord]():
+		v.Set(reflect.ValueOf(&audit.NodeRecord{Record: &audit.Record{Kind: audit.KindAdmin}}))
 	case t.Kind() == reflect.Pointer:
 		v.Set(reflect.New(t.Elem()))
 	case t.Kind() == reflect.Slice:
@@ -142,7 +143,7 @@ func TestEveryChangeHasAnEffect(t *testing.T) {
 		}
 		var answer map[string]json.RawMessage
 		_ = json.Unmarshal(text, &answer) // a list has none
-		switch effect, want := string(answer[effectName(r.answer)]), `{"nodes":1,"late":[],"until":"2027-01-15T08:00:00Z"}`; {
+		switch effect, want := string(answer[effectName(r.answer)]), `{"nodes":1,"of":1,"late":[],"until":"2027-01-15T08:00:00Z"}`; {
 		case r.Changes() && effect != want:
 			t.Errorf("%s: the effect is %s, want %s", r.ID, effect, want)
 		case !r.Changes() && effect == want:
@@ -159,7 +160,7 @@ func TestEveryChangeHasAnEffect(t *testing.T) {
 
 // TestAnswersTravel: an answer is read as it was written, with its effect.
 func TestAnswersTravel(t *testing.T) {
-	for _, done := range []Done[Quota]{{Out: Quota{RequestsPerSecond: 5}}, {Quota{RequestsPerSecond: 5}, &Effect{Nodes: 3, Late: []string{"b"}, Until: time.Unix(1_800_000_000, 0).UTC()}}} {
+	for _, done := range []Done[Quota]{{Out: Quota{RequestsPerSecond: 5}}, {Quota{RequestsPerSecond: 5}, &Effect{Nodes: 2, Of: 3, Late: []LateNode{{Node: "b"}, {"c", time.Unix(1_800_000_000, 0).UTC()}}}}} {
 		text, err := json.Marshal(done)
 		var got Done[Quota]
 		if err == nil {
@@ -169,7 +170,7 @@ func TestAnswersTravel(t *testing.T) {
 			t.Errorf("%s: %+v: %v", text, got, err)
 		}
 	}
-	for want, done := range map[string]any{`[]`: Done[[]Named]{}, `{"effect":{"nodes":1,"late":[],"until":"0001-01-01T00:00:00Z"}}`: Done[Nothing]{Effect: &Effect{Nodes: 1, Late: []string{}}}} {
+	for want, done := range map[string]any{`[]`: Done[[]Named]{}, `{"effect":{"nodes":1,"of":1,"late":[]}}`: Done[Nothing]{Effect: &Effect{Nodes: 1, Of: 1, Late: []LateNode{}}}} {
 		if text, err := json.Marshal(done); err != nil || string(text) != want {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
@@ -314,6 +315,46 @@ func TestReadsAreNotChanges(t *testing.T) {
 		}
 		if recorded := len(log.records) > 0; recorded != r.Recorded || r.Method != http.MethodGet {
 			t.Errorf("%s: recorded %t", r.ID, recorded)
+		}
+	}
+}
+
+// settledFleet is one in which a change has come so far.
+type settledFleet struct {
+	Fleet
+	appliance.Settled
+}
+
+func (s settledFleet) Settle(ctx context.Context) appliance.Settled {
+	if _, bounded := ctx.Deadline(); !bounded {
+		panic("an answer waits without end")
+	}
+	return s.Settled
+}
+
+// TestEffectInAFleet: the answer of a change says how many nodes have it, and which may
+// serve without it until when, or that this is not known.
+func TestEffectInAFleet(t *testing.T) {
+	later := time.Unix(1_800_000_060, 0)
+	for text, s := range map[string]appliance.Settled{
+		"":                           {Nodes: 1, Of: 1},
+		"In effect on 3 of 3 nodes.": {Nodes: 3, Of: 3},
+		"In effect on 2 of 3 nodes; the others do not serve.":                                                                {Nodes: 2, Of: 3},
+		"In effect on 2 of 3 nodes; node c has it or stops to serve by 08:01:00 UTC.":                                        {Nodes: 2, Of: 3, Late: []appliance.LateNode{{ID: "c", Until: later}}},
+		"In effect on 1 of 2 nodes; node b may serve without it for a time that is not known, as the HSM could not be told.": {Nodes: 1, Of: 2, Late: []appliance.LateNode{{ID: "b"}}},
+	} {
+		p, _ := quiet()
+		p.Fleet = settledFleet{Settled: s}
+		e := p.effect(t.Context())
+		if e.String() != text {
+			t.Errorf("%q, want %q", e, text)
+		}
+		until := time.Unix(1_800_000_000, 0)
+		if len(s.Late) > 0 {
+			until = s.Late[0].Until
+		}
+		if !e.Until.Equal(until) {
+			t.Errorf("%s: until %s, want %s", text, e.Until, until)
 		}
 	}
 }

@@ -186,13 +186,13 @@ var schemas = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[tpm.Hex]():          {Type: "string", Pattern: "^[0-9a-f]*$"},
 	reflect.TypeFor[tlog.Hash]():        {Type: "string", ContentEncoding: "base64"},
 	reflect.TypeFor[json.RawMessage]():  {},
-	reflect.TypeFor[audit.Record]():     recordSchema(),
+	reflect.TypeFor[audit.NodeRecord](): recordSchema(),
 	reflect.TypeFor[appliance.Effect](): {Type: "string", Enum: []any{"", "allow", "forbid"}},
 }
 
-// recordSchema is that of a record, which writes itself.
+// recordSchema is that of a record with its node, which writes itself.
 func recordSchema() *jsonschema.Schema {
-	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}}
+	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{"node": {Type: "string"}}}
 	t := reflect.TypeFor[audit.Record]()
 	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")

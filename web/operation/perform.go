@@ -33,14 +33,18 @@ type Domain interface {
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
 }
 
-// Options are what operations work with. All are needed, but Now.
+// Options are what operations work with. All are needed, but Now, Fleet and what says so.
 type Options struct {
-	Domain    Domain
-	Boot      Boot
-	Audit     Audit
-	Journal   Journal
-	Identity  *identity.Directory
-	Approvals ApprovalStore
+	Domain Domain
+	// Fleet is what this node is in; nil for an appliance on its own.
+	Fleet Fleet
+	Boot  Boot
+	Audit Audit
+	// AuditPeers has the logs of other nodes; nil if there is no fleet.
+	AuditPeers AuditPeers
+	Journal    Journal
+	Identity   *identity.Directory
+	Approvals  ApprovalStore
 	// Settings has which operations need a second person.
 	Settings approval.Settings
 	Activity *activity.Recorder
@@ -155,7 +159,7 @@ func (p *performance) perform(ctx context.Context) (any, error) {
 	}
 	var effect *Effect
 	if p.route.Changes() {
-		effect = p.effect()
+		effect = p.effect(ctx)
 	}
 	return p.route.done(out, effect), nil
 }

@@ -24,6 +24,7 @@ func init() { // some operations perform others of the table
 		ListTokens, CreateToken, RevokeToken,
 		ShowAccount, ListOwnSessions, SignOutEverywhere, RevokeOwnSession, ProvePassword, BeginProvePasskey, ProvePasskey,
 		BeginPasskey, AddPasskey, RemovePasskey, BeginPassword, SetPassword, NewRecoveryCodes,
+		ShowFleet, DrainNode, RemoveNode,
 		ListApprovals, ShowApproval, Approve, PerformApproved, Reject,
 		ShowSettings, SetSettings, ShowCertificate, RequestCertificate, InstallCertificate,
 	} {

@@ -92,8 +92,8 @@ func (l *Log) AppendUrgent(ctx context.Context, r *audit.Record) error {
 
 // ownOperation refuses what the log alone may say of itself.
 func ownOperation(r *audit.Record) error {
-	if r.Kind == audit.KindAudit && (r.Operation == audit.RemoveSegments || r.Operation == audit.ClockStepped) {
-		return fault.Errorf(fault.Invalid, "the operation %s of the kind audit is logged by the log alone", r.Operation)
+	if r.Kind == audit.KindAudit && (r.Operation == audit.RemoveSegments || r.Operation == audit.ClockStepped) || r.Kind == audit.KindFleet && r.Operation == audit.CountersignHead {
+		return fault.Errorf(fault.Invalid, "the operation %s of the kind %s is logged by the log alone", r.Operation, r.Kind)
 	}
 	return nil
 }

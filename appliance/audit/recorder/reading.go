@@ -27,6 +27,7 @@ func (r *Recorder) Status() *audit.Status {
 		return nil
 	}
 	s := l.Status()
+	s.Peers = r.peers.status()
 	return &s
 }
 

@@ -47,7 +47,10 @@ type Recorder struct {
 	open  *auditlog.Log
 	id    string
 	keys  note.Verifiers  // that sign the log
+	key   string          // that signs it, in C2SP's form
 	early []*audit.Record // of the boot, from before the log is open
+
+	peers peers
 }
 
 // New gives a recorder whose log is not open yet.
@@ -79,7 +82,7 @@ func (r *Recorder) Open(key crypto.Signer) error {
 	if err != nil {
 		return err
 	}
-	r.open, r.id, r.keys = log, id, note.VerifierList(verifier)
+	r.open, r.id, r.keys, r.key = log, id, note.VerifierList(verifier), signer.VerifierKey()
 	for _, record := range r.early {
 		if err := log.Append(context.Background(), record); err != nil {
 			return err

@@ -91,27 +91,40 @@ func (f *File) unseal(text []byte) ([]byte, error) {
 // New makes a key, in place of one that there may be, and gives it; the caller
 // zeroizes it. save has it rest; call it when what depends on the key is there.
 func (f *File) New() (secret []byte, save func() error, err error) {
-	whole := make([]byte, len(prefix)+Bytes)
-	copy(whole, prefix)
-	_, _ = rand.Read(whole[len(prefix):]) // never fails (crypto/rand)
-	defer clear(whole)
-	rests := bytes.Clone(whole)
-	if f.TPM != nil {
-		clear(rests)
-		key, err := f.SealKey()
-		if err != nil {
-			return nil, nil, fault.Wrapf(fault.SealFile, err, "the machine's key cannot be sealed")
-		}
-		blob, err := seal.Seal(f.TPM, key, seal.Credential, whole)
-		if err == nil {
-			rests, err = blob.Encode()
-		}
-		if err != nil {
-			return nil, nil, fault.Wrapf(fault.TPMFailed, err, "the machine's key cannot be sealed")
-		}
+	secret = make([]byte, Bytes)
+	_, _ = rand.Read(secret) // never fails (crypto/rand)
+	if save, err = f.Replace(secret); err != nil {
+		clear(secret)
+		return nil, nil, err
 	}
-	return bytes.Clone(whole[len(prefix):]), func() error {
+	return secret, save, nil
+}
+
+// Replace prepares that key to rest in place of one that there may be. save has it rest.
+func (f *File) Replace(secret []byte) (save func() error, err error) {
+	whole := append(bytes.Clone(prefix), secret...)
+	if f.TPM == nil {
+		return f.saved(whole), nil
+	}
+	defer clear(whole)
+	key, err := f.SealKey()
+	if err != nil {
+		return nil, fault.Wrapf(fault.SealFile, err, "the machine's key cannot be sealed")
+	}
+	blob, err := seal.Seal(f.TPM, key, seal.Credential, whole)
+	if err != nil {
+		return nil, fault.Wrapf(fault.TPMFailed, err, "the machine's key cannot be sealed")
+	}
+	rests, err := blob.Encode()
+	if err != nil {
+		return nil, fault.Wrapf(fault.TPMFailed, err, "the machine's key cannot be sealed")
+	}
+	return f.saved(rests), nil
+}
+
+func (f *File) saved(rests []byte) func() error {
+	return func() error {
 		defer clear(rests)
 		return f.Write(f.Path, rests)
-	}, nil
+	}
 }

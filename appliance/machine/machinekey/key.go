@@ -86,9 +86,13 @@ func (k *Key) MAC(b appliance.Binding) ([]byte, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	if k.secret == nil {
-		return nil, fault.Errorf(fault.MachineKey, "the key by which this machine authenticates users is not there yet; holdfast status says how far the boot is")
+		return nil, noKey()
 	}
 	mac := hmac.New(sha256.New, k.secret[:Bytes])
 	mac.Write(b.AAD())
 	return mac.Sum(nil), nil
+}
+
+func noKey() error {
+	return fault.Errorf(fault.MachineKey, "the key by which this machine authenticates users is not there yet; holdfast status says how far the boot is")
 }

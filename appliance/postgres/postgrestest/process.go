@@ -45,7 +45,7 @@ func unprivileged(t testing.TB) *account {
 func (a *account) command(path string, args ...string) *exec.Cmd {
 	c := exec.Command(path, args...)
 	c.Dir = "/"
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential}
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential, Setpgid: true}
 	// What this environment says of databases is not for the servers' tools.
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "PG") && !strings.HasPrefix(v, "LC_") && !strings.HasPrefix(v, "LANG") {
@@ -112,6 +112,7 @@ func start(t testing.TB, c *exec.Cmd, home string) *process {
 	// The guard reads until this process, which has the other end, has ended it or itself.
 	const script = `read word; [ "$word" = done ] && exit; kill -9 $(cat /proc/$1/task/*/children) $1; rm -rf "$2"`
 	guard := exec.Command("sh", "-c", script, "guard", strconv.Itoa(c.Process.Pid), home)
+	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what ends this process's group does not end the guard
 	in, err := guard.StdinPipe()
 	if err == nil {
 		err = guard.Start()

@@ -248,7 +248,7 @@ func (d *Daemon) openXKS(cert *certificate.Certificate, clientCAs *x509.CertPool
 		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + version.Version,
-		FleetSize: cfg.XKS.FleetSize,
+		FleetSize: func() int { return cfg.XKS.FleetSize },
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
 		Observe:   w.observe,
 	})
@@ -272,6 +272,9 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.appliance, d.o.Log); err != nil {
 		return err
 	}
+	if d.changes != nil {
+		d.users.Nodes = func() int { return max(1, cfg.XKS.FleetSize) }
+	}
 	d.welcome = &identity.Welcome{Directory: d.users, Unlocked: func() bool { return !d.appliance.Locked() }, Tell: func(code string) {
 		if d.o.Setup != nil {
 			d.o.Setup(code, filepath.Join(cfg.State.Dir, SetupFile), d.site.consoleURL())
@@ -285,11 +288,15 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead})
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
+	public := web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}
+	if d.changes != nil {
+		public.Positions = d.store
+	}
 	version1 := &http.Protocols{} // package forget
 	version1.SetHTTP1(true)
 	d.admin = &http.Server{
 		Protocols: version1,
-		Handler:   web.NewHandler(web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}),
+		Handler:   web.NewHandler(public),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,

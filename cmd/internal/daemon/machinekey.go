@@ -143,6 +143,9 @@ func (d *Daemon) renewSeals(ctx context.Context) error {
 	if d.closed() {
 		return nil
 	}
+	if err := d.joinMachineKey(ctx); err != nil {
+		return err
+	}
 	if d.machineKey.ID() == "" {
 		f, err := d.machineKeyFile(d.measured.Load())
 		if err == nil {
@@ -150,6 +153,9 @@ func (d *Daemon) renewSeals(ctx context.Context) error {
 		}
 		if err == nil {
 			err = d.sealPolicyVersion(ctx, d.policyVersion.Load())
+		}
+		if err == nil {
+			err = d.joinMachineKey(ctx)
 		}
 		if err != nil {
 			return err
@@ -159,4 +165,26 @@ func (d *Daemon) renewSeals(ctx context.Context) error {
 		d.o.Log.Info("users, API tokens, invitations, requests for approval and settings get the seal of this machine", "id", d.machineKey.ID())
 		return errors.Join(d.users.RenewSeals(ctx), approval.RenewSeals(ctx, d.store, d.appliance.Seals()))
 	})
+}
+
+// joinMachineKey has this machine take over the key of its fleet, or leaves its own to it: the
+// rows that all nodes share have the seal of one key.
+func (d *Daemon) joinMachineKey(ctx context.Context) error {
+	if d.changes == nil {
+		return nil
+	}
+	f, err := d.machineKeyFile(d.measured.Load())
+	if err != nil {
+		return err
+	}
+	taken, err := machinekey.Join(ctx, &d.machineKey, f, d.appliance, func(ctx context.Context) error {
+		return d.sealPolicyVersion(ctx, d.policyVersion.Load())
+	})
+	if fault.CodeOf(err) == fault.MachineKey { // it has none yet, and neither has the fleet
+		return nil
+	}
+	if taken {
+		d.o.Log.Info("the machine key of the fleet was taken over", "file", f.Path, "id", d.machineKey.ID())
+	}
+	return err
 }

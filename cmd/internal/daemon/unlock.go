@@ -93,6 +93,9 @@ func (d *Daemon) unlocked(ctx context.Context) error {
 	if err := d.welcome.SayLater(ctx); err != nil {
 		d.o.Log.Error("there is no setup code", "error", err)
 	}
+	if err := d.users.Unlocked(ctx); err != nil {
+		d.o.Log.Error("other nodes could not be told of the setup code of this one, or of sessions that have ended", "error", err)
+	}
 	return nil
 }
 

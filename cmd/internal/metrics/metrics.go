@@ -161,6 +161,8 @@ var (
 	auditLagTime = describe("audit_unsigned_seconds", "For how long there have been such records.")
 	auditFree    = describe("audit_free_bytes", "What the disk of the audit log has left. Without space, requests are refused.")
 	auditWorks   = describe("audit_writable", "1 while records can be written; otherwise requests are refused.")
+	peerSigned   = describe("audit_peer_countersigned_timestamp_seconds", "When this node countersigned a head of another node's audit log last; 0 before the first.", "node")
+	peersRefused = describe("audit_peers_refused", "Other nodes whose newest head of the audit log is not consistent with the one on record, or not signed.")
 	logDropped   = describe("log_lines_dropped_total", "Lines of the log that were dropped, as its reader was too slow.")
 	credentials  = describe("credentials", "Active SigV4 credentials.", "key_store")
 	oldest       = describe("credential_oldest_created_timestamp_seconds", "When the oldest active SigV4 credential was made.", "key_store")
@@ -172,7 +174,7 @@ var states = []progress.State{progress.Probe, progress.Measure, progress.Collect
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
-		attested, attestedOK, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, logDropped, credentials, oldest} {
+		attested, attestedOK, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, logDropped, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -202,6 +204,18 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		set(auditLagTime, s.LagTime.Seconds())
 		set(auditFree, float64(s.Free))
 		set(auditWorks, flag(s.Broken == "" && s.Level != audit.LevelFull))
+		refused := 0
+		for _, p := range s.Peers {
+			signed := 0.
+			if !p.At.IsZero() {
+				signed = seconds(p.At)
+			}
+			set(peerSigned, signed, p.LogID)
+			if p.Refused != "" {
+				refused++
+			}
+		}
+		set(peersRefused, float64(refused))
 	}
 	made, err := g.s.Credentials()
 	if err != nil {

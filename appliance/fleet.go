@@ -1,0 +1,83 @@
+package appliance
+
+import (
+	"context"
+	"time"
+)
+
+// Fleet is what the other nodes of a fleet mean to this one. Package fleet has one; an
+// appliance on its own has none.
+type Fleet interface {
+	// Fresh says whether this node may serve now; fault.FleetStale, fault.FleetBranch,
+	// fault.FleetRemoved. It is asked twice for each request, and costs next to nothing.
+	Fresh() error
+	// Lead says whether this node does the work for one now, and gives the context in which
+	// it is to be done ([Fenced]).
+	Lead(ctx context.Context) (context.Context, bool)
+	// Drained says that this node is to get no new requests. It answers those it gets.
+	Drained() bool
+}
+
+// noFleet is that of an appliance on its own.
+type noFleet struct{}
+
+func (noFleet) Fresh() error  { return nil }
+func (noFleet) Drained() bool { return false }
+
+func (noFleet) Lead(ctx context.Context) (context.Context, bool) { return ctx, true }
+
+// Settled is how far the newest change of this node is in effect in its fleet.
+type Settled struct {
+	// Nodes is how many nodes have it, with this one; Of is how many there are.
+	Nodes, Of int
+	// Late are the nodes that may still serve without it, ordered by ID.
+	Late []LateNode
+}
+
+// LateNode is a node that may still serve without a change.
+type LateNode struct {
+	ID string
+	// Until is when it stops at the latest; zero if that is not known, as the HSM could
+	// not be told of the change.
+	Until time.Time
+}
+
+// FleetStatus is what a node knows of its fleet.
+type FleetStatus struct {
+	// Node is the ID of the node that says it; empty for an appliance on its own.
+	Node string `json:"node,omitempty"`
+	// GraceSeconds is T: how long a node serves without proof that it lacks no change.
+	GraceSeconds int          `json:"grace_seconds"`
+	Nodes        []NodeStatus `json:"nodes"`
+}
+
+// NodeStatus is what a node knows of one node, itself among them.
+type NodeStatus struct {
+	Node
+	// Heard says that it answers.
+	Heard bool `json:"heard"`
+	// LastHeard is when it answered last; missing if never since the start.
+	LastHeard time.Time `json:"last_heard,omitzero"`
+	// Serves says that it may serve now, as it says itself. FreshSeconds is for how long
+	// without another proof; this node's own is missing if it does not serve.
+	Serves       bool `json:"serves"`
+	FreshSeconds int  `json:"fresh_seconds"`
+	// Position is what it was heard to have. Behind is how many changes it lacks of those
+	// that this node has.
+	Position Position     `json:"position"`
+	Behind   uint64       `json:"behind"`
+	Version  string       `json:"version,omitempty"`
+	Schema   int64        `json:"schema,omitempty"`
+	Health   HealthStatus `json:"health,omitempty"`
+	// Hears are the IDs of the nodes that answer it.
+	Hears []string `json:"hears,omitempty"`
+}
+
+// PeerKey authenticates what nodes of a fleet say to each other. It is derived from the
+// state key, so there is one only while the appliance is unlocked. Its methods may be
+// called at once from several goroutines.
+type PeerKey interface {
+	// MAC gives HMAC-SHA256 of a message; after Wipe, what matches nothing.
+	MAC(message []byte) []byte
+	Wipe()
+}

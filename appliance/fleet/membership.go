@@ -1,0 +1,183 @@
+package fleet
+
+import (
+	"context"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+)
+
+// Register changes the sealed rows of nodes. Each change is one of the log.
+type Register interface {
+	// PutNode makes a row, or changes it; was is what is there, nil for none.
+	// fault.Changed if there is something else.
+	PutNode(ctx context.Context, node appliance.Node, was *appliance.Node) error
+	// DeleteNode removes a row; fault.Changed if there is something else.
+	DeleteNode(ctx context.Context, was appliance.Node) error
+	// Leader gives the node that leads, and its token; zeros if none does yet.
+	Leader(ctx context.Context) (appliance.LeaderRow, error)
+	// TakeLead has a node lead in the place of was, with the next token. fault.Changed if
+	// another was faster.
+	TakeLead(ctx context.Context, node string, was appliance.LeaderRow) (appliance.LeaderRow, error)
+}
+
+// Enter makes this node a member that serves, and returns when it is one. Call it when the
+// rows are open and [Node.Run] runs. It may wait for long: a node joins only when another
+// member has acknowledged it. fault.FleetRemoved if this node was removed.
+func (n *Node) Enter(ctx context.Context, r Register) error {
+	for {
+		self, there := n.row(n.o.ID)
+		switch {
+		case there && self.State == appliance.NodeLeaving:
+			return fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet", n.o.ID)
+		case there && self.State.Serves() && self.Address == n.o.Address:
+			return nil
+		case there && self.State.Serves():
+			moved := self
+			moved.Address = n.o.Address
+			if err := r.PutNode(ctx, moved, &self); again(ctx, err) != nil {
+				return err
+			}
+		case !there:
+			joining := appliance.Node{ID: n.o.ID, Address: n.o.Address, State: appliance.NodeJoining, Joined: n.o.Now().UTC()}
+			if err := r.PutNode(ctx, joining, nil); again(ctx, err) != nil {
+				return err
+			}
+		default:
+			if err := n.join(ctx, r, self); again(ctx, err) != nil {
+				return err
+			}
+		}
+	}
+}
+
+// again gives nil if an operation is to be tried again, as another was faster.
+func again(ctx context.Context, err error) error {
+	if fault.CodeOf(err) == fault.Changed && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// join waits until the row by which this node joins is in effect in the fleet, and changes
+// it to one that serves.
+func (n *Node) join(ctx context.Context, r Register, row appliance.Node) error {
+	s := n.settle()
+	if result := n.wait(ctx, s); len(result.Late) > 0 {
+		return fault.Wrapf(fault.FleetJoining, context.Cause(ctx), "node %s could not join the fleet: %d of %d nodes have acknowledged it", n.o.ID, result.Nodes, result.Of)
+	}
+	serving := row
+	serving.State, serving.Address = appliance.NodeServing, n.o.Address
+	return r.PutNode(ctx, serving, &row)
+}
+
+// vouched says whether a member that serves has acknowledged a change, or there is no
+// other. Without that a node must not join: two members that hear each other would never
+// learn of it if the database kept it from them. The caller holds n.mu.
+func (n *Node) vouched(number uint64) bool {
+	alone := true
+	for _, m := range n.members {
+		if m.ID == n.o.ID || !m.State.Serves() {
+			continue
+		}
+		if p := n.peers[m.ID]; p.acknowledged >= number {
+			return true
+		}
+		alone = false
+	}
+	return alone
+}
+
+// row gives a node's row.
+func (n *Node) row(id string) (appliance.Node, bool) {
+	n.lock()
+	defer n.unlock()
+	for _, m := range n.members {
+		if m.ID == id {
+			return m, true
+		}
+	}
+	return appliance.Node{}, false
+}
+
+// Drain has a node take no new requests, or take them again. fault.NotFound;
+// fault.Conflict if the node does not serve.
+func (n *Node) Drain(ctx context.Context, r Register, id string, drained bool) error {
+	row, there := n.row(id)
+	switch {
+	case !there:
+		return noNode(id)
+	case !row.State.Serves():
+		return fault.Errorf(fault.Conflict, "node %s is %s: it takes no requests", id, row.State)
+	}
+	changed := row
+	changed.State = appliance.NodeServing
+	if drained {
+		changed.State = appliance.NodeDrained
+	}
+	if changed.State == row.State {
+		return nil
+	}
+	return r.PutNode(ctx, changed, &row)
+}
+
+// Remove begins to take a node out of the fleet: when it returns, the node may serve for a
+// time that [Node.Settle] tells. [Node.Clear] ends it. fault.NotFound; fault.Conflict if
+// it is this node.
+func (n *Node) Remove(ctx context.Context, r Register, id string) error {
+	row, there := n.row(id)
+	switch {
+	case !there:
+		return noNode(id)
+	case id == n.o.ID:
+		return fault.Errorf(fault.Conflict, "a node cannot remove itself: remove it on another one")
+	case row.State == appliance.NodeLeaving:
+		return nil
+	}
+	leaving := row
+	leaving.State = appliance.NodeLeaving
+	return r.PutNode(ctx, leaving, &row)
+}
+
+// Clear deletes the rows of nodes whose removal is in effect everywhere. It waits for that
+// until ctx ends.
+func (n *Node) Clear(ctx context.Context, r Register) error {
+	s := n.settle()
+	var leaving []appliance.Node
+	n.lock()
+	for _, m := range n.members {
+		if m.State == appliance.NodeLeaving && m.ID != n.o.ID {
+			leaving = append(leaving, m)
+		}
+	}
+	n.unlock()
+	if len(leaving) == 0 {
+		return nil
+	}
+	if result := n.wait(ctx, s); len(result.Late) > 0 {
+		return nil
+	}
+	for _, m := range leaving {
+		if err := n.forget(ctx, m.ID); err != nil {
+			return err
+		}
+		if err := r.DeleteNode(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget clears the ground of a node that is removed.
+func (n *Node) forget(ctx context.Context, id string) error {
+	if n.o.Ground == nil {
+		return nil
+	}
+	n.grounding.Lock()
+	defer n.grounding.Unlock()
+	return n.o.Ground.Forget(ctx, id)
+}
+
+func noNode(id string) error {
+	return fault.Errorf(fault.NotFound, "the fleet has no node %q", id)
+}

@@ -1,0 +1,137 @@
+package fleet
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+)
+
+// Seat is the place of an appliance in its fleet: it has a [Node] while the appliance is
+// unlocked. It implements [appliance.Fleet], and what administrators do with the fleet.
+type Seat struct {
+	taken atomic.Pointer[taken]
+}
+
+type taken struct {
+	node     *Node
+	register Register
+}
+
+// Take has the node sit there. The one before must have been closed.
+func (s *Seat) Take(n *Node, r Register) { s.taken.Store(&taken{n, r}) }
+
+// Leave leaves the seat empty, and closes the node, as when the appliance is locked.
+func (s *Seat) Leave() {
+	if t := s.taken.Swap(nil); t != nil {
+		t.node.Close()
+	}
+}
+
+// Node gives the node; nil while there is none.
+func (s *Seat) Node() *Node {
+	if t := s.taken.Load(); t != nil {
+		return t.node
+	}
+	return nil
+}
+
+func noSeat() error {
+	return fault.Errorf(fault.FleetJoining, "this node has not joined the fleet yet: the appliance is not unlocked")
+}
+
+// Fresh implements [appliance.Fleet].
+func (s *Seat) Fresh() error {
+	if t := s.taken.Load(); t != nil {
+		return t.node.Fresh()
+	}
+	return noSeat()
+}
+
+// Settle waits until no node serves without the changes that this node has, or ctx ends,
+// and says what it has come to: see [Node.Settle]. While the appliance is locked, it can say
+// nothing of the others.
+func (s *Seat) Settle(ctx context.Context) appliance.Settled {
+	if t := s.taken.Load(); t != nil {
+		return t.node.Settle(ctx)
+	}
+	return appliance.Settled{Nodes: 1, Of: 1}
+}
+
+// Live is how many nodes take requests, as far as this one hears, with itself.
+func (s *Seat) Live() int {
+	if t := s.taken.Load(); t != nil {
+		return t.node.Live()
+	}
+	return 1
+}
+
+// Drained implements [appliance.Fleet].
+func (s *Seat) Drained() bool {
+	t := s.taken.Load()
+	return t != nil && t.node.Drained()
+}
+
+// FleetStatus says what this node knows of all.
+func (s *Seat) FleetStatus() appliance.FleetStatus {
+	if t := s.taken.Load(); t != nil {
+		return t.node.FleetStatus()
+	}
+	return appliance.FleetStatus{Nodes: []appliance.NodeStatus{}}
+}
+
+// Drain has a node take no new requests, or take them again: see [Node.Drain].
+func (s *Seat) Drain(ctx context.Context, node string, drained bool) error {
+	t := s.taken.Load()
+	if t == nil {
+		return noSeat()
+	}
+	return t.node.Drain(ctx, t.register, node, drained)
+}
+
+// Remove takes a node out of the fleet: see [Node.Remove].
+func (s *Seat) Remove(ctx context.Context, node string) error {
+	t := s.taken.Load()
+	if t == nil {
+		return noSeat()
+	}
+	return t.node.Remove(ctx, t.register, node)
+}
+
+// Lead implements [appliance.Fleet].
+func (s *Seat) Lead(ctx context.Context) (context.Context, bool) {
+	if t := s.taken.Load(); t != nil {
+		return t.node.Lead(ctx, t.register)
+	}
+	return ctx, false
+}
+
+// clearEvery is how often nodes that leave are looked for.
+const clearEvery = 15 * time.Second
+
+// Run does the work of a leader on the rows of nodes, until ctx ends: those that were
+// removed go once their removal is in effect.
+func (s *Seat) Run(ctx context.Context) {
+	tick := time.NewTicker(clearEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		t := s.taken.Load()
+		if t == nil {
+			continue
+		}
+		work, leads := t.node.Lead(ctx, t.register)
+		if !leads {
+			continue
+		}
+		if err := t.node.Clear(work, t.register); err != nil && ctx.Err() == nil {
+			t.node.o.Log.Warn("a node that was removed is still in the rows; it is tried again", "error", err)
+		}
+	}
+}

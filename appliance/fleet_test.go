@@ -1,0 +1,104 @@
+package appliance_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/appliancetest"
+	"holdfast/appliance/fault"
+)
+
+// staleFleet is a fleet whose word may have run out.
+type staleFleet struct {
+	appliance.Fleet
+	stale, drained atomic.Bool
+	asked          atomic.Int64
+}
+
+func (f *staleFleet) Fresh() error {
+	f.asked.Add(1)
+	if f.stale.Load() {
+		return fault.Errorf(fault.FleetStale, "stale")
+	}
+	return nil
+}
+
+func (f *staleFleet) Drained() bool { return f.drained.Load() }
+
+// staleRecorder records, and then the node is stale if the test wants.
+type staleRecorder struct {
+	fleet *staleFleet
+	after bool
+	codes []fault.Code
+}
+
+func (*staleRecorder) Ready() error { return nil }
+
+func (r *staleRecorder) RecordOutcome(_ context.Context, o *appliance.Outcome) error {
+	r.codes = append(r.codes, fault.CodeOf(o.Err))
+	if r.after {
+		r.fleet.stale.Store(true)
+	}
+	return nil
+}
+
+// TestStaleNode: a node that may lack a change answers nothing, whether it comes to be so
+// before the request, or while the answer is on its way. It asks twice for each request.
+func TestStaleNode(t *testing.T) {
+	fleet := &staleFleet{}
+	records := &staleRecorder{fleet: fleet}
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{Recorder: records, Fleet: fleet}})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	for name, do := range sessionOperations {
+		fleet.stale.Store(false)
+		records.after = false
+		a := ask(t, b, k, name)
+		before := fleet.asked.Load()
+		if err := do(a, must(a.open(&appliance.Outcome{}))(t)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if asked := fleet.asked.Load() - before; asked < 2 {
+			t.Errorf("%s: asked %d times", name, asked)
+		}
+
+		s := must(a.open(&appliance.Outcome{}))(t)
+		fleet.stale.Store(true)
+		wantCode(t, do(a, s), fault.FleetStale)
+		if _, err := a.open(&appliance.Outcome{}); fault.CodeOf(err) != fault.FleetStale {
+			t.Errorf("%s: opened: %v", name, err)
+		}
+
+		fleet.stale.Store(false)
+		records.codes, records.after = nil, true
+		wantCode(t, do(a, must(a.open(&appliance.Outcome{}))(t)), fault.FleetStale)
+		if len(records.codes) != 2 || records.codes[0] != "" || records.codes[1] != fault.FleetStale {
+			t.Errorf("%s: recorded %q", name, records.codes)
+		}
+	}
+}
+
+// TestReadyNode: a node that is drained or stale is not ready, and says which. A drained
+// one answers what it is asked.
+func TestReadyNode(t *testing.T) {
+	fleet := &staleFleet{}
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{Fleet: fleet}})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	if ready, note := b.Appliance.Ready(ctx); !ready {
+		t.Error(note)
+	}
+	fleet.drained.Store(true)
+	if ready, note := b.Appliance.Ready(ctx); ready || note != "drained" {
+		t.Errorf("%t, %s", ready, note)
+	}
+	if _, err := k.Call(appliancetest.Encrypt("k", "x")); err != nil {
+		t.Error(err)
+	}
+	fleet.stale.Store(true)
+	if ready, note := b.Appliance.Ready(ctx); ready || note != string(fault.FleetStale) {
+		t.Errorf("%t, %s", ready, note)
+	}
+}

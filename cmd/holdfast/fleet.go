@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance"
+	"holdfast/cmd/internal/cli"
+	"holdfast/web/operation"
+)
+
+func fleetCommand(a *admin) *cobra.Command {
+	undo := false
+	drain := a.asking("drain NODE", "Have a node of the fleet take no new requests; it finishes those it has", func(cmd *cobra.Command, args []string) error {
+		what := "node " + args[0] + " takes no new requests: /readyz fails there"
+		if undo {
+			what = "node " + args[0] + " takes requests again"
+		}
+		return call(a, cmd, operation.DrainNode, operation.Drain{NodeName: operation.NodeName{Node: args[0]}, Drained: !undo}, says[operation.Nothing](what))
+	})
+	drain.Flags().BoolVar(&undo, "undo", false, "have it take requests again")
+	return cli.Group("fleet", "Look after the nodes of the fleet",
+		a.asking("status", "List the nodes of the fleet, as this one knows them", func(cmd *cobra.Command, _ []string) error {
+			return call(a, cmd, operation.ShowFleet, operation.Nothing{}, showFleet)
+		}),
+		drain,
+		a.asking("remove NODE", "Take a node out of the fleet for good: it does not serve any more", func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, operation.RemoveNode, operation.NodeName{Node: args[0]}, says[operation.Nothing]("node "+args[0]+" is removed"))
+		}))
+}
+
+func showFleet(w io.Writer, s appliance.FleetStatus) {
+	if s.Node == "" {
+		cli.Row(w, "this appliance is in no fleet")
+		return
+	}
+	cli.Row(w, "grace", (time.Duration(s.GraceSeconds)*time.Second).String()+": so long a node serves without proof that it lacks no change")
+	cli.Row(w, "NODE", "ADDRESS", "STATE", "SERVES", "LAST HEARD", "CHANGE", "VERSION")
+	for _, n := range s.Nodes {
+		name, serves, heard := n.ID, "no", "never"
+		if n.ID == s.Node {
+			name += " (this one)"
+		}
+		if n.Serves {
+			serves = fmt.Sprintf("for %d s", n.FreshSeconds)
+		}
+		if !n.LastHeard.IsZero() {
+			heard = cli.When(n.LastHeard)
+		}
+		change := fmt.Sprint(n.Position.Number)
+		if n.Behind > 0 {
+			change += fmt.Sprintf(", %d behind", n.Behind)
+		}
+		cli.Row(w, name, n.Address, string(n.State), serves, heard, change, cli.OrDash(n.Version))
+	}
+}

@@ -1,0 +1,73 @@
+package console
+
+import (
+	"fmt"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+type fleetData struct {
+	status        appliance.FleetStatus
+	now           time.Time
+	drain, remove map[string]ui.Form // by the ID of the node
+}
+
+func fleet(p *page) (*view, error) {
+	status, err := read(p, operation.ShowFleet, operation.Nothing{})
+	if err != nil {
+		return nil, err
+	}
+	d := &fleetData{status: status, now: p.now, drain: map[string]ui.Form{}, remove: map[string]ui.Form{}}
+	for i := range status.Nodes {
+		n := &status.Nodes[i]
+		revision := operation.Revision(&n.Node)
+		if n.State.Serves() && p.may(operation.DrainNode.Capability) {
+			drained, submit := "true", "Drain"
+			if n.State == appliance.NodeDrained {
+				drained, submit = "false", "Take requests again"
+			}
+			d.drain[n.ID] = p.form(operation.DrainNode, revision, ui.Form{Submit: submit, Kind: "quiet", Inline: true, Label: "node " + n.ID}, "node", n.ID, "drained", drained)
+		}
+		if n.State != appliance.NodeLeaving && n.ID != status.Node && p.may(operation.RemoveNode.Capability) {
+			d.remove[n.ID] = p.form(operation.RemoveNode, revision, ui.Form{Folded: "Remove", Submit: "Remove the node", Kind: "danger", Label: "node " + n.ID, Note: "It stops to serve for good."}, "node", n.ID)
+		}
+	}
+	return &view{title: "Fleet", body: fleetPage(d)}, nil
+}
+
+func nodeName(f *form) operation.NodeName { return operation.NodeName{Node: f.hidden("node")} }
+
+func fleetActions() []action {
+	return []action{
+		post(operation.DrainNode, func(f *form) operation.Drain {
+			return operation.Drain{NodeName: nodeName(f), Drained: f.hidden("drained") == "true"}
+		}, then{done: "Whether the node takes new requests was changed."}),
+		post(operation.RemoveNode, nodeName, then{confirm: "node", done: "The node was removed."}),
+	}
+}
+
+func nodeBadge(n *appliance.NodeStatus) ui.Badge {
+	switch {
+	case n.State == appliance.NodeLeaving:
+		return ui.Badge{Kind: ui.Info, Text: "Leaving"}
+	case n.State == appliance.NodeJoining:
+		return ui.Badge{Kind: ui.Info, Text: "Joining"}
+	case !n.Heard:
+		return ui.Badge{Kind: ui.Bad, Text: "Silent"}
+	case !n.Serves:
+		return ui.Badge{Kind: ui.Bad, Text: "Does not serve"}
+	case n.State == appliance.NodeDrained:
+		return ui.Badge{Kind: ui.Warn, Text: "Drained"}
+	}
+	return ui.Badge{Kind: ui.OK, Text: "Serves"}
+}
+
+func nodeChange(n *appliance.NodeStatus) string {
+	if n.Behind > 0 {
+		return fmt.Sprintf("%d, %d behind", n.Position.Number, n.Behind)
+	}
+	return fmt.Sprint(n.Position.Number)
+}

@@ -1,0 +1,102 @@
+package operation
+
+import (
+	"context"
+	"net/http"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// Fleet is what operations need of the fleet that this node is in.
+type Fleet interface {
+	// Settle waits until no node serves without the changes made so far, or ctx ends.
+	Settle(ctx context.Context) appliance.Settled
+	// FleetStatus says what this node knows of all. It never fails.
+	FleetStatus() appliance.FleetStatus
+	// Drain has a node take no new requests, or take them again. fault.NotFound,
+	// fault.Conflict.
+	Drain(ctx context.Context, node string, drained bool) error
+	// Remove takes a node out of the fleet. fault.NotFound, fault.Conflict.
+	Remove(ctx context.Context, node string) error
+}
+
+// NodeName names a node of the fleet by its ID.
+type NodeName struct {
+	Node string `path:"node" json:"-"`
+}
+
+// Drain says whether a node is to take no new requests.
+type Drain struct {
+	NodeName
+	Drained bool `json:"drained"`
+}
+
+// fleet gives the fleet; fault.Conflict if this appliance is in none.
+func (c *Caller) fleet() (Fleet, error) {
+	if c.Fleet == nil {
+		return nil, fault.Errorf(fault.Conflict, "this appliance is in no fleet: its configuration names no database that others share")
+	}
+	return c.Fleet, nil
+}
+
+// node gives a node as this one knows it.
+func (c *Caller) node(id string) (*appliance.Node, error) {
+	f, err := c.fleet()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range f.FleetStatus().Nodes {
+		if n.ID == id {
+			return &n.Node, nil
+		}
+	}
+	return nil, fault.Errorf(fault.NotFound, "the fleet has no node %q", id)
+}
+
+func nodeSubject(_ context.Context, c *Caller, in NodeName) any {
+	if n, err := c.node(in.Node); err == nil {
+		return n
+	}
+	return nil
+}
+
+// The operations on the fleet. Removing a node takes its right to serve away, so it is as
+// urgent as a block.
+var (
+	ShowFleet = define(Operation[Nothing, appliance.FleetStatus]{
+		Route: Route{ID: "fleetStatus", Method: http.MethodGet, Path: "/fleet", Capability: identity.See,
+			Summary: "The nodes of the fleet, as this one knows them"},
+		Run: func(_ context.Context, c *Caller, _ Nothing) (appliance.FleetStatus, error) {
+			if c.Fleet == nil {
+				return appliance.FleetStatus{Nodes: []appliance.NodeStatus{}}, nil
+			}
+			return c.Fleet.FleetStatus(), nil
+		},
+	})
+	DrainNode = define(Operation[Drain, Nothing]{
+		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
+			Summary: "Have a node of the fleet take no new requests, or take them again"},
+		Subject: func(ctx context.Context, c *Caller, in Drain) any { return nodeSubject(ctx, c, in.NodeName) },
+		Run: func(ctx context.Context, c *Caller, in Drain) (Nothing, error) {
+			f, err := c.fleet()
+			if err != nil {
+				return Nothing{}, err
+			}
+			return Nothing{}, f.Drain(ctx, in.Node, in.Drained)
+		},
+	})
+	RemoveNode = define(Operation[NodeName, Nothing]{
+		Route: Route{ID: "removeNode", Method: http.MethodDelete, Path: "/fleet/nodes/{node}", Capability: identity.Administer, Dangerous: true, Urgency: Urgent,
+			Summary: "Take a node out of the fleet for good: it does not serve any more"},
+		Subject: nodeSubject,
+		Run: func(ctx context.Context, c *Caller, in NodeName) (Nothing, error) {
+			f, err := c.fleet()
+			if err != nil {
+				return Nothing{}, err
+			}
+			return Nothing{}, f.Remove(ctx, in.Node)
+		},
+	})
+)
