@@ -102,7 +102,7 @@ func (l *Load) Stop() Report {
 	l.work.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.report.Gap = max(l.report.Gap, time.Since(l.last)-l.o.Pause)
+	l.report.Gap = max(l.report.Gap, time.Since(l.last))
 	return l.report
 }
 
@@ -166,7 +166,7 @@ func (c *connection) answered(id string, a *Answer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.report.Answered = append(l.report.Answered, Answered{id, a.Server})
-	l.report.Gap = max(l.report.Gap, now.Sub(l.last)-l.o.Pause)
+	l.report.Gap = max(l.report.Gap, now.Sub(l.last))
 	l.last = now
 	if !c.failing.IsZero() {
 		l.report.Outage = max(l.report.Outage, now.Sub(c.failing))
