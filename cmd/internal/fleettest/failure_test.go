@@ -17,7 +17,7 @@ import (
 )
 
 // pause is shorter than the grace of a fleet.
-var pause = flag.Duration("pause", 10*time.Second, "how long the database is paused")
+var pause = flag.Duration("pause", 6*time.Second, "how long the database is paused")
 
 // TestMain lets the test's binary be holdfastd.
 func TestMain(m *testing.M) {
@@ -111,12 +111,13 @@ func TestPrimaryKilled(t *testing.T) {
 	}
 }
 
-// TestDatabasePaused: unlocked keys serve as before while the database hangs for less than
-// the grace; changes are refused, and work again after that.
+// TestDatabasePaused: unlocked keys that are in use serve as before while the database hangs
+// for less than the grace; changes are refused, and work again after that. A node reserves
+// encryptions for about as long as a key has been in use, so the keys are used before.
 func TestDatabasePaused(t *testing.T) {
 	f := start(t, fleettest.Options{})
 	load := f.Load("paused", cached, inHSM)
-	load.Await(200)
+	time.Sleep(2 * *pause)
 	f.Primary.Pause()
 	began := time.Now()
 	if err := f.Nodes[0].TryBlock(other); err == nil {
