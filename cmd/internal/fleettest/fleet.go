@@ -290,7 +290,8 @@ func (n *Node) Await(what string, so func() bool) time.Duration {
 	began := time.Now()
 	for !so() {
 		if time.Since(began) > Patience {
-			t.Fatalf("%s: not within %v: %s\n%s", n.Name, Patience, what, n.Server.Log)
+			log := n.Server.Log.String()
+			t.Fatalf("%s: not within %v: %s\n…%s", n.Name, Patience, what, log[max(0, len(log)-3000):])
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
