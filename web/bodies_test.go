@@ -56,6 +56,7 @@ var samples = map[string]string{
 	"createCredential":   `{"access_key_id": "ABCDEFGHIJKLMNOPQRST", "secret_access_key": "` + strings.Repeat("a", 44) + `"}`,
 	"seal":               `{"pin": "NDcxMQ==", "admission": "00"}`,
 	"revokePolicies":     `{"below": 1}`,
+	"drainNode":          `{"drained": true}`,
 	"createInvitation":   `{"name": "guest", "role": "viewer"}`,
 	"setRole":            `{"role": "auditor"}`,
 	"bindOIDC":           `{"email": "bob@example.com"}`,

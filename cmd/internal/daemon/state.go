@@ -12,6 +12,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/fleet"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/postgres"
 	"holdfast/appliance/sqlite"
@@ -54,7 +55,8 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)}
 	if d.changes != nil {
-		o.ChangeLog, o.Machine = d.changes, d.machine
+		d.fleet = &membership{Seat: &fleet.Seat{}, d: d}
+		o.ChangeLog, o.Machine, o.Fleet = d.changes, d.machine, d.fleet
 	}
 	d.appliance = appliance.New(o)
 	return nil
