@@ -115,6 +115,7 @@ type Daemon struct {
 	policyVersion atomic.Uint64
 	users         *identity.Directory
 	welcome       *identity.Welcome
+	certificate   *certificate.Certificate
 	xks           *xks.Server
 	xksL          net.Listener
 	admin         *http.Server
@@ -185,6 +186,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.certificate = cert
 	if err := d.openState(ctx, cert); err != nil {
 		return err
 	}
@@ -294,7 +296,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
 	if d.fleet != nil {
-		o.Fleet = d.fleet
+		o.Fleet, o.AuditPeers = d.fleet, d.fleet.logs
 	}
 	api := web.NewAPI(o)
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
@@ -341,8 +343,12 @@ func (d *Daemon) serve(ctx context.Context) error {
 	start("admin socket", func() error { return d.socket.Serve(d.socketL) })
 	d.o.Log.Info("listening; locked until the boot has come to serving", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
 	wg.Go(func() { d.boot.Run(background) })
+	wg.Go(func() { d.certificate.Follow(background) })
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
+	}
+	if d.fleet != nil {
+		wg.Go(func() { d.fleet.logs.Run(background) })
 	}
 	wg.Go(func() { systemd.Watchdog(background, d.o.Log, d.alive) })
 	systemd.Notify(d.o.Log, systemd.Ready+"\n"+systemd.Status(statusLine(d.boot.Status())))

@@ -21,6 +21,22 @@ type membership struct {
 	*fleet.Seat
 	d    *Daemon
 	stop context.CancelFunc // of the node that sits there; nil for none
+	// calls are what nodes ask each other: about their audit logs, and for requests of
+	// their quotas.
+	calls  *fleet.Calls
+	logs   *webfleet.Logs
+	quotas *webfleet.Quotas
+}
+
+// newMembership gives the place of a node that has not joined yet.
+func (d *Daemon) newMembership() *membership {
+	asker := webfleet.NewAsker()
+	d.onClose(asker.Close)
+	m := &membership{Seat: &fleet.Seat{}, d: d}
+	m.calls = fleet.NewCalls(m.Seat, asker, d.o.Log)
+	m.logs, m.quotas = webfleet.NewLogs(m.calls, d.audit, d.o.Log), webfleet.NewQuotas(m.calls)
+	m.quotas.Lend(func(keyStore string, want int) int { return d.appliance.LendQuota(keyStore, want) })
+	return m
 }
 
 var _ appliance.Fleet = (*membership)(nil)
@@ -126,7 +142,7 @@ func (d *Daemon) fleetAddress() (string, error) {
 
 // answerNodes answers the calls of other nodes.
 func (d *Daemon) answerNodes() http.Handler {
-	return &webfleet.Handler{Log: d.o.Log, Node: func() webfleet.Node {
+	return &webfleet.Handler{Log: d.o.Log, Calls: d.fleet.calls, Node: func() webfleet.Node {
 		if n := d.fleet.Node(); n != nil {
 			return n
 		}
