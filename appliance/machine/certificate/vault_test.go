@@ -51,12 +51,24 @@ type sharer struct {
 // node starts one, unlocked, in a folder, which has the state and its own certificate for a name.
 func (s *sharing) node(name, dir string, alone bool) *sharer {
 	s.t.Helper()
-	o := appliancetest.Options{Token: s.token, Dir: filepath.Join(dir, "state")}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		s.t.Fatal(err)
-	}
+	o := appliancetest.Options{Token: s.token}
 	if !alone {
 		o.Appliance.ChangeLog = s.log.Peer()
+	}
+	return s.begin(name, dir, o)
+}
+
+// empty starts an appliance that begins another installation beside the traces of the first.
+func (s *sharing) empty(name, dir string) *sharer {
+	s.t.Helper()
+	return s.begin(name, dir, appliancetest.Options{Token: s.token, Beside: true})
+}
+
+func (s *sharing) begin(name, dir string, o appliancetest.Options) *sharer {
+	s.t.Helper()
+	o.Dir = filepath.Join(dir, "state")
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		s.t.Fatal(err)
 	}
 	n := &sharer{t: s.t, bed: appliancetest.Start(s.t, o), own: name, files: dir}
 	cert, key := filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")
@@ -367,4 +379,12 @@ func TestSharedAlone(t *testing.T) {
 			}
 		}
 	}
+	// An appliance that restores it serves with it.
+	n.bed.Stop()
+	restored := (&sharing{t, f.token, nil}).empty("z.test", t.TempDir())
+	if _, err := restored.bed.Appliance.Restore(t.Context(), bytes.NewReader(backup.Bytes()), appliance.Restoration{}); err != nil {
+		t.Fatal(err)
+	}
+	restored.Look(t.Context())
+	restored.presents("restored", "xks.test")
 }
