@@ -69,7 +69,7 @@ var samples = map[string]string{
 	"setSettings":        `{"four_eyes": ["deleteKeyStore"]}`,
 	"requestCertificate": `{"names": ["localhost"]}`,
 	"installCertificate": `{"chain": "x"}`,
-	"shareCertificate":   `{"chain": "x", "key": "eA=="}`,
+	"shareCertificate":   `{"chain": "x", "private_key": "eA=="}`,
 }
 
 const (

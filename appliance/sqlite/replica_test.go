@@ -174,6 +174,11 @@ func TestAnnounced(t *testing.T) {
 	if storetest.Must(t, b.CatchUp(t.Context())); len(seen) > 0 {
 		t.Errorf("a count was announced: %+v", seen)
 	}
+	storetest.Must(t, a.SetSetting(t.Context(), &appliance.SettingRow{Name: "s", Value: "v", Seal: []byte("seal")}, nil))
+	storetest.Must(t, b.CatchUp(t.Context()))
+	if want := (appliance.Change{Setting: "s"}); len(seen) != 1 || seen[0] != want {
+		t.Errorf("a setting was announced as %+v", seen)
+	}
 }
 
 // TestAnswerLost: a change whose answer is lost was made, and is not made twice.

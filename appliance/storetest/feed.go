@@ -39,6 +39,7 @@ func testSubscribe(t *testing.T, s Engine) {
 			return s.CreateInstallation(ctx, &appliance.Installation{ID: ID(1), CreatedAt: At(1)})
 		}, []appliance.Change{{}}},
 		{"block", func() error { return s.SetBlock(ctx, appliance.Block{}, nil, nil) }, []appliance.Change{{}}},
+		{"setting", func() error { return s.SetSetting(ctx, oneSetting, nil) }, []appliance.Change{{Setting: oneSetting.Name}}},
 		{"key store", func() error { return s.CreateKeyStore(ctx, ks) }, []appliance.Change{onStore}},
 		{"key store update", func() error { return s.UpdateKeyStore(ctx, ks, ks.Seal) }, []appliance.Change{onStore}},
 		{"keys", func() error { return s.CreateKeys(ctx, NewKey(ks, "a"), NewKey(ks, "b")) },

@@ -74,7 +74,7 @@ type CertificateChain struct {
 // PEM. If both are left out, it is the present one of the node that is asked.
 type SharedCertificate struct {
 	Chain string `json:"chain,omitempty" record:"-"`
-	Key   Secret `json:"key,omitempty"`
+	Key   Secret `json:"private_key,omitempty"`
 }
 
 // certificateSubject is the certificate that is in use.

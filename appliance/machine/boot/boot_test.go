@@ -507,6 +507,58 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
+// TestTLSKeyReplaced: when the machine serves with another TLS key, evidence is renewed at once;
+// if it cannot be, it is tried again after a pause.
+func TestTLSKeyReplaced(t *testing.T) {
+	s := newSite(t)
+	s.options.Every, s.options.Lease = time.Hour, 3*time.Hour
+	key := "its own key"
+	s.options.TLSKey = func() ([]byte, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return []byte(key), nil
+	}
+	s.start()
+	s.waits()
+	first := s.is(progress.Serving, "").Attestation
+	s.pass(time.Second)
+	if a := s.is(progress.Serving, "").Attestation; !a.Time.Equal(first.Time) {
+		t.Error("evidence was renewed though nothing changed")
+	}
+	s.change(func() { key = "a key that all nodes share" })
+	s.pass(time.Second)
+	renewed := s.is(progress.Serving, "").Attestation
+	if !renewed.Time.After(first.Time) {
+		t.Error("evidence was not renewed for another key")
+	}
+	s.change(func() { key, s.policyErr = "its own key", errors.New("a broken file") })
+	s.pass(time.Second)
+	s.is(progress.Degraded, fault.PolicyFile)
+	s.change(func() { s.policyErr = nil })
+	s.pass(time.Second)
+	s.is(progress.Degraded, fault.PolicyFile)
+	s.pass(time.Minute)
+	if a := s.is(progress.Serving, "").Attestation; !a.Time.After(renewed.Time) {
+		t.Error("evidence was not renewed for the key of before")
+	}
+}
+
+// TestTLSKeyReplacedBetween: a key that is replaced after evidence was collected and before it is
+// appraised is in the evidence.
+func TestTLSKeyReplacedBetween(t *testing.T) {
+	s := newSite(t)
+	asked := 0
+	s.options.TLSKey = func() ([]byte, error) {
+		if asked++; asked == 1 {
+			return []byte("the key before"), nil
+		}
+		return []byte("the key after"), nil
+	}
+	s.start()
+	s.waits()
+	s.is(progress.Serving, "")
+}
+
 // TestDegraded: evidence that cannot be renewed degrades, at last for good; and
 // it recovers if it is renewed before.
 func TestDegraded(t *testing.T) {

@@ -29,7 +29,7 @@ func (b *Boot) watch(ctx context.Context) {
 	var stale *fault.Fault // why evidence could not be renewed
 	for b.o.Wait(ctx, lookEvery) == nil {
 		now := b.o.Now()
-		if !now.Before(next) || b.keyReplaced() {
+		if !now.Before(next) || stale == nil && b.keyReplaced() {
 			if stale = b.renew(ctx); stale == nil {
 				renewed, next = now, b.plan(now)
 			} else {

@@ -48,7 +48,12 @@ func (r *running) status() (s operation.Status) {
 // TLS key it has.
 func (r *running) evidence(nonce []byte) (*attest.Evidence, []byte) {
 	r.s.t.Helper()
-	res, err := r.s.client().Get("https://" + r.Admin.String() + "/attestation?nonce=" + hex.EncodeToString(nonce))
+	return r.evidenceBy(r.s.client(), nonce)
+}
+
+func (r *running) evidenceBy(client *http.Client, nonce []byte) (*attest.Evidence, []byte) {
+	r.s.t.Helper()
+	res, err := client.Get("https://" + r.Admin.String() + "/attestation?nonce=" + hex.EncodeToString(nonce))
 	if err != nil {
 		r.s.t.Fatal(err)
 	}
