@@ -71,6 +71,9 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 	if err == nil {
 		err = l.own(ctx, ring, u.after == nil)
 	}
+	if l.replication != nil && fault.CodeOf(err) == fault.Changed { // two nodes start at once
+		err = foundedMeanwhile(err)
+	}
 	if err != nil {
 		if IsHeld(err) || awaitsDecision(err) {
 			l.hold(ring, hsms, err)

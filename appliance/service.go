@@ -139,6 +139,9 @@ func (s *Service) read(ctx context.Context, before *view, concerns func(keyStore
 
 // apply brings the live view in line with a change of the store.
 func (s *Service) apply(c Change) {
+	if c.Setting != "" {
+		return
+	}
 	if c.KeyID != "" {
 		s.keys.drop(keyName{c.KeyStore, c.KeyID})
 		return

@@ -25,6 +25,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/witness"
+	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -68,6 +69,7 @@ var samples = map[string]string{
 	"setSettings":        `{"four_eyes": ["deleteKeyStore"]}`,
 	"requestCertificate": `{"names": ["localhost"]}`,
 	"installCertificate": `{"chain": "x"}`,
+	"shareCertificate":   `{"chain": "x", "key": "eA=="}`,
 }
 
 const (
@@ -764,7 +766,7 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 			path = b.damage(route.ID)
 		}
 		if route.ID == "takeOverInstallation" { // only what is not the owner takes over
-			objects, err := b.bed.Token.DataObjects(t.Context())
+			objects, err := b.bed.Token.DataObjects(t.Context(), hsm.ReachAny)
 			if err == nil {
 				err = b.bed.Token.DestroyDataObject(t.Context(), objects[0])
 			}

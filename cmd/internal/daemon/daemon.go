@@ -115,6 +115,7 @@ type Daemon struct {
 	policyVersion atomic.Uint64
 	users         *identity.Directory
 	welcome       *identity.Welcome
+	certificate   *certificate.Certificate
 	xks           *xks.Server
 	xksL          net.Listener
 	admin         *http.Server
@@ -185,6 +186,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.certificate = cert
 	if err := d.openState(ctx, cert); err != nil {
 		return err
 	}
@@ -341,6 +343,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	start("admin socket", func() error { return d.socket.Serve(d.socketL) })
 	d.o.Log.Info("listening; locked until the boot has come to serving", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
 	wg.Go(func() { d.boot.Run(background) })
+	wg.Go(func() { d.certificate.Follow(background) })
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
 	}

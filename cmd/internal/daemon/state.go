@@ -58,6 +58,14 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		o.ChangeLog, o.Machine, o.Fleet, o.Peers = d.changes, d.machine, d.fleet, d.fleet.quotas
 	}
 	d.appliance = appliance.New(o)
+	cert.Open(d.appliance, cfg.XKS.URL, cfg.Admin.URL)
+	d.store.Subscribe(func(c appliance.Change) {
+		if c.Setting != "" || c == (appliance.Change{}) {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			cert.Look(ctx)
+		}
+	})
 	return nil
 }
 
