@@ -86,6 +86,19 @@ func TestNodesServeOneInstallation(t *testing.T) {
 	}
 }
 
+// TestNodesOfMachinesWithKeys: a node whose machine has a key, as every real one has, begins
+// the installation; others join it, each with its own.
+func TestNodesOfMachinesWithKeys(t *testing.T) {
+	f := newFleetBed()
+	withKey := func() *appliancetest.Bed {
+		return f.start(t, appliancetest.Options{Appliance: appliance.Options{MachineKey: appliancetest.NewMachineKey(t)}})
+	}
+	a := withKey()
+	client := a.NewKeyStore(t, "prod", "/prod", appliancetest.Principal)
+	a.NewKey(t, "prod", "k", "encrypt,decrypt", appliance.CustodyCached)
+	at(client, withKey()).OK(appliancetest.Encrypt("k", "plain"))
+}
+
 // TestTwoFirstNodes: of nodes that begin at once, one makes the installation, and the
 // others join it.
 func TestTwoFirstNodes(t *testing.T) {
