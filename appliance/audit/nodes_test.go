@@ -337,3 +337,35 @@ func TestExportNodes(t *testing.T) {
 		t.Errorf("another format: %v", err)
 	}
 }
+
+// TestShortPage: a node may give fewer records than were asked for and say that there are
+// more. Then the page ends there: what it has next may be newer than what others have.
+func TestShortPage(t *testing.T) {
+	a, b := &memory{name: "a"}, &memory{name: "b"}
+	for _, s := range []int{4, 5, 6} {
+		a.add(s)
+	}
+	for _, s := range []int{1, 2, 3} {
+		b.add(s)
+	}
+	nodes := nodesOf([]*memory{a, b})
+	whole := nodes[0].Search
+	nodes[0].Search = func(ctx context.Context, q audit.Query) ([]*audit.Record, string, error) {
+		q.Limit = 1
+		return whole(ctx, q)
+	}
+	var all []string
+	for q := (audit.Query{}); ; {
+		page, err := audit.SearchNodes(t.Context(), nodes, q, 0)
+		if err != nil || page.Failed != nil || len(page.Records) == 0 {
+			t.Fatalf("%v: %+v", err, page)
+		}
+		all = append(all, told(page.Records)...)
+		if q.Cursor = page.Next; q.Cursor == "" {
+			break
+		}
+	}
+	if got, want := strings.Join(all, ", "), "a 2, a 1, a 0, b 2, b 1, b 0"; got != want {
+		t.Errorf("it gives %s\nwant     %s", got, want)
+	}
+}

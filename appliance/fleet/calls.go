@@ -22,11 +22,11 @@ type Calls struct {
 	seat      *Seat
 	transport Transport
 	log       *slog.Logger
-	answers   map[string]*answerer
 	own       epochs
 
-	mu    sync.Mutex
-	known map[string]string // epochs of members, by ID
+	mu      sync.Mutex
+	answers map[string]*answerer // by kind
+	known   map[string]string    // epochs of members, by ID
 }
 
 // Answer answers a question of a member. The body is at most [MaxAnswerBody] long.
@@ -52,12 +52,13 @@ func NewCalls(seat *Seat, transport Transport, log *slog.Logger) *Calls {
 }
 
 // On has a kind of questions answered, so many at once; further ones get fault.Throttled.
-// Call it before anything is asked.
 func (c *Calls) On(kind string, atOnce int, answer Answer) {
 	free := make(chan struct{}, atOnce)
 	for range atOnce {
 		free <- struct{}{}
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.answers[kind] = &answerer{answer, free}
 }
 
@@ -175,7 +176,9 @@ func (c *Calls) Handle(ctx context.Context, text []byte) ([]byte, error) {
 
 // answer works out an answer.
 func (c *Calls) answer(ctx context.Context, q *question, body []byte) ([]byte, error) {
+	c.mu.Lock()
 	a := c.answers[q.Kind]
+	c.mu.Unlock()
 	if a == nil {
 		return nil, fault.Errorf(fault.NotFound, "this node's release does not know the question %.80q", q.Kind)
 	}

@@ -142,7 +142,7 @@ func (l *Logs) Peers() (all []operation.AuditPeer) {
 // Run countersigns the heads of others, and records which nodes come and go, until ctx
 // ends.
 func (l *Logs) Run(ctx context.Context) {
-	members, heads := time.NewTicker(membersEvery), time.NewTicker(countersignEvery)
+	members, heads := time.NewTicker(membersEvery), time.NewTicker(membersEvery)
 	defer members.Stop()
 	defer heads.Stop()
 	for {
@@ -152,27 +152,31 @@ func (l *Logs) Run(ctx context.Context) {
 		case <-members.C:
 			l.RecordMembers(ctx)
 		case <-heads.C:
-			l.Countersign(ctx)
+			if l.Countersign(ctx) > 0 { // the first time as soon as others are there
+				heads.Reset(countersignEvery)
+			}
 		}
 	}
 }
 
-// Countersign countersigns the head of each node that answers. What fails is in the log,
-// and tried again with the next round.
-func (l *Logs) Countersign(ctx context.Context) {
+// Countersign countersigns the head of each node that answers, and gives how many those
+// are. What fails is in the log, and tried again with the next round.
+func (l *Logs) Countersign(ctx context.Context) (asked int) {
 	n := l.calls.Seat().Node()
 	if n == nil || l.own.LogID() == "" {
-		return
+		return 0
 	}
+	others := n.Others(true)
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	for _, id := range n.Others(true) {
+	for _, id := range others {
 		asking.Go(func() {
 			if err := l.own.Countersign(ctx, id, &peerLog{l.calls, id}); err != nil && ctx.Err() == nil {
 				l.log.Warn("the head of a node's audit log was not countersigned", "node", id, "code", fault.CodeOf(err), "error", err)
 			}
 		})
 	}
+	return len(others)
 }
 
 // RecordMembers records which nodes have joined, are drained or have left since the last

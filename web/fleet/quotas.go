@@ -56,8 +56,7 @@ func NewQuotas(calls *fleet.Calls) *Quotas {
 	return q
 }
 
-// Lend has other nodes' questions answered by a function (appliance.Service.LendQuota). Call
-// it before anything is asked.
+// Lend has other nodes' questions answered by a function (appliance.Service.LendQuota).
 func (q *Quotas) Lend(lend func(keyStore string, want int) int) {
 	q.calls.On(askQuota, quotasAtOnce, answering(func(_ context.Context, in loan) ([]byte, error) {
 		if in.Want < 1 || in.Want > maxWant {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/audit/recorder"
 	"holdfast/appliance/fault"
@@ -336,5 +337,58 @@ func TestNodesAreRecorded(t *testing.T) {
 	}
 	if err := a.Countersign(t.Context(), b.id, b); err != nil || len(a.Status().Peers) != 1 {
 		t.Errorf("it came back: %v, %+v", err, a.Status().Peers)
+	}
+}
+
+// TestMembers: who joins, is drained and leaves is on record once, over restarts too; what
+// cannot be recorded is tried again.
+func TestMembers(t *testing.T) {
+	a := newNode(t, "node-a")
+	nodes := func(states ...appliance.NodeState) (list []appliance.Node) {
+		for i, s := range states {
+			if s != "" {
+				list = append(list, appliance.Node{ID: fmt.Sprintf("node-%c", 'a'+i), Address: "x:1", State: s})
+			}
+		}
+		return list
+	}
+	const serving, drained, joining, leaving = appliance.NodeServing, appliance.NodeDrained, appliance.NodeJoining, appliance.NodeLeaving
+	want := []string{}
+	for _, step := range []struct {
+		now []appliance.Node
+		new string
+	}{
+		{nodes(joining), ""},
+		{nodes(serving, drained), "NodeJoined,NodeJoined,NodeDrained"},
+		{nodes(serving, leaving, joining), ""},
+		{nodes(serving, "", serving), "NodeJoined,NodeLeft"},
+		{nodes(drained, "", serving), "NodeDrained"},
+		{nodes(serving, "", serving), "NodeResumed"},
+		{nodes(serving, serving), "NodeJoined,NodeLeft"}, // it comes back
+	} {
+		if step.new != "" {
+			want = append(want, strings.Split(step.new, ",")...)
+		}
+		for i := range 4 {
+			if i == 2 {
+				a.Close()
+				if err := a.Members(t.Context(), nodes(serving, serving, serving, serving)); err == nil {
+					t.Error("a log that is closed records")
+				}
+				a.start(t)
+			}
+			if err := a.Members(t.Context(), step.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := strings.Join(a.ofFleet(t), ","); got != strings.Join(want, ",") {
+			t.Fatalf("after %v on record: %s\nwant %s", step.now, got, strings.Join(want, ","))
+		}
+	}
+	if s := a.Status().Peers; len(s) != 1 || s[0].LogID != "node-b" {
+		t.Errorf("it knows the logs %+v, and not node-b's alone", s)
+	}
+	if err := recorder.New(recorder.Options{}).Members(t.Context(), nil); fault.CodeOf(err) != fault.Locked {
+		t.Errorf("before the log is open: %v", err)
 	}
 }
