@@ -193,6 +193,9 @@ type StateRows interface {
 	CatchUp(ctx context.Context) error
 	// Position is how far the log of changes is taken over and announced; zero without one.
 	Position() Position
+	// Written gives the number of the last change of the log that is durable here, which may
+	// not be announced yet: at least that of each method that has returned.
+	Written() uint64
 	// Passed says whether the state has been at that position. Of one that is further back
 	// than positions are kept it says yes. fault.Locked if it is closed.
 	Passed(ctx context.Context, p Position) (bool, error)

@@ -16,6 +16,9 @@ import (
 // Positions is how far this node is in the fleet's log of changes; the store is one.
 type Positions interface {
 	Position() appliance.Position
+	// Written gives the number of the last change that is durable here: that of each change
+	// that has returned, which Position may not have reached.
+	Written() uint64
 	// CatchUp takes over what the log has more. fault.DatabaseAway.
 	CatchUp(ctx context.Context) error
 }
@@ -137,7 +140,7 @@ func (a *positionedAnswer) say() {
 		return
 	}
 	a.said = true
-	n := a.positions.Position().Number
+	n := a.positions.Written()
 	h := a.Header()
 	h.Set(PositionHeader, strconv.FormatUint(n, 10))
 	if n > a.seen && strings.Contains(h.Get("Cache-Control"), "no-store") {

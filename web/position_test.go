@@ -33,6 +33,8 @@ type node struct {
 	slow  time.Duration
 }
 
+func (n *node) Written() uint64 { return n.at.Load() }
+
 func (n *node) Position() appliance.Position { return appliance.Position{Number: n.at.Load()} }
 
 func (n *node) CatchUp(ctx context.Context) error {

@@ -11,6 +11,9 @@ type Rows interface {
 	// them. All of it is durable and in effect on the requests that begin or are answered
 	// from now on. The list is not changed by anybody.
 	Roll() (appliance.Position, []appliance.Node)
+	// Written gives the number of the last change that is durable in the rows, which may not
+	// be in effect on requests yet: at least that of each change of this node that has returned.
+	Written() uint64
 	// Passed says whether these rows have been at an earlier position; known is false if it
 	// is further back than they can tell. They know the last 1,024 at least.
 	Passed(p appliance.Position) (passed, known bool)

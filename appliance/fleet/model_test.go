@@ -168,6 +168,9 @@ func (m *machine) position() appliance.Position {
 	return appliance.Position{Number: uint64(m.claims), Digest: e[m.claims-1].digest}
 }
 
+// Written implements [Rows].
+func (m *machine) Written() uint64 { at, _ := m.Roll(); return at.Number }
+
 // Roll implements [Rows].
 func (m *machine) Roll() (appliance.Position, []appliance.Node) {
 	if m.membersOf != len(m.log) {

@@ -120,6 +120,9 @@ func (k *testKey) Wipe() {
 	_, _ = rand.Read(*k)
 }
 
+// Written implements [Rows].
+func (a *at) Written() uint64 { at, _ := a.Roll(); return at.Number }
+
 // Roll implements [Rows].
 func (a *at) Roll() (appliance.Position, []appliance.Node) {
 	a.mu.Lock()

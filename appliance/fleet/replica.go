@@ -14,6 +14,7 @@ import (
 type Store interface {
 	CatchUp(ctx context.Context) error
 	Position() appliance.Position
+	Written() uint64
 	Passed(ctx context.Context, p appliance.Position) (bool, error)
 }
 
@@ -85,6 +86,9 @@ func (r *Replica) Roll() (appliance.Position, []appliance.Node) {
 	}
 	return last.position, last.members
 }
+
+// Written implements [Rows].
+func (r *Replica) Written() uint64 { return r.store.Written() }
 
 // Passed implements [Rows].
 func (r *Replica) Passed(p appliance.Position) (passed, known bool) {

@@ -11,9 +11,11 @@ import (
 
 // settlement is the wait for a change to be in effect everywhere.
 type settlement struct {
-	at    appliance.Position
-	began time.Duration // when the change was in this node's rows at the latest
-	of    []string      // the other nodes that may serve
+	// at is the number of the change; reached says that this node's position has come to it.
+	at      uint64
+	reached bool
+	began   time.Duration // when the change was in this node's rows at the latest
+	of      []string      // the other nodes that may serve
 	// posted is when the position was in the token; never if it was not. Relying are the
 	// nodes whose reliance was there then.
 	posted  time.Duration
@@ -29,7 +31,7 @@ type settlement struct {
 func (n *Node) settle() *settlement {
 	n.lock()
 	defer n.unlock()
-	s := &settlement{at: n.position, began: n.o.BootTime(), posted: never, vouched: never, joining: !n.self.State.Serves()}
+	s := &settlement{at: max(n.position.Number, n.o.Rows.Written()), began: n.o.BootTime(), posted: never, vouched: never, joining: !n.self.State.Serves()}
 	for id, p := range n.peers {
 		if p.member {
 			s.of = append(s.of, id)
@@ -77,15 +79,16 @@ func (n *Node) outcome(s *settlement) (result appliance.Settled, done bool, next
 	now, wall := n.o.BootTime(), n.o.Now()
 	// A node that is not fresh may have been removed, and not know it: then others do not
 	// wait for what it says.
+	s.reached = n.position.Number >= s.at
 	current := n.from+n.o.Grace > now && n.held.Load() == nil && !n.closed
-	if s.joining && s.vouched == never && n.vouched(s.at.Number) {
+	if s.joining && s.vouched == never && n.vouched(s.at) {
 		s.vouched = now
 	}
-	bounded := current && s.posted != never && (!s.joining || s.vouched != never)
+	bounded := s.reached && current && s.posted != never && (!s.joining || s.vouched != never)
 	result = appliance.Settled{Nodes: 1, Of: 1 + len(s.of)}
 	next = now + n.o.Grace
 	for _, id := range s.of {
-		if p := n.peers[id]; p != nil && p.acknowledged >= s.at.Number {
+		if p := n.peers[id]; p != nil && s.reached && p.acknowledged >= s.at {
 			result.Nodes++
 			continue
 		}
@@ -100,7 +103,10 @@ func (n *Node) outcome(s *settlement) (result appliance.Settled, done bool, next
 		}
 		result.Late = append(result.Late, late)
 	}
-	return result, len(result.Late) == 0 && (current || result.Nodes > 1), next // all that have acknowledged are of one log
+	if !s.reached { // this node is about to have it in effect on its own requests
+		next = now + n.o.Grace/pushShare/10
+	}
+	return result, s.reached && len(result.Late) == 0 && (current || result.Nodes > 1), next // all that have acknowledged are of one log
 }
 
 // pushShare is the part of T in which nodes that are there acknowledge a change. After it
@@ -126,7 +132,7 @@ func (n *Node) wait(ctx context.Context, s *settlement) appliance.Settled {
 			return result
 		}
 		now := n.o.BootTime()
-		if s.posted == never && len(result.Late) > 0 {
+		if s.reached && s.posted == never && len(result.Late) > 0 {
 			if now >= post {
 				post = now + n.o.Beat
 				n.post(ctx, s)
@@ -166,7 +172,7 @@ func (n *Node) postNow(ctx context.Context, s *settlement) {
 	at := n.posting()
 	all, relying, err := n.o.Ground.Post(ctx, at, n.covered(at))
 	if err != nil {
-		n.o.Log.Warn("the HSM could not be told of a change that a node has not acknowledged", "change", s.at.Number, "error", err)
+		n.o.Log.Warn("the HSM could not be told of a change that a node has not acknowledged", "change", s.at, "error", err)
 		return
 	}
 	n.posts(s, all, relying)

@@ -81,3 +81,13 @@ func (p *announcements) position() appliance.Position {
 	defer p.mu.Unlock()
 	return p.reached
 }
+
+// written gives the number of the last change that is durable.
+func (p *announcements) written() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.open) > 0 {
+		return p.open[len(p.open)-1].position.Number
+	}
+	return p.reached.Number
+}

@@ -414,6 +414,9 @@ func (s *DB) announceForeign() {
 // Position implements [appliance.StateRows].
 func (s *DB) Position() appliance.Position { return s.writer.progress.position() }
 
+// Written implements [appliance.StateRows].
+func (s *DB) Written() uint64 { return s.writer.progress.written() }
+
 // Passed implements [appliance.StateRows].
 func (s *DB) Passed(ctx context.Context, p appliance.Position) (passed bool, err error) {
 	err = s.read(ctx, func(c *conn) error {
