@@ -67,6 +67,7 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	calls := webfleet.NewClient()
 	n := fleet.New(fleet.Options{ID: id, Address: address, Installation: installation, Key: key, Rows: rows, Transport: calls, Hints: d.changes,
 		Grace: time.Duration(cmp.Or(d.o.Config.Fleet.Grace, config.DefaultFleetGrace)), Log: d.o.Log,
+		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
 		Report: d.report, Hold: d.appliance.Branched})
 	m.stop = stop
 	m.Take(n, d.appliance.Nodes)
