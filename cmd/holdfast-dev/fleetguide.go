@@ -120,10 +120,10 @@ func showFigure(name, format string, args ...any) {
 func (g *fleetGuide) blockKey(ctx context.Context) error {
 	fmt.Printf("\nBlocking %s at %v, while %v is dead:\n", g.d.KeyID, g.nodes[0], g.dead)
 	began := time.Now()
-	if err := g.admin(ctx, "block", operation.NewBlock{BlockTarget: g.target(), Reason: "the tour of holdfast-dev"}); err != nil {
-		return err
-	}
-	showStep("block", time.Since(began), "the command has returned")
+	returned := make(chan error, 1)
+	go func() {
+		returned <- g.admin(ctx, "block", operation.NewBlock{BlockTarget: g.target(), Reason: "the tour of holdfast-dev"})
+	}()
 	for _, n := range g.nodes {
 		if n == g.dead {
 			continue
@@ -134,6 +134,10 @@ func (g *fleetGuide) blockKey(ctx context.Context) error {
 		}
 		showStep(n.String(), time.Since(began), "refuses it: "+said)
 	}
+	if err := <-returned; err != nil {
+		return err
+	}
+	showStep("the command", time.Since(began), fmt.Sprintf("has returned: %v must have stopped by now, if it were only cut off", g.dead))
 	return nil
 }
 

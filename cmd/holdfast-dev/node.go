@@ -47,6 +47,9 @@ type nodeReport struct {
 	SetupOpen bool
 }
 
+// nodeGrace is fleet.grace here: the shortest that there is, for those who watch.
+const nodeGrace = config.Duration(10 * time.Second)
+
 func nodeName(n int) string { return fmt.Sprintf("node%d", n) }
 
 // beNode is the process of a node. It gives the exit code.
@@ -92,6 +95,9 @@ func runNode(ctx context.Context, order nodeOrder) error {
 	o := options{release: config.Sealed, xksAddr: "127.0.0.1:0", adminAddr: "127.0.0.1:0"}
 	p.configure(cfg, o)
 	cfg.State.Database = order.Database
+	if cfg.Fleet.Grace == 0 {
+		cfg.Fleet.Grace = nodeGrace
+	}
 	cfg.XKS.URL, cfg.Admin.URL, cfg.Admin.SetupCode = order.XKSURL, order.ConsoleURL, order.SetupCode
 	log, closeLog, err := p.openLog(cfg)
 	if err != nil {

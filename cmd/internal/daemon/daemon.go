@@ -368,6 +368,9 @@ func (d *Daemon) serve(ctx context.Context) error {
 	_ = d.socket.Shutdown(grace)
 	stop()
 	wg.Wait()
+	if d.fleet != nil {
+		d.fleet.Leave() // its work ends by nothing else
+	}
 	d.background.Wait()
 	d.lock()
 	d.audit.Close()

@@ -5,6 +5,7 @@
 package fleettest
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -33,7 +34,7 @@ import (
 // Options are what differs between fleets.
 type Options struct {
 	Nodes int // 3 if zero
-	// Grace is fleet.grace; its default if zero.
+	// Grace is fleet.grace; the shortest that there is if zero.
 	Grace time.Duration
 	// Replica has the database have a replica that can be promoted. The nodes' URL names
 	// both.
@@ -80,6 +81,8 @@ const (
 	KeyStore = "prod"
 	prefix   = "/prod"
 )
+
+const shortestGrace = 10 * time.Second
 
 // Start starts a fleet and waits until all nodes serve.
 func Start(t testing.TB, o Options) *Fleet {
@@ -132,9 +135,7 @@ func (f *Fleet) newNode(i int, o Options) *Node {
 	so := sitetest.Options{Module: n.HSM.Module, Env: n.HSM.Env, Fleet: []string{fmt.Sprintf("address = %q", n.ToNode.Address)},
 		State: []string{fmt.Sprintf("database = %q", fmt.Sprintf("postgres://%s@%s/%s", postgrestest.User, strings.Join(hosts, ","), f.Database)),
 			fmt.Sprintf("database_ca = %q", f.Primary.TLS.CA), fmt.Sprintf("database_password_file = %q", f.Primary.TLS.PasswordFile)}}
-	if o.Grace != 0 {
-		so.Fleet = append(so.Fleet, fmt.Sprintf("grace = %q", o.Grace))
-	}
+	so.Fleet = append(so.Fleet, fmt.Sprintf("grace = %q", cmp.Or(o.Grace, shortestGrace)))
 	if i > 0 {
 		so.Token = f.Nodes[0].Site
 	}
