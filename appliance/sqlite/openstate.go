@@ -74,7 +74,10 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	if root == nil && !o.Seal {
 		return nil, nil, fault.Errorf(fault.StateUnsealed, "the database has an installation, and lacks the manifest that authenticates its rows: it was removed, or the database is of before there were any")
 	}
-	st := newState(o, s.schema, s.seed, s.writer.specs)
+	st, err := s.writer.newState(ctx, o, s.begins(o))
+	if err != nil {
+		return nil, nil, err
+	}
 	st.heads = heads
 	there, n, err := st.actual(ctx, c)
 	if err != nil {

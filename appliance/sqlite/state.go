@@ -24,7 +24,7 @@ import (
 // its short tags. The writer's goroutine alone changes it.
 type state struct {
 	o      appliance.StateOptions
-	schema int64
+	schema int64 // the fleet's, or this binary's without a log of changes
 	specs  map[string]*spec
 	seed   maphash.Seed
 
@@ -161,7 +161,8 @@ func (s *state) changed(sp *spec, before, after []any, err error) {
 		s.tx.err = err
 		return
 	}
-	if s.replica != nil && sp.machine {
+	if err := sp.writable(after); err != nil {
+		s.tx.err = err
 		return
 	}
 	if s.replica != nil && !s.replica.taking {
