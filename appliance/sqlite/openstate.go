@@ -266,7 +266,7 @@ func (s *DB) CheckState(ctx context.Context) (report *appliance.StateReport, err
 		if st == nil {
 			return stateClosed()
 		}
-		if err := checkSchema(ctx, c.c.QueryContext, st.schema); err != nil {
+		if err := checkSchema(ctx, c.c.QueryContext, st.file); err != nil {
 			st.lost(err)
 			return err
 		}

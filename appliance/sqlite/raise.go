@@ -28,7 +28,9 @@ func (w *writer) newState(ctx context.Context, o appliance.StateOptions, schema 
 	if err != nil {
 		return nil, err
 	}
-	return newState(o, schema, w.seed, specs), nil
+	s := newState(o, schema, w.seed, specs)
+	s.file = w.schema
+	return s, nil
 }
 
 // stateAfter gives the state in which a change of a schema is taken over: the one that there
@@ -141,6 +143,7 @@ func (w *writer) sealRaised(ctx context.Context, st, next *state) (*openChange, 
 	})}
 	results := make([]error, 1)
 	if err := w.attempt([]*change{c}, results); err != nil {
+		next.tx = newDelta()
 		if errors.Is(err, errOvertaken) {
 			return nil, err
 		}

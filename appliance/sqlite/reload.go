@@ -79,7 +79,7 @@ func (s *DB) brought(ctx context.Context, o appliance.StateOptions, at appliance
 			st, why = s.writer.catchUp(ctx, st)
 		}
 		switch fault.CodeOf(why) {
-		case fault.StateChanged, fault.StateUnsealed, fault.FleetLog, fault.FleetBranch, fault.FleetBehind:
+		case fault.StateChanged, fault.StateUnsealed, fault.FleetLog, fault.FleetBranch, fault.FleetBehind, fault.FleetUpdating:
 		default:
 			return st, why
 		}
