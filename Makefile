@@ -1,4 +1,4 @@
-# make run    try Holdfast on this machine
+# make run    try Holdfast on this machine; ARGS='--nodes 3' for a fleet
 # make test   everything that CI runs
 # make bench  measure, and write bench.json; make bench-console for the console's pages
 # make build  bin/holdfast, bin/holdfastd and bin/holdfast-dev; manual pages and completions in build
@@ -25,6 +25,7 @@ FUZZTIME ?= 10000x
   image image-test image-lock packer-local cfn-lint install-image-packages install-image-test-packages
 
 run: install-packages build
+	@$(if $(findstring --nodes,$(ARGS)),.ci/install-packages postgresql)
 	@exec bin/holdfast-dev $(ARGS)
 
 build:
@@ -60,8 +61,9 @@ install-packages:
 
 # curl is a SigV4 client that this project did not write; prometheus has promtool;
 # chromium opens the console; npm brings axe-core, which looks whether everybody can
-# use it. postgresql and pgbouncer are what a fleet's database is. What builds images makes small ones to predict, and other programs to
-# compare with. wine64 runs the Windows build.
+# use it. What builds images makes small ones to predict, and other programs to
+# compare with. wine64 runs the Windows build. PostgreSQL is the database of fleets, and
+# pgbouncer stands in front of it.
 install-test-packages: install-packages install-image-packages
 	@.ci/install-packages curl prometheus chromium fonts-dejavu-core npm osslsigncode pgbouncer postgresql systemd wine64
 	@cd web/console/browsertest && npm ci --silent --no-audit --no-fund

@@ -155,7 +155,7 @@ func New(o Options) *Appliance {
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, destroying: o.Destroying, rotating: o.Rotating, time: kept, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, time: kept, ownership: owner, traces: o.Traces, replication: replica}
-	service.state = lifecycle.State
+	service.state, service.replication = lifecycle.State, lifecycle.Replication
 	if o.Peers != nil {
 		service.quotas = quota.New(o.Peers)
 	}

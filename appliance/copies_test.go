@@ -12,6 +12,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/fault"
+	"holdfast/hsm"
 	"holdfast/hsm/hsmtest"
 )
 
@@ -82,7 +83,7 @@ var tokenStates = map[string]struct {
 func clearToken(t *testing.T, device appliancetest.Device) {
 	t.Helper()
 	token := must(device.Open(ctx, appliancetest.Opening{}))(t)
-	for _, o := range must(token.DataObjects(ctx))(t) {
+	for _, o := range must(token.DataObjects(ctx, hsm.ReachAny))(t) {
 		if err := token.DestroyDataObject(ctx, o); err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +313,7 @@ func TestForgedInstallationObjects(t *testing.T) {
 	device := appliancetest.PKCS11(hsmtest.New(t))
 	made := newOriginal(t, device)
 	b := appliancetest.Start(t, appliancetest.Options{Dir: made.dir, Token: device})
-	own := must(b.Token.DataObjects(ctx))(t)
+	own := must(b.Token.DataObjects(ctx, hsm.ReachAny))(t)
 	if len(own) != 1 {
 		t.Fatalf("there are %d installation objects", len(own))
 	}
@@ -325,7 +326,7 @@ func TestForgedInstallationObjects(t *testing.T) {
 		}
 		forged := own[0]
 		forged.Label, forged.Value = fmt.Sprintf("holdfast-installation-forged-%d", i), value
-		if err := b.Token.CreateDataObject(ctx, forged); err != nil {
+		if err := b.Token.CreateDataObject(ctx, forged, hsm.ReachAny); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -347,7 +348,7 @@ func TestObjectRemoved(t *testing.T) {
 			device := newDevice(t)
 			made := newOriginal(t, device)
 			b := appliancetest.Start(t, appliancetest.Options{Dir: made.dir, Token: device})
-			for _, o := range must(b.Token.DataObjects(ctx))(t) {
+			for _, o := range must(b.Token.DataObjects(ctx, hsm.ReachAny))(t) {
 				if err := b.Token.DestroyDataObject(ctx, o); err != nil {
 					t.Fatal(err)
 				}
@@ -402,7 +403,7 @@ func TestEarlierInstallationIsAdopted(t *testing.T) {
 	made := newOriginal(t, device)
 	edit(t, filepath.Join(made.dir, "holdfast.db"), `UPDATE installation SET incarnation = '', incarnation_seal = NULL`)
 	token := must(device.Open(ctx, appliancetest.Opening{}))(t)
-	for _, o := range must(token.DataObjects(ctx))(t) {
+	for _, o := range must(token.DataObjects(ctx, hsm.ReachAny))(t) {
 		if err := token.DestroyDataObject(ctx, o); err != nil {
 			t.Fatal(err)
 		}
@@ -449,7 +450,7 @@ func TestNoInstallationObject(t *testing.T) {
 	if got := b.Appliance.Installation(); got.Standing != appliance.StandingUnkept || got.Detail == "" {
 		t.Errorf("it is %+v", got)
 	}
-	if objects := must(b.Token.DataObjects(ctx))(t); len(objects) != 0 {
+	if objects := must(b.Token.DataObjects(ctx, hsm.ReachAny))(t); len(objects) != 0 {
 		t.Errorf("there are %d objects", len(objects))
 	}
 	if destroysFor(t, b, clock, "k") {

@@ -110,9 +110,9 @@ func (t doomedToken) DestroyKey(ctx context.Context, label string) error {
 	return t.Token.DestroyKey(ctx, label)
 }
 
-func (t doomedToken) CreateDataObject(ctx context.Context, o hsm.DataObject) error {
+func (t doomedToken) CreateDataObject(ctx context.Context, o hsm.DataObject, reach hsm.Reach) error {
 	defer t.death.step()
-	return t.Token.CreateDataObject(ctx, o)
+	return t.Token.CreateDataObject(ctx, o, reach)
 }
 
 func (t doomedToken) DestroyDataObject(ctx context.Context, o hsm.DataObject) error {

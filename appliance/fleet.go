@@ -16,6 +16,10 @@ type Fleet interface {
 	Lead(ctx context.Context) (context.Context, bool)
 	// Drained says that this node is to get no new requests. It answers those it gets.
 	Drained() bool
+	// Join begins to speak to the others, when the appliance is unlocked, and Leave ends it,
+	// before it is locked.
+	Join(ring Keyring, installation string) error
+	Leave()
 }
 
 // noFleet is that of an appliance on its own.
@@ -23,6 +27,9 @@ type noFleet struct{}
 
 func (noFleet) Fresh() error  { return nil }
 func (noFleet) Drained() bool { return false }
+func (noFleet) Leave()        {}
+
+func (noFleet) Join(Keyring, string) error { return nil }
 
 func (noFleet) Lead(ctx context.Context) (context.Context, bool) { return ctx, true }
 

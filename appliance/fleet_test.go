@@ -27,6 +27,11 @@ func (f *staleFleet) Fresh() error {
 
 func (f *staleFleet) Drained() bool { return f.drained.Load() }
 
+// Join and Leave implement [appliance.Fleet].
+func (*staleFleet) Join(appliance.Keyring, string) error { return nil }
+
+func (*staleFleet) Leave() {}
+
 // staleRecorder records, and then the node is stale if the test wants.
 type staleRecorder struct {
 	fleet *staleFleet

@@ -20,6 +20,7 @@ type heldState struct {
 func (l *Lifecycle) hold(ring Keyring, hsms []HSM, why error) {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
+	l.service.fleet.Leave()
 	l.service.live.Store(nil)
 	l.service.suspended.Store(nil)
 	l.service.keys.purge()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"sync"
 
 	"holdfast/appliance/fault"
@@ -74,26 +75,27 @@ func (in *Installation) setIncarnation(ring Keyring, i Incarnation) error {
 // newIncarnation gives one that nobody has yet.
 func newIncarnation(epoch uint64) Incarnation { return Incarnation{ID: newID(), Epoch: epoch} }
 
-// InstallationObject is a data object in the HSM that names the owner of an
-// installation. It is sealed under the installation's state key: who has a session in
-// the token and not the rows cannot make one that counts, also with the PIN. Who has the
-// PIN can remove it, and then nobody is the owner until a takeover.
+// InstallationObject is what the sealed object in the HSM says that names the owner of an
+// installation. Without it nobody is the owner until a takeover.
 type InstallationObject struct {
-	Installation string `json:"installation"`
-	Incarnation  string `json:"incarnation"`
-	Epoch        uint64 `json:"epoch"`
-	Start        uint64 `json:"start"`
-	Run          string `json:"run"`
-	Seal         []byte `json:"seal"`
+	Incarnation string
+	Epoch       uint64
+	Start       uint64
+	Run         string
 
-	// Label and Value are the object's, as it is in the token.
-	Label string `json:"-"`
-	Value []byte `json:"-"`
+	sealed *SealedObject
 }
 
-// Binding names the object with all that it says.
-func (o *InstallationObject) Binding() Binding {
-	return Binding{Purpose: "installation-object", Fields: []string{o.Installation, o.Incarnation, bindUint(o.Epoch), bindUint(o.Start), o.Run}}
+// fields are what its sealed object says.
+func (o *InstallationObject) fields() []string {
+	return []string{o.Incarnation, bindUint(o.Epoch), bindUint(o.Start), o.Run}
+}
+
+// readInstallationObject is the reverse of fields.
+func readInstallationObject(s *SealedObject) *InstallationObject {
+	epoch, _ := strconv.ParseUint(s.Fields[1], 10, 64) // fields has written it
+	start, _ := strconv.ParseUint(s.Fields[2], 10, 64)
+	return &InstallationObject{Incarnation: s.Fields[0], Epoch: epoch, Start: start, Run: s.Fields[3], sealed: s}
 }
 
 // Standing says what a copy of an installation may do.
@@ -140,6 +142,15 @@ type ownership struct {
 	state InstallationState
 }
 
+// reach is that of naming the owner, and of asking who it is: nodes of a fleet must see it
+// of each other.
+func (o *ownership) reach() Reach {
+	if o.shared {
+		return ReachMost
+	}
+	return ReachAny
+}
+
 // State gives the last that is known.
 func (o *ownership) State() InstallationState {
 	o.mu.Lock()
@@ -165,23 +176,14 @@ func (o *ownership) say(s InstallationState) {
 
 // objects gives the installation's objects that match their seal, the newest first, and
 // how many of them are equally new. Others are named in the log, and count for nothing.
-func (o *ownership) objects(ctx context.Context, ring Keyring, installation string) (all []*InstallationObject, newest int, err error) {
-	found, err := ring.InstallationObjects(ctx)
+func (o *ownership) objects(ctx context.Context, ring Keyring, installation string, reach Reach) (all []*InstallationObject, newest int, err error) {
+	tell := func(s *SealedObject) { TellUnsealed(o.log, s) }
+	found, err := ReadSealedObjects(ctx, ring, installation, reach, tell, ObjectInstallation)
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, object := range found {
-		if object.Installation != installation {
-			continue
-		}
-		if err := ring.Verify(object.Binding(), object.Seal); err != nil {
-			if fault.CodeOf(err) != fault.Tampered {
-				return nil, 0, err
-			}
-			o.log.Error("an installation object in the HSM does not match its seal, and counts for nothing", "object", object.Label)
-			continue
-		}
-		all = append(all, object)
+	for _, s := range found {
+		all = append(all, readInstallationObject(s))
 	}
 	slices.SortStableFunc(all, func(a, b *InstallationObject) int { return b.compare(a) })
 	for newest < len(all) && all[newest].compare(all[0]) == 0 {
@@ -227,7 +229,7 @@ func (o *ownership) start(ctx context.Context, ring Keyring, in *Installation, s
 		o.say(state)
 		return nil
 	}
-	all, newest, err := o.objects(ctx, ring, in.ID)
+	all, newest, err := o.objects(ctx, ring, in.ID, ReachAny)
 	if err != nil {
 		return err
 	}
@@ -296,12 +298,12 @@ func (o *ownership) claim(ctx context.Context, ring Keyring, in *Installation, o
 		}
 		return err
 	}
-	object := &InstallationObject{Installation: in.ID, Incarnation: next.ID, Epoch: next.Epoch, Start: next.Start, Run: next.Run}
-	var err error
-	if object.Seal, err = ring.Seal(object.Binding(), nil); err != nil {
+	object := &InstallationObject{Incarnation: next.ID, Epoch: next.Epoch, Start: next.Start, Run: next.Run}
+	sealed, err := NewSealedObject(ring, ObjectInstallation, in.ID, object.fields()...)
+	if err != nil {
 		return err
 	}
-	if err := ring.CreateInstallationObject(ctx, object); err != nil {
+	if err := ring.CreateSealedObject(ctx, sealed, o.reach()); err != nil {
 		return err
 	}
 	next.Before, next.Made = "", true
@@ -309,8 +311,8 @@ func (o *ownership) claim(ctx context.Context, ring Keyring, in *Installation, o
 		return err
 	}
 	for _, old := range all {
-		if err := ring.RemoveInstallationObject(ctx, old); err != nil {
-			o.log.Warn("an earlier installation object in the HSM could not be removed; it counts for nothing", "object", old.Label, "error", err)
+		if err := ring.RemoveSealedObject(ctx, old.sealed); err != nil {
+			o.log.Warn("an earlier installation object in the HSM could not be removed; it counts for nothing", "object", old.sealed.Label, "error", err)
 		}
 	}
 	o.say(InstallationState{ID: in.ID, Standing: StandingOwner, Incarnation: next.ID, Epoch: next.Epoch})
@@ -345,7 +347,7 @@ func (o *ownership) owns(ctx context.Context, ring Keyring) (run string, err err
 	if own.Drill || o.unkept {
 		return "", fault.Errorf(fault.Conflict, "%s", o.State().Detail)
 	}
-	all, newest, err := o.objects(ctx, ring, in.ID)
+	all, newest, err := o.objects(ctx, ring, in.ID, o.reach())
 	if err != nil {
 		return "", err
 	}
@@ -365,7 +367,7 @@ func (o *ownership) next(ctx context.Context, ring Keyring, in *Installation) (I
 	}
 	epoch := own.Epoch
 	if !o.unkept {
-		all, _, err := o.objects(ctx, ring, in.ID)
+		all, _, err := o.objects(ctx, ring, in.ID, ReachAny)
 		if err != nil {
 			return Incarnation{}, err
 		}

@@ -41,6 +41,7 @@ func (l *Lifecycle) install(ctx context.Context, ring Keyring, begun bool) (err 
 		if err := l.replication.log.Found(ctx, &Founding{Installation: in.ID, WrappedStateKey: in.WrappedStateKey}); err != nil {
 			return foundedMeanwhile(err)
 		}
+		return foundedMeanwhile(l.installAs(ctx, ring, in, begun)) // who comes to the first change is first
 	}
 	return l.installAs(ctx, ring, in, begun)
 }

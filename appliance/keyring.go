@@ -74,13 +74,15 @@ type Keyring interface {
 	// if there is none. fault.Invalid if the label has not the form of those that
 	// NewTokenObject gives, or names another installation.
 	DestroyTokenObject(ctx context.Context, label string) error
-	// InstallationObjects gives all installation objects in the token, of whatever
+	// SealedObjects gives all sealed objects in the token, of whatever purpose and
 	// installation, as they are: nobody has looked at their seals.
-	InstallationObjects(ctx context.Context) ([]*InstallationObject, error)
-	// CreateInstallationObject puts one there. fault.HSMObject if the token takes none.
-	CreateInstallationObject(ctx context.Context, o *InstallationObject) error
-	// RemoveInstallationObject removes it; it is no error if it is not there.
-	RemoveInstallationObject(ctx context.Context, o *InstallationObject) error
+	SealedObjects(ctx context.Context, reach Reach) ([]*SealedObject, error)
+	// CreateSealedObject puts one there; it is no error if it is there. After an error some
+	// HSMs may have it. fault.HSMObject if the token takes none.
+	CreateSealedObject(ctx context.Context, o *SealedObject, reach Reach) error
+	// RemoveSealedObject removes it from all HSMs that are there; it is no error if it is
+	// not in them.
+	RemoveSealedObject(ctx context.Context, o *SealedObject) error
 	// KeyObjects gives the labels of key objects in the token that Holdfast makes for
 	// external keys, of whatever installation, of the first 10,000 keys there.
 	KeyObjects(ctx context.Context) ([]string, error)

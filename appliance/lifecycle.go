@@ -71,6 +71,9 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 	if err == nil {
 		err = l.own(ctx, ring, u.after == nil)
 	}
+	if l.replication != nil && fault.CodeOf(err) == fault.Changed { // two nodes start at once
+		err = foundedMeanwhile(err)
+	}
 	if err != nil {
 		if IsHeld(err) || awaitsDecision(err) {
 			l.hold(ring, hsms, err)
@@ -236,7 +239,19 @@ func (l *Lifecycle) serve(ctx context.Context, ring Keyring, hsms []HSM, asked t
 	l.service.held.Store(nil)
 	l.service.live.Store(v)
 	l.service.health.watch(hsms)
-	return nil
+	return l.join(ctx, ring)
+}
+
+// join has a node speak to the others of its fleet.
+func (l *Lifecycle) join(ctx context.Context, ring Keyring) error {
+	if l.replication == nil {
+		return nil
+	}
+	in, err := l.store.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	return l.service.fleet.Join(ring, in.ID)
 }
 
 // Lock wipes all keys. Requests are refused until the next Unlock.
@@ -248,6 +263,7 @@ func (l *Lifecycle) Lock() {
 func (l *Lifecycle) lock() {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
+	l.service.fleet.Leave()
 	v := l.service.live.Swap(nil)
 	l.service.keys.purge()
 	if h := l.service.held.Swap(nil); h != nil {

@@ -2,9 +2,11 @@ package appliance_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"holdfast/appliance"
@@ -82,6 +84,19 @@ func TestNodesServeOneInstallation(t *testing.T) {
 		at(client, n).Fails(appliancetest.Encrypt("k", "plain"), fault.Conflict)
 		at(client, n).OK(appliancetest.Encrypt("in-hsm", "plain"))
 	}
+}
+
+// TestNodesOfMachinesWithKeys: a node whose machine has a key, as every real one has, begins
+// the installation; others join it, each with its own.
+func TestNodesOfMachinesWithKeys(t *testing.T) {
+	f := newFleetBed()
+	withKey := func() *appliancetest.Bed {
+		return f.start(t, appliancetest.Options{Appliance: appliance.Options{MachineKey: appliancetest.NewMachineKey(t)}})
+	}
+	a := withKey()
+	client := a.NewKeyStore(t, "prod", "/prod", appliancetest.Principal)
+	a.NewKey(t, "prod", "k", "encrypt,decrypt", appliance.CustodyCached)
+	at(client, withKey()).OK(appliancetest.Encrypt("k", "plain"))
 }
 
 // TestTwoFirstNodes: of nodes that begin at once, one makes the installation, and the
@@ -173,5 +188,56 @@ func TestNodePutBack(t *testing.T) {
 				at(client, b).Fails(appliancetest.Encrypt("k", "plain"), fault.Conflict)
 			}
 		})
+	}
+}
+
+// countedLog counts the questions to a log of changes.
+type countedLog struct {
+	appliance.ChangeLog
+	asked atomic.Int64
+}
+
+func (l *countedLog) Append(ctx context.Context, number uint64, body []byte) error {
+	l.asked.Add(1)
+	return l.ChangeLog.Append(ctx, number, body)
+}
+
+func (l *countedLog) Changes(ctx context.Context, from uint64, most int) ([][]byte, error) {
+	l.asked.Add(1)
+	return l.ChangeLog.Changes(ctx, from, most)
+}
+
+func (l *countedLog) Newest(ctx context.Context) (uint64, error) {
+	l.asked.Add(1)
+	return l.ChangeLog.Newest(ctx)
+}
+
+// TestRequestsAskNoDatabase: a request of KMS asks nothing of the fleet's database, whether
+// its key is in memory or not; and it is answered while that is away.
+func TestRequestsAskNoDatabase(t *testing.T) {
+	f := newFleetBed()
+	a, client := f.served(t)
+	for i := range 50 {
+		a.NewKey(t, "prod", fmt.Sprintf("k-%d", i), "encrypt,decrypt", appliance.CustodyCached)
+	}
+	sealed := client.OK(appliancetest.Encrypt("k", "plain")).Ciphertext
+	log := &countedLog{ChangeLog: f.log.Peer()}
+	b := appliancetest.Start(t, appliancetest.Options{Token: f.token, Appliance: appliance.Options{ChangeLog: log}})
+	before := log.asked.Load()
+	for range 200 {
+		at(client, b).OK(appliancetest.Decrypt("k", sealed))
+	}
+	for i := range 50 { // not in memory
+		at(client, b).OK(appliancetest.Attributes(fmt.Sprintf("k-%d", i)))
+	}
+	if asked := log.asked.Load() - before; asked != 0 {
+		t.Errorf("%d questions for 250 requests", asked)
+	}
+	for range 500 {
+		at(client, b).OK(appliancetest.Encrypt("k", "plain"))
+	}
+	// Encryptions are reserved in blocks: a change for each, here of at least 64.
+	if asked := log.asked.Load() - before; asked > 40 {
+		t.Errorf("%d questions for 750 requests", asked)
 	}
 }

@@ -96,6 +96,10 @@ func (l *Lifecycle) follow(ctx context.Context) {
 	}
 }
 
+// Branched is told that another node has another log than this one: this node does not
+// serve with what it has. It opens its rows again, by what the fleet's database has now.
+func (l *Lifecycle) Branched(why error) { l.reopen(why) }
+
 // reopen has the rows of a node opened once more, which loads what does not match from the
 // fleet's database. It does not serve meanwhile.
 func (l *Lifecycle) reopen(why error) {
@@ -165,6 +169,8 @@ type ReplicationState struct {
 	Failed string     `json:"failed,omitempty"`
 	Code   fault.Code `json:"code,omitempty"`
 	Since  time.Time  `json:"since,omitzero"`
+	// Stale is why this node does not serve: it may lack a change; empty if it does.
+	Stale string `json:"stale,omitempty"`
 }
 
 // Replication says how this node stands to the log of changes; nil for a single appliance.
@@ -177,7 +183,10 @@ func (l *Lifecycle) Replication() *ReplicationState {
 	defer r.mu.Unlock()
 	s := &ReplicationState{Position: r.store.Position()}
 	if r.failed != nil {
-		s.Failed, s.Code, s.Since = r.failed.Error(), fault.CodeOf(r.failed), r.failing.UTC()
+		s.Failed, s.Code, s.Since = fault.ReasonOf(r.failed), fault.CodeOf(r.failed), r.failing.UTC()
+	}
+	if err := l.service.fleet.Fresh(); err != nil {
+		s.Stale = fault.ReasonOf(err)
 	}
 	return s
 }

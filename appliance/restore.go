@@ -136,7 +136,7 @@ func (b *Backups) takeRows(ctx context.Context, opened *openedBackup, as Restora
 			return nil, err
 		}
 		if !as.Drill && !b.lifecycle.ownership.unkept && in.ID != opened.report.Installation {
-			if given, _, err = b.lifecycle.ownership.objects(ctx, ring, in.ID); err != nil {
+			if given, _, err = b.lifecycle.ownership.objects(ctx, ring, in.ID, ReachAny); err != nil {
 				return nil, err
 			}
 		}
@@ -154,8 +154,8 @@ func (b *Backups) takeRows(ctx context.Context, opened *openedBackup, as Restora
 		return nil, err
 	}
 	for _, o := range given {
-		if err := ring.RemoveInstallationObject(context.WithoutCancel(ctx), o); err != nil {
-			b.log.Warn("the installation object of the installation that was given up could not be removed from the HSM", "object", o.Label, "error", err)
+		if err := ring.RemoveSealedObject(context.WithoutCancel(ctx), o.sealed); err != nil {
+			b.log.Warn("the installation object of the installation that was given up could not be removed from the HSM", "object", o.sealed.Label, "error", err)
 		}
 	}
 	if owned, err := ownedTokenObjects(ctx, b.administration.store, ring); err == nil {

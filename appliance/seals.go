@@ -54,7 +54,8 @@ func (s *Seals) Installed(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	_, err := s.service.store.Installation(ctx)
-	if fault.CodeOf(err) == fault.NotFound && s.founded != nil {
+	// What this node begins itself is not there yet.
+	if fault.CodeOf(err) == fault.NotFound && s.founded != nil && s.founding.Load() == nil {
 		if founded, err := s.founded(ctx); founded || err != nil {
 			return true, err
 		}

@@ -37,6 +37,7 @@ type Service struct {
 
 	installation func() InstallationState
 	state        func(ctx context.Context) *StateStatus
+	replication  func() *ReplicationState
 	// clock says whether what is due by the clock waits.
 	clock func() ClockState
 
@@ -138,6 +139,9 @@ func (s *Service) read(ctx context.Context, before *view, concerns func(keyStore
 
 // apply brings the live view in line with a change of the store.
 func (s *Service) apply(c Change) {
+	if c.Setting != "" {
+		return
+	}
 	if c.KeyID != "" {
 		s.keys.drop(keyName{c.KeyStore, c.KeyID})
 		return
@@ -188,6 +192,12 @@ func (s *Service) Condition() (HealthStatus, *fault.Fault) {
 	if err != nil {
 		return HealthUnavailable, fault.Errorf(fault.HSMLease, "%s", err)
 	}
+	if err := s.fleet.Fresh(); err != nil {
+		return HealthDegraded, fault.Errorf(fault.CodeOf(err), "%s", fault.ReasonOf(err))
+	}
+	if r := s.replication(); r != nil && r.Failed != "" && s.now().Sub(r.Since) > toleratedAway {
+		return HealthDegraded, fault.Errorf(r.Code, "%s", r.Failed)
+	}
 	for _, h := range s.health.last() {
 		if h.Status != HealthActive {
 			return HealthDegraded, fault.Errorf(fault.HSMAway, "%s", h.Error)
@@ -204,6 +214,9 @@ func (s *Service) Condition() (HealthStatus, *fault.Fault) {
 	return HealthDegraded, fault.Errorf(fault.KeyStoreOut, "%d of %d key stores are out of service (%s): %s",
 		len(out), len(v.byID), strings.Join(names, ", "), out[0].Reason)
 }
+
+// toleratedAway is for how long the log of changes may be away before people are told.
+const toleratedAway = 2 * time.Second
 
 // maxNamed bounds how many key stores a reason names; [Status] has them all.
 const maxNamed = 5

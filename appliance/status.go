@@ -27,14 +27,17 @@ type Status struct {
 	OutOfService []KeyStoreOutage `json:"out_of_service,omitempty"`
 	// State is what is known of the stored state as a whole, without reading it.
 	State *StateStatus `json:"state,omitempty"`
-	Time  time.Time    `json:"time"`
+	// Replication is how a node of a fleet stands to the log of changes; missing for an
+	// appliance on its own.
+	Replication *ReplicationState `json:"replication,omitempty"`
+	Time        time.Time         `json:"time"`
 	// Clock says by how much the time differs from the one that keys are destroyed by.
 	Clock ClockState `json:"clock,omitzero"`
 }
 
 // Status gives the state of the appliance; it never fails.
 func (s *Service) Status(ctx context.Context) Status {
-	st := Status{Time: s.stamp(), Installation: s.installation(), State: s.state(ctx), Clock: s.clock()}
+	st := Status{Time: s.stamp(), Installation: s.installation(), State: s.state(ctx), Replication: s.replication(), Clock: s.clock()}
 	if v, err := s.view(); err != nil {
 		st.Locked, st.Reason = true, err.Error()
 	} else {

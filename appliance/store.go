@@ -15,6 +15,8 @@ type Change struct {
 	// KeyID is the external key that changed, in that key store; empty when
 	// the change is to the key store itself, its credentials or its grants.
 	KeyID string
+	// Setting is the name of the setting that changed; of key stores and keys nothing did.
+	Setting string
 }
 
 // Page selects a part of a list that is ordered by ID.
@@ -119,7 +121,6 @@ type SettingRows interface {
 	Setting(ctx context.Context, name string) (*SettingRow, error)
 	// SetSetting writes one in the place of was; nil if there is to be none yet.
 	// fault.Changed if value or seal are not those of was, fault.NotFound if there is none.
-	// It announces no change.
 	SetSetting(ctx context.Context, row, was *SettingRow) error
 }
 

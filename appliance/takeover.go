@@ -63,12 +63,12 @@ func (l *Lifecycle) checkTraces(ctx context.Context, ring Keyring) error {
 }
 
 func (l *Lifecycle) findTraces(ctx context.Context, ring Keyring) (traces []string, err error) {
-	objects, err := ring.InstallationObjects(ctx)
+	objects, err := ring.SealedObjects(ctx, ReachAny)
 	if err != nil {
 		return nil, err
 	}
 	if n := len(objects); n > 0 {
-		traces = append(traces, fmt.Sprintf("an installation object in the HSM, of installation %.32q (%d in all)", objects[0].Installation, n))
+		traces = append(traces, fmt.Sprintf("a data object of Holdfast in the HSM (%s), of installation %.32q (%d in all)", objects[0].Purpose, objects[0].Installation, n))
 	}
 	keys, err := ring.KeyObjects(ctx)
 	if err != nil {
@@ -163,6 +163,13 @@ func (l *Lifecycle) TakeOver(ctx context.Context) (InstallationState, error) {
 		return InstallationState{}, err
 	}
 	return l.Installation(), nil
+}
+
+// CheckOwner says with the keyring whether this copy of the installation is the owner, by
+// what the rows and the HSM say now. fault.Conflict if it is not.
+func (l *Lifecycle) CheckOwner(ctx context.Context, ring Keyring) error {
+	_, err := l.ownership.owns(ctx, ring)
+	return err
 }
 
 // CheckTakeOver gives the error that TakeOver would, and changes nothing.

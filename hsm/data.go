@@ -29,10 +29,39 @@ const (
 	MaxDataValue = 4096
 )
 
+// Reach says how many members of a cluster an operation with data objects must reach. A
+// [Token] is all there are.
+type Reach int
+
+// The reaches.
+const (
+	// ReachAny: at least one.
+	ReachAny Reach = iota
+	// ReachMost: more than half of those that are configured, so that two such operations
+	// have a member in common.
+	ReachMost
+)
+
+// reached is the error of an operation that so many of a cluster's members have answered;
+// nil if they are enough.
+func (c *Cluster) reached(reach Reach, n int, why failures) error {
+	need := 1
+	if reach == ReachMost {
+		need = len(c.members)/2 + 1
+	}
+	switch {
+	case n >= need:
+		return nil
+	case n == 0:
+		return why
+	}
+	return fmt.Errorf("%d of %d tokens have answered, and %d must, so that all who use them see the same: %w", n, len(c.members), need, why)
+}
+
 // DataObjects gives the data objects of Holdfast, ordered by label. One whose value
 // has more than [MaxDataValue] bytes has none here. It is an error if there are more
 // than [MaxDataObjects].
-func (t *Token) DataObjects(ctx context.Context) ([]DataObject, error) {
+func (t *Token) DataObjects(ctx context.Context, _ Reach) ([]DataObject, error) {
 	return do(ctx, t, "FindObjects", func(c *connection, s pkcs11.SessionHandle) ([]DataObject, error) {
 		handles, err := c.findAll(s, MaxDataObjects+1, dataTemplate())
 		if err != nil {
@@ -70,7 +99,7 @@ func dataTemplate(more ...*pkcs11.Attribute) []*pkcs11.Attribute {
 }
 
 // CreateDataObject makes one. Errors: [ErrExists]; [ErrNoDataObjects].
-func (t *Token) CreateDataObject(ctx context.Context, o DataObject) error {
+func (t *Token) CreateDataObject(ctx context.Context, o DataObject, _ Reach) error {
 	if len(o.Value) > MaxDataValue {
 		return fmt.Errorf("data object %q: %d bytes; at most %d are kept", o.Label, len(o.Value), MaxDataValue)
 	}
@@ -183,36 +212,38 @@ func (c *connection) attribute(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, ki
 
 // DataObjects gives those of all members that are there, each label and value once:
 // see [Token.DataObjects]. Where the HSMs do not copy data objects to each other, a
-// member that was away lacks the newest.
-func (c *Cluster) DataObjects(ctx context.Context) ([]DataObject, error) {
-	return ofAll(ctx, c, (*Token).DataObjects, func(a, b DataObject) int {
+// member that was away lacks the newest; [ReachMost] finds all that was created so.
+func (c *Cluster) DataObjects(ctx context.Context, reach Reach) ([]DataObject, error) {
+	return ofAll(ctx, c, reach, func(t *Token, ctx context.Context) ([]DataObject, error) { return t.DataObjects(ctx, reach) }, func(a, b DataObject) int {
 		return strings.Compare(a.Label+"\x00"+string(a.Value), b.Label+"\x00"+string(b.Value))
 	})
 }
 
 // CreateDataObject makes it on each member that is there, unless it came there by the
-// HSMs' own means. See [Token.CreateDataObject].
-func (c *Cluster) CreateDataObject(ctx context.Context, o DataObject) error {
+// HSMs' own means. If it did not reach enough of them, some may have it: with [ReachMost]
+// the same may be created again then, and what a member has already counts. Nothing is
+// made if too few members are there. See [Token.CreateDataObject].
+func (c *Cluster) CreateDataObject(ctx context.Context, o DataObject, reach Reach) error {
 	there, errs := c.order()
+	if err := c.reached(reach, len(there), errs); err != nil {
+		return err
+	}
 	made := 0
 	for _, m := range there {
 		t, err := m.ready()
 		if err == nil {
-			err = t.CreateDataObject(ctx, o)
+			err = t.CreateDataObject(ctx, o, reach)
 		}
-		if err == nil || (made > 0 && errors.Is(err, ErrExists)) {
+		if err == nil || ((made > 0 || reach == ReachMost) && errors.Is(err, ErrExists)) {
 			made++
 			continue
 		}
-		if errors.Is(err, ErrNoDataObjects) || errors.Is(err, ErrExists) {
+		if reach == ReachAny && (errors.Is(err, ErrNoDataObjects) || errors.Is(err, ErrExists)) {
 			return err
 		}
 		errs = append(errs, err)
 	}
-	if made == 0 {
-		return errs
-	}
-	return nil
+	return c.reached(reach, made, errs)
 }
 
 // DestroyDataObject removes it on each member that is there. [ErrNotFound] if none has
@@ -239,14 +270,14 @@ func (c *Cluster) DestroyDataObject(ctx context.Context, o DataObject) error {
 
 // KeyLabels gives those of all members that are there. See [Token.KeyLabels].
 func (c *Cluster) KeyLabels(ctx context.Context) ([]string, error) {
-	return ofAll(ctx, c, (*Token).KeyLabels, strings.Compare)
+	return ofAll(ctx, c, ReachAny, (*Token).KeyLabels, strings.Compare)
 }
 
 // ofAll gives what all members have that are there, each once.
-func ofAll[T any](ctx context.Context, c *Cluster, f func(*Token, context.Context) ([]T, error), compare func(a, b T) int) ([]T, error) {
+func ofAll[T any](ctx context.Context, c *Cluster, reach Reach, f func(*Token, context.Context) ([]T, error), compare func(a, b T) int) ([]T, error) {
 	there, errs := c.order()
 	var all []T
-	answered := false
+	answered := 0
 	for _, m := range there {
 		t, err := m.ready()
 		var list []T
@@ -257,15 +288,15 @@ func ofAll[T any](ctx context.Context, c *Cluster, f func(*Token, context.Contex
 			errs = append(errs, err)
 			continue
 		}
-		answered = true
+		answered++
 		for _, v := range list {
 			if !slices.ContainsFunc(all, func(had T) bool { return compare(had, v) == 0 }) {
 				all = append(all, v)
 			}
 		}
 	}
-	if !answered {
-		return nil, errs
+	if err := c.reached(reach, answered, errs); err != nil {
+		return nil, err
 	}
 	return all, nil
 }

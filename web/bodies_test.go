@@ -25,6 +25,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/witness"
+	"holdfast/hsm"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -56,6 +57,7 @@ var samples = map[string]string{
 	"createCredential":   `{"access_key_id": "ABCDEFGHIJKLMNOPQRST", "secret_access_key": "` + strings.Repeat("a", 44) + `"}`,
 	"seal":               `{"pin": "NDcxMQ==", "admission": "00"}`,
 	"revokePolicies":     `{"below": 1}`,
+	"drainNode":          `{"drained": true}`,
 	"createInvitation":   `{"name": "guest", "role": "viewer"}`,
 	"setRole":            `{"role": "auditor"}`,
 	"bindOIDC":           `{"email": "bob@example.com"}`,
@@ -67,6 +69,7 @@ var samples = map[string]string{
 	"setSettings":        `{"four_eyes": ["deleteKeyStore"]}`,
 	"requestCertificate": `{"names": ["localhost"]}`,
 	"installCertificate": `{"chain": "x"}`,
+	"shareCertificate":   `{"chain": "x", "key": "eA=="}`,
 }
 
 const (
@@ -763,7 +766,7 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 			path = b.damage(route.ID)
 		}
 		if route.ID == "takeOverInstallation" { // only what is not the owner takes over
-			objects, err := b.bed.Token.DataObjects(t.Context())
+			objects, err := b.bed.Token.DataObjects(t.Context(), hsm.ReachAny)
 			if err == nil {
 				err = b.bed.Token.DestroyDataObject(t.Context(), objects[0])
 			}

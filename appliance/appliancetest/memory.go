@@ -270,8 +270,11 @@ func (t *memoryToken) DestroyKey(ctx context.Context, label string) error {
 }
 
 // DataObjects implements [Token].
-func (t *memoryToken) DataObjects(ctx context.Context) (list []hsm.DataObject, err error) {
+func (t *memoryToken) DataObjects(ctx context.Context, _ hsm.Reach) (list []hsm.DataObject, err error) {
 	err = t.do(ctx, "FindObjects", func(map[string][]byte) error {
+		if len(t.memory.data) > hsm.MaxDataObjects {
+			return fmt.Errorf("the token has more than %d data objects", hsm.MaxDataObjects)
+		}
 		for _, label := range slices.Sorted(maps.Keys(t.memory.data)) {
 			list = append(list, hsm.DataObject{Label: label, Value: bytes.Clone(t.memory.data[label])})
 		}
@@ -281,7 +284,10 @@ func (t *memoryToken) DataObjects(ctx context.Context) (list []hsm.DataObject, e
 }
 
 // CreateDataObject implements [Token].
-func (t *memoryToken) CreateDataObject(ctx context.Context, o hsm.DataObject) error {
+func (t *memoryToken) CreateDataObject(ctx context.Context, o hsm.DataObject, _ hsm.Reach) error {
+	if len(o.Value) > hsm.MaxDataValue {
+		return fmt.Errorf("data object %q: %d bytes; at most %d are kept", o.Label, len(o.Value), hsm.MaxDataValue)
+	}
 	return t.do(ctx, "CreateObject", func(map[string][]byte) error { return put(t.memory.data, o.Label, bytes.Clone(o.Value)) })
 }
 

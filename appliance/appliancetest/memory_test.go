@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -93,7 +94,7 @@ func TestTokensAgree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for name, test := range map[string]func(*testing.T, device){
 				"wrapping": wrapping, "keys": keys, "encryption": encryption, "the token's own keys": ownKeys,
-				"facts": facts, "away": away, "slow": slow, "closed": closed, "opened twice": openedTwice,
+				"facts": facts, "away": away, "slow": slow, "closed": closed, "opened twice": openedTwice, "data objects": dataObjects,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, make(t)) })
 			}
@@ -226,6 +227,50 @@ func facts(t *testing.T, d device) {
 	if err != nil || info.Label == "" || info.Serial == "" || info.Manufacturer == "" || info.Model == "" || info.Firmware == "" || info.Hardware == "" || info.FreeSessions != -1 {
 		t.Errorf("%+v: %v", info, err)
 	}
+}
+
+// dataObjects: the limits are those of package hsm.
+func dataObjects(t *testing.T, d device) {
+	token, other, ctx := open(t, d), open(t, d), t.Context()
+	reads := func(token appliancetest.Token, want ...string) {
+		t.Helper()
+		all, err := token.DataObjects(ctx, hsm.ReachMost)
+		var got []string
+		for _, o := range all {
+			got = append(got, o.Label+"="+string(o.Value))
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %.200q %v, want %.200q", got, err, want)
+		}
+	}
+	reads(token)
+	for _, o := range []hsm.DataObject{{Label: "b", Value: []byte("2")}, {Label: "a", Value: []byte("1")}} {
+		wantError(t, "create "+o.Label, token.CreateDataObject(ctx, o, hsm.ReachMost), nil)
+		wantError(t, "create it again", other.CreateDataObject(ctx, o, hsm.ReachAny), hsm.ErrExists)
+	}
+	wantError(t, "create with another value", other.CreateDataObject(ctx, hsm.DataObject{Label: "a", Value: []byte("3")}, hsm.ReachMost), hsm.ErrExists)
+	reads(token, "a=1", "b=2")
+	reads(other, "a=1", "b=2")
+	wantError(t, "destroy one that is not there", token.DestroyDataObject(ctx, hsm.DataObject{Label: "c"}), hsm.ErrNotFound)
+	wantError(t, "destroy one of another value", token.DestroyDataObject(ctx, hsm.DataObject{Label: "a", Value: []byte("2")}), hsm.ErrNotFound)
+	wantError(t, "destroy", other.DestroyDataObject(ctx, hsm.DataObject{Label: "a", Value: []byte("1")}), nil)
+	wantError(t, "destroy again", token.DestroyDataObject(ctx, hsm.DataObject{Label: "a", Value: []byte("1")}), hsm.ErrNotFound)
+	reads(token, "b=2")
+	if err := token.CreateDataObject(ctx, hsm.DataObject{Label: "long", Value: make([]byte, hsm.MaxDataValue+1)}, hsm.ReachAny); err == nil || !strings.Contains(err.Error(), "at most 4096 are kept") {
+		t.Errorf("a value that is too long: %v", err)
+	}
+	for i := range hsm.MaxDataObjects {
+		wantError(t, "fill", token.CreateDataObject(ctx, hsm.DataObject{Label: fmt.Sprint("filler", i)}, hsm.ReachAny), nil)
+	}
+	if all, err := token.DataObjects(ctx, hsm.ReachAny); err == nil || !strings.Contains(err.Error(), "more than 256 data objects") {
+		t.Errorf("%d objects, %v", len(all), err)
+	}
+	d.cut()
+	wantError(t, "create, away", token.CreateDataObject(ctx, hsm.DataObject{Label: "d"}, hsm.ReachAny), hsm.ErrUnavailable)
+	wantError(t, "destroy, away", token.DestroyDataObject(ctx, hsm.DataObject{Label: "b", Value: []byte("2")}), hsm.ErrUnavailable)
+	_, err := token.DataObjects(ctx, hsm.ReachAny)
+	wantError(t, "read, away", err, hsm.ErrUnavailable)
+	d.restore()
 }
 
 func away(t *testing.T, d device) {

@@ -19,6 +19,7 @@ import (
 const (
 	NodeJoined  = "NodeJoined"
 	NodeDrained = "NodeDrained"
+	NodeResumed = "NodeResumed"
 	NodeLeft    = "NodeLeft"
 	// CountersignHead has a [Countersigned]; the log alone writes it.
 	CountersignHead = "CountersignHead"

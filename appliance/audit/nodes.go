@@ -229,6 +229,10 @@ func merge(logs []*nodeAnswer, limit int) *NodesPage {
 	for len(page.Records) < limit {
 		var newest *nodeAnswer
 		for _, l := range logs {
+			if l.err == nil && l.taken == len(l.records) && l.more { // what it has next may be newer than what others have
+				newest = nil
+				break
+			}
 			if l.taken < len(l.records) && (newest == nil || l.records[l.taken].Time.After(newest.records[newest.taken].Time)) {
 				newest = l
 			}

@@ -548,7 +548,7 @@ func (ck *checker) check(c *Config) {
 		ck.at("state.dir", "%q is not an absolute path", c.State.Dir)
 	}
 	ck.checkPath("state.volume", c.State.Volume)
-	ck.checkDatabase(&c.State)
+	ck.checkDatabase(c)
 	ck.checkFleet(c)
 	ck.checkHSM(&c.HSM)
 	for key, module := range c.modulesInState() {
@@ -599,7 +599,8 @@ func (ck *checker) checkAdmin(a *Admin) {
 	ck.checkPath("admin.oidc.client_secret_file", a.OIDC.ClientSecretFile)
 }
 
-func (ck *checker) checkDatabase(s *State) {
+func (ck *checker) checkDatabase(c *Config) {
+	s := &c.State
 	files := []struct{ key, path string }{
 		{"state.database_password_file", s.DatabasePasswordFile}, {"state.database_ca", s.DatabaseCA},
 		{"state.database_certificate", s.DatabaseCertificate}, {"state.database_key", s.DatabaseKey},
@@ -622,6 +623,9 @@ func (ck *checker) checkDatabase(s *State) {
 	if err != nil {
 		ck.at("state.database", "%v", err)
 		return
+	}
+	if c.HSM.NoInstallationObject {
+		ck.at("hsm.no_installation_object", "it cannot be true with state.database: the nodes of a fleet tell each other by data objects in the HSM what the database may keep from them. Use an HSM that takes data objects (CKO_DATA), or leave state.database out")
 	}
 	for _, f := range files[1:] {
 		if f.path != "" && a.Socket() {

@@ -112,9 +112,10 @@ func TestAttestationAndRelease(t *testing.T) {
 // password in it is not repeated.
 func TestDatabase(t *testing.T) {
 	const db = "[state]\ndatabase = \"postgres://u@h/n\"\n"
+	const hsm = "[hsm]\nmodule = \"/m.so\"\ntoken_label = \"a\"\n"
 	const socket = "[state]\ndatabase = \"postgres://u@/n?host=/run/postgresql\"\n"
 	for _, text := range []string{
-		db, socket, socket + "database_password_file = \"/p\"\n", db + "database_asynchronous = true\n", "[state]\ndatabase_asynchronous = false\n",
+		db, socket, socket + "database_password_file = \"/p\"\n", db + "database_asynchronous = true\n", hsm + "no_installation_object = false\n" + db, hsm + "no_installation_object = true\n", "[state]\ndatabase_asynchronous = false\n",
 		db + "database_password_file = \"/p\"\ndatabase_ca = \"/ca\"\ndatabase_certificate = \"/c\"\ndatabase_key = \"/k\"\n",
 	} {
 		if _, _, err := config.Parse("f", []byte(text)); err != nil {
@@ -131,6 +132,8 @@ func TestDatabase(t *testing.T) {
 		db + "database_certificate = \"/c\"\n":                                        "f:1: state.database_certificate and state.database_key belong together",
 		db + "database_key = \"/k\"\n":                                                "f:1: state.database_certificate and state.database_key belong together",
 		db + "database_password = \"s3cret\"\n":                                       "f:3: unknown key state.database_password",
+		"[hsm]\nno_installation_object = true\n" + db:                                 "f:2: hsm.no_installation_object: it cannot be true with state.database",
+		"[hsm]\nno_installation_object = true\n" + socket:                             "f:2: hsm.no_installation_object: it cannot be true with state.database",
 		db + "database_asynchronous = \"yes\"\n":                                      "f:3: state.database_asynchronous: ",
 		"[state]\ndatabase = 7\ndatabase_ca = \"ca\"\ndatabase_asynchronous = true\n": "f:3: state.database_ca: \"ca\" is not an absolute path",
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // Ground is what all nodes can look at without each other: the log in the database, and
@@ -127,6 +128,18 @@ func (g *ground) take(n *Node, r reading) {
 		n.o.Rows.CatchUp()
 	}
 }
+
+// takeGround waits for its turn to use the ground. The error is that of ctx.
+func (n *Node) takeGround(ctx context.Context) error {
+	select {
+	case n.grounding <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fault.Wrapf(fault.Timeout, ctx.Err(), "the HSM's token is in use: a call before has not ended")
+	}
+}
+
+func (n *Node) leaveGround() { <-n.grounding }
 
 // relateAll says how positions at the ground are to this node's: that of the one that
 // allows least. The caller holds n.mu.

@@ -126,8 +126,10 @@ func (n *Node) stand(ctx context.Context) {
 }
 
 func (n *Node) standOnce(ctx context.Context) error {
-	n.grounding.Lock()
-	defer n.grounding.Unlock()
+	if err := n.takeGround(ctx); err != nil {
+		return err
+	}
+	defer n.leaveGround()
 	work := n.groundWork()
 	ctx, cancel := context.WithTimeout(ctx, n.o.Grace/4)
 	defer cancel()

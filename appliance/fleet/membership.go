@@ -173,8 +173,10 @@ func (n *Node) forget(ctx context.Context, id string) error {
 	if n.o.Ground == nil {
 		return nil
 	}
-	n.grounding.Lock()
-	defer n.grounding.Unlock()
+	if err := n.takeGround(ctx); err != nil {
+		return err
+	}
+	defer n.leaveGround()
 	return n.o.Ground.Forget(ctx, id)
 }
 

@@ -58,8 +58,11 @@ const (
 	answering = "answer"
 )
 
+// nonceChars is the length of a nonce.
+const nonceChars = 32
+
 func newNonce() string {
-	var b [16]byte
+	var b [nonceChars / 2]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	return hex.EncodeToString(b[:])
 }

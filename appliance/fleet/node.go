@@ -57,8 +57,8 @@ type Node struct {
 	held  atomic.Pointer[fault.Fault]
 	// pushed holds a signal when others are to be told something at once.
 	pushed chan struct{}
-	// grounding is held by whoever uses the ground.
-	grounding sync.Mutex
+	// grounding holds one of whoever uses the ground.
+	grounding chan struct{}
 
 	mu       sync.Mutex
 	position appliance.Position
@@ -124,7 +124,7 @@ func New(o Options) *Node {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{o: o, code: code{o.Key, o.Installation}, began: o.BootTime(), pushed: make(chan struct{}, 1), peers: map[string]*peer{}, from: never, moved: make(chan struct{})}
+	n := &Node{o: o, code: code{o.Key, o.Installation}, began: o.BootTime(), pushed: make(chan struct{}, 1), grounding: make(chan struct{}, 1), peers: map[string]*peer{}, from: never, moved: make(chan struct{})}
 	n.ground.at, n.ground.asked = never, never
 	n.lock()
 	n.unlock()

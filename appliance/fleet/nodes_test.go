@@ -27,9 +27,11 @@ type site struct {
 	rely  map[string]bool
 	// noToken says that the token does not answer.
 	noToken bool
-	nodes   map[string]*at
-	began   time.Time
-	leader  appliance.LeaderRow
+	// ground makes that of a node; nil for one that tests lead by the fields above.
+	ground func(a *at) Ground
+	nodes  map[string]*at
+	began  time.Time
+	leader appliance.LeaderRow
 }
 
 // line is a change of the log.
@@ -53,14 +55,23 @@ type at struct {
 }
 
 func newSite(t *testing.T, ids ...string) *site {
-	s := &site{down: map[string]bool{}, rely: map[string]bool{}, nodes: map[string]*at{}, began: time.Now()}
+	s := emptySite()
+	s.found(t, ids...)
+	return s
+}
+
+func emptySite() *site {
+	return &site{down: map[string]bool{}, rely: map[string]bool{}, nodes: map[string]*at{}, began: time.Now()}
+}
+
+// found begins the log with nodes that serve, and starts them.
+func (s *site) found(t *testing.T, ids ...string) {
 	for _, id := range ids {
 		s.log = append(s.log, line{digest: "f" + id, node: appliance.Node{ID: id, Address: id, State: appliance.NodeServing}})
 	}
 	for _, id := range ids {
 		s.start(t, id)
 	}
-	return s
 }
 
 // start starts a node with all that is in the log.
@@ -69,7 +80,10 @@ func (s *site) start(t *testing.T, id string) *at {
 	a := &at{site: s, id: id, log: slices.Clone(s.log)}
 	s.mu.Unlock()
 	key := testKey("installation")
-	a.Node = New(Options{ID: id, Address: id, Installation: "installation", Key: &key, Rows: a, Transport: network{s, id}, Ground: token{s, id}, Grace: grace,
+	if s.ground == nil {
+		s.ground = func(a *at) Ground { return token{s, a.id} }
+	}
+	a.Node = New(Options{ID: id, Address: id, Installation: "installation", Key: &key, Rows: a, Transport: network{s, id}, Ground: s.ground(a), Grace: grace,
 		BootTime: func() time.Duration {
 			a.mu.Lock()
 			defer a.mu.Unlock()

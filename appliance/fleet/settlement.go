@@ -144,10 +144,25 @@ func (n *Node) wait(ctx context.Context, s *settlement) appliance.Settled {
 	}
 }
 
-// post leaves the position in the token. What fails is tried again.
+// post leaves the position in the token. What fails is tried again. A token that hangs is
+// not waited for once ctx ends; nobody else uses the ground until it has answered.
 func (n *Node) post(ctx context.Context, s *settlement) {
-	n.grounding.Lock()
-	defer n.grounding.Unlock()
+	if n.takeGround(ctx) != nil {
+		return // whoever waits for the settlement sees that it is late
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer n.leaveGround()
+		n.postNow(ctx, s)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+func (n *Node) postNow(ctx context.Context, s *settlement) {
 	at := n.posting()
 	all, relying, err := n.o.Ground.Post(ctx, at, n.covered(at))
 	if err != nil {

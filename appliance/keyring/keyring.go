@@ -38,8 +38,8 @@ type Token interface {
 	DestroyKey(ctx context.Context, label string) error
 	Encrypt(ctx context.Context, label string, plaintext, aad []byte) (iv, ciphertext, tag []byte, err error)
 	Decrypt(ctx context.Context, label string, iv, ciphertext, tag, aad []byte) ([]byte, error)
-	DataObjects(ctx context.Context) ([]hsm.DataObject, error)
-	CreateDataObject(ctx context.Context, o hsm.DataObject) error
+	DataObjects(ctx context.Context, reach hsm.Reach) ([]hsm.DataObject, error)
+	CreateDataObject(ctx context.Context, o hsm.DataObject, reach hsm.Reach) error
 	DestroyDataObject(ctx context.Context, o hsm.DataObject) error
 	KeyLabels(ctx context.Context) ([]string, error)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"regexp"
 	"slices"
@@ -60,48 +59,39 @@ func (k *Keyring) DestroyTokenObject(ctx context.Context, label string) error {
 	return nil
 }
 
-// installationObjectPrefix begins the label of an installation object.
-const installationObjectPrefix = "holdfast-installation-"
+// reaches are the reaches in the terms of package hsm.
+var reaches = map[appliance.Reach]hsm.Reach{appliance.ReachAny: hsm.ReachAny, appliance.ReachMost: hsm.ReachMost}
 
-// InstallationObjects implements [appliance.Keyring].
-func (k *Keyring) InstallationObjects(ctx context.Context) ([]*appliance.InstallationObject, error) {
-	found, err := k.token.DataObjects(ctx)
+// SealedObjects implements [appliance.Keyring].
+func (k *Keyring) SealedObjects(ctx context.Context, reach appliance.Reach) ([]*appliance.SealedObject, error) {
+	found, err := k.token.DataObjects(ctx, reaches[reach])
 	if err != nil {
-		return nil, tokenError(err, "read the installation objects in the token")
+		return nil, tokenError(err, "read the data objects in the token")
 	}
-	list := make([]*appliance.InstallationObject, 0, len(found))
+	list := make([]*appliance.SealedObject, 0, len(found))
 	for _, f := range found {
-		o := &appliance.InstallationObject{}
-		if err := json.Unmarshal(f.Value, o); err != nil {
-			o = &appliance.InstallationObject{} // a trace all the same
-		}
-		o.Label, o.Value = f.Label, f.Value
-		list = append(list, o)
+		list = append(list, appliance.ParseSealedObject(f.Label, f.Value))
 	}
 	return list, nil
 }
 
-// CreateInstallationObject implements [appliance.Keyring].
-func (k *Keyring) CreateInstallationObject(ctx context.Context, o *appliance.InstallationObject) error {
-	value, err := json.Marshal(o)
-	if err != nil {
-		return internal(err, "write the installation object")
-	}
-	err = k.token.CreateDataObject(ctx, hsm.DataObject{Label: installationObjectPrefix + o.Run, Value: value})
+// CreateSealedObject implements [appliance.Keyring].
+func (k *Keyring) CreateSealedObject(ctx context.Context, o *appliance.SealedObject, reach appliance.Reach) error {
+	err := k.token.CreateDataObject(ctx, hsm.DataObject{Label: o.Label, Value: o.Value}, reaches[reach])
 	if errors.Is(err, hsm.ErrNoDataObjects) {
-		return fault.Wrapf(fault.HSMObject, err, "the HSM does not let this user make a data object, in which Holdfast notes which copy of an installation may destroy keys")
+		return fault.Wrapf(fault.HSMObject, err, "the HSM does not let this user make a data object, in which Holdfast notes which copy of an installation may destroy keys, and what the nodes of a fleet must know")
 	}
 	if err != nil && !errors.Is(err, hsm.ErrExists) { // the label is random: it is this one
-		return tokenError(err, "make the installation object in the token")
+		return tokenError(err, "make the "+string(o.Purpose)+" object in the token")
 	}
 	return nil
 }
 
-// RemoveInstallationObject implements [appliance.Keyring].
-func (k *Keyring) RemoveInstallationObject(ctx context.Context, o *appliance.InstallationObject) error {
+// RemoveSealedObject implements [appliance.Keyring].
+func (k *Keyring) RemoveSealedObject(ctx context.Context, o *appliance.SealedObject) error {
 	err := k.token.DestroyDataObject(ctx, hsm.DataObject{Label: o.Label, Value: o.Value})
 	if err != nil && !errors.Is(err, hsm.ErrNotFound) {
-		return tokenError(err, "remove an installation object from the token")
+		return tokenError(err, "remove "+o.Label+" from the token")
 	}
 	return nil
 }

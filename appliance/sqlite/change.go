@@ -64,6 +64,9 @@ func (r *rowChange) announced() (appliance.Change, bool) {
 	switch {
 	case r.spec.name == "installation":
 		return c, true
+	case r.spec.name == "settings":
+		c.Setting, _ = row[r.spec.pk[0]].(string)
+		return c, true
 	case r.spec.keyStore < 0:
 		return c, false
 	}

@@ -42,7 +42,7 @@ func (s *DB) SetSetting(ctx context.Context, row, was *appliance.SettingRow) err
 		n, err := c.exec(`UPDATE settings SET value = ?, seal = ? WHERE name = ? AND value = ? AND coalesce(seal, x'') = ?`,
 			row.Value, row.Seal, row.Name, was.Value, blob(was.Seal))
 		return unlessChanged(c, n, err, expect(what, noSetting(row.Name), `SELECT 1 FROM settings WHERE name = ?`, row.Name))
-	})
+	}, appliance.Change{Setting: row.Name})
 }
 
 func noSetting(name string) error {

@@ -201,3 +201,6 @@ func noKeyStore(id string) error {
 func noKey(id string) error {
 	return fault.Errorf(fault.NotFound, "there is no key %q in the key store", id)
 }
+
+// Schema gives the number of the newest migration that the database has.
+func (s *DB) Schema() int64 { return s.schema }

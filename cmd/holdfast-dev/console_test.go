@@ -25,6 +25,7 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/kmsload"
 	"holdfast/web/console/browsertest"
 	"holdfast/xks/xkstest"
 )
@@ -122,7 +123,7 @@ func TestConsole(t *testing.T) {
 	b.Has("use 1 to 128 letters")
 	b.Fill("Make it", "id", "payroll")
 	b.Has("payroll", "Enabled", "generated")
-	client := &xkstest.KMS{T: t, URL: p.dev.XKSURL + "/bank", Service: demoService, Region: demoRegion,
+	client := &xkstest.KMS{T: t, URL: p.dev.XKSURL + "/bank", Service: kmsload.Service, Region: kmsload.Region,
 		AccessKeyID: kms.Credential.AccessKeyID, SecretAccessKey: kms.Credential.RawSecretAccessKey, HTTP: p.kms().HTTP}
 	encryptBy := func(client *xkstest.KMS, request string) int {
 		t.Helper()

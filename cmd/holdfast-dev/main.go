@@ -6,6 +6,10 @@
 // beside it. All its state is in one folder. On the first start it makes a key
 // store with a credential and a key, and at each start it acts as AWS KMS once.
 //
+// With --nodes it is a fleet: PostgreSQL, several such appliances as processes of their
+// own, each with its TPM, on one token, and a load balancer. It acts as KMS through the
+// balancer, kills a node, blocks a key, and says what each step showed.
+//
 // Simulation exists in this binary alone. Never give it a key that matters.
 package main
 
@@ -35,7 +39,12 @@ func main() {
 	flag.StringVar(&o.release, "release", config.Sealed, "who releases the PIN: sealed (the TPM) or broker")
 	flag.StringVar(&o.brokerAddr, "broker-addr", "127.0.0.1:8444", "with --release broker: the broker listens here")
 	flag.BoolVar(&o.tamper, "tamper", false, "boot a kernel that nobody has authorized: the PIN is not released, and the appliance stays locked")
+	flag.IntVar(&o.nodes, "nodes", 1, "so many appliances serve together, from one PostgreSQL and behind one balancer")
+	node := flag.Bool("node", false, "be one of the nodes that --nodes starts; it is not for people")
 	flag.Parse()
+	if *node {
+		os.Exit(beNode())
+	}
 	if o.release != config.Sealed && o.release != config.Broker {
 		fmt.Fprintf(os.Stderr, "holdfast-dev: --release %q is none of %s, %s\n", o.release, config.Sealed, config.Broker)
 		os.Exit(2)
@@ -44,9 +53,17 @@ func main() {
 		fmt.Fprintf(os.Stderr, "holdfast-dev: unexpected argument %q; see --help\n", flag.Arg(0))
 		os.Exit(2)
 	}
+	if err := o.checkFleet(); err != nil {
+		fmt.Fprintln(os.Stderr, "holdfast-dev: "+err.Error())
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	start := run
+	if o.nodes > 1 {
+		start = runFleet
+	}
+	if err := start(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "holdfast-dev: "+terminal.Lines(err.Error()))
 		os.Exit(1)
 	}
@@ -56,6 +73,23 @@ type options struct {
 	dir, xksAddr, adminAddr, brokerAddr string
 	config, release                     string
 	tamper                              bool
+	nodes                               int
+}
+
+// maxNodes is how many a fleet on one machine may have.
+const maxNodes = 9
+
+// checkFleet refuses what a fleet on one machine does not have.
+func (o options) checkFleet() error {
+	switch {
+	case o.nodes < 1 || o.nodes > maxNodes:
+		return fmt.Errorf("--nodes %d is not a number from 1 to %d", o.nodes, maxNodes)
+	case o.nodes > 1 && o.tamper:
+		return errors.New("--tamper is for one machine: leave out --nodes")
+	case o.nodes > 1 && o.release == config.Broker:
+		return errors.New("--release broker is for one machine: leave out --nodes; the nodes of a fleet have a TPM each, which releases the PIN")
+	}
+	return nil
 }
 
 // run prepares the platform, starts the appliance and gives the tour once it
@@ -65,25 +99,19 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	cfg := &config.Config{Log: config.Log{Level: "info", Format: "text"}}
-	if o.config != "" {
-		var warnings config.Problems
-		cfg, warnings, err = config.Load(o.config)
-		if err != nil {
-			return err
-		}
-		for _, w := range warnings {
-			fmt.Println(terminal.Text(w.String()))
-		}
+	cfg, warnings, err := loadConfig(o.config)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		fmt.Println(terminal.Text(w.String()))
 	}
 	p.configure(cfg, o)
-	logFile, err := os.OpenFile(p.path("holdfast.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	log, closeLog, err := p.openLog(cfg)
 	if err != nil {
-		return fmt.Errorf("log: %w", err)
+		return err
 	}
-	defer logFile.Close()
-	log := logging.New(cfg.Log, logFile, logFile)
-	defer log.Close()
+	defer closeLog()
 
 	stop, err := p.start(cfg, o, log.Logger)
 	if err != nil {
@@ -109,6 +137,31 @@ func run(ctx context.Context, o options) error {
 	return err
 }
 
+// loadConfig reads the file to begin from, if there is one.
+func loadConfig(file string) (*config.Config, config.Problems, error) {
+	if file == "" {
+		return &config.Config{Log: config.Log{Level: "info", Format: "text"}}, nil, nil
+	}
+	return config.Load(file)
+}
+
+// openLog opens the machine's log.
+func (p *platform) openLog(cfg *config.Config) (_ *logging.Log, end func(), err error) {
+	file, err := os.OpenFile(p.path("holdfast.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("log: %w", err)
+	}
+	log := logging.New(cfg.Log, file, file)
+	return log, func() {
+		log.Close()
+		_ = file.Close() // each line was written
+	}, nil
+}
+
 func (p *platform) path(parts ...string) string {
 	return filepath.Join(append([]string{p.dir}, parts...)...)
+}
+
+func (p *platform) shared(parts ...string) string {
+	return filepath.Join(append([]string{p.common}, parts...)...)
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/cmd/internal/kmsload"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
@@ -62,6 +63,12 @@ type process struct {
 
 func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
+	return startIn(t, dir, dir, args...)
+}
+
+// startIn is start where the file for other programs is in another folder.
+func startIn(t *testing.T, devDir, dir string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, cmd: command(t, append([]string{"--dir", dir}, args...)...)}
 	p.cmd.Stderr = &p.stderr
 	pipe, err := p.cmd.StdoutPipe()
@@ -86,7 +93,7 @@ func start(t *testing.T, dir string, args ...string) *process {
 			t.Fatalf("it ended before it served: %s%s", p.printed, p.stderr.String())
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "dev.json"))
+	text, err := os.ReadFile(filepath.Join(devDir, "dev.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +123,7 @@ func (p *process) kms() *xkstest.KMS {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	return &xkstest.KMS{T: p.t, URL: p.dev.XKSURL + p.dev.URIPathPrefix, Service: demoService, Region: demoRegion,
+	return &xkstest.KMS{T: p.t, URL: p.dev.XKSURL + p.dev.URIPathPrefix, Service: kmsload.Service, Region: kmsload.Region,
 		AccessKeyID: p.dev.AccessKeyID, SecretAccessKey: p.dev.SecretAccessKey,
 		HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}}
 }

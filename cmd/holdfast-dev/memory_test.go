@@ -20,6 +20,7 @@ import (
 	"holdfast/appliance/appliancetest"
 	"holdfast/appliance/keyring/keyringtest"
 	"holdfast/appliance/keyring/scrub"
+	"holdfast/cmd/internal/kmsload"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
@@ -87,7 +88,7 @@ func TestNothingStaysInMemory(t *testing.T) {
 			kms, roundKeys, text := imported(t, p, client, keyStore)
 			memory.Gone(t, "the Base64 of the imported key", time.Second, text...)
 			secret := []byte(kms.SecretAccessKey)
-			day := keyringtest.SigningKey(t, secret, time.Now().UTC().Format("20060102"), demoRegion, demoService)
+			day := keyringtest.SigningKey(t, secret, time.Now().UTC().Format("20060102"), kmsload.Region, kmsload.Service)
 			call := func(path string, body xkstest.Body) (a xkstest.Answer) {
 				appliancetest.Eventually(t, path, func() bool { // on a busy machine KMS tries again as well
 					a = kms.Call(path, body)

@@ -32,6 +32,7 @@ import (
 // certificate, and the officers' keys.
 type platform struct {
 	dir     string // absolute
+	common  string // what the nodes of a fleet have in common; dir if there is one machine
 	module  string
 	officer *officer.Officer
 	machine *simulation.Platform // nil while it is off
@@ -45,7 +46,7 @@ func preparePlatform(dir string) (*platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &platform{dir: dir}
+	p := &platform{dir: dir, common: dir}
 	if p.module, err = softhsm.Find(); err != nil {
 		return nil, err
 	}
@@ -61,10 +62,23 @@ func preparePlatform(dir string) (*platform, error) {
 	return p, p.prepareCertificate()
 }
 
+// node gives the machine of a node of the fleet whose platform this is: with a folder and
+// officers of its own, since what it measures is its own.
+func (p *platform) node(n int) (*platform, error) {
+	m := *p
+	m.dir = p.path(nodeName(n))
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	var err error
+	m.officer, err = officer.New(m.path("officer"))
+	return &m, err
+}
+
 // prepareToken makes the token the first time. Its security officer has the
 // user's PIN: nobody ever needs them apart here.
 func (p *platform) prepareToken() error {
-	_, err := os.Stat(p.path("token"))
+	_, err := os.Stat(p.shared("token"))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = p.makePIN()
 	}
@@ -76,10 +90,10 @@ func (p *platform) prepareToken() error {
 		return err
 	}
 	defer clear(pin)
-	if err := softhsm.Prepare(p.path("token")); err != nil {
+	if err := softhsm.Prepare(p.shared("token")); err != nil {
 		return err
 	}
-	if err := softhsm.Use(p.path("token")); err != nil {
+	if err := softhsm.Use(p.shared("token")); err != nil {
 		return err
 	}
 	return softhsm.Create(p.module, tokenLabel, pin, pin)
@@ -91,14 +105,14 @@ func (p *platform) makePIN() error {
 	raw := make([]byte, 15)
 	_, _ = rand.Read(raw) // never fails (crypto/rand)
 	defer clear(raw)
-	return os.WriteFile(p.path("pin"), []byte(base32.StdEncoding.EncodeToString(raw)+"\n"), 0o600)
+	return os.WriteFile(p.shared("pin"), []byte(base32.StdEncoding.EncodeToString(raw)+"\n"), 0o600)
 }
 
 func (p *platform) pin() ([]byte, error) {
-	pin, err := os.ReadFile(p.path("pin"))
+	pin, err := os.ReadFile(p.shared("pin"))
 	pin = bytes.TrimSpace(pin)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && len(pin) == 0) {
-		return nil, fmt.Errorf("%s is missing or empty, but there is a token: the state folder %s is broken; delete it to start over", p.path("pin"), p.dir)
+		return nil, fmt.Errorf("%s is missing or empty, but there is a token: the state folder %s is broken; delete it to start over", p.shared("pin"), p.common)
 	}
 	return pin, err
 }
@@ -110,7 +124,7 @@ func (p *platform) configure(c *config.Config, o options) {
 	c.Release.Method = o.release
 	p.officer.Configure(c)
 	c.XKS.Address, c.Admin.Address = o.xksAddr, o.adminAddr
-	c.XKS.Certificate, c.XKS.Key = p.path("tls", "server.pem"), p.path("tls", "server-key.pem")
+	c.XKS.Certificate, c.XKS.Key = p.shared("tls", "server.pem"), p.shared("tls", "server-key.pem")
 	c.Admin.Socket = p.path("admin.sock")
 }
 
@@ -186,14 +200,14 @@ func (p *platform) authorize(c *config.Config, tamper bool) error {
 	return p.officer.Seal(p.machine.TPM, c.SealedPIN(), pin)
 }
 
-func (p *platform) caFile() string { return p.path("tls", "ca.pem") }
+func (p *platform) caFile() string { return p.shared("tls", "ca.pem") }
 
 // prepareCertificate makes a CA and a server certificate for localhost.
 func (p *platform) prepareCertificate() error {
 	if _, err := os.Stat(p.caFile()); err == nil {
 		return nil // written last
 	}
-	if err := os.MkdirAll(p.path("tls"), 0o700); err != nil {
+	if err := os.MkdirAll(p.shared("tls"), 0o700); err != nil {
 		return err
 	}
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -237,7 +251,7 @@ func (p *platform) prepareCertificate() error {
 		{"server.pem", "CERTIFICATE", leafDER, 0o644},
 		{"ca.pem", "CERTIFICATE", caDER, 0o644},
 	} {
-		if err := os.WriteFile(p.path("tls", f.name), pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), f.mode); err != nil {
+		if err := os.WriteFile(p.shared("tls", f.name), pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), f.mode); err != nil {
 			return err
 		}
 	}

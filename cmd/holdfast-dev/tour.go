@@ -5,27 +5,22 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/base32"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/daemon"
+	"holdfast/cmd/internal/kmsload"
 	"holdfast/web"
 	"holdfast/web/operation"
 )
@@ -35,8 +30,6 @@ const (
 	demoKeyStore = "demo"
 	demoPrefix   = "/demo"
 	demoKey      = "demo-key"
-	demoRegion   = "us-east-1"
-	demoService  = "kms-xks-proxy"
 )
 
 // devFile is dev.json: what another program needs to act as KMS.
@@ -54,39 +47,60 @@ type devFile struct {
 	SetupCode string `json:"setup_code,omitempty"`
 }
 
+// place is where an appliance or a fleet is reached: by KMS and by browsers, as URLs, and
+// by the command line.
+type place struct{ xks, console, socket string }
+
 // tour makes the demonstration key store at the first start, acts as KMS once and
 // tells what can be done next.
 func tour(ctx context.Context, p *platform, a daemon.Addresses, setup string) error {
-	client := web.NewClient(a.Socket)
-	pin, err := p.pin()
+	d, err := p.prepareTour(ctx, place{xks: "https://" + localhost(a.XKS), console: "https://" + consoleHost(a), socket: a.Socket}, setup)
 	if err != nil {
 		return err
+	}
+	if err := actAsKMS(ctx, d, "Acting as KMS, over HTTPS:"); err != nil {
+		p.tellChanged(err)
+	}
+	p.tellWays(d, "", p.path("holdfast.log"))
+	return nil
+}
+
+// prepareTour makes the demonstration key store at the first start, and writes what another
+// program needs to act as KMS.
+func (p *platform) prepareTour(ctx context.Context, at place, setup string) (devFile, error) {
+	pin, err := p.pin()
+	if err != nil {
+		return devFile{}, err
 	}
 	defer clear(pin)
 	credential, err := demoCredential(pin)
 	if err != nil {
-		return err
+		return devFile{}, err
 	}
-	if err := prepareOnce(ctx, p.path("demo-made"), credential, client); err != nil {
-		return err
+	if err := prepareOnce(ctx, p.path("demo-made"), credential, web.NewClient(at.socket)); err != nil {
+		return devFile{}, err
 	}
 	d := devFile{
-		XKSURL: "https://" + localhost(a.XKS), URIPathPrefix: demoPrefix,
+		XKSURL: at.xks, URIPathPrefix: demoPrefix,
 		AccessKeyID: credential.AccessKeyID, SecretAccessKey: credential.SecretAccessKey,
-		KeyID: demoKey, CACert: p.caFile(), AdminSocket: a.Socket, PID: os.Getpid(),
-		ConsoleURL: "https://" + consoleHost(a), SetupCode: setup,
+		KeyID: demoKey, CACert: p.caFile(), AdminSocket: at.socket, PID: os.Getpid(),
+		ConsoleURL: at.console, SetupCode: setup,
 	}
-	if err := writeJSONFile(p.path("dev.json"), d); err != nil {
-		return err
-	}
-	if err := actAsKMS(ctx, d); err != nil {
-		fmt.Printf("  %v\n  The demonstration key store does not answer as it did when it was made: it was changed since.\n  What was removed stays removed; delete %s to begin again.\n", err, p.dir)
-	}
+	return d, writeJSONFile(p.path("dev.json"), d)
+}
+
+// tellChanged says that the demonstration is not as it was made.
+func (p *platform) tellChanged(err error) {
+	fmt.Printf("  %v\n  The demonstration key store does not answer as it did when it was made: it was changed since.\n  What was removed stays removed; delete %s to begin again.\n", err, p.dir)
+}
+
+// tellWays says by which ways one can go on. More are lines of the table.
+func (p *platform) tellWays(d devFile, more, log string) {
 	fmt.Printf(`
 XKS endpoint    %s%s%s
-console         https://%s%s
+console         %s%s
 command line    bin/holdfast --socket %s status
-state           %s (delete it to start over), log in %s
+%sstate           %s (delete it to start over), log in %s
 
 Act as KMS yourself:
 
@@ -96,9 +110,8 @@ curl --cacert %s --aws-sigv4 aws:amz:%s:%s --user %s:%s \
   %s%s%s/keys/%s/encrypt
 
 Serving. Ctrl-C stops.
-`, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, consoleHost(a), setupLine(setup), a.Socket, p.dir, p.path("holdfast.log"),
-		d.CACert, demoRegion, demoService, d.AccessKeyID, d.SecretAccessKey, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, d.KeyID)
-	return nil
+`, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, d.ConsoleURL, setupLine(d.SetupCode), d.AdminSocket, more, p.dir, log,
+		d.CACert, kmsload.Region, kmsload.Service, d.AccessKeyID, d.SecretAccessKey, d.XKSURL, d.URIPathPrefix, appliance.XKSPath, d.KeyID)
 }
 
 // localhost gives the address with the name that the certificate has.
@@ -183,49 +196,50 @@ func writeJSONFile(path string, v any) error {
 	return os.Rename(path+".new", path)
 }
 
-// actAsKMS calls the four operations as KMS does, through the network, signed
-// by the AWS SDK's own signer.
-func actAsKMS(ctx context.Context, d devFile) error {
+// roots are those that the certificate of the demonstration is signed under.
+func (d devFile) roots() (*x509.CertPool, error) {
 	pem, err := os.ReadFile(d.CACert)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
-	k := &kms{d: d, http: http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}}}
+	return pool, nil
+}
 
-	defer k.http.CloseIdleConnections() // they would hold up a shutdown
+// client makes a KMS that calls the XKS endpoint of that host, "https://HOST:PORT".
+func (d devFile) client(host string, roots *x509.CertPool, timeout time.Duration) *kmsload.Client {
+	return kmsload.New(host+d.URIPathPrefix+appliance.XKSPath, d.AccessKeyID, d.SecretAccessKey, roots, timeout)
+}
 
-	metadata := map[string]string{
-		"awsPrincipalArn": "arn:aws:iam::123456789012:user/Alice",
-		"kmsKeyArn":       "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
-		"kmsOperation":    "Encrypt", "kmsRequestId": "first-steps",
-	}
-	plaintext := []byte("Hello World!")
-	aad := []byte("project=nile,department=marketing")
-	fmt.Println("Acting as KMS, over HTTPS:")
-
-	if _, err := k.call(ctx, "GetHealthStatus", "/health", map[string]any{"requestMetadata": metadata}); err != nil {
-		return err
-	}
-	key := "/keys/" + d.KeyID
-	if _, err := k.call(ctx, "GetKeyMetadata", key+"/metadata", map[string]any{"requestMetadata": metadata}); err != nil {
-		return err
-	}
-	sealed, err := k.call(ctx, "Encrypt with CDIV", key+"/encrypt", map[string]any{
-		"requestMetadata": metadata, "plaintext": plaintext, "additionalAuthenticatedData": aad,
-		"encryptionAlgorithm": "AES_GCM", "ciphertextDataIntegrityValueAlgorithm": "SHA_256",
-	})
+// actAsKMS calls the four operations as KMS does, through the network, signed
+// by the AWS SDK's own signer.
+func actAsKMS(ctx context.Context, d devFile, heading string) error {
+	roots, err := d.roots()
 	if err != nil {
 		return err
 	}
-	metadata["kmsOperation"] = "Decrypt"
-	opened, err := k.call(ctx, "Decrypt", key+"/decrypt", map[string]any{
-		"requestMetadata": metadata, "ciphertext": sealed.Ciphertext, "ciphertextMetadata": sealed.CiphertextMetadata,
-		"initializationVector": sealed.InitializationVector, "authenticationTag": sealed.AuthenticationTag,
-		"additionalAuthenticatedData": aad, "encryptionAlgorithm": "AES_GCM",
-	})
+	k := d.client(d.XKSURL, roots, 10*time.Second)
+	defer k.HTTP.CloseIdleConnections() // they would hold up a shutdown
+	const request = "first-steps"
+	plaintext := []byte("Hello World!")
+	aad := []byte("project=nile,department=marketing")
+	fmt.Println(heading)
+
+	described := func(operation string) map[string]any {
+		return map[string]any{"requestMetadata": kmsload.Metadata(operation, request)}
+	}
+	if _, err := step("GetHealthStatus")(k.Call(ctx, "/health", described("Encrypt"))); err != nil {
+		return err
+	}
+	if _, err := step("GetKeyMetadata")(k.Call(ctx, "/keys/"+d.KeyID+"/metadata", described("DescribeKey"))); err != nil {
+		return err
+	}
+	sealed, err := step("Encrypt with CDIV")(k.Encrypt(ctx, d.KeyID, request, plaintext, aad))
+	if err != nil {
+		return err
+	}
+	opened, err := step("Decrypt")(k.Decrypt(ctx, d.KeyID, request, sealed, aad))
 	if err != nil {
 		return err
 	}
@@ -235,63 +249,29 @@ func actAsKMS(ctx context.Context, d devFile) error {
 	return nil
 }
 
-// kms is a client as KMS is one.
-type kms struct {
-	d    devFile
-	http http.Client
+// step prints an answer to KMS, and names it in an error.
+func step(name string) func(*kmsload.Answer, error) (*kmsload.Answer, error) {
+	return func(a *kmsload.Answer, err error) (*kmsload.Answer, error) {
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		detail := ""
+		switch {
+		case len(a.EKMFleetDetails) > 0:
+			detail = "HSM " + a.EKMFleetDetails[0].HealthStatus
+		case a.KeySpec != "":
+			detail = a.KeySpec + " " + a.KeyStatus
+		case a.Ciphertext != nil:
+			detail = fmt.Sprintf("%d bytes of ciphertext", len(a.Ciphertext))
+		case a.Plaintext != nil:
+			detail = "the plaintext is back"
+		}
+		showStep(name, a.Took, detail)
+		return a, nil
+	}
 }
 
-// kmsAnswer has the fields of all answers that are used here.
-type kmsAnswer struct {
-	Ciphertext, CiphertextMetadata, InitializationVector, AuthenticationTag, Plaintext []byte
-	KeySpec, KeyStatus                                                                 string
-	EKMFleetDetails                                                                    []struct{ HealthStatus string }
-}
-
-func (k *kms) call(ctx context.Context, name, path string, body any) (*kmsAnswer, error) {
-	payload, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, k.d.XKSURL+k.d.URIPathPrefix+appliance.XKSPath+path, bytes.NewReader(payload))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	hash := sha256.Sum256(payload)
-	credentials := aws.Credentials{AccessKeyID: k.d.AccessKeyID, SecretAccessKey: k.d.SecretAccessKey}
-	if err := v4.NewSigner().SignHTTP(ctx, credentials, req, hex.EncodeToString(hash[:]), demoService, demoRegion, time.Now()); err != nil {
-		return nil, err
-	}
-	begin := time.Now()
-	res, err := k.http.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	took := time.Since(begin)
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s %s", name, res.Status, answer)
-	}
-	var a kmsAnswer
-	if err := json.Unmarshal(answer, &a); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	detail := ""
-	switch {
-	case len(a.EKMFleetDetails) > 0:
-		detail = "HSM " + a.EKMFleetDetails[0].HealthStatus
-	case a.KeySpec != "":
-		detail = a.KeySpec + " " + a.KeyStatus
-	case a.Ciphertext != nil:
-		detail = fmt.Sprintf("%d bytes of ciphertext", len(a.Ciphertext))
-	case a.Plaintext != nil:
-		detail = "the plaintext is back"
-	}
+// showStep prints a line of a table: what took how long, and what it showed.
+func showStep(name string, took time.Duration, detail string) {
 	fmt.Printf("  %-18s %8.2f ms   %s\n", name, float64(took.Microseconds())/1000, detail)
-	return &a, nil
 }

@@ -69,6 +69,7 @@ var asking = map[string][]string{
 	"clock confirm":  {"--time 2026-11-27T10:00:00Z --reason r"},
 	"admission show": {""}, "admission confirm": {"--admission 00"}, "state verify": {""}, "state accept": {"--reason r"},
 	"certificate show": {""}, "certificate request": {"--name h.example"}, "certificate install": {"$CHAIN"},
+	"certificate share": {"", "--cert $CHAIN --key $CHAIN"}, "certificate unshare": {""},
 }
 
 // alone are calls of the commands that ask no appliance.

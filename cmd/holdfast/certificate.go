@@ -22,7 +22,34 @@ func certificateCommand(a *admin) *cobra.Command {
 				return err
 			}
 			return call(a, cmd, operation.InstallCertificate, operation.CertificateChain{Chain: string(chain)}, showCertificate)
+		}),
+		certificateShareCommand(a),
+		a.asking("unshare", "Remove the shared certificate and its key: each node serves with its own", func(cmd *cobra.Command, _ []string) error {
+			return call(a, cmd, operation.UnshareCertificate, operation.Nothing{}, showCertificate)
 		}))
+}
+
+func certificateShareCommand(a *admin) *cobra.Command {
+	var chainFile, keyFile string
+	c := a.asking("share [--cert FILE --key FILE]", "Have all nodes serve with one certificate, whose key rests sealed in the database", func(cmd *cobra.Command, _ []string) error {
+		if chainFile == "" && keyFile == "" {
+			return call(a, cmd, operation.ShareCertificate, operation.SharedCertificate{}, showCertificate)
+		}
+		chain, err := cli.ReadInput(chainFile)
+		if err != nil {
+			return err
+		}
+		key, err := cli.ReadInput(keyFile)
+		if err != nil {
+			return err
+		}
+		defer clear(key)
+		return call(a, cmd, operation.ShareCertificate, operation.SharedCertificate{Chain: string(chain), Key: key}, showCertificate)
+	})
+	c.Flags().StringVar(&chainFile, "cert", "", "file (PEM) with the certificate and those that signed it; the present one of the node that is asked if not given")
+	c.Flags().StringVar(&keyFile, "key", "", "file (PEM) with its private key")
+	c.MarkFlagsRequiredTogether("cert", "key")
+	return c
 }
 
 func certificateRequestCommand(a *admin) *cobra.Command {
@@ -60,6 +87,11 @@ func showCertificate(w io.Writer, c operation.Certificate) {
 	cli.Row(w, "issuer", c.Issuer)
 	cli.Row(w, "valid", cli.When(c.NotBefore)+" to "+cli.When(c.NotAfter))
 	cli.Row(w, "SHA-256", c.SHA256)
+	if c.Shared {
+		cli.Row(w, "used by", "all nodes that are unlocked")
+	} else {
+		cli.Row(w, "used by", "this node alone")
+	}
 	if c.Requested {
 		cli.Row(w, "requested", "a signing request waits for its certificate")
 	}

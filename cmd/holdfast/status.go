@@ -19,6 +19,24 @@ func statusCommand(a *admin) *cobra.Command {
 	})
 }
 
+// showFleetState shows how a node stands to its fleet.
+func showFleetState(w io.Writer, s operation.Status) {
+	r, f := s.Replication, s.Fleet
+	if r == nil || s.Locked {
+		return
+	}
+	cli.Row(w, "change", r.Position.Number)
+	if r.Failed != "" {
+		cli.Row(w, "database", fmt.Sprintf("%s since %s: %s", r.Code, cli.When(r.Since), r.Failed))
+	}
+	if r.Stale != "" {
+		cli.Row(w, "serves", "no: "+r.Stale)
+	}
+	if f != nil {
+		cli.Row(w, "fleet", fmt.Sprintf("%d nodes; a node that hears nothing stops after %d s; holdfast fleet status shows each", len(f.Nodes), f.GraceSeconds))
+	}
+}
+
 func showStatus(w io.Writer, s operation.Status) {
 	b := s.Boot
 	state := string(b.State)
@@ -44,6 +62,7 @@ func showStatus(w io.Writer, s operation.Status) {
 			cli.Row(w, "key store "+o.KeyStore, "out of service: "+o.Reason)
 		}
 	}
+	showFleetState(w, s)
 	if i := s.Status.Installation; i.Detail != "" && !s.Locked {
 		cli.Row(w, "installation", string(i.Standing)+": "+i.Detail)
 	}

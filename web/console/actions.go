@@ -263,6 +263,10 @@ func settingsActions() []action {
 		post(operation.InstallCertificate, func(f *form) operation.CertificateChain {
 			return operation.CertificateChain{Chain: f.text("chain")}
 		}, then{done: "The certificate is in use for new connections."}),
+		post(operation.ShareCertificate, func(f *form) operation.SharedCertificate {
+			return operation.SharedCertificate{Chain: f.text("chain"), Key: operation.Secret(f.secret("key"))}
+		}, then{done: "All nodes that are unlocked serve with the certificate."}),
+		post(operation.UnshareCertificate, nothing, then{done: "Each node serves with its own certificate."}),
 	}
 }
 

@@ -59,7 +59,9 @@ func TestAuditPageOfFleet(t *testing.T) {
 	if text := page("/audit"); strings.Contains(text, node) || strings.Contains(text, "node-a") {
 		t.Error("without a fleet it speaks of nodes")
 	}
-	r.api.Performer.AuditPeers, r.api.Performer.Audit = fleet{}, ownLog{r.audit}
+	for _, p := range r.performers {
+		p.AuditPeers, p.Audit = fleet{}, ownLog{r.audit}
+	}
 	text := page("/audit")
 	for _, want := range []string{"what a did", "what b did", `href="/audit/4711?node=node-b"`, `href="/audit/12?node=node-a"`, node} {
 		if !strings.Contains(text, want) {

@@ -60,6 +60,7 @@ func evilSite() webtest.Site {
 
 // rig is a console of a real appliance, with users in a real database.
 type rig struct {
+	performers []*operation.Performer // of the nodes
 	*xkstest.Bed
 	t       testing.TB
 	rows    *sqlite.DB // of users
@@ -142,6 +143,7 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
 			nodes.routes, r.users, r.api = pages.(chi.Routes), users, api
 		}
 		nodes.all = append(nodes.all, pages)
+		r.performers = append(r.performers, api.Performer)
 	}
 	r.console = nodes
 	return r

@@ -15,7 +15,7 @@ type settingsData struct {
 	*operation.SettingsDetail
 	certificate                operation.Certificate
 	fourEyes, request, install ui.Form
-	revoke                     ui.Form
+	share, unshare, revoke     ui.Form
 	administers                bool
 	now                        time.Time
 	status                     operation.Status
@@ -40,6 +40,10 @@ func settings(p *page) (*view, error) {
 		{Name: "names", Label: "DNS names and IP addresses", Mono: true, Required: true, Value: strings.Join(d.certificate.Names, " "), Hint: "with spaces between"}}})
 	d.install = p.form(operation.InstallCertificate, "", ui.Form{Folded: "Install a certificate", Submit: "Install it", Kind: "quiet", Fields: []ui.Field{
 		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Required: true, Hint: "the server's first, then those that signed it"}}})
+	d.share = p.form(operation.ShareCertificate, "", ui.Form{Folded: "Share one certificate", Submit: "Share it", Kind: "quiet", Note: "All nodes of the fleet serve with it while they are unlocked. The key rests in the database, sealed under the state key. Leave both fields empty to share the certificate of this node.", Fields: []ui.Field{
+		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Hint: "the server's first, then those that signed it"},
+		{Name: "key", Label: "Private key (PEM)", Type: "textarea", Mono: true, Rows: 6, Autocomplete: "off"}}})
+	d.unshare = p.form(operation.UnshareCertificate, "", ui.Form{Folded: "Stop sharing the certificate", Submit: "Stop sharing", Kind: "danger", Note: "The shared certificate and its key are removed, and each node serves with its own."})
 	d.revoke = p.form(operation.RevokePolicies, "", ui.Form{Folded: "Revoke older policies", Submit: "Revoke for good", Kind: "danger", Note: "This machine's TPM then refuses policies and authorizations of older versions, and with them the releases that they name. It cannot be undone.",
 		Fields: []ui.Field{{Name: "below", Label: "Refuse versions below", Type: "number", Min: "1", Required: true}}})
 	return &view{title: "Settings", body: settingsPage(d)}, nil
@@ -57,4 +61,11 @@ func chosenOperations(d *settingsData) []string {
 		}
 	}
 	return list
+}
+
+func usedBy(c operation.Certificate) string {
+	if c.Shared {
+		return "all nodes that are unlocked"
+	}
+	return "this node alone"
 }

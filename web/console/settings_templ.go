@@ -54,6 +54,7 @@ func settingsPage(d *settingsData) templ.Component {
 				{Term: "Issuer", Value: d.certificate.Issuer},
 				{Term: "Expires", Component: ui.At(d.certificate.NotAfter)},
 				{Term: "SHA-256", Value: d.certificate.SHA256, Mono: true},
+				{Term: "Used by", Value: usedBy(d.certificate)},
 			}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -84,6 +85,16 @@ func settingsPage(d *settingsData) templ.Component {
 				templ_7745c5c3_Err = ui.ShowForm(d.install).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
+				}
+				templ_7745c5c3_Err = ui.ShowForm(d.share).Render(ctx, templ_7745c5c3_Buffer)
+				if templ_7745c5c3_Err != nil {
+					return templ_7745c5c3_Err
+				}
+				if d.certificate.Shared {
+					templ_7745c5c3_Err = ui.ShowForm(d.unshare).Render(ctx, templ_7745c5c3_Buffer)
+					if templ_7745c5c3_Err != nil {
+						return templ_7745c5c3_Err
+					}
 				}
 				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 5, "</div>")
 				if templ_7745c5c3_Err != nil {
@@ -170,7 +181,7 @@ func settingsPage(d *settingsData) templ.Component {
 				var templ_7745c5c3_Var5 string
 				templ_7745c5c3_Var5, templ_7745c5c3_Err = templ.JoinStringErrs(joined(chosenOperations(d)))
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `settings.templ`, Line: 52, Col: 35}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `settings.templ`, Line: 57, Col: 35}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var5))
 				if templ_7745c5c3_Err != nil {

@@ -15,11 +15,22 @@ import (
 )
 
 // Client calls other nodes. It implements [fleet.Transport].
-type Client struct{ http *http.Client }
+type Client struct {
+	http            *http.Client
+	path, mediaType string
+	most            int64 // bytes of an answer
+}
 
-// NewClient makes one. Connections stay open between calls.
-func NewClient() *Client {
-	return &Client{&http.Client{
+// NewClient makes one that sends heartbeats. Connections stay open between calls.
+func NewClient() *Client { return newClient(Path, mediaType, fleet.MaxMessage, 4) }
+
+// NewAsker makes one that asks questions ([fleet.Calls]). Its connections are its own, so
+// that no heartbeat waits for an answer.
+func NewAsker() *Client { return newClient(AskPath, askMediaType, fleet.MaxAnswer, 32) }
+
+// newClient makes one with so many connections to each node.
+func newClient(path, mediaType string, most int64, connections int) *Client {
+	return &Client{path: path, mediaType: mediaType, most: most, http: &http.Client{
 		Timeout: 10 * time.Second, // a call's context ends it before
 		Transport: &http.Transport{
 			DialContext: (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 5 * time.Second}).DialContext,
@@ -30,9 +41,9 @@ func NewClient() *Client {
 			// nodes can withhold messages and nothing else.
 			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true},
 			TLSHandshakeTimeout: 2 * time.Second,
-			MaxIdleConnsPerHost: 2, MaxConnsPerHost: 4,
+			MaxIdleConnsPerHost: connections / 2, MaxConnsPerHost: connections,
 			IdleConnTimeout:        30 * time.Second,
-			ResponseHeaderTimeout:  5 * time.Second,
+			ResponseHeaderTimeout:  6 * time.Second, // an answer is worked out for 5 s at most
 			MaxResponseHeaderBytes: 16 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -45,23 +56,23 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Call implements [fleet.Transport]. Errors: what the other node answers, as a fault;
 // fault.Unreachable.
 func (c *Client) Call(ctx context.Context, address string, message []byte) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+Path, bytes.NewReader(message))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+c.path, bytes.NewReader(message))
 	if err != nil {
 		return nil, fault.Wrapf(fault.Invalid, err, "the address %q of a node is none", address)
 	}
-	request.Header.Set("Content-Type", mediaType)
+	request.Header.Set("Content-Type", c.mediaType)
 	answer, err := c.http.Do(request)
 	if err != nil {
 		return nil, fault.Wrapf(fault.Unreachable, err, "the node at %s does not answer", address)
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, fleet.MaxMessage+1))
+	body, err := io.ReadAll(io.LimitReader(answer.Body, c.most+1))
 	switch {
 	case err != nil:
 		return nil, fault.Wrapf(fault.Unreachable, err, "the node at %s did not answer to the end", address)
-	case len(body) > fleet.MaxMessage:
-		return nil, fault.Errorf(fault.TooLarge, "the node at %s has answered with more than %d bytes", address, fleet.MaxMessage)
-	case answer.StatusCode == http.StatusOK && answer.Header.Get("Content-Type") == mediaType:
+	case int64(len(body)) > c.most:
+		return nil, fault.Errorf(fault.TooLarge, "the node at %s has answered with more than %d bytes", address, c.most)
+	case answer.StatusCode == http.StatusOK && answer.Header.Get("Content-Type") == c.mediaType:
 		return body, nil
 	}
 	if why, err := operation.ReadProblem(bytes.NewReader(body)); err == nil {

@@ -41,9 +41,10 @@ type SilentNode struct {
 }
 
 // auditNodes gives the logs that a search is about: that of one node if it is named, and
-// otherwise of all. None without a fleet: then there is no name to give.
+// otherwise of all. None without a fleet, and before this node's log is open: then there is
+// no name to give.
 func (p *Performer) auditNodes(named string) ([]audit.Node, error) {
-	if p.AuditPeers == nil {
+	if p.AuditPeers == nil || p.AuditPeers.Node() == "" {
 		if named != "" {
 			return nil, noSuchNode(named)
 		}

@@ -23,12 +23,18 @@ type Site interface {
 	Instance() *instance.Identity
 	// Certificate describes the server's certificate.
 	Certificate() (Certificate, error)
-	// RequestCertificate makes a new key, which stays here, and gives a signing
-	// request (PKCS#10, PEM) for the names. Errors: fault.Invalid.
-	RequestCertificate(names []string) (string, error)
+	// RequestCertificate makes a new key, which stays here or is shared as the certificate
+	// is, and gives a signing request (PKCS#10, PEM) for the names. Errors: fault.Invalid.
+	RequestCertificate(ctx context.Context, names []string) (string, error)
 	// InstallCertificate takes a chain (PEM) of the key of the last request, or of
 	// the key in use. Errors: fault.Invalid.
-	InstallCertificate(chain string) (Certificate, error)
+	InstallCertificate(ctx context.Context, chain string) (Certificate, error)
+	// ShareCertificate has all nodes serve with a chain and its key (PEM), or, if both are
+	// empty, with those of this node. Errors: fault.Invalid, fault.Locked, fault.Changed.
+	ShareCertificate(ctx context.Context, chain string, key []byte) (Certificate, error)
+	// UnshareCertificate has each node serve with its own. Errors: fault.NotFound,
+	// fault.Locked, fault.Changed.
+	UnshareCertificate(ctx context.Context) (Certificate, error)
 }
 
 // Certificate describes a server certificate.
@@ -44,6 +50,9 @@ type Certificate struct {
 	Chain string `json:"chain"`
 	// Requested says that a signing request waits for its certificate.
 	Requested bool `json:"requested"`
+	// Shared says that it rests in the database, and all nodes serve with it. Otherwise it
+	// is this machine's own.
+	Shared bool `json:"shared"`
 }
 
 // CertificateRequest asks for a signing request.
@@ -59,6 +68,13 @@ type SigningRequest struct {
 // CertificateChain is the certificate with those that signed it, in PEM.
 type CertificateChain struct {
 	Chain string `json:"chain" record:"-"` // people paste the private key with it
+}
+
+// SharedCertificate is a certificate with those that signed it, and its private key, both in
+// PEM. If both are left out, it is the present one of the node that is asked.
+type SharedCertificate struct {
+	Chain string `json:"chain,omitempty" record:"-"`
+	Key   Secret `json:"key,omitempty"`
 }
 
 // certificateSubject is the certificate that is in use.
@@ -78,8 +94,8 @@ var (
 		Route: Route{ID: "requestCertificate", Method: http.MethodPost, Path: "/certificate/request", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
 			Summary: "Make a new key, and a request to sign its certificate"},
 		Subject: makes[CertificateRequest],
-		Run: func(_ context.Context, c *Caller, in CertificateRequest) (SigningRequest, error) {
-			pem, err := c.Site.RequestCertificate(in.Names)
+		Run: func(ctx context.Context, c *Caller, in CertificateRequest) (SigningRequest, error) {
+			pem, err := c.Site.RequestCertificate(ctx, in.Names)
 			return SigningRequest{pem}, err
 		},
 	})
@@ -87,8 +103,24 @@ var (
 		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
 			Summary: "Serve with another certificate"},
 		Subject: certificateSubject[CertificateChain],
-		Run: func(_ context.Context, c *Caller, in CertificateChain) (Certificate, error) {
-			return c.Site.InstallCertificate(in.Chain)
+		Run: func(ctx context.Context, c *Caller, in CertificateChain) (Certificate, error) {
+			return c.Site.InstallCertificate(ctx, in.Chain)
+		},
+	})
+	ShareCertificate = define(Operation[SharedCertificate, Certificate]{
+		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
+			Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
+		Subject: certificateSubject[SharedCertificate],
+		Run: func(ctx context.Context, c *Caller, in SharedCertificate) (Certificate, error) {
+			return c.Site.ShareCertificate(ctx, in.Chain, in.Key)
+		},
+	})
+	UnshareCertificate = define(Operation[Nothing, Certificate]{
+		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
+			Summary: "Remove the shared certificate and its key: each node serves with its own"},
+		Subject: certificateSubject[Nothing],
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (Certificate, error) {
+			return c.Site.UnshareCertificate(ctx)
 		},
 	})
 )

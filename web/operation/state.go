@@ -28,6 +28,8 @@ type Status struct {
 	Version string `json:"version"`
 	// Instance is the instance of EC2, as its metadata service tells it, not proven.
 	Instance *instance.Identity `json:"instance,omitempty"`
+	// Fleet is what this node knows of its fleet; missing for an appliance on its own.
+	Fleet *appliance.FleetStatus `json:"fleet,omitempty"`
 }
 
 // Minutes asks for the activity of the last minutes.
@@ -41,7 +43,12 @@ var (
 		Route: Route{ID: "status", Method: http.MethodGet, Path: "/status", Capability: identity.See,
 			Summary: "State of the appliance: boot, HSMs, lease, audit log"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Status, error) {
-			return Status{c.Domain.Status(ctx), c.Boot.Status(), c.Audit.Status(), c.Site.Version(), c.Site.Instance()}, nil
+			s := Status{Status: c.Domain.Status(ctx), Boot: c.Boot.Status(), Audit: c.Audit.Status(), Version: c.Site.Version(), Instance: c.Site.Instance()}
+			if c.Fleet != nil {
+				fleet := c.Fleet.FleetStatus()
+				s.Fleet = &fleet
+			}
+			return s, nil
 		},
 	})
 	ListActivity = define(Operation[Minutes, []activity.Minute]{

@@ -26,7 +26,7 @@ func init() { // some operations perform others of the table
 		BeginPasskey, AddPasskey, RemovePasskey, BeginPassword, SetPassword, NewRecoveryCodes,
 		ShowFleet, DrainNode, RemoveNode,
 		ListApprovals, ShowApproval, Approve, PerformApproved, Reject,
-		ShowSettings, SetSettings, ShowCertificate, RequestCertificate, InstallCertificate,
+		ShowSettings, SetSettings, ShowCertificate, RequestCertificate, InstallCertificate, ShareCertificate, UnshareCertificate,
 	} {
 		table = append(table, o.Entry())
 	}

@@ -1,6 +1,8 @@
 package webtest
 
 import (
+	"context"
+
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/instance"
 	"holdfast/web/operation"
@@ -31,9 +33,19 @@ func (s Site) Instance() *instance.Identity { return &s.On }
 func (s Site) Certificate() (operation.Certificate, error) { return s.Served, nil }
 
 // RequestCertificate gives a text that is no request.
-func (s Site) RequestCertificate([]string) (string, error) { return "request", nil }
+func (s Site) RequestCertificate(context.Context, []string) (string, error) { return "request", nil }
 
 // InstallCertificate refuses any.
-func (s Site) InstallCertificate(string) (operation.Certificate, error) {
+func (s Site) InstallCertificate(context.Context, string) (operation.Certificate, error) {
 	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+}
+
+// ShareCertificate refuses any.
+func (s Site) ShareCertificate(context.Context, string, []byte) (operation.Certificate, error) {
+	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+}
+
+// UnshareCertificate says that none is shared.
+func (s Site) UnshareCertificate(context.Context) (operation.Certificate, error) {
+	return operation.Certificate{}, fault.Errorf(fault.NotFound, "no certificate is shared")
 }

@@ -77,6 +77,7 @@ type peer struct {
 	code    fault.Code           // of the newest head, if that was refused
 	refused string               // that head
 	left    bool                 // it is no longer of the fleet
+	member  string               // the newest operation about its membership; "" for none
 }
 
 // Countersign asks a peer for the head of its log, and countersigns it if it is consistent
@@ -218,6 +219,9 @@ func (r *Recorder) peer(ctx context.Context, logID string) (*peer, error) {
 	return p, nil
 }
 
+// ofMembership are the operations about who is in the fleet.
+var ofMembership = map[string]bool{audit.NodeJoined: true, audit.NodeDrained: true, audit.NodeResumed: true, audit.NodeLeft: true}
+
 // recorded reads the newest heads of peers that a log has on record.
 func recorded(ctx context.Context, l *auditlog.Log) (map[string]*peer, error) {
 	of := map[string]*peer{}
@@ -236,6 +240,9 @@ func recorded(ctx context.Context, l *auditlog.Log) (map[string]*peer, error) {
 				p = &peer{left: record.Operation == audit.NodeLeft}
 				of[id] = p
 			}
+			if p.member == "" && ofMembership[record.Operation] {
+				p.member = record.Operation
+			}
 			if record.Operation == audit.RefuseHead && p.head == nil {
 				p.code = cmp.Or(p.code, fault.Code(record.Error))
 			}
@@ -250,12 +257,12 @@ func recorded(ctx context.Context, l *auditlog.Log) (map[string]*peer, error) {
 	}
 }
 
-// status gives what is on record of each, by ID.
-func (p *peers) status() (all []audit.PeerStatus) {
+// status gives what is on record of each but this node's own, by ID.
+func (p *peers) status(own string) (all []audit.PeerStatus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(p.of)) {
-		if p.of[id].left {
+		if id == own || p.of[id].left {
 			continue
 		}
 		s := audit.PeerStatus{LogID: id, At: p.of[id].at, Refused: p.of[id].code}

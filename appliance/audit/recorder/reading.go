@@ -27,7 +27,7 @@ func (r *Recorder) Status() *audit.Status {
 		return nil
 	}
 	s := l.Status()
-	s.Peers = r.peers.status()
+	s.Peers = r.peers.status(r.LogID())
 	return &s
 }
 

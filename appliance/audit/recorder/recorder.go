@@ -50,7 +50,8 @@ type Recorder struct {
 	key   string          // that signs it, in C2SP's form
 	early []*audit.Record // of the boot, from before the log is open
 
-	peers peers
+	peers      peers
+	membership sync.Mutex // held while it is compared with what is on record
 }
 
 // New gives a recorder whose log is not open yet.

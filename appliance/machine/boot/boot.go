@@ -55,7 +55,8 @@ type Options struct {
 	Revoked func(c *attest.Collector) (uint64, error)
 	// Parts are measured, in this order.
 	Parts []parts.Part
-	// TLSKey gives the key that administrators see (DER SubjectPublicKeyInfo).
+	// TLSKey gives the key that administrators see now (DER SubjectPublicKeyInfo). When it
+	// becomes another one, evidence is renewed.
 	TLSKey func() ([]byte, error)
 	// Measured, if given, is called before each attempt at the release, when the machine
 	// has been appraised by the policy version and the TPM is not capped yet. With an
@@ -92,6 +93,7 @@ type Boot struct {
 	seq        int
 	policy     *attest.SignedPolicy
 	evidence   *attest.Evidence
+	tlsKey     []byte // that the evidence was collected with
 	nonce      []byte
 	credential []byte
 	// capped says that the PCR was capped when this boot began, by a process before.

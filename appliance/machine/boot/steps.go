@@ -169,6 +169,7 @@ func (b *Boot) collect(ctx context.Context) (string, error) {
 	b.nonce = make([]byte, nonceBytes)
 	_, _ = rand.Read(b.nonce) // never fails (crypto/rand)
 	key, err := b.o.TLSKey()
+	b.tlsKey = key
 	if err == nil {
 		b.evidence, err = b.collector.Collect(ctx, b.nonce, key, nil)
 	}
@@ -180,17 +181,17 @@ func (b *Boot) collect(ctx context.Context) (string, error) {
 
 // appraise checks the evidence as any verifier would.
 func (b *Boot) appraise(ctx context.Context) (string, error) {
-	if b.evidence == nil {
+	key, err := b.o.TLSKey()
+	if err != nil {
+		return "", fault.Wrapf(fault.Collect, err, "the TLS key cannot be read")
+	}
+	if b.evidence == nil || !bytes.Equal(key, b.tlsKey) { // the key was replaced meanwhile
 		if _, err := b.collect(ctx); err != nil {
 			return "", err
 		}
 	}
 	now := b.o.Now()
-	key, err := b.o.TLSKey()
-	if err != nil {
-		return "", fault.Wrapf(fault.Collect, err, "the TLS key cannot be read")
-	}
-	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Fresh: true, Nonce: b.nonce, TLSKey: key, PolicyDigest: b.policy.Digest, Roots: b.o.Roots})
+	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Fresh: true, Nonce: b.nonce, TLSKey: b.tlsKey, PolicyDigest: b.policy.Digest, Roots: b.o.Roots})
 	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
 	for _, c := range verdict.Checks {
 		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -19,7 +20,7 @@ const (
 )
 
 // watch goes between serving, degraded and locked as things are, and renews
-// evidence, until ctx ends.
+// evidence, also when the TLS key is another one, until ctx ends.
 func (b *Boot) watch(ctx context.Context) {
 	state, f := b.o.Condition()
 	b.enter(ctx, state, f)
@@ -28,7 +29,7 @@ func (b *Boot) watch(ctx context.Context) {
 	var stale *fault.Fault // why evidence could not be renewed
 	for b.o.Wait(ctx, lookEvery) == nil {
 		now := b.o.Now()
-		if !now.Before(next) {
+		if !now.Before(next) || b.keyReplaced() {
 			if stale = b.renew(ctx); stale == nil {
 				renewed, next = now, b.plan(now)
 			} else {
@@ -47,6 +48,13 @@ func (b *Boot) watch(ctx context.Context) {
 		}
 		b.follow(ctx, state, f)
 	}
+}
+
+// keyReplaced says whether the machine serves with another TLS key than that of the newest
+// evidence.
+func (b *Boot) keyReplaced() bool {
+	key, err := b.o.TLSKey()
+	return err == nil && !bytes.Equal(key, b.tlsKey)
 }
 
 // follow enters the state if it is another, or has another reason.

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Certificate is a server certificate in two PEM files. It is read again when
-// a file changes, so that a renewal needs no restart.
+// a file changes, so that a renewal needs no restart. While the nodes of an installation
+// share one, and this one is unlocked, it is that ([Certificate.Open]).
 type Certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -20,6 +22,14 @@ type Certificate struct {
 	current *tls.Certificate
 	version fileVersion
 	checked time.Time
+
+	// vault and hosts are set before it serves.
+	vault   Vault
+	hosts   []string
+	shared  atomic.Pointer[serving]
+	looking sync.Mutex
+	known   string // the version of what was read last; empty for nothing
+	failing bool
 }
 
 // checkEvery is how often at most the files are looked at.
@@ -54,10 +64,17 @@ func Load(certFile, keyFile string, now func() time.Time, log *slog.Logger) (*Ce
 	return c, nil
 }
 
-// Get gives the certificate for a handshake: [tls.Config.GetCertificate]. Files
-// that have changed but cannot be used are reported in the log, and the
-// certificate that there was is kept.
+// Get gives the certificate for a handshake: [tls.Config.GetCertificate].
 func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if s := c.sharedNow(); s != nil {
+		return s.pair, nil
+	}
+	return c.own(), nil
+}
+
+// own gives the machine's own. Files that have changed but cannot be used are reported in the
+// log, and the certificate that there was is kept.
+func (c *Certificate) own() *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := c.now(); now.Sub(c.checked) >= checkEvery {
@@ -72,7 +89,7 @@ func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			c.log.Error("the server certificate cannot be read anew; the one before is kept", "error", err)
 		}
 	}
-	return c.current, nil
+	return c.current
 }
 
 func (c *Certificate) stat() (fileVersion, error) {

@@ -2,6 +2,7 @@ package certificate
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -35,14 +36,17 @@ const (
 
 // Requested says whether a request waits for its certificate.
 func (c *Certificate) Requested() bool {
+	if s := c.sharedNow(); s != nil {
+		return s.requested
+	}
 	_, err := os.Stat(c.keyFile + requestSuffix)
 	return err == nil
 }
 
 // Request makes a new key (P-256) beside the one in use, and gives a signing
 // request for the DNS names and IP addresses (PKCS#10, PEM). A request before it
-// is void.
-func (c *Certificate) Request(names []string) ([]byte, error) {
+// is void. While the nodes share a certificate, they share the new key.
+func (c *Certificate) Request(ctx context.Context, names []string) ([]byte, error) {
 	if len(names) == 0 || len(names) > maxNames {
 		return nil, fmt.Errorf("%w: give 1 to %d names", ErrInvalid, maxNames)
 	}
@@ -67,7 +71,12 @@ func (c *Certificate) Request(names []string) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(der)
-	if err := replaceFile(c.keyFile+requestSuffix, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
+	if c.Shared() {
+		err = c.requestShared(ctx, der)
+	} else {
+		err = replaceFile(c.keyFile+requestSuffix, pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der}))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("keep the new key: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: request}), nil
@@ -92,8 +101,12 @@ func splitNames(names []string) (dns []string, ips []net.IP, err error) {
 }
 
 // Install takes a certificate with those that signed it (PEM), for the key of the
-// last request or for the key in use, and serves with it from then on.
-func (c *Certificate) Install(chain []byte) error {
+// last request or for the key in use, and serves with it from then on. While the nodes share
+// a certificate, all do.
+func (c *Certificate) Install(ctx context.Context, chain []byte) error {
+	if c.Shared() {
+		return c.installShared(ctx, chain)
+	}
 	leaf, err := c.checkChain(chain)
 	if err != nil {
 		return err

@@ -108,14 +108,14 @@ func TestRequestAndInstall(t *testing.T) {
 	}
 
 	for _, names := range [][]string{nil, {""}, {"no name"}, {"a..b"}, {strings.Repeat("a.", 200) + "b"}, make([]string, 51)} {
-		if _, err := c.Request(names); !errors.Is(err, certificate.ErrInvalid) {
+		if _, err := c.Request(t.Context(), names); !errors.Is(err, certificate.ErrInvalid) {
 			t.Errorf("names %.60q: %v", names, err)
 		}
 	}
 	if c.Requested() {
 		t.Error("a request that was refused waits")
 	}
-	asked, err := c.Request([]string{"new.test", "192.0.2.7"})
+	asked, err := c.Request(t.Context(), []string{"new.test", "192.0.2.7"})
 	if err != nil || !c.Requested() {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestRequestAndInstall(t *testing.T) {
 		"without names":       a.sign(asked, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil }),
 		"endless":             bytes.Repeat(good, 200),
 	} {
-		if err := c.Install(chain); !errors.Is(err, certificate.ErrInvalid) {
+		if err := c.Install(t.Context(), chain); !errors.Is(err, certificate.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -145,7 +145,7 @@ func TestRequestAndInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Install(a.sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: strangeRequest}), nil)); !errors.Is(err, certificate.ErrInvalid) || !strings.Contains(err.Error(), "another key") {
+	if err := c.Install(t.Context(), a.sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: strangeRequest}), nil)); !errors.Is(err, certificate.ErrInvalid) || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("of another key: %v", err)
 	}
 	if inUse() != "old.test" {
@@ -176,11 +176,11 @@ func TestRequestAndInstall(t *testing.T) {
 		}
 	}
 
-	if err := c.Install(good); err != nil || inUse() != "new.test" || c.Requested() {
+	if err := c.Install(t.Context(), good); err != nil || inUse() != "new.test" || c.Requested() {
 		t.Fatalf("%v, in use %s", err, inUse())
 	}
 	// Renewed for the key in use; and read by the next start.
-	if err := c.Install(a.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"renewed.test"} })); err != nil || inUse() != "renewed.test" {
+	if err := c.Install(t.Context(), a.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"renewed.test"} })); err != nil || inUse() != "renewed.test" {
 		t.Fatalf("%v, in use %s", err, inUse())
 	}
 	again, err := certificate.Load(certFile, keyFile, time.Now, slog.New(slog.DiscardHandler))
@@ -213,7 +213,7 @@ func FuzzInstall(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, chain []byte) {
-		if err := c.Install(chain); err == nil {
+		if err := c.Install(t.Context(), chain); err == nil {
 			t.Error("it was taken")
 		}
 	})

@@ -61,12 +61,12 @@ func TestFirstCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := loaded.Request([]string{"holdfast.example.com"})
+	request, err := loaded.Request(t.Context(), []string{"holdfast.example.com"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	a := newAuthority(t)
-	if err := loaded.Install(append(a.sign(request, nil), a.pem()...)); err != nil {
+	if err := loaded.Install(t.Context(), append(a.sign(request, nil), a.pem()...)); err != nil {
 		t.Fatal(err)
 	}
 	if now, err := loaded.Get(nil); err != nil || now.Leaf.Issuer.CommonName != "authority" {

@@ -89,8 +89,10 @@ type Daemon struct {
 	store *sqlite.DB
 	// machine has the rows of this machine: with the others, or in a fleet in a file of
 	// their own. changes is the fleet's log of changes; nil without one.
-	machine   *sqlite.Machine
-	changes   *postgres.Log
+	machine *sqlite.Machine
+	changes *postgres.Log
+	// fleet is the place of this node among the others; nil without a fleet.
+	fleet     *membership
 	appliance *appliance.Appliance
 	boot      *boot.Boot
 	audit     *recorder.Recorder
@@ -113,6 +115,7 @@ type Daemon struct {
 	policyVersion atomic.Uint64
 	users         *identity.Directory
 	welcome       *identity.Welcome
+	certificate   *certificate.Certificate
 	xks           *xks.Server
 	xksL          net.Listener
 	admin         *http.Server
@@ -183,6 +186,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.certificate = cert
 	if err := d.openState(ctx, cert); err != nil {
 		return err
 	}
@@ -213,14 +217,18 @@ func (w *watchers) observe(o *appliance.Outcome) {
 }
 
 func (d *Daemon) newWatchers(ctx context.Context, cert *certificate.Certificate) (*watchers, error) {
-	w := &watchers{recent: activity.New(nil), metrics: metrics.New(metrics.Sources{Version: version.Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
+	sources := metrics.Sources{Version: version.Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
 		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := cert.Get(nil)
 			if err != nil {
 				return time.Time{}
 			}
 			return c.Leaf.NotAfter
-		}})}
+		}}
+	if d.fleet != nil {
+		sources.Fleet = d.fleet.FleetStatus
+	}
+	w := &watchers{recent: activity.New(nil), metrics: metrics.New(sources)}
 	d.observeHSM = w.metrics.ObserveHSM
 	var err error
 	if w.tracer, err = tracing.New(ctx, version.Version, d.o.Log); err != nil || w.tracer == nil {
@@ -248,7 +256,7 @@ func (d *Daemon) openXKS(cert *certificate.Certificate, clientCAs *x509.CertPool
 		Log:       d.o.Log, RequestLog: d.o.Requests,
 		SigV4:     sigv4.Verifier{Services: services, Regions: regions},
 		Model:     "Holdfast " + version.Version,
-		FleetSize: func() int { return cfg.XKS.FleetSize },
+		FleetSize: d.live,
 		Timeout:   time.Duration(cfg.XKS.RequestTimeout),
 		Observe:   w.observe,
 	})
@@ -273,7 +281,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		return err
 	}
 	if d.changes != nil {
-		d.users.Nodes = func() int { return max(1, cfg.XKS.FleetSize) }
+		d.users.Nodes = d.live
 	}
 	d.welcome = &identity.Welcome{Directory: d.users, Unlocked: func() bool { return !d.appliance.Locked() }, Tell: func(code string) {
 		if d.o.Setup != nil {
@@ -285,12 +293,16 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 			return err
 		}
 	}
-	api := web.NewAPI(operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead})
+	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
+	if d.fleet != nil {
+		o.Fleet, o.AuditPeers = d.fleet, d.fleet.logs
+	}
+	api := web.NewAPI(o)
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	public := web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}
 	if d.changes != nil {
-		public.Positions = d.store
+		public.Positions, public.Fleet = d.store, d.answerNodes()
 	}
 	version1 := &http.Protocols{} // package forget
 	version1.SetHTTP1(true)
@@ -331,8 +343,12 @@ func (d *Daemon) serve(ctx context.Context) error {
 	start("admin socket", func() error { return d.socket.Serve(d.socketL) })
 	d.o.Log.Info("listening; locked until the boot has come to serving", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
 	wg.Go(func() { d.boot.Run(background) })
+	wg.Go(func() { d.certificate.Follow(background) })
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
+	}
+	if d.fleet != nil {
+		wg.Go(func() { d.fleet.logs.Run(background) })
 	}
 	wg.Go(func() { systemd.Watchdog(background, d.o.Log, d.alive) })
 	systemd.Notify(d.o.Log, systemd.Ready+"\n"+systemd.Status(statusLine(d.boot.Status())))

@@ -1,16 +1,23 @@
 package daemon_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
+	"holdfast/appliance/machine/boot/progress"
+	"holdfast/cmd/internal/metrics"
 	"holdfast/xks/xkstest"
 )
 
@@ -92,7 +99,7 @@ func TestMetrics(t *testing.T) {
 	promtool(t, text, "check", "metrics")
 	promtool(t, "", "check", "rules", filepath.Join(monitoring, "rules.yml"))
 	known := map[string]bool{}
-	for _, name := range regexp.MustCompile(`(?m)^([a-z_]+)[{ ]`).FindAllStringSubmatch(text, -1) {
+	for _, name := range regexp.MustCompile(`(?m)^([a-z_]+)[{ ]`).FindAllStringSubmatch(text+metricsOfNode(t), -1) {
 		known[name[1]] = true
 	}
 	for file, queries := range map[string][]string{"rules.yml": rules(t), "dashboard.json": queries(t)} {
@@ -117,6 +124,26 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("the documentation does not have %s", name)
 		}
 	}
+}
+
+// metricsOfNode gives the metrics that a node of a fleet has.
+func metricsOfNode(t *testing.T) string {
+	t.Helper()
+	peers := appliance.FleetStatus{Node: "a", Nodes: []appliance.NodeStatus{{Node: appliance.Node{ID: "a"}}, {Node: appliance.Node{ID: "b"}}}}
+	m := metrics.New(metrics.Sources{
+		Status: func(context.Context) appliance.Status {
+			return appliance.Status{Replication: &appliance.ReplicationState{}}
+		},
+		Boot:        func() progress.Status { return progress.Status{} },
+		Audit:       func() *audit.Status { return nil },
+		Credentials: func() (map[string][]time.Time, error) { return nil, nil }, CertificateExpires: func() time.Time { return time.Time{} },
+		Fleet: func() appliance.FleetStatus { return peers },
+	})
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	text := w.Body.String()
+	promtool(t, text, "check", "metrics")
+	return text
 }
 
 // rules gives the expressions of the alert rules.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
@@ -73,20 +74,33 @@ func (s *site) Certificate() (operation.Certificate, error) {
 	}
 	sum := sha256.Sum256(c.Leaf.Raw)
 	d := operation.Certificate{Subject: c.Leaf.Subject.String(), Issuer: c.Leaf.Issuer.String(), Names: certificate.Names(c.Leaf),
-		NotBefore: c.Leaf.NotBefore.UTC(), NotAfter: c.Leaf.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:]), Requested: s.certificate.Requested()}
+		NotBefore: c.Leaf.NotBefore.UTC(), NotAfter: c.Leaf.NotAfter.UTC(), SHA256: hex.EncodeToString(sum[:]), Requested: s.certificate.Requested(), Shared: s.certificate.Shared()}
 	for _, der := range c.Certificate {
 		d.Chain += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
 	return d, nil
 }
 
-func (s *site) RequestCertificate(names []string) (string, error) {
-	text, err := s.certificate.Request(names)
+func (s *site) RequestCertificate(ctx context.Context, names []string) (string, error) {
+	text, err := s.certificate.Request(ctx, names)
 	return string(text), invalid(err)
 }
 
-func (s *site) InstallCertificate(chain string) (operation.Certificate, error) {
-	if err := s.certificate.Install([]byte(chain)); err != nil {
+func (s *site) InstallCertificate(ctx context.Context, chain string) (operation.Certificate, error) {
+	return s.replaced(s.certificate.Install(ctx, []byte(chain)))
+}
+
+func (s *site) ShareCertificate(ctx context.Context, chain string, key []byte) (operation.Certificate, error) {
+	return s.replaced(s.certificate.Share(ctx, []byte(chain), key))
+}
+
+func (s *site) UnshareCertificate(ctx context.Context) (operation.Certificate, error) {
+	return s.replaced(s.certificate.Unshare(ctx))
+}
+
+// replaced gives the certificate in use after a change.
+func (s *site) replaced(err error) (operation.Certificate, error) {
+	if err != nil {
 		return operation.Certificate{}, invalid(err)
 	}
 	return s.Certificate()

@@ -54,9 +54,18 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		},
 		MaxUnlockedKeys: cfg.Keys.MaxUnlocked, RotateAfter: cfg.Keys.RotateAfter, Lease: time.Duration(cfg.HSM.Lease)}
 	if d.changes != nil {
-		o.ChangeLog, o.Machine = d.changes, d.machine
+		d.fleet = d.newMembership()
+		o.ChangeLog, o.Machine, o.Fleet, o.Peers = d.changes, d.machine, d.fleet, d.fleet.quotas
 	}
 	d.appliance = appliance.New(o)
+	cert.Open(d.appliance, cfg.XKS.URL, cfg.Admin.URL)
+	d.store.Subscribe(func(c appliance.Change) {
+		if c.Setting != "" || c == (appliance.Change{}) {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			cert.Look(ctx)
+		}
+	})
 	return nil
 }
 

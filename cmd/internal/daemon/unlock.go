@@ -82,6 +82,7 @@ func (d *Daemon) unlockKeys(ctx context.Context, token keyring.Token, hsms []app
 
 // unlocked does what comes once the keys are unlocked for the first time.
 func (d *Daemon) unlocked(ctx context.Context) error {
+	d.certificate.Look(ctx)
 	if err := d.renewSeals(ctx); err != nil {
 		// What is unlocked serves all the same; while it is locked, those rows are refused.
 		d.o.Log.Error("rows could not be given the seal of this machine; restart the machine to try again", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
@@ -124,6 +125,7 @@ func (d *Daemon) bootstrap(ctx context.Context) error {
 // lock wipes all keys and ends the use of the token.
 func (d *Daemon) lock() {
 	d.appliance.Lock()
+	d.certificate.Look(context.Background()) // which wipes the key that the nodes share
 	d.mu.Lock()
 	token := d.hsm
 	d.hsm = nil

@@ -28,6 +28,8 @@ type Sources struct {
 	Boot   func() progress.Status
 	// Audit gives the audit log's; nil before it is open.
 	Audit func() *audit.Status
+	// Fleet gives what this node knows of its fleet; nil for an appliance on its own.
+	Fleet func() appliance.FleetStatus
 	// Credentials gives when the active credentials of each key store were made.
 	Credentials func() (map[string][]time.Time, error)
 	// CertificateExpires is when the server's certificate does.
@@ -163,6 +165,12 @@ var (
 	auditWorks   = describe("audit_writable", "1 while records can be written; otherwise requests are refused.")
 	peerSigned   = describe("audit_peer_countersigned_timestamp_seconds", "When this node countersigned a head of another node's audit log last; 0 before the first.", "node")
 	peersRefused = describe("audit_peers_refused", "Other nodes whose newest head of the audit log is not consistent with the one on record, or not signed.")
+	fleetChange  = describe("fleet_change_number", "In a fleet: the number of the last change of the log that this node has taken over.")
+	fleetFollows = describe("fleet_database_followed", "In a fleet: 1 while the log of changes in the database can be followed.")
+	fleetServes  = describe("fleet_node_serves", "In a fleet: 1 while this node knows that it lacks no change; otherwise it refuses requests.")
+	fleetNodes   = describe("fleet_nodes", "In a fleet: nodes that are in it.")
+	fleetHeard   = describe("fleet_node_heard", "In a fleet: 1 while the other node answers this one.", "node")
+	fleetBehind  = describe("fleet_node_behind_changes", "In a fleet: how many changes the other node lacks of those that this one has.", "node")
 	logDropped   = describe("log_lines_dropped_total", "Lines of the log that were dropped, as its reader was too slow.")
 	credentials  = describe("credentials", "Active SigV4 credentials.", "key_store")
 	oldest       = describe("credential_oldest_created_timestamp_seconds", "When the oldest active SigV4 credential was made.", "key_store")
@@ -174,7 +182,7 @@ var states = []progress.State{progress.Probe, progress.Measure, progress.Collect
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
-		attested, attestedOK, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, logDropped, credentials, oldest} {
+		attested, attestedOK, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, logDropped, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -197,7 +205,9 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(logDropped, prometheus.CounterValue, float64(g.s.LogDropped()))
 	}
 	collectBoot(set, g.s.Boot())
-	collectStatus(set, g.s.Status(ctx))
+	status := g.s.Status(ctx)
+	collectStatus(set, status)
+	g.collectFleet(set, status.Replication)
 	if s := g.s.Audit(); s != nil {
 		ch <- prometheus.MustNewConstMetric(auditSize, prometheus.CounterValue, float64(s.Size))
 		set(auditLag, float64(s.Lag))
@@ -231,6 +241,23 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		}
 		if !first.IsZero() {
 			set(oldest, seconds(first), store)
+		}
+	}
+}
+
+func (g *gauges) collectFleet(set setter, r *appliance.ReplicationState) {
+	if r == nil || g.s.Fleet == nil {
+		return
+	}
+	set(fleetChange, float64(r.Position.Number))
+	set(fleetFollows, flag(r.Failed == ""))
+	set(fleetServes, flag(r.Stale == ""))
+	f := g.s.Fleet()
+	set(fleetNodes, float64(len(f.Nodes)))
+	for _, n := range f.Nodes {
+		if n.ID != f.Node {
+			set(fleetHeard, flag(n.Heard), n.ID)
+			set(fleetBehind, float64(n.Behind), n.ID)
 		}
 	}
 }

@@ -38,6 +38,8 @@ type Site struct {
 	// to it, unless byHand.
 	Components []swtpm.Component
 	ByHand     bool
+	// Env are more variables for the programs.
+	Env []string
 }
 
 // SoftHSM2 reads its configuration from the environment, of which there is one.
@@ -48,8 +50,25 @@ const (
 	PIN        = "4711-and-more"
 )
 
+// Options are what differs between sites. Each of the lists has lines of a section of the
+// configuration.
+type Options struct {
+	XKS, State, Fleet []string
+	// Token is the site whose token this one uses as well; it makes one of its own if nil.
+	Token *Site
+	// Module is the PKCS#11 module, and Env what it needs; SoftHSM2's if empty.
+	Module string
+	Env    []string
+}
+
 // New makes a site; xks are lines for that section of the configuration.
 func New(t testing.TB, dir string, xks ...string) *Site {
+	t.Helper()
+	return NewWith(t, dir, Options{XKS: xks})
+}
+
+// NewWith makes a site.
+func NewWith(t testing.TB, dir string, o Options) *Site {
 	t.Helper()
 	module, err := softhsm.Find()
 	if err != nil {
@@ -59,13 +78,14 @@ func New(t testing.TB, dir string, xks ...string) *Site {
 		t.Skip(err)
 	}
 	s := &Site{Dir: dir, Config: filepath.Join(dir, "holdfast.toml"), Socket: filepath.Join(dir, "admin.sock"),
-		CA: filepath.Join(dir, "server.pem"), SoftHSM: filepath.Join(dir, "token", "softhsm2.conf")}
-	makingToken.Lock()
-	err = errors.Join(softhsm.Prepare(filepath.Join(dir, "token")), softhsm.Use(filepath.Join(dir, "token")),
-		softhsm.Create(module, TokenLabel, []byte("so-"+PIN), []byte(PIN)))
-	makingToken.Unlock()
-	if err != nil {
+		CA: filepath.Join(dir, "server.pem"), SoftHSM: filepath.Join(dir, "token", "softhsm2.conf"), Env: o.Env}
+	if o.Token != nil {
+		s.SoftHSM = o.Token.SoftHSM
+	} else if err := makeToken(module, filepath.Join(dir, "token")); err != nil {
 		t.Fatal(err)
+	}
+	if o.Module != "" {
+		module = o.Module
 	}
 	s.Components = []swtpm.Component{{Name: ".linux", Content: []byte("a kernel")}}
 	if s.Officer, err = officer.New(filepath.Join(dir, "officer")); err != nil {
@@ -78,9 +98,21 @@ func New(t testing.TB, dir string, xks ...string) *Site {
 	s.WritePair(t, "server", certificate)
 	other, _ := appliancetest.Certificate(t, "127.0.0.1")
 	s.WritePair(t, "other", other)
-	text := fmt.Sprintf(`[state]
+	s.Write(t, "holdfast.toml", s.configuration(module, &files, o))
+	return s
+}
+
+func makeToken(module, dir string) error {
+	makingToken.Lock()
+	defer makingToken.Unlock()
+	return errors.Join(softhsm.Prepare(dir), softhsm.Use(dir), softhsm.Create(module, TokenLabel, []byte("so-"+PIN), []byte(PIN)))
+}
+
+// configuration gives that of the site.
+func (s *Site) configuration(module string, files *config.Config, o Options) string {
+	return fmt.Sprintf(`[state]
 dir = %q
-[hsm]
+%s[hsm]
 module = %q
 token_label = %q
 [attestation]
@@ -100,13 +132,23 @@ address = "127.0.0.1:0"
 certificate = %q
 key = %q
 request_timeout = "20s" # the race detector and a busy machine are slow
-`, filepath.Join(dir, "state"), module, TokenLabel, files.Attestation.Policy, files.Attestation.PolicyKey, s.TPM(), s.EventLog(),
-		files.Release.Authorizations, files.Release.SealKey, s.SealedPIN(), s.Socket, s.CA, filepath.Join(dir, "server-key.pem"))
-	for _, line := range xks {
+%s`, filepath.Join(s.Dir, "state"), lines(o.State), module, TokenLabel, files.Attestation.Policy, files.Attestation.PolicyKey, s.TPM(), s.EventLog(),
+		files.Release.Authorizations, files.Release.SealKey, s.SealedPIN(), s.Socket, s.CA, filepath.Join(s.Dir, "server-key.pem"), lines(o.XKS)+section("fleet", o.Fleet))
+}
+
+// section gives one, unless it would be empty.
+func section(name string, list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return "[" + name + "]\n" + lines(list)
+}
+
+func lines(list []string) (text string) {
+	for _, line := range list {
 		text += line + "\n"
 	}
-	s.Write(t, "holdfast.toml", text)
-	return s
+	return text
 }
 
 func (s *Site) TPM() string       { return filepath.Join(s.Dir, "tpm", swtpm.SocketName) }
@@ -151,6 +193,7 @@ const GoRace = "atexit_sleep_ms=0"
 func (s *Site) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+s.SoftHSM, "HOLDFAST_SOCKET="+s.Socket, "GORACE="+GoRace)
+	cmd.Env = append(cmd.Env, s.Env...)
 	return cmd
 }
 
