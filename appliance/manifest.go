@@ -196,8 +196,8 @@ type StateRows interface {
 	// Passed says whether the state has been at that position. Of one that is further back
 	// than positions are kept it says yes. fault.Locked if it is closed.
 	Passed(ctx context.Context, p Position) (bool, error)
-	// Schema says in which schema the rows are.
-	Schema() Schema
+	// Schemas says in which schema the rows are.
+	Schemas() Schemas
 	// RaiseSchema seals all sets of a fleet in a later schema, as one change of the log.
 	// Every node that serves must know it: one that does not stops. Nothing happens without
 	// a log, or if the fleet's schema is that late already. fault.Locked while the state is
@@ -211,8 +211,8 @@ type StateRows interface {
 	KeepSnapshot(ctx context.Context) (uint64, error)
 }
 
-// Schema says in which schema rows are. A number is that of the last migration.
-type Schema struct {
+// Schemas says in which schema rows are. A number is that of the last migration.
+type Schemas struct {
 	// Used is the schema that the manifests are of, which all nodes of a fleet share; 0
 	// while the state is closed. Known is this version's.
 	Used, Known int64
@@ -220,7 +220,7 @@ type Schema struct {
 
 // Has says whether columns and tables that came with a migration may be written:
 // fault.FleetUpdating refuses that as long as the fleet uses an earlier schema.
-func (s Schema) Has(migration int64) bool { return s.Used >= migration }
+func (s Schemas) Has(migration int64) bool { return s.Used >= migration }
 
 // Past says whether a head is that of a state, or in its past: an ancestor of it, and not
 // only a smaller number. The proof is the chain of digests. Of a head that is further back

@@ -139,7 +139,7 @@ func (s *spec) fromLog(row []any) ([]any, error) {
 		case at >= 0:
 			out[at] = v
 		case !equal(v, f.dropped[i]):
-			return nil, fault.Errorf(fault.FleetUpdating, "the fleet still uses the column %s of the table %s, which this version of Holdfast does not have any more: update all nodes to the version before this one first", f.columns[i], s.name)
+			return nil, stillUsed(fmt.Sprintf("column %s of the table %s", f.columns[i], s.name))
 		}
 	}
 	return out, nil
@@ -160,6 +160,10 @@ func (s *spec) writable(row []any) error {
 		}
 	}
 	return nil
+}
+
+func stillUsed(what string) error {
+	return fault.Errorf(fault.FleetUpdating, "the fleet still uses the %s, which this version of Holdfast does not have any more: update all nodes to the version before this one first", what)
 }
 
 func notYet(what string) error {

@@ -186,9 +186,9 @@ func (w *writer) nextCommitted() {
 	n.tx = newDelta()
 }
 
-// Schema implements [appliance.StateRows].
-func (s *DB) Schema() appliance.Schema {
-	known := appliance.Schema{Known: s.schema}
+// Schemas implements [appliance.StateRows].
+func (s *DB) Schemas() appliance.Schemas {
+	known := appliance.Schemas{Known: s.schema}
 	if st := s.writer.live.Load(); st != nil {
 		known.Used = st.schema
 	}

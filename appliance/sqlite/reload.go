@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -270,6 +271,10 @@ func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uin
 	if schema > w.schema {
 		return at, fleetNewer(schema, w.schema)
 	}
+	then, err := specsOf(ctx, schema, w.seed)
+	if err != nil {
+		return at, err
+	}
 	specs, err := specsIn(ctx, schema, w.schema, w.specs, w.seed)
 	if err != nil {
 		return at, err
@@ -283,6 +288,12 @@ func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uin
 			break
 		}
 		sp := specs[t.Name]
+		if sp == nil && then[t.Name] != nil {
+			if row, err := r.Row(); row != nil || err != nil {
+				return at, cmp.Or(err, stillUsed("table "+t.Name))
+			}
+			continue
+		}
 		kept := t.Name == "taken_changes" || t.Name == "manifest_history"
 		if !kept && (sp == nil || sp.machine || !slices.Equal(sp.logged(), t.Columns)) {
 			return at, fault.Errorf(fault.FleetLog, "the snapshot of change %d has a table %s that this version does not know, or with other columns", number, t.Name)

@@ -124,7 +124,7 @@ func foundedIn(t *testing.T, schema int64) *release {
 
 func (r *release) schema(t *testing.T, used int64) {
 	t.Helper()
-	if s := r.Schema(); s.Used != used {
+	if s := r.Schemas(); s.Used != used {
 		t.Errorf("schema %+v, want %d", s, used)
 	}
 }
@@ -291,8 +291,8 @@ func TestNotYet(t *testing.T) {
 		`UPDATE credentials SET mask = x'01'`, `INSERT INTO labels VALUES ('a', 'b')`,
 		`INSERT INTO settings (name, value, seal, remark) VALUES ('n', 'v', x'01', '')`,
 	}
-	if b.Schema().Has(ofNext) || !b.Schema().Has(ofN) {
-		t.Errorf("%+v", b.Schema())
+	if b.Schemas().Has(ofNext) || !b.Schemas().Has(ofN) {
+		t.Errorf("%+v", b.Schemas())
 	}
 	for _, statement := range statements {
 		storetest.Wants(t, b.write(t, statement), fault.FleetUpdating, "update all nodes")
