@@ -80,10 +80,10 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	st.heads = heads
 	there, n, err := st.actual(ctx, c)
-	if err != nil {
-		return nil, nil, err
+	if err == nil {
+		st.version, err = dataVersion(c)
 	}
-	if st.version, err = dataVersion(c); err != nil {
+	if err != nil {
 		return nil, nil, err
 	}
 	report := &appliance.StateReport{Rows: n}
