@@ -38,6 +38,8 @@ type Options struct {
 	MayHold bool
 	// Store wraps what the appliance keeps its rows in.
 	Store func(appliance.Store) appliance.Store
+	// Made, if given, is called once the bed is there, before it is unlocked.
+	Made func(b *Bed)
 	// Keyring wraps what the appliance is unlocked with.
 	Keyring func(appliance.Keyring) appliance.Keyring
 }
@@ -125,6 +127,9 @@ func Start(t testing.TB, o Options) *Bed {
 	}
 	o.Appliance.Now = func() time.Time { return now().Add(time.Duration(b.later.Load())) }
 	b.Appliance = appliance.New(o.Appliance)
+	if o.Made != nil {
+		o.Made(b)
+	}
 	if o.Appliance.MachineKey != nil {
 		if err := b.Appliance.Found(ctx); err != nil {
 			t.Fatal(err)

@@ -640,11 +640,12 @@ func (h hangingGround) Post(ctx context.Context, at appliance.Position, covered 
 // if the token hangs; so does the removal of a node. When it answers, all goes on.
 func TestSettleBesideHangingToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, "a", "b")
+		s := emptySite()
 		hang := make(chan struct{})
+		s.ground = func(a *at) Ground { return hangingGround{token{s, a.id}, hang} }
+		s.found(t, "a", "b")
 		time.Sleep(20 * time.Second)
 		a := s.nodes["a"]
-		a.Node.o.Ground = hangingGround{a.Node.o.Ground, hang}
 		s.nodes["b"].stop()
 		s.cut("b", true)
 		a.change(line{digest: "block"})

@@ -349,6 +349,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	}
 	if d.fleet != nil {
 		wg.Go(func() { d.fleet.logs.Run(background) })
+		wg.Go(func() { d.fleet.Run(background) })
 	}
 	wg.Go(func() { systemd.Watchdog(background, d.o.Log, d.alive) })
 	systemd.Notify(d.o.Log, systemd.Ready+"\n"+systemd.Status(statusLine(d.boot.Status())))
