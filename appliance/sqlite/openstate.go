@@ -119,14 +119,21 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	if o.Log != nil {
 		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt, bySnapshot: n > inFirstChange || root != nil}
-	}
-	if o.Log != nil && !st.replica.bySnapshot {
-		if _, err := scan(ctx, c, st.specs, func(sp *spec, row []any) { st.tx.recordRow(sp, nil, cloneRow(row)) }); err != nil {
+		if err := st.recordAll(ctx, c); err != nil {
 			return nil, nil, err
 		}
 	}
 	s.writer.opened = st
 	return st, report, nil
+}
+
+// recordAll has the first change of a fleet have all rows, unless a snapshot has them.
+func (s *state) recordAll(ctx context.Context, c *conn) error {
+	if s.replica.bySnapshot {
+		return nil
+	}
+	_, err := scan(ctx, c, s.specs, func(sp *spec, row []any) { s.tx.recordRow(sp, nil, cloneRow(row)) })
+	return err
 }
 
 // fresh asks whether the state is as new as its anchors, and gives the heads that the next
