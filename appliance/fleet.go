@@ -16,6 +16,9 @@ type Fleet interface {
 	Lead(ctx context.Context) (context.Context, bool)
 	// Drained says that this node is to get no new requests. It answers those it gets.
 	Drained() bool
+	// Knows gives the newest schema of the rows that all nodes of the fleet know; 0 as long
+	// as one of them does not answer.
+	Knows() int64
 	// Join begins to speak to the others, when the appliance is unlocked, and Leave ends it,
 	// before it is locked.
 	Join(ring Keyring, installation string) error
@@ -27,6 +30,7 @@ type noFleet struct{}
 
 func (noFleet) Fresh() error  { return nil }
 func (noFleet) Drained() bool { return false }
+func (noFleet) Knows() int64  { return 0 }
 func (noFleet) Leave()        {}
 
 func (noFleet) Join(Keyring, string) error { return nil }

@@ -93,7 +93,7 @@ func (l *Lifecycle) CheckAcceptState(ctx context.Context) error {
 // unaccepted gives what there is to accept, and whether the rest of it serves.
 func (l *Lifecycle) unaccepted(ctx context.Context) (h *heldState, serving bool, err error) {
 	if h := l.service.held.Load(); h != nil {
-		if awaitsDecision(h.why) {
+		if awaitsDecision(h.why) || fault.CodeOf(h.why) == fault.FleetNewer {
 			return nil, false, fault.Errorf(fault.Conflict, "there is no state to accept: %s", h.why)
 		}
 		return h, false, nil

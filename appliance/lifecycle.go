@@ -354,6 +354,7 @@ func (l *Lifecycle) lead(ctx context.Context) {
 	if ctx, leads := l.service.fleet.Lead(ctx); leads {
 		l.administration.DeleteDueKeys(ctx)
 		l.administration.DestroyLeftovers(ctx)
+		l.raiseSchema(ctx)
 	}
 }
 

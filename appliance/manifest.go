@@ -199,11 +199,31 @@ type StateRows interface {
 	// Passed says whether the state has been at that position. Of one that is further back
 	// than positions are kept it says yes. fault.Locked if it is closed.
 	Passed(ctx context.Context, p Position) (bool, error)
+	// Schemas says in which schema the rows are.
+	Schemas() Schemas
+	// RaiseSchema seals all sets of a fleet in a later schema, as one change of the log.
+	// Every node that serves must know it: one that does not stops. Nothing happens without
+	// a log, or if the fleet's schema is that late already. fault.Locked while the state is
+	// closed; fault.FleetNewer if this version does not know the schema; fault.StateChanged
+	// if rows do not match; fault.FleetFenced, fault.DatabaseAway; fault.Changed if other
+	// nodes were faster too often.
+	RaiseSchema(ctx context.Context, to int64) error
 	// KeepSnapshot writes all rows as they are into the log of changes, for nodes that
 	// begin, and gives the number of the change that they are of. fault.Locked while the
 	// state is closed, fault.DatabaseAway.
 	KeepSnapshot(ctx context.Context) (uint64, error)
 }
+
+// Schemas says in which schema rows are. A number is that of the last migration.
+type Schemas struct {
+	// Used is the schema that the manifests are of, which all nodes of a fleet share; 0
+	// while the state is closed. Known is this version's.
+	Used, Known int64
+}
+
+// Has says whether columns and tables that came with a migration may be written:
+// fault.FleetUpdating refuses that as long as the fleet uses an earlier schema.
+func (s Schemas) Has(migration int64) bool { return s.Used >= migration }
 
 // Past says whether a head is that of a state, or in its past: an ancestor of it, and not
 // only a smaller number. The proof is the chain of digests. Of a head that is further back

@@ -87,6 +87,9 @@ func (l *Lifecycle) follow(ctx context.Context) {
 		if fault.CodeOf(err) == fault.FleetBehind {
 			l.reopen(err)
 		}
+		if fault.CodeOf(err) == fault.FleetNewer {
+			l.outdated(err)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -99,6 +102,33 @@ func (l *Lifecycle) follow(ctx context.Context) {
 // Branched is told that another node has another log than this one: this node does not
 // serve with what it has. It opens its rows again, by what the fleet's database has now.
 func (l *Lifecycle) Branched(why error) { l.reopen(why) }
+
+// raiseSchema has the fleet use the newest schema that all its nodes know. The leader does it.
+func (l *Lifecycle) raiseSchema(ctx context.Context) {
+	if l.replication == nil || l.service.Locked() {
+		return
+	}
+	s, to := l.store.Schemas(), l.service.fleet.Knows()
+	if to = min(to, s.Known); s.Used == 0 || to <= s.Used {
+		return
+	}
+	switch err := l.store.RaiseSchema(ctx, to); fault.CodeOf(err) {
+	case "":
+		l.log.Info("all nodes of the fleet are updated: it uses the new schema of the rows", "from", s.Used, "to", to)
+	case fault.Locked, fault.DatabaseAway, fault.FleetFenced, fault.Changed:
+		l.log.Info("the new schema of the rows is used later", "to", to, "code", fault.CodeOf(err))
+	default:
+		l.log.Error("the fleet cannot use the new schema of the rows", "to", to, "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
+	}
+}
+
+// outdated stops to serve, as the fleet uses a schema that this version does not know. It is
+// tried again when the appliance is started, as after an update.
+func (l *Lifecycle) outdated(why error) {
+	if v := l.service.live.Load(); v != nil {
+		l.hold(v.ring, l.service.health.watched(), why)
+	}
+}
 
 // reopen has the rows of a node opened once more, which loads what does not match from the
 // fleet's database. It does not serve meanwhile.

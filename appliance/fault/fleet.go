@@ -10,11 +10,14 @@ const (
 	// DatabaseRefused: who it is, who this node is, or how it commits.
 	DatabaseRefused Code = "E_DATABASE_REFUSED"
 	DatabaseNewer   Code = "E_DATABASE_NEWER"
-	FleetStale      Code = "E_FLEET_STALE"
-	FleetJoining    Code = "E_FLEET_JOINING"
-	FleetRemoved    Code = "E_FLEET_REMOVED"
-	FleetMessage    Code = "E_FLEET_MESSAGE"
-	FleetFenced     Code = "E_FLEET_FENCED"
+	// FleetNewer: the rows; FleetUpdating: something that not all nodes have.
+	FleetNewer    Code = "E_FLEET_NEWER"
+	FleetUpdating Code = "E_FLEET_UPDATING"
+	FleetStale    Code = "E_FLEET_STALE"
+	FleetJoining  Code = "E_FLEET_JOINING"
+	FleetRemoved  Code = "E_FLEET_REMOVED"
+	FleetMessage  Code = "E_FLEET_MESSAGE"
+	FleetFenced   Code = "E_FLEET_FENCED"
 )
 
 var fleetCodes = []Entry{
@@ -39,6 +42,12 @@ var fleetCodes = []Entry{
 	{Code: DatabaseNewer, Class: WrongState,
 		Title: "The tables of the fleet's database are of a later release, which this one cannot work with.",
 		Do:    "Update this node to the release of the other nodes."},
+	{Code: FleetNewer, Class: WrongState, XKS: internalName,
+		Title: "The fleet's rows are of a later release, which this one cannot work with. This node does not serve. Its rows are as they were.",
+		Do:    "Update this node to the release of the other nodes. It keeps its files and goes on from there."},
+	{Code: FleetUpdating, Class: WrongState,
+		Title: "The fleet has nodes of an earlier release, which do not know what this needs. Nothing was changed.",
+		Do:    "Run `holdfast fleet status`, which shows the version of each node. Update those that are behind, or remove those that are gone for good: `holdfast fleet remove NODE`. Then try again after a minute."},
 	{Code: FleetStale, Class: TryAgain, XKS: internalName,
 		Title: "For as long as `fleet.grace` says, this node could not find out whether it lacks a change. It does not serve, and begins again by itself.",
 		Do:    "Run `holdfast fleet status`. Mend the network to the nodes that do not answer, or the database and the HSM. Remove a node that is gone for good: `holdfast fleet remove NODE`."},

@@ -14,8 +14,8 @@ import (
 // MaxMessage is the longest message between nodes, in bytes.
 const MaxMessage = 64 << 10
 
-// Report is what a node tells of itself. All but the position is for people, and decides
-// nothing.
+// Report is what a node tells of itself. All but the position and the schema is for people,
+// and decides nothing.
 type Report struct {
 	// Position is durable in the node's rows, and in effect on its requests.
 	Position appliance.Position `json:"position"`

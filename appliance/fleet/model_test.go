@@ -435,6 +435,7 @@ func (m *machine) administer() {
 
 // wait waits for a settlement, for so long at most, and then does something.
 func (m *machine) wait(most time.Duration, then func(*settlement)) {
+	at, _ := m.Roll() // a simulated change is in effect when it is written
 	s, posting := m.node.settle(), false
 	if m.w.rules.joinAtOnce {
 		s.joining = false
@@ -444,7 +445,7 @@ func (m *machine) wait(most time.Duration, then func(*settlement)) {
 	look = func() {
 		result, done, _ := m.node.outcome(s)
 		if done || m.clock() >= ends {
-			m.w.promise(m, s, result)
+			m.w.promise(m, at, result)
 			if done && then != nil {
 				then(s)
 			}
@@ -481,8 +482,8 @@ func (m *machine) wait(most time.Duration, then func(*settlement)) {
 
 // promise notes what the answer of a command says: of each node that it does not name as
 // late, that it does not serve without the change; of the others, from when on.
-func (w *world) promise(m *machine, s *settlement, result appliance.Settled) {
-	c := claim{s.at.Number, s.at.Digest, m.index}
+func (w *world) promise(m *machine, at appliance.Position, result appliance.Settled) {
+	c := claim{at.Number, at.Digest, m.index}
 	if len(result.Late) == 0 {
 		w.settled++
 		if result.Nodes < result.Of {

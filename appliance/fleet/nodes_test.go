@@ -20,11 +20,12 @@ const grace = 60 * time.Second
 
 // site is a fleet in one process: a log, a token and a network that do as they are told.
 type site struct {
-	mu    sync.Mutex
-	log   []line
-	down  map[string]bool // nodes that nobody reaches, and that reach nobody
-	posts []appliance.Position
-	rely  map[string]bool
+	schemas map[string]int64 // that nodes report; guarded by mu
+	mu      sync.Mutex
+	log     []line
+	down    map[string]bool // nodes that nobody reaches, and that reach nobody
+	posts   []appliance.Position
+	rely    map[string]bool
 	// noToken says that the token does not answer.
 	noToken bool
 	// ground makes that of a node; nil for one that tests lead by the fields above.
@@ -61,7 +62,7 @@ func newSite(t *testing.T, ids ...string) *site {
 }
 
 func emptySite() *site {
-	return &site{down: map[string]bool{}, rely: map[string]bool{}, nodes: map[string]*at{}, began: time.Now()}
+	return &site{schemas: map[string]int64{}, down: map[string]bool{}, rely: map[string]bool{}, nodes: map[string]*at{}, began: time.Now()}
 }
 
 // found begins the log with nodes that serve, and starts them.
@@ -88,6 +89,11 @@ func (s *site) start(t *testing.T, id string) *at {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			return time.Since(s.began) + a.suspended
+		},
+		Report: func() Report {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return Report{Schema: s.schemas[id]}
 		},
 		Hold: func(err error) {
 			a.mu.Lock()
@@ -602,6 +608,51 @@ func TestJoiningAlone(t *testing.T) {
 
 // TestLeader: one node leads; another takes over, with the next token, when that one is
 // silent for T or is drained.
+// TestKnows: the newest schema that all know is that of the node furthest behind, and is not
+// known while one is not heard. One that was removed does not count.
+func TestKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := emptySite()
+		s.found(t, "a", "b", "c")
+		want := func(schema int64) {
+			t.Helper()
+			time.Sleep(5 * time.Second)
+			if got := s.nodes["a"].Knows(); got != schema {
+				t.Errorf("all know %d, want %d", got, schema)
+			}
+		}
+		set := func(id string, schema int64) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.schemas[id] = schema
+		}
+		want(0) // none has said so
+		for _, id := range []string{"a", "b", "c"} {
+			set(id, 22)
+		}
+		want(22)
+		set("a", 23)
+		set("b", 24)
+		want(22)
+		set("c", 23)
+		want(23)
+		set("a", 25)
+		s.cut("b", true)
+		want(0)
+		time.Sleep(grace)
+		want(0)
+		storeMust(t, s.nodes["a"].Remove(t.Context(), s.nodes["a"], "b"))
+		want(23)
+	})
+}
+
+func storeMust(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "a", "b", "c")

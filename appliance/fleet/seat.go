@@ -74,6 +74,14 @@ func (s *Seat) Drained() bool {
 	return t != nil && t.node.Drained()
 }
 
+// Knows implements [appliance.Fleet].
+func (s *Seat) Knows() int64 {
+	if t := s.taken.Load(); t != nil {
+		return t.node.Knows()
+	}
+	return 0
+}
+
 // FleetStatus says what this node knows of all.
 func (s *Seat) FleetStatus() appliance.FleetStatus {
 	if t := s.taken.Load(); t != nil {

@@ -31,6 +31,29 @@ func (n *Node) FleetStatus() appliance.FleetStatus {
 	return s
 }
 
+// Knows gives the newest schema of the rows that all nodes of the fleet know; 0 as long as
+// one of them does not answer. A node that is leaving does not count.
+func (n *Node) Knows() int64 {
+	lowest := n.o.Report().Schema
+	n.lock()
+	defer n.unlock()
+	if n.self.ID == "" {
+		return 0
+	}
+	since := n.o.BootTime() - hearing*n.o.Beat
+	for _, m := range n.members {
+		if m.ID == n.o.ID || m.State == appliance.NodeLeaving {
+			continue
+		}
+		p := n.peers[m.ID]
+		if p == nil || p.heard <= since {
+			return 0
+		}
+		lowest = min(lowest, p.report.Schema)
+	}
+	return lowest
+}
+
 // freshSeconds is how long this node serves without another proof. The caller holds n.mu.
 func (n *Node) freshSeconds() int {
 	return int(max(0, (time.Duration(n.until.Load())-n.o.BootTime())/time.Second))

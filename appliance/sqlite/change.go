@@ -3,7 +3,6 @@ package sqlite
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -102,14 +101,15 @@ func encodeChange(schema int64, rows map[string]*rowChange) ([]byte, error) {
 		if r.before == nil && r.after == nil {
 			continue // made and removed in one transaction
 		}
-		n := len(r.spec.columns)
+		columns := r.spec.logged()
+		n := len(columns)
 		if r.spec.name != table {
 			table = r.spec.name
 			t := snapshot.Table{Name: table, Columns: []string{hadColumn, hasColumn}}
-			for _, c := range r.spec.columns {
+			for _, c := range columns {
 				t.Columns = append(t.Columns, wasPrefix+c)
 			}
-			t.Columns = append(t.Columns, r.spec.columns...)
+			t.Columns = append(t.Columns, columns...)
 			if err := w.Table(t); err != nil {
 				return nil, err
 			}
@@ -118,11 +118,11 @@ func encodeChange(schema int64, rows map[string]*rowChange) ([]byte, error) {
 		values[0], values[1] = int64(0), int64(0)
 		if r.before != nil {
 			values[0] = int64(1)
-			copy(values[2:], r.before)
+			copy(values[2:], r.spec.toLog(r.before))
 		}
 		if r.after != nil {
 			values[1] = int64(1)
-			copy(values[2+n:], r.after)
+			copy(values[2+n:], r.spec.toLog(r.after))
 		}
 		if err := w.Row(values); err != nil {
 			return nil, err
@@ -134,22 +134,15 @@ func encodeChange(schema int64, rows map[string]*rowChange) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// decodeChange gives the rows of a change one by one.
-func decodeChange(body io.Reader, schema int64, specs map[string]*spec, f func(*rowChange) error) error {
-	r, err := snapshot.NewReader(body)
-	if err != nil {
-		return err
-	}
-	if int64(r.Schema()) != schema {
-		return fault.Errorf(fault.FleetLog, "the change is of schema %d, and this node has %d: it has another version of Holdfast than the node that made the change", r.Schema(), schema)
-	}
+// decodeChange gives the rows of a change one by one. The specs are those of its schema.
+func decodeChange(r *snapshot.Reader, specs map[string]*spec, f func(*rowChange) error) error {
 	for {
 		t, err := r.Table()
 		if t == nil || err != nil {
 			return err
 		}
 		sp := specs[t.Name]
-		if sp == nil || len(t.Columns) != 2+2*len(sp.columns) || !slices.Equal(t.Columns[2+len(sp.columns):], sp.columns) {
+		if sp == nil || !sp.isLogged(t.Columns) {
 			return fault.Errorf(fault.FleetLog, "the change has a table %s that this version does not know, or with other columns", t.Name)
 		}
 		for {
@@ -160,19 +153,28 @@ func decodeChange(body io.Reader, schema int64, specs map[string]*spec, f func(*
 			if row == nil {
 				break
 			}
-			n := len(sp.columns)
+			n := len(sp.logged())
 			c := &rowChange{spec: sp}
 			if row[0] == int64(1) {
-				c.before = row[2 : 2+n]
+				c.before, err = sp.fromLog(row[2 : 2+n])
 			}
-			if row[1] == int64(1) {
-				c.after = row[2+n:]
+			if row[1] == int64(1) && err == nil {
+				c.after, err = sp.fromLog(row[2+n:])
 			}
-			if err := f(c); err != nil {
+			if err == nil {
+				err = f(c)
+			}
+			if err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// isLogged says whether a table of a change has the columns that the log has of the table.
+func (s *spec) isLogged(columns []string) bool {
+	want := s.logged()
+	return len(want) > 0 && len(columns) == 2+2*len(want) && slices.Equal(columns[2+len(want):], want)
 }
 
 // put makes the change of one row here, which must be as it was there. The rows of tables

@@ -63,12 +63,7 @@ func OpenOffline(ctx context.Context, path string) (_ *Offline, err error) {
 	if err := o.open(ctx, true); err != nil {
 		return nil, err
 	}
-	p, err := provider(o.db.db)
-	if err != nil {
-		return nil, errors.Join(err, o.db.Close())
-	}
-	sources := p.ListSources()
-	o.knows = sources[len(sources)-1].Version
+	o.knows = latest
 	return o, nil
 }
 

@@ -41,14 +41,34 @@ type Options struct {
 	// Copy says that the file has rows of a backup and not a state: manifests that it may
 	// have are removed.
 	Copy bool
-	// schema is the version to migrate a new file to; 0 for this binary's.
+	// schema is the version to migrate to, and the newest that is known; 0 for this binary's.
 	schema int64
 	// asItIs leaves the schema of the file as it is.
 	asItIs bool
 }
 
 //go:embed migrations/*.sql
-var migrations embed.FS
+var embedded embed.FS
+
+// migrations are those of this version. Tests add those of later ones.
+var migrations = func() fs.FS {
+	files, err := fs.Sub(embedded, "migrations")
+	if err != nil {
+		panic(err) // the name is a valid one
+	}
+	return files
+}()
+
+// latest is the newest schema that this version knows.
+var latest = func() (newest int64) {
+	names, _ := fs.Glob(migrations, "*.sql")
+	for _, name := range names {
+		if v, err := goose.NumericComponent(name); err == nil {
+			newest = max(newest, v)
+		}
+	}
+	return newest
+}()
 
 // applicationID marks the file as Holdfast's: "Hold" in ASCII, in the header
 // field that SQLite has for this.
@@ -156,7 +176,7 @@ func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 	}()
 	db.SetMaxIdleConns(opts.Readers + 1)
 
-	if err := inspect(ctx, db); err != nil {
+	if err := inspect(ctx, db, cmp.Or(opts.schema, latest)); err != nil {
 		return nil, err
 	}
 	if err := closeToOthers(path, opts.Logger); err != nil {
@@ -201,7 +221,7 @@ func open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 		_ = w.close()
 		return nil, err
 	}
-	s := &DB{db: db, readers: readers, path: path, schema: schema, seed: seed, writer: newWriter(w, schema, specs, opts.Logger), closing: make(chan struct{})}
+	s := &DB{db: db, readers: readers, path: path, schema: schema, seed: seed, writer: newWriter(w, schema, seed, specs, opts.Logger), closing: make(chan struct{})}
 	if err := s.writer.watch(s.announceForeign); err != nil {
 		_ = s.writer.close()
 		return nil, err
@@ -315,8 +335,8 @@ func notOurs(what string) error {
 }
 
 // inspect refuses a database that is not Holdfast's or is damaged, and makes a
-// new one Holdfast's.
-func inspect(ctx context.Context, db *sql.DB) error {
+// new one Holdfast's. Knows is the newest schema that can be used.
+func inspect(ctx context.Context, db *sql.DB, knows int64) error {
 	var id, tables int
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
 		return err
@@ -332,7 +352,7 @@ func inspect(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 		// Before what depends on the schema, such as references to a table.
-		if err := checkMade(ctx, db); err != nil {
+		if err := checkMade(ctx, db, knows); err != nil {
 			return err
 		}
 		if err := checkReferences(ctx, db); err != nil {
@@ -423,7 +443,7 @@ func checkReferences(ctx context.Context, db *sql.DB) error {
 // checkMade refuses a schema that is of a newer version, or not what the migrations make.
 // Without a version there must be no table yet: a process may have ended before the first
 // migration.
-func checkMade(ctx context.Context, db *sql.DB) error {
+func checkMade(ctx context.Context, db *sql.DB, knows int64) error {
 	objects, err := schemaOf(ctx, db.QueryContext)
 	if err != nil {
 		return err
@@ -447,7 +467,7 @@ func checkMade(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	sources := p.ListSources()
-	if knows := sources[len(sources)-1].Version; has > knows {
+	if has > knows {
 		return newer{has, knows}
 	}
 	want := []int64{0} // which the engine notes when it makes its table
@@ -491,7 +511,7 @@ func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	has, knows, err := p.GetVersions(ctx)
+	has, _, err := p.GetVersions(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -499,7 +519,7 @@ func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 		return has, nil
 	}
 	began := time.Now()
-	to := cmp.Or(opts.schema, knows)
+	to := cmp.Or(opts.schema, latest)
 	done, err := p.UpTo(ctx, to)
 	if err != nil {
 		return 0, err
@@ -511,11 +531,7 @@ func migrate(ctx context.Context, db *sql.DB, opts Options) (int64, error) {
 }
 
 func provider(db *sql.DB) (*goose.Provider, error) {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return nil, err
-	}
-	return goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true))
+	return goose.NewProvider(goose.DialectSQLite3, db, migrations, goose.WithDisableGlobalRegistry(true))
 }
 
 // migrateTo brings an empty database to a version of the schema.

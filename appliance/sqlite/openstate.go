@@ -74,13 +74,16 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	if root == nil && !o.Seal {
 		return nil, nil, fault.Errorf(fault.StateUnsealed, "the database has an installation, and lacks the manifest that authenticates its rows: it was removed, or the database is of before there were any")
 	}
-	st := newState(o, s.schema, s.seed, s.writer.specs)
-	st.heads = heads
-	there, n, err := st.actual(ctx, c)
+	st, err := s.writer.newState(ctx, o, s.begins(o))
 	if err != nil {
 		return nil, nil, err
 	}
-	if st.version, err = dataVersion(c); err != nil {
+	st.heads = heads
+	there, n, err := st.actual(ctx, c)
+	if err == nil {
+		st.version, err = dataVersion(c)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	report := &appliance.StateReport{Rows: n}
@@ -116,14 +119,21 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	if o.Log != nil {
 		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt, bySnapshot: n > inFirstChange || root != nil}
-	}
-	if o.Log != nil && !st.replica.bySnapshot {
-		if _, err := scan(ctx, c, st.specs, func(sp *spec, row []any) { st.tx.recordRow(sp, nil, cloneRow(row)) }); err != nil {
+		if err := st.recordAll(ctx, c); err != nil {
 			return nil, nil, err
 		}
 	}
 	s.writer.opened = st
 	return st, report, nil
+}
+
+// recordAll has the first change of a fleet have all rows, unless a snapshot has them.
+func (s *state) recordAll(ctx context.Context, c *conn) error {
+	if s.replica.bySnapshot {
+		return nil
+	}
+	_, err := scan(ctx, c, s.specs, func(sp *spec, row []any) { s.tx.recordRow(sp, nil, cloneRow(row)) })
+	return err
 }
 
 // fresh asks whether the state is as new as its anchors, and gives the heads that the next
@@ -263,7 +273,7 @@ func (s *DB) CheckState(ctx context.Context) (report *appliance.StateReport, err
 		if st == nil {
 			return stateClosed()
 		}
-		if err := checkSchema(ctx, c.c.QueryContext, st.schema); err != nil {
+		if err := checkSchema(ctx, c.c.QueryContext, st.file); err != nil {
 			st.lost(err)
 			return err
 		}

@@ -55,6 +55,7 @@ type spec struct {
 	kept          bool // in a manifest
 	machine       bool // of this machine alone, and in no change of the log
 	seed          maphash.Seed
+	form          *form // in the fleet's schema; nil if that has the table as it is here
 	// whole is the group of all rows of a table whose rows are each a group by itself: a
 	// list is held against it, in which a row could be missing. 0 for other tables.
 	whole uint64
@@ -112,6 +113,9 @@ func (s *spec) digest() []byte {
 // encode writes what is counted of a row without ambiguity: which table and columns, and
 // each column's type and value, with lengths.
 func (s *spec) encode(out []byte, row []any) []byte {
+	if s.form != nil && s.form.fits(row, s.counted) {
+		return s.form.encode(out, row)
+	}
 	out = append(out, s.head...)
 	for i, v := range row {
 		if s.counted[i] {

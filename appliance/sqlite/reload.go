@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -76,17 +77,17 @@ func (s *DB) brought(ctx context.Context, o appliance.StateOptions, at appliance
 	var why error
 	if at.Number > 0 {
 		if st, why = s.judged(ctx, o, at); why == nil {
-			why = s.writer.catchUp(ctx, st)
+			st, why = s.writer.catchUp(ctx, st)
 		}
 		switch fault.CodeOf(why) {
-		case fault.StateChanged, fault.StateUnsealed, fault.FleetLog, fault.FleetBranch, fault.FleetBehind:
+		case fault.StateChanged, fault.StateUnsealed, fault.FleetLog, fault.FleetBranch, fault.FleetBehind, fault.FleetUpdating:
 		default:
 			return st, why
 		}
 		s.writer.log.Error("the rows of the fleet on this machine do not match their manifest, or not what the fleet's database has; they are loaded from there", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
 	}
 	if st, err = s.reload(ctx, o); err == nil {
-		err = s.writer.catchUp(ctx, st)
+		st, err = s.writer.catchUp(ctx, st)
 	}
 	if fault.CodeOf(err) == fault.FleetLog && why != nil {
 		return nil, why
@@ -98,15 +99,23 @@ func (s *DB) brought(ctx context.Context, o appliance.StateOptions, at appliance
 // fault.StateChanged.
 func (s *DB) judged(ctx context.Context, o appliance.StateOptions, at appliance.Position) (*state, error) {
 	w := s.writer
-	st := newState(o, s.schema, s.seed, w.specs)
-	st.replica = &replica{log: o.Log, key: o.Key, at: at}
-	var err error
-	if st.heads, err = readManifests(ctx, w.conn); err != nil {
+	heads, err := readManifests(ctx, w.conn)
+	if err != nil {
 		return nil, err
 	}
-	if st.heads[appliance.ScopeInstallation] == nil {
+	root := heads[appliance.ScopeInstallation]
+	if root == nil {
 		return nil, fault.Errorf(fault.StateUnsealed, "there is no manifest of the installation")
 	}
+	if root.Schema > s.schema || root.Schema < firstOfFleet { // this node does not take one over
+		return nil, stateChanged()
+	}
+	st, err := w.newState(ctx, o, root.Schema)
+	if err != nil {
+		return nil, err
+	}
+	st.heads = heads
+	st.replica = &replica{log: o.Log, key: o.Key, at: at}
 	there, n, err := st.actual(ctx, w.conn)
 	if err != nil {
 		return nil, err
@@ -153,7 +162,9 @@ func (s *DB) reload(ctx context.Context, o appliance.StateOptions) (st *state, e
 		return nil, err
 	}
 	if err != nil {
-		st = newState(o, s.schema, s.seed, w.specs)
+		if st, err = w.newState(ctx, o, s.schema); err != nil {
+			return nil, err
+		}
 		st.replica = &replica{log: o.Log, key: o.Key, at: begunAt}
 		first, err := o.Log.Changes(ctx, 1, 1)
 		if err != nil {
@@ -162,7 +173,7 @@ func (s *DB) reload(ctx context.Context, o appliance.StateOptions) (st *state, e
 		if len(first) == 0 {
 			return nil, fault.Errorf(fault.FleetLog, "the fleet's database has neither its first change nor a snapshot: it was changed by hand, or restored in part")
 		}
-		return st, w.takeOver(ctx, st, first[0], func() (err error) {
+		return w.takeOver(ctx, st, first[0], func() (err error) {
 			if err := w.empty(); err != nil {
 				return err
 			}
@@ -256,6 +267,18 @@ func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uin
 	if err != nil {
 		return at, notTaken(number, err)
 	}
+	schema := int64(r.Schema())
+	if schema > w.schema {
+		return at, fleetNewer(schema, w.schema)
+	}
+	then, err := specsOf(ctx, schema, w.seed)
+	if err != nil {
+		return at, err
+	}
+	specs, err := specsIn(ctx, schema, w.schema, w.specs, w.seed)
+	if err != nil {
+		return at, err
+	}
 	for {
 		t, err := r.Table()
 		if err != nil {
@@ -264,12 +287,22 @@ func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uin
 		if t == nil {
 			break
 		}
-		sp := w.specs[t.Name]
-		allowed := t.Name == "taken_changes" || t.Name == "manifest_history" || sp != nil && !sp.machine && slices.Equal(sp.columns, t.Columns)
-		if !allowed {
+		sp := specs[t.Name]
+		if sp == nil && then[t.Name] != nil {
+			if row, err := r.Row(); row != nil || err != nil {
+				return at, cmp.Or(err, stillUsed("table "+t.Name))
+			}
+			continue
+		}
+		kept := t.Name == "taken_changes" || t.Name == "manifest_history"
+		if !kept && (sp == nil || sp.machine || !slices.Equal(sp.logged(), t.Columns)) {
 			return at, fault.Errorf(fault.FleetLog, "the snapshot of change %d has a table %s that this version does not know, or with other columns", number, t.Name)
 		}
-		if err := loadTable(ctx, r, w.conn, t); err != nil {
+		into := &target{table: t.Name, columns: t.Columns}
+		if !kept {
+			into.columns, into.row = sp.columns, sp.fromLog
+		}
+		if err := loadTable(ctx, r, w.conn, into); err != nil {
 			return at, notTaken(number, err)
 		}
 	}
@@ -354,37 +387,50 @@ func (p *partWriter) flush(last bool) error {
 
 // writeRows writes all rows that a fleet shares, their manifests, and the position.
 func (s *DB) writeRows(ctx context.Context, c *conn, w io.Writer) error {
-	out := snapshot.NewWriter(w, uint32(s.schema))
-	write := func(name, columns, query string, names []string) error {
+	heads, err := readManifests(ctx, c) // the rows are of the schema of this moment
+	if err != nil {
+		return err
+	}
+	if heads[appliance.ScopeInstallation] == nil {
+		return stateClosed()
+	}
+	schema := heads[appliance.ScopeInstallation].Schema
+	specs, err := specsIn(ctx, schema, s.schema, s.writer.specs, s.seed)
+	if err != nil {
+		return err
+	}
+	out := snapshot.NewWriter(w, uint32(schema))
+	write := func(name string, columns, names []string, order string, toLog func([]any) []any) error {
 		if err := out.Table(snapshot.Table{Name: name, Columns: names}); err != nil {
 			return err
 		}
 		var failed error
 		err := c.raw(ctx, func(row []any) {
 			if failed == nil {
-				failed = out.Row(row)
+				failed = out.Row(toLog(row))
 			}
-		}, fmt.Sprintf(query, columns, name))
+		}, fmt.Sprintf(`SELECT %s FROM %q%s`, quoted(columns), name, order))
 		if failed != nil {
 			return failed
 		}
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.writer.specs)) {
-		sp := s.writer.specs[name]
-		if sp.machine {
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		sp := specs[name]
+		if sp.machine || len(sp.logged()) == 0 {
 			continue
 		}
-		if err := write(name, quoted(sp.columns), `SELECT %s FROM %q`, sp.columns); err != nil {
+		if err := write(name, sp.columns, sp.logged(), "", sp.toLog); err != nil {
 			return err
 		}
 	}
+	asItIs := func(row []any) []any { return row }
 	history := []string{"sequence", "link"}
-	if err := write("manifest_history", quoted(history), `SELECT %s FROM %q ORDER BY sequence`, history); err != nil {
+	if err := write("manifest_history", history, history, " ORDER BY sequence", asItIs); err != nil {
 		return err
 	}
 	position := []string{"number", "digest", "body"}
-	if err := write("taken_changes", quoted(position), `SELECT %s FROM %q ORDER BY number DESC LIMIT 1`, position); err != nil {
+	if err := write("taken_changes", position, position, " ORDER BY number DESC LIMIT 1", asItIs); err != nil {
 		return err
 	}
 	return out.Close()
@@ -397,7 +443,8 @@ func (s *DB) CatchUp(ctx context.Context) error {
 		if st == nil || st.replica == nil {
 			return nil
 		}
-		return s.writer.catchUp(ctx, st)
+		_, err := s.writer.catchUp(ctx, st)
+		return err
 	})
 	s.announceForeign()
 	return err

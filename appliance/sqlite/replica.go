@@ -12,6 +12,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/snapshot"
 )
 
 // replica is what a state has with a log of changes. The writer's goroutine alone has it.
@@ -173,19 +174,20 @@ func readPosition(c *conn) (appliance.Position, error) {
 }
 
 // catchUp takes over all changes of others, in the writer's goroutine and in no transaction.
-func (w *writer) catchUp(ctx context.Context, st *state) error {
+// It gives the state after them, which is another one if the schema was raised.
+func (w *writer) catchUp(ctx context.Context, st *state) (*state, error) {
 	r := st.replica
 	for {
 		bodies, err := r.changes(ctx)
 		if err != nil {
-			return err
+			return st, err
 		}
 		if len(bodies) == 0 {
-			return w.giveBack(ctx, r)
+			return st, w.giveBack(ctx, r)
 		}
 		for _, sealed := range bodies {
-			if err := w.takeOver(ctx, st, sealed, nil); err != nil {
-				return err
+			if st, err = w.takeOver(ctx, st, sealed, nil); err != nil {
+				return st, err
 			}
 		}
 	}
@@ -270,15 +272,23 @@ func (w *writer) keptFrom(ctx context.Context, number uint64) (kept []taken, err
 }
 
 // takeOver makes the change of another node here, after what is given. What it leaves must
-// match the manifests that it brings.
-func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte, first func() error) (err error) {
+// match the manifests that it brings. It gives the state after it.
+func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte, first func() error) (*state, error) {
 	r := st.replica
 	body, err := r.open(sealed)
 	if err != nil {
-		return err
+		return st, err
+	}
+	t := &taken{after(r.at, sealed), sealed}
+	rows, err := snapshot.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return st, notTaken(t.at.Number, err)
+	}
+	to, err := w.stateAfter(ctx, st, int64(rows.Schema()))
+	if err != nil {
+		return st, err
 	}
 	var changes []appliance.Change
-	t := &taken{after(r.at, sealed), sealed}
 	err = w.exactly(func() error {
 		if first != nil {
 			if err := first(); err != nil {
@@ -288,34 +298,47 @@ func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte, first f
 		if err := st.begin(ctx, w.conn); err != nil {
 			return err
 		}
-		w.counting, r.taking = st, true
+		to.version = st.version
+		raises := to != st && r.at.Number > 0
+		if raises {
+			if err := to.recount(ctx, w.conn, st); err != nil {
+				return err
+			}
+		}
+		w.counting, r.taking = to, true
 		defer func() { w.counting, r.taking = nil, false }()
-		if err := decodeChange(bytes.NewReader(body), st.schema, st.specs, func(c *rowChange) error {
+		if err := decodeChange(rows, to.specs, func(c *rowChange) error {
+			if raises && c.spec.name != "manifests" {
+				return fault.Errorf(fault.FleetLog, "the change raises the schema, and has a row of %s too", c.spec.name)
+			}
 			if a, some := c.announced(); some {
 				changes = addChange(changes, a)
 			}
+			w.alsoInNext(c)
 			return w.put(c)
 		}); err != nil {
 			return err
 		}
-		if err := st.verifyTaken(ctx, w.conn); err != nil {
+		if err := to.verifyTaken(ctx, w.conn); err != nil {
 			return err
 		}
 		return r.keep(w.conn, t)
 	})
 	if err != nil {
 		st.tx = newDelta()
-		return notTaken(t.at.Number, err)
+		return st, notTaken(t.at.Number, err)
 	}
 	r.at = t.at
+	to.committed()
+	w.nextCommitted()
 	if w.live.Load() == st {
 		if changes == nil {
 			changes = []appliance.Change{}
 		}
+		w.live.Store(to)
 		w.progress.add(t.at, 1, changes)
 	}
-	st.committed()
-	return nil
+	return to, nil
 }
 
 // notTaken says why a change that a node has made cannot be made here.
@@ -377,7 +400,7 @@ func (s *state) verifyTaken(ctx context.Context, c *conn) error {
 	}
 	for scope, m := range stored {
 		was := s.heads[scope]
-		if was != nil && string(was.Digest()) == string(m.Digest()) {
+		if was != nil && m.Schema == s.schema && string(was.Digest()) == string(m.Digest()) {
 			continue // its rows must not have changed
 		}
 		sum := s.sums[scope].Plus(s.tx.sums[scope])

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"holdfast/appliance/fault"
@@ -78,11 +79,36 @@ func patternOf(ctx context.Context, schema int64) (*pattern, error) {
 	if p.tables, err = allTables(ctx, c); err != nil {
 		return nil, err
 	}
+	for i := range p.tables {
+		if p.tables[i].initial, err = initialValues(c, &p.tables[i]); err != nil {
+			return nil, err
+		}
+	}
 	if patterns.made == nil {
 		patterns.made = map[int64]*pattern{}
 	}
 	patterns.made[schema] = p
 	return p, nil
+}
+
+// initialValues gives the values that the columns of a table have in rows that do not state
+// them: SQLite itself makes such a row, without what else its columns demand.
+func initialValues(c *conn, t *table) ([]any, error) {
+	columns, err := words(context.Background(), c, `SELECT printf('"%w" %s DEFAULT (%s)', name, type, coalesce(dflt_value, 'NULL')) FROM pragma_table_info(?) ORDER BY cid`, t.name)
+	if err != nil {
+		return nil, err
+	}
+	for _, statement := range []string{fmt.Sprintf(`CREATE TEMP TABLE initial (%s)`, strings.Join(columns, ", ")), `INSERT INTO initial DEFAULT VALUES`} {
+		if _, err := c.c.ExecContext(context.Background(), statement); err != nil {
+			return nil, err
+		}
+	}
+	var values []any
+	if err := c.raw(context.Background(), func(row []any) { values = cloneRow(row) }, `SELECT * FROM initial`); err != nil {
+		return nil, err
+	}
+	_, err = c.c.ExecContext(context.Background(), `DROP TABLE initial`)
+	return values, err
 }
 
 // checkSchema says what in a database is not what the migrations make: a trigger, a view,

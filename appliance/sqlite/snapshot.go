@@ -159,7 +159,7 @@ func load(ctx context.Context, rows *snapshot.Reader, to *conn) error {
 			return fault.Errorf(fault.Invalid, "the stream of rows cannot be used: its table %s is not one of schema %d, or has other columns", t.Name, rows.Schema())
 		}
 		delete(left, t.Name)
-		if err := loadTable(ctx, rows, to, t); err != nil {
+		if err := loadTable(ctx, rows, to, &target{table: t.Name, columns: t.Columns}); err != nil {
 			return err
 		}
 	}
@@ -178,8 +178,15 @@ func load(ctx context.Context, rows *snapshot.Reader, to *conn) error {
 	return err
 }
 
-func loadTable(ctx context.Context, rows *snapshot.Reader, to *conn, t *snapshot.Table) error {
-	insert := fmt.Sprintf("INSERT INTO %q (%s) VALUES (?%s)", t.Name, quoted(t.Columns), strings.Repeat(", ?", len(t.Columns)-1))
+// target is where the rows of a stream go.
+type target struct {
+	table   string
+	columns []string
+	row     func([]any) ([]any, error) // of a row of the stream; nil for as it is
+}
+
+func loadTable(ctx context.Context, rows *snapshot.Reader, to *conn, t *target) error {
+	insert := fmt.Sprintf("INSERT INTO %q (%s) VALUES (?%s)", t.table, quoted(t.columns), strings.Repeat(", ?", len(t.columns)-1))
 	for n := 1; ; n++ {
 		if ctx.Err() != nil {
 			return timeout(ctx)
@@ -188,8 +195,13 @@ func loadTable(ctx context.Context, rows *snapshot.Reader, to *conn, t *snapshot
 		if row == nil || err != nil {
 			return err
 		}
+		if t.row != nil {
+			if row, err = t.row(row); err != nil {
+				return err
+			}
+		}
 		if _, err := to.exec(insert, row...); hasCode(err, sqlite3.SQLITE_CONSTRAINT) || hasCode(err, sqlite3.SQLITE_MISMATCH) {
-			return fault.Wrapf(fault.Invalid, err, "the stream of rows cannot be used: row %d of its table %s is one that the table cannot have", n, t.Name)
+			return fault.Wrapf(fault.Invalid, err, "the stream of rows cannot be used: row %d of its table %s is one that the table cannot have", n, t.table)
 		} else if err != nil {
 			return err
 		}

@@ -25,6 +25,7 @@ type DB struct {
 	readers chan *conn // the idle ones
 	path    string
 	schema  int64 // its version: the last migration's
+	founds  int64 // the schema that a fleet begins with; 0 for this one
 	seed    maphash.Seed
 	loss    atomic.Pointer[walLoss] // what the write-ahead log had lost; nil for nothing
 

@@ -24,7 +24,8 @@ import (
 // its short tags. The writer's goroutine alone changes it.
 type state struct {
 	o      appliance.StateOptions
-	schema int64
+	schema int64 // that rows are counted in: the fleet's, or without a log of changes the file's
+	file   int64 // the file's
 	specs  map[string]*spec
 	seed   maphash.Seed
 
@@ -53,7 +54,7 @@ func newState(o appliance.StateOptions, schema int64, seed maphash.Seed, specs m
 		specs = maps.Clone(specs)
 		maps.DeleteFunc(specs, func(_ string, sp *spec) bool { return sp.machine })
 	}
-	return &state{o: o, schema: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
+	return &state{o: o, schema: schema, file: schema, seed: seed, specs: specs, sums: map[string]appliance.Sum{}, heads: map[string]*appliance.Manifest{},
 		groups: map[uint64]uint64{}, bad: map[uint64]bool{}, broken: map[string]bool{}, damaged: map[string]bool{}, tx: newDelta()}
 }
 
@@ -161,7 +162,8 @@ func (s *state) changed(sp *spec, before, after []any, err error) {
 		s.tx.err = err
 		return
 	}
-	if s.replica != nil && sp.machine {
+	if err := sp.writable(after); err != nil {
+		s.tx.err = err
 		return
 	}
 	if s.replica != nil && !s.replica.taking {
@@ -194,7 +196,7 @@ func (s *state) begin(ctx context.Context, c *conn) error {
 		return err
 	}
 	// Another program has written to the database. What it changed is found here.
-	if err := checkSchema(ctx, c.c.QueryContext, s.schema); err != nil {
+	if err := checkSchema(ctx, c.c.QueryContext, s.file); err != nil {
 		s.lost(err)
 		return err
 	}

@@ -41,6 +41,8 @@ type table struct {
 	columns []string
 	key     []string // of columns, the primary key
 	parents []string // the tables that its rows refer to
+	// initial is the value of each column in rows that do not state it. Only patterns have it.
+	initial []any
 }
 
 // allTables gives all tables, but SQLite's own.

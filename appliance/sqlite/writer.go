@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"slices"
 	"sync"
@@ -36,10 +37,13 @@ type writer struct {
 	taken     func()                // announces what was taken over
 	manifests bool                  // the schema has them
 	specs     map[string]*spec
+	schema    int64 // the file's
+	seed      maphash.Seed
 	// The goroutine's own: the state that the transaction at hand opens, the one that it
 	// is counted in, and whether the change at hand touched what manifests cover while it is closed.
 	opened   *state
 	counting *state
+	next     *state // that a raise of the schema prepares; nil without one
 	touched  bool
 }
 
@@ -54,12 +58,16 @@ func (w *writer) watch(taken func()) error {
 			return errors.New("the driver of SQLite has no hooks")
 		}
 		hooks.RegisterPreUpdateHook(func(p sqlite.SQLitePreUpdateData) {
-			sp := w.specs[p.TableName]
+			st, specs := w.counting, w.specs
+			if st != nil {
+				specs = st.specs
+			}
+			sp := specs[p.TableName]
 			if sp == nil {
 				return
 			}
 			before, after, err := sp.rows(&p)
-			if st := w.counting; st != nil {
+			if st != nil {
 				st.changed(sp, before, after, err)
 			} else if sp.kept && sp.name != "manifests" && (err != nil || sp.differs(sp.counted, before, after)) {
 				w.touched = true
@@ -87,8 +95,8 @@ type change struct {
 	open *openChange
 }
 
-func newWriter(c *conn, schema int64, specs map[string]*spec, log *slog.Logger) *writer {
-	w := &writer{conn: c, log: log, manifests: schema >= firstManifest, specs: specs, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+func newWriter(c *conn, schema int64, seed maphash.Seed, specs map[string]*spec, log *slog.Logger) *writer {
+	w := &writer{conn: c, log: log, manifests: schema >= firstManifest, specs: specs, schema: schema, seed: seed, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 	go w.run()
 	return w
 }
@@ -245,7 +253,7 @@ func (w *writer) transact(batch []*change, results []error) error {
 		case batch[0].once || st == nil || again == overtakenMost:
 			return fault.Errorf(fault.Changed, "another node of the fleet has changed something at the same time; look at it and try again")
 		}
-		err = w.catchUp(context.Background(), st)
+		_, err = w.catchUp(context.Background(), st)
 		go w.taken() // who has made a change may hold what the others' changes need
 		if err != nil {
 			return err
@@ -354,7 +362,7 @@ func (w *writer) published(st *state, batch []*change) {
 		return
 	}
 	r.at = r.sealed.at
-	if w.opened == st {
+	if w.live.Load() == nil {
 		w.progress.begin(r.at)
 		return
 	}
@@ -386,6 +394,9 @@ func (w *writer) apply(c *change) error {
 	err := c.apply(w.conn)
 	after := st.tx
 	if st.tx, st.batch = st.batch, nil; err == nil {
+		err = after.err
+	}
+	if err == nil {
 		st.tx.fold(after)
 	}
 	return err
@@ -416,7 +427,7 @@ func notWritten(err error) error {
 // ofLog says whether an error is the log's, and not that of one change.
 func ofLog(err error) bool {
 	switch fault.CodeOf(err) {
-	case fault.DatabaseAway, fault.DatabaseRefused, fault.DatabaseNewer, fault.FleetLog, fault.FleetBranch, fault.FleetBehind, fault.Changed:
+	case fault.DatabaseAway, fault.DatabaseRefused, fault.DatabaseNewer, fault.FleetNewer, fault.FleetLog, fault.FleetBranch, fault.FleetBehind, fault.Changed:
 		return true
 	}
 	return false

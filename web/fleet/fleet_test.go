@@ -25,6 +25,8 @@ type rows struct{}
 func (rows) Roll() (appliance.Position, []appliance.Node) {
 	return appliance.Position{Number: 2, Digest: "d2"}, []appliance.Node{{ID: "a", State: appliance.NodeServing}, {ID: "b", State: appliance.NodeServing}}
 }
+func (rows) Written() uint64 { return 2 }
+
 func (rows) Passed(appliance.Position) (passed, known bool) { return true, true }
 func (rows) CatchUp()                                       {}
 

@@ -624,3 +624,6 @@ func TestLyingNode(t *testing.T) {
 		}
 	}
 }
+
+// Written implements [fleet.Rows].
+func (m *members) Written() uint64 { at, _ := m.Roll(); return at.Number }
