@@ -445,7 +445,7 @@ func (m *machine) wait(most time.Duration, then func(*settlement)) {
 	look = func() {
 		result, done, _ := m.node.outcome(s)
 		if done || m.clock() >= ends {
-			m.w.promise(m, at, result)
+			m.w.promise(m, at, s.of, result)
 			if done && then != nil {
 				then(s)
 			}
@@ -482,7 +482,7 @@ func (m *machine) wait(most time.Duration, then func(*settlement)) {
 
 // promise notes what the answer of a command says: of each node that it does not name as
 // late, that it does not serve without the change; of the others, from when on.
-func (w *world) promise(m *machine, at appliance.Position, result appliance.Settled) {
+func (w *world) promise(m *machine, at appliance.Position, of []string, result appliance.Settled) {
 	c := claim{at.Number, at.Digest, m.index}
 	if len(result.Late) == 0 {
 		w.settled++
@@ -494,7 +494,7 @@ func (w *world) promise(m *machine, at appliance.Position, result appliance.Sett
 	for i, other := range w.machines {
 		late := slices.IndexFunc(result.Late, func(l appliance.LateNode) bool { return l.ID == other.name })
 		if late < 0 {
-			if len(result.Late) > 0 && i != m.index && !slices.Contains(s.of, other.name) {
+			if len(result.Late) > 0 && i != m.index && !slices.Contains(of, other.name) {
 				continue // the answer says nothing of it
 			}
 			w.claims[i] = append(w.claims[i], c)
