@@ -133,6 +133,9 @@ func New(o Options) *Appliance {
 	o.setDefaults()
 	on := ground{log: o.Log, now: o.Now}
 	service := &Service{ground: on, store: o.Store, rotateAfter: o.RotateAfter, recorder: o.Recorder, fleet: o.Fleet, keys: newKeyCache(o.MaxUnlockedKeys), why: o.WhyLocked}
+	if service.firstBlock = firstBlock; o.ChangeLog != nil {
+		service.firstBlock = nodeBlock
+	}
 	settings := &Settings{ground: on, store: o.Store, seals: Seals{service: service, machine: o.MachineKey, identities: o.Identities}}
 	settings.seals.settings = settings
 	if o.ChangeLog != nil {

@@ -15,6 +15,9 @@ import (
 // left whenever the store stops. That is twice the default of fleet.grace.
 const (
 	firstBlock = 64
+	// nodeBlock is the first block of a node of a fleet, so that a key whose use has just
+	// begun goes on through a pause of the database.
+	nodeBlock  = 8192
 	usualBlock = 65536
 	maxBlock   = 1 << 20
 	blockTime  = 4 * time.Minute
@@ -103,7 +106,7 @@ func (e *Endpoint) reserveAhead(ctx context.Context, key *liveKey) {
 // the turn.
 func (e *Endpoint) reserveBlock(ctx context.Context, key *liveKey, taken uint64) error {
 	r, s, now := key.reserve, e.service, time.Now()
-	n := uint64(min(max(r.block*8, firstBlock), usualBlock))
+	n := uint64(min(max(r.block*8, s.firstBlock), usualBlock))
 	if r.block >= usualBlock { // used long enough to tell how busy the key is
 		used := int64(r.block) - max(0, r.left.Load())
 		rate := float64(max(0, used)) / max(now.Sub(r.at).Seconds(), 0.001)

@@ -18,6 +18,7 @@ import (
 type Service struct {
 	ground
 	store       ServingRows
+	firstBlock  uint64 // of encryptions that are reserved
 	rotateAfter uint64
 	recorder    Recorder // of requests; nil for none
 	fleet       Fleet

@@ -140,8 +140,9 @@ func TestDatabasePaused(t *testing.T) {
 	}
 }
 
-// TestNodeCutFromDatabase: it serves on, and has what was changed once it reaches the
-// database again.
+// TestNodeCutFromDatabase: it serves on until it may lack a change; then each of its
+// connections has one error and ends, so that the next request goes to another node. It has
+// what was changed once it reaches the database again.
 func TestNodeCutFromDatabase(t *testing.T) {
 	f := start(t, fleettest.Options{})
 	load := f.Load("cut", cached, inHSM)
@@ -156,8 +157,8 @@ func TestNodeCutFromDatabase(t *testing.T) {
 	load.Await(500)
 	alone.HealDatabase()
 	t.Logf("it had the change %v after it reached the database again", alone.Await("refuses the key that is blocked", func() bool { return alone.Refuses(other, blocked) }))
-	if r := load.Done("a node cut from the database"); r.Failed > 0 {
-		t.Errorf("%d requests failed", r.Failed)
+	if r := load.Done("a node cut from the database"); r.Failed > 12 {
+		t.Errorf("%d requests failed; each of 12 connections has one at most", r.Failed)
 	}
 }
 
