@@ -58,8 +58,9 @@ func (l *Lifecycle) KeepLease(ctx context.Context) {
 	if v == nil || l.service.lease.remaining() > 0 {
 		return
 	}
-	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched()})
-	l.lock()
+	if !l.suspend(v) {
+		return
+	}
 	l.log.Error("the HSM has been away for longer than the lease: all keys are wiped and requests refused until it is back", "lease", l.service.lease.length)
 }
 

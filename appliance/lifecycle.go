@@ -239,7 +239,16 @@ func (l *Lifecycle) serve(ctx context.Context, ring Keyring, hsms []HSM, asked t
 	l.service.held.Store(nil)
 	l.service.live.Store(v)
 	l.service.health.watch(hsms)
-	return l.join(ctx, ring)
+	if err := l.join(ctx, ring); err != nil { // as if it had not been unlocked
+		l.service.fleet.Leave()
+		l.service.live.Store(nil)
+		l.service.keys.purge()
+		l.service.suspended.Store(after)
+		ring.Lock()
+		l.closeState()
+		return err
+	}
+	return nil
 }
 
 // join has a node speak to the others of its fleet.
@@ -256,13 +265,26 @@ func (l *Lifecycle) join(ctx context.Context, ring Keyring) error {
 
 // Lock wipes all keys. Requests are refused until the next Unlock.
 func (l *Lifecycle) Lock() {
+	l.service.reload.Lock()
+	defer l.service.reload.Unlock()
 	l.service.suspended.Store(nil)
 	l.lock()
 }
 
-func (l *Lifecycle) lock() {
+// suspend locks what is unlocked now, until KeepLease can unlock it again.
+func (l *Lifecycle) suspend(v *view) bool {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
+	if l.service.live.Load() != v {
+		return false // somebody has locked it meanwhile, or opened it again
+	}
+	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched()})
+	l.lock()
+	return true
+}
+
+// lock does what Lock says. The caller holds reload.
+func (l *Lifecycle) lock() {
 	l.service.fleet.Leave()
 	v := l.service.live.Swap(nil)
 	l.service.keys.purge()

@@ -47,7 +47,31 @@ func (l *Lifecycle) Moved(ctx context.Context, ring Keyring, blocked Block) (*St
 	if err := l.ownership.start(ctx, ring, in, true); err != nil {
 		return nil, err
 	}
+	if err := l.clearGround(ctx, ring, in.ID); err != nil {
+		return nil, err
+	}
 	return l.store.CheckState(ctx)
+}
+
+// clearGround removes from the HSM what nodes of the log of before have left there: another
+// log has other positions.
+func (l *Lifecycle) clearGround(ctx context.Context, ring Keyring, installation string) error {
+	if l.ownership.unkept {
+		return nil
+	}
+	all, err := ring.SealedObjects(ctx, ReachAny)
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if o.Installation != installation || o.Purpose != ObjectPosition && o.Purpose != ObjectReliance || ring.Verify(o.Binding(), o.Seal) != nil {
+			continue
+		}
+		if err := ring.RemoveSealedObject(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Retire blocks everything in the state of a fleet that is moved elsewhere, so that nodes

@@ -137,9 +137,9 @@ func (l *Lifecycle) reopen(why error) {
 	if v == nil {
 		return
 	}
-	l.log.Error("the rows of this node are opened again", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
-	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched()})
-	l.lock()
+	if l.suspend(v) {
+		l.log.Error("the rows of this node are opened again", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
+	}
 }
 
 // snapshotAfter is after how many changes there is a new snapshot for nodes that begin; and

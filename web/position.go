@@ -87,13 +87,16 @@ func (f *follower) reach(ctx context.Context, number uint64) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, catchUpTime)
 	defer cancel()
-	look := f.look()
+	done := f.look().done
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for f.positions.Position().Number < number {
 		select {
-		case <-look.done:
-			return
+		case <-done:
+			if f.positions.Written() < number {
+				return
+			}
+			done = nil // it is here, and about to be in effect
 		case <-ctx.Done():
 			return
 		case <-tick.C:

@@ -154,6 +154,7 @@ func (n *Node) standOnce(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		n.hasPosted(at)
 		n.lock()
 		n.relateAll(others)
 		n.unlock()

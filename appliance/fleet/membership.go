@@ -142,7 +142,6 @@ func (n *Node) Remove(ctx context.Context, r Register, id string) error {
 // Clear deletes the rows of nodes whose removal is in effect everywhere. It waits for that
 // until ctx ends.
 func (n *Node) Clear(ctx context.Context, r Register) error {
-	s := n.settle()
 	var leaving []appliance.Node
 	n.lock()
 	for _, m := range n.members {
@@ -154,7 +153,7 @@ func (n *Node) Clear(ctx context.Context, r Register) error {
 	if len(leaving) == 0 {
 		return nil
 	}
-	if result := n.wait(ctx, s); len(result.Late) > 0 {
+	if result := n.wait(ctx, n.settle()); len(result.Late) > 0 { // settled after they were listed
 		return nil
 	}
 	for _, m := range leaving {

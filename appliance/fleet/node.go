@@ -136,6 +136,7 @@ func (n *Node) Close() {
 	n.lock()
 	n.closed = true
 	n.judge()
+	n.hold = nil // who closes it has stopped to serve
 	n.unlock()
 	n.o.Key.Wipe()
 }
@@ -174,7 +175,7 @@ func (n *Node) unlock() {
 	n.hold = nil
 	n.mu.Unlock()
 	if why != nil {
-		n.o.Hold(why)
+		go n.o.Hold(why) // it may wait for who waits for this node
 	}
 }
 

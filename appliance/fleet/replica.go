@@ -92,9 +92,6 @@ func (r *Replica) Written() uint64 { return r.store.Written() }
 
 // Passed implements [Rows].
 func (r *Replica) Passed(p appliance.Position) (passed, known bool) {
-	if p.Number+keptPositions <= r.store.Position().Number {
-		return false, false
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), rollTime)
 	defer cancel()
 	passed, err := r.store.Passed(ctx, p)

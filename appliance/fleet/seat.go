@@ -50,14 +50,25 @@ func (s *Seat) Fresh() error {
 	return noSeat()
 }
 
+// seatEvery is how often an empty seat is looked at.
+const seatEvery = 20 * time.Millisecond
+
 // Settle waits until no node serves without the changes that this node has, or ctx ends,
-// and says what it has come to: see [Node.Settle]. While the appliance is locked, it can say
-// nothing of the others.
+// and says what it has come to: see [Node.Settle]. While nobody sits there, it
+// waits; what it says then is that other nodes may not have the changes.
 func (s *Seat) Settle(ctx context.Context) appliance.Settled {
-	if t := s.taken.Load(); t != nil {
-		return t.node.Settle(ctx)
+	tick := time.NewTicker(seatEvery)
+	defer tick.Stop()
+	for { // the appliance may be about to join, or to open its rows again
+		if t := s.taken.Load(); t != nil {
+			return t.node.Settle(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return appliance.Settled{Nodes: 1, Of: 2, Late: []appliance.LateNode{{ID: "unknown"}}}
+		case <-tick.C:
+		}
 	}
-	return appliance.Settled{Nodes: 1, Of: 1}
 }
 
 // Live is how many nodes take requests, as far as this one hears, with itself.
@@ -138,7 +149,10 @@ func (s *Seat) Run(ctx context.Context) {
 		if !leads {
 			continue
 		}
-		if err := t.node.Clear(work, t.register); err != nil && ctx.Err() == nil {
+		work, stop := context.WithTimeout(work, 2*t.node.o.Grace)
+		err := t.node.Clear(work, t.register)
+		stop()
+		if err != nil && ctx.Err() == nil {
 			t.node.o.Log.Warn("a node that was removed is still in the rows; it is tried again", "error", err)
 		}
 	}

@@ -38,6 +38,7 @@ func (n *Node) settle() *settlement {
 		}
 	}
 	slices.SortFunc(s.of, strings.Compare)
+	s.reached = n.position.Number >= s.at
 	if n.o.Ground == nil { // nobody can rely on it
 		s.posted = s.began
 	}
@@ -79,7 +80,12 @@ func (n *Node) outcome(s *settlement) (result appliance.Settled, done bool, next
 	now, wall := n.o.BootTime(), n.o.Now()
 	// A node that is not fresh may have been removed, and not know it: then others do not
 	// wait for what it says.
-	s.reached = n.position.Number >= s.at
+	if !s.reached && n.position.Number >= s.at { // until now others were told the position before
+		s.reached, s.began = true, now
+		if n.o.Ground == nil {
+			s.posted = now
+		}
+	}
 	current := n.from+n.o.Grace > now && n.held.Load() == nil && !n.closed
 	if s.joining && s.vouched == never && n.vouched(s.at) {
 		s.vouched = now
@@ -109,6 +115,12 @@ func (n *Node) outcome(s *settlement) (result appliance.Settled, done bool, next
 	return result, s.reached && len(result.Late) == 0 && (current || result.Nodes > 1), next // all that have acknowledged are of one log
 }
 
+func (n *Node) isClosed() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.closed
+}
+
 // pushShare is the part of T in which nodes that are there acknowledge a change. After it
 // the token is told.
 const pushShare = 30
@@ -128,7 +140,7 @@ func (n *Node) wait(ctx context.Context, s *settlement) appliance.Settled {
 		moved := n.moved
 		n.mu.Unlock()
 		result, done, next := n.outcome(s)
-		if done || ctx.Err() != nil {
+		if done || ctx.Err() != nil || n.isClosed() {
 			return result
 		}
 		now := n.o.BootTime()
@@ -175,7 +187,15 @@ func (n *Node) postNow(ctx context.Context, s *settlement) {
 		n.o.Log.Warn("the HSM could not be told of a change that a node has not acknowledged", "change", s.at, "error", err)
 		return
 	}
+	n.hasPosted(at)
 	n.posts(s, all, relying)
+}
+
+// hasPosted notes that a position is in the token.
+func (n *Node) hasPosted(at appliance.Position) {
+	n.lock()
+	defer n.unlock()
+	n.ground.posted = max(n.ground.posted, at.Number)
 }
 
 // posting gives the position to leave in the token: the newest, so that a later one is
@@ -183,7 +203,6 @@ func (n *Node) postNow(ctx context.Context, s *settlement) {
 func (n *Node) posting() appliance.Position {
 	n.lock()
 	defer n.unlock()
-	n.ground.posted = max(n.ground.posted, n.position.Number)
 	return n.position
 }
 

@@ -88,9 +88,9 @@ func (p *Pool) Lend(keyStore string, want int, now time.Time) int {
 	if b == nil || want <= 0 {
 		return 0
 	}
+	n := len(p.peers.Others()) + 1 // before the lock: it may wait
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := len(p.peers.Others()) + 1
 	b.refill(now, n)
 	b.notice(now, 0)
 	spare := b.tokens - 2*b.demand() - b.quota/float64(n)/10

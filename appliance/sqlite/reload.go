@@ -77,16 +77,27 @@ func (s *DB) brought(ctx context.Context, o appliance.StateOptions, at appliance
 	var why error
 	if at.Number > 0 {
 		if st, why = s.judged(ctx, o, at); why == nil {
-			st, why = s.writer.catchUp(ctx, st)
+			if st, why = s.writer.catchUp(ctx, st); fault.CodeOf(why) != fault.FleetBehind {
+				return st, why // what is here is good: it is not given up for what the log has
+			}
+			heads, err := readManifests(ctx, s.writer.conn)
+			if err != nil {
+				return nil, err
+			}
+			own := heads[appliance.ScopeInstallation].Head()
+			if st, err = s.reload(ctx, o, &own); err == nil {
+				st, err = s.writer.catchUp(ctx, st)
+			}
+			return st, err
 		}
 		switch fault.CodeOf(why) {
-		case fault.StateChanged, fault.StateUnsealed, fault.FleetLog, fault.FleetBranch, fault.FleetBehind, fault.FleetUpdating:
+		case fault.StateChanged, fault.StateUnsealed, fault.FleetLog, fault.FleetUpdating:
 		default:
 			return st, why
 		}
 		s.writer.log.Error("the rows of the fleet on this machine do not match their manifest, or not what the fleet's database has; they are loaded from there", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
 	}
-	if st, err = s.reload(ctx, o); err == nil {
+	if st, err = s.reload(ctx, o, nil); err == nil {
 		st, err = s.writer.catchUp(ctx, st)
 	}
 	if fault.CodeOf(err) == fault.FleetLog && why != nil {
@@ -154,12 +165,16 @@ func (w *writer) proven(ctx context.Context, r *replica) error {
 }
 
 // reload puts what the log has in the place of the rows that are here: the newest snapshot,
-// or the first change.
-func (s *DB) reload(ctx context.Context, o appliance.StateOptions) (st *state, err error) {
+// or the first change. Rows that are good have a head, own, which must be in the past of the
+// snapshot: an earlier one must not replace them. Without it what is here does not count.
+func (s *DB) reload(ctx context.Context, o appliance.StateOptions, own *appliance.Head) (st *state, err error) {
 	w := s.writer
 	number, parts, err := o.Log.Snapshot(ctx)
 	if code := fault.CodeOf(err); err != nil && code != fault.NotFound {
 		return nil, err
+	}
+	if err != nil && own != nil {
+		return nil, fault.Errorf(fault.FleetLog, "the fleet's database has forgotten changes, and has no snapshot")
 	}
 	if err != nil {
 		if st, err = w.newState(ctx, o, s.schema); err != nil {
@@ -192,6 +207,13 @@ func (s *DB) reload(ctx context.Context, o appliance.StateOptions) (st *state, e
 		st, err = s.judged(ctx, o, at)
 		if code := fault.CodeOf(err); code == fault.StateChanged || code == fault.StateUnsealed {
 			return fault.Wrapf(fault.FleetLog, err, "the snapshot of change %d in the fleet's database does not match its manifest", number)
+		}
+		if err != nil || own == nil {
+			return err
+		}
+		is, err := past(ctx, w.conn, st.heads[appliance.ScopeInstallation], *own)
+		if err == nil && !is {
+			err = fault.Errorf(fault.FleetBranch, "the snapshot of change %d in the fleet's database does not come after the state that this node has", number)
 		}
 		return err
 	})
@@ -326,6 +348,9 @@ func (s *DB) KeepSnapshot(ctx context.Context) (number uint64, err error) {
 		if err != nil {
 			return err
 		}
+		if err != nil {
+			return err
+		}
 		number = at.Number
 		return st.o.Log.KeepSnapshot(ctx, number, s.parts(ctx, c, st.o.Key, number))
 	})
@@ -430,7 +455,15 @@ func (s *DB) writeRows(ctx context.Context, c *conn, w io.Writer) error {
 		return err
 	}
 	position := []string{"number", "digest", "body"}
-	if err := write("taken_changes", position, position, " ORDER BY number DESC LIMIT 1", asItIs); err != nil {
+	newest := true
+	digests := func(row []any) []any { // of those before, only which they were
+		if !newest {
+			row[2] = []byte{}
+		}
+		newest = false
+		return row
+	}
+	if err := write("taken_changes", position, position, " ORDER BY number DESC", digests); err != nil {
 		return err
 	}
 	return out.Close()
@@ -480,7 +513,9 @@ func (s *DB) Passed(ctx context.Context, p appliance.Position) (passed bool, err
 			return nil
 		}
 		at, err := readPosition(c)
-		passed = p.Number < at.Number
+		if p.Number < at.Number {
+			return fault.Errorf(fault.NotFound, "change %d is further back than this node knows positions", p.Number)
+		}
 		return err
 	})
 	return passed, err

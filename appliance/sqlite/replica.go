@@ -49,8 +49,10 @@ const (
 	// inFirstChange is how many rows the first change has at most; if there are more, as
 	// when an appliance becomes a node, nodes begin with a snapshot of them.
 	inFirstChange = 10000
-	// keptTaken is how many of the newest changes are kept here.
-	keptTaken = 1024
+	// keptTaken is how many of the newest changes are kept here, and keptPositions of how many
+	// it is known which they were.
+	keptTaken     = 1024
+	keptPositions = 16384
 )
 
 // errOvertaken says that another node's change has the number.
@@ -158,7 +160,10 @@ func (r *replica) keep(c *conn, t *taken) error {
 	if _, err := c.exec(`INSERT INTO taken_changes (number, digest, body) VALUES (?, ?, ?)`, int64(t.at.Number), digest, t.body); err != nil {
 		return err
 	}
-	_, err = c.exec(`DELETE FROM taken_changes WHERE number <= ?`, int64(t.at.Number)-keptTaken)
+	if _, err = c.exec(`UPDATE taken_changes SET body = x'' WHERE number = ?`, int64(t.at.Number)-keptTaken); err != nil {
+		return err
+	}
+	_, err = c.exec(`DELETE FROM taken_changes WHERE number <= ?`, int64(t.at.Number)-keptPositions)
 	return err
 }
 
@@ -267,7 +272,7 @@ func (w *writer) keptFrom(ctx context.Context, number uint64) (kept []taken, err
 		t.at.Number = uint64(n)
 		kept = append(kept, t)
 		return err
-	}, `SELECT number, body FROM taken_changes WHERE number >= ? ORDER BY number`, int64(number))
+	}, `SELECT number, body FROM taken_changes WHERE number >= ? AND length(body) > 0 ORDER BY number`, int64(number))
 	return kept, err
 }
 
@@ -288,7 +293,8 @@ func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte, first f
 	if err != nil {
 		return st, err
 	}
-	var changes []appliance.Change
+	var changes announced
+	var kept []*rowChange
 	err = w.exactly(func() error {
 		if first != nil {
 			if err := first(); err != nil {
@@ -312,11 +318,24 @@ func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte, first f
 				return fault.Errorf(fault.FleetLog, "the change raises the schema, and has a row of %s too", c.spec.name)
 			}
 			if a, some := c.announced(); some {
-				changes = addChange(changes, a)
+				changes = changes.add(a)
 			}
 			w.alsoInNext(c)
-			return w.put(c)
+			if c.after == nil {
+				return w.put(c)
+			}
+			kept = append(kept, c)
+			return nil
 		}); err != nil {
+			return err
+		}
+		// What was removed may have had what another row has now, such as a name.
+		for _, c := range kept {
+			if err := w.put(c); err != nil {
+				return err
+			}
+		}
+		if err := w.dropOrphans(); err != nil {
 			return err
 		}
 		if err := to.verifyTaken(ctx, w.conn); err != nil {
@@ -332,11 +351,8 @@ func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte, first f
 	to.committed()
 	w.nextCommitted()
 	if w.live.Load() == st {
-		if changes == nil {
-			changes = []appliance.Change{}
-		}
 		w.live.Store(to)
-		w.progress.add(t.at, 1, changes)
+		w.progress.add(t.at, 1, changes.list())
 	}
 	return to, nil
 }
@@ -350,14 +366,31 @@ func notTaken(number uint64, err error) error {
 	return fault.Wrapf(fault.FleetLog, err, "change %d of the fleet's database cannot be made here", number)
 }
 
-// addChange adds what is to be announced, once.
-func addChange(list []appliance.Change, c appliance.Change) []appliance.Change {
-	for _, there := range list {
-		if there == c {
-			return list
-		}
+// announced is what is to be announced, each once.
+type announced map[appliance.Change]bool
+
+func (a announced) add(c appliance.Change) announced {
+	if a == nil {
+		a = announced{}
 	}
-	return append(list, c)
+	a[c] = true
+	return a
+}
+
+// list gives it; not nil, since nil is a change that who made it announces.
+func (a announced) list() []appliance.Change {
+	list := make([]appliance.Change, 0, len(a))
+	for c := range a {
+		list = append(list, c)
+	}
+	return list
+}
+
+// dropOrphans removes the sessions of users who are gone: a node has sessions of its own from
+// when it was locked, which the change of another node does not name.
+func (w *writer) dropOrphans() error {
+	_, err := w.conn.exec(`DELETE FROM sessions WHERE user_id NOT IN (SELECT id FROM users)`)
+	return err
 }
 
 // exactly runs f in a transaction in which SQLite adds nothing to what is written: the

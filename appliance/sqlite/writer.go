@@ -316,6 +316,9 @@ func (w *writer) attempt(batch []*change, results []error) error {
 		}
 	}
 	if err := w.commitDurably(); err != nil {
+		if st != nil && st.replica != nil && st.replica.sealed != nil {
+			err = fault.Wrapf(fault.DatabaseAway, err, "the change is made in the fleet, and this node's disk does not take it: it takes it over when the disk has room")
+		}
 		return w.rollback(err)
 	}
 	if st != nil {

@@ -369,7 +369,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	stop()
 	wg.Wait()
 	if d.fleet != nil {
-		d.fleet.Leave() // its work ends by nothing else
+		d.fleet.end()
 	}
 	d.background.Wait()
 	d.lock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"holdfast/appliance"
@@ -20,7 +21,10 @@ import (
 type membership struct {
 	*fleet.Seat
 	d    *Daemon
-	stop context.CancelFunc // of the node that sits there; nil for none
+
+	mu    sync.Mutex
+	stop  context.CancelFunc // of the node that sits there; nil for none
+	ended bool               // nobody joins any more
 	// calls are what nodes ask each other: about their audit logs, and for requests of
 	// their quotas.
 	calls  *fleet.Calls
@@ -69,6 +73,13 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 		Grace: time.Duration(cmp.Or(d.o.Config.Fleet.Grace, config.DefaultFleetGrace)), Log: d.o.Log,
 		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
 		Report: d.report, Hold: d.appliance.Branched})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended {
+		stop()
+		n.Close()
+		return fault.Errorf(fault.Locked, "the appliance is shutting down")
+	}
 	m.stop = stop
 	m.Take(n, d.appliance.Nodes)
 	d.background.Go(func() { rows.Run(ctx, n) })
@@ -86,11 +97,21 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 
 // Leave implements [appliance.Fleet].
 func (m *membership) Leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.stop != nil {
 		m.stop()
 		m.stop = nil
 	}
 	m.Seat.Leave()
+}
+
+// end leaves for good: the work of a node ends by nothing else.
+func (m *membership) end() {
+	m.mu.Lock()
+	m.ended = true
+	m.mu.Unlock()
+	m.Leave()
 }
 
 // announceEvery is how often a node says in the database where it is.

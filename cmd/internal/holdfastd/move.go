@@ -194,7 +194,10 @@ func (m *mover) toFleet(ctx context.Context) (_ *Moved, err error) {
 		return nil, err
 	}
 	moved := &Moved{To: m.cfg.State.Database, From: []string{m.path(daemon.SingleFile) + left}, Next: "set state.database in the configuration of this machine and of the others, and start them"}
-	return moved, errors.Join(m.seal(ctx, moved, blocked, log, daemon.SharedFile, daemon.MachineFile), from.Close(), m.leave(daemon.SingleFile))
+	if err := m.seal(ctx, moved, blocked, log, daemon.SharedFile, daemon.MachineFile); err != nil {
+		return nil, err
+	}
+	return moved, errors.Join(from.Close(), m.leave(daemon.SingleFile))
 }
 
 // toSingle moves the rows of a fleet to one file.
@@ -226,7 +229,10 @@ func (m *mover) toSingle(ctx context.Context) (_ *Moved, err error) {
 	}
 	moved := &Moved{To: m.path(daemon.SingleFile), From: []string{m.cfg.State.Database, m.path(daemon.SharedFile) + left, m.path(daemon.MachineFile) + left},
 		Next: "take state.database out of this machine's configuration, and start it; stop the other nodes: they serve nothing any more"}
-	return moved, errors.Join(m.seal(ctx, moved, blocked, nil, daemon.SingleFile), from.Close(), own.Close(), m.leave(daemon.SharedFile, daemon.MachineFile))
+	if err := m.seal(ctx, moved, blocked, nil, daemon.SingleFile); err != nil {
+		return nil, err
+	}
+	return moved, errors.Join(from.Close(), own.Close(), m.leave(daemon.SharedFile, daemon.MachineFile))
 }
 
 // verified holds all rows against their manifests and anchors, and gives what is blocked.
