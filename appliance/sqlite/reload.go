@@ -77,7 +77,8 @@ func (s *DB) brought(ctx context.Context, o appliance.StateOptions, at appliance
 	var why error
 	if at.Number > 0 {
 		if st, why = s.judged(ctx, o, at); why == nil {
-			if st, why = s.writer.catchUp(ctx, st); fault.CodeOf(why) != fault.FleetBehind {
+			st, why = s.writer.catchUp(ctx, st)
+			if code := fault.CodeOf(why); code != fault.FleetBehind && code != fault.FleetUpdating {
 				return st, why // what is here is good: it is not given up for what the log has
 			}
 			heads, err := readManifests(ctx, s.writer.conn)

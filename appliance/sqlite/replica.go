@@ -324,7 +324,7 @@ func (w *writer) takeOver(ctx context.Context, st *state, sealed []byte, first f
 			if c.after == nil {
 				return w.put(c)
 			}
-			kept = append(kept, c)
+			kept = append(kept, &rowChange{c.spec, cloneRow(c.before), cloneRow(c.after)})
 			return nil
 		}); err != nil {
 			return err

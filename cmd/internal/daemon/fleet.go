@@ -20,7 +20,7 @@ import (
 // the appliance is unlocked.
 type membership struct {
 	*fleet.Seat
-	d    *Daemon
+	d *Daemon
 
 	mu    sync.Mutex
 	stop  context.CancelFunc // of the node that sits there; nil for none
