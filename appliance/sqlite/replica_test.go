@@ -368,3 +368,100 @@ func bigKeys(ks *appliance.KeyStore, from int) (list []appliance.NewKey) {
 	}
 	return list
 }
+
+// TestPassedAfterSnapshot: a node that began with a snapshot knows which changes were before
+// it, and says nothing of those that it cannot know.
+func TestPassedAfterSnapshot(t *testing.T) {
+	a := founded(t)
+	var was []appliance.Position
+	for i := range 5 {
+		storetest.Must(t, a.CreateKeyStore(t.Context(), store(i+1)))
+		was = append(was, a.Position())
+	}
+	_ = storetest.Got(a.KeepSnapshot(t.Context()))(t)
+	b := a.peer(t).opened(t)
+	for _, p := range was {
+		if !storetest.Got(b.Passed(t.Context(), p))(t) {
+			t.Errorf("b has not passed %+v", p)
+		}
+		other := appliance.Position{Number: p.Number, Digest: was[0].Digest}
+		if p != was[0] && storetest.Got(b.Passed(t.Context(), other))(t) {
+			t.Errorf("b has passed %+v, which is of another log", other)
+		}
+	}
+	if _, err := b.db.ExecContext(t.Context(), `DELETE FROM taken_changes WHERE number < ?`, b.Position().Number); err != nil {
+		t.Fatal(err)
+	}
+	if passed, err := b.Passed(t.Context(), was[0]); passed || err == nil {
+		t.Errorf("of what b does not know it says %v %v", passed, err)
+	}
+}
+
+// TestGoodRowsStay: rows that match their manifest are not given up for an earlier snapshot,
+// whatever the log shows.
+func TestGoodRowsStay(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	_ = storetest.Got(a.KeepSnapshot(t.Context()))(t)
+	number, stored, err := a.log.Snapshot(t.Context())
+	storetest.Must(t, err)
+	var parts [][]byte
+	for part, err := range stored {
+		storetest.Must(t, err)
+		parts = append(parts, bytes.Clone(part))
+	}
+	for i := range 5 {
+		storetest.Must(t, a.CreateKeyStore(t.Context(), store(i+2)))
+	}
+	b := a.peer(t).opened(t)
+	at := b.Position()
+	// The log ends far behind, or claims to be far ahead with that snapshot under another number.
+	for name, edit := range map[string]func(){
+		"behind": func() {
+			a.log.Edit(func(changes map[uint64][]byte) {
+				for n := range changes {
+					if n > number {
+						delete(changes, n)
+					}
+				}
+				changes[number] = []byte("another")
+			})
+		},
+		"ahead": func() {
+			a.log.Edit(func(changes map[uint64][]byte) { clear(changes); changes[at.Number+1000] = []byte("later") })
+			storetest.Must(t, a.log.KeepSnapshot(t.Context(), at.Number+999, changelogtest.Parts(nil, parts...)))
+		},
+	} {
+		b.CloseState()
+		edit()
+		if _, err := b.OpenState(t.Context(), storetest.StateOptions()); err == nil {
+			t.Errorf("%s: it is opened", name)
+		}
+		var rows int
+		if err := b.db.QueryRowContext(t.Context(), `SELECT count(*) FROM key_stores`).Scan(&rows); err != nil || rows != 6 {
+			t.Errorf("%s: %d key stores are left: %v", name, rows, err)
+		}
+	}
+}
+
+// TestNameMoves: a change that removes a row and gives its name to another one can be taken
+// over, in whatever order the rows are.
+func TestNameMoves(t *testing.T) {
+	a := founded(t)
+	one, two := *store(1), *store(2)
+	two.Name, two.URIPathPrefix = one.Name, one.URIPathPrefix
+	for _, pair := range [][2]*appliance.KeyStore{{&one, &two}, {&two, &one}} {
+		storetest.Must(t, a.CreateKeyStore(t.Context(), pair[0]))
+		b := a.peer(t).opened(t)
+		storetest.Must(t, a.writer.do(t.Context(), func(c *conn) error {
+			if _, err := c.exec(`DELETE FROM key_stores WHERE id = ?`, pair[0].ID); err != nil {
+				return err
+			}
+			_, err := c.exec(`INSERT INTO key_stores (id, name, uri_path_prefix, requests_per_second, wrapped_key, created_at, seal) VALUES (?, ?, ?, 0, x'00', 0, x'01')`, pair[1].ID, pair[1].Name, pair[1].URIPathPrefix)
+			return err
+		}))
+		storetest.Must(t, b.CatchUp(t.Context()))
+		alike(t, a, b)
+		storetest.Must(t, a.DeleteKeyStore(t.Context(), pair[1].ID, []byte{1}))
+	}
+}
