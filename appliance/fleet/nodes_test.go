@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -279,18 +280,26 @@ func (g token) Release(context.Context) error {
 }
 
 // Post implements [Ground].
-func (g token) Post(_ context.Context, at appliance.Position, covered func(appliance.Position) bool) ([]appliance.Position, []string, error) {
-	g.site.mu.Lock()
-	defer g.site.mu.Unlock()
-	if err := g.away(); err != nil {
+func (g token) Post(_ context.Context, at appliance.Position, covered func(appliance.Position) bool) (others []appliance.Position, rely []string, err error) {
+	g.site.set(func() {
+		if err = g.away(); err == nil {
+			others = slices.Clone(g.site.posts)
+			rely = slices.Collect(maps.Keys(g.site.rely))
+			g.site.posts = append(g.site.posts, at)
+		}
+	})
+	if err != nil {
 		return nil, nil, err
 	}
-	others := g.site.posts
-	var rely []string
-	for id := range g.site.rely {
-		rely = append(rely, id)
+	var gone []appliance.Position // asked without the lock: it looks at the rows
+	for _, p := range others {
+		if p != at && covered(p) {
+			gone = append(gone, p)
+		}
 	}
-	g.site.posts = append(slices.DeleteFunc(slices.Clone(others), covered), at)
+	g.site.set(func() {
+		g.site.posts = slices.DeleteFunc(g.site.posts, func(p appliance.Position) bool { return slices.Contains(gone, p) })
+	})
 	return others, rely, nil
 }
 
