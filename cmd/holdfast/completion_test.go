@@ -156,7 +156,7 @@ func TestCompletionValuesAreTaken(t *testing.T) {
 		{"--role", func() []string {
 			return []string{"token", "create", fresh("t"), "--out", filepath.Join(s.Dir, fresh("token"))}
 		}, 4},
-		{"--kind", func() []string { return []string{"audit", "search"} }, 5},
+		{"--kind", func() []string { return []string{"audit", "search"} }, 6},
 		{"--result", func() []string { return []string{"audit", "search", filepath.Join(s.Dir, "state", "audit")} }, 3},
 		{"--format", func() []string { return []string{"audit", "export", filepath.Join(s.Dir, "state", "audit")} }, 2},
 	} {
