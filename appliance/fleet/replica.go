@@ -26,8 +26,6 @@ type Roster interface {
 }
 
 const (
-	// keptPositions is how many changes a store knows the positions of.
-	keptPositions = 1024
 	// watchEvery is how often the store is looked at for changes that came by another way.
 	watchEvery = 50 * time.Millisecond
 	// rollTime bounds the reading of the nodes' rows, which are on this machine.
