@@ -2,16 +2,12 @@ package postgres_test
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
-	"hash"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,30 +17,6 @@ import (
 	"holdfast/appliance/sqlite"
 	"holdfast/appliance/storetest"
 )
-
-// rowKey is a manifest key whose HMAC is ready, as the keyring's is.
-type rowKey struct {
-	storetest.Key
-	mu   sync.Mutex
-	rows hash.Hash
-}
-
-func newRowKey() *rowKey {
-	return &rowKey{Key: "a benchmark", rows: hmac.New(sha256.New, []byte("a benchmark"))}
-}
-
-// Tag implements [appliance.ManifestKey].
-func (k *rowKey) Tag(row []byte) (tag appliance.Tag) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.rows.Reset()
-	k.rows.Write(row)
-	k.rows.Sum(tag[:0])
-	return tag
-}
-
-// Again implements [appliance.ManifestKey].
-func (k *rowKey) Again() (appliance.ManifestKey, error) { return newRowKey(), nil }
 
 // BenchmarkNode compares a node of a fleet with a single appliance, in turns: the opening of
 // all rows, and the reading of a key that is not in memory, as ratios of the node's time to
@@ -58,7 +30,7 @@ func BenchmarkNode(b *testing.B) {
 	}
 	url := postgrestest.Start(b).Database(b)
 	options := func(log bool) appliance.StateOptions {
-		o := appliance.StateOptions{Key: newRowKey(), Now: time.Now}
+		o := appliance.StateOptions{Key: storetest.NewRowKey(), Now: time.Now}
 		if log {
 			l, err := postgres.New(postgres.Options{URL: url})
 			storetest.Must(b, err)

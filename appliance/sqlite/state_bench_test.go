@@ -3,13 +3,10 @@ package sqlite_test
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,7 +14,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,32 +23,8 @@ import (
 	"holdfast/appliance/storetest"
 )
 
-// rowKey is a manifest key whose HMAC is ready, as the keyring's is.
-type rowKey struct {
-	storetest.Key
-	mu   sync.Mutex
-	rows hash.Hash
-}
-
-func newRowKey() *rowKey {
-	return &rowKey{Key: "a benchmark", rows: hmac.New(sha256.New, []byte("a benchmark"))}
-}
-
-// Tag implements [appliance.ManifestKey].
-func (k *rowKey) Tag(row []byte) (tag appliance.Tag) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.rows.Reset()
-	k.rows.Write(row)
-	k.rows.Sum(tag[:0])
-	return tag
-}
-
-// Again implements [appliance.ManifestKey].
-func (k *rowKey) Again() (appliance.ManifestKey, error) { return newRowKey(), nil }
-
 func stateOptions() appliance.StateOptions {
-	return appliance.StateOptions{Key: newRowKey(), Now: time.Now}
+	return appliance.StateOptions{Key: storetest.NewRowKey(), Now: time.Now}
 }
 
 // newKeys gives keys with random IDs. Blobs have the sizes of the real seals.
