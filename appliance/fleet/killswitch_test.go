@@ -259,7 +259,7 @@ func TestKillSwitch(t *testing.T) {
 // startBed starts the appliance of a node.
 func (m *member) startBed(token appliancetest.Device) {
 	m.t.Helper()
-	m.Bed = appliancetest.Start(m.t, appliancetest.Options{Token: token, Appliance: appliance.Options{ChangeLog: m, Fleet: m}, Made: func(b *appliancetest.Bed) { m.Bed = b }})
+	appliancetest.Start(m.t, appliancetest.Options{Token: token, Appliance: appliance.Options{ChangeLog: m, Fleet: m}, Made: func(b *appliancetest.Bed) { m.Bed = b }})
 }
 
 // lift takes the block back, and says whether the key serves at this node again.
