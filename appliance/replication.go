@@ -137,7 +137,7 @@ func (l *Lifecycle) reopen(why error) {
 	if v == nil {
 		return
 	}
-	if l.suspend(v) {
+	if l.suspend(v, why) {
 		l.log.Error("the rows of this node are opened again", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
 	}
 }
