@@ -50,7 +50,7 @@ func (s *superuser) program(name string, args ...string) string {
 	s.t.Helper()
 	out, err := exec.Command(fmt.Sprintf("/usr/lib/postgresql/%d/bin/%s", s.f.Primary.Version, name), append(args, "--dbname="+s.f.Primary.In(s.f.Database))...).CombinedOutput()
 	if err != nil {
-		s.t.Fatalf("%s %q: %v: %s", name, args, err, out)
+		s.t.Fatalf("%s: %v: %s: %q", name, err, out, args)
 	}
 	return string(out)
 }

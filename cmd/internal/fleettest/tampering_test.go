@@ -206,6 +206,9 @@ const dropConstraints = `DO $$ DECLARE r record; BEGIN
 	FOR r IN SELECT conname, conrelid::regclass AS t FROM pg_constraint WHERE confrelid = 'public.%[1]s'::regclass OR conrelid = 'public.%[1]s'::regclass ORDER BY contype <> 'f' LOOP
 		EXECUTE format('ALTER TABLE %%s DROP CONSTRAINT IF EXISTS %%I CASCADE', r.t, r.conname);
 	END LOOP;
+	FOR r IN SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' AND table_name = '%[1]s' AND is_identity = 'YES' LOOP
+		EXECUTE format('ALTER TABLE public.%[1]s ALTER %%I DROP IDENTITY', r.column_name);
+	END LOOP;
 END $$; `
 
 // oneNext has only one change get the next number, though the table takes any row: if two
