@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -234,6 +235,31 @@ func TestLogLosesChanges(t *testing.T) {
 	b.CloseState()
 	_, err := a.peer(t).OpenState(t.Context(), storetest.StateOptions())
 	storetest.Wants(t, err, fault.StateUnsealed, "no change")
+}
+
+// TestLostChangesAreTold: a log that has lost changes is told by a code, each time.
+func TestLostChangesAreTold(t *testing.T) {
+	var told bytes.Buffer
+	log := changelogtest.NewMemory(nil)
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "fleet.db"), Options{Logger: slog.New(slog.NewTextHandler(&told, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	n := &node{s, log}
+	o := storetest.StateOptions()
+	o.Seal = true
+	if _, err := n.OpenState(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	for times := range 3 {
+		storetest.Must(t, n.CreateKeyStore(t.Context(), store(times+1)))
+		log.Edit(func(changes map[uint64][]byte) { delete(changes, n.Position().Number) })
+		storetest.Must(t, n.CatchUp(t.Context()))
+		if got := strings.Count(told.String(), "code="+string(fault.FleetLog)); got != times+1 {
+			t.Errorf("told %d times, want %d: %s", got, times+1, told.String())
+		}
+	}
 }
 
 // TestForeignChange: a change that no node has made, or one that was moved, cut, put back

@@ -121,9 +121,8 @@ func shared() (all [][]string) {
 	return all
 }
 
-// equal says whether the nodes have the same log, up to the same change, and show the same
-// rows.
-func equal(f *fleettest.Fleet) error {
+// samePosition says whether the nodes have the same log, up to the same change.
+func samePosition(f *fleettest.Fleet) error {
 	positions := make([]appliance.Position, len(f.Nodes))
 	for i, n := range f.Nodes {
 		var err error
@@ -134,6 +133,11 @@ func equal(f *fleettest.Fleet) error {
 			return fmt.Errorf("%s is at %v, and %s at %v", n.Name, positions[i], f.Nodes[0].Name, positions[0])
 		}
 	}
+	return nil
+}
+
+// sameRows says whether the nodes show the same rows.
+func sameRows(f *fleettest.Fleet) error {
 	for _, route := range shared() {
 		var of any
 		for i, n := range f.Nodes {

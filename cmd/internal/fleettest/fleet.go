@@ -83,7 +83,8 @@ const (
 	prefix   = "/prod"
 )
 
-const shortestGrace = 10 * time.Second
+// ShortestGrace is the shortest that fleet.grace can be.
+const ShortestGrace = 10 * time.Second
 
 // Start starts a fleet and waits until all nodes serve.
 func Start(t testing.TB, o Options) *Fleet {
@@ -136,7 +137,7 @@ func (f *Fleet) newNode(i int, o Options) *Node {
 	so := sitetest.Options{Module: n.HSM.Module, Env: n.HSM.Env, Fleet: []string{fmt.Sprintf("address = %q", n.ToNode.Address)},
 		State: []string{fmt.Sprintf("database = %q", fmt.Sprintf("postgres://%s@%s/%s", postgrestest.User, strings.Join(hosts, ","), f.Database)),
 			fmt.Sprintf("database_ca = %q", f.Primary.TLS.CA), fmt.Sprintf("database_password_file = %q", f.Primary.TLS.PasswordFile)}}
-	so.Fleet = append(so.Fleet, fmt.Sprintf("grace = %q", cmp.Or(o.Grace, shortestGrace)))
+	so.Fleet = append(so.Fleet, fmt.Sprintf("grace = %q", cmp.Or(o.Grace, ShortestGrace)))
 	if i > 0 {
 		so.Token = f.Nodes[0].Site
 	}
@@ -388,9 +389,9 @@ func (f *Fleet) Load(name string, keys ...string) *Load {
 	return f.load(kmsload.Options{Connections: connections, Keys: keys, Name: name, Pause: 10 * time.Millisecond})
 }
 
-// LightLoad is Load for a test that takes long, and does other things.
+// LightLoad is Load for a test that takes long, or runs beside others.
 func (f *Fleet) LightLoad(name string, keys ...string) *Load {
-	return f.load(kmsload.Options{Connections: len(f.Nodes), Keys: keys, Name: name, Pause: 100 * time.Millisecond})
+	return f.load(kmsload.Options{Connections: 2 * len(f.Nodes), Keys: keys, Name: name, Pause: 100 * time.Millisecond})
 }
 
 func (f *Fleet) load(o kmsload.Options) *Load {

@@ -8,9 +8,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/fleettest"
 	"holdfast/cmd/internal/kmsload"
 )
@@ -68,6 +70,51 @@ func TestTampered(t *testing.T) {
 	if r := load.Done("a database that is tampered with"); r.Failed > 0 {
 		t.Errorf("%d requests failed", r.Failed)
 	}
+	m.fork(t)
+}
+
+// fork has two nodes make a change with the same number each, as a database can that has no
+// primary key any more. It is told at once, and after the grace no node serves what either
+// has blocked. What to do then is for people, so this is the last thing that is tried.
+func (m *matrix) fork(t *testing.T) {
+	t.Helper()
+	since := m.logs()
+	m.psql(fmt.Sprintf(dropConstraints, "changes"))
+	m.must("BEGIN; LOCK TABLE public.changes IN EXCLUSIVE MODE")
+	var done sync.WaitGroup
+	for i, key := range []string{cached, inHSM} {
+		done.Go(func() { t.Logf("a block of %s, at a database with two logs: %v", key, m.f.Nodes[i].TryBlock(key)) })
+	}
+	for waiting := 0; waiting < 2; {
+		if err := m.conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.changes'::regclass").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.must("COMMIT")
+	began := time.Now()
+	for !slices.Contains(m.told(since, ""), "E_FLEET_BRANCH") {
+		if time.Since(began) > foundWithin {
+			t.Fatalf("two logs: not told within %v: %v", foundWithin, m.told(since, ""))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Logf("two logs: told after %v: %v", time.Since(began), m.told(since, ""))
+	for time.Since(began) < fleettest.ShortestGrace+2*time.Second {
+		if err := m.asDecided(false); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		for _, n := range m.f.Nodes {
+			for _, key := range []string{cached, inHSM} {
+				if _, err := n.Ask(key); err == nil {
+					t.Fatalf("two logs: %s serves %s, which a node has blocked", n.Name, key)
+				}
+			}
+		}
+	}
+	done.Wait()
 }
 
 // print shows which kinds had which outcome.
@@ -96,6 +143,9 @@ func (m *matrix) toggle(n *fleettest.Node) error {
 
 // inEffect says whether all nodes have the same state, and act by it.
 func (m *matrix) inEffect() error {
+	if err := samePosition(m.f); err != nil {
+		return err
+	}
 	now := decision{name: "the key that is changed", ask: func(n *fleettest.Node) (*kmsload.Answer, error) { return n.Ask(other) }}
 	if m.blocked {
 		now.refusal = blocked
@@ -105,7 +155,15 @@ func (m *matrix) inEffect() error {
 			return err
 		}
 	}
-	if err := equal(m.f); err != nil {
+	return nil
+}
+
+// whole says that too, and that all nodes show the same rows, and decide as before.
+func (m *matrix) whole() error {
+	if err := m.inEffect(); err != nil {
+		return err
+	}
+	if err := sameRows(m.f); err != nil {
 		return err
 	}
 	return m.asDecided(true)
@@ -131,8 +189,11 @@ func (m *matrix) logs() (all []int) {
 	return all
 }
 
-// told gives the codes that nodes have told since.
-func (m *matrix) told(since []int) (codes []string) {
+// told gives the codes that nodes have told since, with that of an error that a command got.
+func (m *matrix) told(since []int, refused fault.Code) (codes []string) {
+	if refused != "" {
+		codes = append(codes, string(refused))
+	}
 	for i, n := range m.f.Nodes {
 		for _, found := range coded.FindAllStringSubmatch(n.Server.Log.From(since[i]), -1) {
 			if !slices.Contains(codes, found[1]) {
@@ -153,8 +214,10 @@ func (m *matrix) try(t *testing.T, x *tampering, at *fleettest.Node) {
 	made := make(chan error, 1)
 	go func() { made <- m.toggle(at) }()
 	r := m.observe(t, x, since, began, made)
-	if err := m.asDecided(false); err != nil {
-		t.Errorf("%s: %v", x.name(), err)
+	if r.is != harmless {
+		if err := m.asDecided(false); err != nil {
+			t.Errorf("%s: %v", x.name(), err)
+		}
 	}
 	m.putBack()
 	r.recovery = m.recover(t, x, at, made, since)
@@ -169,7 +232,7 @@ func (m *matrix) try(t *testing.T, x *tampering, at *fleettest.Node) {
 func (m *matrix) observe(t *testing.T, x *tampering, since []int, began time.Time, made chan error) result {
 	t.Helper()
 	r := result{tampering: x}
-	answered := false
+	answered, refused := false, fault.Code("")
 	why := errors.New("a change is not answered")
 	for end := began.Add(foundWithin); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if !answered {
@@ -177,22 +240,23 @@ func (m *matrix) observe(t *testing.T, x *tampering, since []int, began time.Tim
 			case why = <-made:
 				answered = true
 				close(made)
+				refused = fault.CodeOf(why)
 			default:
 			}
 		}
 		r.after = time.Since(began)
-		if answered && why == nil && x.expect == harmless && m.inEffect() == nil {
-			r.is, r.codes = harmless, m.told(since)
+		if answered && why == nil && x.expect == harmless && m.whole() == nil {
+			r.is, r.codes = harmless, m.told(since, refused)
 			return r
 		}
-		if r.codes = m.told(since); len(r.codes) > 0 && x.expect == told {
+		if r.codes = m.told(since, refused); len(r.codes) > 0 && x.expect == told {
 			r.is = told
 			return r
 		}
 	}
 	// It is not as it must be. Which is it?
 	if answered && why == nil {
-		why = m.inEffect()
+		why = m.whole()
 	}
 	switch {
 	case len(r.codes) > 0:
