@@ -37,8 +37,11 @@ type result struct {
 // foundWithin is how soon it must be told what has an effect.
 const foundWithin = 5 * time.Second
 
-// coded are lines of a node's log that tell a fault.
-var coded = regexp.MustCompile(`(?m)level=(?:ERROR|WARN) .*\b(E_(?:FLEET|DATABASE|STATE)_[A-Z_]+)`)
+// coded are lines of a node's log that tell a fault of the database, and telling the codes.
+var (
+	coded   = regexp.MustCompile(`(?m)level=(?:ERROR|WARN) .*\b(E_(?:FLEET|DATABASE|STATE)_[A-Z_]+)`)
+	telling = regexp.MustCompile(`^E_(?:FLEET|DATABASE|STATE)_`)
+)
 
 // complaint is a line that tells people something.
 var complaint = regexp.MustCompile(`(?m)^.*level=(?:ERROR|WARN) msg="?[a-z].*$`)
@@ -191,8 +194,8 @@ func (m *matrix) logs() (all []int) {
 
 // told gives the codes that nodes have told since, with that of an error that a command got.
 func (m *matrix) told(since []int, refused fault.Code) (codes []string) {
-	if refused != "" {
-		codes = append(codes, string(refused))
+	if code := string(refused); telling.MatchString(code) {
+		codes = append(codes, code)
 	}
 	for i, n := range m.f.Nodes {
 		for _, found := range coded.FindAllStringSubmatch(n.Server.Log.From(since[i]), -1) {
