@@ -394,6 +394,11 @@ func (f *Fleet) LightLoad(name string, keys ...string) *Load {
 	return f.load(kmsload.Options{Connections: 2 * len(f.Nodes), Keys: keys, Name: name, Pause: 100 * time.Millisecond})
 }
 
+// FullLoad is Load without pauses.
+func (f *Fleet) FullLoad(name string, keys ...string) *Load {
+	return f.load(kmsload.Options{Connections: connections, Keys: keys, Name: name})
+}
+
 func (f *Fleet) load(o kmsload.Options) *Load {
 	o.Forget, o.Client = forget, func() *kmsload.Client { return f.KMS(2 * time.Second) }
 	return &Load{kmsload.Start(o), f}
