@@ -96,7 +96,7 @@ func (l *Lifecycle) unaccepted(ctx context.Context) (h *heldState, serving bool,
 		return nil, false, fault.Errorf(fault.Conflict, "the rows of a fleet are not accepted as one node has them: restart the node, which loads them from the fleet's database; if its own machine.db does not match, take it out with holdfast fleet remove at another node, and start it with an empty state folder")
 	}
 	if h := l.service.held.Load(); h != nil {
-		if awaitsDecision(h.why) || fault.CodeOf(h.why) == fault.FleetNewer {
+		if awaitsDecision(h.why) || fault.CodeOf(h.why) == fault.FleetNewer || fault.CodeOf(h.why) == fault.FleetRemoved {
 			return nil, false, fault.Errorf(fault.Conflict, "there is no state to accept: %s", h.why)
 		}
 		return h, false, nil

@@ -99,9 +99,16 @@ func (l *Lifecycle) follow(ctx context.Context) {
 	}
 }
 
-// Branched is told that another node has another log than this one: this node does not
-// serve with what it has. It opens its rows again, by what the fleet's database has now.
-func (l *Lifecycle) Branched(why error) { l.reopen(why) }
+// Unfit is told that this node must not serve with what it has. If another node has another
+// log, it opens its rows again, by what the fleet's database has now. If it was removed from
+// the fleet, it wipes its keys, and waits to be switched off.
+func (l *Lifecycle) Unfit(why error) {
+	if fault.CodeOf(why) == fault.FleetRemoved {
+		l.outdated(why)
+		return
+	}
+	l.reopen(why)
+}
 
 // raiseSchema has the fleet use the newest schema that all its nodes know. The leader does it.
 func (l *Lifecycle) raiseSchema(ctx context.Context) {
@@ -122,8 +129,8 @@ func (l *Lifecycle) raiseSchema(ctx context.Context) {
 	}
 }
 
-// outdated stops to serve, as the fleet uses a schema that this version does not know. It is
-// tried again when the appliance is started, as after an update.
+// outdated stops to serve: the fleet uses a schema that this version does not know, or goes on
+// without this node. It is tried again when the appliance is started, as after an update.
 func (l *Lifecycle) outdated(why error) {
 	if v := l.service.live.Load(); v != nil {
 		l.hold(v.ring, l.service.health.watched(), why)

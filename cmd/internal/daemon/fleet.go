@@ -72,7 +72,7 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	n := fleet.New(fleet.Options{ID: id, Address: address, Installation: installation, Key: key, Rows: rows, Transport: calls, Hints: d.changes,
 		Grace: time.Duration(cmp.Or(d.o.Config.Fleet.Grace, config.DefaultFleetGrace)), Log: d.o.Log,
 		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
-		Report: d.report, Hold: d.appliance.Branched})
+		Report: d.report, Hold: d.appliance.Unfit})
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
@@ -87,7 +87,7 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	d.background.Go(func() { m.announce(ctx, id, address) })
 	d.background.Go(func() {
 		defer calls.Close()
-		if err := n.Enter(ctx, d.appliance.Nodes); err != nil && ctx.Err() == nil {
+		if err := n.Enter(ctx, d.appliance.Nodes); err != nil && ctx.Err() == nil && fault.CodeOf(err) != fault.FleetRemoved {
 			d.o.Log.Error("this node does not serve in the fleet", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
 		}
 		<-ctx.Done()
