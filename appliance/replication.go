@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -230,13 +231,20 @@ func (l *Lifecycle) Replication() *ReplicationState {
 
 // openNode opens the state key and the rows of a node: those of the installation that the
 // fleet's database has, or the first ones. Mine is the row of the installation that is here,
-// or err that there is none.
-func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error) error {
+// or err that there is none. Accepted says that people have accepted the rows of this machine
+// as they are.
+func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error, accepted bool) error {
 	if err == nil {
 		if err := l.replication.check(ctx, mine.ID); err != nil {
 			return err
 		}
-		return l.openStateKey(ctx, ring, mine, false)
+		if !accepted {
+			return l.openStateKey(ctx, ring, mine, false)
+		}
+		if early, err := openStateKey(ctx, ring, mine); err != nil || early != nil {
+			return cmp.Or(err, error(fault.Errorf(fault.Conflict, "the state key of this node is of an earlier release: move its fleet.db away, and start it")))
+		}
+		return l.openState(ctx, ring, mine.ID, StateOptions{}, true)
 	}
 	if fault.CodeOf(err) != fault.NotFound {
 		return err
@@ -256,7 +264,7 @@ func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installati
 	}
 	if changed {
 		l.log.Info("this node joins the installation that the fleet's database has; users who were added here before are not of it", "installation", f.Installation)
-		return l.openState(ctx, ring, f.Installation, StateOptions{}, false)
+		return l.openState(ctx, ring, f.Installation, StateOptions{}, accepted)
 	}
 	// Whoever began it has not come to the first change.
 	in := &Installation{ID: f.Installation, WrappedStateKey: f.WrappedStateKey, CreatedAt: l.stamp()}

@@ -57,7 +57,11 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	if err != nil {
 		return err
 	}
-	key, err := ring.PeerKey(installation)
+	origin, err := d.store.Origin(context.Background())
+	if err != nil {
+		return err
+	}
+	key, err := ring.PeerKey(installation, origin)
 	if err != nil {
 		return err
 	}
@@ -71,7 +75,7 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	calls := webfleet.NewClient()
 	n := fleet.New(fleet.Options{ID: id, Address: address, Installation: installation, Key: key, Rows: rows, Transport: calls, Hints: d.changes,
 		Grace: time.Duration(cmp.Or(d.o.Config.Fleet.Grace, config.DefaultFleetGrace)), Log: d.o.Log,
-		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
+		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Origin: origin, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
 		Report: d.report, Hold: d.appliance.Unfit})
 	m.mu.Lock()
 	defer m.mu.Unlock()
