@@ -97,6 +97,8 @@ type peer struct {
 	report Report
 	// calling says that a call is under way.
 	calling bool
+	// met says that it has authenticated itself; hinted that the database says it is there.
+	met, hinted bool
 }
 
 // word says that a node is at a position. Sent is when it was asked for; never if it was
@@ -239,7 +241,8 @@ func (n *Node) peer(id string) *peer {
 
 // moved takes the address that a node has given of itself.
 func (p *peer) moved(address string) {
-	if address != "" {
+	p.met = true
+	if appliance.ValidNodeAddress(address) {
 		p.address = address
 	}
 }
@@ -296,12 +299,16 @@ func (n *Node) call(to string) (*Message, time.Duration) {
 }
 
 // answer takes a call of another node, and answers it; fault.FleetMessage if it is for
-// another node.
+// another node, fault.FleetRemoved if the other was removed.
 func (n *Node) answer(m *Message) (*Message, error) {
-	if m.To != n.o.ID || m.From == n.o.ID || m.From == "" {
+	if m.To != n.o.ID || m.From == n.o.ID || !validID(m.From) {
 		return nil, fault.Errorf(fault.FleetMessage, "node %s was called as %s", n.o.ID, m.To)
 	}
 	n.lock()
+	if n.gone[m.From] {
+		n.unlock()
+		return nil, fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet", m.From)
+	}
 	p := n.peer(m.From)
 	p.answered = n.o.BootTime()
 	p.moved(m.Address)

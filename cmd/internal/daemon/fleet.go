@@ -88,7 +88,6 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	m.Take(n, d.appliance.Nodes)
 	d.background.Go(func() { rows.Run(ctx, n) })
 	d.background.Go(func() { n.Run(ctx) })
-	d.background.Go(func() { m.announce(ctx, id, address) })
 	d.background.Go(func() {
 		defer calls.Close()
 		if err := n.Enter(ctx, d.appliance.Nodes); err != nil && ctx.Err() == nil && fault.CodeOf(err) != fault.FleetRemoved {
@@ -116,25 +115,6 @@ func (m *membership) end() {
 	m.ended = true
 	m.mu.Unlock()
 	m.Leave()
-}
-
-// announceEvery is how often a node says in the database where it is.
-const announceEvery = 10 * time.Second
-
-// announce says so until ctx ends. It is a hint for those who do not know this node yet.
-func (m *membership) announce(ctx context.Context, id, address string) {
-	tick := time.NewTicker(announceEvery)
-	defer tick.Stop()
-	for {
-		if err := m.d.changes.Announce(ctx, appliance.NodeHint{ID: id, Address: address}); err != nil && ctx.Err() == nil {
-			m.d.o.Log.Debug("this node could not be announced in the fleet's database", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // report is what this node tells the others of itself.
