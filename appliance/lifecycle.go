@@ -87,7 +87,7 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) error {
 	in, err := l.store.Installation(ctx)
 	if l.replication != nil {
-		return l.openNode(ctx, ring, in, err)
+		return l.openNode(ctx, ring, in, err, false)
 	}
 	if fault.CodeOf(err) == fault.NotFound {
 		if err := l.checkTraces(ctx, ring); err != nil {

@@ -453,6 +453,35 @@ func TestPassedAfterSnapshot(t *testing.T) {
 	}
 }
 
+// TestOrigin: all nodes of a log know its first change, however long ago that was, and no
+// other log of the installation has it.
+func TestOrigin(t *testing.T) {
+	a, other := founded(t), founded(t)
+	origin := storetest.Got(a.Origin(t.Context()))(t)
+	if again := storetest.Got(other.Origin(t.Context()))(t); len(origin) != 64 || again == origin {
+		t.Errorf("two logs begin with %q and %q", origin, again)
+	}
+	for i := range 3 {
+		storetest.Must(t, a.CreateKeyStore(t.Context(), store(i+1)))
+	}
+	_ = storetest.Got(a.KeepSnapshot(t.Context()))(t)
+	b := a.peer(t).opened(t)
+	later := &taken{at: appliance.Position{Number: keptPositions + 3, Digest: origin}, body: []byte{1}}
+	storetest.Must(t, b.writer.doOnce(t.Context(), func(c *conn) error { return b.writer.live.Load().replica.keep(c, later) }))
+	for _, n := range []*node{a, b} {
+		if got := storetest.Got(n.Origin(t.Context()))(t); got != origin {
+			t.Errorf("a node of the log says that it begins with %q", got)
+		}
+	}
+	if _, err := b.Passed(t.Context(), appliance.Position{Number: 2}); fault.CodeOf(err) != fault.NotFound {
+		t.Errorf("what is further back is kept: %v", err)
+	}
+	b.CloseState()
+	if _, err := b.Origin(t.Context()); fault.CodeOf(err) != fault.Locked {
+		t.Errorf("closed: %v", err)
+	}
+}
+
 // TestGoodRowsStay: rows that match their manifest are not given up for an earlier snapshot,
 // whatever the log shows.
 func TestGoodRowsStay(t *testing.T) {
