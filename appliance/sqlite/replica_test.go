@@ -233,7 +233,7 @@ func TestLogLosesChanges(t *testing.T) {
 	a.CloseState()
 	b.CloseState()
 	_, err := a.peer(t).OpenState(t.Context(), storetest.StateOptions())
-	storetest.Wants(t, err, fault.StateUnsealed, "no change")
+	storetest.Wants(t, err, fault.FleetFounding, "no change")
 }
 
 // TestForeignChange: a change that no node has made, or one that was moved, cut, put back
