@@ -63,6 +63,13 @@ func changeBinding(number uint64, before string) appliance.Binding {
 	return appliance.Binding{Purpose: "change", Fields: []string{strconv.FormatUint(number, 10), before}}
 }
 
+// MadeFirst says whether the first change of a log was made by the installation whose key it
+// is: fault.FleetLog.
+func MadeFirst(key appliance.ManifestKey, sealed []byte) error {
+	_, err := (&replica{key: key, at: begunAt}).open(sealed)
+	return err
+}
+
 // after gives the position of a change that comes after this one.
 func after(p appliance.Position, body []byte) appliance.Position {
 	before, _ := hex.DecodeString(p.Digest)

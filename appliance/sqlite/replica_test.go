@@ -264,7 +264,7 @@ func TestLogLosesChanges(t *testing.T) {
 	a.CloseState()
 	b.CloseState()
 	_, err := a.peer(t).OpenState(t.Context(), storetest.StateOptions())
-	storetest.Wants(t, err, fault.StateUnsealed, "no change")
+	storetest.Wants(t, err, fault.FleetFounding, "no change")
 }
 
 // TestLostChangesAreTold: a log that has lost changes is told by a code, each time.
