@@ -334,7 +334,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		do       func(context.Context)
 	}{
 		{time.Second, l.KeepLease},
-		{time.Second, l.service.Recover},
 		{auditHeadEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, false) }},
 		{anchorEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, true) }},
 		{lookEvery, func(context.Context) { l.time.look() }},
@@ -342,6 +341,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	} {
 		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
+	apart.Go(func() { l.service.recovery(ctx) })
 	if r := l.replication; r != nil {
 		apart.Go(func() { l.follow(ctx) })
 		apart.Go(func() { every(ctx, snapshotEvery, l.snapshot) })

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/ed25519"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -25,24 +24,44 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/consoletest"
 	"holdfast/cmd/internal/kmsload"
 	"holdfast/web/console/browsertest"
 	"holdfast/xks/xkstest"
 )
 
-// open opens a browser for the appliance's console.
+// browser opens a browser for the console: of the appliance, or of all nodes.
 func (p *process) browser() *browsertest.Browser {
 	p.t.Helper()
-	_, port, err := net.SplitHostPort(strings.TrimPrefix(p.dev.ConsoleURL, "https://"))
-	if err != nil {
-		p.t.Fatal(err)
+	if p.console == nil {
+		_, port, err := net.SplitHostPort(strings.TrimPrefix(p.dev.ConsoleURL, "https://"))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		nodes := []string{net.JoinHostPort("127.0.0.1", port)}
+		if at := administrators.FindAllStringSubmatch(p.printed, -1); at != nil {
+			nodes = nil
+			for _, m := range at {
+				nodes = append(nodes, m[1])
+			}
+		}
+		p.console = consoletest.New(p.t, p.dev.ConsoleURL, nodes...)
 	}
-	c, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}) //nolint:gosec // to learn the certificate
-	if err != nil {
-		p.t.Fatal(err)
+	return p.console.Browser()
+}
+
+// administrators is where the nodes of a fleet listen for them, as it is printed.
+var administrators = regexp.MustCompile(`(?m)^node \d .* administrators' port (\S+);`)
+
+// startConsole starts what a test looks at in a browser: an appliance, or a fleet.
+func startConsole(t *testing.T, dir string) *process {
+	t.Helper()
+	n := consoletest.Nodes(t)
+	if n == 1 {
+		return start(t, dir)
 	}
-	defer c.Close()
-	return browsertest.Start(p.t, p.dev.ConsoleURL, c.ConnectionState().PeerCertificates[0])
+	p := startIn(t, filepath.Join(dir, fleetFolder), dir, "--nodes", strconv.Itoa(n))
+	return p
 }
 
 // shown is what follows a label on a page.
@@ -100,7 +119,7 @@ func setUp(t *testing.T, p *process) *browsertest.Browser {
 // TestConsole goes from the setup code to everything that administrators do, in a
 // real browser against the real appliance.
 func TestConsole(t *testing.T) {
-	p := start(t, t.TempDir())
+	p := startConsole(t, t.TempDir())
 	b := setUp(t, p)
 	if _, err := os.Stat(filepath.Join(filepath.Dir(p.dev.AdminSocket), "state", "setup-code")); err == nil {
 		t.Error("the setup code is still there, and there is an administrator")

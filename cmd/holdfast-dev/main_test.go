@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/cmd/internal/consoletest"
 	"holdfast/cmd/internal/kmsload"
 	"holdfast/web"
 	"holdfast/web/operation"
@@ -59,6 +60,7 @@ type process struct {
 	// printed is what it printed up to the line "Serving".
 	printed string
 	dev     devFile
+	console *consoletest.Console // nil until a browser was opened
 }
 
 func start(t *testing.T, dir string, args ...string) *process {

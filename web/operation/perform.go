@@ -48,8 +48,10 @@ type Options struct {
 	// Settings has which operations need a second person.
 	Settings approval.Settings
 	Activity *activity.Recorder
-	Site     Site
-	Log      *slog.Logger
+	// ActivityPeers has what other nodes have counted; nil if there is no fleet.
+	ActivityPeers ActivityPeers
+	Site          Site
+	Log           *slog.Logger
 	// Recorded, if given, is called when a change is on record, before it is answered.
 	Recorded func(ctx context.Context) error
 	// Still gives a caller as they are now, as [identity.Directory.Still] does, which it is

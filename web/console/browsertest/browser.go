@@ -52,13 +52,18 @@ type Browser struct {
 }
 
 // Start starts a browser for a server at the origin, "https://localhost:PORT",
-// with the certificate. It fails if there is no chromium.
-func Start(t testing.TB, origin string, certificate *x509.Certificate) *Browser {
+// with the certificate. What it asks the origin for goes to the address, host:port; to the
+// origin's own if that is empty. It fails if there is no chromium.
+func Start(t testing.TB, origin, address string, certificate *x509.Certificate) *Browser {
 	t.Helper()
+	names := "MAP localhost 127.0.0.1"
+	if address != "" {
+		names = "MAP " + strings.TrimPrefix(origin, "https://") + " " + address + "," + names
+	}
 	spki := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox,
 		chromedp.Flag("ignore-certificate-errors-spki-list", base64.StdEncoding.EncodeToString(spki[:])),
-		chromedp.Flag("host-resolver-rules", "MAP localhost 127.0.0.1"),
+		chromedp.Flag("host-resolver-rules", names),
 		chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1280, 900))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
