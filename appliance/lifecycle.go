@@ -323,8 +323,6 @@ const (
 func (l *Lifecycle) Run(ctx context.Context) {
 	probe := time.NewTicker(min(probeEvery, l.service.lease.length/4))
 	defer probe.Stop()
-	minute := time.NewTicker(lastUsedEvery)
-	defer minute.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
 	l.time.look()
@@ -342,6 +340,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
 	apart.Go(func() { l.service.recovery(ctx) })
+	apart.Go(func() { l.service.keepLastUsed(ctx) })
 	if r := l.replication; r != nil {
 		apart.Go(func() { l.follow(ctx) })
 		apart.Go(func() { every(ctx, snapshotEvery, l.snapshot) })
@@ -363,8 +362,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			if !l.service.Locked() {
 				l.service.health.probe(ctx, l.log)
 			}
-		case <-minute.C:
-			l.service.storeLastUsed(ctx)
 		case <-deletion.C:
 			l.lead(ctx)
 		}

@@ -39,6 +39,7 @@ var consolePages = []struct{ name, path string }{
 	{"audit", "/audit"},
 	{"audit-record", "/audit/10"},
 	{"hsms", "/hsms"},
+	{"fleet", "/fleet"},
 	{"users", "/users"},
 	{"approvals", "/approvals"},
 	{"state", "/state?verify=1"},

@@ -2,7 +2,8 @@
 // administrators' listener, and the clients that call them. Messages authenticate
 // themselves (package holdfast/appliance/fleet), so neither end asks for more. It also has
 // what nodes ask: for the audit logs of others ([Logs]), for requests of their quotas
-// ([Quotas]), and for what they have counted of KMS's requests ([Activities]).
+// ([Quotas]), for what they
+// have counted of KMS's requests ([Activities]), and for evidence ([Attestations]).
 package fleet
 
 import (

@@ -211,11 +211,22 @@ func (b *Browser) Has(texts ...string) {
 // Until loads the page again until it shows the text.
 func (b *Browser) Until(text string) {
 	b.t.Helper()
+	b.until(text, true)
+}
+
+// UntilGone loads the page again until it does not show the text any more.
+func (b *Browser) UntilGone(text string) {
+	b.t.Helper()
+	b.until(text, false)
+}
+
+func (b *Browser) until(text string, want bool) {
+	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	for !strings.Contains(strings.ToLower(b.Text()), strings.ToLower(text)) {
+	for strings.Contains(strings.ToLower(b.Text()), strings.ToLower(text)) != want {
 		if ctx.Err() != nil {
-			b.t.Fatalf("%s never shows %q: %s", b.Path(), text, b.Text())
+			b.t.Fatalf("%s shows %q: never %v: %s", b.Path(), text, want, b.Text())
 		}
 		b.Open(b.Path())
 	}
