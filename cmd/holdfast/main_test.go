@@ -352,7 +352,7 @@ func cmdKMS(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	a := k.Read(res)
 	if want := append(slices.Clone(args[1:]), "")[0]; strconv.Itoa(a.Status) != args[0] || a.ErrorName() != want {
-		ts.Fatalf("%s: got %d %s", path, a.Status, a.Text)
+		ts.Fatalf("%s: got %d %s\n%s", path, a.Status, a.Text, s.server.Log)
 	}
 	switch {
 	case a.Status != 200:

@@ -109,6 +109,33 @@ func (m *membership) Leave() {
 	m.Seat.Leave()
 }
 
+const (
+	// entersWithin is how long a boot waits until its node serves in the fleet. Nodes that
+	// are there acknowledge it at once; for a silent one it takes up to fleet.grace, and the
+	// boot says meanwhile that the node joins.
+	entersWithin = 10 * time.Second
+	entryEvery   = 10 * time.Millisecond
+)
+
+// awaitEntry waits until this node serves, or says why it never will, for at most
+// [entersWithin].
+func (m *membership) awaitEntry(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, entersWithin)
+	defer stop()
+	tick := time.NewTicker(entryEvery)
+	defer tick.Stop()
+	for {
+		if code := fault.CodeOf(m.Fresh()); code != fault.FleetJoining && code != fault.FleetStale {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 // end leaves for good: the work of a node ends by nothing else.
 func (m *membership) end() {
 	m.mu.Lock()
