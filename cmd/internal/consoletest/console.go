@@ -40,30 +40,67 @@ func Nodes(t testing.TB) int {
 // Console is the console of an appliance, or of a fleet.
 type Console struct {
 	t testing.TB
-	// origin is what the browser has, and address where it connects; none if empty.
+	// origin is what the browser has, and address where it connects; the origin's if empty.
 	origin, address string
 	certificate     *x509.Certificate
+	balancer        *balancer.Balancer // nil for one appliance
+	known           chan string        // the nodes that the balancer knows
 
 	mu     sync.Mutex
-	served map[string]int // pages, by node
+	served map[string]int // requests, by node; of each that was added
 }
 
-// New gives the console at the origin, "https://HOST:PORT". The nodes are where appliances
-// listen for administrators, host:port: as many as [Nodes] says. With more than one, what the
-// browser asks the origin for goes through a balancer, each request to another node.
+// New gives the console at the origin, "https://HOST:PORT"; an empty one is that of the
+// console itself. Nodes are where appliances listen for administrators, host:port; with
+// [Console.Join] there must be as many as [Nodes] says. What the browser asks a fleet for goes
+// through a balancer, each request to another node.
 func New(t testing.TB, origin string, nodes ...string) *Console {
 	t.Helper()
-	if want := Nodes(t); len(nodes) != want {
-		t.Fatalf("the console has %d nodes, and %s says %d", len(nodes), Variable, want)
+	if Nodes(t) == 1 {
+		return one(t, origin, nodes[0])
 	}
+	c := open(t, origin)
+	c.known, c.served = make(chan string, 100), map[string]int{}
+	c.balancer = balancer.New(balancer.Options{TLS: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // they are the test's own
+		Every: 50 * time.Millisecond, Changed: func(node string, _ balancer.Health) { c.known <- node }})
+	t.Cleanup(c.balancer.Close)
+	requests := c.balancer.Requests(0, c.count)
+	t.Cleanup(requests.Close)
+	front := httptest.NewTLSServer(requests)
+	t.Cleanup(front.Close)
+	c.address, c.certificate = front.Listener.Addr().String(), front.Certificate()
+	if c.origin == "" {
+		c.origin = "https://" + c.address
+	}
+	c.Join(nodes...)
+	return c
+}
+
+// Alone gives the console of one appliance also where others have fleets, and why.
+func Alone(t testing.TB, origin, node, why string) *Console {
+	t.Helper()
+	if Nodes(t) > 1 {
+		t.Logf("%s looks at one appliance alone: %s", t.Name(), why)
+	}
+	return one(t, origin, node)
+}
+
+func one(t testing.TB, origin, node string) *Console {
+	t.Helper()
+	c := open(t, origin)
+	c.certificate = presented(t, node)
+	if c.origin == "" {
+		c.origin = "https://" + node
+	}
+	return c
+}
+
+func open(t testing.TB, origin string) *Console {
+	t.Helper()
 	if name, _, _ := strings.Cut(t.Name(), "/"); !strings.Contains(name, "Console") {
 		t.Fatal(`a test that opens the console in a browser has "Console" in its name: make test-fleet runs those`)
 	}
-	c := &Console{t: t, origin: origin, certificate: presented(t, nodes[0]), served: map[string]int{}}
-	if len(nodes) > 1 {
-		c.balance(nodes)
-	}
-	return c
+	return &Console{t: t, origin: origin}
 }
 
 // presented gives the certificate that a server presents.
@@ -77,44 +114,47 @@ func presented(t testing.TB, address string) *x509.Certificate {
 	return c.ConnectionState().PeerCertificates[0]
 }
 
-// balance puts the balancer in front of the nodes, and waits until it knows them.
-func (c *Console) balance(nodes []string) {
+// Join has more nodes behind the balancer.
+func (c *Console) Join(nodes ...string) {
 	c.t.Helper()
-	roots := x509.NewCertPool()
 	for _, address := range nodes {
-		roots.AddCert(presented(c.t, address))
-	}
-	asked := make(chan bool, 100)
-	b := balancer.New(balancer.Options{TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, Changed: func(string, balancer.Health) { asked <- true }})
-	c.t.Cleanup(b.Close)
-	requests := b.Requests(0, c.count)
-	c.t.Cleanup(requests.Close)
-	for _, address := range nodes {
-		b.Put(balancer.Node{Name: address, Addresses: []string{address}, Health: address})
+		c.mu.Lock()
+		c.served[address] = 0
+		c.mu.Unlock()
+		c.balancer.Put(balancer.Node{Name: address, Addresses: []string{address}, Health: address})
 	}
 	for range nodes {
 		select {
-		case <-asked:
+		case <-c.known:
 		case <-time.After(time.Minute):
 			c.t.Fatal("a node does not answer")
 		}
 	}
-	front := httptest.NewTLSServer(requests)
-	c.t.Cleanup(front.Close)
-	c.address, c.certificate = front.Listener.Addr().String(), front.Certificate()
-	c.t.Cleanup(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if len(c.served) != len(nodes) {
-			c.t.Errorf("of %d nodes %d have answered: %v", len(nodes), len(c.served), c.served)
-		}
-	})
 }
 
 func (c *Console) count(node string, _ *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.served[node]++
+}
+
+// AllServed fails the test unless as many nodes as [Nodes] says have answered requests.
+func (c *Console) AllServed() {
+	c.t.Helper()
+	if c.balancer == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, requests := range c.served {
+		if requests > 0 {
+			n++
+		}
+	}
+	if n != Nodes(c.t) {
+		c.t.Errorf("%d nodes have answered, and not %d: %v", n, Nodes(c.t), c.served)
+	}
 }
 
 // Browser opens a browser for the console.
