@@ -24,12 +24,42 @@ type node struct {
 
 func newNode(t *testing.T, log *changelogtest.Memory) *node {
 	t.Helper()
-	s, err := Open(context.Background(), filepath.Join(t.TempDir(), "fleet.db"), Options{})
+	return &node{openNew(t, filepath.Join(t.TempDir(), "fleet.db"), latest), log}
+}
+
+// empty makes an empty database of a schema.
+func empty(schema int64) func(path string) error {
+	return storetest.Template(func(path string) error {
+		s, err := Open(context.Background(), path, Options{schema: schema})
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	})
+}
+
+var empties = struct {
+	sync.Mutex
+	bySchema map[int64]func(path string) error
+}{bySchema: map[int64]func(path string) error{}}
+
+// openNew opens a database, which a release of that schema makes if it is not there.
+func openNew(t *testing.T, path string, schema int64) *DB {
+	t.Helper()
+	empties.Lock()
+	create := empties.bySchema[schema]
+	if create == nil {
+		create = empty(schema)
+		empties.bySchema[schema] = create
+	}
+	empties.Unlock()
+	storetest.Must(t, create(path))
+	s, err := Open(context.Background(), path, Options{schema: schema})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return &node{s, log}
+	return s
 }
 
 func (n *node) OpenState(ctx context.Context, o appliance.StateOptions) (*appliance.StateReport, error) {
