@@ -1,6 +1,7 @@
 # make run    try Holdfast on this machine; ARGS='--nodes 3' for a fleet
 # make test   everything that CI runs
-# make bench  measure, and write bench.json; make bench-console for the console's pages
+# make bench  measure, and write bench.json; make bench-console for the console's pages, bench-fleet
+#             for a fleet
 # make build  bin/holdfast, bin/holdfastd and bin/holdfast-dev; manual pages and completions in build
 # make cross  the tool holdfast for each platform that it is for, in build/cross
 # make generate     what templ makes of *.templ, and docs/codes.md of the registry of codes
@@ -21,7 +22,7 @@ LDFLAGS := -X holdfast/cmd/internal/version.Version=$(VERSION)
 # its own deadline for a failure.
 FUZZTIME ?= 10000x
 
-.PHONY: run build man completion cross test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
+.PHONY: run build man completion cross test bench bench-console bench-fleet generate screenshots install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
   image image-test image-lock packer-local cfn-lint install-image-packages install-image-test-packages
 
 run: install-packages build
@@ -144,13 +145,18 @@ unit:
 	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 20m ./...
 	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment)' ./appliance
 
-# The model of a fleet, in as many schedules as it is to stand: it takes two minutes. Then a
-# fleet of real processes, which are killed, paused and cut off.
+# The model of a fleet, in as many schedules as it is to stand. Then a fleet of real processes,
+# which are killed, paused and cut off, and whose database is tampered with.
 test-fleet: install-packages
 	@.ci/install-packages pgbouncer postgresql
 	go test -count=1 -timeout 20m -run '^(TestModel|TestMutants)$$' -v ./appliance/fleet -schedules 100000
 	go vet -tags fleet ./cmd/internal/fleettest
 	HOLDFAST_TEST_PACKAGES=1 go test -tags fleet -count=1 -timeout 20m -v ./cmd/internal/fleettest
+
+# Throughput through a balancer with 1, 2 and 3 nodes, in turns.
+bench-fleet: install-packages
+	@.ci/install-packages pgbouncer postgresql
+	go test -tags fleet -run xxx -bench Nodes -benchtime 3x ./cmd/internal/fleettest
 
 # Each parser of foreign bytes, for a short time.
 fuzz:
