@@ -254,7 +254,7 @@ func TestReopenedNodeSaysWhy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFleetBed()
 			a, client := f.served(t)
-			a.Appliance.Branched(why)
+			a.Appliance.Unfit(why)
 			if _, err := client.Call(appliancetest.Encrypt("k", "plain")); fault.CodeOf(err) != fault.Locked || !strings.Contains(err.Error(), string(fault.CodeOf(why))) || strings.Contains(err.Error(), "HSM") {
 				t.Errorf("%v", err)
 			}

@@ -30,11 +30,13 @@ type Service struct {
 	reload sync.Mutex
 	// recovering is held by the attempt to bring back what is out of service.
 	recovering sync.Mutex
-	live       atomic.Pointer[view] // nil while locked
-	keys       *keyCache
-	used       lastUsed
-	quotas     *quota.Pool // nil for an appliance that is alone
-	health     healthMonitor
+	// arrival wakes it for a key store that another node has made.
+	arrival chan struct{}
+	live    atomic.Pointer[view] // nil while locked
+	keys    *keyCache
+	used    lastUsed
+	quotas  *quota.Pool // nil for an appliance that is alone
+	health  healthMonitor
 
 	installation func() InstallationState
 	state        func(ctx context.Context) *StateStatus
@@ -71,9 +73,13 @@ func (v *view) add(e *Endpoint) {
 	v.byID[e.store.ID] = e
 }
 
-// retire wipes the credentials that the next view does not have.
+// retire wipes the credentials that the next view does not have, and ends the waiting for
+// what is not about to be opened any more.
 func (v *view) retire(next *view) {
 	for id, e := range v.byID {
+		if n := next.byID[id]; e.opening != nil && (n == nil || n.opening != e.opening) {
+			close(e.opening)
+		}
 		for accessKeyID, c := range e.credentials {
 			if n := next.byID[id]; n == nil || n.credentials[accessKeyID] != c {
 				c.unlocked.Wipe()

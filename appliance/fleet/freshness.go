@@ -26,11 +26,12 @@ func (n *Node) stale() error {
 	if held := n.held.Load(); held != nil {
 		return held
 	}
+	if n.isRemoved(n.o.ID) {
+		return n.removed()
+	}
 	n.lock()
 	defer n.unlock()
 	switch state := n.self.State; {
-	case state == appliance.NodeLeaving:
-		return fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet", n.o.ID)
 	case !state.Serves():
 		return fault.Errorf(fault.FleetJoining, "node %s has not joined the fleet yet", n.o.ID)
 	}

@@ -31,6 +31,8 @@ type site struct {
 	noToken bool
 	// ground makes that of a node; nil for one that tests lead by the fields above.
 	ground func(a *at) Ground
+	hints  appliance.NodeHints
+	called map[string]int // addresses; guarded by mu
 	nodes  map[string]*at
 	began  time.Time
 	leader appliance.LeaderRow
@@ -63,7 +65,7 @@ func newSite(t *testing.T, ids ...string) *site {
 }
 
 func emptySite() *site {
-	return &site{schemas: map[string]int64{}, down: map[string]bool{}, rely: map[string]bool{}, nodes: map[string]*at{}, began: time.Now()}
+	return &site{schemas: map[string]int64{}, down: map[string]bool{}, rely: map[string]bool{}, called: map[string]int{}, nodes: map[string]*at{}, began: time.Now()}
 }
 
 // found begins the log with nodes that serve, and starts them.
@@ -85,7 +87,7 @@ func (s *site) start(t *testing.T, id string) *at {
 	if s.ground == nil {
 		s.ground = func(a *at) Ground { return token{s, a.id} }
 	}
-	a.Node = New(Options{ID: id, Address: id, Installation: "installation", Key: &key, Rows: a, Transport: network{s, id}, Ground: s.ground(a), Grace: grace,
+	a.Node = New(Options{ID: id, Address: id, Installation: "installation", Key: &key, Rows: a, Transport: network{s, id}, Ground: s.ground(a), Grace: grace, Hints: s.hints,
 		BootTime: func() time.Duration {
 			a.mu.Lock()
 			defer a.mu.Unlock()
@@ -231,6 +233,7 @@ type network struct {
 // Call implements [Transport].
 func (l network) Call(ctx context.Context, address string, message []byte) ([]byte, error) {
 	l.site.mu.Lock()
+	l.site.called[address]++
 	to := l.site.nodes[address]
 	silent := to == nil || l.site.down[address] || l.site.down[l.from]
 	l.site.mu.Unlock()

@@ -53,7 +53,7 @@ const (
 	// when an appliance becomes a node, nodes begin with a snapshot of them.
 	inFirstChange = 10000
 	// keptTaken is how many of the newest changes are kept here, and keptPositions of how many
-	// it is known which they were.
+	// it is known which they were. Which the first one was is known for good.
 	keptTaken     = 1024
 	keptPositions = 16384
 )
@@ -64,6 +64,13 @@ var errOvertaken = errors.New("another node was faster")
 // A sealed change begins with the digest of the one before it, in the clear.
 func changeBinding(number uint64, before string) appliance.Binding {
 	return appliance.Binding{Purpose: "change", Fields: []string{strconv.FormatUint(number, 10), before}}
+}
+
+// MadeFirst says whether the first change of a log was made by the installation whose key it
+// is: fault.FleetLog.
+func MadeFirst(key appliance.ManifestKey, sealed []byte) error {
+	_, err := (&replica{key: key, at: begunAt}).open(sealed)
+	return err
 }
 
 // after gives the position of a change that comes after this one.
@@ -166,7 +173,7 @@ func (r *replica) keep(c *conn, t *taken) error {
 	if _, err = c.exec(`UPDATE taken_changes SET body = x'' WHERE number = ?`, int64(t.at.Number)-keptTaken); err != nil {
 		return err
 	}
-	_, err = c.exec(`DELETE FROM taken_changes WHERE number <= ?`, int64(t.at.Number)-keptPositions)
+	_, err = c.exec(`DELETE FROM taken_changes WHERE number > 1 AND number <= ?`, int64(t.at.Number)-keptPositions)
 	return err
 }
 

@@ -164,39 +164,15 @@ func (f *Fleet) trust(n *Node) {
 func (f *Fleet) listen() {
 	f.Balancer = balancer.New(balancer.Options{TLS: f.tls()})
 	f.t.Cleanup(f.Balancer.Close)
-	f.XKS, f.Admin = f.serve(f.Balancer, 0), f.serve(f.Balancer, 1)
-}
-
-// serve has a balancer listen for that address of its nodes, and gives where.
-func (f *Fleet) serve(b *balancer.Balancer, address int) string {
-	f.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		f.t.Fatal(err)
+	for i, address := range []*string{&f.XKS, &f.Admin} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		*address = l.Addr().String()
+		f.t.Cleanup(func() { _ = l.Close() }) // nothing is lost with it
+		go func() { _ = f.Balancer.Serve(l, i) }()
 	}
-	f.t.Cleanup(func() { _ = l.Close() }) // nothing is lost with it
-	go func() { _ = b.Serve(l, address) }()
-	return l.Addr().String()
-}
-
-// Through has a load go for a time through a balancer of its own, to the first nodes alone.
-func (f *Fleet) Through(nodes int, o kmsload.Options, d time.Duration) kmsload.Report {
-	f.t.Helper()
-	b := balancer.New(balancer.Options{TLS: f.tls()})
-	defer b.Close()
-	for _, n := range f.Nodes[:nodes] {
-		b.Put(n.balanced())
-		n.Await("is ready", func() bool { return b.Health(n.Name) == balancer.Ready })
-	}
-	at := f.serve(b, 0)
-	o.Client = func() *kmsload.Client { return f.client(at, 10*time.Second) }
-	load := kmsload.Start(o)
-	time.Sleep(d)
-	return load.Stop()
-}
-
-func (n *Node) balanced() balancer.Node {
-	return balancer.Node{Name: n.Name, Addresses: []string{n.Server.XKS, n.Server.Admin}, Health: n.Server.Admin}
 }
 
 func (f *Fleet) tls() *tls.Config { return &tls.Config{RootCAs: f.Roots, MinVersion: tls.VersionTLS12} }
@@ -260,7 +236,7 @@ func (n *Node) Start() {
 	t.Helper()
 	n.Server = n.Site.Start(t)
 	n.ToNode.To(n.Server.Admin)
-	n.fleet.Balancer.Put(n.balanced())
+	n.fleet.Balancer.Put(balancer.Node{Name: n.Name, Addresses: []string{n.Server.XKS, n.Server.Admin}, Health: n.Server.Admin})
 	n.Await("is ready", func() bool { return n.fleet.Balancer.Health(n.Name) == balancer.Ready })
 }
 
@@ -416,6 +392,11 @@ func (f *Fleet) Load(name string, keys ...string) *Load {
 // LightLoad is Load for a test that takes long, or runs beside others.
 func (f *Fleet) LightLoad(name string, keys ...string) *Load {
 	return f.load(kmsload.Options{Connections: 2 * len(f.Nodes), Keys: keys, Name: name, Pause: 100 * time.Millisecond})
+}
+
+// FullLoad is Load without pauses.
+func (f *Fleet) FullLoad(name string, keys ...string) *Load {
+	return f.load(kmsload.Options{Connections: connections, Keys: keys, Name: name})
 }
 
 func (f *Fleet) load(o kmsload.Options) *Load {
