@@ -145,8 +145,8 @@ unit:
 	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 20m ./...
 	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment)' ./appliance
 
-# The model of a fleet, in as many schedules as it is to stand: it takes two minutes. Then a
-# fleet of real processes, which are killed, paused and cut off.
+# The model of a fleet, in as many schedules as it is to stand. Then a fleet of real processes,
+# which are killed, paused and cut off, and whose database is tampered with.
 test-fleet: install-packages
 	@.ci/install-packages pgbouncer postgresql
 	go test -count=1 -timeout 20m -run '^(TestModel|TestMutants)$$' -v ./appliance/fleet -schedules 100000
