@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"bytes"
 	"encoding/hex"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/attest"
 	web "holdfast/web/fleet"
+	"holdfast/web/operation"
 	"holdfast/web/webtest"
 )
 
@@ -47,6 +49,43 @@ func TestActivitiesOfNodes(t *testing.T) {
 	}
 	if _, err := nodes[0].calls.Ask(t.Context(), "b", "activity", []byte("1441")); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("more minutes than there are: %v", err)
+	}
+}
+
+// verifier is a log that is verified as it says.
+type verifier struct{ by string }
+
+func (v *verifier) Verify(by string) operation.Verification {
+	v.by = by
+	return v.Verification()
+}
+
+func (v *verifier) Verification() operation.Verification {
+	return operation.Verification{Running: v.by != "", By: v.by, Node: "what it calls itself"}
+}
+
+// TestVerificationsOfNodes: each node verifies its log for whom one of them asks, and what it
+// found is had of all; that nothing is known of one is told.
+func TestVerificationsOfNodes(t *testing.T) {
+	nodes := newFleet(t, "a", "b", "c")
+	var all []*web.Verifications
+	var own []*verifier
+	for _, m := range nodes {
+		c, v := web.NewVerifications(m.logs), &verifier{}
+		c.Give(v)
+		all, own = append(all, c), append(own, v)
+	}
+	const long = 200
+	if got := all[0].Verify(t.Context(), strings.Repeat("x", long)); len(got) != 2 || got[0].Node != "b" || got[1].Node != "c" || !got[0].Running || len(own[1].by) >= long || own[0].by != "" {
+		t.Errorf("%+v", got)
+	}
+	if got := all[0].Verify(t.Context(), "alice"); got[1].By != "alice" {
+		t.Errorf("%+v", got)
+	}
+	nodes[2].server.Close()
+	got := all[1].Verifications(t.Context())
+	if len(got) != 2 || got[0].Node != "a" || got[0].Running || got[0].Unknown != "" || got[1].Node != "c" || got[1].Unknown == "" {
+		t.Errorf("%+v", got)
 	}
 }
 
