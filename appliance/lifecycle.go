@@ -87,7 +87,7 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) error {
 	in, err := l.store.Installation(ctx)
 	if l.replication != nil {
-		return l.openNode(ctx, ring, in, err)
+		return l.openNode(ctx, ring, in, err, false)
 	}
 	if fault.CodeOf(err) == fault.NotFound {
 		if err := l.checkTraces(ctx, ring); err != nil {
@@ -271,14 +271,15 @@ func (l *Lifecycle) Lock() {
 	l.lock()
 }
 
-// suspend locks what is unlocked now, until KeepLease can unlock it again.
-func (l *Lifecycle) suspend(v *view) bool {
+// suspend locks what is unlocked now, until KeepLease can unlock it again. Why is nil if the
+// lease has run out.
+func (l *Lifecycle) suspend(v *view, why error) bool {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
 	if l.service.live.Load() != v {
 		return false // somebody has locked it meanwhile, or opened it again
 	}
-	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched()})
+	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched(), why: why})
 	l.lock()
 	return true
 }

@@ -1,6 +1,8 @@
 package appliance
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -61,6 +63,38 @@ func (r *replication) founding(ctx context.Context) (f *Founding, changed bool, 
 	return f, newest > 0, err
 }
 
+// found begins the installation that this node has; it is no error if it was begun already.
+func (r *replication) found(ctx context.Context, f *Founding) error {
+	err := r.log.Found(ctx, f)
+	if fault.CodeOf(err) != fault.Exists {
+		return err
+	}
+	there, failed := r.log.Founding(ctx)
+	if failed != nil {
+		return failed
+	}
+	if there.Installation == f.Installation && bytes.Equal(there.WrappedStateKey, f.WrappedStateKey) {
+		return nil
+	}
+	return err
+}
+
+// unbegun says that the database, in which no installation was begun, has no change either:
+// fault.FleetFounding.
+func (r *replication) unbegun(ctx context.Context) error {
+	newest, err := r.log.Newest(ctx)
+	if err == nil && newest > 0 {
+		err = UnfinishedMove()
+	}
+	return err
+}
+
+// UnfinishedMove is the error of a fleet's database that has changes, and no installation was
+// begun: fault.FleetFounding.
+func UnfinishedMove() error {
+	return fault.Errorf(fault.FleetFounding, "the fleet's database has rows that holdfastd state move has not finished to move there: this node joins when that is done; if it does not run any more, run it again on the machine that it ran on")
+}
+
 // check says whether the database is that of the installation whose rows are here.
 func (r *replication) check(ctx context.Context, installation string) error {
 	f, _, err := r.founding(ctx)
@@ -99,9 +133,16 @@ func (l *Lifecycle) follow(ctx context.Context) {
 	}
 }
 
-// Branched is told that another node has another log than this one: this node does not
-// serve with what it has. It opens its rows again, by what the fleet's database has now.
-func (l *Lifecycle) Branched(why error) { l.reopen(why) }
+// Unfit is told that this node must not serve with what it has. If another node has another
+// log, it opens its rows again, by what the fleet's database has now. If it was removed from
+// the fleet, it wipes its keys, and waits to be switched off.
+func (l *Lifecycle) Unfit(why error) {
+	if fault.CodeOf(why) == fault.FleetRemoved {
+		l.outdated(why)
+		return
+	}
+	l.reopen(why)
+}
 
 // raiseSchema has the fleet use the newest schema that all its nodes know. The leader does it.
 func (l *Lifecycle) raiseSchema(ctx context.Context) {
@@ -122,8 +163,8 @@ func (l *Lifecycle) raiseSchema(ctx context.Context) {
 	}
 }
 
-// outdated stops to serve, as the fleet uses a schema that this version does not know. It is
-// tried again when the appliance is started, as after an update.
+// outdated stops to serve: the fleet uses a schema that this version does not know, or goes on
+// without this node. It is tried again when the appliance is started, as after an update.
 func (l *Lifecycle) outdated(why error) {
 	if v := l.service.live.Load(); v != nil {
 		l.hold(v.ring, l.service.health.watched(), why)
@@ -137,7 +178,7 @@ func (l *Lifecycle) reopen(why error) {
 	if v == nil {
 		return
 	}
-	if l.suspend(v) {
+	if l.suspend(v, why) {
 		l.log.Error("the rows of this node are opened again", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
 	}
 }
@@ -223,13 +264,20 @@ func (l *Lifecycle) Replication() *ReplicationState {
 
 // openNode opens the state key and the rows of a node: those of the installation that the
 // fleet's database has, or the first ones. Mine is the row of the installation that is here,
-// or err that there is none.
-func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error) error {
+// or err that there is none. Accepted says that people have accepted the rows of this machine
+// as they are.
+func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error, accepted bool) error {
 	if err == nil {
 		if err := l.replication.check(ctx, mine.ID); err != nil {
 			return err
 		}
-		return l.openStateKey(ctx, ring, mine, false)
+		if !accepted {
+			return l.openStateKey(ctx, ring, mine, false)
+		}
+		if early, err := openStateKey(ctx, ring, mine); err != nil || early != nil {
+			return cmp.Or(err, error(fault.Errorf(fault.Conflict, "the state key of this node is of an earlier release: move its fleet.db away, and start it")))
+		}
+		return l.openState(ctx, ring, mine.ID, StateOptions{}, true)
 	}
 	if fault.CodeOf(err) != fault.NotFound {
 		return err
@@ -239,6 +287,9 @@ func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installati
 		return err
 	}
 	if f == nil {
+		if err := l.replication.unbegun(ctx); err != nil {
+			return err
+		}
 		if err := l.checkTraces(ctx, ring); err != nil {
 			return err
 		}
@@ -249,7 +300,7 @@ func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installati
 	}
 	if changed {
 		l.log.Info("this node joins the installation that the fleet's database has; users who were added here before are not of it", "installation", f.Installation)
-		return l.openState(ctx, ring, f.Installation, StateOptions{}, false)
+		return l.openState(ctx, ring, f.Installation, StateOptions{}, accepted)
 	}
 	// Whoever began it has not come to the first change.
 	in := &Installation{ID: f.Installation, WrappedStateKey: f.WrappedStateKey, CreatedAt: l.stamp()}

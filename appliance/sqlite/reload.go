@@ -39,7 +39,7 @@ func (s *DB) openReplica(ctx context.Context, o appliance.StateOptions) (opened 
 		case at.Number == 0 && newest == 0 && o.Seal:
 			return nil
 		case at.Number == 0 && newest == 0:
-			return fault.Errorf(fault.StateUnsealed, "the fleet's database has no change yet, and what this node has lacks the manifest")
+			return fault.Errorf(fault.FleetFounding, "the fleet's database has no change yet: the node that began the installation has not left its rows there; start that node")
 		case o.Seal:
 			return fault.Errorf(fault.Conflict, "the rows of a fleet are in its log of changes and are not sealed as one node has them; restore a backup to an appliance of one machine, and move that with holdfastd state move")
 		}
@@ -48,7 +48,7 @@ func (s *DB) openReplica(ctx context.Context, o appliance.StateOptions) (opened 
 		}
 		head := st.heads[appliance.ScopeInstallation]
 		if head == nil {
-			return fault.Errorf(fault.StateUnsealed, "the rows that the fleet's database gave have no manifest")
+			return fault.Errorf(fault.FleetFounding, "the fleet's database has the first change, and not yet the snapshot of the rows that it stands for: the node that began the installation leaves it there when it starts")
 		}
 		if o.Fresh != nil {
 			if _, err := fresh(ctx, w.conn, o, head); err != nil {
@@ -497,6 +497,23 @@ func (s *DB) Position() appliance.Position { return s.writer.progress.position()
 
 // Written implements [appliance.StateRows].
 func (s *DB) Written() uint64 { return s.writer.progress.written() }
+
+// Origin implements [appliance.StateRows].
+func (s *DB) Origin(ctx context.Context) (origin string, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		if c.state == nil {
+			return stateClosed()
+		}
+		var digest []byte
+		found, err := c.one([]any{&digest}, `SELECT digest FROM taken_changes WHERE number = 1`)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "the rows do not know the first change of a log: stop the node, move its fleet.db away, and start it; it loads the rows again")
+		}
+		origin = fmt.Sprintf("%x", digest)
+		return err
+	})
+	return origin, err
+}
 
 // Passed implements [appliance.StateRows].
 func (s *DB) Passed(ctx context.Context, p appliance.Position) (passed bool, err error) {

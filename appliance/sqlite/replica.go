@@ -50,7 +50,7 @@ const (
 	// when an appliance becomes a node, nodes begin with a snapshot of them.
 	inFirstChange = 10000
 	// keptTaken is how many of the newest changes are kept here, and keptPositions of how many
-	// it is known which they were.
+	// it is known which they were. Which the first one was is known for good.
 	keptTaken     = 1024
 	keptPositions = 16384
 )
@@ -61,6 +61,13 @@ var errOvertaken = errors.New("another node was faster")
 // A sealed change begins with the digest of the one before it, in the clear.
 func changeBinding(number uint64, before string) appliance.Binding {
 	return appliance.Binding{Purpose: "change", Fields: []string{strconv.FormatUint(number, 10), before}}
+}
+
+// MadeFirst says whether the first change of a log was made by the installation whose key it
+// is: fault.FleetLog.
+func MadeFirst(key appliance.ManifestKey, sealed []byte) error {
+	_, err := (&replica{key: key, at: begunAt}).open(sealed)
+	return err
 }
 
 // after gives the position of a change that comes after this one.
@@ -163,7 +170,7 @@ func (r *replica) keep(c *conn, t *taken) error {
 	if _, err = c.exec(`UPDATE taken_changes SET body = x'' WHERE number = ?`, int64(t.at.Number)-keptTaken); err != nil {
 		return err
 	}
-	_, err = c.exec(`DELETE FROM taken_changes WHERE number <= ?`, int64(t.at.Number)-keptPositions)
+	_, err = c.exec(`DELETE FROM taken_changes WHERE number > 1 AND number <= ?`, int64(t.at.Number)-keptPositions)
 	return err
 }
 
@@ -233,7 +240,7 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 	if len(kept) == 0 || kept[0].at.Number != newest+1 {
 		return fault.Errorf(fault.FleetLog, "the fleet's database ends with change %d, and this node has taken over change %d and does not have all between: the database was put back to an earlier state", newest, r.at.Number)
 	}
-	w.log.Warn("the fleet's database has lost changes; this node gives them back", "from", newest+1, "to", r.at.Number)
+	w.log.Warn("the fleet's database has lost changes; this node gives them back", "code", fault.FleetLog, "from", newest+1, "to", r.at.Number)
 	for _, t := range kept {
 		err := r.log.Append(ctx, t.at.Number, t.body)
 		if code := fault.CodeOf(err); code == fault.Changed {

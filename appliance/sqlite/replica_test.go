@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -263,7 +264,32 @@ func TestLogLosesChanges(t *testing.T) {
 	a.CloseState()
 	b.CloseState()
 	_, err := a.peer(t).OpenState(t.Context(), storetest.StateOptions())
-	storetest.Wants(t, err, fault.StateUnsealed, "no change")
+	storetest.Wants(t, err, fault.FleetFounding, "no change")
+}
+
+// TestLostChangesAreTold: a log that has lost changes is told by a code, each time.
+func TestLostChangesAreTold(t *testing.T) {
+	var told bytes.Buffer
+	log := changelogtest.NewMemory(nil)
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "fleet.db"), Options{Logger: slog.New(slog.NewTextHandler(&told, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	n := &node{s, log}
+	o := storetest.StateOptions()
+	o.Seal = true
+	if _, err := n.OpenState(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	for times := range 3 {
+		storetest.Must(t, n.CreateKeyStore(t.Context(), store(times+1)))
+		log.Edit(func(changes map[uint64][]byte) { delete(changes, n.Position().Number) })
+		storetest.Must(t, n.CatchUp(t.Context()))
+		if got := strings.Count(told.String(), "code="+string(fault.FleetLog)); got != times+1 {
+			t.Errorf("told %d times, want %d: %s", got, times+1, told.String())
+		}
+	}
 }
 
 // TestForeignChange: a change that no node has made, or one that was moved, cut, put back
@@ -424,6 +450,35 @@ func TestPassedAfterSnapshot(t *testing.T) {
 	}
 	if passed, err := b.Passed(t.Context(), was[0]); passed || err == nil {
 		t.Errorf("of what b does not know it says %v %v", passed, err)
+	}
+}
+
+// TestOrigin: all nodes of a log know its first change, however long ago that was, and no
+// other log of the installation has it.
+func TestOrigin(t *testing.T) {
+	a, other := founded(t), founded(t)
+	origin := storetest.Got(a.Origin(t.Context()))(t)
+	if again := storetest.Got(other.Origin(t.Context()))(t); len(origin) != 64 || again == origin {
+		t.Errorf("two logs begin with %q and %q", origin, again)
+	}
+	for i := range 3 {
+		storetest.Must(t, a.CreateKeyStore(t.Context(), store(i+1)))
+	}
+	_ = storetest.Got(a.KeepSnapshot(t.Context()))(t)
+	b := a.peer(t).opened(t)
+	later := &taken{at: appliance.Position{Number: keptPositions + 3, Digest: origin}, body: []byte{1}}
+	storetest.Must(t, b.writer.doOnce(t.Context(), func(c *conn) error { return b.writer.live.Load().replica.keep(c, later) }))
+	for _, n := range []*node{a, b} {
+		if got := storetest.Got(n.Origin(t.Context()))(t); got != origin {
+			t.Errorf("a node of the log says that it begins with %q", got)
+		}
+	}
+	if _, err := b.Passed(t.Context(), appliance.Position{Number: 2}); fault.CodeOf(err) != fault.NotFound {
+		t.Errorf("what is further back is kept: %v", err)
+	}
+	b.CloseState()
+	if _, err := b.Origin(t.Context()); fault.CodeOf(err) != fault.Locked {
+		t.Errorf("closed: %v", err)
 	}
 }
 

@@ -62,7 +62,11 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	if err != nil {
 		return err
 	}
-	key, err := ring.PeerKey(installation)
+	origin, err := d.store.Origin(context.Background())
+	if err != nil {
+		return err
+	}
+	key, err := ring.PeerKey(installation, origin)
 	if err != nil {
 		return err
 	}
@@ -76,8 +80,8 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	calls := webfleet.NewClient()
 	n := fleet.New(fleet.Options{ID: id, Address: address, Installation: installation, Key: key, Rows: rows, Transport: calls, Hints: d.changes,
 		Grace: time.Duration(cmp.Or(d.o.Config.Fleet.Grace, config.DefaultFleetGrace)), Log: d.o.Log,
-		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
-		Report: d.report, Hold: d.appliance.Branched})
+		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Origin: origin, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
+		Report: d.report, Hold: d.appliance.Unfit})
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
@@ -89,10 +93,9 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	m.Take(n, d.appliance.Nodes)
 	d.background.Go(func() { rows.Run(ctx, n) })
 	d.background.Go(func() { n.Run(ctx) })
-	d.background.Go(func() { m.announce(ctx, id, address) })
 	d.background.Go(func() {
 		defer calls.Close()
-		if err := n.Enter(ctx, d.appliance.Nodes); err != nil && ctx.Err() == nil {
+		if err := n.Enter(ctx, d.appliance.Nodes); err != nil && ctx.Err() == nil && fault.CodeOf(err) != fault.FleetRemoved {
 			d.o.Log.Error("this node does not serve in the fleet", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
 		}
 		<-ctx.Done()
@@ -144,25 +147,6 @@ func (m *membership) end() {
 	m.ended = true
 	m.mu.Unlock()
 	m.Leave()
-}
-
-// announceEvery is how often a node says in the database where it is.
-const announceEvery = 10 * time.Second
-
-// announce says so until ctx ends. It is a hint for those who do not know this node yet.
-func (m *membership) announce(ctx context.Context, id, address string) {
-	tick := time.NewTicker(announceEvery)
-	defer tick.Stop()
-	for {
-		if err := m.d.changes.Announce(ctx, appliance.NodeHint{ID: id, Address: address}); err != nil && ctx.Err() == nil {
-			m.d.o.Log.Debug("this node could not be announced in the fleet's database", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // report is what this node tells the others of itself.
