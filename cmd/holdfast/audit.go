@@ -469,7 +469,12 @@ func auditVerificationCommand(a *admin) *cobra.Command {
 }
 
 func showVerification(w io.Writer, v operation.Verification) {
+	if v.Node != "" {
+		cli.Row(w, "node", v.Node)
+	}
 	switch {
+	case v.Unknown != "":
+		cli.Row(w, "unknown", v.Unknown)
 	case v.Running:
 		cli.Row(w, "running", "since "+cli.When(v.Started)+", begun by "+v.By)
 	case v.Started.IsZero():
@@ -485,5 +490,8 @@ func showVerification(w io.Writer, v operation.Verification) {
 		if v.Error == "" || v.Report.Broken != nil { // otherwise it could not be read
 			cli.Row(w, "verdict", string(v.Report.Verdict()))
 		}
+	}
+	for _, other := range v.Others {
+		showVerification(w, other)
 	}
 }
