@@ -259,10 +259,7 @@ func (l *Lifecycle) Replication() *ReplicationState {
 // or err that there is none.
 func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error) error {
 	if err == nil {
-		if err := l.replication.check(ctx, mine.ID); err != nil {
-			return err
-		}
-		return l.openStateKey(ctx, ring, mine, false)
+		return l.openKnown(ctx, ring, mine)
 	}
 	if fault.CodeOf(err) != fault.NotFound {
 		return err
@@ -290,6 +287,34 @@ func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installati
 	// Whoever began it has not come to the first change.
 	in := &Installation{ID: f.Installation, WrappedStateKey: f.WrappedStateKey, CreatedAt: l.stamp()}
 	return foundedMeanwhile(l.installAs(ctx, ring, in, false))
+}
+
+// openKnown opens a node that has the row of its installation. If that is not what the fleet's
+// database names, it was edited here, or the database is another one: the rows of this machine
+// say which, as their manifest is of the one installation.
+func (l *Lifecycle) openKnown(ctx context.Context, ring Keyring, mine *Installation) error {
+	why := l.replication.check(ctx, mine.ID)
+	if why == nil {
+		if why = l.openStateKey(ctx, ring, mine, false); why == nil {
+			return nil
+		}
+	}
+	f, _, err := l.replication.founding(ctx)
+	if err != nil || f == nil || f.Installation == mine.ID && bytes.Equal(f.WrappedStateKey, mine.WrappedStateKey) {
+		return why
+	}
+	if err := ring.OpenStateKey(ctx, f.Installation, f.WrappedStateKey); err != nil {
+		return why
+	}
+	l.store.CloseState()
+	if err := l.openState(ctx, ring, f.Installation, StateOptions{}, false); err != nil {
+		if IsHeld(err) {
+			return why
+		}
+		return err
+	}
+	l.log.Error("the row of the installation on this machine was edited; it was loaded again from the fleet's database", "reason", fault.ReasonOf(why))
+	return nil
 }
 
 // foundedMeanwhile makes an error of two nodes that begin at once one that is tried again.
@@ -338,7 +363,7 @@ func (l *Lifecycle) openFleetState(ctx context.Context, ring Keyring, installati
 			return err
 		}
 	}
-	return l.openShared(ctx, ring, installation, o, opened)
+	return l.openShared(ctx, ring, installation, o, opened, accepted)
 }
 
 // newAnchoring gives the use of this machine's anchor; nil if it has none.
@@ -381,15 +406,17 @@ func (l *Lifecycle) beginMachine(ctx context.Context, m StateOptions, anchor *an
 	return l.replication.machine.OpenState(ctx, m)
 }
 
-// openShared opens the rows that the fleet shares.
-func (l *Lifecycle) openShared(ctx context.Context, ring Keyring, installation string, o StateOptions, opened *openedState) (err error) {
+// openShared opens the rows that the fleet shares. Where they are sealed as they are, the anchors
+// must not know later ones, unless people accept that.
+func (l *Lifecycle) openShared(ctx context.Context, ring Keyring, installation string, o StateOptions, opened *openedState, accepted bool) (err error) {
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
 	o.Log, o.Now, o.Told = l.replication.log, l.now, l.told
 	o.Lost = func(why error) { l.lost(ring, opened, why) }
-	if !o.Seal {
-		o.Fresh = func(own Head, past Past) ([]Head, error) { return nil, l.heads.fresh(ctx, own, past) }
+	o.Fresh = func(own Head, past Past) ([]Head, error) { return nil, l.heads.fresh(ctx, own, past) }
+	if o.Seal {
+		o.Fresh = func(own Head, past Past) ([]Head, error) { return l.heads.after(ctx, own, past, accepted) }
 	}
 	report, err := l.store.OpenState(ctx, o)
 	if err != nil {
