@@ -73,20 +73,51 @@ func TestKeyStoreOfAnotherNode(t *testing.T) {
 	}
 }
 
-// TestFirstUseIsStoredAtOnce: the first use of a credential is known to other nodes at once,
-// and further ones within a minute.
-func TestFirstUseIsStoredAtOnce(t *testing.T) {
+// TestFirstUsesAreStoredTogether: the first use of a credential is known to other nodes within
+// seconds, and the uses of many are one change of the log.
+func TestFirstUsesAreStoredTogether(t *testing.T) {
 	f := newFleetBed()
 	a, client := f.served(t)
+	clients := []*appliancetest.Client{client}
+	for _, name := range []string{"two", "three"} {
+		clients = append(clients, a.NewKeyStore(t, name, "/"+name, appliancetest.Principal))
+		a.NewKey(t, name, "k", "encrypt,decrypt", appliance.CustodyCached)
+	}
 	b := f.start(t, appliancetest.Options{})
 	running(t, a)
-	at(client, a).OK(appliancetest.Encrypt("k", "plain"))
-	appliancetest.Eventually(t, "the first use is stored", func() bool {
-		caughtUp(t, b)
-		all, err := b.Appliance.Credentials(t.Context(), "prod")
+	newest := func() uint64 {
+		n, err := f.log.Newest(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(all) == 1 && !all[0].LastUsedAt.IsZero()
+		return n
+	}
+	at(client, a).OK(appliancetest.Encrypt("k", "plain")) // it reserves encryptions
+	for _, c := range clients[1:] {
+		at(c, a).OK(appliancetest.Encrypt("k", "plain"))
+	}
+	used := func() (n int) {
+		caughtUp(t, b)
+		for _, name := range []string{"prod", "two", "three"} {
+			all, err := b.Appliance.Credentials(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(all) == 1 && !all[0].LastUsedAt.IsZero() {
+				n++
+			}
+		}
+		return n
+	}
+	before, first := newest(), 0
+	appliancetest.Eventually(t, "the first uses are stored", func() bool {
+		if first == 0 {
+			before = newest()
+		}
+		first = used()
+		return first > 0
 	})
+	if first != len(clients) {
+		t.Errorf("%d of %d uses are stored, by %d changes", first, len(clients), newest()-before)
+	}
 }

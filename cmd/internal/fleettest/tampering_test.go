@@ -50,6 +50,9 @@ type tampering struct {
 	table, column string // the column is empty for what is done to the whole table
 	kind, sql     string
 	expect        outcome
+	// codes are those by which it is told: one of them is enough. E_DATABASE_AWAY is not
+	// among them: a database that was stopped would give it as well.
+	codes []string
 }
 
 func (x *tampering) name() string {
