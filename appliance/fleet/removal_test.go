@@ -58,7 +58,7 @@ func TestRemovalLasts(t *testing.T) {
 		d.stop()
 
 		d = s.startAt(t, "d", s.log[:4]) // with its rows of when it served
-		if d.Fresh() == nil {            // whether it has taken the log already or not
+		if d.Fresh() == nil {
 			t.Error("put back, it serves")
 		}
 		time.Sleep(2 * time.Second)
