@@ -185,7 +185,7 @@ func tamperings(columns []column, rows func(table string) int) (all []*tampering
 // tellingCodes gives the codes that may tell a tampering.
 func tellingCodes(x *tampering) []string {
 	switch {
-	case x.kind == "take the permission":
+	case x.kind == "take the permission", x.kind == "show a view of it": // the view is another owner's
 		return []string{"E_DATABASE_REFUSED"}
 	case x.kind == "hide the rows" && places[x.table] == next: // from who reads, and from who appends
 		return []string{"E_FLEET_LOG", "E_DATABASE_REFUSED"}
