@@ -93,7 +93,7 @@ func (l *Lifecycle) CheckAcceptState(ctx context.Context) error {
 // unaccepted gives what there is to accept, and whether the rest of it serves.
 func (l *Lifecycle) unaccepted(ctx context.Context) (h *heldState, serving bool, err error) {
 	if l.replication != nil {
-		return nil, false, fault.Errorf(fault.Conflict, "the rows of a fleet are not accepted as one node has them: restart the node, which loads them from the fleet's database; if its own machine.db does not match, take it out with holdfast fleet remove at another node, and start it with an empty state folder")
+		return nil, false, fault.Errorf(fault.Conflict, "the rows of a fleet are not accepted as one node has them: restart the node, which loads them from the fleet's database; if its own machine.db does not match, take it out with holdfast fleet remove at another node, and let a new machine join in its place")
 	}
 	if h := l.service.held.Load(); h != nil {
 		if awaitsDecision(h.why) || fault.CodeOf(h.why) == fault.FleetNewer {
