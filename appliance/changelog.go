@@ -86,7 +86,7 @@ type Node struct {
 	ID      string    `json:"id"`      // 32 hexadecimal digits
 	Address string    `json:"address"` // host:port of its administrators' listener
 	State   NodeState `json:"state"`
-	Joined  time.Time `json:"joined"`
+	Joined  time.Time `json:"joined"` // of one that was removed, when it was
 }
 
 // NodeState says what a node may do.
@@ -99,9 +99,12 @@ const (
 	NodeServing NodeState = "serving"
 	// NodeDrained: it answers what it is still asked, and is ready for nothing new.
 	NodeDrained NodeState = "drained"
-	// NodeLeaving: it does not serve any more. Its row stays until all others have
+	// NodeLeaving: it does not serve any more, and counts as a node until all others have
 	// acknowledged that.
 	NodeLeaving NodeState = "leaving"
+	// NodeRemoved: it was a node and is none any more. The row stays without an address, so
+	// that a machine with this ID does not join again.
+	NodeRemoved NodeState = "removed"
 )
 
 // Serves says whether a node in this state answers requests for keys.

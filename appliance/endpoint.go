@@ -25,6 +25,9 @@ type Endpoint struct {
 	fault       error
 	// again says when it is tried again, if something of it could not be read or opened.
 	again backoff
+	// opening is closed when it was tried to open a key store that another node has made;
+	// nil for one that was tried.
+	opening chan struct{}
 }
 
 // limiter admits requests as the quota allows.
@@ -63,7 +66,7 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 			e.store = *ks
 			return &e
 		default:
-			notOpened = fault.Errorf(fault.Internal, "its key has not been opened yet")
+			return s.arrived(ks)
 		}
 		return s.outOfService(ks, before, notOpened)
 	}

@@ -65,7 +65,8 @@ func (l *Lifecycle) Held() error {
 
 // AcceptState has the state served as it is, whatever its manifest and anchor say: it is
 // sealed anew. It is for a state that is held, and for key stores or keys whose rows do not
-// match their manifest. Why is the reason for which it was not served. Errors:
+// match their manifest. Of a node of a fleet these are the rows of its machine alone: those
+// that the fleet shares come from the log. Why is the reason for which it was not served. Errors:
 // fault.Conflict if there is nothing to accept. Who may call it, and how many people it
 // needs, is the caller's to see to.
 func (l *Lifecycle) AcceptState(ctx context.Context, by, reason string) (why string, err error) {
@@ -92,14 +93,14 @@ func (l *Lifecycle) CheckAcceptState(ctx context.Context) error {
 
 // unaccepted gives what there is to accept, and whether the rest of it serves.
 func (l *Lifecycle) unaccepted(ctx context.Context) (h *heldState, serving bool, err error) {
-	if l.replication != nil {
-		return nil, false, fault.Errorf(fault.Conflict, "the rows of a fleet are not accepted as one node has them: restart the node, which loads them from the fleet's database; if its own machine.db does not match, take it out with holdfast fleet remove at another node, and let a new machine join in its place")
-	}
 	if h := l.service.held.Load(); h != nil {
-		if awaitsDecision(h.why) || fault.CodeOf(h.why) == fault.FleetNewer {
+		if awaitsDecision(h.why) || fault.CodeOf(h.why) == fault.FleetNewer || fault.CodeOf(h.why) == fault.FleetRemoved {
 			return nil, false, fault.Errorf(fault.Conflict, "there is no state to accept: %s", h.why)
 		}
 		return h, false, nil
+	}
+	if l.replication != nil {
+		return nil, false, fault.Errorf(fault.Conflict, "there is nothing of this node to accept: its own rows, in machine.db, are as they should be, and those that the fleet shares are not accepted as one node has them")
 	}
 	v, err := l.service.view()
 	if err != nil {
@@ -122,6 +123,12 @@ func (l *Lifecycle) unaccepted(ctx context.Context) (h *heldState, serving bool,
 // reseal seals the state as it is, and serves it.
 func (l *Lifecycle) reseal(ctx context.Context, h *heldState, serving bool) error {
 	in, err := l.store.Installation(ctx)
+	if l.replication != nil {
+		if err := l.openNode(ctx, h.ring, in, err, true); err != nil {
+			return err
+		}
+		return l.serveAccepted(ctx, h)
+	}
 	if fault.CodeOf(err) == fault.StateChanged { // as in memory it was another
 		l.store.CloseState()
 		in, err = l.store.Installation(ctx)
@@ -140,6 +147,11 @@ func (l *Lifecycle) reseal(ctx context.Context, h *heldState, serving bool) erro
 	if err := l.openStateKey(ctx, h.ring, in, true); err != nil {
 		return err
 	}
+	return l.serveAccepted(ctx, h)
+}
+
+// serveAccepted serves a state that was accepted and is open.
+func (l *Lifecycle) serveAccepted(ctx context.Context, h *heldState) error {
 	if err := l.own(ctx, h.ring, true); err != nil {
 		if awaitsDecision(err) {
 			l.hold(h.ring, h.hsms, err)

@@ -28,8 +28,9 @@ type Keyring interface {
 	// ManifestKey gives the key of the manifests, derived from the state key.
 	ManifestKey(installation string) (ManifestKey, error)
 	// PeerKey gives the key by which nodes of a fleet authenticate what they say to each
-	// other, derived from the state key.
-	PeerKey(installation string) (PeerKey, error)
+	// other, derived from the state key. Origin is the digest of the first change of their
+	// log: what was said in another log of the installation does not match.
+	PeerKey(installation, origin string) (PeerKey, error)
 	// NewKeyringKey makes the keyring key of a key store and puts it into the
 	// keyring. It gives the key wrapped, to be stored.
 	NewKeyringKey(ctx context.Context, keyStore string) (wrapped []byte, err error)

@@ -87,7 +87,7 @@ func (l *Lifecycle) unlock(ctx context.Context, ring Keyring, hsms []HSM, u unlo
 func (l *Lifecycle) openAll(ctx context.Context, ring Keyring, restored bool) error {
 	in, err := l.store.Installation(ctx)
 	if l.replication != nil {
-		return l.openNode(ctx, ring, in, err)
+		return l.openNode(ctx, ring, in, err, false)
 	}
 	if fault.CodeOf(err) == fault.NotFound {
 		if err := l.checkTraces(ctx, ring); err != nil {
@@ -271,14 +271,15 @@ func (l *Lifecycle) Lock() {
 	l.lock()
 }
 
-// suspend locks what is unlocked now, until KeepLease can unlock it again.
-func (l *Lifecycle) suspend(v *view) bool {
+// suspend locks what is unlocked now, until KeepLease can unlock it again. Why is nil if the
+// lease has run out.
+func (l *Lifecycle) suspend(v *view, why error) bool {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
 	if l.service.live.Load() != v {
 		return false // somebody has locked it meanwhile, or opened it again
 	}
-	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched()})
+	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched(), why: why})
 	l.lock()
 	return true
 }
@@ -323,8 +324,6 @@ const (
 func (l *Lifecycle) Run(ctx context.Context) {
 	probe := time.NewTicker(min(probeEvery, l.service.lease.length/4))
 	defer probe.Stop()
-	minute := time.NewTicker(lastUsedEvery)
-	defer minute.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
 	l.time.look()
@@ -334,7 +333,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		do       func(context.Context)
 	}{
 		{time.Second, l.KeepLease},
-		{time.Second, l.service.Recover},
 		{auditHeadEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, false) }},
 		{anchorEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, true) }},
 		{lookEvery, func(context.Context) { l.time.look() }},
@@ -342,6 +340,8 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	} {
 		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
+	apart.Go(func() { l.service.recovery(ctx) })
+	apart.Go(func() { l.service.keepLastUsed(ctx) })
 	if r := l.replication; r != nil {
 		apart.Go(func() { l.follow(ctx) })
 		apart.Go(func() { every(ctx, snapshotEvery, l.snapshot) })
@@ -363,8 +363,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			if !l.service.Locked() {
 				l.service.health.probe(ctx, l.log)
 			}
-		case <-minute.C:
-			l.service.storeLastUsed(ctx)
 		case <-deletion.C:
 			l.lead(ctx)
 		}

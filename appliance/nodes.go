@@ -2,6 +2,10 @@ package appliance
 
 import (
 	"context"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -116,4 +120,28 @@ func (n *Nodes) TakeLead(ctx context.Context, node string, was LeaderRow) (Leade
 		before = nil
 	}
 	return row, n.store.SetLeader(ctx, &row, before)
+}
+
+// maxNodeAddress is the longest address of a node, in bytes, as in the database.
+const maxNodeAddress = 256
+
+// ValidNodeAddress says whether nodes may call an address: HOST:PORT, where the host is an IP
+// address or a DNS name. What nodes are told of each other comes from the database as well.
+func ValidNodeAddress(address string) bool {
+	if len(address) > maxNodeAddress {
+		return false
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
+		return false
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return !strings.Contains(host, "%") // a zone is of one machine
+	}
+	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	})
 }

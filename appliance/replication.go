@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -132,9 +133,16 @@ func (l *Lifecycle) follow(ctx context.Context) {
 	}
 }
 
-// Branched is told that another node has another log than this one: this node does not
-// serve with what it has. It opens its rows again, by what the fleet's database has now.
-func (l *Lifecycle) Branched(why error) { l.reopen(why) }
+// Unfit is told that this node must not serve with what it has. If another node has another
+// log, it opens its rows again, by what the fleet's database has now. If it was removed from
+// the fleet, it wipes its keys, and waits to be switched off.
+func (l *Lifecycle) Unfit(why error) {
+	if fault.CodeOf(why) == fault.FleetRemoved {
+		l.outdated(why)
+		return
+	}
+	l.reopen(why)
+}
 
 // raiseSchema has the fleet use the newest schema that all its nodes know. The leader does it.
 func (l *Lifecycle) raiseSchema(ctx context.Context) {
@@ -155,8 +163,8 @@ func (l *Lifecycle) raiseSchema(ctx context.Context) {
 	}
 }
 
-// outdated stops to serve, as the fleet uses a schema that this version does not know. It is
-// tried again when the appliance is started, as after an update.
+// outdated stops to serve: the fleet uses a schema that this version does not know, or goes on
+// without this node. It is tried again when the appliance is started, as after an update.
 func (l *Lifecycle) outdated(why error) {
 	if v := l.service.live.Load(); v != nil {
 		l.hold(v.ring, l.service.health.watched(), why)
@@ -170,7 +178,7 @@ func (l *Lifecycle) reopen(why error) {
 	if v == nil {
 		return
 	}
-	if l.suspend(v) {
+	if l.suspend(v, why) {
 		l.log.Error("the rows of this node are opened again", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
 	}
 }
@@ -256,10 +264,20 @@ func (l *Lifecycle) Replication() *ReplicationState {
 
 // openNode opens the state key and the rows of a node: those of the installation that the
 // fleet's database has, or the first ones. Mine is the row of the installation that is here,
-// or err that there is none.
-func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error) error {
+// or err that there is none. Accepted says that people have accepted the rows of this machine
+// as they are.
+func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error, accepted bool) error {
 	if err == nil {
-		return l.openKnown(ctx, ring, mine)
+		if !accepted {
+			return l.openKnown(ctx, ring, mine)
+		}
+		if err := l.replication.check(ctx, mine.ID); err != nil {
+			return err
+		}
+		if early, err := openStateKey(ctx, ring, mine); err != nil || early != nil {
+			return cmp.Or(err, error(fault.Errorf(fault.Conflict, "the state key of this node is of an earlier release: move its fleet.db away, and start it")))
+		}
+		return l.openState(ctx, ring, mine.ID, StateOptions{}, true)
 	}
 	if fault.CodeOf(err) != fault.NotFound {
 		return err
@@ -282,7 +300,7 @@ func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installati
 	}
 	if changed {
 		l.log.Info("this node joins the installation that the fleet's database has; users who were added here before are not of it", "installation", f.Installation)
-		return l.openState(ctx, ring, f.Installation, StateOptions{}, false)
+		return l.openState(ctx, ring, f.Installation, StateOptions{}, accepted)
 	}
 	// Whoever began it has not come to the first change.
 	in := &Installation{ID: f.Installation, WrappedStateKey: f.WrappedStateKey, CreatedAt: l.stamp()}

@@ -131,7 +131,8 @@ type FleetRows interface {
 	Nodes(ctx context.Context) ([]NodeRow, error)
 	// CreateNode adds one; fault.Exists.
 	CreateNode(ctx context.Context, r *NodeRow) error
-	// UpdateNode replaces one, whose seal was was; fault.NotFound, fault.Changed.
+	// UpdateNode replaces one, whose seal was was; fault.NotFound, fault.Changed;
+	// fault.Conflict if the last node would leave.
 	UpdateNode(ctx context.Context, r *NodeRow, was []byte) error
 	// DeleteNode removes one, whose seal was was; fault.NotFound, fault.Changed.
 	DeleteNode(ctx context.Context, id string, was []byte) error

@@ -639,7 +639,7 @@ func (ck *checker) checkDatabase(c *Config) {
 
 func (ck *checker) checkFleet(c *Config) {
 	ck.checkSpan("fleet.grace", c.Fleet.Grace, 10*time.Second, 10*time.Minute)
-	if host, _, err := net.SplitHostPort(c.Fleet.Address); c.Fleet.Address != "" && (err != nil || host == "") {
+	if c.Fleet.Address != "" && !appliance.ValidNodeAddress(c.Fleet.Address) {
 		ck.at("fleet.address", "%q is not HOST:PORT, where other nodes reach this one", c.Fleet.Address)
 	}
 	if c.State.Database != "" || ck.unread["state.database"] {

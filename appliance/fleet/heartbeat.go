@@ -6,9 +6,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"holdfast/appliance"
-	"holdfast/appliance/fault"
 )
 
 // Transport carries calls to other nodes. It need not be trusted: messages are sealed.
@@ -65,7 +62,7 @@ func (n *Node) callees() (all []callee) {
 	n.lock()
 	defer n.unlock()
 	for _, p := range n.peers {
-		if p.address != "" && !p.calling {
+		if p.address != "" && !p.calling && (p.member || p.hinted || p.met) {
 			p.calling = true
 			all = append(all, callee{p.id, p.address})
 		}
@@ -102,7 +99,9 @@ func (n *Node) beat(ctx context.Context, to, address string) error {
 // is told at once.
 func (n *Node) ended(call *Message) {
 	n.lock()
-	n.peer(call.To).calling = false
+	if p := n.peers[call.To]; p != nil {
+		p.calling = false
+	}
 	further := n.position.Number > call.Report.Position.Number
 	n.unlock()
 	if further {
@@ -158,52 +157,6 @@ func (n *Node) standOnce(ctx context.Context) error {
 		n.lock()
 		n.relateAll(others)
 		n.unlock()
-	}
-	return nil
-}
-
-const (
-	// maxHints bounds the nodes that hints may name.
-	maxHints = 100
-	// hintBeats is how often hints are read, in beats.
-	hintBeats = 10
-)
-
-// hints announces this node, and takes the others that are announced.
-func (n *Node) hints(ctx context.Context) {
-	if n.o.Hints == nil {
-		return
-	}
-	tick := time.NewTicker(hintBeats * n.o.Beat)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		if err := n.hintsOnce(ctx); err != nil && ctx.Err() == nil {
-			n.o.Log.Warn("the list of nodes in the database cannot be read", "code", fault.CodeOf(err), "error", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
-	}
-}
-
-func (n *Node) hintsOnce(ctx context.Context) error {
-	if err := n.o.Hints.Announce(ctx, appliance.NodeHint{ID: n.o.ID, Address: n.o.Address}); err != nil {
-		return err
-	}
-	all, err := n.o.Hints.Nodes(ctx)
-	if err != nil {
-		return err
-	}
-	n.lock()
-	defer n.unlock()
-	for _, h := range all[:min(len(all), maxHints)] {
-		if h.ID == n.o.ID || h.ID == "" {
-			continue
-		}
-		if p := n.peer(h.ID); p.address == "" {
-			p.address = h.Address
-		}
 	}
 	return nil
 }

@@ -115,7 +115,11 @@ func (m *member) Newest(ctx context.Context) (uint64, error) {
 
 // Join implements [appliance.Fleet].
 func (m *member) Join(ring appliance.Keyring, installation string) error {
-	key, err := ring.PeerKey(installation)
+	origin, err := m.Store.Origin(context.Background())
+	if err != nil {
+		return err
+	}
+	key, err := ring.PeerKey(installation, origin)
 	if err != nil {
 		return err
 	}
@@ -127,7 +131,7 @@ func (m *member) Join(ring appliance.Keyring, installation string) error {
 		return err
 	}
 	n := fleet.New(fleet.Options{ID: m.id, Address: m.id, Installation: installation, Key: key, Rows: rows, Transport: m, Grace: m.grace, Beat: m.grace / 20, Log: log,
-		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: m, Installation: installation, Node: m.id, CheckOwner: m.Appliance.CheckOwner, Log: log})})
+		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: m, Installation: installation, Origin: origin, Node: m.id, CheckOwner: m.Appliance.CheckOwner, Log: log})})
 	m.stop = stop
 	m.Take(n, m.Appliance.Nodes)
 	m.work.Go(func() { rows.Run(ctx, n) })

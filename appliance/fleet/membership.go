@@ -1,7 +1,10 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -23,13 +26,14 @@ type Register interface {
 
 // Enter makes this node a member that serves, and returns when it is one. Call it when the
 // rows are open and [Node.Run] runs. It may wait for long: a node joins only when another
-// member has acknowledged it. fault.FleetRemoved if this node was removed.
+// member has acknowledged it. fault.FleetRemoved if this node was removed, also long ago.
 func (n *Node) Enter(ctx context.Context, r Register) error {
 	for {
+		if n.isRemoved(n.o.ID) {
+			return n.removed()
+		}
 		self, there := n.row(n.o.ID)
 		switch {
-		case there && self.State == appliance.NodeLeaving:
-			return fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet", n.o.ID)
 		case there && self.State.Serves() && self.Address == n.o.Address:
 			return nil
 		case there && self.State.Serves():
@@ -100,9 +104,24 @@ func (n *Node) row(id string) (appliance.Node, bool) {
 	return appliance.Node{}, false
 }
 
+// isRemoved says whether a node was removed, or is about to be.
+func (n *Node) isRemoved(id string) bool {
+	n.lock()
+	defer n.unlock()
+	return n.gone[id] || slices.ContainsFunc(n.members, func(m appliance.Node) bool { return m.ID == id && m.State == appliance.NodeLeaving })
+}
+
+// removed is the error of this node once it was removed.
+func (n *Node) removed() error {
+	return fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet and does not serve: switch the machine off, or start it with an empty state folder, by which it joins as a new node", n.o.ID)
+}
+
 // Drain has a node take no new requests, or take them again. fault.NotFound;
-// fault.Conflict if the node does not serve.
+// fault.Conflict if the node does not serve; fault.FleetRemoved at a node that was removed.
 func (n *Node) Drain(ctx context.Context, r Register, id string, drained bool) error {
+	if n.isRemoved(n.o.ID) {
+		return n.removed()
+	}
 	row, there := n.row(id)
 	switch {
 	case !there:
@@ -123,8 +142,12 @@ func (n *Node) Drain(ctx context.Context, r Register, id string, drained bool) e
 
 // Remove begins to take a node out of the fleet: when it returns, the node may serve for a
 // time that [Node.Settle] tells. [Node.Clear] ends it. fault.NotFound; fault.Conflict if
-// it is this node.
+// it is this node, or the last one that is not being removed; fault.FleetRemoved at a node
+// that was removed.
 func (n *Node) Remove(ctx context.Context, r Register, id string) error {
+	if n.isRemoved(n.o.ID) {
+		return n.removed()
+	}
 	row, there := n.row(id)
 	switch {
 	case !there:
@@ -139,8 +162,12 @@ func (n *Node) Remove(ctx context.Context, r Register, id string) error {
 	return r.PutNode(ctx, leaving, &row)
 }
 
-// Clear deletes the rows of nodes whose removal is in effect everywhere. It waits for that
-// until ctx ends.
+// maxRemoved bounds the rows of nodes that were removed, so that the list does not grow over
+// years. Those that were removed first are dropped first.
+const maxRemoved = 1000
+
+// Clear ends the removal of nodes once it is in effect everywhere: only that they were removed
+// stays. It waits for that until ctx ends.
 func (n *Node) Clear(ctx context.Context, r Register) error {
 	var leaving []appliance.Node
 	n.lock()
@@ -160,6 +187,21 @@ func (n *Node) Clear(ctx context.Context, r Register) error {
 		if err := n.forget(ctx, m.ID); err != nil {
 			return err
 		}
+		removed := m
+		removed.State, removed.Address, removed.Joined = appliance.NodeRemoved, "", n.o.Now().UTC()
+		if err := r.PutNode(ctx, removed, &m); err != nil {
+			return err
+		}
+	}
+	return n.dropRemoved(ctx, r)
+}
+
+// dropRemoved deletes rows of removed nodes that are too many.
+func (n *Node) dropRemoved(ctx context.Context, r Register) error {
+	_, all := n.o.Rows.Roll()
+	all = slices.DeleteFunc(slices.Clone(all), func(m appliance.Node) bool { return m.State != appliance.NodeRemoved })
+	slices.SortFunc(all, func(a, b appliance.Node) int { return cmp.Or(a.Joined.Compare(b.Joined), strings.Compare(a.ID, b.ID)) })
+	for _, m := range all[:max(0, len(all)-maxRemoved)] {
 		if err := r.DeleteNode(ctx, m); err != nil {
 			return err
 		}

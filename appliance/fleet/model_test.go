@@ -579,7 +579,7 @@ func (m *machine) remove(other *machine) {
 				return
 			}
 			m.w.rely[other.index] = false
-			if !m.append(other.index, gone) {
+			if !m.append(other.index, appliance.NodeRemoved) {
 				m.on(200*time.Millisecond, clean)
 			}
 		}

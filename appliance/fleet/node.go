@@ -35,7 +35,8 @@ type Options struct {
 	Now      func() time.Time
 	// Report tells of this node; position, drained and hears are filled in.
 	Report func() Report
-	// Hold is called once if another node has another log: the state must not be served.
+	// Hold is called once if this node must not serve the state: another node has another log
+	// (fault.FleetBranch), or this one was removed (fault.FleetRemoved).
 	Hold func(error)
 	Log  *slog.Logger
 }
@@ -63,6 +64,7 @@ type Node struct {
 	mu       sync.Mutex
 	position appliance.Position
 	members  []appliance.Node // of position
+	gone     map[string]bool  // nodes that were removed, of position
 	read     bool             // that the rows were, once
 	self     appliance.Node   // of members; zero if this node is not among them
 	peers    map[string]*peer
@@ -95,6 +97,8 @@ type peer struct {
 	report Report
 	// calling says that a call is under way.
 	calling bool
+	// met says that it has authenticated itself; hinted that the database says it is there.
+	met, hinted bool
 }
 
 // word says that a node is at a position. Sent is when it was asked for; never if it was
@@ -163,8 +167,8 @@ func (n *Node) lock() {
 	position, members := n.o.Rows.Roll()
 	n.mu.Lock()
 	if position.Number > n.position.Number || !n.read {
-		n.position, n.members, n.read = position, members, true
-		n.enroll()
+		n.position, n.read = position, true
+		n.enroll(members)
 		n.reconsider()
 	}
 }
@@ -183,11 +187,16 @@ func (n *Node) unlock() {
 // from where its freshness counts from: the new one could make no change while this node
 // was fresh without it (docs/adr/0015-membership.md). What the ground said before this node
 // was a member does not count: it asked for less then.
-func (n *Node) enroll() {
-	served, was := n.self.State.Serves(), n.self.ID != ""
-	n.self = appliance.Node{}
+func (n *Node) enroll(rows []appliance.Node) {
+	served, was, stayed := n.self.State.Serves(), n.self.ID != "", !n.gone[n.o.ID]
+	n.self, n.members, n.gone = appliance.Node{}, make([]appliance.Node, 0, len(rows)), map[string]bool{}
 	in := map[string]bool{}
-	for _, m := range n.members {
+	for _, m := range rows {
+		if m.State == appliance.NodeRemoved {
+			n.gone[m.ID] = true
+			continue
+		}
+		n.members = append(n.members, m)
 		if m.ID == n.o.ID {
 			n.self = m
 			continue
@@ -203,6 +212,9 @@ func (n *Node) enroll() {
 		if p.row != m.Address {
 			p.row, p.address = m.Address, m.Address
 		}
+	}
+	if stayed && n.gone[n.o.ID] {
+		n.hold = n.removed()
 	}
 	if !was {
 		n.ground.at, n.ground.waiting = never, nil
@@ -229,7 +241,8 @@ func (n *Node) peer(id string) *peer {
 
 // moved takes the address that a node has given of itself.
 func (p *peer) moved(address string) {
-	if address != "" {
+	p.met = true
+	if appliance.ValidNodeAddress(address) {
 		p.address = address
 	}
 }
@@ -286,12 +299,16 @@ func (n *Node) call(to string) (*Message, time.Duration) {
 }
 
 // answer takes a call of another node, and answers it; fault.FleetMessage if it is for
-// another node.
+// another node, fault.FleetRemoved if the other was removed.
 func (n *Node) answer(m *Message) (*Message, error) {
-	if m.To != n.o.ID || m.From == n.o.ID || m.From == "" {
+	if m.To != n.o.ID || m.From == n.o.ID || !validID(m.From) {
 		return nil, fault.Errorf(fault.FleetMessage, "node %s was called as %s", n.o.ID, m.To)
 	}
 	n.lock()
+	if n.gone[m.From] {
+		n.unlock()
+		return nil, fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet", m.From)
+	}
 	p := n.peer(m.From)
 	p.answered = n.o.BootTime()
 	p.moved(m.Address)

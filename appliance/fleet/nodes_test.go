@@ -31,6 +31,8 @@ type site struct {
 	noToken bool
 	// ground makes that of a node; nil for one that tests lead by the fields above.
 	ground func(a *at) Ground
+	hints  appliance.NodeHints
+	called map[string]int // addresses; guarded by mu
 	nodes  map[string]*at
 	began  time.Time
 	leader appliance.LeaderRow
@@ -63,7 +65,7 @@ func newSite(t *testing.T, ids ...string) *site {
 }
 
 func emptySite() *site {
-	return &site{schemas: map[string]int64{}, down: map[string]bool{}, rely: map[string]bool{}, nodes: map[string]*at{}, began: time.Now()}
+	return &site{schemas: map[string]int64{}, down: map[string]bool{}, rely: map[string]bool{}, called: map[string]int{}, nodes: map[string]*at{}, began: time.Now()}
 }
 
 // found begins the log with nodes that serve, and starts them.
@@ -85,7 +87,7 @@ func (s *site) start(t *testing.T, id string) *at {
 	if s.ground == nil {
 		s.ground = func(a *at) Ground { return token{s, a.id} }
 	}
-	a.Node = New(Options{ID: id, Address: id, Installation: "installation", Key: &key, Rows: a, Transport: network{s, id}, Ground: s.ground(a), Grace: grace,
+	a.Node = New(Options{ID: id, Address: id, Installation: "installation", Key: &key, Rows: a, Transport: network{s, id}, Ground: s.ground(a), Grace: grace, Hints: s.hints,
 		BootTime: func() time.Duration {
 			a.mu.Lock()
 			defer a.mu.Unlock()
@@ -231,6 +233,7 @@ type network struct {
 // Call implements [Transport].
 func (l network) Call(ctx context.Context, address string, message []byte) ([]byte, error) {
 	l.site.mu.Lock()
+	l.site.called[address]++
 	to := l.site.nodes[address]
 	silent := to == nil || l.site.down[address] || l.site.down[l.from]
 	l.site.mu.Unlock()
@@ -421,6 +424,48 @@ func TestTwoDoNotKeepEachOtherFresh(t *testing.T) {
 		wantFresh(t, s.nodes["c"], fault.FleetStale)
 		wantFresh(t, a, "")
 	})
+}
+
+// TestFading: a node that does not hear whether it lacks a change is fading for the last third
+// of the time for which it serves, and not any more once it hears it. One that hears it,
+// of the others or of the ground, never is.
+func TestFading(t *testing.T) {
+	for name, lacks := range map[string]func(s *site, so bool){
+		"the change":            func(s *site, so bool) { s.nodes["b"].withhold(so) },
+		"an answer, and ground": func(s *site, so bool) { s.cut("b", so); s.set(func() { s.noToken = so }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, "a", "b", "c")
+				b := s.nodes["b"]
+				time.Sleep(5 * time.Second)
+				lacks(s, true)
+				s.nodes["a"].change(line{digest: "block"})
+				for _, step := range []struct {
+					after  time.Duration
+					fading bool
+					stale  fault.Code
+				}{{2*grace/3 - 3*time.Second, false, ""}, {6 * time.Second, true, ""}, {grace/3 - 6*time.Second, true, ""}, {6 * time.Second, true, fault.FleetStale}} {
+					time.Sleep(step.after)
+					if fading := b.Fading(); fading != step.fading {
+						t.Errorf("after %v more: %t", step.after, fading)
+					}
+					wantFresh(t, b, step.stale)
+				}
+				lacks(s, false)
+				time.Sleep(grace)
+				if wantFresh(t, b, ""); b.Fading() {
+					t.Error("it hears the others, and is fading")
+				}
+				s.cut("c", true) // the ground stands for it
+				for range grace / time.Second {
+					if time.Sleep(time.Second); b.Fading() {
+						t.Fatal("the ground says that it lacks nothing, and it is fading")
+					}
+				}
+			})
+		})
+	}
 }
 
 // TestBoundedWait: what an administrator waits for ends with the request, and says which

@@ -85,6 +85,12 @@ func (s *Seat) Drained() bool {
 	return t != nil && t.node.Drained()
 }
 
+// Fading implements [appliance.Fleet].
+func (s *Seat) Fading() bool {
+	t := s.taken.Load()
+	return t != nil && t.node.Fading()
+}
+
 // Knows implements [appliance.Fleet].
 func (s *Seat) Knows() int64 {
 	if t := s.taken.Load(); t != nil {
@@ -131,7 +137,7 @@ func (s *Seat) Lead(ctx context.Context) (context.Context, bool) {
 const clearEvery = 15 * time.Second
 
 // Run does the work of a leader on the rows of nodes, until ctx ends: those that were
-// removed go once their removal is in effect.
+// removed go once their removal is in effect, and then from the database's list of nodes.
 func (s *Seat) Run(ctx context.Context) {
 	tick := time.NewTicker(clearEvery)
 	defer tick.Stop()
@@ -150,10 +156,12 @@ func (s *Seat) Run(ctx context.Context) {
 			continue
 		}
 		work, stop := context.WithTimeout(work, 2*t.node.o.Grace)
-		err := t.node.Clear(work, t.register)
-		stop()
-		if err != nil && ctx.Err() == nil {
+		if err := t.node.Clear(work, t.register); err != nil && ctx.Err() == nil {
 			t.node.o.Log.Warn("a node that was removed is still in the rows; it is tried again", "error", err)
 		}
+		if err := t.node.dropHints(work); err != nil && ctx.Err() == nil {
+			t.node.o.Log.Warn("nodes that are gone are still in the database's list of nodes; it is tried again", "error", err)
+		}
+		stop()
 	}
 }

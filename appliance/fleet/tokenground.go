@@ -39,6 +39,9 @@ type TokenGroundOptions struct {
 	Ring         appliance.Keyring
 	Changes      appliance.ChangeLog
 	Installation string
+	// Origin is the digest of the log's first change: what was left in the token by nodes of
+	// another log of this installation counts for nothing.
+	Origin string
 	// Node is the ID of this node.
 	Node string
 	// CheckOwner says whether this copy of the installation is the owner now.
@@ -82,7 +85,7 @@ func (g *TokenGround) Read(ctx context.Context) ([]appliance.Position, error) {
 // reliance is there.
 func (g *TokenGround) removeEarlier(ctx context.Context, objects groundObjects) {
 	for _, r := range objects.reliances {
-		if r.Fields[0] != g.o.Node || r.Label == g.reliance.Label {
+		if r.Fields[1] != g.o.Node || r.Label == g.reliance.Label {
 			continue
 		}
 		if err := g.remove(ctx, r); err != nil { // it makes changes wait, and nothing worse
@@ -97,7 +100,7 @@ func (g *TokenGround) rely(ctx context.Context) (err error) {
 		return nil
 	}
 	if g.reliance == nil {
-		if g.reliance, err = appliance.NewSealedObject(g.o.Ring, appliance.ObjectReliance, g.o.Installation, g.o.Node); err != nil {
+		if g.reliance, err = appliance.NewSealedObject(g.o.Ring, appliance.ObjectReliance, g.o.Installation, g.o.Origin, g.o.Node); err != nil {
 			return err
 		}
 	}
@@ -117,7 +120,7 @@ func (g *TokenGround) Forget(ctx context.Context, id string) error {
 		return err
 	}
 	for _, r := range objects.reliances {
-		if r.Fields[0] == id {
+		if r.Fields[1] == id {
 			if err := g.remove(ctx, r); err != nil {
 				return err
 			}
@@ -129,7 +132,7 @@ func (g *TokenGround) Forget(ctx context.Context, id string) error {
 // Post implements [Ground].
 func (g *TokenGround) Post(ctx context.Context, at appliance.Position, covered func(appliance.Position) bool) (others []appliance.Position, relying []string, err error) {
 	if g.position == nil || g.posted != at {
-		if g.position, err = appliance.NewSealedObject(g.o.Ring, appliance.ObjectPosition, g.o.Installation, strconv.FormatUint(at.Number, 10), at.Digest); err != nil {
+		if g.position, err = appliance.NewSealedObject(g.o.Ring, appliance.ObjectPosition, g.o.Installation, g.o.Origin, strconv.FormatUint(at.Number, 10), at.Digest); err != nil {
 			return nil, nil, err
 		}
 		g.posted = at
@@ -146,7 +149,7 @@ func (g *TokenGround) Post(ctx context.Context, at appliance.Position, covered f
 		return nil, nil, fault.Errorf(fault.Conflict, "the position that this node has put into the HSM is not there: another node has put a later one there, or somebody with the PIN has removed it; it is tried again")
 	}
 	for _, r := range objects.reliances {
-		relying = append(relying, r.Fields[0])
+		relying = append(relying, r.Fields[1])
 	}
 	slices.Sort(relying)
 	for _, p := range objects.positions {
@@ -205,7 +208,10 @@ func (g *TokenGround) objects(ctx context.Context) (all groundObjects, err error
 		return all, err
 	}
 	for _, o := range found {
-		if o.Purpose == appliance.ObjectReliance && len(o.Fields) == 1 {
+		if len(o.Fields) == 0 || o.Fields[0] != g.o.Origin { // all forms begin with the log
+			continue
+		}
+		if o.Purpose == appliance.ObjectReliance && len(o.Fields) == 2 {
 			all.reliances = append(all.reliances, o)
 			continue
 		}
@@ -221,9 +227,9 @@ func (g *TokenGround) objects(ctx context.Context) (all groundObjects, err error
 // readPosition reads an object that matches its seal, so it is one that a node has written.
 func readPosition(o *appliance.SealedObject) (p positionObject, err error) {
 	p.object = o
-	if o.Purpose == appliance.ObjectPosition && len(o.Fields) == 2 && o.Fields[1] != "" {
-		if p.Number, err = strconv.ParseUint(o.Fields[0], 10, 64); err == nil {
-			p.Digest = o.Fields[1]
+	if o.Purpose == appliance.ObjectPosition && len(o.Fields) == 3 && o.Fields[2] != "" {
+		if p.Number, err = strconv.ParseUint(o.Fields[1], 10, 64); err == nil {
+			p.Digest = o.Fields[2]
 			return p, nil
 		}
 	}

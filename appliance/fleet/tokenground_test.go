@@ -80,7 +80,13 @@ func (s *shared) ring(t *testing.T, token keyring.Token) *keyring.Keyring {
 // node gives the ground of a node that has just been unlocked.
 func (s *shared) node(t *testing.T, id string, token keyring.Token) *TokenGround {
 	t.Helper()
-	return NewTokenGround(TokenGroundOptions{Ring: s.ring(t, token), Changes: s.changes.Peer(), Installation: testInstallation, Node: id,
+	return s.nodeOf(t, "the log", id, token)
+}
+
+// nodeOf gives the ground of a node of the log that begins with that change.
+func (s *shared) nodeOf(t *testing.T, origin, id string, token keyring.Token) *TokenGround {
+	t.Helper()
+	return NewTokenGround(TokenGroundOptions{Ring: s.ring(t, token), Changes: s.changes.Peer(), Installation: testInstallation, Origin: origin, Node: id,
 		CheckOwner: func(context.Context, appliance.Keyring) error { return s.owner }, Log: slog.New(slog.NewTextHandler(&s.logged, nil))})
 }
 
@@ -210,11 +216,11 @@ func TestForeignObjects(t *testing.T) {
 		}
 		forged := 0
 		for i, o := range objectsOf(t, token) {
-			for k, change := range [][2]string{{`"4"`, `"9"`}, {"digest-4", "digest-5"}, {`["a"]`, `["b"]`}, {`["a"]`, `[]`}, {`"seal":"`, `"seal":"AAAA`}, {`"position"`, `"reliance"`}, {`"reliance"`, `"position"`},
+			for k, change := range [][2]string{{`"4"`, `"9"`}, {"digest-4", "digest-5"}, {`"a"]`, `"b"]`}, {`"the log","a"]`, `]`}, {`"the log"`, `"another log"`}, {`"seal":"`, `"seal":"AAAA`}, {`"position"`, `"reliance"`}, {`"reliance"`, `"position"`},
 				{`,"seal"`, `,"none"`}, {testInstallation, "another"}, {`{`, ``}, {`"position"`, `"new"`}} {
 				if value := bytes.Replace(o.Value, []byte(change[0]), []byte(change[1]), 1); !bytes.Equal(value, o.Value) {
 					put(hsm.DataObject{Label: fmt.Sprintf("%s-%d-%d", o.Label[:20], i, k), Value: value})
-					if k < 8 {
+					if k < 9 {
 						forged++
 					}
 				}
@@ -664,4 +670,70 @@ func TestSettleBesideHangingToken(t *testing.T) {
 		}
 		a.stop()
 	})
+}
+
+// TestGroundOfAnotherLog: what nodes of an earlier log of the installation left in the token,
+// or somebody has put back there, says nothing of the log of now, and is not removed with it.
+func TestGroundOfAnotherLog(t *testing.T) {
+	s := sharedTokens["in memory"](t)
+	token := s.open(t)
+	before, now := s.nodeOf(t, "the log of before", "n1", token), s.nodeOf(t, "the log of now", "n1", token)
+	wantRead(t, before, "[0]")
+	if _, _, err := before.Post(t.Context(), position(900), upTo(0)); err != nil {
+		t.Fatal(err)
+	}
+	wantRead(t, now, "[0]")
+	others, relying, err := now.Post(t.Context(), position(3), upTo(1000))
+	if err != nil || len(others) > 0 || fmt.Sprint(relying) != "[n1]" {
+		t.Errorf("%v %v %v", others, relying, err)
+	}
+	other := s.nodeOf(t, "the log of now", "n2", token)
+	if others, relying, err := other.Post(t.Context(), position(4), upTo(0)); err != nil || numbers(others) != "[3]" || fmt.Sprint(relying) != "[n1]" {
+		t.Errorf("%v %v %v", others, relying, err)
+	}
+	if err := now.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantRead(t, before, "[0 900]") // its reliance is still there
+}
+
+// TestWordsOfAnotherLog: what was said in an earlier log of the installation, with the same
+// state key, does not authenticate in the log of now, whatever it is.
+func TestWordsOfAnotherLog(t *testing.T) {
+	s := sharedTokens["in memory"](t)
+	ring := s.ring(t, s.open(t))
+	of := func(origin string) code {
+		key, err := ring.PeerKey(testInstallation, origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return code{key, testInstallation}
+	}
+	before, now, again := of("the log of before"), of("the log of now"), of("the log of now")
+	heard := &Message{From: "a", To: "b", Nonce: newNonce(), Report: Report{Position: position(900)}}
+	for _, direction := range []string{calling, answering} {
+		for opener, want := range map[*code]fault.Code{&now: fault.FleetMessage, &before: ""} {
+			text, err := before.seal(direction, heard, []byte("call"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := opener.open(direction, text, []byte("call")); fault.CodeOf(err) != want {
+				t.Errorf("a heartbeat, %s: %v, want %q", direction, err, want)
+			}
+			said, err := frame(question{From: "a", To: "b", Nonce: newNonce(), Kind: "head"}, []byte("body"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := opener.openFrame(direction, before.sealFrame(direction, said, []byte("asked")), []byte("asked"), &question{}); fault.CodeOf(err) != want {
+				t.Errorf("a question, %s: %v, want %q", direction, err, want)
+			}
+		}
+	}
+	text, err := now.seal(calling, heard, nil)
+	if err == nil {
+		_, err = again.open(calling, text, nil)
+	}
+	if err != nil {
+		t.Errorf("of the same log: %v", err)
+	}
 }

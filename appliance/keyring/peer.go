@@ -21,8 +21,8 @@ type peerKey struct {
 }
 
 // PeerKey implements [appliance.Keyring]. The key is HKDF-SHA256 of the state key
-// (RFC 5869), bound to the installation.
-func (k *Keyring) PeerKey(installation string) (appliance.PeerKey, error) {
+// (RFC 5869), bound to the installation and its log.
+func (k *Keyring) PeerKey(installation, origin string) (appliance.PeerKey, error) {
 	k.mu.RLock()
 	key := k.stateKey
 	k.mu.RUnlock()
@@ -34,7 +34,7 @@ func (k *Keyring) PeerKey(installation string) (appliance.PeerKey, error) {
 	if !key.use(func(raw []byte) {
 		scrub.Do(func() {
 			var derived []byte
-			if derived, err = hkdf.Key(sha256.New, raw, nil, "holdfast/peers/v1/"+installation, sha256.Size); err == nil {
+			if derived, err = hkdf.Key(sha256.New, raw, nil, "holdfast/peers/v2/"+installation+"/"+origin, sha256.Size); err == nil {
 				p.mac = hmac.New(sha256.New, derived)
 				clear(derived)
 			}

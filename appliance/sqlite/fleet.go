@@ -31,10 +31,27 @@ func (s *DB) CreateNode(ctx context.Context, r *appliance.NodeRow) error {
 // UpdateNode implements [appliance.Store].
 func (s *DB) UpdateNode(ctx context.Context, r *appliance.NodeRow, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
+		if err := leaves(c, r); err != nil {
+			return err
+		}
 		n, err := c.exec(`UPDATE nodes SET address = ?, state = ?, joined = ?, seal = ? WHERE id = ? AND seal = ?`,
 			r.Address, string(r.State), r.Joined.UnixMilli(), blob(r.Seal), r.ID, blob(was))
 		return unlessChanged(c, n, err, expectNode(r.ID))
 	})
+}
+
+// leaves refuses to take the last node out of a fleet: two nodes that remove each other at
+// once are each allowed to by what they know.
+func leaves(c *conn, r *appliance.NodeRow) error {
+	if r.State != appliance.NodeLeaving {
+		return nil
+	}
+	var one int64
+	found, err := c.one([]any{&one}, `SELECT 1 FROM nodes WHERE id <> ? AND state IN ('joining', 'serving', 'drained')`, r.ID)
+	if err == nil && !found {
+		return fault.Errorf(fault.Conflict, "node %s is the last node of the fleet that is not removed: nobody could add another one after it", r.ID)
+	}
+	return err
 }
 
 // DeleteNode implements [appliance.Store].

@@ -555,6 +555,23 @@ func (s *DB) Position() appliance.Position { return s.writer.progress.position()
 // Written implements [appliance.StateRows].
 func (s *DB) Written() uint64 { return s.writer.progress.written() }
 
+// Origin implements [appliance.StateRows].
+func (s *DB) Origin(ctx context.Context) (origin string, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		if c.state == nil {
+			return stateClosed()
+		}
+		var digest []byte
+		found, err := c.one([]any{&digest}, `SELECT digest FROM taken_changes WHERE number = 1`)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "the rows do not know the first change of a log: stop the node, move its fleet.db away, and start it; it loads the rows again")
+		}
+		origin = fmt.Sprintf("%x", digest)
+		return err
+	})
+	return origin, err
+}
+
 // Passed implements [appliance.StateRows].
 func (s *DB) Passed(ctx context.Context, p appliance.Position) (passed bool, err error) {
 	err = s.read(ctx, func(c *conn) error {

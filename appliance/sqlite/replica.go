@@ -50,7 +50,7 @@ const (
 	// when an appliance becomes a node, nodes begin with a snapshot of them.
 	inFirstChange = 10000
 	// keptTaken is how many of the newest changes are kept here, and keptPositions of how many
-	// it is known which they were.
+	// it is known which they were. Which the first one was is known for good.
 	keptTaken     = 1024
 	keptPositions = 16384
 )
@@ -170,7 +170,7 @@ func (r *replica) keep(c *conn, t *taken) error {
 	if _, err = c.exec(`UPDATE taken_changes SET body = x'' WHERE number = ?`, int64(t.at.Number)-keptTaken); err != nil {
 		return err
 	}
-	_, err = c.exec(`DELETE FROM taken_changes WHERE number <= ?`, int64(t.at.Number)-keptPositions)
+	_, err = c.exec(`DELETE FROM taken_changes WHERE number > 1 AND number <= ?`, int64(t.at.Number)-keptPositions)
 	return err
 }
 
@@ -241,7 +241,7 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 	if err := w.eachKept(ctx, r.at, newest, func(*taken) error { return nil }); err != nil {
 		return err
 	}
-	w.log.Warn("the fleet's database has lost changes; this node gives them back", "from", newest+1, "to", r.at.Number)
+	w.log.Warn("the fleet's database has lost changes; this node gives them back", "code", fault.FleetLog, "from", newest+1, "to", r.at.Number)
 	return w.eachKept(ctx, r.at, newest, func(t *taken) error {
 		err := r.log.Append(ctx, t.at.Number, t.body)
 		if fault.CodeOf(err) == fault.Changed {

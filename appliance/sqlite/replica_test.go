@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -26,12 +27,42 @@ type node struct {
 
 func newNode(t *testing.T, log *changelogtest.Memory) *node {
 	t.Helper()
-	s, err := Open(context.Background(), filepath.Join(t.TempDir(), "fleet.db"), Options{})
+	return &node{openNew(t, filepath.Join(t.TempDir(), "fleet.db"), latest), log}
+}
+
+// empty makes an empty database of a schema.
+func empty(schema int64) func(path string) error {
+	return storetest.Template(func(path string) error {
+		s, err := Open(context.Background(), path, Options{schema: schema})
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	})
+}
+
+var empties = struct {
+	sync.Mutex
+	bySchema map[int64]func(path string) error
+}{bySchema: map[int64]func(path string) error{}}
+
+// openNew opens a database, which a release of that schema makes if it is not there.
+func openNew(t *testing.T, path string, schema int64) *DB {
+	t.Helper()
+	empties.Lock()
+	create := empties.bySchema[schema]
+	if create == nil {
+		create = empty(schema)
+		empties.bySchema[schema] = create
+	}
+	empties.Unlock()
+	storetest.Must(t, create(path))
+	s, err := Open(context.Background(), path, Options{schema: schema})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return &node{s, log}
+	return s
 }
 
 func (n *node) OpenState(ctx context.Context, o appliance.StateOptions) (*appliance.StateReport, error) {
@@ -236,6 +267,31 @@ func TestLogLosesChanges(t *testing.T) {
 	b.CloseState()
 	_, err := a.peer(t).OpenState(t.Context(), storetest.StateOptions())
 	storetest.Wants(t, err, fault.FleetFounding, "no change")
+}
+
+// TestLostChangesAreTold: a log that has lost changes is told by a code, each time.
+func TestLostChangesAreTold(t *testing.T) {
+	var told bytes.Buffer
+	log := changelogtest.NewMemory(nil)
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "fleet.db"), Options{Logger: slog.New(slog.NewTextHandler(&told, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	n := &node{s, log}
+	o := storetest.StateOptions()
+	o.Seal = true
+	if _, err := n.OpenState(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	for times := range 3 {
+		storetest.Must(t, n.CreateKeyStore(t.Context(), store(times+1)))
+		log.Edit(func(changes map[uint64][]byte) { delete(changes, n.Position().Number) })
+		storetest.Must(t, n.CatchUp(t.Context()))
+		if got := strings.Count(told.String(), "code="+string(fault.FleetLog)); got != times+1 {
+			t.Errorf("told %d times, want %d: %s", got, times+1, told.String())
+		}
+	}
 }
 
 // TestForeignChange: a change that no node has made, or one that was moved, cut, put back
@@ -489,6 +545,35 @@ func TestPassedAfterSnapshot(t *testing.T) {
 	}
 	if passed, err := b.Passed(t.Context(), was[0]); passed || err == nil {
 		t.Errorf("of what b does not know it says %v %v", passed, err)
+	}
+}
+
+// TestOrigin: all nodes of a log know its first change, however long ago that was, and no
+// other log of the installation has it.
+func TestOrigin(t *testing.T) {
+	a, other := founded(t), founded(t)
+	origin := storetest.Got(a.Origin(t.Context()))(t)
+	if again := storetest.Got(other.Origin(t.Context()))(t); len(origin) != 64 || again == origin {
+		t.Errorf("two logs begin with %q and %q", origin, again)
+	}
+	for i := range 3 {
+		storetest.Must(t, a.CreateKeyStore(t.Context(), store(i+1)))
+	}
+	_ = storetest.Got(a.KeepSnapshot(t.Context()))(t)
+	b := a.peer(t).opened(t)
+	later := &taken{at: appliance.Position{Number: keptPositions + 3, Digest: origin}, body: []byte{1}}
+	storetest.Must(t, b.writer.doOnce(t.Context(), func(c *conn) error { return b.writer.live.Load().replica.keep(c, later) }))
+	for _, n := range []*node{a, b} {
+		if got := storetest.Got(n.Origin(t.Context()))(t); got != origin {
+			t.Errorf("a node of the log says that it begins with %q", got)
+		}
+	}
+	if _, err := b.Passed(t.Context(), appliance.Position{Number: 2}); fault.CodeOf(err) != fault.NotFound {
+		t.Errorf("what is further back is kept: %v", err)
+	}
+	b.CloseState()
+	if _, err := b.Origin(t.Context()); fault.CodeOf(err) != fault.Locked {
+		t.Errorf("closed: %v", err)
 	}
 }
 

@@ -26,7 +26,7 @@ var (
 	reads = []string{"Installation", "MasterKeyNoted", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "HasKeysInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
 		"Session", "Sessions", "Spent", "Tokens", "Token", "Approval", "Approvals", "Nodes", "Leader"}
-	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "Damaged", "Past", "CatchUp", "Position", "Written", "Passed", "KeepSnapshot", "Schemas", "RaiseSchema", "Close"}
+	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "Damaged", "Past", "CatchUp", "Position", "Written", "Passed", "Origin", "KeepSnapshot", "Schemas", "RaiseSchema", "Close"}
 )
 
 // kind is a kind of methods that change rows, with what is asked of each.

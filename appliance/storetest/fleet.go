@@ -27,6 +27,24 @@ func testNodes(t *testing.T, s Engine) {
 	Equal(t, Got(s.Nodes(ctx))(t), []appliance.NodeRow{*oneNode})
 }
 
+// testLastNode: the last node of a fleet does not leave, also if two remove each other.
+func testLastNode(t *testing.T, s Engine) {
+	ctx := t.Context()
+	second, gone := *oneNode, *oneNode
+	second.ID, second.Seal = ID(6), []byte("another")
+	gone.ID, gone.State, gone.Address, gone.Seal = ID(5), appliance.NodeRemoved, "", []byte("of before")
+	for _, n := range []*appliance.NodeRow{oneNode, &second, &gone} {
+		Must(t, s.CreateNode(ctx, n))
+	}
+	leaving := func(n appliance.NodeRow) *appliance.NodeRow {
+		n.State, n.Seal = appliance.NodeLeaving, []byte("leaving")
+		return &n
+	}
+	Must(t, s.UpdateNode(ctx, leaving(*oneNode), oneNode.Seal))
+	Wants(t, s.UpdateNode(ctx, leaving(second), second.Seal), fault.Conflict, "the last node")
+	Equal(t, Got(s.Nodes(ctx))(t), []appliance.NodeRow{gone, second, *leaving(*oneNode)})
+}
+
 // testFenced: no change of a node that led is made once another leads, of whatever kind it
 // is; one that is not the work of a leader is.
 func testFenced(t *testing.T, s Engine) {

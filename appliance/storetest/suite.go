@@ -71,6 +71,7 @@ func runAll(t *testing.T, open, start func(t *testing.T) Engine) {
 		"reserve at once":            testReserveConcurrently,
 		"token objects":              testTokenObjects,
 		"nodes":                      testNodes,
+		"the last node":              testLastNode,
 		"work of a leader":           testFenced,
 		"versions in the token":      testVersionsInToken,
 		"two versions at once":       testTwoVersionsAtOnce,

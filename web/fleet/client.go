@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/fleet"
 	"holdfast/web/operation"
@@ -56,6 +57,9 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Call implements [fleet.Transport]. Errors: what the other node answers, as a fault;
 // fault.Unreachable.
 func (c *Client) Call(ctx context.Context, address string, message []byte) ([]byte, error) {
+	if !appliance.ValidNodeAddress(address) {
+		return nil, fault.Errorf(fault.Invalid, "the address %.300q of a node is not HOST:PORT", address)
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+address+c.path, bytes.NewReader(message))
 	if err != nil {
 		return nil, fault.Wrapf(fault.Invalid, err, "the address %q of a node is none", address)

@@ -1,10 +1,11 @@
 -- +goose Up
 
--- The nodes of the fleet. joined is in milliseconds.
+-- The nodes of the fleet. joined is in milliseconds. The row of a node that was removed stays,
+-- so that it does not join again; joined is when it was removed then.
 CREATE TABLE nodes (
 	id      TEXT    NOT NULL PRIMARY KEY,
 	address TEXT    NOT NULL,
-	state   TEXT    NOT NULL CHECK (state IN ('joining', 'serving', 'drained', 'leaving')),
+	state   TEXT    NOT NULL CHECK (state IN ('joining', 'serving', 'drained', 'leaving', 'removed')),
 	joined  INTEGER NOT NULL,
 	seal    BLOB    NOT NULL
 ) STRICT, WITHOUT ROWID;

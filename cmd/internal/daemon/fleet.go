@@ -25,11 +25,13 @@ type membership struct {
 	mu    sync.Mutex
 	stop  context.CancelFunc // of the node that sits there; nil for none
 	ended bool               // nobody joins any more
-	// calls are what nodes ask each other: about their audit logs, and for requests of
-	// their quotas.
-	calls  *fleet.Calls
-	logs   *webfleet.Logs
-	quotas *webfleet.Quotas
+	// calls are what nodes ask each other: about their audit logs, for requests of their
+	// quotas, and for what they have counted, and for evidence.
+	calls      *fleet.Calls
+	logs       *webfleet.Logs
+	quotas     *webfleet.Quotas
+	activities *webfleet.Activities
+	evidence   *webfleet.Attestations
 }
 
 // newMembership gives the place of a node that has not joined yet.
@@ -39,6 +41,7 @@ func (d *Daemon) newMembership() *membership {
 	m := &membership{Seat: &fleet.Seat{}, d: d}
 	m.calls = fleet.NewCalls(m.Seat, asker, d.o.Log)
 	m.logs, m.quotas = webfleet.NewLogs(m.calls, d.audit, d.o.Log), webfleet.NewQuotas(m.calls)
+	m.activities, m.evidence = webfleet.NewActivities(m.calls), webfleet.NewAttestations(m.calls)
 	m.quotas.Lend(func(keyStore string, want int) int { return d.appliance.LendQuota(keyStore, want) })
 	return m
 }
@@ -57,7 +60,11 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	if err != nil {
 		return err
 	}
-	key, err := ring.PeerKey(installation)
+	origin, err := d.store.Origin(context.Background())
+	if err != nil {
+		return err
+	}
+	key, err := ring.PeerKey(installation, origin)
 	if err != nil {
 		return err
 	}
@@ -71,8 +78,8 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	calls := webfleet.NewClient()
 	n := fleet.New(fleet.Options{ID: id, Address: address, Installation: installation, Key: key, Rows: rows, Transport: calls, Hints: d.changes,
 		Grace: time.Duration(cmp.Or(d.o.Config.Fleet.Grace, config.DefaultFleetGrace)), Log: d.o.Log,
-		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
-		Report: d.report, Hold: d.appliance.Branched})
+		Ground: fleet.NewTokenGround(fleet.TokenGroundOptions{Ring: ring, Changes: d.changes, Installation: installation, Origin: origin, Node: id, CheckOwner: d.appliance.CheckOwner, Log: d.o.Log}),
+		Report: d.report, Hold: d.appliance.Unfit})
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ended {
@@ -84,10 +91,9 @@ func (m *membership) Join(ring appliance.Keyring, installation string) error {
 	m.Take(n, d.appliance.Nodes)
 	d.background.Go(func() { rows.Run(ctx, n) })
 	d.background.Go(func() { n.Run(ctx) })
-	d.background.Go(func() { m.announce(ctx, id, address) })
 	d.background.Go(func() {
 		defer calls.Close()
-		if err := n.Enter(ctx, d.appliance.Nodes); err != nil && ctx.Err() == nil {
+		if err := n.Enter(ctx, d.appliance.Nodes); err != nil && ctx.Err() == nil && fault.CodeOf(err) != fault.FleetRemoved {
 			d.o.Log.Error("this node does not serve in the fleet", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
 		}
 		<-ctx.Done()
@@ -139,25 +145,6 @@ func (m *membership) end() {
 	m.ended = true
 	m.mu.Unlock()
 	m.Leave()
-}
-
-// announceEvery is how often a node says in the database where it is.
-const announceEvery = 10 * time.Second
-
-// announce says so until ctx ends. It is a hint for those who do not know this node yet.
-func (m *membership) announce(ctx context.Context, id, address string) {
-	tick := time.NewTicker(announceEvery)
-	defer tick.Stop()
-	for {
-		if err := m.d.changes.Announce(ctx, appliance.NodeHint{ID: id, Address: address}); err != nil && ctx.Err() == nil {
-			m.d.o.Log.Debug("this node could not be announced in the fleet's database", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // report is what this node tells the others of itself.
