@@ -245,6 +245,30 @@ func TestRequestsAskNoDatabase(t *testing.T) {
 	}
 }
 
+// TestReopenedNodeSaysWhy: while a node opens its rows again it serves nothing, and says the
+// reason for that, which is not that its HSM is away; then it serves as before.
+func TestReopenedNodeSaysWhy(t *testing.T) {
+	for name, why := range map[string]error{
+		"two logs":          fault.Errorf(fault.FleetBranch, "another node has another log"),
+		"forgotten changes": fault.Errorf(fault.FleetBehind, "the database has forgotten change 7"),
+		"changed rows":      fault.Errorf(fault.StateChanged, "somebody else writes the rows"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleetBed()
+			a, client := f.served(t)
+			a.Appliance.Unfit(why)
+			if _, err := client.Call(appliancetest.Encrypt("k", "plain")); fault.CodeOf(err) != fault.Locked || !strings.Contains(err.Error(), string(fault.CodeOf(why))) || strings.Contains(err.Error(), "HSM") {
+				t.Errorf("%v", err)
+			}
+			if status, told := a.Appliance.Condition(); status != appliance.HealthUnavailable || fault.CodeOf(told) != fault.CodeOf(why) {
+				t.Errorf("%v %v", status, told)
+			}
+			a.Appliance.KeepLease(t.Context())
+			client.OK(appliancetest.Encrypt("k", "plain"))
+		})
+	}
+}
+
 // TestInstallationRowEdited: a node whose row of the installation was edited loads its rows from
 // the fleet's database; one whose database is another fleet's does not.
 func TestInstallationRowEdited(t *testing.T) {
@@ -279,28 +303,4 @@ func TestInstallationRowEdited(t *testing.T) {
 		other.start(t, appliancetest.Options{Beside: true})
 		other.start(t, appliancetest.Options{Dir: dir, Locked: fault.FleetLog})
 	})
-}
-
-// TestReopenedNodeSaysWhy: while a node opens its rows again it serves nothing, and says the
-// reason for that, which is not that its HSM is away; then it serves as before.
-func TestReopenedNodeSaysWhy(t *testing.T) {
-	for name, why := range map[string]error{
-		"two logs":          fault.Errorf(fault.FleetBranch, "another node has another log"),
-		"forgotten changes": fault.Errorf(fault.FleetBehind, "the database has forgotten change 7"),
-		"changed rows":      fault.Errorf(fault.StateChanged, "somebody else writes the rows"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFleetBed()
-			a, client := f.served(t)
-			a.Appliance.Unfit(why)
-			if _, err := client.Call(appliancetest.Encrypt("k", "plain")); fault.CodeOf(err) != fault.Locked || !strings.Contains(err.Error(), string(fault.CodeOf(why))) || strings.Contains(err.Error(), "HSM") {
-				t.Errorf("%v", err)
-			}
-			if status, told := a.Appliance.Condition(); status != appliance.HealthUnavailable || fault.CodeOf(told) != fault.CodeOf(why) {
-				t.Errorf("%v %v", status, told)
-			}
-			a.Appliance.KeepLease(t.Context())
-			client.OK(appliancetest.Encrypt("k", "plain"))
-		})
-	}
 }

@@ -268,16 +268,10 @@ func (l *Lifecycle) Replication() *ReplicationState {
 // as they are.
 func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error, accepted bool) error {
 	if err == nil {
-		if !accepted {
-			return l.openKnown(ctx, ring, mine)
+		if accepted {
+			return l.openAccepted(ctx, ring, mine)
 		}
-		if err := l.replication.check(ctx, mine.ID); err != nil {
-			return err
-		}
-		if early, err := openStateKey(ctx, ring, mine); err != nil || early != nil {
-			return cmp.Or(err, error(fault.Errorf(fault.Conflict, "the state key of this node is of an earlier release: move its fleet.db away, and start it")))
-		}
-		return l.openState(ctx, ring, mine.ID, StateOptions{}, true)
+		return l.openKnown(ctx, ring, mine)
 	}
 	if fault.CodeOf(err) != fault.NotFound {
 		return err
@@ -333,6 +327,17 @@ func (l *Lifecycle) openKnown(ctx context.Context, ring Keyring, mine *Installat
 	}
 	l.log.Error("the row of the installation on this machine was edited; it was loaded again from the fleet's database", "reason", fault.ReasonOf(why))
 	return nil
+}
+
+// openAccepted opens a node whose rows of this machine people have accepted.
+func (l *Lifecycle) openAccepted(ctx context.Context, ring Keyring, mine *Installation) error {
+	if err := l.replication.check(ctx, mine.ID); err != nil {
+		return err
+	}
+	if early, err := openStateKey(ctx, ring, mine); err != nil || early != nil {
+		return cmp.Or(err, error(fault.Errorf(fault.Conflict, "the state key of this node is of an earlier release: move its fleet.db away, and start it")))
+	}
+	return l.openState(ctx, ring, mine.ID, StateOptions{}, true)
 }
 
 // foundedMeanwhile makes an error of two nodes that begin at once one that is tried again.

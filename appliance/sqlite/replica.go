@@ -20,6 +20,9 @@ type replica struct {
 	log appliance.ChangeLog
 	key appliance.ManifestKey
 	at  appliance.Position // of the last change that is in the database
+	// confirmed says that the log was seen to have the change that the position is at, since the
+	// rows were opened.
+	confirmed bool
 	// taking says that the rows that are written are those of another node's change.
 	taking bool
 	// bySnapshot says that the change at hand is the first, and has no rows: there are so
@@ -218,8 +221,10 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 	defer cancel()
 	newest, err := r.log.Newest(ctx)
 	switch {
-	case err != nil || newest == r.at.Number:
+	case err != nil:
 		return err
+	case newest == r.at.Number:
+		return r.confirm(ctx)
 	case newest > r.at.Number:
 		return r.missing(ctx, newest)
 	}
@@ -281,6 +286,30 @@ func (w *writer) eachKept(ctx context.Context, to appliance.Position, newest uin
 	if before != to {
 		return fault.Errorf(fault.FleetLog, "the changes that this node keeps do not lead to change %d, which it has taken over: its files were edited; start it with an empty fleet.db", to.Number)
 	}
+	return nil
+}
+
+// confirm looks once that the log has the change that the rows are at: if it has another
+// one, another node goes on with that, and this one may not serve what it has.
+func (r *replica) confirm(ctx context.Context) error {
+	if r.confirmed || r.at.Number == 0 {
+		return nil
+	}
+	there, err := r.log.Changes(ctx, r.at.Number, 1)
+	if err != nil {
+		return err
+	}
+	if len(there) == 0 || len(there[0]) < sha256.Size {
+		return fault.Errorf(fault.FleetLog, "change %d of the fleet's database, which this node has taken over, is gone or too short: the database was changed by hand", r.at.Number)
+	}
+	before := appliance.Position{Number: r.at.Number - 1, Digest: hex.EncodeToString(there[0][:sha256.Size])}
+	if after(before, there[0]) != r.at {
+		if _, err := (&replica{key: r.key, at: before}).open(there[0]); err != nil {
+			return err
+		}
+		return fault.Errorf(fault.FleetBranch, "change %d of the fleet's database, which a node of this installation has made, is another one than this node has taken over: the database shows nodes two pasts, or was put back to an earlier state and changed", r.at.Number)
+	}
+	r.confirmed = true
 	return nil
 }
 

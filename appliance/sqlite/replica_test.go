@@ -294,6 +294,42 @@ func TestLostChangesAreTold(t *testing.T) {
 	}
 }
 
+// TestOpenedAfterTwoPasts: rows are opened only where the log has the change that they are
+// at. Where it has another one, whoever made that goes on, and nobody else.
+func TestOpenedAfterTwoPasts(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	b := a.peer(t).opened(t)
+	n := a.Position().Number + 1
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(2)))
+	var own []byte
+	a.log.Edit(func(changes map[uint64][]byte) { own = changes[n]; delete(changes, n) })
+	storetest.Must(t, b.CreateKeyStore(t.Context(), store(3))) // b has not seen it
+	for what, c := range map[string]struct {
+		edit func(changes map[uint64][]byte)
+		code fault.Code
+	}{
+		"another node's": {func(map[uint64][]byte) {}, fault.FleetBranch},
+		"nonsense":       {func(changes map[uint64][]byte) { changes[n] = bytes.Repeat([]byte{7}, 100) }, fault.FleetLog},
+		"nothing":        {func(changes map[uint64][]byte) { changes[n] = nil }, fault.FleetLog},
+		"the one before": {func(changes map[uint64][]byte) { changes[n] = changes[n-1] }, fault.FleetLog},
+	} {
+		var others []byte
+		a.log.Edit(func(changes map[uint64][]byte) { others = changes[n]; c.edit(changes) })
+		a.CloseState()
+		_, err := a.OpenState(t.Context(), storetest.StateOptions())
+		if fault.CodeOf(err) != c.code {
+			t.Errorf("%s: %v, want %s", what, err, c.code)
+		}
+		a.log.Edit(func(changes map[uint64][]byte) { changes[n] = others })
+	}
+	b.CloseState()
+	b.opened(t)
+	a.log.Edit(func(changes map[uint64][]byte) { changes[n] = own })
+	a.opened(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(4)))
+}
+
 // TestForeignChange: a change that no node has made, or one that was moved, cut, put back
 // or taken from another log, is taken over by nobody, and says so; it does no harm.
 func TestForeignChange(t *testing.T) {

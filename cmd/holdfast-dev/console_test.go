@@ -83,6 +83,20 @@ func (p *process) machine(b *browsertest.Browser) string {
 	return ""
 }
 
+// verifiedByAll waits until a page, whichever node it is of, says that the log of each verifies.
+func (p *process) verifiedByAll(b *browsertest.Browser) {
+	p.t.Helper()
+	n := consoletest.Nodes(p.t)
+	for page := 0; n > 1 && page < n; {
+		if found := strings.Count(strings.ToLower(b.Text()), "the log verifies: node"); found == n {
+			page++
+		} else if !strings.Contains(b.Text(), "is being verified") {
+			p.t.Fatalf("%d logs are verified, and there are %d: %s", found, n, b.Text())
+		}
+		b.Open("/audit")
+	}
+}
+
 // administrators is where the nodes of a fleet listen for them, as it is printed.
 var administrators = regexp.MustCompile(`(?m)^node \d .* administrators' port (\S+);`)
 
@@ -241,6 +255,7 @@ func TestConsole(t *testing.T) {
 	b.Open("/audit")
 	b.Fill("Verify the whole log now")
 	b.Until("The log verifies")
+	p.verifiedByAll(b)
 	b.Open("/hsms")
 	b.Fill("Do the test operation now")
 	b.Has("holdfast-dev", "Active")
