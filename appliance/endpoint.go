@@ -25,6 +25,8 @@ type Endpoint struct {
 	fault       error
 	// again says when it is tried again, if something of it could not be read or opened.
 	again backoff
+	// opening says that another node has made it, and its key is about to be opened.
+	opening bool
 }
 
 // limiter admits requests as the quota allows.
@@ -33,21 +35,36 @@ type limiter interface {
 }
 
 // Endpoint gives the key store whose URI path prefix is exactly prefix. Errors:
-// fault.NotFound if there is none; fault.Locked; the reason for which a key store
-// is out of service.
+// fault.NotFound if there is none, also after the log of a fleet was asked; fault.Locked;
+// the reason for which a key store is out of service.
 func (s *Service) Endpoint(prefix string) (*Endpoint, error) {
+	e, err := s.endpointAt(prefix)
+	if err == nil && e == nil && s.newest.look() {
+		e, err = s.endpointAt(prefix)
+	}
+	if err == nil && e != nil && e.opening {
+		ctx, cancel := context.WithTimeout(context.Background(), s.newest.within)
+		defer cancel()
+		await(ctx, func() bool { e, err = s.endpointAt(prefix); return err != nil || e == nil || !e.opening })
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case e == nil:
+		return nil, fault.Errorf(fault.NotFound, "no key store has that URI path prefix")
+	case e.fault != nil:
+		return nil, e.fault
+	}
+	return e, nil
+}
+
+// endpointAt gives what has that prefix; nil if nothing has.
+func (s *Service) endpointAt(prefix string) (*Endpoint, error) {
 	v, err := s.view()
 	if err != nil {
 		return nil, err
 	}
-	e := v.byPrefix[prefix]
-	if e == nil {
-		return nil, fault.Errorf(fault.NotFound, "no key store has that URI path prefix")
-	}
-	if e.fault != nil {
-		return nil, e.fault
-	}
-	return e, nil
+	return v.byPrefix[prefix], nil
 }
 
 // endpoint reads what belongs to one key store. What was unlocked before and
@@ -63,7 +80,7 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 			e.store = *ks
 			return &e
 		default:
-			notOpened = fault.Errorf(fault.Internal, "its key has not been opened yet")
+			return s.toOpen(ks)
 		}
 		return s.outOfService(ks, before, notOpened)
 	}
@@ -143,8 +160,21 @@ func (e *Endpoint) current() (*Endpoint, error) {
 func (e *Endpoint) Name() string { return e.store.Name }
 
 // HasCredential says whether the access key ID is an active one of this key
-// store.
-func (e *Endpoint) HasCredential(accessKeyID string) bool { return e.credentials[accessKeyID] != nil }
+// store, as it is now if it was not known before.
+func (e *Endpoint) HasCredential(accessKeyID string) bool {
+	if e.credentials[accessKeyID] != nil {
+		return true
+	}
+	if e.service == nil || !e.service.newest.look() {
+		return false
+	}
+	v, err := e.service.view()
+	if err != nil {
+		return false
+	}
+	now := v.byID[e.store.ID]
+	return now != nil && now.credentials[accessKeyID] != nil
+}
 
 // key gives an external key. Errors: fault.NotFound, fault.Tampered, fault.Locked,
 // fault.Timeout.
@@ -153,7 +183,11 @@ func (e *Endpoint) key(ctx context.Context, id string) (*liveKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.service.loadKey(ctx, v.ring, e.store.ID, id)
+	k, err := e.service.loadKey(ctx, v.ring, e.store.ID, id)
+	if fault.CodeOf(err) == fault.NotFound && e.service.newest.look() {
+		return e.service.loadKey(ctx, v.ring, e.store.ID, id)
+	}
+	return k, err
 }
 
 // blockOf gives the block that holds for the key: of everything, of its key store

@@ -343,6 +343,7 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
 	if r := l.replication; r != nil {
+		apart.Go(func() { l.service.openOthers(ctx) })
 		apart.Go(func() { l.follow(ctx) })
 		apart.Go(func() { every(ctx, snapshotEvery, l.snapshot) })
 		apart.Go(func() { r.heads.run(ctx) })

@@ -73,6 +73,12 @@ func (s *Service) outOfService(ks *KeyStore, before *Endpoint, why error) *Endpo
 	return e
 }
 
+// toOpen gives an endpoint whose key is opened at once by [Service.Recover].
+func (s *Service) toOpen(ks *KeyStore) *Endpoint {
+	return &Endpoint{service: s, store: *ks, again: backoff{time.Nanosecond, s.now()}, opening: true,
+		fault: fault.Errorf(fault.Internal, "key store %q was made by another node, and its key is being opened", ks.Name)}
+}
+
 // unread gives the view after a change whose rows could not be read: what the change may
 // concern is out of service, and all the rest as before.
 func (s *Service) unread(before *view, c Change, why error) *view {
@@ -166,8 +172,21 @@ func (s *Service) Recover(ctx context.Context) {
 		switch e := next.byID[ks.ID]; {
 		case e == nil:
 			v.ring.DropKeyringKey(ks.ID)
-		case e.fault == nil && old.byID[ks.ID] != nil && old.byID[ks.ID].fault != nil:
+		case e.fault == nil && old.byID[ks.ID] != nil && old.byID[ks.ID].fault != nil && !old.byID[ks.ID].opening:
 			s.log.Info("a key store is back in service", "key_store", ks.Name)
+		}
+	}
+}
+
+// openOthers opens key stores that other nodes have made, as soon as they are here, until ctx
+// ends.
+func (s *Service) openOthers(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.opens:
+			s.Recover(ctx)
 		}
 	}
 }

@@ -22,6 +22,9 @@ type Service struct {
 	rotateAfter uint64
 	recorder    Recorder // of requests; nil for none
 	fleet       Fleet
+	newest      *newest
+	// opens holds a signal while a key store of another node is to be opened.
+	opens chan struct{}
 	// rotateExhausted rotates a key whose version has done all its encryptions
 	// ([Administration]).
 	rotateExhausted func(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error)
@@ -171,6 +174,14 @@ func (s *Service) apply(c Change) {
 // replace puts a view in the place of the one so far. The caller holds s.reload.
 func (s *Service) replace(old, v *view) {
 	s.live.Store(v)
+	for _, e := range v.byID {
+		if e.opening {
+			select {
+			case s.opens <- struct{}{}:
+			default:
+			}
+		}
+	}
 	old.retire(v)
 	if s.quotas != nil {
 		s.quotas.Keep(slices.Collect(maps.Keys(v.byID))...)
