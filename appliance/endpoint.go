@@ -142,11 +142,8 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 // nothing of it has changed. Errors: those of [Service.Endpoint], but
 // fault.Unauthenticated for a key store that is gone, as its credentials are.
 func (e *Endpoint) current() (*Endpoint, error) {
-	v, err := e.service.view()
+	v, err := e.service.freshView()
 	if err != nil {
-		return nil, err
-	}
-	if err := e.service.fleet.Fresh(); err != nil {
 		return nil, err
 	}
 	now := v.byID[e.store.ID]
@@ -154,6 +151,25 @@ func (e *Endpoint) current() (*Endpoint, error) {
 		return nil, fault.Errorf(fault.Unauthenticated, "the key store was deleted, and its credentials with it")
 	}
 	return now, now.fault
+}
+
+// freshView gives the view that was there while this node was fresh. A machine may be
+// suspended between any two steps: one that looked at the view before, and asks whether it is
+// fresh when it has woken and taken over changes, has an old view; and one that asks before,
+// and looks at the view after, has one that may be old by then.
+func (s *Service) freshView() (*view, error) {
+	for {
+		v, err := s.view()
+		if err != nil {
+			return nil, err
+		}
+		if err := s.fleet.Fresh(); err != nil {
+			return nil, err
+		}
+		if s.live.Load() == v {
+			return v, nil
+		}
+	}
 }
 
 // Name is the key store's name.

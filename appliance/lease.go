@@ -45,6 +45,9 @@ type suspended struct {
 	hsms []HSM
 	// trying is held by the attempt to unlock again.
 	trying atomic.Bool
+	// again says when the next attempt is: each may raise the TPM's counter, which wears.
+	// Whoever has trying has it; the zero value is at once.
+	again backoff
 }
 
 // KeepLease wipes the keys if the lease has run out; and if that has happened
@@ -70,12 +73,16 @@ func (l *Lifecycle) resume(ctx context.Context, s *suspended) {
 		return
 	}
 	defer s.trying.Store(false)
+	if s.again.pause > 0 && !s.again.due(l.now()) {
+		return
+	}
 	l.service.health.probe(ctx, l.log) // renews the lease if an HSM answers
 	if l.service.lease.remaining() <= 0 {
 		return
 	}
 	if err := l.unlock(ctx, s.ring, s.hsms, unlocking{after: s}); err != nil {
-		l.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "error", err)
+		s.again = s.again.failed(l.now()).jittered()
+		l.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "in", s.again.at.Sub(l.now()).Round(time.Millisecond), "error", err)
 		return
 	}
 	l.log.Info("the HSM is back: unlocked again")

@@ -272,13 +272,16 @@ func (l *Lifecycle) Lock() {
 }
 
 // suspend locks what is unlocked now, until KeepLease can unlock it again.
-func (l *Lifecycle) suspend(v *view) bool {
+func (l *Lifecycle) suspend(v *view) bool { return l.suspendUntil(v, backoff{}) }
+
+// suspendUntil does that until a time at the earliest.
+func (l *Lifecycle) suspendUntil(v *view, again backoff) bool {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
 	if l.service.live.Load() != v {
 		return false // somebody has locked it meanwhile, or opened it again
 	}
-	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched()})
+	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched(), again: again})
 	l.lock()
 	return true
 }
