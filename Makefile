@@ -1,6 +1,7 @@
 # make run    try Holdfast on this machine; ARGS='--nodes 3' for a fleet
 # make test   everything that CI runs
-# make bench  measure, and write bench.json; make bench-console for the console's pages
+# make bench  measure, and write bench.json; make bench-console for the console's pages,
+#             make bench-fleet for fleets of one, two and three nodes
 # make build  bin/holdfast, bin/holdfastd and bin/holdfast-dev; manual pages and completions in build
 # make cross  the tool holdfast for each platform that it is for, in build/cross
 # make generate     what templ makes of *.templ, and docs/codes.md of the registry of codes
@@ -21,7 +22,7 @@ LDFLAGS := -X holdfast/cmd/internal/version.Version=$(VERSION)
 # its own deadline for a failure.
 FUZZTIME ?= 10000x
 
-.PHONY: run build man completion cross test bench bench-console generate screenshots install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
+.PHONY: run build man completion cross test bench bench-console bench-fleet generate screenshots install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
   image image-test image-lock packer-local cfn-lint install-image-packages install-image-test-packages
 
 run: install-packages build
@@ -124,7 +125,7 @@ generate:
 	@go generate ./appliance/fault
 
 screenshots: install-test-packages
-	SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 ./cmd/holdfast-dev -run TestPages
+	SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 ./cmd/holdfast-dev -run TestConsolePages
 
 format:
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
@@ -168,3 +169,8 @@ bench: install-packages build
 # million records; some minutes, and some gigabytes of disk.
 bench-console: install-packages
 	go test ./web/console -run xxx -bench Pages -benchtime 20x -timeout 60m -args -console-keys 1000000 -console-records 10000000
+
+# What fleets of one, two and three nodes answer, as ratios.
+bench-fleet: install-packages
+	@.ci/install-packages postgresql
+	HOLDFAST_TEST_PACKAGES=1 go test -tags fleet ./cmd/internal/fleettest -run xxx -bench Throughput -benchtime 5x -timeout 30m

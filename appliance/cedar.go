@@ -10,8 +10,8 @@ import (
 
 // Policy gives the Cedar policies of a key store that were written by hand.
 // Errors: fault.NotFound.
-func (a *Administration) Policy(_ context.Context, keyStore string) (string, error) {
-	_, e, err := a.service.keyStore(keyStore)
+func (a *Administration) Policy(ctx context.Context, keyStore string) (string, error) {
+	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return "", err
 	}
@@ -32,11 +32,11 @@ func (a *Administration) SetPolicy(ctx context.Context, keyStore, cedar string) 
 }
 
 // CheckPolicy gives the error that SetPolicy would, and changes nothing.
-func (a *Administration) CheckPolicy(_ context.Context, keyStore, cedar string) error {
+func (a *Administration) CheckPolicy(ctx context.Context, keyStore, cedar string) error {
 	if _, err := parsePolicy(cedar); err != nil {
 		return err
 	}
-	_, _, err := a.service.keyStore(keyStore)
+	_, _, err := a.service.keyStore(ctx, keyStore)
 	return err
 }
 

@@ -92,7 +92,7 @@ func (a *Administration) CreateCredential(ctx context.Context, keyStore string, 
 func (a *Administration) addCredential(ctx context.Context, keyStore string, want NewCredential) (*Credential, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, e, err := a.service.keyStore(keyStore)
+	v, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (a *Administration) addCredential(ctx context.Context, keyStore string, wan
 // Credentials gives the key store's credentials, ordered by access key ID,
 // with their last use up to now.
 func (a *Administration) Credentials(ctx context.Context, keyStore string) ([]*Credential, error) {
-	_, e, err := a.service.keyStore(keyStore)
+	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,7 @@ func (a *Administration) SetCredentialActive(ctx context.Context, keyStore, acce
 		a.admin.Lock()
 		defer a.admin.Unlock()
 	}
-	v, _, err := a.service.keyStore(keyStore)
+	v, _, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}

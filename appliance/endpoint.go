@@ -25,8 +25,9 @@ type Endpoint struct {
 	fault       error
 	// again says when it is tried again, if something of it could not be read or opened.
 	again backoff
-	// opening says that another node has made it, and its key is about to be opened.
-	opening bool
+	// opening is closed when it was tried to open a key store that another node has made;
+	// nil for one that was tried.
+	opening chan struct{}
 }
 
 // limiter admits requests as the quota allows.
@@ -42,10 +43,14 @@ func (s *Service) Endpoint(prefix string) (*Endpoint, error) {
 	if err == nil && e == nil && s.newest.look() {
 		e, err = s.endpointAt(prefix)
 	}
-	if err == nil && e != nil && e.opening {
+	if err == nil && e != nil && e.opening != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), s.newest.within)
 		defer cancel()
-		await(ctx, func() bool { e, err = s.endpointAt(prefix); return err != nil || e == nil || !e.opening })
+		select {
+		case <-e.opening:
+		case <-ctx.Done():
+		}
+		e, err = s.endpointAt(prefix)
 	}
 	switch {
 	case err != nil:
@@ -80,7 +85,7 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 			e.store = *ks
 			return &e
 		default:
-			return s.toOpen(ks)
+			return s.arrived(ks)
 		}
 		return s.outOfService(ks, before, notOpened)
 	}

@@ -16,6 +16,9 @@ type Fleet interface {
 	Lead(ctx context.Context) (context.Context, bool)
 	// Drained says that this node is to get no new requests. It answers those it gets.
 	Drained() bool
+	// Fading says that this node stops to serve soon, unless it hears before that it lacks no
+	// change. It answers those it gets, and is to get no new requests.
+	Fading() bool
 	// Knows gives the newest schema of the rows that all nodes of the fleet know; 0 as long
 	// as one of them does not answer.
 	Knows() int64
@@ -30,6 +33,7 @@ type noFleet struct{}
 
 func (noFleet) Fresh() error  { return nil }
 func (noFleet) Drained() bool { return false }
+func (noFleet) Fading() bool  { return false }
 func (noFleet) Knows() int64  { return 0 }
 func (noFleet) Leave()        {}
 

@@ -13,8 +13,8 @@ import (
 // staleFleet is a fleet whose word may have run out.
 type staleFleet struct {
 	appliance.Fleet
-	stale, drained atomic.Bool
-	asked          atomic.Int64
+	stale, drained, fading atomic.Bool
+	asked                  atomic.Int64
 	// suspends, if set, is called before the answer to that question.
 	suspends func(asked int64)
 }
@@ -31,6 +31,7 @@ func (f *staleFleet) Fresh() error {
 }
 
 func (f *staleFleet) Drained() bool { return f.drained.Load() }
+func (f *staleFleet) Fading() bool  { return f.fading.Load() }
 
 // Join and Leave implement [appliance.Fleet].
 func (*staleFleet) Join(appliance.Keyring, string) error { return nil }
@@ -90,8 +91,8 @@ func TestStaleNode(t *testing.T) {
 	}
 }
 
-// TestReadyNode: a node that is drained or stale is not ready, and says which. A drained
-// one answers what it is asked.
+// TestReadyNode: a node that is fading, drained or stale is not ready, and says which. It is
+// to get no new requests then; until it is stale it answers what it is asked.
 func TestReadyNode(t *testing.T) {
 	fleet := &staleFleet{}
 	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{Fleet: fleet}})
@@ -100,12 +101,21 @@ func TestReadyNode(t *testing.T) {
 	if ready, note := b.Appliance.Ready(ctx); !ready {
 		t.Error(note)
 	}
-	fleet.drained.Store(true)
-	if ready, note := b.Appliance.Ready(ctx); ready || note != "drained" {
-		t.Errorf("%t, %s", ready, note)
+	if !b.Appliance.TakesNew() {
+		t.Error("it is ready, and takes no new requests")
 	}
-	if _, err := k.Call(appliancetest.Encrypt("k", "x")); err != nil {
-		t.Error(err)
+	for note, so := range map[string]*atomic.Bool{"drained": &fleet.drained, "it stops soon unless it hears that it lacks no change": &fleet.fading} {
+		so.Store(true)
+		if ready, got := b.Appliance.Ready(ctx); ready || got != note {
+			t.Errorf("%t, %s", ready, got)
+		}
+		if b.Appliance.TakesNew() {
+			t.Errorf("%s, and it takes new requests", note)
+		}
+		if _, err := k.Call(appliancetest.Encrypt("k", "x")); err != nil {
+			t.Error(err)
+		}
+		so.Store(false)
 	}
 	fleet.stale.Store(true)
 	if ready, note := b.Appliance.Ready(ctx); ready || note != string(fault.FleetStale) {

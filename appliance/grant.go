@@ -156,7 +156,7 @@ func (g *Grant) Validate() error {
 func (a *Administration) AddGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, _, err := a.service.keyStore(keyStore)
+	v, _, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ func (a *Administration) CheckGrant(ctx context.Context, keyStore string, want G
 
 // newGrant makes a grant that is not sealed or stored yet.
 func (a *Administration) newGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
-	_, e, err := a.service.keyStore(keyStore)
+	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +211,7 @@ func (a *Administration) newGrant(ctx context.Context, keyStore string, want Gra
 
 // Grants gives all grants of a key store and of its keys.
 func (a *Administration) Grants(ctx context.Context, keyStore string) ([]*Grant, error) {
-	_, e, err := a.service.keyStore(keyStore)
+	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ func (a *Administration) TestGrants(ctx context.Context, keyStore, key string, r
 	if r.Principal == "" {
 		return Decision{}, fault.Errorf(fault.Invalid, "principal: give one as KMS sends it, such as arn:aws:iam::123456789012:role/app")
 	}
-	_, e, err := a.service.keyStore(keyStore)
+	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return Decision{}, err
 	}

@@ -218,6 +218,10 @@ func (e *Endpoint) keysInToken(ctx context.Context) bool {
 	return has || err != nil
 }
 
+// TakesNew says whether this node of a fleet is to get new requests: it is not drained, and
+// does not stop soon.
+func (s *Service) TakesNew() bool { return !s.fleet.Drained() && !s.fleet.Fading() }
+
 // Ready says whether requests would be answered: keys can be used, an HSM is there,
 // requests can be recorded, and not every key store is blocked or out of service. Note
 // says in a few words what is wrong, also while others are served; it names nothing that
@@ -234,6 +238,9 @@ func (s *Service) Ready(ctx context.Context) (ready bool, note string) {
 	}
 	if s.fleet.Drained() {
 		return false, "drained"
+	}
+	if s.fleet.Fading() {
+		return false, "it stops soon unless it hears that it lacks no change"
 	}
 	if s.recorder != nil && s.recorder.Ready() != nil {
 		return false, "the audit log takes no records"

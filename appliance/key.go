@@ -275,7 +275,7 @@ func (a *Administration) CreateKey(ctx context.Context, keyStore string, want Ne
 	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, e, err := a.service.keyStore(keyStore)
+	v, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -337,7 +337,7 @@ func (a *Administration) makeKey(ctx context.Context, ring Keyring, key *Externa
 // Keys gives a page of the key store's keys, ordered by ID. Errors: fault.Invalid,
 // fault.NotFound for the key store.
 func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) ([]*ExternalKey, error) {
-	_, e, err := a.service.keyStore(keyStore)
+	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -363,7 +363,7 @@ func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) (
 // ShowKey gives a key with its versions and the grants on it. Errors:
 // fault.NotFound, fault.Tampered.
 func (a *Administration) ShowKey(ctx context.Context, keyStore, id string) (*StoredKey, error) {
-	v, e, err := a.service.keyStore(keyStore)
+	v, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
@@ -392,7 +392,7 @@ func (a *Administration) changeKey(ctx context.Context, keyStore, id string, cha
 // replaceKey does what changeKey says, without the lock: change is called again if
 // another operation was faster.
 func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, change func(*ExternalKey) error) (*ExternalKey, error) {
-	v, _, err := a.service.keyStore(keyStore)
+	v, _, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}

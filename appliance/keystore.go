@@ -85,7 +85,8 @@ func (s *KeyStore) validate() error {
 // keyStore finds a key store by name, as administrators need it: one that is out of
 // service only because rows of it could not be read is given, since its keys and grants
 // can be changed.
-func (s *Service) keyStore(name string) (*view, *Endpoint, error) {
+func (s *Service) keyStore(ctx context.Context, name string) (*view, *Endpoint, error) {
+	s.awaitOpened(ctx, name)
 	v, err := s.view()
 	if err != nil {
 		return nil, nil, err
@@ -183,7 +184,7 @@ type KeyStoreDetail struct {
 
 // ShowKeyStore gives a key store by name. Errors: fault.NotFound.
 func (a *Administration) ShowKeyStore(ctx context.Context, name string) (*KeyStoreDetail, error) {
-	_, e, err := a.service.keyStore(name)
+	_, e, err := a.service.keyStore(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +241,7 @@ func (a *Administration) CheckDeleteKeyStore(ctx context.Context, name string) e
 }
 
 func (a *Administration) deletableKeyStore(ctx context.Context, name string) (*Endpoint, error) {
-	_, e, err := a.service.keyStore(name)
+	_, e, err := a.service.keyStore(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func (a *Administration) RotateKey(ctx context.Context, keyStore, id string, mat
 	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, e, err := a.service.keyStore(keyStore)
+	v, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}

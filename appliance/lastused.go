@@ -9,6 +9,7 @@ import (
 
 // lastUsed knows when each credential last authenticated a request.
 type lastUsed struct {
+	news  chan struct{} // has one when a credential was used that was not for a minute
 	mu    sync.Mutex
 	times map[string]*credentialUse
 }
@@ -31,6 +32,15 @@ func (l *lastUsed) of(accessKeyID string) *atomic.Int64 {
 	return &l.times[accessKeyID].used
 }
 
+// wake has the uses stored at once, so that other nodes and a person who waits for the first
+// use of a credential see it.
+func (l *lastUsed) wake() {
+	select {
+	case l.news <- struct{}{}:
+	default:
+	}
+}
+
 // at gives the last use since the start; zero if there was none.
 func (l *lastUsed) at(accessKeyID string) time.Time {
 	l.mu.Lock()
@@ -39,6 +49,22 @@ func (l *lastUsed) at(accessKeyID string) time.Time {
 		return time.UnixMilli(u.used.Load()).UTC()
 	}
 	return time.Time{}
+}
+
+// keepLastUsed writes the uses each minute, and when there is one of a credential that was
+// not used for a minute.
+func (s *Service) keepLastUsed(ctx context.Context) {
+	tick := time.NewTicker(lastUsedEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.used.news:
+		}
+		s.storeLastUsed(ctx)
+	}
 }
 
 // storeLastUsed writes the uses that are not stored yet.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"holdfast/appliance/fault"
 )
 
 // Keys are in memory on a lease: each time the HSM shows that it is there, they
@@ -39,10 +41,12 @@ func (l *lease) remaining() time.Duration {
 	return time.Duration(l.until.Load()) - l.now().Sub(l.begin)
 }
 
-// suspended is what a lease that ran out leaves behind.
+// suspended is what a lease that ran out leaves behind, or rows that are opened again.
 type suspended struct {
 	ring Keyring
 	hsms []HSM
+	// why the rows are opened again; nil after the lease ran out.
+	why error
 	// trying is held by the attempt to unlock again.
 	trying atomic.Bool
 	// again says when the next attempt is: each may raise the TPM's counter, which wears.
@@ -61,7 +65,7 @@ func (l *Lifecycle) KeepLease(ctx context.Context) {
 	if v == nil || l.service.lease.remaining() > 0 {
 		return
 	}
-	if !l.suspend(v) {
+	if !l.suspend(v, nil, backoff{}) {
 		return
 	}
 	l.log.Error("the HSM has been away for longer than the lease: all keys are wiped and requests refused until it is back", "lease", l.service.lease.length)
@@ -82,7 +86,16 @@ func (l *Lifecycle) resume(ctx context.Context, s *suspended) {
 	}
 	if err := l.unlock(ctx, s.ring, s.hsms, unlocking{after: s}); err != nil {
 		s.again = s.again.failed(l.now()).jittered()
-		l.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "in", s.again.at.Sub(l.now()).Round(time.Millisecond), "error", err)
+		in := s.again.at.Sub(l.now()).Round(time.Millisecond)
+		if s.why != nil {
+			l.log.Error("the rows of this node could not be opened again; it is tried again", "in", in, "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
+		} else {
+			l.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "in", in, "error", err)
+		}
+		return
+	}
+	if s.why != nil {
+		l.log.Info("the rows of this node are open again: unlocked again")
 		return
 	}
 	l.log.Info("the HSM is back: unlocked again")

@@ -271,17 +271,15 @@ func (l *Lifecycle) Lock() {
 	l.lock()
 }
 
-// suspend locks what is unlocked now, until KeepLease can unlock it again.
-func (l *Lifecycle) suspend(v *view) bool { return l.suspendUntil(v, backoff{}) }
-
-// suspendUntil does that until a time at the earliest.
-func (l *Lifecycle) suspendUntil(v *view, again backoff) bool {
+// suspend locks what is unlocked now, until KeepLease can unlock it again, at a time at the
+// earliest. Why is nil if the lease has run out.
+func (l *Lifecycle) suspend(v *view, why error, again backoff) bool {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
 	if l.service.live.Load() != v {
 		return false // somebody has locked it meanwhile, or opened it again
 	}
-	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched(), again: again})
+	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched(), why: why, again: again})
 	l.lock()
 	return true
 }
@@ -326,8 +324,6 @@ const (
 func (l *Lifecycle) Run(ctx context.Context) {
 	probe := time.NewTicker(min(probeEvery, l.service.lease.length/4))
 	defer probe.Stop()
-	minute := time.NewTicker(lastUsedEvery)
-	defer minute.Stop()
 	deletion := time.NewTicker(deletionEvery)
 	defer deletion.Stop()
 	l.time.look()
@@ -337,7 +333,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 		do       func(context.Context)
 	}{
 		{time.Second, l.KeepLease},
-		{time.Second, l.service.Recover},
 		{auditHeadEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, false) }},
 		{anchorEvery, func(ctx context.Context) { l.auditHead.keepLogged(ctx, true) }},
 		{lookEvery, func(context.Context) { l.time.look() }},
@@ -345,8 +340,9 @@ func (l *Lifecycle) Run(ctx context.Context) {
 	} {
 		apart.Go(func() { every(ctx, w.interval, w.do) })
 	}
+	apart.Go(func() { l.service.recovery(ctx) })
+	apart.Go(func() { l.service.keepLastUsed(ctx) })
 	if r := l.replication; r != nil {
-		apart.Go(func() { l.service.openOthers(ctx) })
 		apart.Go(func() { l.follow(ctx) })
 		apart.Go(func() { every(ctx, snapshotEvery, l.snapshot) })
 		apart.Go(func() { r.heads.run(ctx) })
@@ -367,8 +363,6 @@ func (l *Lifecycle) Run(ctx context.Context) {
 			if !l.service.Locked() {
 				l.service.health.probe(ctx, l.log)
 			}
-		case <-minute.C:
-			l.service.storeLastUsed(ctx)
 		case <-deletion.C:
 			l.lead(ctx)
 		}

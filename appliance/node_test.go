@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -244,5 +245,29 @@ func TestRequestsAskNoDatabase(t *testing.T) {
 	// Encryptions are reserved in blocks: a change for each, here of at least 64.
 	if asked := log.asked.Load() - before; asked > 40 {
 		t.Errorf("%d questions for 750 requests", asked)
+	}
+}
+
+// TestReopenedNodeSaysWhy: while a node opens its rows again it serves nothing, and says the
+// reason for that, which is not that its HSM is away; then it serves as before.
+func TestReopenedNodeSaysWhy(t *testing.T) {
+	for name, why := range map[string]error{
+		"two logs":          fault.Errorf(fault.FleetBranch, "another node has another log"),
+		"forgotten changes": fault.Errorf(fault.FleetBehind, "the database has forgotten change 7"),
+		"changed rows":      fault.Errorf(fault.StateChanged, "somebody else writes the rows"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleetBed()
+			a, client := f.served(t)
+			a.Appliance.Unfit(why)
+			if _, err := client.Call(appliancetest.Encrypt("k", "plain")); fault.CodeOf(err) != fault.Locked || !strings.Contains(err.Error(), string(fault.CodeOf(why))) || strings.Contains(err.Error(), "HSM") {
+				t.Errorf("%v", err)
+			}
+			if status, told := a.Appliance.Condition(); status != appliance.HealthUnavailable || fault.CodeOf(told) != fault.CodeOf(why) {
+				t.Errorf("%v %v", status, told)
+			}
+			a.Appliance.KeepLease(t.Context())
+			client.OK(appliancetest.Encrypt("k", "plain"))
+		})
 	}
 }

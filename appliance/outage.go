@@ -80,10 +80,54 @@ func (s *Service) outOfService(ks *KeyStore, before *Endpoint, why error) *Endpo
 	return e
 }
 
-// toOpen gives an endpoint whose key is opened at once by [Service.Recover].
-func (s *Service) toOpen(ks *KeyStore) *Endpoint {
-	return &Endpoint{service: s, store: *ks, again: backoff{time.Nanosecond, s.now()}, opening: true,
-		fault: fault.Errorf(fault.Internal, "key store %q was made by another node, and its key is being opened", ks.Name)}
+// arrived gives an endpoint for a key store that another node has made, and whose keyring
+// key this one has to open with the HSM. Recover does that at once.
+func (s *Service) arrived(ks *KeyStore) *Endpoint {
+	select {
+	case s.arrival <- struct{}{}:
+	default: // Recover is about to look anyway
+	}
+	return &Endpoint{service: s, store: *ks, opening: make(chan struct{}), again: backoff{pause: firstRetry / 2, at: s.now()},
+		fault: fault.Errorf(fault.Internal, "key store %q is new at this node, and its key has not been opened with the HSM yet: try again", ks.Name)}
+}
+
+// openingTime is how long an administrator's request waits for that.
+const openingTime = 2 * time.Second
+
+// awaitOpened waits until it was tried to open the key store of that name, if it has just
+// come from another node.
+func (s *Service) awaitOpened(ctx context.Context, name string) {
+	v := s.live.Load()
+	if v == nil {
+		return
+	}
+	for _, e := range v.byID {
+		if e.store.Name != name || e.opening == nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, openingTime)
+		defer cancel()
+		select {
+		case <-e.opening:
+		case <-ctx.Done():
+		}
+		return
+	}
+}
+
+// recovery calls Recover each second, and when a key store has come from another node.
+func (s *Service) recovery(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.arrival:
+		}
+		s.Recover(ctx)
+	}
 }
 
 // unread gives the view after a change whose rows could not be read: what the change may
@@ -141,7 +185,7 @@ func (s *Service) open(ctx context.Context, ring Keyring) (*view, error) {
 }
 
 // Recover tries again what is out of service and due. It holds nobody up: while it waits
-// for the HSM it has no lock that a change needs. Run calls it every second.
+// for the HSM it has no lock that a change needs.
 func (s *Service) Recover(ctx context.Context) {
 	if !s.recovering.TryLock() {
 		return
@@ -179,21 +223,8 @@ func (s *Service) Recover(ctx context.Context) {
 		switch e := next.byID[ks.ID]; {
 		case e == nil:
 			v.ring.DropKeyringKey(ks.ID)
-		case e.fault == nil && old.byID[ks.ID] != nil && old.byID[ks.ID].fault != nil && !old.byID[ks.ID].opening:
+		case e.fault == nil && old.byID[ks.ID] != nil && old.byID[ks.ID].fault != nil && old.byID[ks.ID].opening == nil:
 			s.log.Info("a key store is back in service", "key_store", ks.Name)
-		}
-	}
-}
-
-// openOthers opens key stores that other nodes have made, as soon as they are here, until ctx
-// ends.
-func (s *Service) openOthers(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.opens:
-			s.Recover(ctx)
 		}
 	}
 }

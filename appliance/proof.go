@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"crypto/subtle"
+	"time"
 
 	"holdfast/appliance/fault"
 )
@@ -41,6 +42,9 @@ func (s *Signature) prove(e *Endpoint) (string, error) {
 	if subtle.ConstantTimeCompare(want[:], s.Signature[:]) != 1 {
 		return "", fault.Errorf(fault.Unauthenticated, "the signature does not match: the secret access key differs, or the request was changed on its way")
 	}
-	c.used.Store(e.service.now().UnixMilli())
+	now := e.service.now()
+	if before := time.UnixMilli(c.used.Swap(now.UnixMilli())); now.Sub(before) >= lastUsedEvery {
+		e.service.used.wake()
+	}
 	return s.AccessKeyID, nil
 }

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"sync"
@@ -79,6 +80,38 @@ func (r *replication) founding(ctx context.Context) (f *Founding, changed bool, 
 	}
 	newest, err := r.log.Newest(ctx)
 	return f, newest > 0, err
+}
+
+// found begins the installation that this node has; it is no error if it was begun already.
+func (r *replication) found(ctx context.Context, f *Founding) error {
+	err := r.log.Found(ctx, f)
+	if fault.CodeOf(err) != fault.Exists {
+		return err
+	}
+	there, failed := r.log.Founding(ctx)
+	if failed != nil {
+		return failed
+	}
+	if there.Installation == f.Installation && bytes.Equal(there.WrappedStateKey, f.WrappedStateKey) {
+		return nil
+	}
+	return err
+}
+
+// unbegun says that the database, in which no installation was begun, has no change either:
+// fault.FleetFounding.
+func (r *replication) unbegun(ctx context.Context) error {
+	newest, err := r.log.Newest(ctx)
+	if err == nil && newest > 0 {
+		err = UnfinishedMove()
+	}
+	return err
+}
+
+// UnfinishedMove is the error of a fleet's database that has changes, and no installation was
+// begun: fault.FleetFounding.
+func UnfinishedMove() error {
+	return fault.Errorf(fault.FleetFounding, "the fleet's database has rows that holdfastd state move has not finished to move there: this node joins when that is done; if it does not run any more, run it again on the machine that it ran on")
 }
 
 // check says whether the database is that of the installation whose rows are here.
@@ -164,7 +197,7 @@ func (l *Lifecycle) reopen(why error) {
 	if v == nil {
 		return
 	}
-	if l.suspendUntil(v, l.replication.reopening()) {
+	if l.suspend(v, why, l.replication.reopening()) {
 		l.log.Error("the rows of this node are opened again", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
 	}
 }
@@ -284,6 +317,9 @@ func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installati
 		return err
 	}
 	if f == nil {
+		if err := l.replication.unbegun(ctx); err != nil {
+			return err
+		}
 		if err := l.checkTraces(ctx, ring); err != nil {
 			return err
 		}

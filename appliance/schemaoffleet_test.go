@@ -39,6 +39,7 @@ type knowingFleet struct {
 
 func (knowingFleet) Fresh() error                                       { return nil }
 func (knowingFleet) Drained() bool                                      { return false }
+func (knowingFleet) Fading() bool                                       { return false }
 func (knowingFleet) Leave()                                             {}
 func (knowingFleet) Join(appliance.Keyring, string) error               { return nil }
 func (f knowingFleet) Knows() int64                                     { return f.knows }

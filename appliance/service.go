@@ -23,8 +23,6 @@ type Service struct {
 	recorder    Recorder // of requests; nil for none
 	fleet       Fleet
 	newest      *newest
-	// opens holds a signal while a key store of another node is to be opened.
-	opens chan struct{}
 	// rotateExhausted rotates a key whose version has done all its encryptions
 	// ([Administration]).
 	rotateExhausted func(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error)
@@ -33,11 +31,13 @@ type Service struct {
 	reload sync.Mutex
 	// recovering is held by the attempt to bring back what is out of service.
 	recovering sync.Mutex
-	live       atomic.Pointer[view] // nil while locked
-	keys       *keyCache
-	used       lastUsed
-	quotas     *quota.Pool // nil for an appliance that is alone
-	health     healthMonitor
+	// arrival wakes it for a key store that another node has made.
+	arrival chan struct{}
+	live    atomic.Pointer[view] // nil while locked
+	keys    *keyCache
+	used    lastUsed
+	quotas  *quota.Pool // nil for an appliance that is alone
+	health  healthMonitor
 
 	installation func() InstallationState
 	state        func(ctx context.Context) *StateStatus
@@ -47,7 +47,7 @@ type Service struct {
 
 	lease     lease
 	why       func() string             // why it is locked
-	suspended atomic.Pointer[suspended] // nil but after the lease ran out
+	suspended atomic.Pointer[suspended] // nil unless KeepLease is to unlock it again
 	held      atomic.Pointer[heldState] // nil but where the state is not what it should be, or a person is to decide which copy counts
 }
 
@@ -74,9 +74,13 @@ func (v *view) add(e *Endpoint) {
 	v.byID[e.store.ID] = e
 }
 
-// retire wipes the credentials that the next view does not have.
+// retire wipes the credentials that the next view does not have, and ends the waiting for
+// what is not about to be opened any more.
 func (v *view) retire(next *view) {
 	for id, e := range v.byID {
+		if n := next.byID[id]; e.opening != nil && (n == nil || n.opening != e.opening) {
+			close(e.opening)
+		}
 		for accessKeyID, c := range e.credentials {
 			if n := next.byID[id]; n == nil || n.credentials[accessKeyID] != c {
 				c.unlocked.Wipe()
@@ -97,9 +101,11 @@ func (v *view) blockOf(keyStore string) Block {
 // view gives the live view, or fault.Locked. A lease that has run out counts
 // though nobody has wiped the keys yet.
 func (s *Service) view() (*view, error) {
-	v, held := s.live.Load(), s.held.Load()
+	v, held, suspended := s.live.Load(), s.held.Load(), s.suspended.Load()
 	switch {
-	case s.suspended.Load() != nil, v != nil && s.lease.remaining() <= 0:
+	case suspended != nil && suspended.why != nil:
+		return nil, fault.Errorf(fault.Locked, "the appliance is locked while it opens its rows again: %s: %s", fault.CodeOf(suspended.why), fault.ReasonOf(suspended.why))
+	case suspended != nil, v != nil && s.lease.remaining() <= 0:
 		return nil, fault.Errorf(fault.Locked, "the appliance is locked: the HSM has been away for longer than the lease of %s", s.lease.length)
 	case v == nil && held != nil:
 		return nil, fault.Errorf(fault.Locked, "the appliance is locked: %s: %s", fault.CodeOf(held.why), held.why)
@@ -174,14 +180,6 @@ func (s *Service) apply(c Change) {
 // replace puts a view in the place of the one so far. The caller holds s.reload.
 func (s *Service) replace(old, v *view) {
 	s.live.Store(v)
-	for _, e := range v.byID {
-		if e.opening {
-			select {
-			case s.opens <- struct{}{}:
-			default:
-			}
-		}
-	}
 	old.retire(v)
 	if s.quotas != nil {
 		s.quotas.Keep(slices.Collect(maps.Keys(v.byID))...)
@@ -197,10 +195,13 @@ func (s *Service) replace(old, v *view) {
 // Condition says whether keys serve, without asking the HSMs: HealthActive;
 // HealthDegraded, while an HSM does not answer or a key store is out of service;
 // HealthUnavailable, while no key can be used. The error says why: fault.HSMAway,
-// fault.KeyStoreOut, fault.HSMLease; nil if all is well. Blocks are not among it: they are
+// fault.KeyStoreOut, fault.HSMLease, or why the rows are opened again; nil if all is well. Blocks are not among it: they are
 // somebody's will.
 func (s *Service) Condition() (HealthStatus, *fault.Fault) {
 	v, err := s.view()
+	if suspended := s.suspended.Load(); err != nil && suspended != nil && suspended.why != nil {
+		return HealthUnavailable, fault.Errorf(fault.CodeOf(suspended.why), "%s", err)
+	}
 	if err != nil {
 		return HealthUnavailable, fault.Errorf(fault.HSMLease, "%s", err)
 	}

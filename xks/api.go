@@ -21,6 +21,9 @@ type KeyStores interface {
 	Endpoint(prefix string) (*appliance.Endpoint, error)
 	// Ready says whether requests would be answered, and what is wrong, if anything is.
 	Ready(ctx context.Context) (ready bool, note string)
+	// TakesNew says whether connections may stay with this appliance: another node of its
+	// fleet is to get their next requests otherwise.
+	TakesNew() bool
 }
 
 // Options are the settings of an [API]. KeyStores is needed.
@@ -128,6 +131,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.logRequest(r.Context(), o)
 	}()
 	body, err := a.serve(w, r, req)
+	if !a.stores.TakesNew() {
+		w.Header().Set("Connection", "close")
+	}
 	if err != nil {
 		out.fail(err)
 		return

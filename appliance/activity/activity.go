@@ -84,28 +84,70 @@ func (r *Recorder) Observe(o *appliance.Outcome) {
 	s.buckets[i].Add(1)
 }
 
-// Last gives the last n minutes, at most [Minutes], the present one at the end.
-func (r *Recorder) Last(n int) []Minute {
+// Count is what was counted in a minute. Counts of several recorders can be added, which
+// quantiles cannot.
+type Count struct {
+	// Minute is how many minutes after 1970 it began.
+	Minute  int64  `json:"minute"`
+	Refused uint64 `json:"refused"`
+	Failed  uint64 `json:"failed"`
+	// Buckets are the requests by latency: one bucket for each of [Edges], and one for what
+	// took longer.
+	Buckets [len(Edges) + 1]uint64 `json:"buckets"`
+}
+
+// Counts gives those of the last n minutes, at most [Minutes], that had requests.
+func (r *Recorder) Counts(n int) (list []Count) {
+	present := r.now().Unix() / 60
+	for minute := present - int64(min(n, Minutes)) + 1; minute <= present; minute++ {
+		s := &r.slots[minute%Minutes]
+		if s.minute.Load() != minute {
+			continue
+		}
+		c := Count{Minute: minute, Refused: s.refused.Load(), Failed: s.failed.Load()}
+		for i := range c.Buckets {
+			c.Buckets[i] = s.buckets[i].Load()
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// Last gives the last n minutes, at most [Minutes], the present one at the end. Others are
+// the counts of other recorders, of the same minutes, to be added.
+func (r *Recorder) Last(n int, others ...[]Count) []Minute {
 	n = min(n, Minutes)
+	sums := map[int64]Count{}
+	for _, counts := range append(others, r.Counts(n)) {
+		for _, c := range counts {
+			sum := sums[c.Minute]
+			sum.Refused += c.Refused
+			sum.Failed += c.Failed
+			for i := range c.Buckets {
+				sum.Buckets[i] += c.Buckets[i]
+			}
+			sums[c.Minute] = sum
+		}
+	}
 	present := r.now().Unix() / 60
 	list := make([]Minute, 0, max(n, 0))
 	for minute := present - int64(n) + 1; minute <= present; minute++ {
-		m := Minute{Start: time.Unix(minute*60, 0).UTC()}
-		if s := &r.slots[minute%Minutes]; s.minute.Load() == minute {
-			var counts [len(Edges) + 1]uint64
-			for i := range counts {
-				counts[i] = s.buckets[i].Load()
-				m.Requests += counts[i]
-				if i > 0 && Edges[i-1] >= 250*time.Millisecond {
-					m.Slow += counts[i]
-				}
-			}
-			m.Refused, m.Failed = s.refused.Load(), s.failed.Load()
-			m.P50, m.P99 = quantile(counts[:], m.Requests, .5), quantile(counts[:], m.Requests, .99)
-		}
-		list = append(list, m)
+		list = append(list, sums[minute].of(minute))
 	}
 	return list
+}
+
+// of gives the minute of which the count is.
+func (c Count) of(minute int64) Minute {
+	m := Minute{Start: time.Unix(minute*60, 0).UTC(), Refused: c.Refused, Failed: c.Failed}
+	for i, n := range c.Buckets {
+		m.Requests += n
+		if i > 0 && Edges[i-1] >= 250*time.Millisecond {
+			m.Slow += n
+		}
+	}
+	m.P50, m.P99 = quantile(c.Buckets[:], m.Requests, .5), quantile(c.Buckets[:], m.Requests, .99)
+	return m
 }
 
 // quantile gives the upper edge, in milliseconds, of the bucket with that

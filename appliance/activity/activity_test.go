@@ -1,6 +1,7 @@
 package activity_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -62,5 +63,31 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 	if got := r.Last(1)[0].Requests; got != 8001 {
 		t.Errorf("%d requests counted", got)
+	}
+}
+
+// TestSum: what several recorders have counted is one minute, with the quantiles of all.
+func TestSum(t *testing.T) {
+	now := time.Date(2026, 11, 24, 10, 0, 30, 0, time.UTC)
+	clock := func() time.Time { return now }
+	a, b := activity.New(clock), activity.New(clock)
+	b.Observe(outcome(fault.Internal, 300*time.Millisecond))
+	now = now.Add(time.Minute)
+	for range 3 {
+		a.Observe(outcome("", 900*time.Microsecond))
+	}
+	b.Observe(outcome(fault.Invalid, 30*time.Millisecond))
+	got := a.Last(2, b.Counts(2))
+	want := []activity.Minute{
+		{Start: now.Truncate(time.Minute).Add(-time.Minute), Requests: 1, Failed: 1, P50: 500, P99: 500, Slow: 1},
+		{Start: now.Truncate(time.Minute), Requests: 4, Refused: 1, P50: 1, P99: 50}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := b.Counts(1); len(got) != 1 {
+		t.Errorf("of one minute there are %+v", got)
+	}
+	if got := a.Last(1, b.Counts(2)); len(got) != 1 || got[0] != want[1] {
+		t.Errorf("of one minute: %+v", got)
 	}
 }

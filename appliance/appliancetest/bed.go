@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
+	"holdfast/appliance/storetest"
 )
 
 // Options change what Start does by default.
@@ -82,6 +83,22 @@ func (b *Bed) DestroyLeftovers(ctx context.Context) {
 	b.later.Store(0)
 }
 
+// empty makes an empty database.
+var empty = storetest.Template(func(path string) error {
+	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+})
+
+func openRows(ctx context.Context, path string, log *slog.Logger) (*sqlite.DB, error) {
+	if err := empty(path); err != nil {
+		return nil, err
+	}
+	return sqlite.Open(ctx, path, sqlite.Options{Logger: log})
+}
+
 // Start unlocks an appliance, which is stopped when the test ends.
 func Start(t testing.TB, o Options) *Bed {
 	t.Helper()
@@ -99,12 +116,12 @@ func Start(t testing.TB, o Options) *Bed {
 	b.Logger = slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ctx := context.Background()
 	var err error
-	if b.Store, err = sqlite.Open(ctx, b.DB, sqlite.Options{Logger: b.Logger}); err != nil {
+	if b.Store, err = openRows(ctx, b.DB, b.Logger); err != nil {
 		t.Fatal(err)
 	}
 	machine := b.Store
 	if o.Appliance.ChangeLog != nil {
-		if machine, err = sqlite.Open(ctx, filepath.Join(b.Dir, "machine.db"), sqlite.Options{Logger: b.Logger}); err != nil {
+		if machine, err = openRows(ctx, filepath.Join(b.Dir, "machine.db"), b.Logger); err != nil {
 			t.Fatal(err)
 		}
 		b.own, o.Appliance.Machine = machine, machine.Machine()

@@ -69,6 +69,15 @@ func (m *Memory) Peer() *Memory {
 	return m.rows.connect()
 }
 
+// Clone gives another log, which has what this one has now.
+func (m *Memory) Clone() *Memory {
+	m.rows.mu.Lock()
+	defer m.rows.mu.Unlock()
+	r := &rows{now: m.rows.now, changes: maps.Clone(m.rows.changes), snapshots: slices.Clone(m.rows.snapshots), founding: m.rows.founding,
+		claimedBy: m.rows.claimedBy, claimEnds: m.rows.claimEnds, nodes: maps.Clone(m.rows.nodes)}
+	return r.connect()
+}
+
 // Cut takes this connection away: each call gives fault.DatabaseAway. [Memory.Mend]
 // brings it back.
 func (m *Memory) Cut() { m.set(func() { m.cut = true }) }
@@ -269,6 +278,20 @@ func (m *Memory) Forget(ctx context.Context, before uint64) error {
 	newest := m.rows.newest()
 	maps.DeleteFunc(m.rows.changes, func(n uint64, _ []byte) bool { return n < before && n < newest })
 	m.rows.snapshots = slices.DeleteFunc(m.rows.snapshots, func(s snapshot) bool { return s.number < before })
+	return nil
+}
+
+// Abandon implements [Log].
+func (m *Memory) Abandon(ctx context.Context) error {
+	if err := m.use(ctx); err != nil {
+		return err
+	}
+	defer m.rows.mu.Unlock()
+	if m.rows.founding != nil {
+		return fault.Errorf(fault.Exists, "installation %s was begun in this log", m.rows.founding.Installation)
+	}
+	clear(m.rows.changes)
+	m.rows.snapshots = nil
 	return nil
 }
 

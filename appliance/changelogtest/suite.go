@@ -27,6 +27,8 @@ const MaxPart = 1 << 20
 type Log interface {
 	appliance.ChangeLog
 	appliance.NodeHints
+	// Abandon removes all changes and snapshots; fault.Exists if an installation was begun.
+	Abandon(ctx context.Context) error
 }
 
 // Run tests an implementation. Open makes an empty log; what it gives connects one more
@@ -38,7 +40,7 @@ func Run(t *testing.T, open func(t *testing.T) (connect func(t *testing.T) Log))
 	}{
 		{"append", testAppend}, {"changes", testChanges}, {"changed", testChanged}, {"writers", testWriters},
 		{"founding", testFounding}, {"claim", testClaim}, {"founders", testFounders},
-		{"snapshot", testSnapshot}, {"broken snapshot", testBrokenSnapshot}, {"forget", testForget},
+		{"abandon", testAbandon}, {"snapshot", testSnapshot}, {"broken snapshot", testBrokenSnapshot}, {"forget", testForget},
 		{"nodes", testNodes}, {"context", testContext},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -249,6 +251,34 @@ func testFounders(t *testing.T, a, b Log) {
 	wg.Wait()
 	if claims.Load() != 1 || foundings.Load() != 1 {
 		t.Errorf("%d claims and %d foundings, want one of each", claims.Load(), foundings.Load())
+	}
+}
+
+// testAbandon: what was left before an installation was begun can be removed, and nothing after.
+func testAbandon(t *testing.T, a, b Log) {
+	ctx := t.Context()
+	leave := func() {
+		t.Helper()
+		must(t, a.Append(ctx, 1, []byte("one")))
+		must(t, a.Append(ctx, 2, []byte("two")))
+		must(t, a.KeepSnapshot(ctx, 2, Parts(nil, []byte("part"))))
+	}
+	must(t, b.Abandon(ctx)) // of nothing
+	leave()
+	must(t, b.Abandon(ctx))
+	if n, err := a.Newest(ctx); n != 0 || err != nil {
+		t.Errorf("change %d is left: %v", n, err)
+	}
+	_, _, err := a.Snapshot(ctx)
+	wants(t, err, fault.NotFound)
+	leave()
+	must(t, a.Found(ctx, &appliance.Founding{Installation: "i", WrappedStateKey: []byte("k")}))
+	wants(t, b.Abandon(ctx), fault.Exists)
+	if n, err := a.Newest(ctx); n != 2 || err != nil {
+		t.Errorf("the newest change is %d: %v", n, err)
+	}
+	if n, _, err := a.Snapshot(ctx); n != 2 || err != nil {
+		t.Errorf("the snapshot is of change %d: %v", n, err)
 	}
 }
 

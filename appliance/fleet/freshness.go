@@ -15,6 +15,12 @@ func (n *Node) Fresh() error {
 	return n.stale()
 }
 
+// Fading implements [appliance.Fleet]. It is so for the last third of the grace: a balancer
+// needs some checks until it knows, and the ground is read at half of it.
+func (n *Node) Fading() bool {
+	return int64(n.o.BootTime()) >= n.until.Load()-int64(n.o.Grace/3)
+}
+
 // stale says why the node does not serve.
 func (n *Node) stale() error {
 	if held := n.held.Load(); held != nil {

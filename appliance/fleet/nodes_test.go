@@ -426,6 +426,48 @@ func TestTwoDoNotKeepEachOtherFresh(t *testing.T) {
 	})
 }
 
+// TestFading: a node that does not hear whether it lacks a change is fading for the last third
+// of the time for which it serves, and not any more once it hears it. One that hears it,
+// of the others or of the ground, never is.
+func TestFading(t *testing.T) {
+	for name, lacks := range map[string]func(s *site, so bool){
+		"the change":            func(s *site, so bool) { s.nodes["b"].withhold(so) },
+		"an answer, and ground": func(s *site, so bool) { s.cut("b", so); s.set(func() { s.noToken = so }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, "a", "b", "c")
+				b := s.nodes["b"]
+				time.Sleep(5 * time.Second)
+				lacks(s, true)
+				s.nodes["a"].change(line{digest: "block"})
+				for _, step := range []struct {
+					after  time.Duration
+					fading bool
+					stale  fault.Code
+				}{{2*grace/3 - 3*time.Second, false, ""}, {6 * time.Second, true, ""}, {grace/3 - 6*time.Second, true, ""}, {6 * time.Second, true, fault.FleetStale}} {
+					time.Sleep(step.after)
+					if fading := b.Fading(); fading != step.fading {
+						t.Errorf("after %v more: %t", step.after, fading)
+					}
+					wantFresh(t, b, step.stale)
+				}
+				lacks(s, false)
+				time.Sleep(grace)
+				if wantFresh(t, b, ""); b.Fading() {
+					t.Error("it hears the others, and is fading")
+				}
+				s.cut("c", true) // the ground stands for it
+				for range grace / time.Second {
+					if time.Sleep(time.Second); b.Fading() {
+						t.Fatal("the ground says that it lacks nothing, and it is fading")
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestBoundedWait: what an administrator waits for ends with the request, and says which
 // node stops by when. That is kept.
 func TestBoundedWait(t *testing.T) {

@@ -85,6 +85,12 @@ func (s *Seat) Drained() bool {
 	return t != nil && t.node.Drained()
 }
 
+// Fading implements [appliance.Fleet].
+func (s *Seat) Fading() bool {
+	t := s.taken.Load()
+	return t != nil && t.node.Fading()
+}
+
 // Knows implements [appliance.Fleet].
 func (s *Seat) Knows() int64 {
 	if t := s.taken.Load(); t != nil {

@@ -82,13 +82,13 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 		return Principal{}, ErrProof
 	}
 	if used && now.Sub(s.LastSeenAt) >= touchEvery {
-		err := d.rows.TouchSession(ctx, s.ID, now)
-		if err == nil {
-			err = d.rows.shareSession(ctx, s)
-		}
-		if err != nil && !away(err) {
-			return Principal{}, err
-		}
+		err = d.rows.TouchSession(ctx, s.ID, now)
+	}
+	if used && err == nil {
+		err = d.rows.shareSession(ctx, s) // at once: the next request may reach another node
+	}
+	if err != nil && !away(err) {
+		return Principal{}, err
 	}
 	return principal(a, s), nil
 }

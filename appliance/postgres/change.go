@@ -137,3 +137,23 @@ func (l *Log) Forget(ctx context.Context, before uint64) error {
 	}
 	return l.removeUnfinished(ctx)
 }
+
+// Abandon removes the changes and snapshots of a database in which no installation was begun,
+// as those of a move that was interrupted. Claim the founding first, so
+// that nobody else begins one meanwhile. fault.Exists if an installation was begun.
+func (l *Log) Abandon(ctx context.Context) error {
+	var begun bool
+	_, err := l.do(ctx, statement{
+		sql: `WITH begun AS (SELECT EXISTS (SELECT FROM founding) AS found),
+			parts AS (DELETE FROM snapshots USING begun WHERE NOT begun.found),
+			bodies AS (DELETE FROM changes USING begun WHERE NOT begun.found)
+			SELECT found FROM begun`,
+		time: forgetTime, commits: true, rows: 1, row: func(r *row) error {
+			begun = r.bool("founding")
+			return nil
+		}})
+	if err == nil && begun {
+		err = fault.Errorf(fault.Exists, "an installation was begun in the database %s, so its changes stay", l.address)
+	}
+	return err
+}

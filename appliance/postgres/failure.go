@@ -69,6 +69,8 @@ func (c *connector) refused(err error, e *pgconn.PgError) error {
 		return c.fault(fault.DatabaseAway, err, "takes no changes: it is a standby that was not promoted, or is read-only")
 	case e.Code == "42601": // syntax
 		return c.fault(fault.Internal, err, "did not understand a statement"+said)
+	case class == "P0": // PL/pgSQL; Holdfast has nothing of it
+		return c.fault(fault.FleetLog, err, "has a trigger or a rule that Holdfast did not make, and that fails"+said)
 	case class == "42", class == "22", class == "23", class == "21", class == "0A", e.Code == "55000", e.Code == "XX001", e.Code == "XX002", class == "3F":
 		return c.fault(fault.FleetLog, err, "has tables that Holdfast did not make, or lacks one"+said)
 	}

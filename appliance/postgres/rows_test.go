@@ -18,9 +18,20 @@ type node struct {
 	log *postgres.Log
 }
 
+// empty makes an empty database of SQLite.
+var empty = storetest.Template(func(path string) error {
+	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+})
+
 func newNode(t *testing.T, url string) *node {
 	t.Helper()
-	s, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "fleet.db"), sqlite.Options{})
+	path := filepath.Join(t.TempDir(), "fleet.db")
+	storetest.Must(t, empty(path))
+	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func (s *DB) openReplica(ctx context.Context, o appliance.StateOptions) (opened 
 		case at.Number == 0 && newest == 0 && o.Seal:
 			return nil
 		case at.Number == 0 && newest == 0:
-			return fault.Errorf(fault.StateUnsealed, "the fleet's database has no change yet, and what this node has lacks the manifest")
+			return fault.Errorf(fault.FleetFounding, "the fleet's database has no change yet: the node that began the installation has not left its rows there; start that node")
 		case o.Seal:
 			return fault.Errorf(fault.Conflict, "the rows of a fleet are in its log of changes and are not sealed as one node has them; restore a backup to an appliance of one machine, and move that with holdfastd state move")
 		}
@@ -48,7 +48,7 @@ func (s *DB) openReplica(ctx context.Context, o appliance.StateOptions) (opened 
 		}
 		head := st.heads[appliance.ScopeInstallation]
 		if head == nil {
-			return fault.Errorf(fault.StateUnsealed, "the rows that the fleet's database gave have no manifest")
+			return fault.Errorf(fault.FleetFounding, "the fleet's database has the first change, and not yet the snapshot of the rows that it stands for: the node that began the installation leaves it there when it starts")
 		}
 		if o.Fresh != nil {
 			if _, err := fresh(ctx, w.conn, o, head); err != nil {

@@ -67,6 +67,13 @@ func changeBinding(number uint64, before string) appliance.Binding {
 	return appliance.Binding{Purpose: "change", Fields: []string{strconv.FormatUint(number, 10), before}}
 }
 
+// MadeFirst says whether the first change of a log was made by the installation whose key it
+// is: fault.FleetLog.
+func MadeFirst(key appliance.ManifestKey, sealed []byte) error {
+	_, err := (&replica{key: key, at: begunAt}).open(sealed)
+	return err
+}
+
 // after gives the position of a change that comes after this one.
 func after(p appliance.Position, body []byte) appliance.Position {
 	before, _ := hex.DecodeString(p.Digest)
@@ -256,7 +263,7 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 	if len(kept) == 0 || kept[0].at.Number != newest+1 {
 		return fault.Errorf(fault.FleetLog, "the fleet's database ends with change %d, and this node has taken over change %d and does not have all between: the database was put back to an earlier state", newest, r.at.Number)
 	}
-	w.log.Warn("the fleet's database has lost changes; this node gives them back", "from", newest+1, "to", r.at.Number)
+	w.log.Warn("the fleet's database has lost changes; this node gives them back", "code", fault.FleetLog, "from", newest+1, "to", r.at.Number)
 	for _, t := range kept {
 		err := r.log.Append(ctx, t.at.Number, t.body)
 		if code := fault.CodeOf(err); code == fault.Changed {

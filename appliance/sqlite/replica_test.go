@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,12 +25,42 @@ type node struct {
 
 func newNode(t *testing.T, log *changelogtest.Memory) *node {
 	t.Helper()
-	s, err := Open(context.Background(), filepath.Join(t.TempDir(), "fleet.db"), Options{})
+	return &node{openNew(t, filepath.Join(t.TempDir(), "fleet.db"), latest), log}
+}
+
+// empty makes an empty database of a schema.
+func empty(schema int64) func(path string) error {
+	return storetest.Template(func(path string) error {
+		s, err := Open(context.Background(), path, Options{schema: schema})
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	})
+}
+
+var empties = struct {
+	sync.Mutex
+	bySchema map[int64]func(path string) error
+}{bySchema: map[int64]func(path string) error{}}
+
+// openNew opens a database, which a release of that schema makes if it is not there.
+func openNew(t *testing.T, path string, schema int64) *DB {
+	t.Helper()
+	empties.Lock()
+	create := empties.bySchema[schema]
+	if create == nil {
+		create = empty(schema)
+		empties.bySchema[schema] = create
+	}
+	empties.Unlock()
+	storetest.Must(t, create(path))
+	s, err := Open(context.Background(), path, Options{schema: schema})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return &node{s, log}
+	return s
 }
 
 func (n *node) OpenState(ctx context.Context, o appliance.StateOptions) (*appliance.StateReport, error) {
@@ -233,7 +264,32 @@ func TestLogLosesChanges(t *testing.T) {
 	a.CloseState()
 	b.CloseState()
 	_, err := a.peer(t).OpenState(t.Context(), storetest.StateOptions())
-	storetest.Wants(t, err, fault.StateUnsealed, "no change")
+	storetest.Wants(t, err, fault.FleetFounding, "no change")
+}
+
+// TestLostChangesAreTold: a log that has lost changes is told by a code, each time.
+func TestLostChangesAreTold(t *testing.T) {
+	var told bytes.Buffer
+	log := changelogtest.NewMemory(nil)
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "fleet.db"), Options{Logger: slog.New(slog.NewTextHandler(&told, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	n := &node{s, log}
+	o := storetest.StateOptions()
+	o.Seal = true
+	if _, err := n.OpenState(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	for times := range 3 {
+		storetest.Must(t, n.CreateKeyStore(t.Context(), store(times+1)))
+		log.Edit(func(changes map[uint64][]byte) { delete(changes, n.Position().Number) })
+		storetest.Must(t, n.CatchUp(t.Context()))
+		if got := strings.Count(told.String(), "code="+string(fault.FleetLog)); got != times+1 {
+			t.Errorf("told %d times, want %d: %s", got, times+1, told.String())
+		}
+	}
 }
 
 // TestForeignChange: a change that no node has made, or one that was moved, cut, put back

@@ -84,12 +84,7 @@ func (r *release) OpenState(ctx context.Context, o appliance.StateOptions) (*app
 // startRelease starts a node of a release on a file.
 func startRelease(t *testing.T, log *changelogtest.Memory, path string, schema int64) *release {
 	t.Helper()
-	s, err := Open(context.Background(), path, Options{schema: schema})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return &release{node: &node{s, log}, path: path}
+	return &release{node: &node{openNew(t, path, schema), log}, path: path}
 }
 
 func newRelease(t *testing.T, log *changelogtest.Memory, schema int64) *release {

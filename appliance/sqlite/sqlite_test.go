@@ -37,11 +37,21 @@ func TestSQLite(t *testing.T) {
 
 func openSQLite(t testing.TB, path string) *sqlite.DB {
 	t.Helper()
+	storetest.Must(t, empty(path))
 	s, err := sqlite.Open(t.Context(), path, sqlite.Options{})
 	storetest.Must(t, err)
 	t.Cleanup(func() { storetest.Must(t, s.Close()) })
 	return s
 }
+
+// empty makes an empty database.
+var empty = storetest.Template(func(path string) error {
+	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+})
 
 // madeSQLite gives the path of a closed database with a few hundred keys.
 func madeSQLite(t testing.TB) string {

@@ -2,13 +2,13 @@ package main
 
 import (
 	"crypto/ed25519"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +18,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/pquerna/otp/totp"
 
@@ -25,24 +26,75 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
 	"holdfast/attest/tpm"
+	"holdfast/cmd/internal/consoletest"
 	"holdfast/cmd/internal/kmsload"
+	"holdfast/web"
 	"holdfast/web/console/browsertest"
 	"holdfast/xks/xkstest"
 )
 
-// open opens a browser for the appliance's console.
+// browser opens a browser for the console: of the appliance, or of all nodes.
 func (p *process) browser() *browsertest.Browser {
 	p.t.Helper()
-	_, port, err := net.SplitHostPort(strings.TrimPrefix(p.dev.ConsoleURL, "https://"))
+	if p.console == nil {
+		_, port, err := net.SplitHostPort(strings.TrimPrefix(p.dev.ConsoleURL, "https://"))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		nodes := []string{net.JoinHostPort("127.0.0.1", port)}
+		if at := administrators.FindAllStringSubmatch(p.printed, -1); at != nil {
+			nodes = nil
+			for _, m := range at {
+				nodes = append(nodes, m[1])
+			}
+		}
+		p.console = consoletest.New(p.t, p.dev.ConsoleURL, nodes...)
+	}
+	return p.console.Browser()
+}
+
+// machine gives the folder of the machine whose evidence a page shows: in a fleet, of the
+// node that it names.
+func (p *process) machine(b *browsertest.Browser) string {
+	p.t.Helper()
+	link, err := url.Parse(b.Value(`document.querySelector("#evidence").href`))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	c, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}) //nolint:gosec // to learn the certificate
-	if err != nil {
-		p.t.Fatal(err)
+	id := link.Query().Get("node")
+	if consoletest.Nodes(p.t) == 1 {
+		if id != "" {
+			p.t.Errorf("the appliance is alone, and the evidence is of node %s", id)
+		}
+		return p.state
 	}
-	defer c.Close()
-	return browsertest.Start(p.t, p.dev.ConsoleURL, c.ConnectionState().PeerCertificates[0])
+	b.Has(id)
+	for n := 1; n <= consoletest.Nodes(p.t); n++ {
+		dir := filepath.Join(p.state, nodeName(n))
+		var status appliance.FleetStatus
+		if err := web.NewClient(filepath.Join(dir, "admin.sock")).Do(p.t.Context(), http.MethodGet, "fleet", nil, &status); err != nil {
+			p.t.Fatal(err)
+		}
+		if status.Node == id {
+			return dir
+		}
+	}
+	p.t.Fatalf("the page names no node of the fleet: %q", id)
+	return ""
+}
+
+// administrators is where the nodes of a fleet listen for them, as it is printed.
+var administrators = regexp.MustCompile(`(?m)^node \d .* administrators' port (\S+);`)
+
+// startConsole starts what a test looks at in a browser: an appliance, or a fleet.
+func startConsole(t *testing.T, dir string) *process {
+	t.Helper()
+	n := consoletest.Nodes(t)
+	if n == 1 {
+		return start(t, dir)
+	}
+	p := startIn(t, filepath.Join(dir, fleetFolder), dir, "--nodes", strconv.Itoa(n))
+	return p
 }
 
 // shown is what follows a label on a page.
@@ -58,11 +110,16 @@ var recoveryCode = regexp.MustCompile(`[a-z2-7]{4}-[a-z2-7]{4}-[a-z2-7]{4}-[a-z2
 // requests is how many the overview has of the last hours.
 func requests(t *testing.T, b *browsertest.Browser) (n int) {
 	t.Helper()
-	m := regexp.MustCompile(`(?i)requests, last minute\s+\d+\s+(\d+) in 3 h`).FindStringSubmatch(b.Text())
+	m := regexp.MustCompile(`(?i)requests, last minute\s+[\d\pZ]+\s+(\d[\d\pZ]*) in 3 h`).FindStringSubmatch(b.Text())
 	if m == nil {
 		t.Fatalf("the overview does not say how many requests there were: %s", b.Text())
 	}
-	n, _ = strconv.Atoi(m[1]) // digits
+	n, _ = strconv.Atoi(strings.Map(func(r rune) rune { // digits, in groups
+		if unicode.IsDigit(r) {
+			return r
+		}
+		return -1
+	}, m[1]))
 	return n
 }
 
@@ -100,7 +157,7 @@ func setUp(t *testing.T, p *process) *browsertest.Browser {
 // TestConsole goes from the setup code to everything that administrators do, in a
 // real browser against the real appliance.
 func TestConsole(t *testing.T) {
-	p := start(t, t.TempDir())
+	p := startConsole(t, t.TempDir())
 	b := setUp(t, p)
 	if _, err := os.Stat(filepath.Join(filepath.Dir(p.dev.AdminSocket), "state", "setup-code")); err == nil {
 		t.Error("the setup code is still there, and there is an administrator")
@@ -204,7 +261,7 @@ func TestConsole(t *testing.T) {
 		t.Errorf("by the new credential: %d", status)
 	}
 	b.Open("/keystores/bank/credentials")
-	b.HasNot("signed last: never")
+	b.UntilGone("signed last: never")           // another node may have taken the request
 	b.Has("the old one has not for 15 minutes") // it has: it is not offered to go yet
 	b.Fill("Deactivate " + kms.Credential.AccessKeyID)
 	b.Has("is not accepted any more")
@@ -250,8 +307,9 @@ func TestConsole(t *testing.T) {
 	if paper := b.Printed(); strings.Contains(paper, "Key stores") || strings.Contains(paper, "Make evidence") || !strings.Contains(paper, "evidence · nonce") || !strings.Contains(paper, "EV_SEPARATOR") {
 		t.Errorf("on paper the report is: %s", paper)
 	}
+	machine := p.machine(b)
 	_, evidence := b.Download("#evidence")
-	checkEvidence(t, filepath.Dir(p.dev.AdminSocket), evidence)
+	checkEvidence(t, machine, filepath.Join(p.state, "tls", "server.pem"), evidence)
 
 	// Password and authenticator app beside the passkey; signing in by each.
 	b.Open("/account")
@@ -313,7 +371,7 @@ type kmsFile struct {
 // policy that its officers have signed. Nothing is wrong with it but who signed for
 // the hardware: holdfast knows no roots but the manufacturers'. What the TPM signed
 // it accepts.
-func checkEvidence(t *testing.T, dir string, evidence []byte) {
+func checkEvidence(t *testing.T, dir, certificate string, evidence []byte) {
 	t.Helper()
 	out := t.TempDir()
 	file := func(name string, content []byte) string {
@@ -345,7 +403,7 @@ func checkEvidence(t *testing.T, dir string, evidence []byte) {
 	}
 	nonce := strings.Repeat("ab", 16)
 	policy, key := filepath.Join(dir, "officer", "policy.json"), filepath.Join(dir, "officer", "policy-key.pub")
-	whole := []string{file("evidence.json", evidence), "--policy", policy, "--policy-key", key, "--tls-cert", filepath.Join(dir, "tls", "server.pem"), "--nonce"}
+	whole := []string{file("evidence.json", evidence), "--policy", policy, "--policy-key", key, "--tls-cert", certificate, "--nonce"}
 	failed, notRun, code := verify(append(whole, nonce)...)
 	if code != 1 || !slices.Equal(failed, []string{"E_SNP_CHAIN", "E_NITRO_ROOT"}) {
 		t.Errorf("exit code %d, failed: %v; want the two roots alone", code, failed)

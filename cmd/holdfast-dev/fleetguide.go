@@ -37,7 +37,7 @@ func (f *fleet) tour(ctx context.Context) error {
 	}
 	var nodes strings.Builder
 	for _, n := range f.nodes {
-		fmt.Fprintf(&nodes, "%-15v process %d; bin/holdfast --socket %s status\n", n, n.cmd.Process.Pid, n.Socket)
+		fmt.Fprintf(&nodes, "%-15v process %d; administrators' port %s; bin/holdfast --socket %s status\n", n, n.cmd.Process.Pid, n.Admin, n.Socket)
 	}
 	f.tellWays(d, nodes.String(), f.path(nodeName(1), "holdfast.log")+" and those of the others")
 	return nil

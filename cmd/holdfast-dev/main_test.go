@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/cmd/internal/consoletest"
 	"holdfast/cmd/internal/kmsload"
 	"holdfast/web"
 	"holdfast/web/operation"
@@ -59,6 +60,8 @@ type process struct {
 	// printed is what it printed up to the line "Serving".
 	printed string
 	dev     devFile
+	state   string               // the folder of its state, or of what nodes have in common
+	console *consoletest.Console // nil until a browser was opened
 }
 
 func start(t *testing.T, dir string, args ...string) *process {
@@ -69,7 +72,7 @@ func start(t *testing.T, dir string, args ...string) *process {
 // startIn is start where the file for other programs is in another folder.
 func startIn(t *testing.T, devDir, dir string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: command(t, append([]string{"--dir", dir}, args...)...)}
+	p := &process{t: t, state: devDir, cmd: command(t, append([]string{"--dir", dir}, args...)...)}
 	p.cmd.Stderr = &p.stderr
 	pipe, err := p.cmd.StdoutPipe()
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 	"holdfast/xks/xkstest"
 )
 
-// consolePages are the pages of the console that can be opened, as TestPages fills
+// consolePages are the pages of the console that can be opened, as TestConsolePages fills
 // them, with the names of their pictures. That none is missing is held against the
 // console's own list.
 var consolePages = []struct{ name, path string }{
@@ -115,11 +115,11 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *brow
 	return second
 }
 
-// TestPages opens every page, wide and at 375 pixels, light and dark: each fits, is
+// TestConsolePages opens every page, wide and at 375 pixels, light and dark: each fits, is
 // accessible, does nothing that its policy forbids, and can be walked through by
 // keyboard. With SCREENSHOTS set to a folder it leaves pictures there.
-func TestPages(t *testing.T) {
-	p := start(t, t.TempDir())
+func TestConsolePages(t *testing.T) {
+	p := startConsole(t, t.TempDir())
 	fillConsole(t, p)
 	b := p.browser()
 	b.Authenticator()
@@ -243,7 +243,7 @@ func byKeyboard(t *testing.T, b *browsertest.Browser) {
 // which users are known.
 func TestLockedConsole(t *testing.T) {
 	dir := t.TempDir()
-	p := start(t, dir)
+	p := startConsole(t, dir)
 	b := setUp(t, p)
 	b.Open("/account")
 	b.Fill("Set password and authenticator app")

@@ -17,18 +17,19 @@ func attestCommand(a *admin) *cobra.Command {
 }
 
 // freshNonce makes a nonce in hexadecimal, unless the caller has one.
-func freshNonce(nonce string) operation.Nonce {
-	if nonce == "" {
+func freshNonce(asked operation.Nonce) operation.Nonce {
+	if asked.Nonce == "" {
 		random := make([]byte, 32)
 		_, _ = rand.Read(random) // never fails (crypto/rand)
-		nonce = hex.EncodeToString(random)
+		asked.Nonce = hex.EncodeToString(random)
 	}
-	return operation.Nonce{Nonce: nonce}
+	return asked
 }
 
 func attestEvidenceCommand(a *admin) *cobra.Command {
-	var nonce, out string
-	c := a.asking("evidence [--nonce HEX] [--out FILE]", "Get fresh evidence of what the appliance runs, for holdfast verify", func(cmd *cobra.Command, _ []string) error {
+	var nonce operation.Nonce
+	var out string
+	c := a.asking("evidence [--nonce HEX] [--node NODE] [--out FILE]", "Get fresh evidence of what the appliance runs, for holdfast verify", func(cmd *cobra.Command, _ []string) error {
 		asked := freshNonce(nonce)
 		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowEvidence, asked)
 		if err != nil {
@@ -54,8 +55,8 @@ func attestEvidenceCommand(a *admin) *cobra.Command {
 }
 
 func attestReportCommand(a *admin) *cobra.Command {
-	var nonce string
-	c := a.asking("report [--nonce HEX]", "Show what the appliance itself finds when it checks fresh evidence, with the firmware's event log", func(cmd *cobra.Command, _ []string) error {
+	var nonce operation.Nonce
+	c := a.asking("report [--nonce HEX] [--node NODE]", "Show what the appliance itself finds when it checks fresh evidence, with the firmware's event log", func(cmd *cobra.Command, _ []string) error {
 		return call(a, cmd, operation.ShowReport, freshNonce(nonce), showReport)
 	})
 	c.Long = "Show what the appliance itself finds when it checks fresh evidence, with the firmware's event log.\n" +
@@ -65,11 +66,15 @@ func attestReportCommand(a *admin) *cobra.Command {
 	return c
 }
 
-func addNonce(c *cobra.Command, nonce *string) {
-	c.Flags().StringVar(nonce, "nonce", "", "your nonce, 16 to 64 bytes in hexadecimal; random without it")
+func addNonce(c *cobra.Command, asked *operation.Nonce) {
+	c.Flags().StringVar(&asked.Nonce, "nonce", "", "your nonce, 16 to 64 bytes in hexadecimal; random without it")
+	c.Flags().StringVar(&asked.Node, "node", "", "the node of the fleet whose evidence it is; the one that answers without it")
 }
 
 func showReport(w io.Writer, r *operation.Report) {
+	if r.Node != "" {
+		cli.Row(w, "node", r.Node)
+	}
 	if r.Verdict != nil {
 		rowsOfVerdict(w, r.Verdict)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,9 @@ type attestationData struct {
 	report    *operation.Report
 	verdict   *appraisal.Verdict
 	nonce     string
-	chosen    bool // the nonce was given
+	node      string   // whose evidence is asked for; empty for the node that answers
+	chosen    bool     // the nonce was given
+	nodes     []string // of the fleet; nil without one
 	now       time.Time
 	reference string
 	facts     []ui.Fact
@@ -30,17 +33,17 @@ type attestationData struct {
 }
 
 func attestation(p *page) (*view, error) {
-	d := &attestationData{now: p.now, nonce: strings.TrimSpace(p.URL.Query().Get("nonce")), report: &operation.Report{}, verdict: &appraisal.Verdict{}}
+	d := &attestationData{now: p.now, nonce: strings.TrimSpace(p.URL.Query().Get("nonce")), node: p.URL.Query().Get("node"), report: &operation.Report{}, verdict: &appraisal.Verdict{}}
 	if d.chosen = d.nonce != ""; !d.chosen {
 		b := make([]byte, 32)
 		_, _ = rand.Read(b) // never fails (crypto/rand)
 		d.nonce = hex.EncodeToString(b)
 	}
 	v := &view{title: "Attestation report"}
-	switch r, err := read(p, operation.ShowReport, operation.Nonce{Nonce: d.nonce}); fault.CodeOf(err) {
+	switch r, err := read(p, operation.ShowReport, operation.Nonce{Nonce: d.nonce, Node: d.node}); fault.CodeOf(err) {
 	case "":
 		d.report, d.verdict = r, r.Verdict
-	case fault.Conflict, fault.Invalid:
+	case fault.Conflict, fault.Invalid, fault.NotFound, fault.Unreachable:
 		d.failure = p.c.message(p.Request, err)
 	default:
 		return nil, err
@@ -51,11 +54,55 @@ func attestation(p *page) (*view, error) {
 		}
 	}
 	d.facts = flat("", d.verdict.Facts)
+	if p.c.Performer.Node() != "" {
+		status, err := read(p, operation.ShowFleet, operation.Nothing{})
+		if err != nil {
+			return nil, err
+		}
+		for i := range status.Nodes {
+			d.nodes = append(d.nodes, status.Nodes[i].ID)
+		}
+		if d.report.Node == "" {
+			d.report.Node = d.node
+		}
+	}
 	if err := d.look(p); err != nil {
 		return nil, err
 	}
 	v.body = attestationPage(d)
 	return v, nil
+}
+
+// filters are the fields of what evidence is asked for.
+func (d *attestationData) filters() []ui.Field {
+	fields := []ui.Field{{Name: "nonce", Label: "Nonce of the auditor", Value: chosenNonce(d), Mono: true}}
+	if len(d.nodes) > 0 {
+		options := []ui.Option{}
+		for _, n := range d.nodes {
+			options = append(options, ui.Option{Value: n, Text: n})
+		}
+		fields = append(fields, ui.Field{Name: "node", Label: "Node", Type: "select", Value: d.report.Node, Options: options})
+	}
+	return fields
+}
+
+// asked are the facts of what the evidence was made for.
+func (d *attestationData) asked() []ui.Fact {
+	facts := []ui.Fact{{Term: "Nonce", Value: d.nonce, Mono: true}}
+	if d.report.Node != "" {
+		facts = append(facts, ui.Fact{Term: "Node", Value: d.report.Node, Mono: true})
+	}
+	return facts
+}
+
+// download is where the evidence can be had as a file: of the node whose the page shows,
+// whichever answers then.
+func (d *attestationData) download() string {
+	q := url.Values{"nonce": {d.nonce}}
+	if d.report.Node != "" {
+		q.Set("node", d.report.Node)
+	}
+	return "/download/evidence.json?" + q.Encode()
 }
 
 // look takes the head that the evidence names, and what is known of its anchors.
@@ -70,6 +117,9 @@ func (d *attestationData) look(p *page) error {
 	}
 	d.state = []ui.Fact{{Term: "Number", Value: ui.Count(named.Sequence)}, {Term: "Digest", Value: hex.EncodeToString(named.Digest), Mono: true, Copy: true},
 		{Term: "Changed", Component: ui.When(named.At, d.now)}, {Term: "Counted by the TPM", Value: anchored}}
+	if d.report.Node != p.c.Performer.Node() {
+		return nil // the anchors are known to the other node
+	}
 	status, err := read(p, operation.ShowStatus, operation.Nothing{})
 	if err != nil {
 		return err

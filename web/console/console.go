@@ -210,7 +210,7 @@ func (c *console) show(w http.ResponseWriter, p *page, v *view) {
 }
 
 func (c *console) shell(w http.ResponseWriter, p *page, v *view) ui.Shell {
-	s := ui.Shell{Title: v.title, Crumbs: v.crumbs, User: p.who.Name, Role: string(p.who.Role), Theme: theme(p.Request), Version: c.Version, Here: p.here()}
+	s := ui.Shell{Title: v.title, Crumbs: v.crumbs, User: p.who.Name, Role: string(p.who.Role), Theme: theme(p.Request), Version: c.Version, Node: c.Performer.Node(), Here: p.here()}
 	if text, err := base64.RawURLEncoding.DecodeString(cookie(p.Request, flashCookie)); err == nil && len(text) > 0 && p.Method == http.MethodGet {
 		s.Flash = string(text)
 		clearCookie(w, flashCookie)

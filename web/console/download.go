@@ -17,7 +17,7 @@ import (
 // downloads are the files that pages link to, by the last part of their paths.
 var downloads = map[string]func(p *page) (operation.Stream, error){
 	"evidence.json": func(p *page) (operation.Stream, error) {
-		text, err := read(p, operation.ShowEvidence, operation.Nonce{Nonce: p.URL.Query().Get("nonce")})
+		text, err := read(p, operation.ShowEvidence, operation.Nonce{Nonce: p.URL.Query().Get("nonce"), Node: p.URL.Query().Get("node")})
 		return file("application/json", "evidence.json", text), err
 	},
 	"proof.json": func(p *page) (operation.Stream, error) {

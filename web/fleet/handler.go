@@ -1,8 +1,9 @@
 // Package fleet carries what nodes tell and ask each other over HTTPS: the endpoints on the
 // administrators' listener, and the clients that call them. Messages authenticate
 // themselves (package holdfast/appliance/fleet), so neither end asks for more. It also has
-// what nodes ask: for the audit logs of others ([Logs]), and for requests of their quotas
-// ([Quotas]).
+// what nodes ask: for the audit logs of others ([Logs]), for requests of their quotas
+// ([Quotas]), for what they
+// have counted of KMS's requests ([Activities]), and for evidence ([Attestations]).
 package fleet
 
 import (

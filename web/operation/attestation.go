@@ -43,7 +43,18 @@ type Revocation struct {
 // Nonce asks for evidence that is fresh.
 type Nonce struct {
 	Nonce string `query:"nonce" about:"random bytes of your own, 16 to 64, in hexadecimal" json:"-"`
+	Node  string `query:"node" about:"the node of the fleet whose evidence it is; the one that answers if left out" json:"-"`
 }
+
+// AttestationPeers ask the fleet's other nodes for evidence of what they run. What they
+// answer is as good as their word: who does not trust it verifies the evidence.
+type AttestationPeers interface {
+	Evidence(ctx context.Context, node string, nonce string) ([]byte, error)
+	Report(ctx context.Context, node string, nonce string) (*Report, error)
+}
+
+// elsewhere says whether evidence is asked for of another node.
+func (n Nonce) elsewhere(p *Performer) bool { return n.Node != "" && n.Node != p.Node() }
 
 // bytes reads the nonce: fault.Invalid.
 func (n Nonce) bytes() ([]byte, error) {
@@ -57,6 +68,8 @@ func (n Nonce) bytes() ([]byte, error) {
 // Report is fresh evidence with what the appliance itself finds when it checks
 // it. Verify the evidence elsewhere if you do not trust the appliance.
 type Report struct {
+	// Node is whose it is: the ID of a node of a fleet; absent for an appliance on its own.
+	Node string `json:"node,omitempty"`
 	// Evidence is the file.
 	Evidence json.RawMessage    `json:"evidence"`
 	Verdict  *appraisal.Verdict `json:"verdict"`
@@ -74,13 +87,41 @@ var (
 		Route: Route{ID: "evidence", Method: http.MethodGet, Path: "/attestation", Capability: identity.See,
 			Summary: "Fresh evidence of what the machine runs"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (json.RawMessage, error) {
-			return Evidence(ctx, c.Boot, in)
+			if !in.elsewhere(c.Performer) {
+				return Evidence(ctx, c.Boot, in)
+			}
+			if c.AttestationPeers == nil {
+				return nil, noSuchNode(in.Node)
+			}
+			if _, err := in.bytes(); err != nil {
+				return nil, err
+			}
+			return c.AttestationPeers.Evidence(ctx, in.Node, in.Nonce)
 		},
 	})
 	ShowReport = define(Operation[Nonce, *Report]{
 		Route: Route{ID: "attestationReport", Method: http.MethodGet, Path: "/attestation/report", Capability: identity.See,
 			Summary: "Fresh evidence with each check and the firmware's event log"},
-		Run: report,
+		Run: func(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
+			if !in.elsewhere(c.Performer) {
+				r, err := MakeReport(ctx, c.Boot, in)
+				if err == nil {
+					r.Node = c.Node()
+				}
+				return r, err
+			}
+			if c.AttestationPeers == nil {
+				return nil, noSuchNode(in.Node)
+			}
+			if _, err := in.bytes(); err != nil {
+				return nil, err
+			}
+			r, err := c.AttestationPeers.Report(ctx, in.Node, in.Nonce)
+			if err == nil {
+				r.Node = in.Node
+			}
+			return r, err
+		},
 	})
 	Seal = define(Operation[SealRequest, Nothing]{
 		Route: Route{ID: "seal", Method: http.MethodPost, Path: "/seal", Capability: identity.Administer, Dangerous: true, WhileLocked: true, Urgency: Ordinary,
@@ -125,12 +166,13 @@ func noEvidence(err error) error {
 	return err
 }
 
-func report(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
+// MakeReport makes evidence for a nonce, and checks it. Errors: those of [Evidence].
+func MakeReport(ctx context.Context, b Boot, in Nonce) (*Report, error) {
 	n, err := in.bytes()
 	if err != nil {
 		return nil, err
 	}
-	e, verdict, err := c.Boot.Appraise(ctx, n)
+	e, verdict, err := b.Appraise(ctx, n)
 	if err != nil {
 		return nil, noEvidence(err)
 	}

@@ -42,14 +42,18 @@ type Options struct {
 	Audit Audit
 	// AuditPeers has the logs of other nodes; nil if there is no fleet.
 	AuditPeers AuditPeers
-	Journal    Journal
-	Identity   *identity.Directory
-	Approvals  ApprovalStore
+	// AttestationPeers have evidence of other nodes; nil if there is no fleet.
+	AttestationPeers AttestationPeers
+	Journal          Journal
+	Identity         *identity.Directory
+	Approvals        ApprovalStore
 	// Settings has which operations need a second person.
 	Settings approval.Settings
 	Activity *activity.Recorder
-	Site     Site
-	Log      *slog.Logger
+	// ActivityPeers has what other nodes have counted; nil if there is no fleet.
+	ActivityPeers ActivityPeers
+	Site          Site
+	Log           *slog.Logger
 	// Recorded, if given, is called when a change is on record, before it is answered.
 	Recorded func(ctx context.Context) error
 	// Still gives a caller as they are now, as [identity.Directory.Still] does, which it is
@@ -76,6 +80,15 @@ func New(o Options) *Performer {
 		o.Still = o.Identity.Still
 	}
 	return &Performer{Options: o}
+}
+
+// Node is the ID of this node; empty for an appliance on its own, and before its audit log is
+// open.
+func (p *Performer) Node() string {
+	if p.AuditPeers == nil {
+		return ""
+	}
+	return p.AuditPeers.Node()
 }
 
 // Caller is who has operations performed. A listener has found out who that is.

@@ -37,6 +37,14 @@ type Minutes struct {
 	Minutes int `query:"minutes" least:"1" most:"1440" about:"how many, 1 to 1440, the last one being the present; 60 if left out" json:"-"`
 }
 
+// ActivityPeers are what the fleet's other nodes have counted of KMS's requests.
+type ActivityPeers interface {
+	// Counts asks each node that serves for the last so many minutes. One that does not
+	// answer soon is left out: its requests are counted when it answers again, if it was
+	// not restarted.
+	Counts(ctx context.Context, minutes int) [][]activity.Count
+}
+
 // The operations that show the state of the appliance.
 var (
 	ShowStatus = define(Operation[Nothing, Status]{
@@ -53,9 +61,13 @@ var (
 	})
 	ListActivity = define(Operation[Minutes, []activity.Minute]{
 		Route: Route{ID: "activity", Method: http.MethodGet, Path: "/activity", Capability: identity.See,
-			Summary: "Requests, errors and latency of KMS's requests by the minute"},
-		Run: func(_ context.Context, c *Caller, in Minutes) ([]activity.Minute, error) {
-			return c.Activity.Last(cmp.Or(in.Minutes, 60)), nil
+			Summary: "Requests, errors and latency of KMS's requests by the minute, of all nodes that answer"},
+		Run: func(ctx context.Context, c *Caller, in Minutes) ([]activity.Minute, error) {
+			n := cmp.Or(in.Minutes, 60)
+			if c.ActivityPeers == nil {
+				return c.Activity.Last(n), nil
+			}
+			return c.Activity.Last(n, c.ActivityPeers.Counts(ctx, n)...), nil
 		},
 	})
 	ListBootSteps = define(Operation[Nothing, []progress.Step]{

@@ -2,7 +2,8 @@
 // tests: what a network load balancer does in front of machines. It forwards TCP, so TLS is
 // between the client and the node. Each new connection goes to another node; a node that
 // says that it is not ready gets none, and keeps those that it has; those of a node that
-// does not answer are closed.
+// does not answer are closed. [Requests] is for what must not depend on which node a
+// connection has: it sends each request to another node.
 package balancer
 
 import (
@@ -190,20 +191,20 @@ func (b *Balancer) Serve(l net.Listener, address int) error {
 	}
 }
 
-// turn gives the nodes in the order in which a new connection tries them: those that are
-// ready from the next one on, then the others, since an error of theirs says more than a
+// turn gives the nodes in the order in which they are tried by what has that turn: those that
+// are ready from the next one on, then the others, since an error of theirs says more than a
 // connection that is refused.
-func (b *Balancer) turn() []*backend {
+func (b *Balancer) turn(next *int) []*backend {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.nodes) == 0 {
 		return nil
 	}
-	b.next = (b.next + 1) % len(b.nodes)
-	order := slices.Concat(b.nodes[b.next:], b.nodes[:b.next])
+	*next = (*next + 1) % len(b.nodes)
+	order := slices.Concat(b.nodes[*next:], b.nodes[:*next])
 	slices.SortStableFunc(order, func(x, y *backend) int { return int(y.health) - int(x.health) })
 	if len(order) > 0 && order[0].health == Ready {
-		b.next = slices.Index(b.nodes, order[0]) // or a dead one's successor had two turns
+		*next = slices.Index(b.nodes, order[0]) // or a dead one's successor had two turns
 	}
 	return order
 }
@@ -214,7 +215,7 @@ const connectTime = time.Second
 // forward connects a client with the first node that accepts it.
 func (b *Balancer) forward(client net.Conn, address int) {
 	defer client.Close()
-	for _, n := range b.turn() {
+	for _, n := range b.turn(&b.next) {
 		server, err := net.DialTimeout("tcp", n.Addresses[address], connectTime)
 		if err != nil {
 			continue

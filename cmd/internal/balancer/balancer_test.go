@@ -245,3 +245,87 @@ func TestClose(t *testing.T) {
 		t.Errorf("%s answers through a balancer that is closed", who)
 	}
 }
+
+// TestEachRequestAnotherNode: also on one connection. What a page loads beside it does not
+// bring each page to the same node. A node that is not ready gets nothing.
+func TestEachRequestAnotherNode(t *testing.T) {
+	d := newBed(t, 3)
+	var told []string
+	requests := d.b.Requests(0, func(node string, r *http.Request) { told = append(told, node+" "+r.URL.Path) })
+	defer requests.Close()
+	front := httptest.NewTLSServer(requests)
+	defer front.Close()
+	ask := func(path, kind string) string {
+		t.Helper()
+		q, err := http.NewRequest(http.MethodGet, front.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Sec-Fetch-Dest", kind)
+		res, err := front.Client().Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	pages := map[string]int{}
+	for range 6 {
+		pages[ask("/page", "document")]++
+		ask("/app.css", "style")
+		ask("/app.js", "script")
+	}
+	d.want(pages, "map[node 1:2 node 2:2 node 3:2]")
+	if len(told) != 18 || told[0] != ask("/page", "document")+" /page" {
+		t.Errorf("told: %v", told)
+	}
+	d.nodes[1].ready.Store(false)
+	d.await("node 2 not ready")
+	pages = map[string]int{}
+	for range 4 {
+		pages[ask("/page", "empty")]++
+	}
+	d.want(pages, "map[node 1:2 node 3:2]")
+}
+
+// TestRequestHost: the nodes see the name that the browser has, to which passkeys are bound.
+func TestRequestHost(t *testing.T) {
+	d := newBed(t, 0)
+	host := make(chan string, 1)
+	n := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/x" {
+			host <- r.Host + "?" + r.URL.RawQuery
+		}
+	}))
+	defer n.Close()
+	d.roots.AddCert(n.Certificate())
+	d.put(&node{Server: n, name: "node 1"})
+	front := httptest.NewTLSServer(d.b.Requests(0, nil))
+	defer front.Close()
+	q, err := http.NewRequest(http.MethodGet, front.URL+"/x?a=b", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Host = "console.example.com"
+	res, err := front.Client().Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if got := <-host; got != "console.example.com?a=b" {
+		t.Errorf("the node sees %q", got)
+	}
+}
+
+// TestRequestsWithoutNodes is answered.
+func TestRequestsWithoutNodes(t *testing.T) {
+	w := httptest.NewRecorder()
+	newBed(t, 0).b.Requests(0, nil).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	if w.Code != http.StatusBadGateway {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}

@@ -16,7 +16,11 @@ import (
 // fresh starts an appliance on a new machine with a new token: it waits for the PIN.
 func fresh(t *testing.T) (*site, *running) {
 	t.Helper()
-	s := newSite(t)
+	return freshOf(t, newSite(t))
+}
+
+func freshOf(t *testing.T, s *site) (*site, *running) {
+	t.Helper()
 	s.noPIN = true
 	r := s.begin()
 	s.logged(0, `code=E_SEAL_MISSING`)

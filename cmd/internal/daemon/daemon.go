@@ -296,7 +296,9 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
 		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
 	if d.fleet != nil {
-		o.Fleet, o.AuditPeers = d.fleet, d.fleet.logs
+		d.fleet.activities.Give(w.recent)
+		d.fleet.evidence.Give(d.boot)
+		o.Fleet, o.AuditPeers, o.ActivityPeers, o.AttestationPeers = d.fleet, d.fleet.logs, d.fleet.activities, d.fleet.evidence
 	}
 	api := web.NewAPI(o)
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})

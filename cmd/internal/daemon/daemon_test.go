@@ -36,6 +36,7 @@ import (
 	"holdfast/attest"
 	"holdfast/attest/simulation"
 	"holdfast/attest/tpm/swtpm"
+	"holdfast/cmd/internal/consoletest"
 	"holdfast/cmd/internal/daemon"
 	"holdfast/cmd/internal/officer"
 	"holdfast/hsm"
@@ -76,6 +77,10 @@ type site struct {
 	// codes, empty if there is a hash.
 	metadata string
 	welcomed chan string
+	// token is what the nodes of a fleet share; alone is why there is none, though the test
+	// may have one.
+	token hsm.Config
+	alone string
 }
 
 // platform is the simulated machine, as the site wants it.
@@ -242,6 +247,8 @@ type running struct {
 	s      *site
 	cancel func()
 	ended  chan struct{}
+	// console is what browsers look at; nil before there is one.
+	console *consoletest.Console
 }
 
 // begin starts a daemon and waits until it listens.

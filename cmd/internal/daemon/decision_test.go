@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"crypto/tls"
 	"os"
 	"regexp"
 	"strings"
@@ -12,6 +11,9 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/postgres/postgrestest"
+	"holdfast/cmd/internal/consoletest"
+	"holdfast/hsm/hsmtest"
 	"holdfast/web/console/browsertest"
 	"holdfast/web/operation"
 )
@@ -28,15 +30,53 @@ type admin struct {
 	codes []string // the recovery codes that are left
 }
 
-// browser opens one for the appliance's console.
+// browser opens one for the appliance's console; in a fleet, behind a balancer.
 func (r *running) browser() *browsertest.Browser {
 	r.s.t.Helper()
-	c, err := tls.Dial("tcp", r.Admin.String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // to learn the certificate
-	if err != nil {
-		r.s.t.Fatal(err)
+	if r.s.alone != "" {
+		return consoletest.Alone(r.s.t, "", r.Admin.String(), r.s.alone).Browser()
 	}
-	defer c.Close()
-	return browsertest.Start(r.s.t, "https://"+r.Admin.String(), c.ConnectionState().PeerCertificates[0])
+	r.console = consoletest.New(r.s.t, "", r.Admin.String())
+	return r.console.Browser()
+}
+
+// theirMachine is why tests look at one appliance alone where rows of its file were changed.
+const theirMachine = "the rows of a node of a fleet are loaded from the fleet's log if its file was changed, so there is nothing to decide"
+
+// consoleSite makes a site whose appliance is a node of a fleet where there is one.
+func consoleSite(t *testing.T) *site {
+	t.Helper()
+	token, shim := hsmtest.NewBehindShim(t)
+	s := newSiteWith(t, token, shim)
+	s.token = token
+	s.newDatabase()
+	return s
+}
+
+// newDatabase gives a fleet an empty database.
+func (s *site) newDatabase() {
+	s.t.Helper()
+	if consoletest.Nodes(s.t) > 1 {
+		s.cfg.State.Database = postgrestest.Start(s.t).Database(s.t)
+	}
+}
+
+// joined starts the other nodes of the fleet once the first one has made the installation, and
+// looks at a page of each.
+func (r *running) joined(a *admin, path string, texts ...string) {
+	r.s.t.Helper()
+	a.Open(path)
+	a.Has(texts...)
+	for range consoletest.Nodes(r.s.t) - 1 {
+		s := newSiteWith(r.s.t, r.s.token, r.s.shim)
+		s.cfg.State.Database = r.s.cfg.State.Database
+		r.console.Join(s.start().Admin.String())
+	}
+	for range consoletest.Nodes(r.s.t) {
+		a.Open(path)
+		a.Has(texts...)
+	}
+	r.console.AllServed()
 }
 
 // setUp enrols the first administrator in a browser.
@@ -74,7 +114,7 @@ func (a *admin) signIn(r *running) {
 // TestFirstUnlockInTheConsole: the form for the PIN shows who is about to be sealed. If
 // they are others when it is sent, it is refused, and shows them as they are now.
 func TestFirstUnlockInTheConsole(t *testing.T) {
-	s, r := fresh(t)
+	s, r := freshOf(t, consoleSite(t))
 	a := r.setUp("alice")
 	a.Open("/")
 	a.Has("E_SEAL_MISSING", "First boot: seal the HSM's PIN", "By giving it you confirm them", "alice", "administrator, password with an authenticator app, 10 recovery codes", "four_eyes", "not possible", r.admission().Digest)
@@ -87,14 +127,13 @@ func TestFirstUnlockInTheConsole(t *testing.T) {
 	a.Has("The PIN is sealed to this machine's TPM")
 	s.logged(before, `msg=serving `)
 	r.recorded(`"by":"alice"`, "invitation mallory")
-	a.Open("/state")
-	a.Has("Who can act", "alice, 20", "Standing", "owner")
+	r.joined(a, "/state", "Who can act", "alice, 20", "Standing", "owner")
 	r.stop()
 }
 
 // TestWaitingUnlockInTheConsole: an unlock that waits is told in the console, with a form.
 func TestWaitingUnlockInTheConsole(t *testing.T) {
-	s, r := fresh(t)
+	s, r := freshOf(t, consoleSite(t))
 	a := r.setUp("alice")
 	r.stop()
 	s.asIs = false
@@ -112,19 +151,19 @@ func TestWaitingUnlockInTheConsole(t *testing.T) {
 	a.Fill("They are the right ones")
 	a.Has("They are confirmed")
 	s.logged(before, `msg=serving `)
-	a.Open("/state")
-	a.Has("alice, 20")
+	r.joined(a, "/state", "alice, 20")
 	r.recorded(`"by":"alice"`, "API token robot")
 }
 
 // TestBeginInTheConsole: an empty database beside the traces of an installation.
 func TestBeginInTheConsole(t *testing.T) {
-	s := newSite(t)
+	s := consoleSite(t)
 	s.start().stop()
 	<-s.welcomed
 	if err := os.RemoveAll(s.cfg.State.Dir); err != nil {
 		t.Fatal(err)
 	}
+	s.newDatabase()
 	before := len(s.log.String())
 	r := s.begin()
 	s.logged(before, `state=locked .*code=E_STATE_MISSING`)
@@ -139,12 +178,14 @@ func TestBeginInTheConsole(t *testing.T) {
 	a.Has("A new installation was begun")
 	s.logged(before, `msg=serving `)
 	r.recorded(`"by":"alice"`)
+	r.joined(a, "/state", "alice, 20")
 }
 
 // TestAcceptInTheConsole: a state that does not match is told in plain words with its
 // code. Where two can approve, two accept it; each sees what the other has said.
 func TestAcceptInTheConsole(t *testing.T) {
 	s := newSite(t)
+	s.alone = theirMachine
 	r := s.start()
 	a := r.setUp("alice")
 	var link operation.CreatedInvitation
@@ -181,6 +222,7 @@ func TestAcceptInTheConsole(t *testing.T) {
 // TestTakeOverInTheConsole: a copy of the installation is made the owner.
 func TestTakeOverInTheConsole(t *testing.T) {
 	s := newSite(t)
+	s.alone = theirMachine
 	r := s.start()
 	a := r.setUp("alice")
 	r.stop()
@@ -210,6 +252,7 @@ func TestTakeOverInTheConsole(t *testing.T) {
 // TestDiscardInTheConsole: damaged rows are discarded, good ones are not.
 func TestDiscardInTheConsole(t *testing.T) {
 	s := newSite(t)
+	s.alone = theirMachine
 	r := s.start()
 	a := r.setUp("alice")
 	r.newKeyStore()

@@ -25,11 +25,13 @@ type membership struct {
 	mu    sync.Mutex
 	stop  context.CancelFunc // of the node that sits there; nil for none
 	ended bool               // nobody joins any more
-	// calls are what nodes ask each other: about their audit logs, and for requests of
-	// their quotas.
-	calls  *fleet.Calls
-	logs   *webfleet.Logs
-	quotas *webfleet.Quotas
+	// calls are what nodes ask each other: about their audit logs, for requests of their
+	// quotas, and for what they have counted, and for evidence.
+	calls      *fleet.Calls
+	logs       *webfleet.Logs
+	quotas     *webfleet.Quotas
+	activities *webfleet.Activities
+	evidence   *webfleet.Attestations
 }
 
 // newMembership gives the place of a node that has not joined yet.
@@ -39,6 +41,7 @@ func (d *Daemon) newMembership() *membership {
 	m := &membership{Seat: &fleet.Seat{}, d: d}
 	m.calls = fleet.NewCalls(m.Seat, asker, d.o.Log)
 	m.logs, m.quotas = webfleet.NewLogs(m.calls, d.audit, d.o.Log), webfleet.NewQuotas(m.calls)
+	m.activities, m.evidence = webfleet.NewActivities(m.calls), webfleet.NewAttestations(m.calls)
 	m.quotas.Lend(func(keyStore string, want int) int { return d.appliance.LendQuota(keyStore, want) })
 	return m
 }

@@ -63,7 +63,7 @@ func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, versio
 		return nil
 	}
 	if made {
-		return d.sealPolicyVersion(ctx, version)
+		return d.sealPolicyVersion(ctx, version, &d.machineKey)
 	}
 	return d.raisePolicySeal(ctx, version)
 }
@@ -81,10 +81,10 @@ func policyBinding(version uint64) appliance.Binding {
 	return appliance.Binding{Purpose: "policy-version", Fields: []string{strconv.FormatUint(version, 10)}}
 }
 
-func (d *Daemon) sealPolicyVersion(ctx context.Context, version uint64) error {
-	mac, err := d.machineKey.MAC(policyBinding(version))
+func (d *Daemon) sealPolicyVersion(ctx context.Context, version uint64, by ...*machinekey.Key) error {
+	seal, err := machinekey.SealBy(policyBinding(version), by...)
 	if err == nil {
-		err = d.machine.SealPolicyVersion(ctx, version, mac)
+		err = d.machine.SealPolicyVersion(ctx, version, seal)
 	}
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the policy's version %d cannot be sealed", version)
@@ -99,11 +99,11 @@ func (d *Daemon) raisePolicySeal(ctx context.Context, version uint64) error {
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
 	}
-	want, err := d.machineKey.MAC(policyBinding(sealed))
+	matches, err := d.machineKey.SealedBy(policyBinding(sealed), seal)
 	if err != nil {
 		return err
 	}
-	if !hmac.Equal(want, seal) || highest < sealed {
+	if !matches || highest < sealed {
 		return fault.Errorf(fault.PolicyVersion, "the noted version of the policy, %d, does not match the seal of this machine: the database was changed by hand; restore a backup into a fresh appliance", highest)
 	}
 	if version < sealed {
@@ -112,7 +112,24 @@ func (d *Daemon) raisePolicySeal(ctx context.Context, version uint64) error {
 	if version == sealed {
 		return nil
 	}
-	return d.sealPolicyVersion(ctx, version)
+	return d.sealPolicyVersion(ctx, version, &d.machineKey)
+}
+
+// sealPolicyAgain has the version of the policy sealed by these keys and no others.
+func (d *Daemon) sealPolicyAgain(ctx context.Context, by ...*machinekey.Key) error {
+	version := d.policyVersion.Load()
+	want, err := machinekey.SealBy(policyBinding(version), by...)
+	if err != nil {
+		return err
+	}
+	_, sealed, seal, err := d.machine.PolicySeal(ctx)
+	if err != nil {
+		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
+	}
+	if sealed == version && hmac.Equal(want, seal) {
+		return nil
+	}
+	return d.sealPolicyVersion(ctx, version, by...)
 }
 
 // makeMachineKey makes the key, and in a database without an installation the first
@@ -152,7 +169,7 @@ func (d *Daemon) renewSeals(ctx context.Context) error {
 			err = d.makeMachineKey(ctx, f)
 		}
 		if err == nil {
-			err = d.sealPolicyVersion(ctx, d.policyVersion.Load())
+			err = d.sealPolicyVersion(ctx, d.policyVersion.Load(), &d.machineKey)
 		}
 		if err == nil {
 			err = d.joinMachineKey(ctx)
@@ -177,9 +194,7 @@ func (d *Daemon) joinMachineKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	taken, err := machinekey.Join(ctx, &d.machineKey, f, d.appliance, func(ctx context.Context) error {
-		return d.sealPolicyVersion(ctx, d.policyVersion.Load())
-	})
+	taken, err := machinekey.Join(ctx, &d.machineKey, f, d.appliance, d.sealPolicyAgain)
 	if fault.CodeOf(err) == fault.MachineKey { // it has none yet, and neither has the fleet
 		return nil
 	}

@@ -18,6 +18,14 @@ import (
 	"holdfast/appliance/witness"
 )
 
+// Endings of the names of files of the state.
+const (
+	// MovingSuffix is that of rows that holdfastd state move has not finished to move here.
+	MovingSuffix = ".moving"
+	// MovedSuffix is that of rows that it has moved elsewhere. They do not count any more.
+	MovedSuffix = ".moved"
+)
+
 // The files of the state, in its folder. A single appliance has all rows in one; a node of a
 // fleet has those that the fleet shares in one, and its own in another.
 const (
@@ -77,6 +85,8 @@ func (d *Daemon) oneState() error {
 		return err == nil
 	}
 	switch node := d.o.Config.State.Database != ""; {
+	case !there(SingleFile) && !there(SharedFile) && (there(SingleFile+MovingSuffix) || there(SharedFile+MovingSuffix)):
+		return fault.Errorf(fault.Conflict, "the state of this machine was being moved, and that was not finished: run the same holdfastd state move once more, which finishes it")
 	case node && there(SingleFile):
 		return fault.Errorf(fault.Conflict, "the configuration names a fleet's database, and this machine has the state of a single appliance, %s: move that with holdfastd state move --to URL, or move the file away if this machine is to join the fleet without it", path(SingleFile))
 	case !node && there(SharedFile):
@@ -140,6 +150,11 @@ func (d *Daemon) installed(ctx context.Context) (bool, error) {
 	_, err = d.changes.Founding(ctx)
 	if fault.CodeOf(err) != fault.NotFound {
 		return err == nil, err
+	}
+	if newest, err := d.changes.Newest(ctx); err != nil {
+		return false, err
+	} else if newest > 0 {
+		return false, appliance.UnfinishedMove()
 	}
 	mine, err := d.changes.ClaimFounding(ctx, d.claimant(), foundingLease)
 	if err == nil && !mine {

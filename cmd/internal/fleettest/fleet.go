@@ -74,6 +74,7 @@ type Node struct {
 
 	fleet       *Fleet
 	certificate *x509.Certificate
+	admin       *web.Client
 }
 
 // What the fleet serves: a key store with a credential, and a grant for everybody.
@@ -82,7 +83,8 @@ const (
 	prefix   = "/prod"
 )
 
-const shortestGrace = 10 * time.Second
+// ShortestGrace is the shortest that fleet.grace can be.
+const ShortestGrace = 10 * time.Second
 
 // Start starts a fleet and waits until all nodes serve.
 func Start(t testing.TB, o Options) *Fleet {
@@ -135,11 +137,12 @@ func (f *Fleet) newNode(i int, o Options) *Node {
 	so := sitetest.Options{Module: n.HSM.Module, Env: n.HSM.Env, Fleet: []string{fmt.Sprintf("address = %q", n.ToNode.Address)},
 		State: []string{fmt.Sprintf("database = %q", fmt.Sprintf("postgres://%s@%s/%s", postgrestest.User, strings.Join(hosts, ","), f.Database)),
 			fmt.Sprintf("database_ca = %q", f.Primary.TLS.CA), fmt.Sprintf("database_password_file = %q", f.Primary.TLS.PasswordFile)}}
-	so.Fleet = append(so.Fleet, fmt.Sprintf("grace = %q", cmp.Or(o.Grace, shortestGrace)))
+	so.Fleet = append(so.Fleet, fmt.Sprintf("grace = %q", cmp.Or(o.Grace, ShortestGrace)))
 	if i > 0 {
 		so.Token = f.Nodes[0].Site
 	}
 	n.Site = sitetest.NewWith(f.t, dir, so)
+	n.admin = web.NewClient(n.Socket)
 	f.trust(n)
 	return n
 }
@@ -224,7 +227,7 @@ func (n *Node) Do(method string, in, out any, route ...string) {
 
 // Try is Do for what may fail.
 func (n *Node) Try(method string, in, out any, route ...string) error {
-	return web.NewClient(n.Socket).Do(n.fleet.t.Context(), method, web.Path(route...), in, out)
+	return n.admin.Do(n.fleet.t.Context(), method, web.Path(route...), in, out)
 }
 
 // Start starts the node, and waits until it serves and the balancer sends it requests.
@@ -299,21 +302,51 @@ func (n *Node) Await(what string, so func() bool) time.Duration {
 	return time.Since(began)
 }
 
-// URL is that of the XKS endpoint at a host, host:port.
-func URL(host string) string { return "https://" + host + prefix + appliance.XKSPath }
+// Position is how far the node is in the log, as it says itself.
+func (n *Node) Position() (p appliance.Position, err error) {
+	var s appliance.FleetStatus
+	if err := n.Try(http.MethodGet, nil, &s, "fleet"); err != nil {
+		return p, err
+	}
+	for _, of := range s.Nodes {
+		if of.ID == s.Node {
+			return of.Position, nil
+		}
+	}
+	return p, fmt.Errorf("%s does not know itself", n.Name)
+}
 
 // KMS makes a client that is AWS KMS and calls through the balancer.
 func (f *Fleet) KMS(timeout time.Duration) *kmsload.Client { return f.client(f.XKS, timeout) }
 
 func (f *Fleet) client(host string, timeout time.Duration) *kmsload.Client {
-	return kmsload.New(URL(host), f.credential.AccessKeyID, f.credential.SecretAccessKey, f.Roots, timeout)
+	return f.clientOf(host, prefix, f.credential, timeout)
 }
+
+func (f *Fleet) clientOf(host, prefix string, c operation.NewCredential, timeout time.Duration) *kmsload.Client {
+	return kmsload.New("https://"+host+prefix+appliance.XKSPath, c.AccessKeyID, string(c.SecretAccessKey), f.Roots, timeout)
+}
+
+// Asked is what [Node.Ask] has encrypted.
+const Asked = "x"
 
 // Ask has KMS encrypt at this node.
 func (n *Node) Ask(key string) (*kmsload.Answer, error) {
-	c := n.fleet.client(n.Server.XKS, 5*time.Second)
-	defer c.HTTP.CloseIdleConnections()
-	return c.Encrypt(n.fleet.t.Context(), key, "asked", []byte("x"), nil)
+	return n.AskAs(prefix, n.fleet.credential, key)
+}
+
+// AskAs has KMS encrypt at this node, by a key store's URI path prefix and credential.
+func (n *Node) AskAs(prefix string, c operation.NewCredential, key string) (*kmsload.Answer, error) {
+	k := n.fleet.clientOf(n.Server.XKS, prefix, c, 5*time.Second)
+	defer k.HTTP.CloseIdleConnections()
+	return k.Encrypt(n.fleet.t.Context(), key, "asked", []byte(Asked), nil)
+}
+
+// AskDecrypt has KMS decrypt at this node what Ask has answered, of any node.
+func (n *Node) AskDecrypt(key string, sealed *kmsload.Answer) (*kmsload.Answer, error) {
+	k := n.fleet.client(n.Server.XKS, 5*time.Second)
+	defer k.HTTP.CloseIdleConnections()
+	return k.Decrypt(n.fleet.t.Context(), key, "asked", sealed, nil)
 }
 
 // Refuses says whether KMS gets that error of the specification at this node.
@@ -353,8 +386,22 @@ const (
 // Load begins a load through the balancer, by keys in turn. The name must be of this load
 // alone.
 func (f *Fleet) Load(name string, keys ...string) *Load {
-	return &Load{kmsload.Start(kmsload.Options{Connections: connections, Keys: keys, Name: name, Pause: 10 * time.Millisecond, Forget: forget,
-		Client: func() *kmsload.Client { return f.KMS(2 * time.Second) }}), f}
+	return f.load(kmsload.Options{Connections: connections, Keys: keys, Name: name, Pause: 10 * time.Millisecond})
+}
+
+// LightLoad is Load for a test that takes long, or runs beside others.
+func (f *Fleet) LightLoad(name string, keys ...string) *Load {
+	return f.load(kmsload.Options{Connections: 2 * len(f.Nodes), Keys: keys, Name: name, Pause: 100 * time.Millisecond})
+}
+
+// FullLoad is Load without pauses.
+func (f *Fleet) FullLoad(name string, keys ...string) *Load {
+	return f.load(kmsload.Options{Connections: connections, Keys: keys, Name: name})
+}
+
+func (f *Fleet) load(o kmsload.Options) *Load {
+	o.Forget, o.Client = forget, func() *kmsload.Client { return f.KMS(2 * time.Second) }
+	return &Load{kmsload.Start(o), f}
 }
 
 // Await waits until there are so many answers more.

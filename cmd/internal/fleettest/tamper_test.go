@@ -3,207 +3,132 @@
 package fleettest_test
 
 import (
-	"context"
+	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
-	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/cmd/internal/fleettest"
+	"holdfast/cmd/internal/kmsload"
 )
 
-// superuser is who may do anything to the database of a fleet.
-type superuser struct {
-	t    *testing.T
-	f    *fleettest.Fleet
-	conn *pgx.Conn
-}
-
-func newSuperuser(t *testing.T, f *fleettest.Fleet) *superuser {
-	t.Helper()
-	c, err := pgx.Connect(t.Context(), f.Primary.In(f.Database))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close(context.Background()) })
-	return &superuser{t, f, c}
-}
-
-func (s *superuser) do(sql string) error {
-	_, err := s.conn.Exec(s.t.Context(), sql)
-	return err
-}
-
-// column is one of a table.
-type column struct{ table, name, kind string }
-
-// columns gives those of all tables that the log has.
-func (s *superuser) columns() []column {
-	s.t.Helper()
-	rows, err := s.conn.Query(s.t.Context(), `SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name, ordinal_position`)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (c column, err error) { return c, r.Scan(&c.table, &c.name, &c.kind) })
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return all
-}
-
-// another is an expression for another value of a column.
-func (c column) another() string {
-	switch c.kind {
-	case "bytea":
-		return fmt.Sprintf(`set_byte(%[1]s, length(%[1]s)/2, get_byte(%[1]s, length(%[1]s)/2) # 1)`, c.name)
-	case "boolean":
-		return "NOT " + c.name
-	case "timestamp with time zone", "timestamp without time zone":
-		return c.name + " + interval '1 year'"
-	case "text":
-		return c.name + " || 'x'"
-	}
-	return c.name + " + 1"
-}
-
-// The rows that are changed, by PostgreSQL's place of them.
-const (
-	newest = "(SELECT max(ctid) FROM %[1]s)"
-	oldest = "(SELECT min(ctid) FROM %[1]s)"
-)
-
-// tampering is one thing that a superuser does.
-type tampering struct {
-	name, sql string
-	// free has the constraints of the table dropped before it.
-	free string
-	// forged says that there is a change that no node has made, or with another number.
-	forged bool
-}
-
-// tamperings are generated from the tables that there are.
-func tamperings(columns []column) (all []tampering) {
-	tables := map[string][]string{}
-	for _, c := range columns {
-		tables[c.table] = append(tables[c.table], c.name)
-		add := func(name, sql string, free bool) {
-			x := tampering{name: c.table + "." + c.name + ": " + name, sql: fmt.Sprintf(sql, c.table, c.name, c.another())}
-			if free {
-				x.free = c.table
-			}
-			x.forged = c.table == "changes" && c.name == "number" && free
-			all = append(all, x)
-		}
-		add("update the newest", "UPDATE %[1]s SET %[2]s = %[3]s WHERE ctid = "+newest, true)
-		add("update the oldest", "UPDATE %[1]s SET %[2]s = %[3]s WHERE ctid = "+oldest, true)
-		add("null", "ALTER TABLE %[1]s ALTER %[2]s DROP NOT NULL; UPDATE %[1]s SET %[2]s = NULL WHERE ctid = "+newest, true)
-		add("swap", "UPDATE %[1]s AS a SET %[2]s = b.%[2]s FROM %[1]s AS b WHERE a.ctid IN ("+newest+", "+oldest+") AND b.ctid IN ("+newest+", "+oldest+") AND a.ctid <> b.ctid", true)
-		add("drop", "ALTER TABLE %[1]s DROP COLUMN %[2]s CASCADE", false)
-		add("rename", "ALTER TABLE %[1]s RENAME COLUMN %[2]s TO moved", false)
-		if c.kind == "bytea" {
-			add("empty", "UPDATE %[1]s SET %[2]s = '' WHERE ctid = "+newest, true)
-			add("long", "UPDATE %[1]s SET %[2]s = %[2]s || %[2]s WHERE ctid = "+newest, true)
-		}
-	}
-	for table, names := range tables {
-		add := func(name, sql string) {
-			all = append(all, tampering{name: table + ": " + name, sql: fmt.Sprintf(sql, table, strings.Join(names, ", "), names[0], strings.Join(names[1:], ", ")), free: table, forged: table == "changes" && name == "insert twice"})
-		}
-		add("delete the newest", "DELETE FROM %[1]s WHERE ctid = "+newest)
-		add("delete the oldest", "DELETE FROM %[1]s WHERE ctid = "+oldest)
-		add("truncate", "TRUNCATE %[1]s CASCADE")
-		add("insert twice", "INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2]s FROM %[1]s WHERE ctid = "+newest)
-		add("drop", "DROP TABLE %[1]s CASCADE")
-		add("rename", "ALTER TABLE %[1]s RENAME TO moved")
-	}
-	for name, values := range map[string]string{
-		"the newest once more as the next": "max(number)+1, (SELECT body FROM changes ORDER BY number DESC LIMIT 1)",
-		"the one before as the next":       "max(number)+1, (SELECT body FROM changes ORDER BY number DESC OFFSET 1 LIMIT 1)",
-		"nonsense as the next":             "max(number)+1, 'x'",
-		"nonsense after a gap":             "max(number)+2, 'x'",
-	} {
-		all = append(all, tampering{name: "changes: insert " + name, sql: "INSERT INTO changes SELECT " + values + " FROM changes", forged: true})
-	}
-	all = append(all, tampering{name: "changes: take the permission", sql: "ALTER TABLE changes OWNER TO postgres"})
-	slices.SortFunc(all, func(a, b tampering) int { return strings.Compare(a.name, b.name) })
-	return all
-}
-
-// dropConstraints has a table take any row.
-const dropConstraints = `DO $$ DECLARE r record; BEGIN
-	FOR r IN SELECT conname, conrelid::regclass AS t FROM pg_constraint WHERE confrelid = 'public.%[1]s'::regclass OR conrelid = 'public.%[1]s'::regclass ORDER BY contype <> 'f' LOOP
-		EXECUTE format('ALTER TABLE %%s DROP CONSTRAINT IF EXISTS %%I CASCADE', r.t, r.conname);
-	END LOOP;
-END $$`
-
-// program gives one of PostgreSQL's programs.
-func program(t *testing.T, f *fleettest.Fleet, name string, args ...string) {
-	t.Helper()
-	path := fmt.Sprintf("/usr/lib/postgresql/%d/bin/%s", f.Primary.Version, name)
-	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v: %s", name, err, out)
-	}
-}
-
-// save keeps the database, and gives what puts it back as it was, in one transaction, but
-// for the changes that nodes have made meanwhile: to take those away would be another attack
-// ([TestTakenBack]).
-func (s *superuser) save() (restore func(forged bool)) {
-	s.t.Helper()
-	url := s.f.Primary.In(s.f.Database)
-	dump := filepath.Join(s.t.TempDir(), "dump.sql")
-	program(s.t, s.f, "pg_dump", "--dbname="+url, "--file="+dump)
-	text, err := os.ReadFile(dump)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	var last int64
-	if err := s.conn.QueryRow(s.t.Context(), "SELECT max(number) FROM changes").Scan(&last); err != nil {
-		s.t.Fatal(err)
-	}
-	return func(forged bool) {
-		s.t.Helper()
-		before, after := "", ""
-		if !forged && s.do("SELECT number, body FROM public.changes LIMIT 1") == nil {
-			before = fmt.Sprintf("LOCK TABLE public.changes;\nCREATE TEMP TABLE newer AS SELECT number, body FROM public.changes WHERE number > %d;\n", last)
-			after = "INSERT INTO public.changes (number, body) SELECT number, body FROM newer;\n"
-		}
-		const clean = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT ALL ON SCHEMA public TO PUBLIC;\n"
-		if err := os.WriteFile(dump, []byte(before+clean+string(text)+after), 0o600); err != nil {
-			s.t.Fatal(err)
-		}
-		program(s.t, s.f, "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-1", "-f", dump, url)
-	}
-}
-
-// matrix is a fleet whose database is changed by hand, case after case.
+// matrix is a fleet whose database is tampered with, case after case.
 type matrix struct {
 	*superuser
-	blocked bool // whether the key that is changed is blocked
+	decisions []decision
+	blocked   bool // whether the key that is changed is blocked
+	results   []result
 }
 
-// always is a key that is blocked all the time.
-const always = "always-blocked"
+// result is what came of a tampering.
+type result struct {
+	*tampering
+	is       outcome
+	after    time.Duration
+	codes    []string
+	recovery time.Duration
+}
 
-// coded are lines of a node's log that tell a fault.
-var coded = regexp.MustCompile(`(?m)level=(?:ERROR|WARN) .*\b(E_(?:FLEET|DATABASE|STATE)_[A-Z_]+)`)
+// foundWithin is how soon it must be told what has an effect.
+const foundWithin = 5 * time.Second
 
-// told gives the codes that a node has told after its log had so many bytes, and in /readyz.
-func told(n *fleettest.Node, from int) (codes []string) {
-	for _, m := range coded.FindAllStringSubmatch(n.Server.Log.String()[from:], -1) {
-		if !slices.Contains(codes, m[1]) {
-			codes = append(codes, m[1])
+// coded are lines of a node's log that tell a fault of the database, and telling the codes.
+var (
+	coded   = regexp.MustCompile(`(?m)level=(?:ERROR|WARN) .*\b(E_(?:FLEET|DATABASE|STATE)_[A-Z_]+)`)
+	telling = regexp.MustCompile(`^E_(?:FLEET|DATABASE|STATE)_`)
+)
+
+// complaint is a line that tells people something.
+var complaint = regexp.MustCompile(`(?m)^.*level=(?:ERROR|WARN) msg="?[a-z].*$`)
+
+// TestTampered: whatever a superuser does to the tables of the log with psql while three
+// nodes serve, no request has another outcome than what was decided; and what he did is told
+// by a node within five seconds, or a change is made and in effect as if nothing had been.
+// With the database put back, the nodes go on by themselves.
+func TestTampered(t *testing.T) {
+	f := start(t, fleettest.Options{})
+	m := &matrix{decisions: decide(t, f)}
+	m.superuser = newSuperuser(t, f)
+	for _, table := range m.tables {
+		if places[table] == "" {
+			t.Errorf("the table %s is new: say in places what it is to nodes that run", table)
 		}
 	}
-	return codes
+	load := f.LightLoad("tampered", cached, inHSM)
+	// What is put back later is old by then.
+	for range 4 {
+		if err := m.toggle(f.Nodes[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, x := range tamperings(m.columns(), m.rows) {
+		m.try(t, x, f.Nodes[i%len(f.Nodes)])
+	}
+	m.print(t)
+	if r := load.Done("a database that is tampered with"); r.Failed > 0 {
+		t.Errorf("%d requests failed", r.Failed)
+	}
+	m.fork(t)
+}
+
+// fork has two nodes make a change with the same number each, as a database can that has no
+// primary key any more. It is told at once, and after the grace no node serves what either
+// has blocked. What to do then is for people, so this is the last thing that is tried.
+func (m *matrix) fork(t *testing.T) {
+	t.Helper()
+	since := m.logs()
+	m.psql(fmt.Sprintf(dropConstraints, "changes"))
+	m.must("BEGIN; LOCK TABLE public.changes IN EXCLUSIVE MODE")
+	var done sync.WaitGroup
+	for i, key := range []string{cached, inHSM} {
+		done.Go(func() { t.Logf("a block of %s, at a database with two logs: %v", key, m.f.Nodes[i].TryBlock(key)) })
+	}
+	for waiting := 0; waiting < 2; {
+		if err := m.conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.changes'::regclass").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.must("COMMIT")
+	began := time.Now()
+	for !slices.Contains(m.told(since, ""), "E_FLEET_BRANCH") {
+		if time.Since(began) > foundWithin {
+			t.Fatalf("two logs: not told within %v: %v", foundWithin, m.told(since, ""))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Logf("two logs: told after %v: %v", time.Since(began), m.told(since, ""))
+	for time.Since(began) < fleettest.ShortestGrace+2*time.Second {
+		if err := m.asDecided(false); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		for _, n := range m.f.Nodes {
+			for _, key := range []string{cached, inHSM} {
+				if _, err := n.Ask(key); err == nil {
+					t.Fatalf("two logs: %s serves %s, which a node has blocked", n.Name, key)
+				}
+			}
+		}
+	}
+	done.Wait()
+}
+
+// print shows which kinds had which outcome.
+func (m *matrix) print(t *testing.T) {
+	var text strings.Builder
+	of := map[outcome]int{}
+	for _, r := range m.results {
+		of[r.is]++
+		fmt.Fprintf(&text, "%-50s %-15s %8v, recovered in %8v %v\n", r.name(), r.is, r.after.Round(time.Millisecond), r.recovery.Round(time.Millisecond), r.codes)
+	}
+	t.Logf("%d cases: %v\n%s", len(m.results), of, text.String())
 }
 
 // toggle has a node block the key, or take that back.
@@ -219,114 +144,155 @@ func (m *matrix) toggle(n *fleettest.Node) error {
 	return err
 }
 
-// as says whether a node serves as the sealed state says.
-func (m *matrix) as(n *fleettest.Node) bool {
-	if m.blocked {
-		return n.Refuses(other, blocked)
+// inEffect says whether all nodes have the same state, and act by it.
+func (m *matrix) inEffect() error {
+	if err := samePosition(m.f); err != nil {
+		return err
 	}
-	_, err := n.Ask(other)
-	return err == nil
+	now := decision{name: "the key that is changed", ask: func(n *fleettest.Node) (*kmsload.Answer, error) { return n.Ask(other) }}
+	if m.blocked {
+		now.refusal = blocked
+	}
+	for _, n := range m.f.Nodes {
+		if err := now.check(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// check looks that no node does what the sealed state does not allow.
-func (m *matrix) check(t *testing.T, name string) {
-	t.Helper()
+// whole says that too, and that all nodes show the same rows, and decide as before.
+func (m *matrix) whole() error {
+	if err := m.inEffect(); err != nil {
+		return err
+	}
+	if err := sameRows(m.f); err != nil {
+		return err
+	}
+	return m.asDecided(true)
+}
+
+// asDecided looks that no node decides otherwise. With all, each one must decide.
+func (m *matrix) asDecided(all bool) error {
 	for _, n := range m.f.Nodes {
-		if _, err := n.Ask(always); err == nil {
-			t.Errorf("%s: %s serves a key that is blocked", name, n.Name)
-		}
-		if _, err := n.Ask(cached); err != nil {
-			if _, ready := n.Ready(); ready {
-				t.Errorf("%s: %s is ready, and refuses a key that is enabled: %v", name, n.Name, err)
+		for _, d := range m.decisions {
+			if err := d.check(n); err != nil && (all || !errors.Is(err, errUnanswered)) {
+				return err
 			}
 		}
 	}
+	return nil
 }
 
-// foundWithin is how soon it must be told what has an effect.
-const foundWithin = 5 * time.Second
-
-// TestTampered: whatever a superuser does to the tables of the log while three nodes run, no
-// request has another outcome than the sealed state says; and what he did is told by a node
-// within five seconds, or a change is made and in effect as if nothing had been. With the
-// database put back, the nodes go on by themselves.
-func TestTampered(t *testing.T) {
-	f := start(t, fleettest.Options{})
-	f.NewKey(always, appliance.CustodyCached)
-	f.Nodes[0].Block(always)
-	for _, n := range f.Nodes {
-		n.Await("refuses the key that is blocked", func() bool { return n.Refuses(always, blocked) })
+// logs is how long the log of each node is.
+func (m *matrix) logs() (all []int) {
+	for _, n := range m.f.Nodes {
+		all = append(all, n.Server.Log.Len())
 	}
-	m := &matrix{superuser: newSuperuser(t, f)}
-	all := tamperings(m.columns())
-	outcome := map[string]int{}
-	for i, x := range all {
-		outcome[m.try(t, x, f.Nodes[i%len(f.Nodes)])]++
-	}
-	t.Logf("%d kinds: %v", len(all), outcome)
+	return all
 }
 
-// try does one thing, and gives what came of it.
-func (m *matrix) try(t *testing.T, x tampering, at *fleettest.Node) string {
-	t.Helper()
-	restore := m.save()
-	before := make([]int, len(m.f.Nodes))
+// told gives the codes that nodes have told since, with that of an error that a command got.
+func (m *matrix) told(since []int, refused fault.Code) (codes []string) {
+	if code := string(refused); telling.MatchString(code) {
+		codes = append(codes, code)
+	}
 	for i, n := range m.f.Nodes {
-		before[i] = len(n.Server.Log.String())
-	}
-	began := time.Now()
-	sql := x.sql
-	if x.free != "" {
-		sql = fmt.Sprintf(dropConstraints, x.free) + ";" + sql
-	}
-	if err := m.do(sql); err != nil {
-		t.Errorf("%s: %v", x.name, err)
-		return "not done"
-	}
-	codes := func() (all []string) {
-		for i, n := range m.f.Nodes {
-			all = append(all, told(n, before[i])...)
-		}
-		slices.Sort(all)
-		return slices.Compact(all)
-	}
-	made := m.toggle(at)
-	result, found := "", time.Duration(0)
-	for result == "" && time.Since(began) < foundWithin {
-		switch {
-		case len(codes()) > 0:
-			result, found = "told", time.Since(began)
-		case made == nil && !slices.ContainsFunc(m.f.Nodes, func(n *fleettest.Node) bool { return !m.as(n) }):
-			result, found = "without effect", time.Since(began)
-		default:
-			time.Sleep(10 * time.Millisecond)
+		for _, found := range coded.FindAllStringSubmatch(n.Server.Log.From(since[i]), -1) {
+			if !slices.Contains(codes, found[1]) {
+				codes = append(codes, found[1])
+			}
 		}
 	}
-	m.check(t, x.name)
-	if result == "" {
-		t.Errorf("%s: not told within %v, and a change has no effect: %v", x.name, foundWithin, made)
-	}
-	t.Logf("%-50s %-15s %8v %v", x.name, result, found.Round(time.Millisecond), codes())
-	restore(x.forged && made != nil)
-	m.recover(t, x.name, at)
-	return result
+	slices.Sort(codes)
+	return codes
 }
 
-// recover waits until a change is made and in effect again.
-func (m *matrix) recover(t *testing.T, name string, at *fleettest.Node) {
+// try does one thing, and looks what comes of it.
+func (m *matrix) try(t *testing.T, x *tampering, at *fleettest.Node) {
+	t.Helper()
+	m.keep()
+	since, began := m.logs(), time.Now()
+	m.psql(x.statements())
+	made := make(chan error, 1)
+	go func() { made <- m.toggle(at) }()
+	r := m.observe(t, x, since, began, made)
+	if r.is != harmless {
+		if err := m.asDecided(false); err != nil {
+			t.Errorf("%s: %v", x.name(), err)
+		}
+	}
+	m.putBack()
+	r.recovery = m.recover(t, x, at, made, since)
+	m.results = append(m.results, r)
+	if r.is != "" && r.is != x.expect {
+		t.Errorf("%s: it is %s (%v), and must be %s", x.name(), r.is, r.codes, x.expect)
+	}
+}
+
+// observe waits until what was done is told, or is without effect. Made gives what came of
+// a change after it, and is closed with that.
+func (m *matrix) observe(t *testing.T, x *tampering, since []int, began time.Time, made chan error) result {
+	t.Helper()
+	r := result{tampering: x}
+	answered, refused := false, fault.Code("")
+	why := errors.New("a change is not answered")
+	for end := began.Add(foundWithin); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if !answered {
+			select {
+			case why = <-made:
+				answered = true
+				close(made)
+				refused = fault.CodeOf(why)
+			default:
+			}
+		}
+		r.after = time.Since(began)
+		if answered && why == nil && x.expect == harmless && m.whole() == nil {
+			r.is, r.codes = harmless, m.told(since, refused)
+			return r
+		}
+		if r.codes = m.told(since, refused); len(r.codes) > 0 && x.expect == told {
+			r.is = told
+			return r
+		}
+	}
+	// It is not as it must be. Which is it?
+	if answered && why == nil {
+		why = m.whole()
+	}
+	switch {
+	case len(r.codes) > 0:
+		r.is = told
+	case answered && why == nil:
+		r.is = harmless
+	default:
+		t.Errorf("%s: not told within %v, and with an effect: %v", x.name(), foundWithin, why)
+	}
+	return r
+}
+
+// recover waits until a change is made and in effect again, with the database put back.
+func (m *matrix) recover(t *testing.T, x *tampering, at *fleettest.Node, made chan error, since []int) time.Duration {
 	t.Helper()
 	began := time.Now()
-	for {
-		err := m.toggle(at)
-		if err == nil {
+	<-made // or it is closed
+	var err error
+	for time.Since(began) < fleettest.Patience/2 {
+		if err = m.toggle(at); err == nil {
 			break
 		}
-		if time.Since(began) > fleettest.Patience/2 {
-			t.Fatalf("%s: with the database put back, the nodes do not go on: %v", name, err)
+		time.Sleep(20 * time.Millisecond)
+	}
+	for err == nil || time.Since(began) < fleettest.Patience/2 {
+		if err = m.inEffect(); err == nil {
+			return time.Since(began)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
-	for _, n := range m.f.Nodes {
-		n.Await("is as before, with the database put back after "+name, func() bool { return m.as(n) })
+	for i, n := range m.f.Nodes {
+		t.Logf("%s has told:\n%s", n.Name, strings.Join(complaint.FindAllString(n.Server.Log.From(since[i]), 20), "\n"))
 	}
+	t.Fatalf("%s: with the database put back, the nodes do not go on: %v", x.name(), err)
+	return 0
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,6 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring"
-	"holdfast/appliance/postgres"
 	"holdfast/appliance/sqlite"
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/coredump"
@@ -84,6 +84,17 @@ type mover struct {
 	o   appliance.Options
 	// ring gives a keyring without keys over the HSM.
 	ring func() appliance.Keyring
+	log  moveLog
+	// rename is [os.Rename].
+	rename func(from, to string) error
+}
+
+// moveLog is what a move needs of the fleet's database.
+type moveLog interface {
+	appliance.ChangeLog
+	// Abandon removes the changes of a database in which no installation was begun:
+	// fault.Exists if one was.
+	Abandon(ctx context.Context) error
 }
 
 func (f *copyFlags) move(cmd *cobra.Command, to string) (_ *Moved, err error) {
@@ -95,15 +106,15 @@ func (f *copyFlags) move(cmd *cobra.Command, to string) (_ *Moved, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mover{cfg: cfg}
+	m := &mover{cfg: cfg, rename: os.Rename}
 	var anchors appliance.CopyOptions
 	closeTPM, err := f.openTPM(cfg.Attestation.TPM, &anchors)
 	if err != nil {
 		return nil, err
 	}
 	defer closeTPM()
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	m.o = appliance.Options{Log: log, NoInstallationObject: cfg.HSM.NoInstallationObject, Anchor: func() appliance.Anchor { return anchors.Anchor }}
+	logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	m.o = appliance.Options{Log: logger, NoInstallationObject: cfg.HSM.NoInstallationObject, Anchor: func() appliance.Anchor { return anchors.Anchor }}
 	if anchors.Anchor == nil {
 		m.o.Anchor = nil
 	}
@@ -126,10 +137,22 @@ func (f *copyFlags) move(cmd *cobra.Command, to string) (_ *Moved, err error) {
 	}
 	defer func() { err = errors.Join(err, token.Close()) }()
 	m.ring = func() appliance.Keyring { return keyring.New(token) }
+	log, err := daemon.Changes(cfg, logger)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	m.log = log
 	return move(ctx)
 }
 
 func (m *mover) path(name string) string { return filepath.Join(m.cfg.State.Dir, name) }
+
+// there says whether a file is there.
+func (m *mover) there(name string) bool {
+	_, err := os.Stat(m.path(name))
+	return err == nil
+}
 
 // absent says that files are not there.
 func (m *mover) absent(names ...string) error {
@@ -149,152 +172,280 @@ func (m *mover) open(ctx context.Context, name string) (*sqlite.DB, error) {
 	return sqlite.Open(ctx, m.path(name), sqlite.Options{Logger: m.o.Log})
 }
 
+// opened are open files of rows: those that a fleet shares and those of the machine, or all
+// in one.
+type opened struct {
+	rows []*sqlite.DB
+}
+
+// openAll opens files of rows.
+func (m *mover) openAll(ctx context.Context, names ...string) (*opened, error) {
+	o := &opened{}
+	for _, name := range names {
+		db, err := m.open(ctx, name)
+		if err != nil {
+			return nil, errors.Join(err, o.close())
+		}
+		o.rows = append(o.rows, db)
+	}
+	return o, nil
+}
+
+// close closes them, once.
+func (o *opened) close() (err error) {
+	for _, db := range o.rows {
+		err = errors.Join(err, db.Close())
+	}
+	o.rows = nil
+	return err
+}
+
 // appliance gives an appliance over rows: a node if there are those of a machine.
-func (m *mover) appliance(rows, machine *sqlite.DB, log appliance.ChangeLog) *appliance.Appliance {
+func (m *mover) appliance(rows *opened, anchor func() appliance.Anchor) *appliance.Appliance {
 	o := m.o
-	o.Store = rows
-	own := rows
-	if machine != nil {
-		own = machine
-		o.ChangeLog, o.Machine = log, machine.Machine()
+	o.Anchor = anchor
+	o.Store = rows.rows[0]
+	own := rows.rows[len(rows.rows)-1]
+	if len(rows.rows) > 1 {
+		o.ChangeLog, o.Machine = m.log, own.Machine()
 	}
 	o.AuditHeads, o.WitnessedTime = own.Machine(), own.Machine()
 	return appliance.New(o)
 }
 
-func (m *mover) changes() (*postgres.Log, error) {
-	return daemon.Changes(m.cfg, m.o.Log)
+// A way is what differs between a move to a fleet and one back. The first of the files it
+// comes from says which place counts: as long as it has its name, the old one does.
+type way struct {
+	from, to []string
+	// take verifies the rows, gives what is blocked of them, and copies them.
+	take func(ctx context.Context, a *appliance.Appliance, ring appliance.Keyring) (appliance.Block, error)
 }
 
+// claimMove is how long a move that was interrupted keeps others from beginning an installation
+// in the fleet's database.
+const claimMove = 5 * time.Minute
+
 // toFleet moves the rows of one file to a fleet's database.
-func (m *mover) toFleet(ctx context.Context) (_ *Moved, err error) {
-	log, err := m.changes()
-	if err != nil {
+func (m *mover) toFleet(ctx context.Context) (*Moved, error) {
+	w := way{from: []string{daemon.SingleFile}, to: []string{daemon.SharedFile, daemon.MachineFile}}
+	f, err := m.log.Founding(ctx)
+	switch {
+	case err == nil && !m.there(daemon.SingleFile) && m.there(daemon.SharedFile):
+		return nil, fault.Errorf(fault.Exists, "the fleet's database has the installation %q already, and this machine is a node of a fleet: there is nothing to move", f.Installation)
+	case err == nil && m.there(daemon.SingleFile):
+		return nil, fault.Errorf(fault.Exists, "the fleet's database has the installation %q already; name an empty database", f.Installation)
+	case err != nil && fault.CodeOf(err) != fault.NotFound:
 		return nil, err
 	}
-	defer log.Close()
-	if f, err := log.Founding(ctx); err == nil {
-		return nil, fault.Errorf(fault.Exists, "the fleet's database has the installation %.32q already; name an empty database", f.Installation)
-	} else if fault.CodeOf(err) != fault.NotFound {
-		return nil, err
+	w.take = func(ctx context.Context, a *appliance.Appliance, ring appliance.Keyring) (blocked appliance.Block, err error) {
+		if blocked, err = a.BlockedRow(ctx); err == nil {
+			err = m.emptyLog(ctx, ring, a.Installation().ID)
+		}
+		if err != nil {
+			return blocked, err
+		}
+		return blocked, sqlite.Split(ctx, m.path(daemon.SingleFile), m.path(daemon.SharedFile+moving), m.path(daemon.MachineFile+moving))
 	}
-	if err := m.absent(daemon.SharedFile, daemon.MachineFile); err != nil {
-		return nil, err
-	}
-	from, err := m.open(ctx, daemon.SingleFile)
-	if err != nil {
-		return nil, err
-	}
-	defer from.Close()
-	blocked, err := m.verified(ctx, m.appliance(from, nil, nil))
-	if err != nil {
-		return nil, err
-	}
-	if err := sqlite.Split(ctx, m.path(daemon.SingleFile), m.path(daemon.SharedFile), m.path(daemon.MachineFile)); err != nil {
-		return nil, err
-	}
-	moved := &Moved{To: m.cfg.State.Database, From: []string{m.path(daemon.SingleFile) + left}, Next: "set state.database in the configuration of this machine and of the others, and start them"}
-	if err := m.seal(ctx, moved, blocked, log, daemon.SharedFile, daemon.MachineFile); err != nil {
-		return nil, err
-	}
-	return moved, errors.Join(from.Close(), m.leave(daemon.SingleFile))
+	return m.move(ctx, w, &Moved{To: m.cfg.State.Database, Next: "set state.database in the configuration of this machine and of the others, and start them"})
 }
 
 // toSingle moves the rows of a fleet to one file.
-func (m *mover) toSingle(ctx context.Context) (_ *Moved, err error) {
-	log, err := m.changes()
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	if err := m.absent(daemon.SingleFile); err != nil {
-		return nil, err
-	}
-	from, err := m.open(ctx, daemon.SharedFile)
-	if err != nil {
-		return nil, err
-	}
-	defer from.Close()
-	own, err := m.open(ctx, daemon.MachineFile)
-	if err != nil {
-		return nil, err
-	}
-	defer own.Close()
-	blocked, err := m.retired(ctx, m.appliance(from, own, log))
-	if err != nil {
-		return nil, err
-	}
-	if err := sqlite.Join(ctx, m.path(daemon.SharedFile), m.path(daemon.MachineFile), m.path(daemon.SingleFile)); err != nil {
-		return nil, err
-	}
-	moved := &Moved{To: m.path(daemon.SingleFile), From: []string{m.cfg.State.Database, m.path(daemon.SharedFile) + left, m.path(daemon.MachineFile) + left},
-		Next: "take state.database out of this machine's configuration, and start it; stop the other nodes: they serve nothing any more"}
-	if err := m.seal(ctx, moved, blocked, nil, daemon.SingleFile); err != nil {
-		return nil, err
-	}
-	return moved, errors.Join(from.Close(), own.Close(), m.leave(daemon.SharedFile, daemon.MachineFile))
-}
-
-// verified holds all rows against their manifests and anchors, and gives what is blocked.
-func (m *mover) verified(ctx context.Context, a *appliance.Appliance) (appliance.Block, error) {
-	ring := m.ring()
-	defer ring.Lock()
-	if err := a.OpenRows(ctx, ring); err != nil {
-		return appliance.Block{}, err
-	}
-	defer a.CloseRows()
-	return a.BlockedRow(ctx)
-}
-
-// retired does that with the rows of a fleet, and blocks everything there.
-func (m *mover) retired(ctx context.Context, a *appliance.Appliance) (appliance.Block, error) {
-	ring := m.ring()
-	defer ring.Lock()
-	if err := a.OpenRows(ctx, ring); err != nil {
-		return appliance.Block{}, err
-	}
-	defer a.CloseRows()
-	return a.Retire(ctx, ring, "moved to a single appliance by holdfastd state move")
-}
-
-// seal seals the rows where they are now.
-func (m *mover) seal(ctx context.Context, moved *Moved, blocked appliance.Block, log appliance.ChangeLog, names ...string) (err error) {
-	var opened []*sqlite.DB
-	defer func() {
-		for _, db := range opened {
-			err = errors.Join(err, db.Close())
+func (m *mover) toSingle(ctx context.Context) (*Moved, error) {
+	w := way{from: []string{daemon.SharedFile, daemon.MachineFile}, to: []string{daemon.SingleFile}}
+	w.take = func(ctx context.Context, a *appliance.Appliance, ring appliance.Keyring) (appliance.Block, error) {
+		blocked, err := a.Retire(ctx, ring)
+		if err != nil {
+			return blocked, err
 		}
-	}()
-	for _, name := range names {
-		db, err := m.open(ctx, name)
+		return blocked, sqlite.Join(ctx, m.path(daemon.SharedFile), m.path(daemon.MachineFile), m.path(daemon.SingleFile+moving))
+	}
+	return m.move(ctx, w, &Moved{To: m.path(daemon.SingleFile), From: []string{m.cfg.State.Database},
+		Next: "take state.database out of this machine's configuration, and start it; stop the other nodes: they serve nothing any more"})
+}
+
+// move moves the rows, or goes on with a move that was interrupted. The new place is made whole
+// under other names; then the HSM names it, and the old place loses its name. After either, what
+// is left of the move is done from the new place; before, all is done once more from the old one.
+func (m *mover) move(ctx context.Context, w way, moved *Moved) (*Moved, error) {
+	if m.there(w.from[0]) {
+		if err := m.absent(w.to...); err != nil {
+			return nil, err
+		}
+		if err := m.leaveOld(ctx, w); err != nil {
+			return nil, err
+		}
+	} else if !m.there(w.to[0] + moving) {
+		return nil, fault.Errorf(fault.NotFound, "there is no state %s to move, and no move that was not finished", m.path(w.from[0]))
+	}
+	if err := m.renameAll(w.from, "", left); err != nil {
+		return nil, err
+	}
+	for _, name := range w.from {
+		moved.From = append(moved.From, m.path(name)+left)
+	}
+	if err := m.finish(ctx, w, moved); err != nil {
+		return nil, err
+	}
+	return moved, nil
+}
+
+// leaveOld makes the new place whole, and has the HSM name it; nothing if it does so already.
+func (m *mover) leaveOld(ctx context.Context, w way) (err error) {
+	from, err := m.openAll(ctx, w.from...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.close()) }()
+	a, ring := m.appliance(from, m.o.Anchor), m.ring()
+	defer ring.Lock()
+	if err := a.OpenRows(ctx, ring); err != nil {
+		return err
+	}
+	defer a.CloseRows()
+	err = a.CheckStanding(ctx, ring)
+	if fault.CodeOf(err) == fault.StateSuperseded && m.there(w.to[0]+moving) {
+		return m.checkMoved(ctx, w, err)
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range w.to {
+		if err := m.removeMoving(name); err != nil {
+			return err
+		}
+	}
+	blocked, err := w.take(ctx, a, ring)
+	if err != nil {
+		return err
+	}
+	to, err := m.openAll(ctx, movingNames(w.to)...)
+	if err != nil {
+		return err
+	}
+	sealing := m.ring()
+	defer sealing.Lock()
+	return errors.Join(m.appliance(to, nil).Moved(ctx, sealing, blocked), to.close())
+}
+
+// checkMoved says whether what a move has left is what the HSM names in the place of the old
+// one: if not, why the old one does not count stands.
+func (m *mover) checkMoved(ctx context.Context, w way, why error) error {
+	to, err := m.openAll(ctx, movingNames(w.to)...)
+	if err != nil {
+		return why
+	}
+	ring := m.ring()
+	defer ring.Lock()
+	err = m.appliance(to, nil).CheckMoved(ctx, ring)
+	if err := to.close(); err != nil {
+		return err
+	}
+	if code := fault.CodeOf(err); code == fault.DatabaseAway || code == fault.HSMAway {
+		return err
+	}
+	if err != nil {
+		return why
+	}
+	return nil
+}
+
+// emptyLog removes from the fleet's database what a move of this installation has left there
+// that was interrupted, and keeps others from beginning an installation there.
+func (m *mover) emptyLog(ctx context.Context, ring appliance.Keyring, installation string) error {
+	mine, err := m.log.ClaimFounding(ctx, "move of "+installation, claimMove)
+	if err != nil {
+		return err
+	}
+	if !mine {
+		return fault.Errorf(fault.FleetFounding, "a node is making an installation in the fleet's database: stop the nodes that were started with this database, wait a minute, and do it again; or name an empty database")
+	}
+	first, err := m.log.Changes(ctx, 1, 1)
+	if err != nil {
+		return err
+	}
+	if len(first) > 0 {
+		key, err := ring.ManifestKey(installation)
 		if err != nil {
 			return err
 		}
-		opened = append(opened, db)
+		defer key.Wipe()
+		if err := sqlite.MadeFirst(key, first[0]); err != nil {
+			return fault.Wrapf(fault.Exists, err, "the fleet's database has the changes of another installation; name an empty database")
+		}
+	} else if newest, err := m.log.Newest(ctx); err != nil || newest == 0 {
+		return err
+	} else {
+		return fault.Errorf(fault.Exists, "the fleet's database has changes, and lacks the first one; name an empty database")
 	}
-	var machine *sqlite.DB
-	if log != nil {
-		machine = opened[1]
+	return m.log.Abandon(ctx)
+}
+
+// finish does what is left when the new place counts: its rows get the anchor, and their names.
+func (m *mover) finish(ctx context.Context, w way, moved *Moved) error {
+	names := movingNames(w.to)
+	for i, name := range w.to {
+		if !m.there(names[i]) {
+			names[i] = name // it has its name already
+		}
+	}
+	to, err := m.openAll(ctx, names...)
+	if err != nil {
+		return err
 	}
 	ring := m.ring()
 	defer ring.Lock()
-	a := m.appliance(opened[0], machine, log)
-	report, err := a.Moved(ctx, ring, blocked)
-	if err != nil {
+	a := m.appliance(to, m.o.Anchor)
+	report, err := a.FinishMove(ctx, ring)
+	if err = errors.Join(err, to.close()); err != nil {
 		return err
 	}
 	moved.Installation = a.Installation().ID
 	moved.Rows, moved.Sequence, moved.Digest, moved.At = report.Rows, report.Head.Sequence, report.Head.Digest, report.Head.At
+	last := slices.Clone(w.to)
+	slices.Reverse(last) // the first says that all is done
+	return m.renameAll(last, moving, "")
+}
+
+// Endings of the names of files that do not count yet, or any more.
+const (
+	moving = daemon.MovingSuffix
+	left   = daemon.MovedSuffix
+)
+
+func movingNames(names []string) (all []string) {
+	for _, name := range names {
+		all = append(all, name+moving)
+	}
+	return all
+}
+
+// renameAll gives files another ending durably, in their order, but for those that have it.
+func (m *mover) renameAll(names []string, ending, to string) error {
+	for _, name := range names {
+		if !m.there(name + ending) {
+			continue
+		}
+		if err := m.rename(m.path(name+ending), m.path(name+to)); err != nil {
+			return err
+		}
+		dir, err := os.Open(m.cfg.State.Dir)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// left is what the names of files end with that do not count any more.
-const left = ".moved"
-
-func (m *mover) leave(names ...string) error {
-	var errs []error
-	for _, name := range names {
-		errs = append(errs, os.Rename(m.path(name), m.path(name)+left))
+// removeMoving removes what a move that was interrupted has left of a file.
+func (m *mover) removeMoving(name string) error {
+	files, err := os.ReadDir(m.cfg.State.Dir)
+	for _, file := range files {
+		if strings.HasPrefix(file.Name(), name+moving) {
+			err = errors.Join(err, os.Remove(m.path(file.Name())))
+		}
 	}
-	return errors.Join(errs...)
+	return err
 }

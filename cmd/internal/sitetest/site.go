@@ -329,11 +329,28 @@ func (w *Watcher) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.buf.Write(p)
-	if found := w.line.FindStringSubmatch(w.buf.String()); found != nil && !w.told {
+	if w.told {
+		return len(p), nil
+	}
+	if found := w.line.FindStringSubmatch(w.buf.String()); found != nil {
 		w.told = true
 		w.found <- found
 	}
 	return len(p), nil
+}
+
+// Len is how many bytes there are.
+func (w *Watcher) Len() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.Len()
+}
+
+// From gives what there is after the first n bytes.
+func (w *Watcher) From(n int) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return string(w.buf.Bytes()[n:])
 }
 
 func (w *Watcher) String() string {

@@ -52,13 +52,18 @@ type Browser struct {
 }
 
 // Start starts a browser for a server at the origin, "https://localhost:PORT",
-// with the certificate. It fails if there is no chromium.
-func Start(t testing.TB, origin string, certificate *x509.Certificate) *Browser {
+// with the certificate. What it asks the origin for goes to the address, host:port; to the
+// origin's own if that is empty. It fails if there is no chromium.
+func Start(t testing.TB, origin, address string, certificate *x509.Certificate) *Browser {
 	t.Helper()
+	names := "MAP localhost 127.0.0.1"
+	if address != "" {
+		names = "MAP " + strings.TrimPrefix(origin, "https://") + " " + address + "," + names
+	}
 	spki := sha256.Sum256(certificate.RawSubjectPublicKeyInfo)
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox,
 		chromedp.Flag("ignore-certificate-errors-spki-list", base64.StdEncoding.EncodeToString(spki[:])),
-		chromedp.Flag("host-resolver-rules", "MAP localhost 127.0.0.1"),
+		chromedp.Flag("host-resolver-rules", names),
 		chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1280, 900))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
@@ -206,11 +211,22 @@ func (b *Browser) Has(texts ...string) {
 // Until loads the page again until it shows the text.
 func (b *Browser) Until(text string) {
 	b.t.Helper()
+	b.until(text, true)
+}
+
+// UntilGone loads the page again until it does not show the text any more.
+func (b *Browser) UntilGone(text string) {
+	b.t.Helper()
+	b.until(text, false)
+}
+
+func (b *Browser) until(text string, want bool) {
+	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	for !strings.Contains(strings.ToLower(b.Text()), strings.ToLower(text)) {
+	for strings.Contains(strings.ToLower(b.Text()), strings.ToLower(text)) != want {
 		if ctx.Err() != nil {
-			b.t.Fatalf("%s never shows %q: %s", b.Path(), text, b.Text())
+			b.t.Fatalf("%s shows %q: never %v: %s", b.Path(), text, want, b.Text())
 		}
 		b.Open(b.Path())
 	}

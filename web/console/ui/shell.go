@@ -15,8 +15,9 @@ type Shell struct {
 	Flash string
 	// Theme is "", "light" or "dark".
 	Theme string
-	// Version is the release.
-	Version string
+	// Version is the release. Node is the node of a fleet that the page is of; empty without
+	// one.
+	Version, Node string
 	// Here is the URL of the page, to come back to.
 	Here string
 }
