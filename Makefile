@@ -145,13 +145,17 @@ unit:
 	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 20m ./...
 	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment)' ./appliance
 
-# The model of a fleet, in as many schedules as it is to stand: it takes two minutes. Then a
-# fleet of real processes, which are killed, paused and cut off.
+# The model of a fleet, in as many schedules as it is to stand. Then a fleet of real processes,
+# which are killed, paused and cut off, and whose database is tampered with. Then every test of
+# the console in a browser, with a fleet behind a balancer that sends each request to another
+# node.
 test-fleet: install-packages
-	@.ci/install-packages pgbouncer postgresql
+	@.ci/install-packages chromium fonts-dejavu-core npm pgbouncer postgresql
+	@cd web/console/browsertest && npm ci --silent --no-audit --no-fund
 	go test -count=1 -timeout 20m -run '^(TestModel|TestMutants)$$' -v ./appliance/fleet -schedules 100000
 	go vet -tags fleet ./cmd/internal/fleettest
 	HOLDFAST_TEST_PACKAGES=1 go test -tags fleet -count=1 -timeout 20m -v ./cmd/internal/fleettest
+	HOLDFAST_TEST_PACKAGES=1 HOLDFAST_CONSOLE_NODES=3 go test -count=1 -timeout 20m -p 1 -run Console -v $$(grep -rl 'consoletest\.New(' --include='*_test.go' cmd | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
 # Each parser of foreign bytes, for a short time.
 fuzz:

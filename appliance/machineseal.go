@@ -124,14 +124,7 @@ func (s *Settings) RenewSeals(ctx context.Context, f func() error) error {
 		return err
 	}
 	for name := range firstSettings {
-		value, err := s.Setting(ctx, name)
-		if fault.CodeOf(err) == fault.Tampered {
-			continue // it stays as it is: refused
-		}
-		if err == nil {
-			err = s.SetSetting(ctx, name, value)
-		}
-		if err != nil {
+		if err := s.renewSeal(ctx, name); err != nil {
 			return err
 		}
 	}
@@ -139,6 +132,29 @@ func (s *Settings) RenewSeals(ctx context.Context, f func() error) error {
 		return err
 	}
 	return s.SetSetting(ctx, settingMachine, id)
+}
+
+// renewSeal gives a setting the seal of this machine, as it is: what another node has set
+// meanwhile stays. One that does not match its seal stays as it is: refused.
+func (s *Settings) renewSeal(ctx context.Context, name string) error {
+	defer s.seals.Writing()()
+	return retry(func() error {
+		row, err := s.store.Setting(ctx, name)
+		if fault.CodeOf(err) == fault.NotFound {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		seal, err := s.seals.Renew(ctx, settingBinding(name, row.Value), row.Seal)
+		if fault.CodeOf(err) == fault.Tampered {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return s.store.SetSetting(ctx, &SettingRow{Name: name, Value: row.Value, Seal: seal}, row)
+	})
 }
 
 // settingMachine has the ID of the machine's key by which all rows are sealed, as those of

@@ -2,6 +2,8 @@ package appliance_test
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -270,4 +272,40 @@ func TestReopenedNodeSaysWhy(t *testing.T) {
 			client.OK(appliancetest.Encrypt("k", "plain"))
 		})
 	}
+}
+
+// TestInstallationRowEdited: a node whose row of the installation was edited loads its rows from
+// the fleet's database; one whose database is another fleet's does not.
+func TestInstallationRowEdited(t *testing.T) {
+	for name, statement := range map[string]string{
+		"ID":            `UPDATE installation SET id = 'ffffffffffffffffffffffffffffffff'`,
+		"state key":     `UPDATE installation SET wrapped_state_key = x'0102'`,
+		"other columns": `UPDATE installation SET created_at = 1`,
+		"gone":          `DELETE FROM installation`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleetBed()
+			_, client := f.served(t)
+			dir := t.TempDir()
+			f.start(t, appliancetest.Options{Dir: dir}).Stop()
+			db, err := sql.Open("sqlite", filepath.Join(dir, "fleet.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = db.Exec(statement)
+			if err := errors.Join(err, db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			at(client, f.start(t, appliancetest.Options{Dir: dir})).OK(appliancetest.Encrypt("k", "plain"))
+		})
+	}
+	t.Run("another fleet", func(t *testing.T) {
+		f := newFleetBed()
+		f.served(t)
+		dir := t.TempDir()
+		f.start(t, appliancetest.Options{Dir: dir}).Stop()
+		other := &fleetBed{f.token, changelogtest.NewMemory(nil)}
+		other.start(t, appliancetest.Options{Beside: true})
+		other.start(t, appliancetest.Options{Dir: dir, Locked: fault.FleetLog})
+	})
 }

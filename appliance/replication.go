@@ -298,16 +298,10 @@ func (l *Lifecycle) Replication() *ReplicationState {
 // as they are.
 func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installation, err error, accepted bool) error {
 	if err == nil {
-		if err := l.replication.check(ctx, mine.ID); err != nil {
-			return err
+		if accepted {
+			return l.openAccepted(ctx, ring, mine)
 		}
-		if !accepted {
-			return l.openStateKey(ctx, ring, mine, false)
-		}
-		if early, err := openStateKey(ctx, ring, mine); err != nil || early != nil {
-			return cmp.Or(err, error(fault.Errorf(fault.Conflict, "the state key of this node is of an earlier release: move its fleet.db away, and start it")))
-		}
-		return l.openState(ctx, ring, mine.ID, StateOptions{}, true)
+		return l.openKnown(ctx, ring, mine)
 	}
 	if fault.CodeOf(err) != fault.NotFound {
 		return err
@@ -335,6 +329,45 @@ func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installati
 	// Whoever began it has not come to the first change.
 	in := &Installation{ID: f.Installation, WrappedStateKey: f.WrappedStateKey, CreatedAt: l.stamp()}
 	return foundedMeanwhile(l.installAs(ctx, ring, in, false))
+}
+
+// openKnown opens a node that has the row of its installation. If that is not what the fleet's
+// database names, it was edited here, or the database is another one: the rows of this machine
+// say which, as their manifest is of the one installation.
+func (l *Lifecycle) openKnown(ctx context.Context, ring Keyring, mine *Installation) error {
+	why := l.replication.check(ctx, mine.ID)
+	if why == nil {
+		if why = l.openStateKey(ctx, ring, mine, false); why == nil {
+			return nil
+		}
+	}
+	f, _, err := l.replication.founding(ctx)
+	if err != nil || f == nil || f.Installation == mine.ID && bytes.Equal(f.WrappedStateKey, mine.WrappedStateKey) {
+		return why
+	}
+	if err := ring.OpenStateKey(ctx, f.Installation, f.WrappedStateKey); err != nil {
+		return why
+	}
+	l.store.CloseState()
+	if err := l.openState(ctx, ring, f.Installation, StateOptions{}, false); err != nil {
+		if IsHeld(err) {
+			return why
+		}
+		return err
+	}
+	l.log.Error("the row of the installation on this machine was edited; it was loaded again from the fleet's database", "reason", fault.ReasonOf(why))
+	return nil
+}
+
+// openAccepted opens a node whose rows of this machine people have accepted.
+func (l *Lifecycle) openAccepted(ctx context.Context, ring Keyring, mine *Installation) error {
+	if err := l.replication.check(ctx, mine.ID); err != nil {
+		return err
+	}
+	if early, err := openStateKey(ctx, ring, mine); err != nil || early != nil {
+		return cmp.Or(err, error(fault.Errorf(fault.Conflict, "the state key of this node is of an earlier release: move its fleet.db away, and start it")))
+	}
+	return l.openState(ctx, ring, mine.ID, StateOptions{}, true)
 }
 
 // foundedMeanwhile makes an error of two nodes that begin at once one that is tried again.
@@ -383,7 +416,7 @@ func (l *Lifecycle) openFleetState(ctx context.Context, ring Keyring, installati
 			return err
 		}
 	}
-	return l.openShared(ctx, ring, installation, o, opened)
+	return l.openShared(ctx, ring, installation, o, opened, accepted)
 }
 
 // newAnchoring gives the use of this machine's anchor; nil if it has none.
@@ -426,15 +459,17 @@ func (l *Lifecycle) beginMachine(ctx context.Context, m StateOptions, anchor *an
 	return l.replication.machine.OpenState(ctx, m)
 }
 
-// openShared opens the rows that the fleet shares.
-func (l *Lifecycle) openShared(ctx context.Context, ring Keyring, installation string, o StateOptions, opened *openedState) (err error) {
+// openShared opens the rows that the fleet shares. Where they are sealed as they are, the anchors
+// must not know later ones, unless people accept that.
+func (l *Lifecycle) openShared(ctx context.Context, ring Keyring, installation string, o StateOptions, opened *openedState, accepted bool) (err error) {
 	if o.Key, err = ring.ManifestKey(installation); err != nil {
 		return err
 	}
 	o.Log, o.Now, o.Told = l.replication.log, l.now, l.told
 	o.Lost = func(why error) { l.lost(ring, opened, why) }
-	if !o.Seal {
-		o.Fresh = func(own Head, past Past) ([]Head, error) { return nil, l.heads.fresh(ctx, own, past) }
+	o.Fresh = func(own Head, past Past) ([]Head, error) { return nil, l.heads.fresh(ctx, own, past) }
+	if o.Seal {
+		o.Fresh = func(own Head, past Past) ([]Head, error) { return l.heads.after(ctx, own, past, accepted) }
 	}
 	report, err := l.store.OpenState(ctx, o)
 	if err != nil {

@@ -80,12 +80,13 @@ func (l *Log) Changes(ctx context.Context, from uint64, most int) ([][]byte, err
 	last := first + min(int64(rows)-1, math.MaxInt64-first)
 	var bodies [][]byte
 	gap := false
+	limit := rows + 1 // there is one more only if a number is there twice
 	_, err := l.do(ctx, statement{
 		sql: `SELECT number, CASE WHEN octet_length(body) <= $4 THEN body END FROM (
 				SELECT number::bigint, body::bytea, sum(octet_length(body)) OVER (ORDER BY number) AS total
 				FROM changes WHERE number BETWEEN $1 AND $2 ORDER BY number LIMIT $3) AS c
 			WHERE number = $1 OR total <= $4 ORDER BY number`,
-		parameters: []any{first, last, rows, int64(MaxBody)}, time: timeFor(MaxBody), rows: rows,
+		parameters: []any{first, last, limit, int64(MaxBody)}, time: timeFor(MaxBody), rows: limit,
 		row: func(r *row) error {
 			n := r.number("number", first, last)
 			want := first + int64(len(bodies))

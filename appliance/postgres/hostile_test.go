@@ -148,6 +148,29 @@ func TestHostileRows(t *testing.T) {
 	}
 }
 
+// TestTwoChangesOfOneNumber: a number that two changes have is found by who asks for it,
+// however many are asked for.
+func TestTwoChangesOfOneNumber(t *testing.T) {
+	s := postgrestest.Start(t)
+	db := s.NewDatabase(t)
+	l := open(t, postgres.Options{URL: s.In(db)})
+	for n := range 3 {
+		storetest.Must(t, l.Append(t.Context(), uint64(n+1), []byte{byte(n)}))
+	}
+	sqls(s, db, "ALTER TABLE changes DROP CONSTRAINT changes_pkey; INSERT INTO changes VALUES (2, 'other')")
+	for _, most := range []int{1, 2, 3, 64} {
+		for from := range uint64(2) {
+			_, err := l.Changes(t.Context(), from+1, most)
+			if twice := from+1 == 2 || most > 1; twice != (fault.CodeOf(err) == fault.FleetLog) {
+				t.Errorf("%d changes from %d on: %v", most, from+1, err)
+			}
+		}
+		if _, err := l.Changes(t.Context(), 3, most); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestHostileSchema: tables that are missing from the start, and what says which release
 // they are of.
 func TestHostileSchema(t *testing.T) {

@@ -44,7 +44,7 @@ func (l *slowLog) Newest(ctx context.Context) (uint64, error) {
 // TestLargeChangesTakeLonger: what is large is waited for in proportion to its size, and a log
 // that hangs is not.
 func TestLargeChangesTakeLonger(t *testing.T) {
-	for size, want := range map[int]time.Duration{0: 10 * time.Second, 1 << 20: 11 * time.Second, maxChange: 74 * time.Second} {
+	for size, want := range map[int]time.Duration{0: 10 * time.Second, 1 << 20: 11 * time.Second, largestRead: 74 * time.Second} {
 		if got := appendTime(size); got != want {
 			t.Errorf("%d bytes: %v, want %v", size, got, want)
 		}

@@ -82,9 +82,9 @@ func (s *state) sumOf(ctx context.Context, c *conn, at []place, selections []sel
 }
 
 // resolve looks at doubts while nothing is changed, and notes which groups are not as in
-// memory.
+// memory. It does so apart from changes, so that a read does not fail with the log of changes.
 func (s *DB) resolve(ctx context.Context, doubts []doubt) error {
-	return s.writer.do(ctx, func(c *conn) error {
+	return s.writer.doOnce(ctx, func(c *conn) error {
 		st := s.writer.counting
 		if st == nil {
 			return nil

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -139,7 +140,7 @@ func (s *DB) judged(ctx context.Context, o appliance.StateOptions, at appliance.
 	if !j.root || len(j.broken) > 0 {
 		return nil, stateChanged()
 	}
-	if err := w.proven(ctx, st.replica); err != nil {
+	if err := w.proven(st.replica); err != nil {
 		return nil, err
 	}
 	st.sums, st.groups, st.rows = there.sums, there.groups, n
@@ -149,13 +150,13 @@ func (s *DB) judged(ctx context.Context, o appliance.StateOptions, at appliance.
 
 // proven says whether a node of this installation has made the change that the position
 // is of.
-func (w *writer) proven(ctx context.Context, r *replica) error {
-	kept, err := w.keptFrom(ctx, r.at.Number)
+func (w *writer) proven(r *replica) error {
+	t, err := w.kept(r.at.Number)
 	if err != nil {
 		return err
 	}
-	body := kept[len(kept)-1].body
-	if len(body) >= sha256.Size {
+	if t != nil && len(t.body) >= sha256.Size {
+		body := t.body
 		before := appliance.Position{Number: r.at.Number - 1, Digest: hex.EncodeToString(body[:sha256.Size])}
 		_, err = (&replica{key: r.key, at: before}).open(body)
 		if err == nil && after(before, body) == r.at {
@@ -234,12 +235,15 @@ func (w *writer) empty() error {
 	return nil
 }
 
+// snapshotID is of one snapshot: there may be several of a change, and their parts do not fit.
+type snapshotID [16]byte
+
 // partBinding names a part of a snapshot. The last one says so.
-func partBinding(number uint64, part int, last bool) appliance.Binding {
-	return appliance.Binding{Purpose: "snapshot", Fields: []string{strconv.FormatUint(number, 10), strconv.Itoa(part), strconv.FormatBool(last)}}
+func partBinding(id snapshotID, number uint64, part int, last bool) appliance.Binding {
+	return appliance.Binding{Purpose: "snapshot", Fields: []string{hex.EncodeToString(id[:]), strconv.FormatUint(number, 10), strconv.Itoa(part), strconv.FormatBool(last)}}
 }
 
-// A part of a snapshot begins with this byte, in the clear.
+// A part of a snapshot begins with this byte and the snapshot's ID, in the clear.
 const (
 	morePart = 0
 	lastPart = 1
@@ -250,6 +254,7 @@ type sealedParts struct {
 	key    appliance.ManifestKey
 	number uint64
 	next   func() ([]byte, error, bool)
+	id     snapshotID // of the first part
 	part   int
 	last   bool
 	rest   []byte
@@ -264,12 +269,15 @@ func (p *sealedParts) Read(out []byte) (int, error) {
 		switch {
 		case p.last && !more:
 			return 0, io.EOF
-		case p.last || !more || len(sealed) == 0:
+		case p.last || !more || len(sealed) < 1+len(p.id):
 			return 0, fault.Errorf(fault.FleetLog, "the snapshot of change %d in the fleet's database has too few parts or too many", p.number)
 		}
 		p.last = sealed[0] == lastPart
-		if p.rest, err = p.key.OpenChange(partBinding(p.number, p.part, p.last), sealed[1:]); err != nil {
-			return 0, fault.Wrapf(fault.FleetLog, err, "part %d of the snapshot of change %d in the fleet's database was not made by a node of this installation", p.part, p.number)
+		if p.part == 0 {
+			copy(p.id[:], sealed[1:])
+		}
+		if p.rest, err = p.key.OpenChange(partBinding(p.id, p.number, p.part, p.last), sealed[1+len(p.id):]); err != nil {
+			return 0, fault.Wrapf(fault.FleetLog, err, "part %d of the snapshot of change %d in the fleet's database was not made by a node of this installation, or is of another snapshot", p.part, p.number)
 		}
 		p.part++
 	}
@@ -302,6 +310,7 @@ func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uin
 	if err != nil {
 		return at, err
 	}
+	newest := []byte{}
 	for {
 		t, err := r.Table()
 		if err != nil {
@@ -317,6 +326,12 @@ func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uin
 			}
 			continue
 		}
+		if t.Name == newestChange {
+			if newest, err = readNewest(r, t); err != nil {
+				return at, notTaken(number, err)
+			}
+			continue
+		}
 		kept := t.Name == "taken_changes" || t.Name == "manifest_history"
 		if !kept && (sp == nil || sp.machine || !slices.Equal(sp.logged(), t.Columns)) {
 			return at, fault.Errorf(fault.FleetLog, "the snapshot of change %d has a table %s that this version does not know, or with other columns", number, t.Name)
@@ -328,6 +343,9 @@ func (w *writer) load(ctx context.Context, key appliance.ManifestKey, number uin
 		if err := loadTable(ctx, r, w.conn, into); err != nil {
 			return at, notTaken(number, err)
 		}
+	}
+	if _, err := w.conn.exec(`UPDATE taken_changes SET body = ? WHERE number = (SELECT max(number) FROM taken_changes)`, newest); err != nil {
+		return at, err
 	}
 	if at, err = readPosition(w.conn); err == nil && at.Number != number {
 		err = fault.Errorf(fault.FleetLog, "the snapshot of change %d in the fleet's database is of change %d", number, at.Number)
@@ -349,9 +367,6 @@ func (s *DB) KeepSnapshot(ctx context.Context) (number uint64, err error) {
 		if err != nil {
 			return err
 		}
-		if err != nil {
-			return err
-		}
 		number = at.Number
 		return st.o.Log.KeepSnapshot(ctx, number, s.parts(ctx, c, st.o.Key, number))
 	})
@@ -362,6 +377,7 @@ func (s *DB) KeepSnapshot(ctx context.Context) (number uint64, err error) {
 func (s *DB) parts(ctx context.Context, c *conn, key appliance.ManifestKey, number uint64) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		p := &partWriter{key: key, number: number, yield: yield}
+		_, _ = rand.Read(p.id[:]) // never fails (crypto/rand)
 		err := s.writeRows(ctx, c, p)
 		if err == nil {
 			err = p.flush(true)
@@ -375,6 +391,7 @@ func (s *DB) parts(ctx context.Context, c *conn, key appliance.ManifestKey, numb
 // partWriter cuts a stream into parts and seals them.
 type partWriter struct {
 	key     appliance.ManifestKey
+	id      snapshotID
 	number  uint64
 	part    int
 	held    []byte
@@ -394,7 +411,7 @@ func (p *partWriter) Write(b []byte) (int, error) {
 
 func (p *partWriter) flush(last bool) error {
 	n := min(len(p.held), partBytes)
-	sealed, err := p.key.SealChange(partBinding(p.number, p.part, last), p.held[:n])
+	sealed, err := p.key.SealChange(partBinding(p.id, p.number, p.part, last), p.held[:n])
 	if err != nil {
 		return err
 	}
@@ -404,7 +421,7 @@ func (p *partWriter) flush(last bool) error {
 	}
 	p.held = append(p.held[:0], p.held[n:]...)
 	p.part++
-	if !p.yield(append([]byte{kind}, sealed...), nil) {
+	if !p.yield(slices.Concat([]byte{kind}, p.id[:], sealed), nil) {
 		p.stopped = true
 		return fault.Errorf(fault.DatabaseAway, "the snapshot was not taken whole")
 	}
@@ -455,19 +472,59 @@ func (s *DB) writeRows(ctx context.Context, c *conn, w io.Writer) error {
 	if err := write("manifest_history", history, history, " ORDER BY sequence", asItIs); err != nil {
 		return err
 	}
-	position := []string{"number", "digest", "body"}
-	newest := true
-	digests := func(row []any) []any { // of those before, only which they were
-		if !newest {
-			row[2] = []byte{}
-		}
-		newest = false
-		return row
+	position := []string{"number", "digest"}
+	if err := write("taken_changes", position, append(position, "body"), " ORDER BY number", func(row []any) []any {
+		return append(row, []byte{}) // only which they were
+	}); err != nil {
+		return err
 	}
-	if err := write("taken_changes", position, position, " ORDER BY number DESC", digests); err != nil {
+	if err := writeNewest(ctx, c, out); err != nil {
 		return err
 	}
 	return out.Close()
+}
+
+// newestChange is what a snapshot calls the body of the change that it is of: in pieces, since
+// it may be longer than a value can be.
+const newestChange = "newest_change"
+
+const (
+	pieceBytes = 1 << 20
+	// maxChange bounds a change, as package postgres does.
+	maxChange = 64 << 20
+)
+
+func writeNewest(ctx context.Context, c *conn, out *snapshot.Writer) error {
+	if err := out.Table(snapshot.Table{Name: newestChange, Columns: []string{"piece"}}); err != nil {
+		return err
+	}
+	var body []byte
+	if err := c.each(ctx, func(scan scanner) error { return scan(&body) }, `SELECT body FROM taken_changes ORDER BY number DESC LIMIT 1`); err != nil {
+		return err
+	}
+	for piece := range slices.Chunk(body, pieceBytes) {
+		if err := out.Row([]any{piece}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readNewest(r *snapshot.Reader, t *snapshot.Table) (body []byte, err error) {
+	if !slices.Equal(t.Columns, []string{"piece"}) {
+		return nil, fault.Errorf(fault.FleetLog, "the snapshot has its newest change in another form than this version knows")
+	}
+	for {
+		row, err := r.Row()
+		if row == nil || err != nil {
+			return body, err
+		}
+		piece, is := row[0].([]byte)
+		if !is || len(body)+len(piece) > maxChange {
+			return nil, fault.Errorf(fault.FleetLog, "the newest change of the snapshot is longer than one can be")
+		}
+		body = append(body, piece...)
+	}
 }
 
 // CatchUp implements [appliance.StateRows].

@@ -20,6 +20,9 @@ type replica struct {
 	log appliance.ChangeLog
 	key appliance.ManifestKey
 	at  appliance.Position // of the last change that is in the database
+	// confirmed says that the log was seen to have the change that the position is at, since the
+	// rows were opened.
+	confirmed bool
 	// taking says that the rows that are written are those of another node's change.
 	taking bool
 	// bySnapshot says that the change at hand is the first, and has no rows: there are so
@@ -43,9 +46,9 @@ const (
 	appendWithin = 10 * time.Second
 	appendPerMiB = time.Second
 	// readWithin is how long a question to the log takes; one for changes takes longer if
-	// they are large, of up to maxChange bytes.
-	readWithin = 10 * time.Second
-	maxChange  = 64 << 20
+	// they are large, of up to largestRead bytes.
+	readWithin  = 10 * time.Second
+	largestRead = 64 << 20
 	// overtaken is how often a change is made again because another node was faster.
 	overtakenMost = 100
 	// takeAtOnce is how many changes are asked for at once.
@@ -231,7 +234,7 @@ func (r *replica) changes(ctx context.Context) ([][]byte, error) {
 	if newest, away := r.log.Newest(asking); away != nil || newest <= r.at.Number {
 		return nil, err
 	}
-	return within(1, appendTime(maxChange))
+	return within(1, appendTime(largestRead))
 }
 
 // giveBack gives the log what it has lost of what this node has taken over, as when a
@@ -241,38 +244,95 @@ func (w *writer) giveBack(ctx context.Context, r *replica) error {
 	defer cancel()
 	newest, err := r.log.Newest(ctx)
 	switch {
-	case err != nil || newest == r.at.Number:
+	case err != nil:
 		return err
+	case newest == r.at.Number:
+		return r.confirm(ctx)
 	case newest > r.at.Number:
 		return r.missing(ctx, newest)
 	}
-	kept, err := w.keptFrom(ctx, newest)
-	if err != nil {
-		return err
-	}
-	if newest > 0 && len(kept) > 0 && kept[0].at.Number == newest {
+	if newest > 0 {
+		mine, err := w.kept(newest)
+		if err != nil {
+			return err
+		}
 		there, err := r.log.Changes(ctx, newest, 1)
 		if err != nil {
 			return err
 		}
-		if len(there) != 1 || !bytes.Equal(there[0], kept[0].body) {
+		if mine != nil && (len(there) != 1 || !bytes.Equal(there[0], mine.body)) {
 			return fault.Errorf(fault.FleetBranch, "the fleet's database ends with change %d, which is another one than this node has taken over: it shows nodes two pasts, or was put back to an earlier state and changed", newest)
 		}
-		kept = kept[1:]
 	}
-	if len(kept) == 0 || kept[0].at.Number != newest+1 {
-		return fault.Errorf(fault.FleetLog, "the fleet's database ends with change %d, and this node has taken over change %d and does not have all between: the database was put back to an earlier state", newest, r.at.Number)
+	// All are looked at before the first is given back: what is kept here is a file, and what
+	// the log once has, it keeps. One at a time, as a change may have megabytes.
+	if err := w.eachKept(ctx, r.at, newest, func(*taken) error { return nil }); err != nil {
+		return err
 	}
 	w.log.Warn("the fleet's database has lost changes; this node gives them back", "code", fault.FleetLog, "from", newest+1, "to", r.at.Number)
-	for _, t := range kept {
+	return w.eachKept(ctx, r.at, newest, func(t *taken) error {
 		err := r.log.Append(ctx, t.at.Number, t.body)
-		if code := fault.CodeOf(err); code == fault.Changed {
-			continue // another node gives them back, too; if it is another, the next one does not fit
+		if fault.CodeOf(err) == fault.Changed {
+			return nil // another node gives them back, too; if it is another, the next one does not fit
 		}
+		return err
+	})
+}
+
+// eachKept calls f with each change that is kept here after one, up to the last that was taken
+// over. Each must be the one that comes before the next. fault.FleetLog if one is not kept.
+func (w *writer) eachKept(ctx context.Context, to appliance.Position, newest uint64, f func(*taken) error) error {
+	before := begunAt
+	if newest > 0 {
+		var digest []byte
+		if _, err := w.conn.one([]any{&digest}, `SELECT digest FROM taken_changes WHERE number = ?`, int64(newest)); err != nil {
+			return err
+		}
+		before = appliance.Position{Number: newest, Digest: hex.EncodeToString(digest)}
+	}
+	for before.Number < to.Number {
+		if ctx.Err() != nil {
+			return fault.Wrapf(fault.DatabaseAway, ctx.Err(), "the fleet's database was not given back all changes in time; it is tried again")
+		}
+		t, err := w.kept(before.Number + 1)
 		if err != nil {
 			return err
 		}
+		if t == nil || t.at != after(before, t.body) {
+			return fault.Errorf(fault.FleetLog, "the fleet's database ends with change %d, and this node has taken over change %d and does not have all between: the database was put back to an earlier state", newest, to.Number)
+		}
+		if err := f(t); err != nil {
+			return err
+		}
+		before = t.at
 	}
+	if before != to {
+		return fault.Errorf(fault.FleetLog, "the changes that this node keeps do not lead to change %d, which it has taken over: its files were edited; start it with an empty fleet.db", to.Number)
+	}
+	return nil
+}
+
+// confirm looks once that the log has the change that the rows are at: if it has another
+// one, another node goes on with that, and this one may not serve what it has.
+func (r *replica) confirm(ctx context.Context) error {
+	if r.confirmed || r.at.Number == 0 {
+		return nil
+	}
+	there, err := r.log.Changes(ctx, r.at.Number, 1)
+	if err != nil {
+		return err
+	}
+	if len(there) == 0 || len(there[0]) < sha256.Size {
+		return fault.Errorf(fault.FleetLog, "change %d of the fleet's database, which this node has taken over, is gone or too short: the database was changed by hand", r.at.Number)
+	}
+	before := appliance.Position{Number: r.at.Number - 1, Digest: hex.EncodeToString(there[0][:sha256.Size])}
+	if after(before, there[0]) != r.at {
+		if _, err := (&replica{key: r.key, at: before}).open(there[0]); err != nil {
+			return err
+		}
+		return fault.Errorf(fault.FleetBranch, "change %d of the fleet's database, which a node of this installation has made, is another one than this node has taken over: the database shows nodes two pasts, or was put back to an earlier state and changed", r.at.Number)
+	}
+	r.confirmed = true
 	return nil
 }
 
@@ -293,17 +353,14 @@ func (r *replica) missing(ctx context.Context, newest uint64) error {
 	return fault.Errorf(fault.FleetLog, "the fleet's database lacks change %d, and has later ones up to %d", r.at.Number+1, newest)
 }
 
-// keptFrom gives the changes from that number on that are kept here, in order.
-func (w *writer) keptFrom(ctx context.Context, number uint64) (kept []taken, err error) {
-	err = w.conn.each(ctx, func(scan scanner) error {
-		var n int64
-		var t taken
-		err := scan(&n, &t.body)
-		t.at.Number = uint64(n)
-		kept = append(kept, t)
-		return err
-	}, `SELECT number, body FROM taken_changes WHERE number >= ? AND length(body) > 0 ORDER BY number`, int64(number))
-	return kept, err
+// kept gives a change that is kept here; nil if it is not.
+func (w *writer) kept(number uint64) (*taken, error) {
+	var digest, body []byte
+	found, err := w.conn.one([]any{&digest, &body}, `SELECT digest, body FROM taken_changes WHERE number = ? AND length(body) > 0`, int64(number))
+	if err != nil || !found {
+		return nil, err
+	}
+	return &taken{appliance.Position{Number: number, Digest: hex.EncodeToString(digest)}, body}, nil
 }
 
 // takeOver makes the change of another node here, after what is given. What it leaves must

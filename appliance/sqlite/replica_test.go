@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/changelogtest"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/snapshot"
 	"holdfast/appliance/storetest"
 )
 
@@ -292,6 +294,42 @@ func TestLostChangesAreTold(t *testing.T) {
 	}
 }
 
+// TestOpenedAfterTwoPasts: rows are opened only where the log has the change that they are
+// at. Where it has another one, whoever made that goes on, and nobody else.
+func TestOpenedAfterTwoPasts(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	b := a.peer(t).opened(t)
+	n := a.Position().Number + 1
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(2)))
+	var own []byte
+	a.log.Edit(func(changes map[uint64][]byte) { own = changes[n]; delete(changes, n) })
+	storetest.Must(t, b.CreateKeyStore(t.Context(), store(3))) // b has not seen it
+	for what, c := range map[string]struct {
+		edit func(changes map[uint64][]byte)
+		code fault.Code
+	}{
+		"another node's": {func(map[uint64][]byte) {}, fault.FleetBranch},
+		"nonsense":       {func(changes map[uint64][]byte) { changes[n] = bytes.Repeat([]byte{7}, 100) }, fault.FleetLog},
+		"nothing":        {func(changes map[uint64][]byte) { changes[n] = nil }, fault.FleetLog},
+		"the one before": {func(changes map[uint64][]byte) { changes[n] = changes[n-1] }, fault.FleetLog},
+	} {
+		var others []byte
+		a.log.Edit(func(changes map[uint64][]byte) { others = changes[n]; c.edit(changes) })
+		a.CloseState()
+		_, err := a.OpenState(t.Context(), storetest.StateOptions())
+		if fault.CodeOf(err) != c.code {
+			t.Errorf("%s: %v, want %s", what, err, c.code)
+		}
+		a.log.Edit(func(changes map[uint64][]byte) { changes[n] = others })
+	}
+	b.CloseState()
+	b.opened(t)
+	a.log.Edit(func(changes map[uint64][]byte) { changes[n] = own })
+	a.opened(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(4)))
+}
+
 // TestForeignChange: a change that no node has made, or one that was moved, cut, put back
 // or taken from another log, is taken over by nobody, and says so; it does no harm.
 func TestForeignChange(t *testing.T) {
@@ -358,7 +396,7 @@ func TestOwnRowsEdited(t *testing.T) {
 	b := a.peer(t).opened(t)
 	for _, statement := range []string{
 		`UPDATE key_stores SET seal = x'00'`, `DELETE FROM key_stores`, `DELETE FROM manifests`, `UPDATE manifests SET sequence = 7`,
-		`UPDATE taken_changes SET number = number + 10`, `DELETE FROM taken_changes`, `UPDATE taken_changes SET digest = x'0102'`,
+		`UPDATE taken_changes SET number = number + 10`, `DELETE FROM taken_changes`, `UPDATE taken_changes SET digest = x'0102'`, `UPDATE taken_changes SET body = x''`,
 	} {
 		b.CloseState()
 		if _, err := b.db.ExecContext(t.Context(), statement); err != nil {
@@ -381,13 +419,9 @@ func TestSnapshotEdited(t *testing.T) {
 		storetest.Must(t, a.CreateKeys(t.Context(), bigKeys(store(1), i)...))
 	}
 	number := storetest.Got(a.KeepSnapshot(t.Context()))(t)
-	_, stored, err := a.log.Snapshot(t.Context())
-	storetest.Must(t, err)
-	var parts [][]byte
-	for part, err := range stored {
-		storetest.Must(t, err)
-		parts = append(parts, bytes.Clone(part))
-	}
+	parts := a.snapshotParts(t)
+	_ = storetest.Got(a.KeepSnapshot(t.Context()))(t)
+	others := a.snapshotParts(t)
 	if len(parts) < 3 {
 		t.Fatalf("%d parts", len(parts))
 	}
@@ -406,6 +440,7 @@ func TestSnapshotEdited(t *testing.T) {
 		"cut": {number, parts[:len(parts)-1]}, "more": {number, append(slices.Clone(parts), parts[0])},
 		"order": {number, swap}, "a bit": {number, flip}, "ends early": {number, last}, "another number": {number + 1, parts},
 		"an empty part": {number, append([][]byte{{}}, parts...)},
+		"a part of another snapshot of the change": {number, append([][]byte{parts[0], others[1]}, parts[2:]...)},
 	} {
 		storetest.Must(t, a.log.KeepSnapshot(t.Context(), c.number, changelogtest.Parts(nil, c.parts...)))
 		b := a.peer(t)
@@ -413,6 +448,102 @@ func TestSnapshotEdited(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// snapshotParts gives the parts of the newest snapshot.
+func (n *node) snapshotParts(t *testing.T) (parts [][]byte) {
+	t.Helper()
+	_, stored, err := n.log.Snapshot(t.Context())
+	storetest.Must(t, err)
+	for part, err := range stored {
+		storetest.Must(t, err)
+		parts = append(parts, bytes.Clone(part))
+	}
+	return parts
+}
+
+// TestSnapshotOfLongChange: a snapshot of a change that is longer than a value of it can be.
+func TestSnapshotOfLongChange(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	var keys []appliance.NewKey
+	for i := range 60 {
+		keys = append(keys, bigKeys(store(1), i)...)
+	}
+	storetest.Must(t, a.CreateKeys(t.Context(), keys...))
+	change := storetest.Got(a.log.Changes(t.Context(), a.Position().Number, 1))(t)
+	if len(change[0]) <= snapshot.MaxValue {
+		t.Fatalf("the change has %d bytes", len(change[0]))
+	}
+	number := storetest.Got(a.KeepSnapshot(t.Context()))(t)
+	storetest.Must(t, a.log.Forget(t.Context(), number))
+	b := a.peer(t).opened(t)
+	alike(t, a, b)
+	b.CloseState()
+	alike(t, a, b.opened(t))
+}
+
+// TestGivenBackWhole: changes that the log has lost are given back if all of them are as they
+// were; of those that were edited here none is.
+func TestGivenBackWhole(t *testing.T) {
+	a := founded(t)
+	for i := range 3 {
+		storetest.Must(t, a.CreateKeyStore(t.Context(), store(i+1)))
+	}
+	b := a.peer(t).opened(t)
+	lost := map[uint64][]byte{}
+	a.log.Edit(func(changes map[uint64][]byte) {
+		for n, body := range changes {
+			if n > 1 {
+				lost[n] = body
+				delete(changes, n)
+			}
+		}
+	})
+	edit := func(body []byte) {
+		if _, err := b.db.ExecContext(t.Context(), `UPDATE taken_changes SET body = ? WHERE number = 3`, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit([]byte("edited"))
+	storetest.Wants(t, b.CatchUp(t.Context()), fault.FleetLog, "does not have all between")
+	if n, err := a.log.Newest(t.Context()); n != 1 || err != nil {
+		t.Errorf("change %d was given back: %v", n, err)
+	}
+	edit(lost[3])
+	storetest.Must(t, b.CatchUp(t.Context()))
+	alike(t, a, b)
+}
+
+// TestDoubtsWhileLogIsAway: rows that are looked at once more are read though the log of changes
+// is away, and a change that waits for it fails.
+func TestDoubtsWhileLogIsAway(t *testing.T) {
+	a := founded(t)
+	storetest.Must(t, a.CreateKeyStore(t.Context(), store(1)))
+	a.log.Cut()
+	defer a.log.Mend()
+	var wg sync.WaitGroup
+	begun, release := make(chan struct{}), make(chan struct{})
+	wg.Go(func() { // has the writer busy until both wait
+		storetest.Must(t, a.writer.doFree(context.Background(), func() error { close(begun); <-release; return nil }))
+	})
+	<-begun
+	failed, resolved := make(chan error, 1), make(chan error, 1)
+	wg.Go(func() { failed <- a.CreateKeyStore(context.Background(), store(2)) })
+	wg.Go(func() { resolved <- a.resolve(context.Background(), nil) })
+	for { // both are handed in
+		a.writer.mu.Lock()
+		n := len(a.writer.waiting)
+		a.writer.mu.Unlock()
+		if n == 2 {
+			break
+		}
+		runtime.Gosched()
+	}
+	close(release)
+	wg.Wait()
+	storetest.Wants(t, <-failed, fault.DatabaseAway, "")
+	storetest.Must(t, <-resolved)
 }
 
 // bigKeys gives keys with random looking blobs.

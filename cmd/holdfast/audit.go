@@ -469,7 +469,18 @@ func auditVerificationCommand(a *admin) *cobra.Command {
 }
 
 func showVerification(w io.Writer, v operation.Verification) {
+	for _, one := range append([]operation.LogVerification{v.LogVerification}, v.Others...) {
+		showLogVerification(w, one)
+	}
+}
+
+func showLogVerification(w io.Writer, v operation.LogVerification) {
+	if v.Node != "" {
+		cli.Row(w, "node", v.Node)
+	}
 	switch {
+	case v.Unknown != "":
+		cli.Row(w, "unknown", v.Unknown)
 	case v.Running:
 		cli.Row(w, "running", "since "+cli.When(v.Started)+", begun by "+v.By)
 	case v.Started.IsZero():

@@ -93,6 +93,14 @@ func (d *auditData) fields() {
 	}
 }
 
+// ofLog says whose log it is; nothing without a fleet.
+func ofLog(node string) string {
+	if node == "" {
+		return ""
+	}
+	return ": node " + node
+}
+
 type recordData struct {
 	record  *audit.NodeRecord
 	changes []change

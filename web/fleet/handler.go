@@ -3,7 +3,8 @@
 // themselves (package holdfast/appliance/fleet), so neither end asks for more. It also has
 // what nodes ask: for the audit logs of others ([Logs]), for requests of their quotas
 // ([Quotas]), for what they
-// have counted of KMS's requests ([Activities]), and for evidence ([Attestations]).
+// have counted of KMS's requests ([Activities]), for evidence
+// ([Attestations]), and to verify their logs ([Verifications]).
 package fleet
 
 import (

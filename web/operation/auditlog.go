@@ -92,9 +92,11 @@ type Checkpoint struct {
 	Checkpoint string `json:"checkpoint"`
 }
 
-// Verification is the state of the verification of the whole log.
-type Verification struct {
-	Running bool `json:"running"`
+// LogVerification is the state of the verification of the whole log of one node.
+type LogVerification struct {
+	// Node is whose log it is: the ID of a node of a fleet; absent for an appliance on its own.
+	Node    string `json:"node,omitempty"`
+	Running bool   `json:"running"`
 	// Started and Ended are of the last one; zero before.
 	Started time.Time `json:"started,omitzero"`
 	Ended   time.Time `json:"ended,omitzero"`
@@ -102,6 +104,22 @@ type Verification struct {
 	// Report is what it found; Error why it could not be done.
 	Report *audit.Report `json:"report,omitempty"`
 	Error  string        `json:"error,omitempty"`
+	// Unknown is why nothing is known of it: the node does not answer.
+	Unknown string `json:"unknown,omitempty"`
+}
+
+// Verification is that of the node that answers, with those of the fleet's other nodes.
+type Verification struct {
+	LogVerification
+	Others []LogVerification `json:"others,omitempty"`
+}
+
+// VerificationPeers have the fleet's other nodes verify their logs, each its own.
+type VerificationPeers interface {
+	// Verify has each begin, in the name of a user.
+	Verify(ctx context.Context, by string) []LogVerification
+	// Verifications gives the state of each.
+	Verifications(ctx context.Context) []LogVerification
 }
 
 // The operations on the audit log.
@@ -150,15 +168,25 @@ var (
 	})
 	ShowAuditVerification = define(Operation[Nothing, Verification]{
 		Route: Route{ID: "auditVerification", Method: http.MethodGet, Path: "/audit/verification", Capability: identity.Audit,
-			Summary: "What the last verification of the whole log found"},
-		Run: func(_ context.Context, c *Caller, _ Nothing) (Verification, error) { return c.checks.status(), nil },
+			Summary: "What the last verification of the whole log found, and of those of all nodes"},
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (Verification, error) {
+			v := Verification{LogVerification: c.Verification()}
+			if c.VerificationPeers != nil {
+				v.Others = c.VerificationPeers.Verifications(ctx)
+			}
+			return v, nil
+		},
 	})
 	VerifyAudit = define(Operation[Nothing, Verification]{
 		Route: Route{ID: "verifyAudit", Method: http.MethodPost, Path: "/audit/verification", Capability: identity.Audit, ReadOnly: true, Urgency: Independent,
-			Summary: "Begin to verify the whole log; it goes on in the background"},
+			Summary: "Begin to verify the whole log, and those of all nodes; it goes on in the background"},
 		Subject: apart[Nothing],
-		Run: func(_ context.Context, c *Caller, _ Nothing) (Verification, error) {
-			return c.verifyAudit(c.Who.Name), nil
+		Run: func(ctx context.Context, c *Caller, _ Nothing) (Verification, error) {
+			v := Verification{LogVerification: c.Verify(c.Who.Name)}
+			if c.VerificationPeers != nil {
+				v.Others = c.VerificationPeers.Verify(ctx, c.Who.Name)
+			}
+			return v, nil
 		},
 	})
 )
@@ -186,24 +214,33 @@ func auditRecord(ctx context.Context, c *Caller, in RecordNumber) (*audit.NodeRe
 // verification lets one run at a time.
 type verification struct {
 	mu   sync.Mutex
-	last Verification
+	last LogVerification
 }
 
-func (v *verification) status() Verification {
+// Verification gives the state of the verification of this node's log.
+func (p *Performer) Verification() LogVerification {
+	v := &p.checks
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.last
+	last := v.last
+	last.Node = p.Node()
+	return last
 }
 
-// verifyAudit begins a verification; one that runs goes on.
-func (p *Performer) verifyAudit(by string) Verification {
+// Verify begins to verify this node's log, in the name of a user; what runs goes on.
+func (p *Performer) Verify(by string) LogVerification {
+	p.beginVerification(by)
+	return p.Verification()
+}
+
+func (p *Performer) beginVerification(by string) {
 	v := &p.checks
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.last.Running {
-		return v.last
+		return
 	}
-	v.last = Verification{Running: true, Started: p.Now().UTC(), By: by}
+	v.last = LogVerification{Running: true, Started: p.Now().UTC(), By: by}
 	go func() {
 		report, err := p.Audit.Verify(context.Background())
 		v.mu.Lock()
@@ -216,5 +253,4 @@ func (p *Performer) verifyAudit(by string) Verification {
 			}
 		}
 	}()
-	return v.last
 }

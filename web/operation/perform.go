@@ -42,6 +42,8 @@ type Options struct {
 	Audit Audit
 	// AuditPeers has the logs of other nodes; nil if there is no fleet.
 	AuditPeers AuditPeers
+	// VerificationPeers verify the logs of other nodes; nil if there is no fleet.
+	VerificationPeers VerificationPeers
 	// AttestationPeers have evidence of other nodes; nil if there is no fleet.
 	AttestationPeers AttestationPeers
 	Journal          Journal

@@ -298,9 +298,12 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	if d.fleet != nil {
 		d.fleet.activities.Give(w.recent)
 		d.fleet.evidence.Give(d.boot)
-		o.Fleet, o.AuditPeers, o.ActivityPeers, o.AttestationPeers = d.fleet, d.fleet.logs, d.fleet.activities, d.fleet.evidence
+		o.Fleet, o.AuditPeers, o.ActivityPeers, o.AttestationPeers, o.VerificationPeers = d.fleet, d.fleet.logs, d.fleet.activities, d.fleet.evidence, d.fleet.checks
 	}
 	api := web.NewAPI(o)
+	if d.fleet != nil {
+		d.fleet.checks.Give(api.Performer)
+	}
 	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
 	public := web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}
 	if d.changes != nil {

@@ -32,6 +32,7 @@ type membership struct {
 	quotas     *webfleet.Quotas
 	activities *webfleet.Activities
 	evidence   *webfleet.Attestations
+	checks     *webfleet.Verifications
 }
 
 // newMembership gives the place of a node that has not joined yet.
@@ -41,6 +42,7 @@ func (d *Daemon) newMembership() *membership {
 	m := &membership{Seat: &fleet.Seat{}, d: d}
 	m.calls = fleet.NewCalls(m.Seat, asker, d.o.Log)
 	m.logs, m.quotas = webfleet.NewLogs(m.calls, d.audit, d.o.Log), webfleet.NewQuotas(m.calls)
+	m.checks = webfleet.NewVerifications(m.logs)
 	m.activities, m.evidence = webfleet.NewActivities(m.calls), webfleet.NewAttestations(m.calls)
 	m.quotas.Lend(func(keyStore string, want int) int { return d.appliance.LendQuota(keyStore, want) })
 	return m

@@ -18,19 +18,25 @@ func (r *running) search(kind audit.Kind) (*operation.Records, error) {
 	return found, r.do("GET", fmt.Sprintf("audit/records?kind=%s&limit=1000", kind), nil, found)
 }
 
+// twoNodes starts a fleet of two nodes over a PostgreSQL.
+func twoNodes(t *testing.T) (a, b *running) {
+	t.Helper()
+	token, shim := hsmtest.NewBehindShim(t)
+	url := postgrestest.Start(t).Database(t)
+	node := func() *running {
+		s := newSiteWith(t, token, shim)
+		s.cfg.State.Database = url
+		return s.start()
+	}
+	return node(), node()
+}
+
 // TestNodesAskEachOther: two nodes of a fleet join; each answers searches and proofs of the
 // other's log, has on record who is in the fleet, and countersigns the other's head; a node
 // that is gone is named.
 func TestNodesAskEachOther(t *testing.T) {
-	token, shim := hsmtest.NewBehindShim(t)
-	url := postgrestest.Start(t).Database(t)
-	var nodes []*running
-	for range 2 {
-		s := newSiteWith(t, token, shim)
-		s.cfg.State.Database = url
-		nodes = append(nodes, s.start())
-	}
-	a, b := nodes[0], nodes[1]
+	a, b := twoNodes(t)
+	nodes := []*running{a, b}
 	ids := map[*running]string{}
 	for _, r := range nodes {
 		eventually(t, func() error {

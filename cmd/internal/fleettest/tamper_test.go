@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -73,51 +72,6 @@ func TestTampered(t *testing.T) {
 	if r := load.Done("a database that is tampered with"); r.Failed > 0 {
 		t.Errorf("%d requests failed", r.Failed)
 	}
-	m.fork(t)
-}
-
-// fork has two nodes make a change with the same number each, as a database can that has no
-// primary key any more. It is told at once, and after the grace no node serves what either
-// has blocked. What to do then is for people, so this is the last thing that is tried.
-func (m *matrix) fork(t *testing.T) {
-	t.Helper()
-	since := m.logs()
-	m.psql(fmt.Sprintf(dropConstraints, "changes"))
-	m.must("BEGIN; LOCK TABLE public.changes IN EXCLUSIVE MODE")
-	var done sync.WaitGroup
-	for i, key := range []string{cached, inHSM} {
-		done.Go(func() { t.Logf("a block of %s, at a database with two logs: %v", key, m.f.Nodes[i].TryBlock(key)) })
-	}
-	for waiting := 0; waiting < 2; {
-		if err := m.conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.changes'::regclass").Scan(&waiting); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m.must("COMMIT")
-	began := time.Now()
-	for !slices.Contains(m.told(since, ""), "E_FLEET_BRANCH") {
-		if time.Since(began) > foundWithin {
-			t.Fatalf("two logs: not told within %v: %v", foundWithin, m.told(since, ""))
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Logf("two logs: told after %v: %v", time.Since(began), m.told(since, ""))
-	for time.Since(began) < fleettest.ShortestGrace+2*time.Second {
-		if err := m.asDecided(false); err != nil {
-			t.Error(err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		for _, n := range m.f.Nodes {
-			for _, key := range []string{cached, inHSM} {
-				if _, err := n.Ask(key); err == nil {
-					t.Fatalf("two logs: %s serves %s, which a node has blocked", n.Name, key)
-				}
-			}
-		}
-	}
-	done.Wait()
 }
 
 // print shows which kinds had which outcome.

@@ -213,7 +213,7 @@ END $$; `
 
 // oneNext has only one change get the next number, though the table takes any row: if two
 // nodes could have it, there were two logs, which people must bring together
-// ([matrix.fork]).
+// ([TestForked]).
 const oneNext = `DO $$ BEGIN
 	EXECUTE format('CREATE UNIQUE INDEX ON public.changes (number) WHERE number > %s', (SELECT max(number) FROM public.changes));
 END $$; `
