@@ -46,10 +46,10 @@ func TestActivitiesOfNodes(t *testing.T) {
 	if got := requests(0); got != 3 {
 		t.Errorf("without a node: %d requests, and there were 3", got)
 	}
-	if _, err := nodes[0].calls.Ask(t.Context(), "b", "activity", []byte("0")); fault.CodeOf(err) != fault.Invalid {
+	if _, err := nodes[0].calls.Ask(t.Context(), "b", "requests counted", []byte("0")); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("no minutes: %v", err)
 	}
-	if _, err := nodes[0].calls.Ask(t.Context(), "b", "activity", []byte("1441")); fault.CodeOf(err) != fault.Invalid {
+	if _, err := nodes[0].calls.Ask(t.Context(), "b", "requests counted", []byte("1441")); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("more minutes than there are: %v", err)
 	}
 }
@@ -57,13 +57,13 @@ func TestActivitiesOfNodes(t *testing.T) {
 // verifier is a log that is verified as it says.
 type verifier struct{ by string }
 
-func (v *verifier) Verify(by string) operation.Verification {
+func (v *verifier) Verify(by string) operation.LogVerification {
 	v.by = by
 	return v.Verification()
 }
 
-func (v *verifier) Verification() operation.Verification {
-	return operation.Verification{Running: v.by != "", By: v.by, Node: "what it calls itself"}
+func (v *verifier) Verification() operation.LogVerification {
+	return operation.LogVerification{Running: v.by != "", By: v.by, Node: "what it calls itself"}
 }
 
 // TestVerificationsOfNodes: each node verifies its log for whom one of them asks, and what it
@@ -106,11 +106,11 @@ func TestSilentNodeIsWaitedForShortly(t *testing.T) {
 	asks := web.NewVerifications(nodes[0].logs)
 	nodes[0].wire.Transport = hanging{nodes[0].wire.Transport}
 	for what, c := range map[string]struct {
-		ask  func() []operation.Verification
+		ask  func() []operation.LogVerification
 		most time.Duration
 	}{
-		"what they have found": {func() []operation.Verification { return asks.Verifications(t.Context()) }, 2 * time.Second},
-		"that they begin":      {func() []operation.Verification { return asks.Verify(t.Context(), "alice") }, 5 * time.Second},
+		"what they have found": {func() []operation.LogVerification { return asks.Verifications(t.Context()) }, 2 * time.Second},
+		"that they begin":      {func() []operation.LogVerification { return asks.Verify(t.Context(), "alice") }, 5 * time.Second},
 	} {
 		began := time.Now()
 		if got := c.ask(); len(got) != 1 || got[0].Unknown == "" || time.Since(began) > c.most {

@@ -42,8 +42,8 @@ func NewVerifications(logs *Logs) *Verifications { return &Verifications{logs} }
 
 // Verifier verifies the log of this node; [*operation.Performer] does.
 type Verifier interface {
-	Verify(by string) operation.Verification
-	Verification() operation.Verification
+	Verify(by string) operation.LogVerification
+	Verification() operation.LogVerification
 }
 
 // Give has other nodes' questions answered by a verifier.
@@ -57,18 +57,18 @@ func (v *Verifications) Give(own Verifier) {
 }
 
 // Verify implements [operation.VerificationPeers].
-func (v *Verifications) Verify(ctx context.Context, by string) []operation.Verification {
+func (v *Verifications) Verify(ctx context.Context, by string) []operation.LogVerification {
 	return v.all(ctx, askVerify, by, verifyTime)
 }
 
 // Verifications implements [operation.VerificationPeers].
-func (v *Verifications) Verifications(ctx context.Context) []operation.Verification {
+func (v *Verifications) Verifications(ctx context.Context) []operation.LogVerification {
 	return v.all(ctx, askVerification, struct{}{}, verificationTime)
 }
 
 // all asks each other node, waits for at most so long, and gives the answers in the order of
 // the nodes' IDs.
-func (v *Verifications) all(ctx context.Context, kind string, in any, within time.Duration) (all []operation.Verification) {
+func (v *Verifications) all(ctx context.Context, kind string, in any, within time.Duration) (all []operation.LogVerification) {
 	waiting, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var mu sync.Mutex
@@ -76,7 +76,7 @@ func (v *Verifications) all(ctx context.Context, kind string, in any, within tim
 	for _, p := range v.logs.Peers() {
 		id := p.Node()
 		asking.Go(func() {
-			said := operation.Verification{}
+			said := operation.LogVerification{}
 			text, err := ask(waiting, v.logs.calls, id, kind, in)
 			if err == nil {
 				if err = json.Unmarshal(text, &said); err != nil {
@@ -85,15 +85,15 @@ func (v *Verifications) all(ctx context.Context, kind string, in any, within tim
 			}
 			if err != nil {
 				told := fault.Answer(ctx, v.logs.log, "a node was asked about the verification of its audit log", err, "node", id)
-				said = operation.Verification{Unknown: told.Message}
+				said = operation.LogVerification{Unknown: told.Message}
 			}
-			said.Node, said.Others = id, nil
+			said.Node = id
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, said)
 		})
 	}
 	asking.Wait()
-	slices.SortFunc(all, func(a, b operation.Verification) int { return strings.Compare(a.Node, b.Node) })
+	slices.SortFunc(all, func(a, b operation.LogVerification) int { return strings.Compare(a.Node, b.Node) })
 	return all
 }
