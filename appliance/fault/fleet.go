@@ -1,5 +1,7 @@
 package fault
 
+import "slices"
+
 // The codes of a fleet and its database.
 const (
 	DatabaseAway  Code = "E_DATABASE_AWAY"
@@ -19,6 +21,12 @@ const (
 	FleetMessage  Code = "E_FLEET_MESSAGE"
 	FleetFenced   Code = "E_FLEET_FENCED"
 )
+
+// OfFleet says whether a code is of a fleet and its database. Such an error is about this node
+// and the log, and says nothing of what was asked for, nor of who asked.
+func (c Code) OfFleet() bool {
+	return slices.ContainsFunc(fleetCodes, func(e Entry) bool { return e.Code == c })
+}
 
 var fleetCodes = []Entry{
 	{Code: DatabaseAway, Class: TryAgain,
@@ -56,7 +64,7 @@ var fleetCodes = []Entry{
 		Do:    "Wait: it joins by itself once another node answers it. If all other nodes are gone for good, remove them: `holdfast fleet remove NODE`."},
 	{Code: FleetRemoved, Class: WrongState, XKS: internalName,
 		Title: "This node was removed from the fleet. It does not serve.",
-		Do:    "Switch it off. To have the machine in the fleet again, start it with an empty state."},
+		Do:    "Switch it off. To have the machine in the fleet again, start it with an empty state. The TPM of the machine remembers the state of before. So the machine says `E_STATE_ROLLED_BACK` then: run `holdfast state accept`."},
 	{Code: FleetFenced, Class: ClassStale,
 		Title: "Another node has taken over the work that one node does for the whole fleet.",
 		Do:    "Nothing: the other node does it."},
