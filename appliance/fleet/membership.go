@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -136,7 +137,7 @@ func (n *Node) isRemoved(id string) bool {
 
 // removed is the error of this node once it was removed.
 func (n *Node) removed() error {
-	return fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet and does not serve: switch the machine off, or start it with an empty state folder, by which it joins as a new node", n.o.ID)
+	return fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet and does not serve: switch the machine off, or start it with an empty state folder, by which it joins as a new node; the machine's TPM remembers the state of before, so if it then says E_STATE_ROLLED_BACK, run holdfast state accept there", n.o.ID)
 }
 
 // Drain has a node take no new requests, or take them again. fault.NotFound;
@@ -190,7 +191,8 @@ func (n *Node) Remove(ctx context.Context, r Register, id string) error {
 const maxRemoved = 1000
 
 // Clear ends the removal of nodes once it is in effect everywhere: only that they were removed
-// stays. It waits for that until ctx ends.
+// stays. It waits for that until ctx ends. Where no node leaves, it looks at times whether one
+// that was removed has left something at the ground.
 func (n *Node) Clear(ctx context.Context, r Register) error {
 	var leaving []appliance.Node
 	n.lock()
@@ -201,7 +203,7 @@ func (n *Node) Clear(ctx context.Context, r Register) error {
 	}
 	n.unlock()
 	if len(leaving) == 0 {
-		return nil
+		return n.sweep(ctx)
 	}
 	if result := n.wait(ctx, n.settle()); len(result.Late) > 0 { // settled after they were listed
 		return nil
@@ -232,8 +234,33 @@ func (n *Node) dropRemoved(ctx context.Context, r Register) error {
 	return nil
 }
 
-// forget clears the ground of a node that is removed.
-func (n *Node) forget(ctx context.Context, id string) error {
+// sweepEvery is how often the ground is cleared of nodes that were removed.
+const sweepEvery = 10 * time.Minute
+
+// sweep clears the ground of nodes that were removed. One that was cut off then, and did not
+// know of it, may have left a reliance after it was forgotten.
+func (n *Node) sweep(ctx context.Context) error {
+	n.lock()
+	now := n.o.BootTime()
+	if n.swept > now-sweepEvery {
+		n.unlock()
+		return nil
+	}
+	gone := slices.Collect(maps.Keys(n.gone))
+	n.unlock()
+	if len(gone) > 0 {
+		if err := n.forget(ctx, gone...); err != nil {
+			return err
+		}
+	}
+	n.lock()
+	n.swept = now
+	n.unlock()
+	return nil
+}
+
+// forget clears the ground of nodes that are removed.
+func (n *Node) forget(ctx context.Context, ids ...string) error {
 	if n.o.Ground == nil {
 		return nil
 	}
@@ -241,7 +268,7 @@ func (n *Node) forget(ctx context.Context, id string) error {
 		return err
 	}
 	defer n.leaveGround()
-	return n.o.Ground.Forget(ctx, id)
+	return n.o.Ground.Forget(ctx, ids...)
 }
 
 func noNode(id string) error {

@@ -120,3 +120,53 @@ func TestRemovedAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestRemovedRelyOnNothing: the reliance of a node that was cut off when it was removed goes,
+// whenever it comes, also if its row went long ago.
+func TestRemovedRelyOnNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, a, _ := removed(t)
+		for i := range 3 {
+			s.set(func() { s.rely["d"], s.rely["b"] = true, true })
+			storeMust(t, a.Clear(t.Context(), a))
+			s.set(func() {
+				if s.rely["d"] {
+					t.Errorf("time %d: it relies on the ground", i)
+				}
+				if !s.rely["b"] {
+					t.Errorf("time %d: a member was forgotten", i)
+				}
+			})
+			s.set(func() { s.noToken = true })
+			time.Sleep(sweepEvery)
+			if err := a.Clear(t.Context(), a); err == nil {
+				t.Error("no error while the token is away")
+			}
+			s.set(func() { s.noToken = false })
+		}
+	})
+}
+
+// TestDrainedReadsNoRows: each answer to KMS asks whether a node is drained.
+func TestDrainedReadsNoRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		time.Sleep(2 * time.Second)
+		b := s.nodes["b"]
+		for _, drained := range []bool{false, true, false} {
+			storeMust(t, s.nodes["a"].Drain(t.Context(), s.nodes["a"], "b", drained))
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			rolled := func() int { b.mu.Lock(); defer b.mu.Unlock(); return b.rolled }
+			before := rolled()
+			for range 100 {
+				if b.Drained() != drained {
+					t.Fatalf("drained: %t", !drained)
+				}
+			}
+			if n := rolled() - before; n != 0 {
+				t.Errorf("its rows were read %d times", n)
+			}
+		}
+	})
+}
