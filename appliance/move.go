@@ -138,11 +138,18 @@ func (l *Lifecycle) CheckStanding(ctx context.Context, ring Keyring) error {
 	return nil
 }
 
-// clearGround removes from the HSM what nodes of the log of before have left there: another
-// log has other positions.
+// clearGround removes from the HSM what nodes of the log of before have left there. What nodes of
+// this log have left stays: FinishMove may be called again when they run already.
 func (l *Lifecycle) clearGround(ctx context.Context, ring Keyring, installation string) error {
 	if l.ownership.unkept {
 		return nil
+	}
+	var origin string
+	if l.replication != nil {
+		var err error
+		if origin, err = l.store.Origin(ctx); err != nil {
+			return err
+		}
 	}
 	all, err := ring.SealedObjects(ctx, ReachAny)
 	if err != nil {
@@ -150,6 +157,9 @@ func (l *Lifecycle) clearGround(ctx context.Context, ring Keyring, installation 
 	}
 	for _, o := range all {
 		if o.Installation != installation || o.Purpose != ObjectPosition && o.Purpose != ObjectReliance || ring.Verify(o.Binding(), o.Seal) != nil {
+			continue
+		}
+		if l.replication != nil && len(o.Fields) > 0 && o.Fields[0] == origin {
 			continue
 		}
 		if err := ring.RemoveSealedObject(ctx, o); err != nil {

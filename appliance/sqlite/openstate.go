@@ -66,6 +66,11 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 			return nil, nil, err
 		}
 	}
+	if o.Log != nil {
+		if err := beginLog(c); err != nil {
+			return nil, nil, err
+		}
+	}
 	heads, err := readManifests(ctx, c)
 	if err != nil {
 		return nil, nil, err
