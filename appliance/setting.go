@@ -33,6 +33,9 @@ const (
 	// first change ([StateRows.Origin]). It has no seal of its own. The manifest counts it, and
 	// it is read only from rows that are open.
 	SettingLog = "log"
+	// SettingMoved is where the anchor of this machine stood when the rows were moved here
+	// ([MovedFrom]). It is as SettingLog is.
+	SettingMoved = "moved"
 )
 
 // SettingOpen and SettingDone are the values of settings about what is done once.

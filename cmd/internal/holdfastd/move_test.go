@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
@@ -198,6 +199,9 @@ func (m *machine) mover(f *fuse) *mover {
 	return &mover{cfg: &config.Config{State: config.State{Dir: m.dir, Database: "postgres://test"}}, o: o,
 		ring: func() appliance.Keyring { return &fusedRing{keyring.New(token), f} },
 		log:  &fusedLog{m.log.Peer(), f},
+		pause: func(context.Context, time.Duration) error {
+			return f.around("the wait", func() error { return nil })
+		},
 		rename: func(from, to string) error {
 			return f.around("the name "+filepath.Base(to), func() error { return os.Rename(from, to) })
 		}}
@@ -227,8 +231,19 @@ func (m *machine) serves(dir, key string, names ...string) bool {
 	}
 	defer a.Lock()
 	if key != "" {
+		b, err := a.BlockedRow(m.t.Context())
+		if err != nil {
+			m.t.Fatal(err)
+		}
 		u, _ := appliance.ParseUsage("encrypt,decrypt")
-		if _, err := a.CreateKey(m.t.Context(), "p", appliance.NewExternalKey{ID: key, Usage: u, Custody: appliance.CustodyCached}); err != nil {
+		_, err = a.CreateKey(m.t.Context(), "p", appliance.NewExternalKey{ID: key, Usage: u, Custody: appliance.CustodyCached})
+		if b.Retired() {
+			if fault.CodeOf(err) != fault.Conflict {
+				m.t.Errorf("a change of a state that is moved elsewhere: %v", err)
+			}
+			return true
+		}
+		if err != nil {
 			m.t.Fatal(err)
 		}
 		m.keys = append(m.keys, key)
