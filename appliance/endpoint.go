@@ -36,21 +36,40 @@ type limiter interface {
 }
 
 // Endpoint gives the key store whose URI path prefix is exactly prefix. Errors:
-// fault.NotFound if there is none; fault.Locked; the reason for which a key store
-// is out of service.
+// fault.NotFound if there is none, also after the log of a fleet was asked; fault.Locked;
+// the reason for which a key store is out of service.
 func (s *Service) Endpoint(prefix string) (*Endpoint, error) {
+	e, err := s.endpointAt(prefix)
+	if err == nil && e == nil && s.newest.look() {
+		e, err = s.endpointAt(prefix)
+	}
+	if err == nil && e != nil && e.opening != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), s.newest.within)
+		defer cancel()
+		select {
+		case <-e.opening:
+		case <-ctx.Done():
+		}
+		e, err = s.endpointAt(prefix)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case e == nil:
+		return nil, fault.Errorf(fault.NotFound, "no key store has that URI path prefix")
+	case e.fault != nil:
+		return nil, e.fault
+	}
+	return e, nil
+}
+
+// endpointAt gives what has that prefix; nil if nothing has.
+func (s *Service) endpointAt(prefix string) (*Endpoint, error) {
 	v, err := s.view()
 	if err != nil {
 		return nil, err
 	}
-	e := v.byPrefix[prefix]
-	if e == nil {
-		return nil, fault.Errorf(fault.NotFound, "no key store has that URI path prefix")
-	}
-	if e.fault != nil {
-		return nil, e.fault
-	}
-	return e, nil
+	return v.byPrefix[prefix], nil
 }
 
 // endpoint reads what belongs to one key store. What was unlocked before and
@@ -128,11 +147,8 @@ func (s *Service) endpoint(ctx context.Context, ring Keyring, ks *KeyStore, befo
 // nothing of it has changed. Errors: those of [Service.Endpoint], but
 // fault.Unauthenticated for a key store that is gone, as its credentials are.
 func (e *Endpoint) current() (*Endpoint, error) {
-	v, err := e.service.view()
+	v, err := e.service.freshView()
 	if err != nil {
-		return nil, err
-	}
-	if err := e.service.fleet.Fresh(); err != nil {
 		return nil, err
 	}
 	now := v.byID[e.store.ID]
@@ -142,12 +158,44 @@ func (e *Endpoint) current() (*Endpoint, error) {
 	return now, now.fault
 }
 
+// freshView gives the view that was there while this node was fresh. A machine may be
+// suspended between any two steps: one that looked at the view before, and asks whether it is
+// fresh when it has woken and taken over changes, has an old view; and one that asks before,
+// and looks at the view after, has one that may be old by then.
+func (s *Service) freshView() (*view, error) {
+	for {
+		v, err := s.view()
+		if err != nil {
+			return nil, err
+		}
+		if err := s.fleet.Fresh(); err != nil {
+			return nil, err
+		}
+		if s.live.Load() == v {
+			return v, nil
+		}
+	}
+}
+
 // Name is the key store's name.
 func (e *Endpoint) Name() string { return e.store.Name }
 
 // HasCredential says whether the access key ID is an active one of this key
-// store.
-func (e *Endpoint) HasCredential(accessKeyID string) bool { return e.credentials[accessKeyID] != nil }
+// store, as it is now if it was not known before.
+func (e *Endpoint) HasCredential(accessKeyID string) bool {
+	if e.credentials[accessKeyID] != nil {
+		return true
+	}
+	if e.service == nil || !e.service.newest.look() {
+		return false
+	}
+	v, err := e.service.view()
+	if err != nil {
+		return false
+	}
+	now := v.byID[e.store.ID]
+	return now != nil && now.credentials[accessKeyID] != nil
+}
 
 // key gives an external key. Errors: fault.NotFound, fault.Tampered, fault.Locked,
 // fault.Timeout.
@@ -156,7 +204,11 @@ func (e *Endpoint) key(ctx context.Context, id string) (*liveKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.service.loadKey(ctx, v.ring, e.store.ID, id)
+	k, err := e.service.loadKey(ctx, v.ring, e.store.ID, id)
+	if fault.CodeOf(err) == fault.NotFound && e.service.newest.look() {
+		return e.service.loadKey(ctx, v.ring, e.store.ID, id)
+	}
+	return k, err
 }
 
 // blockOf gives the block that holds for the key: of everything, of its key store

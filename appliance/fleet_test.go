@@ -15,10 +15,15 @@ type staleFleet struct {
 	appliance.Fleet
 	stale, drained, fading atomic.Bool
 	asked                  atomic.Int64
+	// suspends, if set, is called before the answer to that question.
+	suspends func(asked int64)
 }
 
 func (f *staleFleet) Fresh() error {
-	f.asked.Add(1)
+	asked := f.asked.Add(1)
+	if f.suspends != nil {
+		f.suspends(asked)
+	}
 	if f.stale.Load() {
 		return fault.Errorf(fault.FleetStale, "stale")
 	}
@@ -115,5 +120,49 @@ func TestReadyNode(t *testing.T) {
 	fleet.stale.Store(true)
 	if ready, note := b.Appliance.Ready(ctx); ready || note != string(fault.FleetStale) {
 		t.Errorf("%t, %s", ready, note)
+	}
+}
+
+// TestSuspendedBeforeFresh: a machine that is suspended between looking at its key stores and
+// asking whether it is fresh, and that has taken over a block when it wakes and is fresh
+// again, answers nothing that the block forbids: at whichever question that is.
+func TestSuspendedBeforeFresh(t *testing.T) {
+	fleet := &staleFleet{}
+	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{Recorder: &staleRecorder{fleet: fleet}, Fleet: fleet}})
+	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
+	everything := appliance.BlockTarget{Everything: true}
+	for name, do := range sessionOperations {
+		if name == "Attributes" || name == "Health" { // say of what is blocked that it is there
+			continue
+		}
+		a := ask(t, b, k, name)
+		before := fleet.asked.Load()
+		if err := do(a, must(a.open(&appliance.Outcome{}))(t)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		questions := fleet.asked.Load() - before
+		for at := range questions {
+			before := fleet.asked.Load()
+			fleet.suspends = func(asked int64) {
+				if asked != before+at+1 {
+					return
+				}
+				if _, err := b.Appliance.Block(context.Background(), everything, "a test"); err != nil {
+					t.Error(err)
+				}
+			}
+			s, err := a.open(&appliance.Outcome{})
+			if err == nil {
+				err = do(a, s)
+			}
+			if fault.CodeOf(err) != fault.Conflict {
+				t.Errorf("%s, blocked at question %d of %d: %v", name, at+1, questions, err)
+			}
+			fleet.suspends = nil
+			if err := b.Appliance.Unblock(t.Context(), everything); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

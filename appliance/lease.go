@@ -49,6 +49,9 @@ type suspended struct {
 	why error
 	// trying is held by the attempt to unlock again.
 	trying atomic.Bool
+	// again says when the next attempt is: each may raise the TPM's counter, which wears.
+	// Whoever has trying has it; the zero value is at once.
+	again backoff
 }
 
 // KeepLease wipes the keys if the lease has run out; and if that has happened
@@ -62,7 +65,7 @@ func (l *Lifecycle) KeepLease(ctx context.Context) {
 	if v == nil || l.service.lease.remaining() > 0 {
 		return
 	}
-	if !l.suspend(v, nil) {
+	if !l.suspend(v, nil, backoff{}) {
 		return
 	}
 	l.log.Error("the HSM has been away for longer than the lease: all keys are wiped and requests refused until it is back", "lease", l.service.lease.length)
@@ -74,15 +77,20 @@ func (l *Lifecycle) resume(ctx context.Context, s *suspended) {
 		return
 	}
 	defer s.trying.Store(false)
+	if s.again.pause > 0 && !s.again.due(l.now()) {
+		return
+	}
 	l.service.health.probe(ctx, l.log) // renews the lease if an HSM answers
 	if l.service.lease.remaining() <= 0 {
 		return
 	}
 	if err := l.unlock(ctx, s.ring, s.hsms, unlocking{after: s}); err != nil {
+		s.again = s.again.failed(l.now()).jittered()
+		in := s.again.at.Sub(l.now()).Round(time.Millisecond)
 		if s.why != nil {
-			l.log.Error("the rows of this node could not be opened again; it is tried again", "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
+			l.log.Error("the rows of this node could not be opened again; it is tried again", "in", in, "code", fault.CodeOf(err), "reason", fault.ReasonOf(err))
 		} else {
-			l.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "error", err)
+			l.log.Warn("the HSM is back, but the appliance could not unlock; it is tried again", "in", in, "error", err)
 		}
 		return
 	}

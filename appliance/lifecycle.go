@@ -271,15 +271,15 @@ func (l *Lifecycle) Lock() {
 	l.lock()
 }
 
-// suspend locks what is unlocked now, until KeepLease can unlock it again. Why is nil if the
-// lease has run out.
-func (l *Lifecycle) suspend(v *view, why error) bool {
+// suspend locks what is unlocked now, until KeepLease can unlock it again, at a time at the
+// earliest. Why is nil if the lease has run out.
+func (l *Lifecycle) suspend(v *view, why error, again backoff) bool {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
 	if l.service.live.Load() != v {
 		return false // somebody has locked it meanwhile, or opened it again
 	}
-	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched(), why: why})
+	l.service.suspended.Store(&suspended{ring: v.ring, hsms: l.service.health.watched(), why: why, again: again})
 	l.lock()
 	return true
 }

@@ -198,6 +198,7 @@ func TestNodePutBack(t *testing.T) {
 type countedLog struct {
 	appliance.ChangeLog
 	asked atomic.Int64
+	fails atomic.Bool // it does not answer
 }
 
 func (l *countedLog) Append(ctx context.Context, number uint64, body []byte) error {
@@ -207,6 +208,10 @@ func (l *countedLog) Append(ctx context.Context, number uint64, body []byte) err
 
 func (l *countedLog) Changes(ctx context.Context, from uint64, most int) ([][]byte, error) {
 	l.asked.Add(1)
+	if l.fails.Load() {
+		<-ctx.Done()
+		return nil, fault.Wrapf(fault.DatabaseAway, ctx.Err(), "the test has it away")
+	}
 	return l.ChangeLog.Changes(ctx, from, most)
 }
 

@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -31,6 +32,12 @@ type backoff struct {
 func (b backoff) failed(now time.Time) backoff {
 	pause := min(max(2*b.pause, firstRetry), maxRetry)
 	return backoff{pause, now.Add(pause)}
+}
+
+// jittered has it tried again up to half of the pause earlier, so that several nodes that
+// failed at once do not try at once.
+func (b backoff) jittered() backoff {
+	return backoff{b.pause, b.at.Add(-rand.N(b.pause/2 + 1))}
 }
 
 // due says whether it is tried again now.

@@ -40,7 +40,26 @@ type replication struct {
 	mu      sync.Mutex
 	failed  error // why the log is not followed
 	failing time.Time
+	// reopened says when rows that were opened again may be opened once more.
+	reopened backoff
 }
+
+// reopening gives when the rows may be opened again: at once, or after a pause that grows if
+// that was done shortly before.
+func (r *replication) reopening() backoff {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if !now.Before(r.reopened.at.Add(reopenedLong)) {
+		r.reopened = backoff{at: now}
+		return r.reopened
+	}
+	r.reopened = r.reopened.failed(now)
+	return r.reopened.jittered()
+}
+
+// reopenedLong is after how long an opening of the rows counts as one that lasted.
+const reopenedLong = 10 * time.Minute
 
 // newReplication gives that of a node; nil for a single appliance.
 func newReplication(on ground, o *Options) *replication {
@@ -178,7 +197,7 @@ func (l *Lifecycle) reopen(why error) {
 	if v == nil {
 		return
 	}
-	if l.suspend(v, why) {
+	if l.suspend(v, why, l.replication.reopening()) {
 		l.log.Error("the rows of this node are opened again", "code", fault.CodeOf(why), "reason", fault.ReasonOf(why))
 	}
 }
@@ -187,23 +206,34 @@ func (l *Lifecycle) reopen(why error) {
 // so many changes of before it are kept for nodes that were away.
 const snapshotAfter = 10000
 
-// snapshot writes one if it is time.
+// leaderlessSnapshots is how many snapshots the leader must have left out until another node
+// writes one.
+const leaderlessSnapshots = 3
+
+// snapshot writes one if it is time. The leader does it; another node only if none did for
+// long.
 func (l *Lifecycle) snapshot(ctx context.Context) {
 	if l.service.Locked() {
 		return
 	}
-	err := l.replication.snapshot(ctx)
+	after := uint64(snapshotAfter)
+	if _, leads := l.service.fleet.Lead(ctx); !leads {
+		after *= leaderlessSnapshots
+	}
+	err := l.replication.snapshot(ctx, after)
 	if code := fault.CodeOf(err); err != nil && code != fault.Locked && code != fault.DatabaseAway {
 		l.log.Error("a snapshot of the rows could not be written to the fleet's database", "code", code, "reason", fault.ReasonOf(err))
 	}
 }
 
-func (r *replication) snapshot(ctx context.Context) error {
+// snapshot writes one if the newest is of so many changes ago.
+func (r *replication) snapshot(ctx context.Context, after uint64) error {
 	newest, _, err := r.log.Snapshot(ctx)
 	if code := fault.CodeOf(err); err != nil && code != fault.NotFound {
 		return err
 	}
-	if newest > 0 && r.store.Position().Number < newest+snapshotAfter {
+	at := r.store.Position().Number
+	if first := newest == 0 && after == snapshotAfter; !first && at < newest+after {
 		return nil
 	}
 	made, err := r.store.KeepSnapshot(ctx)

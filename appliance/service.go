@@ -22,6 +22,7 @@ type Service struct {
 	rotateAfter uint64
 	recorder    Recorder // of requests; nil for none
 	fleet       Fleet
+	newest      *newest
 	// rotateExhausted rotates a key whose version has done all its encryptions
 	// ([Administration]).
 	rotateExhausted func(ctx context.Context, keyStore, id string, version uint32) (*liveKey, error)

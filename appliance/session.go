@@ -59,7 +59,13 @@ func (e *Endpoint) Open(p Proof, o *Outcome) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Credential, err = authenticate(p, e); err != nil {
+	o.Credential, err = authenticate(p, e)
+	if fault.CodeOf(err) == fault.Unauthenticated && e.service.newest.look() { // it may be new
+		if e, err = e.current(); err == nil {
+			o.Credential, err = authenticate(p, e)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if e.limiter != nil && !e.limiter.AllowN(e.service.now(), 1) {

@@ -56,7 +56,7 @@ var fleetCodes = []Entry{
 		Do:    "Wait: it joins by itself once another node answers it. If all other nodes are gone for good, remove them: `holdfast fleet remove NODE`."},
 	{Code: FleetRemoved, Class: WrongState, XKS: internalName,
 		Title: "This node was removed from the fleet. It does not serve.",
-		Do:    "Switch it off. To have the machine in the fleet again, start it with an empty state."},
+		Do:    "Switch it off. To have the machine in the fleet again, as a new node, move its state folder away and start it. If its TPM has known the state of before (`E_STATE_ROLLED_BACK`), run `holdfast state accept --reason TEXT` at that node."},
 	{Code: FleetFenced, Class: ClassStale,
 		Title: "Another node has taken over the work that one node does for the whole fleet.",
 		Do:    "Nothing: the other node does it."},

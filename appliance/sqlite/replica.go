@@ -41,10 +41,14 @@ type taken struct {
 
 // Bounds of the use of the log.
 const (
-	// appendWithin is how long a change waits for the log.
+	// appendWithin is how long a change waits for the log, and appendPerMiB how much longer
+	// for each MiB of it.
 	appendWithin = 10 * time.Second
-	// readWithin is how long a question to the log takes.
-	readWithin = 10 * time.Second
+	appendPerMiB = time.Second
+	// readWithin is how long a question to the log takes; one for changes takes longer if
+	// they are large, of up to largestRead bytes.
+	readWithin  = 10 * time.Second
+	largestRead = 64 << 20
 	// overtaken is how often a change is made again because another node was faster.
 	overtakenMost = 100
 	// takeAtOnce is how many changes are asked for at once.
@@ -123,6 +127,11 @@ func (r *replica) open(sealed []byte) ([]byte, error) {
 	return body, err
 }
 
+// appendTime is how long a change of so many bytes waits for the log.
+func appendTime(size int) time.Duration {
+	return appendWithin + time.Duration(size)*appendPerMiB/(1<<20)
+}
+
 // append puts the change at hand into the log. Where it is not known what became of it, the
 // same is tried again: what has its number then is the answer. errOvertaken;
 // fault.DatabaseAway.
@@ -130,7 +139,7 @@ func (r *replica) append(ctx context.Context) error {
 	if r.sealed == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, appendWithin)
+	ctx, cancel := context.WithTimeout(ctx, appendTime(len(r.sealed.body)))
 	defer cancel()
 	number := r.sealed.at.Number
 	for attempt := 0; ; attempt++ {
@@ -208,10 +217,24 @@ func (w *writer) catchUp(ctx context.Context, st *state) (*state, error) {
 	}
 }
 
+// changes gives the next changes of the log. If they do not come in time, and the log answers
+// all the same, they are large: the next one alone is waited for as long as its size may need.
 func (r *replica) changes(ctx context.Context) ([][]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, readWithin)
+	within := func(most int, wait time.Duration) ([][]byte, error) {
+		ctx, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		return r.log.Changes(ctx, r.at.Number+1, most)
+	}
+	bodies, err := within(takeAtOnce, readWithin)
+	if fault.CodeOf(err) != fault.DatabaseAway || ctx.Err() != nil {
+		return bodies, err
+	}
+	asking, cancel := context.WithTimeout(ctx, readWithin)
 	defer cancel()
-	return r.log.Changes(ctx, r.at.Number+1, takeAtOnce)
+	if newest, away := r.log.Newest(asking); away != nil || newest <= r.at.Number {
+		return nil, err
+	}
+	return within(1, appendTime(largestRead))
 }
 
 // giveBack gives the log what it has lost of what this node has taken over, as when a

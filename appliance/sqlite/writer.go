@@ -110,13 +110,31 @@ func (w *writer) do(ctx context.Context, apply func(*conn) error) error {
 
 // announced does that, and has the change announced before it counts as taken over.
 func (w *writer) announced(ctx context.Context, apply func(*conn) error, announce func()) error {
-	c := &change{apply: fenced(ctx, apply), done: make(chan error, 1)}
+	c := &change{apply: fenced(ctx, w.looked(ctx, apply)), done: make(chan error, 1)}
 	err := w.hand(ctx, c)
 	if err == nil {
 		announce()
 	}
+	if l := appliance.LookOf(ctx); l != nil && err == nil && c.open != nil {
+		l.Used()
+	}
 	w.progress.done(c.open)
 	return err
+}
+
+// looked refuses a change whose caller has decided by rows of before another change: in the
+// change's own transaction, and so in the order of the log.
+func (w *writer) looked(ctx context.Context, apply func(*conn) error) func(*conn) error {
+	l := appliance.LookOf(ctx)
+	if l == nil {
+		return apply
+	}
+	return func(c *conn) error {
+		if st := w.counting; st != nil && st.replica != nil && !l.Holds(st.replica.at.Number) {
+			return stale("the state of the fleet")
+		}
+		return apply(c)
+	}
 }
 
 // doFree has f done in the writer's goroutine, in no transaction.

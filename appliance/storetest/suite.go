@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
@@ -44,15 +45,18 @@ type Machine interface {
 func Run(t *testing.T, open func(t *testing.T) Engine) {
 	t.Run("methods", testMethods)
 	t.Run("changes", func(t *testing.T) { testChanges(t, open) })
-	runAll(t, open, open)
+	runAll(t, open, open, fault.StateUnsealed)
 }
 
 // RunOpen does that with an engine that changes something only while its state is open, as
 // one with a log of changes.
-func RunOpen(t *testing.T, open func(t *testing.T) Engine) { runAll(t, open, opened(open)) }
+func RunOpen(t *testing.T, open func(t *testing.T) Engine) {
+	runAll(t, open, opened(open), fault.FleetFounding)
+}
 
-// runAll takes what most tests begin with from start.
-func runAll(t *testing.T, open, start func(t *testing.T) Engine) {
+// runAll takes what most tests begin with from start. Unsealed is the code of an opening that
+// finds no manifest.
+func runAll(t *testing.T, open, start func(t *testing.T) Engine, unsealed fault.Code) {
 	t.Run("changes of an open state", func(t *testing.T) { testChangesOfState(t, opened(open)) })
 	opens := []string{"state", "anchoring"}
 	for name, test := range map[string]func(t *testing.T, s Engine){
@@ -86,7 +90,7 @@ func runAll(t *testing.T, open, start func(t *testing.T) Engine) {
 		"one refusal harms no other": testMixedConcurrent,
 		"a read is one snapshot":     testSnapshot,
 		"contexts":                   testContext,
-		"state":                      testState,
+		"state":                      func(t *testing.T, s Engine) { testState(t, s, unsealed) },
 		"anchoring":                  testAnchoring,
 		"close":                      testClose,
 		"close while in use":         testCloseInUse,

@@ -42,6 +42,10 @@ func (p *process) browser() *browsertest.Browser {
 			p.t.Fatal(err)
 		}
 		nodes := []string{net.JoinHostPort("127.0.0.1", port)}
+		if p.alone != "" {
+			p.console = consoletest.Alone(p.t, p.dev.ConsoleURL, nodes[0], p.alone)
+			return p.console.Browser()
+		}
 		if at := administrators.FindAllStringSubmatch(p.printed, -1); at != nil {
 			nodes = nil
 			for _, m := range at {
@@ -107,8 +111,7 @@ func startConsole(t *testing.T, dir string) *process {
 	if n == 1 {
 		return start(t, dir)
 	}
-	p := startIn(t, filepath.Join(dir, fleetFolder), dir, "--nodes", strconv.Itoa(n))
-	return p
+	return startIn(t, filepath.Join(dir, fleetFolder), dir, "--nodes", strconv.Itoa(n))
 }
 
 // shown is what follows a label on a page.

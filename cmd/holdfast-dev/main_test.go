@@ -61,6 +61,7 @@ type process struct {
 	printed string
 	dev     devFile
 	state   string               // the folder of its state, or of what nodes have in common
+	alone   string               // why its browser has one appliance also where others have fleets; empty if not
 	console *consoletest.Console // nil until a browser was opened
 }
 

@@ -242,8 +242,10 @@ func byKeyboard(t *testing.T, b *browsertest.Browser) {
 // same. It says why it is locked, and lets nobody in: its TPM does not give the key by
 // which users are known.
 func TestLockedConsole(t *testing.T) {
+	const why = "a locked machine is in no fleet"
 	dir := t.TempDir()
-	p := startConsole(t, dir)
+	p := start(t, dir)
+	p.alone = why
 	b := setUp(t, p)
 	b.Open("/account")
 	b.Fill("Set password and authenticator app")
@@ -253,6 +255,7 @@ func TestLockedConsole(t *testing.T) {
 	p.stop()
 
 	locked := startLocked(t, dir)
+	locked.alone = why
 	b = locked.browser()
 	b.Open("/")
 	b.Has("Sign in", "Locked", "E_TPM_REFERENCE")

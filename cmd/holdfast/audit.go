@@ -469,6 +469,12 @@ func auditVerificationCommand(a *admin) *cobra.Command {
 }
 
 func showVerification(w io.Writer, v operation.Verification) {
+	for _, one := range append([]operation.LogVerification{v.LogVerification}, v.Others...) {
+		showLogVerification(w, one)
+	}
+}
+
+func showLogVerification(w io.Writer, v operation.LogVerification) {
 	if v.Node != "" {
 		cli.Row(w, "node", v.Node)
 	}
@@ -490,8 +496,5 @@ func showVerification(w io.Writer, v operation.Verification) {
 		if v.Error == "" || v.Report.Broken != nil { // otherwise it could not be read
 			cli.Row(w, "verdict", string(v.Report.Verdict()))
 		}
-	}
-	for _, other := range v.Others {
-		showVerification(w, other)
 	}
 }

@@ -50,7 +50,7 @@ func auditPage(d *auditData) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		for _, c := range append([]operation.Verification{d.checks}, d.checks.Others...) {
+		for _, c := range append([]operation.LogVerification{d.checks.LogVerification}, d.checks.Others...) {
 			templ_7745c5c3_Err = verificationNote(c).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -222,7 +222,7 @@ func silentNodes(silent []operation.SilentNode) templ.Component {
 	})
 }
 
-func verificationNote(c operation.Verification) templ.Component {
+func verificationNote(c operation.LogVerification) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {

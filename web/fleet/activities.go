@@ -13,7 +13,7 @@ import (
 )
 
 // askActivity is the kind of questions for what a node has counted of KMS's requests.
-const askActivity = "activity"
+const askActivity = "requests counted"
 
 const (
 	// activityTime is how long a node is waited for: somebody looks at a page.

@@ -11,7 +11,7 @@ import (
 
 // The kinds of questions for evidence of what a node runs.
 const (
-	askEvidence = "evidence"
+	askEvidence = "attestation evidence"
 	askReport   = "attestation report"
 )
 

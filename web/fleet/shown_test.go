@@ -44,10 +44,10 @@ func TestActivitiesOfNodes(t *testing.T) {
 	if got := requests(0); got != 3 {
 		t.Errorf("without a node: %d requests, and there were 3", got)
 	}
-	if _, err := nodes[0].calls.Ask(t.Context(), "b", "activity", []byte("0")); fault.CodeOf(err) != fault.Invalid {
+	if _, err := nodes[0].calls.Ask(t.Context(), "b", "requests counted", []byte("0")); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("no minutes: %v", err)
 	}
-	if _, err := nodes[0].calls.Ask(t.Context(), "b", "activity", []byte("1441")); fault.CodeOf(err) != fault.Invalid {
+	if _, err := nodes[0].calls.Ask(t.Context(), "b", "requests counted", []byte("1441")); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("more minutes than there are: %v", err)
 	}
 }
@@ -55,13 +55,13 @@ func TestActivitiesOfNodes(t *testing.T) {
 // verifier is a log that is verified as it says.
 type verifier struct{ by string }
 
-func (v *verifier) Verify(by string) operation.Verification {
+func (v *verifier) Verify(by string) operation.LogVerification {
 	v.by = by
 	return v.Verification()
 }
 
-func (v *verifier) Verification() operation.Verification {
-	return operation.Verification{Running: v.by != "", By: v.by, Node: "what it calls itself"}
+func (v *verifier) Verification() operation.LogVerification {
+	return operation.LogVerification{Running: v.by != "", By: v.by, Node: "what it calls itself"}
 }
 
 // TestVerificationsOfNodes: each node verifies its log for whom one of them asks, and what it

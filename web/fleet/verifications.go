@@ -33,8 +33,8 @@ func NewVerifications(logs *Logs) *Verifications { return &Verifications{logs} }
 
 // Verifier verifies the log of this node; [*operation.Performer] does.
 type Verifier interface {
-	Verify(by string) operation.Verification
-	Verification() operation.Verification
+	Verify(by string) operation.LogVerification
+	Verification() operation.LogVerification
 }
 
 // Give has other nodes' questions answered by a verifier.
@@ -48,23 +48,23 @@ func (v *Verifications) Give(own Verifier) {
 }
 
 // Verify implements [operation.VerificationPeers].
-func (v *Verifications) Verify(ctx context.Context, by string) []operation.Verification {
+func (v *Verifications) Verify(ctx context.Context, by string) []operation.LogVerification {
 	return v.all(ctx, askVerify, by)
 }
 
 // Verifications implements [operation.VerificationPeers].
-func (v *Verifications) Verifications(ctx context.Context) []operation.Verification {
+func (v *Verifications) Verifications(ctx context.Context) []operation.LogVerification {
 	return v.all(ctx, askVerification, struct{}{})
 }
 
 // all asks each other node, and gives the answers in the order of the nodes' IDs.
-func (v *Verifications) all(ctx context.Context, kind string, in any) (all []operation.Verification) {
+func (v *Verifications) all(ctx context.Context, kind string, in any) (all []operation.LogVerification) {
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for _, p := range v.logs.Peers() {
 		id := p.Node()
 		asking.Go(func() {
-			said := operation.Verification{}
+			said := operation.LogVerification{}
 			text, err := ask(ctx, v.logs.calls, id, kind, in)
 			if err == nil {
 				if err = json.Unmarshal(text, &said); err != nil {
@@ -73,15 +73,15 @@ func (v *Verifications) all(ctx context.Context, kind string, in any) (all []ope
 			}
 			if err != nil {
 				told := fault.Answer(ctx, v.logs.log, "a node was asked about the verification of its audit log", err, "node", id)
-				said = operation.Verification{Unknown: told.Message}
+				said = operation.LogVerification{Unknown: told.Message}
 			}
-			said.Node, said.Others = id, nil
+			said.Node = id
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, said)
 		})
 	}
 	asking.Wait()
-	slices.SortFunc(all, func(a, b operation.Verification) int { return strings.Compare(a.Node, b.Node) })
+	slices.SortFunc(all, func(a, b operation.LogVerification) int { return strings.Compare(a.Node, b.Node) })
 	return all
 }

@@ -92,8 +92,8 @@ type Checkpoint struct {
 	Checkpoint string `json:"checkpoint"`
 }
 
-// Verification is the state of the verification of the whole log.
-type Verification struct {
+// LogVerification is the state of the verification of the whole log of one node.
+type LogVerification struct {
 	// Node is whose log it is: the ID of a node of a fleet; absent for an appliance on its own.
 	Node    string `json:"node,omitempty"`
 	Running bool   `json:"running"`
@@ -106,16 +106,20 @@ type Verification struct {
 	Error  string        `json:"error,omitempty"`
 	// Unknown is why nothing is known of it: the node does not answer.
 	Unknown string `json:"unknown,omitempty"`
-	// Others are the same of the logs of the fleet's other nodes.
-	Others []Verification `json:"others,omitempty"`
+}
+
+// Verification is that of the node that answers, with those of the fleet's other nodes.
+type Verification struct {
+	LogVerification
+	Others []LogVerification `json:"others,omitempty"`
 }
 
 // VerificationPeers have the fleet's other nodes verify their logs, each its own.
 type VerificationPeers interface {
 	// Verify has each begin, in the name of a user.
-	Verify(ctx context.Context, by string) []Verification
+	Verify(ctx context.Context, by string) []LogVerification
 	// Verifications gives the state of each.
-	Verifications(ctx context.Context) []Verification
+	Verifications(ctx context.Context) []LogVerification
 }
 
 // The operations on the audit log.
@@ -166,7 +170,7 @@ var (
 		Route: Route{ID: "auditVerification", Method: http.MethodGet, Path: "/audit/verification", Capability: identity.Audit,
 			Summary: "What the last verification of the whole log found, and of those of all nodes"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Verification, error) {
-			v := c.Verification()
+			v := Verification{LogVerification: c.Verification()}
 			if c.VerificationPeers != nil {
 				v.Others = c.VerificationPeers.Verifications(ctx)
 			}
@@ -178,7 +182,7 @@ var (
 			Summary: "Begin to verify the whole log, and those of all nodes; it goes on in the background"},
 		Subject: apart[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Verification, error) {
-			v := c.Verify(c.Who.Name)
+			v := Verification{LogVerification: c.Verify(c.Who.Name)}
 			if c.VerificationPeers != nil {
 				v.Others = c.VerificationPeers.Verify(ctx, c.Who.Name)
 			}
@@ -210,11 +214,11 @@ func auditRecord(ctx context.Context, c *Caller, in RecordNumber) (*audit.NodeRe
 // verification lets one run at a time.
 type verification struct {
 	mu   sync.Mutex
-	last Verification
+	last LogVerification
 }
 
 // Verification gives the state of the verification of this node's log.
-func (p *Performer) Verification() Verification {
+func (p *Performer) Verification() LogVerification {
 	v := &p.checks
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -224,7 +228,7 @@ func (p *Performer) Verification() Verification {
 }
 
 // Verify begins to verify this node's log, in the name of a user; what runs goes on.
-func (p *Performer) Verify(by string) Verification {
+func (p *Performer) Verify(by string) LogVerification {
 	p.beginVerification(by)
 	return p.Verification()
 }
@@ -236,7 +240,7 @@ func (p *Performer) beginVerification(by string) {
 	if v.last.Running {
 		return
 	}
-	v.last = Verification{Running: true, Started: p.Now().UTC(), By: by}
+	v.last = LogVerification{Running: true, Started: p.Now().UTC(), By: by}
 	go func() {
 		report, err := p.Audit.Verify(context.Background())
 		v.mu.Lock()

@@ -216,8 +216,7 @@ func (p *performance) change(ctx context.Context) (any, error) {
 			return nil, err
 		}
 	}
-	before := p.subject(ctx)
-	out, err := p.unlessStale(ctx, before)
+	before, out, err := p.unlessStale(ctx)
 	after := p.subject(ctx)
 	if after == nil && before == nil && err == nil {
 		after = shown(out) // it is new
@@ -229,13 +228,33 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	return out, err
 }
 
+// looks is how often what an operation is about is looked at again because another node of the
+// fleet has made a change.
+const looks = 20
+
 // unlessStale performs the operation unless its caller has seen another state than
-// the present one (RFC 9110 section 13.1.1, If-Match).
-func (p *performance) unlessStale(ctx context.Context, before any) (any, error) {
-	if err := p.stale(before); err != nil {
-		return nil, err
+// the present one (RFC 9110 section 13.1.1, If-Match). The state is that of the moment at which
+// the fleet's log takes the change: if another node's comes first, it is looked at again.
+func (p *performance) unlessStale(ctx context.Context) (before, out any, err error) {
+	for range looks {
+		look := p.Domain.Look()
+		before = p.subject(ctx)
+		if err := p.stale(before); err != nil {
+			return before, nil, err
+		}
+		if look == nil || p.Revision == "" {
+			out, err = p.route.run(ctx, p.Caller, p.in)
+			return before, out, err
+		}
+		out, err = p.route.run(appliance.Looked(ctx, look), p.Caller, p.in)
+		if err == nil || !look.Refused() {
+			return before, out, err
+		}
+		if usedUp(reflect.ValueOf(p.in)) {
+			return before, nil, fault.Errorf(fault.Changed, "another node of the fleet has made a change at the same time, and nothing was done; send it again")
+		}
 	}
-	return p.route.run(ctx, p.Caller, p.in)
+	return before, nil, fault.Errorf(fault.Changed, "other nodes of the fleet change something all the time, and whether this has changed since you looked at it cannot be told; try again")
 }
 
 func (p *performance) stale(now any) error {

@@ -50,6 +50,26 @@ func wipe(v reflect.Value) {
 	}
 }
 
+// usedUp says whether an input that an operation was given cannot be given to it once more: it has
+// a secret, which the domain zeroizes, or something that is read once.
+func usedUp(v reflect.Value) bool {
+	switch {
+	case !v.IsValid():
+		return false
+	case v.Type() == reflect.TypeFor[Secret]():
+		return v.Len() > 0
+	case v.Type() == reflect.TypeFor[io.Reader]():
+		return !v.IsNil()
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			if usedUp(v.Field(i)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // secret is an answer that shows something once.
 type secret interface {
 	// withoutSecret is what may be recorded of it.
