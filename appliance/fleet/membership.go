@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -24,9 +25,10 @@ type Register interface {
 	TakeLead(ctx context.Context, node string, was appliance.LeaderRow) (appliance.LeaderRow, error)
 }
 
-// Enter makes this node a member that serves, and returns when it is one. Call it when the
-// rows are open and [Node.Run] runs. It may wait for long: a node joins only when another
-// member has acknowledged it. fault.FleetRemoved if this node was removed, also long ago.
+// Enter makes this node a member that serves, and returns when it is one and fresh. Call it
+// when the rows are open and [Node.Run] runs. It may wait for long: a node joins only when
+// another member has acknowledged it, and is fresh only when all have answered it, or the
+// ground has. fault.FleetRemoved if this node was removed, also long ago; fault.FleetBranch.
 func (n *Node) Enter(ctx context.Context, r Register) error {
 	for {
 		if n.isRemoved(n.o.ID) {
@@ -35,7 +37,7 @@ func (n *Node) Enter(ctx context.Context, r Register) error {
 		self, there := n.row(n.o.ID)
 		switch {
 		case there && self.State.Serves() && self.Address == n.o.Address:
-			return nil
+			return n.awaitFresh(ctx)
 		case there && self.State.Serves():
 			moved := self
 			moved.Address = n.o.Address
@@ -51,6 +53,27 @@ func (n *Node) Enter(ctx context.Context, r Register) error {
 			if err := n.join(ctx, r, self); again(ctx, err) != nil {
 				return err
 			}
+		}
+	}
+}
+
+// awaitFresh waits until this node is fresh. That another member has acknowledged its row is
+// no proof of that: this node must have heard from each member what that one has.
+func (n *Node) awaitFresh(ctx context.Context) error {
+	tick := time.NewTicker(n.o.Beat)
+	defer tick.Stop()
+	for {
+		n.mu.Lock()
+		moved := n.moved
+		n.mu.Unlock()
+		err := n.Fresh()
+		if fault.CodeOf(err) != fault.FleetStale || ctx.Err() != nil || n.isClosed() {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-moved:
+		case <-tick.C:
 		}
 	}
 }

@@ -81,8 +81,14 @@ func (s *site) found(t *testing.T, ids ...string) {
 // start starts a node with all that is in the log.
 func (s *site) start(t *testing.T, id string) *at {
 	s.mu.Lock()
-	a := &at{site: s, id: id, log: slices.Clone(s.log)}
+	log := s.log
 	s.mu.Unlock()
+	return s.startAt(t, id, log)
+}
+
+// startAt starts a node with the beginning of the log that it has.
+func (s *site) startAt(t *testing.T, id string, log []line) *at {
+	a := &at{site: s, id: id, log: slices.Clone(log)}
 	key := testKey("installation")
 	if s.ground == nil {
 		s.ground = func(a *at) Ground { return token{s, a.id} }
