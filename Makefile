@@ -143,7 +143,7 @@ staticcheck:
 # matrices the race detector sees a tenth; they are tried whole without it.
 unit:
 	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 20m ./...
-	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment)' ./appliance
+	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment|TestMoveKilled)' ./appliance ./cmd/internal/holdfastd
 
 # The model of a fleet, in as many schedules as it is to stand. Then a fleet of real processes,
 # which are killed, paused and cut off, and whose database is tampered with. Then every test of

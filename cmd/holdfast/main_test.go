@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +57,8 @@ func TestMain(m *testing.M) {
 //	database STATEMENT     change the database by hand, behind the server's back
 //	postgres               start a PostgreSQL server, with an empty database $DATABASE
 //	power on|off           boot the machine alone, without a server
-//	of-state LINE          put a line into the section [state]; negated, take it out
+//	of-fleet URL           have the configuration name a fleet's database, and the shortest
+//	                       grace; negated, take both out
 //	append FILE TEXT       append a line to a file
 //	kms OPERATION [KEY] STATUS [ERROR]
 //	                       call as AWS KMS, with $ACCESS_KEY_ID, $SECRET_ACCESS_KEY
@@ -93,7 +95,7 @@ func TestScripts(t *testing.T) {
 			"database": cmdDatabase,
 			"serve":    cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
 			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence, "unmapped": cmdUnmapped, "broker-serve": cmdBrokerServe,
-			"image": cmdImage, "postgres": cmdPostgres, "of-state": cmdOfState, "power": cmdPower,
+			"image": cmdImage, "postgres": cmdPostgres, "of-fleet": cmdOfFleet, "power": cmdPower,
 		},
 	})
 }
@@ -195,13 +197,13 @@ func cmdPostgres(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("DATABASE", postgrestest.Start(t).Database(t))
 }
 
-func cmdOfState(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, len(args) == 1, "[!] of-state LINE")
+func cmdOfFleet(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, len(args) == 1, "[!] of-fleet URL")
 	const section = "[state]\n"
 	path := of(ts).site.Config
 	text, err := os.ReadFile(path)
 	ts.Check(err)
-	before, after := section, section+args[0]+"\n"
+	before, after := section, fmt.Sprintf("[fleet]\ngrace = \"10s\"\n%sdatabase = %q\n", section, args[0])
 	if neg {
 		before, after = after, before
 	}
