@@ -35,6 +35,12 @@ func (l *Look) Used() { l.state.Store(lookUsed) }
 // Refused says that another change came first, and nothing was made by it.
 func (l *Look) Refused() bool { return l.state.Load() == lookRefused }
 
+// Unused says that nothing was made by it, and nothing was refused.
+func (l *Look) Unused() bool { return l.state.Load() == lookStands }
+
+// Since says whether the log has had a change between the two.
+func (l *Look) Since(earlier *Look) bool { return l.number != earlier.number }
+
 type lookKey struct{}
 
 // Looked gives a context in which the store makes the first change only if the look holds.
@@ -46,6 +52,13 @@ func Looked(ctx context.Context, l *Look) context.Context {
 func LookOf(ctx context.Context) *Look {
 	l, _ := ctx.Value(lookKey{}).(*Look)
 	return l
+}
+
+// MadeHere says that something was changed which is in no log: it is this node's own.
+func MadeHere(ctx context.Context) {
+	if l := LookOf(ctx); l != nil {
+		l.Used()
+	}
 }
 
 // Look begins one: what is read afterwards is at least as new. It is nil for a single appliance,

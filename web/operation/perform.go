@@ -247,7 +247,10 @@ func (p *performance) unlessStale(ctx context.Context) (before, out any, err err
 			return before, out, err
 		}
 		out, err = p.route.run(appliance.Looked(ctx, look), p.Caller, p.in)
-		if err == nil || !look.Refused() {
+		if !look.Refused() { // an operation that was refused may find done what another node did, and end well
+			if stale := p.overtaken(ctx, look); stale != nil {
+				return before, nil, stale
+			}
 			return before, out, err
 		}
 		if usedUp(reflect.ValueOf(p.in)) {
@@ -255,6 +258,15 @@ func (p *performance) unlessStale(ctx context.Context) (before, out any, err err
 		}
 	}
 	return before, nil, fault.Errorf(fault.Changed, "other nodes of the fleet change something all the time, and whether this has changed since you looked at it cannot be told; try again")
+}
+
+// overtaken says that another node has changed what the operation is about after the look, so that
+// the operation had nothing to do, or could not do it.
+func (p *performance) overtaken(ctx context.Context, look *appliance.Look) error {
+	if !look.Unused() || !p.Domain.Look().Since(look) {
+		return nil
+	}
+	return p.stale(p.subject(ctx))
 }
 
 func (p *performance) stale(now any) error {
