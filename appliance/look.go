@@ -61,11 +61,16 @@ func MadeHere(ctx context.Context) {
 	}
 }
 
-// Look begins one: what is read afterwards is at least as new. It is nil for a single appliance,
-// whose changes come one after the other.
-func (l *Lifecycle) Look() *Look {
+// Look begins one: what is read afterwards, from rows or from memory, is at least as new. It waits
+// until memory has what the rows have. It is nil for a single appliance, whose changes come one
+// after the other.
+func (l *Lifecycle) Look(ctx context.Context) *Look {
 	if l.replication == nil {
 		return nil
 	}
-	return &Look{number: l.store.Written()}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	written := l.store.Written()
+	await(ctx, func() bool { return l.store.Position().Number >= written })
+	return &Look{number: l.store.Position().Number} // if memory lags still, the change is refused
 }

@@ -237,12 +237,15 @@ const looks = 20
 // the fleet's log takes the change: if another node's comes first, it is looked at again.
 func (p *performance) unlessStale(ctx context.Context) (before, out any, err error) {
 	for range looks {
-		look := p.Domain.Look()
+		var look *appliance.Look
+		if p.Revision != "" {
+			look = p.Domain.Look(ctx)
+		}
 		before = p.subject(ctx)
 		if err := p.stale(before); err != nil {
 			return before, nil, err
 		}
-		if look == nil || p.Revision == "" {
+		if look == nil {
 			out, err = p.route.run(ctx, p.Caller, p.in)
 			return before, out, err
 		}
@@ -263,7 +266,7 @@ func (p *performance) unlessStale(ctx context.Context) (before, out any, err err
 // overtaken says that another node has changed what the operation is about after the look, so that
 // the operation had nothing to do, or could not do it.
 func (p *performance) overtaken(ctx context.Context, look *appliance.Look) error {
-	if !look.Unused() || !p.Domain.Look().Since(look) {
+	if !look.Unused() || !p.Domain.Look(ctx).Since(look) {
 		return nil
 	}
 	return p.stale(p.subject(ctx))
