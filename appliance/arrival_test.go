@@ -2,6 +2,7 @@ package appliance_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,20 +74,99 @@ func TestKeyStoreOfAnotherNode(t *testing.T) {
 	}
 }
 
-// TestFirstUseIsStoredAtOnce: the first use of a credential is known to other nodes at once,
-// and further ones within a minute.
-func TestFirstUseIsStoredAtOnce(t *testing.T) {
+// TestFirstUsesAreStoredTogether: the first use of a credential is known to other nodes within
+// seconds, and the uses of many are one change of the log.
+func TestFirstUsesAreStoredTogether(t *testing.T) {
 	f := newFleetBed()
 	a, client := f.served(t)
+	clients := []*appliancetest.Client{client}
+	for _, name := range []string{"two", "three"} {
+		clients = append(clients, a.NewKeyStore(t, name, "/"+name, appliancetest.Principal))
+		a.NewKey(t, name, "k", "encrypt,decrypt", appliance.CustodyCached)
+	}
 	b := f.start(t, appliancetest.Options{})
 	running(t, a)
-	at(client, a).OK(appliancetest.Encrypt("k", "plain"))
-	appliancetest.Eventually(t, "the first use is stored", func() bool {
-		caughtUp(t, b)
-		all, err := b.Appliance.Credentials(t.Context(), "prod")
+	newest := func() uint64 {
+		n, err := f.log.Newest(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(all) == 1 && !all[0].LastUsedAt.IsZero()
+		return n
+	}
+	used := func() (n int) {
+		caughtUp(t, b)
+		for _, name := range []string{"prod", "two", "three"} {
+			all, err := b.Appliance.Credentials(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(all) == 1 && !all[0].LastUsedAt.IsZero() {
+				n++
+			}
+		}
+		return n
+	}
+	for i, c := range clients {
+		at(c, a).OK(appliancetest.Encrypt("k", "plain"))
+		for began := time.Now(); i == 0 && time.Since(began) < time.Second; {
+			if used() > 0 {
+				t.Fatal("the first use is written alone")
+			}
+		}
+	}
+	before, n := uint64(0), 0
+	appliancetest.Eventually(t, "the first uses are stored", func() bool {
+		if n == 0 {
+			before = newest()
+		}
+		n = used()
+		return n > 0
 	})
+	if changes := newest() - before; n != len(clients) || changes > 1 {
+		t.Errorf("%d of %d uses are stored, by %d changes", n, len(clients), changes)
+	}
+}
+
+// hangingLog is a log that does not answer an append until it is let go.
+type hangingLog struct {
+	appliance.ChangeLog
+	hang  atomic.Bool
+	began chan struct{}
+	letGo chan struct{}
+}
+
+func (l *hangingLog) Append(ctx context.Context, number uint64, body []byte) error {
+	if l.hang.CompareAndSwap(true, false) {
+		close(l.began)
+		<-l.letGo
+	}
+	return l.ChangeLog.Append(ctx, number, body)
+}
+
+// TestUsesAreStoredBesideViews: while the database does not answer the write of uses, what
+// needs them, as a list of credentials, does not wait.
+func TestUsesAreStoredBesideViews(t *testing.T) {
+	f := newFleetBed()
+	l := &hangingLog{ChangeLog: f.log.Peer(), began: make(chan struct{}), letGo: make(chan struct{})}
+	a := appliancetest.Start(t, appliancetest.Options{Token: f.token, Appliance: appliance.Options{ChangeLog: l}})
+	client := a.NewKeyStore(t, "prod", "/prod", appliancetest.Principal)
+	a.NewKey(t, "prod", "k", "encrypt,decrypt", appliance.CustodyCached)
+	running(t, a)
+	at(client, a).OK(appliancetest.Encrypt("k", "plain"))
+	l.hang.Store(true)
+	<-l.began
+	listed := make(chan error, 1)
+	go func() {
+		_, err := a.Appliance.Credentials(context.Background(), "prod")
+		listed <- err
+	}()
+	select {
+	case err := <-listed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("a list of credentials waits for the database")
+	}
+	close(l.letGo)
 }

@@ -218,9 +218,11 @@ func (e *Endpoint) keysInToken(ctx context.Context) bool {
 	return has || err != nil
 }
 
-// TakesNew says whether this node of a fleet is to get new requests: it is not drained, and
-// does not stop soon.
-func (s *Service) TakesNew() bool { return !s.fleet.Drained() && !s.fleet.Fading() }
+// TakesNew says whether this node of a fleet is to get new requests: it serves, is not drained,
+// and does not stop soon. A node that is locked has left its fleet, and does not serve.
+func (s *Service) TakesNew() bool {
+	return s.fleet.Fresh() == nil && !s.fleet.Drained() && !s.fleet.Fading()
+}
 
 // Ready says whether requests would be answered: keys can be used, an HSM is there,
 // requests can be recorded, and not every key store is blocked or out of service. Note

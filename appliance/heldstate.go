@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 
 	"holdfast/appliance/fault"
 )
@@ -14,12 +15,43 @@ type heldState struct {
 	why  error
 }
 
+// sharedRows is an error of the rows that the nodes of a fleet share. What one node has of them
+// is not accepted.
+type sharedRows struct{ error }
+
+// Unwrap gives the error itself.
+func (e sharedRows) Unwrap() error { return e.error }
+
 // hold stops to serve: the state is not what its manifest or anchor says. Keys that
 // serve are wiped; those of the keyring that open the rows stay, so that people can sign
 // in and accept.
 func (l *Lifecycle) hold(ring Keyring, hsms []HSM, why error) {
 	l.service.reload.Lock()
 	defer l.service.reload.Unlock()
+	l.holdNow(ring, hsms, why)
+}
+
+// holdServing holds what serves now, for good if this process cannot serve again: then the keys
+// of key stores are wiped as well. It does nothing where nothing serves: somebody has locked it
+// meanwhile, or it is held for another reason.
+func (l *Lifecycle) holdServing(why error, forGood bool) {
+	l.service.reload.Lock()
+	defer l.service.reload.Unlock()
+	v := l.service.live.Load()
+	if v == nil {
+		return
+	}
+	l.holdNow(v.ring, l.service.health.watched(), why)
+	if forGood {
+		v.retire(newView(v.ring))
+		for id := range v.byID {
+			v.ring.DropKeyringKey(id)
+		}
+	}
+}
+
+// holdNow does what hold says. The caller holds reload.
+func (l *Lifecycle) holdNow(ring Keyring, hsms []HSM, why error) {
 	l.service.fleet.Leave()
 	l.service.live.Store(nil)
 	l.service.suspended.Store(nil)
@@ -43,7 +75,7 @@ func (l *Lifecycle) lost(ring Keyring, opened *openedState, why error) {
 	case l.replication != nil:
 		l.reopen(why)
 	default:
-		l.hold(ring, l.service.health.watched(), why)
+		l.holdServing(why, false)
 	}
 }
 
@@ -97,14 +129,17 @@ func (l *Lifecycle) unaccepted(ctx context.Context) (h *heldState, serving bool,
 		if awaitsDecision(h.why) || fault.CodeOf(h.why) == fault.FleetNewer || fault.CodeOf(h.why) == fault.FleetRemoved {
 			return nil, false, fault.Errorf(fault.Conflict, "there is no state to accept: %s", h.why)
 		}
+		if _, shared := errors.AsType[sharedRows](h.why); shared {
+			return nil, false, fault.Errorf(fault.Conflict, "there is nothing of this node to accept: what does not match are rows that the fleet shares, and those come from its database (%s). Put the database back to its newest state, then start this node again", h.why)
+		}
 		return h, false, nil
-	}
-	if l.replication != nil {
-		return nil, false, fault.Errorf(fault.Conflict, "there is nothing of this node to accept: its own rows, in machine.db, are as they should be, and those that the fleet shares are not accepted as one node has them")
 	}
 	v, err := l.service.view()
 	if err != nil {
 		return nil, false, err
+	}
+	if l.replication != nil {
+		return nil, false, fault.Errorf(fault.Conflict, "there is nothing of this node to accept: its own rows, in machine.db, are as they should be, and those that the fleet shares are not accepted as one node has them")
 	}
 	report, err := l.store.CheckState(ctx)
 	if IsHeld(err) {

@@ -32,8 +32,8 @@ func (l *lastUsed) of(accessKeyID string) *atomic.Int64 {
 	return &l.times[accessKeyID].used
 }
 
-// wake has the uses stored at once, so that other nodes and a person who waits for the first
-// use of a credential see it.
+// wake has the uses stored soon, so that other nodes and a person who waits for the first use
+// of a credential see it.
 func (l *lastUsed) wake() {
 	select {
 	case l.news <- struct{}{}:
@@ -51,8 +51,14 @@ func (l *lastUsed) at(accessKeyID string) time.Time {
 	return time.Time{}
 }
 
-// keepLastUsed writes the uses each minute, and when there is one of a credential that was
-// not used for a minute.
+// collectUses is for how long uses are collected after the first one before they are written
+// together. A person looks at them before another credential is deactivated, and can wait that
+// long; each write is a change of the log, of which the fleet has at most six a minute and node
+// by this.
+const collectUses = 10 * time.Second
+
+// keepLastUsed writes the uses each minute, and some seconds after one of a credential that
+// was not used for a minute.
 func (s *Service) keepLastUsed(ctx context.Context) {
 	tick := time.NewTicker(lastUsedEvery)
 	defer tick.Stop()
@@ -62,6 +68,17 @@ func (s *Service) keepLastUsed(ctx context.Context) {
 			return
 		case <-tick.C:
 		case <-s.used.news:
+			collected := time.NewTimer(collectUses)
+			select {
+			case <-ctx.Done():
+				collected.Stop()
+				return
+			case <-collected.C:
+			}
+			select { // those that came meanwhile are written now
+			case <-s.used.news:
+			default:
+			}
 		}
 		s.storeLastUsed(ctx)
 	}
@@ -69,7 +86,19 @@ func (s *Service) keepLastUsed(ctx context.Context) {
 
 // storeLastUsed writes the uses that are not stored yet.
 func (s *Service) storeLastUsed(ctx context.Context) {
-	l := &s.used
+	news := s.used.unstored()
+	if len(news) == 0 {
+		return
+	}
+	if err := s.store.RecordCredentialUse(ctx, news); err != nil { // the log may take seconds; views are built meanwhile
+		s.log.Warn("the last use of credentials could not be stored", "error", err)
+		return
+	}
+	s.used.wereStored(news)
+}
+
+// unstored gives the uses that are not stored yet.
+func (l *lastUsed) unstored() map[string]time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	news := map[string]time.Time{}
@@ -78,14 +107,15 @@ func (s *Service) storeLastUsed(ctx context.Context) {
 			news[id] = time.UnixMilli(ms).UTC()
 		}
 	}
-	if len(news) == 0 {
-		return
-	}
-	if err := s.store.RecordCredentialUse(ctx, news); err != nil {
-		s.log.Warn("the last use of credentials could not be stored", "error", err)
-		return
-	}
+	return news
+}
+
+// wereStored notes what was written.
+func (l *lastUsed) wereStored(news map[string]time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for id, t := range news {
-		l.times[id].stored = t.UnixMilli()
+		u := l.times[id]
+		u.stored = max(u.stored, t.UnixMilli())
 	}
 }

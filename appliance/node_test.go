@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -187,6 +188,9 @@ func TestNodePutBack(t *testing.T) {
 				})
 			}
 			b = f.start(t, appliancetest.Options{Dir: dir, Locked: c.want})
+			if err := b.Appliance.CheckAcceptState(t.Context()); fault.CodeOf(err) != fault.Conflict {
+				t.Errorf("rows that the fleet shares can be accepted: %v", err)
+			}
 			if c.want == "" {
 				at(client, b).Fails(appliancetest.Encrypt("k", "plain"), fault.Conflict)
 			}
@@ -308,4 +312,76 @@ func TestInstallationRowEdited(t *testing.T) {
 		other.start(t, appliancetest.Options{Beside: true})
 		other.start(t, appliancetest.Options{Dir: dir, Locked: fault.FleetLog})
 	})
+}
+
+// TestNothingToAcceptWhileLocked: a node that is locked says so, and not that its rows are as
+// they should be.
+func TestNothingToAcceptWhileLocked(t *testing.T) {
+	a, _ := newFleetBed().served(t)
+	a.Appliance.Lock()
+	_, err := a.Appliance.AcceptState(t.Context(), "a test", "a test")
+	for what, err := range map[string]error{"asked": a.Appliance.CheckAcceptState(t.Context()), "done": err} {
+		if fault.CodeOf(err) != fault.Locked {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestRemovedNodeHasNoKeys: a node that was removed has the keys of no key store any more. The
+// state key stays, for people who sign in.
+func TestRemovedNodeHasNoKeys(t *testing.T) {
+	f := newFleetBed()
+	var ring appliance.Keyring
+	a := f.start(t, appliancetest.Options{Keyring: func(k appliance.Keyring) appliance.Keyring { ring = k; return k }})
+	for _, name := range []string{"one", "two"} {
+		a.NewKeyStore(t, name, "/"+name, appliancetest.Principal)
+	}
+	stores, err := a.Store.KeyStores(t.Context())
+	if err != nil || len(stores) != 2 {
+		t.Fatalf("%d key stores: %v", len(stores), err)
+	}
+	in, err := a.Store.Installation(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Appliance.Unfit(fault.Errorf(fault.FleetRemoved, "this node was removed"))
+	if fault.CodeOf(a.Appliance.Held()) != fault.FleetRemoved {
+		t.Errorf("held: %v", a.Appliance.Held())
+	}
+	for _, ks := range stores {
+		if ring.HasKeyringKey(ks.ID) {
+			t.Errorf("it has the key of key store %s", ks.Name)
+		}
+	}
+	if _, err := ring.ManifestKey(in.ID); err != nil {
+		t.Errorf("the state key: %v", err)
+	}
+}
+
+// leavingFleet calls a function when a node leaves.
+type leavingFleet struct {
+	staleFleet
+	leave func()
+}
+
+func (f *leavingFleet) Leave() { f.leave() }
+
+// TestLockedNodeIsNotHeld: a node that is being locked when it hears that it was removed is
+// locked, and no state of it is held with a keyring that was wiped.
+func TestLockedNodeIsNotHeld(t *testing.T) {
+	leaves, goOn := make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() { close(leaves) })
+	a := newFleetBed().start(t, appliancetest.Options{Appliance: appliance.Options{Fleet: &leavingFleet{leave: func() { once(); <-goOn }}}})
+	var work sync.WaitGroup
+	work.Go(a.Appliance.Lock)
+	<-leaves
+	work.Go(func() { a.Appliance.Unfit(fault.Errorf(fault.FleetRemoved, "this node was removed")) })
+	for range 10000 { // it comes as far as it can
+		runtime.Gosched()
+	}
+	close(goOn)
+	work.Wait()
+	if err := a.Appliance.Held(); err != nil {
+		t.Errorf("held: %v", err)
+	}
 }

@@ -154,7 +154,8 @@ func (l *Lifecycle) follow(ctx context.Context) {
 
 // Unfit is told that this node must not serve with what it has. If another node has another
 // log, it opens its rows again, by what the fleet's database has now. If it was removed from
-// the fleet, it wipes its keys, and waits to be switched off.
+// the fleet, it wipes the keys of all key stores, and waits to be switched off: people can
+// sign in, and nothing is encrypted or decrypted any more.
 func (l *Lifecycle) Unfit(why error) {
 	if fault.CodeOf(why) == fault.FleetRemoved {
 		l.outdated(why)
@@ -183,12 +184,10 @@ func (l *Lifecycle) raiseSchema(ctx context.Context) {
 }
 
 // outdated stops to serve: the fleet uses a schema that this version does not know, or goes on
-// without this node. It is tried again when the appliance is started, as after an update.
-func (l *Lifecycle) outdated(why error) {
-	if v := l.service.live.Load(); v != nil {
-		l.hold(v.ring, l.service.health.watched(), why)
-	}
-}
+// without this node. This process serves no more, so the keys of key stores are wiped; the
+// state key stays, for people who sign in. It is tried again when the appliance is started, as
+// after an update.
+func (l *Lifecycle) outdated(why error) { l.holdServing(why, true) }
 
 // reopen has the rows of a node opened once more, which loads what does not match from the
 // fleet's database. It does not serve meanwhile.
@@ -416,7 +415,10 @@ func (l *Lifecycle) openFleetState(ctx context.Context, ring Keyring, installati
 			return err
 		}
 	}
-	return l.openShared(ctx, ring, installation, o, opened, accepted)
+	if err = l.openShared(ctx, ring, installation, o, opened, accepted); IsHeld(err) {
+		err = sharedRows{err}
+	}
+	return err
 }
 
 // newAnchoring gives the use of this machine's anchor; nil if it has none.

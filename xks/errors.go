@@ -166,10 +166,6 @@ const maxErrorMessage = 511
 
 // write answers with the error.
 func (e *apiError) write(w http.ResponseWriter) {
-	switch fault.CodeOf(e.cause) {
-	case fault.FleetStale, fault.FleetJoining, fault.FleetRemoved, fault.FleetBranch:
-		w.Header().Set("Connection", "close") // another node may answer; this one cannot for some time
-	}
 	body, _ := json.Marshal(errorBody{e.name, printable(e.message)}) // two strings always encode
 	writeJSON(w, e.statusCode(), body)
 }

@@ -1,5 +1,7 @@
 package fault
 
+import "slices"
+
 // The codes of a fleet and its database.
 const (
 	DatabaseAway  Code = "E_DATABASE_AWAY"
@@ -19,6 +21,12 @@ const (
 	FleetMessage  Code = "E_FLEET_MESSAGE"
 	FleetFenced   Code = "E_FLEET_FENCED"
 )
+
+// OfFleet says whether a code is of a fleet and its database. Such an error is about this node
+// and the log, and says nothing of what was asked for, nor of who asked.
+func (c Code) OfFleet() bool {
+	return slices.ContainsFunc(fleetCodes, func(e Entry) bool { return e.Code == c })
+}
 
 var fleetCodes = []Entry{
 	{Code: DatabaseAway, Class: TryAgain,

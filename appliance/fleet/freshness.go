@@ -16,7 +16,8 @@ func (n *Node) Fresh() error {
 }
 
 // Fading implements [appliance.Fleet]. It is so for the last third of the grace: a balancer
-// needs some checks until it knows, and the ground is read at half of it.
+// needs some checks until it knows. The ground is read first after a third of it, and a reading
+// takes a quarter at most: a node that the ground proves fresh never fades.
 func (n *Node) Fading() bool {
 	return int64(n.o.BootTime()) >= n.until.Load()-int64(n.o.Grace/3)
 }
@@ -53,8 +54,8 @@ func (n *Node) silent() (id string) {
 	return id
 }
 
-// judge calculates how long this node serves (the package's second invariant). The caller
-// holds n.mu.
+// judge calculates how long this node serves (the package's second invariant), and whether it
+// is drained. The caller holds n.mu.
 func (n *Node) judge() {
 	n.from = n.proven(n.ground.at)
 	until := n.from + n.o.Grace
@@ -62,6 +63,7 @@ func (n *Node) judge() {
 		until = 0
 	}
 	n.until.Store(int64(max(until, 0)))
+	n.drained.Store(n.self.State == appliance.NodeDrained)
 }
 
 // proven gives the moment that freshness counts from, with the ground as of a moment. The
@@ -98,7 +100,5 @@ func (n *Node) Live() int {
 
 // Drained implements [appliance.Fleet].
 func (n *Node) Drained() bool {
-	n.lock()
-	defer n.unlock()
-	return n.self.State == appliance.NodeDrained
+	return n.drained.Load()
 }

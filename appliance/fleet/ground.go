@@ -30,8 +30,8 @@ type Ground interface {
 	// there, and gives the other positions and the IDs of the nodes that rely. Then it
 	// removes those positions of which covered says that the new one is after them.
 	Post(ctx context.Context, at appliance.Position, covered func(appliance.Position) bool) (others []appliance.Position, relying []string, err error)
-	// Forget removes the reliance of a node that was removed.
-	Forget(ctx context.Context, id string) error
+	// Forget removes the reliances of nodes that were removed.
+	Forget(ctx context.Context, ids ...string) error
 }
 
 // ground is what this node has from the ground.
@@ -82,7 +82,7 @@ func (n *Node) groundWork() groundWork {
 	}
 	switch {
 	case n.o.Ground == nil || n.closed:
-	case words <= now-n.o.Grace/2 && g.asked <= now-again:
+	case words <= now-n.o.Grace/3 && g.asked <= now-again:
 		g.asked, g.released = now, false
 		return groundRead
 	case words > now-n.o.Grace/4 && !g.released:

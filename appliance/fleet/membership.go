@@ -3,8 +3,10 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -24,9 +26,10 @@ type Register interface {
 	TakeLead(ctx context.Context, node string, was appliance.LeaderRow) (appliance.LeaderRow, error)
 }
 
-// Enter makes this node a member that serves, and returns when it is one. Call it when the
-// rows are open and [Node.Run] runs. It may wait for long: a node joins only when another
-// member has acknowledged it. fault.FleetRemoved if this node was removed, also long ago.
+// Enter makes this node a member that serves, and returns when it is one and fresh. Call it
+// when the rows are open and [Node.Run] runs. It may wait for long: a node joins only when
+// another member has acknowledged it, and is fresh only when all have answered it, or the
+// ground has. fault.FleetRemoved if this node was removed, also long ago; fault.FleetBranch.
 func (n *Node) Enter(ctx context.Context, r Register) error {
 	for {
 		if n.isRemoved(n.o.ID) {
@@ -35,7 +38,7 @@ func (n *Node) Enter(ctx context.Context, r Register) error {
 		self, there := n.row(n.o.ID)
 		switch {
 		case there && self.State.Serves() && self.Address == n.o.Address:
-			return nil
+			return n.awaitFresh(ctx)
 		case there && self.State.Serves():
 			moved := self
 			moved.Address = n.o.Address
@@ -51,6 +54,27 @@ func (n *Node) Enter(ctx context.Context, r Register) error {
 			if err := n.join(ctx, r, self); again(ctx, err) != nil {
 				return err
 			}
+		}
+	}
+}
+
+// awaitFresh waits until this node is fresh. That another member has acknowledged its row is
+// no proof of that: this node must have heard from each member what that one has.
+func (n *Node) awaitFresh(ctx context.Context) error {
+	tick := time.NewTicker(n.o.Beat)
+	defer tick.Stop()
+	for {
+		n.mu.Lock()
+		moved := n.moved
+		n.mu.Unlock()
+		err := n.Fresh()
+		if fault.CodeOf(err) != fault.FleetStale || ctx.Err() != nil || n.isClosed() {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-moved:
+		case <-tick.C:
 		}
 	}
 }
@@ -113,7 +137,7 @@ func (n *Node) isRemoved(id string) bool {
 
 // removed is the error of this node once it was removed.
 func (n *Node) removed() error {
-	return fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet and does not serve: switch the machine off, or start it with an empty state folder, by which it joins as a new node", n.o.ID)
+	return fault.Errorf(fault.FleetRemoved, "node %s was removed from the fleet and does not serve: switch the machine off, or start it with an empty state folder, by which it joins as a new node; the machine's TPM remembers the state of before, so if it then says E_STATE_ROLLED_BACK, run holdfast state accept there", n.o.ID)
 }
 
 // Drain has a node take no new requests, or take them again. fault.NotFound;
@@ -167,7 +191,8 @@ func (n *Node) Remove(ctx context.Context, r Register, id string) error {
 const maxRemoved = 1000
 
 // Clear ends the removal of nodes once it is in effect everywhere: only that they were removed
-// stays. It waits for that until ctx ends.
+// stays. It waits for that until ctx ends. Where no node leaves, it looks at times whether one
+// that was removed has left something at the ground.
 func (n *Node) Clear(ctx context.Context, r Register) error {
 	var leaving []appliance.Node
 	n.lock()
@@ -178,7 +203,7 @@ func (n *Node) Clear(ctx context.Context, r Register) error {
 	}
 	n.unlock()
 	if len(leaving) == 0 {
-		return nil
+		return n.sweep(ctx)
 	}
 	if result := n.wait(ctx, n.settle()); len(result.Late) > 0 { // settled after they were listed
 		return nil
@@ -209,8 +234,33 @@ func (n *Node) dropRemoved(ctx context.Context, r Register) error {
 	return nil
 }
 
-// forget clears the ground of a node that is removed.
-func (n *Node) forget(ctx context.Context, id string) error {
+// sweepEvery is how often the ground is cleared of nodes that were removed.
+const sweepEvery = 10 * time.Minute
+
+// sweep clears the ground of nodes that were removed. One that was cut off then, and did not
+// know of it, may have left a reliance after it was forgotten.
+func (n *Node) sweep(ctx context.Context) error {
+	n.lock()
+	now := n.o.BootTime()
+	if n.swept > now-sweepEvery {
+		n.unlock()
+		return nil
+	}
+	gone := slices.Collect(maps.Keys(n.gone))
+	n.unlock()
+	if len(gone) > 0 {
+		if err := n.forget(ctx, gone...); err != nil {
+			return err
+		}
+	}
+	n.lock()
+	n.swept = now
+	n.unlock()
+	return nil
+}
+
+// forget clears the ground of nodes that are removed.
+func (n *Node) forget(ctx context.Context, ids ...string) error {
 	if n.o.Ground == nil {
 		return nil
 	}
@@ -218,7 +268,7 @@ func (n *Node) forget(ctx context.Context, id string) error {
 		return err
 	}
 	defer n.leaveGround()
-	return n.o.Ground.Forget(ctx, id)
+	return n.o.Ground.Forget(ctx, ids...)
 }
 
 func noNode(id string) error {

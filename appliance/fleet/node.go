@@ -55,7 +55,9 @@ type Node struct {
 	began time.Duration
 	// until is when this node stops to serve, by the boot clock.
 	until atomic.Int64
-	held  atomic.Pointer[fault.Fault]
+	// drained is that of self: each answer to KMS asks for it.
+	drained atomic.Bool
+	held    atomic.Pointer[fault.Fault]
 	// pushed holds a signal when others are to be told something at once.
 	pushed chan struct{}
 	// grounding holds one of whoever uses the ground.
@@ -72,7 +74,9 @@ type Node struct {
 	// there is none.
 	from   time.Duration
 	ground ground
-	hold   error // to be told when mu is free
+	// swept is when reliances of removed nodes were last removed; never if not yet.
+	swept time.Duration
+	hold  error // to be told when mu is free
 	// moved is closed, and made again, when a settlement may have come further.
 	moved  chan struct{}
 	closed bool
@@ -128,7 +132,7 @@ func New(o Options) *Node {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{o: o, code: code{o.Key, o.Installation}, began: o.BootTime(), pushed: make(chan struct{}, 1), grounding: make(chan struct{}, 1), peers: map[string]*peer{}, from: never, moved: make(chan struct{})}
+	n := &Node{o: o, code: code{o.Key, o.Installation}, began: o.BootTime(), pushed: make(chan struct{}, 1), grounding: make(chan struct{}, 1), peers: map[string]*peer{}, from: never, swept: never, moved: make(chan struct{})}
 	n.ground.at, n.ground.asked = never, never
 	n.lock()
 	n.unlock()

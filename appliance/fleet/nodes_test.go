@@ -29,6 +29,8 @@ type site struct {
 	rely    map[string]bool
 	// noToken says that the token does not answer.
 	noToken bool
+	// slow is how long a reading takes.
+	slow time.Duration
 	// ground makes that of a node; nil for one that tests lead by the fields above.
 	ground func(a *at) Ground
 	hints  appliance.NodeHints
@@ -54,6 +56,7 @@ type at struct {
 	log       []line
 	withheld  bool
 	suspended time.Duration
+	rolled    int // how often its rows were read
 	held      error
 	stop      func()
 }
@@ -81,8 +84,14 @@ func (s *site) found(t *testing.T, ids ...string) {
 // start starts a node with all that is in the log.
 func (s *site) start(t *testing.T, id string) *at {
 	s.mu.Lock()
-	a := &at{site: s, id: id, log: slices.Clone(s.log)}
+	log := s.log
 	s.mu.Unlock()
+	return s.startAt(t, id, log)
+}
+
+// startAt starts a node with the beginning of the log that it has.
+func (s *site) startAt(t *testing.T, id string, log []line) *at {
+	a := &at{site: s, id: id, log: slices.Clone(log)}
 	key := testKey("installation")
 	if s.ground == nil {
 		s.ground = func(a *at) Ground { return token{s, a.id} }
@@ -136,6 +145,7 @@ func (a *at) Written() uint64 { at, _ := a.Roll(); return at.Number }
 func (a *at) Roll() (appliance.Position, []appliance.Node) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.rolled++
 	var members []appliance.Node
 	for _, l := range a.log {
 		members = slices.DeleteFunc(members, func(m appliance.Node) bool { return m.ID == l.node.ID })
@@ -260,8 +270,9 @@ func (g token) away() error {
 // Read implements [Ground].
 func (g token) Read(context.Context) ([]appliance.Position, error) {
 	g.site.mu.Lock()
-	a := g.site.nodes[g.id]
+	a, slow := g.site.nodes[g.id], g.site.slow
 	g.site.mu.Unlock()
+	time.Sleep(slow)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	g.site.mu.Lock()
@@ -307,10 +318,12 @@ func (g token) Post(_ context.Context, at appliance.Position, covered func(appli
 }
 
 // Forget implements [Ground].
-func (g token) Forget(_ context.Context, id string) error {
+func (g token) Forget(_ context.Context, ids ...string) error {
 	g.site.mu.Lock()
 	defer g.site.mu.Unlock()
-	delete(g.site.rely, id)
+	for _, id := range ids {
+		delete(g.site.rely, id)
+	}
 	return g.away()
 }
 
@@ -431,8 +444,9 @@ func TestTwoDoNotKeepEachOtherFresh(t *testing.T) {
 // of the others or of the ground, never is.
 func TestFading(t *testing.T) {
 	for name, lacks := range map[string]func(s *site, so bool){
-		"the change":            func(s *site, so bool) { s.nodes["b"].withhold(so) },
-		"an answer, and ground": func(s *site, so bool) { s.cut("b", so); s.set(func() { s.noToken = so }) },
+		"the change":                             func(s *site, so bool) { s.nodes["b"].withhold(so) },
+		"the change, with a ground that is slow": func(s *site, so bool) { s.nodes["b"].withhold(so); s.set(func() { s.slow = grace / 5 }) },
+		"an answer, and ground":                  func(s *site, so bool) { s.cut("b", so); s.set(func() { s.noToken = so }) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -458,7 +472,7 @@ func TestFading(t *testing.T) {
 					t.Error("it hears the others, and is fading")
 				}
 				s.cut("c", true) // the ground stands for it
-				for range grace / time.Second {
+				for range 3 * grace / time.Second {
 					if time.Sleep(time.Second); b.Fading() {
 						t.Fatal("the ground says that it lacks nothing, and it is fading")
 					}

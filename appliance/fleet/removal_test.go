@@ -57,13 +57,10 @@ func TestRemovalLasts(t *testing.T) {
 		refused("started again", d)
 		d.stop()
 
-		s.mu.Lock()
-		whole := s.log
-		s.log = whole[:4] // with its rows of when it served
-		s.mu.Unlock()
-		d = s.start(t, "d")
-		s.set(func() { s.log = whole })
-		wantFresh(t, d, fault.FleetStale)
+		d = s.startAt(t, "d", s.log[:4]) // with its rows of when it served
+		if d.Fresh() == nil {
+			t.Error("put back, it serves")
+		}
 		time.Sleep(2 * time.Second)
 		refused("put back", d)
 		if got := len(a.FleetStatus().Nodes); got != 2 || a.Live() != 2 || len(a.Members()) != 2 {
@@ -119,6 +116,56 @@ func TestRemovedAreBounded(t *testing.T) {
 		for id, want := range map[string]bool{"gone0": false, "gone3": false, "gone4": true, "gone1002": true, "c": true} {
 			if a.isRemoved(id) != want {
 				t.Errorf("%s is removed: %t", id, !want)
+			}
+		}
+	})
+}
+
+// TestRemovedRelyOnNothing: the reliance of a node that was cut off when it was removed goes,
+// whenever it comes, also if its row went long ago.
+func TestRemovedRelyOnNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, a, _ := removed(t)
+		for i := range 3 {
+			s.set(func() { s.rely["d"], s.rely["b"] = true, true })
+			storeMust(t, a.Clear(t.Context(), a))
+			s.set(func() {
+				if s.rely["d"] {
+					t.Errorf("time %d: it relies on the ground", i)
+				}
+				if !s.rely["b"] {
+					t.Errorf("time %d: a member was forgotten", i)
+				}
+			})
+			s.set(func() { s.noToken = true })
+			time.Sleep(sweepEvery)
+			if err := a.Clear(t.Context(), a); err == nil {
+				t.Error("no error while the token is away")
+			}
+			s.set(func() { s.noToken = false })
+		}
+	})
+}
+
+// TestDrainedReadsNoRows: each answer to KMS asks whether a node is drained.
+func TestDrainedReadsNoRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "a", "b")
+		time.Sleep(2 * time.Second)
+		b := s.nodes["b"]
+		for _, drained := range []bool{false, true, false} {
+			storeMust(t, s.nodes["a"].Drain(t.Context(), s.nodes["a"], "b", drained))
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			rolled := func() int { b.mu.Lock(); defer b.mu.Unlock(); return b.rolled }
+			before := rolled()
+			for range 100 {
+				if b.Drained() != drained {
+					t.Fatalf("drained: %t", !drained)
+				}
+			}
+			if n := rolled() - before; n != 0 {
+				t.Errorf("its rows were read %d times", n)
 			}
 		}
 	})

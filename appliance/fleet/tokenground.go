@@ -111,8 +111,8 @@ func (g *TokenGround) rely(ctx context.Context) (err error) {
 func (g *TokenGround) Release(ctx context.Context) error { return g.Forget(ctx, g.o.Node) }
 
 // Forget implements [Ground].
-func (g *TokenGround) Forget(ctx context.Context, id string) error {
-	if id == g.o.Node {
+func (g *TokenGround) Forget(ctx context.Context, ids ...string) error {
+	if slices.Contains(ids, g.o.Node) {
 		g.reliance, g.created = nil, false
 	}
 	objects, err := g.objects(ctx)
@@ -120,7 +120,7 @@ func (g *TokenGround) Forget(ctx context.Context, id string) error {
 		return err
 	}
 	for _, r := range objects.reliances {
-		if r.Fields[1] == id {
+		if slices.Contains(ids, r.Fields[1]) {
 			if err := g.remove(ctx, r); err != nil {
 				return err
 			}

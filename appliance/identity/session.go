@@ -72,7 +72,7 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 	now := d.stamp()
 	if !now.Before(s.ExpiresAt) || now.Sub(s.LastSeenAt) >= d.Idle {
 		d.Log.Info("a session has expired", "session", s.ID, "user", s.UserName)
-		if err := d.rows.EndSession(ctx, now, s.ID); err != nil && fault.CodeOf(err) != fault.NotFound && !away(err) {
+		if err := d.rows.EndSession(ctx, now, s.ID); err != nil && fault.CodeOf(err) != fault.NotFound && !ofFleet(err) {
 			return Principal{}, err
 		}
 		return Principal{}, ErrProof
@@ -87,15 +87,16 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 	if used && err == nil {
 		err = d.rows.shareSession(ctx, s) // at once: the next request may reach another node
 	}
-	if err != nil && !away(err) {
+	if err != nil && !ofFleet(err) {
 		return Principal{}, err
 	}
 	return principal(a, s), nil
 }
 
-// away says whether an error is that the fleet's database does not answer. What only notes a
-// use can be left out then.
-func away(err error) bool { return fault.CodeOf(err) == fault.DatabaseAway }
+// ofFleet says whether an error is of the fleet or its database, so that this node can write
+// nothing there for now. What only notes a use is left out then: people and tools go on to find
+// out what is wrong.
+func ofFleet(err error) bool { return fault.CodeOf(err).OfFleet() }
 
 // SignOut ends a session, by the token of its cookie. It is no error if it has
 // ended.
@@ -216,7 +217,7 @@ func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (Pri
 		return Principal{}, d.failed(from, t.Name, "the API token has expired or was revoked")
 	}
 	if now.Sub(t.LastUsedAt) >= touchEvery {
-		if err := d.rows.TouchToken(ctx, t.ID, now); err != nil {
+		if err := d.rows.TouchToken(ctx, t.ID, now); err != nil && !ofFleet(err) {
 			return Principal{}, err
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"holdfast/appliance"
-	"holdfast/appliance/fault"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"

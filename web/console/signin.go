@@ -177,6 +177,9 @@ func (c *console) signOut(w http.ResponseWriter, r *http.Request, who identity.P
 		c.failPage(w, r, who, err)
 		return
 	}
+	if !who.Unverified { // a locked node tells the others once it is unlocked
+		c.Performer.Settle(r.Context()) // signed out is signed out at all nodes
+	}
 	clearCookie(w, sessionCookie)
 	http.Redirect(w, r, "/signin", http.StatusSeeOther)
 }

@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/activity"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/fleet"
 	"holdfast/attest"
 	web "holdfast/web/fleet"
 	"holdfast/web/operation"
@@ -86,6 +88,34 @@ func TestVerificationsOfNodes(t *testing.T) {
 	got := all[1].Verifications(t.Context())
 	if len(got) != 2 || got[0].Node != "a" || got[0].Running || got[0].Unknown != "" || got[1].Node != "c" || got[1].Unknown == "" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// hanging is a transport by which nobody answers.
+type hanging struct{ fleet.Transport }
+
+func (hanging) Call(ctx context.Context, _ string, _ []byte) ([]byte, error) {
+	<-ctx.Done()
+	return nil, fault.Wrapf(fault.Unreachable, ctx.Err(), "nobody answers")
+}
+
+// TestSilentNodeIsWaitedForShortly: a page waits a second for what nodes have found, and a few
+// for that they begin.
+func TestSilentNodeIsWaitedForShortly(t *testing.T) {
+	nodes := newFleet(t, "a", "b")
+	asks := web.NewVerifications(nodes[0].logs)
+	nodes[0].wire.Transport = hanging{nodes[0].wire.Transport}
+	for what, c := range map[string]struct {
+		ask  func() []operation.LogVerification
+		most time.Duration
+	}{
+		"what they have found": {func() []operation.LogVerification { return asks.Verifications(t.Context()) }, 2 * time.Second},
+		"that they begin":      {func() []operation.LogVerification { return asks.Verify(t.Context(), "alice") }, 5 * time.Second},
+	} {
+		began := time.Now()
+		if got := c.ask(); len(got) != 1 || got[0].Unknown == "" || time.Since(began) > c.most {
+			t.Errorf("%s: %+v after %v", what, got, time.Since(began))
+		}
 	}
 }
 

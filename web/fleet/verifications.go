@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"holdfast/appliance/fault"
 	"holdfast/web/operation"
@@ -17,6 +18,14 @@ import (
 const (
 	askVerify       = "audit verify"
 	askVerification = "audit verification"
+)
+
+const (
+	// verificationTime is how long all nodes are waited for: somebody looks at a page, which
+	// loads itself again.
+	verificationTime = time.Second
+	// verifyTime is the same where they begin: that is asked once.
+	verifyTime = 3 * time.Second
 )
 
 // maxBy bounds the name in which a log is verified.
@@ -49,23 +58,26 @@ func (v *Verifications) Give(own Verifier) {
 
 // Verify implements [operation.VerificationPeers].
 func (v *Verifications) Verify(ctx context.Context, by string) []operation.LogVerification {
-	return v.all(ctx, askVerify, by)
+	return v.all(ctx, askVerify, by, verifyTime)
 }
 
 // Verifications implements [operation.VerificationPeers].
 func (v *Verifications) Verifications(ctx context.Context) []operation.LogVerification {
-	return v.all(ctx, askVerification, struct{}{})
+	return v.all(ctx, askVerification, struct{}{}, verificationTime)
 }
 
-// all asks each other node, and gives the answers in the order of the nodes' IDs.
-func (v *Verifications) all(ctx context.Context, kind string, in any) (all []operation.LogVerification) {
+// all asks each other node, waits for at most so long, and gives the answers in the order of
+// the nodes' IDs.
+func (v *Verifications) all(ctx context.Context, kind string, in any, within time.Duration) (all []operation.LogVerification) {
+	waiting, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	var mu sync.Mutex
 	var asking sync.WaitGroup
 	for _, p := range v.logs.Peers() {
 		id := p.Node()
 		asking.Go(func() {
 			said := operation.LogVerification{}
-			text, err := ask(ctx, v.logs.calls, id, kind, in)
+			text, err := ask(waiting, v.logs.calls, id, kind, in)
 			if err == nil {
 				if err = json.Unmarshal(text, &said); err != nil {
 					err = wrong(id, err)

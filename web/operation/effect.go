@@ -141,6 +141,10 @@ func (p *Performer) effect(ctx context.Context) *Effect {
 	return e
 }
 
+// Settle waits until what was changed is in effect in all nodes of a fleet, as an answer to an
+// operation does, and as long. A node that is silent then has the change later.
+func (p *Performer) Settle(ctx context.Context) { p.effect(ctx) }
+
 func effectTime(t time.Time) time.Time {
 	if t.IsZero() {
 		return t

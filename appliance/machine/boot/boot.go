@@ -66,6 +66,9 @@ type Options struct {
 	Release Releaser
 	// Unlock opens HSM and keys with the credential, once.
 	Unlock func(ctx context.Context, credential []byte) error
+	// Unlocked, if given, is called once it is unlocked and the credential is cleared, before
+	// the first look at the condition.
+	Unlocked func(ctx context.Context)
 	// Condition says whether keys serve while it is unlocked: [Serving],
 	// [Degraded] or [Locked], and why.
 	Condition func() (progress.State, *fault.Fault)

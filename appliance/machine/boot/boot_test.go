@@ -100,6 +100,7 @@ type site struct {
 	condition progress.State
 	failures  []error // of Release, then of Unlock; nil ones succeed
 	unlocks   [][]byte
+	unlocked  []string // what came of it, in order
 	locked    bool
 }
 
@@ -152,6 +153,7 @@ func newSite(t *testing.T) *site {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.unlocks = append(s.unlocks, c)
+			s.unlocked = append(s.unlocked, "unlock")
 			if string(c) != credential {
 				t.Errorf("unlocked with %q", c)
 			}
@@ -620,3 +622,31 @@ func TestCondition(t *testing.T) {
 }
 
 var _ boot.Journal = (*sqlite.Machine)(nil)
+
+// TestUnlockedHasNoCredential: what a boot waits for once it is unlocked does not keep the
+// credential in memory, and comes before the first look at the condition.
+func TestUnlockedHasNoCredential(t *testing.T) {
+	s := newSite(t)
+	condition := s.options.Condition
+	s.options.Condition = func() (progress.State, *fault.Fault) {
+		s.change(func() { s.unlocked = append(s.unlocked, "condition") })
+		return condition()
+	}
+	s.options.Unlocked = func(context.Context) {
+		s.change(func() {
+			if strings.Trim(string(s.unlocks[0]), "\x00") != "" {
+				t.Error("the credential is in memory")
+			}
+			s.unlocked = append(s.unlocked, "wait")
+		})
+	}
+	s.failures = []error{nil, fault.Errorf(fault.HSMAway, "the HSM is away")} // of the first unlock
+	s.start()
+	s.pass(s.waits())
+	s.is(progress.Serving, "")
+	s.change(func() {
+		if got := strings.Join(s.unlocked, ", "); got != "unlock, wait, condition" {
+			t.Error(got)
+		}
+	})
+}

@@ -252,5 +252,8 @@ func (b *Boot) unlock(ctx context.Context) (string, error) {
 	}
 	clear(b.credential)
 	b.credential = nil
+	if b.o.Unlocked != nil {
+		b.o.Unlocked(ctx)
+	}
 	return "", nil
 }

@@ -32,9 +32,11 @@ type Node struct {
 type Options struct {
 	// TLS verifies the nodes.
 	TLS *tls.Config
-	// Every is how often; 250 ms if zero. A node that has not answered within four times of
-	// that is dead.
+	// Every is how often; 250 ms if zero.
 	Every time.Duration
+	// Patience is how long a node may take to answer until it is dead; four times Every if
+	// zero.
+	Patience time.Duration
 	// Changed, if given, is told when a node's health has changed. It must not call the
 	// balancer.
 	Changed func(node string, h Health)
@@ -77,7 +79,10 @@ func New(o Options) *Balancer {
 	if o.Every == 0 {
 		o.Every = 250 * time.Millisecond
 	}
-	return &Balancer{o: o, http: &http.Client{Timeout: 4 * o.Every, Transport: &http.Transport{TLSClientConfig: o.TLS, ForceAttemptHTTP2: true}}}
+	if o.Patience == 0 {
+		o.Patience = 4 * o.Every
+	}
+	return &Balancer{o: o, http: &http.Client{Timeout: o.Patience, Transport: &http.Transport{TLSClientConfig: o.TLS, ForceAttemptHTTP2: true}}}
 }
 
 // Put adds a node, or replaces that of the same name, as one whose health is not known.

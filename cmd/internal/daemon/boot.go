@@ -34,6 +34,7 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 		Measured:  d.openMachineKey,
 		Release:   releaser(cfg),
 		Unlock:    d.unlock,
+		Unlocked:  d.awaitEntry,
 		Condition: d.condition,
 		Lock:      d.lock,
 		Changed:   d.changed,

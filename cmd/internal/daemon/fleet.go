@@ -122,15 +122,23 @@ const (
 	entryEvery   = 10 * time.Millisecond
 )
 
-// awaitEntry waits until this node serves, or says why it never will, for at most
+// awaitEntry waits until this node serves in its fleet, or says why it never will, for at most
 // [entersWithin].
-func (m *membership) awaitEntry(ctx context.Context) {
+func (d *Daemon) awaitEntry(ctx context.Context) {
+	if d.fleet == nil {
+		return
+	}
 	ctx, stop := context.WithTimeout(ctx, entersWithin)
 	defer stop()
+	awaitEntry(ctx, d.fleet.Fresh, d.appliance.Held)
+}
+
+// awaitEntry waits until a node is fresh, is not about to be, or is held, or ctx ends.
+func awaitEntry(ctx context.Context, fresh, held func() error) {
 	tick := time.NewTicker(entryEvery)
 	defer tick.Stop()
-	for {
-		if code := fault.CodeOf(m.Fresh()); code != fault.FleetJoining && code != fault.FleetStale {
+	for held() == nil { // a node that is held has left its seat
+		if code := fault.CodeOf(fresh()); code != fault.FleetJoining && code != fault.FleetStale {
 			return
 		}
 		select {

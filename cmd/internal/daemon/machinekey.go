@@ -68,13 +68,16 @@ func (d *Daemon) openMachineKey(ctx context.Context, c *attest.Collector, versio
 	return d.raisePolicySeal(ctx, version)
 }
 
-// policyRaised seals a version that was noted while the appliance runs. In a boot the
-// machine's key comes later.
+// policyRaised seals a version that was noted while the appliance runs, and keeps it for the
+// seals of later. In a boot the machine's key comes later.
 func (d *Daemon) policyRaised(ctx context.Context, version uint64) error {
-	if d.machineKey.ID() == "" {
-		return nil
+	if d.machineKey.ID() != "" {
+		if err := d.raisePolicySeal(ctx, version); err != nil {
+			return err
+		}
 	}
-	return d.raisePolicySeal(ctx, version)
+	d.policyVersion.Store(version)
+	return nil
 }
 
 func policyBinding(version uint64) appliance.Binding {
@@ -115,16 +118,26 @@ func (d *Daemon) raisePolicySeal(ctx context.Context, version uint64) error {
 	return d.sealPolicyVersion(ctx, version, &d.machineKey)
 }
 
-// sealPolicyAgain has the version of the policy sealed by these keys and no others.
+// sealPolicyAgain has the version of the policy sealed by these keys and no others. It is
+// never a lower one than the version that one of them has sealed.
 func (d *Daemon) sealPolicyAgain(ctx context.Context, by ...*machinekey.Key) error {
-	version := d.policyVersion.Load()
-	want, err := machinekey.SealBy(policyBinding(version), by...)
-	if err != nil {
-		return err
-	}
 	_, sealed, seal, err := d.machine.PolicySeal(ctx)
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
+	}
+	version := d.policyVersion.Load()
+	for _, k := range by {
+		matches, err := k.SealedBy(policyBinding(sealed), seal)
+		if err != nil {
+			return err
+		}
+		if matches {
+			version = max(version, sealed)
+		}
+	}
+	want, err := machinekey.SealBy(policyBinding(version), by...)
+	if err != nil {
+		return err
 	}
 	if sealed == version && hmac.Equal(want, seal) {
 		return nil

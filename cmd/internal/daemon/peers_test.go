@@ -66,7 +66,7 @@ func TestNodesAskEachOther(t *testing.T) {
 				return err
 			}
 			if len(found.Nodes) != 2 || found.Silent != nil {
-				t.Fatalf("%v answer, and not %+v", found.Nodes, found.Silent)
+				return fmt.Errorf("%v answer, and not %+v", found.Nodes, found.Silent)
 			}
 			var of []string
 			for _, record := range found.Records {

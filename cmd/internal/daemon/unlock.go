@@ -39,9 +39,6 @@ func (d *Daemon) unlock(ctx context.Context, credential []byte) error {
 	if d.broker != nil {
 		d.background.Go(func() { d.broker.Run(ctx) })
 	}
-	if d.fleet != nil && d.appliance.Held() == nil {
-		d.fleet.awaitEntry(ctx)
-	}
 	return nil
 }
 

@@ -37,6 +37,10 @@ func (c *change) promised() bool {
 	return !slices.ContainsFunc(c.effect.Late, func(l operation.LateNode) bool { return l.Until.IsZero() || time.Now().Before(l.Until) })
 }
 
+// forkWithin is how long two nodes have until both are about to append. A node waits for ten
+// seconds for an append.
+const forkWithin = 10 * time.Second
+
 // TestForked: two nodes make a change with the same number each, as a database can have it
 // that has no primary key any more. It is told at once. What the commands have promised is
 // kept, no node serves the key that it has blocked, and by the end of the grace at most one of
@@ -58,7 +62,11 @@ func TestForked(t *testing.T) {
 			}
 		})
 	}
-	for waiting := 0; waiting < len(changes); {
+	locked := time.Now()
+	for waiting := 0; waiting < len(changes); time.Sleep(5 * time.Millisecond) {
+		if time.Since(locked) > forkWithin {
+			t.Fatalf("%d of %d changes wait for the table within %v", waiting, len(changes), forkWithin)
+		}
 		if err := m.conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.changes'::regclass").Scan(&waiting); err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ func TestNodeRemoved(t *testing.T) {
 	}
 	before := id()
 	first.Do(http.MethodDelete, nil, nil, "fleet", "nodes", before)
-	removed := regexp.MustCompile(`E_FLEET_REMOVED.*start it with an empty state folder`)
+	removed := regexp.MustCompile(`E_FLEET_REMOVED.*start it with an empty state folder.*E_STATE_ROLLED_BACK, run holdfast state accept`)
 	gone.Await("says that it was removed", func() bool { return removed.MatchString(gone.Server.Log.String()) })
 	if _, ready := gone.Ready(); ready {
 		t.Error("it is ready")

@@ -162,9 +162,29 @@ func (m *matrix) told(since []int, refused fault.Code) (codes []string) {
 	return codes
 }
 
+// quietFor is longer than a node takes to tell what a statement met that was under way when the
+// database was put back.
+const quietFor = 500 * time.Millisecond
+
+// quiet waits until no node tells anything more of the case before.
+func (m *matrix) quiet(t *testing.T) {
+	t.Helper()
+	for began := time.Now(); time.Since(began) < fleettest.Patience; {
+		since := m.logs()
+		time.Sleep(quietFor)
+		if len(m.told(since, "")) == 0 {
+			return
+		}
+	}
+	t.Fatalf("with the database put back, the nodes do not become quiet within %v", fleettest.Patience)
+}
+
 // try does one thing, and looks what comes of it.
 func (m *matrix) try(t *testing.T, x *tampering, at *fleettest.Node) {
 	t.Helper()
+	if x.expect == told {
+		m.quiet(t)
+	}
 	m.keep()
 	since, began := m.logs(), time.Now()
 	m.psql(x.statements())
@@ -179,8 +199,12 @@ func (m *matrix) try(t *testing.T, x *tampering, at *fleettest.Node) {
 	m.putBack()
 	r.recovery = m.recover(t, x, at, made, since)
 	m.results = append(m.results, r)
-	if r.is != "" && r.is != x.expect {
+	switch {
+	case r.is == "": // an error already
+	case r.is != x.expect:
 		t.Errorf("%s: it is %s (%v), and must be %s", x.name(), r.is, r.codes, x.expect)
+	case r.is == told && !x.toldBy(r.codes):
+		t.Errorf("%s: it is told by %v, and must be by one of %v", x.name(), r.codes, x.codes)
 	}
 }
 
@@ -206,7 +230,7 @@ func (m *matrix) observe(t *testing.T, x *tampering, since []int, began time.Tim
 			r.is, r.codes = harmless, m.told(since, refused)
 			return r
 		}
-		if r.codes = m.told(since, refused); len(r.codes) > 0 && x.expect == told {
+		if r.codes = m.told(since, refused); x.expect == told && x.toldBy(r.codes) {
 			r.is = told
 			return r
 		}

@@ -50,6 +50,9 @@ type tampering struct {
 	table, column string // the column is empty for what is done to the whole table
 	kind, sql     string
 	expect        outcome
+	// codes are those by which it is told: one of them is enough. E_DATABASE_AWAY is none: to
+	// end the nodes' connections gives that, whatever else was done.
+	codes []string
 }
 
 func (x *tampering) name() string {
@@ -173,7 +176,28 @@ func tamperings(columns []column, rows func(table string) int) (all []*tampering
 	for _, k := range forgeries {
 		all = append(all, &tampering{table: "changes", kind: k.kind, sql: k.sql, expect: k.expect})
 	}
+	for _, x := range all {
+		x.codes = tellingCodes(x)
+	}
 	return all
+}
+
+// tellingCodes gives the codes that may tell a tampering.
+func tellingCodes(x *tampering) []string {
+	switch {
+	case x.kind == "take the permission", x.kind == "show a view of it": // the view is another owner's
+		return []string{"E_DATABASE_REFUSED"}
+	case x.kind == "hide the rows" && places[x.table] == next: // from who reads, and from who appends
+		return []string{"E_FLEET_LOG", "E_DATABASE_REFUSED"}
+	case places[x.table] == connecting && x.column != "" && strings.HasPrefix(x.kind, "change "):
+		return []string{"E_DATABASE_NEWER"}
+	}
+	return []string{"E_FLEET_LOG"}
+}
+
+// toldBy says whether one of the codes tells it.
+func (x *tampering) toldBy(codes []string) bool {
+	return slices.ContainsFunc(codes, func(code string) bool { return slices.Contains(x.codes, code) })
 }
 
 // withheld are the kinds that keep nodes from a whole table.

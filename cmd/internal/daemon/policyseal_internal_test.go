@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"bytes"
+	"path/filepath"
+	"testing"
+
+	"holdfast/appliance/machine/machinekey"
+	"holdfast/appliance/sqlite"
+)
+
+// sealedPolicy is a daemon that has noted and sealed version 1 of the policy.
+func sealedPolicy(t *testing.T, key []byte) (*Daemon, *journal) {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "machine.db"), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	d := &Daemon{machine: s.Machine()}
+	j := &journal{Journal: d.machine, raised: d.policyRaised}
+	if _, err := j.RaisePolicyVersion(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.machineKey.Set(key); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.sealPolicyVersion(t.Context(), 1, &d.machineKey); err != nil {
+		t.Fatal(err)
+	}
+	return d, j
+}
+
+// TestPolicySealNeverFalls: the sealed version of the policy is at least what was noted while
+// the appliance ran, whichever key of the fleet is taken over after it, and whatever version the
+// process began with.
+func TestPolicySealNeverFalls(t *testing.T) {
+	own, other := bytes.Repeat([]byte{1}, machinekey.Bytes), bytes.Repeat([]byte{2}, machinekey.Bytes)
+	next := func() *machinekey.Key {
+		k := &machinekey.Key{}
+		if err := k.Set(bytes.Clone(other)); err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	for name, c := range map[string]struct {
+		before func(d *Daemon) // what has come before version 2 is noted
+		after  func(d *Daemon) // and after it
+		by     func(d *Daemon) [][]*machinekey.Key
+	}{
+		"the fleet's key is the same": {by: func(d *Daemon) [][]*machinekey.Key { return [][]*machinekey.Key{{&d.machineKey}} }},
+		"the fleet's key is another": {by: func(d *Daemon) [][]*machinekey.Key {
+			k := next()
+			return [][]*machinekey.Key{{k, &d.machineKey}, {k}}
+		}},
+		"the key was not there": {
+			before: func(d *Daemon) { d.machineKey.Wipe() },
+			by:     func(d *Daemon) [][]*machinekey.Key { return [][]*machinekey.Key{{next()}} }},
+		"the process knows a lower one": {
+			after: func(d *Daemon) { d.policyVersion.Store(1) },
+			by: func(d *Daemon) [][]*machinekey.Key {
+				return [][]*machinekey.Key{{&d.machineKey}, {next(), &d.machineKey}}
+			}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, j := sealedPolicy(t, bytes.Clone(own))
+			if c.before != nil {
+				c.before(d)
+			}
+			if _, err := j.RaisePolicyVersion(t.Context(), 2); err != nil {
+				t.Fatal(err)
+			}
+			if c.after != nil {
+				c.after(d)
+			}
+			for i, keys := range c.by(d) {
+				if err := d.sealPolicyAgain(t.Context(), keys...); err != nil {
+					t.Fatal(err)
+				}
+				_, sealed, seal, err := d.machine.PolicySeal(t.Context())
+				if err != nil || sealed != 2 {
+					t.Fatalf("time %d: version %d is sealed: %v", i, sealed, err)
+				}
+				for _, k := range keys {
+					if is, err := k.SealedBy(policyBinding(2), seal); !is || err != nil {
+						t.Errorf("time %d: the seal is not of the key: %v", i, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestPolicySealOfAnother: a version that none of the keys has sealed is not kept.
+func TestPolicySealOfAnother(t *testing.T) {
+	d, _ := sealedPolicy(t, bytes.Repeat([]byte{1}, machinekey.Bytes))
+	d.policyVersion.Store(1)
+	if err := d.machine.SealPolicyVersion(t.Context(), 9, bytes.Repeat([]byte{7}, 32)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.sealPolicyAgain(t.Context(), &d.machineKey); err != nil {
+		t.Fatal(err)
+	}
+	if _, sealed, _, err := d.machine.PolicySeal(t.Context()); sealed != 1 || err != nil {
+		t.Errorf("version %d is sealed: %v", sealed, err)
+	}
+}
