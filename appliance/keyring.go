@@ -28,8 +28,8 @@ type Keyring interface {
 	// ManifestKey gives the key of the manifests, derived from the state key.
 	ManifestKey(installation string) (ManifestKey, error)
 	// PeerKey gives the key by which nodes of a fleet authenticate what they say to each
-	// other, derived from the state key. Origin is the digest of the first change of their
-	// log: what was said in another log of the installation does not match.
+	// other, derived from the state key. Origin is the ID of their log
+	// ([StateRows.Origin]): what was said in another log of the installation does not match.
 	PeerKey(installation, origin string) (PeerKey, error)
 	// NewKeyringKey makes the keyring key of a key store and puts it into the
 	// keyring. It gives the key wrapped, to be stored.

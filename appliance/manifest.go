@@ -199,8 +199,9 @@ type StateRows interface {
 	// Passed says whether the state has been at that position. Of one that is further back
 	// than positions are kept it says yes. fault.Locked if it is closed.
 	Passed(ctx context.Context, p Position) (bool, error)
-	// Origin gives the digest of the first change of the log, which no other log has, also
-	// one of the same installation. fault.NotFound without one; fault.Locked.
+	// Origin gives the ID of the log, from the rows that the manifest counts ([SettingLog]).
+	// No other log has it, also none of the same installation. fault.NotFound without one;
+	// fault.StateChanged if the row does not match; fault.Locked.
 	Origin(ctx context.Context) (string, error)
 	// Schemas says in which schema the rows are.
 	Schemas() Schemas

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -13,13 +14,73 @@ import (
 // Before it, all that was done is done once more from the old place. After it, FinishMove does
 // what is left, as often as it is called.
 
+// MovedFrom is what a move knows of the rows of before, once it has taken them.
+type MovedFrom struct {
+	// Blocked is what was blocked of everything.
+	Blocked Block
+	Anchor  AnchorCount
+}
+
+// AnchorCount is where the anchor of a state stands; zero without one.
+type AnchorCount struct {
+	Name  string `json:"name"`
+	Count uint64 `json:"count"`
+}
+
+// AnchorCount says where the anchor of the rows that are open stands. fault.StateAnchor.
+func (l *Lifecycle) AnchorCount(ctx context.Context) (at AnchorCount, err error) {
+	a := l.anchoring()
+	if a == nil {
+		return at, nil
+	}
+	count, made, err := a.count(ctx)
+	if err == nil && made {
+		at = AnchorCount{a.anchor.Name(), count}
+	}
+	return at, err
+}
+
+// keepMovedFrom notes in the rows, which are open, where the anchor of those of before stands.
+func (l *Lifecycle) keepMovedFrom(ctx context.Context, at AnchorCount) error {
+	text, err := json.Marshal(at)
+	if err != nil {
+		return fault.Wrapf(fault.Internal, err, "where the anchor stands cannot be written")
+	}
+	was, err := l.settings.store.Setting(ctx, SettingMoved)
+	if fault.CodeOf(err) == fault.NotFound {
+		was, err = nil, nil
+	}
+	if err != nil || was != nil && was.Value == string(text) {
+		return err
+	}
+	return l.settings.store.SetSetting(ctx, &SettingRow{Name: SettingMoved, Value: string(text)}, was)
+}
+
+// isMovedFrom says whether the anchor stands where it did when the rows, which are open, were
+// moved: then nothing has come after them.
+func (l *Lifecycle) isMovedFrom(ctx context.Context, anchor Anchor) (bool, error) {
+	row, err := l.settings.store.Setting(ctx, SettingMoved)
+	if fault.CodeOf(err) == fault.NotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var at AnchorCount
+	if err := json.Unmarshal([]byte(row.Value), &at); err != nil {
+		return false, fault.Wrapf(fault.Internal, err, "where the anchor stood when the state was moved cannot be read")
+	}
+	count, err := anchor.Count(ctx)
+	return at == AnchorCount{anchor.Name(), count}, err
+}
+
 // Moved makes the owner of its installation an appliance whose store has the rows of another
 // copy as they are, which was verified: they are sealed, in a fleet as the first change of its
 // log, and the HSM names a new incarnation. So the copy of before does not start again.
-// Blocked is what is blocked of everything, whatever the rows say. The appliance must have no
+// What is blocked of everything is what from says, whatever the rows say. The appliance must have no
 // anchor, so that the copy of before is as good as it was until the HSM names this one; nobody
 // joins it before FinishMove. Errors: those of the HSM, the store and the log.
-func (l *Lifecycle) Moved(ctx context.Context, ring Keyring, blocked Block) error {
+func (l *Lifecycle) Moved(ctx context.Context, ring Keyring, from MovedFrom) error {
 	in, err := l.store.Installation(ctx)
 	if err != nil {
 		return err
@@ -35,10 +96,13 @@ func (l *Lifecycle) Moved(ctx context.Context, ring Keyring, blocked Block) erro
 		return err
 	}
 	defer l.closeState()
-	if in.Blocked != blocked {
-		if err := l.setBlocked(ctx, ring, blocked); err != nil {
+	if in.Blocked != from.Blocked {
+		if err := l.setBlocked(ctx, ring, from.Blocked); err != nil {
 			return err
 		}
+	}
+	if err := l.keepMovedFrom(ctx, from.Anchor); err != nil {
+		return err
 	}
 	next, err := l.ownership.next(ctx, ring, in)
 	if err != nil {
@@ -79,8 +143,9 @@ func (l *Lifecycle) FinishMove(ctx context.Context, ring Keyring) (*StateReport,
 }
 
 // CheckMoved says whether the rows, which have no anchor yet, are those that Moved has sealed
-// and the HSM names. fault.StateSuperseded, and those of a state that does not match.
-func (l *Lifecycle) CheckMoved(ctx context.Context, ring Keyring) error {
+// and the HSM names. The rows of before have been opened once more, which has raised the anchor to
+// at: that is noted. fault.StateSuperseded, and those of a state that does not match.
+func (l *Lifecycle) CheckMoved(ctx context.Context, ring Keyring, at AnchorCount) error {
 	in, err := l.store.Installation(ctx)
 	if err != nil {
 		return err
@@ -91,8 +156,8 @@ func (l *Lifecycle) CheckMoved(ctx context.Context, ring Keyring) error {
 	if err := l.openNamed(ctx, ring, in.ID); err != nil {
 		return err
 	}
-	l.closeState()
-	return nil
+	defer l.closeState()
+	return l.keepMovedFrom(ctx, at)
 }
 
 // openNamed opens rows that match their manifests, and that the HSM names.
@@ -107,8 +172,9 @@ func (l *Lifecycle) openNamed(ctx context.Context, ring Keyring, installation st
 	return nil
 }
 
-// openMoved opens rows that were moved, with this machine's anchor. That stands where the rows
-// of before had it; these are accepted in their place if they name none.
+// openMoved opens rows that were moved, with this machine's anchor. They name none yet, and are
+// accepted if the anchor stands where it did when they were moved. If it stands elsewhere, they have
+// served since, and were put back.
 func (l *Lifecycle) openMoved(ctx context.Context, ring Keyring, installation string) error {
 	err := l.openNamed(ctx, ring, installation)
 	anchor := l.anchor
@@ -116,12 +182,23 @@ func (l *Lifecycle) openMoved(ctx context.Context, ring Keyring, installation st
 		return err
 	}
 	l.anchor = nil
-	err = l.openNamed(ctx, ring, installation)
+	failed := l.openNamed(ctx, ring, installation)
 	l.anchor = anchor
-	if err != nil {
+	switch fault.CodeOf(failed) {
+	case "":
+	case fault.Conflict: // a copy of the owner, which the anchor knows to be an earlier one
+		return err
+	default:
+		return failed
+	}
+	is, failed := l.isMovedFrom(ctx, anchor())
+	l.closeState()
+	if failed != nil {
+		return failed
+	}
+	if !is {
 		return err
 	}
-	l.closeState()
 	return l.openState(ctx, ring, installation, StateOptions{Seal: l.replication == nil}, true)
 }
 
@@ -138,11 +215,18 @@ func (l *Lifecycle) CheckStanding(ctx context.Context, ring Keyring) error {
 	return nil
 }
 
-// clearGround removes from the HSM what nodes of the log of before have left there: another
-// log has other positions.
+// clearGround removes from the HSM what nodes of the log of before have left there. What nodes of
+// this log have left stays: FinishMove may be called again when they run already.
 func (l *Lifecycle) clearGround(ctx context.Context, ring Keyring, installation string) error {
 	if l.ownership.unkept {
 		return nil
+	}
+	var origin string
+	if l.replication != nil {
+		var err error
+		if origin, err = l.store.Origin(ctx); err != nil {
+			return err
+		}
 	}
 	all, err := ring.SealedObjects(ctx, ReachAny)
 	if err != nil {
@@ -150,6 +234,9 @@ func (l *Lifecycle) clearGround(ctx context.Context, ring Keyring, installation 
 	}
 	for _, o := range all {
 		if o.Installation != installation || o.Purpose != ObjectPosition && o.Purpose != ObjectReliance || ring.Verify(o.Binding(), o.Seal) != nil {
+			continue
+		}
+		if l.replication != nil && len(o.Fields) > 0 && o.Fields[0] == origin {
 			continue
 		}
 		if err := ring.RemoveSealedObject(ctx, o); err != nil {
@@ -164,8 +251,12 @@ func (l *Lifecycle) clearGround(ctx context.Context, ring Keyring, installation 
 // why.
 const retired = "moved to a single appliance by holdfastd state move\n"
 
+// Retired says whether it is the block of a state that is moved elsewhere: that takes no change
+// any more.
+func (b Block) Retired() bool { return strings.HasPrefix(b.Reason, retired) }
+
 // Retire blocks everything in the state of a fleet that is moved elsewhere, so that nodes
-// that still run stop to serve, and gives what was blocked before. The rows must be open. What
+// that still run stop to serve and take no change any more, and gives what was blocked before. The rows must be open. What
 // a Retire of before has blocked it leaves as it is.
 func (l *Lifecycle) Retire(ctx context.Context, ring Keyring) (was Block, err error) {
 	in, err := l.store.Installation(ctx)

@@ -29,6 +29,13 @@ const (
 	SettingSetup = "setup"
 	// SettingBootstrap says whether [Administration.Bootstrap] may still make a key store.
 	SettingBootstrap = "bootstrap"
+	// SettingLog is the ID of the fleet's log of changes: 64 hexadecimal digits, drawn with its
+	// first change ([StateRows.Origin]). It has no seal of its own. The manifest counts it, and
+	// it is read only from rows that are open.
+	SettingLog = "log"
+	// SettingMoved is where the anchor of this machine stood when the rows were moved here
+	// ([MovedFrom]). It is as SettingLog is.
+	SettingMoved = "moved"
 )
 
 // SettingOpen and SettingDone are the values of settings about what is done once.

@@ -166,6 +166,10 @@ func (n *Node) push() {
 // slack is by how much another's clock may be late when T has passed here.
 func (n *Node) slack() time.Duration { return n.o.Grace / slackShare }
 
+// StopsWithin is how long a node may serve, by the clock of another, once nothing proves any more
+// that it lacks no change: T and the slack.
+func StopsWithin(grace time.Duration) time.Duration { return grace + grace/slackShare }
+
 // lock takes the mutex, with the rows as they are now.
 func (n *Node) lock() {
 	position, members := n.o.Rows.Roll()

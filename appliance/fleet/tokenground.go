@@ -39,7 +39,7 @@ type TokenGroundOptions struct {
 	Ring         appliance.Keyring
 	Changes      appliance.ChangeLog
 	Installation string
-	// Origin is the digest of the log's first change: what was left in the token by nodes of
+	// Origin is the ID of the log ([appliance.StateRows.Origin]): what was left in the token by nodes of
 	// another log of this installation counts for nothing.
 	Origin string
 	// Node is the ID of this node.

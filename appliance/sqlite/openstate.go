@@ -57,14 +57,8 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 			return nil, nil, err
 		}
 	}
-	if o.Installed != nil {
-		put := func() error { return upgradeInstallation(c, o.Installed, o.Was) }
-		if o.Was == nil {
-			put = func() error { return createInstallation(c, o.Installed) }
-		}
-		if err := put(); err != nil {
-			return nil, nil, err
-		}
+	if err := begin(c, o); err != nil {
+		return nil, nil, err
 	}
 	heads, err := readManifests(ctx, c)
 	if err != nil {
@@ -125,6 +119,20 @@ func (s *DB) openState(ctx context.Context, c *conn, o appliance.StateOptions) (
 	}
 	s.writer.opened = st
 	return st, report, nil
+}
+
+// begin writes what an opening adds to the rows: the installation, and the ID of a log that begins.
+func begin(c *conn, o appliance.StateOptions) (err error) {
+	switch {
+	case o.Installed != nil && o.Was == nil:
+		err = createInstallation(c, o.Installed)
+	case o.Installed != nil:
+		err = upgradeInstallation(c, o.Installed, o.Was)
+	}
+	if err == nil && o.Log != nil {
+		err = beginLog(c)
+	}
+	return err
 }
 
 // recordAll has the first change of a fleet have all rows, unless a snapshot has them.

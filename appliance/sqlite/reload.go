@@ -561,15 +561,25 @@ func (s *DB) Origin(ctx context.Context) (origin string, err error) {
 		if c.state == nil {
 			return stateClosed()
 		}
-		var digest []byte
-		found, err := c.one([]any{&digest}, `SELECT digest FROM taken_changes WHERE number = 1`)
-		if err == nil && !found {
-			return fault.Errorf(fault.NotFound, "the rows do not know the first change of a log: stop the node, move its fleet.db away, and start it; it loads the rows again")
+		if matches, err := s.rowMatches(ctx, c, "settings", "name = ?", appliance.SettingLog); err != nil || !matches {
+			return cmp.Or(err, stateChanged())
 		}
-		origin = fmt.Sprintf("%x", digest)
+		found, err := c.one([]any{&origin}, `SELECT value FROM settings WHERE name = ?`, appliance.SettingLog)
+		if err == nil && !found {
+			return fault.Errorf(fault.NotFound, "the rows have no ID of their log of changes: the log was begun by an earlier version; move the state to one file with holdfastd state move --to sqlite, and then to an empty database")
+		}
 		return err
 	})
 	return origin, err
+}
+
+// beginLog gives the log that is about to begin its ID, in the rows of its first change. That
+// of an earlier log of these rows is replaced.
+func beginLog(c *conn) error {
+	var id [32]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	_, err := c.exec(`INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, seal = NULL`, appliance.SettingLog, hex.EncodeToString(id[:]))
+	return err
 }
 
 // Passed implements [appliance.StateRows].

@@ -57,7 +57,7 @@ const (
 	// when an appliance becomes a node, nodes begin with a snapshot of them.
 	inFirstChange = 10000
 	// keptTaken is how many of the newest changes are kept here, and keptPositions of how many
-	// it is known which they were. Which the first one was is known for good.
+	// it is known which they were.
 	keptTaken     = 1024
 	keptPositions = 16384
 )
@@ -182,7 +182,7 @@ func (r *replica) keep(c *conn, t *taken) error {
 	if _, err = c.exec(`UPDATE taken_changes SET body = x'' WHERE number = ?`, int64(t.at.Number)-keptTaken); err != nil {
 		return err
 	}
-	_, err = c.exec(`DELETE FROM taken_changes WHERE number > 1 AND number <= ?`, int64(t.at.Number)-keptPositions)
+	_, err = c.exec(`DELETE FROM taken_changes WHERE number <= ?`, int64(t.at.Number)-keptPositions)
 	return err
 }
 

@@ -411,16 +411,34 @@ func (w *writer) apply(c *change) error {
 		}
 		return err
 	}
+	retired, err := w.retired(st)
+	if err != nil {
+		return err
+	}
 	st.batch, st.tx = st.tx, newDelta()
-	err := c.apply(w.conn)
+	err = c.apply(w.conn)
 	after := st.tx
 	if st.tx, st.batch = st.batch, nil; err == nil {
 		err = after.err
+	}
+	if err == nil && retired && len(after.rows) > 0 {
+		err = fault.Errorf(fault.Conflict, "the state of this fleet is being moved to a single appliance, and takes no change any more: make the change there; if the move was not finished, run holdfastd state move --to sqlite once more, on the machine where it ran")
 	}
 	if err == nil {
 		st.tx.fold(after)
 	}
 	return err
+}
+
+// retired says whether the rows are those of a fleet that is moved elsewhere. What they take after
+// that would be in effect here, and lost in the place that counts.
+func (w *writer) retired(st *state) (bool, error) {
+	if st.replica == nil {
+		return false, nil
+	}
+	var b appliance.Block
+	_, err := w.conn.one([]any{&b.Reason}, `SELECT block_reason FROM installation`)
+	return b.Retired(), err
 }
 
 // rollback ends the transaction and gives err. That it fails when SQLite has

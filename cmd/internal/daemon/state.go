@@ -86,7 +86,7 @@ func (d *Daemon) oneState() error {
 	}
 	switch node := d.o.Config.State.Database != ""; {
 	case !there(SingleFile) && !there(SharedFile) && (there(SingleFile+MovingSuffix) || there(SharedFile+MovingSuffix)):
-		return fault.Errorf(fault.Conflict, "the state of this machine was being moved, and that was not finished: run the same holdfastd state move once more, which finishes it")
+		return fault.Errorf(fault.Conflict, "the state of this machine was being moved, and that was not finished: run the same holdfastd state move once more, which finishes it, or says that the files %s do not count any more", path("*"+MovingSuffix))
 	case node && there(SingleFile):
 		return fault.Errorf(fault.Conflict, "the configuration names a fleet's database, and this machine has the state of a single appliance, %s: move that with holdfastd state move --to URL, or move the file away if this machine is to join the fleet without it", path(SingleFile))
 	case !node && there(SharedFile):

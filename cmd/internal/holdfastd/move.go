@@ -1,6 +1,7 @@
 package holdfastd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/fleet"
 	"holdfast/appliance/keyring"
 	"holdfast/appliance/sqlite"
 	"holdfast/cmd/internal/cli"
@@ -51,7 +53,7 @@ func stateMoveCommand(a *cli.Admin) *cobra.Command {
 			"--to sqlite from the database that state.database names back to one file of this machine. All rows are\n" +
 			"verified by their manifests first, and sealed once more where they go. The HSM then names the new place:\n" +
 			"what was left behind does not start again. Nodes of a fleet that still run are blocked before its rows are\n" +
-			"taken. The HSM's PIN is read from standard input, or from a file that only its owner may read.",
+			"taken, and take no change from then on; the command waits for fleet.grace until they have stopped. The HSM's PIN is read from standard input, or from a file that only its owner may read.",
 		Args: cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
 			m, err := f.move(cmd, to)
@@ -87,6 +89,8 @@ type mover struct {
 	log  moveLog
 	// rename is [os.Rename].
 	rename func(from, to string) error
+	// pause waits until nodes that still run have stopped.
+	pause func(ctx context.Context, d time.Duration) error
 }
 
 // moveLog is what a move needs of the fleet's database.
@@ -106,7 +110,10 @@ func (f *copyFlags) move(cmd *cobra.Command, to string) (_ *Moved, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mover{cfg: cfg, rename: os.Rename}
+	m := &mover{cfg: cfg, rename: os.Rename, pause: func(ctx context.Context, d time.Duration) error {
+		fmt.Fprintf(cmd.ErrOrStderr(), "waiting %s, until nodes of the fleet that still run have stopped to serve\n", d)
+		return pause(ctx, d)
+	}}
 	var anchors appliance.CopyOptions
 	closeTPM, err := f.openTPM(cfg.Attestation.TPM, &anchors)
 	if err != nil {
@@ -144,6 +151,17 @@ func (f *copyFlags) move(cmd *cobra.Command, to string) (_ *Moved, err error) {
 	defer log.Close()
 	m.log = log
 	return move(ctx)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fault.Wrapf(fault.Timeout, ctx.Err(), "the move was ended while it waited for nodes to stop: run it once more, which finishes it")
+	}
 }
 
 func (m *mover) path(name string) string { return filepath.Join(m.cfg.State.Dir, name) }
@@ -217,6 +235,8 @@ func (m *mover) appliance(rows *opened, anchor func() appliance.Anchor) *applian
 // comes from says which place counts: as long as it has its name, the old one does.
 type way struct {
 	from, to []string
+	// nodes says that nodes of a fleet that is left behind may still run.
+	nodes bool
 	// take verifies the rows, gives what is blocked of them, and copies them.
 	take func(ctx context.Context, a *appliance.Appliance, ring appliance.Keyring) (appliance.Block, error)
 }
@@ -251,7 +271,7 @@ func (m *mover) toFleet(ctx context.Context) (*Moved, error) {
 
 // toSingle moves the rows of a fleet to one file.
 func (m *mover) toSingle(ctx context.Context) (*Moved, error) {
-	w := way{from: []string{daemon.SharedFile, daemon.MachineFile}, to: []string{daemon.SingleFile}}
+	w := way{from: []string{daemon.SharedFile, daemon.MachineFile}, to: []string{daemon.SingleFile}, nodes: true}
 	w.take = func(ctx context.Context, a *appliance.Appliance, ring appliance.Keyring) (appliance.Block, error) {
 		blocked, err := a.Retire(ctx, ring)
 		if err != nil {
@@ -260,7 +280,7 @@ func (m *mover) toSingle(ctx context.Context) (*Moved, error) {
 		return blocked, sqlite.Join(ctx, m.path(daemon.SharedFile), m.path(daemon.MachineFile), m.path(daemon.SingleFile+moving))
 	}
 	return m.move(ctx, w, &Moved{To: m.path(daemon.SingleFile), From: []string{m.cfg.State.Database},
-		Next: "take state.database out of this machine's configuration, and start it; stop the other nodes: they serve nothing any more"})
+		Next: "take state.database out of this machine's configuration, and start it; switch off the other nodes: they serve nothing and take no change any more"})
 }
 
 // move moves the rows, or goes on with a move that was interrupted. The new place is made whole
@@ -283,6 +303,12 @@ func (m *mover) move(ctx context.Context, w way, moved *Moved) (*Moved, error) {
 	for _, name := range w.from {
 		moved.From = append(moved.From, m.path(name)+left)
 	}
+	if w.nodes { // what proves to them that they may serve named the place that was left behind
+		grace := time.Duration(cmp.Or(m.cfg.Fleet.Grace, config.DefaultFleetGrace))
+		if err := m.pause(ctx, fleet.StopsWithin(grace)); err != nil {
+			return nil, err
+		}
+	}
 	if err := m.finish(ctx, w, moved); err != nil {
 		return nil, err
 	}
@@ -304,7 +330,7 @@ func (m *mover) leaveOld(ctx context.Context, w way) (err error) {
 	defer a.CloseRows()
 	err = a.CheckStanding(ctx, ring)
 	if fault.CodeOf(err) == fault.StateSuperseded && m.there(w.to[0]+moving) {
-		return m.checkMoved(ctx, w, err)
+		return m.checkMoved(ctx, w, a, err)
 	}
 	if err != nil {
 		return err
@@ -314,8 +340,11 @@ func (m *mover) leaveOld(ctx context.Context, w way) (err error) {
 			return err
 		}
 	}
-	blocked, err := w.take(ctx, a, ring)
-	if err != nil {
+	var taken appliance.MovedFrom
+	if taken.Blocked, err = w.take(ctx, a, ring); err != nil {
+		return err
+	}
+	if taken.Anchor, err = a.AnchorCount(ctx); err != nil {
 		return err
 	}
 	to, err := m.openAll(ctx, movingNames(w.to)...)
@@ -324,19 +353,23 @@ func (m *mover) leaveOld(ctx context.Context, w way) (err error) {
 	}
 	sealing := m.ring()
 	defer sealing.Lock()
-	return errors.Join(m.appliance(to, nil).Moved(ctx, sealing, blocked), to.close())
+	return errors.Join(m.appliance(to, nil).Moved(ctx, sealing, taken), to.close())
 }
 
 // checkMoved says whether what a move has left is what the HSM names in the place of the old
 // one: if not, why the old one does not count stands.
-func (m *mover) checkMoved(ctx context.Context, w way, why error) error {
+func (m *mover) checkMoved(ctx context.Context, w way, old *appliance.Appliance, why error) error {
+	at, err := old.AnchorCount(ctx)
+	if err != nil {
+		return err
+	}
 	to, err := m.openAll(ctx, movingNames(w.to)...)
 	if err != nil {
 		return why
 	}
 	ring := m.ring()
 	defer ring.Lock()
-	err = m.appliance(to, nil).CheckMoved(ctx, ring)
+	err = m.appliance(to, nil).CheckMoved(ctx, ring, at)
 	if err := to.close(); err != nil {
 		return err
 	}
@@ -396,6 +429,9 @@ func (m *mover) finish(ctx context.Context, w way, moved *Moved) error {
 	defer ring.Lock()
 	a := m.appliance(to, m.o.Anchor)
 	report, err := a.FinishMove(ctx, ring)
+	if fault.CodeOf(err) == fault.StateSuperseded && names[0] != w.to[0] {
+		err = fault.Wrapf(fault.StateSuperseded, err, "the move was given up, or another copy has taken over since: the files %s do not count, and may be removed", m.path("*"+moving))
+	}
 	if err = errors.Join(err, to.close()); err != nil {
 		return err
 	}

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
@@ -136,6 +138,7 @@ type machine struct {
 	client  *appliancetest.Client
 	sealed  *appliance.Ciphertext
 	keys    []string
+	ground  []string // labels of what another node has left in the HSM
 }
 
 // kind is what differs between machines.
@@ -196,6 +199,9 @@ func (m *machine) mover(f *fuse) *mover {
 	return &mover{cfg: &config.Config{State: config.State{Dir: m.dir, Database: "postgres://test"}}, o: o,
 		ring: func() appliance.Keyring { return &fusedRing{keyring.New(token), f} },
 		log:  &fusedLog{m.log.Peer(), f},
+		pause: func(context.Context, time.Duration) error {
+			return f.around("the wait", func() error { return nil })
+		},
 		rename: func(from, to string) error {
 			return f.around("the name "+filepath.Base(to), func() error { return os.Rename(from, to) })
 		}}
@@ -225,8 +231,19 @@ func (m *machine) serves(dir, key string, names ...string) bool {
 	}
 	defer a.Lock()
 	if key != "" {
+		b, err := a.BlockedRow(m.t.Context())
+		if err != nil {
+			m.t.Fatal(err)
+		}
 		u, _ := appliance.ParseUsage("encrypt,decrypt")
-		if _, err := a.CreateKey(m.t.Context(), "p", appliance.NewExternalKey{ID: key, Usage: u, Custody: appliance.CustodyCached}); err != nil {
+		_, err = a.CreateKey(m.t.Context(), "p", appliance.NewExternalKey{ID: key, Usage: u, Custody: appliance.CustodyCached})
+		if b.Retired() {
+			if fault.CodeOf(err) != fault.Conflict {
+				m.t.Errorf("a change of a state that is moved elsewhere: %v", err)
+			}
+			return true
+		}
+		if err != nil {
 			m.t.Fatal(err)
 		}
 		m.keys = append(m.keys, key)
@@ -293,7 +310,7 @@ func (m *machine) there(name string) bool {
 func (m *machine) again(t *testing.T) *machine {
 	t.Helper()
 	next := *m
-	next.t, next.dir, next.log, next.keys = t, copyOf(t, m.dir), m.log.Clone(), nil
+	next.t, next.dir, next.log, next.keys, next.ground = t, copyOf(t, m.dir), m.log.Clone(), nil, nil
 	dumped, err := m.token.Dump()
 	if err == nil {
 		next.token, err = appliancetest.NewMemoryOf(dumped)
@@ -376,9 +393,61 @@ func (m *machine) killed(to, between string) {
 	if fleet && to == toSingle {
 		m.serves(m.dir, "late", daemon.SharedFile, daemon.MachineFile)
 	}
+	if to == "fleet" && joinable {
+		m.leaves()
+	}
 	if !single && !fleet && to == "fleet" && !joinable {
 		if other := m.fresh(); m.serves(other, "", daemon.SharedFile, daemon.MachineFile) {
 			m.t.Error("a node joins before the move is finished")
+		}
+	}
+}
+
+// leaves has another node of the fleet leave a position and a reliance in the HSM, which a move
+// that is finished later must not take away.
+func (m *machine) leaves() {
+	m.t.Helper()
+	mv := m.mover(&fuse{t: m.t})
+	mv.cfg.State.Dir = m.fresh()
+	rows, err := mv.openAll(m.t.Context(), daemon.SharedFile, daemon.MachineFile)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer rows.close()
+	a, ring := mv.appliance(rows, nil), mv.ring()
+	if err := a.Unlock(m.t.Context(), ring, nil); err != nil {
+		m.t.Fatal(err)
+	}
+	defer a.Lock()
+	origin, err := rows.rows[0].Origin(m.t.Context())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for purpose, says := range map[appliance.ObjectPurpose][]string{
+		appliance.ObjectPosition: {origin, "7", "digest"},
+		appliance.ObjectReliance: {origin, "another node"},
+	} {
+		o, err := appliance.NewSealedObject(ring, purpose, a.Installation().ID, says...)
+		if err == nil {
+			err = ring.CreateSealedObject(m.t.Context(), o, appliance.ReachMost)
+		}
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.ground = append(m.ground, o.Label)
+	}
+}
+
+// keptGround checks that what another node has left in the HSM is there.
+func (m *machine) keptGround() {
+	m.t.Helper()
+	all, err := m.mover(&fuse{t: m.t}).ring().SealedObjects(m.t.Context(), appliance.ReachAny)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, label := range m.ground {
+		if !slices.ContainsFunc(all, func(o *appliance.SealedObject) bool { return o.Label == label }) {
+			m.t.Errorf("the move has removed %s, which a node that runs has left in the HSM", label)
 		}
 	}
 }
@@ -400,6 +469,7 @@ func (m *machine) moved(to string, blocked bool) {
 			m.t.Errorf("%s is still being moved", name)
 		}
 	}
+	m.keptGround()
 	m.whole(blocked, m.dir, names...)
 	if to == "fleet" {
 		m.counterless().whole(blocked, m.fresh(), names...)
