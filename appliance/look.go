@@ -35,6 +35,12 @@ func (l *Look) Used() { l.state.Store(lookUsed) }
 // Refused says that another change came first, and nothing was made by it.
 func (l *Look) Refused() bool { return l.state.Load() == lookRefused }
 
+// Unused says that nothing was made by it, and nothing was refused.
+func (l *Look) Unused() bool { return l.state.Load() == lookStands }
+
+// Since says whether the log has had a change between the two.
+func (l *Look) Since(earlier *Look) bool { return l.number != earlier.number }
+
 type lookKey struct{}
 
 // Looked gives a context in which the store makes the first change only if the look holds.
@@ -48,11 +54,23 @@ func LookOf(ctx context.Context) *Look {
 	return l
 }
 
-// Look begins one: what is read afterwards is at least as new. It is nil for a single appliance,
-// whose changes come one after the other.
-func (l *Lifecycle) Look() *Look {
+// MadeHere says that something was changed which is in no log: it is this node's own.
+func MadeHere(ctx context.Context) {
+	if l := LookOf(ctx); l != nil {
+		l.Used()
+	}
+}
+
+// Look begins one: what is read afterwards, from rows or from memory, is at least as new. It waits
+// until memory has what the rows have. It is nil for a single appliance, whose changes come one
+// after the other.
+func (l *Lifecycle) Look(ctx context.Context) *Look {
 	if l.replication == nil {
 		return nil
 	}
-	return &Look{number: l.store.Written()}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	written := l.store.Written()
+	await(ctx, func() bool { return l.store.Position().Number >= written })
+	return &Look{number: l.store.Position().Number} // if memory lags still, the change is refused
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/instance"
 )
@@ -104,7 +105,11 @@ var (
 			Summary: "Serve with another certificate"},
 		Subject: certificateSubject[CertificateChain],
 		Run: func(ctx context.Context, c *Caller, in CertificateChain) (Certificate, error) {
-			return c.Site.InstallCertificate(ctx, in.Chain)
+			installed, err := c.Site.InstallCertificate(ctx, in.Chain)
+			if err == nil {
+				appliance.MadeHere(ctx)
+			}
+			return installed, err
 		},
 	})
 	ShareCertificate = define(Operation[SharedCertificate, Certificate]{

@@ -59,7 +59,7 @@ type notHeld struct{ Domain }
 
 func (notHeld) Held() error { return nil }
 
-func (notHeld) Look() *appliance.Look { return nil }
+func (notHeld) Look(context.Context) *appliance.Look { return nil }
 
 // asBefore takes callers that are no users.
 func asBefore(_ context.Context, was identity.Principal) (identity.Principal, error) { return was, nil }

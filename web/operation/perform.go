@@ -237,17 +237,23 @@ const looks = 20
 // the fleet's log takes the change: if another node's comes first, it is looked at again.
 func (p *performance) unlessStale(ctx context.Context) (before, out any, err error) {
 	for range looks {
-		look := p.Domain.Look()
+		var look *appliance.Look
+		if p.Revision != "" {
+			look = p.Domain.Look(ctx)
+		}
 		before = p.subject(ctx)
 		if err := p.stale(before); err != nil {
 			return before, nil, err
 		}
-		if look == nil || p.Revision == "" {
+		if look == nil {
 			out, err = p.route.run(ctx, p.Caller, p.in)
 			return before, out, err
 		}
 		out, err = p.route.run(appliance.Looked(ctx, look), p.Caller, p.in)
-		if err == nil || !look.Refused() {
+		if !look.Refused() { // an operation that was refused may find done what another node did, and end well
+			if stale := p.overtaken(ctx, look); stale != nil {
+				return before, nil, stale
+			}
 			return before, out, err
 		}
 		if usedUp(reflect.ValueOf(p.in)) {
@@ -255,6 +261,15 @@ func (p *performance) unlessStale(ctx context.Context) (before, out any, err err
 		}
 	}
 	return before, nil, fault.Errorf(fault.Changed, "other nodes of the fleet change something all the time, and whether this has changed since you looked at it cannot be told; try again")
+}
+
+// overtaken says that another node has changed what the operation is about after the look, so that
+// the operation had nothing to do, or could not do it.
+func (p *performance) overtaken(ctx context.Context, look *appliance.Look) error {
+	if !look.Unused() || !p.Domain.Look(ctx).Since(look) {
+		return nil
+	}
+	return p.stale(p.subject(ctx))
 }
 
 func (p *performance) stale(now any) error {

@@ -19,7 +19,7 @@ type WholeState interface {
 	// Held gives the reason for which the state is not served; nil if it is.
 	Held() error
 	// Look begins to look at what is about to be changed; nil where nobody else changes it.
-	Look() *appliance.Look
+	Look(ctx context.Context) *appliance.Look
 }
 
 // AcceptedState says why the state is the right one.
