@@ -20,8 +20,8 @@ const (
 )
 
 // newest asks the log of a fleet for changes that this node may lack: before a request is
-// refused since the node does not know its key store, credential or key, which another node
-// may just have made. There is one look at a time, and requests share it.
+// refused since the node does not know its key store, credential, key or a grant, which another
+// node may just have made. There is one look at a time, and requests share it.
 type newest struct {
 	rows   StateRows // nil for an appliance on its own
 	within time.Duration

@@ -31,14 +31,15 @@ func (f *fleetBed) startQuiet(t *testing.T) (*appliancetest.Bed, *countedLog) {
 }
 
 // TestMadeAtAnotherNode: what was made at one node serves at once at another one, which has
-// not heard of it yet: a key store, a credential, a key.
+// not heard of it yet: a key store, a credential, a key, a grant.
 func TestMadeAtAnotherNode(t *testing.T) {
 	f := newFleetBed()
 	a := f.start(t, appliancetest.Options{})
 	b, _ := f.startQuiet(t)
 	b.Appliance.SetLookWithin(time.Minute)
+	const other = "arn:aws:iam::210987654321:role/new"
 	var client *appliancetest.Client
-	for i := range 3 { // looks are bounded, and each time there are three
+	for i := range 2 { // looks are bounded, and each time there are four
 		name := fmt.Sprint("store", i)
 		client = a.NewKeyStore(t, name, "/"+name, appliancetest.Principal)
 		a.NewKey(t, name, "k", "encrypt,decrypt", appliance.CustodyCached)
@@ -55,6 +56,13 @@ func TestMadeAtAnotherNode(t *testing.T) {
 		if err != nil || !e.HasCredential(c.AccessKeyID) {
 			t.Fatalf("the credential is not known: %v", err)
 		}
+		if _, err := a.Appliance.AddGrant(t.Context(), name, appliance.Grant{Principal: other, Operations: []appliance.Operation{appliance.OpEncrypt}}); err != nil {
+			t.Fatal(err)
+		}
+		granted := appliancetest.Encrypt("k", "plain")
+		granted.Context.Principal = other
+		at(client, b).OK(granted)
+
 		another := at(client, b)
 		another.AccessKeyID, another.SecretAccessKey = c.AccessKeyID, secret
 		another.OK(appliancetest.Encrypt("k", "plain"))

@@ -290,12 +290,17 @@ func (s *Session) admit(ctx context.Context, u use) (*liveKey, error) {
 
 // permit gives the key, if there is one and the grants allow the operation on it.
 func (s *Session) permit(ctx context.Context) (*liveKey, error) {
-	e, o := s.endpoint, s.outcome
-	key, err := e.key(ctx, o.Request.Key)
+	key, d, err := s.decided(ctx)
+	if err == nil && !d.Allowed && len(d.Policies) == 0 && s.endpoint.service.newest.look() { // a grant may be new
+		if _, err := s.same(key); err != nil {
+			return nil, err
+		}
+		key, d, err = s.decided(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
-	d := e.decide(&o.Request, key)
+	e, o := s.endpoint, s.outcome
 	o.Policies = d.Policies
 	for _, failed := range d.Faults {
 		e.service.log.Error("an authorization policy failed and allows nothing", "key_store", e.store.Name, "key_id", key.ID, "policy", failed)
@@ -304,6 +309,15 @@ func (s *Session) permit(ctx context.Context) (*liveKey, error) {
 		return nil, fault.Errorf(fault.Denied, "%s", d)
 	}
 	return key, nil
+}
+
+// decided gives the key, and what the grants say.
+func (s *Session) decided(ctx context.Context) (*liveKey, Decision, error) {
+	key, err := s.endpoint.key(ctx, s.outcome.Request.Key)
+	if err != nil {
+		return nil, Decision{}, err
+	}
+	return key, s.endpoint.decide(&s.outcome.Request, key), nil
 }
 
 // finish ends an operation: it records it, and gives the error to answer. What
