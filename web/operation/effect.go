@@ -28,7 +28,8 @@ type Effect struct {
 type LateNode struct {
 	Node string `json:"node"` // its ID
 	// Until is when it has stopped to serve, unless it has applied the change. It is
-	// missing while that is not known, as the HSM could not be told of the change.
+	// missing while that is not known: the HSM could not be told of the change, or the
+	// database has another one in its place.
 	Until time.Time `json:"until,omitzero"`
 }
 
@@ -44,7 +45,7 @@ func (e *Effect) String() string {
 	}
 	late := make([]string, len(e.Late))
 	for i, l := range e.Late {
-		late[i] = "node " + l.Node + " may serve without it for a time that is not known, as the HSM could not be told"
+		late[i] = "node " + l.Node + " may serve without it for a time that is not known: stop its machine to be sure"
 		if !l.Until.IsZero() {
 			late[i] = "node " + l.Node + " has it or stops to serve by " + l.Until.UTC().Format(time.TimeOnly) + " UTC"
 		}
