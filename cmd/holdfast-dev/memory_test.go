@@ -148,13 +148,14 @@ func imported(t *testing.T, p *process, client *web.Client, keyStore string) (km
 	return kms, roundKeys, text
 }
 
-// TestImportedTextGoesAtOnce: the text of a key, in Base64 or hexadecimal, is nowhere
+// TestTextImportedInTheConsoleGoesAtOnce: the text of a key, in Base64 or hexadecimal, is nowhere
 // when the import has been answered, whichever way it came.
-func TestImportedTextGoesAtOnce(t *testing.T) {
+func TestTextImportedInTheConsoleGoesAtOnce(t *testing.T) {
 	if !scrub.Enabled {
 		keyringtest.Cannot(t, "built without GOEXPERIMENT=runtimesecret")
 	}
 	p := start(t, t.TempDir())
+	p.alone = "the memory of one process is searched"
 	memory := keyringtest.Other(p.cmd.Process.Pid)
 	socket := web.NewClient(p.dev.AdminSocket)
 	var token operation.CreatedToken
