@@ -777,3 +777,17 @@ func TestLeader(t *testing.T) {
 		want("c", 3)
 	})
 }
+
+// TestEmptySeatIsWaitedForShortly: who changes something at a node that is locked does not wait
+// as for a silent one, and hears that others may not have it.
+func TestEmptySeatIsWaitedForShortly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		began := time.Now()
+		got := (&Seat{}).Settle(ctx)
+		if d := time.Since(began); d > 5*time.Second || len(got.Late) != 1 || !got.Late[0].Until.IsZero() {
+			t.Errorf("after %v: %+v", d, got)
+		}
+	})
+}

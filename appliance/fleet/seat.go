@@ -50,21 +50,29 @@ func (s *Seat) Fresh() error {
 	return noSeat()
 }
 
-// seatEvery is how often an empty seat is looked at.
-const seatEvery = 20 * time.Millisecond
+const (
+	// seatEvery is how often an empty seat is looked at.
+	seatEvery = 20 * time.Millisecond
+	// seatTime is how long a change waits that was made while nobody sits there. An appliance
+	// that joins, or opens its rows again, does so sooner; one that is locked does not, and who
+	// changes something there is not to wait for it.
+	seatTime = 3 * time.Second
+)
 
 // Settle waits until no node serves without the changes that this node has, or ctx ends,
 // and says what it has come to: see [Node.Settle]. While nobody sits there, it
-// waits; what it says then is that other nodes may not have the changes.
+// waits for a moment; what it says then is that other nodes may not have the changes.
 func (s *Seat) Settle(ctx context.Context) appliance.Settled {
 	tick := time.NewTicker(seatEvery)
 	defer tick.Stop()
+	empty, stop := context.WithTimeout(ctx, seatTime)
+	defer stop()
 	for { // the appliance may be about to join, or to open its rows again
 		if t := s.taken.Load(); t != nil {
 			return t.node.Settle(ctx)
 		}
 		select {
-		case <-ctx.Done():
+		case <-empty.Done():
 			return appliance.Settled{Nodes: 1, Of: 2, Late: []appliance.LateNode{{ID: "unknown"}}}
 		case <-tick.C:
 		}
