@@ -313,10 +313,13 @@ func (l *Lifecycle) openNode(ctx context.Context, ring Keyring, mine *Installati
 		if err := l.replication.unbegun(ctx); err != nil {
 			return err
 		}
-		if err := l.checkTraces(ctx, ring); err != nil {
-			return err
+		missing := l.checkTraces(ctx, ring)
+		if missing == nil {
+			return l.install(ctx, ring, false)
 		}
-		return l.install(ctx, ring, false)
+		if f, changed, err = l.replication.awaitFounding(ctx); err != nil || f == nil {
+			return cmp.Or(err, missing)
+		}
 	}
 	if err := ring.OpenStateKey(ctx, f.Installation, f.WrappedStateKey); err != nil {
 		return fault.Wrapf(fault.Tampered, err, "the state key of the installation %.32q, which the fleet's database names, does not open", f.Installation)
@@ -356,6 +359,33 @@ func (l *Lifecycle) openKnown(ctx context.Context, ring Keyring, mine *Installat
 	}
 	l.log.Error("the row of the installation on this machine was edited; it was loaded again from the fleet's database", "reason", fault.ReasonOf(why))
 	return nil
+}
+
+const (
+	// foundsWithin is how long a node that finds traces in the HSM, and no installation in the
+	// fleet's database, waits for one: a node that began at the same moment has made its
+	// master key, and is about to begin it.
+	foundsWithin = 5 * time.Second
+	foundsEvery  = 20 * time.Millisecond
+)
+
+// awaitFounding gives the installation that another node begins meanwhile, and whether it has
+// a change; nil if none does.
+func (r *replication) awaitFounding(ctx context.Context) (f *Founding, changed bool, err error) {
+	within, stop := context.WithTimeout(ctx, foundsWithin)
+	defer stop()
+	tick := time.NewTicker(foundsEvery)
+	defer tick.Stop()
+	for {
+		if f, changed, err = r.founding(ctx); err != nil || f != nil {
+			return f, changed, err
+		}
+		select {
+		case <-within.Done():
+			return nil, false, ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // openAccepted opens a node whose rows of this machine people have accepted.
