@@ -341,8 +341,8 @@ func TestEffectInAFleet(t *testing.T) {
 	for text, s := range map[string]appliance.Settled{
 		"":                           {Nodes: 1, Of: 1},
 		"In effect on 3 of 3 nodes.": {Nodes: 3, Of: 3},
-		"In effect on 2 of 3 nodes; the others do not serve.":                                                                {Nodes: 2, Of: 3},
-		"In effect on 2 of 3 nodes; node c has it or stops to serve by 08:01:00 UTC.":                                        {Nodes: 2, Of: 3, Late: []appliance.LateNode{{ID: "c", Until: later}}},
+		"In effect on 2 of 3 nodes; the others do not serve.":                                                               {Nodes: 2, Of: 3},
+		"In effect on 2 of 3 nodes; node c has it or stops to serve by 08:01:00 UTC.":                                       {Nodes: 2, Of: 3, Late: []appliance.LateNode{{ID: "c", Until: later}}},
 		"In effect on 1 of 2 nodes; node b may serve without it for a time that is not known: stop its machine to be sure.": {Nodes: 1, Of: 2, Late: []appliance.LateNode{{ID: "b"}}},
 	} {
 		p, _ := quiet()
