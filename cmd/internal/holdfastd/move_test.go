@@ -251,8 +251,8 @@ func (m *machine) serves(dir, key string, names ...string) bool {
 	return true
 }
 
-// whole checks that the rows serve, and have all keys and blocks.
-func (m *machine) whole(blocked bool, dir string, names ...string) {
+// unlocked unlocks an appliance with the rows in a folder, until end.
+func (m *machine) unlocked(dir string, names ...string) (a *appliance.Appliance, end func()) {
 	m.t.Helper()
 	mv := m.mover(&fuse{t: m.t, dir: dir})
 	mv.cfg.State.Dir = dir
@@ -260,12 +260,24 @@ func (m *machine) whole(blocked bool, dir string, names ...string) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	defer rows.close()
-	a := mv.appliance(rows, mv.o.Anchor)
+	a = mv.appliance(rows, mv.o.Anchor)
 	if err := a.Unlock(m.t.Context(), mv.ring(), nil); err != nil {
+		_ = rows.close()
 		m.t.Fatal(err)
 	}
-	defer a.Lock()
+	return a, func() {
+		a.Lock()
+		if err := rows.close(); err != nil {
+			m.t.Error(err)
+		}
+	}
+}
+
+// whole checks that the rows serve, and have all keys and blocks.
+func (m *machine) whole(blocked bool, dir string, names ...string) {
+	m.t.Helper()
+	a, end := m.unlocked(dir, names...)
+	defer end()
 	client := *m.client
 	client.T, client.Appliance = m.t, a
 	b, err := a.BlockedRow(m.t.Context())

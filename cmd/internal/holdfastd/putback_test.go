@@ -59,17 +59,8 @@ func (m *machine) killedAt(to, point string) {
 // blocks has the rows serve, and the key blocked in them.
 func (m *machine) blocks(names ...string) {
 	m.t.Helper()
-	mv := m.mover(&fuse{t: m.t, dir: m.dir})
-	rows, err := mv.openAll(m.t.Context(), names...)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	defer rows.close()
-	a := mv.appliance(rows, mv.o.Anchor)
-	if err := a.Unlock(m.t.Context(), mv.ring(), nil); err != nil {
-		m.t.Fatal(err)
-	}
-	defer a.Lock()
+	a, end := m.unlocked(m.dir, names...)
+	defer end()
 	if _, err := a.Block(m.t.Context(), appliance.BlockTarget{KeyStore: "p", KeyID: "k"}, "compromised"); err != nil {
 		m.t.Fatal(err)
 	}
