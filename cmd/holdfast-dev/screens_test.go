@@ -113,7 +113,7 @@ func TestConsoleScreens(t *testing.T) {
 	b.Follow(longUser)
 	look()
 	b.Open("/keystores/" + longStore + "/keys")
-	b.Fill(createKey, "id", strings.Repeat("not an id", 60)) // a long error
+	b.Fill(operation.CreateKey.Words, "id", strings.Repeat("not an id", 60)) // a long error
 	look()
 	b.Screen(1280, 900)
 	b.Media(browsertest.Media{})
@@ -169,9 +169,6 @@ func keys(t *testing.T, b *browsertest.Browser) {
 	b.Key("?")
 	is("switched on, they do", open, "true")
 }
-
-// createKey is what the button says that makes a key.
-const createKey = "Make it"
 
 // lengthened gives the same page of what has the longest name.
 func lengthened(path string) string {
