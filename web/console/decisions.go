@@ -110,7 +110,7 @@ func (d *stateData) decide(p *page) {
 		d.forms = append(d.forms, p.form(operation.BeginInstallation, "", ui.Form{Label: "Begin a new installation", Submit: "Begin a new installation", Kind: "danger", Fields: reason,
 			Note: "Only if the installation of before is lost, or another one is wanted in the same HSM. What the HSM has stays as it is. Otherwise restore a backup: holdfast restore FILE. Those who are listed below can act from then on."}, seen(d.admission)...))
 	}
-	if by == operation.TakeOverInstallation || d.held == nil && !d.status.Locked && d.copy.Standing == appliance.StandingCopy {
+	if by == operation.TakeOverInstallation || d.held == nil && !d.status.Locked && d.copy.Ownership == appliance.OwnershipCopy {
 		d.forms = append(d.forms, p.form(operation.TakeOverInstallation, "", ui.Form{Label: "Take over", Submit: "Take over", Kind: "danger", Fields: reason,
 			Note: "This copy of the installation is then the one that counts. Every other copy destroys nothing in the HSM any more, and is locked when it starts next. Stop the other copies before."}))
 	}

@@ -124,7 +124,7 @@ func (d *overviewData) warn() {
 		d.warnings = append(d.warnings, warning{kind, title, fmt.Sprintf(format, args...)})
 	}
 	if i := d.status.Installation; i.Detail != "" && !d.status.Locked {
-		add(ui.Warn, "This copy of the installation is not the owner: "+string(i.Standing), "%s.", i.Detail)
+		add(ui.Warn, "This copy of the installation is not the owner: "+string(i.Ownership), "%s.", i.Detail)
 	}
 	if c := d.status.Clock; c.Waits != "" {
 		add(ui.Warn, "Keys that are due and old audit records wait", "%s.", c.Waits)

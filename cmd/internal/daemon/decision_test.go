@@ -127,7 +127,7 @@ func TestFirstUnlockInTheConsole(t *testing.T) {
 	a.Has("The PIN is sealed to this machine's TPM")
 	s.logged(before, `msg=serving `)
 	r.recorded(`"by":"alice"`, "invitation mallory")
-	r.joined(a, "/state", "Who can act", "alice, 20", "Standing", "owner")
+	r.joined(a, "/state", "Who can act", "alice, 20", "Ownership", "owner")
 	r.stop()
 }
 
@@ -239,12 +239,12 @@ func TestTakeOverInTheConsole(t *testing.T) {
 	a.Has("The state is accepted as it is") // there is no second administrator
 	s.logged(before, `state=serving`)
 	a.Open("/state")
-	a.Has("Standing", "copy")
+	a.Has("Ownership", "copy")
 	a.Fill("Take over", "reason", "the other copy is gone")
 	a.Has("This copy of the installation is the owner now", "owner")
 	var now appliance.InstallationState
 	r.ok("GET", "installation", nil, &now)
-	if now.Standing != appliance.StandingOwner || now.Epoch != 2 {
+	if now.Ownership != appliance.OwnershipOwner || now.Epoch != 2 {
 		t.Errorf("%+v", now)
 	}
 }
