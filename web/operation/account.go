@@ -116,7 +116,7 @@ var (
 		}),
 	})
 	BeginPasskey = define(Operation[Nothing, identity.Ceremony]{
-		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Dangerous: true, Urgency: Independent,
+		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
 			Summary: "Begin to add a passkey"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (identity.Ceremony, error) {
@@ -124,7 +124,7 @@ var (
 		}),
 	})
 	AddPasskey = define(Operation[CeremonyAnswer, *identity.Passkey]{
-		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
+		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
 			Summary: "Add a passkey"},
 		Subject: apart[CeremonyAnswer],
 		Run: own(func(ctx context.Context, c *Caller, id string, in CeremonyAnswer) (*identity.Passkey, error) {
@@ -132,7 +132,7 @@ var (
 		}),
 	})
 	RemovePasskey = define(Operation[PasskeyName, Nothing]{
-		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Dangerous: true, Urgency: Urgent,
+		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Effects: TakesAccess, Alone: ownAccount, Urgency: Urgent,
 			Summary: "Remove a passkey; not the last way to sign in"},
 		Subject: ownSubject[PasskeyName],
 		Run: own(func(ctx context.Context, c *Caller, id string, in PasskeyName) (Nothing, error) {
@@ -140,7 +140,7 @@ var (
 		}),
 	})
 	BeginPassword = define(Operation[Nothing, NewTOTP]{
-		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Dangerous: true, Urgency: Independent,
+		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
 			Summary: "Begin to set a password: a new secret for an authenticator app"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (NewTOTP, error) {
@@ -149,7 +149,7 @@ var (
 		}),
 	})
 	SetPassword = define(Operation[Proof, Nothing]{
-		Route: Route{ID: "setPassword", Method: http.MethodPost, Path: "/account/password", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
+		Route: Route{ID: "setPassword", Method: http.MethodPost, Path: "/account/password", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
 			Summary: "Set password and authenticator app together"},
 		Subject: apart[Proof],
 		Run: own(func(ctx context.Context, c *Caller, id string, in Proof) (Nothing, error) {
@@ -157,7 +157,7 @@ var (
 		}),
 	})
 	NewRecoveryCodes = define(Operation[Nothing, RecoveryCodes]{
-		Route: Route{ID: "newRecoveryCodes", Method: http.MethodPost, Path: "/account/recovery-codes", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
+		Route: Route{ID: "newRecoveryCodes", Method: http.MethodPost, Path: "/account/recovery-codes", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
 			Summary: "Make new recovery codes; those before are void"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (RecoveryCodes, error) {

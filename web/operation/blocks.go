@@ -32,7 +32,7 @@ type Blocked struct {
 // of it, so they have no subject to compare: the record has target and reason.
 var (
 	Block = define(Operation[NewBlock, Blocked]{
-		Route: Route{ID: "block", Method: http.MethodPost, Path: "/block", Capability: identity.ManageKeys, Dangerous: true, WhileLocked: true, Urgency: Urgent,
+		Route: Route{ID: "block", Method: http.MethodPost, Path: "/block", Capability: identity.ManageKeys, Effects: StopsService, WhileLocked: true, Urgency: Urgent,
 			Summary: "Take a key, a key store, or everything out of service at once"},
 		Subject: apart[NewBlock],
 		Named:   func(in NewBlock) (string, string) { return in.KeyStore, in.KeyID },
@@ -42,7 +42,7 @@ var (
 		},
 	})
 	Unblock = define(Operation[appliance.BlockTarget, appliance.BlockTarget]{
-		Route: Route{ID: "unblock", Method: http.MethodPost, Path: "/unblock", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "unblock", Method: http.MethodPost, Path: "/unblock", Capability: identity.ManageKeys, Effects: EndsBlock, Urgency: Ordinary,
 			Summary: "Take a block back"},
 		Subject: apart[appliance.BlockTarget],
 		Named:   func(in appliance.BlockTarget) (string, string) { return in.KeyStore, in.KeyID },

@@ -57,7 +57,7 @@ var (
 		},
 	})
 	CreateCredential = define(Operation[NewCredential, CreatedCredential]{
-		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Dangerous: true, Urgency: Ordinary,
+		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Summary: "Make or import a SigV4 credential; its secret is shown this once"},
 		Subject: makes[NewCredential],
 		Run: func(ctx context.Context, c *Caller, in NewCredential) (CreatedCredential, error) {
@@ -73,7 +73,7 @@ var (
 		},
 	})
 	ActivateCredential = define(Operation[CredentialName, *appliance.Credential]{
-		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Urgency: Ordinary,
+		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Summary: "Accept signatures of a credential"},
 		Subject: credentialSubject,
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
@@ -81,7 +81,7 @@ var (
 		},
 	})
 	DeactivateCredential = define(Operation[CredentialName, *appliance.Credential]{
-		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Urgency: Urgent,
+		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
 			Summary: "Refuse signatures of a credential"},
 		Subject: credentialSubject,
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
@@ -89,7 +89,7 @@ var (
 		},
 	})
 	DeleteCredential = define(Operation[CredentialName, Nothing]{
-		Route: Route{ID: "deleteCredential", Method: http.MethodDelete, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Urgent,
+		Route: Route{ID: "deleteCredential", Method: http.MethodDelete, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess | Destroys, Urgency: Urgent,
 			Summary: "Remove a credential"},
 		Subject: credentialSubject,
 		Check: func(ctx context.Context, c *Caller, in CredentialName) error {

@@ -76,7 +76,7 @@ var (
 		},
 	})
 	DrainNode = define(Operation[Drain, Nothing]{
-		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
+		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Effects: StopsService, Alone: failingNode, Urgency: Ordinary,
 			Summary: "Have a node of the fleet take no new requests, or take them again"},
 		Subject: func(ctx context.Context, c *Caller, in Drain) any { return nodeSubject(ctx, c, in.NodeName) },
 		Run: func(ctx context.Context, c *Caller, in Drain) (Nothing, error) {
@@ -88,7 +88,7 @@ var (
 		},
 	})
 	RemoveNode = define(Operation[NodeName, Nothing]{
-		Route: Route{ID: "removeNode", Method: http.MethodDelete, Path: "/fleet/nodes/{node}", Capability: identity.Administer, Dangerous: true, Urgency: Urgent,
+		Route: Route{ID: "removeNode", Method: http.MethodDelete, Path: "/fleet/nodes/{node}", Capability: identity.Administer, Effects: StopsService | TakesAccess, Alone: failingNode, Urgency: Urgent,
 			Summary: "Take a node out of the fleet for good: it does not serve any more"},
 		Subject: nodeSubject,
 		Run: func(ctx context.Context, c *Caller, in NodeName) (Nothing, error) {

@@ -89,7 +89,7 @@ var (
 		},
 	})
 	CreateGrant = define(Operation[NewGrant, Grant]{
-		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Summary: "Allow or forbid a principal operations"},
 		Subject: makes[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
@@ -119,7 +119,7 @@ var (
 		},
 	})
 	RemoveGrant = define(Operation[GrantName, Nothing]{
-		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Approvable: true, Urgency: Urgent,
+		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
 			Summary: "Remove a grant"},
 		Subject: func(ctx context.Context, c *Caller, in GrantName) any {
 			list, _ := c.Domain.Grants(ctx, in.KeyStore)
@@ -152,7 +152,7 @@ var (
 		},
 	})
 	SetPolicy = define(Operation[NewPolicy, Nothing]{
-		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Effects: StopsService | GivesAccess, Urgency: Ordinary,
 			Summary: "Replace a key store's Cedar policies written by hand"},
 		Subject: func(ctx context.Context, c *Caller, in NewPolicy) any {
 			cedar, err := c.Domain.Policy(ctx, in.KeyStore)

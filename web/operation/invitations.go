@@ -37,7 +37,7 @@ var (
 		},
 	})
 	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{
-		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Summary: "Invite a user by a one-time link"},
 		Subject: makes[NewInvitation],
 		Check: func(ctx context.Context, c *Caller, in NewInvitation) error {
@@ -49,7 +49,7 @@ var (
 		},
 	})
 	RevokeInvitation = define(Operation[InvitationName, Nothing]{
-		Route: Route{ID: "revokeInvitation", Method: http.MethodDelete, Path: "/invitations/{invitation}", Capability: identity.Administer, Urgency: Urgent,
+		Route: Route{ID: "revokeInvitation", Method: http.MethodDelete, Path: "/invitations/{invitation}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
 			Summary: "Take an invitation back"},
 		Subject: func(ctx context.Context, c *Caller, in InvitationName) any {
 			list, _ := c.Identity.Invitations(ctx)

@@ -96,7 +96,7 @@ var (
 		},
 	})
 	EnableKey = define(Operation[KeyName, *appliance.ExternalKey]{
-		Route: Route{ID: "enableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/enable", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "enableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/enable", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Summary: "Let a key serve"},
 		Subject: keySubject,
 		Check: func(ctx context.Context, c *Caller, in KeyName) error {
@@ -107,7 +107,7 @@ var (
 		},
 	})
 	DisableKey = define(Operation[KeyName, *appliance.ExternalKey]{
-		Route: Route{ID: "disableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/disable", Capability: identity.ManageKeys, Urgency: Urgent,
+		Route: Route{ID: "disableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/disable", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Urgent,
 			Summary: "Take a key out of service"},
 		Subject: keySubject,
 		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
@@ -123,7 +123,7 @@ var (
 		},
 	})
 	ScheduleKeyDeletion = define(Operation[Deletion, *appliance.ExternalKey]{
-		Route: Route{ID: "scheduleKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/delete", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "scheduleKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/delete", Capability: identity.ManageKeys, Effects: StopsService | Destroys, Urgency: Ordinary,
 			Summary: "Have a key destroyed after a waiting period; it is out of service from now on"},
 		Subject: func(ctx context.Context, c *Caller, in Deletion) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in Deletion) error {

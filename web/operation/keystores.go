@@ -87,7 +87,7 @@ var (
 		},
 	})
 	SetQuota = define(Operation[Quota, *appliance.KeyStore]{
-		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Urgency: Ordinary,
+		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Ordinary,
 			Summary: "Set a key store's quota of requests a second"},
 		Subject: func(ctx context.Context, c *Caller, in Quota) any { return in.subject(ctx, c) },
 		Run: func(ctx context.Context, c *Caller, in Quota) (*appliance.KeyStore, error) {
@@ -100,7 +100,7 @@ var (
 		Run: keyStoreHealth,
 	})
 	DeleteKeyStore = define(Operation[KeyStoreName, Nothing]{
-		Route: Route{ID: "deleteKeyStore", Method: http.MethodDelete, Path: "/keystores/{keystore}", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "deleteKeyStore", Method: http.MethodDelete, Path: "/keystores/{keystore}", Capability: identity.ManageKeys, Effects: StopsService | Destroys, Urgency: Ordinary,
 			Summary: "Remove a key store that has no keys, with its credentials and grants"},
 		Subject: func(ctx context.Context, c *Caller, in KeyStoreName) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in KeyStoreName) error {

@@ -21,14 +21,11 @@ type Route struct {
 	Summary string
 	// Capability is what the caller's role must have.
 	Capability identity.Capability
-	// Dangerous operations of a session need a proof, not older than [PresenceTime],
-	// that the user is present. The bearer of an API token is never present, and
-	// needs none.
-	Dangerous bool
-	// Approvable operations may be chosen to need a second person's approval.
-	Approvable bool
-	// GuardsApproval: it needs a second person as soon as any operation does.
-	GuardsApproval bool
+	// Effects say what the operation can do. What it asks of its caller follows from them
+	// ([Route.Guards]).
+	Effects Effects
+	// Alone says why no second person can be asked for the operation; empty if one can.
+	Alone string
 	// WhileLocked operations may be performed by a user whose row nobody can verify,
 	// as the appliance is locked: to look, to give the PIN and to block. An attacker
 	// who writes to the database could have made that user.

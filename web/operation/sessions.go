@@ -43,7 +43,7 @@ var (
 		},
 	})
 	RevokeSession = define(Operation[SessionName, Nothing]{
-		Route: Route{ID: "revokeSession", Method: http.MethodDelete, Path: "/sessions/{session}", Capability: identity.Administer, Urgency: Urgent,
+		Route: Route{ID: "revokeSession", Method: http.MethodDelete, Path: "/sessions/{session}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
 			Summary: "End a session"},
 		Subject: sessionSubject,
 		Run: func(ctx context.Context, c *Caller, in SessionName) (Nothing, error) {

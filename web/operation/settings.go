@@ -50,7 +50,7 @@ var (
 		},
 	})
 	SetSettings = define(Operation[Settings, *Settings]{
-		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Dangerous: true, Approvable: true, GuardsApproval: true, Urgency: Exclusive,
+		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Effects: Decides | SetsGuards, Urgency: Exclusive,
 			Summary: "Change the settings"},
 		Subject: func(ctx context.Context, c *Caller, _ Settings) any { return found(c.settings(ctx)) },
 		Check:   checkSettings,
@@ -61,7 +61,7 @@ var (
 // approvable gives the operations that may need a second person.
 func approvable() (all []*Route) {
 	for _, r := range table {
-		if r.Approvable {
+		if r.Guards().FourEyes {
 			all = append(all, r)
 		}
 	}

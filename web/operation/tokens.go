@@ -47,7 +47,7 @@ var (
 		},
 	})
 	CreateToken = define(Operation[NewToken, CreatedToken]{
-		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Summary: "Make an API token; it is shown this once"},
 		Subject: makes[NewToken],
 		Check: func(ctx context.Context, c *Caller, in NewToken) error {
@@ -67,7 +67,7 @@ var (
 		},
 	})
 	RevokeToken = define(Operation[TokenName, identity.Token]{
-		Route: Route{ID: "revokeToken", Method: http.MethodDelete, Path: "/tokens/{token}", Capability: identity.Administer, Urgency: Urgent,
+		Route: Route{ID: "revokeToken", Method: http.MethodDelete, Path: "/tokens/{token}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
 			Summary: "Refuse an API token from now on"},
 		Subject: func(ctx context.Context, c *Caller, in TokenName) any {
 			list, _ := c.Identity.Tokens(ctx)

@@ -53,7 +53,7 @@ var (
 		},
 	})
 	SetRole = define(Operation[RoleChange, *identity.User]{
-		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Summary: "Give a user another role"},
 		Subject: func(ctx context.Context, c *Caller, in RoleChange) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in RoleChange) error {
@@ -65,7 +65,7 @@ var (
 		},
 	})
 	DisableUser = define(Operation[UserName, *identity.User]{
-		Route: Route{ID: "disableUser", Method: http.MethodPost, Path: "/users/{user}/disable", Capability: identity.Administer, Dangerous: true, Urgency: Urgent,
+		Route: Route{ID: "disableUser", Method: http.MethodPost, Path: "/users/{user}/disable", Capability: identity.Administer, Effects: TakesAccess | Decides, Urgency: Urgent,
 			Summary: "Keep a user out, and end their sessions"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
@@ -73,7 +73,7 @@ var (
 		},
 	})
 	EnableUser = define(Operation[UserName, *identity.User]{
-		Route: Route{ID: "enableUser", Method: http.MethodPost, Path: "/users/{user}/enable", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "enableUser", Method: http.MethodPost, Path: "/users/{user}/enable", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Summary: "Let a user in again"},
 		Subject: userSubject,
 		Check:   userExists,
@@ -82,7 +82,7 @@ var (
 		},
 	})
 	UnlockUser = define(Operation[UserName, *identity.User]{
-		Route: Route{ID: "unlockUser", Method: http.MethodPost, Path: "/users/{user}/unlock", Capability: identity.Administer, Urgency: Ordinary,
+		Route: Route{ID: "unlockUser", Method: http.MethodPost, Path: "/users/{user}/unlock", Capability: identity.Administer, Effects: GivesAccess, Urgency: Ordinary,
 			Summary: "Let a user sign in again after too many wrong passwords"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
@@ -90,7 +90,7 @@ var (
 		},
 	})
 	BindOIDC = define(Operation[OIDCBinding, *identity.User]{
-		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Summary: "Let a user sign in by the OpenID provider"},
 		Subject: func(ctx context.Context, c *Caller, in OIDCBinding) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in OIDCBinding) error {
@@ -101,7 +101,7 @@ var (
 		},
 	})
 	DeleteUser = define(Operation[UserName, Nothing]{
-		Route: Route{ID: "deleteUser", Method: http.MethodDelete, Path: "/users/{user}", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Urgent,
+		Route: Route{ID: "deleteUser", Method: http.MethodDelete, Path: "/users/{user}", Capability: identity.Administer, Effects: TakesAccess | Destroys | Decides, Urgency: Urgent,
 			Summary: "Remove a user"},
 		Subject: userSubject,
 		Check:   func(ctx context.Context, c *Caller, in UserName) error { return c.Identity.CheckDelete(ctx, in.User) },
@@ -110,7 +110,7 @@ var (
 		},
 	})
 	SignOutUser = define(Operation[UserName, Ended]{
-		Route: Route{ID: "signOutUser", Method: http.MethodPost, Path: "/users/{user}/sign-out", Capability: identity.Administer, Urgency: Urgent,
+		Route: Route{ID: "signOutUser", Method: http.MethodPost, Path: "/users/{user}/sign-out", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
 			Summary: "End all sessions of a user"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (Ended, error) {
