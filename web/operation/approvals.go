@@ -66,7 +66,7 @@ func approvalSubject(ctx context.Context, c *Caller, in ApprovalName) any {
 var (
 	ListApprovals = define(Operation[Nothing, []ApprovalDetail]{
 		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See,
-			Summary: "Operations that wait for a second person, and those decided"},
+			Words: "List approvals", Summary: "Operations that wait for a second person, and those decided"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]ApprovalDetail, error) {
 			list, err := c.Approvals.Approvals(ctx, 200)
 			shown := make([]ApprovalDetail, len(list))
@@ -78,7 +78,7 @@ var (
 	})
 	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "showApproval", Method: http.MethodGet, Path: "/approvals/{approval}", Capability: identity.See,
-			Summary: "An operation that waits for a second person"},
+			Words: "Show approval", Summary: "An operation that waits for a second person"},
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.Approvals.Approval(ctx, in.Approval)
 			if err != nil {
@@ -89,21 +89,21 @@ var (
 	})
 	Approve = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
-			Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
+			Words: "Approve", Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
 		Subject:   approvalSubject,
 		Restricts: always[ApprovalName], // what is approved may restrict
 		Run:       approve,
 	})
 	PerformApproved = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "performApproved", Method: http.MethodPost, Path: "/approvals/{approval}/perform", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
-			Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
+			Words: "Perform approved operation", Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
 		Subject:   approvalSubject,
 		Restricts: always[ApprovalName],
 		Run:       performApproved,
 	})
 	Reject = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "reject", Method: http.MethodPost, Path: "/approvals/{approval}/reject", Capability: identity.ManageKeys, Urgency: Urgent,
-			Summary: "Refuse an operation that waits, or take one's own back"},
+			Words: "Reject", Summary: "Refuse an operation that waits, or take one's own back"},
 		Subject: approvalSubject,
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.waiting(ctx, in, approval.Pending, approval.Approved)

@@ -32,7 +32,7 @@ type ConfirmedTime struct {
 var (
 	ConfirmTime = define(Operation[PassedTime, ConfirmedTime]{
 		Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Effects: Destroys, Urgency: Exclusive,
-			Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
+			Words: "Confirm time", Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
 		Subject: apart[PassedTime],
 		Check:   checkConfirmTime,
 		Run: func(ctx context.Context, c *Caller, in PassedTime) (ConfirmedTime, error) {
