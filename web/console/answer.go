@@ -62,6 +62,13 @@ func (c *console) answerPage(w http.ResponseWriter, r *http.Request, who identit
 	})
 }
 
+// decoded reads an answer that the browser has kept.
+func decoded[Out any](text []byte) (any, error) {
+	var out Out
+	err := json.Unmarshal(text, &out)
+	return out, err
+}
+
 // gone says that what the browser kept for a page is not there any more.
 func (c *console) gone(w http.ResponseWriter, p *page, err error) {
 	if err != nil && fault.CodeOf(err) != fault.Unauthenticated && fault.CodeOf(err) != fault.Exists {

@@ -502,7 +502,7 @@ func TestPresence(t *testing.T) {
 	form.Set("days", "7")
 	form.Set("back", "/keystores/bank/keys/k")
 	w := admin.submit("/do/scheduleKeyDeletion", form)
-	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "Prove that it is you") || !strings.Contains(w.Body.String(), operation.ScheduleKeyDeletion.Summary) {
+	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "Prove that it is you") || !strings.Contains(w.Body.String(), operation.ScheduleKeyDeletion.Words) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	page := proofPath(w)

@@ -50,7 +50,7 @@ func (c *console) proofPage(w http.ResponseWriter, r *http.Request, who identity
 		}
 		d.action, d.back, d.wrong = provePath(id), local(k.Values.Get("back")), k.Message
 		if a, ok := actions[k.Operation]; ok {
-			d.operation, d.again = a.route.Summary, k.again()
+			d.operation, d.again = a.words(k.Values), k.again()
 		}
 	}
 	var err error
