@@ -18,6 +18,8 @@ type Account struct {
 	Capabilities []identity.Capability `json:"capabilities" jsonschema:"What the caller's role may do."`
 }
 
+func (a *Account) revised() any { return a.User }
+
 // CeremonyAnswer is what an authenticator says (WebAuthn Level 3,
 // PublicKeyCredential in JSON), for a ceremony that was begun.
 type CeremonyAnswer struct {
@@ -124,7 +126,7 @@ var (
 		}),
 	})
 	AddPasskey = define(Operation[CeremonyAnswer, *identity.Passkey]{
-		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
+		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Makes: "/account/passkeys/{id}", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
 			Words: "Add passkey", Summary: "Add a passkey"},
 		Subject: apart[CeremonyAnswer],
 		Run: own(func(ctx context.Context, c *Caller, id string, in CeremonyAnswer) (*identity.Passkey, error) {
