@@ -233,6 +233,9 @@ func (d *openAPI) operation(r *Route) apiOperation {
 	switch {
 	case r.BinaryAnswer != "":
 		ok.Content = map[string]media{r.BinaryAnswer: {Schema: binary()}}
+		if r.OtherAnswer != "" {
+			ok.Content[r.OtherAnswer] = media{Schema: binary()}
+		}
 	case r.Changes():
 		ok.Content = map[string]media{"application/json": {Schema: d.changed(r.answer)}}
 	default:

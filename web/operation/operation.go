@@ -52,6 +52,8 @@ type Route struct {
 	Urgency Urgency
 	// BinaryAnswer is the media type of an answer that is a [Stream].
 	BinaryAnswer string
+	// OtherAnswer is another media type that the caller may ask for; empty for none.
+	OtherAnswer string
 	// Makes is the path of the thing that the operation makes, as Path; parameters that Path
 	// has not are members of the answer. Empty if it makes no thing with a path.
 	Makes string

@@ -24,7 +24,7 @@ func TestTypesThatWriteThemselves(t *testing.T) {
 			found++
 			return
 		}
-		asItsFields := of == reflect.TypeFor[ApprovalDetail]() || of == reflect.TypeFor[audit.NodeRecord]() // as they fill one in before
+		asItsFields := of == reflect.TypeFor[ApprovalDetail]() || of == reflect.TypeFor[audit.NodeRecord]() || of == reflect.TypeFor[audit.Record]() // as they fill one in before
 		pointer := reflect.PointerTo(of)
 		if !asItsFields && (pointer.Implements(reflect.TypeFor[json.Marshaler]()) || pointer.Implements(reflect.TypeFor[encoding.TextMarshaler]())) {
 			t.Errorf("%s: %s writes itself, and has no schema", at, of)
