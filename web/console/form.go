@@ -84,7 +84,7 @@ func (f *form) choices(name string) []string {
 func (f *form) checked(name string) bool {
 	choices := f.choices(name)
 	if len(f.values[name]) > 2 || len(choices) > 1 || len(choices) == 1 && choices[0] != "true" {
-		f.fail("the form has the field %q otherwise than its page: open the page again", name)
+		f.fail(name, "the form has the field %q otherwise than its page: open the page again", name)
 	}
 	return len(choices) == 1
 }

@@ -16,7 +16,7 @@ func TestPrincipalOfTheForm(t *testing.T) {
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	form := confirmed(r.things(admin), "createGrant", admin.version(""))
 	form.Set("principal", "new-service.amazonaws.com")
-	if w := admin.do("POST", "/do/createGrant", form, nil); !strings.Contains(w.Body.String(), "the box below the principal") {
+	if w := admin.submit("/do/createGrant", form); !strings.Contains(w.Body.String(), "the box below the principal") {
 		t.Errorf("%d: %s", w.Code, w.Body)
 	}
 	forced := maps.Clone(form)
