@@ -282,6 +282,9 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if name := actions[id].confirm; name != "" {
 		f.Confirm = value(f.Hidden, name)
 	}
+	if a := actions[id]; len(a.secrets) > 0 && len(f.Fields) > 0 && a.route != nil && a.route.Guards().Presence && !p.present() {
+		f.Prove = "/prove" + query("back", p.here())
+	}
 	if p.failed != nil && p.failed.Operation == id && p.failed.isOf(hidden) {
 		p.failed.fill(&f)
 		if revision != "" && p.failed.Code.Entry().Class == fault.ClassStale {
