@@ -2,7 +2,6 @@ package console
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -312,9 +311,4 @@ func value(hidden []ui.Hidden, name string) string {
 		}
 	}
 	return ""
-}
-
-// withRoute has the parameters of a path found in the context.
-func withRoute(ctx context.Context, route *chi.Context) context.Context {
-	return context.WithValue(ctx, chi.RouteCtxKey, route)
 }
