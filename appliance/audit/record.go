@@ -57,7 +57,17 @@ type Record struct {
 	SourceVPCE   string          `json:"source_vpce,omitempty"`
 	Policies     []string        `json:"policies,omitempty"` // what decided: grants, policies
 	Actor        string          `json:"actor,omitempty"`
-	Asked        json.RawMessage `json:"asked,omitempty"` // what was asked for, without secrets: of what failed or was denied
+	Session      string          `json:"session,omitempty"`     // by which an administrator came: the ID
+	Token        string          `json:"token,omitempty"`       // or the ID of the API token
+	ApprovedBy   string          `json:"approved_by,omitempty"` // the second person's name
+	Approval     string          `json:"approval,omitempty"`    // the ID of the request for approval
+	Reason       string          `json:"reason,omitempty"`      // why it was asked for
+	ApprovalWhy  string          `json:"approval_reason,omitempty"`
+	Action       string          `json:"action,omitempty"`      // an administrator's operation in the words of its button
+	ObjectKind   string          `json:"object_kind,omitempty"` // what it was done to: key, grant, user
+	ObjectID     string          `json:"object_id,omitempty"`
+	Object       string          `json:"object,omitempty"` // in words: "grant to arn:… for Encrypt"
+	Asked        json.RawMessage `json:"asked,omitempty"`  // what was asked for, without secrets: of what failed or was denied
 	Before       json.RawMessage `json:"before,omitempty"`
 	After        json.RawMessage `json:"after,omitempty"`
 	DurationUS   int64           `json:"duration_us,omitempty"`
@@ -159,6 +169,16 @@ func (r *Record) appendRest(b []byte) []byte {
 	b = appendField(b, `,"source_vpce":`, r.SourceVPCE)
 	b = appendList(b, `,"policies":`, r.Policies)
 	b = appendField(b, `,"actor":`, r.Actor)
+	b = appendField(b, `,"session":`, r.Session)
+	b = appendField(b, `,"token":`, r.Token)
+	b = appendField(b, `,"approved_by":`, r.ApprovedBy)
+	b = appendField(b, `,"approval":`, r.Approval)
+	b = appendField(b, `,"reason":`, r.Reason)
+	b = appendField(b, `,"approval_reason":`, r.ApprovalWhy)
+	b = appendField(b, `,"action":`, r.Action)
+	b = appendField(b, `,"object_kind":`, r.ObjectKind)
+	b = appendField(b, `,"object_id":`, r.ObjectID)
+	b = appendField(b, `,"object":`, r.Object)
 	b = appendRaw(b, `,"asked":`, r.Asked)
 	b = appendRaw(b, `,"before":`, r.Before)
 	b = appendRaw(b, `,"after":`, r.After)
