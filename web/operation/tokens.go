@@ -11,10 +11,10 @@ import (
 
 // NewToken asks for an API token.
 type NewToken struct {
-	Name string        `json:"name"`
-	Role identity.Role `json:"role"`
+	Name string        `json:"name" jsonschema:"The name of the token, for people and the audit log." example:"backup-job"`
+	Role identity.Role `json:"role" jsonschema:"The role of the token: that of its maker at most." example:"auditor"`
 	// Days it is good for, 1 to 365.
-	Days int `json:"days"`
+	Days int `json:"days" jsonschema:"For how many days the token is good, 1 to 365." example:"90"`
 }
 
 func (t NewToken) lifetime() (time.Duration, error) {
@@ -27,14 +27,14 @@ func (t NewToken) lifetime() (time.Duration, error) {
 // CreatedToken shows the token for the only time.
 type CreatedToken struct {
 	identity.Token
-	Secret string `json:"secret"`
+	Secret string `json:"secret" jsonschema:"The API token, to be sent as bearer token. It is shown this once."`
 }
 
 func (t CreatedToken) withoutSecret() any { return t.Token }
 
 // TokenName names an API token by the ID.
 type TokenName struct {
-	Token string `path:"token" json:"-"`
+	Token string `path:"token" json:"-" about:"The ID of the API token; not the token itself."`
 }
 
 // The operations on API tokens.
