@@ -31,10 +31,10 @@ type Query struct {
 	Token string `json:",omitempty"`
 	// Operations are as in records; one of them.
 	Operations []string `json:",omitempty"`
-	// Object is the ID of what it was done to, or what it is called in words.
-	Object string `json:",omitempty"`
-	Remote string `json:",omitempty"` // the address, with or without its port
-	Error  string `json:",omitempty"` // an error's name or code
+	// Objects are IDs of what it was done to, or what it is called in words; one of them.
+	Objects []string `json:",omitempty"`
+	Remote  string   `json:",omitempty"` // the address, with or without its port
+	Error   string   `json:",omitempty"` // an error's name or code
 	// Life leaves the requests of KMS out, and adds what was done to all keys of the key store
 	// and to everything: with Key the life of a key, with KeyStore that of a key store.
 	Life bool `json:",omitempty"`
@@ -188,14 +188,17 @@ func (s *search) alternatives(q Query) error {
 		name := unquoted(appendString(nil, q.Actor))
 		s.each(choice{byActor, withoutProcess(name)}, choice{byApprover, name})
 	}
-	if q.Object != "" {
-		name := appendString(nil, q.Object)
-		s.each(choice{byObject, name}, choice{byObjectName, name})
+	if len(q.Operations) > maxNamed || len(q.Objects) > maxNamed {
+		return fault.Errorf(fault.Invalid, "%d operations and %d objects are sought at once; give at most %d", len(q.Operations), len(q.Objects), maxNamed)
+	}
+	if len(q.Objects) > 0 {
+		var all []choice
+		for _, o := range q.Objects {
+			all = append(all, choice{byObject, appendString(nil, o)}, choice{byObjectName, appendString(nil, o)})
+		}
+		s.each(all...)
 	}
 	if len(q.Operations) > 0 {
-		if len(q.Operations) > maxOperations {
-			return fault.Errorf(fault.Invalid, "%d operations are sought at once; give at most %d", len(q.Operations), maxOperations)
-		}
 		var all []choice
 		for _, o := range q.Operations {
 			all = append(all, choice{byOperation, appendString(nil, o)})
@@ -205,8 +208,8 @@ func (s *search) alternatives(q Query) error {
 	return nil
 }
 
-// maxOperations bounds how many operations a query names.
-const maxOperations = 16
+// maxNamed bounds how many operations and objects a query names.
+const maxNamed = 16
 
 // choice is a value that a line may have.
 type choice struct {

@@ -47,11 +47,13 @@ func filtersOf(start time.Time) []filter {
 		{"approver", func(q *audit.Query) { q.Actor = "bob" }, actor("bob")},
 		{"root", func(q *audit.Query) { q.Actor = "local uid 0" }, actor("local uid 0")},
 		{"a process of root", func(q *audit.Query) { q.Actor = "local uid 0 pid 7" }, actor("local uid 0")},
-		{"token", func(q *audit.Query) { q.Token = "t1" }, func(r *audit.Record) bool { return r.Token == "t1" || r.Detail == "token t1" || strings.HasPrefix(r.Detail, "token t1,") }},
+		{"token", func(q *audit.Query) { q.Token = "t1" }, func(r *audit.Record) bool {
+			return r.Token == "t1" || r.Detail == "token t1" || strings.HasPrefix(r.Detail, "token t1,")
+		}},
 		{"operation", func(q *audit.Query) { q.Operations = []string{"POST block"} }, func(r *audit.Record) bool { return r.Operation == "POST block" }},
 		{"operations", func(q *audit.Query) { q.Operations = []string{"Encrypt", "DELETE users/{user}"} }, func(r *audit.Record) bool { return r.Operation == "Encrypt" || r.Operation == "DELETE users/{user}" }},
-		{"object's ID", func(q *audit.Query) { q.Object = "u1" }, object("u1")},
-		{"object's name", func(q *audit.Query) { q.Object = "user carol" }, object("user carol")},
+		{"object's ID", func(q *audit.Query) { q.Objects = []string{"u1"} }, object("u1")},
+		{"object's name", func(q *audit.Query) { q.Objects = []string{"user carol"} }, object("user carol")},
 		{"address", func(q *audit.Query) { q.Remote = "192.0.2.1" }, func(r *audit.Record) bool {
 			return r.Remote == "192.0.2.1" || strings.HasPrefix(r.Remote, "192.0.2.1:")
 		}},
@@ -154,7 +156,7 @@ func conflict(a, b filter, aq, bq *audit.Query) bool {
 		return true // what is sought of the key store is the life alone
 	}
 	return differ(aq.KeyStore, bq.KeyStore) || differ(aq.Key, bq.Key) || differ(string(aq.Kind), string(bq.Kind)) || differ(string(aq.Result), string(bq.Result)) || differ(aq.Actor, bq.Actor) ||
-		differ(aq.Object, bq.Object) || differ(aq.Remote, bq.Remote) || len(aq.Operations) > 0 && len(bq.Operations) > 0 && !slices.Equal(aq.Operations, bq.Operations)
+		len(aq.Objects) > 0 && len(bq.Objects) > 0 && !slices.Equal(aq.Objects, bq.Objects) || differ(aq.Remote, bq.Remote) || len(aq.Operations) > 0 && len(bq.Operations) > 0 && !slices.Equal(aq.Operations, bq.Operations)
 }
 
 var actorRecords = flag.Int("audit-actor-records", 100_000, "how many records the benchmark of a search by actor makes")
