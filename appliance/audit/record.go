@@ -67,9 +67,9 @@ type Record struct {
 	ObjectKind   string          `json:"object_kind,omitempty" jsonschema:"The kind of what it was done to." example:"key"`
 	ObjectID     string          `json:"object_id,omitempty" jsonschema:"The ID of what it was done to, or its name if it has no ID."`
 	Object       string          `json:"object,omitempty" jsonschema:"What it was done to, in words." example:"key ledger in key store payments"`
-	Asked        json.RawMessage `json:"asked,omitempty" jsonschema:"What was asked for, without secrets, of what failed or was denied."` // what was asked for, without secrets: of what failed or was denied
-	Before       json.RawMessage `json:"before,omitempty" jsonschema:"What the thing was before the change."`
-	After        json.RawMessage `json:"after,omitempty" jsonschema:"What the thing was after the change."`
+	Asked        json.RawMessage `json:"asked,omitempty" any:"true" jsonschema:"What was asked for, without secrets, of what failed or was denied."` // what was asked for, without secrets: of what failed or was denied
+	Before       json.RawMessage `json:"before,omitempty" any:"true" jsonschema:"What the thing was before the change."`
+	After        json.RawMessage `json:"after,omitempty" any:"true" jsonschema:"What the thing was after the change."`
 	DurationUS   int64           `json:"duration_us,omitempty" jsonschema:"How long it took, in microseconds."`
 	Remote       string          `json:"remote,omitempty" jsonschema:"The address that the request came from."`
 	Detail       string          `json:"detail,omitempty" jsonschema:"More in words, such as the session or token, and who approved."`
