@@ -12,8 +12,8 @@ import (
 	"holdfast/appliance/identity"
 )
 
-// object is what an operation is done to, as the audit log names it.
-type object struct {
+// thing is what an operation is done to, as the audit log names it.
+type thing struct {
 	kind, id, words string
 	keyStore, key   string // where the operation's path does not name them
 }
@@ -26,7 +26,7 @@ var objects = []struct{ parameter, kind string }{
 }
 
 // objectOf gives what an operation is about: what is there, or what its path and input name.
-func (p *performance) objectOf(subject any) object {
+func (p *performance) objectOf(subject any) thing {
 	if o := objectIn(subject); o.kind != "" {
 		return o
 	}
@@ -35,48 +35,48 @@ func (p *performance) objectOf(subject any) object {
 			if strings.HasPrefix(id, identity.TokenPrefix) { // a token in place of its ID
 				id = identity.TokenPrefix + "..."
 			}
-			return object{kind: o.kind, id: id, words: o.kind + " " + id}
+			return thing{kind: o.kind, id: id, words: o.kind + " " + id}
 		}
 	}
 	switch keyStore, key := p.about(); {
 	case key != "":
-		return object{kind: "key", id: bounded(key), words: "key " + bounded(key)}
+		return thing{kind: "key", id: bounded(key), words: "key " + bounded(key)}
 	case keyStore != "":
-		return object{kind: "key store", id: bounded(keyStore), words: "key store " + bounded(keyStore)}
+		return thing{kind: "key store", id: bounded(keyStore), words: "key store " + bounded(keyStore)}
 	}
 	if p.route == Block.Entry() || p.route == Unblock.Entry() {
-		return object{kind: "everything", words: "everything"}
+		return thing{kind: "everything", words: "everything"}
 	}
-	return object{}
+	return thing{}
 }
 
 // objectIn says what a subject, or an answer, is; nothing of what has no name.
-func objectIn(subject any) object {
+func objectIn(subject any) thing {
 	switch s := subject.(type) {
 	case *appliance.Grant:
-		return object{kind: "grant", id: s.ID, words: grantWords(s), key: s.KeyID}
+		return thing{kind: "grant", id: s.ID, words: grantWords(s), key: s.KeyID}
 	case Grant:
 		return objectIn(s.Grant)
 	case *appliance.Credential:
-		return object{kind: "credential", id: s.AccessKeyID, words: "credential " + s.AccessKeyID}
+		return thing{kind: "credential", id: s.AccessKeyID, words: "credential " + s.AccessKeyID}
 	case appliance.Credential:
 		return objectIn(&s)
 	case *appliance.Discarded:
-		return object{}
+		return thing{}
 	case *appliance.Node:
-		return object{kind: "node", id: s.ID, words: "node " + s.ID}
+		return thing{kind: "node", id: s.ID, words: "node " + s.ID}
 	case *identity.User:
-		return object{kind: "user", id: s.ID, words: "user " + s.Name}
+		return thing{kind: "user", id: s.ID, words: "user " + s.Name}
 	case identity.Token:
-		return object{kind: "API token", id: s.ID, words: "API token " + s.Name}
+		return thing{kind: "API token", id: s.ID, words: "API token " + s.Name}
 	case identity.Invitation:
-		return object{kind: "invitation", id: s.ID, words: "invitation of " + s.Name}
+		return thing{kind: "invitation", id: s.ID, words: "invitation of " + s.Name}
 	case identity.Session:
-		return object{kind: "session", id: s.ID, words: "session of " + s.UserName}
+		return thing{kind: "session", id: s.ID, words: "session of " + s.UserName}
 	case *approval.Request:
-		return object{kind: "request for approval", id: s.ID, words: wordsOfID(s.Operation) + ", asked for by " + s.RequestedBy}
+		return thing{kind: "request for approval", id: s.ID, words: wordsOfID(s.Operation) + ", asked for by " + s.RequestedBy}
 	}
-	return object{}
+	return thing{}
 }
 
 // grantWords says what a grant is.
@@ -115,22 +115,22 @@ func (p *performance) describe(rec *audit.Record, subject any) {
 
 // askedFor gives what a request for approval, which the input names, is about: so its decision is
 // on record with the key.
-func (p *performance) askedFor(ctx context.Context) object {
+func (p *performance) askedFor(ctx context.Context) thing {
 	name, ok := p.in.(ApprovalName)
 	if !ok || p.Approvals == nil {
-		return object{}
+		return thing{}
 	}
 	r, err := p.Approvals.Approval(ctx, name.Approval)
 	if err != nil {
-		return object{}
+		return thing{}
 	}
 	route, q, err := stored(r)
 	if err != nil {
-		return object{}
+		return thing{}
 	}
 	in, err := q.Read()
 	if err != nil {
-		return object{}
+		return thing{}
 	}
 	defer Wipe(in)
 	of := &performance{Caller: p.Caller, route: route, path: q.Path, in: in}

@@ -133,7 +133,7 @@ type performance struct {
 	path  func(name string) string
 	in    any // nil until it was read
 	// stored is what the request for approval is about that is decided; empty otherwise.
-	stored object
+	stored thing
 }
 
 // Perform is [Operation.Do] for an operation whose types the caller does not know:
