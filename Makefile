@@ -10,7 +10,7 @@
 # make image        the disk image, in build/image (packer/image/build has the variables)
 # make image-test   boot it under QEMU, update it, tamper with it
 # make packer-local the same image through Packer, under QEMU
-# make screenshots  a picture of each page of the console, in docs/screenshots
+# make screenshots  pictures of each page of the console at three widths, in build/screenshots; those of README and docs are taken over
 
 # Erases copies of keys that the standard library leaves behind (package
 # appliance/keyring/scrub).
@@ -127,7 +127,8 @@ generate:
 	@go generate ./appliance/fault
 
 screenshots: install-test-packages
-	SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 ./cmd/holdfast-dev -run TestConsolePages
+	SCREENSHOTS=$(CURDIR)/build/screenshots go test -count=1 ./cmd/holdfast-dev -run 'TestConsolePages|TestConsoleScreens'
+	@for shot in docs/screenshots/*.png; do cp build/screenshots/1440/$${shot##*/} docs/screenshots/; done
 
 format:
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

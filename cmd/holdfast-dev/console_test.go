@@ -225,7 +225,7 @@ func TestConsole(t *testing.T) {
 	b.Has("line 1")
 	b.Fill("Set Cedar policies", "cedar", `forbid (principal, action == Action::"Decrypt", resource);`)
 	b.Has("The Cedar policies are set")
-	b.Fill("Test request", "key", "payroll", "principal", "arn:aws:iam::123456789012:role/app", "operation_name", "Decrypt")
+	b.Fill("Test request", "ask_key", "payroll", "ask_principal", "arn:aws:iam::123456789012:role/app", "ask_operation", "Decrypt")
 	b.Has("It would be denied", "policy:")
 	if status := encrypt("by-the-browser-test"); status != http.StatusOK {
 		t.Errorf("with a grant: %d", status)

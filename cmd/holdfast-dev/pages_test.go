@@ -168,7 +168,7 @@ func TestConsolePages(t *testing.T) {
 	}{
 		{"refused", "/keystores/demo/keys", "Create key", []string{"id", "not an id"}},
 		{"grant-in-cedar", "/keystores/demo/grants", "Preview grant", []string{"principal", "arn:aws:iam::123456789012:role/app", "via_services", "s3.eu-central-1.amazonaws.com"}},
-		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
+		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"ask_principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
 		{"new-credential", "/keystores/demo/credentials", "Create credential", nil},
 		{"new-invitation", "/users", "Create invitation", []string{"name", "bob", "role", "auditor"}},
 		{"new-token", "/users", "Create API token", []string{"name", "backup"}},

@@ -151,10 +151,6 @@ func grantActions() []action {
 		post(operation.SetPolicy, func(f *form) operation.NewPolicy {
 			return operation.NewPolicy{KeyStoreName: keyStoreName(f), Cedar: f.text("cedar")}
 		}, then{done: "The Cedar policies are set, and hold from now on."}),
-		ask(operation.TestGrants, func(f *form) operation.GrantTest {
-			return operation.GrantTest{KeyName: keyName(f), Principal: f.text("principal"), Operation: appliance.Operation(f.text("operation_name")), ViaService: f.text("via_service"),
-				SourceVPC: f.text("source_vpc"), SourceVPCE: f.text("source_vpce"), KMSKeyARN: f.text("kms_key_arn"), KMSOperation: f.text("kms_operation")}
-		}, testedGrants),
 	}
 }
 
