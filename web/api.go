@@ -69,6 +69,9 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			if c.Revision, err = revision(r.Header); err != nil {
 				return nil, err
 			}
+			if c.Reason, err = reason(r.Header); err != nil {
+				return nil, err
+			}
 			return route.Decode(operation.Parts{Path: path, Query: r.URL.RawQuery, Body: body(route, w, r)})
 		}})
 		if waits, ok := errors.AsType[*operation.Pending](err); ok {
@@ -121,6 +124,15 @@ func revision(h http.Header) (string, error) {
 		return "", fault.Errorf(fault.Invalid, "If-Match: give one revision in quotes, as the API shows it, or leave the header out")
 	}
 	return values[0], nil
+}
+
+// reason reads the header that says why; empty if there is none.
+func reason(h http.Header) (string, error) {
+	text, err := url.PathUnescape(h.Get(operation.ReasonHeader))
+	if err != nil {
+		return "", fault.Errorf(fault.Invalid, "%s: percent signs escape bytes, as in a URL, and this one cannot be read", operation.ReasonHeader)
+	}
+	return text, nil
 }
 
 var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: send an API token as \"Authorization: Bearer hf_...\"")

@@ -125,7 +125,7 @@ func (p *pair) approved() string {
 	p.fourEyes("createToken")
 	path := "/approvals/" + p.file("POST", "/tokens", `{"name": "t`+strconv.Itoa(len(p.audit.Records))+`", "role": "viewer", "days": 30}`)
 	p.fourEyes()
-	if w := p.call(&p.bob, "POST", path+"/approve", ""); w.Code != http.StatusOK {
+	if w := p.call(&p.bob, "POST", path+"/approve", decided); w.Code != http.StatusOK {
 		p.t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	return path

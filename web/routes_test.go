@@ -39,6 +39,7 @@ func (c *caller) call(who *identity.Principal, method, path, body string, change
 	if who != nil {
 		r = r.WithContext(identity.WithPrincipal(r.Context(), *who))
 	}
+	r.Header.Set(operation.ReasonHeader, "a%20test")
 	for _, f := range change {
 		f(r)
 	}
@@ -184,11 +185,11 @@ func TestFourEyes(t *testing.T) {
 	must(c.call(&robot, "PUT", "/settings", `{"four_eyes": []}`), 202) // nobody alone takes it back
 	must(c.call(&root, "GET", "/keystores/p", ""), 200)
 	approve := "/approvals/" + asked.ID + "/approve"
-	must(c.call(&robot, "POST", approve, ""), 403)          // no person
-	must(c.call(person("alice"), "POST", approve, ""), 403) // whose token it is
-	must(c.call(person("bob"), "POST", approve, ""), 200)
+	must(c.call(&robot, "POST", approve, decided), 403)          // no person
+	must(c.call(person("alice"), "POST", approve, decided), 403) // whose token it is
+	must(c.call(person("bob"), "POST", approve, decided), 200)
 	must(c.call(&root, "GET", "/keystores/p", ""), 404)
-	must(c.call(person("bob"), "POST", approve, ""), 409)
+	must(c.call(person("bob"), "POST", approve, decided), 409)
 	done := false
 	for _, r := range c.audit.Records {
 		done = done || r.Operation == "DELETE keystores/{keystore}" && r.Actor == "token a" && strings.Contains(r.Detail, "approved by bob")
@@ -205,8 +206,8 @@ func TestFourEyes(t *testing.T) {
 	if _, err := users.RevokeToken(ctx, robot.Token); err != nil {
 		t.Fatal(err)
 	}
-	must(c.call(person("bob"), "POST", "/approvals/"+asked.ID+"/approve", ""), 409)
-	must(c.call(person("bob"), "POST", "/approvals/"+asked.ID+"/reject", ""), 200)
+	must(c.call(person("bob"), "POST", "/approvals/"+asked.ID+"/approve", decided), 409)
+	must(c.call(person("bob"), "POST", "/approvals/"+asked.ID+"/reject", decided), 200)
 	if _, err := b.Appliance.ShowKeyStore(ctx, "q"); err != nil {
 		t.Error(err)
 	}

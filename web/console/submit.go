@@ -129,7 +129,7 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
 	case fault.CodeOf(err) == fault.Presence:
 		c.show(w, p, p.proveView(id, v, ""))
-	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.Exists || fault.CodeOf(err) == fault.AdmissionChanged || fault.CodeOf(err) == fault.AdmissionUnconfirmed:
+	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.ReasonMissing || fault.CodeOf(err) == fault.Exists || fault.CodeOf(err) == fault.AdmissionChanged || fault.CodeOf(err) == fault.AdmissionUnconfirmed:
 		c.again(w, p, id, v, err)
 	case err != nil:
 		c.failPage(w, p.Request, p.who, err)
@@ -158,7 +158,9 @@ func (c *console) post(p *page, a action, f *form) (any, error) {
 	if want := f.values.Get(a.confirm); a.confirm != "" && (want == "" || f.values.Get("confirm") != want) {
 		return nil, fault.Errorf(fault.Invalid, "type %q to confirm; you typed %.80q", want, f.values.Get("confirm"))
 	}
-	return a.perform(p.Context(), p.caller().Seeing(revision), f)
+	caller := p.caller().Seeing(revision)
+	caller.Reason = strings.TrimSpace(f.values.Get(whyField))
+	return a.perform(p.Context(), caller, f)
 }
 
 // again shows the page of a form once more, with what was wrong in its place.
@@ -243,6 +245,9 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if name := actions[id].confirm; name != "" {
 		f.Confirm = value(f.Hidden, name)
 	}
+	if p.needsApproval(o.Entry()) {
+		f.Fields = append(f.Fields, ui.Field{Name: whyField, Label: "Why, for the person who approves", Required: true, Autocomplete: "off", Hint: "another person must approve this before it is done"})
+	}
 	if p.failed == nil || p.failed.operation != id {
 		return f
 	}
@@ -264,6 +269,28 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 		}
 	}
 	return f
+}
+
+// whyField says why, for the person who approves.
+const whyField = "why"
+
+// needsApproval says whether the operation waits for a second person. If that is not known, it
+// does: a reason too many does no harm.
+func (p *page) needsApproval(r *operation.Route) bool {
+	if !r.Guards().FourEyes {
+		return false
+	}
+	needs, known := p.needs[r.ID]
+	if !known {
+		var err error
+		needs, err = p.caller().NeedsApproval(p.Context(), r)
+		needs = needs || err != nil
+		if p.needs == nil {
+			p.needs = map[string]bool{}
+		}
+		p.needs[r.ID] = needs
+	}
+	return needs
 }
 
 // proof is what a page that asks for presence carries along.

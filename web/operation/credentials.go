@@ -8,14 +8,15 @@ import (
 	"holdfast/appliance/identity"
 )
 
-// Credentials are the operations of the domain on SigV4 credentials.
+// Credentials are the operations of the domain on SigV4 credentials. The checks give the error
+// that the operation would, and change nothing.
 type Credentials interface {
 	CreateCredential(ctx context.Context, keyStore string, want appliance.NewCredential) (*appliance.Credential, string, error)
+	CheckCredential(ctx context.Context, keyStore string, want appliance.NewCredential) error
 	Credentials(ctx context.Context, keyStore string) ([]*appliance.Credential, error)
 	SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*appliance.Credential, error)
+	CheckCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) error
 	DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
-	// CheckDeleteCredential gives the error that DeleteCredential would, and changes
-	// nothing.
 	CheckDeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
 }
 
@@ -24,7 +25,11 @@ type Credentials interface {
 type NewCredential struct {
 	KeyStoreName
 	AccessKeyID     string `json:"access_key_id,omitempty"`
-	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-"`
+	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" secret:"true"`
+}
+
+func (n NewCredential) credential() appliance.NewCredential {
+	return appliance.NewCredential{AccessKeyID: n.AccessKeyID, SecretAccessKey: n.SecretAccessKey}
 }
 
 // CreatedCredential shows the secret for the only time.
@@ -60,8 +65,11 @@ var (
 		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Summary: "Make or import a SigV4 credential; its secret is shown this once"},
 		Subject: makes[NewCredential],
+		Check: func(ctx context.Context, c *Caller, in NewCredential) error {
+			return c.Domain.CheckCredential(ctx, in.KeyStore, in.credential())
+		},
 		Run: func(ctx context.Context, c *Caller, in NewCredential) (CreatedCredential, error) {
-			created, secret, err := c.Domain.CreateCredential(ctx, in.KeyStore, appliance.NewCredential{AccessKeyID: in.AccessKeyID, SecretAccessKey: in.SecretAccessKey})
+			created, secret, err := c.Domain.CreateCredential(ctx, in.KeyStore, in.credential())
 			if err != nil {
 				return CreatedCredential{}, err
 			}
@@ -76,6 +84,9 @@ var (
 		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Summary: "Accept signatures of a credential"},
 		Subject: credentialSubject,
+		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
+			return c.Domain.CheckCredentialActive(ctx, in.KeyStore, in.Credential, true)
+		},
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
 			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, true)
 		},
@@ -84,6 +95,9 @@ var (
 		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
 			Summary: "Refuse signatures of a credential"},
 		Subject: credentialSubject,
+		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
+			return c.Domain.CheckCredentialActive(ctx, in.KeyStore, in.Credential, false)
+		},
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
 			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, false)
 		},
