@@ -75,7 +75,7 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			return route.Decode(operation.Parts{Path: path, Query: r.URL.RawQuery, Body: body(route, w, r)})
 		}})
 		if waits, ok := errors.AsType[*operation.Pending](err); ok {
-			writeJSON(w, http.StatusAccepted, operation.ApprovalDetail{Request: waits.Request, Body: waits.Request.Body})
+			writeJSON(w, http.StatusAccepted, operation.ApprovalDetail{Request: waits.Request, Body: waits.Request.Body, TakesSecret: len(waits.Request.Secret) > 0})
 			return
 		}
 		if stream, ok := done.(operation.Done[operation.Stream]); ok && err == nil {

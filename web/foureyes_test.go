@@ -133,7 +133,7 @@ func (p *people) approve(who *identity.Principal, id string) *httptest.ResponseR
 }
 
 func (p *people) perform(who *identity.Principal, id string) *httptest.ResponseRecorder {
-	return p.call(who, "POST", "/approvals/"+id+"/perform", "")
+	return p.call(who, "POST", "/approvals/"+id+"/perform", "{}")
 }
 
 // invite has one administrator ask for an invitation and another one approve, and

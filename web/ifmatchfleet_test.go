@@ -201,6 +201,9 @@ func TestIfMatchAcrossNodes(t *testing.T) {
 			who, path := start(p)
 			q.who, q.path = cmp.Or(who, q.who), cmp.Or(path, q.path)
 		}
+		if route.ID == "performApproved" { // of a request that takes no secret
+			q.body = "{}"
+		}
 		revision := p.revision(q)
 		if revision == "" {
 			if starts[route.ID] != nil || strings.HasSuffix(route.Path, "}") && !strings.Contains(route.Path, "/discard") {

@@ -96,16 +96,17 @@ func TestEveryRoute(t *testing.T) {
 			}
 		}
 		admin := &identity.Principal{Name: "admin", Role: identity.RoleAdministrator, UserID: "u", Session: "s", ProvenAt: time.Now().Add(-time.Hour)}
-		if route.Guards().Presence {
-			if w := c.call(admin, route.Method, path, ""); w.Code != http.StatusForbidden || code(t, w) != "presence" {
-				t.Errorf("%s, long ago: %d %s", name, w.Code, w.Body)
+		stale := func(r *http.Request) { r.Header.Set("If-Match", `"0000"`) }
+		if route.Guards().Presence || route.Changes() {
+			w := c.call(admin, route.Method, path, samples[route.ID], stale)
+			if asked := w.Code == http.StatusForbidden && code(t, w) == "presence"; asked != route.Guards().Presence {
+				t.Errorf("%s, long ago: presence is asked for: %t, %d %s", name, asked, w.Code, w.Body)
 			}
 		}
 		if !route.Mutates() {
 			continue
 		}
 		admin.ProvenAt = time.Now()
-		stale := func(r *http.Request) { r.Header.Set("If-Match", `"0000"`) }
 		if w := c.call(admin, route.Method, path, samples[route.ID], stale); w.Code != http.StatusPreconditionFailed || code(t, w) != "stale" {
 			t.Errorf("%s, stale: %d %s", name, w.Code, w.Body)
 		}

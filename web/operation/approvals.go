@@ -23,7 +23,7 @@ type ApprovalStore = approval.Store
 
 // ApprovalName names a request for approval by the ID.
 type ApprovalName struct {
-	Approval string `path:"approval" json:"-"`
+	Approval string `path:"approval" json:"-" about:"The ID of the request for approval."`
 }
 
 // ApprovalDecision decides about a request for approval.
@@ -44,13 +44,13 @@ type ApprovedPerformance struct {
 type ApprovalDetail struct {
 	*approval.Request
 	// Body is the request's body; left out if it has none.
-	Body json.RawMessage `json:"body,omitempty"`
+	Body json.RawMessage `json:"body,omitempty" jsonschema:"The body of the request that waits for approval; absent if it has none."`
 	// TakesSecret says that the one who asked gives the operation's secret again when they have
 	// it done.
 	TakesSecret bool `json:"takes_secret,omitempty" jsonschema:"Whether the one who asked gives the operation's secret again to have it done."`
 	// Result is the answer of the operation. One that shows a secret is performed by
 	// the person who asked, and shown to nobody else.
-	Result json.RawMessage `json:"result,omitempty"`
+	Result json.RawMessage `json:"result,omitempty" jsonschema:"The answer of the operation, once it was performed by this request. One that shows a secret is performed by the person who asked for it."`
 
 	done any // a Done of the operation's type; nil if it was not performed now
 }
@@ -89,7 +89,7 @@ func decisionSubject(ctx context.Context, c *Caller, in ApprovalDecision) any {
 var (
 	ListApprovals = define(Operation[Nothing, []ApprovalDetail]{
 		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See,
-			Summary: "Operations that wait for a second person, and those decided"},
+			Words: "List approvals", Summary: "Operations that wait for a second person, and those decided"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]ApprovalDetail, error) {
 			list, err := c.Approvals.Approvals(ctx, 200)
 			shown := make([]ApprovalDetail, len(list))
@@ -101,7 +101,7 @@ var (
 	})
 	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "showApproval", Method: http.MethodGet, Path: "/approvals/{approval}", Capability: identity.See,
-			Summary: "An operation that waits for a second person"},
+			Words: "Show approval", Summary: "An operation that waits for a second person"},
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.Approvals.Approval(ctx, in.Approval)
 			if err != nil {
@@ -112,14 +112,14 @@ var (
 	})
 	Approve = define(Operation[ApprovalDecision, ApprovalDetail]{
 		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
-			Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
+			Words: "Approve", Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
 		Subject:   decisionSubject,
 		Restricts: always[ApprovalDecision], // what is approved may restrict
 		Run:       approve,
 	})
 	PerformApproved = define(Operation[ApprovedPerformance, ApprovalDetail]{
 		Route: Route{ID: "performApproved", Method: http.MethodPost, Path: "/approvals/{approval}/perform", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
-			Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
+			Words: "Perform approved operation", Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
 		Subject: func(ctx context.Context, c *Caller, in ApprovedPerformance) any {
 			return approvalSubject(ctx, c, in.ApprovalName)
 		},
@@ -128,7 +128,7 @@ var (
 	})
 	Reject = define(Operation[ApprovalDecision, ApprovalDetail]{
 		Route: Route{ID: "reject", Method: http.MethodPost, Path: "/approvals/{approval}/reject", Capability: identity.ManageKeys, Urgency: Urgent,
-			Summary: "Refuse an operation that waits, or take one's own back"},
+			Words: "Reject", Summary: "Refuse an operation that waits, or take one's own back"},
 		Subject: decisionSubject,
 		Run: func(ctx context.Context, c *Caller, in ApprovalDecision) (ApprovalDetail, error) {
 			if err := appliance.CheckReason(in.Reason); err != nil {

@@ -32,7 +32,7 @@ type BackupUpload struct {
 
 // BackupRequest asks for a backup.
 type BackupRequest struct {
-	Approval string `query:"approval" about:"the ID of the request by which another person has approved the backup; leave it out to ask for it" json:"-"`
+	Approval string `query:"approval" about:"The ID of the request by which another person has approved the backup; leave it out to ask for it." json:"-"`
 }
 
 func (b BackupRequest) approval() string { return b.Approval }
@@ -41,12 +41,12 @@ func (b BackupRequest) approval() string { return b.Approval }
 var (
 	Backup = define(Operation[BackupRequest, Stream]{
 		Route: Route{ID: "backup", Method: http.MethodGet, Path: "/backup", Capability: identity.Administer, Effects: Leaves, Recorded: true, BinaryAnswer: "application/octet-stream",
-			Summary: "A backup of all that is stored, encrypted; of no use without the HSM. The header Holdfast-Backup-Report names the rows in it that are damaged"},
+			Words: "Create backup", Summary: "A backup of all that is stored, encrypted; of no use without the HSM. The header Holdfast-Backup-Report names the rows in it that are damaged"},
 		Run: backup,
 	})
 	Restore = define(Operation[BackupUpload, *appliance.BackupReport]{
 		Route: Route{ID: "restore", Method: http.MethodPost, Path: "/restore", Capability: identity.Administer, Effects: Decides, Alone: "it fills an appliance that has no key stores, and replaces its users", Urgency: Independent,
-			Summary: "Take a backup over into an appliance without key stores"},
+			Words: "Restore backup", Summary: "Take a backup over into an appliance without key stores"},
 		Subject: apart[BackupUpload],
 		Run: func(ctx context.Context, c *Caller, in BackupUpload) (*appliance.BackupReport, error) {
 			if in.Verify {

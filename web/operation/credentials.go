@@ -24,8 +24,8 @@ type Credentials interface {
 // imported.
 type NewCredential struct {
 	KeyStoreName
-	AccessKeyID     string `json:"access_key_id,omitempty"`
-	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" secret:"true"`
+	AccessKeyID     string `json:"access_key_id,omitempty" jsonschema:"The access key ID of a credential to import, 20 to 30 characters of A-Z and 2-7; leave it out to have one made."`
+	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" secret:"true" jsonschema:"The secret access key of a credential to import; leave it out to have one made."`
 }
 
 func (n NewCredential) credential() appliance.NewCredential {
@@ -35,8 +35,8 @@ func (n NewCredential) credential() appliance.NewCredential {
 // CreatedCredential shows the secret for the only time.
 type CreatedCredential struct {
 	appliance.Credential
-	SecretAccessKey string `json:"secret_access_key"`
-	URIPathPrefix   string `json:"uri_path_prefix"`
+	SecretAccessKey string `json:"secret_access_key" jsonschema:"The secret access key. It is shown this once."`
+	URIPathPrefix   string `json:"uri_path_prefix" jsonschema:"The prefix that AWS KMS asks for (XksProxyUriPath without /kms/xks/v1); empty if the key store has none."`
 }
 
 func (c CreatedCredential) withoutSecret() any { return c.Credential }
@@ -44,7 +44,7 @@ func (c CreatedCredential) withoutSecret() any { return c.Credential }
 // CredentialName names a credential.
 type CredentialName struct {
 	KeyStoreName
-	Credential string `path:"credential" json:"-"`
+	Credential string `path:"credential" json:"-" about:"The access key ID of the credential."`
 }
 
 func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
@@ -56,17 +56,23 @@ func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
 var (
 	ListCredentials = define(Operation[KeyStoreName, []*appliance.Credential]{
 		Route: Route{ID: "listCredentials", Method: http.MethodGet, Path: "/keystores/{keystore}/credentials", Capability: identity.See,
-			Summary: "A key store's SigV4 credentials, without their secrets"},
+			Words: "List credentials", Summary: "A key store's SigV4 credentials, without their secrets"},
 		Run: func(ctx context.Context, c *Caller, in KeyStoreName) ([]*appliance.Credential, error) {
 			return c.Domain.Credentials(ctx, in.KeyStore)
 		},
 	})
 	CreateCredential = define(Operation[NewCredential, CreatedCredential]{
 		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
-			Summary: "Make or import a SigV4 credential; its secret is shown this once"},
+			Words: "Create credential", Variants: []string{"Import credential"}, Summary: "Make or import a SigV4 credential; its secret is shown this once"},
 		Subject: makes[NewCredential],
 		Check: func(ctx context.Context, c *Caller, in NewCredential) error {
 			return c.Domain.CheckCredential(ctx, in.KeyStore, in.credential())
+		},
+		Variant: func(in NewCredential) string {
+			if in.AccessKeyID != "" {
+				return "Import credential"
+			}
+			return "Create credential"
 		},
 		Run: func(ctx context.Context, c *Caller, in NewCredential) (CreatedCredential, error) {
 			created, secret, err := c.Domain.CreateCredential(ctx, in.KeyStore, in.credential())
@@ -82,7 +88,7 @@ var (
 	})
 	ActivateCredential = define(Operation[CredentialName, *appliance.Credential]{
 		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
-			Summary: "Accept signatures of a credential"},
+			Words: "Activate credential", Summary: "Accept signatures of a credential"},
 		Subject: credentialSubject,
 		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
 			return c.Domain.CheckCredentialActive(ctx, in.KeyStore, in.Credential, true)
@@ -93,7 +99,7 @@ var (
 	})
 	DeactivateCredential = define(Operation[CredentialName, *appliance.Credential]{
 		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
-			Summary: "Refuse signatures of a credential"},
+			Words: "Deactivate credential", Summary: "Refuse signatures of a credential"},
 		Subject: credentialSubject,
 		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
 			return c.Domain.CheckCredentialActive(ctx, in.KeyStore, in.Credential, false)
@@ -104,7 +110,7 @@ var (
 	})
 	DeleteCredential = define(Operation[CredentialName, Nothing]{
 		Route: Route{ID: "deleteCredential", Method: http.MethodDelete, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess | Destroys, Urgency: Urgent,
-			Summary: "Remove a credential"},
+			Words: "Delete credential", Summary: "Remove a credential"},
 		Subject: credentialSubject,
 		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
 			return c.Domain.CheckDeleteCredential(ctx, in.KeyStore, in.Credential)

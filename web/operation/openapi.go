@@ -97,8 +97,8 @@ func describe(routes []*Route) []byte {
 }
 
 func (d *openAPI) operation(r *Route) apiOperation {
-	op := apiOperation{ID: r.ID, Summary: r.Summary, Capability: string(r.Capability), Responses: map[string]response{}}
-	op.Description = fmt.Sprintf("Needs the role %s.", needs(r.Capability))
+	op := apiOperation{ID: r.ID, Summary: r.Words, Capability: string(r.Capability), Responses: map[string]response{}}
+	op.Description = fmt.Sprintf("%s. Needs the role %s.", r.Summary, needs(r.Capability))
 	if r.Guards().Presence {
 		op.Description += " In the console it asks for a fresh proof of presence."
 	}
