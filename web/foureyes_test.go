@@ -173,7 +173,7 @@ func TestSecretGoesToTheAsker(t *testing.T) {
 			continue
 		}
 		p := newPeople(t, "alice", "bob", "dave")
-		p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+		p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 		p.fourEyes()
 		id := p.ask(p.user("alice"), r.Method, strings.ReplaceAll(r.Path, "{keystore}", "p"), body)
 		p.want(p.perform(p.user("alice"), id), 409) // nobody has approved
