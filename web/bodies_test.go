@@ -879,8 +879,8 @@ func (b *bank) download(route *operation.Route, approval string, other *identity
 		b.t.Errorf("%s: %d, %d bytes", route.ID, w.Code, w.Body.Len())
 	}
 	last := b.audit.Records[len(b.audit.Records)-1]
-	if last.Operation != route.Operation() || last.Result != audit.Allowed || !strings.Contains(last.Detail, "approved by dora") {
-		b.t.Errorf("%s is recorded as %s %s %s", route.ID, last.Operation, last.Result, last.Detail)
+	if last.Operation != route.Operation() || last.Result != audit.Allowed || last.ApprovedBy != "dora" || last.Approval != approval {
+		b.t.Errorf("%s is recorded as %s %s, approved by %q with %q", route.ID, last.Operation, last.Result, last.ApprovedBy, last.Approval)
 	}
 	if w := b.call(&b.alice, "GET", path, ""); w.Code != http.StatusConflict {
 		b.t.Errorf("%s twice: %d", route.ID, w.Code)

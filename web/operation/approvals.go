@@ -378,7 +378,7 @@ func (p *performance) readApproved(ctx context.Context, id string) (any, error) 
 		return nil, err
 	}
 	as := *p.Caller
-	as.Who.ApproverID, as.approvedBy = r.DecidedByID, r.DecidedBy
+	as.Who.ApproverID, as.approvedBy, as.approval = r.DecidedByID, r.DecidedBy, r.ID
 	approved := *p
 	approved.Caller = &as
 	out, err := approved.read(ctx)

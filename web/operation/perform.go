@@ -291,8 +291,14 @@ func (p *performance) stale(now any) error {
 	return nil
 }
 
-// subject is what the operation is about, as it is now; nil if it is not there.
-func (p *performance) subject(ctx context.Context) any { return p.route.subject(ctx, p.Caller, p.in) }
+// subject is what the operation is about, as it is now; nil if it is not there, or the operation
+// changes nothing.
+func (p *performance) subject(ctx context.Context) any {
+	if p.route.subject == nil {
+		return nil
+	}
+	return p.route.subject(ctx, p.Caller, p.in)
+}
 
 // PresenceTime is how long a proof of presence is good for dangerous operations.
 const PresenceTime = 5 * time.Minute
