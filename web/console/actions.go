@@ -246,11 +246,17 @@ func approvalName(f *form) operation.ApprovalName {
 	return operation.ApprovalName{Approval: f.hidden("approval")}
 }
 
+func approvalDecision(f *form) operation.ApprovalDecision {
+	return operation.ApprovalDecision{ApprovalName: approvalName(f), Reason: f.trimmed("reason")}
+}
+
 func approvalActions() []action {
 	return []action{
-		ask(operation.Approve, approvalName, approved),
-		ask(operation.PerformApproved, approvalName, approved),
-		post(operation.Reject, approvalName, then{done: "The request was rejected."}),
+		ask(operation.Approve, approvalDecision, approved),
+		ask(operation.PerformApproved, func(f *form) operation.ApprovedPerformance {
+			return operation.ApprovedPerformance{ApprovalName: approvalName(f), Secret: f.secretAgain()}
+		}, approved),
+		post(operation.Reject, approvalDecision, then{done: "The request was rejected."}),
 	}
 }
 
