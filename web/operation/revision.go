@@ -8,7 +8,9 @@ import (
 
 // volatile are the members that change while a thing serves, without anybody
 // having changed it, and those that only some answers show.
-var volatile = []string{"encryptions", "last_used_at", "last_seen_at", "last_sign_in_at", "keys", "credentials", "grants", "versions"}
+var volatile = []string{"encryptions", "last_used_at", "last_seen_at", "last_sign_in_at", "keys", "credentials", "grants", "versions",
+	// These are computed: somebody else may have blocked the key store, or an HSM may be away.
+	"standing", "deletion_waits"}
 
 // Revision names the state of what an operation changes, as the API shows it:
 // 32 hexadecimal digits in quotes, an entity tag (RFC 9110 section 8.8.3). Sent
