@@ -234,7 +234,7 @@ func statePage(d *stateData) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Card(f.Label).Render(templ.WithChildren(ctx, templ_7745c5c3_Var13), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Card(f.Submit).Render(templ.WithChildren(ctx, templ_7745c5c3_Var13), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
