@@ -40,29 +40,30 @@ func standingOf(s appliance.Standing, boot progress.Status) appliance.Standing {
 	return s
 }
 
+// Mark is what of a standing tells one from another. How long an HSM took, which its sentence may
+// say, is not in it.
+type Mark struct {
+	Serves  bool
+	State   appliance.StandingState
+	Decides appliance.Decider
+	Code    fault.Code
+	Block   appliance.Block
+}
+
+// MarkOf gives that of a standing.
+func MarkOf(s appliance.Standing) Mark {
+	return Mark{s.Serves, s.State, s.Decides, s.Code, s.Block}
+}
+
 // Digest names how everything stands: the appliance, each key store, and what else is given. It
-// is another one when one of these changes, and the same on every node that sees the same. What
-// differs at every look, as how long an HSM took, is not in it.
+// is another one when one of these changes, and the same on every node that sees the same.
 func (p *Performer) Digest(also ...any) string {
-	type mark struct {
-		Serves  bool
-		State   appliance.StandingState
-		Decides appliance.Decider
-		Code    fault.Code
-		Block   appliance.Block
-	}
-	markOf := func(s appliance.Standing) mark { return mark{s.Serves, s.State, s.Decides, s.Code, s.Block} }
-	stores := map[string]mark{}
+	stores := map[string]Mark{}
 	for name, s := range p.Domain.Standings() {
-		stores[name] = markOf(s)
-	}
-	for i, v := range also {
-		if s, ok := v.(appliance.Standing); ok {
-			also[i] = markOf(s)
-		}
+		stores[name] = MarkOf(s)
 	}
 	boot := p.Boot.Status()
-	text, err := json.Marshal([]any{markOf(p.Standing()), stores, boot.State, boot.Code, also})
+	text, err := json.Marshal([]any{MarkOf(p.Standing()), stores, boot.State, boot.Code, also})
 	if err != nil {
 		return "" // never the same as another
 	}
