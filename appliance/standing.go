@@ -291,16 +291,25 @@ func (st *standings) stops(keyStore string) (*Endpoint, *refusal) {
 	if r := e.blocks(); r != nil {
 		return e, r
 	}
-	if len(e.credentials) == 0 {
-		return e, &refusal{Standing: Standing{State: StandingNoCredential, Decides: DecidesKeyStore,
-			Says: fmt.Sprintf("key store %q has no active SigV4 credential by which KMS could sign", e.store.Name)}}
-	}
 	return e, nil
+}
+
+// unsigned says that KMS has no credential to sign requests with; nil if it has.
+func (e *Endpoint) unsigned() *refusal {
+	if len(e.credentials) > 0 {
+		return nil
+	}
+	return &refusal{Standing: Standing{State: StandingNoCredential, Decides: DecidesKeyStore,
+		Says: fmt.Sprintf("key store %q has no active SigV4 credential by which KMS could sign", e.store.Name)}}
 }
 
 // keyStore gives the standing of a key store.
 func (st *standings) keyStore(keyStore string) Standing {
-	if _, r := st.stops(keyStore); r != nil {
+	e, r := st.stops(keyStore)
+	if r == nil {
+		r = e.unsigned()
+	}
+	if r != nil {
 		return r.Standing
 	}
 	return serving(DecidesKeyStore)
@@ -311,6 +320,9 @@ func (st *standings) key(k *ExternalKey) Standing {
 	e, r := st.stops(k.KeyStore)
 	if r == nil {
 		r = e.refuses(k)
+	}
+	if r == nil {
+		r = e.unsigned()
 	}
 	switch {
 	case r != nil && k.DeletionWaits != "" && r.State == StandingPendingDeletion:
@@ -338,7 +350,7 @@ func (st *standings) credential(c *Credential) Standing {
 	switch {
 	case !c.Active && (r == nil || r.Decides != DecidesNode):
 		return Standing{State: StandingInactive, Says: "signatures with it are refused", Decides: DecidesCredential}
-	case r != nil && r.State != StandingNoCredential:
+	case r != nil:
 		return r.Standing
 	case e.credentials[c.AccessKeyID] == nil:
 		return Standing{State: StandingOut, Says: "its row does not open, and signatures with it are refused", Decides: DecidesCredential, Code: fault.Tampered}
