@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -146,7 +147,7 @@ func (p *page) look() string {
 			ctx.URLParams.Add(name, value)
 		}
 		q := *p
-		q.Request = p.Request.Clone(withRoute(p.Context(), ctx))
+		q.Request = p.Request.Clone(context.WithValue(p.Context(), chi.RouteCtxKey, ctx))
 		q.URL = here
 		what, err := seen(&q)
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
-	"holdfast/web/operation"
 )
 
 func orNone(s string) string {
@@ -29,24 +28,6 @@ func policyText(a *progress.Attestation) string {
 }
 
 func joined(list []string) string { return orNone(strings.Join(list, ", ")) }
-
-// summaries say in words what the operations of administrators are in the audit log.
-var summaries = func() map[string]string {
-	m := map[string]string{}
-	for _, r := range operation.Table() {
-		m[r.Operation()] = r.Words
-	}
-	return m
-}()
-
-// operationName is what a record's operation is called on a page; the page of the
-// record has it as it was signed.
-func operationName(r *audit.Record) string {
-	if name := summaries[r.Operation]; name != "" && r.Kind == audit.KindAdmin {
-		return name
-	}
-	return r.Operation
-}
 
 func verdictBadge(result string) ui.Badge {
 	switch result {
