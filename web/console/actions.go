@@ -137,6 +137,7 @@ func newGrant(f *form) operation.NewGrant {
 		SourceVPCs: f.words("source_vpcs"), SourceVPCEs: f.words("source_vpces"), KMSKeyARNs: f.words("kms_key_arns"),
 		KMSKeyRegions: f.words("kms_key_regions"), KMSKeyAccounts: f.words("kms_key_accounts"), KMSOperations: f.words("kms_operations")}
 	g.NotAfter = f.endOfDay("not_after")
+	g.Force = f.checked("force")
 	return g
 }
 

@@ -80,6 +80,15 @@ func (f *form) choices(name string) []string {
 	return slices.DeleteFunc(append([]string{}, f.values[name]...), func(v string) bool { return v == "" })
 }
 
+// checked says whether the one box of a field is checked, which has the value "true".
+func (f *form) checked(name string) bool {
+	choices := f.choices(name)
+	if len(f.values[name]) > 2 || len(choices) > 1 || len(choices) == 1 && choices[0] != "true" {
+		f.fail(name, "the form has the field %q otherwise than its page: open the page again", name)
+	}
+	return len(choices) == 1
+}
+
 // fieldTime is how a browser writes a field of time, which has no zone.
 const fieldTime = "2006-01-02T15:04"
 

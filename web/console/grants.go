@@ -50,6 +50,7 @@ var operationOptions = []ui.Option{{Value: "Encrypt", Text: "Encrypt"}, {Value: 
 func grantForm() ui.Form {
 	return ui.Form{Fields: []ui.Field{
 		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app-*", Hint: "an ARN, with * and ? if you like; a service such as dynamodb.amazonaws.com; an account of 12 digits; or *"},
+		{Name: "force", Label: "If IAM has no principal of this form", Type: "checkboxes", Options: []ui.Option{{Value: "true", Text: "I know that KMS sends it: make the grant"}}},
 		{Name: "operations", Label: "Operations", Type: "checkboxes", Options: operationOptions, Values: []string{"Encrypt", "Decrypt", "GetAttributes"}},
 		{Name: "effect", Label: "Effect", Type: "select", Value: "allow", Options: []ui.Option{{Value: "allow", Text: "allow"}, {Value: "forbid", Text: "forbid, whatever else allows"}}},
 		{Name: "key_id", Label: "Only this key", Mono: true, Hint: "its ID; empty for all keys of the key store"},

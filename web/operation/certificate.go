@@ -16,6 +16,8 @@ type Site interface {
 	Version() string
 	// Configuration gives the configuration in force, as TOML without secrets.
 	Configuration() string
+	// Options are the options of the configuration, each with its value in force.
+	Options() []Option
 	// XKSEndpoint is the XksProxyUriEndpoint, "https://HOST"; empty if the appliance
 	// does not know its name.
 	XKSEndpoint() string

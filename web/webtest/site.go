@@ -23,6 +23,9 @@ func (s Site) Version() string { return s.Release }
 // Configuration gives Effective.
 func (s Site) Configuration() string { return s.Effective }
 
+// Options gives none.
+func (s Site) Options() []operation.Option { return []operation.Option{} }
+
 // XKSEndpoint gives Endpoint.
 func (s Site) XKSEndpoint() string { return s.Endpoint }
 

@@ -38,6 +38,14 @@ func (s *site) Configuration() string {
 	return string(text)
 }
 
+func (s *site) Options() []operation.Option {
+	list := []operation.Option{}
+	for _, o := range s.cfg.Options() {
+		list = append(list, operation.Option(o))
+	}
+	return list
+}
+
 func (s *site) XKSEndpoint() string {
 	if s.cfg.XKS.URL != "" {
 		return s.cfg.XKS.URL
