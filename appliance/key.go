@@ -277,16 +277,8 @@ func (a *Administration) CreateKey(ctx context.Context, keyStore string, want Ne
 	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, e, err := a.service.keyStore(ctx, keyStore)
+	v, e, err := a.newKey(ctx, keyStore, want.ID)
 	if err != nil {
-		return nil, err
-	}
-	if err := validPath(&e.store, want.ID); err != nil {
-		return nil, err
-	}
-	if _, err := a.store.Key(ctx, e.store.ID, want.ID); err == nil {
-		return nil, fault.Errorf(fault.Exists, "key store %q has a key %q already", keyStore, want.ID)
-	} else if fault.CodeOf(err) != fault.NotFound {
 		return nil, err
 	}
 	key := &ExternalKey{KeyStore: e.store.ID, ID: want.ID, Usage: want.Usage, Custody: want.Custody,
@@ -301,6 +293,45 @@ func (a *Administration) CreateKey(ctx context.Context, keyStore string, want Ne
 	}
 	a.service.standKeys(ctx, key)
 	return &StoredKey{ExternalKey: *key, Versions: made, Grants: []*Grant{}}, nil
+}
+
+// CheckKey gives the error that CreateKey would, and changes nothing: neither the appliance nor
+// the material.
+func (a *Administration) CheckKey(ctx context.Context, keyStore string, want NewExternalKey) error {
+	if err := want.validate(); err != nil {
+		return err
+	}
+	if err := wholeMaterial(want.Material); err != nil {
+		return err
+	}
+	_, _, err := a.newKey(ctx, keyStore, want.ID)
+	return err
+}
+
+// newKey gives the key store for a key that it does not have yet, and that KMS could call.
+func (a *Administration) newKey(ctx context.Context, keyStore, id string) (*view, *Endpoint, error) {
+	v, e, err := a.service.keyStore(ctx, keyStore)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := validPath(&e.store, id); err != nil {
+		return nil, nil, err
+	}
+	if _, err := a.store.Key(ctx, e.store.ID, id); err == nil {
+		return nil, nil, fault.Errorf(fault.Exists, "key store %q has a key %q already", keyStore, id)
+	} else if fault.CodeOf(err) != fault.NotFound {
+		return nil, nil, err
+	}
+	return v, e, nil
+}
+
+// wholeMaterial refuses material of another length than a key's. Nil is for a key that is to be
+// generated.
+func wholeMaterial(material []byte) error {
+	if n := len(material); material != nil && n != KeyBytes {
+		return fault.Errorf(fault.Invalid, "key material has %d bytes; an AES-256 key has %d", n, KeyBytes)
+	}
+	return nil
 }
 
 // reversibleWarning is logged of a key that is [ExternalKey.Reversible].

@@ -226,6 +226,17 @@ func (a *Administration) SetQuota(ctx context.Context, name string, requestsPerS
 	return &changed, nil
 }
 
+// CheckQuota gives the error that SetQuota would, and changes nothing.
+func (a *Administration) CheckQuota(ctx context.Context, name string, requestsPerSecond int) error {
+	_, ks, err := a.keyStoreRow(ctx, name)
+	if err != nil {
+		return err
+	}
+	wanted := *ks
+	wanted.RequestsPerSecond = requestsPerSecond
+	return wanted.validate()
+}
+
 // DeleteKeyStore removes a key store with its credentials and grants. Errors:
 // fault.NotFound; fault.Conflict if it has keys.
 func (a *Administration) DeleteKeyStore(ctx context.Context, name string) error {

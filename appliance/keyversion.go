@@ -97,6 +97,18 @@ func (a *Administration) RotateKey(ctx context.Context, keyStore, id string, mat
 	return k, nil
 }
 
+// CheckRotation gives the error that RotateKey would, and changes nothing: neither the appliance
+// nor the material.
+func (a *Administration) CheckRotation(ctx context.Context, keyStore, id string, material []byte) error {
+	if err := validMaterial(material); err != nil {
+		return err
+	}
+	if err := wholeMaterial(material); err != nil {
+		return err
+	}
+	return a.tryKey(ctx, keyStore, id, (*ExternalKey).mustStay)
+}
+
 // rotate adds a version, unless only is not 0 and not the current version. The
 // caller holds a.admin.
 func (a *Administration) rotate(ctx context.Context, ring Keyring, keyStore, id string, only uint32, material []byte) (*ExternalKey, error) {

@@ -171,6 +171,8 @@ type page struct {
 	digest string
 	// failed is the form that was posted and refused; nil if none was.
 	failed *failure
+	// needs says which operations wait for a second person, as far as it was asked.
+	needs map[string]bool
 	// values are those of the form that was posted; nil if none was.
 	values url.Values
 }

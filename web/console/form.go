@@ -121,6 +121,19 @@ func (f *form) target() appliance.BlockTarget {
 	return appliance.BlockTarget{Everything: f.values.Get("everything") == "true", KeyStore: f.values.Get("keystore"), KeyID: f.values.Get("key")}
 }
 
+// secretAgain gives the secret of an approved operation, which the one who asked enters again;
+// nil if the operation takes none.
+func (f *form) secretAgain() operation.Secret {
+	f.secrets = append(f.secrets, "secret", "material")
+	switch {
+	case f.values.Has("material"):
+		return f.material()
+	case f.values.Has("secret"):
+		return operation.Secret(strings.TrimSpace(f.secret("secret")))
+	}
+	return nil
+}
+
 // material reads a key of 32 bytes in hexadecimal or Base64; nil if the field is
 // empty.
 func (f *form) material() operation.Secret {

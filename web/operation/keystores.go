@@ -14,6 +14,8 @@ type KeyStores interface {
 	KeyStores(ctx context.Context) ([]*appliance.KeyStore, error)
 	ShowKeyStore(ctx context.Context, name string) (*appliance.KeyStoreDetail, error)
 	SetQuota(ctx context.Context, name string, requestsPerSecond int) (*appliance.KeyStore, error)
+	// CheckQuota gives the error that SetQuota would, and changes nothing.
+	CheckQuota(ctx context.Context, name string, requestsPerSecond int) error
 	DeleteKeyStore(ctx context.Context, name string) error
 	// CheckDeleteKeyStore gives the error that DeleteKeyStore would, and changes
 	// nothing.
@@ -92,6 +94,9 @@ var (
 		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Ordinary,
 			Words: "Set quota", Summary: "Set a key store's quota of requests a second"},
 		Subject: func(ctx context.Context, c *Caller, in Quota) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in Quota) error {
+			return c.Domain.CheckQuota(ctx, in.KeyStore, in.RequestsPerSecond)
+		},
 		Run: func(ctx context.Context, c *Caller, in Quota) (*appliance.KeyStore, error) {
 			return c.Domain.SetQuota(ctx, in.KeyStore, in.RequestsPerSecond)
 		},

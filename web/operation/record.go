@@ -29,7 +29,7 @@ func (p *performance) refused(ctx context.Context, err error) {
 // unusable records that a request to change something could not be read, or that
 // nobody can tell whether it needs approval.
 func (p *performance) unusable(ctx context.Context, err error) {
-	if !p.route.Mutates() {
+	if !p.route.Mutates() && !p.route.Guards().FourEyes {
 		return
 	}
 	rec := p.record(audit.Failed, err)

@@ -106,6 +106,18 @@ func (s *site) UnshareCertificate(ctx context.Context) (operation.Certificate, e
 	return s.replaced(s.certificate.Unshare(ctx))
 }
 
+func (s *site) CheckInstall(ctx context.Context, chain string) error {
+	return invalid(s.certificate.CheckInstall(ctx, []byte(chain)))
+}
+
+func (s *site) CheckShare(_ context.Context, chain string, key []byte) error {
+	return invalid(s.certificate.CheckShare([]byte(chain), key))
+}
+
+func (s *site) CheckUnshare(ctx context.Context) error {
+	return invalid(s.certificate.CheckUnshare(ctx))
+}
+
 // replaced gives the certificate in use after a change.
 func (s *site) replaced(err error) (operation.Certificate, error) {
 	if err != nil {
