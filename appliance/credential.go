@@ -25,6 +25,8 @@ type Credential struct {
 	// LastUsedAt is when it last authenticated a request; zero if never. It is
 	// stored once a minute, so that a crash may lose the last minute of it.
 	LastUsedAt time.Time `json:"last_used_at,omitzero" jsonschema:"When the credential last authenticated a request, to within a minute; absent if never."`
+	// Standing says whether requests that are signed with it are answered. It is not stored.
+	Standing Standing `json:"standing" jsonschema:"Whether requests signed with it are answered, and what decides that."`
 
 	// Secret is the secret access key, sealed under the state key.
 	Secret []byte `json:"-"`
@@ -129,6 +131,7 @@ func (a *Administration) addCredential(ctx context.Context, keyStore string, wan
 	if err := a.store.CreateCredential(ctx, c); err != nil {
 		return nil, err
 	}
+	a.service.standCredentials(c)
 	return c, nil
 }
 
@@ -148,6 +151,7 @@ func (a *Administration) Credentials(ctx context.Context, keyStore string) ([]*C
 			c.LastUsedAt = t
 		}
 	}
+	a.service.standCredentials(credentials...)
 	return credentials, nil
 }
 
@@ -208,6 +212,7 @@ func (a *Administration) SetCredentialActive(ctx context.Context, keyStore, acce
 	if err != nil {
 		return nil, err
 	}
+	a.service.standCredentials(c)
 	return c, nil
 }
 

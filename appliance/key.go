@@ -103,6 +103,8 @@ type ExternalKey struct {
 	Reversible bool `json:"reversible,omitempty" jsonschema:"Whether the key still encrypts with the imported material, so that the other proxy can decrypt."`
 	// Blocked says that it is out of service by itself, and why.
 	Blocked Block `json:"blocked,omitzero" jsonschema:"The block of the key itself; absent if it has none."`
+	// Standing says whether it serves. It is not stored.
+	Standing Standing `json:"standing" jsonschema:"Whether the key serves, and what decides that."`
 
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
@@ -289,6 +291,7 @@ func (a *Administration) CreateKey(ctx context.Context, keyStore string, want Ne
 	if key.Reversible {
 		a.log.Warn(reversibleWarning, "key_store", keyStore, "key_id", key.ID, "aad_framing", key.Framing)
 	}
+	a.service.standKeys(ctx, key)
 	return &StoredKey{ExternalKey: *key, Versions: made, Grants: []*Grant{}}, nil
 }
 
@@ -388,6 +391,7 @@ func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) (
 		k.tell()
 		k.DeletionWaits = a.time.deletionWaits(k)
 	}
+	a.service.standKeys(ctx, keys...)
 	return keys, err
 }
 
@@ -410,6 +414,7 @@ func (a *Administration) ShowKey(ctx context.Context, keyStore, id string) (*Sto
 	}
 	k.tell()
 	k.DeletionWaits = a.time.deletionWaits(&k.ExternalKey)
+	a.service.standKeys(ctx, &k.ExternalKey)
 	return k, nil
 }
 
@@ -428,7 +433,7 @@ func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, ch
 		return nil, err
 	}
 	var key ExternalKey
-	return &key, retry(func() error {
+	err = retry(func() error {
 		k, err := a.ShowKey(ctx, keyStore, id)
 		if err != nil {
 			return err
@@ -442,6 +447,8 @@ func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, ch
 		}
 		return a.store.UpdateKey(ctx, &key, k.Seal)
 	})
+	a.service.standKeys(ctx, &key)
+	return &key, err
 }
 
 // tryKey gives the error that a change of a key would have, and changes nothing.

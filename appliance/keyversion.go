@@ -93,6 +93,7 @@ func (a *Administration) RotateKey(ctx context.Context, keyStore, id string, mat
 	if err != nil {
 		return nil, damagedKey(keyStore, id, err)
 	}
+	a.service.standKeys(ctx, k)
 	return k, nil
 }
 

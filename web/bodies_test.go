@@ -77,7 +77,7 @@ var samples = map[string]string{
 
 const (
 	material    = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-	grantSample = `{"key_id": "k", "effect": "forbid", "principal": "*", "operations": ["Encrypt", "Decrypt"], "conditions": {"calling_accounts": ["123456789012"],
+	grantSample = `{"key_id": "k", "effect": "forbid", "principal": "*", "force": true, "operations": ["Encrypt", "Decrypt"], "conditions": {"calling_accounts": ["123456789012"],
 		"via_services": ["s3.us-east-1.amazonaws.com"], "source_vpcs": ["vpc-1"], "source_vpces": ["vpce-1"], "kms_key_arns": ["arn:aws:kms:us-east-1:123456789012:key/1"],
 		"kms_key_regions": ["us-east-1"], "kms_key_accounts": ["123456789012"], "kms_operations": ["Encrypt"]}, "not_after": "2099-01-01T00:00:00Z"}`
 )

@@ -477,7 +477,7 @@ func TestFormsAreWhole(t *testing.T) {
 // pages, by which other tests look at each.
 func TestPagesAreListed(t *testing.T) {
 	pages, found := console.Pages(), 0
-	files := []string{"/session", "/assets/*", "/download/{what}", identity.CallbackPath} // the last sends on
+	files := []string{"/session", "/assets/*", "/download/{what}", "/standing", identity.CallbackPath} // a part of each page; the last sends on
 	err := chi.Walk(start(t).console.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		if method == http.MethodGet && !slices.Contains(files, route) {
 			found++

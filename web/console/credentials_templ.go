@@ -125,7 +125,7 @@ func credentialsPage(d *credentialsData) templ.Component {
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
-					templ_7745c5c3_Err = ui.ShowBadge(activeBadge(c.Active)).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.ShowBadge(standingBadge(c.Standing)).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

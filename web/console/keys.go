@@ -31,7 +31,7 @@ func keys(p *page) (*view, error) {
 	}
 	q := p.URL.Query()
 	d := &keysData{storeData: s, prefix: q.Get("prefix"), state: q.Get("state"), act: map[string]ui.Form{}}
-	d.keys, err = read(p, operation.ListKeys, operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: s.Name}, Prefix: d.prefix, State: appliance.KeyState(d.state), After: q.Get("after"), Limit: pageSize})
+	d.keys, err = read(p, operation.ListKeys, askedKeys(p))
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +65,12 @@ func keys(p *page) (*view, error) {
 		}
 	}
 	return &view{title: "Keys of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Keys"}), body: keysPage(d)}, nil
+}
+
+// askedKeys is the page of keys that the URL asks for.
+func askedKeys(p *page) operation.KeyPage {
+	q := p.URL.Query()
+	return operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: p.param("keystore")}, Prefix: q.Get("prefix"), State: appliance.KeyState(q.Get("state")), After: q.Get("after"), Limit: pageSize}
 }
 
 // reversible is the choice to be able to go back to the proxy that a key came from.

@@ -53,6 +53,8 @@ type KeyStoreHealth struct {
 	// Serves says whether requests of KMS are answered at all; Reason says why not.
 	Serves bool   `json:"serves" jsonschema:"Whether requests of KMS to this key store are answered."`
 	Reason string `json:"reason,omitempty" jsonschema:"Why requests are not answered; absent if they are."`
+	// Standing is that of the key store.
+	Standing appliance.Standing `json:"standing" jsonschema:"Whether the key store serves, and what decides that."`
 	// URIEndpoint and URIPath are for the KMS console (XksProxyUriEndpoint,
 	// XksProxyUriPath). The first is empty if the appliance does not know its name.
 	URIEndpoint string `json:"uri_endpoint,omitempty" jsonschema:"The XksProxyUriEndpoint of the key store; absent if the appliance does not know its name."`
@@ -123,25 +125,17 @@ func keyStoreHealth(ctx context.Context, c *Caller, in KeyStoreName) (*KeyStoreH
 		return nil, err
 	}
 	status := c.Domain.Status(ctx)
-	h := &KeyStoreHealth{Serves: true, URIEndpoint: c.Site.XKSEndpoint(), URIPath: ks.URIPathPrefix + appliance.XKSPath, HSMs: []appliance.HSMHealth{}}
+	h := &KeyStoreHealth{Standing: ks.Standing, URIEndpoint: c.Site.XKSEndpoint(), URIPath: ks.URIPathPrefix + appliance.XKSPath, HSMs: []appliance.HSMHealth{}}
 	h.HSMs = append(h.HSMs, status.HSMs...)
 	for _, cr := range ks.Credentials {
 		if cr.Active {
 			h.ActiveCredentials++
 		}
 	}
-	switch audit := c.Audit.Ready(); {
-	case status.Locked:
-		h.Reason = "locked: " + status.Reason
-	case !status.Blocked.IsZero():
-		h.Reason = "everything is blocked: " + status.Blocked.Reason
-	case !ks.Blocked.IsZero():
-		h.Reason = "the key store is blocked: " + ks.Blocked.Reason
-	case audit != nil:
-		h.Reason = "nothing can be recorded: " + c.message(ctx, audit)
-	case h.ActiveCredentials == 0:
-		h.Reason = "no SigV4 credential is active"
+	if h.Serves = ks.Standing.Serves; !h.Serves {
+		h.Reason = ks.Standing.Says
+	} else if audit := c.Audit.Ready(); audit != nil {
+		h.Serves, h.Reason = false, "nothing can be recorded: "+c.message(ctx, audit)
 	}
-	h.Serves = h.Reason == ""
 	return h, nil
 }

@@ -28,6 +28,7 @@ type Domain interface {
 	WholeState
 	Clocks
 	Admissions
+	Standings
 	// Status gives the state of keys, HSMs and lease.
 	Status(ctx context.Context) appliance.Status
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
