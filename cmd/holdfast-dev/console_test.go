@@ -293,7 +293,7 @@ func TestConsole(t *testing.T) {
 
 	// The life of a key.
 	b.Open("/keystores/bank/keys/payroll")
-	b.Has("Recent activity", "Encrypt")
+	b.Has("Life of the key", "Create key")
 	b.Fill("Rotate key")
 	b.Has("a new version encrypts", "2 current")
 	b.Fill("Schedule key deletion", "days", "7", "confirm", "payrol")
