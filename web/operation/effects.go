@@ -80,7 +80,7 @@ type Guards struct {
 	FourEyes bool
 	// WithAny: it needs a second person as soon as any operation does.
 	WithAny bool
-	// Confirmed: the console shows first what depends on the thing, and has its name typed.
+	// Confirmed: a mistake is costly, so that a console has the name of the thing typed first.
 	Confirmed bool
 }
 
