@@ -151,7 +151,7 @@ func (p *people) invite(asker, approver, name string) {
 // persons, with a body for each. A new one must be put here.
 var secretRoutes = map[string]string{
 	"createInvitation": `{"name": "carol", "role": "administrator"}`,
-	"createToken":      `{"name": "robot", "role": "administrator", "days": 1}`,
+	"createToken":      `{"name": "robot", "role": "administrator", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`,
 }
 
 // TestSecretGoesToTheAsker: who approves sees no secret, in the answer or later; who

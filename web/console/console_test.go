@@ -236,7 +236,7 @@ func (r *rig) things(admin *session) url.Values {
 	root := identity.Principal{Name: "local", Role: identity.RoleAdministrator}
 	i, _, err := r.users.Invite(ctx, root, "guest", identity.RoleViewer)
 	must(err)
-	token, _, err := r.users.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	token, _, err := r.users.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	must(err)
 	return url.Values{"keystore": {"bank"}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
 		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}

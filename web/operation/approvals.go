@@ -65,13 +65,15 @@ func approvalSubject(ctx context.Context, c *Caller, in ApprovalName) any {
 // The operations on requests for approval.
 var (
 	ListApprovals = define(Operation[Nothing, []ApprovalDetail]{
-		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See,
+		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See, Narrows: true,
 			Summary: "Operations that wait for a second person, and those decided"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]ApprovalDetail, error) {
 			list, err := c.Approvals.Approvals(ctx, 200)
-			shown := make([]ApprovalDetail, len(list))
-			for i, r := range list {
-				shown[i] = c.shownApproval(r)
+			shown := []ApprovalDetail{}
+			for _, r := range list {
+				if c.Who.Scope.AllKeyStores() || c.shows(c.keyStoreOf(ctx, r)) {
+					shown = append(shown, c.shownApproval(r))
+				}
 			}
 			return shown, err
 		},
@@ -79,6 +81,7 @@ var (
 	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "showApproval", Method: http.MethodGet, Path: "/approvals/{approval}", Capability: identity.See,
 			Summary: "An operation that waits for a second person"},
+		KeyStore: approvalKeyStore,
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.Approvals.Approval(ctx, in.Approval)
 			if err != nil {
@@ -91,6 +94,7 @@ var (
 		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Dangerous: true, Urgency: Independent,
 			Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
 		Subject:   approvalSubject,
+		KeyStore:  approvalKeyStore,
 		Restricts: always[ApprovalName], // what is approved may restrict
 		Run:       approve,
 	})
@@ -98,13 +102,15 @@ var (
 		Route: Route{ID: "performApproved", Method: http.MethodPost, Path: "/approvals/{approval}/perform", Capability: identity.ManageKeys, Dangerous: true, Urgency: Independent,
 			Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
 		Subject:   approvalSubject,
+		KeyStore:  approvalKeyStore,
 		Restricts: always[ApprovalName],
 		Run:       performApproved,
 	})
 	Reject = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "reject", Method: http.MethodPost, Path: "/approvals/{approval}/reject", Capability: identity.ManageKeys, Urgency: Urgent,
 			Summary: "Refuse an operation that waits, or take one's own back"},
-		Subject: approvalSubject,
+		Subject:  approvalSubject,
+		KeyStore: approvalKeyStore,
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.waiting(ctx, in, approval.Pending, approval.Approved)
 			if err != nil {

@@ -37,7 +37,7 @@ var (
 		},
 	})
 	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{
-		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
+		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Dangerous: true, Approvable: true, BeyondScope: true, Urgency: Ordinary,
 			Summary: "Invite a user by a one-time link"},
 		Subject: makes[NewInvitation],
 		Check: func(ctx context.Context, c *Caller, in NewInvitation) error {
