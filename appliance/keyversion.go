@@ -51,7 +51,7 @@ func (a *Administration) makeVersion(ctx context.Context, ring Keyring, key *Ext
 	v := &KeyVersion{KeyStore: key.KeyStore, KeyID: key.ID, Version: number, Custody: key.Custody,
 		Origin: OriginGenerated, CreatedAt: a.stamp()}
 	if key.Custody == CustodyHSM {
-		if a.ownership.State().Standing == StandingDrill {
+		if a.ownership.State().Ownership == OwnershipDrill {
 			return nil, nil, fault.Errorf(fault.Conflict, "this appliance was restored as a drill, and makes no key in the HSM; use custody cached, or make it the owner with holdfast installation takeover --reason TEXT")
 		}
 		if object, err = a.newTokenObject(ctx, ring, ring.NewTokenObject(), v); err == nil {

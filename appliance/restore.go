@@ -110,7 +110,7 @@ func (b *Backups) Restore(ctx context.Context, r io.Reader, as Restoration) (*Ba
 	}
 	report := opened.report
 	report.Restored, report.As, report.Reason = true, b.lifecycle.Installation(), as.Reason
-	b.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys, "standing", string(report.As.Standing), "incarnation", report.As.Incarnation,
+	b.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys, "ownership", string(report.As.Ownership), "incarnation", report.As.Incarnation,
 		"deletions_suspended", report.PendingDeletion, "gone", len(report.Gone), "damaged", report.DamagedRows)
 	b.tell("a row of the restored backup is damaged, and out of service", report)
 	for _, o := range left {

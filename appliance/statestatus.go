@@ -43,8 +43,8 @@ type AnchorStatus struct {
 	Since time.Time `json:"since,omitzero"`
 }
 
-// Standing says in words how the state stands to the anchor.
-func (a *AnchorStatus) Standing() string {
+// Words says how the state stands to the anchor.
+func (a *AnchorStatus) Words() string {
 	since := ""
 	if !a.Since.IsZero() {
 		since = ", since " + a.Since.UTC().Format(time.RFC3339)
@@ -82,7 +82,7 @@ func (l *Lifecycle) VerifyState(ctx context.Context) (*StateStatus, error) {
 	}
 	past := func(h Head) (bool, error) { return l.store.Past(ctx, h) }
 	for _, a := range l.heads {
-		status.add(a.Name(), standing(ctx, a, report.Head, past))
+		status.add(a.Name(), relationTo(ctx, a, report.Head, past))
 	}
 	return status, nil
 }
@@ -120,13 +120,13 @@ func (l *Lifecycle) State(ctx context.Context) *StateStatus {
 	// rest by this process.
 	past := func(h Head) (bool, error) { return h.Sequence <= head.Sequence, nil }
 	for _, a := range l.heads {
-		status.add(a.Name(), standing(ctx, a, *head, past))
+		status.add(a.Name(), relationTo(ctx, a, *head, past))
 	}
 	return status
 }
 
 // add notes how the head stands to an anchor that knows heads.
-func (s *StateStatus) add(name string, stands headStanding) {
+func (s *StateStatus) add(name string, stands headRelation) {
 	one := AnchorStatus{Name: name, Agrees: stands.err == nil, Head: stands.seen.Head, Since: stands.seen.Since}
 	if stands.err != nil {
 		one.Why = stands.err.Error()

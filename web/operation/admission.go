@@ -34,14 +34,14 @@ type ConfirmedAdmission struct {
 var (
 	ShowAdmission = define(Operation[Nothing, AdmissionDetail]{
 		Route: Route{ID: "showAdmission", Method: http.MethodGet, Path: "/admission", Capability: identity.Administer,
-			Summary: "Who can act and what decides once the appliance is unlocked for the first time, and who has confirmed it"},
+			Words: "Show admission", Summary: "Who can act and what decides once the appliance is unlocked for the first time, and who has confirmed it"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (AdmissionDetail, error) {
 			return showAdmission(ctx, c)
 		},
 	})
 	ConfirmAdmission = define(Operation[ConfirmedAdmission, appliance.Confirmation]{
-		Route: Route{ID: "confirmAdmission", Method: http.MethodPost, Path: "/admission/confirm", Capability: identity.Administer, Dangerous: true, Urgency: Exclusive,
-			Summary: "Confirm that those whom the first unlock seals are the right ones; an unlock that waits for it goes on"},
+		Route: Route{ID: "confirmAdmission", Method: http.MethodPost, Path: "/admission/confirm", Capability: identity.Administer, Effects: Decides, Alone: "it confirms who the users are: before it nobody knows a second person", Urgency: Exclusive,
+			Words: "Confirm admission", Summary: "Confirm that those whom the first unlock seals are the right ones; an unlock that waits for it goes on"},
 		Subject: apart[ConfirmedAdmission],
 		Check: func(ctx context.Context, c *Caller, in ConfirmedAdmission) error {
 			return checkAdmissionDigest(in.Digest)

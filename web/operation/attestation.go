@@ -85,7 +85,7 @@ type Report struct {
 var (
 	ShowEvidence = define(Operation[Nonce, json.RawMessage]{
 		Route: Route{ID: "evidence", Method: http.MethodGet, Path: "/attestation", Capability: identity.See,
-			Summary: "Fresh evidence of what the machine runs"},
+			Words: "Show evidence", Summary: "Fresh evidence of what the machine runs"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (json.RawMessage, error) {
 			if !in.elsewhere(c.Performer) {
 				return Evidence(ctx, c.Boot, in)
@@ -101,7 +101,7 @@ var (
 	})
 	ShowReport = define(Operation[Nonce, *Report]{
 		Route: Route{ID: "attestationReport", Method: http.MethodGet, Path: "/attestation/report", Capability: identity.See,
-			Summary: "Fresh evidence with each check and the firmware's event log"},
+			Words: "Show attestation report", Summary: "Fresh evidence with each check and the firmware's event log"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
 			if !in.elsewhere(c.Performer) {
 				r, err := MakeReport(ctx, c.Boot, in)
@@ -124,8 +124,8 @@ var (
 		},
 	})
 	Seal = define(Operation[SealRequest, Nothing]{
-		Route: Route{ID: "seal", Method: http.MethodPost, Path: "/seal", Capability: identity.Administer, Dangerous: true, WhileLocked: true, Urgency: Ordinary,
-			Summary: "Seal the HSM's PIN to this machine's TPM"},
+		Route: Route{ID: "seal", Method: http.MethodPost, Path: "/seal", Capability: identity.Administer, Effects: Decides, Alone: "it gives the PIN to an appliance that is locked, where nobody can tell who a second person is", WhileLocked: true, Urgency: Ordinary,
+			Words: "Seal PIN", Summary: "Seal the HSM's PIN to this machine's TPM"},
 		Subject: apart[SealRequest],
 		Run: func(ctx context.Context, c *Caller, in SealRequest) (Nothing, error) {
 			if err := admit(ctx, c, in.Admission); err != nil {
@@ -135,8 +135,8 @@ var (
 		},
 	})
 	RevokePolicies = define(Operation[Revocation, Nothing]{
-		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Independent,
-			Summary: "Have this machine's TPM refuse policies of older versions, for good"},
+		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Effects: Destroys, Urgency: Independent,
+			Words: "Revoke older policies", Summary: "Have this machine's TPM refuse policies of older versions, for good"},
 		Subject: apart[Revocation],
 		Check:   func(ctx context.Context, c *Caller, in Revocation) error { return c.Boot.CheckRevoke(ctx, in.Below) },
 		Run: func(ctx context.Context, c *Caller, in Revocation) (Nothing, error) {

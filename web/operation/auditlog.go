@@ -126,7 +126,7 @@ type VerificationPeers interface {
 var (
 	SearchAudit = define(Operation[AuditSearch, *Records]{
 		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Capability: identity.Audit,
-			Summary: "Search the audit log, or those of all nodes, the newest first"},
+			Words: "Search audit log", Summary: "Search the audit log, or those of all nodes, the newest first"},
 		KeyStore: func(_ context.Context, _ *Caller, in AuditSearch) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditSearch) (*Records, error) {
 			q := in.query()
@@ -136,13 +136,13 @@ var (
 	})
 	ShowAuditRecord = define(Operation[RecordNumber, *audit.NodeRecord]{
 		Route: Route{ID: "auditRecord", Method: http.MethodGet, Path: "/audit/records/{seq}", Capability: identity.Audit,
-			Summary: "One record of the audit log"},
+			Words: "Show audit record", Summary: "One record of the audit log"},
 		KeyStore: recordKeyStore,
 		Run:      auditRecord,
 	})
 	ShowAuditProof = define(Operation[RecordNumber, json.RawMessage]{
 		Route: Route{ID: "auditProof", Method: http.MethodGet, Path: "/audit/records/{seq}/proof", Capability: identity.Audit,
-			Summary: "Proof that a record is in the log, to check offline"},
+			Words: "Prove audit record", Summary: "Proof that a record is in the log, to check offline"},
 		KeyStore: recordKeyStore,
 		Run: func(ctx context.Context, c *Caller, in RecordNumber) (json.RawMessage, error) {
 			return c.proveRecord(ctx, in)
@@ -150,7 +150,7 @@ var (
 	})
 	ExportAudit = define(Operation[AuditExport, Stream]{
 		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl",
-			Summary: "All records that a search finds"},
+			Words: "Export audit log", Summary: "All records that a search finds"},
 		KeyStore: func(_ context.Context, _ *Caller, in AuditExport) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {
 			format, media := cmp.Or(in.Format, "jsonl"), "application/jsonl"
@@ -164,7 +164,7 @@ var (
 	})
 	SignCheckpoint = define(Operation[Nothing, Checkpoint]{
 		Route: Route{ID: "auditCheckpoint", Method: http.MethodGet, Path: "/audit/checkpoint", Capability: identity.Audit,
-			Summary: "Sign the audit log as it is now"},
+			Words: "Sign checkpoint", Summary: "Sign the audit log as it is now"},
 		Run: func(_ context.Context, c *Caller, _ Nothing) (Checkpoint, error) {
 			text, err := c.Audit.Checkpoint()
 			return Checkpoint{string(text)}, err
@@ -172,7 +172,7 @@ var (
 	})
 	ShowAuditVerification = define(Operation[Nothing, Verification]{
 		Route: Route{ID: "auditVerification", Method: http.MethodGet, Path: "/audit/verification", Capability: identity.Audit,
-			Summary: "What the last verification of the whole log found, and of those of all nodes"},
+			Words: "Show audit log verification", Summary: "What the last verification of the whole log found, and of those of all nodes"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Verification, error) {
 			v := Verification{LogVerification: c.Verification()}
 			if c.VerificationPeers != nil {
@@ -183,7 +183,7 @@ var (
 	})
 	VerifyAudit = define(Operation[Nothing, Verification]{
 		Route: Route{ID: "verifyAudit", Method: http.MethodPost, Path: "/audit/verification", Capability: identity.Audit, ReadOnly: true, Urgency: Independent,
-			Summary: "Begin to verify the whole log, and those of all nodes; it goes on in the background"},
+			Words: "Verify audit log", Summary: "Begin to verify the whole log, and those of all nodes; it goes on in the background"},
 		Subject: apart[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Verification, error) {
 			v := Verification{LogVerification: c.Verify(c.Who.Name)}

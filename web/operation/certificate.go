@@ -88,12 +88,12 @@ func certificateSubject[In any](_ context.Context, c *Caller, _ In) any {
 var (
 	ShowCertificate = define(Operation[Nothing, Certificate]{
 		Route: Route{ID: "certificate", Method: http.MethodGet, Path: "/certificate", Capability: identity.See,
-			Summary: "The server's TLS certificate"},
+			Words: "Show certificate", Summary: "The server's TLS certificate"},
 		Run: func(_ context.Context, c *Caller, _ Nothing) (Certificate, error) { return c.Site.Certificate() },
 	})
 	RequestCertificate = define(Operation[CertificateRequest, SigningRequest]{
-		Route: Route{ID: "requestCertificate", Method: http.MethodPost, Path: "/certificate/request", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Make a new key, and a request to sign its certificate"},
+		Route: Route{ID: "requestCertificate", Method: http.MethodPost, Path: "/certificate/request", Capability: identity.Administer, Effects: Identifies, Alone: "nothing uses the new key until its certificate is installed, which can need a second person", Urgency: Ordinary,
+			Words: "Request certificate", Summary: "Make a new key, and a request to sign its certificate"},
 		Subject: makes[CertificateRequest],
 		Run: func(ctx context.Context, c *Caller, in CertificateRequest) (SigningRequest, error) {
 			pem, err := c.Site.RequestCertificate(ctx, in.Names)
@@ -101,8 +101,8 @@ var (
 		},
 	})
 	InstallCertificate = define(Operation[CertificateChain, Certificate]{
-		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Serve with another certificate"},
+		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+			Words: "Install certificate", Summary: "Serve with another certificate"},
 		Subject: certificateSubject[CertificateChain],
 		Run: func(ctx context.Context, c *Caller, in CertificateChain) (Certificate, error) {
 			installed, err := c.Site.InstallCertificate(ctx, in.Chain)
@@ -113,16 +113,16 @@ var (
 		},
 	})
 	ShareCertificate = define(Operation[SharedCertificate, Certificate]{
-		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
+		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+			Words: "Share certificate", Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
 		Subject: certificateSubject[SharedCertificate],
 		Run: func(ctx context.Context, c *Caller, in SharedCertificate) (Certificate, error) {
 			return c.Site.ShareCertificate(ctx, in.Chain, in.Key)
 		},
 	})
 	UnshareCertificate = define(Operation[Nothing, Certificate]{
-		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Remove the shared certificate and its key: each node serves with its own"},
+		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+			Words: "Stop sharing certificate", Summary: "Remove the shared certificate and its key: each node serves with its own"},
 		Subject: certificateSubject[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Certificate, error) {
 			return c.Site.UnshareCertificate(ctx)

@@ -31,8 +31,8 @@ type ConfirmedTime struct {
 // The operation on the time that keys are destroyed by.
 var (
 	ConfirmTime = define(Operation[PassedTime, ConfirmedTime]{
-		Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Exclusive,
-			Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
+		Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Effects: Destroys, Urgency: Exclusive,
+			Words: "Confirm time", Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
 		Subject: apart[PassedTime],
 		Check:   checkConfirmTime,
 		Run: func(ctx context.Context, c *Caller, in PassedTime) (ConfirmedTime, error) {

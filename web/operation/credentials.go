@@ -51,15 +51,21 @@ func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
 var (
 	ListCredentials = define(Operation[KeyStoreName, []*appliance.Credential]{
 		Route: Route{ID: "listCredentials", Method: http.MethodGet, Path: "/keystores/{keystore}/credentials", Capability: identity.See,
-			Summary: "A key store's SigV4 credentials, without their secrets"},
+			Words: "List credentials", Summary: "A key store's SigV4 credentials, without their secrets"},
 		Run: func(ctx context.Context, c *Caller, in KeyStoreName) ([]*appliance.Credential, error) {
 			return c.Domain.Credentials(ctx, in.KeyStore)
 		},
 	})
 	CreateCredential = define(Operation[NewCredential, CreatedCredential]{
-		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Dangerous: true, Urgency: Ordinary,
-			Summary: "Make or import a SigV4 credential; its secret is shown this once"},
+		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Create credential", Variants: []string{"Import credential"}, Summary: "Make or import a SigV4 credential; its secret is shown this once"},
 		Subject: makes[NewCredential],
+		Variant: func(in NewCredential) string {
+			if in.AccessKeyID != "" {
+				return "Import credential"
+			}
+			return "Create credential"
+		},
 		Run: func(ctx context.Context, c *Caller, in NewCredential) (CreatedCredential, error) {
 			created, secret, err := c.Domain.CreateCredential(ctx, in.KeyStore, appliance.NewCredential{AccessKeyID: in.AccessKeyID, SecretAccessKey: in.SecretAccessKey})
 			if err != nil {
@@ -73,24 +79,24 @@ var (
 		},
 	})
 	ActivateCredential = define(Operation[CredentialName, *appliance.Credential]{
-		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Accept signatures of a credential"},
+		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Activate credential", Summary: "Accept signatures of a credential"},
 		Subject: credentialSubject,
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
 			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, true)
 		},
 	})
 	DeactivateCredential = define(Operation[CredentialName, *appliance.Credential]{
-		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Urgency: Urgent,
-			Summary: "Refuse signatures of a credential"},
+		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
+			Words: "Deactivate credential", Summary: "Refuse signatures of a credential"},
 		Subject: credentialSubject,
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
 			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, false)
 		},
 	})
 	DeleteCredential = define(Operation[CredentialName, Nothing]{
-		Route: Route{ID: "deleteCredential", Method: http.MethodDelete, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Urgent,
-			Summary: "Remove a credential"},
+		Route: Route{ID: "deleteCredential", Method: http.MethodDelete, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess | Destroys, Urgency: Urgent,
+			Words: "Delete credential", Summary: "Remove a credential"},
 		Subject: credentialSubject,
 		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
 			return c.Domain.CheckDeleteCredential(ctx, in.KeyStore, in.Credential)

@@ -78,7 +78,7 @@ type GrantTest struct {
 var (
 	ListGrants = define(Operation[KeyStoreName, []Grant]{
 		Route: Route{ID: "listGrants", Method: http.MethodGet, Path: "/keystores/{keystore}/grants", Capability: identity.See,
-			Summary: "All grants of a key store and of its keys"},
+			Words: "List grants", Summary: "All grants of a key store and of its keys"},
 		Run: func(ctx context.Context, c *Caller, in KeyStoreName) ([]Grant, error) {
 			list, err := c.Domain.Grants(ctx, in.KeyStore)
 			shown := make([]Grant, len(list))
@@ -89,8 +89,8 @@ var (
 		},
 	})
 	CreateGrant = define(Operation[NewGrant, Grant]{
-		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
-			Summary: "Allow or forbid a principal operations"},
+		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Create grant", Summary: "Allow or forbid a principal operations"},
 		Subject: makes[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
 		Check: func(ctx context.Context, c *Caller, in NewGrant) error {
@@ -107,7 +107,7 @@ var (
 	})
 	RenderGrant = define(Operation[NewGrant, Policy]{
 		Route: Route{ID: "renderGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants/render", Capability: identity.See, ReadOnly: true, Urgency: Independent,
-			Summary: "The Cedar policy that a grant would be, without making it"},
+			Words: "Preview grant", Summary: "The Cedar policy that a grant would be, without making it"},
 		Subject: apart[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
 		Run: func(_ context.Context, _ *Caller, in NewGrant) (Policy, error) {
@@ -119,8 +119,8 @@ var (
 		},
 	})
 	RemoveGrant = define(Operation[GrantName, Nothing]{
-		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Approvable: true, Urgency: Urgent,
-			Summary: "Remove a grant"},
+		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
+			Words: "Remove grant", Summary: "Remove a grant"},
 		Subject: func(ctx context.Context, c *Caller, in GrantName) any {
 			list, _ := c.Domain.Grants(ctx, in.KeyStore)
 			return one(list, func(g *appliance.Grant) bool { return g.ID == in.Grant })
@@ -134,7 +134,7 @@ var (
 	})
 	TestGrants = define(Operation[GrantTest, appliance.Decision]{
 		Route: Route{ID: "testGrants", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/test-grants", Capability: identity.See, ReadOnly: true, Urgency: Independent,
-			Summary: "Whether a request would be allowed, and which policies decide"},
+			Words: "Test request", Summary: "Whether a request would be allowed, and which policies decide"},
 		Subject: func(ctx context.Context, c *Caller, in GrantTest) any { return in.subject(ctx, c) },
 		Run: func(ctx context.Context, c *Caller, in GrantTest) (appliance.Decision, error) {
 			d, err := c.Domain.TestGrants(ctx, in.KeyStore, in.Key, appliance.RequestContext{Principal: in.Principal, Operation: in.Operation, KMSOperation: in.KMSOperation,
@@ -145,15 +145,15 @@ var (
 	})
 	ShowPolicy = define(Operation[KeyStoreName, Policy]{
 		Route: Route{ID: "showPolicy", Method: http.MethodGet, Path: "/keystores/{keystore}/policy", Capability: identity.See,
-			Summary: "A key store's Cedar policies written by hand"},
+			Words: "Show Cedar policies", Summary: "A key store's Cedar policies written by hand"},
 		Run: func(ctx context.Context, c *Caller, in KeyStoreName) (Policy, error) {
 			cedar, err := c.Domain.Policy(ctx, in.KeyStore)
 			return Policy{cedar}, err
 		},
 	})
 	SetPolicy = define(Operation[NewPolicy, Nothing]{
-		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Replace a key store's Cedar policies written by hand"},
+		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Effects: StopsService | GivesAccess, Urgency: Ordinary,
+			Words: "Set Cedar policies", Summary: "Replace a key store's Cedar policies written by hand"},
 		Subject: func(ctx context.Context, c *Caller, in NewPolicy) any {
 			cedar, err := c.Domain.Policy(ctx, in.KeyStore)
 			return found(&Policy{cedar}, err)

@@ -31,14 +31,14 @@ type InvitationName struct {
 var (
 	ListInvitations = define(Operation[Nothing, []identity.Invitation]{
 		Route: Route{ID: "listInvitations", Method: http.MethodGet, Path: "/invitations", Capability: identity.Administer,
-			Summary: "Invitations that nobody has used yet"},
+			Words: "List invitations", Summary: "Invitations that nobody has used yet"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Invitation, error) {
 			return c.Identity.Invitations(ctx)
 		},
 	})
 	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{
-		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Dangerous: true, Approvable: true, BeyondScope: true, Urgency: Ordinary,
-			Summary: "Invite a user by a one-time link"},
+		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, Urgency: Ordinary,
+			Words: "Create invitation", Summary: "Invite a user by a one-time link"},
 		Subject: makes[NewInvitation],
 		Check: func(ctx context.Context, c *Caller, in NewInvitation) error {
 			return c.Identity.CheckInvite(ctx, c.Who, in.Name, in.Role)
@@ -49,8 +49,8 @@ var (
 		},
 	})
 	RevokeInvitation = define(Operation[InvitationName, Nothing]{
-		Route: Route{ID: "revokeInvitation", Method: http.MethodDelete, Path: "/invitations/{invitation}", Capability: identity.Administer, Urgency: Urgent,
-			Summary: "Take an invitation back"},
+		Route: Route{ID: "revokeInvitation", Method: http.MethodDelete, Path: "/invitations/{invitation}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
+			Words: "Revoke invitation", Summary: "Take an invitation back"},
 		Subject: func(ctx context.Context, c *Caller, in InvitationName) any {
 			list, _ := c.Identity.Invitations(ctx)
 			return oneOf(list, func(i identity.Invitation) bool { return i.ID == in.Invitation })

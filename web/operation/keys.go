@@ -74,14 +74,14 @@ type Deletion struct {
 var (
 	ListKeys = define(Operation[KeyPage, []*appliance.ExternalKey]{
 		Route: Route{ID: "listKeys", Method: http.MethodGet, Path: "/keystores/{keystore}/keys", Capability: identity.See,
-			Summary: "A page of a key store's keys, by ID"},
+			Words: "List keys", Summary: "A page of a key store's keys, by ID"},
 		Run: func(ctx context.Context, c *Caller, in KeyPage) ([]*appliance.ExternalKey, error) {
 			return c.Domain.Keys(ctx, in.KeyStore, appliance.Page{After: in.After, Limit: cmp.Or(in.Limit, 100), Prefix: in.Prefix, State: in.State})
 		},
 	})
 	CreateKey = define(Operation[NewKey, *appliance.StoredKey]{
 		Route: Route{ID: "createKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Make or import an external key"},
+			Words: "Create key", Summary: "Make or import an external key"},
 		Subject: makes[NewKey],
 		Named:   func(in NewKey) (string, string) { return in.KeyStore, in.ID },
 		Run: func(ctx context.Context, c *Caller, in NewKey) (*appliance.StoredKey, error) {
@@ -90,14 +90,14 @@ var (
 	})
 	ShowKey = define(Operation[KeyName, *appliance.StoredKey]{
 		Route: Route{ID: "showKey", Method: http.MethodGet, Path: "/keystores/{keystore}/keys/{key}", Capability: identity.See,
-			Summary: "A key with its versions and grants"},
+			Words: "Show key", Summary: "A key with its versions and grants"},
 		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.StoredKey, error) {
 			return c.Domain.ShowKey(ctx, in.KeyStore, in.Key)
 		},
 	})
 	EnableKey = define(Operation[KeyName, *appliance.ExternalKey]{
-		Route: Route{ID: "enableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/enable", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
-			Summary: "Let a key serve"},
+		Route: Route{ID: "enableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/enable", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Enable key", Summary: "Let a key serve"},
 		Subject: keySubject,
 		Check: func(ctx context.Context, c *Caller, in KeyName) error {
 			return c.Domain.CheckKeyEnabled(ctx, in.KeyStore, in.Key, true)
@@ -107,8 +107,8 @@ var (
 		},
 	})
 	DisableKey = define(Operation[KeyName, *appliance.ExternalKey]{
-		Route: Route{ID: "disableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/disable", Capability: identity.ManageKeys, Urgency: Urgent,
-			Summary: "Take a key out of service"},
+		Route: Route{ID: "disableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/disable", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Urgent,
+			Words: "Disable key", Summary: "Take a key out of service"},
 		Subject: keySubject,
 		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
 			return c.Domain.SetKeyEnabled(ctx, in.KeyStore, in.Key, false)
@@ -116,15 +116,15 @@ var (
 	})
 	RotateKey = define(Operation[Rotation, *appliance.ExternalKey]{
 		Route: Route{ID: "rotateKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/rotate", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Encrypt with a new version of a key from now on"},
+			Words: "Rotate key", Summary: "Encrypt with a new version of a key from now on"},
 		Subject: func(ctx context.Context, c *Caller, in Rotation) any { return in.subject(ctx, c) },
 		Run: func(ctx context.Context, c *Caller, in Rotation) (*appliance.ExternalKey, error) {
 			return c.Domain.RotateKey(ctx, in.KeyStore, in.Key, in.Material)
 		},
 	})
 	ScheduleKeyDeletion = define(Operation[Deletion, *appliance.ExternalKey]{
-		Route: Route{ID: "scheduleKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/delete", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Have a key destroyed after a waiting period; it is out of service from now on"},
+		Route: Route{ID: "scheduleKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/delete", Capability: identity.ManageKeys, Effects: StopsService | Destroys, Urgency: Ordinary,
+			Words: "Schedule key deletion", Summary: "Have a key destroyed after a waiting period; it is out of service from now on"},
 		Subject: func(ctx context.Context, c *Caller, in Deletion) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in Deletion) error {
 			return c.Domain.CheckDeletion(ctx, in.KeyStore, in.Key, in.Days)
@@ -136,7 +136,7 @@ var (
 	})
 	CancelKeyDeletion = define(Operation[KeyName, *appliance.ExternalKey]{
 		Route: Route{ID: "cancelKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/cancel-deletion", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Take back a scheduled or suspended deletion; the key is disabled then"},
+			Words: "Cancel key deletion", Summary: "Take back a scheduled or suspended deletion; the key is disabled then"},
 		Subject: keySubject,
 		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
 			return c.Domain.CancelDeletion(ctx, in.KeyStore, in.Key)

@@ -66,7 +66,7 @@ type KeyStoreHealth struct {
 var (
 	ListKeyStores = define(Operation[Nothing, []*appliance.KeyStore]{
 		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See, Narrows: true,
-			Summary: "All key stores, by name"},
+			Words: "List key stores", Summary: "All key stores, by name"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]*appliance.KeyStore, error) {
 			all, err := c.Domain.KeyStores(ctx)
 			return slices.DeleteFunc(all, func(k *appliance.KeyStore) bool { return !c.shows(k.Name) }), err
@@ -74,7 +74,7 @@ var (
 	})
 	CreateKeyStore = define(Operation[NewKeyStore, *appliance.KeyStore]{
 		Route: Route{ID: "createKeyStore", Method: http.MethodPost, Path: "/keystores", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Make a key store"},
+			Words: "Create key store", Summary: "Make a key store"},
 		Subject: makes[NewKeyStore],
 		Named:   func(in NewKeyStore) (string, string) { return in.Name, "" },
 		Run: func(ctx context.Context, c *Caller, in NewKeyStore) (*appliance.KeyStore, error) {
@@ -83,14 +83,14 @@ var (
 	})
 	ShowKeyStore = define(Operation[KeyStoreName, *appliance.KeyStoreDetail]{
 		Route: Route{ID: "showKeyStore", Method: http.MethodGet, Path: "/keystores/{keystore}", Capability: identity.See,
-			Summary: "A key store with its credentials and grants"},
+			Words: "Show key store", Summary: "A key store with its credentials and grants"},
 		Run: func(ctx context.Context, c *Caller, in KeyStoreName) (*appliance.KeyStoreDetail, error) {
 			return c.Domain.ShowKeyStore(ctx, in.KeyStore)
 		},
 	})
 	SetQuota = define(Operation[Quota, *appliance.KeyStore]{
-		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Set a key store's quota of requests a second"},
+		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Ordinary,
+			Words: "Set quota", Summary: "Set a key store's quota of requests a second"},
 		Subject: func(ctx context.Context, c *Caller, in Quota) any { return in.subject(ctx, c) },
 		Run: func(ctx context.Context, c *Caller, in Quota) (*appliance.KeyStore, error) {
 			return c.Domain.SetQuota(ctx, in.KeyStore, in.RequestsPerSecond)
@@ -98,12 +98,12 @@ var (
 	})
 	ShowKeyStoreHealth = define(Operation[KeyStoreName, *KeyStoreHealth]{
 		Route: Route{ID: "keyStoreHealth", Method: http.MethodGet, Path: "/keystores/{keystore}/health", Capability: identity.See,
-			Summary: "What KMS would be told of a key store"},
+			Words: "Show key store health", Summary: "What KMS would be told of a key store"},
 		Run: keyStoreHealth,
 	})
 	DeleteKeyStore = define(Operation[KeyStoreName, Nothing]{
-		Route: Route{ID: "deleteKeyStore", Method: http.MethodDelete, Path: "/keystores/{keystore}", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Remove a key store that has no keys, with its credentials and grants"},
+		Route: Route{ID: "deleteKeyStore", Method: http.MethodDelete, Path: "/keystores/{keystore}", Capability: identity.ManageKeys, Effects: StopsService | Destroys, Urgency: Ordinary,
+			Words: "Delete key store", Summary: "Remove a key store that has no keys, with its credentials and grants"},
 		Subject: func(ctx context.Context, c *Caller, in KeyStoreName) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in KeyStoreName) error {
 			return c.Domain.CheckDeleteKeyStore(ctx, in.KeyStore)

@@ -75,7 +75,7 @@ func (p *performance) inScope(ctx context.Context) error {
 			return nil // it is asked once more
 		}
 		var err error
-		if name, err = p.route.keyStore(ctx, p.Caller, p.in); err != nil {
+		if name, err = p.route.keyStore(ctx, p.Caller, p.in); err != nil && fault.CodeOf(err) != fault.NotFound { // what is not there is in no scope
 			return err
 		}
 	}

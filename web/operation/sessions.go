@@ -37,14 +37,14 @@ func (c *Caller) sessions(ctx context.Context, user string) ([]identity.Session,
 var (
 	ListSessions = define(Operation[Nothing, []identity.Session]{
 		Route: Route{ID: "listSessions", Method: http.MethodGet, Path: "/sessions", Capability: identity.Administer,
-			Summary: "All users' sessions"},
+			Words: "List sessions", Summary: "All users' sessions"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Session, error) {
 			return c.sessions(ctx, "")
 		},
 	})
 	RevokeSession = define(Operation[SessionName, Nothing]{
-		Route: Route{ID: "revokeSession", Method: http.MethodDelete, Path: "/sessions/{session}", Capability: identity.Administer, Urgency: Urgent,
-			Summary: "End a session"},
+		Route: Route{ID: "revokeSession", Method: http.MethodDelete, Path: "/sessions/{session}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
+			Words: "End session", Summary: "End a session"},
 		Subject: sessionSubject,
 		Run: func(ctx context.Context, c *Caller, in SessionName) (Nothing, error) {
 			return Nothing{}, c.Identity.RevokeSession(ctx, in.Session)
@@ -52,7 +52,7 @@ var (
 	})
 	ListOwnSessions = define(Operation[Nothing, []identity.Session]{
 		Route: Route{ID: "ownSessions", Method: http.MethodGet, Path: "/account/sessions", Capability: identity.Self,
-			Summary: "One's own sessions"},
+			Words: "List own sessions", Summary: "One's own sessions"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Session, error) {
 			id, err := c.user()
 			if err != nil {
@@ -63,7 +63,7 @@ var (
 	})
 	SignOutEverywhere = define(Operation[Nothing, Ended]{
 		Route: Route{ID: "signOutEverywhere", Method: http.MethodPost, Path: "/account/sign-out", Capability: identity.Self, WhileLocked: true, Urgency: Urgent,
-			Summary: "End all of one's own sessions"},
+			Words: "Sign out everywhere", Summary: "End all of one's own sessions"},
 		Subject: apart[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Ended, error) {
 			id, err := c.user()
@@ -76,7 +76,7 @@ var (
 	})
 	RevokeOwnSession = define(Operation[SessionName, Nothing]{
 		Route: Route{ID: "revokeOwnSession", Method: http.MethodDelete, Path: "/account/sessions/{session}", Capability: identity.Self, WhileLocked: true, Urgency: Urgent,
-			Summary: "End one of one's own sessions"},
+			Words: "End own session", Summary: "End one of one's own sessions"},
 		Subject: apart[SessionName], // a session of another user is nothing that the caller may see
 		Run: func(ctx context.Context, c *Caller, in SessionName) (Nothing, error) {
 			id, err := c.user()

@@ -26,17 +26,17 @@ type SettingsDetail struct {
 	Configuration string `json:"configuration"`
 }
 
-// Named is an operation by its ID.
+// Named is an operation by its ID, with its words.
 type Named struct {
-	ID      string `json:"id"`
-	Summary string `json:"summary"`
+	ID    string `json:"id"`
+	Words string `json:"words"`
 }
 
 // The operations on settings.
 var (
 	ShowSettings = define(Operation[Nothing, *SettingsDetail]{
 		Route: Route{ID: "settings", Method: http.MethodGet, Path: "/settings", Capability: identity.See,
-			Summary: "Settings, and the configuration in force"},
+			Words: "Show settings", Summary: "Settings, and the configuration in force"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (*SettingsDetail, error) {
 			s, err := c.settings(ctx)
 			if err != nil {
@@ -44,14 +44,14 @@ var (
 			}
 			d := &SettingsDetail{Settings: *s, Approvable: []Named{}, Configuration: c.Site.Configuration()}
 			for _, r := range approvable() {
-				d.Approvable = append(d.Approvable, Named{r.ID, r.Summary})
+				d.Approvable = append(d.Approvable, Named{r.ID, r.Words})
 			}
 			return d, nil
 		},
 	})
 	SetSettings = define(Operation[Settings, *Settings]{
-		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Dangerous: true, Approvable: true, GuardsApproval: true, Urgency: Exclusive,
-			Summary: "Change the settings"},
+		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Effects: Decides | SetsGuards, Urgency: Exclusive,
+			Words: "Change settings", Summary: "Change the settings"},
 		Subject: func(ctx context.Context, c *Caller, _ Settings) any { return found(c.settings(ctx)) },
 		Check:   checkSettings,
 		Run:     setSettings,
@@ -61,7 +61,7 @@ var (
 // approvable gives the operations that may need a second person.
 func approvable() (all []*Route) {
 	for _, r := range table {
-		if r.Approvable {
+		if r.Guards().FourEyes {
 			all = append(all, r)
 		}
 	}

@@ -49,7 +49,7 @@ type ActivityPeers interface {
 var (
 	ShowStatus = define(Operation[Nothing, Status]{
 		Route: Route{ID: "status", Method: http.MethodGet, Path: "/status", Capability: identity.See,
-			Summary: "State of the appliance: boot, HSMs, lease, audit log"},
+			Words: "Show status", Summary: "State of the appliance: boot, HSMs, lease, audit log"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Status, error) {
 			s := Status{Status: c.Domain.Status(ctx), Boot: c.Boot.Status(), Audit: c.Audit.Status(), Version: c.Site.Version(), Instance: c.Site.Instance()}
 			if c.Fleet != nil {
@@ -61,7 +61,7 @@ var (
 	})
 	ListActivity = define(Operation[Minutes, []activity.Minute]{
 		Route: Route{ID: "activity", Method: http.MethodGet, Path: "/activity", Capability: identity.See,
-			Summary: "Requests, errors and latency of KMS's requests by the minute, of all nodes that answer"},
+			Words: "Show activity", Summary: "Requests, errors and latency of KMS's requests by the minute, of all nodes that answer"},
 		Run: func(ctx context.Context, c *Caller, in Minutes) ([]activity.Minute, error) {
 			n := cmp.Or(in.Minutes, 60)
 			if c.ActivityPeers == nil {
@@ -72,14 +72,14 @@ var (
 	})
 	ListBootSteps = define(Operation[Nothing, []progress.Step]{
 		Route: Route{ID: "bootSteps", Method: http.MethodGet, Path: "/boot/steps", Capability: identity.See,
-			Summary: "The steps of this boot and of earlier ones, the newest first"},
+			Words: "List boot steps", Summary: "The steps of this boot and of earlier ones, the newest first"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]progress.Step, error) {
 			return c.Journal.BootSteps(ctx, 200)
 		},
 	})
 	ProbeHSMs = define(Operation[Nothing, []appliance.HSMHealth]{
 		Route: Route{ID: "probeHSMs", Method: http.MethodPost, Path: "/hsms/probe", Capability: identity.See, WhileLocked: true, ReadOnly: true, Urgency: Independent,
-			Summary: "Have each HSM do its test operation now"},
+			Words: "Test HSMs", Summary: "Have each HSM do its test operation now"},
 		Subject: apart[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]appliance.HSMHealth, error) {
 			return c.Domain.ProbeHSMs(ctx)
@@ -87,7 +87,7 @@ var (
 	})
 	ShowOpenAPI = define(Operation[Nothing, Stream]{
 		Route: Route{ID: "openAPI", Method: http.MethodGet, Path: "/openapi.json", Capability: identity.See, BinaryAnswer: "application/vnd.oai.openapi+json",
-			Summary: "This description of the API (OpenAPI 3.1)"},
+			Words: "Show API description", Summary: "This description of the API (OpenAPI 3.1)"},
 		Run: func(context.Context, *Caller, Nothing) (Stream, error) {
 			return Stream{Media: "application/vnd.oai.openapi+json", Write: func(w io.Writer) error {
 				_, err := w.Write(document())

@@ -48,14 +48,14 @@ type TokenName struct {
 var (
 	ListTokens = define(Operation[Nothing, []identity.Token]{
 		Route: Route{ID: "listTokens", Method: http.MethodGet, Path: "/tokens", Capability: identity.Administer,
-			Summary: "API tokens, without their secrets"},
+			Words: "List API tokens", Summary: "API tokens, without their secrets"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Token, error) {
 			return c.Identity.Tokens(ctx)
 		},
 	})
 	CreateToken = define(Operation[NewToken, CreatedToken]{
-		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Make an API token; it is shown this once"},
+		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+			Words: "Create API token", Summary: "Make an API token; it is shown this once"},
 		Subject: makes[NewToken],
 		Check: func(ctx context.Context, c *Caller, in NewToken) error {
 			_, err := in.wanted(ctx, c)
@@ -71,8 +71,8 @@ var (
 		},
 	})
 	RevokeToken = define(Operation[TokenName, identity.Token]{
-		Route: Route{ID: "revokeToken", Method: http.MethodDelete, Path: "/tokens/{token}", Capability: identity.Administer, Urgency: Urgent,
-			Summary: "Refuse an API token from now on"},
+		Route: Route{ID: "revokeToken", Method: http.MethodDelete, Path: "/tokens/{token}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
+			Words: "Revoke API token", Summary: "Refuse an API token from now on"},
 		Subject: func(ctx context.Context, c *Caller, in TokenName) any {
 			list, _ := c.Identity.Tokens(ctx)
 			return oneOf(list, func(t identity.Token) bool { return t.ID == in.Token })

@@ -74,14 +74,14 @@ func (p *Performer) FirstAcceptance() *StateAcceptance {
 var (
 	VerifyState = define(Operation[Nothing, *appliance.StateStatus]{
 		Route: Route{ID: "verifyState", Method: http.MethodGet, Path: "/state", Capability: identity.See,
-			Summary: "Verify all stored rows against their manifests, and the state's head against its anchors"},
+			Words: "Verify state", Summary: "Verify all stored rows against their manifests, and the state's head against its anchors"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (*appliance.StateStatus, error) {
 			return c.Domain.VerifyState(ctx)
 		},
 	})
 	AcceptState = define(Operation[AcceptedState, *StateAcceptance]{
-		Route: Route{ID: "acceptState", Method: http.MethodPost, Path: "/state/accept", Capability: identity.Administer, Dangerous: true, WhileHeld: true, Urgency: Exclusive,
-			Summary: "Serve a state as it is that does not match its manifest or its anchor"},
+		Route: Route{ID: "acceptState", Method: http.MethodPost, Path: "/state/accept", Capability: identity.Administer, Effects: Decides, Alone: "it has a rule of its own for two people: another administrator must accept it as well", WhileHeld: true, Urgency: Exclusive,
+			Words: "Accept state", Summary: "Serve a state as it is that does not match its manifest or its anchor"},
 		Subject: apart[AcceptedState],
 		Check:   checkAcceptState,
 		Run:     acceptState,
