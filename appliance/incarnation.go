@@ -122,12 +122,12 @@ const (
 
 // InstallationState is which copy of the installation this appliance is.
 type InstallationState struct {
-	ID          string    `json:"id,omitempty"`
-	Ownership   Ownership `json:"ownership,omitempty"`
-	Incarnation string    `json:"incarnation,omitempty"`
-	Epoch       uint64    `json:"epoch,omitempty"`
+	ID          string    `json:"id,omitempty" jsonschema:"The ID of the installation, to which all copies of a state belong."`
+	Ownership   Ownership `json:"ownership,omitempty" jsonschema:"Which copy of the installation this appliance is. Only the owner destroys keys in the HSM."`
+	Incarnation string    `json:"incarnation,omitempty" jsonschema:"The ID of this copy."`
+	Epoch       uint64    `json:"epoch,omitempty" jsonschema:"The number of the copy that owns the installation; it rises with each takeover."`
 	// Detail says why it is not the owner; empty if it is.
-	Detail string `json:"detail,omitempty"`
+	Detail string `json:"detail,omitempty" jsonschema:"Why this appliance is not the owner; absent if it is."`
 }
 
 // ownership says whether this copy of the installation is the owner, and makes it so.

@@ -116,9 +116,9 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *brow
 	return second
 }
 
-// TestConsolePages opens every page, wide and at 375 pixels, light and dark: each fits, is
+// TestConsolePages opens every page, at three widths, light and dark: each fits, is
 // accessible, does nothing that its policy forbids, and can be walked through by
-// keyboard. With SCREENSHOTS set to a folder it leaves pictures there.
+// keyboard. With SCREENSHOTS set to a folder it leaves pictures there, by width.
 func TestConsolePages(t *testing.T) {
 	p := startConsole(t, t.TempDir())
 	fillConsole(t, p)
@@ -132,11 +132,11 @@ func TestConsolePages(t *testing.T) {
 		seen[path] = true
 		for _, dark := range []bool{false, true} {
 			b.Dark(dark)
-			for _, width := range []int64{1280, 375} {
+			for _, width := range []int64{1440, 768, 375} {
 				b.Width(width)
 				b.Fits()
-				if width == 1280 && shots != "" {
-					b.Shot(filepath.Join(shots, name+map[bool]string{false: "-light", true: "-dark"}[dark]+".png"))
+				if shots != "" {
+					b.Shot(filepath.Join(shots, fmt.Sprint(width), name+map[bool]string{false: "-light", true: "-dark"}[dark]+".png"))
 				}
 			}
 			b.Accessible()

@@ -21,10 +21,11 @@ type accountData struct {
 	passkeys          bool // can be made here
 	fresh             bool // the proof of presence is
 	asked             string
+	shortcutsOff      bool
 }
 
 func account(p *page) (*view, error) {
-	d := &accountData{now: p.now, end: map[string]ui.Form{}, remove: map[string]ui.Form{}, passkeys: p.c.Identity.PasskeysEnabled()}
+	d := &accountData{now: p.now, end: map[string]ui.Form{}, remove: map[string]ui.Form{}, passkeys: p.c.Identity.PasskeysEnabled(), shortcutsOff: shortcutsOff(p.Request)}
 	var errs [2]error
 	d.Account, errs[0] = read(p, operation.ShowAccount, operation.Nothing{})
 	d.sessions, errs[1] = read(p, operation.ListOwnSessions, operation.Nothing{})

@@ -95,6 +95,7 @@ const (
 	sessionCookie = "__Host-holdfast"
 	flashCookie   = "__Host-holdfast-flash"
 	themeCookie   = "__Host-holdfast-theme"
+	keysCookie    = "__Host-holdfast-keys"
 	stateCookie   = "__Host-holdfast-oidc"
 )
 
@@ -210,7 +211,7 @@ func (c *console) show(w http.ResponseWriter, p *page, v *view) {
 }
 
 func (c *console) shell(w http.ResponseWriter, p *page, v *view) ui.Shell {
-	s := ui.Shell{Title: v.title, Crumbs: v.crumbs, User: p.who.Name, Role: string(p.who.Role), Theme: theme(p.Request), Version: c.Version, Node: c.Performer.Node(), Here: p.here()}
+	s := ui.Shell{Title: v.title, Crumbs: v.crumbs, User: p.who.Name, Role: string(p.who.Role), Theme: theme(p.Request), ShortcutsOff: shortcutsOff(p.Request), Version: c.Version, Node: c.Performer.Node(), Here: p.here()}
 	if text, err := base64.RawURLEncoding.DecodeString(cookie(p.Request, flashCookie)); err == nil && len(text) > 0 && p.Method == http.MethodGet {
 		s.Flash = string(text)
 		clearCookie(w, flashCookie)
@@ -235,6 +236,9 @@ func theme(r *http.Request) string {
 	}
 	return ""
 }
+
+// shortcutsOff says whether the user has switched keys off that act alone.
+func shortcutsOff(r *http.Request) bool { return cookie(r, keysCookie) == "off" }
 
 // local gives the path if it is one of this console, otherwise "/".
 func local(path string) string {

@@ -278,7 +278,7 @@ func TestEveryPost(t *testing.T) {
 	things.Set("asked", `{"operation":"disableKey","values":{"keystore":["bank"],"key":["k"],"back":["/"]}}`)
 
 	// Posts of those who are not signed in: what lets them in is a proof.
-	open := []string{"/signin", "/signin/passkey/begin", "/signin/passkey/finish", "/signin/oidc/begin", "/setup", "/theme",
+	open := []string{"/signin", "/signin/passkey/begin", "/signin/passkey/finish", "/signin/oidc/begin", "/setup", "/theme", "/shortcuts",
 		"/invitation/{token}/password", "/invitation/{token}/passkey/begin", "/invitation/{token}/passkey/finish"}
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{

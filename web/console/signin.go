@@ -19,6 +19,7 @@ import (
 
 func (c *console) signInRoutes(r chi.Router) {
 	r.Post("/theme", c.setTheme)
+	r.Post("/shortcuts", c.setShortcuts)
 	if c.Identity.Closed != "" { // as long as the process lives
 		closed := func(w http.ResponseWriter, r *http.Request) {
 			c.bare(w, r, http.StatusServiceUnavailable, "Closed", closedPage(c.Identity.Closed))
@@ -189,6 +190,15 @@ func (c *console) setTheme(w http.ResponseWriter, r *http.Request) {
 		setCookie(w, themeCookie, t, 365*24*time.Hour)
 	} else {
 		clearCookie(w, themeCookie)
+	}
+	http.Redirect(w, r, local(r.PostFormValue("back")), http.StatusSeeOther)
+}
+
+func (c *console) setShortcuts(w http.ResponseWriter, r *http.Request) {
+	if r.PostFormValue("shortcuts") == "off" {
+		setCookie(w, keysCookie, "off", 365*24*time.Hour)
+	} else {
+		clearCookie(w, keysCookie)
 	}
 	http.Redirect(w, r, local(r.PostFormValue("back")), http.StatusSeeOther)
 }

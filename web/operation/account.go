@@ -13,30 +13,30 @@ import (
 type Account struct {
 	identity.Principal
 	// User is empty for the bearer of an API token and for root on the machine.
-	User *identity.User `json:"user,omitempty"`
+	User *identity.User `json:"user,omitempty" jsonschema:"The user who calls; absent for the bearer of an API token and for root on the machine."`
 	// Capabilities are what the role may do.
-	Capabilities []identity.Capability `json:"capabilities"`
+	Capabilities []identity.Capability `json:"capabilities" jsonschema:"What the caller's role may do."`
 }
 
 // CeremonyAnswer is what an authenticator says (WebAuthn Level 3,
 // PublicKeyCredential in JSON), for a ceremony that was begun.
 type CeremonyAnswer struct {
-	Ceremony string          `json:"ceremony" record:"-"`
-	Response json.RawMessage `json:"response" record:"-"`
+	Ceremony string          `json:"ceremony" record:"-" jsonschema:"The ceremony value that the beginning of the ceremony gave."`
+	Response json.RawMessage `json:"response" record:"-" jsonschema:"The PublicKeyCredential of the authenticator, as JSON (WebAuthn Level 3)."`
 	// Name is the new passkey's; only for one.
-	Name string `json:"name,omitempty"`
+	Name string `json:"name,omitempty" jsonschema:"The name of the new passkey; only when a passkey is added." example:"Alice's laptop"`
 }
 
 // Proof is a password with the present code of the authenticator app, or a
 // recovery code.
 type Proof struct {
-	Password string `json:"password" record:"-"`
-	Code     string `json:"code" record:"-"`
+	Password string `json:"password" record:"-" jsonschema:"The user's password."`
+	Code     string `json:"code" record:"-" jsonschema:"The present code of the authenticator app, or a recovery code where one is accepted." example:"123456"`
 }
 
 // RecoveryCodes are shown once.
 type RecoveryCodes struct {
-	Codes []string `json:"codes"`
+	Codes []string `json:"codes" jsonschema:"The new recovery codes. Each works once, and they are shown this once."`
 }
 
 func (RecoveryCodes) withoutSecret() any { return nil }
@@ -48,7 +48,7 @@ func (NewTOTP) withoutSecret() any { return nil }
 
 // PasskeyName names a passkey by the ID.
 type PasskeyName struct {
-	Passkey string `path:"passkey" json:"-"`
+	Passkey string `path:"passkey" json:"-" about:"The ID of the passkey."`
 }
 
 // user gives the ID of the user who calls.

@@ -21,13 +21,13 @@ type Admissions interface {
 type AdmissionDetail struct {
 	appliance.Admission
 	// Alone says why no two administrators can approve for each other; empty if they can.
-	Alone string `json:"alone,omitempty"`
+	Alone string `json:"alone,omitempty" jsonschema:"Why no two administrators can approve for each other; absent if they can."`
 }
 
 // ConfirmedAdmission is the word of a person that those who are admitted are the right ones.
 type ConfirmedAdmission struct {
 	// Digest is that of the admission which the person saw.
-	Digest string `json:"digest"`
+	Digest string `json:"digest" jsonschema:"The digest of the admission that the person saw, as showAdmission gives it."`
 }
 
 // The operations on who is sealed by the first unlock.

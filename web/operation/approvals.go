@@ -21,17 +21,17 @@ type ApprovalStore = approval.Store
 
 // ApprovalName names a request for approval by the ID.
 type ApprovalName struct {
-	Approval string `path:"approval" json:"-"`
+	Approval string `path:"approval" json:"-" about:"The ID of the request for approval."`
 }
 
 // ApprovalDetail is a request for approval with what it asks for.
 type ApprovalDetail struct {
 	*approval.Request
 	// Body is the request's body; left out if it has none.
-	Body json.RawMessage `json:"body,omitempty"`
+	Body json.RawMessage `json:"body,omitempty" jsonschema:"The body of the request that waits for approval; absent if it has none."`
 	// Result is the answer of the operation. One that shows a secret is performed by
 	// the person who asked, and shown to nobody else.
-	Result json.RawMessage `json:"result,omitempty"`
+	Result json.RawMessage `json:"result,omitempty" jsonschema:"The answer of the operation, once it was performed by this request. One that shows a secret is performed by the person who asked for it."`
 
 	done any // a Done of the operation's type; nil if it was not performed now
 }

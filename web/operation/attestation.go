@@ -29,15 +29,15 @@ type Boot interface {
 
 // SealRequest has the HSM's PIN sealed to the machine's TPM.
 type SealRequest struct {
-	PIN Secret `json:"pin"`
+	PIN Secret `json:"pin" jsonschema:"The PIN of the HSM."`
 	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
 	// It may be empty if there is nobody to seal, and later.
-	Admission string `json:"admission,omitempty"`
+	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal."`
 }
 
 // Revocation has the machine's TPM refuse policies of a version below.
 type Revocation struct {
-	Below uint64 `json:"below"`
+	Below uint64 `json:"below" jsonschema:"Policies of a lower version than this one are refused from now on." example:"3"`
 }
 
 // Nonce asks for evidence that is fresh.
@@ -69,16 +69,16 @@ func (n Nonce) bytes() ([]byte, error) {
 // it. Verify the evidence elsewhere if you do not trust the appliance.
 type Report struct {
 	// Node is whose it is: the ID of a node of a fleet; absent for an appliance on its own.
-	Node string `json:"node,omitempty"`
+	Node string `json:"node,omitempty" jsonschema:"The ID of the node whose evidence this is; absent for an appliance on its own."`
 	// Evidence is the file.
-	Evidence json.RawMessage    `json:"evidence"`
-	Verdict  *appraisal.Verdict `json:"verdict"`
+	Evidence json.RawMessage    `json:"evidence" jsonschema:"The evidence itself: save it as a file, and verify it with the tool holdfast."`
+	Verdict  *appraisal.Verdict `json:"verdict" jsonschema:"What the appliance finds when it appraises its own evidence. Verify the evidence elsewhere if you do not trust the appliance."`
 	// State is the head of the stored state that the evidence names; absent if it names none.
-	State *attest.State `json:"state,omitempty"`
+	State *attest.State `json:"state,omitempty" jsonschema:"The head of the stored state that the evidence names; absent if it names none."`
 	// Events is the firmware's log, which the TPM's registers prove.
-	Events []tpm.Event `json:"events"`
+	Events []tpm.Event `json:"events" jsonschema:"The firmware's event log, which the TPM's registers prove."`
 	// EventsError says why the log cannot be read; empty if it can.
-	EventsError string `json:"events_error,omitempty"`
+	EventsError string `json:"events_error,omitempty" jsonschema:"Why the event log cannot be read; absent if it can."`
 }
 
 // The operations on evidence and on what the TPM keeps.

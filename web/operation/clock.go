@@ -18,14 +18,14 @@ type Clocks interface {
 
 // PassedTime is a time that a person says has passed.
 type PassedTime struct {
-	Time   time.Time `json:"time"`
-	Reason string    `json:"reason"`
+	Time   time.Time `json:"time" jsonschema:"The present time, as the person has it from another source than this machine." example:"2026-11-27T12:00:00Z"`
+	Reason string    `json:"reason" jsonschema:"Why the time is confirmed: 1 to 256 printable characters. It is recorded." example:"the machine was off for a month"`
 }
 
 // ConfirmedTime is what is known of the time since, and why.
 type ConfirmedTime struct {
 	appliance.ClockState
-	Reason string `json:"reason"`
+	Reason string `json:"reason" jsonschema:"Why the time was confirmed."`
 }
 
 // The operation on the time that keys are destroyed by.

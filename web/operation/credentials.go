@@ -23,15 +23,15 @@ type Credentials interface {
 // imported.
 type NewCredential struct {
 	KeyStoreName
-	AccessKeyID     string `json:"access_key_id,omitempty"`
-	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-"`
+	AccessKeyID     string `json:"access_key_id,omitempty" jsonschema:"The access key ID of a credential to import, 20 to 30 characters of A-Z and 2-7; leave it out to have one made."`
+	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" jsonschema:"The secret access key of a credential to import; leave it out to have one made."`
 }
 
 // CreatedCredential shows the secret for the only time.
 type CreatedCredential struct {
 	appliance.Credential
-	SecretAccessKey string `json:"secret_access_key"`
-	URIPathPrefix   string `json:"uri_path_prefix"`
+	SecretAccessKey string `json:"secret_access_key" jsonschema:"The secret access key. It is shown this once."`
+	URIPathPrefix   string `json:"uri_path_prefix" jsonschema:"The prefix that AWS KMS asks for (XksProxyUriPath without /kms/xks/v1); empty if the key store has none."`
 }
 
 func (c CreatedCredential) withoutSecret() any { return c.Credential }
@@ -39,7 +39,7 @@ func (c CreatedCredential) withoutSecret() any { return c.Credential }
 // CredentialName names a credential.
 type CredentialName struct {
 	KeyStoreName
-	Credential string `path:"credential" json:"-"`
+	Credential string `path:"credential" json:"-" about:"The access key ID of the credential."`
 }
 
 func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {

@@ -18,19 +18,19 @@ type Discards interface {
 type DiscardedKey struct {
 	KeyName
 	// Version is that version alone; 0 is the whole key.
-	Version uint32 `json:"version"`
+	Version uint32 `json:"version" jsonschema:"The version to discard; 0 for the whole key."`
 }
 
 // DiscardedKeyStore says what is lost with a damaged key store.
 type DiscardedKeyStore struct {
 	KeyStoreName
 	// Keys is how many keys it has.
-	Keys int `json:"keys"`
+	Keys int `json:"keys" jsonschema:"How many keys the damaged key store has, as a confirmation."`
 }
 
 // SettingName names a setting.
 type SettingName struct {
-	Setting string `path:"setting" json:"-"`
+	Setting string `path:"setting" json:"-" about:"The name of the setting."`
 }
 
 // The operations that remove rows which do not match their seals. What they answer,

@@ -24,13 +24,13 @@ type Fleet interface {
 
 // NodeName names a node of the fleet by its ID.
 type NodeName struct {
-	Node string `path:"node" json:"-"`
+	Node string `path:"node" json:"-" about:"The ID of the node."`
 }
 
 // Drain says whether a node is to take no new requests.
 type Drain struct {
 	NodeName
-	Drained bool `json:"drained"`
+	Drained bool `json:"drained" jsonschema:"true: the node takes no new requests; false: it takes them again."`
 }
 
 // fleet gives the fleet; fault.Conflict if this appliance is in none.

@@ -25,37 +25,37 @@ type Grants interface {
 
 // Policy is a key store's Cedar policies that were written by hand.
 type Policy struct {
-	Cedar string `json:"cedar"`
+	Cedar string `json:"cedar" jsonschema:"Cedar policies, as text; empty if there are none."`
 }
 
 // NewPolicy replaces the Cedar policies of a key store.
 type NewPolicy struct {
 	KeyStoreName
-	Cedar string `json:"cedar"`
+	Cedar string `json:"cedar" jsonschema:"The Cedar policies that replace those that are there; empty to have none." example:"forbid (principal, action, resource) when { context.source_vpc == \"vpc-0123456789abcdef0\" };"`
 }
 
 // Grant is a grant with the Cedar policy that is evaluated for it.
 type Grant struct {
 	*appliance.Grant
-	Cedar string `json:"cedar"`
+	Cedar string `json:"cedar" jsonschema:"The Cedar policy that is evaluated for this grant."`
 }
 
 // GrantName names a grant.
 type GrantName struct {
 	KeyStoreName
-	Grant string `path:"grant" json:"-"`
+	Grant string `path:"grant" json:"-" about:"The ID of the grant."`
 }
 
 // NewGrant asks for a grant.
 type NewGrant struct {
 	KeyStoreName
 	// KeyID is the external key; empty for all keys of the key store.
-	KeyID      string                `json:"key_id,omitempty"`
-	Effect     appliance.Effect      `json:"effect,omitempty"`
-	Principal  string                `json:"principal"`
-	Operations []appliance.Operation `json:"operations"`
-	Conditions appliance.Conditions  `json:"conditions,omitzero"`
-	NotAfter   time.Time             `json:"not_after,omitzero"`
+	KeyID      string                `json:"key_id,omitempty" jsonschema:"The external key that the grant is for; leave it out for all keys of the key store."`
+	Effect     appliance.Effect      `json:"effect,omitempty" jsonschema:"Whether the grant allows or forbids; allow if it is left out." example:"allow"`
+	Principal  string                `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all." example:"arn:aws:iam::123456789012:role/payments"`
+	Operations []appliance.Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for." example:"[\"Encrypt\",\"Decrypt\"]"`
+	Conditions appliance.Conditions  `json:"conditions,omitzero" jsonschema:"What a request must also have for the grant to apply; each condition that is given must hold."`
+	NotAfter   time.Time             `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; leave it out for no end."`
 }
 
 func (g NewGrant) grant() appliance.Grant {
@@ -65,13 +65,13 @@ func (g NewGrant) grant() appliance.Grant {
 // GrantTest is a request of KMS that is decided and not made.
 type GrantTest struct {
 	KeyName
-	Principal    string              `json:"principal"`
-	Operation    appliance.Operation `json:"operation"`
-	KMSOperation string              `json:"kms_operation,omitempty"`
-	ViaService   string              `json:"via_service,omitempty"`
-	SourceVPC    string              `json:"source_vpc,omitempty"`
-	SourceVPCE   string              `json:"source_vpce,omitempty"`
-	KMSKeyARN    string              `json:"kms_key_arn,omitempty"`
+	Principal    string              `json:"principal" jsonschema:"The principal's ARN, as KMS would send it (awsPrincipalArn)." example:"arn:aws:iam::123456789012:role/payments"`
+	Operation    appliance.Operation `json:"operation" jsonschema:"The operation of the XKS API that would be requested." example:"Encrypt"`
+	KMSOperation string              `json:"kms_operation,omitempty" jsonschema:"The KMS API call behind the request (kmsOperation)." example:"GenerateDataKey"`
+	ViaService   string              `json:"via_service,omitempty" jsonschema:"The AWS service that would call KMS (kmsViaService)." example:"s3.eu-central-1.amazonaws.com"`
+	SourceVPC    string              `json:"source_vpc,omitempty" jsonschema:"The VPC from which KMS would be called (awsSourceVpc)." example:"vpc-0123456789abcdef0"`
+	SourceVPCE   string              `json:"source_vpce,omitempty" jsonschema:"The VPC endpoint through which KMS would be called (awsSourceVpce)." example:"vpce-0123456789abcdef0"`
+	KMSKeyARN    string              `json:"kms_key_arn,omitempty" jsonschema:"The ARN of the KMS key (kmsKeyArn)." example:"arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"`
 }
 
 // The operations on grants and policies.

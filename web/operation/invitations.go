@@ -9,22 +9,22 @@ import (
 
 // NewInvitation asks for a one-time link that makes a user.
 type NewInvitation struct {
-	Name string        `json:"name"`
-	Role identity.Role `json:"role"`
+	Name string        `json:"name" jsonschema:"The name of the user whom the link makes." example:"bob"`
+	Role identity.Role `json:"role" jsonschema:"The role of the new user." example:"auditor"`
 }
 
 // CreatedInvitation shows the link's token for the only time. The link is
 // /invitation/ and the token, on the console.
 type CreatedInvitation struct {
 	identity.Invitation
-	Token string `json:"token"`
+	Token string `json:"token" jsonschema:"The secret part of the link, which is the console's address, /invitation/ and this. It is shown this once."`
 }
 
 func (i CreatedInvitation) withoutSecret() any { return i.Invitation }
 
 // InvitationName names an invitation by the ID.
 type InvitationName struct {
-	Invitation string `path:"invitation" json:"-"`
+	Invitation string `path:"invitation" json:"-" about:"The ID of the invitation; not the token of its link."`
 }
 
 // The operations on invitations.

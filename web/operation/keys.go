@@ -26,7 +26,7 @@ type Keys interface {
 // KeyName names an external key.
 type KeyName struct {
 	KeyStoreName
-	Key string `path:"key" json:"-"`
+	Key string `path:"key" json:"-" about:"The external key ID." example:"payments-2026"`
 }
 
 // subject is the key with its versions and grants.
@@ -48,26 +48,26 @@ type KeyPage struct {
 // NewKey asks for an external key. Material, if there is any, is imported.
 type NewKey struct {
 	KeyStoreName
-	ID       string            `json:"id"`
-	Usage    appliance.Usage   `json:"usage"`
-	Custody  appliance.Custody `json:"custody"`
-	Material Secret            `json:"material,omitempty"`
+	ID       string            `json:"id" jsonschema:"The external key ID that KMS is given: 1 to 128 letters, digits, '-', '.' and '_'." example:"payments-2026"`
+	Usage    appliance.Usage   `json:"usage" jsonschema:"What the key may be used for."`
+	Custody  appliance.Custody `json:"custody" jsonschema:"Where the key is while it serves: cached in the appliance's memory, or always in the HSM." example:"cached"`
+	Material Secret            `json:"material,omitempty" jsonschema:"The key to import: 32 bytes. Leave it out to have a key generated."`
 	// Framing is for an imported key that another proxy has used.
-	Framing appliance.Framing `json:"aad_framing,omitempty"`
+	Framing appliance.Framing `json:"aad_framing,omitempty" jsonschema:"How another proxy framed the additional authenticated data, for an imported key that it has used."`
 	// Reversible has such a key go on to encrypt with the imported material.
-	Reversible bool `json:"reversible,omitempty"`
+	Reversible bool `json:"reversible,omitempty" jsonschema:"Whether the key goes on to encrypt with the imported material, so that the other proxy can still decrypt."`
 }
 
 // Rotation asks for a new version of a key; with Material, for that one.
 type Rotation struct {
 	KeyName
-	Material Secret `json:"material,omitempty"`
+	Material Secret `json:"material,omitempty" jsonschema:"The key to import as the new version: 32 bytes. Leave it out to have one generated."`
 }
 
 // Deletion asks for a key to be destroyed after Days, 7 to 30.
 type Deletion struct {
 	KeyName
-	Days int `json:"days"`
+	Days int `json:"days" jsonschema:"After how many days the key is destroyed, 7 to 30." example:"30"`
 }
 
 // The operations on external keys.

@@ -23,7 +23,7 @@ type KeyStores interface {
 
 // KeyStoreName names a key store.
 type KeyStoreName struct {
-	KeyStore string `path:"keystore" json:"-"`
+	KeyStore string `path:"keystore" json:"-" about:"The name of the key store." example:"payments"`
 }
 
 // subject is the key store, without what is in it.
@@ -35,31 +35,31 @@ func (n KeyStoreName) subject(ctx context.Context, c *Caller) any {
 // Quota is the most authenticated requests a second; 0 for no limit.
 type Quota struct {
 	KeyStoreName
-	RequestsPerSecond int `json:"requests_per_second"`
+	RequestsPerSecond int `json:"requests_per_second" jsonschema:"The most authenticated requests a second; 0 for no quota." example:"100"`
 }
 
 // NewKeyStore asks for a key store.
 type NewKeyStore struct {
-	Name string `json:"name"`
+	Name string `json:"name" jsonschema:"The name of the key store." example:"payments"`
 	// URIPathPrefix comes before [appliance.XKSPath]; nothing does if it is left out.
-	URIPathPrefix string `json:"uri_path_prefix,omitempty"`
+	URIPathPrefix string `json:"uri_path_prefix,omitempty" jsonschema:"The prefix that AWS KMS asks for, before /kms/xks/v1: \"/\" and a path. Leave it out for none." example:"/payments"`
 	// RequestsPerSecond is the quota; 0 is none, as if it is left out.
-	RequestsPerSecond int `json:"requests_per_second,omitempty"`
+	RequestsPerSecond int `json:"requests_per_second,omitempty" jsonschema:"The most authenticated requests a second; 0, or left out, for no quota." example:"100"`
 }
 
 // KeyStoreHealth is what KMS is told of a key store, and what it takes to connect.
 type KeyStoreHealth struct {
 	// Serves says whether requests of KMS are answered at all; Reason says why not.
-	Serves bool   `json:"serves"`
-	Reason string `json:"reason,omitempty"`
+	Serves bool   `json:"serves" jsonschema:"Whether requests of KMS to this key store are answered."`
+	Reason string `json:"reason,omitempty" jsonschema:"Why requests are not answered; absent if they are."`
 	// URIEndpoint and URIPath are for the KMS console (XksProxyUriEndpoint,
 	// XksProxyUriPath). The first is empty if the appliance does not know its name.
-	URIEndpoint string `json:"uri_endpoint,omitempty"`
-	URIPath     string `json:"uri_path"`
+	URIEndpoint string `json:"uri_endpoint,omitempty" jsonschema:"The XksProxyUriEndpoint of the key store; absent if the appliance does not know its name."`
+	URIPath     string `json:"uri_path" jsonschema:"The XksProxyUriPath of the key store, with /kms/xks/v1 at its end."`
 	// ActiveCredentials is how many SigV4 credentials KMS could use.
-	ActiveCredentials int `json:"active_credentials"`
+	ActiveCredentials int `json:"active_credentials" jsonschema:"How many SigV4 credentials KMS can use."`
 	// HSMs are as GetHealthStatus lists them.
-	HSMs []appliance.HSMHealth `json:"hsms"`
+	HSMs []appliance.HSMHealth `json:"hsms" jsonschema:"The HSMs, as GetHealthStatus tells KMS of them."`
 }
 
 // The operations on key stores.

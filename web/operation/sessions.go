@@ -11,12 +11,12 @@ import (
 
 // Ended is how many sessions were.
 type Ended struct {
-	Sessions int `json:"sessions"`
+	Sessions int `json:"sessions" jsonschema:"How many sessions were ended."`
 }
 
 // SessionName names a session by the ID.
 type SessionName struct {
-	Session string `path:"session" json:"-"`
+	Session string `path:"session" json:"-" about:"The ID of the session."`
 }
 
 func sessionSubject(ctx context.Context, c *Caller, in SessionName) any {

@@ -14,22 +14,22 @@ import (
 // configuration, which is measured: to change it changes what the machine proves.
 type Settings struct {
 	// FourEyes are the operations that need a second person.
-	FourEyes []string `json:"four_eyes"`
+	FourEyes []string `json:"four_eyes" jsonschema:"The IDs of the operations that need the approval of a second person." example:"[\"deleteKeyStore\"]"`
 }
 
 // SettingsDetail are the settings, and what is in the configuration.
 type SettingsDetail struct {
 	Settings
 	// Approvable are the operations that FourEyes may have.
-	Approvable []Named `json:"approvable"`
+	Approvable []Named `json:"approvable" jsonschema:"The operations that four_eyes may have."`
 	// Configuration is the one in force, as TOML.
-	Configuration string `json:"configuration"`
+	Configuration string `json:"configuration" jsonschema:"The configuration in force, as TOML without secrets. It is measured, and cannot be changed here."`
 }
 
 // Named is an operation by its ID, with its words.
 type Named struct {
-	ID    string `json:"id"`
-	Words string `json:"words"`
+	ID    string `json:"id" jsonschema:"The ID of the operation, as in this document." example:"deleteKeyStore"`
+	Words string `json:"words" jsonschema:"What a button of the console says for the operation."`
 }
 
 // The operations on settings.

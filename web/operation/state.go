@@ -22,14 +22,14 @@ type Journal interface {
 // Status is the state of the appliance and of its boot.
 type Status struct {
 	appliance.Status
-	Boot  progress.Status `json:"boot"`
-	Audit *audit.Status   `json:"audit,omitempty"`
+	Boot  progress.Status `json:"boot" jsonschema:"How far the boot is, and what it has found."`
+	Audit *audit.Status   `json:"audit,omitempty" jsonschema:"The state of the audit log; absent while it is not open."`
 	// Version is the release that runs.
-	Version string `json:"version"`
+	Version string `json:"version" jsonschema:"The release of Holdfast that runs."`
 	// Instance is the instance of EC2, as its metadata service tells it, not proven.
-	Instance *instance.Identity `json:"instance,omitempty"`
+	Instance *instance.Identity `json:"instance,omitempty" jsonschema:"The EC2 instance, as its metadata service tells it, without proof; absent where there is none."`
 	// Fleet is what this node knows of its fleet; missing for an appliance on its own.
-	Fleet *appliance.FleetStatus `json:"fleet,omitempty"`
+	Fleet *appliance.FleetStatus `json:"fleet,omitempty" jsonschema:"What this node knows of its fleet; absent for an appliance on its own."`
 }
 
 // Minutes asks for the activity of the last minutes.

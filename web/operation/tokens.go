@@ -11,12 +11,12 @@ import (
 
 // NewToken asks for an API token.
 type NewToken struct {
-	Name string        `json:"name" jsonschema:"What uses the token; no other token has the name." example:"terraform"`
-	Role identity.Role `json:"role" jsonschema:"The role of the token; it may not more than that of who makes the token." example:"key-administrator"`
+	Name string        `json:"name" jsonschema:"The name of the token, for people and the audit log." example:"backup-job"`
+	Role identity.Role `json:"role" jsonschema:"The role of the token: that of its maker at most." example:"auditor"`
 	// Scope is needed: who wants no limit says so.
 	Scope identity.Scope `json:"scope" jsonschema:"What the token may be used for besides its role. Each list names values, or says * alone for all; none may be empty."`
 	// Days it is good for, 1 to 365.
-	Days int `json:"days" jsonschema:"How many days the token is good for, 1 to 365." example:"90"`
+	Days int `json:"days" jsonschema:"For how many days the token is good, 1 to 365." example:"90"`
 }
 
 // wanted is the token as the directory makes it.
@@ -34,14 +34,14 @@ func (t NewToken) wanted(ctx context.Context, c *Caller) (identity.NewToken, err
 // CreatedToken shows the token for the only time.
 type CreatedToken struct {
 	identity.Token
-	Secret string `json:"secret" jsonschema:"The token itself; it is shown this once."`
+	Secret string `json:"secret" jsonschema:"The API token, to be sent as bearer token. It is shown this once."`
 }
 
 func (t CreatedToken) withoutSecret() any { return t.Token }
 
 // TokenName names an API token by the ID.
 type TokenName struct {
-	Token string `path:"token" json:"-"`
+	Token string `path:"token" json:"-" about:"The ID of the API token; not the token itself."`
 }
 
 // The operations on API tokens.

@@ -9,7 +9,7 @@ import (
 
 // UserName names a user by the ID.
 type UserName struct {
-	User string `path:"user" json:"-"`
+	User string `path:"user" json:"-" about:"The ID of the user."`
 }
 
 func (n UserName) subject(ctx context.Context, c *Caller) any {
@@ -26,14 +26,14 @@ func userExists(ctx context.Context, c *Caller, in UserName) error {
 // RoleChange gives a user another role.
 type RoleChange struct {
 	UserName
-	Role identity.Role `json:"role"`
+	Role identity.Role `json:"role" jsonschema:"The new role of the user." example:"auditor"`
 }
 
 // OIDCBinding lets a user sign in by the OpenID provider, with that verified
 // e-mail address; empty for not.
 type OIDCBinding struct {
 	UserName
-	Email string `json:"email"`
+	Email string `json:"email" jsonschema:"The verified e-mail address with which the OpenID provider may vouch for the user; empty to end that." example:"alice@example.com"`
 }
 
 // The operations on users.
