@@ -1,7 +1,6 @@
 package console
 
 import (
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -20,7 +19,6 @@ type accountData struct {
 	password          ui.Form
 	passkeys          bool // can be made here
 	fresh             bool // the proof of presence is
-	asked             string
 	shortcutsOff      bool
 }
 
@@ -32,9 +30,7 @@ func account(p *page) (*view, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	d.fresh = p.now.Sub(p.who.ProvenAt) < operation.PresenceTime
-	text, _ := json.Marshal(proof{Values: map[string][]string{"back": {"/account"}}}) // strings always encode
-	d.asked = string(text)
+	d.fresh = p.present()
 	for _, s := range d.sessions {
 		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
 	}

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"image/color"
 	"net/http"
@@ -150,6 +151,7 @@ func (c *console) beginOIDC(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	setCookie(w, stateCookie, state, 5*time.Minute)
+	setCookie(w, nextCookie, base64.RawURLEncoding.EncodeToString([]byte(local(r.PostFormValue("next")))), 5*time.Minute)
 	c.bare(w, r, http.StatusOK, "Go on", leavePage(to))
 }
 
@@ -166,7 +168,9 @@ func (c *console) finishOIDC(w http.ResponseWriter, r *http.Request) {
 		c.showSignIn(w, r, "", err)
 		return
 	}
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	next, _ := base64.RawURLEncoding.DecodeString(cookie(r, nextCookie)) // what is no path leads to "/"
+	clearCookie(w, nextCookie)
+	http.Redirect(w, r, local(string(next)), http.StatusSeeOther)
 }
 
 func (c *console) signOut(w http.ResponseWriter, r *http.Request, who identity.Principal) {
