@@ -149,7 +149,7 @@ var (
 		},
 	})
 	ExportAudit = define(Operation[AuditExport, Stream]{
-		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl",
+		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl", OtherAnswer: "text/csv",
 			Words: "Export audit log", Summary: "All records that a search finds"},
 		KeyStore: func(_ context.Context, _ *Caller, in AuditExport) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {
