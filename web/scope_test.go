@@ -158,7 +158,7 @@ func TestScopeIsWithinThatOfItsMaker(t *testing.T) {
 		{scope(`["p"]`, `["listKeys"]`, `["192.0.2.7"]`), 400},
 		{scope(`["p"]`, `["listKeys"]`, `[""]`), 400},
 		{`{"name": "made", "role": "viewer", "days": 1}`, 400},
-		{scope(`["p"]`, `["listKeys"]`, `["192.0.2.128/25"]`), 200},
+		{scope(`["p"]`, `["listKeys"]`, `["192.0.2.128/25"]`), 201},
 	} {
 		if w := b.call(maker, "POST", "/tokens", c.body); w.Code != c.status {
 			t.Errorf("%s: %d %s", c.body, w.Code, w.Body)
