@@ -109,6 +109,7 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *brow
 	if err != nil {
 		t.Fatal(err)
 	}
+	client.Reason = "nothing is encrypted under it any more"
 	var waits *operation.Pending
 	if err := client.Do(t.Context(), "POST", "keystores/demo/keys/cards/delete", operation.Deletion{Days: 30}, nil); !errors.As(err, &waits) {
 		t.Fatalf("it waits for nobody: %v", err)
@@ -169,14 +170,13 @@ func TestConsolePages(t *testing.T) {
 	}{
 		{"refused", "/keystores/demo/keys", "Create key", []string{"id", "not an id"}},
 		{"grant-in-cedar", "/keystores/demo/grants", "Preview grant", []string{"principal", "arn:aws:iam::123456789012:role/app", "via_services", "s3.eu-central-1.amazonaws.com"}},
-		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
+		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"ask_principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
 		{"new-credential", "/keystores/demo/credentials", "Create credential", nil},
 		{"new-invitation", "/users", "Create invitation", []string{"name", "bob", "role", "auditor"}},
 		{"new-token", "/users", "Create API token", []string{"name", "backup"}},
 		{"signing-request", "/settings", "Request certificate", nil},
 		{"new-password", "/account", "Set up password", nil},
 		{"new-recovery-codes", "/account", "Create recovery codes", nil},
-		{"approved", "/approvals", "Approve", nil},
 	} {
 		b.Open(form.at)
 		b.Fill(form.button, form.fields...)
@@ -204,17 +204,21 @@ func TestConsolePages(t *testing.T) {
 			b = alice
 		}
 	}
+	openApproval(b, "Schedule key deletion")
+	look("approval")
+	b.Fill("Approve", "reason", "the team has agreed")
+	look("approved")
 	// A secret is shown to the one who asked, when another person has approved.
 	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), "PUT", "settings", operation.Settings{FourEyes: []string{"createToken"}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	b.Open("/users")
-	b.Fill("Create API token", "name", "nightly")
+	b.Fill("Create API token", "name", "nightly", "why", "a job of the night")
 	b.Has("waits for the approval")
-	dora.Open("/approvals")
-	dora.Fill("Approve")
-	dora.Has("nobody else sees the secret")
-	b.Open("/approvals")
+	openApproval(dora, "Create API token")
+	dora.Fill("Approve", "reason", "it is known")
+	dora.Has("nobody else sees it")
+	openApproval(b, "Create API token")
 	b.Fill("Perform approved operation")
 	shown(t, b, "pre[data-secret]")
 	look("performed")

@@ -31,7 +31,7 @@ func keys(p *page) (*view, error) {
 	}
 	q := p.URL.Query()
 	d := &keysData{storeData: s, prefix: q.Get("prefix"), state: q.Get("state"), act: map[string]ui.Form{}}
-	d.keys, err = read(p, operation.ListKeys, operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: s.Name}, Prefix: d.prefix, State: appliance.KeyState(d.state), After: q.Get("after"), Limit: pageSize})
+	d.keys, err = read(p, operation.ListKeys, askedKeys(p))
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +67,12 @@ func keys(p *page) (*view, error) {
 	return &view{title: "Keys of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Keys"}), body: keysPage(d)}, nil
 }
 
+// askedKeys is the page of keys that the URL asks for.
+func askedKeys(p *page) operation.KeyPage {
+	q := p.URL.Query()
+	return operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: p.param("keystore")}, Prefix: q.Get("prefix"), State: appliance.KeyState(q.Get("state")), After: q.Get("after"), Limit: pageSize}
+}
+
 // reversible is the choice to be able to go back to the proxy that a key came from.
 const reversible = "reversible"
 
@@ -85,7 +91,7 @@ type keyData struct {
 	used    time.Time // when KMS used it last, as far as the audit log tells
 	audits  bool
 	actions []ui.Form
-	test    ui.Form
+	test    *allowedData
 }
 
 func key(p *page) (*view, error) {
@@ -115,7 +121,7 @@ func key(p *page) (*view, error) {
 	if s.manages {
 		d.forms(p, operation.Revision(d.key))
 	}
-	d.test = p.form(operation.TestGrants, "", testForm(), "keystore", s.Name, "key", id)
+	d.test = p.allowed(s.Name, id)
 	return &view{title: id, crumbs: s.crumbs(ui.Link{Text: "Keys", URL: "/keystores/" + s.Name + "/keys"}, ui.Link{Text: id}), body: keyPage(d)}, nil
 }
 

@@ -72,6 +72,7 @@ type Route struct {
 	Query []Parameter
 
 	input, answer reflect.Type
+	secretMember  *member // of the input; nil if it takes no secret
 	fields        fields
 	subject       func(ctx context.Context, c *Caller, in any) any
 	inBody        func(in any) (keyStore, key string)
@@ -182,6 +183,7 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	r := &op.Route
 	r.input, r.answer = reflect.TypeFor[In](), reflect.TypeFor[Out]()
 	r.fields = fieldsOf(r.input)
+	r.secretMember = secretMember(r.input)
 	for _, f := range r.fields {
 		switch f.in {
 		case inQuery:

@@ -119,6 +119,11 @@ func (c *Caller) keyStoreOf(ctx context.Context, r *approval.Request) string {
 	return name
 }
 
+// decisionKeyStore is that of the request that is decided.
+func decisionKeyStore(ctx context.Context, c *Caller, in ApprovalDecision) (string, error) {
+	return approvalKeyStore(ctx, c, in.ApprovalName)
+}
+
 // approvalKeyStore is what an operation on a request for approval is about: the key store of what
 // is asked for.
 func approvalKeyStore(ctx context.Context, c *Caller, in ApprovalName) (string, error) {

@@ -68,6 +68,9 @@ var (
 		Route: Route{ID: "disableUser", Method: http.MethodPost, Path: "/users/{user}/disable", Capability: identity.Administer, Effects: TakesAccess | Decides, Urgency: Urgent,
 			Words: "Disable user", Summary: "Keep a user out, and end their sessions"},
 		Subject: userSubject,
+		Check: func(ctx context.Context, c *Caller, in UserName) error {
+			return c.Identity.CheckDisabled(ctx, in.User, true)
+		},
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
 			return c.Identity.SetDisabled(ctx, in.User, true)
 		},
@@ -85,6 +88,7 @@ var (
 		Route: Route{ID: "unlockUser", Method: http.MethodPost, Path: "/users/{user}/unlock", Capability: identity.Administer, Effects: GivesAccess, Urgency: Ordinary,
 			Words: "Unlock user", Summary: "Let a user sign in again after too many wrong passwords"},
 		Subject: userSubject,
+		Check:   userExists,
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
 			return c.Identity.Unlock(ctx, in.User)
 		},
