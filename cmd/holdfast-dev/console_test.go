@@ -183,7 +183,7 @@ func TestConsole(t *testing.T) {
 	// Key store, credential with its file, key, grant.
 	b.Open("/keystores")
 	b.Fill("Create key store", "name", "bank", "uri_path_prefix", "/bank")
-	b.Has("bank", "/bank/kms/xks/v1", "no SigV4 credential is active")
+	b.Has("bank", "/bank/kms/xks/v1", "no active SigV4 credential")
 	b.Open("/keystores/bank/credentials")
 	b.Fill("Create credential")
 	b.Has("The secret is shown this once")
@@ -293,7 +293,7 @@ func TestConsole(t *testing.T) {
 
 	// The life of a key.
 	b.Open("/keystores/bank/keys/payroll")
-	b.Has("Recent activity", "Encrypt")
+	b.Has("Life of the key", "Create key")
 	b.Fill("Rotate key")
 	b.Has("a new version encrypts", "2 current")
 	b.Fill("Schedule key deletion", "days", "7", "confirm", "payrol")
@@ -550,7 +550,7 @@ func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 	admin.Open("/keystores/bank/grants")
 	admin.Has("There is no grant")
 	admin.Open("/audit?kind=admin")
-	admin.Has("approved by alice", "ask for approval of")
+	admin.Has("approved by alice", "Ask for approval: Remove grant")
 
 	// The link of an invitation is shown to the one who asked, and to nobody else.
 	dora.Open("/users")
