@@ -86,22 +86,6 @@ func TestTableIsWhole(t *testing.T) {
 	}
 }
 
-// holds says whether a value of the type has one of the other type.
-func holds(t, other reflect.Type) bool {
-	if t == other {
-		return true
-	}
-	if t.Kind() != reflect.Struct {
-		return false
-	}
-	for f := range t.Fields() {
-		if holds(f.Type, other) {
-			return true
-		}
-	}
-	return false
-}
-
 // wordsOf are IDs that are plain words too, with the sources that mean something
 // else by them.
 var wordsOf = map[string]string{
