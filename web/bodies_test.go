@@ -61,7 +61,7 @@ var samples = map[string]string{
 	"createInvitation":   `{"name": "guest", "role": "viewer"}`,
 	"setRole":            `{"role": "auditor"}`,
 	"bindOIDC":           `{"email": "bob@example.com"}`,
-	"createToken":        `{"name": "t", "role": "viewer", "days": 30}`,
+	"createToken":        `{"name": "t", "role": "viewer", "days": 30, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`,
 	"provePassword":      `{"password": "a long enough sentence", "code": "123456"}`,
 	"provePasskey":       `{"ceremony": "x", "response": {"id": "x"}, "name": "x"}`,
 	"addPasskey":         `{"ceremony": "x", "response": {"id": "x"}, "name": "x"}`,
@@ -135,7 +135,7 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	b.alice, b.bob = b.enrol(o.Identity, "alice"), b.enrol(o.Identity, "bob")
 	invitation, _, err := o.Identity.Invite(ctx, root, "carol", identity.RoleViewer)
 	must(err)
-	token, _, err := o.Identity.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	token, _, err := o.Identity.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	must(err)
 	b.names = strings.NewReplacer("{keystore}", "p", "{key}", "k", "{credential}", credential.AccessKeyID, "{grant}", grant.ID, "{user}", b.bob.UserID,
 		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0")
@@ -567,8 +567,8 @@ var impossible = map[string][]struct{ other, body string }{
 	"bindOIDC":         {{"{user}=nobody", `{"email": "x@example.com"}`}, {"", `{"email": "x"}`}, {"", `{"email": "taken@example.com"}`}},
 	"deleteUser":       {{"{user}=nobody", ""}},
 	"createInvitation": {{"", `{"name": "bob", "role": "viewer"}`}, {"", `{"name": "a b", "role": "viewer"}`}, {"", `{"name": "", "role": "viewer"}`}, {"", `{"name": "x", "role": "king"}`}},
-	"createToken": {{"", `{"name": "robot", "role": "viewer", "days": 1}`}, {"", `{"name": "a b", "role": "viewer", "days": 1}`}, {"", `{"name": "x", "role": "king", "days": 1}`},
-		{"", `{"name": "x", "role": "viewer", "days": 0}`}, {"", `{"name": "x", "role": "viewer", "days": 366}`}},
+	"createToken": {{"", `{"name": "robot", "role": "viewer", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "a b", "role": "viewer", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "x", "role": "king", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`},
+		{"", `{"name": "x", "role": "viewer", "days": 0, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "x", "role": "viewer", "days": 366, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}},
 	"setSettings": {{"", `{"four_eyes": ["nonsense"]}`}, {"", `{"four_eyes": ["deleteKeyStore", ""]}`}, {"", `{"four_eyes": ["approve"]}`}},
 }
 

@@ -25,7 +25,7 @@ import (
 func remote(t *testing.T, a *api) *web.Client {
 	t.Helper()
 	users := a.api.Identity
-	_, token, err := users.CreateToken(t.Context(), root, "program", identity.RoleAdministrator, time.Hour)
+	_, token, err := users.CreateToken(t.Context(), root, identity.NewToken{Name: "program", Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -155,7 +155,7 @@ func (p *people) invite(asker, approver, name string) {
 var secretRoutes = map[string]string{
 	"createCredential": `{}`,
 	"createInvitation": `{"name": "carol", "role": "administrator"}`,
-	"createToken":      `{"name": "robot", "role": "administrator", "days": 1}`,
+	"createToken":      `{"name": "robot", "role": "administrator", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`,
 }
 
 // TestSecretGoesToTheAsker: who approves sees no secret, in the answer or later; who

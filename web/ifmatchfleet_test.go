@@ -123,7 +123,7 @@ func (p *pair) waits() string {
 func (p *pair) approved() string {
 	p.t.Helper()
 	p.fourEyes("createToken")
-	path := "/approvals/" + p.file("POST", "/tokens", `{"name": "t`+strconv.Itoa(len(p.audit.Records))+`", "role": "viewer", "days": 30}`)
+	path := "/approvals/" + p.file("POST", "/tokens", `{"name": "t`+strconv.Itoa(len(p.audit.Records))+`", "role": "viewer", "days": 30, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`)
 	p.fourEyes()
 	if w := p.call(&p.bob, "POST", path+"/approve", decided); w.Code != http.StatusOK {
 		p.t.Fatalf("%d %s", w.Code, w.Body)

@@ -168,7 +168,7 @@ func TestFourEyes(t *testing.T) {
 		}
 		return w
 	}
-	_, tokenA, err := users.CreateToken(ctx, *person("alice"), "a", identity.RoleAdministrator, time.Hour)
+	_, tokenA, err := users.CreateToken(ctx, *person("alice"), identity.NewToken{Name: "a", Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,7 @@ func TestOpenAPI(t *testing.T) {
 	c.call(&root, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`)
 	c.call(&root, "POST", "/keystores/p/grants", `{"principal": "*", "operations": ["Encrypt"], "key_id": "k", "not_after": "2099-01-01T00:00:00Z"}`)
 	c.call(&root, "POST", "/keystores/p/credentials", `{}`)
-	c.call(&root, "POST", "/tokens", `{"name": "t", "role": "viewer", "days": 3}`)
+	c.call(&root, "POST", "/tokens", `{"name": "t", "role": "viewer", "days": 3, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`)
 	c.call(&root, "POST", "/invitations", `{"name": "guest", "role": "viewer"}`)
 	c.call(&root, "POST", "/block", `{"key_store": "p", "key_id": "k", "reason": "why"}`)
 	checked := 0

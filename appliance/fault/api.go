@@ -56,7 +56,7 @@ var apiCodes = []Entry{
 		Do:    "Read the thing again, and decide on what it is now."},
 	{Code: Unauthenticated, Class: Refused, Status: http.StatusUnauthorized, XKS: "AuthenticationFailedException",
 		Title: "It is not proven who asks.",
-		Do:    "Sign in, or send a valid API token. An administrator makes one with `holdfast token create NAME --role ROLE --out FILE`."},
+		Do:    "Sign in, or send a valid API token. An administrator makes one with `holdfast token create NAME --role ROLE --key-store NAMES --operation IDS --network CIDRS --out FILE`."},
 	{Code: Presence, Class: Refused, Status: http.StatusForbidden,
 		Title: "The operation needs a fresh proof that the user is present.",
 		Do:    "Prove again who you are, with your passkey or password, and repeat the operation."},

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/console"
 	"holdfast/web/console/browsertest"
@@ -69,7 +70,7 @@ func fillConsole(t *testing.T, p *process) {
 	do("POST", "keystores/demo/keys/payroll-2026/rotate", operation.Rotation{})
 	do("POST", "keystores/demo/grants", operation.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
 		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}})
-	do("POST", "tokens", operation.NewToken{Name: "terraform", Role: "key-administrator", Days: 90})
+	do("POST", "tokens", operation.NewToken{Name: "terraform", Role: "key-administrator", Days: 90, Scope: *identity.Unlimited()})
 	k := p.kms()
 	for i := range 40 {
 		id := []string{"payroll-2026", "cards", "customers.eu", "ledger"}[i%4]
@@ -98,7 +99,7 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *brow
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	var token operation.CreatedToken
-	if err := root.Do(t.Context(), "POST", "tokens", operation.NewToken{Name: "pipeline", Role: "key-administrator", Days: 30}, &token); err != nil {
+	if err := root.Do(t.Context(), "POST", "tokens", operation.NewToken{Name: "pipeline", Role: "key-administrator", Days: 30, Scope: *identity.Unlimited()}, &token); err != nil {
 		t.Fatal(err)
 	}
 	if err := root.Do(t.Context(), "PUT", "settings", operation.Settings{FourEyes: []string{"scheduleKeyDeletion"}}, nil); err != nil {

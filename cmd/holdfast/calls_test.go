@@ -63,7 +63,7 @@ var asking = map[string][]string{
 	"user disable": {"alice"}, "user enable": {"alice"}, "user unlock": {"alice"}, "user sign-out": {"alice"}, "user delete": {"alice"},
 	"invitation list": {""}, "invitation revoke": {"i"}, "session list": {""}, "session end": {"s"},
 	"fleet status": {""}, "fleet drain": {"n", "n --undo"}, "fleet remove": {"n"},
-	"token create": {"robot2 --out $NEW"}, "token list": {""}, "token revoke": {"robot"},
+	"token create": {"robot2 --key-store * --operation * --network * --out $NEW"}, "token list": {""}, "token revoke": {"robot"},
 	"approval list": {""}, "approval show": {"r"}, "approval reject": {"r --reason why"}, "approval perform": {"r --out $NEW"},
 	"setting show": {""}, "setting set": {"--four-eyes deleteKeyStore", "--no-four-eyes"}, "setting discard": {"four_eyes"},
 	"clock confirm":  {"--time 2026-11-27T10:00:00Z --reason r"},

@@ -218,7 +218,8 @@ func userActions() []action {
 			return operation.OIDCBinding{UserName: userName(f), Email: f.trimmed("email")}
 		}, then{done: "Single sign-on is set."}),
 		ask(operation.CreateToken, func(f *form) operation.NewToken {
-			return operation.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days")}
+			return operation.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days"),
+				Scope: identity.Scope{KeyStores: f.choices("key_stores"), Operations: f.choices("operations"), Networks: f.words("networks")}}
 		}, createdToken),
 		post(operation.RevokeToken, func(f *form) operation.TokenName {
 			return operation.TokenName{Token: f.hidden("token")}

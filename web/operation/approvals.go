@@ -93,13 +93,15 @@ func decisionSubject(ctx context.Context, c *Caller, in ApprovalDecision) any {
 // The operations on requests for approval.
 var (
 	ListApprovals = define(Operation[Nothing, []ApprovalDetail]{
-		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See,
+		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See, Narrows: true,
 			Words: "List approvals", Summary: "Operations that wait for a second person, and those decided"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]ApprovalDetail, error) {
 			list, err := c.Approvals.Approvals(ctx, 200)
-			shown := make([]ApprovalDetail, len(list))
-			for i, r := range list {
-				shown[i] = c.shownApproval(r)
+			shown := []ApprovalDetail{}
+			for _, r := range list {
+				if c.Who.Scope.AllKeyStores() || c.shows(c.keyStoreOf(ctx, r)) {
+					shown = append(shown, c.shownApproval(r))
+				}
 			}
 			return shown, err
 		},
@@ -107,6 +109,7 @@ var (
 	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "showApproval", Method: http.MethodGet, Path: "/approvals/{approval}", Capability: identity.See,
 			Words: "Show approval", Summary: "An operation that waits for a second person"},
+		KeyStore: approvalKeyStore,
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.Approvals.Approval(ctx, in.Approval)
 			if err != nil {
@@ -119,6 +122,7 @@ var (
 		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
 			Words: "Approve", Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
 		Subject:   decisionSubject,
+		KeyStore:  decisionKeyStore,
 		Restricts: always[ApprovalDecision], // what is approved may restrict
 		Run:       approve,
 	})
@@ -128,13 +132,17 @@ var (
 		Subject: func(ctx context.Context, c *Caller, in ApprovedPerformance) any {
 			return approvalSubject(ctx, c, in.ApprovalName)
 		},
+		KeyStore: func(ctx context.Context, c *Caller, in ApprovedPerformance) (string, error) {
+			return approvalKeyStore(ctx, c, in.ApprovalName)
+		},
 		Restricts: always[ApprovedPerformance],
 		Run:       performApproved,
 	})
 	Reject = define(Operation[ApprovalDecision, ApprovalDetail]{
 		Route: Route{ID: "reject", Method: http.MethodPost, Path: "/approvals/{approval}/reject", Capability: identity.ManageKeys, Urgency: Urgent,
 			Words: "Reject", Summary: "Refuse an operation that waits, or take one's own back"},
-		Subject: decisionSubject,
+		Subject:  decisionSubject,
+		KeyStore: decisionKeyStore,
 		Run: func(ctx context.Context, c *Caller, in ApprovalDecision) (ApprovalDetail, error) {
 			if err := appliance.CheckReason(in.Reason); err != nil {
 				return ApprovalDetail{}, err

@@ -3,6 +3,7 @@ package operation
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
@@ -68,10 +69,11 @@ type KeyStoreHealth struct {
 // The operations on key stores.
 var (
 	ListKeyStores = define(Operation[Nothing, []*appliance.KeyStore]{
-		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See,
+		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See, Narrows: true,
 			Words: "List key stores", Summary: "All key stores, by name"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]*appliance.KeyStore, error) {
-			return c.Domain.KeyStores(ctx)
+			all, err := c.Domain.KeyStores(ctx)
+			return slices.DeleteFunc(all, func(k *appliance.KeyStore) bool { return !c.shows(k.Name) }), err
 		},
 	})
 	CreateKeyStore = define(Operation[NewKeyStore, *appliance.KeyStore]{

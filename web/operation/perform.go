@@ -143,7 +143,11 @@ type performance struct {
 // it gives a Done of the operation's type.
 func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) {
 	p := &performance{Caller: c, route: r, path: q.Path}
-	if err := c.may(r); err != nil {
+	err := c.may(r)
+	if err == nil {
+		err = p.inScope(ctx)
+	}
+	if err != nil {
 		p.refused(ctx, err)
 		return nil, err
 	}
@@ -157,6 +161,10 @@ func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) 
 	}
 	defer wipe(reflect.ValueOf(in))
 	p.in = in
+	if err := p.inScope(ctx); err != nil {
+		p.refused(ctx, err)
+		return nil, err
+	}
 	return p.perform(ctx)
 }
 
@@ -329,7 +337,9 @@ func (p *performance) stillMay(ctx context.Context) error {
 	default:
 		now := *p.Caller
 		now.Who = who
-		err = now.admitted(p.route)
+		if err = now.admitted(p.route); err == nil {
+			err = (&performance{Caller: &now, route: p.route, path: p.path, in: p.in}).inScope(ctx)
+		}
 	}
 	if err != nil {
 		p.refused(ctx, err)

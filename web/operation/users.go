@@ -53,7 +53,7 @@ var (
 		},
 	})
 	SetRole = define(Operation[RoleChange, *identity.User]{
-		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Words: "Change role", Summary: "Give a user another role"},
 		Subject: func(ctx context.Context, c *Caller, in RoleChange) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in RoleChange) error {
@@ -94,7 +94,7 @@ var (
 		},
 	})
 	BindOIDC = define(Operation[OIDCBinding, *identity.User]{
-		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Words: "Set single sign-on", Summary: "Let a user sign in by the OpenID provider"},
 		Subject: func(ctx context.Context, c *Caller, in OIDCBinding) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in OIDCBinding) error {
