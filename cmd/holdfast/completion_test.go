@@ -62,7 +62,7 @@ func TestCompletionAsks(t *testing.T) {
 		}
 	}
 	token := filepath.Join(s.Dir, "robot.token")
-	s.Run(t, "token", "create", "robot", "--role", "key-administrator", "--out", token)
+	s.Run(t, "token", "create", "robot", "--role", "key-administrator", "--key-store", "*", "--operation", "*", "--network", "*", "--out", token)
 
 	all := []string{"ledger", "payroll", "payroll-2"}
 	stores := []string{"demo", "other"}
@@ -154,7 +154,7 @@ func TestCompletionValuesAreTaken(t *testing.T) {
 		{"--operations", func() []string { return []string{"grant", "add", "demo", "--principal", "*"} }, 3},
 		{"--role", func() []string { return []string{"user", "invite", fresh("u")} }, 4},
 		{"--role", func() []string {
-			return []string{"token", "create", fresh("t"), "--out", filepath.Join(s.Dir, fresh("token"))}
+			return []string{"token", "create", fresh("t"), "--key-store", "*", "--operation", "*", "--network", "*", "--out", filepath.Join(s.Dir, fresh("token"))}
 		}, 4},
 		{"--kind", func() []string { return []string{"audit", "search"} }, 6},
 		{"--result", func() []string { return []string{"audit", "search", filepath.Join(s.Dir, "state", "audit")} }, 3},

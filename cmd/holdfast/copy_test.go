@@ -173,7 +173,7 @@ func newCopySite(t *testing.T) *copySite {
 	s.Run(t, "grant", "add", "demo", "--principal", "*", "--operations", "Encrypt,Decrypt")
 	s.Run(t, "key", "create", "demo", "k")
 	s.Run(t, "key", "create", "other", "k")
-	s.Run(t, "token", "create", "robot", "--out", filepath.Join(s.Dir, "robot"))
+	s.Run(t, "token", "create", "robot", "--key-store", "*", "--operation", "*", "--network", "*", "--out", filepath.Join(s.Dir, "robot"))
 	if err := p.Stop(); err != nil {
 		t.Fatal(err)
 	}
