@@ -19,11 +19,15 @@ type Change struct {
 	Setting string
 }
 
+// MaxPage is the most entries that a [Page] has: a page of the admin API, and one entry more
+// that says whether there is a next one.
+const MaxPage = 1001
+
 // Page selects a part of a list that is ordered by ID.
 type Page struct {
 	// After is the last ID of the page before; empty for the first page.
 	After string
-	// Limit is the most entries wanted, 1 to 1000.
+	// Limit is the most entries wanted, 1 to [MaxPage].
 	Limit int
 	// Prefix, if not empty, is what the IDs begin with.
 	Prefix string

@@ -128,8 +128,8 @@ func TestIfMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := operation.Revision(&k)
-	var list []*appliance.ExternalKey
-	if err := json.Unmarshal(c.call(admin, "GET", "/keystores/p/keys", "").Body.Bytes(), &list); err != nil || operation.Revision(list[0]) != seen {
+	var list operation.List[*appliance.ExternalKey]
+	if err := json.Unmarshal(c.call(admin, "GET", "/keystores/p/keys", "").Body.Bytes(), &list); err != nil || operation.Revision(list.Items[0]) != seen {
 		t.Errorf("in the list it has another revision: %v", err)
 	}
 	if _, err := b.Store.ReserveEncryptions(t.Context(), storeID(t, b, "p"), "k", 1, 64); err != nil {
@@ -326,7 +326,16 @@ func (d *openAPI) validate(s *jsonschema.Schema, body []byte) error {
 		}
 		return nil
 	}
-	resolved, err := d.schema(s).Resolve(nil)
+	s = d.schema(s)
+	if list := s.Properties["items"]; list != nil && list.Items != nil { // of references: each by itself
+		text, _ := json.Marshal(v.(map[string]any)["items"])
+		if err := d.validate(list, text); err != nil {
+			return err
+		}
+		s = s.CloneSchemas()
+		s.Properties["items"] = &jsonschema.Schema{Type: "array"}
+	}
+	resolved, err := s.Resolve(nil)
 	if err != nil {
 		return err
 	}

@@ -67,8 +67,8 @@ func (s *DB) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey
 
 // Keys implements [appliance.Store].
 func (s *DB) Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error) {
-	if page.Limit < 1 || page.Limit > 1000 {
-		return nil, fault.Errorf(fault.Invalid, "page limit %d: use 1 to 1000", page.Limit)
+	if page.Limit < 1 || page.Limit > appliance.MaxPage {
+		return nil, fault.Errorf(fault.Invalid, "page limit %d: use 1 to %d", page.Limit, appliance.MaxPage)
 	}
 	// One bound on each side, for a database may take the first of two, and not the
 	// narrower.

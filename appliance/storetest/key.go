@@ -66,7 +66,7 @@ func testPages(t *testing.T, s Engine) {
 		page.After = ids[len(ids)-1]
 	}
 	Equal(t, ids, want)
-	for _, limit := range []int{0, -1, 1001} {
+	for _, limit := range []int{0, -1, appliance.MaxPage + 1} {
 		_, err := s.Keys(ctx, ks.ID, appliance.Page{Limit: limit})
 		Wants(t, err, fault.Invalid, "1 to 1000")
 	}

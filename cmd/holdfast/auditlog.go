@@ -77,7 +77,7 @@ type folderLog struct{ dir string }
 
 func (l folderLog) search(ctx context.Context, page operation.AuditSearch) (*foundRecords, error) {
 	q := query(page.AuditFilter)
-	q.Limit, q.Cursor = page.Limit, page.Cursor
+	q.Limit, q.Cursor = page.Limit, page.After
 	records, next, err := audit.NewReader(l.dir).Search(ctx, q)
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func openFolders(dirs []string) (*folderLogs, error) {
 // search reads all; a folder that cannot be read ends it.
 func (l *folderLogs) search(ctx context.Context, page operation.AuditSearch) (*foundRecords, error) {
 	q := query(page.AuditFilter)
-	q.Limit, q.Cursor = page.Limit, page.Cursor
+	q.Limit, q.Cursor = page.Limit, page.After
 	found, err := audit.SearchNodes(ctx, l.nodes, q, 0)
 	if err != nil {
 		return nil, err

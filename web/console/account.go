@@ -13,7 +13,7 @@ import (
 type accountData struct {
 	*operation.Account
 	now               time.Time
-	sessions          []identity.Session
+	sessions          operation.List[identity.Session]
 	end               map[string]ui.Form
 	remove            map[string]ui.Form // passkeys
 	everywhere, codes ui.Form
@@ -27,14 +27,14 @@ func account(p *page) (*view, error) {
 	d := &accountData{now: p.now, end: map[string]ui.Form{}, remove: map[string]ui.Form{}, passkeys: p.c.Identity.PasskeysEnabled()}
 	var errs [2]error
 	d.Account, errs[0] = read(p, operation.ShowAccount, operation.Nothing{})
-	d.sessions, errs[1] = read(p, operation.ListOwnSessions, operation.Nothing{})
+	d.sessions, errs[1] = read(p, operation.ListOwnSessions, operation.SessionPage{})
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	d.fresh = p.now.Sub(p.who.ProvenAt) < operation.PresenceTime
 	text, _ := json.Marshal(proof{Values: map[string][]string{"back": {"/account"}}}) // strings always encode
 	d.asked = string(text)
-	for _, s := range d.sessions {
+	for _, s := range d.sessions.Items {
 		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
 	}
 	for _, k := range d.User.Passkeys {

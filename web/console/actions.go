@@ -179,7 +179,7 @@ func credentialActions() []action {
 
 func proofActions() []action {
 	return []action{
-		post(operation.ProbeHSMs, nothing, then{done: "Each HSM has done its test operation."}),
+		post(operation.ProbeHSMs, func(*form) operation.HSMPage { return operation.HSMPage{} }, then{done: "Each HSM has done its test operation."}),
 		post(operation.VerifyAudit, nothing, then{done: "The verification has begun."}),
 		post(operation.Seal, func(f *form) operation.SealRequest {
 			return operation.SealRequest{PIN: operation.Secret(f.secret("pin")), Admission: f.hidden("admission")}

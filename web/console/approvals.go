@@ -11,14 +11,14 @@ import (
 )
 
 type approvalsData struct {
-	list  []operation.ApprovalDetail
+	list  operation.List[operation.ApprovalDetail]
 	forms map[string][]ui.Form
 	now   time.Time
 	names map[string]string // of operations
 }
 
 func approvals(p *page) (*view, error) {
-	list, err := read(p, operation.ListApprovals, operation.Nothing{})
+	list, err := read(p, operation.ListApprovals, operation.ApprovalPage{})
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +26,7 @@ func approvals(p *page) (*view, error) {
 	for _, r := range operation.Table() {
 		d.names[r.ID] = r.Summary
 	}
-	for _, a := range d.list {
+	for _, a := range d.list.Items {
 		if (a.State != approval.Pending && a.State != approval.Approved) || !p.may(identity.ManageKeys) {
 			continue
 		}

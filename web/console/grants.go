@@ -8,7 +8,7 @@ import (
 
 type grantsData struct {
 	*storeData
-	grants         []operation.Grant
+	grants         operation.List[operation.Grant]
 	create, render ui.Form
 	remove         map[string]ui.Form
 	policy         string
@@ -23,7 +23,7 @@ func grants(p *page) (*view, error) {
 	}
 	d := &grantsData{storeData: s, remove: map[string]ui.Form{}}
 	name := operation.KeyStoreName{KeyStore: s.Name}
-	if d.grants, err = read(p, operation.ListGrants, name); err != nil {
+	if d.grants, err = read(p, operation.ListGrants, operation.GrantPage{KeyStoreName: name}); err != nil {
 		return nil, err
 	}
 	policy, err := read(p, operation.ShowPolicy, name)
@@ -31,7 +31,7 @@ func grants(p *page) (*view, error) {
 		return nil, err
 	}
 	d.policy = policy.Cedar
-	for _, g := range d.grants {
+	for _, g := range d.grants.Items {
 		d.remove[g.ID] = p.form(operation.RemoveGrant, operation.Revision(g.Grant), ui.Form{Submit: "Remove", Kind: "quiet", Inline: true, Label: "grant to " + g.Principal}, "keystore", s.Name, "grant", g.ID)
 	}
 	d.create = p.form(operation.CreateGrant, "", grantForm("Make the grant"), "keystore", s.Name)

@@ -62,7 +62,7 @@ func grantsPage(d *grantsData) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		if len(d.grants) == 0 {
+		if len(d.grants.Items) == 0 {
 			templ_7745c5c3_Err = ui.Empty("There is no grant", "KMS's requests are denied until one allows them.").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -94,7 +94,7 @@ func grantsPage(d *grantsData) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				for _, g := range d.grants {
+				for _, g := range d.grants.Items {
 					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<tr><th scope=\"row\" class=\"long\"><code>")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err

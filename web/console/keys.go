@@ -12,7 +12,7 @@ import (
 
 type keysData struct {
 	*storeData
-	keys          []*appliance.ExternalKey
+	keys          operation.List[*appliance.ExternalKey]
 	prefix, state string
 	first, next   string
 	filters       []ui.Field
@@ -30,7 +30,7 @@ func keys(p *page) (*view, error) {
 	}
 	q := p.URL.Query()
 	d := &keysData{storeData: s, prefix: q.Get("prefix"), state: q.Get("state"), act: map[string]ui.Form{}}
-	d.keys, err = read(p, operation.ListKeys, operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: s.Name}, Prefix: d.prefix, State: appliance.KeyState(d.state), After: q.Get("after"), Limit: pageSize})
+	d.keys, err = read(p, operation.ListKeys, operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: s.Name}, Prefix: d.prefix, State: appliance.KeyState(d.state), Paging: operation.Paging{After: q.Get("after"), Limit: pageSize}})
 	if err != nil {
 		return nil, err
 	}
@@ -38,8 +38,8 @@ func keys(p *page) (*view, error) {
 	if q.Get("after") != "" {
 		d.first = base + query("prefix", d.prefix, "state", d.state)
 	}
-	if len(d.keys) == pageSize {
-		d.next = base + query("prefix", d.prefix, "state", d.state, "after", d.keys[pageSize-1].ID)
+	if d.keys.Next != "" {
+		d.next = base + query("prefix", d.prefix, "state", d.state, "after", d.keys.Next)
 	}
 	d.filters = []ui.Field{{Name: "prefix", Label: "Key ID begins with", Value: d.prefix, Mono: true},
 		{Name: "state", Label: "State", Type: "select", Value: d.state, Options: []ui.Option{{Text: "all"}, {Value: "enabled", Text: "enabled"}, {Value: "disabled", Text: "disabled"},
@@ -52,7 +52,7 @@ func keys(p *page) (*view, error) {
 		{Name: "framing", Label: "AAD framing of the proxy it comes from", Type: "select", Options: framings(), Hint: "only for an imported key that another proxy has used; it gets a second version, which encrypts"},
 		{Name: "reversible", Label: "Going back to that proxy", Type: "select", Options: []ui.Option{{Text: "not wanted: a second version encrypts"}, {Value: reversible, Text: "kept open: the imported key encrypts, though less is authenticated then"}}},
 	}}, "keystore", s.Name)
-	for _, k := range d.keys {
+	for _, k := range d.keys.Items {
 		revision := operation.Revision(k)
 		switch {
 		case leaving(k):

@@ -22,14 +22,14 @@ func (p *page) param(name string) string {
 }
 
 type keyStoresData struct {
-	stores  []*appliance.KeyStore
+	stores  operation.List[*appliance.KeyStore]
 	now     time.Time
 	create  ui.Form
 	manages bool
 }
 
 func keyStores(p *page) (*view, error) {
-	stores, err := read(p, operation.ListKeyStores, operation.Nothing{})
+	stores, err := read(p, operation.ListKeyStores, operation.KeyStorePage{})
 	if err != nil {
 		return nil, err
 	}

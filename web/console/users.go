@@ -18,10 +18,10 @@ var roleOptions = []ui.Option{
 }
 
 type usersData struct {
-	users            []*identity.User
-	invitations      []identity.Invitation
-	sessions         []identity.Session
-	tokens           []identity.Token
+	users            operation.List[*identity.User]
+	invitations      operation.List[identity.Invitation]
+	sessions         operation.List[identity.Session]
+	tokens           operation.List[identity.Token]
 	invite, newToken ui.Form
 	revoke           map[string]ui.Form // invitations, sessions and tokens by ID
 	now              time.Time
@@ -30,10 +30,10 @@ type usersData struct {
 func users(p *page) (*view, error) {
 	d := &usersData{now: p.now, revoke: map[string]ui.Form{}}
 	var errs [4]error
-	d.users, errs[0] = read(p, operation.ListUsers, operation.Nothing{})
-	d.invitations, errs[1] = read(p, operation.ListInvitations, operation.Nothing{})
-	d.sessions, errs[2] = read(p, operation.ListSessions, operation.Nothing{})
-	d.tokens, errs[3] = read(p, operation.ListTokens, operation.Nothing{})
+	d.users, errs[0] = read(p, operation.ListUsers, operation.UserPage{})
+	d.invitations, errs[1] = read(p, operation.ListInvitations, operation.InvitationPage{})
+	d.sessions, errs[2] = read(p, operation.ListSessions, operation.SessionPage{})
+	d.tokens, errs[3] = read(p, operation.ListTokens, operation.TokenPage{})
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -42,13 +42,13 @@ func users(p *page) (*view, error) {
 	d.newToken = p.form(operation.CreateToken, "", ui.Form{Folded: "Make an API token", Submit: "Make the token", Kind: "quiet", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},
 		{Name: "days", Label: "Good for, in days", Type: "number", Min: "1", Max: "365", Value: "90", Required: true}}})
-	for _, i := range d.invitations {
+	for _, i := range d.invitations.Items {
 		d.revoke[i.ID] = p.form(operation.RevokeInvitation, "", ui.Form{Submit: "Take back", Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
 	}
-	for _, s := range d.sessions {
+	for _, s := range d.sessions.Items {
 		d.revoke[s.ID] = p.form(operation.RevokeSession, "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
 	}
-	for _, t := range d.tokens {
+	for _, t := range d.tokens.Items {
 		if t.RevokedAt.IsZero() {
 			d.revoke[t.ID] = p.form(operation.RevokeToken, "", ui.Form{Submit: "Revoke", Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
 		}

@@ -62,13 +62,31 @@ func approvalSubject(ctx context.Context, c *Caller, in ApprovalName) any {
 	return found(c.Approvals.Approval(ctx, in.Approval))
 }
 
+// ApprovalPage asks for a page of the requests for approval.
+type ApprovalPage struct{ Paging }
+
+// waitingFirst orders what waits behind all else, and each by the time: the list is read from
+// its end.
+func waitingFirst(a ApprovalDetail) string {
+	if a.State == approval.Pending || a.State == approval.Approved {
+		return "1" + timeKey(a.CreatedAt)
+	}
+	return "0" + timeKey(a.CreatedAt)
+}
+
 // The operations on requests for approval.
 var (
-	ListApprovals = define(Operation[Nothing, []ApprovalDetail]{
+	ListApprovals = defineList(Listing[ApprovalPage, ApprovalDetail]{
 		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See,
 			Summary: "Operations that wait for a second person, and those decided"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]ApprovalDetail, error) {
-			list, err := c.Approvals.Approvals(ctx, 200)
+		ID: func(a ApprovalDetail) string { return a.ID },
+		By: []Order[ApprovalDetail]{
+			{"waiting", waitingFirst},
+			{"created", func(a ApprovalDetail) string { return timeKey(a.CreatedAt) }},
+		},
+		Default: "-waiting",
+		All: func(ctx context.Context, c *Caller, _ ApprovalPage) ([]ApprovalDetail, error) {
+			list, err := c.Approvals.Approvals(ctx, approval.MaxListed)
 			shown := make([]ApprovalDetail, len(list))
 			for i, r := range list {
 				shown[i] = c.shownApproval(r)

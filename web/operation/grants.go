@@ -40,6 +40,12 @@ type Grant struct {
 	Cedar string `json:"cedar"`
 }
 
+// GrantPage asks for a page of a key store's grants.
+type GrantPage struct {
+	KeyStoreName
+	Paging
+}
+
 // GrantName names a grant.
 type GrantName struct {
 	KeyStoreName
@@ -76,16 +82,28 @@ type GrantTest struct {
 
 // The operations on grants and policies.
 var (
-	ListGrants = define(Operation[KeyStoreName, []Grant]{
+	ListGrants = defineList(Listing[GrantPage, Grant]{
 		Route: Route{ID: "listGrants", Method: http.MethodGet, Path: "/keystores/{keystore}/grants", Capability: identity.See,
-			Summary: "All grants of a key store and of its keys"},
-		Run: func(ctx context.Context, c *Caller, in KeyStoreName) ([]Grant, error) {
+			Summary: "The grants of a key store and of its keys"},
+		ID: func(g Grant) string { return g.ID },
+		By: []Order[Grant]{
+			{"created", func(g Grant) string { return timeKey(g.CreatedAt) }},
+			{"principal", func(g Grant) string { return textKey(g.Principal) }},
+			{"key", func(g Grant) string { return g.KeyID }},
+			{"not_after", func(g Grant) string { return timeKey(g.NotAfter) }},
+		},
+		All: func(ctx context.Context, c *Caller, in GrantPage) ([]Grant, error) {
 			list, err := c.Domain.Grants(ctx, in.KeyStore)
-			shown := make([]Grant, len(list))
+			all := make([]Grant, len(list))
 			for i, g := range list {
-				shown[i] = Grant{g, g.Cedar()}
+				all[i].Grant = g
 			}
-			return shown, err
+			return all, err
+		},
+		Complete: func(_ *Caller, page []Grant) {
+			for i, g := range page {
+				page[i].Cedar = g.Grant.Cedar()
+			}
 		},
 	})
 	CreateGrant = define(Operation[NewGrant, Grant]{

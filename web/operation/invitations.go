@@ -27,12 +27,22 @@ type InvitationName struct {
 	Invitation string `path:"invitation" json:"-"`
 }
 
+// InvitationPage asks for a page of the invitations.
+type InvitationPage struct{ Paging }
+
 // The operations on invitations.
 var (
-	ListInvitations = define(Operation[Nothing, []identity.Invitation]{
+	ListInvitations = defineList(Listing[InvitationPage, identity.Invitation]{
 		Route: Route{ID: "listInvitations", Method: http.MethodGet, Path: "/invitations", Capability: identity.Administer,
 			Summary: "Invitations that nobody has used yet"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Invitation, error) {
+		ID: func(i identity.Invitation) string { return i.ID },
+		By: []Order[identity.Invitation]{
+			{"name", func(i identity.Invitation) string { return textKey(i.Name) }},
+			{"created", func(i identity.Invitation) string { return timeKey(i.CreatedAt) }},
+			{"expires", func(i identity.Invitation) string { return timeKey(i.ExpiresAt) }},
+		},
+		Default: "-created",
+		All: func(ctx context.Context, c *Caller, _ InvitationPage) ([]identity.Invitation, error) {
 			return c.Identity.Invitations(ctx)
 		},
 	})

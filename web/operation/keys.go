@@ -1,7 +1,6 @@
 package operation
 
 import (
-	"cmp"
 	"context"
 	"net/http"
 
@@ -39,8 +38,7 @@ func keySubject(ctx context.Context, c *Caller, in KeyName) any { return in.subj
 // KeyPage asks for a page of a key store's keys.
 type KeyPage struct {
 	KeyStoreName
-	After  string             `query:"after" about:"the last ID of the page before" json:"-"`
-	Limit  int                `query:"limit" least:"1" most:"1000" about:"how many, 1 to 1000; 100 if left out" json:"-"`
+	Paging
 	Prefix string             `query:"prefix" about:"only IDs that begin so" json:"-"`
 	State  appliance.KeyState `query:"state" enum:"enabled,disabled,pending_deletion,deletion_suspended,blocked" about:"only keys in that state" json:"-"`
 }
@@ -72,11 +70,13 @@ type Deletion struct {
 
 // The operations on external keys.
 var (
-	ListKeys = define(Operation[KeyPage, []*appliance.ExternalKey]{
+	ListKeys = defineList(Listing[KeyPage, *appliance.ExternalKey]{
 		Route: Route{ID: "listKeys", Method: http.MethodGet, Path: "/keystores/{keystore}/keys", Capability: identity.See,
 			Summary: "A page of a key store's keys, by ID"},
-		Run: func(ctx context.Context, c *Caller, in KeyPage) ([]*appliance.ExternalKey, error) {
-			return c.Domain.Keys(ctx, in.KeyStore, appliance.Page{After: in.After, Limit: cmp.Or(in.Limit, 100), Prefix: in.Prefix, State: in.State})
+		ID: func(k *appliance.ExternalKey) string { return k.ID },
+		Part: func(ctx context.Context, c *Caller, in KeyPage, want part) ([]*appliance.ExternalKey, int, error) {
+			keys, err := c.Domain.Keys(ctx, in.KeyStore, appliance.Page{After: want.after.ID, Limit: want.limit, Prefix: in.Prefix, State: in.State})
+			return keys, 0, err
 		},
 	})
 	CreateKey = define(Operation[NewKey, *appliance.StoredKey]{

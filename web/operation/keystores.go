@@ -31,6 +31,9 @@ func (n KeyStoreName) subject(ctx context.Context, c *Caller) any {
 	return one(list, func(k *appliance.KeyStore) bool { return k.Name == n.KeyStore })
 }
 
+// KeyStorePage asks for a page of the key stores.
+type KeyStorePage struct{ Paging }
+
 // Quota is the most authenticated requests a second; 0 for no limit.
 type Quota struct {
 	KeyStoreName
@@ -63,10 +66,14 @@ type KeyStoreHealth struct {
 
 // The operations on key stores.
 var (
-	ListKeyStores = define(Operation[Nothing, []*appliance.KeyStore]{
+	ListKeyStores = defineList(Listing[KeyStorePage, *appliance.KeyStore]{
 		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See,
-			Summary: "All key stores, by name"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]*appliance.KeyStore, error) {
+			Summary: "The key stores, by name"},
+		ID: func(k *appliance.KeyStore) string { return k.Name },
+		By: []Order[*appliance.KeyStore]{
+			{"created", func(k *appliance.KeyStore) string { return timeKey(k.CreatedAt) }},
+		},
+		All: func(ctx context.Context, c *Caller, _ KeyStorePage) ([]*appliance.KeyStore, error) {
 			return c.Domain.KeyStores(ctx)
 		},
 	})

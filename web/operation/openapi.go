@@ -254,6 +254,9 @@ func effectSchema() *jsonschema.Schema {
 // nameOf gives the name of a type's schema.
 func (d *openAPI) nameOf(t reflect.Type) string {
 	name := t.Name()
+	if base, of, generic := strings.Cut(name, "["); generic { // List[*holdfast/appliance.KeyStore] is a KeyStoreList
+		name = strings.TrimSuffix(of[strings.LastIndexByte(of, '.')+1:], "]") + base
+	}
 	if other := d.names[name]; other != nil && other != t { // of another package
 		name = strings.ToUpper(path.Base(t.PkgPath())[:1]) + path.Base(t.PkgPath())[1:] + name
 	}
@@ -281,6 +284,9 @@ func (d *openAPI) schema(t reflect.Type) *jsonschema.Schema {
 		s, err := jsonschema.ForType(t, &jsonschema.ForOptions{TypeSchemas: schemas})
 		if err != nil {
 			panic(fmt.Sprintf("the schema of %s: %v", t, err)) // the table is part of the program
+		}
+		if list, ok := reflect.Zero(t).Interface().(interface{ item() reflect.Type }); ok {
+			s.Properties["items"] = &jsonschema.Schema{Type: "array", Items: d.schema(list.item()), Description: s.Properties["items"].Description}
 		}
 		d.Components.Schemas[name] = s
 	}

@@ -33,12 +33,23 @@ func (c *Caller) sessions(ctx context.Context, user string) ([]identity.Session,
 	return list, err
 }
 
+// SessionPage asks for a page of sessions.
+type SessionPage struct{ Paging }
+
+var sessionOrders = []Order[identity.Session]{
+	{"user", func(s identity.Session) string { return textKey(s.UserName) }},
+	{"created", func(s identity.Session) string { return timeKey(s.CreatedAt) }},
+	{"last_seen", func(s identity.Session) string { return timeKey(s.LastSeenAt) }},
+}
+
 // The operations on sessions.
 var (
-	ListSessions = define(Operation[Nothing, []identity.Session]{
+	ListSessions = defineList(Listing[SessionPage, identity.Session]{
 		Route: Route{ID: "listSessions", Method: http.MethodGet, Path: "/sessions", Capability: identity.Administer,
-			Summary: "All users' sessions"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Session, error) {
+			Summary: "The sessions of all users, the last seen first"},
+		ID: func(s identity.Session) string { return s.ID },
+		By: sessionOrders, Default: "-last_seen",
+		All: func(ctx context.Context, c *Caller, _ SessionPage) ([]identity.Session, error) {
 			return c.sessions(ctx, "")
 		},
 	})
@@ -50,10 +61,12 @@ var (
 			return Nothing{}, c.Identity.RevokeSession(ctx, in.Session)
 		},
 	})
-	ListOwnSessions = define(Operation[Nothing, []identity.Session]{
+	ListOwnSessions = defineList(Listing[SessionPage, identity.Session]{
 		Route: Route{ID: "ownSessions", Method: http.MethodGet, Path: "/account/sessions", Capability: identity.Self,
-			Summary: "One's own sessions"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Session, error) {
+			Summary: "One's own sessions, the last seen first"},
+		ID: func(s identity.Session) string { return s.ID },
+		By: sessionOrders, Default: "-last_seen",
+		All: func(ctx context.Context, c *Caller, _ SessionPage) ([]identity.Session, error) {
 			id, err := c.user()
 			if err != nil {
 				return nil, err

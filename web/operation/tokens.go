@@ -37,12 +37,23 @@ type TokenName struct {
 	Token string `path:"token" json:"-"`
 }
 
+// TokenPage asks for a page of the API tokens.
+type TokenPage struct{ Paging }
+
 // The operations on API tokens.
 var (
-	ListTokens = define(Operation[Nothing, []identity.Token]{
+	ListTokens = defineList(Listing[TokenPage, identity.Token]{
 		Route: Route{ID: "listTokens", Method: http.MethodGet, Path: "/tokens", Capability: identity.Administer,
 			Summary: "API tokens, without their secrets"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Token, error) {
+		ID: func(t identity.Token) string { return t.ID },
+		By: []Order[identity.Token]{
+			{"name", func(t identity.Token) string { return textKey(t.Name) }},
+			{"created", func(t identity.Token) string { return timeKey(t.CreatedAt) }},
+			{"expires", func(t identity.Token) string { return timeKey(t.ExpiresAt) }},
+			{"last_used", func(t identity.Token) string { return timeKey(t.LastUsedAt) }},
+		},
+		Default: "name",
+		All: func(ctx context.Context, c *Caller, _ TokenPage) ([]identity.Token, error) {
 			return c.Identity.Tokens(ctx)
 		},
 	})

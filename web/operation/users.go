@@ -23,6 +23,9 @@ func userExists(ctx context.Context, c *Caller, in UserName) error {
 	return err
 }
 
+// UserPage asks for a page of the users.
+type UserPage struct{ Paging }
+
 // RoleChange gives a user another role.
 type RoleChange struct {
 	UserName
@@ -38,10 +41,18 @@ type OIDCBinding struct {
 
 // The operations on users.
 var (
-	ListUsers = define(Operation[Nothing, []*identity.User]{
+	ListUsers = defineList(Listing[UserPage, *identity.User]{
 		Route: Route{ID: "listUsers", Method: http.MethodGet, Path: "/users", Capability: identity.Administer,
-			Summary: "All users"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]*identity.User, error) {
+			Summary: "The users, by name"},
+		ID: func(u *identity.User) string { return u.ID },
+		By: []Order[*identity.User]{
+			{"name", func(u *identity.User) string { return textKey(u.Name) }},
+			{"role", func(u *identity.User) string { return string(u.Role) }},
+			{"created", func(u *identity.User) string { return timeKey(u.CreatedAt) }},
+			{"last_sign_in", func(u *identity.User) string { return timeKey(u.LastSignInAt) }},
+		},
+		Default: "name",
+		All: func(ctx context.Context, c *Caller, _ UserPage) ([]*identity.User, error) {
 			return c.Identity.Users(ctx)
 		},
 	})
