@@ -30,13 +30,13 @@ const (
 // a setting that decides.
 type Admitted struct {
 	// Kind is one of those above, Name its name.
-	Kind string `json:"kind"`
-	Name string `json:"name"`
+	Kind string `json:"kind" jsonschema:"What kind of row it is."`
+	Name string `json:"name" jsonschema:"The name of the row."`
 	// Detail says in words what it may do and how it is proven.
-	Detail string `json:"detail"`
+	Detail string `json:"detail" jsonschema:"What the row may do and how it is proven, in words."`
 	// Refused says that this machine has not sealed the row: it is not sealed by the first
 	// unlock either, and has no force.
-	Refused bool `json:"refused,omitempty"`
+	Refused bool `json:"refused,omitempty" jsonschema:"Whether this machine has not sealed the row: the first unlock does not seal it either, and it has no force."`
 
 	row [sha256.Size]byte // of all that the seal is of
 }
@@ -71,25 +71,25 @@ func (noIdentities) Sealed(context.Context, []Admitted, Confirmation) error { re
 // Confirmation is the word of a person that those who are admitted are the right ones.
 type Confirmation struct {
 	// Digest is that of the [Admission] which the person saw.
-	Digest string `json:"digest"`
+	Digest string `json:"digest" jsonschema:"The digest of the admission that the person saw."`
 	// By is the person's name; empty if nobody was asked.
-	By string    `json:"by,omitempty"`
-	At time.Time `json:"at,omitzero"`
+	By string    `json:"by,omitempty" jsonschema:"The name of the person; absent if nobody was asked."`
+	At time.Time `json:"at,omitzero" jsonschema:"When it was confirmed."`
 }
 
 // Admission is who can act and what decides: what the first unlock is about to seal, or
 // what is sealed since.
 type Admission struct {
 	// Installed says that there is an installation: the first unlock was before.
-	Installed bool `json:"installed"`
+	Installed bool `json:"installed" jsonschema:"Whether there is an installation: the first unlock was before."`
 	// Unconfirmed says that nobody has confirmed it yet, and somebody must.
-	Unconfirmed bool `json:"unconfirmed"`
+	Unconfirmed bool `json:"unconfirmed" jsonschema:"Whether somebody must still confirm the admission."`
 	// Digest is the SHA-256, in hexadecimal, of all rows that are not refused, with all that
 	// their seals are of.
-	Digest string     `json:"digest"`
-	All    []Admitted `json:"all"`
+	Digest string     `json:"digest" jsonschema:"The SHA-256, in hexadecimal, of all rows that are not refused."`
+	All    []Admitted `json:"all" jsonschema:"The rows that the first unlock seals."`
 	// Confirmed is the last confirmation; zero if there is none.
-	Confirmed Confirmation `json:"confirmed,omitzero"`
+	Confirmed Confirmation `json:"confirmed,omitzero" jsonschema:"The last confirmation; absent if there is none."`
 }
 
 // settingAdmission has the last [Confirmation], in JSON. A setting that is missing, as of

@@ -14,8 +14,8 @@ import (
 // takes it back. The zero Block blocks nothing.
 type Block struct {
 	// Reason is 1 to 256 printable characters.
-	Reason string    `json:"reason"`
-	Since  time.Time `json:"since"`
+	Reason string    `json:"reason" jsonschema:"Why it is blocked."`
+	Since  time.Time `json:"since" jsonschema:"When it was blocked."`
 }
 
 // IsZero says whether it blocks nothing.
@@ -41,11 +41,11 @@ func CheckReason(reason string) error {
 // BlockTarget says what to block: Everything, or what it names. The zero
 // BlockTarget is not valid.
 type BlockTarget struct {
-	Everything bool `json:"everything,omitempty"`
+	Everything bool `json:"everything,omitempty" jsonschema:"true for everything; leave key_store out then."`
 	// KeyStore is a key store's name.
-	KeyStore string `json:"key_store,omitempty"`
+	KeyStore string `json:"key_store,omitempty" jsonschema:"The name of the key store." example:"payments"`
 	// KeyID is an external key of it; if empty, the key store itself is meant.
-	KeyID string `json:"key_id,omitempty"`
+	KeyID string `json:"key_id,omitempty" jsonschema:"An external key of the key store; leave it out for the key store itself." example:"payments-2026"`
 }
 
 // validate says what is wrong with the target: fault.Invalid.

@@ -56,10 +56,10 @@ type Founding struct {
 // Position is how far a node is in the log.
 type Position struct {
 	// Number is that of the last change; 0 for none.
-	Number uint64 `json:"number"`
+	Number uint64 `json:"number" jsonschema:"The number of the last change in the log of changes; 0 for none."`
 	// Digest is of it and all before it, hexadecimal: two nodes that were shown different
 	// logs have different ones for the same number.
-	Digest string `json:"digest"`
+	Digest string `json:"digest" jsonschema:"The digest of that change and all before it, in hexadecimal."`
 }
 
 // NodeHints is where nodes find each other. What it says decides nothing. Errors:
@@ -83,10 +83,10 @@ type NodeHint struct {
 // Node is a node of the fleet, as a change of the log has put it on record. Only these
 // serve, and a change is in effect when each of them has it, or has stopped.
 type Node struct {
-	ID      string    `json:"id"`      // 32 hexadecimal digits
-	Address string    `json:"address"` // host:port of its administrators' listener
-	State   NodeState `json:"state"`
-	Joined  time.Time `json:"joined"` // of one that was removed, when it was
+	ID      string    `json:"id" jsonschema:"The ID of the node, 32 hexadecimal digits."`                        // 32 hexadecimal digits
+	Address string    `json:"address" jsonschema:"The host and port of the node's listener for administrators."` // host:port of its administrators' listener
+	State   NodeState `json:"state" jsonschema:"The state of the node in the fleet."`
+	Joined  time.Time `json:"joined" jsonschema:"When the node joined; of a node that was removed, when it was."` // of one that was removed, when it was
 }
 
 // NodeState says what a node may do.

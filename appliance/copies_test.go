@@ -132,11 +132,11 @@ func databaseMeetsToken(t *testing.T, newDevice func(*testing.T) appliancetest.D
 		o.Appliance.Traces = []func(context.Context) (string, error){func(context.Context) (string, error) { return "a record in the audit log", nil }}
 	}
 	var want fault.Code
-	standing := appliance.StandingOwner
+	ownership := appliance.OwnershipOwner
 	switch database {
 	case "empty":
 		if state != "fresh" || logged {
-			want, standing = fault.StateMissing, appliance.StandingMissing
+			want, ownership = fault.StateMissing, appliance.OwnershipMissing
 		}
 	case "restored":
 		o.Locked = fault.StateMissing
@@ -146,14 +146,14 @@ func databaseMeetsToken(t *testing.T, newDevice func(*testing.T) appliancetest.D
 	case "copied":
 		o.Dir = copyDatabase(t, made.dir)
 	case "older copy":
-		o.Dir, standing = copyDatabase(t, made.older), appliance.StandingCopy
+		o.Dir, ownership = copyDatabase(t, made.older), appliance.OwnershipCopy
 	}
 	if database == "copied" || database == "older copy" {
 		switch state {
 		case "fresh": // the state key does not unwrap
-			want, standing = fault.Tampered, ""
+			want, ownership = fault.Tampered, ""
 		case "master only", "objects of another installation": // nobody knows who is the owner
-			want, standing = fault.StateSuperseded, appliance.StandingSuperseded
+			want, ownership = fault.StateSuperseded, appliance.OwnershipSuperseded
 		}
 	}
 	if database != "restored" {
@@ -170,13 +170,13 @@ func databaseMeetsToken(t *testing.T, newDevice func(*testing.T) appliancetest.D
 			t.Fatal(err)
 		}
 	}
-	if got := b.Appliance.Installation().Standing; got != standing {
-		t.Errorf("it is %q, want %q: %s", got, standing, b.Log)
+	if got := b.Appliance.Installation().Ownership; got != ownership {
+		t.Errorf("it is %q, want %q: %s", got, ownership, b.Log)
 	}
 	if b.Appliance.Locked() != (want != "") {
 		t.Errorf("locked: %t", b.Appliance.Locked())
 	}
-	if status := b.Appliance.Status(ctx); status.Installation.Standing != standing {
+	if status := b.Appliance.Status(ctx); status.Installation.Ownership != ownership {
 		t.Errorf("the status says %+v", status.Installation)
 	}
 	if logged && want == fault.StateMissing && !strings.Contains(b.Appliance.Held().Error(), "a record in the audit log") {
@@ -207,32 +207,32 @@ func TestOneCopyDestroys(t *testing.T) {
 	for kind, newDevice := range devices {
 		for name, tt := range map[string]struct {
 			copy func(t *testing.T, made *original, o appliancetest.Options) *appliancetest.Bed
-			// standing is what the copy is; destroys says whether it, and not the original, destroys.
-			standing appliance.Standing
-			destroys bool
+			// ownership is what the copy is; destroys says whether it, and not the original, destroys.
+			ownership appliance.Ownership
+			destroys  bool
 		}{
 			"a copied volume that starts second": {func(t *testing.T, made *original, o appliancetest.Options) *appliancetest.Bed {
 				o.Dir = copyDatabase(t, made.older)
 				return appliancetest.Start(t, o)
-			}, appliance.StandingCopy, false},
+			}, appliance.OwnershipCopy, false},
 			"a restored backup": {func(t *testing.T, made *original, o appliancetest.Options) *appliancetest.Bed {
 				o.Locked = fault.StateMissing
 				b := appliancetest.Start(t, o)
 				must(b.Appliance.Restore(ctx, bytes.NewReader(made.backup), appliance.Restoration{}))(t)
 				return b
-			}, appliance.StandingOwner, true},
+			}, appliance.OwnershipOwner, true},
 			"a drill": {func(t *testing.T, made *original, o appliancetest.Options) *appliancetest.Bed {
 				o.Locked = fault.StateMissing
 				b := appliancetest.Start(t, o)
 				must(b.Appliance.Restore(ctx, bytes.NewReader(made.backup), appliance.Restoration{Drill: true}))(t)
 				return b
-			}, appliance.StandingDrill, false},
+			}, appliance.OwnershipDrill, false},
 			"a copy that takes over": {func(t *testing.T, made *original, o appliancetest.Options) *appliancetest.Bed {
 				o.Dir = copyDatabase(t, made.older)
 				b := appliancetest.Start(t, o)
 				must(b.Appliance.TakeOver(ctx))(t)
 				return b
-			}, appliance.StandingOwner, true},
+			}, appliance.OwnershipOwner, true},
 		} {
 			t.Run(kind+"/"+name, func(t *testing.T) {
 				clock := appliancetest.NewClock()
@@ -243,7 +243,7 @@ func TestOneCopyDestroys(t *testing.T) {
 				own.Dir = made.dir
 				first := appliancetest.Start(t, own)
 				second := tt.copy(t, made, o)
-				if got := second.Appliance.Installation(); got.Standing != tt.standing || (got.Detail == "") != (tt.standing == appliance.StandingOwner) {
+				if got := second.Appliance.Installation(); got.Ownership != tt.ownership || (got.Detail == "") != (tt.ownership == appliance.OwnershipOwner) {
 					t.Errorf("the copy is %+v", got)
 				}
 				if ready, _ := second.Appliance.Ready(ctx); !ready {
@@ -257,7 +257,7 @@ func TestOneCopyDestroys(t *testing.T) {
 					if destroysFor(t, first, clock, "another") {
 						t.Error("the original destroys as well")
 					}
-					if got := first.Appliance.Installation().Standing; got != appliance.StandingCopy {
+					if got := first.Appliance.Installation().Ownership; got != appliance.OwnershipCopy {
 						t.Errorf("the original says that it is %q", got)
 					}
 					first.Stop()
@@ -332,7 +332,7 @@ func TestForgedInstallationObjects(t *testing.T) {
 	}
 	b.NewKey(t, "demo", "going", "encrypt", appliance.CustodyHSM)
 	b = appliancetest.Restart(t, b, appliancetest.Options{})
-	if got := b.Appliance.Installation().Standing; got != appliance.StandingOwner {
+	if got := b.Appliance.Installation().Ownership; got != appliance.OwnershipOwner {
 		t.Errorf("it is %q", got)
 	}
 	if !strings.Contains(b.Log.String(), "does not match its seal, and counts for nothing") {
@@ -361,7 +361,7 @@ func TestObjectRemoved(t *testing.T) {
 				t.Errorf("begin: %v", err)
 			}
 			state := must(b.Appliance.TakeOver(ctx))(t)
-			if state.Standing != appliance.StandingOwner || state.Epoch != 2 {
+			if state.Ownership != appliance.OwnershipOwner || state.Epoch != 2 {
 				t.Errorf("after the takeover: %+v", state)
 			}
 			k := made.client
@@ -409,7 +409,7 @@ func TestEarlierInstallationIsAdopted(t *testing.T) {
 		}
 	}
 	b := appliancetest.Start(t, appliancetest.Options{Dir: made.dir, Token: device, Accept: true})
-	if got := b.Appliance.Installation(); got.Standing != appliance.StandingOwner || got.Epoch != 1 {
+	if got := b.Appliance.Installation(); got.Ownership != appliance.OwnershipOwner || got.Epoch != 1 {
 		t.Errorf("it is %+v", got)
 	}
 }
@@ -429,7 +429,7 @@ func TestInterruptedFirstStart(t *testing.T) {
 			another := appliancetest.Start(t, appliancetest.Options{Token: device, Locked: fault.StateMissing})
 			another.Stop()
 			b = appliancetest.Restart(t, b, appliancetest.Options{Appliance: appliance.Options{MachineKey: machine}})
-			if got := b.Appliance.Installation().Standing; got != appliance.StandingOwner {
+			if got := b.Appliance.Installation().Ownership; got != appliance.OwnershipOwner {
 				t.Errorf("it is %q", got)
 			}
 			// Once there is an installation the note is gone.
@@ -447,7 +447,7 @@ func TestNoInstallationObject(t *testing.T) {
 	b := appliancetest.Start(t, appliancetest.Options{Appliance: appliance.Options{NoInstallationObject: true, Now: clock.Now, Lease: 10000 * day}})
 	b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt", appliance.CustodyHSM)
-	if got := b.Appliance.Installation(); got.Standing != appliance.StandingUnkept || got.Detail == "" {
+	if got := b.Appliance.Installation(); got.Ownership != appliance.OwnershipUnkept || got.Detail == "" {
 		t.Errorf("it is %+v", got)
 	}
 	if objects := must(b.Token.DataObjects(ctx, hsm.ReachAny))(t); len(objects) != 0 {
@@ -465,7 +465,7 @@ func TestDrillMakesNoKeyInTheHSM(t *testing.T) {
 	made := newOriginal(t, device)
 	b := appliancetest.Start(t, appliancetest.Options{Token: device, Locked: fault.StateMissing})
 	report := must(b.Appliance.Restore(ctx, bytes.NewReader(made.backup), appliance.Restoration{Drill: true, Reason: "the yearly drill"}))(t)
-	if report.As.Standing != appliance.StandingDrill || report.Reason != "the yearly drill" {
+	if report.As.Ownership != appliance.OwnershipDrill || report.Reason != "the yearly drill" {
 		t.Errorf("restored: %+v", report)
 	}
 	before := device.Calls("CreateObject") + device.Calls("GenerateKey") + device.Calls("DestroyObject")
@@ -478,10 +478,10 @@ func TestDrillMakesNoKeyInTheHSM(t *testing.T) {
 	want.Custody = appliance.CustodyCached
 	must(b.Appliance.CreateKey(ctx, "demo", want))(t)
 	b = appliancetest.Restart(t, b, appliancetest.Options{})
-	if got := b.Appliance.Installation().Standing; got != appliance.StandingDrill {
+	if got := b.Appliance.Installation().Ownership; got != appliance.OwnershipDrill {
 		t.Errorf("after a restart it is %q", got)
 	}
-	if got := must(b.Appliance.TakeOver(ctx))(t); got.Standing != appliance.StandingOwner || got.Epoch != 2 {
+	if got := must(b.Appliance.TakeOver(ctx))(t); got.Ownership != appliance.OwnershipOwner || got.Epoch != 2 {
 		t.Errorf("after the takeover it is %+v", got)
 	}
 	must(b.Appliance.RotateKey(ctx, "demo", "k", nil))(t)

@@ -17,14 +17,14 @@ import (
 // store. It has nothing to do with IAM.
 type Credential struct {
 	// AccessKeyID is 20 to 30 characters of A-Z and 2-7.
-	AccessKeyID string `json:"access_key_id"`
+	AccessKeyID string `json:"access_key_id" jsonschema:"The access key ID, 20 to 30 characters of A-Z and 2-7."`
 	// KeyStore is the ID of the key store it opens.
 	KeyStore  string    `json:"-"`
-	Active    bool      `json:"active"`
-	CreatedAt time.Time `json:"created_at"`
+	Active    bool      `json:"active" jsonschema:"Whether signatures of this credential are accepted."`
+	CreatedAt time.Time `json:"created_at" jsonschema:"When the credential was made."`
 	// LastUsedAt is when it last authenticated a request; zero if never. It is
 	// stored once a minute, so that a crash may lose the last minute of it.
-	LastUsedAt time.Time `json:"last_used_at,omitzero"`
+	LastUsedAt time.Time `json:"last_used_at,omitzero" jsonschema:"When the credential last authenticated a request, to within a minute; absent if never."`
 
 	// Secret is the secret access key, sealed under the state key.
 	Secret []byte `json:"-"`

@@ -15,13 +15,13 @@ type DamagedRow struct {
 	// Kind is "key store", "key", "key version", "credential", "grant", "setting",
 	// "block" or "incarnation"; of a copy that is verified offline also "user",
 	// "invitation", "API token" or "request for approval".
-	Kind string `json:"kind"`
+	Kind string `json:"kind" jsonschema:"What kind of row is damaged, such as \"key\" or \"grant\"."`
 	// KeyStore is the key store's name; empty for a setting and the block of everything.
-	KeyStore string `json:"key_store,omitempty"`
+	KeyStore string `json:"key_store,omitempty" jsonschema:"The name of the key store; absent for a setting and the block of everything."`
 	// ID is the key's, credential's, grant's, invitation's or request's, or the name of
 	// the setting, user or token.
-	ID      string `json:"id,omitempty"`
-	Version uint32 `json:"version,omitempty"`
+	ID      string `json:"id,omitempty" jsonschema:"The ID of the damaged key, credential, grant, invitation or request, or the name of the setting, user or token."`
+	Version uint32 `json:"version,omitempty" jsonschema:"The version of the key, if the row is of one."`
 }
 
 // The kinds of damaged rows.

@@ -26,12 +26,12 @@ type DiscardTarget struct {
 type Discarded struct {
 	DamagedRow
 	// Versions and Grants are those of a key. Keys is how many a key store had.
-	Versions []uint32 `json:"versions,omitempty"`
-	Grants   []string `json:"grants,omitempty"`
-	Keys     int      `json:"keys,omitempty"`
+	Versions []uint32 `json:"versions,omitempty" jsonschema:"The versions of the key that was discarded."`
+	Grants   []string `json:"grants,omitempty" jsonschema:"The IDs of the grants on the key that was discarded."`
+	Keys     int      `json:"keys,omitempty" jsonschema:"How many keys the discarded key store had."`
 	// TokenObjects are labels of key objects in the HSM that versions of a discarded key
 	// name. They stay in the HSM; nothing destroys them but the HSM's own means.
-	TokenObjects []string `json:"token_objects,omitempty"`
+	TokenObjects []string `json:"token_objects,omitempty" jsonschema:"The labels of key objects in the HSM that the discarded versions name. They stay in the HSM."`
 }
 
 // Discard removes a damaged row for good, with what cannot be without it. It never

@@ -60,32 +60,32 @@ type LateNode struct {
 // FleetStatus is what a node knows of its fleet.
 type FleetStatus struct {
 	// Node is the ID of the node that says it; empty for an appliance on its own.
-	Node string `json:"node,omitempty"`
+	Node string `json:"node,omitempty" jsonschema:"The ID of the node that answers; absent for an appliance on its own."`
 	// GraceSeconds is T: how long a node serves without proof that it lacks no change.
-	GraceSeconds int          `json:"grace_seconds"`
-	Nodes        []NodeStatus `json:"nodes"`
+	GraceSeconds int          `json:"grace_seconds" jsonschema:"For how many seconds a node serves without proof that it lacks no change."`
+	Nodes        []NodeStatus `json:"nodes" jsonschema:"The nodes of the fleet; empty for an appliance on its own."`
 }
 
 // NodeStatus is what a node knows of one node, itself among them.
 type NodeStatus struct {
 	Node
 	// Heard says that it answers.
-	Heard bool `json:"heard"`
+	Heard bool `json:"heard" jsonschema:"Whether the node answers."`
 	// LastHeard is when it answered last; missing if never since the start.
-	LastHeard time.Time `json:"last_heard,omitzero"`
+	LastHeard time.Time `json:"last_heard,omitzero" jsonschema:"When the node last answered; absent if never since the start."`
 	// Serves says that it may serve now, as it says itself. FreshSeconds is for how long
 	// without another proof; this node's own is missing if it does not serve.
-	Serves       bool `json:"serves"`
-	FreshSeconds int  `json:"fresh_seconds"`
+	Serves       bool `json:"serves" jsonschema:"Whether the node may serve now, as it says itself."`
+	FreshSeconds int  `json:"fresh_seconds" jsonschema:"For how many seconds the node may serve without another proof."`
 	// Position is what it was heard to have. Behind is how many changes it lacks of those
 	// that this node has.
-	Position Position     `json:"position"`
-	Behind   uint64       `json:"behind"`
-	Version  string       `json:"version,omitempty"`
-	Schema   int64        `json:"schema,omitempty"`
-	Health   HealthStatus `json:"health,omitempty"`
+	Position Position     `json:"position" jsonschema:"How far the node is in the log of changes."`
+	Behind   uint64       `json:"behind" jsonschema:"How many changes the node lacks of those that the answering node has."`
+	Version  string       `json:"version,omitempty" jsonschema:"The release of Holdfast that the node runs."`
+	Schema   int64        `json:"schema,omitempty" jsonschema:"The version of the node's database schema."`
+	Health   HealthStatus `json:"health,omitempty" jsonschema:"The health of the node, as GetHealthStatus tells it."`
 	// Hears are the IDs of the nodes that answer it.
-	Hears []string `json:"hears,omitempty"`
+	Hears []string `json:"hears,omitempty" jsonschema:"The IDs of the nodes that answer this node."`
 }
 
 // PeerKey authenticates what nodes of a fleet say to each other. It is derived from the

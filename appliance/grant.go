@@ -38,22 +38,22 @@ const (
 // keys of a key store. What no grant allows is denied; what one forbids, too.
 type Grant struct {
 	// ID is 32 hexadecimal digits.
-	ID string `json:"id"`
+	ID string `json:"id" jsonschema:"The ID of the grant, 32 hexadecimal digits."`
 	// KeyStore is the ID of the key store.
 	KeyStore string `json:"-"`
 	// KeyID is the external key; empty means all keys of the key store.
-	KeyID string `json:"key_id,omitempty"`
+	KeyID string `json:"key_id,omitempty" jsonschema:"The external key that the grant is for; absent for all keys of the key store."`
 	// Effect is allow if it is left empty for AddGrant.
-	Effect Effect `json:"effect"`
+	Effect Effect `json:"effect" jsonschema:"Whether the grant allows or forbids."`
 	// Principal is compared with awsPrincipalArn: an exact ARN, one with "*" and
 	// "?" in it, a service such as dynamodb.amazonaws.com, an account of 12 digits,
 	// or [AnyPrincipal].
-	Principal  string      `json:"principal"`
-	Operations []Operation `json:"operations"`
-	Conditions Conditions  `json:"conditions,omitzero"`
+	Principal  string      `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service, an account of 12 digits, or * for all."`
+	Operations []Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for."`
+	Conditions Conditions  `json:"conditions,omitzero" jsonschema:"What a request must also have for the grant to apply."`
 	// NotAfter is the last moment at which it has an effect; zero is never.
-	NotAfter  time.Time `json:"not_after,omitzero"`
-	CreatedAt time.Time `json:"created_at"`
+	NotAfter  time.Time `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; absent for no end."`
+	CreatedAt time.Time `json:"created_at" jsonschema:"When the grant was made."`
 
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`

@@ -46,7 +46,7 @@ func (a headAnchors) tell(h Head) {
 // fresh says whether a state is as new as all of them.
 func (a headAnchors) fresh(ctx context.Context, own Head, past Past) error {
 	for _, anchor := range a {
-		s := standing(ctx, anchor, own, past)
+		s := relationTo(ctx, anchor, own, past)
 		if s.err != nil && fault.CodeOf(s.err) != fault.AnchorAway {
 			return s.err
 		}
@@ -61,7 +61,7 @@ func (a headAnchors) after(ctx context.Context, own Head, past Past, accepted bo
 	var known []Head
 	needed := false
 	for _, anchor := range a {
-		s := standing(ctx, anchor, own, past)
+		s := relationTo(ctx, anchor, own, past)
 		switch fault.CodeOf(s.err) {
 		case "":
 		case fault.AnchorAway:
@@ -84,18 +84,18 @@ func (a headAnchors) after(ctx context.Context, own Head, past Past, accepted bo
 	return known, nil
 }
 
-// headStanding is how a state stands to one anchor.
-type headStanding struct {
+// headRelation is how a state stands to one anchor.
+type headRelation struct {
 	seen SeenHead // zero if it was told none
 	err  error    // why the anchor does not agree
 }
 
-// standing holds a state against one anchor. The error is fault.StateRolledBack if the state
+// relationTo holds a state against one anchor. The error is fault.StateRolledBack if the state
 // is older than it or of another branch.
-func standing(ctx context.Context, anchor HeadAnchor, own Head, past Past) (s headStanding) {
+func relationTo(ctx context.Context, anchor HeadAnchor, own Head, past Past) (s headRelation) {
 	s.seen, s.err = anchor.Seen(ctx)
 	if fault.CodeOf(s.err) == fault.NotFound {
-		return headStanding{}
+		return headRelation{}
 	}
 	if s.err != nil {
 		return s

@@ -28,26 +28,26 @@ const (
 
 // TokenInfo is what a token says about itself (PKCS#11 v2.40, CK_TOKEN_INFO).
 type TokenInfo struct {
-	Label        string `json:"label"`
-	Manufacturer string `json:"manufacturer"`
-	Model        string `json:"model"`
-	Serial       string `json:"serial"`
-	Firmware     string `json:"firmware"`
-	Hardware     string `json:"hardware"`
+	Label        string `json:"label" jsonschema:"The label of the HSM's token."`
+	Manufacturer string `json:"manufacturer" jsonschema:"The manufacturer of the HSM."`
+	Model        string `json:"model" jsonschema:"The model of the HSM."`
+	Serial       string `json:"serial" jsonschema:"The serial number of the HSM's token."`
+	Firmware     string `json:"firmware" jsonschema:"The firmware version of the HSM."`
+	Hardware     string `json:"hardware" jsonschema:"The hardware version of the HSM."`
 	// FreeSessions is how many more sessions the token allows; -1 if it sets no
 	// limit or does not say.
-	FreeSessions int `json:"free_sessions"`
+	FreeSessions int `json:"free_sessions" jsonschema:"How many more sessions the token allows; -1 if it sets no limit or does not say."`
 }
 
 // HSMHealth is what is known of one HSM.
 type HSMHealth struct {
 	TokenInfo
-	Status HealthStatus `json:"status"`
+	Status HealthStatus `json:"status" jsonschema:"The health of the HSM, as GetHealthStatus tells it."`
 	// Error says why it is not active; empty if it is.
-	Error string `json:"error,omitempty"`
+	Error string `json:"error,omitempty" jsonschema:"Why the HSM is not active; absent if it is."`
 	// ProbedAt is when the test operation was done; Took is how long it took.
-	ProbedAt time.Time     `json:"probed_at"`
-	Took     time.Duration `json:"took_ns"`
+	ProbedAt time.Time     `json:"probed_at" jsonschema:"When the HSM did its last test operation."`
+	Took     time.Duration `json:"took_ns" jsonschema:"How long the test operation took, in nanoseconds."`
 
 	// fails says that operations in the HSM fail, or take longer than KMS waits.
 	fails bool

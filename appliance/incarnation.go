@@ -98,36 +98,36 @@ func readInstallationObject(s *SealedObject) *InstallationObject {
 	return &InstallationObject{Incarnation: s.Fields[0], Epoch: epoch, Start: start, Run: s.Fields[3], sealed: s}
 }
 
-// Standing says what a copy of an installation may do.
-type Standing string
+// Ownership says what a copy of an installation may do.
+type Ownership string
 
-// The standings.
+// The kinds of ownership.
 const (
-	// StandingOwner: it serves, and it alone destroys objects in the HSM.
-	StandingOwner Standing = "owner"
-	// StandingCopy: it serves; another copy with the same incarnation is the owner, or it
+	// OwnershipOwner: it serves, and it alone destroys objects in the HSM.
+	OwnershipOwner Ownership = "owner"
+	// OwnershipCopy: it serves; another copy with the same incarnation is the owner, or it
 	// cannot be told.
-	StandingCopy Standing = "copy"
-	// StandingDrill: it serves, and changes nothing in the HSM.
-	StandingDrill Standing = "drill"
-	// StandingUnkept: it serves. The configuration keeps no installation object, so
+	OwnershipCopy Ownership = "copy"
+	// OwnershipDrill: it serves, and changes nothing in the HSM.
+	OwnershipDrill Ownership = "drill"
+	// OwnershipUnkept: it serves. The configuration keeps no installation object, so
 	// nobody destroys anything in the HSM.
-	StandingUnkept Standing = "unkept"
-	// StandingSuperseded: locked; another incarnation is the owner.
-	StandingSuperseded Standing = "superseded"
-	// StandingMissing: locked; the database has no installation, and there are traces of
+	OwnershipUnkept Ownership = "unkept"
+	// OwnershipSuperseded: locked; another incarnation is the owner.
+	OwnershipSuperseded Ownership = "superseded"
+	// OwnershipMissing: locked; the database has no installation, and there are traces of
 	// one.
-	StandingMissing Standing = "missing"
+	OwnershipMissing Ownership = "missing"
 )
 
 // InstallationState is which copy of the installation this appliance is.
 type InstallationState struct {
-	ID          string   `json:"id,omitempty"`
-	Standing    Standing `json:"standing,omitempty"`
-	Incarnation string   `json:"incarnation,omitempty"`
-	Epoch       uint64   `json:"epoch,omitempty"`
+	ID          string    `json:"id,omitempty" jsonschema:"The ID of the installation, to which all copies of a state belong."`
+	Ownership   Ownership `json:"ownership,omitempty" jsonschema:"Which copy of the installation this appliance is. Only the owner destroys keys in the HSM."`
+	Incarnation string    `json:"incarnation,omitempty" jsonschema:"The ID of this copy."`
+	Epoch       uint64    `json:"epoch,omitempty" jsonschema:"The number of the copy that owns the installation; it rises with each takeover."`
 	// Detail says why it is not the owner; empty if it is.
-	Detail string `json:"detail,omitempty"`
+	Detail string `json:"detail,omitempty" jsonschema:"Why this appliance is not the owner; absent if it is."`
 }
 
 // ownership says whether this copy of the installation is the owner, and makes it so.
@@ -168,10 +168,10 @@ func (o *ownership) say(s InstallationState) {
 		return
 	}
 	level := slog.LevelInfo
-	if s.Standing != StandingOwner {
+	if s.Ownership != OwnershipOwner {
 		level = slog.LevelWarn
 	}
-	o.log.Log(context.Background(), level, "installation", "standing", string(s.Standing), "id", s.ID, "incarnation", s.Incarnation, "epoch", s.Epoch, "detail", s.Detail)
+	o.log.Log(context.Background(), level, "installation", "ownership", string(s.Ownership), "id", s.ID, "incarnation", s.Incarnation, "epoch", s.Epoch, "detail", s.Detail)
 }
 
 // objects gives the installation's objects that match their seal, the newest first, and
@@ -212,7 +212,7 @@ func (o *ownership) start(ctx context.Context, ring Keyring, in *Installation, s
 	own, err := in.incarnation(ring)
 	if fault.CodeOf(err) == fault.Tampered {
 		why := DamagedRow{Kind: damagedKindCopy}.String() + " does not match its seal"
-		o.say(InstallationState{ID: in.ID, Standing: StandingSuperseded, Detail: why})
+		o.say(InstallationState{ID: in.ID, Ownership: OwnershipSuperseded, Detail: why})
 		return superseded(why)
 	}
 	if err != nil {
@@ -221,11 +221,11 @@ func (o *ownership) start(ctx context.Context, ring Keyring, in *Installation, s
 	state := InstallationState{ID: in.ID, Incarnation: own.ID, Epoch: own.Epoch}
 	switch {
 	case own.Drill:
-		state.Standing, state.Detail = StandingDrill, "it was restored as a drill, and changes nothing in the HSM"
+		state.Ownership, state.Detail = OwnershipDrill, "it was restored as a drill, and changes nothing in the HSM"
 		o.say(state)
 		return nil
 	case o.unkept:
-		state.Standing, state.Detail = StandingUnkept, "hsm.no_installation_object is true in the configuration: nothing in the HSM is destroyed"
+		state.Ownership, state.Detail = OwnershipUnkept, "hsm.no_installation_object is true in the configuration: nothing in the HSM is destroyed"
 		o.say(state)
 		return nil
 	}
@@ -236,15 +236,15 @@ func (o *ownership) start(ctx context.Context, ring Keyring, in *Installation, s
 	claims, why := own.claims(all, newest)
 	switch {
 	case why != "" && !claims:
-		state.Standing, state.Detail = StandingSuperseded, why
+		state.Ownership, state.Detail = OwnershipSuperseded, why
 		o.say(state)
 		return superseded(why)
 	case !claims:
-		state.Standing, state.Detail = StandingCopy, "the HSM names another copy of this installation as the owner; objects in the HSM are left alone"
+		state.Ownership, state.Detail = OwnershipCopy, "the HSM names another copy of this installation as the owner; objects in the HSM are left alone"
 		o.say(state)
 		return nil
 	case own.Made && (o.shared || !starting):
-		state.Standing = StandingOwner
+		state.Ownership = OwnershipOwner
 		o.say(state)
 		return nil
 	}
@@ -293,7 +293,7 @@ func (o *ownership) claim(ctx context.Context, ring Keyring, in *Installation, o
 	if err := o.keep(ctx, ring, in, next); err != nil {
 		if own.Made { // it is the owner as it was
 			o.log.Warn("the start could not be noted; this copy goes on as the owner that it was", "error", err)
-			o.say(InstallationState{ID: in.ID, Standing: StandingOwner, Incarnation: own.ID, Epoch: own.Epoch})
+			o.say(InstallationState{ID: in.ID, Ownership: OwnershipOwner, Incarnation: own.ID, Epoch: own.Epoch})
 			return nil
 		}
 		return err
@@ -315,7 +315,7 @@ func (o *ownership) claim(ctx context.Context, ring Keyring, in *Installation, o
 			o.log.Warn("an earlier installation object in the HSM could not be removed; it counts for nothing", "object", old.sealed.Label, "error", err)
 		}
 	}
-	o.say(InstallationState{ID: in.ID, Standing: StandingOwner, Incarnation: next.ID, Epoch: next.Epoch})
+	o.say(InstallationState{ID: in.ID, Ownership: OwnershipOwner, Incarnation: next.ID, Epoch: next.Epoch})
 	return nil
 }
 
@@ -354,7 +354,7 @@ func (o *ownership) owns(ctx context.Context, ring Keyring) (run string, err err
 	if newest == 1 && own.Made && all[0].Incarnation == own.ID && all[0].Run == own.Run {
 		return own.Run, nil
 	}
-	state := InstallationState{ID: in.ID, Standing: StandingCopy, Incarnation: own.ID, Epoch: own.Epoch, Detail: "the HSM does not name this copy of the installation as the owner any more; objects in the HSM are left alone"}
+	state := InstallationState{ID: in.ID, Ownership: OwnershipCopy, Incarnation: own.ID, Epoch: own.Epoch, Detail: "the HSM does not name this copy of the installation as the owner any more; objects in the HSM are left alone"}
 	o.say(state)
 	return "", fault.Errorf(fault.Conflict, "%s", state.Detail)
 }

@@ -12,8 +12,8 @@ import (
 
 // Usage says which operations a key may be used for.
 type Usage struct {
-	Encrypt bool `json:"encrypt"`
-	Decrypt bool `json:"decrypt"`
+	Encrypt bool `json:"encrypt" jsonschema:"Whether the key may encrypt."`
+	Decrypt bool `json:"decrypt" jsonschema:"Whether the key may decrypt."`
 }
 
 // String gives "encrypt,decrypt", "encrypt", "decrypt" or "none".
@@ -82,27 +82,27 @@ type ExternalKey struct {
 	// KeyStore is the ID of its key store.
 	KeyStore string `json:"-"`
 	// ID is the externalKeyId: 1 to 128 letters, digits, '-', '.' and '_'.
-	ID      string   `json:"id"`
-	Usage   Usage    `json:"usage"`
-	Custody Custody  `json:"custody"`
-	State   KeyState `json:"state"`
+	ID      string   `json:"id" jsonschema:"The external key ID that KMS is given: 1 to 128 letters, digits, '-', '.' and '_'."`
+	Usage   Usage    `json:"usage" jsonschema:"What the key may be used for."`
+	Custody Custody  `json:"custody" jsonschema:"Where the key is while it serves: cached in the appliance's memory, or always in the HSM."`
+	State   KeyState `json:"state" jsonschema:"The state of the key."`
 	// CurrentVersion encrypts; all versions decrypt. The first is 1.
-	CurrentVersion uint32    `json:"current_version"`
-	CreatedAt      time.Time `json:"created_at"`
+	CurrentVersion uint32    `json:"current_version" jsonschema:"The version that encrypts; all versions decrypt. The first is 1."`
+	CreatedAt      time.Time `json:"created_at" jsonschema:"When the key was made or imported."`
 	// DeletionAt is when a key pending deletion is destroyed; zero in other states.
-	DeletionAt time.Time `json:"deletion_at,omitzero"`
+	DeletionAt time.Time `json:"deletion_at,omitzero" jsonschema:"When a key pending deletion is destroyed; absent in other states."`
 	// DeletionWaits says why a key that is due is not destroyed yet. It is not stored.
-	DeletionWaits string `json:"deletion_waits,omitempty"`
+	DeletionWaits string `json:"deletion_waits,omitempty" jsonschema:"Why a key that is due is not destroyed yet."`
 
 	// Framing lets the version that was imported with the key decrypt what another proxy
 	// has encrypted.
-	Framing Framing `json:"aad_framing,omitempty"`
+	Framing Framing `json:"aad_framing,omitempty" jsonschema:"How another proxy framed the additional authenticated data of what it has encrypted with this key; absent for none."`
 	// Reversible says that the key still encrypts with the version that the framing is
 	// for, so that the proxy it came from can be gone back to. It follows from the rest of
 	// the row and is not stored.
-	Reversible bool `json:"reversible,omitempty"`
+	Reversible bool `json:"reversible,omitempty" jsonschema:"Whether the key still encrypts with the imported material, so that the other proxy can decrypt."`
 	// Blocked says that it is out of service by itself, and why.
-	Blocked Block `json:"blocked,omitzero"`
+	Blocked Block `json:"blocked,omitzero" jsonschema:"The block of the key itself; absent if it has none."`
 
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
@@ -151,8 +151,8 @@ func ValidExternalKeyID(s string) bool { return externalKeyID.MatchString(s) }
 // StoredKey is a key with what belongs to it.
 type StoredKey struct {
 	ExternalKey
-	Versions []*KeyVersion `json:"versions"`
-	Grants   []*Grant      `json:"grants"`
+	Versions []*KeyVersion `json:"versions" jsonschema:"The versions of the key, the first first."`
+	Grants   []*Grant      `json:"grants" jsonschema:"The grants that are on this key alone."`
 	// Unmatched says that key, versions and grants are not those that the state's
 	// manifest has: something else than Holdfast has changed, removed, added or put one
 	// back.

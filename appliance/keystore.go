@@ -14,18 +14,18 @@ import (
 // with keys, credentials and grants of its own.
 type KeyStore struct {
 	// ID never changes and is never used again: 32 hexadecimal digits.
-	ID string `json:"id"`
+	ID string `json:"id" jsonschema:"The ID of the key store, 32 hexadecimal digits. It never changes and is never used again."`
 	// Name is what administrators call it.
-	Name string `json:"name"`
+	Name string `json:"name" jsonschema:"The name of the key store."`
 	// URIPathPrefix comes before "/kms/xks/v1"; empty, or "/" and a path.
-	URIPathPrefix string `json:"uri_path_prefix"`
+	URIPathPrefix string `json:"uri_path_prefix" jsonschema:"The prefix that AWS KMS asks for, before /kms/xks/v1; empty for none."`
 	// RequestsPerSecond is the quota of authenticated requests; 0 means none.
-	RequestsPerSecond int `json:"requests_per_second"`
+	RequestsPerSecond int `json:"requests_per_second" jsonschema:"The most authenticated requests a second; 0 for no quota."`
 	// CreatedAt has millisecond precision, as all times of the domain.
-	CreatedAt time.Time `json:"created_at"`
+	CreatedAt time.Time `json:"created_at" jsonschema:"When the key store was made."`
 
 	// Blocked says that it is out of service, and why.
-	Blocked Block `json:"blocked,omitzero"`
+	Blocked Block `json:"blocked,omitzero" jsonschema:"The block of the key store itself; absent if it has none."`
 	// Policy is Cedar policies written by hand; empty for none.
 	Policy string `json:"-"`
 
@@ -177,9 +177,9 @@ func (a *Administration) KeyStores(ctx context.Context) ([]*KeyStore, error) {
 // KeyStoreDetail is a key store with what there is in it.
 type KeyStoreDetail struct {
 	KeyStore
-	Keys        int           `json:"keys"`
-	Credentials []*Credential `json:"credentials"`
-	Grants      []*Grant      `json:"grants"`
+	Keys        int           `json:"keys" jsonschema:"How many keys the key store has."`
+	Credentials []*Credential `json:"credentials" jsonschema:"The SigV4 credentials of the key store, without their secrets."`
+	Grants      []*Grant      `json:"grants" jsonschema:"The grants of the key store and of its keys."`
 }
 
 // ShowKeyStore gives a key store by name. Errors: fault.NotFound.

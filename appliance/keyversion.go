@@ -24,13 +24,13 @@ const (
 type KeyVersion struct {
 	KeyStore  string    `json:"-"`
 	KeyID     string    `json:"-"`
-	Version   uint32    `json:"version"`
+	Version   uint32    `json:"version" jsonschema:"The number of the version, from 1."`
 	Custody   Custody   `json:"-"`
-	Origin    Origin    `json:"origin"`
-	CreatedAt time.Time `json:"created_at"`
+	Origin    Origin    `json:"origin" jsonschema:"Whether the version was generated or imported."`
+	CreatedAt time.Time `json:"created_at" jsonschema:"When the version was made or imported."`
 	// Encryptions is an upper bound of how often this version has encrypted: the
 	// blocks of encryptions reserved for it so far.
-	Encryptions uint64 `json:"encryptions"`
+	Encryptions uint64 `json:"encryptions" jsonschema:"An upper bound of how often this version has encrypted."`
 
 	// Material is sealed under the keyring key: the 32 bytes of the key for
 	// cached custody, the label of the token's key object for HSM custody.
@@ -51,7 +51,7 @@ func (a *Administration) makeVersion(ctx context.Context, ring Keyring, key *Ext
 	v := &KeyVersion{KeyStore: key.KeyStore, KeyID: key.ID, Version: number, Custody: key.Custody,
 		Origin: OriginGenerated, CreatedAt: a.stamp()}
 	if key.Custody == CustodyHSM {
-		if a.ownership.State().Standing == StandingDrill {
+		if a.ownership.State().Ownership == OwnershipDrill {
 			return nil, nil, fault.Errorf(fault.Conflict, "this appliance was restored as a drill, and makes no key in the HSM; use custody cached, or make it the owner with holdfast installation takeover --reason TEXT")
 		}
 		if object, err = a.newTokenObject(ctx, ring, ring.NewTokenObject(), v); err == nil {

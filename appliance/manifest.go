@@ -61,12 +61,12 @@ func ChainDigest(before, link []byte) []byte {
 
 // Head names the state of all rows at one moment.
 type Head struct {
-	Sequence uint64    `json:"sequence"`
-	Digest   string    `json:"digest"` // of the installation's manifest, hexadecimal
-	At       time.Time `json:"at"`
+	Sequence uint64    `json:"sequence" jsonschema:"The number of the last change of the state."`
+	Digest   string    `json:"digest" jsonschema:"The SHA-256 of the state and all before it, in hexadecimal."` // of the installation's manifest, hexadecimal
+	At       time.Time `json:"at" jsonschema:"When the change was made."`
 	// Anchor is the anchor that the manifest names, and Count what it says of it.
-	Anchor string `json:"anchor,omitempty"`
-	Count  uint64 `json:"count,omitempty"`
+	Anchor string `json:"anchor,omitempty" jsonschema:"The anchor that the state names."`
+	Count  uint64 `json:"count,omitempty" jsonschema:"What the state says of its anchor's counter."`
 }
 
 // Head gives the head that the manifest of the installation is.

@@ -165,7 +165,7 @@ func (l *Lifecycle) openNamed(ctx context.Context, ring Keyring, installation st
 	if err := l.openState(ctx, ring, installation, StateOptions{}, false); err != nil {
 		return err
 	}
-	if err := l.CheckStanding(ctx, ring); err != nil {
+	if err := l.CheckOwnership(ctx, ring); err != nil {
 		l.closeState()
 		return err
 	}
@@ -202,14 +202,14 @@ func (l *Lifecycle) openMoved(ctx context.Context, ring Keyring, installation st
 	return l.openState(ctx, ring, installation, StateOptions{Seal: l.replication == nil}, true)
 }
 
-// CheckStanding says whether the HSM names this copy of the installation, whose rows are open, as
+// CheckOwnership says whether the HSM names this copy of the installation, whose rows are open, as
 // the owner, or names none because the configuration wants it so. fault.StateSuperseded;
 // fault.Conflict.
-func (l *Lifecycle) CheckStanding(ctx context.Context, ring Keyring) error {
+func (l *Lifecycle) CheckOwnership(ctx context.Context, ring Keyring) error {
 	if err := l.own(ctx, ring, false); err != nil {
 		return err
 	}
-	if s := l.Installation(); s.Standing == StandingCopy {
+	if s := l.Installation(); s.Ownership == OwnershipCopy {
 		return fault.Errorf(fault.Conflict, "%s. Move that one; or make this one the owner first: start it, and call holdfast installation takeover --reason TEXT", s.Detail)
 	}
 	return nil

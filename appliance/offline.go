@@ -350,7 +350,7 @@ func (v *copyVerification) compareHeads(ctx context.Context, s *Survey) error {
 		return nil
 	}
 	for _, a := range v.heads {
-		stands := standing(ctx, a, s.Head, func(h Head) (bool, error) { return v.rows.Past(ctx, h) })
+		stands := relationTo(ctx, a, s.Head, func(h Head) (bool, error) { return v.rows.Past(ctx, h) })
 		known := stands.seen.Head
 		switch {
 		case stands.err != nil && fault.CodeOf(stands.err) != fault.StateRolledBack:

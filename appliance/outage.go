@@ -45,8 +45,8 @@ func (b backoff) due(now time.Time) bool { return b.pause > 0 && !now.Before(b.a
 
 // KeyStoreOutage is a key store that is out of service, by no block.
 type KeyStoreOutage struct {
-	KeyStore string `json:"key_store"`
-	Reason   string `json:"reason"`
+	KeyStore string `json:"key_store" jsonschema:"The name of the key store."`
+	Reason   string `json:"reason" jsonschema:"Why the key store is out of service."`
 }
 
 // outages gives the key stores that are out of service, by name.

@@ -264,13 +264,13 @@ func (r *replication) caughtUp(err error) {
 
 // ReplicationState is how a node stands to the log of changes.
 type ReplicationState struct {
-	Position Position `json:"position"`
+	Position Position `json:"position" jsonschema:"How far this node is in the log of changes."`
 	// Failed is why the log is not followed, and Since when; empty if it is.
-	Failed string     `json:"failed,omitempty"`
-	Code   fault.Code `json:"code,omitempty"`
-	Since  time.Time  `json:"since,omitzero"`
+	Failed string     `json:"failed,omitempty" jsonschema:"Why the log of changes is not followed; absent if it is."`
+	Code   fault.Code `json:"code,omitempty" jsonschema:"The code of why the log of changes is not followed."`
+	Since  time.Time  `json:"since,omitzero" jsonschema:"Since when the log of changes is not followed."`
 	// Stale is why this node does not serve: it may lack a change; empty if it does.
-	Stale string `json:"stale,omitempty"`
+	Stale string `json:"stale,omitempty" jsonschema:"Why this node does not serve: it may lack a change. Absent if it does."`
 }
 
 // Replication says how this node stands to the log of changes; nil for a single appliance.

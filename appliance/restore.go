@@ -18,32 +18,32 @@ import (
 
 // BackupReport is what a backup holds, each part of it opened.
 type BackupReport struct {
-	Installation string    `json:"installation"`
-	Created      time.Time `json:"created"`
-	Checkpoint   string    `json:"checkpoint,omitempty"`
-	KeyStores    int       `json:"key_stores"`
-	Credentials  int       `json:"credentials"`
-	Grants       int       `json:"grants"`
-	Keys         int       `json:"keys"`
-	Versions     int       `json:"versions"`
+	Installation string    `json:"installation" jsonschema:"The ID of the installation that the backup is of."`
+	Created      time.Time `json:"created" jsonschema:"When the backup was made."`
+	Checkpoint   string    `json:"checkpoint,omitempty" jsonschema:"The checkpoint of the audit log at the time of the backup."`
+	KeyStores    int       `json:"key_stores" jsonschema:"How many key stores the backup has."`
+	Credentials  int       `json:"credentials" jsonschema:"How many credentials the backup has."`
+	Grants       int       `json:"grants" jsonschema:"How many grants the backup has."`
+	Keys         int       `json:"keys" jsonschema:"How many keys the backup has."`
+	Versions     int       `json:"versions" jsonschema:"How many versions of keys the backup has."`
 	// InToken are the versions whose keys are in the HSM, where they were used.
-	InToken int `json:"versions_in_token"`
+	InToken int `json:"versions_in_token" jsonschema:"How many versions have their key in the HSM, where it was used."`
 	// PendingDeletion are the keys whose deletion is pending in the backup. A restore
 	// suspends them: [KeyDeletionSuspended].
-	PendingDeletion int `json:"keys_pending_deletion"`
+	PendingDeletion int `json:"keys_pending_deletion" jsonschema:"How many keys were pending deletion. A restore suspends their deletion."`
 	// Gone are the versions in custody of the HSM for which it has no key object any
 	// more, such as those of keys that were destroyed since. Their rows are restored.
-	Gone []GoneVersion `json:"gone,omitempty"`
+	Gone []GoneVersion `json:"gone,omitempty" jsonschema:"The versions for which the HSM has no key object any more."`
 	// Damaged are rows that do not open, the first 1,000 of DamagedRows. They are out of
 	// service where they are, and a restore takes them over so.
-	Damaged     []DamagedRow `json:"damaged,omitempty"`
-	DamagedRows int          `json:"damaged_rows,omitempty"`
+	Damaged     []DamagedRow `json:"damaged,omitempty" jsonschema:"The damaged rows, the first 1,000 of them. They stay out of service."`
+	DamagedRows int          `json:"damaged_rows,omitempty" jsonschema:"How many rows are damaged."`
 	// Restored says whether it was restored, and not only verified.
-	Restored bool `json:"restored"`
+	Restored bool `json:"restored" jsonschema:"Whether the backup was restored, and not only verified."`
 	// As says which copy of its installation the restored one is, and Reason why it was
 	// restored. Empty if it was not.
-	As     InstallationState `json:"as,omitzero"`
-	Reason string            `json:"reason,omitempty"`
+	As     InstallationState `json:"as,omitzero" jsonschema:"Which copy of its installation the restored one is; absent if it was not restored."`
+	Reason string            `json:"reason,omitempty" jsonschema:"Why it was restored."`
 }
 
 // Restoration says what a restore is for.
@@ -59,9 +59,9 @@ type Restoration struct {
 // GoneVersion is a key version whose key object the HSM does not have any more.
 type GoneVersion struct {
 	// KeyStore is the key store's name.
-	KeyStore string `json:"key_store"`
-	KeyID    string `json:"key_id"`
-	Version  uint32 `json:"version"`
+	KeyStore string `json:"key_store" jsonschema:"The name of the key store."`
+	KeyID    string `json:"key_id" jsonschema:"The external key ID."`
+	Version  uint32 `json:"version" jsonschema:"The version of the key."`
 }
 
 // VerifyBackup reads a backup and opens everything in it with this appliance's
@@ -110,7 +110,7 @@ func (b *Backups) Restore(ctx context.Context, r io.Reader, as Restoration) (*Ba
 	}
 	report := opened.report
 	report.Restored, report.As, report.Reason = true, b.lifecycle.Installation(), as.Reason
-	b.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys, "standing", string(report.As.Standing), "incarnation", report.As.Incarnation,
+	b.log.Info("a backup was restored", "installation", report.Installation, "created", report.Created, "keys", report.Keys, "ownership", string(report.As.Ownership), "incarnation", report.As.Incarnation,
 		"deletions_suspended", report.PendingDeletion, "gone", len(report.Gone), "damaged", report.DamagedRows)
 	b.tell("a row of the restored backup is damaged, and out of service", report)
 	for _, o := range left {

@@ -11,40 +11,40 @@ import (
 // StateStatus is what is known of the state as a whole.
 type StateStatus struct {
 	// Head is the present one; zero while the state is not open.
-	Head Head `json:"head,omitzero"`
+	Head Head `json:"head,omitzero" jsonschema:"The head of the stored state; absent while the state is not open."`
 	// Rows is how many rows are in the sets, Damaged the sets that do not match: a key
 	// store's ID, or that and a part of its keys.
-	Rows    int      `json:"rows,omitempty"`
-	Damaged []string `json:"damaged,omitempty"`
+	Rows    int      `json:"rows,omitempty" jsonschema:"How many rows the state has."`
+	Damaged []string `json:"damaged,omitempty" jsonschema:"The sets of rows that do not match: the ID of a key store, or that and a part of its keys."`
 	// Held is the reason for which nothing is served, HeldCode its code.
-	Held     string     `json:"held,omitempty"`
-	HeldCode fault.Code `json:"held_code,omitempty"`
+	Held     string     `json:"held,omitempty" jsonschema:"Why nothing is served: the state is held. Absent if it is not."`
+	HeldCode fault.Code `json:"held_code,omitempty" jsonschema:"The code of why the state is held."`
 	// Anchor names the anchor; empty if there is none. NotAnchored says why the last
 	// change is not anchored, since NotAnchoredSince.
-	Anchor           string    `json:"anchor,omitempty"`
-	NotAnchored      string    `json:"not_anchored,omitempty"`
-	NotAnchoredSince time.Time `json:"not_anchored_since,omitzero"`
+	Anchor           string    `json:"anchor,omitempty" jsonschema:"The name of the anchor; absent if there is none."`
+	NotAnchored      string    `json:"not_anchored,omitempty" jsonschema:"Why the last change is not anchored; absent if it is."`
+	NotAnchoredSince time.Time `json:"not_anchored_since,omitzero" jsonschema:"Since when the last change is not anchored."`
 	// Anchors are all that the head was held against.
-	Anchors []AnchorStatus `json:"anchors,omitempty"`
+	Anchors []AnchorStatus `json:"anchors,omitempty" jsonschema:"The anchors that the head was held against."`
 }
 
 // AnchorStatus is how the state stands to one anchor.
 type AnchorStatus struct {
-	Name string `json:"name"`
+	Name string `json:"name" jsonschema:"The name of the anchor."`
 	// Agrees says that what the anchor knows is the present head or in its past; otherwise
 	// Why says why not.
-	Agrees bool   `json:"agrees"`
-	Why    string `json:"why,omitempty"`
+	Agrees bool   `json:"agrees" jsonschema:"Whether what the anchor knows is the present head, or in its past."`
+	Why    string `json:"why,omitempty" jsonschema:"Why the anchor does not agree; absent if it does."`
 	// Head is the newest head that the anchor knows; of a counter, which knows none, Count is
 	// what it says. Since is since when it has known that; zero if nobody knows, or if it was
 	// told nothing yet.
-	Head  Head      `json:"head,omitzero"`
-	Count uint64    `json:"count,omitempty"`
-	Since time.Time `json:"since,omitzero"`
+	Head  Head      `json:"head,omitzero" jsonschema:"The newest head that the anchor knows; absent for a counter."`
+	Count uint64    `json:"count,omitempty" jsonschema:"What the anchor's counter says."`
+	Since time.Time `json:"since,omitzero" jsonschema:"Since when the anchor has known that; absent if nobody knows."`
 }
 
-// Standing says in words how the state stands to the anchor.
-func (a *AnchorStatus) Standing() string {
+// Words says how the state stands to the anchor.
+func (a *AnchorStatus) Words() string {
 	since := ""
 	if !a.Since.IsZero() {
 		since = ", since " + a.Since.UTC().Format(time.RFC3339)
@@ -82,7 +82,7 @@ func (l *Lifecycle) VerifyState(ctx context.Context) (*StateStatus, error) {
 	}
 	past := func(h Head) (bool, error) { return l.store.Past(ctx, h) }
 	for _, a := range l.heads {
-		status.add(a.Name(), standing(ctx, a, report.Head, past))
+		status.add(a.Name(), relationTo(ctx, a, report.Head, past))
 	}
 	return status, nil
 }
@@ -120,13 +120,13 @@ func (l *Lifecycle) State(ctx context.Context) *StateStatus {
 	// rest by this process.
 	past := func(h Head) (bool, error) { return h.Sequence <= head.Sequence, nil }
 	for _, a := range l.heads {
-		status.add(a.Name(), standing(ctx, a, *head, past))
+		status.add(a.Name(), relationTo(ctx, a, *head, past))
 	}
 	return status
 }
 
 // add notes how the head stands to an anchor that knows heads.
-func (s *StateStatus) add(name string, stands headStanding) {
+func (s *StateStatus) add(name string, stands headRelation) {
 	one := AnchorStatus{Name: name, Agrees: stands.err == nil, Head: stands.seen.Head, Since: stands.seen.Since}
 	if stands.err != nil {
 		one.Why = stands.err.Error()

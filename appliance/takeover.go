@@ -57,7 +57,7 @@ func (l *Lifecycle) checkTraces(ctx context.Context, ring Keyring) error {
 		return err
 	}
 	detail := "there is " + strings.Join(traces, "; and ")
-	l.ownership.say(InstallationState{Standing: StandingMissing, Detail: detail})
+	l.ownership.say(InstallationState{Ownership: OwnershipMissing, Detail: detail})
 	return fault.Errorf(fault.StateMissing, "the database has no installation, and %s. Put the database back, or restore a backup with holdfast restore FILE. "+
 		"To begin a new installation beside what there is, on purpose, call holdfast installation begin --reason TEXT", detail)
 }
@@ -183,12 +183,12 @@ func (l *Lifecycle) CheckTakeOver(ctx context.Context) error {
 	} else if h != nil && fault.CodeOf(h.why) == fault.AdmissionUnconfirmed {
 		return fault.Errorf(fault.Conflict, "there is no installation yet that could take over: %s", h.why)
 	}
-	switch l.Installation().Standing {
-	case StandingMissing:
+	switch l.Installation().Ownership {
+	case OwnershipMissing:
 		return fault.Errorf(fault.Conflict, "the database has no installation that could take over; restore a backup, or begin a new installation")
-	case StandingUnkept:
+	case OwnershipUnkept:
 		return fault.Errorf(fault.Conflict, "hsm.no_installation_object is true in the configuration: no copy is the owner")
-	case StandingOwner:
+	case OwnershipOwner:
 		if _, err := l.ownership.owns(ctx, ring); err == nil {
 			return fault.Errorf(fault.Conflict, "this copy of the installation is the owner already")
 		} else if code := fault.CodeOf(err); code != fault.Conflict && code != fault.Tampered {

@@ -99,7 +99,7 @@ func (a *Administration) destroyTokenObjects(ctx context.Context, ring Keyring, 
 	run, err := a.ownership.owns(ctx, ring)
 	if err != nil {
 		a.awaited = nil
-		if fault.CodeOf(err) != fault.Conflict || a.ownership.State().Standing == StandingOwner {
+		if fault.CodeOf(err) != fault.Conflict || a.ownership.State().Ownership == OwnershipOwner {
 			a.log.Warn("no key object in the token is destroyed: which copy of the installation is the owner could not be read; it is tried again", "objects", labels(sealed), "error", err)
 		}
 		return

@@ -158,11 +158,11 @@ func (w *witnessedTime) begins() time.Time {
 // ClockState is what is known of the time.
 type ClockState struct {
 	// Witnessed is the time by which keys are destroyed and audit records removed.
-	Witnessed time.Time `json:"witnessed,omitzero"`
+	Witnessed time.Time `json:"witnessed,omitzero" jsonschema:"The time by which keys are destroyed and audit records removed."`
 	// BehindSeconds is by how much it is behind the wall clock; negative if that is behind.
-	BehindSeconds int `json:"behind_seconds,omitempty"`
+	BehindSeconds int `json:"behind_seconds,omitempty" jsonschema:"By how many seconds the witnessed time is behind the wall clock; negative if it is ahead."`
 	// Waits says why what is due waits; empty if it does not.
-	Waits string `json:"waits,omitempty"`
+	Waits string `json:"waits,omitempty" jsonschema:"Why what is due waits; absent if it does not."`
 }
 
 // apart is from when on the difference of the two clocks is told.

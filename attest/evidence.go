@@ -78,13 +78,13 @@ type Evidence struct {
 // checkpoints name the same heads, so that an auditor sees which of them is newer.
 type State struct {
 	// Sequence rises with each change, and is never 0.
-	Sequence uint64 `json:"sequence"`
+	Sequence uint64 `json:"sequence" jsonschema:"The number of the last change of the state."`
 	// Digest is SHA-256, of the state and all before it.
-	Digest []byte `json:"digest"`
+	Digest []byte `json:"digest" jsonschema:"The SHA-256 of the state and all before it, in Base64."`
 	// At is the appliance's time of the change, to the millisecond.
-	At time.Time `json:"at"`
+	At time.Time `json:"at" jsonschema:"When the change was made."`
 	// Anchored says that the TPM's counter has counted the change.
-	Anchored bool `json:"anchored"`
+	Anchored bool `json:"anchored" jsonschema:"Whether the TPM's counter has counted the change."`
 }
 
 // bound is what the binding has of it.

@@ -510,7 +510,7 @@ func TestDocumentDemandsTheSame(t *testing.T) {
 // approvable gives the routes that may need a second person.
 func approvable() (all []*operation.Route) {
 	for _, route := range operation.Table() {
-		if route.Approvable {
+		if route.Guards().FourEyes {
 			all = append(all, route)
 		}
 	}

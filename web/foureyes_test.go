@@ -101,7 +101,7 @@ func (p *people) fourEyes(operations ...string) {
 	p.t.Helper()
 	if operations == nil {
 		for _, r := range operation.Table() {
-			if r.Approvable {
+			if r.Guards().FourEyes {
 				operations = append(operations, r.ID)
 			}
 		}
@@ -159,7 +159,7 @@ var secretRoutes = map[string]string{
 func TestSecretGoesToTheAsker(t *testing.T) {
 	tried := 0
 	for _, r := range operation.Table() {
-		if !r.Approvable || !r.ShowsSecret() {
+		if !r.Guards().FourEyes || !r.ShowsSecret() {
 			continue
 		}
 		tried++
@@ -378,7 +378,7 @@ func TestTwoAreLeft(t *testing.T) {
 	every := func() string {
 		var all []string
 		for _, r := range operation.Table() {
-			if r.Approvable {
+			if r.Guards().FourEyes {
 				all = append(all, `"`+r.ID+`"`)
 			}
 		}

@@ -51,8 +51,8 @@ func public(r chi.Router, p Public) {
 		if !ready || p.Installation == nil {
 			return
 		}
-		if s := p.Installation().Standing; s != "" && s != appliance.StandingOwner {
-			fmt.Fprintf(w, "standing: %s\n", s) // it serves, and destroys nothing in the HSM
+		if s := p.Installation().Ownership; s != "" && s != appliance.OwnershipOwner {
+			fmt.Fprintf(w, "ownership: %s\n", s) // it serves, and destroys nothing in the HSM
 		}
 	})
 	r.Get("/boot", func(w http.ResponseWriter, _ *http.Request) {

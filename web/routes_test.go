@@ -95,7 +95,7 @@ func TestEveryRoute(t *testing.T) {
 			}
 		}
 		admin := &identity.Principal{Name: "admin", Role: identity.RoleAdministrator, UserID: "u", Session: "s", ProvenAt: time.Now().Add(-time.Hour)}
-		if route.Dangerous {
+		if route.Guards().Presence {
 			if w := c.call(admin, route.Method, path, ""); w.Code != http.StatusForbidden || code(t, w) != "presence" {
 				t.Errorf("%s, long ago: %d %s", name, w.Code, w.Body)
 			}

@@ -22,18 +22,18 @@ var Edges = [...]time.Duration{500 * time.Microsecond, time.Millisecond, 2 * tim
 // Minute is what happened in one minute.
 type Minute struct {
 	// Start is its beginning, in UTC.
-	Start time.Time `json:"start"`
+	Start time.Time `json:"start" jsonschema:"The beginning of the minute, in UTC."`
 	// Requests were answered. Of them, Refused were not performed because of what the
 	// caller asked, Failed because of the appliance ([appliance.Outcome.Result]).
-	Requests uint64 `json:"requests"`
-	Refused  uint64 `json:"refused"`
-	Failed   uint64 `json:"failed"`
+	Requests uint64 `json:"requests" jsonschema:"How many requests of KMS were answered."`
+	Refused  uint64 `json:"refused" jsonschema:"How many of the requests were refused because of what the caller asked."`
+	Failed   uint64 `json:"failed" jsonschema:"How many of the requests failed because of the appliance."`
 	// P50 and P99 are latencies in milliseconds, of which half and 99 of 100 requests
 	// had no more: upper edges of buckets. 0 without requests.
-	P50 float64 `json:"p50_ms"`
-	P99 float64 `json:"p99_ms"`
+	P50 float64 `json:"p50_ms" jsonschema:"The latency in milliseconds that half of the requests did not exceed; 0 without requests."`
+	P99 float64 `json:"p99_ms" jsonschema:"The latency in milliseconds that 99 of 100 requests did not exceed; 0 without requests."`
 	// Slow took longer than KMS waits, 250 ms.
-	Slow uint64 `json:"slow"`
+	Slow uint64 `json:"slow" jsonschema:"How many requests took longer than KMS waits, 250 ms."`
 }
 
 // slot counts one minute. Counts that are made just when a slot is taken over by

@@ -31,28 +31,28 @@ const Lifetime = 72 * time.Hour
 // Request is an operation that waits for another person, or did.
 type Request struct {
 	// ID is 32 hexadecimal digits.
-	ID string `json:"id"`
+	ID string `json:"id" jsonschema:"The ID of the request for approval, 32 hexadecimal digits."`
 	// Operation is the API's name of it; Method, Path and Body are the request.
 	// Body is JSON without secrets; null if there is none.
-	Operation string `json:"operation"`
-	Method    string `json:"method"`
-	Path      string `json:"path"`
+	Operation string `json:"operation" jsonschema:"The ID of the operation that waits, as in this document." example:"deleteKeyStore"`
+	Method    string `json:"method" jsonschema:"The HTTP method of the request that waits."`
+	Path      string `json:"path" jsonschema:"The path of the request that waits."`
 	Body      []byte `json:"-"`
 	// UserID and Token say who asked: a user, or the bearer of a token; RequestedBy
 	// is the name.
-	UserID      string    `json:"user_id,omitempty"`
-	Token       string    `json:"token,omitempty"`
-	RequestedBy string    `json:"requested_by"`
-	CreatedAt   time.Time `json:"created_at"`
-	ExpiresAt   time.Time `json:"expires_at"`
+	UserID      string    `json:"user_id,omitempty" jsonschema:"The ID of the user who asked."`
+	Token       string    `json:"token,omitempty" jsonschema:"The ID of the API token by which it was asked."`
+	RequestedBy string    `json:"requested_by" jsonschema:"The name of who asked."`
+	CreatedAt   time.Time `json:"created_at" jsonschema:"When it was asked."`
+	ExpiresAt   time.Time `json:"expires_at" jsonschema:"Until when it can be approved."`
 
-	State     State  `json:"state"`
-	DecidedBy string `json:"decided_by,omitempty"`
+	State     State  `json:"state" jsonschema:"What has become of the request."`
+	DecidedBy string `json:"decided_by,omitempty" jsonschema:"The name of who approved or rejected it."`
 	// DecidedByID is the ID of the user who decided.
 	DecidedByID string    `json:"-"`
-	DecidedAt   time.Time `json:"decided_at,omitzero"`
+	DecidedAt   time.Time `json:"decided_at,omitzero" jsonschema:"When it was approved or rejected."`
 	// Outcome says in a line why it failed; empty otherwise.
-	Outcome string `json:"outcome,omitempty"`
+	Outcome string `json:"outcome,omitempty" jsonschema:"Why the operation failed after it was approved; absent if it did not."`
 
 	Seal []byte `json:"-"`
 }

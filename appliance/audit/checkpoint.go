@@ -37,23 +37,23 @@ func ValidLogID(id string) bool { return logID.MatchString(id) }
 //
 // The last is the head of the appliance's state, once the log was told one.
 type Checkpoint struct {
-	LogID string    `json:"log_id"`
-	Size  int64     `json:"size"` // it covers the records 0 to Size-1
-	Root  tlog.Hash `json:"root"`
+	LogID string    `json:"log_id" jsonschema:"The ID of the audit log."`
+	Size  int64     `json:"size" jsonschema:"How many records the checkpoint covers."` // it covers the records 0 to Size-1
+	Root  tlog.Hash `json:"root" jsonschema:"The root of the Merkle tree of the records (RFC 6962), in Base64."`
 	// Number counts the log's checkpoints from 0, so that a removed one leaves
 	// a gap.
-	Number int64     `json:"number"`
-	Time   time.Time `json:"time"` // when it was signed
+	Number int64     `json:"number" jsonschema:"The number of the checkpoint in its log, from 0."`
+	Time   time.Time `json:"time" jsonschema:"When the checkpoint was signed."` // when it was signed
 	// State is the newest head of the appliance's state that the log was told; zero if
 	// none.
-	State StateHead `json:"state,omitzero"`
+	State StateHead `json:"state,omitzero" jsonschema:"The newest head of the appliance's state that the log was told; absent if none."`
 }
 
 // StateHead names the state of all rows of the appliance at one moment.
 type StateHead struct {
-	Sequence uint64    `json:"sequence"` // rises with each change, and is never 0
-	Digest   string    `json:"digest"`   // SHA-256, hexadecimal
-	At       time.Time `json:"at"`
+	Sequence uint64    `json:"sequence" jsonschema:"The number of the last change of the state."`               // rises with each change, and is never 0
+	Digest   string    `json:"digest" jsonschema:"The SHA-256 of the state and all before it, in hexadecimal."` // SHA-256, hexadecimal
+	At       time.Time `json:"at" jsonschema:"When the change was made."`
 }
 
 // maxSequence bounds the number of a state: a database has it as 64 bits with a sign.

@@ -136,12 +136,12 @@ func NamedLog(r *Record) string {
 // CountersignedHead is a head that a log must contain, since another node has countersigned
 // it.
 type CountersignedHead struct {
-	Size int64     `json:"size"`
-	Root tlog.Hash `json:"root"`
+	Size int64     `json:"size" jsonschema:"How many records the head covers."`
+	Root tlog.Hash `json:"root" jsonschema:"The root of the Merkle tree of the records, in Base64."`
 	// By is the ID of the other node's log, Seq the record in it, and At its time.
-	By  string    `json:"by"`
-	Seq int64     `json:"seq"`
-	At  time.Time `json:"at"`
+	By  string    `json:"by" jsonschema:"The ID of the log of the node that countersigned the head."`
+	Seq int64     `json:"seq" jsonschema:"The number of the record, in the log of that node, that has the head."`
+	At  time.Time `json:"at" jsonschema:"When the head was countersigned."`
 }
 
 func (h *CountersignedHead) String() string {

@@ -14,7 +14,7 @@ import (
 // NodeRecord is a record, and the node that made it. No line says that: it is the node in
 // whose log the record is.
 type NodeRecord struct {
-	Node string `json:"node,omitempty"` // empty where there is one log
+	Node string `json:"node,omitempty" jsonschema:"The ID of the node in whose log the record is; absent for an appliance on its own."` // empty where there is one log
 	*Record
 }
 

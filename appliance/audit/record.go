@@ -36,33 +36,33 @@ const (
 // Time and Kind.
 type Record struct {
 	// Seq is the record's place in the log, from 0. The log sets it.
-	Seq int64 `json:"seq"`
+	Seq int64 `json:"seq" jsonschema:"The number of the record in its log, from 0."`
 	// Time is the wall clock's, in UTC, to within a second. The order of the records is
 	// that of Seq: where the time goes back, a record [ClockStepped] says so. The log sets
 	// it.
-	Time         time.Time       `json:"time"`
-	Kind         Kind            `json:"kind"`
-	Operation    string          `json:"operation,omitempty"`
-	Result       Result          `json:"result,omitempty"`
-	Error        string          `json:"error,omitempty"` // an error's name or code
-	KeyStore     string          `json:"key_store,omitempty"`
-	Key          string          `json:"key,omitempty"`
-	Version      uint64          `json:"version,omitempty"`
-	Principal    string          `json:"principal,omitempty"`
-	KMSRequestID string          `json:"kms_request_id,omitempty"`
-	KMSKeyARN    string          `json:"kms_key_arn,omitempty"`
-	KMSOperation string          `json:"kms_operation,omitempty"`
-	ViaService   string          `json:"via_service,omitempty"`
-	SourceVPC    string          `json:"source_vpc,omitempty"`
-	SourceVPCE   string          `json:"source_vpce,omitempty"`
-	Policies     []string        `json:"policies,omitempty"` // what decided: grants, policies
-	Actor        string          `json:"actor,omitempty"`
-	Asked        json.RawMessage `json:"asked,omitempty"` // what was asked for, without secrets: of what failed or was denied
-	Before       json.RawMessage `json:"before,omitempty"`
-	After        json.RawMessage `json:"after,omitempty"`
-	DurationUS   int64           `json:"duration_us,omitempty"`
-	Remote       string          `json:"remote,omitempty"`
-	Detail       string          `json:"detail,omitempty"`
+	Time         time.Time       `json:"time" jsonschema:"When it was recorded, by the wall clock. The order of the records is that of seq."`
+	Kind         Kind            `json:"kind" jsonschema:"What kind of record it is."`
+	Operation    string          `json:"operation,omitempty" jsonschema:"What was done: the operation of the XKS API, or the method and route of the admin API."`
+	Result       Result          `json:"result,omitempty" jsonschema:"Whether it was allowed, denied, or failed."`
+	Error        string          `json:"error,omitempty" jsonschema:"The code of the error, or its name in the XKS API; absent if it succeeded."` // an error's name or code
+	KeyStore     string          `json:"key_store,omitempty" jsonschema:"The name of the key store that it is about."`
+	Key          string          `json:"key,omitempty" jsonschema:"The external key that it is about."`
+	Version      uint64          `json:"version,omitempty" jsonschema:"The version of the key that was used."`
+	Principal    string          `json:"principal,omitempty" jsonschema:"The principal's ARN, as KMS sent it (awsPrincipalArn)."`
+	KMSRequestID string          `json:"kms_request_id,omitempty" jsonschema:"The ID of the request in KMS (kmsRequestId)."`
+	KMSKeyARN    string          `json:"kms_key_arn,omitempty" jsonschema:"The ARN of the KMS key (kmsKeyArn)."`
+	KMSOperation string          `json:"kms_operation,omitempty" jsonschema:"The KMS API call behind the request (kmsOperation)."`
+	ViaService   string          `json:"via_service,omitempty" jsonschema:"The AWS service that called KMS (kmsViaService)."`
+	SourceVPC    string          `json:"source_vpc,omitempty" jsonschema:"The VPC from which KMS was called (awsSourceVpc)."`
+	SourceVPCE   string          `json:"source_vpce,omitempty" jsonschema:"The VPC endpoint through which KMS was called (awsSourceVpce)."`
+	Policies     []string        `json:"policies,omitempty" jsonschema:"The IDs of the grants and policies that decided."` // what decided: grants, policies
+	Actor        string          `json:"actor,omitempty" jsonschema:"Who did it: the name of a user, a token, or root on the machine."`
+	Asked        json.RawMessage `json:"asked,omitempty" jsonschema:"What was asked for, without secrets, of what failed or was denied."` // what was asked for, without secrets: of what failed or was denied
+	Before       json.RawMessage `json:"before,omitempty" jsonschema:"What the thing was before the change."`
+	After        json.RawMessage `json:"after,omitempty" jsonschema:"What the thing was after the change."`
+	DurationUS   int64           `json:"duration_us,omitempty" jsonschema:"How long it took, in microseconds."`
+	Remote       string          `json:"remote,omitempty" jsonschema:"The address that the request came from."`
+	Detail       string          `json:"detail,omitempty" jsonschema:"More in words, such as the session or token, and who approved."`
 }
 
 // ClockStepped is the operation of the records, of the kind audit, by which the log says

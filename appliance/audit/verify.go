@@ -31,13 +31,13 @@ type VerifyOptions struct {
 
 // Finding is what is wrong, and where.
 type Finding struct {
-	Code    fault.Code `json:"code"`
-	Segment string     `json:"segment,omitempty"` // the file's name
-	Line    int64      `json:"line,omitempty"`    // from 1
-	Seq     int64      `json:"seq"`               // the record that should stand there
-	Message string     `json:"message"`
+	Code    fault.Code `json:"code" jsonschema:"The code of what is wrong."`
+	Segment string     `json:"segment,omitempty" jsonschema:"The name of the file."`            // the file's name
+	Line    int64      `json:"line,omitempty" jsonschema:"The line of the file, from 1."`       // from 1
+	Seq     int64      `json:"seq" jsonschema:"The number of the record that should be there."` // the record that should stand there
+	Message string     `json:"message" jsonschema:"What is wrong, in words."`
 	// Countersigned is the head that the log does not contain, if that is what is wrong.
-	Countersigned *CountersignedHead `json:"countersigned,omitempty"`
+	Countersigned *CountersignedHead `json:"countersigned,omitempty" jsonschema:"The countersigned head that the log does not contain, if that is what is wrong."`
 }
 
 func (f *Finding) err() *fault.Fault {
@@ -49,32 +49,32 @@ func (f *Finding) err() *fault.Fault {
 
 // Report is what [Verify] has seen.
 type Report struct {
-	LogID    string `json:"log_id"`
-	Segments int    `json:"segments"`
+	LogID    string `json:"log_id" jsonschema:"The ID of the audit log."`
+	Segments int    `json:"segments" jsonschema:"How many files the log has."`
 	// First is the oldest record that is there: those before it were removed by
 	// retention. Records is the number of the next record.
-	First   int64 `json:"first"`
-	Records int64 `json:"records"`
+	First   int64 `json:"first" jsonschema:"The oldest record that is there; retention has removed those before it."`
+	Records int64 `json:"records" jsonschema:"The number of the next record."`
 	// Checkpoints is how many were checked; Newest is the last of them.
-	Checkpoints int        `json:"checkpoints"`
-	Newest      Checkpoint `json:"newest"`
+	Checkpoints int        `json:"checkpoints" jsonschema:"How many checkpoints were checked."`
+	Newest      Checkpoint `json:"newest" jsonschema:"The last checkpoint that was checked."`
 	// Keys are those that have signed them, as names and hashes of C2SP's signed-note.
-	Keys []string `json:"keys,omitempty"`
+	Keys []string `json:"keys,omitempty" jsonschema:"The keys that have signed the checkpoints, as names and hashes (C2SP signed-note)."`
 	// Countersigned is how many heads that other nodes have countersigned the log contains.
-	Countersigned int `json:"countersigned,omitempty"`
+	Countersigned int `json:"countersigned,omitempty" jsonschema:"How many heads that other nodes have countersigned the log contains."`
 	// Unsigned is how many records at the end no checkpoint covers. Nothing
 	// protects them yet.
-	Unsigned      int64     `json:"unsigned"`
-	UnsignedSince time.Time `json:"unsigned_since,omitzero"`
+	Unsigned      int64     `json:"unsigned" jsonschema:"How many records at the end no checkpoint covers."`
+	UnsignedSince time.Time `json:"unsigned_since,omitzero" jsonschema:"Since when the records at the end are not covered."`
 	// TornBytes is what a crash has left behind the last whole line.
-	TornBytes int64 `json:"torn_bytes,omitempty"`
+	TornBytes int64 `json:"torn_bytes,omitempty" jsonschema:"How many bytes a crash has left behind the last whole record."`
 	// Tree is damage of the file of tree hashes where the records are whole. Open
 	// makes it anew if needed.
-	Tree *Finding `json:"tree,omitempty"`
+	Tree *Finding `json:"tree,omitempty" jsonschema:"Damage of the file of tree hashes, where the records are whole."`
 	// Broken is the first thing that is wrong with the log; nil if nothing is.
-	Broken *Finding `json:"broken,omitempty"`
+	Broken *Finding `json:"broken,omitempty" jsonschema:"The first thing that is wrong with the log; absent if nothing is."`
 	// Notes says in plain sentences what else a reader should know.
-	Notes []string `json:"notes,omitempty"`
+	Notes []string `json:"notes,omitempty" jsonschema:"What else a reader should know, in sentences."`
 }
 
 // Verify checks a log offline: each record, its place, and each checkpoint, with

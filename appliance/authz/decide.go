@@ -32,14 +32,14 @@ type Request struct {
 
 // Decision is what becomes of a request, and why.
 type Decision struct {
-	Allowed bool `json:"allowed"`
+	Allowed bool `json:"allowed" jsonschema:"Whether the request would be allowed."`
 	// Policies are the IDs of those that decided, sorted: grants, and policies
 	// written by hand as "policy:" and their name. None if no policy allows the
 	// request.
-	Policies []string `json:"policies"`
+	Policies []string `json:"policies" jsonschema:"The IDs of the grants and policies that decided; a policy written by hand is \"policy:\" and its name. Empty if no policy allows the request."`
 	// Faults are policies that could not be evaluated, with the reason, sorted.
 	// One that forbids is then taken to forbid; one that permits, not to permit.
-	Faults []string `json:"faults,omitempty"`
+	Faults []string `json:"faults,omitempty" jsonschema:"The policies that could not be evaluated, with the reason. One that forbids counts as forbidding then, one that permits does not count."`
 }
 
 // String says the decision in a few words.

@@ -19,10 +19,10 @@ const ceremonyTime = 5 * time.Minute
 type Ceremony struct {
 	// ID goes back with the answer. It has all that this side has to know, sealed: any
 	// unlocked node takes it.
-	ID string `json:"ceremony"`
+	ID string `json:"ceremony" jsonschema:"The ceremony. Send it back with the authenticator's answer."`
 	// Options are for navigator.credentials.create or get, as JSON (WebAuthn Level 3
 	// section 5.1.8 and 5.1.9), with the member publicKey.
-	Options json.RawMessage `json:"options"`
+	Options json.RawMessage `json:"options" jsonschema:"What to give navigator.credentials.create or get, as JSON (WebAuthn Level 3), with the member publicKey."`
 }
 
 // ceremony is what the browser carries, sealed, from the beginning to the end. Which are

@@ -97,8 +97,8 @@ func validPassword(name, password string) error {
 // TOTP is the secret of an authenticator app.
 type TOTP struct {
 	// Secret is 160 bits in Base32; URI says the same as an otpauth URI, for a QR code.
-	Secret string `json:"secret"`
-	URI    string `json:"uri"`
+	Secret string `json:"secret" jsonschema:"The secret for the authenticator app, 160 bits in Base32. It is shown this once."`
+	URI    string `json:"uri" jsonschema:"The same secret as an otpauth URI, for a QR code."`
 }
 
 const totpStep = 30 // seconds

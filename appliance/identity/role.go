@@ -57,16 +57,16 @@ var capabilities = map[Role][]Capability{
 // Principal is who calls the admin API, once that is proven.
 type Principal struct {
 	// UserID is empty for root on the machine itself, who comes by the Unix socket.
-	UserID string `json:"user_id,omitempty"`
+	UserID string `json:"user_id,omitempty" jsonschema:"The ID of the user; absent for root on the machine."`
 	// Name is for people and for the audit log: "alice", or "local uid 0 pid 71".
-	Name string `json:"name"`
-	Role Role   `json:"role"`
+	Name string `json:"name" jsonschema:"The name, as the audit log has it."`
+	Role Role   `json:"role" jsonschema:"The role of the caller."`
 	// Session and Token are the public IDs of what proved it; at most one is set.
-	Session string `json:"session,omitempty"`
-	Token   string `json:"token,omitempty"`
+	Session string `json:"session,omitempty" jsonschema:"The ID of the session by which the caller came."`
+	Token   string `json:"token,omitempty" jsonschema:"The ID of the API token by which the caller came."`
 	// ProvenAt is when the user last proved to be present, by signing in or again
 	// for a dangerous action. The zero value with a token: nobody is present.
-	ProvenAt time.Time `json:"proven_at,omitzero"`
+	ProvenAt time.Time `json:"proven_at,omitzero" jsonschema:"When the user last proved to be present; absent for a token."`
 	// Unverified says that nobody can tell whether the user's row is valid, as the
 	// appliance is locked.
 	Unverified bool `json:"-"`

@@ -17,33 +17,33 @@ import (
 // User is a user as others may see it.
 type User struct {
 	// ID is 32 hexadecimal digits.
-	ID       string `json:"id"`
-	Name     string `json:"name"`
-	Role     Role   `json:"role"`
-	Disabled bool   `json:"disabled"`
+	ID       string `json:"id" jsonschema:"The ID of the user, 32 hexadecimal digits."`
+	Name     string `json:"name" jsonschema:"The name of the user." example:"alice"`
+	Role     Role   `json:"role" jsonschema:"The role of the user."`
+	Disabled bool   `json:"disabled" jsonschema:"Whether the user is kept out."`
 	// Passkeys and Password are the ways to sign in; OIDC is the e-mail address with
 	// which the OpenID provider may vouch for the user, empty for not.
-	Passkeys []Passkey `json:"passkeys"`
-	Password bool      `json:"password"`
-	OIDC     string    `json:"oidc,omitempty"`
+	Passkeys []Passkey `json:"passkeys" jsonschema:"The passkeys of the user."`
+	Password bool      `json:"password" jsonschema:"Whether the user has a password and an authenticator app."`
+	OIDC     string    `json:"oidc,omitempty" jsonschema:"The e-mail address with which the OpenID provider may vouch for the user; absent for none."`
 	// RecoveryCodes is how many are left.
-	RecoveryCodes int       `json:"recovery_codes"`
-	CreatedAt     time.Time `json:"created_at"`
-	LastSignInAt  time.Time `json:"last_sign_in_at,omitzero"`
+	RecoveryCodes int       `json:"recovery_codes" jsonschema:"How many recovery codes are left."`
+	CreatedAt     time.Time `json:"created_at" jsonschema:"When the user was made."`
+	LastSignInAt  time.Time `json:"last_sign_in_at,omitzero" jsonschema:"When the user last signed in; absent if never."`
 	// LockedUntil is how long passwords are not looked at; zero if they are.
-	LockedUntil time.Time `json:"locked_until,omitzero"`
+	LockedUntil time.Time `json:"locked_until,omitzero" jsonschema:"Until when passwords of this user are refused, after too many wrong ones; absent if they are not."`
 	// Refused says that the stored row does not match its seal, so that the user
 	// cannot sign in. Remove such a user.
-	Refused bool `json:"refused,omitempty"`
+	Refused bool `json:"refused,omitempty" jsonschema:"Whether the stored row does not match its seal, so that the user cannot sign in. Remove such a user."`
 }
 
 // Passkey is a WebAuthn credential of a user.
 type Passkey struct {
 	// ID is the credential's, in Base64 for URLs.
-	ID         string    `json:"id"`
-	Name       string    `json:"name"`
-	CreatedAt  time.Time `json:"created_at"`
-	LastUsedAt time.Time `json:"last_used_at,omitzero"`
+	ID         string    `json:"id" jsonschema:"The ID of the passkey's credential, in Base64 for URLs."`
+	Name       string    `json:"name" jsonschema:"The name that the user gave the passkey."`
+	CreatedAt  time.Time `json:"created_at" jsonschema:"When the passkey was added."`
+	LastUsedAt time.Time `json:"last_used_at,omitzero" jsonschema:"When the passkey was last used; absent if never."`
 }
 
 // Account is a user as it is stored. What decides who the user is and what they
@@ -238,12 +238,12 @@ func validName(s string) error {
 
 // Invitation admits one user. It is good for [InvitationLifetime].
 type Invitation struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Role      Role      `json:"role"`
-	InvitedBy string    `json:"invited_by"`
-	CreatedAt time.Time `json:"created_at"`
-	ExpiresAt time.Time `json:"expires_at"`
+	ID        string    `json:"id" jsonschema:"The ID of the invitation."`
+	Name      string    `json:"name" jsonschema:"The name of the user whom the link makes."`
+	Role      Role      `json:"role" jsonschema:"The role of the user whom the link makes."`
+	InvitedBy string    `json:"invited_by" jsonschema:"The name of the person who made the invitation."`
+	CreatedAt time.Time `json:"created_at" jsonschema:"When the invitation was made."`
+	ExpiresAt time.Time `json:"expires_at" jsonschema:"When the link ends to be good."`
 	// Setup invitations are of the setup code: good only while there is no user.
 	Setup bool `json:"-"`
 	// Digest is the SHA-256 of its token.
@@ -257,16 +257,16 @@ const InvitationLifetime = 72 * time.Hour
 
 // Session is a browser that is signed in.
 type Session struct {
-	ID         string    `json:"id"`
-	UserID     string    `json:"user_id"`
-	UserName   string    `json:"user_name"`
-	Address    string    `json:"address"`
-	UserAgent  string    `json:"user_agent"`
-	CreatedAt  time.Time `json:"created_at"`
-	LastSeenAt time.Time `json:"last_seen_at"`
-	ExpiresAt  time.Time `json:"expires_at"`
+	ID         string    `json:"id" jsonschema:"The ID of the session."`
+	UserID     string    `json:"user_id" jsonschema:"The ID of the user whose session it is."`
+	UserName   string    `json:"user_name" jsonschema:"The name of the user whose session it is."`
+	Address    string    `json:"address" jsonschema:"The address from which the user signed in."`
+	UserAgent  string    `json:"user_agent" jsonschema:"The browser, as it names itself."`
+	CreatedAt  time.Time `json:"created_at" jsonschema:"When the user signed in."`
+	LastSeenAt time.Time `json:"last_seen_at" jsonschema:"When the session was last used."`
+	ExpiresAt  time.Time `json:"expires_at" jsonschema:"When the session ends."`
 	// Current marks the session that asks; a Directory leaves it false.
-	Current bool `json:"current"`
+	Current bool `json:"current" jsonschema:"Whether it is the session that asks."`
 
 	// ProvenAt is when the user last proved to be present.
 	ProvenAt time.Time `json:"-"`
@@ -285,17 +285,17 @@ type Spent struct {
 
 // Token is an API token.
 type Token struct {
-	ID         string    `json:"id"`
-	Name       string    `json:"name"`
-	Role       Role      `json:"role"`
-	CreatedBy  string    `json:"created_by"`
-	CreatedAt  time.Time `json:"created_at"`
-	ExpiresAt  time.Time `json:"expires_at"`
-	LastUsedAt time.Time `json:"last_used_at,omitzero"`
-	RevokedAt  time.Time `json:"revoked_at,omitzero"`
+	ID         string    `json:"id" jsonschema:"The ID of the API token."`
+	Name       string    `json:"name" jsonschema:"The name of the API token."`
+	Role       Role      `json:"role" jsonschema:"The role of the API token."`
+	CreatedBy  string    `json:"created_by" jsonschema:"The name of the person who made it."`
+	CreatedAt  time.Time `json:"created_at" jsonschema:"When it was made."`
+	ExpiresAt  time.Time `json:"expires_at" jsonschema:"When it ends to be good."`
+	LastUsedAt time.Time `json:"last_used_at,omitzero" jsonschema:"When it was last used; absent if never."`
+	RevokedAt  time.Time `json:"revoked_at,omitzero" jsonschema:"When it was revoked; absent if it was not."`
 	// Refused says that the stored row does not match its seal, so that the token is
 	// not accepted.
-	Refused bool `json:"refused,omitempty"`
+	Refused bool `json:"refused,omitempty" jsonschema:"Whether the stored row does not match its seal, so that the token is refused."`
 
 	// Digest is the SHA-256 of the token.
 	Digest []byte `json:"-"`

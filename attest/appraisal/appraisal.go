@@ -35,10 +35,10 @@ type Question struct {
 // Check is a question with its answer. Detail says what was seen, and what to
 // do if it failed.
 type Check struct {
-	Code   string `json:"code"`
-	Name   string `json:"name"`
-	Result Result `json:"result"`
-	Detail string `json:"detail,omitempty"`
+	Code   string `json:"code" jsonschema:"The code of the check."`
+	Name   string `json:"name" jsonschema:"What is checked."`
+	Result Result `json:"result" jsonschema:"What the check found."`
+	Detail string `json:"detail,omitempty" jsonschema:"What was found, in words."`
 }
 
 // Sheet collects checks and facts. The zero value is empty and ready.
@@ -117,9 +117,9 @@ func (s *Sheet) set(q Question, r Result, detail string) {
 // Verdict is the whole: the result, the checks in the order in which they were
 // announced, and the facts.
 type Verdict struct {
-	Result Result         `json:"verdict"`
-	Checks []Check        `json:"checks"`
-	Facts  map[string]any `json:"facts"`
+	Result Result         `json:"verdict" jsonschema:"The result of all checks together."`
+	Checks []Check        `json:"checks" jsonschema:"Each check with its result."`
+	Facts  map[string]any `json:"facts" jsonschema:"What the evidence proves, by name."`
 }
 
 // Verdict sums up. It is pass if at least one check passed, none failed, and

@@ -249,13 +249,13 @@ func short(b []byte) string {
 
 // Event is one entry of the firmware's log, for people.
 type Event struct {
-	Number int    `json:"number"`
-	PCR    int    `json:"pcr"`
-	Type   string `json:"type"`
-	Digest Hex    `json:"digest"`
+	Number int    `json:"number" jsonschema:"The number of the event in the log."`
+	PCR    int    `json:"pcr" jsonschema:"The PCR that the event was measured into."`
+	Type   string `json:"type" jsonschema:"The type of the event, as the TCG names it."`
+	Digest Hex    `json:"digest" jsonschema:"The digest that was measured, in hexadecimal."`
 	// Text says what was measured, if the event's data can be read and is what was
 	// measured; empty otherwise.
-	Text string `json:"text,omitempty"`
+	Text string `json:"text,omitempty" jsonschema:"What was measured, if the event's data says so and matches its digest."`
 }
 
 // Events reads the firmware's log, with the digests of the strongest bank that

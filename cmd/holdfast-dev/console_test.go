@@ -182,10 +182,10 @@ func TestConsole(t *testing.T) {
 
 	// Key store, credential with its file, key, grant.
 	b.Open("/keystores")
-	b.Fill("Make it", "name", "bank", "uri_path_prefix", "/bank")
+	b.Fill("Create key store", "name", "bank", "uri_path_prefix", "/bank")
 	b.Has("bank", "/bank/kms/xks/v1", "no SigV4 credential is active")
 	b.Open("/keystores/bank/credentials")
-	b.Fill("Make a credential")
+	b.Fill("Create credential")
 	b.Has("The secret is shown this once")
 	name, file := b.Download("#kms-json")
 	var kms kmsFile
@@ -193,9 +193,9 @@ func TestConsole(t *testing.T) {
 		t.Fatalf("%s: %v: %s", name, err, file)
 	}
 	b.Open("/keystores/bank/keys")
-	b.Fill("Make it", "id", "not an id")
+	b.Fill("Create key", "id", "not an id")
 	b.Has("use 1 to 128 letters")
-	b.Fill("Make it", "id", "payroll")
+	b.Fill("Create key", "id", "payroll")
 	b.Has("payroll", "Enabled", "generated")
 	client := &xkstest.KMS{T: t, URL: p.dev.XKSURL + "/bank", Service: kmsload.Service, Region: kmsload.Region,
 		AccessKeyID: kms.Credential.AccessKeyID, SecretAccessKey: kms.Credential.RawSecretAccessKey, HTTP: p.kms().HTTP}
@@ -216,16 +216,16 @@ func TestConsole(t *testing.T) {
 		t.Errorf("without a grant: %d", status)
 	}
 	b.Open("/keystores/bank/grants")
-	b.Fill("Show its Cedar policy", "principal", "arn:aws:iam::123456789012:*")
+	b.Fill("Preview grant", "principal", "arn:aws:iam::123456789012:*")
 	b.Has("permit (", "123456789012")
 	b.Follow("Back")
-	b.Fill("Make the grant", "principal", "*")
-	b.Has("The grant was made")
-	b.Fill("Check and store", "cedar", "permit (principal, action, resouce);")
+	b.Fill("Create grant", "principal", "*")
+	b.Has("The grant was created")
+	b.Fill("Set Cedar policies", "cedar", "permit (principal, action, resouce);")
 	b.Has("line 1")
-	b.Fill("Check and store", "cedar", `forbid (principal, action == Action::"Decrypt", resource);`)
-	b.Has("The policies were stored")
-	b.Fill("Would it be allowed?", "key", "payroll", "principal", "arn:aws:iam::123456789012:role/app", "operation_name", "Decrypt")
+	b.Fill("Set Cedar policies", "cedar", `forbid (principal, action == Action::"Decrypt", resource);`)
+	b.Has("The Cedar policies are set")
+	b.Fill("Test request", "key", "payroll", "principal", "arn:aws:iam::123456789012:role/app", "operation_name", "Decrypt")
 	b.Has("It would be denied", "policy:")
 	if status := encrypt("by-the-browser-test"); status != http.StatusOK {
 		t.Errorf("with a grant: %d", status)
@@ -256,16 +256,16 @@ func TestConsole(t *testing.T) {
 		t.Errorf("%s: %s", name, file)
 	}
 	b.Open("/audit")
-	b.Fill("Verify the whole log now")
+	b.Fill("Verify audit log")
 	b.Until("The log verifies")
 	p.verifiedByAll(b)
 	b.Open("/hsms")
-	b.Fill("Do the test operation now")
+	b.Fill("Test HSMs")
 	b.Has("holdfast-dev", "Active")
 
 	// The credential is changed for another, which KMS is told of.
 	b.Open("/keystores/bank/credentials")
-	b.Fill("Make a credential")
+	b.Fill("Create credential")
 	_, file = b.Download("#kms-json")
 	var next kmsFile
 	if err := json.Unmarshal(file, &next); err != nil || next.Credential == kms.Credential {
@@ -281,37 +281,37 @@ func TestConsole(t *testing.T) {
 	b.Open("/keystores/bank/credentials")
 	b.UntilGone("signed last: never")           // another node may have taken the request
 	b.Has("the old one has not for 15 minutes") // it has: it is not offered to go yet
-	b.Fill("Deactivate " + kms.Credential.AccessKeyID)
-	b.Has("is not accepted any more")
+	b.Fill("Deactivate credential " + kms.Credential.AccessKeyID)
+	b.Has("is deactivated")
 	if status := encrypt("by-the-old-credential"); status != http.StatusUnauthorized {
 		t.Errorf("by the old credential: %d", status)
 	}
 	client = &newer
-	b.Fill("Remove for good", "confirm", kms.Credential.AccessKeyID)
-	b.Has("The credential was removed")
+	b.Fill("Delete credential", "confirm", kms.Credential.AccessKeyID)
+	b.Has("The credential is deleted")
 	b.HasNot(kms.Credential.AccessKeyID)
 
 	// The life of a key.
 	b.Open("/keystores/bank/keys/payroll")
 	b.Has("Recent activity", "Encrypt")
-	b.Fill("Rotate")
+	b.Fill("Rotate key")
 	b.Has("a new version encrypts", "2 current")
-	b.Fill("Schedule deletion", "days", "7", "confirm", "payrol")
+	b.Fill("Schedule key deletion", "days", "7", "confirm", "payrol")
 	b.Has("to confirm; you typed")
-	b.Fill("Schedule deletion", "days", "7", "confirm", "payroll")
+	b.Fill("Schedule key deletion", "days", "7", "confirm", "payroll")
 	b.Has("Pending deletion", "will be destroyed")
 	if status := encrypt("while-pending"); status != http.StatusBadRequest {
 		t.Errorf("pending deletion: %d", status)
 	}
-	b.Fill("Cancel deletion")
+	b.Fill("Cancel key deletion")
 	b.Has("Disabled")
-	b.Fill("Enable")
-	b.Fill("Block the key", "reason", "an audit <script>alert(1)</script>")
+	b.Fill("Enable key")
+	b.Fill("Block key", "reason", "an audit <script>alert(1)</script>")
 	b.Has("Blocked", "<script>alert(1)</script>")
 	if status := encrypt("while-blocked"); status != http.StatusBadRequest {
 		t.Errorf("blocked: %d", status)
 	}
-	b.Fill("Unblock")
+	b.Fill("Unblock key")
 	if status := encrypt("unblocked"); status != http.StatusOK {
 		t.Errorf("unblocked: %d", status)
 	}
@@ -331,15 +331,15 @@ func TestConsole(t *testing.T) {
 
 	// Password and authenticator app beside the passkey; signing in by each.
 	b.Open("/account")
-	b.Fill("Set password and authenticator app")
+	b.Fill("Set up password")
 	secret := shown(t, b, "#totp-secret")
-	b.Fill("Set both", "password", "alice", "code", code(t, secret))
+	b.Fill("Set password", "password", "alice", "code", code(t, secret))
 	b.Has("use 12 to 256 characters")
 	b.Open("/account")
-	b.Fill("Set password and authenticator app")
-	b.Fill("Set both", "password", password, "code", code(t, secret))
+	b.Fill("Set up password")
+	b.Fill("Set password", "password", password, "code", code(t, secret))
 	b.Has("Password and authenticator app are set")
-	b.Fill("Make new recovery codes")
+	b.Fill("Create recovery codes")
 	codes := recoveryCode.FindAllString(b.Text(), -1)
 	if len(codes) != 10 {
 		t.Fatalf("%d recovery codes: %s", len(codes), b.Text())
@@ -479,7 +479,7 @@ func checkEvidence(t *testing.T, dir, certificate string, evidence []byte) {
 func invite(t *testing.T, admin *browsertest.Browser, name, role string) *browsertest.Browser {
 	t.Helper()
 	admin.Open("/users")
-	admin.Fill("Make the invitation", "name", name, "role", role)
+	admin.Fill("Create invitation", "name", name, "role", role)
 	link := shown(t, admin, "pre[data-secret]")
 	return enrol(t, admin, link[strings.Index(link, "/invitation/"):], name, role)
 }
@@ -503,9 +503,9 @@ func testRoles(t *testing.T, admin *browsertest.Browser) {
 		sees, sees403  []string
 		shows, without string // on the page of keys
 	}{
-		{"viewer", []string{"/", "/keystores", "/hsms", "/attestation/report", "/settings", "/approvals"}, []string{"/audit", "/users"}, "payroll", "Make or import a key"},
-		{"auditor", []string{"/", "/audit", "/attestation/report"}, []string{"/users"}, "payroll", "Make or import a key"},
-		{"key-administrator", []string{"/", "/audit"}, []string{"/users"}, "Make or import a key", "nothing of the kind"},
+		{"viewer", []string{"/", "/keystores", "/hsms", "/attestation/report", "/settings", "/approvals"}, []string{"/audit", "/users"}, "payroll", "Create key"},
+		{"auditor", []string{"/", "/audit", "/attestation/report"}, []string{"/users"}, "payroll", "Create key"},
+		{"key-administrator", []string{"/", "/audit"}, []string{"/users"}, "Create key", "nothing of the kind"},
 	} {
 		b := invite(t, admin, "a-"+tt.role, tt.role)
 		for _, path := range tt.sees {
@@ -526,18 +526,18 @@ func testRoles(t *testing.T, admin *browsertest.Browser) {
 func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 	carol := invite(t, admin, "carol", "key-administrator")
 	admin.Open("/settings")
-	admin.Fill("Store", "four_eyes=removeGrant", "on")
+	admin.Fill("Change settings", "four_eyes=removeGrant", "on")
 	admin.Has("two administrators") // alice is the only one
 	dora := invite(t, admin, "dora", "administrator")
 	admin.Open("/settings")
-	admin.Fill("Store", "four_eyes=removeGrant", "on", "four_eyes=createInvitation", "on")
-	admin.Has("The settings were stored")
+	admin.Fill("Change settings", "four_eyes=removeGrant", "on", "four_eyes=createInvitation", "on")
+	admin.Has("The settings are changed")
 	carol.Open("/keystores/bank/grants")
-	carol.Fill("Remove")
-	carol.Has("waits for the approval", "Waits", "Take back")
+	carol.Fill("Remove grant")
+	carol.Has("waits for the approval", "Waits", "Reject")
 	carol.HasNot("Approve Remove")
 	admin.Open("/approvals")
-	admin.Has("Remove a grant", "carol")
+	admin.Has("Remove grant", "carol")
 	admin.Fill("Approve")
 	admin.Has("Approved and done")
 	admin.Open("/keystores/bank/grants")
@@ -547,7 +547,7 @@ func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 
 	// The link of an invitation is shown to the one who asked, and to nobody else.
 	dora.Open("/users")
-	dora.Fill("Make the invitation", "name", "eve", "role", "viewer")
+	dora.Fill("Create invitation", "name", "eve", "role", "viewer")
 	dora.Has("waits for the approval")
 	admin.Open("/approvals")
 	admin.Fill("Approve")
@@ -555,9 +555,9 @@ func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 	admin.HasNot("/invitation/")
 	admin.Open("/approvals")
 	admin.Has("Approved, not done yet")
-	admin.HasNot("Do it now")
+	admin.HasNot("Perform approved operation")
 	dora.Open("/approvals")
-	dora.Fill("Do it now")
+	dora.Fill("Perform approved operation")
 	if link := shown(t, dora, "pre[data-secret]"); !strings.Contains(link, "/invitation/") {
 		t.Errorf("dora is shown %q", link)
 	}

@@ -184,7 +184,7 @@ func TestTextImportedInTheConsoleGoesAtOnce(t *testing.T) {
 	console := func(encode func([]byte) string) func(id string, material []byte) {
 		return func(id string, material []byte) {
 			browser.Open("/keystores/demo/keys")
-			browser.Fill("Make it", "id", id, "material", encode(material))
+			browser.Fill("Create key", "id", id, "material", encode(material))
 			browser.Has(id, "Enabled", "imported")
 		}
 	}

@@ -166,15 +166,15 @@ func TestConsolePages(t *testing.T) {
 		name, at, button string
 		fields           []string
 	}{
-		{"refused", "/keystores/demo/keys", "Make it", []string{"id", "not an id"}},
-		{"grant-in-cedar", "/keystores/demo/grants", "Show its Cedar policy", []string{"principal", "arn:aws:iam::123456789012:role/app", "via_services", "s3.eu-central-1.amazonaws.com"}},
-		{"decision", "/keystores/demo/keys/payroll-2026", "Would it be allowed?", []string{"principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
-		{"new-credential", "/keystores/demo/credentials", "Make a credential", nil},
-		{"new-invitation", "/users", "Make the invitation", []string{"name", "bob", "role", "auditor"}},
-		{"new-token", "/users", "Make the token", []string{"name", "backup"}},
-		{"signing-request", "/settings", "Make a new key and request", nil},
-		{"new-password", "/account", "Set password and authenticator app", nil},
-		{"new-recovery-codes", "/account", "Make new recovery codes", nil},
+		{"refused", "/keystores/demo/keys", "Create key", []string{"id", "not an id"}},
+		{"grant-in-cedar", "/keystores/demo/grants", "Preview grant", []string{"principal", "arn:aws:iam::123456789012:role/app", "via_services", "s3.eu-central-1.amazonaws.com"}},
+		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
+		{"new-credential", "/keystores/demo/credentials", "Create credential", nil},
+		{"new-invitation", "/users", "Create invitation", []string{"name", "bob", "role", "auditor"}},
+		{"new-token", "/users", "Create API token", []string{"name", "backup"}},
+		{"signing-request", "/settings", "Request certificate", nil},
+		{"new-password", "/account", "Set up password", nil},
+		{"new-recovery-codes", "/account", "Create recovery codes", nil},
 		{"approved", "/approvals", "Approve", nil},
 	} {
 		b.Open(form.at)
@@ -185,7 +185,7 @@ func TestConsolePages(t *testing.T) {
 		look(form.name)
 		switch form.name {
 		case "new-password": // so that there are recovery codes to make
-			b.Fill("Set both", "password", password, "code", code(t, shown(t, b, "#totp-secret")))
+			b.Fill("Set password", "password", password, "code", code(t, shown(t, b, "#totp-secret")))
 		case "new-invitation":
 			link := shown(t, b, "pre[data-secret]")
 			alice := b
@@ -201,13 +201,13 @@ func TestConsolePages(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Open("/users")
-	b.Fill("Make the token", "name", "nightly")
+	b.Fill("Create API token", "name", "nightly")
 	b.Has("waits for the approval")
 	dora.Open("/approvals")
 	dora.Fill("Approve")
 	dora.Has("nobody else sees the secret")
 	b.Open("/approvals")
-	b.Fill("Do it now")
+	b.Fill("Perform approved operation")
 	shown(t, b, "pre[data-secret]")
 	look("performed")
 	b.Open("/account")
@@ -248,9 +248,9 @@ func TestLockedConsole(t *testing.T) {
 	p.alone = why
 	b := setUp(t, p)
 	b.Open("/account")
-	b.Fill("Set password and authenticator app")
-	b.Fill("Set both", "password", password, "code", code(t, shown(t, b, "#totp-secret")))
-	b.Fill("Make new recovery codes")
+	b.Fill("Set up password")
+	b.Fill("Set password", "password", password, "code", code(t, shown(t, b, "#totp-secret")))
+	b.Fill("Create recovery codes")
 	recovery := recoveryCode.FindString(b.Text())
 	p.stop()
 

@@ -63,7 +63,7 @@ func installationBeginCommand(a *admin) *cobra.Command {
 
 func showInstallation(w io.Writer, s appliance.InstallationState) {
 	cli.Row(w, "installation", cli.OrDash(s.ID))
-	cli.Row(w, "standing", cli.OrDash(string(s.Standing)))
+	cli.Row(w, "ownership", cli.OrDash(string(s.Ownership)))
 	cli.Row(w, "incarnation", cli.OrDash(s.Incarnation))
 	cli.Row(w, "epoch", s.Epoch)
 	if s.Detail != "" {

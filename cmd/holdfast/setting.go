@@ -44,7 +44,7 @@ func settingSetCommand(a *admin) *cobra.Command {
 		"at the socket."
 	var approvable []string
 	for _, r := range operation.Table() {
-		if r.Approvable {
+		if r.Guards().FourEyes {
 			approvable = append(approvable, r.ID)
 		}
 	}

@@ -51,7 +51,7 @@ func showState(w io.Writer, s *appliance.StateStatus) {
 		cli.Row(w, "does not match", scope)
 	}
 	for _, a := range s.Anchors {
-		cli.Row(w, "anchor", a.Name+": "+a.Standing())
+		cli.Row(w, "anchor", a.Name+": "+a.Words())
 	}
 	if len(s.Anchors) == 0 {
 		cli.Row(w, "anchor", "-")

@@ -64,7 +64,7 @@ func showStatus(w io.Writer, s operation.Status) {
 	}
 	showFleetState(w, s)
 	if i := s.Status.Installation; i.Detail != "" && !s.Locked {
-		cli.Row(w, "installation", string(i.Standing)+": "+i.Detail)
+		cli.Row(w, "installation", string(i.Ownership)+": "+i.Detail)
 	}
 	if i := s.Instance; i != nil {
 		cli.Row(w, "instance", fmt.Sprintf("%s, %s, %s, %s, account %s (as its metadata service tells, not proven)", i.ID, i.Type, i.Image, i.Zone, i.Account))

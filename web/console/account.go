@@ -35,14 +35,14 @@ func account(p *page) (*view, error) {
 	text, _ := json.Marshal(proof{Values: map[string][]string{"back": {"/account"}}}) // strings always encode
 	d.asked = string(text)
 	for _, s := range d.sessions.Items {
-		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
+		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
 	}
 	for _, k := range d.User.Passkeys {
-		d.remove[k.ID] = p.form(operation.RemovePasskey, "", ui.Form{Submit: "Remove", Kind: "quiet", Inline: true, Label: "passkey " + k.Name}, "passkey", k.ID)
+		d.remove[k.ID] = p.form(operation.RemovePasskey, "", ui.Form{Kind: "quiet", Inline: true, Label: "passkey " + k.Name}, "passkey", k.ID)
 	}
-	d.everywhere = p.form(operation.SignOutEverywhere, "", ui.Form{Submit: "Sign out everywhere", Kind: "danger"})
-	d.codes = p.form(operation.NewRecoveryCodes, "", ui.Form{Submit: "Make new recovery codes", Kind: "quiet"})
-	d.password = p.form(operation.BeginPassword, "", ui.Form{Submit: "Set password and authenticator app", Kind: "quiet"})
+	d.everywhere = p.form(operation.SignOutEverywhere, "", ui.Form{Kind: "danger"})
+	d.codes = p.form(operation.NewRecoveryCodes, "", ui.Form{Kind: "quiet"})
+	d.password = p.form(operation.BeginPassword, "", ui.Form{Kind: "quiet"})
 	return &view{title: "Account", body: accountPage(d)}, nil
 }
 
@@ -52,7 +52,7 @@ func newRecoveryCodes(_ *page, codes operation.RecoveryCodes) (*view, error) {
 
 func passwordPage(p *page, t operation.NewTOTP) (*view, error) {
 	p.values.Set("back", "/account")
-	f := p.form(operation.SetPassword, "", ui.Form{Submit: "Set both", Fields: []ui.Field{
+	f := p.form(operation.SetPassword, "", ui.Form{Fields: []ui.Field{
 		{Name: "password", Label: "New password", Type: "password", Required: true, Autocomplete: "new-password", Hint: "12 characters or more"},
 		{Name: "code", Label: "Code that the app shows now", Required: true, Autocomplete: "one-time-code", InputMode: "numeric"}}})
 	return &view{title: "Password", crumbs: []ui.Link{{Text: "Account", URL: "/account"}}, body: setPasswordPage(t.TOTP, qrCode(t.URI), f)}, nil

@@ -19,6 +19,8 @@ type action struct {
 	fields []string
 	// perform reads the form and has the operation performed. It gives the answer.
 	perform func(ctx context.Context, c *operation.Caller, f *form) (any, error)
+	// words are those of the operation, as far as the hidden fields of the form say.
+	words func(hidden url.Values) string
 	// secrets are the fields that no page shows again.
 	secrets []string
 	// show, if it is not nil, makes a page of an answer that is shown once.
@@ -44,6 +46,7 @@ func post[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, t
 	empty := &form{values: url.Values{}}
 	read(empty)
 	return action{route: o.Entry(), then: t, fields: empty.read, secrets: empty.secrets,
+		words: func(hidden url.Values) string { return o.WordsOf(read(&form{values: hidden})) },
 		perform: func(ctx context.Context, c *operation.Caller, f *form) (any, error) {
 			in := read(f)
 			if f.err != nil {
@@ -86,15 +89,15 @@ func keyStoreActions() []action {
 				want.RequestsPerSecond = f.whole("requests_per_second")
 			}
 			return want
-		}, then{done: "The key store was made. Next: a SigV4 credential for KMS.", to: "/keystores/{name}"}),
+		}, then{done: "The key store was created. Next: a SigV4 credential for KMS.", to: "/keystores/{name}"}),
 		post(operation.SetQuota, func(f *form) operation.Quota {
 			return operation.Quota{KeyStoreName: keyStoreName(f), RequestsPerSecond: f.whole("requests_per_second")}
-		}, then{done: "The quota was set."}),
-		post(operation.DeleteKeyStore, keyStoreName, then{confirm: "keystore", done: "The key store was removed.", to: "/keystores"}),
+		}, then{done: "The quota is set."}),
+		post(operation.DeleteKeyStore, keyStoreName, then{confirm: "keystore", done: "The key store is deleted.", to: "/keystores"}),
 		post(operation.Block, func(f *form) operation.NewBlock {
 			return operation.NewBlock{BlockTarget: f.target(), Reason: f.text("reason")}
 		}, then{done: "Blocked. Requests that start from now on are refused, and the keys are wiped."}),
-		post(operation.Unblock, (*form).target, then{done: "The block was taken back."}),
+		post(operation.Unblock, (*form).target, then{done: "Unblocked."}),
 	}
 }
 
@@ -110,16 +113,16 @@ func newKey(f *form) operation.NewKey {
 
 func keyActions() []action {
 	return []action{
-		post(operation.CreateKey, newKey, then{done: "The key was made.", to: "/keystores/{keystore}/keys/{id}"}),
+		post(operation.CreateKey, newKey, then{done: "The key was created.", to: "/keystores/{keystore}/keys/{id}"}),
 		post(operation.EnableKey, keyName, then{done: "The key is enabled."}),
 		post(operation.DisableKey, keyName, then{done: "The key is disabled."}),
 		post(operation.RotateKey, func(f *form) operation.Rotation {
 			return operation.Rotation{KeyName: keyName(f), Material: f.material()}
-		}, then{done: "The key was rotated: a new version encrypts from now on, all versions decrypt."}),
+		}, then{done: "The key is rotated: a new version encrypts from now on, all versions decrypt."}),
 		post(operation.ScheduleKeyDeletion, func(f *form) operation.Deletion {
 			return operation.Deletion{KeyName: keyName(f), Days: f.whole("days")}
-		}, then{confirm: "key", done: "The key is out of service, and will be destroyed when its waiting period is over."}),
-		post(operation.CancelKeyDeletion, keyName, then{done: "The deletion was taken back. The key is disabled."}),
+		}, then{confirm: "key", done: "Key deletion is scheduled: the key is out of service, and is destroyed when its waiting period is over."}),
+		post(operation.CancelKeyDeletion, keyName, then{done: "Key deletion is canceled. The key is disabled."}),
 	}
 }
 
@@ -137,14 +140,14 @@ func newGrant(f *form) operation.NewGrant {
 
 func grantActions() []action {
 	return []action{
-		post(operation.CreateGrant, newGrant, then{done: "The grant was made."}),
+		post(operation.CreateGrant, newGrant, then{done: "The grant was created."}),
 		ask(operation.RenderGrant, newGrant, renderedGrant),
 		post(operation.RemoveGrant, func(f *form) operation.GrantName {
 			return operation.GrantName{KeyStoreName: keyStoreName(f), Grant: f.hidden("grant")}
 		}, then{done: "The grant was removed."}),
 		post(operation.SetPolicy, func(f *form) operation.NewPolicy {
 			return operation.NewPolicy{KeyStoreName: keyStoreName(f), Cedar: f.text("cedar")}
-		}, then{done: "The policies were stored, and hold from now on."}),
+		}, then{done: "The Cedar policies are set, and hold from now on."}),
 		ask(operation.TestGrants, func(f *form) operation.GrantTest {
 			return operation.GrantTest{KeyName: keyName(f), Principal: f.text("principal"), Operation: appliance.Operation(f.text("operation_name")), ViaService: f.text("via_service"),
 				SourceVPC: f.text("source_vpc"), SourceVPCE: f.text("source_vpce"), KMSKeyARN: f.text("kms_key_arn"), KMSOperation: f.text("kms_operation")}
@@ -171,22 +174,22 @@ func newCredential(f *form) operation.NewCredential {
 func credentialActions() []action {
 	return []action{
 		ask(operation.CreateCredential, newCredential, createdCredential),
-		post(operation.ActivateCredential, credentialName, then{done: "The credential is active."}),
-		post(operation.DeactivateCredential, credentialName, then{done: "The credential is not accepted any more."}),
-		post(operation.DeleteCredential, credentialName, then{confirm: "credential", done: "The credential was removed."}),
+		post(operation.ActivateCredential, credentialName, then{done: "The credential is activated."}),
+		post(operation.DeactivateCredential, credentialName, then{done: "The credential is deactivated: its signatures are refused."}),
+		post(operation.DeleteCredential, credentialName, then{confirm: "credential", done: "The credential is deleted."}),
 	}
 }
 
 func proofActions() []action {
 	return []action{
-		post(operation.ProbeHSMs, func(*form) operation.HSMPage { return operation.HSMPage{} }, then{done: "Each HSM has done its test operation."}),
-		post(operation.VerifyAudit, nothing, then{done: "The verification has begun."}),
+		post(operation.ProbeHSMs, func(*form) operation.HSMPage { return operation.HSMPage{} }, then{done: "Each HSM was tested."}),
+		post(operation.VerifyAudit, nothing, then{done: "The audit log is being verified."}),
 		post(operation.Seal, func(f *form) operation.SealRequest {
 			return operation.SealRequest{PIN: operation.Secret(f.secret("pin")), Admission: f.hidden("admission")}
 		}, then{done: "The PIN is sealed to this machine's TPM. The boot goes on by itself."}),
 		post(operation.RevokePolicies, func(f *form) operation.Revocation {
 			return operation.Revocation{Below: uint64(f.whole("below"))}
-		}, then{done: "The TPM refuses older policies from now on."}),
+		}, then{done: "Older policies are revoked: the TPM refuses them from now on."}),
 	}
 }
 
@@ -203,24 +206,24 @@ func userActions() []action {
 		}, createdInvitation),
 		post(operation.RevokeInvitation, func(f *form) operation.InvitationName {
 			return operation.InvitationName{Invitation: f.hidden("invitation")}
-		}, then{done: "The invitation was taken back."}),
+		}, then{done: "The invitation is revoked."}),
 		post(operation.SetRole, func(f *form) operation.RoleChange {
 			return operation.RoleChange{UserName: userName(f), Role: identity.Role(f.text("role"))}
 		}, then{done: "The role was changed, and the user's sessions were ended."}),
-		post(operation.DisableUser, userName, then{done: "The user is kept out, and their sessions were ended."}),
-		post(operation.EnableUser, userName, then{done: "The user may sign in again."}),
-		post(operation.UnlockUser, userName, then{done: "The user may try passwords again."}),
-		post(operation.DeleteUser, userName, then{confirm: "user_name", done: "The user was removed.", to: "/users"}),
-		post(operation.SignOutUser, userName, then{done: "The user's sessions were ended."}),
+		post(operation.DisableUser, userName, then{done: "The user is disabled, and their sessions have ended."}),
+		post(operation.EnableUser, userName, then{done: "The user is enabled."}),
+		post(operation.UnlockUser, userName, then{done: "The user is unlocked, and may try passwords again."}),
+		post(operation.DeleteUser, userName, then{confirm: "user_name", done: "The user is deleted.", to: "/users"}),
+		post(operation.SignOutUser, userName, then{done: "The user is signed out of all sessions."}),
 		post(operation.BindOIDC, func(f *form) operation.OIDCBinding {
 			return operation.OIDCBinding{UserName: userName(f), Email: f.trimmed("email")}
-		}, then{done: "The address was stored."}),
+		}, then{done: "Single sign-on is set."}),
 		ask(operation.CreateToken, func(f *form) operation.NewToken {
 			return operation.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days")}
 		}, createdToken),
 		post(operation.RevokeToken, func(f *form) operation.TokenName {
 			return operation.TokenName{Token: f.hidden("token")}
-		}, then{done: "The API token is refused from now on."}),
+		}, then{done: "The API token is revoked: it is refused from now on."}),
 		post(operation.RevokeSession, sessionName, then{done: "The session was ended."}),
 	}
 }
@@ -256,17 +259,17 @@ func settingsActions() []action {
 	return []action{
 		post(operation.SetSettings, func(f *form) operation.Settings {
 			return operation.Settings{FourEyes: f.choices("four_eyes")}
-		}, then{done: "The settings were stored."}),
+		}, then{done: "The settings are changed."}),
 		ask(operation.RequestCertificate, func(f *form) operation.CertificateRequest {
 			return operation.CertificateRequest{Names: f.words("names")}
 		}, certificateRequested),
 		post(operation.InstallCertificate, func(f *form) operation.CertificateChain {
 			return operation.CertificateChain{Chain: f.text("chain")}
-		}, then{done: "The certificate is in use for new connections."}),
+		}, then{done: "The certificate is installed, and in use for new connections."}),
 		post(operation.ShareCertificate, func(f *form) operation.SharedCertificate {
 			return operation.SharedCertificate{Chain: f.text("chain"), Key: operation.Secret(f.secret("private_key"))}
-		}, then{done: "All nodes that are unlocked serve with the certificate."}),
-		post(operation.UnshareCertificate, nothing, then{done: "Each node serves with its own certificate."}),
+		}, then{done: "The certificate is shared: all nodes that are unlocked serve with it."}),
+		post(operation.UnshareCertificate, nothing, then{done: "Sharing has stopped: each node serves with its own certificate."}),
 	}
 }
 
@@ -283,4 +286,10 @@ func Fields() map[string][]string {
 		}
 	}
 	return all
+}
+
+// Done is what the console says after the operation of a form, where that is always the same.
+func Done(id string) (string, bool) {
+	a, ok := actions[id]
+	return a.done, ok
 }

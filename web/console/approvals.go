@@ -24,24 +24,22 @@ func approvals(p *page) (*view, error) {
 	}
 	d := &approvalsData{now: p.now, list: list, forms: map[string][]ui.Form{}, names: map[string]string{}}
 	for _, r := range operation.Table() {
-		d.names[r.ID] = r.Summary
+		d.names[r.ID] = r.Words
 	}
 	for _, a := range d.list.Items {
 		if (a.State != approval.Pending && a.State != approval.Approved) || !p.may(identity.ManageKeys) {
 			continue
 		}
 		revision := operation.Revision(a.Request)
-		reject := "Reject"
 		switch own := a.UserID == p.who.UserID; {
 		case own:
-			reject = "Take back"
 			if a.State == approval.Approved {
-				d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.PerformApproved, revision, ui.Form{Submit: "Do it now", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
+				d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.PerformApproved, revision, ui.Form{Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
 			}
 		case a.State == approval.Pending:
-			d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.Approve, revision, ui.Form{Submit: "Approve", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
+			d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.Approve, revision, ui.Form{Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
 		}
-		d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.Reject, revision, ui.Form{Submit: reject, Kind: "quiet", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
+		d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.Reject, revision, ui.Form{Kind: "quiet", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
 	}
 	return &view{title: "Approvals", body: approvalsPage(d)}, nil
 }

@@ -126,7 +126,7 @@ func (d *attestationData) look(p *page) error {
 	}
 	if s := status.State; s != nil {
 		for _, a := range s.Anchors {
-			d.state = append(d.state, ui.Fact{Term: anchorName(a.Name), Value: a.Standing()})
+			d.state = append(d.state, ui.Fact{Term: anchorName(a.Name), Value: a.Words()})
 		}
 	}
 	return nil

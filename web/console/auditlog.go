@@ -66,7 +66,7 @@ func auditLog(p *page) (*view, error) {
 		d.next = "/audit?" + next.Encode()
 	}
 	d.json, d.export = "/download/audit.jsonl?"+d.query.Encode(), "/download/audit.csv?"+d.query.Encode()
-	d.verify = p.form(operation.VerifyAudit, "", ui.Form{Submit: "Verify the whole log now", Kind: "quiet"})
+	d.verify = p.form(operation.VerifyAudit, "", ui.Form{Kind: "quiet"})
 	return &view{title: "Audit log", body: auditPage(d)}, nil
 }
 

@@ -22,7 +22,7 @@ func TestConfirmTimeInTheConsole(t *testing.T) {
 	admin, viewer := r.enrol("admin", identity.RoleAdministrator), r.enrol("viewer", identity.RoleViewer)
 	shows := func(s *session) bool {
 		t.Helper()
-		return strings.Contains(s.do("GET", "/state", nil, nil).Body.String(), "This time has passed")
+		return strings.Contains(s.do("GET", "/state", nil, nil).Body.String(), "Confirm time")
 	}
 	if shows(admin) {
 		t.Error("it asks for the time though nothing waits")

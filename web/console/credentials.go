@@ -68,8 +68,8 @@ func credentials(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &credentialsData{storeData: s, act: map[string][]ui.Form{}, path: s.URIPathPrefix + appliance.XKSPath}
-	d.create = p.form(operation.CreateCredential, "", ui.Form{Submit: "Make a credential", Label: "New credential"}, "keystore", s.Name, "generate", "true")
-	d.importOne = p.form(operation.CreateCredential, "", ui.Form{Folded: "Import one", Submit: "Import", Kind: "quiet", Fields: []ui.Field{
+	d.create = p.form(operation.CreateCredential, "", ui.Form{Label: "New credential"}, "keystore", s.Name, "generate", "true")
+	d.importOne = p.form(operation.CreateCredential, "", ui.Form{Folded: true, Submit: operation.CreateCredential.WordsOf(operation.NewCredential{AccessKeyID: "its own"}), Kind: "quiet", Fields: []ui.Field{
 		{Name: "access_key_id", Label: "Access key ID", Mono: true, Required: true, Autocomplete: "off"},
 		{Name: "secret_access_key", Label: "Secret access key", Type: "password", Required: true, Autocomplete: "off"}}}, "keystore", s.Name)
 	byAge := slices.Clone(s.Credentials)
@@ -80,14 +80,14 @@ func credentials(p *page) (*view, error) {
 		revision := operation.Revision(c)
 		ids := []string{"keystore", s.Name, "credential", c.AccessKeyID}
 		if c.Active {
-			d.act[c.AccessKeyID] = []ui.Form{p.form(operation.DeactivateCredential, revision, ui.Form{Submit: "Deactivate", Kind: "quiet", Inline: true, Label: c.AccessKeyID}, ids...)}
+			d.act[c.AccessKeyID] = []ui.Form{p.form(operation.DeactivateCredential, revision, ui.Form{Kind: "quiet", Inline: true, Label: c.AccessKeyID}, ids...)}
 		} else {
-			d.act[c.AccessKeyID] = []ui.Form{p.form(operation.ActivateCredential, revision, ui.Form{Submit: "Activate", Kind: "quiet", Inline: true, Label: c.AccessKeyID}, ids...),
-				p.form(operation.DeleteCredential, revision, ui.Form{Folded: "Remove", Submit: "Remove for good", Kind: "danger", Label: c.AccessKeyID}, ids...)}
+			d.act[c.AccessKeyID] = []ui.Form{p.form(operation.ActivateCredential, revision, ui.Form{Kind: "quiet", Inline: true, Label: c.AccessKeyID}, ids...),
+				p.form(operation.DeleteCredential, revision, ui.Form{Folded: true, Kind: "danger", Label: c.AccessKeyID}, ids...)}
 		}
 	}
 	if old := d.rotation.older; old != nil {
-		d.rotation.deactivate = p.form(operation.DeactivateCredential, operation.Revision(old), ui.Form{Submit: "Deactivate " + old.AccessKeyID, Kind: "quiet", Label: "The old credential"}, "keystore", s.Name, "credential", old.AccessKeyID)
+		d.rotation.deactivate = p.form(operation.DeactivateCredential, operation.Revision(old), ui.Form{Kind: "quiet", Inline: true, Label: old.AccessKeyID}, "keystore", s.Name, "credential", old.AccessKeyID)
 	}
 	return &view{title: "Credentials of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Credentials"}), body: credentialsPage(d)}, nil
 }

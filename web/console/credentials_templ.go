@@ -63,7 +63,7 @@ func credentialsPage(d *credentialsData) templ.Component {
 			}
 		}
 		if len(d.Credentials) == 0 {
-			templ_7745c5c3_Err = ui.Empty("There is no credential", "Make one, and give it to KMS.").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Empty("There is no credential", "Create one, and give it to KMS.").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -246,7 +246,7 @@ func rotationSteps(d *credentialsData) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Step("Make a new credential, beside the one in use", r.older != nil || r.ended).Render(templ.WithChildren(ctx, templ_7745c5c3_Var7), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Step("Create a credential, beside the one in use", r.older != nil || r.ended).Render(templ.WithChildren(ctx, templ_7745c5c3_Var7), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -266,7 +266,7 @@ func rotationSteps(d *credentialsData) templ.Component {
 					}()
 				}
 				ctx = templ.InitializeContext(ctx)
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 18, "<p>The custom key store stays connected. The secret was shown when the credential was made.</p>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 18, "<p>The custom key store stays connected. The secret was shown when the credential was created.</p>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

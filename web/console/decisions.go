@@ -103,25 +103,25 @@ func (d *stateData) decide(p *page) {
 		by = decisions[d.held.Code]
 	}
 	if by == operation.AcceptState || d.held == nil && d.verified != nil && len(d.verified.Damaged) > 0 {
-		d.forms = append(d.forms, p.form(operation.AcceptState, "", ui.Form{Label: "Accept the state", Submit: "Accept the state as it is", Kind: "danger", Fields: reason,
+		d.forms = append(d.forms, p.form(operation.AcceptState, "", ui.Form{Kind: "danger", Fields: reason,
 			Note: "Only if this state is the right one, as after you have put an older snapshot back on purpose. What somebody has changed counts from then on. Where two administrators can approve, another administrator must accept it as well within an hour."}))
 	}
 	if by == operation.BeginInstallation {
-		d.forms = append(d.forms, p.form(operation.BeginInstallation, "", ui.Form{Label: "Begin a new installation", Submit: "Begin a new installation", Kind: "danger", Fields: reason,
+		d.forms = append(d.forms, p.form(operation.BeginInstallation, "", ui.Form{Kind: "danger", Fields: reason,
 			Note: "Only if the installation of before is lost, or another one is wanted in the same HSM. What the HSM has stays as it is. Otherwise restore a backup: holdfast restore FILE. Those who are listed below can act from then on."}, seen(d.admission)...))
 	}
-	if by == operation.TakeOverInstallation || d.held == nil && !d.status.Locked && d.copy.Standing == appliance.StandingCopy {
-		d.forms = append(d.forms, p.form(operation.TakeOverInstallation, "", ui.Form{Label: "Take over", Submit: "Take over", Kind: "danger", Fields: reason,
+	if by == operation.TakeOverInstallation || d.held == nil && !d.status.Locked && d.copy.Ownership == appliance.OwnershipCopy {
+		d.forms = append(d.forms, p.form(operation.TakeOverInstallation, "", ui.Form{Kind: "danger", Fields: reason,
 			Note: "This copy of the installation is then the one that counts. Every other copy destroys nothing in the HSM any more, and is locked when it starts next. Stop the other copies before."}))
 	}
 	if d.status.Clock.Waits != "" && !d.status.Locked {
 		at := ui.Field{Name: "time", Label: "Time that has passed (UTC)", Type: "datetime-local", Value: d.now.UTC().Format(fieldTime), Required: true, Hint: "compare it with a clock that you trust"}
-		d.forms = append(d.forms, p.form(operation.ConfirmTime, "", ui.Form{Label: "Confirm the time", Submit: "This time has passed", Kind: "danger", Fields: append([]ui.Field{at}, reason...),
+		d.forms = append(d.forms, p.form(operation.ConfirmTime, "", ui.Form{Kind: "danger", Fields: append([]ui.Field{at}, reason...),
 			Note: "Keys that are due and audit records past their age wait: " + d.status.Clock.Waits + ". Those that are due by the time that you confirm are destroyed and removed within a minute."}))
 	}
 	if d.admission != nil && d.admission.Unconfirmed {
 		if by != operation.BeginInstallation { // that form confirms them too
-			f := p.form(operation.ConfirmAdmission, "", ui.Form{Label: "Confirm", Submit: "They are the right ones"}, seen(d.admission)...)
+			f := p.form(operation.ConfirmAdmission, "", ui.Form{}, seen(d.admission)...)
 			d.confirm = &f
 		}
 	}
@@ -130,16 +130,16 @@ func (d *stateData) decide(p *page) {
 // discardForms are the forms that remove rows which do not match their seals.
 func discardForms(p *page) []ui.Form {
 	store := ui.Field{Name: "keystore", Label: "Key store", Required: true, Mono: true, Autocomplete: "off"}
-	form := func(o operation.Entry, what string, fields ...ui.Field) ui.Form {
-		return p.form(o, "", ui.Form{Folded: "Discard a " + what, Submit: "Discard the " + what, Label: "Discard a " + what, Kind: "danger", Fields: fields})
+	form := func(o operation.Entry, fields ...ui.Field) ui.Form {
+		return p.form(o, "", ui.Form{Folded: true, Label: o.Entry().Words, Kind: "danger", Fields: fields})
 	}
 	return []ui.Form{
-		form(operation.DiscardKey, "key or version", store, ui.Field{Name: "key", Label: "Key ID", Required: true, Mono: true, Autocomplete: "off"},
+		form(operation.DiscardKey, store, ui.Field{Name: "key", Label: "Key ID", Required: true, Mono: true, Autocomplete: "off"},
 			ui.Field{Name: "key_version", Label: "Version", Type: "number", Min: "0", Value: "0", Required: true, Hint: "0 for the key with all its versions"}),
-		form(operation.DiscardCredential, "credential", store, ui.Field{Name: "credential", Label: "Access key ID", Required: true, Mono: true, Autocomplete: "off"}),
-		form(operation.DiscardGrant, "grant", store, ui.Field{Name: "grant", Label: "Grant's ID", Required: true, Mono: true, Autocomplete: "off"}),
-		form(operation.DiscardKeyStore, "key store", store, ui.Field{Name: "keys", Label: "Keys that are lost with it", Type: "number", Min: "0", Required: true}),
-		form(operation.DiscardSetting, "setting", ui.Field{Name: "setting", Label: "Setting", Required: true, Mono: true, Autocomplete: "off"}),
+		form(operation.DiscardCredential, store, ui.Field{Name: "credential", Label: "Access key ID", Required: true, Mono: true, Autocomplete: "off"}),
+		form(operation.DiscardGrant, store, ui.Field{Name: "grant", Label: "Grant's ID", Required: true, Mono: true, Autocomplete: "off"}),
+		form(operation.DiscardKeyStore, store, ui.Field{Name: "keys", Label: "Keys that are lost with it", Type: "number", Min: "0", Required: true}),
+		form(operation.DiscardSetting, ui.Field{Name: "setting", Label: "Setting", Required: true, Mono: true, Autocomplete: "off"}),
 	}
 }
 
@@ -160,7 +160,7 @@ func stateActions() []action {
 		post(operation.BeginInstallation, func(f *form) operation.Beginning {
 			return operation.Beginning{Reason: f.text("reason"), Admission: f.hidden("admission")}
 		}, then{done: "A new installation was begun.", to: "/state"}),
-		post(operation.TakeOverInstallation, reasonOf, then{done: "This copy of the installation is the owner now.", to: "/state"}),
+		post(operation.TakeOverInstallation, reasonOf, then{done: "This copy has taken over the installation.", to: "/state"}),
 		post(operation.DiscardKey, func(f *form) operation.DiscardedKey {
 			return operation.DiscardedKey{KeyName: operation.KeyName{KeyStoreName: operation.KeyStoreName{KeyStore: f.trimmed("keystore")}, Key: f.trimmed("key")}, Version: uint32(f.whole("key_version"))} //nolint:gosec // none has so many
 		}, discarded),

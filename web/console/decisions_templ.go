@@ -234,7 +234,7 @@ func statePage(d *stateData) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Card(f.Label).Render(templ.WithChildren(ctx, templ_7745c5c3_Var13), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Card(f.Submit).Render(templ.WithChildren(ctx, templ_7745c5c3_Var13), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -387,7 +387,7 @@ func statePage(d *stateData) templ.Component {
 			ctx = templ.InitializeContext(ctx)
 			templ_7745c5c3_Err = ui.Facts([]ui.Fact{
 				{Term: "Installation", Value: orNone(d.copy.ID), Mono: true},
-				{Term: "Standing", Value: orNone(string(d.copy.Standing))},
+				{Term: "Ownership", Value: orNone(string(d.copy.Ownership))},
 				{Term: "Incarnation", Value: orNone(d.copy.Incarnation), Mono: true},
 				{Term: "Epoch", Value: fmt.Sprint(d.copy.Epoch)},
 			}).Render(ctx, templ_7745c5c3_Buffer)

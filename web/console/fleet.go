@@ -25,14 +25,14 @@ func fleet(p *page) (*view, error) {
 		n := &status.Nodes[i]
 		revision := operation.Revision(&n.Node)
 		if n.State.Serves() && p.may(operation.DrainNode.Capability) {
-			drained, submit := "true", "Drain"
+			drained := "true"
 			if n.State == appliance.NodeDrained {
-				drained, submit = "false", "Take requests again"
+				drained = "false"
 			}
-			d.drain[n.ID] = p.form(operation.DrainNode, revision, ui.Form{Submit: submit, Kind: "quiet", Inline: true, Label: "node " + n.ID}, "node", n.ID, "drained", drained)
+			d.drain[n.ID] = p.form(operation.DrainNode, revision, ui.Form{Kind: "quiet", Inline: true, Label: "node " + n.ID}, "node", n.ID, "drained", drained)
 		}
 		if n.State != appliance.NodeLeaving && n.ID != status.Node && p.may(operation.RemoveNode.Capability) {
-			d.remove[n.ID] = p.form(operation.RemoveNode, revision, ui.Form{Folded: "Remove", Submit: "Remove the node", Kind: "danger", Label: "node " + n.ID, Note: "It stops to serve for good."}, "node", n.ID)
+			d.remove[n.ID] = p.form(operation.RemoveNode, revision, ui.Form{Folded: true, Kind: "danger", Label: "node " + n.ID, Note: "It stops to serve for good."}, "node", n.ID)
 		}
 	}
 	return &view{title: "Fleet", body: fleetPage(d)}, nil
@@ -44,7 +44,7 @@ func fleetActions() []action {
 	return []action{
 		post(operation.DrainNode, func(f *form) operation.Drain {
 			return operation.Drain{NodeName: nodeName(f), Drained: f.hidden("drained") == "true"}
-		}, then{done: "Whether the node takes new requests was changed."}),
+		}, then{done: "The node is drained, or resumed, as you asked."}),
 		post(operation.RemoveNode, nodeName, then{confirm: "node", done: "The node was removed."}),
 	}
 }

@@ -32,13 +32,13 @@ func grants(p *page) (*view, error) {
 	}
 	d.policy = policy.Cedar
 	for _, g := range d.grants.Items {
-		d.remove[g.ID] = p.form(operation.RemoveGrant, operation.Revision(g.Grant), ui.Form{Submit: "Remove", Kind: "quiet", Inline: true, Label: "grant to " + g.Principal}, "keystore", s.Name, "grant", g.ID)
+		d.remove[g.ID] = p.form(operation.RemoveGrant, operation.Revision(g.Grant), ui.Form{Kind: "quiet", Inline: true, Label: "grant to " + g.Principal}, "keystore", s.Name, "grant", g.ID)
 	}
-	d.create = p.form(operation.CreateGrant, "", grantForm("Make the grant"), "keystore", s.Name)
-	d.create.Folded = "Make a grant"
-	d.render = p.form(operation.RenderGrant, "", grantForm("Show its Cedar policy"), "keystore", s.Name)
-	d.render.Folded, d.render.Kind = "See what a grant would be in Cedar", "quiet"
-	d.setPolicy = p.form(operation.SetPolicy, operation.Revision(policy), ui.Form{Submit: "Check and store", Label: "Cedar policies", Fields: []ui.Field{
+	d.create = p.form(operation.CreateGrant, "", grantForm(), "keystore", s.Name)
+	d.create.Folded = true
+	d.render = p.form(operation.RenderGrant, "", grantForm(), "keystore", s.Name)
+	d.render.Folded, d.render.Kind = true, "quiet"
+	d.setPolicy = p.form(operation.SetPolicy, operation.Revision(policy), ui.Form{Label: "Cedar policies", Fields: []ui.Field{
 		{Name: "cedar", Label: "Cedar policies", Type: "textarea", Mono: true, Rows: 12, Value: policy.Cedar, Hint: "they hold besides the grants: what one forbids is denied"}}}, "keystore", s.Name)
 	d.test = p.form(operation.TestGrants, "", testForm(), "keystore", s.Name)
 	d.test.Fields = append([]ui.Field{{Name: "key", Label: "Key ID", Required: true, Mono: true}}, d.test.Fields...)
@@ -47,8 +47,8 @@ func grants(p *page) (*view, error) {
 
 var operationOptions = []ui.Option{{Value: "Encrypt", Text: "Encrypt"}, {Value: "Decrypt", Text: "Decrypt"}, {Value: "GetAttributes", Text: "GetAttributes: KMS asks what the key is"}}
 
-func grantForm(submit string) ui.Form {
-	return ui.Form{Submit: submit, Fields: []ui.Field{
+func grantForm() ui.Form {
+	return ui.Form{Fields: []ui.Field{
 		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app-*", Hint: "an ARN, with * and ? if you like; a service such as dynamodb.amazonaws.com; an account of 12 digits; or *"},
 		{Name: "operations", Label: "Operations", Type: "checkboxes", Options: operationOptions, Values: []string{"Encrypt", "Decrypt", "GetAttributes"}},
 		{Name: "effect", Label: "Effect", Type: "select", Value: "allow", Options: []ui.Option{{Value: "allow", Text: "allow"}, {Value: "forbid", Text: "forbid, whatever else allows"}}},
@@ -66,7 +66,7 @@ func grantForm(submit string) ui.Form {
 }
 
 func testForm() ui.Form {
-	return ui.Form{Submit: "Would it be allowed?", Kind: "quiet", Label: "Test a request", Fields: []ui.Field{
+	return ui.Form{Kind: "quiet", Label: "Test a request", Fields: []ui.Field{
 		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app"},
 		{Name: "operation_name", Label: "Operation", Type: "select", Value: "Encrypt", Options: []ui.Option{{Value: "Encrypt", Text: "Encrypt"}, {Value: "Decrypt", Text: "Decrypt"}, {Value: "GetAttributes", Text: "GetAttributes"}}},
 		{Name: "via_service", Label: "Through the AWS service", Mono: true},

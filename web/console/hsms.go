@@ -19,6 +19,6 @@ func hsms(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &hsmsData{now: p.now, status: status}
-	d.probe = p.form(operation.ProbeHSMs, "", ui.Form{Submit: "Do the test operation now", Kind: "quiet"})
+	d.probe = p.form(operation.ProbeHSMs, "", ui.Form{Kind: "quiet"})
 	return &view{title: "HSMs", body: hsmsPage(d)}, nil
 }

@@ -44,7 +44,7 @@ func keys(p *page) (*view, error) {
 	d.filters = []ui.Field{{Name: "prefix", Label: "Key ID begins with", Value: d.prefix, Mono: true},
 		{Name: "state", Label: "State", Type: "select", Value: d.state, Options: []ui.Option{{Text: "all"}, {Value: "enabled", Text: "enabled"}, {Value: "disabled", Text: "disabled"},
 			{Value: "pending_deletion", Text: "pending deletion"}, {Value: "deletion_suspended", Text: "deletion suspended"}, {Value: "blocked", Text: "blocked"}}}}
-	d.create = p.form(operation.CreateKey, "", ui.Form{Folded: "Make or import a key", Submit: "Make it", Label: "New key", Fields: []ui.Field{
+	d.create = p.form(operation.CreateKey, "", ui.Form{Folded: true, Label: "New key", Fields: []ui.Field{
 		{Name: "id", Label: "Key ID", Required: true, Mono: true, Autocomplete: "off", Hint: "the external key ID for KMS: letters, digits, '.', '_' and '-'"},
 		{Name: "usage", Label: "May be used to", Type: "checkboxes", Values: []string{"encrypt", "decrypt"}, Options: []ui.Option{{Value: "encrypt", Text: "encrypt"}, {Value: "decrypt", Text: "decrypt"}}},
 		{Name: "custody", Label: "Custody", Type: "select", Value: "cached", Options: []ui.Option{{Value: "cached", Text: "cached: used in the appliance's memory, fast"}, {Value: "hsm", Text: "hsm: never leaves the HSM, each use crosses to it"}}},
@@ -56,11 +56,11 @@ func keys(p *page) (*view, error) {
 		revision := operation.Revision(k)
 		switch {
 		case leaving(k):
-			d.act[k.ID] = p.form(operation.CancelKeyDeletion, revision, ui.Form{Submit: "Cancel deletion", Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
+			d.act[k.ID] = p.form(operation.CancelKeyDeletion, revision, ui.Form{Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
 		case k.State == appliance.KeyEnabled:
-			d.act[k.ID] = p.form(operation.DisableKey, revision, ui.Form{Submit: "Disable", Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
+			d.act[k.ID] = p.form(operation.DisableKey, revision, ui.Form{Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
 		default:
-			d.act[k.ID] = p.form(operation.EnableKey, revision, ui.Form{Submit: "Enable", Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
+			d.act[k.ID] = p.form(operation.EnableKey, revision, ui.Form{Kind: "quiet", Inline: true, Label: k.ID}, "keystore", s.Name, "key", k.ID)
 		}
 	}
 	return &view{title: "Keys of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Keys"}), body: keysPage(d)}, nil
@@ -121,23 +121,23 @@ func (d *keyData) forms(p *page, revision string) {
 	}
 	switch d.key.State {
 	case appliance.KeyEnabled:
-		add(operation.DisableKey, ui.Form{Submit: "Disable", Kind: "quiet"})
+		add(operation.DisableKey, ui.Form{Kind: "quiet"})
 	case appliance.KeyDisabled:
-		add(operation.EnableKey, ui.Form{Submit: "Enable", Kind: "quiet"})
+		add(operation.EnableKey, ui.Form{Kind: "quiet"})
 	case appliance.KeyPendingDeletion, appliance.KeyDeletionSuspended:
-		add(operation.CancelKeyDeletion, ui.Form{Submit: "Cancel deletion"})
+		add(operation.CancelKeyDeletion, ui.Form{})
 	}
 	if d.key.Blocked.IsZero() {
-		add(operation.Block, ui.Form{Folded: "Block", Submit: "Block the key", Kind: "danger", Note: "Takes the key out of service at once and wipes it from memory.", Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true}}})
+		add(operation.Block, ui.Form{Folded: true, Kind: "danger", Note: "Takes the key out of service at once and wipes it from memory.", Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true}}})
 	} else {
-		add(operation.Unblock, ui.Form{Submit: "Unblock", Kind: "quiet"})
+		add(operation.Unblock, ui.Form{Kind: "quiet"})
 	}
 	if !leaving(&d.key.ExternalKey) {
-		add(operation.RotateKey, ui.Form{Folded: "Rotate", Submit: "Rotate", Kind: "quiet", Note: "A new version encrypts from then on; all versions decrypt. KMS needs to know nothing of it.",
+		add(operation.RotateKey, ui.Form{Folded: true, Kind: "quiet", Note: "A new version encrypts from then on; all versions decrypt. KMS needs to know nothing of it.",
 			Fields: []ui.Field{{Name: "material", Label: "Material to import", Type: "password", Autocomplete: "off", Hint: "leave it empty to generate it"}}})
 	}
 	if d.key.State != appliance.KeyPendingDeletion {
-		add(operation.ScheduleKeyDeletion, ui.Form{Folded: "Schedule deletion", Submit: "Schedule deletion", Kind: "danger",
+		add(operation.ScheduleKeyDeletion, ui.Form{Folded: true, Kind: "danger",
 			Note:   "What KMS has encrypted under this key can never be decrypted again, by nobody, once it is destroyed. Disable it first, and see what breaks.",
 			Fields: []ui.Field{{Name: "days", Label: "Waiting period in days", Type: "number", Min: "7", Max: "30", Value: strconv.Itoa(appliance.DefaultDeletionDays), Required: true}}})
 	}

@@ -34,7 +34,7 @@ func keyStores(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &keyStoresData{stores: stores, now: p.now, manages: p.may(identity.ManageKeys)}
-	d.create = p.form(operation.CreateKeyStore, "", ui.Form{Folded: "Make a key store", Submit: "Make it", Label: "New key store", Fields: []ui.Field{
+	d.create = p.form(operation.CreateKeyStore, "", ui.Form{Folded: true, Label: "New key store", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "letters, digits, '.', '_' and '-'"},
 		{Name: "uri_path_prefix", Label: "URI path prefix", Mono: true, Placeholder: "/bank/prod", Autocomplete: "off", Hint: "comes before " + appliance.XKSPath + "; leave it empty for one key store alone"},
 		{Name: "requests_per_second", Label: "Quota", Type: "number", Min: "0", Hint: "authenticated requests a second; empty or 0 for no limit. KMS needs up to 1,800"},
@@ -90,11 +90,11 @@ func keyStore(p *page) (*view, error) {
 	}
 	d := &keyStoreData{storeData: s, health: health}
 	revision := operation.Revision(s.KeyStore)
-	d.quota = p.form(operation.SetQuota, revision, ui.Form{Folded: "Change the quota", Submit: "Set the quota", Kind: "quiet", Fields: []ui.Field{
+	d.quota = p.form(operation.SetQuota, revision, ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "requests_per_second", Label: "Requests a second", Type: "number", Min: "0", Value: strconv.Itoa(s.RequestsPerSecond), Required: true, Hint: "0 for no limit"}}}, "keystore", s.Name)
-	d.block = p.form(operation.Block, "", ui.Form{Folded: "Block", Submit: "Block the key store", Kind: "danger", Note: "No key of it is used by requests that start from then on, until somebody unblocks.",
+	d.block = p.form(operation.Block, "", ui.Form{Folded: true, Kind: "danger", Note: "No key of it is used by requests that start from then on, until somebody unblocks.",
 		Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true}}}, "keystore", s.Name)
-	d.unblock = p.form(operation.Unblock, "", ui.Form{Submit: "Unblock", Kind: "quiet"}, "keystore", s.Name)
-	d.remove = p.form(operation.DeleteKeyStore, revision, ui.Form{Folded: "Remove", Submit: "Remove the key store", Kind: "danger", Note: "With its credentials and grants. A key store with keys cannot be removed."}, "keystore", s.Name)
+	d.unblock = p.form(operation.Unblock, "", ui.Form{Kind: "quiet"}, "keystore", s.Name)
+	d.remove = p.form(operation.DeleteKeyStore, revision, ui.Form{Folded: true, Kind: "danger", Note: "With its credentials and grants. A key store with keys cannot be removed."}, "keystore", s.Name)
 	return &view{title: s.Name, crumbs: s.crumbs(), body: keyStorePage(d)}, nil
 }

@@ -133,7 +133,7 @@ func (d *overviewData) warn() {
 		d.warnings = append(d.warnings, warning{kind, title, fmt.Sprintf(format, args...)})
 	}
 	if i := d.status.Installation; i.Detail != "" && !d.status.Locked {
-		add(ui.Warn, "This copy of the installation is not the owner: "+string(i.Standing), "%s.", i.Detail)
+		add(ui.Warn, "This copy of the installation is not the owner: "+string(i.Ownership), "%s.", i.Detail)
 	}
 	if c := d.status.Clock; c.Waits != "" {
 		add(ui.Warn, "Keys that are due and old audit records wait", "%s.", c.Waits)
@@ -168,11 +168,11 @@ func (d *overviewData) warn() {
 
 func (d *overviewData) forms(p *page) (err error) {
 	if d.manages {
-		d.block = p.form(operation.Block, "", ui.Form{Folded: "Block everything", Submit: "Block everything", Kind: "danger",
+		d.block = p.form(operation.Block, "", ui.Form{Folded: true, Kind: "danger",
 			Note: "Takes every key of every key store out of service at once, and wipes them from memory, until somebody unblocks.", Label: "Block everything",
 			Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true, Hint: "KMS does not see it; the audit log does"}}}, "everything", "true")
 		if !d.status.Blocked.IsZero() {
-			f := p.form(operation.Unblock, "", ui.Form{Submit: "Unblock everything", Kind: "quiet"}, "everything", "true")
+			f := p.form(operation.Unblock, "", ui.Form{Kind: "quiet"}, "everything", "true")
 			d.unblock = &f
 		}
 	}
@@ -180,7 +180,7 @@ func (d *overviewData) forms(p *page) (err error) {
 		return err
 	}
 	if d.status.Boot.Code == string(fault.SealMissing) && p.may(identity.Administer) {
-		f := p.form(operation.Seal, "", ui.Form{Submit: "Seal the PIN", Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",
+		f := p.form(operation.Seal, "", ui.Form{Note: "The PIN is sealed to this machine's TPM: it comes out only while the machine is in a state that your signed policy names.",
 			Fields: []ui.Field{{Name: "pin", Label: "HSM user PIN", Type: "password", Required: true, Autocomplete: "off"}}}, seen(d.admission)...)
 		d.seal = &f
 	}

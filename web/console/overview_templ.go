@@ -669,7 +669,7 @@ func overviewPage(d *overviewData) templ.Component {
 						}
 						return nil
 					})
-					templ_7745c5c3_Err = ui.Step("Make a key store here", d.checklist.store).Render(templ.WithChildren(ctx, templ_7745c5c3_Var26), templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Step("Create a key store here", d.checklist.store).Render(templ.WithChildren(ctx, templ_7745c5c3_Var26), templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -695,7 +695,7 @@ func overviewPage(d *overviewData) templ.Component {
 						}
 						return nil
 					})
-					templ_7745c5c3_Err = ui.Step("Make a SigV4 credential", d.checklist.credential).Render(templ.WithChildren(ctx, templ_7745c5c3_Var27), templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Step("Create a SigV4 credential", d.checklist.credential).Render(templ.WithChildren(ctx, templ_7745c5c3_Var27), templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -721,7 +721,7 @@ func overviewPage(d *overviewData) templ.Component {
 						}
 						return nil
 					})
-					templ_7745c5c3_Err = ui.Step("Make the first key", d.checklist.key).Render(templ.WithChildren(ctx, templ_7745c5c3_Var28), templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Step("Create the first key", d.checklist.key).Render(templ.WithChildren(ctx, templ_7745c5c3_Var28), templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -843,7 +843,7 @@ func overviewPage(d *overviewData) templ.Component {
 						}
 						return nil
 					})
-					templ_7745c5c3_Err = ui.Step("Make the KMS key", d.checklist.used).Render(templ.WithChildren(ctx, templ_7745c5c3_Var33), templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Step("Create the KMS key", d.checklist.used).Render(templ.WithChildren(ctx, templ_7745c5c3_Var33), templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

@@ -32,19 +32,19 @@ func settings(p *page) (*view, error) {
 	}
 	var options []ui.Option
 	for _, o := range d.Approvable {
-		options = append(options, ui.Option{Value: o.ID, Text: o.Summary})
+		options = append(options, ui.Option{Value: o.ID, Text: o.Words})
 	}
-	d.fourEyes = p.form(operation.SetSettings, operation.Revision(d.Settings), ui.Form{Submit: "Store", Label: "Four eyes", Fields: []ui.Field{
+	d.fourEyes = p.form(operation.SetSettings, operation.Revision(d.Settings), ui.Form{Label: "Four eyes", Fields: []ui.Field{
 		{Name: "four_eyes", Label: "Operations that need a second person", Type: "checkboxes", Options: options, Values: d.FourEyes}}})
-	d.request = p.form(operation.RequestCertificate, "", ui.Form{Folded: "Make a signing request", Submit: "Make a new key and request", Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
+	d.request = p.form(operation.RequestCertificate, "", ui.Form{Folded: true, Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
 		{Name: "names", Label: "DNS names and IP addresses", Mono: true, Required: true, Value: strings.Join(d.certificate.Names, " "), Hint: "with spaces between"}}})
-	d.install = p.form(operation.InstallCertificate, "", ui.Form{Folded: "Install a certificate", Submit: "Install it", Kind: "quiet", Fields: []ui.Field{
+	d.install = p.form(operation.InstallCertificate, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Required: true, Hint: "the server's first, then those that signed it"}}})
-	d.share = p.form(operation.ShareCertificate, "", ui.Form{Folded: "Share one certificate", Submit: "Share it", Kind: "quiet", Note: "All nodes of the fleet serve with it while they are unlocked. The key rests in the database, sealed under the state key. Leave both fields empty to share the certificate of this node.", Fields: []ui.Field{
+	d.share = p.form(operation.ShareCertificate, "", ui.Form{Folded: true, Kind: "quiet", Note: "All nodes of the fleet serve with it while they are unlocked. The key rests in the database, sealed under the state key. Leave both fields empty to share the certificate of this node.", Fields: []ui.Field{
 		{Name: "chain", Label: "Certificate chain (PEM)", Type: "textarea", Mono: true, Rows: 10, Hint: "the server's first, then those that signed it"},
 		{Name: "private_key", Label: "Private key (PEM)", Type: "textarea", Mono: true, Rows: 6, Autocomplete: "off"}}})
-	d.unshare = p.form(operation.UnshareCertificate, "", ui.Form{Folded: "Stop sharing the certificate", Submit: "Stop sharing", Kind: "danger", Note: "The shared certificate and its key are removed, and each node serves with its own."})
-	d.revoke = p.form(operation.RevokePolicies, "", ui.Form{Folded: "Revoke older policies", Submit: "Revoke for good", Kind: "danger", Note: "This machine's TPM then refuses policies and authorizations of older versions, and with them the releases that they name. It cannot be undone.",
+	d.unshare = p.form(operation.UnshareCertificate, "", ui.Form{Folded: true, Kind: "danger", Note: "The shared certificate and its key are removed, and each node serves with its own."})
+	d.revoke = p.form(operation.RevokePolicies, "", ui.Form{Folded: true, Kind: "danger", Note: "This machine's TPM then refuses policies and authorizations of older versions, and with them the releases that they name. It cannot be undone.",
 		Fields: []ui.Field{{Name: "below", Label: "Refuse versions below", Type: "number", Min: "1", Required: true}}})
 	return &view{title: "Settings", body: settingsPage(d)}, nil
 }
@@ -57,7 +57,7 @@ func chosenOperations(d *settingsData) []string {
 	var list []string
 	for _, o := range d.Approvable {
 		if slices.Contains(d.FourEyes, o.ID) {
-			list = append(list, o.Summary)
+			list = append(list, o.Words)
 		}
 	}
 	return list

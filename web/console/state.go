@@ -18,7 +18,7 @@ func stateFacts(s *appliance.StateStatus, now time.Time) []ui.Fact {
 		{Term: "Changed", Component: ui.When(s.Head.At, now)},
 	}
 	for _, a := range s.Anchors {
-		facts = append(facts, ui.Fact{Term: anchorName(a.Name), Value: a.Standing()})
+		facts = append(facts, ui.Fact{Term: anchorName(a.Name), Value: a.Words()})
 	}
 	if len(s.Anchors) == 0 {
 		facts = append(facts, ui.Fact{Term: "Anchors", Value: "none"})

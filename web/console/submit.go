@@ -232,13 +232,16 @@ func (p *page) fresh(v url.Values) (string, error) {
 }
 
 // form makes a form of an operation. Hidden fields come in pairs of name and
-// value. If it is the one that was refused, it has its values and the reason.
+// value. Its button says the words of the operation. If it is the one that was refused, it has its values and the reason.
 func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...string) ui.Form {
 	id := o.Entry().ID
 	f.Action = "/do/" + id
 	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "back", Value: p.here()})
 	for i := 0; i+1 < len(hidden); i += 2 {
 		f.Hidden = append(f.Hidden, ui.Hidden{Name: hidden[i], Value: hidden[i+1]})
+	}
+	if f.Submit == "" {
+		f.Submit = actions[id].words(hiddenValues(f.Hidden))
 	}
 	if name := actions[id].confirm; name != "" {
 		f.Confirm = value(f.Hidden, name)
@@ -355,6 +358,14 @@ func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, who iden
 		flash(w, "The passkey was added.")
 	}
 	c.answerJSON(w, r, map[string]string{"location": "/account"}, err)
+}
+
+func hiddenValues(hidden []ui.Hidden) url.Values {
+	v := url.Values{}
+	for _, h := range hidden {
+		v.Add(h.Name, h.Value)
+	}
+	return v
 }
 
 // value is that of a hidden field.

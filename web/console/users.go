@@ -37,20 +37,20 @@ func users(p *page) (*view, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	d.invite = p.form(operation.CreateInvitation, "", ui.Form{Folded: "Invite somebody", Submit: "Make the invitation", Note: "You get a link that is good once, for 72 hours. Hand it over so that nobody else sees it.", Fields: []ui.Field{
+	d.invite = p.form(operation.CreateInvitation, "", ui.Form{Folded: true, Note: "You get a link that is good once, for 72 hours. Hand it over so that nobody else sees it.", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions}}})
-	d.newToken = p.form(operation.CreateToken, "", ui.Form{Folded: "Make an API token", Submit: "Make the token", Kind: "quiet", Fields: []ui.Field{
+	d.newToken = p.form(operation.CreateToken, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},
 		{Name: "days", Label: "Good for, in days", Type: "number", Min: "1", Max: "365", Value: "90", Required: true}}})
 	for _, i := range d.invitations.Items {
-		d.revoke[i.ID] = p.form(operation.RevokeInvitation, "", ui.Form{Submit: "Take back", Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
+		d.revoke[i.ID] = p.form(operation.RevokeInvitation, "", ui.Form{Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
 	}
 	for _, s := range d.sessions.Items {
-		d.revoke[s.ID] = p.form(operation.RevokeSession, "", ui.Form{Submit: "End", Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
+		d.revoke[s.ID] = p.form(operation.RevokeSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
 	}
 	for _, t := range d.tokens.Items {
 		if t.RevokedAt.IsZero() {
-			d.revoke[t.ID] = p.form(operation.RevokeToken, "", ui.Form{Submit: "Revoke", Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
+			d.revoke[t.ID] = p.form(operation.RevokeToken, "", ui.Form{Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
 		}
 	}
 	return &view{title: "Users and tokens", body: usersPage(d)}, nil
@@ -72,20 +72,20 @@ func user(p *page) (*view, error) {
 	add := func(o operation.Entry, f ui.Form) {
 		d.forms = append(d.forms, p.form(o, operation.Revision(d.User), f, "user", id, "user_name", d.Name))
 	}
-	add(operation.SetRole, ui.Form{Folded: "Change the role", Submit: "Change the role", Kind: "quiet", Note: "Their sessions end with it.",
+	add(operation.SetRole, ui.Form{Folded: true, Kind: "quiet", Note: "Their sessions end with it.",
 		Fields: []ui.Field{{Name: "role", Label: "Role", Type: "select", Value: string(d.Role), Options: roleOptions}}})
-	add(operation.BindOIDC, ui.Form{Folded: "Single sign-on", Submit: "Store", Kind: "quiet", Fields: []ui.Field{
+	add(operation.BindOIDC, ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "email", Label: "E-mail address at the OpenID provider", Type: "email", Value: d.OIDC, Autocomplete: "off", Hint: "empty: not by single sign-on"}}})
 	if !d.LockedUntil.IsZero() {
-		add(operation.UnlockUser, ui.Form{Submit: "End the lock-out", Kind: "quiet"})
+		add(operation.UnlockUser, ui.Form{Kind: "quiet"})
 	}
-	add(operation.SignOutUser, ui.Form{Submit: "End all sessions", Kind: "quiet"})
+	add(operation.SignOutUser, ui.Form{Kind: "quiet"})
 	if d.Disabled {
-		add(operation.EnableUser, ui.Form{Submit: "Let them in again", Kind: "quiet"})
+		add(operation.EnableUser, ui.Form{Kind: "quiet"})
 	} else {
-		add(operation.DisableUser, ui.Form{Submit: "Disable", Kind: "danger"})
+		add(operation.DisableUser, ui.Form{Kind: "danger"})
 	}
-	add(operation.DeleteUser, ui.Form{Folded: "Remove", Submit: "Remove the user", Kind: "danger"})
+	add(operation.DeleteUser, ui.Form{Folded: true, Kind: "danger"})
 	return &view{title: d.Name, crumbs: []ui.Link{{Text: "Users and tokens", URL: "/users"}}, body: userPage(d)}, nil
 }
 

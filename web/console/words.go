@@ -34,7 +34,7 @@ func joined(list []string) string { return orNone(strings.Join(list, ", ")) }
 var summaries = func() map[string]string {
 	m := map[string]string{}
 	for _, r := range operation.Table() {
-		m[r.Operation()] = r.Summary
+		m[r.Operation()] = r.Words
 	}
 	return m
 }()

@@ -13,30 +13,30 @@ import (
 type Account struct {
 	identity.Principal
 	// User is empty for the bearer of an API token and for root on the machine.
-	User *identity.User `json:"user,omitempty"`
+	User *identity.User `json:"user,omitempty" jsonschema:"The user who calls; absent for the bearer of an API token and for root on the machine."`
 	// Capabilities are what the role may do.
-	Capabilities []identity.Capability `json:"capabilities"`
+	Capabilities []identity.Capability `json:"capabilities" jsonschema:"What the caller's role may do."`
 }
 
 // CeremonyAnswer is what an authenticator says (WebAuthn Level 3,
 // PublicKeyCredential in JSON), for a ceremony that was begun.
 type CeremonyAnswer struct {
-	Ceremony string          `json:"ceremony" record:"-"`
-	Response json.RawMessage `json:"response" record:"-"`
+	Ceremony string          `json:"ceremony" record:"-" jsonschema:"The ceremony value that the beginning of the ceremony gave."`
+	Response json.RawMessage `json:"response" record:"-" jsonschema:"The PublicKeyCredential of the authenticator, as JSON (WebAuthn Level 3)."`
 	// Name is the new passkey's; only for one.
-	Name string `json:"name,omitempty"`
+	Name string `json:"name,omitempty" jsonschema:"The name of the new passkey; only when a passkey is added." example:"Alice's laptop"`
 }
 
 // Proof is a password with the present code of the authenticator app, or a
 // recovery code.
 type Proof struct {
-	Password string `json:"password" record:"-"`
-	Code     string `json:"code" record:"-"`
+	Password string `json:"password" record:"-" jsonschema:"The user's password."`
+	Code     string `json:"code" record:"-" jsonschema:"The present code of the authenticator app, or a recovery code where one is accepted." example:"123456"`
 }
 
 // RecoveryCodes are shown once.
 type RecoveryCodes struct {
-	Codes []string `json:"codes"`
+	Codes []string `json:"codes" jsonschema:"The new recovery codes. Each works once, and they are shown this once."`
 }
 
 func (RecoveryCodes) withoutSecret() any { return nil }
@@ -48,7 +48,7 @@ func (NewTOTP) withoutSecret() any { return nil }
 
 // PasskeyName names a passkey by the ID.
 type PasskeyName struct {
-	Passkey string `path:"passkey" json:"-"`
+	Passkey string `path:"passkey" json:"-" about:"The ID of the passkey."`
 }
 
 // user gives the ID of the user who calls.
@@ -80,7 +80,7 @@ func own[In, Out any](run func(ctx context.Context, c *Caller, user string, in I
 var (
 	ShowAccount = define(Operation[Nothing, *Account]{
 		Route: Route{ID: "account", Method: http.MethodGet, Path: "/account", Capability: identity.Self,
-			Summary: "Who calls, and what their role may do"},
+			Words: "Show account", Summary: "Who calls, and what their role may do"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (*Account, error) {
 			a := &Account{Principal: c.Who, Capabilities: c.Who.Role.Capabilities()}
 			if c.Who.UserID == "" {
@@ -93,7 +93,7 @@ var (
 	})
 	ProvePassword = define(Operation[Proof, Nothing]{
 		Route: Route{ID: "provePassword", Method: http.MethodPost, Path: "/account/prove/password", Capability: identity.Self, WhileLocked: true, Urgency: Independent,
-			Summary: "Prove that one is present, by password and code"},
+			Words: "Prove presence by password", Summary: "Prove that one is present, by password and code"},
 		Subject: apart[Proof],
 		Run: own(func(ctx context.Context, c *Caller, _ string, in Proof) (Nothing, error) {
 			return Nothing{}, c.Identity.ProvePassword(ctx, c.Who, in.Password, in.Code)
@@ -101,7 +101,7 @@ var (
 	})
 	BeginProvePasskey = define(Operation[Nothing, identity.Ceremony]{
 		Route: Route{ID: "beginProvePasskey", Method: http.MethodPost, Path: "/account/prove/passkey/begin", Capability: identity.Self, WhileLocked: true, Urgency: Independent,
-			Summary: "Begin to prove that one is present, by a passkey"},
+			Words: "Begin to prove presence by passkey", Summary: "Begin to prove that one is present, by a passkey"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, _ string, _ Nothing) (identity.Ceremony, error) {
 			return c.Identity.BeginProvePasskey(ctx, c.Who)
@@ -109,39 +109,39 @@ var (
 	})
 	ProvePasskey = define(Operation[CeremonyAnswer, Nothing]{
 		Route: Route{ID: "provePasskey", Method: http.MethodPost, Path: "/account/prove/passkey", Capability: identity.Self, WhileLocked: true, Urgency: Independent,
-			Summary: "Prove that one is present, by a passkey"},
+			Words: "Prove presence by passkey", Summary: "Prove that one is present, by a passkey"},
 		Subject: apart[CeremonyAnswer],
 		Run: own(func(ctx context.Context, c *Caller, _ string, in CeremonyAnswer) (Nothing, error) {
 			return Nothing{}, c.Identity.FinishProvePasskey(ctx, c.Who, in.Ceremony, in.Response)
 		}),
 	})
 	BeginPasskey = define(Operation[Nothing, identity.Ceremony]{
-		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Dangerous: true, Urgency: Independent,
-			Summary: "Begin to add a passkey"},
+		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
+			Words: "Set up passkey", Summary: "Begin to add a passkey"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (identity.Ceremony, error) {
 			return c.Identity.BeginAddPasskey(ctx, id)
 		}),
 	})
 	AddPasskey = define(Operation[CeremonyAnswer, *identity.Passkey]{
-		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
-			Summary: "Add a passkey"},
+		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
+			Words: "Add passkey", Summary: "Add a passkey"},
 		Subject: apart[CeremonyAnswer],
 		Run: own(func(ctx context.Context, c *Caller, id string, in CeremonyAnswer) (*identity.Passkey, error) {
 			return c.Identity.FinishAddPasskey(ctx, id, in.Ceremony, in.Name, in.Response)
 		}),
 	})
 	RemovePasskey = define(Operation[PasskeyName, Nothing]{
-		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Dangerous: true, Urgency: Urgent,
-			Summary: "Remove a passkey; not the last way to sign in"},
+		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Effects: TakesAccess, Alone: ownAccount, Urgency: Urgent,
+			Words: "Remove passkey", Summary: "Remove a passkey; not the last way to sign in"},
 		Subject: ownSubject[PasskeyName],
 		Run: own(func(ctx context.Context, c *Caller, id string, in PasskeyName) (Nothing, error) {
 			return Nothing{}, c.Identity.RemovePasskey(ctx, id, in.Passkey)
 		}),
 	})
 	BeginPassword = define(Operation[Nothing, NewTOTP]{
-		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Dangerous: true, Urgency: Independent,
-			Summary: "Begin to set a password: a new secret for an authenticator app"},
+		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
+			Words: "Set up password", Summary: "Begin to set a password: a new secret for an authenticator app"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (NewTOTP, error) {
 			t, err := c.Identity.BeginPassword(ctx, id)
@@ -149,16 +149,16 @@ var (
 		}),
 	})
 	SetPassword = define(Operation[Proof, Nothing]{
-		Route: Route{ID: "setPassword", Method: http.MethodPost, Path: "/account/password", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
-			Summary: "Set password and authenticator app together"},
+		Route: Route{ID: "setPassword", Method: http.MethodPost, Path: "/account/password", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
+			Words: "Set password", Summary: "Set password and authenticator app together"},
 		Subject: apart[Proof],
 		Run: own(func(ctx context.Context, c *Caller, id string, in Proof) (Nothing, error) {
 			return Nothing{}, c.Identity.FinishPassword(ctx, id, in.Password, in.Code)
 		}),
 	})
 	NewRecoveryCodes = define(Operation[Nothing, RecoveryCodes]{
-		Route: Route{ID: "newRecoveryCodes", Method: http.MethodPost, Path: "/account/recovery-codes", Capability: identity.Self, Dangerous: true, Urgency: Ordinary,
-			Summary: "Make new recovery codes; those before are void"},
+		Route: Route{ID: "newRecoveryCodes", Method: http.MethodPost, Path: "/account/recovery-codes", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
+			Words: "Create recovery codes", Summary: "Make new recovery codes; those before are void"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (RecoveryCodes, error) {
 			codes, err := c.Identity.NewRecoveryCodes(ctx, id)

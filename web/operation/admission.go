@@ -21,27 +21,27 @@ type Admissions interface {
 type AdmissionDetail struct {
 	appliance.Admission
 	// Alone says why no two administrators can approve for each other; empty if they can.
-	Alone string `json:"alone,omitempty"`
+	Alone string `json:"alone,omitempty" jsonschema:"Why no two administrators can approve for each other; absent if they can."`
 }
 
 // ConfirmedAdmission is the word of a person that those who are admitted are the right ones.
 type ConfirmedAdmission struct {
 	// Digest is that of the admission which the person saw.
-	Digest string `json:"digest"`
+	Digest string `json:"digest" jsonschema:"The digest of the admission that the person saw, as showAdmission gives it."`
 }
 
 // The operations on who is sealed by the first unlock.
 var (
 	ShowAdmission = define(Operation[Nothing, AdmissionDetail]{
 		Route: Route{ID: "showAdmission", Method: http.MethodGet, Path: "/admission", Capability: identity.Administer,
-			Summary: "Who can act and what decides once the appliance is unlocked for the first time, and who has confirmed it"},
+			Words: "Show admission", Summary: "Who can act and what decides once the appliance is unlocked for the first time, and who has confirmed it"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (AdmissionDetail, error) {
 			return showAdmission(ctx, c)
 		},
 	})
 	ConfirmAdmission = define(Operation[ConfirmedAdmission, appliance.Confirmation]{
-		Route: Route{ID: "confirmAdmission", Method: http.MethodPost, Path: "/admission/confirm", Capability: identity.Administer, Dangerous: true, Urgency: Exclusive,
-			Summary: "Confirm that those whom the first unlock seals are the right ones; an unlock that waits for it goes on"},
+		Route: Route{ID: "confirmAdmission", Method: http.MethodPost, Path: "/admission/confirm", Capability: identity.Administer, Effects: Decides, Alone: "it confirms who the users are: before it nobody knows a second person", Urgency: Exclusive,
+			Words: "Confirm admission", Summary: "Confirm that those whom the first unlock seals are the right ones; an unlock that waits for it goes on"},
 		Subject: apart[ConfirmedAdmission],
 		Check: func(ctx context.Context, c *Caller, in ConfirmedAdmission) error {
 			return checkAdmissionDigest(in.Digest)

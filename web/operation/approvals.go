@@ -21,17 +21,17 @@ type ApprovalStore = approval.Store
 
 // ApprovalName names a request for approval by the ID.
 type ApprovalName struct {
-	Approval string `path:"approval" json:"-"`
+	Approval string `path:"approval" json:"-" about:"The ID of the request for approval."`
 }
 
 // ApprovalDetail is a request for approval with what it asks for.
 type ApprovalDetail struct {
 	*approval.Request
 	// Body is the request's body; left out if it has none.
-	Body json.RawMessage `json:"body,omitempty"`
+	Body json.RawMessage `json:"body,omitempty" jsonschema:"The body of the request that waits for approval; absent if it has none."`
 	// Result is the answer of the operation. One that shows a secret is performed by
 	// the person who asked, and shown to nobody else.
-	Result json.RawMessage `json:"result,omitempty"`
+	Result json.RawMessage `json:"result,omitempty" jsonschema:"The answer of the operation, once it was performed by this request. One that shows a secret is performed by the person who asked for it."`
 
 	done any // a Done of the operation's type; nil if it was not performed now
 }
@@ -78,7 +78,7 @@ func waitingFirst(a ApprovalDetail) string {
 var (
 	ListApprovals = defineList(Listing[ApprovalPage, ApprovalDetail]{
 		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See,
-			Summary: "Operations that wait for a second person, and those decided"},
+			Words: "List approvals", Summary: "Operations that wait for a second person, and those decided"},
 		ID: func(a ApprovalDetail) string { return a.ID },
 		By: []Order[ApprovalDetail]{
 			{"waiting", waitingFirst},
@@ -96,7 +96,7 @@ var (
 	})
 	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "showApproval", Method: http.MethodGet, Path: "/approvals/{approval}", Capability: identity.See,
-			Summary: "An operation that waits for a second person"},
+			Words: "Show approval", Summary: "An operation that waits for a second person"},
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.Approvals.Approval(ctx, in.Approval)
 			if err != nil {
@@ -106,22 +106,22 @@ var (
 		},
 	})
 	Approve = define(Operation[ApprovalName, ApprovalDetail]{
-		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Dangerous: true, Urgency: Independent,
-			Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
+		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
+			Words: "Approve", Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
 		Subject:   approvalSubject,
 		Restricts: always[ApprovalName], // what is approved may restrict
 		Run:       approve,
 	})
 	PerformApproved = define(Operation[ApprovalName, ApprovalDetail]{
-		Route: Route{ID: "performApproved", Method: http.MethodPost, Path: "/approvals/{approval}/perform", Capability: identity.ManageKeys, Dangerous: true, Urgency: Independent,
-			Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
+		Route: Route{ID: "performApproved", Method: http.MethodPost, Path: "/approvals/{approval}/perform", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
+			Words: "Perform approved operation", Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
 		Subject:   approvalSubject,
 		Restricts: always[ApprovalName],
 		Run:       performApproved,
 	})
 	Reject = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "reject", Method: http.MethodPost, Path: "/approvals/{approval}/reject", Capability: identity.ManageKeys, Urgency: Urgent,
-			Summary: "Refuse an operation that waits, or take one's own back"},
+			Words: "Reject", Summary: "Refuse an operation that waits, or take one's own back"},
 		Subject: approvalSubject,
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.waiting(ctx, in, approval.Pending, approval.Approved)
@@ -141,14 +141,14 @@ func (p *Performer) shownApproval(r *approval.Request) ApprovalDetail {
 // needsApproval says whether the operation is one of those that need a second
 // person. Root on the machine itself needs nobody.
 func (p *performance) needsApproval(ctx context.Context) (bool, error) {
-	if !p.route.Approvable || p.approvedBy != "" || p.Who.UserID == "" && p.Who.Token == "" {
+	if !p.route.Guards().FourEyes || p.approvedBy != "" || p.Who.UserID == "" && p.Who.Token == "" {
 		return false, nil
 	}
 	chosen, err := approval.Chosen(ctx, p.Settings)
 	if err != nil {
 		return false, err
 	}
-	return chosen.Every || slices.Contains(chosen.Operations, p.route.ID) || p.route.GuardsApproval && chosen.On(), nil
+	return chosen.Every || slices.Contains(chosen.Operations, p.route.ID) || p.route.Guards().WithAny && chosen.On(), nil
 }
 
 // file puts an operation aside until another person approves it. Its error is a
@@ -203,7 +203,7 @@ func (p *performance) fileable(ctx context.Context) ([]byte, error) {
 // earlier release filed has the method and the path of then.
 func stored(r *approval.Request) (*Route, Request, error) {
 	i := slices.IndexFunc(table, func(route *Route) bool { return route.ID == r.Operation })
-	if i < 0 || !table[i].Approvable {
+	if i < 0 || !table[i].Guards().FourEyes {
 		return nil, Request{}, fault.Errorf(fault.Conflict, "this release has no operation %s that can be approved: reject the request", r.Operation)
 	}
 	route := table[i]

@@ -181,7 +181,7 @@ func (brokenSettings) Setting(context.Context, string) (string, error) {
 // whether it needs approval, is on record.
 func TestUnknownApprovalIsOnRecord(t *testing.T) {
 	for _, r := range Table() {
-		if !r.Approvable {
+		if !r.Guards().FourEyes {
 			continue
 		}
 		p, log := quiet()

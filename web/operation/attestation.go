@@ -29,15 +29,15 @@ type Boot interface {
 
 // SealRequest has the HSM's PIN sealed to the machine's TPM.
 type SealRequest struct {
-	PIN Secret `json:"pin"`
+	PIN Secret `json:"pin" jsonschema:"The PIN of the HSM."`
 	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
 	// It may be empty if there is nobody to seal, and later.
-	Admission string `json:"admission,omitempty"`
+	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal."`
 }
 
 // Revocation has the machine's TPM refuse policies of a version below.
 type Revocation struct {
-	Below uint64 `json:"below"`
+	Below uint64 `json:"below" jsonschema:"Policies of a lower version than this one are refused from now on." example:"3"`
 }
 
 // Nonce asks for evidence that is fresh.
@@ -69,23 +69,23 @@ func (n Nonce) bytes() ([]byte, error) {
 // it. Verify the evidence elsewhere if you do not trust the appliance.
 type Report struct {
 	// Node is whose it is: the ID of a node of a fleet; absent for an appliance on its own.
-	Node string `json:"node,omitempty"`
+	Node string `json:"node,omitempty" jsonschema:"The ID of the node whose evidence this is; absent for an appliance on its own."`
 	// Evidence is the file.
-	Evidence json.RawMessage    `json:"evidence"`
-	Verdict  *appraisal.Verdict `json:"verdict"`
+	Evidence json.RawMessage    `json:"evidence" jsonschema:"The evidence itself: save it as a file, and verify it with the tool holdfast."`
+	Verdict  *appraisal.Verdict `json:"verdict" jsonschema:"What the appliance finds when it appraises its own evidence. Verify the evidence elsewhere if you do not trust the appliance."`
 	// State is the head of the stored state that the evidence names; absent if it names none.
-	State *attest.State `json:"state,omitempty"`
+	State *attest.State `json:"state,omitempty" jsonschema:"The head of the stored state that the evidence names; absent if it names none."`
 	// Events is the firmware's log, which the TPM's registers prove.
-	Events []tpm.Event `json:"events"`
+	Events []tpm.Event `json:"events" jsonschema:"The firmware's event log, which the TPM's registers prove."`
 	// EventsError says why the log cannot be read; empty if it can.
-	EventsError string `json:"events_error,omitempty"`
+	EventsError string `json:"events_error,omitempty" jsonschema:"Why the event log cannot be read; absent if it can."`
 }
 
 // The operations on evidence and on what the TPM keeps.
 var (
 	ShowEvidence = define(Operation[Nonce, json.RawMessage]{
 		Route: Route{ID: "evidence", Method: http.MethodGet, Path: "/attestation", Capability: identity.See,
-			Summary: "Fresh evidence of what the machine runs"},
+			Words: "Show evidence", Summary: "Fresh evidence of what the machine runs"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (json.RawMessage, error) {
 			if !in.elsewhere(c.Performer) {
 				return Evidence(ctx, c.Boot, in)
@@ -101,7 +101,7 @@ var (
 	})
 	ShowReport = define(Operation[Nonce, *Report]{
 		Route: Route{ID: "attestationReport", Method: http.MethodGet, Path: "/attestation/report", Capability: identity.See,
-			Summary: "Fresh evidence with each check and the firmware's event log"},
+			Words: "Show attestation report", Summary: "Fresh evidence with each check and the firmware's event log"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
 			if !in.elsewhere(c.Performer) {
 				r, err := MakeReport(ctx, c.Boot, in)
@@ -124,8 +124,8 @@ var (
 		},
 	})
 	Seal = define(Operation[SealRequest, Nothing]{
-		Route: Route{ID: "seal", Method: http.MethodPost, Path: "/seal", Capability: identity.Administer, Dangerous: true, WhileLocked: true, Urgency: Ordinary,
-			Summary: "Seal the HSM's PIN to this machine's TPM"},
+		Route: Route{ID: "seal", Method: http.MethodPost, Path: "/seal", Capability: identity.Administer, Effects: Decides, Alone: "it gives the PIN to an appliance that is locked, where nobody can tell who a second person is", WhileLocked: true, Urgency: Ordinary,
+			Words: "Seal PIN", Summary: "Seal the HSM's PIN to this machine's TPM"},
 		Subject: apart[SealRequest],
 		Run: func(ctx context.Context, c *Caller, in SealRequest) (Nothing, error) {
 			if err := admit(ctx, c, in.Admission); err != nil {
@@ -135,8 +135,8 @@ var (
 		},
 	})
 	RevokePolicies = define(Operation[Revocation, Nothing]{
-		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Independent,
-			Summary: "Have this machine's TPM refuse policies of older versions, for good"},
+		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Effects: Destroys, Urgency: Independent,
+			Words: "Revoke older policies", Summary: "Have this machine's TPM refuse policies of older versions, for good"},
 		Subject: apart[Revocation],
 		Check:   func(ctx context.Context, c *Caller, in Revocation) error { return c.Boot.CheckRevoke(ctx, in.Below) },
 		Run: func(ctx context.Context, c *Caller, in Revocation) (Nothing, error) {

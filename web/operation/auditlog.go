@@ -73,48 +73,48 @@ const auditList = "audit"
 
 // RecordNumber names a record of the audit log.
 type RecordNumber struct {
-	Seq  int64  `path:"seq" json:"-"`
+	Seq  int64  `path:"seq" json:"-" about:"The number of the record in its log, from 0."`
 	Node string `query:"node" about:"the node of the fleet in whose log it is; the one that answers if left out" json:"-"`
 }
 
 // Records is a page of the audit log.
 type Records struct {
 	// Records have their node, if the appliance is in a fleet.
-	Records []audit.NodeRecord `json:"items"`
+	Records []audit.NodeRecord `json:"items" jsonschema:"The records of this page, the newest first."`
 	// Next is the cursor of the next page, of older records; empty if there is none.
-	Next string `json:"next,omitempty"`
+	Next string `json:"next,omitempty" jsonschema:"The cursor of the next page, which has older records; absent on the last page."`
 	// Nodes are those whose logs were asked for; none without a fleet. Silent are those
 	// among them of which there is nothing here.
-	Nodes  []string     `json:"nodes,omitempty"`
-	Silent []SilentNode `json:"silent,omitempty"`
+	Nodes  []string     `json:"nodes,omitempty" jsonschema:"The IDs of the nodes whose logs were searched; absent for an appliance on its own."`
+	Silent []SilentNode `json:"silent,omitempty" jsonschema:"The nodes whose records are missing from this answer."`
 }
 
 // Checkpoint is a signed state of the audit log. Kept elsewhere it proves later
 // that the log was not swapped for an older copy.
 type Checkpoint struct {
-	Checkpoint string `json:"checkpoint"`
+	Checkpoint string `json:"checkpoint" jsonschema:"The signed checkpoint of the audit log, as text (C2SP signed-note)."`
 }
 
 // LogVerification is the state of the verification of the whole log of one node.
 type LogVerification struct {
 	// Node is whose log it is: the ID of a node of a fleet; absent for an appliance on its own.
-	Node    string `json:"node,omitempty"`
-	Running bool   `json:"running"`
+	Node    string `json:"node,omitempty" jsonschema:"The ID of the node whose log was verified; absent for an appliance on its own."`
+	Running bool   `json:"running" jsonschema:"Whether a verification is under way."`
 	// Started and Ended are of the last one; zero before.
-	Started time.Time `json:"started,omitzero"`
-	Ended   time.Time `json:"ended,omitzero"`
-	By      string    `json:"by,omitempty"`
+	Started time.Time `json:"started,omitzero" jsonschema:"When the last verification began; absent before the first."`
+	Ended   time.Time `json:"ended,omitzero" jsonschema:"When the last verification ended; absent before the first."`
+	By      string    `json:"by,omitempty" jsonschema:"The name of the person or token that asked for the verification."`
 	// Report is what it found; Error why it could not be done.
-	Report *audit.Report `json:"report,omitempty"`
-	Error  string        `json:"error,omitempty"`
+	Report *audit.Report `json:"report,omitempty" jsonschema:"What the last verification found."`
+	Error  string        `json:"error,omitempty" jsonschema:"Why the last verification could not be done."`
 	// Unknown is why nothing is known of it: the node does not answer.
-	Unknown string `json:"unknown,omitempty"`
+	Unknown string `json:"unknown,omitempty" jsonschema:"Why nothing is known of this log: its node does not answer."`
 }
 
 // Verification is that of the node that answers, with those of the fleet's other nodes.
 type Verification struct {
 	LogVerification
-	Others []LogVerification `json:"others,omitempty"`
+	Others []LogVerification `json:"others,omitempty" jsonschema:"The verifications of the logs of the fleet's other nodes."`
 }
 
 // VerificationPeers have the fleet's other nodes verify their logs, each its own.
@@ -129,7 +129,7 @@ type VerificationPeers interface {
 var (
 	SearchAudit = define(Operation[AuditSearch, *Records]{
 		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Capability: identity.Audit,
-			Summary: "Search the audit log, or those of all nodes, the newest first"},
+			Words: "Search audit log", Summary: "Search the audit log, or those of all nodes, the newest first"},
 		Run: func(ctx context.Context, c *Caller, in AuditSearch) (*Records, error) {
 			q := in.query()
 			after, err := positionOf(auditList, in, in.After)
@@ -146,19 +146,19 @@ var (
 	})
 	ShowAuditRecord = define(Operation[RecordNumber, *audit.NodeRecord]{
 		Route: Route{ID: "auditRecord", Method: http.MethodGet, Path: "/audit/records/{seq}", Capability: identity.Audit,
-			Summary: "One record of the audit log"},
+			Words: "Show audit record", Summary: "One record of the audit log"},
 		Run: auditRecord,
 	})
 	ShowAuditProof = define(Operation[RecordNumber, json.RawMessage]{
 		Route: Route{ID: "auditProof", Method: http.MethodGet, Path: "/audit/records/{seq}/proof", Capability: identity.Audit,
-			Summary: "Proof that a record is in the log, to check offline"},
+			Words: "Prove audit record", Summary: "Proof that a record is in the log, to check offline"},
 		Run: func(ctx context.Context, c *Caller, in RecordNumber) (json.RawMessage, error) {
 			return c.proveRecord(ctx, in)
 		},
 	})
 	ExportAudit = define(Operation[AuditExport, Stream]{
 		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl",
-			Summary: "All records that a search finds"},
+			Words: "Export audit log", Summary: "All records that a search finds"},
 		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {
 			format, media := cmp.Or(in.Format, "jsonl"), "application/jsonl"
 			if format == "csv" {
@@ -171,7 +171,7 @@ var (
 	})
 	SignCheckpoint = define(Operation[Nothing, Checkpoint]{
 		Route: Route{ID: "auditCheckpoint", Method: http.MethodGet, Path: "/audit/checkpoint", Capability: identity.Audit,
-			Summary: "Sign the audit log as it is now"},
+			Words: "Sign checkpoint", Summary: "Sign the audit log as it is now"},
 		Run: func(_ context.Context, c *Caller, _ Nothing) (Checkpoint, error) {
 			text, err := c.Audit.Checkpoint()
 			return Checkpoint{string(text)}, err
@@ -179,7 +179,7 @@ var (
 	})
 	ShowAuditVerification = define(Operation[Nothing, Verification]{
 		Route: Route{ID: "auditVerification", Method: http.MethodGet, Path: "/audit/verification", Capability: identity.Audit,
-			Summary: "What the last verification of the whole log found, and of those of all nodes"},
+			Words: "Show audit log verification", Summary: "What the last verification of the whole log found, and of those of all nodes"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Verification, error) {
 			v := Verification{LogVerification: c.Verification()}
 			if c.VerificationPeers != nil {
@@ -190,7 +190,7 @@ var (
 	})
 	VerifyAudit = define(Operation[Nothing, Verification]{
 		Route: Route{ID: "verifyAudit", Method: http.MethodPost, Path: "/audit/verification", Capability: identity.Audit, ReadOnly: true, Urgency: Independent,
-			Summary: "Begin to verify the whole log, and those of all nodes; it goes on in the background"},
+			Words: "Verify audit log", Summary: "Begin to verify the whole log, and those of all nodes; it goes on in the background"},
 		Subject: apart[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Verification, error) {
 			v := Verification{LogVerification: c.Verify(c.Who.Name)}

@@ -34,10 +34,10 @@ const peerTime = 3 * time.Second
 
 // SilentNode is a node of whose records an answer has none.
 type SilentNode struct {
-	Node string     `json:"node"`
-	Code fault.Code `json:"code"`
+	Node string     `json:"node" jsonschema:"The ID of the node."`
+	Code fault.Code `json:"code" jsonschema:"The code of the reason."`
 	// Reason says why in a sentence.
-	Reason string `json:"reason"`
+	Reason string `json:"reason" jsonschema:"Why there are no records of this node, in a sentence."`
 }
 
 // auditNodes gives the logs that a search is about: that of one node if it is named, and

@@ -33,13 +33,13 @@ type BackupUpload struct {
 // The operations on the whole store.
 var (
 	Backup = define(Operation[Nothing, Stream]{
-		Route: Route{ID: "backup", Method: http.MethodGet, Path: "/backup", Capability: identity.Administer, Dangerous: true, Recorded: true, BinaryAnswer: "application/octet-stream",
-			Summary: "A backup of all that is stored, encrypted; of no use without the HSM. The header Holdfast-Backup-Report names the rows in it that are damaged"},
+		Route: Route{ID: "backup", Method: http.MethodGet, Path: "/backup", Capability: identity.Administer, Effects: Leaves, Recorded: true, BinaryAnswer: "application/octet-stream",
+			Words: "Create backup", Summary: "A backup of all that is stored, encrypted; of no use without the HSM. The header Holdfast-Backup-Report names the rows in it that are damaged"},
 		Run: backup,
 	})
 	Restore = define(Operation[BackupUpload, *appliance.BackupReport]{
-		Route: Route{ID: "restore", Method: http.MethodPost, Path: "/restore", Capability: identity.Administer, Dangerous: true, Urgency: Independent,
-			Summary: "Take a backup over into an appliance without key stores"},
+		Route: Route{ID: "restore", Method: http.MethodPost, Path: "/restore", Capability: identity.Administer, Effects: Decides, Alone: "it fills an appliance that has no key stores, and replaces its users", Urgency: Independent,
+			Words: "Restore backup", Summary: "Take a backup over into an appliance without key stores"},
 		Subject: apart[BackupUpload],
 		Run: func(ctx context.Context, c *Caller, in BackupUpload) (*appliance.BackupReport, error) {
 			if in.Verify {

@@ -40,42 +40,42 @@ type Site interface {
 
 // Certificate describes a server certificate.
 type Certificate struct {
-	Subject   string    `json:"subject"`
-	Names     []string  `json:"names"`
-	Issuer    string    `json:"issuer"`
-	NotBefore time.Time `json:"not_before"`
-	NotAfter  time.Time `json:"not_after"`
+	Subject   string    `json:"subject" jsonschema:"The subject of the certificate." example:"CN=holdfast.example.com"`
+	Names     []string  `json:"names" jsonschema:"The DNS names and IP addresses that the certificate is for."`
+	Issuer    string    `json:"issuer" jsonschema:"The issuer of the certificate."`
+	NotBefore time.Time `json:"not_before" jsonschema:"The beginning of the certificate's validity."`
+	NotAfter  time.Time `json:"not_after" jsonschema:"The end of the certificate's validity."`
 	// SHA256 is the fingerprint of the certificate, in hexadecimal.
-	SHA256 string `json:"sha256"`
+	SHA256 string `json:"sha256" jsonschema:"The SHA-256 fingerprint of the certificate, in hexadecimal."`
 	// Chain is the certificate with those that signed it, in PEM.
-	Chain string `json:"chain"`
+	Chain string `json:"chain" jsonschema:"The certificate and those that signed it, in PEM."`
 	// Requested says that a signing request waits for its certificate.
-	Requested bool `json:"requested"`
+	Requested bool `json:"requested" jsonschema:"Whether a signing request waits for its certificate."`
 	// Shared says that it rests in the database, and all nodes serve with it. Otherwise it
 	// is this machine's own.
-	Shared bool `json:"shared"`
+	Shared bool `json:"shared" jsonschema:"Whether all nodes of the fleet serve with this certificate, whose key is in the database, sealed. Otherwise it is this machine's own."`
 }
 
 // CertificateRequest asks for a signing request.
 type CertificateRequest struct {
-	Names []string `json:"names"`
+	Names []string `json:"names" jsonschema:"The DNS names and IP addresses that the certificate is to be for." example:"[\"holdfast.example.com\"]"`
 }
 
 // SigningRequest is a PKCS#10 request in PEM.
 type SigningRequest struct {
-	PEM string `json:"pem"`
+	PEM string `json:"pem" jsonschema:"The certificate signing request (PKCS #10), in PEM."`
 }
 
 // CertificateChain is the certificate with those that signed it, in PEM.
 type CertificateChain struct {
-	Chain string `json:"chain" record:"-"` // people paste the private key with it
+	Chain string `json:"chain" record:"-" jsonschema:"The certificate and those that signed it, in PEM."` // people paste the private key with it
 }
 
 // SharedCertificate is a certificate with those that signed it, and its private key, both in
 // PEM. If both are left out, it is the present one of the node that is asked.
 type SharedCertificate struct {
-	Chain string `json:"chain,omitempty" record:"-"`
-	Key   Secret `json:"private_key,omitempty"`
+	Chain string `json:"chain,omitempty" record:"-" jsonschema:"The certificate and those that signed it, in PEM. Leave it out together with private_key to share the present certificate of this node."`
+	Key   Secret `json:"private_key,omitempty" jsonschema:"The private key of the certificate, in PEM."`
 }
 
 // certificateSubject is the certificate that is in use.
@@ -88,12 +88,12 @@ func certificateSubject[In any](_ context.Context, c *Caller, _ In) any {
 var (
 	ShowCertificate = define(Operation[Nothing, Certificate]{
 		Route: Route{ID: "certificate", Method: http.MethodGet, Path: "/certificate", Capability: identity.See,
-			Summary: "The server's TLS certificate"},
+			Words: "Show certificate", Summary: "The server's TLS certificate"},
 		Run: func(_ context.Context, c *Caller, _ Nothing) (Certificate, error) { return c.Site.Certificate() },
 	})
 	RequestCertificate = define(Operation[CertificateRequest, SigningRequest]{
-		Route: Route{ID: "requestCertificate", Method: http.MethodPost, Path: "/certificate/request", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Make a new key, and a request to sign its certificate"},
+		Route: Route{ID: "requestCertificate", Method: http.MethodPost, Path: "/certificate/request", Capability: identity.Administer, Effects: Identifies, Alone: "nothing uses the new key until its certificate is installed, which can need a second person", Urgency: Ordinary,
+			Words: "Request certificate", Summary: "Make a new key, and a request to sign its certificate"},
 		Subject: makes[CertificateRequest],
 		Run: func(ctx context.Context, c *Caller, in CertificateRequest) (SigningRequest, error) {
 			pem, err := c.Site.RequestCertificate(ctx, in.Names)
@@ -101,8 +101,8 @@ var (
 		},
 	})
 	InstallCertificate = define(Operation[CertificateChain, Certificate]{
-		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Serve with another certificate"},
+		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+			Words: "Install certificate", Summary: "Serve with another certificate"},
 		Subject: certificateSubject[CertificateChain],
 		Run: func(ctx context.Context, c *Caller, in CertificateChain) (Certificate, error) {
 			installed, err := c.Site.InstallCertificate(ctx, in.Chain)
@@ -113,16 +113,16 @@ var (
 		},
 	})
 	ShareCertificate = define(Operation[SharedCertificate, Certificate]{
-		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
+		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+			Words: "Share certificate", Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
 		Subject: certificateSubject[SharedCertificate],
 		Run: func(ctx context.Context, c *Caller, in SharedCertificate) (Certificate, error) {
 			return c.Site.ShareCertificate(ctx, in.Chain, in.Key)
 		},
 	})
 	UnshareCertificate = define(Operation[Nothing, Certificate]{
-		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Remove the shared certificate and its key: each node serves with its own"},
+		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+			Words: "Stop sharing certificate", Summary: "Remove the shared certificate and its key: each node serves with its own"},
 		Subject: certificateSubject[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Certificate, error) {
 			return c.Site.UnshareCertificate(ctx)

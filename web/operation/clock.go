@@ -18,21 +18,21 @@ type Clocks interface {
 
 // PassedTime is a time that a person says has passed.
 type PassedTime struct {
-	Time   time.Time `json:"time"`
-	Reason string    `json:"reason"`
+	Time   time.Time `json:"time" jsonschema:"The present time, as the person has it from another source than this machine." example:"2026-11-27T12:00:00Z"`
+	Reason string    `json:"reason" jsonschema:"Why the time is confirmed: 1 to 256 printable characters. It is recorded." example:"the machine was off for a month"`
 }
 
 // ConfirmedTime is what is known of the time since, and why.
 type ConfirmedTime struct {
 	appliance.ClockState
-	Reason string `json:"reason"`
+	Reason string `json:"reason" jsonschema:"Why the time was confirmed."`
 }
 
 // The operation on the time that keys are destroyed by.
 var (
 	ConfirmTime = define(Operation[PassedTime, ConfirmedTime]{
-		Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Exclusive,
-			Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
+		Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Effects: Destroys, Urgency: Exclusive,
+			Words: "Confirm time", Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
 		Subject: apart[PassedTime],
 		Check:   checkConfirmTime,
 		Run: func(ctx context.Context, c *Caller, in PassedTime) (ConfirmedTime, error) {

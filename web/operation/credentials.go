@@ -23,15 +23,15 @@ type Credentials interface {
 // imported.
 type NewCredential struct {
 	KeyStoreName
-	AccessKeyID     string `json:"access_key_id,omitempty"`
-	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-"`
+	AccessKeyID     string `json:"access_key_id,omitempty" jsonschema:"The access key ID of a credential to import, 20 to 30 characters of A-Z and 2-7; leave it out to have one made."`
+	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" jsonschema:"The secret access key of a credential to import; leave it out to have one made."`
 }
 
 // CreatedCredential shows the secret for the only time.
 type CreatedCredential struct {
 	appliance.Credential
-	SecretAccessKey string `json:"secret_access_key"`
-	URIPathPrefix   string `json:"uri_path_prefix"`
+	SecretAccessKey string `json:"secret_access_key" jsonschema:"The secret access key. It is shown this once."`
+	URIPathPrefix   string `json:"uri_path_prefix" jsonschema:"The prefix that AWS KMS asks for (XksProxyUriPath without /kms/xks/v1); empty if the key store has none."`
 }
 
 func (c CreatedCredential) withoutSecret() any { return c.Credential }
@@ -39,7 +39,7 @@ func (c CreatedCredential) withoutSecret() any { return c.Credential }
 // CredentialName names a credential.
 type CredentialName struct {
 	KeyStoreName
-	Credential string `path:"credential" json:"-"`
+	Credential string `path:"credential" json:"-" about:"The access key ID of the credential."`
 }
 
 // CredentialPage asks for a page of a key store's credentials.
@@ -57,7 +57,7 @@ func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
 var (
 	ListCredentials = defineList(Listing[CredentialPage, *appliance.Credential]{
 		Route: Route{ID: "listCredentials", Method: http.MethodGet, Path: "/keystores/{keystore}/credentials", Capability: identity.See,
-			Summary: "A key store's SigV4 credentials, without their secrets"},
+			Words: "List credentials", Summary: "A key store's SigV4 credentials, without their secrets"},
 		ID: func(k *appliance.Credential) string { return k.AccessKeyID },
 		By: []Order[*appliance.Credential]{
 			{"created", func(k *appliance.Credential) string { return timeKey(k.CreatedAt) }},
@@ -68,9 +68,15 @@ var (
 		},
 	})
 	CreateCredential = define(Operation[NewCredential, CreatedCredential]{
-		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Dangerous: true, Urgency: Ordinary,
-			Summary: "Make or import a SigV4 credential; its secret is shown this once"},
+		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Create credential", Variants: []string{"Import credential"}, Summary: "Make or import a SigV4 credential; its secret is shown this once"},
 		Subject: makes[NewCredential],
+		Variant: func(in NewCredential) string {
+			if in.AccessKeyID != "" {
+				return "Import credential"
+			}
+			return "Create credential"
+		},
 		Run: func(ctx context.Context, c *Caller, in NewCredential) (CreatedCredential, error) {
 			created, secret, err := c.Domain.CreateCredential(ctx, in.KeyStore, appliance.NewCredential{AccessKeyID: in.AccessKeyID, SecretAccessKey: in.SecretAccessKey})
 			if err != nil {
@@ -84,24 +90,24 @@ var (
 		},
 	})
 	ActivateCredential = define(Operation[CredentialName, *appliance.Credential]{
-		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Accept signatures of a credential"},
+		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Activate credential", Summary: "Accept signatures of a credential"},
 		Subject: credentialSubject,
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
 			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, true)
 		},
 	})
 	DeactivateCredential = define(Operation[CredentialName, *appliance.Credential]{
-		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Urgency: Urgent,
-			Summary: "Refuse signatures of a credential"},
+		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
+			Words: "Deactivate credential", Summary: "Refuse signatures of a credential"},
 		Subject: credentialSubject,
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
 			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, false)
 		},
 	})
 	DeleteCredential = define(Operation[CredentialName, Nothing]{
-		Route: Route{ID: "deleteCredential", Method: http.MethodDelete, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Urgent,
-			Summary: "Remove a credential"},
+		Route: Route{ID: "deleteCredential", Method: http.MethodDelete, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess | Destroys, Urgency: Urgent,
+			Words: "Delete credential", Summary: "Remove a credential"},
 		Subject: credentialSubject,
 		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
 			return c.Domain.CheckDeleteCredential(ctx, in.KeyStore, in.Credential)

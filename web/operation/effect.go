@@ -15,22 +15,22 @@ import (
 type Effect struct {
 	// Nodes is how many nodes have applied the change, Of how many there are. A node that
 	// has not, and is not late, has stopped to serve.
-	Nodes int `json:"nodes"`
-	Of    int `json:"of"`
+	Nodes int `json:"nodes" jsonschema:"How many nodes have applied the change. A node that has not, and is not late, has stopped to serve."`
+	Of    int `json:"of" jsonschema:"How many nodes there are."`
 	// Late are the nodes that may still serve without it; empty if there is none.
-	Late []LateNode `json:"late"`
+	Late []LateNode `json:"late" jsonschema:"The nodes that may still serve without the change; empty if there is none."`
 	// Until is when the change is in effect everywhere at the latest: the time of the
 	// answer if no node is late. It is missing if that is not known of a late node.
-	Until time.Time `json:"until,omitzero"`
+	Until time.Time `json:"until,omitzero" jsonschema:"When the change is in effect everywhere at the latest. Absent if that is not known of a late node."`
 }
 
 // LateNode is a node that may still serve without a change.
 type LateNode struct {
-	Node string `json:"node"` // its ID
+	Node string `json:"node" jsonschema:"The ID of the node."` // its ID
 	// Until is when it has stopped to serve, unless it has applied the change. It is
 	// missing while that is not known: the HSM could not be told of the change, or the
 	// database has another one in its place.
-	Until time.Time `json:"until,omitzero"`
+	Until time.Time `json:"until,omitzero" jsonschema:"When the node has applied the change or has stopped to serve; absent while that is not known."`
 }
 
 // String says it for people; empty for an appliance that is no fleet's.

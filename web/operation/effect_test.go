@@ -172,7 +172,13 @@ func TestAnswersTravel(t *testing.T) {
 			t.Errorf("%s: %+v: %v", text, got, err)
 		}
 	}
-	for want, done := range map[string]any{`[]`: Done[[]Named]{}, `{"effect":{"nodes":1,"of":1,"late":[]}}`: Done[Nothing]{Effect: &Effect{Nodes: 1, Of: 1, Late: []LateNode{}}}} {
+	none := Listing[KeyStorePage, Named]{By: []Order[Named]{{Name: byID}}, All: func(context.Context, *Caller, KeyStorePage) ([]Named, error) { return nil, nil }}
+	none.By[0].Key = func(Named) string { return "" }
+	empty, err := none.page(t.Context(), nil, KeyStorePage{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, done := range map[string]any{`{"items":[]}`: Done[List[Named]]{Out: empty}, `{"effect":{"nodes":1,"of":1,"late":[]}}`: Done[Nothing]{Effect: &Effect{Nodes: 1, Of: 1, Late: []LateNode{}}}} {
 		if text, err := json.Marshal(done); err != nil || string(text) != want {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}

@@ -24,13 +24,13 @@ type Fleet interface {
 
 // NodeName names a node of the fleet by its ID.
 type NodeName struct {
-	Node string `path:"node" json:"-"`
+	Node string `path:"node" json:"-" about:"The ID of the node."`
 }
 
 // Drain says whether a node is to take no new requests.
 type Drain struct {
 	NodeName
-	Drained bool `json:"drained"`
+	Drained bool `json:"drained" jsonschema:"true: the node takes no new requests; false: it takes them again."`
 }
 
 // fleet gives the fleet; fault.Conflict if this appliance is in none.
@@ -67,7 +67,7 @@ func nodeSubject(_ context.Context, c *Caller, in NodeName) any {
 var (
 	ShowFleet = define(Operation[Nothing, appliance.FleetStatus]{
 		Route: Route{ID: "fleetStatus", Method: http.MethodGet, Path: "/fleet", Capability: identity.See,
-			Summary: "The nodes of the fleet, as this one knows them"},
+			Words: "Show fleet", Summary: "The nodes of the fleet, as this one knows them"},
 		Run: func(_ context.Context, c *Caller, _ Nothing) (appliance.FleetStatus, error) {
 			if c.Fleet == nil {
 				return appliance.FleetStatus{Nodes: []appliance.NodeStatus{}}, nil
@@ -76,9 +76,15 @@ var (
 		},
 	})
 	DrainNode = define(Operation[Drain, Nothing]{
-		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Dangerous: true, Urgency: Ordinary,
-			Summary: "Have a node of the fleet take no new requests, or take them again"},
+		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Effects: StopsService, Alone: failingNode, Urgency: Ordinary,
+			Words: "Drain or resume node", Variants: []string{"Drain node", "Resume node"}, Summary: "Have a node of the fleet take no new requests, or take them again"},
 		Subject: func(ctx context.Context, c *Caller, in Drain) any { return nodeSubject(ctx, c, in.NodeName) },
+		Variant: func(in Drain) string {
+			if in.Drained {
+				return "Drain node"
+			}
+			return "Resume node"
+		},
 		Run: func(ctx context.Context, c *Caller, in Drain) (Nothing, error) {
 			f, err := c.fleet()
 			if err != nil {
@@ -88,8 +94,8 @@ var (
 		},
 	})
 	RemoveNode = define(Operation[NodeName, Nothing]{
-		Route: Route{ID: "removeNode", Method: http.MethodDelete, Path: "/fleet/nodes/{node}", Capability: identity.Administer, Dangerous: true, Urgency: Urgent,
-			Summary: "Take a node out of the fleet for good: it does not serve any more"},
+		Route: Route{ID: "removeNode", Method: http.MethodDelete, Path: "/fleet/nodes/{node}", Capability: identity.Administer, Effects: StopsService | TakesAccess, Alone: failingNode, Urgency: Urgent,
+			Words: "Remove node", Summary: "Take a node out of the fleet for good: it does not serve any more"},
 		Subject: nodeSubject,
 		Run: func(ctx context.Context, c *Caller, in NodeName) (Nothing, error) {
 			f, err := c.fleet()

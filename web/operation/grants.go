@@ -25,19 +25,19 @@ type Grants interface {
 
 // Policy is a key store's Cedar policies that were written by hand.
 type Policy struct {
-	Cedar string `json:"cedar"`
+	Cedar string `json:"cedar" jsonschema:"Cedar policies, as text; empty if there are none."`
 }
 
 // NewPolicy replaces the Cedar policies of a key store.
 type NewPolicy struct {
 	KeyStoreName
-	Cedar string `json:"cedar"`
+	Cedar string `json:"cedar" jsonschema:"The Cedar policies that replace those that are there; empty to have none." example:"forbid (principal, action, resource) when { context.source_vpc == \"vpc-0123456789abcdef0\" };"`
 }
 
 // Grant is a grant with the Cedar policy that is evaluated for it.
 type Grant struct {
 	*appliance.Grant
-	Cedar string `json:"cedar"`
+	Cedar string `json:"cedar" jsonschema:"The Cedar policy that is evaluated for this grant."`
 }
 
 // GrantPage asks for a page of a key store's grants.
@@ -49,19 +49,19 @@ type GrantPage struct {
 // GrantName names a grant.
 type GrantName struct {
 	KeyStoreName
-	Grant string `path:"grant" json:"-"`
+	Grant string `path:"grant" json:"-" about:"The ID of the grant."`
 }
 
 // NewGrant asks for a grant.
 type NewGrant struct {
 	KeyStoreName
 	// KeyID is the external key; empty for all keys of the key store.
-	KeyID      string                `json:"key_id,omitempty"`
-	Effect     appliance.Effect      `json:"effect,omitempty"`
-	Principal  string                `json:"principal"`
-	Operations []appliance.Operation `json:"operations"`
-	Conditions appliance.Conditions  `json:"conditions,omitzero"`
-	NotAfter   time.Time             `json:"not_after,omitzero"`
+	KeyID      string                `json:"key_id,omitempty" jsonschema:"The external key that the grant is for; leave it out for all keys of the key store."`
+	Effect     appliance.Effect      `json:"effect,omitempty" jsonschema:"Whether the grant allows or forbids; allow if it is left out." example:"allow"`
+	Principal  string                `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all." example:"arn:aws:iam::123456789012:role/payments"`
+	Operations []appliance.Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for." example:"[\"Encrypt\",\"Decrypt\"]"`
+	Conditions appliance.Conditions  `json:"conditions,omitzero" jsonschema:"What a request must also have for the grant to apply; each condition that is given must hold."`
+	NotAfter   time.Time             `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; leave it out for no end."`
 }
 
 func (g NewGrant) grant() appliance.Grant {
@@ -71,20 +71,20 @@ func (g NewGrant) grant() appliance.Grant {
 // GrantTest is a request of KMS that is decided and not made.
 type GrantTest struct {
 	KeyName
-	Principal    string              `json:"principal"`
-	Operation    appliance.Operation `json:"operation"`
-	KMSOperation string              `json:"kms_operation,omitempty"`
-	ViaService   string              `json:"via_service,omitempty"`
-	SourceVPC    string              `json:"source_vpc,omitempty"`
-	SourceVPCE   string              `json:"source_vpce,omitempty"`
-	KMSKeyARN    string              `json:"kms_key_arn,omitempty"`
+	Principal    string              `json:"principal" jsonschema:"The principal's ARN, as KMS would send it (awsPrincipalArn)." example:"arn:aws:iam::123456789012:role/payments"`
+	Operation    appliance.Operation `json:"operation" jsonschema:"The operation of the XKS API that would be requested." example:"Encrypt"`
+	KMSOperation string              `json:"kms_operation,omitempty" jsonschema:"The KMS API call behind the request (kmsOperation)." example:"GenerateDataKey"`
+	ViaService   string              `json:"via_service,omitempty" jsonschema:"The AWS service that would call KMS (kmsViaService)." example:"s3.eu-central-1.amazonaws.com"`
+	SourceVPC    string              `json:"source_vpc,omitempty" jsonschema:"The VPC from which KMS would be called (awsSourceVpc)." example:"vpc-0123456789abcdef0"`
+	SourceVPCE   string              `json:"source_vpce,omitempty" jsonschema:"The VPC endpoint through which KMS would be called (awsSourceVpce)." example:"vpce-0123456789abcdef0"`
+	KMSKeyARN    string              `json:"kms_key_arn,omitempty" jsonschema:"The ARN of the KMS key (kmsKeyArn)." example:"arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"`
 }
 
 // The operations on grants and policies.
 var (
 	ListGrants = defineList(Listing[GrantPage, Grant]{
 		Route: Route{ID: "listGrants", Method: http.MethodGet, Path: "/keystores/{keystore}/grants", Capability: identity.See,
-			Summary: "The grants of a key store and of its keys"},
+			Words: "List grants", Summary: "The grants of a key store and of its keys"},
 		ID: func(g Grant) string { return g.ID },
 		By: []Order[Grant]{
 			{"created", func(g Grant) string { return timeKey(g.CreatedAt) }},
@@ -107,8 +107,8 @@ var (
 		},
 	})
 	CreateGrant = define(Operation[NewGrant, Grant]{
-		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
-			Summary: "Allow or forbid a principal operations"},
+		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Create grant", Summary: "Allow or forbid a principal operations"},
 		Subject: makes[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
 		Check: func(ctx context.Context, c *Caller, in NewGrant) error {
@@ -125,7 +125,7 @@ var (
 	})
 	RenderGrant = define(Operation[NewGrant, Policy]{
 		Route: Route{ID: "renderGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants/render", Capability: identity.See, ReadOnly: true, Urgency: Independent,
-			Summary: "The Cedar policy that a grant would be, without making it"},
+			Words: "Preview grant", Summary: "The Cedar policy that a grant would be, without making it"},
 		Subject: apart[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
 		Run: func(_ context.Context, _ *Caller, in NewGrant) (Policy, error) {
@@ -137,8 +137,8 @@ var (
 		},
 	})
 	RemoveGrant = define(Operation[GrantName, Nothing]{
-		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Approvable: true, Urgency: Urgent,
-			Summary: "Remove a grant"},
+		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
+			Words: "Remove grant", Summary: "Remove a grant"},
 		Subject: func(ctx context.Context, c *Caller, in GrantName) any {
 			list, _ := c.Domain.Grants(ctx, in.KeyStore)
 			return one(list, func(g *appliance.Grant) bool { return g.ID == in.Grant })
@@ -152,7 +152,7 @@ var (
 	})
 	TestGrants = define(Operation[GrantTest, appliance.Decision]{
 		Route: Route{ID: "testGrants", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/test-grants", Capability: identity.See, ReadOnly: true, Urgency: Independent,
-			Summary: "Whether a request would be allowed, and which policies decide"},
+			Words: "Test request", Summary: "Whether a request would be allowed, and which policies decide"},
 		Subject: func(ctx context.Context, c *Caller, in GrantTest) any { return in.subject(ctx, c) },
 		Run: func(ctx context.Context, c *Caller, in GrantTest) (appliance.Decision, error) {
 			d, err := c.Domain.TestGrants(ctx, in.KeyStore, in.Key, appliance.RequestContext{Principal: in.Principal, Operation: in.Operation, KMSOperation: in.KMSOperation,
@@ -163,15 +163,15 @@ var (
 	})
 	ShowPolicy = define(Operation[KeyStoreName, Policy]{
 		Route: Route{ID: "showPolicy", Method: http.MethodGet, Path: "/keystores/{keystore}/policy", Capability: identity.See,
-			Summary: "A key store's Cedar policies written by hand"},
+			Words: "Show Cedar policies", Summary: "A key store's Cedar policies written by hand"},
 		Run: func(ctx context.Context, c *Caller, in KeyStoreName) (Policy, error) {
 			cedar, err := c.Domain.Policy(ctx, in.KeyStore)
 			return Policy{cedar}, err
 		},
 	})
 	SetPolicy = define(Operation[NewPolicy, Nothing]{
-		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Replace a key store's Cedar policies written by hand"},
+		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Effects: StopsService | GivesAccess, Urgency: Ordinary,
+			Words: "Set Cedar policies", Summary: "Replace a key store's Cedar policies written by hand"},
 		Subject: func(ctx context.Context, c *Caller, in NewPolicy) any {
 			cedar, err := c.Domain.Policy(ctx, in.KeyStore)
 			return found(&Policy{cedar}, err)

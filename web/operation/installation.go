@@ -21,35 +21,35 @@ type Installations interface {
 
 // Decision is what a person decides about a copy of an installation.
 type Decision struct {
-	Reason string `json:"reason"`
+	Reason string `json:"reason" jsonschema:"Why it is decided so: 1 to 256 printable characters. It is recorded." example:"the old site is gone"`
 }
 
 // Beginning is what a person decides about a new installation.
 type Beginning struct {
-	Reason string `json:"reason"`
+	Reason string `json:"reason" jsonschema:"Why a new installation begins: 1 to 256 printable characters. It is recorded."`
 	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
 	// It may be empty if there is nobody to seal.
-	Admission string `json:"admission,omitempty"`
+	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal."`
 }
 
 // Decided is which copy of the installation the appliance is now, and why.
 type Decided struct {
 	appliance.InstallationState
-	Reason string `json:"reason"`
+	Reason string `json:"reason" jsonschema:"Why it was decided so."`
 }
 
 // The operations on copies of installations.
 var (
 	ShowInstallation = define(Operation[Nothing, appliance.InstallationState]{
 		Route: Route{ID: "installation", Method: http.MethodGet, Path: "/installation", Capability: identity.See,
-			Summary: "Which copy of its installation this appliance is, and whether it may destroy keys in the HSM"},
+			Words: "Show installation", Summary: "Which copy of its installation this appliance is, and whether it may destroy keys in the HSM"},
 		Run: func(_ context.Context, c *Caller, _ Nothing) (appliance.InstallationState, error) {
 			return c.Domain.Installation(), nil
 		},
 	})
 	BeginInstallation = define(Operation[Beginning, Decided]{
-		Route: Route{ID: "beginInstallation", Method: http.MethodPost, Path: "/installation/begin", Capability: identity.Administer, Dangerous: true, Urgency: Exclusive,
-			Summary: "Begin a new installation beside the traces of another, in an appliance that is locked by E_STATE_MISSING"},
+		Route: Route{ID: "beginInstallation", Method: http.MethodPost, Path: "/installation/begin", Capability: identity.Administer, Effects: Decides, Alone: "it begins with the users that it confirms: before it nobody knows a second person", Urgency: Exclusive,
+			Words: "Begin installation", Summary: "Begin a new installation beside the traces of another, in an appliance that is locked by E_STATE_MISSING"},
 		Subject: apart[Beginning],
 		Run: func(ctx context.Context, c *Caller, in Beginning) (Decided, error) {
 			if err := appliance.CheckReason(in.Reason); err != nil {
@@ -63,8 +63,8 @@ var (
 		},
 	})
 	TakeOverInstallation = define(Operation[Decision, Decided]{
-		Route: Route{ID: "takeOverInstallation", Method: http.MethodPost, Path: "/installation/takeover", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Exclusive,
-			Summary: "Make this copy of the installation the one that counts: the others destroy nothing in the HSM, and are locked when they start next"},
+		Route: Route{ID: "takeOverInstallation", Method: http.MethodPost, Path: "/installation/takeover", Capability: identity.Administer, Effects: Decides, Urgency: Exclusive,
+			Words: "Take over installation", Summary: "Make this copy of the installation the one that counts: the others destroy nothing in the HSM, and are locked when they start next"},
 		Subject: apart[Decision],
 		Check: func(ctx context.Context, c *Caller, in Decision) error {
 			if err := appliance.CheckReason(in.Reason); err != nil {

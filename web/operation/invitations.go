@@ -9,22 +9,22 @@ import (
 
 // NewInvitation asks for a one-time link that makes a user.
 type NewInvitation struct {
-	Name string        `json:"name"`
-	Role identity.Role `json:"role"`
+	Name string        `json:"name" jsonschema:"The name of the user whom the link makes." example:"bob"`
+	Role identity.Role `json:"role" jsonschema:"The role of the new user." example:"auditor"`
 }
 
 // CreatedInvitation shows the link's token for the only time. The link is
 // /invitation/ and the token, on the console.
 type CreatedInvitation struct {
 	identity.Invitation
-	Token string `json:"token"`
+	Token string `json:"token" jsonschema:"The secret part of the link, which is the console's address, /invitation/ and this. It is shown this once."`
 }
 
 func (i CreatedInvitation) withoutSecret() any { return i.Invitation }
 
 // InvitationName names an invitation by the ID.
 type InvitationName struct {
-	Invitation string `path:"invitation" json:"-"`
+	Invitation string `path:"invitation" json:"-" about:"The ID of the invitation; not the token of its link."`
 }
 
 // InvitationPage asks for a page of the invitations.
@@ -34,7 +34,7 @@ type InvitationPage struct{ Paging }
 var (
 	ListInvitations = defineList(Listing[InvitationPage, identity.Invitation]{
 		Route: Route{ID: "listInvitations", Method: http.MethodGet, Path: "/invitations", Capability: identity.Administer,
-			Summary: "Invitations that nobody has used yet"},
+			Words: "List invitations", Summary: "Invitations that nobody has used yet"},
 		ID: func(i identity.Invitation) string { return i.ID },
 		By: []Order[identity.Invitation]{
 			{"name", func(i identity.Invitation) string { return textKey(i.Name) }},
@@ -47,8 +47,8 @@ var (
 		},
 	})
 	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{
-		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Invite a user by a one-time link"},
+		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+			Words: "Create invitation", Summary: "Invite a user by a one-time link"},
 		Subject: makes[NewInvitation],
 		Check: func(ctx context.Context, c *Caller, in NewInvitation) error {
 			return c.Identity.CheckInvite(ctx, c.Who, in.Name, in.Role)
@@ -59,8 +59,8 @@ var (
 		},
 	})
 	RevokeInvitation = define(Operation[InvitationName, Nothing]{
-		Route: Route{ID: "revokeInvitation", Method: http.MethodDelete, Path: "/invitations/{invitation}", Capability: identity.Administer, Urgency: Urgent,
-			Summary: "Take an invitation back"},
+		Route: Route{ID: "revokeInvitation", Method: http.MethodDelete, Path: "/invitations/{invitation}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
+			Words: "Revoke invitation", Summary: "Take an invitation back"},
 		Subject: func(ctx context.Context, c *Caller, in InvitationName) any {
 			list, _ := c.Identity.Invitations(ctx)
 			return oneOf(list, func(i identity.Invitation) bool { return i.ID == in.Invitation })

@@ -25,7 +25,7 @@ type Keys interface {
 // KeyName names an external key.
 type KeyName struct {
 	KeyStoreName
-	Key string `path:"key" json:"-"`
+	Key string `path:"key" json:"-" about:"The external key ID." example:"payments-2026"`
 }
 
 // subject is the key with its versions and grants.
@@ -46,33 +46,33 @@ type KeyPage struct {
 // NewKey asks for an external key. Material, if there is any, is imported.
 type NewKey struct {
 	KeyStoreName
-	ID       string            `json:"id"`
-	Usage    appliance.Usage   `json:"usage"`
-	Custody  appliance.Custody `json:"custody"`
-	Material Secret            `json:"material,omitempty"`
+	ID       string            `json:"id" jsonschema:"The external key ID that KMS is given: 1 to 128 letters, digits, '-', '.' and '_'." example:"payments-2026"`
+	Usage    appliance.Usage   `json:"usage" jsonschema:"What the key may be used for."`
+	Custody  appliance.Custody `json:"custody" jsonschema:"Where the key is while it serves: cached in the appliance's memory, or always in the HSM." example:"cached"`
+	Material Secret            `json:"material,omitempty" jsonschema:"The key to import: 32 bytes. Leave it out to have a key generated."`
 	// Framing is for an imported key that another proxy has used.
-	Framing appliance.Framing `json:"aad_framing,omitempty"`
+	Framing appliance.Framing `json:"aad_framing,omitempty" jsonschema:"How another proxy framed the additional authenticated data, for an imported key that it has used."`
 	// Reversible has such a key go on to encrypt with the imported material.
-	Reversible bool `json:"reversible,omitempty"`
+	Reversible bool `json:"reversible,omitempty" jsonschema:"Whether the key goes on to encrypt with the imported material, so that the other proxy can still decrypt."`
 }
 
 // Rotation asks for a new version of a key; with Material, for that one.
 type Rotation struct {
 	KeyName
-	Material Secret `json:"material,omitempty"`
+	Material Secret `json:"material,omitempty" jsonschema:"The key to import as the new version: 32 bytes. Leave it out to have one generated."`
 }
 
 // Deletion asks for a key to be destroyed after Days, 7 to 30.
 type Deletion struct {
 	KeyName
-	Days int `json:"days"`
+	Days int `json:"days" jsonschema:"After how many days the key is destroyed, 7 to 30." example:"30"`
 }
 
 // The operations on external keys.
 var (
 	ListKeys = defineList(Listing[KeyPage, *appliance.ExternalKey]{
 		Route: Route{ID: "listKeys", Method: http.MethodGet, Path: "/keystores/{keystore}/keys", Capability: identity.See,
-			Summary: "A page of a key store's keys, by ID"},
+			Words: "List keys", Summary: "A page of a key store's keys, by ID"},
 		ID: func(k *appliance.ExternalKey) string { return k.ID },
 		Part: func(ctx context.Context, c *Caller, in KeyPage, want part) ([]*appliance.ExternalKey, int, error) {
 			keys, err := c.Domain.Keys(ctx, in.KeyStore, appliance.Page{After: want.after.ID, Limit: want.limit, Prefix: in.Prefix, State: in.State})
@@ -81,7 +81,7 @@ var (
 	})
 	CreateKey = define(Operation[NewKey, *appliance.StoredKey]{
 		Route: Route{ID: "createKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Make or import an external key"},
+			Words: "Create key", Summary: "Make or import an external key"},
 		Subject: makes[NewKey],
 		Named:   func(in NewKey) (string, string) { return in.KeyStore, in.ID },
 		Run: func(ctx context.Context, c *Caller, in NewKey) (*appliance.StoredKey, error) {
@@ -90,14 +90,14 @@ var (
 	})
 	ShowKey = define(Operation[KeyName, *appliance.StoredKey]{
 		Route: Route{ID: "showKey", Method: http.MethodGet, Path: "/keystores/{keystore}/keys/{key}", Capability: identity.See,
-			Summary: "A key with its versions and grants"},
+			Words: "Show key", Summary: "A key with its versions and grants"},
 		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.StoredKey, error) {
 			return c.Domain.ShowKey(ctx, in.KeyStore, in.Key)
 		},
 	})
 	EnableKey = define(Operation[KeyName, *appliance.ExternalKey]{
-		Route: Route{ID: "enableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/enable", Capability: identity.ManageKeys, Approvable: true, Urgency: Ordinary,
-			Summary: "Let a key serve"},
+		Route: Route{ID: "enableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/enable", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Enable key", Summary: "Let a key serve"},
 		Subject: keySubject,
 		Check: func(ctx context.Context, c *Caller, in KeyName) error {
 			return c.Domain.CheckKeyEnabled(ctx, in.KeyStore, in.Key, true)
@@ -107,8 +107,8 @@ var (
 		},
 	})
 	DisableKey = define(Operation[KeyName, *appliance.ExternalKey]{
-		Route: Route{ID: "disableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/disable", Capability: identity.ManageKeys, Urgency: Urgent,
-			Summary: "Take a key out of service"},
+		Route: Route{ID: "disableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/disable", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Urgent,
+			Words: "Disable key", Summary: "Take a key out of service"},
 		Subject: keySubject,
 		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
 			return c.Domain.SetKeyEnabled(ctx, in.KeyStore, in.Key, false)
@@ -116,15 +116,15 @@ var (
 	})
 	RotateKey = define(Operation[Rotation, *appliance.ExternalKey]{
 		Route: Route{ID: "rotateKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/rotate", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Encrypt with a new version of a key from now on"},
+			Words: "Rotate key", Summary: "Encrypt with a new version of a key from now on"},
 		Subject: func(ctx context.Context, c *Caller, in Rotation) any { return in.subject(ctx, c) },
 		Run: func(ctx context.Context, c *Caller, in Rotation) (*appliance.ExternalKey, error) {
 			return c.Domain.RotateKey(ctx, in.KeyStore, in.Key, in.Material)
 		},
 	})
 	ScheduleKeyDeletion = define(Operation[Deletion, *appliance.ExternalKey]{
-		Route: Route{ID: "scheduleKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/delete", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Have a key destroyed after a waiting period; it is out of service from now on"},
+		Route: Route{ID: "scheduleKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/delete", Capability: identity.ManageKeys, Effects: StopsService | Destroys, Urgency: Ordinary,
+			Words: "Schedule key deletion", Summary: "Have a key destroyed after a waiting period; it is out of service from now on"},
 		Subject: func(ctx context.Context, c *Caller, in Deletion) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in Deletion) error {
 			return c.Domain.CheckDeletion(ctx, in.KeyStore, in.Key, in.Days)
@@ -136,7 +136,7 @@ var (
 	})
 	CancelKeyDeletion = define(Operation[KeyName, *appliance.ExternalKey]{
 		Route: Route{ID: "cancelKeyDeletion", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/cancel-deletion", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Take back a scheduled or suspended deletion; the key is disabled then"},
+			Words: "Cancel key deletion", Summary: "Take back a scheduled or suspended deletion; the key is disabled then"},
 		Subject: keySubject,
 		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
 			return c.Domain.CancelDeletion(ctx, in.KeyStore, in.Key)

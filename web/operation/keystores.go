@@ -22,7 +22,7 @@ type KeyStores interface {
 
 // KeyStoreName names a key store.
 type KeyStoreName struct {
-	KeyStore string `path:"keystore" json:"-"`
+	KeyStore string `path:"keystore" json:"-" about:"The name of the key store." example:"payments"`
 }
 
 // subject is the key store, without what is in it.
@@ -37,38 +37,38 @@ type KeyStorePage struct{ Paging }
 // Quota is the most authenticated requests a second; 0 for no limit.
 type Quota struct {
 	KeyStoreName
-	RequestsPerSecond int `json:"requests_per_second"`
+	RequestsPerSecond int `json:"requests_per_second" jsonschema:"The most authenticated requests a second; 0 for no quota." example:"100"`
 }
 
 // NewKeyStore asks for a key store.
 type NewKeyStore struct {
-	Name string `json:"name"`
+	Name string `json:"name" jsonschema:"The name of the key store." example:"payments"`
 	// URIPathPrefix comes before [appliance.XKSPath]; nothing does if it is left out.
-	URIPathPrefix string `json:"uri_path_prefix,omitempty"`
+	URIPathPrefix string `json:"uri_path_prefix,omitempty" jsonschema:"The prefix that AWS KMS asks for, before /kms/xks/v1: \"/\" and a path. Leave it out for none." example:"/payments"`
 	// RequestsPerSecond is the quota; 0 is none, as if it is left out.
-	RequestsPerSecond int `json:"requests_per_second,omitempty"`
+	RequestsPerSecond int `json:"requests_per_second,omitempty" jsonschema:"The most authenticated requests a second; 0, or left out, for no quota." example:"100"`
 }
 
 // KeyStoreHealth is what KMS is told of a key store, and what it takes to connect.
 type KeyStoreHealth struct {
 	// Serves says whether requests of KMS are answered at all; Reason says why not.
-	Serves bool   `json:"serves"`
-	Reason string `json:"reason,omitempty"`
+	Serves bool   `json:"serves" jsonschema:"Whether requests of KMS to this key store are answered."`
+	Reason string `json:"reason,omitempty" jsonschema:"Why requests are not answered; absent if they are."`
 	// URIEndpoint and URIPath are for the KMS console (XksProxyUriEndpoint,
 	// XksProxyUriPath). The first is empty if the appliance does not know its name.
-	URIEndpoint string `json:"uri_endpoint,omitempty"`
-	URIPath     string `json:"uri_path"`
+	URIEndpoint string `json:"uri_endpoint,omitempty" jsonschema:"The XksProxyUriEndpoint of the key store; absent if the appliance does not know its name."`
+	URIPath     string `json:"uri_path" jsonschema:"The XksProxyUriPath of the key store, with /kms/xks/v1 at its end."`
 	// ActiveCredentials is how many SigV4 credentials KMS could use.
-	ActiveCredentials int `json:"active_credentials"`
+	ActiveCredentials int `json:"active_credentials" jsonschema:"How many SigV4 credentials KMS can use."`
 	// HSMs are as GetHealthStatus lists them.
-	HSMs []appliance.HSMHealth `json:"hsms"`
+	HSMs []appliance.HSMHealth `json:"hsms" jsonschema:"The HSMs, as GetHealthStatus tells KMS of them."`
 }
 
 // The operations on key stores.
 var (
 	ListKeyStores = defineList(Listing[KeyStorePage, *appliance.KeyStore]{
 		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See,
-			Summary: "The key stores, by name"},
+			Words: "List key stores", Summary: "The key stores, by name"},
 		ID: func(k *appliance.KeyStore) string { return k.Name },
 		By: []Order[*appliance.KeyStore]{
 			{"created", func(k *appliance.KeyStore) string { return timeKey(k.CreatedAt) }},
@@ -79,7 +79,7 @@ var (
 	})
 	CreateKeyStore = define(Operation[NewKeyStore, *appliance.KeyStore]{
 		Route: Route{ID: "createKeyStore", Method: http.MethodPost, Path: "/keystores", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Make a key store"},
+			Words: "Create key store", Summary: "Make a key store"},
 		Subject: makes[NewKeyStore],
 		Named:   func(in NewKeyStore) (string, string) { return in.Name, "" },
 		Run: func(ctx context.Context, c *Caller, in NewKeyStore) (*appliance.KeyStore, error) {
@@ -88,14 +88,14 @@ var (
 	})
 	ShowKeyStore = define(Operation[KeyStoreName, *appliance.KeyStoreDetail]{
 		Route: Route{ID: "showKeyStore", Method: http.MethodGet, Path: "/keystores/{keystore}", Capability: identity.See,
-			Summary: "A key store with its credentials and grants"},
+			Words: "Show key store", Summary: "A key store with its credentials and grants"},
 		Run: func(ctx context.Context, c *Caller, in KeyStoreName) (*appliance.KeyStoreDetail, error) {
 			return c.Domain.ShowKeyStore(ctx, in.KeyStore)
 		},
 	})
 	SetQuota = define(Operation[Quota, *appliance.KeyStore]{
-		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Urgency: Ordinary,
-			Summary: "Set a key store's quota of requests a second"},
+		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Ordinary,
+			Words: "Set quota", Summary: "Set a key store's quota of requests a second"},
 		Subject: func(ctx context.Context, c *Caller, in Quota) any { return in.subject(ctx, c) },
 		Run: func(ctx context.Context, c *Caller, in Quota) (*appliance.KeyStore, error) {
 			return c.Domain.SetQuota(ctx, in.KeyStore, in.RequestsPerSecond)
@@ -103,12 +103,12 @@ var (
 	})
 	ShowKeyStoreHealth = define(Operation[KeyStoreName, *KeyStoreHealth]{
 		Route: Route{ID: "keyStoreHealth", Method: http.MethodGet, Path: "/keystores/{keystore}/health", Capability: identity.See,
-			Summary: "What KMS would be told of a key store"},
+			Words: "Show key store health", Summary: "What KMS would be told of a key store"},
 		Run: keyStoreHealth,
 	})
 	DeleteKeyStore = define(Operation[KeyStoreName, Nothing]{
-		Route: Route{ID: "deleteKeyStore", Method: http.MethodDelete, Path: "/keystores/{keystore}", Capability: identity.ManageKeys, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Remove a key store that has no keys, with its credentials and grants"},
+		Route: Route{ID: "deleteKeyStore", Method: http.MethodDelete, Path: "/keystores/{keystore}", Capability: identity.ManageKeys, Effects: StopsService | Destroys, Urgency: Ordinary,
+			Words: "Delete key store", Summary: "Remove a key store that has no keys, with its credentials and grants"},
 		Subject: func(ctx context.Context, c *Caller, in KeyStoreName) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in KeyStoreName) error {
 			return c.Domain.CheckDeleteKeyStore(ctx, in.KeyStore)

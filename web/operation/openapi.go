@@ -97,9 +97,9 @@ func describe(routes []*Route) []byte {
 }
 
 func (d *openAPI) operation(r *Route) apiOperation {
-	op := apiOperation{ID: r.ID, Summary: r.Summary, Capability: string(r.Capability), Responses: map[string]response{}}
-	op.Description = fmt.Sprintf("Needs the role %s.", needs(r.Capability))
-	if r.Dangerous {
+	op := apiOperation{ID: r.ID, Summary: r.Words, Capability: string(r.Capability), Responses: map[string]response{}}
+	op.Description = fmt.Sprintf("%s. Needs the role %s.", r.Summary, needs(r.Capability))
+	if r.Guards().Presence {
 		op.Description += " In the console it asks for a fresh proof of presence."
 	}
 	op.Parameters = d.parameters(r)
@@ -119,7 +119,7 @@ func (d *openAPI) operation(r *Route) apiOperation {
 		ok.Content = map[string]media{"application/json": {d.schema(r.answer)}}
 	}
 	op.Responses["200"] = ok
-	if r.Approvable {
+	if r.Guards().FourEyes {
 		op.Responses["202"] = response{Description: "it waits for the approval of a second person", Content: map[string]media{"application/json": {d.schema(reflect.TypeFor[ApprovalDetail]())}}}
 	}
 	op.Responses["default"] = response{Ref: "#/components/responses/Problem"}

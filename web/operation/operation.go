@@ -17,18 +17,23 @@ type Route struct {
 	ID     string
 	Method string
 	// Path is what follows [Prefix], with parameters in braces.
-	Path    string
+	Path string
+	// Words are what the operation is called wherever people meet it: on its button, in
+	// approvals, settings, audit log and documentation, in AWS's terms where KMS has them, such
+	// as "Disable key". No other operation has them.
+	Words string
+	// Variants are the words of an operation that is several, such as "Block key store" and
+	// "Block key"; its Words say what they have in common.
+	Variants []string
+	// Summary says what the operation does, in a sentence.
 	Summary string
 	// Capability is what the caller's role must have.
 	Capability identity.Capability
-	// Dangerous operations of a session need a proof, not older than [PresenceTime],
-	// that the user is present. The bearer of an API token is never present, and
-	// needs none.
-	Dangerous bool
-	// Approvable operations may be chosen to need a second person's approval.
-	Approvable bool
-	// GuardsApproval: it needs a second person as soon as any operation does.
-	GuardsApproval bool
+	// Effects say what the operation can do. What it asks of its caller follows from them
+	// ([Route.Guards]).
+	Effects Effects
+	// Alone says why no second person can be asked for the operation; empty if one can.
+	Alone string
 	// WhileLocked operations may be performed by a user whose row nobody can verify,
 	// as the appliance is locked: to look, to give the PIN and to block. An attacker
 	// who writes to the database could have made that user.
@@ -58,6 +63,7 @@ type Route struct {
 	subject       func(ctx context.Context, c *Caller, in any) any
 	inBody        func(in any) (keyStore, key string)
 	restricts     func(in any) bool
+	variant       func(in any) string
 	check         func(ctx context.Context, c *Caller, in any) error
 	run           func(ctx context.Context, c *Caller, in any) (any, error)
 	done          func(out any, effect *Effect) any
@@ -109,6 +115,8 @@ type Operation[In, Out any] struct {
 	// Named gives the key store and the key that the operation is about, where the body
 	// names them: the record has them. Those of the path it has by themselves.
 	Named func(in In) (keyStore, key string)
+	// Variant gives which of the Variants an input asks for.
+	Variant func(in In) string
 	// Restricts says whether the input takes something out of service, or a right away, where
 	// not each input does and the operation is not [Urgent]. Such an operation is done while
 	// the disk of the audit log has its reserve alone.
@@ -143,6 +151,10 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	if op.Named != nil {
 		r.inBody = func(in any) (string, string) { return op.Named(in.(In)) }
 	}
+	r.variant = func(any) string { return r.Words }
+	if op.Variant != nil {
+		r.variant = func(in any) string { return op.Variant(in.(In)) }
+	}
 	r.restricts = func(any) bool { return false }
 	if op.Restricts != nil {
 		r.restricts = func(in any) bool { return op.Restricts(in.(In)) }
@@ -154,6 +166,12 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	r.done = func(out any, effect *Effect) any { return Done[Out]{out.(Out), effect} }
 	return op
 }
+
+// WordsOf gives the words of the operation for an input.
+func (o *Operation[In, Out]) WordsOf(in In) string { return o.variant(in) }
+
+// AllWords gives the operation's words, and those of its variants.
+func (r *Route) AllWords() []string { return append([]string{r.Words}, r.Variants...) }
 
 // Do performs the operation for the caller. Secrets in the input are zeroized.
 //

@@ -290,7 +290,7 @@ func (c *Caller) may(r *Route) error {
 	if err := c.admitted(r); err != nil {
 		return err
 	}
-	if r.Dangerous && c.Who.Session != "" && c.Now().Sub(c.Who.ProvenAt) > PresenceTime {
+	if r.Guards().Presence && c.Who.Session != "" && c.Now().Sub(c.Who.ProvenAt) > PresenceTime {
 		return fault.Errorf(fault.Presence, "prove again that it is you: this needs a proof of the last %d minutes", int(PresenceTime.Minutes()))
 	}
 	return nil

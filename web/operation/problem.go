@@ -18,20 +18,20 @@ const CodesPath = "/codes"
 type Problem struct {
 	// Type is the place of the code on the page of all codes, relative to the
 	// appliance's address.
-	Type string `json:"type"`
+	Type string `json:"type" jsonschema:"The place of the code on the page of all codes, relative to the appliance's address." example:"/codes#not_found"`
 	// Title is the registry's sentence for the code.
-	Title string `json:"title"`
+	Title string `json:"title" jsonschema:"What the code means, in a sentence that is the same each time."`
 	// Status is the HTTP status.
-	Status int `json:"status"`
+	Status int `json:"status" jsonschema:"The HTTP status of the answer." example:"404"`
 	// Detail says in one line what went wrong this time. Message is the same, for
 	// programs that know no problem details.
-	Detail  string     `json:"detail"`
-	Message string     `json:"message"`
-	Code    fault.Code `json:"code"`
+	Detail  string     `json:"detail" jsonschema:"What went wrong this time, in one line."`
+	Message string     `json:"message" jsonschema:"The same as detail, for programs that know no problem details."`
+	Code    fault.Code `json:"code" jsonschema:"The stable code of the problem." example:"not_found"`
 	// WhatToDo is the registry's advice for the code.
-	WhatToDo string `json:"what_to_do"`
+	WhatToDo string `json:"what_to_do" jsonschema:"What the reader can do about it."`
 	// Reference finds the line of the appliance's log that has the cause.
-	Reference string `json:"reference,omitempty"`
+	Reference string `json:"reference,omitempty" jsonschema:"What finds the line of the appliance's log that has the cause; only of an internal error."`
 }
 
 // NewProblem describes a fault.

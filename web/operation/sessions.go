@@ -11,12 +11,12 @@ import (
 
 // Ended is how many sessions were.
 type Ended struct {
-	Sessions int `json:"sessions"`
+	Sessions int `json:"sessions" jsonschema:"How many sessions were ended."`
 }
 
 // SessionName names a session by the ID.
 type SessionName struct {
-	Session string `path:"session" json:"-"`
+	Session string `path:"session" json:"-" about:"The ID of the session."`
 }
 
 func sessionSubject(ctx context.Context, c *Caller, in SessionName) any {
@@ -46,7 +46,7 @@ var sessionOrders = []Order[identity.Session]{
 var (
 	ListSessions = defineList(Listing[SessionPage, identity.Session]{
 		Route: Route{ID: "listSessions", Method: http.MethodGet, Path: "/sessions", Capability: identity.Administer,
-			Summary: "The sessions of all users, the last seen first"},
+			Words: "List sessions", Summary: "The sessions of all users, the last seen first"},
 		ID: func(s identity.Session) string { return s.ID },
 		By: sessionOrders, Default: "-last_seen",
 		All: func(ctx context.Context, c *Caller, _ SessionPage) ([]identity.Session, error) {
@@ -54,8 +54,8 @@ var (
 		},
 	})
 	RevokeSession = define(Operation[SessionName, Nothing]{
-		Route: Route{ID: "revokeSession", Method: http.MethodDelete, Path: "/sessions/{session}", Capability: identity.Administer, Urgency: Urgent,
-			Summary: "End a session"},
+		Route: Route{ID: "revokeSession", Method: http.MethodDelete, Path: "/sessions/{session}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
+			Words: "End session", Summary: "End a session"},
 		Subject: sessionSubject,
 		Run: func(ctx context.Context, c *Caller, in SessionName) (Nothing, error) {
 			return Nothing{}, c.Identity.RevokeSession(ctx, in.Session)
@@ -63,7 +63,7 @@ var (
 	})
 	ListOwnSessions = defineList(Listing[SessionPage, identity.Session]{
 		Route: Route{ID: "ownSessions", Method: http.MethodGet, Path: "/account/sessions", Capability: identity.Self,
-			Summary: "One's own sessions, the last seen first"},
+			Words: "List own sessions", Summary: "One's own sessions, the last seen first"},
 		ID: func(s identity.Session) string { return s.ID },
 		By: sessionOrders, Default: "-last_seen",
 		All: func(ctx context.Context, c *Caller, _ SessionPage) ([]identity.Session, error) {
@@ -76,7 +76,7 @@ var (
 	})
 	SignOutEverywhere = define(Operation[Nothing, Ended]{
 		Route: Route{ID: "signOutEverywhere", Method: http.MethodPost, Path: "/account/sign-out", Capability: identity.Self, WhileLocked: true, Urgency: Urgent,
-			Summary: "End all of one's own sessions"},
+			Words: "Sign out everywhere", Summary: "End all of one's own sessions"},
 		Subject: apart[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Ended, error) {
 			id, err := c.user()
@@ -89,7 +89,7 @@ var (
 	})
 	RevokeOwnSession = define(Operation[SessionName, Nothing]{
 		Route: Route{ID: "revokeOwnSession", Method: http.MethodDelete, Path: "/account/sessions/{session}", Capability: identity.Self, WhileLocked: true, Urgency: Urgent,
-			Summary: "End one of one's own sessions"},
+			Words: "End own session", Summary: "End one of one's own sessions"},
 		Subject: apart[SessionName], // a session of another user is nothing that the caller may see
 		Run: func(ctx context.Context, c *Caller, in SessionName) (Nothing, error) {
 			id, err := c.user()

@@ -14,29 +14,29 @@ import (
 // configuration, which is measured: to change it changes what the machine proves.
 type Settings struct {
 	// FourEyes are the operations that need a second person.
-	FourEyes []string `json:"four_eyes"`
+	FourEyes []string `json:"four_eyes" jsonschema:"The IDs of the operations that need the approval of a second person." example:"[\"deleteKeyStore\"]"`
 }
 
 // SettingsDetail are the settings, and what is in the configuration.
 type SettingsDetail struct {
 	Settings
 	// Approvable are the operations that FourEyes may have.
-	Approvable []Named `json:"approvable"`
+	Approvable []Named `json:"approvable" jsonschema:"The operations that four_eyes may have."`
 	// Configuration is the one in force, as TOML.
-	Configuration string `json:"configuration"`
+	Configuration string `json:"configuration" jsonschema:"The configuration in force, as TOML without secrets. It is measured, and cannot be changed here."`
 }
 
-// Named is an operation by its ID.
+// Named is an operation by its ID, with its words.
 type Named struct {
-	ID      string `json:"id"`
-	Summary string `json:"summary"`
+	ID    string `json:"id" jsonschema:"The ID of the operation, as in this document." example:"deleteKeyStore"`
+	Words string `json:"words" jsonschema:"What a button of the console says for the operation."`
 }
 
 // The operations on settings.
 var (
 	ShowSettings = define(Operation[Nothing, *SettingsDetail]{
 		Route: Route{ID: "settings", Method: http.MethodGet, Path: "/settings", Capability: identity.See,
-			Summary: "Settings, and the configuration in force"},
+			Words: "Show settings", Summary: "Settings, and the configuration in force"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (*SettingsDetail, error) {
 			s, err := c.settings(ctx)
 			if err != nil {
@@ -44,14 +44,14 @@ var (
 			}
 			d := &SettingsDetail{Settings: *s, Approvable: []Named{}, Configuration: c.Site.Configuration()}
 			for _, r := range approvable() {
-				d.Approvable = append(d.Approvable, Named{r.ID, r.Summary})
+				d.Approvable = append(d.Approvable, Named{r.ID, r.Words})
 			}
 			return d, nil
 		},
 	})
 	SetSettings = define(Operation[Settings, *Settings]{
-		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Dangerous: true, Approvable: true, GuardsApproval: true, Urgency: Exclusive,
-			Summary: "Change the settings"},
+		Route: Route{ID: "setSettings", Method: http.MethodPut, Path: "/settings", Capability: identity.Administer, Effects: Decides | SetsGuards, Urgency: Exclusive,
+			Words: "Change settings", Summary: "Change the settings"},
 		Subject: func(ctx context.Context, c *Caller, _ Settings) any { return found(c.settings(ctx)) },
 		Check:   checkSettings,
 		Run:     setSettings,
@@ -61,7 +61,7 @@ var (
 // approvable gives the operations that may need a second person.
 func approvable() (all []*Route) {
 	for _, r := range table {
-		if r.Approvable {
+		if r.Guards().FourEyes {
 			all = append(all, r)
 		}
 	}

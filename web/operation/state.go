@@ -23,14 +23,14 @@ type Journal interface {
 // Status is the state of the appliance and of its boot.
 type Status struct {
 	appliance.Status
-	Boot  progress.Status `json:"boot"`
-	Audit *audit.Status   `json:"audit,omitempty"`
+	Boot  progress.Status `json:"boot" jsonschema:"How far the boot is, and what it has found."`
+	Audit *audit.Status   `json:"audit,omitempty" jsonschema:"The state of the audit log; absent while it is not open."`
 	// Version is the release that runs.
-	Version string `json:"version"`
+	Version string `json:"version" jsonschema:"The release of Holdfast that runs."`
 	// Instance is the instance of EC2, as its metadata service tells it, not proven.
-	Instance *instance.Identity `json:"instance,omitempty"`
+	Instance *instance.Identity `json:"instance,omitempty" jsonschema:"The EC2 instance, as its metadata service tells it, without proof; absent where there is none."`
 	// Fleet is what this node knows of its fleet; missing for an appliance on its own.
-	Fleet *appliance.FleetStatus `json:"fleet,omitempty"`
+	Fleet *appliance.FleetStatus `json:"fleet,omitempty" jsonschema:"What this node knows of its fleet; absent for an appliance on its own."`
 }
 
 // Minutes asks for the activity of the last minutes.
@@ -62,7 +62,7 @@ type ActivityPeers interface {
 var (
 	ShowStatus = define(Operation[Nothing, Status]{
 		Route: Route{ID: "status", Method: http.MethodGet, Path: "/status", Capability: identity.See,
-			Summary: "State of the appliance: boot, HSMs, lease, audit log"},
+			Words: "Show status", Summary: "State of the appliance: boot, HSMs, lease, audit log"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Status, error) {
 			s := Status{Status: c.Domain.Status(ctx), Boot: c.Boot.Status(), Audit: c.Audit.Status(), Version: c.Site.Version(), Instance: c.Site.Instance()}
 			if c.Fleet != nil {
@@ -74,7 +74,7 @@ var (
 	})
 	ListActivity = defineList(Listing[Minutes, activity.Minute]{
 		Route: Route{ID: "activity", Method: http.MethodGet, Path: "/activity", Capability: identity.See,
-			Summary: "Requests, errors and latency of KMS's requests by the minute, of all nodes that answer"},
+			Words: "Show activity", Summary: "Requests, errors and latency of KMS's requests by the minute, of all nodes that answer"},
 		ID: func(m activity.Minute) string { return timeKey(m.Start) },
 		All: func(ctx context.Context, c *Caller, in Minutes) ([]activity.Minute, error) {
 			n := cmp.Or(in.Minutes, 60)
@@ -86,7 +86,7 @@ var (
 	})
 	ListBootSteps = defineList(Listing[BootStepPage, progress.Step]{
 		Route: Route{ID: "bootSteps", Method: http.MethodGet, Path: "/boot/steps", Capability: identity.See,
-			Summary: "The steps of this boot and of earlier ones, the newest first"},
+			Words: "List boot steps", Summary: "The steps of this boot and of earlier ones, the newest first"},
 		ID: func(s progress.Step) string { return fmt.Sprintf("%s/%06d", s.Boot, s.Seq) },
 		By: []Order[progress.Step]{
 			{"began", func(s progress.Step) string { return timeKey(s.Began) }},
@@ -98,7 +98,7 @@ var (
 	})
 	ProbeHSMs = defineList(Listing[HSMPage, appliance.HSMHealth]{
 		Route: Route{ID: "probeHSMs", Method: http.MethodPost, Path: "/hsms/probe", Capability: identity.See, WhileLocked: true, ReadOnly: true, Urgency: Independent,
-			Summary: "Have each HSM do its test operation now"},
+			Words: "Test HSMs", Summary: "Have each HSM do its test operation now"},
 		Subject: apart[HSMPage],
 		ID:      hsmID,
 		All: func(ctx context.Context, c *Caller, _ HSMPage) ([]appliance.HSMHealth, error) {
@@ -107,7 +107,7 @@ var (
 	})
 	ShowOpenAPI = define(Operation[Nothing, Stream]{
 		Route: Route{ID: "openAPI", Method: http.MethodGet, Path: "/openapi.json", Capability: identity.See, BinaryAnswer: "application/vnd.oai.openapi+json",
-			Summary: "This description of the API (OpenAPI 3.1)"},
+			Words: "Show API description", Summary: "This description of the API (OpenAPI 3.1)"},
 		Run: func(context.Context, *Caller, Nothing) (Stream, error) {
 			return Stream{Media: "application/vnd.oai.openapi+json", Write: func(w io.Writer) error {
 				_, err := w.Write(document())

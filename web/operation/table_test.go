@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"holdfast/appliance"
 	"holdfast/web/operation"
 )
 
@@ -44,8 +45,8 @@ func TestTableIsWhole(t *testing.T) {
 			t.Errorf("%s %s: it is there twice", r.ID, r.Operation())
 		}
 		ids[r.ID], routes[r.Operation()] = true, true
-		if r.ID == "" || r.Summary == "" || r.Capability == "" || !strings.HasPrefix(r.Path, "/") {
-			t.Errorf("%s %s: ID, summary, capability or path is missing", r.ID, r.Operation())
+		if r.ID == "" || r.Summary == "" || r.Words == "" || r.Capability == "" || !strings.HasPrefix(r.Path, "/") {
+			t.Errorf("%s %s: ID, words, summary, capability or path is missing", r.ID, r.Operation())
 		}
 		if !slices.Contains([]string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete}, r.Method) {
 			t.Errorf("%s has the method %q", r.ID, r.Method)
@@ -54,19 +55,19 @@ func TestTableIsWhole(t *testing.T) {
 		if r.Mutates() && (!r.HasSubject() || !slices.Contains(known, r.Urgency)) {
 			t.Errorf("%s: it does not say what it is about, or how urgent it is: subject %t, urgency %q", r.ID, r.HasSubject(), r.Urgency)
 		}
-		if !r.Mutates() && (r.HasSubject() || r.Urgency != "" || r.Approvable || r.ReadOnly || r.WhileLocked) {
+		if !r.Mutates() && (r.HasSubject() || r.Urgency != "" || r.Guards().FourEyes || r.ReadOnly || r.WhileLocked) {
 			t.Errorf("%s: it reads, and has what only changes have", r.ID)
 		}
 		if r.ReadOnly && r.Urgency != operation.Independent {
 			t.Errorf("%s: it changes nothing, and waits for changes", r.ID)
 		}
-		if r.Approvable && (!r.HasCheck() || !r.Changes()) {
+		if r.Guards().FourEyes && (!r.HasCheck() || !r.Changes()) {
 			t.Errorf("%s: it can be filed for approval, and has no check, or changes nothing", r.ID)
 		}
-		if r.GuardsApproval && (!r.Approvable || r.Urgency != operation.Exclusive) {
+		if r.Guards().WithAny && (!r.Guards().FourEyes || r.Urgency != operation.Exclusive) {
 			t.Errorf("%s: it cannot need approval, or others are performed while it changes the rule", r.ID)
 		}
-		if r.Approvable && holds(r.Input(), reflect.TypeFor[operation.Secret]()) {
+		if r.Guards().FourEyes && holds(r.Input(), reflect.TypeFor[operation.Secret]()) {
 			t.Errorf("%s: its input has a secret, which would be stored with the request for approval", r.ID)
 		}
 		answer := r.Answer()
@@ -243,6 +244,35 @@ func TestWalkIsTrue(t *testing.T) {
 	for _, route := range operation.Table() {
 		if route.ID == "createKey" && !strings.Contains(walk, "/do/"+operation.CreateKey.ID) {
 			t.Error("the walk posts no form")
+		}
+	}
+}
+
+// TestWords: each operation and each variant of one has words of its own, by which people tell
+// it from all others.
+func TestWords(t *testing.T) {
+	seen := map[string]string{}
+	for _, r := range operation.Table() {
+		for _, words := range r.AllWords() {
+			if words == "" || words != strings.TrimSpace(words) || len(words) > 40 || strings.ContainsAny(words, ".;\"") || strings.ToUpper(words[:1]) != words[:1] {
+				t.Errorf("%s: %q are no words for a button", r.ID, words)
+			}
+			if of, ok := seen[words]; ok && of != r.ID {
+				t.Errorf("%s and %s are both called %q", of, r.ID, words)
+			}
+			seen[words] = r.ID
+		}
+	}
+	for got, want := range map[string]string{
+		operation.Block.WordsOf(operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}}): "Block everything",
+		operation.Block.WordsOf(operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: "bank"}}): "Block key store",
+		operation.Unblock.WordsOf(appliance.BlockTarget{KeyStore: "bank", KeyID: "k"}):                    "Unblock key",
+		operation.CreateCredential.WordsOf(operation.NewCredential{AccessKeyID: "AKIA"}):                  "Import credential",
+		operation.DrainNode.WordsOf(operation.Drain{}):                                                    "Resume node",
+		operation.DisableKey.WordsOf(operation.KeyName{}):                                                 "Disable key",
+	} {
+		if got != want {
+			t.Errorf("%q and not %q", got, want)
 		}
 	}
 }

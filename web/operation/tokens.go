@@ -11,10 +11,10 @@ import (
 
 // NewToken asks for an API token.
 type NewToken struct {
-	Name string        `json:"name"`
-	Role identity.Role `json:"role"`
+	Name string        `json:"name" jsonschema:"The name of the token, for people and the audit log." example:"backup-job"`
+	Role identity.Role `json:"role" jsonschema:"The role of the token: that of its maker at most." example:"auditor"`
 	// Days it is good for, 1 to 365.
-	Days int `json:"days"`
+	Days int `json:"days" jsonschema:"For how many days the token is good, 1 to 365." example:"90"`
 }
 
 func (t NewToken) lifetime() (time.Duration, error) {
@@ -27,14 +27,14 @@ func (t NewToken) lifetime() (time.Duration, error) {
 // CreatedToken shows the token for the only time.
 type CreatedToken struct {
 	identity.Token
-	Secret string `json:"secret"`
+	Secret string `json:"secret" jsonschema:"The API token, to be sent as bearer token. It is shown this once."`
 }
 
 func (t CreatedToken) withoutSecret() any { return t.Token }
 
 // TokenName names an API token by the ID.
 type TokenName struct {
-	Token string `path:"token" json:"-"`
+	Token string `path:"token" json:"-" about:"The ID of the API token; not the token itself."`
 }
 
 // TokenPage asks for a page of the API tokens.
@@ -44,7 +44,7 @@ type TokenPage struct{ Paging }
 var (
 	ListTokens = defineList(Listing[TokenPage, identity.Token]{
 		Route: Route{ID: "listTokens", Method: http.MethodGet, Path: "/tokens", Capability: identity.Administer,
-			Summary: "API tokens, without their secrets"},
+			Words: "List API tokens", Summary: "API tokens, without their secrets"},
 		ID: func(t identity.Token) string { return t.ID },
 		By: []Order[identity.Token]{
 			{"name", func(t identity.Token) string { return textKey(t.Name) }},
@@ -58,8 +58,8 @@ var (
 		},
 	})
 	CreateToken = define(Operation[NewToken, CreatedToken]{
-		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Make an API token; it is shown this once"},
+		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+			Words: "Create API token", Summary: "Make an API token; it is shown this once"},
 		Subject: makes[NewToken],
 		Check: func(ctx context.Context, c *Caller, in NewToken) error {
 			lifetime, err := in.lifetime()
@@ -78,8 +78,8 @@ var (
 		},
 	})
 	RevokeToken = define(Operation[TokenName, identity.Token]{
-		Route: Route{ID: "revokeToken", Method: http.MethodDelete, Path: "/tokens/{token}", Capability: identity.Administer, Urgency: Urgent,
-			Summary: "Refuse an API token from now on"},
+		Route: Route{ID: "revokeToken", Method: http.MethodDelete, Path: "/tokens/{token}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
+			Words: "Revoke API token", Summary: "Refuse an API token from now on"},
 		Subject: func(ctx context.Context, c *Caller, in TokenName) any {
 			list, _ := c.Identity.Tokens(ctx)
 			return oneOf(list, func(t identity.Token) bool { return t.ID == in.Token })

@@ -9,7 +9,7 @@ import (
 
 // UserName names a user by the ID.
 type UserName struct {
-	User string `path:"user" json:"-"`
+	User string `path:"user" json:"-" about:"The ID of the user."`
 }
 
 func (n UserName) subject(ctx context.Context, c *Caller) any {
@@ -29,21 +29,21 @@ type UserPage struct{ Paging }
 // RoleChange gives a user another role.
 type RoleChange struct {
 	UserName
-	Role identity.Role `json:"role"`
+	Role identity.Role `json:"role" jsonschema:"The new role of the user." example:"auditor"`
 }
 
 // OIDCBinding lets a user sign in by the OpenID provider, with that verified
 // e-mail address; empty for not.
 type OIDCBinding struct {
 	UserName
-	Email string `json:"email"`
+	Email string `json:"email" jsonschema:"The verified e-mail address with which the OpenID provider may vouch for the user; empty to end that." example:"alice@example.com"`
 }
 
 // The operations on users.
 var (
 	ListUsers = defineList(Listing[UserPage, *identity.User]{
 		Route: Route{ID: "listUsers", Method: http.MethodGet, Path: "/users", Capability: identity.Administer,
-			Summary: "The users, by name"},
+			Words: "List users", Summary: "The users, by name"},
 		ID: func(u *identity.User) string { return u.ID },
 		By: []Order[*identity.User]{
 			{"name", func(u *identity.User) string { return textKey(u.Name) }},
@@ -58,14 +58,14 @@ var (
 	})
 	ShowUser = define(Operation[UserName, *identity.User]{
 		Route: Route{ID: "showUser", Method: http.MethodGet, Path: "/users/{user}", Capability: identity.Administer,
-			Summary: "A user"},
+			Words: "Show user", Summary: "A user"},
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
 			return c.Identity.User(ctx, in.User)
 		},
 	})
 	SetRole = define(Operation[RoleChange, *identity.User]{
-		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Give a user another role"},
+		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+			Words: "Change role", Summary: "Give a user another role"},
 		Subject: func(ctx context.Context, c *Caller, in RoleChange) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in RoleChange) error {
 			return c.Identity.CheckRole(ctx, in.User, in.Role)
@@ -76,16 +76,16 @@ var (
 		},
 	})
 	DisableUser = define(Operation[UserName, *identity.User]{
-		Route: Route{ID: "disableUser", Method: http.MethodPost, Path: "/users/{user}/disable", Capability: identity.Administer, Dangerous: true, Urgency: Urgent,
-			Summary: "Keep a user out, and end their sessions"},
+		Route: Route{ID: "disableUser", Method: http.MethodPost, Path: "/users/{user}/disable", Capability: identity.Administer, Effects: TakesAccess | Decides, Urgency: Urgent,
+			Words: "Disable user", Summary: "Keep a user out, and end their sessions"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
 			return c.Identity.SetDisabled(ctx, in.User, true)
 		},
 	})
 	EnableUser = define(Operation[UserName, *identity.User]{
-		Route: Route{ID: "enableUser", Method: http.MethodPost, Path: "/users/{user}/enable", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Let a user in again"},
+		Route: Route{ID: "enableUser", Method: http.MethodPost, Path: "/users/{user}/enable", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+			Words: "Enable user", Summary: "Let a user in again"},
 		Subject: userSubject,
 		Check:   userExists,
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
@@ -93,16 +93,16 @@ var (
 		},
 	})
 	UnlockUser = define(Operation[UserName, *identity.User]{
-		Route: Route{ID: "unlockUser", Method: http.MethodPost, Path: "/users/{user}/unlock", Capability: identity.Administer, Urgency: Ordinary,
-			Summary: "Let a user sign in again after too many wrong passwords"},
+		Route: Route{ID: "unlockUser", Method: http.MethodPost, Path: "/users/{user}/unlock", Capability: identity.Administer, Effects: GivesAccess, Urgency: Ordinary,
+			Words: "Unlock user", Summary: "Let a user sign in again after too many wrong passwords"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
 			return c.Identity.Unlock(ctx, in.User)
 		},
 	})
 	BindOIDC = define(Operation[OIDCBinding, *identity.User]{
-		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Ordinary,
-			Summary: "Let a user sign in by the OpenID provider"},
+		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+			Words: "Set single sign-on", Summary: "Let a user sign in by the OpenID provider"},
 		Subject: func(ctx context.Context, c *Caller, in OIDCBinding) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in OIDCBinding) error {
 			return c.Identity.CheckOIDC(ctx, c.Who, in.User, in.Email)
@@ -112,8 +112,8 @@ var (
 		},
 	})
 	DeleteUser = define(Operation[UserName, Nothing]{
-		Route: Route{ID: "deleteUser", Method: http.MethodDelete, Path: "/users/{user}", Capability: identity.Administer, Dangerous: true, Approvable: true, Urgency: Urgent,
-			Summary: "Remove a user"},
+		Route: Route{ID: "deleteUser", Method: http.MethodDelete, Path: "/users/{user}", Capability: identity.Administer, Effects: TakesAccess | Destroys | Decides, Urgency: Urgent,
+			Words: "Delete user", Summary: "Remove a user"},
 		Subject: userSubject,
 		Check:   func(ctx context.Context, c *Caller, in UserName) error { return c.Identity.CheckDelete(ctx, in.User) },
 		Run: func(ctx context.Context, c *Caller, in UserName) (Nothing, error) {
@@ -121,8 +121,8 @@ var (
 		},
 	})
 	SignOutUser = define(Operation[UserName, Ended]{
-		Route: Route{ID: "signOutUser", Method: http.MethodPost, Path: "/users/{user}/sign-out", Capability: identity.Administer, Urgency: Urgent,
-			Summary: "End all sessions of a user"},
+		Route: Route{ID: "signOutUser", Method: http.MethodPost, Path: "/users/{user}/sign-out", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
+			Words: "Sign out user", Summary: "End all sessions of a user"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (Ended, error) {
 			n, err := c.Identity.RevokeSessions(ctx, in.User)

@@ -24,21 +24,21 @@ type WholeState interface {
 
 // AcceptedState says why the state is the right one.
 type AcceptedState struct {
-	Reason string `json:"reason"`
+	Reason string `json:"reason" jsonschema:"Why the state is accepted as it is: 1 to 256 printable characters. It is recorded." example:"restored from the backup of last night"`
 }
 
 // StateAcceptance is what became of a person's word that the state is the right one.
 type StateAcceptance struct {
 	// Accepted says that the state is sealed as it is, and serves. Otherwise another
 	// person must say the same until Until.
-	Accepted bool      `json:"accepted"`
-	Until    time.Time `json:"until,omitzero"`
+	Accepted bool      `json:"accepted" jsonschema:"Whether the state is sealed as it is, and serves. Otherwise a second person must accept it as well."`
+	Until    time.Time `json:"until,omitzero" jsonschema:"Until when the second person can accept it."`
 	// Why is the reason for which the state was not served.
-	Why string `json:"why,omitempty"`
+	Why string `json:"why,omitempty" jsonschema:"Why the state was not served."`
 	// FirstBy and FirstReason are those of the person who accepted it first, if it took
 	// two.
-	FirstBy     string `json:"first_by,omitempty"`
-	FirstReason string `json:"first_reason,omitempty"`
+	FirstBy     string `json:"first_by,omitempty" jsonschema:"The name of the person who accepted it first, if it took two."`
+	FirstReason string `json:"first_reason,omitempty" jsonschema:"The reason that the first person gave."`
 }
 
 const (
@@ -74,14 +74,14 @@ func (p *Performer) FirstAcceptance() *StateAcceptance {
 var (
 	VerifyState = define(Operation[Nothing, *appliance.StateStatus]{
 		Route: Route{ID: "verifyState", Method: http.MethodGet, Path: "/state", Capability: identity.See,
-			Summary: "Verify all stored rows against their manifests, and the state's head against its anchors"},
+			Words: "Verify state", Summary: "Verify all stored rows against their manifests, and the state's head against its anchors"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (*appliance.StateStatus, error) {
 			return c.Domain.VerifyState(ctx)
 		},
 	})
 	AcceptState = define(Operation[AcceptedState, *StateAcceptance]{
-		Route: Route{ID: "acceptState", Method: http.MethodPost, Path: "/state/accept", Capability: identity.Administer, Dangerous: true, WhileHeld: true, Urgency: Exclusive,
-			Summary: "Serve a state as it is that does not match its manifest or its anchor"},
+		Route: Route{ID: "acceptState", Method: http.MethodPost, Path: "/state/accept", Capability: identity.Administer, Effects: Decides, Alone: "it has a rule of its own for two people: another administrator must accept it as well", WhileHeld: true, Urgency: Exclusive,
+			Words: "Accept state", Summary: "Serve a state as it is that does not match its manifest or its anchor"},
 		Subject: apart[AcceptedState],
 		Check:   checkAcceptState,
 		Run:     acceptState,

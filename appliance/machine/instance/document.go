@@ -14,12 +14,12 @@ import (
 
 // Identity is who an instance says it is.
 type Identity struct {
-	ID      string `json:"id"`
-	Type    string `json:"type"`
-	Image   string `json:"image"`
-	Region  string `json:"region"`
-	Zone    string `json:"zone"`
-	Account string `json:"account"`
+	ID      string `json:"id" jsonschema:"The ID of the EC2 instance."`
+	Type    string `json:"type" jsonschema:"The type of the EC2 instance."`
+	Image   string `json:"image" jsonschema:"The ID of the AMI."`
+	Region  string `json:"region" jsonschema:"The AWS Region."`
+	Zone    string `json:"zone" jsonschema:"The Availability Zone."`
+	Account string `json:"account" jsonschema:"The AWS account."`
 }
 
 var (

@@ -54,7 +54,7 @@ func TestRestoreElsewhere(t *testing.T) {
 	if err := web.NewClient(r.Socket).Upload(t.Context(), "restore", bytes.NewReader(backup.Bytes()), &report); err != nil {
 		t.Fatal(err)
 	}
-	if report.Keys != 2 || report.Checkpoint == "" || report.As.Standing != appliance.StandingOwner {
+	if report.Keys != 2 || report.Checkpoint == "" || report.As.Ownership != appliance.OwnershipOwner {
 		t.Errorf("restored: %+v", report)
 	}
 	second.logged(0, `msg=serving `)

@@ -328,7 +328,7 @@ func (m *mover) leaveOld(ctx context.Context, w way) (err error) {
 		return err
 	}
 	defer a.CloseRows()
-	err = a.CheckStanding(ctx, ring)
+	err = a.CheckOwnership(ctx, ring)
 	if fault.CodeOf(err) == fault.StateSuperseded && m.there(w.to[0]+moving) {
 		return m.checkMoved(ctx, w, a, err)
 	}

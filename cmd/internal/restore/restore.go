@@ -69,7 +69,7 @@ func showReport(w io.Writer, r *appliance.BackupReport) {
 	if r.Restored {
 		result = "restored"
 	}
-	if r.As.Standing == appliance.StandingDrill {
+	if r.As.Ownership == appliance.OwnershipDrill {
 		result = "restored as a drill: it changes nothing in the HSM"
 	}
 	cli.Row(w, "result", result)

@@ -13,9 +13,10 @@ type Form struct {
 	Fields []Field
 	// Submit is the button's text; Kind "danger", "quiet" or "" for the main one.
 	Submit, Kind string
-	// Confirm, if not empty, has to be typed before. Folded hides the form behind a
-	// button of the text until it is opened.
-	Confirm, Folded string
+	// Confirm, if not empty, has to be typed before.
+	Confirm string
+	// Folded hides the form, until it is opened by a button of the same text.
+	Folded bool
 	// Note is said above the fields; Error what was wrong the last time.
 	Note, Error string
 	// Inline puts all in one row.
