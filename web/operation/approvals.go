@@ -63,7 +63,12 @@ func approvalSubject(ctx context.Context, c *Caller, in ApprovalName) any {
 }
 
 // ApprovalPage asks for a page of the requests for approval.
-type ApprovalPage struct{ Paging }
+type ApprovalPage struct {
+	Paging
+	State     approval.State `query:"state" enum:"pending,approved,done,failed,rejected,expired,invalid" about:"only requests in this state" json:"-"`
+	AskedBy   string         `query:"asked_by" about:"only requests of people or tokens whose name has this text in it" json:"-"`
+	Operation string         `query:"operation" about:"only requests for this operation, by its ID" json:"-"`
+}
 
 // waitingFirst orders what waits behind all else, and each by the time: the list is read from
 // its end.
@@ -85,13 +90,15 @@ var (
 			{"created", func(a ApprovalDetail) string { return timeKey(a.CreatedAt) }},
 		},
 		Default: "-waiting",
-		All: func(ctx context.Context, c *Caller, _ ApprovalPage) ([]ApprovalDetail, error) {
+		All: func(ctx context.Context, c *Caller, in ApprovalPage) ([]ApprovalDetail, error) {
 			list, err := c.Approvals.Approvals(ctx, approval.MaxListed)
 			shown := make([]ApprovalDetail, len(list))
 			for i, r := range list {
 				shown[i] = c.shownApproval(r)
 			}
-			return shown, err
+			return keep(shown, err, func(a ApprovalDetail) bool {
+				return is(a.State, in.State) && contains(a.RequestedBy, in.AskedBy) && is(a.Operation, in.Operation)
+			})
 		},
 	})
 	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{

@@ -46,6 +46,7 @@ type CredentialName struct {
 type CredentialPage struct {
 	KeyStoreName
 	Paging
+	State string `query:"state" enum:"active,inactive" about:"only credentials that are accepted, or that are not" json:"-"`
 }
 
 func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
@@ -64,7 +65,8 @@ var (
 			{"last_used", func(k *appliance.Credential) string { return timeKey(k.LastUsedAt) }},
 		},
 		All: func(ctx context.Context, c *Caller, in CredentialPage) ([]*appliance.Credential, error) {
-			return c.Domain.Credentials(ctx, in.KeyStore)
+			all, err := c.Domain.Credentials(ctx, in.KeyStore)
+			return keep(all, err, func(k *appliance.Credential) bool { return in.State == "" || k.Active == (in.State == "active") })
 		},
 	})
 	CreateCredential = define(Operation[NewCredential, CreatedCredential]{

@@ -3,6 +3,7 @@ package operation
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"holdfast/appliance"
@@ -44,6 +45,17 @@ type Grant struct {
 type GrantPage struct {
 	KeyStoreName
 	Paging
+	Principal string              `query:"principal" about:"only grants whose principal has this text in it, in upper or lower case" json:"-"`
+	Key       string              `query:"key" about:"only grants on this external key; not those on all keys" json:"-"`
+	Effect    appliance.Effect    `query:"effect" enum:"allow,forbid" about:"only grants with this effect" json:"-"`
+	Operation appliance.Operation `query:"operation" enum:"Encrypt,Decrypt,GetAttributes" about:"only grants on this operation" json:"-"`
+	State     string              `query:"state" enum:"in_effect,ended" about:"only grants that still have an effect, or that have ended" json:"-"`
+}
+
+func (p GrantPage) has(g *appliance.Grant, now time.Time) bool {
+	return contains(g.Principal, p.Principal) && (p.Key == "" || g.KeyID == p.Key) && (p.Effect == "" || g.Effect == p.Effect) &&
+		(p.Operation == "" || slices.Contains(g.Operations, p.Operation)) &&
+		(p.State == "" || (p.State == "ended") == (!g.NotAfter.IsZero() && g.NotAfter.Before(now)))
 }
 
 // GrantName names a grant.
@@ -94,9 +106,11 @@ var (
 		},
 		All: func(ctx context.Context, c *Caller, in GrantPage) ([]Grant, error) {
 			list, err := c.Domain.Grants(ctx, in.KeyStore)
-			all := make([]Grant, len(list))
-			for i, g := range list {
-				all[i].Grant = g
+			var all []Grant
+			for _, g := range list {
+				if in.has(g, c.Now()) {
+					all = append(all, Grant{Grant: g})
+				}
 			}
 			return all, err
 		},

@@ -28,7 +28,11 @@ type InvitationName struct {
 }
 
 // InvitationPage asks for a page of the invitations.
-type InvitationPage struct{ Paging }
+type InvitationPage struct {
+	Paging
+	Name string        `query:"name" about:"only invitations of a name that has this text in it" json:"-"`
+	Role identity.Role `query:"role" enum:"viewer,auditor,key-administrator,administrator" about:"only invitations with this role" json:"-"`
+}
 
 // The operations on invitations.
 var (
@@ -42,8 +46,9 @@ var (
 			{"expires", func(i identity.Invitation) string { return timeKey(i.ExpiresAt) }},
 		},
 		Default: "-created",
-		All: func(ctx context.Context, c *Caller, _ InvitationPage) ([]identity.Invitation, error) {
-			return c.Identity.Invitations(ctx)
+		All: func(ctx context.Context, c *Caller, in InvitationPage) ([]identity.Invitation, error) {
+			all, err := c.Identity.Invitations(ctx)
+			return keep(all, err, func(i identity.Invitation) bool { return contains(i.Name, in.Name) && is(i.Role, in.Role) })
 		},
 	})
 	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{

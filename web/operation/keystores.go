@@ -32,7 +32,11 @@ func (n KeyStoreName) subject(ctx context.Context, c *Caller) any {
 }
 
 // KeyStorePage asks for a page of the key stores.
-type KeyStorePage struct{ Paging }
+type KeyStorePage struct {
+	Paging
+	Name  string `query:"name" about:"only key stores whose name has this text in it" json:"-"`
+	State string `query:"state" enum:"blocked,not_blocked" about:"only key stores that are blocked by themselves, or that are not" json:"-"`
+}
 
 // Quota is the most authenticated requests a second; 0 for no limit.
 type Quota struct {
@@ -73,8 +77,11 @@ var (
 		By: []Order[*appliance.KeyStore]{
 			{"created", func(k *appliance.KeyStore) string { return timeKey(k.CreatedAt) }},
 		},
-		All: func(ctx context.Context, c *Caller, _ KeyStorePage) ([]*appliance.KeyStore, error) {
-			return c.Domain.KeyStores(ctx)
+		All: func(ctx context.Context, c *Caller, in KeyStorePage) ([]*appliance.KeyStore, error) {
+			all, err := c.Domain.KeyStores(ctx)
+			return keep(all, err, func(k *appliance.KeyStore) bool {
+				return contains(k.Name, in.Name) && (in.State == "" || k.Blocked.IsZero() == (in.State == "not_blocked"))
+			})
 		},
 	})
 	CreateKeyStore = define(Operation[NewKeyStore, *appliance.KeyStore]{

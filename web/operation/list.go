@@ -234,13 +234,22 @@ func cursorSumOf(list string, in any, position []byte) [cursorSum]byte {
 
 // The keys of orders.
 
-func timeKey(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000000") }
+const timeKeyFormat = "2006-01-02T15:04:05.000000000"
+
+func timeKey(t time.Time) string { return t.UTC().Format(timeKeyFormat) }
 
 func textKey[T ~string](t T) string { return strings.ToLower(string(t)) }
 
-// keep gives the entries for which each of the conditions holds.
-func keep[Item any](all []Item, conditions ...func(Item) bool) []Item {
-	return slices.DeleteFunc(slices.Clone(all), func(e Item) bool {
-		return slices.ContainsFunc(conditions, func(holds func(Item) bool) bool { return !holds(e) })
-	})
+// keep gives the entries that a filter leaves.
+func keep[Item any](all []Item, err error, has func(Item) bool) ([]Item, error) {
+	return slices.DeleteFunc(slices.Clone(all), func(e Item) bool { return !has(e) }), err
 }
+
+// contains says whether a text has what a filter asks for in it, in upper or lower case; an
+// empty filter asks for nothing.
+func contains(text, filter string) bool {
+	return filter == "" || strings.Contains(strings.ToLower(text), strings.ToLower(filter))
+}
+
+// is says whether a value is the one that a filter asks for.
+func is[T ~string](value, filter T) bool { return filter == "" || value == filter }

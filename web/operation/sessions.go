@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -34,7 +35,15 @@ func (c *Caller) sessions(ctx context.Context, user string) ([]identity.Session,
 }
 
 // SessionPage asks for a page of sessions.
-type SessionPage struct{ Paging }
+type SessionPage struct {
+	Paging
+	User    string `query:"user" about:"only sessions of users whose name has this text in it" json:"-"`
+	Address string `query:"address" about:"only sessions whose address begins so" json:"-"`
+}
+
+func (p SessionPage) has(s identity.Session) bool {
+	return contains(s.UserName, p.User) && strings.HasPrefix(s.Address, p.Address)
+}
 
 var sessionOrders = []Order[identity.Session]{
 	{"user", func(s identity.Session) string { return textKey(s.UserName) }},
@@ -49,8 +58,9 @@ var (
 			Words: "List sessions", Summary: "The sessions of all users, the last seen first"},
 		ID: func(s identity.Session) string { return s.ID },
 		By: sessionOrders, Default: "-last_seen",
-		All: func(ctx context.Context, c *Caller, _ SessionPage) ([]identity.Session, error) {
-			return c.sessions(ctx, "")
+		All: func(ctx context.Context, c *Caller, in SessionPage) ([]identity.Session, error) {
+			all, err := c.sessions(ctx, "")
+			return keep(all, err, in.has)
 		},
 	})
 	RevokeSession = define(Operation[SessionName, Nothing]{
@@ -66,12 +76,13 @@ var (
 			Words: "List own sessions", Summary: "One's own sessions, the last seen first"},
 		ID: func(s identity.Session) string { return s.ID },
 		By: sessionOrders, Default: "-last_seen",
-		All: func(ctx context.Context, c *Caller, _ SessionPage) ([]identity.Session, error) {
+		All: func(ctx context.Context, c *Caller, in SessionPage) ([]identity.Session, error) {
 			id, err := c.user()
 			if err != nil {
 				return nil, err
 			}
-			return c.sessions(ctx, id)
+			all, err := c.sessions(ctx, id)
+			return keep(all, err, in.has)
 		},
 	})
 	SignOutEverywhere = define(Operation[Nothing, Ended]{

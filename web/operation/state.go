@@ -40,7 +40,12 @@ type Minutes struct {
 }
 
 // BootStepPage asks for a page of the steps of boots.
-type BootStepPage struct{ Paging }
+type BootStepPage struct {
+	Paging
+	Boot   string `query:"boot" about:"only steps of this boot" json:"-"`
+	State  string `query:"state" about:"only steps of this state" json:"-"`
+	Result string `query:"result" enum:"failed,passed" about:"only steps that failed, or that did not" json:"-"`
+}
 
 // maxBootSteps bounds how many steps of boots are looked at.
 const maxBootSteps = 10000
@@ -92,8 +97,11 @@ var (
 			{"began", func(s progress.Step) string { return timeKey(s.Began) }},
 		},
 		Default: "-began",
-		All: func(ctx context.Context, c *Caller, _ BootStepPage) ([]progress.Step, error) {
-			return c.Journal.BootSteps(ctx, maxBootSteps)
+		All: func(ctx context.Context, c *Caller, in BootStepPage) ([]progress.Step, error) {
+			all, err := c.Journal.BootSteps(ctx, maxBootSteps)
+			return keep(all, err, func(s progress.Step) bool {
+				return is(s.Boot, in.Boot) && is(s.State, in.State) && (in.Result == "" || (s.Code != "") == (in.Result == "failed"))
+			})
 		},
 	})
 	ProbeHSMs = defineList(Listing[HSMPage, appliance.HSMHealth]{

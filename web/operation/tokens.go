@@ -38,7 +38,25 @@ type TokenName struct {
 }
 
 // TokenPage asks for a page of the API tokens.
-type TokenPage struct{ Paging }
+type TokenPage struct {
+	Paging
+	Name  string        `query:"name" about:"only tokens whose name has this text in it" json:"-"`
+	Role  identity.Role `query:"role" enum:"viewer,auditor,key-administrator,administrator" about:"only tokens with this role" json:"-"`
+	State string        `query:"state" enum:"good,expired,revoked,refused" about:"only tokens in this state" json:"-"`
+}
+
+func (p TokenPage) has(t identity.Token, now time.Time) bool {
+	state := "good"
+	switch {
+	case t.Refused:
+		state = "refused"
+	case !t.RevokedAt.IsZero():
+		state = "revoked"
+	case !now.Before(t.ExpiresAt):
+		state = "expired"
+	}
+	return contains(t.Name, p.Name) && is(t.Role, p.Role) && is(state, p.State)
+}
 
 // The operations on API tokens.
 var (
@@ -53,8 +71,9 @@ var (
 			{"last_used", func(t identity.Token) string { return timeKey(t.LastUsedAt) }},
 		},
 		Default: "name",
-		All: func(ctx context.Context, c *Caller, _ TokenPage) ([]identity.Token, error) {
-			return c.Identity.Tokens(ctx)
+		All: func(ctx context.Context, c *Caller, in TokenPage) ([]identity.Token, error) {
+			all, err := c.Identity.Tokens(ctx)
+			return keep(all, err, func(t identity.Token) bool { return in.has(t, c.Now()) })
 		},
 	})
 	CreateToken = define(Operation[NewToken, CreatedToken]{

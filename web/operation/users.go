@@ -3,6 +3,7 @@ package operation
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"holdfast/appliance/identity"
 )
@@ -24,7 +25,25 @@ func userExists(ctx context.Context, c *Caller, in UserName) error {
 }
 
 // UserPage asks for a page of the users.
-type UserPage struct{ Paging }
+type UserPage struct {
+	Paging
+	Name  string        `query:"name" about:"only users whose name has this text in it" json:"-"`
+	Role  identity.Role `query:"role" enum:"viewer,auditor,key-administrator,administrator" about:"only users with this role" json:"-"`
+	State string        `query:"state" enum:"enabled,disabled,locked_out,refused" about:"only users in this state" json:"-"`
+}
+
+func (p UserPage) has(u *identity.User, now time.Time) bool {
+	state := "enabled"
+	switch {
+	case u.Refused:
+		state = "refused"
+	case u.Disabled:
+		state = "disabled"
+	case u.LockedUntil.After(now):
+		state = "locked_out"
+	}
+	return contains(u.Name, p.Name) && is(u.Role, p.Role) && is(state, p.State)
+}
 
 // RoleChange gives a user another role.
 type RoleChange struct {
@@ -52,8 +71,9 @@ var (
 			{"last_sign_in", func(u *identity.User) string { return timeKey(u.LastSignInAt) }},
 		},
 		Default: "name",
-		All: func(ctx context.Context, c *Caller, _ UserPage) ([]*identity.User, error) {
-			return c.Identity.Users(ctx)
+		All: func(ctx context.Context, c *Caller, in UserPage) ([]*identity.User, error) {
+			all, err := c.Identity.Users(ctx)
+			return keep(all, err, func(u *identity.User) bool { return in.has(u, c.Now()) })
 		},
 	})
 	ShowUser = define(Operation[UserName, *identity.User]{
