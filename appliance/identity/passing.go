@@ -48,8 +48,8 @@ func (k *processKey) cipher(purpose string) cipher.AEAD {
 const (
 	byProcess   = 'p'
 	byStateKey  = 's'
-	maxCarried  = 16 << 10 // bytes of it
-	sealedBytes = 28       // of IV and tag
+	maxCarried  = MaxCarried + 64 // bytes of it
+	sealedBytes = 28              // of IV and tag
 )
 
 // carry seals what a browser is to carry.

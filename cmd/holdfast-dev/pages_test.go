@@ -115,9 +115,9 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *brow
 	return second
 }
 
-// TestConsolePages opens every page, wide and at 375 pixels, light and dark: each fits, is
+// TestConsolePages opens every page, at three widths, light and dark: each fits, is
 // accessible, does nothing that its policy forbids, and can be walked through by
-// keyboard. With SCREENSHOTS set to a folder it leaves pictures there.
+// keyboard. With SCREENSHOTS set to a folder it leaves pictures there, by width.
 func TestConsolePages(t *testing.T) {
 	p := startConsole(t, t.TempDir())
 	fillConsole(t, p)
@@ -131,11 +131,11 @@ func TestConsolePages(t *testing.T) {
 		seen[path] = true
 		for _, dark := range []bool{false, true} {
 			b.Dark(dark)
-			for _, width := range []int64{1280, 375} {
+			for _, width := range []int64{1440, 768, 375} {
 				b.Width(width)
 				b.Fits()
-				if width == 1280 && shots != "" {
-					b.Shot(filepath.Join(shots, name+map[bool]string{false: "-light", true: "-dark"}[dark]+".png"))
+				if shots != "" {
+					b.Shot(filepath.Join(shots, fmt.Sprint(width), name+map[bool]string{false: "-light", true: "-dark"}[dark]+".png"))
 				}
 			}
 			b.Accessible()
@@ -210,11 +210,12 @@ func TestConsolePages(t *testing.T) {
 	b.Fill("Perform approved operation")
 	shown(t, b, "pre[data-secret]")
 	look("performed")
-	b.Open("/account")
-	b.Go(`(() => { const f = document.createElement("form"), i = document.createElement("input"); f.method = "post"; f.action = "/prove"; f.append(i);
-		i.name = "asked"; i.value = '{"values":{"back":["/account"]}}'; const ask = i.cloneNode(); ask.name = "ask"; f.append(ask); document.body.append(f); f.submit(); })()`)
+	b.Open("/prove?back=/account")
 	b.Has("Prove that it is you")
 	look("prove")
+	b.Fill("Go on", "password", "not the password", "code", "000000")
+	b.Has("did not prove who you are")
+	look("prove-refused")
 	b.Open("/account")
 	b.Go(`document.getElementById("sign-out").click()`)
 	look("sign-in")

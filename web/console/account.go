@@ -1,7 +1,6 @@
 package console
 
 import (
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -20,20 +19,18 @@ type accountData struct {
 	password          ui.Form
 	passkeys          bool // can be made here
 	fresh             bool // the proof of presence is
-	asked             string
+	shortcutsOff      bool
 }
 
 func account(p *page) (*view, error) {
-	d := &accountData{now: p.now, end: map[string]ui.Form{}, remove: map[string]ui.Form{}, passkeys: p.c.Identity.PasskeysEnabled()}
+	d := &accountData{now: p.now, end: map[string]ui.Form{}, remove: map[string]ui.Form{}, passkeys: p.c.Identity.PasskeysEnabled(), shortcutsOff: shortcutsOff(p.Request)}
 	var errs [2]error
 	d.Account, errs[0] = read(p, operation.ShowAccount, operation.Nothing{})
 	d.sessions, errs[1] = read(p, operation.ListOwnSessions, operation.SessionPage{})
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	d.fresh = p.now.Sub(p.who.ProvenAt) < operation.PresenceTime
-	text, _ := json.Marshal(proof{Values: map[string][]string{"back": {"/account"}}}) // strings always encode
-	d.asked = string(text)
+	d.fresh = p.present()
 	for _, s := range d.sessions.Items {
 		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
 	}

@@ -23,8 +23,9 @@ type action struct {
 	words func(hidden url.Values) string
 	// secrets are the fields that no page shows again.
 	secrets []string
-	// show, if it is not nil, makes a page of an answer that is shown once.
-	show func(p *page, answer any) (*view, error)
+	// show, if it is not nil, makes a page of an answer; decode reads one that a browser has kept.
+	show   func(p *page, answer any) (*view, error)
+	decode func(text []byte) (any, error)
 	then
 }
 
@@ -46,7 +47,8 @@ func post[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, t
 	empty := &form{values: url.Values{}}
 	read(empty)
 	return action{route: o.Entry(), then: t, fields: empty.read, secrets: empty.secrets,
-		words: func(hidden url.Values) string { return o.WordsOf(read(&form{values: hidden})) },
+		decode: decoded[Out],
+		words:  func(hidden url.Values) string { return o.WordsOf(read(&form{values: hidden})) },
 		perform: func(ctx context.Context, c *operation.Caller, f *form) (any, error) {
 			in := read(f)
 			if f.err != nil {
@@ -166,7 +168,7 @@ func newCredential(f *form) operation.NewCredential {
 	}
 	want.AccessKeyID, want.SecretAccessKey = f.trimmed("access_key_id"), strings.TrimSpace(f.secret("secret_access_key"))
 	if want.AccessKeyID == "" || want.SecretAccessKey == "" {
-		f.fail("give both the access key ID and the secret access key to import")
+		f.fail("access_key_id", "give both the access key ID and the secret access key to import")
 	}
 	return want
 }

@@ -68,8 +68,12 @@ func approved(p *page, a operation.ApprovalDetail) (*view, error) {
 	switch {
 	case a.State == approval.Failed:
 		return nil, fault.Errorf(fault.Conflict, "it was approved, and failed: %s", a.Outcome)
-	case a.State == approval.Done && actions[a.Operation].show != nil:
-		return actions[a.Operation].show(p, a.Answer())
+	case a.State == approval.Done && actions[a.Operation].show != nil && len(a.Result) > 0:
+		answer, err := actions[a.Operation].decode(a.Result)
+		if err != nil {
+			return nil, err
+		}
+		return actions[a.Operation].show(p, answer)
 	}
 	return &view{title: "Approved", body: approvedPage(a)}, nil
 }

@@ -32,7 +32,7 @@ func TestConfirmTimeInTheConsole(t *testing.T) {
 		t.Error("the form is not shown to administrators alone")
 	}
 	for _, bad := range []string{"", "soon", "2026-13-01T00:00"} {
-		if w := admin.do("POST", "/do/confirmTime", url.Values{"time": {bad}, "reason": {"r"}, "back": {"/state"}, "version": {admin.version("")}}, nil); w.Code != 422 && w.Code != 400 {
+		if w := admin.submit("/do/confirmTime", url.Values{"time": {bad}, "reason": {"r"}, "back": {"/state"}, "version": {admin.version("")}}); w.Code != 422 && w.Code != 400 {
 			t.Errorf("%q: %d", bad, w.Code)
 		}
 	}

@@ -53,13 +53,16 @@ func New(o Options) http.Handler {
 		for _, p := range pages {
 			r.Get(p.path, c.page(p))
 		}
-		r.Post("/do/{operation}", c.signedIn(c.do))
+		r.Post("/do/{operation}", c.signedInOr(c.do, c.keepForLater))
+		r.Get("/answers/{id}", c.signedIn(c.answerPage))
+		r.Get("/prove", c.signedIn(c.proofPage))
+		r.Get("/prove/{id}", c.signedIn(c.proofPage))
 		r.Post("/prove", c.signedIn(c.prove))
+		r.Post("/prove/{id}", c.signedIn(c.prove))
 		r.Post("/prove/passkey/begin", c.signedIn(c.beginProve))
 		r.Post("/prove/passkey/finish", c.signedIn(c.finishProve))
 		r.Post("/passkeys/begin", c.signedIn(c.beginPasskey))
 		r.Post("/passkeys/finish", c.signedIn(c.finishPasskey))
-		r.Post("/kms.json", c.signedIn(c.kmsJSON))
 		r.Post("/signout", c.signedIn(c.signOut))
 		r.Get("/download/{what}", c.signedIn(c.download))
 		r.NotFound(c.signedIn(func(w http.ResponseWriter, r *http.Request, who identity.Principal) {
@@ -95,7 +98,9 @@ const (
 	sessionCookie = "__Host-holdfast"
 	flashCookie   = "__Host-holdfast-flash"
 	themeCookie   = "__Host-holdfast-theme"
+	keysCookie    = "__Host-holdfast-keys"
 	stateCookie   = "__Host-holdfast-oidc"
+	nextCookie    = "__Host-holdfast-next" // where to go after a sign-in at a provider
 )
 
 func setCookie(w http.ResponseWriter, name, value string, age time.Duration) {
@@ -116,7 +121,10 @@ func cookie(r *http.Request, name string) string {
 type handler func(w http.ResponseWriter, r *http.Request, who identity.Principal)
 
 // signedIn lets whoever has a session through, and sends others to sign in.
-func (c *console) signedIn(next handler) http.HandlerFunc {
+func (c *console) signedIn(next handler) http.HandlerFunc { return c.signedInOr(next, nil) }
+
+// signedInOr has otherwise, if it is not nil, answer those who have no session.
+func (c *console) signedInOr(next handler, otherwise http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		who, err := c.session(r)
 		if err == nil {
@@ -131,6 +139,9 @@ func (c *console) signedIn(next handler) http.HandlerFunc {
 		to := "/signin"
 		if open, err := c.Identity.SetupOpen(r.Context()); err == nil && open {
 			to = "/setup"
+		} else if otherwise != nil {
+			otherwise(w, r)
+			return
 		} else if r.Method == http.MethodGet && r.URL.Path != "/" {
 			to += "?next=" + url.QueryEscape(r.URL.RequestURI())
 		}
@@ -161,9 +172,8 @@ type page struct {
 
 // failure is a form that was refused.
 type failure struct {
-	operation, message string
-	values             url.Values
-	shown              bool // where it stands
+	*kept
+	shown bool // where it stands
 }
 
 // view is what a page shows.
@@ -183,7 +193,12 @@ type listedPage struct {
 
 func (c *console) page(l listedPage) http.HandlerFunc {
 	return c.signedIn(func(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-		c.render(w, &page{Request: r, c: c, who: who, now: c.Now()}, l.make)
+		p := &page{Request: r, c: c, who: who, now: c.Now()}
+		if id := r.URL.Query().Get(keptParameter); id != "" {
+			c.takeUp(w, p, id, l.make)
+			return
+		}
+		c.render(w, p, l.make)
 	})
 }
 
@@ -210,7 +225,7 @@ func (c *console) show(w http.ResponseWriter, p *page, v *view) {
 }
 
 func (c *console) shell(w http.ResponseWriter, p *page, v *view) ui.Shell {
-	s := ui.Shell{Title: v.title, Crumbs: v.crumbs, User: p.who.Name, Role: string(p.who.Role), Theme: theme(p.Request), Version: c.Version, Node: c.Performer.Node(), Here: p.here()}
+	s := ui.Shell{Title: v.title, Crumbs: v.crumbs, User: p.who.Name, Role: string(p.who.Role), Theme: theme(p.Request), ShortcutsOff: shortcutsOff(p.Request), Version: c.Version, Node: c.Performer.Node(), Here: p.here()}
 	if text, err := base64.RawURLEncoding.DecodeString(cookie(p.Request, flashCookie)); err == nil && len(text) > 0 && p.Method == http.MethodGet {
 		s.Flash = string(text)
 		clearCookie(w, flashCookie)
@@ -226,7 +241,12 @@ func (p *page) here() string {
 	if p.values != nil {
 		return local(p.values.Get("back"))
 	}
-	return p.URL.RequestURI()
+	q := p.URL.Query()
+	if !q.Has(keptParameter) {
+		return p.URL.RequestURI()
+	}
+	q.Del(keptParameter)
+	return (&url.URL{Path: p.URL.Path, RawPath: p.URL.RawPath, RawQuery: q.Encode()}).RequestURI()
 }
 
 func theme(r *http.Request) string {
@@ -235,6 +255,9 @@ func theme(r *http.Request) string {
 	}
 	return ""
 }
+
+// shortcutsOff says whether the user has switched keys off that act alone.
+func shortcutsOff(r *http.Request) bool { return cookie(r, keysCookie) == "off" }
 
 // local gives the path if it is one of this console, otherwise "/".
 func local(path string) string {

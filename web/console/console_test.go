@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -169,6 +171,7 @@ type session struct {
 	name      string
 	token     string
 	principal identity.Principal
+	jar       http.CookieJar // what pages have it carry
 }
 
 // enrol makes a user with a password, and signs in.
@@ -191,7 +194,7 @@ func (r *rig) enrol(name string, role identity.Role) *session {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return &session{r, name, in.Token, in.Principal}
+	return &session{r: r, name: name, token: in.Token, principal: in.Principal}
 }
 
 // do sends a request; change may change it.
@@ -205,11 +208,33 @@ func (s *session) do(method, path string, form url.Values, change func(*http.Req
 	if s.token != "" {
 		q.AddCookie(&http.Cookie{Name: "__Host-holdfast", Value: s.token})
 	}
+	if s.jar == nil {
+		s.jar, _ = cookiejar.New(nil) // fails never
+	}
+	for _, k := range s.jar.Cookies(q.URL) {
+		q.AddCookie(k)
+	}
 	if change != nil {
 		change(q)
 	}
 	w := httptest.NewRecorder()
 	s.r.console.ServeHTTP(w, q)
+	s.jar.SetCookies(q.URL, slices.DeleteFunc(w.Result().Cookies(), func(k *http.Cookie) bool { return !strings.HasPrefix(k.Name, "__Secure-") }))
+	return w
+}
+
+// submit posts a form, and gives the page to which the post leads, as a browser does. That it is
+// answered by a redirect is asked here of every form that a test posts.
+func (s *session) submit(path string, form url.Values) *httptest.ResponseRecorder {
+	s.r.t.Helper()
+	w := s.do(http.MethodPost, path, form, nil)
+	if w.Code != http.StatusSeeOther {
+		s.r.t.Errorf("%s is answered by %d, and not by a redirect: %s", path, w.Code, w.Body)
+		return w
+	}
+	if strings.Contains(w.Header().Get("Location"), "kept=") || strings.HasPrefix(w.Header().Get("Location"), "/prove/") || strings.HasPrefix(w.Header().Get("Location"), "/answers/") {
+		return s.do(http.MethodGet, w.Header().Get("Location"), nil, nil)
+	}
 	return w
 }
 
@@ -274,16 +299,15 @@ func TestEveryPost(t *testing.T) {
 	}
 	nobody := &session{r: r}
 	things := r.things(admin)
-	// What /prove goes on with is a form like others; this one has no version.
-	things.Set("asked", `{"operation":"disableKey","values":{"keystore":["bank"],"key":["k"],"back":["/"]}}`)
 
 	// Posts of those who are not signed in: what lets them in is a proof.
-	open := []string{"/signin", "/signin/passkey/begin", "/signin/passkey/finish", "/signin/oidc/begin", "/setup", "/theme",
+	open := []string{"/signin", "/signin/passkey/begin", "/signin/passkey/finish", "/signin/oidc/begin", "/setup", "/theme", "/shortcuts",
 		"/invitation/{token}/password", "/invitation/{token}/passkey/begin", "/invitation/{token}/passkey/finish"}
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{
 		"/signout":              "ends the session of whoever posts, and nothing else",
-		"/kms.json":             "changes nothing",
+		"/prove":                "proves, and goes on with nothing",
+		"/prove/{id}":           "goes on with a form that is sealed for its user, and of its version",
 		"/passkeys/begin":       "changes nothing",
 		"/passkeys/finish":      "answers a challenge that is good once",
 		"/prove/passkey/begin":  "changes nothing",
@@ -362,18 +386,18 @@ func TestEveryPost(t *testing.T) {
 			continue
 		}
 		path := "/do/" + op
-		if w := nobody.do("POST", path, things, nil); w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/signin") {
+		if w := nobody.submit(path, things); w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/signin") {
 			t.Errorf("%s, not signed in: %d %s", op, w.Code, w.Header().Get("Location"))
 		}
 		for role, s := range byRole {
 			if !role.May(route.Capability) {
-				if w := s.do("POST", path, confirmed(things, op, s.version("")), nil); w.Code != http.StatusForbidden {
+				if w := s.submit(path, confirmed(things, op, s.version(""))); w.Code != http.StatusForbidden {
 					t.Errorf("%s as %s: %d", op, role, w.Code)
 				}
 			}
 		}
 		for name, version := range map[string]string{"none": "", "of another session": byRole[identity.RoleViewer].version(""), "of another state": admin.version(`"0123"`)} {
-			if w := admin.do("POST", path, confirmed(things, op, version), nil); w.Code != http.StatusConflict {
+			if w := admin.submit(path, confirmed(things, op, version)); w.Code != http.StatusConflict {
 				t.Errorf("%s, version %s: %d %s", op, name, w.Code, w.Body)
 			}
 		}
@@ -416,7 +440,7 @@ func TestFormsAreWhole(t *testing.T) {
 					continue // boxes
 				}
 				asked++
-				if w := admin.do("POST", "/do/"+op, form, nil); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), name) {
+				if w := admin.submit("/do/"+op, form); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), name) {
 					t.Errorf("%s, %s %s: %d", op, name, what, w.Code)
 				}
 			}
@@ -426,13 +450,13 @@ func TestFormsAreWhole(t *testing.T) {
 	form := confirmed(things, "unblock", admin.version(""))
 	form.Del("keystore")
 	form.Del("key")
-	if w := admin.do("POST", "/do/unblock", form, nil); w.Code != http.StatusUnprocessableEntity {
+	if w := admin.submit("/do/unblock", form); w.Code != http.StatusUnprocessableEntity {
 		t.Errorf("unblock without a target: %d", w.Code)
 	}
 	form = confirmed(things, "createCredential", admin.version(""))
 	form.Set("access_key_id", "")
 	form.Set("secret_access_key", "")
-	if w := admin.do("POST", "/do/createCredential", form, nil); w.Code != http.StatusUnprocessableEntity {
+	if w := admin.submit("/do/createCredential", form); w.Code != http.StatusUnprocessableEntity {
 		t.Errorf("to import an empty credential: %d", w.Code)
 	}
 	if asked < 80 {
@@ -476,12 +500,13 @@ func TestPresence(t *testing.T) {
 	r.pass(6 * time.Minute)
 	form := confirmed(things, "scheduleKeyDeletion", admin.version(""))
 	form.Set("days", "7")
-	w := admin.do("POST", "/do/scheduleKeyDeletion", form, nil)
-	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "Prove that it is you") || !strings.Contains(w.Body.String(), "scheduleKeyDeletion") {
+	form.Set("back", "/keystores/bank/keys/k")
+	w := admin.submit("/do/scheduleKeyDeletion", form)
+	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "Prove that it is you") || !strings.Contains(w.Body.String(), operation.ScheduleKeyDeletion.Words) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	asked := `{"operation":"scheduleKeyDeletion","values":{"keystore":["bank"],"key":["k"],"days":["7"],"confirm":["k"],"back":["/keystores/bank/keys/k"],"version":["` + admin.version("") + `"]}}`
-	w = admin.do("POST", "/prove", url.Values{"asked": {asked}, "password": {"wrong, all of it"}, "code": {"000000"}}, nil)
+	page := proofPath(w)
+	w = admin.submit(page, url.Values{"password": {"wrong, all of it"}, "code": {"000000"}})
 	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "did not prove") {
 		t.Fatalf("wrong password: %d %s", w.Code, w.Body)
 	}
@@ -489,13 +514,18 @@ func TestPresence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w = admin.do("POST", "/prove", url.Values{"asked": {asked}, "password": {"a long enough sentence"}, "code": {codes[0]}}, nil)
+	w = admin.submit(proofPath(w), url.Values{"password": {"a long enough sentence"}, "code": {codes[0]}})
 	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/keystores/bank/keys/k" {
 		t.Fatalf("%d %s %s", w.Code, w.Header().Get("Location"), w.Body)
 	}
 	if k, err := r.Appliance.ShowKey(t.Context(), "bank", "k"); err != nil || k.State != appliance.KeyPendingDeletion {
 		t.Errorf("%v %v", k, err)
 	}
+}
+
+// proofPath is where the forms of a page that asks for a proof are posted to.
+func proofPath(w *httptest.ResponseRecorder) string {
+	return regexp.MustCompile(`/prove/[0-9a-f]+`).FindString(w.Body.String())
 }
 
 // TestSuspendedDeletion: pages say what a suspended deletion is, list it, and offer
@@ -661,7 +691,7 @@ func TestStoredStaysText(t *testing.T) {
 		}
 		form.Set("version", admin.version(""))
 		form.Set("keystore", "bank")
-		w := admin.do("POST", "/do/"+operation, form, agent)
+		w := admin.do("GET", admin.do("POST", "/do/"+operation, form, agent).Header().Get("Location"), nil, agent)
 		look("/do/"+operation, w)
 		if w.Code == http.StatusSeeOther || !strings.Contains(w.Body.String(), "&lt;script&gt;alert") {
 			t.Errorf("/do/%s: %d, and the string is not shown", operation, w.Code)
@@ -683,8 +713,8 @@ func TestSecretsNotInTheLog(t *testing.T) {
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	admin.do("POST", "/signin", url.Values{"name": {"admin"}, "password": {"my secret sentence 4711"}, "code": {"123456"}}, nil)
 	admin.do("POST", "/setup", url.Values{"name": {"eve"}, "setup_code": {"SECRET-SETUP"}}, nil)
-	admin.do("POST", "/do/seal", url.Values{"version": {admin.version("")}, "pin": {"secret-pin-4711"}}, nil)
-	w := admin.do("POST", "/do/createToken", url.Values{"version": {admin.version("")}, "name": {"t"}, "role": {"viewer"}, "days": {"1"}}, nil)
+	admin.submit("/do/seal", url.Values{"version": {admin.version("")}, "pin": {"secret-pin-4711"}})
+	w := admin.submit("/do/createToken", url.Values{"version": {admin.version("")}, "name": {"t"}, "role": {"viewer"}, "days": {"1"}})
 	i := strings.Index(w.Body.String(), "hf_")
 	if i < 0 {
 		t.Fatalf("no token: %d %s", w.Code, w.Body)

@@ -1,15 +1,12 @@
 package console
 
 import (
+	"encoding/base64"
 	"encoding/json"
-	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
 	"holdfast/appliance"
-	"holdfast/appliance/fault"
-	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
@@ -104,7 +101,9 @@ type kmsFile struct {
 
 type createdCredentialData struct {
 	operation.CreatedCredential
-	keyStore, file, back string
+	keyStore string
+	file     string // the URL of the file, which has all of it: nothing is asked of the appliance
+	back     string
 }
 
 func createdCredential(p *page, c operation.CreatedCredential) (*view, error) {
@@ -115,23 +114,6 @@ func createdCredential(p *page, c operation.CreatedCredential) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := createdCredentialData{c, p.values.Get("keystore"), string(text), p.here()}
+	d := createdCredentialData{c, p.values.Get("keystore"), "data:application/json;base64," + base64.StdEncoding.EncodeToString(text), p.here()}
 	return &view{title: "New credential", body: createdCredentialPage(d)}, nil
-}
-
-// kmsJSON gives the text of a form back as a file to save: nothing is kept of it.
-func (c *console) kmsJSON(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	var f kmsFile
-	if err := json.Unmarshal([]byte(r.PostFormValue("file")), &f); err != nil {
-		c.failPage(w, r, who, fault.Errorf(fault.Invalid, "the form cannot be read"))
-		return
-	}
-	text, err := json.MarshalIndent(f, "", "  ")
-	if err != nil {
-		c.failPage(w, r, who, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", "kms-"+f.Credential.AccessKeyID+".json"))
-	_, _ = w.Write(text) // the browser is gone if this fails
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -67,7 +66,7 @@ func (c *console) download(w http.ResponseWriter, r *http.Request, who identity.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // a file may take minutes to make
 	stream, err := open(p)
 	if fault.CodeOf(err) == fault.Presence {
-		c.show(w, p, p.proveView("", url.Values{"back": {"/settings#backup"}}, ""))
+		http.Redirect(w, r, "/prove"+query("back", "/settings"), http.StatusSeeOther)
 		return
 	}
 	if err == nil {

@@ -19,19 +19,19 @@ import (
 // never taken for a value.
 type form struct {
 	values url.Values
-	// proved says that the user proved to be present after the form was posted.
-	proved bool
 
 	read    []string // the fields that were read
 	secrets []string // those of them that are secret
 	err     error
+	wrong   string // the field that err is about; empty if it is about none
 	// effect says how far what was done is in effect in a fleet; empty without one.
 	effect string
 }
 
-func (f *form) fail(format string, args ...any) {
+// fail says what is wrong with a field; the first one that is wrong counts.
+func (f *form) fail(name, format string, args ...any) {
 	if f.err == nil {
-		f.err = fault.Errorf(fault.Invalid, format, args...)
+		f.err, f.wrong = fault.Errorf(fault.Invalid, format, args...), name
 	}
 }
 
@@ -42,7 +42,7 @@ func (f *form) hidden(name string) string { return f.values.Get(name) }
 func (f *form) text(name string) string {
 	f.read = append(f.read, name)
 	if len(f.values[name]) != 1 {
-		f.fail("the form has the field %q %d times: open its page again", name, len(f.values[name]))
+		f.fail(name, "the form has the field %q %d times: open its page again", name, len(f.values[name]))
 	}
 	return f.values.Get(name)
 }
@@ -52,11 +52,6 @@ func (f *form) trimmed(name string) string { return strings.TrimSpace(f.text(nam
 // secret gives a field that no page shows again: the form has it no more.
 func (f *form) secret(name string) string {
 	f.secrets = append(f.secrets, name)
-	if f.proved && !f.values.Has(name) {
-		f.read = append(f.read, name)
-		f.fail("enter %s once more: secrets are not kept while you prove that it is you", strings.ReplaceAll(name, "_", " "))
-		return ""
-	}
 	return f.text(name)
 }
 
@@ -70,7 +65,7 @@ func (f *form) whole(name string) int {
 	text := f.trimmed(name)
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		f.fail("%s %.40q: use a whole number", strings.ReplaceAll(name, "_", " "), text)
+		f.fail(name, "%s %.40q: use a whole number", strings.ReplaceAll(name, "_", " "), text)
 	}
 	return n
 }
@@ -80,7 +75,7 @@ func (f *form) whole(name string) int {
 func (f *form) choices(name string) []string {
 	f.read = append(f.read, name)
 	if !f.values.Has(name) {
-		f.fail("the form lacks the field %q: open its page again", name)
+		f.fail(name, "the form lacks the field %q: open its page again", name)
 	}
 	return slices.DeleteFunc(append([]string{}, f.values[name]...), func(v string) bool { return v == "" })
 }
@@ -93,7 +88,7 @@ func (f *form) utc(name string) time.Time {
 	text := f.trimmed(name)
 	t, err := time.Parse(fieldTime, text)
 	if err != nil {
-		f.fail("%.40q is no time: write it as 2026-11-27T10:00", text)
+		f.fail(name, "%.40q is no time: write it as 2026-11-27T10:00", text)
 	}
 	return t
 }
@@ -106,7 +101,7 @@ func (f *form) endOfDay(name string) time.Time {
 	}
 	t, err := time.Parse("2006-01-02", text)
 	if err != nil {
-		f.fail("until %.40q: give a date such as 2027-01-31", text)
+		f.fail(name, "until %.40q: give a date such as 2027-01-31", text)
 	}
 	return t.Add(24*time.Hour - time.Millisecond)
 }
@@ -132,6 +127,6 @@ func (f *form) material() operation.Secret {
 		}
 		clear(b)
 	}
-	f.fail("key material: give %d bytes, as 64 hexadecimal digits or 44 characters of Base64", appliance.KeyBytes)
+	f.fail("material", "key material: give %d bytes, as 64 hexadecimal digits or 44 characters of Base64", appliance.KeyBytes)
 	return nil
 }

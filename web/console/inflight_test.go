@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"holdfast/appliance/audit"
@@ -58,8 +59,8 @@ func TestSessionEndedInFlight(t *testing.T) {
 					t.Errorf("%s, %s: it was done: %d", name, operations[i], w.Code)
 				}
 			}
-			if w.Code < 400 {
-				t.Errorf("%s, %s: %d %s", name, operations[i], w.Code, w.Header().Get("Location"))
+			if to := w.Header().Get("Location"); w.Code != http.StatusSeeOther || !strings.Contains(to, "kept=") {
+				t.Errorf("%s, %s: the form is not kept: %d %s", name, operations[i], w.Code, to)
 			}
 		}
 	}

@@ -36,17 +36,11 @@ func init() { // for refused forms have their pages made again
 }
 
 // Pages are the paths of all pages, with parameters in braces: those that somebody
-// opens, and those that answer a post with something to see. Besides, the pages
-// with forms are shown again at /do/ when a form was refused.
+// opens, and those to which a post leads. A form that was refused is shown on its own page.
 func Pages() []string {
-	list := []string{"/signin", "/signin/oidc/begin", "/setup", "/invitation/{token}", "/invitation/{token}/password", "/prove"}
+	list := []string{"/signin", "/signin/oidc/begin", "/setup", "/invitation/{token}", "/invitation/{token}/password", "/prove", "/prove/{id}", "/answers/{id}"}
 	for _, p := range pages {
 		list = append(list, p.path)
-	}
-	for id, a := range actions {
-		if a.show != nil {
-			list = append(list, "/do/"+id)
-		}
 	}
 	slices.Sort(list)
 	return list

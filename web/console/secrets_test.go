@@ -55,15 +55,15 @@ func TestSecretsAreNotShownAgain(t *testing.T) {
 		wrong.Set("id", "not a name")
 		wrong.Set("access_key_id", "short")
 		wrong.Set("framing", "nonsense")
-		shows(op, "with something wrong", admin.do("POST", "/do/"+op, wrong, nil))
+		shows(op, "with something wrong", admin.submit("/do/"+op, wrong))
 		form.Set("version", "another session")
-		shows(op, "of another session", admin.do("POST", "/do/"+op, form, nil))
+		shows(op, "of another session", admin.submit("/do/"+op, form))
 		form.Set("version", admin.version(""))
 	}
 	r.pass(6 * time.Minute)
 	asked := 0
 	for op, form := range forms {
-		w := admin.do("POST", "/do/"+op, form, nil)
+		w := admin.submit("/do/"+op, form)
 		if shows(op, "without presence", w); w.Code == http.StatusForbidden {
 			asked++
 		}
@@ -81,16 +81,17 @@ func TestSecretsAreNotShownAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proof := `{"operation":"createCredential","values":{"keystore":["bank"],"access_key_id":["ABCDEFGHIJKLMNOPQRST"],"back":["/keystores/bank/credentials"],"version":["` + admin.version("") + `"]}}`
-	w := admin.do("POST", "/prove", url.Values{"asked": {proof}, "password": {"a long enough sentence"}, "code": {codes[0]}}, nil)
-	if w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), "enter secret access key once more") || !strings.Contains(w.Body.String(), "ABCDEFGHIJKLMNOPQRST") {
+	asking := forms["createCredential"]
+	asking.Set("back", "/keystores/bank/credentials")
+	w := admin.submit(proofPath(admin.submit("/do/createCredential", asking)), url.Values{"password": {"a long enough sentence"}, "code": {codes[0]}})
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "Enter secret access key once more") || !strings.Contains(w.Body.String(), "ABCDEFGHIJKLMNOPQRST") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if after, err := r.Appliance.Credentials(t.Context(), "bank"); err != nil || len(after) != len(before) {
 		t.Errorf("%v %v", after, err)
 	}
 	form := forms["createCredential"]
-	if w := admin.do("POST", "/do/createCredential", form, nil); w.Code != http.StatusOK {
+	if w := admin.submit("/do/createCredential", form); w.Code != http.StatusOK {
 		t.Errorf("with the secret: %d %s", w.Code, w.Body)
 	}
 }
@@ -102,7 +103,7 @@ func TestFormOfAKey(t *testing.T) {
 	r.things(admin)
 	form := url.Values{"keystore": {"bank"}, "version": {admin.version("")}, "id": {"imported"}, "usage": {"", "encrypt", "decrypt"}, "custody": {"cached"},
 		"material": {hex.EncodeToString([]byte("this is the material of one key."))}, "framing": {"plain"}, "reversible": {"reversible"}}
-	if w := admin.do("POST", "/do/createKey", form, nil); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/keystores/bank/keys/imported" {
+	if w := admin.submit("/do/createKey", form); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/keystores/bank/keys/imported" {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	k, err := r.Appliance.ShowKey(t.Context(), "bank", "imported")

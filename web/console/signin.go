@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"image/color"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 
 func (c *console) signInRoutes(r chi.Router) {
 	r.Post("/theme", c.setTheme)
+	r.Post("/shortcuts", c.setShortcuts)
 	if c.Identity.Closed != "" { // as long as the process lives
 		closed := func(w http.ResponseWriter, r *http.Request) {
 			c.bare(w, r, http.StatusServiceUnavailable, "Closed", closedPage(c.Identity.Closed))
@@ -149,6 +151,7 @@ func (c *console) beginOIDC(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	setCookie(w, stateCookie, state, 5*time.Minute)
+	setCookie(w, nextCookie, base64.RawURLEncoding.EncodeToString([]byte(local(r.PostFormValue("next")))), 5*time.Minute)
 	c.bare(w, r, http.StatusOK, "Go on", leavePage(to))
 }
 
@@ -165,7 +168,9 @@ func (c *console) finishOIDC(w http.ResponseWriter, r *http.Request) {
 		c.showSignIn(w, r, "", err)
 		return
 	}
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	next, _ := base64.RawURLEncoding.DecodeString(cookie(r, nextCookie)) // what is no path leads to "/"
+	clearCookie(w, nextCookie)
+	http.Redirect(w, r, local(string(next)), http.StatusSeeOther)
 }
 
 func (c *console) signOut(w http.ResponseWriter, r *http.Request, who identity.Principal) {
@@ -189,6 +194,15 @@ func (c *console) setTheme(w http.ResponseWriter, r *http.Request) {
 		setCookie(w, themeCookie, t, 365*24*time.Hour)
 	} else {
 		clearCookie(w, themeCookie)
+	}
+	http.Redirect(w, r, local(r.PostFormValue("back")), http.StatusSeeOther)
+}
+
+func (c *console) setShortcuts(w http.ResponseWriter, r *http.Request) {
+	if r.PostFormValue("shortcuts") == "off" {
+		setCookie(w, keysCookie, "off", 365*24*time.Hour)
+	} else {
+		clearCookie(w, keysCookie)
 	}
 	http.Redirect(w, r, local(r.PostFormValue("back")), http.StatusSeeOther)
 }

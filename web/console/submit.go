@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -33,26 +32,48 @@ func fill(path string, v url.Values) string {
 
 // do has the operation performed that a form asks for.
 func (c *console) do(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	secrets := actions[chi.URLParam(r, "operation")].secrets
-	if len(secrets) == 0 {
-		c.doForm(w, r, who, nil)
-		return
-	}
-	forget.Answer(w, r, func(w http.ResponseWriter) { c.doForm(w, r, who, secrets) })
+	c.posted(w, r, who.UserID, func(w http.ResponseWriter, id string, v url.Values) {
+		c.perform(w, &page{Request: r, c: c, who: who, now: c.Now()}, id, v)
+	})
 }
 
-func (c *console) doForm(w http.ResponseWriter, r *http.Request, who identity.Principal, secrets []string) {
-	body, err := scrub.ReadAll(r.Body)
-	defer clear(body)
-	if err == nil {
-		r.PostForm, err = readForm(body, secrets)
+// keepForLater keeps the form of a session that has ended until its user has signed in.
+func (c *console) keepForLater(w http.ResponseWriter, r *http.Request) {
+	c.posted(w, r, "", func(w http.ResponseWriter, id string, v url.Values) {
+		k := &kept{Operation: id, Values: v, Withheld: withhold(id, v), Code: fault.Unauthenticated,
+			Message: "Your session had ended, and nothing was done. This is what you typed: look at it, and send it again."}
+		to, err := c.keepOnPage(w, v.Get("author"), k)
+		if err != nil {
+			c.unkept(w, r, k, err)
+			return
+		}
+		http.Redirect(w, r, "/signin?next="+url.QueryEscape(to), http.StatusSeeOther)
+	})
+}
+
+// posted reads a form. Its secrets are good until f returns.
+func (c *console) posted(w http.ResponseWriter, r *http.Request, user string, f func(w http.ResponseWriter, id string, v url.Values)) {
+	id := chi.URLParam(r, "operation")
+	secrets := actions[id].secrets
+	read := func(w http.ResponseWriter) {
+		body, err := scrub.ReadAll(r.Body)
+		defer clear(body)
+		if err == nil {
+			r.PostForm, err = readForm(body, secrets)
+		}
+		if err != nil {
+			err = fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", maxForm)
+			c.refuse(w, r, user, &kept{Operation: id, Values: url.Values{}, Code: fault.Invalid, Message: c.message(r, err)})
+			return
+		}
+		r.Form = r.PostForm // the path has the operation, and there is no query
+		f(w, id, r.PostForm)
 	}
-	if err != nil {
-		c.failPage(w, r, who, fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", maxForm))
+	if len(secrets) == 0 {
+		read(w)
 		return
 	}
-	r.Form = r.PostForm // the path has the operation, and there is no query
-	c.perform(w, &page{Request: r, c: c, who: who, now: c.Now()}, chi.URLParam(r, "operation"), r.PostForm, false)
+	forget.Answer(w, r, read)
 }
 
 // readForm reads the body of a form (application/x-www-form-urlencoded), as
@@ -111,30 +132,29 @@ func unescape(b []byte) ([]byte, error) {
 
 var errEscape = errors.New("a percent sign is not followed by two hexadecimal digits")
 
-func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Values, proved bool) {
+// perform has an operation performed, and sends the browser to the page that says what came of it.
+func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Values) {
 	p.values = v
 	a, ok := actions[id]
 	if !ok {
-		c.failPage(w, p.Request, p.who, fault.Errorf(fault.NotFound, "the console has no operation %.60q", id))
+		err := fault.Errorf(fault.NotFound, "the console has no operation %.60q", id)
+		c.refuse(w, p.Request, p.who.UserID, &kept{Operation: id, Values: v, Code: fault.NotFound, Message: c.message(p.Request, err)})
 		return
 	}
-	f := &form{values: v, proved: proved}
+	f := &form{values: v}
 	answer, err := c.post(p, a, f)
-	for _, name := range a.secrets {
-		v.Del(name)
-	}
+	k := &kept{Operation: id, Values: v, Withheld: withhold(id, v), Effect: f.effect}
 	switch waits, pending := errors.AsType[*operation.Pending](err); {
 	case pending:
 		flash(w, fmt.Sprintf("It waits for the approval of another person, until %s.", ui.Stamp(waits.Request.ExpiresAt)))
 		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
 	case fault.CodeOf(err) == fault.Presence:
-		c.show(w, p, p.proveView(id, v, ""))
-	case fault.CodeOf(err) == fault.Invalid || fault.CodeOf(err) == fault.Exists || fault.CodeOf(err) == fault.AdmissionChanged || fault.CodeOf(err) == fault.AdmissionUnconfirmed:
-		c.again(w, p, id, v, err)
+		c.askProof(w, p.Request, p.who, k)
 	case err != nil:
-		c.failPage(w, p.Request, p.who, err)
+		k.Code, k.Message, k.Field = fault.CodeOf(err), c.message(p.Request, err), f.wrong
+		c.refuse(w, p.Request, p.who.UserID, k)
 	case a.show != nil:
-		c.render(w, p, func(p *page) (*view, error) { return a.show(p, answer) })
+		c.answer(w, p, k, answer)
 	default:
 		done := a.done
 		if a.tell != nil {
@@ -149,6 +169,18 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 	}
 }
 
+// withhold takes the secrets out of a form, and gives the names of those that were filled in.
+func withhold(id string, v url.Values) []string {
+	var names []string
+	for _, name := range actions[id].secrets {
+		if strings.Join(v[name], "") != "" {
+			names = append(names, name)
+			v.Del(name)
+		}
+	}
+	return names
+}
+
 // post has the operation of a form performed.
 func (c *console) post(p *page, a action, f *form) (any, error) {
 	revision, err := p.fresh(f.values)
@@ -156,45 +188,10 @@ func (c *console) post(p *page, a action, f *form) (any, error) {
 		return nil, err
 	}
 	if want := f.values.Get(a.confirm); a.confirm != "" && (want == "" || f.values.Get("confirm") != want) {
+		f.wrong = "confirm"
 		return nil, fault.Errorf(fault.Invalid, "type %q to confirm; you typed %.80q", want, f.values.Get("confirm"))
 	}
 	return a.perform(p.Context(), p.caller().Seeing(revision), f)
-}
-
-// again shows the page of a form once more, with what was wrong in its place.
-func (c *console) again(w http.ResponseWriter, p *page, id string, v url.Values, err error) {
-	back, parseErr := url.Parse(local(v.Get("back")))
-	if parseErr != nil {
-		c.failPage(w, p.Request, p.who, err)
-		return
-	}
-	message := c.message(p.Request, err)
-	for _, l := range pages {
-		params, ok := match(l.path, back.Path)
-		if !ok {
-			continue
-		}
-		ctx := chi.NewRouteContext()
-		for name, value := range params {
-			ctx.URLParams.Add(name, value)
-		}
-		r := p.Request.Clone(withRoute(p.Context(), ctx))
-		r.URL = back
-		again := &page{Request: r, c: c, who: p.who, now: p.now, failed: &failure{operation: id, message: message, values: v}}
-		c.render(w, again, func(p *page) (*view, error) {
-			made, err := l.make(p)
-			if err != nil {
-				return nil, err
-			}
-			made.status = http.StatusUnprocessableEntity
-			if !p.failed.shown { // the form was on a page of its own
-				made.body = together(ui.Alert(ui.Bad, message), made.body)
-			}
-			return made, nil
-		})
-		return
-	}
-	c.failPage(w, p.Request, p.who, err)
 }
 
 // match takes the parameters of a path, if it is of the pattern.
@@ -231,12 +228,18 @@ func (p *page) fresh(v url.Values) (string, error) {
 	return revision, nil
 }
 
+// revisionOf gives the revision in a form's version.
+func revisionOf(v url.Values) string {
+	_, revision, _ := strings.Cut(v.Get("version"), " ")
+	return revision
+}
+
 // form makes a form of an operation. Hidden fields come in pairs of name and
 // value. Its button says the words of the operation. If it is the one that was refused, it has its values and the reason.
 func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...string) ui.Form {
 	id := o.Entry().ID
 	f.Action = "/do/" + id
-	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "back", Value: p.here()})
+	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "author", Value: p.who.UserID}, ui.Hidden{Name: "back", Value: p.here()})
 	for i := 0; i+1 < len(hidden); i += 2 {
 		f.Hidden = append(f.Hidden, ui.Hidden{Name: hidden[i], Value: hidden[i+1]})
 	}
@@ -246,118 +249,10 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if name := actions[id].confirm; name != "" {
 		f.Confirm = value(f.Hidden, name)
 	}
-	if p.failed == nil || p.failed.operation != id {
-		return f
-	}
-	for i := 0; i+1 < len(hidden); i += 2 { // another one of the same operation?
-		if p.failed.values.Get(hidden[i]) != hidden[i+1] {
-			return f
-		}
-	}
-	f.Error, p.failed.shown = p.failed.message, true
-	for i := range f.Fields {
-		x := &f.Fields[i]
-		if x.Type == "password" {
-			continue
-		}
-		if x.Type == "checkboxes" {
-			x.Values = p.failed.values[x.Name]
-		} else if got, ok := p.failed.values[x.Name]; ok {
-			x.Value = got[0]
-		}
+	if p.failed != nil && p.failed.Operation == id && p.failed.isOf(hidden) {
+		p.failed.fill(&f)
 	}
 	return f
-}
-
-// proof is what a page that asks for presence carries along.
-type proof struct {
-	Operation string     `json:"operation"`
-	Values    url.Values `json:"values"`
-}
-
-func (p *page) proveView(id string, v url.Values, wrong string) *view {
-	text, _ := json.Marshal(proof{id, v}) // strings always encode
-	u, err := p.c.Identity.User(p.Context(), p.who.UserID)
-	if err != nil {
-		u = &identity.User{}
-	}
-	return &view{title: "Prove that it is you", status: http.StatusForbidden,
-		body: provePage(u, p.c.Identity.PasskeysEnabled() && len(u.Passkeys) > 0, string(text), wrong, local(v.Get("back")))}
-}
-
-// prove takes a password as a proof of presence, and goes on with what asked for
-// it.
-func (c *console) prove(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	p := &page{Request: r, c: c, who: who, now: c.Now()}
-	var asked proof
-	if err := json.NewDecoder(bytes.NewReader([]byte(r.FormValue("asked")))).Decode(&asked); err != nil {
-		c.failPage(w, r, who, fault.Errorf(fault.Invalid, "the form cannot be read"))
-		return
-	}
-	if r.PostForm.Has("ask") {
-		c.show(w, p, p.proveView(asked.Operation, asked.Values, ""))
-		return
-	}
-	if r.PostForm.Has("password") {
-		if _, err := operation.ProvePassword.Do(r.Context(), p.caller(), operation.Proof{Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code")}); err != nil {
-			c.show(w, p, p.proveView(asked.Operation, asked.Values, c.message(r, err)))
-			return
-		}
-	}
-	// With the proof, by whichever way, the session is another.
-	now, err := c.session(r)
-	if err != nil {
-		c.failPage(w, r, who, err)
-		return
-	}
-	p.who = now
-	if asked.Operation == "" { // it was only to prove
-		http.Redirect(w, r, local(asked.Values.Get("back")), http.StatusSeeOther)
-		return
-	}
-	c.perform(w, p, asked.Operation, asked.Values, true)
-}
-
-// answered is what the script posts after a passkey was used.
-type answered struct {
-	Ceremony string            `json:"ceremony"`
-	Response json.RawMessage   `json:"response"`
-	Fields   map[string]string `json:"fields"`
-}
-
-// begun is the answer to the beginning of a ceremony: of options only those that
-// the browser's API takes.
-func (c *console) begun(w http.ResponseWriter, r *http.Request, begun identity.Ceremony, err error) {
-	c.answerJSON(w, r, begun, err)
-}
-
-func (c *console) beginProve(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	done, err := operation.BeginProvePasskey.Do(r.Context(), c.caller(r, who), operation.Nothing{})
-	c.begun(w, r, done.Out, err)
-}
-
-func (c *console) finishProve(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	a, err := readJSON[answered](r)
-	if err == nil {
-		_, err = operation.ProvePasskey.Do(r.Context(), c.caller(r, who), operation.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response})
-	}
-	c.answerJSON(w, r, map[string]string{"location": "/"}, err)
-}
-
-func (c *console) beginPasskey(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	done, err := operation.BeginPasskey.Do(r.Context(), c.caller(r, who), operation.Nothing{})
-	c.begun(w, r, done.Out, err)
-}
-
-func (c *console) finishPasskey(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	a, err := readJSON[answered](r)
-	if err == nil {
-		_, err = operation.AddPasskey.Do(r.Context(), c.caller(r, who), operation.CeremonyAnswer{Ceremony: a.Ceremony, Response: a.Response, Name: a.Fields["name"]})
-	}
-	if err == nil {
-		flash(w, "The passkey was added.")
-	}
-	c.answerJSON(w, r, map[string]string{"location": "/account"}, err)
 }
 
 func hiddenValues(hidden []ui.Hidden) url.Values {

@@ -182,7 +182,7 @@ func TestNoDetour(t *testing.T) {
 	if all := dependencies(t, "holdfast/web/console"); slices.Contains(all, "holdfast/web") || !slices.Contains(all, "holdfast/web/operation") {
 		t.Error("the console reaches the API's handler or client")
 	}
-	for _, name := range []string{"actions.go", "form.go"} {
+	for _, name := range []string{"actions.go", "form.go", "submit.go"} {
 		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "console", name), nil, parser.ImportsOnly)
 		if err != nil {
 			t.Fatal(err)

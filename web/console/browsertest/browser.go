@@ -4,6 +4,7 @@
 package browsertest
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -283,6 +284,13 @@ const fillScript = `(() => {
 	return "";
 })()`
 
+// Key presses a key: a character, or Enter, Escape or Tab.
+func (b *Browser) Key(name string) {
+	b.t.Helper()
+	keys := map[string]string{"Enter": kb.Enter, "Escape": kb.Escape, "Tab": kb.Tab}
+	b.do("key "+name, chromedp.KeyEvent(cmp.Or(keys[name], name)))
+}
+
 // Press presses what was marked, and waits for the next page.
 func (b *Browser) Press() {
 	b.t.Helper()
@@ -361,6 +369,102 @@ func (b *Browser) Width(px int64) {
 	call(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: px, Height: 900, DeviceScaleFactor: 1, Mobile: px < 600})
 }
 
+// Screen sets the size of the screen, in CSS pixels.
+func (b *Browser) Screen(width, height int64) {
+	b.t.Helper()
+	call(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1, Mobile: width < 600})
+}
+
+// Media is what the system is set to: dark colours, or few that are its own (forced
+// colors).
+type Media struct{ Dark, Forced bool }
+
+// Media sets it.
+func (b *Browser) Media(m Media) {
+	b.t.Helper()
+	scheme, forced := "light", "none"
+	if m.Dark {
+		scheme = "dark"
+	}
+	if m.Forced {
+		forced = "active"
+	}
+	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+		{Name: "prefers-color-scheme", Value: scheme}, {Name: "forced-colors", Value: forced}}})
+}
+
+// Reach opens whatever is folded away, and says what nobody reaches on a screen of this
+// size: what is wider than it, what can be pressed and is out of it, under something else,
+// or smaller than 24 pixels (WCAG 2.2: 1.4.10, 2.4.11, 2.5.8), and what forced colors hide.
+func (b *Browser) Reach() []string {
+	b.t.Helper()
+	return value(b, "reach", chromedp.Evaluate[[]string](reachScript))
+}
+
+const reachScript = `(() => {
+	const root = document.scrollingElement, problems = [];
+	const name = (e) => e.outerHTML.replace(/\s+/g, " ").slice(0, 140);
+	const say = (what, e) => problems.push(what + ": " + name(e));
+	const wide = (when) => {
+		if (root.scrollWidth <= root.clientWidth) return;
+		const e = [...document.querySelectorAll("body *")].filter((x) => x.getBoundingClientRect().right > root.clientWidth + 1 && !x.closest(".scroll, pre, svg")).pop();
+		problems.push(when + ": " + root.scrollWidth + " of " + root.clientWidth + " pixels wide: " + (e ? name(e) : ""));
+	};
+	const pressed = "a[href], button, input:not([type=hidden]), select, textarea, summary";
+	const look = (within) => {
+		for (const e of within.querySelectorAll(pressed)) {
+			if (!e.checkVisibility({visibilityProperty: true}) || e.disabled) continue;
+			e.focus();
+			const r = e.getBoundingClientRect();
+			if (r.width === 0 || e.classList.contains("skip")) continue;
+			const x = Math.min(Math.max(r.left + Math.min(r.width / 2, 40), 0), innerWidth - 1), y = r.top + Math.min(r.height / 2, 10);
+			if (r.left < -1 || r.right > root.clientWidth + 1) say("out of the screen, from " + Math.round(r.left) + " to " + Math.round(r.right) + " of " + root.clientWidth, e);
+			else if (y < 0 || y > innerHeight) say("focus does not bring it onto the screen", e);
+			else {
+				// A link of several lines has its first where its box need not have.
+				const line = e.getClientRects()[0];
+				const at = document.elementFromPoint(line.left + Math.min(line.width / 2, 40), line.top + Math.min(line.height / 2, 10));
+				if (at && at !== e && !e.contains(at) && !at.contains(e) && !(e.labels && [...e.labels].some((l) => l.contains(at)))) say("under " + name(at), e);
+			}
+			const inText = e.tagName === "A" && getComputedStyle(e).display === "inline";
+			const box = e.type === "checkbox" || e.type === "radio" ? (e.closest("label") || e).getBoundingClientRect() : r;
+			if (!inText && (box.width < 24 || box.height < 24)) say("smaller than 24 pixels (" + Math.round(box.width) + " by " + Math.round(box.height) + ")", e);
+		}
+	};
+	wide("at first");
+	const folded = [...document.querySelectorAll("main details:not([open])")];
+	for (const d of folded) d.open = true;
+	wide("opened");
+	look(document.querySelector("main"));
+	for (const d of folded) d.open = false;
+	for (const d of document.querySelectorAll("header details, .frame > nav details")) {
+		if (!d.checkVisibility()) continue;
+		d.open = true;
+		wide("menu");
+		look(d);
+		d.open = false;
+	}
+	if (matchMedia("(forced-colors: active)").matches) {
+		const paper = getComputedStyle(document.body).backgroundColor;
+		for (const e of document.querySelectorAll(".badge, .alert, .count, button, .button")) {
+			const s = getComputedStyle(e);
+			if (e.checkVisibility() && (s.borderTopStyle === "none" || s.borderTopWidth === "0px")) say("forced colors leave no edge", e);
+		}
+		for (const e of document.querySelectorAll(".line, .limit, .grid line, .icon")) {
+			const s = getComputedStyle(e);
+			if (e.checkVisibility() && s.stroke === getComputedStyle(document.documentElement).backgroundColor) say("forced colors hide it", e);
+		}
+		for (const e of document.querySelectorAll("[aria-current=page]")) {
+			const s = getComputedStyle(e), o = e.closest("nav").querySelector("a:not([aria-current])");
+			if (o && e.checkVisibility() && s.color === getComputedStyle(o).color && s.borderBottomColor === getComputedStyle(o).borderBottomColor && s.outlineStyle === "none" && s.borderLeftStyle === "none") say("forced colors do not tell it apart", e);
+		}
+
+	}
+	scrollTo(0, 0);
+	document.activeElement.blur();
+	return [...new Set(problems)].slice(0, 12);
+})()`
+
 // Dark sets whether the system prefers dark.
 func (b *Browser) Dark(dark bool) {
 	b.t.Helper()
@@ -414,8 +518,8 @@ func axe() ([]byte, error) {
 	return nil, fmt.Errorf("the module's folder is not found: %w", err)
 }
 
-// Accessible fails the test for each serious or critical violation that axe-core
-// finds on the page.
+// Accessible fails the test for each violation that axe-core finds on the page and does not
+// call minor.
 func (b *Browser) Accessible() {
 	b.t.Helper()
 	script, err := axe()
@@ -433,7 +537,7 @@ func (b *Browser) Accessible() {
 }
 
 const axeScript = `axe.run(document, {resultTypes: ["violations"]}).then((r) => r.violations
-	.filter((v) => v.impact === "serious" || v.impact === "critical")
+	.filter((v) => v.impact !== "minor")
 	.map((v) => v.id + " (" + v.impact + "): " + v.help + ": " + v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " " + (n.any[0] ? n.any[0].message : "")).join(" | "))
 	.join("\n"))`
 

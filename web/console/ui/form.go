@@ -53,7 +53,7 @@ func (f Field) id(form Form) string {
 func keyOf(hidden []Hidden) string {
 	s := ""
 	for _, h := range hidden {
-		if h.Name != "version" && h.Name != "back" {
+		if h.Name != "version" && h.Name != "author" && h.Name != "back" {
 			s += strings.Map(func(r rune) rune {
 				if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
 					return r

@@ -15,6 +15,8 @@ type Shell struct {
 	Flash string
 	// Theme is "", "light" or "dark".
 	Theme string
+	// ShortcutsOff has keys that act alone do nothing (WCAG 2.2, 2.1.4).
+	ShortcutsOff bool
 	// Version is the release. Node is the node of a fleet that the page is of; empty without
 	// one.
 	Version, Node string

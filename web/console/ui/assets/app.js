@@ -10,6 +10,7 @@ for (const b of document.querySelectorAll("[data-copy]")) {
     const label = b.querySelector("span");
     const before = label.textContent;
     label.textContent = "Copied";
+    document.getElementById("said")?.replaceChildren(label.textContent);
     setTimeout(() => { label.textContent = before; }, 1500);
   });
 }
@@ -84,10 +85,27 @@ for (const form of document.querySelectorAll("form[data-passkey]")) {
   });
 }
 
-// Keys: / filters, ? helps, g and a letter goes to a page.
+// Esc closes what is open over the page, and gives the focus back. So does a press beside
+// it. Dialogs do it by themselves.
+const menus = () => document.querySelectorAll("header details[open], .fold[open]");
+document.addEventListener("keydown", (e) => {
+  if (e.key !== "Escape" || e.target.closest?.("dialog")) return;
+  for (const menu of menus()) {
+    const inside = menu.contains(document.activeElement);
+    menu.open = false;
+    if (inside || document.activeElement === document.body) menu.querySelector("summary").focus();
+  }
+});
+document.addEventListener("click", (e) => {
+  for (const menu of menus()) if (!menu.contains(e.target)) menu.open = false;
+});
+
+// Keys: / filters, ? helps, g and a letter goes to a page. They do nothing while somebody
+// types, nor where they are switched off.
 let went = 0;
 document.addEventListener("keydown", (e) => {
-  if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input, select, textarea, dialog")) return;
+  if (document.documentElement.dataset.shortcuts === "off" || e.ctrlKey || e.metaKey || e.altKey || e.isComposing) return;
+  if (e.target.isContentEditable || e.target.closest?.("input, select, textarea, dialog")) return;
   if (e.key === "?") { document.getElementById("keys")?.showModal(); return; }
   if (e.key === "/") {
     const input = document.querySelector("[data-filter] input");

@@ -1,0 +1,113 @@
+package console
+
+import (
+	"net/http"
+	"strings"
+
+	"holdfast/appliance/fault"
+	"holdfast/web/console/ui"
+)
+
+// A form that was refused is shown again on its own page, with what was typed.
+
+// keepOnPage has the browser carry a refused form to its page, and gives the URL to go to.
+func (c *console) keepOnPage(w http.ResponseWriter, user string, k *kept) (string, error) {
+	to, page := formPage(k.Values.Get("back"))
+	id, err := c.keep(w, keptForm, user, k, func(string) string { return page })
+	if err != nil {
+		return "", err
+	}
+	q := to.Query()
+	q.Set(keptParameter, id)
+	to.RawQuery = q.Encode()
+	return to.String(), nil
+}
+
+// refuse sends the browser to the page of a form that was refused.
+func (c *console) refuse(w http.ResponseWriter, r *http.Request, user string, k *kept) {
+	to, err := c.keepOnPage(w, user, k)
+	if err != nil {
+		c.unkept(w, r, k, err)
+		return
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// takeUp shows a page with the form in it that was refused.
+func (c *console) takeUp(w http.ResponseWriter, p *page, id string, make func(p *page) (*view, error)) {
+	dropOld(w, p.Request)
+	k, _, err := c.opened(p.Request, keptForm, id, p.who)
+	if err != nil {
+		drop(w, p.Request, func(other string) bool { return other == id })
+		c.render(w, p, func(p *page) (*view, error) {
+			v, err := make(p)
+			if err == nil {
+				v.body = together(ui.Alert(ui.Warn, "The form that was kept for this page is gone: ten minutes have passed, or another user filled it in."), v.body)
+			}
+			return v, err
+		})
+		return
+	}
+	p.failed = &failure{kept: k}
+	v, err := make(p)
+	if err != nil { // the page, or what it is about, is not there any more
+		f := c.told(p.Request, err)
+		v = &view{title: titleOf(f), status: statusOfPage(f), body: failurePage(titleOf(f), f.Message, c.Boot.Status(), "/")}
+	} else if v.status = k.status(); p.failed.shown {
+		v.title = errorTitle(k.Message, v.title)
+		c.show(w, p, v)
+		return
+	}
+	v.title, v.body = errorTitle(k.Message, v.title), together(refusedAlert(k), v.body)
+	c.show(w, p, v)
+}
+
+// status is the HTTP status of the page that shows it.
+func (k *kept) status() int {
+	switch k.Code {
+	case fault.Invalid, fault.Exists, fault.AdmissionChanged, fault.AdmissionUnconfirmed:
+		return http.StatusUnprocessableEntity
+	case "", fault.Unauthenticated: // nothing was wrong with it, or that is over
+		return http.StatusOK
+	}
+	return statusOfPage(&fault.Fault{Code: k.Code})
+}
+
+// errorTitle is the title of a page that says what was wrong.
+func errorTitle(message, title string) string {
+	const most = 80
+	if short := []rune(message); len(short) > most {
+		message = string(short[:most]) + "…"
+	}
+	return "Error: " + message + " · " + title
+}
+
+// isOf says whether a form with those hidden fields, pairs of name and value, is the one that was
+// refused, and not another one of the same operation.
+func (f *failure) isOf(hidden []string) bool {
+	for i := 0; i+1 < len(hidden); i += 2 {
+		if f.Values.Get(hidden[i]) != hidden[i+1] {
+			return false
+		}
+	}
+	return true
+}
+
+// fill puts what was typed into its form, with what was wrong.
+func (f *failure) fill(to *ui.Form) {
+	to.Error, f.shown = strings.TrimSpace(f.Message), true
+	if again := f.again(); again != "" && !strings.Contains(to.Error, again) {
+		to.Error += " " + again
+	}
+	for i := range to.Fields {
+		x := &to.Fields[i]
+		if x.Type == "password" {
+			continue
+		}
+		if x.Type == "checkboxes" {
+			x.Values = f.Values[x.Name]
+		} else if got, ok := f.Values[x.Name]; ok && len(got) > 0 {
+			x.Value = got[0]
+		}
+	}
+}
