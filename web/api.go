@@ -2,11 +2,15 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"regexp"
+	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -48,6 +52,8 @@ func NewAPI(o operation.Options) *API {
 // ServeHTTP implements [http.Handler]. The request may come through another router:
 // what that one has found out does not count here.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	identify(w)
+	defer a.recovered(w, r)
 	a.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
 }
 
@@ -83,8 +89,60 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 		case err != nil:
 			a.fail(w, r, err)
 		case done != nil:
-			writeJSON(w, http.StatusOK, done)
+			a.answer(w, r, route, path, done)
 		}
+	}
+}
+
+// answer writes what an operation gave.
+func (a *API) answer(w http.ResponseWriter, r *http.Request, route *operation.Route, path func(string) string, done any) {
+	text, err := json.Marshal(done)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	if at := route.Location(path, done); at != "" {
+		w.Header().Set("Location", at)
+	}
+	if route.Tagged() {
+		tag := operation.EntityTag(operation.Gave(done), text)
+		w.Header().Set("ETag", tag)
+		if unchanged(r.Header, tag) {
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
+	writeText(w, route.Success(), "application/json", append(text, '\n'))
+}
+
+// unchanged says whether a caller has the answer with the tag (RFC 9110 section 13.1.2).
+func unchanged(h http.Header, tag string) bool {
+	for _, value := range h.Values("If-None-Match") {
+		for have := range strings.SplitSeq(value, ",") {
+			if have = strings.TrimPrefix(strings.TrimSpace(have), "W/"); have == tag || have == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// identify gives the answer to a request an ID, once.
+func identify(w http.ResponseWriter) {
+	if w.Header().Get(operation.RequestIDHeader) == "" {
+		w.Header().Set(operation.RequestIDHeader, fault.NewReference()+fault.NewReference())
+	}
+}
+
+// recovered answers a request whose handler has panicked.
+func (a *API) recovered(w http.ResponseWriter, r *http.Request) {
+	switch v := recover(); v {
+	case nil:
+	case http.ErrAbortHandler:
+		panic(v)
+	default:
+		a.fail(w, r, fmt.Errorf("panic: %v: %s", v, debug.Stack()))
 	}
 }
 
@@ -107,20 +165,22 @@ func body(route *operation.Route, w http.ResponseWriter, r *http.Request) io.Rea
 	return http.MaxBytesReader(w, r.Body, operation.MaxBackup)
 }
 
-// entityTag is a strong one (RFC 9110 section 8.8.3).
-var entityTag = regexp.MustCompile(`^"[\x21\x23-\x7e]+"$`)
+// entityTags are those of If-Match: one or more, weak or strong (RFC 9110 section 8.8.3), or
+// the asterisk.
+var entityTags = regexp.MustCompile(`^(\*|(W/)?"[\x21\x23-\x7e]+"( *, *(W/)?"[\x21\x23-\x7e]+")*)$`)
 
-// revision reads If-Match; empty if there is none. A header that says nothing, or
-// matches whatever is there, was meant to say something.
+// revision reads If-Match; empty if there is none. A header that says nothing was meant
+// to say something.
 func revision(h http.Header) (string, error) {
 	values, there := h["If-Match"]
+	all := strings.Join(values, ", ")
 	switch {
 	case !there:
 		return "", nil
-	case len(values) != 1 || !entityTag.MatchString(values[0]):
-		return "", fault.Errorf(fault.Invalid, "If-Match: give one revision in quotes, as the API shows it, or leave the header out")
+	case !entityTags.MatchString(all):
+		return "", fault.Errorf(fault.Invalid, "If-Match: give an ETag in quotes, as the API shows it, or leave the header out")
 	}
-	return values[0], nil
+	return all, nil
 }
 
 var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: send an API token as \"Authorization: Bearer hf_...\"")
@@ -134,5 +194,6 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	}
 	p := NewProblem(fault.Errorf(fault.Invalid, "the route %s of the admin API has no %s", r.URL.Path, r.Method))
 	p.Status = http.StatusMethodNotAllowed
+	p.RequestID = w.Header().Get(operation.RequestIDHeader)
 	writeBody(w, p.Status, operation.ProblemType, p)
 }

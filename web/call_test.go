@@ -140,7 +140,7 @@ func TestCall(t *testing.T) {
 func TestCallWaits(t *testing.T) {
 	p := newPeople(t, "alice", "bob")
 	p.fourEyes("deleteKeyStore")
-	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 	_, err := operation.DeleteKeyStore.Call(t.Context(), clientOf(t, as(*p.user("alice"), p.api)), operation.KeyStoreName{KeyStore: "p"})
 	var waits *operation.Pending
 	if !errors.As(err, &waits) || waits.Request.Operation != "deleteKeyStore" {

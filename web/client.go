@@ -162,7 +162,7 @@ func (c *Client) call(ctx context.Context, method, path, revision string, in io.
 	defer res.Body.Close()
 	body := io.LimitReader(res.Body, maxAnswer)
 	switch res.StatusCode {
-	case http.StatusOK:
+	case http.StatusOK, http.StatusCreated:
 		if err := take(res); err != nil {
 			return fmt.Errorf("%s: %w", c.where, err)
 		}

@@ -251,7 +251,7 @@ func TestTwoUsersOfOnePerson(t *testing.T) {
 		{"erin", "alice2", 200},
 	} {
 		name := fmt.Sprint("store", i)
-		p.want(p.call(&root, "POST", "/keystores", fmt.Sprintf(`{"name": %q, "uri_path_prefix": "/%s"}`, name, name)), 200)
+		p.want(p.call(&root, "POST", "/keystores", fmt.Sprintf(`{"name": %q, "uri_path_prefix": "/%s"}`, name, name)), 201)
 		id := p.ask(p.user(tt.asker), "DELETE", "/keystores/"+name, "")
 		if w := p.approve(p.user(tt.approver), id); w.Code != tt.status {
 			t.Errorf("%s asks, %s approves: %d %s, want %d", tt.asker, tt.approver, w.Code, w.Body, tt.status)
@@ -269,7 +269,7 @@ func TestMakersThatWereRemoved(t *testing.T) {
 	invite := func(by, name string) {
 		t.Helper()
 		var i operation.CreatedInvitation
-		if err := json.Unmarshal(p.want(p.call(p.user(by), "POST", "/invitations", fmt.Sprintf(`{"name": %q, "role": "administrator"}`, name)), 200).Body.Bytes(), &i); err != nil {
+		if err := json.Unmarshal(p.want(p.call(p.user(by), "POST", "/invitations", fmt.Sprintf(`{"name": %q, "role": "administrator"}`, name)), 201).Body.Bytes(), &i); err != nil {
 			t.Fatal(err)
 		}
 		p.accept(i.Token)
@@ -277,14 +277,14 @@ func TestMakersThatWereRemoved(t *testing.T) {
 	invite("alice", "m")
 	invite("m", "d")
 	var made operation.CreatedToken
-	if err := json.Unmarshal(p.want(p.call(p.user("m"), "POST", "/tokens", secretRoutes["createToken"]), 200).Body.Bytes(), &made); err != nil {
+	if err := json.Unmarshal(p.want(p.call(p.user("m"), "POST", "/tokens", secretRoutes["createToken"]), 201).Body.Bytes(), &made); err != nil {
 		t.Fatal(err)
 	}
 	robot, err := p.users.Bearer(t.Context(), made.Secret, identity.Client{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 	byAlice := p.ask(p.user("alice"), "DELETE", "/keystores/p", "")
 	byRobot := p.ask(&robot, "DELETE", "/keystores/p", "")
 	for _, when := range []string{"before", "after"} {
@@ -310,12 +310,12 @@ func TestMakersThatWereRemoved(t *testing.T) {
 func TestInvitedBeforeEnrolledAfter(t *testing.T) {
 	p := newPeople(t, "alice", "bob")
 	var i operation.CreatedInvitation
-	if err := json.Unmarshal(p.want(p.call(p.user("alice"), "POST", "/invitations", secretRoutes["createInvitation"]), 200).Body.Bytes(), &i); err != nil {
+	if err := json.Unmarshal(p.want(p.call(p.user("alice"), "POST", "/invitations", secretRoutes["createInvitation"]), 201).Body.Bytes(), &i); err != nil {
 		t.Fatal(err)
 	}
 	p.fourEyes("deleteKeyStore")
 	p.accept(i.Token)
-	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 	p.want(p.approve(p.user("carol"), p.ask(p.user("alice"), "DELETE", "/keystores/p", "")), 403)
 }
 
@@ -348,7 +348,7 @@ func TestTokenOfOnePerson(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 	id = p.ask(&robot, "DELETE", "/keystores/p", "")
 	p.want(p.approve(&robot, id), 403)          // no person
 	p.want(p.approve(p.user("alice"), id), 403) // whose token it is
@@ -365,7 +365,7 @@ func TestTokenOfOnePerson(t *testing.T) {
 	p.want(p.approve(p.user("erin"), id), 200)
 
 	// Who gives a user another way to sign in, helps to make that user.
-	p.want(p.call(&root, "POST", "/keystores", `{"name": "q", "uri_path_prefix": "/q"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "q", "uri_path_prefix": "/q"}`), 201)
 	p.want(p.call(p.user("alice"), "POST", "/users/"+p.account("erin").ID+"/oidc", `{"email": "alice@example.com"}`), 200)
 	id = p.ask(p.user("alice"), "DELETE", "/keystores/q", "")
 	p.want(p.approve(p.user("erin"), id), 403)
@@ -428,7 +428,7 @@ func TestTwoAreLeft(t *testing.T) {
 func TestEveryOperationNeedsTwo(t *testing.T) {
 	p := newPeople(t, "alice")
 	var invited operation.CreatedInvitation // as usual: the first invites the second
-	if err := json.Unmarshal(p.want(p.call(p.user("alice"), "POST", "/invitations", `{"name": "bob", "role": "administrator"}`), 200).Body.Bytes(), &invited); err != nil {
+	if err := json.Unmarshal(p.want(p.call(p.user("alice"), "POST", "/invitations", `{"name": "bob", "role": "administrator"}`), 201).Body.Bytes(), &invited); err != nil {
 		t.Fatal(err)
 	}
 	p.accept(invited.Token)
@@ -442,7 +442,7 @@ func TestEveryOperationNeedsTwo(t *testing.T) {
 	}
 	id = p.ask(p.user("alice"), "PUT", "/settings", `{"four_eyes": []}`)
 	p.want(p.approve(p.user("bob"), id), 200) // two persons mend it
-	p.want(p.call(p.user("alice"), "POST", "/invitations", `{"name": "eve", "role": "administrator"}`), 200)
+	p.want(p.call(p.user("alice"), "POST", "/invitations", `{"name": "eve", "role": "administrator"}`), 201)
 }
 
 // TestRequestsAreSealed: a request that was put into the database, or changed there,
@@ -451,7 +451,7 @@ func TestRequestsAreSealed(t *testing.T) {
 	p := newPeople(t, "alice", "bob")
 	p.fourEyes("deleteKeyStore")
 	approvals := p.api.(*web.API).Approvals
-	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 	id := p.ask(p.user("alice"), "DELETE", "/keystores/p", "")
 	r, err := approvals.Approval(t.Context(), id)
 	if err != nil {

@@ -22,11 +22,18 @@ func readProblem(body io.Reader) (*fault.Fault, error) { return operation.ReadPr
 
 // fail answers with why not.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	writeProblem(w, fault.Answer(r.Context(), a.Log, "admin", err, "method", r.Method, "path", r.URL.Path))
+	writeProblem(w, fault.Answer(r.Context(), a.Log, "admin", err, "method", r.Method, "path", r.URL.Path, "request", w.Header().Get(operation.RequestIDHeader)))
 }
+
+// retryAfter says after how many seconds to try again what is answered with a status.
+var retryAfter = map[int]string{http.StatusTooManyRequests: "1", http.StatusServiceUnavailable: "5"}
 
 func writeProblem(w http.ResponseWriter, f *fault.Fault) {
 	p := NewProblem(f)
+	p.RequestID = w.Header().Get(operation.RequestIDHeader)
+	if after := retryAfter[p.Status]; after != "" && w.Header().Get("Retry-After") == "" {
+		w.Header().Set("Retry-After", after)
+	}
 	writeBody(w, p.Status, operation.ProblemType, p)
 }
 
@@ -35,8 +42,16 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 }
 
 func writeBody(w http.ResponseWriter, status int, mediaType string, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // what is answered can be written: tests ask for each
+	}
+	writeText(w, status, mediaType, append(text, '\n'))
+}
+
+func writeText(w http.ResponseWriter, status int, mediaType string, text []byte) {
 	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the caller is gone if this fails
+	_, _ = w.Write(text) // the caller is gone if this fails
 }

@@ -21,6 +21,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -51,7 +52,7 @@ func newCaller(t testing.TB) (*caller, *xkstest.Bed) {
 	t.Helper()
 	b := xkstest.Start(t, xkstest.Options{})
 	a := &webtest.Audit{}
-	return &caller{t, web.NewAPI(options(t, b.Appliance, &webtest.Boot{}, a, slog.New(slog.NewTextHandler(b.Log, nil)))), a}, b
+	return &caller{t, web.NewAPI(options(t, b.Appliance, &webtest.Boot{State: progress.Status{State: progress.Serving, Steps: []progress.Step{}}}, a, slog.New(slog.NewTextHandler(b.Log, nil)))), a}, b
 }
 
 func code(t testing.TB, w *httptest.ResponseRecorder) string {
@@ -175,7 +176,7 @@ func TestFourEyes(t *testing.T) {
 	}
 	must(c.call(&root, "PUT", "/settings", `{"four_eyes": ["nonsense"]}`), 400)
 	must(c.call(&root, "PUT", "/settings", `{"four_eyes": ["deleteKeyStore"]}`), 200)
-	must(c.call(&root, "POST", "/keystores", `{"name": "p"}`), 200)
+	must(c.call(&root, "POST", "/keystores", `{"name": "p"}`), 201)
 
 	var asked operation.ApprovalDetail
 	if err := json.Unmarshal(must(c.call(&robot, "DELETE", "/keystores/p", ""), 202).Body.Bytes(), &asked); err != nil {
@@ -198,7 +199,7 @@ func TestFourEyes(t *testing.T) {
 	}
 
 	// Who may not any more when it is approved, is refused.
-	must(c.call(&root, "POST", "/keystores", `{"name": "q"}`), 200)
+	must(c.call(&root, "POST", "/keystores", `{"name": "q"}`), 201)
 	if err := json.Unmarshal(must(c.call(&robot, "DELETE", "/keystores/q", ""), 202).Body.Bytes(), &asked); err != nil {
 		t.Fatal(err)
 	}
@@ -244,6 +245,19 @@ func (d *openAPI) schema(s *jsonschema.Schema) *jsonschema.Schema {
 		return d.Components.Schemas[strings.TrimPrefix(s.Ref, "#/components/schemas/")]
 	}
 	return s
+}
+
+// resolve makes a schema ready, with those that it refers to.
+func (d *openAPI) resolve(s *jsonschema.Schema) (*jsonschema.Resolved, error) {
+	text, err := json.Marshal(&jsonschema.Schema{AllOf: []*jsonschema.Schema{s}, Defs: d.Components.Schemas})
+	if err != nil {
+		return nil, err
+	}
+	var whole jsonschema.Schema
+	if err := json.Unmarshal(bytes.ReplaceAll(text, []byte("#/components/schemas/"), []byte("#/$defs/")), &whole); err != nil {
+		return nil, err
+	}
+	return whole.Resolve(nil)
 }
 
 // TestOpenAPI: the document has each route and nothing else, and answers are as it
@@ -326,16 +340,7 @@ func (d *openAPI) validate(s *jsonschema.Schema, body []byte) error {
 		}
 		return nil
 	}
-	s = d.schema(s)
-	if list := s.Properties["items"]; list != nil && list.Items != nil { // of references: each by itself
-		text, _ := json.Marshal(v.(map[string]any)["items"])
-		if err := d.validate(list, text); err != nil {
-			return err
-		}
-		s = s.CloneSchemas()
-		s.Properties["items"] = &jsonschema.Schema{Type: "array"}
-	}
-	resolved, err := s.Resolve(nil)
+	resolved, err := d.resolve(s)
 	if err != nil {
 		return err
 	}

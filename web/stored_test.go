@@ -33,9 +33,9 @@ func TestFiledByAnEarlierRelease(t *testing.T) {
 	p := newPeople(t, "alice", "bob")
 	p.fourEyes("deleteKeyStore")
 	for _, name := range []string{"p", "q"} {
-		p.want(p.call(&root, "POST", "/keystores", `{"name": "`+name+`", "uri_path_prefix": "/`+name+`"}`), 200)
+		p.want(p.call(&root, "POST", "/keystores", `{"name": "`+name+`", "uri_path_prefix": "/`+name+`"}`), 201)
 	}
-	p.want(p.call(&root, "POST", "/keystores/q/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores/q/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`), 201)
 
 	for id, r := range map[string]struct{ operation, method, path, body string }{
 		"1": {"deleteKeyStore", "DELETE", "/api/v1/keystores/p", ""},
@@ -82,7 +82,7 @@ func TestFiledByAnEarlierRelease(t *testing.T) {
 func TestFiledAsBefore(t *testing.T) {
 	p := newPeople(t, "alice", "bob")
 	p.fourEyes("createGrant")
-	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 	id := p.ask(p.user("alice"), "POST", "/keystores/p/grants", `{"principal": "*", "operations": ["Encrypt"]}`)
 	r, err := p.api.(*web.API).Approvals.Approval(t.Context(), id)
 	if err != nil || r.Operation != "createGrant" || r.Method != "POST" || r.Path != "/api/v1/keystores/p/grants" || string(r.Body) != `{"principal":"*","operations":["Encrypt"]}` {

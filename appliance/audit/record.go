@@ -57,9 +57,9 @@ type Record struct {
 	SourceVPCE   string          `json:"source_vpce,omitempty" jsonschema:"The VPC endpoint through which KMS was called (awsSourceVpce)."`
 	Policies     []string        `json:"policies,omitempty" jsonschema:"The IDs of the grants and policies that decided."` // what decided: grants, policies
 	Actor        string          `json:"actor,omitempty" jsonschema:"Who did it: the name of a user, a token, or root on the machine."`
-	Asked        json.RawMessage `json:"asked,omitempty" jsonschema:"What was asked for, without secrets, of what failed or was denied."` // what was asked for, without secrets: of what failed or was denied
-	Before       json.RawMessage `json:"before,omitempty" jsonschema:"What the thing was before the change."`
-	After        json.RawMessage `json:"after,omitempty" jsonschema:"What the thing was after the change."`
+	Asked        json.RawMessage `json:"asked,omitempty" any:"true" jsonschema:"What was asked for, without secrets, of what failed or was denied."` // what was asked for, without secrets: of what failed or was denied
+	Before       json.RawMessage `json:"before,omitempty" any:"true" jsonschema:"What the thing was before the change."`
+	After        json.RawMessage `json:"after,omitempty" any:"true" jsonschema:"What the thing was after the change."`
 	DurationUS   int64           `json:"duration_us,omitempty" jsonschema:"How long it took, in microseconds."`
 	Remote       string          `json:"remote,omitempty" jsonschema:"The address that the request came from."`
 	Detail       string          `json:"detail,omitempty" jsonschema:"More in words, such as the session or token, and who approved."`

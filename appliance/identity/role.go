@@ -67,6 +67,8 @@ type Principal struct {
 	// ProvenAt is when the user last proved to be present, by signing in or again
 	// for a dangerous action. The zero value with a token: nobody is present.
 	ProvenAt time.Time `json:"proven_at,omitzero" jsonschema:"When the user last proved to be present; absent for a token."`
+	// EndsAt is when the session ends if nobody uses it from now on; zero without a session.
+	EndsAt time.Time `json:"-"`
 	// Unverified says that nobody can tell whether the user's row is valid, as the
 	// appliance is locked.
 	Unverified bool `json:"-"`

@@ -90,7 +90,15 @@ func (d *Directory) Session(ctx context.Context, token string, used bool) (Princ
 	if err != nil && !ofFleet(err) {
 		return Principal{}, err
 	}
-	return principal(a, s), nil
+	who := principal(a, s)
+	seen := s.LastSeenAt
+	if used && now.Sub(seen) >= touchEvery {
+		seen = now
+	}
+	if who.EndsAt = seen.Add(d.Idle); s.ExpiresAt.Before(who.EndsAt) {
+		who.EndsAt = s.ExpiresAt
+	}
+	return who, nil
 }
 
 // ofFleet says whether an error is of the fleet or its database, so that this node can write

@@ -11,14 +11,14 @@ import (
 )
 
 type approvalsData struct {
-	list  operation.List[operation.ApprovalDetail]
+	list  listed[operation.ApprovalDetail]
 	forms map[string][]ui.Form
 	now   time.Time
 	names map[string]string // of operations
 }
 
 func approvals(p *page) (*view, error) {
-	list, err := read(p, operation.ListApprovals, operation.ApprovalPage{})
+	list, err := listOf(p, "", operation.ListApprovals)
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,8 @@ func New(o Options) http.Handler {
 		}
 		r.Post("/do/{operation}", c.signedInOr(c.do, c.keepForLater))
 		r.Get("/answers/{id}", c.signedIn(c.answerPage))
+		r.Get("/session", c.signedIn(c.sessionEnd))
+		r.Post("/session", c.signedIn(c.sessionEnd))
 		r.Get("/prove", c.signedIn(c.proofPage))
 		r.Get("/prove/{id}", c.signedIn(c.proofPage))
 		r.Post("/prove", c.signedIn(c.prove))
@@ -230,6 +232,7 @@ func (c *console) shell(w http.ResponseWriter, p *page, v *view) ui.Shell {
 		s.Flash = string(text)
 		clearCookie(w, flashCookie)
 	}
+	s.Idle = int(p.who.EndsAt.Sub(p.now).Seconds())
 	b := c.Boot.Status()
 	s.State, s.Reason = stateBadge(b), b.Reason
 	s.Nav = p.nav()

@@ -306,6 +306,7 @@ func TestEveryPost(t *testing.T) {
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{
 		"/signout":              "ends the session of whoever posts, and nothing else",
+		"/session":              "says that the session is used, and nothing else",
 		"/prove":                "proves, and goes on with nothing",
 		"/prove/{id}":           "goes on with a form that is sealed for its user, and of its version",
 		"/passkeys/begin":       "changes nothing",
@@ -476,7 +477,7 @@ func TestFormsAreWhole(t *testing.T) {
 // pages, by which other tests look at each.
 func TestPagesAreListed(t *testing.T) {
 	pages, found := console.Pages(), 0
-	files := []string{"/assets/*", "/download/{what}", identity.CallbackPath} // the last sends on
+	files := []string{"/session", "/assets/*", "/download/{what}", identity.CallbackPath} // the last sends on
 	err := chi.Walk(start(t).console.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		if method == http.MethodGet && !slices.Contains(files, route) {
 			found++

@@ -8,7 +8,7 @@ import (
 
 type grantsData struct {
 	*storeData
-	grants         operation.List[operation.Grant]
+	grants         listed[operation.Grant]
 	create, render ui.Form
 	remove         map[string]ui.Form
 	policy         string
@@ -23,7 +23,7 @@ func grants(p *page) (*view, error) {
 	}
 	d := &grantsData{storeData: s, remove: map[string]ui.Form{}}
 	name := operation.KeyStoreName{KeyStore: s.Name}
-	if d.grants, err = read(p, operation.ListGrants, operation.GrantPage{KeyStoreName: name}); err != nil {
+	if d.grants, err = listOf(p, "", operation.ListGrants); err != nil {
 		return nil, err
 	}
 	policy, err := read(p, operation.ShowPolicy, name)

@@ -12,12 +12,9 @@ import (
 
 type keysData struct {
 	*storeData
-	keys          operation.List[*appliance.ExternalKey]
-	prefix, state string
-	first, next   string
-	filters       []ui.Field
-	create        ui.Form
-	act           map[string]ui.Form // by ID: what is next for the key
+	keys   listed[*appliance.ExternalKey]
+	create ui.Form
+	act    map[string]ui.Form // by ID: what is next for the key
 }
 
 // pageSize is how many rows pages show.
@@ -28,22 +25,10 @@ func keys(p *page) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := p.URL.Query()
-	d := &keysData{storeData: s, prefix: q.Get("prefix"), state: q.Get("state"), act: map[string]ui.Form{}}
-	d.keys, err = read(p, operation.ListKeys, operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: s.Name}, Prefix: d.prefix, State: appliance.KeyState(d.state), Paging: operation.Paging{After: q.Get("after"), Limit: pageSize}})
-	if err != nil {
+	d := &keysData{storeData: s, act: map[string]ui.Form{}}
+	if d.keys, err = listOf(p, "", operation.ListKeys); err != nil {
 		return nil, err
 	}
-	base := p.URL.Path
-	if q.Get("after") != "" {
-		d.first = base + query("prefix", d.prefix, "state", d.state)
-	}
-	if d.keys.Next != "" {
-		d.next = base + query("prefix", d.prefix, "state", d.state, "after", d.keys.Next)
-	}
-	d.filters = []ui.Field{{Name: "prefix", Label: "Key ID begins with", Value: d.prefix, Mono: true},
-		{Name: "state", Label: "State", Type: "select", Value: d.state, Options: []ui.Option{{Text: "all"}, {Value: "enabled", Text: "enabled"}, {Value: "disabled", Text: "disabled"},
-			{Value: "pending_deletion", Text: "pending deletion"}, {Value: "deletion_suspended", Text: "deletion suspended"}, {Value: "blocked", Text: "blocked"}}}}
 	d.create = p.form(operation.CreateKey, "", ui.Form{Folded: true, Label: "New key", Fields: []ui.Field{
 		{Name: "id", Label: "Key ID", Required: true, Mono: true, Autocomplete: "off", Hint: "the external key ID for KMS: letters, digits, '.', '_' and '-'"},
 		{Name: "usage", Label: "May be used to", Type: "checkboxes", Values: []string{"encrypt", "decrypt"}, Options: []ui.Option{{Value: "encrypt", Text: "encrypt"}, {Value: "decrypt", Text: "decrypt"}}},

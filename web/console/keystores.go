@@ -22,14 +22,14 @@ func (p *page) param(name string) string {
 }
 
 type keyStoresData struct {
-	stores  operation.List[*appliance.KeyStore]
+	stores  listed[*appliance.KeyStore]
 	now     time.Time
 	create  ui.Form
 	manages bool
 }
 
 func keyStores(p *page) (*view, error) {
-	stores, err := read(p, operation.ListKeyStores, operation.KeyStorePage{})
+	stores, err := listOf(p, "", operation.ListKeyStores)
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,17 @@
 package console
 
 import (
+	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 
+	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 // A form that was refused is shown again on its own page, with what was typed.
@@ -99,15 +105,69 @@ func (f *failure) fill(to *ui.Form) {
 	if again := f.again(); again != "" && !strings.Contains(to.Error, again) {
 		to.Error += " " + again
 	}
+	to.ConfirmError = f.Field == "confirm"
 	for i := range to.Fields {
 		x := &to.Fields[i]
-		if x.Type == "password" {
+		if f.about(x, len(to.Fields)) {
+			x.Error = f.Message
+		}
+		got, ok := f.Values[x.Name]
+		if x.Type == "password" || !ok {
 			continue
 		}
+		now, typed := x.Value, strings.Join(got, "\n")
 		if x.Type == "checkboxes" {
-			x.Values = f.Values[x.Name]
-		} else if got, ok := f.Values[x.Name]; ok && len(got) > 0 {
+			now, typed = named(x, x.Values), named(x, got)
+			x.Values = got
+		} else if len(got) > 0 {
 			x.Value = got[0]
 		}
+		if d := (ui.Difference{Label: x.Label, Now: now, Typed: typed}); slices.ContainsFunc(d.Lines(), func(l ui.Line) bool { return l.In != ' ' }) {
+			to.Differences = append(to.Differences, d)
+		}
 	}
+}
+
+// named gives the texts of the boxes that are checked, one a line, in the order of the page.
+func named(x *ui.Field, values []string) string {
+	var texts []string
+	for _, o := range x.Options {
+		if slices.Contains(values, o.Value) {
+			texts = append(texts, o.Text)
+		}
+	}
+	return strings.Join(texts, "\n")
+}
+
+// about says whether a field is the one that was wrong: the form says so, or the message begins
+// with its name, as those of the domain do; or there is no other.
+func (f *failure) about(x *ui.Field, fields int) bool {
+	if f.Field != "" {
+		return f.Field == x.Name
+	}
+	if f.Code != fault.Invalid && f.Code != fault.Exists {
+		return false
+	}
+	begins := func(name string) bool {
+		return name != "" && strings.HasPrefix(strings.ToLower(f.Message), strings.ToLower(name)+" ")
+	}
+	return fields == 1 || begins(strings.ReplaceAll(x.Name, "_", " ")) || begins(x.Label)
+}
+
+// changedBy says who has last changed what a form is about, and when, as far as the audit log of
+// this node has it and the user may read it.
+func (p *page) changedBy(route *operation.Route, names url.Values) string {
+	if !p.may(identity.Audit) {
+		return ""
+	}
+	found, err := read(p, operation.SearchAudit, operation.AuditSearch{Limit: 100, AuditFilter: operation.AuditFilter{KeyStore: names.Get("keystore"), Key: names.Get("key"), Kind: audit.KindAdmin, Result: audit.Allowed}})
+	if err != nil {
+		return "" // the page says what has changed all the same
+	}
+	for _, r := range found.Records {
+		if r.Operation == route.Operation() {
+			return fmt.Sprintf("%s changed it last, %s.", r.Actor, ui.Stamp(r.Time))
+		}
+	}
+	return ""
 }

@@ -3,14 +3,18 @@ package console
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/go-chi/chi/v5"
@@ -141,6 +145,11 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 		c.refuse(w, p.Request, p.who.UserID, &kept{Operation: id, Values: v, Code: fault.NotFound, Message: c.message(p.Request, err)})
 		return
 	}
+	if c.sentBefore(p, a, v) {
+		flash(w, "This form was sent before, with the same content, and nothing was done a second time. If it was to show a secret that you have not seen, make another, and remove what was made.")
+		http.Redirect(w, p.Request, local(v.Get("back")), http.StatusSeeOther)
+		return
+	}
 	f := &form{values: v}
 	answer, err := c.post(p, a, f)
 	k := &kept{Operation: id, Values: v, Withheld: withhold(id, v), Effect: f.effect}
@@ -167,6 +176,30 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 		}
 		http.Redirect(w, p.Request, to, http.StatusSeeOther)
 	}
+}
+
+// onceTime is how long it is known that a form was sent.
+const onceTime = time.Hour
+
+// sentBefore says whether a form was sent before with the same content, as by a double click, and
+// notes that it is sent now. It is asked of operations that may do another thing when they are
+// done again: those of a revision are refused then, and urgent ones only restrict.
+func (c *console) sentBefore(p *page, a action, v url.Values) bool {
+	once := v.Get("once")
+	if once == "" || !a.route.Changes() || a.route.Urgency == operation.Urgent || revisionOf(v) != "" || a.route.Guards().Presence && !p.present() {
+		return false
+	}
+	sum := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(v)) {
+		if name != "version" && !slices.Contains(a.secrets, name) { // a digest of a short secret would tell it
+			fmt.Fprintf(sum, "%q %q\n", name, v[name])
+		}
+	}
+	err := c.Identity.Once(p.Context(), p.who.UserID, a.route.ID+" "+hex.EncodeToString(sum.Sum(nil)), onceTime)
+	if err != nil && fault.CodeOf(err) != fault.Exists {
+		c.Log.Warn("whether a form was sent before cannot be told, and it is taken", "operation", a.route.ID, "error", err)
+	}
+	return fault.CodeOf(err) == fault.Exists
 }
 
 // withhold takes the secrets out of a form, and gives the names of those that were filled in.
@@ -239,7 +272,7 @@ func revisionOf(v url.Values) string {
 func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...string) ui.Form {
 	id := o.Entry().ID
 	f.Action = "/do/" + id
-	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "author", Value: p.who.UserID}, ui.Hidden{Name: "back", Value: p.here()})
+	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "author", Value: p.who.UserID}, ui.Hidden{Name: "once", Value: rand.Text()}, ui.Hidden{Name: "back", Value: p.here()})
 	for i := 0; i+1 < len(hidden); i += 2 {
 		f.Hidden = append(f.Hidden, ui.Hidden{Name: hidden[i], Value: hidden[i+1]})
 	}
@@ -251,6 +284,11 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	}
 	if p.failed != nil && p.failed.Operation == id && p.failed.isOf(hidden) {
 		p.failed.fill(&f)
+		if revision != "" && p.failed.Code.Entry().Class == fault.ClassStale {
+			f.By, f.Drop, f.Submit = p.changedBy(o.Entry(), hiddenValues(f.Hidden)), p.here(), f.Submit+": apply what I typed"
+		} else {
+			f.Differences = nil
+		}
 	}
 	return f
 }

@@ -18,10 +18,10 @@ var roleOptions = []ui.Option{
 }
 
 type usersData struct {
-	users            operation.List[*identity.User]
-	invitations      operation.List[identity.Invitation]
-	sessions         operation.List[identity.Session]
-	tokens           operation.List[identity.Token]
+	users            listed[*identity.User]
+	invitations      listed[identity.Invitation]
+	sessions         listed[identity.Session]
+	tokens           listed[identity.Token]
 	invite, newToken ui.Form
 	revoke           map[string]ui.Form // invitations, sessions and tokens by ID
 	now              time.Time
@@ -30,10 +30,10 @@ type usersData struct {
 func users(p *page) (*view, error) {
 	d := &usersData{now: p.now, revoke: map[string]ui.Form{}}
 	var errs [4]error
-	d.users, errs[0] = read(p, operation.ListUsers, operation.UserPage{})
-	d.invitations, errs[1] = read(p, operation.ListInvitations, operation.InvitationPage{})
-	d.sessions, errs[2] = read(p, operation.ListSessions, operation.SessionPage{})
-	d.tokens, errs[3] = read(p, operation.ListTokens, operation.TokenPage{})
+	d.users, errs[0] = listOf(p, "", operation.ListUsers)
+	d.invitations, errs[1] = listOf(p, "invitation_", operation.ListInvitations)
+	d.sessions, errs[2] = listOf(p, "session_", operation.ListSessions)
+	d.tokens, errs[3] = listOf(p, "token_", operation.ListTokens)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}

@@ -18,11 +18,13 @@ type Account struct {
 	Capabilities []identity.Capability `json:"capabilities" jsonschema:"What the caller's role may do."`
 }
 
+func (a *Account) revised() any { return a.User }
+
 // CeremonyAnswer is what an authenticator says (WebAuthn Level 3,
 // PublicKeyCredential in JSON), for a ceremony that was begun.
 type CeremonyAnswer struct {
-	Ceremony string          `json:"ceremony" record:"-" jsonschema:"The ceremony value that the beginning of the ceremony gave."`
-	Response json.RawMessage `json:"response" record:"-" jsonschema:"The PublicKeyCredential of the authenticator, as JSON (WebAuthn Level 3)."`
+	Ceremony string          `json:"ceremony" record:"-" jsonschema:"The ceremony value that the beginning of the ceremony gave." example:"what beginPasskey gave"`
+	Response json.RawMessage `json:"response" record:"-" jsonschema:"The PublicKeyCredential of the authenticator, as JSON (WebAuthn Level 3)." example:"{}"`
 	// Name is the new passkey's; only for one.
 	Name string `json:"name,omitempty" jsonschema:"The name of the new passkey; only when a passkey is added." example:"Alice's laptop"`
 }
@@ -30,7 +32,7 @@ type CeremonyAnswer struct {
 // Proof is a password with the present code of the authenticator app, or a
 // recovery code.
 type Proof struct {
-	Password string `json:"password" record:"-" jsonschema:"The user's password."`
+	Password string `json:"password" record:"-" jsonschema:"The user's password." example:"correct horse battery staple"`
 	Code     string `json:"code" record:"-" jsonschema:"The present code of the authenticator app, or a recovery code where one is accepted." example:"123456"`
 }
 
@@ -124,7 +126,7 @@ var (
 		}),
 	})
 	AddPasskey = define(Operation[CeremonyAnswer, *identity.Passkey]{
-		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
+		Route: Route{ID: "addPasskey", Method: http.MethodPost, Path: "/account/passkeys", Makes: "/account/passkeys/{id}", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Ordinary,
 			Words: "Add passkey", Summary: "Add a passkey"},
 		Subject: apart[CeremonyAnswer],
 		Run: own(func(ctx context.Context, c *Caller, id string, in CeremonyAnswer) (*identity.Passkey, error) {

@@ -31,12 +31,13 @@ type ApprovalDetail struct {
 	Body json.RawMessage `json:"body,omitempty" jsonschema:"The body of the request that waits for approval; absent if it has none."`
 	// Result is the answer of the operation. One that shows a secret is performed by
 	// the person who asked, and shown to nobody else.
-	Result json.RawMessage `json:"result,omitempty" jsonschema:"The answer of the operation, once it was performed by this request. One that shows a secret is performed by the person who asked for it."`
+	Result json.RawMessage `json:"result,omitempty" any:"true" jsonschema:"The answer of the operation, once it was performed by this request. One that shows a secret is performed by the person who asked for it."`
 
 	done any // a Done of the operation's type; nil if it was not performed now
 }
 
 func (a ApprovalDetail) withoutSecret() any { return a.Request }
+func (a ApprovalDetail) revised() any       { return a.Request }
 
 // Answer gives what the operation gave, of its type, if it was performed now and in
 // this process; otherwise nil.
@@ -59,7 +60,11 @@ func (a ApprovalDetail) MarshalJSON() (text []byte, err error) {
 }
 
 func approvalSubject(ctx context.Context, c *Caller, in ApprovalName) any {
-	return found(c.Approvals.Approval(ctx, in.Approval))
+	r, err := c.Approvals.Approval(ctx, in.Approval)
+	if err == nil {
+		r.State = r.StateAt(c.Now()) // as it is shown
+	}
+	return found(r, err)
 }
 
 // ApprovalPage asks for a page of the requests for approval.

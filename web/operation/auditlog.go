@@ -157,7 +157,7 @@ var (
 		},
 	})
 	ExportAudit = define(Operation[AuditExport, Stream]{
-		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl",
+		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl", OtherAnswer: "text/csv",
 			Words: "Export audit log", Summary: "All records that a search finds"},
 		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {
 			format, media := cmp.Or(in.Format, "jsonl"), "application/jsonl"

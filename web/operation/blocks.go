@@ -19,7 +19,7 @@ type Blocks interface {
 // NewBlock asks for a key, a key store or everything to be out of service.
 type NewBlock struct {
 	appliance.BlockTarget
-	Reason string `json:"reason" jsonschema:"Why it is blocked: 1 to 256 printable characters. It is shown and recorded." example:"incident 4711"`
+	Reason string `json:"reason" jsonschema:"Why it is blocked: 1 to 256 printable characters. It is shown and recorded." example:"incident 4711" shortest:"1" longest:"256"`
 }
 
 // Blocked is what is out of service.

@@ -68,7 +68,7 @@ type SigningRequest struct {
 
 // CertificateChain is the certificate with those that signed it, in PEM.
 type CertificateChain struct {
-	Chain string `json:"chain" record:"-" jsonschema:"The certificate and those that signed it, in PEM."` // people paste the private key with it
+	Chain string `json:"chain" record:"-" jsonschema:"The certificate and those that signed it, in PEM." example:"-----BEGIN CERTIFICATE-----"` // people paste the private key with it
 }
 
 // SharedCertificate is a certificate with those that signed it, and its private key, both in

@@ -19,7 +19,7 @@ type Clocks interface {
 // PassedTime is a time that a person says has passed.
 type PassedTime struct {
 	Time   time.Time `json:"time" jsonschema:"The present time, as the person has it from another source than this machine." example:"2026-11-27T12:00:00Z"`
-	Reason string    `json:"reason" jsonschema:"Why the time is confirmed: 1 to 256 printable characters. It is recorded." example:"the machine was off for a month"`
+	Reason string    `json:"reason" jsonschema:"Why the time is confirmed: 1 to 256 printable characters. It is recorded." example:"the machine was off for a month" shortest:"1" longest:"256"`
 }
 
 // ConfirmedTime is what is known of the time since, and why.

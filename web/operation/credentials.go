@@ -23,8 +23,8 @@ type Credentials interface {
 // imported.
 type NewCredential struct {
 	KeyStoreName
-	AccessKeyID     string `json:"access_key_id,omitempty" jsonschema:"The access key ID of a credential to import, 20 to 30 characters of A-Z and 2-7; leave it out to have one made."`
-	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" jsonschema:"The secret access key of a credential to import; leave it out to have one made."`
+	AccessKeyID     string `json:"access_key_id,omitempty" jsonschema:"The access key ID of a credential to import, 20 to 30 characters of A-Z and 2-7; leave it out to have one made." pattern:"^[A-Z2-7]{20,30}$"`
+	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" jsonschema:"The secret access key of a credential to import; leave it out to have one made." pattern:"^[A-Za-z0-9+/=]{43,64}$"`
 }
 
 // CreatedCredential shows the secret for the only time.
@@ -70,7 +70,7 @@ var (
 		},
 	})
 	CreateCredential = define(Operation[NewCredential, CreatedCredential]{
-		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Makes: "/keystores/{keystore}/credentials/{access_key_id}", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Words: "Create credential", Variants: []string{"Import credential"}, Summary: "Make or import a SigV4 credential; its secret is shown this once"},
 		Subject: makes[NewCredential],
 		Variant: func(in NewCredential) string {

@@ -1,11 +1,16 @@
 package operation
 
 import (
+	"encoding/json"
+	"fmt"
+	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // TestEveryMemberIsDescribed: what the API takes and gives says in the document what it means.
@@ -56,4 +61,64 @@ func shownTypes() map[reflect.Type]bool {
 	look(reflect.TypeFor[Effect]())
 	look(reflect.TypeFor[Problem]())
 	return seen
+}
+
+// TestEveryWordIsListed: a type that is a set of words lists them in the document.
+func TestEveryWordIsListed(t *testing.T) {
+	open := map[reflect.Type]bool{reflect.TypeFor[fault.Code](): true} // docs/codes.md lists them; releases add some
+	for of := range shownTypes() {
+		for _, m := range members(of) {
+			word := m.of
+			for word.Kind() == reflect.Slice || word.Kind() == reflect.Pointer {
+				word = word.Elem()
+			}
+			if word.Kind() == reflect.String && word.PkgPath() != "" && !open[word] && enums[word] == nil {
+				t.Errorf("%s, member %q: %s is in none of the lists of enums", of, m.name, word)
+			}
+		}
+	}
+}
+
+// TestDocument: no schema of the document is empty, all has a description, each operation a
+// tag that is described, and each body an example with all that it must have.
+func TestDocument(t *testing.T) {
+	var d map[string]any
+	if err := json.Unmarshal(Document(), &d); err != nil {
+		t.Fatal(err)
+	}
+	var look func(at string, v any)
+	look = func(at string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, inner := range v {
+				schema := name == "schema" || name == "items" || strings.HasSuffix(at, "/properties") || strings.HasSuffix(at, "/schemas")
+				if m, ok := inner.(map[string]any); schema && (!ok || len(m) == 0) {
+					t.Errorf("%s/%s: an empty schema", at, name)
+				}
+				if name != "example" && name != "examples" {
+					look(at+"/"+name, inner)
+				}
+			}
+			if _, described := v["description"]; !described && (strings.HasSuffix(path.Dir(at), "/properties") || strings.HasSuffix(path.Dir(at), "/parameters") || strings.HasSuffix(path.Dir(at), "/schemas") && v["type"] == "string") {
+				t.Errorf("%s: no description", at)
+			}
+		case []any:
+			for i, inner := range v {
+				look(fmt.Sprintf("%s/%d", at, i), inner)
+			}
+		}
+	}
+	look("", d["paths"])
+	look("", d["components"])
+	for _, r := range Table() {
+		if !slices.ContainsFunc(tags, func(tag apiTag) bool { return tag.Name == r.tag() }) {
+			t.Errorf("%s: its tag %q is not described; see tagsByPath", r.ID, r.tag())
+		}
+		example, _ := exampleOf(r.input).(map[string]any)
+		for _, m := range members(r.input) {
+			if _, there := example[m.name]; !there && !m.optional {
+				t.Errorf("%s: its member %q has no example", r.ID, m.name)
+			}
+		}
+	}
 }

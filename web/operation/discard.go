@@ -18,14 +18,14 @@ type Discards interface {
 type DiscardedKey struct {
 	KeyName
 	// Version is that version alone; 0 is the whole key.
-	Version uint32 `json:"version" jsonschema:"The version to discard; 0 for the whole key."`
+	Version uint32 `json:"version" jsonschema:"The version to discard; 0 for the whole key." example:"0"`
 }
 
 // DiscardedKeyStore says what is lost with a damaged key store.
 type DiscardedKeyStore struct {
 	KeyStoreName
 	// Keys is how many keys it has.
-	Keys int `json:"keys" jsonschema:"How many keys the damaged key store has, as a confirmation."`
+	Keys int `json:"keys" jsonschema:"How many keys the damaged key store has, as a confirmation." example:"0"`
 }
 
 // SettingName names a setting.

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
 // Effect is how far a change is in effect.
@@ -62,6 +65,14 @@ type Done[Out any] struct {
 
 func (d Done[Out]) out() any { return d.Out }
 
+// Gave is what an operation gave, of a Done of any type.
+func Gave(done any) any {
+	if d, ok := done.(interface{ out() any }); ok {
+		return d.out()
+	}
+	return done
+}
+
 // effectName is the member that an answer has of its effect: "effect", unless the
 // thing itself has one, as a grant does, which allows or forbids.
 func effectName(t reflect.Type) string {
@@ -76,7 +87,7 @@ func effectName(t reflect.Type) string {
 
 // MarshalJSON writes the API's answer: Out, with one more member of a change.
 func (d Done[Out]) MarshalJSON() ([]byte, error) {
-	text, err := json.Marshal(d.Out)
+	text, err := encodeAnswer(d.Out)
 	if err != nil || d.Effect == nil {
 		return text, err
 	}
@@ -89,6 +100,12 @@ func (d Done[Out]) MarshalJSON() ([]byte, error) {
 		out = append(out, ',')
 	}
 	return fmt.Appendf(out, "%q:%s}", effectName(reflect.TypeFor[Out]()), effect), nil
+}
+
+// encodeAnswer writes an answer as encoding/json does; but a list or a map without items is
+// empty, and never null.
+func encodeAnswer(v any) ([]byte, error) {
+	return jsonv2.Marshal(v, jsonv1.DefaultOptionsV1(), jsonv2.FormatNilSliceAsNull(false), jsonv2.FormatNilMapAsNull(false))
 }
 
 // UnmarshalJSON reads the API's answer.

@@ -18,6 +18,8 @@ type Parameter struct {
 	Name, Description string
 	// Type is that of JSON Schema: "string", "integer" or "boolean".
 	Type string
+	// Format is that of JSON Schema: "date-time" of a time; empty for none.
+	Format string
 	// Enum lists the values, if they are few.
 	Enum []string
 	// Least and Most bound an integer.
@@ -52,6 +54,9 @@ func fieldsOf(t reflect.Type) fields {
 				continue
 			}
 			p := Parameter{Name: name, Description: f.Tag.Get("about"), Type: jsonType(f.Type)}
+			if f.Type == reflect.TypeFor[time.Time]() {
+				p.Format = "date-time"
+			}
 			if enum := f.Tag.Get("enum"); enum != "" {
 				p.Enum = strings.Split(enum, ",")
 			}

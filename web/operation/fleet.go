@@ -30,7 +30,7 @@ type NodeName struct {
 // Drain says whether a node is to take no new requests.
 type Drain struct {
 	NodeName
-	Drained bool `json:"drained" jsonschema:"true: the node takes no new requests; false: it takes them again."`
+	Drained bool `json:"drained" jsonschema:"true: the node takes no new requests; false: it takes them again." example:"true"`
 }
 
 // fleet gives the fleet; fault.Conflict if this appliance is in none.

@@ -41,6 +41,8 @@ type Grant struct {
 	Cedar string `json:"cedar" jsonschema:"The Cedar policy that is evaluated for this grant."`
 }
 
+func (g Grant) revised() any { return g.Grant }
+
 // GrantPage asks for a page of a key store's grants.
 type GrantPage struct {
 	KeyStoreName
@@ -121,7 +123,7 @@ var (
 		},
 	})
 	CreateGrant = define(Operation[NewGrant, Grant]{
-		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Makes: "/keystores/{keystore}/grants/{id}", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Words: "Create grant", Summary: "Allow or forbid a principal operations"},
 		Subject: makes[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },

@@ -21,12 +21,12 @@ type Installations interface {
 
 // Decision is what a person decides about a copy of an installation.
 type Decision struct {
-	Reason string `json:"reason" jsonschema:"Why it is decided so: 1 to 256 printable characters. It is recorded." example:"the old site is gone"`
+	Reason string `json:"reason" jsonschema:"Why it is decided so: 1 to 256 printable characters. It is recorded." example:"the old site is gone" shortest:"1" longest:"256"`
 }
 
 // Beginning is what a person decides about a new installation.
 type Beginning struct {
-	Reason string `json:"reason" jsonschema:"Why a new installation begins: 1 to 256 printable characters. It is recorded."`
+	Reason string `json:"reason" jsonschema:"Why a new installation begins: 1 to 256 printable characters. It is recorded." shortest:"1" longest:"256" example:"the old HSM is gone"`
 	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
 	// It may be empty if there is nobody to seal.
 	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal."`

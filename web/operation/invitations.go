@@ -9,7 +9,7 @@ import (
 
 // NewInvitation asks for a one-time link that makes a user.
 type NewInvitation struct {
-	Name string        `json:"name" jsonschema:"The name of the user whom the link makes." example:"bob"`
+	Name string        `json:"name" jsonschema:"The name of the user whom the link makes." example:"bob" pattern:"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"`
 	Role identity.Role `json:"role" jsonschema:"The role of the new user." example:"auditor"`
 }
 
@@ -52,7 +52,7 @@ var (
 		},
 	})
 	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{
-		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Makes: "/invitations/{id}", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Words: "Create invitation", Summary: "Invite a user by a one-time link"},
 		Subject: makes[NewInvitation],
 		Check: func(ctx context.Context, c *Caller, in NewInvitation) error {

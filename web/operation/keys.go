@@ -49,7 +49,7 @@ type KeyPage struct {
 // NewKey asks for an external key. Material, if there is any, is imported.
 type NewKey struct {
 	KeyStoreName
-	ID       string            `json:"id" jsonschema:"The external key ID that KMS is given: 1 to 128 letters, digits, '-', '.' and '_'." example:"payments-2026"`
+	ID       string            `json:"id" jsonschema:"The external key ID that KMS is given: 1 to 128 letters, digits, '-', '.' and '_'." example:"payments-2026" pattern:"^[A-Za-z0-9._-]{1,128}$"`
 	Usage    appliance.Usage   `json:"usage" jsonschema:"What the key may be used for."`
 	Custody  appliance.Custody `json:"custody" jsonschema:"Where the key is while it serves: cached in the appliance's memory, or always in the HSM." example:"cached"`
 	Material Secret            `json:"material,omitempty" jsonschema:"The key to import: 32 bytes. Leave it out to have a key generated."`
@@ -68,7 +68,7 @@ type Rotation struct {
 // Deletion asks for a key to be destroyed after Days, 7 to 30.
 type Deletion struct {
 	KeyName
-	Days int `json:"days" jsonschema:"After how many days the key is destroyed, 7 to 30." example:"30"`
+	Days int `json:"days" jsonschema:"After how many days the key is destroyed, 7 to 30." example:"30" least:"7" most:"30"`
 }
 
 // The operations on external keys.
@@ -100,7 +100,7 @@ var (
 		},
 	})
 	CreateKey = define(Operation[NewKey, *appliance.StoredKey]{
-		Route: Route{ID: "createKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys", Capability: identity.ManageKeys, Urgency: Ordinary,
+		Route: Route{ID: "createKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys", Makes: "/keystores/{keystore}/keys/{id}", Capability: identity.ManageKeys, Urgency: Ordinary,
 			Words: "Create key", Summary: "Make or import an external key"},
 		Subject: makes[NewKey],
 		Named:   func(in NewKey) (string, string) { return in.KeyStore, in.ID },

@@ -41,16 +41,16 @@ type KeyStorePage struct {
 // Quota is the most authenticated requests a second; 0 for no limit.
 type Quota struct {
 	KeyStoreName
-	RequestsPerSecond int `json:"requests_per_second" jsonschema:"The most authenticated requests a second; 0 for no quota." example:"100"`
+	RequestsPerSecond int `json:"requests_per_second" jsonschema:"The most authenticated requests a second; 0 for no quota." example:"100" least:"0"`
 }
 
 // NewKeyStore asks for a key store.
 type NewKeyStore struct {
-	Name string `json:"name" jsonschema:"The name of the key store." example:"payments"`
+	Name string `json:"name" jsonschema:"The name of the key store." example:"payments" pattern:"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"`
 	// URIPathPrefix comes before [appliance.XKSPath]; nothing does if it is left out.
-	URIPathPrefix string `json:"uri_path_prefix,omitempty" jsonschema:"The prefix that AWS KMS asks for, before /kms/xks/v1: \"/\" and a path. Leave it out for none." example:"/payments"`
+	URIPathPrefix string `json:"uri_path_prefix,omitempty" jsonschema:"The prefix that AWS KMS asks for, before /kms/xks/v1: \"/\" and a path. Leave it out for none." example:"/payments" pattern:"^(/[A-Za-z0-9_-]+)*$"`
 	// RequestsPerSecond is the quota; 0 is none, as if it is left out.
-	RequestsPerSecond int `json:"requests_per_second,omitempty" jsonschema:"The most authenticated requests a second; 0, or left out, for no quota." example:"100"`
+	RequestsPerSecond int `json:"requests_per_second,omitempty" jsonschema:"The most authenticated requests a second; 0, or left out, for no quota." example:"100" least:"0"`
 }
 
 // KeyStoreHealth is what KMS is told of a key store, and what it takes to connect.
@@ -85,7 +85,7 @@ var (
 		},
 	})
 	CreateKeyStore = define(Operation[NewKeyStore, *appliance.KeyStore]{
-		Route: Route{ID: "createKeyStore", Method: http.MethodPost, Path: "/keystores", Capability: identity.ManageKeys, Urgency: Ordinary,
+		Route: Route{ID: "createKeyStore", Method: http.MethodPost, Path: "/keystores", Makes: "/keystores/{name}", Capability: identity.ManageKeys, Urgency: Ordinary,
 			Words: "Create key store", Summary: "Make a key store"},
 		Subject: makes[NewKeyStore],
 		Named:   func(in NewKeyStore) (string, string) { return in.Name, "" },

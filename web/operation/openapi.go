@@ -3,20 +3,17 @@ package operation
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
+	"net/http"
 	"path"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
-	"golang.org/x/mod/sumdb/tlog"
 
-	"holdfast/appliance"
-	"holdfast/appliance/audit"
-	"holdfast/attest/tpm"
+	"holdfast/appliance/fault"
 )
 
 // The parts of an OpenAPI document that are used here (OpenAPI Specification 3.1.1).
@@ -26,63 +23,90 @@ type (
 		Info       map[string]string                  `json:"info"`
 		Servers    []map[string]string                `json:"servers"`
 		Security   []map[string][]string              `json:"security"`
+		Tags       []apiTag                           `json:"tags"`
 		Paths      map[string]map[string]apiOperation `json:"paths"`
 		Components components                         `json:"components"`
 
 		names map[string]reflect.Type // of the schemas
 	}
+	apiTag struct {
+		Name        string `json:"name"`
+		Description string `json:"description"`
+	}
 	components struct {
 		Schemas         map[string]*jsonschema.Schema `json:"schemas"`
 		SecuritySchemes map[string]map[string]string  `json:"securitySchemes"`
 		Responses       map[string]response           `json:"responses"`
+		Headers         map[string]apiHeader          `json:"headers"`
 	}
 	apiOperation struct {
 		ID          string              `json:"operationId"`
+		Tags        []string            `json:"tags"`
 		Summary     string              `json:"summary"`
 		Description string              `json:"description"`
 		Parameters  []apiParameter      `json:"parameters,omitempty"`
 		RequestBody *body               `json:"requestBody,omitempty"`
 		Responses   map[string]response `json:"responses"`
+		Role        string              `json:"x-role"`
 		Capability  string              `json:"x-capability"`
+		Guards      []string            `json:"x-guards,omitempty"`
 	}
 	apiParameter struct {
 		Name        string             `json:"name"`
 		In          string             `json:"in"`
-		Description string             `json:"description,omitempty"`
+		Description string             `json:"description"`
 		Required    bool               `json:"required,omitempty"`
 		Schema      *jsonschema.Schema `json:"schema"`
+		Example     any                `json:"example,omitempty"`
 	}
 	body struct {
-		Required bool             `json:"required"`
-		Content  map[string]media `json:"content"`
+		Description string           `json:"description"`
+		Required    bool             `json:"required"`
+		Content     map[string]media `json:"content"`
 	}
 	media struct {
-		Schema *jsonschema.Schema `json:"schema,omitempty"`
+		Schema  *jsonschema.Schema `json:"schema,omitempty"`
+		Example any                `json:"example,omitempty"`
 	}
 	response struct {
-		Ref         string           `json:"$ref,omitempty"`
-		Description string           `json:"description,omitempty"`
-		Content     map[string]media `json:"content,omitempty"`
+		Ref         string               `json:"$ref,omitempty"`
+		Description string               `json:"description,omitempty"`
+		Headers     map[string]apiHeader `json:"headers,omitempty"`
+		Content     map[string]media     `json:"content,omitempty"`
+		Codes       []fault.Code         `json:"x-problem-codes,omitempty"`
+	}
+	apiHeader struct {
+		Ref         string             `json:"$ref,omitempty"`
+		Description string             `json:"description,omitempty"`
+		Schema      *jsonschema.Schema `json:"schema,omitempty"`
 	}
 )
 
 // document describes the API in OpenAPI 3.1, from the table alone.
 var document = sync.OnceValue(func() []byte { return describe(Table()) })
 
+// Document gives the OpenAPI document, in JSON.
+func Document() []byte { return slices.Clone(document()) }
+
+const aboutAPI = "Everything that the console does. Times are in RFC 3339 and UTC; binary values are in Base64. " +
+	"Each GET answers with an ETag. Sent as If-Match with a change, it has the change refused (412) if somebody else was faster. " +
+	"What is not 2xx is answered with problem details (RFC 9457), whose code is stable. " +
+	"Programs must ignore members of answers, problem codes and values of enumerations of answers that they do not know: later releases add some."
+
 func describe(routes []*Route) []byte {
 	d := openAPI{
 		OpenAPI:  "3.1.0",
-		Info:     map[string]string{"title": "Holdfast admin API", "version": "1", "description": "Everything that the console does. Times are RFC 3339, in UTC; binary values are in Base64. Operations that change something take If-Match with the revision of what they change."},
-		Servers:  []map[string]string{{"url": Prefix}},
+		Info:     map[string]string{"title": "Holdfast admin API", "version": "1", "description": aboutAPI},
+		Servers:  []map[string]string{{"url": Prefix, "description": "The appliance that serves this document."}},
 		Security: []map[string][]string{{"token": {}}},
+		Tags:     tags,
 		Paths:    map[string]map[string]apiOperation{},
 		names:    map[string]reflect.Type{},
-		Components: components{Schemas: map[string]*jsonschema.Schema{},
-			SecuritySchemes: map[string]map[string]string{"token": {"type": "http", "scheme": "bearer", "description": "an API token, made in the console"}},
+		Components: components{Schemas: map[string]*jsonschema.Schema{}, Headers: headers(), Responses: map[string]response{},
+			SecuritySchemes: map[string]map[string]string{"token": {"type": "http", "scheme": "bearer", "description": "An API token, made in the console or with holdfast token create."}},
 		},
 	}
-	problem := d.schema(reflect.TypeFor[Problem]())
-	d.Components.Responses = map[string]response{"Problem": {Description: "why not: problem details (RFC 9457)", Content: map[string]media{ProblemType: {problem}}}}
+	d.problems()
 	for _, r := range routes {
 		if d.Paths[r.Path] == nil {
 			d.Paths[r.Path] = map[string]apiOperation{}
@@ -96,34 +120,150 @@ func describe(routes []*Route) []byte {
 	return text
 }
 
+// tags are the kinds of things that operations are about, by the first part of the path.
+var tags = []apiTag{
+	{"status", "The state of the appliance, of its boot and of its HSMs."},
+	{"blocks", "What is taken out of service in an emergency."},
+	{"key stores", "The external key stores of AWS KMS."},
+	{"keys", "The external keys of a key store."},
+	{"grants", "Who may use which keys: grants and Cedar policies."},
+	{"credentials", "The SigV4 credentials by which AWS KMS signs its requests."},
+	{"damaged rows", "What does not match its seal, and is removed by hand."},
+	{"state", "The stored state as a whole: verification, backup and restore."},
+	{"attestation", "Evidence of what the machine runs, and what its TPM keeps."},
+	{"audit log", "The audit log, its checkpoints and its verification."},
+	{"users", "Users of the console, their invitations and sessions."},
+	{"tokens", "API tokens."},
+	{"account", "The caller's own account."},
+	{"fleet", "The nodes of a fleet."},
+	{"approvals", "Operations that wait for a second person."},
+	{"settings", "Settings, and the server's certificate."},
+}
+
+// tagsByPath are the tags by the beginning of a path; the longest that fits counts.
+var tagsByPath = map[string]string{
+	"/status": "status", "/activity": "status", "/boot": "status", "/hsms": "status", "/openapi.json": "status",
+	"/block": "blocks", "/unblock": "blocks",
+	"/keystores": "key stores", "/keystores/{keystore}/keys": "keys", "/keystores/{keystore}/grants": "grants", "/keystores/{keystore}/policy": "grants",
+	"/keystores/{keystore}/keys/{key}/test-grants": "grants", "/keystores/{keystore}/credentials": "credentials",
+	"/damaged": "damaged rows", "/discard": "damaged rows",
+	"/state": "state", "/clock": "state", "/time": "state", "/admission": "state", "/backup": "state", "/restore": "state", "/installation": "state",
+	"/attestation": "attestation", "/seal": "attestation", "/audit": "audit log",
+	"/users": "users", "/invitations": "users", "/sessions": "users", "/tokens": "tokens", "/account": "account",
+	"/fleet": "fleet", "/approvals": "approvals", "/settings": "settings", "/certificate": "settings",
+}
+
+// tag is that of an operation.
+func (r *Route) tag() string {
+	longest, tag := -1, strings.Split(r.Path, "/")[1]
+	if strings.HasPrefix(r.ID, "discard") {
+		return "damaged rows"
+	}
+	for at, t := range tagsByPath {
+		if (r.Path == at || strings.HasPrefix(r.Path, at+"/")) && len(at) > longest {
+			longest, tag = len(at), t
+		}
+	}
+	return tag
+}
+
+// The headers of answers.
+const (
+	RequestIDHeader = "Request-Id"
+	etagHeader      = "ETag"
+	locationHeader  = "Location"
+	retryHeader     = "Retry-After"
+)
+
+func headers() map[string]apiHeader {
+	text := &jsonschema.Schema{Type: "string"}
+	return map[string]apiHeader{
+		RequestIDHeader: {Description: "The ID of the request: the appliance's log has it with the request.", Schema: text},
+		etagHeader:      {Description: "The revision of what the answer shows. Send it as If-Match with a change of it.", Schema: text},
+		locationHeader:  {Description: "The path of what was made.", Schema: text},
+		retryHeader:     {Description: "After how many seconds to try again.", Schema: &jsonschema.Schema{Type: "integer", Minimum: jsonschema.Ptr(0.0)}},
+	}
+}
+
+func headerRefs(names ...string) map[string]apiHeader {
+	refs := map[string]apiHeader{}
+	for _, name := range append(names, RequestIDHeader) {
+		refs[name] = apiHeader{Ref: "#/components/headers/" + name}
+	}
+	return refs
+}
+
+// problems puts the response for each status that codes of the registry have into the
+// document, with these codes.
+func (d *openAPI) problems() {
+	problem := d.schema(reflect.TypeFor[Problem]())
+	for _, e := range fault.All() {
+		name := "Problem" + strconv.Itoa(e.Status)
+		p, there := d.Components.Responses[name]
+		if !there {
+			p = response{Description: http.StatusText(e.Status) + ": problem details (RFC 9457).", Content: map[string]media{ProblemType: {Schema: problem}}, Headers: headerRefs()}
+			if e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable {
+				p.Headers = headerRefs(retryHeader)
+			}
+		}
+		p.Codes = append(p.Codes, e.Code)
+		d.Components.Responses[name] = p
+	}
+}
+
 func (d *openAPI) operation(r *Route) apiOperation {
-	op := apiOperation{ID: r.ID, Summary: r.Words, Capability: string(r.Capability), Responses: map[string]response{}}
-	op.Description = fmt.Sprintf("%s. Needs the role %s.", r.Summary, needs(r.Capability))
+	op := apiOperation{ID: r.ID, Tags: []string{r.tag()}, Summary: r.Summary, Capability: string(r.Capability), Role: needs(r.Capability), Responses: map[string]response{}}
+	op.Description = fmt.Sprintf("%s. Needs the role %s.", strings.TrimSuffix(r.Summary, "."), needs(r.Capability))
 	if r.Guards().Presence {
 		op.Description += " In the console it asks for a fresh proof of presence."
+		op.Guards = append(op.Guards, "presence")
+	}
+	if r.Guards().FourEyes {
+		op.Description += " Administrators can choose that it needs the approval of a second person: it is answered with 202 then."
+		op.Guards = append(op.Guards, "four_eyes")
 	}
 	op.Parameters = d.parameters(r)
 	switch {
 	case r.BinaryRequest != "":
-		op.RequestBody = &body{true, map[string]media{r.BinaryRequest: {}}}
+		op.RequestBody = &body{"The file.", true, map[string]media{r.BinaryRequest: {Schema: binary()}}}
 	case r.TakesBody():
-		op.RequestBody = &body{true, map[string]media{"application/json": {d.requestSchema(r.input)}}}
+		op.RequestBody = &body{"What the operation takes.", true, map[string]media{"application/json": {Schema: d.schema(r.input), Example: exampleOf(r.input)}}}
 	}
-	ok := response{Description: "done"}
+	ok := response{Description: "It is done.", Headers: headerRefs()}
 	switch {
 	case r.BinaryAnswer != "":
-		ok.Content = map[string]media{r.BinaryAnswer: {}}
+		ok.Content = map[string]media{r.BinaryAnswer: {Schema: binary()}}
+		if r.OtherAnswer != "" {
+			ok.Content[r.OtherAnswer] = media{Schema: binary()}
+		}
 	case r.Changes():
-		ok.Content = map[string]media{"application/json": {d.changed(r.answer)}}
+		ok.Content = map[string]media{"application/json": {Schema: d.changed(r.answer)}}
 	default:
-		ok.Content = map[string]media{"application/json": {d.schema(r.answer)}}
+		ok.Content = map[string]media{"application/json": {Schema: d.schema(r.answer)}}
 	}
-	op.Responses["200"] = ok
+	if r.Tagged() {
+		ok.Headers = headerRefs(etagHeader)
+		op.Responses["304"] = response{Description: "It is as the caller has it: the ETag is the one of If-None-Match.", Headers: headerRefs(etagHeader)}
+	}
+	if r.Makes != "" {
+		ok.Description, ok.Headers = "It was made.", headerRefs(locationHeader)
+	}
+	op.Responses[strconv.Itoa(r.Success())] = ok
 	if r.Guards().FourEyes {
-		op.Responses["202"] = response{Description: "it waits for the approval of a second person", Content: map[string]media{"application/json": {d.schema(reflect.TypeFor[ApprovalDetail]())}}}
+		op.Responses["202"] = response{Description: "It waits for the approval of a second person.", Headers: headerRefs(), Content: map[string]media{"application/json": {Schema: d.schema(reflect.TypeFor[ApprovalDetail]())}}}
 	}
-	op.Responses["default"] = response{Ref: "#/components/responses/Problem"}
+	for name := range d.Components.Responses {
+		status := strings.TrimPrefix(name, "Problem")
+		if status == "412" && !r.Mutates() {
+			continue
+		}
+		op.Responses[status] = response{Ref: "#/components/responses/" + name}
+	}
 	return op
+}
+
+func binary() *jsonschema.Schema {
+	return &jsonschema.Schema{Type: "string", Format: "binary", Description: "The bytes of the file."}
 }
 
 // parameters gives those of an operation.
@@ -132,22 +272,35 @@ func (d *openAPI) parameters(r *Route) (all []apiParameter) {
 		s := &jsonschema.Schema{Type: f.Type}
 		switch {
 		case f.in == inPathOf:
-			s.Type = "string"
-			all = append(all, apiParameter{Name: f.Name, In: f.in, Required: true, Schema: s})
+			if f.Type == "integer" {
+				s.Minimum, s.Format = jsonschema.Ptr(0.0), "int64"
+			} else {
+				s.MinLength = jsonschema.Ptr(1)
+			}
+			all = append(all, apiParameter{Name: f.Name, In: f.in, Description: f.Description, Required: true, Schema: s})
 			continue
 		case f.in != inQuery:
 			continue
 		case f.Type == "integer":
 			s.Minimum, s.Maximum = jsonschema.Ptr(float64(f.Least)), jsonschema.Ptr(float64(f.Most))
+		case f.Type == "string" && f.Format != "":
+			s.Format = f.Format
+		case f.Type == "string" && len(f.Enum) == 0:
+			s.MinLength = jsonschema.Ptr(1)
 		}
 		for _, v := range f.Enum {
 			s.Enum = append(s.Enum, v)
 		}
 		all = append(all, apiParameter{Name: f.Name, In: f.in, Description: f.Description, Schema: s})
 	}
+	tag := &jsonschema.Schema{Type: "string", Pattern: `^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$`}
 	if r.Mutates() {
-		all = append(all, apiParameter{Name: "If-Match", In: "header", Schema: &jsonschema.Schema{Type: "string"},
-			Description: "refuse it (412) unless what it changes has this revision"})
+		all = append(all, apiParameter{Name: "If-Match", In: "header", Schema: tag,
+			Description: "Refuse the change (412) unless what it changes has one of these ETags; * means that it exists."})
+	}
+	if r.Tagged() {
+		all = append(all, apiParameter{Name: "If-None-Match", In: "header", Schema: tag,
+			Description: "Answer with 304 and no body if the answer has one of these ETags."})
 	}
 	return all
 }
@@ -159,136 +312,32 @@ func (d *openAPI) changed(t reflect.Type) *jsonschema.Schema {
 		t = t.Elem()
 	}
 	name := "Changed"
-	s := &jsonschema.Schema{Type: "object"}
 	if t != reflect.TypeFor[Nothing]() {
 		d.schema(t)
 		name = d.nameOf(t) + "Changed"
-		*s = *d.Components.Schemas[d.nameOf(t)]
 	}
 	if d.Components.Schemas[name] == nil {
-		s.Properties = maps.Clone(s.Properties)
-		if s.Properties == nil {
-			s.Properties = map[string]*jsonschema.Schema{}
-		}
-		s.Properties[effectName(t)] = effectSchema()
-		s.Required = append(slices.Clone(s.Required), effectName(t))
-		s.PropertyOrder = nil
+		s := d.object(t)
+		effect := d.schema(reflect.TypeFor[Effect]())
+		effect.Description = "How far the change is in effect."
+		s.Properties[effectName(t)] = effect
+		s.PropertyOrder = append(s.PropertyOrder, effectName(t))
+		s.Required = append(s.Required, effectName(t))
 		d.Components.Schemas[name] = s
 	}
 	return &jsonschema.Schema{Ref: "#/components/schemas/" + name}
 }
 
-// schemas of types that are not in JSON as Go would have them.
-var schemas = map[reflect.Type]*jsonschema.Schema{
-	reflect.TypeFor[time.Time]():        {Type: "string", Format: "date-time"},
-	reflect.TypeFor[[]byte]():           {Type: "string", ContentEncoding: "base64"},
-	reflect.TypeFor[Secret]():           {Type: "string", ContentEncoding: "base64"},
-	reflect.TypeFor[tpm.Hex]():          {Type: "string", Pattern: "^[0-9a-f]*$"},
-	reflect.TypeFor[tlog.Hash]():        {Type: "string", ContentEncoding: "base64"},
-	reflect.TypeFor[json.RawMessage]():  {},
-	reflect.TypeFor[audit.NodeRecord](): recordSchema(),
-	reflect.TypeFor[appliance.Effect](): {Type: "string", Enum: []any{"", "allow", "forbid"}},
-}
-
-// recordSchema is that of a record with its node, which writes itself.
-func recordSchema() *jsonschema.Schema {
-	s := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{"node": {Type: "string"}}}
-	t := reflect.TypeFor[audit.Record]()
-	for f := range t.Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		p := &jsonschema.Schema{Type: "string"}
-		switch f.Type.Kind() {
-		case reflect.Int64, reflect.Uint64:
-			p.Type = "integer"
-		case reflect.Slice:
-			p = &jsonschema.Schema{Type: "array", Items: &jsonschema.Schema{Type: "string"}}
-		}
-		if f.Type == reflect.TypeFor[json.RawMessage]() {
-			p = &jsonschema.Schema{}
-		}
-		s.Properties[name] = p
-	}
-	return s
-}
-
-// requestSchema gives a reference to the schema of a request's body: what must be
-// there is what [decode] refuses to miss, and nothing is null.
-func (d *openAPI) requestSchema(t reflect.Type) *jsonschema.Schema {
-	ref := d.schema(t)
-	demand(d.Components.Schemas[strings.TrimPrefix(ref.Ref, "#/components/schemas/")], t)
-	return ref
-}
-
-// demand puts into a schema what the API demands of a body of the type.
-func demand(s *jsonschema.Schema, t reflect.Type) {
-	if slices.Contains(s.Types, "null") {
-		s.Types = slices.DeleteFunc(s.Types, func(kind string) bool { return kind == "null" })
-		s.Type, s.Types = s.Types[0], nil
-	}
-	switch {
-	case t == reflect.TypeFor[json.RawMessage]():
-		s.Type = "object"
-	case schemas[t] != nil:
-	case t.Kind() == reflect.Slice:
-		demand(s.Items, t.Elem())
-	case t.Kind() == reflect.Struct:
-		s.Required = nil
-		for _, m := range members(t) {
-			if !m.optional {
-				s.Required = append(s.Required, m.name)
-			}
-			demand(s.Properties[m.name], m.of)
-		}
-	}
-}
-
-// effectSchema is that of an effect.
-func effectSchema() *jsonschema.Schema {
-	s, err := jsonschema.For[Effect](&jsonschema.ForOptions{TypeSchemas: schemas})
-	if err != nil {
-		panic(fmt.Sprintf("the schema of an effect: %v", err)) // the type is part of the program
-	}
-	return s
-}
-
 // nameOf gives the name of a type's schema.
 func (d *openAPI) nameOf(t reflect.Type) string {
-	name := t.Name()
-	if base, of, generic := strings.Cut(name, "["); generic { // List[*holdfast/appliance.KeyStore] is a KeyStoreList
-		name = strings.TrimSuffix(of[strings.LastIndexByte(of, '.')+1:], "]") + base
+	name, of, generic := strings.Cut(t.Name(), "[")
+	if generic { // a list of things is called after them
+		of = strings.TrimSuffix(of, "]")
+		name = of[strings.LastIndexAny(of, "./*")+1:] + name
 	}
 	if other := d.names[name]; other != nil && other != t { // of another package
 		name = strings.ToUpper(path.Base(t.PkgPath())[:1]) + path.Base(t.PkgPath())[1:] + name
 	}
 	d.names[name] = t
 	return name
-}
-
-// schema gives a reference to the schema of a type, or the schema of one without
-// a name.
-func (d *openAPI) schema(t reflect.Type) *jsonschema.Schema {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if t.Kind() == reflect.Slice && schemas[t] == nil {
-		return &jsonschema.Schema{Type: "array", Items: d.schema(t.Elem())}
-	}
-	if t == reflect.TypeFor[Nothing]() {
-		return &jsonschema.Schema{Type: "object"}
-	}
-	if s := schemas[t]; s != nil && t.Kind() != reflect.Struct {
-		return s
-	}
-	name := d.nameOf(t)
-	if d.Components.Schemas[name] == nil {
-		s, err := jsonschema.ForType(t, &jsonschema.ForOptions{TypeSchemas: schemas})
-		if err != nil {
-			panic(fmt.Sprintf("the schema of %s: %v", t, err)) // the table is part of the program
-		}
-		if list, ok := reflect.Zero(t).Interface().(interface{ item() reflect.Type }); ok {
-			s.Properties["items"] = &jsonschema.Schema{Type: "array", Items: d.schema(list.item()), Description: s.Properties["items"].Description}
-		}
-		d.Components.Schemas[name] = s
-	}
-	return &jsonschema.Schema{Ref: "#/components/schemas/" + name}
 }

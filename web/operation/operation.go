@@ -2,8 +2,10 @@ package operation
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strings"
 
@@ -50,6 +52,11 @@ type Route struct {
 	Urgency Urgency
 	// BinaryAnswer is the media type of an answer that is a [Stream].
 	BinaryAnswer string
+	// OtherAnswer is another media type that the caller may ask for; empty for none.
+	OtherAnswer string
+	// Makes is the path of the thing that the operation makes, as Path; parameters that Path
+	// has not are members of the answer. Empty if it makes no thing with a path.
+	Makes string
 
 	// What follows is made of the types of input and answer.
 
@@ -90,6 +97,36 @@ func (r *Route) TakesSecret() bool { return holdsSecret(r.input) }
 // Operation is what the audit log calls it: the method and the route, such as
 // "POST keystores/{keystore}/keys".
 func (r *Route) Operation() string { return r.Method + " " + strings.TrimPrefix(r.Path, "/") }
+
+// Success is the HTTP status of an answer that says that it is done.
+func (r *Route) Success() int {
+	if r.Makes != "" {
+		return http.StatusCreated
+	}
+	return http.StatusOK
+}
+
+// Location is where the thing is that the operation has made: empty if it makes none.
+func (r *Route) Location(path func(name string) string, done any) string {
+	if r.Makes == "" {
+		return ""
+	}
+	var made map[string]any
+	if text, err := json.Marshal(done); err != nil || json.Unmarshal(text, &made) != nil {
+		return "" // what was answered is a JSON object: a test asks each
+	}
+	return Prefix + inPath.ReplaceAllStringFunc(r.Makes, func(name string) string {
+		name = strings.Trim(name, "{}")
+		value := path(name)
+		if value == "" {
+			value = fmt.Sprint(made[name])
+		}
+		return url.PathEscape(value)
+	})
+}
+
+// Tagged says whether answers have an entity tag.
+func (r *Route) Tagged() bool { return !r.Mutates() && r.BinaryAnswer == "" }
 
 // Input and Answer are the types of what it takes and gives.
 func (r *Route) Input() reflect.Type  { return r.input }

@@ -273,7 +273,7 @@ func (p *performance) overtaken(ctx context.Context, look *appliance.Look) error
 }
 
 func (p *performance) stale(now any) error {
-	if p.Revision != "" && p.Revision != Revision(now) {
+	if p.Revision != "" && !matches(p.Revision, now) {
 		return fault.Errorf(fault.Stale, "it has changed since you looked at it; look again and decide anew")
 	}
 	return nil

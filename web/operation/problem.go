@@ -30,6 +30,8 @@ type Problem struct {
 	Code    fault.Code `json:"code" jsonschema:"The stable code of the problem." example:"not_found"`
 	// WhatToDo is the registry's advice for the code.
 	WhatToDo string `json:"what_to_do" jsonschema:"What the reader can do about it."`
+	// RequestID is that of the header Request-Id.
+	RequestID string `json:"request_id,omitempty" jsonschema:"The ID of the request, as in the header Request-Id."`
 	// Reference finds the line of the appliance's log that has the cause.
 	Reference string `json:"reference,omitempty" jsonschema:"What finds the line of the appliance's log that has the cause; only of an internal error."`
 }

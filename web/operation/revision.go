@@ -4,24 +4,67 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"strings"
 )
 
 // volatile are the members that change while a thing serves, without anybody
 // having changed it, and those that only some answers show.
-var volatile = []string{"encryptions", "last_used_at", "last_seen_at", "last_sign_in_at", "keys", "credentials", "grants", "versions"}
+var volatile = []string{"encryptions", "last_used_at", "last_seen_at", "last_sign_in_at", "keys", "credentials", "grants", "versions", "standing"}
+
+// revisionDigits is how many hexadecimal digits name a state.
+const revisionDigits = 32
 
 // Revision names the state of what an operation changes, as the API shows it:
 // 32 hexadecimal digits in quotes, an entity tag (RFC 9110 section 8.8.3). Sent
 // as If-Match it has the operation refused if that state is no more.
 func Revision(v any) string {
+	if r, ok := v.(revised); ok {
+		v = r.revised()
+	}
 	text, err := json.Marshal(v)
 	var tree any
 	if err != nil || json.Unmarshal(text, &tree) != nil {
 		return `""` // matches nothing that there is
 	}
 	text, _ = json.Marshal(settled(tree)) // maps in the order of their names
+	return `"` + digest(text) + `"`
+}
+
+func digest(text []byte) string {
 	sum := sha256.Sum256(text)
-	return `"` + hex.EncodeToString(sum[:16]) + `"`
+	return hex.EncodeToString(sum[:revisionDigits/2])
+}
+
+// revised is an answer that shows more than what operations change.
+type revised interface {
+	// revised is what operations compare of it.
+	revised() any
+}
+
+// EntityTag names an answer, byte by byte, and the state of what it shows: the digits of
+// [Revision], a dash, and those of the answer. As If-Match the state alone counts, as
+// If-None-Match the whole.
+func EntityTag(answer any, text []byte) string {
+	return strings.TrimSuffix(Revision(answer), `"`) + "-" + digest(text) + `"`
+}
+
+// Exists is the revision that matches whatever there is (RFC 9110 section 13.1.1).
+const Exists = "*"
+
+// matches says whether a state is one of those that a caller saw: entity tags, separated by
+// commas, or [Exists].
+func matches(seen string, now any) bool {
+	if seen == Exists {
+		return now != nil
+	}
+	revision := strings.Trim(Revision(now), `"`)
+	for tag := range strings.SplitSeq(seen, ",") {
+		strong := strings.TrimSpace(tag) // a weak one matches nothing
+		if state, _, _ := strings.Cut(strings.Trim(strong, `"`), "-"); strings.HasPrefix(strong, `"`) && state == revision {
+			return true
+		}
+	}
+	return false
 }
 
 // settled leaves out what is volatile.

@@ -26,6 +26,8 @@ type SettingsDetail struct {
 	Configuration string `json:"configuration" jsonschema:"The configuration in force, as TOML without secrets. It is measured, and cannot be changed here."`
 }
 
+func (d *SettingsDetail) revised() any { return d.Settings }
+
 // Named is an operation by its ID, with its words.
 type Named struct {
 	ID    string `json:"id" jsonschema:"The ID of the operation, as in this document." example:"deleteKeyStore"`

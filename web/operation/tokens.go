@@ -11,10 +11,10 @@ import (
 
 // NewToken asks for an API token.
 type NewToken struct {
-	Name string        `json:"name" jsonschema:"The name of the token, for people and the audit log." example:"backup-job"`
+	Name string        `json:"name" jsonschema:"The name of the token, for people and the audit log." example:"backup-job" pattern:"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"`
 	Role identity.Role `json:"role" jsonschema:"The role of the token: that of its maker at most." example:"auditor"`
 	// Days it is good for, 1 to 365.
-	Days int `json:"days" jsonschema:"For how many days the token is good, 1 to 365." example:"90"`
+	Days int `json:"days" jsonschema:"For how many days the token is good, 1 to 365." example:"90" least:"1" most:"365"`
 }
 
 func (t NewToken) lifetime() (time.Duration, error) {
@@ -77,7 +77,7 @@ var (
 		},
 	})
 	CreateToken = define(Operation[NewToken, CreatedToken]{
-		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+		Route: Route{ID: "createToken", Method: http.MethodPost, Path: "/tokens", Makes: "/tokens/{id}", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Words: "Create API token", Summary: "Make an API token; it is shown this once"},
 		Subject: makes[NewToken],
 		Check: func(ctx context.Context, c *Caller, in NewToken) error {

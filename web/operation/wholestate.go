@@ -24,7 +24,7 @@ type WholeState interface {
 
 // AcceptedState says why the state is the right one.
 type AcceptedState struct {
-	Reason string `json:"reason" jsonschema:"Why the state is accepted as it is: 1 to 256 printable characters. It is recorded." example:"restored from the backup of last night"`
+	Reason string `json:"reason" jsonschema:"Why the state is accepted as it is: 1 to 256 printable characters. It is recorded." example:"restored from the backup of last night" shortest:"1" longest:"256"`
 }
 
 // StateAcceptance is what became of a person's word that the state is the right one.

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 )
 
@@ -19,6 +20,12 @@ type Form struct {
 	Folded bool
 	// Note is said above the fields; Error what was wrong the last time.
 	Note, Error string
+	// Differences are what is there now and what was typed, of a form that met another change;
+	// By says whose. Drop is the URL that gives up what was typed.
+	Differences []Difference
+	By, Drop    string
+	// ConfirmError marks the field that confirms as wrong.
+	ConfirmError bool
 	// Inline puts all in one row.
 	Inline bool
 	// Label names a form for those who do not see where it stands.
@@ -31,6 +38,8 @@ type Hidden struct{ Name, Value string }
 // Field is an input of a form.
 type Field struct {
 	Name, Label, Value, Hint string
+	// Error is what was wrong with it the last time.
+	Error string
 	// Type is an HTML input's, or "select", "textarea" or "checkboxes".
 	Type string
 	// Options are for select and checkboxes; Values those of them that are chosen.
@@ -53,7 +62,7 @@ func (f Field) id(form Form) string {
 func keyOf(hidden []Hidden) string {
 	s := ""
 	for _, h := range hidden {
-		if h.Name != "version" && h.Name != "author" && h.Name != "back" {
+		if h.Name != "version" && h.Name != "author" && h.Name != "once" && h.Name != "back" {
 			s += strings.Map(func(r rune) rune {
 				if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
 					return r
@@ -63,6 +72,24 @@ func keyOf(hidden []Hidden) string {
 		}
 	}
 	return s
+}
+
+// describedBy names what describes the field: its error first.
+func (f Field) describedBy(id string) string {
+	var ids []string
+	if f.Error != "" {
+		ids = append(ids, id+"-error")
+	}
+	if f.Hint != "" {
+		ids = append(ids, id+"-hint")
+	}
+	return strings.Join(ids, " ")
+}
+
+// wrongField says whether a field is marked as wrong: it has the focus then, otherwise the form's
+// error has.
+func (f Form) wrongField() bool {
+	return f.ConfirmError || slices.ContainsFunc(f.Fields, func(x Field) bool { return x.Error != "" })
 }
 
 func (f Field) inputType() string { return cmp.Or(f.Type, "text") }

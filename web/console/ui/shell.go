@@ -20,6 +20,8 @@ type Shell struct {
 	// Version is the release. Node is the node of a fleet that the page is of; empty without
 	// one.
 	Version, Node string
+	// Idle is in how many seconds the session ends if nobody uses it.
+	Idle int
 	// Here is the URL of the page, to come back to.
 	Here string
 }

@@ -130,3 +130,28 @@ for (const region of document.querySelectorAll("[data-refresh]")) {
     if (fresh) region.replaceChildren(...fresh.childNodes);
   }, region.dataset.refresh * 1000);
 }
+
+// Two minutes before a session ends because nobody uses it, a dialog says so, and extends it
+// (WCAG 2.2, 2.2.1). Another tab may have used it meanwhile: the appliance is asked first.
+const idle = document.getElementById("idle");
+if (idle) {
+  const warning = 120;
+  const ask = async (method) => {
+    const res = await fetch("/session", { method, headers: method === "GET" ? { "Holdfast-Refresh": "1" } : {} }).catch(() => null);
+    if (!res || !res.ok || res.redirected) return 0;
+    return (await res.json()).seconds;
+  };
+  const wait = (seconds) => setTimeout(warn, Math.max(0, seconds - warning) * 1000);
+  const warn = async () => {
+    const seconds = await ask("GET");
+    if (seconds > warning + 1) { wait(seconds); return; }
+    if (seconds <= 0) return;
+    idle.querySelector("[data-until]").textContent = new Date(Date.now() + seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    if (!idle.open) idle.showModal();
+  };
+  idle.addEventListener("close", async () => {
+    const seconds = await ask("POST");
+    if (seconds > warning + 1) wait(seconds);
+  });
+  wait(Number(idle.dataset.seconds));
+}

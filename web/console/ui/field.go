@@ -1,0 +1,16 @@
+package ui
+
+import "github.com/a-h/templ"
+
+// invalid gives the attributes of an input that say what describes it, and that it was wrong:
+// then it has the focus.
+func invalid(x Field, id string) templ.Attributes {
+	a := templ.Attributes{}
+	if by := x.describedBy(id); by != "" {
+		a["aria-describedby"] = by
+	}
+	if x.Error != "" {
+		a["aria-invalid"], a["autofocus"] = "true", true
+	}
+	return a
+}
