@@ -1,5 +1,7 @@
 # make run    try Holdfast on this machine; ARGS='--nodes 3' for a fleet
 # make test   everything that CI runs
+# make test-contract  clients of the API, generated in Go and Python, and schemathesis
+# make freeze-api     write the document of API v1, which later ones are compared with
 # make bench  measure, and write bench.json; make bench-console for the console's pages,
 #             make bench-fleet for fleets of one, two and three nodes
 # make build  bin/holdfast, bin/holdfastd and bin/holdfast-dev; manual pages and completions in build
@@ -22,7 +24,7 @@ LDFLAGS := -X holdfast/cmd/internal/version.Version=$(VERSION)
 # its own deadline for a failure.
 FUZZTIME ?= 10000x
 
-.PHONY: run build man completion cross test bench bench-console bench-fleet generate screenshots install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
+.PHONY: run build man completion cross test bench bench-console bench-fleet generate screenshots test-contract freeze-api install-packages install-test-packages generated format vet staticcheck unit test-fleet fuzz \
   image image-test image-lock packer-local cfn-lint install-image-packages install-image-test-packages
 
 run: install-packages build
@@ -156,6 +158,14 @@ test-fleet: install-packages
 	go vet -tags fleet ./cmd/internal/fleettest
 	HOLDFAST_TEST_PACKAGES=1 go test -tags fleet -count=1 -timeout 20m -v ./cmd/internal/fleettest
 	HOLDFAST_TEST_PACKAGES=1 HOLDFAST_CONSOLE_NODES=3 go test -count=1 -timeout 20m -p 1 -run Console -v $$(grep -rl 'consoletest\.New(' --include='*_test.go' cmd | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+
+# Generated clients and generated requests; some minutes.
+test-contract: install-packages
+	@.ci/install-packages curl python3 python3-venv
+	@.ci/contract
+
+freeze-api:
+	FREEZE_API=1 go test -count=1 ./web/operation -run TestFrozen
 
 # Each parser of foreign bytes, for a short time.
 fuzz:

@@ -12,8 +12,8 @@ import (
 
 // Usage says which operations a key may be used for.
 type Usage struct {
-	Encrypt bool `json:"encrypt" jsonschema:"Whether the key may encrypt."`
-	Decrypt bool `json:"decrypt" jsonschema:"Whether the key may decrypt."`
+	Encrypt bool `json:"encrypt" jsonschema:"Whether the key may encrypt." example:"true"`
+	Decrypt bool `json:"decrypt" jsonschema:"Whether the key may decrypt." example:"true"`
 }
 
 // String gives "encrypt,decrypt", "encrypt", "decrypt" or "none".

@@ -98,7 +98,7 @@ func TestChangesAtOnce(t *testing.T) {
 			tt.second = tt.first
 		}
 		here, there := p.atOnce(tt.first, tt.second)
-		if there.Code != http.StatusOK || here.Code != tt.code {
+		if there.Code != success(tt.first.method, tt.first.path) || here.Code != tt.code {
 			t.Errorf("%s: %d %s, %d %s", tt.what, there.Code, there.Body, here.Code, here.Body)
 		}
 		for _, c := range []*caller{p.caller, p.other} {

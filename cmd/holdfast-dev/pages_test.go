@@ -184,6 +184,13 @@ func TestConsolePages(t *testing.T) {
 		}
 		look(form.name)
 		switch form.name {
+		case "refused":
+			if focus, title := b.Value(`document.activeElement.name || ""`), b.Value("document.title"); focus != "id" || !strings.HasPrefix(title, "Error: ") {
+				t.Errorf("the form was refused: the focus is on %q, the title is %q", focus, title)
+			}
+		case "new-credential":
+			b.Open(b.Path())
+			b.Has("make another")
 		case "new-password": // so that there are recovery codes to make
 			b.Fill("Set password", "password", password, "code", code(t, shown(t, b, "#totp-secret")))
 		case "new-invitation":
@@ -210,6 +217,24 @@ func TestConsolePages(t *testing.T) {
 	b.Fill("Perform approved operation")
 	shown(t, b, "pre[data-secret]")
 	look("performed")
+	// Of two people who change the same policies, the second sees both texts, and decides.
+	b.Open("/keystores/demo/grants")
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), "POST", "keystores/demo/policy", operation.NewPolicy{Cedar: "// of the first"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.Fill("Set Cedar policies", "cedar", "// of the second")
+	b.Has("− // of the first", "+ // of the second", "Drop what I typed")
+	look("conflict")
+	b.Fill("Set Cedar policies: apply what I typed")
+	// A form that is sent when the session has ended is there after the sign-in.
+	b.Open("/keystores/demo/grants")
+	b.Value(`(() => { const x = new XMLHttpRequest(); x.open("POST", "/signout", false); x.send(); return ""; })()`)
+	b.Fill("Set Cedar policies", "cedar", "// typed in a session that has ended")
+	b.Fill("Sign in with a passkey")
+	b.Has("Your session had ended")
+	if text := b.Value(`document.querySelector("textarea[name=cedar]").value`); text != "// typed in a session that has ended" {
+		t.Errorf("the form has %q", text)
+	}
 	b.Open("/prove?back=/account")
 	b.Has("Prove that it is you")
 	look("prove")

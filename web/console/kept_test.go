@@ -364,3 +364,22 @@ func TestNoSecretInAField(t *testing.T) {
 		look(page, fresh.do("GET", strings.NewReplacer("{keystore}", "bank", "{key}", "k", "{user}", fresh.principal.UserID).Replace(page), nil, nil))
 	}
 }
+
+// TestProofComesFirst: a form that takes a secret and needs a proof of presence offers to give it
+// before the secret is typed, and not once it is given.
+func TestProofComesFirst(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	r.things(admin)
+	for _, page := range []string{"/keystores/bank/keys", "/keystores/bank/keys/k", "/keystores/bank/credentials"} {
+		if strings.Contains(admin.do("GET", page, nil, nil).Body.String(), "Prove it first") {
+			t.Errorf("%s asks for a proof that was just given", page)
+		}
+	}
+	r.pass(6 * time.Minute)
+	for _, page := range []string{"/keystores/bank/keys", "/keystores/bank/keys/k", "/keystores/bank/credentials"} {
+		if body := admin.do("GET", page, nil, nil).Body.String(); !strings.Contains(body, `href="/prove?back=`+url.QueryEscape(page)+`"`) {
+			t.Errorf("%s does not offer to prove it first", page)
+		}
+	}
+}

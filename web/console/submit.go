@@ -2,7 +2,6 @@ package console
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -282,6 +281,9 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if name := actions[id].confirm; name != "" {
 		f.Confirm = value(f.Hidden, name)
 	}
+	if a := actions[id]; len(a.secrets) > 0 && len(f.Fields) > 0 && a.route != nil && a.route.Guards().Presence && !p.present() {
+		f.Prove = "/prove" + query("back", p.here())
+	}
 	if p.failed != nil && p.failed.Operation == id && p.failed.isOf(hidden) {
 		p.failed.fill(&f)
 		if revision != "" && p.failed.Code.Entry().Class == fault.ClassStale {
@@ -309,9 +311,4 @@ func value(hidden []ui.Hidden, name string) string {
 		}
 	}
 	return ""
-}
-
-// withRoute has the parameters of a path found in the context.
-func withRoute(ctx context.Context, route *chi.Context) context.Context {
-	return context.WithValue(ctx, chi.RouteCtxKey, route)
 }

@@ -116,6 +116,11 @@ func TestDocument(t *testing.T) {
 		}
 		example, _ := exampleOf(r.input).(map[string]any)
 		for _, m := range members(r.input) {
+			if m.of.Kind() == reflect.Struct {
+				if inner, ok := example[m.name].(map[string]any); ok && len(inner) == 0 {
+					t.Errorf("%s: the example of its member %q is empty", r.ID, m.name)
+				}
+			}
 			if _, there := example[m.name]; !there && !m.optional {
 				t.Errorf("%s: its member %q has no example", r.ID, m.name)
 			}

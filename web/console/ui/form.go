@@ -24,6 +24,9 @@ type Form struct {
 	// By says whose. Drop is the URL that gives up what was typed.
 	Differences []Difference
 	By, Drop    string
+	// Prove is the URL of the page that asks for a proof of presence, for a form with a secret
+	// that needs one: before it is filled in, since secrets are not kept.
+	Prove string
 	// ConfirmError marks the field that confirms as wrong.
 	ConfirmError bool
 	// Inline puts all in one row.

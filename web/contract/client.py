@@ -1,0 +1,75 @@
+"""Calls every operation of the document with the generated Python client.
+
+Usage: client.py DOCUMENT SCENARIO URL TOKEN-FILE CA-FILE, with the generated package
+"holdfast_admin_api_client" in the present folder.
+"""
+import importlib
+import json
+import pkgutil
+import ssl
+import sys
+import typing
+
+sys.path.insert(0, ".")
+document, scenario, url, token_file, ca = sys.argv[1:]
+document, scenario = json.load(open(document)), json.load(open(scenario))
+import holdfast_admin_api_client as package
+import holdfast_admin_api_client.api as api
+
+client = package.AuthenticatedClient(base_url=url, token=open(token_file).read().strip(), verify_ssl=ssl.create_default_context(cafile=ca), timeout=60)
+operations = {op["operationId"]: op for path in document["paths"].values() for op in path.values()}
+modules = {}
+for tag in pkgutil.iter_modules(api.__path__):
+    folder = importlib.import_module(f"{api.__name__}.{tag.name}")
+    for module in pkgutil.iter_modules(folder.__path__):
+        modules[module.name.replace("_", "").lower()] = importlib.import_module(f"{folder.__name__}.{module.name}")
+
+wrong, called, saved = [], set(), {}
+
+
+def call(step):
+    op = operations[step["op"]]
+    function = modules[step["op"].lower()].sync_detailed
+    hints = typing.get_type_hints(function)
+    arguments = {"client": client}
+    for p in op.get("parameters", []):
+        if p["in"] == "path":
+            value = step.get("path", {}).get(p["name"], "1" if p["schema"]["type"] == "integer" else "nobody")
+            value = saved[value[1:]] if value.startswith("$") else value
+            arguments[p["name"]] = int(value) if p["schema"]["type"] == "integer" else value
+        elif p["in"] == "query" and p["name"] == "nonce":
+            arguments["nonce"] = "00112233445566778899aabbccddeeff"
+    if "requestBody" in op:
+        body = step.get("body", "example")
+        if body == "example":
+            body = op["requestBody"]["content"]["application/json"].get("example", {})
+        kinds = [k for k in (typing.get_args(hints["body"]) or [hints["body"]]) if hasattr(k, "from_dict")]
+        arguments["body"] = kinds[0].from_dict(body)
+    answer = function(**arguments)
+    called.add(step["op"])
+    status = int(answer.status_code)
+    if str(status) not in op["responses"]:
+        wrong.append(f"{step['op']}: the status {status} is not in the document")
+    binary = any("json" not in media for media in op["responses"].get(str(status), {}).get("content", {}))
+    if answer.parsed is None and not binary:
+        wrong.append(f"{step['op']}: the client cannot read the answer: {status} {answer.content[:300]}")
+    for member, name in step.get("save", {}).items():
+        saved[name] = json.loads(answer.content).get(member, "nobody")
+    return status, answer.content
+
+
+for step in scenario["steps"]:
+    success = 201 if "201" in operations[step["op"]]["responses"] else 200
+    status, content = call(step)
+    if status != step.get("want", success):
+        wrong.append(f"{step['op']}: {status} {content[:300]}, want {step.get('want', success)}")
+for name in operations:
+    if name not in called and name not in scenario["skip"]:
+        call({"op": name})  # what the appliance has not is refused, and the client can read why
+for name in scenario["skip"]:
+    if name not in operations:
+        wrong.append(f"{name}: it is skipped, and is no operation")
+for w in wrong:
+    print("python client:", w)
+print(f"python client: {len(called)} of {len(operations)} operations were called")
+sys.exit(1 if wrong else 0)
