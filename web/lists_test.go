@@ -90,14 +90,14 @@ func TestListsAreAlike(t *testing.T) {
 func filled(t *testing.T) *people {
 	t.Helper()
 	p := newPeople(t, "alice", "bob", "carol")
-	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 200)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 	for i := range 4 {
-		p.want(p.call(&root, "POST", "/keystores", fmt.Sprintf(`{"name": "s%d", "uri_path_prefix": "/s%d"}`, i, i)), 200)
-		p.want(p.call(&root, "POST", "/keystores/p/keys", fmt.Sprintf(`{"id": "k%d", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached"}`, i)), 200)
-		p.want(p.call(&root, "POST", "/keystores/p/grants", fmt.Sprintf(`{"principal": "arn:aws:iam::12345678901%d:role/a", "operations": ["Encrypt"]}`, i)), 200)
-		p.want(p.call(&root, "POST", "/keystores/p/credentials", `{}`), 200)
-		p.want(p.call(&root, "POST", "/tokens", fmt.Sprintf(`{"name": "t%d", "role": "viewer", "days": 3}`, i)), 200)
-		p.want(p.call(&root, "POST", "/invitations", fmt.Sprintf(`{"name": "guest%d", "role": "viewer"}`, i)), 200)
+		p.want(p.call(&root, "POST", "/keystores", fmt.Sprintf(`{"name": "s%d", "uri_path_prefix": "/s%d"}`, i, i)), 201)
+		p.want(p.call(&root, "POST", "/keystores/p/keys", fmt.Sprintf(`{"id": "k%d", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached"}`, i)), 201)
+		p.want(p.call(&root, "POST", "/keystores/p/grants", fmt.Sprintf(`{"principal": "arn:aws:iam::12345678901%d:role/a", "operations": ["Encrypt"]}`, i)), 201)
+		p.want(p.call(&root, "POST", "/keystores/p/credentials", `{}`), 201)
+		p.want(p.call(&root, "POST", "/tokens", fmt.Sprintf(`{"name": "t%d", "role": "viewer", "days": 3}`, i)), 201)
+		p.want(p.call(&root, "POST", "/invitations", fmt.Sprintf(`{"name": "guest%d", "role": "viewer"}`, i)), 201)
 	}
 	alice := p.account("alice")
 	codes, err := p.users.NewRecoveryCodes(t.Context(), alice.ID)
@@ -251,7 +251,7 @@ func TestCursorSurvives(t *testing.T) {
 			p.want(p.call(&root, "DELETE", tt.remove+all[1].ID, ""), 200)
 		}
 		if tt.add != "" {
-			p.want(p.call(&root, "POST", strings.NewReplacer("{keystore}", "p").Replace(r.Path), tt.add), 200)
+			p.want(p.call(&root, "POST", strings.NewReplacer("{keystore}", "p").Replace(r.Path), tt.add), 201)
 		}
 		_, rest, _ := p.page(r, url.Values{"after": {first.Next}})
 		var ids []string
