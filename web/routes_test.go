@@ -192,7 +192,7 @@ func TestFourEyes(t *testing.T) {
 	must(c.call(person("bob"), "POST", approve, ""), 409)
 	done := false
 	for _, r := range c.audit.Records {
-		done = done || r.Operation == "DELETE keystores/{keystore}" && r.Actor == "token a" && strings.Contains(r.Detail, "approved by bob")
+		done = done || r.Operation == "DELETE keystores/{keystore}" && r.Actor == "token a" && r.ApprovedBy == "bob" && r.Approval != "" && r.Token != ""
 	}
 	if !done {
 		t.Error("the audit log does not say who asked and who approved")

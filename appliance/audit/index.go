@@ -31,7 +31,7 @@ import (
 //
 // All numbers are little-endian.
 const (
-	indexMagic     = "HFAUDIX2"
+	indexMagic     = "HFAUDIX3"
 	TemporaryIndex = "index-*.tmp"
 )
 
@@ -44,6 +44,14 @@ const (
 	byRequest
 	byKind   // but xks
 	byResult // but allowed
+	byActor
+	byApprover
+	byToken
+	byOperation
+	byObject     // the ID
+	byObjectName // in words
+	byRemote
+	byError
 	lists
 )
 
@@ -51,10 +59,12 @@ const indexHeader = len(indexMagic) + 8 + 8 + 4 + 4*lists + 1 + 2*timeWidth
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// terms are the values of a line, or of a query, that have lists; nil if empty.
+// terms are the values of a line, or of a query, that have lists; nil if a line has none, or a
+// query asks for any. In a query an empty value, which is not nil, asks for lines without one.
 // They are as they stand in a line, with quotes: the encoder writes a value in
 // one way only. (What was no UTF-8 stands as \ufffd, and is not found by a query
-// for that character.)
+// for that character.) Those of actor, approver, token and address have no quotes, as earlier releases wrote
+// them into other fields.
 type terms [lists][]byte
 
 // take notes a field of a line.
@@ -72,6 +82,86 @@ func (t *terms) take(name, value []byte) {
 		t[byKind] = value
 	case "result":
 		t[byResult] = value
+	case "actor":
+		t[byActor] = withoutProcess(unquoted(value))
+	case "approved_by":
+		t[byApprover] = unquoted(value)
+	case "token":
+		t[byToken] = unquoted(value)
+	case "operation":
+		t[byOperation] = value
+	case "object_id":
+		t[byObject] = value
+	case "object":
+		t[byObjectName] = value
+	case "before", "after":
+		t.takeSubject(value)
+	case "remote":
+		t[byRemote] = withoutPort(unquoted(value))
+	case "error":
+		t[byError] = value
+	case "detail":
+		t.takeDetail(value)
+	}
+}
+
+func unquoted(value []byte) []byte {
+	if len(value) < 2 {
+		return nil
+	}
+	return value[1 : len(value)-1]
+}
+
+// withoutProcess leaves the process out of the name of a user of the machine's socket, such as
+// "local uid 0 pid 71": each command is another process.
+func withoutProcess(actor []byte) []byte {
+	if bytes.HasPrefix(actor, []byte("local uid ")) {
+		actor, _, _ = bytes.Cut(actor, []byte(" pid "))
+	}
+	return actor
+}
+
+// withoutPort leaves the port out of an address, and the brackets of one of IPv6: each connection has
+// another port.
+func withoutPort(remote []byte) []byte {
+	if rest, ok := bytes.CutPrefix(remote, []byte("[")); ok {
+		if address, _, ok := bytes.Cut(rest, []byte("]")); ok {
+			return address
+		}
+	}
+	if bytes.Count(remote, []byte(":")) == 1 {
+		remote, _, _ = bytes.Cut(remote, []byte(":"))
+	}
+	return remote
+}
+
+// takeDetail finds token and approver where earlier releases wrote them:
+// "token ID, approved by NAME".
+func (t *terms) takeDetail(value []byte) {
+	if string(t[byKind]) != `"admin"` {
+		return
+	}
+	by, approver, _ := bytes.Cut(unquoted(value), []byte("approved by "))
+	if id, ok := bytes.CutPrefix(bytes.TrimSuffix(by, []byte(", ")), []byte("token ")); ok && t[byToken] == nil {
+		t[byToken] = id
+	}
+	if len(approver) > 0 && t[byApprover] == nil {
+		t[byApprover] = approver
+	}
+}
+
+// takeSubject finds what a record of an earlier release is about: it stands in before and after,
+// its ID first.
+func (t *terms) takeSubject(value []byte) {
+	if t[byObject] != nil || string(t[byKind]) != `"admin"` {
+		return
+	}
+	for _, name := range []string{`{"id":`, `{"access_key_id":`} {
+		if rest, ok := bytes.CutPrefix(value, []byte(name)); ok && len(rest) > 0 && rest[0] == '"' {
+			if end := stringEnd(rest, 0); end > 0 {
+				t[byObject] = rest[:end]
+			}
+		}
 	}
 }
 
@@ -79,7 +169,7 @@ func (t *terms) take(name, value []byte) {
 func (t *terms) hash(list int) (uint32, bool) {
 	v := t[list]
 	switch {
-	case v == nil, list == byKind && string(v) == `"xks"`, list == byResult && string(v) == `"allowed"`:
+	case len(v) == 0, list == byKind && string(v) == `"xks"`, list == byResult && string(v) == `"allowed"`:
 		return 0, false
 	case list == byKey:
 		return crc32.Update(crc32.Checksum(t[byKeyStore], castagnoli), castagnoli, v), true

@@ -57,6 +57,16 @@ type Record struct {
 	SourceVPCE   string          `json:"source_vpce,omitempty" jsonschema:"The VPC endpoint through which KMS was called (awsSourceVpce)."`
 	Policies     []string        `json:"policies,omitempty" jsonschema:"The IDs of the grants and policies that decided."` // what decided: grants, policies
 	Actor        string          `json:"actor,omitempty" jsonschema:"Who did it: the name of a user, a token, or root on the machine."`
+	Session      string          `json:"session,omitempty" jsonschema:"The ID of the session of the console by which an administrator came."`
+	Token        string          `json:"token,omitempty" jsonschema:"The ID of the API token by which it was done."`
+	ApprovedBy   string          `json:"approved_by,omitempty" jsonschema:"The name of the second person, who approved it."`
+	Approval     string          `json:"approval,omitempty" jsonschema:"The ID of the request for approval."`
+	Reason       string          `json:"reason,omitempty" jsonschema:"Why it was done, as the person who asked for it says."`
+	ApprovalWhy  string          `json:"approval_reason,omitempty" jsonschema:"Why it was approved, as the second person says."`
+	Action       string          `json:"action,omitempty" jsonschema:"What an administrator did, in the words of the button." example:"Disable key"`
+	ObjectKind   string          `json:"object_kind,omitempty" jsonschema:"The kind of what it was done to." example:"key"`
+	ObjectID     string          `json:"object_id,omitempty" jsonschema:"The ID of what it was done to, or its name if it has no ID."`
+	Object       string          `json:"object,omitempty" jsonschema:"What it was done to, in words." example:"key ledger in key store payments"`
 	Asked        json.RawMessage `json:"asked,omitempty" any:"true" jsonschema:"What was asked for, without secrets, of what failed or was denied."` // what was asked for, without secrets: of what failed or was denied
 	Before       json.RawMessage `json:"before,omitempty" any:"true" jsonschema:"What the thing was before the change."`
 	After        json.RawMessage `json:"after,omitempty" any:"true" jsonschema:"What the thing was after the change."`
@@ -159,6 +169,16 @@ func (r *Record) appendRest(b []byte) []byte {
 	b = appendField(b, `,"source_vpce":`, r.SourceVPCE)
 	b = appendList(b, `,"policies":`, r.Policies)
 	b = appendField(b, `,"actor":`, r.Actor)
+	b = appendField(b, `,"session":`, r.Session)
+	b = appendField(b, `,"token":`, r.Token)
+	b = appendField(b, `,"approved_by":`, r.ApprovedBy)
+	b = appendField(b, `,"approval":`, r.Approval)
+	b = appendField(b, `,"reason":`, r.Reason)
+	b = appendField(b, `,"approval_reason":`, r.ApprovalWhy)
+	b = appendField(b, `,"action":`, r.Action)
+	b = appendField(b, `,"object_kind":`, r.ObjectKind)
+	b = appendField(b, `,"object_id":`, r.ObjectID)
+	b = appendField(b, `,"object":`, r.Object)
 	b = appendRaw(b, `,"asked":`, r.Asked)
 	b = appendRaw(b, `,"before":`, r.Before)
 	b = appendRaw(b, `,"after":`, r.After)

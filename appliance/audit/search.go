@@ -24,6 +24,20 @@ type Query struct {
 	KMSRequestID string
 	Kind         Kind
 	Result       Result
+	// Actor is the name of who did it or approved it. Of a user of the machine's socket it is
+	// "local uid 0", whatever the process.
+	Actor string `json:",omitempty"`
+	// Token is the ID of an API token by which it was done.
+	Token string `json:",omitempty"`
+	// Operations are as in records; one of them.
+	Operations []string `json:",omitempty"`
+	// Objects are IDs of what it was done to, or what it is called in words; one of them.
+	Objects []string `json:",omitempty"`
+	Remote  string   `json:",omitempty"` // the address, with or without its port
+	Error   string   `json:",omitempty"` // an error's name or code
+	// Life leaves the requests of KMS out, and adds what was done to all keys of the key store
+	// and to everything: with Key the life of a key, with KeyStore that of a key store.
+	Life bool `json:",omitempty"`
 	// Limit is how many records a page has; 100 if 0, and 1000 at most. [Export]
 	// passes over it.
 	Limit int
@@ -90,7 +104,8 @@ var errEnough = errors.New("enough")
 
 // search is a query made ready.
 type search struct {
-	terms    terms
+	// any are what a line may be: it has all values of one of them.
+	any      []terms
 	from, to []byte // as times stand in lines; nil if open
 	before   int64  // only records before it
 	needle   []byte // stands in each line that is sought; nil if not known
@@ -101,16 +116,8 @@ func newSearch(q Query) (*search, error) {
 	if q.Key != "" && q.KeyStore == "" {
 		return nil, fault.Errorf(fault.Invalid, "a key is sought in a key store; give both")
 	}
-	for list, v := range map[int]string{byKeyStore: q.KeyStore, byKey: q.Key, byPrincipal: q.Principal,
-		byRequest: q.KMSRequestID, byKind: string(q.Kind), byResult: string(q.Result)} {
-		if v != "" {
-			s.terms[list] = appendString(nil, v)
-		}
-	}
-	for _, list := range []int{byRequest, byKey, byPrincipal, byKeyStore, byResult, byKind} {
-		if s.needle == nil {
-			s.needle = s.terms[list]
-		}
+	if err := s.alternatives(q); err != nil {
+		return nil, err
 	}
 	for _, t := range []struct {
 		time time.Time
@@ -143,15 +150,122 @@ func (s *search) matches(line []byte) bool {
 	if err != nil || at.Seq >= s.before || bytes.Compare(at.Time, s.from) < 0 || s.to != nil && bytes.Compare(at.Time, s.to) >= 0 {
 		return false
 	}
-	if s.needle == nil {
+	if len(s.any) == 1 && s.any[0].empty() {
 		return true
 	}
 	var t terms
 	if !fields(line, t.take) {
 		return false
 	}
-	for list, want := range s.terms {
-		if want != nil && !bytes.Equal(t[list], want) {
+	return slices.ContainsFunc(s.any, func(want terms) bool { return want.in(&t) })
+}
+
+// alternatives makes what a line may be.
+func (s *search) alternatives(q Query) error {
+	var want terms
+	for list, v := range map[int]string{byKeyStore: q.KeyStore, byKey: q.Key, byPrincipal: q.Principal,
+		byRequest: q.KMSRequestID, byKind: string(q.Kind), byResult: string(q.Result), byError: q.Error} {
+		if v != "" {
+			want[list] = appendString(nil, v)
+		}
+	}
+	if q.Remote != "" {
+		want[byRemote] = withoutPort(unquoted(appendString(nil, q.Remote)))
+	}
+	if q.Token != "" {
+		want[byToken] = unquoted(appendString(nil, q.Token))
+	}
+	for _, list := range []int{byRequest, byKey, byPrincipal, byKeyStore, byError, byResult, byKind} {
+		if s.needle == nil && !q.Life {
+			s.needle = want[list]
+		}
+	}
+	s.any = []terms{want}
+	if q.Life {
+		s.any = lifeOf(want)
+	}
+	if q.Actor != "" {
+		name := unquoted(appendString(nil, q.Actor))
+		s.each(choice{byActor, withoutProcess(name)}, choice{byApprover, name})
+	}
+	if len(q.Operations) > maxNamed || len(q.Objects) > maxNamed {
+		return fault.Errorf(fault.Invalid, "%d operations and %d objects are sought at once; give at most %d", len(q.Operations), len(q.Objects), maxNamed)
+	}
+	if len(q.Objects) > 0 {
+		var all []choice
+		for _, o := range q.Objects {
+			all = append(all, choice{byObject, appendString(nil, o)}, choice{byObjectName, appendString(nil, o)})
+		}
+		s.each(all...)
+	}
+	if len(q.Operations) > 0 {
+		var all []choice
+		for _, o := range q.Operations {
+			all = append(all, choice{byOperation, appendString(nil, o)})
+		}
+		s.each(all...)
+	}
+	return nil
+}
+
+// maxNamed bounds how many operations and objects a query names.
+const maxNamed = 16
+
+// choice is a value that a line may have.
+type choice struct {
+	list  int
+	value []byte
+}
+
+// each multiplies the alternatives by the choices. What already asks for another value of the
+// list is left out, as no line has both.
+func (s *search) each(choices ...choice) {
+	var all []terms
+	for _, t := range s.any {
+		for _, c := range choices {
+			if t[c.list] != nil && !bytes.Equal(t[c.list], c.value) {
+				continue
+			}
+			t := t
+			t[c.list] = c.value
+			all = append(all, t)
+		}
+	}
+	s.any = all
+}
+
+// ofEverything are the operations that concern each key, though they name none.
+var ofEverything = []string{"POST block", "POST unblock", "POST restore"}
+
+// lifeOf gives what the life of a key or of a key store is made of.
+func lifeOf(want terms) []terms {
+	admin := []byte(`"admin"`)
+	if want[byKind] != nil && !bytes.Equal(want[byKind], admin) {
+		return nil
+	}
+	want[byKind] = admin
+	all := []terms{want}
+	if want[byKey] != nil {
+		store := want
+		store[byKey] = []byte{}
+		all = append(all, store)
+	}
+	for _, o := range ofEverything {
+		every := want
+		every[byKeyStore], every[byKey], every[byOperation] = []byte{}, []byte{}, appendString(nil, o)
+		all = append(all, every)
+	}
+	return all
+}
+
+func (t *terms) empty() bool {
+	return !slices.ContainsFunc(t[:], func(v []byte) bool { return v != nil })
+}
+
+// in says whether a line has all that is asked for.
+func (t *terms) in(line *terms) bool {
+	for list, want := range t {
+		if want != nil && !bytes.Equal(line[list], want) {
 			return false
 		}
 	}
@@ -238,28 +352,42 @@ type found struct {
 // worthReading is how many entries of a list are read in the time that one line is.
 const worthReading = 64
 
-// indexed gives the lines that the lists of an index have in common.
-func (f *found) indexed(ctx context.Context, x *index, seg Segment, s *search, yield func([]byte) error) error {
+// linesOf gives the lines that may be of those that are sought, in order; or says that all may.
+func (x *index) linesOf(s *search) (lines []uint32, all bool, err error) {
+	for i := range s.any {
+		some, every, err := x.linesWith(&s.any[i])
+		if err != nil || every {
+			return nil, every, err
+		}
+		lines = append(lines, some...)
+	}
+	if len(s.any) > 1 {
+		slices.Sort(lines)
+		lines = slices.Compact(lines)
+	}
+	return lines, false, nil
+}
+
+// linesWith is linesOf for one alternative.
+func (x *index) linesWith(want *terms) (lines []uint32, all bool, err error) {
 	var runs []run
 	for list := range lists {
-		if h, ok := s.terms.hash(list); ok {
+		if h, ok := want.hash(list); ok {
 			r, err := x.find(list, h)
 			if err != nil {
-				return err
+				return nil, false, err
 			}
 			runs = append(runs, r)
 		}
 	}
 	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.n, b.n) })
-	var lines []uint32
-	all := len(runs) == 0
 	for i, r := range runs {
 		if i > 0 && r.n > worthReading*int64(len(lines)) {
 			break // to compare the lines that are left costs less
 		}
 		some, err := x.read(r)
 		if err != nil {
-			return err
+			return nil, false, err
 		}
 		if i == 0 {
 			lines = some
@@ -267,8 +395,17 @@ func (f *found) indexed(ctx context.Context, x *index, seg Segment, s *search, y
 			lines = intersect(lines, some)
 		}
 		if len(lines) == 0 {
-			return nil
+			return nil, false, nil
 		}
+	}
+	return lines, len(runs) == 0, nil
+}
+
+// indexed gives the lines that the lists of an index have in common.
+func (f *found) indexed(ctx context.Context, x *index, seg Segment, s *search, yield func([]byte) error) error {
+	lines, all, err := x.linesOf(s)
+	if err != nil || !all && len(lines) == 0 {
+		return err
 	}
 	n := x.lines
 	if !all {
@@ -282,7 +419,7 @@ func (f *found) indexed(ctx context.Context, x *index, seg Segment, s *search, y
 	}
 	// Behind what is too new; then down to what is too old. Where times go back, each line
 	// is looked at.
-	n, err := f.firstNot(n, func(i int) (bool, error) {
+	n, err = f.firstNot(n, func(i int) (bool, error) {
 		if seg.First+int64(line(i)) >= s.before {
 			return false, nil
 		}

@@ -238,6 +238,13 @@ func (q *auditQuery) add(c *cobra.Command) {
 	f.StringVar(&q.to, "to", "", "before this time (RFC 3339)")
 	f.StringVar(&q.KeyStore, "key-store", "", "of this key store")
 	f.StringVar(&q.Key, "key-id", "", "of this key, in --key-store")
+	f.StringVar(&q.Actor, "actor", "", "done or approved by this user or API token; root is \"local uid 0\"")
+	f.StringVar(&q.Operation, "operation", "", "this operation: its ID or its words, such as \"Disable key\"")
+	f.StringVar(&q.Object, "object", "", "done to this user, credential, grant, API token, session or node: its ID or name")
+	f.StringVar(&q.Token, "token", "", "done by this API token: its ID or name")
+	f.StringVar(&q.Address, "address", "", "from this IP address")
+	f.StringVar(&q.Error, "error", "", "with this error's code or name")
+	f.BoolVar(&q.Life, "life", false, "what was done to --key-id or --key-store, without the requests of KMS")
 	f.StringVar(&q.Principal, "principal", "", "of this principal")
 	f.StringVar(&q.Node, "node", "", "of this node of the fleet")
 	f.StringVar(&q.KMSRequestID, "kms-request-id", "", "with this request ID, which CloudTrail has as well")
@@ -346,15 +353,28 @@ func showRecords(w io.Writer, records []audit.NodeRecord) {
 		if what == "" {
 			what = r.Actor
 		}
-		detail := r.Detail
+		if way := operation.WayOf(r.Record); way != "" {
+			what += " (" + way + ")"
+		}
+		detail := operation.DetailOf(r.Record)
+		if by := operation.ApproverOf(r.Record); by != "" {
+			detail = strings.TrimSpace("approved by " + by + " " + detail)
+		}
+		if r.Kind == audit.KindAdmin && r.Remote != "" {
+			detail = strings.TrimSpace("from " + r.Remote + " " + detail)
+		}
+		about := strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/")
+		if r.Object != "" && r.ObjectKind != "key" && r.ObjectKind != "key store" {
+			about = strings.TrimSpace(about + " " + r.Object)
+		}
 		if r.KMSRequestID != "" {
 			detail = r.KMSRequestID
 		}
 		if id := audit.NamedLog(r.Record); id != "" && detail == "" {
 			detail = "log " + id
 		}
-		cells := []any{r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), r.Operation, cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
-			strings.TrimSuffix(r.KeyStore+"/"+r.Key, "/"), cli.OrDash(what), detail}
+		cells := []any{r.Seq, r.Time.UTC().Format("2006-01-02 15:04:05.000Z"), string(r.Kind), operation.ActionOf(r.Record), cli.OrDash(string(r.Result)), cli.OrDash(r.Error),
+			about, cli.OrDash(what), detail}
 		if r.Node != "" {
 			cells = append([]any{r.Node}, cells...)
 		}

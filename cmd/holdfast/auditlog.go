@@ -76,9 +76,13 @@ func (a *admin) reading(use, short string, run func(cmd *cobra.Command, log audi
 type folderLog struct{ dir string }
 
 func (l folderLog) search(ctx context.Context, page operation.AuditSearch) (*foundRecords, error) {
-	q := query(page.AuditFilter)
+	reader := audit.NewReader(l.dir)
+	if err := checkFilter(ctx, page.AuditFilter, reader.Search); err != nil {
+		return nil, err
+	}
+	q := page.Query()
 	q.Limit, q.Cursor = page.Limit, page.After
-	records, next, err := audit.NewReader(l.dir).Search(ctx, q)
+	records, next, err := reader.Search(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +94,11 @@ func (l folderLog) search(ctx context.Context, page operation.AuditSearch) (*fou
 }
 
 func (l folderLog) export(ctx context.Context, want operation.AuditExport, w io.Writer) error {
-	return audit.NewReader(l.dir).Export(ctx, query(want.AuditFilter), w, want.Format)
+	reader := audit.NewReader(l.dir)
+	if err := checkFilter(ctx, want.AuditFilter, reader.Search); err != nil {
+		return err
+	}
+	return reader.Export(ctx, want.Query(), w, want.Format)
 }
 
 func (l folderLog) proof(_ context.Context, n operation.RecordNumber) ([]byte, error) {
@@ -99,8 +107,17 @@ func (l folderLog) proof(_ context.Context, n operation.RecordNumber) ([]byte, e
 
 func (folderLog) missing() []audit.MissingLog { return nil }
 
-func query(f operation.AuditFilter) audit.Query {
-	return audit.Query{From: f.From, To: f.To, KeyStore: f.KeyStore, Key: f.Key, Principal: f.Principal, KMSRequestID: f.KMSRequestID, Kind: f.Kind, Result: f.Result}
+// checkFilter says what of a filter cannot be, as far as the records of logs tell.
+func checkFilter(ctx context.Context, f operation.AuditFilter, logs ...func(context.Context, audit.Query) ([]*audit.Record, string, error)) error {
+	return f.Check(ctx, operation.Known{}, func(ctx context.Context, q audit.Query) (bool, error) {
+		q.Limit = 1
+		for _, search := range logs {
+			if found, _, err := search(ctx, q); err != nil || len(found) > 0 {
+				return len(found) > 0, err
+			}
+		}
+		return false, nil
+	})
 }
 
 // folderLogs are the logs of several nodes, each in a folder.
@@ -129,9 +146,20 @@ func openFolders(dirs []string) (*folderLogs, error) {
 	return l, err
 }
 
+func (l *folderLogs) check(ctx context.Context, f operation.AuditFilter) error {
+	var searches []func(context.Context, audit.Query) ([]*audit.Record, string, error)
+	for _, n := range l.nodes {
+		searches = append(searches, n.Search)
+	}
+	return checkFilter(ctx, f, searches...)
+}
+
 // search reads all; a folder that cannot be read ends it.
 func (l *folderLogs) search(ctx context.Context, page operation.AuditSearch) (*foundRecords, error) {
-	q := query(page.AuditFilter)
+	if err := l.check(ctx, page.AuditFilter); err != nil {
+		return nil, err
+	}
+	q := page.Query()
 	q.Limit, q.Cursor = page.Limit, page.After
 	found, err := audit.SearchNodes(ctx, l.nodes, q, 0)
 	if err != nil {
@@ -145,9 +173,12 @@ func (l *folderLogs) search(ctx context.Context, page operation.AuditSearch) (*f
 }
 
 func (l *folderLogs) export(ctx context.Context, want operation.AuditExport, w io.Writer) error {
+	if err := l.check(ctx, want.AuditFilter); err != nil {
+		return err
+	}
 	var logs []audit.NodeLines
 	for id, dir := range l.dirs {
-		logs = append(logs, audit.NodeLines{Name: id, Lines: audit.NewReader(dir).Lines(ctx, query(want.AuditFilter))})
+		logs = append(logs, audit.NodeLines{Name: id, Lines: audit.NewReader(dir).Lines(ctx, want.Query())})
 	}
 	return audit.ExportNodes(logs, w, want.Format)
 }

@@ -27,7 +27,7 @@ type auditData struct {
 	export, json string
 }
 
-var auditFilters = []string{"key_store", "key", "principal", "kms_request_id", "kind", "result", "node", "from", "to"}
+var auditFilters = []string{"actor", "operation", "object", "key_store", "key", "address", "result", "kind", "from", "to", "token", "error", "principal", "kms_request_id", "node", "life"}
 
 func auditLog(p *page) (*view, error) {
 	d := &auditData{now: p.now, query: url.Values{}, found: &operation.Records{}}
@@ -54,7 +54,7 @@ func auditLog(p *page) (*view, error) {
 	if d.checks, err = read(p, operation.ShowAuditVerification, operation.Nothing{}); err != nil {
 		return nil, err
 	}
-	d.fields()
+	d.fields(p.caller().AuditActors(p.Context()))
 	if q.Get("after") != "" {
 		d.first = "/audit?" + d.query.Encode()
 	}
@@ -71,13 +71,21 @@ func auditLog(p *page) (*view, error) {
 }
 
 // fields makes the fields of the filter.
-func (d *auditData) fields() {
+func (d *auditData) fields(actors []string) {
 	kinds := []ui.Option{{Text: "all"}}
 	for _, k := range []audit.Kind{audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit, audit.KindFleet} {
 		kinds = append(kinds, ui.Option{Value: string(k), Text: string(k)})
 	}
 	field := func(name, label string) ui.Field { return ui.Field{Name: name, Label: label, Value: d.query.Get(name)} }
-	d.filters = []ui.Field{field("key_store", "Key store"), field("key", "Key"), field("principal", "Principal"), field("kms_request_id", "KMS request ID"),
+	who, what := field("actor", "Done or approved by"), field("operation", "Operation")
+	for _, name := range actors {
+		who.Options = append(who.Options, ui.Option{Value: name})
+	}
+	for _, words := range operation.RecordedWords() {
+		what.Options = append(what.Options, ui.Option{Value: words})
+	}
+	life := ui.Field{Name: "life", Label: "KMS's requests", Type: "select", Value: d.query.Get("life"), Options: []ui.Option{{Text: "with them"}, {Value: "true", Text: "without, and with what concerns all keys"}}}
+	d.filters = []ui.Field{who, what, field("object", "Done to"), field("key_store", "Key store"), field("key", "Key"), field("address", "Address"), field("token", "API token"), field("error", "Error"), field("principal", "Principal"), field("kms_request_id", "KMS request ID"), life,
 		{Name: "kind", Label: "Kind", Type: "select", Value: d.query.Get("kind"), Options: kinds},
 		{Name: "result", Label: "Result", Type: "select", Value: d.query.Get("result"), Options: []ui.Option{{Text: "all"}, {Value: "allowed", Text: "allowed"}, {Value: "denied", Text: "denied"}, {Value: "failed", Text: "failed"}}},
 		{Name: "from", Label: "From (UTC)", Type: "datetime-local", Value: d.query.Get("from")}, {Name: "to", Label: "Before (UTC)", Type: "datetime-local", Value: d.query.Get("to")}}
@@ -143,6 +151,42 @@ func auditRecord(p *page) (*view, error) {
 	return &view{title: "Record " + seq, crumbs: []ui.Link{{Text: "Audit log", URL: "/audit"}}, body: recordPage(d)}, nil
 }
 
+// difference gives what an operation changed, in a line for each member, and how many more there
+// are than a row shows.
+func difference(r *audit.Record) (lines []string, more int) {
+	if len(r.Before) == 0 || len(r.After) == 0 {
+		return nil, 0
+	}
+	const shown, long = 3, 60
+	for _, c := range changesOf(r.Before, r.After) {
+		if c.before == c.after || c.name == "" {
+			continue
+		}
+		if len(lines) == shown {
+			more++
+			continue
+		}
+		lines = append(lines, strings.ReplaceAll(c.name, "_", " ")+": "+cut(orNone(c.before), long)+" → "+cut(orNone(c.after), long))
+	}
+	return lines, more
+}
+
+// firstOf gives the lines of a difference, and says how many more there are.
+func firstOf(lines []string, more int) []string {
+	if more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return lines
+}
+
+// cut bounds a text, in characters.
+func cut(text string, most int) string {
+	if all := []rune(text); len(all) > most {
+		return string(all[:most]) + "…"
+	}
+	return text
+}
+
 // changesOf lists the members of before and after, those that differ and those
 // that do not.
 func changesOf(before, after json.RawMessage) []change {
@@ -175,7 +219,10 @@ func changesOf(before, after json.RawMessage) []change {
 // auditFilter reads the filter of a page of the audit log: fault.Invalid.
 func auditFilter(q url.Values) (operation.AuditFilter, error) {
 	text := func(name string) string { return strings.TrimSpace(q.Get(name)) }
-	f := operation.AuditFilter{KeyStore: text("key_store"), Key: text("key"), Principal: text("principal"), KMSRequestID: text("kms_request_id"),
+	if life := text("life"); life != "" && life != "true" && life != "false" {
+		return operation.AuditFilter{}, fault.Errorf(fault.Invalid, "life %.40q: use true or false", life)
+	}
+	f := operation.AuditFilter{Actor: text("actor"), Operation: text("operation"), Object: text("object"), Token: text("token"), Address: text("address"), Error: text("error"), Life: text("life") == "true", KeyStore: text("key_store"), Key: text("key"), Principal: text("principal"), KMSRequestID: text("kms_request_id"),
 		Kind: audit.Kind(text("kind")), Result: audit.Result(text("result")), Node: text("node")}
 	for name, t := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
 		v := text(name)

@@ -2,6 +2,7 @@ package console
 
 import (
 	"strconv"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
@@ -65,8 +66,8 @@ func framings() []ui.Option {
 type keyData struct {
 	*storeData
 	key     *appliance.StoredKey
-	recent  []audit.NodeRecord
-	silent  []operation.SilentNode
+	life    life
+	used    time.Time // when KMS used it last, as far as the audit log tells
 	audits  bool
 	actions []ui.Form
 	test    ui.Form
@@ -83,11 +84,18 @@ func key(p *page) (*view, error) {
 		return nil, err
 	}
 	if d.audits {
-		found, err := read(p, operation.SearchAudit, operation.AuditSearch{AuditFilter: operation.AuditFilter{KeyStore: s.Name, Key: id}, Limit: 20})
+		filter := operation.AuditFilter{KeyStore: s.Name, Key: id}
+		if d.life, err = p.lifeOf(filter); err != nil {
+			return nil, err
+		}
+		filter.Kind, filter.Result = audit.KindXKS, audit.Allowed
+		used, err := read(p, operation.SearchAudit, operation.AuditSearch{AuditFilter: filter, Limit: 1})
 		if err != nil {
 			return nil, err
 		}
-		d.recent, d.silent = found.Records, found.Silent
+		for _, r := range used.Records {
+			d.used = r.Time
+		}
 	}
 	if s.manages {
 		d.forms(p, operation.Revision(d.key))

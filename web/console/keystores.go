@@ -76,6 +76,7 @@ func (d *storeData) crumbs(more ...ui.Link) []ui.Link {
 type keyStoreData struct {
 	*storeData
 	health                        *operation.KeyStoreHealth
+	life                          life
 	quota, block, unblock, remove ui.Form
 }
 
@@ -89,6 +90,9 @@ func keyStore(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &keyStoreData{storeData: s, health: health}
+	if d.life, err = p.lifeOf(operation.AuditFilter{KeyStore: s.Name}); err != nil {
+		return nil, err
+	}
 	revision := operation.Revision(s.KeyStore)
 	d.quota = p.form(operation.SetQuota, revision, ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "requests_per_second", Label: "Requests a second", Type: "number", Min: "0", Value: strconv.Itoa(s.RequestsPerSecond), Required: true, Hint: "0 for no limit"}}}, "keystore", s.Name)

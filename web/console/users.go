@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
@@ -60,6 +61,8 @@ type userData struct {
 	*identity.User
 	now   time.Time
 	forms []ui.Form
+	life  life // what was done to the user
+	deeds life // what the user did or approved
 }
 
 func user(p *page) (*view, error) {
@@ -69,6 +72,12 @@ func user(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &userData{User: found, now: p.now}
+	if d.life, err = p.lifeOf(operation.AuditFilter{Object: id}); err != nil && fault.CodeOf(err) != fault.Invalid {
+		return nil, err
+	}
+	if d.deeds, err = p.lifeOf(operation.AuditFilter{Actor: found.Name}); err != nil && fault.CodeOf(err) != fault.Invalid {
+		return nil, err
+	}
 	add := func(o operation.Entry, f ui.Form) {
 		d.forms = append(d.forms, p.form(o, operation.Revision(d.User), f, "user", id, "user_name", d.Name))
 	}

@@ -30,24 +30,6 @@ func policyText(a *progress.Attestation) string {
 
 func joined(list []string) string { return orNone(strings.Join(list, ", ")) }
 
-// summaries say in words what the operations of administrators are in the audit log.
-var summaries = func() map[string]string {
-	m := map[string]string{}
-	for _, r := range operation.Table() {
-		m[r.Operation()] = r.Words
-	}
-	return m
-}()
-
-// operationName is what a record's operation is called on a page; the page of the
-// record has it as it was signed.
-func operationName(r *audit.Record) string {
-	if name := summaries[r.Operation]; name != "" && r.Kind == audit.KindAdmin {
-		return name
-	}
-	return r.Operation
-}
-
 func verdictBadge(result string) ui.Badge {
 	switch result {
 	case "pass":

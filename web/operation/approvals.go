@@ -186,7 +186,8 @@ func (p *performance) file(ctx context.Context) error {
 	if err != nil {
 		rec.Result = audit.Failed
 	}
-	rec.Operation, rec.After = "ask for approval of "+p.route.Operation(), encoded(p.shownApproval(r))
+	p.describe(rec, p.subject(ctx))
+	rec.Operation, rec.Action, rec.Approval, rec.After = askedApproval+p.route.Operation(), askedWords+rec.Action, r.ID, encoded(p.shownApproval(r))
 	if auditErr := p.write(ctx, rec); auditErr != nil {
 		return auditErr
 	}
@@ -342,7 +343,7 @@ func (c *Caller) storedReady(r *approval.Request) error {
 func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker identity.Principal) (ApprovalDetail, error) {
 	ctx = context.WithoutCancel(ctx)
 	as := c.As(asker, c.Remote)
-	as.Who.ApproverID, as.approvedBy = r.DecidedByID, r.DecidedBy
+	as.Who.ApproverID, as.approvedBy, as.approval = r.DecidedByID, r.DecidedBy, r.ID
 	route, q, err := stored(r)
 	var done any
 	if err == nil {

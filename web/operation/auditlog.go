@@ -38,23 +38,6 @@ type Audit interface {
 	Verify(ctx context.Context) (*audit.Report, error)
 }
 
-// AuditFilter says which records are meant; all if it is empty.
-type AuditFilter struct {
-	From         time.Time    `query:"from" about:"only records of this time (RFC 3339) or later" json:"-"`
-	To           time.Time    `query:"to" about:"only records before this time (RFC 3339)" json:"-"`
-	KeyStore     string       `query:"key_store" about:"a key store's name" json:"-"`
-	Key          string       `query:"key" about:"an external key's ID; give its key store, too" json:"-"`
-	Principal    string       `query:"principal" about:"awsPrincipalArn, whole" json:"-"`
-	KMSRequestID string       `query:"kms_request_id" about:"KMS's ID of a request" json:"-"`
-	Kind         audit.Kind   `query:"kind" enum:"xks,admin,boot,lease,audit,fleet" about:"only records of this kind" json:"-"`
-	Node         string       `query:"node" about:"only records of this node of the fleet" json:"-"`
-	Result       audit.Result `query:"result" enum:"allowed,denied,failed" about:"only records with this result" json:"-"`
-}
-
-func (f AuditFilter) query() audit.Query {
-	return audit.Query{From: f.From, To: f.To, KeyStore: f.KeyStore, Key: f.Key, Principal: f.Principal, KMSRequestID: f.KMSRequestID, Kind: f.Kind, Result: f.Result}
-}
-
 // AuditSearch asks for a page of records.
 type AuditSearch struct {
 	Limit int    `query:"limit" least:"1" most:"1000" about:"how many entries at most, 1 to 1000; 100 if left out" json:"-"`
@@ -131,7 +114,10 @@ var (
 		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Capability: identity.Audit,
 			Words: "Search audit log", Summary: "Search the audit log, or those of all nodes, the newest first"},
 		Run: func(ctx context.Context, c *Caller, in AuditSearch) (*Records, error) {
-			q := in.query()
+			q, err := c.auditQuery(ctx, in.AuditFilter)
+			if err != nil {
+				return nil, err
+			}
 			after, err := positionOf(auditList, in, in.After)
 			if err != nil {
 				return nil, err
@@ -160,12 +146,16 @@ var (
 		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl", OtherAnswer: "text/csv",
 			Words: "Export audit log", Summary: "All records that a search finds"},
 		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {
+			q, err := c.auditQuery(ctx, in.AuditFilter)
+			if err != nil {
+				return Stream{}, err
+			}
 			format, media := cmp.Or(in.Format, "jsonl"), "application/jsonl"
 			if format == "csv" {
 				media = "text/csv; charset=utf-8"
 			}
 			return Stream{Media: media, Name: "holdfast-audit." + format, Write: func(w io.Writer) error {
-				return c.exportAudit(ctx, in.query(), in.Node, w, format)
+				return c.exportAudit(ctx, q, in.Node, w, format)
 			}}, nil
 		},
 	})

@@ -32,7 +32,7 @@ type Policy struct {
 // NewPolicy replaces the Cedar policies of a key store.
 type NewPolicy struct {
 	KeyStoreName
-	Cedar string `json:"cedar" jsonschema:"The Cedar policies that replace those that are there; empty to have none." example:"forbid (principal, action, resource) when { context.source_vpc == \"vpc-0123456789abcdef0\" };"`
+	Cedar string `json:"cedar" jsonschema:"The Cedar policies that replace those that are there; empty to have none." example:"forbid (principal, action, resource) when { context has sourceVpc && context.sourceVpc == \"vpc-0123456789abcdef0\" };"`
 }
 
 // Grant is a grant with the Cedar policy that is evaluated for it.

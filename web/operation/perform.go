@@ -103,6 +103,7 @@ type Caller struct {
 	Revision string
 
 	approvedBy string // the name of who approved; empty if nobody was asked
+	approval   string // the ID of the request for approval
 }
 
 // As gives a caller.
@@ -131,6 +132,8 @@ type performance struct {
 	route *Route
 	path  func(name string) string
 	in    any // nil until it was read
+	// stored is what the request for approval is about that is decided; empty otherwise.
+	stored thing
 }
 
 // Perform is [Operation.Do] for an operation whose types the caller does not know:
@@ -216,6 +219,7 @@ func (p *performance) change(ctx context.Context) (any, error) {
 			return nil, err
 		}
 	}
+	p.stored = p.askedFor(ctx)
 	before, out, err := p.unlessStale(ctx)
 	after := p.subject(ctx)
 	if after == nil && before == nil && err == nil {

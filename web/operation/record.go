@@ -12,7 +12,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 )
@@ -43,8 +42,10 @@ func (p *performance) unusable(ctx context.Context, err error) {
 func (p *performance) changed(before, after any, err error) *audit.Record {
 	rec := p.record(audit.Allowed, nil)
 	rec.Before, rec.After = encoded(before), encoded(after)
-	if g, ok := before.(*appliance.Grant); ok { // its path names the grant alone
-		rec.Key = g.KeyID
+	if before == nil {
+		p.describe(rec, after)
+	} else {
+		p.describe(rec, before)
 	}
 	if err != nil {
 		rec.Result, rec.Error, rec.After = audit.Failed, string(fault.CodeOf(err)), nil
@@ -55,8 +56,11 @@ func (p *performance) changed(before, after any, err error) *audit.Record {
 
 func (p *performance) record(result audit.Result, err error) *audit.Record {
 	keyStore, key := p.about()
-	return &audit.Record{Kind: audit.KindAdmin, Operation: p.route.Operation(), Result: result, Error: string(fault.CodeOf(err)),
-		Actor: p.Who.Name, Detail: p.detail(), Remote: p.Remote, KeyStore: bounded(keyStore), Key: bounded(key)}
+	rec := &audit.Record{Kind: audit.KindAdmin, Operation: p.route.Operation(), Result: result, Error: string(fault.CodeOf(err)),
+		Actor: p.Who.Name, Session: p.Who.Session, Token: p.Who.Token, ApprovedBy: p.approvedBy, Approval: p.approval,
+		Remote: p.Remote, KeyStore: bounded(keyStore), Key: bounded(key)}
+	p.describe(rec, nil)
+	return rec
 }
 
 // asked is what the caller asked for, as far as it was read.
@@ -80,21 +84,6 @@ func (p *performance) about() (keyStore, key string) {
 		keyStore, key = p.route.inBody(p.in)
 	}
 	return cmp.Or(p.path("keystore"), keyStore), cmp.Or(p.path("key"), key)
-}
-
-// detail says by which proof the actor came, and who else approved.
-func (c *Caller) detail() string {
-	var parts []string
-	switch {
-	case c.Who.Session != "":
-		parts = append(parts, "session "+c.Who.Session)
-	case c.Who.Token != "":
-		parts = append(parts, "token "+c.Who.Token)
-	}
-	if c.approvedBy != "" {
-		parts = append(parts, "approved by "+c.approvedBy)
-	}
-	return strings.Join(parts, ", ")
 }
 
 // reserved says whether the operation may use the reserve of the audit log: it takes
@@ -158,6 +147,7 @@ func (p *Performer) Event(ctx context.Context, operation, actor, tried, remote s
 		rec.Result, rec.Error = audit.Denied, string(fault.CodeOf(err))
 		if tried != "" {
 			rec.Detail = fmt.Sprintf("name tried: %.*q", maxTried, tried)
+			rec.ObjectKind, rec.Object = "user", "user "+strings.Trim(fmt.Sprintf("%.*q", maxTried, tried), `"`)
 		}
 	}
 	if err == nil { // who has signed in may block, so they may use the reserve; strangers may not
@@ -244,7 +234,8 @@ func parts(rec *audit.Record) (list []*audit.Record) {
 			chunks := slices.Collect(chunked(string(text)))
 			about.Parts = len(chunks)
 			for i, c := range chunks {
-				list = append(list, &audit.Record{Kind: rec.Kind, Operation: "part of " + rec.Operation, Result: rec.Result, Actor: rec.Actor, Remote: rec.Remote,
+				list = append(list, &audit.Record{Kind: rec.Kind, Operation: partOf + rec.Operation, Result: rec.Result, Actor: rec.Actor, Session: rec.Session, Token: rec.Token, Remote: rec.Remote,
+					Action: "Part of: " + rec.Action, ObjectKind: rec.ObjectKind, ObjectID: rec.ObjectID, Object: rec.Object,
 					KeyStore: rec.KeyStore, Key: rec.Key, Detail: fmt.Sprintf("%s, part %d of %d, sha256 %s", at.name, i+1, len(chunks), about.SHA256), After: encoded(c)})
 			}
 		}

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"strings"
+
+	"holdfast/web/operation"
 )
 
 // mostTypos is how many letters a word may differ by from what was meant.
@@ -13,7 +15,7 @@ const mostTypos = 2
 func didYouMean(word, before string, names []string, otherwise string) string {
 	best, distance := "", mostTypos+1
 	for _, name := range names {
-		d := typos(strings.ToLower(word), strings.ToLower(name))
+		d := operation.Typos(strings.ToLower(word), strings.ToLower(name))
 		if word != "" && strings.HasPrefix(name, strings.ToLower(word)) {
 			d = min(d, mostTypos) // it was not typed to the end
 		}
@@ -28,26 +30,4 @@ func didYouMean(word, before string, names []string, otherwise string) string {
 		return "; " + otherwise
 	}
 	return fmt.Sprintf("; did you mean %q?", before+best)
-}
-
-// typos is how many letters must be put in, left out or replaced to make b of a
-// (Levenshtein's distance).
-func typos(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(row[j]+1, row[j+1]+1, replaced)
-		}
-	}
-	return row[len(b)]
 }

@@ -45,7 +45,7 @@ type Field struct {
 	Error string
 	// Type is an HTML input's, or "select", "textarea" or "checkboxes".
 	Type string
-	// Options are for select and checkboxes; Values those of them that are chosen.
+	// Options are for select and checkboxes, and what is offered for an input; Values those of them that are chosen.
 	Options                      []Option
 	Values                       []string
 	Required, Mono, AutoFocus    bool

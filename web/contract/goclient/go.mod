@@ -1,6 +1,6 @@
 module contract
 
-go 1.26
+go 1.26.0
 
 require github.com/oapi-codegen/runtime v1.9.0
 
