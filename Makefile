@@ -6,11 +6,11 @@
 #             make bench-fleet for fleets of one, two and three nodes
 # make build  bin/holdfast, bin/holdfastd and bin/holdfast-dev; manual pages and completions in build
 # make cross  the tool holdfast for each platform that it is for, in build/cross
-# make generate     what templ makes of *.templ, and docs/codes.md of the registry of codes
+# make generate     what templ makes of *.templ, and docs/codes.md of the registry of codes, and docs/operations-table.md of the table of operations
 # make image        the disk image, in build/image (packer/image/build has the variables)
 # make image-test   boot it under QEMU, update it, tamper with it
 # make packer-local the same image through Packer, under QEMU
-# make screenshots  a picture of each page of the console, in docs/screenshots
+# make screenshots  pictures of each page of the console at three widths, in build/screenshots; those of README and docs are taken over
 
 # Erases copies of keys that the standard library leaves behind (package
 # appliance/keyring/scrub).
@@ -118,16 +118,17 @@ test: install-test-packages generated format vet staticcheck cross unit fuzz
 generated:
 	@go mod tidy -diff
 	@go mod verify >/dev/null
-	@before=$$(cat web/console/*_templ.go web/console/ui/*_templ.go docs/codes.md | sha256sum); $(MAKE) -s generate; \
-	if [ "$$before" != "$$(cat web/console/*_templ.go web/console/ui/*_templ.go docs/codes.md | sha256sum)" ]; then \
+	@before=$$(cat web/console/*_templ.go web/console/ui/*_templ.go docs/codes.md docs/operations-table.md | sha256sum); $(MAKE) -s generate; \
+	if [ "$$before" != "$$(cat web/console/*_templ.go web/console/ui/*_templ.go docs/codes.md docs/operations-table.md | sha256sum)" ]; then \
 	  echo "the templates or the codes were changed and not generated again; that is done now: look at it, and commit it"; exit 1; fi
 
 generate:
 	@go tool templ generate -path web/console >/dev/null 2>&1 || go tool templ generate -path web/console
-	@go generate ./appliance/fault
+	@go generate ./appliance/fault ./web/operation
 
 screenshots: install-test-packages
-	SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 ./cmd/holdfast-dev -run TestConsolePages
+	SCREENSHOTS=$(CURDIR)/build/screenshots go test -count=1 ./cmd/holdfast-dev -run 'TestConsolePages|TestConsoleScreens'
+	@for shot in docs/screenshots/*.png; do cp build/screenshots/1440/$${shot##*/} docs/screenshots/; done
 
 format:
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

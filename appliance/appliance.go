@@ -154,7 +154,7 @@ func New(o Options) *Appliance {
 	}
 	service.installation = owner.State
 	kept := &witnessedTime{ground: on, witness: o.Witness, rows: o.WitnessedTime, service: service}
-	service.clock = kept.state
+	service.clock, service.damaged = kept.state, o.Store.Damaged
 	administration := &Administration{ground: on, store: o.Store, service: service, settings: settings, deleting: o.Deleting, destroying: o.Destroying, rotating: o.Rotating, time: kept, ownership: owner}
 	head := &auditHead{ground: on, log: o.AuditLog, rows: o.AuditHeads, service: service}
 	lifecycle := &Lifecycle{ground: on, store: o.Store, service: service, settings: settings, administration: administration, anchor: o.Anchor, heads: o.HeadAnchors, auditHead: head, time: kept, ownership: owner, traces: o.Traces, replication: replica}

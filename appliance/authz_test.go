@@ -343,3 +343,27 @@ func TestBlockDoesNotWait(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestForcedPrincipal: a principal of a form that IAM does not have is refused, with what to
+// do, and taken from who knows it. What cannot be sent at all is refused all the same; and a
+// grant that was made before decides as it did.
+func TestForcedPrincipal(t *testing.T) {
+	b := appliancetest.Start(t, appliancetest.Options{})
+	b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	for _, p := range []string{"new-service.amazonaws.com", "arn:aws-new:iam::123456789012:role/app", "arn:aws:iam::123456789012:group/x", "1234"} {
+		want := appliance.Grant{Principal: p, Operations: []appliance.Operation{appliance.OpEncrypt}}
+		if _, err := b.Appliance.AddGrant(ctx, "demo", want); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "--force") {
+			t.Errorf("%s: %v", p, err)
+		}
+		want.Force = true
+		g, err := b.Appliance.AddGrant(ctx, "demo", want)
+		if err != nil || g.Principal != p || g.Force {
+			t.Errorf("%s, forced: %v %+v", p, err, g)
+		}
+	}
+	for _, p := range []string{"", "аlice", "arn:aws:iam::123456789012:role/a\u200bpp", "app-*"} {
+		if _, err := b.Appliance.AddGrant(ctx, "demo", appliance.Grant{Principal: p, Force: true, Operations: []appliance.Operation{appliance.OpEncrypt}}); fault.CodeOf(err) != fault.Invalid {
+			t.Errorf("%q, forced: %v", p, err)
+		}
+	}
+}

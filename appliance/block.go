@@ -93,6 +93,14 @@ func (a *Administration) Block(ctx context.Context, t BlockTarget, reason string
 	return b, a.setBlock(ctx, t, func(Block) (Block, error) { return b, nil })
 }
 
+// CheckBlock gives the error that Block would, and changes nothing.
+func (a *Administration) CheckBlock(ctx context.Context, t BlockTarget, reason string) error {
+	if err := CheckReason(reason); err != nil {
+		return err
+	}
+	return a.tryBlock(ctx, t, func(Block) error { return nil })
+}
+
 // Unblock takes a block back. What is blocked besides remains so: a key whose
 // key store is blocked as well does not serve yet. Errors: fault.Invalid,
 // fault.NotFound; fault.Conflict if that target is not blocked.
@@ -102,6 +110,11 @@ func (a *Administration) Unblock(ctx context.Context, t BlockTarget) error {
 
 // CheckUnblock gives the error that Unblock would, and changes nothing.
 func (a *Administration) CheckUnblock(ctx context.Context, t BlockTarget) error {
+	return a.tryBlock(ctx, t, t.blockedBy)
+}
+
+// tryBlock gives the error that a change of the target's block would have, and changes nothing.
+func (a *Administration) tryBlock(ctx context.Context, t BlockTarget, check func(Block) error) error {
 	if err := t.validate(); err != nil {
 		return err
 	}
@@ -111,15 +124,15 @@ func (a *Administration) CheckUnblock(ctx context.Context, t BlockTarget) error 
 		if err != nil {
 			return err
 		}
-		return t.blockedBy(v.blocked)
+		return check(v.blocked)
 	case t.KeyID == "":
 		_, ks, err := a.keyStoreRow(ctx, t.KeyStore)
 		if err != nil {
 			return err
 		}
-		return t.blockedBy(ks.Blocked)
+		return check(ks.Blocked)
 	}
-	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return t.blockedBy(k.Blocked) })
+	return a.tryKey(ctx, t.KeyStore, t.KeyID, func(k *ExternalKey) error { return check(k.Blocked) })
 }
 
 func (a *Administration) setBlock(ctx context.Context, t BlockTarget, change func(was Block) (Block, error)) error {

@@ -25,6 +25,8 @@ type Credential struct {
 	// LastUsedAt is when it last authenticated a request; zero if never. It is
 	// stored once a minute, so that a crash may lose the last minute of it.
 	LastUsedAt time.Time `json:"last_used_at,omitzero" jsonschema:"When the credential last authenticated a request, to within a minute; absent if never."`
+	// Standing says whether requests that are signed with it are answered. It is not stored.
+	Standing Standing `json:"standing" jsonschema:"Whether requests signed with it are answered, and what decides that."`
 
 	// Secret is the secret access key, sealed under the state key.
 	Secret []byte `json:"-"`
@@ -79,14 +81,40 @@ func (a *Administration) CreateCredential(ctx context.Context, keyStore string, 
 	if want == (NewCredential{}) {
 		want = newCredential()
 	}
-	if !ValidAccessKeyID(want.AccessKeyID) {
-		return nil, "", fault.Errorf(fault.Invalid, "access key ID: KMS takes 20 to 30 characters of A-Z and 2-7")
-	}
-	if !ValidSecretAccessKey(want.SecretAccessKey) {
-		return nil, "", fault.Errorf(fault.Invalid, "secret access key: KMS takes 43 to 64 characters of A-Z, a-z, 0-9, '+', '/' and '='")
+	if err := want.validate(); err != nil {
+		return nil, "", err
 	}
 	c, err := a.addCredential(ctx, keyStore, want)
 	return c, want.SecretAccessKey, err
+}
+
+// CheckCredential gives the error that CreateCredential would, and changes nothing. Whether
+// another key store has the access key ID is seen when it is made.
+func (a *Administration) CheckCredential(ctx context.Context, keyStore string, want NewCredential) error {
+	if want != (NewCredential{}) {
+		if err := want.validate(); err != nil {
+			return err
+		}
+	}
+	all, err := a.Credentials(ctx, keyStore)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, func(c *Credential) bool { return c.AccessKeyID == want.AccessKeyID }) {
+		return fault.Errorf(fault.Exists, "key store %q has a credential %q already", keyStore, want.AccessKeyID)
+	}
+	return nil
+}
+
+// validate says why KMS would not take the credential: fault.Invalid.
+func (want *NewCredential) validate() error {
+	if !ValidAccessKeyID(want.AccessKeyID) {
+		return fault.Errorf(fault.Invalid, "access key ID: KMS takes 20 to 30 characters of A-Z and 2-7")
+	}
+	if !ValidSecretAccessKey(want.SecretAccessKey) {
+		return fault.Errorf(fault.Invalid, "secret access key: KMS takes 43 to 64 characters of A-Z, a-z, 0-9, '+', '/' and '='")
+	}
+	return nil
 }
 
 func (a *Administration) addCredential(ctx context.Context, keyStore string, want NewCredential) (*Credential, error) {
@@ -103,6 +131,7 @@ func (a *Administration) addCredential(ctx context.Context, keyStore string, wan
 	if err := a.store.CreateCredential(ctx, c); err != nil {
 		return nil, err
 	}
+	a.service.standCredentials(c)
 	return c, nil
 }
 
@@ -122,6 +151,7 @@ func (a *Administration) Credentials(ctx context.Context, keyStore string) ([]*C
 			c.LastUsedAt = t
 		}
 	}
+	a.service.standCredentials(credentials...)
 	return credentials, nil
 }
 
@@ -182,7 +212,26 @@ func (a *Administration) SetCredentialActive(ctx context.Context, keyStore, acce
 	if err != nil {
 		return nil, err
 	}
+	a.service.standCredentials(c)
 	return c, nil
+}
+
+// CheckCredentialActive gives the error that SetCredentialActive would, and changes nothing.
+func (a *Administration) CheckCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) error {
+	v, _, err := a.service.keyStore(ctx, keyStore)
+	if err != nil {
+		return err
+	}
+	c, err := a.credential(ctx, keyStore, accessKeyID)
+	if err != nil || c.Active == active {
+		return err
+	}
+	from := c.Binding()
+	c.Active = active
+	if _, err := v.ring.Reseal(from, c.Binding(), c.Secret); err != nil {
+		return damagedCredential(keyStore, accessKeyID, err)
+	}
+	return nil
 }
 
 // DeleteCredential removes a credential, also one whose row is damaged: that only

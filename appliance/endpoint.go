@@ -22,6 +22,7 @@ type Endpoint struct {
 	policies    *authz.Set // written by hand
 	limiter     limiter    // nil without a quota
 	blocked     Block      // of everything, or of the key store
+	everything  bool       // whether the block is that of everything
 	fault       error
 	// again says when it is tried again, if something of it could not be read or opened.
 	again backoff
@@ -57,10 +58,8 @@ func (s *Service) Endpoint(prefix string) (*Endpoint, error) {
 		return nil, err
 	case e == nil:
 		return nil, fault.Errorf(fault.NotFound, "no key store has that URI path prefix")
-	case e.fault != nil:
-		return nil, e.fault
 	}
-	return e, nil
+	return e, e.out().error()
 }
 
 // endpointAt gives what has that prefix; nil if nothing has.
@@ -155,7 +154,7 @@ func (e *Endpoint) current() (*Endpoint, error) {
 	if now == nil {
 		return nil, fault.Errorf(fault.Unauthenticated, "the key store was deleted, and its credentials with it")
 	}
-	return now, now.fault
+	return now, now.out().error()
 }
 
 // freshView gives the view that was there while this node was fresh. A machine may be
@@ -168,8 +167,8 @@ func (s *Service) freshView() (*view, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := s.fleet.Fresh(); err != nil {
-			return nil, err
+		if lacks := s.lacking(); lacks != nil {
+			return nil, lacks.err
 		}
 		if s.live.Load() == v {
 			return v, nil
@@ -209,13 +208,4 @@ func (e *Endpoint) key(ctx context.Context, id string) (*liveKey, error) {
 		return e.service.loadKey(ctx, v.ring, e.store.ID, id)
 	}
 	return k, err
-}
-
-// blockOf gives the block that holds for the key: of everything, of its key store
-// or of the key itself.
-func (e *Endpoint) blockOf(key *liveKey) Block {
-	if !e.blocked.IsZero() {
-		return e.blocked
-	}
-	return key.Blocked
 }

@@ -55,6 +55,9 @@ type Grant struct {
 	NotAfter  time.Time `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; absent for no end."`
 	CreatedAt time.Time `json:"created_at" jsonschema:"When the grant was made."`
 
+	// Force has [Administration.AddGrant] take a principal of a form that IAM does not have.
+	// It is not stored.
+	Force bool `json:"-"`
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
 	// Unreadable says that operations or conditions as they are stored cannot be read,
@@ -201,6 +204,10 @@ func (a *Administration) newGrant(ctx context.Context, keyStore string, want Gra
 	if err := g.Rule().Mistake(); err != nil {
 		return nil, fault.Errorf(fault.Invalid, "%s", err)
 	}
+	if err := g.Rule().Doubt(); err != nil && !want.Force {
+		return nil, fault.Errorf(fault.Invalid, "%s. If you know that KMS sends this principal, say so: force in the API, --force of holdfast grant add, or the box below the principal in the console", err)
+	}
+	g.Force = false // want is g, and its word counts for this once
 	if g.KeyID != "" {
 		if _, err := a.store.Key(ctx, e.store.ID, g.KeyID); err != nil {
 			return nil, err

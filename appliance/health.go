@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -196,9 +195,9 @@ func (s *Service) Health(ctx context.Context) ([]HSMHealth, error) {
 // success gives a strong assurance that a request issued immediately after succeeds).
 func (e *Endpoint) health(ctx context.Context, hsms []HSMHealth) []HSMHealth {
 	var why string
-	switch {
-	case !e.blocked.IsZero():
-		why = "the key store is blocked: " + e.blocked.Reason
+	switch r := e.blocks(); {
+	case r != nil:
+		why = r.Says
 	case !slices.ContainsFunc(hsms, func(h HSMHealth) bool { return !h.fails }) && e.keysInToken(ctx):
 		why = "keys of the key store are in the HSM, which does not do its work in time"
 	default:
@@ -231,43 +230,28 @@ func (s *Service) TakesNew() bool {
 func (s *Service) Ready(ctx context.Context) (ready bool, note string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	v, err := s.view()
-	if err != nil {
+	hsms, err := s.Health(ctx) // before the standing, which has what comes of it
+	st := s.Standing()
+	switch st.State {
+	case StandingLocked, StandingHeld:
 		return false, "locked"
-	}
-	if err := s.fleet.Fresh(); err != nil {
-		return false, string(fault.CodeOf(err))
-	}
-	if s.fleet.Drained() {
+	case StandingStale:
+		return false, string(st.Code)
+	case StandingUnrecorded:
+		return false, "the audit log takes no records"
+	case StandingDrained:
 		return false, "drained"
 	}
-	if s.fleet.Fading() {
-		return false, "it stops soon unless it hears that it lacks no change"
-	}
-	if s.recorder != nil && s.recorder.Ready() != nil {
-		return false, "the audit log takes no records"
-	}
-	if !v.blocked.IsZero() {
+	switch {
+	case st.Decides == DecidesEverything:
 		return false, "everything is blocked"
-	}
-	out, blocked := 0, 0
-	for _, e := range v.byID {
-		switch {
-		case e.fault != nil:
-			out++
-		case !e.blocked.IsZero():
-			blocked++
-		}
-	}
-	if out+blocked > 0 {
-		note = fmt.Sprintf("of %d key stores %d are out of service and %d blocked", len(v.byID), out, blocked)
-	}
-	if len(v.byID) > 0 && out+blocked == len(v.byID) {
-		return false, note
-	}
-	hsms, err := s.Health(ctx)
-	if err != nil || !slices.ContainsFunc(hsms, func(h HSMHealth) bool { return h.Status != HealthUnavailable }) {
+	case !st.Serves || st.State == StandingFading:
+		return false, st.Says
+	case err != nil || !slices.ContainsFunc(hsms, func(h HSMHealth) bool { return h.Status != HealthUnavailable }):
 		return false, "no HSM"
+	}
+	if v := s.live.Load(); v != nil {
+		note = v.note()
 	}
 	return true, note
 }

@@ -103,6 +103,8 @@ type ExternalKey struct {
 	Reversible bool `json:"reversible,omitempty" jsonschema:"Whether the key still encrypts with the imported material, so that the other proxy can decrypt."`
 	// Blocked says that it is out of service by itself, and why.
 	Blocked Block `json:"blocked,omitzero" jsonschema:"The block of the key itself; absent if it has none."`
+	// Standing says whether it serves. It is not stored.
+	Standing Standing `json:"standing" jsonschema:"Whether the key serves, and what decides that."`
 
 	// Seal authenticates the row under the key store's keyring key.
 	Seal []byte `json:"-"`
@@ -275,16 +277,8 @@ func (a *Administration) CreateKey(ctx context.Context, keyStore string, want Ne
 	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, e, err := a.service.keyStore(ctx, keyStore)
+	v, e, err := a.newKey(ctx, keyStore, want.ID)
 	if err != nil {
-		return nil, err
-	}
-	if err := validPath(&e.store, want.ID); err != nil {
-		return nil, err
-	}
-	if _, err := a.store.Key(ctx, e.store.ID, want.ID); err == nil {
-		return nil, fault.Errorf(fault.Exists, "key store %q has a key %q already", keyStore, want.ID)
-	} else if fault.CodeOf(err) != fault.NotFound {
 		return nil, err
 	}
 	key := &ExternalKey{KeyStore: e.store.ID, ID: want.ID, Usage: want.Usage, Custody: want.Custody,
@@ -297,7 +291,47 @@ func (a *Administration) CreateKey(ctx context.Context, keyStore string, want Ne
 	if key.Reversible {
 		a.log.Warn(reversibleWarning, "key_store", keyStore, "key_id", key.ID, "aad_framing", key.Framing)
 	}
+	a.service.standKeys(ctx, key)
 	return &StoredKey{ExternalKey: *key, Versions: made, Grants: []*Grant{}}, nil
+}
+
+// CheckKey gives the error that CreateKey would, and changes nothing: neither the appliance nor
+// the material.
+func (a *Administration) CheckKey(ctx context.Context, keyStore string, want NewExternalKey) error {
+	if err := want.validate(); err != nil {
+		return err
+	}
+	if err := wholeMaterial(want.Material); err != nil {
+		return err
+	}
+	_, _, err := a.newKey(ctx, keyStore, want.ID)
+	return err
+}
+
+// newKey gives the key store for a key that it does not have yet, and that KMS could call.
+func (a *Administration) newKey(ctx context.Context, keyStore, id string) (*view, *Endpoint, error) {
+	v, e, err := a.service.keyStore(ctx, keyStore)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := validPath(&e.store, id); err != nil {
+		return nil, nil, err
+	}
+	if _, err := a.store.Key(ctx, e.store.ID, id); err == nil {
+		return nil, nil, fault.Errorf(fault.Exists, "key store %q has a key %q already", keyStore, id)
+	} else if fault.CodeOf(err) != fault.NotFound {
+		return nil, nil, err
+	}
+	return v, e, nil
+}
+
+// wholeMaterial refuses material of another length than a key's. Nil is for a key that is to be
+// generated.
+func wholeMaterial(material []byte) error {
+	if n := len(material); material != nil && n != KeyBytes {
+		return fault.Errorf(fault.Invalid, "key material has %d bytes; an AES-256 key has %d", n, KeyBytes)
+	}
+	return nil
 }
 
 // reversibleWarning is logged of a key that is [ExternalKey.Reversible].
@@ -357,6 +391,7 @@ func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) (
 		k.tell()
 		k.DeletionWaits = a.time.deletionWaits(k)
 	}
+	a.service.standKeys(ctx, keys...)
 	return keys, err
 }
 
@@ -379,6 +414,7 @@ func (a *Administration) ShowKey(ctx context.Context, keyStore, id string) (*Sto
 	}
 	k.tell()
 	k.DeletionWaits = a.time.deletionWaits(&k.ExternalKey)
+	a.service.standKeys(ctx, &k.ExternalKey)
 	return k, nil
 }
 
@@ -397,7 +433,7 @@ func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, ch
 		return nil, err
 	}
 	var key ExternalKey
-	return &key, retry(func() error {
+	err = retry(func() error {
 		k, err := a.ShowKey(ctx, keyStore, id)
 		if err != nil {
 			return err
@@ -411,6 +447,8 @@ func (a *Administration) replaceKey(ctx context.Context, keyStore, id string, ch
 		}
 		return a.store.UpdateKey(ctx, &key, k.Seal)
 	})
+	a.service.standKeys(ctx, &key)
+	return &key, err
 }
 
 // tryKey gives the error that a change of a key would have, and changes nothing.

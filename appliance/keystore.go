@@ -26,6 +26,8 @@ type KeyStore struct {
 
 	// Blocked says that it is out of service, and why.
 	Blocked Block `json:"blocked,omitzero" jsonschema:"The block of the key store itself; absent if it has none."`
+	// Standing says whether it serves. It is not stored.
+	Standing Standing `json:"standing" jsonschema:"Whether the key store serves, and what decides that."`
 	// Policy is Cedar policies written by hand; empty for none.
 	Policy string `json:"-"`
 
@@ -166,12 +168,15 @@ func (a *Administration) CreateKeyStore(ctx context.Context, want KeyStore) (*Ke
 		v.ring.DropKeyringKey(ks.ID)
 		return nil, err
 	}
+	a.service.stand(ks)
 	return ks, nil
 }
 
 // KeyStores gives all key stores, ordered by name.
 func (a *Administration) KeyStores(ctx context.Context) ([]*KeyStore, error) {
-	return a.store.KeyStores(ctx)
+	stores, err := a.store.KeyStores(ctx)
+	a.service.stand(stores...)
+	return stores, err
 }
 
 // KeyStoreDetail is a key store with what there is in it.
@@ -201,6 +206,7 @@ func (a *Administration) ShowKeyStore(ctx context.Context, name string) (*KeySto
 		return nil, err
 	}
 	d.Credentials, d.Grants = append(d.Credentials, credentials...), append(d.Grants, grants...)
+	a.service.stand(&d.KeyStore)
 	return d, nil
 }
 
@@ -216,7 +222,19 @@ func (a *Administration) SetQuota(ctx context.Context, name string, requestsPerS
 	if err != nil {
 		return nil, err
 	}
+	a.service.stand(&changed)
 	return &changed, nil
+}
+
+// CheckQuota gives the error that SetQuota would, and changes nothing.
+func (a *Administration) CheckQuota(ctx context.Context, name string, requestsPerSecond int) error {
+	_, ks, err := a.keyStoreRow(ctx, name)
+	if err != nil {
+		return err
+	}
+	wanted := *ks
+	wanted.RequestsPerSecond = requestsPerSecond
+	return wanted.validate()
 }
 
 // DeleteKeyStore removes a key store with its credentials and grants. Errors:

@@ -93,7 +93,20 @@ func (a *Administration) RotateKey(ctx context.Context, keyStore, id string, mat
 	if err != nil {
 		return nil, damagedKey(keyStore, id, err)
 	}
+	a.service.standKeys(ctx, k)
 	return k, nil
+}
+
+// CheckRotation gives the error that RotateKey would, and changes nothing: neither the appliance
+// nor the material.
+func (a *Administration) CheckRotation(ctx context.Context, keyStore, id string, material []byte) error {
+	if err := validMaterial(material); err != nil {
+		return err
+	}
+	if err := wholeMaterial(material); err != nil {
+		return err
+	}
+	return a.tryKey(ctx, keyStore, id, (*ExternalKey).mustStay)
 }
 
 // rotate adds a version, unless only is not 0 and not the current version. The

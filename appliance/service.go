@@ -42,6 +42,7 @@ type Service struct {
 	installation func() InstallationState
 	state        func(ctx context.Context) *StateStatus
 	replication  func() *ReplicationState
+	damaged      func() []string // the sets of rows that do not match their manifests
 	// clock says whether what is due by the clock waits.
 	clock func() ClockState
 
@@ -101,19 +102,31 @@ func (v *view) blockOf(keyStore string) Block {
 // view gives the live view, or fault.Locked. A lease that has run out counts
 // though nobody has wiped the keys yet.
 func (s *Service) view() (*view, error) {
+	v, locked := s.unlocked()
+	return v, locked.error()
+}
+
+// unlocked gives the live view, or why there is none.
+func (s *Service) unlocked() (*view, *refusal) {
 	v, held, suspended := s.live.Load(), s.held.Load(), s.suspended.Load()
+	locked := func(state StandingState, code fault.Code, format string, args ...any) (*view, *refusal) {
+		err := fault.Errorf(fault.Locked, "the appliance is locked"+format, args...)
+		return nil, &refusal{Standing{State: state, Says: fault.ReasonOf(err), Decides: DecidesNode, Code: code}, err}
+	}
 	switch {
 	case suspended != nil && suspended.why != nil:
-		return nil, fault.Errorf(fault.Locked, "the appliance is locked while it opens its rows again: %s: %s", fault.CodeOf(suspended.why), fault.ReasonOf(suspended.why))
+		code := fault.CodeOf(suspended.why)
+		return locked(StandingLocked, code, " while it opens its rows again: %s: %s", code, fault.ReasonOf(suspended.why))
 	case suspended != nil, v != nil && s.lease.remaining() <= 0:
-		return nil, fault.Errorf(fault.Locked, "the appliance is locked: the HSM has been away for longer than the lease of %s", s.lease.length)
+		return locked(StandingLocked, fault.HSMLease, ": the HSM has been away for longer than the lease of %s", s.lease.length)
 	case v == nil && held != nil:
-		return nil, fault.Errorf(fault.Locked, "the appliance is locked: %s: %s", fault.CodeOf(held.why), held.why)
+		code := fault.CodeOf(held.why)
+		return locked(StandingHeld, code, ": %s: %s", code, held.why)
 	case v == nil:
 		if code := s.why(); code != "" {
-			return nil, fault.Errorf(fault.Locked, "the appliance is locked: %s", code)
+			return locked(StandingLocked, fault.Code(code), ": %s", code)
 		}
-		return nil, fault.Errorf(fault.Locked, "the appliance is locked")
+		return locked(StandingLocked, fault.Locked, "")
 	}
 	return v, nil
 }
@@ -142,7 +155,7 @@ func (s *Service) read(ctx context.Context, before *view, concerns func(keyStore
 		}
 		e := s.endpoint(ctx, v.ring, ks, old, failed[ks.ID])
 		v.add(e)
-		e.blocked = v.blockOf(ks.ID)
+		e.blocked, e.everything = v.blockOf(ks.ID), !v.blocked.IsZero()
 	}
 	return v, nil
 }

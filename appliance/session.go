@@ -188,8 +188,8 @@ func (s *Session) decrypt(ctx context.Context, c *Ciphertext, u use) ([]byte, *l
 }
 
 // Attributes describes the key that the outcome names, also one that is blocked or
-// not enabled. Its Blocked is the block that holds: of the key, of its key store or
-// of everything. Errors: fault.NotFound, fault.Tampered, fault.Denied,
+// not enabled: its Standing says so. Its Blocked is the block that holds: of the key, of
+// its key store or of everything. Errors: fault.NotFound, fault.Tampered, fault.Denied,
 // fault.Timeout, fault.Locked, [ErrNotRecorded].
 func (s *Session) Attributes(ctx context.Context) (ExternalKey, error) {
 	if err := s.begin(OpGetAttributes); err != nil {
@@ -207,7 +207,13 @@ func (s *Session) Attributes(ctx context.Context) (ExternalKey, error) {
 		return ExternalKey{}, err
 	}
 	described := key.ExternalKey
-	described.Blocked = s.endpoint.blockOf(key)
+	described.Standing = serving(DecidesKey)
+	if r := s.endpoint.refuses(&described); r != nil {
+		described.Standing = r.Standing
+		if !r.Block.IsZero() {
+			described.Blocked = r.Block
+		}
+	}
 	return described, nil
 }
 
@@ -266,11 +272,8 @@ func (s *Session) admit(ctx context.Context, u use) (*liveKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b := s.endpoint.blockOf(key); !b.IsZero() {
-		return nil, fault.Errorf(fault.Conflict, "the external key is blocked: %s", b.Reason)
-	}
-	if key.State != KeyEnabled {
-		return nil, fault.Errorf(fault.Conflict, "the external key is not enabled")
+	if r := s.endpoint.refuses(&key.ExternalKey); r != nil {
+		return nil, r.err
 	}
 	op := s.outcome.Request.Operation
 	if op == OpEncrypt && !key.Usage.Encrypt {

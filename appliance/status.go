@@ -8,7 +8,9 @@ import (
 
 // Status is what administrators see at a glance.
 type Status struct {
-	Locked bool `json:"locked" jsonschema:"Whether the appliance is locked: it has no keys in memory and serves nothing."`
+	// Standing says whether requests of KMS are answered, and why not.
+	Standing Standing `json:"standing" jsonschema:"Whether the appliance serves, and what decides that."`
+	Locked   bool     `json:"locked" jsonschema:"Whether the appliance is locked: it has no keys in memory and serves nothing."`
 	// Reason says why it is locked; empty if it is not.
 	Reason string `json:"reason,omitempty" jsonschema:"Why the appliance is locked; absent if it is not."`
 	// LeaseSeconds is how long keys would stay in memory if no HSM answered from
@@ -53,5 +55,6 @@ func (s *Service) Status(ctx context.Context) Status {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	st.HSMs, _ = s.Health(ctx)
+	st.Standing = s.Standing() // with what came of the probe
 	return st
 }

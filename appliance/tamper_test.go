@@ -315,7 +315,7 @@ func (g *target) people(t testing.TB, s *served) {
 		app := must(s.users.BeginEnrolPassword(ctx, token))(t)
 		in := must(s.users.FinishEnrolPassword(ctx, token, "a sentence long enough", must(totp.GenerateCode(app.Secret, g.clock.Now()))(t), from))(t)
 		g.password[name], g.token["session "+name] = app.Secret, in.Token
-		_, secret, err := s.users.CreateToken(ctx, root, "token-"+name, identity.RoleAdministrator, 24*300*time.Hour)
+		_, secret, err := s.users.CreateToken(ctx, root, identity.NewToken{Name: "token-" + name, Role: identity.RoleAdministrator, Lifetime: 24 * 300 * time.Hour, Scope: identity.Unlimited()})
 		g.token["bearer "+name] = tamperDo(t, secret, err)
 	}
 	for i := range 2 {

@@ -75,10 +75,13 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			if c.Revision, err = revision(r.Header); err != nil {
 				return nil, err
 			}
+			if c.Reason, err = reason(r.Header); err != nil {
+				return nil, err
+			}
 			return route.Decode(operation.Parts{Path: path, Query: r.URL.RawQuery, Body: body(route, w, r)})
 		}})
 		if waits, ok := errors.AsType[*operation.Pending](err); ok {
-			writeJSON(w, http.StatusAccepted, operation.ApprovalDetail{Request: waits.Request, Body: waits.Request.Body})
+			writeJSON(w, http.StatusAccepted, operation.ApprovalDetail{Request: waits.Request, Body: waits.Request.Body, TakesSecret: len(waits.Request.Secret) > 0})
 			return
 		}
 		if stream, ok := done.(operation.Done[operation.Stream]); ok && err == nil {
@@ -181,6 +184,15 @@ func revision(h http.Header) (string, error) {
 		return "", fault.Errorf(fault.Invalid, "If-Match: give an ETag in quotes, as the API shows it, or leave the header out")
 	}
 	return all, nil
+}
+
+// reason reads the header that says why; empty if there is none.
+func reason(h http.Header) (string, error) {
+	text, err := url.PathUnescape(h.Get(operation.ReasonHeader))
+	if err != nil {
+		return "", fault.Errorf(fault.Invalid, "%s: percent signs escape bytes, as in a URL, and this one cannot be read", operation.ReasonHeader)
+	}
+	return text, nil
 }
 
 var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: send an API token as \"Authorization: Bearer hf_...\"")

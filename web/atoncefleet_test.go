@@ -51,9 +51,9 @@ func TestApprovalsAtOnce(t *testing.T) {
 			path = p.waits()
 		}
 		ask := func(what string) request {
-			q := request{&p.bob, "POST", path + "/" + what, ""}
+			q := request{&p.bob, "POST", path + "/" + what, decided}
 			if what == "perform" {
-				q.who = &p.alice
+				q.who, q.body = &p.alice, "{}"
 			}
 			return q
 		}

@@ -61,20 +61,23 @@ var samples = map[string]string{
 	"createInvitation":   `{"name": "guest", "role": "viewer"}`,
 	"setRole":            `{"role": "auditor"}`,
 	"bindOIDC":           `{"email": "bob@example.com"}`,
-	"createToken":        `{"name": "t", "role": "viewer", "days": 30}`,
+	"createToken":        `{"name": "t", "role": "viewer", "days": 30, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`,
 	"provePassword":      `{"password": "a long enough sentence", "code": "123456"}`,
 	"provePasskey":       `{"ceremony": "x", "response": {"id": "x"}, "name": "x"}`,
 	"addPasskey":         `{"ceremony": "x", "response": {"id": "x"}, "name": "x"}`,
 	"setPassword":        `{"password": "a long enough sentence", "code": "123456"}`,
 	"setSettings":        `{"four_eyes": ["deleteKeyStore"]}`,
 	"requestCertificate": `{"names": ["localhost"]}`,
-	"installCertificate": `{"chain": "x"}`,
-	"shareCertificate":   `{"chain": "x", "private_key": "eA=="}`,
+	"installCertificate": `{"chain": "good"}`,
+	"shareCertificate":   `{"chain": "good", "private_key": "eA=="}`,
+	"approve":            decided,
+	"reject":             decided,
+	"performApproved":    `{"secret": "eA=="}`,
 }
 
 const (
 	material    = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-	grantSample = `{"key_id": "k", "effect": "forbid", "principal": "*", "operations": ["Encrypt", "Decrypt"], "conditions": {"calling_accounts": ["123456789012"],
+	grantSample = `{"key_id": "k", "effect": "forbid", "principal": "*", "force": true, "operations": ["Encrypt", "Decrypt"], "conditions": {"calling_accounts": ["123456789012"],
 		"via_services": ["s3.us-east-1.amazonaws.com"], "source_vpcs": ["vpc-1"], "source_vpces": ["vpce-1"], "kms_key_arns": ["arn:aws:kms:us-east-1:123456789012:key/1"],
 		"kms_key_regions": ["us-east-1"], "kms_key_accounts": ["123456789012"], "kms_operations": ["Encrypt"]}, "not_after": "2099-01-01T00:00:00Z"}`
 )
@@ -132,7 +135,7 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	b.alice, b.bob = b.enrol(o.Identity, "alice"), b.enrol(o.Identity, "bob")
 	invitation, _, err := o.Identity.Invite(ctx, root, "carol", identity.RoleViewer)
 	must(err)
-	token, _, err := o.Identity.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	token, _, err := o.Identity.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	must(err)
 	b.names = strings.NewReplacer("{keystore}", "p", "{key}", "k", "{credential}", credential.AccessKeyID, "{grant}", grant.ID, "{user}", b.bob.UserID,
 		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0")
@@ -523,6 +526,24 @@ var impossible = map[string][]struct{ other, body string }{
 	"takeOverInstallation": {{body: `{"reason": ""}`}},
 	"confirmTime": {{body: `{"time": "2001-01-02T00:00:00Z", "reason": ""}`}, {body: `{"time": "2001-01-01T00:00:00Z", "reason": "passed"}`},
 		{body: `{"time": "9999-01-01T00:00:00Z", "reason": "not yet"}`}, {body: `{"reason": "none"}`}},
+	"backup": {{other: "?approval=nobody"}},
+	"block": {{"", `{"everything": true, "reason": ""}`}, {"", `{"everything": true, "key_store": "p", "reason": "why"}`}, {"", `{"key_id": "k", "reason": "why"}`}, {"", `{"reason": "why"}`},
+		{"", `{"key_store": "nobody", "reason": "why"}`}, {"", `{"key_store": "p", "key_id": "nobody", "reason": "why"}`}},
+	"setQuota": {{"{keystore}=nobody", `{"requests_per_second": 1}`}, {"", `{"requests_per_second": -1}`}},
+	"createKey": {{"{keystore}=nobody", `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached"}`}, {"", `{"id": "k", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached"}`},
+		{"", `{"id": "a b", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached"}`}, {"", `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "safe"}`},
+		{"", `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "material": "AQID"}`}, {"", `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached", "aad_framing": "plain"}`}},
+	"disableKey": {{"{keystore}=nobody", ""}, {"{key}=nobody", ""}},
+	"rotateKey":  {{"{keystore}=nobody", `{}`}, {"{key}=nobody", `{}`}, {"", `{"material": "AQID"}`}},
+	"createCredential": {{"{keystore}=nobody", `{}`}, {"", `{"access_key_id": "short", "secret_access_key": "` + strings.Repeat("a", 44) + `"}`}, {"", `{"access_key_id": "ABCDEFGHIJKLMNOPQRST"}`},
+		{"", `{"access_key_id": "ABCDEFGHIJKLMNOPQRST", "secret_access_key": "short"}`}},
+	"activateCredential":   {{"{keystore}=nobody", ""}, {"{credential}=nobody", ""}},
+	"deactivateCredential": {{"{keystore}=nobody", ""}, {"{credential}=nobody", ""}},
+	"disableUser":          {{"{user}=nobody", ""}},
+	"unlockUser":           {{"{user}=nobody", ""}},
+	"installCertificate":   {{"", `{"chain": "x"}`}, {"", `{"chain": ""}`}},
+	"shareCertificate":     {{"", `{"chain": "x", "private_key": "eA=="}`}},
+	"unshareCertificate":   {{"", ""}}, // none is shared
 	"unblock": {{"", `{"everything": true, "key_store": "p"}`}, {"", `{"key_id": "k"}`}, {"", `{"everything": false}`}, {"", `{}`}, {"", `{"key_store": "nobody"}`},
 		{"", `{"key_store": "p", "key_id": "nobody"}`}, {"", `{"key_store": "nobody", "key_id": "k"}`}, {"", `{"key_store": "empty"}`}},
 	"deleteKeyStore":      {{"{keystore}=nobody", ""}, {"", ""}},
@@ -546,8 +567,8 @@ var impossible = map[string][]struct{ other, body string }{
 	"bindOIDC":         {{"{user}=nobody", `{"email": "x@example.com"}`}, {"", `{"email": "x"}`}, {"", `{"email": "taken@example.com"}`}},
 	"deleteUser":       {{"{user}=nobody", ""}},
 	"createInvitation": {{"", `{"name": "bob", "role": "viewer"}`}, {"", `{"name": "a b", "role": "viewer"}`}, {"", `{"name": "", "role": "viewer"}`}, {"", `{"name": "x", "role": "king"}`}},
-	"createToken": {{"", `{"name": "robot", "role": "viewer", "days": 1}`}, {"", `{"name": "a b", "role": "viewer", "days": 1}`}, {"", `{"name": "x", "role": "king", "days": 1}`},
-		{"", `{"name": "x", "role": "viewer", "days": 0}`}, {"", `{"name": "x", "role": "viewer", "days": 366}`}},
+	"createToken": {{"", `{"name": "robot", "role": "viewer", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "a b", "role": "viewer", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "x", "role": "king", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`},
+		{"", `{"name": "x", "role": "viewer", "days": 0, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "x", "role": "viewer", "days": 366, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}},
 	"setSettings": {{"", `{"four_eyes": ["nonsense"]}`}, {"", `{"four_eyes": ["deleteKeyStore", ""]}`}, {"", `{"four_eyes": ["approve"]}`}},
 }
 
@@ -573,8 +594,10 @@ func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
 		} else {
 			all = append(all, request{route, "a body", path, `{"x": 1}`, nil}, request{route, "null", path, `null`, nil})
 		}
-		all = append(all, request{route, "an unknown parameter", path + "?x=1", samples[route.ID], nil},
-			request{route, "stale", path, samples[route.ID], http.Header{"If-Match": {`"0000"`}}}, request{route, "If-Match empty", path, samples[route.ID], http.Header{"If-Match": {""}}})
+		all = append(all, request{route, "an unknown parameter", path + "?x=1", samples[route.ID], nil})
+		if route.Mutates() {
+			all = append(all, request{route, "stale", path, samples[route.ID], http.Header{"If-Match": {`"0000"`}}}, request{route, "If-Match empty", path, samples[route.ID], http.Header{"If-Match": {""}}})
+		}
 		if len(impossible[route.ID]) == 0 {
 			t.Errorf("%s: impossible has no request of it", route.ID)
 		}
@@ -582,6 +605,9 @@ func TestOnlyWhatCanBeDoneIsFiled(t *testing.T) {
 			path := route.Path
 			if name, value, ok := strings.Cut(r.other, "="); ok {
 				path = strings.Replace(path, name, value, 1)
+			}
+			if strings.HasPrefix(r.other, "?") {
+				path += r.other
 			}
 			all = append(all, request{route, "impossible", b.names.Replace(path), r.body, nil})
 		}
@@ -756,6 +782,7 @@ func TestBackupNamesDamage(t *testing.T) {
 func TestWhatCanBeDoneIsFiled(t *testing.T) {
 	b := newBank(t)
 	dora := b.enrol(b.api.(*web.API).Identity, "dora")
+	b.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true}}
 	for _, route := range approvable() {
 		path := b.names.Replace(route.Path)
 		if route.ID == "deleteKeyStore" {
@@ -780,15 +807,82 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 			t.Errorf("%s: %d %s: %v", route.ID, filed.Code, filed.Body, err)
 			continue
 		}
-		w := b.call(&dora, "POST", "/approvals/"+waits.ID+"/approve", "")
-		if route.ShowsSecret() {
+		w := b.call(&dora, "POST", "/approvals/"+waits.ID+"/approve", decided)
+		if strings.Contains(b.state(), fmt.Sprint([]byte(material))) || strings.Contains(string(waits.Body), material) || strings.Contains(string(waits.Body), strings.Repeat("a", 44)) {
+			t.Errorf("%s: the request has the secret: %s", route.ID, waits.Body)
+		}
+		if route.ShowsSecret() || waits.TakesSecret || route.BinaryAnswer != "" {
 			if err := json.Unmarshal(w.Body.Bytes(), &waits); err != nil || waits.State != approval.Approved {
 				t.Errorf("%s: %d %s: %v", route.ID, w.Code, w.Body, err)
 			}
-			w = b.call(&b.alice, "POST", "/approvals/"+waits.ID+"/perform", "")
+			if route.BinaryAnswer != "" {
+				b.download(route, waits.ID, &dora)
+				continue
+			}
+			w = b.performed(route, waits)
 		}
 		if err := json.Unmarshal(w.Body.Bytes(), &waits); err != nil || w.Code != http.StatusOK || waits.State != approval.Done {
 			t.Errorf("%s: %d %s: %v", route.ID, w.Code, w.Body, err)
 		}
+	}
+}
+
+// secretOf gives the secret of an operation's sample in Base64; empty if it has none.
+func secretOf(t testing.TB, id string) string {
+	t.Helper()
+	var sample map[string]any
+	if err := json.Unmarshal([]byte(samples[id]), &sample); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"material", "private_key"} {
+		if text, ok := sample[name].(string); ok {
+			return text
+		}
+	}
+	text, ok := sample["secret_access_key"].(string)
+	if !ok {
+		t.Fatalf("%s: secretOf knows no secret of %s", id, samples[id])
+	}
+	return base64.StdEncoding.EncodeToString([]byte(text))
+}
+
+// performed has alice do what was approved: with the secret that she asked with, and not with
+// another one or without.
+func (b *bank) performed(route *operation.Route, waits operation.ApprovalDetail) *httptest.ResponseRecorder {
+	b.t.Helper()
+	path := "/approvals/" + waits.ID + "/perform"
+	if !waits.TakesSecret {
+		if w := b.call(&b.alice, "POST", path, `{"secret": "eA=="}`); w.Code != http.StatusBadRequest {
+			b.t.Errorf("%s, with a secret that it does not take: %d %s", route.ID, w.Code, w.Body)
+		}
+		return b.call(&b.alice, "POST", path, "{}")
+	}
+	for _, wrong := range []string{`{}`, `{"secret": "eHl6"}`} {
+		if w := b.call(&b.alice, "POST", path, wrong); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "stored nowhere") {
+			b.t.Errorf("%s, with another secret: %d %s", route.ID, w.Code, w.Body)
+		}
+	}
+	return b.call(&b.alice, "POST", path, `{"secret": "`+secretOf(b.t, route.ID)+`"}`)
+}
+
+// download has alice download what was approved, once, and nobody else.
+func (b *bank) download(route *operation.Route, approval string, other *identity.Principal) {
+	b.t.Helper()
+	path := route.Path + "?approval=" + approval
+	if w := b.call(other, "GET", path, ""); w.Code != http.StatusForbidden {
+		b.t.Errorf("%s by the one who approved: %d", route.ID, w.Code)
+	}
+	if w := b.call(&b.alice, "POST", "/approvals/"+approval+"/perform", "{}"); w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), path) {
+		b.t.Errorf("%s, performed: %d %s", route.ID, w.Code, w.Body)
+	}
+	if w := b.call(&b.alice, "GET", path, ""); w.Code != http.StatusOK || w.Body.Len() < 1000 {
+		b.t.Errorf("%s: %d, %d bytes", route.ID, w.Code, w.Body.Len())
+	}
+	last := b.audit.Records[len(b.audit.Records)-1]
+	if last.Operation != route.Operation() || last.Result != audit.Allowed || last.ApprovedBy != "dora" || last.Approval != approval {
+		b.t.Errorf("%s is recorded as %s %s, approved by %q with %q", route.ID, last.Operation, last.Result, last.ApprovedBy, last.Approval)
+	}
+	if w := b.call(&b.alice, "GET", path, ""); w.Code != http.StatusConflict {
+		b.t.Errorf("%s twice: %d", route.ID, w.Code)
 	}
 }

@@ -25,7 +25,7 @@ import (
 func remote(t *testing.T, a *api) *web.Client {
 	t.Helper()
 	users := a.api.Identity
-	_, token, err := users.CreateToken(t.Context(), root, "program", identity.RoleAdministrator, time.Hour)
+	_, token, err := users.CreateToken(t.Context(), root, identity.NewToken{Name: "program", Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,10 +117,10 @@ func TestCall(t *testing.T) {
 
 			// Files, both ways.
 			var backup bytes.Buffer
-			if err := operation.Backup.Download(ctx, c, operation.Nothing{}, &backup); err != nil || backup.Len() == 0 {
+			if err := operation.Backup.Download(ctx, c, operation.BackupRequest{}, &backup); err != nil || backup.Len() == 0 {
 				t.Fatalf("%d bytes: %v", backup.Len(), err)
 			}
-			if _, err := operation.Backup.Call(ctx, c, operation.Nothing{}); err == nil || !strings.Contains(err.Error(), "Download") {
+			if _, err := operation.Backup.Call(ctx, c, operation.BackupRequest{}); err == nil || !strings.Contains(err.Error(), "Download") {
 				t.Errorf("a stream as an answer: %v", err)
 			}
 			report, err := operation.Restore.Call(ctx, c, operation.BackupUpload{Verify: true, Backup: &backup})
@@ -141,9 +141,14 @@ func TestCallWaits(t *testing.T) {
 	p := newPeople(t, "alice", "bob")
 	p.fourEyes("deleteKeyStore")
 	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
-	_, err := operation.DeleteKeyStore.Call(t.Context(), clientOf(t, as(*p.user("alice"), p.api)), operation.KeyStoreName{KeyStore: "p"})
+	client := clientOf(t, as(*p.user("alice"), p.api))
+	if _, err := operation.DeleteKeyStore.Call(t.Context(), client, operation.KeyStoreName{KeyStore: "p"}); fault.CodeOf(err) != fault.ReasonMissing {
+		t.Fatalf("without a reason: %v", err)
+	}
+	client.Reason = "it is 100% unused: é"
+	_, err := operation.DeleteKeyStore.Call(t.Context(), client, operation.KeyStoreName{KeyStore: "p"})
 	var waits *operation.Pending
-	if !errors.As(err, &waits) || waits.Request.Operation != "deleteKeyStore" {
+	if !errors.As(err, &waits) || waits.Request.Operation != "deleteKeyStore" || waits.Request.Reason != client.Reason {
 		t.Fatalf("%v", err)
 	}
 	p.want(p.approve(p.user("bob"), waits.Request.ID), 200)

@@ -31,6 +31,8 @@ type Client struct {
 	where, base string
 	token       string
 	http        http.Client
+	// Reason says why, for the person who approves what needs one; empty for none.
+	Reason string
 	// seen is the newest change that an answer was made after: behind a balancer the next
 	// request may go to another node.
 	seen atomic.Uint64
@@ -103,10 +105,15 @@ func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
 }
 
 // Backup gets a backup into w, and gives what is in it: the report names the first
-// damaged rows.
-func (c *Client) Backup(ctx context.Context, w io.Writer) (*appliance.BackupReport, error) {
+// damaged rows. Approval is the ID of the request by which a second person has approved it;
+// empty if none was asked.
+func (c *Client) Backup(ctx context.Context, approval string, w io.Writer) (*appliance.BackupReport, error) {
 	report := &appliance.BackupReport{}
-	return report, c.call(ctx, operation.Backup.Method, strings.TrimPrefix(operation.Backup.Path, "/"), "", nil, func(answer *http.Response) error {
+	path := strings.TrimPrefix(operation.Backup.Path, "/")
+	if approval != "" {
+		path += "?" + url.Values{"approval": {approval}}.Encode()
+	}
+	return report, c.call(ctx, operation.Backup.Method, path, "", nil, func(answer *http.Response) error {
 		text, err := base64.StdEncoding.DecodeString(answer.Header.Get(operation.ReportHeader))
 		if err == nil {
 			err = json.Unmarshal(text, report)
@@ -140,6 +147,9 @@ func (c *Client) call(ctx context.Context, method, path, revision string, in io.
 	}
 	if revision != "" {
 		req.Header.Set("If-Match", revision)
+	}
+	if c.Reason != "" {
+		req.Header.Set(operation.ReasonHeader, url.PathEscape(c.Reason))
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)

@@ -22,6 +22,9 @@ import (
 	"holdfast/xks/xkstest"
 )
 
+// decided is the body of a decision.
+const decided = `{"reason": "it was checked"}`
+
 // people are users who have enrolled, and call the API.
 type people struct {
 	*caller
@@ -126,11 +129,11 @@ func (p *people) read(w *httptest.ResponseRecorder) operation.ApprovalDetail {
 }
 
 func (p *people) approve(who *identity.Principal, id string) *httptest.ResponseRecorder {
-	return p.call(who, "POST", "/approvals/"+id+"/approve", "")
+	return p.call(who, "POST", "/approvals/"+id+"/approve", decided)
 }
 
 func (p *people) perform(who *identity.Principal, id string) *httptest.ResponseRecorder {
-	return p.call(who, "POST", "/approvals/"+id+"/perform", "")
+	return p.call(who, "POST", "/approvals/"+id+"/perform", "{}")
 }
 
 // invite has one administrator ask for an invitation and another one approve, and
@@ -150,8 +153,9 @@ func (p *people) invite(asker, approver, name string) {
 // secretRoutes are the operations whose answer shows a secret and that can need two
 // persons, with a body for each. A new one must be put here.
 var secretRoutes = map[string]string{
+	"createCredential": `{}`,
 	"createInvitation": `{"name": "carol", "role": "administrator"}`,
-	"createToken":      `{"name": "robot", "role": "administrator", "days": 1}`,
+	"createToken":      `{"name": "robot", "role": "administrator", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`,
 }
 
 // TestSecretGoesToTheAsker: who approves sees no secret, in the answer or later; who
@@ -169,8 +173,9 @@ func TestSecretGoesToTheAsker(t *testing.T) {
 			continue
 		}
 		p := newPeople(t, "alice", "bob", "dave")
+		p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
 		p.fourEyes()
-		id := p.ask(p.user("alice"), r.Method, r.Path, body)
+		id := p.ask(p.user("alice"), r.Method, strings.ReplaceAll(r.Path, "{keystore}", "p"), body)
 		p.want(p.perform(p.user("alice"), id), 409) // nobody has approved
 		w := p.want(p.approve(p.user("bob"), id), 200)
 		if a := p.read(w); a.State != "approved" || a.Result != nil {
@@ -190,12 +195,12 @@ func TestSecretGoesToTheAsker(t *testing.T) {
 			t.Errorf("%s, not present: %d %s", r.ID, w.Code, w.Body)
 		}
 		a := p.read(p.want(p.perform(p.user("alice"), id), 200))
-		if !strings.Contains(string(a.Result), `"token"`) && !strings.Contains(string(a.Result), `"secret"`) {
+		if !strings.Contains(string(a.Result), `"token"`) && !strings.Contains(string(a.Result), `"secret"`) && !strings.Contains(string(a.Result), `"secret_access_key"`) {
 			t.Errorf("%s: who asked is told %s", r.ID, a.Result)
 		}
 		p.want(p.perform(p.user("alice"), id), 409) // once
 		for _, rec := range p.audit.Records {
-			if strings.Contains(string(rec.After), `"secret":`) || strings.Contains(string(rec.After), `"token":"`) && rec.Operation == "POST invitations" {
+			if strings.Contains(string(rec.After), `"secret":`) || strings.Contains(string(rec.After), `"secret_access_key":`) || strings.Contains(string(rec.After), `"token":"`) && rec.Operation == "POST invitations" {
 				t.Errorf("%s: the audit log has %s", r.ID, rec.After)
 			}
 		}
@@ -212,7 +217,7 @@ func TestTakenBackAfterApproval(t *testing.T) {
 	p.fourEyes("createToken")
 	id := p.ask(p.user("alice"), "POST", "/tokens", secretRoutes["createToken"])
 	p.want(p.approve(p.user("bob"), id), 200)
-	p.want(p.call(p.user("bob"), "POST", "/approvals/"+id+"/reject", ""), 200)
+	p.want(p.call(p.user("bob"), "POST", "/approvals/"+id+"/reject", decided), 200)
 	p.want(p.perform(p.user("alice"), id), 409)
 
 	id = p.ask(p.user("alice"), "POST", "/tokens", secretRoutes["createToken"])
@@ -464,7 +469,7 @@ func TestRequestsAreSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.want(p.approve(p.user("alice"), forged.ID), 409)
-	p.want(p.call(p.user("alice"), "POST", "/approvals/"+id+"/reject", ""), 200)
+	p.want(p.call(p.user("alice"), "POST", "/approvals/"+id+"/reject", decided), 200)
 	if r, err = rows.Approval(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}

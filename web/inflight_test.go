@@ -69,7 +69,7 @@ func TestStoppedInFlight(t *testing.T) {
 	}
 	token := func() subject {
 		n++
-		made, secret, err := users.CreateToken(ctx, root, fmt.Sprint("token-", n), identity.RoleAdministrator, time.Hour)
+		made, secret, err := users.CreateToken(ctx, root, identity.NewToken{Name: fmt.Sprint("token-", n), Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestStoppedInFlight(t *testing.T) {
 		for op, request := range map[string][3]string{
 			"make a key store": {"POST", "/keystores", `{"name": "ks-%d", "uri_path_prefix": "/ks-%[1]d"}`},
 			"invite":           {"POST", "/invitations", `{"name": "invited-%d", "role": "administrator"}`},
-			"make a token":     {"POST", "/tokens", `{"name": "made-%d", "role": "administrator", "days": 1}`},
+			"make a token":     {"POST", "/tokens", `{"name": "made-%d", "role": "administrator", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`},
 		} {
 			s := tt.caller()
 			body := &arriving{strings.NewReader(fmt.Sprintf(request[2], n)), func() {

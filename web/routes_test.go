@@ -40,6 +40,7 @@ func (c *caller) call(who *identity.Principal, method, path, body string, change
 	if who != nil {
 		r = r.WithContext(identity.WithPrincipal(r.Context(), *who))
 	}
+	r.Header.Set(operation.ReasonHeader, "a%20test")
 	for _, f := range change {
 		f(r)
 	}
@@ -96,16 +97,17 @@ func TestEveryRoute(t *testing.T) {
 			}
 		}
 		admin := &identity.Principal{Name: "admin", Role: identity.RoleAdministrator, UserID: "u", Session: "s", ProvenAt: time.Now().Add(-time.Hour)}
-		if route.Guards().Presence {
-			if w := c.call(admin, route.Method, path, ""); w.Code != http.StatusForbidden || code(t, w) != "presence" {
-				t.Errorf("%s, long ago: %d %s", name, w.Code, w.Body)
+		stale := func(r *http.Request) { r.Header.Set("If-Match", `"0000"`) }
+		if route.Guards().Presence || route.Changes() {
+			w := c.call(admin, route.Method, path, samples[route.ID], stale)
+			if asked := w.Code == http.StatusForbidden && code(t, w) == "presence"; asked != route.Guards().Presence {
+				t.Errorf("%s, long ago: presence is asked for: %t, %d %s", name, asked, w.Code, w.Body)
 			}
 		}
 		if !route.Mutates() {
 			continue
 		}
 		admin.ProvenAt = time.Now()
-		stale := func(r *http.Request) { r.Header.Set("If-Match", `"0000"`) }
 		if w := c.call(admin, route.Method, path, samples[route.ID], stale); w.Code != http.StatusPreconditionFailed || code(t, w) != "stale" {
 			t.Errorf("%s, stale: %d %s", name, w.Code, w.Body)
 		}
@@ -166,7 +168,7 @@ func TestFourEyes(t *testing.T) {
 		}
 		return w
 	}
-	_, tokenA, err := users.CreateToken(ctx, *person("alice"), "a", identity.RoleAdministrator, time.Hour)
+	_, tokenA, err := users.CreateToken(ctx, *person("alice"), identity.NewToken{Name: "a", Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,11 +187,11 @@ func TestFourEyes(t *testing.T) {
 	must(c.call(&robot, "PUT", "/settings", `{"four_eyes": []}`), 202) // nobody alone takes it back
 	must(c.call(&root, "GET", "/keystores/p", ""), 200)
 	approve := "/approvals/" + asked.ID + "/approve"
-	must(c.call(&robot, "POST", approve, ""), 403)          // no person
-	must(c.call(person("alice"), "POST", approve, ""), 403) // whose token it is
-	must(c.call(person("bob"), "POST", approve, ""), 200)
+	must(c.call(&robot, "POST", approve, decided), 403)          // no person
+	must(c.call(person("alice"), "POST", approve, decided), 403) // whose token it is
+	must(c.call(person("bob"), "POST", approve, decided), 200)
 	must(c.call(&root, "GET", "/keystores/p", ""), 404)
-	must(c.call(person("bob"), "POST", approve, ""), 409)
+	must(c.call(person("bob"), "POST", approve, decided), 409)
 	done := false
 	for _, r := range c.audit.Records {
 		done = done || r.Operation == "DELETE keystores/{keystore}" && r.Actor == "token a" && r.ApprovedBy == "bob" && r.Approval != "" && r.Token != ""
@@ -206,8 +208,8 @@ func TestFourEyes(t *testing.T) {
 	if _, err := users.RevokeToken(ctx, robot.Token); err != nil {
 		t.Fatal(err)
 	}
-	must(c.call(person("bob"), "POST", "/approvals/"+asked.ID+"/approve", ""), 409)
-	must(c.call(person("bob"), "POST", "/approvals/"+asked.ID+"/reject", ""), 200)
+	must(c.call(person("bob"), "POST", "/approvals/"+asked.ID+"/approve", decided), 409)
+	must(c.call(person("bob"), "POST", "/approvals/"+asked.ID+"/reject", decided), 200)
 	if _, err := b.Appliance.ShowKeyStore(ctx, "q"); err != nil {
 		t.Error(err)
 	}
@@ -290,7 +292,7 @@ func TestOpenAPI(t *testing.T) {
 	c.call(&root, "POST", "/keystores/p/keys", `{"id": "k", "usage": {"encrypt": true, "decrypt": false}, "custody": "cached"}`)
 	c.call(&root, "POST", "/keystores/p/grants", `{"principal": "*", "operations": ["Encrypt"], "key_id": "k", "not_after": "2099-01-01T00:00:00Z"}`)
 	c.call(&root, "POST", "/keystores/p/credentials", `{}`)
-	c.call(&root, "POST", "/tokens", `{"name": "t", "role": "viewer", "days": 3}`)
+	c.call(&root, "POST", "/tokens", `{"name": "t", "role": "viewer", "days": 3, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`)
 	c.call(&root, "POST", "/invitations", `{"name": "guest", "role": "viewer"}`)
 	c.call(&root, "POST", "/block", `{"key_store": "p", "key_id": "k", "reason": "why"}`)
 	checked := 0

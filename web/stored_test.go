@@ -59,13 +59,13 @@ func TestFiledByAnEarlierRelease(t *testing.T) {
 		"5": {"deleteKeyStore", "DELETE", "/api/v1/stores/q", "", "an earlier release filed this as DELETE /api/v1/stores/q"},
 		"6": {"deleteKeyStore", "DELETE", "/api/v2/keystores/q", "", "an earlier release filed this as"},
 		"7": {"meltKey", "POST", "/api/v1/keystores/q/melt", "", "no operation meltKey"},
-		"8": {"createKey", "POST", "/api/v1/keystores/q/keys", `{"id": "x", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached"}`, "no operation createKey that can be approved"},
+		"8": {"createKeyStore", "POST", "/api/v1/keystores", `{"name": "x"}`, "no operation createKeyStore that can be approved"},
 	} {
 		filed := p.filed(id, r.operation, r.method, r.path, r.body)
 		if w := p.approve(p.user("bob"), filed.ID); w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), r.says) || !strings.Contains(w.Body.String(), "reject") {
 			t.Errorf("%s %s: %d %s", r.method, r.path, w.Code, w.Body)
 		}
-		p.want(p.call(p.user("bob"), "POST", "/approvals/"+filed.ID+"/reject", ""), 200)
+		p.want(p.call(p.user("bob"), "POST", "/approvals/"+filed.ID+"/reject", decided), 200)
 	}
 	// A body that this release cannot read fails, and says so.
 	filed := p.filed("9", "scheduleKeyDeletion", "POST", "/api/v1/keystores/q/keys/k/delete", `{"weeks":7}`)

@@ -85,7 +85,7 @@ func (a *API) getKeyMetadata(ctx context.Context, req *request, body []byte) ([]
 	if k.Usage.Decrypt {
 		out.KeyUsage = append(out.KeyUsage, "DECRYPT")
 	}
-	if k.State == appliance.KeyEnabled && k.Blocked.IsZero() {
+	if k.Standing.Serves {
 		out.KeyStatus = "ENABLED"
 	}
 	return encode(out)

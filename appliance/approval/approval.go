@@ -40,17 +40,27 @@ type Request struct {
 	Body      []byte `json:"-"`
 	// UserID and Token say who asked: a user, or the bearer of a token; RequestedBy
 	// is the name.
-	UserID      string    `json:"user_id,omitempty" jsonschema:"The ID of the user who asked."`
-	Token       string    `json:"token,omitempty" jsonschema:"The ID of the API token by which it was asked."`
-	RequestedBy string    `json:"requested_by" jsonschema:"The name of who asked."`
-	CreatedAt   time.Time `json:"created_at" jsonschema:"When it was asked."`
-	ExpiresAt   time.Time `json:"expires_at" jsonschema:"Until when it can be approved."`
+	UserID      string `json:"user_id,omitempty" jsonschema:"The ID of the user who asked."`
+	Token       string `json:"token,omitempty" jsonschema:"The ID of the API token by which it was asked."`
+	RequestedBy string `json:"requested_by" jsonschema:"The name of who asked."`
+	// Reason says why, for the person who approves; empty in requests of before releases
+	// asked for it. Address is where they asked from; empty on the machine itself.
+	Reason  string `json:"reason,omitempty" jsonschema:"Why it was asked for, in the words of the one who asked." example:"the team of the key has asked for it"`
+	Address string `json:"address,omitempty" jsonschema:"The address that it was asked from." example:"192.0.2.7"`
+	// Secret is a [Commitment] to the secret that the operation takes: it is stored nowhere,
+	// and the one who asked gives it again once the operation is approved. Empty for none.
+	Secret    Commitment `json:"-"`
+	CreatedAt time.Time  `json:"created_at" jsonschema:"When it was asked."`
+	ExpiresAt time.Time  `json:"expires_at" jsonschema:"Until when it can be approved."`
 
 	State     State  `json:"state" jsonschema:"What has become of the request."`
 	DecidedBy string `json:"decided_by,omitempty" jsonschema:"The name of who approved or rejected it."`
 	// DecidedByID is the ID of the user who decided.
 	DecidedByID string    `json:"-"`
 	DecidedAt   time.Time `json:"decided_at,omitzero" jsonschema:"When it was approved or rejected."`
+	// DecisionReason says why it was decided so; empty before, and in requests of earlier
+	// releases.
+	DecisionReason string `json:"decision_reason,omitempty" jsonschema:"Why it was approved or rejected, in the words of the one who decided."`
 	// Outcome says in a line why it failed; empty otherwise.
 	Outcome string `json:"outcome,omitempty" jsonschema:"Why the operation failed after it was approved; absent if it did not."`
 
@@ -77,7 +87,7 @@ type Store interface {
 	// Approvals gives up to limit requests, pending ones first, then the newest
 	// first.
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
-	// DecideApproval writes state, decider, time and outcome of a request whose stored
+	// DecideApproval writes state, decider, time, reason and outcome of a request whose stored
 	// state and seal are those of was; fault.Changed if they are not any more,
 	// fault.NotFound if there is none.
 	DecideApproval(ctx context.Context, r, was *Request) error

@@ -31,9 +31,14 @@ type sealed struct {
 
 // Binding names the request with all that was asked and decided.
 func (r *Request) Binding() appliance.Binding {
-	return appliance.Binding{Purpose: "approval", Fields: []string{r.ID, r.Operation, r.Method, r.Path, string(r.Body),
+	b := appliance.Binding{Purpose: "approval", Fields: []string{r.ID, r.Operation, r.Method, r.Path, string(r.Body),
 		r.UserID, r.Token, r.RequestedBy, appliance.BindTime(r.CreatedAt), appliance.BindTime(r.ExpiresAt),
 		string(r.State), r.DecidedBy, r.DecidedByID, appliance.BindTime(r.DecidedAt), r.Outcome}}
+	if r.Reason != "" || r.Address != "" || r.DecisionReason != "" || len(r.Secret) > 0 { // rows of before there were any are bound without
+		b.Purpose = "approval/v2"
+		b.Fields = append(b.Fields, r.Reason, r.Address, r.DecisionReason, string(r.Secret))
+	}
+	return b
 }
 
 func (s *sealed) seal(ctx context.Context, r *Request) (err error) {

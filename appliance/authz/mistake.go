@@ -33,9 +33,10 @@ var (
 // identities are how the resource of a principal's ARN begins.
 var identities = []string{"root", "user/", "role/", "assumed-role/", "federated-user/"}
 
-// Mistake says in one line why the rule can never match a request; nil if it may.
+// Mistake says in one line why the rule can never match a request; nil if it may. Of the
+// principal it judges the characters; the rest is [Rule.Doubt]'s.
 func (r *Rule) Mistake() error {
-	if err := mistakenPrincipal(r.Principal); err != nil {
+	if err := ascii(r.Principal); err != nil {
 		return fmt.Errorf("principal %q: %w", r.Principal, err)
 	}
 	c := &r.Conditions

@@ -44,25 +44,28 @@ type Config struct {
 	Fleet       Fleet       `toml:"fleet"`
 	// AWSXKS is the section of the seed, "xksv2": it bootstraps one key store.
 	AWSXKS *AWSXKS `toml:"aws_xks_config,omitempty"`
+
+	// given are the options that stand in the file, by their dotted keys.
+	given map[string]bool
 }
 
 // State says where the database is.
 type State struct {
 	// Dir is the folder; default /var/lib/holdfast.
-	Dir string `toml:"dir"`
+	Dir string `toml:"dir" default:"/var/lib/holdfast"`
 	// Volume is the file in which the image says whether the volume of Dir could be
 	// opened (package appliance/machine/volume); none if empty. While it could not, no PIN
 	// is released and nobody signs in.
-	Volume string `toml:"volume"`
+	Volume string `toml:"volume" default:"none"`
 	// Database is the PostgreSQL database by which the nodes of a fleet share the state,
 	// postgres://USER@HOST:PORT/NAME without a password (package
 	// appliance/postgres/address). If it is empty, this machine serves alone.
-	Database string `toml:"database"`
+	Database string `toml:"database" default:"none: this machine serves alone"`
 	// DatabasePasswordFile has the user's password. Only its owner may be able to read it.
 	DatabasePasswordFile string `toml:"database_password_file"`
 	// DatabaseCA is a PEM file of the authorities that may sign the server's certificate;
 	// those of the system by default.
-	DatabaseCA string `toml:"database_ca"`
+	DatabaseCA string `toml:"database_ca" default:"those of the system"`
 	// DatabaseCertificate and DatabaseKey are PEM files of a client certificate.
 	DatabaseCertificate string `toml:"database_certificate"`
 	DatabaseKey         string `toml:"database_key"`
@@ -76,10 +79,10 @@ type Fleet struct {
 	// Grace is how long a node serves without proof that it lacks no change, so that an
 	// administrator's change is in effect in all nodes a little later at the latest;
 	// default 60s. It has to be the same on all nodes.
-	Grace Duration `toml:"grace"`
+	Grace Duration `toml:"grace" default:"60s"`
 	// Address is where other nodes call the administrators' listener of this one,
 	// host:port; by default this machine's first address and the port of admin.address.
-	Address string `toml:"address"`
+	Address string `toml:"address" default:"this machine's first address, and the port of admin.address"`
 }
 
 // DefaultFleetGrace is the Grace of a fleet.
@@ -89,7 +92,7 @@ const DefaultFleetGrace = Duration(60 * time.Second)
 type Instance struct {
 	// Metadata has the instance metadata service asked who this instance is, and for
 	// user data with the hash of a setup code. Nothing that is proven depends on it.
-	Metadata bool `toml:"metadata"`
+	Metadata bool `toml:"metadata" default:"false"`
 }
 
 // HSM selects the token.
@@ -100,17 +103,17 @@ type HSM struct {
 	TokenLabel  string `toml:"token_label"`
 	TokenSerial string `toml:"token_serial"`
 	// MasterKeyLabel is the label of the master key; default holdfast-master.
-	MasterKeyLabel string `toml:"master_key_label"`
+	MasterKeyLabel string `toml:"master_key_label" default:"holdfast-master"`
 	// MaxSessions bounds the operations in the token at once; default 16.
-	MaxSessions int `toml:"max_sessions"`
+	MaxSessions int `toml:"max_sessions" default:"16"`
 	// Lease is how long keys stay in memory while the HSM does not answer;
 	// default 15m, 1s to 24h.
-	Lease Duration `toml:"lease"`
+	Lease Duration `toml:"lease" default:"15m"`
 	// IVFromToken is for tokens that insist on making the IV (AWS CloudHSM).
-	IVFromToken bool `toml:"iv_from_token"`
+	IVFromToken bool `toml:"iv_from_token" default:"false"`
 	// NoInstallationObject is for tokens that take no data objects (CKO_DATA). Then no
 	// copy of an installation is the owner, and nothing in the HSM is ever destroyed.
-	NoInstallationObject bool `toml:"no_installation_object"`
+	NoInstallationObject bool `toml:"no_installation_object" default:"false"`
 	// Members are more tokens with the same master key and PIN, in the order in
 	// which they are asked when the first is away.
 	Members []Member `toml:"members"`
@@ -131,17 +134,17 @@ type Attestation struct {
 	Policy    string `toml:"policy"`
 	PolicyKey string `toml:"policy_key"`
 	// TPM is the device; default /dev/tpmrm0. The Unix socket of an emulator will do.
-	TPM string `toml:"tpm"`
+	TPM string `toml:"tpm" default:"/dev/tpmrm0"`
 	// EventLog is the file of the firmware's event log; default
 	// /sys/kernel/security/tpm0/binary_bios_measurements.
-	EventLog string `toml:"event_log"`
+	EventLog string `toml:"event_log" default:"/sys/kernel/security/tpm0/binary_bios_measurements"`
 	// CRL is a file with AMD's list of revocations (DER), to go with the evidence.
 	CRL string `toml:"crl"`
 	// Every is how often evidence is renewed; default 1h, 1m to 24h.
-	Every Duration `toml:"every"`
+	Every Duration `toml:"every" default:"1h"`
 	// Lease is how long keys serve when evidence cannot be renewed; default 24h,
 	// 1h to 168h.
-	Lease Duration `toml:"lease"`
+	Lease Duration `toml:"lease" default:"24h"`
 }
 
 // The ways in which the PIN is released.
@@ -153,14 +156,14 @@ const (
 // Release says who releases the HSM's PIN to this machine.
 type Release struct {
 	// Method is sealed (default: the machine's own TPM) or broker.
-	Method string `toml:"method"`
+	Method string `toml:"method" default:"sealed"`
 	// Authorizations is the file of the signed PCR policies, SealKey that of the
 	// public key (PEM, P-256) that signs them. For sealed.
 	Authorizations string `toml:"authorizations"`
 	SealKey        string `toml:"seal_key"`
 	// SealedPIN is the file of the PIN that the TPM has sealed; default pin.sealed in
 	// state.dir.
-	SealedPIN string `toml:"sealed_pin"`
+	SealedPIN string `toml:"sealed_pin" default:"pin.sealed in state.dir"`
 	// BrokerURL is https://HOST:PORT, BrokerPin the pin of its key, Machine the name
 	// of this machine there. For broker.
 	BrokerURL string `toml:"broker_url"`
@@ -171,7 +174,7 @@ type Release struct {
 // XKS is the endpoint that AWS KMS calls.
 type XKS struct {
 	// Address to listen on; default :8443.
-	Address string `toml:"address"`
+	Address string `toml:"address" default:":8443"`
 	// Certificate and Key are PEM files; they are read again when they change.
 	Certificate string `toml:"certificate"`
 	Key         string `toml:"key"`
@@ -180,33 +183,33 @@ type XKS struct {
 	ClientCA    string   `toml:"client_ca"`
 	ClientNames []string `toml:"client_names"`
 	// Regions, if any, are the only ones from which KMS may call.
-	Regions []string `toml:"regions"`
+	Regions []string `toml:"regions" default:"all"`
 	// Services are SigV4 service names accepted besides kms-xks-proxy.
 	Services []string `toml:"services"`
 	// MaxConnections bounds the open connections; default 4096.
-	MaxConnections int `toml:"max_connections"`
+	MaxConnections int `toml:"max_connections" default:"4096"`
 	// RequestTimeout bounds how long a request waits for the HSM; default 220ms.
-	RequestTimeout Duration `toml:"request_timeout"`
+	RequestTimeout Duration `toml:"request_timeout" default:"220ms"`
 	// FleetSize is how many appliances serve the same key stores; default 1.
-	FleetSize int `toml:"fleet_size"`
+	FleetSize int `toml:"fleet_size" default:"1"`
 	// URL is what KMS calls, https://HOST, for people to copy (XksProxyUriEndpoint);
 	// by default the certificate's first DNS name.
-	URL string `toml:"url"`
+	URL string `toml:"url" default:"the certificate's first DNS name"`
 }
 
 // Admin is the administrators' side.
 type Admin struct {
 	// Socket is the Unix socket of the command line; default /run/holdfast/admin.sock.
-	Socket string `toml:"socket"`
+	Socket string `toml:"socket" default:"/run/holdfast/admin.sock"`
 	// Address of the administrators' HTTPS listener; default :9443.
-	Address string `toml:"address"`
+	Address string `toml:"address" default:":9443"`
 	// URL is by what browsers open the console, https://HOST:PORT; passkeys are bound
 	// to its host. By default the certificate's first DNS name with the port.
-	URL string `toml:"url"`
+	URL string `toml:"url" default:"the certificate's first DNS name with the port of admin.address"`
 	// Idle and Session bound how long somebody is signed in: without doing anything,
 	// default 15m, 1m to 24h, and at all, default 12h, 5m to 168h.
-	Idle    Duration `toml:"idle"`
-	Session Duration `toml:"session"`
+	Idle    Duration `toml:"idle" default:"15m"`
+	Session Duration `toml:"session" default:"12h"`
 	// SetupCode is a file with the SHA-256 of the setup code for the first
 	// administrator, in the form of user data (package appliance/machine/instance). Without
 	// a usable one a code is made and printed.
@@ -226,30 +229,30 @@ type OIDC struct {
 // Keys sets limits for external keys.
 type Keys struct {
 	// MaxUnlocked bounds how many keys are unlocked at once; default 65536.
-	MaxUnlocked int `toml:"max_unlocked"`
+	MaxUnlocked int `toml:"max_unlocked" default:"65536"`
 	// RotateAfter is how many encryptions a key version does; default and most
 	// 2147483648 (2^31).
-	RotateAfter uint64 `toml:"rotate_after"`
+	RotateAfter uint64 `toml:"rotate_after" default:"2147483648"`
 }
 
 // Audit bounds the audit log, which is in the folder audit of state.dir.
 type Audit struct {
 	// RetainAge and RetainMiB say how long, and how much of, the log is kept; all of
 	// it by default. The rest stays verifiable.
-	RetainAge Duration `toml:"retain_age"`
-	RetainMiB int      `toml:"retain_mib"`
+	RetainAge Duration `toml:"retain_age" default:"everything is kept"`
+	RetainMiB int      `toml:"retain_mib" default:"everything is kept"`
 	// ReserveMiB stay free on the disk: what would use them is refused; default 16.
 	// Below WarnMiB there are warnings; default 1024.
-	ReserveMiB int `toml:"reserve_mib"`
-	WarnMiB    int `toml:"warn_mib"`
+	ReserveMiB int `toml:"reserve_mib" default:"16"`
+	WarnMiB    int `toml:"warn_mib" default:"1024"`
 }
 
 // Log says what is logged.
 type Log struct {
 	// Level is debug, info (default), warn or error.
-	Level string `toml:"level"`
+	Level string `toml:"level" default:"info"`
 	// Format is text (default) or json.
-	Format string `toml:"format"`
+	Format string `toml:"format" default:"text"`
 }
 
 // AWSXKS is the section [aws_xks_config].
@@ -394,6 +397,10 @@ func parse(name string, text []byte, exposed error) (*Config, Problems, error) {
 	}
 	if len(errs) > 0 {
 		return nil, warnings, append(errs, warnings...)
+	}
+	c.given = map[string]bool{}
+	for key := range ck.lines {
+		c.given[key] = true
 	}
 	c.setDefaults()
 	return c, warnings, nil

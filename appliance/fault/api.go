@@ -12,6 +12,7 @@ const (
 	Stale           Code = "stale"
 	Unauthenticated Code = "unauthenticated"
 	Presence        Code = "presence"
+	ReasonMissing   Code = "reason_missing"
 	Forbidden       Code = "forbidden"
 	Denied          Code = "denied"
 	KeyUsage        Code = "key_usage"
@@ -55,10 +56,13 @@ var apiCodes = []Entry{
 		Do:    "Read the thing again, and decide on what it is now."},
 	{Code: Unauthenticated, Class: Refused, Status: http.StatusUnauthorized, XKS: "AuthenticationFailedException",
 		Title: "It is not proven who asks.",
-		Do:    "Sign in, or send a valid API token. An administrator makes one with `holdfast token create NAME --role ROLE --out FILE`."},
+		Do:    "Sign in, or send a valid API token. An administrator makes one with `holdfast token create NAME --role ROLE --key-store NAMES --operation IDS --network CIDRS --out FILE`."},
 	{Code: Presence, Class: Refused, Status: http.StatusForbidden,
 		Title: "The operation needs a fresh proof that the user is present.",
 		Do:    "Prove again who you are, with your passkey or password, and repeat the operation."},
+	{Code: ReasonMissing, Class: Refused, Status: http.StatusBadRequest,
+		Title: "The operation needs a second person, and it is not said why it is asked for.",
+		Do:    "Say why, for the person who approves: with `--why TEXT`, with the header Holdfast-Reason of the API, or in the form's field."},
 	{Code: Forbidden, Class: Refused, Status: http.StatusForbidden,
 		Title: "The administrator's role, or a rule of approval, does not allow it.",
 		Do:    "Ask a user whose role allows it; the roles are in docs/console.md#roles."},

@@ -41,7 +41,7 @@ func (i *Invitation) admitted(refused bool) appliance.Admitted {
 }
 
 func (t *Token) admitted(refused bool) appliance.Admitted {
-	detail := fmt.Sprintf("%s, made by %s, until %s", t.Role, t.CreatedBy, t.ExpiresAt.UTC().Format(timeShown))
+	detail := fmt.Sprintf("%s, for %s, made by %s, until %s", t.Role, t.Scope, t.CreatedBy, t.ExpiresAt.UTC().Format(timeShown))
 	if !t.RevokedAt.IsZero() {
 		detail += ", revoked"
 	}

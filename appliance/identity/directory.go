@@ -310,6 +310,16 @@ func (d *Directory) SetDisabled(ctx context.Context, id string, disabled bool) (
 	return u, err
 }
 
+// CheckDisabled gives the error that SetDisabled would, and changes nothing.
+func (d *Directory) CheckDisabled(ctx context.Context, id string, disabled bool) error {
+	a, err := d.rows.Account(ctx, id)
+	if err != nil {
+		return err
+	}
+	a.Disabled = disabled
+	return d.stillEnough(ctx, id, a)
+}
+
 // Unlock lets a user sign in by password again after too many wrong ones.
 func (d *Directory) Unlock(ctx context.Context, id string) (*User, error) {
 	return d.change(ctx, id, func(a *Account) error { a.Failures, a.LockedUntil = 0, time.Time{}; return nil }, nil)

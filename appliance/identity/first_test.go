@@ -68,7 +68,7 @@ func TestClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, token, err := d.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	_, token, err := d.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestClosed(t *testing.T) {
 	}
 	_, _, err = d.Invite(ctx, root, "eve", identity.RoleViewer)
 	wants(t, "invite", err, fault.Locked)
-	_, _, err = d.CreateToken(ctx, root, "eve", identity.RoleViewer, time.Hour)
+	_, _, err = d.CreateToken(ctx, root, identity.NewToken{Name: "eve", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	wants(t, "make a token", err, fault.Locked)
 	_, err = d.Session(ctx, a.token, true)
 	wants(t, "session", err, fault.Unauthenticated)

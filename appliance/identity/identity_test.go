@@ -524,15 +524,15 @@ func TestTokens(t *testing.T) {
 	d := open(t, nil)
 	ctx := t.Context()
 	k := identity.Principal{Name: "k", Role: identity.RoleKeyAdministrator}
-	_, _, err := d.CreateToken(ctx, k, "t", identity.RoleAdministrator, time.Hour)
+	_, _, err := d.CreateToken(ctx, k, identity.NewToken{Name: "t", Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	wants(t, "above", err, fault.Forbidden)
-	_, _, err = d.CreateToken(ctx, k, "t", identity.RoleViewer, 366*24*time.Hour)
+	_, _, err = d.CreateToken(ctx, k, identity.NewToken{Name: "t", Role: identity.RoleViewer, Lifetime: 366 * 24 * time.Hour, Scope: identity.Unlimited()})
 	wants(t, "too long", err, fault.Invalid)
-	made, secret, err := d.CreateToken(ctx, k, "t", identity.RoleAuditor, time.Hour)
+	made, secret, err := d.CreateToken(ctx, k, identity.NewToken{Name: "t", Role: identity.RoleAuditor, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil || !strings.HasPrefix(secret, "hf_") || len(secret) != 46 {
 		t.Fatalf("%q %v", secret, err)
 	}
-	_, _, err = d.CreateToken(ctx, k, "t", identity.RoleViewer, time.Hour)
+	_, _, err = d.CreateToken(ctx, k, identity.NewToken{Name: "t", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	wants(t, "the same name", err, fault.Exists)
 	p, err := d.Bearer(ctx, secret, from)
 	if err != nil || p.Role != identity.RoleAuditor || p.Token != made.ID || p.UserID != "" || !p.ProvenAt.IsZero() {
@@ -542,7 +542,7 @@ func TestTokens(t *testing.T) {
 	if _, err := d.Bearer(ctx, secret, from); err != identity.ErrProof {
 		t.Errorf("an hour later: %v", err)
 	}
-	_, secret, err = d.CreateToken(ctx, k, "u", identity.RoleViewer, time.Hour)
+	_, secret, err = d.CreateToken(ctx, k, identity.NewToken{Name: "u", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -563,7 +563,7 @@ func TestTokens(t *testing.T) {
 func TestNoSecretInTheDatabase(t *testing.T) {
 	d := open(t, nil)
 	a := d.enrol("alice", identity.RoleAdministrator)
-	_, token, err := d.CreateToken(t.Context(), root, "t", identity.RoleViewer, time.Hour)
+	_, token, err := d.CreateToken(t.Context(), root, identity.NewToken{Name: "t", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}

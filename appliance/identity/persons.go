@@ -286,6 +286,6 @@ func (d *Directory) Still(ctx context.Context, was Principal) (Principal, error)
 			return Principal{}, ErrProof
 		}
 	}
-	was.Role, was.Unverified = now.Role, now.Unverified
+	was.Role, was.Unverified, was.Scope = now.Role, now.Unverified, now.Scope
 	return was, nil
 }

@@ -72,6 +72,9 @@ type Principal struct {
 	// Unverified says that nobody can tell whether the user's row is valid, as the
 	// appliance is locked.
 	Unverified bool `json:"-"`
+	// Scope is what the API token may be used for; nil for a user, and for a token from before
+	// there were scopes: no limit.
+	Scope *Scope `json:"scope,omitempty" jsonschema:"What the API token may be used for; absent for a user and for a token that was made before there were scopes."`
 	// MakerIDs are the users who asked for the token and had it in their hands;
 	// empty for a user.
 	MakerIDs []string `json:"-"`

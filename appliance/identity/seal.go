@@ -83,10 +83,15 @@ func (i *Invitation) Binding() appliance.Binding {
 		appliance.BindTime(i.CreatedAt), appliance.BindTime(i.ExpiresAt), strconv.FormatBool(i.Setup), hex.EncodeToString(i.Digest), i.Origin.Text()}}
 }
 
-// Binding names the token with all that it may do. Its last use is left out.
+// Binding names the token with all that it may do. Its last use is left out. That of a token from
+// before there were scopes has a field less, so a scope can neither be taken away nor be given.
 func (t *Token) Binding() appliance.Binding {
-	return appliance.Binding{Purpose: "api-token", Fields: []string{t.ID, t.Name, string(t.Role), t.CreatedBy,
+	b := appliance.Binding{Purpose: "api-token", Fields: []string{t.ID, t.Name, string(t.Role), t.CreatedBy,
 		appliance.BindTime(t.CreatedAt), appliance.BindTime(t.ExpiresAt), appliance.BindTime(t.RevokedAt), hex.EncodeToString(t.Digest), t.Origin.Text()}}
+	if t.Scope != nil {
+		b.Fields = append(b.Fields, t.Scope.Text())
+	}
+	return b
 }
 
 // Binding names the session with whose it is. Its last use is left out: who can

@@ -73,7 +73,7 @@ func (d *directory) ways() []admitted {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	_, token, err := d.CreateToken(ctx, root, "robot", identity.RoleAdministrator, time.Hour)
+	_, token, err := d.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestRowsThatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := d.accept(link, "alice")
-	_, token, err := d.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	_, token, err := d.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestWhileLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, token, err := d.CreateToken(ctx, root, "robot", identity.RoleAdministrator, time.Hour)
+	_, token, err := d.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func TestWhileLocked(t *testing.T) {
 		"token":      errorOf(d.Bearer(ctx, token, from)),
 		"invitation": errorOf(d.OpenInvitation(ctx, invitation)),
 		"invite":     third(d.Invite(ctx, root, "carol", identity.RoleViewer)),
-		"make token": third(d.CreateToken(ctx, root, "other", identity.RoleViewer, time.Hour)),
+		"make token": third(d.CreateToken(ctx, root, identity.NewToken{Name: "other", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})),
 		"set role":   errorOf(d.SetRole(ctx, a.id, identity.RoleViewer)),
 		"disable":    errorOf(d.SetDisabled(ctx, a.id, true)),
 		"codes":      errorOf(d.NewRecoveryCodes(ctx, a.id)),

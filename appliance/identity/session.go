@@ -148,15 +148,25 @@ const TokenPrefix = "hf_"
 // MaxTokenLifetime is the longest that an API token is good for.
 const MaxTokenLifetime = 365 * 24 * time.Hour
 
+// NewToken is an API token to be made.
+type NewToken struct {
+	Name string
+	Role Role
+	// Scope is needed: a token without a limit has [Unlimited].
+	Scope *Scope
+	// Lifetime is from a minute to [MaxTokenLifetime].
+	Lifetime time.Duration
+}
+
 // CreateToken makes an API token, and gives it this once. fault.Invalid, fault.Exists;
-// fault.Forbidden if the role may more than that of its maker.
-func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, role Role, lifetime time.Duration) (Token, string, error) {
-	if err := d.CheckToken(ctx, by, name, role, lifetime); err != nil {
+// fault.Forbidden if the role or the scope may more than that of its maker.
+func (d *Directory) CreateToken(ctx context.Context, by Principal, want NewToken) (Token, string, error) {
+	if err := d.CheckToken(ctx, by, want); err != nil {
 		return Token{}, "", err
 	}
 	secret := TokenPrefix + newSecret()
-	t := Token{ID: newID(), Name: name, Role: role, CreatedBy: by.Name, CreatedAt: d.stamp(), Digest: digest(secret)}
-	t.ExpiresAt = t.CreatedAt.Add(lifetime)
+	t := Token{ID: newID(), Name: want.Name, Role: want.Role, Scope: want.Scope, CreatedBy: by.Name, CreatedAt: d.stamp(), Digest: digest(secret)}
+	t.ExpiresAt = t.CreatedAt.Add(want.Lifetime)
 	var err error
 	if t.Origin, err = d.origin(ctx, by); err != nil {
 		return Token{}, "", err
@@ -168,22 +178,31 @@ func (d *Directory) CreateToken(ctx context.Context, by Principal, name string, 
 }
 
 // CheckToken gives the error that CreateToken would, and makes nothing.
-func (d *Directory) CheckToken(ctx context.Context, by Principal, name string, role Role, lifetime time.Duration) error {
+func (d *Directory) CheckToken(ctx context.Context, by Principal, want NewToken) error {
 	if err := d.admits(); err != nil {
 		return err
 	}
-	if err := validName(name); err != nil {
+	if err := validName(want.Name); err != nil {
 		return err
 	}
-	if err := role.within(by); err != nil {
+	if err := want.Role.within(by); err != nil {
 		return err
 	}
-	if lifetime < time.Minute || lifetime > MaxTokenLifetime {
-		return fault.Errorf(fault.Invalid, "lifetime %s: use a minute to 365 days", lifetime)
+	if want.Scope == nil {
+		return fault.Errorf(fault.Invalid, "the token has no scope: name key stores, operations and networks, or say \"*\" for all of each")
+	}
+	if err := want.Scope.Validate(); err != nil {
+		return err
+	}
+	if err := want.Scope.within(by.Scope); err != nil {
+		return err
+	}
+	if want.Lifetime < time.Minute || want.Lifetime > MaxTokenLifetime {
+		return fault.Errorf(fault.Invalid, "lifetime %s: use a minute to 365 days", want.Lifetime)
 	}
 	tokens, err := d.rows.Tokens(ctx)
-	if err == nil && slices.ContainsFunc(tokens, func(t Token) bool { return t.Name == name }) {
-		err = fault.Errorf(fault.Exists, "there is an API token %q already", name)
+	if err == nil && slices.ContainsFunc(tokens, func(t Token) bool { return t.Name == want.Name }) {
+		err = fault.Errorf(fault.Exists, "there is an API token %q already", want.Name)
 	}
 	return err
 }
@@ -201,7 +220,7 @@ func (d *Directory) RevokeToken(ctx context.Context, id string) (Token, error) {
 }
 
 func (t *Token) principal() Principal {
-	return Principal{Name: "token " + t.Name, Role: t.Role, Token: t.ID, MakerIDs: t.Origin.MadeBy}
+	return Principal{Name: "token " + t.Name, Role: t.Role, Token: t.ID, Scope: t.Scope, MakerIDs: t.Origin.MadeBy}
 }
 
 // Bearer gives who has an API token. ErrProof if it is not good; fault.Locked while

@@ -293,6 +293,9 @@ type Token struct {
 	ExpiresAt  time.Time `json:"expires_at" jsonschema:"When it ends to be good."`
 	LastUsedAt time.Time `json:"last_used_at,omitzero" jsonschema:"When it was last used; absent if never."`
 	RevokedAt  time.Time `json:"revoked_at,omitzero" jsonschema:"When it was revoked; absent if it was not."`
+	// Scope is what it may be used for besides the role; nil for a token that was made before
+	// there were scopes, which has no limit.
+	Scope *Scope `json:"scope,omitempty" jsonschema:"What the token may be used for besides its role. Absent for a token that was made before there were scopes: it has no limit."`
 	// Refused says that the stored row does not match its seal, so that the token is
 	// not accepted.
 	Refused bool `json:"refused,omitempty" jsonschema:"Whether the stored row does not match its seal, so that the token is refused."`

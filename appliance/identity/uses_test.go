@@ -54,7 +54,7 @@ func TestUseThatCannotBeNoted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, secret, err := a.CreateToken(ctx, p, "ci", identity.RoleAuditor, time.Hour)
+	_, secret, err := a.CreateToken(ctx, p, identity.NewToken{Name: "ci", Role: identity.RoleAuditor, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	if err != nil {
 		t.Fatal(err)
 	}

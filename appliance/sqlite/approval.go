@@ -14,11 +14,11 @@ const (
 	maxApprovals = 10000
 )
 
-const approvalColumns = `id, operation, method, path, body, user_id, token, requested_by, created_at, expires_at, state, decided_by, decided_by_id, decided_at, outcome, seal`
+const approvalColumns = `id, operation, method, path, body, user_id, token, requested_by, created_at, expires_at, state, decided_by, decided_by_id, decided_at, outcome, reason, address, decision_reason, secret, seal`
 
 func scanApproval(r *approval.Request) []any {
 	return []any{&r.ID, &r.Operation, &r.Method, &r.Path, &r.Body, &r.UserID, &r.Token, &r.RequestedBy,
-		millis{&r.CreatedAt}, millis{&r.ExpiresAt}, &r.State, &r.DecidedBy, &r.DecidedByID, millis{&r.DecidedAt}, &r.Outcome, &r.Seal}
+		millis{&r.CreatedAt}, millis{&r.ExpiresAt}, &r.State, &r.DecidedBy, &r.DecidedByID, millis{&r.DecidedAt}, &r.Outcome, &r.Reason, &r.Address, &r.DecisionReason, (*[]byte)(&r.Secret), &r.Seal}
 }
 
 // CreateApproval implements [approval.Store].
@@ -31,9 +31,9 @@ func (s *DB) CreateApproval(ctx context.Context, r *approval.Request) error {
 		if pending >= maxPending {
 			return fault.Errorf(fault.Conflict, "%d requests wait for approval already; decide some of them first", pending)
 		}
-		n, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		n, err := c.exec(`INSERT INTO approvals (`+approvalColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			r.ID, r.Operation, r.Method, r.Path, r.Body, r.UserID, r.Token, r.RequestedBy,
-			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal)
+			r.CreatedAt.UnixMilli(), r.ExpiresAt.UnixMilli(), string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Reason, r.Address, r.DecisionReason, []byte(r.Secret), r.Seal)
 		if err != nil {
 			return err
 		}
@@ -88,9 +88,9 @@ func (s *DB) Approvals(ctx context.Context, limit int) ([]*approval.Request, err
 // DecideApproval implements [approval.Store].
 func (s *DB) DecideApproval(ctx context.Context, r, was *approval.Request) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, seal = ?
+		n, err := c.exec(`UPDATE approvals SET state = ?, decided_by = ?, decided_by_id = ?, decided_at = ?, outcome = ?, decision_reason = ?, seal = ?
 			WHERE id = ? AND state = ? AND coalesce(seal, x'') = ?`,
-			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.Seal, r.ID, string(was.State), blob(was.Seal))
+			string(r.State), r.DecidedBy, r.DecidedByID, ms(r.DecidedAt), r.Outcome, r.DecisionReason, r.Seal, r.ID, string(was.State), blob(was.Seal))
 		return unlessChanged(c, n, err, expect("the request for approval", noApproval(r.ID), `SELECT 1 FROM approvals WHERE id = ?`, r.ID))
 	})
 }

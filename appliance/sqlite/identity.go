@@ -434,17 +434,42 @@ func (s *DB) Spent(ctx context.Context, id string) (spent bool, err error) {
 	return spent, err
 }
 
-const tokenColumns = `digest, id, name, role, created_by, created_at, expires_at, last_used_at, revoked_at, origin, seal`
+// scope is one in a column; NULL for a token from before there were scopes.
+type scope struct{ s **identity.Scope }
+
+// Scan reads a stored scope.
+func (x scope) Scan(v any) error {
+	*x.s = nil
+	if v == nil {
+		return nil
+	}
+	text, _ := v.(string) // the column is of that type
+	read, err := identity.DecodeScope(text)
+	if err != nil {
+		read = &identity.Scope{} // not what the seal is of; it allows nothing
+	}
+	*x.s = read
+	return nil
+}
+
+func scopeColumn(s *identity.Scope) any {
+	if s == nil {
+		return nil
+	}
+	return s.Text()
+}
+
+const tokenColumns = `digest, id, name, role, created_by, created_at, expires_at, last_used_at, revoked_at, origin, scope, seal`
 
 func scanToken(t *identity.Token) []any {
-	return []any{&t.Digest, &t.ID, &t.Name, &t.Role, &t.CreatedBy, millis{&t.CreatedAt}, millis{&t.ExpiresAt}, millis{&t.LastUsedAt}, millis{&t.RevokedAt}, origin{&t.Origin}, &t.Seal}
+	return []any{&t.Digest, &t.ID, &t.Name, &t.Role, &t.CreatedBy, millis{&t.CreatedAt}, millis{&t.ExpiresAt}, millis{&t.LastUsedAt}, millis{&t.RevokedAt}, origin{&t.Origin}, scope{&t.Scope}, &t.Seal}
 }
 
 // CreateToken implements [identity.Store].
 func (s *DB) CreateToken(ctx context.Context, t *identity.Token) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`INSERT INTO api_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			blob(t.Digest), t.ID, t.Name, string(t.Role), t.CreatedBy, t.CreatedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), ms(t.LastUsedAt), ms(t.RevokedAt), t.Origin.Text(), t.Seal)
+		n, err := c.exec(`INSERT INTO api_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			blob(t.Digest), t.ID, t.Name, string(t.Role), t.CreatedBy, t.CreatedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), ms(t.LastUsedAt), ms(t.RevokedAt), t.Origin.Text(), scopeColumn(t.Scope), t.Seal)
 		if err == nil && n == 0 {
 			return fault.Errorf(fault.Exists, "there is an API token %q already", t.Name)
 		}

@@ -183,7 +183,7 @@ func TestConsole(t *testing.T) {
 	// Key store, credential with its file, key, grant.
 	b.Open("/keystores")
 	b.Fill("Create key store", "name", "bank", "uri_path_prefix", "/bank")
-	b.Has("bank", "/bank/kms/xks/v1", "no SigV4 credential is active")
+	b.Has("bank", "/bank/kms/xks/v1", "no active SigV4 credential")
 	b.Open("/keystores/bank/credentials")
 	b.Fill("Create credential")
 	b.Has("The secret is shown this once")
@@ -225,7 +225,7 @@ func TestConsole(t *testing.T) {
 	b.Has("line 1")
 	b.Fill("Set Cedar policies", "cedar", `forbid (principal, action == Action::"Decrypt", resource);`)
 	b.Has("The Cedar policies are set")
-	b.Fill("Test request", "key", "payroll", "principal", "arn:aws:iam::123456789012:role/app", "operation_name", "Decrypt")
+	b.Fill("Test request", "ask_key", "payroll", "ask_principal", "arn:aws:iam::123456789012:role/app", "ask_operation", "Decrypt")
 	b.Has("It would be denied", "policy:")
 	if status := encrypt("by-the-browser-test"); status != http.StatusOK {
 		t.Errorf("with a grant: %d", status)
@@ -293,7 +293,7 @@ func TestConsole(t *testing.T) {
 
 	// The life of a key.
 	b.Open("/keystores/bank/keys/payroll")
-	b.Has("Recent activity", "Encrypt")
+	b.Has("Life of the key", "Create key")
 	b.Fill("Rotate key")
 	b.Has("a new version encrypts", "2 current")
 	b.Fill("Schedule key deletion", "days", "7", "confirm", "payrol")
@@ -522,6 +522,12 @@ func testRoles(t *testing.T, admin *browsertest.Browser) {
 	}
 }
 
+// openApproval opens the page of the newest request for an operation.
+func openApproval(b *browsertest.Browser, words string) {
+	b.Open("/approvals")
+	b.Follow(words)
+}
+
 // testFourEyes: a chosen operation waits until somebody else approves it.
 func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 	carol := invite(t, admin, "carol", "key-administrator")
@@ -533,30 +539,31 @@ func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 	admin.Fill("Change settings", "four_eyes=removeGrant", "on", "four_eyes=createInvitation", "on")
 	admin.Has("The settings are changed")
 	carol.Open("/keystores/bank/grants")
-	carol.Fill("Remove grant")
-	carol.Has("waits for the approval", "Waits", "Reject")
-	carol.HasNot("Approve Remove")
-	admin.Open("/approvals")
-	admin.Has("Remove grant", "carol")
-	admin.Fill("Approve")
+	carol.Fill("Remove grant", "why", "nobody uses it")
+	carol.Has("waits for the approval", "Waits", "nobody uses it")
+	openApproval(carol, "Remove grant")
+	carol.Has("Take back", "You cannot approve this")
+	openApproval(admin, "Remove grant")
+	admin.Has("carol", "nobody uses it", "What changes", "principal", "removed")
+	admin.Fill("Approve", "reason", "asked the team")
 	admin.Has("Approved and done")
 	admin.Open("/keystores/bank/grants")
 	admin.Has("There is no grant")
 	admin.Open("/audit?kind=admin")
-	admin.Has("approved by alice", "ask for approval of")
+	admin.Has("approved by alice", "Ask for approval: Remove grant")
 
 	// The link of an invitation is shown to the one who asked, and to nobody else.
 	dora.Open("/users")
-	dora.Fill("Create invitation", "name", "eve", "role", "viewer")
+	dora.Fill("Create invitation", "name", "eve", "role", "viewer", "why", "she joins the team")
 	dora.Has("waits for the approval")
-	admin.Open("/approvals")
-	admin.Fill("Approve")
-	admin.Has("dora does it now", "nobody else sees the secret")
+	openApproval(admin, "Create invitation")
+	admin.Fill("Approve", "reason", "she does")
+	admin.Has("dora does it now", "nobody else sees it")
 	admin.HasNot("/invitation/")
-	admin.Open("/approvals")
+	openApproval(admin, "Create invitation")
 	admin.Has("Approved, not done yet")
 	admin.HasNot("Perform approved operation")
-	dora.Open("/approvals")
+	openApproval(dora, "Create invitation")
 	dora.Fill("Perform approved operation")
 	if link := shown(t, dora, "pre[data-secret]"); !strings.Contains(link, "/invitation/") {
 		t.Errorf("dora is shown %q", link)

@@ -18,6 +18,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/appliancetest"
+	"holdfast/appliance/identity"
 	"holdfast/appliance/keyring/keyringtest"
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/cmd/internal/kmsload"
@@ -159,7 +160,7 @@ func TestTextImportedInTheConsoleGoesAtOnce(t *testing.T) {
 	memory := keyringtest.Other(p.cmd.Process.Pid)
 	socket := web.NewClient(p.dev.AdminSocket)
 	var token operation.CreatedToken
-	if err := socket.Do(t.Context(), http.MethodPost, "tokens", operation.NewToken{Name: "t", Role: "administrator", Days: 1}, &token); err != nil {
+	if err := socket.Do(t.Context(), http.MethodPost, "tokens", operation.NewToken{Name: "t", Role: "administrator", Days: 1, Scope: *identity.Unlimited()}, &token); err != nil {
 		t.Fatal(err)
 	}
 	ca, err := os.ReadFile(p.dev.CACert)

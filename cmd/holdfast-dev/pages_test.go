@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/console"
 	"holdfast/web/console/browsertest"
@@ -69,7 +70,7 @@ func fillConsole(t *testing.T, p *process) {
 	do("POST", "keystores/demo/keys/payroll-2026/rotate", operation.Rotation{})
 	do("POST", "keystores/demo/grants", operation.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
 		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}})
-	do("POST", "tokens", operation.NewToken{Name: "terraform", Role: "key-administrator", Days: 90})
+	do("POST", "tokens", operation.NewToken{Name: "terraform", Role: "key-administrator", Days: 90, Scope: *identity.Unlimited()})
 	k := p.kms()
 	for i := range 40 {
 		id := []string{"payroll-2026", "cards", "customers.eu", "ledger"}[i%4]
@@ -98,7 +99,7 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *brow
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	var token operation.CreatedToken
-	if err := root.Do(t.Context(), "POST", "tokens", operation.NewToken{Name: "pipeline", Role: "key-administrator", Days: 30}, &token); err != nil {
+	if err := root.Do(t.Context(), "POST", "tokens", operation.NewToken{Name: "pipeline", Role: "key-administrator", Days: 30, Scope: *identity.Unlimited()}, &token); err != nil {
 		t.Fatal(err)
 	}
 	if err := root.Do(t.Context(), "PUT", "settings", operation.Settings{FourEyes: []string{"scheduleKeyDeletion"}}, nil); err != nil {
@@ -108,6 +109,7 @@ func waiting(t *testing.T, p *process, first *browsertest.Browser) (second *brow
 	if err != nil {
 		t.Fatal(err)
 	}
+	client.Reason = "nothing is encrypted under it any more"
 	var waits *operation.Pending
 	if err := client.Do(t.Context(), "POST", "keystores/demo/keys/cards/delete", operation.Deletion{Days: 30}, nil); !errors.As(err, &waits) {
 		t.Fatalf("it waits for nobody: %v", err)
@@ -168,14 +170,13 @@ func TestConsolePages(t *testing.T) {
 	}{
 		{"refused", "/keystores/demo/keys", "Create key", []string{"id", "not an id"}},
 		{"grant-in-cedar", "/keystores/demo/grants", "Preview grant", []string{"principal", "arn:aws:iam::123456789012:role/app", "via_services", "s3.eu-central-1.amazonaws.com"}},
-		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
+		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"ask_principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
 		{"new-credential", "/keystores/demo/credentials", "Create credential", nil},
 		{"new-invitation", "/users", "Create invitation", []string{"name", "bob", "role", "auditor"}},
 		{"new-token", "/users", "Create API token", []string{"name", "backup"}},
 		{"signing-request", "/settings", "Request certificate", nil},
 		{"new-password", "/account", "Set up password", nil},
 		{"new-recovery-codes", "/account", "Create recovery codes", nil},
-		{"approved", "/approvals", "Approve", nil},
 	} {
 		b.Open(form.at)
 		b.Fill(form.button, form.fields...)
@@ -203,17 +204,21 @@ func TestConsolePages(t *testing.T) {
 			b = alice
 		}
 	}
+	openApproval(b, "Schedule key deletion")
+	look("approval")
+	b.Fill("Approve", "reason", "the team has agreed")
+	look("approved")
 	// A secret is shown to the one who asked, when another person has approved.
 	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), "PUT", "settings", operation.Settings{FourEyes: []string{"createToken"}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	b.Open("/users")
-	b.Fill("Create API token", "name", "nightly")
+	b.Fill("Create API token", "name", "nightly", "why", "a job of the night")
 	b.Has("waits for the approval")
-	dora.Open("/approvals")
-	dora.Fill("Approve")
-	dora.Has("nobody else sees the secret")
-	b.Open("/approvals")
+	openApproval(dora, "Create API token")
+	dora.Fill("Approve", "reason", "it is known")
+	dora.Has("nobody else sees it")
+	openApproval(b, "Create API token")
 	b.Fill("Perform approved operation")
 	shown(t, b, "pre[data-secret]")
 	look("performed")

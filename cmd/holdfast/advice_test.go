@@ -239,7 +239,7 @@ func TestAdviceCanFail(t *testing.T) {
 		}
 	}
 	for line, want := range map[string]string{
-		"keystore": "does nothing", "keystore show": "NAME is missing", "seal --nothing": "unknown flag", "grant add KEYSTORE": "--principal are missing", "token create NAME --role ROLE --out FILE": "",
+		"keystore": "does nothing", "keystore show": "NAME is missing", "seal --nothing": "unknown flag", "grant add KEYSTORE": "--principal are missing", "token create NAME --role ROLE --key-store NAMES --operation IDS --network CIDRS --out FILE": "",
 	} {
 		if got := whole(programs(), "holdfast", line); (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("%s: got %q, want %q", line, got, want)

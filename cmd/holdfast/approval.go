@@ -28,9 +28,7 @@ func approvalCommand(a *admin) *cobra.Command {
 		a.asking("show REQUEST", "Show an operation that waits for a second person, with all that it would do", func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, operation.ShowApproval, operation.ApprovalName{Approval: args[0]}, showApproval)
 		}),
-		a.asking("reject REQUEST", "Refuse an operation that waits, or take one's own back", func(cmd *cobra.Command, args []string) error {
-			return call(a, cmd, operation.Reject, operation.ApprovalName{Approval: args[0]}, showApproval)
-		}),
+		approvalRejectCommand(a),
 		approvalPerformCommand(a))
 	c.Long = "Look after operations that wait for a second person. A command whose operation needs one does\n" +
 		"nothing, and names the request that waits. A person approves it, who has signed in to the console:\n" +
@@ -48,17 +46,48 @@ func showApproval(w io.Writer, r operation.ApprovalDetail) {
 	}
 	cli.Row(w, "state", r.State)
 	cli.Row(w, "asked by", r.RequestedBy+" at "+cli.When(r.CreatedAt))
+	cli.Row(w, "asked from", cli.OrDash(r.Address))
+	cli.Row(w, "why", cli.OrDash(r.Reason))
 	cli.Row(w, "good until", cli.When(r.ExpiresAt))
 	if r.DecidedBy != "" {
 		cli.Row(w, "decided by", r.DecidedBy+" at "+cli.When(r.DecidedAt))
+		cli.Row(w, "decided because", cli.OrDash(r.DecisionReason))
 	}
 	if r.Outcome != "" {
 		cli.Row(w, "failed", r.Outcome)
 	}
 }
 
+// secretAgain reads the secret that an approved operation was asked for with, as the command
+// reads it that asks for the operation.
+func secretAgain(cmd *cobra.Command, a *admin, name operation.ApprovalName, file string) (operation.Secret, error) {
+	shown, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowApproval, name)
+	if err != nil {
+		return nil, err
+	}
+	if id := shown.Out.Operation; id == operation.CreateKey.ID || id == operation.RotateKey.ID {
+		return readMaterial(file)
+	}
+	f, err := cli.OpenSecretFile("--secret-file", file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return cli.ReadSecret("--secret-file: "+file, f)
+}
+
+func approvalRejectCommand(a *admin) *cobra.Command {
+	var reason string
+	c := a.asking("reject REQUEST --reason TEXT", "Refuse an operation that waits, or take one's own back", func(cmd *cobra.Command, args []string) error {
+		return call(a, cmd, operation.Reject, operation.ApprovalDecision{ApprovalName: operation.ApprovalName{Approval: args[0]}, Reason: reason}, showApproval)
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why, for the one who asked and for the audit log")
+	_ = c.MarkFlagRequired("reason") // it exists: it was made above
+	return c
+}
+
 func approvalPerformCommand(a *admin) *cobra.Command {
-	var out string
+	var out, secretFile string
 	c := a.asking("perform REQUEST --out FILE", "Do an operation that one has asked for and that was approved, and write the secret that it shows once to a file",
 		func(cmd *cobra.Command, args []string) error {
 			// Opened before, so that nothing is done whose secret would be lost.
@@ -67,7 +96,13 @@ func approvalPerformCommand(a *admin) *cobra.Command {
 				return fmt.Errorf("--out: %w", err)
 			}
 			defer f.Close()
-			done, err := cli.Call(cmd.Context(), &a.Admin, operation.PerformApproved, operation.ApprovalName{Approval: args[0]})
+			in := operation.ApprovedPerformance{ApprovalName: operation.ApprovalName{Approval: args[0]}}
+			if secretFile != "" {
+				if in.Secret, err = secretAgain(cmd, a, in.ApprovalName, secretFile); err != nil {
+					return err
+				}
+			}
+			done, err := cli.Call(cmd.Context(), &a.Admin, operation.PerformApproved, in)
 			if err == nil && done.Out.State == approval.Failed {
 				err = fault.Errorf(fault.Conflict, "the operation was refused: %s", done.Out.Outcome)
 			}
@@ -85,6 +120,7 @@ func approvalPerformCommand(a *admin) *cobra.Command {
 			})
 		})
 	c.Flags().StringVar(&out, "out", "", "file for the operation's answer (JSON), which must not exist; only its owner may read it")
+	c.Flags().StringVar(&secretFile, "secret-file", "", "file with the secret that was asked for with, such as the material of a key: no request stores it")
 	_ = c.MarkFlagRequired("out") // it exists: it was made above
 	return c
 }

@@ -15,11 +15,11 @@ import (
 )
 
 func backupCommand(a *admin) *cobra.Command {
-	var out string
+	var out, approval string
 	c := a.asking("backup --out FILE", "Write a backup of the running appliance", func(cmd *cobra.Command, _ []string) error {
 		var r *appliance.BackupReport
 		size, err := writeWhole(out, func(w io.Writer) (err error) {
-			r, err = a.Backup(cmd.Context(), w)
+			r, err = a.Backup(cmd.Context(), approval, w)
 			return err
 		})
 		if err != nil {
@@ -41,6 +41,7 @@ func backupCommand(a *admin) *cobra.Command {
 		"damaged, the backup is written all the same, each damaged row is named with the command that\n" +
 		"discards it, and the exit code is 1."
 	c.Flags().StringVar(&out, "out", "", "file to write, which must not exist")
+	c.Flags().StringVar(&approval, "approval", "", "request by which another person has approved the backup, where it needs one")
 	_ = c.MarkFlagRequired("out") // it exists: it was made above
 	return c
 }

@@ -67,15 +67,16 @@ var flagValues = map[string]source{
 	"key-id": func(a *admin, cmd *cobra.Command, _ []string, word string) []string {
 		return keys(a, cmd, []string{cmd.Flag("key-store").Value.String()}, word)
 	},
-	"grant add --key":   keys,
-	"check --key":       none,
-	"key list --prefix": keys,
+	"grant add --key":          keys,
+	"check --key":              none,
+	"key list --prefix":        keys,
+	"token create --operation": operationIDs,
 }
 
 // texts are flags that take neither a file nor one of a few values.
-var texts = []string{"server", "uri-path-prefix", "access-key-id", "key-id", "principal", "denied-principal", "not-after", "via-service", "source-vpc", "source-vpce",
+var texts = []string{"server", "why", "uri-path-prefix", "access-key-id", "key-id", "principal", "denied-principal", "not-after", "via-service", "source-vpc", "source-vpce",
 	"kms-key-arn", "kms-key-account", "kms-key-region", "kms-operation", "calling-account", "kms-request-id", "reason", "nonce", "from", "to", "at", "time", "log-id", "after", "name", "unproven", "region",
-	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission", "node"}
+	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission", "node", "approval", "actor", "address", "error", "object", "operation", "token", "network"}
 
 // addCompletion has a shell complete the arguments and flags of the command and of
 // those under it.
@@ -216,6 +217,15 @@ func users(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
 
 func tokens(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
 	return ask(a, cmd, operation.ListTokens, operation.TokenPage{Paging: most}, func(t identity.Token) string { return t.Name })
+}
+
+// operationIDs are those of the API's operations.
+func operationIDs(*admin, *cobra.Command, []string, string) []string {
+	ids := []string{identity.Everything}
+	for _, r := range operation.Table() {
+		ids = append(ids, r.ID)
+	}
+	return ids
 }
 
 func sessions(a *admin, cmd *cobra.Command, _ []string, _ string) []string {

@@ -81,6 +81,7 @@ func (n *newCredential) create(a *admin, cmd *cobra.Command) error {
 func (n *newCredential) show(w io.Writer, c operation.CreatedCredential) {
 	cli.Row(w, "access key ID", c.AccessKeyID)
 	cli.Row(w, "secret access key", c.SecretAccessKey)
+	cli.Row(w, "URI path prefix", cli.OrDash(c.URIPathPrefix))
 	cli.Row(w, "XksProxyUriPath", c.URIPathPrefix+appliance.XKSPath)
 	if n.kmsJSON != "" {
 		cli.Row(w, "KMS console file", n.kmsJSON)

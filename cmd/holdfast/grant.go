@@ -51,6 +51,7 @@ func grantAddCommand(a *admin) *cobra.Command {
 		"and ? for one; and all conditions must hold."
 	f := c.Flags()
 	f.StringVar(&n.Principal, "principal", "", "an ARN, in which * and ? may stand, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all")
+	f.BoolVar(&n.Force, "force", false, "take a principal of a form that IAM does not have, because you know that KMS sends it")
 	cli.SomeOf(f, &n.operations, "operations", "what is allowed", appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes)
 	f.StringVar(&n.KeyID, "key", "", "only on this key")
 	f.BoolVar(&n.forbid, "forbid", false, "forbid it")

@@ -120,9 +120,9 @@ func keyListCommand(a *admin) *cobra.Command {
 	c := a.asking("list KEYSTORE", "List the keys of a key store, ordered by ID", func(cmd *cobra.Command, args []string) error {
 		page.KeyStore = args[0]
 		return listCall(a, cmd, operation.ListKeys, page, func(w io.Writer, keys []*appliance.ExternalKey) {
-			cli.Row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED")
+			cli.Row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED", "STANDING")
 			for _, k := range keys {
-				cli.Row(w, k.ID, listedState(k), k.Usage, k.Custody, k.CurrentVersion, cli.When(k.CreatedAt))
+				cli.Row(w, k.ID, listedState(k), k.Usage, k.Custody, k.CurrentVersion, cli.When(k.CreatedAt), standingWord(k.Standing))
 			}
 		})
 	})
@@ -173,6 +173,7 @@ func showKey(w io.Writer, k *appliance.ExternalKey) {
 	cli.Row(w, "custody", k.Custody)
 	cli.Row(w, "current version", k.CurrentVersion)
 	cli.Row(w, "created", cli.When(k.CreatedAt))
+	cli.Row(w, "standing", standingLine(k.Standing))
 	if k.Framing != appliance.FramingNone {
 		cli.Row(w, "AAD framing", framingOf(k))
 	}

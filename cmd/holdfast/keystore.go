@@ -33,13 +33,13 @@ func keyStoreListCommand(a *admin) *cobra.Command {
 	var page operation.KeyStorePage
 	return addPaging(a.asking("list", "List the key stores", func(cmd *cobra.Command, _ []string) error {
 		return listCall(a, cmd, operation.ListKeyStores, page, func(w io.Writer, stores []*appliance.KeyStore) {
-			cli.Row(w, "NAME", "URI PATH", "REQUESTS/S", "CREATED", "STATE")
+			cli.Row(w, "NAME", "URI PATH", "REQUESTS/S", "CREATED", "STANDING", "STATE")
 			for _, ks := range stores {
 				quota := any("-")
 				if ks.RequestsPerSecond > 0 {
 					quota = ks.RequestsPerSecond
 				}
-				cli.Row(w, ks.Name, ks.URIPathPrefix+appliance.XKSPath, quota, cli.When(ks.CreatedAt), blocked(ks.Blocked))
+				cli.Row(w, ks.Name, ks.URIPathPrefix+appliance.XKSPath, quota, cli.When(ks.CreatedAt), standingWord(ks.Standing), blocked(ks.Blocked))
 			}
 		})
 	}), &page.Paging, operation.ListKeyStores)
@@ -102,6 +102,7 @@ func showKeyStore(w io.Writer, ks *appliance.KeyStore) {
 		cli.Row(w, "requests per second", ks.RequestsPerSecond)
 	}
 	cli.Row(w, "created", cli.When(ks.CreatedAt))
+	cli.Row(w, "standing", standingLine(ks.Standing))
 	if !ks.Blocked.IsZero() {
 		cli.Row(w, "state", blocked(ks.Blocked))
 	}

@@ -43,6 +43,7 @@ func showStatus(w io.Writer, s operation.Status) {
 	if !b.Serves() && b.State != progress.Locked {
 		state = fmt.Sprintf("locked (boot: %s)", b.State)
 	}
+	cli.Row(w, "standing", standingLine(s.Standing))
 	cli.Row(w, "state", state)
 	cli.Row(w, "since", cli.When(b.Since))
 	if b.Code != "" {

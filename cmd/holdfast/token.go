@@ -20,7 +20,7 @@ func tokenCommand(a *admin) *cobra.Command {
 func tokenCreateCommand(a *admin) *cobra.Command {
 	want := operation.NewToken{Role: identity.RoleViewer, Days: 90}
 	var out string
-	c := a.asking("create NAME --role ROLE --out FILE", "Make an API token, for programs and for --token-file", func(cmd *cobra.Command, args []string) error {
+	c := a.asking("create NAME --role ROLE --key-store NAMES --operation IDS --network CIDRS --out FILE", "Make an API token, for programs and for --token-file", func(cmd *cobra.Command, args []string) error {
 		want.Name = args[0]
 		// Opened before, so that no token is made that would be lost.
 		f, err := privatefile.Create(out)
@@ -41,13 +41,19 @@ func tokenCreateCommand(a *admin) *cobra.Command {
 		return a.Show(cmd, t, func(w io.Writer) {
 			cli.Row(w, "token", t.Name+" is in "+out)
 			cli.Row(w, "role", t.Role)
+			cli.Row(w, "scope", t.Scope.String())
 			cli.Row(w, "good until", cli.When(t.ExpiresAt))
 		})
 	})
 	addRole(c, &want.Role)
 	cli.Between(c.Flags(), &want.Days, "days", "how long it is good for", 1, 365)
+	c.Flags().StringSliceVar(&want.Scope.KeyStores, "key-store", nil, "names of the key stores that it may be used for; \"*\" for all")
+	c.Flags().StringSliceVar(&want.Scope.Operations, "operation", nil, "IDs of the operations that it may perform, as in the OpenAPI document; \"*\" for all that the role may")
+	c.Flags().StringSliceVar(&want.Scope.Networks, "network", nil, "networks that it may be used from, such as 10.20.0.0/16; \"*\" for all")
 	c.Flags().StringVar(&out, "out", "", "file for the token, which must not exist")
-	_ = c.MarkFlagRequired("out") // it exists: it was made above
+	for _, needed := range []string{"out", "key-store", "operation", "network"} {
+		_ = c.MarkFlagRequired(needed) // it exists: it was made above
+	}
 	return c
 }
 
@@ -55,9 +61,9 @@ func tokenListCommand(a *admin) *cobra.Command {
 	var page operation.TokenPage
 	return addPaging(a.asking("list", "List the API tokens", func(cmd *cobra.Command, _ []string) error {
 		return listCall(a, cmd, operation.ListTokens, page, func(w io.Writer, tokens []identity.Token) {
-			cli.Row(w, "NAME", "ROLE", "MADE BY", "EXPIRES", "LAST USED", "REVOKED")
+			cli.Row(w, "NAME", "ROLE", "SCOPE", "MADE BY", "EXPIRES", "LAST USED", "REVOKED")
 			for _, t := range tokens {
-				cli.Row(w, t.Name, t.Role, t.CreatedBy, cli.When(t.ExpiresAt), cli.When(t.LastUsedAt), cli.When(t.RevokedAt))
+				cli.Row(w, t.Name, t.Role, t.Scope.String(), t.CreatedBy, cli.When(t.ExpiresAt), cli.When(t.LastUsedAt), cli.When(t.RevokedAt))
 			}
 		})
 	}), &page.Paging, operation.ListTokens)

@@ -339,7 +339,8 @@ func (b *boot) enrol(code string) administrator {
 	}
 	post(find(enrolAction, enrolment), url.Values{"password": {"correct horse battery staple"}, "code": {now}})
 	users := page(browser.Get(site + "/users"))
-	made := post("/do/createToken", url.Values{"version": {find(formVersion, users)}, "name": {"boottest"}, "role": {"administrator"}, "days": {"1"}})
+	made := post("/do/createToken", url.Values{"version": {find(formVersion, users)}, "name": {"boottest"}, "role": {"administrator"}, "days": {"1"},
+		"key_stores": {"", "*"}, "operations": {"", "*"}, "networks": {"*"}})
 	a := administrator{b, b.path("token")}
 	if err := os.WriteFile(a.tokenFile, []byte(find(apiToken, made)+"\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -137,6 +137,7 @@ func newGrant(f *form) operation.NewGrant {
 		SourceVPCs: f.words("source_vpcs"), SourceVPCEs: f.words("source_vpces"), KMSKeyARNs: f.words("kms_key_arns"),
 		KMSKeyRegions: f.words("kms_key_regions"), KMSKeyAccounts: f.words("kms_key_accounts"), KMSOperations: f.words("kms_operations")}
 	g.NotAfter = f.endOfDay("not_after")
+	g.Force = f.checked("force")
 	return g
 }
 
@@ -150,10 +151,6 @@ func grantActions() []action {
 		post(operation.SetPolicy, func(f *form) operation.NewPolicy {
 			return operation.NewPolicy{KeyStoreName: keyStoreName(f), Cedar: f.text("cedar")}
 		}, then{done: "The Cedar policies are set, and hold from now on."}),
-		ask(operation.TestGrants, func(f *form) operation.GrantTest {
-			return operation.GrantTest{KeyName: keyName(f), Principal: f.text("principal"), Operation: appliance.Operation(f.text("operation_name")), ViaService: f.text("via_service"),
-				SourceVPC: f.text("source_vpc"), SourceVPCE: f.text("source_vpce"), KMSKeyARN: f.text("kms_key_arn"), KMSOperation: f.text("kms_operation")}
-		}, testedGrants),
 	}
 }
 
@@ -221,7 +218,8 @@ func userActions() []action {
 			return operation.OIDCBinding{UserName: userName(f), Email: f.trimmed("email")}
 		}, then{done: "Single sign-on is set."}),
 		ask(operation.CreateToken, func(f *form) operation.NewToken {
-			return operation.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days")}
+			return operation.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days"),
+				Scope: identity.Scope{KeyStores: f.choices("key_stores"), Operations: f.choices("operations"), Networks: f.words("networks")}}
 		}, createdToken),
 		post(operation.RevokeToken, func(f *form) operation.TokenName {
 			return operation.TokenName{Token: f.hidden("token")}
@@ -249,11 +247,17 @@ func approvalName(f *form) operation.ApprovalName {
 	return operation.ApprovalName{Approval: f.hidden("approval")}
 }
 
+func approvalDecision(f *form) operation.ApprovalDecision {
+	return operation.ApprovalDecision{ApprovalName: approvalName(f), Reason: f.trimmed("reason")}
+}
+
 func approvalActions() []action {
 	return []action{
-		ask(operation.Approve, approvalName, approved),
-		ask(operation.PerformApproved, approvalName, approved),
-		post(operation.Reject, approvalName, then{done: "The request was rejected."}),
+		ask(operation.Approve, approvalDecision, approved),
+		ask(operation.PerformApproved, func(f *form) operation.ApprovedPerformance {
+			return operation.ApprovedPerformance{ApprovalName: approvalName(f), Secret: f.secretAgain()}
+		}, approved),
+		post(operation.Reject, approvalDecision, then{done: "The request was rejected."}),
 	}
 }
 

@@ -1,8 +1,13 @@
 package console
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
+	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -12,7 +17,6 @@ import (
 
 type approvalsData struct {
 	list  listed[operation.ApprovalDetail]
-	forms map[string][]ui.Form
 	now   time.Time
 	names map[string]string // of operations
 }
@@ -22,26 +26,164 @@ func approvals(p *page) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &approvalsData{now: p.now, list: list, forms: map[string][]ui.Form{}, names: map[string]string{}}
+	return &view{title: "Approvals", body: approvalsPage(&approvalsData{now: p.now, list: list, names: operationWords()})}, nil
+}
+
+// operationWords are the words of all operations by their IDs.
+func operationWords() map[string]string {
+	words := map[string]string{}
 	for _, r := range operation.Table() {
-		d.names[r.ID] = r.Words
+		words[r.ID] = r.Words
 	}
-	for _, a := range d.list.Items {
-		if (a.State != approval.Pending && a.State != approval.Approved) || !p.may(identity.ManageKeys) {
-			continue
-		}
-		revision := operation.Revision(a.Request)
-		switch own := a.UserID == p.who.UserID; {
-		case own:
-			if a.State == approval.Approved {
-				d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.PerformApproved, revision, ui.Form{Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
-			}
-		case a.State == approval.Pending:
-			d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.Approve, revision, ui.Form{Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
-		}
-		d.forms[a.ID] = append(d.forms[a.ID], p.form(operation.Reject, revision, ui.Form{Kind: "quiet", Inline: true, Label: d.names[a.Operation] + " " + a.ID[:8]}, "approval", a.ID))
+	return words
+}
+
+// approvalData is a request for approval with all that the person who decides needs.
+type approvalData struct {
+	operation.ApprovalDetail
+	name        string
+	now         time.Time
+	differences []operation.Difference
+	// unknown says why the differences are not known; empty if they are.
+	unknown string
+	// depends is what relies on the thing that the operation is about.
+	depends []ui.Fact
+	forms   []ui.Form
+	// download is where the one who asked gets what was approved; empty for nothing.
+	download string
+	// barred says why this user cannot approve; empty if they can, or nobody can.
+	barred string
+}
+
+func approvalPage(p *page) (*view, error) {
+	a, err := read(p, operation.ShowApproval, operation.ApprovalName{Approval: chi.URLParam(p.Request, "approval")})
+	if err != nil {
+		return nil, err
 	}
-	return &view{title: "Approvals", body: approvalsPage(d)}, nil
+	d := &approvalData{ApprovalDetail: a, name: orNone(operationWords()[a.Operation]), now: p.now}
+	if d.differences, err = p.caller().Differences(p.Context(), a.Request); err != nil {
+		d.unknown = p.c.message(p.Request, err)
+	}
+	d.depends = p.dependsOn(a.Request)
+	d.decide(p)
+	return &view{title: d.name, crumbs: []ui.Link{{Text: "Approvals", URL: "/approvals"}}, body: approvalDetail(d)}, nil
+}
+
+// decide makes the forms of what this user may do with the request.
+func (d *approvalData) decide(p *page) {
+	if d.State != approval.Pending && d.State != approval.Approved || !p.may(identity.ManageKeys) {
+		return
+	}
+	revision := operation.Revision(d.Request)
+	why := func(hint string) []ui.Field {
+		return []ui.Field{{Name: "reason", Label: "Reason", Required: true, Autocomplete: "off", Hint: hint}}
+	}
+	own := d.UserID == p.who.UserID && d.Token == ""
+	if d.State == approval.Pending {
+		if err := p.caller().MayDecide(p.Context(), d.Request); err != nil {
+			d.barred = p.c.message(p.Request, err)
+		} else {
+			d.forms = append(d.forms, p.form(operation.Approve, revision, ui.Form{Label: "Approve", Fields: why("the one who asked and the audit log have it")}, "approval", d.ID))
+		}
+	}
+	if d.State == approval.Approved && own {
+		d.perform(p, revision)
+	}
+	reject := ui.Form{Label: "Reject", Kind: "quiet", Fields: why("the one who asked and the audit log have it")}
+	if own {
+		reject.Label, reject.Submit, reject.Fields = "Take back", "Take back", why("the audit log has it")
+	}
+	d.forms = append(d.forms, p.form(operation.Reject, revision, reject, "approval", d.ID))
+}
+
+// perform makes what the one who asked does once it was approved.
+func (d *approvalData) perform(p *page, revision string) {
+	if d.Operation == operation.Backup.ID {
+		d.download = "/download/backup?approval=" + d.ID
+		return
+	}
+	f := ui.Form{Label: "Do it now"}
+	if d.TakesSecret {
+		name := "secret"
+		if d.Operation == operation.CreateKey.ID || d.Operation == operation.RotateKey.ID {
+			name = "material"
+		}
+		f.Fields = []ui.Field{{Name: name, Label: "The secret that you asked with", Type: "password", Required: true, Autocomplete: "off", Hint: "no request for approval stores it, so enter it once more"}}
+	}
+	d.forms = append(d.forms, p.form(operation.PerformApproved, revision, f, "approval", d.ID))
+}
+
+// dependsOn says what relies on the key store and the key that a request is about; nil if it is
+// about none.
+func (p *page) dependsOn(r *approval.Request) []ui.Fact {
+	keyStore, key := operation.AboutOf(r)
+	if keyStore == "" {
+		return nil
+	}
+	ks, err := read(p, operation.ShowKeyStore, operation.KeyStoreName{KeyStore: keyStore})
+	if err != nil {
+		return nil
+	}
+	var last time.Time
+	active := 0
+	for _, c := range ks.Credentials {
+		if c.LastUsedAt.After(last) {
+			last = c.LastUsedAt
+		}
+		if c.Active {
+			active++
+		}
+	}
+	facts := []ui.Fact{{Term: "Active credentials of the key store", Value: strconv.Itoa(active)}, {Term: "KMS called the key store last", Value: whenOrNever(last)}}
+	grants := ks.Grants
+	if key != "" {
+		if k, err := read(p, operation.ShowKey, operation.KeyName{KeyStoreName: operation.KeyStoreName{KeyStore: keyStore}, Key: key}); err == nil {
+			facts = append(facts, ui.Fact{Term: "Grants on the key", Value: strconv.Itoa(len(k.Grants))}, ui.Fact{Term: "Versions of the key", Value: strconv.Itoa(len(k.Versions))})
+		}
+		grants = onWhole(grants)
+	}
+	return append(facts, ui.Fact{Term: "Grants of the key store", Value: strconv.Itoa(len(grants))})
+}
+
+// onWhole gives the grants on all keys of a key store.
+func onWhole(all []*appliance.Grant) (whole []*appliance.Grant) {
+	for _, g := range all {
+		if g.KeyID == "" {
+			whole = append(whole, g)
+		}
+	}
+	return whole
+}
+
+// approvalFacts say who asked for it, when, from where and why, and the same of the decision.
+func approvalFacts(d *approvalData) []ui.Fact {
+	facts := []ui.Fact{
+		{Term: "Asked by", Value: d.RequestedBy},
+		{Term: "Why", Value: orNone(d.Reason)},
+		{Term: "Asked", Component: ui.When(d.CreatedAt, d.now)},
+		{Term: "From", Value: orNone(d.Address), Mono: true},
+	}
+	if d.DecidedBy == "" {
+		return append(facts, ui.Fact{Term: "Expires", Component: ui.When(d.ExpiresAt, d.now)})
+	}
+	facts = append(facts, ui.Fact{Term: "Decided by", Value: d.DecidedBy}, ui.Fact{Term: "Decided because", Value: orNone(d.DecisionReason)}, ui.Fact{Term: "Decided", Component: ui.When(d.DecidedAt, d.now)})
+	if d.State == approval.Approved {
+		facts = append(facts, ui.Fact{Term: "Expires", Component: ui.When(d.ExpiresAt, d.now)})
+	}
+	if d.Outcome != "" {
+		facts = append(facts, ui.Fact{Term: "Failed", Value: d.Outcome})
+	}
+	return facts
+}
+
+// hasLines says whether a text has several lines.
+func hasLines(text string) bool { return strings.Contains(text, "\n") }
+
+func whenOrNever(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return ui.Stamp(t)
 }
 
 func approvalBadge(s approval.State) ui.Badge {

@@ -66,6 +66,7 @@ func New(o Options) http.Handler {
 		r.Post("/passkeys/begin", c.signedIn(c.beginPasskey))
 		r.Post("/passkeys/finish", c.signedIn(c.finishPasskey))
 		r.Post("/signout", c.signedIn(c.signOut))
+		r.Get("/standing", c.askStanding)
 		r.Get("/download/{what}", c.signedIn(c.download))
 		r.NotFound(c.signedIn(func(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 			c.failPage(w, r, who, fault.Errorf(fault.NotFound, "the console has no page %.200q", r.URL.Path))
@@ -166,8 +167,12 @@ type page struct {
 	c   *console
 	who identity.Principal
 	now time.Time
+	// digest is that of what the page shows ([page.look]).
+	digest string
 	// failed is the form that was posted and refused; nil if none was.
 	failed *failure
+	// needs says which operations wait for a second person, as far as it was asked.
+	needs map[string]bool
 	// values are those of the form that was posted; nil if none was.
 	values url.Values
 }
@@ -205,6 +210,7 @@ func (c *console) page(l listedPage) http.HandlerFunc {
 }
 
 func (c *console) render(w http.ResponseWriter, p *page, make func(p *page) (*view, error)) {
+	p.digest = p.look() // before the page is made: what changes meanwhile is another one
 	v, err := make(p)
 	if err != nil {
 		c.failPage(w, p.Request, p.who, err)
@@ -233,8 +239,10 @@ func (c *console) shell(w http.ResponseWriter, p *page, v *view) ui.Shell {
 		clearCookie(w, flashCookie)
 	}
 	s.Idle = int(p.who.EndsAt.Sub(p.now).Seconds())
-	b := c.Boot.Status()
-	s.State, s.Reason = stateBadge(b), b.Reason
+	if p.digest == "" {
+		p.digest = p.look()
+	}
+	s.Standing, s.Posted = p.headerStanding(), p.Method != http.MethodGet
 	s.Nav = p.nav()
 	return s
 }
@@ -269,20 +277,6 @@ func local(path string) string {
 		return "/"
 	}
 	return u.RequestURI()
-}
-
-func stateBadge(b progress.Status) ui.Badge {
-	switch {
-	case b.State == progress.Serving:
-		return ui.Badge{Kind: ui.OK, Text: "Serving"}
-	case b.State == progress.Degraded:
-		return ui.Badge{Kind: ui.Warn, Text: "Degraded"}
-	case b.State == progress.Locked:
-		return ui.Badge{Kind: ui.Bad, Text: "Locked"}
-	case b.Code != "":
-		return ui.Badge{Kind: ui.Warn, Text: "Not serving: waits in " + string(b.State)}
-	}
-	return ui.Badge{Kind: ui.Info, Text: "Booting: " + string(b.State)}
 }
 
 // navigation is all pages that have an entry, with what it takes to see them.

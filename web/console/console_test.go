@@ -261,7 +261,7 @@ func (r *rig) things(admin *session) url.Values {
 	root := identity.Principal{Name: "local", Role: identity.RoleAdministrator}
 	i, _, err := r.users.Invite(ctx, root, "guest", identity.RoleViewer)
 	must(err)
-	token, _, err := r.users.CreateToken(ctx, root, "robot", identity.RoleViewer, time.Hour)
+	token, _, err := r.users.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	must(err)
 	return url.Values{"keystore": {"bank"}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
 		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}
@@ -269,12 +269,12 @@ func (r *rig) things(admin *session) url.Values {
 
 // entered is what people enter into forms: a value for each field of each form.
 var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests_per_second": {"5"}, "reason": {"why"}, "id": {"new"}, "usage": {"", "encrypt"}, "custody": {"cached"},
-	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "key_id": {""}, "not_after": {""}, "via_services": {""},
+	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "force": {""}, "key_id": {""}, "not_after": {""}, "via_services": {""},
 	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
 	"keys": {"1"}, "key_version": {"0"}, "setting": {"four_eyes"}, "time": {"2020-01-01T00:00"}, "admission": {strings.Repeat("0", 64)},
-	"names": {"localhost"}, "chain": {"x"}}
+	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}}
 
 // confirmed are the form's values with what people enter, and whatever has to be
 // typed once more.
@@ -477,7 +477,7 @@ func TestFormsAreWhole(t *testing.T) {
 // pages, by which other tests look at each.
 func TestPagesAreListed(t *testing.T) {
 	pages, found := console.Pages(), 0
-	files := []string{"/session", "/assets/*", "/download/{what}", identity.CallbackPath} // the last sends on
+	files := []string{"/session", "/assets/*", "/download/{what}", "/standing", identity.CallbackPath} // a part of each page; the last sends on
 	err := chi.Walk(start(t).console.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		if method == http.MethodGet && !slices.Contains(files, route) {
 			found++
@@ -715,7 +715,7 @@ func TestSecretsNotInTheLog(t *testing.T) {
 	admin.do("POST", "/signin", url.Values{"name": {"admin"}, "password": {"my secret sentence 4711"}, "code": {"123456"}}, nil)
 	admin.do("POST", "/setup", url.Values{"name": {"eve"}, "setup_code": {"SECRET-SETUP"}}, nil)
 	admin.submit("/do/seal", url.Values{"version": {admin.version("")}, "pin": {"secret-pin-4711"}})
-	w := admin.submit("/do/createToken", url.Values{"version": {admin.version("")}, "name": {"t"}, "role": {"viewer"}, "days": {"1"}})
+	w := admin.submit("/do/createToken", url.Values{"version": {admin.version("")}, "name": {"t"}, "role": {"viewer"}, "days": {"1"}, "key_stores": {"", "*"}, "operations": {"", "*"}, "networks": {"*"}})
 	i := strings.Index(w.Body.String(), "hf_")
 	if i < 0 {
 		t.Fatalf("no token: %d %s", w.Code, w.Body)

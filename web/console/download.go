@@ -36,7 +36,9 @@ var downloads = map[string]func(p *page) (operation.Stream, error){
 	"openapi.json": func(p *page) (operation.Stream, error) {
 		return read(p, operation.ShowOpenAPI, operation.Nothing{})
 	},
-	"backup": func(p *page) (operation.Stream, error) { return read(p, operation.Backup, operation.Nothing{}) },
+	"backup": func(p *page) (operation.Stream, error) {
+		return read(p, operation.Backup, operation.BackupRequest{Approval: p.URL.Query().Get("approval")})
+	},
 }
 
 // file is a stream of a text that is there.

@@ -80,6 +80,15 @@ func (f *form) choices(name string) []string {
 	return slices.DeleteFunc(append([]string{}, f.values[name]...), func(v string) bool { return v == "" })
 }
 
+// checked says whether the one box of a field is checked, which has the value "true".
+func (f *form) checked(name string) bool {
+	choices := f.choices(name)
+	if len(f.values[name]) > 2 || len(choices) > 1 || len(choices) == 1 && choices[0] != "true" {
+		f.fail(name, "the form has the field %q otherwise than its page: open the page again", name)
+	}
+	return len(choices) == 1
+}
+
 // fieldTime is how a browser writes a field of time, which has no zone.
 const fieldTime = "2006-01-02T15:04"
 
@@ -110,6 +119,19 @@ func (f *form) endOfDay(name string) time.Time {
 // nothing.
 func (f *form) target() appliance.BlockTarget {
 	return appliance.BlockTarget{Everything: f.values.Get("everything") == "true", KeyStore: f.values.Get("keystore"), KeyID: f.values.Get("key")}
+}
+
+// secretAgain gives the secret of an approved operation, which the one who asked enters again;
+// nil if the operation takes none.
+func (f *form) secretAgain() operation.Secret {
+	f.secrets = append(f.secrets, "secret", "material")
+	switch {
+	case f.values.Has("material"):
+		return f.material()
+	case f.values.Has("secret"):
+		return operation.Secret(strings.TrimSpace(f.secret("secret")))
+	}
+	return nil
 }
 
 // material reads a key of 32 bytes in hexadecimal or Base64; nil if the field is

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"holdfast/appliance"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
@@ -13,7 +12,7 @@ type grantsData struct {
 	remove         map[string]ui.Form
 	policy         string
 	setPolicy      ui.Form
-	test           ui.Form
+	test           *allowedData
 }
 
 func grants(p *page) (*view, error) {
@@ -40,8 +39,7 @@ func grants(p *page) (*view, error) {
 	d.render.Folded, d.render.Kind = true, "quiet"
 	d.setPolicy = p.form(operation.SetPolicy, operation.Revision(policy), ui.Form{Label: "Cedar policies", Fields: []ui.Field{
 		{Name: "cedar", Label: "Cedar policies", Type: "textarea", Mono: true, Rows: 12, Value: policy.Cedar, Hint: "they hold besides the grants: what one forbids is denied"}}}, "keystore", s.Name)
-	d.test = p.form(operation.TestGrants, "", testForm(), "keystore", s.Name)
-	d.test.Fields = append([]ui.Field{{Name: "key", Label: "Key ID", Required: true, Mono: true}}, d.test.Fields...)
+	d.test = p.allowed(s.Name, "")
 	return &view{title: "Grants of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Grants"}), body: grantsPage(d)}, nil
 }
 
@@ -50,6 +48,7 @@ var operationOptions = []ui.Option{{Value: "Encrypt", Text: "Encrypt"}, {Value: 
 func grantForm() ui.Form {
 	return ui.Form{Fields: []ui.Field{
 		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app-*", Hint: "an ARN, with * and ? if you like; a service such as dynamodb.amazonaws.com; an account of 12 digits; or *"},
+		{Name: "force", Label: "If IAM has no principal of this form", Type: "checkboxes", Options: []ui.Option{{Value: "true", Text: "I know that KMS sends it: make the grant"}}},
 		{Name: "operations", Label: "Operations", Type: "checkboxes", Options: operationOptions, Values: []string{"Encrypt", "Decrypt", "GetAttributes"}},
 		{Name: "effect", Label: "Effect", Type: "select", Value: "allow", Options: []ui.Option{{Value: "allow", Text: "allow"}, {Value: "forbid", Text: "forbid, whatever else allows"}}},
 		{Name: "key_id", Label: "Only this key", Mono: true, Hint: "its ID; empty for all keys of the key store"},
@@ -65,22 +64,6 @@ func grantForm() ui.Form {
 	}}
 }
 
-func testForm() ui.Form {
-	return ui.Form{Kind: "quiet", Label: "Test a request", Fields: []ui.Field{
-		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app"},
-		{Name: "operation_name", Label: "Operation", Type: "select", Value: "Encrypt", Options: []ui.Option{{Value: "Encrypt", Text: "Encrypt"}, {Value: "Decrypt", Text: "Decrypt"}, {Value: "GetAttributes", Text: "GetAttributes"}}},
-		{Name: "via_service", Label: "Through the AWS service", Mono: true},
-		{Name: "kms_operation", Label: "KMS operation", Mono: true},
-		{Name: "kms_key_arn", Label: "KMS key ARN", Mono: true},
-		{Name: "source_vpc", Label: "Source VPC", Mono: true},
-		{Name: "source_vpce", Label: "Source VPC endpoint", Mono: true},
-	}}
-}
-
 func renderedGrant(p *page, policy operation.Policy) (*view, error) {
 	return &view{title: "Grant in Cedar", body: renderedPage(policy.Cedar, p.here())}, nil
-}
-
-func testedGrants(p *page, decision appliance.Decision) (*view, error) {
-	return &view{title: "Decision", body: decisionPage(decision, p.values, p.here())}, nil
 }

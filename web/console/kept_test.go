@@ -115,7 +115,7 @@ func TestSecretShownOnce(t *testing.T) {
 	things := r.things(admin)
 	secrets := regexp.MustCompile(`data-secret|aria-label="Recovery codes"|totp-secret`)
 	for op, change := range map[string]map[string]string{
-		"createCredential": {"generate": "true"}, "createToken": {"name": "once", "role": "viewer", "days": "1"},
+		"createCredential": {"generate": "true"}, "createToken": {"name": "once", "role": "viewer", "days": "1", "key_stores": "*", "operations": "*", "networks": "*"},
 		"createInvitation": {"name": "once", "role": "viewer"}, "newRecoveryCodes": {}, "beginPassword": {},
 	} {
 		form := confirmed(things, op, admin.version(""))

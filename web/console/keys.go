@@ -70,7 +70,7 @@ type keyData struct {
 	used    time.Time // when KMS used it last, as far as the audit log tells
 	audits  bool
 	actions []ui.Form
-	test    ui.Form
+	test    *allowedData
 }
 
 func key(p *page) (*view, error) {
@@ -100,7 +100,7 @@ func key(p *page) (*view, error) {
 	if s.manages {
 		d.forms(p, operation.Revision(d.key))
 	}
-	d.test = p.form(operation.TestGrants, "", testForm(), "keystore", s.Name, "key", id)
+	d.test = p.allowed(s.Name, id)
 	return &view{title: id, crumbs: s.crumbs(ui.Link{Text: "Keys", URL: "/keystores/" + s.Name + "/keys"}, ui.Link{Text: id}), body: keyPage(d)}, nil
 }
 

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"net/url"
 	"strconv"
 	"time"
@@ -102,3 +103,6 @@ func keyStore(p *page) (*view, error) {
 	d.remove = p.form(operation.DeleteKeyStore, revision, ui.Form{Folded: true, Kind: "danger", Note: "With its credentials and grants. A key store with keys cannot be removed."}, "keystore", s.Name)
 	return &view{title: s.Name, crumbs: s.crumbs(), body: keyStorePage(d)}, nil
 }
+
+// orNoPrefix is the prefix that the KMS console asks for.
+func orNoPrefix(prefix string) string { return cmp.Or(prefix, "none: leave it empty") }

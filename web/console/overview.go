@@ -105,7 +105,7 @@ func (d *overviewData) look(p *page) (err error) {
 		name, detail := operation.KeyStoreName{KeyStore: ks.Name}, &appliance.KeyStoreDetail{}
 		h, err := read(p, operation.ShowKeyStoreHealth, name)
 		if err != nil {
-			h = &operation.KeyStoreHealth{Reason: p.c.message(p.Request, err)}
+			h = &operation.KeyStoreHealth{Standing: ks.Standing, Reason: p.c.message(p.Request, err)}
 		} else if detail, err = read(p, operation.ShowKeyStore, name); err != nil {
 			return err
 		}

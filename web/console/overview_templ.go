@@ -424,7 +424,7 @@ func overviewPage(d *overviewData) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = ui.ShowBadge(servesBadge(h.KeyStoreHealth)).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.ShowBadge(standingBadge(h.Standing)).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

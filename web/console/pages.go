@@ -29,6 +29,7 @@ func init() { // for refused forms have their pages made again
 		{"/users", users},
 		{"/users/{user}", user},
 		{"/approvals", approvals},
+		{"/approvals/{approval}", approvalPage},
 		{"/state", state},
 		{"/settings", settings},
 		{"/account", account},

@@ -71,7 +71,7 @@ func (c *console) takeUp(w http.ResponseWriter, p *page, id string, make func(p 
 // status is the HTTP status of the page that shows it.
 func (k *kept) status() int {
 	switch k.Code {
-	case fault.Invalid, fault.Exists, fault.AdmissionChanged, fault.AdmissionUnconfirmed:
+	case fault.Invalid, fault.ReasonMissing, fault.Exists, fault.AdmissionChanged, fault.AdmissionUnconfirmed:
 		return http.StatusUnprocessableEntity
 	case "", fault.Unauthenticated: // nothing was wrong with it, or that is over
 		return http.StatusOK

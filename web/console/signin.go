@@ -82,7 +82,7 @@ type signInView struct {
 
 func (c *console) showSignIn(w http.ResponseWriter, r *http.Request, name string, err error) {
 	b := c.Boot.Status()
-	v := signInView{next: local(r.FormValue("next")), name: name, passkeys: c.Identity.PasskeysEnabled(), oidc: c.Identity.OIDCEnabled(), state: stateBadge(b)}
+	v := signInView{next: local(r.FormValue("next")), name: name, passkeys: c.Identity.PasskeysEnabled(), oidc: c.Identity.OIDCEnabled(), state: standingBadge(c.Performer.Standing())}
 	if !b.Serves() {
 		v.reason = strings.TrimSpace(b.Code + " " + b.Reason)
 	}

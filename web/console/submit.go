@@ -223,7 +223,9 @@ func (c *console) post(p *page, a action, f *form) (any, error) {
 		f.wrong = "confirm"
 		return nil, fault.Errorf(fault.Invalid, "type %q to confirm; you typed %.80q", want, f.values.Get("confirm"))
 	}
-	return a.perform(p.Context(), p.caller().Seeing(revision), f)
+	caller := p.caller().Seeing(revision)
+	caller.Reason = strings.TrimSpace(f.values.Get(whyField))
+	return a.perform(p.Context(), caller, f)
 }
 
 // match takes the parameters of a path, if it is of the pattern.
@@ -281,6 +283,9 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if name := actions[id].confirm; name != "" {
 		f.Confirm = value(f.Hidden, name)
 	}
+	if p.needsApproval(o.Entry()) {
+		f.Fields = append(f.Fields, ui.Field{Name: whyField, Label: "Why, for the person who approves", Required: true, Autocomplete: "off", Hint: "another person must approve this before it is done"})
+	}
 	if a := actions[id]; len(a.secrets) > 0 && len(f.Fields) > 0 && a.route != nil && a.route.Guards().Presence && !p.present() {
 		f.Prove = "/prove" + query("back", p.here())
 	}
@@ -293,6 +298,28 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 		}
 	}
 	return f
+}
+
+// whyField says why, for the person who approves.
+const whyField = "why"
+
+// needsApproval says whether the operation waits for a second person. If that is not known, it
+// does: a reason too many does no harm.
+func (p *page) needsApproval(r *operation.Route) bool {
+	if !r.Guards().FourEyes {
+		return false
+	}
+	needs, known := p.needs[r.ID]
+	if !known {
+		var err error
+		needs, err = p.caller().NeedsApproval(p.Context(), r)
+		needs = needs || err != nil
+		if p.needs == nil {
+			p.needs = map[string]bool{}
+		}
+		p.needs[r.ID] = needs
+	}
+	return needs
 }
 
 func hiddenValues(hidden []ui.Hidden) url.Values {

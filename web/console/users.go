@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
@@ -30,19 +31,19 @@ type usersData struct {
 
 func users(p *page) (*view, error) {
 	d := &usersData{now: p.now, revoke: map[string]ui.Form{}}
-	var errs [4]error
+	var errs [5]error
 	d.users, errs[0] = listOf(p, "", operation.ListUsers)
 	d.invitations, errs[1] = listOf(p, "invitation_", operation.ListInvitations)
 	d.sessions, errs[2] = listOf(p, "session_", operation.ListSessions)
 	d.tokens, errs[3] = listOf(p, "token_", operation.ListTokens)
+	keyStores, err := read(p, operation.ListKeyStores, operation.KeyStorePage{Paging: operation.Paging{Limit: 1000}})
+	errs[4] = err
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	d.invite = p.form(operation.CreateInvitation, "", ui.Form{Folded: true, Note: "You get a link that is good once, for 72 hours. Hand it over so that nobody else sees it.", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions}}})
-	d.newToken = p.form(operation.CreateToken, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
-		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},
-		{Name: "days", Label: "Good for, in days", Type: "number", Min: "1", Max: "365", Value: "90", Required: true}}})
+	d.newToken = newTokenForm(p, keyStores.Items)
 	for _, i := range d.invitations.Items {
 		d.revoke[i.ID] = p.form(operation.RevokeInvitation, "", ui.Form{Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
 	}
@@ -55,6 +56,24 @@ func users(p *page) (*view, error) {
 		}
 	}
 	return &view{title: "Users and tokens", body: usersPage(d)}, nil
+}
+
+// newTokenForm asks for an API token. Nothing of its scope is chosen: who wants no limit says so.
+func newTokenForm(p *page, keyStores []*appliance.KeyStore) ui.Form {
+	stores := []ui.Option{{Value: identity.Everything, Text: "all key stores, also those of later"}}
+	for _, ks := range keyStores {
+		stores = append(stores, ui.Option{Value: ks.Name, Text: ks.Name})
+	}
+	operations := []ui.Option{{Value: identity.Everything, Text: "all operations that the role may perform"}}
+	for _, r := range operation.Table() {
+		operations = append(operations, ui.Option{Value: r.ID, Text: r.ID + ": " + r.Summary})
+	}
+	return p.form(operation.CreateToken, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
+		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},
+		{Name: "key_stores", Label: "For the key stores", Type: "checkboxes", Options: stores},
+		{Name: "networks", Label: "From the networks", Required: true, Autocomplete: "off", Hint: "such as 10.20.0.0/16 192.0.2.7/32; * for all"},
+		{Name: "operations", Label: "For the operations", Type: "checkboxes", Options: operations},
+		{Name: "days", Label: "Good for, in days", Type: "number", Min: "1", Max: "365", Value: "90", Required: true}}})
 }
 
 type userData struct {

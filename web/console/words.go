@@ -8,7 +8,6 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web/console/ui"
-	"holdfast/web/operation"
 )
 
 func orNone(s string) string {
@@ -40,33 +39,6 @@ func verdictBadge(result string) ui.Badge {
 	return ui.Badge{Kind: ui.Off, Text: "Not run"}
 }
 
-func servesBadge(h *operation.KeyStoreHealth) ui.Badge {
-	if !h.Serves {
-		return ui.Badge{Kind: ui.Bad, Text: "Refuses"}
-	}
-	for _, m := range h.HSMs {
-		if m.Status == appliance.HealthActive {
-			return ui.Badge{Kind: ui.OK, Text: "Serves"}
-		}
-	}
-	return ui.Badge{Kind: ui.Warn, Text: "Serves, degraded"}
-}
-
-func keyBadge(k *appliance.ExternalKey) ui.Badge {
-	if !k.Blocked.IsZero() {
-		return ui.Badge{Kind: ui.Bad, Text: "Blocked"}
-	}
-	switch k.State {
-	case appliance.KeyEnabled:
-		return ui.Badge{Kind: ui.OK, Text: "Enabled"}
-	case appliance.KeyPendingDeletion:
-		return ui.Badge{Kind: ui.Warn, Text: "Pending deletion"}
-	case appliance.KeyDeletionSuspended:
-		return ui.Badge{Kind: ui.Warn, Text: "Deletion suspended"}
-	}
-	return ui.Badge{Kind: ui.Off, Text: "Disabled"}
-}
-
 func resultBadge(r audit.Result) ui.Badge {
 	switch r {
 	case audit.Allowed:
@@ -77,13 +49,6 @@ func resultBadge(r audit.Result) ui.Badge {
 		return ui.Badge{Kind: ui.Bad, Text: "Failed"}
 	}
 	return ui.Badge{Kind: ui.Info, Text: "Noted"}
-}
-
-func activeBadge(active bool) ui.Badge {
-	if active {
-		return ui.Badge{Kind: ui.OK, Text: "Active"}
-	}
-	return ui.Badge{Kind: ui.Off, Text: "Inactive"}
 }
 
 func operations(list []appliance.Operation) string {

@@ -23,6 +23,7 @@ import (
 func Answer(w http.ResponseWriter, r *http.Request, f func(http.ResponseWriter)) {
 	held := &answer{header: w.Header(), status: http.StatusOK}
 	f(held)
+	drain(w, r)
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		w.WriteHeader(held.status)
@@ -38,6 +39,17 @@ func Answer(w http.ResponseWriter, r *http.Request, f func(http.ResponseWriter))
 	if err := held.write(conn, r); err == nil {
 		linger(conn)
 	}
+}
+
+// drain reads what f has left of the request's body, if it is not long: the kernel would
+// reset a connection that is closed before, and the client might lose the answer. A client
+// that waits to be told to send its body is not told so.
+func drain(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Expect") != "" {
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTime)) // a writer without one has none
+	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, lingerBytes))
 }
 
 // answerTime is how long the client may take to read the answer.

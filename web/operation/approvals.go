@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 
+	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
@@ -24,11 +26,28 @@ type ApprovalName struct {
 	Approval string `path:"approval" json:"-" about:"The ID of the request for approval."`
 }
 
+// ApprovalDecision decides about a request for approval.
+type ApprovalDecision struct {
+	ApprovalName
+	Reason string `json:"reason" jsonschema:"Why, in 1 to 256 characters: the one who asked and the audit log have it." example:"checked with the team that owns the key"`
+}
+
+// ApprovedPerformance asks for an approved operation to be done by the one who asked for it.
+type ApprovedPerformance struct {
+	ApprovalName
+	// Secret is the one that the operation takes, as it was when it was asked for: no request
+	// stores it.
+	Secret Secret `json:"secret,omitempty" jsonschema:"The secret that the operation takes, once more and in Base64: a request for approval stores none."`
+}
+
 // ApprovalDetail is a request for approval with what it asks for.
 type ApprovalDetail struct {
 	*approval.Request
 	// Body is the request's body; left out if it has none.
 	Body json.RawMessage `json:"body,omitempty" jsonschema:"The body of the request that waits for approval; absent if it has none."`
+	// TakesSecret says that the one who asked gives the operation's secret again when they have
+	// it done.
+	TakesSecret bool `json:"takes_secret,omitempty" jsonschema:"Whether the one who asked gives the operation's secret again to have it done."`
 	// Result is the answer of the operation. One that shows a secret is performed by
 	// the person who asked, and shown to nobody else.
 	Result json.RawMessage `json:"result,omitempty" any:"true" jsonschema:"The answer of the operation, once it was performed by this request. One that shows a secret is performed by the person who asked for it."`
@@ -84,10 +103,14 @@ func waitingFirst(a ApprovalDetail) string {
 	return "0" + timeKey(a.CreatedAt)
 }
 
+func decisionSubject(ctx context.Context, c *Caller, in ApprovalDecision) any {
+	return approvalSubject(ctx, c, in.ApprovalName)
+}
+
 // The operations on requests for approval.
 var (
 	ListApprovals = defineList(Listing[ApprovalPage, ApprovalDetail]{
-		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See,
+		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See, Narrows: true,
 			Words: "List approvals", Summary: "Operations that wait for a second person, and those decided"},
 		ID: func(a ApprovalDetail) string { return a.ID },
 		By: []Order[ApprovalDetail]{
@@ -97,9 +120,11 @@ var (
 		Default: "-waiting",
 		All: func(ctx context.Context, c *Caller, in ApprovalPage) ([]ApprovalDetail, error) {
 			list, err := c.Approvals.Approvals(ctx, approval.MaxListed)
-			shown := make([]ApprovalDetail, len(list))
-			for i, r := range list {
-				shown[i] = c.shownApproval(r)
+			var shown []ApprovalDetail
+			for _, r := range list {
+				if c.Who.Scope.AllKeyStores() || c.shows(c.keyStoreOf(ctx, r)) {
+					shown = append(shown, c.shownApproval(r))
+				}
 			}
 			return keep(shown, err, func(a ApprovalDetail) bool {
 				return is(a.State, in.State) && contains(a.RequestedBy, in.AskedBy) && is(a.Operation, in.Operation)
@@ -109,6 +134,7 @@ var (
 	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{
 		Route: Route{ID: "showApproval", Method: http.MethodGet, Path: "/approvals/{approval}", Capability: identity.See,
 			Words: "Show approval", Summary: "An operation that waits for a second person"},
+		KeyStore: approvalKeyStore,
 		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
 			r, err := c.Approvals.Approval(ctx, in.Approval)
 			if err != nil {
@@ -117,50 +143,65 @@ var (
 			return c.shownApproval(r), nil
 		},
 	})
-	Approve = define(Operation[ApprovalName, ApprovalDetail]{
+	Approve = define(Operation[ApprovalDecision, ApprovalDetail]{
 		Route: Route{ID: "approve", Method: http.MethodPost, Path: "/approvals/{approval}/approve", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
 			Words: "Approve", Summary: "Approve an operation that another person asked for; it is done, or waits for them if it shows a secret"},
-		Subject:   approvalSubject,
-		Restricts: always[ApprovalName], // what is approved may restrict
+		Subject:   decisionSubject,
+		KeyStore:  decisionKeyStore,
+		Restricts: always[ApprovalDecision], // what is approved may restrict
 		Run:       approve,
 	})
-	PerformApproved = define(Operation[ApprovalName, ApprovalDetail]{
+	PerformApproved = define(Operation[ApprovedPerformance, ApprovalDetail]{
 		Route: Route{ID: "performApproved", Method: http.MethodPost, Path: "/approvals/{approval}/perform", Capability: identity.ManageKeys, Effects: Decides, Alone: secondPart, Urgency: Independent,
 			Words: "Perform approved operation", Summary: "Do an operation that one has asked for and that was approved; it shows its secret this once"},
-		Subject:   approvalSubject,
-		Restricts: always[ApprovalName],
+		Subject: func(ctx context.Context, c *Caller, in ApprovedPerformance) any {
+			return approvalSubject(ctx, c, in.ApprovalName)
+		},
+		KeyStore: func(ctx context.Context, c *Caller, in ApprovedPerformance) (string, error) {
+			return approvalKeyStore(ctx, c, in.ApprovalName)
+		},
+		Restricts: always[ApprovedPerformance],
 		Run:       performApproved,
 	})
-	Reject = define(Operation[ApprovalName, ApprovalDetail]{
+	Reject = define(Operation[ApprovalDecision, ApprovalDetail]{
 		Route: Route{ID: "reject", Method: http.MethodPost, Path: "/approvals/{approval}/reject", Capability: identity.ManageKeys, Urgency: Urgent,
 			Words: "Reject", Summary: "Refuse an operation that waits, or take one's own back"},
-		Subject: approvalSubject,
-		Run: func(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
-			r, err := c.waiting(ctx, in, approval.Pending, approval.Approved)
+		Subject:  decisionSubject,
+		KeyStore: decisionKeyStore,
+		Run: func(ctx context.Context, c *Caller, in ApprovalDecision) (ApprovalDetail, error) {
+			if err := appliance.CheckReason(in.Reason); err != nil {
+				return ApprovalDetail{}, err
+			}
+			r, err := c.waiting(ctx, in.ApprovalName, approval.Pending, approval.Approved)
 			if err != nil {
 				return ApprovalDetail{}, err
 			}
-			return c.decide(ctx, r, approval.Rejected)
+			return c.decide(ctx, r, approval.Rejected, in.Reason)
 		},
 	})
 )
 
 func (p *Performer) shownApproval(r *approval.Request) ApprovalDetail {
 	r.State = r.StateAt(p.Now())
-	return ApprovalDetail{Request: r, Body: r.Body}
+	return ApprovalDetail{Request: r, Body: r.Body, TakesSecret: len(r.Secret) > 0}
 }
 
-// needsApproval says whether the operation is one of those that need a second
-// person. Root on the machine itself needs nobody.
-func (p *performance) needsApproval(ctx context.Context) (bool, error) {
-	if !p.route.Guards().FourEyes || p.approvedBy != "" || p.Who.UserID == "" && p.Who.Token == "" {
+// NeedsApproval says whether the operation is one of those that need a second
+// person. Root on the machine itself needs nobody. While the appliance is locked, or its state
+// is held, nobody can approve and nothing serves: what can be done then, such as a block, is
+// done by one person.
+func (c *Caller) NeedsApproval(ctx context.Context, r *Route) (bool, error) {
+	if !r.Guards().FourEyes || c.approvedBy != "" || c.Who.UserID == "" && c.Who.Token == "" {
 		return false, nil
 	}
-	chosen, err := approval.Chosen(ctx, p.Settings)
+	chosen, err := approval.Chosen(ctx, c.Settings)
+	if r.WhileLocked && (fault.CodeOf(err) == fault.Locked || appliance.IsHeld(c.Domain.Held())) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
-	return chosen.Every || slices.Contains(chosen.Operations, p.route.ID) || p.route.Guards().WithAny && chosen.On(), nil
+	return chosen.Every || slices.Contains(chosen.Operations, r.ID) || r.Guards().WithAny && chosen.On(), nil
 }
 
 // file puts an operation aside until another person approves it. Its error is a
@@ -169,7 +210,8 @@ func (p *performance) file(ctx context.Context) error {
 	if err := p.ready(); err != nil {
 		return err
 	}
-	body, err := p.fileable(ctx)
+	plain, secret := p.route.apartFrom(p.in)
+	body, err := p.fileable(ctx, plain)
 	if err != nil {
 		if auditErr := p.write(ctx, p.changed(nil, nil, err)); auditErr != nil {
 			return auditErr
@@ -180,7 +222,10 @@ func (p *performance) file(ctx context.Context) error {
 	_, _ = rand.Read(id) // never fails (crypto/rand)
 	now := p.Now().UTC()
 	r := &approval.Request{ID: hex.EncodeToString(id), Operation: p.route.ID, Method: p.route.Method, Path: Prefix + p.route.path(p.in), Body: body,
-		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
+		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, Reason: p.Reason, Address: host(p.Remote), CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
+	if secret != nil {
+		r.Secret = approval.Commit(secret)
+	}
 	err = p.Approvals.CreateApproval(ctx, r)
 	rec := p.record("", err)
 	if err != nil {
@@ -198,18 +243,36 @@ func (p *performance) file(ctx context.Context) error {
 }
 
 // fileable says why an operation could not be performed if it was approved: nobody
-// is asked to approve what cannot be done. It gives the body of the stored request.
-func (p *performance) fileable(ctx context.Context) ([]byte, error) {
-	if err := p.stale(p.subject(ctx)); err != nil {
-		return nil, err
+// is asked to approve what cannot be done, or why is not said. It gives the body of the stored
+// request, which is the input without its secret.
+func (p *performance) fileable(ctx context.Context, plain any) ([]byte, error) {
+	if p.route.Mutates() {
+		if err := p.stale(p.subject(ctx)); err != nil {
+			return nil, err
+		}
+		if p.route.check == nil {
+			return nil, fmt.Errorf("the operation %s can be filed for approval, and has no check", p.route.ID)
+		}
+		if err := p.route.check(ctx, p.Caller, p.in); err != nil {
+			return nil, err
+		}
 	}
-	if p.route.check == nil || holdsSecret(p.route.input) {
-		return nil, fmt.Errorf("the operation %s can be filed for approval, and has no check, or takes a secret", p.route.ID)
+	if appliance.CheckReason(p.Reason) != nil {
+		return nil, fault.Errorf(fault.ReasonMissing, "another person must approve this: say why, for them, in 1 to 256 characters (header %s, or --why)", ReasonHeader)
 	}
-	if err := p.route.check(ctx, p.Caller, p.in); err != nil {
-		return nil, err
+	return p.route.encode(plain)
+}
+
+// ReasonHeader is the header of a request that says why, for the person who approves. Its value
+// is text in UTF-8, in which percent signs escape bytes as in a URL.
+const ReasonHeader = "Holdfast-Reason"
+
+// host gives the address of host and port; empty for none.
+func host(remote string) string {
+	if h, _, err := net.SplitHostPort(remote); err == nil {
+		return h
 	}
-	return p.route.encode(p.in)
+	return remote
 }
 
 // stored reads the input that a request for approval has stored. A request that an
@@ -244,7 +307,8 @@ func (c *Caller) waiting(ctx context.Context, in ApprovalName, states ...approva
 }
 
 // decide puts a request into another state in the caller's name.
-func (c *Caller) decide(ctx context.Context, r *approval.Request, to approval.State) (ApprovalDetail, error) {
+func (c *Caller) decide(ctx context.Context, r *approval.Request, to approval.State, reason string) (ApprovalDetail, error) {
+	r.DecisionReason = reason
 	r.DecidedBy, r.DecidedByID, r.DecidedAt = c.Who.Name, c.Who.UserID, c.Now().UTC()
 	return c.turn(ctx, r, to, "")
 }
@@ -260,9 +324,13 @@ func (p *Performer) turn(ctx context.Context, r *approval.Request, to approval.S
 }
 
 // approve has the operation performed in the name of the one who asked for it, as
-// far as that one still may. What shows a secret waits for them: nobody else sees it.
-func approve(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
-	r, err := c.waiting(ctx, in, approval.Pending)
+// far as that one still may. What shows a secret, takes one, or gives data out waits for them:
+// nobody else sees or knows it.
+func approve(ctx context.Context, c *Caller, in ApprovalDecision) (ApprovalDetail, error) {
+	if err := appliance.CheckReason(in.Reason); err != nil {
+		return ApprovalDetail{}, err
+	}
+	r, err := c.waiting(ctx, in.ApprovalName, approval.Pending)
 	if err != nil {
 		return ApprovalDetail{}, err
 	}
@@ -277,27 +345,28 @@ func approve(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, e
 	if err := c.storedReady(r); err != nil {
 		return ApprovalDetail{}, err
 	}
-	if route.ShowsSecret() {
-		return c.decide(ctx, r, approval.Approved)
+	if route.ShowsSecret() || len(r.Secret) > 0 || !route.Mutates() {
+		return c.decide(ctx, r, approval.Approved, in.Reason)
 	}
 	// Decided first, so that it is done once.
-	if _, err := c.decide(ctx, r, approval.Done); err != nil {
+	if _, err := c.decide(ctx, r, approval.Done, in.Reason); err != nil {
 		return ApprovalDetail{}, err
 	}
-	return c.performStored(ctx, r, asker)
+	return c.performStored(ctx, r, asker, nil)
 }
 
 // performApproved has an approved operation performed by the one who asked for it.
-func performApproved(ctx context.Context, c *Caller, in ApprovalName) (ApprovalDetail, error) {
-	r, err := c.waiting(ctx, in, approval.Approved)
-	if err != nil {
+func performApproved(ctx context.Context, c *Caller, in ApprovedPerformance) (ApprovalDetail, error) {
+	r, route, err := c.approvedRequest(ctx, in.ApprovalName)
+	switch {
+	case err != nil:
 		return ApprovalDetail{}, err
-	}
-	if c.Who.UserID != r.UserID || c.Who.Token != r.Token {
-		return ApprovalDetail{}, fault.Errorf(fault.Forbidden, "%s asked for this: nobody else sees its secret", r.RequestedBy)
-	}
-	if err := c.stillApproved(ctx, r); err != nil {
-		return ApprovalDetail{}, err
+	case !route.Mutates():
+		return ApprovalDetail{}, fault.Errorf(fault.Conflict, "it was approved: download it with %s %s?approval=%s", route.Method, Prefix+route.Path, r.ID)
+	case len(r.Secret) == 0 && len(in.Secret) > 0:
+		return ApprovalDetail{}, fault.Errorf(fault.Invalid, "\"secret\": this was asked for without one; leave it out")
+	case len(r.Secret) > 0 && !r.Secret.To(in.Secret):
+		return ApprovalDetail{}, fault.Errorf(fault.Invalid, "\"secret\": give the %s that this was asked for with; it is stored nowhere, and this is another one, or none", strings.ReplaceAll(route.secretMember.name, "_", " "))
 	}
 	if err := c.storedReady(r); err != nil {
 		return ApprovalDetail{}, err
@@ -305,7 +374,54 @@ func performApproved(ctx context.Context, c *Caller, in ApprovalName) (ApprovalD
 	if _, err := c.turn(ctx, r, approval.Done, ""); err != nil {
 		return ApprovalDetail{}, err
 	}
-	return c.performStored(ctx, r, c.Who)
+	return c.performStored(ctx, r, c.Who, in.Secret)
+}
+
+// approvedRequest gives a request that was approved and that the caller, who asked for it, may
+// have done now.
+func (c *Caller) approvedRequest(ctx context.Context, in ApprovalName) (*approval.Request, *Route, error) {
+	r, err := c.waiting(ctx, in, approval.Approved)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.Who.UserID != r.UserID || c.Who.Token != r.Token {
+		return nil, nil, fault.Errorf(fault.Forbidden, "%s asked for this: nobody else has it done", r.RequestedBy)
+	}
+	if err := c.stillApproved(ctx, r); err != nil {
+		return nil, nil, err
+	}
+	route, _, err := stored(r)
+	return r, route, err
+}
+
+// readApproved performs an operation that gives data out, once, for the request that was approved.
+func (p *performance) readApproved(ctx context.Context, id string) (any, error) {
+	r, route, err := p.approvedRequest(ctx, ApprovalName{Approval: id})
+	if err == nil && route != p.route {
+		err = fault.Errorf(fault.Invalid, "approval: the request %s was made for %s and not for %s", id, r.Operation, p.route.ID)
+	}
+	if err == nil {
+		err = p.ready()
+	}
+	if err == nil {
+		_, err = p.turn(ctx, r, approval.Done, "")
+	}
+	if err != nil {
+		p.unusable(ctx, err)
+		return nil, err
+	}
+	as := *p.Caller
+	as.Who.ApproverID, as.approvedBy, as.approval = r.DecidedByID, r.DecidedBy, r.ID
+	approved := *p
+	approved.Caller = &as
+	out, err := approved.read(ctx)
+	if err != nil {
+		told := fault.Answer(ctx, p.Log, "an approved operation failed", err, "operation", r.Operation, "request", r.ID)
+		if _, turnErr := p.turn(context.WithoutCancel(ctx), r, approval.Failed, told.Message); turnErr != nil {
+			p.Log.Error("the outcome of an approved operation could not be stored", "request", r.ID, "error", turnErr)
+		}
+	}
+	return out, err
 }
 
 // stillApproved says why the one who approved the request could not do so now.
@@ -339,14 +455,24 @@ func (c *Caller) storedReady(r *approval.Request) error {
 	return (&performance{Caller: c, route: route, path: q.Path, in: in}).ready()
 }
 
-// performStored performs what a request asks for in the name of the one who asked.
-func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker identity.Principal) (ApprovalDetail, error) {
+// performStored performs what a request asks for in the name of the one who asked, with the
+// secret that it takes.
+func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker identity.Principal, secret Secret) (ApprovalDetail, error) {
 	ctx = context.WithoutCancel(ctx)
 	as := c.As(asker, c.Remote)
 	as.Who.ApproverID, as.approvedBy, as.approval = r.DecidedByID, r.DecidedBy, r.ID
 	route, q, err := stored(r)
 	var done any
 	if err == nil {
+		if read := q.Read; len(secret) > 0 {
+			q.Read = func() (any, error) {
+				in, err := read()
+				if err == nil {
+					in = route.with(in, secret)
+				}
+				return in, err
+			}
+		}
 		done, err = route.Perform(ctx, as, q)
 	}
 	if err == nil {

@@ -113,6 +113,7 @@ var (
 	SearchAudit = define(Operation[AuditSearch, *Records]{
 		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Capability: identity.Audit,
 			Words: "Search audit log", Summary: "Search the audit log, or those of all nodes, the newest first"},
+		KeyStore: func(_ context.Context, _ *Caller, in AuditSearch) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditSearch) (*Records, error) {
 			q, err := c.auditQuery(ctx, in.AuditFilter)
 			if err != nil {
@@ -133,11 +134,13 @@ var (
 	ShowAuditRecord = define(Operation[RecordNumber, *audit.NodeRecord]{
 		Route: Route{ID: "auditRecord", Method: http.MethodGet, Path: "/audit/records/{seq}", Capability: identity.Audit,
 			Words: "Show audit record", Summary: "One record of the audit log"},
-		Run: auditRecord,
+		KeyStore: recordKeyStore,
+		Run:      auditRecord,
 	})
 	ShowAuditProof = define(Operation[RecordNumber, json.RawMessage]{
 		Route: Route{ID: "auditProof", Method: http.MethodGet, Path: "/audit/records/{seq}/proof", Capability: identity.Audit,
 			Words: "Prove audit record", Summary: "Proof that a record is in the log, to check offline"},
+		KeyStore: recordKeyStore,
 		Run: func(ctx context.Context, c *Caller, in RecordNumber) (json.RawMessage, error) {
 			return c.proveRecord(ctx, in)
 		},
@@ -145,6 +148,7 @@ var (
 	ExportAudit = define(Operation[AuditExport, Stream]{
 		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl", OtherAnswer: "text/csv",
 			Words: "Export audit log", Summary: "All records that a search finds"},
+		KeyStore: func(_ context.Context, _ *Caller, in AuditExport) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {
 			q, err := c.auditQuery(ctx, in.AuditFilter)
 			if err != nil {
@@ -210,6 +214,15 @@ func auditRecord(ctx context.Context, c *Caller, in RecordNumber) (*audit.NodeRe
 		return nil, fault.Errorf(fault.NotFound, "the audit log has no record %d, or retention has removed it", in.Seq)
 	}
 	return &found.Records[0], nil
+}
+
+// recordKeyStore is the key store that a record is about; empty for none.
+func recordKeyStore(ctx context.Context, c *Caller, in RecordNumber) (string, error) {
+	rec, err := auditRecord(ctx, c, in)
+	if err != nil {
+		return "", err
+	}
+	return rec.KeyStore, nil
 }
 
 // verification lets one run at a time.

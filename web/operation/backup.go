@@ -30,9 +30,16 @@ type BackupUpload struct {
 	Backup io.Reader `body:"application/octet-stream" json:"-"`
 }
 
+// BackupRequest asks for a backup.
+type BackupRequest struct {
+	Approval string `query:"approval" about:"The ID of the request by which another person has approved the backup; leave it out to ask for it." json:"-"`
+}
+
+func (b BackupRequest) approval() string { return b.Approval }
+
 // The operations on the whole store.
 var (
-	Backup = define(Operation[Nothing, Stream]{
+	Backup = define(Operation[BackupRequest, Stream]{
 		Route: Route{ID: "backup", Method: http.MethodGet, Path: "/backup", Capability: identity.Administer, Effects: Leaves, Recorded: true, BinaryAnswer: "application/octet-stream",
 			Words: "Create backup", Summary: "A backup of all that is stored, encrypted; of no use without the HSM. The header Holdfast-Backup-Report names the rows in it that are damaged"},
 		Run: backup,
@@ -58,7 +65,7 @@ const ReportHeader = "Holdfast-Backup-Report"
 const maxReported = 20
 
 // backup gives a backup once it is made and verified.
-func backup(ctx context.Context, c *Caller, _ Nothing) (Stream, error) {
+func backup(ctx context.Context, c *Caller, _ BackupRequest) (Stream, error) {
 	checkpoint, err := c.Audit.Checkpoint()
 	if err != nil {
 		return Stream{}, err

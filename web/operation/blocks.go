@@ -11,6 +11,8 @@ import (
 // Blocks are the operations of the domain on blocks.
 type Blocks interface {
 	Block(ctx context.Context, t appliance.BlockTarget, reason string) (appliance.Block, error)
+	// CheckBlock gives the error that Block would, and changes nothing.
+	CheckBlock(ctx context.Context, t appliance.BlockTarget, reason string) error
 	Unblock(ctx context.Context, t appliance.BlockTarget) error
 	// CheckUnblock gives the error that Unblock would, and changes nothing.
 	CheckUnblock(ctx context.Context, t appliance.BlockTarget) error
@@ -54,6 +56,9 @@ var (
 			Words: "Block", Variants: []string{blockWords.everything, blockWords.keyStore, blockWords.key}, Summary: "Take a key, a key store, or everything out of service at once"},
 		Subject: apart[NewBlock],
 		Named:   func(in NewBlock) (string, string) { return in.KeyStore, in.KeyID },
+		Check: func(ctx context.Context, c *Caller, in NewBlock) error {
+			return c.Domain.CheckBlock(ctx, in.BlockTarget, in.Reason)
+		},
 		Variant: func(in NewBlock) string { return blockWords.of(in.BlockTarget) },
 		Run: func(ctx context.Context, c *Caller, in NewBlock) (Blocked, error) {
 			b, err := c.Domain.Block(ctx, in.BlockTarget, in.Reason)

@@ -16,6 +16,8 @@ type Site interface {
 	Version() string
 	// Configuration gives the configuration in force, as TOML without secrets.
 	Configuration() string
+	// Options are the options of the configuration, each with its value in force.
+	Options() []Option
 	// XKSEndpoint is the XksProxyUriEndpoint, "https://HOST"; empty if the appliance
 	// does not know its name.
 	XKSEndpoint() string
@@ -30,6 +32,11 @@ type Site interface {
 	// InstallCertificate takes a chain (PEM) of the key of the last request, or of
 	// the key in use. Errors: fault.Invalid.
 	InstallCertificate(ctx context.Context, chain string) (Certificate, error)
+	// CheckInstall, CheckShare and CheckUnshare give the error that InstallCertificate,
+	// ShareCertificate and UnshareCertificate would, and change nothing.
+	CheckInstall(ctx context.Context, chain string) error
+	CheckShare(ctx context.Context, chain string, key []byte) error
+	CheckUnshare(ctx context.Context) error
 	// ShareCertificate has all nodes serve with a chain and its key (PEM), or, if both are
 	// empty, with those of this node. Errors: fault.Invalid, fault.Locked, fault.Changed.
 	ShareCertificate(ctx context.Context, chain string, key []byte) (Certificate, error)
@@ -104,6 +111,9 @@ var (
 		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
 			Words: "Install certificate", Summary: "Serve with another certificate"},
 		Subject: certificateSubject[CertificateChain],
+		Check: func(ctx context.Context, c *Caller, in CertificateChain) error {
+			return c.Site.CheckInstall(ctx, in.Chain)
+		},
 		Run: func(ctx context.Context, c *Caller, in CertificateChain) (Certificate, error) {
 			installed, err := c.Site.InstallCertificate(ctx, in.Chain)
 			if err == nil {
@@ -116,6 +126,9 @@ var (
 		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
 			Words: "Share certificate", Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
 		Subject: certificateSubject[SharedCertificate],
+		Check: func(ctx context.Context, c *Caller, in SharedCertificate) error {
+			return c.Site.CheckShare(ctx, in.Chain, in.Key)
+		},
 		Run: func(ctx context.Context, c *Caller, in SharedCertificate) (Certificate, error) {
 			return c.Site.ShareCertificate(ctx, in.Chain, in.Key)
 		},
@@ -124,6 +137,7 @@ var (
 		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
 			Words: "Stop sharing certificate", Summary: "Remove the shared certificate and its key: each node serves with its own"},
 		Subject: certificateSubject[Nothing],
+		Check:   func(ctx context.Context, c *Caller, _ Nothing) error { return c.Site.CheckUnshare(ctx) },
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Certificate, error) {
 			return c.Site.UnshareCertificate(ctx)
 		},

@@ -8,14 +8,15 @@ import (
 	"holdfast/appliance/identity"
 )
 
-// Credentials are the operations of the domain on SigV4 credentials.
+// Credentials are the operations of the domain on SigV4 credentials. The checks give the error
+// that the operation would, and change nothing.
 type Credentials interface {
 	CreateCredential(ctx context.Context, keyStore string, want appliance.NewCredential) (*appliance.Credential, string, error)
+	CheckCredential(ctx context.Context, keyStore string, want appliance.NewCredential) error
 	Credentials(ctx context.Context, keyStore string) ([]*appliance.Credential, error)
 	SetCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) (*appliance.Credential, error)
+	CheckCredentialActive(ctx context.Context, keyStore, accessKeyID string, active bool) error
 	DeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
-	// CheckDeleteCredential gives the error that DeleteCredential would, and changes
-	// nothing.
 	CheckDeleteCredential(ctx context.Context, keyStore, accessKeyID string) error
 }
 
@@ -24,7 +25,11 @@ type Credentials interface {
 type NewCredential struct {
 	KeyStoreName
 	AccessKeyID     string `json:"access_key_id,omitempty" jsonschema:"The access key ID of a credential to import, 20 to 30 characters of A-Z and 2-7; leave it out to have one made." pattern:"^[A-Z2-7]{20,30}$"`
-	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" jsonschema:"The secret access key of a credential to import; leave it out to have one made." pattern:"^[A-Za-z0-9+/=]{43,64}$"`
+	SecretAccessKey string `json:"secret_access_key,omitempty" record:"-" secret:"true" jsonschema:"The secret access key of a credential to import; leave it out to have one made." pattern:"^[A-Za-z0-9+/=]{43,64}$"`
+}
+
+func (n NewCredential) credential() appliance.NewCredential {
+	return appliance.NewCredential{AccessKeyID: n.AccessKeyID, SecretAccessKey: n.SecretAccessKey}
 }
 
 // CreatedCredential shows the secret for the only time.
@@ -73,6 +78,9 @@ var (
 		Route: Route{ID: "createCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials", Makes: "/keystores/{keystore}/credentials/{access_key_id}", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Words: "Create credential", Variants: []string{"Import credential"}, Summary: "Make or import a SigV4 credential; its secret is shown this once"},
 		Subject: makes[NewCredential],
+		Check: func(ctx context.Context, c *Caller, in NewCredential) error {
+			return c.Domain.CheckCredential(ctx, in.KeyStore, in.credential())
+		},
 		Variant: func(in NewCredential) string {
 			if in.AccessKeyID != "" {
 				return "Import credential"
@@ -80,7 +88,7 @@ var (
 			return "Create credential"
 		},
 		Run: func(ctx context.Context, c *Caller, in NewCredential) (CreatedCredential, error) {
-			created, secret, err := c.Domain.CreateCredential(ctx, in.KeyStore, appliance.NewCredential{AccessKeyID: in.AccessKeyID, SecretAccessKey: in.SecretAccessKey})
+			created, secret, err := c.Domain.CreateCredential(ctx, in.KeyStore, in.credential())
 			if err != nil {
 				return CreatedCredential{}, err
 			}
@@ -95,6 +103,9 @@ var (
 		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Words: "Activate credential", Summary: "Accept signatures of a credential"},
 		Subject: credentialSubject,
+		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
+			return c.Domain.CheckCredentialActive(ctx, in.KeyStore, in.Credential, true)
+		},
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
 			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, true)
 		},
@@ -103,6 +114,9 @@ var (
 		Route: Route{ID: "deactivateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/deactivate", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
 			Words: "Deactivate credential", Summary: "Refuse signatures of a credential"},
 		Subject: credentialSubject,
+		Check: func(ctx context.Context, c *Caller, in CredentialName) error {
+			return c.Domain.CheckCredentialActive(ctx, in.KeyStore, in.Credential, false)
+		},
 		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
 			return c.Domain.SetCredentialActive(ctx, in.KeyStore, in.Credential, false)
 		},

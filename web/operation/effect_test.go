@@ -51,7 +51,14 @@ func (noSettings) Setting(context.Context, string) (string, error) {
 
 func quiet() (*Performer, *quietAudit) {
 	log := &quietAudit{}
-	return New(Options{Domain: notHeld{}, Audit: log, Settings: noSettings{}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }, Still: asBefore}), log
+	return New(Options{Domain: notHeld{}, Audit: log, Settings: noSettings{}, Approvals: noApprovals{}, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Unix(1_800_000_000, 0) }, Still: asBefore}), log
+}
+
+// noApprovals has no request for approval.
+type noApprovals struct{ ApprovalStore }
+
+func (noApprovals) Approval(context.Context, string) (*approval.Request, error) {
+	return nil, fault.Errorf(fault.NotFound, "there is none")
 }
 
 // notHeld is a domain whose state is served, and that is asked nothing else.
@@ -70,6 +77,7 @@ var admin = identity.Principal{Name: "admin", Role: identity.RoleAdministrator, 
 func filled(t reflect.Type) reflect.Value {
 	v := reflect.New(t).Elem()
 	switch {
+	case t == reflect.TypeFor[BackupRequest](): // of which nothing was approved
 	case t == reflect.TypeFor[time.Time]():
 		v.Set(reflect.ValueOf(time.Unix(1_800_000_000, 0).UTC()))
 	case t == reflect.TypeFor[json.RawMessage]():

@@ -65,7 +65,7 @@ func (r *Route) Can() Effects {
 	if r.ShowsSecret() && r.Changes() && r.answer != reflect.TypeFor[ApprovalDetail]() { // which may carry another operation's
 		e |= ShowsSecret
 	}
-	if r.TakesSecret() && r.Changes() {
+	if r.secretMember != nil && r.Changes() {
 		e |= TakesSecret
 	}
 	return e
@@ -80,7 +80,7 @@ type Guards struct {
 	FourEyes bool
 	// WithAny: it needs a second person as soon as any operation does.
 	WithAny bool
-	// Confirmed: the console shows first what depends on the thing, and has its name typed.
+	// Confirmed: a mistake is costly, so that a console has the name of the thing typed first.
 	Confirmed bool
 }
 
@@ -90,7 +90,7 @@ func (r *Route) Guards() Guards {
 	return Guards{
 		Presence: e != 0,
 		// What only takes access away can be given back, and must not wait for a second person.
-		FourEyes:  e&^TakesAccess != 0 && r.Alone == "" && r.check != nil && !r.TakesSecret(),
+		FourEyes:  e&^TakesAccess != 0 && r.Alone == "",
 		WithAny:   e.Can(SetsGuards),
 		Confirmed: e.Can(StopsService|EndsBlock|Destroys) || e.Can(TakesAccess) && e.Can(Decides),
 	}

@@ -70,16 +70,18 @@ type GrantName struct {
 type NewGrant struct {
 	KeyStoreName
 	// KeyID is the external key; empty for all keys of the key store.
-	KeyID      string                `json:"key_id,omitempty" jsonschema:"The external key that the grant is for; leave it out for all keys of the key store."`
-	Effect     appliance.Effect      `json:"effect,omitempty" jsonschema:"Whether the grant allows or forbids; allow if it is left out." example:"allow"`
-	Principal  string                `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all." example:"arn:aws:iam::123456789012:role/payments"`
+	KeyID     string           `json:"key_id,omitempty" jsonschema:"The external key that the grant is for; leave it out for all keys of the key store."`
+	Effect    appliance.Effect `json:"effect,omitempty" jsonschema:"Whether the grant allows or forbids; allow if it is left out." example:"allow"`
+	Principal string           `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all." example:"arn:aws:iam::123456789012:role/payments"`
+	// Force takes a principal of a form that IAM does not have.
+	Force      bool                  `json:"force,omitempty" jsonschema:"Make the grant although the principal has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release."`
 	Operations []appliance.Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for." example:"[\"Encrypt\",\"Decrypt\"]"`
 	Conditions appliance.Conditions  `json:"conditions,omitzero" jsonschema:"What a request must also have for the grant to apply; each condition that is given must hold."`
 	NotAfter   time.Time             `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; leave it out for no end."`
 }
 
 func (g NewGrant) grant() appliance.Grant {
-	return appliance.Grant{KeyID: g.KeyID, Effect: g.Effect, Principal: g.Principal, Operations: g.Operations, Conditions: g.Conditions, NotAfter: g.NotAfter}
+	return appliance.Grant{KeyID: g.KeyID, Effect: g.Effect, Principal: g.Principal, Force: g.Force, Operations: g.Operations, Conditions: g.Conditions, NotAfter: g.NotAfter}
 }
 
 // GrantTest is a request of KMS that is decided and not made.

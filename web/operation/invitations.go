@@ -52,7 +52,7 @@ var (
 		},
 	})
 	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{
-		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Makes: "/invitations/{id}", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+		Route: Route{ID: "createInvitation", Method: http.MethodPost, Path: "/invitations", Makes: "/invitations/{id}", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Words: "Create invitation", Summary: "Invite a user by a one-time link"},
 		Subject: makes[NewInvitation],
 		Check: func(ctx context.Context, c *Caller, in NewInvitation) error {

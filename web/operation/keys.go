@@ -13,11 +13,13 @@ import (
 // error that the operation would, and change nothing.
 type Keys interface {
 	CreateKey(ctx context.Context, keyStore string, want appliance.NewExternalKey) (*appliance.StoredKey, error)
+	CheckKey(ctx context.Context, keyStore string, want appliance.NewExternalKey) error
 	Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error)
 	ShowKey(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error)
 	SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*appliance.ExternalKey, error)
 	CheckKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) error
 	RotateKey(ctx context.Context, keyStore, id string, material []byte) (*appliance.ExternalKey, error)
+	CheckRotation(ctx context.Context, keyStore, id string, material []byte) error
 	ScheduleDeletion(ctx context.Context, keyStore, id string, days int) (*appliance.ExternalKey, error)
 	CheckDeletion(ctx context.Context, keyStore, id string, days int) error
 	CancelDeletion(ctx context.Context, keyStore, id string) (*appliance.ExternalKey, error)
@@ -57,6 +59,10 @@ type NewKey struct {
 	Framing appliance.Framing `json:"aad_framing,omitempty" jsonschema:"How another proxy framed the additional authenticated data, for an imported key that it has used."`
 	// Reversible has such a key go on to encrypt with the imported material.
 	Reversible bool `json:"reversible,omitempty" jsonschema:"Whether the key goes on to encrypt with the imported material, so that the other proxy can still decrypt."`
+}
+
+func (n NewKey) key() appliance.NewExternalKey {
+	return appliance.NewExternalKey{ID: n.ID, Usage: n.Usage, Custody: n.Custody, Material: n.Material, Framing: n.Framing, Reversible: n.Reversible}
 }
 
 // Rotation asks for a new version of a key; with Material, for that one.
@@ -104,8 +110,11 @@ var (
 			Words: "Create key", Summary: "Make or import an external key"},
 		Subject: makes[NewKey],
 		Named:   func(in NewKey) (string, string) { return in.KeyStore, in.ID },
+		Check: func(ctx context.Context, c *Caller, in NewKey) error {
+			return c.Domain.CheckKey(ctx, in.KeyStore, in.key())
+		},
 		Run: func(ctx context.Context, c *Caller, in NewKey) (*appliance.StoredKey, error) {
-			return c.Domain.CreateKey(ctx, in.KeyStore, appliance.NewExternalKey{ID: in.ID, Usage: in.Usage, Custody: in.Custody, Material: in.Material, Framing: in.Framing, Reversible: in.Reversible})
+			return c.Domain.CreateKey(ctx, in.KeyStore, in.key())
 		},
 	})
 	ShowKey = define(Operation[KeyName, *appliance.StoredKey]{
@@ -130,6 +139,9 @@ var (
 		Route: Route{ID: "disableKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/disable", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Urgent,
 			Words: "Disable key", Summary: "Take a key out of service"},
 		Subject: keySubject,
+		Check: func(ctx context.Context, c *Caller, in KeyName) error {
+			return c.Domain.CheckKeyEnabled(ctx, in.KeyStore, in.Key, false)
+		},
 		Run: func(ctx context.Context, c *Caller, in KeyName) (*appliance.ExternalKey, error) {
 			return c.Domain.SetKeyEnabled(ctx, in.KeyStore, in.Key, false)
 		},
@@ -138,6 +150,9 @@ var (
 		Route: Route{ID: "rotateKey", Method: http.MethodPost, Path: "/keystores/{keystore}/keys/{key}/rotate", Capability: identity.ManageKeys, Urgency: Ordinary,
 			Words: "Rotate key", Summary: "Encrypt with a new version of a key from now on"},
 		Subject: func(ctx context.Context, c *Caller, in Rotation) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in Rotation) error {
+			return c.Domain.CheckRotation(ctx, in.KeyStore, in.Key, in.Material)
+		},
 		Run: func(ctx context.Context, c *Caller, in Rotation) (*appliance.ExternalKey, error) {
 			return c.Domain.RotateKey(ctx, in.KeyStore, in.Key, in.Material)
 		},

@@ -14,6 +14,8 @@ type KeyStores interface {
 	KeyStores(ctx context.Context) ([]*appliance.KeyStore, error)
 	ShowKeyStore(ctx context.Context, name string) (*appliance.KeyStoreDetail, error)
 	SetQuota(ctx context.Context, name string, requestsPerSecond int) (*appliance.KeyStore, error)
+	// CheckQuota gives the error that SetQuota would, and changes nothing.
+	CheckQuota(ctx context.Context, name string, requestsPerSecond int) error
 	DeleteKeyStore(ctx context.Context, name string) error
 	// CheckDeleteKeyStore gives the error that DeleteKeyStore would, and changes
 	// nothing.
@@ -58,6 +60,8 @@ type KeyStoreHealth struct {
 	// Serves says whether requests of KMS are answered at all; Reason says why not.
 	Serves bool   `json:"serves" jsonschema:"Whether requests of KMS to this key store are answered."`
 	Reason string `json:"reason,omitempty" jsonschema:"Why requests are not answered; absent if they are."`
+	// Standing is that of the key store.
+	Standing appliance.Standing `json:"standing" jsonschema:"Whether the key store serves, and what decides that."`
 	// URIEndpoint and URIPath are for the KMS console (XksProxyUriEndpoint,
 	// XksProxyUriPath). The first is empty if the appliance does not know its name.
 	URIEndpoint string `json:"uri_endpoint,omitempty" jsonschema:"The XksProxyUriEndpoint of the key store; absent if the appliance does not know its name."`
@@ -71,7 +75,7 @@ type KeyStoreHealth struct {
 // The operations on key stores.
 var (
 	ListKeyStores = defineList(Listing[KeyStorePage, *appliance.KeyStore]{
-		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See,
+		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See, Narrows: true,
 			Words: "List key stores", Summary: "The key stores, by name"},
 		ID: func(k *appliance.KeyStore) string { return k.Name },
 		By: []Order[*appliance.KeyStore]{
@@ -80,7 +84,7 @@ var (
 		All: func(ctx context.Context, c *Caller, in KeyStorePage) ([]*appliance.KeyStore, error) {
 			all, err := c.Domain.KeyStores(ctx)
 			return keep(all, err, func(k *appliance.KeyStore) bool {
-				return contains(k.Name, in.Name) && (in.State == "" || k.Blocked.IsZero() == (in.State == "not_blocked"))
+				return c.shows(k.Name) && contains(k.Name, in.Name) && (in.State == "" || k.Blocked.IsZero() == (in.State == "not_blocked"))
 			})
 		},
 	})
@@ -104,6 +108,9 @@ var (
 		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Ordinary,
 			Words: "Set quota", Summary: "Set a key store's quota of requests a second"},
 		Subject: func(ctx context.Context, c *Caller, in Quota) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in Quota) error {
+			return c.Domain.CheckQuota(ctx, in.KeyStore, in.RequestsPerSecond)
+		},
 		Run: func(ctx context.Context, c *Caller, in Quota) (*appliance.KeyStore, error) {
 			return c.Domain.SetQuota(ctx, in.KeyStore, in.RequestsPerSecond)
 		},
@@ -132,25 +139,17 @@ func keyStoreHealth(ctx context.Context, c *Caller, in KeyStoreName) (*KeyStoreH
 		return nil, err
 	}
 	status := c.Domain.Status(ctx)
-	h := &KeyStoreHealth{Serves: true, URIEndpoint: c.Site.XKSEndpoint(), URIPath: ks.URIPathPrefix + appliance.XKSPath, HSMs: []appliance.HSMHealth{}}
+	h := &KeyStoreHealth{Standing: ks.Standing, URIEndpoint: c.Site.XKSEndpoint(), URIPath: ks.URIPathPrefix + appliance.XKSPath, HSMs: []appliance.HSMHealth{}}
 	h.HSMs = append(h.HSMs, status.HSMs...)
 	for _, cr := range ks.Credentials {
 		if cr.Active {
 			h.ActiveCredentials++
 		}
 	}
-	switch audit := c.Audit.Ready(); {
-	case status.Locked:
-		h.Reason = "locked: " + status.Reason
-	case !status.Blocked.IsZero():
-		h.Reason = "everything is blocked: " + status.Blocked.Reason
-	case !ks.Blocked.IsZero():
-		h.Reason = "the key store is blocked: " + ks.Blocked.Reason
-	case audit != nil:
-		h.Reason = "nothing can be recorded: " + c.message(ctx, audit)
-	case h.ActiveCredentials == 0:
-		h.Reason = "no SigV4 credential is active"
+	if h.Serves = ks.Standing.Serves; !h.Serves {
+		h.Reason = ks.Standing.Says
+	} else if audit := c.Audit.Ready(); audit != nil {
+		h.Serves, h.Reason = false, "nothing can be recorded: "+c.message(ctx, audit)
 	}
-	h.Serves = h.Reason == ""
 	return h, nil
 }

@@ -233,6 +233,9 @@ func (d *openAPI) operation(r *Route) apiOperation {
 	switch {
 	case r.BinaryAnswer != "":
 		ok.Content = map[string]media{r.BinaryAnswer: {Schema: binary()}}
+		if strings.HasSuffix(r.BinaryAnswer, "+json") {
+			ok.Content[r.BinaryAnswer] = media{Schema: &jsonschema.Schema{Type: "object", Description: "A JSON object."}}
+		}
 		if r.OtherAnswer != "" {
 			ok.Content[r.OtherAnswer] = media{Schema: binary()}
 		}

@@ -50,6 +50,12 @@ type Route struct {
 	Recorded bool
 	// Urgency says what a change waits for.
 	Urgency Urgency
+	// Narrows says that the operation is a list from which what belongs to other key stores than
+	// those in the scope of the caller's API token is left out ([Caller.shows]).
+	Narrows bool
+	// BeyondScope operations give rights that no scope of an API token limits, such as those of a
+	// user: a token with a limit may not perform them.
+	BeyondScope bool
 	// BinaryAnswer is the media type of an answer that is a [Stream].
 	BinaryAnswer string
 	// OtherAnswer is another media type that the caller may ask for; empty for none.
@@ -66,9 +72,11 @@ type Route struct {
 	Query []Parameter
 
 	input, answer reflect.Type
+	secretMember  *member // of the input; nil if it takes no secret
 	fields        fields
 	subject       func(ctx context.Context, c *Caller, in any) any
 	inBody        func(in any) (keyStore, key string)
+	keyStore      func(ctx context.Context, c *Caller, in any) (string, error) // nil if only the path can name one
 	restricts     func(in any) bool
 	variant       func(in any) string
 	check         func(ctx context.Context, c *Caller, in any) error
@@ -152,6 +160,9 @@ type Operation[In, Out any] struct {
 	// Named gives the key store and the key that the operation is about, where the body
 	// names them: the record has them. Those of the path it has by themselves.
 	Named func(in In) (keyStore, key string)
+	// KeyStore gives the key store that the operation is about, where neither the path nor
+	// Named does: the scope of an API token must have it. Empty for all of them.
+	KeyStore func(ctx context.Context, c *Caller, in In) (string, error)
 	// Variant gives which of the Variants an input asks for.
 	Variant func(in In) string
 	// Restricts says whether the input takes something out of service, or a right away, where
@@ -173,6 +184,7 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	r.input, r.answer = reflect.TypeFor[In](), reflect.TypeFor[Out]()
 	r.fields = fieldsOf(r.input)
 	r.Query = r.fields.query()
+	r.secretMember = secretMember(r.input)
 	for _, f := range r.fields {
 		if f.in == inBody {
 			r.BinaryRequest = f.Name
@@ -187,6 +199,13 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	r.inBody = func(any) (string, string) { return "", "" }
 	if op.Named != nil {
 		r.inBody = func(in any) (string, string) { return op.Named(in.(In)) }
+		r.keyStore = func(_ context.Context, _ *Caller, in any) (string, error) {
+			name, _ := op.Named(in.(In))
+			return name, nil
+		}
+	}
+	if op.KeyStore != nil {
+		r.keyStore = func(ctx context.Context, c *Caller, in any) (string, error) { return op.KeyStore(ctx, c, in.(In)) }
 	}
 	r.variant = func(any) string { return r.Words }
 	if op.Variant != nil {

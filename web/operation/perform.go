@@ -28,6 +28,7 @@ type Domain interface {
 	WholeState
 	Clocks
 	Admissions
+	Standings
 	// Status gives the state of keys, HSMs and lease.
 	Status(ctx context.Context) appliance.Status
 	ProbeHSMs(ctx context.Context) ([]appliance.HSMHealth, error)
@@ -99,6 +100,8 @@ type Caller struct {
 	Who identity.Principal
 	// Remote is the address that the caller has; empty on the machine itself.
 	Remote string
+	// Reason says why, for the person who approves, if the operation needs one.
+	Reason string
 	// Revision is that of the subject as the caller saw it; empty for any.
 	Revision string
 
@@ -140,7 +143,11 @@ type performance struct {
 // it gives a Done of the operation's type.
 func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) {
 	p := &performance{Caller: c, route: r, path: q.Path}
-	if err := c.may(r); err != nil {
+	err := c.may(r)
+	if err == nil {
+		err = p.inScope(ctx)
+	}
+	if err != nil {
 		p.refused(ctx, err)
 		return nil, err
 	}
@@ -154,22 +161,32 @@ func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) 
 	}
 	defer wipe(reflect.ValueOf(in))
 	p.in = in
+	if err := p.inScope(ctx); err != nil {
+		p.refused(ctx, err)
+		return nil, err
+	}
 	return p.perform(ctx)
 }
 
 // perform performs an operation that the caller may perform, or files it.
 func (p *performance) perform(ctx context.Context) (any, error) {
-	if !p.route.Mutates() {
+	if !p.route.Mutates() && !p.route.Guards().FourEyes {
 		return p.read(ctx)
 	}
 	if err := p.stillMay(ctx); err != nil {
 		return nil, err
 	}
-	if needs, err := p.needsApproval(ctx); err != nil {
+	if approved, ok := p.in.(interface{ approval() string }); ok && approved.approval() != "" {
+		return p.readApproved(ctx, approved.approval())
+	}
+	if needs, err := p.NeedsApproval(ctx, p.route); err != nil {
 		p.unusable(ctx, err)
 		return nil, err
 	} else if needs {
 		return nil, p.file(ctx)
+	}
+	if !p.route.Mutates() {
+		return p.read(ctx)
 	}
 	out, err := p.change(ctx)
 	if err != nil {
@@ -283,8 +300,14 @@ func (p *performance) stale(now any) error {
 	return nil
 }
 
-// subject is what the operation is about, as it is now; nil if it is not there.
-func (p *performance) subject(ctx context.Context) any { return p.route.subject(ctx, p.Caller, p.in) }
+// subject is what the operation is about, as it is now; nil if it is not there, or the operation
+// changes nothing.
+func (p *performance) subject(ctx context.Context) any {
+	if p.route.subject == nil {
+		return nil
+	}
+	return p.route.subject(ctx, p.Caller, p.in)
+}
 
 // PresenceTime is how long a proof of presence is good for dangerous operations.
 const PresenceTime = 5 * time.Minute
@@ -314,7 +337,9 @@ func (p *performance) stillMay(ctx context.Context) error {
 	default:
 		now := *p.Caller
 		now.Who = who
-		err = now.admitted(p.route)
+		if err = now.admitted(p.route); err == nil {
+			err = (&performance{Caller: &now, route: p.route, path: p.path, in: p.in}).inScope(ctx)
+		}
 	}
 	if err != nil {
 		p.refused(ctx, err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 )
@@ -28,7 +29,7 @@ func (p *performance) refused(ctx context.Context, err error) {
 // unusable records that a request to change something could not be read, or that
 // nobody can tell whether it needs approval.
 func (p *performance) unusable(ctx context.Context, err error) {
-	if !p.route.Mutates() {
+	if !p.route.Mutates() && !p.route.Guards().FourEyes {
 		return
 	}
 	rec := p.record(audit.Failed, err)
@@ -193,12 +194,51 @@ func encoded(v any) json.RawMessage {
 	if v == nil {
 		return nil
 	}
+	v = withoutStanding(v)
 	text, err := json.Marshal(v)
 	if err != nil {
 		text, _ = json.Marshal(map[string]string{"unreadable": err.Error()}) // of a string: never fails
 	}
 	return text
 }
+
+// withoutStanding gives a thing without its standing, which is computed and depends on others: a record
+// says what was changed.
+func withoutStanding(v any) any {
+	switch v := v.(type) {
+	case *appliance.KeyStore:
+		return &storedKeyStore{KeyStore: *v}
+	case *appliance.ExternalKey:
+		return &storedExternalKey{ExternalKey: *v}
+	case *appliance.StoredKey:
+		return &storedKey{StoredKey: *v}
+	case *appliance.Credential:
+		return &storedCredential{Credential: *v}
+	case appliance.Credential:
+		return &storedCredential{Credential: v}
+	}
+	return v
+}
+
+// The member of the outer type hides that of the inner one, and is left out.
+type (
+	storedKeyStore struct {
+		appliance.KeyStore
+		Standing *struct{} `json:"standing,omitempty"`
+	}
+	storedExternalKey struct {
+		appliance.ExternalKey
+		Standing *struct{} `json:"standing,omitempty"`
+	}
+	storedKey struct {
+		appliance.StoredKey
+		Standing *struct{} `json:"standing,omitempty"`
+	}
+	storedCredential struct {
+		appliance.Credential
+		Standing *struct{} `json:"standing,omitempty"`
+	}
+)
 
 // The limits of what a record tells of what an operation is about.
 const (

@@ -14,7 +14,6 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
-	"holdfast/appliance/authz"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/attest/appraisal"
@@ -43,15 +42,18 @@ var enums = map[reflect.Type][]any{
 	reflect.TypeFor[appliance.NodeState]():    values(appliance.NodeJoining, appliance.NodeServing, appliance.NodeDrained, appliance.NodeLeaving, appliance.NodeRemoved),
 	reflect.TypeFor[appliance.Ownership](): values(appliance.OwnershipOwner, appliance.OwnershipCopy, appliance.OwnershipDrill, appliance.OwnershipUnkept,
 		appliance.OwnershipSuperseded, appliance.OwnershipMissing),
+	reflect.TypeFor[appliance.StandingState](): values(appliance.StandingStates()...),
+	reflect.TypeFor[appliance.Decider](): values(appliance.DecidesNode, appliance.DecidesEverything, appliance.DecidesKeyStore,
+		appliance.DecidesKey, appliance.DecidesCredential),
 	reflect.TypeFor[audit.Level]():      values(audit.LevelOK, audit.LevelWarning, audit.LevelFull),
 	reflect.TypeFor[audit.Kind]():       values(audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit, audit.KindFleet),
 	reflect.TypeFor[audit.Result]():     values(audit.Allowed, audit.Denied, audit.Failed),
 	reflect.TypeFor[appraisal.Result](): values(appraisal.Pass, appraisal.Fail, appraisal.NotRun),
 	reflect.TypeFor[progress.State](): values(progress.Probe, progress.Measure, progress.Collect, progress.Appraise, progress.Release, progress.Unlock,
 		progress.Serving, progress.Degraded, progress.Locked),
-	reflect.TypeFor[approval.State]():  values(approval.Pending, approval.Approved, approval.Done, approval.Failed, approval.Rejected, approval.Expired, approval.Invalid),
-	reflect.TypeFor[authz.Effect]():    values(authz.Allow, authz.Forbid),
-	reflect.TypeFor[authz.Operation](): values(authz.Encrypt, authz.Decrypt, authz.GetAttributes),
+	reflect.TypeFor[approval.State]():      values(approval.Pending, approval.Approved, approval.Done, approval.Failed, approval.Rejected, approval.Expired, approval.Invalid),
+	reflect.TypeFor[appliance.Effect]():    values(appliance.EffectAllow, appliance.EffectForbid),
+	reflect.TypeFor[appliance.Operation](): values(appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes),
 }
 
 func values[T ~string](words ...T) (all []any) {

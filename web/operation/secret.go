@@ -9,8 +9,8 @@ import (
 
 // Secret is a secret that a caller gives: material of a key, or a PIN. It is held
 // once: from where it was read it goes to the domain as it is, and [Operation.Do]
-// zeroizes it. It writes itself into JSON for a server's API alone; no operation
-// that takes one can be filed for approval, and no record has one.
+// zeroizes it. It writes itself into JSON for a server's API alone. No request for approval
+// stores one, and no record has one.
 type Secret []byte
 
 // Format and LogValue keep it out of messages and logs, whatever the verb.
@@ -31,6 +31,60 @@ func holdsSecret(t reflect.Type) bool {
 		}
 	}
 	return false
+}
+
+// secretTag marks a member of an input, by secret:"true", that is a secret and, as it is a text
+// of the API, no [Secret].
+const secretTag = "secret"
+
+// secretMember gives the member of an input that is a secret; nil if there is none. None has
+// two: the one who gives it again for an approved operation gives one.
+func secretMember(t reflect.Type) *member {
+	var found *member
+	for _, m := range members(t) {
+		if m.of == reflect.TypeFor[Secret]() || t.FieldByIndex(m.index).Tag.Get(secretTag) != "" {
+			if found != nil {
+				panic(fmt.Sprintf("%s has two secrets: %s and %s", t, found.name, m.name))
+			}
+			found = &m
+		}
+	}
+	return found
+}
+
+// apartFrom takes the secret out of an input: it gives the input without, and the secret; nil if
+// the input has none. The secret is the input's own, and not a copy, where its type is [Secret].
+func (r *Route) apartFrom(in any) (any, []byte) {
+	if r.secretMember == nil {
+		return in, nil
+	}
+	v := reflect.New(r.input).Elem()
+	v.Set(reflect.ValueOf(in))
+	f := v.FieldByIndex(r.secretMember.index)
+	if f.IsZero() {
+		return in, nil
+	}
+	secret := []byte(nil)
+	if f.Kind() == reflect.String {
+		secret = []byte(f.String())
+	} else {
+		secret = f.Bytes()
+	}
+	f.SetZero()
+	return v.Interface(), secret
+}
+
+// with gives the input with the secret.
+func (r *Route) with(in any, secret Secret) any {
+	v := reflect.New(r.input).Elem()
+	v.Set(reflect.ValueOf(in))
+	f := v.FieldByIndex(r.secretMember.index)
+	if f.Kind() == reflect.String {
+		f.SetString(string(secret))
+	} else {
+		f.SetBytes(secret)
+	}
+	return v.Interface()
 }
 
 // Wipe zeroizes the secrets of an input that no operation gets.

@@ -24,9 +24,18 @@ type SettingsDetail struct {
 	Approvable []Named `json:"approvable" jsonschema:"The operations that four_eyes may have."`
 	// Configuration is the one in force, as TOML.
 	Configuration string `json:"configuration" jsonschema:"The configuration in force, as TOML without secrets. It is measured, and cannot be changed here."`
+	// Options are the same, with the defaults of what is not set, and where each is from.
+	Options []Option `json:"options" jsonschema:"Each option of the configuration with the value in force and where it is from."`
 }
 
 func (d *SettingsDetail) revised() any { return d.Settings }
+
+// Option is an option of the configuration.
+type Option struct {
+	Name   string `json:"name" jsonschema:"The option with its table, as in the configuration file." example:"hsm.lease"`
+	Value  string `json:"value" jsonschema:"The value in force; in words where an option that is not set has a meaning. Secrets are left out." example:"15m"`
+	Source string `json:"source" jsonschema:"Where the value is from: the configuration file, the default of this release, or the command line." enum:"file,default,command line" example:"default"`
+}
 
 // Named is an operation by its ID, with its words.
 type Named struct {
@@ -44,7 +53,7 @@ var (
 			if err != nil {
 				return nil, err
 			}
-			d := &SettingsDetail{Settings: *s, Approvable: []Named{}, Configuration: c.Site.Configuration()}
+			d := &SettingsDetail{Settings: *s, Approvable: []Named{}, Configuration: c.Site.Configuration(), Options: c.Site.Options()}
 			for _, r := range approvable() {
 				d.Approvable = append(d.Approvable, Named{r.ID, r.Words})
 			}

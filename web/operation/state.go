@@ -70,6 +70,7 @@ var (
 			Words: "Show status", Summary: "State of the appliance: boot, HSMs, lease, audit log"},
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (Status, error) {
 			s := Status{Status: c.Domain.Status(ctx), Boot: c.Boot.Status(), Audit: c.Audit.Status(), Version: c.Site.Version(), Instance: c.Site.Instance()}
+			s.Standing = standingOf(s.Standing, s.Boot)
 			if c.Fleet != nil {
 				fleet := c.Fleet.FleetStatus()
 				s.Fleet = &fleet

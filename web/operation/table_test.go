@@ -55,20 +55,23 @@ func TestTableIsWhole(t *testing.T) {
 		if r.Mutates() && (!r.HasSubject() || !slices.Contains(known, r.Urgency)) {
 			t.Errorf("%s: it does not say what it is about, or how urgent it is: subject %t, urgency %q", r.ID, r.HasSubject(), r.Urgency)
 		}
-		if !r.Mutates() && (r.HasSubject() || r.Urgency != "" || r.Guards().FourEyes || r.ReadOnly || r.WhileLocked) {
+		if !r.Mutates() && (r.HasSubject() || r.Urgency != "" || r.Guards().FourEyes && !r.Recorded || r.ReadOnly || r.WhileLocked) {
 			t.Errorf("%s: it reads, and has what only changes have", r.ID)
 		}
 		if r.ReadOnly && r.Urgency != operation.Independent {
 			t.Errorf("%s: it changes nothing, and waits for changes", r.ID)
 		}
-		if r.Guards().FourEyes && (!r.HasCheck() || !r.Changes()) {
+		if r.Guards().FourEyes && !r.Recorded && (!r.HasCheck() || !r.Changes()) {
 			t.Errorf("%s: it can be filed for approval, and has no check, or changes nothing", r.ID)
 		}
 		if r.Guards().WithAny && (!r.Guards().FourEyes || r.Urgency != operation.Exclusive) {
 			t.Errorf("%s: it cannot need approval, or others are performed while it changes the rule", r.ID)
 		}
-		if r.Guards().FourEyes && holds(r.Input(), reflect.TypeFor[operation.Secret]()) {
-			t.Errorf("%s: its input has a secret, which would be stored with the request for approval", r.ID)
+		if r.Can()&^operation.TakesAccess != 0 && !r.Guards().FourEyes == (r.Alone == "") || r.Can() == 0 && r.Alone != "" {
+			t.Errorf("%s: it %s, can need a second person: %t, and is done alone because %q", r.ID, r.Can(), r.Guards().FourEyes, r.Alone)
+		}
+		if r.Effects.Can(operation.ShowsSecret | operation.TakesSecret) {
+			t.Errorf("%s: its types say that it %s", r.ID, r.Effects)
 		}
 		answer := r.Answer()
 		if stream := answer == reflect.TypeFor[operation.Stream](); stream != (r.BinaryAnswer != "") || r.Recorded && r.Mutates() {
@@ -81,22 +84,6 @@ func TestTableIsWhole(t *testing.T) {
 			t.Errorf("%s: its answer is no object, and cannot have an effect", r.ID)
 		}
 	}
-}
-
-// holds says whether a value of the type has one of the other type.
-func holds(t, other reflect.Type) bool {
-	if t == other {
-		return true
-	}
-	if t.Kind() != reflect.Struct {
-		return false
-	}
-	for f := range t.Fields() {
-		if holds(f.Type, other) {
-			return true
-		}
-	}
-	return false
 }
 
 // wordsOf are IDs that are plain words too, with the sources that mean something

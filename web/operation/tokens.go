@@ -13,15 +13,22 @@ import (
 type NewToken struct {
 	Name string        `json:"name" jsonschema:"The name of the token, for people and the audit log." example:"backup-job" pattern:"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"`
 	Role identity.Role `json:"role" jsonschema:"The role of the token: that of its maker at most." example:"auditor"`
+	// Scope is needed: who wants no limit says so.
+	Scope identity.Scope `json:"scope" jsonschema:"What the token may be used for besides its role. Each list names values, or says * alone for all; none may be empty."`
 	// Days it is good for, 1 to 365.
 	Days int `json:"days" jsonschema:"For how many days the token is good, 1 to 365." example:"90" least:"1" most:"365"`
 }
 
-func (t NewToken) lifetime() (time.Duration, error) {
+// wanted is the token as the directory makes it.
+func (t NewToken) wanted(ctx context.Context, c *Caller) (identity.NewToken, error) {
 	if t.Days < 1 || t.Days > 365 {
-		return 0, fault.Errorf(fault.Invalid, "%d days: use 1 to 365", t.Days)
+		return identity.NewToken{}, fault.Errorf(fault.Invalid, "%d days: use 1 to 365", t.Days)
 	}
-	return time.Duration(t.Days) * 24 * time.Hour, nil
+	want := identity.NewToken{Name: t.Name, Role: t.Role, Scope: &t.Scope, Lifetime: time.Duration(t.Days) * 24 * time.Hour}
+	if err := c.Identity.CheckToken(ctx, c.Who, want); err != nil {
+		return want, err
+	}
+	return want, checkScope(ctx, c, &t.Scope)
 }
 
 // CreatedToken shows the token for the only time.
@@ -81,18 +88,15 @@ var (
 			Words: "Create API token", Summary: "Make an API token; it is shown this once"},
 		Subject: makes[NewToken],
 		Check: func(ctx context.Context, c *Caller, in NewToken) error {
-			lifetime, err := in.lifetime()
-			if err != nil {
-				return err
-			}
-			return c.Identity.CheckToken(ctx, c.Who, in.Name, in.Role, lifetime)
+			_, err := in.wanted(ctx, c)
+			return err
 		},
 		Run: func(ctx context.Context, c *Caller, in NewToken) (CreatedToken, error) {
-			lifetime, err := in.lifetime()
+			want, err := in.wanted(ctx, c)
 			if err != nil {
 				return CreatedToken{}, err
 			}
-			t, secret, err := c.Identity.CreateToken(ctx, c.Who, in.Name, in.Role, lifetime)
+			t, secret, err := c.Identity.CreateToken(ctx, c.Who, want)
 			return CreatedToken{t, secret}, err
 		},
 	})

@@ -84,7 +84,7 @@ var (
 		},
 	})
 	SetRole = define(Operation[RoleChange, *identity.User]{
-		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Words: "Change role", Summary: "Give a user another role"},
 		Subject: func(ctx context.Context, c *Caller, in RoleChange) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in RoleChange) error {
@@ -99,6 +99,9 @@ var (
 		Route: Route{ID: "disableUser", Method: http.MethodPost, Path: "/users/{user}/disable", Capability: identity.Administer, Effects: TakesAccess | Decides, Urgency: Urgent,
 			Words: "Disable user", Summary: "Keep a user out, and end their sessions"},
 		Subject: userSubject,
+		Check: func(ctx context.Context, c *Caller, in UserName) error {
+			return c.Identity.CheckDisabled(ctx, in.User, true)
+		},
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
 			return c.Identity.SetDisabled(ctx, in.User, true)
 		},
@@ -116,12 +119,13 @@ var (
 		Route: Route{ID: "unlockUser", Method: http.MethodPost, Path: "/users/{user}/unlock", Capability: identity.Administer, Effects: GivesAccess, Urgency: Ordinary,
 			Words: "Unlock user", Summary: "Let a user sign in again after too many wrong passwords"},
 		Subject: userSubject,
+		Check:   userExists,
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
 			return c.Identity.Unlock(ctx, in.User)
 		},
 	})
 	BindOIDC = define(Operation[OIDCBinding, *identity.User]{
-		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, Effects: GivesAccess | Decides, Urgency: Ordinary,
+		Route: Route{ID: "bindOIDC", Method: http.MethodPost, Path: "/users/{user}/oidc", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, Urgency: Ordinary,
 			Words: "Set single sign-on", Summary: "Let a user sign in by the OpenID provider"},
 		Subject: func(ctx context.Context, c *Caller, in OIDCBinding) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in OIDCBinding) error {

@@ -23,6 +23,9 @@ func (s Site) Version() string { return s.Release }
 // Configuration gives Effective.
 func (s Site) Configuration() string { return s.Effective }
 
+// Options gives none.
+func (s Site) Options() []operation.Option { return []operation.Option{} }
+
 // XKSEndpoint gives Endpoint.
 func (s Site) XKSEndpoint() string { return s.Endpoint }
 
@@ -35,17 +38,41 @@ func (s Site) Certificate() (operation.Certificate, error) { return s.Served, ni
 // RequestCertificate gives a text that is no request.
 func (s Site) RequestCertificate(context.Context, []string) (string, error) { return "request", nil }
 
-// InstallCertificate refuses any.
-func (s Site) InstallCertificate(context.Context, string) (operation.Certificate, error) {
-	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+// InstallCertificate refuses any but the text "good".
+func (s Site) InstallCertificate(ctx context.Context, chain string) (operation.Certificate, error) {
+	return s.Served, s.CheckInstall(ctx, chain)
 }
 
-// ShareCertificate refuses any.
-func (s Site) ShareCertificate(context.Context, string, []byte) (operation.Certificate, error) {
-	return operation.Certificate{}, fault.Errorf(fault.Invalid, "no certificate")
+// CheckInstall refuses any but the text "good".
+func (s Site) CheckInstall(_ context.Context, chain string) error {
+	if chain != goodChain {
+		return fault.Errorf(fault.Invalid, "no certificate")
+	}
+	return nil
 }
 
-// UnshareCertificate says that none is shared.
-func (s Site) UnshareCertificate(context.Context) (operation.Certificate, error) {
-	return operation.Certificate{}, fault.Errorf(fault.NotFound, "no certificate is shared")
+// CheckShare refuses any but the text "good".
+func (s Site) CheckShare(ctx context.Context, chain string, _ []byte) error {
+	return s.CheckInstall(ctx, chain)
+}
+
+// CheckUnshare says that none is shared, unless Served is.
+func (s Site) CheckUnshare(context.Context) error {
+	if !s.Served.Shared {
+		return fault.Errorf(fault.NotFound, "no certificate is shared")
+	}
+	return nil
+}
+
+// goodChain is the chain that is not refused.
+const goodChain = "good"
+
+// ShareCertificate refuses any but the text "good".
+func (s Site) ShareCertificate(ctx context.Context, chain string, key []byte) (operation.Certificate, error) {
+	return s.Served, s.CheckShare(ctx, chain, key)
+}
+
+// UnshareCertificate says that none is shared, unless Served is.
+func (s Site) UnshareCertificate(ctx context.Context) (operation.Certificate, error) {
+	return s.Served, s.CheckUnshare(ctx)
 }

@@ -111,27 +111,53 @@ func (c *Certificate) Install(ctx context.Context, chain []byte) error {
 	if err != nil {
 		return err
 	}
+	key, requested, err := c.keyOf(chain)
+	if err != nil {
+		return err
+	}
+	defer clear(key)
+	if err := c.replace(chain, key, requested); err != nil {
+		return err
+	}
+	c.log.Info("the server certificate was replaced", "subject", leaf.Subject.String(), "expires", leaf.NotAfter)
+	return nil
+}
+
+// CheckInstall gives the error that Install would, and changes nothing.
+func (c *Certificate) CheckInstall(ctx context.Context, chain []byte) error {
+	if c.Shared() {
+		b, _, err := c.sharedWith(ctx, chain)
+		if err == nil {
+			b.wipe()
+		}
+		return err
+	}
+	if _, err := c.checkChain(chain); err != nil {
+		return err
+	}
+	key, _, err := c.keyOf(chain)
+	clear(key)
+	return err
+}
+
+// keyOf reads the key that the chain is of, and says whether it is that of the last request.
+// The caller zeroizes it.
+func (c *Certificate) keyOf(chain []byte) (_ []byte, requested bool, _ error) {
 	for _, keyFile := range []string{c.keyFile + requestSuffix, c.keyFile} {
 		key, err := os.ReadFile(keyFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("read the key: %w", err)
+			return nil, false, fmt.Errorf("read the key: %w", err)
 		}
-		pair, err := tls.X509KeyPair(chain, key)
-		if err != nil {
+		if _, err := tls.X509KeyPair(chain, key); err != nil {
 			clear(key)
 			continue // of another key
 		}
-		err = c.replace(chain, key, keyFile != c.keyFile)
-		clear(key)
-		if err == nil {
-			c.log.Info("the server certificate was replaced", "subject", leaf.Subject.String(), "expires", pair.Leaf.NotAfter)
-		}
-		return err
+		return key, keyFile != c.keyFile, nil
 	}
-	return fmt.Errorf("%w: it is of another key: neither that of the last request nor the one in use", ErrInvalid)
+	return nil, false, fmt.Errorf("%w: it is of another key: neither that of the last request nor the one in use", ErrInvalid)
 }
 
 // checkChain says what is wrong with a chain, the leaf first.

@@ -138,13 +138,7 @@ func (c *Certificate) Share(ctx context.Context, chain, key []byte) error {
 		}
 		defer clear(key)
 	}
-	if len(chain) == 0 || len(key) == 0 {
-		return fmt.Errorf("%w: give both the certificate and its key, or neither to share those of this node", ErrInvalid)
-	}
-	if _, err := c.checkShared(chain); err != nil {
-		return err
-	}
-	raw, err := pkcs8Of(chain, key)
+	raw, err := c.sharedKeyOf(chain, key)
 	if err != nil {
 		return err
 	}
@@ -167,9 +161,46 @@ func (c *Certificate) Unshare(ctx context.Context) error {
 	}
 	defer b.wipe()
 	if b.key == nil {
-		return fault.Errorf(fault.NotFound, "no certificate is shared: each node serves with its own")
+		return errNotShared
 	}
 	return c.vault.KeepSharedCertificate(ctx, nil, version)
+}
+
+var errNotShared = fault.Errorf(fault.NotFound, "no certificate is shared: each node serves with its own")
+
+// CheckShare gives the error that Share would, and changes nothing.
+func (c *Certificate) CheckShare(chain, key []byte) error {
+	if len(chain) == 0 && len(key) == 0 {
+		return nil // those of this node, which serves with them
+	}
+	raw, err := c.sharedKeyOf(chain, key)
+	clear(raw)
+	return err
+}
+
+// sharedKeyOf gives the key (PKCS #8) of a chain that all nodes can serve with. The caller
+// zeroizes it.
+func (c *Certificate) sharedKeyOf(chain, key []byte) ([]byte, error) {
+	if len(chain) == 0 || len(key) == 0 {
+		return nil, fmt.Errorf("%w: give both the certificate and its key, or neither to share those of this node", ErrInvalid)
+	}
+	if _, err := c.checkShared(chain); err != nil {
+		return nil, err
+	}
+	return pkcs8Of(chain, key)
+}
+
+// CheckUnshare gives the error that Unshare would, and changes nothing.
+func (c *Certificate) CheckUnshare(ctx context.Context) error {
+	b, _, err := c.bundle(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.wipe()
+	if b.key == nil {
+		return errNotShared
+	}
+	return nil
 }
 
 // bundle gives what all nodes share, empty for nothing.
@@ -217,24 +248,34 @@ func (c *Certificate) requestShared(ctx context.Context, raw []byte) error {
 
 // installShared takes a chain for the key of the last request, or for the shared one.
 func (c *Certificate) installShared(ctx context.Context, chain []byte) error {
-	leaf, err := c.checkShared(chain)
-	if err != nil {
-		return err
-	}
-	b, version, err := c.bundle(ctx)
+	b, version, err := c.sharedWith(ctx, chain)
 	if err != nil {
 		return err
 	}
 	defer b.wipe()
+	return c.keep(ctx, b, version)
+}
+
+// sharedWith gives what all nodes would share with the chain. The caller wipes it.
+func (c *Certificate) sharedWith(ctx context.Context, chain []byte) (*bundle, string, error) {
+	leaf, err := c.checkShared(chain)
+	if err != nil {
+		return nil, "", err
+	}
+	b, version, err := c.bundle(ctx)
+	if err != nil {
+		return nil, "", err
+	}
 	switch {
 	case b.requested != nil && isOf(leaf, b.requested):
 		clear(b.key)
 		b.key, b.requested = b.requested, nil
 	case b.key == nil || !isOf(leaf, b.key):
-		return fmt.Errorf("%w: it is of another key: neither that of the last request nor the one that the nodes share", ErrInvalid)
+		b.wipe()
+		return nil, "", fmt.Errorf("%w: it is of another key: neither that of the last request nor the one that the nodes share", ErrInvalid)
 	}
 	b.chain = chain
-	return c.keep(ctx, b, version)
+	return b, version, nil
 }
 
 // isOf says whether a certificate is of a key (PKCS #8).

@@ -28,16 +28,19 @@ type Admin struct {
 	Socket string
 	// server, if not empty, is an appliance elsewhere, called with an API token.
 	server, tokenFile, ca string
+	why                   string // for the person who approves
 	client                *web.Client
 }
 
 // The flags that name the appliance. Only commands that ask one have them.
 const (
-	socketFlag, serverFlag, tokenFileFlag, caFlag = "socket", "server", "token-file", "ca"
+	socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag = "socket", "server", "token-file", "ca", "why"
 )
 
 // ConnectionFlags are the flags that name the appliance.
-func ConnectionFlags() []string { return []string{socketFlag, serverFlag, tokenFileFlag, caFlag} }
+func ConnectionFlags() []string {
+	return []string{socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag}
+}
 
 // Asks makes the command one that asks the appliance: it has the flags that name it,
 // and what they say is read before the command runs.
@@ -47,6 +50,7 @@ func (a *Admin) Asks(c *cobra.Command) *cobra.Command {
 		f := c.Flags()
 		f.StringVar(&a.server, serverFlag, os.Getenv("HOLDFAST_SERVER"), "appliance elsewhere, https://HOST:PORT of its console (HOLDFAST_SERVER)")
 		f.StringVar(&a.tokenFile, tokenFileFlag, os.Getenv("HOLDFAST_TOKEN_FILE"), "file with an API token for --server (HOLDFAST_TOKEN_FILE)")
+		f.StringVar(&a.why, whyFlag, "", "why, for the person who approves, where --server needs a second person for this")
 		f.StringVar(&a.ca, caFlag, "", "file with the certificates (PEM) that the server's may be signed under; the system's without it")
 	}
 	c.PreRunE = func(*cobra.Command, []string) error { return a.Connect() }
@@ -65,6 +69,9 @@ func (a *Admin) AddSocketFlag(c *cobra.Command) {
 // Connect reads what the flags say that name the appliance.
 func (a *Admin) Connect() error {
 	if a.server == "" {
+		if a.why != "" {
+			return errors.New("--why is for --server: at the socket nothing waits for a second person")
+		}
 		if a.tokenFile != "" || a.ca != "" {
 			return errors.New("--token-file and --ca are for --server")
 		}
@@ -89,8 +96,11 @@ func (a *Admin) Connect() error {
 			return fmt.Errorf("--ca: %s has no certificate in PEM", a.ca)
 		}
 	}
-	a.client, err = web.NewRemoteClient(a.server, token, roots)
-	return err
+	if a.client, err = web.NewRemoteClient(a.server, token, roots); err != nil {
+		return err
+	}
+	a.client.Reason = a.why
+	return nil
 }
 
 // Send implements [operation.Client]: the appliance that the flags name is asked.
@@ -104,10 +114,10 @@ func (a *Admin) Send(ctx context.Context, s operation.Sending, take func(answer 
 	return a.reached(ctx, err, taken)
 }
 
-// Backup has the appliance write a backup into w, and gives what is in it. Errors are
-// those of Send.
-func (a *Admin) Backup(ctx context.Context, w io.Writer) (*appliance.BackupReport, error) {
-	report, err := a.client.Backup(ctx, w)
+// Backup has the appliance write a backup into w, and gives what is in it. Approval is the ID of
+// the request that was approved; empty for none. Errors are those of Send.
+func (a *Admin) Backup(ctx context.Context, approval string, w io.Writer) (*appliance.BackupReport, error) {
+	report, err := a.client.Backup(ctx, approval, w)
 	return report, a.reached(ctx, err, nil)
 }
 

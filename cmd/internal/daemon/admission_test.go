@@ -73,7 +73,7 @@ func TestPINIsGivenForThoseWhoWereSeen(t *testing.T) {
 	refused("another digest", strings.Repeat("0", 64), fault.AdmissionChanged)
 	// Each kind of row is among what is confirmed.
 	var token operation.CreatedToken
-	r.ok("POST", "tokens", operation.NewToken{Name: "robot", Role: identity.RoleViewer, Days: 1}, &token)
+	r.ok("POST", "tokens", operation.NewToken{Name: "robot", Role: identity.RoleViewer, Days: 1, Scope: *identity.Unlimited()}, &token)
 	refused("a token was made since", a.Digest, fault.AdmissionChanged)
 	a = r.admission()
 	r.ok("POST", "invitations", operation.NewInvitation{Name: "bob", Role: identity.RoleAdministrator}, nil)

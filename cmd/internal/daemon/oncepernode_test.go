@@ -138,7 +138,7 @@ func TestWhatOneNodeEndsEndsAtAll(t *testing.T) {
 	a, b := twoNodes(t)
 	for round := range 5 {
 		var token operation.CreatedToken
-		a.ok("POST", "tokens", operation.NewToken{Name: fmt.Sprint("robot", round), Role: identity.RoleViewer, Days: 1}, &token)
+		a.ok("POST", "tokens", operation.NewToken{Name: fmt.Sprint("robot", round), Role: identity.RoleViewer, Days: 1, Scope: *identity.Unlimited()}, &token)
 		for name, r := range map[string]*running{"where it was made": a, "the other": b} {
 			if got := r.bearer(token.Secret, "GET", "/keystores", ""); got != http.StatusOK {
 				t.Errorf("a token at the node %s: %d", name, got)

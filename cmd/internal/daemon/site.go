@@ -38,6 +38,14 @@ func (s *site) Configuration() string {
 	return string(text)
 }
 
+func (s *site) Options() []operation.Option {
+	list := []operation.Option{}
+	for _, o := range s.cfg.Options() {
+		list = append(list, operation.Option(o))
+	}
+	return list
+}
+
 func (s *site) XKSEndpoint() string {
 	if s.cfg.XKS.URL != "" {
 		return s.cfg.XKS.URL
@@ -96,6 +104,18 @@ func (s *site) ShareCertificate(ctx context.Context, chain string, key []byte) (
 
 func (s *site) UnshareCertificate(ctx context.Context) (operation.Certificate, error) {
 	return s.replaced(s.certificate.Unshare(ctx))
+}
+
+func (s *site) CheckInstall(ctx context.Context, chain string) error {
+	return invalid(s.certificate.CheckInstall(ctx, []byte(chain)))
+}
+
+func (s *site) CheckShare(_ context.Context, chain string, key []byte) error {
+	return invalid(s.certificate.CheckShare([]byte(chain), key))
+}
+
+func (s *site) CheckUnshare(ctx context.Context) error {
+	return invalid(s.certificate.CheckUnshare(ctx))
 }
 
 // replaced gives the certificate in use after a change.

@@ -71,7 +71,7 @@ func TestInsertedToken(t *testing.T) {
 	r := s.start()
 	r.newKeyStore()
 	var real operation.CreatedToken
-	r.ok("POST", "tokens", operation.NewToken{Name: "real", Role: identity.RoleAdministrator, Days: 1}, &real)
+	r.ok("POST", "tokens", operation.NewToken{Name: "real", Role: identity.RoleAdministrator, Days: 1, Scope: *identity.Unlimited()}, &real)
 	if got := r.bearer(real.Secret, "GET", "/keystores", ""); got != 200 {
 		t.Fatalf("the real one: %d", got)
 	}

@@ -91,7 +91,7 @@ variable "alarm_topic_arn" {
 
 variable "key_store" {
   type        = object({ name = string, uri_path_prefix = string })
-  description = "The key store in KMS and its prefix in Holdfast, such as { name = \"payments\", uri_path_prefix = \"/payments\" }; unset until the appliance serves"
+  description = "The key store in KMS and its URI path prefix in Holdfast (without /kms/xks/v1, which is added), such as { name = \"payments\", uri_path_prefix = \"/payments\" }; unset until the appliance serves"
   default     = null
 }
 

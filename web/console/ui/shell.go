@@ -8,9 +8,10 @@ type Shell struct {
 	Nav    []NavGroup
 	// User and Role are who is signed in.
 	User, Role string
-	// State is the appliance's, a badge with the reason; StateURL tells more.
-	State  Badge
-	Reason string
+	// Standing is the appliance's.
+	Standing Standing
+	// Posted says that the page answers a post, which to load it again would repeat.
+	Posted bool
 	// Flash says what was just done.
 	Flash string
 	// Theme is "", "light" or "dark".
@@ -24,6 +25,15 @@ type Shell struct {
 	Idle int
 	// Here is the URL of the page, to come back to.
 	Here string
+}
+
+// Standing is whether the appliance serves, as the header says it.
+type Standing struct {
+	Badge Badge
+	Says  string
+	// Digest names what the page shows: with another one the page has changed. URL is where an
+	// open page asks for the header as it is now.
+	Digest, URL string
 }
 
 // Link is a text with where it leads.

@@ -131,6 +131,60 @@ for (const region of document.querySelectorAll("[data-refresh]")) {
   }, region.dataset.refresh * 1000);
 }
 
+// The header says how the appliance stands now. An open page asks for it every few seconds, and
+// is loaded again when what it shows has changed, unless somebody has typed something into it.
+const standing = () => document.getElementById("standing");
+const signedOut = document.getElementById("signed-out");
+let typed = false;
+let answered = new Date();
+document.addEventListener("input", (e) => { if (e.target.closest("form[method=post]")) typed = true; });
+signedOut?.addEventListener("cancel", (e) => e.preventDefault());
+
+// keeps says whether loading the page again would lose something.
+function keeps() {
+  return typed || document.getElementById("changed").hasAttribute("data-posted")
+    || document.querySelector("details.folded[open], [data-secret], dialog[open]:not(#signed-out)") !== null;
+}
+
+function noAnswer() {
+  const badge = standing().querySelector(".badge");
+  badge.className = "badge bad";
+  badge.lastElementChild.textContent = "No answer since " + answered.toTimeString().slice(0, 8);
+  standing().title = "The appliance does not answer. What the page shows may not be true any more.";
+}
+
+async function ask() {
+  const before = standing();
+  const res = await fetch(before.dataset.ask, { headers: { "Holdfast-Refresh": "1" }, signal: AbortSignal.timeout(4000) }).catch(() => null);
+  if (res && res.status === 401) {
+    if (!signedOut.open) signedOut.showModal();
+    return;
+  }
+  const text = res && res.ok ? await res.text().catch(() => null) : null;
+  const now = text && new DOMParser().parseFromString(text, "text/html").getElementById("standing");
+  if (!now) { noAnswer(); return; }
+  answered = new Date();
+  const shown = before.dataset.digest;
+  const same = now.dataset.digest === shown;
+  if (!same && !keeps()) { location.reload(); return; }
+  if (signedOut.open) signedOut.close(); // signed in again, in another tab
+  now.dataset.digest = shown; // the page is still the one of before
+  document.getElementById("changed").hidden = same;
+  before.replaceWith(document.adoptNode(now));
+}
+
+if (standing()) {
+  let asking = false;
+  const again = async () => {
+    if (asking || document.visibilityState !== "visible") return;
+    asking = true;
+    await ask().finally(() => { asking = false; });
+  };
+  setInterval(again, 5000);
+  document.addEventListener("visibilitychange", again);
+  addEventListener("pageshow", (e) => { if (e.persisted) again(); });
+}
+
 // Two minutes before a session ends because nobody uses it, a dialog says so, and extends it
 // (WCAG 2.2, 2.2.1). Another tab may have used it meanwhile: the appliance is asked first.
 const idle = document.getElementById("idle");

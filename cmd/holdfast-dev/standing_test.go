@@ -1,0 +1,87 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+	"holdfast/web"
+	"holdfast/web/console/browsertest"
+	"holdfast/web/operation"
+)
+
+// shows waits until an open page shows the text by itself: nobody loads it again.
+func shows(t *testing.T, b *browsertest.Browser, text string) {
+	t.Helper()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for patience := time.After(time.Minute); !strings.Contains(b.Text(), text); {
+		select {
+		case <-again.C:
+		case <-patience:
+			t.Fatalf("%s never shows %q by itself: %s", b.Path(), text, b.Text())
+		}
+	}
+}
+
+// TestConsoleLearns: an open page learns what somebody else has done in another browser, keeps what
+// was typed into it, says that its session has ended, and that nobody answers any more.
+func TestConsoleLearns(t *testing.T) {
+	p := startConsole(t, t.TempDir())
+	alice := setUp(t, p)
+	local := web.NewClient(p.dev.AdminSocket)
+	do := func(method, path string, in, out any) {
+		t.Helper()
+		if err := local.Do(t.Context(), method, path, in, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(http.MethodPost, "keystores", operation.NewKeyStore{Name: "bank", URIPathPrefix: "/bank"}, nil)
+	do(http.MethodPost, "keystores/bank/keys", operation.NewKey{ID: "payroll", Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: appliance.CustodyCached}, nil)
+	do(http.MethodPost, "keystores/bank/credentials", operation.NewCredential{}, nil)
+	var link operation.CreatedInvitation
+	do(http.MethodPost, "invitations", operation.NewInvitation{Name: "bob", Role: identity.RoleAdministrator}, &link)
+	bob := enrol(t, alice, "/invitation/"+link.Token, "bob", "administrator")
+
+	alice.Open("/keystores/bank/keys")
+	alice.Has("Serving", "Enabled")
+	bob.Open("/")
+	bob.Fill("Block everything", "reason", "a leak")
+	shows(t, alice, "Blocked: everything")
+	if badge := shown(t, alice, "tbody .badge"); badge != "Blocked: everything" {
+		t.Errorf("everything is blocked, and the open list says of a key %q", badge)
+	}
+
+	alice.Open("/keystores")
+	alice.Value(`(() => { const f = document.querySelector("input[name=name]"); f.closest("details")?.setAttribute("open", ""); f.value = "half a name"; f.dispatchEvent(new Event("input", {bubbles: true})); return ""; })()`)
+	do(http.MethodPost, "unblock", appliance.BlockTarget{Everything: true}, nil)
+	shows(t, alice, "This page has changed")
+	if typed := alice.Value(`document.querySelector("input[name=name]").value`); typed != "half a name" {
+		t.Errorf("what was typed is now %q", typed)
+	}
+
+	var sessions []identity.Session
+	do(http.MethodGet, "sessions", nil, &sessions)
+	for _, s := range sessions {
+		if s.UserName == "alice" {
+			do(http.MethodDelete, "sessions/"+s.ID, nil, nil)
+		}
+	}
+	shows(t, alice, "You are signed out")
+	alice.Accessible()
+	alice.Follow("Sign in")
+	if at := alice.Path(); at != "/signin?next=%2Fkeystores" {
+		t.Errorf("the way back is lost: %s", at)
+	}
+
+	bob.Open("/keystores")
+	shows(t, bob, "Serving")
+	p.stop()
+	shows(t, bob, "No answer since ")
+	if badge := shown(t, bob, "#standing .badge"); strings.Contains(badge, "Serving") {
+		t.Errorf("nobody answers, and the header says %q", badge)
+	}
+}

@@ -1,0 +1,159 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/go-chi/chi/v5"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+// standingWords are the words for each state, the same on every page; docs/console.md has them.
+var standingWords = map[appliance.StandingState]ui.Badge{
+	appliance.StandingServing:           {Kind: ui.OK, Text: "Serving"},
+	appliance.StandingDegraded:          {Kind: ui.Warn, Text: "Serving, degraded"},
+	appliance.StandingDrained:           {Kind: ui.Warn, Text: "Serving, drained"},
+	appliance.StandingFading:            {Kind: ui.Warn, Text: "Serving, stops soon"},
+	appliance.StandingStarting:          {Kind: ui.Info, Text: "Starting"},
+	appliance.StandingLocked:            {Kind: ui.Bad, Text: "Locked"},
+	appliance.StandingHeld:              {Kind: ui.Bad, Text: "Held"},
+	appliance.StandingStale:             {Kind: ui.Bad, Text: "Not up to date"},
+	appliance.StandingUnrecorded:        {Kind: ui.Bad, Text: "Audit log takes no records"},
+	appliance.StandingOut:               {Kind: ui.Bad, Text: "Out of service"},
+	appliance.StandingBlocked:           {Kind: ui.Bad, Text: "Blocked"},
+	appliance.StandingNoCredential:      {Kind: ui.Warn, Text: "No credential"},
+	appliance.StandingInactive:          {Kind: ui.Off, Text: "Inactive"},
+	appliance.StandingDisabled:          {Kind: ui.Off, Text: "Disabled"},
+	appliance.StandingPendingDeletion:   {Kind: ui.Warn, Text: "Pending deletion"},
+	appliance.StandingDeletionSuspended: {Kind: ui.Warn, Text: "Deletion suspended"},
+	appliance.StandingHSMAway:           {Kind: ui.Bad, Text: "HSM away"},
+}
+
+// standingBadge shows a standing. A key that serves is enabled, and a credential active, as KMS
+// and IAM call it. Of a block it says what is blocked.
+func standingBadge(s appliance.Standing) ui.Badge {
+	b := standingWords[s.State]
+	switch {
+	case s.State == appliance.StandingServing && s.Decides == appliance.DecidesKey:
+		b.Text = "Enabled"
+	case s.State == appliance.StandingServing && s.Decides == appliance.DecidesCredential:
+		b.Text = "Active"
+	case s.State == appliance.StandingBlocked && s.Decides == appliance.DecidesEverything:
+		b.Text = "Blocked: everything"
+	case s.State == appliance.StandingBlocked && s.Decides == appliance.DecidesKeyStore:
+		b.Text = "Blocked: key store"
+	case s.State == appliance.StandingBlocked && s.Decides == appliance.DecidesKey:
+		b.Text = "Blocked: key"
+	}
+	return b
+}
+
+// headerStanding is what the header of each page says, and what tells it to change.
+func (p *page) headerStanding() ui.Standing {
+	s := p.c.Performer.Standing()
+	return ui.Standing{Badge: standingBadge(s), Says: s.Says, Digest: p.digest, URL: "/standing?page=" + url.QueryEscape(p.here())}
+}
+
+// askStanding answers an open page with the header as it is now. It prolongs no session, and one
+// that has ended gets 401.
+func (c *console) askStanding(w http.ResponseWriter, r *http.Request) {
+	r.Header.Set("Holdfast-Refresh", "1")
+	who, err := c.session(r)
+	if err != nil {
+		status := http.StatusServiceUnavailable
+		if errors.Is(err, identity.ErrProof) {
+			status = http.StatusUnauthorized
+		}
+		http.Error(w, "not signed in", status)
+		return
+	}
+	asked, err := url.Parse(local(r.URL.Query().Get("page")))
+	if err != nil {
+		asked = &url.URL{Path: "/"}
+	}
+	of := r.Clone(r.Context())
+	of.URL = asked
+	p := &page{Request: of, c: c, who: who, now: c.Now()}
+	p.digest = p.look()
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	if err := ui.ShowStanding(p.headerStanding()).Render(r.Context(), w); err != nil {
+		c.Log.Debug("a page was not read to its end", "path", r.URL.Path, "error", err)
+	}
+}
+
+// watched are the things of a page besides the standings of the appliance and of its key stores
+// that another person may change while it is open.
+var watched = map[string]func(p *page) (any, error){
+	"/keystores/{keystore}/keys/{key}": func(p *page) (any, error) {
+		k, err := read(p, operation.ShowKey, operation.KeyName{KeyStoreName: operation.KeyStoreName{KeyStore: p.param("keystore")}, Key: p.param("key")})
+		if err != nil {
+			return nil, err
+		}
+		return []any{operation.Revision(k), operation.MarkOf(k.Standing)}, nil
+	},
+	"/keystores/{keystore}/keys": func(p *page) (any, error) {
+		list, err := listOf(p, "", operation.ListKeys)
+		var seen []any
+		for _, k := range list.Items {
+			seen = append(seen, operation.Revision(k), operation.MarkOf(k.Standing))
+		}
+		return seen, err
+	},
+	"/keystores/{keystore}/credentials": func(p *page) (any, error) {
+		list, err := listOf(p, "", operation.ListCredentials)
+		var seen []any
+		for _, c := range list.Items {
+			seen = append(seen, operation.Revision(c), operation.MarkOf(c.Standing))
+		}
+		return seen, err
+	},
+	"/approvals": func(p *page) (any, error) {
+		list, err := listOf(p, "", operation.ListApprovals)
+		var seen []any
+		for _, a := range list.Items {
+			seen = append(seen, a.ID, a.State)
+		}
+		return seen, err
+	},
+	"/users/{user}": func(p *page) (any, error) {
+		if !p.may(identity.Administer) {
+			return nil, nil
+		}
+		u, err := read(p, operation.ShowUser, operation.UserName{User: p.param("user")})
+		return operation.Revision(u), err
+	},
+}
+
+// look gives the digest of what the page shows, as it is now.
+func (p *page) look() string {
+	here, err := url.Parse(p.here())
+	if err != nil {
+		return p.c.Performer.Digest()
+	}
+	for pattern, seen := range watched {
+		params, ok := match(pattern, here.Path)
+		if !ok {
+			continue
+		}
+		ctx := chi.NewRouteContext()
+		for name, value := range params {
+			ctx.URLParams.Add(name, value)
+		}
+		q := *p
+		q.Request = p.Request.Clone(context.WithValue(p.Context(), chi.RouteCtxKey, ctx))
+		q.URL = here
+		what, err := seen(&q)
+		if err != nil {
+			return p.c.Performer.Digest(fault.CodeOf(err))
+		}
+		return p.c.Performer.Digest(what)
+	}
+	return p.c.Performer.Digest()
+}

@@ -1,0 +1,198 @@
+package console_test
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+	"holdfast/web/console"
+	"holdfast/web/operation"
+)
+
+// header gives the header's badge and digest of a page, or of what an open page asks for.
+var header = regexp.MustCompile(`(?s)id="standing"[^>]* data-digest="([0-9a-f]*)" data-ask="([^"]*)">.*?<span class="badge (\w+)">.*?<span>([^<]*)</span>`)
+
+type shownHeader struct{ digest, ask, kind, text string }
+
+func (s *session) header(path string) shownHeader {
+	s.r.t.Helper()
+	w := s.do(http.MethodGet, path, nil, nil)
+	m := header.FindStringSubmatch(w.Body.String())
+	if m == nil {
+		s.r.t.Fatalf("%s: %d, and no header: %.300s", path, w.Code, w.Body)
+	}
+	return shownHeader{m[1], strings.ReplaceAll(m[2], "&amp;", "&"), m[3], m[4]}
+}
+
+// block blocks a target, and gives what takes it back.
+func (r *rig) block(target appliance.BlockTarget) (undo func()) {
+	r.t.Helper()
+	if _, err := r.Appliance.Block(r.t.Context(), target, "a leak"); err != nil {
+		r.t.Fatal(err)
+	}
+	return func() {
+		if err := r.Appliance.Unblock(context.WithoutCancel(r.t.Context()), target); err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
+// TestEveryPageSaysTheStanding: the header of every page says what is blocked, and no badge of a
+// page says that something serves which does not.
+func TestEveryPageSaysTheStanding(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	things := r.things(admin)
+	parameter := regexp.MustCompile(`\{(\w+)\}`)
+	serving := regexp.MustCompile(`<span class="badge ok">.{0,200}?<span>(Serving|Enabled|Open|Serves|Active)</span>`)
+	for _, pattern := range console.Pages() {
+		if strings.HasPrefix(pattern, "/do/") || strings.Contains(pattern, "{seq}") || strings.Contains(pattern, "/signin") || strings.HasPrefix(pattern, "/invitation") || pattern == "/setup" || pattern == "/prove" {
+			continue
+		}
+		path := parameter.ReplaceAllStringFunc(pattern, func(name string) string { return url.PathEscape(things.Get(name[1 : len(name)-1])) })
+		if w := admin.do(http.MethodGet, path, nil, nil); w.Code == http.StatusNotFound || w.Code == http.StatusSeeOther {
+			continue // what the rig does not have
+		}
+		before := admin.header(path)
+		if before.text != "Serving" {
+			t.Errorf("%s: the header says %q", path, before.text)
+		}
+		undo := r.block(appliance.BlockTarget{Everything: true})
+		now := admin.header(path)
+		if now.text != "Blocked: everything" || now.kind != "bad" || now.digest == before.digest {
+			t.Errorf("%s, everything blocked: the header says %+v, and before %+v", path, now, before)
+		}
+		page := admin.do(http.MethodGet, path, nil, nil).Body.String()
+		if strings.HasPrefix(pattern, "/keystores") {
+			if found := serving.FindString(page); found != "" {
+				t.Errorf("%s, everything blocked: it says %s", path, found)
+			}
+		}
+		if asked := admin.header(before.ask); asked.text != now.text || asked.digest != now.digest {
+			t.Errorf("%s: an open page is told %+v, and a new one %+v", path, asked, now)
+		}
+		undo()
+		if again := admin.header(path); again.digest != before.digest {
+			t.Errorf("%s: unblocked, the digest is another one", path)
+		}
+	}
+}
+
+// TestBadgesSayWhatDecides: the badges of a key, in its list and on its page, and of a key store
+// say which block decides.
+func TestBadgesSayWhatDecides(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	r.things(admin)
+	for _, tt := range []struct {
+		target     appliance.BlockTarget
+		key, store string
+	}{
+		{appliance.BlockTarget{Everything: true}, "Blocked: everything", "Blocked: everything"},
+		{appliance.BlockTarget{KeyStore: "bank"}, "Blocked: key store", "Blocked: key store"},
+		{appliance.BlockTarget{KeyStore: "bank", KeyID: "k"}, "Blocked: key", "Serving"},
+	} {
+		undo := r.block(tt.target)
+		for path, want := range map[string]string{"/keystores/bank/keys": tt.key, "/keystores/bank/keys/k": tt.key, "/keystores": tt.store, "/keystores/bank": tt.store, "/": tt.store} {
+			_, main, _ := strings.Cut(admin.do(http.MethodGet, path, nil, nil).Body.String(), "<main")
+			if !strings.Contains(main, "<span>"+want+"</span>") {
+				t.Errorf("%s blocked: %s does not say %q", tt.target, path, want)
+			}
+		}
+		undo()
+	}
+}
+
+// TestOpenPageLearns: an open page is told another digest when what it shows was changed by
+// somebody else, and the same one otherwise.
+func TestOpenPageLearns(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	things := r.things(admin)
+	ctx := t.Context()
+	set := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, change := range map[string]func(on bool){
+		"/keystores/bank/keys/k": func(on bool) { _, err := r.Appliance.SetKeyEnabled(ctx, "bank", "k", !on); set(err) },
+		"/keystores/bank/keys":   func(on bool) { _, err := r.Appliance.SetKeyEnabled(ctx, "bank", "k", !on); set(err) },
+		"/keystores/bank/credentials": func(on bool) {
+			_, err := r.Appliance.SetCredentialActive(ctx, "bank", things.Get("credential"), !on)
+			set(err)
+		},
+		"/settings": func(on bool) {
+			target := appliance.BlockTarget{KeyStore: "bank"}
+			if on {
+				r.block(target)
+			} else {
+				set(r.Appliance.Unblock(ctx, target))
+			}
+		},
+	} {
+		before := admin.header(path)
+		if asked := admin.header(before.ask); asked != before {
+			t.Errorf("%s: nothing has changed, and the page is told %+v, not %+v", path, asked, before)
+		}
+		change(true)
+		if asked := admin.header(before.ask); asked.digest == before.digest {
+			t.Errorf("%s: it has changed, and the page does not learn it", path)
+		}
+		change(false)
+		if asked := admin.header(before.ask); asked.digest != before.digest {
+			t.Errorf("%s: it was changed back, and the digest is another one", path)
+		}
+	}
+}
+
+// TestOpenPageOfAnEndedSession: an open page is told that its session has ended, and asking does
+// not keep the session.
+func TestOpenPageOfAnEndedSession(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	ask := admin.header("/").ask
+	for range 20 { // asked all the time, and used by nobody
+		r.pass(time.Minute)
+		admin.do(http.MethodGet, ask, nil, nil)
+	}
+	if w := admin.do(http.MethodGet, ask, nil, nil); w.Code != http.StatusUnauthorized {
+		t.Errorf("the session is over, and the page is told %d", w.Code)
+	}
+	if w := (&session{r: r}).do(http.MethodGet, ask, nil, nil); w.Code != http.StatusUnauthorized {
+		t.Errorf("somebody without a session is told %d", w.Code)
+	}
+}
+
+// TestStandingChangesNoRevision: what somebody sees of a key, a key store and a credential is still
+// what they saw when only its standing is another one.
+func TestStandingChangesNoRevision(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	things := r.things(admin)
+	ctx := t.Context()
+	revisions := func() (all []string) {
+		k, err := r.Appliance.ShowKey(ctx, "bank", "k")
+		ks, err2 := r.Appliance.ShowKeyStore(ctx, "bank")
+		if err != nil || err2 != nil {
+			t.Fatal(err, err2)
+		}
+		return append(all, operation.Revision(k), operation.Revision(ks.KeyStore), operation.Revision(ks.Credentials[0]))
+	}
+	before := revisions()
+	undo := r.block(appliance.BlockTarget{Everything: true})
+	defer undo()
+	for i, now := range revisions() {
+		if now != before[i] {
+			t.Errorf("revision %d is another one, as everything is blocked", i)
+		}
+	}
+	_ = things
+}
