@@ -34,7 +34,7 @@ func TestListOfGrants(t *testing.T) {
 	const n = 120
 	long := strings.Repeat("x", 150)
 	for i := range n {
-		if _, err := r.Appliance.AddGrant(t.Context(), "bank", appliance.Grant{Principal: fmt.Sprintf("arn:aws:iam::123456789012:role/%s-%03d", long, i), Operations: []appliance.Operation{appliance.OpEncrypt}}); err != nil {
+		if _, err := r.Appliance.AddGrant(t.Context(), "bank", appliance.Grant{Force: true, Principal: fmt.Sprintf("arn:aws:iam::123456789012:role/%s-%03d", long, i), Operations: []appliance.Operation{appliance.OpEncrypt}}); err != nil {
 			t.Fatal(err)
 		}
 	}
