@@ -375,8 +375,8 @@ func (a *Administration) Keys(ctx context.Context, keyStore string, page Page) (
 	if err != nil {
 		return nil, err
 	}
-	if page.Limit < 1 || page.Limit > 1000 {
-		return nil, fault.Errorf(fault.Invalid, "limit %d: use 1 to 1000", page.Limit)
+	if page.Limit < 1 || page.Limit > MaxPage {
+		return nil, fault.Errorf(fault.Invalid, "limit %d: use 1 to %d", page.Limit, MaxPage)
 	}
 	switch page.State {
 	case "", KeyEnabled, KeyDisabled, KeyPendingDeletion, KeyDeletionSuspended, KeyBlocked:

@@ -19,17 +19,30 @@ type Change struct {
 	Setting string
 }
 
+// MaxPage is the most entries that a [Page] has: a page of the admin API, and one entry more
+// that says whether there is a next one.
+const MaxPage = 1001
+
 // Page selects a part of a list that is ordered by ID.
 type Page struct {
 	// After is the last ID of the page before; empty for the first page.
 	After string
-	// Limit is the most entries wanted, 1 to 1000.
+	// ByCreation orders by the time of creation, and by ID where that is the same; otherwise
+	// it is by ID. AfterCreated is then the time of the last one of the page before. Down is
+	// the other way round.
+	ByCreation   bool
+	AfterCreated time.Time
+	Down         bool
+	// Limit is the most entries wanted, 1 to [MaxPage].
 	Limit int
 	// Prefix, if not empty, is what the IDs begin with.
 	Prefix string
 	// State, if not empty, is that of the keys: a state, or [KeyBlocked] for those
 	// blocked by themselves, in whatever state.
 	State KeyState
+	// Custody, if not empty, and Usage, if not nil, are those of the keys.
+	Custody Custody
+	Usage   *Usage
 }
 
 // Store keeps the rows that all machines of a fleet share. It knows nothing of keys or

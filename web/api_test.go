@@ -297,7 +297,7 @@ func TestBodies(t *testing.T) {
 		a.fails(post, stores, body, 400, fault.Invalid)
 	}
 	a.fails(post, stores, "", 400, fault.Invalid)
-	if list := a.ok(get, stores, ""); list != "[]\n" {
+	if list := a.ok(get, stores, ""); list != `{"items":[]}`+"\n" {
 		t.Errorf("a body that was refused made %s", list)
 	}
 	a.ok(post, stores, `{"name": "p"}`)

@@ -81,7 +81,7 @@ func TestNothingUnaudited(t *testing.T) {
 	if message := a.fails(post, "/api/v1/keystores", `{"name": "p", "uri_path_prefix": "/p"}`, 500, fault.Internal); !strings.Contains(message, "is full") {
 		t.Errorf("it says %q", message)
 	}
-	if list := a.ok("GET", "/api/v1/keystores", ""); strings.TrimSpace(list) != "[]" {
+	if list := a.ok("GET", "/api/v1/keystores", ""); strings.TrimSpace(list) != `{"items":[]}` {
 		t.Errorf("there are key stores: %s", list)
 	}
 	a.audit.NotReady, a.audit.Failing = nil, errors.New("a broken disk")

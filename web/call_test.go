@@ -79,11 +79,11 @@ func TestCall(t *testing.T) {
 			if _, err := operation.RotateKey.Call(ctx, c, operation.Rotation{KeyName: operation.KeyName{KeyStoreName: p, Key: "a"}, Material: material}); err != nil || !bytes.Equal(material, make([]byte, appliance.KeyBytes)) {
 				t.Errorf("rotate: %v; the material is %x", err, []byte(material))
 			}
-			page, err := operation.ListKeys.Call(ctx, c, operation.KeyPage{KeyStoreName: p, After: "a", Limit: 1, State: appliance.KeyEnabled})
-			if err != nil || len(page.Out) != 1 || page.Out[0].ID != "b" || page.Effect != nil {
+			page, err := operation.ListKeys.Call(ctx, c, operation.KeyPage{KeyStoreName: p, Paging: operation.Paging{Limit: 1}, State: appliance.KeyEnabled})
+			if err != nil || len(page.Out.Items) != 1 || page.Out.Items[0].ID != "a" || page.Out.Next == "" || page.Effect != nil {
 				t.Errorf("%+v: %v", page, err)
 			}
-			if none, err := operation.ListGrants.Call(ctx, c, p); err != nil || none.Out == nil || len(none.Out) != 0 {
+			if none, err := operation.ListGrants.Call(ctx, c, operation.GrantPage{KeyStoreName: p}); err != nil || none.Out.Items == nil || len(none.Out.Items) != 0 {
 				t.Errorf("%+v: %v", none, err)
 			}
 			grant, err := operation.CreateGrant.Call(ctx, c, operation.NewGrant{KeyStoreName: p, Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}, Effect: appliance.EffectForbid})

@@ -482,8 +482,8 @@ func TestRequestsAreSealed(t *testing.T) {
 	if _, err := p.Appliance.ShowKeyStore(t.Context(), "p"); err != nil {
 		t.Error(err)
 	}
-	var list []operation.ApprovalDetail
-	if err := json.Unmarshal(p.call(&root, "GET", "/approvals", "").Body.Bytes(), &list); err != nil || len(list) != 2 || list[0].State != "invalid" || list[1].State != "invalid" {
+	var list operation.List[operation.ApprovalDetail]
+	if err := json.Unmarshal(p.call(&root, "GET", "/approvals", "").Body.Bytes(), &list); err != nil || len(list.Items) != 2 || list.Items[0].State != "invalid" || list.Items[1].State != "invalid" {
 		t.Errorf("%v %+v", err, list)
 	}
 }

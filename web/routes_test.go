@@ -131,8 +131,8 @@ func TestIfMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := operation.Revision(&k)
-	var list []*appliance.ExternalKey
-	if err := json.Unmarshal(c.call(admin, "GET", "/keystores/p/keys", "").Body.Bytes(), &list); err != nil || operation.Revision(list[0]) != seen {
+	var list operation.List[*appliance.ExternalKey]
+	if err := json.Unmarshal(c.call(admin, "GET", "/keystores/p/keys", "").Body.Bytes(), &list); err != nil || operation.Revision(list.Items[0]) != seen {
 		t.Errorf("in the list it has another revision: %v", err)
 	}
 	if _, err := b.Store.ReserveEncryptions(t.Context(), storeID(t, b, "p"), "k", 1, 64); err != nil {

@@ -107,7 +107,7 @@ func Admissions(ctx context.Context, s Store, seals Seals) (all []appliance.Admi
 	if err != nil {
 		return nil, err
 	}
-	requests, err := s.Approvals(ctx, maxListed)
+	requests, err := s.Approvals(ctx, MaxListed)
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +126,8 @@ func Admissions(ctx context.Context, s Store, seals Seals) (all []appliance.Admi
 	return all, nil
 }
 
-// maxListed is more requests than a store keeps.
-const maxListed = 100_000
+// MaxListed is more requests than a store keeps.
+const MaxListed = 100_000
 
 // SealAll seals all requests that are good; the first unlock calls it
 // ([appliance.Identities]). It lists those that wait, and those that are refused.

@@ -67,33 +67,75 @@ func (s *DB) Key(ctx context.Context, keyStore, id string) (*appliance.StoredKey
 
 // Keys implements [appliance.Store].
 func (s *DB) Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error) {
-	if page.Limit < 1 || page.Limit > 1000 {
-		return nil, fault.Errorf(fault.Invalid, "page limit %d: use 1 to 1000", page.Limit)
+	if page.Limit < 1 || page.Limit > appliance.MaxPage {
+		return nil, fault.Errorf(fault.Invalid, "page limit %d: use 1 to %d", page.Limit, appliance.MaxPage)
 	}
-	// One bound on each side, for a database may take the first of two, and not the
-	// narrower.
-	where, args := `key_store = ? AND id > ?`, []any{keyStore, page.After}
-	if page.Prefix > page.After {
-		where, args = `key_store = ? AND id >= ?`, []any{keyStore, page.Prefix}
-	}
-	if page.Prefix != "" {
-		// IDs are ASCII, compared byte by byte: those with the prefix lie before it with
-		// its last letter made the next one.
-		last := len(page.Prefix) - 1
-		where, args = where+` AND id < ?`, append(args, page.Prefix[:last]+string(page.Prefix[last]+1))
-	}
+	where, args := within(keyStore, page)
+	order := ` ORDER BY ` + orderOf(page) + ` LIMIT ?`
+	few := false // an index has those alone, and they are found there first
 	switch page.State {
 	case "":
 	case appliance.KeyEnabled: // nearly all: no index would help
 		where += ` AND state = 'enabled'`
-	case appliance.KeyBlocked: // the few are found first, in an index of them alone
-		where += ` AND block_since IS NOT NULL AND (block_since IS NOT NULL) = 1 ORDER BY id LIMIT ?`
-		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+`)`, append([]any{keyStore}, append(args, page.Limit)...)
+	case appliance.KeyBlocked:
+		where, few = where+` AND block_since IS NOT NULL AND (block_since IS NOT NULL) = 1`, true
 	default:
-		where += ` AND state <> 'enabled' AND state = ? ORDER BY id LIMIT ?`
-		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+`)`, append([]any{keyStore}, append(args, string(page.State), page.Limit)...)
+		where, args, few = where+` AND state <> 'enabled' AND state = ?`, append(args, string(page.State)), true
 	}
-	return s.keys(ctx, where+` ORDER BY id LIMIT ?`, append(args, page.Limit)...)
+	if few {
+		where, args = `key_store = ? AND id IN (SELECT id FROM external_keys WHERE `+where+order+`)`, append([]any{keyStore}, append(args, page.Limit)...)
+	}
+	return s.keys(ctx, where+order, append(args, page.Limit)...)
+}
+
+// orderOf is how the keys of a page are ordered.
+func orderOf(page appliance.Page) string {
+	down := ""
+	if page.Down {
+		down = ` DESC`
+	}
+	if page.ByCreation {
+		return `created_at` + down + `, id` + down
+	}
+	return `id` + down
+}
+
+// within is the condition for the keys of a page, without their state.
+func within(keyStore string, page appliance.Page) (where string, args []any) {
+	where, args = `key_store = ?`, []any{keyStore}
+	and := func(condition string, values ...any) { where, args = where+` AND `+condition, append(args, values...) }
+	if page.ByCreation && page.After != "" {
+		behind := `>`
+		if page.Down {
+			behind = `<`
+		}
+		and(`(created_at, id) `+behind+` (?, ?)`, page.AfterCreated.UnixMilli(), page.After)
+	}
+	// One bound on each side, for a database may take the first of two, and not the
+	// narrower. IDs are ASCII, compared byte by byte: those with the prefix lie before it with
+	// its last letter made the next one.
+	low, from, high := page.Prefix, `id >= ?`, ""
+	if last := len(page.Prefix) - 1; last >= 0 {
+		high = page.Prefix[:last] + string(page.Prefix[last]+1)
+	}
+	switch {
+	case page.ByCreation || page.After == "":
+	case page.Down && (high == "" || page.After < high):
+		high = page.After
+	case !page.Down && page.After >= low:
+		low, from = page.After, `id > ?`
+	}
+	and(from, low)
+	if high != "" {
+		and(`id < ?`, high)
+	}
+	if page.Custody != "" {
+		and(`custody = ?`, string(page.Custody))
+	}
+	if page.Usage != nil {
+		and(`can_encrypt = ? AND can_decrypt = ?`, page.Usage.Encrypt, page.Usage.Decrypt)
+	}
+	return where, args
 }
 
 // KeysDueForDeletion implements [appliance.Store].

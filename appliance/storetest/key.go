@@ -66,9 +66,9 @@ func testPages(t *testing.T, s Engine) {
 		page.After = ids[len(ids)-1]
 	}
 	Equal(t, ids, want)
-	for _, limit := range []int{0, -1, 1001} {
+	for _, limit := range []int{0, -1, appliance.MaxPage + 1} {
 		_, err := s.Keys(ctx, ks.ID, appliance.Page{Limit: limit})
-		Wants(t, err, fault.Invalid, "1 to 1000")
+		Wants(t, err, fault.Invalid, "1 to 1001")
 	}
 }
 
@@ -116,6 +116,22 @@ func testFilteredPages(t *testing.T, s Engine) {
 		{appliance.Page{State: appliance.KeyBlocked}, "ab-1 ac z"},
 		{appliance.Page{State: appliance.KeyBlocked, After: "ab-1", Limit: 1}, "ac"},
 		{appliance.Page{State: appliance.KeyBlocked, Prefix: "b"}, ""},
+		{appliance.Page{Down: true}, "zz z c b ac abc ab.2 ab-1 ab a"},
+		{appliance.Page{Down: true, After: "b", Limit: 2}, "ac abc"},
+		{appliance.Page{Down: true, After: "ab.2", Prefix: "ab"}, "ab-1 ab"},
+		{appliance.Page{Down: true, After: "zz", Prefix: "ab"}, "abc ab.2 ab-1 ab"},
+		{appliance.Page{Down: true, After: "a", Prefix: "ab"}, ""},
+		{appliance.Page{Down: true, State: appliance.KeyDisabled, Limit: 2}, "zz abc"},
+		{appliance.Page{Custody: suspended.Key.Custody, State: appliance.KeyBlocked, Limit: 1}, "ab-1"},
+		{appliance.Page{Custody: "nowhere"}, ""},
+		{appliance.Page{Usage: &appliance.Usage{}}, ""},
+		{appliance.Page{Usage: &suspended.Key.Usage, Prefix: "ac"}, "ac"},
+		{appliance.Page{ByCreation: true, Prefix: "ab"}, "ab ab-1 ab.2 abc"},
+		{appliance.Page{ByCreation: true, After: "ab.2", AfterCreated: suspended.Key.CreatedAt, Limit: 3}, "abc ac b"},
+		{appliance.Page{ByCreation: true, After: "ab.2", AfterCreated: suspended.Key.CreatedAt, Down: true}, "ab-1 ab a"},
+		{appliance.Page{ByCreation: true, After: "a", AfterCreated: suspended.Key.CreatedAt.Add(-time.Hour), Down: true}, ""},
+		{appliance.Page{ByCreation: true, After: "z", AfterCreated: suspended.Key.CreatedAt.Add(-time.Hour), Limit: 1}, "a"},
+		{appliance.Page{ByCreation: true, State: appliance.KeyPendingDeletion, Down: true, Limit: 2}, "z ac"},
 	} {
 		if tt.page.Limit == 0 {
 			tt.page.Limit = 100

@@ -266,12 +266,12 @@ func checkCounts(t *testing.T, dir string, a *answered, before map[string]int64)
 // so that it is destroyed after its wait.
 func checkLeftovers(t *testing.T, p *process, dir string) {
 	t.Helper()
-	var keys []*appliance.ExternalKey
+	var keys operation.List[*appliance.ExternalKey]
 	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, web.Path("keystores", "demo", "keys")+"?limit=1000", nil, &keys); err != nil {
 		t.Fatal(err)
 	}
 	want := 0
-	for _, k := range keys {
+	for _, k := range keys.Items {
 		if k.Custody == appliance.CustodyHSM {
 			want++
 		}

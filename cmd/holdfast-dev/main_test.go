@@ -174,8 +174,8 @@ func TestTwoStarts(t *testing.T) {
 		t.Errorf("decrypted %q", got)
 	}
 	k.OK("/keys/mine/encrypt", xkstest.EncryptBody("x"))
-	var grants []*appliance.Grant
-	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, web.Path("keystores", "demo", "grants"), nil, &grants); err != nil || len(grants) != 1 {
+	var grants operation.List[*appliance.Grant]
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, web.Path("keystores", "demo", "grants"), nil, &grants); err != nil || len(grants.Items) != 1 {
 		t.Errorf("grants: %v, %v", grants, err)
 	}
 	p.stop()
@@ -187,11 +187,11 @@ func TestRemovedStaysRemoved(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dev")
 	p := start(t, dir)
 	client := web.NewClient(p.dev.AdminSocket)
-	var grants []*appliance.Grant
-	if err := client.Do(t.Context(), http.MethodGet, "keystores/demo/grants", nil, &grants); err != nil || len(grants) != 1 {
+	var grants operation.List[*appliance.Grant]
+	if err := client.Do(t.Context(), http.MethodGet, "keystores/demo/grants", nil, &grants); err != nil || len(grants.Items) != 1 {
 		t.Fatal(err, grants)
 	}
-	for _, path := range []string{"keystores/demo/credentials/" + p.dev.AccessKeyID, "keystores/demo/grants/" + grants[0].ID} {
+	for _, path := range []string{"keystores/demo/credentials/" + p.dev.AccessKeyID, "keystores/demo/grants/" + grants.Items[0].ID} {
 		if err := client.Do(t.Context(), http.MethodDelete, path, nil, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +202,7 @@ func TestRemovedStaysRemoved(t *testing.T) {
 		t.Errorf("it says:\n%s", p.printed)
 	}
 	p.kms().Fails("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()}, 401, "AuthenticationFailedException")
-	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, "keystores/demo/grants", nil, &grants); err != nil || len(grants) != 0 {
+	if err := web.NewClient(p.dev.AdminSocket).Do(t.Context(), http.MethodGet, "keystores/demo/grants", nil, &grants); err != nil || len(grants.Items) != 0 {
 		t.Errorf("%v %v", err, grants)
 	}
 	p.stop()

@@ -159,8 +159,8 @@ func prepareDemo(ctx context.Context, credential operation.NewCredential, client
 	); err != nil {
 		return err
 	}
-	var grants []*appliance.Grant
-	if err := client.Do(ctx, http.MethodGet, web.Path("keystores", demoKeyStore, "grants"), nil, &grants); err != nil || len(grants) > 0 {
+	var grants operation.List[*appliance.Grant]
+	if err := client.Do(ctx, http.MethodGet, web.Path("keystores", demoKeyStore, "grants"), nil, &grants); err != nil || len(grants.Items) > 0 {
 		return err
 	}
 	return post(operation.NewGrant{Principal: appliance.AnyPrincipal,

@@ -15,15 +15,16 @@ import (
 )
 
 func approvalCommand(a *admin) *cobra.Command {
+	var page operation.ApprovalPage
 	c := cli.Group("approval", "Look after operations that wait for a second person",
-		a.asking("list", "List the operations that wait for a second person, and those decided", func(cmd *cobra.Command, _ []string) error {
-			return call(a, cmd, operation.ListApprovals, operation.Nothing{}, func(w io.Writer, all []operation.ApprovalDetail) {
+		addPaging(a.asking("list", "List the operations that wait for a second person, and those decided", func(cmd *cobra.Command, _ []string) error {
+			return listCall(a, cmd, operation.ListApprovals, page, func(w io.Writer, all []operation.ApprovalDetail) {
 				cli.Row(w, "REQUEST", "OPERATION", "STATE", "ASKED BY", "ASKED", "GOOD UNTIL", "DECIDED BY")
 				for _, r := range all {
 					cli.Row(w, r.ID, r.Operation, r.State, r.RequestedBy, cli.When(r.CreatedAt), cli.When(r.ExpiresAt), cli.OrDash(r.DecidedBy))
 				}
 			})
-		}),
+		}), &page.Paging, operation.ListApprovals),
 		a.asking("show REQUEST", "Show an operation that waits for a second person, with all that it would do", func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, operation.ShowApproval, operation.ApprovalName{Approval: args[0]}, showApproval)
 		}),

@@ -290,14 +290,14 @@ func auditSearchCommand(a *admin) *cobra.Command {
 		return a.Show(cmd, found, func(w io.Writer) {
 			showRecords(w, found.Records.Records)
 			if found.Next != "" {
-				cli.Row(w, "more: --cursor "+found.Next)
+				cli.Row(w, "More: --after "+found.Next)
 			}
 			found.showGaps(w)
 		})
 	})
 	q.add(c)
 	addLimit(c, &page.Limit)
-	c.Flags().StringVar(&page.Cursor, "cursor", "", "go on where an earlier search ended")
+	c.Flags().StringVar(&page.After, "after", "", "go on behind the page before, which says with what")
 	return c
 }
 

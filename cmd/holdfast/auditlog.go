@@ -81,7 +81,7 @@ func (l folderLog) search(ctx context.Context, page operation.AuditSearch) (*fou
 		return nil, err
 	}
 	q := page.Query()
-	q.Limit, q.Cursor = page.Limit, page.Cursor
+	q.Limit, q.Cursor = page.Limit, page.After
 	records, next, err := reader.Search(ctx, q)
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (l *folderLogs) search(ctx context.Context, page operation.AuditSearch) (*f
 		return nil, err
 	}
 	q := page.Query()
-	q.Limit, q.Cursor = page.Limit, page.Cursor
+	q.Limit, q.Cursor = page.Limit, page.After
 	found, err := audit.SearchNodes(ctx, l.nodes, q, 0)
 	if err != nil {
 		return nil, err

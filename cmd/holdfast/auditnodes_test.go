@@ -119,11 +119,11 @@ func TestLogsOfNodes(t *testing.T) {
 		"verify a b c --until noon " + keys:                 {2, []string{`--until "noon" is not a time`}},
 		"verify a b c --until 2001-01-01T00:00:00Z " + keys: {0, []string{`(?m)^verdict +whole$`}},
 		"search a b c --kind admin":                         {0, []string{`(?m)^node-[abc] +3 .*operation of`, `(?m)^node-a +0 `}},
-		"search a b --limit 1":                              {0, []string{`(?m)^more: --cursor node-a:\d+,node-b:\d+$`, `(?m)^missing: the log node-c,`}},
+		"search a b --limit 1":                              {0, []string{`(?m)^More: --after node-a:\d+,node-b:\d+$`, `(?m)^missing: the log node-c,`}},
 		"search a b b-copy":                                 {2, []string{`have the same log, node-b`}},
 		"search a nothing":                                  {2, []string{`nothing: `}},
 		"search a b --node node-a":                          {2, []string{`--node, which is for an appliance`}},
-		"search a b --cursor 3":                             {2, []string{`no cursor of a search in the logs of several nodes`}},
+		"search a b --after 3":                              {2, []string{`no cursor of a search in the logs of several nodes`}},
 		"tail a b c -n 2":                                   {0, []string{`^node-[abc] +\d+ .*\nnode-[abc] +\d+ .*\n$`}},
 		"export a b":                                        {0, []string{`(?m)^\{"node":"node-b","seq":3,`, `(?m)^missing: the log node-c,`}},
 		"export a b c --format csv":                         {0, []string{`^node,seq,time,`, `(?m)^node-c,0,`}},
@@ -178,7 +178,7 @@ func TestLogsOfNodesInJSON(t *testing.T) {
 	seen := map[string]bool{}
 	for cursor := ""; ; {
 		var page struct {
-			Records []audit.NodeRecord
+			Records []audit.NodeRecord `json:"items"`
 			Next    string
 			Missing []audit.MissingLog
 		}
@@ -190,7 +190,7 @@ func TestLogsOfNodesInJSON(t *testing.T) {
 				seen[key] = true
 			}
 		}
-		if cursor = " --cursor " + page.Next; page.Next == "" {
+		if cursor = " --after " + page.Next; page.Next == "" {
 			break
 		}
 	}

@@ -30,6 +30,48 @@ func call[In, Out any](a *admin, cmd *cobra.Command, o *operation.Operation[In, 
 	})
 }
 
+// listCall has a server give a page of a list, and shows it with how to go on.
+func listCall[In, Item any](a *admin, cmd *cobra.Command, o *operation.Operation[In, operation.List[Item]], in In, human func(w io.Writer, items []Item)) error {
+	return call(a, cmd, o, in, func(w io.Writer, page operation.List[Item]) {
+		human(w, page.Items)
+		if page.Next != "" {
+			cli.Row(w, "More: --after "+page.Next)
+		}
+	})
+}
+
+// addPaging adds the flags of a list to its command.
+func addPaging[In, Item any](c *cobra.Command, p *operation.Paging, o *operation.Operation[In, operation.List[Item]]) *cobra.Command {
+	addLimit(c, &p.Limit)
+	c.Flags().StringVar(&p.After, "after", "", "go on behind the page before, which says with what")
+	for _, q := range o.Query {
+		if q.Name == "sort" {
+			cli.OneOf(c.Flags(), &p.Sort, "sort", "the order, with a minus the other way round", q.Enum...)
+		}
+	}
+	return c
+}
+
+// addLimit adds the flag of how many a list has at most: 100 unless it is given.
+func addLimit(c *cobra.Command, limit *int) {
+	*limit = 100
+	cli.Between(c.Flags(), limit, "limit", "how many", 1, 1000)
+}
+
+// all gives all entries of a list, page by page. The function gives the input for a page.
+func all[In, Item any](a *admin, cmd *cobra.Command, o *operation.Operation[In, operation.List[Item]], in func(operation.Paging) In) (list []Item, err error) {
+	for p := (operation.Paging{Limit: 1000}); ; {
+		done, err := cli.Call(cmd.Context(), &a.Admin, o, in(p))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, done.Out.Items...)
+		if p.After = done.Out.Next; p.After == "" {
+			return list, nil
+		}
+	}
+}
+
 // says shows that something was done, whatever the operation gave.
 func says[Out any](what string) func(io.Writer, Out) {
 	return func(w io.Writer, _ Out) { cli.Row(w, what) }

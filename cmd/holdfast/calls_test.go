@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -386,20 +385,17 @@ func willing(w http.ResponseWriter, r *http.Request) {
 	case o.ID == "backup":
 		w.Header().Set(operation.ReportHeader, "e30=")
 	case o.ID == "listUsers":
-		_, _ = io.WriteString(w, `[{"id":"u1","name":"alice"}]`)
+		_, _ = io.WriteString(w, `{"items":[{"id":"u1","name":"alice"}]}`)
 		return
 	case o.ID == "listTokens":
-		_, _ = io.WriteString(w, `[{"id":"t1","name":"robot"}]`)
+		_, _ = io.WriteString(w, `{"items":[{"id":"t1","name":"robot"}]}`)
 		return
 	case o.ID == "auditRecord":
 		_, _ = io.WriteString(w, `{"seq":3,"kind":"admin"}`)
 		return
 	case o.BinaryAnswer != "":
-	case o.Answer().Kind() == reflect.Slice && o.Answer() != reflect.TypeFor[json.RawMessage]():
-		_, _ = io.WriteString(w, "[]")
-		return
 	}
-	_, _ = io.WriteString(w, `{"records":[],"checkpoint":"c","result":{},"id":"x"}`)
+	_, _ = io.WriteString(w, `{"items":[],"checkpoint":"c","result":{},"id":"x"}`)
 }
 
 // withoutCommand are the operations that have no command, and why.
@@ -519,11 +515,11 @@ var hostile = map[string]http.HandlerFunc{
 	"a number":        func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "7") },
 	"empty objects":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") },
 	"lists of null": func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"records":[null],"versions":[null],"grants":[null],"credentials":[null]}`)
+		_, _ = io.WriteString(w, `{"items":[null],"versions":[null],"grants":[null],"credentials":[null]}`)
 	},
 	"a list of nothing": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "[{}]") },
 	"wrong types": func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"name":7,"id":{},"records":{},"pem":[],"checkpoint":1,"sessions":"x","boot":1,"serves":1,"allowed":"x","cedar":1,"four_eyes":1,"running":1,"key_store":1,"created":1,"subject":1,"verdict":1,"state":1,"role":1,"line":1}`)
+		_, _ = io.WriteString(w, `{"name":7,"id":{},"items":{},"pem":[],"checkpoint":1,"sessions":"x","boot":1,"serves":1,"allowed":"x","cedar":1,"four_eyes":1,"running":1,"key_store":1,"created":1,"subject":1,"verdict":1,"state":1,"role":1,"line":1}`)
 	},
 	"cut short": func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")

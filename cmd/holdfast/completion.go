@@ -69,14 +69,13 @@ var flagValues = map[string]source{
 	},
 	"grant add --key":          keys,
 	"check --key":              none,
-	"key list --after":         keys,
 	"key list --prefix":        keys,
 	"token create --operation": operationIDs,
 }
 
 // texts are flags that take neither a file nor one of a few values.
 var texts = []string{"server", "why", "uri-path-prefix", "access-key-id", "key-id", "principal", "denied-principal", "not-after", "via-service", "source-vpc", "source-vpce",
-	"kms-key-arn", "kms-key-account", "kms-key-region", "kms-operation", "calling-account", "kms-request-id", "reason", "nonce", "from", "to", "at", "time", "log-id", "cursor", "name", "unproven", "region",
+	"kms-key-arn", "kms-key-account", "kms-key-region", "kms-operation", "calling-account", "kms-request-id", "reason", "nonce", "from", "to", "at", "time", "log-id", "after", "name", "unproven", "region",
 	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission", "node", "approval", "actor", "address", "error", "object", "operation", "token", "network"}
 
 // addCompletion has a shell complete the arguments and flags of the command and of
@@ -163,7 +162,7 @@ const patience = 2 * time.Second
 
 // ask asks the appliance. Where it cannot be reached, or refuses, there is nothing to
 // complete with, and nothing to say: the shell would print it into the line.
-func ask[In, T any](a *admin, cmd *cobra.Command, o *operation.Operation[In, []T], in In, name func(T) string) (list []string) {
+func ask[In, T any](a *admin, cmd *cobra.Command, o *operation.Operation[In, operation.List[T]], in In, name func(T) string) (list []string) {
 	if a.Connect() != nil {
 		return nil
 	}
@@ -173,14 +172,17 @@ func ask[In, T any](a *admin, cmd *cobra.Command, o *operation.Operation[In, []T
 	if err != nil {
 		return nil
 	}
-	for _, one := range done.Out {
+	for _, one := range done.Out.Items {
 		list = append(list, name(one))
 	}
 	return list
 }
 
+// most is the page that a shell completes from. Nobody reads more.
+var most = operation.Paging{Limit: 1000}
+
 func keyStores(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListKeyStores, operation.Nothing{}, func(ks *appliance.KeyStore) string { return ks.Name })
+	return ask(a, cmd, operation.ListKeyStores, operation.KeyStorePage{Paging: most}, func(ks *appliance.KeyStore) string { return ks.Name })
 }
 
 // keys are those of the key store that the first argument names. There may be a
@@ -189,7 +191,7 @@ func keys(a *admin, cmd *cobra.Command, args []string, word string) []string {
 	if len(args) == 0 || args[0] == "" {
 		return nil
 	}
-	page := operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Limit: 1000, Prefix: word}
+	page := operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Paging: most, Prefix: word}
 	return ask(a, cmd, operation.ListKeys, page, func(k *appliance.ExternalKey) string { return k.ID })
 }
 
@@ -202,19 +204,19 @@ func newVersionOf(a *admin, cmd *cobra.Command, args []string, word string) []st
 }
 
 func grants(a *admin, cmd *cobra.Command, args []string, _ string) []string {
-	return ask(a, cmd, operation.ListGrants, operation.KeyStoreName{KeyStore: args[0]}, func(g operation.Grant) string { return g.ID })
+	return ask(a, cmd, operation.ListGrants, operation.GrantPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Paging: most}, func(g operation.Grant) string { return g.ID })
 }
 
 func credentials(a *admin, cmd *cobra.Command, args []string, _ string) []string {
-	return ask(a, cmd, operation.ListCredentials, operation.KeyStoreName{KeyStore: args[0]}, func(c *appliance.Credential) string { return c.AccessKeyID })
+	return ask(a, cmd, operation.ListCredentials, operation.CredentialPage{KeyStoreName: operation.KeyStoreName{KeyStore: args[0]}, Paging: most}, func(c *appliance.Credential) string { return c.AccessKeyID })
 }
 
 func users(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListUsers, operation.Nothing{}, func(u *identity.User) string { return u.Name })
+	return ask(a, cmd, operation.ListUsers, operation.UserPage{Paging: most}, func(u *identity.User) string { return u.Name })
 }
 
 func tokens(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListTokens, operation.Nothing{}, func(t identity.Token) string { return t.Name })
+	return ask(a, cmd, operation.ListTokens, operation.TokenPage{Paging: most}, func(t identity.Token) string { return t.Name })
 }
 
 // operationIDs are those of the API's operations.
@@ -227,7 +229,7 @@ func operationIDs(*admin, *cobra.Command, []string, string) []string {
 }
 
 func sessions(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListSessions, operation.Nothing{}, func(s identity.Session) string { return s.ID })
+	return ask(a, cmd, operation.ListSessions, operation.SessionPage{Paging: most}, func(s identity.Session) string { return s.ID })
 }
 
 func nodes(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
@@ -243,11 +245,11 @@ func nodes(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
 }
 
 func invitations(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListInvitations, operation.Nothing{}, func(i identity.Invitation) string { return i.ID })
+	return ask(a, cmd, operation.ListInvitations, operation.InvitationPage{Paging: most}, func(i identity.Invitation) string { return i.ID })
 }
 
 func requests(a *admin, cmd *cobra.Command, _ []string, _ string) []string {
-	return ask(a, cmd, operation.ListApprovals, operation.Nothing{}, func(r operation.ApprovalDetail) string { return r.ID })
+	return ask(a, cmd, operation.ListApprovals, operation.ApprovalPage{Paging: most}, func(r operation.ApprovalDetail) string { return r.ID })
 }
 
 func settings(*admin, *cobra.Command, []string, string) []string {

@@ -85,7 +85,8 @@ func TestCompletionAsks(t *testing.T) {
 		{[]string{"key", "create", "demo", ""}, nil}, // the name of what is new
 		{[]string{"key", "import", "--material-file", "f", "demo", ""}, nil},
 		{[]string{"key", "import", "--material-file", "f", "--new-version", "demo", "l"}, []string{"ledger"}},
-		{[]string{"key", "list", "demo", "--after", "p"}, all[1:]},
+		{[]string{"key", "list", "demo", "--after", "p"}, nil}, // a cursor, which nobody types
+		{[]string{"key", "list", "demo", "--prefix", "p"}, all[1:]},
 		{[]string{"keystore", "delete", ""}, stores},
 		{[]string{"keystore", "create", ""}, nil},
 		{[]string{"grant", "remove", "demo", ""}, []string{grant.ID}},

@@ -90,14 +90,16 @@ func (n *newCredential) show(w io.Writer, c operation.CreatedCredential) {
 }
 
 func credentialListCommand(a *admin) *cobra.Command {
-	return a.asking("list KEYSTORE", "List the credentials of a key store", func(cmd *cobra.Command, args []string) error {
-		return call(a, cmd, operation.ListCredentials, operation.KeyStoreName{KeyStore: args[0]}, func(w io.Writer, credentials []*appliance.Credential) {
+	var page operation.CredentialPage
+	return addPaging(a.asking("list KEYSTORE", "List the credentials of a key store", func(cmd *cobra.Command, args []string) error {
+		page.KeyStore = args[0]
+		return listCall(a, cmd, operation.ListCredentials, page, func(w io.Writer, credentials []*appliance.Credential) {
 			cli.Row(w, "ACCESS KEY ID", "STATE", "CREATED", "LAST USED")
 			for _, c := range credentials {
 				cli.Row(w, c.AccessKeyID, active(c.Active), cli.When(c.CreatedAt), cli.When(c.LastUsedAt))
 			}
 		})
-	})
+	}), &page.Paging, operation.ListCredentials)
 }
 
 func credentialStateCommand(a *admin, verb, short string, o *operation.Operation[operation.CredentialName, *appliance.Credential]) *cobra.Command {

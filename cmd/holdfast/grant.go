@@ -15,9 +15,11 @@ import (
 )
 
 func grantCommand(a *admin) *cobra.Command {
-	list := a.asking("list KEYSTORE", "List the grants of a key store and its keys", func(cmd *cobra.Command, args []string) error {
-		return call(a, cmd, operation.ListGrants, operation.KeyStoreName{KeyStore: args[0]}, func(w io.Writer, grants []operation.Grant) { showGrants(w, grants...) })
-	})
+	var page operation.GrantPage
+	list := addPaging(a.asking("list KEYSTORE", "List the grants of a key store and its keys", func(cmd *cobra.Command, args []string) error {
+		page.KeyStore = args[0]
+		return listCall(a, cmd, operation.ListGrants, page, func(w io.Writer, grants []operation.Grant) { showGrants(w, grants...) })
+	}), &page.Paging, operation.ListGrants)
 	remove := a.asking("remove KEYSTORE GRANT", "Remove a grant", func(cmd *cobra.Command, args []string) error {
 		return call(a, cmd, operation.RemoveGrant, grantOf(args), says[operation.Nothing]("grant "+args[1]+" removed"))
 	})

@@ -11,10 +11,11 @@ import (
 )
 
 func hsmCommand(a *admin) *cobra.Command {
+	var page operation.HSMPage
 	return cli.Group("hsm", "Look after the HSMs",
-		a.asking("probe", "Have each HSM do its test operation now", func(cmd *cobra.Command, _ []string) error {
-			return call(a, cmd, operation.ProbeHSMs, operation.Nothing{}, showHSMs)
-		}))
+		addPaging(a.asking("probe", "Have each HSM do its test operation now", func(cmd *cobra.Command, _ []string) error {
+			return listCall(a, cmd, operation.ProbeHSMs, page, showHSMs)
+		}), &page.Paging, operation.ProbeHSMs))
 }
 
 func showHSMs(w io.Writer, all []appliance.HSMHealth) {

@@ -11,15 +11,16 @@ import (
 )
 
 func invitationCommand(a *admin) *cobra.Command {
+	var page operation.InvitationPage
 	return cli.Group("invitation", "Manage the invitations that nobody has used yet (holdfast user invite makes one)",
-		a.asking("list", "List the invitations that nobody has used yet", func(cmd *cobra.Command, _ []string) error {
-			return call(a, cmd, operation.ListInvitations, operation.Nothing{}, func(w io.Writer, all []identity.Invitation) {
+		addPaging(a.asking("list", "List the invitations that nobody has used yet", func(cmd *cobra.Command, _ []string) error {
+			return listCall(a, cmd, operation.ListInvitations, page, func(w io.Writer, all []identity.Invitation) {
 				cli.Row(w, "INVITATION", "NAME", "ROLE", "INVITED BY", "GOOD UNTIL")
 				for _, i := range all {
 					cli.Row(w, i.ID, i.Name, i.Role, i.InvitedBy, cli.When(i.ExpiresAt))
 				}
 			})
-		}),
+		}), &page.Paging, operation.ListInvitations),
 		a.asking("revoke INVITATION", "Take an invitation back", func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, operation.RevokeInvitation, operation.InvitationName{Invitation: args[0]}, says[operation.Nothing]("invitation "+args[0]+" is taken back"))
 		}))

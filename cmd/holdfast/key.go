@@ -119,28 +119,17 @@ func keyListCommand(a *admin) *cobra.Command {
 	var page operation.KeyPage
 	c := a.asking("list KEYSTORE", "List the keys of a key store, ordered by ID", func(cmd *cobra.Command, args []string) error {
 		page.KeyStore = args[0]
-		return call(a, cmd, operation.ListKeys, page, func(w io.Writer, keys []*appliance.ExternalKey) {
+		return listCall(a, cmd, operation.ListKeys, page, func(w io.Writer, keys []*appliance.ExternalKey) {
 			cli.Row(w, "KEY ID", "STATE", "USAGE", "CUSTODY", "VERSION", "CREATED", "STANDING")
 			for _, k := range keys {
 				cli.Row(w, k.ID, listedState(k), k.Usage, k.Custody, k.CurrentVersion, cli.When(k.CreatedAt), standingWord(k.Standing))
 			}
-			if len(keys) > 0 && len(keys) == page.Limit {
-				cli.Row(w, "More: --after "+keys[len(keys)-1].ID)
-			}
 		})
 	})
-	c.Flags().StringVar(&page.After, "after", "", "begin behind this key ID")
 	c.Flags().StringVar(&page.Prefix, "prefix", "", "only key IDs that begin so")
 	cli.OneOf(c.Flags(), &page.State, "state", "only keys in that state",
 		appliance.KeyEnabled, appliance.KeyDisabled, appliance.KeyPendingDeletion, appliance.KeyDeletionSuspended, appliance.KeyBlocked)
-	addLimit(c, &page.Limit)
-	return c
-}
-
-// addLimit adds the flag of how many a list has at most: 100 unless it is given.
-func addLimit(c *cobra.Command, limit *int) {
-	*limit = 100
-	cli.Between(c.Flags(), limit, "limit", "how many", 1, 1000)
+	return addPaging(c, &page.Paging, operation.ListKeys)
 }
 
 func keyShowCommand(a *admin) *cobra.Command {

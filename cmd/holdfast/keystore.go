@@ -30,8 +30,9 @@ func keyStoreCreateCommand(a *admin) *cobra.Command {
 }
 
 func keyStoreListCommand(a *admin) *cobra.Command {
-	return a.asking("list", "List the key stores", func(cmd *cobra.Command, _ []string) error {
-		return call(a, cmd, operation.ListKeyStores, operation.Nothing{}, func(w io.Writer, stores []*appliance.KeyStore) {
+	var page operation.KeyStorePage
+	return addPaging(a.asking("list", "List the key stores", func(cmd *cobra.Command, _ []string) error {
+		return listCall(a, cmd, operation.ListKeyStores, page, func(w io.Writer, stores []*appliance.KeyStore) {
 			cli.Row(w, "NAME", "URI PATH", "REQUESTS/S", "CREATED", "STANDING", "STATE")
 			for _, ks := range stores {
 				quota := any("-")
@@ -41,7 +42,7 @@ func keyStoreListCommand(a *admin) *cobra.Command {
 				cli.Row(w, ks.Name, ks.URIPathPrefix+appliance.XKSPath, quota, cli.When(ks.CreatedAt), standingWord(ks.Standing), blocked(ks.Blocked))
 			}
 		})
-	})
+	}), &page.Paging, operation.ListKeyStores)
 }
 
 func keyStoreShowCommand(a *admin) *cobra.Command {

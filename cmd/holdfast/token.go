@@ -58,23 +58,24 @@ func tokenCreateCommand(a *admin) *cobra.Command {
 }
 
 func tokenListCommand(a *admin) *cobra.Command {
-	return a.asking("list", "List the API tokens", func(cmd *cobra.Command, _ []string) error {
-		return call(a, cmd, operation.ListTokens, operation.Nothing{}, func(w io.Writer, tokens []identity.Token) {
+	var page operation.TokenPage
+	return addPaging(a.asking("list", "List the API tokens", func(cmd *cobra.Command, _ []string) error {
+		return listCall(a, cmd, operation.ListTokens, page, func(w io.Writer, tokens []identity.Token) {
 			cli.Row(w, "NAME", "ROLE", "SCOPE", "MADE BY", "EXPIRES", "LAST USED", "REVOKED")
 			for _, t := range tokens {
 				cli.Row(w, t.Name, t.Role, t.Scope.String(), t.CreatedBy, cli.When(t.ExpiresAt), cli.When(t.LastUsedAt), cli.When(t.RevokedAt))
 			}
 		})
-	})
+	}), &page.Paging, operation.ListTokens)
 }
 
 func tokenRevokeCommand(a *admin) *cobra.Command {
 	return a.asking("revoke NAME", "Refuse an API token from now on", func(cmd *cobra.Command, args []string) error {
-		tokens, err := cli.Call(cmd.Context(), &a.Admin, operation.ListTokens, operation.Nothing{})
+		tokens, err := all(a, cmd, operation.ListTokens, func(p operation.Paging) operation.TokenPage { return operation.TokenPage{Paging: p} })
 		if err != nil {
 			return err
 		}
-		t, err := found(tokens.Out, func(t identity.Token) bool { return t.Name == args[0] }, "API token", args[0])
+		t, err := found(tokens, func(t identity.Token) bool { return t.Name == args[0] }, "API token", args[0])
 		if err != nil {
 			return err
 		}

@@ -21,11 +21,11 @@ func userCommand(a *admin) *cobra.Command {
 
 // user finds a user by the name.
 func (a *admin) user(cmd *cobra.Command, name string) (operation.UserName, error) {
-	users, err := cli.Call(cmd.Context(), &a.Admin, operation.ListUsers, operation.Nothing{})
+	users, err := all(a, cmd, operation.ListUsers, func(p operation.Paging) operation.UserPage { return operation.UserPage{Paging: p} })
 	if err != nil {
 		return operation.UserName{}, err
 	}
-	u, err := found(users.Out, func(u *identity.User) bool { return u.Name == name }, "user", name)
+	u, err := found(users, func(u *identity.User) bool { return u.Name == name }, "user", name)
 	if err != nil {
 		return operation.UserName{}, err
 	}
@@ -33,14 +33,15 @@ func (a *admin) user(cmd *cobra.Command, name string) (operation.UserName, error
 }
 
 func userListCommand(a *admin) *cobra.Command {
-	return a.asking("list", "List the users of the console", func(cmd *cobra.Command, _ []string) error {
-		return call(a, cmd, operation.ListUsers, operation.Nothing{}, func(w io.Writer, users []*identity.User) {
+	var page operation.UserPage
+	return addPaging(a.asking("list", "List the users of the console", func(cmd *cobra.Command, _ []string) error {
+		return listCall(a, cmd, operation.ListUsers, page, func(w io.Writer, users []*identity.User) {
 			cli.Row(w, "NAME", "ROLE", "STATE", "PASSKEYS", "PASSWORD", "LAST SIGN-IN")
 			for _, u := range users {
 				cli.Row(w, u.Name, u.Role, stateOfUser(u), len(u.Passkeys), yes(u.Password), cli.When(u.LastSignInAt))
 			}
 		})
-	})
+	}), &page.Paging, operation.ListUsers)
 }
 
 func userShowCommand(a *admin) *cobra.Command {

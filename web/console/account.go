@@ -12,7 +12,7 @@ import (
 type accountData struct {
 	*operation.Account
 	now               time.Time
-	sessions          []identity.Session
+	sessions          listed[identity.Session]
 	end               map[string]ui.Form
 	remove            map[string]ui.Form // passkeys
 	everywhere, codes ui.Form
@@ -26,12 +26,12 @@ func account(p *page) (*view, error) {
 	d := &accountData{now: p.now, end: map[string]ui.Form{}, remove: map[string]ui.Form{}, passkeys: p.c.Identity.PasskeysEnabled(), shortcutsOff: shortcutsOff(p.Request)}
 	var errs [2]error
 	d.Account, errs[0] = read(p, operation.ShowAccount, operation.Nothing{})
-	d.sessions, errs[1] = read(p, operation.ListOwnSessions, operation.Nothing{})
+	d.sessions, errs[1] = listOf(p, "", operation.ListOwnSessions)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	d.fresh = p.present()
-	for _, s := range d.sessions {
+	for _, s := range d.sessions.Items {
 		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
 	}
 	for _, k := range d.User.Passkeys {

@@ -181,7 +181,7 @@ func credentialActions() []action {
 
 func proofActions() []action {
 	return []action{
-		post(operation.ProbeHSMs, nothing, then{done: "Each HSM was tested."}),
+		post(operation.ProbeHSMs, func(*form) operation.HSMPage { return operation.HSMPage{} }, then{done: "Each HSM was tested."}),
 		post(operation.VerifyAudit, nothing, then{done: "The audit log is being verified."}),
 		post(operation.Seal, func(f *form) operation.SealRequest {
 			return operation.SealRequest{PIN: operation.Secret(f.secret("pin")), Admission: f.hidden("admission")}

@@ -16,13 +16,13 @@ import (
 )
 
 type approvalsData struct {
-	list  []operation.ApprovalDetail
+	list  listed[operation.ApprovalDetail]
 	now   time.Time
 	names map[string]string // of operations
 }
 
 func approvals(p *page) (*view, error) {
-	list, err := read(p, operation.ListApprovals, operation.Nothing{})
+	list, err := listOf(p, "", operation.ListApprovals)
 	if err != nil {
 		return nil, err
 	}

@@ -171,12 +171,12 @@ func plain(v any) string {
 }
 
 type historyData struct {
-	steps []progress.Step
+	steps listed[progress.Step]
 	now   time.Time
 }
 
 func bootHistory(p *page) (*view, error) {
-	steps, err := read(p, operation.ListBootSteps, operation.Nothing{})
+	steps, err := listOf(p, "", operation.ListBootSteps)
 	if err != nil {
 		return nil, err
 	}

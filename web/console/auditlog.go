@@ -40,7 +40,7 @@ func auditLog(p *page) (*view, error) {
 	filter, err := auditFilter(d.query)
 	if err == nil {
 		var found *operation.Records
-		if found, err = read(p, operation.SearchAudit, operation.AuditSearch{AuditFilter: filter, Limit: pageSize, Cursor: q.Get("cursor")}); err == nil {
+		if found, err = read(p, operation.SearchAudit, operation.AuditSearch{AuditFilter: filter, Limit: pageSize, After: q.Get("after")}); err == nil {
 			d.found = found
 		}
 	}
@@ -55,11 +55,11 @@ func auditLog(p *page) (*view, error) {
 		return nil, err
 	}
 	d.fields(p.caller().AuditActors(p.Context()))
-	if q.Get("cursor") != "" {
+	if q.Get("after") != "" {
 		d.first = "/audit?" + d.query.Encode()
 	}
 	if d.found.Next != "" {
-		next := url.Values{"cursor": {d.found.Next}}
+		next := url.Values{"after": {d.found.Next}}
 		for name, v := range d.query {
 			next[name] = v
 		}

@@ -72,7 +72,7 @@ func BenchmarkPages(b *testing.B) {
 	middle := ids[len(ids)/2]
 	for name, path := range map[string]string{
 		"overview": "/", "key stores": "/keystores", "key store": "/keystores/bank", "keys": "/keystores/bank/keys",
-		"keys, from the middle": "/keystores/bank/keys?after=" + middle, "keys, by prefix": "/keystores/bank/keys?prefix=" + middle[:8],
+		"keys, from the end": "/keystores/bank/keys?sort=-id", "keys, by prefix": "/keystores/bank/keys?prefix=" + middle[:8],
 		"keys, disabled": "/keystores/bank/keys?state=disabled", "keys, blocked": "/keystores/bank/keys?state=blocked",
 		"key": "/keystores/bank/keys/" + middle, "grants": "/keystores/bank/grants", "credentials": "/keystores/bank/credentials",
 		"audit": "/audit", "audit, one key": "/audit?key_store=bank&key=" + middle, "audit, denied": "/audit?result=denied", "audit, administrators": "/audit?kind=admin",

@@ -320,12 +320,12 @@ func (p *page) nav() []ui.NavGroup {
 
 // waiting is how many operations wait for approval.
 func (p *page) waiting() int {
-	list, err := read(p, operation.ListApprovals, operation.Nothing{})
+	list, err := read(p, operation.ListApprovals, operation.ApprovalPage{Paging: operation.Paging{Limit: 1000}})
 	if err != nil {
 		return 0
 	}
 	n := 0
-	for _, a := range list {
+	for _, a := range list.Items {
 		if a.State == approval.Pending {
 			n++
 		}

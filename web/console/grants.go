@@ -7,7 +7,7 @@ import (
 
 type grantsData struct {
 	*storeData
-	grants         []operation.Grant
+	grants         listed[operation.Grant]
 	create, render ui.Form
 	remove         map[string]ui.Form
 	policy         string
@@ -22,7 +22,7 @@ func grants(p *page) (*view, error) {
 	}
 	d := &grantsData{storeData: s, remove: map[string]ui.Form{}}
 	name := operation.KeyStoreName{KeyStore: s.Name}
-	if d.grants, err = read(p, operation.ListGrants, name); err != nil {
+	if d.grants, err = listOf(p, "", operation.ListGrants); err != nil {
 		return nil, err
 	}
 	policy, err := read(p, operation.ShowPolicy, name)
@@ -30,7 +30,7 @@ func grants(p *page) (*view, error) {
 		return nil, err
 	}
 	d.policy = policy.Cedar
-	for _, g := range d.grants {
+	for _, g := range d.grants.Items {
 		d.remove[g.ID] = p.form(operation.RemoveGrant, operation.Revision(g.Grant), ui.Form{Kind: "quiet", Inline: true, Label: "grant to " + g.Principal}, "keystore", s.Name, "grant", g.ID)
 	}
 	d.create = p.form(operation.CreateGrant, "", grantForm(), "keystore", s.Name)

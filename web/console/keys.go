@@ -13,12 +13,9 @@ import (
 
 type keysData struct {
 	*storeData
-	keys          []*appliance.ExternalKey
-	prefix, state string
-	first, next   string
-	filters       []ui.Field
-	create        ui.Form
-	act           map[string]ui.Form // by ID: what is next for the key
+	keys   listed[*appliance.ExternalKey]
+	create ui.Form
+	act    map[string]ui.Form // by ID: what is next for the key
 }
 
 // pageSize is how many rows pages show.
@@ -29,22 +26,10 @@ func keys(p *page) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := p.URL.Query()
-	d := &keysData{storeData: s, prefix: q.Get("prefix"), state: q.Get("state"), act: map[string]ui.Form{}}
-	d.keys, err = read(p, operation.ListKeys, askedKeys(p))
-	if err != nil {
+	d := &keysData{storeData: s, act: map[string]ui.Form{}}
+	if d.keys, err = listOf(p, "", operation.ListKeys); err != nil {
 		return nil, err
 	}
-	base := p.URL.Path
-	if q.Get("after") != "" {
-		d.first = base + query("prefix", d.prefix, "state", d.state)
-	}
-	if len(d.keys) == pageSize {
-		d.next = base + query("prefix", d.prefix, "state", d.state, "after", d.keys[pageSize-1].ID)
-	}
-	d.filters = []ui.Field{{Name: "prefix", Label: "Key ID begins with", Value: d.prefix, Mono: true},
-		{Name: "state", Label: "State", Type: "select", Value: d.state, Options: []ui.Option{{Text: "all"}, {Value: "enabled", Text: "enabled"}, {Value: "disabled", Text: "disabled"},
-			{Value: "pending_deletion", Text: "pending deletion"}, {Value: "deletion_suspended", Text: "deletion suspended"}, {Value: "blocked", Text: "blocked"}}}}
 	d.create = p.form(operation.CreateKey, "", ui.Form{Folded: true, Label: "New key", Fields: []ui.Field{
 		{Name: "id", Label: "Key ID", Required: true, Mono: true, Autocomplete: "off", Hint: "the external key ID for KMS: letters, digits, '.', '_' and '-'"},
 		{Name: "usage", Label: "May be used to", Type: "checkboxes", Values: []string{"encrypt", "decrypt"}, Options: []ui.Option{{Value: "encrypt", Text: "encrypt"}, {Value: "decrypt", Text: "decrypt"}}},
@@ -53,7 +38,7 @@ func keys(p *page) (*view, error) {
 		{Name: "framing", Label: "AAD framing of the proxy it comes from", Type: "select", Options: framings(), Hint: "only for an imported key that another proxy has used; it gets a second version, which encrypts"},
 		{Name: "reversible", Label: "Going back to that proxy", Type: "select", Options: []ui.Option{{Text: "not wanted: a second version encrypts"}, {Value: reversible, Text: "kept open: the imported key encrypts, though less is authenticated then"}}},
 	}}, "keystore", s.Name)
-	for _, k := range d.keys {
+	for _, k := range d.keys.Items {
 		revision := operation.Revision(k)
 		switch {
 		case leaving(k):
@@ -65,12 +50,6 @@ func keys(p *page) (*view, error) {
 		}
 	}
 	return &view{title: "Keys of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Keys"}), body: keysPage(d)}, nil
-}
-
-// askedKeys is the page of keys that the URL asks for.
-func askedKeys(p *page) operation.KeyPage {
-	q := p.URL.Query()
-	return operation.KeyPage{KeyStoreName: operation.KeyStoreName{KeyStore: p.param("keystore")}, Prefix: q.Get("prefix"), State: appliance.KeyState(q.Get("state")), After: q.Get("after"), Limit: pageSize}
 }
 
 // reversible is the choice to be able to go back to the proxy that a key came from.

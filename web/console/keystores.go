@@ -23,14 +23,14 @@ func (p *page) param(name string) string {
 }
 
 type keyStoresData struct {
-	stores  []*appliance.KeyStore
+	stores  listed[*appliance.KeyStore]
 	now     time.Time
 	create  ui.Form
 	manages bool
 }
 
 func keyStores(p *page) (*view, error) {
-	stores, err := read(p, operation.ListKeyStores, operation.Nothing{})
+	stores, err := listOf(p, "", operation.ListKeyStores)
 	if err != nil {
 		return nil, err
 	}

@@ -61,8 +61,15 @@ func overview(p *page) (*view, error) {
 	if d.status, err = read(p, operation.ShowStatus, operation.Nothing{}); err != nil {
 		return nil, err
 	}
-	if d.minutes, err = read(p, operation.ListActivity, operation.Minutes{Minutes: d.hours * 60}); err != nil {
-		return nil, err
+	for ask := (operation.Minutes{Minutes: d.hours * 60, Paging: operation.Paging{Limit: 1000}}); ; {
+		some, err := read(p, operation.ListActivity, ask)
+		if err != nil {
+			return nil, err
+		}
+		d.minutes = append(d.minutes, some.Items...)
+		if ask.After = some.Next; ask.After == "" {
+			break
+		}
 	}
 	if d.certificate, err = read(p, operation.ShowCertificate, operation.Nothing{}); err != nil {
 		return nil, err
@@ -85,9 +92,11 @@ const maxOverviewStores = 20
 
 // look asks for what there is while keys are served.
 func (d *overviewData) look(p *page) (err error) {
-	if d.stores, err = read(p, operation.ListKeyStores, operation.Nothing{}); err != nil {
+	stores, err := read(p, operation.ListKeyStores, operation.KeyStorePage{Paging: operation.Paging{Limit: 1000}})
+	if err != nil {
 		return err
 	}
+	d.stores = stores.Items
 	l := &d.checklist
 	for i, ks := range d.stores {
 		if i == maxOverviewStores {

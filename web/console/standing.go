@@ -99,25 +99,25 @@ var watched = map[string]func(p *page) (any, error){
 		return []any{operation.Revision(k), operation.MarkOf(k.Standing)}, nil
 	},
 	"/keystores/{keystore}/keys": func(p *page) (any, error) {
-		list, err := read(p, operation.ListKeys, askedKeys(p))
+		list, err := listOf(p, "", operation.ListKeys)
 		var seen []any
-		for _, k := range list {
+		for _, k := range list.Items {
 			seen = append(seen, operation.Revision(k), operation.MarkOf(k.Standing))
 		}
 		return seen, err
 	},
 	"/keystores/{keystore}/credentials": func(p *page) (any, error) {
-		list, err := read(p, operation.ListCredentials, operation.KeyStoreName{KeyStore: p.param("keystore")})
+		list, err := listOf(p, "", operation.ListCredentials)
 		var seen []any
-		for _, c := range list {
+		for _, c := range list.Items {
 			seen = append(seen, operation.Revision(c), operation.MarkOf(c.Standing))
 		}
 		return seen, err
 	},
 	"/approvals": func(p *page) (any, error) {
-		list, err := read(p, operation.ListApprovals, operation.Nothing{})
+		list, err := listOf(p, "", operation.ListApprovals)
 		var seen []any
-		for _, a := range list {
+		for _, a := range list.Items {
 			seen = append(seen, a.ID, a.State)
 		}
 		return seen, err

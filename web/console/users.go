@@ -20,10 +20,10 @@ var roleOptions = []ui.Option{
 }
 
 type usersData struct {
-	users            []*identity.User
-	invitations      []identity.Invitation
-	sessions         []identity.Session
-	tokens           []identity.Token
+	users            listed[*identity.User]
+	invitations      listed[identity.Invitation]
+	sessions         listed[identity.Session]
+	tokens           listed[identity.Token]
 	invite, newToken ui.Form
 	revoke           map[string]ui.Form // invitations, sessions and tokens by ID
 	now              time.Time
@@ -32,25 +32,25 @@ type usersData struct {
 func users(p *page) (*view, error) {
 	d := &usersData{now: p.now, revoke: map[string]ui.Form{}}
 	var errs [5]error
-	d.users, errs[0] = read(p, operation.ListUsers, operation.Nothing{})
-	d.invitations, errs[1] = read(p, operation.ListInvitations, operation.Nothing{})
-	d.sessions, errs[2] = read(p, operation.ListSessions, operation.Nothing{})
-	d.tokens, errs[3] = read(p, operation.ListTokens, operation.Nothing{})
-	keyStores, err := read(p, operation.ListKeyStores, operation.Nothing{})
+	d.users, errs[0] = listOf(p, "", operation.ListUsers)
+	d.invitations, errs[1] = listOf(p, "invitation_", operation.ListInvitations)
+	d.sessions, errs[2] = listOf(p, "session_", operation.ListSessions)
+	d.tokens, errs[3] = listOf(p, "token_", operation.ListTokens)
+	keyStores, err := read(p, operation.ListKeyStores, operation.KeyStorePage{Paging: operation.Paging{Limit: 1000}})
 	errs[4] = err
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	d.invite = p.form(operation.CreateInvitation, "", ui.Form{Folded: true, Note: "You get a link that is good once, for 72 hours. Hand it over so that nobody else sees it.", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions}}})
-	d.newToken = newTokenForm(p, keyStores)
-	for _, i := range d.invitations {
+	d.newToken = newTokenForm(p, keyStores.Items)
+	for _, i := range d.invitations.Items {
 		d.revoke[i.ID] = p.form(operation.RevokeInvitation, "", ui.Form{Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
 	}
-	for _, s := range d.sessions {
+	for _, s := range d.sessions.Items {
 		d.revoke[s.ID] = p.form(operation.RevokeSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
 	}
-	for _, t := range d.tokens {
+	for _, t := range d.tokens.Items {
 		if t.RevokedAt.IsZero() {
 			d.revoke[t.ID] = p.form(operation.RevokeToken, "", ui.Form{Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
 		}

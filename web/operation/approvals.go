@@ -86,24 +86,49 @@ func approvalSubject(ctx context.Context, c *Caller, in ApprovalName) any {
 	return found(r, err)
 }
 
+// ApprovalPage asks for a page of the requests for approval.
+type ApprovalPage struct {
+	Paging
+	State     approval.State `query:"state" enum:"pending,approved,done,failed,rejected,expired,invalid" about:"only requests in this state" json:"-"`
+	AskedBy   string         `query:"asked_by" about:"only requests of people or tokens whose name has this text in it" json:"-"`
+	Operation string         `query:"operation" about:"only requests for this operation, by its ID" json:"-"`
+}
+
+// waitingFirst orders what waits behind all else, and each by the time: the list is read from
+// its end.
+func waitingFirst(a ApprovalDetail) string {
+	if a.State == approval.Pending || a.State == approval.Approved {
+		return "1" + timeKey(a.CreatedAt)
+	}
+	return "0" + timeKey(a.CreatedAt)
+}
+
 func decisionSubject(ctx context.Context, c *Caller, in ApprovalDecision) any {
 	return approvalSubject(ctx, c, in.ApprovalName)
 }
 
 // The operations on requests for approval.
 var (
-	ListApprovals = define(Operation[Nothing, []ApprovalDetail]{
+	ListApprovals = defineList(Listing[ApprovalPage, ApprovalDetail]{
 		Route: Route{ID: "listApprovals", Method: http.MethodGet, Path: "/approvals", Capability: identity.See, Narrows: true,
 			Words: "List approvals", Summary: "Operations that wait for a second person, and those decided"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]ApprovalDetail, error) {
-			list, err := c.Approvals.Approvals(ctx, 200)
-			shown := []ApprovalDetail{}
+		ID: func(a ApprovalDetail) string { return a.ID },
+		By: []Order[ApprovalDetail]{
+			{"waiting", waitingFirst},
+			{"created", func(a ApprovalDetail) string { return timeKey(a.CreatedAt) }},
+		},
+		Default: "-waiting",
+		All: func(ctx context.Context, c *Caller, in ApprovalPage) ([]ApprovalDetail, error) {
+			list, err := c.Approvals.Approvals(ctx, approval.MaxListed)
+			var shown []ApprovalDetail
 			for _, r := range list {
 				if c.Who.Scope.AllKeyStores() || c.shows(c.keyStoreOf(ctx, r)) {
 					shown = append(shown, c.shownApproval(r))
 				}
 			}
-			return shown, err
+			return keep(shown, err, func(a ApprovalDetail) bool {
+				return is(a.State, in.State) && contains(a.RequestedBy, in.AskedBy) && is(a.Operation, in.Operation)
+			})
 		},
 	})
 	ShowApproval = define(Operation[ApprovalName, ApprovalDetail]{

@@ -40,8 +40,8 @@ type Audit interface {
 
 // AuditSearch asks for a page of records.
 type AuditSearch struct {
-	Limit  int    `query:"limit" least:"1" most:"1000" about:"how many, 1 to 1000; 100 if left out" json:"-"`
-	Cursor string `query:"cursor" about:"of the page before" json:"-"`
+	Limit int    `query:"limit" least:"1" most:"1000" about:"how many entries at most, 1 to 1000; 100 if left out" json:"-"`
+	After string `query:"after" about:"the next of the page before; the first page if left out" json:"-"`
 	AuditFilter
 }
 
@@ -50,6 +50,9 @@ type AuditExport struct {
 	Format string `query:"format" enum:"jsonl,csv" about:"jsonl (if left out) or csv" json:"-"`
 	AuditFilter
 }
+
+// auditList is the list that cursors of records are of.
+const auditList = "audit"
 
 // RecordNumber names a record of the audit log.
 type RecordNumber struct {
@@ -60,7 +63,7 @@ type RecordNumber struct {
 // Records is a page of the audit log.
 type Records struct {
 	// Records have their node, if the appliance is in a fleet.
-	Records []audit.NodeRecord `json:"records" jsonschema:"The records of this page, the newest first."`
+	Records []audit.NodeRecord `json:"items" jsonschema:"The records of this page, the newest first."`
 	// Next is the cursor of the next page, of older records; empty if there is none.
 	Next string `json:"next,omitempty" jsonschema:"The cursor of the next page, which has older records; absent on the last page."`
 	// Nodes are those whose logs were asked for; none without a fleet. Silent are those
@@ -116,8 +119,16 @@ var (
 			if err != nil {
 				return nil, err
 			}
-			q.Limit, q.Cursor = cmp.Or(in.Limit, 100), in.Cursor
-			return c.searchAudit(ctx, q, in.Node)
+			after, err := positionOf(auditList, in, in.After)
+			if err != nil {
+				return nil, err
+			}
+			q.Limit, q.Cursor = cmp.Or(in.Limit, pageLimit), after.ID
+			found, err := c.searchAudit(ctx, q, in.Node)
+			if err == nil && found.Next != "" {
+				found.Next = cursorOf(auditList, in, position{ID: found.Next})
+			}
+			return found, err
 		},
 	})
 	ShowAuditRecord = define(Operation[RecordNumber, *audit.NodeRecord]{

@@ -113,7 +113,7 @@ func TestSearchOfFleet(t *testing.T) {
 			t.Fatalf("%v: %+v", err, done.Out)
 		}
 		pages = append(pages, namesOf(done.Out))
-		if in.Cursor = done.Out.Next; in.Cursor == "" {
+		if in.After = done.Out.Next; in.After == "" {
 			break
 		}
 	}
@@ -165,11 +165,12 @@ func TestWithoutFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	next := done.Out.Next
 	text, err := json.Marshal(done.Out)
-	if want := `{"records":[{"seq":1,"time":"2027-01-15T08:00:05.000000Z","kind":"admin","operation":"of a"}],"next":"1"}`; err != nil || string(text) != want {
+	if want := `{"items":[{"seq":1,"time":"2027-01-15T08:00:05.000000Z","kind":"admin","operation":"of a"}],"next":"` + next + `"}`; err != nil || string(text) != want {
 		t.Errorf("%v: %s\nwant %s", err, text, want)
 	}
-	if done, err = SearchAudit.Do(t.Context(), p.As(admin, ""), AuditSearch{Cursor: "1"}); err != nil || namesOf(done.Out) != " 0" {
+	if done, err = SearchAudit.Do(t.Context(), p.As(admin, ""), AuditSearch{Limit: 1, After: next}); err != nil || namesOf(done.Out) != " 0" {
 		t.Errorf("%v: %+v", err, done.Out)
 	}
 	var out bytes.Buffer

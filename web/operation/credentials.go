@@ -47,6 +47,13 @@ type CredentialName struct {
 	Credential string `path:"credential" json:"-" about:"The access key ID of the credential."`
 }
 
+// CredentialPage asks for a page of a key store's credentials.
+type CredentialPage struct {
+	KeyStoreName
+	Paging
+	State string `query:"state" enum:"active,inactive" about:"only credentials that are accepted, or that are not" json:"-"`
+}
+
 func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
 	list, _ := c.Domain.Credentials(ctx, in.KeyStore)
 	return one(list, func(x *appliance.Credential) bool { return x.AccessKeyID == in.Credential })
@@ -54,11 +61,17 @@ func credentialSubject(ctx context.Context, c *Caller, in CredentialName) any {
 
 // The operations on SigV4 credentials.
 var (
-	ListCredentials = define(Operation[KeyStoreName, []*appliance.Credential]{
+	ListCredentials = defineList(Listing[CredentialPage, *appliance.Credential]{
 		Route: Route{ID: "listCredentials", Method: http.MethodGet, Path: "/keystores/{keystore}/credentials", Capability: identity.See,
 			Words: "List credentials", Summary: "A key store's SigV4 credentials, without their secrets"},
-		Run: func(ctx context.Context, c *Caller, in KeyStoreName) ([]*appliance.Credential, error) {
-			return c.Domain.Credentials(ctx, in.KeyStore)
+		ID: func(k *appliance.Credential) string { return k.AccessKeyID },
+		By: []Order[*appliance.Credential]{
+			{"created", func(k *appliance.Credential) string { return timeKey(k.CreatedAt) }},
+			{"last_used", func(k *appliance.Credential) string { return timeKey(k.LastUsedAt) }},
+		},
+		All: func(ctx context.Context, c *Caller, in CredentialPage) ([]*appliance.Credential, error) {
+			all, err := c.Domain.Credentials(ctx, in.KeyStore)
+			return keep(all, err, func(k *appliance.Credential) bool { return in.State == "" || k.Active == (in.State == "active") })
 		},
 	})
 	CreateCredential = define(Operation[NewCredential, CreatedCredential]{

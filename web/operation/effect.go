@@ -87,9 +87,6 @@ func effectName(t reflect.Type) string {
 
 // MarshalJSON writes the API's answer: Out, with one more member of a change.
 func (d Done[Out]) MarshalJSON() ([]byte, error) {
-	if v := reflect.ValueOf(d.Out); v.Kind() == reflect.Slice && v.IsNil() {
-		return []byte("[]"), nil
-	}
 	text, err := encodeAnswer(d.Out)
 	if err != nil || d.Effect == nil {
 		return text, err

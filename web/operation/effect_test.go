@@ -180,7 +180,13 @@ func TestAnswersTravel(t *testing.T) {
 			t.Errorf("%s: %+v: %v", text, got, err)
 		}
 	}
-	for want, done := range map[string]any{`[]`: Done[[]Named]{}, `{"effect":{"nodes":1,"of":1,"late":[]}}`: Done[Nothing]{Effect: &Effect{Nodes: 1, Of: 1, Late: []LateNode{}}}} {
+	none := Listing[KeyStorePage, Named]{By: []Order[Named]{{Name: byID}}, All: func(context.Context, *Caller, KeyStorePage) ([]Named, error) { return nil, nil }}
+	none.By[0].Key = func(Named) string { return "" }
+	empty, err := none.page(t.Context(), nil, KeyStorePage{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, done := range map[string]any{`{"items":[]}`: Done[List[Named]]{Out: empty}, `{"effect":{"nodes":1,"of":1,"late":[]}}`: Done[Nothing]{Effect: &Effect{Nodes: 1, Of: 1, Late: []LateNode{}}}} {
 		if text, err := json.Marshal(done); err != nil || string(text) != want {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
@@ -234,7 +240,7 @@ func TestEmptyNames(t *testing.T) {
 	if tried < 40 {
 		t.Errorf("only %d were tried", tried)
 	}
-	if _, err := ListKeys.Do(t.Context(), (&Performer{}).As(admin, ""), KeyPage{KeyStoreName: KeyStoreName{"p"}, Limit: 1001}); fault.CodeOf(err) != fault.Invalid {
+	if _, err := ListKeys.Do(t.Context(), (&Performer{}).As(admin, ""), KeyPage{KeyStoreName: KeyStoreName{"p"}, Paging: Paging{Limit: 1001}}); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("a limit out of its bounds: %v", err)
 	}
 	if _, err := ListKeys.Do(t.Context(), (&Performer{}).As(admin, ""), KeyPage{KeyStoreName: KeyStoreName{"p"}, State: "nonsense"}); fault.CodeOf(err) != fault.Invalid {

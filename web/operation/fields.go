@@ -87,6 +87,16 @@ func (all fields) count(in string) (n int) {
 	return n
 }
 
+// query gives the parameters of a query.
+func (all fields) query() (list []Parameter) {
+	for _, f := range all {
+		if f.in == inQuery {
+			list = append(list, f.Parameter)
+		}
+	}
+	return list
+}
+
 // of gives the parameters of an input's path by their names.
 func (all fields) of(in any) func(name string) string {
 	v := reflect.ValueOf(in)

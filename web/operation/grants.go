@@ -3,6 +3,7 @@ package operation
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"holdfast/appliance"
@@ -42,6 +43,23 @@ type Grant struct {
 
 func (g Grant) revised() any { return g.Grant }
 
+// GrantPage asks for a page of a key store's grants.
+type GrantPage struct {
+	KeyStoreName
+	Paging
+	Principal string              `query:"principal" about:"only grants whose principal has this text in it, in upper or lower case" json:"-"`
+	Key       string              `query:"key" about:"only grants on this external key; not those on all keys" json:"-"`
+	Effect    appliance.Effect    `query:"effect" enum:"allow,forbid" about:"only grants with this effect" json:"-"`
+	Operation appliance.Operation `query:"operation" enum:"Encrypt,Decrypt,GetAttributes" about:"only grants on this operation" json:"-"`
+	State     string              `query:"state" enum:"in_effect,ended" about:"only grants that still have an effect, or that have ended" json:"-"`
+}
+
+func (p GrantPage) has(g *appliance.Grant, now time.Time) bool {
+	return contains(g.Principal, p.Principal) && (p.Key == "" || g.KeyID == p.Key) && (p.Effect == "" || g.Effect == p.Effect) &&
+		(p.Operation == "" || slices.Contains(g.Operations, p.Operation)) &&
+		(p.State == "" || (p.State == "ended") == (!g.NotAfter.IsZero() && g.NotAfter.Before(now)))
+}
+
 // GrantName names a grant.
 type GrantName struct {
 	KeyStoreName
@@ -80,16 +98,30 @@ type GrantTest struct {
 
 // The operations on grants and policies.
 var (
-	ListGrants = define(Operation[KeyStoreName, []Grant]{
+	ListGrants = defineList(Listing[GrantPage, Grant]{
 		Route: Route{ID: "listGrants", Method: http.MethodGet, Path: "/keystores/{keystore}/grants", Capability: identity.See,
-			Words: "List grants", Summary: "All grants of a key store and of its keys"},
-		Run: func(ctx context.Context, c *Caller, in KeyStoreName) ([]Grant, error) {
+			Words: "List grants", Summary: "The grants of a key store and of its keys"},
+		ID: func(g Grant) string { return g.ID },
+		By: []Order[Grant]{
+			{"created", func(g Grant) string { return timeKey(g.CreatedAt) }},
+			{"principal", func(g Grant) string { return textKey(g.Principal) }},
+			{"key", func(g Grant) string { return g.KeyID }},
+			{"not_after", func(g Grant) string { return timeKey(g.NotAfter) }},
+		},
+		All: func(ctx context.Context, c *Caller, in GrantPage) ([]Grant, error) {
 			list, err := c.Domain.Grants(ctx, in.KeyStore)
-			shown := make([]Grant, len(list))
-			for i, g := range list {
-				shown[i] = Grant{g, g.Cedar()}
+			var all []Grant
+			for _, g := range list {
+				if in.has(g, c.Now()) {
+					all = append(all, Grant{Grant: g})
+				}
 			}
-			return shown, err
+			return all, err
+		},
+		Complete: func(_ *Caller, page []Grant) {
+			for i, g := range page {
+				page[i].Cedar = g.Grant.Cedar()
+			}
 		},
 	})
 	CreateGrant = define(Operation[NewGrant, Grant]{

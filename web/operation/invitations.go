@@ -27,13 +27,28 @@ type InvitationName struct {
 	Invitation string `path:"invitation" json:"-" about:"The ID of the invitation; not the token of its link."`
 }
 
+// InvitationPage asks for a page of the invitations.
+type InvitationPage struct {
+	Paging
+	Name string        `query:"name" about:"only invitations of a name that has this text in it" json:"-"`
+	Role identity.Role `query:"role" enum:"viewer,auditor,key-administrator,administrator" about:"only invitations with this role" json:"-"`
+}
+
 // The operations on invitations.
 var (
-	ListInvitations = define(Operation[Nothing, []identity.Invitation]{
+	ListInvitations = defineList(Listing[InvitationPage, identity.Invitation]{
 		Route: Route{ID: "listInvitations", Method: http.MethodGet, Path: "/invitations", Capability: identity.Administer,
 			Words: "List invitations", Summary: "Invitations that nobody has used yet"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Invitation, error) {
-			return c.Identity.Invitations(ctx)
+		ID: func(i identity.Invitation) string { return i.ID },
+		By: []Order[identity.Invitation]{
+			{"name", func(i identity.Invitation) string { return textKey(i.Name) }},
+			{"created", func(i identity.Invitation) string { return timeKey(i.CreatedAt) }},
+			{"expires", func(i identity.Invitation) string { return timeKey(i.ExpiresAt) }},
+		},
+		Default: "-created",
+		All: func(ctx context.Context, c *Caller, in InvitationPage) ([]identity.Invitation, error) {
+			all, err := c.Identity.Invitations(ctx)
+			return keep(all, err, func(i identity.Invitation) bool { return contains(i.Name, in.Name) && is(i.Role, in.Role) })
 		},
 	})
 	CreateInvitation = define(Operation[NewInvitation, CreatedInvitation]{

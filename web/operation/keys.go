@@ -1,9 +1,9 @@
 package operation
 
 import (
-	"cmp"
 	"context"
 	"net/http"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
@@ -41,10 +41,11 @@ func keySubject(ctx context.Context, c *Caller, in KeyName) any { return in.subj
 // KeyPage asks for a page of a key store's keys.
 type KeyPage struct {
 	KeyStoreName
-	After  string             `query:"after" about:"the last ID of the page before" json:"-"`
-	Limit  int                `query:"limit" least:"1" most:"1000" about:"how many, 1 to 1000; 100 if left out" json:"-"`
-	Prefix string             `query:"prefix" about:"only IDs that begin so" json:"-"`
-	State  appliance.KeyState `query:"state" enum:"enabled,disabled,pending_deletion,deletion_suspended,blocked" about:"only keys in that state" json:"-"`
+	Paging
+	Prefix  string             `query:"prefix" about:"only IDs that begin so" json:"-"`
+	State   appliance.KeyState `query:"state" enum:"enabled,disabled,pending_deletion,deletion_suspended,blocked" about:"only keys in that state" json:"-"`
+	Custody appliance.Custody  `query:"custody" enum:"cached,hsm" about:"only keys in that custody" json:"-"`
+	Usage   string             `query:"usage" enum:"encrypt,decrypt,both,none" about:"only keys that may do just this" json:"-"`
 }
 
 // NewKey asks for an external key. Material, if there is any, is imported.
@@ -78,11 +79,30 @@ type Deletion struct {
 
 // The operations on external keys.
 var (
-	ListKeys = define(Operation[KeyPage, []*appliance.ExternalKey]{
+	ListKeys = defineList(Listing[KeyPage, *appliance.ExternalKey]{
 		Route: Route{ID: "listKeys", Method: http.MethodGet, Path: "/keystores/{keystore}/keys", Capability: identity.See,
 			Words: "List keys", Summary: "A page of a key store's keys, by ID"},
-		Run: func(ctx context.Context, c *Caller, in KeyPage) ([]*appliance.ExternalKey, error) {
-			return c.Domain.Keys(ctx, in.KeyStore, appliance.Page{After: in.After, Limit: cmp.Or(in.Limit, 100), Prefix: in.Prefix, State: in.State})
+		ID: func(k *appliance.ExternalKey) string { return k.ID },
+		By: []Order[*appliance.ExternalKey]{
+			{"created", func(k *appliance.ExternalKey) string { return timeKey(k.CreatedAt) }},
+		},
+		Part: func(ctx context.Context, c *Caller, in KeyPage, want part) ([]*appliance.ExternalKey, int, error) {
+			page := appliance.Page{After: want.after.ID, ByCreation: want.by == "created", Down: want.down, Limit: want.limit, Prefix: in.Prefix, State: in.State, Custody: in.Custody}
+			if page.ByCreation && page.After != "" {
+				at, err := time.Parse(timeKeyFormat, want.after.Key)
+				if err != nil {
+					return nil, 0, invalid("after: the cursor names no time: leave it out for the first page")
+				}
+				page.AfterCreated = at
+			}
+			if in.Usage != "" {
+				page.Usage = &appliance.Usage{Encrypt: in.Usage != "decrypt", Decrypt: in.Usage != "encrypt"}
+				if in.Usage == "none" {
+					page.Usage = &appliance.Usage{}
+				}
+			}
+			keys, err := c.Domain.Keys(ctx, in.KeyStore, page)
+			return keys, 0, err
 		},
 	})
 	CreateKey = define(Operation[NewKey, *appliance.StoredKey]{

@@ -3,7 +3,6 @@ package operation
 import (
 	"context"
 	"net/http"
-	"slices"
 
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
@@ -32,6 +31,13 @@ type KeyStoreName struct {
 func (n KeyStoreName) subject(ctx context.Context, c *Caller) any {
 	list, _ := c.Domain.KeyStores(ctx)
 	return one(list, func(k *appliance.KeyStore) bool { return k.Name == n.KeyStore })
+}
+
+// KeyStorePage asks for a page of the key stores.
+type KeyStorePage struct {
+	Paging
+	Name  string `query:"name" about:"only key stores whose name has this text in it" json:"-"`
+	State string `query:"state" enum:"blocked,not_blocked" about:"only key stores that are blocked by themselves, or that are not" json:"-"`
 }
 
 // Quota is the most authenticated requests a second; 0 for no limit.
@@ -68,12 +74,18 @@ type KeyStoreHealth struct {
 
 // The operations on key stores.
 var (
-	ListKeyStores = define(Operation[Nothing, []*appliance.KeyStore]{
+	ListKeyStores = defineList(Listing[KeyStorePage, *appliance.KeyStore]{
 		Route: Route{ID: "listKeyStores", Method: http.MethodGet, Path: "/keystores", Capability: identity.See, Narrows: true,
-			Words: "List key stores", Summary: "All key stores, by name"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]*appliance.KeyStore, error) {
+			Words: "List key stores", Summary: "The key stores, by name"},
+		ID: func(k *appliance.KeyStore) string { return k.Name },
+		By: []Order[*appliance.KeyStore]{
+			{"created", func(k *appliance.KeyStore) string { return timeKey(k.CreatedAt) }},
+		},
+		All: func(ctx context.Context, c *Caller, in KeyStorePage) ([]*appliance.KeyStore, error) {
 			all, err := c.Domain.KeyStores(ctx)
-			return slices.DeleteFunc(all, func(k *appliance.KeyStore) bool { return !c.shows(k.Name) }), err
+			return keep(all, err, func(k *appliance.KeyStore) bool {
+				return c.shows(k.Name) && contains(k.Name, in.Name) && (in.State == "" || k.Blocked.IsZero() == (in.State == "not_blocked"))
+			})
 		},
 	})
 	CreateKeyStore = define(Operation[NewKeyStore, *appliance.KeyStore]{

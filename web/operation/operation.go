@@ -183,12 +183,10 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	r := &op.Route
 	r.input, r.answer = reflect.TypeFor[In](), reflect.TypeFor[Out]()
 	r.fields = fieldsOf(r.input)
+	r.Query = r.fields.query()
 	r.secretMember = secretMember(r.input)
 	for _, f := range r.fields {
-		switch f.in {
-		case inQuery:
-			r.Query = append(r.Query, f.Parameter)
-		case inBody:
+		if f.in == inBody {
 			r.BinaryRequest = f.Name
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -33,13 +34,33 @@ func (c *Caller) sessions(ctx context.Context, user string) ([]identity.Session,
 	return list, err
 }
 
+// SessionPage asks for a page of sessions.
+type SessionPage struct {
+	Paging
+	User    string `query:"user" about:"only sessions of users whose name has this text in it" json:"-"`
+	Address string `query:"address" about:"only sessions whose address begins so" json:"-"`
+}
+
+func (p SessionPage) has(s identity.Session) bool {
+	return contains(s.UserName, p.User) && strings.HasPrefix(s.Address, p.Address)
+}
+
+var sessionOrders = []Order[identity.Session]{
+	{"user", func(s identity.Session) string { return textKey(s.UserName) }},
+	{"created", func(s identity.Session) string { return timeKey(s.CreatedAt) }},
+	{"last_seen", func(s identity.Session) string { return timeKey(s.LastSeenAt) }},
+}
+
 // The operations on sessions.
 var (
-	ListSessions = define(Operation[Nothing, []identity.Session]{
+	ListSessions = defineList(Listing[SessionPage, identity.Session]{
 		Route: Route{ID: "listSessions", Method: http.MethodGet, Path: "/sessions", Capability: identity.Administer,
-			Words: "List sessions", Summary: "All users' sessions"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Session, error) {
-			return c.sessions(ctx, "")
+			Words: "List sessions", Summary: "The sessions of all users, the last seen first"},
+		ID: func(s identity.Session) string { return s.ID },
+		By: sessionOrders, Default: "-last_seen",
+		All: func(ctx context.Context, c *Caller, in SessionPage) ([]identity.Session, error) {
+			all, err := c.sessions(ctx, "")
+			return keep(all, err, in.has)
 		},
 	})
 	RevokeSession = define(Operation[SessionName, Nothing]{
@@ -50,15 +71,18 @@ var (
 			return Nothing{}, c.Identity.RevokeSession(ctx, in.Session)
 		},
 	})
-	ListOwnSessions = define(Operation[Nothing, []identity.Session]{
+	ListOwnSessions = defineList(Listing[SessionPage, identity.Session]{
 		Route: Route{ID: "ownSessions", Method: http.MethodGet, Path: "/account/sessions", Capability: identity.Self,
-			Words: "List own sessions", Summary: "One's own sessions"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Session, error) {
+			Words: "List own sessions", Summary: "One's own sessions, the last seen first"},
+		ID: func(s identity.Session) string { return s.ID },
+		By: sessionOrders, Default: "-last_seen",
+		All: func(ctx context.Context, c *Caller, in SessionPage) ([]identity.Session, error) {
 			id, err := c.user()
 			if err != nil {
 				return nil, err
 			}
-			return c.sessions(ctx, id)
+			all, err := c.sessions(ctx, id)
+			return keep(all, err, in.has)
 		},
 	})
 	SignOutEverywhere = define(Operation[Nothing, Ended]{

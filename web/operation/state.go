@@ -3,6 +3,7 @@ package operation
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -34,8 +35,25 @@ type Status struct {
 
 // Minutes asks for the activity of the last minutes.
 type Minutes struct {
+	Paging
 	Minutes int `query:"minutes" least:"1" most:"1440" about:"how many, 1 to 1440, the last one being the present; 60 if left out" json:"-"`
 }
+
+// BootStepPage asks for a page of the steps of boots.
+type BootStepPage struct {
+	Paging
+	Boot   string `query:"boot" about:"only steps of this boot" json:"-"`
+	State  string `query:"state" about:"only steps of this state" json:"-"`
+	Result string `query:"result" enum:"failed,passed" about:"only steps that failed, or that did not" json:"-"`
+}
+
+// maxBootSteps bounds how many steps of boots are looked at.
+const maxBootSteps = 10000
+
+// HSMPage asks for a page of the HSMs.
+type HSMPage struct{ Paging }
+
+func hsmID(h appliance.HSMHealth) string { return h.Label + "/" + h.Serial }
 
 // ActivityPeers are what the fleet's other nodes have counted of KMS's requests.
 type ActivityPeers interface {
@@ -60,10 +78,11 @@ var (
 			return s, nil
 		},
 	})
-	ListActivity = define(Operation[Minutes, []activity.Minute]{
+	ListActivity = defineList(Listing[Minutes, activity.Minute]{
 		Route: Route{ID: "activity", Method: http.MethodGet, Path: "/activity", Capability: identity.See,
 			Words: "Show activity", Summary: "Requests, errors and latency of KMS's requests by the minute, of all nodes that answer"},
-		Run: func(ctx context.Context, c *Caller, in Minutes) ([]activity.Minute, error) {
+		ID: func(m activity.Minute) string { return timeKey(m.Start) },
+		All: func(ctx context.Context, c *Caller, in Minutes) ([]activity.Minute, error) {
 			n := cmp.Or(in.Minutes, 60)
 			if c.ActivityPeers == nil {
 				return c.Activity.Last(n), nil
@@ -71,18 +90,27 @@ var (
 			return c.Activity.Last(n, c.ActivityPeers.Counts(ctx, n)...), nil
 		},
 	})
-	ListBootSteps = define(Operation[Nothing, []progress.Step]{
+	ListBootSteps = defineList(Listing[BootStepPage, progress.Step]{
 		Route: Route{ID: "bootSteps", Method: http.MethodGet, Path: "/boot/steps", Capability: identity.See,
 			Words: "List boot steps", Summary: "The steps of this boot and of earlier ones, the newest first"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]progress.Step, error) {
-			return c.Journal.BootSteps(ctx, 200)
+		ID: func(s progress.Step) string { return fmt.Sprintf("%s/%06d", s.Boot, s.Seq) },
+		By: []Order[progress.Step]{
+			{"began", func(s progress.Step) string { return timeKey(s.Began) }},
+		},
+		Default: "-began",
+		All: func(ctx context.Context, c *Caller, in BootStepPage) ([]progress.Step, error) {
+			all, err := c.Journal.BootSteps(ctx, maxBootSteps)
+			return keep(all, err, func(s progress.Step) bool {
+				return is(s.Boot, in.Boot) && is(s.State, in.State) && (in.Result == "" || (s.Code != "") == (in.Result == "failed"))
+			})
 		},
 	})
-	ProbeHSMs = define(Operation[Nothing, []appliance.HSMHealth]{
+	ProbeHSMs = defineList(Listing[HSMPage, appliance.HSMHealth]{
 		Route: Route{ID: "probeHSMs", Method: http.MethodPost, Path: "/hsms/probe", Capability: identity.See, WhileLocked: true, ReadOnly: true, Urgency: Independent,
 			Words: "Test HSMs", Summary: "Have each HSM do its test operation now"},
-		Subject: apart[Nothing],
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]appliance.HSMHealth, error) {
+		Subject: apart[HSMPage],
+		ID:      hsmID,
+		All: func(ctx context.Context, c *Caller, _ HSMPage) ([]appliance.HSMHealth, error) {
 			return c.Domain.ProbeHSMs(ctx)
 		},
 	})

@@ -44,13 +44,43 @@ type TokenName struct {
 	Token string `path:"token" json:"-" about:"The ID of the API token; not the token itself."`
 }
 
+// TokenPage asks for a page of the API tokens.
+type TokenPage struct {
+	Paging
+	Name  string        `query:"name" about:"only tokens whose name has this text in it" json:"-"`
+	Role  identity.Role `query:"role" enum:"viewer,auditor,key-administrator,administrator" about:"only tokens with this role" json:"-"`
+	State string        `query:"state" enum:"good,expired,revoked,refused" about:"only tokens in this state" json:"-"`
+}
+
+func (p TokenPage) has(t identity.Token, now time.Time) bool {
+	state := "good"
+	switch {
+	case t.Refused:
+		state = "refused"
+	case !t.RevokedAt.IsZero():
+		state = "revoked"
+	case !now.Before(t.ExpiresAt):
+		state = "expired"
+	}
+	return contains(t.Name, p.Name) && is(t.Role, p.Role) && is(state, p.State)
+}
+
 // The operations on API tokens.
 var (
-	ListTokens = define(Operation[Nothing, []identity.Token]{
+	ListTokens = defineList(Listing[TokenPage, identity.Token]{
 		Route: Route{ID: "listTokens", Method: http.MethodGet, Path: "/tokens", Capability: identity.Administer,
 			Words: "List API tokens", Summary: "API tokens, without their secrets"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]identity.Token, error) {
-			return c.Identity.Tokens(ctx)
+		ID: func(t identity.Token) string { return t.ID },
+		By: []Order[identity.Token]{
+			{"name", func(t identity.Token) string { return textKey(t.Name) }},
+			{"created", func(t identity.Token) string { return timeKey(t.CreatedAt) }},
+			{"expires", func(t identity.Token) string { return timeKey(t.ExpiresAt) }},
+			{"last_used", func(t identity.Token) string { return timeKey(t.LastUsedAt) }},
+		},
+		Default: "name",
+		All: func(ctx context.Context, c *Caller, in TokenPage) ([]identity.Token, error) {
+			all, err := c.Identity.Tokens(ctx)
+			return keep(all, err, func(t identity.Token) bool { return in.has(t, c.Now()) })
 		},
 	})
 	CreateToken = define(Operation[NewToken, CreatedToken]{

@@ -3,6 +3,7 @@ package operation
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"holdfast/appliance/identity"
 )
@@ -23,6 +24,27 @@ func userExists(ctx context.Context, c *Caller, in UserName) error {
 	return err
 }
 
+// UserPage asks for a page of the users.
+type UserPage struct {
+	Paging
+	Name  string        `query:"name" about:"only users whose name has this text in it" json:"-"`
+	Role  identity.Role `query:"role" enum:"viewer,auditor,key-administrator,administrator" about:"only users with this role" json:"-"`
+	State string        `query:"state" enum:"enabled,disabled,locked_out,refused" about:"only users in this state" json:"-"`
+}
+
+func (p UserPage) has(u *identity.User, now time.Time) bool {
+	state := "enabled"
+	switch {
+	case u.Refused:
+		state = "refused"
+	case u.Disabled:
+		state = "disabled"
+	case u.LockedUntil.After(now):
+		state = "locked_out"
+	}
+	return contains(u.Name, p.Name) && is(u.Role, p.Role) && is(state, p.State)
+}
+
 // RoleChange gives a user another role.
 type RoleChange struct {
 	UserName
@@ -38,11 +60,20 @@ type OIDCBinding struct {
 
 // The operations on users.
 var (
-	ListUsers = define(Operation[Nothing, []*identity.User]{
+	ListUsers = defineList(Listing[UserPage, *identity.User]{
 		Route: Route{ID: "listUsers", Method: http.MethodGet, Path: "/users", Capability: identity.Administer,
-			Words: "List users", Summary: "All users"},
-		Run: func(ctx context.Context, c *Caller, _ Nothing) ([]*identity.User, error) {
-			return c.Identity.Users(ctx)
+			Words: "List users", Summary: "The users, by name"},
+		ID: func(u *identity.User) string { return u.ID },
+		By: []Order[*identity.User]{
+			{"name", func(u *identity.User) string { return textKey(u.Name) }},
+			{"role", func(u *identity.User) string { return string(u.Role) }},
+			{"created", func(u *identity.User) string { return timeKey(u.CreatedAt) }},
+			{"last_sign_in", func(u *identity.User) string { return timeKey(u.LastSignInAt) }},
+		},
+		Default: "name",
+		All: func(ctx context.Context, c *Caller, in UserPage) ([]*identity.User, error) {
+			all, err := c.Identity.Users(ctx)
+			return keep(all, err, func(u *identity.User) bool { return in.has(u, c.Now()) })
 		},
 	})
 	ShowUser = define(Operation[UserName, *identity.User]{

@@ -3,9 +3,12 @@ package webtest
 import (
 	"context"
 	"io"
+	"slices"
+	"strconv"
 	"sync"
 
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
 )
 
 // Audit is an audit log in memory, which fails on command. Hold its lock to look at it
@@ -50,11 +53,25 @@ func (a *Audit) Checkpoint() ([]byte, error) { return []byte("checkpoint"), nil 
 // Status says that there is enough space, and no more.
 func (a *Audit) Status() *audit.Status { return &audit.Status{Level: audit.LevelOK} }
 
-// Search gives the last 20 records, whatever is asked for.
-func (a *Audit) Search(context.Context, audit.Query) ([]*audit.Record, string, error) {
+// Search gives all records, the newest first, page by page, whatever else is asked for.
+func (a *Audit) Search(_ context.Context, q audit.Query) (found []*audit.Record, next string, err error) {
 	a.Lock()
 	defer a.Unlock()
-	return a.Records[max(0, len(a.Records)-20):], "", nil
+	end := len(a.Records)
+	if q.Cursor != "" {
+		if end, err = strconv.Atoi(q.Cursor); err != nil {
+			return nil, "", fault.Errorf(fault.Invalid, "%q is no cursor", q.Cursor)
+		}
+		end = min(end, len(a.Records))
+	}
+	begin := 0
+	if q.Limit > 0 && end > q.Limit {
+		begin = end - q.Limit
+		next = strconv.Itoa(begin)
+	}
+	found = slices.Clone(a.Records[begin:end])
+	slices.Reverse(found)
+	return found, next, nil
 }
 
 // Export writes a line.

@@ -12,6 +12,7 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/hsm/hsmtest"
 	"holdfast/web"
+	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
 
@@ -67,8 +68,8 @@ func TestRestoreElsewhere(t *testing.T) {
 	again.OK("/keys/cached/encrypt", xkstest.EncryptBody("after"))
 	// The users of the backup are good here, also after a restart, and nobody else.
 	for range 2 {
-		var users []*identity.User
-		if r.ok("GET", "users", nil, &users); len(users) != 1 || users[0].Name != "alice" || users[0].Refused {
+		var users operation.List[*identity.User]
+		if r.ok("GET", "users", nil, &users); len(users.Items) != 1 || users.Items[0].Name != "alice" || users.Items[0].Refused {
 			t.Errorf("users: %+v", users)
 		}
 		if _, page := r.page("/setup", nil); strings.Contains(page, "setup_code") {
@@ -85,8 +86,8 @@ func TestRestoreElsewhere(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "does not unwrap under this HSM's master key: it is of another HSM") {
 		t.Errorf("with another HSM: %v", err)
 	}
-	var stores []appliance.KeyStore
-	if r.ok("GET", "keystores", nil, &stores); len(stores) != 0 {
-		t.Errorf("the refused backup left %d key stores", len(stores))
+	var stores operation.List[appliance.KeyStore]
+	if r.ok("GET", "keystores", nil, &stores); len(stores.Items) != 0 {
+		t.Errorf("the refused backup left %d key stores", len(stores.Items))
 	}
 }

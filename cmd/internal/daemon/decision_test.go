@@ -259,11 +259,11 @@ func TestDiscardInTheConsole(t *testing.T) {
 	key := operation.NewKey{ID: "k", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyCached}
 	r.ok("POST", "keystores/p/keys", key, nil)
 	r.ok("POST", "keystores/p/keys/k/rotate", operation.Rotation{}, nil)
-	var c []appliance.Credential
+	var c operation.List[appliance.Credential]
 	r.ok("GET", "keystores/p/credentials", nil, &c)
 	a.Open("/state")
 	a.Has("Damaged rows")
-	a.Fill("Discard credential", "keystore", "p", "credential", c[0].AccessKeyID)
+	a.Fill("Discard credential", "keystore", "p", "credential", c.Items[0].AccessKeyID)
 	a.Has("is not damaged")
 	a.Open("/state")
 	a.Fill("Discard setting", "setting", "four_eyes")
@@ -273,7 +273,7 @@ func TestDiscardInTheConsole(t *testing.T) {
 	r = s.start()
 	a.signIn(r)
 	a.Open("/state")
-	a.Fill("Discard credential", "keystore", "p", "credential", c[0].AccessKeyID)
+	a.Fill("Discard credential", "keystore", "p", "credential", c.Items[0].AccessKeyID)
 	a.Has("The damaged row was discarded")
 	a.Fill("Discard key", "keystore", "p", "key", "k", "key_version", "2")
 	a.Has("is not damaged")
@@ -285,7 +285,7 @@ func TestDiscardInTheConsole(t *testing.T) {
 	a.Fill("Accept state", "reason", "what was damaged is discarded")
 	a.Has("The state is accepted as it is")
 	r.ok("GET", "keystores/p/credentials", nil, &c)
-	if len(c) != 0 {
-		t.Errorf("%d credentials are left", len(c))
+	if len(c.Items) != 0 {
+		t.Errorf("%d credentials are left", len(c.Items))
 	}
 }

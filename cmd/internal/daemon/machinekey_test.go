@@ -18,14 +18,14 @@ import (
 // refusedUsers gives how many users there are, and how many of them are refused.
 func (r *running) refusedUsers() (all, refused int) {
 	r.s.t.Helper()
-	var users []*identity.User
+	var users operation.List[*identity.User]
 	r.ok("GET", "users", nil, &users)
-	for _, u := range users {
+	for _, u := range users.Items {
 		if u.Refused {
 			refused++
 		}
 	}
-	return len(users), refused
+	return len(users.Items), refused
 }
 
 // locked starts the appliance without a PIN: it stays locked, and has the machine's key.

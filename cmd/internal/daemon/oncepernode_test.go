@@ -107,12 +107,12 @@ func TestWhatIsGoodOnce(t *testing.T) {
 			func(a answer) bool { return a.status == http.StatusOK && strings.Contains(a.text, "Recovery codes") })
 		for _, r := range []*running{a, b} {
 			eventually(t, func() error {
-				var users []identity.User
+				var users operation.List[identity.User]
 				if err := r.do("GET", "users", nil, &users); err != nil {
 					return err
 				}
-				if len(users) != round+1 {
-					return fmt.Errorf("there are %d users in round %d", len(users), round)
+				if len(users.Items) != round+1 {
+					return fmt.Errorf("there are %d users in round %d", len(users.Items), round)
 				}
 				return nil
 			})

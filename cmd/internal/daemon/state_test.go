@@ -194,7 +194,7 @@ func TestFirstUnlockIsOnRecord(t *testing.T) {
 	s.logged(before, `msg=serving `)
 	var records []*audit.Record
 	r.ok("GET", "audit/records?kind=admin", nil, &struct {
-		Records *[]*audit.Record `json:"records"`
+		Records *[]*audit.Record `json:"items"`
 	}{&records})
 	found := false
 	for _, rec := range records {
@@ -206,9 +206,9 @@ func TestFirstUnlockIsOnRecord(t *testing.T) {
 	r.stop()
 	s.asIs = false
 	r = s.start()
-	var users []*identity.User
+	var users operation.List[*identity.User]
 	r.ok("GET", "users", nil, &users)
-	if len(users) != 1 || users[0].Refused {
+	if len(users.Items) != 1 || users.Items[0].Refused {
 		t.Errorf("%+v", users)
 	}
 }
@@ -230,7 +230,7 @@ func TestConfigurationBringsNothingBack(t *testing.T) {
 	}
 	var records []*audit.Record
 	r.ok("GET", "audit/records?kind=admin&key_store=default", nil, &struct {
-		Records *[]*audit.Record `json:"records"`
+		Records *[]*audit.Record `json:"items"`
 	}{&records})
 	made := map[string]bool{}
 	for _, rec := range records {
@@ -257,9 +257,9 @@ func TestConfigurationBringsNothingBack(t *testing.T) {
 	r.ok("DELETE", "keystores/default", nil, nil)
 	r.stop()
 	r = s.start()
-	var stores []*appliance.KeyStore
+	var stores operation.List[*appliance.KeyStore]
 	r.ok("GET", "keystores", nil, &stores)
-	if len(stores) != 0 {
-		t.Errorf("the key store came back: %s", fmt.Sprint(stores[0].Name))
+	if len(stores.Items) != 0 {
+		t.Errorf("the key store came back: %s", fmt.Sprint(stores.Items[0].Name))
 	}
 }

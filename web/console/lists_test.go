@@ -1,0 +1,90 @@
+package console_test
+
+import (
+	"fmt"
+	"html"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/identity"
+)
+
+var pageLink = regexp.MustCompile(`rel="(next|prev)" href="([^"]*)"`)
+
+// linksOf are the links to other pages of a list, by their relation.
+func linksOf(page string) map[string]string {
+	links := map[string]string{}
+	for _, m := range pageLink.FindAllStringSubmatch(page, -1) {
+		links[m[1]] = html.UnescapeString(m[2])
+	}
+	return links
+}
+
+// TestListOfGrants: a long list comes in pages that lead to each other and miss nothing; it is
+// filtered and sorted by the page's address; and what is misspelt there is refused.
+func TestListOfGrants(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	if _, err := r.Appliance.CreateKeyStore(t.Context(), appliance.KeyStore{Name: "bank", URIPathPrefix: "/bank"}); err != nil {
+		t.Fatal(err)
+	}
+	const n = 120
+	long := strings.Repeat("x", 150)
+	for i := range n {
+		if _, err := r.Appliance.AddGrant(t.Context(), "bank", appliance.Grant{Force: true, Principal: fmt.Sprintf("arn:aws:iam::123456789012:role/%s-%03d", long, i), Operations: []appliance.Operation{appliance.OpEncrypt}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(path string) string {
+		t.Helper()
+		w := admin.do(http.MethodGet, path, nil, nil)
+		if w.Code != http.StatusOK || w.Body.Len() > 300_000 {
+			t.Fatalf("%s: %d, %d bytes", path, w.Code, w.Body.Len())
+		}
+		return w.Body.String()
+	}
+	principal := regexp.MustCompile(`role/x+-(\d{3})</code>`)
+	var seen []string
+	at := "/keystores/bank/grants?sort=principal"
+	first := at
+	for i := 0; at != ""; i++ {
+		page := open(at)
+		if want := fmt.Sprintf("%d–%d of %d", i*50+1, min(n, i*50+50), n); !strings.Contains(page, want) {
+			t.Errorf("%s does not say %s", at, want)
+		}
+		if !strings.Contains(page, `aria-sort="ascending"`) {
+			t.Errorf("%s does not say how it is sorted", at)
+		}
+		for _, m := range principal.FindAllStringSubmatch(page, -1) {
+			seen = append(seen, m[1])
+		}
+		if i == 1 {
+			if back := linksOf(page)["prev"]; back != first {
+				t.Errorf("the page before the second is %q, want %q", back, first)
+			}
+		}
+		at = linksOf(page)["next"]
+	}
+	if len(seen) != n {
+		t.Errorf("%d grants were shown", len(seen))
+	}
+	for i, s := range seen {
+		if s != fmt.Sprintf("%03d", i) {
+			t.Fatalf("grant %d is %s", i, s)
+		}
+	}
+	if page := open("/keystores/bank/grants?principal=X-042"); len(principal.FindAllString(page, -1)) != 1 || !strings.Contains(page, `value="X-042"`) {
+		t.Error("the filter does not leave the one grant, or is not in its form")
+	}
+	if page := open("/keystores/bank/grants?effect=forbid"); !strings.Contains(page, "The filter leaves none") {
+		t.Error("a filter that leaves none does not say so")
+	}
+	for _, wrong := range []string{"sort=colour", "effect=maybe", "after=x"} {
+		if w := admin.do(http.MethodGet, "/keystores/bank/grants?"+wrong, nil, nil); w.Code != http.StatusBadRequest {
+			t.Errorf("%s: %d", wrong, w.Code)
+		}
+	}
+}
