@@ -26,9 +26,6 @@ type List[Item any] struct {
 	previous string
 }
 
-// item is the type of the entries.
-func (List[Item]) item() reflect.Type { return reflect.TypeFor[Item]() }
-
 // First is the place of the page's first entry in the whole list, from 1; 0 if it is not
 // known. It is known only to who performs the operation in this process.
 func (l List[Item]) First() int { return l.first }
