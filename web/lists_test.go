@@ -96,7 +96,7 @@ func filled(t *testing.T) *people {
 		p.want(p.call(&root, "POST", "/keystores/p/keys", fmt.Sprintf(`{"id": "k%d", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached"}`, i)), 201)
 		p.want(p.call(&root, "POST", "/keystores/p/grants", fmt.Sprintf(`{"principal": "arn:aws:iam::12345678901%d:role/a", "operations": ["Encrypt"]}`, i)), 201)
 		p.want(p.call(&root, "POST", "/keystores/p/credentials", `{}`), 201)
-		p.want(p.call(&root, "POST", "/tokens", fmt.Sprintf(`{"name": "t%d", "role": "viewer", "days": 3}`, i)), 201)
+		p.want(p.call(&root, "POST", "/tokens", fmt.Sprintf(`{"name": "t%d", "role": "viewer", "days": 3, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`, i)), 201)
 		p.want(p.call(&root, "POST", "/invitations", fmt.Sprintf(`{"name": "guest%d", "role": "viewer"}`, i)), 201)
 	}
 	alice := p.account("alice")
@@ -231,7 +231,7 @@ func TestCursorSurvives(t *testing.T) {
 		list, remove string
 		add          string
 	}{
-		{"listTokens", "", `{"name": "t1a", "role": "viewer", "days": 3}`},
+		{"listTokens", "", `{"name": "t1a", "role": "viewer", "days": 3, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`},
 		{"listGrants", "/keystores/p/grants/", `{"principal": "*", "operations": ["Encrypt"]}`},
 		{"listInvitations", "/invitations/", `{"name": "another", "role": "viewer"}`},
 		{"listSessions", "/sessions/", ""},

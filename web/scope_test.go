@@ -111,8 +111,8 @@ func TestListsShowTheScope(t *testing.T) {
 	if strings.Contains(w.Body.String(), asked[1].ID) || w.Code != 200 {
 		t.Errorf("the list shows a request about another key store: %s", w.Body)
 	}
-	for method, path := range map[string]string{"GET": "", "POST": "/reject"} {
-		if w := b.call(who, method, "/approvals/"+asked[1].ID+path, ""); w.Code != 403 {
+	for method, of := range map[string][2]string{"GET": {"", ""}, "POST": {"/reject", `{"reason": "not needed"}`}} {
+		if w := b.call(who, method, "/approvals/"+asked[1].ID+of[0], of[1]); w.Code != 403 {
 			t.Errorf("%s a request about another key store: %d %s", method, w.Code, w.Body)
 		}
 	}
@@ -193,7 +193,7 @@ func TestApprovalKeepsTheScope(t *testing.T) {
 	if w := b.call(asks, "DELETE", "/keystores/empty", "", elsewhere); w.Code != 403 {
 		t.Errorf("from elsewhere: %d %s", w.Code, w.Body)
 	}
-	w = b.call(&b.bob, "POST", "/approvals/"+asked.ID+"/approve", "", elsewhere)
+	w = b.call(&b.bob, "POST", "/approvals/"+asked.ID+"/approve", `{"reason": "agreed"}`, elsewhere)
 	if w.Code != 200 || !strings.Contains(w.Body.String(), `"done"`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
