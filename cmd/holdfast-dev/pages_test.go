@@ -173,7 +173,7 @@ func TestConsolePages(t *testing.T) {
 		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"ask_principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
 		{"new-credential", "/keystores/demo/credentials", "Create credential", nil},
 		{"new-invitation", "/users", "Create invitation", []string{"name", "bob", "role", "auditor"}},
-		{"new-token", "/users", "Create API token", []string{"name", "backup"}},
+		{"new-token", "/users", "Create API token", []string{"name", "backup", "key_stores=demo", "on", "networks", "10.20.0.0/16", "operations=backup", "on"}},
 		{"signing-request", "/settings", "Request certificate", nil},
 		{"new-password", "/account", "Set up password", nil},
 		{"new-recovery-codes", "/account", "Create recovery codes", nil},
@@ -213,7 +213,7 @@ func TestConsolePages(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Open("/users")
-	b.Fill("Create API token", "name", "nightly", "why", "a job of the night")
+	b.Fill("Create API token", "name", "nightly", "key_stores=*", "on", "networks", "*", "operations=*", "on", "why", "a job of the night")
 	b.Has("waits for the approval")
 	openApproval(dora, "Create API token")
 	dora.Fill("Approve", "reason", "it is known")

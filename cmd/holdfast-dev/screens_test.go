@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"holdfast/appliance"
+	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/console/browsertest"
 	"holdfast/web/operation"
@@ -60,7 +61,7 @@ func fillLong(t *testing.T, p *process) {
 		Conditions: appliance.Conditions{ViaServices: []string{"dynamodb.eu-central-1.amazonaws.com"}, KMSKeyARNs: []string{"arn:aws:kms:eu-central-1:123456789012:key/" + strings.Repeat("1234abcd-", 20)}}})
 	do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: longStore, KeyID: longKey}, Reason: longReason})
 	do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: longStore}, Reason: longReason})
-	do("POST", "tokens", operation.NewToken{Name: longUser, Role: "key-administrator", Days: 90})
+	do("POST", "tokens", operation.NewToken{Name: longUser, Role: "key-administrator", Scope: *identity.Unlimited(), Days: 90})
 	do("POST", "invitations", operation.NewInvitation{Name: "v" + longUser[1:], Role: "administrator"})
 	do("POST", store+"/keys/"+longKey+"/delete", operation.Deletion{Days: 30})
 }
