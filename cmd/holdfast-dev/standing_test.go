@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -55,17 +56,21 @@ func TestConsoleLearns(t *testing.T) {
 		t.Errorf("everything is blocked, and the open list says of a key %q", badge)
 	}
 
-	alice.Open("/keystores")
-	alice.Value(`(() => { const f = document.querySelector("input[name=name]"); f.closest("details")?.setAttribute("open", ""); f.value = "half a name"; f.dispatchEvent(new Event("input", {bubbles: true})); return ""; })()`)
 	do(http.MethodPost, "unblock", appliance.BlockTarget{Everything: true}, nil)
-	shows(t, alice, "This page has changed")
-	if typed := alice.Value(`document.querySelector("input[name=name]").value`); typed != "half a name" {
-		t.Errorf("what was typed is now %q", typed)
+	for _, form := range []string{"form[method=post] input[name=name]", "form[method=get] input[name=name]"} { // to make one, and to filter
+		alice.Open("/keystores")
+		alice.Value(fmt.Sprintf(`(() => { const f = document.querySelector(%q); f.closest("details")?.setAttribute("open", ""); f.value = "half a name"; f.dispatchEvent(new Event("input", {bubbles: true})); return ""; })()`, form))
+		do(http.MethodPost, "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "another leak"}, nil)
+		shows(t, alice, "This page has changed")
+		if typed := alice.Value(fmt.Sprintf(`document.querySelector(%q).value`, form)); typed != "half a name" {
+			t.Errorf("%s: what was typed is now %q", form, typed)
+		}
+		do(http.MethodPost, "unblock", appliance.BlockTarget{Everything: true}, nil)
 	}
 
-	var sessions []identity.Session
+	var sessions operation.List[identity.Session]
 	do(http.MethodGet, "sessions", nil, &sessions)
-	for _, s := range sessions {
+	for _, s := range sessions.Items {
 		if s.UserName == "alice" {
 			do(http.MethodDelete, "sessions/"+s.ID, nil, nil)
 		}

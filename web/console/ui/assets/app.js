@@ -137,7 +137,7 @@ const standing = () => document.getElementById("standing");
 const signedOut = document.getElementById("signed-out");
 let typed = false;
 let answered = new Date();
-document.addEventListener("input", (e) => { if (e.target.closest("form[method=post]")) typed = true; });
+document.addEventListener("input", (e) => { if (e.target.closest("form")) typed = true; });
 signedOut?.addEventListener("cancel", (e) => e.preventDefault());
 
 // keeps says whether loading the page again would lose something.
