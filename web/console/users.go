@@ -66,7 +66,7 @@ func newTokenForm(p *page, keyStores []*appliance.KeyStore) ui.Form {
 	}
 	operations := []ui.Option{{Value: identity.Everything, Text: "all operations that the role may perform"}}
 	for _, r := range operation.Table() {
-		operations = append(operations, ui.Option{Value: r.ID, Text: r.ID + ": " + r.Summary})
+		operations = append(operations, ui.Option{Value: r.ID, Text: r.Words + " (" + r.ID + ")"})
 	}
 	return p.form(operation.CreateToken, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},

@@ -18,7 +18,7 @@ func GuardsDocument() string {
 This page is generated from the table of operations (` + "`web/operation`" + `) by ` + "`make generate`" + `. An entry there says what the operation can do; presence, four eyes and confirmation follow from that. The console, the API and the OpenAPI document use the same table.
 
 - **Role**: the least role that may perform it.
-- **Scope**: *key store* if the operation is about one key store, otherwise *appliance*.
+- **Scope**: what the key stores in the scope of an API token mean for it. *The key store*: the one that it is about must be in the scope. *The whole appliance*: a token that is limited to key stores must name the operation.
 - **Presence**: a user in the console proves again who they are if the last proof is older than ` + fmt.Sprintf("%.0f", PresenceTime.Minutes()) + ` minutes. The bearer of an API token is never present, and needs none.
 - **Four eyes**: *can be chosen* in the settings to need the approval of a second person; *with any* needs it as soon as any other operation does.
 - **Confirmation**: *due* where a mistake stops service, ends a block, destroys something or takes a user out. For deletions the console has the name typed, and the server checks it; for the others its button acts at once. The API and the command line name the object anyway.
@@ -29,7 +29,7 @@ This page is generated from the table of operations (` + "`web/operation`" + `) 
 `)
 	for _, r := range table {
 		g := r.Guards()
-		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s |\n", cmp.Or(r.Words, r.Summary), r.ID, needs(r.Capability), r.scope(), cmp.Or(r.Can().String(), "–"),
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s |\n", cmp.Or(r.Words, r.Summary), r.ID, needs(r.Capability), r.KeyStoreScope(), cmp.Or(r.Can().String(), "–"),
 			yes(g.Presence, "yes"), r.fourEyesWords(), yes(g.Confirmed, "due"), r.recordWords())
 	}
 	b.WriteString("\n## Operations that no second person is asked for\n\nThey have effects, and are done by one person all the same:\n\n")
@@ -47,14 +47,6 @@ This page is generated from the table of operations (` + "`web/operation`" + `) 
 	b.WriteString(strings.Join(lines, ""))
 	b.WriteString("\nAn operation that only takes access away, such as the end of a session, needs no second person either: what it takes can be given back, and it must not wait.\n")
 	return b.String()
-}
-
-// scope says whether the operation is about one key store or about the appliance.
-func (r *Route) scope() string {
-	if strings.Contains(r.Path, "{keystore}") || r.ID == Block.ID || r.ID == Unblock.ID {
-		return "key store"
-	}
-	return "appliance"
 }
 
 func (r *Route) fourEyesWords() string {
