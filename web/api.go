@@ -70,7 +70,7 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			deadlines := http.NewResponseController(w)
 			_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // a writer without them has none
 		}
-		c, path := a.As(who, r.RemoteAddr), parameters(r)
+		c, path := a.As(who, remote(r)), parameters(r)
 		done, err := route.Perform(r.Context(), c, operation.Request{Path: path, Read: func() (_ any, err error) {
 			if c.Revision, err = revision(r.Header); err != nil {
 				return nil, err
@@ -147,6 +147,15 @@ func (a *API) recovered(w http.ResponseWriter, r *http.Request) {
 	default:
 		a.fail(w, r, fmt.Errorf("panic: %v: %s", v, debug.Stack()))
 	}
+}
+
+// remote is the address that a caller has; empty for one on the machine itself, whose end of the
+// socket has no name, which Go writes as "@".
+func remote(r *http.Request) string {
+	if r.RemoteAddr == "@" {
+		return ""
+	}
+	return r.RemoteAddr
 }
 
 // parameters gives those of a request's path by their names.

@@ -44,7 +44,7 @@ func showStatus(w io.Writer, s operation.Status) {
 		state = fmt.Sprintf("locked (boot: %s)", b.State)
 	}
 	cli.Row(w, "standing", standingLine(s.Standing))
-	cli.Row(w, "state", state)
+	cli.Row(w, "boot state", state)
 	cli.Row(w, "since", cli.When(b.Since))
 	if b.Code != "" {
 		cli.Row(w, "code", b.Code)
