@@ -882,6 +882,9 @@ func (b *bank) download(route *operation.Route, approval string, other *identity
 	if last.Operation != route.Operation() || last.Result != audit.Allowed || last.ApprovedBy != "dora" || last.Approval != approval {
 		b.t.Errorf("%s is recorded as %s %s, approved by %q with %q", route.ID, last.Operation, last.Result, last.ApprovedBy, last.Approval)
 	}
+	if last.Reason == "" || last.ApprovalWhy == "" {
+		b.t.Errorf("%s: the record has the reasons %q and %q", route.ID, last.Reason, last.ApprovalWhy)
+	}
 	if w := b.call(&b.alice, "GET", path, ""); w.Code != http.StatusConflict {
 		b.t.Errorf("%s twice: %d", route.ID, w.Code)
 	}

@@ -412,6 +412,7 @@ func (p *performance) readApproved(ctx context.Context, id string) (any, error) 
 	}
 	as := *p.Caller
 	as.Who.ApproverID, as.approvedBy, as.approval = r.DecidedByID, r.DecidedBy, r.ID
+	as.Reason, as.approvalReason = r.Reason, r.DecisionReason
 	approved := *p
 	approved.Caller = &as
 	out, err := approved.read(ctx)
@@ -461,6 +462,7 @@ func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker i
 	ctx = context.WithoutCancel(ctx)
 	as := c.As(asker, c.Remote)
 	as.Who.ApproverID, as.approvedBy, as.approval = r.DecidedByID, r.DecidedBy, r.ID
+	as.Reason, as.approvalReason = r.Reason, r.DecisionReason
 	route, q, err := stored(r)
 	var done any
 	if err == nil {

@@ -107,6 +107,8 @@ type Caller struct {
 
 	approvedBy string // the name of who approved; empty if nobody was asked
 	approval   string // the ID of the request for approval
+	// approvalReason says why it was approved; Reason is that of the request then.
+	approvalReason string
 }
 
 // As gives a caller.

@@ -60,6 +60,9 @@ func (p *performance) record(result audit.Result, err error) *audit.Record {
 	rec := &audit.Record{Kind: audit.KindAdmin, Operation: p.route.Operation(), Result: result, Error: string(fault.CodeOf(err)),
 		Actor: p.Who.Name, Session: p.Who.Session, Token: p.Who.Token, ApprovedBy: p.approvedBy, Approval: p.approval,
 		Remote: p.Remote, KeyStore: bounded(keyStore), Key: bounded(key)}
+	if p.approvedBy != "" { // only then have reasons been checked
+		rec.Reason, rec.ApprovalWhy = p.Reason, p.approvalReason
+	}
 	p.describe(rec, nil)
 	return rec
 }
