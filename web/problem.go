@@ -31,6 +31,7 @@ var retryAfter = map[int]string{http.StatusTooManyRequests: "1", http.StatusServ
 func writeProblem(w http.ResponseWriter, f *fault.Fault) {
 	p := NewProblem(f)
 	p.RequestID = w.Header().Get(operation.RequestIDHeader)
+	operation.SetRetryAfter(w.Header(), f)
 	if after := retryAfter[p.Status]; after != "" && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", after)
 	}

@@ -101,7 +101,7 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	if d.oidc == nil {
 		return SignedIn{}, ErrProof
 	}
-	if err := d.limit(from); err != nil {
+	if err := d.attempt(byOpenID, from); err != nil {
 		return SignedIn{}, err
 	}
 	c, ok := d.openCeremony(state, purposeOIDC)

@@ -202,9 +202,10 @@ func (a *Account) proveCode(code string, now time.Time) bool {
 	return false
 }
 
-// provePassword checks password and code of an account, and counts failures.
-// The reason is for the log.
-func (d *Directory) provePassword(ctx context.Context, a *Account, password, code string) (reason string, err error) {
+// provePassword checks password and code of an account. Failures of strangers are counted with the
+// account, for all nodes; of a browser or session that is known they are counted with that, so that
+// strangers lock nobody out of it. The reason is for the log.
+func (d *Directory) provePassword(ctx context.Context, a *Account, password, code string, stranger bool) (reason string, err error) {
 	if len(password) > 4*MaxPassword || len(code) > 64 {
 		return "too long", nil
 	}
@@ -213,7 +214,7 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, password, cod
 		reason = ""
 		now := d.stamp()
 		switch {
-		case a.LockedUntil.After(now):
+		case stranger && a.LockedUntil.After(now):
 			reason = "locked out after too many failures"
 			return nil
 		case a.Disabled:
@@ -225,6 +226,9 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, password, cod
 			reason = "wrong password"
 		case !a.proveCode(code, now):
 			reason = "wrong code, or one that was used before"
+		}
+		if !stranger {
+			return nil
 		}
 		if reason == "" {
 			a.Failures, a.LockedUntil = 0, time.Time{}
@@ -239,42 +243,57 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, password, cod
 }
 
 // SignInPassword signs a user in by password and a code: of the authenticator
-// app, or a recovery code.
+// app, or a recovery code. fault.Throttled for too many attempts.
 func (d *Directory) SignInPassword(ctx context.Context, name, password, code string, from Client) (SignedIn, error) {
-	if err := d.limit(from); err != nil {
+	if err := d.admits(); err != nil {
 		return SignedIn{}, err
 	}
 	a, err := d.rows.AccountByName(ctx, name)
-	if fault.CodeOf(err) == fault.NotFound {
+	unknown := fault.CodeOf(err) == fault.NotFound
+	if err != nil && !unknown {
+		return SignedIn{}, err
+	}
+	who, stranger := []limited{{from.network() + " " + name[:min(len(name), 64)], ofName}, from.atAddress()}, true
+	if user, id := d.device(from); !unknown && id != "" && user == a.ID {
+		who, stranger = []limited{{"device " + id, ofDevice}}, false
+	}
+	if err := d.attempts.take(byPassword, from, who...); err != nil {
+		return SignedIn{}, err
+	}
+	if unknown {
 		d.checkPassword("", password[:min(len(password), MaxPassword)]) // takes as long
 		return SignedIn{}, d.failed(from, "", "there is no such user")
 	}
-	if err != nil {
-		return SignedIn{}, err
-	}
-	reason, err := d.provePassword(ctx, a, password, code)
+	reason, err := d.provePassword(ctx, a, password, code, stranger)
 	if err != nil {
 		return SignedIn{}, err
 	}
 	if reason != "" {
 		return SignedIn{}, d.failed(from, a.Name, reason)
 	}
+	d.attempts.forgive(byPassword, who[0])
 	return d.signIn(ctx, a, from)
 }
 
-// ProvePassword proves that a session's user is present.
+// ProvePassword proves that a session's user is present. fault.Throttled for too many attempts in
+// the session.
 func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, code string) error {
 	a, err := d.rows.Account(ctx, p.UserID)
 	if err != nil {
 		return err
 	}
-	reason, err := d.provePassword(ctx, a, password, code)
+	session := limited{p.Session, ofDevice}
+	if err := d.attempts.take(byPresence, Client{}, session); err != nil {
+		return err
+	}
+	reason, err := d.provePassword(ctx, a, password, code, false)
 	if err != nil {
 		return err
 	}
 	if reason != "" {
 		return d.failed(Client{}, a.Name, reason)
 	}
+	d.attempts.forgive(byPresence, session)
 	return d.rows.ProveSession(ctx, p.Session, d.stamp())
 }
 

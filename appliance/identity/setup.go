@@ -147,7 +147,7 @@ func writeSecret(path, text string) error {
 // RedeemSetupCode gives an invitation as administrator for the setup code.
 // ErrProof if it is wrong; fault.Invalid for a name that cannot be.
 func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from Client) (string, error) {
-	if err := d.limit(from); err != nil {
+	if err := d.attempt(bySetupCode, from); err != nil {
 		return "", err
 	}
 	if err := validName(name); err != nil {

@@ -102,6 +102,7 @@ const (
 	flashCookie   = "__Host-holdfast-flash"
 	themeCookie   = "__Host-holdfast-theme"
 	keysCookie    = "__Host-holdfast-keys"
+	deviceCookie  = "__Host-holdfast-device" // in which browsers somebody has signed in
 	stateCookie   = "__Host-holdfast-oidc"
 	nextCookie    = "__Host-holdfast-next" // where to go after a sign-in at a provider
 )

@@ -16,6 +16,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 func (c *console) signInRoutes(r chi.Router) {
@@ -45,7 +46,7 @@ func (c *console) signInRoutes(r chi.Router) {
 }
 
 func client(r *http.Request) identity.Client {
-	return identity.Client{Address: r.RemoteAddr, UserAgent: r.UserAgent()}
+	return identity.Client{Address: r.RemoteAddr, UserAgent: r.UserAgent(), Device: cookie(r, deviceCookie)}
 }
 
 // bare writes a page for somebody who is not signed in.
@@ -72,6 +73,14 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
+// refused is what a page before signing in may say of an error; the answer's header says how
+// long to wait.
+func (c *console) refused(w http.ResponseWriter, r *http.Request, err error) string {
+	f := c.told(r, err)
+	operation.SetRetryAfter(w.Header(), f)
+	return f.Message
+}
+
 // signInView is what the page to sign in shows.
 type signInView struct {
 	next, name, wrong string
@@ -87,7 +96,7 @@ func (c *console) showSignIn(w http.ResponseWriter, r *http.Request, name string
 		v.reason = strings.TrimSpace(b.Code + " " + b.Reason)
 	}
 	if err != nil {
-		v.wrong = c.message(r, err)
+		v.wrong = c.refused(w, r, err)
 	}
 	c.bare(w, r, statusOf(err), "Sign in", signInPage(v))
 }
@@ -114,6 +123,9 @@ func (c *console) entered(w http.ResponseWriter, r *http.Request, operation, tri
 		return err
 	}
 	setCookie(w, sessionCookie, in.Token, 24*time.Hour*7) // the server ends it before
+	if in.Device != "" {
+		setCookie(w, deviceCookie, in.Device, identity.DeviceLifetime)
+	}
 	return nil
 }
 
@@ -223,7 +235,8 @@ func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {
 		err = auditErr
 	}
 	if err != nil {
-		c.bare(w, r, statusOf(err), "Set up", setupPage(name, c.message(r, err)))
+		wrong := c.refused(w, r, err)
+		c.bare(w, r, statusOf(err), "Set up", setupPage(name, wrong))
 		return
 	}
 	http.Redirect(w, r, "/invitation/"+token, http.StatusSeeOther)
