@@ -151,13 +151,9 @@ type Client struct {
 // network is the part of the address that one who tries cannot change at will: an IPv4
 // address, or the /64 of an IPv6 address, which one machine has whole (RFC 6177).
 func (c Client) network() string {
-	host, _, err := net.SplitHostPort(c.Address)
+	ip, err := netip.ParseAddr(c.host())
 	if err != nil {
-		host = c.Address
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
+		return c.host()
 	}
 	ip = ip.Unmap().WithZone("")
 	if ip.Is4() {
@@ -165,6 +161,14 @@ func (c Client) network() string {
 	}
 	p, _ := ip.Prefix(64) // fails only for more bits than there are
 	return p.String()
+}
+
+// host is the address without the port.
+func (c Client) host() string {
+	if host, _, err := net.SplitHostPort(c.Address); err == nil {
+		return host
+	}
+	return c.Address
 }
 
 // atAddress is the client's address, as the one who tries.

@@ -71,7 +71,7 @@ func TestDeadToken(t *testing.T) {
 		t.Errorf("their session: %v", err)
 	}
 	d.pass(time.Minute)
-	if err := d.ProvePassword(ctx, in.Principal, password, d.code(a.secret)); err != nil {
+	if _, err := d.ProvePassword(ctx, in.Principal, password, d.code(a.secret), from); err != nil {
 		t.Errorf("their proof of presence: %v", err)
 	}
 }
@@ -114,7 +114,7 @@ func TestGuesses(t *testing.T) {
 		"setup code":     func() error { return errorOf(d.RedeemSetupCode(ctx, "AAAAAA-AAAAAA-AAAAAA-AAAAAA", "eve", from)) },
 		"recovery codes": func() error { return errorOf(d.SignInPassword(ctx, "alice", password, "aaaa-bbbb-cccc-dddd", from)) },
 		"passkey":        func() error { return errorOf(d.FinishPasskey(ctx, "made up", []byte("{}"), from)) },
-		"in a session":   func() error { return d.ProvePassword(ctx, a.Principal, "wrong", "000000") },
+		"in a session":   func() error { return errorOf(d.ProvePassword(ctx, a.Principal, "wrong", "000000", from)) },
 	} {
 		var err error
 		for range 21 {
@@ -184,7 +184,7 @@ func TestNobodyLocksOut(t *testing.T) {
 			t.Fatalf("from the browser that is known: %v", err)
 		}
 		d.pass(time.Minute)
-		if err := d.ProvePassword(ctx, in.Principal, password, d.code(a.secret)); err != nil {
+		if _, err := d.ProvePassword(ctx, in.Principal, password, d.code(a.secret), from); err != nil {
 			t.Fatalf("in the session: %v", err)
 		}
 	}

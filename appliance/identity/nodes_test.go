@@ -84,7 +84,7 @@ func TestSessionOnTwoNodes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := b.ProvePassword(ctx, before, password, a.code(u.secret)); err != nil {
+			if _, err := b.ProvePassword(ctx, before, password, a.code(u.secret), from); err != nil {
 				t.Fatal(err)
 			}
 			after, err := a.Session(ctx, u.token, true)

@@ -65,6 +65,7 @@ func New(o Options) http.Handler {
 		r.Post("/prove/passkey/finish", c.signedIn(c.finishProve))
 		r.Post("/passkeys/begin", c.signedIn(c.beginPasskey))
 		r.Post("/passkeys/finish", c.signedIn(c.finishPasskey))
+		r.Post("/recovery/known", c.signedIn(c.knowRecovery))
 		r.Post("/signout", c.signedIn(c.signOut))
 		r.Get("/standing", c.askStanding)
 		r.Get("/download/{what}", c.signedIn(c.download))

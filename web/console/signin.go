@@ -110,12 +110,16 @@ func (c *console) signInPage(w http.ResponseWriter, r *http.Request) {
 }
 
 // entered gives the browser its session, and has it recorded.
-func (c *console) entered(w http.ResponseWriter, r *http.Request, operation, tried string, in identity.SignedIn, err error) error {
+func (c *console) entered(w http.ResponseWriter, r *http.Request, event, tried string, in identity.SignedIn, err error) error {
 	actor := in.Principal.Name
 	if err != nil {
 		actor = ""
 	}
-	if auditErr := c.Performer.Event(r.Context(), operation, actor, tried, r.RemoteAddr, err); auditErr != nil && err == nil {
+	auditErr := c.Performer.Event(r.Context(), event, actor, tried, r.RemoteAddr, err)
+	if auditErr == nil && in.RecoveryCode {
+		auditErr = c.Performer.Event(r.Context(), operation.RecoveryCodeUsed, actor, "", r.RemoteAddr, nil)
+	}
+	if auditErr != nil && err == nil {
 		_ = c.Identity.SignOut(r.Context(), in.Token) // nobody is let in unrecorded
 		return fault.Wrapf(fault.Internal, auditErr, "nobody can sign in now, since it cannot be recorded in the audit log")
 	}
@@ -137,6 +141,21 @@ func (c *console) signInPassword(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.Redirect(w, r, local(r.PostFormValue("next")), http.StatusSeeOther)
+}
+
+// knowRecovery notes that somebody has read which recovery codes of theirs were used.
+func (c *console) knowRecovery(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+	until, err := time.Parse(time.RFC3339Nano, r.PostFormValue("until"))
+	if err != nil {
+		err = fault.Errorf(fault.Invalid, "the form does not say which uses it is about; open the page again")
+	} else {
+		err = c.Identity.KnowRecoveryUses(r.Context(), who.UserID, until)
+	}
+	if err != nil {
+		c.failPage(w, r, who, err)
+		return
+	}
+	http.Redirect(w, r, local(r.PostFormValue("back")), http.StatusSeeOther)
 }
 
 func (c *console) beginSignIn(w http.ResponseWriter, r *http.Request) {

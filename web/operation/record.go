@@ -166,6 +166,10 @@ func (p *Performer) Event(ctx context.Context, operation, actor, tried, remote s
 	return err
 }
 
+// RecoveryCodeUsed is the event that somebody has proved who they are by a recovery code in the
+// place of the authenticator app's code.
+const RecoveryCodeUsed = "use a recovery code"
+
 // maxTried bounds the name of a failed sign-in in its record, in characters.
 const maxTried = 64
 
