@@ -204,8 +204,8 @@ type Admin struct {
 	// Address of the administrators' HTTPS listener; default :9443.
 	Address string `toml:"address" default:":9443"`
 	// URL is by what browsers open the console, https://HOST:PORT; passkeys are bound
-	// to its host. By default the certificate's first DNS name with the port.
-	URL string `toml:"url" default:"the certificate's first DNS name with the port of admin.address"`
+	// to its host. By default the certificate's first DNS name, or IP address, with the port.
+	URL string `toml:"url" default:"the certificate's first DNS name, or IP address, with the port of admin.address"`
 	// Idle and Session bound how long somebody is signed in: without doing anything,
 	// default 15m, 1m to 24h, and at all, default 12h, 5m to 168h.
 	Idle    Duration `toml:"idle" default:"15m"`
