@@ -425,7 +425,7 @@ func TestFormsAreWhole(t *testing.T) {
 	if _, err := r.Appliance.SetQuota(t.Context(), "bank", 5); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "why"); err != nil {
+	if _, err := r.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "why", "alice"); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":["deleteUser"]}`); err != nil {
@@ -606,7 +606,7 @@ func (r *rig) storeEvil(user string) {
 		}
 	}
 	for _, target := range []appliance.BlockTarget{{KeyStore: "bank", KeyID: "k"}, {KeyStore: "bank"}, {Everything: true}} {
-		_, err := r.Appliance.Block(ctx, target, evil)
+		_, err := r.Appliance.Block(ctx, target, evil, "alice")
 		must(err)
 	}
 	all := []string{evil}
