@@ -101,6 +101,9 @@ func New(c Config) (*Directory, error) {
 		return nil, fmt.Errorf("the console's URL %q: give one such as https://holdfast.example.com:9443", c.URL)
 	}
 	if c.OIDC != nil {
+		if err := c.OIDC.Groups.validate(); err != nil {
+			return nil, err
+		}
 		d.oidc = newProvider(c.OIDC, c.URL)
 	}
 	if net.ParseIP(u.Hostname()) != nil {

@@ -19,6 +19,8 @@ type SignedIn struct {
 	// Device is for another cookie of the browser, which outlasts the session
 	// ([Client.Device]); empty if there is none.
 	Device string
+	// RoleWas is the role before, if groups at the OpenID provider gave another one.
+	RoleWas Role
 	// RecoveryCode says that a recovery code was used.
 	RecoveryCode bool
 	// RecoveryCodes are those of a user who has just enrolled; shown once.

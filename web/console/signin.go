@@ -65,6 +65,8 @@ func statusOf(err error) int {
 		return http.StatusOK
 	case fault.Unauthenticated:
 		return http.StatusUnauthorized
+	case fault.Forbidden:
+		return http.StatusForbidden
 	case fault.Throttled:
 		return http.StatusTooManyRequests
 	case fault.Invalid, fault.Conflict, fault.Exists:
@@ -118,6 +120,9 @@ func (c *console) entered(w http.ResponseWriter, r *http.Request, event, tried s
 	auditErr := c.Performer.Event(r.Context(), event, actor, tried, r.RemoteAddr, err)
 	if auditErr == nil && in.RecoveryCode {
 		auditErr = c.Performer.Event(r.Context(), operation.RecoveryCodeUsed, actor, "", r.RemoteAddr, nil)
+	}
+	if auditErr == nil && in.RoleWas != "" {
+		auditErr = c.Performer.RoleByGroups(r.Context(), in.Principal, in.RoleWas, r.RemoteAddr)
 	}
 	if auditErr != nil && err == nil {
 		_ = c.Identity.SignOut(r.Context(), in.Token) // nobody is let in unrecorded
