@@ -610,7 +610,7 @@ func (r *rig) storeEvil(user string) {
 	stores, err := r.Store.KeyStores(ctx)
 	must(err)
 	bank := stores[slices.IndexFunc(stores, func(ks *appliance.KeyStore) bool { return ks.Name == "bank" })]
-	must(r.Store.CreateGrant(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
+	must(r.Store.CreateGrants(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
 		Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
 		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}}))
 	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))
