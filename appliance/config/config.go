@@ -228,7 +228,7 @@ type OIDC struct {
 	// Groups gives roles by groups of the provider: a group's name, and viewer, auditor,
 	// key-administrator or administrator. With it a user who signs in by the provider has
 	// the highest role that the groups of that moment give, and none of them means refusal.
-	Groups map[string]string `toml:"groups"`
+	Groups map[string]string `toml:"groups,omitempty"`
 	// GroupsClaim is the claim of the ID token that has the groups, a list of strings.
 	GroupsClaim string `toml:"groups_claim" default:"groups"`
 	// Scopes are asked for besides openid and email; some providers want "groups".
@@ -603,7 +603,7 @@ func (ck *checker) checkAdmin(a *Admin) {
 	ck.checkSpan("admin.idle", a.Idle, time.Minute, 24*time.Hour)
 	ck.checkSpan("admin.session", a.Session, 5*time.Minute, 7*24*time.Hour)
 	ck.checkPath("admin.setup_code", a.SetupCode)
-	if reflect.ValueOf(a.OIDC).IsZero() {
+	if o := a.OIDC; o.Issuer == "" && o.ClientID == "" && o.ClientSecretFile == "" && len(o.Groups) == 0 && o.GroupsClaim == "" && len(o.Scopes) == 0 {
 		return
 	}
 	if u, err := url.Parse(a.OIDC.Issuer); err != nil || u.Scheme != "https" || u.Host == "" {
