@@ -294,7 +294,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Answers: d.store, Seals: d.appliance.Seals(), Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
 	if d.fleet != nil {
 		d.fleet.activities.Give(w.recent)
 		d.fleet.evidence.Give(d.boot)
