@@ -481,7 +481,9 @@ var ends = map[string]change{
 		do:   func(ctx context.Context, s Engine, _ bool) error { return s.DeleteInvitation(ctx, oneInvite.ID) },
 		look: func(ctx context.Context, s Engine) (any, error) { return s.Invitations(ctx) }, without: fault.NotFound},
 	"DeleteSession": {make: makeSession, do: func(ctx context.Context, s Engine, _ bool) error { return s.DeleteSession(ctx, oneSession.ID) }, look: lookSessions, without: fault.NotFound},
-	"DeleteAnswer": {make: makeAnswer, do: func(ctx context.Context, s Engine, _ bool) error { return s.DeleteAnswer(ctx, oneAnswer.ID, oneAnswer.Run) }, look: lookAnswer},
+	"DeleteAnswer": {make: makeAnswer, do: func(ctx context.Context, s Engine, _ bool) error {
+		return s.DeleteAnswer(ctx, oneAnswer.ID, oneAnswer.Run)
+	}, look: lookAnswer},
 	"ForgetAnswers": {make: makeAnswer, do: func(ctx context.Context, s Engine, _ bool) error {
 		_, err := s.ForgetAnswers(ctx, oneAnswer.Expires)
 		return err
