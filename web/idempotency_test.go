@@ -345,8 +345,13 @@ func TestKeyExpires(t *testing.T) {
 	if w := q.of(b.with(later(25*time.Hour)), keyed("a")); w.Code != http.StatusCreated || w.Header().Get(operation.ReplayedHeader) != "" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if rows := b.query(`SELECT * FROM answers`); len(rows) != 1 {
-		t.Errorf("%d rows are left", len(rows))
+	for _, left := range []int{1, 0} {
+		if rows := b.query(`SELECT * FROM answers`); len(rows) != left {
+			t.Errorf("%d rows are left, want %d", len(rows), left)
+		}
+		if err := b.with(later(50 * time.Hour)).api.(*web.API).ForgetExpired(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -92,6 +93,29 @@ func (p *performance) once(ctx context.Context) (any, error) {
 	}
 	return &Answered{kept, kept != given}, nil
 }
+
+// forgetEvery is how often answers are looked for that have expired.
+const forgetEvery = 10 * time.Minute
+
+// ForgetAnswers removes what was answered to requests with an idempotency key and has expired,
+// from time to time until the context ends. A request that comes meanwhile gets none of it.
+func (p *Performer) ForgetAnswers(ctx context.Context) {
+	tick := time.NewTicker(forgetEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := p.ForgetExpired(ctx); err != nil { // such as locked: the next time
+				p.Log.Debug("expired answers were not removed", "error", err)
+			}
+		}
+	}
+}
+
+// ForgetExpired removes what has expired by now.
+func (p *Performer) ForgetExpired(ctx context.Context) error { return p.answers.Forget(ctx) }
 
 // replayed reads the file of a request that was answered before: it must be the same.
 func replayed(upload io.Reader, read hash.Hash, a *idempotency.Answer) error {

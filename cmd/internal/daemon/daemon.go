@@ -115,6 +115,7 @@ type Daemon struct {
 	policyVersion atomic.Uint64
 	users         *identity.Directory
 	welcome       *identity.Welcome
+	performer     *operation.Performer
 	certificate   *certificate.Certificate
 	xks           *xks.Server
 	xksL          net.Listener
@@ -301,6 +302,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		o.Fleet, o.AuditPeers, o.ActivityPeers, o.AttestationPeers, o.VerificationPeers = d.fleet, d.fleet.logs, d.fleet.activities, d.fleet.evidence, d.fleet.checks
 	}
 	api := web.NewAPI(o)
+	d.performer = api.Performer
 	if d.fleet != nil {
 		d.fleet.checks.Give(api.Performer)
 	}
@@ -349,6 +351,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	d.o.Log.Info("listening; locked until the boot has come to serving", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
 	wg.Go(func() { d.boot.Run(background) })
 	wg.Go(func() { d.certificate.Follow(background) })
+	wg.Go(func() { d.performer.ForgetAnswers(background) })
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
 	}
