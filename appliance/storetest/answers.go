@@ -50,7 +50,7 @@ func testMarks(t *testing.T, s Engine) {
 	ctx := t.Context()
 	m := &idempotency.Mark{Row: oneAnswer}
 	marked := idempotency.Marked(ctx, m)
-	Must(t, s.NoteTokenObject(marked, TokenObject("o"))) // which may come to nothing
+	Must(t, s.NoteTokenObjects(marked, TokenObject("o"))) // which may come to nothing
 	Wants(t, s.DeleteKeyStore(marked, ID(1), nil), fault.NotFound, "")
 	Wants(t, errorOf(s.Answer(ctx, oneAnswer.ID)), fault.NotFound, "nothing was answered")
 	Must(t, s.CreateKeyStore(marked, store))

@@ -55,8 +55,6 @@ func New(o Options) http.Handler {
 		}
 		r.Post("/do/{operation}", c.signedInOr(c.do, c.keepForLater))
 		r.Get("/answers/{id}", c.signedIn(c.answerPage))
-		r.Get("/session", c.signedIn(c.sessionEnd))
-		r.Post("/session", c.signedIn(c.sessionEnd))
 		r.Get("/prove", c.signedIn(c.proofPage))
 		r.Get("/prove/{id}", c.signedIn(c.proofPage))
 		r.Post("/prove", c.signedIn(c.prove))
@@ -67,6 +65,7 @@ func New(o Options) http.Handler {
 		r.Post("/passkeys/finish", c.signedIn(c.finishPasskey))
 		r.Post("/signout", c.signedIn(c.signOut))
 		r.Get("/standing", c.askStanding)
+		r.Post("/standing", c.askStanding)
 		r.Get("/download/{what}", c.signedIn(c.download))
 		r.NotFound(c.signedIn(func(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 			c.failPage(w, r, who, fault.Errorf(fault.NotFound, "the console has no page %.200q", r.URL.Path))
@@ -88,13 +87,23 @@ func (c *console) protect(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		r.Body = http.MaxBytesReader(w, r.Body, longest(r.URL.Path))
 		next.ServeHTTP(w, r)
 	}))
 }
 
-// maxForm bounds what is posted: the longest are Cedar policies.
+// maxForm bounds what is posted: the longest are Cedar policies, but for the forms of operations
+// that take a file.
 const maxForm = 512 << 10
+
+// longest bounds what is posted to a path. A form writes some characters as three.
+func longest(path string) int64 {
+	id, _ := strings.CutPrefix(path, "/do/")
+	if a, ok := actions[id]; ok && a.route.MaxBody() > operation.MaxBody {
+		return maxForm + a.route.MaxBody()*3/2
+	}
+	return maxForm
+}
 
 // The cookies. The prefix has browsers keep them to this host, over TLS.
 const (
@@ -196,6 +205,8 @@ type view struct {
 type listedPage struct {
 	path string
 	make func(p *page) (*view, error)
+	// shows tells an open page that it has changed; nil if the standings of the header do.
+	shows shows
 }
 
 func (c *console) page(l listedPage) http.HandlerFunc {
@@ -238,7 +249,6 @@ func (c *console) shell(w http.ResponseWriter, p *page, v *view) ui.Shell {
 		s.Flash = string(text)
 		clearCookie(w, flashCookie)
 	}
-	s.Idle = int(p.who.EndsAt.Sub(p.now).Seconds())
 	if p.digest == "" {
 		p.digest = p.look()
 	}

@@ -57,8 +57,10 @@ func evilBoot() *webtest.Boot {
 func evilSite() webtest.Site {
 	return webtest.Site{Release: evil, Effective: evil,
 		On:     instance.Identity{ID: "i-1234567890abcdef0", Type: "m6a.large", Image: "ami-5fb8c835", Region: "eu-central-1", Zone: "eu-central-1a", Account: "123456789012"},
-		Served: operation.Certificate{Names: []string{evil}, Subject: evil, Issuer: evil, Chain: evil, NotAfter: time.Now().Add(1000 * time.Hour)}}
+		Served: operation.Certificate{Names: []string{evil}, Subject: evil, Issuer: evil, Chain: evil, NotAfter: evilEnd}}
 }
+
+var evilEnd = time.Now().Add(1000 * time.Hour) // the same for each that is asked
 
 // rig is a console of a real appliance, with users in a real database.
 type rig struct {
@@ -274,7 +276,7 @@ var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
 	"keys": {"1"}, "key_version": {"0"}, "setting": {"four_eyes"}, "time": {"2020-01-01T00:00"}, "admission": {strings.Repeat("0", 64)},
-	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}}
+	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}, "file": {"id,usage,custody\nnew,encrypt,cached\n"}}
 
 // confirmed are the form's values with what people enter, and whatever has to be
 // typed once more.
@@ -306,7 +308,7 @@ func TestEveryPost(t *testing.T) {
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{
 		"/signout":              "ends the session of whoever posts, and nothing else",
-		"/session":              "says that the session is used, and nothing else",
+		"/standing":             "says that the session is used, and nothing else",
 		"/prove":                "proves, and goes on with nothing",
 		"/prove/{id}":           "goes on with a form that is sealed for its user, and of its version",
 		"/passkeys/begin":       "changes nothing",
@@ -345,7 +347,8 @@ func TestEveryPost(t *testing.T) {
 			}
 			return nil
 		}
-		if w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/signin") {
+		if to := w.Header().Get("Location"); route == "/standing" && w.Code != http.StatusUnauthorized || // a page's script asks, and shows a dialog
+			route != "/standing" && (w.Code != http.StatusSeeOther || !strings.HasPrefix(to, "/signin")) {
 			t.Errorf("%s %s, not signed in: %d %s", method, path, w.Code, w.Header().Get("Location"))
 		}
 		if timeless[route] == "" {
@@ -422,7 +425,7 @@ func TestFormsAreWhole(t *testing.T) {
 	if _, err := r.Appliance.SetQuota(t.Context(), "bank", 5); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "why"); err != nil {
+	if _, err := r.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "why", "alice"); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":["deleteUser"]}`); err != nil {
@@ -477,7 +480,7 @@ func TestFormsAreWhole(t *testing.T) {
 // pages, by which other tests look at each.
 func TestPagesAreListed(t *testing.T) {
 	pages, found := console.Pages(), 0
-	files := []string{"/session", "/assets/*", "/download/{what}", "/standing", identity.CallbackPath} // a part of each page; the last sends on
+	files := []string{"/assets/*", "/download/{what}", "/standing", identity.CallbackPath} // a part of each page; the last sends on
 	err := chi.Walk(start(t).console.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
 		if method == http.MethodGet && !slices.Contains(files, route) {
 			found++
@@ -603,14 +606,14 @@ func (r *rig) storeEvil(user string) {
 		}
 	}
 	for _, target := range []appliance.BlockTarget{{KeyStore: "bank", KeyID: "k"}, {KeyStore: "bank"}, {Everything: true}} {
-		_, err := r.Appliance.Block(ctx, target, evil)
+		_, err := r.Appliance.Block(ctx, target, evil, "alice")
 		must(err)
 	}
 	all := []string{evil}
 	stores, err := r.Store.KeyStores(ctx)
 	must(err)
 	bank := stores[slices.IndexFunc(stores, func(ks *appliance.KeyStore) bool { return ks.Name == "bank" })]
-	must(r.Store.CreateGrant(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
+	must(r.Store.CreateGrants(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
 		Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
 		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}}))
 	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))
