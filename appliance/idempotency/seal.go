@@ -87,7 +87,7 @@ func (k keys) seal(r *Row, a *Answer) ([]byte, error) {
 	}
 	defer clear(text)
 	var packed bytes.Buffer
-	z, err := flate.NewWriter(&packed, flate.DefaultCompression)
+	z, err := flate.NewWriter(&packed, flate.BestSpeed)
 	if err != nil {
 		return nil, err
 	}
