@@ -66,7 +66,7 @@ var samples = map[string]string{
 	"provePasskey":       `{"ceremony": "x", "response": {"id": "x"}, "name": "x"}`,
 	"addPasskey":         `{"ceremony": "x", "response": {"id": "x"}, "name": "x"}`,
 	"setPassword":        `{"password": "a long enough sentence", "code": "123456"}`,
-	"setSettings":        `{"four_eyes": ["deleteKeyStore"]}`,
+	"setSettings":        `{"four_eyes": ["deleteKeyStore"], "approval_hours": 24}`,
 	"requestCertificate": `{"names": ["localhost"]}`,
 	"installCertificate": `{"chain": "good"}`,
 	"shareCertificate":   `{"chain": "good", "private_key": "eA=="}`,
@@ -569,7 +569,7 @@ var impossible = map[string][]struct{ other, body string }{
 	"createInvitation": {{"", `{"name": "bob", "role": "viewer"}`}, {"", `{"name": "a b", "role": "viewer"}`}, {"", `{"name": "", "role": "viewer"}`}, {"", `{"name": "x", "role": "king"}`}},
 	"createToken": {{"", `{"name": "robot", "role": "viewer", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "a b", "role": "viewer", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "x", "role": "king", "days": 1, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`},
 		{"", `{"name": "x", "role": "viewer", "days": 0, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}, {"", `{"name": "x", "role": "viewer", "days": 366, "scope": {"key_stores": ["*"], "operations": ["*"], "networks": ["*"]}}`}},
-	"setSettings": {{"", `{"four_eyes": ["nonsense"]}`}, {"", `{"four_eyes": ["deleteKeyStore", ""]}`}, {"", `{"four_eyes": ["approve"]}`}},
+	"setSettings": {{"", `{"four_eyes": ["nonsense"]}`}, {"", `{"four_eyes": ["deleteKeyStore", ""]}`}, {"", `{"four_eyes": ["approve"]}`}, {"", `{"four_eyes": [], "approval_hours": 721}`}, {"", `{"four_eyes": [], "approval_hours": -1}`}},
 }
 
 // TestOnlyWhatCanBeDoneIsFiled: a request that could never be done is refused when

@@ -25,8 +25,13 @@ const (
 	Invalid State = "invalid"
 )
 
-// Lifetime is how long a request waits for a decision.
-const Lifetime = 72 * time.Hour
+// How long a request waits for a decision, and after it for the one who asked, in hours: what
+// administrators may choose ([FourEyes.Hours]), and what holds unless they have.
+const (
+	LeastHours   = 1
+	MostHours    = 30 * 24
+	DefaultHours = 72
+)
 
 // Request is an operation that waits for another person, or did.
 type Request struct {

@@ -64,7 +64,7 @@ var asking = map[string][]string{
 	"fleet status": {""}, "fleet drain": {"n", "n --undo"}, "fleet remove": {"n"},
 	"token create": {"robot2 --key-store * --operation * --network * --out $NEW"}, "token list": {""}, "token revoke": {"robot"},
 	"approval list": {""}, "approval show": {"r"}, "approval reject": {"r --reason why"}, "approval perform": {"r --out $NEW"},
-	"setting show": {""}, "setting set": {"--four-eyes deleteKeyStore", "--no-four-eyes"}, "setting discard": {"four_eyes"},
+	"setting show": {""}, "setting set": {"--four-eyes deleteKeyStore", "--no-four-eyes", "--no-four-eyes --approval-hours 24", "--approval-hours 24"}, "setting discard": {"four_eyes"},
 	"clock confirm":  {"--time 2026-11-27T10:00:00Z --reason r"},
 	"admission show": {""}, "admission confirm": {"--admission 00"}, "state verify": {""}, "state accept": {"--reason r"},
 	"certificate show": {""}, "certificate request": {"--name h.example"}, "certificate install": {"$CHAIN"},

@@ -264,7 +264,7 @@ func approvalActions() []action {
 func settingsActions() []action {
 	return []action{
 		post(operation.SetSettings, func(f *form) operation.Settings {
-			return operation.Settings{FourEyes: f.choices("four_eyes")}
+			return operation.Settings{FourEyes: f.choices("four_eyes"), ApprovalHours: f.whole("approval_hours")}
 		}, then{done: "The settings are changed."}),
 		ask(operation.RequestCertificate, func(f *form) operation.CertificateRequest {
 			return operation.CertificateRequest{Names: f.words("names")}

@@ -3,9 +3,11 @@ package console
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"holdfast/appliance/approval"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
@@ -35,7 +37,9 @@ func settings(p *page) (*view, error) {
 		options = append(options, ui.Option{Value: o.ID, Text: o.Words})
 	}
 	d.fourEyes = p.form(operation.SetSettings, operation.Revision(d.Settings), ui.Form{Label: "Four eyes", Fields: []ui.Field{
-		{Name: "four_eyes", Label: "Operations that need a second person", Type: "checkboxes", Options: options, Values: d.FourEyes}}})
+		{Name: "four_eyes", Label: "Operations that need a second person", Type: "checkboxes", Options: options, Values: d.FourEyes},
+		{Name: "approval_hours", Label: "Hours until a request expires", Type: "number", Min: strconv.Itoa(approval.LeastHours), Max: strconv.Itoa(approval.MostHours), Required: true, Value: strconv.Itoa(d.ApprovalHours),
+			Hint: "1 to 720 (30 days); a request that is there keeps what it was made with"}}})
 	d.request = p.form(operation.RequestCertificate, "", ui.Form{Folded: true, Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
 		{Name: "names", Label: "DNS names and IP addresses", Mono: true, Required: true, Value: strings.Join(d.certificate.Names, " "), Hint: "with spaces between"}}})
 	d.install = p.form(operation.InstallCertificate, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{

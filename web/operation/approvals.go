@@ -26,6 +26,8 @@ type ApprovalName struct {
 	Approval string `path:"approval" json:"-" about:"The ID of the request for approval."`
 }
 
+func (n ApprovalName) request() string { return n.Approval }
+
 // ApprovalDecision decides about a request for approval.
 type ApprovalDecision struct {
 	ApprovalName
@@ -218,11 +220,15 @@ func (p *performance) file(ctx context.Context) error {
 		}
 		return err
 	}
+	chosen, err := approval.Chosen(ctx, p.Settings)
+	if err != nil {
+		return err
+	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails (crypto/rand)
 	now := p.Now().UTC()
 	r := &approval.Request{ID: hex.EncodeToString(id), Operation: p.route.ID, Method: p.route.Method, Path: Prefix + p.route.path(p.in), Body: body,
-		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, Reason: p.Reason, Address: host(p.Remote), CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
+		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, Reason: p.Reason, Address: host(p.Remote), CreatedAt: now, ExpiresAt: now.Add(chosen.Lifetime()), State: approval.Pending}
 	if secret != nil {
 		r.Secret = approval.Commit(secret)
 	}
