@@ -25,6 +25,9 @@ const (
 	Invalid State = "invalid"
 )
 
+// States are all but [Invalid], which no store has.
+var States = []State{Pending, Approved, Done, Failed, Rejected, Expired}
+
 // How long a request waits for a decision, and after it for the one who asked, in hours: what
 // administrators may choose ([FourEyes.Hours]), and what holds unless they have.
 const (
@@ -92,6 +95,9 @@ type Store interface {
 	// Approvals gives up to limit requests, pending ones first, then the newest
 	// first.
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
+	// CountApprovals gives how many requests there are in each state at a time, whatever their
+	// seals say.
+	CountApprovals(ctx context.Context, now time.Time) (map[State]int, error)
 	// DecideApproval writes state, decider, time, reason and outcome of a request whose stored
 	// state and seal are those of was; fault.Changed if they are not any more,
 	// fault.NotFound if there is none.

@@ -133,7 +133,13 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	} else if err != nil {
 		return SignedIn{}, err
 	}
-	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error { a.Subject = subject; return nil }, nil); err != nil {
+	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
+		a.Subject = subject
+		if a.Email == "" {
+			a.Email = claims.Email // the provider has verified it
+		}
+		return nil
+	}, nil); err != nil {
 		return SignedIn{}, err
 	}
 	return d.signIn(ctx, a, from)

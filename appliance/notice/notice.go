@@ -95,8 +95,8 @@ func clean(text string, most int) string {
 	return text
 }
 
-// title is the notice in one line.
-func (n Notice) title() string {
+// Title is the notice in one line.
+func (n Notice) Title() string {
 	r := n.Request
 	what := r.Words
 	if r.Object != "" {
@@ -113,8 +113,8 @@ func (n Notice) title() string {
 	return "Holdfast: a test notice"
 }
 
-// text is the notice in full.
-func (n Notice) text() string {
+// Text is the notice in full.
+func (n Notice) Text() string {
 	r := n.Request
 	var lines []string
 	add := func(term, value string) {

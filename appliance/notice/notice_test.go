@@ -25,6 +25,8 @@ import (
 	webhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"holdfast/appliance/notice"
+	"holdfast/appliance/notice/email"
+	"holdfast/appliance/notice/webhook"
 )
 
 // clock is one that a test moves.
@@ -142,7 +144,7 @@ func certificates(t *testing.T) (*tls.Config, *x509.CertPool) {
 }
 
 // mailServer starts one: with STARTTLS, with TLS from the first byte, or without any.
-func mailServer(t *testing.T, implicit, plain bool) (*server, notice.Email) {
+func mailServer(t *testing.T, implicit, plain bool) (*server, email.Config) {
 	t.Helper()
 	config, roots := certificates(t)
 	s := &server{password: "the password", got: make(chan letter, 10)}
@@ -161,7 +163,7 @@ func mailServer(t *testing.T, implicit, plain bool) (*server, notice.Email) {
 	}
 	go func() { _ = srv.Serve(l) }() // it ends when it is closed
 	t.Cleanup(func() { _ = srv.Close() })
-	return s, notice.Email{Host: "127.0.0.1", Port: port, ImplicitTLS: implicit, Roots: roots, User: "holdfast", Password: "the password", From: "holdfast@bank.test"}
+	return s, email.Config{Host: "127.0.0.1", Port: port, ImplicitTLS: implicit, Roots: roots, User: "holdfast", Password: "the password", From: "holdfast@bank.test"}
 }
 
 func request() notice.Request {
@@ -214,7 +216,7 @@ func soon[T any](t *testing.T, what string, ch <-chan T) (got T) {
 func TestMail(t *testing.T) {
 	for _, implicit := range []bool{false, true} {
 		s, e := mailServer(t, implicit, false)
-		sender, err := notice.NewEmail(e)
+		sender, err := email.New(e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,14 +255,14 @@ func TestMail(t *testing.T) {
 // TestNoMailWithoutTLS: a server without TLS, with a certificate of nobody, or that does not know
 // the password gets nothing.
 func TestNoMailWithoutTLS(t *testing.T) {
-	for name, change := range map[string]func(e *notice.Email){
-		"no TLS":              func(e *notice.Email) {},
-		"another certificate": func(e *notice.Email) { e.Roots = x509.NewCertPool() },
-		"another password":    func(e *notice.Email) { e.Password = "wrong" },
+	for name, change := range map[string]func(e *email.Config){
+		"no TLS":              func(e *email.Config) {},
+		"another certificate": func(e *email.Config) { e.Roots = x509.NewCertPool() },
+		"another password":    func(e *email.Config) { e.Password = "wrong" },
 	} {
 		s, e := mailServer(t, false, name == "no TLS")
 		change(&e)
-		sender, err := notice.NewEmail(e)
+		sender, err := email.New(e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +276,7 @@ func TestNoMailWithoutTLS(t *testing.T) {
 // server refuses for good is not; and both are told.
 func TestTriesAgain(t *testing.T) {
 	s, e := mailServer(t, false, false)
-	sender, err := notice.NewEmail(e)
+	sender, err := email.New(e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,11 +402,11 @@ func TestWebhook(t *testing.T) {
 	t.Cleanup(receiver.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(receiver.Certificate())
-	key, err := notice.ParseSecret([]byte(secret + "\n"))
+	key, err := webhook.ParseSecret([]byte(secret + "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	sender, err := notice.NewWebhook(notice.Webhook{URL: receiver.URL + "/hook", Secret: key, Roots: roots})
+	sender, err := webhook.New(webhook.Config{URL: receiver.URL + "/hook", Secret: key, Roots: roots})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,12 +445,12 @@ func TestWebhook(t *testing.T) {
 // TestWrongWebhooks: what is no address, or no secret, is refused with what to do.
 func TestWrongWebhooks(t *testing.T) {
 	for _, u := range []string{"", "http://h/x", "https://", "https://user:pass@h/x", "h", "file:///x"} {
-		if _, err := notice.NewWebhook(notice.Webhook{URL: u, Secret: []byte("x")}); err == nil {
+		if _, err := webhook.New(webhook.Config{URL: u, Secret: []byte("x")}); err == nil {
 			t.Errorf("%q is taken", u)
 		}
 	}
 	for _, s := range []string{"", "whsec_", "whsec_AAAA", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%%%%", "whsec_" + strings.Repeat("A", 120)} {
-		if _, err := notice.ParseSecret([]byte(s)); err == nil || !strings.Contains(err.Error(), "openssl rand") {
+		if _, err := webhook.ParseSecret([]byte(s)); err == nil || !strings.Contains(err.Error(), "openssl rand") {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
@@ -458,7 +460,7 @@ func TestWrongWebhooks(t *testing.T) {
 // text, or turns it round.
 func TestTextsStayTexts(t *testing.T) {
 	s, e := mailServer(t, false, false)
-	sender, err := notice.NewEmail(e)
+	sender, err := email.New(e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -489,7 +491,7 @@ func TestTextsStayTexts(t *testing.T) {
 // TestUsersOfTheMoment: who is to hear of it is asked when it is sent, and again when that fails.
 func TestUsersOfTheMoment(t *testing.T) {
 	s, e := mailServer(t, false, false)
-	sender, err := notice.NewEmail(e)
+	sender, err := email.New(e)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,8 +57,8 @@ type Config struct {
 const (
 	// MaxWaiting is how many notices wait for one way; one more is dropped.
 	MaxWaiting = 1000
-	// sendTime bounds one try.
-	sendTime = 20 * time.Second
+	// SendTime bounds one try.
+	SendTime = 20 * time.Second
 	// maxRecipients bounds to how many addresses one notice goes.
 	maxRecipients = 100
 )
@@ -232,7 +232,7 @@ func (l *lane) next() (*delivery, time.Duration) {
 // try sends one delivery; one that fails waits for another try.
 func (l *lane) try(ctx context.Context, d delivery) {
 	err := func() error {
-		ctx, cancel := context.WithTimeout(ctx, sendTime)
+		ctx, cancel := context.WithTimeout(ctx, SendTime)
 		defer cancel()
 		if !d.addressed {
 			return l.address(ctx, d)
@@ -305,7 +305,7 @@ func (q *Queue) Try(ctx context.Context, by string, to []string) []Outcome {
 			targets, _ = q.recipients(ctx, n) // of addresses that are given: it cannot fail
 		}
 		for _, to := range targets {
-			ctx, cancel := context.WithTimeout(ctx, sendTime)
+			ctx, cancel := context.WithTimeout(ctx, SendTime)
 			err := l.sender.Send(ctx, n, to)
 			cancel()
 			q.Observe(l.sender.Way(), err == nil)

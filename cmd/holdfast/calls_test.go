@@ -58,7 +58,7 @@ var asking = map[string][]string{
 	"audit search": {"", "--kind admin"}, "audit tail": {"-n 5"}, "audit show": {"3"}, "audit export": {"--format csv"}, "audit proof": {"3"}, "audit checkpoint": {""}, "audit verification": {"", "--begin"},
 	"backup": {"--out $NEW"}, "restore": {"$BACKUP", "$BACKUP --verify", "$BACKUP --drill --reason r"},
 	"installation show": {""}, "installation takeover": {"--reason r"}, "installation begin": {"--reason r"},
-	"user list": {""}, "user show": {"alice"}, "user invite": {"bob"}, "user set-role": {"alice --role auditor"}, "user set-oidc": {"alice --email a@example.com", "alice --remove"},
+	"user list": {""}, "user show": {"alice"}, "user invite": {"bob"}, "user set-role": {"alice --role auditor"}, "notify test": {""}, "user set-email": {"alice --email a@example.com", "alice --remove"}, "user set-oidc": {"alice --email a@example.com", "alice --remove"},
 	"user disable": {"alice"}, "user enable": {"alice"}, "user unlock": {"alice"}, "user sign-out": {"alice"}, "user delete": {"alice"},
 	"invitation list": {""}, "invitation revoke": {"i"}, "session list": {""}, "session end": {"s"},
 	"fleet status": {""}, "fleet drain": {"n", "n --undo"}, "fleet remove": {"n"},

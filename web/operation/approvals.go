@@ -245,6 +245,7 @@ func (p *performance) file(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.announce(ctx, r, p.objectOf(p.subject(ctx)))
 	return &Pending{r}
 }
 
@@ -316,7 +317,11 @@ func (c *Caller) waiting(ctx context.Context, in ApprovalName, states ...approva
 func (c *Caller) decide(ctx context.Context, r *approval.Request, to approval.State, reason string) (ApprovalDetail, error) {
 	r.DecisionReason = reason
 	r.DecidedBy, r.DecidedByID, r.DecidedAt = c.Who.Name, c.Who.UserID, c.Now().UTC()
-	return c.turn(ctx, r, to, "")
+	shown, err := c.turn(ctx, r, to, "")
+	if err == nil {
+		c.announce(ctx, r, c.aboutRequest(ctx, r))
+	}
+	return shown, err
 }
 
 // turn puts a request into another state.
@@ -489,6 +494,9 @@ func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker i
 		return shown, nil
 	}
 	told := fault.Answer(ctx, c.Log, "an approved operation failed", err, "operation", r.Operation, "request", r.ID)
+	if c.Decided != nil {
+		c.Decided(approval.Failed)
+	}
 	return c.turn(ctx, r, approval.Failed, told.Message)
 }
 

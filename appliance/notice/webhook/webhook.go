@@ -1,4 +1,5 @@
-package notice
+// Package webhook posts notices, signed as Standard Webhooks has it.
+package webhook
 
 import (
 	"bytes"
@@ -17,11 +18,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"holdfast/appliance/notice"
 )
 
-// Webhook says where notices are posted. The address comes from the configuration file alone, so
+// Config says where notices are posted. The address comes from the configuration file alone, so
 // that nobody has the appliance call another one.
-type Webhook struct {
+type Config struct {
 	// URL is https://HOST/PATH.
 	URL string
 	// Secret signs; [ParseSecret] reads one.
@@ -47,8 +50,8 @@ func ParseSecret(text []byte) ([]byte, error) {
 // maxAnswer is how much of an answer is read.
 const maxAnswer = 4 << 10
 
-// NewWebhook makes a sender that posts.
-func NewWebhook(w Webhook) (Sender, error) {
+// New makes a sender that posts.
+func New(w Config) (notice.Sender, error) {
 	u, err := url.Parse(w.URL)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, fmt.Errorf("the webhook's URL %q: give https://HOST/PATH", w.URL)
@@ -58,37 +61,37 @@ func NewWebhook(w Webhook) (Sender, error) {
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: w.Roots}, TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConns: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10}
-	return &webhook{w, &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+	return &sender{w, &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
 }
 
-type webhook struct {
-	w    Webhook
+type sender struct {
+	w    Config
 	http *http.Client
 }
 
-func (*webhook) Way() string     { return "webhook" }
-func (*webhook) Addressed() bool { return false }
+func (*sender) Way() string     { return "webhook" }
+func (*sender) Addressed() bool { return false }
 
 // payload is the body of a post (Standard Webhooks, "Payload structure").
 type payload struct {
-	Type      Event     `json:"type"`
-	Timestamp time.Time `json:"timestamp"`
-	Data      any       `json:"data"`
+	Type      notice.Event `json:"type"`
+	Timestamp time.Time    `json:"timestamp"`
+	Data      any          `json:"data"`
 }
 
-// Send implements [Sender].
-func (s *webhook) Send(ctx context.Context, n Notice, _ string) error {
+// Send implements [notice.Sender].
+func (s *sender) Send(ctx context.Context, n notice.Notice, _ string) error {
 	p := payload{Type: n.Event, Timestamp: n.At.UTC(), Data: n.Request}
-	if n.Event == Test {
+	if n.Event == notice.Test {
 		p.Data = map[string]string{"sent_by": n.Request.AskedBy}
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
-		return &Refused{err}
+		return &notice.Refused{Err: err}
 	}
 	q, err := http.NewRequestWithContext(ctx, http.MethodPost, s.w.URL, bytes.NewReader(body))
 	if err != nil {
-		return &Refused{err}
+		return &notice.Refused{Err: err}
 	}
 	at := strconv.FormatInt(time.Now().Unix(), 10) // of this try: receivers refuse what is old
 	q.Header.Set("Content-Type", "application/json")
@@ -106,11 +109,11 @@ func (s *webhook) Send(ctx context.Context, n Notice, _ string) error {
 	case status >= 200 && status < 300:
 		return nil
 	case status == http.StatusRequestTimeout || status == http.StatusConflict || status == http.StatusTooEarly || status == http.StatusTooManyRequests || status >= 500:
-		return fmt.Errorf("the webhook answers %s", clean(res.Status, maxName))
+		return fmt.Errorf("the webhook answers %.80q", res.Status)
 	case status >= 300 && status < 400:
-		return &Refused{fmt.Errorf("the webhook answers %s, and a redirect is not followed: put the address where it leads into notify.webhook.url", clean(res.Status, maxName))}
+		return &notice.Refused{Err: fmt.Errorf("the webhook answers %.80q, and a redirect is not followed: put the address where it leads into notify.webhook.url", res.Status)}
 	default:
-		return &Refused{fmt.Errorf("the webhook answers %s", clean(res.Status, maxName))}
+		return &notice.Refused{Err: fmt.Errorf("the webhook answers %.80q", res.Status)}
 	}
 }
 

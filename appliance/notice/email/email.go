@@ -1,4 +1,5 @@
-package notice
+// Package email sends notices by a mail server, over TLS alone.
+package email
 
 import (
 	"context"
@@ -9,10 +10,12 @@ import (
 	"strings"
 
 	"github.com/wneessen/go-mail"
+
+	"holdfast/appliance/notice"
 )
 
-// Email says by which mail server notices go out. Host and From are needed.
-type Email struct {
+// Config says by which mail server notices go out. Host and From are needed.
+type Config struct {
 	Host string
 	// Port is 587, or 465 with TLS from the first byte, if 0.
 	Port int
@@ -32,26 +35,26 @@ const (
 	PortTLS      = 465
 )
 
-// NewEmail makes a sender of e-mail.
-func NewEmail(e Email) (Sender, error) {
+// New makes a sender of e-mail.
+func New(e Config) (notice.Sender, error) {
 	if e.Port == 0 {
 		e.Port = PortSTARTTLS
 		if e.ImplicitTLS {
 			e.Port = PortTLS
 		}
 	}
-	s := email{e}
+	s := sender{e}
 	_, err := s.client()
 	return s, err
 }
 
-type email struct{ e Email }
+type sender struct{ e Config }
 
-func (email) Way() string     { return "email" }
-func (email) Addressed() bool { return true }
+func (sender) Way() string     { return "email" }
+func (sender) Addressed() bool { return true }
 
-func (s email) client() (*mail.Client, error) {
-	o := []mail.Option{mail.WithPort(s.e.Port), mail.WithTimeout(sendTime), mail.WithTLSConfig(&tls.Config{ServerName: s.e.Host, MinVersion: tls.VersionTLS12, RootCAs: s.e.Roots})}
+func (s sender) client() (*mail.Client, error) {
+	o := []mail.Option{mail.WithPort(s.e.Port), mail.WithTimeout(notice.SendTime), mail.WithTLSConfig(&tls.Config{ServerName: s.e.Host, MinVersion: tls.VersionTLS12, RootCAs: s.e.Roots})}
 	if s.e.ImplicitTLS {
 		o = append(o, mail.WithSSL())
 	} else {
@@ -63,26 +66,26 @@ func (s email) client() (*mail.Client, error) {
 	return mail.NewClient(s.e.Host, o...)
 }
 
-// Send implements [Sender]. Header fields have one line each: the notice's texts are cleaned, and
+// Send implements [notice.Sender]. Header fields have one line each: the notice's texts are cleaned, and
 // the library encodes what is not ASCII.
-func (s email) Send(ctx context.Context, n Notice, to string) error {
+func (s sender) Send(ctx context.Context, n notice.Notice, to string) error {
 	m := mail.NewMsg(mail.WithNoDefaultUserAgent())
 	if err := errors.Join(m.From(s.e.From), m.To(to)); err != nil {
-		return &Refused{fmt.Errorf("the address cannot be used: %w", err)}
+		return &notice.Refused{Err: fmt.Errorf("the address cannot be used: %w", err)}
 	}
 	_, domain, _ := strings.Cut(s.e.From, "@")
 	m.SetMessageIDWithValue(n.ID + "@" + strings.TrimSuffix(domain, ">"))
 	m.SetDateWithValue(n.At)
-	m.Subject(n.title())
+	m.Subject(n.Title())
 	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody's absence answers it
-	m.SetBodyString(mail.TypeTextPlain, n.text())
+	m.SetBodyString(mail.TypeTextPlain, n.Text())
 	c, err := s.client()
 	if err == nil {
 		err = c.DialAndSendWithContext(ctx, m)
 	}
 	var told *mail.SendError
 	if errors.As(err, &told) && !told.IsTemp() && told.ErrorCode() >= 500 {
-		return &Refused{fmt.Errorf("the mail server %s refuses it: %w", s.e.Host, err)}
+		return &notice.Refused{Err: fmt.Errorf("the mail server %s refuses it: %w", s.e.Host, err)}
 	}
 	if err != nil {
 		return fmt.Errorf("the mail server %s: %w", s.e.Host, err)
