@@ -189,15 +189,26 @@ func newPair(t *testing.T) *pair {
 	before := len(s.log.String())
 	p.running = s.begin()
 	s.logged(before, `state=locked .*code=E_STATE`)
-	p.ok("POST", "state/accept", operation.AcceptedState{Reason: "the walk has made it so"}, nil)
-	s.logged(before, `state=serving`)
 	p.alice.signIn(p.running)
 	window := p.alice.Another()
 	code := p.bob.codes[0]
 	p.bob.Browser, p.bob.codes = window, p.bob.codes[1:]
 	p.bob.Open("/signin")
 	p.bob.Fill("Sign in with the password", "name", "bob", "password", sentence, "code", code)
+	p.acceptState("/state")
+	s.logged(before, `state=serving`)
 	return p
+}
+
+// acceptState has both accept the state as it is.
+func (p *pair) acceptState(page string) {
+	p.t.Helper()
+	for _, a := range []*admin{p.alice, p.bob} {
+		a.Open(page)
+		a.Fill("Accept state", "reason", "the walk has made it so")
+		p.prove(a)
+	}
+	p.bob.Has("The state is accepted as it is")
 }
 
 // all are the operations that can need a second person, as alice asks for them, by their IDs.
@@ -257,7 +268,7 @@ func (p *pair) damage(statement string) func() {
 	return func() {
 		p.t.Helper()
 		p.s.edit(statement)
-		p.ok("POST", "state/accept", operation.AcceptedState{Reason: "the walk has made it so"}, nil)
+		p.acceptState("/state?verify=1")
 	}
 }
 
