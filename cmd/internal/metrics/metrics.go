@@ -117,6 +117,10 @@ func New(s Sources) *Metrics {
 	for _, event := range approvalEvents {
 		m.asked.WithLabelValues(event)
 	}
+	for _, way := range []string{"email", "webhook"} {
+		m.notices.WithLabelValues(way, "sent")
+		m.notices.WithLabelValues(way, "given_up")
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, m.signIns, m.asked, m.notices, &gauges{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
