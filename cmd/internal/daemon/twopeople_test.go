@@ -196,7 +196,7 @@ func newPair(t *testing.T) *pair {
 	p.bob.Open("/signin")
 	p.bob.Fill("Sign in with the password", "name", "bob", "password", sentence, "code", code)
 	p.acceptState("/state")
-	s.logged(before, `state=serving`)
+	s.logged(before, `msg=serving `)
 	return p
 }
 
