@@ -77,7 +77,7 @@ type site struct {
 	// codes, empty if there is a hash.
 	metadata string
 	// now is the daemon's clock; the machine's if nil.
-	now func() time.Time
+	now      func() time.Time
 	welcomed chan string
 	// token is what the nodes of a fleet share; alone is why there is none, though the test
 	// may have one.
