@@ -25,8 +25,8 @@ func scanApproval(r *approval.Request) []any {
 // CreateApproval implements [approval.Store].
 func (s *DB) CreateApproval(ctx context.Context, r *approval.Request) error {
 	return s.write(ctx, func(c *conn) error {
-		var pending int
-		if _, err := c.one([]any{&pending}, `SELECT count(*) FROM approvals WHERE state = 'pending' AND expires_at > ?`, r.CreatedAt.UnixMilli()); err != nil {
+		pending, err := pendingApprovals(c, r.CreatedAt)
+		if err != nil {
 			return err
 		}
 		if pending >= maxPending {
@@ -100,6 +100,20 @@ func (s *DB) CountApprovals(ctx context.Context, now time.Time) (map[approval.St
 		}, `SELECT CASE WHEN state IN ('pending', 'approved') AND expires_at <= ? THEN 'expired' ELSE state END, count(*) FROM approvals GROUP BY 1`, now.UnixMilli())
 	})
 	return all, err
+}
+
+// PendingApprovals implements [approval.Store].
+func (s *DB) PendingApprovals(ctx context.Context, now time.Time) (n int, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		n, err = pendingApprovals(c, now)
+		return err
+	})
+	return n, err
+}
+
+func pendingApprovals(c *conn, now time.Time) (n int, err error) {
+	_, err = c.one([]any{&n}, `SELECT count(*) FROM approvals WHERE state = 'pending' AND expires_at > ?`, now.UnixMilli())
+	return n, err
 }
 
 // DecideApproval implements [approval.Store].
