@@ -120,6 +120,7 @@ type Daemon struct {
 	users         *identity.Directory
 	notices       *notice.Queue
 	welcome       *identity.Welcome
+	performer     *operation.Performer
 	certificate   *certificate.Certificate
 	xks           *xks.Server
 	xksL          net.Listener
@@ -309,13 +310,14 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead, Notices: d.notices, Decided: w.metrics.ObserveApproval, Now: d.o.Now}
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Answers: d.store, Seals: d.appliance.Seals(), Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead, Notices: d.notices, Decided: w.metrics.ObserveApproval, Now: d.o.Now}
 	if d.fleet != nil {
 		d.fleet.activities.Give(w.recent)
 		d.fleet.evidence.Give(d.boot)
 		o.Fleet, o.AuditPeers, o.ActivityPeers, o.AttestationPeers, o.VerificationPeers = d.fleet, d.fleet.logs, d.fleet.activities, d.fleet.evidence, d.fleet.checks
 	}
 	api := web.NewAPI(o)
+	d.performer = api.Performer
 	if d.fleet != nil {
 		d.fleet.checks.Give(api.Performer)
 	}
@@ -365,6 +367,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	wg.Go(func() { d.boot.Run(background) })
 	wg.Go(func() { d.certificate.Follow(background) })
 	wg.Go(func() { d.notices.Run(background) })
+	wg.Go(func() { d.performer.ForgetAnswers(background) })
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
 	}
