@@ -101,7 +101,8 @@ func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error
 // FinishOIDC signs in whom the provider vouches for: the user who is bound to the
 // verified e-mail address, and from the first time on to the provider's own ID of
 // them.
-func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Client) (SignedIn, error) {
+func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Client) (in SignedIn, err error) {
+	defer d.observed(ByOIDC, &err)
 	if d.oidc == nil {
 		return SignedIn{}, ErrProof
 	}
@@ -151,7 +152,13 @@ func (d *Directory) vouched(ctx context.Context, a *Account, subject string, cla
 			return SignedIn{}, err
 		}
 	}
-	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error { a.Subject, a.Role = subject, role; return nil }, rule); err != nil {
+	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
+		a.Subject, a.Role = subject, role
+		if a.Email == "" {
+			a.Email = a.OIDC // the provider has just verified it
+		}
+		return nil
+	}, rule); err != nil {
 		return SignedIn{}, err
 	}
 	if role != was {

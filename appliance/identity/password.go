@@ -263,7 +263,8 @@ type proven struct {
 
 // SignInPassword signs a user in by password and a code: of the authenticator
 // app, or a recovery code. fault.Throttled for too many attempts.
-func (d *Directory) SignInPassword(ctx context.Context, name, password, code string, from Client) (SignedIn, error) {
+func (d *Directory) SignInPassword(ctx context.Context, name, password, code string, from Client) (in SignedIn, err error) {
+	defer d.observed(ByPassword, &err)
 	if err := d.admits(); err != nil {
 		return SignedIn{}, err
 	}
@@ -291,7 +292,7 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 		return SignedIn{}, d.failed(from, a.Name, proven.wrong)
 	}
 	d.attempts.forgive(byPassword, who[0])
-	in, err := d.signIn(ctx, a, from)
+	in, err = d.signIn(ctx, a, from)
 	in.RecoveryCode = proven.recovery
 	return in, err
 }
