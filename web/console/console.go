@@ -57,6 +57,8 @@ func New(o Options) http.Handler {
 		r.Get("/answers/{id}", c.signedIn(c.answerPage))
 		r.Get("/session", c.signedIn(c.sessionEnd))
 		r.Post("/session", c.signedIn(c.sessionEnd))
+		r.Get("/confirm/{id}", c.signedIn(c.confirmPage))
+		r.Post("/confirm/{id}", c.signedInOr(c.confirm, c.confirmLater))
 		r.Get("/prove", c.signedIn(c.proofPage))
 		r.Get("/prove/{id}", c.signedIn(c.proofPage))
 		r.Post("/prove", c.signedIn(c.prove))
