@@ -28,18 +28,20 @@ type Admin struct {
 	Socket string
 	// server, if not empty, is an appliance elsewhere, called with an API token.
 	server, tokenFile, ca string
-	why                   string // for the person who approves
-	client                *web.Client
+	// Yes says that nobody is asked to confirm anything.
+	Yes    bool
+	why    string // for the person who approves
+	client *web.Client
 }
 
 // The flags that name the appliance. Only commands that ask one have them.
 const (
-	socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag = "socket", "server", "token-file", "ca", "why"
+	socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag, yesFlag = "socket", "server", "token-file", "ca", "why", "yes"
 )
 
 // ConnectionFlags are the flags that name the appliance.
 func ConnectionFlags() []string {
-	return []string{socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag}
+	return []string{socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag, yesFlag}
 }
 
 // Asks makes the command one that asks the appliance: it has the flags that name it,
@@ -51,6 +53,7 @@ func (a *Admin) Asks(c *cobra.Command) *cobra.Command {
 		f.StringVar(&a.server, serverFlag, os.Getenv("HOLDFAST_SERVER"), "appliance elsewhere, https://HOST:PORT of its console (HOLDFAST_SERVER)")
 		f.StringVar(&a.tokenFile, tokenFileFlag, os.Getenv("HOLDFAST_TOKEN_FILE"), "file with an API token for --server (HOLDFAST_TOKEN_FILE)")
 		f.StringVar(&a.why, whyFlag, "", "why, for the person who approves, where --server needs a second person for this")
+		f.BoolVar(&a.Yes, yesFlag, false, "do not have the name typed before an outage or a removal")
 		f.StringVar(&a.ca, caFlag, "", "file with the certificates (PEM) that the server's may be signed under; the system's without it")
 	}
 	c.PreRunE = func(*cobra.Command, []string) error { return a.Connect() }
