@@ -118,6 +118,10 @@ func (k *ExternalKey) Binding() Binding {
 	if !k.Blocked.IsZero() || k.Framing != FramingNone { // rows of before there were any are bound without
 		b.Purpose = "external-key/v2"
 		b.Fields = append(b.Fields, k.Blocked.Reason, BindTime(k.Blocked.Since), string(k.Framing))
+		if k.Blocked.By != "" {
+			b.Purpose = "external-key/v3"
+			b.Fields = append(b.Fields, k.Blocked.By)
+		}
 	}
 	return b
 }

@@ -373,11 +373,11 @@ func (g *target) change(t testing.TB, s *served, dir string) *served {
 				s.SetSetting(ctx, appliance.SettingBootstrap, appliance.SettingDone))
 		},
 		func() error {
-			return errors.Join(errorOf(s.RotateKey(ctx, "demo", "rotated", nil)), errorOf(s.ScheduleDeletion(ctx, "demo", "doomed", 30)), errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "stopped"}, "a test")),
+			return errors.Join(errorOf(s.RotateKey(ctx, "demo", "rotated", nil)), errorOf(s.ScheduleDeletion(ctx, "demo", "doomed", 30)), errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "stopped"}, "a test", "alice")),
 				s.store.StrikeTokenObject(ctx, fmt.Sprintf("holdfast-key-%032x", 1), []byte{1}), errorOf(s.store.Machine().RaisePolicyVersion(ctx, 2)))
 		},
 		func() error {
-			return errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, "a test"))
+			return errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, "a test", "alice"))
 		},
 	} {
 		if err := errors.Join(step(), s.record(i)); err != nil {
