@@ -302,7 +302,7 @@ func TestConsole(t *testing.T) {
 	b.Fill("Rotate key")
 	b.Has("a new version encrypts", "2 current")
 	b.Fill("Schedule key deletion", "days", "7")
-	b.Has("key payroll", "KMS used it last", "Who used it", "arn:aws:iam::123456789012:role/", "2 versions, which decrypt")
+	b.Has("key payroll", "KMS used it last", "Who used it", "Requests answered: ", "2 versions, which decrypt")
 	b.Fill("Schedule key deletion", "confirm", "payrol")
 	b.Has("to confirm; you typed")
 	if focus := b.Value(`document.activeElement.name`); focus != "confirm" {

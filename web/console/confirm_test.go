@@ -90,7 +90,7 @@ func TestFormsAskWhatTheTableSays(t *testing.T) {
 	of := map[string]url.Values{"revokeSession": {"session": {leaving.principal.Session}}, "revokeOwnSession": {"session": {leaving.principal.Session}}, "deleteKeyStore": {"keystore": {empty.Name}}, "drainNode": {"drained": {"true"}},
 		"disableUser": {"user": {guest.principal.UserID}}, "deleteUser": {"user": {guest.principal.UserID}}, "setRole": {"user": {guest.principal.UserID}}}
 	before := map[string]func() error{"unblock": func() error {
-		_, err := r.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "bank", KeyID: "k"}, "why")
+		_, err := r.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "bank", KeyID: "k"}, "why", "alice")
 		return err
 	}}
 	routes := map[string]*operation.Route{}
