@@ -191,7 +191,7 @@ func TestDamagedRow(t *testing.T) {
 				t.Errorf("asking to discard what is good: %v", err)
 			}
 			// A note of before, put back: the object of a discarded key stays all the same.
-			if err := h.bed.Store.NoteTokenObject(ctx, h.note(t, h.victim, "victim", 1)); err != nil {
+			if err := h.bed.Store.NoteTokenObjects(ctx, h.note(t, h.victim, "victim", 1)); err != nil {
 				t.Fatal(err)
 			}
 			h.exec(t, d.statement)

@@ -288,7 +288,7 @@ func (g *target) found(t testing.TB, s *served) {
 	must(s.AddGrant(ctx, "demo", appliance.Grant{KeyID: "rotated", Principal: bob, Operations: all}))(t)
 	g.people(t, s)
 	for i := range 2 {
-		if err := s.store.NoteTokenObject(ctx, &appliance.TokenObject{Label: fmt.Sprintf("holdfast-key-%032x", i), KeyStore: "x", KeyID: fmt.Sprint("y", i), Version: 1, Seal: []byte{byte(i)}}); err != nil {
+		if err := s.store.NoteTokenObjects(ctx, &appliance.TokenObject{Label: fmt.Sprintf("holdfast-key-%032x", i), KeyStore: "x", KeyID: fmt.Sprint("y", i), Version: 1, Seal: []byte{byte(i)}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.store.Machine().RecordBootStep(ctx, progress.Step{Boot: "boot", Seq: i, State: "serving", Began: g.clock.Now()}); err != nil {

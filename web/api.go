@@ -66,7 +66,7 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			a.fail(w, r, errUnauthenticated)
 			return
 		}
-		if route.BinaryAnswer != "" || route.BinaryRequest != "" { // a file may take minutes
+		if route.Long() {
 			deadlines := http.NewResponseController(w)
 			_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // a writer without them has none
 		}
@@ -172,7 +172,7 @@ func parameters(r *http.Request) func(name string) string {
 // body gives a request's body, bounded.
 func body(route *operation.Route, w http.ResponseWriter, r *http.Request) io.Reader {
 	if route.BinaryRequest == "" {
-		return http.MaxBytesReader(w, r.Body, operation.MaxBody)
+		return http.MaxBytesReader(w, r.Body, route.MaxBody())
 	}
 	return http.MaxBytesReader(w, r.Body, operation.MaxBackup)
 }

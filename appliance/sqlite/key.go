@@ -340,9 +340,16 @@ func (s *DB) ReserveEncryptions(ctx context.Context, keyStore, keyID string, ver
 	return uint64(count), nil
 }
 
-// NoteTokenObject implements [appliance.Store].
-func (s *DB) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
-	return s.write(ctx, func(c *conn) error { return note(c, o) })
+// NoteTokenObjects implements [appliance.Store].
+func (s *DB) NoteTokenObjects(ctx context.Context, notes ...*appliance.TokenObject) error {
+	return s.write(ctx, func(c *conn) error {
+		for _, o := range notes {
+			if err := note(c, o); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // StrikeTokenObject implements [appliance.Store].
