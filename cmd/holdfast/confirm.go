@@ -48,7 +48,7 @@ func (a *admin) confirm(cmd *cobra.Command, c *operation.Confirmation) error {
 		return fmt.Errorf("standard input: %w", err)
 	}
 	if err := c.Check(typed); err != nil {
-		return fmt.Errorf("nothing was done: %w; a script gives --yes", err)
+		return fault.Errorf(fault.Invalid, "nothing was done: %s; a script gives --yes", err)
 	}
 	return nil
 }

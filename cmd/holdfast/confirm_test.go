@@ -37,7 +37,7 @@ func TestNameTypedAtATerminal(t *testing.T) {
 	s.Start(t)
 	s.Run(t, "keystore", "create", "demo")
 	s.Run(t, "key", "create", "demo", "payments")
-	s.Run(t, "grant", "add", "demo", "--key", "payments", "--principal", "arn:aws:iam::123456789012:role/app")
+	s.Run(t, "grant", "add", "demo", "--key", "payments", "--principal", "arn:aws:iam::123456789012:role/app", "--operations", "Encrypt")
 	at := func(answer string, args ...string) (string, error) {
 		t.Helper()
 		return typing(t, s.Command(t.Context(), "holdfast", args...), answer)

@@ -41,7 +41,7 @@ const (
 
 // ConnectionFlags are the flags that name the appliance.
 func ConnectionFlags() []string {
-	return []string{socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag, yesFlag}
+	return []string{socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag}
 }
 
 // Asks makes the command one that asks the appliance: it has the flags that name it,
