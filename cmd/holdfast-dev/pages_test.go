@@ -298,7 +298,10 @@ func TestLockedConsole(t *testing.T) {
 	locked.alone = why
 	b = locked.browser()
 	b.Open("/")
-	b.Has("Sign in", "Locked", "E_TPM_REFERENCE")
+	b.Has("Sign in", "Locked", "E_TPM_REFERENCE", "Start the right image")
+	b.Go(`[...document.links].find((a) => a.textContent === "About E_TPM_REFERENCE").click()`)
+	b.Has("E_TPM_REFERENCE")
+	b.Open("/")
 	b.Fill("Sign in with the password", "name", "alice", "password", password, "code", recovery)
 	// The TPM gives this machine's key, by which users are known, to no other kernel.
 	b.Has("the key by which this machine authenticates users is not there yet", "E_TPM_REFERENCE")

@@ -78,13 +78,14 @@ type signInView struct {
 	passkeys, oidc    bool
 	state             ui.Badge
 	reason            string
+	code              fault.Code // of why no key is served
 }
 
 func (c *console) showSignIn(w http.ResponseWriter, r *http.Request, name string, err error) {
 	b := c.Boot.Status()
 	v := signInView{next: local(r.FormValue("next")), name: name, passkeys: c.Identity.PasskeysEnabled(), oidc: c.Identity.OIDCEnabled(), state: standingBadge(c.Performer.Standing())}
 	if !b.Serves() {
-		v.reason = strings.TrimSpace(b.Code + " " + b.Reason)
+		v.reason, v.code = strings.TrimSpace(b.Code+" "+b.Reason), fault.Code(b.Code)
 	}
 	if err != nil {
 		v.wrong = c.message(r, err)

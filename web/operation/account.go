@@ -114,7 +114,7 @@ var (
 		}),
 	})
 	BeginProvePasskey = define(Operation[Nothing, identity.Ceremony]{
-		Route: Route{ID: "beginProvePasskey", Method: http.MethodPost, Path: "/account/prove/passkey/begin", Capability: identity.Self, WhileLocked: true, Urgency: Independent,
+		Route: Route{ID: "beginProvePasskey", Method: http.MethodPost, Path: "/account/prove/passkey/begin", Capability: identity.Self, Outside: true, WhileLocked: true, Urgency: Independent,
 			Words: "Begin to prove presence by passkey", Summary: "Begin to prove that one is present, by a passkey"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, _ string, _ Nothing) (identity.Ceremony, error) {
@@ -130,7 +130,7 @@ var (
 		}),
 	})
 	BeginPasskey = define(Operation[Nothing, identity.Ceremony]{
-		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
+		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Outside: true, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
 			Words: "Set up passkey", Summary: "Begin to add a passkey"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (identity.Ceremony, error) {
@@ -168,7 +168,7 @@ var (
 		}),
 	})
 	BeginPassword = define(Operation[Nothing, NewTOTP]{
-		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
+		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Outside: true, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
 			Words: "Set up password", Summary: "Begin to set a password: a new secret for an authenticator app"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (NewTOTP, error) {

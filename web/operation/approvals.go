@@ -226,7 +226,7 @@ func (p *performance) file(ctx context.Context) error {
 	if secret != nil {
 		r.Secret = approval.Commit(secret)
 	}
-	err = p.Approvals.CreateApproval(ctx, r)
+	err = p.Approvals.CreateApproval(p.marked(ctx), r)
 	rec := p.record("", err)
 	if err != nil {
 		rec.Result = audit.Failed

@@ -53,6 +53,10 @@ type Route struct {
 	Recorded bool
 	// Urgency says what a change waits for.
 	Urgency Urgency
+	// Outside operations change nothing in the state, but what is beside it: in the TPM, on this
+	// machine's disk, or in memory. What an idempotency key needs is written before they are
+	// performed, as no transaction of theirs can have it.
+	Outside bool
 	// Narrows says that the operation is a list from which what belongs to other key stores than
 	// those in the scope of the caller's API token is left out ([Caller.shows]).
 	Narrows bool

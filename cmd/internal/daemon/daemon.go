@@ -115,6 +115,7 @@ type Daemon struct {
 	policyVersion atomic.Uint64
 	users         *identity.Directory
 	welcome       *identity.Welcome
+	performer     *operation.Performer
 	certificate   *certificate.Certificate
 	xks           *xks.Server
 	xksL          net.Listener
@@ -294,13 +295,14 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Answers: d.store, Seals: d.appliance.Seals(), Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
 	if d.fleet != nil {
 		d.fleet.activities.Give(w.recent)
 		d.fleet.evidence.Give(d.boot)
 		o.Fleet, o.AuditPeers, o.ActivityPeers, o.AttestationPeers, o.VerificationPeers = d.fleet, d.fleet.logs, d.fleet.activities, d.fleet.evidence, d.fleet.checks
 	}
 	api := web.NewAPI(o)
+	d.performer = api.Performer
 	if d.fleet != nil {
 		d.fleet.checks.Give(api.Performer)
 	}
@@ -349,6 +351,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	d.o.Log.Info("listening; locked until the boot has come to serving", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
 	wg.Go(func() { d.boot.Run(background) })
 	wg.Go(func() { d.certificate.Follow(background) })
+	wg.Go(func() { d.performer.ForgetAnswers(background) })
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
 	}
