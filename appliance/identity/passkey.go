@@ -176,7 +176,8 @@ func (d *Directory) BeginPasskey(context.Context) (Ceremony, error) {
 }
 
 // FinishPasskey signs in whoever's passkey it is.
-func (d *Directory) FinishPasskey(ctx context.Context, ceremonyID string, response []byte, from Client) (SignedIn, error) {
+func (d *Directory) FinishPasskey(ctx context.Context, ceremonyID string, response []byte, from Client) (in SignedIn, err error) {
+	defer d.observed(ByPasskey, &err)
 	if err := d.limit(from); err != nil {
 		return SignedIn{}, err
 	}

@@ -61,6 +61,7 @@ func newRoot() *cobra.Command {
 		installationCommand(a),
 		clockCommand(a),
 		settingCommand(a),
+		notifyCommand(a),
 		stateCommand(a),
 		admissionCommand(a),
 		certificateCommand(a),

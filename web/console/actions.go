@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/operation"
 )
@@ -217,6 +218,9 @@ func userActions() []action {
 		post(operation.BindOIDC, func(f *form) operation.OIDCBinding {
 			return operation.OIDCBinding{UserName: userName(f), Email: f.trimmed("email")}
 		}, then{done: "Single sign-on is set."}),
+		post(operation.SetEmail, func(f *form) operation.EmailAddress {
+			return operation.EmailAddress{UserName: userName(f), Email: f.trimmed("email")}
+		}, then{done: "The e-mail address is set."}),
 		ask(operation.CreateToken, func(f *form) operation.NewToken {
 			return operation.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days"),
 				Scope: identity.Scope{KeyStores: f.choices("key_stores"), Operations: f.choices("operations"), Networks: f.words("networks")}}
@@ -264,8 +268,10 @@ func approvalActions() []action {
 func settingsActions() []action {
 	return []action{
 		post(operation.SetSettings, func(f *form) operation.Settings {
-			return operation.Settings{FourEyes: f.choices("four_eyes")}
+			return operation.Settings{FourEyes: f.choices("four_eyes"), ApprovalHours: f.whole("approval_hours")}
 		}, then{done: "The settings are changed."}),
+		ask(operation.TestNotices, nothing, testedNotices),
+		backupAction(),
 		ask(operation.RequestCertificate, func(f *form) operation.CertificateRequest {
 			return operation.CertificateRequest{Names: f.words("names")}
 		}, certificateRequested),
@@ -277,6 +283,27 @@ func settingsActions() []action {
 		}, then{done: "The certificate is shared: all nodes that are unlocked serve with it."}),
 		post(operation.UnshareCertificate, nothing, then{done: "Sharing has stopped: each node serves with its own certificate."}),
 	}
+}
+
+// backupAction asks for the approval of a backup. What needs no approval, and what was approved,
+// is a download and no form.
+func backupAction() action {
+	a := post(operation.Backup, func(*form) operation.BackupRequest { return operation.BackupRequest{} }, then{})
+	a.perform = func(ctx context.Context, c *operation.Caller, _ *form) (any, error) {
+		needs, err := c.NeedsApproval(ctx, operation.Backup.Entry())
+		if err != nil {
+			return nil, err
+		}
+		if !needs && c.Who.Role.May(operation.Backup.Entry().Capability) {
+			return nil, fault.Errorf(fault.Conflict, "no other person must approve a backup any more: open the settings again, and download it there")
+		}
+		done, err := operation.Backup.Do(ctx, c, operation.BackupRequest{})
+		if err == nil && done.Out.Close != nil {
+			done.Out.Close()
+		}
+		return nil, err
+	}
+	return a
 }
 
 // Operations are the IDs of the operations that have a form in the console, sorted.

@@ -275,7 +275,7 @@ var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests
 	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "force": {""}, "key_id": {""}, "not_after": {""}, "via_services": {""},
 	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
-	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
+	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"}, "approval_hours": {"72"},
 	"keys": {"1"}, "key_version": {"0"}, "setting": {"four_eyes"}, "time": {"2020-01-01T00:00"}, "admission": {strings.Repeat("0", 64)},
 	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}, "file": {"id,usage,custody\nnew,encrypt,cached\n"}}
 

@@ -117,14 +117,19 @@ func (p *performance) describe(rec *audit.Record, subject any) {
 // askedFor gives what a request for approval, which the input names, is about: so its decision is
 // on record with the key.
 func (p *performance) askedFor(ctx context.Context) thing {
-	name, ok := p.in.(ApprovalName)
+	of, ok := p.in.(interface{ request() string })
 	if !ok || p.Approvals == nil {
 		return thing{}
 	}
-	r, err := p.Approvals.Approval(ctx, name.Approval)
+	r, err := p.Approvals.Approval(ctx, of.request())
 	if err != nil {
 		return thing{}
 	}
+	return p.aboutRequest(ctx, r)
+}
+
+// aboutRequest gives what a request for approval is about; nothing if this release cannot read it.
+func (c *Caller) aboutRequest(ctx context.Context, r *approval.Request) thing {
 	route, q, err := stored(r)
 	if err != nil {
 		return thing{}
@@ -134,7 +139,7 @@ func (p *performance) askedFor(ctx context.Context) thing {
 		return thing{}
 	}
 	defer Wipe(in)
-	of := &performance{Caller: p.Caller, route: route, path: q.Path, in: in}
+	of := &performance{Caller: c, route: route, path: q.Path, in: in}
 	o := of.objectOf(of.subject(ctx))
 	keyStore, key := of.about()
 	o.keyStore, o.key = keyStore, cmp.Or(key, o.key)

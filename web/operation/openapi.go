@@ -151,7 +151,7 @@ var tagsByPath = map[string]string{
 	"/state": "state", "/clock": "state", "/time": "state", "/admission": "state", "/backup": "state", "/restore": "state", "/installation": "state",
 	"/attestation": "attestation", "/seal": "attestation", "/audit": "audit log",
 	"/users": "users", "/invitations": "users", "/sessions": "users", "/tokens": "tokens", "/account": "account",
-	"/fleet": "fleet", "/approvals": "approvals", "/settings": "settings", "/certificate": "settings",
+	"/fleet": "fleet", "/approvals": "approvals", "/notices": "approvals", "/settings": "settings", "/certificate": "settings",
 }
 
 // tag is that of an operation.

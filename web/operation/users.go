@@ -73,6 +73,12 @@ func endsOwn[In any](c *Caller, now any, _ In) string {
 	return "This is you. You will be signed out and cannot sign in again."
 }
 
+// EmailAddress has notices for a user go to an address.
+type EmailAddress struct {
+	UserName
+	Email string `json:"email" jsonschema:"The e-mail address to which notices of requests for approval go; empty for none." example:"alice@example.com"`
+}
+
 // The operations on users.
 var (
 	ListUsers = defineList(Listing[UserPage, *identity.User]{
@@ -159,6 +165,17 @@ var (
 		},
 		Run: func(ctx context.Context, c *Caller, in OIDCBinding) (*identity.User, error) {
 			return c.Identity.BindOIDC(ctx, c.Who, in.User, in.Email)
+		},
+	})
+	SetEmail = define(Operation[EmailAddress, *identity.User]{
+		Route: Route{ID: "setEmail", Method: http.MethodPost, Path: "/users/{user}/email", Capability: identity.Administer, Effects: Leaves, Urgency: Ordinary,
+			Words: "Set e-mail address", Summary: "Have notices of requests for approval go to an e-mail address of the user"},
+		Subject: func(ctx context.Context, c *Caller, in EmailAddress) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in EmailAddress) error {
+			return c.Identity.CheckEmail(ctx, in.User, in.Email)
+		},
+		Run: func(ctx context.Context, c *Caller, in EmailAddress) (*identity.User, error) {
+			return c.Identity.SetEmail(ctx, in.User, in.Email)
 		},
 	})
 	DeleteUser = define(Operation[UserName, Nothing]{
