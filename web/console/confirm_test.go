@@ -99,6 +99,9 @@ func TestFormsAskWhatTheTableSays(t *testing.T) {
 	}
 	r.pass(operation.PresenceTime + time.Minute)
 	for _, op := range console.Operations() {
+		if op == operation.Backup.ID {
+			continue // without a second person it is a download, and has no form
+		}
 		form := maps.Clone(entered)
 		maps.Copy(form, things)
 		maps.Copy(form, of[op])
