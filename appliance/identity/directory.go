@@ -48,6 +48,8 @@ type Config struct {
 	// Nodes says how many nodes of the fleet are live, this one among them: they share the
 	// limits of attempts. Nil for an appliance that is alone.
 	Nodes func() int
+	// Observe, if given, is told what came of each proof.
+	Observe func(way Way, r Result)
 	// Closed is why nobody can be enrolled or sign in; empty if they can.
 	Closed string
 }

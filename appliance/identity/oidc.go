@@ -97,7 +97,8 @@ func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error
 // FinishOIDC signs in whom the provider vouches for: the user who is bound to the
 // verified e-mail address, and from the first time on to the provider's own ID of
 // them.
-func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Client) (SignedIn, error) {
+func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Client) (in SignedIn, err error) {
+	defer d.observed(ByOIDC, &err)
 	if d.oidc == nil {
 		return SignedIn{}, ErrProof
 	}
@@ -132,7 +133,13 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	} else if err != nil {
 		return SignedIn{}, err
 	}
-	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error { a.Subject = subject; return nil }, nil); err != nil {
+	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
+		a.Subject = subject
+		if a.Email == "" {
+			a.Email = claims.Email // the provider has verified it
+		}
+		return nil
+	}, nil); err != nil {
 		return SignedIn{}, err
 	}
 	return d.signIn(ctx, a, from)

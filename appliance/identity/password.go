@@ -240,7 +240,8 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, password, cod
 
 // SignInPassword signs a user in by password and a code: of the authenticator
 // app, or a recovery code.
-func (d *Directory) SignInPassword(ctx context.Context, name, password, code string, from Client) (SignedIn, error) {
+func (d *Directory) SignInPassword(ctx context.Context, name, password, code string, from Client) (in SignedIn, err error) {
+	defer d.observed(ByPassword, &err)
 	if err := d.limit(from); err != nil {
 		return SignedIn{}, err
 	}

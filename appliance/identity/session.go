@@ -238,7 +238,8 @@ func (t *Token) principal() Principal {
 
 // Bearer gives who has an API token. ErrProof if it is not good; fault.Locked while
 // nobody can tell.
-func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (Principal, error) {
+func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (who Principal, err error) {
+	defer d.observed(ByToken, &err)
 	if err := d.admits(); err != nil {
 		return Principal{}, err
 	}

@@ -26,6 +26,8 @@ type User struct {
 	Passkeys []Passkey `json:"passkeys" jsonschema:"The passkeys of the user."`
 	Password bool      `json:"password" jsonschema:"Whether the user has a password and an authenticator app."`
 	OIDC     string    `json:"oidc,omitempty" jsonschema:"The e-mail address with which the OpenID provider may vouch for the user; absent for none."`
+	// Email is where notices for the user go; empty for nowhere.
+	Email string `json:"email,omitempty" jsonschema:"The e-mail address to which notices of requests for approval go; absent for none. It proves nothing, and signs nobody in." example:"alice@example.com"`
 	// RecoveryCodes is how many are left.
 	RecoveryCodes int       `json:"recovery_codes" jsonschema:"How many recovery codes are left."`
 	CreatedAt     time.Time `json:"created_at" jsonschema:"When the user was made."`
@@ -66,6 +68,9 @@ type Account struct {
 	// sign-in on.
 	OIDC    string `json:"oidc,omitempty"`
 	Subject string `json:"subject,omitempty"`
+
+	// Email is where notices go. Nothing is proven by it.
+	Email string `json:"email,omitempty"`
 
 	Origin
 
@@ -206,7 +211,7 @@ func (p *StoredPasskey) shown() Passkey {
 }
 
 func (a *Account) shown() *User {
-	u := &User{ID: a.ID, Name: a.Name, Role: a.Role, Disabled: a.Disabled, Passkeys: []Passkey{}, Password: a.Password != "", OIDC: a.OIDC,
+	u := &User{ID: a.ID, Name: a.Name, Role: a.Role, Disabled: a.Disabled, Passkeys: []Passkey{}, Password: a.Password != "", OIDC: a.OIDC, Email: a.Email,
 		RecoveryCodes: a.recoveryLeft(), Refused: a.Refused, CreatedAt: a.CreatedAt, LastSignInAt: a.LastSignInAt, LockedUntil: a.LockedUntil}
 	for i := range a.Passkeys {
 		u.Passkeys = append(u.Passkeys, a.Passkeys[i].shown())

@@ -79,6 +79,7 @@ func BenchmarkPages(b *testing.B) {
 		"keys, disabled": "/keystores/bank/keys?state=disabled", "keys, blocked": "/keystores/bank/keys?state=blocked",
 		"key": "/keystores/bank/keys/" + middle, "grants": "/keystores/bank/grants", "credentials": "/keystores/bank/credentials",
 		"audit": "/audit", "audit, one key": "/audit?key_store=bank&key=" + middle, "audit, denied": "/audit?result=denied", "audit, administrators": "/audit?kind=admin",
+		"audit, one administrator": "/audit?actor=admin-7", "audit, who did one thing long ago": "/audit?actor=rare", "audit, nobody": "/audit?actor=nobody", "audit, one and an operation": "/audit?actor=admin-7&operation=Disable+key",
 		"audit, a time": "/audit?to=" + began.Add(time.Minute).UTC().Format("2006-01-02T15:04"),
 		"audit record":  fmt.Sprintf("/audit/%d", *manyRecords/2), "users": "/users", "user": "/users/" + admin.principal.UserID, "HSMs": "/hsms", "boots": "/attestation/history", "approvals": "/approvals", "settings": "/settings", "account": "/account",
 	} {
@@ -203,6 +204,12 @@ func fillAudit(b *testing.B, ids []string, n int) *realAudit {
 			ViaService: "rds.eu-central-1.amazonaws.com", Policies: []string{"0123456789abcdef0123456789abcdef"}, Actor: "AKIAEXAMPLE", DurationUS: 420, Remote: "10.0.0.7:443"}
 		if i%100_000 == 99 {
 			x.Result, x.Error = audit.Denied, "AccessDeniedException"
+		}
+		if i == 7 || i%1000 == 500 {
+			x = &audit.Record{Kind: audit.KindAdmin, Operation: "POST keystores/{keystore}/keys/{key}/disable", Result: audit.Allowed, KeyStore: "bank", Key: x.Key, Actor: fmt.Sprintf("admin-%d", i/1000%20), Remote: "10.0.0.8:443"}
+			if i == 7 {
+				x.Actor = "rare"
+			}
 		}
 		pending = append(pending, r.AppendAsync(x))
 		if len(pending) == batch {

@@ -104,6 +104,8 @@ func user(p *page) (*view, error) {
 		Fields: []ui.Field{{Name: "role", Label: "Role", Type: "select", Value: string(d.Role), Options: roleOptions}}})
 	add(operation.BindOIDC, ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "email", Label: "E-mail address at the OpenID provider", Type: "email", Value: d.OIDC, Autocomplete: "off", Hint: "empty: not by single sign-on"}}})
+	add(operation.SetEmail, ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
+		{Name: "email", Label: "E-mail address for notices", Type: "email", Value: d.Email, Autocomplete: "off", Hint: "requests for approval that the user may decide are told there; empty: none"}}})
 	if !d.LockedUntil.IsZero() {
 		add(operation.UnlockUser, ui.Form{Kind: "quiet"})
 	}
@@ -113,7 +115,7 @@ func user(p *page) (*view, error) {
 	} else {
 		add(operation.DisableUser, ui.Form{Kind: "danger"})
 	}
-	add(operation.DeleteUser, ui.Form{Folded: true, Kind: "danger"})
+	add(operation.DeleteUser, ui.Form{Kind: "danger"})
 	return &view{title: d.Name, crumbs: []ui.Link{{Text: "Users and tokens", URL: "/users"}}, body: userPage(d)}, nil
 }
 

@@ -144,14 +144,14 @@ var tags = []apiTag{
 // tagsByPath are the tags by the beginning of a path; the longest that fits counts.
 var tagsByPath = map[string]string{
 	"/status": "status", "/activity": "status", "/boot": "status", "/hsms": "status", "/openapi.json": "status",
-	"/block": "blocks", "/unblock": "blocks",
+	"/block": "blocks", "/unblock": "blocks", "/dependents": "status",
 	"/keystores": "key stores", "/keystores/{keystore}/keys": "keys", "/keystores/{keystore}/grants": "grants", "/keystores/{keystore}/policy": "grants",
 	"/keystores/{keystore}/keys/{key}/test-grants": "grants", "/keystores/{keystore}/credentials": "credentials",
 	"/damaged": "damaged rows", "/discard": "damaged rows",
 	"/state": "state", "/clock": "state", "/time": "state", "/admission": "state", "/backup": "state", "/restore": "state", "/installation": "state",
 	"/attestation": "attestation", "/seal": "attestation", "/audit": "audit log",
 	"/users": "users", "/invitations": "users", "/sessions": "users", "/tokens": "tokens", "/account": "account",
-	"/fleet": "fleet", "/approvals": "approvals", "/settings": "settings", "/certificate": "settings",
+	"/fleet": "fleet", "/approvals": "approvals", "/notices": "approvals", "/settings": "settings", "/certificate": "settings",
 }
 
 // tag is that of an operation.

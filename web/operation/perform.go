@@ -61,7 +61,12 @@ type Options struct {
 	// ActivityPeers has what other nodes have counted; nil if there is no fleet.
 	ActivityPeers ActivityPeers
 	Site          Site
-	Log           *slog.Logger
+	// Notices tells people of requests for approval; nil if nobody is told.
+	Notices Notices
+	// Decided, if given, counts requests for approval: each by the state that it comes to, and
+	// [approval.Pending] when it is made.
+	Decided func(approval.State)
+	Log     *slog.Logger
 	// Recorded, if given, is called when a change is on record, before it is answered.
 	Recorded func(ctx context.Context) error
 	// Still gives a caller as they are now, as [identity.Directory.Still] does, which it is
