@@ -107,9 +107,10 @@ func TestConsoleManyEntries(t *testing.T) {
 	b.Follow("Next page")
 	m.look()
 	b.Follow("First page")
-	m.filter("operation", operation.CreateKey.Words, operation.CreateKey.Words)
+	m.filter("object", last, "key "+last)
+	m.open("/audit")
 	b.Fill("Filter", "key_store", longStore, "key", last)
-	b.Has(operation.CreateKey.Words, last)
+	b.Has("grant to " + longPrincipal[:len(longPrincipal)-5])
 	m.look()
 	for _, path := range []string{"/", "/keystores", store, "/approvals", "/users"} {
 		m.open(path)
