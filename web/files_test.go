@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -187,6 +188,43 @@ func (p *people) things(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%d keys and %d grants", len(keys), len(grants))
+}
+
+// TestManyNeedWhatOneNeeds: where an operation needs a second person, so does each that does many
+// of it at once: one person does nothing with it that two must do. What an operation has recorded
+// in the name of another one it does many of, whatever the table says.
+func TestManyNeedWhatOneNeeds(t *testing.T) {
+	walked := 0
+	one := newBank(t)
+	for _, r := range operation.Table() {
+		if !r.Changes() || samples[r.ID] == "" {
+			continue
+		}
+		b := one
+		path := b.names.Replace(r.Path)
+		before := len(b.audit.Records)
+		b.call(&root, r.Method, path, samples[r.ID])
+		for _, rec := range b.audit.Records[before:] {
+			if rec.Operation != r.Operation() && !slices.Contains([]string{operation.Approve.ID, operation.PerformApproved.ID}, r.ID) && (r.Many == nil || rec.Operation != r.Many.Operation()) {
+				t.Errorf("%s does %s, and does not say so in the table (Many)", r.ID, rec.Operation)
+			}
+		}
+		if r.Many == nil {
+			continue
+		}
+		walked++
+		b = newBank(t)
+		b.fourEyes(r.Many.ID)
+		if w := b.call(&b.alice, r.Method, path, samples[r.ID]); w.Code != 202 {
+			t.Errorf("%s needs a second person, and %s is answered with %d %s", r.Many.ID, r.ID, w.Code, w.Body)
+		}
+		if w := b.call(&b.alice, "GET", "/settings", ""); !strings.Contains(w.Body.String(), `"with":"`+r.Many.ID+`"`) {
+			t.Errorf("the settings do not say that %s is chosen with %s", r.ID, r.Many.ID)
+		}
+	}
+	if walked < 2 {
+		t.Errorf("%d operations do many of another one", walked)
+	}
 }
 
 // TestFileOfTwoPeople: where grants need a second person, a file is one request, with how many

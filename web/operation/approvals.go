@@ -203,7 +203,12 @@ func (c *Caller) NeedsApproval(ctx context.Context, r *Route) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return chosen.Every || slices.Contains(chosen.Operations, r.ID) || r.Guards().WithAny && chosen.On(), nil
+	return chosen.Every || slices.ContainsFunc(chosen.Operations, r.chosenWith) || r.Guards().WithAny && chosen.On(), nil
+}
+
+// chosenWith says whether the operation needs a second person once that one was chosen to.
+func (r *Route) chosenWith(id string) bool {
+	return r.ID == id || r.Many != nil && r.Many.chosenWith(id)
 }
 
 // file puts an operation aside until another person approves it. Its error is a

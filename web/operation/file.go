@@ -108,8 +108,9 @@ type fileOf[Row, Thing any] struct {
 	slow func(Row) bool
 	// make makes things, all or none.
 	make func(ctx context.Context, c *Caller, keyStore string, rows []Row) ([]Thing, error)
-	// single is the operation that makes one thing, and its input for a row.
-	single func(keyStore string, r Row) (*Route, any)
+	// single is the operation that makes one thing, and input gives what it takes for a row.
+	single *Route
+	input  func(keyStore string, r Row) any
 }
 
 // plan is what a file would do.
@@ -411,8 +412,8 @@ func (f *fileOf[Row, Thing]) record(ctx context.Context, c *Caller, keyStore str
 		turns <- struct{}{}
 		go func() {
 			defer func() { <-turns }()
-			route, in := f.single(keyStore, rows[i])
-			p := &performance{Caller: c, route: route, path: route.fields.of(in), in: in}
+			in := f.input(keyStore, rows[i])
+			p := &performance{Caller: c, route: f.single, path: f.single.fields.of(in), in: in}
 			failed[i] = p.write(ctx, p.changed(nil, any(made[i]), nil))
 		}()
 	}

@@ -67,8 +67,9 @@ var keyFile = fileOf[KeyRow, *appliance.StoredKey]{
 		}
 		return c.Domain.CreateKeys(ctx, keyStore, want)
 	},
-	single: func(keyStore string, k KeyRow) (*Route, any) {
-		return CreateKey.Entry(), NewKey{KeyStoreName: KeyStoreName{keyStore}, ID: k.ID, Usage: k.Usage, Custody: k.Custody}
+	single: CreateKey.Entry(),
+	input: func(keyStore string, k KeyRow) any {
+		return NewKey{KeyStoreName: KeyStoreName{keyStore}, ID: k.ID, Usage: k.Usage, Custody: k.Custody}
 	},
 }
 
@@ -147,9 +148,10 @@ var grantFile = fileOf[NewGrant, Grant]{
 		}
 		return grants, err
 	},
-	single: func(keyStore string, g NewGrant) (*Route, any) {
+	single: CreateGrant.Entry(),
+	input: func(keyStore string, g NewGrant) any {
 		g.KeyStoreName = KeyStoreName{keyStore}
-		return CreateGrant.Entry(), g
+		return g
 	},
 }
 
@@ -192,6 +194,6 @@ func fileCheck[Row, Thing any](f *fileOf[Row, Thing], r Route) Operation[FileChe
 }
 
 func fileImport[Row, Thing any](f *fileOf[Row, Thing], r Route) Operation[FileImport, FileResult] {
-	r.Method, r.Capability, r.Urgency = http.MethodPost, identity.ManageKeys, Ordinary
+	r.Method, r.Capability, r.Urgency, r.Many = http.MethodPost, identity.ManageKeys, Ordinary, f.single
 	return Operation[FileImport, FileResult]{Route: r, Subject: makes[FileImport], Check: f.ready, Run: f.run}
 }
