@@ -132,20 +132,30 @@ func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, na
 // RemovePasskey removes a passkey of a user. fault.NotFound; fault.Conflict if it is
 // the last way to sign in.
 func (d *Directory) RemovePasskey(ctx context.Context, userID, passkeyID string) error {
-	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error {
-		i := slices.IndexFunc(a.Passkeys, func(p StoredPasskey) bool {
-			return p.id() == passkeyID
-		})
-		if i < 0 {
-			return fault.Errorf(fault.NotFound, "there is no such passkey")
-		}
-		if a.ways() == 1 {
-			return fault.Errorf(fault.Conflict, "it is the only way to sign in; add another one first")
-		}
-		a.Passkeys = slices.Delete(a.Passkeys, i, i+1)
-		return nil
-	}, nil)
+	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error { return a.withoutPasskey(passkeyID) }, nil)
 	return err
+}
+
+// withoutPasskey takes a passkey from the account. fault.NotFound; fault.Conflict.
+func (a *Account) withoutPasskey(id string) error {
+	i := slices.IndexFunc(a.Passkeys, func(p StoredPasskey) bool { return p.id() == id })
+	if i < 0 {
+		return fault.Errorf(fault.NotFound, "there is no such passkey")
+	}
+	if a.ways() == 1 {
+		return fault.Errorf(fault.Conflict, "it is the only way to sign in; add another one first")
+	}
+	a.Passkeys = slices.Delete(a.Passkeys, i, i+1)
+	return nil
+}
+
+// CheckRemovePasskey gives the error that RemovePasskey would, and changes nothing.
+func (d *Directory) CheckRemovePasskey(ctx context.Context, userID, passkeyID string) error {
+	a, err := d.rows.Account(ctx, userID)
+	if err != nil {
+		return err
+	}
+	return a.withoutPasskey(passkeyID)
 }
 
 const purposeSignIn = "sign in"

@@ -53,7 +53,7 @@ var asking = map[string][]string{
 	"credential create": {"ks"}, "credential list": {"ks"}, "credential activate": {"ks c"}, "credential deactivate": {"ks c"}, "credential delete": {"ks c"}, "credential discard": {"ks c"},
 	"grant add": {"ks --principal dynamodb.amazonaws.com --operations Encrypt", "ks --principal dynamodb.amazonaws.com --operations Encrypt --render"}, "grant load": {"ks $FILE"}, "grant list": {"ks"}, "grant remove": {"ks g"}, "grant discard": {"ks g"},
 	"grant test": {"ks k --principal p --operation Encrypt"}, "grant policy": {"ks", "ks --set $CEDAR", "ks --remove"},
-	"block": {"ks --reason r", "--everything --reason r"}, "unblock": {"ks k", "--everything"},
+	"block": {"ks --reason r", "--everything --reason r"}, "unblock": {"ks k", "--everything"}, "dependents": {"ks k"},
 	"attest evidence": {""}, "attest report": {""}, "seal": {"--pin-file $PIN"}, "seal revoke": {"--below 3"},
 	"audit search": {"", "--kind admin"}, "audit tail": {"-n 5"}, "audit show": {"3"}, "audit export": {"--format csv"}, "audit proof": {"3"}, "audit checkpoint": {""}, "audit verification": {"", "--begin"},
 	"backup": {"--out $NEW"}, "restore": {"$BACKUP", "$BACKUP --verify", "$BACKUP --drill --reason r"},

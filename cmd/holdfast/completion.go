@@ -68,6 +68,10 @@ var flagValues = map[string]source{
 		return keys(a, cmd, []string{cmd.Flag("key-store").Value.String()}, word)
 	},
 	"grant add --key":          keys,
+	"dependents --credential":  credentials,
+	"dependents --grant":       grants,
+	"dependents --user":        users,
+	"dependents --node":        nodes,
 	"check --key":              none,
 	"key list --prefix":        keys,
 	"token create --operation": operationIDs,

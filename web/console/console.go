@@ -54,6 +54,8 @@ func New(o Options) http.Handler {
 		}
 		r.Post("/do/{operation}", c.signedInOr(c.do, c.keepForLater))
 		r.Get("/answers/{id}", c.signedIn(c.answerPage))
+		r.Get("/confirm/{id}", c.signedIn(c.confirmPage))
+		r.Post("/confirm/{id}", c.signedInOr(c.confirm, c.confirmLater))
 		r.Get("/prove", c.signedIn(c.proofPage))
 		r.Get("/prove/{id}", c.signedIn(c.proofPage))
 		r.Post("/prove", c.signedIn(c.prove))

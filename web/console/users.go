@@ -115,7 +115,7 @@ func user(p *page) (*view, error) {
 	} else {
 		add(operation.DisableUser, ui.Form{Kind: "danger"})
 	}
-	add(operation.DeleteUser, ui.Form{Folded: true, Kind: "danger"})
+	add(operation.DeleteUser, ui.Form{Kind: "danger"})
 	return &view{title: d.Name, crumbs: []ui.Link{{Text: "Users and tokens", URL: "/users"}}, body: userPage(d)}, nil
 }
 

@@ -53,6 +53,18 @@ type PasskeyName struct {
 	Passkey string `path:"passkey" json:"-" about:"The ID of the passkey."`
 }
 
+// typedName is the name of the passkey.
+func (n PasskeyName) typedName(now any) string {
+	if u, ok := now.(*identity.User); ok {
+		for _, p := range u.Passkeys {
+			if p.ID == n.Passkey {
+				return p.Name
+			}
+		}
+	}
+	return ""
+}
+
 // user gives the ID of the user who calls.
 func (c *Caller) user() (string, error) {
 	if c.Who.UserID == "" {
@@ -134,9 +146,23 @@ var (
 		}),
 	})
 	RemovePasskey = define(Operation[PasskeyName, Nothing]{
-		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Effects: TakesAccess, Alone: ownAccount, Urgency: Urgent,
+		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Effects: TakesAccess, ConfirmedIf: "if it is the last passkey", Alone: ownAccount, Urgency: Urgent,
 			Words: "Remove passkey", Summary: "Remove a passkey; not the last way to sign in"},
 		Subject: ownSubject[PasskeyName],
+		Check: func(ctx context.Context, c *Caller, in PasskeyName) error {
+			id, err := c.user()
+			if err != nil {
+				return err
+			}
+			return c.Identity.CheckRemovePasskey(ctx, id, in.Passkey)
+		},
+		Confirmed: func(now any, _ PasskeyName) bool {
+			u, known := now.(*identity.User)
+			return !known || len(u.Passkeys) <= 1
+		},
+		Warning: func(*Caller, any, PasskeyName) string {
+			return "This is your last passkey. You cannot sign in by passkey again until you add another."
+		},
 		Run: own(func(ctx context.Context, c *Caller, id string, in PasskeyName) (Nothing, error) {
 			return Nothing{}, c.Identity.RemovePasskey(ctx, id, in.Passkey)
 		}),

@@ -15,6 +15,7 @@ import (
 // thing is what an operation is done to, as the audit log names it.
 type thing struct {
 	kind, id, words string
+	called          string // what people call it, where that is neither the ID nor in the words
 	keyStore, key   string // where the operation's path does not name them
 }
 
@@ -45,7 +46,7 @@ func (p *performance) objectOf(subject any) thing {
 		return thing{kind: "key store", id: bounded(keyStore), words: "key store " + bounded(keyStore)}
 	}
 	if p.route == Block.Entry() || p.route == Unblock.Entry() {
-		return thing{kind: "everything", words: "everything"}
+		return thing{kind: everythingName, words: everythingName}
 	}
 	return thing{}
 }
@@ -54,7 +55,7 @@ func (p *performance) objectOf(subject any) thing {
 func objectIn(subject any) thing {
 	switch s := subject.(type) {
 	case *appliance.Grant:
-		return thing{kind: "grant", id: s.ID, words: grantWords(s), key: s.KeyID}
+		return thing{kind: "grant", id: s.ID, words: grantWords(s), called: s.Principal, key: s.KeyID}
 	case Grant:
 		return objectIn(s.Grant)
 	case *appliance.Credential:

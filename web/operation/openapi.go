@@ -144,7 +144,7 @@ var tags = []apiTag{
 // tagsByPath are the tags by the beginning of a path; the longest that fits counts.
 var tagsByPath = map[string]string{
 	"/status": "status", "/activity": "status", "/boot": "status", "/hsms": "status", "/openapi.json": "status",
-	"/block": "blocks", "/unblock": "blocks",
+	"/block": "blocks", "/unblock": "blocks", "/dependents": "status",
 	"/keystores": "key stores", "/keystores/{keystore}/keys": "keys", "/keystores/{keystore}/grants": "grants", "/keystores/{keystore}/policy": "grants",
 	"/keystores/{keystore}/keys/{key}/test-grants": "grants", "/keystores/{keystore}/credentials": "credentials",
 	"/damaged": "damaged rows", "/discard": "damaged rows",

@@ -8,7 +8,7 @@ var table []*Route
 
 func init() { // some operations perform others of the table
 	for _, o := range []Entry{
-		ShowStatus, ListActivity, ListBootSteps, ProbeHSMs, Block, Unblock, ShowOpenAPI,
+		ShowStatus, ListActivity, ListBootSteps, ProbeHSMs, Block, Unblock, ShowDependents, ShowOpenAPI,
 		ListKeyStores, CreateKeyStore, ShowKeyStore, SetQuota, ShowKeyStoreHealth, DeleteKeyStore,
 		ListKeys, CreateKey, CheckKeyFile, CreateKeys, ShowKey, EnableKey, DisableKey, RotateKey, ScheduleKeyDeletion, CancelKeyDeletion,
 		ListGrants, CreateGrant, CheckGrantFile, CreateGrants, RenderGrant, RemoveGrant, TestGrants, ShowPolicy, SetPolicy,

@@ -257,6 +257,19 @@ func (b *Browser) Fill(button string, fields ...string) {
 	b.Press()
 }
 
+// Confirm types the name that the page before an outage asks for, and more fields of its form; then
+// it goes on.
+func (b *Browser) Confirm(fields ...string) {
+	b.t.Helper()
+	const form = `document.querySelector('form[action^="/confirm/"]')`
+	button := b.Value(`(() => { const f = ` + form + `; return f ? f.querySelector("button:not([type=button])").textContent.trim() : ""; })()`)
+	if button == "" {
+		b.t.Fatalf("%s: no name is asked for; the page says: %s", b.Path(), b.Text())
+	}
+	name := b.Value(form + `.querySelector("label[for=confirm] code").textContent`)
+	b.Fill(button, append(fields, "confirm", name)...)
+}
+
 // fillScript finds the form, and marks its button for Press.
 const fillScript = `(() => {
 	const want = %s, fields = %s || [];
