@@ -32,6 +32,9 @@ func (p *performance) objectOf(subject any) thing {
 		return o
 	}
 	for _, o := range objects {
+		if o.parameter == "keystore" {
+			continue // the input may name a key of it: see below
+		}
 		if id := bounded(p.path(o.parameter)); id != "" {
 			if strings.HasPrefix(id, identity.TokenPrefix) { // a token in place of its ID
 				id = identity.TokenPrefix + "..."
