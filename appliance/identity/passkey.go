@@ -178,10 +178,15 @@ func (d *Directory) BeginPasskey(context.Context) (Ceremony, error) {
 // FinishPasskey signs in whoever's passkey it is.
 func (d *Directory) FinishPasskey(ctx context.Context, ceremonyID string, response []byte, from Client) (in SignedIn, err error) {
 	defer d.observed(ByPasskey, &err)
-	if err := d.limit(from); err != nil {
+	if err := d.admits(); err != nil {
 		return SignedIn{}, err
 	}
 	a, err := d.checkPasskey(ctx, purposeSignIn, ceremonyID, response, from)
+	if errors.Is(err, ErrProof) { // nobody can guess one: what is right is taken however often others have failed
+		if err := d.attempts.take(byPasskey, from, from.atAddress()); err != nil {
+			return SignedIn{}, err
+		}
+	}
 	if err != nil {
 		return SignedIn{}, err
 	}

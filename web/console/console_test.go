@@ -318,6 +318,7 @@ func TestEveryPost(t *testing.T) {
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{
 		"/signout":              "ends the session of whoever posts, and nothing else",
+		"/recovery/known":       "says that one has read something, up to a time, and nothing else",
 		"/confirm/{id}":         "goes on with a form that is sealed for its user, and of its version",
 		"/standing":             "says that the session is used, and nothing else",
 		"/prove":                "proves, and goes on with nothing",

@@ -110,7 +110,11 @@ var (
 			Words: "Prove presence by password", Summary: "Prove that one is present, by password and code"},
 		Subject: apart[Proof],
 		Run: own(func(ctx context.Context, c *Caller, _ string, in Proof) (Nothing, error) {
-			return Nothing{}, c.Identity.ProvePassword(ctx, c.Who, in.Password, in.Code)
+			recovery, err := c.Identity.ProvePassword(ctx, c.Who, in.Password, in.Code, identity.Client{Address: c.Remote})
+			if err == nil && recovery {
+				err = c.Event(ctx, RecoveryCodeUsed, c.Who.Name, "", c.Remote, nil)
+			}
+			return Nothing{}, err
 		}),
 	})
 	BeginProvePasskey = define(Operation[Nothing, identity.Ceremony]{
