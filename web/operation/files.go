@@ -3,6 +3,7 @@ package operation
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -165,7 +166,20 @@ func saying(g appliance.Grant) string {
 	if !g.NotAfter.IsZero() {
 		until = g.NotAfter.UTC().Truncate(time.Millisecond).Format(time.RFC3339Nano)
 	}
-	return strings.Join([]string{g.KeyID, string(g.Effect), g.Principal, appliance.JoinOperations(slices.Compact(operations)), appliance.FormatConditions(g.Conditions), until}, "\x00")
+	return strings.Join([]string{g.KeyID, string(g.Effect), g.Principal, appliance.JoinOperations(slices.Compact(operations)), appliance.FormatConditions(ordered(g.Conditions)), until}, "\x00")
+}
+
+// ordered gives the conditions with each list sorted, and nothing in it twice: the order means
+// nothing.
+func ordered(c appliance.Conditions) appliance.Conditions {
+	v := reflect.ValueOf(&c).Elem()
+	for i := range v.NumField() { // lists of strings all, as a condition holds for one of some
+		list := v.Field(i).Addr().Interface().(*[]string)
+		if *list != nil {
+			*list = slices.Compact(slices.Sorted(slices.Values(*list)))
+		}
+	}
+	return c
 }
 
 // The operations on files of keys and of grants.
