@@ -87,7 +87,7 @@ func (c *Client) DoIfMatch(ctx context.Context, method, path, revision string, b
 		defer clear(encoded) // it may hold key material
 		in = bytes.NewReader(encoded)
 	}
-	return c.call(ctx, method, path, revision, in, func(answer *http.Response) error {
+	return c.call(ctx, operation.Sending{Method: method, Path: path, Revision: revision, Body: in, BodyType: operation.MediaType}, func(answer *http.Response) error {
 		text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 		if err != nil || result == nil {
 			return err
@@ -98,7 +98,7 @@ func (c *Client) DoIfMatch(ctx context.Context, method, path, revision string, b
 
 // Download gets what a route streams, such as "backup", into w.
 func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
-	return c.call(ctx, http.MethodGet, path, "", nil, func(answer *http.Response) error {
+	return c.call(ctx, operation.Sending{Method: http.MethodGet, Path: path}, func(answer *http.Response) error {
 		_, err := io.Copy(w, answer.Body)
 		return err
 	})
@@ -113,7 +113,7 @@ func (c *Client) Backup(ctx context.Context, approval string, w io.Writer) (*app
 	if approval != "" {
 		path += "?" + url.Values{"approval": {approval}}.Encode()
 	}
-	return report, c.call(ctx, operation.Backup.Method, path, "", nil, func(answer *http.Response) error {
+	return report, c.call(ctx, operation.Sending{Method: operation.Backup.Method, Path: path}, func(answer *http.Response) error {
 		text, err := base64.StdEncoding.DecodeString(answer.Header.Get(operation.ReportHeader))
 		if err == nil {
 			err = json.Unmarshal(text, report)
@@ -129,24 +129,27 @@ func (c *Client) Backup(ctx context.Context, approval string, w io.Writer) (*app
 // Upload streams r to a route, such as "restore", and decodes the answer into
 // result.
 func (c *Client) Upload(ctx context.Context, path string, r io.Reader, result any) error {
-	return c.call(ctx, http.MethodPost, path, "", r, func(answer *http.Response) error {
+	return c.call(ctx, operation.Sending{Method: http.MethodPost, Path: path, Body: r}, func(answer *http.Response) error {
 		return json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(result)
 	})
 }
 
 // Send implements [operation.Client].
 func (c *Client) Send(ctx context.Context, s operation.Sending, take func(answer io.Reader) error) error {
-	return c.call(ctx, s.Method, s.Path, s.Revision, s.Body, func(answer *http.Response) error { return take(answer.Body) })
+	return c.call(ctx, s, func(answer *http.Response) error { return take(answer.Body) })
 }
 
 // call sends a request and has take read the answer, if it is no refusal.
-func (c *Client) call(ctx context.Context, method, path, revision string, in io.Reader, take func(*http.Response) error) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+operation.Prefix+"/"+path, in)
+func (c *Client) call(ctx context.Context, s operation.Sending, take func(*http.Response) error) error {
+	req, err := http.NewRequestWithContext(ctx, s.Method, c.base+operation.Prefix+"/"+s.Path, s.Body)
 	if err != nil {
 		return err
 	}
-	if revision != "" {
-		req.Header.Set("If-Match", revision)
+	if s.Revision != "" {
+		req.Header.Set("If-Match", s.Revision)
+	}
+	if s.Body != nil && s.BodyType != "" {
+		req.Header.Set("Content-Type", s.BodyType)
 	}
 	if c.Reason != "" {
 		req.Header.Set(operation.ReasonHeader, url.PathEscape(c.Reason))

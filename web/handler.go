@@ -55,7 +55,7 @@ func NewHandler(p Public) http.Handler {
 // where other programs have other ports.
 func transportSecurity(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		identify(w)
+		r = identify(w, r)
 		if host, _, _ := strings.Cut(r.Host, ":"); host != "localhost" {
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		}

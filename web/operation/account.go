@@ -61,9 +61,27 @@ func (c *Caller) user() (string, error) {
 	return c.Who.UserID, nil
 }
 
+// self gives the user who calls. fault.Unauthenticated if there is none any more.
+func (c *Caller) self(ctx context.Context) (*identity.User, error) {
+	u, err := c.Identity.User(ctx, c.Who.UserID)
+	if fault.CodeOf(err) == fault.NotFound {
+		err = fault.Errorf(fault.Unauthenticated, "your user was removed: ask an administrator for an invitation")
+	}
+	return u, err
+}
+
 // ownSubject is the user who calls.
 func ownSubject[In any](ctx context.Context, c *Caller, _ In) any {
 	return found(c.Identity.User(ctx, c.Who.UserID))
+}
+
+// passkey gives one of a user. fault.NotFound.
+func (c *Caller) passkey(ctx context.Context, user string, in PasskeyName) (identity.Passkey, error) {
+	u, err := c.Identity.User(ctx, user)
+	if err != nil {
+		return identity.Passkey{}, err
+	}
+	return named(u.Passkeys, nil, func(k identity.Passkey) bool { return k.ID == in.Passkey }, "you have no passkey of that ID")
 }
 
 // own makes the function of an operation of a user on their own account.
@@ -73,7 +91,12 @@ func own[In, Out any](run func(ctx context.Context, c *Caller, user string, in I
 		if err != nil {
 			return out, err
 		}
-		return run(ctx, c, id, in)
+		if out, err = run(ctx, c, id, in); fault.CodeOf(err) == fault.NotFound {
+			if _, gone := c.self(ctx); gone != nil {
+				err = gone
+			}
+		}
+		return out, err
 	}
 }
 
@@ -89,7 +112,7 @@ var (
 				return a, nil
 			}
 			var err error
-			a.User, err = c.Identity.User(ctx, c.Who.UserID)
+			a.User, err = c.self(ctx)
 			return a, err
 		},
 	})
@@ -133,10 +156,20 @@ var (
 			return c.Identity.FinishAddPasskey(ctx, id, in.Ceremony, in.Name, in.Response)
 		}),
 	})
+	ShowPasskey = define(Operation[PasskeyName, identity.Passkey]{
+		Route: Route{ID: "showPasskey", Method: http.MethodGet, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Conflicts: true,
+			Words: "Show passkey", Summary: "One of one's own passkeys"},
+		Run: own(func(ctx context.Context, c *Caller, user string, in PasskeyName) (identity.Passkey, error) {
+			return c.passkey(ctx, user, in)
+		}),
+	})
 	RemovePasskey = define(Operation[PasskeyName, Nothing]{
 		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Effects: TakesAccess, Alone: ownAccount, Urgency: Urgent,
 			Words: "Remove passkey", Summary: "Remove a passkey; not the last way to sign in"},
-		Subject: ownSubject[PasskeyName],
+		Subject: func(ctx context.Context, c *Caller, in PasskeyName) any {
+			k, err := c.passkey(ctx, c.Who.UserID, in)
+			return found(&k, err)
+		},
 		Run: own(func(ctx context.Context, c *Caller, id string, in PasskeyName) (Nothing, error) {
 			return Nothing{}, c.Identity.RemovePasskey(ctx, id, in.Passkey)
 		}),

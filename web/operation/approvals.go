@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
@@ -219,8 +220,8 @@ func (p *performance) file(ctx context.Context) error {
 		return err
 	}
 	id := make([]byte, 16)
-	_, _ = rand.Read(id) // never fails (crypto/rand)
-	now := p.Now().UTC()
+	_, _ = rand.Read(id)                            // never fails (crypto/rand)
+	now := p.Now().UTC().Truncate(time.Millisecond) // as it is stored
 	r := &approval.Request{ID: hex.EncodeToString(id), Operation: p.route.ID, Method: p.route.Method, Path: Prefix + p.route.path(p.in), Body: body,
 		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, Reason: p.Reason, Address: host(p.Remote), CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
 	if secret != nil {

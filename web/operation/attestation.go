@@ -84,7 +84,7 @@ type Report struct {
 // The operations on evidence and on what the TPM keeps.
 var (
 	ShowEvidence = define(Operation[Nonce, json.RawMessage]{
-		Route: Route{ID: "evidence", Method: http.MethodGet, Path: "/attestation", Capability: identity.See,
+		Route: Route{ID: "evidence", Method: http.MethodGet, Path: "/attestation", Absent: true, Conflicts: true, Capability: identity.See,
 			Words: "Show evidence", Summary: "Fresh evidence of what the machine runs"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (json.RawMessage, error) {
 			if !in.elsewhere(c.Performer) {
@@ -100,7 +100,7 @@ var (
 		},
 	})
 	ShowReport = define(Operation[Nonce, *Report]{
-		Route: Route{ID: "attestationReport", Method: http.MethodGet, Path: "/attestation/report", Capability: identity.See,
+		Route: Route{ID: "attestationReport", Method: http.MethodGet, Path: "/attestation/report", Absent: true, Conflicts: true, Capability: identity.See,
 			Words: "Show attestation report", Summary: "Fresh evidence with each check and the firmware's event log"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
 			if !in.elsewhere(c.Performer) {

@@ -28,6 +28,7 @@ type AuditFilter struct {
 	Key          string       `query:"key" about:"an external key's ID; give its key store, too" json:"-"`
 	Principal    string       `query:"principal" about:"awsPrincipalArn, whole" json:"-"`
 	KMSRequestID string       `query:"kms_request_id" about:"KMS's ID of a request" json:"-"`
+	RequestID    string       `query:"request_id" about:"the ID of a request to this API or the console: the header Request-Id of its answer" json:"-"`
 	Kind         audit.Kind   `query:"kind" enum:"xks,admin,boot,lease,audit,fleet" about:"only records of this kind" json:"-"`
 	Node         string       `query:"node" about:"only records of this node of the fleet" json:"-"`
 	Result       audit.Result `query:"result" enum:"allowed,denied,failed" about:"only records with this result" json:"-"`
@@ -36,7 +37,7 @@ type AuditFilter struct {
 
 // Query gives the query of a filter. Names of users and tokens in it stay as they are.
 func (f AuditFilter) Query() audit.Query {
-	q := audit.Query{From: f.From, To: f.To, KeyStore: f.KeyStore, Key: f.Key, Principal: f.Principal, KMSRequestID: f.KMSRequestID, Kind: f.Kind, Result: f.Result,
+	q := audit.Query{From: f.From, To: f.To, KeyStore: f.KeyStore, Key: f.Key, Principal: f.Principal, KMSRequestID: f.KMSRequestID, RequestID: f.RequestID, Kind: f.Kind, Result: f.Result,
 		Actor: f.Actor, Token: f.Token, Remote: f.Address, Error: f.Error, Life: f.Life}
 	if f.Object != "" {
 		q.Objects = []string{f.Object, "user " + f.Object, "API token " + f.Object, "invitation of " + f.Object, "session of " + f.Object}

@@ -111,7 +111,7 @@ type VerificationPeers interface {
 // The operations on the audit log.
 var (
 	SearchAudit = define(Operation[AuditSearch, *Records]{
-		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Capability: identity.Audit,
+		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Absent: true, Capability: identity.Audit,
 			Words: "Search audit log", Summary: "Search the audit log, or those of all nodes, the newest first"},
 		KeyStore: func(_ context.Context, _ *Caller, in AuditSearch) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditSearch) (*Records, error) {
@@ -146,7 +146,7 @@ var (
 		},
 	})
 	ExportAudit = define(Operation[AuditExport, Stream]{
-		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl", OtherAnswer: "text/csv",
+		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Absent: true, Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl", OtherAnswer: "text/csv",
 			Words: "Export audit log", Summary: "All records that a search finds"},
 		KeyStore: func(_ context.Context, _ *Caller, in AuditExport) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"reflect"
 	"strings"
 	"sync"
@@ -56,13 +57,24 @@ func (r *Route) Decode(p Parts) (any, error) {
 		body, err := scrub.ReadAll(p.Body)
 		defer clear(body) // it may hold a secret
 		if err != nil {
-			return nil, invalid("the request body is longer than %d bytes, or ended early", MaxBody)
+			return nil, r.unread(err)
 		}
 		if err := decode(in, body); err != nil {
 			return nil, err
 		}
 	}
 	return in.Interface(), nil
+}
+
+// unread says why a body could not be read whole.
+func (r *Route) unread(err error) error {
+	if _, long := errors.AsType[*http.MaxBytesError](err); !long {
+		return invalid("the request body ended early: send it whole")
+	}
+	if !r.TakesBody() {
+		return invalid("the request body has more than %d bytes; this route takes %s", MaxBody, expected(r.input))
+	}
+	return fault.Errorf(fault.BodyTooLong, "the request body has more than %d bytes; this operation takes %d at most", MaxBody, MaxBody)
 }
 
 // decode reads a JSON body into the members of an input. An operation whose input

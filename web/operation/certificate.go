@@ -123,7 +123,7 @@ var (
 		},
 	})
 	ShareCertificate = define(Operation[SharedCertificate, Certificate]{
-		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Revision: "/certificate", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
 			Words: "Share certificate", Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
 		Subject: certificateSubject[SharedCertificate],
 		Check: func(ctx context.Context, c *Caller, in SharedCertificate) error {
@@ -134,7 +134,7 @@ var (
 		},
 	})
 	UnshareCertificate = define(Operation[Nothing, Certificate]{
-		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Absent: true, Revision: "/certificate", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
 			Words: "Stop sharing certificate", Summary: "Remove the shared certificate and its key: each node serves with its own"},
 		Subject: certificateSubject[Nothing],
 		Check:   func(ctx context.Context, c *Caller, _ Nothing) error { return c.Site.CheckUnshare(ctx) },

@@ -146,12 +146,27 @@ var (
 			Words: "Preview grant", Summary: "The Cedar policy that a grant would be, without making it"},
 		Subject: apart[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
-		Run: func(_ context.Context, _ *Caller, in NewGrant) (Policy, error) {
+		Run: func(ctx context.Context, c *Caller, in NewGrant) (Policy, error) {
+			if _, err := c.Domain.ShowKeyStore(ctx, in.KeyStore); err != nil {
+				return Policy{}, err
+			}
 			g := in.grant()
 			if err := g.Validate(); err != nil {
 				return Policy{}, err
 			}
 			return Policy{g.Cedar()}, nil
+		},
+	})
+	ShowGrant = define(Operation[GrantName, Grant]{
+		Route: Route{ID: "showGrant", Method: http.MethodGet, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.See,
+			Words: "Show grant", Summary: "A grant with its Cedar policy"},
+		Run: func(ctx context.Context, c *Caller, in GrantName) (Grant, error) {
+			list, err := c.Domain.Grants(ctx, in.KeyStore)
+			g, err := named(list, err, func(g *appliance.Grant) bool { return g.ID == in.Grant }, "the key store has no grant of that ID")
+			if err != nil {
+				return Grant{}, err
+			}
+			return Grant{g, g.Cedar()}, nil
 		},
 	})
 	RemoveGrant = define(Operation[GrantName, Nothing]{

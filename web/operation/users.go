@@ -149,6 +149,9 @@ var (
 			Words: "Sign out user", Summary: "End all sessions of a user"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (Ended, error) {
+			if err := userExists(ctx, c, in); err != nil {
+				return Ended{}, err
+			}
 			n, err := c.Identity.RevokeSessions(ctx, in.User)
 			return Ended{n}, err
 		},

@@ -37,6 +37,9 @@ func filtersOf(start time.Time) []filter {
 		{"key", func(q *audit.Query) { q.KeyStore, q.Key = "demo", "key-2" }, func(r *audit.Record) bool { return r.KeyStore == "demo" && r.Key == "key-2" }},
 		{"principal", func(q *audit.Query) { q.Principal = "principal-1" }, func(r *audit.Record) bool { return r.Principal == "principal-1" }},
 		{"request", func(q *audit.Query) { q.KMSRequestID = record(100).KMSRequestID }, func(r *audit.Record) bool { return r.KMSRequestID == record(100).KMSRequestID }},
+		{"request of the API", func(q *audit.Query) { q.RequestID = "request-4" }, func(r *audit.Record) bool { return r.RequestID == "request-4" }},
+		{"request of KMS with the ID of one of the API", func(q *audit.Query) { q.RequestID = record(100).KMSRequestID }, func(*audit.Record) bool { return false }},
+		{"request of both", func(q *audit.Query) { q.RequestID, q.KMSRequestID = "request-4", record(100).KMSRequestID }, func(*audit.Record) bool { return false }},
 		{"kind admin", func(q *audit.Query) { q.Kind = audit.KindAdmin }, func(r *audit.Record) bool { return r.Kind == audit.KindAdmin }},
 		{"kind xks", func(q *audit.Query) { q.Kind = audit.KindXKS }, func(r *audit.Record) bool { return r.Kind == audit.KindXKS }},
 		{"denied", func(q *audit.Query) { q.Result = audit.Denied }, func(r *audit.Record) bool { return r.Result == audit.Denied }},
@@ -75,7 +78,7 @@ func various(t testing.TB, c *clock, n int, append func(r *audit.Record)) {
 		r.Key, r.Principal = fmt.Sprintf("key-%d", i%4), fmt.Sprintf("principal-%d", i%3)
 		if i%3 != 0 {
 			r = &audit.Record{Kind: audit.KindAdmin, Operation: pick(i/2, "POST block", "DELETE users/{user}", "GET audit/export"), Result: audit.Allowed, Actor: pick(i/3, "alice", "bob", "local uid 0 pid 7", "local uid 0 pid 71"),
-				Remote: pick(i/5, "192.0.2.1", "192.0.2.1:5000", "[2001:db8::1]:443", "192.0.2.11", ""), KeyStore: pick(i/7, "demo", "other", "")}
+				RequestID: fmt.Sprintf("request-%d", i%8), Remote: pick(i/5, "192.0.2.1", "192.0.2.1:5000", "[2001:db8::1]:443", "192.0.2.11", ""), KeyStore: pick(i/7, "demo", "other", "")}
 			if r.KeyStore != "" {
 				r.Key = pick(i/4, "key-2", "", "key-3")
 			}
