@@ -59,9 +59,12 @@ func TestConsoleLearns(t *testing.T) {
 	do(http.MethodPost, "unblock", appliance.BlockTarget{Everything: true}, nil)
 	for _, form := range []string{"form[method=post] input[name=name]", "form[method=get] input[name=name]"} { // to make one, and to filter
 		alice.Open("/keystores")
-		alice.Value(fmt.Sprintf(`(() => { const f = document.querySelector(%q); f.closest("details")?.setAttribute("open", ""); f.value = "half a name"; f.dispatchEvent(new Event("input", {bubbles: true})); return ""; })()`, form))
+		alice.Value(fmt.Sprintf(`(() => { const f = document.querySelector(%q); f.closest("details")?.setAttribute("open", ""); f.value = "half a name"; f.dispatchEvent(new Event("input", {bubbles: true})); document.getElementById("standing").focus(); return ""; })()`, form))
 		do(http.MethodPost, "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "another leak"}, nil)
 		shows(t, alice, "This page has changed")
+		if focus := alice.Value("document.activeElement.id"); focus != "standing" {
+			t.Errorf("the header was renewed, and the focus went from it to %q", focus)
+		}
 		if typed := alice.Value(fmt.Sprintf(`document.querySelector(%q).value`, form)); typed != "half a name" {
 			t.Errorf("%s: what was typed is now %q", form, typed)
 		}

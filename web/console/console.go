@@ -55,8 +55,6 @@ func New(o Options) http.Handler {
 		}
 		r.Post("/do/{operation}", c.signedInOr(c.do, c.keepForLater))
 		r.Get("/answers/{id}", c.signedIn(c.answerPage))
-		r.Get("/session", c.signedIn(c.sessionEnd))
-		r.Post("/session", c.signedIn(c.sessionEnd))
 		r.Get("/prove", c.signedIn(c.proofPage))
 		r.Get("/prove/{id}", c.signedIn(c.proofPage))
 		r.Post("/prove", c.signedIn(c.prove))
@@ -67,6 +65,7 @@ func New(o Options) http.Handler {
 		r.Post("/passkeys/finish", c.signedIn(c.finishPasskey))
 		r.Post("/signout", c.signedIn(c.signOut))
 		r.Get("/standing", c.askStanding)
+		r.Post("/standing", c.askStanding)
 		r.Get("/download/{what}", c.signedIn(c.download))
 		r.NotFound(c.signedIn(func(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 			c.failPage(w, r, who, fault.Errorf(fault.NotFound, "the console has no page %.200q", r.URL.Path))
@@ -196,6 +195,8 @@ type view struct {
 type listedPage struct {
 	path string
 	make func(p *page) (*view, error)
+	// shows tells an open page that it has changed; nil if the standings of the header do.
+	shows shows
 }
 
 func (c *console) page(l listedPage) http.HandlerFunc {
@@ -238,7 +239,6 @@ func (c *console) shell(w http.ResponseWriter, p *page, v *view) ui.Shell {
 		s.Flash = string(text)
 		clearCookie(w, flashCookie)
 	}
-	s.Idle = int(p.who.EndsAt.Sub(p.now).Seconds())
 	if p.digest == "" {
 		p.digest = p.look()
 	}

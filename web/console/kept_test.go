@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -279,34 +280,31 @@ func TestRefusedField(t *testing.T) {
 func TestIdleEnd(t *testing.T) {
 	r := start(t)
 	admin := r.enrol("admin", identity.RoleAdministrator)
-	ask := func(method string) string {
+	end := regexp.MustCompile(`id="standing"[^>]* data-seconds="(-?\d+)"`)
+	is := func(w *httptest.ResponseRecorder, want int) {
 		t.Helper()
-		w := admin.do(method, "/session", nil, func(q *http.Request) {
-			if method == http.MethodGet {
-				q.Header.Set("Holdfast-Refresh", "1")
-			}
-		})
-		return fmt.Sprint(w.Code, " ", strings.TrimSpace(w.Body.String()))
-	}
-	if body := admin.do("GET", "/", nil, nil).Body.String(); !regexp.MustCompile(`<dialog id="idle"[^>]* data-seconds="(900|899)"`).MatchString(body) {
-		t.Error("the page does not know when the session ends")
-	}
-	r.pass(13 * time.Minute)
-	for range 2 {
-		if got := ask(http.MethodGet); got != `200 {"seconds":120}` && got != `200 {"seconds":119}` {
-			t.Errorf("after 13 minutes: %s", got)
+		m := end.FindStringSubmatch(w.Body.String())
+		if m == nil {
+			t.Fatalf("%d, and no end: %s", w.Code, w.Body)
+		}
+		if got, _ := strconv.Atoi(m[1]); got != want && got != want-1 {
+			t.Errorf("it ends in %d seconds, not in %d", got, want)
 		}
 	}
-	if got := ask(http.MethodPost); got != `200 {"seconds":900}` && got != `200 {"seconds":899}` {
-		t.Errorf("extended: %s", got)
+	ask := func(method string) *httptest.ResponseRecorder { return admin.do(method, "/standing", nil, nil) }
+	is(admin.do(http.MethodGet, "/", nil, nil), 900)
+	r.pass(13 * time.Minute)
+	for range 2 {
+		is(ask(http.MethodGet), 120)
 	}
+	is(ask(http.MethodPost), 900)
 	r.pass(14 * time.Minute)
-	if got := ask(http.MethodGet); !strings.HasPrefix(got, "200") {
-		t.Errorf("it was not extended: %s", got)
-	}
+	is(ask(http.MethodGet), 60)
 	r.pass(2 * time.Minute)
-	if got := ask(http.MethodGet); !strings.HasPrefix(got, "303") {
-		t.Errorf("it goes on: %s", got)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		if w := ask(method); w.Code != http.StatusUnauthorized {
+			t.Errorf("it goes on: %s %d", method, w.Code)
+		}
 	}
 }
 

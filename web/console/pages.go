@@ -6,33 +6,43 @@ import (
 	"slices"
 
 	"github.com/a-h/templ"
+
+	"holdfast/web/operation"
 )
 
 // pages are all pages of those who are signed in.
 var pages []listedPage
 
 func init() { // for refused forms have their pages made again
+	none := func(*page) operation.Nothing { return operation.Nothing{} }
+	of := func(p *page) operation.KeyStoreName {
+		return operation.KeyStoreName{KeyStore: p.param("keystore")}
+	}
 	pages = []listedPage{
-		{"/", overview},
-		{"/keystores", keyStores},
-		{"/keystores/{keystore}", keyStore},
-		{"/keystores/{keystore}/keys", keys},
-		{"/keystores/{keystore}/keys/{key}", key},
-		{"/keystores/{keystore}/grants", grants},
-		{"/keystores/{keystore}/credentials", credentials},
-		{"/attestation/report", attestation},
-		{"/attestation/history", bootHistory},
-		{"/audit", auditLog},
-		{"/audit/{seq}", auditRecord},
-		{"/hsms", hsms},
-		{"/fleet", fleet},
-		{"/users", users},
-		{"/users/{user}", user},
-		{"/approvals", approvals},
-		{"/approvals/{approval}", approvalPage},
-		{"/state", state},
-		{"/settings", settings},
-		{"/account", account},
+		{"/", overview, nil},
+		{"/keystores", keyStores, listing("", operation.ListKeyStores)},
+		{"/keystores/{keystore}", keyStore, thing(operation.ShowKeyStore, of)},
+		{"/keystores/{keystore}/keys", keys, listing("", operation.ListKeys)},
+		{"/keystores/{keystore}/keys/{key}", key, thing(operation.ShowKey, func(p *page) operation.KeyName {
+			return operation.KeyName{KeyStoreName: of(p), Key: p.param("key")}
+		})},
+		{"/keystores/{keystore}/grants", grants, all(listing("", operation.ListGrants), thing(operation.ShowPolicy, of))},
+		{"/keystores/{keystore}/credentials", credentials, listing("", operation.ListCredentials)},
+		{"/attestation/report", attestation, nil},
+		{"/attestation/history", bootHistory, nil},
+		{"/audit", auditLog, nil},
+		{"/audit/{seq}", auditRecord, nil},
+		{"/hsms", hsms, nil},
+		{"/fleet", fleet, thing(operation.ShowFleet, none)},
+		{"/users", users, all(listing("", operation.ListUsers), listing("invitation_", operation.ListInvitations), listing("session_", operation.ListSessions), listing("token_", operation.ListTokens))},
+		{"/users/{user}", user, thing(operation.ShowUser, func(p *page) operation.UserName { return operation.UserName{User: p.param("user")} })},
+		{"/approvals", approvals, listing("", operation.ListApprovals)},
+		{"/approvals/{approval}", approvalPage, thing(operation.ShowApproval, func(p *page) operation.ApprovalName {
+			return operation.ApprovalName{Approval: p.param("approval")}
+		})},
+		{"/state", state, thing(operation.ShowInstallation, none)},
+		{"/settings", settings, all(thing(operation.ShowSettings, none), thing(operation.ShowCertificate, none))},
+		{"/account", account, all(thing(operation.ShowAccount, none), listing("", operation.ListOwnSessions))},
 	}
 }
 

@@ -58,13 +58,17 @@ func standingBadge(s appliance.Standing) ui.Badge {
 // headerStanding is what the header of each page says, and what tells it to change.
 func (p *page) headerStanding() ui.Standing {
 	s := p.c.Performer.Standing()
-	return ui.Standing{Badge: standingBadge(s), Says: s.Says, Digest: p.digest, URL: "/standing?page=" + url.QueryEscape(p.here())}
+	return ui.Standing{Badge: standingBadge(s), Says: s.Says, Digest: p.digest, URL: "/standing?page=" + url.QueryEscape(p.here()),
+		Node: p.c.Performer.Node(), Seconds: int(p.who.EndsAt.Sub(p.now).Seconds())}
 }
 
-// askStanding answers an open page with the header as it is now. It prolongs no session, and one
-// that has ended gets 401.
+// askStanding answers an open page with the header as it is now, and with when the session ends if
+// nobody uses it. A post uses the session, a question does not. One that has ended gets 401.
 func (c *console) askStanding(w http.ResponseWriter, r *http.Request) {
 	r.Header.Set("Holdfast-Refresh", "1")
+	if r.Method == http.MethodPost {
+		r.Header.Del("Holdfast-Refresh")
+	}
 	who, err := c.session(r)
 	if err != nil {
 		status := http.StatusServiceUnavailable
@@ -88,47 +92,66 @@ func (c *console) askStanding(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// watched are the things of a page besides the standings of the appliance and of its key stores
-// that another person may change while it is open.
-var watched = map[string]func(p *page) (any, error){
-	"/keystores/{keystore}/keys/{key}": func(p *page) (any, error) {
-		k, err := read(p, operation.ShowKey, operation.KeyName{KeyStoreName: operation.KeyStoreName{KeyStore: p.param("keystore")}, Key: p.param("key")})
-		if err != nil {
-			return nil, err
-		}
-		return []any{operation.Revision(k), operation.MarkOf(k.Standing)}, nil
-	},
-	"/keystores/{keystore}/keys": func(p *page) (any, error) {
-		list, err := listOf(p, "", operation.ListKeys)
-		var seen []any
-		for _, k := range list.Items {
-			seen = append(seen, operation.Revision(k), operation.MarkOf(k.Standing))
-		}
-		return seen, err
-	},
-	"/keystores/{keystore}/credentials": func(p *page) (any, error) {
-		list, err := listOf(p, "", operation.ListCredentials)
-		var seen []any
-		for _, c := range list.Items {
-			seen = append(seen, operation.Revision(c), operation.MarkOf(c.Standing))
-		}
-		return seen, err
-	},
-	"/approvals": func(p *page) (any, error) {
-		list, err := listOf(p, "", operation.ListApprovals)
-		var seen []any
-		for _, a := range list.Items {
-			seen = append(seen, a.ID, a.State)
-		}
-		return seen, err
-	},
-	"/users/{user}": func(p *page) (any, error) {
-		if !p.may(identity.Administer) {
+// shows gives what a page shows besides the standings of the appliance and of its key stores, as
+// far as another person may change it while the page is open.
+type shows func(p *page) (any, error)
+
+// listing is a list of the page; of tells the lists of a page apart ([listOf]).
+func listing[In, Item any](of string, o *operation.Operation[In, operation.List[Item]]) shows {
+	return func(p *page) (any, error) {
+		if !p.may(o.Capability) {
 			return nil, nil
 		}
-		u, err := read(p, operation.ShowUser, operation.UserName{User: p.param("user")})
-		return operation.Revision(u), err
-	},
+		list, err := listOf(p, of, o)
+		seen := []any{list.Total}
+		for _, item := range list.Items {
+			seen = append(seen, mark(item))
+		}
+		return seen, err
+	}
+}
+
+// thing is a thing of the page.
+func thing[In, Out any](o *operation.Operation[In, Out], of func(p *page) In) shows {
+	return func(p *page) (any, error) {
+		if !p.may(o.Capability) {
+			return nil, nil
+		}
+		v, err := read(p, o, of(p))
+		return mark(v), err
+	}
+}
+
+// all is all of them.
+func all(some ...shows) shows {
+	return func(p *page) (any, error) {
+		var seen []any
+		for _, one := range some {
+			v, err := one(p)
+			if err != nil {
+				return nil, err
+			}
+			seen = append(seen, v)
+		}
+		return seen, nil
+	}
+}
+
+// mark names the state of a thing, and how it stands.
+func mark(v any) any {
+	switch v := v.(type) {
+	case *appliance.ExternalKey:
+		return []any{operation.Revision(v), operation.MarkOf(v.Standing)}
+	case appliance.Credential:
+		return []any{operation.Revision(v), operation.MarkOf(v.Standing)}
+	case appliance.FleetStatus:
+		var seen []any
+		for i := range v.Nodes {
+			seen = append(seen, operation.Revision(v.Nodes[i].Node), v.Nodes[i].Serves)
+		}
+		return seen
+	}
+	return operation.Revision(v)
 }
 
 // look gives the digest of what the page shows, as it is now.
@@ -137,9 +160,9 @@ func (p *page) look() string {
 	if err != nil {
 		return p.c.Performer.Digest()
 	}
-	for pattern, seen := range watched {
-		params, ok := match(pattern, here.Path)
-		if !ok {
+	for _, l := range pages {
+		params, ok := match(l.path, here.Path)
+		if !ok || l.shows == nil {
 			continue
 		}
 		ctx := chi.NewRouteContext()
@@ -149,7 +172,7 @@ func (p *page) look() string {
 		q := *p
 		q.Request = p.Request.Clone(context.WithValue(p.Context(), chi.RouteCtxKey, ctx))
 		q.URL = here
-		what, err := seen(&q)
+		what, err := l.shows(&q)
 		if err != nil {
 			return p.c.Performer.Digest(fault.CodeOf(err))
 		}

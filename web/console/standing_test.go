@@ -2,21 +2,24 @@ package console_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
 	"holdfast/web/console"
 	"holdfast/web/operation"
 )
 
 // header gives the header's badge and digest of a page, or of what an open page asks for.
-var header = regexp.MustCompile(`(?s)id="standing"[^>]* data-digest="([0-9a-f]*)" data-ask="([^"]*)">.*?<span class="badge (\w+)">.*?<span>([^<]*)</span>`)
+var header = regexp.MustCompile(`(?s)id="standing"[^>]* data-digest="([0-9a-f]*)" data-ask="([^"]*)"[^>]*>.*?<span class="badge (\w+)">.*?<span>([^<]*)</span>`)
 
 type shownHeader struct{ digest, ask, kind, text string }
 
@@ -150,6 +153,76 @@ func TestOpenPageLearns(t *testing.T) {
 		if asked := admin.header(before.ask); asked.digest != before.digest {
 			t.Errorf("%s: it was changed back, and the digest is another one", path)
 		}
+	}
+}
+
+// TestOpenPageLearnsOfEachOperation: for each form of each page, the open page is told another
+// digest when a second person has sent the form.
+func TestOpenPageLearnsOfEachOperation(t *testing.T) {
+	r := start(t)
+	admin, other := r.enrol("admin", identity.RoleAdministrator), r.enrol("other", identity.RoleAdministrator)
+	third := r.enrol("third", identity.RoleAdministrator)
+	things := r.things(third)
+	things.Set("user_name", "third")
+	form := regexp.MustCompile(`action="/do/(\w+)"`)
+	// What changes nothing that the page shows: why.
+	unseen := map[string]string{
+		"testGrants": "asks", "renderGrant": "asks", "verifyAudit": "asks", "verifyState": "asks", "probeHSMs": "asks", "signCheckpoint": "asks", "backup": "asks",
+		"requestCertificate": "keeps a key, which no page shows",
+		"revokePolicies":     "no page shows the oldest policy that is taken",
+		"signOutUser":        "the page of a user shows no sessions",
+		"beginPassword":      "is of the one who sends it", "newRecoveryCodes": "is of the one who sends it", "signOutEverywhere": "is of the one who sends it",
+	}
+	routes := map[string]string{}
+	for _, o := range operation.Table() {
+		routes[o.ID] = o.Operation()
+	}
+	paths := map[string]string{}
+	for _, pattern := range console.Pages() {
+		path := pattern
+		for _, m := range regexp.MustCompile(`\{(\w+)\}`).FindAllStringSubmatch(pattern, -1) {
+			path = strings.ReplaceAll(path, m[0], url.PathEscape(things.Get(m[1])))
+		}
+		if w := admin.do(http.MethodGet, path, nil, nil); w.Code == http.StatusOK && strings.Contains(w.Body.String(), `id="standing"`) {
+			paths[path] = pattern
+		}
+	}
+	seen := map[string]bool{}
+	walk := func(destroys bool) {
+		for _, path := range slices.Sorted(maps.Keys(paths)) {
+			w := admin.do(http.MethodGet, path, nil, nil)
+			for _, m := range form.FindAllStringSubmatch(w.Body.String(), -1) {
+				op := m[1]
+				if seen[op] || unseen[op] != "" || destroys != (strings.HasPrefix(op, "delete") || strings.HasPrefix(op, "remove") || strings.HasPrefix(op, "revoke") || strings.HasPrefix(op, "signOut") || strings.HasPrefix(op, "scheduleKey") || op == "disableUser") {
+					continue
+				}
+				before, recorded := admin.header(path), len(r.audit.Records)
+				filled := confirmed(things, op, other.version(""))
+				filled.Set("cedar", "forbid (principal, action, resource);")
+				if path == "/" {
+					filled.Set("everything", "true")
+					filled.Del("keystore")
+					filled.Del("key")
+				}
+				if op == "createToken" {
+					filled["operations"] = []string{"", "*"}
+				}
+				other.submit("/do/"+op, filled)
+				done := slices.ContainsFunc(r.audit.Records[recorded:], func(rec *audit.Record) bool { return rec.Operation == routes[op] && rec.Result == audit.Allowed })
+				if !done { // refused, for reasons of its own
+					continue
+				}
+				seen[op] = true
+				if w := admin.do(http.MethodGet, before.ask, nil, nil); w.Code == http.StatusOK && admin.header(before.ask).digest == before.digest {
+					t.Errorf("%s was done, and the open page %s does not learn it", op, path)
+				}
+			}
+		}
+	}
+	walk(false)
+	walk(true)
+	if len(seen) < 22 {
+		t.Errorf("only %d operations were done: %v", len(seen), seen)
 	}
 }
 

@@ -21,8 +21,6 @@ type Shell struct {
 	// Version is the release. Node is the node of a fleet that the page is of; empty without
 	// one.
 	Version, Node string
-	// Idle is in how many seconds the session ends if nobody uses it.
-	Idle int
 	// Here is the URL of the page, to come back to.
 	Here string
 }
@@ -34,6 +32,10 @@ type Standing struct {
 	// Digest names what the page shows: with another one the page has changed. URL is where an
 	// open page asks for the header as it is now.
 	Digest, URL string
+	// Node is the ID of the node that says it; empty for an appliance on its own.
+	Node string
+	// Seconds is in how many the session ends if nobody uses it.
+	Seconds int
 }
 
 // Link is a text with where it leads.

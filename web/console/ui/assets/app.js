@@ -153,10 +153,23 @@ function noAnswer() {
   standing().title = "The appliance does not answer. What the page shows may not be true any more.";
 }
 
-async function ask() {
-  const before = standing();
-  const res = await fetch(before.dataset.ask, { headers: { "Holdfast-Refresh": "1" }, signal: AbortSignal.timeout(4000) }).catch(() => null);
+// Behind a balancer each question may meet another node. Nodes that differ for a while would have
+// the page loaded again and again: another node than the page's has that once a minute at most.
+const loadedAt = "holdfast-loaded";
+
+function load() {
+  sessionStorage.setItem(loadedAt, Date.now());
+  location.reload();
+}
+
+const soon = (shown, now) => now.dataset.node !== shown.dataset.node && Date.now() - Number(sessionStorage.getItem(loadedAt)) < 60000;
+
+// ask has method POST to stay signed in.
+async function ask(method = "GET") {
+  const shown = standing();
+  const res = await fetch(shown.dataset.ask, { method, headers: { "Holdfast-Refresh": "1" }, signal: AbortSignal.timeout(4000) }).catch(() => null);
   if (res && res.status === 401) {
+    idle.close();
     if (!signedOut.open) signedOut.showModal();
     return;
   }
@@ -164,13 +177,26 @@ async function ask() {
   const now = text && new DOMParser().parseFromString(text, "text/html").getElementById("standing");
   if (!now) { noAnswer(); return; }
   answered = new Date();
-  const shown = before.dataset.digest;
-  const same = now.dataset.digest === shown;
-  if (!same && !keeps()) { location.reload(); return; }
+  const same = now.dataset.digest === shown.dataset.digest;
+  if (!same && !keeps() && !soon(shown, now)) { load(); return; }
   if (signedOut.open) signedOut.close(); // signed in again, in another tab
-  now.dataset.digest = shown; // the page is still the one of before
   document.getElementById("changed").hidden = same;
-  before.replaceWith(document.adoptNode(now));
+  // The link stays the same element: it may have the focus.
+  shown.title = now.title;
+  shown.dataset.ask = now.dataset.ask;
+  if (shown.innerHTML !== now.innerHTML) shown.replaceChildren(...now.childNodes);
+  warn(Number(now.dataset.seconds));
+}
+
+// Two minutes before a session ends because nobody uses it, a dialog says so, and extends it
+// (WCAG 2.2, 2.2.1). Another tab may have used it meanwhile: then the dialog goes.
+const idle = document.getElementById("idle");
+const warning = 120;
+
+function warn(seconds) {
+  if (seconds > warning) { idle.close(); return; }
+  idle.querySelector("[data-until]").textContent = new Date(Date.now() + seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  if (!idle.open) idle.showModal();
 }
 
 if (standing()) {
@@ -183,29 +209,6 @@ if (standing()) {
   setInterval(again, 5000);
   document.addEventListener("visibilitychange", again);
   addEventListener("pageshow", (e) => { if (e.persisted) again(); });
-}
-
-// Two minutes before a session ends because nobody uses it, a dialog says so, and extends it
-// (WCAG 2.2, 2.2.1). Another tab may have used it meanwhile: the appliance is asked first.
-const idle = document.getElementById("idle");
-if (idle) {
-  const warning = 120;
-  const ask = async (method) => {
-    const res = await fetch("/session", { method, headers: method === "GET" ? { "Holdfast-Refresh": "1" } : {} }).catch(() => null);
-    if (!res || !res.ok || res.redirected) return 0;
-    return (await res.json()).seconds;
-  };
-  const wait = (seconds) => setTimeout(warn, Math.max(0, seconds - warning) * 1000);
-  const warn = async () => {
-    const seconds = await ask("GET");
-    if (seconds > warning + 1) { wait(seconds); return; }
-    if (seconds <= 0) return;
-    idle.querySelector("[data-until]").textContent = new Date(Date.now() + seconds * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    if (!idle.open) idle.showModal();
-  };
-  idle.addEventListener("close", async () => {
-    const seconds = await ask("POST");
-    if (seconds > warning + 1) wait(seconds);
-  });
-  wait(Number(idle.dataset.seconds));
+  document.getElementById("stay").addEventListener("click", () => ask("POST"));
+  idle.addEventListener("cancel", () => ask("POST"));
 }
