@@ -26,14 +26,14 @@ type CeremonyAnswer struct {
 	Ceremony string          `json:"ceremony" record:"-" jsonschema:"The ceremony value that the beginning of the ceremony gave." example:"what beginPasskey gave"`
 	Response json.RawMessage `json:"response" record:"-" jsonschema:"The PublicKeyCredential of the authenticator, as JSON (WebAuthn Level 3)." example:"{}"`
 	// Name is the new passkey's; only for one.
-	Name string `json:"name,omitempty" jsonschema:"The name of the new passkey; only when a passkey is added." example:"Alice's laptop"`
+	Name string `json:"name,omitempty" jsonschema:"The name of the new passkey; only when a passkey is added." example:"Alice's laptop" longest:"64"`
 }
 
 // Proof is a password with the present code of the authenticator app, or a
 // recovery code.
 type Proof struct {
-	Password string `json:"password" record:"-" jsonschema:"The user's password." example:"correct horse battery staple"`
-	Code     string `json:"code" record:"-" jsonschema:"The present code of the authenticator app, or a recovery code where one is accepted." example:"123456"`
+	Password string `json:"password" record:"-" jsonschema:"The user's password." example:"correct horse battery staple" longest:"256"`
+	Code     string `json:"code" record:"-" jsonschema:"The present code of the authenticator app, or a recovery code where one is accepted." example:"123456" longest:"64"`
 }
 
 // RecoveryCodes are shown once.
@@ -50,7 +50,7 @@ func (NewTOTP) withoutSecret() any { return nil }
 
 // PasskeyName names a passkey by the ID.
 type PasskeyName struct {
-	Passkey string `path:"passkey" json:"-" about:"The ID of the passkey."`
+	Passkey string `path:"passkey" longest:"2048" json:"-" about:"The ID of the passkey."`
 }
 
 // user gives the ID of the user who calls.

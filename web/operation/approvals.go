@@ -30,7 +30,7 @@ type ApprovalName struct {
 // ApprovalDecision decides about a request for approval.
 type ApprovalDecision struct {
 	ApprovalName
-	Reason string `json:"reason" jsonschema:"Why, in 1 to 256 characters: the one who asked and the audit log have it." example:"checked with the team that owns the key"`
+	Reason string `json:"reason" jsonschema:"Why, in 1 to 256 characters: the one who asked and the audit log have it." example:"checked with the team that owns the key" shortest:"1" longest:"256"`
 }
 
 // ApprovedPerformance asks for an approved operation to be done by the one who asked for it.

@@ -32,7 +32,7 @@ type SealRequest struct {
 	PIN Secret `json:"pin" jsonschema:"The PIN of the HSM." example:"MTIzNDU2"`
 	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
 	// It may be empty if there is nobody to seal, and later.
-	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal."`
+	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal." longest:"128"`
 }
 
 // Revocation has the machine's TPM refuse policies of a version below.

@@ -41,7 +41,7 @@ type Audit interface {
 // AuditSearch asks for a page of records.
 type AuditSearch struct {
 	Limit int    `query:"limit" least:"1" most:"1000" about:"how many entries at most, 1 to 1000; 100 if left out" json:"-"`
-	After string `query:"after" about:"the next of the page before; the first page if left out" json:"-"`
+	After string `query:"after" longest:"4096" about:"the next of the page before; the first page if left out" json:"-"`
 	AuditFilter
 }
 

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -217,6 +219,47 @@ func complete(v reflect.Value, read shape, at string) error {
 		}
 		if m.optional && empty(field) {
 			return fmt.Errorf("%q is empty: leave it out, or give it a value", path)
+		}
+		if err := withinLimits(v.Type().FieldByIndex(m.index), field); err != nil {
+			return fmt.Errorf("%q %w", path, err)
+		}
+	}
+	return nil
+}
+
+// withinLimits says which limit of its tags a text or a list does not keep, and of a number that it
+// is not exact in JSON. Other limits have checks of their own.
+func withinLimits(f reflect.StructField, v reflect.Value) error {
+	limit := func(name string, n int) (most int, over bool) {
+		most, err := strconv.Atoi(f.Tag.Get(name))
+		return most, err == nil && n > most
+	}
+	switch v.Kind() {
+	case reflect.String:
+		if most, over := limit("longest", utf8.RuneCountInString(v.String())); over {
+			return fmt.Errorf("has more than %d characters", most)
+		}
+	case reflect.Slice:
+		if most, over := limit("items", v.Len()); over {
+			return fmt.Errorf("has more than %d entries", most)
+		}
+		for i := range v.Len() {
+			if item := v.Index(i); item.Kind() == reflect.String {
+				if most, over := limit("each", utf8.RuneCountInString(item.String())); over {
+					return fmt.Errorf("has an entry of more than %d characters", most)
+				}
+			}
+		}
+	case reflect.Int, reflect.Int64:
+		if least, err := strconv.Atoi(f.Tag.Get("least")); err == nil && v.Int() < min(0, int64(least)) {
+			return fmt.Errorf("is negative")
+		}
+		if v.Int() > maxNumber {
+			return fmt.Errorf("is more than %d", maxNumber)
+		}
+	case reflect.Uint64:
+		if v.Uint() > maxNumber {
+			return fmt.Errorf("is more than %d", maxNumber)
 		}
 	}
 	return nil

@@ -25,7 +25,7 @@ type DiscardedKey struct {
 type DiscardedKeyStore struct {
 	KeyStoreName
 	// Keys is how many keys it has.
-	Keys int `json:"keys" jsonschema:"How many keys the damaged key store has, as a confirmation." example:"0"`
+	Keys int `json:"keys" jsonschema:"How many keys the damaged key store has, as a confirmation." example:"0" least:"0"`
 }
 
 // SettingName names a setting.

@@ -276,7 +276,7 @@ func (d *openAPI) parameters(r *Route) (all []apiParameter) {
 			if f.Type == "integer" {
 				s.Minimum, s.Format = jsonschema.Ptr(0.0), "int64"
 			} else {
-				s.MinLength = jsonschema.Ptr(1)
+				s.MinLength, s.MaxLength = jsonschema.Ptr(1), jsonschema.Ptr(f.Longest)
 			}
 			all = append(all, apiParameter{Name: f.Name, In: f.in, Description: f.Description, Required: true, Schema: s})
 			continue
@@ -287,7 +287,7 @@ func (d *openAPI) parameters(r *Route) (all []apiParameter) {
 		case f.Type == "string" && f.Format != "":
 			s.Format = f.Format
 		case f.Type == "string" && len(f.Enum) == 0:
-			s.MinLength = jsonschema.Ptr(1)
+			s.MinLength, s.MaxLength = jsonschema.Ptr(1), jsonschema.Ptr(f.Longest)
 		}
 		for _, v := range f.Enum {
 			s.Enum = append(s.Enum, v)

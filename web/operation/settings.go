@@ -14,7 +14,7 @@ import (
 // configuration, which is measured: to change it changes what the machine proves.
 type Settings struct {
 	// FourEyes are the operations that need a second person.
-	FourEyes []string `json:"four_eyes" jsonschema:"The IDs of the operations that need the approval of a second person." example:"[\"deleteKeyStore\"]"`
+	FourEyes []string `json:"four_eyes" jsonschema:"The IDs of the operations that need the approval of a second person." example:"[\"deleteKeyStore\"]" items:"200" each:"128"`
 }
 
 // SettingsDetail are the settings, and what is in the configuration.

@@ -55,7 +55,7 @@ type RoleChange struct {
 // e-mail address; empty for not.
 type OIDCBinding struct {
 	UserName
-	Email string `json:"email" jsonschema:"The verified e-mail address with which the OpenID provider may vouch for the user; empty to end that." example:"alice@example.com"`
+	Email string `json:"email" jsonschema:"The verified e-mail address with which the OpenID provider may vouch for the user; empty to end that." example:"alice@example.com" longest:"254"`
 }
 
 // The operations on users.
