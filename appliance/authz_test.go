@@ -120,7 +120,7 @@ func TestBlockRowsEditedByHand(t *testing.T) {
 			changes = append(changes, "block_reason = '', block_since = NULL, block_seal = NULL", "block_seal = NULL")
 		}
 		for _, to := range changes {
-			must(b.Appliance.Block(ctx, target, "a test"))(t)
+			must(b.Appliance.Block(ctx, target, "a test", "alice"))(t)
 			b.Stop()
 			saved := must(os.ReadFile(b.DB))(t)
 			edit(t, b.DB, "UPDATE "+table+" SET "+to)
@@ -221,7 +221,7 @@ func TestGrantsUnderLoad(t *testing.T) {
 		}
 		serves("not by hand any more", true)
 		target := appliance.BlockTarget{KeyStore: "demo", KeyID: "k"}
-		must(b.Appliance.Block(ctx, target, "a test"))(t)
+		must(b.Appliance.Block(ctx, target, "a test", "alice"))(t)
 		serves("blocked", false)
 		if err := b.Appliance.Unblock(ctx, target); err != nil {
 			t.Fatal(err)
@@ -284,7 +284,7 @@ func TestBlockWipes(t *testing.T) {
 					}
 				})
 			}
-			must(b.Appliance.Block(ctx, tt.target, "a test"))(t)
+			must(b.Appliance.Block(ctx, tt.target, "a test", "alice"))(t)
 			k.Fails(appliancetest.Encrypt("k", "x"), fault.Conflict)
 			wg.Wait()
 			if n := counter.count.Load(); n != tt.left {
@@ -299,10 +299,10 @@ func TestBlockWipes(t *testing.T) {
 		}
 	}
 	wantCode(t, b.Appliance.Unblock(ctx, appliance.BlockTarget{Everything: true}), fault.Conflict)
-	_, err := b.Appliance.Block(ctx, appliance.BlockTarget{KeyID: "k"}, "x")
+	_, err := b.Appliance.Block(ctx, appliance.BlockTarget{KeyID: "k"}, "x", "alice")
 	wantCode(t, err, fault.Invalid)
 	for _, reason := range []string{"", "a\nb", strings.Repeat("x", 257)} {
-		_, err := b.Appliance.Block(ctx, appliance.BlockTarget{Everything: true}, reason)
+		_, err := b.Appliance.Block(ctx, appliance.BlockTarget{Everything: true}, reason, "alice")
 		wantCode(t, err, fault.Invalid)
 	}
 }
@@ -336,7 +336,7 @@ func TestBlockDoesNotWait(t *testing.T) {
 	}()
 	<-hangs
 	for _, target := range []appliance.BlockTarget{{KeyStore: "demo", KeyID: "k"}, {KeyStore: "demo"}, {Everything: true}} {
-		must(b.Appliance.Block(ctx, target, "a test"))(t)
+		must(b.Appliance.Block(ctx, target, "a test", "alice"))(t)
 	}
 	stop()
 	if err := <-made; !errors.Is(err, context.Canceled) {

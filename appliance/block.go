@@ -16,6 +16,16 @@ type Block struct {
 	// Reason is 1 to 256 printable characters.
 	Reason string    `json:"reason" jsonschema:"Why it is blocked."`
 	Since  time.Time `json:"since" jsonschema:"When it was blocked."`
+	// By is the name of the user or token that blocked it; empty on a block of before this was kept.
+	By string `json:"by,omitempty" jsonschema:"The name of the user or token that blocked it. Absent on a block of before this was kept." example:"alice"`
+}
+
+// whom says by whom, as far as it is known.
+func (b Block) whom() string {
+	if b.By == "" {
+		return ""
+	}
+	return " by " + b.By
 }
 
 // IsZero says whether it blocks nothing.
@@ -23,7 +33,16 @@ func (b Block) IsZero() bool { return b == Block{} }
 
 // Binding names the block of everything, in the row of the installation.
 func (b Block) Binding(installation string) Binding {
-	return Binding{Purpose: "block", Fields: []string{installation, b.Reason, BindTime(b.Since)}}
+	return Binding{Purpose: "block", Fields: append([]string{installation}, b.fields()...)}
+}
+
+// fields are those of a binding: a block of before there was By is bound without.
+func (b Block) fields() []string {
+	f := []string{b.Reason, BindTime(b.Since)}
+	if b.By != "" {
+		f = append(f, b.By)
+	}
+	return f
 }
 
 // maxReason is the longest reason of a block, in bytes.
@@ -80,16 +99,16 @@ func (t BlockTarget) String() string {
 	return "key " + t.KeyID + " of key store " + t.KeyStore
 }
 
-// Block takes the target out of service: after it returned, no request gets an answer
+// Block takes the target out of service, on behalf of by, the name of a user or token: after it returned, no request gets an answer
 // that a key of it made, also none that was under way, and its unlocked keys are wiped. It lasts until
 // Unblock, also over a restart. A block that is there gets the new reason. It
 // waits neither for the HSM nor for another operation. Errors: fault.Invalid,
 // fault.NotFound; fault.Locked while the appliance is locked and nothing serves.
-func (a *Administration) Block(ctx context.Context, t BlockTarget, reason string) (Block, error) {
+func (a *Administration) Block(ctx context.Context, t BlockTarget, reason, by string) (Block, error) {
 	if err := CheckReason(reason); err != nil {
 		return Block{}, err
 	}
-	b := Block{Reason: reason, Since: a.stamp()}
+	b := Block{Reason: reason, Since: a.stamp(), By: by}
 	return b, a.setBlock(ctx, t, func(Block) (Block, error) { return b, nil })
 }
 

@@ -75,9 +75,9 @@ func (s doomedStore) ReserveEncryptions(ctx context.Context, keyStore, id string
 	return s.Store.ReserveEncryptions(ctx, keyStore, id, version, n)
 }
 
-func (s doomedStore) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
+func (s doomedStore) NoteTokenObjects(ctx context.Context, notes ...*appliance.TokenObject) error {
 	defer s.death.step()
-	return s.Store.NoteTokenObject(ctx, o)
+	return s.Store.NoteTokenObjects(ctx, notes...)
 }
 
 func (s doomedStore) StrikeTokenObject(ctx context.Context, label string, was []byte) error {

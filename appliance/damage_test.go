@@ -191,7 +191,7 @@ func TestDamagedRow(t *testing.T) {
 				t.Errorf("asking to discard what is good: %v", err)
 			}
 			// A note of before, put back: the object of a discarded key stays all the same.
-			if err := h.bed.Store.NoteTokenObject(ctx, h.note(t, h.victim, "victim", 1)); err != nil {
+			if err := h.bed.Store.NoteTokenObjects(ctx, h.note(t, h.victim, "victim", 1)); err != nil {
 				t.Fatal(err)
 			}
 			h.exec(t, d.statement)
@@ -304,7 +304,7 @@ func TestDamagedKeySaysWhatToDo(t *testing.T) {
 		"rotate":   second(a.RotateKey(ctx, "demo", "victim", nil)),
 		"delete":   second(a.ScheduleDeletion(ctx, "demo", "victim", 7)),
 		"cancel":   second(a.CancelDeletion(ctx, "demo", "victim")),
-		"block":    second(a.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "victim"}, "x")),
+		"block":    second(a.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "victim"}, "x", "alice")),
 		"unblock":  a.Unblock(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "victim"}),
 		"a grant?": a.CheckKeyEnabled(ctx, "demo", "victim", true),
 		"version":  second(a.Discard(ctx, appliance.DiscardTarget{KeyStore: "demo", Key: "victim", Version: 1})),

@@ -148,7 +148,7 @@ func TestSuspendedBeforeFresh(t *testing.T) {
 				if asked != before+at+1 {
 					return
 				}
-				if _, err := b.Appliance.Block(context.Background(), everything, "a test"); err != nil {
+				if _, err := b.Appliance.Block(context.Background(), everything, "a test", "alice"); err != nil {
 					t.Error(err)
 				}
 			}

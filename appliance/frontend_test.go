@@ -234,7 +234,7 @@ func holds(t *testing.T, b *appliancetest.Bed, k *appliancetest.Client, call, wr
 	expect(call(line("encrypt", "k", strings.Repeat("x", 101))), "no too_large")
 	expect(call(line("sign", "k", "secret")), "no invalid")
 	target := appliance.BlockTarget{KeyStore: "demo"}
-	must(b.Appliance.Block(ctx, target, "an incident"))(t)
+	must(b.Appliance.Block(ctx, target, "an incident", "alice"))(t)
 	expect(call(line("encrypt", "k", "secret")), "no conflict")
 	expect(call(line("decrypt", "k", sealed)), "no conflict")
 	if err := b.Appliance.Unblock(ctx, target); err != nil {

@@ -157,37 +157,77 @@ func (g *Grant) Validate() error {
 // it. It reads all of want but ID, KeyStore and CreatedAt. Errors: fault.Invalid,
 // fault.NotFound.
 func (a *Administration) AddGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
+	made, err := a.AddGrants(ctx, keyStore, []Grant{want})
+	if err != nil {
+		return nil, err
+	}
+	return made[0], nil
+}
+
+// AddGrants does that with some, all or none, in one change of the state. Hand in a few
+// thousand at most: other changes wait meanwhile.
+func (a *Administration) AddGrants(ctx context.Context, keyStore string, want []Grant) ([]*Grant, error) {
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, _, err := a.service.keyStore(ctx, keyStore)
+	v, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
-	g, err := a.newGrant(ctx, keyStore, want)
-	if err != nil {
+	made, has := make([]*Grant, len(want)), a.keysOf(ctx, e.store.ID)
+	for i, w := range want {
+		g, err := a.newGrant(e, w, has)
+		if err != nil {
+			return nil, err
+		}
+		if g.Seal, err = v.ring.Seal(g.Binding(), nil); err != nil {
+			return nil, err
+		}
+		made[i] = g
+	}
+	if err := a.store.CreateGrants(ctx, made...); err != nil {
 		return nil, err
 	}
-	if g.Seal, err = v.ring.Seal(g.Binding(), nil); err != nil {
-		return nil, err
-	}
-	if err := a.store.CreateGrant(ctx, g); err != nil {
-		return nil, err
-	}
-	return g, nil
+	return made, nil
 }
 
 // CheckGrant gives the error that AddGrant would, and changes nothing.
 func (a *Administration) CheckGrant(ctx context.Context, keyStore string, want Grant) error {
-	_, err := a.newGrant(ctx, keyStore, want)
-	return err
+	wrong, err := a.CheckGrants(ctx, keyStore, []Grant{want})
+	if err != nil {
+		return err
+	}
+	return wrong[0]
 }
 
-// newGrant makes a grant that is not sealed or stored yet.
-func (a *Administration) newGrant(ctx context.Context, keyStore string, want Grant) (*Grant, error) {
+// CheckGrants gives the error that AddGrant would for each; nil for one that can be made. The
+// other error is of all: fault.NotFound for the key store.
+func (a *Administration) CheckGrants(ctx context.Context, keyStore string, want []Grant) ([]error, error) {
 	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
+	wrong, has := make([]error, len(want)), a.keysOf(ctx, e.store.ID)
+	for i, w := range want {
+		_, wrong[i] = a.newGrant(e, w, has)
+	}
+	return wrong, nil
+}
+
+// keysOf gives a function that says why a key store has not a key, and looks for each once.
+func (a *Administration) keysOf(ctx context.Context, keyStore string) func(id string) error {
+	looked := map[string]error{}
+	return func(id string) error {
+		err, known := looked[id]
+		if !known {
+			_, err = a.store.Key(ctx, keyStore, id)
+			looked[id] = err
+		}
+		return err
+	}
+}
+
+// newGrant makes a grant that is not sealed or stored yet. Has says why there is not the key.
+func (a *Administration) newGrant(e *Endpoint, want Grant, has func(key string) error) (*Grant, error) {
 	ops, err := ParseOperations(JoinOperations(want.Operations))
 	if err != nil {
 		return nil, err
@@ -209,7 +249,7 @@ func (a *Administration) newGrant(ctx context.Context, keyStore string, want Gra
 	}
 	g.Force = false // want is g, and its word counts for this once
 	if g.KeyID != "" {
-		if _, err := a.store.Key(ctx, e.store.ID, g.KeyID); err != nil {
+		if err := has(g.KeyID); err != nil {
 			return nil, err
 		}
 	}

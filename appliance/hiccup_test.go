@@ -111,7 +111,7 @@ var tasks = []task{
 	}, nil},
 	{"block and unblock", func(f *faulty) error {
 		for _, target := range []appliance.BlockTarget{{Everything: true}, {KeyStore: "b"}, {KeyStore: "b", KeyID: "hsm"}} {
-			if _, err := f.bed.Appliance.Block(ctx, target, "test"); err != nil {
+			if _, err := f.bed.Appliance.Block(ctx, target, "test", "alice"); err != nil {
 				return err
 			}
 			if err := f.bed.Appliance.Unblock(ctx, target); err != nil {

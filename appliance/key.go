@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,6 +119,10 @@ func (k *ExternalKey) Binding() Binding {
 	if !k.Blocked.IsZero() || k.Framing != FramingNone { // rows of before there were any are bound without
 		b.Purpose = "external-key/v2"
 		b.Fields = append(b.Fields, k.Blocked.Reason, BindTime(k.Blocked.Since), string(k.Framing))
+		if k.Blocked.By != "" {
+			b.Purpose = "external-key/v3"
+			b.Fields = append(b.Fields, k.Blocked.By)
+		}
 	}
 	return b
 }
@@ -271,28 +276,52 @@ func validPath(ks *KeyStore, id string) error {
 // with its second as well ([NewExternalKey]). Errors: fault.Invalid,
 // fault.Exists, fault.NotFound for the key store.
 func (a *Administration) CreateKey(ctx context.Context, keyStore string, want NewExternalKey) (*StoredKey, error) {
-	defer clear(want.Material)
-	if err := want.validate(); err != nil {
+	made, err := a.CreateKeys(ctx, keyStore, []NewExternalKey{want})
+	if err != nil {
 		return nil, err
+	}
+	return made[0], nil
+}
+
+// CreateKeys does that with some, all or none, in one change of the state; with custody hsm, in
+// one more that notes their objects. Hand in a few thousand at most: other changes wait meanwhile.
+func (a *Administration) CreateKeys(ctx context.Context, keyStore string, want []NewExternalKey) ([]*StoredKey, error) {
+	for _, w := range want {
+		defer clear(w.Material)
+	}
+	for _, w := range want {
+		if err := w.validate(); err != nil {
+			return nil, err
+		}
 	}
 	a.admin.Lock()
 	defer a.admin.Unlock()
-	v, e, err := a.newKey(ctx, keyStore, want.ID)
+	v, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
-	key := &ExternalKey{KeyStore: e.store.ID, ID: want.ID, Usage: want.Usage, Custody: want.Custody,
-		State: KeyEnabled, CurrentVersion: 1, CreatedAt: a.stamp(), Framing: want.Framing}
-	made, err := a.makeKey(ctx, v.ring, key, want)
+	keys := make([]*ExternalKey, len(want))
+	for i, w := range want {
+		if err := a.free(ctx, e, w.ID); err != nil {
+			return nil, err
+		}
+		keys[i] = &ExternalKey{KeyStore: e.store.ID, ID: w.ID, Usage: w.Usage, Custody: w.Custody,
+			State: KeyEnabled, CurrentVersion: 1, CreatedAt: a.stamp(), Framing: w.Framing}
+	}
+	versions, err := a.makeKeys(ctx, v.ring, keys, want)
 	if err != nil {
 		return nil, err
 	}
-	key.tell()
-	if key.Reversible {
-		a.log.Warn(reversibleWarning, "key_store", keyStore, "key_id", key.ID, "aad_framing", key.Framing)
+	made := make([]*StoredKey, len(keys))
+	for i, key := range keys {
+		key.tell()
+		if key.Reversible {
+			a.log.Warn(reversibleWarning, "key_store", keyStore, "key_id", key.ID, "aad_framing", key.Framing)
+		}
+		a.service.standKeys(ctx, key)
+		made[i] = &StoredKey{ExternalKey: *key, Versions: versions[i], Grants: []*Grant{}}
 	}
-	a.service.standKeys(ctx, key)
-	return &StoredKey{ExternalKey: *key, Versions: made, Grants: []*Grant{}}, nil
+	return made, nil
 }
 
 // CheckKey gives the error that CreateKey would, and changes nothing: neither the appliance nor
@@ -304,25 +333,45 @@ func (a *Administration) CheckKey(ctx context.Context, keyStore string, want New
 	if err := wholeMaterial(want.Material); err != nil {
 		return err
 	}
-	_, _, err := a.newKey(ctx, keyStore, want.ID)
-	return err
+	_, e, err := a.service.keyStore(ctx, keyStore)
+	if err != nil {
+		return err
+	}
+	return a.free(ctx, e, want.ID)
 }
 
-// newKey gives the key store for a key that it does not have yet, and that KMS could call.
-func (a *Administration) newKey(ctx context.Context, keyStore, id string) (*view, *Endpoint, error) {
-	v, e, err := a.service.keyStore(ctx, keyStore)
+// FindKeys gives those of the keys that there are, by their IDs, as they are stored. Errors:
+// fault.NotFound for the key store.
+func (a *Administration) FindKeys(ctx context.Context, keyStore string, ids []string) (map[string]*ExternalKey, error) {
+	_, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	found := map[string]*ExternalKey{}
+	for _, id := range ids {
+		k, err := a.store.Key(ctx, e.store.ID, id)
+		if err == nil {
+			found[id] = &k.ExternalKey
+		} else if fault.CodeOf(err) != fault.NotFound {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// free says why a key store cannot have a new key of that ID: it has one, or KMS could not call it.
+func (a *Administration) free(ctx context.Context, e *Endpoint, id string) error {
 	if err := validPath(&e.store, id); err != nil {
-		return nil, nil, err
+		return err
 	}
-	if _, err := a.store.Key(ctx, e.store.ID, id); err == nil {
-		return nil, nil, fault.Errorf(fault.Exists, "key store %q has a key %q already", keyStore, id)
-	} else if fault.CodeOf(err) != fault.NotFound {
-		return nil, nil, err
+	_, err := a.store.Key(ctx, e.store.ID, id)
+	switch {
+	case err == nil:
+		return fault.Errorf(fault.Exists, "key store %q has a key %q already", e.store.Name, id)
+	case fault.CodeOf(err) != fault.NotFound:
+		return err
 	}
-	return v, e, nil
+	return nil
 }
 
 // wholeMaterial refuses material of another length than a key's. Nil is for a key that is to be
@@ -337,34 +386,55 @@ func wholeMaterial(material []byte) error {
 // reversibleWarning is logged of a key that is [ExternalKey.Reversible].
 const reversibleWarning = "a key that was imported encrypts with the version that the AAD framing of the other proxy is for: what it encrypts may be opened with AAD and metadata that were moved. Rotate the key when you do not go back to that proxy"
 
-// makeKey makes the versions of a key, and stores both. It sets the current version.
-func (a *Administration) makeKey(ctx context.Context, ring Keyring, key *ExternalKey, want NewExternalKey) (_ []*KeyVersion, err error) {
+// makeKeys makes the versions of keys, and stores both. It sets the current versions.
+func (a *Administration) makeKeys(ctx context.Context, ring Keyring, keys []*ExternalKey, want []NewExternalKey) (_ [][]*KeyVersion, err error) {
 	var objects []*TokenObject
 	defer func() {
 		if err != nil {
-			for _, o := range objects {
-				a.undoTokenObject(ctx, ring, o)
-			}
+			a.undoTokenObjects(ctx, ring, objects...)
 		}
 	}()
-	first, object, err := a.makeVersion(ctx, ring, key, 1, want.Material)
+	made, versions := make([]NewKey, len(keys)), make([][]*KeyVersion, len(keys))
+	for i, key := range keys {
+		made[i].Key = key
+		if made[i].Version, err = a.draftVersion(key, 1); err != nil {
+			return nil, err
+		}
+		versions[i] = []*KeyVersion{made[i].Version}
+		if want[i].Framing != FramingNone && !want[i].Reversible {
+			key.CurrentVersion = 2
+			if made[i].Second, err = a.draftVersion(key, 2); err != nil {
+				return nil, err
+			}
+			versions[i] = append(versions[i], made[i].Second)
+		}
+	}
+	noted, err := a.noteObjects(ctx, ring, slices.Concat(versions...))
 	if err != nil {
 		return nil, err
 	}
-	made := NewKey{Key: key, Version: first, TokenObject: object.label()}
-	versions := []*KeyVersion{first}
-	objects = append(objects, object)
-	if want.Framing != FramingNone && !want.Reversible {
-		key.CurrentVersion = 2
-		if made.Second, object, err = a.makeVersion(ctx, ring, key, 2, nil); err != nil {
+	objects = noted
+	next := objects
+	for i, key := range keys {
+		labels := make([]string, len(versions[i]))
+		for j, v := range versions[i] {
+			labels[j], next = next[0].label(), next[1:]
+			material := want[i].Material
+			if j > 0 {
+				material = nil // the second is new
+			}
+			if err = fillVersion(ctx, ring, v, labels[j], material); err != nil {
+				return nil, err
+			}
+		}
+		if made[i].TokenObject = labels[0]; len(labels) > 1 {
+			made[i].SecondTokenObject = labels[1]
+		}
+		if key.Seal, err = ring.Seal(key.Binding(), nil); err != nil {
 			return nil, err
 		}
-		made.SecondTokenObject = object.label()
-		versions, objects = append(versions, made.Second), append(objects, object)
 	}
-	if key.Seal, err = ring.Seal(key.Binding(), nil); err == nil {
-		err = a.store.CreateKeys(ctx, made)
-	}
+	err = a.store.CreateKeys(ctx, made...)
 	return versions, err
 }
 

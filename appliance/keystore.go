@@ -47,7 +47,7 @@ func (s *KeyStore) Binding() Binding {
 		s.ID, s.Name, s.URIPathPrefix, bindUint(uint64(s.RequestsPerSecond)), BindTime(s.CreatedAt)}}
 	if s.Policy != "" || !s.Blocked.IsZero() {
 		b.Purpose = "key-store/v2"
-		b.Fields = append(b.Fields, s.Policy, s.Blocked.Reason, BindTime(s.Blocked.Since))
+		b.Fields = append(append(b.Fields, s.Policy), s.Blocked.fields()...)
 	}
 	return b
 }

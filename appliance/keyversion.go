@@ -47,31 +47,59 @@ func (v *KeyVersion) Binding() Binding {
 // makeVersion makes the material of a version that is not stored yet. With HSM
 // custody the token's object is noted before it is made, so that a crash leaves
 // none behind; the note comes with the version.
-func (a *Administration) makeVersion(ctx context.Context, ring Keyring, key *ExternalKey, number uint32, material []byte) (_ *KeyVersion, object *TokenObject, err error) {
-	v := &KeyVersion{KeyStore: key.KeyStore, KeyID: key.ID, Version: number, Custody: key.Custody,
-		Origin: OriginGenerated, CreatedAt: a.stamp()}
-	if key.Custody == CustodyHSM {
-		if a.ownership.State().Ownership == OwnershipDrill {
-			return nil, nil, fault.Errorf(fault.Conflict, "this appliance was restored as a drill, and makes no key in the HSM; use custody cached, or make it the owner with holdfast installation takeover --reason TEXT")
-		}
-		if object, err = a.newTokenObject(ctx, ring, ring.NewTokenObject(), v); err == nil {
-			err = a.store.NoteTokenObject(ctx, object)
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-	}
-	if material != nil {
-		v.Origin = OriginImported
-		err = ring.Import(ctx, v, object.label(), material)
-	} else {
-		err = ring.Generate(ctx, v, object.label())
-	}
+func (a *Administration) makeVersion(ctx context.Context, ring Keyring, key *ExternalKey, number uint32, material []byte) (*KeyVersion, *TokenObject, error) {
+	v, err := a.draftVersion(key, number)
 	if err != nil {
-		a.undoTokenObject(ctx, ring, object)
 		return nil, nil, err
 	}
-	return v, object, nil
+	objects, err := a.noteObjects(ctx, ring, []*KeyVersion{v})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := fillVersion(ctx, ring, v, objects[0].label(), material); err != nil {
+		a.undoTokenObjects(ctx, ring, objects...)
+		return nil, nil, err
+	}
+	return v, objects[0], nil
+}
+
+// draftVersion gives a version of a key that has no material yet.
+func (a *Administration) draftVersion(key *ExternalKey, number uint32) (*KeyVersion, error) {
+	if key.Custody == CustodyHSM && a.ownership.State().Ownership == OwnershipDrill {
+		return nil, fault.Errorf(fault.Conflict, "this appliance was restored as a drill, and makes no key in the HSM; use custody cached, or make it the owner with holdfast installation takeover --reason TEXT")
+	}
+	return &KeyVersion{KeyStore: key.KeyStore, KeyID: key.ID, Version: number, Custody: key.Custody,
+		Origin: OriginGenerated, CreatedAt: a.stamp()}, nil
+}
+
+// noteObjects notes the objects that the token is to have for versions, in one change of the
+// state. It gives one for each version: nil for one without.
+func (a *Administration) noteObjects(ctx context.Context, ring Keyring, versions []*KeyVersion) (_ []*TokenObject, err error) {
+	objects := make([]*TokenObject, len(versions))
+	var noted []*TokenObject
+	for i, v := range versions {
+		if v.Custody != CustodyHSM {
+			continue
+		}
+		if objects[i], err = a.newTokenObject(ctx, ring, ring.NewTokenObject(), v); err != nil {
+			return nil, err
+		}
+		noted = append(noted, objects[i])
+	}
+	if len(noted) == 0 {
+		return objects, nil
+	}
+	return objects, a.store.NoteTokenObjects(ctx, noted...)
+}
+
+// fillVersion makes the material of a version, or imports it, into the token's object of that
+// label if it has one.
+func fillVersion(ctx context.Context, ring Keyring, v *KeyVersion, label string, material []byte) error {
+	if material == nil {
+		return ring.Generate(ctx, v, label)
+	}
+	v.Origin = OriginImported
+	return ring.Import(ctx, v, label, material)
 }
 
 // RotateKey adds a new version, which encrypts from now on. With material, of
@@ -135,7 +163,7 @@ func (a *Administration) rotate(ctx context.Context, ring Keyring, keyStore, id 
 		err = a.store.AddKeyVersion(ctx, &key, version, was, object.label())
 	}
 	if err != nil {
-		a.undoTokenObject(ctx, ring, object)
+		a.undoTokenObjects(ctx, ring, object)
 		return nil, err
 	}
 	key.tell()

@@ -208,7 +208,7 @@ func loaded(dir string) error {
 	}
 	forever("quota", at["quota"], func(n int) error { return errorOf(w.SetQuota(ctx, "demo", 1000000+n)) })
 	forever("blocked", at["blocked"], func(n int) error {
-		return errorOf(w.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, fmt.Sprint(n)))
+		return errorOf(w.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, fmt.Sprint(n), "alice"))
 	})
 	disabled := at["disabled"]
 	forever("keys", at["keys"], func(n int) error {

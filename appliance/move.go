@@ -247,8 +247,8 @@ func (l *Lifecycle) clearGround(ctx context.Context, ring Keyring, installation 
 }
 
 // retired is the reason of a block by Retire, up to its end of line, which no other reason can
-// have. What was blocked before follows, so that a move that is done again knows it: when, and
-// why.
+// have. What was blocked before follows, so that a move that is done again knows it: when, why, and
+// after an end of line by whom.
 const retired = "moved to a single appliance by holdfastd state move\n"
 
 // Retired says whether it is the block of a state that is moved elsewhere: that takes no change
@@ -272,6 +272,9 @@ func (l *Lifecycle) Retire(ctx context.Context, ring Keyring) (was Block, err er
 	reason := retired
 	if was = in.Blocked; !was.IsZero() {
 		reason += was.Since.UTC().Format(time.RFC3339Nano) + " " + was.Reason
+		if was.By != "" {
+			reason += "\n" + was.By
+		}
 	}
 	return was, l.setBlocked(ctx, ring, Block{Reason: reason, Since: l.stamp()})
 }
@@ -285,7 +288,7 @@ func blockedBefore(text string) (b Block, err error) {
 	if b.Since, err = time.Parse(time.RFC3339Nano, since); err != nil {
 		return Block{}, fault.Wrapf(fault.Internal, err, "what was blocked before the move cannot be read")
 	}
-	b.Reason = reason
+	b.Reason, b.By, _ = strings.Cut(reason, "\n")
 	return b, nil
 }
 

@@ -79,7 +79,7 @@ func TestNodesServeOneInstallation(t *testing.T) {
 			}
 		}
 	}
-	if _, err := b.Appliance.Block(t.Context(), appliance.BlockTarget{KeyStore: "prod", KeyID: "k"}, "a test"); err != nil {
+	if _, err := b.Appliance.Block(t.Context(), appliance.BlockTarget{KeyStore: "prod", KeyID: "k"}, "a test", "alice"); err != nil {
 		t.Fatal(err)
 	}
 	caughtUp(t, nodes...)
@@ -161,7 +161,7 @@ func TestNodePutBack(t *testing.T) {
 				before[file] = data
 			}
 			was := a.Store.Position().Number
-			if _, err := a.Appliance.Block(t.Context(), appliance.BlockTarget{KeyStore: "prod", KeyID: "k"}, "a test"); err != nil {
+			if _, err := a.Appliance.Block(t.Context(), appliance.BlockTarget{KeyStore: "prod", KeyID: "k"}, "a test", "alice"); err != nil {
 				t.Fatal(err)
 			}
 			b = f.start(t, appliancetest.Options{Dir: dir})

@@ -247,13 +247,13 @@ func TestHiccupDuringChange(t *testing.T) {
 		"policy":            func() error { return r.SetPolicy(ctx, "b", "") },
 		"quota":             func() error { return second(r.SetQuota(ctx, "b", 1000)) },
 		"block": func() error {
-			if _, err := r.Block(ctx, appliance.BlockTarget{KeyStore: "b"}, "x"); err != nil {
+			if _, err := r.Block(ctx, appliance.BlockTarget{KeyStore: "b"}, "x", "alice"); err != nil {
 				return err
 			}
 			return r.Unblock(ctx, appliance.BlockTarget{KeyStore: "b"})
 		},
 		"block everything": func() error {
-			if _, err := r.Block(ctx, appliance.BlockTarget{Everything: true}, "x"); err != nil {
+			if _, err := r.Block(ctx, appliance.BlockTarget{Everything: true}, "x", "alice"); err != nil {
 				return err
 			}
 			return r.Unblock(ctx, appliance.BlockTarget{Everything: true})
@@ -283,7 +283,7 @@ func TestHiccupAtUnlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wants(t, "after one hiccup", "a")
-	must(r.Block(ctx, appliance.BlockTarget{KeyStore: "b"}, "just in case"))(t)
+	must(r.Block(ctx, appliance.BlockTarget{KeyStore: "b"}, "just in case", "alice"))(t)
 	r.later()
 	if r.serves("b") || len(r.Status(ctx).OutOfService) != 0 {
 		t.Errorf("a key store that was blocked while it was out of service is %+v", r.Status(ctx))
@@ -337,7 +337,7 @@ func TestDamagedKeyStoreWhileAway(t *testing.T) {
 	b.Device.(*appliancetest.Memory).Cut()
 	must(b.Appliance.AddGrant(ctx, "a", appliance.Grant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}}))(t)
 	a.OK(appliancetest.Encrypt("k", "x"))
-	must(b.Appliance.Block(ctx, appliance.BlockTarget{Everything: true}, "x"))(t)
+	must(b.Appliance.Block(ctx, appliance.BlockTarget{Everything: true}, "x", "alice"))(t)
 	if err := b.Appliance.Unblock(ctx, appliance.BlockTarget{Everything: true}); err != nil {
 		t.Error(err)
 	}
@@ -354,7 +354,7 @@ func TestDamagedKeyStoreWhileAway(t *testing.T) {
 func TestUnreadAfterChange(t *testing.T) {
 	quota := func(r *troubled) error { return second(r.SetQuota(ctx, "b", 1000)) }
 	blockAll := func(r *troubled) error {
-		if _, err := r.Block(ctx, appliance.BlockTarget{Everything: true}, "x"); err != nil {
+		if _, err := r.Block(ctx, appliance.BlockTarget{Everything: true}, "x", "alice"); err != nil {
 			return err
 		}
 		return nil

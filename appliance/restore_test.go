@@ -276,7 +276,7 @@ func TestRestoreLeavesNotes(t *testing.T) {
 	keyStore, installation := must(p.bed.Store.KeyStores(ctx))(t)[0].ID, must(p.bed.Store.Installation(ctx))(t).ID
 	note := &appliance.TokenObject{Label: p.ring.NewTokenObject(), KeyStore: keyStore, KeyID: "new", Version: 1}
 	note.Seal = must(p.ring.Seal(note.Binding(installation), nil))(t)
-	if err := p.bed.Store.NoteTokenObject(ctx, note); err != nil {
+	if err := p.bed.Store.NoteTokenObjects(ctx, note); err != nil {
 		t.Fatal(err)
 	}
 	backup := p.backup(t)
@@ -320,7 +320,7 @@ func TestRestoreAndOwnLeftovers(t *testing.T) {
 	forged := &appliance.TokenObject{Label: "payroll"}
 	// The backup's own key: as after a deletion while the HSM was away.
 	for _, o := range []*appliance.TokenObject{n.note(t, n.orphan, "unfinished", 1), n.note(t, kept, "kept", 1), forged} {
-		if err := n.bed.Store.NoteTokenObject(ctx, o); err != nil {
+		if err := n.bed.Store.NoteTokenObjects(ctx, o); err != nil {
 			t.Fatal(err)
 		}
 	}

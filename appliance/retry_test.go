@@ -80,8 +80,8 @@ func TestWrongStateIsTriedOnce(t *testing.T) {
 		}
 	}
 	for name, do := range map[string]func() error{
-		"block a key":       func() error { _, err := a.Block(ctx, key, "a test"); return err },
-		"block a key store": func() error { _, err := a.Block(ctx, store, "a test"); return err },
+		"block a key":       func() error { _, err := a.Block(ctx, key, "a test", "alice"); return err },
+		"block a key store": func() error { _, err := a.Block(ctx, store, "a test", "alice"); return err },
 		"disable a key":     func() error { _, err := a.SetKeyEnabled(ctx, "demo", "k", false); return err },
 		"set a quota":       func() error { _, err := a.SetQuota(ctx, "demo", 7); return err },
 		"schedule deletion": func() error { _, err := a.ScheduleDeletion(ctx, "demo", "k", 7); return err },

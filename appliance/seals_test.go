@@ -251,7 +251,7 @@ func TestUpgradeKeepsABlock(t *testing.T) {
 	b := appliancetest.Start(t, appliancetest.Options{})
 	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
-	must(b.Appliance.Block(ctx, everything, "a test"))(t)
+	must(b.Appliance.Block(ctx, everything, "a test", "alice"))(t)
 	b.Stop()
 	asBefore(t, b)
 	b = restart(t, b, k, appliancetest.Options{})

@@ -113,7 +113,7 @@ func (a *asked) useQuota() {
 }
 
 func (a *asked) block(target appliance.BlockTarget) {
-	must(a.bed.Appliance.Block(ctx, target, target.String()))(a.t)
+	must(a.bed.Appliance.Block(ctx, target, target.String(), "alice"))(a.t)
 	a.undo = append(a.undo, func() {
 		if err := a.bed.Appliance.Unblock(ctx, target); err != nil {
 			a.t.Error(err)

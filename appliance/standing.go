@@ -152,7 +152,7 @@ func (e *Endpoint) blocks() *refusal {
 }
 
 func blockedBy(b Block, by Decider, what string) *refusal {
-	return &refusal{Standing{State: StandingBlocked, Says: what + " is blocked: " + b.Reason, Decides: by, Block: b},
+	return &refusal{Standing{State: StandingBlocked, Says: what + " is blocked" + b.whom() + ": " + b.Reason, Decides: by, Block: b},
 		fault.Errorf(fault.Conflict, "the external key is blocked: %s", b.Reason)}
 }
 

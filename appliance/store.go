@@ -220,12 +220,12 @@ type KeyRows interface {
 
 // TokenObjectRows has the notes of key objects in the token that no key owns.
 type TokenObjectRows interface {
-	// NoteTokenObject writes down a token's key object that is about to be made, or to
-	// be destroyed. A label is of one key version for good, so a note of that label says
+	// NoteTokenObjects writes down the token's key objects that are about to be made, or to
+	// be destroyed, all or none. A label is of one key version for good, so a note of that label says
 	// the same, and is replaced. CreateKeys and AddKeyVersion strike out
 	// the labels that they are given with the key. What is left after a crash is
 	// to be destroyed. It announces no change.
-	NoteTokenObject(ctx context.Context, o *TokenObject) error
+	NoteTokenObjects(ctx context.Context, notes ...*TokenObject) error
 	// StrikeTokenObject removes the note of that label, whose seal was was; it is no error
 	// if there is none. fault.Changed. It announces no change.
 	StrikeTokenObject(ctx context.Context, label string, was []byte) error
@@ -255,8 +255,9 @@ type AccessRows interface {
 	Grants(ctx context.Context, keyStore string) ([]*Grant, error)
 	// KeyStoreGrants gives only the grants on the whole key store.
 	KeyStoreGrants(ctx context.Context, keyStore string) ([]*Grant, error)
-	// CreateGrant adds one; fault.NotFound if its key store or key is gone.
-	CreateGrant(ctx context.Context, g *Grant) error
+	// CreateGrants adds grants, all or none; fault.Exists if an ID is taken, fault.NotFound if
+	// the key store or key of one is gone.
+	CreateGrants(ctx context.Context, grants ...*Grant) error
 	// DeleteGrant removes one whose seal was was; fault.NotFound, fault.Changed.
 	DeleteGrant(ctx context.Context, keyStore, id string, was []byte) error
 }

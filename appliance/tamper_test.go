@@ -288,7 +288,7 @@ func (g *target) found(t testing.TB, s *served) {
 	must(s.AddGrant(ctx, "demo", appliance.Grant{KeyID: "rotated", Principal: bob, Operations: all}))(t)
 	g.people(t, s)
 	for i := range 2 {
-		if err := s.store.NoteTokenObject(ctx, &appliance.TokenObject{Label: fmt.Sprintf("holdfast-key-%032x", i), KeyStore: "x", KeyID: fmt.Sprint("y", i), Version: 1, Seal: []byte{byte(i)}}); err != nil {
+		if err := s.store.NoteTokenObjects(ctx, &appliance.TokenObject{Label: fmt.Sprintf("holdfast-key-%032x", i), KeyStore: "x", KeyID: fmt.Sprint("y", i), Version: 1, Seal: []byte{byte(i)}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.store.Machine().RecordBootStep(ctx, progress.Step{Boot: "boot", Seq: i, State: "serving", Began: g.clock.Now()}); err != nil {
@@ -373,11 +373,11 @@ func (g *target) change(t testing.TB, s *served, dir string) *served {
 				s.SetSetting(ctx, appliance.SettingBootstrap, appliance.SettingDone))
 		},
 		func() error {
-			return errors.Join(errorOf(s.RotateKey(ctx, "demo", "rotated", nil)), errorOf(s.ScheduleDeletion(ctx, "demo", "doomed", 30)), errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "stopped"}, "a test")),
+			return errors.Join(errorOf(s.RotateKey(ctx, "demo", "rotated", nil)), errorOf(s.ScheduleDeletion(ctx, "demo", "doomed", 30)), errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "stopped"}, "a test", "alice")),
 				s.store.StrikeTokenObject(ctx, fmt.Sprintf("holdfast-key-%032x", 1), []byte{1}), errorOf(s.store.Machine().RaisePolicyVersion(ctx, 2)))
 		},
 		func() error {
-			return errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, "a test"))
+			return errorOf(s.Block(ctx, appliance.BlockTarget{KeyStore: "demo", KeyID: "blocked"}, "a test", "alice"))
 		},
 	} {
 		if err := errors.Join(step(), s.record(i)); err != nil {

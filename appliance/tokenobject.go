@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,20 +53,21 @@ func (a *Administration) newTokenObject(ctx context.Context, ring Keyring, label
 	return o, err
 }
 
-// undoTokenObject destroys the object of a key version that could not be stored;
-// nil for none. First the note is stored once more: a database whose disk failed in
-// the middle of a commit may have the version after all. It refuses every further
+// undoTokenObjects destroys the objects of key versions that could not be stored;
+// nil is for none. First the notes are stored once more: a database whose disk failed in
+// the middle of a commit may have the versions after all. It refuses every further
 // change, and the next start finds either the version or the note.
-func (a *Administration) undoTokenObject(ctx context.Context, ring Keyring, o *TokenObject) {
-	if o == nil {
+func (a *Administration) undoTokenObjects(ctx context.Context, ring Keyring, objects ...*TokenObject) {
+	objects = slices.DeleteFunc(slices.Clone(objects), func(o *TokenObject) bool { return o == nil })
+	if len(objects) == 0 {
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := a.store.NoteTokenObject(ctx, o); err != nil {
-		a.log.Warn("whether a key that could not be made is stored is unknown; its key object in the token is looked at again at the next start", "object", o.Label, "error", err)
+	if err := a.store.NoteTokenObjects(ctx, objects...); err != nil {
+		a.log.Warn("whether a key that could not be made is stored is unknown; its key object in the token is looked at again at the next start", "objects", labels(objects), "error", err)
 		return
 	}
-	a.destroyTokenObjects(ctx, ring, []*TokenObject{o})
+	a.destroyTokenObjects(ctx, ring, objects)
 }
 
 // DestroyWait is how long an object waits for its destruction, from when this copy of

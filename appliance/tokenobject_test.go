@@ -128,7 +128,7 @@ func (n *noted) note(t *testing.T, label, keyID string, version uint32) *applian
 func (n *noted) leftovers(t *testing.T, notes []*appliance.TokenObject, statements ...string) string {
 	t.Helper()
 	for _, o := range notes {
-		if err := n.bed.Store.NoteTokenObject(ctx, o); err != nil {
+		if err := n.bed.Store.NoteTokenObjects(ctx, o); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -414,11 +414,11 @@ func (s *brokenDisk) VersionsInToken(ctx context.Context) ([]*appliance.KeyVersi
 	return s.Store.VersionsInToken(ctx)
 }
 
-func (s *brokenDisk) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
+func (s *brokenDisk) NoteTokenObjects(ctx context.Context, notes ...*appliance.TokenObject) error {
 	if s.broken {
 		return fault.Errorf(fault.Internal, "the database is not written any more, because its disk failed; nothing changed, restart the machine")
 	}
-	return s.Store.NoteTokenObject(ctx, o)
+	return s.Store.NoteTokenObjects(ctx, notes...)
 }
 
 // TestUnknownCommit: a key whose commit failed may be on the disk, so its object
@@ -492,7 +492,7 @@ func BenchmarkDestroyLeftovers(b *testing.B) {
 		if o.Seal, err = n.ring.Seal(o.Binding(in.ID), nil); err != nil {
 			b.Fatal(err)
 		}
-		if err := errors.Join(bed.Store.NoteTokenObject(ctx, o), bed.Token.GenerateKey(ctx, o.Label)); err != nil {
+		if err := errors.Join(bed.Store.NoteTokenObjects(ctx, o), bed.Token.GenerateKey(ctx, o.Label)); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()

@@ -74,9 +74,9 @@ func TestWaiting(t *testing.T) {
 		make func(a *appliance.Appliance, grant, credential string) error
 		want fault.Code
 	}{
-		"block key":        {func(a *appliance.Appliance, _, _ string) error { return second(a.Block(ctx, key, "x")) }, fault.Conflict},
-		"block key store":  {func(a *appliance.Appliance, _, _ string) error { return second(a.Block(ctx, keyStore, "x")) }, fault.Conflict},
-		"block everything": {func(a *appliance.Appliance, _, _ string) error { return second(a.Block(ctx, everything, "x")) }, fault.Conflict},
+		"block key":        {func(a *appliance.Appliance, _, _ string) error { return second(a.Block(ctx, key, "x", "alice")) }, fault.Conflict},
+		"block key store":  {func(a *appliance.Appliance, _, _ string) error { return second(a.Block(ctx, keyStore, "x", "alice")) }, fault.Conflict},
+		"block everything": {func(a *appliance.Appliance, _, _ string) error { return second(a.Block(ctx, everything, "x", "alice")) }, fault.Conflict},
 		"key disable": {func(a *appliance.Appliance, _, _ string) error {
 			return second(a.SetKeyEnabled(ctx, "demo", "k", false))
 		}, fault.Conflict},

@@ -67,7 +67,7 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			a.fail(w, r, errUnauthenticated)
 			return
 		}
-		if route.BinaryAnswer != "" || route.BinaryRequest != "" { // a file may take minutes
+		if route.Long() {
 			deadlines := http.NewResponseController(w)
 			_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // a writer without them has none
 		}

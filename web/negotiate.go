@@ -39,7 +39,7 @@ func maxBody(route *operation.Route) int64 {
 	if route.BinaryRequest != "" {
 		return operation.MaxBackup
 	}
-	return operation.MaxBody
+	return route.MaxBody()
 }
 
 // accepts says whether one of the types is good for a caller, by the values of Accept. Of the

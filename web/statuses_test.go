@@ -76,7 +76,7 @@ func TestStatuses(t *testing.T) {
 			is(413, &root, path, body, func(r *http.Request) { r.ContentLength = operation.MaxBackup + 1 })
 		}
 		if route.TakesBody() {
-			is(413, &root, path, strings.Repeat(" ", operation.MaxBody+1), func(r *http.Request) { r.ContentLength = -1 })
+			is(413, &root, path, strings.Repeat(" ", int(route.MaxBody())+1), func(r *http.Request) { r.ContentLength = -1 })
 		}
 		if strings.Contains(route.Path, "{") {
 			nowhere := inPath.ReplaceAllString(strings.ReplaceAll(route.Path, "{seq}", "999999"), "nobody")

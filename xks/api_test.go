@@ -600,7 +600,7 @@ func TestKeyStates(t *testing.T) {
 	must(b.Appliance.SetKeyEnabled(ctx, "demo", "k", true))
 	serves(true)
 	for _, target := range []appliance.BlockTarget{{KeyStore: "demo", KeyID: "k"}, {KeyStore: "demo"}, {Everything: true}} {
-		if _, err := b.Appliance.Block(ctx, target, "a test"); err != nil {
+		if _, err := b.Appliance.Block(ctx, target, "a test", "alice"); err != nil {
 			t.Fatal(err)
 		}
 		serves(false)

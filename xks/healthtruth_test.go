@@ -31,7 +31,7 @@ func TestHealthWhileBlocked(t *testing.T) {
 		{"nothing any more", nil, "ACTIVE", "ACTIVE", 200},
 	} {
 		for _, target := range tt.blocked {
-			if _, err := b.Appliance.Block(context.Background(), target, "test"); err != nil {
+			if _, err := b.Appliance.Block(context.Background(), target, "test", "alice"); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -27,15 +27,15 @@ type restricted struct{ keyStore, key, grant, credential string }
 // restrictions are all changes that take something away from KMS.
 var restrictions = []restriction{
 	{"block the key", func(_ *testing.T, a *appliance.Appliance, r restricted) error {
-		_, err := a.Block(ctx, appliance.BlockTarget{KeyStore: r.keyStore, KeyID: r.key}, "test")
+		_, err := a.Block(ctx, appliance.BlockTarget{KeyStore: r.keyStore, KeyID: r.key}, "test", "alice")
 		return err
 	}},
 	{"block the key store", func(_ *testing.T, a *appliance.Appliance, r restricted) error {
-		_, err := a.Block(ctx, appliance.BlockTarget{KeyStore: r.keyStore}, "test")
+		_, err := a.Block(ctx, appliance.BlockTarget{KeyStore: r.keyStore}, "test", "alice")
 		return err
 	}},
 	{"block everything", func(t *testing.T, a *appliance.Appliance, r restricted) error {
-		_, err := a.Block(ctx, appliance.BlockTarget{Everything: true}, "test")
+		_, err := a.Block(ctx, appliance.BlockTarget{Everything: true}, "test", "alice")
 		t.Cleanup(func() {
 			if err := a.Unblock(ctx, appliance.BlockTarget{Everything: true}); err != nil {
 				t.Error(err)
@@ -188,7 +188,7 @@ func TestMetadataInFlight(t *testing.T) {
 	k.HTTP.Transport.(*http.Transport).ExpectContinueTimeout = time.Minute
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	a := inFlight(t, k, "/keys/k/metadata", xkstest.Body{"requestMetadata": xkstest.Metadata()}, func() {
-		if _, err := b.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "demo"}, "test"); err != nil {
+		if _, err := b.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "demo"}, "test", "alice"); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -89,7 +89,7 @@ func (s *site) useQuota() {
 
 func (s *site) block(target appliance.BlockTarget) {
 	ctx := s.t.Context()
-	if _, err := s.bed.Appliance.Block(ctx, target, target.String()); err != nil {
+	if _, err := s.bed.Appliance.Block(ctx, target, target.String(), "alice"); err != nil {
 		s.t.Fatal(err)
 	}
 	s.undo = append(s.undo, func() {

@@ -51,7 +51,7 @@ type standing struct {
 }
 
 func (s *standing) block(target appliance.BlockTarget) func() {
-	if _, err := s.bed.Appliance.Block(s.t.Context(), target, "why not"); err != nil {
+	if _, err := s.bed.Appliance.Block(s.t.Context(), target, "why not", "alice"); err != nil {
 		s.t.Fatal(err)
 	}
 	return func() {

@@ -220,7 +220,7 @@ func TestKillSwitch(t *testing.T) {
 		w.spoil(rand.New(rand.NewPCG(uint64(round), 4)), all)
 		at := all[rand.N(3)]
 		ctx, cancel := context.WithTimeout(t.Context(), grace*time.Duration(rand.N(4))/2+10*time.Millisecond)
-		_, err := at.Appliance.Block(ctx, target, "a test")
+		_, err := at.Appliance.Block(ctx, target, "a test", "alice")
 		if err != nil {
 			refused++ // it may have been made: the database is away
 			cancel()

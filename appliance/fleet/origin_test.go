@@ -73,7 +73,7 @@ func editedOrigin(t *testing.T, edit string) {
 	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*grace)
 	defer cancel()
-	if _, err := a.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "prod", KeyID: "k"}, "x"); err != nil {
+	if _, err := a.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "prod", KeyID: "k"}, "x", "alice"); err != nil {
 		t.Fatal(err)
 	}
 	if s := a.Settle(ctx); len(s.Late) == 0 && serves(b) {

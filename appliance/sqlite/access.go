@@ -144,31 +144,52 @@ func grants(ctx context.Context, c *conn, where string, args ...any) ([]*applian
 	return list, err
 }
 
-// CreateGrant implements [appliance.Store].
-func (s *DB) CreateGrant(ctx context.Context, g *appliance.Grant) error {
-	return s.write(ctx, func(c *conn) error {
-		if _, err := keyStoreName(c, g.KeyStore); err != nil {
-			return err
+// CreateGrants implements [appliance.Store].
+func (s *DB) CreateGrants(ctx context.Context, grants ...*appliance.Grant) error {
+	var changes []appliance.Change // each once: thousands may be on one key store
+	seen := map[appliance.Change]bool{}
+	for _, g := range grants {
+		if c := (appliance.Change{KeyStore: g.KeyStore, KeyID: g.KeyID}); !seen[c] {
+			seen[c] = true
+			changes = append(changes, c)
 		}
-		if g.KeyID != "" {
-			var one int
-			found, err := c.one([]any{&one}, `SELECT 1 FROM external_keys WHERE key_store = ? AND id = ?`, g.KeyStore, g.KeyID)
+	}
+	return s.write(ctx, func(c *conn) error {
+		for _, on := range changes {
+			if err := grantable(c, on.KeyStore, on.KeyID); err != nil {
+				return err
+			}
+		}
+		for _, g := range grants {
+			if ctx.Err() != nil {
+				return timeout(ctx)
+			}
+			n, err := c.exec(`INSERT INTO grants (key_store, id, key_id, effect, principal, operations, conditions, not_after, created_at, seal)
+				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+				g.KeyStore, g.ID, text(g.KeyID), string(g.Effect), g.Principal, appliance.JoinOperations(g.Operations),
+				appliance.FormatConditions(g.Conditions), ms(g.NotAfter), g.CreatedAt.UnixMilli(), blob(g.Seal))
 			if err != nil {
 				return err
 			}
-			if !found {
-				return noKey(g.KeyID)
+			if n == 0 {
+				return fault.Errorf(fault.Exists, "there is a grant with the ID %q already", g.ID)
 			}
 		}
-		n, err := c.exec(`INSERT INTO grants (key_store, id, key_id, effect, principal, operations, conditions, not_after, created_at, seal)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			g.KeyStore, g.ID, text(g.KeyID), string(g.Effect), g.Principal, appliance.JoinOperations(g.Operations),
-			appliance.FormatConditions(g.Conditions), ms(g.NotAfter), g.CreatedAt.UnixMilli(), blob(g.Seal))
-		if err == nil && n == 0 {
-			return fault.Errorf(fault.Exists, "there is a grant with the ID %q already", g.ID)
-		}
+		return nil
+	}, changes...)
+}
+
+// grantable says why there can be no grant on a key store, or on a key of it: it is gone.
+func grantable(c *conn, keyStore, key string) error {
+	if _, err := keyStoreName(c, keyStore); err != nil || key == "" {
 		return err
-	}, appliance.Change{KeyStore: g.KeyStore, KeyID: g.KeyID})
+	}
+	var one int
+	found, err := c.one([]any{&one}, `SELECT 1 FROM external_keys WHERE key_store = ? AND id = ?`, keyStore, key)
+	if err == nil && !found {
+		err = noKey(key)
+	}
+	return err
 }
 
 // DeleteGrant implements [appliance.Store].

@@ -82,7 +82,7 @@ func BenchmarkSQLite(b *testing.B) {
 	storetest.Must(b, err)
 	defer s.Close()
 	for i := range min(total, 5_000) {
-		storetest.Must(b, s.CreateGrant(ctx, storetest.Grant(ks, i, ids[i])))
+		storetest.Must(b, s.CreateGrants(ctx, storetest.Grant(ks, i, ids[i])))
 	}
 	b.Run("key", func(b *testing.B) {
 		i := 0

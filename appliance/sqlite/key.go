@@ -11,12 +11,12 @@ import (
 )
 
 // keyColumns are what scanKey reads.
-const keyColumns = `key_store, id, can_encrypt, can_decrypt, custody, state, current_version, created_at, deletion_at, block_reason, block_since, seal, framing`
+const keyColumns = `key_store, id, can_encrypt, can_decrypt, custody, state, current_version, created_at, deletion_at, block_reason, block_since, block_by, seal, framing`
 
 func scanKey(k *appliance.ExternalKey) []any {
 	return []any{&k.KeyStore, &k.ID, &k.Usage.Encrypt, &k.Usage.Decrypt, &k.Custody, &k.State,
 		&k.CurrentVersion, millis{&k.CreatedAt}, millis{&k.DeletionAt},
-		&k.Blocked.Reason, millis{&k.Blocked.Since}, &k.Seal, &k.Framing}
+		&k.Blocked.Reason, millis{&k.Blocked.Since}, &k.Blocked.By, &k.Seal, &k.Framing}
 }
 
 // versionColumns are what scanVersion reads.
@@ -198,10 +198,10 @@ func (s *DB) CreateKeys(ctx context.Context, keys ...appliance.NewKey) error {
 			if ctx.Err() != nil {
 				return timeout(ctx)
 			}
-			n, err := c.exec(`INSERT INTO external_keys (`+keyColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			n, err := c.exec(`INSERT INTO external_keys (`+keyColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 				ON CONFLICT DO NOTHING`, k.Key.KeyStore, k.Key.ID, k.Key.Usage.Encrypt, k.Key.Usage.Decrypt,
 				string(k.Key.Custody), string(k.Key.State), k.Key.CurrentVersion, k.Key.CreatedAt.UnixMilli(),
-				ms(k.Key.DeletionAt), k.Key.Blocked.Reason, ms(k.Key.Blocked.Since), blob(k.Key.Seal), string(k.Key.Framing))
+				ms(k.Key.DeletionAt), k.Key.Blocked.Reason, ms(k.Key.Blocked.Since), k.Key.Blocked.By, blob(k.Key.Seal), string(k.Key.Framing))
 			if err != nil {
 				return err
 			}
@@ -244,9 +244,9 @@ func (s *DB) UpdateKey(ctx context.Context, k *appliance.ExternalKey, was []byte
 
 func updateKey(c *conn, k *appliance.ExternalKey, was []byte) error {
 	n, err := c.exec(`UPDATE external_keys SET can_encrypt = ?, can_decrypt = ?, custody = ?, state = ?,
-		current_version = ?, created_at = ?, deletion_at = ?, block_reason = ?, block_since = ?, seal = ?, framing = ? WHERE key_store = ? AND id = ? AND seal = ?`,
+		current_version = ?, created_at = ?, deletion_at = ?, block_reason = ?, block_since = ?, block_by = ?, seal = ?, framing = ? WHERE key_store = ? AND id = ? AND seal = ?`,
 		k.Usage.Encrypt, k.Usage.Decrypt, string(k.Custody), string(k.State), k.CurrentVersion,
-		k.CreatedAt.UnixMilli(), ms(k.DeletionAt), k.Blocked.Reason, ms(k.Blocked.Since), blob(k.Seal), string(k.Framing), k.KeyStore, k.ID, blob(was))
+		k.CreatedAt.UnixMilli(), ms(k.DeletionAt), k.Blocked.Reason, ms(k.Blocked.Since), k.Blocked.By, blob(k.Seal), string(k.Framing), k.KeyStore, k.ID, blob(was))
 	return changedKey(c, n, err, k.KeyStore, k.ID)
 }
 
@@ -340,9 +340,16 @@ func (s *DB) ReserveEncryptions(ctx context.Context, keyStore, keyID string, ver
 	return uint64(count), nil
 }
 
-// NoteTokenObject implements [appliance.Store].
-func (s *DB) NoteTokenObject(ctx context.Context, o *appliance.TokenObject) error {
-	return s.write(ctx, func(c *conn) error { return note(c, o) })
+// NoteTokenObjects implements [appliance.Store].
+func (s *DB) NoteTokenObjects(ctx context.Context, notes ...*appliance.TokenObject) error {
+	return s.write(ctx, func(c *conn) error {
+		for _, o := range notes {
+			if err := note(c, o); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // StrikeTokenObject implements [appliance.Store].

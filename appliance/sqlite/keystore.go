@@ -17,8 +17,8 @@ func (s *DB) Installation(ctx context.Context) (*appliance.Installation, error) 
 		if matches, err := s.rowMatches(ctx, c, "installation", "one = 1"); err != nil || !matches {
 			return cmp.Or(err, stateChanged())
 		}
-		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}, &in.Blocked.Reason, millis{&in.Blocked.Since}, &in.BlockSeal, &in.Incarnation, &in.IncarnationSeal},
-			`SELECT id, wrapped_state_key, created_at, block_reason, block_since, block_seal, incarnation, incarnation_seal FROM installation`)
+		found, err := c.one([]any{&in.ID, &in.WrappedStateKey, millis{&in.CreatedAt}, &in.Blocked.Reason, millis{&in.Blocked.Since}, &in.Blocked.By, &in.BlockSeal, &in.Incarnation, &in.IncarnationSeal},
+			`SELECT id, wrapped_state_key, created_at, block_reason, block_since, block_by, block_seal, incarnation, incarnation_seal FROM installation`)
 		if err == nil && !found {
 			return fault.Errorf(fault.NotFound, "the database has no installation yet")
 		}
@@ -36,9 +36,9 @@ func (s *DB) CreateInstallation(ctx context.Context, in *appliance.Installation)
 }
 
 func createInstallation(c *conn, in *appliance.Installation) error {
-	n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at, block_reason, block_since, block_seal, incarnation, incarnation_seal)
-		VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli(), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.Incarnation, in.IncarnationSeal)
+	n, err := c.exec(`INSERT INTO installation (one, id, wrapped_state_key, created_at, block_reason, block_since, block_by, block_seal, incarnation, incarnation_seal)
+		VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		in.ID, blob(in.WrappedStateKey), in.CreatedAt.UnixMilli(), in.Blocked.Reason, ms(in.Blocked.Since), in.Blocked.By, blob(in.BlockSeal), in.Incarnation, in.IncarnationSeal)
 	if err == nil && n == 0 {
 		return fault.Errorf(fault.Exists, "the database has an installation already")
 	}
@@ -54,17 +54,17 @@ func (s *DB) UpgradeInstallation(ctx context.Context, in, was *appliance.Install
 }
 
 func upgradeInstallation(c *conn, in, was *appliance.Installation) error {
-	n, err := c.exec(`UPDATE installation SET wrapped_state_key = ?, block_reason = ?, block_since = ?, block_seal = ?
+	n, err := c.exec(`UPDATE installation SET wrapped_state_key = ?, block_reason = ?, block_since = ?, block_by = ?, block_seal = ?
 		WHERE id = ? AND wrapped_state_key = ? AND coalesce(block_seal, x'') = ?`,
-		blob(in.WrappedStateKey), in.Blocked.Reason, ms(in.Blocked.Since), blob(in.BlockSeal), in.ID, blob(was.WrappedStateKey), blob(was.BlockSeal))
+		blob(in.WrappedStateKey), in.Blocked.Reason, ms(in.Blocked.Since), in.Blocked.By, blob(in.BlockSeal), in.ID, blob(was.WrappedStateKey), blob(was.BlockSeal))
 	return changedInstallation(c, n, err)
 }
 
 // SetBlock implements [appliance.Store].
 func (s *DB) SetBlock(ctx context.Context, b appliance.Block, seal, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE installation SET block_reason = ?, block_since = ?, block_seal = ? WHERE coalesce(block_seal, x'') = ?`,
-			b.Reason, ms(b.Since), blob(seal), blob(was))
+		n, err := c.exec(`UPDATE installation SET block_reason = ?, block_since = ?, block_by = ?, block_seal = ? WHERE coalesce(block_seal, x'') = ?`,
+			b.Reason, ms(b.Since), b.By, blob(seal), blob(was))
 		return changedInstallation(c, n, err)
 	}, appliance.Change{})
 }
@@ -109,8 +109,8 @@ func (s *DB) KeyStores(ctx context.Context) ([]*appliance.KeyStore, error) {
 			ks := &appliance.KeyStore{}
 			list = append(list, ks)
 			return scan(&ks.ID, &ks.Name, &ks.URIPathPrefix, &ks.RequestsPerSecond, millis{&ks.CreatedAt},
-				&ks.Policy, &ks.Blocked.Reason, millis{&ks.Blocked.Since}, &ks.WrappedKey, &ks.Seal)
-		}, `SELECT id, name, uri_path_prefix, requests_per_second, created_at, policy, block_reason, block_since, wrapped_key, seal
+				&ks.Policy, &ks.Blocked.Reason, millis{&ks.Blocked.Since}, &ks.Blocked.By, &ks.WrappedKey, &ks.Seal)
+		}, `SELECT id, name, uri_path_prefix, requests_per_second, created_at, policy, block_reason, block_since, block_by, wrapped_key, seal
 			FROM key_stores ORDER BY name`); err != nil {
 			return err
 		}
@@ -157,9 +157,9 @@ func (s *DB) CreateKeyStore(ctx context.Context, ks *appliance.KeyStore) error {
 // UpdateKeyStore implements [appliance.Store].
 func (s *DB) UpdateKeyStore(ctx context.Context, ks *appliance.KeyStore, was []byte) error {
 	return s.write(ctx, func(c *conn) error {
-		n, err := c.exec(`UPDATE key_stores SET requests_per_second = ?, created_at = ?, policy = ?, block_reason = ?, block_since = ?,
+		n, err := c.exec(`UPDATE key_stores SET requests_per_second = ?, created_at = ?, policy = ?, block_reason = ?, block_since = ?, block_by = ?,
 			wrapped_key = ?, seal = ? WHERE id = ? AND seal = ?`, ks.RequestsPerSecond, ks.CreatedAt.UnixMilli(), ks.Policy, ks.Blocked.Reason,
-			ms(ks.Blocked.Since), blob(ks.WrappedKey), blob(ks.Seal), ks.ID, blob(was))
+			ms(ks.Blocked.Since), ks.Blocked.By, blob(ks.WrappedKey), blob(ks.Seal), ks.ID, blob(was))
 		return changedKeyStore(c, n, err, ks.ID)
 	}, appliance.Change{KeyStore: ks.ID})
 }

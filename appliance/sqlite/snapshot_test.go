@@ -150,7 +150,7 @@ func TestRestoreAmongWrites(t *testing.T) {
 					return
 				default:
 				}
-				if err := to.NoteTokenObject(ctx, storetest.TokenObject(fmt.Sprint(n))); err != nil {
+				if err := to.NoteTokenObjects(ctx, storetest.TokenObject(fmt.Sprint(n))); err != nil {
 					t.Error(err)
 				}
 				n++

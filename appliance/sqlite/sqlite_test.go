@@ -90,7 +90,7 @@ func TestReopen(t *testing.T) {
 	k := storetest.NewKey(ks, "a")
 	storetest.Must(t, s.CreateKeys(ctx, k))
 	storetest.Must(t, s.CreateCredential(ctx, storetest.Credential(ks, 1)))
-	storetest.Must(t, s.CreateGrant(ctx, storetest.Grant(ks, 1, "a")))
+	storetest.Must(t, s.CreateGrants(ctx, storetest.Grant(ks, 1, "a")))
 	storetest.Must(t, s.Close())
 
 	s = openSQLite(t, path)
@@ -318,8 +318,8 @@ func TestHandEdited(t *testing.T) {
 	path := madeSQLite(t)
 	ks := storetest.KeyStore(1)
 	s := openSQLite(t, path)
-	storetest.Must(t, s.CreateGrant(t.Context(), storetest.Grant(ks, 1, "k001")))
-	storetest.Must(t, s.CreateGrant(t.Context(), storetest.Grant(ks, 2, "k001")))
+	storetest.Must(t, s.CreateGrants(t.Context(), storetest.Grant(ks, 1, "k001")))
+	storetest.Must(t, s.CreateGrants(t.Context(), storetest.Grant(ks, 2, "k001")))
 	storetest.Must(t, s.Close())
 
 	db, err := sql.Open("sqlite", path)

@@ -55,22 +55,22 @@ func testCredentialUse(t *testing.T, s Engine) {
 func testGrants(t *testing.T, s Engine) {
 	ctx := t.Context()
 	ks, other := KeyStore(1), KeyStore(2)
-	Wants(t, s.CreateGrant(ctx, Grant(ks, 1, "")), fault.NotFound, "no key store")
+	Wants(t, s.CreateGrants(ctx, Grant(ks, 1, "")), fault.NotFound, "no key store")
 	Must(t, s.CreateKeyStore(ctx, ks))
 	Must(t, s.CreateKeyStore(ctx, other))
-	Wants(t, s.CreateGrant(ctx, Grant(ks, 1, "a")), fault.NotFound, `"a"`)
+	Wants(t, s.CreateGrants(ctx, Grant(ks, 1, "a")), fault.NotFound, `"a"`)
 	Must(t, s.CreateKeys(ctx, NewKey(ks, "a"), NewKey(ks, "b"), NewKey(other, "a")))
 	all, onA, onB, elsewhere := Grant(ks, 3, ""), Grant(ks, 1, "a"), Grant(ks, 2, "b"), Grant(other, 4, "a")
 	all.Principal, all.Operations = appliance.AnyPrincipal, []appliance.Operation{appliance.OpDecrypt}
 	for _, g := range []*appliance.Grant{all, onA, onB, elsewhere} {
-		Must(t, s.CreateGrant(ctx, g))
+		Must(t, s.CreateGrants(ctx, g))
 	}
 	Equal(t, Got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{onA, onB, all})
 	Equal(t, Got(s.KeyStoreGrants(ctx, ks.ID))(t), []*appliance.Grant{all})
 	Equal(t, len(Got(s.KeyStoreGrants(ctx, other.ID))(t)), 0)
 	Equal(t, Got(s.Key(ctx, ks.ID, "a"))(t).Grants, []*appliance.Grant{onA})
-	Wants(t, s.CreateGrant(ctx, Grant(ks, 1, "")), fault.Exists, ID(1))
-	Wants(t, s.CreateGrant(ctx, Grant(other, 1, "a")), fault.Exists, ID(1))
+	Wants(t, s.CreateGrants(ctx, Grant(ks, 1, "")), fault.Exists, ID(1))
+	Wants(t, s.CreateGrants(ctx, Grant(other, 1, "a")), fault.Exists, ID(1))
 
 	Wants(t, s.DeleteGrant(ctx, other.ID, onA.ID, onA.Seal), fault.NotFound, onA.ID)
 	Must(t, s.DeleteGrant(ctx, ks.ID, onA.ID, onA.Seal))
@@ -80,6 +80,14 @@ func testGrants(t *testing.T, s Engine) {
 	full := Grant(ks, 5, "b")
 	full.Effect, full.NotAfter = appliance.EffectForbid, At(30)
 	full.Conditions = appliance.Conditions{SourceVPCs: []string{"vpc-1", `"`}, KMSOperations: []string{"Encrypt"}}
-	Must(t, s.CreateGrant(ctx, full))
+	Must(t, s.CreateGrants(ctx, full))
 	Equal(t, Got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{onB, all, full})
+
+	// Some at once are made all or none.
+	Wants(t, s.CreateGrants(ctx, Grant(ks, 6, "b"), Grant(ks, 5, "")), fault.Exists, ID(5))
+	Wants(t, s.CreateGrants(ctx, Grant(ks, 6, "b"), Grant(ks, 7, "gone")), fault.NotFound, "gone")
+	Equal(t, Got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{onB, all, full})
+	six, seven := Grant(ks, 6, "b"), Grant(ks, 7, "")
+	Must(t, s.CreateGrants(ctx, six, seven))
+	Equal(t, Got(s.Grants(ctx, ks.ID))(t), []*appliance.Grant{onB, all, full, six, seven})
 }

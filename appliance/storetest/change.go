@@ -318,7 +318,7 @@ var inserts = map[string]change{
 	"CreateCredential": {make: makeStore, do: func(ctx context.Context, s Engine, _ bool) error {
 		return s.CreateCredential(ctx, Credential(store, 1))
 	}, look: lookAccess, without: fault.Exists},
-	"CreateGrant": {make: makeKey, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateGrant(ctx, oneGrant) }, look: lookAccess, without: fault.Exists},
+	"CreateGrants": {make: makeKey, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateGrants(ctx, oneGrant) }, look: lookAccess, without: fault.Exists},
 	"CreateInvitation": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateInvitation(ctx, oneInvite) },
 		look: func(ctx context.Context, s Engine) (any, error) { return s.Invitations(ctx) }, without: fault.Exists},
 	"CreateAccount": {make: func(ctx context.Context, s Engine) error { return s.CreateInvitation(ctx, oneInvite) },
@@ -405,7 +405,7 @@ var updates = map[string]change{
 		v.Material = sealed(v.Material, right)
 		return s.DiscardKeyVersion(ctx, &v)
 	}, look: lookKey, without: fault.NotFound},
-	"StrikeTokenObject": {make: func(ctx context.Context, s Engine) error { return s.NoteTokenObject(ctx, TokenObject("o")) },
+	"StrikeTokenObject": {make: func(ctx context.Context, s Engine) error { return s.NoteTokenObjects(ctx, TokenObject("o")) },
 		do: func(ctx context.Context, s Engine, right bool) error {
 			return s.StrikeTokenObject(ctx, "o", sealed(TokenObject("o").Seal, right))
 		}, look: func(ctx context.Context, s Engine) (any, error) { return s.TokenObjects(ctx) }},
@@ -420,7 +420,7 @@ var updates = map[string]change{
 		return s.DeleteCredential(ctx, store.ID, c.AccessKeyID, sealed(c.Secret, right))
 	}, look: lookAccess, without: fault.NotFound},
 	"DeleteGrant": {make: func(ctx context.Context, s Engine) error {
-		return errors.Join(makeKey(ctx, s), s.CreateGrant(ctx, oneGrant))
+		return errors.Join(makeKey(ctx, s), s.CreateGrants(ctx, oneGrant))
 	}, do: func(ctx context.Context, s Engine, right bool) error {
 		return s.DeleteGrant(ctx, store.ID, oneGrant.ID, sealed(oneGrant.Seal, right))
 	}, look: lookAccess, without: fault.NotFound},
@@ -535,7 +535,7 @@ func refusedUnless(right bool) error {
 var notes = map[string]change{
 	"NoteMasterKey": {do: func(ctx context.Context, s Engine, _ bool) error { return s.NoteMasterKey(ctx, At(1)) },
 		look: func(ctx context.Context, s Engine) (any, error) { return s.MasterKeyNoted(ctx) }},
-	"NoteTokenObject": {do: func(ctx context.Context, s Engine, _ bool) error { return s.NoteTokenObject(ctx, TokenObject("o")) },
+	"NoteTokenObjects": {do: func(ctx context.Context, s Engine, _ bool) error { return s.NoteTokenObjects(ctx, TokenObject("o")) },
 		look: func(ctx context.Context, s Engine) (any, error) { return s.TokenObjects(ctx) }},
 }
 

@@ -47,14 +47,14 @@ func testSubscribe(t *testing.T, s Engine) {
 		{"update", func() error { return s.UpdateKey(ctx, k, k.Seal) }, []appliance.Change{onKey}},
 		{"version", func() error { return s.AddKeyVersion(ctx, k, Version(ks, "a", 2), k.Seal, "") }, []appliance.Change{onKey}},
 		{"reserve", func() error { _, err := s.ReserveEncryptions(ctx, ks.ID, "a", 1, 1); return err }, nil},
-		{"note", func() error { return s.NoteTokenObject(ctx, TokenObject("x")) }, nil},
+		{"note", func() error { return s.NoteTokenObjects(ctx, TokenObject("x")) }, nil},
 		{"strike", func() error { return s.StrikeTokenObject(ctx, "x", TokenObject("x").Seal) }, nil},
 		{"credential", func() error { return s.CreateCredential(ctx, cr) }, []appliance.Change{onStore}},
 		{"credential update", func() error { return s.UpdateCredential(ctx, cr, cr.Secret) }, []appliance.Change{onStore}},
 		{"use", func() error { return s.RecordCredentialUse(ctx, map[string]time.Time{cr.AccessKeyID: At(1)}) }, nil},
 		{"credential delete", func() error { return s.DeleteCredential(ctx, ks.ID, cr.AccessKeyID, cr.Secret) }, []appliance.Change{onStore}},
-		{"key store grant", func() error { return s.CreateGrant(ctx, Grant(ks, 1, "")) }, []appliance.Change{onStore}},
-		{"key grant", func() error { return s.CreateGrant(ctx, Grant(ks, 2, "a")) }, []appliance.Change{onKey}},
+		{"key store grant", func() error { return s.CreateGrants(ctx, Grant(ks, 1, "")) }, []appliance.Change{onStore}},
+		{"key grant", func() error { return s.CreateGrants(ctx, Grant(ks, 2, "a")) }, []appliance.Change{onKey}},
 		{"key store grant delete", func() error { return s.DeleteGrant(ctx, ks.ID, ID(1), Grant(ks, 1, "").Seal) }, []appliance.Change{onStore}},
 		{"key grant delete", func() error { return s.DeleteGrant(ctx, ks.ID, ID(2), Grant(ks, 2, "a").Seal) }, []appliance.Change{onKey}},
 		{"delete a", func() error { return s.DeleteKey(ctx, ks.ID, "a", k.Seal, nil) }, []appliance.Change{onKey}},
@@ -84,7 +84,7 @@ func testSubscriberWrites(t *testing.T, s Engine) {
 	ctx := t.Context()
 	ks := KeyStore(1)
 	s.Subscribe(func(c appliance.Change) {
-		if err := s.NoteTokenObject(context.Background(), TokenObject("heard "+c.KeyStore)); err != nil {
+		if err := s.NoteTokenObjects(context.Background(), TokenObject("heard "+c.KeyStore)); err != nil {
 			t.Error(err)
 		}
 	})

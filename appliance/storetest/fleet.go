@@ -53,17 +53,17 @@ func testFenced(t *testing.T, s Engine) {
 	Wants(t, err, fault.NotFound, "no node leads")
 	Must(t, makeKey(ctx, s))
 	first, later := appliance.Fenced(ctx, 1), appliance.Fenced(ctx, 2)
-	if err := s.NoteTokenObject(first, TokenObject("before there is a leader")); fault.CodeOf(err) != fault.FleetFenced {
+	if err := s.NoteTokenObjects(first, TokenObject("before there is a leader")); fault.CodeOf(err) != fault.FleetFenced {
 		t.Errorf("%v", err)
 	}
 	Must(t, s.SetLeader(ctx, oneLeader, nil))
 	Wants(t, s.SetLeader(ctx, oneLeader, nil), fault.Changed, "leader")
 	Equal(t, Got(s.Leader(ctx))(t), oneLeader)
-	Must(t, s.NoteTokenObject(first, TokenObject("of the leader")))
+	Must(t, s.NoteTokenObjects(first, TokenObject("of the leader")))
 	Must(t, s.SetLeader(ctx, &appliance.LeaderRow{Node: ID(8), Token: 2, Seal: []byte("another")}, oneLeader))
 	for name, change := range map[string]func(context.Context) error{
 		"note a token object": func(ctx context.Context) error {
-			return s.NoteTokenObject(ctx, TokenObject("too late"))
+			return s.NoteTokenObjects(ctx, TokenObject("too late"))
 		},
 		"delete a key": func(ctx context.Context) error {
 			return s.DeleteKey(ctx, store.ID, oneKey.Key.ID, oneKey.Key.Seal, nil)

@@ -19,7 +19,7 @@ func testInstallation(t *testing.T, s Engine) {
 
 func testBlocks(t *testing.T, s Engine) {
 	ctx := t.Context()
-	b := appliance.Block{Reason: "a test", Since: At(2)}
+	b := appliance.Block{By: "alice", Reason: "a test", Since: At(2)}
 	Wants(t, s.SetBlock(ctx, b, []byte("seal"), nil), fault.NotFound, "no installation")
 	Must(t, s.CreateInstallation(ctx, &appliance.Installation{ID: ID(1), WrappedStateKey: []byte("wrapped"), CreatedAt: At(1)}))
 	Must(t, s.SetBlock(ctx, b, []byte("seal"), nil))

@@ -152,7 +152,7 @@ func testCreateKeysAtomic(t *testing.T, s Engine) {
 	ks := KeyStore(1)
 	Must(t, s.CreateKeyStore(ctx, ks))
 	Must(t, s.CreateKeys(ctx, NewKey(ks, "taken")))
-	Must(t, s.NoteTokenObject(ctx, TokenObject("object")))
+	Must(t, s.NoteTokenObjects(ctx, TokenObject("object")))
 	a := NewKey(ks, "a")
 	a.TokenObject = "object"
 	Wants(t, s.CreateKeys(ctx, a, NewKey(ks, "taken"), NewKey(ks, "z")), fault.Exists, `"taken"`)
@@ -192,7 +192,7 @@ func testVersions(t *testing.T, s Engine) {
 	ks := KeyStore(1)
 	Must(t, s.CreateKeyStore(ctx, ks))
 	Must(t, s.CreateKeys(ctx, NewKey(ks, "a")))
-	Must(t, s.NoteTokenObject(ctx, TokenObject("object")))
+	Must(t, s.NoteTokenObjects(ctx, TokenObject("object")))
 	k := NewKey(ks, "a").Key
 	was := k.Seal
 	k.CurrentVersion, k.Seal = 2, []byte("seal 2")
@@ -214,9 +214,9 @@ func testDeleteKey(t *testing.T, s Engine) {
 	ks := KeyStore(1)
 	Must(t, s.CreateKeyStore(ctx, ks))
 	Must(t, s.CreateKeys(ctx, NewKey(ks, "a"), NewKey(ks, "b")))
-	Must(t, s.CreateGrant(ctx, Grant(ks, 1, "a")))
-	Must(t, s.CreateGrant(ctx, Grant(ks, 2, "b")))
-	Must(t, s.CreateGrant(ctx, Grant(ks, 3, "")))
+	Must(t, s.CreateGrants(ctx, Grant(ks, 1, "a")))
+	Must(t, s.CreateGrants(ctx, Grant(ks, 2, "b")))
+	Must(t, s.CreateGrants(ctx, Grant(ks, 3, "")))
 	Wants(t, s.DeleteKey(ctx, ks.ID, "a", []byte("other"), tokenObjects("x")), fault.Changed, `"a"`)
 	Wants(t, s.DeleteKey(ctx, ks.ID, "c", nil, tokenObjects("x")), fault.NotFound, `"c"`)
 	Equal(t, len(Got(s.TokenObjects(ctx))(t)), 0)
@@ -354,7 +354,7 @@ func testTwoVersionsAtOnce(t *testing.T, s Engine) {
 	k := NewKey(ks, "k")
 	k.Key.CurrentVersion, k.Second, k.SecondTokenObject = 2, Version(ks, "k", 2), "second"
 	for _, label := range []string{"second", "other"} {
-		Must(t, s.NoteTokenObject(ctx, &appliance.TokenObject{Label: label, KeyStore: ks.ID, KeyID: "k", Version: 2, Seal: []byte(label)}))
+		Must(t, s.NoteTokenObjects(ctx, &appliance.TokenObject{Label: label, KeyStore: ks.ID, KeyID: "k", Version: 2, Seal: []byte(label)}))
 	}
 	twice := NewKey(ks, "twice")
 	twice.Second = Version(ks, "twice", 1)

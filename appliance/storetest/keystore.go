@@ -41,7 +41,7 @@ func testDeleteKeyStore(t *testing.T, s Engine) {
 	Must(t, s.CreateKeys(ctx, NewKey(ks, "a"), NewKey(ks, "b"), NewKey(ks, "c")))
 	Must(t, s.CreateCredential(ctx, Credential(ks, 1)))
 	Must(t, s.CreateCredential(ctx, Credential(other, 2)))
-	Must(t, s.CreateGrant(ctx, Grant(ks, 1, "")))
+	Must(t, s.CreateGrants(ctx, Grant(ks, 1, "")))
 	Wants(t, s.DeleteKeyStore(ctx, ks.ID, ks.Seal), fault.Conflict, `key store "store-1" has 3 keys; delete them first`)
 	Must(t, s.DeleteKey(ctx, ks.ID, "a", []byte("seal of a"), nil))
 	Must(t, s.DeleteKey(ctx, ks.ID, "b", []byte("seal of b"), nil))

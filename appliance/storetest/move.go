@@ -41,12 +41,12 @@ func fill(t *testing.T, s Engine) {
 		s.CreateInstallation(ctx, oneInstall),
 		s.SetSetting(ctx, oneSetting, nil),
 		makeKey(ctx, s), s.CreateKeyStore(ctx, second), s.CreateKeys(ctx, hsm, NewKey(second, "b")),
-		s.CreateGrant(ctx, oneGrant), s.CreateGrant(ctx, full),
+		s.CreateGrants(ctx, oneGrant), s.CreateGrants(ctx, full),
 		s.CreateCredential(ctx, Credential(store, 1)), s.CreateCredential(ctx, Credential(second, 2)),
 		s.RecordCredentialUse(ctx, newUses()),
 		makeSession(ctx, s), s.CreateToken(ctx, oneToken), s.CreateInvitation(ctx, oneInvite),
 		s.CreateApproval(ctx, oneRequest), s.CreateApproval(ctx, &decided),
-		s.NoteTokenObject(ctx, TokenObject("o")),
+		s.NoteTokenObjects(ctx, TokenObject("o")),
 	))
 	_, err := s.ReserveEncryptions(ctx, store.ID, oneKey.Key.ID, 1, 77)
 	Must(t, err)

@@ -7,13 +7,12 @@ func testTokenObjects(t *testing.T, s Engine) {
 	ks := KeyStore(1)
 	Must(t, s.CreateKeyStore(ctx, ks))
 	Equal(t, len(Got(s.TokenObjects(ctx))(t)), 0)
-	for _, label := range []string{"b", "a", "c"} {
-		Must(t, s.NoteTokenObject(ctx, TokenObject(label)))
-	}
+	Must(t, s.NoteTokenObjects(ctx, TokenObject("b")))
+	Must(t, s.NoteTokenObjects(ctx, TokenObject("a"), TokenObject("c")))
 	forged := TokenObject("a")
 	forged.KeyStore, forged.KeyID, forged.Version, forged.Seal = ID(9), "other", 1, nil
-	Must(t, s.NoteTokenObject(ctx, forged))
-	Must(t, s.NoteTokenObject(ctx, TokenObject("a"))) // it replaces what was noted
+	Must(t, s.NoteTokenObjects(ctx, forged))
+	Must(t, s.NoteTokenObjects(ctx, TokenObject("a"))) // it replaces what was noted
 	Must(t, s.StrikeTokenObject(ctx, "b", TokenObject("b").Seal))
 	Must(t, s.StrikeTokenObject(ctx, "unknown", nil))
 	Equal(t, Got(s.TokenObjects(ctx))(t), tokenObjects("a", "c"))

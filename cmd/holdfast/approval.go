@@ -65,8 +65,12 @@ func secretAgain(cmd *cobra.Command, a *admin, name operation.ApprovalName, file
 	if err != nil {
 		return nil, err
 	}
-	if id := shown.Out.Operation; id == operation.CreateKey.ID || id == operation.RotateKey.ID {
+	switch shown.Out.Operation {
+	case operation.CreateKey.ID, operation.RotateKey.ID:
 		return readMaterial(file)
+	case operation.CreateKeys.ID, operation.CreateGrants.ID:
+		text, err := readFile(file)
+		return operation.Secret(text), err
 	}
 	f, err := cli.OpenSecretFile("--secret-file", file)
 	if err != nil {
@@ -120,7 +124,7 @@ func approvalPerformCommand(a *admin) *cobra.Command {
 			})
 		})
 	c.Flags().StringVar(&out, "out", "", "file for the operation's answer (JSON), which must not exist; only its owner may read it")
-	c.Flags().StringVar(&secretFile, "secret-file", "", "file with the secret that was asked for with, such as the material of a key: no request stores it")
+	c.Flags().StringVar(&secretFile, "secret-file", "", "file with the secret that was asked for with, such as the material of a key, or the file of keys or grants: no request stores it")
 	_ = c.MarkFlagRequired("out") // it exists: it was made above
 	return c
 }

@@ -55,5 +55,9 @@ func blocked(b appliance.Block) string {
 	if b.IsZero() {
 		return "-"
 	}
-	return "blocked since " + cli.When(b.Since) + ": " + b.Reason
+	by := ""
+	if b.By != "" {
+		by = " by " + b.By
+	}
+	return "blocked since " + cli.When(b.Since) + by + ": " + b.Reason
 }

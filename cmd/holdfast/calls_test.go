@@ -33,7 +33,7 @@ func callFiles(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	names := map[string]string{"DIR": dir, "NEW": filepath.Join(dir, "new")}
-	for name, content := range map[string]string{"MATERIAL": strings.Repeat("ab", 32), "CEDAR": "permit (principal, action, resource);", "PIN": "1234", "BACKUP": "a backup", "CHAIN": "a chain"} {
+	for name, content := range map[string]string{"MATERIAL": strings.Repeat("ab", 32), "CEDAR": "permit (principal, action, resource);", "PIN": "1234", "BACKUP": "a backup", "CHAIN": "a chain", "FILE": "id"} {
 		names[name] = filepath.Join(dir, name)
 		if err := os.WriteFile(names[name], []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -48,10 +48,10 @@ var asking = map[string][]string{
 	"status": {""}, "activity": {"--minutes 5"}, "boot steps": {""}, "hsm probe": {""}, "account": {""}, "openapi": {""},
 	"keystore create": {"NAME --uri-path-prefix /p"}, "keystore list": {""}, "keystore show": {"NAME"}, "keystore health": {"NAME"},
 	"keystore set-quota": {"NAME --requests-per-second 5"}, "keystore delete": {"NAME"}, "keystore discard": {"NAME --keys 2"},
-	"key create": {"ks k"}, "key import": {"ks k --material-file $MATERIAL", "ks k --material-file $MATERIAL --new-version"}, "key list": {"ks"}, "key show": {"ks k"},
+	"key create": {"ks k"}, "key import": {"ks k --material-file $MATERIAL", "ks k --material-file $MATERIAL --new-version"}, "key load": {"ks $FILE", "ks $FILE --dry-run"}, "key list": {"ks"}, "key show": {"ks k"},
 	"key enable": {"ks k"}, "key disable": {"ks k"}, "key rotate": {"ks k"}, "key delete": {"ks k"}, "key cancel-deletion": {"ks k"}, "key discard": {"ks k"},
 	"credential create": {"ks"}, "credential list": {"ks"}, "credential show": {"ks c"}, "credential activate": {"ks c"}, "credential deactivate": {"ks c"}, "credential delete": {"ks c"}, "credential discard": {"ks c"},
-	"grant add": {"ks --principal dynamodb.amazonaws.com --operations Encrypt", "ks --principal dynamodb.amazonaws.com --operations Encrypt --render"}, "grant list": {"ks"}, "grant show": {"ks g"}, "grant remove": {"ks g"}, "grant discard": {"ks g"},
+	"grant add": {"ks --principal dynamodb.amazonaws.com --operations Encrypt", "ks --principal dynamodb.amazonaws.com --operations Encrypt --render"}, "grant load": {"ks $FILE"}, "grant list": {"ks"}, "grant show": {"ks g"}, "grant remove": {"ks g"}, "grant discard": {"ks g"},
 	"grant test": {"ks k --principal p --operation Encrypt"}, "grant policy": {"ks", "ks --set $CEDAR", "ks --remove"},
 	"block": {"ks --reason r", "--everything --reason r"}, "unblock": {"ks k", "--everything"},
 	"attest evidence": {""}, "attest report": {""}, "seal": {"--pin-file $PIN"}, "seal revoke": {"--below 3"},

@@ -26,7 +26,7 @@ func grantCommand(a *admin) *cobra.Command {
 	remove := a.asking("remove KEYSTORE GRANT", "Remove a grant", func(cmd *cobra.Command, args []string) error {
 		return call(a, cmd, operation.RemoveGrant, grantOf(args), says[operation.Nothing]("grant "+args[1]+" removed"))
 	})
-	return cli.Group("grant", "Manage who may use keys", grantAddCommand(a), list, show, remove, grantDiscardCommand(a), grantTestCommand(a), grantPolicyCommand(a))
+	return cli.Group("grant", "Manage who may use keys", grantAddCommand(a), grantLoadCommand(a), list, show, remove, grantDiscardCommand(a), grantTestCommand(a), grantPolicyCommand(a))
 }
 
 // grantOf is the grant that KEYSTORE and GRANT name.

@@ -16,7 +16,7 @@ import (
 
 func keyCommand(a *admin) *cobra.Command {
 	return cli.Group("key", "Manage external keys",
-		keyCreateCommand(a), keyImportCommand(a), keyListCommand(a), keyShowCommand(a),
+		keyCreateCommand(a), keyImportCommand(a), keyLoadCommand(a), keyListCommand(a), keyShowCommand(a),
 		keyChangeCommand(a, "enable", "Let a key serve", operation.EnableKey),
 		keyChangeCommand(a, "disable", "Take a key out of service", operation.DisableKey),
 		a.asking("rotate KEYSTORE KEYID", "Encrypt with a new version of a key from now on", func(cmd *cobra.Command, args []string) error {

@@ -72,7 +72,7 @@ func ask[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, sh
 var actions = map[string]action{}
 
 func init() { // for their pages have forms of them
-	for _, a := range slices.Concat(keyStoreActions(), keyActions(), grantActions(), credentialActions(), proofActions(), userActions(), accountActions(), approvalActions(), settingsActions(), stateActions(), fleetActions()) {
+	for _, a := range slices.Concat(keyStoreActions(), keyActions(), grantActions(), fileActions(), credentialActions(), proofActions(), userActions(), accountActions(), approvalActions(), settingsActions(), stateActions(), fleetActions()) {
 		actions[a.route.ID] = a
 	}
 }

@@ -105,6 +105,11 @@ func (d *approvalData) perform(p *page, revision string) {
 	f := ui.Form{Label: "Do it now"}
 	if d.TakesSecret {
 		name := "secret"
+		if d.Operation == operation.CreateKeys.ID || d.Operation == operation.CreateGrants.ID {
+			f.Fields = []ui.Field{{Name: "file", Label: "The file that you asked with", Type: "textarea", File: true, Mono: true, Required: true, Rows: 8, Hint: "no request for approval stores it, so give it once more"}}
+			d.forms = append(d.forms, p.form(operation.PerformApproved, revision, f, "approval", d.ID))
+			return
+		}
 		if d.Operation == operation.CreateKey.ID || d.Operation == operation.RotateKey.ID {
 			name = "material"
 		}

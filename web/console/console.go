@@ -87,13 +87,23 @@ func (c *console) protect(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		r.Body = http.MaxBytesReader(w, r.Body, longest(r.URL.Path))
 		next.ServeHTTP(w, r)
 	}))
 }
 
-// maxForm bounds what is posted: the longest are Cedar policies.
+// maxForm bounds what is posted: the longest are Cedar policies, but for the forms of operations
+// that take a file.
 const maxForm = 512 << 10
+
+// longest bounds what is posted to a path. A form writes some characters as three.
+func longest(path string) int64 {
+	id, _ := strings.CutPrefix(path, "/do/")
+	if a, ok := actions[id]; ok && a.route.MaxBody() > operation.MaxBody {
+		return maxForm + a.route.MaxBody()*3/2
+	}
+	return maxForm
+}
 
 // The cookies. The prefix has browsers keep them to this host, over TLS.
 const (

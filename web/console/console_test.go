@@ -276,7 +276,7 @@ var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
 	"keys": {"1"}, "key_version": {"0"}, "setting": {"four_eyes"}, "time": {"2020-01-01T00:00"}, "admission": {strings.Repeat("0", 64)},
-	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}}
+	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}, "file": {"id,usage,custody\nnew,encrypt,cached\n"}}
 
 // confirmed are the form's values with what people enter, and whatever has to be
 // typed once more.
@@ -425,7 +425,7 @@ func TestFormsAreWhole(t *testing.T) {
 	if _, err := r.Appliance.SetQuota(t.Context(), "bank", 5); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "why"); err != nil {
+	if _, err := r.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "why", "alice"); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":["deleteUser"]}`); err != nil {
@@ -606,14 +606,14 @@ func (r *rig) storeEvil(user string) {
 		}
 	}
 	for _, target := range []appliance.BlockTarget{{KeyStore: "bank", KeyID: "k"}, {KeyStore: "bank"}, {Everything: true}} {
-		_, err := r.Appliance.Block(ctx, target, evil)
+		_, err := r.Appliance.Block(ctx, target, evil, "alice")
 		must(err)
 	}
 	all := []string{evil}
 	stores, err := r.Store.KeyStores(ctx)
 	must(err)
 	bank := stores[slices.IndexFunc(stores, func(ks *appliance.KeyStore) bool { return ks.Name == "bank" })]
-	must(r.Store.CreateGrant(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
+	must(r.Store.CreateGrants(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
 		Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
 		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}}))
 	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))

@@ -124,8 +124,10 @@ func (f *form) target() appliance.BlockTarget {
 // secretAgain gives the secret of an approved operation, which the one who asked enters again;
 // nil if the operation takes none.
 func (f *form) secretAgain() operation.Secret {
-	f.secrets = append(f.secrets, "secret", "material")
+	f.secrets = append(f.secrets, "secret", "material", "file")
 	switch {
+	case f.values.Has("file"):
+		return operation.Secret(f.file())
 	case f.values.Has("material"):
 		return f.material()
 	case f.values.Has("secret"):

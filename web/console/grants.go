@@ -9,6 +9,7 @@ type grantsData struct {
 	*storeData
 	grants         listed[operation.Grant]
 	create, render ui.Form
+	file           ui.Form
 	remove         map[string]ui.Form
 	policy         string
 	setPolicy      ui.Form
@@ -35,6 +36,7 @@ func grants(p *page) (*view, error) {
 	}
 	d.create = p.form(operation.CreateGrant, "", grantForm(), "keystore", s.Name)
 	d.create.Folded = true
+	d.file = p.checkForm(operation.CheckGrantFile, "grants", grantColumns, s.Name)
 	d.render = p.form(operation.RenderGrant, "", grantForm(), "keystore", s.Name)
 	d.render.Folded, d.render.Kind = true, "quiet"
 	d.setPolicy = p.form(operation.SetPolicy, operation.Revision(policy), ui.Form{Label: "Cedar policies", Fields: []ui.Field{

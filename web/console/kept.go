@@ -76,6 +76,9 @@ func (c *console) keep(w http.ResponseWriter, purpose, owner string, k *kept, pa
 		return "", err
 	}
 	defer clear(text)
+	if len(text) > keptText {
+		return "", fault.Errorf(fault.TooLarge, "what was posted is too long for a browser to carry to the next page")
+	}
 	var packed bytes.Buffer
 	z, err := flate.NewWriter(&packed, flate.BestCompression)
 	if err != nil {

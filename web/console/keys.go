@@ -15,6 +15,7 @@ type keysData struct {
 	*storeData
 	keys   listed[*appliance.ExternalKey]
 	create ui.Form
+	file   ui.Form
 	act    map[string]ui.Form // by ID: what is next for the key
 }
 
@@ -38,6 +39,7 @@ func keys(p *page) (*view, error) {
 		{Name: "framing", Label: "AAD framing of the proxy it comes from", Type: "select", Options: framings(), Hint: "only for an imported key that another proxy has used; it gets a second version, which encrypts"},
 		{Name: "reversible", Label: "Going back to that proxy", Type: "select", Options: []ui.Option{{Text: "not wanted: a second version encrypts"}, {Value: reversible, Text: "kept open: the imported key encrypts, though less is authenticated then"}}},
 	}}, "keystore", s.Name)
+	d.file = p.checkForm(operation.CheckKeyFile, "keys", keyColumns, s.Name)
 	for _, k := range d.keys.Items {
 		revision := operation.Revision(k)
 		switch {

@@ -36,7 +36,7 @@ func (s *session) header(path string) shownHeader {
 // block blocks a target, and gives what takes it back.
 func (r *rig) block(target appliance.BlockTarget) (undo func()) {
 	r.t.Helper()
-	if _, err := r.Appliance.Block(r.t.Context(), target, "a leak"); err != nil {
+	if _, err := r.Appliance.Block(r.t.Context(), target, "a leak", "alice"); err != nil {
 		r.t.Fatal(err)
 	}
 	return func() {
@@ -104,6 +104,9 @@ func TestBadgesSayWhatDecides(t *testing.T) {
 		undo := r.block(tt.target)
 		for path, want := range map[string]string{"/keystores/bank/keys": tt.key, "/keystores/bank/keys/k": tt.key, "/keystores": tt.store, "/keystores/bank": tt.store, "/": tt.store} {
 			_, main, _ := strings.Cut(admin.do(http.MethodGet, path, nil, nil).Body.String(), "<main")
+			if about := path == "/keystores/bank/keys/k" || path == "/keystores/bank" && want != "Serving"; about && !strings.Contains(main, "by alice") {
+				t.Errorf("%s blocked: %s does not say by whom", tt.target, path)
+			}
 			if !strings.Contains(main, "<span>"+want+"</span>") {
 				t.Errorf("%s blocked: %s does not say %q", tt.target, path, want)
 			}

@@ -65,7 +65,7 @@ func TestButtonsSayTheWords(t *testing.T) {
 	}
 	look()
 	for _, target := range []appliance.BlockTarget{{KeyStore: "bank", KeyID: "k"}, {KeyStore: "bank"}, {Everything: true}} {
-		if _, err := r.Appliance.Block(t.Context(), target, "why"); err != nil {
+		if _, err := r.Appliance.Block(t.Context(), target, "why", "alice"); err != nil {
 			t.Fatal(err)
 		}
 	}

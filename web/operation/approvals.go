@@ -36,9 +36,9 @@ type ApprovalDecision struct {
 // ApprovedPerformance asks for an approved operation to be done by the one who asked for it.
 type ApprovedPerformance struct {
 	ApprovalName
-	// Secret is the one that the operation takes, as it was when it was asked for: no request
-	// stores it.
-	Secret Secret `json:"secret,omitempty" jsonschema:"The secret that the operation takes, once more and in Base64: a request for approval stores none."`
+	// Secret is the one that the operation takes, or its file, as it was when it was asked for: no
+	// request stores it.
+	Secret Secret `json:"secret,omitempty" upTo:"8388608" jsonschema:"The secret or the file that the operation takes, once more and in Base64: a request for approval stores none."`
 }
 
 // ApprovalDetail is a request for approval with what it asks for.
@@ -46,9 +46,9 @@ type ApprovalDetail struct {
 	*approval.Request
 	// Body is the request's body; left out if it has none.
 	Body json.RawMessage `json:"body,omitempty" jsonschema:"The body of the request that waits for approval; absent if it has none."`
-	// TakesSecret says that the one who asked gives the operation's secret again when they have
-	// it done.
-	TakesSecret bool `json:"takes_secret,omitempty" jsonschema:"Whether the one who asked gives the operation's secret again to have it done."`
+	// TakesSecret says that the one who asked gives the operation's secret, or its file, again when
+	// they have it done.
+	TakesSecret bool `json:"takes_secret,omitempty" jsonschema:"Whether the one who asked gives the operation's secret, or its file, again to have it done."`
 	// Result is the answer of the operation. One that shows a secret is performed by
 	// the person who asked, and shown to nobody else.
 	Result json.RawMessage `json:"result,omitempty" any:"true" jsonschema:"The answer of the operation, once it was performed by this request. One that shows a secret is performed by the person who asked for it."`

@@ -17,7 +17,7 @@ import (
 )
 
 // secretMembers are the members of inputs that are in no record.
-var secretMembers = []string{"ceremony", "chain", "code", "material", "password", "pin", "private_key", "response", "secret", "secret_access_key"}
+var secretMembers = []string{"file", "ceremony", "chain", "code", "material", "password", "pin", "private_key", "response", "secret", "secret_access_key"}
 
 // attempt is a way in which an operation is not performed.
 type attempt struct {

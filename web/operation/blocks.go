@@ -10,7 +10,7 @@ import (
 
 // Blocks are the operations of the domain on blocks.
 type Blocks interface {
-	Block(ctx context.Context, t appliance.BlockTarget, reason string) (appliance.Block, error)
+	Block(ctx context.Context, t appliance.BlockTarget, reason, by string) (appliance.Block, error)
 	// CheckBlock gives the error that Block would, and changes nothing.
 	CheckBlock(ctx context.Context, t appliance.BlockTarget, reason string) error
 	Unblock(ctx context.Context, t appliance.BlockTarget) error
@@ -61,7 +61,7 @@ var (
 		},
 		Variant: func(in NewBlock) string { return blockWords.of(in.BlockTarget) },
 		Run: func(ctx context.Context, c *Caller, in NewBlock) (Blocked, error) {
-			b, err := c.Domain.Block(ctx, in.BlockTarget, in.Reason)
+			b, err := c.Domain.Block(ctx, in.BlockTarget, in.Reason, c.Who.Name)
 			return Blocked{in.BlockTarget, b}, err
 		},
 	})

@@ -21,9 +21,29 @@ import (
 	"holdfast/appliance/keyring/scrub"
 )
 
-// MaxBody bounds the bodies of requests in JSON. The longest are Cedar policies
+// MaxBody bounds the bodies of requests in JSON ([Route.MaxBody]). The longest are Cedar policies
 // ([authz.MaxCedar]), which JSON makes longer.
 const MaxBody = 256 << 10
+
+// upToTag marks a member of an input, by upTo:"N", that may have so many bytes, and makes the
+// body longer than [MaxBody].
+const upToTag = "upTo"
+
+// MaxBody bounds the body of a request for the operation, in bytes, if it is JSON.
+func (r *Route) MaxBody() int64 {
+	n := int64(MaxBody)
+	for _, m := range members(r.input) {
+		if most, err := strconv.ParseInt(r.input.FieldByIndex(m.index).Tag.Get(upToTag), 10, 64); err == nil {
+			n += 2 * most // JSON and Base64 make it longer
+		}
+	}
+	return n
+}
+
+// Long says whether a request for the operation may take minutes, as it has a file or gives one.
+func (r *Route) Long() bool {
+	return r.BinaryAnswer != "" || r.BinaryRequest != "" || r.MaxBody() > MaxBody
+}
 
 // Parts are those of a request for an operation, before they are read.
 type Parts struct {
@@ -31,7 +51,7 @@ type Parts struct {
 	Path func(name string) string
 	// Query is what follows the question mark.
 	Query string
-	// Body ends after [MaxBody] bytes with an error, unless it is not JSON.
+	// Body ends after [Route.MaxBody] bytes with an error, unless it is not JSON.
 	Body io.Reader
 }
 
@@ -74,36 +94,46 @@ func (r *Route) unread(err error) error {
 		return invalid("the request body ended early: send it whole")
 	}
 	if !r.TakesBody() {
-		return invalid("the request body has more than %d bytes; this route takes %s", MaxBody, expected(r.input))
+		return invalid("the request body has more than %d bytes; this route takes %s", r.MaxBody(), expected(r.input))
 	}
-	return fault.Errorf(fault.BodyTooLong, "the request body has more than %d bytes; this operation takes %d at most", MaxBody, MaxBody)
+	return fault.Errorf(fault.BodyTooLong, "the request body has more than %d bytes; this operation takes %d at most", r.MaxBody(), r.MaxBody())
 }
 
 // decode reads a JSON body into the members of an input. An operation whose input
 // has none takes no body, which an empty object says, too. What is absent is never
 // taken for a value: members that are not optional must be there, and null is none.
 // Names count letter by letter, and once.
-func decode(in reflect.Value, body []byte) error {
+func decode(in reflect.Value, body []byte) error { return decodeAs(in, body, theBody) }
+
+// jsonText says in errors what a JSON object is, and whose members are told.
+type jsonText struct{ name, takes string }
+
+var (
+	theBody = jsonText{"request body", "this route takes"}
+	theLine = jsonText{"line", "a line is"}
+)
+
+func decodeAs(in reflect.Value, body []byte, is jsonText) error {
 	blank, t := len(bytes.Trim(body, " \t\r\n")) == 0, in.Type()
 	switch {
 	case len(members(t)) == 0 && blank:
 		return nil
 	case blank:
-		return invalid("the request body is missing: this route takes %s", expected(t))
+		return invalid("the %s is missing: %s %s", is.name, is.takes, expected(t))
 	}
 	if err := jsonv2.Unmarshal(body, in.Addr().Interface(), jsonv2.RejectUnknownMembers(true)); err != nil {
-		return unreadable(t, err)
+		return unreadable(t, err, is)
 	}
 	// Of a bytes.Buffer the decoder makes no copy.
 	read, err := shapeOf(jsontext.NewDecoder(bytes.NewBuffer(body)))
 	if err != nil { // it has been read once: it can be
-		return unreadable(t, err)
+		return unreadable(t, err, is)
 	}
 	if read.null {
-		return invalid("the request body is null: this route takes %s", expected(t))
+		return invalid("the %s is null: %s %s", is.name, is.takes, expected(t))
 	}
 	if err := complete(in, read, ""); err != nil {
-		return invalid("%s; this route takes %s", err, expected(t))
+		return invalid("%s; %s %s", err, is.takes, expected(t))
 	}
 	return nil
 }
@@ -309,7 +339,7 @@ func expected(t reflect.Type) string {
 
 // unreadable says why a body is none of the type. It repeats names, and no value:
 // one may be a secret.
-func unreadable(t reflect.Type, err error) error {
+func unreadable(t reflect.Type, err error, is jsonText) error {
 	reason := "it is not one JSON value"
 	if wrong, ok := errors.AsType[*jsontext.SyntacticError](err); ok && errors.Is(err, jsontext.ErrDuplicateName) {
 		reason = fmt.Sprintf("%.80q is there twice", pointed(wrong.JSONPointer))
@@ -323,7 +353,7 @@ func unreadable(t reflect.Type, err error) error {
 			reason = fmt.Sprintf("%.80q has a value that this route cannot read", at)
 		}
 	}
-	return invalid("the request body cannot be read: %s; this route takes %s", reason, expected(t))
+	return invalid("the %s cannot be read: %s; %s %s", is.name, reason, is.takes, expected(t))
 }
 
 // pointed writes a JSON pointer as the names on its way.

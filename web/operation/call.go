@@ -75,7 +75,7 @@ func (o *Operation[In, Out]) send(ctx context.Context, c Client, revision string
 			s.Body, _ = reflect.ValueOf(in).FieldByIndex(f.index).Interface().(io.Reader)
 		}
 	}
-	if o.BinaryRequest == "" && o.BinaryAnswer == "" {
+	if !o.Long() {
 		var cancel func()
 		ctx, cancel = context.WithTimeout(ctx, callTime)
 		defer cancel()

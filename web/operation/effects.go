@@ -65,7 +65,7 @@ func (r *Route) Can() Effects {
 	if r.ShowsSecret() && r.Changes() && r.answer != reflect.TypeFor[ApprovalDetail]() { // which may carry another operation's
 		e |= ShowsSecret
 	}
-	if r.secretMember != nil && r.Changes() {
+	if r.secretMember != nil && r.Changes() && r.input.FieldByIndex(r.secretMember.index).Tag.Get(againTag) == "" {
 		e |= TakesSecret
 	}
 	return e

@@ -15,6 +15,8 @@ import (
 type Grants interface {
 	AddGrant(ctx context.Context, keyStore string, want appliance.Grant) (*appliance.Grant, error)
 	CheckGrant(ctx context.Context, keyStore string, want appliance.Grant) error
+	AddGrants(ctx context.Context, keyStore string, want []appliance.Grant) ([]*appliance.Grant, error)
+	CheckGrants(ctx context.Context, keyStore string, want []appliance.Grant) ([]error, error)
 	Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error)
 	RemoveGrant(ctx context.Context, keyStore, id string) error
 	CheckRemoveGrant(ctx context.Context, keyStore, id string) error

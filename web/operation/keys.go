@@ -14,6 +14,8 @@ import (
 type Keys interface {
 	CreateKey(ctx context.Context, keyStore string, want appliance.NewExternalKey) (*appliance.StoredKey, error)
 	CheckKey(ctx context.Context, keyStore string, want appliance.NewExternalKey) error
+	CreateKeys(ctx context.Context, keyStore string, want []appliance.NewExternalKey) ([]*appliance.StoredKey, error)
+	FindKeys(ctx context.Context, keyStore string, ids []string) (map[string]*appliance.ExternalKey, error)
 	Keys(ctx context.Context, keyStore string, page appliance.Page) ([]*appliance.ExternalKey, error)
 	ShowKey(ctx context.Context, keyStore, id string) (*appliance.StoredKey, error)
 	SetKeyEnabled(ctx context.Context, keyStore, id string, enabled bool) (*appliance.ExternalKey, error)

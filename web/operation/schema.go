@@ -194,6 +194,12 @@ func describeMember(s *jsonschema.Schema, f reflect.StructField, optional bool) 
 	number("most", func(n int) { s.Maximum = jsonschema.Ptr(float64(n)) })
 	number("shortest", func(n int) { s.MinLength = jsonschema.Ptr(n) })
 	number("longest", func(n int) { s.MaxLength = jsonschema.Ptr(n) })
+	number(upToTag, func(n int) { // bytes: a text has as many characters at most, and Base64 makes of three bytes four
+		if s.ContentEncoding != "" {
+			n = (n + 2) / 3 * 4
+		}
+		s.MaxLength = jsonschema.Ptr(n)
+	})
 	number("items", func(n int) { s.MaxItems = jsonschema.Ptr(n) })
 	if s.Items != nil {
 		number("each", func(n int) { s.Items.MaxLength = jsonschema.Ptr(n) })

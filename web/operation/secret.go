@@ -37,12 +37,17 @@ func holdsSecret(t reflect.Type) bool {
 // of the API, no [Secret].
 const secretTag = "secret"
 
-// secretMember gives the member of an input that is a secret; nil if there is none. None has
+// againTag marks a text of an input, by again:"true", that is too long for a request for approval,
+// such as a file. It is given again as a secret is, and is none.
+const againTag = "again"
+
+// secretMember gives the member of an input that is a secret, or is given again as one; nil if there is none. None has
 // two: the one who gives it again for an approved operation gives one.
 func secretMember(t reflect.Type) *member {
 	var found *member
 	for _, m := range members(t) {
-		if m.of == reflect.TypeFor[Secret]() || t.FieldByIndex(m.index).Tag.Get(secretTag) != "" {
+		tag := t.FieldByIndex(m.index).Tag
+		if m.of == reflect.TypeFor[Secret]() || tag.Get(secretTag) != "" || tag.Get(againTag) != "" {
 			if found != nil {
 				panic(fmt.Sprintf("%s has two secrets: %s and %s", t, found.name, m.name))
 			}

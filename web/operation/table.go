@@ -10,8 +10,8 @@ func init() { // some operations perform others of the table
 	for _, o := range []Entry{
 		ShowStatus, ListActivity, ListBootSteps, ProbeHSMs, Block, Unblock, ShowOpenAPI,
 		ListKeyStores, CreateKeyStore, ShowKeyStore, SetQuota, ShowKeyStoreHealth, DeleteKeyStore,
-		ListKeys, CreateKey, ShowKey, EnableKey, DisableKey, RotateKey, ScheduleKeyDeletion, CancelKeyDeletion,
-		ListGrants, CreateGrant, ShowGrant, RenderGrant, RemoveGrant, TestGrants, ShowPolicy, SetPolicy,
+		ListKeys, CreateKey, CheckKeyFile, CreateKeys, ShowKey, EnableKey, DisableKey, RotateKey, ScheduleKeyDeletion, CancelKeyDeletion,
+		ListGrants, CreateGrant, CheckGrantFile, CreateGrants, ShowGrant, RenderGrant, RemoveGrant, TestGrants, ShowPolicy, SetPolicy,
 		ListCredentials, CreateCredential, ShowCredential, ActivateCredential, DeactivateCredential, DeleteCredential,
 		DiscardKeyStore, DiscardKey, DiscardCredential, DiscardGrant, DiscardSetting,
 		VerifyState, AcceptState, ConfirmTime, ShowAdmission, ConfirmAdmission,

@@ -154,7 +154,7 @@ func newMachine(t *testing.T, k kind) *machine {
 	b.NewKey(t, "p", "k", "encrypt,decrypt", appliance.CustodyCached)
 	m.sealed = m.client.OK(appliancetest.Encrypt("k", "plain")).Ciphertext
 	if k.blocked {
-		if _, err := b.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "a drill"); err != nil {
+		if _, err := b.Appliance.Block(t.Context(), appliance.BlockTarget{Everything: true}, "a drill", "alice"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -61,7 +61,7 @@ func (m *machine) blocks(names ...string) {
 	m.t.Helper()
 	a, end := m.unlocked(m.dir, names...)
 	defer end()
-	if _, err := a.Block(m.t.Context(), appliance.BlockTarget{KeyStore: "p", KeyID: "k"}, "compromised"); err != nil {
+	if _, err := a.Block(m.t.Context(), appliance.BlockTarget{KeyStore: "p", KeyID: "k"}, "compromised", "alice"); err != nil {
 		m.t.Fatal(err)
 	}
 }

@@ -62,7 +62,7 @@ func (n *otherNode) refuses() {
 	u, _ := appliance.ParseUsage("encrypt,decrypt")
 	for what, change := range map[string]func(context.Context) error{
 		"a block": func(ctx context.Context) error {
-			_, err := n.Block(ctx, appliance.BlockTarget{KeyStore: "p", KeyID: "k"}, "compromised")
+			_, err := n.Block(ctx, appliance.BlockTarget{KeyStore: "p", KeyID: "k"}, "compromised", "alice")
 			return err
 		},
 		"the end of the block of everything": func(ctx context.Context) error {
@@ -130,7 +130,7 @@ func TestRetired(t *testing.T) {
 	client := *m.client
 	client.T, client.Appliance = t, s
 	client.OK(appliancetest.Decrypt("k", m.sealed))
-	if _, err := s.Block(t.Context(), appliance.BlockTarget{KeyStore: "p", KeyID: "k"}, "compromised"); err != nil {
+	if _, err := s.Block(t.Context(), appliance.BlockTarget{KeyStore: "p", KeyID: "k"}, "compromised", "alice"); err != nil {
 		t.Errorf("the new place takes no change: %v", err)
 	}
 }

@@ -3,7 +3,8 @@
 //
 // Use it for all that a program prints. A program's standard output and standard error
 // go through [Writer]: a terminal shows escapes, a file or a pipe has the bytes as they
-// are. What becomes a line of its own goes through [Text] before, also for a file.
+// are. What becomes a line of its own goes through [Text] before, also for a file. How far long
+// work is, is told by [Progress].
 package terminal
 
 import (

@@ -29,6 +29,8 @@ type Form struct {
 	Prove string
 	// ConfirmError marks the field that confirms as wrong.
 	ConfirmError bool
+	// Continue has the page's script send the form by itself: it goes on with long work.
+	Continue bool
 	// Inline puts all in one row.
 	Inline bool
 	// Label names a form for those who do not see where it stands.
@@ -52,6 +54,8 @@ type Field struct {
 	Autocomplete, Placeholder    string
 	Pattern, Min, Max, InputMode string
 	Rows                         int
+	// File offers to read a file of the user's machine into a textarea.
+	File bool
 }
 
 // Option is a choice.

@@ -31,6 +31,20 @@ for (const pre of document.querySelectorAll("pre[data-secret]")) {
   pre.parentElement.after(b);
 }
 
+// A file of the user's machine is read into the field of a form.
+for (const input of document.querySelectorAll("input[data-into]")) {
+  input.hidden = false;
+  input.addEventListener("change", async () => {
+    if (!input.files.length) return;
+    const field = document.getElementById(input.dataset.into);
+    field.value = await input.files[0].text();
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+}
+
+// Long work goes on by itself, step by step.
+document.querySelector("form[data-continue]")?.requestSubmit();
+
 // Passkeys. The server's options come as JSON with binary values in Base64 for
 // URLs (WebAuthn Level 3, sections 5.1.8 and 5.1.9).
 const bytes = (s) => Uint8Array.from(atob(s.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));

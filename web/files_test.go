@@ -1,0 +1,252 @@
+package web_test
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/approval"
+	"holdfast/appliance/audit"
+	"holdfast/web"
+	"holdfast/web/operation"
+	"holdfast/web/webtest"
+	"holdfast/xks/xkstest"
+)
+
+// fileBody is the body of an import of a file.
+func fileBody(t testing.TB, file string, rows, most int) string {
+	t.Helper()
+	sum := sha256.Sum256([]byte(file))
+	body := map[string]any{"file": file, "rows": rows, "sha256": hex.EncodeToString(sum[:])}
+	if most > 0 {
+		body["most"] = most
+	}
+	return encode(t, body)
+}
+
+func encode(t testing.TB, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// many is a file of rows, each of which a format makes of its number.
+func many(head, row string, n int) string {
+	var b strings.Builder
+	b.WriteString(head + "\n")
+	for i := range n {
+		fmt.Fprintf(&b, row+"\n", i)
+	}
+	return b.String()
+}
+
+func (p *people) imported(path, body string) operation.FileResult {
+	p.t.Helper()
+	var r operation.FileResult
+	if err := json.Unmarshal(p.want(p.call(&root, "POST", path, body), 200).Body.Bytes(), &r); err != nil {
+		p.t.Fatal(err)
+	}
+	return r
+}
+
+// TestFiles: keys and grants are made of files: step by step, each thing on record as if it was
+// made alone, and never twice, wherever it was interrupted.
+func TestFiles(t *testing.T) {
+	p := newPeople(t)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
+	keys := many("id,usage,custody", "key-%03d,encrypt decrypt,cached", 1200) + "one-hsm,decrypt,hsm\n"
+	grants := many("principal,operations,key_id", "arn:aws:iam::123456789012:role/app-%[1]d,Encrypt Decrypt,key-%03[1]d", 700) +
+		`"arn:aws:iam::123456789012:role/all","Decrypt",` + "\n"
+	for _, tt := range []struct {
+		path, file, single string
+		rows               int
+	}{
+		{"/keystores/p/key-files", keys, operation.CreateKey.Operation(), 1201},
+		{"/keystores/p/grant-files", grants, operation.CreateGrant.Operation(), 701},
+	} {
+		var report operation.FileReport
+		if err := json.Unmarshal(p.want(p.call(&root, "POST", tt.path+"/check", encode(t, map[string]string{"file": tt.file})), 200).Body.Bytes(), &report); err != nil {
+			t.Fatal(err)
+		}
+		if report.Rows != tt.rows || report.New != tt.rows || report.There != 0 || len(report.Problems) != 0 {
+			t.Fatalf("%s: the check says %+v", tt.path, report)
+		}
+		before := len(p.audit.Records)
+		first := p.imported(tt.path, fileBody(t, tt.file, tt.rows, 600))
+		if first.Made != 600 || first.There != 0 || first.Left != tt.rows-600 {
+			t.Errorf("%s: the first step: %+v", tt.path, first)
+		}
+		// The same again, as after a stop: what is there is not made twice.
+		rest := p.imported(tt.path, fileBody(t, tt.file, tt.rows, 0))
+		if rest.Made != tt.rows-600 || rest.There != 600 || rest.Left != 0 {
+			t.Errorf("%s: the rest: %+v", tt.path, rest)
+		}
+		if none := p.imported(tt.path, fileBody(t, tt.file, tt.rows, 0)); none.Made != 0 || none.There != tt.rows || none.Left != 0 {
+			t.Errorf("%s: once more: %+v", tt.path, none)
+		}
+		single, whole := 0, 0
+		for _, r := range p.audit.Records[before:] {
+			switch {
+			case r.Operation == tt.single && r.Result == audit.Allowed && r.Actor == root.Name && r.KeyStore == "p" && len(r.After) > 0:
+				single++
+			case strings.HasSuffix(r.Operation, "-files") && strings.Contains(string(r.After), first.SHA256):
+				whole++
+			}
+		}
+		if single != tt.rows || whole != 3 {
+			t.Errorf("%s: %d records of single things, and %d of the file", tt.path, single, whole)
+		}
+	}
+	k, err := p.Appliance.ShowKey(t.Context(), "p", "one-hsm")
+	if err != nil || k.Custody != appliance.CustodyHSM || k.Usage != (appliance.Usage{Decrypt: true}) {
+		t.Errorf("%+v: %v", k, err)
+	}
+	all, err := p.Appliance.Grants(t.Context(), "p")
+	if err != nil || len(all) != 701 {
+		t.Errorf("%d grants: %v", len(all), err)
+	}
+}
+
+// TestWrongFiles: each line that is wrong is named with its column and what to do, and nothing is
+// made of a file that has one.
+func TestWrongFiles(t *testing.T) {
+	p := newPeople(t)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
+	p.want(p.call(&root, "POST", "/keystores/p/keys", `{"id": "there", "usage": {"encrypt": true, "decrypt": true}, "custody": "cached"}`), 201)
+	const grantHead, keyHead = "principal,operations,key_id,not_after,force,effect\n", "id,usage,custody\n"
+	for _, tt := range []struct {
+		path, file string
+		problems   []string // of each, in order
+	}{
+		{"grant", grantHead + "*,Encrypt,,,,\n*,encrypt,,,,\n", []string{"line 3, column operations: operation \"encrypt\""}},
+		{"grant", grantHead + "*,Encrypt,gone,,,\n", []string{"line 2, column : "}},
+		{"grant", grantHead + "nobody,Encrypt,,,,\n,Encrypt,,,,\n", []string{"line 2, column principal: ", "line 3, column principal: it is empty"}},
+		{"grant", grantHead + "*,Encrypt,,tomorrow,,\n*,Encrypt,,2001-01-01T00:00:00Z,,\n*,Decrypt,,,maybe,\n*,Decrypt,,,,perhaps\n",
+			[]string{"line 2, column not_after: ", "line 3, column not_after: ", "line 4, column force: ", "line 5, column effect: "}},
+		{"grant", grantHead + "*,Encrypt,,,,\n*,Encrypt,,,,allow\n", []string{"line 3, column : it says the same as line 2"}},
+		{"grant", grantHead + "*,Encrypt\n", []string{"line 2, column : it has 2 values"}},
+		{"grant", "principal,colour\n", []string{"line 1, column : there is no column \"colour\""}},
+		{"grant", "principal\n*\n", []string{"line 1, column : the column \"operations\" is missing"}},
+		{"grant", grantHead + "*,Encrypt,,,,\n\"*,Encrypt\n", []string{"line 3, column : this is no CSV"}},
+		{"grant", `{"principal": "*", "operations": ["Encrypt"]}` + "\n{\"principal\": \"*\"}\n\n{\"principal\": \"*\", \"colour\": 1}\n", []string{"line 2, column : \"operations\" is missing", "line 4, column : "}},
+		{"key", keyHead + "there,encrypt decrypt,cached\nthere2,both,cached\nthere3,encrypt,pocket\n", []string{"line 3, column usage: ", "line 4, column custody: "}},
+		{"key", keyHead + "there,encrypt,cached\n", []string{"line 2, column : there is a key \"there\" already"}},
+		{"key", keyHead + "a b,encrypt,cached\n", []string{"line 2, column "}},
+		{"key", keyHead + "x,encrypt,cached\nx,decrypt,cached\n", []string{"line 3, column : it says the same as line 2, or"}},
+		{"key", "id,usage,custody,material\n", []string{"line 1, column : there is no column \"material\""}},
+	} {
+		before := p.things(t)
+		var report operation.FileReport
+		path := "/keystores/p/" + tt.path + "-files"
+		if err := json.Unmarshal(p.want(p.call(&root, "POST", path+"/check", encode(t, map[string]string{"file": tt.file})), 200).Body.Bytes(), &report); err != nil {
+			t.Fatal(err)
+		}
+		if len(report.Problems) != len(tt.problems) {
+			t.Errorf("%q: %v", tt.file, report.Problems)
+			continue
+		}
+		for i, want := range tt.problems {
+			if got := report.Problems[i]; !strings.HasPrefix(fmt.Sprintf("line %d, column %s: %s", got.Line, got.Column, got.Problem), want) {
+				t.Errorf("%q: %+v, want %q", tt.file, got, want)
+			}
+		}
+		w := p.call(&root, "POST", path, fileBody(t, tt.file, report.Rows, 0))
+		if w.Code != 400 && w.Code != 422 || !strings.Contains(w.Body.String(), "nothing was made") {
+			t.Errorf("%q: %d %s", tt.file, w.Code, w.Body)
+		}
+		if now := p.things(t); now != before {
+			t.Errorf("%q: before %s, and now %s", tt.file, before, now)
+		}
+	}
+	for what, file := range map[string]string{"empty": "", "only a head": keyHead, "no text": keyHead + "x\x00,encrypt,cached\n", "a long line": keyHead + strings.Repeat("x", 17<<10) + ",encrypt,cached\n",
+		"too long": keyHead + strings.Repeat("x,encrypt,cached\n", operation.MaxFile/17+1), "too many rows": many("id,usage,custody", "k%d,encrypt,cached", operation.MaxFileRows+1)} {
+		if w := p.call(&root, "POST", "/keystores/p/key-files/check", encode(t, map[string]string{"file": file})); w.Code != 400 {
+			t.Errorf("%s: %d %.300s", what, w.Code, w.Body)
+		}
+	}
+}
+
+// things says which keys and grants there are.
+func (p *people) things(t *testing.T) string {
+	t.Helper()
+	keys, err := p.Appliance.Keys(t.Context(), "p", appliance.Page{Limit: appliance.MaxPage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	grants, err := p.Appliance.Grants(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d keys and %d grants", len(keys), len(grants))
+}
+
+// TestFileOfTwoPeople: where grants need a second person, a file is one request, with how many
+// rows it has and its digest. It is done whole, with that file and no other.
+func TestFileOfTwoPeople(t *testing.T) {
+	p := newPeople(t, "alice", "bob")
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
+	p.fourEyes("createGrants")
+	file := many("principal,operations", "arn:aws:iam::123456789012:role/app-%d,Encrypt", 30)
+	id := p.ask(p.user("alice"), "POST", "/keystores/p/grant-files", fileBody(t, file, 30, 10))
+	shown := p.read(p.want(p.call(p.user("bob"), "GET", "/approvals/"+id, ""), 200))
+	if body := string(shown.Body); !strings.Contains(body, `"rows":30`) || !strings.Contains(body, `"sha256"`) || strings.Contains(body, "role/app") || !shown.TakesSecret {
+		t.Errorf("the one who approves sees %s", body)
+	}
+	p.want(p.approve(p.user("bob"), id), 200)
+	perform := func(file string) string {
+		return encode(t, map[string]string{"secret": base64.StdEncoding.EncodeToString([]byte(file))})
+	}
+	p.want(p.call(p.user("alice"), "POST", "/approvals/"+id+"/perform", perform(file+"*,Encrypt\n")), 400)
+	if p.things(t) != "0 keys and 0 grants" {
+		t.Fatal(p.things(t))
+	}
+	done := p.read(p.want(p.call(p.user("alice"), "POST", "/approvals/"+id+"/perform", perform(file)), 200))
+	if done.State != approval.Done || p.things(t) != "0 keys and 30 grants" {
+		t.Errorf("%s %s: %s", done.State, done.Outcome, p.things(t))
+	}
+}
+
+// BenchmarkFiles makes 10,000 keys in the appliance's memory, 10,000 grants on them, and 1,000 keys
+// in the HSM, in steps of 1,000, as the command does.
+func BenchmarkFiles(b *testing.B) {
+	bed := xkstest.Start(b, xkstest.Options{})
+	log := slog.New(slog.DiscardHandler)
+	records := &webtest.Audit{}
+	api := web.NewAPI(optionsOn(b, bed.Store, bed.Appliance, &webtest.Boot{}, records, log))
+	if _, err := bed.Appliance.CreateKeyStore(b.Context(), appliance.KeyStore{Name: "p", URIPathPrefix: "/p"}); err != nil {
+		b.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, head, row string
+		rows            int
+		create          *operation.Operation[operation.FileImport, operation.FileResult]
+	}{
+		{"keys", "id,usage,custody", "k%05d,encrypt decrypt,cached", 10_000, operation.CreateKeys},
+		{"grants", "principal,operations,key_id", "arn:aws:iam::123456789012:role/application-%[1]d,Encrypt Decrypt GetAttributes,k%05[1]d", 10_000, operation.CreateGrants},
+		{"keys in the HSM", "id,usage,custody", "h%05d,encrypt decrypt,hsm", 1000, operation.CreateKeys},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			file := many(tt.head, tt.row, tt.rows)
+			sum := sha256.Sum256([]byte(file))
+			in := operation.FileImport{KeyStoreName: operation.KeyStoreName{KeyStore: "p"}, File: file, Rows: tt.rows, SHA256: hex.EncodeToString(sum[:]), Most: 1000}
+			for b.Loop() {
+				for left := 1; left > 0; {
+					done, err := tt.create.Do(b.Context(), api.As(root, ""), in)
+					if err != nil {
+						b.Fatal(err)
+					}
+					left = done.Out.Left
+				}
+			}
+		})
+	}
+}
