@@ -848,6 +848,9 @@ func secretOf(t testing.TB, id string) string {
 		}
 	}
 	text, ok := sample["secret_access_key"].(string)
+	if file, has := sample["file"].(string); has {
+		text, ok = file, true
+	}
 	if !ok {
 		t.Fatalf("%s: secretOf knows no secret of %s", id, samples[id])
 	}

@@ -87,6 +87,8 @@ type Store interface {
 	// Approvals gives up to limit requests, pending ones first, then the newest
 	// first.
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
+	// PendingApprovals counts those that wait at a time, whatever their seals are.
+	PendingApprovals(ctx context.Context, now time.Time) (int, error)
 	// DecideApproval writes state, decider, time, reason and outcome of a request whose stored
 	// state and seal are those of was; fault.Changed if they are not any more,
 	// fault.NotFound if there is none.

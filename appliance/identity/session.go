@@ -177,6 +177,19 @@ func (d *Directory) CreateToken(ctx context.Context, by Principal, want NewToken
 	return t, secret, nil
 }
 
+// TokenRetention is how long API tokens are kept, and listed, after they have expired or were
+// revoked. The audit log has them for as long as it is kept.
+const TokenRetention = 90 * 24 * time.Hour
+
+// Forgotten says whether the token ended so long ago that it is dropped.
+func (t Token) Forgotten(now time.Time) bool {
+	end := t.ExpiresAt
+	if !t.RevokedAt.IsZero() && t.RevokedAt.Before(end) {
+		end = t.RevokedAt
+	}
+	return !now.Before(end.Add(TokenRetention))
+}
+
 // CheckToken gives the error that CreateToken would, and makes nothing.
 func (d *Directory) CheckToken(ctx context.Context, by Principal, want NewToken) error {
 	if err := d.admits(); err != nil {

@@ -366,7 +366,8 @@ type Store interface {
 	// Spent says whether there is one with that ID.
 	Spent(ctx context.Context, id string) (bool, error)
 
-	// CreateToken adds one; fault.Exists if the name is taken.
+	// CreateToken adds one, and drops those that are forgotten by then ([Token.Forgotten]);
+	// fault.Exists if the name is taken.
 	CreateToken(ctx context.Context, t *Token) error
 	// Tokens gives all, the newest first.
 	Tokens(ctx context.Context) ([]Token, error)

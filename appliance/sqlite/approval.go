@@ -3,6 +3,7 @@ package sqlite
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
@@ -24,8 +25,8 @@ func scanApproval(r *approval.Request) []any {
 // CreateApproval implements [approval.Store].
 func (s *DB) CreateApproval(ctx context.Context, r *approval.Request) error {
 	return s.write(ctx, func(c *conn) error {
-		var pending int
-		if _, err := c.one([]any{&pending}, `SELECT count(*) FROM approvals WHERE state = 'pending' AND expires_at > ?`, r.CreatedAt.UnixMilli()); err != nil {
+		pending, err := pendingApprovals(c, r.CreatedAt)
+		if err != nil {
 			return err
 		}
 		if pending >= maxPending {
@@ -83,6 +84,20 @@ func (s *DB) Approvals(ctx context.Context, limit int) ([]*approval.Request, err
 		return nil, err
 	}
 	return list, nil
+}
+
+// PendingApprovals implements [approval.Store].
+func (s *DB) PendingApprovals(ctx context.Context, now time.Time) (n int, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		n, err = pendingApprovals(c, now)
+		return err
+	})
+	return n, err
+}
+
+func pendingApprovals(c *conn, now time.Time) (n int, err error) {
+	_, err = c.one([]any{&n}, `SELECT count(*) FROM approvals WHERE state = 'pending' AND expires_at > ?`, now.UnixMilli())
+	return n, err
 }
 
 // DecideApproval implements [approval.Store].

@@ -468,6 +468,10 @@ func scanToken(t *identity.Token) []any {
 // CreateToken implements [identity.Store].
 func (s *DB) CreateToken(ctx context.Context, t *identity.Token) error {
 	return s.write(ctx, func(c *conn) error {
+		before := t.CreatedAt.Add(-identity.TokenRetention).UnixMilli()
+		if _, err := c.exec(`DELETE FROM api_tokens WHERE expires_at <= ? OR revoked_at > 0 AND revoked_at <= ?`, before, before); err != nil {
+			return err
+		}
 		n, err := c.exec(`INSERT INTO api_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			blob(t.Digest), t.ID, t.Name, string(t.Role), t.CreatedBy, t.CreatedAt.UnixMilli(), t.ExpiresAt.UnixMilli(), ms(t.LastUsedAt), ms(t.RevokedAt), t.Origin.Text(), scopeColumn(t.Scope), t.Seal)
 		if err == nil && n == 0 {

@@ -61,6 +61,8 @@ func runAll(t *testing.T, open, start func(t *testing.T) Engine, unsealed fault.
 	opens := []string{"state", "anchoring"}
 	for name, test := range map[string]func(t *testing.T, s Engine){
 		"installation":               testInstallation,
+		"forgotten tokens":           testForgottenTokens,
+		"pending approvals":          testPendingApprovals,
 		"key stores":                 testKeyStores,
 		"delete a key store":         testDeleteKeyStore,
 		"keys":                       testKeys,

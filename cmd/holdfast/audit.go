@@ -21,6 +21,7 @@ import (
 	"holdfast/appliance/audit"
 	"holdfast/attest"
 	"holdfast/cmd/internal/cli"
+	"holdfast/cmd/internal/terminal"
 	"holdfast/web/operation"
 )
 
@@ -130,7 +131,9 @@ func auditVerifyCommand(a *admin) *cobra.Command {
 			if len(dirs) == 0 {
 				dirs = []string{defaultAuditDir}
 			}
+			p := terminal.NewProgress(cmd.ErrOrStderr(), "verifying the audit log", terminal.Items)
 			report, err := audit.VerifyFleet(dirs, verifiers, o)
+			p.End()
 			if err != nil {
 				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
@@ -396,7 +399,9 @@ func auditExportCommand(a *admin) *cobra.Command {
 		if out == "" {
 			return log.export(cmd.Context(), want, cmd.OutOrStdout())
 		}
-		size, err := writeWhole(out, func(w io.Writer) error { return log.export(cmd.Context(), want, w) })
+		p := terminal.NewProgress(cmd.ErrOrStderr(), "exporting the audit log", terminal.Octets)
+		size, err := writeWhole(out, func(w io.Writer) error { return log.export(cmd.Context(), want, p.Writer(w)) })
+		p.End()
 		if err != nil {
 			return err
 		}

@@ -12,16 +12,19 @@ import (
 	"holdfast/attest/privatefile"
 	"holdfast/cmd/internal/cli"
 	"holdfast/cmd/internal/restore"
+	"holdfast/cmd/internal/terminal"
 )
 
 func backupCommand(a *admin) *cobra.Command {
 	var out, approval string
 	c := a.asking("backup --out FILE", "Write a backup of the running appliance", func(cmd *cobra.Command, _ []string) error {
 		var r *appliance.BackupReport
+		p := terminal.NewProgress(cmd.ErrOrStderr(), "making the backup", terminal.Octets)
 		size, err := writeWhole(out, func(w io.Writer) (err error) {
-			r, err = a.Backup(cmd.Context(), approval, w)
+			r, err = a.Backup(cmd.Context(), approval, p.Writer(w))
 			return err
 		})
+		p.End()
 		if err != nil {
 			return err
 		}

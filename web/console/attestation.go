@@ -53,7 +53,7 @@ func attestation(p *page) (*view, error) {
 			d.reference = c.Detail
 		}
 	}
-	d.facts = flat("", d.verdict.Facts)
+	d.facts = flat("", d.verdict.Facts, maxFact)
 	if p.c.Performer.Node() != "" {
 		status, err := read(p, operation.ShowFleet, operation.Nothing{})
 		if err != nil {
@@ -135,14 +135,15 @@ func (d *attestationData) look(p *page) error {
 // maxFact is the longest fact that the page shows, in bytes; the evidence has all.
 const maxFact = 300
 
-// flat lists facts that are within others, each with the names that lead to it.
-func flat(prefix string, facts map[string]any) []ui.Fact {
+// flat lists facts that are within others, each with the names that lead to it; none that is longer
+// than most bytes.
+func flat(prefix string, facts map[string]any, most int) []ui.Fact {
 	var list []ui.Fact
 	for _, name := range slices.Sorted(maps.Keys(facts)) {
 		term := strings.ReplaceAll(prefix+name, "_", " ")
 		if inner, ok := asWritten(facts[name]).(map[string]any); ok {
-			list = append(list, flat(prefix+name+" · ", inner)...)
-		} else if v := plain(facts[name]); len(v) <= maxFact {
+			list = append(list, flat(prefix+name+" · ", inner, most)...)
+		} else if v := plain(facts[name]); len(v) <= most {
 			list = append(list, ui.Fact{Term: term, Value: v, Mono: true})
 		}
 	}
@@ -158,11 +159,26 @@ func asWritten(fact any) any {
 	return tree
 }
 
-// plain writes a fact in a line: a text as it is, all else in JSON.
+// plain writes a fact in a line: a text as it is, texts with commas between, all else in JSON.
 func plain(v any) string {
-	if s, ok := asWritten(v).(string); ok {
-		return s
+	switch v := asWritten(v).(type) {
+	case string:
+		return v
+	case []any:
+		texts := make([]string, len(v))
+		for i, item := range v {
+			text, ok := item.(string)
+			if !ok || strings.Contains(text, ", ") {
+				return inJSON(v)
+			}
+			texts[i] = text
+		}
+		return strings.Join(texts, ", ")
 	}
+	return inJSON(v)
+}
+
+func inJSON(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Sprint(v)

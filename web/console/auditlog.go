@@ -1,8 +1,11 @@
 package console
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -67,7 +70,11 @@ func auditLog(p *page) (*view, error) {
 	}
 	d.json, d.export = "/download/audit.jsonl?"+d.query.Encode(), "/download/audit.csv?"+d.query.Encode()
 	d.verify = p.form(operation.VerifyAudit, "", ui.Form{Kind: "quiet"})
-	return &view{title: "Audit log", body: auditPage(d)}, nil
+	title := "Audit log"
+	if d.failure != "" {
+		title = errorTitle(d.failure, title)
+	}
+	return &view{title: title, body: auditPage(d)}, nil
 }
 
 // fields makes the fields of the filter.
@@ -112,6 +119,7 @@ func ofLog(node string) string {
 type recordData struct {
 	record  *audit.NodeRecord
 	changes []change
+	asked   []ui.Fact
 	proof   string
 	failure string
 }
@@ -143,12 +151,21 @@ func auditRecord(p *page) (*view, error) {
 		return nil, err
 	}
 	d.changes = changesOf(d.record.Before, d.record.After)
+	d.asked = askedFacts(d.record.Record)
 	proof, err := read(p, operation.ShowAuditProof, n)
 	if err != nil {
 		d.failure = p.c.message(p.Request, err)
 	}
 	d.proof = string(proof)
 	return &view{title: "Record " + seq, crumbs: []ui.Link{{Text: "Audit log", URL: "/audit"}}, body: recordPage(d)}, nil
+}
+
+// askedFacts is what was asked for, member by member.
+func askedFacts(r *audit.Record) (facts []ui.Fact) {
+	for _, c := range changesOf(nil, r.Asked) {
+		facts = append(facts, ui.Fact{Term: cmp.Or(c.name, "Text"), Value: cmp.Or(c.after, "none"), Mono: true})
+	}
+	return facts
 }
 
 // difference gives what an operation changed, in a line for each member, and how many more there
@@ -166,7 +183,7 @@ func difference(r *audit.Record) (lines []string, more int) {
 			more++
 			continue
 		}
-		lines = append(lines, strings.ReplaceAll(c.name, "_", " ")+": "+cut(orNone(c.before), long)+" → "+cut(orNone(c.after), long))
+		lines = append(lines, c.name+": "+cut(orNone(c.before), long)+" → "+cut(orNone(c.after), long))
 	}
 	return lines, more
 }
@@ -190,30 +207,32 @@ func cut(text string, most int) string {
 // changesOf lists the members of before and after, those that differ and those
 // that do not.
 func changesOf(before, after json.RawMessage) []change {
-	var b, a map[string]any
-	if json.Unmarshal(before, &b) != nil && len(before) > 0 || json.Unmarshal(after, &a) != nil && len(after) > 0 {
+	b, okB := membersOf(before)
+	a, okA := membersOf(after)
+	if !okB || !okA {
 		return []change{{"", string(before), string(after)}}
 	}
-	names := map[string]bool{}
-	for n := range b {
-		names[n] = true
-	}
-	for n := range a {
-		names[n] = true
-	}
+	names := maps.Clone(b)
+	maps.Copy(names, a)
 	var list []change
-	for n := range names {
-		c := change{name: n}
-		if v, ok := b[n]; ok {
-			c.before = plain(v)
-		}
-		if v, ok := a[n]; ok {
-			c.after = plain(v)
-		}
-		list = append(list, c)
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		list = append(list, change{name: n, before: b[n], after: a[n]})
 	}
-	slices.SortFunc(list, func(x, y change) int { return strings.Compare(x.name, y.name) })
 	return list
+}
+
+// membersOf gives the members of what was recorded, as [flat] names them. It is false for what is
+// no object.
+func membersOf(text json.RawMessage) (map[string]string, bool) {
+	var object map[string]any
+	if len(text) > 0 && json.Unmarshal(text, &object) != nil {
+		return nil, false
+	}
+	members := map[string]string{}
+	for _, f := range flat("", object, math.MaxInt) {
+		members[f.Term] = f.Value
+	}
+	return members, true
 }
 
 // auditFilter reads the filter of a page of the audit log: fault.Invalid.

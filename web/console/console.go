@@ -13,7 +13,6 @@ import (
 	"github.com/a-h/templ"
 	"github.com/go-chi/chi/v5"
 
-	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
@@ -330,15 +329,9 @@ func (p *page) nav() []ui.NavGroup {
 
 // waiting is how many operations wait for approval.
 func (p *page) waiting() int {
-	list, err := read(p, operation.ListApprovals, operation.ApprovalPage{Paging: operation.Paging{Limit: 1000}})
+	n, err := p.c.Performer.Approvals.PendingApprovals(p.Context(), p.now)
 	if err != nil {
 		return 0
-	}
-	n := 0
-	for _, a := range list.Items {
-		if a.State == approval.Pending {
-			n++
-		}
 	}
 	return n
 }

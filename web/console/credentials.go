@@ -13,6 +13,7 @@ import (
 
 type credentialsData struct {
 	*storeData
+	credentials       listed[*appliance.Credential]
 	create, importOne ui.Form
 	act               map[string][]ui.Form
 	path              string
@@ -73,7 +74,10 @@ func credentials(p *page) (*view, error) {
 	slices.SortFunc(byAge, func(a, b *appliance.Credential) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	s.Credentials = byAge
 	d.rotation = rotationOf(s.Credentials, p.now)
-	for _, c := range s.Credentials {
+	if d.credentials, err = listBy(p, "", operation.ListCredentials, "-created"); err != nil {
+		return nil, err
+	}
+	for _, c := range d.credentials.Items {
 		revision := operation.Revision(c)
 		ids := []string{"keystore", s.Name, "credential", c.AccessKeyID}
 		if c.Active {

@@ -24,7 +24,7 @@ func TestFactsOfRecord(t *testing.T) {
 		switch f := v.Field(i).Addr().Interface().(type) {
 		case *json.RawMessage:
 			*f = json.RawMessage(`{"x":"` + name + `"}`)
-			want[name] = string(*f)
+			want[name] = "x " + name
 		case *[]string:
 			*f = []string{name}
 			want[name] = name
@@ -42,11 +42,22 @@ func TestFactsOfRecord(t *testing.T) {
 	}
 	delete(want, "Before")
 	delete(want, "After")
-	shown := fmt.Sprint(recordFacts(&audit.NodeRecord{Record: r}))
+	shown := fmt.Sprint(recordFacts(&audit.NodeRecord{Record: r}), askedFacts(r))
 	for name, value := range want {
 		if !strings.Contains(shown, value) {
 			t.Errorf("%s is not shown", name)
 		}
+	}
+}
+
+// TestLongChangeIsWhole: what an operation changed is shown member by member, however long.
+func TestLongChangeIsWhole(t *testing.T) {
+	long := strings.Repeat("permit (principal, action, resource);\n", 100)
+	before, _ := json.Marshal(map[string]any{"policy": "", "usage": map[string]bool{"encrypt": true}})
+	after, _ := json.Marshal(map[string]any{"policy": long, "usage": map[string]bool{"encrypt": false}, "operations": []string{"Encrypt", "Decrypt"}})
+	want := []change{{"operations", "", "Encrypt, Decrypt"}, {"policy", "", long}, {"usage · encrypt", "true", "false"}}
+	if got := changesOf(before, after); !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
 
@@ -58,12 +69,12 @@ func TestFactsOfAnyType(t *testing.T) {
 	got := flat("", map[string]any{"a": "text", "b": name("named"), "c": tpm.Hex{0xab, 0xcd}, "d": 7, "e": map[string]string{"x": "1"}, "f": map[string]any{"y": map[name]int{"z": 2}},
 		"g": []string{"p", "q"}, "h": true, "i": nil, "j": struct {
 			Name string `json:"its_name"`
-		}{"k"}})
+		}{"k"}}, maxFact)
 	var lines []string
 	for _, f := range got {
 		lines = append(lines, f.Term+"="+f.Value)
 	}
-	want := []string{"a=text", "b=named", "c=abcd", "d=7", "e · x=1", "f · y · z=2", `g=["p","q"]`, "h=true", "i=null", "j · its name=k"}
+	want := []string{"a=text", "b=named", "c=abcd", "d=7", "e · x=1", "f · y · z=2", "g=p, q", "h=true", "i=null", "j · its name=k"}
 	if !slices.Equal(lines, want) {
 		t.Errorf("got %q\nwant %q", lines, want)
 	}

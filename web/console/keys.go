@@ -54,6 +54,13 @@ func keys(p *page) (*view, error) {
 	return &view{title: "Keys of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Keys"}), body: keysPage(d)}, nil
 }
 
+// shownGrants is how many grants the page of a key shows; the page of grants has all.
+const shownGrants = 20
+
+func firstGrants(all []*appliance.Grant) []*appliance.Grant {
+	return all[:min(len(all), shownGrants)]
+}
+
 // reversible is the choice to be able to go back to the proxy that a key came from.
 const reversible = "reversible"
 

@@ -26,6 +26,11 @@ type listed[Item any] struct {
 // listOf reads a page of a list. What stands before the names of its parameters in the page's
 // address tells the lists of a page apart; it is empty for the only one.
 func listOf[In, Item any](p *page, of string, o *operation.Operation[In, operation.List[Item]]) (listed[Item], error) {
+	return listBy(p, of, o, "")
+}
+
+// listBy is listOf in an order of its own, as long as the page's address asks for none.
+func listBy[In, Item any](p *page, of string, o *operation.Operation[In, operation.List[Item]], order string) (listed[Item], error) {
 	l := listed[Item]{of: of}
 	here, err := url.Parse(p.here())
 	if err != nil {
@@ -33,6 +38,9 @@ func listOf[In, Item any](p *page, of string, o *operation.Operation[In, operati
 	}
 	l.path, l.query = here.Path, here.Query()
 	asked := url.Values{"limit": {fmt.Sprint(pageSize)}}
+	if order != "" {
+		asked.Set("sort", order)
+	}
 	for _, q := range o.Query {
 		value := strings.TrimSpace(l.query.Get(of + q.Name))
 		if value != "" {

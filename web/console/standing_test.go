@@ -170,7 +170,7 @@ func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 	form := regexp.MustCompile(`action="/do/(\w+)"`)
 	// What changes nothing that the page shows: why.
 	unseen := map[string]string{
-		"testGrants": "asks", "renderGrant": "asks", "verifyAudit": "asks", "verifyState": "asks", "probeHSMs": "asks", "signCheckpoint": "asks", "backup": "asks",
+		"testGrants": "asks", "renderGrant": "asks", "checkKeyFile": "asks", "checkGrantFile": "asks", "verifyAudit": "asks", "verifyState": "asks", "probeHSMs": "asks", "signCheckpoint": "asks", "backup": "asks",
 		"requestCertificate": "keeps a key, which no page shows",
 		"revokePolicies":     "no page shows the oldest policy that is taken",
 		"signOutUser":        "the page of a user shows no sessions",

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -62,9 +63,21 @@ func (p *performance) record(result audit.Result, err error) *audit.Record {
 		Remote: p.Remote, KeyStore: bounded(keyStore), Key: bounded(key)}
 	if p.approvedBy != "" { // only then have reasons been checked
 		rec.Reason, rec.ApprovalWhy = p.Reason, p.approvalReason
+	} else if why := p.why(); appliance.CheckReason(why) == nil {
+		rec.Reason = why
 	}
 	p.describe(rec, nil)
 	return rec
+}
+
+// why is the reason that the operation itself asks for, as a block does; empty if it asks for none.
+func (p *performance) why() string {
+	if v := reflect.ValueOf(p.in); v.Kind() == reflect.Struct {
+		if f := v.FieldByName("Reason"); f.IsValid() && f.Kind() == reflect.String {
+			return f.String()
+		}
+	}
+	return ""
 }
 
 // asked is what the caller asked for, as far as it was read.

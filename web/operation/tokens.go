@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
@@ -96,8 +97,15 @@ var (
 			if err != nil {
 				return CreatedToken{}, err
 			}
+			before, err := c.Identity.Tokens(ctx)
+			if err != nil {
+				return CreatedToken{}, err
+			}
 			t, secret, err := c.Identity.CreateToken(ctx, c.Who, want)
-			return CreatedToken{t, secret}, err
+			if err != nil {
+				return CreatedToken{}, err
+			}
+			return CreatedToken{t, secret}, c.forgotten(ctx, before, t.CreatedAt)
 		},
 	})
 	ShowToken = define(Operation[TokenName, identity.Token]{
@@ -120,3 +128,22 @@ var (
 		},
 	})
 )
+
+// forgotten records which API tokens were dropped with the making of a new one.
+func (c *Caller) forgotten(ctx context.Context, all []identity.Token, at time.Time) error {
+	for _, t := range all {
+		if !t.Forgotten(at) {
+			continue
+		}
+		o := objectIn(t)
+		rec := &audit.Record{Kind: audit.KindAdmin, Operation: forgetToken, Result: audit.Allowed, Actor: "holdfast", Action: "Forget API token",
+			ObjectKind: o.kind, ObjectID: o.id, Object: o.words, Before: encoded(t)}
+		if err := c.write(ctx, rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetToken is the operation of the record that an API token is not kept any more.
+const forgetToken = "forget API token"

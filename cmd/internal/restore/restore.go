@@ -11,6 +11,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/cmd/internal/cli"
+	"holdfast/cmd/internal/terminal"
 	"holdfast/web/operation"
 )
 
@@ -39,7 +40,17 @@ func Command(a *cli.Admin) *cobra.Command {
 				return err
 			}
 			defer f.Close()
-			done, err := cli.Call(cmd.Context(), a, operation.Restore, operation.BackupUpload{Verify: verify, Drill: drill, Reason: reason, Backup: f})
+			size := int64(0)
+			if info, err := f.Stat(); err == nil {
+				size = info.Size()
+			}
+			what := "restoring the backup"
+			if verify {
+				what = "verifying the backup"
+			}
+			p := terminal.NewProgress(cmd.ErrOrStderr(), what, terminal.Octets)
+			done, err := cli.Call(cmd.Context(), a, operation.Restore, operation.BackupUpload{Verify: verify, Drill: drill, Reason: reason, Backup: p.Reader(f, size)})
+			p.End()
 			if err != nil {
 				return err
 			}
