@@ -149,7 +149,7 @@ var notWhileLocked = map[string]string{
 	"key_stores": "read with the state key", "external_keys": "read with the state key", "key_versions": "read with the state key", "credentials": "read with the state key",
 	"grants": "read with the state key", "token_objects": "read with the state key", "installation": "there is none before the first unlock",
 	"manifests": "there is none before the first unlock", "manifest_history": "digests for people", "audit_head": "sealed under the state key",
-	"witnessed_time": "nothing is destroyed while it is locked: TestWitnessedRow", "spent": "written while unlocked; while it is locked the process remembers", "leader": "rows of a fleet", "nodes": "rows of a fleet", "seen_head": "in the machine's file of a fleet's node: TestNodePutBack", "taken_changes": "in a fleet alone, and sealed: sqlite's TestOwnRowsEdited",
+	"witnessed_time": "nothing is destroyed while it is locked: TestWitnessedRow", "spent": "written while unlocked; while it is locked the process remembers", "answers": "written while unlocked; while it is locked the process remembers", "leader": "rows of a fleet", "nodes": "rows of a fleet", "seen_head": "in the machine's file of a fleet's node: TestNodePutBack", "taken_changes": "in a fleet alone, and sealed: sqlite's TestOwnRowsEdited",
 	"boot_steps": "a diary for people", "policy_version": "its seal is the daemon's: TestPolicyVersionIsSealed there", "master_key_making": "gone with the first unlock",
 }
 

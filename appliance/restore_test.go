@@ -450,7 +450,7 @@ func TestRestoreLeavesWhatMayBeRevoked(t *testing.T) {
 	p := newProduction(t, hsmtest.New(t), nil)
 	s, now := p.bed.Store, p.Now().UTC().Truncate(time.Millisecond)
 	request := func(id string, state approval.State) *approval.Request {
-		return &approval.Request{ID: id, Operation: "scheduleKeyDeletion", Method: "POST", Path: "/x", UserID: "u", RequestedBy: "ann", CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: state}
+		return &approval.Request{ID: id, Operation: "scheduleKeyDeletion", Method: "POST", Path: "/x", UserID: "u", RequestedBy: "ann", CreatedAt: now, ExpiresAt: now.Add(approval.DefaultHours * time.Hour), State: state}
 	}
 	if err := errors.Join(
 		s.CreateInvitation(ctx, &identity.Invitation{ID: "i", Digest: []byte("i"), Name: "bob", Role: identity.RoleAdministrator, CreatedAt: now, ExpiresAt: now.Add(day)}),

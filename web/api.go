@@ -17,6 +17,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 	"holdfast/appliance/identity"
 	"holdfast/web/forget"
 	"holdfast/web/operation"
@@ -82,11 +83,18 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			if c.Reason, err = reason(r.Header); err != nil {
 				return nil, err
 			}
+			if c.IdempotencyKey, err = idempotencyKey(route, r.Header); err != nil {
+				return nil, err
+			}
 			return route.Decode(operation.Parts{Path: path, Query: r.URL.RawQuery, Body: body(route, w, r)})
 		}})
 		if waits, ok := errors.AsType[*operation.Pending](err); ok {
 			w.Header().Set("Location", operation.LocationOf(waits))
-			writeJSON(w, http.StatusAccepted, operation.ApprovalDetail{Request: waits.Request, Body: waits.Request.Body, TakesSecret: len(waits.Request.Secret) > 0})
+			writeJSON(w, http.StatusAccepted, waits.Detail())
+			return
+		}
+		if answered, ok := done.(*operation.Answered); ok && err == nil {
+			a.answered(w, r, answered)
 			return
 		}
 		if stream, ok := done.(operation.Done[operation.Stream]); ok && err == nil {
@@ -122,6 +130,21 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, route *operation.Ro
 		}
 	}
 	writeText(w, route.Success(), operation.MediaType, append(text, '\n'))
+}
+
+// answered writes what a request with an idempotency key was answered, now or before.
+func (a *API) answered(w http.ResponseWriter, r *http.Request, answer *operation.Answered) {
+	if answer.Replayed {
+		w.Header().Set(operation.ReplayedHeader, "true")
+	}
+	if err := answer.Refusal(); err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	if answer.Location != "" {
+		w.Header().Set("Location", answer.Location)
+	}
+	writeText(w, answer.Status, "application/json", append(answer.Body, '\n'))
 }
 
 // unchanged says whether a caller has the answer with the tag (RFC 9110 section 13.1.2).
@@ -207,6 +230,18 @@ func reason(h http.Header) (string, error) {
 		return "", fault.Errorf(fault.Invalid, "%s: percent signs escape bytes, as in a URL, and this one cannot be read", operation.ReasonHeader)
 	}
 	return text, nil
+}
+
+// idempotencyKey reads the key of a request that changes something; empty if there is none.
+func idempotencyKey(route *operation.Route, h http.Header) (string, error) {
+	values, there := h[operation.IdempotencyKeyHeader]
+	switch {
+	case !there || !route.Changes():
+		return "", nil
+	case len(values) != 1:
+		return "", fault.Errorf(fault.Invalid, "%s: there are %d of this header; send one", operation.IdempotencyKeyHeader, len(values))
+	}
+	return idempotency.ParseKey(values[0])
 }
 
 var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: send an API token as \"Authorization: Bearer hf_...\"")

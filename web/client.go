@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -12,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strconv"
@@ -22,6 +24,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
+	"holdfast/appliance/fault"
 	"holdfast/web/operation"
 )
 
@@ -33,6 +36,12 @@ type Client struct {
 	http        http.Client
 	// Reason says why, for the person who approves what needs one; empty for none.
 	Reason string
+	// IdempotencyKey has the changes of this client be those of another one with the same key,
+	// that sent the same: the first change has it, and those that follow the key with their
+	// number. Empty for a fresh key for each.
+	IdempotencyKey string
+	// changes counts those that were sent.
+	changes atomic.Uint64
 	// seen is the newest change that an answer was made after: behind a balancer the next
 	// request may go to another node.
 	seen atomic.Uint64
@@ -139,20 +148,95 @@ func (c *Client) Send(ctx context.Context, s operation.Sending, take func(answer
 	return c.call(ctx, s, func(answer *http.Response) error { return take(answer.Body) })
 }
 
-// call sends a request and has take read the answer, if it is no refusal.
-func (c *Client) call(ctx context.Context, s operation.Sending, take func(*http.Response) error) error {
-	req, err := http.NewRequestWithContext(ctx, s.Method, c.base+operation.Prefix+"/"+s.Path, s.Body)
+// key gives the idempotency key of the next change, and whether it was chosen here.
+func (c *Client) key() (key string, fresh bool) {
+	n := c.changes.Add(1)
+	switch {
+	case c.IdempotencyKey == "":
+		return rand.Text(), true
+	case n == 1:
+		return c.IdempotencyKey, false
+	}
+	return c.IdempotencyKey + "-" + strconv.FormatUint(n, 10), false
+}
+
+// call sends a request and has take read the answer, if it is no refusal. A change has an
+// idempotency key: if the connection breaks after it was sent, it is sent once more, and is done
+// once.
+func (c *Client) call(ctx context.Context, what operation.Sending, take func(*http.Response) error) error {
+	s := sending{Sending: what, take: take}
+	fresh := false
+	if s.Method != http.MethodGet {
+		s.key, fresh = c.key()
+	}
+	for broken := false; ; {
+		unknown, err := c.send(ctx, s)
+		switch {
+		case s.key == "" || !s.rewind() || ctx.Err() != nil:
+			return err
+		case fault.CodeOf(err) == fault.AnswerPending: // of the sending that was broken off, or of another program
+			select {
+			case <-time.After(pendingTime):
+			case <-ctx.Done():
+				return err
+			}
+		case fault.CodeOf(err) == fault.KeysExhausted && fresh: // nothing was done
+			s.key = ""
+		case unknown && !broken:
+			broken = true
+		default:
+			return err
+		}
+	}
+}
+
+// pendingTime is how long to wait while the same request is under way.
+const pendingTime = time.Second
+
+// sending is a request that may be sent more than once.
+type sending struct {
+	operation.Sending
+	key  string
+	take func(*http.Response) error
+}
+
+// rewind has the body sent from its begin, and says whether it can.
+func (s *sending) rewind() bool {
+	body, ok := s.Body.(*bytes.Reader)
+	if ok {
+		_, _ = body.Seek(0, io.SeekStart) // never fails there
+	}
+	return ok || s.Body == nil
+}
+
+// watched is the body of an answer, and says whether it broke off.
+type watched struct {
+	io.ReadCloser
+	broke *bool
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.ReadCloser.Read(b)
+	*w.broke = *w.broke || err != nil && err != io.EOF //nolint:errorlint // the very value ends a body that is whole
+	return n, err
+}
+
+// send sends a request once. Unknown says that the connection was made and broke, so that nobody
+// knows what became of the request.
+func (c *Client) send(ctx context.Context, s sending) (unknown bool, err error) {
+	connected := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { unknown = true }})
+	req, err := http.NewRequestWithContext(connected, s.Method, c.base+operation.Prefix+"/"+s.Path, s.Body)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if s.Revision != "" {
-		req.Header.Set("If-Match", s.Revision)
+	contentType := ""
+	if s.Body != nil {
+		contentType = s.BodyType
 	}
-	if s.Body != nil && s.BodyType != "" {
-		req.Header.Set("Content-Type", s.BodyType)
-	}
-	if c.Reason != "" {
-		req.Header.Set(operation.ReasonHeader, url.PathEscape(c.Reason))
+	for name, value := range map[string]string{"If-Match": s.Revision, "Content-Type": contentType, operation.IdempotencyKeyHeader: s.key, operation.ReasonHeader: url.PathEscape(c.Reason)} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
@@ -163,16 +247,24 @@ func (c *Client) call(ctx context.Context, s operation.Sending, take func(*http.
 	res, err := c.http.Do(req)
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%s: permission denied: run this as the user that the appliance runs as", c.where)
+		return false, fmt.Errorf("%s: permission denied: run this as the user that the appliance runs as", c.where)
 	case c.token == "" && (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)):
-		return fmt.Errorf("%s: no appliance listens there: start one, or name its socket with --socket or HOLDFAST_SOCKET", c.where)
+		return false, fmt.Errorf("%s: no appliance listens there: start one, or name its socket with --socket or HOLDFAST_SOCKET", c.where)
 	case err != nil:
-		return fmt.Errorf("%s: %w", c.where, errors.Unwrap(err))
+		return unknown, fmt.Errorf("%s: %w", c.where, errors.Unwrap(err))
 	}
+	unknown = false
+	res.Body = &watched{res.Body, &unknown}
+	defer res.Body.Close()
 	if n, err := strconv.ParseUint(res.Header.Get(PositionHeader), 10, 64); err == nil {
 		c.seen.Store(max(n, c.seen.Load()))
 	}
-	defer res.Body.Close()
+	err = c.took(res, s.take)
+	return unknown, err
+}
+
+// took has an answer read.
+func (c *Client) took(res *http.Response, take func(*http.Response) error) error {
 	body := io.LimitReader(res.Body, maxAnswer)
 	switch res.StatusCode {
 	case http.StatusOK, http.StatusCreated:

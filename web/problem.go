@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -25,13 +26,18 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	writeProblem(w, fault.Answer(r.Context(), a.Log, "admin", err, "method", r.Method, "path", r.URL.Path, "request", w.Header().Get(operation.RequestIDHeader)))
 }
 
-// retryAfter says after how many seconds to try again what is answered with a status.
-var retryAfter = map[int]string{http.StatusTooManyRequests: "1", http.StatusServiceUnavailable: "5"}
+// retryAfter says after how many seconds to try again what is answered with a status, and
+// retryCode what is answered with a code that is not like others of its status.
+var (
+	retryAfter = map[int]string{http.StatusTooManyRequests: "1", http.StatusServiceUnavailable: "5"}
+	retryCode  = map[fault.Code]string{fault.AnswerPending: "1", fault.KeysExhausted: "3600"}
+)
 
 func writeProblem(w http.ResponseWriter, f *fault.Fault) {
 	p := NewProblem(f)
 	p.RequestID = w.Header().Get(operation.RequestIDHeader)
-	if after := retryAfter[p.Status]; after != "" && w.Header().Get("Retry-After") == "" {
+	operation.SetRetryAfter(w.Header(), f)
+	if after := cmp.Or(retryCode[p.Code], retryAfter[p.Status]); after != "" && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", after)
 	}
 	writeBody(w, p.Status, operation.ProblemType, p)

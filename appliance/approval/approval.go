@@ -25,8 +25,16 @@ const (
 	Invalid State = "invalid"
 )
 
-// Lifetime is how long a request waits for a decision.
-const Lifetime = 72 * time.Hour
+// States are all but [Invalid], which no store has.
+var States = []State{Pending, Approved, Done, Failed, Rejected, Expired}
+
+// How long a request waits for a decision, and after it for the one who asked, in hours: what
+// administrators may choose ([FourEyes.Hours]), and what holds unless they have.
+const (
+	LeastHours   = 1
+	MostHours    = 30 * 24
+	DefaultHours = 72
+)
 
 // Request is an operation that waits for another person, or did.
 type Request struct {
@@ -89,6 +97,9 @@ type Store interface {
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
 	// PendingApprovals counts those that wait at a time, whatever their seals are.
 	PendingApprovals(ctx context.Context, now time.Time) (int, error)
+	// CountApprovals gives how many requests there are in each state at a time, whatever their
+	// seals say.
+	CountApprovals(ctx context.Context, now time.Time) (map[State]int, error)
 	// DecideApproval writes state, decider, time, reason and outcome of a request whose stored
 	// state and seal are those of was; fault.Changed if they are not any more,
 	// fault.NotFound if there is none.

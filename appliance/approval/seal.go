@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"math"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -175,6 +176,17 @@ type FourEyes struct {
 	// Every says that all operations need one: what was chosen is not known, as the
 	// stored setting does not match its seal.
 	Every bool `json:"-"`
+	// Hours is how long a request waits, from [LeastHours] to [MostHours]; 0 if nobody has
+	// chosen it.
+	Hours int `json:"hours,omitempty"`
+}
+
+// Lifetime is how long a request that is made now waits.
+func (f FourEyes) Lifetime() time.Duration {
+	if f.Every || f.Hours < LeastHours || f.Hours > MostHours {
+		return DefaultHours * time.Hour
+	}
+	return time.Duration(f.Hours) * time.Hour
 }
 
 // On says whether any operation needs a second person.
@@ -205,9 +217,10 @@ func Chosen(ctx context.Context, s Settings) (FourEyes, error) {
 	return FourEyes{Every: true}, err
 }
 
-// Choose changes which operations need a second person, from now on.
-func Choose(ctx context.Context, s Settings, operations []string) error {
-	text, err := json.Marshal(FourEyes{Operations: append([]string{}, operations...)})
+// Choose changes which operations need a second person, from now on, and how many hours a
+// request waits that is made from now on; 0 for [DefaultHours].
+func Choose(ctx context.Context, s Settings, operations []string, hours int) error {
+	text, err := json.Marshal(FourEyes{Operations: append([]string{}, operations...), Hours: hours})
 	if err != nil {
 		return err
 	}

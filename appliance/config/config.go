@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"net/mail"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -42,6 +44,7 @@ type Config struct {
 	Log         Log         `toml:"log"`
 	Instance    Instance    `toml:"instance"`
 	Fleet       Fleet       `toml:"fleet"`
+	Notify      Notify      `toml:"notify"`
 	// AWSXKS is the section of the seed, "xksv2": it bootstraps one key store.
 	AWSXKS *AWSXKS `toml:"aws_xks_config,omitempty"`
 
@@ -204,8 +207,8 @@ type Admin struct {
 	// Address of the administrators' HTTPS listener; default :9443.
 	Address string `toml:"address" default:":9443"`
 	// URL is by what browsers open the console, https://HOST:PORT; passkeys are bound
-	// to its host. By default the certificate's first DNS name with the port.
-	URL string `toml:"url" default:"the certificate's first DNS name with the port of admin.address"`
+	// to its host. By default the certificate's first DNS name, or IP address, with the port.
+	URL string `toml:"url" default:"the certificate's first DNS name, or IP address, with the port of admin.address"`
 	// Idle and Session bound how long somebody is signed in: without doing anything,
 	// default 15m, 1m to 24h, and at all, default 12h, 5m to 168h.
 	Idle    Duration `toml:"idle" default:"15m"`
@@ -224,6 +227,57 @@ type OIDC struct {
 	// ClientSecretFile has the secret, if the provider wants one besides PKCE. Only
 	// its owner may be able to read it.
 	ClientSecretFile string `toml:"client_secret_file"`
+	// Groups gives roles by groups of the provider: a group's name, and viewer, auditor,
+	// key-administrator or administrator. With it a user who signs in by the provider has
+	// the highest role that the groups of that moment give, and none of them means refusal.
+	Groups map[string]string `toml:"groups,omitempty"`
+	// GroupsClaim is the claim of the ID token that has the groups, a list of strings.
+	GroupsClaim string `toml:"groups_claim" default:"groups"`
+	// Scopes are asked for besides openid and email; some providers want "groups".
+	Scopes []string `toml:"scopes"`
+}
+
+// Notify says how people hear of requests for approval, beside the console (package
+// appliance/notice). Nobody does by default.
+type Notify struct {
+	// To are e-mail addresses that hear of each request, beside those of the users who may
+	// approve it.
+	To      []string `toml:"to" default:"the users who may approve"`
+	SMTP    SMTP     `toml:"smtp"`
+	Webhook Webhook  `toml:"webhook"`
+}
+
+// SMTP is a mail server.
+type SMTP struct {
+	Host string `toml:"host"`
+	// Port is 587 by default, or 465 for TLS.
+	Port int `toml:"port" default:"587; 465 where security is tls"`
+	// Security is starttls, which is demanded, or tls from the first byte.
+	Security string `toml:"security" default:"starttls"`
+	// User and PasswordFile are for a server that wants them. Only its owner may be able to
+	// read the file.
+	User         string `toml:"user"`
+	PasswordFile string `toml:"password_file"`
+	// From is the sender's address.
+	From string `toml:"from"`
+	// CA is a PEM file of the authorities that may sign the server's certificate; those of the
+	// system by default.
+	CA string `toml:"ca" default:"those of the system"`
+}
+
+// The ways in which a connection to a mail server is secured.
+const (
+	STARTTLS    = "starttls"
+	ImplicitTLS = "tls"
+)
+
+// Webhook is where each notice is posted, signed as Standard Webhooks has it.
+type Webhook struct {
+	URL string `toml:"url"`
+	// SecretFile has the secret that signs. Only its owner may be able to read it.
+	SecretFile string `toml:"secret_file"`
+	// CA is as that of [SMTP].
+	CA string `toml:"ca" default:"those of the system"`
 }
 
 // Keys sets limits for external keys.
@@ -569,6 +623,7 @@ func (ck *checker) check(c *Config) {
 		ck.at("admin.socket", "%q is not an absolute path", c.Admin.Socket)
 	}
 	ck.checkAdmin(&c.Admin)
+	ck.checkNotify(&c.Notify)
 	ck.checkURL("xks.url", c.XKS.URL)
 	ck.checkNotNegative("keys.max_unlocked", c.Keys.MaxUnlocked)
 	if c.Keys.RotateAfter > 1<<31 {
@@ -594,7 +649,7 @@ func (ck *checker) checkAdmin(a *Admin) {
 	ck.checkSpan("admin.idle", a.Idle, time.Minute, 24*time.Hour)
 	ck.checkSpan("admin.session", a.Session, 5*time.Minute, 7*24*time.Hour)
 	ck.checkPath("admin.setup_code", a.SetupCode)
-	if a.OIDC == (OIDC{}) {
+	if o := a.OIDC; o.Issuer == "" && o.ClientID == "" && o.ClientSecretFile == "" && len(o.Groups) == 0 && o.GroupsClaim == "" && len(o.Scopes) == 0 {
 		return
 	}
 	if u, err := url.Parse(a.OIDC.Issuer); err != nil || u.Scheme != "https" || u.Host == "" {
@@ -604,6 +659,59 @@ func (ck *checker) checkAdmin(a *Admin) {
 		ck.missing("admin.oidc.client_id", "the provider's name for this console")
 	}
 	ck.checkPath("admin.oidc.client_secret_file", a.OIDC.ClientSecretFile)
+	for _, group := range slices.Sorted(maps.Keys(a.OIDC.Groups)) {
+		if role := a.OIDC.Groups[group]; group == "" || !slices.Contains(roles, role) {
+			ck.at("admin.oidc.groups", "%q gives the role %q; name a group, and viewer, auditor, key-administrator or administrator", group, role)
+		}
+	}
+}
+
+// roles are those of package appliance/identity.
+var roles = []string{"viewer", "auditor", "key-administrator", "administrator"}
+
+func (ck *checker) checkNotify(n *Notify) {
+	address := func(key, value string) {
+		if a, err := mail.ParseAddress(value); err != nil || a.Address != value {
+			ck.at(key, "%q is not an e-mail address such as holdfast@example.com", value)
+		}
+	}
+	for _, to := range n.To {
+		address("notify.to", to)
+	}
+	if len(n.To) > 0 && n.SMTP == (SMTP{}) && !ck.unread["notify.smtp.host"] {
+		ck.at("notify.to", "it is for notify.smtp, which is not set")
+	}
+	if s := &n.SMTP; *s != (SMTP{}) {
+		if s.Host == "" || strings.ContainsAny(s.Host, ":/ ") {
+			ck.missing("notify.smtp.host", "the name of the mail server, without a port")
+		}
+		if s.From == "" {
+			ck.missing("notify.smtp.from", "the sender's address")
+		} else {
+			address("notify.smtp.from", s.From)
+		}
+		if s.Port < 0 || s.Port > 65535 {
+			ck.at("notify.smtp.port", "%d is not a port", s.Port)
+		}
+		if !slices.Contains([]string{"", STARTTLS, ImplicitTLS}, s.Security) {
+			ck.at("notify.smtp.security", "%q is none of %s, %s; mail goes out by TLS alone", s.Security, STARTTLS, ImplicitTLS)
+		}
+		if (s.User == "") != (s.PasswordFile == "") && !ck.unread["notify.smtp.user"] && !ck.unread["notify.smtp.password_file"] {
+			ck.add(ck.lines["notify.smtp"], "notify.smtp.user and notify.smtp.password_file belong together: one of them is missing")
+		}
+		ck.checkPath("notify.smtp.password_file", s.PasswordFile)
+		ck.checkPath("notify.smtp.ca", s.CA)
+	}
+	if w := &n.Webhook; *w != (Webhook{}) {
+		if u, err := url.Parse(w.URL); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			ck.at("notify.webhook.url", "%q is not of the form https://HOST/PATH", w.URL)
+		}
+		if w.SecretFile == "" {
+			ck.missing("notify.webhook.secret_file", "the file of the secret that signs; make one with echo whsec_$(openssl rand -base64 32)")
+		}
+		ck.checkPath("notify.webhook.secret_file", w.SecretFile)
+		ck.checkPath("notify.webhook.ca", w.CA)
+	}
 }
 
 func (ck *checker) checkDatabase(c *Config) {

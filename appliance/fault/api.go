@@ -31,6 +31,10 @@ const (
 	AwaitsApproval  Code = "awaits_approval"
 	Unreachable     Code = "unreachable"
 	Failed          Code = "failed"
+	KeyReused       Code = "idempotency_key_reused"
+	KeysExhausted   Code = "idempotency_keys_exhausted"
+	AnswerPending   Code = "answer_pending"
+	AnswerLost      Code = "answer_lost"
 )
 
 // unusable is the exit code of a call that cannot be used as it is.
@@ -121,4 +125,16 @@ var apiCodes = []Entry{
 	{Code: Failed, Class: Refused,
 		Title: "A command could not do its work, for a reason on the computer that it runs on.",
 		Do:    "Correct what the message names, and call the command again."},
+	{Code: KeyReused, Class: Refused, Status: http.StatusUnprocessableEntity,
+		Title: "Another request was sent with this idempotency key before.",
+		Do:    "Use a new key for each request. Send the same key only with the same method, path, body, reason and If-Match."},
+	{Code: KeysExhausted, Class: TryAgain, Status: http.StatusTooManyRequests,
+		Title: "As many answers are kept as may be for one user or API token.",
+		Do:    "Leave out the header Idempotency-Key, or wait: answers are kept for 24 hours."},
+	{Code: AnswerPending, Class: TryAgain, Status: http.StatusConflict,
+		Title: "A request with this idempotency key is under way.",
+		Do:    "Wait, and send the same request with the same key again: it is answered as soon as the first one is done."},
+	{Code: AnswerLost, Class: WrongState, Status: http.StatusConflict,
+		Title: "The request with this idempotency key was done, and its answer was not kept.",
+		Do:    "Look at what the request was to change, and at `holdfast audit search`. If it showed a secret, replace that. A new key does the request once more."},
 }

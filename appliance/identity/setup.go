@@ -146,8 +146,9 @@ func writeSecret(path, text string) error {
 
 // RedeemSetupCode gives an invitation as administrator for the setup code.
 // ErrProof if it is wrong; fault.Invalid for a name that cannot be.
-func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from Client) (string, error) {
-	if err := d.limit(from); err != nil {
+func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from Client) (invitation string, err error) {
+	defer d.observed(BySetupCode, &err)
+	if err := d.attempt(bySetupCode, from); err != nil {
 		return "", err
 	}
 	if err := validName(name); err != nil {
@@ -331,7 +332,8 @@ func (d *Directory) BeginEnrolPasskey(ctx context.Context, token string) (Ceremo
 }
 
 // FinishEnrolPasskey makes the user, uses the invitation up, and signs in.
-func (d *Directory) FinishEnrolPasskey(ctx context.Context, token, ceremonyID, name string, response []byte, from Client) (SignedIn, error) {
+func (d *Directory) FinishEnrolPasskey(ctx context.Context, token, ceremonyID, name string, response []byte, from Client) (in SignedIn, err error) {
+	defer d.observed(ByInvitation, &err)
 	a, purpose, err := d.newcomer(ctx, token)
 	if err != nil {
 		return SignedIn{}, err
@@ -356,7 +358,8 @@ func (d *Directory) BeginEnrolPassword(ctx context.Context, token string) (TOTP,
 
 // FinishEnrolPassword makes the user, uses the invitation up, and signs in.
 // fault.Invalid for a password or code that will not do.
-func (d *Directory) FinishEnrolPassword(ctx context.Context, token, password, code string, from Client) (SignedIn, error) {
+func (d *Directory) FinishEnrolPassword(ctx context.Context, token, password, code string, from Client) (in SignedIn, err error) {
+	defer d.observed(ByInvitation, &err)
 	a, purpose, err := d.newcomer(ctx, token)
 	if err != nil {
 		return SignedIn{}, err

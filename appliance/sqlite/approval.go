@@ -86,6 +86,22 @@ func (s *DB) Approvals(ctx context.Context, limit int) ([]*approval.Request, err
 	return list, nil
 }
 
+// CountApprovals implements [approval.Store].
+func (s *DB) CountApprovals(ctx context.Context, now time.Time) (map[approval.State]int, error) {
+	var all map[approval.State]int
+	err := s.read(ctx, func(c *conn) error {
+		all = map[approval.State]int{}
+		return c.each(ctx, func(scan scanner) error {
+			var state approval.State
+			n := 0
+			err := scan(&state, &n)
+			all[state] += n
+			return err
+		}, `SELECT CASE WHEN state IN ('pending', 'approved') AND expires_at <= ? THEN 'expired' ELSE state END, count(*) FROM approvals GROUP BY 1`, now.UnixMilli())
+	})
+	return all, err
+}
+
 // PendingApprovals implements [approval.Store].
 func (s *DB) PendingApprovals(ctx context.Context, now time.Time) (n int, err error) {
 	err = s.read(ctx, func(c *conn) error {

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 )
 
 // keyColumns are what scanKey reads.
@@ -342,19 +343,19 @@ func (s *DB) ReserveEncryptions(ctx context.Context, keyStore, keyID string, ver
 
 // NoteTokenObjects implements [appliance.Store].
 func (s *DB) NoteTokenObjects(ctx context.Context, notes ...*appliance.TokenObject) error {
-	return s.write(ctx, func(c *conn) error {
+	return s.write(idempotency.Unmarked(ctx), func(c *conn) error {
 		for _, o := range notes {
 			if err := note(c, o); err != nil {
 				return err
 			}
 		}
-		return nil
+		return nil // what made it may still be refused
 	})
 }
 
 // StrikeTokenObject implements [appliance.Store].
 func (s *DB) StrikeTokenObject(ctx context.Context, label string, was []byte) error {
-	return s.write(ctx, func(c *conn) error {
+	return s.write(idempotency.Unmarked(ctx), func(c *conn) error {
 		n, err := c.exec(`DELETE FROM token_objects WHERE label = ? AND seal = ?`, label, blob(was))
 		return unlessChanged(c, n, err, expect(fmt.Sprintf("the note of the token's object %.60q", label), nil, `SELECT 1 FROM token_objects WHERE label = ?`, label))
 	})

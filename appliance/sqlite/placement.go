@@ -40,8 +40,9 @@ var (
 	// unanchored are columns whose change is in the manifest, and does not raise the
 	// anchor: encryptions only count up, with the requests, and the audit log grows with
 	// them; each change that raises the anchor has the log's head of then. An older
-	// witnessed time only makes what waits wait longer.
-	unanchored = map[string][]string{"key_versions": {"encryptions"}, "audit_head": {"value", "seal"}, "witnessed_time": {"at", "seal"}}
+	// witnessed time only makes what waits wait longer. Without its answer, a request that was
+	// done is still marked as done.
+	unanchored = map[string][]string{"key_versions": {"encryptions"}, "audit_head": {"value", "seal"}, "witnessed_time": {"at", "seal"}, "answers": {"answer"}}
 )
 
 // spec is how the rows of a table are counted in.

@@ -36,7 +36,7 @@ func tablesIn(t *testing.T, stream []byte) (names []string) {
 // TestReach: each table of the schema is either shared by a fleet, and in a snapshot, or
 // about this machine. A new one has to be put here.
 func TestReach(t *testing.T) {
-	shared := []string{"approvals", "api_tokens", "credentials", "external_keys", "grants", "installation", "invitations", "key_stores", "key_versions", "leader", "nodes", "sessions", "settings", "spent", "token_objects", "users"}
+	shared := []string{"answers", "approvals", "api_tokens", "credentials", "external_keys", "grants", "installation", "invitations", "key_stores", "key_versions", "leader", "nodes", "sessions", "settings", "spent", "token_objects", "users"}
 	machine := []string{"audit_head", "boot_steps", "policy_version", "master_key_making", "seen_head", "taken_changes", "witnessed_time", "goose_db_version", "manifests", "manifest_history"}
 	path := filepath.Join(t.TempDir(), "holdfast.db")
 	s := openSQLite(t, path)

@@ -27,6 +27,7 @@ var engineTables = []string{"goose_db_version"}
 var remaining = map[string]string{
 	"sessions":      "false",
 	"spent":         "false", // no session, and no ceremony that was begun, outlives a restore
+	"answers":       "false", // what was done then with a key was done to another state
 	"invitations":   "false",
 	"api_tokens":    "false",
 	"approvals":     "state NOT IN ('pending', 'approved')",

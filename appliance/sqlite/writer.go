@@ -15,6 +15,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 )
 
 // writer owns the one connection that writes. Changes that callers hand in
@@ -110,13 +111,16 @@ func (w *writer) do(ctx context.Context, apply func(*conn) error) error {
 
 // announced does that, and has the change announced before it counts as taken over.
 func (w *writer) announced(ctx context.Context, apply func(*conn) error, announce func()) error {
-	c := &change{apply: fenced(ctx, w.looked(ctx, apply)), done: make(chan error, 1)}
+	c := &change{apply: fenced(ctx, w.looked(ctx, w.marked(ctx, apply))), done: make(chan error, 1)}
 	err := w.hand(ctx, c)
 	if err == nil {
 		announce()
 	}
 	if l := appliance.LookOf(ctx); l != nil && err == nil && c.open != nil {
 		l.Used()
+	}
+	if m := idempotency.MarkOf(ctx); m != nil && err == nil {
+		m.Made()
 	}
 	w.progress.done(c.open)
 	return err

@@ -1,10 +1,11 @@
 package storetest
 
 import (
-	"holdfast/appliance"
-	"holdfast/appliance/fault"
 	"testing"
 	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 func testCredentials(t *testing.T, s Engine) {

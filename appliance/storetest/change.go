@@ -14,6 +14,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 	"holdfast/appliance/identity"
 )
 
@@ -25,7 +26,7 @@ const stale = fault.Changed
 var (
 	reads = []string{"Installation", "MasterKeyNoted", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "HasKeysInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
-		"Session", "Sessions", "Spent", "Tokens", "Token", "Approval", "Approvals", "PendingApprovals", "Nodes", "Leader"}
+		"Session", "Sessions", "Spent", "Tokens", "Token", "Approval", "Approvals", "PendingApprovals", "Nodes", "Leader", "Answer", "AnswersOf"}
 	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "Damaged", "Past", "CatchUp", "Position", "Written", "Passed", "Origin", "KeepSnapshot", "Schemas", "RaiseSchema", "Close"}
 )
 
@@ -268,6 +269,7 @@ var (
 	oneUser     = &identity.Account{ID: ID(6), Name: "ann", Role: identity.RoleKeyAdministrator, CreatedAt: At(1), Seal: []byte("user")}
 	oneSession  = &identity.Session{ID: ID(8), UserID: oneUser.ID, UserName: oneUser.Name, Digest: []byte("session"), CreatedAt: At(1), LastSeenAt: At(1), ExpiresAt: At(59), ProvenAt: At(0), Seal: []byte("session")}
 	oneToken    = &identity.Token{ID: ID(9), Name: "t", Role: identity.RoleKeyAdministrator, Digest: []byte("token"), CreatedAt: At(1), ExpiresAt: At(59), Seal: []byte("token")}
+	oneAnswer   = &idempotency.Row{ID: ID(10), Owner: "user u", Request: []byte("request"), Run: "run", Node: "n", Begun: At(1), Expires: At(59)}
 	oneSetting  = &appliance.SettingRow{Name: "s", Value: "v", Seal: []byte("setting")}
 	newerThanAt = func(right bool) time.Time { return At(map[bool]int{true: 30, false: 20}[right]) }
 )
@@ -292,6 +294,10 @@ func makeSession(ctx context.Context, s Engine) error {
 	return errors.Join(makeUser(ctx, s), s.CreateSession(ctx, oneSession))
 }
 
+func makeAnswer(ctx context.Context, s Engine) error { return s.CreateAnswer(ctx, oneAnswer) }
+
+func lookAnswer(ctx context.Context, s Engine) (any, error) { return s.Answer(ctx, oneAnswer.ID) }
+
 func lookStores(ctx context.Context, s Engine) (any, error) { return s.KeyStores(ctx) }
 
 func lookKey(ctx context.Context, s Engine) (any, error) { return s.Key(ctx, store.ID, oneKey.Key.ID) }
@@ -312,6 +318,12 @@ func lookRequests(ctx context.Context, s Engine) (any, error) { return s.Approva
 
 // inserts make a row. Without is the code when it is there.
 var inserts = map[string]change{
+	"CreateAnswer": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return makeAnswer(ctx, s) }, look: lookAnswer, without: fault.Exists},
+	"FinishAnswer": {make: makeAnswer, do: func(ctx context.Context, s Engine, _ bool) error {
+		r := *oneAnswer
+		r.Answer = []byte("answer")
+		return s.FinishAnswer(ctx, &r)
+	}, look: lookAnswer, without: fault.Exists},
 	"CreateInstallation": {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateInstallation(ctx, oneInstall) }, look: lookInstallation, without: fault.Exists},
 	"CreateKeyStore":     {make: nothing, do: func(ctx context.Context, s Engine, _ bool) error { return makeStore(ctx, s) }, look: lookStores, without: fault.Exists},
 	"CreateKeys":         {make: makeStore, do: func(ctx context.Context, s Engine, _ bool) error { return s.CreateKeys(ctx, oneKey) }, look: lookKey, without: fault.Exists},
@@ -469,6 +481,13 @@ var ends = map[string]change{
 		do:   func(ctx context.Context, s Engine, _ bool) error { return s.DeleteInvitation(ctx, oneInvite.ID) },
 		look: func(ctx context.Context, s Engine) (any, error) { return s.Invitations(ctx) }, without: fault.NotFound},
 	"DeleteSession": {make: makeSession, do: func(ctx context.Context, s Engine, _ bool) error { return s.DeleteSession(ctx, oneSession.ID) }, look: lookSessions, without: fault.NotFound},
+	"DeleteAnswer": {make: makeAnswer, do: func(ctx context.Context, s Engine, _ bool) error {
+		return s.DeleteAnswer(ctx, oneAnswer.ID, oneAnswer.Run)
+	}, look: lookAnswer},
+	"ForgetAnswers": {make: makeAnswer, do: func(ctx context.Context, s Engine, _ bool) error {
+		_, err := s.ForgetAnswers(ctx, oneAnswer.Expires)
+		return err
+	}, look: lookAnswer},
 	"DeleteSessions": {make: makeSession, do: func(ctx context.Context, s Engine, _ bool) error {
 		_, err := s.DeleteSessions(ctx, oneUser.ID)
 		return err

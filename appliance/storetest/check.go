@@ -3,10 +3,11 @@ package storetest
 import (
 	"errors"
 	"fmt"
-	"holdfast/appliance/fault"
 	"reflect"
 	"strings"
 	"testing"
+
+	"holdfast/appliance/fault"
 )
 
 // Must fails the test if there is an error.

@@ -5,11 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"holdfast/appliance"
-	"holdfast/appliance/fault"
 	"strings"
 	"sync"
 	"testing"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 // testMixedConcurrent has changes that succeed and changes that are refused

@@ -2,12 +2,13 @@ package storetest
 
 import (
 	"context"
-	"holdfast/appliance"
-	"holdfast/appliance/fault"
 	"reflect"
 	"sync"
 	"testing"
 	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 func testSubscribe(t *testing.T, s Engine) {

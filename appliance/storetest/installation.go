@@ -1,9 +1,10 @@
 package storetest
 
 import (
+	"testing"
+
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
-	"testing"
 )
 
 func testInstallation(t *testing.T, s Engine) {

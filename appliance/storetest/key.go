@@ -3,12 +3,13 @@ package storetest
 import (
 	"bytes"
 	"fmt"
-	"holdfast/appliance"
-	"holdfast/appliance/fault"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
 )
 
 func testKeys(t *testing.T, s Engine) {

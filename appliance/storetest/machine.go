@@ -1,10 +1,11 @@
 package storetest
 
 import (
-	"holdfast/appliance/fault"
-	"holdfast/appliance/machine/boot/progress"
 	"testing"
 	"time"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/machine/boot/progress"
 )
 
 func testBoot(t *testing.T, s Machine) {

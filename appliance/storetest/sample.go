@@ -2,8 +2,9 @@ package storetest
 
 import (
 	"fmt"
-	"holdfast/appliance"
 	"time"
+
+	"holdfast/appliance"
 )
 
 // At gives a time of the precision that is stored.

@@ -14,6 +14,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot"
 	"holdfast/appliance/machine/boot/progress"
@@ -24,6 +25,7 @@ type Engine interface {
 	appliance.Store
 	identity.Store
 	approval.Store
+	idempotency.Store
 	// Close ends the use; it waits for what runs.
 	Close() error
 }
@@ -85,6 +87,8 @@ func runAll(t *testing.T, open, start func(t *testing.T) Engine, unsealed fault.
 		"credential use":             testCredentialUse,
 		"grants":                     testGrants,
 		"spent":                      testSpent,
+		"answers":                    testAnswers,
+		"marks of requests":          testMarks,
 		"blocks":                     testBlocks,
 		"changes are announced":      testSubscribe,
 		"nothing after a refusal":    testSubscribeRefused,

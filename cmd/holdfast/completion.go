@@ -69,13 +69,17 @@ var flagValues = map[string]source{
 		return keys(a, cmd, []string{cmd.Flag("key-store").Value.String()}, word)
 	},
 	"grant add --key":          keys,
+	"dependents --credential":  credentials,
+	"dependents --grant":       grants,
+	"dependents --user":        users,
+	"dependents --node":        nodes,
 	"check --key":              none,
 	"key list --prefix":        keys,
 	"token create --operation": operationIDs,
 }
 
 // texts are flags that take neither a file nor one of a few values.
-var texts = []string{"server", "why", "uri-path-prefix", "access-key-id", "key-id", "principal", "denied-principal", "not-after", "via-service", "source-vpc", "source-vpce",
+var texts = []string{"server", "why", "idempotency-key", "uri-path-prefix", "access-key-id", "key-id", "principal", "denied-principal", "not-after", "via-service", "source-vpc", "source-vpce",
 	"kms-key-arn", "kms-key-account", "kms-key-region", "kms-operation", "calling-account", "kms-request-id", "request-id", "reason", "nonce", "from", "to", "at", "time", "log-id", "after", "name", "unproven", "region",
 	"encrypt-only-key", "decrypt-only-key", "no-usage-key", "disabled-key", "email", "admission", "node", "approval", "actor", "address", "error", "object", "operation", "token", "network"}
 

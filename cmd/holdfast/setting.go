@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance/approval"
 	"holdfast/cmd/internal/cli"
 	"holdfast/web/operation"
 )
@@ -27,15 +28,23 @@ func settingShowCommand(a *admin) *cobra.Command {
 
 func showSettings(w io.Writer, s *operation.Settings) {
 	cli.Row(w, "need a second person", cli.OrDash(strings.Join(s.FourEyes, ", ")))
+	cli.Row(w, "hours until a request expires", s.ApprovalHours)
 }
 
 func settingSetCommand(a *admin) *cobra.Command {
 	var operations string
 	var none bool
-	c := a.asking("set {--four-eyes OPERATION,... | --no-four-eyes}", "Choose which operations need a second person", func(cmd *cobra.Command, _ []string) error {
-		want := operation.Settings{FourEyes: []string{}}
-		if !none {
+	want := operation.Settings{FourEyes: []string{}}
+	c := a.asking("set [--four-eyes OPERATION,... | --no-four-eyes] [--approval-hours HOURS]", "Choose which operations need a second person, and how long requests wait", func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case operations != "":
 			want.FourEyes = strings.Split(operations, ",")
+		case !none:
+			now, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowSettings, operation.Nothing{})
+			if err != nil {
+				return err
+			}
+			want.FourEyes = now.Out.FourEyes
 		}
 		return call(a, cmd, operation.SetSettings, want, showSettings)
 	})
@@ -50,7 +59,8 @@ func settingSetCommand(a *admin) *cobra.Command {
 	}
 	cli.SomeOf(c.Flags(), &operations, "four-eyes", "operations that need a second person", approvable...)
 	c.Flags().BoolVar(&none, "no-four-eyes", false, "no operation needs a second person")
-	c.MarkFlagsOneRequired("four-eyes", "no-four-eyes")
+	cli.Between(c.Flags(), &want.ApprovalHours, "approval-hours", "how many hours a request for approval waits; those that are there keep their time", approval.LeastHours, approval.MostHours)
+	c.MarkFlagsOneRequired("four-eyes", "no-four-eyes", "approval-hours")
 	c.MarkFlagsMutuallyExclusive("four-eyes", "no-four-eyes")
 	return c
 }

@@ -11,7 +11,7 @@ import (
 )
 
 func userCommand(a *admin) *cobra.Command {
-	return cli.Group("user", "Manage the users of the console", userListCommand(a), userShowCommand(a), userInviteCommand(a), userSetRoleCommand(a), userSetOIDCCommand(a),
+	return cli.Group("user", "Manage the users of the console", userListCommand(a), userShowCommand(a), userInviteCommand(a), userSetRoleCommand(a), userSetOIDCCommand(a), userSetEmailCommand(a),
 		userChangeCommand(a, "disable", "Keep a user out, and end their sessions", "is kept out", operation.DisableUser),
 		userChangeCommand(a, "enable", "Let a user in again", "may sign in", operation.EnableUser),
 		userChangeCommand(a, "unlock", "Let a user try passwords again after too many wrong ones", "may try again", operation.UnlockUser),
@@ -70,6 +70,7 @@ func showUser(w io.Writer, u *identity.User) {
 	}
 	cli.Row(w, "password", yes(u.Password))
 	cli.Row(w, "OpenID e-mail", cli.OrDash(u.OIDC))
+	cli.Row(w, "e-mail for notices", cli.OrDash(u.Email))
 	cli.Row(w, "last sign-in", cli.When(u.LastSignInAt))
 }
 
@@ -118,6 +119,23 @@ func userSetOIDCCommand(a *admin) *cobra.Command {
 	})
 	c.Flags().StringVar(&email, "email", "", "the address that the provider has verified")
 	c.Flags().BoolVar(&remove, "remove", false, "let the user sign in so no longer")
+	c.MarkFlagsOneRequired("email", "remove")
+	c.MarkFlagsMutuallyExclusive("email", "remove")
+	return c
+}
+
+func userSetEmailCommand(a *admin) *cobra.Command {
+	var email string
+	var remove bool
+	c := a.asking("set-email NAME {--email ADDRESS | --remove}", "Have notices of requests for approval go to an e-mail address of a user", func(cmd *cobra.Command, args []string) error {
+		u, err := a.user(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		return call(a, cmd, operation.SetEmail, operation.EmailAddress{UserName: u, Email: email}, showUser)
+	})
+	c.Flags().StringVar(&email, "email", "", "the address to which notices go")
+	c.Flags().BoolVar(&remove, "remove", false, "send the user no notices any more")
 	c.MarkFlagsOneRequired("email", "remove")
 	c.MarkFlagsMutuallyExclusive("email", "remove")
 	return c

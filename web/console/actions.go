@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"holdfast/appliance"
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/operation"
 )
@@ -19,6 +20,8 @@ type action struct {
 	fields []string
 	// perform reads the form and has the operation performed. It gives the answer.
 	perform func(ctx context.Context, c *operation.Caller, f *form) (any, error)
+	// confirmation reads the form, and gives what a person confirms before; nil for nothing.
+	confirmation func(ctx context.Context, c *operation.Caller, f *form) (*operation.Confirmation, error)
 	// words are those of the operation, as far as the hidden fields of the form say.
 	words func(hidden url.Values) string
 	// secrets are the fields that no page shows again.
@@ -31,8 +34,6 @@ type action struct {
 
 // then is what comes after an operation.
 type then struct {
-	// confirm, if not empty, is the field whose value has to be typed once more.
-	confirm string
 	// done says what was done, on the page where the form stood; tell, if it is not nil,
 	// says it of the answer.
 	done string
@@ -47,8 +48,8 @@ func post[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, t
 	empty := &form{values: url.Values{}}
 	read(empty)
 	return action{route: o.Entry(), then: t, fields: empty.read, secrets: empty.secrets,
-		decode: decoded[Out],
-		words:  func(hidden url.Values) string { return o.WordsOf(read(&form{values: hidden})) },
+		decode: decoded[Out], confirmation: confirmation(o, read),
+		words: func(hidden url.Values) string { return o.WordsOf(read(&form{values: hidden})) },
 		perform: func(ctx context.Context, c *operation.Caller, f *form) (any, error) {
 			in := read(f)
 			if f.err != nil {
@@ -95,7 +96,7 @@ func keyStoreActions() []action {
 		post(operation.SetQuota, func(f *form) operation.Quota {
 			return operation.Quota{KeyStoreName: keyStoreName(f), RequestsPerSecond: f.whole("requests_per_second")}
 		}, then{done: "The quota is set."}),
-		post(operation.DeleteKeyStore, keyStoreName, then{confirm: "keystore", done: "The key store is deleted.", to: "/keystores"}),
+		post(operation.DeleteKeyStore, keyStoreName, then{done: "The key store is deleted.", to: "/keystores"}),
 		post(operation.Block, func(f *form) operation.NewBlock {
 			return operation.NewBlock{BlockTarget: f.target(), Reason: f.text("reason")}
 		}, then{done: "Blocked. Requests that start from now on are refused, and the keys are wiped."}),
@@ -123,7 +124,7 @@ func keyActions() []action {
 		}, then{done: "The key is rotated: a new version encrypts from now on, all versions decrypt."}),
 		post(operation.ScheduleKeyDeletion, func(f *form) operation.Deletion {
 			return operation.Deletion{KeyName: keyName(f), Days: f.whole("days")}
-		}, then{confirm: "key", done: "Key deletion is scheduled: the key is out of service, and is destroyed when its waiting period is over."}),
+		}, then{done: "Key deletion is scheduled: the key is out of service, and is destroyed when its waiting period is over."}),
 		post(operation.CancelKeyDeletion, keyName, then{done: "Key deletion is canceled. The key is disabled."}),
 	}
 }
@@ -175,7 +176,7 @@ func credentialActions() []action {
 		ask(operation.CreateCredential, newCredential, createdCredential),
 		post(operation.ActivateCredential, credentialName, then{done: "The credential is activated."}),
 		post(operation.DeactivateCredential, credentialName, then{done: "The credential is deactivated: its signatures are refused."}),
-		post(operation.DeleteCredential, credentialName, then{confirm: "credential", done: "The credential is deleted."}),
+		post(operation.DeleteCredential, credentialName, then{done: "The credential is deleted."}),
 	}
 }
 
@@ -212,11 +213,14 @@ func userActions() []action {
 		post(operation.DisableUser, userName, then{done: "The user is disabled, and their sessions have ended."}),
 		post(operation.EnableUser, userName, then{done: "The user is enabled."}),
 		post(operation.UnlockUser, userName, then{done: "The user is unlocked, and may try passwords again."}),
-		post(operation.DeleteUser, userName, then{confirm: "user_name", done: "The user is deleted.", to: "/users"}),
+		post(operation.DeleteUser, userName, then{done: "The user is deleted.", to: "/users"}),
 		post(operation.SignOutUser, userName, then{done: "The user is signed out of all sessions."}),
 		post(operation.BindOIDC, func(f *form) operation.OIDCBinding {
 			return operation.OIDCBinding{UserName: userName(f), Email: f.trimmed("email")}
 		}, then{done: "Single sign-on is set."}),
+		post(operation.SetEmail, func(f *form) operation.EmailAddress {
+			return operation.EmailAddress{UserName: userName(f), Email: f.trimmed("email")}
+		}, then{done: "The e-mail address is set."}),
 		ask(operation.CreateToken, func(f *form) operation.NewToken {
 			return operation.NewToken{Name: f.text("name"), Role: identity.Role(f.text("role")), Days: f.whole("days"),
 				Scope: identity.Scope{KeyStores: f.choices("key_stores"), Operations: f.choices("operations"), Networks: f.words("networks")}}
@@ -264,8 +268,10 @@ func approvalActions() []action {
 func settingsActions() []action {
 	return []action{
 		post(operation.SetSettings, func(f *form) operation.Settings {
-			return operation.Settings{FourEyes: f.choices("four_eyes")}
+			return operation.Settings{FourEyes: f.choices("four_eyes"), ApprovalHours: f.whole("approval_hours")}
 		}, then{done: "The settings are changed."}),
+		ask(operation.TestNotices, nothing, testedNotices),
+		backupAction(),
 		ask(operation.RequestCertificate, func(f *form) operation.CertificateRequest {
 			return operation.CertificateRequest{Names: f.words("names")}
 		}, certificateRequested),
@@ -277,6 +283,27 @@ func settingsActions() []action {
 		}, then{done: "The certificate is shared: all nodes that are unlocked serve with it."}),
 		post(operation.UnshareCertificate, nothing, then{done: "Sharing has stopped: each node serves with its own certificate."}),
 	}
+}
+
+// backupAction asks for the approval of a backup. What needs no approval, and what was approved,
+// is a download and no form.
+func backupAction() action {
+	a := post(operation.Backup, func(*form) operation.BackupRequest { return operation.BackupRequest{} }, then{})
+	a.perform = func(ctx context.Context, c *operation.Caller, _ *form) (any, error) {
+		needs, err := c.NeedsApproval(ctx, operation.Backup.Entry())
+		if err != nil {
+			return nil, err
+		}
+		if !needs && c.Who.Role.May(operation.Backup.Entry().Capability) {
+			return nil, fault.Errorf(fault.Conflict, "no other person must approve a backup any more: open the settings again, and download it there")
+		}
+		done, err := operation.Backup.Do(ctx, c, operation.BackupRequest{})
+		if err == nil && done.Out.Close != nil {
+			done.Out.Close()
+		}
+		return nil, err
+	}
+	return a
 }
 
 // Operations are the IDs of the operations that have a form in the console, sorted.

@@ -181,6 +181,12 @@ func approvalFacts(d *approvalData) []ui.Fact {
 	return facts
 }
 
+// byLines says whether a change is shown line by line: a text of several lines that becomes
+// another one.
+func byLines(x operation.Difference) bool {
+	return x.Before != x.After && (hasLines(x.Before) || hasLines(x.After))
+}
+
 // hasLines says whether a text has several lines.
 func hasLines(text string) bool { return strings.Contains(text, "\n") }
 

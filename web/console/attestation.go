@@ -73,6 +73,12 @@ func attestation(p *page) (*view, error) {
 	return v, nil
 }
 
+// worstFirst gives the checks that failed, those that were not run, and those that passed.
+func worstFirst(checks []appraisal.Check) []appraisal.Check {
+	order := map[appraisal.Result]int{appraisal.Fail: -2, appraisal.NotRun: -1}
+	return slices.SortedStableFunc(slices.Values(checks), func(a, b appraisal.Check) int { return order[a.Result] - order[b.Result] })
+}
+
 // filters are the fields of what evidence is asked for.
 func (d *attestationData) filters() []ui.Field {
 	fields := []ui.Field{{Name: "nonce", Label: "Nonce of the auditor", Value: chosenNonce(d), Mono: true}}

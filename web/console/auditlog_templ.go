@@ -870,7 +870,7 @@ func recordObject(r *audit.Record) templ.Component {
 			}
 		} else {
 			var templ_7745c5c3_Var44 string
-			templ_7745c5c3_Var44, templ_7745c5c3_Err = templ.JoinStringErrs(cut(r.Object, 160))
+			templ_7745c5c3_Var44, templ_7745c5c3_Err = templ.JoinStringErrs(cut(r.Object, 400))
 			if templ_7745c5c3_Err != nil {
 				return templ.Error{Err: templ_7745c5c3_Err, FileName: `auditlog.templ`, Line: 151, Col: 22}
 			}

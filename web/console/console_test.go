@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -234,7 +235,7 @@ func (s *session) submit(path string, form url.Values) *httptest.ResponseRecorde
 		s.r.t.Errorf("%s is answered by %d, and not by a redirect: %s", path, w.Code, w.Body)
 		return w
 	}
-	if strings.Contains(w.Header().Get("Location"), "kept=") || strings.HasPrefix(w.Header().Get("Location"), "/prove/") || strings.HasPrefix(w.Header().Get("Location"), "/answers/") {
+	if strings.Contains(w.Header().Get("Location"), "kept=") || strings.HasPrefix(w.Header().Get("Location"), "/confirm/") || strings.HasPrefix(w.Header().Get("Location"), "/prove/") || strings.HasPrefix(w.Header().Get("Location"), "/answers/") {
 		return s.do(http.MethodGet, w.Header().Get("Location"), nil, nil)
 	}
 	return w
@@ -266,7 +267,7 @@ func (r *rig) things(admin *session) url.Values {
 	token, _, err := r.users.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	must(err)
 	return url.Values{"keystore": {"bank"}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
-		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}
+		"user": {admin.principal.UserID}, "user_name": {admin.name}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}
 }
 
 // entered is what people enter into forms: a value for each field of each form.
@@ -274,7 +275,7 @@ var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests
 	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "force": {""}, "key_id": {""}, "not_after": {""}, "via_services": {""},
 	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
-	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"},
+	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"}, "approval_hours": {"72"},
 	"keys": {"1"}, "key_version": {"0"}, "setting": {"four_eyes"}, "time": {"2020-01-01T00:00"}, "admission": {strings.Repeat("0", 64)},
 	"key_stores": {"", "*"}, "networks": {"*"}, "names": {"localhost"}, "chain": {"x"}, "file": {"id,usage,custody\nnew,encrypt,cached\n"}}
 
@@ -284,8 +285,17 @@ func confirmed(v url.Values, operation, version string) url.Values {
 	c := maps.Clone(entered)
 	maps.Copy(c, v)
 	c.Set("version", version)
-	c.Set("confirm", v.Get(map[string]string{"deleteKeyStore": "keystore", "scheduleKeyDeletion": "key", "deleteCredential": "credential", "deleteUser": "user_name", "removeNode": "node"}[operation]))
+	c.Set("confirm", typedName(c, operation))
 	return c
+}
+
+// typedName is what has to be typed before an operation, if a name has.
+func typedName(v url.Values, operation string) string {
+	fields := map[string]string{"block": "key", "unblock": "key", "deleteKeyStore": "keystore", "setQuota": "keystore", "setPolicy": "keystore", "discardKeyStore": "keystore",
+		"disableKey": "key", "scheduleKeyDeletion": "key", "discardKey": "key", "deactivateCredential": "credential", "deleteCredential": "credential", "discardCredential": "credential",
+		"discardGrant": "grant", "discardSetting": "setting", "disableUser": "user_name", "deleteUser": "user_name", "setRole": "user_name", "drainNode": "node", "removeNode": "node"}
+	words := map[string]string{"removeGrant": "*", "confirmTime": "Confirm time", "revokePolicies": "Revoke older policies"}
+	return cmp.Or(v.Get(fields[operation]), words[operation], "nothing is typed")
 }
 
 // TestEveryPost walks over everything that the console lets a browser post. A new
@@ -308,6 +318,8 @@ func TestEveryPost(t *testing.T) {
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{
 		"/signout":              "ends the session of whoever posts, and nothing else",
+		"/recovery/known":       "says that one has read something, up to a time, and nothing else",
+		"/confirm/{id}":         "goes on with a form that is sealed for its user, and of its version",
 		"/standing":             "says that the session is used, and nothing else",
 		"/prove":                "proves, and goes on with nothing",
 		"/prove/{id}":           "goes on with a form that is sealed for its user, and of its version",
@@ -454,6 +466,7 @@ func TestFormsAreWhole(t *testing.T) {
 	form := confirmed(things, "unblock", admin.version(""))
 	form.Del("keystore")
 	form.Del("key")
+	form.Set("confirm", "everything")
 	if w := admin.submit("/do/unblock", form); w.Code != http.StatusUnprocessableEntity {
 		t.Errorf("unblock without a target: %d", w.Code)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -68,7 +69,11 @@ func (c *console) download(w http.ResponseWriter, r *http.Request, who identity.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // a file may take minutes to make
 	stream, err := open(p)
 	if fault.CodeOf(err) == fault.Presence {
-		http.Redirect(w, r, "/prove"+query("back", "/settings"), http.StatusSeeOther)
+		back := "/settings"
+		if id := r.URL.Query().Get("approval"); id != "" {
+			back = "/approvals/" + url.PathEscape(id)
+		}
+		http.Redirect(w, r, "/prove"+query("back", back), http.StatusSeeOther)
 		return
 	}
 	if err == nil {

@@ -21,7 +21,7 @@ func TestClosed(t *testing.T) {
 	look := func(w *httptest.ResponseRecorder, path string) {
 		t.Helper()
 		if text := w.Body.String(); w.Code != http.StatusServiceUnavailable || !strings.Contains(text, "E_SEAL_PCRS: the machine is in &lt;no&gt; state") ||
-			!strings.Contains(text, `<form method="get" action="/attestation">`) || strings.Contains(text, "setup_code") {
+			!strings.Contains(text, `<form method="get" action="/attestation">`) || strings.Contains(text, "setup_code") || !strings.Contains(text, `href="/codes#E_SEAL_PCRS"`) {
 			t.Errorf("%s: %d %s", path, w.Code, text)
 		}
 	}

@@ -3,9 +3,11 @@ package console
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"holdfast/appliance/approval"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
@@ -15,10 +17,13 @@ type settingsData struct {
 	*operation.SettingsDetail
 	certificate                operation.Certificate
 	fourEyes, request, install ui.Form
-	share, unshare, revoke     ui.Form
-	administers                bool
-	now                        time.Time
-	status                     operation.Status
+	testNotices                ui.Form
+	// backup asks for a backup where another person must approve it; nil where nobody must.
+	backup                 *ui.Form
+	share, unshare, revoke ui.Form
+	administers            bool
+	now                    time.Time
+	status                 operation.Status
 }
 
 func settings(p *page) (*view, error) {
@@ -35,7 +40,14 @@ func settings(p *page) (*view, error) {
 		options = append(options, ui.Option{Value: o.ID, Text: o.Words})
 	}
 	d.fourEyes = p.form(operation.SetSettings, operation.Revision(d.Settings), ui.Form{Label: "Four eyes", Fields: []ui.Field{
-		{Name: "four_eyes", Label: "Operations that need a second person", Type: "checkboxes", Options: options, Values: d.FourEyes}}})
+		{Name: "four_eyes", Label: "Operations that need a second person", Type: "checkboxes", Options: options, Values: d.FourEyes},
+		{Name: "approval_hours", Label: "Hours until a request expires", Type: "number", Min: strconv.Itoa(approval.LeastHours), Max: strconv.Itoa(approval.MostHours), Required: true, Value: strconv.Itoa(d.ApprovalHours),
+			Hint: "1 to 720 (30 days); a request that is there keeps what it was made with"}}})
+	if d.administers && p.needsApproval(operation.Backup.Entry()) {
+		f := p.form(operation.Backup, "", ui.Form{Kind: "quiet", Note: "Once it is approved, you download it from the page of the request, once."})
+		d.backup = &f
+	}
+	d.testNotices = p.form(operation.TestNotices, "", ui.Form{Kind: "quiet"})
 	d.request = p.form(operation.RequestCertificate, "", ui.Form{Folded: true, Kind: "quiet", Note: "The key stays on this machine. KMS wants a certificate of a public authority.", Fields: []ui.Field{
 		{Name: "names", Label: "DNS names and IP addresses", Mono: true, Required: true, Value: strings.Join(d.certificate.Names, " "), Hint: "with spaces between"}}})
 	d.install = p.form(operation.InstallCertificate, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
@@ -51,6 +63,19 @@ func settings(p *page) (*view, error) {
 
 func certificateRequested(_ *page, r operation.SigningRequest) (*view, error) {
 	return &view{title: "Signing request", crumbs: []ui.Link{{Text: "Settings", URL: "/settings"}}, body: requestPage(r.PEM)}, nil
+}
+
+// testedNotices shows what came of a test notice.
+func testedNotices(_ *page, t operation.TestedNotices) (*view, error) {
+	return &view{title: "Test notice", crumbs: []ui.Link{{Text: "Settings", URL: "/settings"}}, body: testedNoticesPage(t.Notices)}, nil
+}
+
+// noticeBadge says whether a receiver has taken a test notice.
+func noticeBadge(n operation.SentNotice) ui.Badge {
+	if n.Taken {
+		return ui.Badge{Kind: ui.OK, Text: "Taken"}
+	}
+	return ui.Badge{Kind: ui.Bad, Text: "Not taken"}
 }
 
 func chosenOperations(d *settingsData) []string {

@@ -75,6 +75,6 @@ func (r *rig) fill(t *testing.T, n int) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for i := range min(n, 200) {
 		must(r.api.Approvals.CreateApproval(ctx, &approval.Request{ID: fmt.Sprintf("%032x", i), Operation: "deleteKeyStore", Method: "DELETE", Path: "/api/v1/keystores/bank", UserID: "u",
-			RequestedBy: "admin", Reason: strings.Repeat("why ", 60), CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}))
+			RequestedBy: "admin", Reason: strings.Repeat("why ", 60), CreatedAt: now, ExpiresAt: now.Add(approval.DefaultHours * time.Hour), State: approval.Pending}))
 	}
 }

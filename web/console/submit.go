@@ -144,6 +144,9 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 		c.refuse(w, p.Request, p.who.UserID, &kept{Operation: id, Values: v, Code: fault.NotFound, Message: c.message(p.Request, err)})
 		return
 	}
+	if !c.confirmed(w, p, a, v) {
+		return
+	}
 	if c.sentBefore(p, a, v) {
 		flash(w, "This form was sent before, with the same content, and nothing was done a second time. If it was to show a secret that you have not seen, make another, and remove what was made.")
 		http.Redirect(w, p.Request, local(v.Get("back")), http.StatusSeeOther)
@@ -219,10 +222,6 @@ func (c *console) post(p *page, a action, f *form) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if want := f.values.Get(a.confirm); a.confirm != "" && (want == "" || f.values.Get("confirm") != want) {
-		f.wrong = "confirm"
-		return nil, fault.Errorf(fault.Invalid, "type %q to confirm; you typed %.80q", want, f.values.Get("confirm"))
-	}
 	caller := p.caller().Seeing(revision)
 	caller.Reason = strings.TrimSpace(f.values.Get(whyField))
 	return a.perform(p.Context(), caller, f)
@@ -280,11 +279,8 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if f.Submit == "" {
 		f.Submit = actions[id].words(hiddenValues(f.Hidden))
 	}
-	if name := actions[id].confirm; name != "" {
-		f.Confirm = value(f.Hidden, name)
-	}
-	if p.needsApproval(o.Entry()) {
-		f.Fields = append(f.Fields, ui.Field{Name: whyField, Label: "Why, for the person who approves", Required: true, Autocomplete: "off", Hint: "another person must approve this before it is done"})
+	if !p.asksLater(o.Entry()) && p.needsApproval(o.Entry()) {
+		f.Fields = append(f.Fields, whyFor(""))
 	}
 	if a := actions[id]; len(a.secrets) > 0 && len(f.Fields) > 0 && a.route != nil && a.route.Guards().Presence && !p.present() {
 		f.Prove = "/prove" + query("back", p.here())
@@ -302,6 +298,15 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 
 // whyField says why, for the person who approves.
 const whyField = "why"
+
+func whyFor(typed string) ui.Field {
+	return ui.Field{Name: whyField, Label: "Why, for the person who approves", Value: typed, Required: true, Autocomplete: "off", Hint: "another person must approve this before it is done"}
+}
+
+// asksLater says whether the page that has the name typed asks why.
+func (p *page) asksLater(r *operation.Route) bool {
+	return r.Guards().Confirmed && r.ConfirmedIf == ""
+}
 
 // needsApproval says whether the operation waits for a second person. If that is not known, it
 // does: a reason too many does no harm.
@@ -328,14 +333,4 @@ func hiddenValues(hidden []ui.Hidden) url.Values {
 		v.Add(h.Name, h.Value)
 	}
 	return v
-}
-
-// value is that of a hidden field.
-func value(hidden []ui.Hidden, name string) string {
-	for _, h := range hidden {
-		if h.Name == name {
-			return h.Value
-		}
-	}
-	return ""
 }

@@ -53,6 +53,20 @@ type PasskeyName struct {
 	Passkey string `path:"passkey" longest:"2048" json:"-" about:"The ID of the passkey."`
 }
 
+// typedName is the name of the passkey.
+func (n PasskeyName) typedName(now any) string {
+	if k, ok := now.(*ownPasskey); ok {
+		return k.Name
+	}
+	return ""
+}
+
+// ownPasskey is a passkey of the one who calls.
+type ownPasskey struct {
+	identity.Passkey
+	last bool // there is no other
+}
+
 // user gives the ID of the user who calls.
 func (c *Caller) user() (string, error) {
 	if c.Who.UserID == "" {
@@ -76,12 +90,13 @@ func ownSubject[In any](ctx context.Context, c *Caller, _ In) any {
 }
 
 // passkey gives one of a user. fault.NotFound.
-func (c *Caller) passkey(ctx context.Context, user string, in PasskeyName) (identity.Passkey, error) {
+func (c *Caller) passkey(ctx context.Context, user string, in PasskeyName) (ownPasskey, error) {
 	u, err := c.Identity.User(ctx, user)
 	if err != nil {
-		return identity.Passkey{}, err
+		return ownPasskey{}, err
 	}
-	return named(u.Passkeys, nil, func(k identity.Passkey) bool { return k.ID == in.Passkey }, "you have no passkey of that ID")
+	k, err := named(u.Passkeys, nil, func(k identity.Passkey) bool { return k.ID == in.Passkey }, "you have no passkey of that ID")
+	return ownPasskey{k, len(u.Passkeys) == 1}, err
 }
 
 // own makes the function of an operation of a user on their own account.
@@ -121,11 +136,15 @@ var (
 			Words: "Prove presence by password", Summary: "Prove that one is present, by password and code"},
 		Subject: apart[Proof],
 		Run: own(func(ctx context.Context, c *Caller, _ string, in Proof) (Nothing, error) {
-			return Nothing{}, c.Identity.ProvePassword(ctx, c.Who, in.Password, in.Code)
+			recovery, err := c.Identity.ProvePassword(ctx, c.Who, in.Password, in.Code, identity.Client{Address: c.Remote})
+			if err == nil && recovery {
+				err = c.Event(ctx, RecoveryCodeUsed, c.Who.Name, "", c.Remote, nil)
+			}
+			return Nothing{}, err
 		}),
 	})
 	BeginProvePasskey = define(Operation[Nothing, identity.Ceremony]{
-		Route: Route{ID: "beginProvePasskey", Method: http.MethodPost, Path: "/account/prove/passkey/begin", Capability: identity.Self, WhileLocked: true, Urgency: Independent,
+		Route: Route{ID: "beginProvePasskey", Method: http.MethodPost, Path: "/account/prove/passkey/begin", Capability: identity.Self, Outside: true, WhileLocked: true, Urgency: Independent,
 			Words: "Begin to prove presence by passkey", Summary: "Begin to prove that one is present, by a passkey"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, _ string, _ Nothing) (identity.Ceremony, error) {
@@ -141,7 +160,7 @@ var (
 		}),
 	})
 	BeginPasskey = define(Operation[Nothing, identity.Ceremony]{
-		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
+		Route: Route{ID: "beginPasskey", Method: http.MethodPost, Path: "/account/passkeys/begin", Capability: identity.Self, Outside: true, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
 			Words: "Set up passkey", Summary: "Begin to add a passkey"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (identity.Ceremony, error) {
@@ -160,22 +179,37 @@ var (
 		Route: Route{ID: "showPasskey", Method: http.MethodGet, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Conflicts: true,
 			Words: "Show passkey", Summary: "One of one's own passkeys"},
 		Run: own(func(ctx context.Context, c *Caller, user string, in PasskeyName) (identity.Passkey, error) {
-			return c.passkey(ctx, user, in)
+			k, err := c.passkey(ctx, user, in)
+			return k.Passkey, err
 		}),
 	})
 	RemovePasskey = define(Operation[PasskeyName, Nothing]{
-		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Effects: TakesAccess, Alone: ownAccount, Urgency: Urgent,
+		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Effects: TakesAccess, ConfirmedIf: "if it is the last passkey", Alone: ownAccount, Urgency: Urgent,
 			Words: "Remove passkey", Summary: "Remove a passkey; not the last way to sign in"},
 		Subject: func(ctx context.Context, c *Caller, in PasskeyName) any {
 			k, err := c.passkey(ctx, c.Who.UserID, in)
 			return found(&k, err)
+		},
+		Check: func(ctx context.Context, c *Caller, in PasskeyName) error {
+			id, err := c.user()
+			if err != nil {
+				return err
+			}
+			return c.Identity.CheckRemovePasskey(ctx, id, in.Passkey)
+		},
+		Confirmed: func(now any, _ PasskeyName) bool {
+			k, known := now.(*ownPasskey)
+			return !known || k.last
+		},
+		Warning: func(*Caller, any, PasskeyName) string {
+			return "This is your last passkey. You cannot sign in by passkey again until you add another."
 		},
 		Run: own(func(ctx context.Context, c *Caller, id string, in PasskeyName) (Nothing, error) {
 			return Nothing{}, c.Identity.RemovePasskey(ctx, id, in.Passkey)
 		}),
 	})
 	BeginPassword = define(Operation[Nothing, NewTOTP]{
-		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
+		Route: Route{ID: "beginPassword", Method: http.MethodPost, Path: "/account/password/begin", Capability: identity.Self, Outside: true, Effects: GivesAccess, Alone: ownAccount, Urgency: Independent,
 			Words: "Set up password", Summary: "Begin to set a password: a new secret for an authenticator app"},
 		Subject: apart[Nothing],
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (NewTOTP, error) {

@@ -40,7 +40,7 @@ var (
 		},
 	})
 	ConfirmAdmission = define(Operation[ConfirmedAdmission, appliance.Confirmation]{
-		Route: Route{ID: "confirmAdmission", Method: http.MethodPost, Path: "/admission/confirm", Capability: identity.Administer, Effects: Decides, Alone: "it confirms who the users are: before it nobody knows a second person", Urgency: Exclusive,
+		Route: Route{ID: "confirmAdmission", Method: http.MethodPost, Path: "/admission/confirm", Capability: identity.Administer, Outside: true, Effects: Decides, Alone: "it confirms who the users are: before it nobody knows a second person", Urgency: Exclusive,
 			Words: "Confirm admission", Summary: "Confirm that those whom the first unlock seals are the right ones; an unlock that waits for it goes on"},
 		Subject: apart[ConfirmedAdmission],
 		Check: func(ctx context.Context, c *Caller, in ConfirmedAdmission) error {

@@ -27,6 +27,8 @@ type ApprovalName struct {
 	Approval string `path:"approval" json:"-" about:"The ID of the request for approval."`
 }
 
+func (n ApprovalName) request() string { return n.Approval }
+
 // ApprovalDecision decides about a request for approval.
 type ApprovalDecision struct {
 	ApprovalName
@@ -219,15 +221,19 @@ func (p *performance) file(ctx context.Context) error {
 		}
 		return err
 	}
+	chosen, err := approval.Chosen(ctx, p.Settings)
+	if err != nil {
+		return err
+	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)                            // never fails (crypto/rand)
 	now := p.Now().UTC().Truncate(time.Millisecond) // as it is stored
 	r := &approval.Request{ID: hex.EncodeToString(id), Operation: p.route.ID, Method: p.route.Method, Path: Prefix + p.route.path(p.in), Body: body,
-		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, Reason: p.Reason, Address: host(p.Remote), CreatedAt: now, ExpiresAt: now.Add(approval.Lifetime), State: approval.Pending}
+		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, Reason: p.Reason, Address: host(p.Remote), CreatedAt: now, ExpiresAt: now.Add(chosen.Lifetime()), State: approval.Pending}
 	if secret != nil {
 		r.Secret = approval.Commit(secret)
 	}
-	err = p.Approvals.CreateApproval(ctx, r)
+	err = p.Approvals.CreateApproval(p.marked(ctx), r)
 	rec := p.record("", err)
 	if err != nil {
 		rec.Result = audit.Failed
@@ -240,6 +246,7 @@ func (p *performance) file(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.announce(ctx, r, p.objectOf(p.subject(ctx)))
 	return &Pending{r}
 }
 
@@ -311,7 +318,11 @@ func (c *Caller) waiting(ctx context.Context, in ApprovalName, states ...approva
 func (c *Caller) decide(ctx context.Context, r *approval.Request, to approval.State, reason string) (ApprovalDetail, error) {
 	r.DecisionReason = reason
 	r.DecidedBy, r.DecidedByID, r.DecidedAt = c.Who.Name, c.Who.UserID, c.Now().UTC()
-	return c.turn(ctx, r, to, "")
+	shown, err := c.turn(ctx, r, to, "")
+	if err == nil {
+		c.announce(ctx, r, c.aboutRequest(ctx, r))
+	}
+	return shown, err
 }
 
 // turn puts a request into another state.
@@ -484,6 +495,9 @@ func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker i
 		return shown, nil
 	}
 	told := fault.Answer(ctx, c.Log, "an approved operation failed", err, "operation", r.Operation, "request", r.ID)
+	if c.Decided != nil {
+		c.Decided(approval.Failed)
+	}
 	return c.turn(ctx, r, approval.Failed, told.Message)
 }
 

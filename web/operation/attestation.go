@@ -124,7 +124,7 @@ var (
 		},
 	})
 	Seal = define(Operation[SealRequest, Nothing]{
-		Route: Route{ID: "seal", Method: http.MethodPost, Path: "/seal", Capability: identity.Administer, Effects: Decides, Alone: "it gives the PIN to an appliance that is locked, where nobody can tell who a second person is", WhileLocked: true, Urgency: Ordinary,
+		Route: Route{ID: "seal", Method: http.MethodPost, Path: "/seal", Capability: identity.Administer, Outside: true, Effects: Decides, Alone: "it gives the PIN to an appliance that is locked, where nobody can tell who a second person is", WhileLocked: true, Urgency: Ordinary,
 			Words: "Seal PIN", Summary: "Seal the HSM's PIN to this machine's TPM"},
 		Subject: apart[SealRequest],
 		Run: func(ctx context.Context, c *Caller, in SealRequest) (Nothing, error) {
@@ -135,7 +135,7 @@ var (
 		},
 	})
 	RevokePolicies = define(Operation[Revocation, Nothing]{
-		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Effects: Destroys, Urgency: Independent,
+		Route: Route{ID: "revokePolicies", Method: http.MethodPost, Path: "/seal/revoke", Capability: identity.Administer, Outside: true, Effects: Destroys, Urgency: Independent,
 			Words: "Revoke older policies", Summary: "Have this machine's TPM refuse policies of older versions, for good"},
 		Subject: apart[Revocation],
 		Check:   func(ctx context.Context, c *Caller, in Revocation) error { return c.Boot.CheckRevoke(ctx, in.Below) },

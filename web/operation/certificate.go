@@ -99,7 +99,7 @@ var (
 		Run: func(_ context.Context, c *Caller, _ Nothing) (Certificate, error) { return c.Site.Certificate() },
 	})
 	RequestCertificate = define(Operation[CertificateRequest, SigningRequest]{
-		Route: Route{ID: "requestCertificate", Method: http.MethodPost, Path: "/certificate/request", Capability: identity.Administer, Effects: Identifies, Alone: "nothing uses the new key until its certificate is installed, which can need a second person", Urgency: Ordinary,
+		Route: Route{ID: "requestCertificate", Method: http.MethodPost, Path: "/certificate/request", Capability: identity.Administer, Outside: true, Effects: Identifies, Alone: "nothing uses the new key until its certificate is installed, which can need a second person", Urgency: Ordinary,
 			Words: "Request certificate", Summary: "Make a new key, and a request to sign its certificate"},
 		Subject: makes[CertificateRequest],
 		Run: func(ctx context.Context, c *Caller, in CertificateRequest) (SigningRequest, error) {
@@ -108,7 +108,7 @@ var (
 		},
 	})
 	InstallCertificate = define(Operation[CertificateChain, Certificate]{
-		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
 			Words: "Install certificate", Summary: "Serve with another certificate"},
 		Subject: certificateSubject[CertificateChain],
 		Check: func(ctx context.Context, c *Caller, in CertificateChain) error {
@@ -123,7 +123,7 @@ var (
 		},
 	})
 	ShareCertificate = define(Operation[SharedCertificate, Certificate]{
-		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Revision: "/certificate", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
 			Words: "Share certificate", Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
 		Subject: certificateSubject[SharedCertificate],
 		Check: func(ctx context.Context, c *Caller, in SharedCertificate) error {
@@ -134,7 +134,7 @@ var (
 		},
 	})
 	UnshareCertificate = define(Operation[Nothing, Certificate]{
-		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Absent: true, Revision: "/certificate", Capability: identity.Administer, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Absent: true, Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
 			Words: "Stop sharing certificate", Summary: "Remove the shared certificate and its key: each node serves with its own"},
 		Subject: certificateSubject[Nothing],
 		Check:   func(ctx context.Context, c *Caller, _ Nothing) error { return c.Site.CheckUnshare(ctx) },

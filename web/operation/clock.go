@@ -31,7 +31,7 @@ type ConfirmedTime struct {
 // The operation on the time that keys are destroyed by.
 var (
 	ConfirmTime = define(Operation[PassedTime, ConfirmedTime]{
-		Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Effects: Destroys, Urgency: Exclusive,
+		Route: Route{ID: "confirmTime", Method: http.MethodPost, Path: "/clock/confirm", Capability: identity.Administer, Outside: true, Effects: Destroys, Urgency: Exclusive,
 			Words: "Confirm time", Summary: "Say that a time has passed, after the machine was off: keys and audit records that are due by then do not wait any more"},
 		Subject: apart[PassedTime],
 		Check:   checkConfirmTime,

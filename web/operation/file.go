@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"holdfast/appliance/fault"
@@ -26,6 +27,11 @@ const (
 	// fileBatch is how many things are made in one change of the state. Other changes wait
 	// meanwhile, and the TPM's counter is raised once.
 	fileBatch = 500
+	// stepTime is how long a request goes on that asks for a part ([FileImport.Most]): keys in
+	// an HSM take long, and the batch at hand is ended.
+	stepTime = 5 * time.Second
+	// slowBatch is that of keys in an HSM.
+	slowBatch = 50
 	// maxProblems is how many problems of a file are listed.
 	maxProblems = 200
 )
@@ -44,7 +50,7 @@ type FileImport struct {
 	// file that was cut off or changed since, and the one who approves sees how much it is.
 	Rows   int    `json:"rows" jsonschema:"How many rows the file has, as the check of it has said." example:"5000" least:"0"`
 	SHA256 string `json:"sha256" jsonschema:"The SHA-256 of the file, 64 hexadecimal digits, as the check of it has said." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
-	Most   int    `json:"most,omitempty" jsonschema:"How many are made at most by this request: send it again with the same file to go on. All are made if it is left out, and where another person has approved the request." example:"1000" least:"0"`
+	Most   int    `json:"most,omitempty" jsonschema:"How many are made at most by this request, or in some seconds: send it again with the same file to go on. All are made if it is left out, and where another person has approved the request." example:"1000" least:"0"`
 }
 
 // FileReport says what a file would do.
@@ -98,6 +104,8 @@ type fileOf[Row, Thing any] struct {
 	same func(Row) string
 	// look gives which rows are of things that are there, and why others cannot be made.
 	look func(ctx context.Context, c *Caller, keyStore string, rows []Row) (there []bool, wrong []error, err error)
+	// slow says that a row takes the HSM some time, so that batches are smaller.
+	slow func(Row) bool
 	// make makes things, all or none.
 	make func(ctx context.Context, c *Caller, keyStore string, rows []Row) ([]Thing, error)
 	// single is the operation that makes one thing, and its input for a row.
@@ -369,8 +377,12 @@ func (f *fileOf[Row, Thing]) run(ctx context.Context, c *Caller, in FileImport) 
 	if in.Most > 0 && in.Most < len(now) && c.approvedBy == "" { // who has approved it, has approved all
 		now = now[:in.Most]
 	}
-	for batch := range slices.Chunk(now, fileBatch) {
-		if ctx.Err() != nil {
+	began, size := c.Now(), fileBatch
+	if f.slow != nil && slices.ContainsFunc(now, func(at int) bool { return f.slow(p.rows[at]) }) {
+		size = slowBatch
+	}
+	for batch := range slices.Chunk(now, size) {
+		if ctx.Err() != nil || in.Most > 0 && c.approvedBy == "" && c.Now().Sub(began) > stepTime {
 			break
 		}
 		rows := make([]Row, len(batch))

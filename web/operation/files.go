@@ -36,6 +36,7 @@ var keyFile = fileOf[KeyRow, *appliance.StoredKey]{
 		{"custody", true, func(k *KeyRow, cell string) error { k.Custody = appliance.Custody(cell); return nil }},
 	},
 	same: func(k KeyRow) string { return k.ID },
+	slow: func(k KeyRow) bool { return k.Custody == appliance.CustodyHSM },
 	look: func(ctx context.Context, c *Caller, keyStore string, rows []KeyRow) ([]bool, []error, error) {
 		ids := make([]string, len(rows))
 		for i, k := range rows {

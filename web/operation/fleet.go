@@ -89,9 +89,10 @@ var (
 		},
 	})
 	DrainNode = define(Operation[Drain, Nothing]{
-		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Effects: StopsService, Alone: failingNode, Urgency: Ordinary,
+		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Effects: StopsService, ConfirmedIf: "if it drains", Alone: failingNode, Urgency: Ordinary,
 			Words: "Drain or resume node", Variants: []string{"Drain node", "Resume node"}, Summary: "Have a node of the fleet take no new requests, or take them again"},
-		Subject: func(ctx context.Context, c *Caller, in Drain) any { return nodeSubject(ctx, c, in.NodeName) },
+		Subject:   func(ctx context.Context, c *Caller, in Drain) any { return nodeSubject(ctx, c, in.NodeName) },
+		Confirmed: func(_ any, in Drain) bool { return in.Drained },
 		Variant: func(in Drain) string {
 			if in.Drained {
 				return "Drain node"

@@ -205,7 +205,7 @@ var (
 		},
 	})
 	SetPolicy = define(Operation[NewPolicy, Nothing]{
-		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Effects: StopsService | GivesAccess, Urgency: Ordinary,
+		Route: Route{ID: "setPolicy", Method: http.MethodPost, Path: "/keystores/{keystore}/policy", Capability: identity.ManageKeys, Effects: StopsService | GivesAccess, ConfirmedIf: "if it permits less or forbids more", Urgency: Ordinary,
 			Words: "Set Cedar policies", Summary: "Replace a key store's Cedar policies written by hand"},
 		Subject: func(ctx context.Context, c *Caller, in NewPolicy) any {
 			cedar, err := c.Domain.Policy(ctx, in.KeyStore)
@@ -213,6 +213,10 @@ var (
 		},
 		Check: func(ctx context.Context, c *Caller, in NewPolicy) error {
 			return c.Domain.CheckPolicy(ctx, in.KeyStore, in.Cedar)
+		},
+		Confirmed: func(now any, in NewPolicy) bool {
+			was, known := now.(*Policy)
+			return !known || appliance.PolicyNarrows(was.Cedar, in.Cedar)
 		},
 		Run: func(ctx context.Context, c *Caller, in NewPolicy) (Nothing, error) {
 			return Nothing{}, c.Domain.SetPolicy(ctx, in.KeyStore, in.Cedar)

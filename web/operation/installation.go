@@ -48,7 +48,7 @@ var (
 		},
 	})
 	BeginInstallation = define(Operation[Beginning, Decided]{
-		Route: Route{ID: "beginInstallation", Method: http.MethodPost, Path: "/installation/begin", Capability: identity.Administer, Effects: Decides, Alone: "it begins with the users that it confirms: before it nobody knows a second person", Urgency: Exclusive,
+		Route: Route{ID: "beginInstallation", Method: http.MethodPost, Path: "/installation/begin", Capability: identity.Administer, Outside: true, Effects: Decides, Alone: "it begins with the users that it confirms: before it nobody knows a second person", Urgency: Exclusive,
 			Words: "Begin installation", Summary: "Begin a new installation beside the traces of another, in an appliance that is locked by E_STATE_MISSING"},
 		Subject: apart[Beginning],
 		Run: func(ctx context.Context, c *Caller, in Beginning) (Decided, error) {
@@ -63,7 +63,7 @@ var (
 		},
 	})
 	TakeOverInstallation = define(Operation[Decision, Decided]{
-		Route: Route{ID: "takeOverInstallation", Method: http.MethodPost, Path: "/installation/takeover", Capability: identity.Administer, Effects: Decides, Urgency: Exclusive,
+		Route: Route{ID: "takeOverInstallation", Method: http.MethodPost, Path: "/installation/takeover", Capability: identity.Administer, Outside: true, Effects: Decides, Urgency: Exclusive,
 			Words: "Take over installation", Summary: "Make this copy of the installation the one that counts: the others destroy nothing in the HSM, and are locked when they start next"},
 		Subject: apart[Decision],
 		Check: func(ctx context.Context, c *Caller, in Decision) error {

@@ -15,6 +15,7 @@ import (
 // thing is what an operation is done to, as the audit log names it.
 type thing struct {
 	kind, id, words string
+	called          string // what people call it, where that is neither the ID nor in the words
 	keyStore, key   string // where the operation's path does not name them
 }
 
@@ -31,6 +32,9 @@ func (p *performance) objectOf(subject any) thing {
 		return o
 	}
 	for _, o := range objects {
+		if o.parameter == "keystore" {
+			continue // the input may name a key of it: see below
+		}
 		if id := bounded(p.path(o.parameter)); id != "" {
 			if strings.HasPrefix(id, identity.TokenPrefix) { // a token in place of its ID
 				id = identity.TokenPrefix + "..."
@@ -45,7 +49,7 @@ func (p *performance) objectOf(subject any) thing {
 		return thing{kind: "key store", id: bounded(keyStore), words: "key store " + bounded(keyStore)}
 	}
 	if p.route == Block.Entry() || p.route == Unblock.Entry() {
-		return thing{kind: "everything", words: "everything"}
+		return thing{kind: everythingName, words: everythingName}
 	}
 	return thing{}
 }
@@ -54,7 +58,7 @@ func (p *performance) objectOf(subject any) thing {
 func objectIn(subject any) thing {
 	switch s := subject.(type) {
 	case *appliance.Grant:
-		return thing{kind: "grant", id: s.ID, words: grantWords(s), key: s.KeyID}
+		return thing{kind: "grant", id: s.ID, words: grantWords(s), called: s.Principal, key: s.KeyID}
 	case Grant:
 		return objectIn(s.Grant)
 	case *appliance.Credential:
@@ -120,14 +124,19 @@ func (p *performance) describe(rec *audit.Record, subject any) {
 // askedFor gives what a request for approval, which the input names, is about: so its decision is
 // on record with the key.
 func (p *performance) askedFor(ctx context.Context) thing {
-	name, ok := p.in.(ApprovalName)
+	of, ok := p.in.(interface{ request() string })
 	if !ok || p.Approvals == nil {
 		return thing{}
 	}
-	r, err := p.Approvals.Approval(ctx, name.Approval)
+	r, err := p.Approvals.Approval(ctx, of.request())
 	if err != nil {
 		return thing{}
 	}
+	return p.aboutRequest(ctx, r)
+}
+
+// aboutRequest gives what a request for approval is about; nothing if this release cannot read it.
+func (c *Caller) aboutRequest(ctx context.Context, r *approval.Request) thing {
 	route, q, err := stored(r)
 	if err != nil {
 		return thing{}
@@ -137,7 +146,7 @@ func (p *performance) askedFor(ctx context.Context) thing {
 		return thing{}
 	}
 	defer Wipe(in)
-	of := &performance{Caller: p.Caller, route: route, path: q.Path, in: in}
+	of := &performance{Caller: c, route: route, path: q.Path, in: in}
 	o := of.objectOf(of.subject(ctx))
 	keyStore, key := of.about()
 	o.keyStore, o.key = keyStore, cmp.Or(key, o.key)

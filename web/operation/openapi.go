@@ -14,6 +14,7 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 )
 
 // The parts of an OpenAPI document that are used here (OpenAPI Specification 3.1.1).
@@ -143,14 +144,14 @@ var tags = []apiTag{
 // tagsByPath are the tags by the beginning of a path; the longest that fits counts.
 var tagsByPath = map[string]string{
 	"/status": "status", "/activity": "status", "/boot": "status", "/hsms": "status", "/openapi.json": "status",
-	"/block": "blocks", "/unblock": "blocks",
+	"/block": "blocks", "/unblock": "blocks", "/dependents": "status",
 	"/keystores": "key stores", "/keystores/{keystore}/keys": "keys", "/keystores/{keystore}/grants": "grants", "/keystores/{keystore}/policy": "grants",
 	"/keystores/{keystore}/keys/{key}/test-grants": "grants", "/keystores/{keystore}/credentials": "credentials",
 	"/damaged": "damaged rows", "/discard": "damaged rows",
 	"/state": "state", "/clock": "state", "/time": "state", "/admission": "state", "/backup": "state", "/restore": "state", "/installation": "state",
 	"/attestation": "attestation", "/seal": "attestation", "/audit": "audit log",
 	"/users": "users", "/invitations": "users", "/sessions": "users", "/tokens": "tokens", "/account": "account",
-	"/fleet": "fleet", "/approvals": "approvals", "/settings": "settings", "/certificate": "settings",
+	"/fleet": "fleet", "/approvals": "approvals", "/notices": "approvals", "/settings": "settings", "/certificate": "settings",
 }
 
 // tag is that of an operation.
@@ -181,6 +182,7 @@ func headers() map[string]apiHeader {
 		RequestIDHeader: {Description: "The ID of the request: the records of the audit log of what it did have it, and so does the appliance's log.", Schema: text},
 		etagHeader:      {Description: "The revision of what the answer shows. Send it as If-Match with a change of it.", Schema: text},
 		locationHeader:  {Description: "The path of what was made: a GET shows it.", Schema: text},
+		ReplayedHeader:  {Description: "true if this answer was given before to the same request with the same Idempotency-Key, and nothing was done now. Absent otherwise.", Schema: &jsonschema.Schema{Type: "string", Enum: []any{"true"}}},
 		retryHeader:     {Description: "After how many seconds to try again.", Schema: &jsonschema.Schema{Type: "integer", Minimum: jsonschema.Ptr(0.0)}},
 	}
 }
@@ -202,7 +204,7 @@ func (d *openAPI) problems() {
 		p, there := d.Components.Responses[name]
 		if !there {
 			p = response{Description: http.StatusText(e.Status) + ": problem details (RFC 9457).", Content: map[string]media{ProblemType: {Schema: problem}}, Headers: headerRefs()}
-			if e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable {
+			if e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable || e.Status == http.StatusConflict {
 				p.Headers = headerRefs(retryHeader)
 			}
 		}
@@ -248,12 +250,17 @@ func (d *openAPI) operation(r *Route) apiOperation {
 		ok.Headers = headerRefs(etagHeader)
 		op.Responses["304"] = response{Description: "It is as the caller has it: the ETag is the one of If-None-Match.", Headers: headerRefs(etagHeader)}
 	}
+	var replayed []string
+	if r.Changes() {
+		replayed = []string{ReplayedHeader}
+		ok.Headers = headerRefs(replayed...)
+	}
 	if r.Makes != "" {
-		ok.Description, ok.Headers = "It was made.", headerRefs(locationHeader)
+		ok.Description, ok.Headers = "It was made.", headerRefs(locationHeader, ReplayedHeader)
 	}
 	op.Responses[strconv.Itoa(r.Success())] = ok
 	if r.Guards().FourEyes {
-		op.Responses["202"] = response{Description: "It waits for the approval of a second person: Location is that of the request for approval.", Headers: headerRefs(locationHeader), Content: map[string]media{MediaType: {Schema: d.schema(reflect.TypeFor[ApprovalDetail]())}}}
+		op.Responses["202"] = response{Description: "It waits for the approval of a second person: Location is that of the request for approval.", Headers: headerRefs(append(slices.Clone(replayed), locationHeader)...), Content: map[string]media{MediaType: {Schema: d.schema(reflect.TypeFor[ApprovalDetail]())}}}
 	}
 	for _, status := range r.Statuses() {
 		if status >= http.StatusBadRequest {
@@ -298,6 +305,10 @@ func (d *openAPI) parameters(r *Route) (all []apiParameter) {
 	if shown := r.Shown(); shown != nil {
 		all = append(all, apiParameter{Name: "If-Match", In: "header", Schema: tag,
 			Description: "Refuse the change (412) unless what it changes has one of these ETags, which " + shown.ID + " gives; * means that it exists."})
+	}
+	if r.Changes() {
+		all = append(all, apiParameter{Name: IdempotencyKeyHeader, In: "header", Schema: &jsonschema.Schema{Type: "string", MinLength: jsonschema.Ptr(idempotency.MinKey), MaxLength: jsonschema.Ptr(idempotency.MaxKey), Pattern: `^[!#-\[\]-~]+$`},
+			Description: "A key that nobody can guess, such as a random UUID; a new one for each request. The same request with the same key within 24 hours is not done again, and has the same answer; another request with it is refused (422). While the first is under way it is refused with 409 and Retry-After."})
 	}
 	if r.Tagged() {
 		all = append(all, apiParameter{Name: "If-None-Match", In: "header", Schema: tag,

@@ -36,6 +36,9 @@ type Route struct {
 	Effects Effects
 	// Alone says why no second person can be asked for the operation; empty if one can.
 	Alone string
+	// ConfirmedIf says which inputs a person confirms, such as "if it lowers the quota", where not
+	// each one can do harm ([Operation.Confirmed]); empty for each, as far as the Effects say so.
+	ConfirmedIf string
 	// WhileLocked operations may be performed by a user whose row nobody can verify,
 	// as the appliance is locked: to look, to give the PIN and to block. An attacker
 	// who writes to the database could have made that user.
@@ -50,6 +53,10 @@ type Route struct {
 	Recorded bool
 	// Urgency says what a change waits for.
 	Urgency Urgency
+	// Outside operations change nothing in the state, but what is beside it: in the TPM, on this
+	// machine's disk, or in memory. What an idempotency key needs is written before they are
+	// performed, as no transaction of theirs can have it.
+	Outside bool
 	// Narrows says that the operation is a list from which what belongs to other key stores than
 	// those in the scope of the caller's API token is left out ([Caller.shows]).
 	Narrows bool
@@ -87,6 +94,8 @@ type Route struct {
 	inBody        func(in any) (keyStore, key string)
 	keyStore      func(ctx context.Context, c *Caller, in any) (string, error) // nil if only the path can name one
 	restricts     func(in any) bool
+	confirmed     func(now, in any) bool
+	warning       func(c *Caller, now, in any) string
 	variant       func(in any) string
 	check         func(ctx context.Context, c *Caller, in any) error
 	run           func(ctx context.Context, c *Caller, in any) (any, error)
@@ -183,6 +192,12 @@ type Operation[In, Out any] struct {
 	// not each input does and the operation is not [Urgent]. Such an operation is done while
 	// the disk of the audit log has its reserve alone.
 	Restricts func(in In) bool
+	// Confirmed says whether an input is one of ConfirmedIf. Now is the subject as it is; nil if it
+	// is not known: then each input is that may be one.
+	Confirmed func(now any, in In) bool
+	// Warning says what the operation does to its caller, where it does something to them; now is
+	// the subject. Empty for nothing.
+	Warning func(c *Caller, now any, in In) string
 	// Check gives the error that Run would, as far as that is known before, and
 	// changes nothing. Each approvable operation has one.
 	Check func(ctx context.Context, c *Caller, in In) error
@@ -228,6 +243,17 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	r.restricts = func(any) bool { return false }
 	if op.Restricts != nil {
 		r.restricts = func(in any) bool { return op.Restricts(in.(In)) }
+	}
+	if (op.Confirmed == nil) != (r.ConfirmedIf == "") {
+		panic(fmt.Sprintf("operation %s: ConfirmedIf and Confirmed go together", r.ID))
+	}
+	r.confirmed = func(any, any) bool { return true }
+	if op.Confirmed != nil {
+		r.confirmed = func(now, in any) bool { return op.Confirmed(now, in.(In)) }
+	}
+	r.warning = func(*Caller, any, any) string { return "" }
+	if op.Warning != nil {
+		r.warning = func(c *Caller, now, in any) string { return op.Warning(c, now, in.(In)) }
 	}
 	if op.Check != nil {
 		r.check = func(ctx context.Context, c *Caller, in any) error { return op.Check(ctx, c, in.(In)) }

@@ -12,6 +12,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 	"holdfast/appliance/identity"
 )
 
@@ -52,11 +53,20 @@ type Options struct {
 	Approvals        ApprovalStore
 	// Settings has which operations need a second person.
 	Settings approval.Settings
+	// Answers and Seals keep what was answered to requests with an idempotency key; nil if the
+	// process alone remembers it.
+	Answers  idempotency.Store
+	Seals    idempotency.Seals
 	Activity *activity.Recorder
 	// ActivityPeers has what other nodes have counted; nil if there is no fleet.
 	ActivityPeers ActivityPeers
 	Site          Site
-	Log           *slog.Logger
+	// Notices tells people of requests for approval; nil if nobody is told.
+	Notices Notices
+	// Decided, if given, counts requests for approval: each by the state that it comes to, and
+	// [approval.Pending] when it is made.
+	Decided func(approval.State)
+	Log     *slog.Logger
 	// Recorded, if given, is called when a change is on record, before it is answered.
 	Recorded func(ctx context.Context) error
 	// Still gives a caller as they are now, as [identity.Directory.Still] does, which it is
@@ -72,6 +82,7 @@ type Performer struct {
 	turns      turns
 	checks     verification
 	acceptance acceptance
+	answers    *idempotency.Keeper
 }
 
 // New makes a performer.
@@ -82,7 +93,7 @@ func New(o Options) *Performer {
 	if o.Still == nil {
 		o.Still = o.Identity.Still
 	}
-	return &Performer{Options: o}
+	return &Performer{Options: o, answers: idempotency.NewKeeper(o.Answers, o.Seals, o.Now, o.Log)}
 }
 
 // Node is the ID of this node; empty for an appliance on its own, and before its audit log is
@@ -104,6 +115,9 @@ type Caller struct {
 	Reason string
 	// Revision is that of the subject as the caller saw it; empty for any.
 	Revision string
+	// IdempotencyKey has a change done once, however often it is asked for; empty for none.
+	// [Route.Perform] then gives an [*Answered].
+	IdempotencyKey string
 
 	approvedBy string // the name of who approved; empty if nobody was asked
 	approval   string // the ID of the request for approval
@@ -139,6 +153,7 @@ type performance struct {
 	in    any // nil until it was read
 	// stored is what the request for approval is about that is decided; empty otherwise.
 	stored thing
+	run    *idempotency.Run // of a request with an idempotency key; nil without one
 }
 
 // Perform is [Operation.Do] for an operation whose types the caller does not know:
@@ -178,6 +193,14 @@ func (p *performance) perform(ctx context.Context) (any, error) {
 	if err := p.stillMay(ctx); err != nil {
 		return nil, err
 	}
+	if p.IdempotencyKey != "" && p.route.Changes() {
+		return p.once(ctx)
+	}
+	return p.now(ctx)
+}
+
+// now performs it, or files it, whatever was done before.
+func (p *performance) now(ctx context.Context) (any, error) {
 	if approved, ok := p.in.(interface{ approval() string }); ok && approved.approval() != "" {
 		return p.readApproved(ctx, approved.approval())
 	}
@@ -269,10 +292,10 @@ func (p *performance) unlessStale(ctx context.Context) (before, out any, err err
 			return before, nil, err
 		}
 		if look == nil {
-			out, err = p.route.run(ctx, p.Caller, p.in)
+			out, err = p.route.run(p.marked(ctx), p.Caller, p.in)
 			return before, out, err
 		}
-		out, err = p.route.run(appliance.Looked(ctx, look), p.Caller, p.in)
+		out, err = p.route.run(appliance.Looked(p.marked(ctx), look), p.Caller, p.in)
 		if !look.Refused() { // an operation that was refused may find done what another node did, and end well
 			if stale := p.overtaken(ctx, look); stale != nil {
 				return before, nil, stale

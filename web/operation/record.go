@@ -16,6 +16,7 @@ import (
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
 )
 
 // refused records that a caller who is known may not do what they asked for.
@@ -187,6 +188,18 @@ func (p *Performer) Event(ctx context.Context, operation, actor, tried, remote s
 	}
 	return err
 }
+
+// RoleByGroups records that a sign-in by the OpenID provider gave a user another role.
+func (p *Performer) RoleByGroups(ctx context.Context, who identity.Principal, was identity.Role, remote string) error {
+	rec := &audit.Record{Kind: audit.KindAdmin, Operation: "set role by OpenID groups", Result: audit.Allowed, Actor: who.Name, Remote: remote,
+		ObjectKind: "user", Object: "user " + who.Name, Before: encoded(map[string]identity.Role{"role": was}), After: encoded(map[string]identity.Role{"role": who.Role})}
+	p.tell(ctx, rec)
+	return p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
+}
+
+// RecoveryCodeUsed is the event that somebody has proved who they are by a recovery code in the
+// place of the authenticator app's code.
+const RecoveryCodeUsed = "use a recovery code"
 
 // maxTried bounds the name of a failed sign-in in its record, in characters.
 const maxTried = 64

@@ -28,7 +28,7 @@ func (r *Route) Shown() *Route {
 
 // volatile are the members that change while a thing serves, without anybody
 // having changed it, and those that only some answers show.
-var volatile = []string{"encryptions", "last_used_at", "last_seen_at", "last_sign_in_at", "keys", "credentials", "grants", "versions",
+var volatile = []string{"encryptions", "last_used_at", "last_seen_at", "last_sign_in_at", "recovery_uses", "keys", "credentials", "grants", "versions",
 	// These are computed: somebody else may have blocked the key store, or an HSM may be away.
 	"standing", "deletion_waits",
 	// It depends on who asks.

@@ -66,7 +66,7 @@ func (r *Route) apartFrom(in any) (any, []byte) {
 	v := reflect.New(r.input).Elem()
 	v.Set(reflect.ValueOf(in))
 	f := v.FieldByIndex(r.secretMember.index)
-	if f.IsZero() {
+	if f.Len() == 0 { // an empty one, as a form has it, is none
 		return in, nil
 	}
 	secret := []byte(nil)

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -15,6 +16,8 @@ import (
 type Settings struct {
 	// FourEyes are the operations that need a second person.
 	FourEyes []string `json:"four_eyes" jsonschema:"The IDs of the operations that need the approval of a second person." example:"[\"deleteKeyStore\"]" items:"200" each:"128"`
+	// ApprovalHours is how long a request for approval waits that is made from then on.
+	ApprovalHours int `json:"approval_hours,omitempty" jsonschema:"How many hours a request for approval waits that is made from then on, before it expires: 1 to 720. Left out, or 0, it stays as it is." example:"72" least:"0" most:"720"`
 }
 
 // SettingsDetail are the settings, and what is in the configuration.
@@ -85,7 +88,7 @@ func (p *Performer) settings(ctx context.Context) (*Settings, error) {
 	if err != nil && fault.CodeOf(err) != fault.Locked {
 		return nil, err
 	}
-	s := &Settings{FourEyes: append([]string{}, chosen.Operations...)}
+	s := &Settings{FourEyes: append([]string{}, chosen.Operations...), ApprovalHours: int(chosen.Lifetime().Hours())}
 	if chosen.Every {
 		s.FourEyes = []string{}
 		for _, r := range approvable() {
@@ -108,19 +111,23 @@ func setSettings(ctx context.Context, c *Caller, in Settings) (*Settings, error)
 			return nil, err
 		}
 	}
-	if err := approval.Choose(ctx, c.Performer.Settings, in.FourEyes); err != nil {
+	if err := approval.Choose(ctx, c.Performer.Settings, in.FourEyes, cmp.Or(in.ApprovalHours, before.Hours)); err != nil {
 		return nil, err
 	}
 	return c.settings(ctx)
 }
 
-// checkSettings says which operation cannot be made to need approval: fault.Invalid.
+// checkSettings says which operation cannot be made to need approval, or that requests cannot
+// wait so long: fault.Invalid.
 func checkSettings(ctx context.Context, c *Caller, s Settings) error {
 	all := approvable()
 	for _, id := range s.FourEyes {
 		if !slices.ContainsFunc(all, func(r *Route) bool { return r.ID == id }) {
 			return fault.Errorf(fault.Invalid, "operation %.60q: it cannot be made to need approval", id)
 		}
+	}
+	if s.ApprovalHours != 0 && (s.ApprovalHours < approval.LeastHours || s.ApprovalHours > approval.MostHours) {
+		return fault.Errorf(fault.Invalid, "approval hours %d: a request for approval waits %d to %d hours (30 days)", s.ApprovalHours, approval.LeastHours, approval.MostHours)
 	}
 	if len(s.FourEyes) > 0 {
 		return c.Identity.TwoCanApprove(ctx)

@@ -26,6 +26,7 @@ func (r *Route) Statuses() []int {
 	may(http.StatusNotFound, r.fields.count(inPathOf) > 0 || r.Absent)
 	// Another operation may change the thing at the same time.
 	may(http.StatusConflict, r.Changes() || r.Conflicts)
+	may(http.StatusUnprocessableEntity, r.Changes()) // an idempotency key of another request
 	may(http.StatusPreconditionFailed, r.Mutates())
 	may(http.StatusRequestEntityTooLarge, r.BodyType() != "")
 	may(http.StatusUnsupportedMediaType, r.BodyType() != "")

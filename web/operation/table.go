@@ -8,7 +8,7 @@ var table []*Route
 
 func init() { // some operations perform others of the table
 	for _, o := range []Entry{
-		ShowStatus, ListActivity, ListBootSteps, ProbeHSMs, Block, Unblock, ShowOpenAPI,
+		ShowStatus, ListActivity, ListBootSteps, ProbeHSMs, Block, Unblock, ShowDependents, ShowOpenAPI,
 		ListKeyStores, CreateKeyStore, ShowKeyStore, SetQuota, ShowKeyStoreHealth, DeleteKeyStore,
 		ListKeys, CreateKey, CheckKeyFile, CreateKeys, ShowKey, EnableKey, DisableKey, RotateKey, ScheduleKeyDeletion, CancelKeyDeletion,
 		ListGrants, CreateGrant, CheckGrantFile, CreateGrants, ShowGrant, RenderGrant, RemoveGrant, TestGrants, ShowPolicy, SetPolicy,
@@ -18,7 +18,7 @@ func init() { // some operations perform others of the table
 		ShowEvidence, ShowReport, Seal, RevokePolicies,
 		SearchAudit, ShowAuditRecord, ShowAuditProof, ExportAudit, SignCheckpoint, ShowAuditVerification, VerifyAudit,
 		Backup, Restore, ShowInstallation, BeginInstallation, TakeOverInstallation,
-		ListUsers, ShowUser, SetRole, DisableUser, EnableUser, UnlockUser, BindOIDC, DeleteUser, SignOutUser,
+		ListUsers, ShowUser, SetRole, DisableUser, EnableUser, UnlockUser, BindOIDC, SetEmail, DeleteUser, SignOutUser,
 		ListInvitations, CreateInvitation, ShowInvitation, RevokeInvitation,
 		ListSessions, ShowSession, RevokeSession,
 		ListTokens, CreateToken, ShowToken, RevokeToken,
@@ -26,7 +26,7 @@ func init() { // some operations perform others of the table
 		BeginPasskey, AddPasskey, ShowPasskey, RemovePasskey, BeginPassword, SetPassword, NewRecoveryCodes,
 		ShowFleet, ShowNode, DrainNode, RemoveNode,
 		ListApprovals, ShowApproval, Approve, PerformApproved, Reject,
-		ShowSettings, SetSettings, ShowCertificate, RequestCertificate, InstallCertificate, ShareCertificate, UnshareCertificate,
+		ShowSettings, SetSettings, TestNotices, ShowCertificate, RequestCertificate, InstallCertificate, ShareCertificate, UnshareCertificate,
 	} {
 		table = append(table, o.Entry())
 	}

@@ -80,7 +80,7 @@ var (
 		},
 	})
 	AcceptState = define(Operation[AcceptedState, *StateAcceptance]{
-		Route: Route{ID: "acceptState", Method: http.MethodPost, Path: "/state/accept", Capability: identity.Administer, Effects: Decides, Alone: "it has a rule of its own for two people: another administrator must accept it as well", WhileHeld: true, Urgency: Exclusive,
+		Route: Route{ID: "acceptState", Method: http.MethodPost, Path: "/state/accept", Capability: identity.Administer, Outside: true, Effects: Decides, Alone: "it has a rule of its own for two people: another administrator must accept it as well", WhileHeld: true, Urgency: Exclusive,
 			Words: "Accept state", Summary: "Serve a state as it is that does not match its manifest or its anchor"},
 		Subject: apart[AcceptedState],
 		Check:   checkAcceptState,

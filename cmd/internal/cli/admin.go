@@ -13,6 +13,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/operation"
@@ -28,18 +29,21 @@ type Admin struct {
 	Socket string
 	// server, if not empty, is an appliance elsewhere, called with an API token.
 	server, tokenFile, ca string
-	why                   string // for the person who approves
-	client                *web.Client
+	// Yes says that nobody is asked to confirm anything.
+	Yes            bool
+	why            string // for the person who approves
+	idempotencyKey string
+	client         *web.Client
 }
 
 // The flags that name the appliance. Only commands that ask one have them.
 const (
-	socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag = "socket", "server", "token-file", "ca", "why"
+	socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag, yesFlag, keyFlag = "socket", "server", "token-file", "ca", "why", "yes", "idempotency-key"
 )
 
 // ConnectionFlags are the flags that name the appliance.
 func ConnectionFlags() []string {
-	return []string{socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag}
+	return []string{socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag, keyFlag}
 }
 
 // Asks makes the command one that asks the appliance: it has the flags that name it,
@@ -51,6 +55,8 @@ func (a *Admin) Asks(c *cobra.Command) *cobra.Command {
 		f.StringVar(&a.server, serverFlag, os.Getenv("HOLDFAST_SERVER"), "appliance elsewhere, https://HOST:PORT of its console (HOLDFAST_SERVER)")
 		f.StringVar(&a.tokenFile, tokenFileFlag, os.Getenv("HOLDFAST_TOKEN_FILE"), "file with an API token for --server (HOLDFAST_TOKEN_FILE)")
 		f.StringVar(&a.why, whyFlag, "", "why, for the person who approves, where --server needs a second person for this")
+		f.BoolVar(&a.Yes, yesFlag, false, "do not have the name typed before an outage or a removal")
+		f.StringVar(&a.idempotencyKey, keyFlag, "", "key of the change, 16 to 255 characters that nobody can guess: called again with the same key within 24 hours, the command changes nothing and shows the same (default: a new one)")
 		f.StringVar(&a.ca, caFlag, "", "file with the certificates (PEM) that the server's may be signed under; the system's without it")
 	}
 	c.PreRunE = func(*cobra.Command, []string) error { return a.Connect() }
@@ -68,6 +74,21 @@ func (a *Admin) AddSocketFlag(c *cobra.Command) {
 
 // Connect reads what the flags say that name the appliance.
 func (a *Admin) Connect() error {
+	if a.idempotencyKey != "" {
+		key, err := idempotency.ParseKey(a.idempotencyKey)
+		if err != nil {
+			return fmt.Errorf("--%s: %w", keyFlag, err)
+		}
+		a.idempotencyKey = key
+	}
+	if err := a.connect(); err != nil {
+		return err
+	}
+	a.client.IdempotencyKey = a.idempotencyKey
+	return nil
+}
+
+func (a *Admin) connect() error {
 	if a.server == "" {
 		if a.why != "" {
 			return errors.New("--why is for --server: at the socket nothing waits for a second person")

@@ -30,6 +30,7 @@ import (
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/machinekey"
 	"holdfast/appliance/machine/volume"
+	"holdfast/appliance/notice"
 	"holdfast/appliance/postgres"
 	"holdfast/appliance/sqlite"
 	"holdfast/appliance/witness"
@@ -64,6 +65,9 @@ type Options struct {
 	// that has it too, and the console's URL, which is empty if it is not known. The
 	// code is empty if its hash was given.
 	Setup func(code, file, url string)
+	// Now is the clock of what people do: sessions, proofs of presence, requests for approval; and
+	// the wall clock that irreversible things are held against. time.Now if nil.
+	Now func() time.Time
 	// Metadata is the URL of the instance metadata service; EC2's if empty. The
 	// configuration says whether it is asked.
 	Metadata string
@@ -114,7 +118,9 @@ type Daemon struct {
 	// policyVersion is that of the policy that the machine was appraised by.
 	policyVersion atomic.Uint64
 	users         *identity.Directory
+	notices       *notice.Queue
 	welcome       *identity.Welcome
+	performer     *operation.Performer
 	certificate   *certificate.Certificate
 	xks           *xks.Server
 	xksL          net.Listener
@@ -149,6 +155,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	spareCollections()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	d := &Daemon{o: o}
 	defer d.close()
 	if err := d.open(ctx); err != nil {
@@ -184,7 +193,7 @@ func (d *Daemon) open(ctx context.Context) error {
 	}
 	clientCAs, err := readCAs(cfg.XKS.ClientCA)
 	if err != nil {
-		return err
+		return fmt.Errorf("xks.client_ca: %w", err)
 	}
 	d.certificate = cert
 	if err := d.openState(ctx, cert); err != nil {
@@ -218,7 +227,11 @@ func (w *watchers) observe(o *appliance.Outcome) {
 
 func (d *Daemon) newWatchers(ctx context.Context, cert *certificate.Certificate) (*watchers, error) {
 	sources := metrics.Sources{Version: version.Version, LogDropped: d.o.LogDropped, Status: d.appliance.Status, Boot: d.boot.Status, Audit: d.audit.Status,
-		Credentials: d.appliance.CredentialAges, CertificateExpires: func() time.Time {
+		Approvals: func(ctx context.Context) (map[approval.State]int, error) {
+			return d.store.CountApprovals(ctx, d.o.Now())
+		},
+		NoticesWaiting: func() int { return d.notices.Waiting() },
+		Credentials:    d.appliance.CredentialAges, CertificateExpires: func() time.Time {
 			c, err := cert.Get(nil)
 			if err != nil {
 				return time.Time{}
@@ -277,11 +290,14 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	if d.closed() {
 		closed = d.volume.Error()
 	}
-	if d.users, err = newDirectory(cfg, d.site.consoleURL(), closed, d.store, d.appliance, d.o.Log); err != nil {
+	if d.users, err = d.newDirectory(closed, w.metrics.ObserveSignIn); err != nil {
 		return err
 	}
 	if d.changes != nil {
 		d.users.Nodes = d.live
+	}
+	if d.notices, err = newNotices(cfg.Notify, d.site.consoleURL, w.metrics.ObserveNotice, d.o.Log); err != nil {
+		return err
 	}
 	d.welcome = &identity.Welcome{Directory: d.users, Unlocked: func() bool { return !d.appliance.Locked() }, Tell: func(code string) {
 		if d.o.Setup != nil {
@@ -294,18 +310,19 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		}
 	}
 	o := operation.Options{Domain: d.appliance, Boot: d.boot, Audit: d.audit, Journal: d.machine, Identity: d.users,
-		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead}
+		Approvals: approval.Sealed(d.store, d.appliance.Seals()), Settings: d.appliance, Answers: d.store, Seals: d.appliance.Seals(), Activity: w.recent, Site: d.site, Log: d.o.Log, Recorded: d.appliance.KeepAuditHead, Notices: d.notices, Decided: w.metrics.ObserveApproval, Now: d.o.Now}
 	if d.fleet != nil {
 		d.fleet.activities.Give(w.recent)
 		d.fleet.evidence.Give(d.boot)
 		o.Fleet, o.AuditPeers, o.ActivityPeers, o.AttestationPeers, o.VerificationPeers = d.fleet, d.fleet.logs, d.fleet.activities, d.fleet.evidence, d.fleet.checks
 	}
 	api := web.NewAPI(o)
+	d.performer = api.Performer
 	if d.fleet != nil {
 		d.fleet.checks.Give(api.Performer)
 	}
-	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log})
-	public := web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Log: d.o.Log}
+	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log, Now: d.o.Now})
+	public := web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Trusted: cert.Trusted, Log: d.o.Log}
 	if d.changes != nil {
 		public.Positions, public.Fleet = d.store, d.answerNodes()
 	}
@@ -349,6 +366,8 @@ func (d *Daemon) serve(ctx context.Context) error {
 	d.o.Log.Info("listening; locked until the boot has come to serving", "xks", d.xksL.Addr().String(), "admin", d.adminL.Addr().String(), "socket", d.o.Config.Admin.Socket)
 	wg.Go(func() { d.boot.Run(background) })
 	wg.Go(func() { d.certificate.Follow(background) })
+	wg.Go(func() { d.notices.Run(background) })
+	wg.Go(func() { d.performer.ForgetAnswers(background) })
 	if d.o.Config.Instance.Metadata {
 		wg.Go(func() { d.meet(background) })
 	}

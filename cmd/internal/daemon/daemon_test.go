@@ -76,6 +76,8 @@ type site struct {
 	// metadata is the URL of the instance metadata service; welcomed gets the setup
 	// codes, empty if there is a hash.
 	metadata string
+	// now is the daemon's clock; the machine's if nil.
+	now      func() time.Time
 	welcomed chan string
 	// token is what the nodes of a fleet share; alone is why there is none, though the test
 	// may have one.
@@ -220,6 +222,7 @@ func (s *site) run(ctx context.Context) error {
 		Log:      slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Platform: platform{machine, s},
 		Metadata: s.metadata,
+		Now:      s.now,
 		Setup:    func(code, _, _ string) { s.welcomed <- code },
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,6 +69,22 @@ func TestMetrics(t *testing.T) {
 	sealed["authenticationTag"] = "AAAAAAAAAAAAAAAAAAAAAA=="
 	k.Fails("/keys/h/decrypt", xkstest.DecryptBody(sealed), 400, "InvalidCiphertextException")
 
+	// Proofs of who somebody is, and requests for approval.
+	res, err := s.client().PostForm("https://"+r.Admin.String()+"/signin", url.Values{"name": {"nobody"}, "password": {"x"}, "code": {"0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+r.Admin.String()+"/api/v1/status", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Header.Set("Authorization", "Bearer hf_nothing")
+	if res, err = s.client().Do(q); err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+
 	text := r.scrape()
 	for _, want := range []string{
 		`holdfast_xks_requests_total{error="",key_store="p",operation="Encrypt",result="ok"} 3`,
@@ -88,6 +105,12 @@ func TestMetrics(t *testing.T) {
 		`holdfast_credentials{key_store="p"} 1`,
 		`holdfast_key_stores 1`,
 		`holdfast_clock_ahead_seconds 0`,
+		`holdfast_sign_ins_total{result="refused",way="password"} 1`,
+		`holdfast_sign_ins_total{result="refused",way="token"} 1`,
+		`holdfast_sign_ins_total{result="ok",way="passkey"} 0`,
+		`holdfast_approvals_total{event="asked"} 0`,
+		`holdfast_approvals{state="pending"} 0`,
+		`holdfast_notices_waiting 0`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)

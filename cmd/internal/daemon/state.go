@@ -49,7 +49,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 		return err
 	}
 	d.onClose(d.machineKey.Wipe)
-	d.clock = witness.New(nil, witness.Running())
+	d.clock = witness.New(d.o.Now, witness.Running())
 	d.audit = newRecorder(cfg, d.o.Log, d.clock)
 	if err := d.newBoot(cert); err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +12,6 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
-	"holdfast/appliance/config"
 	"holdfast/appliance/identity"
 	"holdfast/attest/privatefile"
 )
@@ -24,14 +22,18 @@ const SetupFile = "setup-code"
 
 // newDirectory opens the users of console and API; closed, if not empty, is why
 // nobody is let in.
-func newDirectory(cfg *config.Config, url, closed string, store identity.Store, a *appliance.Appliance, log *slog.Logger) (*identity.Directory, error) {
-	c := identity.Config{Store: store, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, error) {
+func (d *Daemon) newDirectory(closed string, observe func(identity.Way, identity.Result)) (*identity.Directory, error) {
+	cfg, a := d.o.Config, d.appliance
+	c := identity.Config{Store: d.store, Seals: a.Seals(), Settings: a, FourEyes: func(ctx context.Context) (bool, error) {
 		f, err := approval.Chosen(ctx, a)
 		return f.On(), err
-	}, Log: log, URL: url, Closed: closed, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
+	}, Log: d.o.Log, Observe: observe, Now: d.o.Now, URL: d.site.consoleURL(), Closed: closed, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
 		Idle: time.Duration(cfg.Admin.Idle), Absolute: time.Duration(cfg.Admin.Session)}
 	if o := cfg.Admin.OIDC; o.Issuer != "" {
-		c.OIDC = &identity.OIDC{Issuer: o.Issuer, ClientID: o.ClientID}
+		c.OIDC = &identity.OIDC{Issuer: o.Issuer, ClientID: o.ClientID, Groups: identity.Groups{Claim: o.GroupsClaim, Roles: map[string]identity.Role{}, Scopes: o.Scopes}}
+		for group, role := range o.Groups {
+			c.OIDC.Groups.Roles[group] = identity.Role(role)
+		}
 		if o.ClientSecretFile != "" {
 			secret, err := readSecret(o.ClientSecretFile)
 			if err != nil {

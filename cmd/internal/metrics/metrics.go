@@ -14,7 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"holdfast/appliance"
+	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/hsm"
 )
@@ -34,6 +36,10 @@ type Sources struct {
 	Credentials func() (map[string][]time.Time, error)
 	// CertificateExpires is when the server's certificate does.
 	CertificateExpires func() time.Time
+	// Approvals gives how many requests for approval there are in each state; nil for none.
+	Approvals func(ctx context.Context) (map[approval.State]int, error)
+	// NoticesWaiting is how many notices wait to be sent; nil if none ever do.
+	NoticesWaiting func() int
 	// LogDropped counts the lines that the log has lost; nil if none can be.
 	LogDropped func() uint64
 }
@@ -47,6 +53,9 @@ type Metrics struct {
 	hsm      *prometheus.CounterVec
 	hsmTook  *prometheus.HistogramVec
 	sessions *prometheus.GaugeVec
+	signIns  *prometheus.CounterVec
+	asked    *prometheus.CounterVec
+	notices  *prometheus.CounterVec
 }
 
 // The edges of the histograms, in seconds. KMS gives up after 0.25 s (spec,
@@ -86,9 +95,34 @@ func New(s Sources) *Metrics {
 			Name: "holdfast_hsm_busy_sessions",
 			Help: "Sessions in which the HSM works just now. At hsm.max_sessions, requests wait.",
 		}, []string{"token"}),
+		signIns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_sign_ins_total",
+			Help: "Proofs of who somebody is at console and API, by way (each request by an API token is one) and result (ok, refused, throttled, failed).",
+		}, []string{"way", "result"}),
+		asked: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_approvals_total",
+			Help: "Requests for approval at this node, by what became of them: asked, approved, rejected, failed.",
+		}, []string{"event"}),
+		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "holdfast_notices_total",
+			Help: "Notices of requests for approval that this node has sent, by way (email, webhook) and result (sent, given_up).",
+		}, []string{"way", "result"}),
+	}
+	// What has not happened yet is there as 0: rates of it are right from the first on.
+	for _, way := range identity.Ways {
+		for _, r := range identity.Results {
+			m.signIns.WithLabelValues(string(way), string(r))
+		}
+	}
+	for _, event := range approvalEvents {
+		m.asked.WithLabelValues(event)
+	}
+	for _, way := range []string{"email", "webhook"} {
+		m.notices.WithLabelValues(way, "sent")
+		m.notices.WithLabelValues(way, "given_up")
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, &gauges{s},
+	registry.MustRegister(m.requests, m.duration, m.skew, m.hsm, m.hsmTook, m.sessions, m.signIns, m.asked, m.notices, &gauges{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
 	return m
@@ -136,6 +170,30 @@ func (m *Metrics) ObserveHSM(token, operation string) func(error) {
 	}
 }
 
+// ObserveSignIn counts a proof of who somebody is ([identity.Config.Observe]).
+func (m *Metrics) ObserveSignIn(way identity.Way, r identity.Result) {
+	m.signIns.WithLabelValues(string(way), string(r)).Inc()
+}
+
+// approvalEvents are what [Metrics.ObserveApproval] counts, by the state that a request comes to.
+var approvalEvents = map[approval.State]string{approval.Pending: "asked", approval.Approved: "approved", approval.Done: "approved", approval.Rejected: "rejected", approval.Failed: "failed"}
+
+// ObserveApproval counts a request for approval by the state that it has come to.
+func (m *Metrics) ObserveApproval(s approval.State) {
+	if event := approvalEvents[s]; event != "" {
+		m.asked.WithLabelValues(event).Inc()
+	}
+}
+
+// ObserveNotice counts a notice that was sent, or given up ([notice.Config.Observe]).
+func (m *Metrics) ObserveNotice(way string, sent bool) {
+	result := "given_up"
+	if sent {
+		result = "sent"
+	}
+	m.notices.WithLabelValues(way, result).Inc()
+}
+
 // gauges asks the sources.
 type gauges struct{ s Sources }
 
@@ -171,6 +229,8 @@ var (
 	fleetNodes   = describe("fleet_nodes", "In a fleet: nodes that are in it.")
 	fleetHeard   = describe("fleet_node_heard", "In a fleet: 1 while the other node answers this one.", "node")
 	fleetBehind  = describe("fleet_node_behind_changes", "In a fleet: how many changes the other node lacks of those that this one has.", "node")
+	requests     = describe("approvals", "Requests for approval that are kept, by state; in a fleet, of all nodes. Those that are pending or approved wait for somebody.", "state")
+	noticesWait  = describe("notices_waiting", "Notices of requests for approval that wait to be sent.")
 	logDropped   = describe("log_lines_dropped_total", "Lines of the log that were dropped, as its reader was too slow.")
 	credentials  = describe("credentials", "Active SigV4 credentials.", "key_store")
 	oldest       = describe("credential_oldest_created_timestamp_seconds", "When the oldest active SigV4 credential was made.", "key_store")
@@ -182,7 +242,7 @@ var states = []progress.State{progress.Probe, progress.Measure, progress.Collect
 // Describe implements [prometheus.Collector].
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, bootState, bootSeconds, leaseSeconds, keyStores, hsmActive, hsmProbe, hsmFree, hsmProbed,
-		attested, attestedOK, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, logDropped, credentials, oldest} {
+		attested, attestedOK, keyExpires, certExpires, clockAhead, auditSize, auditLag, auditLagTime, auditFree, auditWorks, peerSigned, peersRefused, fleetChange, fleetFollows, fleetServes, fleetNodes, fleetHeard, fleetBehind, requests, noticesWait, logDropped, credentials, oldest} {
 		ch <- d
 	}
 }
@@ -226,6 +286,16 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		set(peersRefused, float64(refused))
+	}
+	if g.s.NoticesWaiting != nil {
+		set(noticesWait, float64(g.s.NoticesWaiting()))
+	}
+	if g.s.Approvals != nil {
+		if all, err := g.s.Approvals(ctx); err == nil {
+			for _, s := range approval.States {
+				set(requests, float64(all[s]), string(s))
+			}
+		}
 	}
 	made, err := g.s.Credentials()
 	if err != nil {

@@ -14,8 +14,8 @@ type Form struct {
 	Fields []Field
 	// Submit is the button's text; Kind "danger", "quiet" or "" for the main one.
 	Submit, Kind string
-	// Confirm, if not empty, has to be typed before.
-	Confirm string
+	// Confirm, if not empty, has to be typed before; Typed is what was typed the last time.
+	Confirm, Typed string
 	// Folded hides the form, until it is opened by a button of the same text.
 	Folded bool
 	// Note is said above the fields; Error what was wrong the last time.

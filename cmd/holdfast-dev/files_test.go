@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"holdfast/web"
+	"holdfast/web/console/ui"
+	"holdfast/web/operation"
+)
+
+// TestConsoleFiles: keys of a file are made in the console: it is checked first, a wrong line is
+// named, and the making goes on by itself, with a progress that is announced, until all are there.
+func TestConsoleFiles(t *testing.T) {
+	p := startConsole(t, t.TempDir())
+	b := setUp(t, p)
+	local := web.NewClient(p.dev.AdminSocket)
+	if err := local.Do(t.Context(), http.MethodPost, "keystores", operation.NewKeyStore{Name: "bank", URIPathPrefix: "/bank"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	check := func(file string) {
+		t.Helper()
+		b.Open("/keystores/bank/keys")
+		b.Fill("Check file of keys", "file", file)
+	}
+	check("id,usage,custody\nfirst,encrypt decrypt,cached\nsecond,both,cached\n")
+	b.Has("The file has problems", "usage \"both\"")
+	b.HasNot("Create keys from file")
+	b.Accessible()
+	b.Screen(320, 256)
+	b.Fits()
+	b.Screen(1440, 900)
+
+	var file strings.Builder
+	file.WriteString("id,usage,custody\n")
+	for i := range 2100 {
+		fmt.Fprintf(&file, "key-%04d,encrypt decrypt,cached\n", i)
+	}
+	check(file.String())
+	b.Has(ui.Count(2100), "Would be made")
+	b.Accessible()
+	b.Fill("Create keys from file")
+	b.Until(ui.Count(2100) + " of " + ui.Count(2100) + " keys are there")
+	b.Accessible()
+	if state := b.Value(`(() => { const p = document.querySelector("progress"), said = p.previousElementSibling; return p.value + " of " + p.max + ", " + said.getAttribute("role") + ", " + (said.textContent === p.getAttribute("aria-label")); })()`); state != "2100 of 2100, status, true" {
+		t.Errorf("the progress says %s", state)
+	}
+	var keys operation.List[struct {
+		ID string `json:"id"`
+	}]
+	if err := local.Do(t.Context(), http.MethodGet, "keystores/bank/keys?sort=-id&limit=1", nil, &keys); err != nil || len(keys.Items) != 1 || keys.Items[0].ID != "key-2099" {
+		t.Errorf("the last key is %+v: %v", keys.Items, err)
+	}
+}

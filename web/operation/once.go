@@ -1,0 +1,198 @@
+package operation
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"hash"
+	"io"
+	"net/http"
+	"reflect"
+	"time"
+
+	"holdfast/appliance"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
+)
+
+const (
+	// IdempotencyKeyHeader is the header of a request that is done once, however often it is sent.
+	IdempotencyKeyHeader = "Idempotency-Key"
+	// ReplayedHeader is the header of an answer that was given before to the same request.
+	ReplayedHeader = "Idempotent-Replayed"
+)
+
+// Answered is what an operation gave to a request with an idempotency key, as the API writes it.
+type Answered struct {
+	*idempotency.Answer
+	// Replayed says that it was given before, and that nothing was done now.
+	Replayed bool
+}
+
+// Refusal is the error that was answered; nil if none was.
+func (a *Answered) Refusal() error {
+	if a.Code == "" {
+		return nil
+	}
+	return fault.Errorf(a.Code, "%s", a.Message)
+}
+
+// once performs an operation unless its request was performed before, which is answered as it
+// was then. That the caller may perform it was looked at before.
+func (p *performance) once(ctx context.Context) (any, error) {
+	body, err := p.route.encode(p.in)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(body) // it may hold a secret
+	upload := p.route.upload(p.in)
+	run, err := p.answers.Begin(ctx, idempotency.Asked{
+		Owner: p.owner(), Key: p.IdempotencyKey, Node: p.Node(), Body: body,
+		What: appliance.Binding{Purpose: "request", Fields: []string{p.route.Method, p.route.path(p.in), p.Reason, p.Revision}},
+		Here: upload != nil, Ahead: p.route.Outside,
+	})
+	if err != nil {
+		p.unusable(ctx, err)
+		return nil, err
+	}
+	defer run.End()
+	var read hash.Hash
+	if upload != nil {
+		read = sha256.New()
+		upload = io.TeeReader(upload, read)
+		p.in = p.route.withUpload(p.in, upload)
+	}
+	if run.Kept != nil {
+		if err := replayed(upload, read, run.Kept); err != nil {
+			p.unusable(ctx, err)
+			return nil, err
+		}
+		return &Answered{run.Kept, true}, nil
+	}
+	p.run = run
+	done, err := p.now(ctx)
+	given, err := p.given(done, err)
+	if err != nil {
+		before, err := run.Settled(ctx, err)
+		if before != nil {
+			return &Answered{before, true}, nil
+		}
+		return nil, err
+	}
+	if upload != nil {
+		if _, err := io.Copy(io.Discard, upload); err != nil {
+			return nil, err
+		}
+		given.Digest = read.Sum(nil)
+	}
+	kept, err := run.Finish(ctx, given)
+	if err != nil {
+		return nil, err
+	}
+	return &Answered{kept, kept != given}, nil
+}
+
+// forgetEvery is how often answers are looked for that have expired.
+const forgetEvery = 10 * time.Minute
+
+// ForgetAnswers removes what was answered to requests with an idempotency key and has expired,
+// from time to time until the context ends. A request that comes meanwhile gets none of it.
+func (p *Performer) ForgetAnswers(ctx context.Context) {
+	tick := time.NewTicker(forgetEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := p.ForgetExpired(ctx); err != nil { // such as locked: the next time
+				p.Log.Debug("expired answers were not removed", "error", err)
+			}
+		}
+	}
+}
+
+// ForgetExpired removes what has expired by now.
+func (p *Performer) ForgetExpired(ctx context.Context) error { return p.answers.Forget(ctx) }
+
+// replayed reads the file of a request that was answered before: it must be the same.
+func replayed(upload io.Reader, read hash.Hash, a *idempotency.Answer) error {
+	if upload == nil {
+		return nil
+	}
+	if _, err := io.Copy(io.Discard, upload); err != nil {
+		return err
+	}
+	if !bytes.Equal(read.Sum(nil), a.Digest) {
+		return fault.Errorf(fault.KeyReused, "another file was sent with this idempotency key: use a new key for each request")
+	}
+	return nil
+}
+
+// given is the answer of the API to what an operation gave; its error, if it was refused.
+func (p *performance) given(done any, err error) (*idempotency.Answer, error) {
+	a := &idempotency.Answer{Status: p.route.Success()}
+	if waits, ok := errors.AsType[*Pending](err); ok {
+		a.Status, a.Location, done, err = http.StatusAccepted, LocationOf(waits), waits.Detail(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a.Body, err = json.Marshal(done); err != nil {
+		return nil, err
+	}
+	if a.Location == "" {
+		a.Location = p.route.Location(p.path, done)
+	}
+	return a, nil
+}
+
+// marked gives the context in which the operation makes its changes.
+func (p *performance) marked(ctx context.Context) context.Context {
+	if p.run == nil {
+		return ctx
+	}
+	return p.run.Marked(ctx)
+}
+
+// owner names whose idempotency keys the caller's are.
+func (p *performance) owner() string {
+	switch who := p.Who; {
+	case who.Token != "":
+		return "token " + who.Token
+	case who.UserID != "":
+		return "user " + who.UserID
+	default:
+		return "local " + who.Name
+	}
+}
+
+// Detail is the request as the API shows it.
+func (p *Pending) Detail() ApprovalDetail {
+	return ApprovalDetail{Request: p.Request, Body: p.Request.Body, TakesSecret: len(p.Request.Secret) > 0}
+}
+
+// upload gives the file that an input has; nil if it has none.
+func (r *Route) upload(in any) io.Reader {
+	for _, f := range r.fields {
+		if f.in == inBody {
+			upload, _ := reflect.ValueOf(in).FieldByIndex(f.index).Interface().(io.Reader)
+			return upload
+		}
+	}
+	return nil
+}
+
+// withUpload gives the input with another file.
+func (r *Route) withUpload(in any, upload io.Reader) any {
+	v := reflect.New(r.input).Elem()
+	v.Set(reflect.ValueOf(in))
+	for _, f := range r.fields {
+		if f.in == inBody {
+			v.FieldByIndex(f.index).Set(reflect.ValueOf(&upload).Elem())
+		}
+	}
+	return v.Interface()
+}
