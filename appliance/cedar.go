@@ -40,6 +40,10 @@ func (a *Administration) CheckPolicy(ctx context.Context, keyStore, cedar string
 	return err
 }
 
+// PolicyNarrows says whether Cedar policies in the place of others can have a request denied that
+// is allowed now: they permit less, or forbid more. What cannot be read narrows.
+func PolicyNarrows(was, cedar string) bool { return authz.Narrows(was, cedar) }
+
 // parsePolicy gives Cedar policies as they are stored.
 func parsePolicy(cedar string) (string, error) {
 	cedar = strings.ReplaceAll(cedar, "\r\n", "\n")

@@ -83,6 +83,10 @@ func TestCall(t *testing.T) {
 			if err != nil || len(page.Out.Items) != 1 || page.Out.Items[0].ID != "a" || page.Out.Next == "" || page.Effect != nil {
 				t.Errorf("%+v: %v", page, err)
 			}
+			page, err = operation.ListKeys.Call(ctx, c, operation.KeyPage{KeyStoreName: p, Paging: operation.Paging{Limit: 1, After: page.Out.Next}, State: appliance.KeyEnabled})
+			if err != nil || len(page.Out.Items) != 1 || page.Out.Items[0].ID != "b" || page.Out.Next == "" {
+				t.Errorf("behind a: %+v: %v", page, err)
+			}
 			if none, err := operation.ListGrants.Call(ctx, c, operation.GrantPage{KeyStoreName: p}); err != nil || none.Out.Items == nil || len(none.Out.Items) != 0 {
 				t.Errorf("%+v: %v", none, err)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -32,14 +33,16 @@ type Public struct {
 	// Positions is how far this node of a fleet is in the log of changes; nil for an
 	// appliance that is alone.
 	Positions Positions
-	Log       *slog.Logger
+	// Trusted says whether browsers take the certificate in use for a host; nil for never.
+	Trusted func(host string) bool
+	Log     *slog.Logger
 }
 
 // NewHandler gives what the administrators' HTTPS listener answers: the API to
 // bearers of API tokens, the console to browsers, and some things to everybody.
 func NewHandler(p Public) http.Handler {
 	r := chi.NewRouter()
-	r.Use(transportSecurity)
+	r.Use(p.transportSecurity)
 	public(r, p)
 	r.Handle(operation.Prefix+"/*", follow(p.Positions, bearer(p)))
 	if p.Fleet != nil {
@@ -51,18 +54,22 @@ func NewHandler(p Public) http.Handler {
 	return r
 }
 
-// transportSecurity has browsers come by TLS alone (RFC 6797); but not to localhost,
-// where other programs have other ports.
-func transportSecurity(next http.Handler) http.Handler {
+// transportSecurity has browsers come by TLS alone from now on, and let nobody click through a
+// warning (RFC 6797), where they take the certificate: with the first one, which signs itself,
+// they would be locked out. Localhost is left out, where other programs have other ports.
+func (p Public) transportSecurity(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		identify(w)
-		if host, _, _ := strings.Cut(r.Host, ":"); host != "localhost" {
+		r = identify(w, r)
+		if host := hostname(r); host != "localhost" && p.Trusted != nil && p.Trusted(host) {
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
 	})
 }
+
+// hostname is the host that a request names, without its port.
+func hostname(r *http.Request) string { return strings.ToLower((&url.URL{Host: r.Host}).Hostname()) }
 
 // bearer finds out who calls the API by an API token (RFC 6750). A cookie does not
 // count here, so that no other site can make a browser call the API.

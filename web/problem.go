@@ -36,6 +36,7 @@ var (
 func writeProblem(w http.ResponseWriter, f *fault.Fault) {
 	p := NewProblem(f)
 	p.RequestID = w.Header().Get(operation.RequestIDHeader)
+	operation.SetRetryAfter(w.Header(), f)
 	if after := cmp.Or(retryCode[p.Code], retryAfter[p.Status]); after != "" && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", after)
 	}
@@ -43,7 +44,7 @@ func writeProblem(w http.ResponseWriter, f *fault.Fault) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
-	writeBody(w, status, "application/json", body)
+	writeBody(w, status, operation.MediaType, body)
 }
 
 func writeBody(w http.ResponseWriter, status int, mediaType string, body any) {

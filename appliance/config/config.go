@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/mail"
 	"net/url"
@@ -206,8 +207,8 @@ type Admin struct {
 	// Address of the administrators' HTTPS listener; default :9443.
 	Address string `toml:"address" default:":9443"`
 	// URL is by what browsers open the console, https://HOST:PORT; passkeys are bound
-	// to its host. By default the certificate's first DNS name with the port.
-	URL string `toml:"url" default:"the certificate's first DNS name with the port of admin.address"`
+	// to its host. By default the certificate's first DNS name, or IP address, with the port.
+	URL string `toml:"url" default:"the certificate's first DNS name, or IP address, with the port of admin.address"`
 	// Idle and Session bound how long somebody is signed in: without doing anything,
 	// default 15m, 1m to 24h, and at all, default 12h, 5m to 168h.
 	Idle    Duration `toml:"idle" default:"15m"`
@@ -226,6 +227,14 @@ type OIDC struct {
 	// ClientSecretFile has the secret, if the provider wants one besides PKCE. Only
 	// its owner may be able to read it.
 	ClientSecretFile string `toml:"client_secret_file"`
+	// Groups gives roles by groups of the provider: a group's name, and viewer, auditor,
+	// key-administrator or administrator. With it a user who signs in by the provider has
+	// the highest role that the groups of that moment give, and none of them means refusal.
+	Groups map[string]string `toml:"groups,omitempty"`
+	// GroupsClaim is the claim of the ID token that has the groups, a list of strings.
+	GroupsClaim string `toml:"groups_claim" default:"groups"`
+	// Scopes are asked for besides openid and email; some providers want "groups".
+	Scopes []string `toml:"scopes"`
 }
 
 // Notify says how people hear of requests for approval, beside the console (package
@@ -640,7 +649,7 @@ func (ck *checker) checkAdmin(a *Admin) {
 	ck.checkSpan("admin.idle", a.Idle, time.Minute, 24*time.Hour)
 	ck.checkSpan("admin.session", a.Session, 5*time.Minute, 7*24*time.Hour)
 	ck.checkPath("admin.setup_code", a.SetupCode)
-	if a.OIDC == (OIDC{}) {
+	if o := a.OIDC; o.Issuer == "" && o.ClientID == "" && o.ClientSecretFile == "" && len(o.Groups) == 0 && o.GroupsClaim == "" && len(o.Scopes) == 0 {
 		return
 	}
 	if u, err := url.Parse(a.OIDC.Issuer); err != nil || u.Scheme != "https" || u.Host == "" {
@@ -650,7 +659,15 @@ func (ck *checker) checkAdmin(a *Admin) {
 		ck.missing("admin.oidc.client_id", "the provider's name for this console")
 	}
 	ck.checkPath("admin.oidc.client_secret_file", a.OIDC.ClientSecretFile)
+	for _, group := range slices.Sorted(maps.Keys(a.OIDC.Groups)) {
+		if role := a.OIDC.Groups[group]; group == "" || !slices.Contains(roles, role) {
+			ck.at("admin.oidc.groups", "%q gives the role %q; name a group, and viewer, auditor, key-administrator or administrator", group, role)
+		}
+	}
 }
+
+// roles are those of package appliance/identity.
+var roles = []string{"viewer", "auditor", "key-administrator", "administrator"}
 
 func (ck *checker) checkNotify(n *Notify) {
 	address := func(key, value string) {

@@ -210,6 +210,27 @@ func TestModuleInState(t *testing.T) {
 	}
 }
 
+// TestGroupsOfProvider: groups of an OpenID provider give roles that there are, and are measured.
+func TestGroupsOfProvider(t *testing.T) {
+	parse := func(groups string) (*config.Config, error) {
+		c, _, err := config.Parse("f", []byte("[admin.oidc]\nissuer = \"https://id.test\"\nclient_id = \"c\"\n"+groups+"\n"))
+		return c, err
+	}
+	c, err := parse(`groups = {"kms admins" = "administrator", a = "key-administrator", b = "auditor", c = "viewer"}`)
+	if err != nil || c.Admin.OIDC.Groups["kms admins"] != "administrator" {
+		t.Fatalf("%+v %v", c, err)
+	}
+	text, err := c.Effective()
+	if err != nil || !strings.Contains(string(text), "kms admins") {
+		t.Errorf("%s: %v", text, err)
+	}
+	for _, bad := range []string{`groups = {a = "root"}`, `groups = {a = ""}`, `groups = {"" = "viewer"}`, `groups = {a = ["viewer"]}`, `groups = ["a"]`, `groups = "a"`} {
+		if _, err := parse(bad); err == nil || !strings.Contains(err.Error(), "groups") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
 // TestEffective: what is measured tells everything, but no secret, and can be
 // read as a configuration again.
 func TestEffective(t *testing.T) {

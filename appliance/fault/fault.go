@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Code says what kind of failure a [Fault] is. Codes are stable: programs may rely
@@ -28,6 +29,8 @@ type Fault struct {
 	Message string
 	// Reference finds the line of the log that has the cause; empty if there is none.
 	Reference string
+	// RetryAfter is how long to wait before another attempt; zero if that is not known.
+	RetryAfter time.Duration
 	// Err is the cause, for the log alone; nil if there is none.
 	Err error
 }

@@ -29,7 +29,7 @@ func NewReference() string {
 func Answer(ctx context.Context, log *slog.Logger, where string, err error, attrs ...any) *Fault {
 	f := &Fault{Code: Internal}
 	if known, ok := errors.AsType[*Fault](err); ok {
-		f = &Fault{Code: known.Code, Also: known.Also, Message: known.Message, Reference: known.Reference}
+		f = &Fault{Code: known.Code, Also: known.Also, Message: known.Message, Reference: known.Reference, RetryAfter: known.RetryAfter}
 	}
 	if f.Class() != ClassInternal || f.Reference != "" {
 		return f

@@ -61,7 +61,7 @@ type Directory struct {
 	rows     *rows
 	web      *webauthn.WebAuthn // nil without passkeys
 	oidc     *provider          // nil without one
-	attempts *lru.Cache[string, *rate.Limiter]
+	attempts *attempts
 	hashing  chan struct{} // bounds how many passwords are hashed at once
 
 	mu       sync.Mutex
@@ -89,7 +89,12 @@ func New(c Config) (*Directory, error) {
 		return nil, errors.New("identity: there is nothing to authenticate users with")
 	}
 	d := &Directory{Config: c, rows: newRows(c.Store, c.Seals, c.Log), hashing: make(chan struct{}, 2)}
-	d.attempts, _ = lru.New[string, *rate.Limiter](maxClients) // fails only for a size below 1
+	d.attempts = &attempts{now: c.Now, nodes: func() int { // it may be set later
+		if d.Nodes == nil {
+			return 1
+		}
+		return d.Nodes()
+	}, log: c.Log, kinds: map[proofKind]*lru.Cache[string, *rate.Limiter]{}, warned: map[proofKind]time.Time{}}
 	if c.URL == "" {
 		return d, nil
 	}
@@ -98,6 +103,9 @@ func New(c Config) (*Directory, error) {
 		return nil, fmt.Errorf("the console's URL %q: give one such as https://holdfast.example.com:9443", c.URL)
 	}
 	if c.OIDC != nil {
+		if err := c.OIDC.Groups.validate(); err != nil {
+			return nil, err
+		}
 		d.oidc = newProvider(c.OIDC, c.URL)
 	}
 	if net.ParseIP(u.Hostname()) != nil {
@@ -122,58 +130,10 @@ func (d *Directory) PasskeysEnabled() bool { return d.web != nil }
 // OIDCEnabled says whether there is an OpenID provider.
 func (d *Directory) OIDCEnabled() bool { return d.oidc != nil }
 
-// Client is where a proof comes from.
-type Client struct {
-	// Address is the IP address, with or without port; UserAgent the browser's name
-	// for itself.
-	Address, UserAgent string
-}
-
-// The limits of clients.
-const (
-	// maxClients is how many addresses are remembered.
-	maxClients = 4096
-	// proofEvery and proofBurst bound the proofs of one address. The live nodes of a fleet
-	// share them: of n nodes each takes an nth, so that all together take at most proofBurst + n
-	// at once, and one each proofEvery. Nothing is written for it, so that no stranger makes
-	// the database write. A node that sees no other takes all, so nodes that are cut off from each
-	// other take at most n times as many. How often the password of one user is tried is counted
-	// in the user's row (maxFailures), for all nodes together.
-	proofEvery = 3 * time.Second
-	proofBurst = 20
-)
-
 // admits says why nobody is let in; nil if somebody may be. Errors: fault.Locked.
 func (d *Directory) admits() error {
 	if d.Closed != "" {
 		return fault.Errorf(fault.Locked, "nobody can be enrolled or sign in: %s", d.Closed)
-	}
-	return nil
-}
-
-// limit refuses a client that tries too often, and all while nobody is let in.
-func (d *Directory) limit(from Client) error {
-	if err := d.admits(); err != nil {
-		return err
-	}
-	host, _, err := net.SplitHostPort(from.Address)
-	if err != nil {
-		host = from.Address
-	}
-	l, ok := d.attempts.Get(host)
-	if !ok {
-		l = rate.NewLimiter(rate.Every(proofEvery), proofBurst)
-		d.attempts.Add(host, l)
-	}
-	now, nodes := d.Now(), 1
-	if d.Nodes != nil {
-		nodes = max(1, d.Nodes())
-	}
-	l.SetLimitAt(now, rate.Every(proofEvery*time.Duration(nodes)))
-	l.SetBurstAt(now, (proofBurst+nodes-1)/nodes)
-	if !l.AllowN(now, 1) {
-		d.Log.Warn("a client tries to sign in too often", "remote", from.Address)
-		return fault.Errorf(fault.Throttled, "too many attempts from your address; wait a minute")
 	}
 	return nil
 }

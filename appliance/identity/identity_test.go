@@ -364,25 +364,6 @@ func TestLockOut(t *testing.T) {
 	}
 }
 
-// TestRateLimit: a client that tries too often has to wait, whoever it tries to be.
-func TestRateLimit(t *testing.T) {
-	d := open(t, nil)
-	var err error
-	for range 30 {
-		if _, err = d.Bearer(t.Context(), "hf_wrong", from); fault.CodeOf(err) == fault.Throttled {
-			break
-		}
-	}
-	wants(t, "thirty tries", err, fault.Throttled)
-	_, err = d.SignInPassword(t.Context(), "x", "x", "x", identity.Client{Address: "192.0.2.1:99"})
-	wants(t, "another way, from another port", err, fault.Throttled)
-	_, err = d.Bearer(t.Context(), "hf_wrong", identity.Client{Address: "192.0.2.2:1"})
-	wants(t, "another client", err, fault.Unauthenticated)
-	d.pass(3 * time.Second)
-	_, err = d.Bearer(t.Context(), "hf_wrong", from)
-	wants(t, "three seconds later", err, fault.Unauthenticated)
-}
-
 // TestSessions end when they are idle, old, revoked, or their user changes.
 func TestSessions(t *testing.T) {
 	ctx := context.Background()

@@ -3,6 +3,7 @@ package identity_test
 import (
 	"context"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func TestSessionOnTwoNodes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := b.ProvePassword(ctx, before, password, a.code(u.secret)); err != nil {
+			if _, err := b.ProvePassword(ctx, before, password, a.code(u.secret), from); err != nil {
 				t.Fatal(err)
 			}
 			after, err := a.Session(ctx, u.token, true)
@@ -369,10 +370,12 @@ func TestLimitsOfTwoNodes(t *testing.T) {
 	nodes := 1
 	a, b, _ := two(t, func(c *identity.Config) { c.Nodes = func() int { return nodes } })
 	nodes = 2
+	made := 0
 	attempts := func() (taken int) {
 		for range 40 {
 			for _, d := range []*identity.Directory{a.Directory, b} {
-				if _, err := d.Bearer(ctx, "hf_wrong", from); fault.CodeOf(err) != fault.Throttled {
+				made++ // each is another token
+				if _, err := d.Bearer(ctx, "hf_wrong"+strconv.Itoa(made), from); fault.CodeOf(err) != fault.Throttled {
 					taken++
 				}
 			}
@@ -388,7 +391,9 @@ func TestLimitsOfTwoNodes(t *testing.T) {
 	}
 	u := a.enrol("alice", identity.RoleAdministrator)
 	a.pass(time.Hour)
+	from := from
 	for i := range 10 {
+		from.Address = "192.0.2." + strconv.Itoa(i) + ":1" // each from elsewhere: the count is the user's
 		_, err := []*identity.Directory{a.Directory, b}[i%2].SignInPassword(ctx, "alice", "wrong", "000000", from)
 		wants(t, "a wrong password", err, fault.Unauthenticated)
 	}

@@ -2,6 +2,8 @@ package identity
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
 	"net/http"
 	"net/mail"
 	"slices"
@@ -22,6 +24,8 @@ type OIDC struct {
 	ClientID string
 	// ClientSecret may be empty: PKCE (RFC 7636) protects the code all the same.
 	ClientSecret []byte
+	// Groups gives roles by groups of the provider; none of them for not.
+	Groups Groups
 	// HTTP calls it; http.DefaultClient if nil.
 	HTTP *http.Client
 }
@@ -58,7 +62,7 @@ func (p *provider) discover(ctx context.Context) (*oidc.Provider, *oauth2.Config
 		p.found = found
 	}
 	return p.found, &oauth2.Config{ClientID: p.ClientID, ClientSecret: string(p.ClientSecret), Endpoint: p.found.Endpoint(),
-		RedirectURL: p.redirect, Scopes: []string{oidc.ScopeOpenID, "email"}}, nil
+		RedirectURL: p.redirect, Scopes: append([]string{oidc.ScopeOpenID, "email"}, p.Groups.Scopes...)}, nil
 }
 
 func (p *provider) context(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -102,14 +106,14 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	if d.oidc == nil {
 		return SignedIn{}, ErrProof
 	}
-	if err := d.limit(from); err != nil {
+	if err := d.attempt(byOpenID, from); err != nil {
 		return SignedIn{}, err
 	}
 	c, ok := d.openCeremony(state, purposeOIDC)
 	if !ok {
 		return SignedIn{}, d.failed(from, "", "OpenID: the state is unknown, or is older than five minutes")
 	}
-	claims, subject, err := d.claims(ctx, c, code)
+	claims, all, subject, err := d.claims(ctx, c, code)
 	if err != nil {
 		return SignedIn{}, d.failed(from, "", "OpenID: "+err.Error())
 	}
@@ -133,16 +137,41 @@ func (d *Directory) FinishOIDC(ctx context.Context, state, code string, from Cli
 	} else if err != nil {
 		return SignedIn{}, err
 	}
-	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
-		a.Subject = subject
-		if a.Email == "" {
-			a.Email = claims.Email // the provider has verified it
-		}
-		return nil
-	}, nil); err != nil {
+	return d.vouched(ctx, a, subject, all, from)
+}
+
+// vouched signs in a user whom the provider vouches for, with the role that their groups give.
+func (d *Directory) vouched(ctx context.Context, a *Account, subject string, claims map[string]json.RawMessage, from Client) (SignedIn, error) {
+	role, err := d.byGroups(ctx, a, claims, from)
+	if err != nil {
 		return SignedIn{}, err
 	}
-	return d.signIn(ctx, a, from)
+	was, rule := a.Role, Rule(nil)
+	if role != was {
+		if rule, err = d.enough(ctx); err != nil {
+			return SignedIn{}, err
+		}
+	}
+	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
+		a.Subject, a.Role = subject, role
+		if a.Email == "" {
+			a.Email = a.OIDC // the provider has just verified it
+		}
+		return nil
+	}, rule); err != nil {
+		return SignedIn{}, err
+	}
+	if role != was {
+		d.Log.Info("the groups at the OpenID provider give a user another role", "user", a.Name, "was", was, "role", role)
+		if _, err := d.RevokeSessions(ctx, a.ID); err != nil {
+			return SignedIn{}, err
+		}
+	}
+	in, err := d.signIn(ctx, a, from)
+	if err == nil && role != was {
+		in.RoleWas = was
+	}
+	return in, err
 }
 
 type oidcClaims struct {
@@ -150,27 +179,52 @@ type oidcClaims struct {
 	Verified bool   `json:"email_verified"`
 }
 
-// claims exchanges the code for an ID token, and checks that.
-func (d *Directory) claims(ctx context.Context, c *ceremony, code string) (claims oidcClaims, subject string, err error) {
+// claims exchanges the code for an ID token, and checks that. It gives the claims that are always
+// asked for, all of them, and the provider's ID of the user.
+func (d *Directory) claims(ctx context.Context, c *ceremony, code string) (claims oidcClaims, all map[string]json.RawMessage, subject string, err error) {
 	ctx, cancel := d.oidc.context(ctx)
 	defer cancel()
 	found, o, err := d.oidc.discover(ctx)
 	if err != nil {
-		return claims, "", err
+		return claims, nil, "", err
 	}
 	tokens, err := o.Exchange(ctx, code, oauth2.VerifierOption(c.Verifier))
 	if err != nil {
-		return claims, "", err
+		return claims, nil, "", err
 	}
 	raw, _ := tokens.Extra("id_token").(string)
 	id, err := found.Verifier(&oidc.Config{ClientID: d.oidc.ClientID, Now: d.Now}).Verify(ctx, raw)
 	if err != nil {
-		return claims, "", err
+		return claims, nil, "", err
 	}
 	if id.Nonce != c.Nonce {
-		return claims, "", fault.Errorf(fault.Invalid, "the ID token has another nonce")
+		return claims, nil, "", fault.Errorf(fault.Invalid, "the ID token has another nonce")
 	}
-	return claims, id.Subject, id.Claims(&claims)
+	if err := id.Claims(&all); err != nil {
+		return claims, nil, "", err
+	}
+	// Where an access token is issued as well, a provider may have the claims of scopes at its
+	// endpoint for them alone (OpenID Connect Core 1.0 section 5.4).
+	if _, there := all["email"]; !there && found.UserInfoEndpoint() != "" {
+		info, err := found.UserInfo(ctx, oauth2.StaticTokenSource(tokens))
+		if err == nil && info.Subject != id.Subject {
+			err = fault.Errorf(fault.Invalid, "the endpoint UserInfo told of another user")
+		}
+		more := map[string]json.RawMessage{}
+		if err == nil {
+			err = info.Claims(&more)
+		}
+		if err != nil {
+			return claims, nil, "", err
+		}
+		maps.Copy(more, all) // what the provider has signed comes first
+		all = more
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		return claims, nil, "", err
+	}
+	return claims, all, id.Subject, json.Unmarshal(text, &claims)
 }
 
 // BindOIDC lets the OpenID provider vouch for a user by that e-mail address;

@@ -27,6 +27,8 @@ type provider struct {
 	claims    map[string]any
 	challenge string
 	forge     bool // sign with another key
+	// info is what the endpoint UserInfo tells; nil for an ID token that has all claims.
+	info map[string]any
 }
 
 func newProvider(t *testing.T) *provider {
@@ -46,12 +48,18 @@ func newProvider(t *testing.T) *provider {
 		})
 	}
 	answer("/.well-known/openid-configuration", func(*http.Request) any {
-		return map[string]any{"issuer": p.URL, "authorization_endpoint": p.URL + "/auth", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys",
+		return map[string]any{"issuer": p.URL, "authorization_endpoint": p.URL + "/auth", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys", "userinfo_endpoint": p.URL + "/userinfo",
 			"id_token_signing_alg_values_supported": []string{"RS256"}}
 	})
 	answer("/keys", func(*http.Request) any {
 		b64 := base64.RawURLEncoding.EncodeToString
 		return map[string]any{"keys": []any{map[string]any{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "1", "n": b64(p.key.N.Bytes()), "e": b64(big.NewInt(int64(p.key.E)).Bytes())}}}
+	})
+	answer("/userinfo", func(r *http.Request) any {
+		if r.Header.Get("Authorization") != "Bearer x" {
+			t.Errorf("UserInfo was asked by %q", r.Header.Get("Authorization"))
+		}
+		return p.info
 	})
 	answer("/token", func(r *http.Request) any {
 		sum := sha256.Sum256([]byte(r.FormValue("code_verifier")))
@@ -137,6 +145,23 @@ func TestOIDC(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		p.forge = false
+	}
+	// Where the ID token has no claims of scopes, the provider's endpoint has them, for this user.
+	thin := func(m map[string]any) { delete(m, "email"); delete(m, "email_verified") }
+	for name, tt := range map[string]struct {
+		info map[string]any
+		want error
+	}{
+		"told apart":        {map[string]any{"sub": "1234", "email": "alice@example.com", "email_verified": true}, nil},
+		"of another user":   {map[string]any{"sub": "5678", "email": "alice@example.com", "email_verified": true}, identity.ErrProof},
+		"not verified":      {map[string]any{"sub": "1234", "email": "alice@example.com"}, identity.ErrProof},
+		"verified, as text": {map[string]any{"sub": "1234", "email": "alice@example.com", "email_verified": "yes"}, identity.ErrProof},
+		"nothing":           {map[string]any{}, identity.ErrProof},
+	} {
+		p.info = tt.info
+		if err := try(thin, "good"); err != tt.want {
+			t.Errorf("UserInfo %s: %v; %s", name, err, d.log.String())
+		}
 	}
 	if err := try(nil, "bad"); err != identity.ErrProof {
 		t.Errorf("a wrong code: %v", err)

@@ -132,20 +132,30 @@ func (d *Directory) FinishAddPasskey(ctx context.Context, userID, ceremonyID, na
 // RemovePasskey removes a passkey of a user. fault.NotFound; fault.Conflict if it is
 // the last way to sign in.
 func (d *Directory) RemovePasskey(ctx context.Context, userID, passkeyID string) error {
-	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error {
-		i := slices.IndexFunc(a.Passkeys, func(p StoredPasskey) bool {
-			return p.id() == passkeyID
-		})
-		if i < 0 {
-			return fault.Errorf(fault.NotFound, "there is no such passkey")
-		}
-		if a.ways() == 1 {
-			return fault.Errorf(fault.Conflict, "it is the only way to sign in; add another one first")
-		}
-		a.Passkeys = slices.Delete(a.Passkeys, i, i+1)
-		return nil
-	}, nil)
+	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error { return a.withoutPasskey(passkeyID) }, nil)
 	return err
+}
+
+// withoutPasskey takes a passkey from the account. fault.NotFound; fault.Conflict.
+func (a *Account) withoutPasskey(id string) error {
+	i := slices.IndexFunc(a.Passkeys, func(p StoredPasskey) bool { return p.id() == id })
+	if i < 0 {
+		return fault.Errorf(fault.NotFound, "there is no such passkey")
+	}
+	if a.ways() == 1 {
+		return fault.Errorf(fault.Conflict, "it is the only way to sign in; add another one first")
+	}
+	a.Passkeys = slices.Delete(a.Passkeys, i, i+1)
+	return nil
+}
+
+// CheckRemovePasskey gives the error that RemovePasskey would, and changes nothing.
+func (d *Directory) CheckRemovePasskey(ctx context.Context, userID, passkeyID string) error {
+	a, err := d.rows.Account(ctx, userID)
+	if err != nil {
+		return err
+	}
+	return a.withoutPasskey(passkeyID)
 }
 
 const purposeSignIn = "sign in"
@@ -168,10 +178,15 @@ func (d *Directory) BeginPasskey(context.Context) (Ceremony, error) {
 // FinishPasskey signs in whoever's passkey it is.
 func (d *Directory) FinishPasskey(ctx context.Context, ceremonyID string, response []byte, from Client) (in SignedIn, err error) {
 	defer d.observed(ByPasskey, &err)
-	if err := d.limit(from); err != nil {
+	if err := d.admits(); err != nil {
 		return SignedIn{}, err
 	}
 	a, err := d.checkPasskey(ctx, purposeSignIn, ceremonyID, response, from)
+	if errors.Is(err, ErrProof) { // nobody can guess one: what is right is taken however often others have failed
+		if err := d.attempts.take(byPasskey, from, from.atAddress()); err != nil {
+			return SignedIn{}, err
+		}
+	}
 	if err != nil {
 		return SignedIn{}, err
 	}

@@ -180,53 +180,63 @@ func normal(code string) string {
 	return strings.ToLower(strings.NewReplacer("-", "", " ", "").Replace(code))
 }
 
-// proveCode uses a TOTP or recovery code of the account up.
-func (a *Account) proveCode(code string, now time.Time) bool {
+// proveCode uses a TOTP or recovery code of the account up. The use of a recovery code is noted for
+// the user.
+func (a *Account) proveCode(code string, now time.Time, from Client) (right, recovery bool) {
 	code = strings.ReplaceAll(strings.TrimSpace(code), " ", "")
 	if step, ok := checkTOTP(a.TOTP, code, now, a.TOTPStep); ok && a.TOTP != "" {
 		a.TOTPStep = step
-		return true
+		return true, false
 	}
 	sum := digest(normal(code))
 	for _, used := range a.UsedRecovery {
 		if subtle.ConstantTimeCompare(used, sum) == 1 {
-			return false
+			return false, false
 		}
 	}
 	for _, r := range a.Recovery {
 		if subtle.ConstantTimeCompare(r, sum) == 1 {
 			a.UsedRecovery = append(a.UsedRecovery, r)
-			return true
+			uses := append(a.RecoveryUses, RecoveryUse{now, printable(from.host(), 64)})
+			a.RecoveryUses = uses[max(0, len(uses)-recoveryCodes):]
+			return true, true
 		}
 	}
-	return false
+	return false, false
 }
 
-// provePassword checks password and code of an account, and counts failures.
-// The reason is for the log.
-func (d *Directory) provePassword(ctx context.Context, a *Account, password, code string) (reason string, err error) {
-	if len(password) > 4*MaxPassword || len(code) > 64 {
-		return "too long", nil
+// provePassword checks password and code of an account. Failures of strangers are counted with the
+// account, for all nodes; of a browser or session that is known they are counted with that, so that
+// strangers lock nobody out of it.
+func (d *Directory) provePassword(ctx context.Context, a *Account, g guess) (p proven, err error) {
+	if len(g.password) > 4*MaxPassword || len(g.code) > 64 {
+		return proven{wrong: "too long"}, nil
 	}
-	right := d.checkPassword(a.Password, password)
+	right := d.checkPassword(a.Password, g.password)
 	_, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
-		reason = ""
+		p = proven{}
 		now := d.stamp()
 		switch {
-		case a.LockedUntil.After(now):
-			reason = "locked out after too many failures"
+		case g.stranger && a.LockedUntil.After(now):
+			p.wrong = "locked out after too many failures"
 			return nil
 		case a.Disabled:
-			reason = "the user is disabled"
+			p.wrong = "the user is disabled"
 			return nil
 		case a.Password == "":
-			reason = "the user has no password"
+			p.wrong = "the user has no password"
 		case !right:
-			reason = "wrong password"
-		case !a.proveCode(code, now):
-			reason = "wrong code, or one that was used before"
+			p.wrong = "wrong password"
+		default:
+			var good bool
+			if good, p.recovery = a.proveCode(g.code, now, g.from); !good {
+				p.wrong = "wrong code, or one that was used before"
+			}
 		}
-		if reason == "" {
+		if !g.stranger {
+			return nil
+		}
+		if p.wrong == "" {
 			a.Failures, a.LockedUntil = 0, time.Time{}
 			return nil
 		}
@@ -235,48 +245,87 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, password, cod
 		}
 		return nil
 	}, nil)
-	return reason, err
+	return p, err
+}
+
+// guess is a password with a code, right or not.
+type guess struct {
+	password, code string
+	from           Client
+	stranger       bool // neither the browser nor a session is known to be the user's
+}
+
+// proven is what a guess has proved.
+type proven struct {
+	wrong    string // why not, for the log; empty if it is right
+	recovery bool   // it was by a recovery code
 }
 
 // SignInPassword signs a user in by password and a code: of the authenticator
-// app, or a recovery code.
+// app, or a recovery code. fault.Throttled for too many attempts.
 func (d *Directory) SignInPassword(ctx context.Context, name, password, code string, from Client) (in SignedIn, err error) {
 	defer d.observed(ByPassword, &err)
-	if err := d.limit(from); err != nil {
+	if err := d.admits(); err != nil {
 		return SignedIn{}, err
 	}
 	a, err := d.rows.AccountByName(ctx, name)
-	if fault.CodeOf(err) == fault.NotFound {
+	unknown := fault.CodeOf(err) == fault.NotFound
+	if err != nil && !unknown {
+		return SignedIn{}, err
+	}
+	who, stranger := []limited{{from.network() + " " + name[:min(len(name), 64)], ofName}, from.atAddress()}, true
+	if user, id := d.device(from); !unknown && id != "" && user == a.ID {
+		who, stranger = []limited{{"device " + id, ofDevice}}, false
+	}
+	if err := d.attempts.take(byPassword, from, who...); err != nil {
+		return SignedIn{}, err
+	}
+	if unknown {
 		d.checkPassword("", password[:min(len(password), MaxPassword)]) // takes as long
 		return SignedIn{}, d.failed(from, "", "there is no such user")
 	}
+	proven, err := d.provePassword(ctx, a, guess{password, code, from, stranger})
 	if err != nil {
 		return SignedIn{}, err
 	}
-	reason, err := d.provePassword(ctx, a, password, code)
-	if err != nil {
-		return SignedIn{}, err
+	if proven.wrong != "" {
+		return SignedIn{}, d.failed(from, a.Name, proven.wrong)
 	}
-	if reason != "" {
-		return SignedIn{}, d.failed(from, a.Name, reason)
-	}
-	return d.signIn(ctx, a, from)
+	d.attempts.forgive(byPassword, who[0])
+	in, err = d.signIn(ctx, a, from)
+	in.RecoveryCode = proven.recovery
+	return in, err
 }
 
-// ProvePassword proves that a session's user is present.
-func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, code string) error {
+// ProvePassword proves that a session's user is present, and says whether a recovery code was used.
+// fault.Throttled for too many attempts in the session.
+func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, code string, from Client) (recovery bool, err error) {
 	a, err := d.rows.Account(ctx, p.UserID)
 	if err != nil {
-		return err
+		return false, err
 	}
-	reason, err := d.provePassword(ctx, a, password, code)
+	session := limited{p.Session, ofDevice}
+	if err := d.attempts.take(byPresence, from, session); err != nil {
+		return false, err
+	}
+	proven, err := d.provePassword(ctx, a, guess{password, code, from, false})
 	if err != nil {
-		return err
+		return false, err
 	}
-	if reason != "" {
-		return d.failed(Client{}, a.Name, reason)
+	if proven.wrong != "" {
+		return false, d.failed(from, a.Name, proven.wrong)
 	}
-	return d.rows.ProveSession(ctx, p.Session, d.stamp())
+	d.attempts.forgive(byPresence, session)
+	return proven.recovery, d.rows.ProveSession(ctx, p.Session, d.stamp())
+}
+
+// KnowRecoveryUses notes that the user knows of the uses of recovery codes up to a time.
+func (d *Directory) KnowRecoveryUses(ctx context.Context, userID string, until time.Time) error {
+	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error {
+		a.RecoveryUses = slices.DeleteFunc(a.RecoveryUses, func(u RecoveryUse) bool { return !u.At.After(until) })
+		return nil
+	}, nil)
+	return err
 }
 
 // BeginPassword gives a new secret for an authenticator app, which FinishPassword

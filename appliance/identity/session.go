@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,13 @@ type SignedIn struct {
 	// Token is for the browser's cookie; it is not shown again.
 	Token     string
 	Principal Principal
+	// Device is for another cookie of the browser, which outlasts the session
+	// ([Client.Device]); empty if there is none.
+	Device string
+	// RoleWas is the role before, if groups at the OpenID provider gave another one.
+	RoleWas Role
+	// RecoveryCode says that a recovery code was used.
+	RecoveryCode bool
 	// RecoveryCodes are those of a user who has just enrolled; shown once.
 	RecoveryCodes []string
 }
@@ -37,7 +45,7 @@ func (d *Directory) signIn(ctx context.Context, a *Account, from Client) (Signed
 		return SignedIn{}, err
 	}
 	d.Log.Info("a user has signed in", "user", a.Name, "remote", from.Address, "session", s.ID)
-	return SignedIn{Token: token, Principal: principal(a, s)}, nil
+	return SignedIn{Token: token, Principal: principal(a, s), Device: d.newDevice(a.ID)}, nil
 }
 
 func principal(a *Account, s *Session) Principal {
@@ -236,26 +244,32 @@ func (t *Token) principal() Principal {
 	return Principal{Name: "token " + t.Name, Role: t.Role, Token: t.ID, Scope: t.Scope, MakerIDs: t.Origin.MadeBy}
 }
 
-// Bearer gives who has an API token. ErrProof if it is not good; fault.Locked while
-// nobody can tell.
+// Bearer gives who has an API token. ErrProof if it is not good, and fault.Throttled if such
+// a one came too often; fault.Locked while nobody can tell. One that is good is never refused
+// for what others did.
 func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (who Principal, err error) {
 	defer d.observed(ByToken, &err)
 	if err := d.admits(); err != nil {
 		return Principal{}, err
 	}
-	t, err := d.rows.Token(ctx, digest(secret))
-	if fault.CodeOf(err) == fault.NotFound {
-		if err := d.limit(from); err != nil {
+	sum := digest(secret)
+	refuse := func(name, why string) (Principal, error) {
+		dead := limited{from.network() + " " + hex.EncodeToString(sum[:8]), ofToken}
+		if err := d.attempts.take(byToken, from, dead, from.atAddress()); err != nil {
 			return Principal{}, err
 		}
-		return Principal{}, d.failed(from, "", "there is no such API token")
+		return Principal{}, d.failed(from, name, why)
+	}
+	t, err := d.rows.Token(ctx, sum)
+	if fault.CodeOf(err) == fault.NotFound {
+		return refuse("", "there is no such API token")
 	}
 	if err != nil {
 		return Principal{}, err
 	}
 	now := d.stamp()
 	if !t.RevokedAt.IsZero() || !now.Before(t.ExpiresAt) {
-		return Principal{}, d.failed(from, t.Name, "the API token has expired or was revoked")
+		return refuse(t.Name, "the API token has expired or was revoked")
 	}
 	if now.Sub(t.LastUsedAt) >= touchEvery {
 		if err := d.rows.TouchToken(ctx, t.ID, now); err != nil && !ofFleet(err) {

@@ -148,7 +148,7 @@ func writeSecret(path, text string) error {
 // ErrProof if it is wrong; fault.Invalid for a name that cannot be.
 func (d *Directory) RedeemSetupCode(ctx context.Context, code, name string, from Client) (invitation string, err error) {
 	defer d.observed(BySetupCode, &err)
-	if err := d.limit(from); err != nil {
+	if err := d.attempt(bySetupCode, from); err != nil {
 		return "", err
 	}
 	if err := validName(name); err != nil {

@@ -29,14 +29,35 @@ type User struct {
 	// Email is where notices for the user go; empty for nowhere.
 	Email string `json:"email,omitempty" jsonschema:"The e-mail address to which notices of requests for approval go; absent for none. It proves nothing, and signs nobody in." example:"alice@example.com"`
 	// RecoveryCodes is how many are left.
-	RecoveryCodes int       `json:"recovery_codes" jsonschema:"How many recovery codes are left."`
-	CreatedAt     time.Time `json:"created_at" jsonschema:"When the user was made."`
-	LastSignInAt  time.Time `json:"last_sign_in_at,omitzero" jsonschema:"When the user last signed in; absent if never."`
+	RecoveryCodes int `json:"recovery_codes" jsonschema:"How many recovery codes are left."`
+	// RecoveryUses are those that the user has not said to know of.
+	RecoveryUses []RecoveryUse `json:"recovery_uses,omitempty" jsonschema:"The uses of recovery codes that the user has not said to know of."`
+	CreatedAt    time.Time     `json:"created_at" jsonschema:"When the user was made."`
+	LastSignInAt time.Time     `json:"last_sign_in_at,omitzero" jsonschema:"When the user last signed in; absent if never."`
 	// LockedUntil is how long passwords are not looked at; zero if they are.
 	LockedUntil time.Time `json:"locked_until,omitzero" jsonschema:"Until when passwords of this user are refused, after too many wrong ones; absent if they are not."`
 	// Refused says that the stored row does not match its seal, so that the user
 	// cannot sign in. Remove such a user.
 	Refused bool `json:"refused,omitempty" jsonschema:"Whether the stored row does not match its seal, so that the user cannot sign in. Remove such a user."`
+}
+
+// Ways is how many ways to sign in the user has. Passkeys count each; recovery codes are none, as
+// each takes the place of the authenticator app's code.
+func (u *User) Ways() int {
+	n := len(u.Passkeys)
+	if u.Password {
+		n++
+	}
+	if u.OIDC != "" {
+		n++
+	}
+	return n
+}
+
+// RecoveryUse is the use of a recovery code.
+type RecoveryUse struct {
+	At      time.Time `json:"at" jsonschema:"When the recovery code was used."`
+	Address string    `json:"address" jsonschema:"The address from which it was used."`
 }
 
 // Passkey is a WebAuthn credential of a user.
@@ -110,6 +131,8 @@ type Activity struct {
 	LastSignInAt time.Time `json:"last_sign_in_at,omitzero"`
 	// UsedRecovery are the digests of those recovery codes that were used.
 	UsedRecovery [][]byte `json:"used_recovery,omitempty"`
+	// RecoveryUses are those that the user has not said to know of, the last recoveryCodes of them.
+	RecoveryUses []RecoveryUse `json:"recovery_uses,omitempty"`
 	// PasskeyUses are by the passkey's ID in Base64 for URLs. They are for storing: an
 	// account in memory has them in its passkeys.
 	PasskeyUses map[string]PasskeyUse `json:"passkey_uses,omitempty"`
@@ -212,7 +235,7 @@ func (p *StoredPasskey) shown() Passkey {
 
 func (a *Account) shown() *User {
 	u := &User{ID: a.ID, Name: a.Name, Role: a.Role, Disabled: a.Disabled, Passkeys: []Passkey{}, Password: a.Password != "", OIDC: a.OIDC, Email: a.Email,
-		RecoveryCodes: a.recoveryLeft(), Refused: a.Refused, CreatedAt: a.CreatedAt, LastSignInAt: a.LastSignInAt, LockedUntil: a.LockedUntil}
+		RecoveryCodes: a.recoveryLeft(), RecoveryUses: a.RecoveryUses, Refused: a.Refused, CreatedAt: a.CreatedAt, LastSignInAt: a.LastSignInAt, LockedUntil: a.LockedUntil}
 	for i := range a.Passkeys {
 		u.Passkeys = append(u.Passkeys, a.Passkeys[i].shown())
 	}

@@ -224,6 +224,8 @@ func TestConsole(t *testing.T) {
 	b.Fill("Set Cedar policies", "cedar", "permit (principal, action, resouce);")
 	b.Has("line 1")
 	b.Fill("Set Cedar policies", "cedar", `forbid (principal, action == Action::"Decrypt", resource);`)
+	b.Has("What relies on it", "active credentials")
+	b.Confirm()
 	b.Has("The Cedar policies are set")
 	b.Fill("Test request", "ask_key", "payroll", "ask_principal", "arn:aws:iam::123456789012:role/app", "ask_operation", "Decrypt")
 	b.Has("It would be denied", "policy:")
@@ -282,12 +284,15 @@ func TestConsole(t *testing.T) {
 	b.UntilGone("signed last: never")           // another node may have taken the request
 	b.Has("the old one has not for 15 minutes") // it has: it is not offered to go yet
 	b.Fill("Deactivate credential " + kms.Credential.AccessKeyID)
+	b.Has("What relies on it", "KMS used it last", "other active credentials")
+	b.Confirm()
 	b.Has("is deactivated")
 	if status := encrypt("by-the-old-credential"); status != http.StatusUnauthorized {
 		t.Errorf("by the old credential: %d", status)
 	}
 	client = &newer
-	b.Fill("Delete credential", "confirm", kms.Credential.AccessKeyID)
+	b.Fill("Delete credential")
+	b.Confirm()
 	b.Has("The credential is deleted")
 	b.HasNot(kms.Credential.AccessKeyID)
 
@@ -296,9 +301,14 @@ func TestConsole(t *testing.T) {
 	b.Has("Life of the key", "Create key")
 	b.Fill("Rotate key")
 	b.Has("a new version encrypts", "2 current")
-	b.Fill("Schedule key deletion", "days", "7", "confirm", "payrol")
+	b.Fill("Schedule key deletion", "days", "7")
+	b.Has("key payroll", "KMS used it last", "Who used it", "Requests answered: ", "2 versions, which decrypt")
+	b.Fill("Schedule key deletion", "confirm", "payrol")
 	b.Has("to confirm; you typed")
-	b.Fill("Schedule key deletion", "days", "7", "confirm", "payroll")
+	if focus := b.Value(`document.activeElement.name`); focus != "confirm" {
+		t.Errorf("the focus is on %q", focus)
+	}
+	b.Confirm()
 	b.Has("Pending deletion", "will be destroyed")
 	if status := encrypt("while-pending"); status != http.StatusBadRequest {
 		t.Errorf("pending deletion: %d", status)
@@ -307,11 +317,13 @@ func TestConsole(t *testing.T) {
 	b.Has("Disabled")
 	b.Fill("Enable key")
 	b.Fill("Block key", "reason", "an audit <script>alert(1)</script>")
+	b.Confirm()
 	b.Has("Blocked", "<script>alert(1)</script>")
 	if status := encrypt("while-blocked"); status != http.StatusBadRequest {
 		t.Errorf("blocked: %d", status)
 	}
 	b.Fill("Unblock key")
+	b.Confirm()
 	if status := encrypt("unblocked"); status != http.StatusOK {
 		t.Errorf("unblocked: %d", status)
 	}
@@ -539,7 +551,8 @@ func testFourEyes(t *testing.T, admin *browsertest.Browser) {
 	admin.Fill("Change settings", "four_eyes=removeGrant", "on", "four_eyes=createInvitation", "on")
 	admin.Has("The settings are changed")
 	carol.Open("/keystores/bank/grants")
-	carol.Fill("Remove grant", "why", "nobody uses it")
+	carol.Fill("Remove grant")
+	carol.Confirm("why", "nobody uses it")
 	carol.Has("waits for the approval", "Waits", "nobody uses it")
 	openApproval(carol, "Remove grant")
 	carol.Has("Take back", "You cannot approve this")

@@ -170,6 +170,8 @@ func TestConsolePages(t *testing.T) {
 	}{
 		{"refused", "/keystores/demo/keys", "Create key", []string{"id", "not an id"}},
 		{"grant-in-cedar", "/keystores/demo/grants", "Preview grant", []string{"principal", "arn:aws:iam::123456789012:role/app", "via_services", "s3.eu-central-1.amazonaws.com"}},
+		{"before-an-outage", "/keystores/demo/keys/payroll-2026", "Disable key", nil},
+		{"before-a-removal", "/keystores/demo/grants", "Remove grant", nil},
 		{"decision", "/keystores/demo/keys/payroll-2026", "Test request", []string{"ask_principal", "arn:aws:iam::123456789012:role/payroll-batch"}},
 		{"new-credential", "/keystores/demo/credentials", "Create credential", nil},
 		{"new-invitation", "/users", "Create invitation", []string{"name", "bob", "role", "auditor"}},
@@ -189,6 +191,13 @@ func TestConsolePages(t *testing.T) {
 			if focus, title := b.Value(`document.activeElement.name || ""`), b.Value("document.title"); focus != "id" || !strings.HasPrefix(title, "Error: ") {
 				t.Errorf("the form was refused: the focus is on %q, the title is %q", focus, title)
 			}
+		case "before-an-outage": // also of a thing with a name of 200 characters
+			b.Value(`(() => { for (const e of document.querySelectorAll("label[for=confirm] code, .object strong")) e.textContent = "n".repeat(200); return ""; })()`)
+			for _, width := range []int64{1280, 375, 320} {
+				b.Width(width)
+				b.Fits()
+			}
+			b.Width(1280)
 		case "new-credential":
 			b.Open(b.Path())
 			b.Has("make another")

@@ -51,6 +51,7 @@ func TestConsoleLearns(t *testing.T) {
 	alice.Has("Serving", "Enabled")
 	bob.Open("/")
 	bob.Fill("Block everything", "reason", "a leak")
+	bob.Confirm()
 	shows(t, alice, "Blocked: everything")
 	if badge := shown(t, alice, "tbody .badge"); badge != "Blocked: everything" {
 		t.Errorf("everything is blocked, and the open list says of a key %q", badge)

@@ -16,8 +16,12 @@ func (a *admin) asking(use, short string, run func(cmd *cobra.Command, args []st
 	return a.Asks(&cobra.Command{Use: use, Short: short, RunE: cli.Does(run)})
 }
 
-// call has the appliance perform an operation, and shows what it gave.
+// call has the appliance perform an operation, after a person has confirmed it where that is due,
+// and shows what it gave.
 func call[In, Out any](a *admin, cmd *cobra.Command, o *operation.Operation[In, Out], in In, human func(w io.Writer, out Out)) error {
+	if err := a.confirm(cmd, o.ToConfirm(in)); err != nil {
+		return err
+	}
 	done, err := cli.Call(cmd.Context(), &a.Admin, o, in)
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ func newRoot() *cobra.Command {
 		restore.Command(&a.Admin),
 		blockCommand(a),
 		unblockCommand(a),
+		dependentsCommand(a),
 		verifyCommand(a),
 		userCommand(a),
 		invitationCommand(a),

@@ -25,22 +25,7 @@ const evil = "\x1b[2J\x1b]0;title\a\x7f\u009b31m\u202egnp\u2066\u200b\u2028\U000
 // onTerminal runs the program on a terminal, and gives what the terminal got.
 func onTerminal(t *testing.T, args ...string) string {
 	t.Helper()
-	control, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer control.Close()
-	number, err := unix.IoctlGetInt(int(control.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetPointerInt(int(control.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	control, tty := openTerminal(t)
 	cmd := program(t, args...)
 	cmd.Stdout, cmd.Stderr = tty, tty
 	if err := cmd.Start(); err != nil {
@@ -51,6 +36,28 @@ func onTerminal(t *testing.T, args ...string) string {
 	_, _ = io.Copy(&out, control) // EIO when the program has ended
 	_ = cmd.Wait()                // some of the calls fail
 	return strings.ReplaceAll(out.String(), "\r\n", "\n")
+}
+
+// openTerminal gives both ends of a terminal.
+func openTerminal(t *testing.T) (control, tty *os.File) {
+	t.Helper()
+	control, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = control.Close() })
+	number, err := unix.IoctlGetInt(int(control.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(control.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return control, tty
 }
 
 // program is the tool, which this test's binary is if it is called so.

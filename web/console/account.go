@@ -2,12 +2,47 @@ package console
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
 )
+
+// wayBack is what a user is told of their ways to sign in: on the overview and their own page, and
+// nowhere else.
+type wayBack struct {
+	uses       []identity.RecoveryUse // of recovery codes, that the user has not said to know of
+	left       int                    // recovery codes
+	few        bool                   // they are few
+	only       string                 // the one way to sign in; empty if there is another
+	until      string                 // the last of the uses
+	back       string
+	onAccount  bool
+	canPasskey bool
+}
+
+// fewCodes is from how many recovery codes on a user is asked to make new ones.
+const fewCodes = 3
+
+// wayBack finds out what a user should know or do so that they can always sign in. A user who has
+// one passkey and nothing else cannot, once they lose it; one with a password has recovery codes.
+func (p *page) wayBack(u *identity.User) wayBack {
+	b := wayBack{back: p.here(), onAccount: p.URL.Path == "/account", canPasskey: p.c.Identity.PasskeysEnabled()}
+	if u == nil {
+		return b
+	}
+	b.uses, b.left = u.RecoveryUses, u.RecoveryCodes
+	for _, use := range b.uses {
+		b.until = use.At.Format(time.RFC3339Nano)
+	}
+	if u.Ways() == 1 && (!u.Password || b.left == 0) {
+		b.only = ways(u)
+	}
+	b.few = b.only == "" && u.Password && b.left <= fewCodes
+	return b
+}
 
 type accountData struct {
 	*operation.Account
@@ -17,6 +52,7 @@ type accountData struct {
 	remove            map[string]ui.Form // passkeys
 	everywhere, codes ui.Form
 	password          ui.Form
+	wayBack           wayBack
 	passkeys          bool // can be made here
 	fresh             bool // the proof of presence is
 	shortcutsOff      bool
@@ -30,7 +66,7 @@ func account(p *page) (*view, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	d.fresh = p.present()
+	d.fresh, d.wayBack = p.present(), p.wayBack(d.User)
 	for _, s := range d.sessions.Items {
 		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
 	}
@@ -53,4 +89,15 @@ func passwordPage(p *page, t operation.NewTOTP) (*view, error) {
 		{Name: "password", Label: "New password", Type: "password", Required: true, Autocomplete: "new-password", Hint: "12 characters or more"},
 		{Name: "code", Label: "Code that the app shows now", Required: true, Autocomplete: "one-time-code", InputMode: "numeric"}}})
 	return &view{title: "Password", crumbs: []ui.Link{{Text: "Account", URL: "/account"}}, body: setPasswordPage(t.TOTP, qrCode(t.URI), f)}, nil
+}
+
+// codesLeft says how many recovery codes there are.
+func codesLeft(n int) string {
+	switch n {
+	case 0:
+		return "No recovery code is left."
+	case 1:
+		return "One recovery code is left."
+	}
+	return fmt.Sprintf("%d recovery codes are left.", n)
 }

@@ -20,6 +20,8 @@ type action struct {
 	fields []string
 	// perform reads the form and has the operation performed. It gives the answer.
 	perform func(ctx context.Context, c *operation.Caller, f *form) (any, error)
+	// confirmation reads the form, and gives what a person confirms before; nil for nothing.
+	confirmation func(ctx context.Context, c *operation.Caller, f *form) (*operation.Confirmation, error)
 	// words are those of the operation, as far as the hidden fields of the form say.
 	words func(hidden url.Values) string
 	// secrets are the fields that no page shows again.
@@ -32,8 +34,6 @@ type action struct {
 
 // then is what comes after an operation.
 type then struct {
-	// confirm, if not empty, is the field whose value has to be typed once more.
-	confirm string
 	// done says what was done, on the page where the form stood; tell, if it is not nil,
 	// says it of the answer.
 	done string
@@ -48,8 +48,8 @@ func post[In, Out any](o *operation.Operation[In, Out], read func(f *form) In, t
 	empty := &form{values: url.Values{}}
 	read(empty)
 	return action{route: o.Entry(), then: t, fields: empty.read, secrets: empty.secrets,
-		decode: decoded[Out],
-		words:  func(hidden url.Values) string { return o.WordsOf(read(&form{values: hidden})) },
+		decode: decoded[Out], confirmation: confirmation(o, read),
+		words: func(hidden url.Values) string { return o.WordsOf(read(&form{values: hidden})) },
 		perform: func(ctx context.Context, c *operation.Caller, f *form) (any, error) {
 			in := read(f)
 			if f.err != nil {
@@ -96,7 +96,7 @@ func keyStoreActions() []action {
 		post(operation.SetQuota, func(f *form) operation.Quota {
 			return operation.Quota{KeyStoreName: keyStoreName(f), RequestsPerSecond: f.whole("requests_per_second")}
 		}, then{done: "The quota is set."}),
-		post(operation.DeleteKeyStore, keyStoreName, then{confirm: "keystore", done: "The key store is deleted.", to: "/keystores"}),
+		post(operation.DeleteKeyStore, keyStoreName, then{done: "The key store is deleted.", to: "/keystores"}),
 		post(operation.Block, func(f *form) operation.NewBlock {
 			return operation.NewBlock{BlockTarget: f.target(), Reason: f.text("reason")}
 		}, then{done: "Blocked. Requests that start from now on are refused, and the keys are wiped."}),
@@ -124,7 +124,7 @@ func keyActions() []action {
 		}, then{done: "The key is rotated: a new version encrypts from now on, all versions decrypt."}),
 		post(operation.ScheduleKeyDeletion, func(f *form) operation.Deletion {
 			return operation.Deletion{KeyName: keyName(f), Days: f.whole("days")}
-		}, then{confirm: "key", done: "Key deletion is scheduled: the key is out of service, and is destroyed when its waiting period is over."}),
+		}, then{done: "Key deletion is scheduled: the key is out of service, and is destroyed when its waiting period is over."}),
 		post(operation.CancelKeyDeletion, keyName, then{done: "Key deletion is canceled. The key is disabled."}),
 	}
 }
@@ -176,7 +176,7 @@ func credentialActions() []action {
 		ask(operation.CreateCredential, newCredential, createdCredential),
 		post(operation.ActivateCredential, credentialName, then{done: "The credential is activated."}),
 		post(operation.DeactivateCredential, credentialName, then{done: "The credential is deactivated: its signatures are refused."}),
-		post(operation.DeleteCredential, credentialName, then{confirm: "credential", done: "The credential is deleted."}),
+		post(operation.DeleteCredential, credentialName, then{done: "The credential is deleted."}),
 	}
 }
 
@@ -213,7 +213,7 @@ func userActions() []action {
 		post(operation.DisableUser, userName, then{done: "The user is disabled, and their sessions have ended."}),
 		post(operation.EnableUser, userName, then{done: "The user is enabled."}),
 		post(operation.UnlockUser, userName, then{done: "The user is unlocked, and may try passwords again."}),
-		post(operation.DeleteUser, userName, then{confirm: "user_name", done: "The user is deleted.", to: "/users"}),
+		post(operation.DeleteUser, userName, then{done: "The user is deleted.", to: "/users"}),
 		post(operation.SignOutUser, userName, then{done: "The user is signed out of all sessions."}),
 		post(operation.BindOIDC, func(f *form) operation.OIDCBinding {
 			return operation.OIDCBinding{UserName: userName(f), Email: f.trimmed("email")}

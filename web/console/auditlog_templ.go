@@ -870,7 +870,7 @@ func recordObject(r *audit.Record) templ.Component {
 			}
 		} else {
 			var templ_7745c5c3_Var44 string
-			templ_7745c5c3_Var44, templ_7745c5c3_Err = templ.JoinStringErrs(cut(r.Object, 160))
+			templ_7745c5c3_Var44, templ_7745c5c3_Err = templ.JoinStringErrs(cut(r.Object, 400))
 			if templ_7745c5c3_Err != nil {
 				return templ.Error{Err: templ_7745c5c3_Err, FileName: `auditlog.templ`, Line: 151, Col: 22}
 			}
@@ -1249,6 +1249,7 @@ func recordFacts(r *audit.NodeRecord) []ui.Fact {
 	add("Request for approval", r.Approval)
 	add("Session", r.Session)
 	add("API token", r.Token)
+	add("Request", r.RequestID)
 	add("Object", strings.TrimSpace(r.ObjectKind+" "+r.ObjectID))
 	add("Node", r.Node)
 	add("Kind", string(r.Kind))

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"testing"
 	"time"
@@ -67,12 +68,14 @@ func BenchmarkPages(b *testing.B) {
 	ids := fillKeys(b, r, *manyKeys)
 	b.Logf("%d keys were made in %v", *manyKeys, time.Since(began))
 	log := fillAudit(b, ids, *manyRecords)
-	r.api.Audit = log
+	for _, p := range r.performers { // each node's: they answer in turn
+		p.Audit = log
+	}
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	middle := ids[len(ids)/2]
 	for name, path := range map[string]string{
 		"overview": "/", "key stores": "/keystores", "key store": "/keystores/bank", "keys": "/keystores/bank/keys",
-		"keys, from the end": "/keystores/bank/keys?sort=-id", "keys, by prefix": "/keystores/bank/keys?prefix=" + middle[:8],
+		"keys, from the middle": middleOf(b, admin, "/keystores/bank/keys", len(ids)), "keys, from the end": "/keystores/bank/keys?sort=-id", "keys, by prefix": "/keystores/bank/keys?prefix=" + middle[:8],
 		"keys, disabled": "/keystores/bank/keys?state=disabled", "keys, blocked": "/keystores/bank/keys?state=blocked",
 		"key": "/keystores/bank/keys/" + middle, "grants": "/keystores/bank/grants", "credentials": "/keystores/bank/credentials",
 		"audit": "/audit", "audit, one key": "/audit?key_store=bank&key=" + middle, "audit, denied": "/audit?result=denied", "audit, administrators": "/audit?kind=admin",
@@ -96,6 +99,27 @@ func BenchmarkPages(b *testing.B) {
 			}
 		})
 	}
+}
+
+// middleOf is the page in the middle of a list with so many entries, to which one comes page by
+// page.
+func middleOf(b *testing.B, by *session, path string, n int) string {
+	b.Helper()
+	const most = 1000
+	at := fmt.Sprintf("%s?limit=%d", path, min(most, max(1, n/2)))
+	for seen := 0; seen < n/2; seen += most {
+		w := by.do("GET", at, nil, nil)
+		next := linksOf(w.Body.String())["next"]
+		if w.Code != http.StatusOK || next == "" {
+			b.Fatalf("%s: %d, and no next page", at, w.Code)
+		}
+		at = next
+	}
+	middle, err := url.Parse(at)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return path + "?after=" + middle.Query().Get("after")
 }
 
 // fillKeys puts keys into the key store as the appliance itself would.

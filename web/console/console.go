@@ -54,6 +54,8 @@ func New(o Options) http.Handler {
 		}
 		r.Post("/do/{operation}", c.signedInOr(c.do, c.keepForLater))
 		r.Get("/answers/{id}", c.signedIn(c.answerPage))
+		r.Get("/confirm/{id}", c.signedIn(c.confirmPage))
+		r.Post("/confirm/{id}", c.signedInOr(c.confirm, c.confirmLater))
 		r.Get("/prove", c.signedIn(c.proofPage))
 		r.Get("/prove/{id}", c.signedIn(c.proofPage))
 		r.Post("/prove", c.signedIn(c.prove))
@@ -62,6 +64,7 @@ func New(o Options) http.Handler {
 		r.Post("/prove/passkey/finish", c.signedIn(c.finishProve))
 		r.Post("/passkeys/begin", c.signedIn(c.beginPasskey))
 		r.Post("/passkeys/finish", c.signedIn(c.finishPasskey))
+		r.Post("/recovery/known", c.signedIn(c.knowRecovery))
 		r.Post("/signout", c.signedIn(c.signOut))
 		r.Get("/standing", c.askStanding)
 		r.Post("/standing", c.askStanding)
@@ -110,6 +113,7 @@ const (
 	flashCookie   = "__Host-holdfast-flash"
 	themeCookie   = "__Host-holdfast-theme"
 	keysCookie    = "__Host-holdfast-keys"
+	deviceCookie  = "__Host-holdfast-device" // in which browsers somebody has signed in
 	stateCookie   = "__Host-holdfast-oidc"
 	nextCookie    = "__Host-holdfast-next" // where to go after a sign-in at a provider
 )

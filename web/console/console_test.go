@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -140,7 +141,7 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
 		if err != nil {
 			t.Fatal(err)
 		}
-		api := web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance,
+		api := web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance, Answers: r.Store, Seals: r.Appliance.Seals(),
 			Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
 		pages := console.New(console.Options{Performer: api.Performer, Identity: users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
 		if nodes.routes == nil {
@@ -234,7 +235,7 @@ func (s *session) submit(path string, form url.Values) *httptest.ResponseRecorde
 		s.r.t.Errorf("%s is answered by %d, and not by a redirect: %s", path, w.Code, w.Body)
 		return w
 	}
-	if strings.Contains(w.Header().Get("Location"), "kept=") || strings.HasPrefix(w.Header().Get("Location"), "/prove/") || strings.HasPrefix(w.Header().Get("Location"), "/answers/") {
+	if strings.Contains(w.Header().Get("Location"), "kept=") || strings.HasPrefix(w.Header().Get("Location"), "/confirm/") || strings.HasPrefix(w.Header().Get("Location"), "/prove/") || strings.HasPrefix(w.Header().Get("Location"), "/answers/") {
 		return s.do(http.MethodGet, w.Header().Get("Location"), nil, nil)
 	}
 	return w
@@ -266,7 +267,7 @@ func (r *rig) things(admin *session) url.Values {
 	token, _, err := r.users.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	must(err)
 	return url.Values{"keystore": {"bank"}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
-		"user": {admin.principal.UserID}, "user_name": {"admin"}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}
+		"user": {admin.principal.UserID}, "user_name": {admin.name}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}
 }
 
 // entered is what people enter into forms: a value for each field of each form.
@@ -284,8 +285,17 @@ func confirmed(v url.Values, operation, version string) url.Values {
 	c := maps.Clone(entered)
 	maps.Copy(c, v)
 	c.Set("version", version)
-	c.Set("confirm", v.Get(map[string]string{"deleteKeyStore": "keystore", "scheduleKeyDeletion": "key", "deleteCredential": "credential", "deleteUser": "user_name", "removeNode": "node"}[operation]))
+	c.Set("confirm", typedName(c, operation))
 	return c
+}
+
+// typedName is what has to be typed before an operation, if a name has.
+func typedName(v url.Values, operation string) string {
+	fields := map[string]string{"block": "key", "unblock": "key", "deleteKeyStore": "keystore", "setQuota": "keystore", "setPolicy": "keystore", "discardKeyStore": "keystore",
+		"disableKey": "key", "scheduleKeyDeletion": "key", "discardKey": "key", "deactivateCredential": "credential", "deleteCredential": "credential", "discardCredential": "credential",
+		"discardGrant": "grant", "discardSetting": "setting", "disableUser": "user_name", "deleteUser": "user_name", "setRole": "user_name", "drainNode": "node", "removeNode": "node"}
+	words := map[string]string{"removeGrant": "*", "confirmTime": "Confirm time", "revokePolicies": "Revoke older policies"}
+	return cmp.Or(v.Get(fields[operation]), words[operation], "nothing is typed")
 }
 
 // TestEveryPost walks over everything that the console lets a browser post. A new
@@ -308,6 +318,8 @@ func TestEveryPost(t *testing.T) {
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{
 		"/signout":              "ends the session of whoever posts, and nothing else",
+		"/recovery/known":       "says that one has read something, up to a time, and nothing else",
+		"/confirm/{id}":         "goes on with a form that is sealed for its user, and of its version",
 		"/standing":             "says that the session is used, and nothing else",
 		"/prove":                "proves, and goes on with nothing",
 		"/prove/{id}":           "goes on with a form that is sealed for its user, and of its version",
@@ -454,6 +466,7 @@ func TestFormsAreWhole(t *testing.T) {
 	form := confirmed(things, "unblock", admin.version(""))
 	form.Del("keystore")
 	form.Del("key")
+	form.Set("confirm", "everything")
 	if w := admin.submit("/do/unblock", form); w.Code != http.StatusUnprocessableEntity {
 		t.Errorf("unblock without a target: %d", w.Code)
 	}

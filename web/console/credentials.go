@@ -84,7 +84,7 @@ func credentials(p *page) (*view, error) {
 			d.act[c.AccessKeyID] = []ui.Form{p.form(operation.DeactivateCredential, revision, ui.Form{Kind: "quiet", Inline: true, Label: c.AccessKeyID}, ids...)}
 		} else {
 			d.act[c.AccessKeyID] = []ui.Form{p.form(operation.ActivateCredential, revision, ui.Form{Kind: "quiet", Inline: true, Label: c.AccessKeyID}, ids...),
-				p.form(operation.DeleteCredential, revision, ui.Form{Folded: true, Kind: "danger", Label: c.AccessKeyID}, ids...)}
+				p.form(operation.DeleteCredential, revision, ui.Form{Kind: "danger", Inline: true, Label: c.AccessKeyID}, ids...)}
 		}
 	}
 	if old := d.rotation.older; old != nil {

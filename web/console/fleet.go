@@ -32,7 +32,7 @@ func fleet(p *page) (*view, error) {
 			d.drain[n.ID] = p.form(operation.DrainNode, revision, ui.Form{Kind: "quiet", Inline: true, Label: "node " + n.ID}, "node", n.ID, "drained", drained)
 		}
 		if n.State != appliance.NodeLeaving && n.ID != status.Node && p.may(operation.RemoveNode.Capability) {
-			d.remove[n.ID] = p.form(operation.RemoveNode, revision, ui.Form{Folded: true, Kind: "danger", Label: "node " + n.ID, Note: "It stops to serve for good."}, "node", n.ID)
+			d.remove[n.ID] = p.form(operation.RemoveNode, revision, ui.Form{Kind: "danger", Inline: true, Label: "node " + n.ID}, "node", n.ID)
 		}
 	}
 	return &view{title: "Fleet", body: fleetPage(d)}, nil
@@ -45,7 +45,7 @@ func fleetActions() []action {
 		post(operation.DrainNode, func(f *form) operation.Drain {
 			return operation.Drain{NodeName: nodeName(f), Drained: f.hidden("drained") == "true"}
 		}, then{done: "The node is drained, or resumed, as you asked."}),
-		post(operation.RemoveNode, nodeName, then{confirm: "node", done: "The node was removed."}),
+		post(operation.RemoveNode, nodeName, then{done: "The node was removed."}),
 	}
 }
 

@@ -41,9 +41,10 @@ type kept struct {
 
 // The purposes of what is kept.
 const (
-	keptForm   = "form"   // refused, or posted when the session had ended: for the user
-	keptProof  = "proof"  // waits for a proof of presence: for the user
-	keptAnswer = "answer" // what a form gave: for the session
+	keptForm    = "form"    // refused, or posted when the session had ended: for the user
+	keptProof   = "proof"   // waits for a proof of presence: for the user
+	keptConfirm = "confirm" // waits for a name to be typed: for the user
+	keptAnswer  = "answer"  // what a form gave: for the session
 )
 
 const (

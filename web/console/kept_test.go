@@ -269,7 +269,7 @@ func TestRefusedField(t *testing.T) {
 		if w.Code != http.StatusUnprocessableEntity || !strings.Contains(input, "autofocus") || !strings.Contains(body, "<title>Error: ") {
 			t.Errorf("%s: %d %q %s", c.op, w.Code, input, body)
 		}
-		if by := regexp.MustCompile(`aria-describedby="(\S+)-error`).FindStringSubmatch(input); c.field != "confirm" && (by == nil || !strings.Contains(body, `id="`+by[1]+`-error"`)) {
+		if by := regexp.MustCompile(`aria-describedby="(\S+)-error`).FindStringSubmatch(input); by == nil || !strings.Contains(body, `id="`+by[1]+`-error"`) {
 			t.Errorf("%s: %q is not described by its error", c.op, input)
 		}
 	}

@@ -100,7 +100,7 @@ func keyStore(p *page) (*view, error) {
 	d.block = p.form(operation.Block, "", ui.Form{Folded: true, Kind: "danger", Note: "No key of it is used by requests that start from then on, until somebody unblocks.",
 		Fields: []ui.Field{{Name: "reason", Label: "Reason", Required: true}}}, "keystore", s.Name)
 	d.unblock = p.form(operation.Unblock, "", ui.Form{Kind: "quiet"}, "keystore", s.Name)
-	d.remove = p.form(operation.DeleteKeyStore, revision, ui.Form{Folded: true, Kind: "danger", Note: "With its credentials and grants. A key store with keys cannot be removed."}, "keystore", s.Name)
+	d.remove = p.form(operation.DeleteKeyStore, revision, ui.Form{Kind: "danger"}, "keystore", s.Name)
 	return &view{title: s.Name, crumbs: s.crumbs(), body: keyStorePage(d)}, nil
 }
 

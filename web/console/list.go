@@ -58,8 +58,7 @@ func listBy[In, Item any](p *page, of string, o *operation.Operation[In, operati
 	if l.List, err = read(p, o, in.(In)); err != nil {
 		return l, err
 	}
-	l.turn()
-	return l, nil
+	return l, l.turn()
 }
 
 // filterField is the field of a filter for a parameter.
@@ -81,11 +80,15 @@ func label(name string) string {
 }
 
 // turn makes the links to other pages.
-func (l *listed[Item]) turn() {
+func (l *listed[Item]) turn() error {
 	if l.query.Get(l.of+"after") != "" {
 		l.pages.First = l.with("after", "")
-		if l.First() > 1 {
-			l.pages.Previous = l.with("after", l.Previous())
+		previous, is, err := l.Previous()
+		if err != nil {
+			return err
+		}
+		if is {
+			l.pages.Previous = l.with("after", previous)
 		}
 	}
 	if l.Next != "" {
@@ -94,6 +97,7 @@ func (l *listed[Item]) turn() {
 	if n := len(l.Items); n > 0 && l.First() > 0 {
 		l.pages.Text = fmt.Sprintf("%s–%s of %s", ui.Count(l.First()), ui.Count(l.First()+n-1), ui.Count(l.Total))
 	}
+	return nil
 }
 
 // with is the page's address with another value of a parameter of the list.

@@ -88,3 +88,56 @@ func TestListOfGrants(t *testing.T) {
 		}
 	}
 }
+
+// TestListOfKeysTurnsBack: from each page of a list that is read in parts one comes back to the
+// one before, in each order, up to the first.
+func TestListOfKeysTurnsBack(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	if _, err := r.Appliance.CreateKeyStore(t.Context(), appliance.KeyStore{Name: "bank", URIPathPrefix: "/bank"}); err != nil {
+		t.Fatal(err)
+	}
+	const n, size = 100, 20 // the last page is full
+	keys := make([]appliance.NewExternalKey, n)
+	for i := range keys {
+		keys[i] = appliance.NewExternalKey{ID: fmt.Sprintf("key-%03d", i), Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyCached}
+	}
+	if _, err := r.Appliance.CreateKeys(t.Context(), "bank", keys); err != nil {
+		t.Fatal(err)
+	}
+	id := regexp.MustCompile(`<code>(key-\d{3})</code></a>`)
+	for _, order := range []string{"id", "-id", "created", "-created"} {
+		path := fmt.Sprintf("/keystores/bank/keys?limit=%d&sort=%s", size, order)
+		var there []string // the first key of each page
+		open := func(at string) (key string, links map[string]string) {
+			t.Helper()
+			page := admin.do(http.MethodGet, at, nil, nil).Body.String()
+			ids := id.FindAllStringSubmatch(page, -1)
+			if len(ids) != size {
+				t.Fatalf("%s has %d keys", at, len(ids))
+			}
+			return ids[0][1], linksOf(page)
+		}
+		at := path
+		for {
+			key, links := open(at)
+			if there = append(there, key); links["next"] == "" {
+				break
+			}
+			at = links["next"]
+		}
+		if len(there) != n/size {
+			t.Errorf("%s: %d pages", order, len(there))
+		}
+		for i := len(there) - 1; i >= 0; i-- {
+			key, links := open(at)
+			if key != there[i] {
+				t.Fatalf("%s: page %d begins with %s on the way back, and with %s before", order, i+1, key, there[i])
+			}
+			if (links["prev"] == "") != (i == 0) {
+				t.Fatalf("%s: the page before page %d is %q", order, i+1, links["prev"])
+			}
+			at = links["prev"]
+		}
+	}
+}

@@ -33,6 +33,7 @@ type overviewData struct {
 	manages     bool
 	warnings    []warning
 	checklist   checklist
+	wayBack     wayBack
 }
 
 type namedHealth struct {
@@ -81,6 +82,11 @@ func overview(p *page) (*view, error) {
 		}
 	}
 	d.warn()
+	own, err := read(p, operation.ShowAccount, operation.Nothing{})
+	if err != nil {
+		return nil, err
+	}
+	d.wayBack = p.wayBack(own.User)
 	if err := d.forms(p); err != nil {
 		return nil, err
 	}

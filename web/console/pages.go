@@ -49,7 +49,7 @@ func init() { // for refused forms have their pages made again
 // Pages are the paths of all pages, with parameters in braces: those that somebody
 // opens, and those to which a post leads. A form that was refused is shown on its own page.
 func Pages() []string {
-	list := []string{"/signin", "/signin/oidc/begin", "/setup", "/invitation/{token}", "/invitation/{token}/password", "/prove", "/prove/{id}", "/answers/{id}"}
+	list := []string{"/signin", "/signin/oidc/begin", "/setup", "/invitation/{token}", "/invitation/{token}/password", "/confirm/{id}", "/prove", "/prove/{id}", "/answers/{id}"}
 	for _, p := range pages {
 		list = append(list, p.path)
 	}

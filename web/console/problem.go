@@ -60,8 +60,14 @@ func titleOf(f *fault.Fault) string {
 func (c *console) answerJSON(w http.ResponseWriter, r *http.Request, body any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		w.WriteHeader(http.StatusBadRequest)
-		body = operation.NewProblem(c.told(r, err))
+		f := c.told(r, err)
+		operation.SetRetryAfter(w.Header(), f)
+		if f.Code == fault.Throttled {
+			w.WriteHeader(http.StatusTooManyRequests)
+		} else {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+		body = operation.NewProblem(f)
 	}
 	_ = json.NewEncoder(w).Encode(body) // the browser is gone if this fails
 }

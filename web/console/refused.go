@@ -105,7 +105,6 @@ func (f *failure) fill(to *ui.Form) {
 	if again := f.again(); again != "" && !strings.Contains(to.Error, again) {
 		to.Error += " " + again
 	}
-	to.ConfirmError = f.Field == "confirm"
 	for i := range to.Fields {
 		x := &to.Fields[i]
 		if f.about(x, len(to.Fields)) {

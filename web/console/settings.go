@@ -19,11 +19,11 @@ type settingsData struct {
 	fourEyes, request, install ui.Form
 	testNotices                ui.Form
 	// backup asks for a backup where another person must approve it; nil where nobody must.
-	backup *ui.Form
-	share, unshare, revoke     ui.Form
-	administers                bool
-	now                        time.Time
-	status                     operation.Status
+	backup                 *ui.Form
+	share, unshare, revoke ui.Form
+	administers            bool
+	now                    time.Time
+	status                 operation.Status
 }
 
 func settings(p *page) (*view, error) {

@@ -16,6 +16,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/console/ui"
+	"holdfast/web/operation"
 )
 
 func (c *console) signInRoutes(r chi.Router) {
@@ -45,7 +46,7 @@ func (c *console) signInRoutes(r chi.Router) {
 }
 
 func client(r *http.Request) identity.Client {
-	return identity.Client{Address: r.RemoteAddr, UserAgent: r.UserAgent()}
+	return identity.Client{Address: r.RemoteAddr, UserAgent: r.UserAgent(), Device: cookie(r, deviceCookie)}
 }
 
 // bare writes a page for somebody who is not signed in.
@@ -64,12 +65,22 @@ func statusOf(err error) int {
 		return http.StatusOK
 	case fault.Unauthenticated:
 		return http.StatusUnauthorized
+	case fault.Forbidden:
+		return http.StatusForbidden
 	case fault.Throttled:
 		return http.StatusTooManyRequests
 	case fault.Invalid, fault.Conflict, fault.Exists:
 		return http.StatusUnprocessableEntity
 	}
 	return http.StatusInternalServerError
+}
+
+// refused is what a page before signing in may say of an error; the answer's header says how
+// long to wait.
+func (c *console) refused(w http.ResponseWriter, r *http.Request, err error) string {
+	f := c.told(r, err)
+	operation.SetRetryAfter(w.Header(), f)
+	return f.Message
 }
 
 // signInView is what the page to sign in shows.
@@ -88,7 +99,7 @@ func (c *console) showSignIn(w http.ResponseWriter, r *http.Request, name string
 		v.reason, v.code = strings.TrimSpace(b.Code+" "+b.Reason), fault.Code(b.Code)
 	}
 	if err != nil {
-		v.wrong = c.message(r, err)
+		v.wrong = c.refused(w, r, err)
 	}
 	c.bare(w, r, statusOf(err), "Sign in", signInPage(v))
 }
@@ -102,12 +113,19 @@ func (c *console) signInPage(w http.ResponseWriter, r *http.Request) {
 }
 
 // entered gives the browser its session, and has it recorded.
-func (c *console) entered(w http.ResponseWriter, r *http.Request, operation, tried string, in identity.SignedIn, err error) error {
+func (c *console) entered(w http.ResponseWriter, r *http.Request, event, tried string, in identity.SignedIn, err error) error {
 	actor := in.Principal.Name
 	if err != nil {
 		actor = ""
 	}
-	if auditErr := c.Performer.Event(r.Context(), operation, actor, tried, r.RemoteAddr, err); auditErr != nil && err == nil {
+	auditErr := c.Performer.Event(r.Context(), event, actor, tried, r.RemoteAddr, err)
+	if auditErr == nil && in.RecoveryCode {
+		auditErr = c.Performer.Event(r.Context(), operation.RecoveryCodeUsed, actor, "", r.RemoteAddr, nil)
+	}
+	if auditErr == nil && in.RoleWas != "" {
+		auditErr = c.Performer.RoleByGroups(r.Context(), in.Principal, in.RoleWas, r.RemoteAddr)
+	}
+	if auditErr != nil && err == nil {
 		_ = c.Identity.SignOut(r.Context(), in.Token) // nobody is let in unrecorded
 		return fault.Wrapf(fault.Internal, auditErr, "nobody can sign in now, since it cannot be recorded in the audit log")
 	}
@@ -115,6 +133,9 @@ func (c *console) entered(w http.ResponseWriter, r *http.Request, operation, tri
 		return err
 	}
 	setCookie(w, sessionCookie, in.Token, 24*time.Hour*7) // the server ends it before
+	if in.Device != "" {
+		setCookie(w, deviceCookie, in.Device, identity.DeviceLifetime)
+	}
 	return nil
 }
 
@@ -126,6 +147,21 @@ func (c *console) signInPassword(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.Redirect(w, r, local(r.PostFormValue("next")), http.StatusSeeOther)
+}
+
+// knowRecovery notes that somebody has read which recovery codes of theirs were used.
+func (c *console) knowRecovery(w http.ResponseWriter, r *http.Request, who identity.Principal) {
+	until, err := time.Parse(time.RFC3339Nano, r.PostFormValue("until"))
+	if err != nil {
+		err = fault.Errorf(fault.Invalid, "the form does not say which uses it is about; open the page again")
+	} else {
+		err = c.Identity.KnowRecoveryUses(r.Context(), who.UserID, until)
+	}
+	if err != nil {
+		c.failPage(w, r, who, err)
+		return
+	}
+	http.Redirect(w, r, local(r.PostFormValue("back")), http.StatusSeeOther)
 }
 
 func (c *console) beginSignIn(w http.ResponseWriter, r *http.Request) {
@@ -224,7 +260,8 @@ func (c *console) redeemSetup(w http.ResponseWriter, r *http.Request) {
 		err = auditErr
 	}
 	if err != nil {
-		c.bare(w, r, statusOf(err), "Set up", setupPage(name, c.message(r, err)))
+		wrong := c.refused(w, r, err)
+		c.bare(w, r, statusOf(err), "Set up", setupPage(name, wrong))
 		return
 	}
 	http.Redirect(w, r, "/invitation/"+token, http.StatusSeeOther)

@@ -204,6 +204,7 @@ func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 				filled.Set("cedar", "forbid (principal, action, resource);")
 				if path == "/" {
 					filled.Set("everything", "true")
+					filled.Set("confirm", "everything")
 					filled.Del("keystore")
 					filled.Del("key")
 				}

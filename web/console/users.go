@@ -70,7 +70,7 @@ func newTokenForm(p *page, keyStores []*appliance.KeyStore) ui.Form {
 	}
 	return p.form(operation.CreateToken, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},
-		{Name: "key_stores", Label: "For the key stores", Type: "checkboxes", Options: stores},
+		{Name: "key_stores", Label: "For the key stores", Type: "checkboxes", Options: stores, Grows: true},
 		{Name: "networks", Label: "From the networks", Required: true, Autocomplete: "off", Hint: "such as 10.20.0.0/16 192.0.2.7/32; * for all"},
 		{Name: "operations", Label: "For the operations", Type: "checkboxes", Options: operations},
 		{Name: "days", Label: "Good for, in days", Type: "number", Min: "1", Max: "365", Value: "90", Required: true}}})
@@ -115,17 +115,32 @@ func user(p *page) (*view, error) {
 	} else {
 		add(operation.DisableUser, ui.Form{Kind: "danger"})
 	}
-	add(operation.DeleteUser, ui.Form{Folded: true, Kind: "danger"})
+	add(operation.DeleteUser, ui.Form{Kind: "danger"})
 	return &view{title: d.Name, crumbs: []ui.Link{{Text: "Users and tokens", URL: "/users"}}, body: userPage(d)}, nil
 }
 
+// address is that of the console, for what people hand on. It is of the configuration or the
+// certificate, and never what a request calls the appliance (its header Host). If it is not known,
+// the second value says so.
+func (p *page) address() (origin, unknown string) {
+	if p.c.Identity.URL != "" {
+		return p.c.Identity.URL, ""
+	}
+	return "", " The console does not know its own address: put \"https://\", its name and the port before what begins with a slash here, or set admin.url in the configuration."
+}
+
 func createdInvitation(p *page, i operation.CreatedInvitation) (*view, error) {
-	link := "https://" + p.Host + "/invitation/" + i.Token
-	return &view{title: "Invitation", body: oncePage("Invitation for "+i.Name, "Send this link to "+i.Name+" so that nobody else sees it. It is good once, until "+ui.Stamp(i.ExpiresAt)+".", "Link", link, p.here())}, nil
+	origin, unknown := p.address()
+	note := "Send this link to " + i.Name + " so that nobody else sees it. It is good once, until " + ui.Stamp(i.ExpiresAt) + "." + unknown
+	return &view{title: "Invitation", body: oncePage("Invitation for "+i.Name, note, "Link", origin+"/invitation/"+i.Token, p.here())}, nil
 }
 
 func createdToken(p *page, t operation.CreatedToken) (*view, error) {
-	return &view{title: "API token", body: oncePage("API token "+t.Name, "Put it into a file that only the program can read, and use it with holdfast --server https://"+p.Host+" --token-file FILE.", "Token", t.Secret, p.here())}, nil
+	server, _ := p.address()
+	if server == "" {
+		server = "https://HOST:PORT"
+	}
+	return &view{title: "API token", body: oncePage("API token "+t.Name, "Put it into a file that only the program can read, and use it with holdfast --server "+server+" --token-file FILE.", "Token", t.Secret, p.here())}, nil
 }
 
 // ways are how a user can sign in, in words.

@@ -100,9 +100,10 @@ func TestRecordNamesItsObject(t *testing.T) {
 	}{
 		"grant": {&RemoveGrant.Route, &appliance.Grant{ID: "g1", KeyID: "ledger", Principal: "arn:aws:iam::123456789012:role/app", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}},
 			audit.Record{Action: "Remove grant", ObjectKind: "grant", ObjectID: "g1", Object: "grant to arn:aws:iam::123456789012:role/app: Encrypt, Decrypt", Key: "ledger"}},
-		"user":       {&DisableUser.Route, &identity.User{ID: "u1", Name: "carol"}, audit.Record{Action: "Disable user", ObjectKind: "user", ObjectID: "u1", Object: "user carol"}},
-		"token":      {&RevokeToken.Route, identity.Token{ID: "t1", Name: "robot"}, audit.Record{Action: "Revoke API token", ObjectKind: "API token", ObjectID: "t1", Object: "API token robot"}},
-		"credential": {&DeactivateCredential.Route, &appliance.Credential{AccessKeyID: "AKIA"}, audit.Record{Action: "Deactivate credential", ObjectKind: "credential", ObjectID: "AKIA", Object: "credential AKIA"}},
+		"user":                      {&DisableUser.Route, &identity.User{ID: "u1", Name: "carol"}, audit.Record{Action: "Disable user", ObjectKind: "user", ObjectID: "u1", Object: "user carol"}},
+		"token":                     {&RevokeToken.Route, identity.Token{ID: "t1", Name: "robot"}, audit.Record{Action: "Revoke API token", ObjectKind: "API token", ObjectID: "t1", Object: "API token robot"}},
+		"credential":                {&DeactivateCredential.Route, &appliance.Credential{AccessKeyID: "AKIA"}, audit.Record{Action: "Deactivate credential", ObjectKind: "credential", ObjectID: "AKIA", Object: "credential AKIA"}},
+		"key, which its body names": {&CreateKey.Route, nil, audit.Record{Action: "Create key", ObjectKind: "key", ObjectID: "a b/ä", Object: "key a b/ä", Key: "a b/ä"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, log := quiet()

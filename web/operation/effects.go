@@ -80,7 +80,8 @@ type Guards struct {
 	FourEyes bool
 	// WithAny: it needs a second person as soon as any operation does.
 	WithAny bool
-	// Confirmed: a mistake is costly, so that a console has the name of the thing typed first.
+	// Confirmed: a mistake is costly, so that a person types the name of the thing first, in the
+	// console and at a terminal; if the entry says ConfirmedIf, of those inputs.
 	Confirmed bool
 }
 
@@ -92,7 +93,7 @@ func (r *Route) Guards() Guards {
 		// What only takes access away can be given back, and must not wait for a second person.
 		FourEyes:  e&^TakesAccess != 0 && r.Alone == "",
 		WithAny:   e.Can(SetsGuards),
-		Confirmed: e.Can(StopsService|EndsBlock|Destroys) || e.Can(TakesAccess) && e.Can(Decides),
+		Confirmed: e.Can(StopsService|EndsBlock|Destroys) || e.Can(TakesAccess) && e.Can(Decides) || r.ConfirmedIf != "",
 	}
 }
 

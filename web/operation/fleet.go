@@ -42,25 +42,30 @@ func (c *Caller) fleet() (Fleet, error) {
 }
 
 // node gives a node as this one knows it.
-func (c *Caller) node(id string) (*appliance.Node, error) {
+func (c *Caller) node(id string) (n appliance.NodeStatus, err error) {
 	f, err := c.fleet()
 	if err != nil {
-		return nil, err
+		return n, err
 	}
 	for _, n := range f.FleetStatus().Nodes {
 		if n.ID == id {
-			return &n.Node, nil
+			return n, nil
 		}
 	}
-	return nil, fault.Errorf(fault.NotFound, "the fleet has no node %q", id)
+	return n, fault.Errorf(fault.NotFound, "the fleet has no node %q", id)
 }
 
 func nodeSubject(_ context.Context, c *Caller, in NodeName) any {
 	if n, err := c.node(in.Node); err == nil {
-		return n
+		return &n.Node
 	}
 	return nil
 }
+
+// NodeDetail is a node as this one knows it.
+type NodeDetail struct{ appliance.NodeStatus }
+
+func (n NodeDetail) revised() any { return n.Node }
 
 // The operations on the fleet. Removing a node takes its right to serve away, so it is as
 // urgent as a block.
@@ -75,10 +80,19 @@ var (
 			return c.Fleet.FleetStatus(), nil
 		},
 	})
+	ShowNode = define(Operation[NodeName, NodeDetail]{
+		Route: Route{ID: "showNode", Method: http.MethodGet, Path: "/fleet/nodes/{node}", Capability: identity.See, Conflicts: true,
+			Words: "Show node", Summary: "A node of the fleet, as this one knows it"},
+		Run: func(_ context.Context, c *Caller, in NodeName) (NodeDetail, error) {
+			n, err := c.node(in.Node)
+			return NodeDetail{n}, err
+		},
+	})
 	DrainNode = define(Operation[Drain, Nothing]{
-		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Effects: StopsService, Alone: failingNode, Urgency: Ordinary,
+		Route: Route{ID: "drainNode", Method: http.MethodPut, Path: "/fleet/nodes/{node}/drained", Capability: identity.Administer, Effects: StopsService, ConfirmedIf: "if it drains", Alone: failingNode, Urgency: Ordinary,
 			Words: "Drain or resume node", Variants: []string{"Drain node", "Resume node"}, Summary: "Have a node of the fleet take no new requests, or take them again"},
-		Subject: func(ctx context.Context, c *Caller, in Drain) any { return nodeSubject(ctx, c, in.NodeName) },
+		Subject:   func(ctx context.Context, c *Caller, in Drain) any { return nodeSubject(ctx, c, in.NodeName) },
+		Confirmed: func(_ any, in Drain) bool { return in.Drained },
 		Variant: func(in Drain) string {
 			if in.Drained {
 				return "Drain node"

@@ -21,7 +21,7 @@ This page is generated from the table of operations (` + "`web/operation`" + `) 
 - **Scope**: what the key stores in the scope of an API token mean for it. *The key store*: the one that it is about must be in the scope. *The whole appliance*: a token that is limited to key stores must name the operation.
 - **Presence**: a user in the console proves again who they are if the last proof is older than ` + fmt.Sprintf("%.0f", PresenceTime.Minutes()) + ` minutes. The bearer of an API token is never present, and needs none.
 - **Four eyes**: *can be chosen* in the settings to need the approval of a second person; *with any* needs it as soon as any other operation does.
-- **Confirmation**: *due* where a mistake stops service, ends a block, destroys something or takes a user out. For deletions the console has the name typed, and the server checks it; for the others its button acts at once. The API and the command line name the object anyway.
+- **Confirmation**: where a mistake stops service, ends a block, destroys something or takes a user out, a person types the name of the thing. The console first shows a page with what relies on it, and the server checks the name; presence is proved after it. The command line does the same at a terminal, and asks nothing with ` + "`--yes`" + `, with ` + "`--json`" + ` or where no terminal is. The API never asks: its requests name the thing in the path. Where not each input can do harm, the column says which are confirmed.
 - **Record**: what the audit log has. *Refusals* are recorded for every operation.
 
 | operation | ID | role | scope | what it can do | presence | four eyes | confirmation | record |
@@ -30,7 +30,7 @@ This page is generated from the table of operations (` + "`web/operation`" + `) 
 	for _, r := range table {
 		g := r.Guards()
 		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s | %s | %s | %s |\n", cmp.Or(r.Words, r.Summary), r.ID, needs(r.Capability), r.KeyStoreScope(), cmp.Or(r.Can().String(), "–"),
-			yes(g.Presence, "yes"), r.fourEyesWords(), yes(g.Confirmed, "due"), r.recordWords())
+			yes(g.Presence, "yes"), r.fourEyesWords(), yes(g.Confirmed, cmp.Or(r.ConfirmedIf, "yes")), r.recordWords())
 	}
 	b.WriteString("\n## Operations that no second person is asked for\n\nThey have effects, and are done by one person all the same:\n\n")
 	reasons := map[string][]string{}

@@ -105,12 +105,13 @@ var (
 		},
 	})
 	SetQuota = define(Operation[Quota, *appliance.KeyStore]{
-		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Effects: StopsService, Urgency: Ordinary,
+		Route: Route{ID: "setQuota", Method: http.MethodPut, Path: "/keystores/{keystore}/quota", Capability: identity.ManageKeys, Effects: StopsService, ConfirmedIf: "if it lowers the quota", Urgency: Ordinary,
 			Words: "Set quota", Summary: "Set a key store's quota of requests a second"},
 		Subject: func(ctx context.Context, c *Caller, in Quota) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in Quota) error {
 			return c.Domain.CheckQuota(ctx, in.KeyStore, in.RequestsPerSecond)
 		},
+		Confirmed: lowersQuota,
 		Run: func(ctx context.Context, c *Caller, in Quota) (*appliance.KeyStore, error) {
 			return c.Domain.SetQuota(ctx, in.KeyStore, in.RequestsPerSecond)
 		},
@@ -132,6 +133,12 @@ var (
 		},
 	})
 )
+
+// lowersQuota says whether fewer requests are answered with the quota than now; 0 is no quota.
+func lowersQuota(now any, in Quota) bool {
+	ks, known := now.(*appliance.KeyStore)
+	return in.RequestsPerSecond != 0 && (!known || ks.RequestsPerSecond == 0 || in.RequestsPerSecond < ks.RequestsPerSecond)
+}
 
 func keyStoreHealth(ctx context.Context, c *Caller, in KeyStoreName) (*KeyStoreHealth, error) {
 	ks, err := c.Domain.ShowKeyStore(ctx, in.KeyStore)

@@ -22,22 +22,29 @@ type List[Item any] struct {
 	Total int `json:"total,omitempty" jsonschema:"How many entries all pages have together. It is left out if there are none, or if they were not counted." example:"5000"`
 
 	first int // the place of the first entry in the whole list, from 1
-	// previous is the cursor of the page before, with which back begins.
-	previous string
+	// previous finds the cursor of the page before; nil if there is none.
+	previous func() (string, error)
 }
 
 // First is the place of the page's first entry in the whole list, from 1; 0 if it is not
 // known. It is known only to who performs the operation in this process.
 func (l List[Item]) First() int { return l.first }
 
-// Previous is what to give as after for the page before, as [List.First] is known: empty
-// for the first page, and on it.
-func (l List[Item]) Previous() string { return l.previous }
+// Previous is what to give as after for the page before, which is empty if that is the first
+// page, and whether there is one. It is known only to who performs the operation in this
+// process, and is looked for only here: the API's clients know where they come from.
+func (l List[Item]) Previous() (after string, is bool, err error) {
+	if l.previous == nil {
+		return "", false, nil
+	}
+	after, err = l.previous()
+	return after, err == nil, err
+}
 
 // Paging asks for a page of a list. Each input of an operation that gives a list has it.
 type Paging struct {
 	Limit int    `query:"limit" least:"1" most:"1000" about:"how many entries at most, 1 to 1000; 100 if left out" json:"-"`
-	After string `query:"after" about:"the next of the page before; the first page if left out" json:"-"`
+	After string `query:"after" longest:"4096" about:"the next of the page before; the first page if left out" json:"-"`
 	Sort  string `query:"sort" about:"the order; with a minus before it, the other way round" json:"-"`
 }
 
@@ -137,14 +144,22 @@ func (l *Listing[In, Item]) page(ctx context.Context, c *Caller, in In) (List[It
 	at := func(e Item) position { return position{order.Key(e), l.ID(e)} }
 	if l.Part != nil {
 		page.Items, page.Total, err = l.Part(ctx, c, in, want)
+		if after.ID != "" {
+			page.previous = func() (string, error) { return l.before(ctx, c, in, part{by, !down, after, ask.Limit}, at) }
+		}
 	} else {
 		var all []Item
 		if all, err = l.All(ctx, c, in); err == nil {
 			var before []Item
 			before, page.Items = cut(all, at, want)
 			page.Total, page.first = len(all), len(before)+1
-			if len(before) > ask.Limit {
-				page.previous = cursorOf(l.Route.ID, in, at(before[len(before)-ask.Limit-1]))
+			if len(before) > 0 {
+				page.previous = func() (string, error) {
+					if len(before) <= ask.Limit {
+						return "", nil
+					}
+					return cursorOf(l.Route.ID, in, at(before[len(before)-ask.Limit-1])), nil
+				}
 			}
 		}
 	}
@@ -160,6 +175,17 @@ func (l *Listing[In, Item]) page(ctx context.Context, c *Caller, in In) (List[It
 		l.Complete(c, page.Items)
 	}
 	return page, nil
+}
+
+// before gives the cursor of the page before a part of a list: empty if that is the first page.
+// The part is wanted the other way round. It begins with the last but one entry of the page
+// before, and ends with the entry behind which that page is.
+func (l *Listing[In, Item]) before(ctx context.Context, c *Caller, in In, back part, at func(Item) position) (string, error) {
+	entries, _, err := l.Part(ctx, c, in, back)
+	if err != nil || len(entries) < back.limit {
+		return "", err
+	}
+	return cursorOf(l.Route.ID, in, at(entries[back.limit-1])), nil
 }
 
 // cut orders a list and gives the entries before a part and those of it.

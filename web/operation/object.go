@@ -15,6 +15,7 @@ import (
 // thing is what an operation is done to, as the audit log names it.
 type thing struct {
 	kind, id, words string
+	called          string // what people call it, where that is neither the ID nor in the words
 	keyStore, key   string // where the operation's path does not name them
 }
 
@@ -31,6 +32,9 @@ func (p *performance) objectOf(subject any) thing {
 		return o
 	}
 	for _, o := range objects {
+		if o.parameter == "keystore" {
+			continue // the input may name a key of it: see below
+		}
 		if id := bounded(p.path(o.parameter)); id != "" {
 			if strings.HasPrefix(id, identity.TokenPrefix) { // a token in place of its ID
 				id = identity.TokenPrefix + "..."
@@ -45,7 +49,7 @@ func (p *performance) objectOf(subject any) thing {
 		return thing{kind: "key store", id: bounded(keyStore), words: "key store " + bounded(keyStore)}
 	}
 	if p.route == Block.Entry() || p.route == Unblock.Entry() {
-		return thing{kind: "everything", words: "everything"}
+		return thing{kind: everythingName, words: everythingName}
 	}
 	return thing{}
 }
@@ -54,7 +58,7 @@ func (p *performance) objectOf(subject any) thing {
 func objectIn(subject any) thing {
 	switch s := subject.(type) {
 	case *appliance.Grant:
-		return thing{kind: "grant", id: s.ID, words: grantWords(s), key: s.KeyID}
+		return thing{kind: "grant", id: s.ID, words: grantWords(s), called: s.Principal, key: s.KeyID}
 	case Grant:
 		return objectIn(s.Grant)
 	case *appliance.Credential:
@@ -71,6 +75,10 @@ func objectIn(subject any) thing {
 		return thing{kind: "API token", id: s.ID, words: "API token " + s.Name}
 	case identity.Invitation:
 		return thing{kind: "invitation", id: s.ID, words: "invitation of " + s.Name}
+	case *identity.Session:
+		return objectIn(*s)
+	case *identity.Passkey:
+		return thing{kind: "passkey", id: s.ID, words: "passkey " + s.Name}
 	case identity.Session:
 		return thing{kind: "session", id: s.ID, words: "session of " + s.UserName}
 	case *approval.Request:

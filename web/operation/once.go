@@ -29,6 +29,25 @@ type Answered struct {
 	*idempotency.Answer
 	// Replayed says that it was given before, and that nothing was done now.
 	Replayed bool
+
+	// gave and refused are what the operation gave, if it was performed now.
+	gave    any
+	refused error
+}
+
+// ErrDoneBefore is the error of [Operation.Do] for a request that was done before, with the same
+// idempotency key: nothing was done now.
+var ErrDoneBefore = errors.New("it was done before, by a request with the same idempotency key")
+
+// now is what the operation gave in this process; ErrDoneBefore if it was performed before.
+func (a *Answered) now() (any, error) {
+	switch {
+	case !a.Replayed:
+		return a.gave, a.refused
+	case a.Code != "":
+		return nil, a.Refusal()
+	}
+	return nil, ErrDoneBefore
 }
 
 // Refusal is the error that was answered; nil if none was.
@@ -69,15 +88,15 @@ func (p *performance) once(ctx context.Context) (any, error) {
 			p.unusable(ctx, err)
 			return nil, err
 		}
-		return &Answered{run.Kept, true}, nil
+		return &Answered{Answer: run.Kept, Replayed: true}, nil
 	}
 	p.run = run
-	done, err := p.now(ctx)
-	given, err := p.given(done, err)
+	done, refused := p.now(ctx)
+	given, err := p.given(done, refused)
 	if err != nil {
 		before, err := run.Settled(ctx, err)
 		if before != nil {
-			return &Answered{before, true}, nil
+			return &Answered{Answer: before, Replayed: true}, nil
 		}
 		return nil, err
 	}
@@ -91,7 +110,7 @@ func (p *performance) once(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Answered{kept, kept != given}, nil
+	return &Answered{kept, kept != given, done, refused}, nil
 }
 
 // forgetEvery is how often answers are looked for that have expired.
@@ -135,7 +154,7 @@ func replayed(upload io.Reader, read hash.Hash, a *idempotency.Answer) error {
 func (p *performance) given(done any, err error) (*idempotency.Answer, error) {
 	a := &idempotency.Answer{Status: p.route.Success()}
 	if waits, ok := errors.AsType[*Pending](err); ok {
-		a.Status, done, err = http.StatusAccepted, waits.Detail(), nil
+		a.Status, a.Location, done, err = http.StatusAccepted, LocationOf(waits), waits.Detail(), nil
 	}
 	if err != nil {
 		return nil, err
@@ -143,7 +162,7 @@ func (p *performance) given(done any, err error) (*idempotency.Answer, error) {
 	if a.Body, err = json.Marshal(done); err != nil {
 		return nil, err
 	}
-	if a.Status != http.StatusAccepted {
+	if a.Location == "" {
 		a.Location = p.route.Location(p.path, done)
 	}
 	return a, nil

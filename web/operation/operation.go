@@ -36,6 +36,9 @@ type Route struct {
 	Effects Effects
 	// Alone says why no second person can be asked for the operation; empty if one can.
 	Alone string
+	// ConfirmedIf says which inputs a person confirms, such as "if it lowers the quota", where not
+	// each one can do harm ([Operation.Confirmed]); empty for each, as far as the Effects say so.
+	ConfirmedIf string
 	// WhileLocked operations may be performed by a user whose row nobody can verify,
 	// as the appliance is locked: to look, to give the PIN and to block. An attacker
 	// who writes to the database could have made that user.
@@ -60,6 +63,15 @@ type Route struct {
 	// BeyondScope operations give rights that no scope of an API token limits, such as those of a
 	// user: a token with a limit may not perform them.
 	BeyondScope bool
+	// Absent operations may find that what they are about is not there, although their path
+	// names nothing.
+	Absent bool
+	// Conflicts says that the state of the appliance may forbid the operation, although it
+	// changes nothing.
+	Conflicts bool
+	// Revision is the path of the GET whose ETag names the state that the operation changes
+	// ([Route.Shown]), where that is not the thing that Path names; "-" for none.
+	Revision string
 	// BinaryAnswer is the media type of an answer that is a [Stream].
 	BinaryAnswer string
 	// OtherAnswer is another media type that the caller may ask for; empty for none.
@@ -82,6 +94,8 @@ type Route struct {
 	inBody        func(in any) (keyStore, key string)
 	keyStore      func(ctx context.Context, c *Caller, in any) (string, error) // nil if only the path can name one
 	restricts     func(in any) bool
+	confirmed     func(now, in any) bool
+	warning       func(c *Caller, now, in any) string
 	variant       func(in any) string
 	check         func(ctx context.Context, c *Caller, in any) error
 	run           func(ctx context.Context, c *Caller, in any) (any, error)
@@ -137,6 +151,11 @@ func (r *Route) Location(path func(name string) string, done any) string {
 	})
 }
 
+// LocationOf is where the request for approval is that an operation waits for.
+func LocationOf(waits *Pending) string {
+	return Prefix + ShowApproval.path(ApprovalName{Approval: waits.Request.ID})
+}
+
 // Tagged says whether answers have an entity tag.
 func (r *Route) Tagged() bool { return !r.Mutates() && r.BinaryAnswer == "" }
 
@@ -173,6 +192,12 @@ type Operation[In, Out any] struct {
 	// not each input does and the operation is not [Urgent]. Such an operation is done while
 	// the disk of the audit log has its reserve alone.
 	Restricts func(in In) bool
+	// Confirmed says whether an input is one of ConfirmedIf. Now is the subject as it is; nil if it
+	// is not known: then each input is that may be one.
+	Confirmed func(now any, in In) bool
+	// Warning says what the operation does to its caller, where it does something to them; now is
+	// the subject. Empty for nothing.
+	Warning func(c *Caller, now any, in In) string
 	// Check gives the error that Run would, as far as that is known before, and
 	// changes nothing. Each approvable operation has one.
 	Check func(ctx context.Context, c *Caller, in In) error
@@ -219,6 +244,17 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	if op.Restricts != nil {
 		r.restricts = func(in any) bool { return op.Restricts(in.(In)) }
 	}
+	if (op.Confirmed == nil) != (r.ConfirmedIf == "") {
+		panic(fmt.Sprintf("operation %s: ConfirmedIf and Confirmed go together", r.ID))
+	}
+	r.confirmed = func(any, any) bool { return true }
+	if op.Confirmed != nil {
+		r.confirmed = func(now, in any) bool { return op.Confirmed(now, in.(In)) }
+	}
+	r.warning = func(*Caller, any, any) string { return "" }
+	if op.Warning != nil {
+		r.warning = func(c *Caller, now, in any) string { return op.Warning(c, now, in.(In)) }
+	}
 	if op.Check != nil {
 		r.check = func(ctx context.Context, c *Caller, in any) error { return op.Check(ctx, c, in.(In)) }
 	}
@@ -237,10 +273,14 @@ func (r *Route) AllWords() []string { return append([]string{r.Words}, r.Variant
 //
 // Errors are of the domain, or: fault.Forbidden, [fault.Presence] or fault.Locked if
 // the caller may not; [fault.Stale] if the subject is not what the caller saw; a
-// [*Pending] if it waits for the approval of a second person now.
+// [*Pending] if it waits for the approval of a second person now; [ErrDoneBefore] if a request
+// with the caller's idempotency key was done before.
 func (o *Operation[In, Out]) Do(ctx context.Context, c *Caller, in In) (Done[Out], error) {
 	defer wipe(reflect.ValueOf(in))
 	done, err := o.Perform(ctx, c, Request{Path: o.fields.of(in), Read: func() (any, error) { return in, nil }})
+	if answered, ok := done.(*Answered); ok && err == nil {
+		done, err = answered.now()
+	}
 	if err != nil {
 		return Done[Out]{}, err
 	}

@@ -4,9 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"strconv"
+	"time"
 
 	"holdfast/appliance/fault"
 )
+
+// MediaType is the media type of bodies and answers that are no file.
+const MediaType = "application/json"
 
 // ProblemType is the media type of every answer that is not 2xx (RFC 9457).
 const ProblemType = "application/problem+json"
@@ -41,6 +47,14 @@ func NewProblem(f *fault.Fault) Problem {
 	e := f.Code.Entry()
 	return Problem{Type: CodesPath + "#" + string(f.Code), Title: e.Title, Status: e.Status, Detail: f.Message, Message: f.Message,
 		Code: f.Code, WhatToDo: e.Do, Reference: f.Reference}
+}
+
+// SetRetryAfter says in the header of an answer when to try again, in seconds (RFC 9110 section
+// 10.2.3), as far as the fault has it.
+func SetRetryAfter(h http.Header, f *fault.Fault) {
+	if f.RetryAfter > 0 {
+		h.Set(retryHeader, strconv.Itoa(int((f.RetryAfter+time.Second-1)/time.Second)))
+	}
 }
 
 // Fault gives what the problem describes, as a client has it.

@@ -2,6 +2,7 @@ package operation
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -55,7 +56,21 @@ type RoleChange struct {
 // e-mail address; empty for not.
 type OIDCBinding struct {
 	UserName
-	Email string `json:"email" jsonschema:"The verified e-mail address with which the OpenID provider may vouch for the user; empty to end that." example:"alice@example.com"`
+	Email string `json:"email" jsonschema:"The verified e-mail address with which the OpenID provider may vouch for the user; empty to end that." example:"alice@example.com" longest:"254"`
+}
+
+// isCaller says whether a user is the one who calls.
+func isCaller(c *Caller, now any) bool {
+	u, ok := now.(*identity.User)
+	return ok && c.Who.UserID != "" && u.ID == c.Who.UserID
+}
+
+// endsOwn warns who takes themselves out.
+func endsOwn[In any](c *Caller, now any, _ In) string {
+	if !isCaller(c, now) {
+		return ""
+	}
+	return "This is you. You will be signed out and cannot sign in again."
 }
 
 // EmailAddress has notices for a user go to an address.
@@ -90,11 +105,21 @@ var (
 		},
 	})
 	SetRole = define(Operation[RoleChange, *identity.User]{
-		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, Urgency: Ordinary,
+		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, ConfirmedIf: "if the role may do less", Urgency: Ordinary,
 			Words: "Change role", Summary: "Give a user another role"},
 		Subject: func(ctx context.Context, c *Caller, in RoleChange) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in RoleChange) error {
 			return c.Identity.CheckRole(ctx, in.User, in.Role)
+		},
+		Confirmed: func(now any, in RoleChange) bool {
+			u, known := now.(*identity.User)
+			return !known || !in.Role.Covers(u.Role)
+		},
+		Warning: func(c *Caller, now any, in RoleChange) string {
+			if !isCaller(c, now) {
+				return ""
+			}
+			return fmt.Sprintf("This is you. You will be signed out, and may do only what %s may when you sign in again.", in.Role)
 		},
 		Restricts: func(in RoleChange) bool { return in.Role == identity.RoleViewer },
 		Run: func(ctx context.Context, c *Caller, in RoleChange) (*identity.User, error) {
@@ -108,6 +133,7 @@ var (
 		Check: func(ctx context.Context, c *Caller, in UserName) error {
 			return c.Identity.CheckDisabled(ctx, in.User, true)
 		},
+		Warning: endsOwn[UserName],
 		Run: func(ctx context.Context, c *Caller, in UserName) (*identity.User, error) {
 			return c.Identity.SetDisabled(ctx, in.User, true)
 		},
@@ -157,6 +183,7 @@ var (
 			Words: "Delete user", Summary: "Remove a user"},
 		Subject: userSubject,
 		Check:   func(ctx context.Context, c *Caller, in UserName) error { return c.Identity.CheckDelete(ctx, in.User) },
+		Warning: endsOwn[UserName],
 		Run: func(ctx context.Context, c *Caller, in UserName) (Nothing, error) {
 			return Nothing{}, c.Identity.DeleteUser(ctx, in.User)
 		},
@@ -166,6 +193,9 @@ var (
 			Words: "Sign out user", Summary: "End all sessions of a user"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (Ended, error) {
+			if err := userExists(ctx, c, in); err != nil {
+				return Ended{}, err
+			}
 			n, err := c.Identity.RevokeSessions(ctx, in.User)
 			return Ended{n}, err
 		},

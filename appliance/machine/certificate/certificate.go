@@ -22,6 +22,7 @@ type Certificate struct {
 	current *tls.Certificate
 	version fileVersion
 	checked time.Time
+	judged  atomic.Pointer[judged] // of the certificate in use
 
 	// vault and hosts are set before it serves.
 	vault   Vault

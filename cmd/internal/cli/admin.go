@@ -29,14 +29,16 @@ type Admin struct {
 	Socket string
 	// server, if not empty, is an appliance elsewhere, called with an API token.
 	server, tokenFile, ca string
-	why                   string // for the person who approves
-	idempotencyKey        string
-	client                *web.Client
+	// Yes says that nobody is asked to confirm anything.
+	Yes            bool
+	why            string // for the person who approves
+	idempotencyKey string
+	client         *web.Client
 }
 
 // The flags that name the appliance. Only commands that ask one have them.
 const (
-	socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag, keyFlag = "socket", "server", "token-file", "ca", "why", "idempotency-key"
+	socketFlag, serverFlag, tokenFileFlag, caFlag, whyFlag, yesFlag, keyFlag = "socket", "server", "token-file", "ca", "why", "yes", "idempotency-key"
 )
 
 // ConnectionFlags are the flags that name the appliance.
@@ -53,6 +55,7 @@ func (a *Admin) Asks(c *cobra.Command) *cobra.Command {
 		f.StringVar(&a.server, serverFlag, os.Getenv("HOLDFAST_SERVER"), "appliance elsewhere, https://HOST:PORT of its console (HOLDFAST_SERVER)")
 		f.StringVar(&a.tokenFile, tokenFileFlag, os.Getenv("HOLDFAST_TOKEN_FILE"), "file with an API token for --server (HOLDFAST_TOKEN_FILE)")
 		f.StringVar(&a.why, whyFlag, "", "why, for the person who approves, where --server needs a second person for this")
+		f.BoolVar(&a.Yes, yesFlag, false, "do not have the name typed before an outage or a removal")
 		f.StringVar(&a.idempotencyKey, keyFlag, "", "key of the change, 16 to 255 characters that nobody can guess: called again with the same key within 24 hours, the command changes nothing and shows the same (default: a new one)")
 		f.StringVar(&a.ca, caFlag, "", "file with the certificates (PEM) that the server's may be signed under; the system's without it")
 	}

@@ -274,11 +274,13 @@ func TestDiscardInTheConsole(t *testing.T) {
 	a.signIn(r)
 	a.Open("/state")
 	a.Fill("Discard credential", "keystore", "p", "credential", c.Items[0].AccessKeyID)
+	a.Confirm()
 	a.Has("The damaged row was discarded")
 	a.Fill("Discard key", "keystore", "p", "key", "k", "key_version", "2")
 	a.Has("is not damaged")
 	a.Open("/state")
 	a.Fill("Discard key", "keystore", "p", "key", "k", "key_version", "1")
+	a.Confirm()
 	a.Has("The damaged row was discarded")
 	a.Open("/state?verify=1")
 	a.Has("Rows do not match their manifests", "Accept state") // as the discard leaves it, until somebody accepts

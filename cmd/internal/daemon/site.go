@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"strings"
 	"sync/atomic"
 
 	"holdfast/appliance/config"
@@ -50,7 +51,7 @@ func (s *site) XKSEndpoint() string {
 	if s.cfg.XKS.URL != "" {
 		return s.cfg.XKS.URL
 	}
-	return s.named(s.listening.XKS)
+	return s.named(s.listening.XKS, false)
 }
 
 // consoleURL is the console's origin.
@@ -58,19 +59,28 @@ func (s *site) consoleURL() string {
 	if s.cfg.Admin.URL != "" {
 		return s.cfg.Admin.URL
 	}
-	return s.named(s.listening.Admin)
+	return s.named(s.listening.Admin, true)
 }
 
-// named is the URL of a listener by the certificate's first DNS name; empty if it
-// has none.
-func (s *site) named(a net.Addr) string {
+// named is the URL of a listener by the first of the certificate's names, DNS names before IP
+// addresses; empty if it has none. AWS KMS calls no IP address.
+func (s *site) named(a net.Addr, addresses bool) string {
 	c, err := s.certificate.Get(nil)
-	if err != nil || len(c.Leaf.DNSNames) == 0 {
+	if err != nil {
 		return ""
 	}
-	u := url.URL{Scheme: "https", Host: c.Leaf.DNSNames[0]}
+	names := c.Leaf.DNSNames
+	if addresses {
+		names = certificate.Names(c.Leaf)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	u := url.URL{Scheme: "https", Host: names[0]}
 	if _, port, err := net.SplitHostPort(a.String()); err == nil && port != "443" {
-		u.Host = net.JoinHostPort(u.Host, port)
+		u.Host = net.JoinHostPort(names[0], port)
+	} else if strings.Contains(names[0], ":") {
+		u.Host = "[" + names[0] + "]"
 	}
 	return u.String()
 }

@@ -30,7 +30,10 @@ func (d *Daemon) newDirectory(closed string, observe func(identity.Way, identity
 	}, Log: d.o.Log, Observe: observe, Now: d.o.Now, URL: d.site.consoleURL(), Closed: closed, SetupFile: filepath.Join(cfg.State.Dir, SetupFile),
 		Idle: time.Duration(cfg.Admin.Idle), Absolute: time.Duration(cfg.Admin.Session)}
 	if o := cfg.Admin.OIDC; o.Issuer != "" {
-		c.OIDC = &identity.OIDC{Issuer: o.Issuer, ClientID: o.ClientID}
+		c.OIDC = &identity.OIDC{Issuer: o.Issuer, ClientID: o.ClientID, Groups: identity.Groups{Claim: o.GroupsClaim, Roles: map[string]identity.Role{}, Scopes: o.Scopes}}
+		for group, role := range o.Groups {
+			c.OIDC.Groups.Roles[group] = identity.Role(role)
+		}
 		if o.ClientSecretFile != "" {
 			secret, err := readSecret(o.ClientSecretFile)
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	cdpruntime "github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/cdproto/security"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -47,6 +49,7 @@ type Browser struct {
 	problems []string
 	saved    map[string]string // by GUID: the suggested names
 	done     chan string
+	trusted  []string // other origins that pages may lead to
 	// Expected has problems that a test means to cause; those containing one are no
 	// problems.
 	Expected []string
@@ -129,7 +132,7 @@ func (b *Browser) watch(event any) {
 	problem := ""
 	switch e := event.(type) {
 	case *network.EventRequestWillBeSent:
-		if u, err := url.Parse(e.Request.URL); err == nil && u.Scheme+"://"+u.Host != b.origin && u.Scheme != "data" && u.Scheme != "about" {
+		if u, err := url.Parse(e.Request.URL); err == nil && u.Scheme+"://"+u.Host != b.origin && !b.trusts(u.Scheme+"://"+u.Host) && u.Scheme != "data" && u.Scheme != "about" {
 			problem = "a request to another origin: " + e.Request.URL
 		}
 	case *cdplog.EventEntryAdded:
@@ -160,6 +163,21 @@ func (b *Browser) watch(event any) {
 		}
 	}
 	b.problems = append(b.problems, problem)
+}
+
+// Trust has pages lead to another origin, whatever certificate it has: that of an OpenID provider.
+func (b *Browser) Trust(origin string) {
+	b.t.Helper()
+	b.mu.Lock()
+	b.trusted = append(b.trusted, origin)
+	b.mu.Unlock()
+	call(b, security.SetIgnoreCertificateErrors, security.SetIgnoreCertificateErrorsParams{Ignore: true})
+}
+
+func (b *Browser) trusts(origin string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Contains(b.trusted, origin)
 }
 
 func (b *Browser) check() {
@@ -255,6 +273,19 @@ func (b *Browser) Fill(button string, fields ...string) {
 		b.t.Fatalf("%s: the form %q: %s; the page says: %s", b.Path(), button, problem, b.Text())
 	}
 	b.Press()
+}
+
+// Confirm types the name that the page before an outage asks for, and more fields of its form; then
+// it goes on.
+func (b *Browser) Confirm(fields ...string) {
+	b.t.Helper()
+	const form = `document.querySelector('form[action^="/confirm/"]')`
+	button := b.Value(`(() => { const f = ` + form + `; return f ? f.querySelector("button:not([type=button])").textContent.trim() : ""; })()`)
+	if button == "" {
+		b.t.Fatalf("%s: no name is asked for; the page says: %s", b.Path(), b.Text())
+	}
+	name := b.Value(form + `.querySelector("label[for=confirm] code").textContent`)
+	b.Fill(button, append(fields, "confirm", name)...)
 }
 
 // fillScript finds the form, and marks its button for Press.

@@ -1,0 +1,166 @@
+package identity_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
+)
+
+// TestGroups: with a mapping the groups of each sign-in by the provider decide about the role, and
+// what is no list of groups, or has none that is mapped, lets nobody in and ends their sessions.
+func TestGroups(t *testing.T) {
+	p := newProvider(t)
+	var groups identity.Groups
+	d := open(t, func(c *identity.Config) {
+		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client(), Groups: identity.Groups{Scopes: []string{"groups"},
+			Roles: map[string]identity.Role{"kms-admins": identity.RoleAdministrator, "kms-keys": identity.RoleKeyAdministrator, "kms-readers": identity.RoleViewer, "kms-audit": identity.RoleAuditor}}}
+		groups = c.OIDC.Groups
+	})
+	ctx := t.Context()
+	root := root
+	a, b := d.enrol("alice", identity.RoleViewer), d.enrol("bob", identity.RoleAdministrator)
+	if _, err := d.BindOIDC(ctx, root, a.id, "alice@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	as := func(email, sub string, claim any) (identity.SignedIn, error) {
+		t.Helper()
+		d.pass(time.Minute) // for the limit of attempts
+		to, state, err := d.BeginOIDC(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := url.Parse(to)
+		if err != nil || q.Query().Get("scope") != "openid email groups" {
+			t.Fatalf("%s: %v", to, err)
+		}
+		p.challenge = q.Query().Get("code_challenge")
+		p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": sub, "email": email, "email_verified": true, "nonce": q.Query().Get("nonce"),
+			"iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix()}
+		if claim != nil {
+			p.claims["groups"] = claim
+		}
+		return d.FinishOIDC(ctx, state, "good", from)
+	}
+	alice := func(claim any) (identity.SignedIn, error) { return as("alice@example.com", "1", claim) }
+	role := func() identity.Role {
+		t.Helper()
+		u, err := d.User(ctx, a.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.Role
+	}
+	for _, tt := range []struct {
+		groups   []string
+		was, now identity.Role
+	}{
+		{[]string{"kms-readers"}, "", identity.RoleViewer},
+		{[]string{"other", "kms-keys"}, identity.RoleViewer, identity.RoleKeyAdministrator},
+		{[]string{"kms-readers", "kms-admins", "kms-audit", "kms-admins"}, identity.RoleKeyAdministrator, identity.RoleAdministrator},
+		{[]string{"kms-admins"}, "", identity.RoleAdministrator},
+		{[]string{"kms-audit", "kms-readers"}, identity.RoleAdministrator, identity.RoleAuditor},
+	} {
+		before, err := alice([]string{"kms-readers"}) // a session of before
+		if err == nil && tt.was != "" {
+			_, err = d.SetRole(ctx, a.id, tt.was)
+		} else if err == nil {
+			_, err = d.SetRole(ctx, a.id, tt.now)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := alice(tt.groups)
+		if err != nil || in.Principal.Role != tt.now || in.RoleWas != tt.was || role() != tt.now {
+			t.Errorf("%v: role %s, was %q: %v; %s", tt.groups, in.Principal.Role, in.RoleWas, err, role())
+		}
+		if _, err := d.Session(ctx, before.Token, true); err != identity.ErrProof {
+			t.Errorf("%v: a session of before: %v", tt.groups, err)
+		}
+		if who, err := d.Session(ctx, in.Token, true); err != nil || who.Role != tt.now {
+			t.Errorf("%v: the session is %s: %v", tt.groups, who.Role, err)
+		}
+	}
+
+	many := make([]string, 10000)
+	for i := range many {
+		many[i] = fmt.Sprintf("group-%d", i)
+	}
+	for name, claim := range map[string]any{
+		"no claim": nil, "no list": "kms-admins", "a list in a text": `["kms-admins"]`, "no group": []string{}, "groups that give nothing": []string{"x", "KMS-ADMINS", "kms-admins ", "kms-admin"},
+		"10,000 groups": append(many, "kms-admins"), "numbers": []any{1, "kms-admins"}, "lists": []any{[]string{"kms-admins"}}, "an object": map[string]any{"kms-admins": true}, "a number": 7, "true": true,
+		"null": json.RawMessage("null"), "elsewhere (Entra ID)": map[string]any{"_claim_names": "src1"},
+	} {
+		before, err := alice([]string{"kms-readers"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := alice(claim); fault.CodeOf(err) != fault.Forbidden {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := d.Session(ctx, before.Token, true); err != identity.ErrProof {
+			t.Errorf("%s: a session of before: %v", name, err)
+		}
+		if role() != identity.RoleViewer {
+			t.Errorf("%s: the role is %s", name, role())
+		}
+	}
+	if !strings.Contains(d.log.String(), "gives a role") {
+		t.Error("the log does not say why")
+	}
+
+	// The last administrator is not lowered, and does not come in either.
+	if _, err := alice([]string{"kms-admins"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.SetDisabled(ctx, b.id, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := alice([]string{"kms-readers"}); fault.CodeOf(err) != fault.Conflict || role() != identity.RoleAdministrator {
+		t.Errorf("the last administrator: %v, %s", err, role())
+	}
+	// While the appliance is locked nothing can be sealed, so no role changes.
+	d.vault.set(false, true)
+	if in, err := alice([]string{"kms-admins"}); err == nil && in.Principal.Role != identity.RoleAdministrator {
+		t.Errorf("locked, the same role: %v", in.Principal.Role)
+	}
+	d.vault.set(false, false)
+
+	groups.Roles["x"] = "root"
+	if _, err := identity.New(identity.Config{Store: nil, Seals: d.vault, Settings: d.vault, URL: "https://console.test", OIDC: &identity.OIDC{Groups: groups}}); err == nil || !strings.Contains(err.Error(), `"root"`) {
+		t.Errorf("a role that there is not: %v", err)
+	}
+}
+
+// TestNoGroups: without a mapping a claim gives nothing, whatever it says.
+func TestNoGroups(t *testing.T) {
+	p := newProvider(t)
+	d := open(t, func(c *identity.Config) {
+		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client()}
+	})
+	ctx := t.Context()
+	a, _ := d.enrol("alice", identity.RoleViewer), d.enrol("bob", identity.RoleAdministrator)
+	if _, err := d.BindOIDC(ctx, root, a.id, "alice@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	to, state, err := d.BeginOIDC(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := url.Parse(to)
+	if err != nil || q.Query().Get("scope") != "openid email" {
+		t.Fatalf("%s: %v", to, err)
+	}
+	p.challenge = q.Query().Get("code_challenge")
+	p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "email": "alice@example.com", "email_verified": true, "nonce": q.Query().Get("nonce"),
+		"iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix(), "groups": []string{"administrator", "kms-admins"}, "role": "administrator"}
+	in, err := d.FinishOIDC(ctx, state, "good", from)
+	if err != nil || in.Principal.Role != identity.RoleViewer || in.RoleWas != "" {
+		t.Errorf("%+v %v", in, err)
+	}
+}

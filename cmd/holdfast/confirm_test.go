@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"holdfast/cmd/internal/sitetest"
+	"holdfast/web/operation"
+)
+
+// typing runs a command at a terminal where a person types an answer, and gives what the terminal
+// got and how it ended.
+func typing(t *testing.T, cmd *exec.Cmd, answer string) (string, error) {
+	t.Helper()
+	control, tty := openTerminal(t)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = tty.Close()
+	if _, err := io.WriteString(control, answer+"\n"); err != nil { // the terminal keeps it until it is read
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	_, _ = io.Copy(&out, control) // EIO when the program has ended
+	return out.String(), cmd.Wait()
+}
+
+// TestNameTypedAtATerminal: before an outage a person at a terminal sees what relies on the thing,
+// and types its name; another name does nothing. Scripts are not asked.
+func TestNameTypedAtATerminal(t *testing.T) {
+	t.Parallel()
+	s := sitetest.New(t, t.TempDir())
+	s.Start(t)
+	s.Run(t, "keystore", "create", "demo")
+	s.Run(t, "key", "create", "demo", "payments")
+	s.Run(t, "grant", "add", "demo", "--key", "payments", "--principal", "arn:aws:iam::123456789012:role/app", "--operations", "Encrypt")
+	at := func(answer string, args ...string) (string, error) {
+		t.Helper()
+		return typing(t, s.Command(t.Context(), "holdfast", args...), answer)
+	}
+	state := func() string { return s.Run(t, "key", "show", "demo", "payments") }
+	for _, wrong := range []string{"", "payment", "yes"} {
+		out, err := at(wrong, "key", "disable", "demo", "payments")
+		if err == nil || !strings.Contains(out, "nothing was done") || !strings.Contains(out, "No request of KMS used it in the last seven days.") || !strings.Contains(out, "role/app") || strings.Contains(state(), "disabled") {
+			t.Errorf("%q: %v: %s", wrong, err, out)
+		}
+	}
+	if out, err := at("payments", "key", "disable", "demo", "payments"); err != nil || !strings.Contains(out, "Type payments to confirm") || !strings.Contains(state(), "disabled") {
+		t.Errorf("%v: %s", err, out)
+	}
+	for _, args := range [][]string{{"key", "enable", "demo", "payments"}, {"keystore", "set-quota", "demo", "--requests-per-second", "0"}, {"key", "disable", "demo", "payments", "--yes"}, {"block", "demo", "--reason", "r", "--json"}} {
+		if out, err := at("", args...); err != nil || strings.Contains(out, "to confirm") {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+	if out, err := at("everything", "block", "--everything", "--reason", "r"); err != nil || !strings.Contains(out, "key stores") {
+		t.Errorf("%v: %s", err, out)
+	}
+	s.Run(t, "unblock", "--everything") // no terminal: nobody is asked
+}
+
+// TestEveryConfirmedOperationHasAName: what the table says is confirmed has something to type also
+// where only the input is known.
+func TestEveryConfirmedOperationHasAName(t *testing.T) {
+	for want, c := range map[string]*operation.Confirmation{
+		"k":                     operation.DisableKey.ToConfirm(operation.KeyName{KeyStoreName: operation.KeyStoreName{KeyStore: "s"}, Key: "k"}),
+		"s":                     operation.DeleteKeyStore.ToConfirm(operation.KeyStoreName{KeyStore: "s"}),
+		"everything":            operation.Block.ToConfirm(operation.NewBlock{}),
+		"n":                     operation.DrainNode.ToConfirm(operation.Drain{NodeName: operation.NodeName{Node: "n"}, Drained: true}),
+		"Revoke older policies": operation.RevokePolicies.ToConfirm(operation.Revocation{Below: 3}),
+	} {
+		if c == nil || c.Name != want || c.Check(" "+want+" ") != nil || c.Check("x"+want) == nil || c.Check("") == nil {
+			t.Errorf("%s: %+v", want, c)
+		}
+	}
+	if c := operation.DrainNode.ToConfirm(operation.Drain{NodeName: operation.NodeName{Node: "n"}}); c != nil {
+		t.Errorf("to resume a node: %+v", c)
+	}
+}

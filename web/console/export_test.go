@@ -1,0 +1,4 @@
+package console
+
+// Local is for a fuzz test.
+var Local = local
