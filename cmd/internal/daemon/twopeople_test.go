@@ -89,7 +89,20 @@ func (p *pair) ask(route *operation.Route, x asked) operation.ApprovalDetail {
 		button = route.Words
 	}
 	p.alice.Open(x.page)
-	p.alice.Fill(button, append(slices.Clone(x.fields), "why", "alice wants "+route.ID)...)
+	why := []string{"why", "alice wants " + route.ID}
+	fields := slices.Clone(x.fields)
+	if p.alice.Value(`String(document.querySelector('form[action="/do/`+route.ID+`"] [name="why"]') !== null)`) == "true" {
+		fields = append(fields, why...)
+	}
+	p.alice.Fill(button, fields...)
+	if strings.HasPrefix(p.alice.Path(), "/confirm/") { // with what relies on it, and the name to type
+		if p.alice.Value(`String(document.querySelector('form[action^="/confirm/"] [name="why"]') !== null)`) != "true" {
+			why = nil
+		}
+		p.alice.Confirm(why...)
+	} else if route.Guards().Confirmed && route.ConfirmedIf == "" {
+		p.t.Errorf("%s: alice was not asked for the name", route.ID)
+	}
 	p.prove(p.alice)
 	p.alice.Has("It waits for the approval of another person")
 	var waits operation.List[operation.ApprovalDetail]
@@ -240,19 +253,19 @@ func (p *pair) all() map[string]asked {
 		"block":                {page: keys + "blocked", button: "Block key", fields: []string{"reason", "an incident"}, after: []string{"an incident", "blocked"}},
 		"unblock":              {page: keys + "blocked", button: "Unblock key", before: []string{"blocked"}},
 		"setQuota":             {page: "/keystores/walk", fields: []string{"requests_per_second", "4711"}, before: []string{"requests per second"}, after: []string{"4711"}},
-		"deleteKeyStore":       {page: "/keystores/empty", fields: []string{"confirm", "empty"}, before: []string{"/empty"}, after: []string{"removed"}},
+		"deleteKeyStore":       {page: "/keystores/empty", before: []string{"/empty"}, after: []string{"removed"}},
 		"createKey":            {page: "/keystores/walk/keys", fields: []string{"id", "made", "material", material}, secret: []string{"material", material}, after: []string{"made", "given by the one who asked"}},
 		"enableKey":            {page: keys + "off", before: []string{"disabled"}, ready: root("POST", "keystores/walk/keys/off/disable", nil)},
 		"disableKey":           {page: keys + "on", before: []string{"enabled"}},
 		"rotateKey":            {page: keys + "turned", before: []string{"turned"}},
-		"scheduleKeyDeletion":  {page: keys + "doomed", fields: []string{"days", "11", "confirm", "doomed"}, after: []string{"11"}},
+		"scheduleKeyDeletion":  {page: keys + "doomed", fields: []string{"days", "11"}, after: []string{"11"}},
 		"createGrant":          {page: grants, fields: []string{"principal", "arn:aws:iam::123456789012:role/walk"}, after: []string{"arn:aws:iam::123456789012:role/walk"}},
-		"removeGrant":          {page: grants, before: []string{"arn:aws:iam::123456789012:role/walk"}, after: []string{"removed"}},
+		"removeGrant":          {page: grants, button: "Remove grant grant to arn:aws:iam::123456789012:role/walk", before: []string{"arn:aws:iam::123456789012:role/walk"}, after: []string{"removed"}},
 		"setPolicy":            {page: grants, fields: []string{"cedar", "// one\n// three\nforbid (principal, action, resource);"}, before: []string{"− // two", "  forbid"}, after: []string{"+ // three"}},
 		"createCredential":     {page: credentials},
 		"activateCredential":   {page: credentials, button: "Activate credential " + c.AccessKeyID, before: []string{c.AccessKeyID}, ready: root("POST", "keystores/walk/credentials/"+c.AccessKeyID+"/deactivate", nil)},
 		"deactivateCredential": {page: credentials, button: "Deactivate credential " + c.AccessKeyID, before: []string{c.AccessKeyID}},
-		"deleteCredential":     {page: credentials, fields: []string{"confirm", c.AccessKeyID}, before: []string{c.AccessKeyID}, after: []string{"removed"}},
+		"deleteCredential":     {page: credentials, button: "Delete credential " + c.AccessKeyID, before: []string{c.AccessKeyID}, after: []string{"removed"}},
 		"discardKeyStore":      {page: "/state", fields: []string{"keystore", "damaged", "keys", "0"}, before: []string{"damaged"}},
 		"discardKey":           {page: "/state", fields: []string{"keystore", "walk", "key", "damaged"}, before: []string{"walk", "damaged"}},
 		"discardSetting":       {page: "/state", fields: []string{"setting", "bootstrap"}, before: []string{"bootstrap"}},
@@ -265,7 +278,7 @@ func (p *pair) all() map[string]asked {
 		"unlockUser":           {page: carol, before: []string{"carol"}, ready: p.lockOut("carol")},
 		"bindOIDC":             {page: carol, fields: []string{"email", "carol@id.example"}, after: []string{"carol@id.example"}},
 		"setEmail":             {page: carol, fields: []string{"email", "carol@bank.example"}, after: []string{"carol@bank.example"}},
-		"deleteUser":           {page: carol, fields: []string{"confirm", "carol"}, before: []string{"carol"}, after: []string{"removed"}},
+		"deleteUser":           {page: carol, before: []string{"carol"}, after: []string{"removed"}},
 		"createInvitation":     {page: "/users", fields: []string{"name", "dora", "role", "viewer"}, after: []string{"dora", "viewer"}},
 		"createToken":          {page: "/users", fields: []string{"name", "robot", "key_stores=*", "on", "operations=*", "on", "networks", "10.0.0.0/8"}, after: []string{"robot", "10.0.0.0/8"}},
 		"setSettings":          {page: "/settings", fields: []string{"approval_hours", "48"}, before: []string{"approval hours", "72"}, after: []string{"48"}},
