@@ -81,7 +81,7 @@ const (
 // The operation before an outage.
 var (
 	ShowDependents = define(Operation[DependentsOf, *Dependents]{
-		Route: Route{ID: "dependents", Method: http.MethodGet, Path: "/dependents", Capability: identity.ManageKeys,
+		Route: Route{ID: "dependents", Method: http.MethodGet, Path: "/dependents", Absent: true, Conflicts: true, Capability: identity.ManageKeys,
 			Words: "Show dependents", Summary: "What relies on a key store, key, credential, grant, user or node, or on everything: last use, callers, and what is under it"},
 		KeyStore: func(_ context.Context, _ *Caller, in DependentsOf) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in DependentsOf) (*Dependents, error) {
