@@ -87,7 +87,7 @@ func (d *attestationData) filters() []ui.Field {
 		for _, n := range d.nodes {
 			options = append(options, ui.Option{Value: n, Text: n})
 		}
-		fields = append(fields, ui.Field{Name: "node", Label: "Node", Type: "select", Value: d.report.Node, Options: options})
+		fields = append(fields, ui.Field{Name: "node", Label: "Node", Type: "select", Value: d.report.Node, Options: options, Grows: true})
 	}
 	return fields
 }

@@ -85,6 +85,7 @@ func (d *auditData) fields(actors []string) {
 	}
 	field := func(name, label string) ui.Field { return ui.Field{Name: name, Label: label, Value: d.query.Get(name)} }
 	who, what := field("actor", "Done or approved by"), field("operation", "Operation")
+	who.Grows = true
 	for _, name := range actors {
 		who.Options = append(who.Options, ui.Option{Value: name})
 	}
@@ -104,7 +105,7 @@ func (d *auditData) fields(actors []string) {
 		if node != "" && !slices.Contains(d.found.Nodes, node) {
 			nodes = append(nodes, ui.Option{Value: node, Text: node})
 		}
-		d.filters = append(d.filters, ui.Field{Name: "node", Label: "Node", Type: "select", Value: node, Options: nodes})
+		d.filters = append(d.filters, ui.Field{Name: "node", Label: "Node", Type: "select", Value: node, Options: nodes, Grows: true})
 	}
 }
 

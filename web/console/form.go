@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,7 +76,7 @@ func (f *form) choices(name string) []string {
 	if !f.values.Has(name) {
 		f.fail(name, "the form lacks the field %q: open its page again", name)
 	}
-	return slices.DeleteFunc(append([]string{}, f.values[name]...), func(v string) bool { return v == "" })
+	return append([]string{}, strings.Fields(strings.Join(f.values[name], " "))...) // typed where they are many
 }
 
 // checked says whether the one box of a field is checked, which has the value "true".

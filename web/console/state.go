@@ -34,6 +34,9 @@ func anchorName(name string) string {
 	return "Anchor: " + name
 }
 
+// shownDamaged is how many sets of damaged rows a page names, and of how many key stores.
+const shownDamaged = 50
+
 // stateWarnings name what is out of service as its rows do not match, and the anchors that
 // do not agree.
 func stateWarnings(s *appliance.StateStatus, stores []*appliance.KeyStore) (list []warning) {
@@ -50,6 +53,10 @@ func stateWarnings(s *appliance.StateStatus, stores []*appliance.KeyStore) (list
 		} else {
 			own[id] = true
 		}
+	}
+	if n := len(ids); n > shownDamaged {
+		list = append(list, warning{ui.Bad, "Rows of " + ui.Count(n) + " key stores do not match their manifests, and are out of service", "The first " + ui.Count(shownDamaged) + " are below; holdfast state verify names all." + then})
+		ids = ids[:shownDamaged]
 	}
 	for _, id := range ids {
 		var what []string

@@ -1,11 +1,13 @@
 package console
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/web/console/ui"
 )
 
 // TestStateWarnings: what does not match its manifest is named by the key store's name, its
@@ -51,5 +53,18 @@ func TestStateFacts(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s lacks %s", got, want)
 		}
+	}
+}
+
+// TestStateWarningsAreBounded: of very many key stores with damaged rows the first are named, with
+// how many there are.
+func TestStateWarningsAreBounded(t *testing.T) {
+	s := &appliance.StateStatus{}
+	for i := range 5000 {
+		s.Damaged = append(s.Damaged, fmt.Sprintf("store-%04d", i))
+	}
+	w := stateWarnings(s, nil)
+	if len(w) != shownDamaged+1 || !strings.Contains(w[0].title, ui.Count(5000)+" key stores") || !strings.Contains(w[1].title, "store-0000") {
+		t.Errorf("%d warnings; the first is %+v", len(w), w[0])
 	}
 }

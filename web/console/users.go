@@ -70,7 +70,7 @@ func newTokenForm(p *page, keyStores []*appliance.KeyStore) ui.Form {
 	}
 	return p.form(operation.CreateToken, "", ui.Form{Folded: true, Kind: "quiet", Fields: []ui.Field{
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off", Hint: "what uses it"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions},
-		{Name: "key_stores", Label: "For the key stores", Type: "checkboxes", Options: stores},
+		{Name: "key_stores", Label: "For the key stores", Type: "checkboxes", Options: stores, Grows: true},
 		{Name: "networks", Label: "From the networks", Required: true, Autocomplete: "off", Hint: "such as 10.20.0.0/16 192.0.2.7/32; * for all"},
 		{Name: "operations", Label: "For the operations", Type: "checkboxes", Options: operations},
 		{Name: "days", Label: "Good for, in days", Type: "number", Min: "1", Max: "365", Value: "90", Required: true}}})

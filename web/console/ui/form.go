@@ -48,7 +48,10 @@ type Field struct {
 	// Type is an HTML input's, or "select", "textarea" or "checkboxes".
 	Type string
 	// Options are for select and checkboxes, and what is offered for an input; Values those of them that are chosen.
-	Options                      []Option
+	Options []Option
+	// Grows says that the options are things that people make. No more than 100 of them are
+	// offered; what has more is typed.
+	Grows                        bool
 	Values                       []string
 	Required, Mono, AutoFocus    bool
 	Autocomplete, Placeholder    string
@@ -100,3 +103,25 @@ func (f Form) wrongField() bool {
 }
 
 func (f Field) inputType() string { return cmp.Or(f.Type, "text") }
+
+// maxOffered is how many options a field offers whose options grow.
+const maxOffered = 100
+
+// offered is the field with no more options than a page should have. What has more is typed: a
+// choice of one into an input that offers the first of them, a choice of several as words.
+func (x Field) offered() Field {
+	if !x.Grows || len(x.Options) <= maxOffered {
+		return x
+	}
+	switch x.Type {
+	case "select":
+		x.Type = "text"
+	case "checkboxes":
+		x.Type, x.Value = "text", strings.Join(x.Values, " ")
+		x.Hint = strings.TrimPrefix(x.Hint+"; names with spaces between them, such as "+x.Options[0].Value+" "+x.Options[1].Value, "; ")
+		x.Options, x.Values = nil, nil
+		return x
+	}
+	x.Options = x.Options[:maxOffered]
+	return x
+}
