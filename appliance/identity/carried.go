@@ -69,11 +69,3 @@ func (d *Directory) OpenCarried(purpose, owner, id string, sealed []byte) (*Carr
 func (d *Directory) UseUp(ctx context.Context, c *Carried) error {
 	return d.rows.spend(ctx, Spent{ID: "carried " + c.ID, At: d.stamp(), ExpiresAt: c.Expires}, c.ofProcess)
 }
-
-// Once has something of a user be good once within a time, on any node; while the appliance is
-// locked, in this process. fault.Exists if it was used before.
-func (d *Directory) Once(ctx context.Context, owner, id string, lifetime time.Duration) error {
-	_, err := d.rows.seals.MACShared(appliance.Binding{Purpose: "once"})
-	now := d.stamp()
-	return d.rows.spend(ctx, Spent{ID: "once " + owner + " " + id, At: now, ExpiresAt: now.Add(lifetime)}, fault.CodeOf(err) == fault.Locked)
-}

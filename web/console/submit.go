@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,7 +14,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 	"unsafe"
 
 	"github.com/go-chi/chi/v5"
@@ -147,22 +147,21 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 	if !c.confirmed(w, p, a, v) {
 		return
 	}
-	if c.sentBefore(p, a, v) {
-		flash(w, "This form was sent before, with the same content, and nothing was done a second time. If it was to show a secret that you have not seen, make another, and remove what was made.")
-		http.Redirect(w, p.Request, local(v.Get("back")), http.StatusSeeOther)
-		return
-	}
 	f := &form{values: v}
 	answer, err := c.post(p, a, f)
 	k := &kept{Operation: id, Values: v, Withheld: withhold(id, v), Effect: f.effect}
 	switch waits, pending := errors.AsType[*operation.Pending](err); {
+	case errors.Is(err, operation.ErrDoneBefore):
+		flash(w, "This form was sent before, with the same content, and nothing was done a second time. If it was to show a secret that you have not seen, make another, and remove what was made.")
+		http.Redirect(w, p.Request, local(v.Get("back")), http.StatusSeeOther)
 	case pending:
 		flash(w, fmt.Sprintf("It waits for the approval of another person, until %s.", ui.Stamp(waits.Request.ExpiresAt)))
 		http.Redirect(w, p.Request, "/approvals", http.StatusSeeOther)
 	case fault.CodeOf(err) == fault.Presence:
 		c.askProof(w, p.Request, p.who, k)
 	case err != nil:
-		k.Code, k.Message, k.Field = fault.CodeOf(err), c.message(p.Request, err), f.wrong
+		k.Code, k.Field = fault.CodeOf(err), f.wrong
+		k.Message = cmp.Or(onceMessages[k.Code], c.message(p.Request, err))
 		c.refuse(w, p.Request, p.who.UserID, k)
 	case a.show != nil:
 		c.answer(w, p, k, answer)
@@ -180,28 +179,30 @@ func (c *console) perform(w http.ResponseWriter, p *page, id string, v url.Value
 	}
 }
 
-// onceTime is how long it is known that a form was sent.
-const onceTime = time.Hour
-
-// sentBefore says whether a form was sent before with the same content, as by a double click, and
-// notes that it is sent now. It is asked of operations that may do another thing when they are
-// done again: those of a revision are refused then, and urgent ones only restrict.
-func (c *console) sentBefore(p *page, a action, v url.Values) bool {
-	once := v.Get("once")
-	if once == "" || !a.route.Changes() || a.route.Urgency == operation.Urgent || revisionOf(v) != "" || a.route.Guards().Presence && !p.present() {
-		return false
+// onceKey is the idempotency key of a form: the same if it is sent again with the same content, as
+// by a double click; empty if that need not be known. It is of operations that may do another
+// thing when they are done again: those of a revision are refused then, and urgent ones only
+// restrict, and wait for nothing.
+func onceKey(a action, v url.Values) string {
+	if v.Get("once") == "" || a.route.Urgency == operation.Urgent || revisionOf(v) != "" {
+		return ""
 	}
 	sum := sha256.New()
+	fmt.Fprintf(sum, "%q\n", a.route.ID)
 	for _, name := range slices.Sorted(maps.Keys(v)) {
 		if name != "version" && !slices.Contains(a.secrets, name) { // a digest of a short secret would tell it
 			fmt.Fprintf(sum, "%q %q\n", name, v[name])
 		}
 	}
-	err := c.Identity.Once(p.Context(), p.who.UserID, a.route.ID+" "+hex.EncodeToString(sum.Sum(nil)), onceTime)
-	if err != nil && fault.CodeOf(err) != fault.Exists {
-		c.Log.Warn("whether a form was sent before cannot be told, and it is taken", "operation", a.route.ID, "error", err)
-	}
-	return fault.CodeOf(err) == fault.Exists
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// onceMessages are what to say of a form that was sent before, and not simply done.
+var onceMessages = map[fault.Code]string{
+	fault.AnswerPending: "This form was sent a moment ago, and that is still under way. Look whether it is done before you send it again.",
+	fault.AnswerLost:    "This form was sent before, and may have been done; what came of it is not known. Look at what it was to change, and at the audit log, before you send it again: that does it once more.",
+	fault.KeyReused:     "This form was sent before, with another secret, and that was done. Look at what came of it before you send it again: that does it once more.",
+	fault.KeysExhausted: "Nothing was done: you have sent as many forms in 24 hours as the appliance remembers, so that none is done twice. Send it later, or let another administrator do it.",
 }
 
 // withhold takes the secrets out of a form, and gives the names of those that were filled in.
@@ -223,7 +224,7 @@ func (c *console) post(p *page, a action, f *form) (any, error) {
 		return nil, err
 	}
 	caller := p.caller().Seeing(revision)
-	caller.Reason = strings.TrimSpace(f.values.Get(whyField))
+	caller.Reason, caller.IdempotencyKey = strings.TrimSpace(f.values.Get(whyField)), onceKey(a, f.values)
 	return a.perform(p.Context(), caller, f)
 }
 
@@ -272,7 +273,11 @@ func revisionOf(v url.Values) string {
 func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...string) ui.Form {
 	id := o.Entry().ID
 	f.Action = "/do/" + id
-	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "author", Value: p.who.UserID}, ui.Hidden{Name: "once", Value: rand.Text()}, ui.Hidden{Name: "back", Value: p.here()})
+	failed, once := p.failed != nil && p.failed.Operation == id && p.failed.isOf(hidden), rand.Text()
+	if failed && p.failed.Code != fault.AnswerLost && p.failed.Code != fault.KeyReused { // what may have been done is not done again
+		once = cmp.Or(p.failed.Values.Get("once"), once)
+	}
+	f.Hidden = append(f.Hidden, ui.Hidden{Name: "version", Value: p.version(revision)}, ui.Hidden{Name: "author", Value: p.who.UserID}, ui.Hidden{Name: "once", Value: once}, ui.Hidden{Name: "back", Value: p.here()})
 	for i := 0; i+1 < len(hidden); i += 2 {
 		f.Hidden = append(f.Hidden, ui.Hidden{Name: hidden[i], Value: hidden[i+1]})
 	}
@@ -285,7 +290,7 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if a := actions[id]; len(a.secrets) > 0 && len(f.Fields) > 0 && a.route != nil && a.route.Guards().Presence && !p.present() {
 		f.Prove = "/prove" + query("back", p.here())
 	}
-	if p.failed != nil && p.failed.Operation == id && p.failed.isOf(hidden) {
+	if failed {
 		p.failed.fill(&f)
 		if revision != "" && p.failed.Code.Entry().Class == fault.ClassStale {
 			f.By, f.Drop, f.Submit = p.changedBy(o.Entry(), hiddenValues(f.Hidden)), p.here(), f.Submit+": apply what I typed"

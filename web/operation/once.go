@@ -30,6 +30,25 @@ type Answered struct {
 	*idempotency.Answer
 	// Replayed says that it was given before, and that nothing was done now.
 	Replayed bool
+
+	// gave and refused are what the operation gave, if it was performed now.
+	gave    any
+	refused error
+}
+
+// ErrDoneBefore is the error of [Operation.Do] for a request that was done before, with the same
+// idempotency key: nothing was done now.
+var ErrDoneBefore = errors.New("it was done before, by a request with the same idempotency key")
+
+// now is what the operation gave in this process; ErrDoneBefore if it was performed before.
+func (a *Answered) now() (any, error) {
+	switch {
+	case !a.Replayed:
+		return a.gave, a.refused
+	case a.Code != "":
+		return nil, a.Refusal()
+	}
+	return nil, ErrDoneBefore
 }
 
 // Refusal is the error that was answered; nil if none was.
@@ -70,15 +89,15 @@ func (p *performance) once(ctx context.Context) (any, error) {
 			p.unusable(ctx, err)
 			return nil, err
 		}
-		return &Answered{run.Kept, true}, nil
+		return &Answered{Answer: run.Kept, Replayed: true}, nil
 	}
 	p.run = run
-	done, err := p.now(ctx)
-	given, err := p.given(done, err)
+	done, refused := p.now(ctx)
+	given, err := p.given(done, refused)
 	if err != nil {
 		before, err := run.Settled(ctx, err)
 		if before != nil {
-			return &Answered{before, true}, nil
+			return &Answered{Answer: before, Replayed: true}, nil
 		}
 		return nil, err
 	}
@@ -92,7 +111,7 @@ func (p *performance) once(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Answered{kept, kept != given}, nil
+	return &Answered{kept, kept != given, done, refused}, nil
 }
 
 // forgetEvery is how often answers are looked for that have expired.

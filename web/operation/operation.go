@@ -259,10 +259,14 @@ func (r *Route) AllWords() []string { return append([]string{r.Words}, r.Variant
 //
 // Errors are of the domain, or: fault.Forbidden, [fault.Presence] or fault.Locked if
 // the caller may not; [fault.Stale] if the subject is not what the caller saw; a
-// [*Pending] if it waits for the approval of a second person now.
+// [*Pending] if it waits for the approval of a second person now; [ErrDoneBefore] if a request
+// with the caller's idempotency key was done before.
 func (o *Operation[In, Out]) Do(ctx context.Context, c *Caller, in In) (Done[Out], error) {
 	defer wipe(reflect.ValueOf(in))
 	done, err := o.Perform(ctx, c, Request{Path: o.fields.of(in), Read: func() (any, error) { return in, nil }})
+	if answered, ok := done.(*Answered); ok && err == nil {
+		done, err = answered.now()
+	}
 	if err != nil {
 		return Done[Out]{}, err
 	}
