@@ -62,9 +62,9 @@ func CheckReason(reason string) error {
 type BlockTarget struct {
 	Everything bool `json:"everything,omitempty" jsonschema:"true for everything; leave key_store out then."`
 	// KeyStore is a key store's name.
-	KeyStore string `json:"key_store,omitempty" jsonschema:"The name of the key store." example:"payments"`
+	KeyStore string `json:"key_store,omitempty" jsonschema:"The name of the key store." example:"payments" longest:"64"`
 	// KeyID is an external key of it; if empty, the key store itself is meant.
-	KeyID string `json:"key_id,omitempty" jsonschema:"An external key of the key store; leave it out for the key store itself." example:"payments-2026"`
+	KeyID string `json:"key_id,omitempty" jsonschema:"An external key of the key store; leave it out for the key store itself." example:"payments-2026" longest:"128"`
 }
 
 // validate says what is wrong with the target: fault.Invalid.

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,7 @@ func NewAPI(o operation.Options) *API {
 // ServeHTTP implements [http.Handler]. The request may come through another router:
 // what that one has found out does not count here.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	identify(w)
+	r = identify(w, r)
 	defer a.recovered(w, r)
 	a.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
 }
@@ -73,6 +74,9 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 		}
 		c, path := a.As(who, remote(r)), parameters(r)
 		done, err := route.Perform(r.Context(), c, operation.Request{Path: path, Read: func() (_ any, err error) {
+			if err := readable(route, r); err != nil {
+				return nil, err
+			}
 			if c.Revision, err = revision(r.Header); err != nil {
 				return nil, err
 			}
@@ -85,6 +89,7 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			return route.Decode(operation.Parts{Path: path, Query: r.URL.RawQuery, Body: body(route, w, r)})
 		}})
 		if waits, ok := errors.AsType[*operation.Pending](err); ok {
+			w.Header().Set("Location", operation.LocationOf(waits))
 			writeJSON(w, http.StatusAccepted, waits.Detail())
 			return
 		}
@@ -124,7 +129,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, route *operation.Ro
 			return
 		}
 	}
-	writeText(w, route.Success(), "application/json", append(text, '\n'))
+	writeText(w, route.Success(), operation.MediaType, append(text, '\n'))
 }
 
 // answered writes what a request with an idempotency key was answered, now or before.
@@ -154,11 +159,14 @@ func unchanged(h http.Header, tag string) bool {
 	return false
 }
 
-// identify gives the answer to a request an ID, once.
-func identify(w http.ResponseWriter) {
-	if w.Header().Get(operation.RequestIDHeader) == "" {
-		w.Header().Set(operation.RequestIDHeader, fault.NewReference()+fault.NewReference())
+// identify gives a request an ID, once: its answer, and what is recorded of it, have it.
+func identify(w http.ResponseWriter, r *http.Request) *http.Request {
+	id := w.Header().Get(operation.RequestIDHeader)
+	if id == "" {
+		id = fault.NewReference() + fault.NewReference()
+		w.Header().Set(operation.RequestIDHeader, id)
 	}
+	return r.WithContext(operation.WithRequest(r.Context(), id))
 }
 
 // recovered answers a request whose handler has panicked.
@@ -194,10 +202,7 @@ func parameters(r *http.Request) func(name string) string {
 
 // body gives a request's body, bounded.
 func body(route *operation.Route, w http.ResponseWriter, r *http.Request) io.Reader {
-	if route.BinaryRequest == "" {
-		return http.MaxBytesReader(w, r.Body, route.MaxBody())
-	}
-	return http.MaxBytesReader(w, r.Body, operation.MaxBackup)
+	return http.MaxBytesReader(w, r.Body, maxBody(route))
 }
 
 // entityTags are those of If-Match: one or more, weak or strong (RFC 9110 section 8.8.3), or
@@ -243,13 +248,12 @@ var errUnauthenticated = fault.Errorf(fault.Unauthenticated, "say who you are: s
 
 // methodNotAllowed answers with the methods that the route does have.
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
-		if a.router.Match(chi.NewRouteContext(), m, r.URL.Path) {
-			w.Header().Add("Allow", m)
+		if a.router.Match(chi.NewRouteContext(), m, cmp.Or(r.URL.RawPath, r.URL.Path)) {
+			allowed = append(allowed, m)
 		}
 	}
-	p := NewProblem(fault.Errorf(fault.Invalid, "the route %s of the admin API has no %s", r.URL.Path, r.Method))
-	p.Status = http.StatusMethodNotAllowed
-	p.RequestID = w.Header().Get(operation.RequestIDHeader)
-	writeBody(w, p.Status, operation.ProblemType, p)
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	a.fail(w, r, fault.Errorf(fault.NoMethod, "the route %s of the admin API has no %.20s; it has %s", r.URL.Path, r.Method, strings.Join(allowed, ", ")))
 }

@@ -96,7 +96,7 @@ func (c *Client) DoIfMatch(ctx context.Context, method, path, revision string, b
 		defer clear(encoded) // it may hold key material
 		in = bytes.NewReader(encoded)
 	}
-	return c.call(ctx, method, path, revision, in, func(answer *http.Response) error {
+	return c.call(ctx, operation.Sending{Method: method, Path: path, Revision: revision, Body: in, BodyType: operation.MediaType}, func(answer *http.Response) error {
 		text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 		if err != nil || result == nil {
 			return err
@@ -107,7 +107,7 @@ func (c *Client) DoIfMatch(ctx context.Context, method, path, revision string, b
 
 // Download gets what a route streams, such as "backup", into w.
 func (c *Client) Download(ctx context.Context, path string, w io.Writer) error {
-	return c.call(ctx, http.MethodGet, path, "", nil, func(answer *http.Response) error {
+	return c.call(ctx, operation.Sending{Method: http.MethodGet, Path: path}, func(answer *http.Response) error {
 		_, err := io.Copy(w, answer.Body)
 		return err
 	})
@@ -122,7 +122,7 @@ func (c *Client) Backup(ctx context.Context, approval string, w io.Writer) (*app
 	if approval != "" {
 		path += "?" + url.Values{"approval": {approval}}.Encode()
 	}
-	return report, c.call(ctx, operation.Backup.Method, path, "", nil, func(answer *http.Response) error {
+	return report, c.call(ctx, operation.Sending{Method: operation.Backup.Method, Path: path}, func(answer *http.Response) error {
 		text, err := base64.StdEncoding.DecodeString(answer.Header.Get(operation.ReportHeader))
 		if err == nil {
 			err = json.Unmarshal(text, report)
@@ -138,14 +138,14 @@ func (c *Client) Backup(ctx context.Context, approval string, w io.Writer) (*app
 // Upload streams r to a route, such as "restore", and decodes the answer into
 // result.
 func (c *Client) Upload(ctx context.Context, path string, r io.Reader, result any) error {
-	return c.call(ctx, http.MethodPost, path, "", r, func(answer *http.Response) error {
+	return c.call(ctx, operation.Sending{Method: http.MethodPost, Path: path, Body: r}, func(answer *http.Response) error {
 		return json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(result)
 	})
 }
 
 // Send implements [operation.Client].
 func (c *Client) Send(ctx context.Context, s operation.Sending, take func(answer io.Reader) error) error {
-	return c.call(ctx, s.Method, s.Path, s.Revision, s.Body, func(answer *http.Response) error { return take(answer.Body) })
+	return c.call(ctx, s, func(answer *http.Response) error { return take(answer.Body) })
 }
 
 // key gives the idempotency key of the next change, and whether it was chosen here.
@@ -163,10 +163,10 @@ func (c *Client) key() (key string, fresh bool) {
 // call sends a request and has take read the answer, if it is no refusal. A change has an
 // idempotency key: if the connection breaks after it was sent, it is sent once more, and is done
 // once.
-func (c *Client) call(ctx context.Context, method, path, revision string, in io.Reader, take func(*http.Response) error) error {
-	s := sending{method: method, path: path, revision: revision, in: in, take: take}
+func (c *Client) call(ctx context.Context, what operation.Sending, take func(*http.Response) error) error {
+	s := sending{Sending: what, take: take}
 	fresh := false
-	if method != http.MethodGet {
+	if s.Method != http.MethodGet {
 		s.key, fresh = c.key()
 	}
 	for broken := false; ; {
@@ -195,18 +195,18 @@ const pendingTime = time.Second
 
 // sending is a request that may be sent more than once.
 type sending struct {
-	method, path, revision, key string
-	in                          io.Reader // nil if there is no body
-	take                        func(*http.Response) error
+	operation.Sending
+	key  string
+	take func(*http.Response) error
 }
 
 // rewind has the body sent from its begin, and says whether it can.
 func (s *sending) rewind() bool {
-	body, ok := s.in.(*bytes.Reader)
+	body, ok := s.Body.(*bytes.Reader)
 	if ok {
 		_, _ = body.Seek(0, io.SeekStart) // never fails there
 	}
-	return ok || s.in == nil
+	return ok || s.Body == nil
 }
 
 // watched is the body of an answer, and says whether it broke off.
@@ -225,11 +225,15 @@ func (w *watched) Read(b []byte) (int, error) {
 // knows what became of the request.
 func (c *Client) send(ctx context.Context, s sending) (unknown bool, err error) {
 	connected := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { unknown = true }})
-	req, err := http.NewRequestWithContext(connected, s.method, c.base+operation.Prefix+"/"+s.path, s.in)
+	req, err := http.NewRequestWithContext(connected, s.Method, c.base+operation.Prefix+"/"+s.Path, s.Body)
 	if err != nil {
 		return false, err
 	}
-	for name, value := range map[string]string{"If-Match": s.revision, operation.IdempotencyKeyHeader: s.key, operation.ReasonHeader: url.PathEscape(c.Reason)} {
+	contentType := ""
+	if s.Body != nil {
+		contentType = s.BodyType
+	}
+	for name, value := range map[string]string{"If-Match": s.Revision, "Content-Type": contentType, operation.IdempotencyKeyHeader: s.key, operation.ReasonHeader: url.PathEscape(c.Reason)} {
 		if value != "" {
 			req.Header.Set(name, value)
 		}

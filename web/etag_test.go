@@ -1,11 +1,20 @@
 package web_test
 
 import (
+	"cmp"
+	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
+
+	"holdfast/appliance/identity"
 	"holdfast/web/operation"
 )
 
@@ -82,5 +91,199 @@ func TestEveryAnswerIsNamed(t *testing.T) {
 		if w.Header().Get(operation.RequestIDHeader) == "" || w.Header().Get("Content-Type") != operation.ProblemType {
 			t.Errorf("%s %s: %v", r.method, r.path, w.Header())
 		}
+	}
+}
+
+// TestIfNoneMatch: each GET whose answer is JSON is answered with 304 and no body if the caller has
+// the answer, or any. What has changed since is given again.
+func TestIfNoneMatch(t *testing.T) {
+	p := newPair(t)
+	tested := 0
+	for _, route := range operation.Table() {
+		if !route.Tagged() {
+			continue
+		}
+		path := p.names.Replace(route.Path)
+		if slices.ContainsFunc(route.Query, func(q operation.Parameter) bool { return q.Name == "nonce" }) {
+			path += "?nonce=" + nonce
+		}
+		ask := func(tags string) *httptest.ResponseRecorder {
+			return p.call(&p.alice, "GET", path, "", func(r *http.Request) { r.Header.Set("If-None-Match", tags) })
+		}
+		w := ask(`"none"`)
+		if w.Code != 200 {
+			if notShown[route.ID] == "" {
+				t.Errorf("%s: %d %s", route.ID, w.Code, w.Body)
+			}
+			continue
+		}
+		tested++
+		tag := w.Header().Get("ETag")
+		for _, tags := range []string{tag, `"x", W/` + tag} {
+			if again := ask(tags); again.Code != 304 && again.Header().Get("ETag") == tag || again.Code == 304 && again.Body.Len() > 0 {
+				t.Errorf("%s, If-None-Match %s: %d %s", route.ID, tags, again.Code, again.Body)
+			}
+		}
+		if again := ask("*"); again.Code != 304 {
+			t.Errorf("%s, If-None-Match *: %d", route.ID, again.Code)
+		}
+	}
+	if tested < 35 {
+		t.Errorf("only %d operations were tested", tested)
+	}
+}
+
+// notShown are operations of which the appliance of these tests has nothing to show, and why.
+var notShown = map[string]string{
+	"showNode":    "it is in no fleet; see TestNodeRevision",
+	"showPasskey": "an authenticator is needed; see TestShowPasskey",
+}
+
+// TestRevisions: the ETag of the GET that shows what a change is about is what If-Match of the change
+// accepts (RFC 9110 section 13.1.1), and only that: a stale, weak or absent one is refused with 412,
+// and what is no entity tag with 400. Each change of a thing that a GET shows is asked; a new one is
+// among them by itself, and may need a start.
+func TestRevisions(t *testing.T) {
+	routes := slices.DeleteFunc(operation.Table(), func(r *operation.Route) bool { return r.Shown() == nil || notMatched[r.ID] != "" })
+	slices.SortStableFunc(routes, func(a, b *operation.Route) int { // what removes a thing comes last
+		return strings.Count(a.Method, "DELETE") - strings.Count(b.Method, "DELETE")
+	})
+	if len(routes) < 20 {
+		t.Errorf("only %d operations are about a thing that a GET shows", len(routes))
+	}
+	for what, match := range map[string]func(tag string) string{
+		"the tag":            func(tag string) string { return tag },
+		"the tag of several": func(tag string) string { return `"x",` + tag },
+		"*":                  func(string) string { return "*" },
+		"no header":          func(string) string { return "" },
+	} {
+		p := newPair(t)
+		for _, route := range routes {
+			who, path, body := &root, p.names.Replace(strings.ReplaceAll(route.Path, "{user}", p.dave.UserID)), samples[route.ID]
+			if start := starts[route.ID]; start != nil {
+				other, at := start(p)
+				who, path = cmp.Or(other, who), cmp.Or(at, path)
+			}
+			if route.ID == "performApproved" { // of a request that takes no secret
+				body = "{}"
+			}
+			if route.ID == "revokeOwnSession" {
+				who = &p.alice
+			}
+			get := path
+			if extra := strings.Count(route.Path, "/") - strings.Count(route.Shown().Path, "/"); extra > 0 {
+				get = get[:strings.LastIndex(get, "/")]
+			}
+			w := p.call(who, "GET", get, "")
+			tag := w.Header().Get("ETag")
+			if w.Code != 200 || tag == "" {
+				t.Errorf("%s: GET %s: %d %s", route.ID, get, w.Code, w.Body)
+				continue
+			}
+			do := func(path, tags string) *httptest.ResponseRecorder {
+				return p.call(who, route.Method, path, body, func(r *http.Request) {
+					if tags != "" {
+						r.Header.Set("If-Match", tags)
+					}
+				})
+			}
+			for _, wrong := range []string{`"` + strings.Repeat("0", 32) + `"`, "W/" + tag, `"a", W/` + tag} {
+				if w := do(path, wrong); w.Code != 412 || code(t, w) != "stale" {
+					t.Errorf("%s, If-Match %s: %d %s", route.ID, wrong, w.Code, w.Body)
+				}
+			}
+			for _, malformed := range []string{"x", strings.Trim(tag, `"`), "'x'", tag + " " + tag, "*, " + tag} {
+				if w := do(path, malformed); w.Code != 400 {
+					t.Errorf("%s, If-Match %s: %d %s", route.ID, malformed, w.Code, w.Body)
+				}
+			}
+			if strings.Contains(route.Shown().Path, "{") {
+				nowhere := inPath.ReplaceAllString(route.Path, "nobody")
+				if w := do(nowhere, "*"); w.Code != 412 {
+					t.Errorf("%s of what is not there, If-Match *: %d %s", route.ID, w.Code, w.Body)
+				}
+				if w := do(nowhere, ""); w.Code != 404 {
+					t.Errorf("%s of what is not there: %d %s", route.ID, w.Code, w.Body)
+				}
+			}
+			if w := do(path, match(tag)); w.Code != 200 {
+				t.Errorf("%s with %s: %d %s", route.ID, what, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+// TestMadeThings: the Location of each 201 can be followed, and shows what was made; that of each
+// 202 shows the request for approval. Answers are as the document says.
+func TestMadeThings(t *testing.T) {
+	b := newBank(t)
+	d := b.document()
+	follow := func(who *identity.Principal, route *operation.Route, w *httptest.ResponseRecorder, status int, ignored ...string) {
+		t.Helper()
+		at, found := strings.CutPrefix(w.Header().Get("Location"), operation.Prefix)
+		if w.Code != status || !found {
+			t.Errorf("%s: %d %s, Location %q", route.ID, w.Code, w.Body, w.Header().Get("Location"))
+			return
+		}
+		got := b.call(who, "GET", at, "")
+		if got.Code != 200 || got.Header().Get("ETag") == "" {
+			t.Errorf("%s: %s: %d %s", route.ID, at, got.Code, got.Body)
+			return
+		}
+		shows := routeOf("GET", at)
+		if err := d.validate(d.Paths[shows.Path]["get"].Responses["200"].Content[operation.MediaType].Schema, got.Body.Bytes()); err != nil {
+			t.Errorf("%s: %v: %s", shows.ID, err, got.Body)
+		}
+		var made, shown map[string]any
+		if json.Unmarshal(w.Body.Bytes(), &made) != nil || json.Unmarshal(got.Body.Bytes(), &shown) != nil {
+			t.Fatalf("%s: %s, %s", route.ID, w.Body, got.Body)
+		}
+		same := 0
+		for name, value := range shown {
+			if was, there := made[name]; there && !slices.Contains(ignored, name) {
+				same++
+				if fmt.Sprint(was) != fmt.Sprint(value) {
+					t.Errorf("%s: %s was made with %q %v, and shows %v", route.ID, at, name, was, value)
+				}
+			}
+		}
+		if same < 3 {
+			t.Errorf("%s: %s shows %s, which has little of %s", route.ID, at, got.Body, w.Body)
+		}
+	}
+	for _, route := range operation.Table() {
+		path := b.names.Replace(route.Path)
+		if route.Makes != "" && route.ID != "addPasskey" { // for which an authenticator is needed
+			follow(&b.alice, route, b.call(&b.alice, route.Method, path, samples[route.ID]), 201)
+		}
+	}
+	b.fourEyes("removeGrant")
+	follow(&b.alice, operation.RemoveGrant.Entry(), b.call(&b.alice, "DELETE", b.names.Replace("/keystores/{keystore}/grants/{grant}"), ""), 202)
+}
+
+// TestShowPasskey: a user's passkey is shown to them alone, and its ETag is good for its removal.
+func TestShowPasskey(t *testing.T) {
+	b := newBank(t)
+	key := identity.StoredPasskey{Name: "laptop", CreatedAt: time.Now().UTC(), Credential: webauthn.Credential{ID: []byte{1, 2, 3}}}
+	if _, err := b.bed.Store.UpdateAccount(t.Context(), b.alice.UserID, func(a *identity.Account) error {
+		a.Passkeys = append(a.Passkeys, key)
+		return nil
+	}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w := b.call(&b.alice, "GET", "/account/passkeys/AQID", "")
+	if w.Code != 200 || !strings.Contains(w.Body.String(), "laptop") {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if w := b.call(&b.bob, "GET", "/account/passkeys/AQID", ""); w.Code != 404 {
+		t.Errorf("another user sees it: %d %s", w.Code, w.Body)
+	}
+	match := func(tag string) func(*http.Request) { return func(r *http.Request) { r.Header.Set("If-Match", tag) } }
+	if w := b.call(&b.alice, "DELETE", "/account/passkeys/AQID", "", match(`"0000"`)); w.Code != 412 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	// The row was changed beside its seal, so that nothing is done; but the ETag is the right one.
+	if w := b.call(&b.alice, "DELETE", "/account/passkeys/AQID", "", match(w.Header().Get("ETag"))); w.Code == 412 {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

@@ -59,7 +59,7 @@ func NewHandler(p Public) http.Handler {
 // they would be locked out. Localhost is left out, where other programs have other ports.
 func (p Public) transportSecurity(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		identify(w)
+		r = identify(w, r)
 		if host := hostname(r); host != "localhost" && p.Trusted != nil && p.Trusted(host) {
 			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		}

@@ -44,7 +44,7 @@ func writeProblem(w http.ResponseWriter, f *fault.Fault) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
-	writeBody(w, status, "application/json", body)
+	writeBody(w, status, operation.MediaType, body)
 }
 
 func writeBody(w http.ResponseWriter, status int, mediaType string, body any) {

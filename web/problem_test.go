@@ -45,6 +45,7 @@ func onLine(t *testing.T, what, text, log, cause string) string {
 func TestEveryCodeIsAProblem(t *testing.T) {
 	f := &failing{}
 	a := start(t, func(d operation.Domain) operation.Domain { f.Domain = d; return f })
+	a.injected = true
 	for _, e := range fault.All() {
 		cause := errors.New("the cause of " + string(e.Code))
 		f.err = fmt.Errorf("while: %w", fault.Wrapf(e.Code, cause, "said to the caller"))

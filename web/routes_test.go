@@ -46,6 +46,7 @@ func (c *caller) call(who *identity.Principal, method, path, body string, change
 	}
 	w := httptest.NewRecorder()
 	c.api.ServeHTTP(w, r)
+	documented(c.t, method, path, w.Code)
 	return w
 }
 
@@ -298,10 +299,13 @@ func TestOpenAPI(t *testing.T) {
 	checked := 0
 	for path, operations := range d.Paths {
 		op, ok := operations["get"]
-		if !ok || strings.Contains(path, "{user}") || strings.Contains(path, "{approval}") || path == "/account/sessions" {
+		if !ok || path == "/account/sessions" {
 			continue
 		}
 		at := strings.NewReplacer("{keystore}", "p", "{key}", "k", "{seq}", "0").Replace(path)
+		if strings.Contains(at, "{") {
+			continue // TestMadeThings looks at these
+		}
 		if slices.ContainsFunc(op.Parameters, func(p struct{ Name, In string }) bool { return p.Name == "nonce" }) {
 			at += "?nonce=" + nonce
 		}
@@ -383,6 +387,7 @@ func FuzzAPI(f *testing.F) {
 	who := root
 	who.UserID, who.Session, who.ProvenAt = "u", "s", time.Now().Add(1000*time.Hour)
 	f.Fuzz(func(t *testing.T, seed uint64) {
+		c.t = t
 		var s [32]byte
 		binary.LittleEndian.PutUint64(s[:], seed)
 		g := &maker{rand.New(rand.NewChaCha8(s)), d}

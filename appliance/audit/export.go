@@ -161,7 +161,7 @@ func notExported(err error) error {
 }
 
 var csvHeader = []string{"seq", "time", "kind", "operation", "result", "error", "key_store", "key", "version",
-	"principal", "kms_request_id", "kms_key_arn", "kms_operation", "via_service", "source_vpc", "source_vpce", "policies", "actor", "session", "token", "approved_by", "approval", "reason", "approval_reason", "action", "object_kind", "object_id", "object", "asked", "before", "after",
+	"principal", "kms_request_id", "kms_key_arn", "kms_operation", "via_service", "source_vpc", "source_vpce", "policies", "actor", "session", "token", "request_id", "approved_by", "approval", "reason", "approval_reason", "action", "object_kind", "object_id", "object", "asked", "before", "after",
 	"duration_us", "remote", "detail"}
 
 func (r *Record) cells() []string {
@@ -177,7 +177,7 @@ func (r *Record) cells() []string {
 	}
 	c := []string{strconv.FormatInt(r.Seq, 10), string(appendTime(nil, r.Time)), string(r.Kind), r.Operation, string(r.Result),
 		r.Error, r.KeyStore, r.Key, number(r.Version), r.Principal, r.KMSRequestID, r.KMSKeyARN, r.KMSOperation, r.ViaService,
-		r.SourceVPC, r.SourceVPCE, strings.Join(r.Policies, " "), r.Actor, r.Session, r.Token, r.ApprovedBy, r.Approval, r.Reason, r.ApprovalWhy, r.Action, r.ObjectKind, r.ObjectID, r.Object, string(r.Asked), string(r.Before), string(r.After), duration, r.Remote, r.Detail}
+		r.SourceVPC, r.SourceVPCE, strings.Join(r.Policies, " "), r.Actor, r.Session, r.Token, r.RequestID, r.ApprovedBy, r.Approval, r.Reason, r.ApprovalWhy, r.Action, r.ObjectKind, r.ObjectID, r.Object, string(r.Asked), string(r.Before), string(r.After), duration, r.Remote, r.Detail}
 	for i := range c {
 		c[i] = harmless(c[i])
 	}

@@ -76,7 +76,7 @@ func (t *terms) take(name, value []byte) {
 		t[byKey] = value
 	case "principal":
 		t[byPrincipal] = value
-	case "kms_request_id":
+	case "kms_request_id", "request_id": // a record has one of them at most
 		t[byRequest] = value
 	case "kind":
 		t[byKind] = value

@@ -59,6 +59,7 @@ type Record struct {
 	Actor        string          `json:"actor,omitempty" jsonschema:"Who did it: the name of a user, a token, or root on the machine."`
 	Session      string          `json:"session,omitempty" jsonschema:"The ID of the session of the console by which an administrator came."`
 	Token        string          `json:"token,omitempty" jsonschema:"The ID of the API token by which it was done."`
+	RequestID    string          `json:"request_id,omitempty" jsonschema:"The ID of the request by which it was done: the header Request-Id of its answer."`
 	ApprovedBy   string          `json:"approved_by,omitempty" jsonschema:"The name of the second person, who approved it."`
 	Approval     string          `json:"approval,omitempty" jsonschema:"The ID of the request for approval."`
 	Reason       string          `json:"reason,omitempty" jsonschema:"Why it was done, as the person who asked for it says."`
@@ -171,6 +172,7 @@ func (r *Record) appendRest(b []byte) []byte {
 	b = appendField(b, `,"actor":`, r.Actor)
 	b = appendField(b, `,"session":`, r.Session)
 	b = appendField(b, `,"token":`, r.Token)
+	b = appendField(b, `,"request_id":`, r.RequestID)
 	b = appendField(b, `,"approved_by":`, r.ApprovedBy)
 	b = appendField(b, `,"approval":`, r.Approval)
 	b = appendField(b, `,"reason":`, r.Reason)

@@ -95,6 +95,7 @@ func TestEncoding(t *testing.T) {
 	full.Before, full.After = json.RawMessage("{ \"a\" :\n [1, \"\u2028<\"] }"), json.RawMessage(`null`)
 	full.Asked = json.RawMessage(`{"key_id":"k"}`)
 	full.Error, full.Actor, full.Detail = "AccessDeniedException", "alice", "a\"b\\c\x00\x1f\b\f\n\r\t\x7f<>&\u2028\u2029\xff\xed\xa0\x80é日😀"
+	full.RequestID = "r"
 	full.Session, full.Token, full.ApprovedBy, full.Approval, full.Reason, full.ApprovalWhy = "s", "t", "bob", "a", "why", "because"
 	full.Action, full.ObjectKind, full.ObjectID, full.Object = "Remove grant", "grant", "g", "grant to * for Encrypt"
 	full.Policies = []string{"", "a,b", "\""}

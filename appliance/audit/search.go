@@ -22,8 +22,10 @@ type Query struct {
 	Key          string // with KeyStore
 	Principal    string
 	KMSRequestID string
-	Kind         Kind
-	Result       Result
+	// RequestID is that of a request to the admin API or the console, as in [Record].
+	RequestID string `json:",omitempty"`
+	Kind      Kind
+	Result    Result
 	// Actor is the name of who did it or approved it. Of a user of the machine's socket it is
 	// "local uid 0", whatever the process.
 	Actor string `json:",omitempty"`
@@ -164,7 +166,7 @@ func (s *search) matches(line []byte) bool {
 func (s *search) alternatives(q Query) error {
 	var want terms
 	for list, v := range map[int]string{byKeyStore: q.KeyStore, byKey: q.Key, byPrincipal: q.Principal,
-		byRequest: q.KMSRequestID, byKind: string(q.Kind), byResult: string(q.Result), byError: q.Error} {
+		byRequest: cmp.Or(q.KMSRequestID, q.RequestID), byKind: string(q.Kind), byResult: string(q.Result), byError: q.Error} {
 		if v != "" {
 			want[list] = appendString(nil, v)
 		}
@@ -175,10 +177,16 @@ func (s *search) alternatives(q Query) error {
 	if q.Token != "" {
 		want[byToken] = unquoted(appendString(nil, q.Token))
 	}
+	if q.KMSRequestID != "" && q.RequestID != "" && q.KMSRequestID != q.RequestID {
+		return nil // no record has both
+	}
 	for _, list := range []int{byRequest, byKey, byPrincipal, byKeyStore, byError, byResult, byKind} {
 		if s.needle == nil && !q.Life {
 			s.needle = want[list]
 		}
+	}
+	if q.RequestID != "" { // both kinds of requests are in one list
+		s.needle = append([]byte(`,"request_id":`), appendString(nil, q.RequestID)...)
 	}
 	s.any = []terms{want}
 	if q.Life {

@@ -46,16 +46,16 @@ const AnyPrincipal = "*"
 // does not meet it.
 type Conditions struct {
 	// CallingAccounts are of the principal's ARN.
-	CallingAccounts []string `json:"calling_accounts,omitempty" jsonschema:"The accounts of the principal's ARN." example:"[\"123456789012\"]"`
-	ViaServices     []string `json:"via_services,omitempty" jsonschema:"The AWS services that call KMS for the principal (kmsViaService)." example:"[\"s3.eu-central-1.amazonaws.com\"]"`
-	SourceVPCs      []string `json:"source_vpcs,omitempty" jsonschema:"The VPCs from which KMS is called (awsSourceVpc)." example:"[\"vpc-0123456789abcdef0\"]"`
-	SourceVPCEs     []string `json:"source_vpces,omitempty" jsonschema:"The VPC endpoints through which KMS is called (awsSourceVpce)." example:"[\"vpce-0123456789abcdef0\"]"`
-	KMSKeyARNs      []string `json:"kms_key_arns,omitempty" jsonschema:"The ARNs of the KMS keys (kmsKeyArn)."`
+	CallingAccounts []string `json:"calling_accounts,omitempty" jsonschema:"The accounts of the principal's ARN." example:"[\"123456789012\"]" items:"100" each:"2048"`
+	ViaServices     []string `json:"via_services,omitempty" jsonschema:"The AWS services that call KMS for the principal (kmsViaService)." example:"[\"s3.eu-central-1.amazonaws.com\"]" items:"100" each:"2048"`
+	SourceVPCs      []string `json:"source_vpcs,omitempty" jsonschema:"The VPCs from which KMS is called (awsSourceVpc)." example:"[\"vpc-0123456789abcdef0\"]" items:"100" each:"2048"`
+	SourceVPCEs     []string `json:"source_vpces,omitempty" jsonschema:"The VPC endpoints through which KMS is called (awsSourceVpce)." example:"[\"vpce-0123456789abcdef0\"]" items:"100" each:"2048"`
+	KMSKeyARNs      []string `json:"kms_key_arns,omitempty" jsonschema:"The ARNs of the KMS keys (kmsKeyArn)." items:"100" each:"2048"`
 	// KMSKeyRegions and KMSKeyAccounts are parts of the KMS key's ARN.
-	KMSKeyRegions  []string `json:"kms_key_regions,omitempty" jsonschema:"The AWS Regions of the KMS keys' ARNs." example:"[\"eu-central-1\"]"`
-	KMSKeyAccounts []string `json:"kms_key_accounts,omitempty" jsonschema:"The accounts of the KMS keys' ARNs." example:"[\"123456789012\"]"`
+	KMSKeyRegions  []string `json:"kms_key_regions,omitempty" jsonschema:"The AWS Regions of the KMS keys' ARNs." example:"[\"eu-central-1\"]" items:"100" each:"2048"`
+	KMSKeyAccounts []string `json:"kms_key_accounts,omitempty" jsonschema:"The accounts of the KMS keys' ARNs." example:"[\"123456789012\"]" items:"100" each:"2048"`
 	// KMSOperations are KMS API calls, such as GenerateDataKey.
-	KMSOperations []string `json:"kms_operations,omitempty" jsonschema:"The KMS API calls, such as GenerateDataKey (kmsOperation)." example:"[\"GenerateDataKey\"]"`
+	KMSOperations []string `json:"kms_operations,omitempty" jsonschema:"The KMS API calls, such as GenerateDataKey (kmsOperation)." example:"[\"GenerateDataKey\"]" items:"100" each:"2048"`
 }
 
 // condition is one of the conditions with the Cedar attribute that it is about.

@@ -19,6 +19,10 @@ const (
 	Ciphertext      Code = "ciphertext"
 	Throttled       Code = "throttled"
 	TooLarge        Code = "too_large"
+	BodyTooLong     Code = "body_too_long"
+	BodyType        Code = "body_type"
+	NotAcceptable   Code = "not_acceptable"
+	NoMethod        Code = "no_method"
 	Timeout         Code = "timeout"
 	Locked          Code = "locked"
 	Tampered        Code = "tampered"
@@ -85,6 +89,18 @@ var apiCodes = []Entry{
 	{Code: TooLarge, Class: Refused, Status: http.StatusBadRequest, XKS: "UnsupportedOperationException",
 		Title: "A value exceeds what Holdfast supports.",
 		Do:    "Send less than the limit that the message names."},
+	{Code: BodyTooLong, Class: Refused, Status: http.StatusRequestEntityTooLarge,
+		Title: "The body of a request is longer than any that the operation takes.",
+		Do:    "Send a shorter body: the message names the limit."},
+	{Code: BodyType, Class: Refused, Status: http.StatusUnsupportedMediaType,
+		Title: "The Content-Type of a request is not one that the operation takes.",
+		Do:    "Send the body as the media type that the message names, and say so in the header Content-Type."},
+	{Code: NotAcceptable, Class: Refused, Status: http.StatusNotAcceptable,
+		Title: "The header Accept of a request has no media type that the operation can answer with.",
+		Do:    "Leave the header Accept out, or name in it what the message names."},
+	{Code: NoMethod, Class: Refused, Status: http.StatusMethodNotAllowed,
+		Title: "The path of a request has no such method.",
+		Do:    "Use a method that the header Allow of the answer names."},
 	{Code: Timeout, Class: TryAgain, XKS: "DependencyTimeoutException",
 		Title: "The HSM or the database did not answer in time.",
 		Do:    "Try again. If it lasts, look at the HSM and its network; `holdfast status` shows its health."},

@@ -251,6 +251,7 @@ func (q *auditQuery) add(c *cobra.Command) {
 	f.StringVar(&q.Principal, "principal", "", "of this principal")
 	f.StringVar(&q.Node, "node", "", "of this node of the fleet")
 	f.StringVar(&q.KMSRequestID, "kms-request-id", "", "with this request ID, which CloudTrail has as well")
+	f.StringVar(&q.RequestID, "request-id", "", "done by the request to the API or the console that had this ID (header Request-Id)")
 	cli.OneOf(f, &q.Kind, "kind", "of this kind", audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit, audit.KindFleet)
 	cli.OneOf(f, &q.Result, "result", "with this result", audit.Allowed, audit.Denied, audit.Failed)
 }

@@ -17,6 +17,9 @@ import (
 
 func credentialCommand(a *admin) *cobra.Command {
 	return cli.Group("credential", "Manage the SigV4 credentials of key stores", credentialCreateCommand(a), credentialListCommand(a),
+		a.asking("show KEYSTORE ACCESS-KEY-ID", "Show a credential, without its secret", func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, operation.ShowCredential, credentialOf(args), func(w io.Writer, c *appliance.Credential) { showCredentials(w, []*appliance.Credential{c}) })
+		}),
 		credentialStateCommand(a, "activate", "Accept a credential again", operation.ActivateCredential),
 		credentialStateCommand(a, "deactivate", "Refuse a credential from now on", operation.DeactivateCredential), credentialDiscardCommand(a),
 		a.asking("delete KEYSTORE ACCESS-KEY-ID", "Delete a credential", func(cmd *cobra.Command, args []string) error {
@@ -93,13 +96,15 @@ func credentialListCommand(a *admin) *cobra.Command {
 	var page operation.CredentialPage
 	return addPaging(a.asking("list KEYSTORE", "List the credentials of a key store", func(cmd *cobra.Command, args []string) error {
 		page.KeyStore = args[0]
-		return listCall(a, cmd, operation.ListCredentials, page, func(w io.Writer, credentials []*appliance.Credential) {
-			cli.Row(w, "ACCESS KEY ID", "STATE", "CREATED", "LAST USED")
-			for _, c := range credentials {
-				cli.Row(w, c.AccessKeyID, active(c.Active), cli.When(c.CreatedAt), cli.When(c.LastUsedAt))
-			}
-		})
+		return listCall(a, cmd, operation.ListCredentials, page, showCredentials)
 	}), &page.Paging, operation.ListCredentials)
+}
+
+func showCredentials(w io.Writer, credentials []*appliance.Credential) {
+	cli.Row(w, "ACCESS KEY ID", "STATE", "CREATED", "LAST USED")
+	for _, c := range credentials {
+		cli.Row(w, c.AccessKeyID, active(c.Active), cli.When(c.CreatedAt), cli.When(c.LastUsedAt))
+	}
 }
 
 func credentialStateCommand(a *admin, verb, short string, o *operation.Operation[operation.CredentialName, *appliance.Credential]) *cobra.Command {

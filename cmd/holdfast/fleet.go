@@ -26,6 +26,11 @@ func fleetCommand(a *admin) *cobra.Command {
 		a.asking("status", "List the nodes of the fleet, as this one knows them", func(cmd *cobra.Command, _ []string) error {
 			return call(a, cmd, operation.ShowFleet, operation.Nothing{}, showFleet)
 		}),
+		a.asking("show NODE", "Show a node of the fleet, as this one knows it", func(cmd *cobra.Command, args []string) error {
+			return call(a, cmd, operation.ShowNode, operation.NodeName{Node: args[0]}, func(w io.Writer, n operation.NodeDetail) {
+				showNodes(w, "", []appliance.NodeStatus{n.NodeStatus})
+			})
+		}),
 		drain,
 		a.asking("remove NODE", "Take a node out of the fleet for good: it does not serve any more", func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, operation.RemoveNode, operation.NodeName{Node: args[0]}, says[operation.Nothing]("node "+args[0]+" is removed"))
@@ -38,10 +43,16 @@ func showFleet(w io.Writer, s appliance.FleetStatus) {
 		return
 	}
 	cli.Row(w, "grace", (time.Duration(s.GraceSeconds)*time.Second).String()+": so long a node serves without proof that it lacks no change")
+	showNodes(w, s.Node, s.Nodes)
+}
+
+// showNodes lists nodes of the fleet, of which one is the appliance that says so; empty if it does
+// not say which.
+func showNodes(w io.Writer, own string, nodes []appliance.NodeStatus) {
 	cli.Row(w, "NODE", "ADDRESS", "STATE", "SERVES", "LAST HEARD", "CHANGE", "VERSION")
-	for _, n := range s.Nodes {
+	for _, n := range nodes {
 		name, serves, heard := n.ID, "no", "never"
-		if n.ID == s.Node {
+		if n.ID == own {
 			name += " (this one)"
 		}
 		if n.Serves {

@@ -20,10 +20,13 @@ func grantCommand(a *admin) *cobra.Command {
 		page.KeyStore = args[0]
 		return listCall(a, cmd, operation.ListGrants, page, func(w io.Writer, grants []operation.Grant) { showGrants(w, grants...) })
 	}), &page.Paging, operation.ListGrants)
+	show := a.asking("show KEYSTORE GRANT", "Show a grant", func(cmd *cobra.Command, args []string) error {
+		return call(a, cmd, operation.ShowGrant, grantOf(args), func(w io.Writer, g operation.Grant) { showGrants(w, g) })
+	})
 	remove := a.asking("remove KEYSTORE GRANT", "Remove a grant", func(cmd *cobra.Command, args []string) error {
 		return call(a, cmd, operation.RemoveGrant, grantOf(args), says[operation.Nothing]("grant "+args[1]+" removed"))
 	})
-	return cli.Group("grant", "Manage who may use keys", grantAddCommand(a), grantLoadCommand(a), list, remove, grantDiscardCommand(a), grantTestCommand(a), grantPolicyCommand(a))
+	return cli.Group("grant", "Manage who may use keys", grantAddCommand(a), grantLoadCommand(a), list, show, remove, grantDiscardCommand(a), grantTestCommand(a), grantPolicyCommand(a))
 }
 
 // grantOf is the grant that KEYSTORE and GRANT name.

@@ -14,7 +14,7 @@ import (
 )
 
 func tokenCommand(a *admin) *cobra.Command {
-	return cli.Group("token", "Manage API tokens", tokenCreateCommand(a), tokenListCommand(a), tokenRevokeCommand(a))
+	return cli.Group("token", "Manage API tokens", tokenCreateCommand(a), tokenListCommand(a), tokenShowCommand(a), tokenRevokeCommand(a))
 }
 
 func tokenCreateCommand(a *admin) *cobra.Command {
@@ -60,22 +60,39 @@ func tokenCreateCommand(a *admin) *cobra.Command {
 func tokenListCommand(a *admin) *cobra.Command {
 	var page operation.TokenPage
 	return addPaging(a.asking("list", "List the API tokens", func(cmd *cobra.Command, _ []string) error {
-		return listCall(a, cmd, operation.ListTokens, page, func(w io.Writer, tokens []identity.Token) {
-			cli.Row(w, "NAME", "ROLE", "SCOPE", "MADE BY", "EXPIRES", "LAST USED", "REVOKED")
-			for _, t := range tokens {
-				cli.Row(w, t.Name, t.Role, t.Scope.String(), t.CreatedBy, cli.When(t.ExpiresAt), cli.When(t.LastUsedAt), cli.When(t.RevokedAt))
-			}
-		})
+		return listCall(a, cmd, operation.ListTokens, page, showTokens)
 	}), &page.Paging, operation.ListTokens)
+}
+
+func showTokens(w io.Writer, tokens []identity.Token) {
+	cli.Row(w, "NAME", "ROLE", "SCOPE", "MADE BY", "EXPIRES", "LAST USED", "REVOKED")
+	for _, t := range tokens {
+		cli.Row(w, t.Name, t.Role, t.Scope.String(), t.CreatedBy, cli.When(t.ExpiresAt), cli.When(t.LastUsedAt), cli.When(t.RevokedAt))
+	}
+}
+
+// token finds an API token by its name.
+func (a *admin) token(cmd *cobra.Command, name string) (identity.Token, error) {
+	tokens, err := all(a, cmd, operation.ListTokens, func(p operation.Paging) operation.TokenPage { return operation.TokenPage{Paging: p} })
+	if err != nil {
+		return identity.Token{}, err
+	}
+	return found(tokens, func(t identity.Token) bool { return t.Name == name }, "API token", name)
+}
+
+func tokenShowCommand(a *admin) *cobra.Command {
+	return a.asking("show NAME", "Show an API token, without its secret", func(cmd *cobra.Command, args []string) error {
+		t, err := a.token(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		return call(a, cmd, operation.ShowToken, operation.TokenName{Token: t.ID}, func(w io.Writer, t identity.Token) { showTokens(w, []identity.Token{t}) })
+	})
 }
 
 func tokenRevokeCommand(a *admin) *cobra.Command {
 	return a.asking("revoke NAME", "Refuse an API token from now on", func(cmd *cobra.Command, args []string) error {
-		tokens, err := all(a, cmd, operation.ListTokens, func(p operation.Paging) operation.TokenPage { return operation.TokenPage{Paging: p} })
-		if err != nil {
-			return err
-		}
-		t, err := found(tokens, func(t identity.Token) bool { return t.Name == args[0] }, "API token", args[0])
+		t, err := a.token(cmd, args[0])
 		if err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ type auditData struct {
 	export, json string
 }
 
-var auditFilters = []string{"actor", "operation", "object", "key_store", "key", "address", "result", "kind", "from", "to", "token", "error", "principal", "kms_request_id", "node", "life"}
+var auditFilters = []string{"actor", "operation", "object", "key_store", "key", "address", "result", "kind", "from", "to", "token", "error", "principal", "kms_request_id", "request_id", "node", "life"}
 
 func auditLog(p *page) (*view, error) {
 	d := &auditData{now: p.now, query: url.Values{}, found: &operation.Records{}}
@@ -93,7 +93,7 @@ func (d *auditData) fields(actors []string) {
 		what.Options = append(what.Options, ui.Option{Value: words})
 	}
 	life := ui.Field{Name: "life", Label: "KMS's requests", Type: "select", Value: d.query.Get("life"), Options: []ui.Option{{Text: "with them"}, {Value: "true", Text: "without, and with what concerns all keys"}}}
-	d.filters = []ui.Field{who, what, field("object", "Done to"), field("key_store", "Key store"), field("key", "Key"), field("address", "Address"), field("token", "API token"), field("error", "Error"), field("principal", "Principal"), field("kms_request_id", "KMS request ID"), life,
+	d.filters = []ui.Field{who, what, field("object", "Done to"), field("key_store", "Key store"), field("key", "Key"), field("address", "Address"), field("token", "API token"), field("error", "Error"), field("principal", "Principal"), field("kms_request_id", "KMS request ID"), field("request_id", "Request"), life,
 		{Name: "kind", Label: "Kind", Type: "select", Value: d.query.Get("kind"), Options: kinds},
 		{Name: "result", Label: "Result", Type: "select", Value: d.query.Get("result"), Options: []ui.Option{{Text: "all"}, {Value: "allowed", Text: "allowed"}, {Value: "denied", Text: "denied"}, {Value: "failed", Text: "failed"}}},
 		{Name: "from", Label: "From (UTC)", Type: "datetime-local", Value: d.query.Get("from")}, {Name: "to", Label: "Before (UTC)", Type: "datetime-local", Value: d.query.Get("to")}}
@@ -242,7 +242,7 @@ func auditFilter(q url.Values) (operation.AuditFilter, error) {
 	if life := text("life"); life != "" && life != "true" && life != "false" {
 		return operation.AuditFilter{}, fault.Errorf(fault.Invalid, "life %.40q: use true or false", life)
 	}
-	f := operation.AuditFilter{Actor: text("actor"), Operation: text("operation"), Object: text("object"), Token: text("token"), Address: text("address"), Error: text("error"), Life: text("life") == "true", KeyStore: text("key_store"), Key: text("key"), Principal: text("principal"), KMSRequestID: text("kms_request_id"),
+	f := operation.AuditFilter{Actor: text("actor"), Operation: text("operation"), Object: text("object"), Token: text("token"), Address: text("address"), Error: text("error"), Life: text("life") == "true", KeyStore: text("key_store"), Key: text("key"), Principal: text("principal"), KMSRequestID: text("kms_request_id"), RequestID: text("request_id"),
 		Kind: audit.Kind(text("kind")), Result: audit.Result(text("result")), Node: text("node")}
 	for name, t := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
 		v := text(name)

@@ -1249,6 +1249,7 @@ func recordFacts(r *audit.NodeRecord) []ui.Fact {
 	add("Request for approval", r.Approval)
 	add("Session", r.Session)
 	add("API token", r.Token)
+	add("Request", r.RequestID)
 	add("Object", strings.TrimSpace(r.ObjectKind+" "+r.ObjectID))
 	add("Node", r.Node)
 	add("Kind", string(r.Kind))

@@ -6,6 +6,7 @@ Usage: client.py DOCUMENT SCENARIO URL TOKEN-FILE CA-FILE, with the generated pa
 import importlib
 import json
 import pkgutil
+import re
 import ssl
 import sys
 import typing
@@ -24,7 +25,21 @@ for tag in pkgutil.iter_modules(api.__path__):
     for module in pkgutil.iter_modules(folder.__path__):
         modules[module.name.replace("_", "").lower()] = importlib.import_module(f"{folder.__name__}.{module.name}")
 
-wrong, called, saved = [], set(), {}
+wrong, called, saved, tags = [], set(), {}, {}
+shows = {}  # the operations that show a thing, by the pattern of their paths
+for path, methods in document["paths"].items():
+    if "get" in methods:
+        shows[methods["get"]["operationId"]] = re.compile("^/api/v1" + re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path)) + "$")
+
+
+def member(value, name):
+    """gives a member of an answer, such as items.0.id; None if there is none."""
+    for part in name.split("."):
+        try:
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
 
 
 def call(step):
@@ -39,6 +54,8 @@ def call(step):
             arguments[p["name"]] = int(value) if p["schema"]["type"] == "integer" else value
         elif p["in"] == "query" and p["name"] == "nonce":
             arguments["nonce"] = "00112233445566778899aabbccddeeff"
+    if "match" in step:
+        arguments["if_match"] = tags[step["match"]]
     if "requestBody" in op:
         body = step.get("body", "example")
         if body == "example":
@@ -53,16 +70,33 @@ def call(step):
     binary = any("json" not in media for media in op["responses"].get(str(status), {}).get("content", {}))
     if answer.parsed is None and not binary:
         wrong.append(f"{step['op']}: the client cannot read the answer: {status} {answer.content[:300]}")
-    for member, name in step.get("save", {}).items():
-        saved[name] = json.loads(answer.content).get(member, "nobody")
-    return status, answer.content
+    for of, name in step.get("save", {}).items():
+        saved[name] = str(member(json.loads(answer.content), of) or "nobody")
+    if "tag" in step and status == 200:
+        tags[step["tag"]] = answer.headers["etag"]
+    return status, answer.content, answer.headers
+
+
+def follow(step, content, headers):
+    """shows what was made, by the Location of the answer."""
+    found = shows[step["follow"]].match(headers.get("location", ""))
+    if not found:
+        wrong.append(f"{step['op']}: Location {headers.get('location')} is no path of {step['follow']}")
+        return
+    status, shown, _ = call({"op": step["follow"], "path": found.groupdict()})
+    made, shown = json.loads(content), json.loads(shown)
+    for name in ("id", "name", "access_key_id", "created_at"):
+        if status != 200 or made.get(name) != shown.get(name):
+            wrong.append(f"{step['follow']}: {status} {name} {shown.get(name)}, want {made.get(name)}")
 
 
 for step in scenario["steps"]:
     success = 201 if "201" in operations[step["op"]]["responses"] else 200
-    status, content = call(step)
+    status, content, headers = call(step)
     if status != step.get("want", success):
         wrong.append(f"{step['op']}: {status} {content[:300]}, want {step.get('want', success)}")
+    elif "follow" in step:
+        follow(step, content, headers)
 for name in operations:
     if name not in called and name not in scenario["skip"]:
         call({"op": name})  # what the appliance has not is refused, and the client can read why

@@ -26,14 +26,14 @@ type CeremonyAnswer struct {
 	Ceremony string          `json:"ceremony" record:"-" jsonschema:"The ceremony value that the beginning of the ceremony gave." example:"what beginPasskey gave"`
 	Response json.RawMessage `json:"response" record:"-" jsonschema:"The PublicKeyCredential of the authenticator, as JSON (WebAuthn Level 3)." example:"{}"`
 	// Name is the new passkey's; only for one.
-	Name string `json:"name,omitempty" jsonschema:"The name of the new passkey; only when a passkey is added." example:"Alice's laptop"`
+	Name string `json:"name,omitempty" jsonschema:"The name of the new passkey; only when a passkey is added." example:"Alice's laptop" longest:"64"`
 }
 
 // Proof is a password with the present code of the authenticator app, or a
 // recovery code.
 type Proof struct {
-	Password string `json:"password" record:"-" jsonschema:"The user's password." example:"correct horse battery staple"`
-	Code     string `json:"code" record:"-" jsonschema:"The present code of the authenticator app, or a recovery code where one is accepted." example:"123456"`
+	Password string `json:"password" record:"-" jsonschema:"The user's password." example:"correct horse battery staple" longest:"256"`
+	Code     string `json:"code" record:"-" jsonschema:"The present code of the authenticator app, or a recovery code where one is accepted." example:"123456" longest:"64"`
 }
 
 // RecoveryCodes are shown once.
@@ -50,19 +50,21 @@ func (NewTOTP) withoutSecret() any { return nil }
 
 // PasskeyName names a passkey by the ID.
 type PasskeyName struct {
-	Passkey string `path:"passkey" json:"-" about:"The ID of the passkey."`
+	Passkey string `path:"passkey" longest:"2048" json:"-" about:"The ID of the passkey."`
 }
 
 // typedName is the name of the passkey.
 func (n PasskeyName) typedName(now any) string {
-	if u, ok := now.(*identity.User); ok {
-		for _, p := range u.Passkeys {
-			if p.ID == n.Passkey {
-				return p.Name
-			}
-		}
+	if k, ok := now.(*ownPasskey); ok {
+		return k.Name
 	}
 	return ""
+}
+
+// ownPasskey is a passkey of the one who calls.
+type ownPasskey struct {
+	identity.Passkey
+	last bool // there is no other
 }
 
 // user gives the ID of the user who calls.
@@ -73,9 +75,28 @@ func (c *Caller) user() (string, error) {
 	return c.Who.UserID, nil
 }
 
+// self gives the user who calls. fault.Unauthenticated if there is none any more.
+func (c *Caller) self(ctx context.Context) (*identity.User, error) {
+	u, err := c.Identity.User(ctx, c.Who.UserID)
+	if fault.CodeOf(err) == fault.NotFound {
+		err = fault.Errorf(fault.Unauthenticated, "your user was removed: ask an administrator for an invitation")
+	}
+	return u, err
+}
+
 // ownSubject is the user who calls.
 func ownSubject[In any](ctx context.Context, c *Caller, _ In) any {
 	return found(c.Identity.User(ctx, c.Who.UserID))
+}
+
+// passkey gives one of a user. fault.NotFound.
+func (c *Caller) passkey(ctx context.Context, user string, in PasskeyName) (ownPasskey, error) {
+	u, err := c.Identity.User(ctx, user)
+	if err != nil {
+		return ownPasskey{}, err
+	}
+	k, err := named(u.Passkeys, nil, func(k identity.Passkey) bool { return k.ID == in.Passkey }, "you have no passkey of that ID")
+	return ownPasskey{k, len(u.Passkeys) == 1}, err
 }
 
 // own makes the function of an operation of a user on their own account.
@@ -85,7 +106,12 @@ func own[In, Out any](run func(ctx context.Context, c *Caller, user string, in I
 		if err != nil {
 			return out, err
 		}
-		return run(ctx, c, id, in)
+		if out, err = run(ctx, c, id, in); fault.CodeOf(err) == fault.NotFound {
+			if _, gone := c.self(ctx); gone != nil {
+				err = gone
+			}
+		}
+		return out, err
 	}
 }
 
@@ -101,7 +127,7 @@ var (
 				return a, nil
 			}
 			var err error
-			a.User, err = c.Identity.User(ctx, c.Who.UserID)
+			a.User, err = c.self(ctx)
 			return a, err
 		},
 	})
@@ -149,10 +175,21 @@ var (
 			return c.Identity.FinishAddPasskey(ctx, id, in.Ceremony, in.Name, in.Response)
 		}),
 	})
+	ShowPasskey = define(Operation[PasskeyName, identity.Passkey]{
+		Route: Route{ID: "showPasskey", Method: http.MethodGet, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Conflicts: true,
+			Words: "Show passkey", Summary: "One of one's own passkeys"},
+		Run: own(func(ctx context.Context, c *Caller, user string, in PasskeyName) (identity.Passkey, error) {
+			k, err := c.passkey(ctx, user, in)
+			return k.Passkey, err
+		}),
+	})
 	RemovePasskey = define(Operation[PasskeyName, Nothing]{
 		Route: Route{ID: "removePasskey", Method: http.MethodDelete, Path: "/account/passkeys/{passkey}", Capability: identity.Self, Effects: TakesAccess, ConfirmedIf: "if it is the last passkey", Alone: ownAccount, Urgency: Urgent,
 			Words: "Remove passkey", Summary: "Remove a passkey; not the last way to sign in"},
-		Subject: ownSubject[PasskeyName],
+		Subject: func(ctx context.Context, c *Caller, in PasskeyName) any {
+			k, err := c.passkey(ctx, c.Who.UserID, in)
+			return found(&k, err)
+		},
 		Check: func(ctx context.Context, c *Caller, in PasskeyName) error {
 			id, err := c.user()
 			if err != nil {
@@ -161,8 +198,8 @@ var (
 			return c.Identity.CheckRemovePasskey(ctx, id, in.Passkey)
 		},
 		Confirmed: func(now any, _ PasskeyName) bool {
-			u, known := now.(*identity.User)
-			return !known || len(u.Passkeys) <= 1
+			k, known := now.(*ownPasskey)
+			return !known || k.last
 		},
 		Warning: func(*Caller, any, PasskeyName) string {
 			return "This is your last passkey. You cannot sign in by passkey again until you add another."

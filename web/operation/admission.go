@@ -27,7 +27,7 @@ type AdmissionDetail struct {
 // ConfirmedAdmission is the word of a person that those who are admitted are the right ones.
 type ConfirmedAdmission struct {
 	// Digest is that of the admission which the person saw.
-	Digest string `json:"digest" jsonschema:"The digest of the admission that the person saw, as showAdmission gives it." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
+	Digest string `json:"digest" jsonschema:"The digest of the admission that the person saw, as showAdmission gives it." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" longest:"128"`
 }
 
 // The operations on who is sealed by the first unlock.

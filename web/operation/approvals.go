@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
@@ -31,7 +32,7 @@ func (n ApprovalName) request() string { return n.Approval }
 // ApprovalDecision decides about a request for approval.
 type ApprovalDecision struct {
 	ApprovalName
-	Reason string `json:"reason" jsonschema:"Why, in 1 to 256 characters: the one who asked and the audit log have it." example:"checked with the team that owns the key"`
+	Reason string `json:"reason" jsonschema:"Why, in 1 to 256 characters: the one who asked and the audit log have it." example:"checked with the team that owns the key" shortest:"1" longest:"256"`
 }
 
 // ApprovedPerformance asks for an approved operation to be done by the one who asked for it.
@@ -225,8 +226,8 @@ func (p *performance) file(ctx context.Context) error {
 		return err
 	}
 	id := make([]byte, 16)
-	_, _ = rand.Read(id) // never fails (crypto/rand)
-	now := p.Now().UTC()
+	_, _ = rand.Read(id)                            // never fails (crypto/rand)
+	now := p.Now().UTC().Truncate(time.Millisecond) // as it is stored
 	r := &approval.Request{ID: hex.EncodeToString(id), Operation: p.route.ID, Method: p.route.Method, Path: Prefix + p.route.path(p.in), Body: body,
 		UserID: p.Who.UserID, Token: p.Who.Token, RequestedBy: p.Who.Name, Reason: p.Reason, Address: host(p.Remote), CreatedAt: now, ExpiresAt: now.Add(chosen.Lifetime()), State: approval.Pending}
 	if secret != nil {

@@ -32,7 +32,7 @@ type SealRequest struct {
 	PIN Secret `json:"pin" jsonschema:"The PIN of the HSM." example:"MTIzNDU2"`
 	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
 	// It may be empty if there is nobody to seal, and later.
-	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal."`
+	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal." longest:"128"`
 }
 
 // Revocation has the machine's TPM refuse policies of a version below.
@@ -84,7 +84,7 @@ type Report struct {
 // The operations on evidence and on what the TPM keeps.
 var (
 	ShowEvidence = define(Operation[Nonce, json.RawMessage]{
-		Route: Route{ID: "evidence", Method: http.MethodGet, Path: "/attestation", Capability: identity.See,
+		Route: Route{ID: "evidence", Method: http.MethodGet, Path: "/attestation", Absent: true, Conflicts: true, Capability: identity.See,
 			Words: "Show evidence", Summary: "Fresh evidence of what the machine runs"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (json.RawMessage, error) {
 			if !in.elsewhere(c.Performer) {
@@ -100,7 +100,7 @@ var (
 		},
 	})
 	ShowReport = define(Operation[Nonce, *Report]{
-		Route: Route{ID: "attestationReport", Method: http.MethodGet, Path: "/attestation/report", Capability: identity.See,
+		Route: Route{ID: "attestationReport", Method: http.MethodGet, Path: "/attestation/report", Absent: true, Conflicts: true, Capability: identity.See,
 			Words: "Show attestation report", Summary: "Fresh evidence with each check and the firmware's event log"},
 		Run: func(ctx context.Context, c *Caller, in Nonce) (*Report, error) {
 			if !in.elsewhere(c.Performer) {

@@ -20,14 +20,15 @@ type AuditFilter struct {
 	To           time.Time    `query:"to" about:"only records before this time (RFC 3339)" json:"-"`
 	Actor        string       `query:"actor" about:"the name of who did it or approved it: a user, an API token, or local uid 0 for root on the machine" json:"-"`
 	Operation    string       `query:"operation" about:"an operation of this document by its ID, by the words of its button such as Disable key, or as in a record" json:"-"`
-	Object       string       `query:"object" about:"what it was done to: the ID or the name of a user, credential, grant, API token, session or node" json:"-"`
+	Object       string       `query:"object" longest:"2048" about:"what it was done to: the ID or the name of a user, credential, grant, API token, session or node" json:"-"`
 	Token        string       `query:"token" about:"the ID or the name of the API token by which it was done" json:"-"`
 	Address      string       `query:"address" about:"the IP address that the request came from" json:"-"`
 	Error        string       `query:"error" about:"an error's code, or its name in the XKS API" json:"-"`
 	KeyStore     string       `query:"key_store" about:"a key store's name" json:"-"`
 	Key          string       `query:"key" about:"an external key's ID; give its key store, too" json:"-"`
-	Principal    string       `query:"principal" about:"awsPrincipalArn, whole" json:"-"`
+	Principal    string       `query:"principal" longest:"2048" about:"awsPrincipalArn, whole" json:"-"`
 	KMSRequestID string       `query:"kms_request_id" about:"KMS's ID of a request" json:"-"`
+	RequestID    string       `query:"request_id" about:"the ID of a request to this API or the console: the header Request-Id of its answer" json:"-"`
 	Kind         audit.Kind   `query:"kind" enum:"xks,admin,boot,lease,audit,fleet" about:"only records of this kind" json:"-"`
 	Node         string       `query:"node" about:"only records of this node of the fleet" json:"-"`
 	Result       audit.Result `query:"result" enum:"allowed,denied,failed" about:"only records with this result" json:"-"`
@@ -36,7 +37,7 @@ type AuditFilter struct {
 
 // Query gives the query of a filter. Names of users and tokens in it stay as they are.
 func (f AuditFilter) Query() audit.Query {
-	q := audit.Query{From: f.From, To: f.To, KeyStore: f.KeyStore, Key: f.Key, Principal: f.Principal, KMSRequestID: f.KMSRequestID, Kind: f.Kind, Result: f.Result,
+	q := audit.Query{From: f.From, To: f.To, KeyStore: f.KeyStore, Key: f.Key, Principal: f.Principal, KMSRequestID: f.KMSRequestID, RequestID: f.RequestID, Kind: f.Kind, Result: f.Result,
 		Actor: f.Actor, Token: f.Token, Remote: f.Address, Error: f.Error, Life: f.Life}
 	if f.Object != "" {
 		q.Objects = []string{f.Object, "user " + f.Object, "API token " + f.Object, "invitation of " + f.Object, "session of " + f.Object}

@@ -41,7 +41,7 @@ type Audit interface {
 // AuditSearch asks for a page of records.
 type AuditSearch struct {
 	Limit int    `query:"limit" least:"1" most:"1000" about:"how many entries at most, 1 to 1000; 100 if left out" json:"-"`
-	After string `query:"after" about:"the next of the page before; the first page if left out" json:"-"`
+	After string `query:"after" longest:"4096" about:"the next of the page before; the first page if left out" json:"-"`
 	AuditFilter
 }
 
@@ -111,7 +111,7 @@ type VerificationPeers interface {
 // The operations on the audit log.
 var (
 	SearchAudit = define(Operation[AuditSearch, *Records]{
-		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Capability: identity.Audit,
+		Route: Route{ID: "searchAudit", Method: http.MethodGet, Path: "/audit/records", Absent: true, Capability: identity.Audit,
 			Words: "Search audit log", Summary: "Search the audit log, or those of all nodes, the newest first"},
 		KeyStore: func(_ context.Context, _ *Caller, in AuditSearch) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditSearch) (*Records, error) {
@@ -146,7 +146,7 @@ var (
 		},
 	})
 	ExportAudit = define(Operation[AuditExport, Stream]{
-		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl", OtherAnswer: "text/csv",
+		Route: Route{ID: "exportAudit", Method: http.MethodGet, Path: "/audit/export", Absent: true, Capability: identity.Audit, Recorded: true, BinaryAnswer: "application/jsonl", OtherAnswer: "text/csv",
 			Words: "Export audit log", Summary: "All records that a search finds"},
 		KeyStore: func(_ context.Context, _ *Caller, in AuditExport) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in AuditExport) (Stream, error) {

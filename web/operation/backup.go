@@ -40,7 +40,7 @@ func (b BackupRequest) approval() string { return b.Approval }
 // The operations on the whole store.
 var (
 	Backup = define(Operation[BackupRequest, Stream]{
-		Route: Route{ID: "backup", Method: http.MethodGet, Path: "/backup", Capability: identity.Administer, Effects: Leaves, Recorded: true, BinaryAnswer: "application/octet-stream",
+		Route: Route{ID: "backup", Method: http.MethodGet, Path: "/backup", Absent: true, Conflicts: true, Capability: identity.Administer, Effects: Leaves, Recorded: true, BinaryAnswer: "application/octet-stream",
 			Words: "Create backup", Summary: "A backup of all that is stored, encrypted; of no use without the HSM. The header Holdfast-Backup-Report names the rows in it that are damaged"},
 		Run: backup,
 	})

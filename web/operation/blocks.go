@@ -52,7 +52,7 @@ func (w targetWords) of(t appliance.BlockTarget) string {
 // of it, so they have no subject to compare: the record has target and reason.
 var (
 	Block = define(Operation[NewBlock, Blocked]{
-		Route: Route{ID: "block", Method: http.MethodPost, Path: "/block", Capability: identity.ManageKeys, Effects: StopsService, WhileLocked: true, Urgency: Urgent,
+		Route: Route{ID: "block", Method: http.MethodPost, Path: "/block", Absent: true, Capability: identity.ManageKeys, Effects: StopsService, WhileLocked: true, Urgency: Urgent,
 			Words: "Block", Variants: []string{blockWords.everything, blockWords.keyStore, blockWords.key}, Summary: "Take a key, a key store, or everything out of service at once"},
 		Subject: apart[NewBlock],
 		Named:   func(in NewBlock) (string, string) { return in.KeyStore, in.KeyID },
@@ -66,7 +66,7 @@ var (
 		},
 	})
 	Unblock = define(Operation[appliance.BlockTarget, appliance.BlockTarget]{
-		Route: Route{ID: "unblock", Method: http.MethodPost, Path: "/unblock", Capability: identity.ManageKeys, Effects: EndsBlock, Urgency: Ordinary,
+		Route: Route{ID: "unblock", Method: http.MethodPost, Path: "/unblock", Absent: true, Capability: identity.ManageKeys, Effects: EndsBlock, Urgency: Ordinary,
 			Words: "Unblock", Variants: []string{unblockWords.everything, unblockWords.keyStore, unblockWords.key}, Summary: "Take a block back"},
 		Subject: apart[appliance.BlockTarget],
 		Named:   func(in appliance.BlockTarget) (string, string) { return in.KeyStore, in.KeyID },

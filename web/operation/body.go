@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"reflect"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -77,13 +79,24 @@ func (r *Route) Decode(p Parts) (any, error) {
 		body, err := scrub.ReadAll(p.Body)
 		defer clear(body) // it may hold a secret
 		if err != nil {
-			return nil, invalid("the request body is longer than %d bytes, or ended early", r.MaxBody())
+			return nil, r.unread(err)
 		}
 		if err := decode(in, body); err != nil {
 			return nil, err
 		}
 	}
 	return in.Interface(), nil
+}
+
+// unread says why a body could not be read whole.
+func (r *Route) unread(err error) error {
+	if _, long := errors.AsType[*http.MaxBytesError](err); !long {
+		return invalid("the request body ended early: send it whole")
+	}
+	if !r.TakesBody() {
+		return invalid("the request body has more than %d bytes; this route takes %s", r.MaxBody(), expected(r.input))
+	}
+	return fault.Errorf(fault.BodyTooLong, "the request body has more than %d bytes; this operation takes %d at most", r.MaxBody(), r.MaxBody())
 }
 
 // decode reads a JSON body into the members of an input. An operation whose input
@@ -236,6 +249,47 @@ func complete(v reflect.Value, read shape, at string) error {
 		}
 		if m.optional && empty(field) {
 			return fmt.Errorf("%q is empty: leave it out, or give it a value", path)
+		}
+		if err := withinLimits(v.Type().FieldByIndex(m.index), field); err != nil {
+			return fmt.Errorf("%q %w", path, err)
+		}
+	}
+	return nil
+}
+
+// withinLimits says which limit of its tags a text or a list does not keep, and of a number that it
+// is not exact in JSON. Other limits have checks of their own.
+func withinLimits(f reflect.StructField, v reflect.Value) error {
+	limit := func(name string, n int) (most int, over bool) {
+		most, err := strconv.Atoi(f.Tag.Get(name))
+		return most, err == nil && n > most
+	}
+	switch v.Kind() {
+	case reflect.String:
+		if most, over := limit("longest", utf8.RuneCountInString(v.String())); over {
+			return fmt.Errorf("has more than %d characters", most)
+		}
+	case reflect.Slice:
+		if most, over := limit("items", v.Len()); over {
+			return fmt.Errorf("has more than %d entries", most)
+		}
+		for i := range v.Len() {
+			if item := v.Index(i); item.Kind() == reflect.String {
+				if most, over := limit("each", utf8.RuneCountInString(item.String())); over {
+					return fmt.Errorf("has an entry of more than %d characters", most)
+				}
+			}
+		}
+	case reflect.Int, reflect.Int64:
+		if least, err := strconv.Atoi(f.Tag.Get("least")); err == nil && v.Int() < min(0, int64(least)) {
+			return fmt.Errorf("is negative")
+		}
+		if v.Int() > maxNumber {
+			return fmt.Errorf("is more than %d", maxNumber)
+		}
+	case reflect.Uint64:
+		if v.Uint() > maxNumber {
+			return fmt.Errorf("is more than %d", maxNumber)
 		}
 	}
 	return nil

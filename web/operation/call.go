@@ -24,8 +24,9 @@ type Sending struct {
 	Method, Path string
 	// Revision is for If-Match; empty for none.
 	Revision string
-	// Body is nil if there is none.
-	Body io.Reader
+	// Body is nil if there is none. BodyType is its media type; empty to leave that out.
+	Body     io.Reader
+	BodyType string
 }
 
 // callTime bounds a call that sends and takes no file.
@@ -68,7 +69,7 @@ func (o *Operation[In, Out]) send(ctx context.Context, c Client, revision string
 	if err := o.fields.valid(in); err != nil {
 		return err
 	}
-	s := Sending{Method: o.Method, Path: o.path(in)[1:], Revision: revision}
+	s := Sending{Method: o.Method, Path: o.path(in)[1:], Revision: revision, BodyType: o.BodyType()}
 	for _, f := range o.fields {
 		if f.in == inBody {
 			s.Body, _ = reflect.ValueOf(in).FieldByIndex(f.index).Interface().(io.Reader)

@@ -65,7 +65,7 @@ type Certificate struct {
 
 // CertificateRequest asks for a signing request.
 type CertificateRequest struct {
-	Names []string `json:"names" jsonschema:"The DNS names and IP addresses that the certificate is to be for." example:"[\"holdfast.example.com\"]"`
+	Names []string `json:"names" jsonschema:"The DNS names and IP addresses that the certificate is to be for." example:"[\"holdfast.example.com\"]" items:"50" each:"253"`
 }
 
 // SigningRequest is a PKCS#10 request in PEM.
@@ -75,13 +75,13 @@ type SigningRequest struct {
 
 // CertificateChain is the certificate with those that signed it, in PEM.
 type CertificateChain struct {
-	Chain string `json:"chain" record:"-" jsonschema:"The certificate and those that signed it, in PEM." example:"-----BEGIN CERTIFICATE-----"` // people paste the private key with it
+	Chain string `json:"chain" record:"-" jsonschema:"The certificate and those that signed it, in PEM." example:"-----BEGIN CERTIFICATE-----" longest:"65536"` // people paste the private key with it
 }
 
 // SharedCertificate is a certificate with those that signed it, and its private key, both in
 // PEM. If both are left out, it is the present one of the node that is asked.
 type SharedCertificate struct {
-	Chain string `json:"chain,omitempty" record:"-" jsonschema:"The certificate and those that signed it, in PEM. Leave it out together with private_key to share the present certificate of this node."`
+	Chain string `json:"chain,omitempty" record:"-" jsonschema:"The certificate and those that signed it, in PEM. Leave it out together with private_key to share the present certificate of this node." longest:"65536"`
 	Key   Secret `json:"private_key,omitempty" jsonschema:"The private key of the certificate, in PEM."`
 }
 
@@ -123,7 +123,7 @@ var (
 		},
 	})
 	ShareCertificate = define(Operation[SharedCertificate, Certificate]{
-		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
 			Words: "Share certificate", Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
 		Subject: certificateSubject[SharedCertificate],
 		Check: func(ctx context.Context, c *Caller, in SharedCertificate) error {
@@ -134,7 +134,7 @@ var (
 		},
 	})
 	UnshareCertificate = define(Operation[Nothing, Certificate]{
-		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Absent: true, Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
 			Words: "Stop sharing certificate", Summary: "Remove the shared certificate and its key: each node serves with its own"},
 		Subject: certificateSubject[Nothing],
 		Check:   func(ctx context.Context, c *Caller, _ Nothing) error { return c.Site.CheckUnshare(ctx) },

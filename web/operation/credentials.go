@@ -99,6 +99,14 @@ var (
 			return CreatedCredential{*created, secret, ks.URIPathPrefix}, nil
 		},
 	})
+	ShowCredential = define(Operation[CredentialName, *appliance.Credential]{
+		Route: Route{ID: "showCredential", Method: http.MethodGet, Path: "/keystores/{keystore}/credentials/{credential}", Capability: identity.See,
+			Words: "Show credential", Summary: "A SigV4 credential, without its secret"},
+		Run: func(ctx context.Context, c *Caller, in CredentialName) (*appliance.Credential, error) {
+			list, err := c.Domain.Credentials(ctx, in.KeyStore)
+			return named(list, err, func(x *appliance.Credential) bool { return x.AccessKeyID == in.Credential }, "the key store has no credential of that access key ID")
+		},
+	})
 	ActivateCredential = define(Operation[CredentialName, *appliance.Credential]{
 		Route: Route{ID: "activateCredential", Method: http.MethodPost, Path: "/keystores/{keystore}/credentials/{credential}/activate", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
 			Words: "Activate credential", Summary: "Accept signatures of a credential"},

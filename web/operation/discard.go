@@ -25,7 +25,7 @@ type DiscardedKey struct {
 type DiscardedKeyStore struct {
 	KeyStoreName
 	// Keys is how many keys it has.
-	Keys int `json:"keys" jsonschema:"How many keys the damaged key store has, as a confirmation." example:"0"`
+	Keys int `json:"keys" jsonschema:"How many keys the damaged key store has, as a confirmation." example:"0" least:"0"`
 }
 
 // SettingName names a setting.
@@ -55,7 +55,7 @@ var (
 
 func discards[In any](id, path, words, summary string, target func(In) appliance.DiscardTarget) *Operation[In, *appliance.Discarded] {
 	return define(Operation[In, *appliance.Discarded]{
-		Route:   Route{ID: id, Method: http.MethodPost, Path: path, Capability: identity.ManageKeys, Effects: Destroys, Urgency: Ordinary, Words: words, Summary: summary},
+		Route:   Route{ID: id, Method: http.MethodPost, Path: path, Capability: identity.ManageKeys, Effects: Destroys, Revision: "-", Urgency: Ordinary, Words: words, Summary: summary},
 		Subject: apart[In],
 		Check:   func(ctx context.Context, c *Caller, in In) error { return c.Domain.CheckDiscard(ctx, target(in)) },
 		Run: func(ctx context.Context, c *Caller, in In) (*appliance.Discarded, error) {

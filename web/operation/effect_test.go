@@ -374,3 +374,17 @@ func TestEffectInAFleet(t *testing.T) {
 		}
 	}
 }
+
+// TestNodeRevision: the state of a node that showNode names is the one that draining and removing
+// compare; that it is heard or behind changes nothing.
+func TestNodeRevision(t *testing.T) {
+	node := appliance.Node{ID: "a", Address: "a:1", State: appliance.NodeServing, Joined: time.Unix(1, 0).UTC()}
+	shown := NodeDetail{appliance.NodeStatus{Node: node, Heard: true, Behind: 3}}
+	if Revision(shown) != Revision(&node) {
+		t.Error("the two differ")
+	}
+	node.State = appliance.NodeDrained
+	if Revision(shown) == Revision(&node) {
+		t.Error("a drained node has the revision of one that serves")
+	}
+}

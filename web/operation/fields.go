@@ -9,12 +9,20 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"holdfast/appliance"
 )
 
 // Prefix is where the admin API is, before the path of each [Route].
 const Prefix = "/api/v1"
+
+// The longest values of parameters that are texts, in characters: of one that says no other limit, and
+// of all. Cursors, which have names in them, are the longest.
+const (
+	usualParameter = 256
+	MaxParameter   = 4096
+)
 
 // Parameter is one of a path or a query.
 type Parameter struct {
@@ -27,11 +35,14 @@ type Parameter struct {
 	Enum []string
 	// Least and Most bound an integer.
 	Least, Most int
+	// Longest bounds a text, in characters.
+	Longest int
 }
 
 // The tags of an input's fields that are no members of a JSON body: path:"NAME",
 // query:"NAME" and body:"MEDIA TYPE". With query come about:"..." and, where the
-// values are bounded, enum:"a,b" or least:"1" most:"1000".
+// values are bounded, enum:"a,b" or least:"1" most:"1000". With path and query may come
+// longest:"2048", where a text may be longer than most are.
 const (
 	inPathOf = "path"
 	inQuery  = "query"
@@ -65,6 +76,9 @@ func fieldsOf(t reflect.Type) fields {
 			}
 			p.Least, _ = strconv.Atoi(f.Tag.Get("least")) // 0 without one
 			p.Most, _ = strconv.Atoi(f.Tag.Get("most"))
+			if p.Longest, _ = strconv.Atoi(f.Tag.Get("longest")); p.Longest == 0 {
+				p.Longest = usualParameter
+			}
 			all = append(all, field{p, in, f.Index})
 		}
 	}
@@ -165,6 +179,9 @@ func (all fields) valid(in any) error {
 		value := v.FieldByIndex(f.index)
 		if f.in == inPathOf && value.Kind() == reflect.String && value.Len() == 0 {
 			return invalid("say which %s: it is empty", f.Name)
+		}
+		if f.in == inPathOf && value.Kind() == reflect.String && utf8.RuneCountInString(value.String()) > f.Longest {
+			return invalid("the %s has more than %d characters", f.Name, f.Longest)
 		}
 		if f.in == inQuery && !value.IsZero() {
 			if err := f.check(text(value)); err != nil {

@@ -48,9 +48,9 @@ type FileImport struct {
 	File string `json:"file" upTo:"8388608" record:"-" again:"true" jsonschema:"The file, as text in UTF-8: CSV with the names of the columns in the first line, or JSON lines. At most 8 MiB, 50000 rows, and 16 KiB in a line." example:"id,usage,custody\npayments-2026,encrypt decrypt,cached\n"`
 	// Rows and SHA256 are those that the check has given. With them nothing is made of a
 	// file that was cut off or changed since, and the one who approves sees how much it is.
-	Rows   int    `json:"rows" jsonschema:"How many rows the file has, as the check of it has said." example:"5000" least:"1" most:"50000"`
+	Rows   int    `json:"rows" jsonschema:"How many rows the file has, as the check of it has said." example:"5000" least:"0"`
 	SHA256 string `json:"sha256" jsonschema:"The SHA-256 of the file, 64 hexadecimal digits, as the check of it has said." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
-	Most   int    `json:"most,omitempty" jsonschema:"How many are made at most by this request: or in some seconds: send it again with the same file to go on. All are made if it is left out, and where another person has approved the request." example:"1000"`
+	Most   int    `json:"most,omitempty" jsonschema:"How many are made at most by this request, or in some seconds: send it again with the same file to go on. All are made if it is left out, and where another person has approved the request." example:"1000" least:"0"`
 }
 
 // FileReport says what a file would do.

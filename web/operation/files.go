@@ -170,12 +170,12 @@ func saying(g appliance.Grant) string {
 var (
 	CheckKeyFile = define(fileCheck(&keyFile, Route{ID: "checkKeyFile", Path: "/keystores/{keystore}/key-files/check",
 		Words: "Check file of keys", Summary: "What a file of keys would do, and what is wrong in it; nothing is made"}))
-	CreateKeys = define(fileImport(&keyFile, Route{ID: "createKeys", Path: "/keystores/{keystore}/key-files",
+	CreateKeys = define(fileImport(&keyFile, Route{ID: "createKeys", Path: "/keystores/{keystore}/key-files", Revision: "-",
 		Effects: GivesAccess, // grants on the whole key store hold for the new keys
 		Words:   "Create keys from file", Summary: "Make the keys of a file that are not there yet; keys are generated, a file has no material"}))
 	CheckGrantFile = define(fileCheck(&grantFile, Route{ID: "checkGrantFile", Path: "/keystores/{keystore}/grant-files/check",
 		Words: "Check file of grants", Summary: "What a file of grants would do, and what is wrong in it; nothing is made"}))
-	CreateGrants = define(fileImport(&grantFile, Route{ID: "createGrants", Path: "/keystores/{keystore}/grant-files", Effects: GivesAccess,
+	CreateGrants = define(fileImport(&grantFile, Route{ID: "createGrants", Path: "/keystores/{keystore}/grant-files", Revision: "-", Effects: GivesAccess,
 		Words: "Create grants from file", Summary: "Make the grants of a file that are not there yet"}))
 )
 

@@ -42,25 +42,30 @@ func (c *Caller) fleet() (Fleet, error) {
 }
 
 // node gives a node as this one knows it.
-func (c *Caller) node(id string) (*appliance.Node, error) {
+func (c *Caller) node(id string) (n appliance.NodeStatus, err error) {
 	f, err := c.fleet()
 	if err != nil {
-		return nil, err
+		return n, err
 	}
 	for _, n := range f.FleetStatus().Nodes {
 		if n.ID == id {
-			return &n.Node, nil
+			return n, nil
 		}
 	}
-	return nil, fault.Errorf(fault.NotFound, "the fleet has no node %q", id)
+	return n, fault.Errorf(fault.NotFound, "the fleet has no node %q", id)
 }
 
 func nodeSubject(_ context.Context, c *Caller, in NodeName) any {
 	if n, err := c.node(in.Node); err == nil {
-		return n
+		return &n.Node
 	}
 	return nil
 }
+
+// NodeDetail is a node as this one knows it.
+type NodeDetail struct{ appliance.NodeStatus }
+
+func (n NodeDetail) revised() any { return n.Node }
 
 // The operations on the fleet. Removing a node takes its right to serve away, so it is as
 // urgent as a block.
@@ -73,6 +78,14 @@ var (
 				return appliance.FleetStatus{Nodes: []appliance.NodeStatus{}}, nil
 			}
 			return c.Fleet.FleetStatus(), nil
+		},
+	})
+	ShowNode = define(Operation[NodeName, NodeDetail]{
+		Route: Route{ID: "showNode", Method: http.MethodGet, Path: "/fleet/nodes/{node}", Capability: identity.See, Conflicts: true,
+			Words: "Show node", Summary: "A node of the fleet, as this one knows it"},
+		Run: func(_ context.Context, c *Caller, in NodeName) (NodeDetail, error) {
+			n, err := c.node(in.Node)
+			return NodeDetail{n}, err
 		},
 	})
 	DrainNode = define(Operation[Drain, Nothing]{

@@ -34,7 +34,7 @@ type Policy struct {
 // NewPolicy replaces the Cedar policies of a key store.
 type NewPolicy struct {
 	KeyStoreName
-	Cedar string `json:"cedar" jsonschema:"The Cedar policies that replace those that are there; empty to have none." example:"forbid (principal, action, resource) when { context has sourceVpc && context.sourceVpc == \"vpc-0123456789abcdef0\" };"`
+	Cedar string `json:"cedar" jsonschema:"The Cedar policies that replace those that are there; empty to have none." example:"forbid (principal, action, resource) when { context has sourceVpc && context.sourceVpc == \"vpc-0123456789abcdef0\" };" longest:"65536"`
 }
 
 // Grant is a grant with the Cedar policy that is evaluated for it.
@@ -49,7 +49,7 @@ func (g Grant) revised() any { return g.Grant }
 type GrantPage struct {
 	KeyStoreName
 	Paging
-	Principal string              `query:"principal" about:"only grants whose principal has this text in it, in upper or lower case" json:"-"`
+	Principal string              `query:"principal" longest:"2048" about:"only grants whose principal has this text in it, in upper or lower case" json:"-"`
 	Key       string              `query:"key" about:"only grants on this external key; not those on all keys" json:"-"`
 	Effect    appliance.Effect    `query:"effect" enum:"allow,forbid" about:"only grants with this effect" json:"-"`
 	Operation appliance.Operation `query:"operation" enum:"Encrypt,Decrypt,GetAttributes" about:"only grants on this operation" json:"-"`
@@ -72,12 +72,12 @@ type GrantName struct {
 type NewGrant struct {
 	KeyStoreName
 	// KeyID is the external key; empty for all keys of the key store.
-	KeyID     string           `json:"key_id,omitempty" jsonschema:"The external key that the grant is for; leave it out for all keys of the key store."`
+	KeyID     string           `json:"key_id,omitempty" jsonschema:"The external key that the grant is for; leave it out for all keys of the key store." longest:"128"`
 	Effect    appliance.Effect `json:"effect,omitempty" jsonschema:"Whether the grant allows or forbids; allow if it is left out." example:"allow"`
-	Principal string           `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all." example:"arn:aws:iam::123456789012:role/payments"`
+	Principal string           `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all." example:"arn:aws:iam::123456789012:role/payments" longest:"2048"`
 	// Force takes a principal of a form that IAM does not have.
 	Force      bool                  `json:"force,omitempty" jsonschema:"Make the grant although the principal has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release."`
-	Operations []appliance.Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for." example:"[\"Encrypt\",\"Decrypt\"]"`
+	Operations []appliance.Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for." example:"[\"Encrypt\",\"Decrypt\"]" items:"3"`
 	Conditions appliance.Conditions  `json:"conditions,omitzero" jsonschema:"What a request must also have for the grant to apply; each condition that is given must hold."`
 	NotAfter   time.Time             `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; leave it out for no end."`
 }
@@ -89,13 +89,13 @@ func (g NewGrant) grant() appliance.Grant {
 // GrantTest is a request of KMS that is decided and not made.
 type GrantTest struct {
 	KeyName
-	Principal    string              `json:"principal" jsonschema:"The principal's ARN, as KMS would send it (awsPrincipalArn)." example:"arn:aws:iam::123456789012:role/payments"`
+	Principal    string              `json:"principal" jsonschema:"The principal's ARN, as KMS would send it (awsPrincipalArn)." example:"arn:aws:iam::123456789012:role/payments" longest:"2048"`
 	Operation    appliance.Operation `json:"operation" jsonschema:"The operation of the XKS API that would be requested." example:"Encrypt"`
-	KMSOperation string              `json:"kms_operation,omitempty" jsonschema:"The KMS API call behind the request (kmsOperation)." example:"GenerateDataKey"`
-	ViaService   string              `json:"via_service,omitempty" jsonschema:"The AWS service that would call KMS (kmsViaService)." example:"s3.eu-central-1.amazonaws.com"`
-	SourceVPC    string              `json:"source_vpc,omitempty" jsonschema:"The VPC from which KMS would be called (awsSourceVpc)." example:"vpc-0123456789abcdef0"`
-	SourceVPCE   string              `json:"source_vpce,omitempty" jsonschema:"The VPC endpoint through which KMS would be called (awsSourceVpce)." example:"vpce-0123456789abcdef0"`
-	KMSKeyARN    string              `json:"kms_key_arn,omitempty" jsonschema:"The ARN of the KMS key (kmsKeyArn)." example:"arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"`
+	KMSOperation string              `json:"kms_operation,omitempty" jsonschema:"The KMS API call behind the request (kmsOperation)." example:"GenerateDataKey" longest:"2048"`
+	ViaService   string              `json:"via_service,omitempty" jsonschema:"The AWS service that would call KMS (kmsViaService)." example:"s3.eu-central-1.amazonaws.com" longest:"2048"`
+	SourceVPC    string              `json:"source_vpc,omitempty" jsonschema:"The VPC from which KMS would be called (awsSourceVpc)." example:"vpc-0123456789abcdef0" longest:"2048"`
+	SourceVPCE   string              `json:"source_vpce,omitempty" jsonschema:"The VPC endpoint through which KMS would be called (awsSourceVpce)." example:"vpce-0123456789abcdef0" longest:"2048"`
+	KMSKeyARN    string              `json:"kms_key_arn,omitempty" jsonschema:"The ARN of the KMS key (kmsKeyArn)." example:"arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555" longest:"2048"`
 }
 
 // The operations on grants and policies.
@@ -148,12 +148,27 @@ var (
 			Words: "Preview grant", Summary: "The Cedar policy that a grant would be, without making it"},
 		Subject: apart[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
-		Run: func(_ context.Context, _ *Caller, in NewGrant) (Policy, error) {
+		Run: func(ctx context.Context, c *Caller, in NewGrant) (Policy, error) {
+			if _, err := c.Domain.ShowKeyStore(ctx, in.KeyStore); err != nil {
+				return Policy{}, err
+			}
 			g := in.grant()
 			if err := g.Validate(); err != nil {
 				return Policy{}, err
 			}
 			return Policy{g.Cedar()}, nil
+		},
+	})
+	ShowGrant = define(Operation[GrantName, Grant]{
+		Route: Route{ID: "showGrant", Method: http.MethodGet, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.See,
+			Words: "Show grant", Summary: "A grant with its Cedar policy"},
+		Run: func(ctx context.Context, c *Caller, in GrantName) (Grant, error) {
+			list, err := c.Domain.Grants(ctx, in.KeyStore)
+			g, err := named(list, err, func(g *appliance.Grant) bool { return g.ID == in.Grant }, "the key store has no grant of that ID")
+			if err != nil {
+				return Grant{}, err
+			}
+			return Grant{g, g.Cedar()}, nil
 		},
 	})
 	RemoveGrant = define(Operation[GrantName, Nothing]{

@@ -29,7 +29,7 @@ type Beginning struct {
 	Reason string `json:"reason" jsonschema:"Why a new installation begins: 1 to 256 printable characters. It is recorded." shortest:"1" longest:"256" example:"the old HSM is gone"`
 	// Admission is the digest of those whom the first unlock seals, as the caller saw them.
 	// It may be empty if there is nobody to seal.
-	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal."`
+	Admission string `json:"admission,omitempty" jsonschema:"The digest of the rows that the first unlock would seal, as showAdmission gives it. It may be left out if there is nothing to seal." longest:"128"`
 }
 
 // Decided is which copy of the installation the appliance is now, and why.

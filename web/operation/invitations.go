@@ -63,6 +63,14 @@ var (
 			return CreatedInvitation{i, token}, err
 		},
 	})
+	ShowInvitation = define(Operation[InvitationName, identity.Invitation]{
+		Route: Route{ID: "showInvitation", Method: http.MethodGet, Path: "/invitations/{invitation}", Capability: identity.Administer,
+			Words: "Show invitation", Summary: "An invitation that nobody has used yet, without its link"},
+		Run: func(ctx context.Context, c *Caller, in InvitationName) (identity.Invitation, error) {
+			list, err := c.Identity.Invitations(ctx)
+			return named(list, err, func(i identity.Invitation) bool { return i.ID == in.Invitation }, "there is no invitation of that ID that nobody has used yet")
+		},
+	})
 	RevokeInvitation = define(Operation[InvitationName, Nothing]{
 		Route: Route{ID: "revokeInvitation", Method: http.MethodDelete, Path: "/invitations/{invitation}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
 			Words: "Revoke invitation", Summary: "Take an invitation back"},

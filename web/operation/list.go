@@ -44,7 +44,7 @@ func (l List[Item]) Previous() (after string, is bool, err error) {
 // Paging asks for a page of a list. Each input of an operation that gives a list has it.
 type Paging struct {
 	Limit int    `query:"limit" least:"1" most:"1000" about:"how many entries at most, 1 to 1000; 100 if left out" json:"-"`
-	After string `query:"after" about:"the next of the page before; the first page if left out" json:"-"`
+	After string `query:"after" longest:"4096" about:"the next of the page before; the first page if left out" json:"-"`
 	Sort  string `query:"sort" about:"the order; with a minus before it, the other way round" json:"-"`
 }
 

@@ -96,7 +96,7 @@ type TestedNotices struct {
 // TestNotices sends a test notice by each way that is configured.
 var (
 	TestNotices = define(Operation[Nothing, TestedNotices]{
-		Route: Route{ID: "testNotices", Method: http.MethodPost, Path: "/notices/test", Capability: identity.Administer, ReadOnly: true, Urgency: Independent,
+		Route: Route{ID: "testNotices", Method: http.MethodPost, Path: "/notices/test", Conflicts: true, Capability: identity.Administer, ReadOnly: true, Urgency: Independent,
 			Words: "Send test notice", Summary: "Send a test notice by each way that the configuration has, to its addresses and to one's own"},
 		Subject: apart[Nothing],
 		Run: func(ctx context.Context, c *Caller, _ Nothing) (TestedNotices, error) {

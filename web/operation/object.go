@@ -75,6 +75,10 @@ func objectIn(subject any) thing {
 		return thing{kind: "API token", id: s.ID, words: "API token " + s.Name}
 	case identity.Invitation:
 		return thing{kind: "invitation", id: s.ID, words: "invitation of " + s.Name}
+	case *identity.Session:
+		return objectIn(*s)
+	case *identity.Passkey:
+		return thing{kind: "passkey", id: s.ID, words: "passkey " + s.Name}
 	case identity.Session:
 		return thing{kind: "session", id: s.ID, words: "session of " + s.UserName}
 	case *approval.Request:

@@ -155,7 +155,7 @@ func replayed(upload io.Reader, read hash.Hash, a *idempotency.Answer) error {
 func (p *performance) given(done any, err error) (*idempotency.Answer, error) {
 	a := &idempotency.Answer{Status: p.route.Success()}
 	if waits, ok := errors.AsType[*Pending](err); ok {
-		a.Status, done, err = http.StatusAccepted, waits.Detail(), nil
+		a.Status, a.Location, done, err = http.StatusAccepted, LocationOf(waits), waits.Detail(), nil
 	}
 	if err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func (p *performance) given(done any, err error) (*idempotency.Answer, error) {
 	if a.Body, err = json.Marshal(done); err != nil {
 		return nil, err
 	}
-	if a.Status != http.StatusAccepted {
+	if a.Location == "" {
 		a.Location = p.route.Location(p.path, done)
 	}
 	return a, nil

@@ -179,9 +179,9 @@ const (
 func headers() map[string]apiHeader {
 	text := &jsonschema.Schema{Type: "string"}
 	return map[string]apiHeader{
-		RequestIDHeader: {Description: "The ID of the request: the appliance's log has it with the request.", Schema: text},
+		RequestIDHeader: {Description: "The ID of the request: the records of the audit log of what it did have it, and so does the appliance's log.", Schema: text},
 		etagHeader:      {Description: "The revision of what the answer shows. Send it as If-Match with a change of it.", Schema: text},
-		locationHeader:  {Description: "The path of what was made.", Schema: text},
+		locationHeader:  {Description: "The path of what was made: a GET shows it.", Schema: text},
 		ReplayedHeader:  {Description: "true if this answer was given before to the same request with the same Idempotency-Key, and nothing was done now. Absent otherwise.", Schema: &jsonschema.Schema{Type: "string", Enum: []any{"true"}}},
 		retryHeader:     {Description: "After how many seconds to try again.", Schema: &jsonschema.Schema{Type: "integer", Minimum: jsonschema.Ptr(0.0)}},
 	}
@@ -227,9 +227,9 @@ func (d *openAPI) operation(r *Route) apiOperation {
 	op.Parameters = d.parameters(r)
 	switch {
 	case r.BinaryRequest != "":
-		op.RequestBody = &body{"The file.", true, map[string]media{r.BinaryRequest: {Schema: binary()}}}
+		op.RequestBody = &body{"The file.", true, map[string]media{r.BodyType(): {Schema: binary()}}}
 	case r.TakesBody():
-		op.RequestBody = &body{"What the operation takes.", true, map[string]media{"application/json": {Schema: d.schema(r.input), Example: exampleOf(r.input)}}}
+		op.RequestBody = &body{"What the operation takes.", true, map[string]media{MediaType: {Schema: d.schema(r.input), Example: exampleOf(r.input)}}}
 	}
 	ok := response{Description: "It is done.", Headers: headerRefs()}
 	switch {
@@ -242,9 +242,9 @@ func (d *openAPI) operation(r *Route) apiOperation {
 			ok.Content[r.OtherAnswer] = media{Schema: binary()}
 		}
 	case r.Changes():
-		ok.Content = map[string]media{"application/json": {Schema: d.changed(r.answer)}}
+		ok.Content = map[string]media{MediaType: {Schema: d.changed(r.answer)}}
 	default:
-		ok.Content = map[string]media{"application/json": {Schema: d.schema(r.answer)}}
+		ok.Content = map[string]media{MediaType: {Schema: d.schema(r.answer)}}
 	}
 	if r.Tagged() {
 		ok.Headers = headerRefs(etagHeader)
@@ -260,14 +260,12 @@ func (d *openAPI) operation(r *Route) apiOperation {
 	}
 	op.Responses[strconv.Itoa(r.Success())] = ok
 	if r.Guards().FourEyes {
-		op.Responses["202"] = response{Description: "It waits for the approval of a second person.", Headers: headerRefs(replayed...), Content: map[string]media{"application/json": {Schema: d.schema(reflect.TypeFor[ApprovalDetail]())}}}
+		op.Responses["202"] = response{Description: "It waits for the approval of a second person: Location is that of the request for approval.", Headers: headerRefs(append(slices.Clone(replayed), locationHeader)...), Content: map[string]media{MediaType: {Schema: d.schema(reflect.TypeFor[ApprovalDetail]())}}}
 	}
-	for name := range d.Components.Responses {
-		status := strings.TrimPrefix(name, "Problem")
-		if status == "412" && !r.Mutates() || status == "422" && !r.Changes() {
-			continue
+	for _, status := range r.Statuses() {
+		if status >= http.StatusBadRequest {
+			op.Responses[strconv.Itoa(status)] = response{Ref: "#/components/responses/Problem" + strconv.Itoa(status)}
 		}
-		op.Responses[status] = response{Ref: "#/components/responses/" + name}
 	}
 	return op
 }
@@ -285,7 +283,7 @@ func (d *openAPI) parameters(r *Route) (all []apiParameter) {
 			if f.Type == "integer" {
 				s.Minimum, s.Format = jsonschema.Ptr(0.0), "int64"
 			} else {
-				s.MinLength = jsonschema.Ptr(1)
+				s.MinLength, s.MaxLength = jsonschema.Ptr(1), jsonschema.Ptr(f.Longest)
 			}
 			all = append(all, apiParameter{Name: f.Name, In: f.in, Description: f.Description, Required: true, Schema: s})
 			continue
@@ -296,7 +294,7 @@ func (d *openAPI) parameters(r *Route) (all []apiParameter) {
 		case f.Type == "string" && f.Format != "":
 			s.Format = f.Format
 		case f.Type == "string" && len(f.Enum) == 0:
-			s.MinLength = jsonschema.Ptr(1)
+			s.MinLength, s.MaxLength = jsonschema.Ptr(1), jsonschema.Ptr(f.Longest)
 		}
 		for _, v := range f.Enum {
 			s.Enum = append(s.Enum, v)
@@ -304,9 +302,9 @@ func (d *openAPI) parameters(r *Route) (all []apiParameter) {
 		all = append(all, apiParameter{Name: f.Name, In: f.in, Description: f.Description, Schema: s})
 	}
 	tag := &jsonschema.Schema{Type: "string", Pattern: `^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$`}
-	if r.Mutates() {
+	if shown := r.Shown(); shown != nil {
 		all = append(all, apiParameter{Name: "If-Match", In: "header", Schema: tag,
-			Description: "Refuse the change (412) unless what it changes has one of these ETags; * means that it exists."})
+			Description: "Refuse the change (412) unless what it changes has one of these ETags, which " + shown.ID + " gives; * means that it exists."})
 	}
 	if r.Changes() {
 		all = append(all, apiParameter{Name: IdempotencyKeyHeader, In: "header", Schema: &jsonschema.Schema{Type: "string", MinLength: jsonschema.Ptr(idempotency.MinKey), MaxLength: jsonschema.Ptr(idempotency.MaxKey), Pattern: `^[!#-\[\]-~]+$`},

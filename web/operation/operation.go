@@ -63,6 +63,15 @@ type Route struct {
 	// BeyondScope operations give rights that no scope of an API token limits, such as those of a
 	// user: a token with a limit may not perform them.
 	BeyondScope bool
+	// Absent operations may find that what they are about is not there, although their path
+	// names nothing.
+	Absent bool
+	// Conflicts says that the state of the appliance may forbid the operation, although it
+	// changes nothing.
+	Conflicts bool
+	// Revision is the path of the GET whose ETag names the state that the operation changes
+	// ([Route.Shown]), where that is not the thing that Path names; "-" for none.
+	Revision string
 	// BinaryAnswer is the media type of an answer that is a [Stream].
 	BinaryAnswer string
 	// OtherAnswer is another media type that the caller may ask for; empty for none.
@@ -140,6 +149,11 @@ func (r *Route) Location(path func(name string) string, done any) string {
 		}
 		return url.PathEscape(value)
 	})
+}
+
+// LocationOf is where the request for approval is that an operation waits for.
+func LocationOf(waits *Pending) string {
+	return Prefix + ShowApproval.path(ApprovalName{Approval: waits.Request.ID})
 }
 
 // Tagged says whether answers have an entity tag.

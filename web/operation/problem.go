@@ -11,6 +11,9 @@ import (
 	"holdfast/appliance/fault"
 )
 
+// MediaType is the media type of bodies and answers that are no file.
+const MediaType = "application/json"
+
 // ProblemType is the media type of every answer that is not 2xx (RFC 9457).
 const ProblemType = "application/problem+json"
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // checkQuery says what of a query the route does not take. What is misspelt would
@@ -50,6 +51,8 @@ func (p *Parameter) check(text string) error {
 	switch {
 	case text == "":
 		return invalid("%s is empty: leave it out, or give it a value", p.Name)
+	case utf8.RuneCountInString(text) > p.Longest:
+		return invalid("%s has more than %d characters", p.Name, p.Longest)
 	case len(p.Enum) > 0 && !slices.Contains(p.Enum, text):
 		return invalid("%s %.40q: use %s", p.Name, text, strings.Join(p.Enum, ", "))
 	case p.Type == "boolean" && text != "true" && text != "false":

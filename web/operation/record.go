@@ -132,7 +132,7 @@ func (p *performance) writeOne(ctx context.Context, rec *audit.Record) error {
 	if !p.reserved() {
 		return p.Performer.write(ctx, rec)
 	}
-	p.tell(rec)
+	p.tell(ctx, rec)
 	return p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
 }
 
@@ -147,12 +147,21 @@ func (p *performance) keepHead(ctx context.Context) {
 	}
 }
 
-func (p *Performer) tell(rec *audit.Record) {
-	p.Log.Info("admin", "operation", rec.Operation, "actor", rec.Actor, "key_store", rec.KeyStore, "key", rec.Key, "result", string(rec.Result), "error", rec.Error)
+type requestKey struct{}
+
+// WithRequest gives a context of a request that has an ID: what is recorded in it has the ID.
+func WithRequest(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestKey{}, id)
+}
+
+// tell puts the ID of the request into a record, and the record into the program's log.
+func (p *Performer) tell(ctx context.Context, rec *audit.Record) {
+	rec.RequestID, _ = ctx.Value(requestKey{}).(string)
+	p.Log.Info("admin", "request", rec.RequestID, "operation", rec.Operation, "actor", rec.Actor, "key_store", rec.KeyStore, "key", rec.Key, "result", string(rec.Result), "error", rec.Error)
 }
 
 func (p *Performer) write(ctx context.Context, rec *audit.Record) error {
-	p.tell(rec)
+	p.tell(ctx, rec)
 	return p.Audit.Record(context.WithoutCancel(ctx), rec)
 }
 
@@ -169,7 +178,7 @@ func (p *Performer) Event(ctx context.Context, operation, actor, tried, remote s
 		}
 	}
 	if err == nil { // who has signed in may block, so they may use the reserve; strangers may not
-		p.tell(rec)
+		p.tell(ctx, rec)
 		err = p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
 	} else {
 		err = p.write(ctx, rec)
@@ -184,7 +193,7 @@ func (p *Performer) Event(ctx context.Context, operation, actor, tried, remote s
 func (p *Performer) RoleByGroups(ctx context.Context, who identity.Principal, was identity.Role, remote string) error {
 	rec := &audit.Record{Kind: audit.KindAdmin, Operation: "set role by OpenID groups", Result: audit.Allowed, Actor: who.Name, Remote: remote,
 		ObjectKind: "user", Object: "user " + who.Name, Before: encoded(map[string]identity.Role{"role": was}), After: encoded(map[string]identity.Role{"role": who.Role})}
-	p.tell(rec)
+	p.tell(ctx, rec)
 	return p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
 }
 
@@ -194,6 +203,18 @@ const RecoveryCodeUsed = "use a recovery code"
 
 // maxTried bounds the name of a failed sign-in in its record, in characters.
 const maxTried = 64
+
+// named gives the entry of a list that was read, which a name means: fault.NotFound, as says
+// tells, if it is not there.
+func named[T any](list []T, err error, is func(T) bool, says string) (entry T, _ error) {
+	if err != nil {
+		return entry, err
+	}
+	if i := slices.IndexFunc(list, is); i >= 0 {
+		return list[i], nil
+	}
+	return entry, fault.Errorf(fault.NotFound, "%s", says)
+}
 
 // one gives the item that is meant, or nil.
 func one[T any](list []*T, is func(*T) bool) any {

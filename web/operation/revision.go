@@ -1,17 +1,38 @@
 package operation
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strings"
 )
+
+// Shown is the operation whose answer has the ETag that a change compares with If-Match; nil if
+// the change is about nothing that a GET shows.
+func (r *Route) Shown() *Route {
+	if !r.Changes() || r.Makes != "" || r.Revision == "-" {
+		return nil
+	}
+	for at := cmp.Or(r.Revision, r.Path); at != ""; at = at[:strings.LastIndex(at, "/")] {
+		if at != r.Path && at != r.Revision && !strings.HasSuffix(at, "}") {
+			continue
+		}
+		if i := slices.IndexFunc(table, func(get *Route) bool { return get.Path == at && get.Tagged() }); i >= 0 {
+			return table[i]
+		}
+	}
+	return nil
+}
 
 // volatile are the members that change while a thing serves, without anybody
 // having changed it, and those that only some answers show.
 var volatile = []string{"encryptions", "last_used_at", "last_seen_at", "last_sign_in_at", "recovery_uses", "keys", "credentials", "grants", "versions",
 	// These are computed: somebody else may have blocked the key store, or an HSM may be away.
-	"standing", "deletion_waits"}
+	"standing", "deletion_waits",
+	// It depends on who asks.
+	"current"}
 
 // revisionDigits is how many hexadecimal digits name a state.
 const revisionDigits = 32

@@ -3,6 +3,7 @@ package operation
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"reflect"
 	"strconv"
 	"sync"
@@ -97,7 +98,9 @@ func (d *openAPI) schema(t reflect.Type) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "number", Format: "double"}
 	case reflect.Int, reflect.Int64:
 		return &jsonschema.Schema{Type: "integer", Format: "int64"}
-	case reflect.Uint32, reflect.Uint64:
+	case reflect.Uint32:
+		return &jsonschema.Schema{Type: "integer", Format: "int64", Minimum: jsonschema.Ptr(0.0), Maximum: jsonschema.Ptr(float64(math.MaxUint32))}
+	case reflect.Uint64:
 		return &jsonschema.Schema{Type: "integer", Format: "int64", Minimum: jsonschema.Ptr(0.0)}
 	}
 	panic(fmt.Sprintf("the OpenAPI document: %s has no schema", t)) // the table is part of the program
@@ -124,6 +127,9 @@ func (d *openAPI) object(t reflect.Type) *jsonschema.Schema {
 	for _, m := range members(t) {
 		p := d.schema(m.of)
 		describeMember(p, t.FieldByIndex(m.index), m.optional && input)
+		if input {
+			boundAll(p)
+		}
 		s.Properties[m.name] = p
 		s.PropertyOrder = append(s.PropertyOrder, m.name)
 		if !m.optional {
@@ -160,7 +166,8 @@ var inputs = sync.OnceValue(func() map[reflect.Type]bool {
 // The tags of members besides jsonschema:"DESCRIPTION": example:"VALUE", any:"true" for a
 // member that has no type of its own, and the limits that the code enforces: least:"1"
 // and most:"30" of a number, shortest:"1", longest:"256" and pattern:"^[a-z]*$" of a text,
-// items:"100" of a list.
+// items:"100" of a list and each:"64" of its entries. What a list or a text has of them is
+// checked when a body is read ([withinLimits]).
 func describeMember(s *jsonschema.Schema, f reflect.StructField, optional bool) {
 	s.Description = f.Tag.Get("jsonschema")
 	if example, ok := memberExample(f); ok && s.Ref == "" {
@@ -187,8 +194,37 @@ func describeMember(s *jsonschema.Schema, f reflect.StructField, optional bool) 
 	number("most", func(n int) { s.Maximum = jsonschema.Ptr(float64(n)) })
 	number("shortest", func(n int) { s.MinLength = jsonschema.Ptr(n) })
 	number("longest", func(n int) { s.MaxLength = jsonschema.Ptr(n) })
+	number(upToTag, func(n int) { // bytes: a text has as many characters at most, and Base64 makes of three bytes four
+		if s.ContentEncoding != "" {
+			n = (n + 2) / 3 * 4
+		}
+		s.MaxLength = jsonschema.Ptr(n)
+	})
 	number("items", func(n int) { s.MaxItems = jsonschema.Ptr(n) })
+	if s.Items != nil {
+		number("each", func(n int) { s.Items.MaxLength = jsonschema.Ptr(n) })
+	}
 }
+
+// boundAll gives each text, list and number of a body's schema that has no limit of its own the one
+// that holds for all: a body is not longer than [MaxBody], and numbers are exact in JSON.
+func boundAll(s *jsonschema.Schema) {
+	switch {
+	case s == nil:
+	case s.Type == "string" && s.MaxLength == nil && len(s.Enum) == 0 && s.Format == "":
+		s.MaxLength = jsonschema.Ptr(MaxBody)
+	case s.Type == "array":
+		if s.MaxItems == nil {
+			s.MaxItems = jsonschema.Ptr(MaxBody / 2)
+		}
+		boundAll(s.Items)
+	case s.Type == "integer" && s.Maximum == nil:
+		s.Maximum = jsonschema.Ptr(float64(maxNumber))
+	}
+}
+
+// maxNumber is the greatest number of a body. Greater ones are not exact in JSON (RFC 8259 section 6).
+const maxNumber = 1<<53 - 1
 
 // memberExample gives the value of a member's tag example.
 func memberExample(f reflect.StructField) (any, bool) {

@@ -3,10 +3,8 @@ package operation
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strings"
 
-	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 )
 
@@ -32,6 +30,12 @@ func (c *Caller) sessions(ctx context.Context, user string) ([]identity.Session,
 		list[i].Current = list[i].ID == c.Who.Session
 	}
 	return list, err
+}
+
+// session gives one of a user, or of all. fault.NotFound.
+func (c *Caller) session(ctx context.Context, user string, in SessionName) (identity.Session, error) {
+	list, err := c.sessions(ctx, user)
+	return named(list, err, func(s identity.Session) bool { return s.ID == in.Session }, "there is no session of that ID, or it has ended")
 }
 
 // SessionPage asks for a page of sessions.
@@ -63,6 +67,13 @@ var (
 			return keep(all, err, in.has)
 		},
 	})
+	ShowSession = define(Operation[SessionName, identity.Session]{
+		Route: Route{ID: "showSession", Method: http.MethodGet, Path: "/sessions/{session}", Capability: identity.Administer,
+			Words: "Show session", Summary: "A session of any user"},
+		Run: func(ctx context.Context, c *Caller, in SessionName) (identity.Session, error) {
+			return c.session(ctx, "", in)
+		},
+	})
 	RevokeSession = define(Operation[SessionName, Nothing]{
 		Route: Route{ID: "revokeSession", Method: http.MethodDelete, Path: "/sessions/{session}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
 			Words: "End session", Summary: "End a session"},
@@ -72,7 +83,7 @@ var (
 		},
 	})
 	ListOwnSessions = defineList(Listing[SessionPage, identity.Session]{
-		Route: Route{ID: "ownSessions", Method: http.MethodGet, Path: "/account/sessions", Capability: identity.Self,
+		Route: Route{ID: "ownSessions", Method: http.MethodGet, Path: "/account/sessions", Capability: identity.Self, Conflicts: true,
 			Words: "List own sessions", Summary: "One's own sessions, the last seen first"},
 		ID: func(s identity.Session) string { return s.ID },
 		By: sessionOrders, Default: "-last_seen",
@@ -84,6 +95,13 @@ var (
 			all, err := c.sessions(ctx, id)
 			return keep(all, err, in.has)
 		},
+	})
+	ShowOwnSession = define(Operation[SessionName, identity.Session]{
+		Route: Route{ID: "showOwnSession", Method: http.MethodGet, Path: "/account/sessions/{session}", Capability: identity.Self, Conflicts: true,
+			Words: "Show own session", Summary: "One of one's own sessions"},
+		Run: own(func(ctx context.Context, c *Caller, user string, in SessionName) (identity.Session, error) {
+			return c.session(ctx, user, in)
+		}),
 	})
 	SignOutEverywhere = define(Operation[Nothing, Ended]{
 		Route: Route{ID: "signOutEverywhere", Method: http.MethodPost, Path: "/account/sign-out", Capability: identity.Self, WhileLocked: true, Urgency: Urgent,
@@ -101,18 +119,20 @@ var (
 	RevokeOwnSession = define(Operation[SessionName, Nothing]{
 		Route: Route{ID: "revokeOwnSession", Method: http.MethodDelete, Path: "/account/sessions/{session}", Capability: identity.Self, WhileLocked: true, Urgency: Urgent,
 			Words: "End own session", Summary: "End one of one's own sessions"},
-		Subject: apart[SessionName], // a session of another user is nothing that the caller may see
+		Subject: func(ctx context.Context, c *Caller, in SessionName) any { // a session of another user is nothing that the caller may see
+			if c.Who.UserID == "" {
+				return nil
+			}
+			s, err := c.session(ctx, c.Who.UserID, in)
+			return found(&s, err)
+		},
 		Run: func(ctx context.Context, c *Caller, in SessionName) (Nothing, error) {
 			id, err := c.user()
 			if err != nil {
 				return Nothing{}, err
 			}
-			mine, err := c.Identity.Sessions(ctx, id)
-			if err != nil {
+			if _, err := c.session(ctx, id, in); err != nil {
 				return Nothing{}, err
-			}
-			if !slices.ContainsFunc(mine, func(s identity.Session) bool { return s.ID == in.Session }) {
-				return Nothing{}, fault.Errorf(fault.NotFound, "you have no such session")
 			}
 			return Nothing{}, c.Identity.RevokeSession(ctx, in.Session)
 		},

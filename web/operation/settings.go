@@ -15,7 +15,7 @@ import (
 // configuration, which is measured: to change it changes what the machine proves.
 type Settings struct {
 	// FourEyes are the operations that need a second person.
-	FourEyes []string `json:"four_eyes" jsonschema:"The IDs of the operations that need the approval of a second person." example:"[\"deleteKeyStore\"]"`
+	FourEyes []string `json:"four_eyes" jsonschema:"The IDs of the operations that need the approval of a second person." example:"[\"deleteKeyStore\"]" items:"200" each:"128"`
 	// ApprovalHours is how long a request for approval waits that is made from then on.
 	ApprovalHours int `json:"approval_hours,omitempty" jsonschema:"How many hours a request for approval waits that is made from then on, before it expires: 1 to 720. Left out, or 0, it stays as it is." example:"72" least:"0" most:"720"`
 }

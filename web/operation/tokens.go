@@ -108,6 +108,14 @@ var (
 			return CreatedToken{t, secret}, c.forgotten(ctx, before, t.CreatedAt)
 		},
 	})
+	ShowToken = define(Operation[TokenName, identity.Token]{
+		Route: Route{ID: "showToken", Method: http.MethodGet, Path: "/tokens/{token}", Capability: identity.Administer,
+			Words: "Show API token", Summary: "An API token, without its secret"},
+		Run: func(ctx context.Context, c *Caller, in TokenName) (identity.Token, error) {
+			list, err := c.Identity.Tokens(ctx)
+			return named(list, err, func(t identity.Token) bool { return t.ID == in.Token }, "there is no API token of that ID")
+		},
+	})
 	RevokeToken = define(Operation[TokenName, identity.Token]{
 		Route: Route{ID: "revokeToken", Method: http.MethodDelete, Path: "/tokens/{token}", Capability: identity.Administer, Effects: TakesAccess, Urgency: Urgent,
 			Words: "Revoke API token", Summary: "Refuse an API token from now on"},

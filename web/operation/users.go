@@ -56,7 +56,7 @@ type RoleChange struct {
 // e-mail address; empty for not.
 type OIDCBinding struct {
 	UserName
-	Email string `json:"email" jsonschema:"The verified e-mail address with which the OpenID provider may vouch for the user; empty to end that." example:"alice@example.com"`
+	Email string `json:"email" jsonschema:"The verified e-mail address with which the OpenID provider may vouch for the user; empty to end that." example:"alice@example.com" longest:"254"`
 }
 
 // isCaller says whether a user is the one who calls.
@@ -193,6 +193,9 @@ var (
 			Words: "Sign out user", Summary: "End all sessions of a user"},
 		Subject: userSubject,
 		Run: func(ctx context.Context, c *Caller, in UserName) (Ended, error) {
+			if err := userExists(ctx, c, in); err != nil {
+				return Ended{}, err
+			}
 			n, err := c.Identity.RevokeSessions(ctx, in.User)
 			return Ended{n}, err
 		},

@@ -81,7 +81,12 @@ func (a *Audit) Export(_ context.Context, _ audit.Query, w io.Writer, _ string) 
 }
 
 // Proof gives an empty one.
-func (a *Audit) Proof(context.Context, int64) ([]byte, error) { return []byte("{}"), nil }
+func (a *Audit) Proof(_ context.Context, seq int64) ([]byte, error) {
+	if seq >= int64(len(a.Records)) {
+		return nil, fault.Errorf(fault.NotFound, "there is no record %d", seq)
+	}
+	return []byte("{}"), nil
+}
 
 // Verify gives an empty report.
 func (a *Audit) Verify(context.Context) (*audit.Report, error) { return &audit.Report{}, nil }

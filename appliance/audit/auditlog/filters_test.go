@@ -37,6 +37,7 @@ func filtersOf(start time.Time) []filter {
 		{"key", func(q *audit.Query) { q.KeyStore, q.Key = "demo", "key-2" }, func(r *audit.Record) bool { return r.KeyStore == "demo" && r.Key == "key-2" }},
 		{"principal", func(q *audit.Query) { q.Principal = "principal-1" }, func(r *audit.Record) bool { return r.Principal == "principal-1" }},
 		{"request", func(q *audit.Query) { q.KMSRequestID = record(100).KMSRequestID }, func(r *audit.Record) bool { return r.KMSRequestID == record(100).KMSRequestID }},
+		{"request of the API", func(q *audit.Query) { q.RequestID = "request-4" }, func(r *audit.Record) bool { return r.RequestID == "request-4" }},
 		{"kind admin", func(q *audit.Query) { q.Kind = audit.KindAdmin }, func(r *audit.Record) bool { return r.Kind == audit.KindAdmin }},
 		{"kind xks", func(q *audit.Query) { q.Kind = audit.KindXKS }, func(r *audit.Record) bool { return r.Kind == audit.KindXKS }},
 		{"denied", func(q *audit.Query) { q.Result = audit.Denied }, func(r *audit.Record) bool { return r.Result == audit.Denied }},
@@ -75,7 +76,7 @@ func various(t testing.TB, c *clock, n int, append func(r *audit.Record)) {
 		r.Key, r.Principal = fmt.Sprintf("key-%d", i%4), fmt.Sprintf("principal-%d", i%3)
 		if i%3 != 0 {
 			r = &audit.Record{Kind: audit.KindAdmin, Operation: pick(i/2, "POST block", "DELETE users/{user}", "GET audit/export"), Result: audit.Allowed, Actor: pick(i/3, "alice", "bob", "local uid 0 pid 7", "local uid 0 pid 71"),
-				Remote: pick(i/5, "192.0.2.1", "192.0.2.1:5000", "[2001:db8::1]:443", "192.0.2.11", ""), KeyStore: pick(i/7, "demo", "other", "")}
+				RequestID: fmt.Sprintf("request-%d", i%8), Remote: pick(i/5, "192.0.2.1", "192.0.2.1:5000", "[2001:db8::1]:443", "192.0.2.11", ""), KeyStore: pick(i/7, "demo", "other", "")}
 			if r.KeyStore != "" {
 				r.Key = pick(i/4, "key-2", "", "key-3")
 			}
@@ -136,13 +137,19 @@ func TestFiltersCombine(t *testing.T) {
 				}
 			}
 		}
+		// Requests of KMS and of the API are apart, whatever their IDs.
+		for _, q := range []audit.Query{{RequestID: record(100).KMSRequestID}, {KMSRequestID: "request-4", Kind: audit.KindXKS}, {RequestID: "request-4", KMSRequestID: record(100).KMSRequestID}} {
+			if found := everything(t, audit.NewReader(dir), q); len(found) > 0 {
+				t.Errorf("%+v found %v", q, found)
+			}
+		}
 		if i == 0 {
 			if x := got(os.ReadFile(got(filepath.Glob(filepath.Join(dir, "*.index")))(t)[0]))(t); string(x[:8]) == "HFAUDIX2" {
 				t.Error("the index of an earlier release was not made anew")
 			}
 		}
 	}
-	if empty > 80 {
+	if empty > 100 {
 		t.Errorf("%d pairs find nothing", empty)
 	}
 }

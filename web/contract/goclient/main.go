@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,8 +41,12 @@ type step struct {
 	Op   string
 	Path map[string]string
 	Body json.RawMessage
-	Save map[string]string
-	Want int
+	// Save gives members of the answer a name, and Tag its ETag. Match is such a name of an ETag.
+	Save       map[string]string
+	Tag, Match string
+	// Follow is the operation that shows what was made, by the Location of the answer.
+	Follow string
+	Want   int
 }
 
 // caller calls operations, each by the method of the client that is generated of it.
@@ -50,6 +55,8 @@ type caller struct {
 	operations map[string]*operation
 	called     map[string]bool
 	saved      map[string]string
+	tags       map[string]string
+	paths      map[string]string // by the IDs of operations
 	wrong      int
 }
 
@@ -79,9 +86,10 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	c := &caller{client: reflect.ValueOf(client), operations: map[string]*operation{}, called: map[string]bool{}, saved: map[string]string{}}
-	for _, operations := range d.Paths {
+	c := &caller{client: reflect.ValueOf(client), operations: map[string]*operation{}, called: map[string]bool{}, saved: map[string]string{}, tags: map[string]string{}, paths: map[string]string{}}
+	for path, operations := range d.Paths {
 		for _, o := range operations {
+			c.paths[o.OperationID] = path
 			c.operations[o.OperationID] = o
 		}
 	}
@@ -93,8 +101,11 @@ func run(args []string) error {
 				want = http.StatusCreated
 			}
 		}
-		if status, body := c.call(st); status != want {
+		status, body, header := c.call(st)
+		if status != want {
 			c.fails("%s: %d %.300s, want %d", st.Op, status, body, want)
+		} else if st.Follow != "" {
+			c.follow(st, body, header.Get("Location"))
 		}
 	}
 	for name := range c.operations {
@@ -109,7 +120,7 @@ func run(args []string) error {
 	return nil
 }
 
-func connect(url, tokenFile, caFile string) (*api.ClientWithResponses, error) {
+func connect(server, tokenFile, caFile string) (*api.ClientWithResponses, error) {
 	token, err := os.ReadFile(tokenFile)
 	if err != nil {
 		return nil, err
@@ -121,7 +132,7 @@ func connect(url, tokenFile, caFile string) (*api.ClientWithResponses, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	h := &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	return api.NewClientWithResponses(url, api.WithHTTPClient(h), api.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+	return api.NewClientWithResponses(server, api.WithHTTPClient(h), api.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 		r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 		return nil
 	}))
@@ -133,13 +144,13 @@ func (c *caller) fails(format string, args ...any) {
 }
 
 // call calls an operation, and has the client read the answer.
-func (c *caller) call(s step) (status int, body []byte) {
+func (c *caller) call(s step) (status int, body []byte, header http.Header) {
 	o := c.operations[s.Op]
 	c.called[s.Op] = true
 	method := c.client.MethodByName(strings.ToUpper(s.Op[:1]) + s.Op[1:] + "WithResponse")
 	if !method.IsValid() {
 		c.fails("%s: the client has no method of it", s.Op)
-		return 0, nil
+		return 0, nil, nil
 	}
 	in := []reflect.Value{reflect.ValueOf(context.Background())}
 	for _, p := range o.Parameters {
@@ -157,6 +168,10 @@ func (c *caller) call(s step) (status int, body []byte) {
 				nonce := "00112233445566778899aabbccddeeff"
 				f.Set(reflect.ValueOf(&nonce))
 			}
+			if f := v.Elem().FieldByName("IfMatch"); f.IsValid() && s.Match != "" {
+				tag := c.tags[s.Match]
+				f.Set(reflect.ValueOf(&tag))
+			}
 		default:
 			text := s.Body
 			if len(text) == 0 || string(text) == `"example"` {
@@ -171,13 +186,61 @@ func (c *caller) call(s step) (status int, body []byte) {
 	out := method.Call(in)
 	if err, ok := out[1].Interface().(error); ok && err != nil {
 		c.fails("%s: %v", s.Op, err)
-		return 0, nil
+		return 0, nil, nil
 	}
 	answer := out[0].Elem()
 	res := answer.FieldByName("HTTPResponse").Interface().(*http.Response)
 	body = answer.FieldByName("Body").Bytes()
 	c.read(s, o, answer, res, body)
-	return res.StatusCode, body
+	if s.Tag != "" && res.StatusCode == http.StatusOK {
+		c.tags[s.Tag] = res.Header.Get("ETag")
+	}
+	return res.StatusCode, body, res.Header
+}
+
+// follow shows what was made, by the Location of the answer.
+func (c *caller) follow(s step, made []byte, location string) {
+	want, have := strings.Split("/api/v1"+c.paths[s.Follow], "/"), strings.Split(location, "/")
+	if len(want) != len(have) {
+		c.fails("%s: Location %q is no path of %s", s.Op, location, s.Follow)
+		return
+	}
+	path := map[string]string{}
+	for i, part := range want {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			path[strings.TrimSuffix(name, "}")] = have[i]
+		}
+	}
+	status, body, _ := c.call(step{Op: s.Follow, Path: path})
+	var was, is map[string]any
+	if status != http.StatusOK || json.Unmarshal(made, &was) != nil || json.Unmarshal(body, &is) != nil {
+		c.fails("%s: %d %.300s", s.Follow, status, body)
+		return
+	}
+	for _, name := range []string{"id", "name", "access_key_id", "created_at"} {
+		if was[name] != is[name] {
+			c.fails("%s: %s %v, want %v", s.Follow, name, is[name], was[name])
+		}
+	}
+}
+
+// member gives one of an answer, such as items.0.id; nil if there is none.
+func member(value any, name string) any {
+	for part := range strings.SplitSeq(name, ".") {
+		switch v := value.(type) {
+		case map[string]any:
+			value = v[part]
+		case []any:
+			n, err := strconv.Atoi(part)
+			if err != nil || n >= len(v) {
+				return nil
+			}
+			value = v[n]
+		default:
+			return nil
+		}
+	}
+	return value
 }
 
 // read wants the answer in the member that the client has for its status.
@@ -198,8 +261,8 @@ func (c *caller) read(s step, o *operation, answer reflect.Value, res *http.Resp
 	}
 	var members map[string]any
 	if len(s.Save) > 0 && json.Unmarshal(body, &members) == nil {
-		for member, name := range s.Save {
-			c.saved[name] = fmt.Sprint(members[member])
+		for of, name := range s.Save {
+			c.saved[name] = fmt.Sprint(member(members, of))
 		}
 	}
 }
