@@ -1,18 +1,23 @@
 package web_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
+	"holdfast/appliance/fault"
+	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -189,6 +194,43 @@ func (p *people) things(t *testing.T) string {
 	return fmt.Sprintf("%d keys and %d grants", len(keys), len(grants))
 }
 
+// TestManyNeedWhatOneNeeds: where an operation needs a second person, so does each that does many
+// of it at once: one person does nothing with it that two must do. What an operation has recorded
+// in the name of another one it does many of, whatever the table says.
+func TestManyNeedWhatOneNeeds(t *testing.T) {
+	walked := 0
+	one := newBank(t)
+	for _, r := range operation.Table() {
+		if !r.Changes() || samples[r.ID] == "" {
+			continue
+		}
+		b := one
+		path := b.names.Replace(r.Path)
+		before := len(b.audit.Records)
+		b.call(&root, r.Method, path, samples[r.ID])
+		for _, rec := range b.audit.Records[before:] {
+			if rec.Operation != r.Operation() && !slices.Contains([]string{operation.Approve.ID, operation.PerformApproved.ID}, r.ID) && (r.Many == nil || rec.Operation != r.Many.Operation()) {
+				t.Errorf("%s does %s, and does not say so in the table (Many)", r.ID, rec.Operation)
+			}
+		}
+		if r.Many == nil {
+			continue
+		}
+		walked++
+		b = newBank(t)
+		b.fourEyes(r.Many.ID)
+		if w := b.call(&b.alice, r.Method, path, samples[r.ID]); w.Code != 202 {
+			t.Errorf("%s needs a second person, and %s is answered with %d %s", r.Many.ID, r.ID, w.Code, w.Body)
+		}
+		if w := b.call(&b.alice, "GET", "/settings", ""); !strings.Contains(w.Body.String(), `"with":"`+r.Many.ID+`"`) {
+			t.Errorf("the settings do not say that %s is chosen with %s", r.ID, r.Many.ID)
+		}
+	}
+	if walked < 2 {
+		t.Errorf("%d operations do many of another one", walked)
+	}
+}
+
 // TestFileOfTwoPeople: where grants need a second person, a file is one request, with how many
 // rows it has and its digest. It is done whole, with that file and no other.
 func TestFileOfTwoPeople(t *testing.T) {
@@ -212,6 +254,167 @@ func TestFileOfTwoPeople(t *testing.T) {
 	done := p.read(p.want(p.call(p.user("alice"), "POST", "/approvals/"+id+"/perform", perform(file)), 200))
 	if done.State != approval.Done || p.things(t) != "0 keys and 30 grants" {
 		t.Errorf("%s %s: %s", done.State, done.Outcome, p.things(t))
+	}
+}
+
+// batches calls before and after each batch of grants, of which the first is 1.
+type batches struct {
+	operation.Domain
+	n             int
+	before, after func(n int) error
+}
+
+func (b *batches) AddGrants(ctx context.Context, keyStore string, want []appliance.Grant) ([]*appliance.Grant, error) {
+	b.n++
+	if b.before != nil {
+		if err := b.before(b.n); err != nil {
+			return nil, err
+		}
+	}
+	made, err := b.Domain.AddGrants(ctx, keyStore, want)
+	if err == nil && b.after != nil {
+		err = b.after(b.n)
+	}
+	return made, err
+}
+
+// inBatches is an appliance with a key store whose batches of grants are watched.
+func inBatches(t *testing.T, names ...string) (*people, *web.API, *batches) {
+	p := newPeople(t, names...)
+	p.want(p.call(&root, "POST", "/keystores", `{"name": "p", "uri_path_prefix": "/p"}`), 201)
+	a := p.api.(*web.API)
+	b := &batches{Domain: a.Domain}
+	a.Domain = b
+	return p, a, b
+}
+
+func grantsFile(n int) string {
+	return many("principal,operations", "arn:aws:iam::123456789012:role/app-%d,Encrypt", n)
+}
+
+const grantFiles = "/keystores/p/grant-files"
+
+// TestFileStops: after a batch was made, what stops the next one is in the answer, with what is left;
+// and no batch is made whose caller may not any more, or that cannot be recorded.
+func TestFileStops(t *testing.T) {
+	for name, tt := range map[string]struct {
+		stop func(p *people, a *web.API, b *batches)
+		code string
+	}{
+		"the database is away": {func(_ *people, _ *web.API, b *batches) {
+			b.before = func(n int) error {
+				if n == 2 {
+					return fault.Errorf(fault.DatabaseAway, "the database is away")
+				}
+				return nil
+			}
+		}, string(fault.DatabaseAway)},
+		"nothing can be recorded": {func(p *people, _ *web.API, b *batches) {
+			b.after = func(int) error {
+				p.audit.Lock()
+				defer p.audit.Unlock()
+				p.audit.NotReady = fault.Errorf(fault.AuditNoSpace, "the audit log's disk is full")
+				return nil
+			}
+		}, string(fault.AuditNoSpace)},
+		"the caller was stopped": {func(_ *people, a *web.API, b *batches) {
+			stopped := false
+			a.Still = func(_ context.Context, was identity.Principal) (identity.Principal, error) {
+				if stopped {
+					return was, identity.ErrProof
+				}
+				return was, nil
+			}
+			b.after = func(int) error { stopped = true; return nil }
+		}, string(fault.Unauthenticated)},
+	} {
+		p, a, b := inBatches(t)
+		tt.stop(p, a, b)
+		r := p.imported(grantFiles, fileBody(t, grantsFile(1200), 1200, 0))
+		if r.Made != 500 || r.Left != 700 || r.Stopped == nil || string(r.Stopped.Code) != tt.code || strings.Contains(r.Stopped.Message, "nothing was") {
+			t.Errorf("%s: %+v, stopped %+v", name, r, r.Stopped)
+		}
+		if now := p.things(t); now != "0 keys and 500 grants" {
+			t.Errorf("%s: %s", name, now)
+		}
+		if name == "the database is away" {
+			b.before = nil
+			if r = p.imported(grantFiles, fileBody(t, grantsFile(1200), 1200, 0)); r.Made != 700 || r.Left != 0 || r.Stopped != nil {
+				t.Errorf("the same file again: %+v", r)
+			}
+		}
+	}
+}
+
+// TestFileAtTwoNodes: a file that two nodes are sent at once, or a node while another one makes the
+// same, is made once.
+func TestFileAtTwoNodes(t *testing.T) {
+	p := newKeyedPair(t)
+	before, err := p.bed.Appliance.Grants(t.Context(), "p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := request{&root, "POST", grantFiles, fileBody(t, grantsFile(20), 20, 0)}
+	here, there := p.atOnce(q, q)
+	all, err := p.bed.Appliance.Grants(t.Context(), "p")
+	if err != nil || here.Code != 200 || there.Code != 200 || len(all)-len(before) != 20 {
+		t.Errorf("a file of 20 grants has made %d: %d %s, %d %s (%v)", len(all)-len(before), here.Code, here.Body, there.Code, there.Body, err)
+	}
+}
+
+// TestGrantsThatSaySame: the order of what a list of a grant has means nothing, nor does how often it
+// is there.
+func TestGrantsThatSaySame(t *testing.T) {
+	p, _, _ := inBatches(t)
+	const head = "principal,operations,calling_accounts,kms_operations,not_after\n"
+	for i, row := range []string{"*,Decrypt Encrypt,123456789012 210987654321,,2031-01-31T18:00:00.123456+02:00", "*,Encrypt Decrypt,210987654321 123456789012 210987654321,,2031-01-31T16:00:00.123Z"} {
+		if r := p.imported(grantFiles, fileBody(t, head+row+"\n", 1, 0)); r.Made != 1-i || r.There != i {
+			t.Errorf("%s: %+v", row, r)
+		}
+	}
+}
+
+// TestApprovedFileGoesOn: an approved file stays approved until all of it was made: after a failure
+// and after a step the one who asked goes on with it.
+func TestApprovedFileGoesOn(t *testing.T) {
+	p, a, b := inBatches(t, "alice", "bob")
+	p.fourEyes("createGrant")
+	file := grantsFile(1700)
+	id := p.ask(p.user("alice"), "POST", grantFiles, fileBody(t, file, 1700, 0))
+	p.want(p.approve(p.user("bob"), id), 200)
+	perform := func() (operation.ApprovalDetail, operation.FileResult) {
+		t.Helper()
+		d := p.read(p.want(p.call(p.user("alice"), "POST", "/approvals/"+id+"/perform", encode(t, map[string]string{"secret": base64.StdEncoding.EncodeToString([]byte(file))})), 200))
+		var r operation.FileResult
+		if err := json.Unmarshal(d.Result, &r); err != nil {
+			t.Fatal(err)
+		}
+		return d, r
+	}
+	away := fault.Errorf(fault.DatabaseAway, "the database is away")
+	b.before = func(int) error { return away }
+	if w := p.call(p.user("alice"), "POST", "/approvals/"+id+"/perform", encode(t, map[string]string{"secret": base64.StdEncoding.EncodeToString([]byte(file))})); w.Code < 400 {
+		t.Errorf("nothing can be made: %d %s", w.Code, w.Body)
+	}
+	b.n, b.before = 0, func(n int) error {
+		if n == 2 {
+			return away
+		}
+		return nil
+	}
+	if d, r := perform(); d.State != approval.Approved || r.Made != 500 || r.Left != 1200 || r.Stopped == nil {
+		t.Errorf("%s after a failure: %+v", d.State, r)
+	}
+	late := time.Duration(0)
+	a.Now = func() time.Time { return time.Now().Add(late) }
+	b.before, b.after = nil, func(int) error { late += 6 * time.Second; return nil } // a slow machine
+	for made := 1000; made <= 1500; made += 500 {
+		if d, r := perform(); d.State != approval.Approved || r.Made != 500 || r.Done() != made || r.Stopped != nil {
+			t.Errorf("%s after a step: %+v", d.State, r)
+		}
+	}
+	if d, r := perform(); d.State != approval.Done || r.Left != 0 || p.things(t) != "0 keys and 1700 grants" {
+		t.Errorf("%s at the end: %+v, %s", d.State, r, p.things(t))
 	}
 }
 

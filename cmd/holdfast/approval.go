@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -90,6 +92,26 @@ func approvalRejectCommand(a *admin) *cobra.Command {
 	return c
 }
 
+// performSteps performs an approved operation. A file of keys or grants is made in steps, and the
+// request stays approved until nothing is left.
+func performSteps(cmd *cobra.Command, a *admin, in operation.ApprovedPerformance) (operation.Done[operation.ApprovalDetail], error) {
+	for {
+		step := in
+		step.Secret = slices.Clone(in.Secret) // a call wipes it
+		done, err := cli.Call(cmd.Context(), &a.Admin, operation.PerformApproved, step)
+		if err != nil || done.Out.State != approval.Approved {
+			return done, err
+		}
+		var r operation.FileResult
+		if err := json.Unmarshal(done.Out.Result, &r); err != nil {
+			return done, err
+		}
+		if r.Stopped != nil {
+			return done, fault.Errorf(r.Stopped.Code, "%d of %d of the file are there, and then it stopped: %s. The request stays approved: give the same file again to go on", r.Done(), r.Rows, r.Stopped.Message)
+		}
+	}
+}
+
 func approvalPerformCommand(a *admin) *cobra.Command {
 	var out, secretFile string
 	c := a.asking("perform REQUEST --out FILE", "Do an operation that one has asked for and that was approved, and write the secret that it shows once to a file",
@@ -106,7 +128,7 @@ func approvalPerformCommand(a *admin) *cobra.Command {
 					return err
 				}
 			}
-			done, err := cli.Call(cmd.Context(), &a.Admin, operation.PerformApproved, in)
+			done, err := performSteps(cmd, a, in)
 			if err == nil && done.Out.State == approval.Failed {
 				err = fault.Errorf(fault.Conflict, "the operation was refused: %s", done.Out.Outcome)
 			}

@@ -113,6 +113,10 @@ func (l *load) steps(a *admin, cmd *cobra.Command, in operation.FileImport, repo
 			return err
 		}
 		made += done.Out.Made
+		if stopped := done.Out.Stopped; stopped != nil {
+			p.End()
+			return fault.Errorf(stopped.Code, "%d of %d %s were made, and then it stopped: %s. Give the same file again to go on", made, report.New, l.what, stopped.Message)
+		}
 		if done.Out.Left > 0 && done.Out.Made > 0 {
 			continue
 		}

@@ -1,6 +1,8 @@
 package console
 
 import (
+	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -221,6 +223,8 @@ func approved(p *page, a operation.ApprovalDetail) (*view, error) {
 	switch {
 	case a.State == approval.Failed:
 		return nil, fault.Errorf(fault.Conflict, "it was approved, and failed: %s", a.Outcome)
+	case a.State == approval.Approved && len(a.Result) > 0:
+		return performedStep(p, a)
 	case a.State == approval.Done && actions[a.Operation].show != nil && len(a.Result) > 0:
 		answer, err := actions[a.Operation].decode(a.Result)
 		if err != nil {
@@ -229,4 +233,21 @@ func approved(p *page, a operation.ApprovalDetail) (*view, error) {
 		return actions[a.Operation].show(p, answer)
 	}
 	return &view{title: "Approved", body: approvedPage(a)}, nil
+}
+
+// performedStep shows how far the making of an approved file's things is, with the form that goes
+// on.
+func performedStep(p *page, a operation.ApprovalDetail) (*view, error) {
+	var r operation.FileResult
+	if err := json.Unmarshal(a.Result, &r); err != nil {
+		return nil, err
+	}
+	what := "keys"
+	if a.Operation == operation.CreateGrants.ID {
+		what = "grants"
+	}
+	f := p.form(operation.PerformApproved, operation.Revision(a.Request), ui.Form{Label: "Go on", Continue: r.Stopped == nil,
+		Fields: []ui.Field{{Name: "file", Label: "The file that you asked with", Type: "textarea", Mono: true, Required: true, Rows: 4, Value: strings.ReplaceAll(p.values.Get("file"), "\r\n", "\n")}}}, "approval", a.ID)
+	d := &fileData{what: what, back: p.here(), result: r, create: &f}
+	return &view{title: fmt.Sprintf("%s of %s %s are there", ui.Count(r.Done()), ui.Count(r.Rows), what), body: madeOfFilePage(d)}, nil
 }

@@ -86,9 +86,17 @@ func madeOfFile(what string, create operation.Entry) func(p *page, r operation.F
 		title := fmt.Sprintf("All %s %s of the file are there", ui.Count(r.Rows), what)
 		if r.Left > 0 {
 			title = fmt.Sprintf("%s of %s %s are there", ui.Count(r.Done()), ui.Count(r.Rows), what)
-			f := p.createForm(create, r, true)
+			f := p.createForm(create, r, r.Stopped == nil)
 			d.create = &f
 		}
 		return &view{title: title, body: madeOfFilePage(d)}, nil
 	}
+}
+
+// goesOn says what happens next.
+func goesOn(r operation.FileResult) string {
+	if r.Stopped != nil {
+		return "What was made stays. Go on here, or check the same file again."
+	}
+	return "It goes on by itself. If it stops, go on here, or check the same file again."
 }

@@ -37,7 +37,7 @@ func settings(p *page) (*view, error) {
 	}
 	var options []ui.Option
 	for _, o := range d.Approvable {
-		options = append(options, ui.Option{Value: o.ID, Text: o.Words})
+		options = append(options, ui.Option{Value: o.ID, Text: o.Words + alsoWith(d.Approvable, o)})
 	}
 	d.fourEyes = p.form(operation.SetSettings, operation.Revision(d.Settings), ui.Form{Label: "Four eyes", Fields: []ui.Field{
 		{Name: "four_eyes", Label: "Operations that need a second person", Type: "checkboxes", Options: options, Values: d.FourEyes},
@@ -78,11 +78,24 @@ func noticeBadge(n operation.SentNotice) ui.Badge {
 	return ui.Badge{Kind: ui.Bad, Text: "Not taken"}
 }
 
+// alsoWith says with which other operation one is chosen, without being chosen itself.
+func alsoWith(all []operation.Named, o operation.Named) string {
+	for _, single := range all {
+		if o.With != "" && single.ID == o.With {
+			return " (always with: " + single.Words + ")"
+		}
+	}
+	return ""
+}
+
 func chosenOperations(d *settingsData) []string {
 	var list []string
 	for _, o := range d.Approvable {
-		if slices.Contains(d.FourEyes, o.ID) {
+		switch {
+		case slices.Contains(d.FourEyes, o.ID):
 			list = append(list, o.Words)
+		case o.With != "" && slices.Contains(d.FourEyes, o.With):
+			list = append(list, o.Words+alsoWith(d.Approvable, o))
 		}
 	}
 	return list

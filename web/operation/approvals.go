@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -204,7 +205,12 @@ func (c *Caller) NeedsApproval(ctx context.Context, r *Route) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return chosen.Every || slices.Contains(chosen.Operations, r.ID) || r.Guards().WithAny && chosen.On(), nil
+	return chosen.Every || slices.ContainsFunc(chosen.Operations, r.chosenWith) || r.Guards().WithAny && chosen.On(), nil
+}
+
+// chosenWith says whether the operation needs a second person once that one was chosen to.
+func (r *Route) chosenWith(id string) bool {
+	return r.ID == id || r.Many != nil && r.Many.chosenWith(id)
 }
 
 // file puts an operation aside until another person approves it. Its error is a
@@ -383,6 +389,9 @@ func performApproved(ctx context.Context, c *Caller, in ApprovedPerformance) (Ap
 	if err := c.storedReady(r); err != nil {
 		return ApprovalDetail{}, err
 	}
+	if route.inSteps() { // it makes nothing twice, and stays approved until nothing is left
+		return c.performStep(ctx, r, in.Secret)
+	}
 	if _, err := c.turn(ctx, r, approval.Done, ""); err != nil {
 		return ApprovalDetail{}, err
 	}
@@ -468,27 +477,34 @@ func (c *Caller) storedReady(r *approval.Request) error {
 	return (&performance{Caller: c, route: route, path: q.Path, in: in}).ready()
 }
 
+// unfinished is an answer that says whether the operation is to be performed again to go on.
+type unfinished interface{ Unfinished() bool }
+
+// inSteps says whether the operation is performed again and again until it has nothing to do.
+func (r *Route) inSteps() bool { return r.answer.Implements(reflect.TypeFor[unfinished]()) }
+
+// performStep performs a part of what a request asks for. The request stays approved, also where
+// the part fails, until nothing is left.
+func (c *Caller) performStep(ctx context.Context, r *approval.Request, secret Secret) (ApprovalDetail, error) {
+	done, err := c.doStored(context.WithoutCancel(ctx), r, c.Who, secret)
+	if err != nil {
+		return ApprovalDetail{}, err
+	}
+	shown := c.shownApproval(r)
+	if !Gave(done).(unfinished).Unfinished() {
+		if shown, err = c.turn(ctx, r, approval.Done, ""); err != nil {
+			return ApprovalDetail{}, err
+		}
+	}
+	shown.done = done
+	return shown, nil
+}
+
 // performStored performs what a request asks for in the name of the one who asked, with the
 // secret that it takes.
 func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker identity.Principal, secret Secret) (ApprovalDetail, error) {
 	ctx = context.WithoutCancel(ctx)
-	as := c.As(asker, c.Remote)
-	as.Who.ApproverID, as.approvedBy, as.approval = r.DecidedByID, r.DecidedBy, r.ID
-	as.Reason, as.approvalReason = r.Reason, r.DecisionReason
-	route, q, err := stored(r)
-	var done any
-	if err == nil {
-		if read := q.Read; len(secret) > 0 {
-			q.Read = func() (any, error) {
-				in, err := read()
-				if err == nil {
-					in = route.with(in, secret)
-				}
-				return in, err
-			}
-		}
-		done, err = route.Perform(ctx, as, q)
-	}
+	done, err := c.doStored(ctx, r, asker, secret)
 	if err == nil {
 		shown := c.shownApproval(r)
 		shown.done = done
@@ -499,6 +515,27 @@ func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker i
 		c.Decided(approval.Failed)
 	}
 	return c.turn(ctx, r, approval.Failed, told.Message)
+}
+
+// doStored gives what the operation gave.
+func (c *Caller) doStored(ctx context.Context, r *approval.Request, asker identity.Principal, secret Secret) (any, error) {
+	as := c.As(asker, c.Remote)
+	as.Who.ApproverID, as.approvedBy, as.approval = r.DecidedByID, r.DecidedBy, r.ID
+	as.Reason, as.approvalReason = r.Reason, r.DecisionReason
+	route, q, err := stored(r)
+	if err != nil {
+		return nil, err
+	}
+	if read := q.Read; len(secret) > 0 {
+		q.Read = func() (any, error) {
+			in, err := read()
+			if err == nil {
+				in = route.with(in, secret)
+			}
+			return in, err
+		}
+	}
+	return route.Perform(ctx, as, q)
 }
 
 // mayApprove says why the caller may not approve the request; else it gives what

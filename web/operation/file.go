@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"holdfast/appliance"
 	"holdfast/appliance/fault"
 )
 
@@ -50,7 +51,7 @@ type FileImport struct {
 	// file that was cut off or changed since, and the one who approves sees how much it is.
 	Rows   int    `json:"rows" jsonschema:"How many rows the file has, as the check of it has said." example:"5000" least:"0"`
 	SHA256 string `json:"sha256" jsonschema:"The SHA-256 of the file, 64 hexadecimal digits, as the check of it has said." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
-	Most   int    `json:"most,omitempty" jsonschema:"How many are made at most by this request, or in some seconds: send it again with the same file to go on. All are made if it is left out, and where another person has approved the request." example:"1000" least:"0"`
+	Most   int    `json:"most,omitempty" jsonschema:"How many are made at most by this request, or in some seconds: send it again with the same file to go on. All are made if it is left out. Once another person has approved the request, each performance makes what it can in some seconds." example:"1000" least:"0"`
 }
 
 // FileReport says what a file would do.
@@ -84,8 +85,19 @@ type FileResult struct {
 	SHA256 string `json:"sha256" jsonschema:"The SHA-256 of the file, in hexadecimal." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
 	Made   int    `json:"made" jsonschema:"How many this request has made." example:"1000"`
 	There  int    `json:"there" jsonschema:"How many were there before." example:"10"`
-	Left   int    `json:"left" jsonschema:"How many are still to be made: send the same file again." example:"3990"`
+	Left   int    `json:"left" jsonschema:"How many are still to be made: send the same file again, with another idempotency key." example:"3990"`
+	// Stopped is why it went no further, where something failed after some were made.
+	Stopped *FileStop `json:"stopped,omitempty" jsonschema:"Why it went no further, where something failed after some were made. Absent otherwise, also where the step has ended that was asked for."`
 }
+
+// FileStop is what has stopped the making of a file's things.
+type FileStop struct {
+	Code    fault.Code `json:"code" jsonschema:"The code of the error, as of an answer with an error." example:"E_DATABASE_AWAY"`
+	Message string     `json:"message" jsonschema:"What happened, and what to do. What was made stays." example:"the database is away"`
+}
+
+// Unfinished says that there is more to make.
+func (r FileResult) Unfinished() bool { return r.Left > 0 }
 
 // Done is how many of the rows are there now.
 func (r FileResult) Done() int { return r.Made + r.There }
@@ -108,8 +120,9 @@ type fileOf[Row, Thing any] struct {
 	slow func(Row) bool
 	// make makes things, all or none.
 	make func(ctx context.Context, c *Caller, keyStore string, rows []Row) ([]Thing, error)
-	// single is the operation that makes one thing, and its input for a row.
-	single func(keyStore string, r Row) (*Route, any)
+	// single is the operation that makes one thing, and input gives what it takes for a row.
+	single *Route
+	input  func(keyStore string, r Row) any
 }
 
 // plan is what a file would do.
@@ -373,7 +386,7 @@ func (f *fileOf[Row, Thing]) run(ctx context.Context, c *Caller, in FileImport) 
 		return FileResult{}, err
 	}
 	done := FileResult{Rows: p.Rows, SHA256: p.SHA256, There: p.There}
-	now := p.new
+	now, steps := p.new, in.Most > 0 || c.approvedBy != ""
 	if in.Most > 0 && in.Most < len(now) && c.approvedBy == "" { // who has approved it, has approved all
 		now = now[:in.Most]
 	}
@@ -381,25 +394,81 @@ func (f *fileOf[Row, Thing]) run(ctx context.Context, c *Caller, in FileImport) 
 	if f.slow != nil && slices.ContainsFunc(now, func(at int) bool { return f.slow(p.rows[at]) }) {
 		size = slowBatch
 	}
+	tried := 0
 	for batch := range slices.Chunk(now, size) {
-		if ctx.Err() != nil || in.Most > 0 && c.approvedBy == "" && c.Now().Sub(began) > stepTime {
+		if steps && c.Now().Sub(began) > stepTime {
 			break
 		}
 		rows := make([]Row, len(batch))
 		for i, at := range batch {
 			rows[i] = p.rows[at]
 		}
-		made, err := f.make(ctx, c, in.KeyStore, rows)
-		if err == nil {
-			err = f.record(ctx, c, in.KeyStore, rows, made)
-			done.Made += len(made)
+		made, there, err := f.batch(ctx, c, in.KeyStore, rows, tried > 0)
+		done.Made, done.There, tried = done.Made+made, done.There+there, tried+1
+		if err != nil && done.Made == 0 {
+			return FileResult{}, err // nothing was made, as an error says
 		}
 		if err != nil {
-			return done, fault.Wrapf(fault.CodeOf(err), err, "%d were made, and then it stopped: %s. Send the same file again to go on", done.Made, messageOf(err))
+			told := fault.Answer(ctx, c.Log, "the making of a file's things stopped", err, "made", done.Made)
+			done.Stopped = &FileStop{Code: told.Code, Message: told.Message}
+			break
 		}
 	}
-	done.Left = p.New - done.Made
+	done.Left = max(p.Rows-done.Done(), 0)
 	return done, nil
+}
+
+// batch makes those of the rows that are not there, at once. Again says that it is not the first of
+// a request: whether the caller still may, and whether it can be recorded, is asked for each.
+//
+// In a fleet another node may make the same meanwhile. So it is looked at again what is there, and
+// nothing is made unless the fleet's log takes the change as the next one after that look.
+func (f *fileOf[Row, Thing]) batch(ctx context.Context, c *Caller, keyStore string, rows []Row, again bool) (made, there int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, 0, fault.Wrapf(fault.Timeout, err, "the one who asked does not wait any more")
+	}
+	if again && c.goesOn != nil {
+		if err := c.goesOn(ctx); err != nil {
+			return 0, 0, err
+		}
+	}
+	for range looks {
+		look, missing := c.Domain.Look(ctx), rows
+		if look != nil {
+			if missing, err = f.missing(ctx, c, keyStore, rows); err != nil || len(missing) == 0 {
+				return 0, len(rows) - len(missing), err
+			}
+			ctx = appliance.Looked(ctx, look)
+		}
+		things, err := f.make(ctx, c, keyStore, missing)
+		if look != nil && look.Refused() {
+			continue
+		}
+		if err == nil {
+			if err = f.record(ctx, c, keyStore, missing, things); err != nil {
+				err = fault.Wrapf(fault.CodeOf(err), err, "the last %d were made, but not all could be recorded in the audit log: %s", len(things), messageOf(err))
+			}
+		}
+		return len(things), len(rows) - len(missing), err
+	}
+	return 0, 0, fault.Errorf(fault.Changed, "other nodes of the fleet change something all the time, and what is there already cannot be told; try again")
+}
+
+// missing gives those of the rows whose things are not there now.
+func (f *fileOf[Row, Thing]) missing(ctx context.Context, c *Caller, keyStore string, rows []Row) (missing []Row, err error) {
+	there, wrong, err := f.look(ctx, c, keyStore, rows)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range rows {
+		if !there[i] && wrong[i] != nil {
+			return nil, wrong[i]
+		}
+		if !there[i] {
+			missing = append(missing, r)
+		}
+	}
+	return missing, nil
 }
 
 // record writes what the operation that makes one thing would, for each. They go to the log at
@@ -411,8 +480,8 @@ func (f *fileOf[Row, Thing]) record(ctx context.Context, c *Caller, keyStore str
 		turns <- struct{}{}
 		go func() {
 			defer func() { <-turns }()
-			route, in := f.single(keyStore, rows[i])
-			p := &performance{Caller: c, route: route, path: route.fields.of(in), in: in}
+			in := f.input(keyStore, rows[i])
+			p := &performance{Caller: c, route: f.single, path: f.single.fields.of(in), in: in}
 			failed[i] = p.write(ctx, p.changed(nil, any(made[i]), nil))
 		}()
 	}

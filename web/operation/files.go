@@ -3,6 +3,7 @@ package operation
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -67,8 +68,9 @@ var keyFile = fileOf[KeyRow, *appliance.StoredKey]{
 		}
 		return c.Domain.CreateKeys(ctx, keyStore, want)
 	},
-	single: func(keyStore string, k KeyRow) (*Route, any) {
-		return CreateKey.Entry(), NewKey{KeyStoreName: KeyStoreName{keyStore}, ID: k.ID, Usage: k.Usage, Custody: k.Custody}
+	single: CreateKey.Entry(),
+	input: func(keyStore string, k KeyRow) any {
+		return NewKey{KeyStoreName: KeyStoreName{keyStore}, ID: k.ID, Usage: k.Usage, Custody: k.Custody}
 	},
 }
 
@@ -147,9 +149,10 @@ var grantFile = fileOf[NewGrant, Grant]{
 		}
 		return grants, err
 	},
-	single: func(keyStore string, g NewGrant) (*Route, any) {
+	single: CreateGrant.Entry(),
+	input: func(keyStore string, g NewGrant) any {
 		g.KeyStoreName = KeyStoreName{keyStore}
-		return CreateGrant.Entry(), g
+		return g
 	},
 }
 
@@ -163,7 +166,20 @@ func saying(g appliance.Grant) string {
 	if !g.NotAfter.IsZero() {
 		until = g.NotAfter.UTC().Truncate(time.Millisecond).Format(time.RFC3339Nano)
 	}
-	return strings.Join([]string{g.KeyID, string(g.Effect), g.Principal, appliance.JoinOperations(slices.Compact(operations)), appliance.FormatConditions(g.Conditions), until}, "\x00")
+	return strings.Join([]string{g.KeyID, string(g.Effect), g.Principal, appliance.JoinOperations(slices.Compact(operations)), appliance.FormatConditions(ordered(g.Conditions)), until}, "\x00")
+}
+
+// ordered gives the conditions with each list sorted, and nothing in it twice: the order means
+// nothing.
+func ordered(c appliance.Conditions) appliance.Conditions {
+	v := reflect.ValueOf(&c).Elem()
+	for i := range v.NumField() { // lists of strings all, as a condition holds for one of some
+		list := v.Field(i).Addr().Interface().(*[]string)
+		if *list != nil {
+			*list = slices.Compact(slices.Sorted(slices.Values(*list)))
+		}
+	}
+	return c
 }
 
 // The operations on files of keys and of grants.
@@ -192,6 +208,6 @@ func fileCheck[Row, Thing any](f *fileOf[Row, Thing], r Route) Operation[FileChe
 }
 
 func fileImport[Row, Thing any](f *fileOf[Row, Thing], r Route) Operation[FileImport, FileResult] {
-	r.Method, r.Capability, r.Urgency = http.MethodPost, identity.ManageKeys, Ordinary
+	r.Method, r.Capability, r.Urgency, r.Many = http.MethodPost, identity.ManageKeys, Ordinary, f.single
 	return Operation[FileImport, FileResult]{Route: r, Subject: makes[FileImport], Check: f.ready, Run: f.run}
 }

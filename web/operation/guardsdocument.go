@@ -20,7 +20,7 @@ This page is generated from the table of operations (` + "`web/operation`" + `) 
 - **Role**: the least role that may perform it.
 - **Scope**: what the key stores in the scope of an API token mean for it. *The key store*: the one that it is about must be in the scope. *The whole appliance*: a token that is limited to key stores must name the operation.
 - **Presence**: a user in the console proves again who they are if the last proof is older than ` + fmt.Sprintf("%.0f", PresenceTime.Minutes()) + ` minutes. The bearer of an API token is never present, and needs none.
-- **Four eyes**: *can be chosen* in the settings to need the approval of a second person; *with any* needs it as soon as any other operation does.
+- **Four eyes**: *can be chosen* in the settings to need the approval of a second person; *with any* needs it as soon as any other operation does. What does many of another operation at once, as of a file, needs it where that one does.
 - **Confirmation**: where a mistake stops service, ends a block, destroys something or takes a user out, a person types the name of the thing. The console first shows a page with what relies on it, and the server checks the name; presence is proved after it. The command line does the same at a terminal, and asks nothing with ` + "`--yes`" + `, with ` + "`--json`" + ` or where no terminal is. The API never asks: its requests name the thing in the path. Where not each input can do harm, the column says which are confirmed.
 - **Record**: what the audit log has. *Refusals* are recorded for every operation.
 
@@ -53,6 +53,8 @@ func (r *Route) fourEyesWords() string {
 	switch g := r.Guards(); {
 	case g.WithAny:
 		return "with any"
+	case g.FourEyes && r.Many != nil:
+		return "can be chosen, and is with `" + r.Many.ID + "`"
 	case g.FourEyes:
 		return "can be chosen"
 	}

@@ -222,6 +222,9 @@ func (d *openAPI) operation(r *Route) apiOperation {
 	}
 	if r.Guards().FourEyes {
 		op.Description += " Administrators can choose that it needs the approval of a second person: it is answered with 202 then."
+		if r.Many != nil {
+			op.Description += " So it is where they have chosen " + r.Many.ID + "."
+		}
 		op.Guards = append(op.Guards, "four_eyes")
 	}
 	op.Parameters = d.parameters(r)

@@ -36,6 +36,10 @@ type Route struct {
 	Effects Effects
 	// Alone says why no second person can be asked for the operation; empty if one can.
 	Alone string
+	// Many is the operation of which this one does many at once, as of a file; nil for none. Where
+	// that one needs a second person, this one does, too: else one person does with it what two
+	// must do.
+	Many *Route
 	// ConfirmedIf says which inputs a person confirms, such as "if it lowers the quota", where not
 	// each one can do harm ([Operation.Confirmed]); empty for each, as far as the Effects say so.
 	ConfirmedIf string

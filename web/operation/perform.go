@@ -123,6 +123,9 @@ type Caller struct {
 	approval   string // the ID of the request for approval
 	// approvalReason says why it was approved; Reason is that of the request then.
 	approvalReason string
+	// goesOn says why the operation at hand, which is done in parts, must stop: its caller may not
+	// any more, or nothing can be recorded. Nil where nothing is done.
+	goesOn func(ctx context.Context) error
 }
 
 // As gives a caller.
@@ -260,6 +263,9 @@ func (p *performance) change(ctx context.Context) (any, error) {
 		if err := p.stillMay(ctx); err != nil {
 			return nil, err
 		}
+		doing := *p.Caller
+		doing.goesOn = p.goOn
+		p.Caller = &doing
 	}
 	p.stored = p.askedFor(ctx)
 	before, out, err := p.unlessStale(ctx)
@@ -348,17 +354,30 @@ func (c *Caller) may(r *Route) error {
 	return nil
 }
 
+// goOn says why an operation of which a part is done must stop.
+func (p *performance) goOn(ctx context.Context) error {
+	if err := p.ready(); err != nil {
+		return err
+	}
+	return p.still(ctx, "nothing more was done")
+}
+
 // stillMay says why the caller may not perform the operation any more; nil if they may.
 // The request's body may have come long after its headers, and the operation's turn long
 // after that: a session that was ended, a token that was revoked or a role that was taken
 // meanwhile counts. The proof of presence was due when the request came.
 func (p *performance) stillMay(ctx context.Context) error {
+	return p.still(ctx, "nothing was done")
+}
+
+// still is stillMay; done says how much was done.
+func (p *performance) still(ctx context.Context, done string) error {
 	who, err := p.Still(ctx, p.Who)
 	switch {
 	case errors.Is(err, identity.ErrProof):
-		err = fault.Errorf(fault.Unauthenticated, "your session has ended, or the API token was revoked, while the request was under way; nothing was done: sign in again, or use another token")
+		err = fault.Errorf(fault.Unauthenticated, "your session has ended, or the API token was revoked, while the request was under way; %s: sign in again, or use another token", done)
 	case err != nil:
-		err = fault.Wrapf(fault.Internal, err, "whether you may still do this could not be found out; nothing was done")
+		err = fault.Wrapf(fault.Internal, err, "whether you may still do this could not be found out; %s", done)
 	default:
 		now := *p.Caller
 		now.Who = who

@@ -44,6 +44,8 @@ type Option struct {
 type Named struct {
 	ID    string `json:"id" jsonschema:"The ID of the operation, as in this document." example:"deleteKeyStore"`
 	Words string `json:"words" jsonschema:"What a button of the console says for the operation."`
+	// With is the operation of which it does many at once ([Route.Many]).
+	With string `json:"with,omitempty" jsonschema:"The ID of the operation of which it does many at once, as of a file: it needs a second person where that one does. Absent for others." example:"createGrant"`
 }
 
 // The operations on settings.
@@ -58,7 +60,11 @@ var (
 			}
 			d := &SettingsDetail{Settings: *s, Approvable: []Named{}, Configuration: c.Site.Configuration(), Options: c.Site.Options()}
 			for _, r := range approvable() {
-				d.Approvable = append(d.Approvable, Named{r.ID, r.Words})
+				named := Named{ID: r.ID, Words: r.Words}
+				if r.Many != nil {
+					named.With = r.Many.ID
+				}
+				d.Approvable = append(d.Approvable, named)
 			}
 			return d, nil
 		},

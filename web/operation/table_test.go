@@ -70,6 +70,9 @@ func TestTableIsWhole(t *testing.T) {
 		if r.Can()&^operation.TakesAccess != 0 && !r.Guards().FourEyes == (r.Alone == "") || r.Can() == 0 && r.Alone != "" {
 			t.Errorf("%s: it %s, can need a second person: %t, and is done alone because %q", r.ID, r.Can(), r.Guards().FourEyes, r.Alone)
 		}
+		if m := r.Many; m != nil && (!m.Guards().FourEyes || !r.Guards().FourEyes || m.Capability != r.Capability || m.Can()&^operation.TakesSecret&^r.Can() != 0) {
+			t.Errorf("%s does many of %s, and asks for less", r.ID, m.ID)
+		}
 		if r.Effects.Can(operation.ShowsSecret | operation.TakesSecret) {
 			t.Errorf("%s: its types say that it %s", r.ID, r.Effects)
 		}
