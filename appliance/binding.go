@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"strconv"
 	"time"
+
+	"holdfast/appliance/fault"
 )
 
 // Binding names the one place that a sealed blob belongs to, with every
@@ -45,4 +47,17 @@ func BindTime(t time.Time) string {
 		return ""
 	}
 	return strconv.FormatInt(t.UnixMilli(), 10)
+}
+
+// LastTime is the last moment that RFC 3339 can write, at the precision at which rows are stored.
+var LastTime = time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC)
+
+// CheckTime says why a time that was asked for cannot be: it is before 1970, or RFC 3339 cannot
+// write it in UTC, and so neither an answer nor an audit record could have it. The zero time is
+// none. Name is what the caller knows it by. fault.Invalid.
+func CheckTime(name string, t time.Time) error {
+	if t.IsZero() || t.Unix() >= 0 && !t.After(LastTime) {
+		return nil
+	}
+	return fault.Errorf(fault.Invalid, "%s: the year in UTC is %d, and must be from 1970 to 9999: give a time such as 2030-11-24T12:00:00Z", name, t.UTC().Year())
 }

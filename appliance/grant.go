@@ -235,6 +235,9 @@ func (a *Administration) newGrant(e *Endpoint, want Grant, has func(key string) 
 	g := &want
 	g.ID, g.KeyStore, g.Operations, g.CreatedAt = newID(), e.store.ID, ops, a.stamp()
 	g.Effect, g.NotAfter = cmp.Or(g.Effect, EffectAllow), g.NotAfter.UTC().Truncate(time.Millisecond)
+	if err := CheckTime("not_after", g.NotAfter); err != nil {
+		return nil, err
+	}
 	if !g.NotAfter.IsZero() && g.NotAfter.Before(g.CreatedAt) {
 		return nil, fault.Errorf(fault.Invalid, "not after %s: that is past", g.NotAfter.Format(time.RFC3339))
 	}

@@ -61,6 +61,9 @@ type Principal struct {
 	// Name is for people and for the audit log: "alice", or "local uid 0 pid 71".
 	Name string `json:"name" jsonschema:"The name, as the audit log has it."`
 	Role Role   `json:"role" jsonschema:"The role of the caller."`
+	// Local is the user of the operating system who came by the Unix socket, such as "uid 0",
+	// whatever the process; empty for others, and if the system does not say.
+	Local string `json:"-"`
 	// Session and Token are the public IDs of what proved it; at most one is set.
 	Session string `json:"session,omitempty" jsonschema:"The ID of the session by which the caller came."`
 	Token   string `json:"token,omitempty" jsonschema:"The ID of the API token by which the caller came."`

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"net/url"
 	"reflect"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"holdfast/appliance"
 )
 
 // Prefix is where the admin API is, before the path of each [Route].
@@ -162,10 +165,13 @@ func (f *field) set(in reflect.Value, text string) error {
 	return nil
 }
 
-// valid says what is wrong with an input's parameters: with those of a form, or of
-// a program, as with those of a request.
+// valid says what is wrong with an input's parameters, and with its times: with those of a form,
+// or of a program, as with those of a request.
 func (all fields) valid(in any) error {
 	v := reflect.ValueOf(in)
+	if err := timesCanBeWritten(v, ""); err != nil {
+		return err
+	}
 	for _, f := range all {
 		if f.in == inBody {
 			continue
@@ -184,6 +190,43 @@ func (all fields) valid(in any) error {
 		}
 	}
 	return nil
+}
+
+// timesCanBeWritten says which time in a value cannot be written in UTC by RFC 3339, as the state,
+// the audit log and each answer have it: a time of the year 9999 may be of the year 10000 there.
+func timesCanBeWritten(v reflect.Value, name string) error {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			return timesCanBeWritten(v.Elem(), name)
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Struct {
+			for i := range v.Len() {
+				if err := timesCanBeWritten(v.Index(i), name); err != nil {
+					return err
+				}
+			}
+		}
+	case reflect.Struct:
+		if t, ok := v.Interface().(time.Time); ok {
+			return appliance.CheckTime(name, t)
+		}
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.IsExported() || f.Anonymous && f.Type.Kind() == reflect.Struct {
+				if err := timesCanBeWritten(v.Field(i), nameOf(f)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// nameOf is what callers name a field of an input by.
+func nameOf(f reflect.StructField) string {
+	name, _, _ := strings.Cut(cmp.Or(f.Tag.Get(inQuery), f.Tag.Get("json"), f.Name), ",")
+	return name
 }
 
 var inPath = regexp.MustCompile(`\{(\w+)\}`)

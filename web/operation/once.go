@@ -2,6 +2,7 @@ package operation
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -176,7 +177,8 @@ func (p *performance) marked(ctx context.Context) context.Context {
 	return p.run.Marked(ctx)
 }
 
-// owner names whose idempotency keys the caller's are.
+// owner names whose idempotency keys the caller's are. At the Unix socket they are the system
+// user's: each command is another process.
 func (p *performance) owner() string {
 	switch who := p.Who; {
 	case who.Token != "":
@@ -184,7 +186,7 @@ func (p *performance) owner() string {
 	case who.UserID != "":
 		return "user " + who.UserID
 	default:
-		return "local " + who.Name
+		return "local " + cmp.Or(who.Local, who.Name)
 	}
 }
 

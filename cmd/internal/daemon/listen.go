@@ -98,11 +98,12 @@ func peer(ctx context.Context, c net.Conn) context.Context {
 	if err != nil {
 		return ctx
 	}
-	actor := "local"
+	who := identity.Principal{Name: "local", Role: identity.RoleAdministrator}
 	_ = raw.Control(func(fd uintptr) { // without it, it is not said who
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			actor = fmt.Sprintf("local uid %d pid %d", cred.Uid, cred.Pid)
+			who.Local = fmt.Sprintf("uid %d", cred.Uid)
+			who.Name = fmt.Sprintf("local %s pid %d", who.Local, cred.Pid)
 		}
 	})
-	return identity.WithPrincipal(ctx, identity.Principal{Name: actor, Role: identity.RoleAdministrator})
+	return identity.WithPrincipal(ctx, who)
 }
