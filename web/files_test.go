@@ -240,7 +240,7 @@ func TestFileOfTwoPeople(t *testing.T) {
 	file := many("principal,operations", "arn:aws:iam::123456789012:role/app-%d,Encrypt", 30)
 	id := p.ask(p.user("alice"), "POST", "/keystores/p/grant-files", fileBody(t, file, 30, 10))
 	shown := p.read(p.want(p.call(p.user("bob"), "GET", "/approvals/"+id, ""), 200))
-	if body := string(shown.Body); !strings.Contains(body, `"rows":30`) || !strings.Contains(body, `"sha256"`) || strings.Contains(body, "role/app") || !shown.TakesSecret {
+	if body := string(shown.Body); !strings.Contains(body, `"rows":30`) || !strings.Contains(body, `"sha256"`) || !strings.Contains(body, "1 rows: allow arn:aws:iam::123456789012:role/app-7") || !strings.Contains(body, "line 21: allow arn:aws:iam::123456789012:role/app-19 Encrypt on all keys") || strings.Contains(body, "line 22") || !shown.TakesSecret {
 		t.Errorf("the one who approves sees %s", body)
 	}
 	p.want(p.approve(p.user("bob"), id), 200)

@@ -274,7 +274,11 @@ func (p *performance) fileable(ctx context.Context, plain any) ([]byte, error) {
 	if appliance.CheckReason(p.Reason) != nil {
 		return nil, fault.Errorf(fault.ReasonMissing, "another person must approve this: say why, for them, in 1 to 256 characters (header %s, or --why)", ReasonHeader)
 	}
-	return p.route.encode(plain)
+	stored, err := p.route.filed(ctx, p.Caller, p.in, plain)
+	if err != nil {
+		return nil, err
+	}
+	return p.route.encode(stored)
 }
 
 // ReasonHeader is the header of a request that says why, for the person who approves. Its value

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/csv"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -51,7 +53,9 @@ type FileImport struct {
 	// file that was cut off or changed since, and the one who approves sees how much it is.
 	Rows   int    `json:"rows" jsonschema:"How many rows the file has, as the check of it has said." example:"5000" least:"0"`
 	SHA256 string `json:"sha256" jsonschema:"The SHA-256 of the file, 64 hexadecimal digits, as the check of it has said." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
-	Most   int    `json:"most,omitempty" jsonschema:"How many are made at most by this request, or in some seconds: send it again with the same file to go on. All are made if it is left out. Once another person has approved the request, each performance makes what it can in some seconds." example:"1000" least:"0"`
+	// Contents says in a request for approval what is in the file, which is stored nowhere.
+	Contents []string `json:"contents,omitempty" jsonschema:"What is in the file, in words, in a request for approval: how many rows of each sort, and the first 20 rows. The appliance writes it; what is given here is ignored."`
+	Most     int      `json:"most,omitempty" jsonschema:"How many are made at most by this request, or in some seconds: send it again with the same file to go on. All are made if it is left out. Once another person has approved the request, each performance makes what it can in some seconds." example:"1000" least:"0"`
 }
 
 // FileReport says what a file would do.
@@ -122,7 +126,10 @@ type fileOf[Row, Thing any] struct {
 	make func(ctx context.Context, c *Caller, keyStore string, rows []Row) ([]Thing, error)
 	// single is the operation that makes one thing, and input gives what it takes for a row.
 	single *Route
-	input  func(keyStore string, r Row) any
+	// sort says of which sort a row's thing is, and words all that the row says: for the one who
+	// approves.
+	sort, words func(Row) string
+	input       func(keyStore string, r Row) any
 }
 
 // plan is what a file would do.
@@ -364,6 +371,38 @@ func (p *plan[Row]) matching(in FileImport) error {
 		return invalid("most %d: use a whole number from 1, or leave it out", in.Most)
 	}
 	return nil
+}
+
+// The limits of what the one who approves sees of a file.
+const (
+	shownSorts = 50
+	shownRows  = 20
+	shownChars = 500 // of a row
+)
+
+// filed gives what a request for approval stores: with what is in the file.
+func (f *fileOf[Row, Thing]) filed(ctx context.Context, c *Caller, in, stored FileImport) (FileImport, error) {
+	p, err := f.check(ctx, c, in.KeyStore, in.File)
+	if err != nil {
+		return stored, err
+	}
+	rows := map[string]int{}
+	for _, r := range p.rows {
+		rows[f.sort(r)]++
+	}
+	sorts := slices.SortedFunc(maps.Keys(rows), func(a, b string) int { return cmp.Or(rows[b]-rows[a], strings.Compare(a, b)) })
+	stored.Contents = []string{fmt.Sprintf("%d rows: %d to make, %d there already", p.Rows, p.New, p.There)}
+	for i, s := range sorts {
+		if i == shownSorts {
+			stored.Contents = append(stored.Contents, fmt.Sprintf("and %d more sorts", len(sorts)-i))
+			break
+		}
+		stored.Contents = append(stored.Contents, fmt.Sprintf("%d rows: %.*s", rows[s], shownChars, s))
+	}
+	for i, r := range p.rows[:min(len(p.rows), shownRows)] {
+		stored.Contents = append(stored.Contents, fmt.Sprintf("line %d: %.*s", p.lines[i], shownChars, f.words(r)))
+	}
+	return stored, nil
 }
 
 // ready gives the error that run would, as far as it is known before.

@@ -1,7 +1,9 @@
 package operation
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"reflect"
 	"slices"
@@ -69,6 +71,8 @@ var keyFile = fileOf[KeyRow, *appliance.StoredKey]{
 		return c.Domain.CreateKeys(ctx, keyStore, want)
 	},
 	single: CreateKey.Entry(),
+	sort:   func(k KeyRow) string { return "custody " + string(k.Custody) },
+	words:  func(k KeyRow) string { return fmt.Sprintf("key %s, usage %s, custody %s", k.ID, k.Usage, k.Custody) },
 	input: func(keyStore string, k KeyRow) any {
 		return NewKey{KeyStoreName: KeyStoreName{keyStore}, ID: k.ID, Usage: k.Usage, Custody: k.Custody}
 	},
@@ -150,6 +154,17 @@ var grantFile = fileOf[NewGrant, Grant]{
 		return grants, err
 	},
 	single: CreateGrant.Entry(),
+	sort:   func(g NewGrant) string { return string(cmp.Or(g.Effect, appliance.EffectAllow)) + " " + g.Principal },
+	words: func(g NewGrant) string {
+		text := fmt.Sprintf("%s %s %s on %s", cmp.Or(g.Effect, appliance.EffectAllow), g.Principal, appliance.JoinOperations(g.Operations), cmp.Or(g.KeyID, "all keys"))
+		if conditions := appliance.FormatConditions(g.Conditions); conditions != "" {
+			text += " if " + conditions
+		}
+		if !g.NotAfter.IsZero() {
+			text += " until " + g.NotAfter.UTC().Format(time.RFC3339)
+		}
+		return text
+	},
 	input: func(keyStore string, g NewGrant) any {
 		g.KeyStoreName = KeyStoreName{keyStore}
 		return g
@@ -209,5 +224,5 @@ func fileCheck[Row, Thing any](f *fileOf[Row, Thing], r Route) Operation[FileChe
 
 func fileImport[Row, Thing any](f *fileOf[Row, Thing], r Route) Operation[FileImport, FileResult] {
 	r.Method, r.Capability, r.Urgency, r.Many = http.MethodPost, identity.ManageKeys, Ordinary, f.single
-	return Operation[FileImport, FileResult]{Route: r, Subject: makes[FileImport], Check: f.ready, Run: f.run}
+	return Operation[FileImport, FileResult]{Route: r, Subject: makes[FileImport], Check: f.ready, Filed: f.filed, Run: f.run}
 }

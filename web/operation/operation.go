@@ -102,6 +102,7 @@ type Route struct {
 	warning       func(c *Caller, now, in any) string
 	variant       func(in any) string
 	check         func(ctx context.Context, c *Caller, in any) error
+	filed         func(ctx context.Context, c *Caller, in, stored any) (any, error)
 	run           func(ctx context.Context, c *Caller, in any) (any, error)
 	done          func(out any, effect *Effect) any
 }
@@ -205,6 +206,9 @@ type Operation[In, Out any] struct {
 	// Check gives the error that Run would, as far as that is known before, and
 	// changes nothing. Each approvable operation has one.
 	Check func(ctx context.Context, c *Caller, in In) error
+	// Filed gives the input that a request for approval stores, which has not the secret or the
+	// file, with what the one who approves must know of that. Nil where there is nothing.
+	Filed func(ctx context.Context, c *Caller, in, stored In) (In, error)
 	// Run performs it. It is called by Do alone.
 	Run func(ctx context.Context, c *Caller, in In) (Out, error)
 }
@@ -261,6 +265,12 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 	}
 	if op.Check != nil {
 		r.check = func(ctx context.Context, c *Caller, in any) error { return op.Check(ctx, c, in.(In)) }
+	}
+	r.filed = func(_ context.Context, _ *Caller, _, stored any) (any, error) { return stored, nil }
+	if op.Filed != nil {
+		r.filed = func(ctx context.Context, c *Caller, in, stored any) (any, error) {
+			return op.Filed(ctx, c, in.(In), stored.(In))
+		}
 	}
 	r.run = func(ctx context.Context, c *Caller, in any) (any, error) { return op.Run(ctx, c, in.(In)) }
 	r.done = func(out any, effect *Effect) any { return Done[Out]{out.(Out), effect} }
