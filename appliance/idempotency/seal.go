@@ -14,6 +14,7 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/keyring/scrub"
 )
 
 // Answer is what a request was answered.
@@ -55,12 +56,17 @@ func derive(secret []byte, owner, key string) (k keys, id string, err error) {
 	return k, hex.EncodeToString(expand("id")), err
 }
 
-// ofRequest is the keyed hash of what was asked: text, and the body.
-func (k keys) ofRequest(asked appliance.Binding, body []byte) []byte {
-	mac := hmac.New(sha256.New, k.request)
-	mac.Write(asked.AAD()) // says itself where it ends
-	mac.Write(body)
-	return mac.Sum(nil)
+// ofRequest is the keyed hash of what was asked: text, and the body. The body may end with a
+// secret, of which a hash keeps the last bytes.
+func (k keys) ofRequest(asked appliance.Binding, body []byte) (sum []byte) {
+	scrub.Do(func() {
+		mac := hmac.New(sha256.New, k.request)
+		mac.Write(asked.AAD()) // says itself where it ends
+		mac.Write(body)
+		sum = mac.Sum(nil)
+		scrub.Erase(mac)
+	})
+	return sum
 }
 
 func (k keys) cipher() (cipher.AEAD, error) {

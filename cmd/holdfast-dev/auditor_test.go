@@ -39,8 +39,10 @@ func TestConsoleAuditor(t *testing.T) {
 
 	bob.Open("/keystores/bank/keys/payroll")
 	bob.Fill("Block key", "reason", "seen in a public repository")
+	bob.Confirm()
 	alice.Open("/keystores/bank/keys/cards")
 	alice.Fill("Block key", "reason", "an exercise")
+	alice.Confirm()
 
 	// On the key's page: all of its life, and nothing of another key's.
 	carol.Open("/keystores/bank/keys/payroll")

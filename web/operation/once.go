@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
 	"holdfast/appliance"
@@ -62,11 +63,11 @@ func (a *Answered) Refusal() error {
 // once performs an operation unless its request was performed before, which is answered as it
 // was then. That the caller may perform it was looked at before.
 func (p *performance) once(ctx context.Context) (any, error) {
-	body, err := p.route.encode(p.in)
+	body, err := p.whole()
 	if err != nil {
 		return nil, err
 	}
-	defer clear(body) // it may hold a secret
+	defer clear(body)
 	upload := p.route.upload(p.in)
 	run, err := p.answers.Begin(ctx, idempotency.Asked{
 		Owner: p.owner(), Key: p.IdempotencyKey, Node: p.Node(), Body: body,
@@ -112,6 +113,17 @@ func (p *performance) once(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	return &Answered{kept, kept != given, done, refused}, nil
+}
+
+// whole is all that the body of the request says: in JSON without the secret, and after a zero byte,
+// which JSON has not, the secret. Encoders of JSON keep copies of what they write.
+func (p *performance) whole() ([]byte, error) {
+	in, secret := p.route.apartFrom(p.in)
+	text, err := p.route.encode(in)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(text, []byte{0}, secret), nil
 }
 
 // forgetEvery is how often answers are looked for that have expired.
