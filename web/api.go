@@ -103,6 +103,8 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 		}
 		switch {
 		case err != nil:
+			// Whoever still sends when the connection ends may lose the answer (RFC 9112 section 9.6).
+			_, _ = io.CopyN(io.Discard, r.Body, lateBody)
 			a.fail(w, r, err)
 		case done != nil:
 			a.answer(w, r, route, path, done)
@@ -199,6 +201,9 @@ func parameters(r *http.Request) func(name string) string {
 		return value
 	}
 }
+
+// lateBody is how much is read, in bytes, of a body that is refused before its end.
+const lateBody = 1 << 20
 
 // body gives a request's body, bounded.
 func body(route *operation.Route, w http.ResponseWriter, r *http.Request) io.Reader {
