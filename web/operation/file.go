@@ -54,7 +54,7 @@ type FileImport struct {
 	Rows   int    `json:"rows" jsonschema:"How many rows the file has, as the check of it has said." example:"5000" least:"0"`
 	SHA256 string `json:"sha256" jsonschema:"The SHA-256 of the file, 64 hexadecimal digits, as the check of it has said." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
 	// Contents says in a request for approval what is in the file, which is stored nowhere.
-	Contents []string `json:"contents,omitempty" jsonschema:"What is in the file, in words, in a request for approval: how many rows of each sort, and the first 20 rows. The appliance writes it; what is given here is ignored."`
+	Contents []string `json:"contents,omitempty" items:"100" each:"1000" jsonschema:"What is in the file, in words, in a request for approval: how many rows of each sort, and the first 20 rows. The appliance writes it; what is given here is ignored."`
 	Most     int      `json:"most,omitempty" jsonschema:"How many are made at most by this request, or in some seconds: send it again with the same file to go on. All are made if it is left out. Once another person has approved the request, each performance makes what it can in some seconds." example:"1000" least:"0"`
 }
 
