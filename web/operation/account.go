@@ -84,11 +84,6 @@ func (c *Caller) self(ctx context.Context) (*identity.User, error) {
 	return u, err
 }
 
-// ownSubject is the user who calls.
-func ownSubject[In any](ctx context.Context, c *Caller, _ In) any {
-	return found(c.Identity.User(ctx, c.Who.UserID))
-}
-
 // passkey gives one of a user. fault.NotFound.
 func (c *Caller) passkey(ctx context.Context, user string, in PasskeyName) (ownPasskey, error) {
 	u, err := c.Identity.User(ctx, user)
