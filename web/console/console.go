@@ -286,7 +286,7 @@ func shortcutsOff(r *http.Request) bool { return cookie(r, keysCookie) == "off" 
 // local gives the path if it is one of this console, otherwise "/".
 func local(path string) string {
 	u, err := url.Parse(path)
-	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(u.Path, "/") || strings.HasPrefix(u.Path, "//") || strings.Contains(path, "\\") {
+	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(path, "/") || !strings.HasPrefix(u.Path, "/") || strings.HasPrefix(u.Path, "//") || strings.Contains(path, "\\") {
 		return "/"
 	}
 	return u.RequestURI()
