@@ -184,6 +184,10 @@ func difference(r *audit.Record) (lines []string, more int) {
 			more++
 			continue
 		}
+		if strings.HasPrefix(c.before, "[{") || strings.HasPrefix(c.after, "[{") { // a list of things: its page has them
+			lines = append(lines, c.name+" changed")
+			continue
+		}
 		lines = append(lines, c.name+": "+cut(orNone(c.before), long)+" → "+cut(orNone(c.after), long))
 	}
 	return lines, more
