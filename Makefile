@@ -145,7 +145,7 @@ staticcheck:
 # What make test has installed must be there: a test that lacks it fails. Of the long
 # matrices the race detector sees a tenth; they are tried whole without it.
 unit:
-	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 20m ./...
+	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 30m ./...
 	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment|TestMoveKilled)' ./appliance ./cmd/internal/holdfastd
 
 # The model of a fleet, in as many schedules as it is to stand. Then a fleet of real processes,
