@@ -147,6 +147,7 @@ staticcheck:
 unit:
 	HOLDFAST_TEST_PACKAGES=1 go test -race -timeout 30m ./...
 	go test -timeout 20m -run '^(TestTampered|TestPutBack|TestKillAtAnyMoment|TestMoveKilled)' ./appliance ./cmd/internal/holdfastd
+	HOLDFAST_TEST_PACKAGES=1 go test -timeout 20m -run '^(TestConsoleManyEntries|TestConsoleFiles)$$' ./cmd/holdfast-dev
 
 # The model of a fleet, in as many schedules as it is to stand. Then a fleet of real processes,
 # which are killed, paused and cut off, and whose database is tampered with. Then every test of

@@ -35,22 +35,22 @@ func TestConsoleFiles(t *testing.T) {
 
 	var file strings.Builder
 	file.WriteString("id,usage,custody\n")
-	for i := range 2100 {
+	for i := range fileEntries {
 		fmt.Fprintf(&file, "key-%04d,encrypt decrypt,cached\n", i)
 	}
 	check(file.String())
-	b.Has(ui.Count(2100), "Would be made")
+	b.Has(ui.Count(fileEntries), "Would be made")
 	b.Accessible()
 	b.Fill("Create keys from file")
-	b.Until(ui.Count(2100) + " of " + ui.Count(2100) + " keys are there")
+	b.Until(ui.Count(fileEntries) + " of " + ui.Count(fileEntries) + " keys are there")
 	b.Accessible()
-	if state := b.Value(`(() => { const p = document.querySelector("progress"), said = p.previousElementSibling; return p.value + " of " + p.max + ", " + said.getAttribute("role") + ", " + (said.textContent === p.getAttribute("aria-label")); })()`); state != "2100 of 2100, status, true" {
+	if state := b.Value(`(() => { const p = document.querySelector("progress"), said = p.previousElementSibling; return p.value + " of " + p.max + ", " + said.getAttribute("role") + ", " + (said.textContent === p.getAttribute("aria-label")); })()`); state != fmt.Sprintf("%d of %d, status, true", fileEntries, fileEntries) {
 		t.Errorf("the progress says %s", state)
 	}
 	var keys operation.List[struct {
 		ID string `json:"id"`
 	}]
-	if err := local.Do(t.Context(), http.MethodGet, "keystores/bank/keys?sort=-id&limit=1", nil, &keys); err != nil || len(keys.Items) != 1 || keys.Items[0].ID != "key-2099" {
+	if err := local.Do(t.Context(), http.MethodGet, "keystores/bank/keys?sort=-id&limit=1", nil, &keys); err != nil || len(keys.Items) != 1 || keys.Items[0].ID != fmt.Sprintf("key-%04d", fileEntries-1) {
 		t.Errorf("the last key is %+v: %v", keys.Items, err)
 	}
 }
