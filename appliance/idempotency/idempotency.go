@@ -40,6 +40,10 @@ const (
 	// longest is how long another node may work on a request. One that has no answer after that
 	// has lost it.
 	longest = 2 * time.Minute
+	// mostTime is how long a request may go on that all nodes know of ([Run.Within]). What is
+	// left up to longest is for the step at hand, which ends in any case, and for clocks that
+	// differ.
+	mostTime = 90 * time.Second
 )
 
 // Row is what the state has of a request with a key.

@@ -72,13 +72,17 @@ func (p *performance) once(ctx context.Context) (any, error) {
 	run, err := p.answers.Begin(ctx, idempotency.Asked{
 		Owner: p.owner(), Key: p.IdempotencyKey, Node: p.Node(), Body: body,
 		What: appliance.Binding{Purpose: "request", Fields: []string{p.route.Method, p.route.path(p.in), p.Reason, p.Revision}},
-		Here: upload != nil, Ahead: p.route.Outside,
+		Here: upload != nil, Ahead: p.route.Outside, Resumes: p.route.inSteps(),
 	})
 	if err != nil {
-		p.unusable(ctx, err)
+		if fault.CodeOf(err) != fault.AnswerPending { // which is asked for time and again
+			p.unusable(ctx, err)
+		}
 		return nil, err
 	}
 	defer run.End()
+	ctx, cancel := run.Within(ctx)
+	defer cancel()
 	var read hash.Hash
 	if upload != nil {
 		read = sha256.New()
@@ -108,12 +112,20 @@ func (p *performance) once(ctx context.Context) (any, error) {
 		}
 		given.Digest = read.Sum(nil)
 	}
+	if s, ok := Gave(done).(stoppable); ok && s.stopped() {
+		run.Left(ctx)
+		return &Answered{given, false, done, refused}, nil
+	}
 	kept, err := run.Finish(ctx, given)
 	if err != nil {
 		return nil, err
 	}
 	return &Answered{kept, kept != given, done, refused}, nil
 }
+
+// stoppable is an answer that says whether something that may pass has stopped the operation. That
+// is not kept: what is sent again goes on.
+type stoppable interface{ stopped() bool }
 
 // whole is all that the body of the request says: in JSON without the secret, and after a zero byte,
 // which JSON has not, the secret. Encoders of JSON keep copies of what they write.

@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -260,6 +261,11 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	}
 	if p.route.Changes() {
 		defer p.turns.take(p.route.Urgency)()
+		if err := ctx.Err(); err != nil {
+			err = fault.Wrapf(fault.Timeout, err, "other changes took too long, or the one who asked does not wait any more; nothing was done: send it again")
+			p.unusable(context.WithoutCancel(ctx), err)
+			return nil, err
+		}
 		if err := p.stillMay(ctx); err != nil {
 			return nil, err
 		}
@@ -269,6 +275,9 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	}
 	p.stored = p.askedFor(ctx)
 	before, out, err := p.unlessStale(ctx)
+	if p.run != nil && p.run.Elsewhere(ctx) {
+		return nil, cmp.Or(err, errElsewhere)
+	}
 	after := p.subject(ctx)
 	if after == nil && before == nil && err == nil {
 		after = shown(out) // it is new
@@ -279,6 +288,10 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	p.keepHead(ctx)
 	return out, err
 }
+
+// errElsewhere is the error of a request that had nothing to do, as another node does the same one.
+// What that one answers replaces it.
+var errElsewhere error = fault.Errorf(fault.AnswerPending, "another node does this request: wait, and send it again with the same key")
 
 // looks is how often what an operation is about is looked at again because another node of the
 // fleet has made a change.
