@@ -70,6 +70,9 @@ type Total struct {
 // Store keeps rows. Errors are [*fault.Fault] with the codes named, fault.Timeout or
 // fault.Internal.
 type Store interface {
+	// KeepsAnswers says whether all nodes have the rows: not while some of the fleet have a schema
+	// without them.
+	KeepsAnswers() bool
 	// Answer gives the row with the ID; fault.NotFound.
 	Answer(ctx context.Context, id string) (*Row, error)
 	// AnswersOf counts what is kept for a principal and has not expired.

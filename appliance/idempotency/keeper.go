@@ -186,13 +186,16 @@ func (k *Keeper) resume(ctx context.Context, r *Run, held *Row) error {
 	return nil
 }
 
+// binding names the secret of all nodes.
+var binding = appliance.Binding{Purpose: "idempotency"}
+
 // share makes the entry of all nodes. While there is no secret of all nodes, the process alone
 // remembers.
 func (k *Keeper) share(r *Run, a Asked) error {
 	if r.here {
 		return nil
 	}
-	secret, err := k.seals.MACShared(appliance.Binding{Purpose: "idempotency"})
+	secret, err := k.seals.MACShared(binding)
 	if fault.CodeOf(err) == fault.Locked {
 		r.here = true
 		return nil
@@ -426,6 +429,16 @@ func (r *Run) End() {
 	r.keeper.mu.Lock()
 	defer r.keeper.mu.Unlock()
 	delete(r.keeper.runs, r.own.row.ID)
+}
+
+// Keeps says whether all nodes remember what was done, and do so after a restart.
+func (k *Keeper) Keeps() bool {
+	if k.store == nil || k.seals == nil || k.seals.Held() != nil || !k.store.KeepsAnswers() {
+		return false
+	}
+	secret, err := k.seals.MACShared(binding)
+	clear(secret)
+	return err == nil
 }
 
 // Forget removes what has expired from the state. It is called from time to time; rows that have

@@ -21,6 +21,8 @@ type memory struct {
 	fail error // of each change
 }
 
+func (*memory) KeepsAnswers() bool { return true }
+
 func (m *memory) Answer(_ context.Context, id string) (*idempotency.Row, error) {
 	if r := m.rows[id]; r != nil {
 		row := *r

@@ -24,6 +24,9 @@ const (
 	IdempotencyKeyHeader = "Idempotency-Key"
 	// ReplayedHeader is the header of an answer that was given before to the same request.
 	ReplayedHeader = "Idempotent-Replayed"
+	// KeptHeader is the header of all answers of an appliance that keeps idempotency keys, at each
+	// node. A change may be sent again only where that is known.
+	KeptHeader = "Holdfast-Idempotency-Keys"
 )
 
 // Answered is what an operation gave to a request with an idempotency key, as the API writes it.
