@@ -138,7 +138,7 @@ func TestDoneOnce(t *testing.T) {
 	eachDone(t, func(p *pair, route *operation.Route, q request) {
 		db = p.bed.DB
 		key := keyed(route.ID)
-		recorded := p.allowed(route.Operation())
+		recorded, shown := p.allowed(route.Operation()), p.allowed("replay of "+route.Operation())
 		if w := q.of(p.caller, key, func(r *http.Request) { r.Header.Set("If-Match", `"0000"`) }); w.Code != http.StatusPreconditionFailed {
 			t.Errorf("%s, stale: %d %s", route.ID, w.Code, w.Body)
 		}
@@ -174,6 +174,13 @@ func TestDoneOnce(t *testing.T) {
 		}
 		if n := p.allowed(route.Operation()) - recorded; n != 1 {
 			t.Errorf("%s is on record %d times", route.ID, n)
+		}
+		again := 0 // how often a secret was shown again
+		if route.Can().Can(operation.ShowsSecret) || route.ShowsSecret() && secretTexts.MatchString(first.Body.String()) {
+			again = 3
+		}
+		if n := p.allowed("replay of "+route.Operation()) - shown; n != again {
+			t.Errorf("the replay of %s is on record %d times, want %d", route.ID, n, again)
 		}
 		if q.who == &root && p.state() != state {
 			t.Errorf("%s, again, changed something", route.ID)
@@ -219,8 +226,12 @@ func TestAnswerLost(t *testing.T) {
 			}
 		}
 		lost("the restarted node", p.restarted())
+		there := len(p.other.audit.Records)
 		if w := q.of(p.other, keyed(route.ID)); w.Code != http.StatusConflict || code(t, w) != "answer_pending" || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s, at the other node at once: %d %s", route.ID, w.Code, w.Body)
+		}
+		if n := len(p.other.audit.Records) - there; n != 0 {
+			t.Errorf("%s: that the request is under way is on record %d times", route.ID, n)
 		}
 		lost("the other node later", p.other.with(later(3*time.Minute)))
 		if n := p.allowed(route.Operation()) - recorded; n != 1 {

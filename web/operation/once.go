@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/idempotency"
 )
@@ -141,6 +142,33 @@ func (p *performance) whole() ([]byte, error) {
 	return slices.Concat(text, []byte{0}, secret), nil
 }
 
+// shownAgain records that a secret is shown once more: an answer of before is given again. What shows
+// none is no event.
+func (p *performance) shownAgain(ctx context.Context, a *idempotency.Answer) error {
+	if !p.route.ShowsSecret() || a.Code != "" || a.Status == http.StatusAccepted || !showsSecret(p.route, a.Body) {
+		return nil
+	}
+	rec := p.record(audit.Allowed, nil)
+	rec.Operation, rec.Action, rec.Detail = replayOf+rec.Operation, replayWords+rec.Action, a.Location
+	return p.write(ctx, rec)
+}
+
+// showsSecret says whether an answer of the route has a secret. That of a request for approval has
+// the one of the operation that was performed, if that shows any.
+func showsSecret(r *Route, answer []byte) bool {
+	if r.answer != reflect.TypeFor[ApprovalDetail]() {
+		return true
+	}
+	var d struct {
+		Operation string          `json:"operation"`
+		Result    json.RawMessage `json:"result"`
+	}
+	if json.Unmarshal(answer, &d) != nil {
+		return true
+	}
+	return d.Result != nil && slices.ContainsFunc(table, func(of *Route) bool { return of.ID == d.Operation && of.ShowsSecret() })
+}
+
 // forgetEvery is how often answers are looked for that have expired.
 const forgetEvery = 10 * time.Minute
 
@@ -160,6 +188,10 @@ func (p *Performer) ForgetAnswers(ctx context.Context) {
 		}
 	}
 }
+
+// KeepsAnswers says whether a request with an idempotency key is done once, at whichever node it is
+// sent again, also after a restart.
+func (p *Performer) KeepsAnswers() bool { return p.answers.Keeps() }
 
 // ForgetExpired removes what has expired by now.
 func (p *Performer) ForgetExpired(ctx context.Context) error { return p.answers.Forget(ctx) }

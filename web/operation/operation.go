@@ -291,7 +291,8 @@ func (r *Route) AllWords() []string { return append([]string{r.Words}, r.Variant
 // with the caller's idempotency key was done before.
 func (o *Operation[In, Out]) Do(ctx context.Context, c *Caller, in In) (Done[Out], error) {
 	defer wipe(reflect.ValueOf(in))
-	done, err := o.Perform(ctx, c, Request{Path: o.fields.of(in), Read: func() (any, error) { return in, nil }})
+	p := &performance{Caller: c, route: &o.Route, path: o.fields.of(in), unseen: true}
+	done, err := p.request(ctx, func() (any, error) { return in, nil })
 	if answered, ok := done.(*Answered); ok && err == nil {
 		done, err = answered.now()
 	}

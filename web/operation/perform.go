@@ -158,13 +158,19 @@ type performance struct {
 	// stored is what the request for approval is about that is decided; empty otherwise.
 	stored thing
 	run    *idempotency.Run // of a request with an idempotency key; nil without one
+	// unseen says that the caller does not get an answer that was given before.
+	unseen bool
 }
 
 // Perform is [Operation.Do] for an operation whose types the caller does not know:
 // it gives a Done of the operation's type.
 func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) {
-	p := &performance{Caller: c, route: r, path: q.Path}
-	err := c.may(r)
+	return (&performance{Caller: c, route: r, path: q.Path}).request(ctx, q.Read)
+}
+
+// request performs the operation if the caller may, with the input that is read then.
+func (p *performance) request(ctx context.Context, read func() (any, error)) (any, error) {
+	err := p.may(p.route)
 	if err == nil {
 		err = p.inScope(ctx)
 	}
@@ -172,9 +178,9 @@ func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) 
 		p.refused(ctx, err)
 		return nil, err
 	}
-	in, err := q.Read()
+	in, err := read()
 	if err == nil {
-		err = r.fields.valid(in)
+		err = p.route.fields.valid(in)
 	}
 	if err != nil {
 		p.unusable(ctx, err)
@@ -198,7 +204,11 @@ func (p *performance) perform(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	if p.IdempotencyKey != "" && p.route.Changes() {
-		return p.once(ctx)
+		done, err := p.once(ctx)
+		if answered, ok := done.(*Answered); ok && answered.Replayed && !p.unseen && err == nil {
+			err = p.shownAgain(ctx, answered.Answer)
+		}
+		return done, err
 	}
 	return p.now(ctx)
 }
