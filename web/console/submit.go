@@ -65,7 +65,7 @@ func (c *console) posted(w http.ResponseWriter, r *http.Request, user string, f 
 			r.PostForm, err = readForm(body, secrets)
 		}
 		if err != nil {
-			err = fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", longest(r.URL.Path))
+			err = fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", c.longest(r))
 			c.refuse(w, r, user, &kept{Operation: id, Values: url.Values{}, Code: fault.Invalid, Message: c.message(r, err)})
 			return
 		}
