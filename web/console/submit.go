@@ -250,7 +250,7 @@ func match(pattern, path string) (map[string]string, bool) {
 // version makes one; revision is empty where nothing is changed that there is.
 func (p *page) version(revision string) string { return p.who.Session + " " + revision }
 
-var errStale = fault.Errorf(fault.Stale, "the page is from another session, or incomplete; open it again and decide anew")
+var errStale = fault.Errorf(fault.Stale, "the page is from another session, or incomplete; open it again, then decide")
 
 // fresh checks a form's version as far as it is the console's matter, and gives
 // the revision, which the API checks.
