@@ -3,6 +3,7 @@ package identity_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 	"testing"
@@ -42,6 +43,7 @@ func TestGroups(t *testing.T) {
 		p.challenge = q.Query().Get("code_challenge")
 		p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": sub, "email": email, "email_verified": true, "nonce": q.Query().Get("nonce"),
 			"iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix()}
+		p.info = map[string]any{"sub": sub}
 		if claim != nil {
 			p.claims["groups"] = claim
 		}
@@ -125,15 +127,61 @@ func TestGroups(t *testing.T) {
 		t.Errorf("the last administrator: %v, %s", err, role())
 	}
 	// While the appliance is locked nothing can be sealed, so no role changes.
+	if _, err := d.SetDisabled(ctx, b.id, false); err != nil {
+		t.Fatal(err)
+	}
 	d.vault.set(false, true)
-	if in, err := alice([]string{"kms-admins"}); err == nil && in.Principal.Role != identity.RoleAdministrator {
-		t.Errorf("locked, the same role: %v", in.Principal.Role)
+	if in, err := alice([]string{"kms-readers"}); err == nil || role() != identity.RoleAdministrator {
+		t.Errorf("locked: %+v, the role is %s", in.Principal, role())
 	}
 	d.vault.set(false, false)
 
 	groups.Roles["x"] = "root"
 	if _, err := identity.New(identity.Config{Store: nil, Seals: d.vault, Settings: d.vault, URL: "https://console.test", OIDC: &identity.OIDC{Groups: groups}}); err == nil || !strings.Contains(err.Error(), `"root"`) {
 		t.Errorf("a role that there is not: %v", err)
+	}
+}
+
+// TestGroupsOfUserInfo: groups that the ID token lacks are those that the provider tells of the same
+// user; an address is verified by the document that names it alone.
+func TestGroupsOfUserInfo(t *testing.T) {
+	p := newProvider(t)
+	d := open(t, func(c *identity.Config) {
+		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client(), Groups: identity.Groups{Roles: map[string]identity.Role{"kms-audit": identity.RoleAuditor}}}
+	})
+	ctx := t.Context()
+	a, _ := d.enrol("alice", identity.RoleViewer), d.enrol("bob", identity.RoleAdministrator)
+	if _, err := d.BindOIDC(ctx, root, a.id, "alice@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	whole := map[string]any{"email": "alice@example.com", "email_verified": true}
+	for name, tt := range map[string]struct {
+		token, info map[string]any
+		good        bool
+	}{
+		"groups are told apart":            {whole, map[string]any{"sub": "1", "groups": []string{"kms-audit"}}, true},
+		"the ID token's groups come first": {map[string]any{"email": "alice@example.com", "email_verified": true, "groups": []string{}}, map[string]any{"sub": "1", "groups": []string{"kms-audit"}}, false},
+		"of another user":                  {whole, map[string]any{"sub": "2", "groups": []string{"kms-audit"}}, false},
+		"nowhere":                          {whole, map[string]any{"sub": "1"}, false},
+		"another address is verified":      {map[string]any{"email": "alice@example.com"}, map[string]any{"sub": "1", "email": "eve@example.com", "email_verified": true, "groups": []string{"kms-audit"}}, false},
+		"another address is told":          {map[string]any{"email_verified": true}, map[string]any{"sub": "1", "email": "alice@example.com", "groups": []string{"kms-audit"}}, false},
+	} {
+		d.pass(time.Minute) // for the limit of attempts
+		to, state, err := d.BeginOIDC(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := url.Parse(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.challenge, p.info = q.Query().Get("code_challenge"), tt.info
+		p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "nonce": q.Query().Get("nonce"), "iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix()}
+		maps.Copy(p.claims, tt.token)
+		in, err := d.FinishOIDC(ctx, state, "good", from)
+		if (err == nil) != tt.good || tt.good && in.Principal.Role != identity.RoleAuditor {
+			t.Errorf("%s: %+v %v; %s", name, in.Principal, err, d.log.String())
+		}
 	}
 }
 

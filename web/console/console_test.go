@@ -246,6 +246,12 @@ func (s *session) version(revision string) string { return s.principal.Session +
 // things are what forms name, all of them there.
 func (r *rig) things(admin *session) url.Values {
 	r.t.Helper()
+	return r.thingsOf("bank", "", admin)
+}
+
+// thingsOf are such things, of a key store of that name; what is in none has the ending.
+func (r *rig) thingsOf(keyStore, ending string, admin *session) url.Values {
+	r.t.Helper()
 	c, ctx := r.Appliance, r.t.Context()
 	must := func(err error) {
 		r.t.Helper()
@@ -253,20 +259,20 @@ func (r *rig) things(admin *session) url.Values {
 			r.t.Fatal(err)
 		}
 	}
-	_, err := c.CreateKeyStore(ctx, appliance.KeyStore{Name: "bank", URIPathPrefix: "/bank"})
+	_, err := c.CreateKeyStore(ctx, appliance.KeyStore{Name: keyStore, URIPathPrefix: "/" + keyStore})
 	must(err)
-	_, err = c.CreateKey(ctx, "bank", appliance.NewExternalKey{ID: "k", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyCached})
+	_, err = c.CreateKey(ctx, keyStore, appliance.NewExternalKey{ID: "k", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyCached})
 	must(err)
-	credential, _, err := c.CreateCredential(ctx, "bank", appliance.NewCredential{})
+	credential, _, err := c.CreateCredential(ctx, keyStore, appliance.NewCredential{})
 	must(err)
-	grant, err := c.AddGrant(ctx, "bank", appliance.Grant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}})
+	grant, err := c.AddGrant(ctx, keyStore, appliance.Grant{Principal: "*", Operations: []appliance.Operation{appliance.OpEncrypt}})
 	must(err)
 	root := identity.Principal{Name: "local", Role: identity.RoleAdministrator}
-	i, _, err := r.users.Invite(ctx, root, "guest", identity.RoleViewer)
+	i, _, err := r.users.Invite(ctx, root, "guest"+ending, identity.RoleViewer)
 	must(err)
-	token, _, err := r.users.CreateToken(ctx, root, identity.NewToken{Name: "robot", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
+	token, _, err := r.users.CreateToken(ctx, root, identity.NewToken{Name: "robot" + ending, Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})
 	must(err)
-	return url.Values{"keystore": {"bank"}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
+	return url.Values{"keystore": {keyStore}, "key": {"k"}, "credential": {credential.AccessKeyID}, "grant": {grant.ID}, "invitation": {i.ID}, "token": {token.ID},
 		"user": {admin.principal.UserID}, "user_name": {admin.name}, "session": {admin.principal.Session}, "approval": {strings.Repeat("0", 32)}, "passkey": {"AAAA"}, "node": {strings.Repeat("1", 32)}, "back": {"/keystores"}}
 }
 

@@ -293,12 +293,23 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if failed {
 		p.failed.fill(&f)
 		if revision != "" && p.failed.Code.Entry().Class == fault.ClassStale {
-			f.By, f.Drop, f.Submit = p.changedBy(o.Entry(), hiddenValues(f.Hidden)), p.here(), f.Submit+": apply what I typed"
+			p.conflict(o.Entry(), &f)
 		} else {
 			f.Differences = nil
 		}
 	}
 	return f
+}
+
+// conflict makes a form, filled in with what was typed, one of a thing that another person has
+// changed meanwhile. A form without a field, but a button, has nothing that was typed.
+func (p *page) conflict(route *operation.Route, f *ui.Form) {
+	by := p.changedBy(route, hiddenValues(f.Hidden))
+	if !slices.ContainsFunc(f.Fields, func(x ui.Field) bool { return x.Name != whyField && x.Type != "password" }) {
+		f.Error, f.Differences = sentences(f.Error, by), nil
+		return
+	}
+	f.By, f.Drop, f.Submit = by, p.here(), f.Submit+": apply what I typed"
 }
 
 // whyField says why, for the person who approves.
