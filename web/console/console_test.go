@@ -441,7 +441,7 @@ func TestFormsAreWhole(t *testing.T) {
 	r := start(t)
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	things := r.things(admin)
-	if err := r.Appliance.SetPolicy(t.Context(), "bank", "forbid (principal, action, resource);"); err != nil {
+	if err := r.Appliance.SetPolicy(t.Context(), "bank", appliance.Policies{Cedar: "forbid (principal, action, resource);"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Appliance.SetQuota(t.Context(), "bank", 5); err != nil {
@@ -639,7 +639,7 @@ func (r *rig) storeEvil(user string) {
 	must(r.Store.CreateGrants(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
 		Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
 		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}}))
-	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))
+	must(r.Appliance.SetPolicy(ctx, "bank", appliance.Policies{Cedar: "// " + evil + "\npermit (principal, action, resource);"}))
 	must(r.audit.Record(ctx, &audit.Record{Kind: audit.KindXKS, Operation: evil, Principal: evil, KMSRequestID: evil, KMSKeyARN: evil, KMSOperation: evil, ViaService: evil, Actor: evil, Detail: evil,
 		Key: evil, KeyStore: evil, Error: evil, Remote: evil, Policies: all, Before: []byte(`{"x": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`)}))
 	_, err = r.rows.UpdateAccount(ctx, user, func(a *identity.Account) error {
