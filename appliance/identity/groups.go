@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -35,15 +36,14 @@ func (g *Groups) validate() error {
 	return nil
 }
 
+func (g *Groups) claim() string { return cmp.Or(g.Claim, DefaultGroupsClaim) }
+
 // role gives the highest role that the claims give; an error says why there is none.
 func (g *Groups) role(claims map[string]json.RawMessage) (Role, error) {
-	name := g.Claim
-	if name == "" {
-		name = DefaultGroupsClaim
-	}
+	name := g.claim()
 	text, ok := claims[name]
 	if !ok {
-		return "", fmt.Errorf("the ID token has no claim %q", name)
+		return "", fmt.Errorf("the provider gives no claim %q, neither in the ID token nor at UserInfo: have it give one, or name another in admin.oidc.groups_claim", name)
 	}
 	var groups []string
 	if err := json.Unmarshal(text, &groups); err != nil || groups == nil {

@@ -3,6 +3,7 @@ package identity_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"strings"
 	"testing"
@@ -10,12 +11,13 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/oidctest"
 )
 
 // TestGroups: with a mapping the groups of each sign-in by the provider decide about the role, and
 // what is no list of groups, or has none that is mapped, lets nobody in and ends their sessions.
 func TestGroups(t *testing.T) {
-	p := newProvider(t)
+	p := oidctest.New(t)
 	var groups identity.Groups
 	d := open(t, func(c *identity.Config) {
 		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client(), Groups: identity.Groups{Scopes: []string{"groups"},
@@ -39,11 +41,12 @@ func TestGroups(t *testing.T) {
 		if err != nil || q.Query().Get("scope") != "openid email groups" {
 			t.Fatalf("%s: %v", to, err)
 		}
-		p.challenge = q.Query().Get("code_challenge")
-		p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": sub, "email": email, "email_verified": true, "nonce": q.Query().Get("nonce"),
+		p.Challenge = q.Query().Get("code_challenge")
+		p.Claims = map[string]any{"iss": p.URL, "aud": "console", "sub": sub, "email": email, "email_verified": true, "nonce": q.Query().Get("nonce"),
 			"iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix()}
+		p.Info = map[string]any{"sub": sub}
 		if claim != nil {
-			p.claims["groups"] = claim
+			p.Claims["groups"] = claim
 		}
 		return d.FinishOIDC(ctx, state, "good", from)
 	}
@@ -125,9 +128,12 @@ func TestGroups(t *testing.T) {
 		t.Errorf("the last administrator: %v, %s", err, role())
 	}
 	// While the appliance is locked nothing can be sealed, so no role changes.
+	if _, err := d.SetDisabled(ctx, b.id, false); err != nil {
+		t.Fatal(err)
+	}
 	d.vault.set(false, true)
-	if in, err := alice([]string{"kms-admins"}); err == nil && in.Principal.Role != identity.RoleAdministrator {
-		t.Errorf("locked, the same role: %v", in.Principal.Role)
+	if in, err := alice([]string{"kms-readers"}); err == nil || role() != identity.RoleAdministrator {
+		t.Errorf("locked: %+v, the role is %s", in.Principal, role())
 	}
 	d.vault.set(false, false)
 
@@ -137,9 +143,52 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// TestGroupsOfUserInfo: groups that the ID token lacks are those that the provider tells of the same
+// user; an address is verified by the document that names it alone.
+func TestGroupsOfUserInfo(t *testing.T) {
+	p := oidctest.New(t)
+	d := open(t, func(c *identity.Config) {
+		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client(), Groups: identity.Groups{Roles: map[string]identity.Role{"kms-audit": identity.RoleAuditor}}}
+	})
+	ctx := t.Context()
+	a, _ := d.enrol("alice", identity.RoleViewer), d.enrol("bob", identity.RoleAdministrator)
+	if _, err := d.BindOIDC(ctx, root, a.id, "alice@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	whole := map[string]any{"email": "alice@example.com", "email_verified": true}
+	for name, tt := range map[string]struct {
+		token, info map[string]any
+		good        bool
+	}{
+		"groups are told apart":            {whole, map[string]any{"sub": "1", "groups": []string{"kms-audit"}}, true},
+		"the ID token's groups come first": {map[string]any{"email": "alice@example.com", "email_verified": true, "groups": []string{}}, map[string]any{"sub": "1", "groups": []string{"kms-audit"}}, false},
+		"of another user":                  {whole, map[string]any{"sub": "2", "groups": []string{"kms-audit"}}, false},
+		"nowhere":                          {whole, map[string]any{"sub": "1"}, false},
+		"another address is verified":      {map[string]any{"email": "alice@example.com"}, map[string]any{"sub": "1", "email": "eve@example.com", "email_verified": true, "groups": []string{"kms-audit"}}, false},
+		"another address is told":          {map[string]any{"email_verified": true}, map[string]any{"sub": "1", "email": "alice@example.com", "groups": []string{"kms-audit"}}, false},
+	} {
+		d.pass(time.Minute) // for the limit of attempts
+		to, state, err := d.BeginOIDC(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := url.Parse(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Challenge, p.Info = q.Query().Get("code_challenge"), tt.info
+		p.Claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "nonce": q.Query().Get("nonce"), "iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix()}
+		maps.Copy(p.Claims, tt.token)
+		in, err := d.FinishOIDC(ctx, state, "good", from)
+		if (err == nil) != tt.good || tt.good && in.Principal.Role != identity.RoleAuditor {
+			t.Errorf("%s: %+v %v; %s", name, in.Principal, err, d.log.String())
+		}
+	}
+}
+
 // TestNoGroups: without a mapping a claim gives nothing, whatever it says.
 func TestNoGroups(t *testing.T) {
-	p := newProvider(t)
+	p := oidctest.New(t)
 	d := open(t, func(c *identity.Config) {
 		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client()}
 	})
@@ -156,8 +205,8 @@ func TestNoGroups(t *testing.T) {
 	if err != nil || q.Query().Get("scope") != "openid email" {
 		t.Fatalf("%s: %v", to, err)
 	}
-	p.challenge = q.Query().Get("code_challenge")
-	p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "email": "alice@example.com", "email_verified": true, "nonce": q.Query().Get("nonce"),
+	p.Challenge = q.Query().Get("code_challenge")
+	p.Claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "email": "alice@example.com", "email_verified": true, "nonce": q.Query().Get("nonce"),
 		"iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix(), "groups": []string{"administrator", "kms-admins"}, "role": "administrator"}
 	in, err := d.FinishOIDC(ctx, state, "good", from)
 	if err != nil || in.Principal.Role != identity.RoleViewer || in.RoleWas != "" {

@@ -203,28 +203,50 @@ func (d *Directory) claims(ctx context.Context, c *ceremony, code string) (claim
 	if err := id.Claims(&all); err != nil {
 		return claims, nil, "", err
 	}
-	// Where an access token is issued as well, a provider may have the claims of scopes at its
-	// endpoint for them alone (OpenID Connect Core 1.0 section 5.4).
-	if _, there := all["email"]; !there && found.UserInfoEndpoint() != "" {
+	if missing := d.oidc.missing(all); missing && found.UserInfoEndpoint() != "" {
 		info, err := found.UserInfo(ctx, oauth2.StaticTokenSource(tokens))
 		if err == nil && info.Subject != id.Subject {
 			err = fault.Errorf(fault.Invalid, "the endpoint UserInfo told of another user")
 		}
-		more := map[string]json.RawMessage{}
+		var more map[string]json.RawMessage
 		if err == nil {
 			err = info.Claims(&more)
 		}
 		if err != nil {
 			return claims, nil, "", err
 		}
-		maps.Copy(more, all) // what the provider has signed comes first
-		all = more
+		all = withUserInfo(all, more)
 	}
 	text, err := json.Marshal(all)
 	if err != nil {
 		return claims, nil, "", err
 	}
 	return claims, all, id.Subject, json.Unmarshal(text, &claims)
+}
+
+// missing says whether an ID token lacks a claim that is needed. Where an access token is issued as
+// well, a provider may have the claims of scopes at its endpoint UserInfo alone (OpenID Connect Core
+// 1.0 section 5.4).
+func (o *OIDC) missing(claims map[string]json.RawMessage) bool {
+	_, email := claims["email"]
+	_, groups := claims[o.Groups.claim()]
+	return !email || !groups && len(o.Groups.Roles) > 0
+}
+
+// withUserInfo gives the claims of an ID token with what UserInfo tells besides: what the provider
+// has signed comes first. Whether an address is verified is said by the one that names the address.
+func withUserInfo(signed, told map[string]json.RawMessage) map[string]json.RawMessage {
+	all := maps.Clone(told)
+	if all == nil {
+		all = map[string]json.RawMessage{}
+	}
+	if _, there := signed["email"]; there {
+		delete(all, "email_verified")
+	} else {
+		delete(signed, "email_verified")
+	}
+	maps.Copy(all, signed)
+	return all
 }
 
 // BindOIDC lets the OpenID provider vouch for a user by that e-mail address;

@@ -7,7 +7,6 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/operation"
 )
 
@@ -17,21 +16,14 @@ import (
 func TestConsoleAuditor(t *testing.T) {
 	p := startConsole(t, t.TempDir())
 	alice := setUp(t, p)
-	local := web.NewClient(p.dev.AdminSocket)
-	do := func(method, path string, in, out any) {
-		t.Helper()
-		if err := local.Do(t.Context(), method, path, in, out); err != nil {
-			t.Fatal(err)
-		}
-	}
-	do(http.MethodPost, "keystores", operation.NewKeyStore{Name: "bank", URIPathPrefix: "/bank"}, nil)
+	p.do(http.MethodPost, "keystores", operation.NewKeyStore{Name: "bank", URIPathPrefix: "/bank"}, nil)
 	for _, id := range []string{"payroll", "cards"} {
-		do(http.MethodPost, "keystores/bank/keys", operation.NewKey{ID: id, Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: appliance.CustodyCached}, nil)
+		p.do(http.MethodPost, "keystores/bank/keys", operation.NewKey{ID: id, Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: appliance.CustodyCached}, nil)
 	}
 	people := map[string]identity.Role{"bob": identity.RoleAdministrator, "carol": identity.RoleAuditor}
 	enrolled := func(name string) operation.CreatedInvitation {
 		var link operation.CreatedInvitation
-		do(http.MethodPost, "invitations", operation.NewInvitation{Name: name, Role: people[name]}, &link)
+		p.do(http.MethodPost, "invitations", operation.NewInvitation{Name: name, Role: people[name]}, &link)
 		return link
 	}
 	bob := enrol(t, alice, "/invitation/"+enrolled("bob").Token, "bob", string(people["bob"]))

@@ -132,6 +132,14 @@ func (p *process) kms() *xkstest.KMS {
 		HTTP: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}}
 }
 
+// do calls the admin API at the socket, as root on the machine may.
+func (p *process) do(method, path string, in, out any) {
+	p.t.Helper()
+	if err := web.NewClient(p.dev.AdminSocket).Do(p.t.Context(), method, path, in, out); err != nil {
+		p.t.Fatalf("%s %s: %v", method, path, err)
+	}
+}
+
 // TestTwoStarts: the tour works, the printed curl line works when pasted, and
 // the second start finds everything as it was.
 func TestTwoStarts(t *testing.T) {

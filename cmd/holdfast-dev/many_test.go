@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/web"
 	"holdfast/web/console/browsertest"
 	"holdfast/web/console/ui"
 	"holdfast/web/operation"
@@ -29,14 +28,7 @@ func numbered(name string, i int) string {
 // on the last key, the others are on all keys.
 func fillMany(t *testing.T, p *process) {
 	t.Helper()
-	local := web.NewClient(p.dev.AdminSocket)
-	do := func(path string, in, out any) {
-		t.Helper()
-		if err := local.Do(t.Context(), http.MethodPost, path, in, out); err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-	}
-	do("keystores", operation.NewKeyStore{Name: longStore, URIPathPrefix: "/" + strings.Repeat("p", 60)}, nil)
+	p.do(http.MethodPost, "keystores", operation.NewKeyStore{Name: longStore, URIPathPrefix: "/" + strings.Repeat("p", 60)}, nil)
 	var keys, grants strings.Builder
 	keys.WriteString("id,usage,custody\n")
 	grants.WriteString("principal,operations,key_id\n")
@@ -53,7 +45,7 @@ func fillMany(t *testing.T, p *process) {
 		began, sum := time.Now(), sha256.Sum256([]byte(f.file))
 		for left := manyEntries; left > 0; {
 			var r operation.FileResult
-			do("keystores/"+longStore+"/"+f.kind, operation.FileImport{File: f.file, Rows: manyEntries, SHA256: hex.EncodeToString(sum[:]), Most: manyEntries}, &r)
+			p.do(http.MethodPost, "keystores/"+longStore+"/"+f.kind, operation.FileImport{File: f.file, Rows: manyEntries, SHA256: hex.EncodeToString(sum[:]), Most: manyEntries}, &r)
 			if r.Made == 0 {
 				t.Fatalf("%s: nothing was made, and %d are left", f.kind, r.Left)
 			}

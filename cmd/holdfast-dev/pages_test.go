@@ -52,25 +52,18 @@ var consolePages = []struct{ name, path string }{
 // fill makes something to show.
 func fillConsole(t *testing.T, p *process) {
 	t.Helper()
-	admin := web.NewClient(p.dev.AdminSocket)
-	do := func(method, path string, body any) {
-		t.Helper()
-		if err := admin.Do(t.Context(), method, path, body, nil); err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-	}
 	both := appliance.Usage{Encrypt: true, Decrypt: true}
 	for _, id := range []string{"payroll-2026", "ledger", "archive-2019", "cards", "customers.eu", "swift-out"} {
-		do("POST", "keystores/demo/keys", operation.NewKey{ID: id, Usage: both, Custody: appliance.CustodyCached})
+		p.do("POST", "keystores/demo/keys", operation.NewKey{ID: id, Usage: both, Custody: appliance.CustodyCached}, nil)
 	}
-	do("POST", "keystores/demo/keys", operation.NewKey{ID: "root-of-roots", Usage: both, Custody: appliance.CustodyHSM})
-	do("POST", "keystores/demo/keys/ledger/disable", nil)
-	do("POST", "keystores/demo/keys/archive-2019/delete", operation.Deletion{Days: 30})
-	do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: "demo", KeyID: "swift-out"}, Reason: "suspicious use, ticket 4711"})
-	do("POST", "keystores/demo/keys/payroll-2026/rotate", operation.Rotation{})
-	do("POST", "keystores/demo/grants", operation.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
-		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}})
-	do("POST", "tokens", operation.NewToken{Name: "terraform", Role: "key-administrator", Days: 90, Scope: *identity.Unlimited()})
+	p.do("POST", "keystores/demo/keys", operation.NewKey{ID: "root-of-roots", Usage: both, Custody: appliance.CustodyHSM}, nil)
+	p.do("POST", "keystores/demo/keys/ledger/disable", nil, nil)
+	p.do("POST", "keystores/demo/keys/archive-2019/delete", operation.Deletion{Days: 30}, nil)
+	p.do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: "demo", KeyID: "swift-out"}, Reason: "suspicious use, ticket 4711"}, nil)
+	p.do("POST", "keystores/demo/keys/payroll-2026/rotate", operation.Rotation{}, nil)
+	p.do("POST", "keystores/demo/grants", operation.NewGrant{Principal: "arn:aws:iam::123456789012:role/payroll-*", Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt}, KeyID: "payroll-2026",
+		Conditions: appliance.Conditions{ViaServices: []string{"rds.eu-central-1.amazonaws.com"}}}, nil)
+	p.do("POST", "tokens", operation.NewToken{Name: "terraform", Role: "key-administrator", Days: 90, Scope: *identity.Unlimited()}, nil)
 	k := p.kms()
 	for i := range 40 {
 		id := []string{"payroll-2026", "cards", "customers.eu", "ledger"}[i%4]

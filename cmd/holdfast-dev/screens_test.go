@@ -10,7 +10,6 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/console/browsertest"
 	"holdfast/web/operation"
 )
@@ -42,28 +41,21 @@ var screens = []struct {
 // fillLong makes one of each thing, with the longest name that it may have.
 func fillLong(t *testing.T, p *process) {
 	t.Helper()
-	admin := web.NewClient(p.dev.AdminSocket)
-	do := func(method, path string, body any) {
-		t.Helper()
-		if err := admin.Do(t.Context(), method, path, body, nil); err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-	}
 	store := "keystores/" + longStore
 	both := appliance.Usage{Encrypt: true, Decrypt: true}
-	do("POST", "keystores", operation.NewKeyStore{Name: longStore, URIPathPrefix: "/" + strings.Repeat("p", 60)})
+	p.do("POST", "keystores", operation.NewKeyStore{Name: longStore, URIPathPrefix: "/" + strings.Repeat("p", 60)}, nil)
 	for i := range 3 {
-		do("POST", store+"/keys", operation.NewKey{ID: longKey[:len(longKey)-1] + fmt.Sprint(i), Usage: both, Custody: appliance.CustodyCached})
-		do("POST", store+"/credentials", operation.NewCredential{})
+		p.do("POST", store+"/keys", operation.NewKey{ID: longKey[:len(longKey)-1] + fmt.Sprint(i), Usage: both, Custody: appliance.CustodyCached}, nil)
+		p.do("POST", store+"/credentials", operation.NewCredential{}, nil)
 	}
-	do("POST", store+"/keys", operation.NewKey{ID: longKey, Usage: both, Custody: appliance.CustodyHSM})
-	do("POST", store+"/grants", operation.NewGrant{Principal: longPrincipal, KeyID: longKey, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes},
-		Conditions: appliance.Conditions{ViaServices: []string{"dynamodb.eu-central-1.amazonaws.com"}, KMSKeyARNs: []string{"arn:aws:kms:eu-central-1:123456789012:key/" + strings.Repeat("1234abcd-", 20)}}})
-	do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: longStore, KeyID: longKey}, Reason: longReason})
-	do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: longStore}, Reason: longReason})
-	do("POST", "tokens", operation.NewToken{Name: longUser, Role: "key-administrator", Scope: *identity.Unlimited(), Days: 90})
-	do("POST", "invitations", operation.NewInvitation{Name: "v" + longUser[1:], Role: "administrator"})
-	do("POST", store+"/keys/"+longKey+"/delete", operation.Deletion{Days: 30})
+	p.do("POST", store+"/keys", operation.NewKey{ID: longKey, Usage: both, Custody: appliance.CustodyHSM}, nil)
+	p.do("POST", store+"/grants", operation.NewGrant{Principal: longPrincipal, KeyID: longKey, Operations: []appliance.Operation{appliance.OpEncrypt, appliance.OpDecrypt, appliance.OpGetAttributes},
+		Conditions: appliance.Conditions{ViaServices: []string{"dynamodb.eu-central-1.amazonaws.com"}, KMSKeyARNs: []string{"arn:aws:kms:eu-central-1:123456789012:key/" + strings.Repeat("1234abcd-", 20)}}}, nil)
+	p.do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: longStore, KeyID: longKey}, Reason: longReason}, nil)
+	p.do("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{KeyStore: longStore}, Reason: longReason}, nil)
+	p.do("POST", "tokens", operation.NewToken{Name: longUser, Role: "key-administrator", Scope: *identity.Unlimited(), Days: 90}, nil)
+	p.do("POST", "invitations", operation.NewInvitation{Name: "v" + longUser[1:], Role: "administrator"}, nil)
+	p.do("POST", store+"/keys/"+longKey+"/delete", operation.Deletion{Days: 30}, nil)
 }
 
 // TestConsoleScreens looks at every page with the longest names, small, magnified, dark and

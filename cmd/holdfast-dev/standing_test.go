@@ -9,7 +9,6 @@ import (
 
 	"holdfast/appliance"
 	"holdfast/appliance/identity"
-	"holdfast/web"
 	"holdfast/web/console/browsertest"
 	"holdfast/web/operation"
 )
@@ -33,18 +32,11 @@ func shows(t *testing.T, b *browsertest.Browser, text string) {
 func TestConsoleLearns(t *testing.T) {
 	p := startConsole(t, t.TempDir())
 	alice := setUp(t, p)
-	local := web.NewClient(p.dev.AdminSocket)
-	do := func(method, path string, in, out any) {
-		t.Helper()
-		if err := local.Do(t.Context(), method, path, in, out); err != nil {
-			t.Fatal(err)
-		}
-	}
-	do(http.MethodPost, "keystores", operation.NewKeyStore{Name: "bank", URIPathPrefix: "/bank"}, nil)
-	do(http.MethodPost, "keystores/bank/keys", operation.NewKey{ID: "payroll", Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: appliance.CustodyCached}, nil)
-	do(http.MethodPost, "keystores/bank/credentials", operation.NewCredential{}, nil)
+	p.do(http.MethodPost, "keystores", operation.NewKeyStore{Name: "bank", URIPathPrefix: "/bank"}, nil)
+	p.do(http.MethodPost, "keystores/bank/keys", operation.NewKey{ID: "payroll", Usage: appliance.Usage{Encrypt: true, Decrypt: true}, Custody: appliance.CustodyCached}, nil)
+	p.do(http.MethodPost, "keystores/bank/credentials", operation.NewCredential{}, nil)
 	var link operation.CreatedInvitation
-	do(http.MethodPost, "invitations", operation.NewInvitation{Name: "bob", Role: identity.RoleAdministrator}, &link)
+	p.do(http.MethodPost, "invitations", operation.NewInvitation{Name: "bob", Role: identity.RoleAdministrator}, &link)
 	bob := enrol(t, alice, "/invitation/"+link.Token, "bob", "administrator")
 
 	alice.Open("/keystores/bank/keys")
@@ -57,11 +49,11 @@ func TestConsoleLearns(t *testing.T) {
 		t.Errorf("everything is blocked, and the open list says of a key %q", badge)
 	}
 
-	do(http.MethodPost, "unblock", appliance.BlockTarget{Everything: true}, nil)
+	p.do(http.MethodPost, "unblock", appliance.BlockTarget{Everything: true}, nil)
 	for _, form := range []string{"form[method=post] input[name=name]", "form[method=get] input[name=name]"} { // to make one, and to filter
 		alice.Open("/keystores")
 		alice.Value(fmt.Sprintf(`(() => { const f = document.querySelector(%q); f.closest("details")?.setAttribute("open", ""); f.value = "half a name"; f.dispatchEvent(new Event("input", {bubbles: true})); document.getElementById("standing").focus(); return ""; })()`, form))
-		do(http.MethodPost, "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "another leak"}, nil)
+		p.do(http.MethodPost, "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "another leak"}, nil)
 		shows(t, alice, "This page has changed")
 		if focus := alice.Value("document.activeElement.id"); focus != "standing" {
 			t.Errorf("the header was renewed, and the focus went from it to %q", focus)
@@ -69,14 +61,14 @@ func TestConsoleLearns(t *testing.T) {
 		if typed := alice.Value(fmt.Sprintf(`document.querySelector(%q).value`, form)); typed != "half a name" {
 			t.Errorf("%s: what was typed is now %q", form, typed)
 		}
-		do(http.MethodPost, "unblock", appliance.BlockTarget{Everything: true}, nil)
+		p.do(http.MethodPost, "unblock", appliance.BlockTarget{Everything: true}, nil)
 	}
 
 	var sessions operation.List[identity.Session]
-	do(http.MethodGet, "sessions", nil, &sessions)
+	p.do(http.MethodGet, "sessions", nil, &sessions)
 	for _, s := range sessions.Items {
 		if s.UserName == "alice" {
-			do(http.MethodDelete, "sessions/"+s.ID, nil, nil)
+			p.do(http.MethodDelete, "sessions/"+s.ID, nil, nil)
 		}
 	}
 	shows(t, alice, "You are signed out")

@@ -68,10 +68,10 @@ func account(p *page) (*view, error) {
 	}
 	d.fresh, d.wayBack = p.present(), p.wayBack(d.User)
 	for _, s := range d.sessions.Items {
-		d.end[s.ID] = p.form(operation.RevokeOwnSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
+		d.end[s.ID] = p.form(operation.RevokeOwnSession, operation.Revision(s), ui.Form{Kind: "quiet", Inline: true, Label: "session " + s.ID[:8]}, "session", s.ID)
 	}
 	for _, k := range d.User.Passkeys {
-		d.remove[k.ID] = p.form(operation.RemovePasskey, "", ui.Form{Kind: "quiet", Inline: true, Label: "passkey " + k.Name}, "passkey", k.ID)
+		d.remove[k.ID] = p.form(operation.RemovePasskey, operation.Revision(k), ui.Form{Kind: "quiet", Inline: true, Label: "passkey " + k.Name}, "passkey", k.ID)
 	}
 	d.everywhere = p.form(operation.SignOutEverywhere, "", ui.Form{Kind: "danger"})
 	d.codes = p.form(operation.NewRecoveryCodes, "", ui.Form{Kind: "quiet"})

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -41,7 +42,7 @@ func (c *console) refuse(w http.ResponseWriter, r *http.Request, user string, k 
 
 // takeUp shows a page with the form in it that was refused.
 func (c *console) takeUp(w http.ResponseWriter, p *page, id string, make func(p *page) (*view, error)) {
-	dropOld(w, p.Request)
+	dropOld(w, p.Request, id)
 	k, _, err := c.opened(p.Request, keptForm, id, p.who)
 	if err != nil {
 		drop(w, p.Request, func(other string) bool { return other == id })
@@ -103,7 +104,7 @@ func (f *failure) isOf(hidden []string) bool {
 func (f *failure) fill(to *ui.Form) {
 	to.Error, f.shown = strings.TrimSpace(f.Message), true
 	if again := f.again(); again != "" && !strings.Contains(to.Error, again) {
-		to.Error += " " + again
+		to.Error = sentences(to.Error, again)
 	}
 	for i := range to.Fields {
 		x := &to.Fields[i]
@@ -125,6 +126,14 @@ func (f *failure) fill(to *ui.Form) {
 			to.Differences = append(to.Differences, d)
 		}
 	}
+}
+
+// sentences puts one after what may end without a full stop; an empty one is left out.
+func sentences(message, next string) string {
+	if message == "" || next == "" {
+		return message + next
+	}
+	return strings.TrimSuffix(message, ".") + ". " + next
 }
 
 // named gives the texts of the boxes that are checked, one a line, in the order of the page.
@@ -159,14 +168,27 @@ func (p *page) changedBy(route *operation.Route, names url.Values) string {
 	if !p.may(identity.Audit) {
 		return ""
 	}
-	found, err := read(p, operation.SearchAudit, operation.AuditSearch{Limit: 100, AuditFilter: operation.AuditFilter{KeyStore: names.Get("keystore"), Key: names.Get("key"), Kind: audit.KindAdmin, Result: audit.Allowed}})
+	f := operation.AuditFilter{KeyStore: names.Get("keystore"), Key: names.Get("key"), Kind: audit.KindAdmin, Result: audit.Allowed}
+	for _, name := range []string{"credential", "grant", "user", "node"} { // their IDs
+		f.Object = cmp.Or(f.Object, names.Get(name))
+	}
+	found, err := read(p, operation.SearchAudit, operation.AuditSearch{Limit: 100, AuditFilter: f})
 	if err != nil {
 		return "" // the page says what has changed all the same
 	}
 	for _, r := range found.Records {
-		if r.Operation == route.Operation() {
+		if r.Key == f.Key && alsoChanges(route, r.Operation) {
 			return fmt.Sprintf("%s changed it last, %s.", r.Actor, ui.Stamp(r.Time))
 		}
 	}
 	return ""
+}
+
+// alsoChanges says whether an operation, as records name it, changes the same thing as the one of
+// a form. To block and to unblock changes a key, too.
+func alsoChanges(route *operation.Route, recorded string) bool {
+	return slices.ContainsFunc(operation.Table(), func(other *operation.Route) bool {
+		blocks := other == operation.Block.Entry() || other == operation.Unblock.Entry()
+		return other.Operation() == recorded && (other.Shown() == route.Shown() && route.Shown() != nil || blocks)
+	})
 }

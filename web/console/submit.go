@@ -65,7 +65,7 @@ func (c *console) posted(w http.ResponseWriter, r *http.Request, user string, f 
 			r.PostForm, err = readForm(body, secrets)
 		}
 		if err != nil {
-			err = fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", longest(r.URL.Path))
+			err = fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", c.longest(r))
 			c.refuse(w, r, user, &kept{Operation: id, Values: url.Values{}, Code: fault.Invalid, Message: c.message(r, err)})
 			return
 		}
@@ -250,7 +250,7 @@ func match(pattern, path string) (map[string]string, bool) {
 // version makes one; revision is empty where nothing is changed that there is.
 func (p *page) version(revision string) string { return p.who.Session + " " + revision }
 
-var errStale = fault.Errorf(fault.Stale, "the page is from another session, or incomplete; open it again and decide anew")
+var errStale = fault.Errorf(fault.Stale, "the page is from another session, or incomplete; open it again, then decide")
 
 // fresh checks a form's version as far as it is the console's matter, and gives
 // the revision, which the API checks.
@@ -293,12 +293,23 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	if failed {
 		p.failed.fill(&f)
 		if revision != "" && p.failed.Code.Entry().Class == fault.ClassStale {
-			f.By, f.Drop, f.Submit = p.changedBy(o.Entry(), hiddenValues(f.Hidden)), p.here(), f.Submit+": apply what I typed"
+			p.conflict(o.Entry(), &f)
 		} else {
 			f.Differences = nil
 		}
 	}
 	return f
+}
+
+// conflict makes a form, filled in with what was typed, one of a thing that another person has
+// changed meanwhile. A form without a field, but a button, has nothing that was typed.
+func (p *page) conflict(route *operation.Route, f *ui.Form) {
+	by := p.changedBy(route, hiddenValues(f.Hidden))
+	if !slices.ContainsFunc(f.Fields, func(x ui.Field) bool { return x.Name != whyField && x.Type != "password" }) {
+		f.Error, f.Differences = sentences(f.Error, by), nil
+		return
+	}
+	f.By, f.Drop, f.Submit = by, p.here(), f.Submit+": apply what I typed"
 }
 
 // whyField says why, for the person who approves.

@@ -45,14 +45,14 @@ func users(p *page) (*view, error) {
 		{Name: "name", Label: "Name", Required: true, Autocomplete: "off"}, {Name: "role", Label: "Role", Type: "select", Value: string(identity.RoleViewer), Options: roleOptions}}})
 	d.newToken = newTokenForm(p, keyStores.Items)
 	for _, i := range d.invitations.Items {
-		d.revoke[i.ID] = p.form(operation.RevokeInvitation, "", ui.Form{Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
+		d.revoke[i.ID] = p.form(operation.RevokeInvitation, operation.Revision(i), ui.Form{Kind: "quiet", Inline: true, Label: "invitation of " + i.Name}, "invitation", i.ID)
 	}
 	for _, s := range d.sessions.Items {
-		d.revoke[s.ID] = p.form(operation.RevokeSession, "", ui.Form{Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
+		d.revoke[s.ID] = p.form(operation.RevokeSession, operation.Revision(s), ui.Form{Kind: "quiet", Inline: true, Label: "session of " + s.UserName + " " + s.ID[:8]}, "session", s.ID)
 	}
 	for _, t := range d.tokens.Items {
 		if t.RevokedAt.IsZero() {
-			d.revoke[t.ID] = p.form(operation.RevokeToken, "", ui.Form{Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
+			d.revoke[t.ID] = p.form(operation.RevokeToken, operation.Revision(t), ui.Form{Kind: "quiet", Inline: true, Label: "token " + t.Name}, "token", t.ID)
 		}
 	}
 	return &view{title: "Users and tokens", body: usersPage(d)}, nil

@@ -53,7 +53,8 @@ func (a *Audit) Checkpoint() ([]byte, error) { return []byte("checkpoint"), nil 
 // Status says that there is enough space, and no more.
 func (a *Audit) Status() *audit.Status { return &audit.Status{Level: audit.LevelOK} }
 
-// Search gives all records, the newest first, page by page, whatever else is asked for.
+// Search gives all records, the newest first, page by page. Of a page it leaves out those of another
+// result, key store, key or object than is asked for; whatever else is asked for counts for nothing.
 func (a *Audit) Search(_ context.Context, q audit.Query) (found []*audit.Record, next string, err error) {
 	a.Lock()
 	defer a.Unlock()
@@ -71,6 +72,10 @@ func (a *Audit) Search(_ context.Context, q audit.Query) (found []*audit.Record,
 	}
 	found = slices.Clone(a.Records[begin:end])
 	slices.Reverse(found)
+	found = slices.DeleteFunc(found, func(r *audit.Record) bool {
+		return q.Result != "" && r.Result != q.Result || q.KeyStore != "" && r.KeyStore != q.KeyStore || q.Key != "" && r.Key != q.Key ||
+			len(q.Objects) > 0 && !slices.Contains(q.Objects, r.ObjectID) && !slices.Contains(q.Objects, r.Object)
+	})
 	return found, next, nil
 }
 
