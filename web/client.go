@@ -197,7 +197,7 @@ func (c *Client) call(ctx context.Context, what operation.Sending, take func(*ht
 // answer, or by one that is asked for now. An older release would make the change twice.
 func (c *Client) kept(ctx context.Context) bool {
 	if !c.keeps.Load() {
-		ask := sending{Sending: operation.Sending{Method: http.MethodGet, Path: "status"}, take: func(*http.Response) error { return nil }}
+		ask := sending{Sending: operation.Sending{Method: operation.ShowStatus.Method, Path: strings.TrimPrefix(operation.ShowStatus.Path, "/")}, take: func(*http.Response) error { return nil }}
 		_, _ = c.send(ctx, ask) // a refusal says it as well; an error leaves it unknown
 	}
 	return c.keeps.Load()
