@@ -10,6 +10,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/oidctest"
 )
 
 // The tests here have two directories over one store, as two nodes of a fleet whose rows are
@@ -179,7 +180,7 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := a.BeginEnrolPasskey(ctx, token)
+		c, err := a.BeginEnrolPasskey(ctx, token, from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +206,7 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer := key.get(c)
-		wants(t, "as another ceremony", b.FinishProvePasskey(ctx, in.Principal, c.ID, answer), fault.Unauthenticated)
+		wants(t, "as another ceremony", b.FinishProvePasskey(ctx, in.Principal, c.ID, answer, from), fault.Unauthenticated)
 		wants(t, "with a wrong answer", errorOf(b.FinishPasskey(ctx, c.ID, []byte(`{}`), from)), fault.Unauthenticated)
 		signed, err := b.FinishPasskey(ctx, c.ID, answer, from)
 		if err != nil {
@@ -221,11 +222,11 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 		if c, err = b.BeginProvePasskey(ctx, signed.Principal); err != nil {
 			t.Fatal(err)
 		}
-		wants(t, "in another session", a.FinishProvePasskey(ctx, in.Principal, c.ID, key.get(c)), fault.Unauthenticated)
-		if err := a.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c)); err != nil {
+		wants(t, "in another session", a.FinishProvePasskey(ctx, in.Principal, c.ID, key.get(c), from), fault.Unauthenticated)
+		if err := a.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c), from); err != nil {
 			t.Errorf("prove: %v", err)
 		}
-		wants(t, "prove again", b.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c)), fault.Unauthenticated)
+		wants(t, "prove again", b.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c), from), fault.Unauthenticated)
 
 		if c, err = a.BeginPasskey(ctx); err != nil {
 			t.Fatal(err)
@@ -259,11 +260,11 @@ func TestPasswordOnTwoNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := a.BeginEnrolPassword(ctx, token)
+	secret, err := a.BeginEnrolPassword(ctx, token, from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if same, err := b.BeginEnrolPassword(ctx, token); err != nil || same != secret {
+	if same, err := b.BeginEnrolPassword(ctx, token, from); err != nil || same != secret {
 		t.Errorf("the page at the other node shows another secret: %v", err)
 	}
 	a.pass(9 * time.Minute)
@@ -290,7 +291,7 @@ func TestPasswordOnTwoNodes(t *testing.T) {
 // TestOIDCOnTwoNodes: begun at one node, finished at the other, once.
 func TestOIDCOnTwoNodes(t *testing.T) {
 	ctx := t.Context()
-	p := newProvider(t)
+	p := oidctest.New(t)
 	a, b, _ := two(t, func(c *identity.Config) {
 		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client()}
 	})
@@ -298,7 +299,7 @@ func TestOIDCOnTwoNodes(t *testing.T) {
 	if _, err := a.BindOIDC(ctx, root, u.id, "alice@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	to, state, err := a.BeginOIDC(ctx)
+	to, state, err := a.BeginOIDC(ctx, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,8 +310,8 @@ func TestOIDCOnTwoNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.challenge = q.Query().Get("code_challenge")
-	p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1234", "email": "alice@example.com", "email_verified": true,
+	p.Challenge = q.Query().Get("code_challenge")
+	p.Claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1234", "email": "alice@example.com", "email_verified": true,
 		"iat": a.clock().Unix(), "exp": a.clock().Add(time.Minute).Unix(), "nonce": q.Query().Get("nonce")}
 	in, err := b.FinishOIDC(ctx, state, "good", from)
 	if err != nil {
@@ -346,7 +347,7 @@ func TestSetupCodeOfAnotherNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wants(t, "as an invitation", errorOf(a.OpenInvitation(ctx, second)), fault.Unauthenticated)
+	wants(t, "as an invitation", errorOf(a.OpenInvitation(ctx, second, from)), fault.Unauthenticated)
 	wants(t, "a code made up", errorOf(b.RedeemSetupCode(ctx, "AAAAAA-BBBBBB-CCCCCC-DDDDDD", "alice", from)), fault.Unauthenticated)
 	token, err := b.RedeemSetupCode(ctx, first, "alice", from)
 	if err != nil {

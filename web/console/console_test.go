@@ -120,8 +120,8 @@ func (trusting) Verify(context.Context, appliance.Binding, []byte) error { retur
 
 func sealed(r *rig) seals { return r.Appliance.Seals() }
 
-// startSealed starts one with the options of its bed.
-func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
+// startSealed starts one with the options of its bed; changes are those of who may sign in.
+func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals, changes ...func(*identity.Config)) *rig {
 	t.Helper()
 	r := &rig{Bed: xkstest.Start(t, o), t: t, audit: &webtest.Audit{}, now: time.Now()}
 	dir := t.TempDir()
@@ -137,7 +137,11 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
 	// is missing in every second request.
 	nodes := &balancer{}
 	for range 2 {
-		users, err := identity.New(identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code"), Nodes: func() int { return 2 }})
+		config := identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code"), Nodes: func() int { return 2 }}
+		for _, change := range changes {
+			change(&config)
+		}
+		users, err := identity.New(config)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +189,7 @@ func (r *rig) enrol(name string, role identity.Role) *session {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	secret, err := r.users.BeginEnrolPassword(r.t.Context(), invitation)
+	secret, err := r.users.BeginEnrolPassword(r.t.Context(), invitation, identity.Client{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

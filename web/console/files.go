@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -51,11 +52,18 @@ const (
 	grantColumns = "CSV with the columns principal and operations (Encrypt Decrypt GetAttributes), and if needed key_id, effect, not_after, force and conditions such as source_vpcs; or JSON lines. Spaces separate several values of a column."
 )
 
-// createForm is the form that makes what is not there yet of the file that was posted.
+// createForm is the form that makes what is not there yet of the file that was posted. A file that
+// is too long for the browser to carry would be lost at the page that asks for a proof of presence,
+// so the form asks for the proof first, and does not go on by itself.
 func (p *page) createForm(create operation.Entry, r operation.FileResult, goesOn bool) ui.Form {
-	return p.form(create, "", ui.Form{Label: "Go on", Continue: goesOn,
+	f := p.form(create, "", ui.Form{Label: "Go on", Continue: goesOn,
 		Fields: []ui.Field{{Name: "file", Label: "The file that was checked", Type: "textarea", Mono: true, Required: true, Rows: 4, Value: strings.ReplaceAll(p.values.Get("file"), "\r\n", "\n")}}},
 		"keystore", p.values.Get("keystore"), "rows", strconv.Itoa(r.Rows), "sha256", r.SHA256)
+	p.now = p.c.Now() // what was just done may have taken long
+	if carried := p.Method == http.MethodGet; !carried && create.Entry().Guards().Presence && !p.present() {
+		f.Prove, f.Continue = "/prove"+query("back", p.here()), false
+	}
+	return f
 }
 
 type fileData struct {
