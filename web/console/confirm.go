@@ -44,10 +44,16 @@ func (p *page) toConfirm(a action, f *form) (*operation.Confirmation, error) {
 }
 
 // askConfirmation keeps a form, and sends the browser to the page that has the name typed. If one
-// was typed, it was another.
+// was typed, it was another. A form with secrets has the name typed in itself: they are entered once
+// more there, since no browser keeps them.
 func (c *console) askConfirmation(w http.ResponseWriter, p *page, wants *operation.Confirmation, k *kept) {
 	if k.Values.Has(confirmField) {
 		k.Message, k.Code, k.Field = c.message(p.Request, wants.Check(k.Values.Get(confirmField))), fault.Invalid, confirmField
+	}
+	if len(k.Withheld) > 0 {
+		k.Message, k.Code, k.Field, k.Confirm = c.message(p.Request, wants.Check(k.Values.Get(confirmField))), fault.Invalid, confirmField, wants.Name
+		c.refuse(w, p.Request, p.who.UserID, k)
+		return
 	}
 	id, err := c.keep(w, keptConfirm, owner(keptConfirm, p.who), k, confirmPath)
 	if err != nil {
@@ -84,6 +90,18 @@ type confirmData struct {
 	back       string
 }
 
+// relying looks for what relies on what is confirmed.
+func (p *page) relying(wants *operation.Confirmation) *confirmData {
+	d := &confirmData{Confirmation: wants, back: p.here()}
+	if wants.Of != nil {
+		var err error
+		if d.dependents, err = read(p, operation.ShowDependents, *wants.Of); err != nil {
+			d.unknown = p.c.message(p.Request, err)
+		}
+	}
+	return d
+}
+
 // confirmPage shows what relies on a thing, and has its name typed.
 func (c *console) confirmPage(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	p := &page{Request: r, c: c, who: who, now: c.Now()}
@@ -106,12 +124,7 @@ func (c *console) confirmPage(w http.ResponseWriter, r *http.Request, who identi
 	if wants == nil { // what it is about has changed, so that nothing has to be typed
 		wants = &operation.Confirmation{Words: a.words(k.Values), Summary: a.route.Summary}
 	}
-	d := &confirmData{Confirmation: wants, back: p.here()}
-	if wants.Of != nil {
-		if d.dependents, err = read(p, operation.ShowDependents, *wants.Of); err != nil {
-			d.unknown = c.message(r, err)
-		}
-	}
+	d := p.relying(wants)
 	d.form = ui.Form{Action: confirmPath(id), Submit: wants.Words, Kind: "danger", Confirm: wants.Name}
 	if p.needsApproval(a.route) {
 		d.form.Fields = append(d.form.Fields, whyFor(k.Values.Get(whyField)))

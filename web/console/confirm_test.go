@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"html"
 	"maps"
@@ -27,13 +28,14 @@ var typedNames = regexp.MustCompile(`Type <code>([^<]*)</code> to confirm`)
 
 // notReached are operations whose form is refused in this test before something is asked, and why.
 var notReached = map[string]string{
-	"discardKeyStore":   "nothing is damaged here",
-	"discardKey":        "nothing is damaged here",
-	"discardCredential": "nothing is damaged here",
-	"discardGrant":      "nothing is damaged here",
-	"discardSetting":    "nothing is damaged here",
-	"removePasskey":     "the user has none",
-	"confirmTime":       "no time waits to be confirmed here",
+	"discardKeyStore":    "nothing is damaged here",
+	"discardKey":         "nothing is damaged here",
+	"discardCredential":  "nothing is damaged here",
+	"discardGrant":       "nothing is damaged here",
+	"discardSetting":     "nothing is damaged here",
+	"removePasskey":      "the user has none",
+	"unshareCertificate": "no certificate is shared here",
+	"confirmTime":        "no time waits to be confirmed here",
 }
 
 // ask posts a form of an operation, and says what the console asks before it is done. What is
@@ -57,6 +59,15 @@ func (s *session) ask(t *testing.T, op string, form url.Values) (a asked, to str
 		}
 		typed := []string{"", "x" + html.UnescapeString(name[1]), html.UnescapeString(name[1])}[step]
 		to = s.do(http.MethodPost, to, url.Values{"confirm": {typed}}, nil).Header().Get("Location")
+	}
+	if strings.Contains(to, "kept=") { // a form with a secret, or a file, has the name typed in itself
+		page := s.do(http.MethodGet, to, nil, nil).Body.String()
+		if name := regexp.MustCompile(`(?s)action="/do/` + op + `".*?Type <code>([^<]*)</code> to confirm.*?aria-invalid="true"`).FindStringSubmatch(page); name != nil && !form.Has("confirm") {
+			a.typed = true
+			form = maps.Clone(form)
+			form.Set("confirm", html.UnescapeString(name[1]))
+			_, to = s.ask(t, op, form)
+		}
 	}
 	a.presence = strings.HasPrefix(to, "/prove/")
 	for _, rec := range r.audit.Records[recorded:] {
@@ -98,6 +109,11 @@ func TestFormsAskWhatTheTableSays(t *testing.T) {
 		routes[route.ID] = route
 	}
 	r.pass(operation.PresenceTime + time.Minute)
+	of["installCertificate"] = url.Values{"chain": {"good"}, "back": {"/settings"}}
+	of["shareCertificate"] = of["installCertificate"]
+	of["createGrant"] = url.Values{"effect": {"forbid"}}
+	const forbids = "principal,operations,effect\n*,Encrypt,forbid\n"
+	of["createGrants"] = url.Values{"file": {forbids}, "rows": {"1"}, "sha256": {fmt.Sprintf("%x", sha256.Sum256([]byte(forbids)))}}
 	for _, op := range console.Operations() {
 		if op == operation.Backup.ID {
 			continue // without a second person it is a download, and has no form
@@ -153,6 +169,8 @@ func TestNoNameForWhatIsNoOutage(t *testing.T) {
 		{"setPolicy", url.Values{"cedar": {"@id(\"x\")\n" + forbids + "\npermit (principal, action, resource);"}}, false},
 		{"setPolicy", url.Values{"cedar": {"permit (principal, action, resource);"}}, false},
 		{"setPolicy", url.Values{"cedar": {""}}, true},
+		{"createGrant", url.Values{"effect": {"allow"}}, false},
+		{"createGrant", url.Values{"effect": {"forbid"}}, true},
 		{"drainNode", url.Values{"drained": {"false"}}, false},
 		{"drainNode", url.Values{"drained": {"true"}}, true},
 		{"setRole", url.Values{"user": {guest.principal.UserID}, "role": {"administrator"}}, false},

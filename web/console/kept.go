@@ -33,6 +33,8 @@ type kept struct {
 	Code    fault.Code `json:"code,omitempty"`
 	Message string     `json:"message,omitempty"`
 	Field   string     `json:"field,omitempty"`
+	// Confirm is the name to type in the form itself, as it has secrets.
+	Confirm string `json:"confirm,omitempty"`
 
 	// Of a form that was done: what was answered, and how far it is in effect.
 	Answer json.RawMessage `json:"answer,omitempty"`

@@ -292,6 +292,14 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	}
 	if failed {
 		p.failed.fill(&f)
+		switch typed := p.failed.Values.Get(confirmField); {
+		case p.failed.Confirm != "":
+			f.Confirm, f.ConfirmError, f.Typed = p.failed.Confirm, true, typed
+		case f.Confirm != "":
+			f.Typed = typed
+		case typed != "" && len(p.failed.Withheld) > 0: // confirmed, and waits for its secrets again
+			f.Hidden = append(f.Hidden, ui.Hidden{Name: confirmField, Value: typed})
+		}
 		if revision != "" && p.failed.Code.Entry().Class == fault.ClassStale {
 			p.conflict(o.Entry(), &f)
 		} else {
