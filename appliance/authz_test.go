@@ -105,7 +105,7 @@ func TestBlockRowsEditedByHand(t *testing.T) {
 	k := b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
 	b.NewKey(t, "demo", "k", "encrypt,decrypt", appliance.CustodyCached)
 	policy := `@id("never") forbid (principal == Principal::"arn:aws:iam::123456789012:user/Nobody", action, resource);`
-	if err := b.Appliance.SetPolicy(ctx, "demo", policy); err != nil {
+	if err := b.Appliance.SetPolicy(ctx, "demo", appliance.Policies{Cedar: policy}); err != nil {
 		t.Fatal(err)
 	}
 	targets := map[string]appliance.BlockTarget{"external_keys": {KeyStore: "demo", KeyID: "k"}, "key_stores": {KeyStore: "demo"}, "installation": {Everything: true}}
@@ -212,11 +212,11 @@ func TestGrantsUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		serves("not any more", true)
-		if err := b.Appliance.SetPolicy(ctx, "demo", `forbid (principal, action, resource == Key::"k");`); err != nil {
+		if err := b.Appliance.SetPolicy(ctx, "demo", appliance.Policies{Cedar: `forbid (principal, action, resource == Key::"k");`}); err != nil {
 			t.Fatal(err)
 		}
 		serves("forbidden by hand", false)
-		if err := b.Appliance.SetPolicy(ctx, "demo", ""); err != nil {
+		if err := b.Appliance.SetPolicy(ctx, "demo", appliance.Policies{Cedar: ""}); err != nil {
 			t.Fatal(err)
 		}
 		serves("not by hand any more", true)
@@ -364,6 +364,34 @@ func TestForcedPrincipal(t *testing.T) {
 	for _, p := range []string{"", "аlice", "arn:aws:iam::123456789012:role/a\u200bpp", "app-*"} {
 		if _, err := b.Appliance.AddGrant(ctx, "demo", appliance.Grant{Principal: p, Force: true, Operations: []appliance.Operation{appliance.OpEncrypt}}); fault.CodeOf(err) != fault.Invalid {
 			t.Errorf("%q, forced: %v", p, err)
+		}
+	}
+}
+
+// TestForcedPolicies: principals of a form that IAM does not have are told with their places, and
+// taken from who knows them, as those of grants are. What cannot be sent is refused all the same.
+func TestForcedPolicies(t *testing.T) {
+	b := appliancetest.Start(t, appliancetest.Options{})
+	b.NewKeyStore(t, "demo", "/demo", appliancetest.Principal)
+	odd := appliance.Policies{Cedar: "permit (principal == Principal::\"new-service.amazonaws.com\", action, resource);\nforbid (principal in Account::\"1234\", action, resource);\nforbid (principal, action, resource) when { principal.name like \"arn:aws-new:iam::123456789012:role/*\" };"}
+	for what, err := range map[string]error{"check": b.Appliance.CheckPolicy(ctx, "demo", odd), "set": b.Appliance.SetPolicy(ctx, "demo", odd)} {
+		for _, want := range []string{"line 1, column 1: ", "new-service", "line 2, column 1: ", "12 digits", "line 3, column 1: ", "aws-new", "--force of holdfast grant policy"} {
+			if fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v lacks %q", what, err, want)
+			}
+		}
+	}
+	odd.Force = true
+	if err := errors.Join(b.Appliance.CheckPolicy(ctx, "demo", odd), b.Appliance.SetPolicy(ctx, "demo", odd)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := b.Appliance.Policy(ctx, "demo"); err != nil || text != odd.Cedar {
+		t.Errorf("%v %s", err, text)
+	}
+	for _, p := range []string{"permit (principal == Principal::\"аlice\", action, resource);", "permit (principal == Principal::\"arn:aws:iam::123456789012:role/*\", action, resource);", "permit (principal, action, resource) when { context.colour == 1 };"} {
+		wrong := appliance.Policies{Cedar: p, Force: true}
+		if err := b.Appliance.SetPolicy(ctx, "demo", wrong); fault.CodeOf(err) != fault.Invalid {
+			t.Errorf("%s, forced: %v", p, err)
 		}
 	}
 }

@@ -8,6 +8,15 @@ import (
 	"holdfast/appliance/fault"
 )
 
+// Policies are Cedar policies written by hand that are to hold in a key store.
+type Policies struct {
+	// Cedar is their text; empty for none.
+	Cedar string
+	// Force has [Administration.SetPolicy] take principals of a form that IAM does not have, as
+	// those of a [Grant] may. It is not stored.
+	Force bool
+}
+
 // Policy gives the Cedar policies of a key store that were written by hand.
 // Errors: fault.NotFound.
 func (a *Administration) Policy(ctx context.Context, keyStore string) (string, error) {
@@ -18,10 +27,10 @@ func (a *Administration) Policy(ctx context.Context, keyStore string) (string, e
 	return e.store.Policy, nil
 }
 
-// SetPolicy replaces them; empty for none. Errors: fault.Invalid, with line and
-// column; fault.NotFound.
-func (a *Administration) SetPolicy(ctx context.Context, keyStore, cedar string) error {
-	cedar, err := parsePolicy(cedar)
+// SetPolicy replaces them. Errors: fault.Invalid, with line and column, of a doubted
+// principal too if it is not forced; fault.NotFound.
+func (a *Administration) SetPolicy(ctx context.Context, keyStore string, want Policies) error {
+	cedar, err := want.parse()
 	if err != nil {
 		return err
 	}
@@ -32,8 +41,8 @@ func (a *Administration) SetPolicy(ctx context.Context, keyStore, cedar string) 
 }
 
 // CheckPolicy gives the error that SetPolicy would, and changes nothing.
-func (a *Administration) CheckPolicy(ctx context.Context, keyStore, cedar string) error {
-	if _, err := parsePolicy(cedar); err != nil {
+func (a *Administration) CheckPolicy(ctx context.Context, keyStore string, want Policies) error {
+	if _, err := want.parse(); err != nil {
 		return err
 	}
 	_, _, err := a.service.keyStore(ctx, keyStore)
@@ -44,15 +53,20 @@ func (a *Administration) CheckPolicy(ctx context.Context, keyStore, cedar string
 // is allowed now: they permit less, or forbid more. What cannot be read narrows.
 func PolicyNarrows(was, cedar string) bool { return authz.Narrows(was, cedar) }
 
-// parsePolicy gives Cedar policies as they are stored.
-func parsePolicy(cedar string) (string, error) {
-	cedar = strings.ReplaceAll(cedar, "\r\n", "\n")
-	_, err := authz.Parse(cedar)
-	if err == nil {
-		err = authz.MistakeInCedar(cedar)
-	}
-	if err != nil {
+// parse gives the policies as they are stored.
+func (p Policies) parse() (string, error) {
+	cedar := strings.ReplaceAll(p.Cedar, "\r\n", "\n")
+	if _, err := authz.Parse(cedar); err != nil {
 		return "", fault.Errorf(fault.Invalid, "%s", err)
+	}
+	if err := authz.MistakeInCedar(cedar); err != nil {
+		return "", fault.Errorf(fault.Invalid, "%s", err)
+	}
+	if p.Force {
+		return cedar, nil
+	}
+	if err := authz.DoubtInCedar(cedar); err != nil {
+		return "", fault.Errorf(fault.Invalid, "%s. If you know that KMS sends these principals, say so: force in the API, --force of holdfast grant policy, or the box below the policies in the console", err)
 	}
 	return cedar, nil
 }

@@ -67,7 +67,7 @@ func TestGrantsThatNeverMatch(t *testing.T) {
 		wantCode(t, b.Appliance.CheckGrant(ctx, "demo", g), fault.Invalid)
 	}
 	for _, policy := range []string{`forbid (principal in Account::"12345678901", action, resource);`, `forbid (principal == Principal::"ａrn:aws:iam::123456789012:role/app", action, resource);`} {
-		wantCode(t, b.Appliance.SetPolicy(ctx, "demo", policy), fault.Invalid)
-		wantCode(t, b.Appliance.CheckPolicy(ctx, "demo", policy), fault.Invalid)
+		wantCode(t, b.Appliance.SetPolicy(ctx, "demo", appliance.Policies{Cedar: policy}), fault.Invalid)
+		wantCode(t, b.Appliance.CheckPolicy(ctx, "demo", appliance.Policies{Cedar: policy}), fault.Invalid)
 	}
 }

@@ -244,7 +244,7 @@ func TestHiccupDuringChange(t *testing.T) {
 		},
 		"grant remove":      func() error { return r.RemoveGrant(ctx, "b", must(r.Grants(ctx, "b"))(t)[0].ID) },
 		"credential create": func() error { _, _, err := r.CreateCredential(ctx, "b", appliance.NewCredential{}); return err },
-		"policy":            func() error { return r.SetPolicy(ctx, "b", "") },
+		"policy":            func() error { return r.SetPolicy(ctx, "b", appliance.Policies{Cedar: ""}) },
 		"quota":             func() error { return second(r.SetQuota(ctx, "b", 1000)) },
 		"block": func() error {
 			if _, err := r.Block(ctx, appliance.BlockTarget{KeyStore: "b"}, "x", "alice"); err != nil {

@@ -355,7 +355,7 @@ func (g *target) change(t testing.TB, s *served, dir string) *served {
 			return errorOf(s.AddGrant(ctx, "demo", appliance.Grant{KeyID: "forbidden", Effect: appliance.EffectForbid, Principal: appliancetest.Principal, Operations: []appliance.Operation{appliance.OpDecrypt}, NotAfter: g.clock.Now().AddDate(1, 0, 0)}))
 		},
 		func() error {
-			return errors.Join(errorOf(s.SetQuota(ctx, "other", 100000)), s.SetPolicy(ctx, "other", `forbid (principal, action, resource);`), s.RemoveGrant(ctx, "demo", grantOf("demo", "enabled", bob)))
+			return errors.Join(errorOf(s.SetQuota(ctx, "other", 100000)), s.SetPolicy(ctx, "other", appliance.Policies{Cedar: `forbid (principal, action, resource);`}), s.RemoveGrant(ctx, "demo", grantOf("demo", "enabled", bob)))
 		},
 		func() error {
 			return errorOf(s.SetCredentialActive(ctx, "demo", g.credentials["demo inactive"][0], false))

@@ -82,7 +82,7 @@ func TestWaiting(t *testing.T) {
 		}, fault.Conflict},
 		"grant remove": {func(a *appliance.Appliance, grant, _ string) error { return a.RemoveGrant(ctx, "demo", grant) }, fault.Denied},
 		"policy": {func(a *appliance.Appliance, _, _ string) error {
-			return a.SetPolicy(ctx, "demo", "forbid (principal, action, resource);")
+			return a.SetPolicy(ctx, "demo", appliance.Policies{Cedar: "forbid (principal, action, resource);"})
 		}, fault.Denied},
 		"credential disable": {func(a *appliance.Appliance, _, id string) error {
 			return second(a.SetCredentialActive(ctx, "demo", id, false))

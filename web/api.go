@@ -68,12 +68,12 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 			a.fail(w, r, errUnauthenticated)
 			return
 		}
-		if route.Long() {
-			deadlines := http.NewResponseController(w)
-			_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{}) // a writer without them has none
-		}
 		c, path := a.As(who, remote(r)), parameters(r)
+		deadlines := http.NewResponseController(w) // a writer without them has none
 		done, err := route.Perform(r.Context(), c, operation.Request{Path: path, Read: func() (_ any, err error) {
+			if route.Long() { // and the caller may perform it
+				_, _ = deadlines.SetReadDeadline(time.Time{}), deadlines.SetWriteDeadline(time.Time{})
+			}
 			if err := readable(route, r); err != nil {
 				return nil, err
 			}
@@ -104,6 +104,7 @@ func (a *API) serve(route *operation.Route) http.HandlerFunc {
 		switch {
 		case err != nil:
 			// Whoever still sends when the connection ends may lose the answer (RFC 9112 section 9.6).
+			_ = deadlines.SetReadDeadline(time.Now().Add(lateTime))
 			_, _ = io.CopyN(io.Discard, r.Body, lateBody)
 			a.fail(w, r, err)
 		case done != nil:
@@ -202,8 +203,12 @@ func parameters(r *http.Request) func(name string) string {
 	}
 }
 
-// lateBody is how much is read, in bytes, of a body that is refused before its end.
-const lateBody = 1 << 20
+// lateBody and lateTime bound what is read, in bytes, of a body that is refused before its end, and
+// how long that takes.
+const (
+	lateBody = 1 << 20
+	lateTime = 5 * time.Second
+)
 
 // body gives a request's body, bounded.
 func body(route *operation.Route, w http.ResponseWriter, r *http.Request) io.Reader {

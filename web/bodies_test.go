@@ -57,7 +57,7 @@ var samples = map[string]string{
 	"renderGrant":          grantSample,
 	"testGrants": `{"principal": "arn:aws:iam::123456789012:role/app", "operation": "Encrypt", "kms_operation": "Encrypt", "via_service": "s3.us-east-1.amazonaws.com",
 		"source_vpc": "vpc-1", "source_vpce": "vpce-1", "kms_key_arn": "arn:aws:kms:us-east-1:123456789012:key/1"}`,
-	"setPolicy":          `{"cedar": "permit (principal, action, resource);"}`,
+	"setPolicy":          `{"cedar": "permit (principal, action, resource);", "force": true}`,
 	"createCredential":   `{"access_key_id": "ABCDEFGHIJKLMNOPQRST", "secret_access_key": "` + strings.Repeat("a", 44) + `"}`,
 	"seal":               `{"pin": "NDcxMQ==", "admission": "00"}`,
 	"revokePolicies":     `{"below": 1}`,
@@ -130,7 +130,7 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	must(err)
 	_, err = d.CreateKeyStore(ctx, appliance.KeyStore{Name: "empty", URIPathPrefix: "/empty"})
 	must(err)
-	must(d.SetPolicy(ctx, "p", `forbid (principal, action, resource);`))
+	must(d.SetPolicy(ctx, "p", appliance.Policies{Cedar: `forbid (principal, action, resource);`}))
 	_, err = d.CreateKey(ctx, "p", appliance.NewExternalKey{ID: "k", Usage: appliance.Usage{Encrypt: true}, Custody: appliance.CustodyCached})
 	must(err)
 	credential, _, err := d.CreateCredential(ctx, "p", appliance.NewCredential{})

@@ -49,7 +49,7 @@ var restrictions = []restriction{
 	{"forbid on the key store", func(_ *testing.T, a *appliance.Appliance, r restricted) error { return forbid(a, r.keyStore, "") }},
 	{"forbid on the key", func(_ *testing.T, a *appliance.Appliance, r restricted) error { return forbid(a, r.keyStore, r.key) }},
 	{"a policy that forbids", func(_ *testing.T, a *appliance.Appliance, r restricted) error {
-		return a.SetPolicy(ctx, r.keyStore, "forbid (principal, action, resource);")
+		return a.SetPolicy(ctx, r.keyStore, appliance.Policies{Cedar: "forbid (principal, action, resource);"})
 	}},
 	{"key disable", func(_ *testing.T, a *appliance.Appliance, r restricted) error {
 		_, err := a.SetKeyEnabled(ctx, r.keyStore, r.key, false)

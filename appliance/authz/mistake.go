@@ -1,13 +1,10 @@
 package authz
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/cedar-policy/cedar-go"
 )
 
 // A rule that can never match is most often a mistake, and one that forbids then forbids
@@ -140,6 +137,27 @@ func mistakenPartition(v string) error {
 	return nil
 }
 
+func mistakenService(v string) error {
+	if !mayBe(v, "iam", "sts") {
+		return fmt.Errorf("the service of a principal is iam or sts, and not %q", v)
+	}
+	return nil
+}
+
+func mistakenNoRegion(v string) error {
+	if !match(v, "") {
+		return fmt.Errorf("the ARN of a principal has no Region: leave %q out", v)
+	}
+	return nil
+}
+
+func mistakenARNAccount(v string) error {
+	if err := mistakenAccount(v); err != nil {
+		return fmt.Errorf("the ARN's account %q: %w", v, err)
+	}
+	return nil
+}
+
 const principalForms = "give an ARN such as arn:aws:iam::123456789012:role/app, a service such as dynamodb.amazonaws.com, an account of 12 digits, or *"
 
 func mistakenPrincipal(p string) error {
@@ -159,14 +177,14 @@ func mistakenPrincipal(p string) error {
 	if err := mistakenPartition(a.partition); err != nil {
 		return err
 	}
-	if !mayBe(a.service, "iam", "sts") {
-		return fmt.Errorf("the service of a principal is iam or sts, and not %q", a.service)
+	if err := mistakenService(a.service); err != nil {
+		return err
 	}
-	if !match(a.region, "") {
-		return fmt.Errorf("the ARN of a principal has no Region: leave %q out", a.region)
+	if err := mistakenNoRegion(a.region); err != nil {
+		return err
 	}
-	if err := mistakenAccount(a.account); err != nil {
-		return fmt.Errorf("the ARN's account %q: %w", a.account, err)
+	if err := mistakenARNAccount(a.account); err != nil {
+		return err
 	}
 	if a.resource != identities[0] && (strings.Contains(a.resource, " ") || !mayBegin(a.resource, identities...)) {
 		return fmt.Errorf("the ARN's resource %q is none of a principal; it begins with one of %s", a.resource, strings.Join(identities, ", "))
@@ -213,160 +231,4 @@ func mistakenKeyARN(v string) error {
 		}
 	}
 	return nil
-}
-
-// MistakeInCedar says in one line why a policy written by hand names what no request has;
-// nil if none does. The text is one that [Parse] takes.
-func MistakeInCedar(text string) error {
-	list, err := cedar.NewPolicyListFromBytes("", []byte(text))
-	if err != nil {
-		return parseError(err)
-	}
-	for _, p := range list {
-		encoded, err := p.MarshalJSON()
-		if err != nil {
-			return fmt.Errorf("%s: the policy cannot be read: %s", place(text, p.Position().Offset), oneLine(err.Error()))
-		}
-		var tree map[string]any
-		if err := json.Unmarshal(encoded, &tree); err != nil {
-			return fmt.Errorf("%s: the policy cannot be read: %s", place(text, p.Position().Offset), oneLine(err.Error()))
-		}
-		delete(tree, "annotations") // they may say anything
-		if err := mistakenNode(tree); err != nil {
-			return fmt.Errorf("%s: %w", place(text, p.Position().Offset), err)
-		}
-	}
-	return nil
-}
-
-// mistakenNode looks through a policy in Cedar's JSON format: its entities, and its
-// comparisons of attributes with texts.
-func mistakenNode(node any) error {
-	switch n := node.(type) {
-	case string:
-		return ascii(n)
-	case []any:
-		for _, child := range n {
-			if err := mistakenNode(child); err != nil {
-				return err
-			}
-		}
-	case map[string]any:
-		if kind, ok := n["type"].(string); ok {
-			if id, ok := n["id"].(string); ok {
-				return mistakenEntity(kind, id)
-			}
-		}
-		if err := mistakenComparison(n); err != nil {
-			return err
-		}
-		for _, child := range n {
-			if err := mistakenNode(child); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func mistakenEntity(kind, id string) error {
-	err := ascii(id)
-	switch {
-	case err != nil:
-	case kind == string(typeAccount) && !isAccount(id):
-		err = fmt.Errorf("an account has 12 digits, 0 to 9")
-	case kind == string(typePrincipal) && hasWildcard(id):
-		err = fmt.Errorf("in a name wildcards are nothing but characters; use principal.name like %q", id)
-	case kind == string(typePrincipal):
-		err = mistakenPrincipal(id)
-	}
-	if err != nil {
-		return fmt.Errorf("%s::%q: %w", kind, id, err)
-	}
-	return nil
-}
-
-// mistakenComparison judges "attribute == text" and "attribute like pattern".
-func mistakenComparison(n map[string]any) error {
-	for operator, of := range n {
-		sides, ok := of.(map[string]any)
-		if !ok {
-			continue
-		}
-		switch operator {
-		case "==", "!=":
-			for _, pair := range [][2]string{{"left", "right"}, {"right", "left"}} {
-				text, ok := literal(sides[pair[1]])
-				if !ok {
-					continue
-				}
-				if err := mistakenText(attributeOf(sides[pair[0]]), text); err != nil {
-					return fmt.Errorf("%q: %w", text, err)
-				}
-			}
-		case "like":
-			pattern := patternOf(sides["pattern"])
-			if err := mistakenText(attributeOf(sides["left"]), pattern); err != nil {
-				return fmt.Errorf("%q: %w", pattern, err)
-			}
-		}
-	}
-	return nil
-}
-
-// mistakenText judges what an attribute is compared with.
-func mistakenText(attribute, text string) error {
-	if err := ascii(text); err != nil {
-		return err
-	}
-	switch attribute {
-	case "account", "kmsKeyAccount":
-		return mistakenAccount(text)
-	case "partition":
-		return mistakenPartition(text)
-	case "kmsKeyRegion":
-		return mistakenRegion(text)
-	case "kmsKeyArn":
-		return mistakenKeyARN(text)
-	case "name":
-		if parts := strings.SplitN(text, ":", 3); strings.HasPrefix(text, "arn:") && len(parts) == 3 {
-			if err := mistakenPartition(parts[1]); err != nil {
-				return err
-			}
-		}
-		if !hasWildcard(text) {
-			return mistakenPrincipal(text)
-		}
-	}
-	return nil
-}
-
-func literal(node any) (string, bool) {
-	n, _ := node.(map[string]any)
-	text, ok := n["Value"].(string)
-	return text, ok
-}
-
-// attributeOf gives the name of the attribute of the principal or the context that a node
-// is; empty for any other.
-func attributeOf(node any) string {
-	n, _ := node.(map[string]any)
-	access, _ := n["."].(map[string]any)
-	name, _ := access["attr"].(string)
-	return name
-}
-
-// patternOf gives a pattern with "*" for its wildcards.
-func patternOf(node any) string {
-	var out strings.Builder
-	parts, _ := node.([]any)
-	for _, part := range parts {
-		if p, ok := part.(map[string]any); ok {
-			text, _ := p["Literal"].(string)
-			out.WriteString(text)
-		} else {
-			out.WriteString("*")
-		}
-	}
-	return out.String()
 }

@@ -2,6 +2,9 @@ package authz
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -154,7 +157,7 @@ func TestMistakesInCedar(t *testing.T) {
 		if _, err := Parse(text); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
-		if err := MistakeInCedar(text); err != nil {
+		if err := cmp.Or(MistakeInCedar(text), DoubtInCedar(text)); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -168,11 +171,91 @@ func TestMistakesInCedar(t *testing.T) {
 		if _, err := Parse(text); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
-		err := MistakeInCedar("permit (principal, action, resource);\n" + text)
+		text := "permit (principal, action, resource);\n" + text
+		err := cmp.Or(MistakeInCedar(text), DoubtInCedar(text))
 		if err == nil {
 			t.Errorf("%s is accepted", text)
 		} else if !strings.HasPrefix(err.Error(), "line 2, column 1: ") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestPrincipalsInCedar: a principal in a policy written by hand is doubted where the one of a grant
+// is, for the same reason, however the policy names it; and who knows it can have it.
+func TestPrincipalsInCedar(t *testing.T) {
+	good, bad := principalsOf()
+	ways := map[string]string{
+		"scope":    "permit (principal == Principal::%q, action, resource);\n",
+		"in":       "permit (principal, action, resource) when { principal in [Principal::%q] };\n",
+		"equal":    "permit (principal, action, resource) when { principal.name == %q };\n",
+		"turned":   "permit (principal, action, resource) unless { %q != principal.name };\n",
+		"contains": "permit (principal, action, resource) when { [%q].contains(principal.name) };\n",
+	}
+	all := slices.DeleteFunc(append(bad, good...), hasWildcard) // of patterns: TestPatternsInCedar
+	names, i := slices.Sorted(maps.Keys(ways)), 0
+	for chunk := range slices.Chunk(all, 20) { // of each kind there are more than ways
+		name := names[i%len(names)]
+		doubtedAlike(t, name, ways[name], chunk)
+		i++
+	}
+}
+
+// doubtedAlike: of policies that each name a principal in some way, those are doubted whose
+// principal is.
+func doubtedAlike(t *testing.T, name, way string, principals []string) {
+	t.Helper()
+	var text strings.Builder
+	var want []string
+	for i, p := range principals {
+		fmt.Fprintf(&text, way, p)
+		if err := doubtfulPrincipal(p); err != nil {
+			want = append(want, fmt.Sprintf("line %d, ", i+1)+err.Error())
+		}
+	}
+	all, err := oddIn(text.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != len(want) {
+		t.Errorf("%s: %d are odd, want %d", name, len(all), len(want))
+		return
+	}
+	for i, o := range all {
+		at, why, _ := strings.Cut(want[i], ", ")
+		if !o.doubted || !strings.HasPrefix(o.err.Error(), at+", ") || !strings.HasSuffix(o.err.Error(), why) {
+			t.Errorf("%s: %v, want %s", name, o.err, want[i])
+		}
+	}
+	if err := MistakeInCedar(text.String()); err != nil {
+		t.Errorf("%s: what is only doubted cannot be had: %v", name, err)
+	}
+	more := len(want) - toldDoubts
+	if err := DoubtInCedar(text.String()); more > 0 && (err == nil || strings.Count(err.Error(), "; line ") != toldDoubts-1 || !strings.HasSuffix(err.Error(), fmt.Sprintf("; and %d more", more)) || strings.Contains(err.Error(), "\n")) {
+		t.Errorf("%s: %v", name, err)
+	} else if len(want) == 0 && err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+}
+
+// TestPatternsInCedar: of a pattern the parts before its first wildcard are judged.
+func TestPatternsInCedar(t *testing.T) {
+	for pattern, odd := range map[string]bool{
+		"*": false, "arn:*": false, "*:role/backup-*": false, "arn:aws*": false, "arn:aws:iam::*:role/app": false, "arn:aws:iam::123456789012:role/a*": false, "arn:aws-cn:sts::123456789012:assumed-role/*": false, "dynamodb.*": false, "arn:aws:i*": false,
+		"arn:aws2:*": true, "arn:aws:s3:*": true, "arn:aws:iam:eu-west-1:*": true, "arn:aws:iam::1234:*": true, "arn:aws:iam::12345678901x:role/*": true,
+	} {
+		text := fmt.Sprintf("permit (principal, action, resource) when { principal.name like %q };", pattern)
+		if err := MistakeInCedar(text); err != nil {
+			t.Errorf("%s: %v", pattern, err)
+		}
+		if err := DoubtInCedar(text); (err != nil) != odd {
+			t.Errorf("%s: %v", pattern, err)
+		}
+	}
+	for _, condition := range []string{`principal has partition && principal.partition == "aws-new"`, `principal has service && principal.service like "s3*"`, `principal in Account::"1234"`} {
+		text := "forbid (principal, action, resource) when { " + condition + " };"
+		if m, d := MistakeInCedar(text), DoubtInCedar(text); m != nil || d == nil {
+			t.Errorf("%s: %v, %v", condition, m, d)
 		}
 	}
 }

@@ -7,42 +7,6 @@ import (
 	"strings"
 )
 
-// services are the names of AWS services that IAM knows as principals, NAME.amazonaws.com,
-// as of November 2026. There will be others: who knows one says so ([Rule.Doubt]).
-var services = strings.Fields(`
-	access-analyzer account acm acm-pca airflow airflow-env amplify apigateway app-integrations appconfig appflow
-	application-autoscaling applicationinsights appmesh apprunner appstream appsync aps athena auditmanager autoscaling
-	backup backup-storage batch bedrock bedrock-agentcore billing billingconsole braket budgets
-	ce chatbot chime cks.kms cleanrooms cloud9 clouddirectory cloudformation cloudfront cloudhsm cloudtrail cloudwatch
-	codeartifact codebuild codecommit codedeploy codeguru-profiler codeguru-reviewer codepipeline codestar
-	codestar-notifications cognito-identity cognito-idp cognito-sync comprehend compute-optimizer config connect
-	connect-campaigns controltower cost-optimization-hub cur custom.rds customer-profiles
-	databrew dataexchange datapipeline datasync datazone dax deadline delivery.logs detective devicefarm devops-guru
-	directconnect dlm dms docdb-elastic drs ds dsql dynamodb
-	ebs ec2 ec2fleet ecr ecs ecs-tasks edgelambda eks eks-fargate-pods elasticache elasticbeanstalk elasticfilesystem
-	elasticloadbalancing elasticmapreduce elastictranscoder emr-containers emr-serverless entityresolution es events export.rds
-	finspace firehose fis fms forecast frauddetector fsx
-	gamelift globalaccelerator glue grafana greengrass groundstation guardduty
-	health healthlake iam identitystore imagebuilder importexport inspector inspector2 internetmonitor iot iotanalytics
-	iotevents iotfleetwise iotsitewise iotthingsgraph iottwinmaker ivs
-	kafka kafkaconnect kendra kinesis kinesisanalytics kinesisvideo kms
-	lakeformation lambda launchwizard lex lexv2 license-manager lightsail location logs logger.cloudfront lookoutmetrics lookoutvision
-	m2 macie macie2 malware-protection.guardduty managedblockchain mediaconnect mediaconvert medialive mediapackage
-	mediastore mediatailor medical-imaging memorydb metering-marketplace mgh mgn migrationhub monitoring mq
-	neptune-graph network-firewall networkmanager nimble
-	oam omics opensearchservice opsworks organizations osis outposts
-	panorama payment-cryptography pcs personalize pinpoint pipes polly pricing profile proton
-	q qapps qbusiness qldb quicksight
-	ram rbin rds redshift redshift-serverless rekognition replication.dynamodb replicator.lambda resiliencehub
-	resource-explorer-2 resource-groups robomaker rolesanywhere route53 route53domains route53resolver rum
-	s3 s3-outposts s3tables sagemaker scheduler scn schemas secretsmanager securityhub securitylake
-	serverlessrepo servicecatalog servicediscovery servicequotas ses shield signer simspaceweaver sms-voice snowball
-	sns spotfleet sqs ssm ssm-contacts ssm-incidents ssm-sap ssmmessages sso states storagegateway streams.metrics.cloudwatch
-	sts support swf synthetics
-	tagging textract timestream timestream-influxdb tnb transcribe transfer translate trustedadvisor
-	verified-access voiceid vpc-flow-logs vpc-lattice vpcpeering vpn waf waf-regional wafv2 wam wellarchitected wisdom
-	workdocs worklink workmail workspaces workspaces-web xray`)
-
 // serviceDomains are the domains of the partitions.
 var serviceDomains = []string{"amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "c2s.ic.gov", "sc2s.sgov.gov", "csp.hci.ic.gov", "cloud.adc-e.uk"}
 

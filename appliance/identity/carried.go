@@ -24,8 +24,9 @@ type Carried struct {
 	ofProcess bool // no other node can open it
 }
 
-// MaxCarried is how many bytes [Carried.Text] may have.
-const MaxCarried = 24 << 10
+// MaxCarried is how many bytes [Carried.Text] may have: in Base64 two of them, and what else a
+// request has, are less than the 64 KiB that a server takes of its headers.
+const MaxCarried = 20 << 10
 
 // ErrCarried is the error for all that cannot be opened: it has expired, or is not the owner's,
 // or another process sealed it while the appliance was locked.

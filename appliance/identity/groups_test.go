@@ -11,12 +11,13 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/oidctest"
 )
 
 // TestGroups: with a mapping the groups of each sign-in by the provider decide about the role, and
 // what is no list of groups, or has none that is mapped, lets nobody in and ends their sessions.
 func TestGroups(t *testing.T) {
-	p := newProvider(t)
+	p := oidctest.New(t)
 	var groups identity.Groups
 	d := open(t, func(c *identity.Config) {
 		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client(), Groups: identity.Groups{Scopes: []string{"groups"},
@@ -40,12 +41,12 @@ func TestGroups(t *testing.T) {
 		if err != nil || q.Query().Get("scope") != "openid email groups" {
 			t.Fatalf("%s: %v", to, err)
 		}
-		p.challenge = q.Query().Get("code_challenge")
-		p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": sub, "email": email, "email_verified": true, "nonce": q.Query().Get("nonce"),
+		p.Challenge = q.Query().Get("code_challenge")
+		p.Claims = map[string]any{"iss": p.URL, "aud": "console", "sub": sub, "email": email, "email_verified": true, "nonce": q.Query().Get("nonce"),
 			"iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix()}
-		p.info = map[string]any{"sub": sub}
+		p.Info = map[string]any{"sub": sub}
 		if claim != nil {
-			p.claims["groups"] = claim
+			p.Claims["groups"] = claim
 		}
 		return d.FinishOIDC(ctx, state, "good", from)
 	}
@@ -145,7 +146,7 @@ func TestGroups(t *testing.T) {
 // TestGroupsOfUserInfo: groups that the ID token lacks are those that the provider tells of the same
 // user; an address is verified by the document that names it alone.
 func TestGroupsOfUserInfo(t *testing.T) {
-	p := newProvider(t)
+	p := oidctest.New(t)
 	d := open(t, func(c *identity.Config) {
 		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client(), Groups: identity.Groups{Roles: map[string]identity.Role{"kms-audit": identity.RoleAuditor}}}
 	})
@@ -175,9 +176,9 @@ func TestGroupsOfUserInfo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.challenge, p.info = q.Query().Get("code_challenge"), tt.info
-		p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "nonce": q.Query().Get("nonce"), "iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix()}
-		maps.Copy(p.claims, tt.token)
+		p.Challenge, p.Info = q.Query().Get("code_challenge"), tt.info
+		p.Claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "nonce": q.Query().Get("nonce"), "iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix()}
+		maps.Copy(p.Claims, tt.token)
 		in, err := d.FinishOIDC(ctx, state, "good", from)
 		if (err == nil) != tt.good || tt.good && in.Principal.Role != identity.RoleAuditor {
 			t.Errorf("%s: %+v %v; %s", name, in.Principal, err, d.log.String())
@@ -187,7 +188,7 @@ func TestGroupsOfUserInfo(t *testing.T) {
 
 // TestNoGroups: without a mapping a claim gives nothing, whatever it says.
 func TestNoGroups(t *testing.T) {
-	p := newProvider(t)
+	p := oidctest.New(t)
 	d := open(t, func(c *identity.Config) {
 		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client()}
 	})
@@ -204,8 +205,8 @@ func TestNoGroups(t *testing.T) {
 	if err != nil || q.Query().Get("scope") != "openid email" {
 		t.Fatalf("%s: %v", to, err)
 	}
-	p.challenge = q.Query().Get("code_challenge")
-	p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "email": "alice@example.com", "email_verified": true, "nonce": q.Query().Get("nonce"),
+	p.Challenge = q.Query().Get("code_challenge")
+	p.Claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1", "email": "alice@example.com", "email_verified": true, "nonce": q.Query().Get("nonce"),
 		"iat": d.clock().Unix(), "exp": d.clock().Add(time.Minute).Unix(), "groups": []string{"administrator", "kms-admins"}, "role": "administrator"}
 	in, err := d.FinishOIDC(ctx, state, "good", from)
 	if err != nil || in.Principal.Role != identity.RoleViewer || in.RoleWas != "" {

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/oidctest"
 )
 
 // The tests here have two directories over one store, as two nodes of a fleet whose rows are
@@ -290,7 +291,7 @@ func TestPasswordOnTwoNodes(t *testing.T) {
 // TestOIDCOnTwoNodes: begun at one node, finished at the other, once.
 func TestOIDCOnTwoNodes(t *testing.T) {
 	ctx := t.Context()
-	p := newProvider(t)
+	p := oidctest.New(t)
 	a, b, _ := two(t, func(c *identity.Config) {
 		c.OIDC = &identity.OIDC{Issuer: p.URL, ClientID: "console", HTTP: p.Client()}
 	})
@@ -309,8 +310,8 @@ func TestOIDCOnTwoNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.challenge = q.Query().Get("code_challenge")
-	p.claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1234", "email": "alice@example.com", "email_verified": true,
+	p.Challenge = q.Query().Get("code_challenge")
+	p.Claims = map[string]any{"iss": p.URL, "aud": "console", "sub": "1234", "email": "alice@example.com", "email_verified": true,
 		"iat": a.clock().Unix(), "exp": a.clock().Add(time.Minute).Unix(), "nonce": q.Query().Get("nonce")}
 	in, err := b.FinishOIDC(ctx, state, "good", from)
 	if err != nil {

@@ -124,7 +124,7 @@ func (n Notice) Text() string {
 	}
 	switch n.Event {
 	case Test:
-		return "This is a test notice of Holdfast, sent by " + r.AskedBy + ". Requests for approval are told in the same way.\n"
+		return "This is a test notice of Holdfast, sent by " + r.AskedBy + ". Requests for approval are announced in the same way.\n"
 	case Asked:
 		lines = append(lines, "An operation waits for the approval of a second person.", "")
 	case Approved:

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -507,4 +508,32 @@ func TestUsersOfTheMoment(t *testing.T) {
 	if l := soon(t, "mail", s.got); l.to != "bob@bank.test" {
 		t.Errorf("it went to %s", l.to)
 	}
+}
+
+// silent is a mail server that takes the connection and says nothing.
+type silent struct{}
+
+func (silent) Way() string     { return "email" }
+func (silent) Addressed() bool { return true }
+func (silent) Send(ctx context.Context, _ notice.Notice, _ string) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestTryIsBounded: a test notice to many who do not answer takes as long as one to one.
+func TestTryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := []string{"a@example.com", "b@example.com", "c@example.com", "d@example.com"}
+		q := notice.New(notice.Config{Senders: []notice.Sender{silent{}}, To: to, Log: slog.New(slog.DiscardHandler)})
+		began := time.Now()
+		all := q.Try(t.Context(), "alice", nil)
+		if took := time.Since(began); took != notice.SendTime || len(all) != len(to) {
+			t.Errorf("it took %v: %+v", took, all)
+		}
+		for i, o := range all {
+			if o.To != to[i] || o.Err == nil {
+				t.Errorf("%s: %v", o.To, o.Err)
+			}
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -257,9 +258,12 @@ func (l *lane) try(ctx context.Context, d delivery) {
 
 // address has a delivery go to each who is to hear of it.
 func (l *lane) address(ctx context.Context, d delivery) error {
-	all, err := l.q.recipients(ctx, d.n)
+	all, more, err := l.q.recipients(ctx, d.n)
 	if err != nil {
 		return err
+	}
+	if more > 0 {
+		l.q.Log.Warn("a notice of a request for approval does not go to all who may approve: have some of them approve, and the others look into the console", "request", d.n.Request.ID, "told", len(all), "not_told", more)
 	}
 	for _, to := range all {
 		l.put(delivery{n: d.n, to: to, addressed: true, due: l.q.Clock.Now()})
@@ -267,23 +271,23 @@ func (l *lane) address(ctx context.Context, d delivery) error {
 	return nil
 }
 
-// recipients are the addresses for a notice, each once.
-func (q *Queue) recipients(ctx context.Context, n Notice) ([]string, error) {
-	users, err := []string(nil), error(nil)
+// recipients are the addresses for a notice, each once, and how many more there are than are told.
+func (q *Queue) recipients(ctx context.Context, n Notice) (all []string, more int, err error) {
+	var users []string
 	if n.To != nil {
 		if users, err = n.To(ctx); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	var all []string
 	seen := map[string]bool{}
-	for _, to := range append(append([]string{}, q.To...), users...) {
-		if key := strings.ToLower(to); to != "" && !seen[key] && len(all) < maxRecipients {
+	for _, to := range slices.Concat(q.To, users) {
+		if key := strings.ToLower(to); to != "" && !seen[key] {
 			seen[key] = true
 			all = append(all, to)
 		}
 	}
-	return all, nil
+	told := min(len(all), maxRecipients)
+	return all[:told], len(all) - told, nil
 }
 
 // Outcome is what came of a test notice.
@@ -295,22 +299,30 @@ type Outcome struct {
 }
 
 // Try sends a test notice in the name of a caller by each way at once, once, and waits for what
-// the receivers say. It goes to the addresses of the configuration, and those given.
+// the receivers say, [SendTime] at most. It goes to the addresses of the configuration, and those
+// given.
 func (q *Queue) Try(ctx context.Context, by string, to []string) []Outcome {
+	ctx, cancel := context.WithTimeout(ctx, SendTime)
+	defer cancel()
 	n := q.ready(Notice{Event: Test, Request: Request{AskedBy: by}, To: func(context.Context) ([]string, error) { return to, nil }})
 	var all []Outcome
+	var senders []Sender
 	for _, l := range q.lanes {
 		targets := []string{""}
 		if l.sender.Addressed() {
-			targets, _ = q.recipients(ctx, n) // of addresses that are given: it cannot fail
+			targets, _, _ = q.recipients(ctx, n) // of addresses that are given: it cannot fail
 		}
 		for _, to := range targets {
-			ctx, cancel := context.WithTimeout(ctx, SendTime)
-			err := l.sender.Send(ctx, n, to)
-			cancel()
-			q.Observe(l.sender.Way(), err == nil)
-			all = append(all, Outcome{Way: l.sender.Way(), To: to, Err: err})
+			all, senders = append(all, Outcome{Way: l.sender.Way(), To: to}), append(senders, l.sender)
 		}
 	}
+	var sending sync.WaitGroup
+	for i := range all {
+		sending.Go(func() {
+			all[i].Err = senders[i].Send(ctx, n, all[i].To)
+			q.Observe(all[i].Way, all[i].Err == nil)
+		})
+	}
+	sending.Wait()
 	return all
 }

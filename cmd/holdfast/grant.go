@@ -147,11 +147,11 @@ func showDecision(w io.Writer, d appliance.Decision) {
 
 func grantPolicyCommand(a *admin) *cobra.Command {
 	var file string
-	var remove bool
-	c := a.asking("policy KEYSTORE [--set FILE | --remove]", "Show, replace or remove the Cedar policies of a key store that are written by hand", func(cmd *cobra.Command, args []string) error {
+	var remove, force bool
+	c := a.asking("policy KEYSTORE [--set FILE [--force] | --remove]", "Show, replace or remove the Cedar policies of a key store that are written by hand", func(cmd *cobra.Command, args []string) error {
 		keyStore := operation.KeyStoreName{KeyStore: args[0]}
 		set := func(cedar, done string) error {
-			return call(a, cmd, operation.SetPolicy, operation.NewPolicy{KeyStoreName: keyStore, Cedar: cedar}, says[operation.Nothing]("policies of key store "+args[0]+" "+done))
+			return call(a, cmd, operation.SetPolicy, operation.NewPolicy{KeyStoreName: keyStore, Cedar: cedar, Force: force}, says[operation.Nothing]("policies of key store "+args[0]+" "+done))
 		}
 		switch {
 		case remove:
@@ -165,6 +165,8 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 				return fmt.Errorf("%s is empty: give a file with policies, or --remove to remove all that there are", file)
 			}
 			return set(string(text), "replaced")
+		case force:
+			return fmt.Errorf("--force is for policies that are set: give their file with --set")
 		}
 		// What is shown is what a file for --set would have, to the letter.
 		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowPolicy, keyStore)
@@ -182,7 +184,9 @@ func grantPolicyCommand(a *admin) *cobra.Command {
 		"in docs/authorization.md."
 	c.Flags().StringVar(&file, "set", "", "file with Cedar policies")
 	c.Flags().BoolVar(&remove, "remove", false, "remove all Cedar policies, and what they forbid")
+	c.Flags().BoolVar(&force, "force", false, "take principals of a form that IAM does not have, because you know that KMS sends them")
 	c.MarkFlagsMutuallyExclusive("set", "remove")
+	c.MarkFlagsMutuallyExclusive("force", "remove")
 	return c
 }
 

@@ -150,7 +150,7 @@ func grantActions() []action {
 			return operation.GrantName{KeyStoreName: keyStoreName(f), Grant: f.hidden("grant")}
 		}, then{done: "The grant was removed."}),
 		post(operation.SetPolicy, func(f *form) operation.NewPolicy {
-			return operation.NewPolicy{KeyStoreName: keyStoreName(f), Cedar: f.text("cedar")}
+			return operation.NewPolicy{KeyStoreName: keyStoreName(f), Cedar: f.text("cedar"), Force: f.checked("force")}
 		}, then{done: "The Cedar policies are set, and hold from now on."}),
 	}
 }

@@ -93,7 +93,7 @@ func TestFormsAskWhatTheTableSays(t *testing.T) {
 	if _, err := r.Appliance.SetQuota(ctx, "bank", 100); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Appliance.SetPolicy(ctx, "bank", "permit (principal, action, resource);"); err != nil {
+	if err := r.Appliance.SetPolicy(ctx, "bank", appliance.Policies{Cedar: "permit (principal, action, resource);"}); err != nil {
 		t.Fatal(err)
 	}
 	guest := r.enrol("guest-2", identity.RoleKeyAdministrator)
@@ -154,7 +154,7 @@ func TestNoNameForWhatIsNoOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	const forbids = "forbid (principal, action, resource);"
-	if err := r.Appliance.SetPolicy(t.Context(), "bank", forbids); err != nil {
+	if err := r.Appliance.SetPolicy(t.Context(), "bank", appliance.Policies{Cedar: forbids}); err != nil {
 		t.Fatal(err)
 	}
 	guest := r.enrol("guest-2", identity.RoleAuditor)

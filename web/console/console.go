@@ -89,7 +89,7 @@ func (c *console) protect(next http.Handler) http.Handler {
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, longest(r.URL.Path))
+		r.Body = http.MaxBytesReader(w, r.Body, c.longest(r))
 		next.ServeHTTP(w, r)
 	}))
 }
@@ -98,13 +98,18 @@ func (c *console) protect(next http.Handler) http.Handler {
 // that take a file.
 const maxForm = 512 << 10
 
-// longest bounds what is posted to a path. A form writes some characters as three.
-func longest(path string) int64 {
-	id, _ := strings.CutPrefix(path, "/do/")
-	if a, ok := actions[id]; ok && a.route.MaxBody() > operation.MaxBody {
-		return maxForm + a.route.MaxBody()*3/2
+// longest bounds what is posted: a file by who is signed in and may do what is asked, a form
+// otherwise. A form writes some characters as three.
+func (c *console) longest(r *http.Request) int64 {
+	id, _ := strings.CutPrefix(r.URL.Path, "/do/")
+	a, ok := actions[id]
+	if !ok || a.route.MaxBody() <= operation.MaxBody {
+		return maxForm
 	}
-	return maxForm
+	if who, err := c.session(r); err != nil || !who.Role.May(a.route.Capability) {
+		return maxForm
+	}
+	return maxForm + a.route.MaxBody()*3/2
 }
 
 // The cookies. The prefix has browsers keep them to this host, over TLS.

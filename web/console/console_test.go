@@ -120,8 +120,8 @@ func (trusting) Verify(context.Context, appliance.Binding, []byte) error { retur
 
 func sealed(r *rig) seals { return r.Appliance.Seals() }
 
-// startSealed starts one with the options of its bed.
-func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
+// startSealed starts one with the options of its bed; changes are those of who may sign in.
+func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals, changes ...func(*identity.Config)) *rig {
 	t.Helper()
 	r := &rig{Bed: xkstest.Start(t, o), t: t, audit: &webtest.Audit{}, now: time.Now()}
 	dir := t.TempDir()
@@ -137,7 +137,11 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals) *rig {
 	// is missing in every second request.
 	nodes := &balancer{}
 	for range 2 {
-		users, err := identity.New(identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code"), Nodes: func() int { return 2 }})
+		config := identity.Config{Store: rows, Seals: checked, Settings: r.Appliance, Log: log, Now: r.clock, URL: "https://console.test", SetupFile: filepath.Join(dir, "setup-code"), Nodes: func() int { return 2 }}
+		for _, change := range changes {
+			change(&config)
+		}
+		users, err := identity.New(config)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -437,7 +441,7 @@ func TestFormsAreWhole(t *testing.T) {
 	r := start(t)
 	admin := r.enrol("admin", identity.RoleAdministrator)
 	things := r.things(admin)
-	if err := r.Appliance.SetPolicy(t.Context(), "bank", "forbid (principal, action, resource);"); err != nil {
+	if err := r.Appliance.SetPolicy(t.Context(), "bank", appliance.Policies{Cedar: "forbid (principal, action, resource);"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Appliance.SetQuota(t.Context(), "bank", 5); err != nil {
@@ -635,7 +639,7 @@ func (r *rig) storeEvil(user string) {
 	must(r.Store.CreateGrants(ctx, &appliance.Grant{ID: strings.Repeat("e", 32), KeyStore: bank.ID, Effect: appliance.EffectAllow, CreatedAt: time.Now(), Seal: []byte("none"),
 		Principal: evil, KeyID: "k", Operations: []appliance.Operation{appliance.OpEncrypt},
 		Conditions: appliance.Conditions{ViaServices: all, SourceVPCs: all, SourceVPCEs: all, KMSKeyARNs: all, KMSKeyRegions: all, KMSOperations: all}}))
-	must(r.Appliance.SetPolicy(ctx, "bank", "// "+evil+"\npermit (principal, action, resource);"))
+	must(r.Appliance.SetPolicy(ctx, "bank", appliance.Policies{Cedar: "// " + evil + "\npermit (principal, action, resource);"}))
 	must(r.audit.Record(ctx, &audit.Record{Kind: audit.KindXKS, Operation: evil, Principal: evil, KMSRequestID: evil, KMSKeyARN: evil, KMSOperation: evil, ViaService: evil, Actor: evil, Detail: evil,
 		Key: evil, KeyStore: evil, Error: evil, Remote: evil, Policies: all, Before: []byte(`{"x": "` + strings.ReplaceAll(evil, `"`, `\"`) + `"}`)}))
 	_, err = r.rows.UpdateAccount(ctx, user, func(a *identity.Account) error {

@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -54,9 +55,10 @@ const (
 // createFile is an operation that makes things of a file.
 type createFile = *operation.Operation[operation.FileImport, operation.FileResult]
 
-// createForm is the form that makes what is not there yet of the file that was posted. A file is too
-// long for a browser to carry to the page before an outage: what has to be typed is typed here, and
-// goes on with the file.
+// createForm is the form that makes what is not there yet of the file that was posted. A file that
+// is too long for the browser to carry would be lost at the page before an outage, and at the one
+// that asks for a proof of presence: what has to be typed is typed here, and goes on with the file;
+// and the form asks for the proof first, and does not go on by itself.
 func (p *page) createForm(create createFile, r operation.FileResult, goesOn bool) (ui.Form, *operation.Confirmation) {
 	file, hidden := strings.ReplaceAll(p.values.Get("file"), "\r\n", "\n"), []string{"keystore", p.values.Get("keystore"), "rows", strconv.Itoa(r.Rows), "sha256", r.SHA256}
 	f := ui.Form{Label: "Go on", Continue: goesOn,
@@ -67,7 +69,12 @@ func (p *page) createForm(create createFile, r operation.FileResult, goesOn bool
 	} else if wants != nil {
 		f.Confirm, f.Kind = wants.Name, "danger"
 	}
-	return p.form(create, "", f, hidden...), wants
+	f = p.form(create, "", f, hidden...)
+	p.now = p.c.Now() // what was just done may have taken long
+	if carried := p.Method == http.MethodGet; !carried && create.Entry().Guards().Presence && !p.present() {
+		f.Prove, f.Continue = "/prove"+query("back", p.here()), false
+	}
+	return f, wants
 }
 
 type fileData struct {

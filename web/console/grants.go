@@ -40,17 +40,23 @@ func grants(p *page) (*view, error) {
 	d.render = p.form(operation.RenderGrant, "", grantForm(), "keystore", s.Name)
 	d.render.Folded, d.render.Kind = true, "quiet"
 	d.setPolicy = p.form(operation.SetPolicy, operation.Revision(policy), ui.Form{Label: "Cedar policies", Fields: []ui.Field{
-		{Name: "cedar", Label: "Cedar policies", Type: "textarea", Mono: true, Rows: 12, Value: policy.Cedar, Hint: "they hold besides the grants: what one forbids is denied"}}}, "keystore", s.Name)
+		{Name: "cedar", Label: "Cedar policies", Type: "textarea", Mono: true, Rows: 12, Value: policy.Cedar, Hint: "they hold besides the grants: what one forbids is denied"},
+		knownPrincipal("If IAM has no principal of a form that they name", "I know that KMS sends it: set the policies")}}, "keystore", s.Name)
 	d.test = p.allowed(s.Name, "")
 	return &view{title: "Grants of " + s.Name, crumbs: s.crumbs(ui.Link{Text: "Grants"}), body: grantsPage(d)}, nil
 }
 
 var operationOptions = []ui.Option{{Value: "Encrypt", Text: "Encrypt"}, {Value: "Decrypt", Text: "Decrypt"}, {Value: "GetAttributes", Text: "GetAttributes: KMS asks what the key is"}}
 
+// knownPrincipal is the box for a principal of a form that IAM does not have.
+func knownPrincipal(label, text string) ui.Field {
+	return ui.Field{Name: "force", Label: label, Type: "checkboxes", Options: []ui.Option{{Value: "true", Text: text}}}
+}
+
 func grantForm() ui.Form {
 	return ui.Form{Fields: []ui.Field{
 		{Name: "principal", Label: "Principal", Required: true, Mono: true, Placeholder: "arn:aws:iam::123456789012:role/app-*", Hint: "an ARN, with * and ? if you like; a service such as dynamodb.amazonaws.com; an account of 12 digits; or *"},
-		{Name: "force", Label: "If IAM has no principal of this form", Type: "checkboxes", Options: []ui.Option{{Value: "true", Text: "I know that KMS sends it: make the grant"}}},
+		knownPrincipal("If IAM has no principal of this form", "I know that KMS sends it: make the grant"),
 		{Name: "operations", Label: "Operations", Type: "checkboxes", Options: operationOptions, Values: []string{"Encrypt", "Decrypt", "GetAttributes"}},
 		{Name: "effect", Label: "Effect", Type: "select", Value: "allow", Options: []ui.Option{{Value: "allow", Text: "allow"}, {Value: "forbid", Text: "forbid, whatever else allows"}}},
 		{Name: "key_id", Label: "Only this key", Mono: true, Hint: "its ID; empty for all keys of the key store"},

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -56,6 +57,13 @@ const (
 	keptForms = 3
 	// keptText bounds what is read of it, in bytes: it is kept compressed.
 	keptText = 2 * maxForm
+
+	// MaxHeader is how many bytes the headers of a request may have, with what the browser keeps for
+	// a page and those above it: the longest form, another that was just refused, and all else.
+	MaxHeader = 64 << 10
+	// keptRoom is how many bytes of cookies stay when a page has shown a form: the longest form
+	// has fewer.
+	keptRoom = 30 << 10
 
 	keptCookie = "__Secure-holdfast-kept-" // and the ID, a dot, and the number of the part
 	cookiePart = 3500                      // bytes of a cookie; browsers keep 4096 with name and attributes (RFC 6265 section 6.1)
@@ -141,32 +149,60 @@ func (c *console) opened(r *http.Request, purpose, id string, who identity.Princ
 	return k, carried, nil
 }
 
-// drop has the browser forget what it has brought under the IDs.
+// drop has the browser forget what it has brought under the IDs, for this page or one above it.
 func drop(w http.ResponseWriter, r *http.Request, which func(id string) bool) {
 	for _, k := range r.Cookies() {
 		rest, ok := strings.CutPrefix(k.Name, keptCookie)
 		id, part, found := strings.Cut(rest, ".")
 		n, err := strconv.Atoi(part)
 		if ok && found && err == nil && which(id) {
-			setKept(w, id, n, "", r.URL.EscapedPath(), -time.Second)
+			for _, path := range above(r.URL.EscapedPath()) {
+				setKept(w, id, n, "", path, -time.Second)
+			}
 		}
 	}
 }
 
-// dropOld has the browser forget the oldest forms of a page.
-func dropOld(w http.ResponseWriter, r *http.Request) {
-	var ids []string
+// above gives a path and all whose cookies are sent with it (RFC 6265 section 5.1.4).
+func above(path string) []string {
+	paths := []string{path}
+	for path != "/" {
+		path = path[:max(strings.LastIndexByte(path, '/'), 0)]
+		if path == "" {
+			path = "/"
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// dropOld has the browser forget the oldest forms of a page and those above it, so that the next
+// request can bring one more. The one that is shown stays.
+func dropOld(w http.ResponseWriter, r *http.Request, shown string) {
+	size := map[string]int{}
 	for _, k := range r.Cookies() {
 		if rest, ok := strings.CutPrefix(k.Name, keptCookie); ok {
 			id, _, _ := strings.Cut(rest, ".")
-			ids = append(ids, id)
+			size[id] += len(k.Name) + len(k.Value) + len("=; ")
 		}
 	}
-	slices.Sort(ids)
-	if ids = slices.Compact(ids); len(ids) > keptForms {
-		old := ids[:len(ids)-keptForms]
-		drop(w, r, func(id string) bool { return slices.Contains(old, id) })
+	ids := slices.SortedFunc(maps.Keys(size), func(a, b string) int {
+		switch shown {
+		case a:
+			return -1
+		case b:
+			return 1
+		}
+		return strings.Compare(b, a)
+	})
+	var old []string
+	room := keptRoom
+	for i, id := range ids {
+		if room -= size[id]; i > 0 && (i >= keptForms || room < 0) {
+			old = append(old, id)
+		}
 	}
+	drop(w, r, func(id string) bool { return slices.Contains(old, id) })
 }
 
 // formPage gives where a form is shown again: the URL, and its path alone.

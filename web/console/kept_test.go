@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
 	"holdfast/web/console"
@@ -207,7 +208,7 @@ func TestConflict(t *testing.T) {
 		want []string
 	}{
 		"setPolicy": {"/keystores/bank/grants", func() error {
-			return r.Appliance.SetPolicy(t.Context(), "bank", "forbid (principal, action, resource);\n// of the first")
+			return r.Appliance.SetPolicy(t.Context(), "bank", appliance.Policies{Cedar: "forbid (principal, action, resource);\n// of the first"})
 		}, map[string][]string{"cedar": {"forbid (principal, action, resource);\r\n// of the second"}}, []string{"<del>− // of the first</del>", "<ins>+ // of the second</ins>"}},
 		"setQuota": {"/keystores/bank", func() error { _, err := r.Appliance.SetQuota(t.Context(), "bank", 77); return err },
 			map[string][]string{"requests_per_second": {"88"}}, []string{"<del>− 77</del>", "<ins>+ 88</ins>"}},

@@ -31,6 +31,31 @@ func TestPrincipalOfTheForm(t *testing.T) {
 	}
 }
 
+// TestPrincipalsOfThePolicies: the form says which principals of the policies are odd, keeps what was
+// typed, and takes them after the box is ticked; so does the API with force.
+func TestPrincipalsOfThePolicies(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	form := confirmed(r.things(admin), "setPolicy", admin.version(""))
+	const cedar = "forbid (principal, action, resource);\npermit (principal == Principal::\"new-service.amazonaws.com\", action, resource);"
+	form.Set("cedar", cedar)
+	form.Set("back", "/keystores/bank/grants")
+	w := admin.submit("/do/setPolicy", form)
+	for _, want := range []string{"line 2, column 1", "new-service.amazonaws.com", "the box below the policies", "I know that KMS sends it: set the policies"} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%d: it lacks %s", w.Code, want)
+		}
+	}
+	forced := maps.Clone(form)
+	forced["force"] = []string{"", "true"}
+	if w := admin.do("POST", "/do/setPolicy", forced, nil); w.Code != http.StatusSeeOther {
+		t.Errorf("forced: %d: %s", w.Code, w.Body)
+	}
+	if text, err := r.Appliance.Policy(t.Context(), "bank"); err != nil || text != cedar {
+		t.Errorf("%v %s", err, text)
+	}
+}
+
 // TestAllowedStays: the answer stands on the page that asked, with what was asked.
 func TestAllowedStays(t *testing.T) {
 	r := start(t)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/web/operation"
 )
@@ -17,6 +18,8 @@ func provePath(id string) string { return "/prove/" + id }
 func (c *console) askProof(w http.ResponseWriter, r *http.Request, who identity.Principal, k *kept) {
 	id, err := c.keep(w, keptProof, owner(keptProof, who), k, provePath)
 	if err != nil {
+		k.Code = fault.Presence
+		k.Message = "Nothing was done: this needs a proof of the last five minutes that it is you. Give it, and send the form again."
 		c.unkept(w, r, k, err)
 		return
 	}

@@ -42,7 +42,7 @@ func (c *console) refuse(w http.ResponseWriter, r *http.Request, user string, k 
 
 // takeUp shows a page with the form in it that was refused.
 func (c *console) takeUp(w http.ResponseWriter, p *page, id string, make func(p *page) (*view, error)) {
-	dropOld(w, p.Request)
+	dropOld(w, p.Request, id)
 	k, _, err := c.opened(p.Request, keptForm, id, p.who)
 	if err != nil {
 		drop(w, p.Request, func(other string) bool { return other == id })

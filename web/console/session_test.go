@@ -191,3 +191,47 @@ func TestTypedSecretsBeforeSigningIn(t *testing.T) {
 		}
 	}
 }
+
+// endless is a body that does not end, and counts what is read of it.
+type endless struct{ read int64 }
+
+func (e *endless) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = 'a'
+	}
+	e.read += int64(len(b))
+	return len(b), nil
+}
+
+// TestLongBodiesAreOfThoseWhoMay: of each form that takes a file, no more is read of somebody
+// without a session, or without the right, than of any other form.
+func TestLongBodiesAreOfThoseWhoMay(t *testing.T) {
+	r := start(t)
+	admin, viewer := r.enrol("admin", identity.RoleAdministrator), r.enrol("viewer", identity.RoleViewer)
+	read := func(s *session, op string) int64 {
+		body := &endless{}
+		q := httptest.NewRequest(http.MethodPost, "https://console.test/do/"+op, body)
+		q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		q.Header.Set("Sec-Fetch-Site", "same-origin")
+		if s.token != "" {
+			q.AddCookie(&http.Cookie{Name: "__Host-holdfast", Value: s.token})
+		}
+		r.console.ServeHTTP(httptest.NewRecorder(), q)
+		return body.read
+	}
+	long := 0
+	for _, op := range console.Operations() {
+		if read(admin, op) <= 1<<20 {
+			continue
+		}
+		long++
+		for who, s := range map[string]*session{"a stranger": {r: r}, "a viewer": viewer} {
+			if n := read(s, op); n > 1<<20 {
+				t.Errorf("%s: %d bytes are read of %s", op, n, who)
+			}
+		}
+	}
+	if long < 2 {
+		t.Errorf("%d forms take a file", long)
+	}
+}

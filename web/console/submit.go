@@ -65,7 +65,7 @@ func (c *console) posted(w http.ResponseWriter, r *http.Request, user string, f 
 			r.PostForm, err = readForm(body, secrets)
 		}
 		if err != nil {
-			err = fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", longest(r.URL.Path))
+			err = fault.Errorf(fault.Invalid, "the form cannot be read, or is longer than %d bytes", c.longest(r))
 			c.refuse(w, r, user, &kept{Operation: id, Values: url.Values{}, Code: fault.Invalid, Message: c.message(r, err)})
 			return
 		}
@@ -250,7 +250,7 @@ func match(pattern, path string) (map[string]string, bool) {
 // version makes one; revision is empty where nothing is changed that there is.
 func (p *page) version(revision string) string { return p.who.Session + " " + revision }
 
-var errStale = fault.Errorf(fault.Stale, "the page is from another session, or incomplete; open it again and decide anew")
+var errStale = fault.Errorf(fault.Stale, "the page is from another session, or incomplete; open it again, then decide")
 
 // fresh checks a form's version as far as it is the console's matter, and gives
 // the revision, which the API checks.

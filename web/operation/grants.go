@@ -22,8 +22,8 @@ type Grants interface {
 	CheckRemoveGrant(ctx context.Context, keyStore, id string) error
 	TestGrants(ctx context.Context, keyStore, key string, r appliance.RequestContext) (appliance.Decision, error)
 	Policy(ctx context.Context, keyStore string) (string, error)
-	SetPolicy(ctx context.Context, keyStore, cedar string) error
-	CheckPolicy(ctx context.Context, keyStore, cedar string) error
+	SetPolicy(ctx context.Context, keyStore string, want appliance.Policies) error
+	CheckPolicy(ctx context.Context, keyStore string, want appliance.Policies) error
 }
 
 // Policy is a key store's Cedar policies that were written by hand.
@@ -35,6 +35,12 @@ type Policy struct {
 type NewPolicy struct {
 	KeyStoreName
 	Cedar string `json:"cedar" jsonschema:"The Cedar policies that replace those that are there; empty to have none." example:"forbid (principal, action, resource) when { context has sourceVpc && context.sourceVpc == \"vpc-0123456789abcdef0\" };" longest:"65536"`
+	// Force takes principals of a form that IAM does not have.
+	Force bool `json:"force,omitempty" jsonschema:"Set the policies although a principal in them has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release."`
+}
+
+func (p NewPolicy) policies() appliance.Policies {
+	return appliance.Policies{Cedar: p.Cedar, Force: p.Force}
 }
 
 // Grant is a grant with the Cedar policy that is evaluated for it.
@@ -216,14 +222,14 @@ var (
 			return found(&Policy{cedar}, err)
 		},
 		Check: func(ctx context.Context, c *Caller, in NewPolicy) error {
-			return c.Domain.CheckPolicy(ctx, in.KeyStore, in.Cedar)
+			return c.Domain.CheckPolicy(ctx, in.KeyStore, in.policies())
 		},
 		Confirmed: func(now any, in NewPolicy) bool {
 			was, known := now.(*Policy)
 			return !known || appliance.PolicyNarrows(was.Cedar, in.Cedar)
 		},
 		Run: func(ctx context.Context, c *Caller, in NewPolicy) (Nothing, error) {
-			return Nothing{}, c.Domain.SetPolicy(ctx, in.KeyStore, in.Cedar)
+			return Nothing{}, c.Domain.SetPolicy(ctx, in.KeyStore, in.policies())
 		},
 	})
 )

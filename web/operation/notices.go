@@ -30,14 +30,14 @@ func (c *Caller) announce(ctx context.Context, r *approval.Request, about thing)
 	}
 	n := notice.Notice{Request: notice.Request{ID: r.ID, Operation: r.Operation, Words: wordsOfID(r.Operation), Object: about.words, AskedBy: r.RequestedBy, Reason: r.Reason, ExpiresAt: r.ExpiresAt,
 		DecidedBy: r.DecidedBy, DecisionReason: r.DecisionReason}}
-	asked := *r
+	asked, p := *r, c.Performer // and not the caller, who has a reason and a key of this request
 	switch r.State {
 	case approval.Pending:
-		n.Event, n.To = notice.Asked, func(ctx context.Context) ([]string, error) { return c.approvers(ctx, &asked) }
+		n.Event, n.To = notice.Asked, func(ctx context.Context) ([]string, error) { return p.approvers(ctx, &asked) }
 	case approval.Approved, approval.Done:
-		n.Event, n.To = notice.Approved, func(ctx context.Context) ([]string, error) { return c.askerAddress(ctx, &asked) }
+		n.Event, n.To = notice.Approved, func(ctx context.Context) ([]string, error) { return p.askerAddress(ctx, &asked) }
 	case approval.Rejected:
-		n.Event, n.To = notice.Rejected, func(ctx context.Context) ([]string, error) { return c.askerAddress(ctx, &asked) }
+		n.Event, n.To = notice.Rejected, func(ctx context.Context) ([]string, error) { return p.askerAddress(ctx, &asked) }
 	default:
 		return
 	}

@@ -326,7 +326,7 @@ func (p *performance) overtaken(ctx context.Context, look *appliance.Look) error
 
 func (p *performance) stale(now any) error {
 	if p.Revision != "" && !matches(p.Revision, now) {
-		return fault.Errorf(fault.Stale, "it has changed since you looked at it; look again and decide anew")
+		return fault.Errorf(fault.Stale, "it has changed since you looked at it; look at it again, then decide")
 	}
 	return nil
 }

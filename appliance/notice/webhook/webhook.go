@@ -101,6 +101,9 @@ func (s *sender) Send(ctx context.Context, n notice.Notice, _ string) error {
 	q.Header.Set("Webhook-Signature", sign(s.w.Secret, n.ID, at, body))
 	res, err := s.http.Do(q)
 	if err != nil {
+		if about, ok := errors.AsType[*url.Error](err); ok {
+			err = about.Err // without the address, whose path may be a secret of the receiver
+		}
 		return fmt.Errorf("the webhook does not answer: %w", err)
 	}
 	defer res.Body.Close()

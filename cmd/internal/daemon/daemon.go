@@ -334,7 +334,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.Get},
 		// Streams have these lifted.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 64 << 10, // browsers carry forms in cookies (package console)
+		MaxHeaderBytes: console.MaxHeader,
 		ErrorLog:       slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
 	d.socket = &http.Server{
