@@ -164,7 +164,7 @@ func (b *bank) enrol(users *identity.Directory, name string) identity.Principal 
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	secret, err := users.BeginEnrolPassword(ctx, link)
+	secret, err := users.BeginEnrolPassword(ctx, link, identity.Client{})
 	if err != nil {
 		b.t.Fatal(err)
 	}

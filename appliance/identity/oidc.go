@@ -76,19 +76,21 @@ const purposeOIDC = "oidc"
 
 // BeginOIDC gives the URL to send the browser to, and the state that it comes
 // back with: keep that in a cookie, and compare. fault.Conflict without a provider
-// or if it cannot be reached.
-func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error) {
+// or if it cannot be reached; fault.Throttled for too many attempts, each of which may ask it.
+func (d *Directory) BeginOIDC(ctx context.Context, from Client) (url, state string, err error) {
 	if d.oidc == nil {
 		return "", "", fault.Errorf(fault.Conflict, "there is no OpenID provider; set admin.oidc in the configuration")
 	}
-	if err := d.admits(); err != nil {
+	if err := d.attempt(toOpenID, from); err != nil {
 		return "", "", err
 	}
 	ctx, cancel := d.oidc.context(ctx)
 	defer cancel()
 	_, o, err := d.oidc.discover(ctx)
 	if err != nil {
-		d.Log.Error("the OpenID provider does not answer", "issuer", d.oidc.Issuer, "error", err)
+		d.away.Do(func() {
+			d.Log.Error("the OpenID provider does not answer", "issuer", d.oidc.Issuer, "error", err)
+		})
 		return "", "", fault.Errorf(fault.Conflict, "the OpenID provider does not answer; sign in another way")
 	}
 	c := ceremony{Nonce: newSecret(), Verifier: oauth2.GenerateVerifier()}

@@ -273,9 +273,10 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 	if err != nil && !unknown {
 		return SignedIn{}, err
 	}
-	who, stranger := []limited{{from.network() + " " + name[:min(len(name), 64)], ofName}, from.atAddress()}, true
+	// The address comes first: made-up names from one that has none left are not remembered.
+	who, stranger := append(from.atAddress(), limited{key: from.network() + " " + name[:min(len(name), 64)], allowance: ofName}), true
 	if user, id := d.device(from); !unknown && id != "" && user == a.ID {
-		who, stranger = []limited{{"device " + id, ofDevice}}, false
+		who, stranger = []limited{{user, id, ofDevice}}, false
 	}
 	if err := d.attempts.take(byPassword, from, who...); err != nil {
 		return SignedIn{}, err
@@ -291,7 +292,7 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 	if proven.wrong != "" {
 		return SignedIn{}, d.failed(from, a.Name, proven.wrong)
 	}
-	d.attempts.forgive(byPassword, who[0])
+	d.attempts.forgive(byPassword, who[len(who)-1])
 	in, err = d.signIn(ctx, a, from)
 	in.RecoveryCode = proven.recovery
 	return in, err
@@ -304,7 +305,7 @@ func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, co
 	if err != nil {
 		return false, err
 	}
-	session := limited{p.Session, ofDevice}
+	session := limited{p.UserID, p.Session, ofDevice}
 	if err := d.attempts.take(byPresence, from, session); err != nil {
 		return false, err
 	}

@@ -254,11 +254,8 @@ func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (who
 	}
 	sum := digest(secret)
 	refuse := func(name, why string) (Principal, error) {
-		dead := limited{from.network() + " " + hex.EncodeToString(sum[:8]), ofToken}
-		if err := d.attempts.take(byToken, from, dead, from.atAddress()); err != nil {
-			return Principal{}, err
-		}
-		return Principal{}, d.failed(from, name, why)
+		dead := limited{key: from.network() + " " + hex.EncodeToString(sum[:8]), allowance: ofToken}
+		return Principal{}, d.refuse(byToken, from, unproven{name, why}, append(from.atAddress(), dead)...)
 	}
 	t, err := d.rows.Token(ctx, sum)
 	if fault.CodeOf(err) == fault.NotFound {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/a-h/templ"
 	"github.com/go-chi/chi/v5"
+	"golang.org/x/time/rate"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -78,9 +79,11 @@ func New(o Options) http.Handler {
 
 // protect sets what browsers have to keep to, and refuses posts of other sites.
 func (c *console) protect(next http.Handler) http.Handler {
-	cross := http.NewCrossOriginProtection()
+	cross, lines := http.NewCrossOriginProtection(), rate.Sometimes{Interval: time.Second} // no stranger fills the log
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.Log.Warn("a post from another site was refused", "path", r.URL.Path, "origin", r.Header.Get("Origin"), "remote", r.RemoteAddr)
+		lines.Do(func() {
+			c.Log.Warn("a post from another site was refused", "path", r.URL.Path, "origin", r.Header.Get("Origin"), "remote", r.RemoteAddr)
+		})
 		http.Error(w, "refused: this was posted by another site", http.StatusForbidden)
 	}))
 	return cross.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

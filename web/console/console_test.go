@@ -189,7 +189,7 @@ func (r *rig) enrol(name string, role identity.Role) *session {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	secret, err := r.users.BeginEnrolPassword(r.t.Context(), invitation)
+	secret, err := r.users.BeginEnrolPassword(r.t.Context(), invitation, identity.Client{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -83,6 +83,7 @@ type Performer struct {
 	checks     verification
 	acceptance acceptance
 	answers    *idempotency.Keeper
+	strangers  strangers
 }
 
 // New makes a performer.
@@ -93,7 +94,7 @@ func New(o Options) *Performer {
 	if o.Still == nil {
 		o.Still = o.Identity.Still
 	}
-	return &Performer{Options: o, answers: idempotency.NewKeeper(o.Answers, o.Seals, o.Now, o.Log)}
+	return &Performer{Options: o, answers: idempotency.NewKeeper(o.Answers, o.Seals, o.Now, o.Log), strangers: newStrangers()}
 }
 
 // Node is the ID of this node; empty for an appliance on its own, and before its audit log is
