@@ -2,6 +2,7 @@ package identity
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -318,6 +319,14 @@ func (d *Directory) attempt(kind proofKind, from Client) error {
 type unproven struct{ user, reason string }
 
 func (u *unproven) Error() string { return u.reason }
+
+// told is what the caller hears of an error; why a proof failed is logged, and not told.
+func (d *Directory) told(from Client, err error) error {
+	if wrong, ok := errors.AsType[*unproven](err); ok {
+		return d.failed(from, wrong.user, wrong.reason)
+	}
+	return err
+}
 
 // refuse counts an attempt that has proved nothing, and logs why. What is refused for being one too
 // many is not logged by itself. ErrProof, fault.Throttled.

@@ -267,11 +267,14 @@ func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string
 		return nil, err
 	}
 	return d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
-		for i := range a.Passkeys {
-			if p := &a.Passkeys[i]; bytes.Equal(p.Credential.ID, used.ID) {
-				p.Credential.Authenticator.SignCount, p.LastUsedAt = used.Authenticator.SignCount, d.stamp()
-			}
+		i := slices.IndexFunc(a.Passkeys, func(p StoredPasskey) bool { return bytes.Equal(p.Credential.ID, used.ID) })
+		switch { // it may have been changed since it was read
+		case i < 0:
+			return &unproven{a.Name, "the passkey was removed"}
+		case a.Disabled:
+			return &unproven{a.Name, "the user is disabled"}
 		}
+		a.Passkeys[i].Credential.Authenticator.SignCount, a.Passkeys[i].LastUsedAt = used.Authenticator.SignCount, d.stamp()
 		return nil
 	}, nil)
 }

@@ -212,7 +212,8 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, g guess) (p p
 	if len(g.password) > 4*MaxPassword || len(g.code) > 64 {
 		return proven{wrong: "too long"}, nil
 	}
-	right := d.checkPassword(a.Password, g.password)
+	checked := a.Password
+	right := d.checkPassword(checked, g.password)
 	_, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
 		p = proven{}
 		now := d.stamp()
@@ -225,7 +226,7 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, g guess) (p p
 			return nil
 		case a.Password == "":
 			p.wrong = "the user has no password"
-		case !right:
+		case !right || a.Password != checked: // it may have been changed since it was read
 			p.wrong = "wrong password"
 		default:
 			var good bool

@@ -321,7 +321,7 @@ func (d *dependents) tokensOf(ctx context.Context, u *identity.User) error {
 	}
 	var names []string
 	for _, t := range tokens {
-		if t.CreatedBy == u.Name && t.RevokedAt.IsZero() && d.Now().Before(t.ExpiresAt) {
+		if t.By(u) && t.RevokedAt.IsZero() && d.Now().Before(t.ExpiresAt) {
 			names = append(names, t.Name)
 		}
 	}
