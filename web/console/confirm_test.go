@@ -240,6 +240,67 @@ func TestFormsAskWhy(t *testing.T) {
 	}
 }
 
+// TestApprovalSaysWhoUsesIt: who decides about an operation that is confirmed sees, in words and
+// open, what relies on the thing and who has used it in the last 24 hours and in the last 7 days;
+// of another operation there is no such count.
+func TestApprovalSaysWhoUsesIt(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	another := r.enrol("another", identity.RoleAdministrator)
+	auditor := r.enrol("auditor", identity.RoleAuditor)
+	things := r.things(admin)
+	if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":["disableKey","createGrant"]}`); err != nil {
+		t.Fatal(err)
+	}
+	begun := r.clock()
+	used := func(key, principal string, ago time.Duration, result audit.Result) {
+		t.Helper()
+		if err := r.audit.Record(t.Context(), &audit.Record{Kind: audit.KindXKS, Time: begun.Add(-ago), KeyStore: "bank", Key: key, Principal: principal, Result: result}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const pay, batch = "arn:aws:iam::123456789012:role/pay", "arn:aws:iam::123456789012:role/batch"
+	used("k", batch, 100*time.Hour, audit.Allowed)
+	used("k", pay, 3*time.Hour, audit.Allowed)
+	used("k", pay, 2*time.Hour, audit.Allowed)
+	used("k", "arn:aws:iam::123456789012:role/refused", time.Hour, audit.Denied)
+	used("other", "arn:aws:iam::123456789012:role/elsewhere", time.Hour, audit.Allowed)
+	page := func(op string, typed bool) string {
+		t.Helper()
+		form := maps.Clone(entered)
+		maps.Copy(form, things)
+		form.Set("version", admin.version(""))
+		form.Set("why", "because")
+		r.pass(time.Second) // the newest request is the one that is made now
+		to := admin.do(http.MethodPost, "/do/"+op, form, nil).Header().Get("Location")
+		if typed {
+			admin.do(http.MethodPost, to, url.Values{"confirm": {"k"}, "why": {"because"}}, nil)
+		}
+		list, err := r.api.Approvals.Approvals(t.Context(), 10)
+		if err != nil || len(list) == 0 || list[0].Operation != op {
+			t.Fatalf("%s: %v %v", op, list, err)
+		}
+		if body := auditor.do(http.MethodGet, "/approvals/"+list[0].ID, nil, nil).Body.String(); strings.Contains(body, pay) {
+			t.Errorf("%s: who may not ask for the dependents is shown them", op)
+		}
+		return html.UnescapeString(another.do(http.MethodGet, "/approvals/"+list[0].ID, nil, nil).Body.String())
+	}
+	body := page("disableKey", true)
+	for _, want := range []string{"What relies on it", "KMS used it last on " + begun.Add(-2*time.Hour).UTC().Format("2006-01-02 15:04"), "Requests answered: 2 in the last 24 hours, 3 in the last seven days.", pay, batch} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page does not say %q: %s", want, body)
+		}
+	}
+	for _, not := range []string{"role/refused", "role/elsewhere", "<details"} {
+		if main := body[strings.Index(body, "<main"):]; strings.Contains(main, not) {
+			t.Errorf("the page has %q", not)
+		}
+	}
+	if body = page("createGrant", false); strings.Contains(body, "Requests answered") || !strings.Contains(body, "Grants of the key store") {
+		t.Errorf("of an operation that is not confirmed: %s", body)
+	}
+}
+
 // TestOneselfOut: who takes themselves out is told so in words of its own; the last administrator
 // cannot.
 func TestOneselfOut(t *testing.T) {
