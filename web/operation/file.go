@@ -126,6 +126,8 @@ type fileOf[Row, Thing any] struct {
 	slow func(Row) bool
 	// make makes things, all or none.
 	make func(ctx context.Context, c *Caller, keyStore string, rows []Row) ([]Thing, error)
+	// stops says that a row's thing may stop service, so that a person confirms it; nil if none can.
+	stops func(Row) bool
 	// single is the operation that makes one thing, and input gives what it takes for a row.
 	single *Route
 	// sort says of which sort a row's thing is, and words all that the row says: for the one who
@@ -167,14 +169,8 @@ func (p *plan[Row]) problems() error {
 func (f *fileOf[Row, Thing]) check(ctx context.Context, c *Caller, keyStore, file string) (*plan[Row], error) {
 	sum := sha256.Sum256([]byte(file))
 	p := &plan[Row]{FileReport: FileReport{SHA256: hex.EncodeToString(sum[:]), Problems: []FileProblem{}}}
-	file = strings.TrimPrefix(file, "\ufeff") // spreadsheets write it
-	if err := f.bounded(file); err != nil {
+	if err := f.read(p, file); err != nil {
 		return nil, err
-	}
-	if strings.HasPrefix(strings.TrimLeft(file, " \t\r\n"), "{") {
-		f.readJSON(p, file)
-	} else {
-		f.readCSV(p, file)
 	}
 	if p.Rows = len(p.rows) + len(p.Problems) + p.More; p.Rows > MaxFileRows {
 		return nil, invalid("the file has more than %d rows: split it", MaxFileRows)
@@ -202,6 +198,26 @@ func (f *fileOf[Row, Thing]) check(ctx context.Context, c *Caller, keyStore, fil
 	p.New = len(p.new)
 	slices.SortStableFunc(p.Problems, func(a, b FileProblem) int { return a.Line - b.Line })
 	return p, nil
+}
+
+// read reads the rows of a file: fault.Invalid if it is too long, or no text.
+func (f *fileOf[Row, Thing]) read(p *plan[Row], file string) error {
+	file = strings.TrimPrefix(file, "\ufeff") // spreadsheets write it
+	if err := f.bounded(file); err != nil {
+		return err
+	}
+	if strings.HasPrefix(strings.TrimLeft(file, " \t\r\n"), "{") {
+		f.readJSON(p, file)
+	} else {
+		f.readCSV(p, file)
+	}
+	return nil
+}
+
+// stop says whether a row of a file may stop service. Of a file that cannot be read nothing is made.
+func (f *fileOf[Row, Thing]) stop(file string) bool {
+	p := &plan[Row]{}
+	return f.read(p, file) == nil && slices.ContainsFunc(p.rows, f.stops)
 }
 
 // bounded refuses a file that is too long, or no text.
