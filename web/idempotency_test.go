@@ -73,18 +73,19 @@ func changes() []*operation.Route {
 // notDone are the operations that two nodes of these tests cannot have done, and why.
 var notDone = map[string]string{
 	"discardKeyStore": onOne, "discardKey": onOne, "discardCredential": onOne, "discardGrant": onOne, "discardSetting": onOne, "restore": onOne, "takeOverInstallation": onOne,
-	"acceptState":       "the state is not held",
-	"confirmAdmission":  "there is an installation",
-	"beginInstallation": "there is an installation",
-	"seal":              "there is an installation",
-	"provePassword":     anAuthenticator,
-	"beginProvePasskey": anAuthenticator,
-	"provePasskey":      anAuthenticator,
-	"addPasskey":        anAuthenticator,
-	"removePasskey":     anAuthenticator,
-	"setPassword":       anAuthenticator,
-	"drainNode":         "the nodes of these tests have no membership",
-	"removeNode":        "the nodes of these tests have no membership",
+	"acceptState":         "the state is not held",
+	"confirmAdmission":    "there is an installation",
+	"beginInstallation":   "there is an installation",
+	"seal":                "there is an installation",
+	"provePassword":       anAuthenticator,
+	"beginProvePasskey":   anAuthenticator,
+	"provePasskey":        anAuthenticator,
+	"addPasskey":          anAuthenticator,
+	"removePasskey":       anAuthenticator,
+	"setPassword":         anAuthenticator,
+	"confirmRecoveryUses": "no recovery code was used",
+	"drainNode":           "the nodes of these tests have no membership",
+	"removeNode":          "the nodes of these tests have no membership",
 }
 
 const (

@@ -173,7 +173,7 @@ func (d *Directory) vouched(ctx context.Context, a *Account, subject string, cla
 			return SignedIn{}, err
 		}
 	}
-	in, err := d.signIn(ctx, a, from)
+	in, err := d.signIn(ctx, a, newID(), from)
 	if err == nil && role != was {
 		in.RoleWas = was
 	}

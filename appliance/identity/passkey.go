@@ -188,7 +188,7 @@ func (d *Directory) FinishPasskey(ctx context.Context, ceremonyID string, respon
 	if err != nil {
 		return SignedIn{}, err
 	}
-	return d.signIn(ctx, a, from)
+	return d.signIn(ctx, a, newID(), from)
 }
 
 // BeginProvePasskey begins to prove that a session's user is present.

@@ -182,7 +182,7 @@ func normal(code string) string {
 
 // proveCode uses a TOTP or recovery code of the account up. The use of a recovery code is noted for
 // the user.
-func (a *Account) proveCode(code string, now time.Time, from Client) (right, recovery bool) {
+func (a *Account) proveCode(code string, now time.Time, from Client, session string) (right, recovery bool) {
 	code = strings.ReplaceAll(strings.TrimSpace(code), " ", "")
 	if step, ok := checkTOTP(a.TOTP, code, now, a.TOTPStep); ok && a.TOTP != "" {
 		a.TOTPStep = step
@@ -197,7 +197,7 @@ func (a *Account) proveCode(code string, now time.Time, from Client) (right, rec
 	for _, r := range a.Recovery {
 		if subtle.ConstantTimeCompare(r, sum) == 1 {
 			a.UsedRecovery = append(a.UsedRecovery, r)
-			uses := append(a.RecoveryUses, RecoveryUse{now, printable(from.host(), 64)})
+			uses := append(a.RecoveryUses, RecoveryUse{now, printable(from.host(), 64), session})
 			a.RecoveryUses = uses[max(0, len(uses)-recoveryCodes):]
 			return true, true
 		}
@@ -230,7 +230,7 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, g guess) (p p
 			p.wrong = "wrong password"
 		default:
 			var good bool
-			if good, p.recovery = a.proveCode(g.code, now, g.from); !good {
+			if good, p.recovery = a.proveCode(g.code, now, g.from, g.session); !good {
 				p.wrong = "wrong code, or one that was used before"
 			}
 		}
@@ -253,7 +253,8 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, g guess) (p p
 type guess struct {
 	password, code string
 	from           Client
-	stranger       bool // neither the browser nor a session is known to be the user's
+	session        string // in which it is made, or which it opens
+	stranger       bool   // neither the browser nor a session is known to be the user's
 }
 
 // proven is what a guess has proved.
@@ -286,7 +287,8 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 		d.checkPassword("", password[:min(len(password), MaxPassword)]) // takes as long
 		return SignedIn{}, d.failed(from, "", "there is no such user")
 	}
-	proven, err := d.provePassword(ctx, a, guess{password, code, from, stranger})
+	session := newID()
+	proven, err := d.provePassword(ctx, a, guess{password, code, from, session, stranger})
 	if err != nil {
 		return SignedIn{}, err
 	}
@@ -294,7 +296,7 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 		return SignedIn{}, d.failed(from, a.Name, proven.wrong)
 	}
 	d.attempts.forgive(byPassword, who[len(who)-1])
-	in, err = d.signIn(ctx, a, from)
+	in, err = d.signIn(ctx, a, session, from)
 	in.RecoveryCode = proven.recovery
 	return in, err
 }
@@ -310,7 +312,7 @@ func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, co
 	if err := d.attempts.take(byPresence, from, session); err != nil {
 		return false, err
 	}
-	proven, err := d.provePassword(ctx, a, guess{password, code, from, false})
+	proven, err := d.provePassword(ctx, a, guess{password, code, from, p.Session, false})
 	if err != nil {
 		return false, err
 	}
@@ -321,13 +323,41 @@ func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, co
 	return proven.recovery, d.rows.ProveSession(ctx, p.Session, d.stamp())
 }
 
-// KnowRecoveryUses notes that the user knows of the uses of recovery codes up to a time.
-func (d *Directory) KnowRecoveryUses(ctx context.Context, userID string, until time.Time) error {
-	_, err := d.rows.UpdateAccount(ctx, userID, func(a *Account) error {
+// ConfirmRecoveryUses notes that a user knows of the uses of recovery codes up to the one at that
+// time. fault.Conflict if there was none then. fault.Forbidden in a session that one of the uses has
+// opened, or proved presence in: whoever took the codes would hide it.
+func (d *Directory) ConfirmRecoveryUses(ctx context.Context, p Principal, until time.Time) error {
+	_, err := d.rows.UpdateAccount(ctx, p.UserID, func(a *Account) error {
+		if err := a.mayConfirm(p.Session, until); err != nil {
+			return err
+		}
 		a.RecoveryUses = slices.DeleteFunc(a.RecoveryUses, func(u RecoveryUse) bool { return !u.At.After(until) })
 		return nil
 	}, nil)
 	return err
+}
+
+// CheckRecoveryUses gives the error that ConfirmRecoveryUses would, and changes nothing.
+func (d *Directory) CheckRecoveryUses(ctx context.Context, p Principal, until time.Time) error {
+	a, err := d.rows.Account(ctx, p.UserID)
+	if err != nil {
+		return err
+	}
+	return a.mayConfirm(p.Session, until)
+}
+
+func (a *Account) mayConfirm(session string, until time.Time) error {
+	named := false
+	for _, u := range a.RecoveryUses {
+		if u.Session != "" && u.Session == session {
+			return fault.Errorf(fault.Forbidden, "a recovery code was used in this session, so that it cannot confirm the use of one: sign out, sign in without a recovery code, and confirm it there. If the authenticator app is lost, set a password with another app first")
+		}
+		named = named || u.At.Equal(until)
+	}
+	if !named {
+		return fault.Errorf(fault.Conflict, "no recovery code was used at %s, or the use was confirmed already: look at the account again", until.UTC().Format(time.RFC3339Nano))
+	}
+	return nil
 }
 
 // BeginPassword gives a new secret for an authenticator app, which FinishPassword

@@ -30,8 +30,8 @@ type SignedIn struct {
 // touchEvery is how often at most it is stored that a session or token is used.
 const touchEvery = time.Minute
 
-// signIn makes a session for a user who has proven who they are.
-func (d *Directory) signIn(ctx context.Context, a *Account, from Client) (SignedIn, error) {
+// signIn makes the session of that ID for a user who has proven who they are.
+func (d *Directory) signIn(ctx context.Context, a *Account, id string, from Client) (SignedIn, error) {
 	if err := d.admits(); err != nil {
 		return SignedIn{}, err
 	}
@@ -45,7 +45,7 @@ func (d *Directory) signIn(ctx context.Context, a *Account, from Client) (Signed
 	}, nil); err != nil {
 		return SignedIn{}, d.told(from, err)
 	}
-	s := &Session{ID: newID(), UserID: a.ID, Address: printable(from.Address, 64), UserAgent: printable(from.UserAgent, 200), CreatedAt: now, LastSeenAt: now,
+	s := &Session{ID: id, UserID: a.ID, Address: printable(from.Address, 64), UserAgent: printable(from.UserAgent, 200), CreatedAt: now, LastSeenAt: now,
 		ExpiresAt: now.Add(d.Absolute), ProvenAt: now, Digest: digest(token)}
 	if err := d.rows.CreateSession(ctx, s); err != nil {
 		return SignedIn{}, err

@@ -385,7 +385,7 @@ func (d *Directory) enrol(ctx context.Context, a *Account, token string, from Cl
 	if _, err := d.SetupCode(ctx); err != nil { // there is a user now: it is removed
 		d.Log.Error("the file of the setup code could not be removed; the code is of no use any more", "error", err)
 	}
-	in, err := d.signIn(ctx, a, from)
+	in, err := d.signIn(ctx, a, newID(), from)
 	in.RecoveryCodes = codes
 	return in, err
 }

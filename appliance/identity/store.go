@@ -58,6 +58,8 @@ func (u *User) Ways() int {
 type RecoveryUse struct {
 	At      time.Time `json:"at" jsonschema:"When the recovery code was used."`
 	Address string    `json:"address" jsonschema:"The address from which it was used."`
+	// Session is the one that it opened, or in which presence was proved by it.
+	Session string `json:"session,omitempty" jsonschema:"The ID of the session that it opened, or in which presence was proved by it; absent for a use before that was noted."`
 }
 
 // Passkey is a WebAuthn credential of a user.

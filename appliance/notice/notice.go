@@ -1,5 +1,5 @@
-// Package notice tells people that a request for approval waits, or was decided: by e-mail, and
-// by one post to a webhook. It is for those who look at neither console nor API all day.
+// Package notice tells people that a request for approval waits, or was decided, and that a recovery
+// code of a user was used: by e-mail, and by one post to a webhook. It is for those who look at neither console nor API all day.
 //
 // A notice says what is asked, by whom, why, and where to look at it. It has no secret, and no
 // link that approves by itself. Notices are not part of a decision: one that is lost, or comes
@@ -22,6 +22,8 @@ const (
 	Asked    Event = "approval.asked"
 	Approved Event = "approval.approved"
 	Rejected Event = "approval.rejected"
+	// RecoveryCode is the use of a recovery code of a user.
+	RecoveryCode Event = "account.recovery_code_used"
 	// Test is a notice that an administrator has sent to see whether it arrives.
 	Test Event = "test"
 )
@@ -45,6 +47,16 @@ type Request struct {
 	Link string `json:"link,omitempty"`
 }
 
+// Recovery is the use of a recovery code, as a notice tells of it.
+type Recovery struct {
+	// User is whose code it was; Address from where it was used, without the port.
+	User    string    `json:"user"`
+	At      time.Time `json:"at"`
+	Address string    `json:"address"`
+	// Link is the user's page in the console; empty if its address is not known.
+	Link string `json:"link,omitempty"`
+}
+
 // Notice is one.
 type Notice struct {
 	// ID is the same each time that it is sent: a receiver can tell a repetition by it.
@@ -52,6 +64,8 @@ type Notice struct {
 	Event   Event
 	At      time.Time
 	Request Request
+	// Recovery is what a notice of the event [RecoveryCode] is about; such a one has no Request.
+	Recovery Recovery
 	// To gives the e-mail addresses of users who are to hear of it; nil for none. It is called
 	// when the notice is sent, outside of the request that it is about.
 	To func(ctx context.Context) ([]string, error)
@@ -67,7 +81,7 @@ const (
 // the notice, nor are long.
 func (n Notice) cleaned() Notice {
 	r := &n.Request
-	for _, text := range []*string{&r.ID, &r.Operation, &r.Words, &r.AskedBy, &r.DecidedBy} {
+	for _, text := range []*string{&r.ID, &r.Operation, &r.Words, &r.AskedBy, &r.DecidedBy, &n.Recovery.User, &n.Recovery.Address} {
 		*text = clean(*text, maxName)
 	}
 	for _, text := range []*string{&r.Object, &r.Reason, &r.DecisionReason} {
@@ -95,6 +109,17 @@ func clean(text string, most int) string {
 	return text
 }
 
+// text is the notice of a recovery code in full.
+func (r Recovery) text() string {
+	where := "Look at it in the console, under Account."
+	if r.Link != "" {
+		where = "Look at it in the console: " + r.Link
+	}
+	return strings.Join([]string{"A recovery code was used in the place of the authenticator app.", "",
+		"User: " + r.User, "When: " + r.At.UTC().Format("2006-01-02 15:04:05 UTC"), "From: " + r.Address, "",
+		"If it was not the user, somebody has the password and the recovery codes: set a new password, create new recovery codes, and sign out everywhere.", where}, "\n") + "\n"
+}
+
 // Title is the notice in one line.
 func (n Notice) Title() string {
 	r := n.Request
@@ -109,6 +134,8 @@ func (n Notice) Title() string {
 		return "Holdfast: approved by " + r.DecidedBy + ": " + what
 	case Rejected:
 		return "Holdfast: rejected by " + r.DecidedBy + ": " + what
+	case RecoveryCode:
+		return "Holdfast: a recovery code of " + n.Recovery.User + " was used"
 	}
 	return "Holdfast: a test notice"
 }
@@ -125,6 +152,8 @@ func (n Notice) Text() string {
 	switch n.Event {
 	case Test:
 		return "This is a test notice of Holdfast, sent by " + r.AskedBy + ". Requests for approval are announced in the same way.\n"
+	case RecoveryCode:
+		return n.Recovery.text()
 	case Asked:
 		lines = append(lines, "An operation waits for the approval of a second person.", "")
 	case Approved:

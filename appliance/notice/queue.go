@@ -129,10 +129,14 @@ func (q *Queue) ready(n Notice) Notice {
 		n.At = q.Clock.Now()
 	}
 	n = n.cleaned()
-	n.Request.Link = ""
+	n.Request.Link, n.Recovery.Link = "", ""
 	if q.Console != nil && n.Event != Test {
 		if origin := q.Console(); origin != "" {
-			n.Request.Link = origin + "/approvals/" + n.Request.ID
+			if n.Event == RecoveryCode {
+				n.Recovery.Link = origin + "/account"
+			} else {
+				n.Request.Link = origin + "/approvals/" + n.Request.ID
+			}
 		}
 	}
 	return n
@@ -156,7 +160,7 @@ func (q *Queue) Run(ctx context.Context) {
 	}
 	all.Wait()
 	if n := q.Waiting(); n > 0 {
-		q.Log.Warn("the appliance stops, and notices of requests for approval are lost", "notices", n)
+		q.Log.Warn("the appliance stops, and notices are lost", "notices", n)
 	}
 }
 
@@ -185,7 +189,7 @@ func (l *lane) put(d delivery) bool {
 }
 
 func (l *lane) gaveUp(d delivery, err error) {
-	l.q.Log.Error("a notice of a request for approval was not sent, and is given up: those who approve look into the console", "way", l.sender.Way(), "event", d.n.Event, "request", d.n.Request.ID, "tries", d.tries, "error", clean(err.Error(), 2*maxText))
+	l.q.Log.Error("a notice was not sent, and is given up: whom it was for looks into the console", "way", l.sender.Way(), "event", d.n.Event, "request", d.n.Request.ID, "tries", d.tries, "error", clean(err.Error(), 2*maxText))
 	l.q.Observe(l.sender.Way(), false)
 }
 
@@ -244,14 +248,14 @@ func (l *lane) try(ctx context.Context, d delivery) {
 	var refused *Refused
 	switch {
 	case err == nil && d.addressed:
-		l.q.Log.Info("a notice of a request for approval was sent", "way", l.sender.Way(), "event", d.n.Event, "request", d.n.Request.ID)
+		l.q.Log.Info("a notice was sent", "way", l.sender.Way(), "event", d.n.Event, "request", d.n.Request.ID)
 		l.q.Observe(l.sender.Way(), true)
 	case err == nil:
 	case errors.As(err, &refused) || d.tries > len(pauses) || d.n.Event == Asked && !l.q.Clock.Now().Before(d.n.Request.ExpiresAt):
 		l.gaveUp(d, err)
 	default:
 		d.due = l.q.Clock.Now().Add(pauses[d.tries-1])
-		l.q.Log.Warn("a notice of a request for approval was not sent yet", "way", l.sender.Way(), "request", d.n.Request.ID, "next_try", d.due.UTC().Format(time.RFC3339), "error", clean(err.Error(), 2*maxText))
+		l.q.Log.Warn("a notice was not sent yet", "way", l.sender.Way(), "request", d.n.Request.ID, "next_try", d.due.UTC().Format(time.RFC3339), "error", clean(err.Error(), 2*maxText))
 		l.put(d)
 	}
 }

@@ -400,21 +400,22 @@ func willing(w http.ResponseWriter, r *http.Request) {
 
 // withoutCommand are the operations that have no command, and why.
 var withoutCommand = map[string]string{
-	"approve":           "a person approves who has signed in to the console; neither root nor the bearer of a token may",
-	"ownSessions":       "of the account of a user, which neither root nor the bearer of a token has",
-	"showOwnSession":    "of the account of a user",
-	"showPasskey":       "of the account of a user",
-	"signOutEverywhere": "of the account of a user",
-	"revokeOwnSession":  "of the account of a user",
-	"provePassword":     "of the account of a user",
-	"beginProvePasskey": "a ceremony of a browser",
-	"provePasskey":      "a ceremony of a browser",
-	"beginPasskey":      "a ceremony of a browser",
-	"addPasskey":        "a ceremony of a browser",
-	"removePasskey":     "of the account of a user",
-	"beginPassword":     "of the account of a user",
-	"setPassword":       "of the account of a user",
-	"newRecoveryCodes":  "of the account of a user",
+	"approve":             "a person approves who has signed in to the console; neither root nor the bearer of a token may",
+	"ownSessions":         "of the account of a user, which neither root nor the bearer of a token has",
+	"showOwnSession":      "of the account of a user",
+	"showPasskey":         "of the account of a user",
+	"signOutEverywhere":   "of the account of a user",
+	"revokeOwnSession":    "of the account of a user",
+	"provePassword":       "of the account of a user",
+	"beginProvePasskey":   "a ceremony of a browser",
+	"provePasskey":        "a ceremony of a browser",
+	"beginPasskey":        "a ceremony of a browser",
+	"addPasskey":          "a ceremony of a browser",
+	"removePasskey":       "of the account of a user",
+	"beginPassword":       "of the account of a user",
+	"setPassword":         "of the account of a user",
+	"newRecoveryCodes":    "of the account of a user",
+	"confirmRecoveryUses": "of the account of a user",
 }
 
 // TestEveryOperationHasACommand calls every command that asks the appliance: together

@@ -17,8 +17,8 @@ type wayBack struct {
 	left       int                    // recovery codes
 	few        bool                   // they are few
 	only       string                 // the one way to sign in; empty if there is another
-	until      string                 // the last of the uses
-	back       string
+	byCode     bool                   // one was used in this session, which so cannot confirm it
+	confirm    ui.Form
 	onAccount  bool
 	canPasskey bool
 }
@@ -29,13 +29,16 @@ const fewCodes = 3
 // wayBack finds out what a user should know or do so that they can always sign in. A user who has
 // one passkey and nothing else cannot, once they lose it; one with a password has recovery codes.
 func (p *page) wayBack(u *identity.User) wayBack {
-	b := wayBack{back: p.here(), onAccount: p.URL.Path == "/account", canPasskey: p.c.Identity.PasskeysEnabled()}
+	b := wayBack{onAccount: p.URL.Path == "/account", canPasskey: p.c.Identity.PasskeysEnabled()}
 	if u == nil {
 		return b
 	}
 	b.uses, b.left = u.RecoveryUses, u.RecoveryCodes
 	for _, use := range b.uses {
-		b.until = use.At.Format(time.RFC3339Nano)
+		b.byCode = b.byCode || use.Session == p.who.Session
+	}
+	if n := len(b.uses); n > 0 {
+		b.confirm = p.form(operation.ConfirmRecoveryUses, "", ui.Form{Kind: "quiet"}, "until", b.uses[n-1].At.Format(time.RFC3339Nano))
 	}
 	if u.Ways() == 1 && (!u.Password || b.left == 0) {
 		b.only = ways(u)

@@ -240,6 +240,9 @@ func accountActions() []action {
 			return operation.PasskeyName{Passkey: f.hidden("passkey")}
 		}, then{done: "The passkey was removed."}),
 		ask(operation.NewRecoveryCodes, nothing, newRecoveryCodes),
+		post(operation.ConfirmRecoveryUses, func(f *form) operation.ConfirmedUses {
+			return operation.ConfirmedUses{Until: f.moment("until")}
+		}, then{done: "You have confirmed it."}),
 		ask(operation.BeginPassword, nothing, passwordPage),
 		post(operation.SetPassword, func(f *form) operation.Proof {
 			return operation.Proof{Password: f.secret("password"), Code: f.secret("code")}

@@ -14,7 +14,6 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
-	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
@@ -66,7 +65,6 @@ func New(o Options) http.Handler {
 		r.Post("/prove/passkey/finish", c.signedIn(c.finishProve))
 		r.Post("/passkeys/begin", c.signedIn(c.beginPasskey))
 		r.Post("/passkeys/finish", c.signedIn(c.finishPasskey))
-		r.Post("/recovery/known", c.signedIn(c.knowRecovery))
 		r.Post("/signout", c.signedIn(c.signOut))
 		r.Get("/standing", c.askStanding)
 		r.Post("/standing", c.askStanding)
@@ -342,11 +340,11 @@ func (p *page) nav() []ui.NavGroup {
 
 // waiting is how many operations wait for approval.
 func (p *page) waiting() int {
-	all, err := p.c.Performer.Approvals.CountApprovals(p.Context(), p.now)
+	n, err := p.caller().WaitingApprovals(p.Context())
 	if err != nil {
 		return 0
 	}
-	return all[approval.Pending]
+	return n
 }
 
 // may says whether the role has the capability.

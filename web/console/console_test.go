@@ -282,7 +282,7 @@ func (r *rig) thingsOf(keyStore, ending string, admin *session) url.Values {
 
 // entered is what people enter into forms: a value for each field of each form.
 var entered = url.Values{"name": {"new"}, "uri_path_prefix": {"/new"}, "requests_per_second": {"5"}, "reason": {"why"}, "id": {"new"}, "usage": {"", "encrypt"}, "custody": {"cached"},
-	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "force": {""}, "key_id": {""}, "not_after": {""}, "via_services": {""},
+	"material": {""}, "framing": {""}, "reversible": {""}, "days": {"7"}, "principal": {"*"}, "operations": {"", "Encrypt"}, "effect": {"allow"}, "force": {""}, "key_id": {""}, "not_after": {""}, "until": {"2026-11-28T03:04:05Z"}, "via_services": {""},
 	"calling_accounts": {""}, "source_vpcs": {""}, "source_vpces": {""}, "kms_key_arns": {""}, "kms_key_regions": {""}, "kms_key_accounts": {""}, "kms_operations": {""}, "cedar": {""},
 	"operation_name": {"Encrypt"}, "via_service": {""}, "source_vpc": {""}, "source_vpce": {""}, "kms_key_arn": {""}, "kms_operation": {""}, "access_key_id": {"ABCDEFGHIJKLMNOPQRST"}, "secret_access_key": {strings.Repeat("a", 44)},
 	"pin": {"4711"}, "private_key": {"no key"}, "below": {"1"}, "role": {"viewer"}, "email": {"guest@example.com"}, "password": {"a long enough sentence"}, "code": {"123456"}, "four_eyes": {"", "deleteUser"}, "approval_hours": {"72"},
@@ -328,7 +328,6 @@ func TestEveryPost(t *testing.T) {
 	// Posts that can be of no state that is no more: why.
 	timeless := map[string]string{
 		"/signout":              "ends the session of whoever posts, and nothing else",
-		"/recovery/known":       "says that one has read something, up to a time, and nothing else",
 		"/confirm/{id}":         "goes on with a form that is sealed for its user, and of its version",
 		"/standing":             "says that the session is used, and nothing else",
 		"/prove":                "proves, and goes on with nothing",

@@ -101,6 +101,16 @@ func (f *form) utc(name string) time.Time {
 	return t
 }
 
+// moment gives a hidden field of time, as the page has it.
+func (f *form) moment(name string) time.Time {
+	text := f.hidden(name)
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		f.fail(name, "the form's field %q has %.40q, which is no time: open its page again", name, text)
+	}
+	return t
+}
+
 // endOfDay gives the last moment of a date; zero if the field is empty.
 func (f *form) endOfDay(name string) time.Time {
 	text := f.trimmed(name)

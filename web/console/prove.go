@@ -56,9 +56,9 @@ func (c *console) proofPage(w http.ResponseWriter, r *http.Request, who identity
 			d.operation, d.again = a.words(k.Values), k.again()
 		}
 	}
-	var err error
-	if d.user, err = c.Identity.User(r.Context(), who.UserID); err != nil {
-		d.user = &identity.User{}
+	d.user = &identity.User{}
+	if account, err := read(p, operation.ShowAccount, operation.Nothing{}); err == nil && account.User != nil {
+		d.user = account.User
 	}
 	d.passkey = c.Identity.PasskeysEnabled() && len(d.user.Passkeys) > 0
 	v := &view{title: "Prove that it is you", body: provePage(d)}

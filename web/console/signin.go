@@ -120,7 +120,7 @@ func (c *console) entered(w http.ResponseWriter, r *http.Request, event, tried s
 	}
 	auditErr := c.Performer.Event(r.Context(), event, actor, tried, r.RemoteAddr, err)
 	if auditErr == nil && in.RecoveryCode {
-		auditErr = c.Performer.Event(r.Context(), operation.RecoveryCodeUsed, actor, "", r.RemoteAddr, nil)
+		auditErr = c.Performer.RecoveryCode(r.Context(), in.Principal, r.RemoteAddr)
 	}
 	if auditErr == nil && in.RoleWas != "" {
 		auditErr = c.Performer.RoleByGroups(r.Context(), in.Principal, in.RoleWas, r.RemoteAddr)
@@ -147,21 +147,6 @@ func (c *console) signInPassword(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.Redirect(w, r, local(r.PostFormValue("next")), http.StatusSeeOther)
-}
-
-// knowRecovery notes that somebody has read which recovery codes of theirs were used.
-func (c *console) knowRecovery(w http.ResponseWriter, r *http.Request, who identity.Principal) {
-	until, err := time.Parse(time.RFC3339Nano, r.PostFormValue("until"))
-	if err != nil {
-		err = fault.Errorf(fault.Invalid, "the form does not say which uses it is about; open the page again")
-	} else {
-		err = c.Identity.KnowRecoveryUses(r.Context(), who.UserID, until)
-	}
-	if err != nil {
-		c.failPage(w, r, who, err)
-		return
-	}
-	http.Redirect(w, r, local(r.PostFormValue("back")), http.StatusSeeOther)
 }
 
 func (c *console) beginSignIn(w http.ResponseWriter, r *http.Request) {

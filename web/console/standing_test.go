@@ -174,7 +174,7 @@ func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 		"requestCertificate": "keeps a key, which no page shows",
 		"revokePolicies":     "no page shows the oldest policy that is taken",
 		"signOutUser":        "the page of a user shows no sessions",
-		"beginPassword":      "is of the one who sends it", "newRecoveryCodes": "is of the one who sends it", "signOutEverywhere": "is of the one who sends it",
+		"beginPassword":      "is of the one who sends it", "newRecoveryCodes": "is of the one who sends it", "confirmRecoveryUses": "is of the one who sends it", "signOutEverywhere": "is of the one who sends it",
 	}
 	routes := map[string]string{}
 	for _, o := range operation.Table() {

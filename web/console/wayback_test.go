@@ -1,18 +1,24 @@
 package console_test
 
 import (
+	"context"
 	"html"
+	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/pquerna/otp/totp"
 
+	"holdfast/appliance/audit"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/notice"
 	"holdfast/web/console"
+	"holdfast/web/operation"
 )
 
 // TestSecondWay: a user with one way to sign in is told so on the overview and their own page, and
@@ -134,18 +140,51 @@ func TestRecoveryCodeUsed(t *testing.T) {
 			t.Error("another page says it")
 		}
 	}
-	body := page(s, "/account")
-	until := regexp.MustCompile(`name="until" value="([^"]+)"`).FindStringSubmatch(body)
-	if until == nil {
-		t.Fatal("there is no form")
+	// Who has the codes cannot hide it: not in the session that one opened, nor in that of another one.
+	confirm := formsOf("/account", s.do(http.MethodGet, "/account", nil, nil).Body.String(), operation.ConfirmRecoveryUses.ID)
+	if len(confirm) != 1 {
+		t.Fatalf("%d forms", len(confirm))
 	}
-	signIn(in.RecoveryCodes[1], "203.0.113.77:1") // after the page was made
-	s.do(http.MethodPost, "/recovery/known", url.Values{"until": {until[1]}, "back": {"/account"}}, nil)
+	form := confirm[0].values
+	another := signIn(in.RecoveryCodes[1], "203.0.113.77:1") // after the page was made
+	for who, s := range map[string]*session{"who used the code": thief, "who used another": another} {
+		if body := page(s, "/account"); strings.Contains(body, "/do/confirmRecoveryUses") || !strings.Contains(body, "you cannot confirm it here") {
+			t.Errorf("%s is offered to confirm it", who)
+		}
+		mine := maps.Clone(form)
+		mine.Set("version", r.versionOf(s))
+		if body := s.submit("/do/confirmRecoveryUses", mine).Body.String(); !strings.Contains(body, "sign in without a recovery code") {
+			t.Errorf("%s, who confirms it all the same: %s", who, body)
+		}
+	}
+	if body := page(s, "/"); !strings.Contains(body, "203.0.113.66") {
+		t.Fatal("it is hidden")
+	}
+	for _, until := range []string{"x", "", "2099-01-01T00:00:00Z", "2026-01-01T00:00:00Z"} {
+		other := maps.Clone(form)
+		other.Set("until", until)
+		if s.submit("/do/confirmRecoveryUses", other); !strings.Contains(page(s, "/"), "203.0.113.66") {
+			t.Errorf("uses until %q are hidden", until)
+		}
+	}
+	r.pass(6 * time.Minute)
+	if to := s.do(http.MethodPost, "/do/confirmRecoveryUses", form, nil).Header().Get("Location"); !strings.HasPrefix(to, "/prove/") {
+		t.Errorf("no proof of presence is asked for: %s", to)
+	}
+	s = signIn(now(), "192.0.2.1:1")
+	form.Set("version", r.versionOf(s))
+	if w := s.do(http.MethodPost, "/do/confirmRecoveryUses", form, nil); w.Header().Get("Location") != form.Get("back") {
+		t.Errorf("%d %s", w.Code, w.Header().Get("Location"))
+	}
 	if body := page(s, "/"); strings.Contains(body, "203.0.113.66") || !strings.Contains(body, "203.0.113.77") {
 		t.Error("what was read is still there, or what was not read is gone")
 	}
-	if w := s.do(http.MethodPost, "/recovery/known", url.Values{"until": {"x"}}, nil); w.Code != http.StatusBadRequest {
-		t.Errorf("a form without a time: %d", w.Code)
+	kept := false
+	for _, rec := range r.audit.Records {
+		kept = kept || rec.Operation == operation.ConfirmRecoveryUses.Operation() && rec.Result == audit.Allowed && rec.Actor == "alice" && strings.Contains(string(rec.Before), "203.0.113.66") && !strings.Contains(string(rec.After), "203.0.113.66")
+	}
+	if !kept {
+		t.Error("it is not on record what was confirmed")
 	}
 	if body := page(signIn(in.RecoveryCodes[2], "192.0.2.1:1"), "/"); strings.Contains(body, "before you need them") {
 		t.Error("seven codes are said to be few")
@@ -164,4 +203,76 @@ func TestRecoveryCodeUsed(t *testing.T) {
 	if body := page(s, "/account"); !strings.Contains(body, "198.51.100.9") || recorded() != before+1 {
 		t.Error("the code of a proof of presence is not told of, or not recorded")
 	}
+	if body := page(s, "/account"); strings.Contains(body, "/do/confirmRecoveryUses") {
+		t.Error("a session in which presence was proved by a code is offered to confirm it")
+	}
+}
+
+// versionOf is what forms of a session have.
+func (r *rig) versionOf(s *session) string {
+	r.t.Helper()
+	who, err := r.users.Session(r.t.Context(), s.token, false)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return who.Session + " "
+}
+
+// outbox is a way by which notices go out: it keeps them.
+type outbox chan string
+
+func (outbox) Way() string     { return "email" }
+func (outbox) Addressed() bool { return true }
+func (o outbox) Send(_ context.Context, n notice.Notice, to string) error {
+	o <- to + ": " + n.Title() + "\n" + n.Text()
+	return nil
+}
+
+// TestRecoveryCodeNotice: the user is told by mail that a recovery code was used, at a sign-in and at
+// a proof of presence, and who hears of everything is told as well.
+func TestRecoveryCodeNotice(t *testing.T) {
+	r := start(t)
+	sent := make(outbox, 10)
+	q := notice.New(notice.Config{Senders: []notice.Sender{sent}, To: []string{"security@example.com"}, Log: slog.New(slog.DiscardHandler), Console: func() string { return "https://console.test" }})
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { q.Run(ctx) })
+	defer running.Wait()
+	defer stop()
+	for _, p := range r.performers {
+		p.Notices = q
+	}
+	alice := r.enrol("alice", identity.RoleViewer)
+	codes, err := r.users.NewRecoveryCodes(ctx, alice.principal.UserID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.users.SetEmail(ctx, alice.principal.UserID, "alice@example.com"); err != nil {
+		t.Fatal(err)
+	}
+	told := func(address string) {
+		t.Helper()
+		for _, to := range []string{"security@example.com", "alice@example.com"} {
+			text := <-sent
+			for _, want := range []string{to + ": Holdfast: a recovery code of alice was used", "From: " + address + "\n", "https://console.test/account"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("%q is not in: %s", want, text)
+				}
+			}
+		}
+	}
+	from := func(address string) func(*http.Request) {
+		return func(q *http.Request) { q.RemoteAddr = address + ":1" }
+	}
+	r.pass(time.Minute)
+	w := (&session{r: r}).do(http.MethodPost, "/signin", url.Values{"name": {"alice"}, "password": {"a long enough sentence"}, "code": {codes[0]}}, from("203.0.113.66"))
+	if w.Code != http.StatusSeeOther {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	told("203.0.113.66")
+	w = alice.do(http.MethodPost, "/prove", url.Values{"password": {"a long enough sentence"}, "code": {codes[1]}, "back": {"/account"}}, from("203.0.113.67"))
+	if w.Code != http.StatusSeeOther {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	told("203.0.113.67")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -27,6 +28,25 @@ type CeremonyAnswer struct {
 	Response json.RawMessage `json:"response" record:"-" jsonschema:"The PublicKeyCredential of the authenticator, as JSON (WebAuthn Level 3)." example:"{}"`
 	// Name is the new passkey's; only for one.
 	Name string `json:"name,omitempty" jsonschema:"The name of the new passkey; only when a passkey is added." example:"Alice's laptop" longest:"64"`
+}
+
+// ConfirmedUses names uses of recovery codes.
+type ConfirmedUses struct {
+	Until time.Time `json:"until" jsonschema:"When the newest of the uses was, as the account has it: that one and all before it are confirmed." example:"2026-11-28T03:04:05.678Z"`
+}
+
+// subject is the uses that the user has not confirmed.
+func (ConfirmedUses) subject(ctx context.Context, c *Caller) any {
+	u, err := c.self(ctx)
+	if err != nil {
+		return nil
+	}
+	return &unconfirmed{u.RecoveryUses}
+}
+
+// unconfirmed are the uses of recovery codes that a user has not confirmed, for the record.
+type unconfirmed struct {
+	Uses []identity.RecoveryUse `json:"recovery_uses"`
 }
 
 // Proof is a password with the present code of the authenticator app, or a
@@ -133,7 +153,7 @@ var (
 		Run: own(func(ctx context.Context, c *Caller, _ string, in Proof) (Nothing, error) {
 			recovery, err := c.Identity.ProvePassword(ctx, c.Who, in.Password, in.Code, identity.Client{Address: c.Remote})
 			if err == nil && recovery {
-				err = c.Event(ctx, RecoveryCodeUsed, c.Who.Name, "", c.Remote, nil)
+				err = c.RecoveryCode(ctx, c.Who, c.Remote)
 			}
 			return Nothing{}, err
 		}),
@@ -227,6 +247,20 @@ var (
 		Run: own(func(ctx context.Context, c *Caller, id string, _ Nothing) (RecoveryCodes, error) {
 			codes, err := c.Identity.NewRecoveryCodes(ctx, id)
 			return RecoveryCodes{codes}, err
+		}),
+	})
+	ConfirmRecoveryUses = define(Operation[ConfirmedUses, Nothing]{
+		Route: Route{ID: "confirmRecoveryUses", Method: http.MethodPost, Path: "/account/recovery-uses/confirm", Capability: identity.Self, Effects: EndsWarning, Alone: ownAccount, Urgency: Ordinary,
+			Words: "Confirm use of recovery codes", Summary: "Say that one has used recovery codes oneself, and is warned of it no more; not in a session in which one was used"},
+		Subject: func(ctx context.Context, c *Caller, in ConfirmedUses) any { return in.subject(ctx, c) },
+		Check: func(ctx context.Context, c *Caller, in ConfirmedUses) error {
+			if _, err := c.user(); err != nil {
+				return err
+			}
+			return c.Identity.CheckRecoveryUses(ctx, c.Who, in.Until)
+		},
+		Run: own(func(ctx context.Context, c *Caller, _ string, in ConfirmedUses) (Nothing, error) {
+			return Nothing{}, c.Identity.ConfirmRecoveryUses(ctx, c.Who, in.Until)
 		}),
 	})
 )

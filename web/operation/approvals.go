@@ -185,6 +185,15 @@ var (
 	})
 )
 
+// WaitingApprovals is how many requests wait for approval. fault.Forbidden for who may not list them.
+func (c *Caller) WaitingApprovals(ctx context.Context) (int, error) {
+	if !c.Who.Role.May(ListApprovals.Capability) {
+		return 0, fault.Errorf(fault.Forbidden, "the role %s may not list approvals", c.Who.Role)
+	}
+	all, err := c.Approvals.CountApprovals(ctx, c.Now())
+	return all[approval.Pending], err
+}
+
 func (p *Performer) shownApproval(r *approval.Request) ApprovalDetail {
 	r.State = r.StateAt(p.Now())
 	return ApprovalDetail{Request: r, Body: r.Body, TakesSecret: len(r.Secret) > 0}

@@ -31,6 +31,8 @@ const (
 	Identifies
 	// Leaves operations give what is stored out of the appliance.
 	Leaves
+	// EndsWarning operations have a user warned of something no more.
+	EndsWarning
 	// ShowsSecret operations answer with a secret, once.
 	ShowsSecret
 	// TakesSecret operations are given a secret, such as the material of a key.
@@ -41,7 +43,7 @@ const (
 
 // effectWords say each effect in words, in the order of the constants.
 var effectWords = [allEffects]string{"stops service", "ends a block", "gives access", "takes access away", "destroys", "changes who decides", "changes the guards",
-	"changes the appliance's certificate", "data leaves the appliance", "shows a secret", "takes a secret"}
+	"changes the appliance's certificate", "data leaves the appliance", "ends a warning", "shows a secret", "takes a secret"}
 
 // Words are the effects in words, in the order of the constants.
 func (e Effects) Words() (words []string) {

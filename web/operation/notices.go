@@ -44,6 +44,15 @@ func (c *Caller) announce(ctx context.Context, r *approval.Request, about thing)
 	c.Notices.Add(n)
 }
 
+// announceCode has a user told that a recovery code of theirs was used.
+func (p *Performer) announceCode(who identity.Principal, remote string) {
+	if p.Notices == nil {
+		return
+	}
+	p.Notices.Add(notice.Notice{Event: notice.RecoveryCode, Recovery: notice.Recovery{User: who.Name, At: p.Now().UTC(), Address: host(remote)},
+		To: func(ctx context.Context) ([]string, error) { return p.addressOf(ctx, who.UserID) }})
+}
+
 // approvers are the e-mail addresses of those who may approve a request.
 func (p *Performer) approvers(ctx context.Context, r *approval.Request) ([]string, error) {
 	route, _, err := stored(r)
@@ -70,7 +79,12 @@ func (p *Performer) askerAddress(ctx context.Context, r *approval.Request) ([]st
 	if r.UserID == "" || r.UserID == r.DecidedByID {
 		return nil, nil
 	}
-	u, err := p.Identity.User(ctx, r.UserID)
+	return p.addressOf(ctx, r.UserID)
+}
+
+// addressOf is the e-mail address of a user; none if there is no such user any more.
+func (p *Performer) addressOf(ctx context.Context, id string) ([]string, error) {
+	u, err := p.Identity.User(ctx, id)
 	if fault.CodeOf(err) == fault.NotFound {
 		return nil, nil
 	}

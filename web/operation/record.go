@@ -234,9 +234,12 @@ func (p *Performer) RoleByGroups(ctx context.Context, who identity.Principal, wa
 	return p.Audit.RecordUrgent(context.WithoutCancel(ctx), rec)
 }
 
-// RecoveryCodeUsed is the event that somebody has proved who they are by a recovery code in the
-// place of the authenticator app's code.
-const RecoveryCodeUsed = "use a recovery code"
+// RecoveryCode records that a user has proved who they are by a recovery code in the place of the
+// authenticator app's code, and has a notice of it sent.
+func (p *Performer) RecoveryCode(ctx context.Context, who identity.Principal, remote string) error {
+	p.announceCode(who, remote)
+	return p.Event(ctx, "use a recovery code", who.Name, "", remote, nil)
+}
 
 // maxTried bounds the name of a failed sign-in in its record, in characters.
 const maxTried = 64

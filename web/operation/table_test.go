@@ -172,6 +172,17 @@ func TestNoDetour(t *testing.T) {
 	if all := dependencies(t, "holdfast/web/console"); slices.Contains(all, "holdfast/web") || !slices.Contains(all, "holdfast/web/operation") {
 		t.Error("the console reaches the API's handler or client")
 	}
+	// What it has beside operations: how people come in and leave, which is recorded by events; and
+	// what its frame shows of the appliance, and questions, each of which looks at who asks.
+	beside := map[string][]string{
+		"Identity": {"BeginEnrolPasskey", "BeginEnrolPassword", "BeginOIDC", "BeginPasskey", "Carry", "Closed", "FinishEnrolPasskey", "FinishEnrolPassword", "FinishOIDC", "FinishPasskey",
+			"OIDCEnabled", "OpenCarried", "OpenInvitation", "PasskeysEnabled", "RedeemSetupCode", "Session", "SetupOpen", "SignInPassword", "SignOut", "URL", "UseUp"},
+		"Performer": {"As", "Digest", "Event", "FirstAcceptance", "Node", "RecoveryCode", "RoleByGroups", "Settle", "Standing"},
+		"caller":    {"AuditActors", "DependentsOf", "Differences", "IdempotencyKey", "MayDecide", "NeedsApproval", "Reason", "Seeing", "WaitingApprovals"},
+	}
+	for _, wrong := range detours(t, beside) {
+		t.Error(wrong)
+	}
 	for _, name := range []string{"actions.go", "form.go", "submit.go"} {
 		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "console", name), nil, parser.ImportsOnly)
 		if err != nil {
@@ -183,6 +194,58 @@ func TestNoDetour(t *testing.T) {
 			}
 		}
 	}
+}
+
+// detours are the members of what the console has at hand that it uses, and that are not among those
+// that it may.
+func detours(t *testing.T, beside map[string][]string) (wrong []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "console", "*.go"))
+	if err != nil || len(files) < 40 {
+		t.Fatal(len(files), err)
+	}
+	seen := map[string]bool{}
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			member, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			of := member.X
+			if call, ok := of.(*ast.CallExpr); ok {
+				of = call.Fun
+			}
+			var name string
+			switch x := of.(type) {
+			case *ast.SelectorExpr:
+				name = x.Sel.Name
+			case *ast.Ident:
+				name = x.Name
+			}
+			if may := beside[name]; may != nil && !slices.Contains(may, member.Sel.Name) {
+				wrong = append(wrong, fmt.Sprintf("%s: %s.%s is no operation, and none of what the console may use beside them", set.Position(n.Pos()), name, member.Sel.Name))
+			} else if may != nil {
+				seen[name+"."+member.Sel.Name] = true
+			}
+			return true
+		})
+	}
+	for name, may := range beside {
+		for _, m := range may {
+			if !seen[name+"."+m] {
+				wrong = append(wrong, fmt.Sprintf("%s.%s is not used any more: take it out of the list", name, m))
+			}
+		}
+	}
+	return wrong
 }
 
 // TestTableIsLight: a program that calls operations elsewhere is built of nothing

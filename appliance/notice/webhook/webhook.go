@@ -82,8 +82,11 @@ type payload struct {
 // Send implements [notice.Sender].
 func (s *sender) Send(ctx context.Context, n notice.Notice, _ string) error {
 	p := payload{Type: n.Event, Timestamp: n.At.UTC(), Data: n.Request}
-	if n.Event == notice.Test {
+	switch n.Event {
+	case notice.Test:
 		p.Data = map[string]string{"sent_by": n.Request.AskedBy}
+	case notice.RecoveryCode:
+		p.Data = n.Recovery
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
