@@ -312,7 +312,7 @@ func (g *target) people(t testing.TB, s *served) {
 	for _, name := range []string{"ann", "ben", "cid"} {
 		_, token, err := s.users.Invite(ctx, root, name, identity.RoleAdministrator)
 		tamperDo(t, token, err)
-		app := must(s.users.BeginEnrolPassword(ctx, token))(t)
+		app := must(s.users.BeginEnrolPassword(ctx, token, identity.Client{}))(t)
 		in := must(s.users.FinishEnrolPassword(ctx, token, "a sentence long enough", must(totp.GenerateCode(app.Secret, g.clock.Now()))(t), from))(t)
 		g.password[name], g.token["session "+name] = app.Secret, in.Token
 		_, secret, err := s.users.CreateToken(ctx, root, identity.NewToken{Name: "token-" + name, Role: identity.RoleAdministrator, Lifetime: 24 * 300 * time.Hour, Scope: identity.Unlimited()})
@@ -525,7 +525,7 @@ func (g *target) decisionsOnPeople(t testing.TB, s *served, out map[string]strin
 			ok = fmt.Sprint(p.Role, p.Name)
 		case "invitation":
 			var i identity.Invitation
-			i, err = s.users.OpenInvitation(ctx, secret)
+			i, err = s.users.OpenInvitation(ctx, secret, identity.Client{})
 			ok = fmt.Sprint(i.Name, i.Role)
 		case "session":
 			var p identity.Principal

@@ -164,7 +164,7 @@ func (b *bank) enrol(users *identity.Directory, name string) identity.Principal 
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	secret, err := users.BeginEnrolPassword(ctx, link)
+	secret, err := users.BeginEnrolPassword(ctx, link, identity.Client{})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -355,6 +355,11 @@ func TestBodiesOfEveryRoute(t *testing.T) {
 	}
 	for _, route := range operation.Table() {
 		if route.BinaryRequest != "" {
+			for _, body := range []string{"", " \r\n\t", "null", "{}", "x"} {
+				if got := b.call(&b.alice, route.Method, b.names.Replace(route.Path), body); got.Code != http.StatusBadRequest || b.state() != before {
+					t.Errorf("%s, body %q: %d %s, or it changed something", route.ID, body, got.Code, got.Body)
+				}
+			}
 			continue
 		}
 		media, takes := d.Paths[route.Path][strings.ToLower(route.Method)].RequestBody.Content["application/json"]
@@ -794,22 +799,7 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 	dora := b.enrol(b.api.(*web.API).Identity, "dora")
 	b.api.(*web.API).Site = webtest.Site{Served: operation.Certificate{Names: []string{}, Shared: true}}
 	for _, route := range approvable() {
-		path := b.names.Replace(route.Path)
-		if route.ID == "deleteKeyStore" {
-			path = "/keystores/empty"
-		}
-		if strings.HasPrefix(route.ID, "discard") {
-			path = b.damage(route.ID)
-		}
-		if route.ID == "takeOverInstallation" { // only what is not the owner takes over
-			objects, err := b.bed.Token.DataObjects(t.Context(), hsm.ReachAny)
-			if err == nil {
-				err = b.bed.Token.DestroyDataObject(t.Context(), objects[0])
-			}
-			if err != nil || len(objects) != 1 {
-				t.Fatal(objects, err)
-			}
-		}
+		path := b.ready(route)
 		b.fourEyes(route.ID)
 		filed := b.call(&b.alice, route.Method, path, samples[route.ID])
 		var waits operation.ApprovalDetail
@@ -835,6 +825,26 @@ func TestWhatCanBeDoneIsFiled(t *testing.T) {
 			t.Errorf("%s: %d %s: %v", route.ID, w.Code, w.Body, err)
 		}
 	}
+}
+
+// ready makes what a route that may need a second person is about, and gives the path.
+func (b *bank) ready(route *operation.Route) (path string) {
+	b.t.Helper()
+	switch {
+	case route.ID == "deleteKeyStore":
+		return "/keystores/empty"
+	case strings.HasPrefix(route.ID, "discard"):
+		return b.damage(route.ID)
+	case route.ID == "takeOverInstallation": // only what is not the owner takes over
+		objects, err := b.bed.Token.DataObjects(b.t.Context(), hsm.ReachAny)
+		if err == nil {
+			err = b.bed.Token.DestroyDataObject(b.t.Context(), objects[0])
+		}
+		if err != nil || len(objects) != 1 {
+			b.t.Fatal(objects, err)
+		}
+	}
+	return b.names.Replace(route.Path)
 }
 
 // secretOf gives the secret of an operation's sample in Base64; empty if it has none.

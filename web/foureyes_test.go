@@ -56,7 +56,7 @@ func (p *people) enrol(name string) {
 func (p *people) accept(token string) identity.Principal {
 	p.t.Helper()
 	ctx := p.t.Context()
-	secret, err := p.users.BeginEnrolPassword(ctx, token)
+	secret, err := p.users.BeginEnrolPassword(ctx, token, identity.Client{})
 	if err != nil {
 		p.t.Fatal(err)
 	}

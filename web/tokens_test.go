@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,5 +45,51 @@ func TestForgottenTokens(t *testing.T) {
 	}
 	if recorded != 1 {
 		t.Errorf("it is on record %d times", recorded)
+	}
+}
+
+// TestTokensOfNamesake: what relies on a user has the tokens that the user made, and those that such
+// a token made, and not those of another who had the name before, or of a user whom they invited.
+func TestTokensOfNamesake(t *testing.T) {
+	p := newPeople(t, "alice", "carol", "dave")
+	p.fourEyes("deleteKeyStore") // from now on it is kept who helped to make a user
+	make := func(who *identity.Principal, name string) (secret string) {
+		t.Helper()
+		_, secret, err := p.users.CreateToken(t.Context(), *who, identity.NewToken{Name: name, Role: identity.RoleAdministrator, Lifetime: time.Hour, Scope: identity.Unlimited()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return secret
+	}
+	make(p.user("alice"), "of-the-old-alice")
+	if err := p.users.DeleteUser(t.Context(), p.account("alice").ID); err != nil {
+		t.Fatal(err)
+	}
+	p.enrol("alice")
+	robot, err := p.users.Bearer(t.Context(), make(p.user("alice"), "of-the-new-alice"), identity.Client{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	make(&robot, "of-her-token")
+	_, link, err := p.users.Invite(t.Context(), *p.user("alice"), "bob", identity.RoleAdministrator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.accept(link)
+	make(p.user("bob"), "of-bob")
+	make(p.user("carol"), "of-carol")
+	found, err := operation.ShowDependents.Do(t.Context(), p.api.(*web.API).As(root, ""), operation.DependentsOf{User: p.account("alice").ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, x := range found.Out.Things {
+		if strings.Contains(x.Kind, "API tokens") {
+			names = append(names, x.Names...)
+		}
+	}
+	slices.Sort(names)
+	if got := strings.Join(names, " "); got != "of-her-token of-the-new-alice" {
+		t.Errorf("her tokens are said to be: %s", got)
 	}
 }

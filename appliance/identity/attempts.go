@@ -2,10 +2,13 @@ package identity
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,12 +24,15 @@ import (
 type proofKind string
 
 const (
-	byPassword  proofKind = "password"
-	byPresence  proofKind = "password in a session"
-	byPasskey   proofKind = "passkey"
-	byOpenID    proofKind = "OpenID"
-	bySetupCode proofKind = "setup code"
-	byToken     proofKind = "API token"
+	byPassword        proofKind = "password"
+	byPresence        proofKind = "password in a session"
+	byPasskey         proofKind = "passkey"
+	byPasskeyPresence proofKind = "passkey in a session"
+	toOpenID          proofKind = "OpenID, to begin"
+	byOpenID          proofKind = "OpenID"
+	bySetupCode       proofKind = "setup code"
+	byInvitation      proofKind = "invitation"
+	byToken           proofKind = "API token"
 )
 
 // allowance is how many attempts there may be at once, and after which time there is one more.
@@ -42,8 +48,10 @@ type allowance struct {
 // user is tried from browsers that are not known is counted in the user's row (maxFailures), for
 // all nodes together.
 var (
-	// ofAddress bounds one kind of proof from one address.
+	// ofAddress bounds one kind of proof from one address, ofSite from all those of an IPv6 /48: one
+	// who has that can send from 65536 addresses.
 	ofAddress = allowance{20, 3 * time.Second}
+	ofSite    = allowance{8 * 20, 3 * time.Second / 8}
 	// ofName bounds the passwords of one name from one address. It lets less through than
 	// ofAddress, so that guesses at one name leave room for the other names.
 	ofName = allowance{10, 30 * time.Second}
@@ -54,60 +62,108 @@ var (
 	ofDevice = allowance{maxFailures, lockTime / maxFailures}
 )
 
-// maxRemembered is how many clients are remembered of each kind; the one that tried longest ago
-// is forgotten for another.
-const maxRemembered = 4096
+const (
+	// maxRemembered is how many strangers are remembered of each kind and allowance; the one that
+	// tried longest ago is forgotten for another.
+	maxRemembered = 4096
+	// maxOwn is how many browsers, or sessions, of one user are counted by themselves. It bounds what
+	// can be guessed at one user with many of them.
+	maxOwn = 8
+)
 
-// attempts remembers how often clients have tried.
+// attempts remembers how often clients have tried. Strangers and those who are known are remembered
+// apart, and so is each allowance: nobody makes it forget one by trying as others.
 type attempts struct {
 	now   func() time.Time
 	nodes func() int
 	log   *slog.Logger
 
-	mu     sync.Mutex
-	kinds  map[proofKind]*lru.Cache[string, *rate.Limiter]
-	warned map[proofKind]time.Time
+	mu        sync.Mutex
+	strangers map[place]*lru.Cache[string, *rate.Limiter]
+	own       map[owned]map[string]*rate.Limiter // by the ID of a browser or session
+	warned    map[proofKind]time.Time
 }
 
-// limited is one who tries: an address, a name at an address, a device.
-type limited struct {
-	key string
+// place is where limiters are remembered.
+type place struct {
+	proofKind
 	allowance
 }
 
-// take counts an attempt of each, and refuses it if one has none left: the ones after that do
-// not count it. fault.Throttled, with the time to wait.
+// owned are the browsers, or the sessions, of a user.
+type owned struct {
+	place
+	user string
+}
+
+// limited is one who tries: an address, a name at an address, a browser.
+type limited struct {
+	// user is whose browser or session it is; empty for a stranger.
+	user, key string
+	allowance
+}
+
+// newAttempts remembers none yet.
+func newAttempts(now func() time.Time, nodes func() int, log *slog.Logger) *attempts {
+	return &attempts{now: now, nodes: nodes, log: log, strangers: map[place]*lru.Cache[string, *rate.Limiter]{},
+		own: map[owned]map[string]*rate.Limiter{}, warned: map[proofKind]time.Time{}}
+}
+
+// take counts an attempt of each, or of none if one has none left. fault.Throttled, with the time to
+// wait. What is refused is not remembered, so that refused attempts push nobody out.
 func (t *attempts) take(kind proofKind, from Client, who ...limited) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.now()
-	for _, w := range who {
-		r := t.limiter(kind, w).ReserveN(now, 1)
-		wait := r.DelayFrom(now)
+	now, who := t.now(), slices.Clone(who)
+	limiters, taken := make([]*rate.Limiter, len(who)), make([]*rate.Reservation, len(who))
+	for i := range who {
+		who[i] = t.counted(kind, who[i])
+		limiters[i] = t.limiter(kind, who[i])
+		taken[i] = limiters[i].ReserveN(now, 1)
+		wait := taken[i].DelayFrom(now)
 		if wait == 0 {
 			continue
 		}
-		r.CancelAt(now)
+		for _, r := range taken[:i+1] {
+			r.CancelAt(now)
+		}
 		if now.Sub(t.warned[kind]) >= time.Second { // a flood of attempts is no flood of lines
 			t.warned[kind] = now
 			t.log.Warn("a client tries too often to prove who it is", "by", string(kind), "remote", from.Address)
 		}
 		return tooOften(wait)
 	}
+	for i, w := range who {
+		t.remember(kind, w, limiters[i])
+	}
 	return nil
 }
 
-// limiter gives the one of a client, with its share of the allowance.
-func (t *attempts) limiter(kind proofKind, who limited) *rate.Limiter {
-	known := t.kinds[kind]
-	if known == nil {
-		known, _ = lru.New[string, *rate.Limiter](maxRemembered) // fails only for a size below 1
-		t.kinds[kind] = known
+// counted gives the one by whom it is counted. Of one user maxOwn are counted by themselves, and the
+// others all together: none of them is forgotten before its allowance is whole again.
+func (t *attempts) counted(kind proofKind, who limited) limited {
+	own := t.own[owned{place{kind, who.allowance}, who.user}]
+	if who.user == "" || own[who.key] != nil {
+		return who
 	}
-	l, ok := known.Get(who.key)
-	if !ok {
+	now := t.now()
+	maps.DeleteFunc(own, func(_ string, l *rate.Limiter) bool { return l.TokensAt(now) >= float64(l.Burst()) })
+	if len(own) >= maxOwn {
+		who.key = ""
+	}
+	return who
+}
+
+// limiter gives the one of a client, with its share of the allowance; a new one if it is not
+// remembered.
+func (t *attempts) limiter(kind proofKind, who limited) *rate.Limiter {
+	p := place{kind, who.allowance}
+	l := t.own[owned{p, who.user}][who.key]
+	if known := t.strangers[p]; known != nil && who.user == "" {
+		l, _ = known.Get(who.key)
+	}
+	if l == nil {
 		l = rate.NewLimiter(rate.Every(who.every), who.burst)
-		known.Add(who.key, l)
 	}
 	now, nodes := t.now(), max(1, t.nodes())
 	l.SetLimitAt(now, rate.Every(who.every*time.Duration(nodes)))
@@ -115,11 +171,33 @@ func (t *attempts) limiter(kind proofKind, who limited) *rate.Limiter {
 	return l
 }
 
+// remember keeps the limiter of a client.
+func (t *attempts) remember(kind proofKind, who limited, l *rate.Limiter) {
+	p := place{kind, who.allowance}
+	if who.user != "" {
+		o := owned{p, who.user}
+		if t.own[o] == nil {
+			t.own[o] = map[string]*rate.Limiter{}
+		}
+		t.own[o][who.key] = l
+		return
+	}
+	known := t.strangers[p]
+	if known == nil {
+		known, _ = lru.New[string, *rate.Limiter](maxRemembered) // fails only for a size below 1
+		t.strangers[p] = known
+	}
+	known.Add(who.key, l)
+}
+
 // forgive forgets the attempts of one who has proved it at last.
 func (t *attempts) forgive(kind proofKind, who limited) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if known := t.kinds[kind]; known != nil {
+	p := place{kind, who.allowance}
+	if who.user != "" {
+		delete(t.own[owned{p, who.user}], who.key)
+	} else if known := t.strangers[p]; known != nil {
 		known.Remove(who.key)
 	}
 }
@@ -151,16 +229,21 @@ type Client struct {
 // network is the part of the address that one who tries cannot change at will: an IPv4
 // address, or the /64 of an IPv6 address, which one machine has whole (RFC 6177).
 func (c Client) network() string {
-	ip, err := netip.ParseAddr(c.host())
-	if err != nil {
+	ip, ok := c.ip()
+	if !ok {
 		return c.host()
 	}
-	ip = ip.Unmap().WithZone("")
 	if ip.Is4() {
 		return ip.String()
 	}
 	p, _ := ip.Prefix(64) // fails only for more bits than there are
 	return p.String()
+}
+
+// ip is the address; false if it is none.
+func (c Client) ip() (netip.Addr, bool) {
+	ip, err := netip.ParseAddr(c.host())
+	return ip.Unmap().WithZone(""), err == nil
 }
 
 // host is the address without the port.
@@ -171,8 +254,15 @@ func (c Client) host() string {
 	return c.Address
 }
 
-// atAddress is the client's address, as the one who tries.
-func (c Client) atAddress() limited { return limited{c.network(), ofAddress} }
+// atAddress is the client's address, as the one who tries; of IPv6 the site of the address as well.
+func (c Client) atAddress() []limited {
+	who := []limited{{key: c.network(), allowance: ofAddress}}
+	if ip, ok := c.ip(); ok && ip.Is6() {
+		p, _ := ip.Prefix(48) // fails only for more bits than there are
+		who = append(who, limited{key: p.String(), allowance: ofSite})
+	}
+	return who
+}
 
 // A browser in which a user has signed in is known from then on: it carries a value that this
 // appliance has sealed for the user. Its attempts are counted apart from those of all others, so
@@ -219,8 +309,30 @@ func (d *Directory) attempt(kind proofKind, from Client) error {
 		return err
 	}
 	who := from.atAddress()
-	if _, id := d.device(from); id != "" {
-		who.key = "device " + id
+	if user, id := d.device(from); id != "" {
+		who = []limited{{user, id, ofAddress}}
 	}
-	return d.attempts.take(kind, from, who)
+	return d.attempts.take(kind, from, who...)
+}
+
+// unproven is a proof that failed: whose it was said to be, and why, for the log.
+type unproven struct{ user, reason string }
+
+func (u *unproven) Error() string { return u.reason }
+
+// told is what the caller hears of an error; why a proof failed is logged, and not told.
+func (d *Directory) told(from Client, err error) error {
+	if wrong, ok := errors.AsType[*unproven](err); ok {
+		return d.failed(from, wrong.user, wrong.reason)
+	}
+	return err
+}
+
+// refuse counts an attempt that has proved nothing, and logs why. What is refused for being one too
+// many is not logged by itself. ErrProof, fault.Throttled.
+func (d *Directory) refuse(kind proofKind, from Client, wrong unproven, who ...limited) error {
+	if err := d.attempts.take(kind, from, who...); err != nil {
+		return err
+	}
+	return d.failed(from, wrong.user, wrong.reason)
 }

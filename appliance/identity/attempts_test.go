@@ -214,3 +214,96 @@ func TestNobodyLocksOut(t *testing.T) {
 	}
 	wants(t, "after 90 days it is a stranger", errorOf(d.SignInPassword(ctx, "alice", password, d.code(a.secret), home)), fault.Unauthenticated)
 }
+
+// TestMadeUpNames: thousands of names that there are not are tried between the guesses in a stolen
+// browser. Its guesses are counted on.
+func TestMadeUpNames(t *testing.T) {
+	d := open(t, nil)
+	ctx := t.Context()
+	a := d.enrol("alice", identity.RoleAdministrator)
+	d.pass(time.Minute)
+	in, err := d.SignInPassword(ctx, "alice", password, d.code(a.secret), identity.Client{Address: "203.0.113.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stolen := identity.Client{Address: "198.51.100.7:1", Device: in.Device}
+	d.pass(time.Hour)
+	looked := 0
+	for round := range 2 {
+		for range 12 {
+			if fault.CodeOf(errorOf(d.SignInPassword(ctx, "alice", password, "000000", stolen))) == fault.Unauthenticated {
+				looked++
+			}
+		}
+		for i := range 4200 {
+			_, _ = d.SignInPassword(ctx, fmt.Sprintf("n%d-%d", round, i), "x", "0", identity.Client{Address: stolen.Address})
+		}
+	}
+	if looked != 10 {
+		t.Errorf("%d guesses in a browser that is known, within no time", looked)
+	}
+}
+
+// TestStrangersFillNoLog: whatever a stranger tries a thousand times, from one address or from as
+// many, the log has a bounded number of lines, and says how many it left out.
+func TestStrangersFillNoLog(t *testing.T) {
+	for what, try := range map[string]func(d *directory, i int, from identity.Client) error{
+		"password": func(d *directory, i int, from identity.Client) error {
+			return errorOf(d.SignInPassword(t.Context(), "nobody", "", "", from))
+		},
+		"setup code": func(d *directory, i int, from identity.Client) error {
+			return errorOf(d.RedeemSetupCode(t.Context(), "AAAAAA", "eve", from))
+		},
+		"passkey": func(d *directory, i int, from identity.Client) error {
+			return errorOf(d.FinishPasskey(t.Context(), "made up", []byte("{}"), from))
+		},
+		"invitation": func(d *directory, i int, from identity.Client) error {
+			return errorOf(d.OpenInvitation(t.Context(), fmt.Sprint("made up ", i), from))
+		},
+		"enrolment": func(d *directory, i int, from identity.Client) error {
+			return errorOf(d.BeginEnrolPassword(t.Context(), "made up", from))
+		},
+		"token": func(d *directory, i int, from identity.Client) error {
+			return errorOf(d.Bearer(t.Context(), fmt.Sprint("hf_", i), from))
+		},
+		"OpenID": func(d *directory, i int, from identity.Client) error {
+			return errorOf(d.FinishOIDC(t.Context(), "made up", "code", from))
+		},
+		"OpenID, to begin": func(d *directory, i int, from identity.Client) error {
+			_, _, err := d.BeginOIDC(t.Context(), from)
+			return err
+		},
+	} {
+		const n = 1000
+		for where, address := range map[string]func(i int) string{
+			"one address":    func(int) string { return "192.0.2.1:1" },
+			"many addresses": func(i int) string { return fmt.Sprintf("10.%d.%d.1:1", i/256, i%256) },
+		} {
+			if what == "password" && where == "many addresses" {
+				continue // each would be looked at
+			}
+			d := open(t, func(c *identity.Config) {
+				c.OIDC = &identity.OIDC{Issuer: "https://127.0.0.1:1", ClientID: "console"} // does not answer
+			})
+			for i := range n {
+				if try(d, i, identity.Client{Address: address(i)}) == nil {
+					t.Fatalf("%s was let in", what)
+				}
+			}
+			most := 120
+			if where == "one address" {
+				most = 25
+			}
+			if lines := strings.Count(d.log.String(), "\n"); lines > most || lines == 0 {
+				t.Errorf("%s from %s: %d lines", what, where, lines)
+			}
+			if what == "invitation" && where == "many addresses" {
+				d.pass(time.Minute)
+				_ = try(d, n, from)
+				if !strings.Contains(d.log.String(), "left_out_before=900") {
+					t.Error("how many were left out is not said")
+				}
+			}
+		}
+	}
+}

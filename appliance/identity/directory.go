@@ -16,7 +16,6 @@ import (
 
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 
 	"holdfast/appliance/fault"
@@ -62,9 +61,12 @@ type Directory struct {
 	web      *webauthn.WebAuthn // nil without passkeys
 	oidc     *provider          // nil without one
 	attempts *attempts
-	hashing  chan struct{} // bounds how many passwords are hashed at once
+	hashing  chan struct{}  // bounds how many passwords are hashed at once
+	lines    *rate.Limiter  // bounds the lines of the log on proofs that failed
+	away     rate.Sometimes // bounds those on a provider that does not answer
 
 	mu       sync.Mutex
+	leftOut  int                // how many proofs failed since the last line, and have none
 	setup    string             // the setup code that was made here, if it was
 	setupSum *[sha256.Size]byte // of the one that is accepted; nil for none
 }
@@ -88,13 +90,14 @@ func New(c Config) (*Directory, error) {
 	if c.Seals == nil || c.Settings == nil {
 		return nil, errors.New("identity: there is nothing to authenticate users with")
 	}
-	d := &Directory{Config: c, rows: newRows(c.Store, c.Seals, c.Log), hashing: make(chan struct{}, 2)}
-	d.attempts = &attempts{now: c.Now, nodes: func() int { // it may be set later
+	d := &Directory{Config: c, rows: newRows(c.Store, c.Seals, c.Log), hashing: make(chan struct{}, 2),
+		lines: rate.NewLimiter(1, 100), away: rate.Sometimes{Interval: 10 * time.Second}}
+	d.attempts = newAttempts(c.Now, func() int { // it may be set later
 		if d.Nodes == nil {
 			return 1
 		}
 		return d.Nodes()
-	}, log: c.Log, kinds: map[proofKind]*lru.Cache[string, *rate.Limiter]{}, warned: map[proofKind]time.Time{}}
+	}, c.Log)
 	if c.URL == "" {
 		return d, nil
 	}
@@ -138,9 +141,18 @@ func (d *Directory) admits() error {
 	return nil
 }
 
-// failed logs why a proof failed, and gives what the caller is told.
+// failed logs why a proof failed, and gives what the caller is told. Strangers from many addresses
+// fill no disk: one line each second, and how many had none.
 func (d *Directory) failed(from Client, user, reason string) error {
-	d.Log.Warn("a proof of identity failed", "user", user, "remote", from.Address, "reason", reason)
+	d.mu.Lock()
+	leftOut, says := d.leftOut, d.lines.AllowN(d.Now(), 1)
+	if d.leftOut++; says {
+		d.leftOut = 0
+	}
+	d.mu.Unlock()
+	if says {
+		d.Log.Warn("a proof of identity failed", "user", user, "remote", from.Address, "reason", reason, "left_out_before", leftOut)
+	}
 	return ErrProof
 }
 

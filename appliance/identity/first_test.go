@@ -76,8 +76,8 @@ func TestClosed(t *testing.T) {
 	for way, err := range map[string]error{
 		"setup code": errorOf(d.SetupCode(ctx)),
 		"redeem":     errorOf(d.RedeemSetupCode(ctx, "x", "eve", from)),
-		"invitation": errorOf(d.OpenInvitation(ctx, invitation)),
-		"enrol":      errorOf(d.BeginEnrolPassword(ctx, invitation)),
+		"invitation": errorOf(d.OpenInvitation(ctx, invitation, from)),
+		"enrol":      errorOf(d.BeginEnrolPassword(ctx, invitation, from)),
 		"passkey":    errorOf(d.BeginPasskey(ctx)),
 		"password":   errorOf(d.SignInPassword(ctx, "alice", password, d.code(a.secret), from)),
 		"API token":  errorOf(d.Bearer(ctx, token, from)),

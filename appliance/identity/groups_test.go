@@ -33,7 +33,7 @@ func TestGroups(t *testing.T) {
 	as := func(email, sub string, claim any) (identity.SignedIn, error) {
 		t.Helper()
 		d.pass(time.Minute) // for the limit of attempts
-		to, state, err := d.BeginOIDC(ctx)
+		to, state, err := d.BeginOIDC(ctx, from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +168,7 @@ func TestGroupsOfUserInfo(t *testing.T) {
 		"another address is told":          {map[string]any{"email_verified": true}, map[string]any{"sub": "1", "email": "alice@example.com", "groups": []string{"kms-audit"}}, false},
 	} {
 		d.pass(time.Minute) // for the limit of attempts
-		to, state, err := d.BeginOIDC(ctx)
+		to, state, err := d.BeginOIDC(ctx, from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestNoGroups(t *testing.T) {
 	if _, err := d.BindOIDC(ctx, root, a.id, "alice@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	to, state, err := d.BeginOIDC(ctx)
+	to, state, err := d.BeginOIDC(ctx, from)
 	if err != nil {
 		t.Fatal(err)
 	}

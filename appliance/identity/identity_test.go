@@ -203,7 +203,7 @@ func (d *directory) enrol(name string, role identity.Role) *user {
 
 func (d *directory) accept(token, name string) *user {
 	d.t.Helper()
-	secret, err := d.BeginEnrolPassword(d.t.Context(), token)
+	secret, err := d.BeginEnrolPassword(d.t.Context(), token, from)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -265,7 +265,7 @@ func TestSetup(t *testing.T) {
 	}
 	_, err = d.RedeemSetupCode(ctx, code, "eve", from)
 	wants(t, "afterwards", err, fault.Unauthenticated)
-	secret, err := d.BeginEnrolPassword(ctx, second)
+	secret, err := d.BeginEnrolPassword(ctx, second, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -437,7 +437,7 @@ func TestInvitation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := d.BeginEnrolPassword(ctx, token)
+	secret, err := d.BeginEnrolPassword(ctx, token, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -460,7 +460,7 @@ func TestInvitation(t *testing.T) {
 	if done.Load() != 1 {
 		t.Errorf("it made %d users", done.Load())
 	}
-	if _, err := d.OpenInvitation(ctx, token); err != identity.ErrProof {
+	if _, err := d.OpenInvitation(ctx, token, from); err != identity.ErrProof {
 		t.Errorf("afterwards: %v", err)
 	}
 
@@ -469,7 +469,7 @@ func TestInvitation(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.pass(identity.InvitationLifetime)
-	if _, err := d.OpenInvitation(ctx, late); err != identity.ErrProof {
+	if _, err := d.OpenInvitation(ctx, late, from); err != identity.ErrProof {
 		t.Errorf("three days later: %v", err)
 	}
 	if err := d.RevokeInvitation(ctx, i.ID); err != nil {

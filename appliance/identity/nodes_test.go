@@ -180,7 +180,7 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := a.BeginEnrolPasskey(ctx, token)
+		c, err := a.BeginEnrolPasskey(ctx, token, from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer := key.get(c)
-		wants(t, "as another ceremony", b.FinishProvePasskey(ctx, in.Principal, c.ID, answer), fault.Unauthenticated)
+		wants(t, "as another ceremony", b.FinishProvePasskey(ctx, in.Principal, c.ID, answer, from), fault.Unauthenticated)
 		wants(t, "with a wrong answer", errorOf(b.FinishPasskey(ctx, c.ID, []byte(`{}`), from)), fault.Unauthenticated)
 		signed, err := b.FinishPasskey(ctx, c.ID, answer, from)
 		if err != nil {
@@ -222,11 +222,11 @@ func TestPasskeyOnTwoNodes(t *testing.T) {
 		if c, err = b.BeginProvePasskey(ctx, signed.Principal); err != nil {
 			t.Fatal(err)
 		}
-		wants(t, "in another session", a.FinishProvePasskey(ctx, in.Principal, c.ID, key.get(c)), fault.Unauthenticated)
-		if err := a.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c)); err != nil {
+		wants(t, "in another session", a.FinishProvePasskey(ctx, in.Principal, c.ID, key.get(c), from), fault.Unauthenticated)
+		if err := a.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c), from); err != nil {
 			t.Errorf("prove: %v", err)
 		}
-		wants(t, "prove again", b.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c)), fault.Unauthenticated)
+		wants(t, "prove again", b.FinishProvePasskey(ctx, signed.Principal, c.ID, key.get(c), from), fault.Unauthenticated)
 
 		if c, err = a.BeginPasskey(ctx); err != nil {
 			t.Fatal(err)
@@ -260,11 +260,11 @@ func TestPasswordOnTwoNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := a.BeginEnrolPassword(ctx, token)
+	secret, err := a.BeginEnrolPassword(ctx, token, from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if same, err := b.BeginEnrolPassword(ctx, token); err != nil || same != secret {
+	if same, err := b.BeginEnrolPassword(ctx, token, from); err != nil || same != secret {
 		t.Errorf("the page at the other node shows another secret: %v", err)
 	}
 	a.pass(9 * time.Minute)
@@ -299,7 +299,7 @@ func TestOIDCOnTwoNodes(t *testing.T) {
 	if _, err := a.BindOIDC(ctx, root, u.id, "alice@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	to, state, err := a.BeginOIDC(ctx)
+	to, state, err := a.BeginOIDC(ctx, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func TestSetupCodeOfAnotherNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wants(t, "as an invitation", errorOf(a.OpenInvitation(ctx, second)), fault.Unauthenticated)
+	wants(t, "as an invitation", errorOf(a.OpenInvitation(ctx, second, from)), fault.Unauthenticated)
 	wants(t, "a code made up", errorOf(b.RedeemSetupCode(ctx, "AAAAAA-BBBBBB-CCCCCC-DDDDDD", "alice", from)), fault.Unauthenticated)
 	token, err := b.RedeemSetupCode(ctx, first, "alice", from)
 	if err != nil {

@@ -76,19 +76,21 @@ const purposeOIDC = "oidc"
 
 // BeginOIDC gives the URL to send the browser to, and the state that it comes
 // back with: keep that in a cookie, and compare. fault.Conflict without a provider
-// or if it cannot be reached.
-func (d *Directory) BeginOIDC(ctx context.Context) (url, state string, err error) {
+// or if it cannot be reached; fault.Throttled for too many attempts, each of which may ask it.
+func (d *Directory) BeginOIDC(ctx context.Context, from Client) (url, state string, err error) {
 	if d.oidc == nil {
 		return "", "", fault.Errorf(fault.Conflict, "there is no OpenID provider; set admin.oidc in the configuration")
 	}
-	if err := d.admits(); err != nil {
+	if err := d.attempt(toOpenID, from); err != nil {
 		return "", "", err
 	}
 	ctx, cancel := d.oidc.context(ctx)
 	defer cancel()
 	_, o, err := d.oidc.discover(ctx)
 	if err != nil {
-		d.Log.Error("the OpenID provider does not answer", "issuer", d.oidc.Issuer, "error", err)
+		d.away.Do(func() {
+			d.Log.Error("the OpenID provider does not answer", "issuer", d.oidc.Issuer, "error", err)
+		})
 		return "", "", fault.Errorf(fault.Conflict, "the OpenID provider does not answer; sign in another way")
 	}
 	c := ceremony{Nonce: newSecret(), Verifier: oauth2.GenerateVerifier()}
@@ -146,20 +148,24 @@ func (d *Directory) vouched(ctx context.Context, a *Account, subject string, cla
 	if err != nil {
 		return SignedIn{}, err
 	}
-	was, rule := a.Role, Rule(nil)
+	checked, was, rule := a, a.Role, Rule(nil)
 	if role != was {
 		if rule, err = d.enough(ctx); err != nil {
 			return SignedIn{}, err
 		}
 	}
-	if a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
-		a.Subject, a.Role = subject, role
-		if a.Email == "" {
-			a.Email = a.OIDC // the provider has just verified it
+	a, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
+		if err := a.stillVouchedFor(checked, subject); err != nil {
+			return err
 		}
+		if a.Subject == "" && a.Email == "" {
+			a.Email = a.OIDC // the provider has just verified it; later on it is the administrators' to say
+		}
+		a.Subject, a.Role = subject, role
 		return nil
-	}, rule); err != nil {
-		return SignedIn{}, err
+	}, rule)
+	if err != nil {
+		return SignedIn{}, d.told(from, err)
 	}
 	if role != was {
 		d.Log.Info("the groups at the OpenID provider give a user another role", "user", a.Name, "was", was, "role", role)
@@ -172,6 +178,19 @@ func (d *Directory) vouched(ctx context.Context, a *Account, subject string, cla
 		in.RoleWas = was
 	}
 	return in, err
+}
+
+// stillVouchedFor says whether the account is, where it counts, as it was when the provider's answer
+// was held against it: the provider may have taken its time, and an administrator has changed the
+// account meanwhile. *unproven.
+func (a *Account) stillVouchedFor(checked *Account, subject string) error {
+	switch {
+	case a.Disabled:
+		return &unproven{a.Name, "the user is disabled"}
+	case a.OIDC != checked.OIDC, a.Role != checked.Role, a.Subject != checked.Subject && a.Subject != subject:
+		return &unproven{a.Name, "OpenID: the user was changed while they signed in"}
+	}
+	return nil
 }
 
 type oidcClaims struct {
@@ -319,6 +338,9 @@ func validEmail(email string) error {
 func (a *Account) bindOIDC(email string, by Principal, origin Origin) error {
 	if email == "" && a.OIDC != "" && a.ways() == 1 {
 		return fault.Errorf(fault.Conflict, "it is the only way in which %s can sign in", a.Name)
+	}
+	if a.Email == a.OIDC { // it came with the binding, and goes with it
+		a.Email = ""
 	}
 	a.OIDC, a.Subject = strings.ToLower(email), ""
 	if email != "" && !slices.Equal(by.persons(), []string{a.ID}) {

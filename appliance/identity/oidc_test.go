@@ -28,7 +28,7 @@ func TestOIDC(t *testing.T) {
 	try := func(change func(map[string]any), code string) error {
 		t.Helper()
 		d.pass(time.Minute) // for the limit of attempts
-		to, state, err := d.BeginOIDC(ctx)
+		to, state, err := d.BeginOIDC(ctx, from)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -181,11 +181,9 @@ func (d *Directory) FinishPasskey(ctx context.Context, ceremonyID string, respon
 	if err := d.admits(); err != nil {
 		return SignedIn{}, err
 	}
-	a, err := d.checkPasskey(ctx, purposeSignIn, ceremonyID, response, from)
-	if errors.Is(err, ErrProof) { // nobody can guess one: what is right is taken however often others have failed
-		if err := d.attempts.take(byPasskey, from, from.atAddress()); err != nil {
-			return SignedIn{}, err
-		}
+	a, err := d.checkPasskey(ctx, purposeSignIn, ceremonyID, response)
+	if wrong, ok := errors.AsType[*unproven](err); ok { // nobody can guess one: what is right is taken however often others have failed
+		return SignedIn{}, d.refuse(byPasskey, from, *wrong, from.atAddress()...)
 	}
 	if err != nil {
 		return SignedIn{}, err
@@ -211,27 +209,31 @@ func (d *Directory) BeginProvePasskey(ctx context.Context, p Principal) (Ceremon
 	return d.begin(options, session, "prove "+p.Session)
 }
 
-// FinishProvePasskey proves that a session's user is present.
-func (d *Directory) FinishProvePasskey(ctx context.Context, p Principal, ceremonyID string, response []byte) error {
-	a, err := d.checkPasskey(ctx, "prove "+p.Session, ceremonyID, response, Client{})
+// FinishProvePasskey proves that a session's user is present. fault.Throttled for too many that
+// are not good.
+func (d *Directory) FinishProvePasskey(ctx context.Context, p Principal, ceremonyID string, response []byte, from Client) error {
+	a, err := d.checkPasskey(ctx, "prove "+p.Session, ceremonyID, response)
+	if err == nil && a.ID != p.UserID {
+		err = &unproven{p.Name, "a passkey of another user"}
+	}
+	if wrong, ok := errors.AsType[*unproven](err); ok {
+		return d.refuse(byPasskeyPresence, from, *wrong, limited{p.UserID, p.Session, ofDevice})
+	}
 	if err != nil {
 		return err
-	}
-	if a.ID != p.UserID {
-		return d.failed(Client{}, p.Name, "a passkey of another user")
 	}
 	return d.rows.ProveSession(ctx, p.Session, d.stamp())
 }
 
-// checkPasskey gives the user whose passkey has signed.
-func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string, response []byte, from Client) (*Account, error) {
+// checkPasskey gives the user whose passkey has signed. *unproven.
+func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string, response []byte) (*Account, error) {
 	c, ok := d.openCeremony(ceremonyID, purpose)
 	if !ok || c.Passkey == nil {
-		return nil, d.failed(from, "", "the ceremony is unknown, or is older than five minutes")
+		return nil, &unproven{"", "the ceremony is unknown, or is older than five minutes"}
 	}
 	answer, err := protocol.ParseCredentialRequestResponseBytes(response)
 	if err != nil {
-		return nil, d.failed(from, "", "the authenticator's answer cannot be read")
+		return nil, &unproven{"", "the authenticator's answer cannot be read"}
 	}
 	var a *Account
 	find := func(_, handle []byte) (webauthn.User, error) {
@@ -253,23 +255,26 @@ func (d *Directory) checkPasskey(ctx context.Context, purpose, ceremonyID string
 		if e, ok := errors.AsType[*protocol.Error](err); ok {
 			detail += ": " + e.DevInfo
 		}
-		return nil, d.failed(from, "", "passkey: "+detail)
+		return nil, &unproven{"", "passkey: " + detail}
 	case used.Authenticator.CloneWarning:
-		return nil, d.failed(from, a.Name, "the passkey's counter went back: it was copied; remove it")
+		return nil, &unproven{a.Name, "the passkey's counter went back: it was copied; remove it"}
 	case a.Disabled:
-		return nil, d.failed(from, a.Name, "the user is disabled")
+		return nil, &unproven{a.Name, "the user is disabled"}
 	}
 	if err := d.useCeremony(ctx, c); usedBefore(err) {
-		return nil, d.failed(from, a.Name, "the ceremony was used before")
+		return nil, &unproven{a.Name, "the ceremony was used before"}
 	} else if err != nil {
 		return nil, err
 	}
 	return d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
-		for i := range a.Passkeys {
-			if p := &a.Passkeys[i]; bytes.Equal(p.Credential.ID, used.ID) {
-				p.Credential.Authenticator.SignCount, p.LastUsedAt = used.Authenticator.SignCount, d.stamp()
-			}
+		i := slices.IndexFunc(a.Passkeys, func(p StoredPasskey) bool { return bytes.Equal(p.Credential.ID, used.ID) })
+		switch { // it may have been changed since it was read
+		case i < 0:
+			return &unproven{a.Name, "the passkey was removed"}
+		case a.Disabled:
+			return &unproven{a.Name, "the user is disabled"}
 		}
+		a.Passkeys[i].Credential.Authenticator.SignCount, a.Passkeys[i].LastUsedAt = used.Authenticator.SignCount, d.stamp()
 		return nil
 	}, nil)
 }

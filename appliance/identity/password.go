@@ -212,7 +212,8 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, g guess) (p p
 	if len(g.password) > 4*MaxPassword || len(g.code) > 64 {
 		return proven{wrong: "too long"}, nil
 	}
-	right := d.checkPassword(a.Password, g.password)
+	checked := a.Password
+	right := d.checkPassword(checked, g.password)
 	_, err = d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
 		p = proven{}
 		now := d.stamp()
@@ -225,7 +226,7 @@ func (d *Directory) provePassword(ctx context.Context, a *Account, g guess) (p p
 			return nil
 		case a.Password == "":
 			p.wrong = "the user has no password"
-		case !right:
+		case !right || a.Password != checked: // it may have been changed since it was read
 			p.wrong = "wrong password"
 		default:
 			var good bool
@@ -273,9 +274,10 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 	if err != nil && !unknown {
 		return SignedIn{}, err
 	}
-	who, stranger := []limited{{from.network() + " " + name[:min(len(name), 64)], ofName}, from.atAddress()}, true
+	// The address comes first: made-up names from one that has none left are not remembered.
+	who, stranger := append(from.atAddress(), limited{key: from.network() + " " + name[:min(len(name), 64)], allowance: ofName}), true
 	if user, id := d.device(from); !unknown && id != "" && user == a.ID {
-		who, stranger = []limited{{"device " + id, ofDevice}}, false
+		who, stranger = []limited{{user, id, ofDevice}}, false
 	}
 	if err := d.attempts.take(byPassword, from, who...); err != nil {
 		return SignedIn{}, err
@@ -291,7 +293,7 @@ func (d *Directory) SignInPassword(ctx context.Context, name, password, code str
 	if proven.wrong != "" {
 		return SignedIn{}, d.failed(from, a.Name, proven.wrong)
 	}
-	d.attempts.forgive(byPassword, who[0])
+	d.attempts.forgive(byPassword, who[len(who)-1])
 	in, err = d.signIn(ctx, a, from)
 	in.RecoveryCode = proven.recovery
 	return in, err
@@ -304,7 +306,7 @@ func (d *Directory) ProvePassword(ctx context.Context, p Principal, password, co
 	if err != nil {
 		return false, err
 	}
-	session := limited{p.Session, ofDevice}
+	session := limited{p.UserID, p.Session, ofDevice}
 	if err := d.attempts.take(byPresence, from, session); err != nil {
 		return false, err
 	}

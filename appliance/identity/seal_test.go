@@ -84,7 +84,7 @@ func (d *directory) ways() []admitted {
 			return err
 		}},
 		{"sessions", []string{"last_seen_at"}, func() error { return errorOf(d.Session(ctx, a.token, false)) }},
-		{"invitations", nil, func() error { return errorOf(d.OpenInvitation(ctx, invitation)) }},
+		{"invitations", nil, func() error { return errorOf(d.OpenInvitation(ctx, invitation, from)) }},
 		{"api_tokens", []string{"last_used_at"}, func() error { return errorOf(d.Bearer(ctx, token, from)) }},
 	}
 }
@@ -201,7 +201,7 @@ func TestInsertedRows(t *testing.T) {
 	d.exec(`INSERT INTO sessions (digest, id, user_id, address, user_agent, created_at, last_seen_at, expires_at, proven_at) VALUES (?, 'e2', ?, '', '', ?, ?, ?, ?)`, sum[:], a.id, now, now, later, now)
 	wants(t, "a session", errorOf(d.Session(ctx, secret, true)), fault.Unauthenticated)
 	d.exec(`INSERT INTO invitations (digest, id, name, role, invited_by, created_at, expires_at, setup) VALUES (?, 'e3', 'eve', 'administrator', 'alice', ?, ?, 0)`, sum[:], now, later)
-	wants(t, "an invitation", errorOf(d.BeginEnrolPassword(ctx, secret)), fault.Unauthenticated)
+	wants(t, "an invitation", errorOf(d.BeginEnrolPassword(ctx, secret, from)), fault.Unauthenticated)
 	d.exec(`INSERT INTO users (id, name, oidc, role, disabled, account) SELECT 'e4', 'eve', NULL, role, 0, replace(replace(account, id, 'e4'), '"alice"', '"eve"') FROM users WHERE name = 'alice'`)
 	d.pass(time.Minute)
 	_, err := d.SignInPassword(ctx, "eve", password, d.code(a.secret), from)
@@ -320,7 +320,7 @@ func TestWhileLocked(t *testing.T) {
 	}
 	for what, err := range map[string]error{
 		"token":      errorOf(d.Bearer(ctx, token, from)),
-		"invitation": errorOf(d.OpenInvitation(ctx, invitation)),
+		"invitation": errorOf(d.OpenInvitation(ctx, invitation, from)),
 		"invite":     third(d.Invite(ctx, root, "carol", identity.RoleViewer)),
 		"make token": third(d.CreateToken(ctx, root, identity.NewToken{Name: "other", Role: identity.RoleViewer, Lifetime: time.Hour, Scope: identity.Unlimited()})),
 		"set role":   errorOf(d.SetRole(ctx, a.id, identity.RoleViewer)),

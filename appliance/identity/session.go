@@ -36,8 +36,14 @@ func (d *Directory) signIn(ctx context.Context, a *Account, from Client) (Signed
 		return SignedIn{}, err
 	}
 	now, token := d.stamp(), newSecret()
-	if _, err := d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error { a.LastSignInAt = now; return nil }, nil); err != nil {
-		return SignedIn{}, err
+	if _, err := d.rows.UpdateAccount(ctx, a.ID, func(a *Account) error {
+		if a.Disabled { // since the proof was looked at
+			return &unproven{a.Name, "the user is disabled"}
+		}
+		a.LastSignInAt = now
+		return nil
+	}, nil); err != nil {
+		return SignedIn{}, d.told(from, err)
 	}
 	s := &Session{ID: newID(), UserID: a.ID, Address: printable(from.Address, 64), UserAgent: printable(from.UserAgent, 200), CreatedAt: now, LastSeenAt: now,
 		ExpiresAt: now.Add(d.Absolute), ProvenAt: now, Digest: digest(token)}
@@ -240,8 +246,17 @@ func (d *Directory) RevokeToken(ctx context.Context, id string) (Token, error) {
 	return *t, nil
 }
 
+// By says whether a user has made the token, or a token of theirs has. The name alone does not say
+// it: there may have been another user of that name.
+func (t Token) By(u *User) bool {
+	return slices.Contains(t.Origin.MadeBy, u.ID) && (t.CreatedBy == u.Name || strings.HasPrefix(t.CreatedBy, tokenNames))
+}
+
+// tokenNames begins what a token is called where it acts; no name of a user has a space.
+const tokenNames = "token "
+
 func (t *Token) principal() Principal {
-	return Principal{Name: "token " + t.Name, Role: t.Role, Token: t.ID, Scope: t.Scope, MakerIDs: t.Origin.MadeBy}
+	return Principal{Name: tokenNames + t.Name, Role: t.Role, Token: t.ID, Scope: t.Scope, MakerIDs: t.Origin.MadeBy}
 }
 
 // Bearer gives who has an API token. ErrProof if it is not good, and fault.Throttled if such
@@ -254,11 +269,8 @@ func (d *Directory) Bearer(ctx context.Context, secret string, from Client) (who
 	}
 	sum := digest(secret)
 	refuse := func(name, why string) (Principal, error) {
-		dead := limited{from.network() + " " + hex.EncodeToString(sum[:8]), ofToken}
-		if err := d.attempts.take(byToken, from, dead, from.atAddress()); err != nil {
-			return Principal{}, err
-		}
-		return Principal{}, d.failed(from, name, why)
+		dead := limited{key: from.network() + " " + hex.EncodeToString(sum[:8]), allowance: ofToken}
+		return Principal{}, d.refuse(byToken, from, unproven{name, why}, append(from.atAddress(), dead)...)
 	}
 	t, err := d.rows.Token(ctx, sum)
 	if fault.CodeOf(err) == fault.NotFound {

@@ -290,26 +290,27 @@ func (d *Directory) RevokeInvitation(ctx context.Context, id string) error {
 	return d.rows.DeleteInvitation(ctx, id)
 }
 
-// OpenInvitation gives the invitation of a link. ErrProof if there is none.
-func (d *Directory) OpenInvitation(ctx context.Context, token string) (Invitation, error) {
+// OpenInvitation gives the invitation of a link. ErrProof if there is none, and fault.Throttled if
+// such a one came too often. One that is good is never refused for what others did.
+func (d *Directory) OpenInvitation(ctx context.Context, token string, from Client) (Invitation, error) {
 	if err := d.admits(); err != nil {
 		return Invitation{}, err
 	}
 	i, err := d.rows.Invitation(ctx, digest(token))
 	switch {
 	case fault.CodeOf(err) == fault.NotFound, err == nil && i.Name == setupCodeName:
-		return Invitation{}, d.failed(Client{}, "", "there is no such invitation, or it was used")
+		return Invitation{}, d.refuse(byInvitation, from, unproven{"", "there is no such invitation, or it was used"}, from.atAddress()...)
 	case err != nil:
 		return Invitation{}, err
 	case !d.Now().Before(i.ExpiresAt):
-		return Invitation{}, d.failed(Client{}, i.Name, "the invitation has expired")
+		return Invitation{}, d.refuse(byInvitation, from, unproven{i.Name, "the invitation has expired"}, from.atAddress()...)
 	}
 	return *i, nil
 }
 
 // newcomer is the user that an invitation makes.
-func (d *Directory) newcomer(ctx context.Context, token string) (*Account, string, error) {
-	i, err := d.OpenInvitation(ctx, token)
+func (d *Directory) newcomer(ctx context.Context, token string, from Client) (*Account, string, error) {
+	i, err := d.OpenInvitation(ctx, token, from)
 	if err != nil {
 		return nil, "", err
 	}
@@ -323,8 +324,8 @@ func (d *Directory) newcomer(ctx context.Context, token string) (*Account, strin
 }
 
 // BeginEnrolPasskey begins to make the first passkey of an invited user.
-func (d *Directory) BeginEnrolPasskey(ctx context.Context, token string) (Ceremony, error) {
-	a, purpose, err := d.newcomer(ctx, token)
+func (d *Directory) BeginEnrolPasskey(ctx context.Context, token string, from Client) (Ceremony, error) {
+	a, purpose, err := d.newcomer(ctx, token, from)
 	if err != nil {
 		return Ceremony{}, err
 	}
@@ -334,7 +335,7 @@ func (d *Directory) BeginEnrolPasskey(ctx context.Context, token string) (Ceremo
 // FinishEnrolPasskey makes the user, uses the invitation up, and signs in.
 func (d *Directory) FinishEnrolPasskey(ctx context.Context, token, ceremonyID, name string, response []byte, from Client) (in SignedIn, err error) {
 	defer d.observed(ByInvitation, &err)
-	a, purpose, err := d.newcomer(ctx, token)
+	a, purpose, err := d.newcomer(ctx, token, from)
 	if err != nil {
 		return SignedIn{}, err
 	}
@@ -348,8 +349,8 @@ func (d *Directory) FinishEnrolPasskey(ctx context.Context, token, ceremonyID, n
 
 // BeginEnrolPassword gives the secret for the authenticator app of an invited
 // user; the same one if it is called again.
-func (d *Directory) BeginEnrolPassword(ctx context.Context, token string) (TOTP, error) {
-	a, purpose, err := d.newcomer(ctx, token)
+func (d *Directory) BeginEnrolPassword(ctx context.Context, token string, from Client) (TOTP, error) {
+	a, purpose, err := d.newcomer(ctx, token, from)
 	if err != nil {
 		return TOTP{}, err
 	}
@@ -360,7 +361,7 @@ func (d *Directory) BeginEnrolPassword(ctx context.Context, token string) (TOTP,
 // fault.Invalid for a password or code that will not do.
 func (d *Directory) FinishEnrolPassword(ctx context.Context, token, password, code string, from Client) (in SignedIn, err error) {
 	defer d.observed(ByInvitation, &err)
-	a, purpose, err := d.newcomer(ctx, token)
+	a, purpose, err := d.newcomer(ctx, token, from)
 	if err != nil {
 		return SignedIn{}, err
 	}

@@ -50,7 +50,11 @@ type approvalData struct {
 	unknown string
 	// depends is what relies on the thing that the operation is about.
 	depends []ui.Fact
-	forms   []ui.Form
+	// dependents are the same in full, with who has used it, of an operation that a person
+	// confirms by a name; nil of any other. Undiscovered says why they are not known.
+	dependents   *operation.Dependents
+	undiscovered string
+	forms        []ui.Form
 	// download is where the one who asked gets what was approved; empty for nothing.
 	download string
 	// barred says why this user cannot approve; empty if they can, or nobody can.
@@ -67,6 +71,11 @@ func approvalPage(p *page) (*view, error) {
 		d.unknown = p.c.message(p.Request, err)
 	}
 	d.depends = p.dependsOn(a.Request)
+	if of := p.caller().DependentsOf(p.Context(), a.Request); of != nil && p.may(identity.ManageKeys) {
+		if d.dependents, err = read(p, operation.ShowDependents, *of); err != nil {
+			d.undiscovered = p.c.message(p.Request, err)
+		}
+	}
 	d.decide(p)
 	return &view{title: d.name, crumbs: []ui.Link{{Text: "Approvals", URL: "/approvals"}}, body: approvalDetail(d)}, nil
 }

@@ -12,7 +12,9 @@ import (
 
 	"github.com/a-h/templ"
 	"github.com/go-chi/chi/v5"
+	"golang.org/x/time/rate"
 
+	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
@@ -78,9 +80,11 @@ func New(o Options) http.Handler {
 
 // protect sets what browsers have to keep to, and refuses posts of other sites.
 func (c *console) protect(next http.Handler) http.Handler {
-	cross := http.NewCrossOriginProtection()
+	cross, lines := http.NewCrossOriginProtection(), rate.Sometimes{Interval: time.Second} // no stranger fills the log
 	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.Log.Warn("a post from another site was refused", "path", r.URL.Path, "origin", r.Header.Get("Origin"), "remote", r.RemoteAddr)
+		lines.Do(func() {
+			c.Log.Warn("a post from another site was refused", "path", r.URL.Path, "origin", r.Header.Get("Origin"), "remote", r.RemoteAddr)
+		})
 		http.Error(w, "refused: this was posted by another site", http.StatusForbidden)
 	}))
 	return cross.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -338,11 +342,11 @@ func (p *page) nav() []ui.NavGroup {
 
 // waiting is how many operations wait for approval.
 func (p *page) waiting() int {
-	n, err := p.c.Performer.Approvals.PendingApprovals(p.Context(), p.now)
+	all, err := p.c.Performer.Approvals.CountApprovals(p.Context(), p.now)
 	if err != nil {
 		return 0
 	}
-	return n
+	return all[approval.Pending]
 }
 
 // may says whether the role has the capability.

@@ -182,7 +182,7 @@ func (c *console) finishSignIn(w http.ResponseWriter, r *http.Request) {
 // beginOIDC sends the browser to the provider by a page with a link: the policy
 // lets no form post lead to another origin.
 func (c *console) beginOIDC(w http.ResponseWriter, r *http.Request) {
-	to, state, err := c.Identity.BeginOIDC(r.Context())
+	to, state, err := c.Identity.BeginOIDC(r.Context(), client(r))
 	if err != nil {
 		c.showSignIn(w, r, "", err)
 		return
@@ -277,10 +277,10 @@ type enrolView struct {
 
 func (c *console) showEnrol(w http.ResponseWriter, r *http.Request, wrong error) {
 	token := chi.URLParam(r, "token")
-	i, err := c.Identity.OpenInvitation(r.Context(), token)
+	i, err := c.Identity.OpenInvitation(r.Context(), token, client(r))
 	v := enrolView{token: token, name: i.Name, role: string(i.Role), passkeys: c.Identity.PasskeysEnabled(), wrong: c.message(r, wrong)}
 	if err == nil {
-		v.totp, err = c.Identity.BeginEnrolPassword(r.Context(), token)
+		v.totp, err = c.Identity.BeginEnrolPassword(r.Context(), token, client(r))
 	}
 	if err != nil {
 		c.bare(w, r, statusOf(err), "Invitation", noInvitationPage())
@@ -302,7 +302,7 @@ func (c *console) enrolPassword(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *console) beginEnrol(w http.ResponseWriter, r *http.Request) {
-	ceremony, err := c.Identity.BeginEnrolPasskey(r.Context(), chi.URLParam(r, "token"))
+	ceremony, err := c.Identity.BeginEnrolPasskey(r.Context(), chi.URLParam(r, "token"), client(r))
 	c.begun(w, r, ceremony, err)
 }
 

@@ -67,7 +67,7 @@ func TestRecoveryCodeUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := r.users.BeginEnrolPassword(ctx, invitation)
+	secret, err := r.users.BeginEnrolPassword(ctx, invitation, identity.Client{})
 	if err != nil {
 		t.Fatal(err)
 	}

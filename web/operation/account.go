@@ -151,7 +151,7 @@ var (
 			Words: "Prove presence by passkey", Summary: "Prove that one is present, by a passkey"},
 		Subject: apart[CeremonyAnswer],
 		Run: own(func(ctx context.Context, c *Caller, _ string, in CeremonyAnswer) (Nothing, error) {
-			return Nothing{}, c.Identity.FinishProvePasskey(ctx, c.Who, in.Ceremony, in.Response)
+			return Nothing{}, c.Identity.FinishProvePasskey(ctx, c.Who, in.Ceremony, in.Response, identity.Client{Address: c.Remote})
 		}),
 	})
 	BeginPasskey = define(Operation[Nothing, identity.Ceremony]{

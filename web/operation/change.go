@@ -66,6 +66,22 @@ func (c *Caller) Differences(ctx context.Context, r *approval.Request) ([]Differ
 	return all, nil
 }
 
+// DependentsOf names what may depend on the thing that a request for approval is about, if a person
+// confirms its operation by a name; nil for all else, and where nothing can depend on it.
+func (c *Caller) DependentsOf(ctx context.Context, r *approval.Request) *DependentsOf {
+	route, q, err := stored(r)
+	if err != nil || !route.Guards().Confirmed {
+		return nil
+	}
+	in, err := q.Read()
+	if err != nil {
+		return nil
+	}
+	defer Wipe(in)
+	p := &performance{Caller: c, route: route, path: q.Path, in: in}
+	return p.dependentsOf(p.objectOf(p.subject(ctx)))
+}
+
 // MayDecide says why the caller may not approve the request; nil if they may.
 func (c *Caller) MayDecide(ctx context.Context, r *approval.Request) error {
 	asker, err := c.asker(ctx, r)

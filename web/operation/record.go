@@ -11,7 +11,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 	"unicode/utf8"
+
+	"golang.org/x/time/rate"
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
@@ -166,16 +170,26 @@ func (p *Performer) write(ctx context.Context, rec *audit.Record) error {
 }
 
 // Event records what happens to users outside of operations: that they sign in, or
-// fail to; tried is the name that a stranger gave, if they did. Where the log is not open yet, as while the appliance is locked from
+// fail to; tried is the name that a stranger gave, if they did. Of strangers who fail not each one
+// is recorded ([strangers]). Where the log is not open yet, as while the appliance is locked from
 // its start on, the program's log alone has it: nothing can be changed then.
 func (p *Performer) Event(ctx context.Context, operation, actor, tried, remote string, err error) error {
 	rec := &audit.Record{Kind: audit.KindAdmin, Operation: operation, Result: audit.Allowed, Actor: actor, Remote: remote}
 	if err != nil {
+		leftOut, records := p.strangers.records(p.Now(), err)
+		if !records {
+			return nil
+		}
 		rec.Result, rec.Error = audit.Denied, string(fault.CodeOf(err))
+		var detail []string
 		if tried != "" {
-			rec.Detail = fmt.Sprintf("name tried: %.*q", maxTried, tried)
+			detail = append(detail, fmt.Sprintf("name tried: %.*q", maxTried, tried))
 			rec.ObjectKind, rec.Object = "user", "user "+strings.Trim(fmt.Sprintf("%.*q", maxTried, tried), `"`)
 		}
+		if leftOut > 0 {
+			detail = append(detail, fmt.Sprintf("refused before and not recorded: %d", leftOut))
+		}
+		rec.Detail = strings.Join(detail, "; ")
 	}
 	if err == nil { // who has signed in may block, so they may use the reserve; strangers may not
 		p.tell(ctx, rec)
@@ -187,6 +201,29 @@ func (p *Performer) Event(ctx context.Context, operation, actor, tried, remote s
 		return nil
 	}
 	return err
+}
+
+// strangers bounds the records of those who prove nothing, who could else fill the disk and so stop
+// all service. An attempt that was not looked at, as it was one too many, has none; the others, from
+// all addresses together, have so many at once and then one each second.
+type strangers struct {
+	mu      sync.Mutex
+	limiter *rate.Limiter
+	leftOut int // since the last record
+}
+
+func newStrangers() strangers { return strangers{limiter: rate.NewLimiter(1, 100)} }
+
+// records says whether a failure is recorded, and how many before it were not.
+func (s *strangers) records(now time.Time, err error) (leftOut int, _ bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if fault.CodeOf(err) == fault.Throttled || !s.limiter.AllowN(now, 1) {
+		s.leftOut++
+		return 0, false
+	}
+	leftOut, s.leftOut = s.leftOut, 0
+	return leftOut, true
 }
 
 // RoleByGroups records that a sign-in by the OpenID provider gave a user another role.

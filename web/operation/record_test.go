@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast/appliance"
 	"holdfast/appliance/audit"
@@ -181,6 +182,47 @@ func TestNameTried(t *testing.T) {
 		if r := log.records[0]; r.Detail != want || r.Result != audit.Denied || r.Remote != "192.0.2.7" {
 			t.Errorf("%q: %+v", tried, r)
 		}
+	}
+}
+
+// TestStrangersFillNoAuditLog: attempts that were not looked at have no record, of the others there is
+// a bounded number, and what is recorded next says how many have none. Who is let in is on record.
+func TestStrangersFillNoAuditLog(t *testing.T) {
+	now := time.Now()
+	p, log := quiet()
+	p.Now = func() time.Time { return now }
+	fail := func(code fault.Code) {
+		t.Helper()
+		if err := p.Event(t.Context(), "sign in by password", "", "alice", "192.0.2.7", fault.Errorf(code, "no")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fail(fault.Unauthenticated)
+	for range 300 {
+		fail(fault.Throttled)
+	}
+	if len(log.records) != 1 {
+		t.Errorf("%d records of attempts that were not looked at", len(log.records)-1)
+	}
+	now = now.Add(time.Minute)
+	fail(fault.Unauthenticated)
+	if r := log.records[1]; r.Detail != `name tried: "alice"; refused before and not recorded: 300` {
+		t.Errorf("%+v", r)
+	}
+	for range 5000 { // from as many addresses
+		fail(fault.Unauthenticated)
+	}
+	if n := len(log.records); n > 102 {
+		t.Errorf("%d records of strangers within no time", n)
+	}
+	if err := p.Event(t.Context(), "sign in by password", "alice", "", "192.0.2.8", nil); err != nil || log.records[len(log.records)-1].Actor != "alice" {
+		t.Errorf("who is let in: %v %+v", err, log.records[len(log.records)-1])
+	}
+	now = now.Add(time.Second)
+	before := len(log.records)
+	fail(fault.Unauthenticated)
+	if r := log.records[len(log.records)-1]; len(log.records) != before+1 || !strings.Contains(r.Detail, "not recorded: 49") {
+		t.Errorf("a second later: %+v", r)
 	}
 }
 

@@ -66,6 +66,10 @@ var notHere = map[string]string{
 	"createGrants": "its form follows the check of a file, which the browser sends",
 }
 
+// relyOnNothing are operations that a person confirms, and that are about nothing that could be in
+// use.
+var relyOnNothing = map[string]bool{"confirmTime": true, "revokePolicies": true, "discardSetting": true}
+
 // prove gives a proof of presence where the page asks for one.
 func (p *pair) prove(a *admin) (proved bool) {
 	p.t.Helper()
@@ -120,6 +124,10 @@ func (p *pair) approve(route *operation.Route, a operation.ApprovalDetail, x ask
 	p.t.Helper()
 	p.bob.Open("/approvals/" + a.ID)
 	p.bob.Has(append([]string{route.Words, "Waits", "alice", "alice wants " + route.ID, "What changes", "Now", "Then", "As the API has it", a.Method, "Expires"}, slices.Concat(x.before, x.after)...)...)
+	if route.Guards().Confirmed && !relyOnNothing[route.ID] {
+		p.bob.Has("What relies on it")
+		p.bob.HasNot("What relies on it is not known", "Who has used it is not known") // of what is damaged, more is not known
+	}
 	if folded := p.bob.Value(`String(document.querySelectorAll("main details:not([open])").length)`); folded != "0" {
 		p.t.Errorf("%s: %s parts of the page are folded away", route.ID, folded)
 	}
