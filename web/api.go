@@ -35,7 +35,7 @@ type API struct {
 func NewAPI(o operation.Options) *API {
 	a := &API{Performer: operation.New(o), router: chi.NewRouter()}
 	a.router.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, r, fault.Errorf(fault.NotFound, "the admin API has no route %s %s", r.Method, r.URL.Path))
+		a.fail(w, r, operation.NoRoute(r.Method, r.URL.Path))
 	})
 	a.router.MethodNotAllowed(a.methodNotAllowed)
 	for _, route := range operation.Table() {
@@ -55,6 +55,9 @@ func NewAPI(o operation.Options) *API {
 // what that one has found out does not count here.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = identify(w, r)
+	if a.KeepsAnswers() {
+		w.Header().Set(operation.KeptHeader, "kept")
+	}
 	defer a.recovered(w, r)
 	a.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
 }

@@ -29,12 +29,14 @@ func (a *admin) confirm(cmd *cobra.Command, c *operation.Confirmation) error {
 	if c.Of != nil {
 		done, err := cli.Call(cmd.Context(), &a.Admin, operation.ShowDependents, *c.Of)
 		switch {
-		case fault.CodeOf(err) == fault.NotFound:
+		case fault.CodeOf(err) == fault.NotFound && !operation.IsNoRoute(err):
 			return err
 		case err != nil:
 			cli.Row(w, "What relies on it is not known: "+err.Error())
 		default:
-			c.Name = done.Out.Name
+			if c.Object != "" {
+				c.Name = done.Out.Name
+			}
 			showDependents(w, done.Out)
 		}
 	}

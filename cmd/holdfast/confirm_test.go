@@ -2,10 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast/cmd/internal/sitetest"
 	"holdfast/web/operation"
@@ -61,6 +67,47 @@ func TestNameTypedAtATerminal(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	s.Run(t, "unblock", "--everything") // no terminal: nobody is asked
+}
+
+// TestNameTypedDuringAnUpdate: an appliance of an earlier release has no route that tells what
+// relies on a thing. That stops nobody; a thing that is missing does.
+func TestNameTypedDuringAnUpdate(t *testing.T) {
+	t.Parallel()
+	s := sitetest.New(t, t.TempDir())
+	s.Start(t)
+	s.Run(t, "keystore", "create", "demo")
+	before := filepath.Join(s.Dir, "before.sock") // the appliance, without that route
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket)
+		}},
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", "appliance"
+			r.Out.URL.Path = strings.Replace(r.In.URL.Path, "/dependents", "/no-such-route", 1)
+		},
+	}
+	server := &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
+	defer server.Close()
+	go func() { _ = server.Serve(l) }()
+	at := func(socket, answer string, args ...string) (string, error) {
+		t.Helper()
+		return typing(t, s.Command(t.Context(), "holdfast", append(args, "--socket", socket)...), answer)
+	}
+	if out, err := at(before, "demo", "block", "demo", "--reason", "r"); err != nil || !strings.Contains(out, "What relies on it is not known") || !strings.Contains(s.Run(t, "keystore", "show", "demo"), "blocked") {
+		t.Errorf("%v: %s", err, out)
+	}
+	for _, socket := range []string{s.Socket, before} {
+		if out, err := at(socket, "gone", "block", "gone", "--reason", "r"); err == nil || !strings.Contains(out, "gone") {
+			t.Errorf("%s: %v: %s", socket, err, out)
+		}
+	}
+	if out, err := at(s.Socket, "gone", "block", "gone", "--reason", "r"); err == nil || strings.Contains(out, "to confirm") {
+		t.Errorf("what is missing: %v: %s", err, out)
+	}
 }
 
 // TestEveryConfirmedOperationHasAName: what the table says is confirmed has something to type also

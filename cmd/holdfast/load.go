@@ -94,6 +94,11 @@ func (l *load) run(a *admin, cmd *cobra.Command, keyStore, name string) error {
 		})
 	}
 	in := operation.FileImport{KeyStoreName: ks, File: file, Rows: report.Rows, SHA256: report.SHA256, Most: loadStep}
+	if report.New > 0 {
+		if err := a.confirm(cmd, l.create.ToConfirm(in)); err != nil {
+			return err
+		}
+	}
 	return l.steps(a, cmd, in, report)
 }
 

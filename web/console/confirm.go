@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 
@@ -44,10 +45,16 @@ func (p *page) toConfirm(a action, f *form) (*operation.Confirmation, error) {
 }
 
 // askConfirmation keeps a form, and sends the browser to the page that has the name typed. If one
-// was typed, it was another.
+// was typed, it was another. A form with secrets has the name typed in itself: they are entered once
+// more there, since no browser keeps them.
 func (c *console) askConfirmation(w http.ResponseWriter, p *page, wants *operation.Confirmation, k *kept) {
 	if k.Values.Has(confirmField) {
 		k.Message, k.Code, k.Field = c.message(p.Request, wants.Check(k.Values.Get(confirmField))), fault.Invalid, confirmField
+	}
+	if len(k.Withheld) > 0 {
+		k.Message, k.Code, k.Field, k.Confirm = c.message(p.Request, wants.Check(k.Values.Get(confirmField))), fault.Invalid, confirmField, wants.Name
+		c.refuse(w, p.Request, p.who.UserID, k)
+		return
 	}
 	id, err := c.keep(w, keptConfirm, owner(keptConfirm, p.who), k, confirmPath)
 	if err != nil {
@@ -84,6 +91,18 @@ type confirmData struct {
 	back       string
 }
 
+// relying looks for what relies on what is confirmed.
+func (p *page) relying(wants *operation.Confirmation) *confirmData {
+	d := &confirmData{Confirmation: wants, back: p.here()}
+	if wants.Of != nil {
+		var err error
+		if d.dependents, err = read(p, operation.ShowDependents, *wants.Of); err != nil {
+			d.unknown = p.c.message(p.Request, err)
+		}
+	}
+	return d
+}
+
 // confirmPage shows what relies on a thing, and has its name typed.
 func (c *console) confirmPage(w http.ResponseWriter, r *http.Request, who identity.Principal) {
 	p := &page{Request: r, c: c, who: who, now: c.Now()}
@@ -95,30 +114,30 @@ func (c *console) confirmPage(w http.ResponseWriter, r *http.Request, who identi
 	}
 	a := actions[k.Operation]
 	p.values = k.Values
+	later := c.typedBefore(r, k, who)
 	typed := k.Values.Get(confirmField)
 	k.Values.Del(confirmField)
 	k.Values.Set("version", p.version(revisionOf(k.Values))) // the session may be another by now; the user is not
-	wants, err := p.toConfirm(a, &form{values: k.Values})
-	if err != nil {
-		c.failPage(w, p.Request, who, err)
+	f := &form{values: k.Values}
+	wants, err := p.toConfirm(a, f)
+	if err != nil { // what was typed is looked at where the form is
+		k.Code, k.Message, k.Field = fault.CodeOf(err), c.message(r, err), f.wrong
+		drop(w, r, func(string) bool { return true })
+		c.refuse(w, r, who.UserID, k)
 		return
 	}
 	if wants == nil { // what it is about has changed, so that nothing has to be typed
 		wants = &operation.Confirmation{Words: a.words(k.Values), Summary: a.route.Summary}
 	}
-	d := &confirmData{Confirmation: wants, back: p.here()}
-	if wants.Of != nil {
-		if d.dependents, err = read(p, operation.ShowDependents, *wants.Of); err != nil {
-			d.unknown = c.message(r, err)
-		}
-	}
-	d.form = ui.Form{Action: confirmPath(id), Submit: wants.Words, Kind: "danger", Confirm: wants.Name}
+	d := p.relying(wants)
+	d.form = ui.Form{Action: confirmPath(id), Submit: wants.Words, Kind: "danger", Confirm: wants.Name, Typed: typed,
+		Hidden: []ui.Hidden{{Name: "author", Value: who.UserID}}}
 	if p.needsApproval(a.route) {
 		d.form.Fields = append(d.form.Fields, whyFor(k.Values.Get(whyField)))
 	}
 	v := &view{title: fmt.Sprintf("%s: %s", wants.Words, wants.Name), status: k.status(), body: outagePage(d)}
 	if k.Message != "" {
-		d.form.Error, d.form.ConfirmError, d.form.Typed = k.Message, true, typed
+		d.form.Error, d.form.ConfirmError = k.Message, !later
 		v.title = errorTitle(k.Message, v.title)
 	}
 	c.show(w, p, v)
@@ -138,13 +157,36 @@ func (c *console) confirm(w http.ResponseWriter, r *http.Request, who identity.P
 		k.Values.Set(whyField, r.PostForm.Get(whyField))
 	}
 	k.Values.Set("version", p.version(revisionOf(k.Values)))
-	drop(w, r, func(kept string) bool { return kept == id })
+	drop(w, r, func(string) bool { return true })
 	c.perform(w, p, k.Operation, k.Values)
 }
 
-// confirmLater has whose session has ended sign in, and go on where the name is typed.
+// confirmLater has whose session has ended sign in, and go on where the name is typed, with what
+// they have typed there.
 func (c *console) confirmLater(w http.ResponseWriter, r *http.Request) {
-	http.Redirect(w, r, "/signin?next="+confirmPath(chi.URLParam(r, "id")), http.StatusSeeOther)
+	k := &kept{Values: url.Values{confirmField: {r.PostFormValue(confirmField)}}}
+	if r.PostForm.Has(whyField) {
+		k.Values.Set(whyField, r.PostForm.Get(whyField))
+	}
+	page := confirmPath(chi.URLParam(r, "id"))
+	id, err := c.keep(w, keptTyped, r.PostForm.Get("author"), k, func(string) string { return page })
+	if err != nil {
+		c.unkept(w, r, k, err)
+		return
+	}
+	http.Redirect(w, r, "/signin?next="+url.QueryEscape(page+query(keptParameter, id)), http.StatusSeeOther)
+}
+
+// typedBefore puts what was typed on this page when the session had ended into the form, and says
+// whether something was.
+func (c *console) typedBefore(r *http.Request, k *kept, who identity.Principal) bool {
+	typed, _, err := c.opened(r, keptTyped, r.URL.Query().Get(keptParameter), who)
+	if err != nil {
+		return false
+	}
+	maps.Copy(k.Values, typed.Values)
+	k.Code, k.Message = fault.Unauthenticated, sessionEnded
+	return true
 }
 
 // confirmation reads the input of a form, and gives what a person confirms before it is performed.

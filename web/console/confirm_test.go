@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"html"
 	"maps"
@@ -27,13 +28,14 @@ var typedNames = regexp.MustCompile(`Type <code>([^<]*)</code> to confirm`)
 
 // notReached are operations whose form is refused in this test before something is asked, and why.
 var notReached = map[string]string{
-	"discardKeyStore":   "nothing is damaged here",
-	"discardKey":        "nothing is damaged here",
-	"discardCredential": "nothing is damaged here",
-	"discardGrant":      "nothing is damaged here",
-	"discardSetting":    "nothing is damaged here",
-	"removePasskey":     "the user has none",
-	"confirmTime":       "no time waits to be confirmed here",
+	"discardKeyStore":    "nothing is damaged here",
+	"discardKey":         "nothing is damaged here",
+	"discardCredential":  "nothing is damaged here",
+	"discardGrant":       "nothing is damaged here",
+	"discardSetting":     "nothing is damaged here",
+	"removePasskey":      "the user has none",
+	"unshareCertificate": "no certificate is shared here",
+	"confirmTime":        "no time waits to be confirmed here",
 }
 
 // ask posts a form of an operation, and says what the console asks before it is done. What is
@@ -57,6 +59,15 @@ func (s *session) ask(t *testing.T, op string, form url.Values) (a asked, to str
 		}
 		typed := []string{"", "x" + html.UnescapeString(name[1]), html.UnescapeString(name[1])}[step]
 		to = s.do(http.MethodPost, to, url.Values{"confirm": {typed}}, nil).Header().Get("Location")
+	}
+	if strings.Contains(to, "kept=") { // a form with a secret, or a file, has the name typed in itself
+		page := s.do(http.MethodGet, to, nil, nil).Body.String()
+		if name := regexp.MustCompile(`(?s)action="/do/` + op + `".*?Type <code>([^<]*)</code> to confirm.*?aria-invalid="true"`).FindStringSubmatch(page); name != nil && !form.Has("confirm") {
+			a.typed = true
+			form = maps.Clone(form)
+			form.Set("confirm", html.UnescapeString(name[1]))
+			_, to = s.ask(t, op, form)
+		}
 	}
 	a.presence = strings.HasPrefix(to, "/prove/")
 	for _, rec := range r.audit.Records[recorded:] {
@@ -98,6 +109,11 @@ func TestFormsAskWhatTheTableSays(t *testing.T) {
 		routes[route.ID] = route
 	}
 	r.pass(operation.PresenceTime + time.Minute)
+	of["installCertificate"] = url.Values{"chain": {"good"}, "back": {"/settings"}}
+	of["shareCertificate"] = of["installCertificate"]
+	of["createGrant"] = url.Values{"effect": {"forbid"}}
+	const forbids = "principal,operations,effect\n*,Encrypt,forbid\n"
+	of["createGrants"] = url.Values{"file": {forbids}, "rows": {"1"}, "sha256": {fmt.Sprintf("%x", sha256.Sum256([]byte(forbids)))}}
 	for _, op := range console.Operations() {
 		if op == operation.Backup.ID {
 			continue // without a second person it is a download, and has no form
@@ -153,6 +169,8 @@ func TestNoNameForWhatIsNoOutage(t *testing.T) {
 		{"setPolicy", url.Values{"cedar": {"@id(\"x\")\n" + forbids + "\npermit (principal, action, resource);"}}, false},
 		{"setPolicy", url.Values{"cedar": {"permit (principal, action, resource);"}}, false},
 		{"setPolicy", url.Values{"cedar": {""}}, true},
+		{"createGrant", url.Values{"effect": {"allow"}}, false},
+		{"createGrant", url.Values{"effect": {"forbid"}}, true},
 		{"drainNode", url.Values{"drained": {"false"}}, false},
 		{"drainNode", url.Values{"drained": {"true"}}, true},
 		{"setRole", url.Values{"user": {guest.principal.UserID}, "role": {"administrator"}}, false},
@@ -331,13 +349,84 @@ func TestConfirmationOfAnotherSession(t *testing.T) {
 	if w := eve.do(http.MethodPost, to, url.Values{"confirm": {"k"}}, nil); !strings.HasPrefix(w.Header().Get("Location"), "/confirm/") {
 		t.Errorf("another user goes on with it: %d %s", w.Code, w.Header().Get("Location"))
 	}
-	if err := r.users.RevokeSession(t.Context(), admin.principal.Session); err != nil {
+	ended := &session{r: r, name: "admin", token: "ended", jar: admin.jar}
+	// What was typed there is there after the sign-in, for its user.
+	later, err := url.Parse(ended.do(http.MethodPost, to, url.Values{"confirm": {"k, as typed"}, "author": {admin.principal.UserID}}, nil).Header().Get("Location"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if w := admin.do(http.MethodPost, to, url.Values{"confirm": {"k"}}, nil); w.Header().Get("Location") != "/signin?next="+to {
-		t.Errorf("without a session: %d %s", w.Code, w.Header().Get("Location"))
+	next := later.Query().Get("next")
+	if later.Path != "/signin" || !strings.HasPrefix(next, to+"?kept=") {
+		t.Errorf("without a session: %s", later)
 	}
 	if k, err := r.Appliance.ShowKey(t.Context(), "bank", "k"); err != nil || k.State != appliance.KeyEnabled {
 		t.Errorf("%v %v", k, err)
+	}
+	jar := admin.jar
+	for _, s := range []*session{admin, eve} {
+		s.jar = jar
+		w := s.do(http.MethodGet, next, nil, nil)
+		if got := strings.Contains(w.Body.String(), "k, as typed"); got != (s == admin) {
+			t.Errorf("%s, signed in again, sees what was typed: %t: %d", s.name, got, w.Code)
+		}
+		if s == admin && (w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "Your session had ended")) {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+	admin.do(http.MethodPost, to, url.Values{"confirm": {"k"}}, nil)
+	if k, err := r.Appliance.ShowKey(t.Context(), "bank", "k"); err != nil || k.State != appliance.KeyDisabled {
+		t.Errorf("signed in again, it cannot be done: %v %v", k, err)
+	}
+}
+
+// TestStaleBeforeAnOutage: when another person was faster, the page that has a name typed leads to
+// the form, with all that was typed: the fields, and the reason for the one who approves.
+func TestStaleBeforeAnOutage(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	r.enrol("another", identity.RoleAdministrator)
+	things := r.things(admin)
+	ctx := t.Context()
+	if err := r.Appliance.SetSetting(ctx, appliance.SettingFourEyes, `{"operations":["disableKey","setQuota"]}`); err != nil {
+		t.Fatal(err)
+	}
+	for op, c := range map[string]struct {
+		page   string
+		form   url.Values
+		change func() error
+		want   []string
+	}{
+		"setQuota": {"/keystores/bank", url.Values{"requests_per_second": {"3"}, "why": {"as I said"}}, func() error { _, err := r.Appliance.SetQuota(ctx, "bank", 77); return err },
+			[]string{"<del>− 77</del>", "<ins>+ 3</ins>", `value="as I said"`}},
+		"disableKey": {"/keystores/bank/keys/k", url.Values{}, func() error {
+			_, err := r.Appliance.Block(ctx, appliance.BlockTarget{KeyStore: "bank", KeyID: "k"}, "a leak", "alice")
+			return err
+		}, []string{`name="why" value="as I said"`}},
+	} {
+		page := admin.do(http.MethodGet, c.page, nil, nil).Body.String()
+		version := html.UnescapeString(regexp.MustCompile(`(?s)action="/do/` + op + `".*?name="version" value="([^"]*)"`).FindStringSubmatch(page)[1])
+		form := maps.Clone(things)
+		maps.Copy(form, c.form)
+		form.Set("version", version)
+		form.Set("back", c.page)
+		to := admin.do(http.MethodPost, "/do/"+op, form, nil).Header().Get("Location")
+		to = admin.do(http.MethodPost, to, url.Values{"confirm": {"x"}, "why": {"as I said"}}, nil).Header().Get("Location")
+		if w := admin.do(http.MethodGet, to, nil, nil); w.Code != http.StatusUnprocessableEntity || !strings.HasPrefix(to, "/confirm/") {
+			t.Fatalf("%s: %s: %d", op, to, w.Code)
+		}
+		if err := c.change(); err != nil {
+			t.Fatal(err)
+		}
+		w := admin.do(http.MethodGet, to, nil, nil)
+		if back := w.Header().Get("Location"); w.Code != http.StatusSeeOther || !strings.HasPrefix(back, c.page+"?kept=") {
+			t.Errorf("%s: another was faster: %d %s", op, w.Code, back)
+			continue
+		}
+		w = admin.do(http.MethodGet, w.Header().Get("Location"), nil, nil)
+		for _, want := range c.want {
+			if !strings.Contains(w.Body.String(), want) {
+				t.Errorf("%s: the page has not %q: %d %s", op, want, w.Code, w.Body)
+			}
+		}
 	}
 }

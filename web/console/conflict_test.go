@@ -388,7 +388,7 @@ func (c *conflicts) late(t *testing.T, f pageForm, route *operation.Route, thing
 		t.Errorf("%s, %s: there is no form of what is there now: %+v", op, f.page, now)
 		return
 	}
-	if !strings.Contains(body, "decide anew. first changed it last") && !strings.Contains(body, "<p>first changed it last") {
+	if !strings.Contains(body, "then decide. first changed it last") && !strings.Contains(body, "<p>first changed it last") {
 		t.Errorf("%s, %s: the page does not say who was faster: %s", op, f.page, body)
 	}
 	for _, want := range []string{"apply what I typed", "Drop what I typed", "<ins>+ "} {

@@ -304,7 +304,7 @@ func typedName(v url.Values, operation string) string {
 	fields := map[string]string{"block": "key", "unblock": "key", "deleteKeyStore": "keystore", "setQuota": "keystore", "setPolicy": "keystore", "discardKeyStore": "keystore",
 		"disableKey": "key", "scheduleKeyDeletion": "key", "discardKey": "key", "deactivateCredential": "credential", "deleteCredential": "credential", "discardCredential": "credential",
 		"discardGrant": "grant", "discardSetting": "setting", "disableUser": "user_name", "deleteUser": "user_name", "setRole": "user_name", "drainNode": "node", "removeNode": "node"}
-	words := map[string]string{"removeGrant": "*", "confirmTime": "Confirm time", "revokePolicies": "Revoke older policies"}
+	words := map[string]string{"removeGrant": "*", "confirmTime": "Confirm time", "installCertificate": "Install certificate", "shareCertificate": "Share certificate", "unshareCertificate": "Stop sharing certificate", "revokePolicies": "Revoke older policies"}
 	return cmp.Or(v.Get(fields[operation]), words[operation], "nothing is typed")
 }
 

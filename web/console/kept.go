@@ -34,6 +34,8 @@ type kept struct {
 	Code    fault.Code `json:"code,omitempty"`
 	Message string     `json:"message,omitempty"`
 	Field   string     `json:"field,omitempty"`
+	// Confirm is the name to type in the form itself, as it has secrets.
+	Confirm string `json:"confirm,omitempty"`
 
 	// Of a form that was done: what was answered, and how far it is in effect.
 	Answer json.RawMessage `json:"answer,omitempty"`
@@ -45,6 +47,7 @@ const (
 	keptForm    = "form"    // refused, or posted when the session had ended: for the user
 	keptProof   = "proof"   // waits for a proof of presence: for the user
 	keptConfirm = "confirm" // waits for a name to be typed: for the user
+	keptTyped   = "typed"   // the name and the reason, posted when the session had ended: for the user
 	keptAnswer  = "answer"  // what a form gave: for the session
 )
 
@@ -227,7 +230,7 @@ func (c *console) unkept(w http.ResponseWriter, r *http.Request, k *kept, err er
 func (k *kept) typed() []typedField {
 	var list []typedField
 	for name, values := range k.Values {
-		if text := strings.TrimSpace(strings.Join(values, "\n")); text != "" && slices.Contains(actions[k.Operation].fields, name) {
+		if text := strings.TrimSpace(strings.Join(values, "\n")); text != "" && (name == whyField || slices.Contains(actions[k.Operation].fields, name)) {
 			list = append(list, typedField{strings.ReplaceAll(name, "_", " "), text})
 		}
 	}

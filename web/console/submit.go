@@ -40,11 +40,13 @@ func (c *console) do(w http.ResponseWriter, r *http.Request, who identity.Princi
 	})
 }
 
+// sessionEnded is said of what was posted when its session had ended.
+const sessionEnded = "Your session had ended, and nothing was done. This is what you typed: look at it, and send it again."
+
 // keepForLater keeps the form of a session that has ended until its user has signed in.
 func (c *console) keepForLater(w http.ResponseWriter, r *http.Request) {
 	c.posted(w, r, "", func(w http.ResponseWriter, id string, v url.Values) {
-		k := &kept{Operation: id, Values: v, Withheld: withhold(id, v), Code: fault.Unauthenticated,
-			Message: "Your session had ended, and nothing was done. This is what you typed: look at it, and send it again."}
+		k := &kept{Operation: id, Values: v, Withheld: withhold(id, v), Code: fault.Unauthenticated, Message: sessionEnded}
 		to, err := c.keepOnPage(w, v.Get("author"), k)
 		if err != nil {
 			c.unkept(w, r, k, err)
@@ -292,6 +294,17 @@ func (p *page) form(o operation.Entry, revision string, f ui.Form, hidden ...str
 	}
 	if failed {
 		p.failed.fill(&f)
+		if why := p.failed.Values.Get(whyField); why != "" && p.asksLater(o.Entry()) { // the page that asks has it again
+			f.Hidden = append(f.Hidden, ui.Hidden{Name: whyField, Value: why})
+		}
+		switch typed := p.failed.Values.Get(confirmField); {
+		case p.failed.Confirm != "":
+			f.Confirm, f.ConfirmError, f.Typed = p.failed.Confirm, true, typed
+		case f.Confirm != "":
+			f.Typed = typed
+		case typed != "" && len(p.failed.Withheld) > 0: // confirmed, and waits for its secrets again
+			f.Hidden = append(f.Hidden, ui.Hidden{Name: confirmField, Value: typed})
+		}
 		if revision != "" && p.failed.Code.Entry().Class == fault.ClassStale {
 			p.conflict(o.Entry(), &f)
 		} else {

@@ -91,7 +91,8 @@ func certificateSubject[In any](_ context.Context, c *Caller, _ In) any {
 	return found(&cert, err)
 }
 
-// The operations on the server's certificate.
+// The operations on the server's certificate. KMS refuses key stores whose endpoint has a certificate
+// that it does not trust, or of another name: another certificate can stop service.
 var (
 	ShowCertificate = define(Operation[Nothing, Certificate]{
 		Route: Route{ID: "certificate", Method: http.MethodGet, Path: "/certificate", Capability: identity.See,
@@ -108,7 +109,7 @@ var (
 		},
 	})
 	InstallCertificate = define(Operation[CertificateChain, Certificate]{
-		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "installCertificate", Method: http.MethodPut, Path: "/certificate", Capability: identity.Administer, Outside: true, Effects: StopsService | Identifies, Urgency: Ordinary,
 			Words: "Install certificate", Summary: "Serve with another certificate"},
 		Subject: certificateSubject[CertificateChain],
 		Check: func(ctx context.Context, c *Caller, in CertificateChain) error {
@@ -123,7 +124,7 @@ var (
 		},
 	})
 	ShareCertificate = define(Operation[SharedCertificate, Certificate]{
-		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "shareCertificate", Method: http.MethodPut, Path: "/certificate/shared", Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: StopsService | Identifies, Urgency: Ordinary,
 			Words: "Share certificate", Summary: "Have all nodes serve with one certificate, whose key rests sealed in the database"},
 		Subject: certificateSubject[SharedCertificate],
 		Check: func(ctx context.Context, c *Caller, in SharedCertificate) error {
@@ -134,7 +135,7 @@ var (
 		},
 	})
 	UnshareCertificate = define(Operation[Nothing, Certificate]{
-		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Absent: true, Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: Identifies, Urgency: Ordinary,
+		Route: Route{ID: "unshareCertificate", Method: http.MethodDelete, Path: "/certificate/shared", Absent: true, Revision: "/certificate", Capability: identity.Administer, Outside: true, Effects: StopsService | Identifies, Urgency: Ordinary,
 			Words: "Stop sharing certificate", Summary: "Remove the shared certificate and its key: each node serves with its own"},
 		Subject: certificateSubject[Nothing],
 		Check:   func(ctx context.Context, c *Caller, _ Nothing) error { return c.Site.CheckUnshare(ctx) },

@@ -124,6 +124,10 @@ func (p *performance) dependentsOf(o thing) *DependentsOf {
 		if id := p.path("user"); id != "" { // otherwise it is about the caller's own account
 			return &DependentsOf{User: id}
 		}
+	case "":
+		if p.route.Effects.Can(StopsService) { // such as another certificate: all key stores rely on it
+			return &DependentsOf{}
+		}
 	}
 	return nil
 }

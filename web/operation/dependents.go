@@ -50,6 +50,9 @@ type Uses struct {
 	Day  int  `json:"day" jsonschema:"How many requests there were in the last 24 hours."`
 	Week int  `json:"week" jsonschema:"How many requests there were in the last seven days."`
 	More bool `json:"more" jsonschema:"Whether only the newest requests were counted, so that there may be more."`
+	// Silent are the IDs of the nodes whose logs did not answer: there may be more requests, of any
+	// time, and other callers.
+	Silent []string `json:"silent" jsonschema:"The IDs of the nodes whose audit logs did not answer. What they have recorded is not counted, and may be newer; empty if all have answered."`
 	// Callers are the principals, those with the most requests first.
 	Callers []CallerUses `json:"callers" jsonschema:"The principals whose requests were counted, those with the most first; at most 20."`
 }
@@ -74,8 +77,10 @@ const (
 	countedUses = 1000
 	// shownDependents is how many callers and names of a kind are told.
 	shownDependents = 20
-	// usesTime bounds the search in the audit log: an outage must not wait for it.
-	usesTime = 3 * time.Second
+	// dependentsTime bounds all that is looked for, and rowsTime what of it is read of the database:
+	// an outage must not wait for it, and a database that is away leaves time for the audit log.
+	dependentsTime = 3 * time.Second
+	rowsTime       = 2 * time.Second
 )
 
 // The operation before an outage.
@@ -86,7 +91,7 @@ var (
 		KeyStore: func(_ context.Context, _ *Caller, in DependentsOf) (string, error) { return in.KeyStore, nil },
 		Run: func(ctx context.Context, c *Caller, in DependentsOf) (*Dependents, error) {
 			d := &dependents{Caller: c, Dependents: Dependents{Says: []string{}, Things: []DependentThings{}, Unknown: []string{}}}
-			if err := d.look(ctx, in); err != nil {
+			if err := d.find(ctx, in); err != nil {
 				return nil, err
 			}
 			return &d.Dependents, nil
@@ -98,6 +103,23 @@ var (
 type dependents struct {
 	*Caller
 	Dependents
+	// count counts the uses; nil where none are counted.
+	count func(ctx context.Context)
+}
+
+// find looks for what the input names, and its uses, no longer than dependentsTime.
+func (d *dependents) find(ctx context.Context, in DependentsOf) error {
+	ctx, cancel := context.WithTimeout(ctx, dependentsTime)
+	defer cancel()
+	rows, end := context.WithTimeout(ctx, rowsTime)
+	defer end()
+	if err := d.look(rows, in); err != nil {
+		return err
+	}
+	if d.count != nil {
+		d.count(ctx)
+	}
+	return nil
 }
 
 // look looks for what the input names: fault.Invalid if that is not one thing.
@@ -145,7 +167,7 @@ func (d *dependents) add(kind string, names []string) {
 }
 
 func (d *dependents) ofEverything(ctx context.Context) error {
-	d.uses(ctx, AuditFilter{}, nil)
+	d.uses(AuditFilter{}, nil)
 	stores, err := d.Domain.KeyStores(ctx)
 	var names []string
 	for _, ks := range stores {
@@ -160,7 +182,7 @@ func (d *dependents) ofKey(ctx context.Context, in DependentsOf) error {
 	if err != nil && fault.CodeOf(err) == fault.NotFound {
 		return err
 	}
-	d.uses(ctx, AuditFilter{KeyStore: in.KeyStore, Key: in.Key}, nil)
+	d.uses(AuditFilter{KeyStore: in.KeyStore, Key: in.Key}, nil)
 	if err != nil {
 		return err
 	}
@@ -193,11 +215,15 @@ func (d *dependents) ofKeyStore(ctx context.Context, in DependentsOf) error {
 	if err := d.known("What is in the key store is", err); err != nil {
 		return err
 	}
-	d.uses(ctx, AuditFilter{KeyStore: in.KeyStore}, nil)
+	d.uses(AuditFilter{KeyStore: in.KeyStore}, nil)
 	if err != nil {
 		return nil
 	}
-	if keys, err := d.Domain.Keys(ctx, in.KeyStore, appliance.Page{Limit: shownDependents}); err == nil && ks.Keys > 0 {
+	keys, err := d.Domain.Keys(ctx, in.KeyStore, appliance.Page{Limit: shownDependents})
+	if err := d.known("The key store's keys are", err); err != nil {
+		return err
+	}
+	if ks.Keys > 0 {
 		names := make([]string, len(keys))
 		for i, k := range keys {
 			names[i] = k.ID
@@ -258,7 +284,7 @@ func (d *dependents) ofGrant(ctx context.Context, in DependentsOf) error {
 		d.Says = append(d.Says, "It forbids: without it, what other grants and policies allow is allowed.")
 		return nil
 	}
-	d.uses(ctx, AuditFilter{KeyStore: in.KeyStore, Key: g.KeyID}, func(r *audit.Record) bool { return slices.Contains(r.Policies, g.ID) })
+	d.uses(AuditFilter{KeyStore: in.KeyStore, Key: g.KeyID}, func(r *audit.Record) bool { return slices.Contains(r.Policies, g.ID) })
 	return nil
 }
 
@@ -341,10 +367,13 @@ func (d *dependents) ofNode(id string) error {
 	return nil
 }
 
-// uses counts what the audit log has of a thing in the last seven days.
-func (d *dependents) uses(ctx context.Context, f AuditFilter, is func(*audit.Record) bool) {
-	ctx, cancel := context.WithTimeout(ctx, usesTime)
-	defer cancel()
+// uses has the uses of a thing counted.
+func (d *dependents) uses(f AuditFilter, is func(*audit.Record) bool) {
+	d.count = func(ctx context.Context) { d.countUses(ctx, f, is) }
+}
+
+// countUses counts what the audit log has of a thing in the last seven days.
+func (d *dependents) countUses(ctx context.Context, f AuditFilter, is func(*audit.Record) bool) {
 	now := d.Now()
 	f.From, f.Kind, f.Result = now.AddDate(0, 0, -7), audit.KindXKS, audit.Allowed
 	q := f.Query()
@@ -354,10 +383,11 @@ func (d *dependents) uses(ctx context.Context, f AuditFilter, is func(*audit.Rec
 		_ = d.known("Who has used it is", fault.Wrapf(fault.Internal, err, "the audit log cannot be searched")) // none is NotFound
 		return
 	}
+	u, callers := &Uses{More: found.Next != "", Silent: []string{}, Callers: []CallerUses{}}, map[string]*CallerUses{}
 	for _, s := range found.Silent {
+		u.Silent = append(u.Silent, s.Node)
 		d.Unknown = append(d.Unknown, "The uses that node "+s.Node+" has recorded are not known: it does not answer.")
 	}
-	u, callers := &Uses{More: found.Next != "", Callers: []CallerUses{}}, map[string]*CallerUses{}
 	for _, r := range found.Records {
 		if is != nil && !is(r.Record) {
 			continue
@@ -391,18 +421,32 @@ func (d *dependents) uses(ctx context.Context, f AuditFilter, is func(*audit.Rec
 
 // Sentences say the uses, for people.
 func (u *Uses) Sentences() []string {
-	switch {
-	case u == nil:
+	if u == nil {
 		return nil
-	case u.Week == 0 && u.More:
-		return []string{"None of the newest requests used it; there are more of them than were looked at."}
-	case u.Week == 0:
-		return []string{"No request of KMS used it in the last seven days."}
 	}
-	least := ""
-	if u.More {
+	silent := ""
+	switch len(u.Silent) {
+	case 0:
+	case 1:
+		silent = "Node " + u.Silent[0] + " does not answer: it may have answered requests that are not counted here."
+	default:
+		silent = fmt.Sprintf("%d nodes do not answer: they may have answered requests that are not counted here.", len(u.Silent))
+	}
+	least, last, says := "", "KMS used it last on %s UTC.", []string(nil)
+	if silent != "" {
+		says, last = append(says, silent), "The last use that is known was on %s UTC."
+	}
+	switch {
+	case u.Week == 0 && u.More:
+		return append(says, "None of the newest requests used it; there are more of them than were looked at.")
+	case u.Week == 0 && silent != "":
+		return append(says, "The logs that answered have no use of it in the last seven days. Whether it is used is not known.")
+	case u.Week == 0:
+		return append(says, "No request of KMS used it in the last seven days.")
+	}
+	if u.More || silent != "" {
 		least = "at least "
 	}
-	return []string{fmt.Sprintf("KMS used it last on %s UTC.", u.Last.UTC().Format("2006-01-02 15:04:05")),
-		fmt.Sprintf("Requests answered: %s%d in the last 24 hours, %s%d in the last seven days.", least, u.Day, least, u.Week)}
+	return append(says, fmt.Sprintf(last, u.Last.UTC().Format("2006-01-02 15:04:05")),
+		fmt.Sprintf("Requests answered: %s%d in the last 24 hours, %s%d in the last seven days.", least, u.Day, least, u.Week))
 }

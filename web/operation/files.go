@@ -154,6 +154,7 @@ var grantFile = fileOf[NewGrant, Grant]{
 		return grants, err
 	},
 	single: CreateGrant.Entry(),
+	stops:  NewGrant.forbids,
 	sort:   func(g NewGrant) string { return string(cmp.Or(g.Effect, appliance.EffectAllow)) + " " + g.Principal },
 	words: func(g NewGrant) string {
 		text := fmt.Sprintf("%s %s %s on %s", cmp.Or(g.Effect, appliance.EffectAllow), g.Principal, appliance.JoinOperations(g.Operations), cmp.Or(g.KeyID, "all keys"))
@@ -206,7 +207,7 @@ var (
 		Words:   "Create keys from file", Summary: "Make the keys of a file that are not there yet; keys are generated, a file has no material"}))
 	CheckGrantFile = define(fileCheck(&grantFile, Route{ID: "checkGrantFile", Path: "/keystores/{keystore}/grant-files/check",
 		Words: "Check file of grants", Summary: "What a file of grants would do, and what is wrong in it; nothing is made"}))
-	CreateGrants = define(fileImport(&grantFile, Route{ID: "createGrants", Path: "/keystores/{keystore}/grant-files", Revision: "-", Effects: GivesAccess,
+	CreateGrants = define(fileImport(&grantFile, Route{ID: "createGrants", Path: "/keystores/{keystore}/grant-files", Revision: "-", Effects: StopsService | GivesAccess, ConfirmedIf: "if a row forbids",
 		Words: "Create grants from file", Summary: "Make the grants of a file that are not there yet"}))
 )
 
@@ -224,5 +225,9 @@ func fileCheck[Row, Thing any](f *fileOf[Row, Thing], r Route) Operation[FileChe
 
 func fileImport[Row, Thing any](f *fileOf[Row, Thing], r Route) Operation[FileImport, FileResult] {
 	r.Method, r.Capability, r.Urgency, r.Many = http.MethodPost, identity.ManageKeys, Ordinary, f.single
-	return Operation[FileImport, FileResult]{Route: r, Subject: makes[FileImport], Check: f.ready, Filed: f.filed, Run: f.run}
+	o := Operation[FileImport, FileResult]{Route: r, Subject: makes[FileImport], Check: f.ready, Filed: f.filed, Run: f.run}
+	if f.stops != nil {
+		o.Confirmed = func(_ any, in FileImport) bool { return f.stop(in.File) }
+	}
+	return o
 }

@@ -92,6 +92,8 @@ func (g NewGrant) grant() appliance.Grant {
 	return appliance.Grant{KeyID: g.KeyID, Effect: g.Effect, Principal: g.Principal, Force: g.Force, Operations: g.Operations, Conditions: g.Conditions, NotAfter: g.NotAfter}
 }
 
+func (g NewGrant) forbids() bool { return g.Effect == appliance.EffectForbid }
+
 // GrantTest is a request of KMS that is decided and not made.
 type GrantTest struct {
 	KeyName
@@ -133,14 +135,15 @@ var (
 		},
 	})
 	CreateGrant = define(Operation[NewGrant, Grant]{
-		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Makes: "/keystores/{keystore}/grants/{id}", Capability: identity.ManageKeys, Effects: GivesAccess, Urgency: Ordinary,
+		Route: Route{ID: "createGrant", Method: http.MethodPost, Path: "/keystores/{keystore}/grants", Makes: "/keystores/{keystore}/grants/{id}", Capability: identity.ManageKeys, Effects: StopsService | GivesAccess, ConfirmedIf: "if it forbids", Urgency: Ordinary,
 			Words: "Create grant", Summary: "Allow or forbid a principal operations"},
 		Subject: makes[NewGrant],
 		Named:   func(in NewGrant) (string, string) { return in.KeyStore, in.KeyID },
 		Check: func(ctx context.Context, c *Caller, in NewGrant) error {
 			return c.Domain.CheckGrant(ctx, in.KeyStore, in.grant())
 		},
-		Restricts: func(in NewGrant) bool { return in.Effect == appliance.EffectForbid },
+		Confirmed: func(_ any, in NewGrant) bool { return in.forbids() },
+		Restricts: NewGrant.forbids,
 		Run: func(ctx context.Context, c *Caller, in NewGrant) (Grant, error) {
 			g, err := c.Domain.AddGrant(ctx, in.KeyStore, in.grant())
 			if err != nil {
@@ -178,8 +181,9 @@ var (
 		},
 	})
 	RemoveGrant = define(Operation[GrantName, Nothing]{
-		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Effects: StopsService | TakesAccess, Urgency: Urgent,
-			Words: "Remove grant", Summary: "Remove a grant"},
+		Route: Route{ID: "removeGrant", Method: http.MethodDelete, Path: "/keystores/{keystore}/grants/{grant}", Capability: identity.ManageKeys, Urgency: Urgent,
+			Effects: StopsService | GivesAccess | TakesAccess, // without one that forbids, what others allow is allowed
+			Words:   "Remove grant", Summary: "Remove a grant"},
 		Subject: func(ctx context.Context, c *Caller, in GrantName) any {
 			list, _ := c.Domain.Grants(ctx, in.KeyStore)
 			return one(list, func(g *appliance.Grant) bool { return g.ID == in.Grant })

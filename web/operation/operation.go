@@ -97,6 +97,7 @@ type Route struct {
 	subject       func(ctx context.Context, c *Caller, in any) any
 	inBody        func(in any) (keyStore, key string)
 	keyStore      func(ctx context.Context, c *Caller, in any) (string, error) // nil if only the path can name one
+	mayRestrict   bool // Restricts is given
 	restricts     func(in any) bool
 	confirmed     func(now, in any) bool
 	warning       func(c *Caller, now, in any) string
@@ -174,6 +175,9 @@ func (r *Route) HasSubject() bool { return r.subject != nil }
 // HasCheck says whether it can be asked without performing it.
 func (r *Route) HasCheck() bool { return r.check != nil }
 
+// MayRestrict says whether it takes something out of service, or a right away, with some input.
+func (r *Route) MayRestrict() bool { return r.mayRestrict || r.Urgency == Urgent }
+
 // TakesBody says whether its body is JSON with members.
 func (r *Route) TakesBody() bool { return len(members(r.input)) > 0 }
 
@@ -249,7 +253,7 @@ func define[In, Out any](o Operation[In, Out]) *Operation[In, Out] {
 		r.variant = func(in any) string { return op.Variant(in.(In)) }
 	}
 	r.restricts = func(any) bool { return false }
-	if op.Restricts != nil {
+	if r.mayRestrict = op.Restricts != nil; r.mayRestrict {
 		r.restricts = func(in any) bool { return op.Restricts(in.(In)) }
 	}
 	if (op.Confirmed == nil) != (r.ConfirmedIf == "") {
@@ -285,13 +289,14 @@ func (r *Route) AllWords() []string { return append([]string{r.Words}, r.Variant
 
 // Do performs the operation for the caller. Secrets in the input are zeroized.
 //
-// Errors are of the domain, or: fault.Forbidden, [fault.Presence] or fault.Locked if
-// the caller may not; [fault.Stale] if the subject is not what the caller saw; a
+// Errors are of the domain, or: fault.Invalid for what is longer than the API takes;
+// fault.Forbidden, [fault.Presence] or fault.Locked if the caller may not; [fault.Stale] if the subject is not what the caller saw; a
 // [*Pending] if it waits for the approval of a second person now; [ErrDoneBefore] if a request
 // with the caller's idempotency key was done before.
 func (o *Operation[In, Out]) Do(ctx context.Context, c *Caller, in In) (Done[Out], error) {
 	defer wipe(reflect.ValueOf(in))
-	done, err := o.Perform(ctx, c, Request{Path: o.fields.of(in), Read: func() (any, error) { return in, nil }})
+	p := &performance{Caller: c, route: &o.Route, path: o.fields.of(in), unseen: true}
+	done, err := p.request(ctx, func() (any, error) { return in, limited(reflect.ValueOf(in), "") })
 	if answered, ok := done.(*Answered); ok && err == nil {
 		done, err = answered.now()
 	}

@@ -105,7 +105,7 @@ var (
 		},
 	})
 	SetRole = define(Operation[RoleChange, *identity.User]{
-		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | Decides, ConfirmedIf: "if the role may do less", Urgency: Ordinary,
+		Route: Route{ID: "setRole", Method: http.MethodPost, Path: "/users/{user}/role", Capability: identity.Administer, BeyondScope: true, Effects: GivesAccess | TakesAccess | Decides, ConfirmedIf: "if the role may do less", Urgency: Ordinary,
 			Words: "Change role", Summary: "Give a user another role"},
 		Subject: func(ctx context.Context, c *Caller, in RoleChange) any { return in.subject(ctx, c) },
 		Check: func(ctx context.Context, c *Caller, in RoleChange) error {
