@@ -97,7 +97,7 @@ type Route struct {
 	subject       func(ctx context.Context, c *Caller, in any) any
 	inBody        func(in any) (keyStore, key string)
 	keyStore      func(ctx context.Context, c *Caller, in any) (string, error) // nil if only the path can name one
-	mayRestrict   bool // Restricts is given
+	mayRestrict   bool                                                         // Restricts is given
 	restricts     func(in any) bool
 	confirmed     func(now, in any) bool
 	warning       func(c *Caller, now, in any) string
