@@ -61,7 +61,9 @@ func (s *DB) announce(changes ...appliance.Change) {
 			f(c)
 		}
 	}
-	s.writer.changes.Add(1) // what is in memory of the rows is another, too
+	if len(changes) > 0 {
+		s.writer.changes.Add(1) // what is in memory of the rows is another, too
+	}
 }
 
 // Changes is a number that rises with each change of rows, of whichever node, before the method

@@ -70,7 +70,7 @@ func (w *writer) watch(taken func()) error {
 				return
 			}
 			before, after, err := sp.rows(&p)
-			w.moved = w.moved || err != nil || sp.name != "manifests" && sp.differs(sp.anchored, before, after)
+			w.moved = w.moved || err != nil || sp.moves(before, after)
 			if st != nil {
 				st.changed(sp, before, after, err)
 			} else if sp.kept && sp.name != "manifests" && (err != nil || sp.differs(sp.counted, before, after)) {
