@@ -28,10 +28,10 @@ type Options struct {
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 	// MaxUnlockedKeys bounds how many external keys are kept unlocked at once;
-	// the least recently used is wiped first. Default 65,536.
+	// the least recently used is wiped first. Default [DefaultMaxUnlockedKeys].
 	MaxUnlockedKeys int
-	// Lease is how long keys stay in memory while no HSM answers. Default 15
-	// minutes.
+	// Lease is how long keys stay in memory while no HSM answers. Default
+	// [DefaultLease].
 	Lease time.Duration
 	// Dir is where copies of the database are made for a moment, as for a backup;
 	// the system's default for temporary files if empty.
@@ -84,7 +84,7 @@ type Options struct {
 	// with this one.
 	Peers quota.Peers
 	// RotateAfter is how many encryptions a key version does before the key is
-	// rotated. Default 2^31: half of what SP 800-38D section 8.3 allows for random
+	// rotated. Default [DefaultRotateAfter]: half of what SP 800-38D section 8.3 allows for random
 	// 96-bit IVs, 2^32, which is the most that is accepted here.
 	RotateAfter uint64
 	// Fleet, if given, says whether this node of a fleet may serve, and when a change is in
@@ -98,9 +98,15 @@ type Options struct {
 	Traces []func(ctx context.Context) (string, error)
 }
 
+// The defaults of [Options].
 const (
-	defaultMaxUnlockedKeys = 65536
-	defaultRotateAfter     = 1 << 31
+	DefaultMaxUnlockedKeys = 65536
+	DefaultRotateAfter     = 1 << 31
+	// DefaultLease outlasts the restart of an HSM and the failover of a cluster.
+	DefaultLease = 15 * time.Minute
+)
+
+const (
 	// maxEncryptions is where a version stops to encrypt, should rotation fail
 	// again and again (SP 800-38D section 8.3).
 	maxEncryptions = 1 << 32
@@ -179,13 +185,13 @@ func (o *Options) setDefaults() {
 		o.Now = time.Now
 	}
 	if o.MaxUnlockedKeys <= 0 {
-		o.MaxUnlockedKeys = defaultMaxUnlockedKeys
+		o.MaxUnlockedKeys = DefaultMaxUnlockedKeys
 	}
 	if o.Lease <= 0 {
-		o.Lease = defaultLease
+		o.Lease = DefaultLease
 	}
 	if o.RotateAfter == 0 || o.RotateAfter > maxEncryptions {
-		o.RotateAfter = defaultRotateAfter
+		o.RotateAfter = DefaultRotateAfter
 	}
 	if o.WhyLocked == nil {
 		o.WhyLocked = func() string { return "" }

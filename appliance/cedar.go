@@ -57,16 +57,16 @@ func PolicyNarrows(was, cedar string) bool { return authz.Narrows(was, cedar) }
 func (p Policies) parse() (string, error) {
 	cedar := strings.ReplaceAll(p.Cedar, "\r\n", "\n")
 	if _, err := authz.Parse(cedar); err != nil {
-		return "", fault.Errorf(fault.Invalid, "%s", err)
+		return "", fault.Errorf(fault.Invalid, "Cedar policies: %s", err)
 	}
 	if err := authz.MistakeInCedar(cedar); err != nil {
-		return "", fault.Errorf(fault.Invalid, "%s", err)
+		return "", fault.Errorf(fault.Invalid, "Cedar policies: %s", err)
 	}
 	if p.Force {
 		return cedar, nil
 	}
 	if err := authz.DoubtInCedar(cedar); err != nil {
-		return "", fault.Errorf(fault.Invalid, "%s. If you know that KMS sends these principals, say so: force in the API, --force of holdfast grant policy, or the box below the policies in the console", err)
+		return "", fault.Errorf(fault.Invalid, "Cedar policies: %s. If you know that KMS sends these principals, say so: force in the API, --force of holdfast grant policy, or the box below the policies in the console", err)
 	}
 	return cedar, nil
 }

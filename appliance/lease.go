@@ -14,9 +14,6 @@ import (
 // the appliance unlocks again by itself. So whoever takes the HSM away takes the
 // keys away, within the lease.
 
-// defaultLease outlasts the restart of an HSM and the failover of a cluster.
-const defaultLease = 15 * time.Minute
-
 // lease is a span of time that is renewed. It reckons by the monotonic clock.
 type lease struct {
 	length time.Duration

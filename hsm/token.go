@@ -23,7 +23,7 @@ type Config struct {
 	// PIN is the user PIN. It is copied, and zeroized by Close.
 	PIN []byte
 	// MasterKeyLabel is the label of the master key, which Open makes if there
-	// is none. Default holdfast-master.
+	// is none. Default [DefaultMasterKeyLabel].
 	MasterKeyLabel string
 	// MasterKeyExists says that something is wrapped under the master key already:
 	// if it is not found, that is an error, and none is made in its place.
@@ -34,7 +34,7 @@ type Config struct {
 	// ProbeKeyLabel is the label of the key for Probe, likewise. Default
 	// holdfast-probe.
 	ProbeKeyLabel string
-	// MaxSessions bounds the operations in the token at once. Default 16.
+	// MaxSessions bounds the operations in the token at once. Default [DefaultMaxSessions].
 	MaxSessions int
 	// IVFromToken is for tokens that insist on making the IV of AES-GCM
 	// themselves, as AWS CloudHSM does.
@@ -51,6 +51,12 @@ type Config struct {
 	Pause func(attempt int) time.Duration
 }
 
+// The defaults of a [Config].
+const (
+	DefaultMasterKeyLabel = "holdfast-master"
+	DefaultMaxSessions    = 16
+)
+
 func (c *Config) setDefaults() error {
 	if c.Module == "" {
 		return errors.New("hsm: no PKCS#11 module is named")
@@ -59,13 +65,13 @@ func (c *Config) setDefaults() error {
 		return errors.New("hsm: name the token by its label or by its serial number, and not by both")
 	}
 	if c.MasterKeyLabel == "" {
-		c.MasterKeyLabel = "holdfast-master"
+		c.MasterKeyLabel = DefaultMasterKeyLabel
 	}
 	if c.ProbeKeyLabel == "" {
 		c.ProbeKeyLabel = "holdfast-probe"
 	}
 	if c.MaxSessions <= 0 {
-		c.MaxSessions = 16
+		c.MaxSessions = DefaultMaxSessions
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

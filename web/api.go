@@ -55,6 +55,9 @@ func NewAPI(o operation.Options) *API {
 // what that one has found out does not count here.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = identify(w, r)
+	if a.KeepsAnswers() {
+		w.Header().Set(operation.KeptHeader, "kept")
+	}
 	defer a.recovered(w, r)
 	a.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
 }

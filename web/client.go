@@ -45,6 +45,8 @@ type Client struct {
 	// seen is the newest change that an answer was made after: behind a balancer the next
 	// request may go to another node.
 	seen atomic.Uint64
+	// keeps says whether the newest answer was of an appliance that keeps idempotency keys.
+	keeps atomic.Bool
 }
 
 // NewClient makes a client of the appliance's Unix socket; it connects with the
@@ -162,7 +164,7 @@ func (c *Client) key() (key string, fresh bool) {
 
 // call sends a request and has take read the answer, if it is no refusal. A change has an
 // idempotency key: if the connection breaks after it was sent, it is sent once more, and is done
-// once.
+// once. It is not sent again where the appliance is not known to keep such keys.
 func (c *Client) call(ctx context.Context, what operation.Sending, take func(*http.Response) error) error {
 	s := sending{Sending: what, take: take}
 	fresh := false
@@ -171,23 +173,34 @@ func (c *Client) call(ctx context.Context, what operation.Sending, take func(*ht
 	}
 	for broken := false; ; {
 		unknown, err := c.send(ctx, s)
+		again := s.key != "" && s.rewind() && ctx.Err() == nil
 		switch {
-		case s.key == "" || !s.rewind() || ctx.Err() != nil:
-			return err
-		case fault.CodeOf(err) == fault.AnswerPending: // of the sending that was broken off, or of another program
+		case again && fault.CodeOf(err) == fault.AnswerPending: // of the sending that was broken off, or of another program
 			select {
 			case <-time.After(pendingTime):
 			case <-ctx.Done():
 				return err
 			}
-		case fault.CodeOf(err) == fault.KeysExhausted && fresh: // nothing was done
+		case again && fault.CodeOf(err) == fault.KeysExhausted && fresh: // nothing was done
 			s.key = ""
-		case unknown && !broken:
+		case again && unknown && !broken && c.kept(ctx):
 			broken = true
+		case unknown && s.Method != http.MethodGet:
+			return fmt.Errorf("%w; nobody here knows whether the change was made: look at what it was to change, and at the audit log (holdfast audit search), before you send it again", err)
 		default:
 			return err
 		}
 	}
+}
+
+// kept says whether the appliance is known to keep idempotency keys, at all nodes: by the newest
+// answer, or by one that is asked for now. An older release would make the change twice.
+func (c *Client) kept(ctx context.Context) bool {
+	if !c.keeps.Load() {
+		ask := sending{Sending: operation.Sending{Method: operation.ShowStatus.Method, Path: strings.TrimPrefix(operation.ShowStatus.Path, "/")}, take: func(*http.Response) error { return nil }}
+		_, _ = c.send(ctx, ask) // a refusal says it as well; an error leaves it unknown
+	}
+	return c.keeps.Load()
 }
 
 // pendingTime is how long to wait while the same request is under way.
@@ -221,6 +234,11 @@ func (w *watched) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// keyHeader is the header of the idempotency key. It is in lower case, which means the same to a
+// server: net/http sends a request that has the header in its usual spelling again by itself when a
+// connection breaks that was used before, whatever the server is.
+var keyHeader = strings.ToLower(operation.IdempotencyKeyHeader)
+
 // send sends a request once. Unknown says that the connection was made and broke, so that nobody
 // knows what became of the request.
 func (c *Client) send(ctx context.Context, s sending) (unknown bool, err error) {
@@ -233,9 +251,9 @@ func (c *Client) send(ctx context.Context, s sending) (unknown bool, err error) 
 	if s.Body != nil {
 		contentType = s.BodyType
 	}
-	for name, value := range map[string]string{"If-Match": s.Revision, "Content-Type": contentType, operation.IdempotencyKeyHeader: s.key, operation.ReasonHeader: url.PathEscape(c.Reason)} {
+	for name, value := range map[string]string{"If-Match": s.Revision, "Content-Type": contentType, keyHeader: s.key, operation.ReasonHeader: url.PathEscape(c.Reason)} {
 		if value != "" {
-			req.Header.Set(name, value)
+			req.Header[name] = []string{value}
 		}
 	}
 	if c.token != "" {
@@ -253,6 +271,7 @@ func (c *Client) send(ctx context.Context, s sending) (unknown bool, err error) 
 	case err != nil:
 		return unknown, fmt.Errorf("%s: %w", c.where, errors.Unwrap(err))
 	}
+	c.keeps.Store(res.Header.Get(operation.KeptHeader) != "")
 	unknown = false
 	res.Body = &watched{res.Body, &unknown}
 	defer res.Body.Close()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,12 +23,17 @@ type breaking struct {
 	cut     func(n int32) (bytes int, ok bool)
 	n       atomic.Int32
 	mu      sync.Mutex
-	keys    []string
+	keys    []string // of the changes
+	reads   []string // of all else
 }
 
 func (b *breaking) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.mu.Lock()
-	b.keys = append(b.keys, r.Header.Get(operation.IdempotencyKeyHeader))
+	list := &b.keys
+	if r.Method == http.MethodGet {
+		list = &b.reads
+	}
+	*list = append(*list, r.Header.Get(operation.IdempotencyKeyHeader))
 	b.mu.Unlock()
 	at, cuts := b.cut(b.n.Add(1))
 	if !cuts {
@@ -72,13 +78,54 @@ func TestClientSendsAgain(t *testing.T) {
 		if _, err := operation.DeleteKeyStore.Call(t.Context(), c, operation.KeyStoreName{KeyStore: name}); err != nil || b.keys[2] == b.keys[0] {
 			t.Errorf("the keys are %q: %v", b.keys, err)
 		}
-		if _, err := operation.ListKeyStores.Call(t.Context(), c, operation.KeyStorePage{}); err != nil || b.keys[3] != "" {
-			t.Errorf("a read has a key: %q: %v", b.keys, err)
+		if _, err := operation.ListKeyStores.Call(t.Context(), c, operation.KeyStorePage{}); err != nil || len(b.reads) == 0 || strings.Join(b.reads, "") != "" {
+			t.Errorf("a read has a key: %q: %v", b.reads, err)
 		}
 	}
-	c, b := broken(t, a, func(int32) (int, bool) { return 0, true })
-	if _, err := operation.CreateKeyStore.Call(t.Context(), c, operation.NewKeyStore{Name: "never"}); err == nil || len(b.keys) != 2 {
-		t.Errorf("a connection that always breaks: %v, %d times", err, len(b.keys))
+	for times, cut := range map[int]func(n int32) (int, bool){
+		1: func(int32) (int, bool) { return 0, true },       // nothing says that keys are kept
+		2: func(n int32) (int, bool) { return 0, n%2 == 1 }, // the read between does
+	} {
+		c, b := broken(t, a, cut)
+		_, err := operation.CreateKeyStore.Call(t.Context(), c, operation.NewKeyStore{Name: "never" + strconv.Itoa(times)})
+		if err == nil || len(b.keys) != times || !strings.Contains(err.Error(), "nobody here knows") || !strings.Contains(err.Error(), "audit log") {
+			t.Errorf("a connection that always breaks: %v, %d times, want %d", err, len(b.keys), times)
+		}
+	}
+}
+
+// TestClientAndOtherRelease: a change is sent once to an appliance that is not known to keep idempotency
+// keys at all nodes, whether the connection is a new one or was used before; with a body or without.
+func TestClientAndOtherRelease(t *testing.T) {
+	for _, keeps := range []bool{false, true} {
+		for _, used := range []bool{false, true} {
+			for _, q := range []struct{ method, path string }{{"POST", "keystores"}, {"DELETE", "keystores/p"}} {
+				var body any
+				if q.method == "POST" {
+					body = map[string]string{"name": "p"}
+				}
+				b := &breaking{cut: func(int32) (int, bool) { return 0, false }}
+				b.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if keeps {
+						w.Header().Set(operation.KeptHeader, "kept")
+					}
+					if r.Method != http.MethodGet && len(b.keys) == 1 { // done, and the connection breaks
+						panic(http.ErrAbortHandler)
+					}
+					_, _ = io.WriteString(w, "{}")
+				})
+				c := clientOf(t, b)
+				if used {
+					if err := c.Do(t.Context(), "GET", "status", nil, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				err := c.Do(t.Context(), q.method, q.path, body, nil)
+				if want := map[bool]int{true: 2, false: 1}[keeps]; len(b.keys) != want || (err == nil) != keeps || b.keys[0] == "" {
+					t.Errorf("%+v, kept %t, used %t: sent %d times: %v", q, keeps, used, len(b.keys), err)
+				}
+			}
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
+	"holdfast/appliance/idempotency"
 	"holdfast/appliance/identity"
 	"holdfast/web"
 	"holdfast/web/operation"
@@ -342,6 +344,66 @@ func TestFileStops(t *testing.T) {
 			if r = p.imported(grantFiles, fileBody(t, grantsFile(1200), 1200, 0)); r.Made != 700 || r.Left != 0 || r.Stopped != nil {
 				t.Errorf("the same file again: %+v", r)
 			}
+		}
+	}
+}
+
+// forgetful is a store of answers that cannot forget one while the database is away.
+type forgetful struct {
+	idempotency.Store
+	away *bool
+}
+
+func (f forgetful) DeleteAnswer(ctx context.Context, id, run string) error {
+	if *f.away {
+		return fault.Errorf(fault.DatabaseAway, "the database is away")
+	}
+	return f.Store.DeleteAnswer(ctx, id, run)
+}
+
+// TestStoppedFileGoesOn: what has stopped a file is no answer that is kept: sent again with the same
+// idempotency key, it goes on. Once nothing stops it, its answer is kept.
+func TestStoppedFileGoesOn(t *testing.T) {
+	for _, whole := range []bool{true, false} { // whether the database is away for all
+		p := newBank(t)
+		away, b := false, &batches{Domain: p.api.(*web.API).Domain}
+		p.caller = p.with(func(o *operation.Options) { o.Domain, o.Answers = b, forgetful{o.Answers, &away} })
+		b.before = func(n int) error {
+			if away = n == 2; away {
+				away = whole
+				return fault.Errorf(fault.DatabaseAway, "the database is away")
+			}
+			return nil
+		}
+		send := func() (r operation.FileResult, replayed bool) {
+			t.Helper()
+			w := p.call(&root, "POST", grantFiles, fileBody(t, grantsFile(1200), 1200, 0), keyed("a file"))
+			if err := json.Unmarshal(w.Body.Bytes(), &r); w.Code != http.StatusOK || err != nil {
+				t.Fatal(w.Code, w.Body, err)
+			}
+			return r, w.Header().Get(operation.ReplayedHeader) == "true"
+		}
+		if r, replayed := send(); r.Made != 500 || r.Stopped == nil || replayed {
+			t.Errorf("%+v, %t", r, replayed)
+		}
+		away = false
+		for _, again := range []bool{false, true} {
+			if r, replayed := send(); r.Made != 700 || r.There != 500 || r.Left != 0 || r.Stopped != nil || replayed != again {
+				t.Errorf("sent again: %+v, %t", r, replayed)
+			}
+		}
+	}
+}
+
+// TestFileWithoutMost: a request that does not say how many are to be made ends after a step, too.
+func TestFileWithoutMost(t *testing.T) {
+	p, a, b := inBatches(t)
+	late := time.Duration(0)
+	a.Now = func() time.Time { return time.Now().Add(late) }
+	b.after = func(int) error { late += 6 * time.Second; return nil } // a slow machine
+	for _, left := range []int{700, 200, 0} {
+		if r := p.imported(grantFiles, fileBody(t, grantsFile(1200), 1200, 0)); r.Left != left || r.Stopped != nil {
+			t.Errorf("%+v, want %d left", r, left)
 		}
 	}
 }

@@ -40,7 +40,7 @@ type Options struct {
 	// less.
 	FleetSize func() int
 	// Timeout is how long a request may wait for the HSM or the database. KMS
-	// gives up after 250 ms (spec, KMS considerations). Default 220 ms.
+	// gives up after 250 ms (spec, KMS considerations). Default [DefaultTimeout].
 	Timeout time.Duration
 	// Observe, if given, is called with the outcome of each request, after its
 	// answer. The outcome is valid until it returns.
@@ -70,6 +70,12 @@ const (
 	maxURI       = 256
 )
 
+// The defaults of [Options].
+const (
+	DefaultTimeout   = 220 * time.Millisecond
+	DefaultFleetSize = 1
+)
+
 // New makes the API.
 func New(o Options) *API {
 	a := &API{stores: o.KeyStores, log: o.Log, verifier: o.SigV4, model: o.Model,
@@ -81,10 +87,10 @@ func New(o Options) *API {
 		a.requests = a.log
 	}
 	if a.fleetSize == nil {
-		a.fleetSize = func() int { return 1 }
+		a.fleetSize = func() int { return DefaultFleetSize }
 	}
 	if a.timeout <= 0 {
-		a.timeout = 220 * time.Millisecond
+		a.timeout = DefaultTimeout
 	}
 	a.bodies.New = func() any { return new(bytes.Buffer) }
 	return a

@@ -166,7 +166,7 @@ func (a *API) getHealthStatus(ctx context.Context, req *request, body []byte) ([
 	if err != nil {
 		return nil, err
 	}
-	out := healthResponse{XKSProxyFleetSize: max(1, a.fleetSize()), XKSProxyVendor: "Holdfast", XKSProxyModel: a.model}
+	out := healthResponse{XKSProxyFleetSize: max(DefaultFleetSize, a.fleetSize()), XKSProxyVendor: "Holdfast", XKSProxyModel: a.model}
 	var vendors []string
 	for _, h := range hsms[:min(len(hsms), maxFleetDetails)] {
 		if h.Manufacturer != "" && !slices.Contains(vendors, h.Manufacturer) {

@@ -23,7 +23,7 @@ type ServerOptions struct {
 	// Authentication).
 	ClientCAs   *x509.CertPool
 	ClientNames []string
-	// MaxConnections bounds the open connections. Default 4096.
+	// MaxConnections bounds the open connections. Default [DefaultMaxConnections].
 	MaxConnections int
 	// AuthenticateWithin is how long a connection may stay open without one
 	// authenticated request. Default 30 s.

@@ -22,13 +22,14 @@ type strangers struct {
 }
 
 const (
-	defaultMaxConnections     = 4096
+	// DefaultMaxConnections is the most that is open at once.
+	DefaultMaxConnections     = 4096
 	defaultAuthenticateWithin = 30 * time.Second
 )
 
 func newStrangers(maxConnections int, within time.Duration) *strangers {
 	if maxConnections <= 0 {
-		maxConnections = defaultMaxConnections
+		maxConnections = DefaultMaxConnections
 	}
 	if within <= 0 {
 		within = defaultAuthenticateWithin

@@ -95,8 +95,6 @@ type Store interface {
 	// Approvals gives up to limit requests, pending ones first, then the newest
 	// first.
 	Approvals(ctx context.Context, limit int) ([]*Request, error)
-	// PendingApprovals counts those that wait at a time, whatever their seals are.
-	PendingApprovals(ctx context.Context, now time.Time) (int, error)
 	// CountApprovals gives how many requests there are in each state at a time, whatever their
 	// seals say.
 	CountApprovals(ctx context.Context, now time.Time) (map[State]int, error)

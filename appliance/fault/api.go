@@ -135,6 +135,6 @@ var apiCodes = []Entry{
 		Title: "A request with this idempotency key is under way.",
 		Do:    "Wait, and send the same request with the same key again: it is answered as soon as the first one is done."},
 	{Code: AnswerLost, Class: WrongState, Status: http.StatusConflict,
-		Title: "The request with this idempotency key was done, and its answer was not kept.",
-		Do:    "Look at what the request was to change, and at `holdfast audit search`. If it showed a secret, replace that. A new key does the request once more."},
+		Title: "A request with this idempotency key was begun, and nobody has its answer: it was done whole, or in part.",
+		Do:    "Look at what the request was to change, and at `holdfast audit search`. Ask only for what is missing, with a new key: the whole request with a new key would be done a second time. If it made a secret, replace that."},
 }

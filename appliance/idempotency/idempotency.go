@@ -40,6 +40,10 @@ const (
 	// longest is how long another node may work on a request. One that has no answer after that
 	// has lost it.
 	longest = 2 * time.Minute
+	// mostTime is how long a request may go on that all nodes know of ([Run.Within]). What is
+	// left up to longest is for the step at hand, which ends in any case, and for clocks that
+	// differ.
+	mostTime = 90 * time.Second
 )
 
 // Row is what the state has of a request with a key.
@@ -66,6 +70,9 @@ type Total struct {
 // Store keeps rows. Errors are [*fault.Fault] with the codes named, fault.Timeout or
 // fault.Internal.
 type Store interface {
+	// KeepsAnswers says whether all nodes have the rows: not while some of the fleet have a schema
+	// without them.
+	KeepsAnswers() bool
 	// Answer gives the row with the ID; fault.NotFound.
 	Answer(ctx context.Context, id string) (*Row, error)
 	// AnswersOf counts what is kept for a principal and has not expired.

@@ -60,6 +60,9 @@ type Asked struct {
 	// Ahead says that what it changes is not in the state, so that no transaction of the change
 	// can have the mark: the row is written before.
 	Ahead bool
+	// Resumes says that it may be done again after a part was done, as what is there is not made
+	// again.
+	Resumes bool
 }
 
 // Run is a request that is under way, or was answered.
@@ -69,9 +72,10 @@ type Run struct {
 	// Since is when it was begun.
 	Since time.Time
 
-	keeper *Keeper
-	here   bool // the process alone remembers
-	ahead  bool // the row was written before the change
+	keeper  *Keeper
+	here    bool // the process alone remembers
+	ahead   bool // the row was written before the change
+	resumes bool // it may be done again after a part was done
 	// own and shared are the request for this process alone, and for all nodes; shared is nil
 	// without a secret of all nodes.
 	own, shared *entry
@@ -95,13 +99,13 @@ func (r *Run) entry(secret []byte, a Asked, run string) (*entry, error) {
 
 // Begin begins a request, or gives what it was answered. Errors: fault.KeyReused if another
 // request had the key; fault.AnswerPending while it is under way; fault.AnswerLost if it was
-// done, and what it was answered is not known; fault.KeysExhausted if too many answers are kept
-// for the principal.
+// begun or done, and what it was answered is not known; fault.KeysExhausted if too many answers
+// are kept for the principal.
 //
 // Call [Run.End] in any case, once the request is over.
 func (k *Keeper) Begin(ctx context.Context, a Asked) (*Run, error) {
 	now := k.now().UTC().Truncate(time.Millisecond)
-	r := &Run{keeper: k, here: a.Here || k.store == nil || k.seals == nil || k.seals.Held() != nil, ahead: a.Ahead, Since: now}
+	r := &Run{keeper: k, here: a.Here || k.store == nil || k.seals == nil || k.seals.Held() != nil, ahead: a.Ahead, resumes: a.Resumes, Since: now}
 	name := make([]byte, 16)
 	_, _ = rand.Read(name) // never fails (crypto/rand)
 	var err error
@@ -139,10 +143,13 @@ func (k *Keeper) find(ctx context.Context, r *Run, a Asked) error {
 	k.mu.Lock()
 	held := k.held[r.own.row.ID]
 	k.mu.Unlock()
-	if held != nil {
+	if held != nil && held.Answer != nil {
 		return r.take(&entry{held, r.own.keys}, r.own)
 	}
 	if err := k.share(r, a); err != nil {
+		return err
+	}
+	if err := k.resume(ctx, r, held); err != nil {
 		return err
 	}
 	if r.here {
@@ -165,13 +172,30 @@ func (k *Keeper) find(ctx context.Context, r *Run, a Asked) error {
 	return nil
 }
 
+// resume removes the mark of a run that was stopped here, which left could not.
+func (k *Keeper) resume(ctx context.Context, r *Run, held *Row) error {
+	if held == nil || r.shared == nil || !bytes.Equal(held.Request, r.own.row.Request) {
+		return nil
+	}
+	if err := k.store.DeleteAnswer(ctx, r.shared.row.ID, held.Run); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.held, held.ID)
+	return nil
+}
+
+// binding names the secret of all nodes.
+var binding = appliance.Binding{Purpose: "idempotency"}
+
 // share makes the entry of all nodes. While there is no secret of all nodes, the process alone
 // remembers.
 func (k *Keeper) share(r *Run, a Asked) error {
 	if r.here {
 		return nil
 	}
-	secret, err := k.seals.MACShared(appliance.Binding{Purpose: "idempotency"})
+	secret, err := k.seals.MACShared(binding)
 	if fault.CodeOf(err) == fault.Locked {
 		r.here = true
 		return nil
@@ -209,21 +233,31 @@ func (r *Run) take(there, asked *entry) (err error) {
 	case row.Answer == nil && row.Node != asked.row.Node && r.keeper.now().Before(row.Begun.Add(longest)):
 		return errRunning()
 	case row.Answer == nil:
-		return lost(row, "the appliance stopped, or failed, before the answer was kept")
+		return r.lost(row, "the appliance stopped, or failed, before the answer was kept")
 	}
 	a, err := there.keys.open(row)
 	if err != nil {
 		return err
 	}
-	if a.TooLong {
-		return lost(row, "it was too long to be kept")
+	switch {
+	case a.TooLong:
+		return r.lost(row, "it was too long to be kept")
+	case a.Code == fault.AnswerLost:
+		return r.lost(row, a.Message)
 	}
 	r.Kept, r.Since = a, row.Begun
 	return nil
 }
 
-func lost(row *Row, why string) error {
-	return fault.Errorf(fault.AnswerLost, "this request was done at %s, and its answer is lost: %s. Look at what it was to change, and at the audit log of then, before you send it with a new idempotency key, which does it once more", row.Begun.Format(time.RFC3339), why)
+// lost is the error of a request whose answer nobody has. Where the row was written before the
+// change, nobody knows whether that was made; else a change has left it, which may be a part of
+// what was asked for.
+func (r *Run) lost(row *Row, why string) error {
+	what := "it has changed something, which may be a part of what it was to do"
+	if r.ahead {
+		what = "it may have done all that it was to do, a part, or nothing"
+	}
+	return fault.Errorf(fault.AnswerLost, "this request was begun at %s, and its answer is lost: %s; %s. Look at the thing, and at the audit log of then, and ask only for what is missing, with a new idempotency key: the whole request with a new key would be done a second time", row.Begun.Format(time.RFC3339), why, what)
 }
 
 // room says whether another answer may be kept for the principal.
@@ -261,24 +295,45 @@ func (r *Run) Marked(ctx context.Context) context.Context {
 // Changed says whether a change has left the mark.
 func (r *Run) Changed() bool { return r.mark != nil && r.mark.made.Load() }
 
+// Within bounds the time that a request goes on, so that another node calls none lost that is
+// still under way. What this process alone remembers has no bound.
+func (r *Run) Within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.here {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, mostTime)
+}
+
+// Elsewhere says, of a request that has changed nothing, whether another run has done it or
+// works on it: then what was found here does not count, and is no event of its own.
+func (r *Run) Elsewhere(ctx context.Context) bool {
+	if r.here || r.ahead || r.Changed() {
+		return false
+	}
+	row, err := r.keeper.store.Answer(context.WithoutCancel(ctx), r.shared.row.ID)
+	return err == nil && row.Run != r.shared.row.Run && r.keeper.now().Before(row.Expires)
+}
+
 // Settled gives what became of a request that was refused here: it may be that another node was
-// faster with it, and its answer counts. If nothing was changed, nothing is kept.
+// faster with it, and its answer counts. If nothing was changed, nothing is kept. If something
+// was, only a refusal is kept that would come again in any case: after another one the request is
+// to be done again ([Asked.Resumes]), or its answer is lost.
 func (r *Run) Settled(ctx context.Context, refusal error) (*Answer, error) {
 	ctx = context.WithoutCancel(ctx)
-	if r.Changed() {
-		f, ok := errors.AsType[*fault.Fault](refusal)
-		if !ok || f.Class() == fault.ClassInternal { // the log has the cause, under a reference
-			return nil, refusal
-		}
-		return nil, cmp.Or(r.keep(ctx, &Answer{Code: f.Code, Message: f.Message}), refusal)
-	}
-	if r.ahead && !r.here {
+	switch {
+	case r.Changed() && r.resumes:
+		r.Left(ctx)
+		return nil, refusal
+	case r.Changed():
+		return nil, cmp.Or(r.keep(ctx, afterChange(refusal)), refusal)
+	case r.here:
+		return nil, refusal
+	case r.ahead && fault.ClassOf(refusal) == fault.ClassInternal: // it may have been done by then
+		return nil, cmp.Or(r.keep(ctx, afterChange(refusal)), refusal)
+	case r.ahead:
 		if err := r.keeper.store.DeleteAnswer(ctx, r.shared.row.ID, r.shared.row.Run); err != nil {
 			r.keeper.log.Warn("a request that was refused is still marked as done", "error", err)
 		}
-		return nil, refusal
-	}
-	if r.here {
 		return nil, refusal
 	}
 	found, err := r.keeper.look(ctx, r)
@@ -291,6 +346,34 @@ func (r *Run) Settled(ctx context.Context, refusal error) (*Answer, error) {
 		return nil, errRunning()
 	}
 	return nil, refusal
+}
+
+// afterChange gives what is kept of a refusal that came when something had been changed.
+func afterChange(refusal error) *Answer {
+	f, ok := errors.AsType[*fault.Fault](refusal)
+	switch {
+	case !ok || f.Class() == fault.ClassInternal: // the log has the cause, under a reference
+		return &Answer{Code: fault.AnswerLost, Message: "the appliance failed"}
+	case f.Class() != fault.Refused:
+		return &Answer{Code: fault.AnswerLost, Message: "it was stopped, " + string(f.Code) + ": " + f.Message}
+	}
+	return &Answer{Code: f.Code, Message: f.Message}
+}
+
+// Left keeps nothing of a request that was stopped and can be done again ([Asked.Resumes]), so
+// that it is, when it is sent again with the same key.
+func (r *Run) Left(ctx context.Context) {
+	if r.here {
+		return
+	}
+	err := r.keeper.store.DeleteAnswer(context.WithoutCancel(ctx), r.shared.row.ID, r.shared.row.Run)
+	if err == nil {
+		return
+	}
+	r.keeper.log.Warn("a request that was stopped is still marked as done; it is done again when this node is sent it again", "error", err)
+	r.keeper.mu.Lock()
+	defer r.keeper.mu.Unlock()
+	r.keeper.held[r.own.row.ID] = r.own.row
 }
 
 // Finish keeps the answer. It gives another one if another node was faster.
@@ -346,6 +429,16 @@ func (r *Run) End() {
 	r.keeper.mu.Lock()
 	defer r.keeper.mu.Unlock()
 	delete(r.keeper.runs, r.own.row.ID)
+}
+
+// Keeps says whether all nodes remember what was done, and do so after a restart.
+func (k *Keeper) Keeps() bool {
+	if k.store == nil || k.seals == nil || k.seals.Held() != nil || !k.store.KeepsAnswers() {
+		return false
+	}
+	secret, err := k.seals.MACShared(binding)
+	clear(secret)
+	return err == nil
 }
 
 // Forget removes what has expired from the state. It is called from time to time; rows that have

@@ -21,6 +21,8 @@ type memory struct {
 	fail error // of each change
 }
 
+func (*memory) KeepsAnswers() bool { return true }
+
 func (m *memory) Answer(_ context.Context, id string) (*idempotency.Row, error) {
 	if r := m.rows[id]; r != nil {
 		row := *r
@@ -174,6 +176,53 @@ func TestTooLong(t *testing.T) {
 	long := strings.Repeat("long ", 60_000)
 	b.wants("", long)(b.ask("user a", key, "x", long))
 	b.wants(fault.AnswerLost, "too long")(b.ask("user a", key, "x", "again"))
+}
+
+// TestRefusedAfterTheChange: of the refusals that come after a part of the change, one that would come
+// again in any case is kept; after any other one, such as that the database is away, the answer is
+// lost, at each node at once. What can be done again is done again.
+func TestRefusedAfterTheChange(t *testing.T) {
+	for _, e := range fault.All() {
+		for _, resumes := range []bool{false, true} {
+			m := &memory{rows: map[string]*idempotency.Row{}}
+			one, two := newBench(t, m, "one"), newBench(t, m, "one")
+			asked := func(node string) idempotency.Asked {
+				return idempotency.Asked{Owner: "user a", Key: key, Node: node, What: appliance.Binding{Fields: []string{"x"}}, Resumes: resumes}
+			}
+			r, err := one.k.Begin(t.Context(), asked("1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mark := idempotency.MarkOf(r.Marked(t.Context())) // as a store leaves it
+			if err := m.CreateAnswer(t.Context(), mark.Row); err != nil {
+				t.Fatal(err)
+			}
+			mark.Made()
+			refusal := fault.Errorf(e.Code, "the first")
+			if _, err := r.Settled(t.Context(), refusal); err != refusal { //nolint:errorlint // the very one
+				t.Errorf("%s: %v", e.Code, err)
+			}
+			r.End()
+			for node, b := range map[string]*bench{"1": one, "2": two} {
+				again, err := b.k.Begin(t.Context(), asked(node))
+				switch {
+				case resumes:
+					if err != nil || again.Kept != nil {
+						t.Errorf("%s: %v, %+v", e.Code, err, again)
+					}
+				case e.Class == fault.Refused:
+					if err != nil || again.Kept == nil || again.Kept.Code != e.Code || again.Kept.Message != "the first" {
+						t.Errorf("%s: %v, %+v", e.Code, err, again)
+					}
+				case fault.CodeOf(err) != fault.AnswerLost || e.Class != fault.ClassInternal && !strings.Contains(err.Error(), "the first"):
+					t.Errorf("%s: %v", e.Code, err)
+				}
+				if again != nil {
+					again.End()
+				}
+			}
+		}
+	}
 }
 
 // TestStateTakesNoChange: where the state takes no answer, the process remembers it.

@@ -25,7 +25,7 @@ type Answer struct {
 	Location string `json:"location,omitempty"`
 	Body     []byte `json:"body,omitempty"`
 	// Code and Message are of a refusal that came when something had been changed already; Code
-	// is empty otherwise.
+	// is empty otherwise. With fault.AnswerLost, Message is why nobody has the answer.
 	Code    fault.Code `json:"code,omitempty"`
 	Message string     `json:"message,omitempty"`
 	// Digest is that of the file that the request had; nil for none.

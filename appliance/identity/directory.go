@@ -42,7 +42,7 @@ type Config struct {
 	SetupFile string
 	// OIDC is an OpenID provider; nil for none.
 	OIDC *OIDC
-	// Idle and Absolute bound sessions; 15 minutes and 12 hours if zero.
+	// Idle and Absolute bound sessions; [DefaultIdle] and [DefaultAbsolute] if zero.
 	Idle, Absolute time.Duration
 	// Nodes says how many nodes of the fleet are live, this one among them: they share the
 	// limits of attempts. Nil for an appliance that is alone.
@@ -75,6 +75,12 @@ type Directory struct {
 // invitation or token.
 var ErrProof = fault.Errorf(fault.Unauthenticated, "that did not prove who you are; check what you entered, and try again")
 
+// The defaults of a [Config].
+const (
+	DefaultIdle     = 15 * time.Minute
+	DefaultAbsolute = 12 * time.Hour
+)
+
 // New makes a Directory. It needs no network: an OpenID provider is asked for its
 // configuration when somebody first signs in by it.
 func New(c Config) (*Directory, error) {
@@ -82,10 +88,10 @@ func New(c Config) (*Directory, error) {
 		c.Now = time.Now
 	}
 	if c.Idle == 0 {
-		c.Idle = 15 * time.Minute
+		c.Idle = DefaultIdle
 	}
 	if c.Absolute == 0 {
-		c.Absolute = 12 * time.Hour
+		c.Absolute = DefaultAbsolute
 	}
 	if c.Seals == nil || c.Settings == nil {
 		return nil, errors.New("identity: there is nothing to authenticate users with")

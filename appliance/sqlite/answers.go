@@ -9,6 +9,12 @@ import (
 	"holdfast/appliance/idempotency"
 )
 
+// KeepsAnswers implements [idempotency.Store].
+func (s *DB) KeepsAnswers() bool { return s.writer.live.Load().keepsAnswers() }
+
+// keepsAnswers says whether the fleet's schema has marks; without a fleet it has.
+func (st *state) keepsAnswers() bool { return st == nil || len(st.specs["answers"].logged()) > 0 }
+
 // Answer implements [idempotency.Store].
 func (s *DB) Answer(ctx context.Context, id string) (*idempotency.Row, error) {
 	r := &idempotency.Row{}
@@ -102,7 +108,7 @@ func (w *writer) marked(ctx context.Context, apply func(*conn) error) func(*conn
 		return apply
 	}
 	return func(c *conn) error {
-		if st := w.counting; st != nil && len(st.specs["answers"].logged()) == 0 {
+		if !w.counting.keepsAnswers() {
 			return apply(c)
 		}
 		var run string

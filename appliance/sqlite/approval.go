@@ -102,15 +102,6 @@ func (s *DB) CountApprovals(ctx context.Context, now time.Time) (map[approval.St
 	return all, err
 }
 
-// PendingApprovals implements [approval.Store].
-func (s *DB) PendingApprovals(ctx context.Context, now time.Time) (n int, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		n, err = pendingApprovals(c, now)
-		return err
-	})
-	return n, err
-}
-
 func pendingApprovals(c *conn, now time.Time) (n int, err error) {
 	_, err = c.one([]any{&n}, `SELECT count(*) FROM approvals WHERE state = 'pending' AND expires_at > ?`, now.UnixMilli())
 	return n, err

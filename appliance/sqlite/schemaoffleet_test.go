@@ -227,6 +227,24 @@ func TestTwoReleases(t *testing.T) {
 	}
 }
 
+// TestKeepsAnswers: that idempotency keys are kept is said once all nodes of the fleet have the table
+// for them, at each node.
+func TestKeepsAnswers(t *testing.T) {
+	const without = 28
+	a := foundedIn(t, without)
+	b := newRelease(t, a.log.Peer(), ofN).opened(t)
+	if b.KeepsAnswers() {
+		t.Error("a node of the fleet has no table for answers")
+	}
+	a = a.again(t, ofN).opened(t)
+	same(t, a, b)
+	storetest.Must(t, b.RaiseSchema(t.Context(), ofN))
+	same(t, a, b)
+	if !a.KeepsAnswers() || !b.KeepsAnswers() {
+		t.Errorf("all nodes have the table: %t, %t", a.KeepsAnswers(), b.KeepsAnswers())
+	}
+}
+
 // TestRaiseLeavesOldNodeBehind: the node that does not know the new schema stops with a clear
 // line, loses nothing, and goes on after it is updated in place. One that joins is refused.
 func TestRaiseLeavesOldNodeBehind(t *testing.T) {

@@ -26,7 +26,7 @@ const stale = fault.Changed
 var (
 	reads = []string{"Installation", "MasterKeyNoted", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "HasKeysInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
-		"Session", "Sessions", "Spent", "Tokens", "Token", "Approval", "Approvals", "PendingApprovals", "Nodes", "Leader", "Answer", "AnswersOf"}
+		"Session", "Sessions", "Spent", "Tokens", "Token", "Approval", "Approvals", "CountApprovals", "Nodes", "Leader", "Answer", "AnswersOf", "KeepsAnswers"}
 	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "Damaged", "Past", "CatchUp", "Position", "Written", "Passed", "Origin", "KeepSnapshot", "Schemas", "RaiseSchema", "Changes", "Close"}
 )
 

@@ -69,7 +69,7 @@ func runAll(t *testing.T, open, start func(t *testing.T) Engine, unsealed fault.
 	for name, test := range map[string]func(t *testing.T, s Engine){
 		"installation":               testInstallation,
 		"forgotten tokens":           testForgottenTokens,
-		"pending approvals":          testPendingApprovals,
+		"approvals by state":         testCountApprovals,
 		"key stores":                 testKeyStores,
 		"delete a key store":         testDeleteKeyStore,
 		"keys":                       testKeys,

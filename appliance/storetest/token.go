@@ -52,8 +52,9 @@ func testForgottenTokens(t *testing.T, s Engine) {
 	}
 }
 
-// testPendingApprovals: what waits is counted, and neither what is decided nor what has expired.
-func testPendingApprovals(t *testing.T, s Engine) {
+// testCountApprovals: each request counts once, by the state that it is in: what has expired neither
+// waits nor is approved any more.
+func testCountApprovals(t *testing.T, s Engine) {
 	ctx := t.Context()
 	for i, r := range []approval.Request{
 		{State: approval.Pending, ExpiresAt: At(30)}, {State: approval.Pending, ExpiresAt: At(20)}, {State: approval.Approved, ExpiresAt: At(30)}, {State: approval.Rejected, ExpiresAt: At(30)},
@@ -61,7 +62,11 @@ func testPendingApprovals(t *testing.T, s Engine) {
 		r.ID, r.CreatedAt, r.Seal = ID(i+1), At(1), []byte("seal")
 		Must(t, s.CreateApproval(ctx, &r))
 	}
-	Equal(t, Got(s.PendingApprovals(ctx, At(10)))(t), 2)
-	Equal(t, Got(s.PendingApprovals(ctx, At(20)))(t), 1)
-	Equal(t, Got(s.PendingApprovals(ctx, At(30)))(t), 0)
+	for at, want := range map[int]map[approval.State]int{
+		10: {approval.Pending: 2, approval.Approved: 1, approval.Rejected: 1},
+		20: {approval.Pending: 1, approval.Expired: 1, approval.Approved: 1, approval.Rejected: 1},
+		30: {approval.Expired: 3, approval.Rejected: 1},
+	} {
+		Equal(t, Got(s.CountApprovals(ctx, At(at)))(t), want)
+	}
 }

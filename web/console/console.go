@@ -14,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
+	"holdfast/appliance/approval"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
@@ -347,11 +348,11 @@ func (p *page) nav() []ui.NavGroup {
 
 // waiting is how many operations wait for approval.
 func (p *page) waiting() int {
-	n, err := p.c.Performer.Approvals.PendingApprovals(p.Context(), p.now)
+	all, err := p.c.Performer.Approvals.CountApprovals(p.Context(), p.now)
 	if err != nil {
 		return 0
 	}
-	return n
+	return all[approval.Pending]
 }
 
 // may says whether the role has the capability.

@@ -147,8 +147,8 @@ func named(x *ui.Field, values []string) string {
 	return strings.Join(texts, "\n")
 }
 
-// about says whether a field is the one that was wrong: the form says so, or the message begins
-// with its name, as those of the domain do; or there is no other.
+// about says whether a field is the one that was wrong: the form says so, or the message names it
+// before what was entered, as those of the domain do ("key ID \"…\": use …"); or there is no other.
 func (f *failure) about(x *ui.Field, fields int) bool {
 	if f.Field != "" {
 		return f.Field == x.Name
@@ -156,10 +156,25 @@ func (f *failure) about(x *ui.Field, fields int) bool {
 	if f.Code != fault.Invalid && f.Code != fault.Exists {
 		return false
 	}
-	begins := func(name string) bool {
-		return name != "" && strings.HasPrefix(strings.ToLower(f.Message), strings.ToLower(name)+" ")
+	subject := strings.TrimPrefix(f.Message, `"`)
+	if end := strings.IndexAny(subject, "\":,"); end >= 0 {
+		subject = subject[:end]
 	}
-	return fields == 1 || begins(strings.ReplaceAll(x.Name, "_", " ")) || begins(x.Label)
+	names := func(name string) bool {
+		name = wordsOf(name)
+		return name != "" && strings.Contains(" "+wordsOf(subject)+" ", " "+name+" ")
+	}
+	return fields == 1 || names(x.Name) || names(x.Label)
+}
+
+// wordsOf gives the words of a name, in lower case and the singular, with one space between; AWS
+// calls a VPC endpoint a VPCE in names.
+func wordsOf(name string) string {
+	words := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return r == ' ' || r == '_' || r == '.' })
+	for i, w := range words {
+		words[i] = strings.TrimSuffix(w, "s")
+	}
+	return strings.ReplaceAll(strings.Join(words, " "), "vpc endpoint", "vpce")
 }
 
 // changedBy says who has last changed what a form is about, and when, as far as the audit log of

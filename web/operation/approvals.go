@@ -490,7 +490,9 @@ func (r *Route) inSteps() bool { return r.answer.Implements(reflect.TypeFor[unfi
 // performStep performs a part of what a request asks for. The request stays approved, also where
 // the part fails, until nothing is left.
 func (c *Caller) performStep(ctx context.Context, r *approval.Request, secret Secret) (ApprovalDetail, error) {
-	done, err := c.doStored(context.WithoutCancel(ctx), r, c.Who, secret)
+	bounded, cancel := uninterrupted(ctx)
+	defer cancel()
+	done, err := c.doStored(bounded, r, c.Who, secret)
 	if err != nil {
 		return ApprovalDetail{}, err
 	}
@@ -507,8 +509,10 @@ func (c *Caller) performStep(ctx context.Context, r *approval.Request, secret Se
 // performStored performs what a request asks for in the name of the one who asked, with the
 // secret that it takes.
 func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker identity.Principal, secret Secret) (ApprovalDetail, error) {
+	bounded, cancel := uninterrupted(ctx)
+	defer cancel()
 	ctx = context.WithoutCancel(ctx)
-	done, err := c.doStored(ctx, r, asker, secret)
+	done, err := c.doStored(bounded, r, asker, secret)
 	if err == nil {
 		shown := c.shownApproval(r)
 		shown.done = done
@@ -519,6 +523,16 @@ func (c *Caller) performStored(ctx context.Context, r *approval.Request, asker i
 		c.Decided(approval.Failed)
 	}
 	return c.turn(ctx, r, approval.Failed, told.Message)
+}
+
+// uninterrupted gives a context that does not end when the caller goes away, but with its deadline.
+func uninterrupted(ctx context.Context) (context.Context, context.CancelFunc) {
+	until, bounded := ctx.Deadline()
+	ctx = context.WithoutCancel(ctx)
+	if !bounded {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, until)
 }
 
 // doStored gives what the operation gave.

@@ -53,7 +53,7 @@ func (f AuditFilter) Query() audit.Query {
 func operationsNamed(name string) []string {
 	for _, r := range table {
 		if r.ID == name || slices.ContainsFunc(r.AllWords(), func(words string) bool { return strings.EqualFold(words, name) }) {
-			return []string{r.Operation(), askedApproval + r.Operation(), partOf + r.Operation()}
+			return []string{r.Operation(), askedApproval + r.Operation(), partOf + r.Operation(), replayOf + r.Operation()}
 		}
 	}
 	return []string{name}

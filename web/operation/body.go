@@ -257,6 +257,25 @@ func complete(v reflect.Value, read shape, at string) error {
 	return nil
 }
 
+// limited says which limit of its tags an input does not keep that was not read from a body, with
+// the name that the member has in one: fault.Invalid.
+func limited(v reflect.Value, at string) error {
+	if v.Kind() != reflect.Struct || v.Type() == reflect.TypeFor[time.Time]() {
+		return nil
+	}
+	for _, m := range members(v.Type()) {
+		path := strings.TrimPrefix(at+"."+m.name, ".")
+		field := v.FieldByIndex(m.index)
+		if err := withinLimits(v.Type().FieldByIndex(m.index), field); err != nil {
+			return fault.Errorf(fault.Invalid, "%q %s", path, err)
+		}
+		if err := limited(field, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // withinLimits says which limit of its tags a text or a list does not keep, and of a number that it
 // is not exact in JSON. Other limits have checks of their own.
 func withinLimits(f reflect.StructField, v reflect.Value) error {

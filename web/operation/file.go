@@ -30,8 +30,8 @@ const (
 	// fileBatch is how many things are made in one change of the state. Other changes wait
 	// meanwhile, and the TPM's counter is raised once.
 	fileBatch = 500
-	// stepTime is how long a request goes on that asks for a part ([FileImport.Most]): keys in
-	// an HSM take long, and the batch at hand is ended.
+	// stepTime is how long a request goes on: keys in an HSM take long, and the batch at hand is
+	// ended. So no other node takes it for lost ([idempotency.Run.Within]).
 	stepTime = 5 * time.Second
 	// slowBatch is that of keys in an HSM.
 	slowBatch = 50
@@ -55,7 +55,7 @@ type FileImport struct {
 	SHA256 string `json:"sha256" jsonschema:"The SHA-256 of the file, 64 hexadecimal digits, as the check of it has said." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
 	// Contents says in a request for approval what is in the file, which is stored nowhere.
 	Contents []string `json:"contents,omitempty" items:"100" each:"1000" jsonschema:"What is in the file, in words, in a request for approval: how many rows of each sort, and the first 20 rows. The appliance writes it; what is given here is ignored."`
-	Most     int      `json:"most,omitempty" jsonschema:"How many are made at most by this request, or in some seconds: send it again with the same file to go on. All are made if it is left out. Once another person has approved the request, each performance makes what it can in some seconds." example:"1000" least:"0"`
+	Most     int      `json:"most,omitempty" jsonschema:"How many are made at most by this request; if it is left out, as many as can be made in some seconds, as at most are in any case. Where some are left, send it again with the same file to go on. Once another person has approved the request, each performance makes what it can in some seconds." example:"1000" least:"0"`
 }
 
 // FileReport says what a file would do.
@@ -89,7 +89,7 @@ type FileResult struct {
 	SHA256 string `json:"sha256" jsonschema:"The SHA-256 of the file, in hexadecimal." example:"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"`
 	Made   int    `json:"made" jsonschema:"How many this request has made." example:"1000"`
 	There  int    `json:"there" jsonschema:"How many were there before." example:"10"`
-	Left   int    `json:"left" jsonschema:"How many are still to be made: send the same file again, with another idempotency key." example:"3990"`
+	Left   int    `json:"left" jsonschema:"How many are still to be made: send the same file again, with another idempotency key; with the same one where it was stopped." example:"3990"`
 	// Stopped is why it went no further, where something failed after some were made.
 	Stopped *FileStop `json:"stopped,omitempty" jsonschema:"Why it went no further, where something failed after some were made. Absent otherwise, also where the step has ended that was asked for."`
 }
@@ -97,11 +97,13 @@ type FileResult struct {
 // FileStop is what has stopped the making of a file's things.
 type FileStop struct {
 	Code    fault.Code `json:"code" jsonschema:"The code of the error, as of an answer with an error." example:"E_DATABASE_AWAY"`
-	Message string     `json:"message" jsonschema:"What happened, and what to do. What was made stays." example:"the database is away"`
+	Message string     `json:"message" jsonschema:"What happened, and what to do. What was made stays; sent again, with the same idempotency key or none, the request goes on." example:"the database is away"`
 }
 
 // Unfinished says that there is more to make.
 func (r FileResult) Unfinished() bool { return r.Left > 0 }
+
+func (r FileResult) stopped() bool { return r.Stopped != nil }
 
 // Done is how many of the rows are there now.
 func (r FileResult) Done() int { return r.Made + r.There }
@@ -441,7 +443,7 @@ func (f *fileOf[Row, Thing]) run(ctx context.Context, c *Caller, in FileImport) 
 		return FileResult{}, err
 	}
 	done := FileResult{Rows: p.Rows, SHA256: p.SHA256, There: p.There}
-	now, steps := p.new, in.Most > 0 || c.approvedBy != ""
+	now := p.new
 	if in.Most > 0 && in.Most < len(now) && c.approvedBy == "" { // who has approved it, has approved all
 		now = now[:in.Most]
 	}
@@ -451,7 +453,7 @@ func (f *fileOf[Row, Thing]) run(ctx context.Context, c *Caller, in FileImport) 
 	}
 	tried := 0
 	for batch := range slices.Chunk(now, size) {
-		if steps && c.Now().Sub(began) > stepTime {
+		if c.Now().Sub(began) > stepTime {
 			break
 		}
 		rows := make([]Row, len(batch))

@@ -165,6 +165,7 @@ func ActionOf(r *audit.Record) string {
 	}
 	operation, asks := strings.CutPrefix(r.Operation, askedApproval)
 	operation, part := strings.CutPrefix(operation, partOf)
+	operation, again := strings.CutPrefix(operation, replayOf)
 	i := slices.IndexFunc(table, func(route *Route) bool { return route.Operation() == operation })
 	if i < 0 {
 		return r.Operation
@@ -179,6 +180,8 @@ func ActionOf(r *audit.Record) string {
 	switch {
 	case asks:
 		return askedWords + words
+	case again:
+		return replayWords + words
 	case part:
 		return "Part of: " + words
 	}
@@ -192,6 +195,10 @@ const (
 	partOf        = "part of "
 	// askedWords begin its words.
 	askedWords = "Ask for approval: "
+	// replayOf begins the operation of a record by which a secret was shown again, as the request was
+	// sent again with its idempotency key; replayWords begin its words.
+	replayOf    = "replay of "
+	replayWords = "Show again: "
 )
 
 // ObjectOf gives what a record is about, in words, also of an earlier release.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"holdfast/appliance"
+	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/idempotency"
 )
@@ -24,6 +25,9 @@ const (
 	IdempotencyKeyHeader = "Idempotency-Key"
 	// ReplayedHeader is the header of an answer that was given before to the same request.
 	ReplayedHeader = "Idempotent-Replayed"
+	// KeptHeader is the header of all answers of an appliance that keeps idempotency keys, at each
+	// node. A change may be sent again only where that is known.
+	KeptHeader = "Holdfast-Idempotency-Keys"
 )
 
 // Answered is what an operation gave to a request with an idempotency key, as the API writes it.
@@ -72,13 +76,17 @@ func (p *performance) once(ctx context.Context) (any, error) {
 	run, err := p.answers.Begin(ctx, idempotency.Asked{
 		Owner: p.owner(), Key: p.IdempotencyKey, Node: p.Node(), Body: body,
 		What: appliance.Binding{Purpose: "request", Fields: []string{p.route.Method, p.route.path(p.in), p.Reason, p.Revision}},
-		Here: upload != nil, Ahead: p.route.Outside,
+		Here: upload != nil, Ahead: p.route.Outside, Resumes: p.route.inSteps(),
 	})
 	if err != nil {
-		p.unusable(ctx, err)
+		if fault.CodeOf(err) != fault.AnswerPending { // which is asked for time and again
+			p.unusable(ctx, err)
+		}
 		return nil, err
 	}
 	defer run.End()
+	ctx, cancel := run.Within(ctx)
+	defer cancel()
 	var read hash.Hash
 	if upload != nil {
 		read = sha256.New()
@@ -108,12 +116,20 @@ func (p *performance) once(ctx context.Context) (any, error) {
 		}
 		given.Digest = read.Sum(nil)
 	}
+	if s, ok := Gave(done).(stoppable); ok && s.stopped() {
+		run.Left(ctx)
+		return &Answered{given, false, done, refused}, nil
+	}
 	kept, err := run.Finish(ctx, given)
 	if err != nil {
 		return nil, err
 	}
 	return &Answered{kept, kept != given, done, refused}, nil
 }
+
+// stoppable is an answer that says whether something that may pass has stopped the operation. That
+// is not kept: what is sent again goes on.
+type stoppable interface{ stopped() bool }
 
 // whole is all that the body of the request says: in JSON without the secret, and after a zero byte,
 // which JSON has not, the secret. Encoders of JSON keep copies of what they write.
@@ -124,6 +140,33 @@ func (p *performance) whole() ([]byte, error) {
 		return nil, err
 	}
 	return slices.Concat(text, []byte{0}, secret), nil
+}
+
+// shownAgain records that a secret is shown once more: an answer of before is given again. What shows
+// none is no event.
+func (p *performance) shownAgain(ctx context.Context, a *idempotency.Answer) error {
+	if !p.route.ShowsSecret() || a.Code != "" || a.Status == http.StatusAccepted || !showsSecret(p.route, a.Body) {
+		return nil
+	}
+	rec := p.record(audit.Allowed, nil)
+	rec.Operation, rec.Action, rec.Detail = replayOf+rec.Operation, replayWords+rec.Action, a.Location
+	return p.write(ctx, rec)
+}
+
+// showsSecret says whether an answer of the route has a secret. That of a request for approval has
+// the one of the operation that was performed, if that shows any.
+func showsSecret(r *Route, answer []byte) bool {
+	if r.answer != reflect.TypeFor[ApprovalDetail]() {
+		return true
+	}
+	var d struct {
+		Operation string          `json:"operation"`
+		Result    json.RawMessage `json:"result"`
+	}
+	if json.Unmarshal(answer, &d) != nil {
+		return true
+	}
+	return d.Result != nil && slices.ContainsFunc(table, func(of *Route) bool { return of.ID == d.Operation && of.ShowsSecret() })
 }
 
 // forgetEvery is how often answers are looked for that have expired.
@@ -145,6 +188,10 @@ func (p *Performer) ForgetAnswers(ctx context.Context) {
 		}
 	}
 }
+
+// KeepsAnswers says whether a request with an idempotency key is done once, at whichever node it is
+// sent again, also after a restart.
+func (p *Performer) KeepsAnswers() bool { return p.answers.Keeps() }
 
 // ForgetExpired removes what has expired by now.
 func (p *Performer) ForgetExpired(ctx context.Context) error { return p.answers.Forget(ctx) }

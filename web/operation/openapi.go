@@ -183,13 +183,14 @@ func headers() map[string]apiHeader {
 		etagHeader:      {Description: "The revision of what the answer shows. Send it as If-Match with a change of it.", Schema: text},
 		locationHeader:  {Description: "The path of what was made: a GET shows it.", Schema: text},
 		ReplayedHeader:  {Description: "true if this answer was given before to the same request with the same Idempotency-Key, and nothing was done now. Absent otherwise.", Schema: &jsonschema.Schema{Type: "string", Enum: []any{"true"}}},
+		KeptHeader:      {Description: "kept if a request with an Idempotency-Key is done once at each node. Absent where no more is known than that: while the appliance is locked or its state is held, while nodes of a release without such keys are in the fleet, and in earlier releases.", Schema: &jsonschema.Schema{Type: "string", Enum: []any{"kept"}}},
 		retryHeader:     {Description: "After how many seconds to try again.", Schema: &jsonschema.Schema{Type: "integer", Minimum: jsonschema.Ptr(0.0)}},
 	}
 }
 
 func headerRefs(names ...string) map[string]apiHeader {
 	refs := map[string]apiHeader{}
-	for _, name := range append(names, RequestIDHeader) {
+	for _, name := range append(names, RequestIDHeader, KeptHeader) {
 		refs[name] = apiHeader{Ref: "#/components/headers/" + name}
 	}
 	return refs

@@ -289,13 +289,14 @@ func (r *Route) AllWords() []string { return append([]string{r.Words}, r.Variant
 
 // Do performs the operation for the caller. Secrets in the input are zeroized.
 //
-// Errors are of the domain, or: fault.Forbidden, [fault.Presence] or fault.Locked if
-// the caller may not; [fault.Stale] if the subject is not what the caller saw; a
+// Errors are of the domain, or: fault.Invalid for what is longer than the API takes;
+// fault.Forbidden, [fault.Presence] or fault.Locked if the caller may not; [fault.Stale] if the subject is not what the caller saw; a
 // [*Pending] if it waits for the approval of a second person now; [ErrDoneBefore] if a request
 // with the caller's idempotency key was done before.
 func (o *Operation[In, Out]) Do(ctx context.Context, c *Caller, in In) (Done[Out], error) {
 	defer wipe(reflect.ValueOf(in))
-	done, err := o.Perform(ctx, c, Request{Path: o.fields.of(in), Read: func() (any, error) { return in, nil }})
+	p := &performance{Caller: c, route: &o.Route, path: o.fields.of(in), unseen: true}
+	done, err := p.request(ctx, func() (any, error) { return in, limited(reflect.ValueOf(in), "") })
 	if answered, ok := done.(*Answered); ok && err == nil {
 		done, err = answered.now()
 	}

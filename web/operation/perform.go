@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -158,13 +159,19 @@ type performance struct {
 	// stored is what the request for approval is about that is decided; empty otherwise.
 	stored thing
 	run    *idempotency.Run // of a request with an idempotency key; nil without one
+	// unseen says that the caller does not get an answer that was given before.
+	unseen bool
 }
 
 // Perform is [Operation.Do] for an operation whose types the caller does not know:
 // it gives a Done of the operation's type.
 func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) {
-	p := &performance{Caller: c, route: r, path: q.Path}
-	err := c.may(r)
+	return (&performance{Caller: c, route: r, path: q.Path}).request(ctx, q.Read)
+}
+
+// request performs the operation if the caller may, with the input that is read then.
+func (p *performance) request(ctx context.Context, read func() (any, error)) (any, error) {
+	err := p.may(p.route)
 	if err == nil {
 		err = p.inScope(ctx)
 	}
@@ -172,9 +179,9 @@ func (r *Route) Perform(ctx context.Context, c *Caller, q Request) (any, error) 
 		p.refused(ctx, err)
 		return nil, err
 	}
-	in, err := q.Read()
+	in, err := read()
 	if err == nil {
-		err = r.fields.valid(in)
+		err = p.route.fields.valid(in)
 	}
 	if err != nil {
 		p.unusable(ctx, err)
@@ -198,7 +205,11 @@ func (p *performance) perform(ctx context.Context) (any, error) {
 		return nil, err
 	}
 	if p.IdempotencyKey != "" && p.route.Changes() {
-		return p.once(ctx)
+		done, err := p.once(ctx)
+		if answered, ok := done.(*Answered); ok && answered.Replayed && !p.unseen && err == nil {
+			err = p.shownAgain(ctx, answered.Answer)
+		}
+		return done, err
 	}
 	return p.now(ctx)
 }
@@ -261,6 +272,11 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	}
 	if p.route.Changes() {
 		defer p.turns.take(p.route.Urgency)()
+		if err := ctx.Err(); err != nil {
+			err = fault.Wrapf(fault.Timeout, err, "other changes took too long, or the one who asked does not wait any more; nothing was done: send it again")
+			p.unusable(context.WithoutCancel(ctx), err)
+			return nil, err
+		}
 		if err := p.stillMay(ctx); err != nil {
 			return nil, err
 		}
@@ -270,6 +286,9 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	}
 	p.stored = p.askedFor(ctx)
 	before, out, err := p.unlessStale(ctx)
+	if p.run != nil && p.run.Elsewhere(ctx) {
+		return nil, cmp.Or(err, errElsewhere)
+	}
 	after := p.subject(ctx)
 	if after == nil && before == nil && err == nil {
 		after = shown(out) // it is new
@@ -280,6 +299,10 @@ func (p *performance) change(ctx context.Context) (any, error) {
 	p.keepHead(ctx)
 	return out, err
 }
+
+// errElsewhere is the error of a request that had nothing to do, as another node does the same one.
+// What that one answers replaces it.
+var errElsewhere error = fault.Errorf(fault.AnswerPending, "another node does this request: wait, and send it again with the same key")
 
 // looks is how often what an operation is about is looked at again because another node of the
 // fleet has made a change.

@@ -46,7 +46,7 @@ func (s Site) InstallCertificate(ctx context.Context, chain string) (operation.C
 // CheckInstall refuses any but the text "good".
 func (s Site) CheckInstall(_ context.Context, chain string) error {
 	if chain != goodChain {
-		return fault.Errorf(fault.Invalid, "no certificate")
+		return fault.Errorf(fault.Invalid, "certificate chain: give certificates in PEM and nothing else, the server's first")
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func various(t testing.TB, c *clock, n int, append func(r *audit.Record)) {
 		r.Key, r.Principal = fmt.Sprintf("key-%d", i%4), fmt.Sprintf("principal-%d", i%3)
 		if i%3 != 0 {
 			r = &audit.Record{Kind: audit.KindAdmin, Operation: pick(i/2, "POST block", "DELETE users/{user}", "GET audit/export"), Result: audit.Allowed, Actor: pick(i/3, "alice", "bob", "local uid 0 pid 7", "local uid 0 pid 71"),
-				RequestID: fmt.Sprintf("request-%d", i%8), Remote: pick(i/5, "192.0.2.1", "192.0.2.1:5000", "[2001:db8::1]:443", "192.0.2.11", ""), KeyStore: pick(i/7, "demo", "other", "")}
+				RequestID: fmt.Sprintf("request-%d", i/2%8), Remote: pick(i/5, "192.0.2.1", "192.0.2.1:5000", "[2001:db8::1]:443", "192.0.2.11", ""), KeyStore: pick(i/7, "demo", "other", "")}
 			if r.KeyStore != "" {
 				r.Key = pick(i/4, "key-2", "", "key-3")
 			}
@@ -149,7 +149,7 @@ func TestFiltersCombine(t *testing.T) {
 			}
 		}
 	}
-	if empty > 100 {
+	if empty > 80 {
 		t.Errorf("%d pairs find nothing", empty)
 	}
 }

@@ -50,8 +50,8 @@ type Options struct {
 	RetainBytes int64
 	RetainAge   time.Duration
 
-	// ReserveBytes stay free on the disk: what comes then is refused. 16 MiB if
-	// 0. Below WarnBytes, [Status] warns. 1 GiB if 0.
+	// ReserveBytes stay free on the disk: what comes then is refused.
+	// [DefaultReserveBytes] if 0. Below WarnBytes, [Status] warns. [DefaultWarnBytes] if 0.
 	ReserveBytes int64
 	WarnBytes    int64
 
@@ -107,11 +107,17 @@ func (o *Options) complete() error {
 	setDefault(&o.MaxUnsignedTime, max(10*time.Minute, 2*o.CheckpointAfter))
 	setDefault(&o.SegmentBytes, 32<<20)
 	setDefault(&o.SegmentAge, 24*time.Hour)
-	setDefault(&o.ReserveBytes, 16<<20)
-	setDefault(&o.WarnBytes, 1<<30)
+	setDefault(&o.ReserveBytes, DefaultReserveBytes)
+	setDefault(&o.WarnBytes, DefaultWarnBytes)
 	o.SegmentBytes = min(o.SegmentBytes, maxSegmentBytes)
 	return nil
 }
+
+// The defaults of [Options], in bytes.
+const (
+	DefaultReserveBytes = 16 << 20
+	DefaultWarnBytes    = 1 << 30
+)
 
 func setDefault[T int64 | time.Duration](v *T, otherwise T) {
 	if *v == 0 {

@@ -80,11 +80,17 @@ type Options struct {
 
 	// Roots are those of a simulated platform; nil trusts the manufacturers.
 	Roots *attest.Roots
-	// Every is how often evidence is renewed; an hour if zero.
+	// Every is how often evidence is renewed; [DefaultEvery] if zero.
 	Every time.Duration
-	// Lease is how long keys serve when evidence cannot be renewed; a day if zero.
+	// Lease is how long keys serve when evidence cannot be renewed; [DefaultLease] if zero.
 	Lease time.Duration
 }
+
+// The defaults of [Options].
+const (
+	DefaultEvery = time.Hour
+	DefaultLease = 24 * time.Hour
+)
 
 // Boot is one boot of the appliance. Its methods may be called concurrently.
 type Boot struct {
@@ -119,10 +125,10 @@ func New(o Options) *Boot {
 		o.Wait = wait
 	}
 	if o.Every <= 0 {
-		o.Every = time.Hour
+		o.Every = DefaultEvery
 	}
 	if o.Lease <= 0 {
-		o.Lease = 24 * time.Hour
+		o.Lease = DefaultLease
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)

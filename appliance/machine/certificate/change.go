@@ -18,11 +18,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
-)
 
-// ErrInvalid says that a certificate, or a request for one, will not do. It is
-// wrapped with why.
-var ErrInvalid = errors.New("certificate")
+	"holdfast/appliance/fault"
+)
 
 // requestSuffix is of the file with the key that waits for its certificate.
 const requestSuffix = ".requested"
@@ -48,7 +46,7 @@ func (c *Certificate) Requested() bool {
 // is void. While the nodes share a certificate, they share the new key.
 func (c *Certificate) Request(ctx context.Context, names []string) ([]byte, error) {
 	if len(names) == 0 || len(names) > maxNames {
-		return nil, fmt.Errorf("%w: give 1 to %d names", ErrInvalid, maxNames)
+		return nil, fault.Errorf(fault.Invalid, "names: give 1 to %d", maxNames)
 	}
 	dns, ips, err := splitNames(names)
 	if err != nil {
@@ -94,7 +92,7 @@ func splitNames(names []string) (dns []string, ips []net.IP, err error) {
 		case ValidDNSName(n):
 			dns = append(dns, n)
 		default:
-			return nil, nil, fmt.Errorf("%w: %.80q is no DNS name and no IP address", ErrInvalid, n)
+			return nil, nil, fault.Errorf(fault.Invalid, "names: %.80q is no DNS name and no IP address", n)
 		}
 	}
 	return dns, ips, nil
@@ -157,43 +155,43 @@ func (c *Certificate) keyOf(chain []byte) (_ []byte, requested bool, _ error) {
 		}
 		return key, keyFile != c.keyFile, nil
 	}
-	return nil, false, fmt.Errorf("%w: it is of another key: neither that of the last request nor the one in use", ErrInvalid)
+	return nil, false, fault.Errorf(fault.Invalid, "certificate chain: it is of another key: neither that of the last request nor the one in use")
 }
 
 // checkChain says what is wrong with a chain, the leaf first.
 func (c *Certificate) checkChain(chain []byte) (*x509.Certificate, error) {
 	if len(chain) > maxChain {
-		return nil, fmt.Errorf("%w: the chain has more than %d bytes", ErrInvalid, maxChain)
+		return nil, fault.Errorf(fault.Invalid, "certificate chain: it has more than %d bytes", maxChain)
 	}
 	var list []*x509.Certificate
 	for rest := chain; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			if len(bytes.TrimSpace(rest)) > 0 || len(list) == 0 {
-				return nil, fmt.Errorf("%w: give certificates in PEM and nothing else, the server's first", ErrInvalid)
+				return nil, fault.Errorf(fault.Invalid, "certificate chain: give certificates in PEM and nothing else, the server's first")
 			}
 			break
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, fmt.Errorf("%w: block %d is no certificate", ErrInvalid, len(list)+1)
+			return nil, fault.Errorf(fault.Invalid, "certificate chain: block %d is no certificate", len(list)+1)
 		}
 		if n := len(list); n > 0 && list[n-1].CheckSignatureFrom(cert) != nil {
-			return nil, fmt.Errorf("%w: certificate %d is not signed by the one after it; put them in order", ErrInvalid, n)
+			return nil, fault.Errorf(fault.Invalid, "certificate chain: certificate %d is not signed by the one after it; put them in order", n)
 		}
 		list = append(list, cert)
 	}
 	leaf := list[0]
 	switch now := c.now(); {
 	case now.After(leaf.NotAfter):
-		return nil, fmt.Errorf("%w: it expired at %s", ErrInvalid, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return nil, fault.Errorf(fault.Invalid, "certificate chain: it expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		return nil, fmt.Errorf("%w: it begins at %s", ErrInvalid, leaf.NotBefore.UTC().Format(time.RFC3339))
+		return nil, fault.Errorf(fault.Invalid, "certificate chain: it begins at %s", leaf.NotBefore.UTC().Format(time.RFC3339))
 	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
-		return nil, fmt.Errorf("%w: it has no names (subjectAltName)", ErrInvalid)
+		return nil, fault.Errorf(fault.Invalid, "certificate chain: it has no names (subjectAltName)")
 	}
 	if leaf.IsCA && len(list) > 1 {
-		return nil, fmt.Errorf("%w: it is that of an authority; put the server's first", ErrInvalid)
+		return nil, fault.Errorf(fault.Invalid, "certificate chain: it is that of an authority; put the server's first")
 	}
 	return leaf, nil
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 )
 
@@ -108,7 +109,7 @@ func TestRequestAndInstall(t *testing.T) {
 	}
 
 	for _, names := range [][]string{nil, {""}, {"no name"}, {"a..b"}, {strings.Repeat("a.", 200) + "b"}, make([]string, 51)} {
-		if _, err := c.Request(t.Context(), names); !errors.Is(err, certificate.ErrInvalid) {
+		if _, err := c.Request(t.Context(), names); fault.CodeOf(err) != fault.Invalid {
 			t.Errorf("names %.60q: %v", names, err)
 		}
 	}
@@ -133,7 +134,7 @@ func TestRequestAndInstall(t *testing.T) {
 		"without names":       a.sign(asked, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil }),
 		"endless":             bytes.Repeat(good, 200),
 	} {
-		if err := c.Install(t.Context(), chain); !errors.Is(err, certificate.ErrInvalid) {
+		if err := c.Install(t.Context(), chain); fault.CodeOf(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -145,7 +146,7 @@ func TestRequestAndInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Install(t.Context(), a.sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: strangeRequest}), nil)); !errors.Is(err, certificate.ErrInvalid) || !strings.Contains(err.Error(), "another key") {
+	if err := c.Install(t.Context(), a.sign(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: strangeRequest}), nil)); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("of another key: %v", err)
 	}
 	if inUse() != "old.test" {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 )
 
@@ -86,7 +87,7 @@ func TestFirstCertificateFails(t *testing.T) {
 		}
 		return err
 	}
-	if err := make(cert, key, "not a name"); !errors.Is(err, certificate.ErrInvalid) {
+	if err := make(cert, key, "not a name"); fault.CodeOf(err) != fault.Invalid {
 		t.Error(err)
 	}
 	if err := os.WriteFile(key, []byte("what may be valuable"), 0o600); err != nil {

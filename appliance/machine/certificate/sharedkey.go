@@ -9,6 +9,7 @@ import (
 	"io"
 	"sync"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring/scrub"
 )
 
@@ -77,11 +78,11 @@ func pkcs8Of(chain, key []byte) (raw []byte, err error) {
 	scrub.Do(func() {
 		var pair tls.Certificate
 		if pair, err = tls.X509KeyPair(chain, key); err != nil {
-			err = fmt.Errorf("%w: the key is not that of the certificate: %s", ErrInvalid, err)
+			err = fault.Errorf(fault.Invalid, "private key: it is not that of the certificate: %s", err)
 			return
 		}
 		if raw, err = x509.MarshalPKCS8PrivateKey(pair.PrivateKey); err != nil {
-			err = fmt.Errorf("%w: the key cannot be kept: %s", ErrInvalid, err)
+			err = fault.Errorf(fault.Invalid, "private key: it cannot be kept: %s", err)
 		}
 	})
 	return raw, err

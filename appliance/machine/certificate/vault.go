@@ -126,7 +126,7 @@ func (c *Certificate) serve(s *serving) {
 
 // Share has all nodes serve with a certificate (PEM, with those that signed it) and its
 // private key (PEM); with those of this node if both are empty. The caller zeroizes the key.
-// Errors: [ErrInvalid]; those of the vault.
+// Errors: [fault.Invalid]; those of the vault.
 func (c *Certificate) Share(ctx context.Context, chain, key []byte) error {
 	if len(chain) == 0 && len(key) == 0 {
 		var err error
@@ -182,7 +182,7 @@ func (c *Certificate) CheckShare(chain, key []byte) error {
 // zeroizes it.
 func (c *Certificate) sharedKeyOf(chain, key []byte) ([]byte, error) {
 	if len(chain) == 0 || len(key) == 0 {
-		return nil, fmt.Errorf("%w: give both the certificate and its key, or neither to share those of this node", ErrInvalid)
+		return nil, fault.Errorf(fault.Invalid, "give both the certificate chain and its private key, or neither to share those of this node")
 	}
 	if _, err := c.checkShared(chain); err != nil {
 		return nil, err
@@ -228,7 +228,7 @@ func (c *Certificate) checkShared(chain []byte) (*x509.Certificate, error) {
 	}
 	for _, host := range c.hosts {
 		if leaf.VerifyHostname(host) != nil {
-			return nil, fmt.Errorf("%w: it is not for %s, by which the configuration (xks.url, admin.url) says that the nodes are called", ErrInvalid, host)
+			return nil, fault.Errorf(fault.Invalid, "certificate chain: it is not for %s, by which the configuration (xks.url, admin.url) says that the nodes are called", host)
 		}
 	}
 	return leaf, nil
@@ -272,7 +272,7 @@ func (c *Certificate) sharedWith(ctx context.Context, chain []byte) (*bundle, st
 		b.key, b.requested = b.requested, nil
 	case b.key == nil || !isOf(leaf, b.key):
 		b.wipe()
-		return nil, "", fmt.Errorf("%w: it is of another key: neither that of the last request nor the one that the nodes share", ErrInvalid)
+		return nil, "", fault.Errorf(fault.Invalid, "certificate chain: it is of another key: neither that of the last request nor the one that the nodes share")
 	}
 	b.chain = chain
 	return b, version, nil
@@ -333,7 +333,7 @@ func decodeBundle(text []byte) (*bundle, error) {
 	}
 	if leaf, err := leafOf(b.chain); err != nil || b.key == nil || !isOf(leaf, b.key) {
 		b.wipe()
-		return nil, fmt.Errorf("%w: what the nodes share is no certificate with its key", ErrInvalid)
+		return nil, fault.Errorf(fault.Invalid, "certificate chain: what the nodes share is no certificate with its key")
 	}
 	return b, nil
 }
@@ -341,7 +341,7 @@ func decodeBundle(text []byte) (*bundle, error) {
 func leafOf(chain []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(chain)
 	if block == nil {
-		return nil, ErrInvalid
+		return nil, fault.Errorf(fault.Invalid, "certificate chain: it has no certificate in PEM")
 	}
 	return x509.ParseCertificate(block.Bytes)
 }

@@ -244,10 +244,10 @@ func TestRequestAndInstallShared(t *testing.T) {
 	b.catchUp()
 	b.presents("renewed", "xks.test renewed.test")
 	other, _ := signed(t, ca, newKey(t), []string{"xks.test"}, nil)
-	if err := a.Install(t.Context(), other); !errors.Is(err, certificate.ErrInvalid) || !strings.Contains(err.Error(), "another key") {
+	if err := a.Install(t.Context(), other); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("of another key: %v", err)
 	}
-	if err := a.Install(t.Context(), append(ca.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"else.test"} }), ca.pem()...)); !errors.Is(err, certificate.ErrInvalid) {
+	if err := a.Install(t.Context(), append(ca.sign(asked, func(c *x509.Certificate) { c.DNSNames = []string{"else.test"} }), ca.pem()...)); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("of another name: %v", err)
 	}
 	// The node's own is as it was.
@@ -284,7 +284,7 @@ func TestShareRefused(t *testing.T) {
 		"longer than is sealed": {bytes.Repeat(chain, 200), key, "bytes"},
 	} {
 		err := n.Share(t.Context(), c.chain, c.key)
-		if !errors.Is(err, certificate.ErrInvalid) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+		if fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", what, err)
 		}
 		n.presents(what, "a.test")

@@ -5,14 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
-	"errors"
 	"net"
 	"net/url"
 	"strings"
 	"sync/atomic"
 
 	"holdfast/appliance/config"
-	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/certificate"
 	"holdfast/appliance/machine/instance"
 	"holdfast/cmd/internal/version"
@@ -101,7 +99,7 @@ func (s *site) Certificate() (operation.Certificate, error) {
 
 func (s *site) RequestCertificate(ctx context.Context, names []string) (string, error) {
 	text, err := s.certificate.Request(ctx, names)
-	return string(text), invalid(err)
+	return string(text), err
 }
 
 func (s *site) InstallCertificate(ctx context.Context, chain string) (operation.Certificate, error) {
@@ -117,28 +115,21 @@ func (s *site) UnshareCertificate(ctx context.Context) (operation.Certificate, e
 }
 
 func (s *site) CheckInstall(ctx context.Context, chain string) error {
-	return invalid(s.certificate.CheckInstall(ctx, []byte(chain)))
+	return s.certificate.CheckInstall(ctx, []byte(chain))
 }
 
 func (s *site) CheckShare(_ context.Context, chain string, key []byte) error {
-	return invalid(s.certificate.CheckShare([]byte(chain), key))
+	return s.certificate.CheckShare([]byte(chain), key)
 }
 
 func (s *site) CheckUnshare(ctx context.Context) error {
-	return invalid(s.certificate.CheckUnshare(ctx))
+	return s.certificate.CheckUnshare(ctx)
 }
 
 // replaced gives the certificate in use after a change.
 func (s *site) replaced(err error) (operation.Certificate, error) {
 	if err != nil {
-		return operation.Certificate{}, invalid(err)
+		return operation.Certificate{}, err
 	}
 	return s.Certificate()
-}
-
-func invalid(err error) error {
-	if errors.Is(err, certificate.ErrInvalid) {
-		return fault.Errorf(fault.Invalid, "%s", err)
-	}
-	return err
 }

@@ -54,7 +54,7 @@ func (d *Daemon) openState(ctx context.Context, cert *certificate.Certificate) (
 	if err := d.newBoot(cert); err != nil {
 		return err
 	}
-	o := appliance.Options{Store: d.store, Log: d.o.Log, WhyLocked: func() string { return d.boot.Status().Code },
+	o := appliance.Options{Store: d.store, Log: d.o.Log, Now: d.o.Now, WhyLocked: func() string { return d.boot.Status().Code },
 		Recorder: d.audit, AuditLog: d.audit, AuditHeads: d.machine, Witness: d.clock, WitnessedTime: d.machine, Identities: identities{d}, MachineKey: &d.machineKey, Deleting: d.audit.KeyDeleted, Destroying: d.audit.ObjectDestroyed, Rotating: d.audit.KeyRotated,
 		NoInstallationObject: cfg.HSM.NoInstallationObject, Traces: d.traces(), Anchor: d.stateAnchor, HeadAnchors: d.headAnchors(),
 		Dir: cfg.State.Dir, OpenCopy: func(ctx context.Context, path string) (appliance.Copy, error) {
