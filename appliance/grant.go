@@ -268,6 +268,21 @@ func (a *Administration) Grants(ctx context.Context, keyStore string) ([]*Grant,
 	return a.store.Grants(ctx, e.store.ID)
 }
 
+// VerifyGrants holds grants of a key store, as they are stored, against their seals. Errors:
+// fault.NotFound for the key store, fault.Tampered for the first grant that does not match.
+func (a *Administration) VerifyGrants(ctx context.Context, keyStore string, grants []*Grant) error {
+	v, _, err := a.service.keyStore(ctx, keyStore)
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		if err := g.verify(v.ring); err != nil {
+			return DamagedRow{Kind: damagedKindGrant, KeyStore: keyStore, ID: g.ID}.fault(err)
+		}
+	}
+	return nil
+}
+
 // RemoveGrant removes a grant, also one whose row is damaged. It waits for no other
 // operation. Errors: fault.NotFound.
 func (a *Administration) RemoveGrant(ctx context.Context, keyStore, id string) error {

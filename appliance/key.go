@@ -341,20 +341,25 @@ func (a *Administration) CheckKey(ctx context.Context, keyStore string, want New
 }
 
 // FindKeys gives those of the keys that there are, by their IDs, as they are stored. Errors:
-// fault.NotFound for the key store.
+// fault.NotFound for the key store, fault.Tampered for a key.
 func (a *Administration) FindKeys(ctx context.Context, keyStore string, ids []string) (map[string]*ExternalKey, error) {
-	_, e, err := a.service.keyStore(ctx, keyStore)
+	v, e, err := a.service.keyStore(ctx, keyStore)
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]*ExternalKey{}
 	for _, id := range ids {
 		k, err := a.store.Key(ctx, e.store.ID, id)
-		if err == nil {
-			found[id] = &k.ExternalKey
-		} else if fault.CodeOf(err) != fault.NotFound {
+		switch {
+		case fault.CodeOf(err) == fault.NotFound:
+			continue
+		case err != nil:
 			return nil, err
 		}
+		if err := checkKey(v.ring, k, e.store.ID, id); err != nil {
+			return nil, damagedKey(keyStore, id, err)
+		}
+		found[id] = &k.ExternalKey
 	}
 	return found, nil
 }

@@ -56,11 +56,11 @@ func many(head, row string, n int) string {
 	return b.String()
 }
 
-func (p *people) imported(path, body string) operation.FileResult {
-	p.t.Helper()
+func (c *caller) imported(path, body string) operation.FileResult {
+	c.t.Helper()
 	var r operation.FileResult
-	if err := json.Unmarshal(p.want(p.call(&root, "POST", path, body), 200).Body.Bytes(), &r); err != nil {
-		p.t.Fatal(err)
+	if err := json.Unmarshal(c.want(c.call(&root, "POST", path, body), 200).Body.Bytes(), &r); err != nil {
+		c.t.Fatal(err)
 	}
 	return r
 }
@@ -432,6 +432,39 @@ func TestGrantsThatSaySame(t *testing.T) {
 	for i, row := range []string{"*,Decrypt Encrypt,123456789012 210987654321,,2031-01-31T18:00:00.123456+02:00", "*,Encrypt Decrypt,210987654321 123456789012 210987654321,,2031-01-31T16:00:00.123Z"} {
 		if r := p.imported(grantFiles, fileBody(t, head+row+"\n", 1, 0)); r.Made != 1-i || r.There != i {
 			t.Errorf("%s: %+v", row, r)
+		}
+	}
+}
+
+// TestFileMeetsDamage: a key or a grant that does not match its seal is out of service, so it is not
+// there, though it says what the file says: check and import name it, with what to do, and nothing is
+// made. Rows that are about other things are as ever.
+func TestFileMeetsDamage(t *testing.T) {
+	for discard, tt := range map[string]struct{ path, command, head, same, other string }{
+		"discardKey":   {"/keystores/p/key-files", "holdfast key discard p damaged", "id,usage,custody\n", "damaged,decrypt,cached\n", "other,decrypt,cached\n"},
+		"discardGrant": {grantFiles, "holdfast grant discard p ", "principal,operations,force\n", "*,Encrypt,true\n", "arn:aws:iam::123456789012:role/app,Encrypt,\n"},
+	} {
+		b := newBank(t)
+		b.want(b.call(&root, "DELETE", b.names.Replace("/keystores/p/grants/{grant}"), ""), 200) // it says the same
+		path := b.damage(discard)
+		refused := func(path, body string) {
+			t.Helper()
+			state := b.state()
+			if w := b.call(&root, "POST", path, body); w.Code != http.StatusInternalServerError || code(t, w) != "tampered" || !strings.Contains(w.Body.String(), tt.command) {
+				t.Errorf("%s: %d %s", discard, w.Code, w.Body)
+			}
+			if b.state() != state {
+				t.Errorf("%s: something was made", discard)
+			}
+		}
+		refused(tt.path+"/check", encode(t, map[string]string{"file": tt.head + tt.same + tt.other}))
+		refused(tt.path, fileBody(t, tt.head+tt.same+tt.other, 2, 0))
+		if r := b.imported(tt.path, fileBody(t, tt.head+tt.other, 1, 0)); r.Made != 1 || r.There != 0 {
+			t.Errorf("%s: %+v", discard, r)
+		}
+		b.want(b.call(&root, "POST", path, samples[discard]), 200)
+		if r := b.imported(tt.path, fileBody(t, tt.head+tt.same+tt.other, 2, 0)); r.Made != 1 || r.There != 1 {
+			t.Errorf("%s, discarded: %+v", discard, r)
 		}
 	}
 }

@@ -91,10 +91,10 @@ func (p *people) account(name string) *identity.User {
 	return all[i]
 }
 
-func (p *people) want(w *httptest.ResponseRecorder, status int) *httptest.ResponseRecorder {
-	p.t.Helper()
+func (c *caller) want(w *httptest.ResponseRecorder, status int) *httptest.ResponseRecorder {
+	c.t.Helper()
 	if w.Code != status {
-		p.t.Fatalf("%d %s, want %d", w.Code, w.Body, status)
+		c.t.Fatalf("%d %s, want %d", w.Code, w.Body, status)
 	}
 	return w
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance/audit"
 	"holdfast/appliance/idempotency"
 	"holdfast/appliance/identity"
 	"holdfast/hsm"
@@ -330,6 +331,44 @@ func TestSameKeyAtOnceHere(t *testing.T) {
 	}
 	if w := b.call(&root, "POST", "/keystores", `{"name": "q"}`, keyed("a")); w.Code != http.StatusCreated || again.Load() != 1 {
 		t.Errorf("%d %s, %d", w.Code, w.Body, again.Load())
+	}
+}
+
+// endsWaiting is an audit log that tells when a request that is about to wait asks whether it can be
+// recorded.
+type endsWaiting struct {
+	operation.Audit
+	over *func()
+}
+
+func (a endsWaiting) Ready() error {
+	(*a.over)()
+	return a.Audit.Ready()
+}
+
+// TestWaitedTooLong: a request whose time is over when its turn comes does nothing and says so, and
+// can be sent again; with a key and without.
+func TestWaitedTooLong(t *testing.T) {
+	for what, key := range map[string]func(*http.Request){"with a key": keyed("a"), "without a key": func(*http.Request) {}} {
+		b := newBank(t)
+		over := func() {}
+		c := b.with(func(o *operation.Options) { o.Audit = endsWaiting{o.Audit, &over} })
+		state := b.state()
+		w := c.call(&root, "POST", "/keystores", `{"name": "q"}`, key, func(r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			over, *r = cancel, *r.WithContext(ctx)
+		})
+		last := b.audit.Records[len(b.audit.Records)-1]
+		if w.Code != http.StatusServiceUnavailable || code(t, w) != "timeout" || !strings.Contains(w.Body.String(), "nothing was done") || last.Result != audit.Failed || last.Error != "timeout" {
+			t.Errorf("%s: %d %s, on record as %s %s", what, w.Code, w.Body, last.Result, last.Error)
+		}
+		if b.state() != state {
+			t.Errorf("%s: something was done", what)
+		}
+		over = func() {}
+		if w := c.call(&root, "POST", "/keystores", `{"name": "q"}`, key); w.Code != http.StatusCreated || w.Header().Get(operation.ReplayedHeader) != "" {
+			t.Errorf("%s, again: %d %s", what, w.Code, w.Body)
+		}
 	}
 }
 

@@ -124,15 +124,20 @@ var grantFile = fileOf[NewGrant, Grant]{
 		if err != nil {
 			return nil, nil, err
 		}
-		is := make(map[string]bool, len(all))
+		is := make(map[string][]*appliance.Grant, len(all)) // more than one may say the same
 		for _, g := range all {
-			is[saying(*g)] = true
+			is[saying(*g)] = append(is[saying(*g)], g)
 		}
-		there, missing, at := make([]bool, len(rows)), []appliance.Grant{}, []int{}
+		there, same, missing, at := make([]bool, len(rows)), []*appliance.Grant{}, []appliance.Grant{}, []int{}
 		for i, g := range rows {
-			if there[i] = is[saying(g.grant())]; !there[i] {
+			alike := is[saying(g.grant())]
+			if there[i] = len(alike) > 0; !there[i] {
 				missing, at = append(missing, g.grant()), append(at, i)
 			}
+			same = append(same, alike...)
+		}
+		if err := c.Domain.VerifyGrants(ctx, keyStore, same); err != nil { // a damaged one has no effect
+			return nil, nil, err
 		}
 		found, err := c.Domain.CheckGrants(ctx, keyStore, missing)
 		wrong := make([]error, len(rows))

@@ -18,6 +18,7 @@ type Grants interface {
 	AddGrants(ctx context.Context, keyStore string, want []appliance.Grant) ([]*appliance.Grant, error)
 	CheckGrants(ctx context.Context, keyStore string, want []appliance.Grant) ([]error, error)
 	Grants(ctx context.Context, keyStore string) ([]*appliance.Grant, error)
+	VerifyGrants(ctx context.Context, keyStore string, grants []*appliance.Grant) error
 	RemoveGrant(ctx context.Context, keyStore, id string) error
 	CheckRemoveGrant(ctx context.Context, keyStore, id string) error
 	TestGrants(ctx context.Context, keyStore, key string, r appliance.RequestContext) (appliance.Decision, error)
