@@ -19,6 +19,8 @@ const (
 	ListedKeyStores KeyStoreScope = "lists the key stores of the scope"
 	// WholeAppliance: a token whose scope is limited to key stores must name the operation.
 	WholeAppliance KeyStoreScope = "the whole appliance"
+	// BeyondScopes: a token whose scope has any limit is refused, also if it names the operation.
+	BeyondScopes KeyStoreScope = "beyond every scope"
 )
 
 // KeyStoreScope says how the operation stands to key stores.
@@ -28,6 +30,8 @@ func (r *Route) KeyStoreScope() KeyStoreScope {
 		return OneKeyStore
 	case r.Narrows:
 		return ListedKeyStores
+	case r.BeyondScope:
+		return BeyondScopes
 	}
 	return WholeAppliance
 }
