@@ -189,7 +189,7 @@ func TestAnnounced(t *testing.T) {
 	var seen []appliance.Change
 	var at []uint64
 	b.Subscribe(func(c appliance.Change) { seen, at = append(seen, c), append(at, b.Position().Number) })
-	was := b.Position().Number
+	was, changes := b.Position().Number, b.Changes()
 	storetest.Must(t, a.CreateKeys(t.Context(), storetest.NewKey(store(1), "k")))
 	_ = storetest.Got(a.ReserveEncryptions(t.Context(), store(1).ID, "k", 1, 64))(t)
 	storetest.Must(t, b.CatchUp(t.Context()))
@@ -202,10 +202,16 @@ func TestAnnounced(t *testing.T) {
 	if !slices.Contains(seen, want[0]) || at[0] != was || b.Position() != a.Position() {
 		t.Errorf("announced %+v at %v, and now at %+v", seen, at, b.Position())
 	}
-	seen = nil
+	if b.Changes() == changes {
+		t.Error("another node's change is not in the number of changes")
+	}
+	seen, changes = nil, b.Changes()
 	_ = storetest.Got(a.ReserveEncryptions(t.Context(), store(1).ID, "k", 1, 64))(t)
 	if storetest.Must(t, b.CatchUp(t.Context())); len(seen) > 0 {
 		t.Errorf("a count was announced: %+v", seen)
+	}
+	if b.Changes() != changes {
+		t.Error("a count of another node is in the number of changes")
 	}
 	storetest.Must(t, a.SetSetting(t.Context(), &appliance.SettingRow{Name: "s", Value: "v", Seal: []byte("seal")}, nil))
 	storetest.Must(t, b.CatchUp(t.Context()))

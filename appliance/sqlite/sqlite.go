@@ -61,7 +61,17 @@ func (s *DB) announce(changes ...appliance.Change) {
 			f(c)
 		}
 	}
+	if len(changes) > 0 {
+		s.writer.changes.Add(1) // what is in memory of the rows is another, too
+	}
 }
+
+// Changes is a number that rises with each change of rows, of whichever node, before the method
+// that made it returns: rows that were read when it was the same are the same. It does not count
+// what changes as the appliance serves: the counts of encryptions, when something was last used, and
+// the audit log's head. It begins anew with the process, and says nothing of what another program
+// does to the file.
+func (s *DB) Changes() uint64 { return s.writer.changes.Load() }
 
 // Close refuses further calls, waits for those that run, commits the changes
 // already handed in, and closes the database. Closing twice is no error.

@@ -156,6 +156,12 @@ func (s *spec) differs(columns []bool, before, after []any) bool {
 	return false
 }
 
+// moves says whether a change of a row is one of those that [DB.Changes] counts. What users have
+// done last is: it says that one is locked, and changes with a sign-in and not with each request.
+func (s *spec) moves(before, after []any) bool {
+	return s.name != "manifests" && (s.name == "users" || s.differs(s.anchored, before, after))
+}
+
 // changed counts one change of a row, before it is made.
 func (s *state) changed(sp *spec, before, after []any, err error) {
 	if err != nil {

@@ -36,6 +36,7 @@ type writer struct {
 	live      atomic.Pointer[state] // nil while the state is closed
 	progress  announcements         // of the log of changes
 	taken     func()                // announces what was taken over
+	changes   atomic.Uint64         // [DB.Changes]
 	manifests bool                  // the schema has them
 	specs     map[string]*spec
 	schema    int64 // the file's
@@ -46,6 +47,7 @@ type writer struct {
 	counting *state
 	next     *state // that a raise of the schema prepares; nil without one
 	touched  bool
+	moved    bool // the transaction at hand changed what [DB.Changes] counts
 }
 
 // watch has SQLite itself tell the state of each change of a row that the connection
@@ -68,6 +70,7 @@ func (w *writer) watch(taken func()) error {
 				return
 			}
 			before, after, err := sp.rows(&p)
+			w.moved = w.moved || err != nil || sp.moves(before, after)
 			if st != nil {
 				st.changed(sp, before, after, err)
 			} else if sp.kept && sp.name != "manifests" && (err != nil || sp.differs(sp.counted, before, after)) {
@@ -357,6 +360,10 @@ func (w *writer) attempt(batch []*change, results []error) error {
 // commitDurably commits the transaction at hand.
 func (w *writer) commitDurably() error {
 	_, err := w.conn.exec("COMMIT")
+	if err == nil && w.moved {
+		w.moved = false
+		w.changes.Add(1)
+	}
 	if err == nil || hasCode(err, sqlite3.SQLITE_FULL) {
 		return err
 	}

@@ -27,7 +27,7 @@ var (
 	reads = []string{"Installation", "MasterKeyNoted", "Setting", "KeyStores", "Key", "Keys", "CountKeys", "KeysDueForDeletion", "VersionsInToken", "HasKeysInToken", "TokenObjects",
 		"Credentials", "Grants", "KeyStoreGrants", "Accounts", "Account", "AccountByName", "AccountByOIDC", "Invitations", "Invitation",
 		"Session", "Sessions", "Spent", "Tokens", "Token", "Approval", "Approvals", "CountApprovals", "Nodes", "Leader", "Answer", "AnswersOf", "KeepsAnswers"}
-	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "Damaged", "Past", "CatchUp", "Position", "Written", "Passed", "Origin", "KeepSnapshot", "Schemas", "RaiseSchema", "Close"}
+	whole = []string{"Snapshot", "Restore", "Subscribe", "OpenState", "CloseState", "CheckState", "Damaged", "Past", "CatchUp", "Position", "Written", "Passed", "Origin", "KeepSnapshot", "Schemas", "RaiseSchema", "Changes", "Close"}
 )
 
 // kind is a kind of methods that change rows, with what is asked of each.
@@ -104,6 +104,37 @@ func testChangesOfState(t *testing.T, open func(t *testing.T) Engine) {
 				s := open(t)
 				k.test(t, s, c)
 				matches(t, s)
+			})
+		}
+	}
+}
+
+// uncounted are the methods that the number of changes need not have, and why.
+var uncounted = map[string]string{
+	"FinishAnswer":  "the request is in it as done",
+	"NoteMasterKey": "a node of a fleet has it in a file of its own, and nobody is shown it",
+}
+
+// testCounted: each change is in the number of changes, but for what is counted as the appliance
+// serves.
+func testCounted(t *testing.T, open func(t *testing.T) Engine) {
+	for name, k := range kinds {
+		for method, c := range k.methods {
+			t.Run(name+"/"+method, func(t *testing.T) {
+				t.Parallel()
+				s, ctx := open(t), t.Context()
+				if c.make != nil {
+					Must(t, c.make(ctx, s))
+				}
+				before := s.Changes()
+				_, _ = s.KeyStores(ctx)
+				if now := s.Changes(); now != before {
+					t.Errorf("who reads changes something: %d, then %d", before, now)
+				}
+				Must(t, c.do(ctx, s, true))
+				if counted := s.Changes() > before; counted == (name == "counts") && uncounted[method] == "" {
+					t.Errorf("it is in the number of changes: %t", counted)
+				}
 			})
 		}
 	}

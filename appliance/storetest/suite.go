@@ -26,6 +26,9 @@ type Engine interface {
 	identity.Store
 	approval.Store
 	idempotency.Store
+	// Changes is a number that rises with each change of rows, but for counts, before the method
+	// that made it returns.
+	Changes() uint64
 	// Close ends the use; it waits for what runs.
 	Close() error
 }
@@ -59,6 +62,8 @@ func RunOpen(t *testing.T, open func(t *testing.T) Engine) {
 // runAll takes what most tests begin with from start. Unsealed is the code of an opening that
 // finds no manifest.
 func runAll(t *testing.T, open, start func(t *testing.T) Engine, unsealed fault.Code) {
+	t.Run("number of changes", func(t *testing.T) { testCounted(t, open) })
+	t.Run("number of changes of an open state", func(t *testing.T) { testCounted(t, opened(open)) })
 	t.Run("changes of an open state", func(t *testing.T) { testChangesOfState(t, opened(open)) })
 	opens := []string{"state", "anchoring"}
 	for name, test := range map[string]func(t *testing.T, s Engine){

@@ -33,9 +33,15 @@ type Options struct {
 	Log     *slog.Logger
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
+	// Changes is a number that is another after each change of the rows that pages show; without
+	// it, each question of an open page reads them.
+	Changes func() uint64
 }
 
-type console struct{ Options }
+type console struct {
+	Options
+	digests digests
+}
 
 // policy is the content security policy of every page.
 const policy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -45,7 +51,7 @@ func New(o Options) http.Handler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &console{o}
+	c := &console{Options: o}
 	r := chi.NewRouter()
 	r.Handle(ui.AssetPrefix+"*", ui.Assets())
 	r.Group(func(r chi.Router) {

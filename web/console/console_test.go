@@ -147,7 +147,8 @@ func startSealed(t testing.TB, o xkstest.Options, by func(*rig) seals, changes .
 		}
 		api := web.NewAPI(operation.Options{Domain: r.Appliance, Boot: serving(), Audit: r.audit, Journal: rows.Machine(), Identity: users, Approvals: approval.Sealed(rows, checked), Settings: r.Appliance, Answers: r.Store, Seals: r.Appliance.Seals(),
 			Activity: activity.New(r.clock), Site: evilSite(), Log: log, Now: r.clock})
-		pages := console.New(console.Options{Performer: api.Performer, Identity: users, Boot: serving(), Version: "test", Log: log, Now: r.clock})
+		pages := console.New(console.Options{Performer: api.Performer, Identity: users, Boot: serving(), Version: "test", Log: log, Now: r.clock,
+			Changes: func() uint64 { return rows.Changes() + r.Store.Changes() }})
 		if nodes.routes == nil {
 			nodes.routes, r.users, r.api = pages.(chi.Routes), users, api
 		}

@@ -18,29 +18,30 @@ func init() { // for refused forms have their pages made again
 	of := func(p *page) operation.KeyStoreName {
 		return operation.KeyStoreName{KeyStore: p.param("keystore")}
 	}
+	head := thing(operation.ShowKeyStore, of) // of all pages of a key store
 	pages = []listedPage{
 		{"/", overview, nil},
-		{"/keystores", keyStores, listing("", operation.ListKeyStores)},
-		{"/keystores/{keystore}", keyStore, thing(operation.ShowKeyStore, of)},
-		{"/keystores/{keystore}/keys", keys, listing("", operation.ListKeys)},
-		{"/keystores/{keystore}/keys/{key}", key, thing(operation.ShowKey, func(p *page) operation.KeyName {
+		{"/keystores", keyStores, stored(listing("", operation.ListKeyStores))},
+		{"/keystores/{keystore}", keyStore, stored(head)},
+		{"/keystores/{keystore}/keys", keys, stored(all(head, listing("", operation.ListKeys)))},
+		{"/keystores/{keystore}/keys/{key}", key, stored(all(head, thing(operation.ShowKey, func(p *page) operation.KeyName {
 			return operation.KeyName{KeyStoreName: of(p), Key: p.param("key")}
-		})},
-		{"/keystores/{keystore}/grants", grants, all(listing("", operation.ListGrants), thing(operation.ShowPolicy, of))},
-		{"/keystores/{keystore}/credentials", credentials, listing("", operation.ListCredentials)},
+		})))},
+		{"/keystores/{keystore}/grants", grants, stored(all(head, listing("", operation.ListGrants), thing(operation.ShowPolicy, of)))},
+		{"/keystores/{keystore}/credentials", credentials, stored(all(head, listing("", operation.ListCredentials)))},
 		{"/attestation/report", attestation, nil},
 		{"/attestation/history", bootHistory, nil},
 		{"/audit", auditLog, nil},
 		{"/audit/{seq}", auditRecord, nil},
 		{"/hsms", hsms, nil},
 		{"/fleet", fleet, thing(operation.ShowFleet, none)},
-		{"/users", users, all(listing("", operation.ListUsers), listing("invitation_", operation.ListInvitations), listing("session_", operation.ListSessions), listing("token_", operation.ListTokens))},
+		{"/users", users, stored(all(listing("", operation.ListUsers), listing("invitation_", operation.ListInvitations), listing("session_", operation.ListSessions), listing("token_", operation.ListTokens)))},
 		{"/users/{user}", user, thing(operation.ShowUser, func(p *page) operation.UserName { return operation.UserName{User: p.param("user")} })},
-		{"/approvals", approvals, listing("", operation.ListApprovals)},
+		{"/approvals", approvals, stored(listing("", operation.ListApprovals))},
 		{"/approvals/{approval}", approvalPage, thing(operation.ShowApproval, func(p *page) operation.ApprovalName {
 			return operation.ApprovalName{Approval: p.param("approval")}
 		})},
-		{"/state", state, thing(operation.ShowInstallation, none)},
+		{"/state", state, all(stored(admitted), damage, thing(operation.ShowInstallation, none))},
 		{"/settings", settings, all(thing(operation.ShowSettings, none), thing(operation.ShowCertificate, none))},
 		{"/account", account, all(thing(operation.ShowAccount, none), listing("", operation.ListOwnSessions))},
 	}

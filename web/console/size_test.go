@@ -43,7 +43,7 @@ func TestSizeOfPages(t *testing.T) {
 
 // fill makes so many keys, grants on the key store and on one key, credentials, and requests for
 // approval, with the longest names.
-func (r *rig) fill(t *testing.T, n int) {
+func (r *rig) fill(t testing.TB, n int) {
 	t.Helper()
 	ctx := t.Context()
 	must := func(err error) {

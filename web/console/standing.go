@@ -118,8 +118,30 @@ func thing[In, Out any](o *operation.Operation[In, Out], of func(p *page) In) sh
 			return nil, nil
 		}
 		v, err := read(p, o, of(p))
-		return mark(v), err
+		if err != nil {
+			return nil, err
+		}
+		return mark(v), nil
 	}
+}
+
+// admitted is who can act and what decides, as far as the page of the state shows it.
+func admitted(p *page) (any, error) {
+	a, err := admission(p)
+	if a == nil || err != nil {
+		return nil, err
+	}
+	return operation.Revision(a), nil
+}
+
+// damage is what does not match in the stored state, and what it waits for.
+func damage(p *page) (any, error) {
+	status, err := read(p, operation.ShowStatus, operation.Nothing{})
+	if err != nil || status.State == nil {
+		return nil, err
+	}
+	s := status.State
+	return []any{s.Damaged, s.HeldCode, s.NotAnchored, p.c.Performer.FirstAcceptance() != nil}, nil
 }
 
 // all is all of them.
@@ -137,9 +159,25 @@ func all(some ...shows) shows {
 	}
 }
 
-// mark names the state of a thing, and how it stands.
+// mark names the state of a thing, and how it stands. What a revision leaves out, since it changes
+// without the thing, is here if pages show it.
 func mark(v any) any {
 	switch v := v.(type) {
+	case *appliance.KeyStoreDetail:
+		seen := []any{operation.Revision(v), v.Keys}
+		for _, c := range v.Credentials {
+			seen = append(seen, mark(*c))
+		}
+		return seen
+	case *appliance.StoredKey:
+		seen := []any{mark(&v.ExternalKey), v.DeletionWaits, len(v.Grants)}
+		for _, version := range v.Versions {
+			seen = append(seen, operation.Revision(version))
+		}
+		for _, g := range firstGrants(v.Grants) {
+			seen = append(seen, operation.Revision(g))
+		}
+		return seen
 	case *appliance.ExternalKey:
 		return []any{operation.Revision(v), operation.MarkOf(v.Standing)}
 	case appliance.Credential:

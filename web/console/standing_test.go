@@ -159,8 +159,49 @@ func TestOpenPageLearns(t *testing.T) {
 	}
 }
 
-// TestOpenPageLearnsOfEachOperation: for each form of each page, the open page is told another
-// digest when a second person has sent the form.
+// unasked are the pages that show what an open page does not ask for, and why.
+var unasked = map[string]string{
+	"/": "it shows the newest records of the audit log", "/audit": "it shows the audit log", "/attestation/report": "it shows what the machine is, as of a moment",
+	"/attestation/history": "it shows what boots have done", "/hsms": "it shows what HSMs answer",
+}
+
+// unshown are parts of a page that differ from one time that it is made to the next, and those of
+// the audit log and of KMS's requests, which no person changes.
+var unshown = []*regexp.Regexp{
+	regexp.MustCompile(`(?s)^.*?<main`), regexp.MustCompile(`(?s)</main>.*$`), regexp.MustCompile(`<input type="hidden"[^>]*>`),
+	regexp.MustCompile(`(?s)<section class="card"><h2>(Life of|Done to|Done or approved by) .*?</section>`),
+}
+
+// shownBy gives what each page shows, besides that, and what an open one is told.
+func (s *session) shownBy(paths []string) map[string][2]string {
+	all := map[string][2]string{}
+	for _, path := range paths {
+		w := s.do(http.MethodGet, path, nil, nil)
+		m := header.FindStringSubmatch(w.Body.String())
+		if w.Code != http.StatusOK || m == nil {
+			continue // what it is about is gone
+		}
+		text := w.Body.String()
+		for _, part := range unshown {
+			text = part.ReplaceAllString(text, "")
+		}
+		all[path] = [2]string{text, m[1]}
+	}
+	return all
+}
+
+// firstDifference gives where two texts differ.
+func firstDifference(a, b string) string {
+	i := 0
+	for i < min(len(a), len(b)) && a[i] == b[i] {
+		i++
+	}
+	from := max(0, i-60)
+	return a[from:min(len(a), i+120)] + " ≠ " + b[from:min(len(b), i+120)]
+}
+
+// TestOpenPageLearnsOfEachOperation: for each form of each page, each open page that shows something
+// else is told another digest when a second person has sent the form, and so is the form's own.
 func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 	r := start(t)
 	admin, other := r.enrol("admin", identity.RoleAdministrator), r.enrol("other", identity.RoleAdministrator)
@@ -190,7 +231,8 @@ func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 			paths[path] = pattern
 		}
 	}
-	seen := map[string]bool{}
+	everywhere := slices.DeleteFunc(slices.Collect(maps.Keys(paths)), func(path string) bool { return unasked[path] != "" })
+	seen, learnt := map[string]bool{}, 0
 	walk := func(destroys bool) {
 		for _, path := range slices.Sorted(maps.Keys(paths)) {
 			w := admin.do(http.MethodGet, path, nil, nil)
@@ -199,7 +241,7 @@ func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 				if seen[op] || unseen[op] != "" || destroys != (strings.HasPrefix(op, "delete") || strings.HasPrefix(op, "remove") || strings.HasPrefix(op, "revoke") || strings.HasPrefix(op, "signOut") || strings.HasPrefix(op, "scheduleKey") || op == "disableUser") {
 					continue
 				}
-				before, recorded := admin.header(path), len(r.audit.Records)
+				before, recorded, shown := admin.header(path), len(r.audit.Records), admin.shownBy(everywhere)
 				filled := confirmed(things, op, other.version(""))
 				filled.Set("cedar", "forbid (principal, action, resource);")
 				if path == "/" {
@@ -207,6 +249,9 @@ func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 					filled.Set("confirm", "everything")
 					filled.Del("keystore")
 					filled.Del("key")
+				}
+				if op == "createGrant" { // also the page of its key shows it
+					filled.Set("key_id", things.Get("key"))
 				}
 				if op == "createToken" {
 					filled["operations"] = []string{"", "*"}
@@ -220,6 +265,15 @@ func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 				if w := admin.do(http.MethodGet, before.ask, nil, nil); w.Code == http.StatusOK && admin.header(before.ask).digest == before.digest {
 					t.Errorf("%s was done, and the open page %s does not learn it", op, path)
 				}
+				for other, now := range admin.shownBy(everywhere) {
+					was, open := shown[other]
+					if open && was[0] != now[0] && was[1] == now[1] {
+						t.Errorf("%s was done, %s shows something else, and does not learn it: %s", op, other, firstDifference(was[0], now[0]))
+					}
+					if open && was[0] != now[0] {
+						learnt++
+					}
+				}
 			}
 		}
 	}
@@ -227,6 +281,9 @@ func TestOpenPageLearnsOfEachOperation(t *testing.T) {
 	walk(true)
 	if len(seen) < 22 {
 		t.Errorf("only %d operations were done: %v", len(seen), seen)
+	}
+	if learnt < 2*len(seen) {
+		t.Errorf("only %d pages showed something else after %d operations", learnt, len(seen))
 	}
 }
 

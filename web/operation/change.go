@@ -66,8 +66,8 @@ func (c *Caller) Differences(ctx context.Context, r *approval.Request) ([]Differ
 	return all, nil
 }
 
-// DependentsOf names what may depend on the thing that a request for approval is about, if a person
-// confirms its operation by a name; nil for all else, and where nothing can depend on it.
+// DependentsOf names what may depend on the thing that a request for approval is about, if the person
+// who asked has confirmed it by a name; nil for all else, and where nothing can depend on it.
 func (c *Caller) DependentsOf(ctx context.Context, r *approval.Request) *DependentsOf {
 	route, q, err := stored(r)
 	if err != nil || !route.Guards().Confirmed {
@@ -79,7 +79,11 @@ func (c *Caller) DependentsOf(ctx context.Context, r *approval.Request) *Depende
 	}
 	defer Wipe(in)
 	p := &performance{Caller: c, route: route, path: q.Path, in: in}
-	return p.dependentsOf(p.objectOf(p.subject(ctx)))
+	now := p.subject(ctx)
+	if !route.confirmed(now, in) {
+		return nil
+	}
+	return p.dependentsOf(p.objectOf(now))
 }
 
 // MayDecide says why the caller may not approve the request; nil if they may.

@@ -27,11 +27,12 @@ import (
 type Options struct {
 	// Token is the token to use; a fresh one if its Module is empty.
 	Token hsm.Config
-	// Dir, Locked, Appliance and Keyring are those of [appliancetest.Options].
+	// Dir, Locked, Appliance, Keyring and Store are those of [appliancetest.Options].
 	Dir       string
 	Locked    fault.Code
 	Appliance appliance.Options
 	Keyring   func(appliance.Keyring) appliance.Keyring
+	Store     func(appliance.Store) appliance.Store
 	// XKS and Server are passed on; what the bed itself sets is overridden.
 	XKS    xks.Options
 	Server xks.ServerOptions
@@ -59,7 +60,7 @@ func Start(t testing.TB, o Options) *Bed {
 	if b.Config.Module == "" {
 		b.Config = hsmtest.New(t)
 	}
-	b.Bed = appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(b.Config), Dir: o.Dir, Locked: o.Locked, Appliance: o.Appliance, Keyring: o.Keyring})
+	b.Bed = appliancetest.Start(t, appliancetest.Options{Token: appliancetest.PKCS11(b.Config), Dir: o.Dir, Locked: o.Locked, Appliance: o.Appliance, Keyring: o.Keyring, Store: o.Store})
 	o.XKS.KeyStores, o.XKS.Log, o.XKS.Model = b.Appliance, b.Logger, "Holdfast test"
 	if o.XKS.Timeout == 0 {
 		o.XKS.Timeout = 20 * time.Second // the race detector and a busy machine are slow

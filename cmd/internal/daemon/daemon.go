@@ -321,7 +321,7 @@ func (d *Daemon) openAdmin(ctx context.Context, cert *certificate.Certificate, w
 	if d.fleet != nil {
 		d.fleet.checks.Give(api.Performer)
 	}
-	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log, Now: d.o.Now})
+	pages := console.New(console.Options{Performer: api.Performer, Identity: d.users, Boot: d.boot, Version: version.Version, Log: d.o.Log, Now: d.o.Now, Changes: d.store.Changes})
 	public := web.Public{API: api, Boot: d.boot, Ready: d.appliance.Ready, Installation: d.appliance.Installation, Metrics: w.metrics.Handler(), Identity: d.users, Console: pages, Trusted: cert.Trusted, Log: d.o.Log}
 	if d.changes != nil {
 		public.Positions, public.Fleet = d.store, d.answerNodes()
