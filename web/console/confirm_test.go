@@ -250,7 +250,7 @@ func TestApprovalSaysWhoUsesIt(t *testing.T) {
 	another := r.enrol("another", identity.RoleAdministrator)
 	auditor := r.enrol("auditor", identity.RoleAuditor)
 	things := r.things(admin)
-	if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":["disableKey","createGrant"]}`); err != nil {
+	if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":["disableKey","createCredential"]}`); err != nil {
 		t.Fatal(err)
 	}
 	begun := r.clock()
@@ -297,7 +297,7 @@ func TestApprovalSaysWhoUsesIt(t *testing.T) {
 			t.Errorf("the page has %q", not)
 		}
 	}
-	if body = page("createGrant", false); strings.Contains(body, "Requests answered") || !strings.Contains(body, "Grants of the key store") {
+	if body = page("createCredential", false); strings.Contains(body, "Requests answered") || !strings.Contains(body, "Grants of the key store") {
 		t.Errorf("of an operation that is not confirmed: %s", body)
 	}
 }
