@@ -191,6 +191,25 @@ func (s *Service) Health(ctx context.Context) ([]HSMHealth, error) {
 	}
 }
 
+// KeyStoreHealth gives the state of each HSM as KMS is told of it by the key store of that name, in
+// at most a second; none while KMS gets no such answer: there is no such key store, it is out of
+// service, or this node refuses all requests.
+func (s *Service) KeyStoreHealth(ctx context.Context, name string) []HSMHealth {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	hsms, err := s.Health(ctx)
+	st := s.standings()
+	if err != nil || st.node != nil {
+		return nil
+	}
+	for _, e := range st.view.byID {
+		if e.store.Name == name && e.out() == nil {
+			return e.health(ctx, hsms)
+		}
+	}
+	return nil
+}
+
 // health says what the state of the HSMs is to the key store (spec, GetHealthStatus:
 // success gives a strong assurance that a request issued immediately after succeeds).
 func (e *Endpoint) health(ctx context.Context, hsms []HSMHealth) []HSMHealth {

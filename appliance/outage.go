@@ -3,8 +3,10 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"holdfast/appliance/fault"
@@ -184,7 +186,8 @@ func (s *Service) open(ctx context.Context, ring Keyring) (*view, error) {
 	return s.read(ctx, newView(ring), func(string) bool { return true }, failed)
 }
 
-// Recover tries again what is out of service and due. It holds nobody up: while it waits
+// Recover tries again what is out of service and due, and reads key stores again of which damaged
+// rows were found, or are so no longer. It holds nobody up: while it waits
 // for the HSM it has no lock that a change needs.
 func (s *Service) Recover(ctx context.Context) {
 	if !s.recovering.TryLock() {
@@ -195,7 +198,8 @@ func (s *Service) Recover(ctx context.Context) {
 	if v == nil {
 		return
 	}
-	due := v.due(s.now())
+	due, turned := v.due(s.now()), s.turned()
+	maps.Copy(due, turned)
 	if len(due) == 0 {
 		return
 	}
@@ -219,6 +223,9 @@ func (s *Service) Recover(ctx context.Context) {
 		next = s.unread(old, Change{KeyStore: due.one()}, err)
 	}
 	s.replace(old, next)
+	for id := range turned {
+		s.keys.dropStore(id)
+	}
 	for _, ks := range stores {
 		switch e := next.byID[ks.ID]; {
 		case e == nil:
@@ -227,6 +234,22 @@ func (s *Service) Recover(ctx context.Context) {
 			s.log.Info("a key store is back in service", "key_store", ks.Name)
 		}
 	}
+}
+
+// turned gives the key stores with a set of rows that was found to be damaged since the last time,
+// or is so no longer. What is in memory of them is of before. The caller holds s.recovering.
+func (s *Service) turned() dueStores {
+	turned, now := dueStores{}, s.damaged()
+	for _, pair := range [][2][]string{{s.found, now}, {now, s.found}} {
+		for _, set := range pair[0] {
+			if !slices.Contains(pair[1], set) {
+				id, _, _ := strings.Cut(set, "/")
+				turned[id] = true
+			}
+		}
+	}
+	s.found = now
+	return turned
 }
 
 // dueStores are the IDs of key stores to try again; everything stands for all.

@@ -31,6 +31,8 @@ type Service struct {
 	reload sync.Mutex
 	// recovering is held by the attempt to bring back what is out of service.
 	recovering sync.Mutex
+	// found are the damaged sets of rows that Recover has seen; whoever holds recovering has it.
+	found []string
 	// arrival wakes it for a key store that another node has made.
 	arrival chan struct{}
 	live    atomic.Pointer[view] // nil while locked

@@ -34,7 +34,8 @@ type StandingState string
 const (
 	StandingServing StandingState = "serving"
 	// StandingDegraded serves, and something needs attention: an HSM is away, a key store does
-	// not serve, evidence could not be renewed.
+	// not serve, evidence could not be renewed. A key store has it while no HSM does its work in
+	// time: of its keys, those that never leave the HSM do not serve.
 	StandingDegraded StandingState = "degraded"
 	// StandingDrained and StandingFading serve, and new requests are to go to other nodes.
 	StandingDrained StandingState = "drained"
@@ -309,8 +310,12 @@ func (st *standings) keyStore(keyStore string) Standing {
 	if r == nil {
 		r = e.unsigned()
 	}
-	if r != nil {
+	switch {
+	case r != nil:
 		return r.Standing
+	case st.hsmAway != "":
+		return Standing{Serves: true, State: StandingDegraded, Decides: DecidesNode, Code: fault.HSMAway,
+			Says: "keys in memory serve, and those that never leave the HSM do not, as no HSM does its work in time: " + st.hsmAway}
 	}
 	return serving(DecidesKeyStore)
 }

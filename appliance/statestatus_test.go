@@ -3,6 +3,8 @@ package appliance_test
 import (
 	"slices"
 	"testing"
+
+	"holdfast/appliance/appliancetest"
 )
 
 // TestStatusOfTheState: the status names the head, and the key stores and parts of them whose
@@ -44,5 +46,36 @@ func TestStatusOfTheState(t *testing.T) {
 	h.bed.Appliance.Lock()
 	if s := h.bed.Appliance.Status(ctx).State; s != nil {
 		t.Errorf("locked: %+v", s)
+	}
+}
+
+// TestDamageIsFoundWhileItServes: rows that were changed by something else while the appliance
+// serves are out of service from when that is found, also those that were in memory, and so say
+// their standings; and they serve again once they are put back.
+func TestDamageIsFoundWhileItServes(t *testing.T) {
+	h := newHandEdited(t)
+	encrypts := func() error {
+		_, err := h.client.Call(appliancetest.Encrypt("cached", "x"))
+		return err
+	}
+	for _, row := range []struct{ name, damage, mend string }{
+		{"the key store", `UPDATE key_stores SET requests_per_second = 77`, `UPDATE key_stores SET requests_per_second = 0`},
+		{"the key", `UPDATE external_keys SET can_decrypt = 0 WHERE id = 'cached'`, `UPDATE external_keys SET can_decrypt = 1 WHERE id = 'cached'`},
+	} {
+		find := func(statement string, serves bool) {
+			t.Helper()
+			must(h.db.ExecContext(ctx, statement))(t)
+			must(h.bed.Appliance.VerifyState(ctx))(t)
+			h.bed.Appliance.Recover(ctx)
+			k, shown := h.bed.Appliance.ShowKey(ctx, "demo", "cached") // damaged rows are not shown
+			if err := encrypts(); (err == nil) != serves || serves != (shown == nil && k.Standing.Serves) {
+				t.Errorf("%s, after %s: the endpoint says %v, and the administration %v", row.name, statement, err, shown)
+			}
+		}
+		if err := encrypts(); err != nil {
+			t.Fatal(err)
+		}
+		find(row.damage, false)
+		find(row.mend, true)
 	}
 }

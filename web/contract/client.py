@@ -4,12 +4,15 @@ Usage: client.py DOCUMENT SCENARIO URL TOKEN-FILE CA-FILE, with the generated pa
 "holdfast_admin_api_client" in the present folder.
 """
 import importlib
+import io
 import json
 import pkgutil
 import re
 import ssl
 import sys
 import typing
+
+import person  # beside this file
 
 sys.path.insert(0, ".")
 document, scenario, url, token_file, ca = sys.argv[1:]
@@ -25,7 +28,7 @@ for tag in pkgutil.iter_modules(api.__path__):
     for module in pkgutil.iter_modules(folder.__path__):
         modules[module.name.replace("_", "").lower()] = importlib.import_module(f"{folder.__name__}.{module.name}")
 
-wrong, called, saved, tags = [], set(), {}, {}
+wrong, called, done, saved, tags = [], set(), set(), {}, {}
 shows = {}  # the operations that show a thing, by the pattern of their paths
 for path, methods in document["paths"].items():
     if "get" in methods:
@@ -42,6 +45,11 @@ def member(value, name):
     return value
 
 
+def known(value):
+    """gives what an answer before has saved, for a $NAME."""
+    return saved[value[1:]] if isinstance(value, str) and value.startswith("$") else value
+
+
 def call(step):
     op = operations[step["op"]]
     function = modules[step["op"].lower()].sync_detailed
@@ -50,18 +58,19 @@ def call(step):
     for p in op.get("parameters", []):
         if p["in"] == "path":
             value = step.get("path", {}).get(p["name"], "1" if p["schema"]["type"] == "integer" else "nobody")
-            value = saved[value[1:]] if value.startswith("$") else value
+            value = known(value)
             arguments[p["name"]] = int(value) if p["schema"]["type"] == "integer" else value
         elif p["in"] == "query" and p["name"] == "nonce":
             arguments["nonce"] = "00112233445566778899aabbccddeeff"
     if "match" in step:
         arguments["if_match"] = tags[step["match"]]
     if "requestBody" in op:
-        body = step.get("body", "example")
+        body = known(step.get("body", "example"))
         if body == "example":
             body = op["requestBody"]["content"]["application/json"].get("example", {})
+        body = {name: known(value) for name, value in body.items()} if isinstance(body, dict) else body
         kinds = [k for k in (typing.get_args(hints["body"]) or [hints["body"]]) if hasattr(k, "from_dict")]
-        arguments["body"] = kinds[0].from_dict(body)
+        arguments["body"] = kinds[0].from_dict(body) if kinds else hints["body"](payload=io.BytesIO(body))  # a file
     answer = function(**arguments)
     called.add(step["op"])
     status = int(answer.status_code)
@@ -71,7 +80,17 @@ def call(step):
     if answer.parsed is None and not binary:
         wrong.append(f"{step['op']}: the client cannot read the answer: {status} {answer.content[:300]}")
     for of, name in step.get("save", {}).items():
-        saved[name] = str(member(json.loads(answer.content), of) or "nobody")
+        saved[name] = member(json.loads(answer.content), of)
+    if "file" in step:
+        saved[step["file"]] = answer.content
+    if status < 300:
+        done.add(step["op"])
+    for of, want in step.get("see", {}).items():
+        if member(json.loads(answer.content), of) != known(want):
+            wrong.append(f"{step['op']}: {of} {member(json.loads(answer.content), of)}, want {known(want)}")
+    for of in step.get("has", []):
+        if member(json.loads(answer.content), of) is None:
+            wrong.append(f"{step['op']}: {of} is missing in {answer.content[:300]}")
     if "tag" in step and status == 200:
         tags[step["tag"]] = answer.headers["etag"]
     return status, answer.content, answer.headers
@@ -91,19 +110,27 @@ def follow(step, content, headers):
 
 
 for step in scenario["steps"]:
+    if "person" in step:
+        failed = getattr(person, step["person"])(url.removesuffix("/api/v1"), ca, known(step["of"]))
+        if failed:
+            wrong.append(f"{step['person']} {step['of']}: {failed}")
+        continue
     success = 201 if "201" in operations[step["op"]]["responses"] else 200
     status, content, headers = call(step)
     if status != step.get("want", success):
         wrong.append(f"{step['op']}: {status} {content[:300]}, want {step.get('want', success)}")
     elif "follow" in step:
         follow(step, content, headers)
+for name in scenario["refused"]:
+    if name in operations and name not in called:
+        call({"op": name})  # the client can read why
 for name in operations:
-    if name not in called and name not in scenario["skip"]:
-        call({"op": name})  # what the appliance has not is refused, and the client can read why
-for name in scenario["skip"]:
-    if name not in operations:
-        wrong.append(f"{name}: it is skipped, and is no operation")
+    if name not in done and name not in scenario["refused"]:
+        wrong.append(f"{name}: nothing has done it: give it a step in scenario.json, or say there why it is refused")
+for name in scenario["refused"]:
+    if name not in operations or name in done:
+        wrong.append(f"{name}: scenario.json has it as refused, and it is done, or is no operation")
 for w in wrong:
     print("python client:", w)
-print(f"python client: {len(called)} of {len(operations)} operations were called")
+print(f"python client: of {len(operations)} operations {len(called)} were called, {len(done)} of them with success")
 sys.exit(1 if wrong else 0)

@@ -13,6 +13,8 @@ type KeyStores interface {
 	CreateKeyStore(ctx context.Context, want appliance.KeyStore) (*appliance.KeyStore, error)
 	KeyStores(ctx context.Context) ([]*appliance.KeyStore, error)
 	ShowKeyStore(ctx context.Context, name string) (*appliance.KeyStoreDetail, error)
+	// KeyStoreHealth gives the HSMs as KMS is told of them; none while it is told nothing.
+	KeyStoreHealth(ctx context.Context, name string) []appliance.HSMHealth
 	SetQuota(ctx context.Context, name string, requestsPerSecond int) (*appliance.KeyStore, error)
 	// CheckQuota gives the error that SetQuota would, and changes nothing.
 	CheckQuota(ctx context.Context, name string, requestsPerSecond int) error
@@ -141,13 +143,13 @@ func lowersQuota(now any, in Quota) bool {
 }
 
 func keyStoreHealth(ctx context.Context, c *Caller, in KeyStoreName) (*KeyStoreHealth, error) {
+	hsms := c.Domain.KeyStoreHealth(ctx, in.KeyStore) // before the standing, which has what comes of it
 	ks, err := c.Domain.ShowKeyStore(ctx, in.KeyStore)
 	if err != nil {
 		return nil, err
 	}
-	status := c.Domain.Status(ctx)
 	h := &KeyStoreHealth{Standing: ks.Standing, URIEndpoint: c.Site.XKSEndpoint(), URIPath: ks.URIPathPrefix + appliance.XKSPath, HSMs: []appliance.HSMHealth{}}
-	h.HSMs = append(h.HSMs, status.HSMs...)
+	h.HSMs = append(h.HSMs, hsms...)
 	for _, cr := range ks.Credentials {
 		if cr.Active {
 			h.ActiveCredentials++

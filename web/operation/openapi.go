@@ -28,7 +28,8 @@ type (
 		Paths      map[string]map[string]apiOperation `json:"paths"`
 		Components components                         `json:"components"`
 
-		names map[string]reflect.Type // of the schemas
+		names  map[string]reflect.Type // of the schemas
+		routes []*Route
 	}
 	apiTag struct {
 		Name        string `json:"name"`
@@ -74,7 +75,13 @@ type (
 		Description string               `json:"description,omitempty"`
 		Headers     map[string]apiHeader `json:"headers,omitempty"`
 		Content     map[string]media     `json:"content,omitempty"`
+		Links       map[string]apiLink   `json:"links,omitempty"`
 		Codes       []fault.Code         `json:"x-problem-codes,omitempty"`
+	}
+	apiLink struct {
+		Operation   string            `json:"operationId"`
+		Parameters  map[string]string `json:"parameters"`
+		Description string            `json:"description"`
 	}
 	apiHeader struct {
 		Ref         string             `json:"$ref,omitempty"`
@@ -103,6 +110,7 @@ func describe(routes []*Route) []byte {
 		Tags:     tags,
 		Paths:    map[string]map[string]apiOperation{},
 		names:    map[string]reflect.Type{},
+		routes:   routes,
 		Components: components{Schemas: map[string]*jsonschema.Schema{}, Headers: headers(), Responses: map[string]response{},
 			SecuritySchemes: map[string]map[string]string{"token": {"type": "http", "scheme": "bearer", "description": "An API token, made in the console or with holdfast token create."}},
 		},
@@ -260,7 +268,7 @@ func (d *openAPI) operation(r *Route) apiOperation {
 		ok.Headers = headerRefs(replayed...)
 	}
 	if r.Makes != "" {
-		ok.Description, ok.Headers = "It was made.", headerRefs(locationHeader, ReplayedHeader)
+		ok.Description, ok.Headers, ok.Links = "It was made.", headerRefs(locationHeader, ReplayedHeader), d.links(r)
 	}
 	op.Responses[strconv.Itoa(r.Success())] = ok
 	if r.Guards().FourEyes {
@@ -272,6 +280,33 @@ func (d *openAPI) operation(r *Route) apiOperation {
 		}
 	}
 	return op
+}
+
+// links says how what an operation has made is named to the operations about it: the parameters of
+// their paths are those of its own path, or members of its answer.
+func (d *openAPI) links(r *Route) map[string]apiLink {
+	all, made := map[string]apiLink{}, strings.Split(r.Makes, "/")
+	for _, about := range d.routes {
+		parts := strings.Split(about.Path, "/")
+		if len(parts) < len(made) || inPath.ReplaceAllString(strings.Join(parts[:len(made)], "/"), "{}") != inPath.ReplaceAllString(r.Makes, "{}") {
+			continue
+		}
+		link := apiLink{Operation: about.ID, Parameters: map[string]string{}, Description: "What was made."}
+		for i, part := range made {
+			if !inPath.MatchString(part) {
+				continue
+			}
+			name, from := strings.Trim(parts[i], "{}"), "$response.body#/"+strings.Trim(part, "{}")
+			if strings.Contains(r.Path, part) {
+				from = "$request.path." + name
+			}
+			link.Parameters[name] = from
+		}
+		if strings.Count(about.Path, "{") == len(link.Parameters) { // it is about nothing else besides
+			all[about.ID] = link
+		}
+	}
+	return all
 }
 
 func binary() *jsonschema.Schema {

@@ -251,6 +251,31 @@ func (b *Browser) until(text string, want bool) {
 	}
 }
 
+// Learns waits until the open page shows just the text at the selector, by itself: nobody loads it
+// again.
+func (b *Browser) Learns(selector, text string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	last := ""
+	for {
+		shown, err := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(`(document.querySelector(%q)?.textContent || "").trim()`, selector)))
+		if shown == text {
+			return
+		}
+		if err == nil { // a page that is going has none
+			last = shown
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			b.t.Fatalf("%s never learns %q; it shows %q: %s", b.Path(), text, last, b.Text())
+		}
+	}
+}
+
 // HasNot fails the test if the page shows one of the texts.
 func (b *Browser) HasNot(texts ...string) {
 	b.t.Helper()

@@ -4,13 +4,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -33,8 +37,9 @@ type operation struct {
 }
 
 type scenario struct {
-	Skip  map[string]string
-	Steps []step
+	// Refused says why an operation cannot be done here. It is called all the same.
+	Refused map[string]string
+	Steps   []step
 }
 
 type step struct {
@@ -44,9 +49,16 @@ type step struct {
 	// Save gives members of the answer a name, and Tag its ETag. Match is such a name of an ETag.
 	Save       map[string]string
 	Tag, Match string
+	// File is such a name of the whole answer.
+	File string
 	// Follow is the operation that shows what was made, by the Location of the answer.
 	Follow string
 	Want   int
+	// See are members of the answer with their values, null for none; Has are those that are there.
+	See map[string]any
+	Has []string
+	// Person is what somebody does in the console instead (person.py), Of with what.
+	Person, Of string
 }
 
 // caller calls operations, each by the method of the client that is generated of it.
@@ -54,7 +66,8 @@ type caller struct {
 	client     reflect.Value
 	operations map[string]*operation
 	called     map[string]bool
-	saved      map[string]string
+	done       map[string]bool // without a refusal
+	saved      map[string]any
 	tags       map[string]string
 	paths      map[string]string // by the IDs of operations
 	wrong      int
@@ -86,7 +99,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	c := &caller{client: reflect.ValueOf(client), operations: map[string]*operation{}, called: map[string]bool{}, saved: map[string]string{}, tags: map[string]string{}, paths: map[string]string{}}
+	c := &caller{client: reflect.ValueOf(client), operations: map[string]*operation{}, called: map[string]bool{}, done: map[string]bool{}, saved: map[string]any{}, tags: map[string]string{}, paths: map[string]string{}}
 	for path, operations := range d.Paths {
 		for _, o := range operations {
 			c.paths[o.OperationID] = path
@@ -94,30 +107,94 @@ func run(args []string) error {
 		}
 	}
 	for _, st := range s.Steps {
-		want := st.Want
-		if want == 0 {
-			want = http.StatusOK
-			if _, makes := c.operations[st.Op].Responses["201"]; makes {
-				want = http.StatusCreated
-			}
-		}
-		status, body, header := c.call(st)
-		if status != want {
-			c.fails("%s: %d %.300s, want %d", st.Op, status, body, want)
-		} else if st.Follow != "" {
-			c.follow(st, body, header.Get("Location"))
+		if st.Person == "" {
+			c.step(st)
+		} else if err := c.person(st, filepath.Dir(args[1]), strings.TrimSuffix(args[2], "/api/v1"), args[4]); err != nil {
+			c.fails("%s %s: %v", st.Person, st.Of, err)
 		}
 	}
-	for name := range c.operations {
-		if !c.called[name] && s.Skip[name] == "" {
-			c.call(step{Op: name})
+	for name := range s.Refused {
+		if c.operations[name] != nil && !c.called[name] {
+			c.call(step{Op: name}) // the client can read why
 		}
 	}
-	fmt.Printf("go client: %d of %d operations were called\n", len(c.called), len(c.operations))
+	c.complete(s)
+	fmt.Printf("go client: of %d operations %d were called, %d of them with success\n", len(c.operations), len(c.called), len(c.done))
 	if c.wrong > 0 {
 		return fmt.Errorf("%d things are wrong", c.wrong)
 	}
 	return nil
+}
+
+// complete wants each operation done, or said to be refused.
+func (c *caller) complete(s scenario) {
+	for name := range c.operations {
+		if !c.done[name] && s.Refused[name] == "" {
+			c.fails("%s: nothing has done it: give it a step in scenario.json, or say there why it is refused", name)
+		}
+	}
+	for name := range s.Refused {
+		if c.done[name] || c.operations[name] == nil {
+			c.fails("%s: scenario.json has it as refused, and it is done, or is no operation", name)
+		}
+	}
+}
+
+// step calls an operation, and wants of it what the scenario says.
+func (c *caller) step(st step) {
+	want := st.Want
+	if want == 0 {
+		want = http.StatusOK
+		if _, makes := c.operations[st.Op].Responses["201"]; makes {
+			want = http.StatusCreated
+		}
+	}
+	status, body, header := c.call(st)
+	if status != want {
+		c.fails("%s: %d %.300s, want %d", st.Op, status, body, want)
+	} else if st.Follow != "" {
+		c.follow(st, body, header.Get("Location"))
+	}
+}
+
+// body gives that of a step, or the example of the document, with what answers before have saved.
+func (c *caller) body(s step, o *operation) []byte {
+	text := s.Body
+	if len(text) == 0 || string(text) == `"example"` {
+		text = o.RequestBody.Content["application/json"].Example
+	}
+	var members map[string]any
+	if json.Unmarshal(text, &members) != nil || !strings.Contains(string(text), `"$`) {
+		return text
+	}
+	for name, value := range members {
+		members[name] = c.known(value)
+	}
+	text, err := json.Marshal(members)
+	if err != nil {
+		c.fails("%s: %v", s.Op, err)
+	}
+	return text
+}
+
+// person has somebody do a thing in the console, by the program in a folder.
+func (c *caller) person(st step, folder, console, ca string) error {
+	cmd := exec.Command("python3", filepath.Join(folder, "person.py"), console, ca, st.Person)
+	cmd.Stdin = strings.NewReader(fmt.Sprint(c.known(st.Of)))
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return nil
+}
+
+// known gives what an answer before has saved, for a $NAME.
+func (c *caller) known(value any) any {
+	if text, ok := value.(string); ok {
+		if name, ok := strings.CutPrefix(text, "$"); ok {
+			return c.saved[name]
+		}
+	}
+	return value
 }
 
 func connect(server, tokenFile, caFile string) (*api.ClientWithResponses, error) {
@@ -147,7 +224,11 @@ func (c *caller) fails(format string, args ...any) {
 func (c *caller) call(s step) (status int, body []byte, header http.Header) {
 	o := c.operations[s.Op]
 	c.called[s.Op] = true
-	method := c.client.MethodByName(strings.ToUpper(s.Op[:1]) + s.Op[1:] + "WithResponse")
+	name := strings.ToUpper(s.Op[:1]) + s.Op[1:]
+	if content := o.RequestBody.Content; len(content) > 0 && content["application/json"].Example == nil { // a file
+		name += "WithBody"
+	}
+	method := c.client.MethodByName(name + "WithResponse")
 	if !method.IsValid() {
 		c.fails("%s: the client has no method of it", s.Op)
 		return 0, nil, nil
@@ -172,11 +253,13 @@ func (c *caller) call(s step) (status int, body []byte, header http.Header) {
 				tag := c.tags[s.Match]
 				f.Set(reflect.ValueOf(&tag))
 			}
+		case of == reflect.TypeFor[string](): // the type of a file
+			v.SetString("application/octet-stream")
+		case of == reflect.TypeFor[io.Reader]():
+			file, _ := c.known(strings.Trim(string(s.Body), `"`)).([]byte)
+			v.Set(reflect.ValueOf(bytes.NewReader(file)))
 		default:
-			text := s.Body
-			if len(text) == 0 || string(text) == `"example"` {
-				text = o.RequestBody.Content["application/json"].Example
-			}
+			text := c.body(s, o)
 			if err := json.Unmarshal(text, v.Addr().Interface()); err != nil {
 				c.fails("%s: the client cannot take the body %s: %v", s.Op, text, err)
 			}
@@ -194,6 +277,12 @@ func (c *caller) call(s step) (status int, body []byte, header http.Header) {
 	c.read(s, o, answer, res, body)
 	if s.Tag != "" && res.StatusCode == http.StatusOK {
 		c.tags[s.Tag] = res.Header.Get("ETag")
+	}
+	if s.File != "" {
+		c.saved[s.File] = body
+	}
+	if res.StatusCode < http.StatusMultipleChoices {
+		c.done[s.Op] = true
 	}
 	return res.StatusCode, body, res.Header
 }
@@ -259,19 +348,36 @@ func (c *caller) read(s step, o *operation, answer reflect.Value, res *http.Resp
 	if !read {
 		c.fails("%s: the client cannot read the answer: %d %.300s", s.Op, res.StatusCode, body)
 	}
-	var members map[string]any
-	if len(s.Save) > 0 && json.Unmarshal(body, &members) == nil {
-		for of, name := range s.Save {
-			c.saved[name] = fmt.Sprint(member(members, of))
+	c.look(s, body)
+}
+
+// look saves members of an answer, and wants those that the scenario has.
+func (c *caller) look(s step, body []byte) {
+	if len(s.Save)+len(s.See)+len(s.Has) == 0 {
+		return
+	}
+	var members any
+	if err := json.Unmarshal(body, &members); err != nil {
+		c.fails("%s: %v", s.Op, err)
+	}
+	for of, name := range s.Save {
+		c.saved[name] = member(members, of)
+	}
+	for of, want := range s.See {
+		if got := member(members, of); got != c.known(want) {
+			c.fails("%s: %s %v, want %v", s.Op, of, got, c.known(want))
+		}
+	}
+	for _, of := range s.Has {
+		if member(members, of) == nil {
+			c.fails("%s: %s is missing in %.300s", s.Op, of, body)
 		}
 	}
 }
 
 // argument gives the value of a parameter of the path.
 func (c *caller) argument(of reflect.Type, text string) reflect.Value {
-	if name, ok := strings.CutPrefix(text, "$"); ok {
-		text = c.saved[name]
-	}
+	text = fmt.Sprint(c.known(text))
 	if of.Kind() == reflect.String {
 		if text == "" {
 			text = "nobody"
