@@ -144,9 +144,9 @@ var notShown = map[string]string{
 // notTagged are operations about a thing that a GET shows, and that no caller of TestRevisions can
 // have, and why.
 var notTagged = map[string]string{
-	"removePasskey": "an authenticator is needed",
-	"drainNode":     "the nodes of this test have no membership",
-	"removeNode":    "the nodes of this test have no membership",
+	"removePasskey": "an authenticator makes a passkey; TestShowPasskey compares the ETag of one",
+	"drainNode":     "nodes of this test have no membership; TestNodeRevision compares what showNode and the change name",
+	"removeNode":    "nodes of this test have no membership; TestNodeRevision compares what showNode and the change name",
 }
 
 // TestRevisions: the ETag of the GET that shows what a change is about is what If-Match of the change
