@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/appliance"
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/web"
@@ -115,11 +117,24 @@ func filled(t *testing.T) *people {
 			t.Fatal(err)
 		}
 	}
+	p.api.(*web.API).Fleet = nodes{}
 	p.fourEyes("deleteKeyStore")
 	for i := range 4 {
 		p.ask(p.user("alice"), "DELETE", fmt.Sprintf("/keystores/s%d", i), "")
 	}
 	return p
+}
+
+// nodes is a fleet of three that nobody changes.
+type nodes struct{ operation.Fleet }
+
+func (nodes) Settle(context.Context) appliance.Settled { return appliance.Settled{Nodes: 3, Of: 3} }
+func (nodes) FleetStatus() appliance.FleetStatus {
+	s := appliance.FleetStatus{Node: strings.Repeat("1", 32)}
+	for i, state := range []appliance.NodeState{appliance.NodeServing, appliance.NodeDrained, appliance.NodeServing} {
+		s.Nodes = append(s.Nodes, appliance.NodeStatus{Node: appliance.Node{ID: strings.Repeat(fmt.Sprint(i+1), 32), Address: fmt.Sprintf("10.0.0.%d:7443", 9-i), State: state}, Heard: true, Serves: true, Version: "1"})
+	}
+	return s
 }
 
 // few are the lists that have one entry here, and why.

@@ -61,7 +61,7 @@ var asking = map[string][]string{
 	"user list": {""}, "user show": {"alice"}, "user invite": {"bob"}, "user set-role": {"alice --role auditor"}, "notify test": {""}, "user set-email": {"alice --email a@example.com", "alice --remove"}, "user set-oidc": {"alice --email a@example.com", "alice --remove"},
 	"user disable": {"alice"}, "user enable": {"alice"}, "user unlock": {"alice"}, "user sign-out": {"alice"}, "user delete": {"alice"},
 	"invitation list": {""}, "invitation show": {"i"}, "invitation revoke": {"i"}, "session list": {""}, "session show": {"s"}, "session end": {"s"},
-	"fleet status": {""}, "fleet show": {"n"}, "fleet drain": {"n", "n --undo"}, "fleet remove": {"n"},
+	"fleet status": {""}, "fleet list": {""}, "fleet show": {"n"}, "fleet drain": {"n", "n --undo"}, "fleet remove": {"n"},
 	"token create": {"robot2 --key-store * --operation * --network * --out $NEW"}, "token list": {""}, "token show": {"robot"}, "token revoke": {"robot"},
 	"approval list": {""}, "approval show": {"r"}, "approval reject": {"r --reason why"}, "approval perform": {"r --out $NEW"},
 	"setting show": {""}, "setting set": {"--four-eyes deleteKeyStore", "--no-four-eyes", "--no-four-eyes --approval-hours 24", "--approval-hours 24"}, "setting discard": {"four_eyes"},

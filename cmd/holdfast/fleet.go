@@ -22,10 +22,15 @@ func fleetCommand(a *admin) *cobra.Command {
 		return call(a, cmd, operation.DrainNode, operation.Drain{NodeName: operation.NodeName{Node: args[0]}, Drained: !undo}, says[operation.Nothing](what))
 	})
 	drain.Flags().BoolVar(&undo, "undo", false, "have it take requests again")
+	var page operation.NodePage
+	listNodes := addPaging(a.asking("list", "List the nodes of the fleet, page by page", func(cmd *cobra.Command, _ []string) error {
+		return listCall(a, cmd, operation.ListNodes, page, func(w io.Writer, nodes []appliance.NodeStatus) { showNodes(w, "", nodes) })
+	}), &page.Paging, operation.ListNodes)
 	return cli.Group("fleet", "Look after the nodes of the fleet",
-		a.asking("status", "List the nodes of the fleet, as this one knows them", func(cmd *cobra.Command, _ []string) error {
+		a.asking("status", "Show the fleet and all its nodes, as this one knows them", func(cmd *cobra.Command, _ []string) error {
 			return call(a, cmd, operation.ShowFleet, operation.Nothing{}, showFleet)
 		}),
+		listNodes,
 		a.asking("show NODE", "Show a node of the fleet, as this one knows it", func(cmd *cobra.Command, args []string) error {
 			return call(a, cmd, operation.ShowNode, operation.NodeName{Node: args[0]}, func(w io.Writer, n operation.NodeDetail) {
 				showNodes(w, "", []appliance.NodeStatus{n.NodeStatus})

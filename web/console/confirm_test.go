@@ -28,15 +28,14 @@ var typedNames = regexp.MustCompile(`Type <code>([^<]*)</code> to confirm`)
 
 // notReached are operations whose form is refused in this test before something is asked, and why.
 var notReached = map[string]string{
-	"discardKeyStore":     "nothing is damaged here",
-	"discardKey":          "nothing is damaged here",
-	"discardCredential":   "nothing is damaged here",
-	"discardGrant":        "nothing is damaged here",
-	"discardSetting":      "nothing is damaged here",
-	"removePasskey":       "the user has none",
-	"confirmRecoveryUses": "no recovery code of the user was used",
-	"unshareCertificate":  "no certificate is shared here",
-	"confirmTime":         "no time waits to be confirmed here",
+	"discardKeyStore":    "nothing is damaged here",
+	"discardKey":         "nothing is damaged here",
+	"discardCredential":  "nothing is damaged here",
+	"discardGrant":       "nothing is damaged here",
+	"discardSetting":     "nothing is damaged here",
+	"removePasskey":      "the user has none",
+	"unshareCertificate": "no certificate is shared here",
+	"confirmTime":        "no time waits to be confirmed here",
 }
 
 // ask posts a form of an operation, and says what the console asks before it is done. What is

@@ -11,6 +11,7 @@ import (
 
 type fleetData struct {
 	status        appliance.FleetStatus
+	nodes         listed[appliance.NodeStatus]
 	now           time.Time
 	drain, remove map[string]ui.Form // by the ID of the node
 }
@@ -21,8 +22,11 @@ func fleet(p *page) (*view, error) {
 		return nil, err
 	}
 	d := &fleetData{status: status, now: p.now, drain: map[string]ui.Form{}, remove: map[string]ui.Form{}}
-	for i := range status.Nodes {
-		n := &status.Nodes[i]
+	if d.nodes, err = listOf(p, "", operation.ListNodes); err != nil {
+		return nil, err
+	}
+	for i := range d.nodes.Items {
+		n := &d.nodes.Items[i]
 		revision := operation.Revision(&n.Node)
 		if n.State.Serves() && p.may(operation.DrainNode.Capability) {
 			drained := "true"

@@ -5,6 +5,7 @@ import (
 	"html"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,57 @@ func linksOf(page string) map[string]string {
 		links[m[1]] = html.UnescapeString(m[2])
 	}
 	return links
+}
+
+// TestListOfNodes: so is the list of a fleet's nodes, and a node behind the first page can be drained.
+func TestListOfNodes(t *testing.T) {
+	r := start(t)
+	admin := r.enrol("admin", identity.RoleAdministrator)
+	fleet := &fleetOfTwo{}
+	for i := range 120 {
+		state := appliance.NodeServing
+		if i == 119 {
+			state = appliance.NodeDrained
+		}
+		fleet.nodes = append(fleet.nodes, appliance.NodeStatus{Node: appliance.Node{ID: fmt.Sprintf("%032x", i), Address: fmt.Sprintf("node-%03d.test:7443", i), State: state}, Heard: true, Serves: true})
+	}
+	for _, p := range r.performers {
+		p.Fleet = fleet
+	}
+	open := func(path string) string {
+		t.Helper()
+		w := admin.do(http.MethodGet, path, nil, nil)
+		if w.Code != http.StatusOK {
+			t.Fatalf("%s: %d", path, w.Code)
+		}
+		return w.Body.String()
+	}
+	address := regexp.MustCompile(`node-(\d{3})\.test`)
+	next := regexp.MustCompile(`href="(/fleet\?[^"]*after=[^"]*)"[^>]*>Next page`)
+	var seen []string
+	for at := "/fleet?sort=address"; at != ""; {
+		page := open(at)
+		for _, m := range address.FindAllStringSubmatch(page, -1) {
+			seen = append(seen, m[1])
+		}
+		at = ""
+		if m := next.FindStringSubmatch(page); m != nil {
+			at = html.UnescapeString(m[1])
+		}
+	}
+	if len(seen) != 120 || !slices.IsSorted(seen) {
+		t.Errorf("the pages have %d nodes: %v", len(seen), seen)
+	}
+	last := open("/fleet?state=drained")
+	if n := len(address.FindAllString(last, -1)); n != 1 || !strings.Contains(last, "node-119.test") || !strings.Contains(last, `action="/do/drainNode"`) {
+		t.Errorf("the filter by state leaves %d", n)
+	}
+	if page := open("/fleet?node=NODE-007"); strings.Contains(page, "node-008") || !strings.Contains(page, "node-007") {
+		t.Error("the filter by address does not leave the one node")
+	}
+	if page := open("/fleet?node=nobody"); !strings.Contains(page, "The filter leaves none") {
+		t.Error("a filter that leaves none does not say so")
+	}
 }
 
 // TestListOfGrants: a long list comes in pages that lead to each other and miss nothing; it is

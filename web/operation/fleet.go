@@ -67,6 +67,17 @@ type NodeDetail struct{ appliance.NodeStatus }
 
 func (n NodeDetail) revised() any { return n.Node }
 
+// NodePage asks for a page of nodes.
+type NodePage struct {
+	Paging
+	Node  string              `query:"node" longest:"253" about:"only nodes whose ID or address has it in it" json:"-"`
+	State appliance.NodeState `query:"state" enum:"joining,serving,drained,leaving" about:"only nodes of that state" json:"-"`
+}
+
+func (p NodePage) has(n appliance.NodeStatus) bool {
+	return (contains(n.ID, p.Node) || contains(n.Address, p.Node)) && (p.State == "" || n.State == p.State)
+}
+
 // The operations on the fleet. Removing a node takes its right to serve away, so it is as
 // urgent as a block.
 var (
@@ -78,6 +89,22 @@ var (
 				return appliance.FleetStatus{Nodes: []appliance.NodeStatus{}}, nil
 			}
 			return c.Fleet.FleetStatus(), nil
+		},
+	})
+	ListNodes = defineList(Listing[NodePage, appliance.NodeStatus]{
+		Route: Route{ID: "listNodes", Method: http.MethodGet, Path: "/fleet/nodes", Capability: identity.See,
+			Words: "List nodes", Summary: "The nodes of the fleet, as this one knows them, page by page; none without a fleet"},
+		ID: func(n appliance.NodeStatus) string { return n.ID },
+		By: []Order[appliance.NodeStatus]{
+			{"address", func(n appliance.NodeStatus) string { return textKey(n.Address) }},
+			{"last_heard", func(n appliance.NodeStatus) string { return timeKey(n.LastHeard) }},
+			{"version", func(n appliance.NodeStatus) string { return textKey(n.Version) }},
+		},
+		All: func(_ context.Context, c *Caller, in NodePage) ([]appliance.NodeStatus, error) {
+			if c.Fleet == nil {
+				return nil, nil
+			}
+			return keep(c.Fleet.FleetStatus().Nodes, nil, in.has)
 		},
 	})
 	ShowNode = define(Operation[NodeName, NodeDetail]{

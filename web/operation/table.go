@@ -24,7 +24,7 @@ func init() { // some operations perform others of the table
 		ListTokens, CreateToken, ShowToken, RevokeToken,
 		ShowAccount, ListOwnSessions, SignOutEverywhere, ShowOwnSession, RevokeOwnSession, ProvePassword, BeginProvePasskey, ProvePasskey,
 		BeginPasskey, AddPasskey, ShowPasskey, RemovePasskey, BeginPassword, SetPassword, NewRecoveryCodes, ConfirmRecoveryUses,
-		ShowFleet, ShowNode, DrainNode, RemoveNode,
+		ShowFleet, ListNodes, ShowNode, DrainNode, RemoveNode,
 		ListApprovals, ShowApproval, Approve, PerformApproved, Reject,
 		ShowSettings, SetSettings, TestNotices, ShowCertificate, RequestCertificate, InstallCertificate, ShareCertificate, UnshareCertificate,
 	} {
