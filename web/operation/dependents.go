@@ -255,9 +255,12 @@ func (d *dependents) ofCredential(ctx context.Context, in DependentsOf) error {
 	if i < 0 {
 		return fault.Errorf(fault.NotFound, "key store %q has no credential %q", in.KeyStore, in.Credential)
 	}
-	if last := list[i].LastUsedAt; last.IsZero() {
+	switch last := list[i].LastUsedAt; {
+	case last.IsZero() && d.Fleet != nil:
+		d.Says = append(d.Says, "This node knows of no use by KMS. Another node tells of a first one within half a minute: look once more after that.")
+	case last.IsZero():
 		d.Says = append(d.Says, "KMS has never used it.")
-	} else {
+	default:
 		d.Says = append(d.Says, "KMS used it last on "+last.UTC().Format("2006-01-02 15:04:05")+" UTC.")
 	}
 	others := activeCredentials(list, in.Credential)

@@ -115,3 +115,34 @@ func TestDependentsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// oneCredential is a domain with a credential that was used at that time.
+type oneCredential struct {
+	notHeld
+	used time.Time
+}
+
+func (o oneCredential) Credentials(context.Context, string) ([]*appliance.Credential, error) {
+	return []*appliance.Credential{{AccessKeyID: "c", Active: true, LastUsedAt: o.used}}, nil
+}
+
+// TestFirstUseAtAnotherNode: a node of a fleet does not say that KMS has never used a credential,
+// since it hears of a first use at another node a little later.
+func TestFirstUseAtAnotherNode(t *testing.T) {
+	for name, c := range map[string]struct {
+		fleet Fleet
+		used  time.Time
+		want  string
+	}{
+		"alone, not used":      {nil, time.Time{}, "KMS has never used it."},
+		"in a fleet, not used": {struct{ Fleet }{}, time.Time{}, "This node knows of no use by KMS. Another node tells of a first one within half a minute: look once more after that."},
+		"in a fleet, used":     {struct{ Fleet }{}, time.Unix(1, 0), "KMS used it last on 1970-01-01 00:00:01 UTC."},
+	} {
+		caller := fleetOf(newMemoryLog("a"))
+		caller.Domain, caller.Fleet = oneCredential{used: c.used}, c.fleet
+		done, err := ShowDependents.Do(t.Context(), caller, DependentsOf{KeyStore: "bank", Credential: "c"})
+		if err != nil || done.Out.Says[0] != c.want {
+			t.Errorf("%s: %v %v", name, done.Out.Says, err)
+		}
+	}
+}
