@@ -137,6 +137,20 @@ type conflicts struct {
 	fleet                *fleetOfTwo
 }
 
+// startConflicts starts an appliance with three administrators, in a fleet of two nodes.
+func startConflicts(t *testing.T) *conflicts {
+	t.Helper()
+	r := startUnsealed(t) // tests change rows of users
+	c := &conflicts{rig: r, first: r.enrol("first", identity.RoleAdministrator), second: r.enrol("second", identity.RoleAdministrator), third: r.enrol("third", identity.RoleAdministrator), fleet: &fleetOfTwo{}}
+	for _, digit := range []string{"1", "2"} {
+		c.fleet.nodes = append(c.fleet.nodes, appliance.NodeStatus{Node: appliance.Node{ID: strings.Repeat(digit, 32), State: appliance.NodeServing}, Heard: true, Serves: true})
+	}
+	for _, p := range r.performers {
+		p.Fleet = c.fleet
+	}
+	return c
+}
+
 // prepare makes the thing that an operation is about, in a state in which there is a form of it.
 func (c *conflicts) prepare(op string) url.Values {
 	c.t.Helper()
@@ -301,14 +315,7 @@ var typedBySecond = url.Values{"cedar": {"forbid (principal, action, resource);\
 // the first was faster. What they typed is beside what is there now, and they can apply it to that
 // on purpose. This holds for each form of the console on a thing that has a revision.
 func TestEveryConflict(t *testing.T) {
-	r := startUnsealed(t) // the test changes rows of users
-	c := &conflicts{rig: r, first: r.enrol("first", identity.RoleAdministrator), second: r.enrol("second", identity.RoleAdministrator), third: r.enrol("third", identity.RoleAdministrator), fleet: &fleetOfTwo{}}
-	for _, digit := range []string{"1", "2"} {
-		c.fleet.nodes = append(c.fleet.nodes, appliance.NodeStatus{Node: appliance.Node{ID: strings.Repeat(digit, 32), State: appliance.NodeServing}, Heard: true, Serves: true})
-	}
-	for _, p := range r.performers {
-		p.Fleet = c.fleet
-	}
+	c := startConflicts(t)
 	tried := 0
 	for _, route := range operation.Table() {
 		op := route.ID
@@ -337,7 +344,7 @@ func TestEveryConflict(t *testing.T) {
 				c.late(t, f, route, thing, i == len(forms)-1)
 			}
 		}
-		if err := r.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":[]}`); err != nil {
+		if err := c.Appliance.SetSetting(t.Context(), appliance.SettingFourEyes, `{"operations":[]}`); err != nil {
 			t.Fatal(err)
 		}
 	}

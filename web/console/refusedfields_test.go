@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/appliance"
-	"holdfast/appliance/identity"
 	"holdfast/web/console"
 	"holdfast/web/operation"
 )
@@ -66,15 +64,8 @@ var unchecked = map[string]string{
 // the focus and is described by what was wrong: for each field that people type into, of each form
 // of each page.
 func TestEachFieldIsMarked(t *testing.T) {
-	r := startUnsealed(t)
-	c := &conflicts{rig: r, first: r.enrol("first", identity.RoleAdministrator), second: r.enrol("second", identity.RoleAdministrator), third: r.enrol("third", identity.RoleAdministrator), fleet: &fleetOfTwo{}}
-	for _, digit := range []string{"1", "2"} {
-		c.fleet.nodes = append(c.fleet.nodes, appliance.NodeStatus{Node: appliance.Node{ID: strings.Repeat(digit, 32), State: appliance.NodeServing}, Heard: true, Serves: true})
-	}
-	for _, p := range r.performers {
-		p.Fleet = c.fleet
-	}
-	things := r.things(c.second)
+	c := startConflicts(t)
+	things := c.things(c.second)
 	tried := 0
 	for _, route := range operation.Table() {
 		op := route.ID
