@@ -1,15 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -43,10 +43,16 @@ func startOpenID(t *testing.T) *openID {
 		t.Fatalf("build the provider: %v: %s", err, out)
 	}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "provider"), o.certFile, filepath.Join(dir, "key.pem"))
-	pipe, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
+	listener, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{listener}, os.Stderr
+	err = errors.Join(cmd.Start(), listener.Close(), l.Close()) // the provider has it now
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,11 +60,11 @@ func startOpenID(t *testing.T) *openID {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	line, err := bufio.NewReader(pipe).ReadString('\n')
+	_, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
-		t.Fatalf("the provider has ended: %v", err)
+		t.Fatal(err)
 	}
-	o.url = strings.TrimSpace(line)
+	o.url = "https://localhost:" + port
 	return o
 }
 

@@ -2,15 +2,15 @@
 // certified for OpenID Connect, with the login page and the users of its example. It is a module of
 // its own, so that what it needs is not needed by the product.
 //
-// It listens with the certificate and key of the files that it is given, and prints its URL. Tests
-// set the redirect URI of its client, and the groups of a user, by POST /test.
+// It serves on the listener that it is handed (descriptor 3), with the certificate and key of the
+// files that it is given. Tests set the redirect URI of its client, and the groups of a user, by POST /test.
 package main
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -27,8 +27,7 @@ import (
 
 func main() {
 	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "provider: "+err.Error())
-		os.Exit(1)
+		log.Fatal("provider: ", err)
 	}
 }
 
@@ -40,7 +39,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.FileListener(os.NewFile(3, "the listener that the test hands on"))
 	if err != nil {
 		return err
 	}
@@ -51,10 +50,9 @@ func run() error {
 	issuer := "https://localhost:" + port
 	storage.RegisterClients(storage.WebClient("console", "secret of the test"))
 	s := &store{Storage: storage.NewStorage(storage.NewUserStore(issuer)), groups: map[string][]string{}}
-	router := exampleop.SetupServer(issuer, s, slog.New(slog.NewTextHandler(os.Stderr, nil)), false)
+	router := exampleop.SetupServer(issuer, s, slog.New(slog.DiscardHandler), false)
 	router.Post("/test", s.set)
 	server := &http.Server{Handler: router, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, ReadHeaderTimeout: 5 * time.Second}
-	fmt.Println(issuer)
 	return server.ServeTLS(l, "", "")
 }
 
