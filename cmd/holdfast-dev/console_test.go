@@ -284,8 +284,10 @@ func TestConsole(t *testing.T) {
 	b.UntilGone("signed last: never")           // another node may have taken the request
 	b.Has("the old one has not for 15 minutes") // it has: it is not offered to go yet
 	b.Fill("Deactivate credential " + kms.Credential.AccessKeyID)
-	b.Until("KMS used it last") // another node may have taken those requests, too
-	b.Has("What relies on it", "other active credentials")
+	if consoletest.Nodes(t) > 1 {
+		b.Until("KMS used it last") // another node may have taken those requests, too
+	}
+	b.Has("What relies on it", "KMS used it last", "other active credentials")
 	b.Confirm()
 	b.Has("is deactivated")
 	if status := encrypt("by-the-old-credential"); status != http.StatusUnauthorized {
@@ -303,7 +305,7 @@ func TestConsole(t *testing.T) {
 	b.Fill("Rotate key")
 	b.Has("a new version encrypts", "2 current")
 	b.Fill("Schedule key deletion", "days", "7")
-	b.Has("key payroll", "KMS used it last", "Who used it", "Requests answered: ", "2 versions, which decrypt")
+	b.Has("key payroll", "KMS used it last", "Who used it", "Requests answered: ", "Versions, which decrypt: 2")
 	b.Fill("Schedule key deletion", "confirm", "payrol")
 	b.Has("to confirm; you typed")
 	if focus := b.Value(`document.activeElement.name`); focus != "confirm" {

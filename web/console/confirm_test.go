@@ -327,7 +327,7 @@ func TestOneselfOut(t *testing.T) {
 		if op == "setRole" {
 			want = "This is you. You will be signed out, and may do only what viewer may when you sign in again."
 		}
-		if !strings.Contains(page, want) || !strings.Contains(page, `name="confirm"`) || !strings.Contains(page, "sessions, which end") {
+		if !strings.Contains(page, want) || !strings.Contains(page, `name="confirm"`) || !strings.Contains(page, "<h3>Sessions, which end: 1</h3>") {
 			t.Errorf("%s: %s", op, page)
 		}
 	}
