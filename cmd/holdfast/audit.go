@@ -131,7 +131,7 @@ func auditVerifyCommand(a *admin) *cobra.Command {
 			if len(dirs) == 0 {
 				dirs = []string{defaultAuditDir}
 			}
-			p := terminal.NewProgress(cmd.ErrOrStderr(), "verifying the audit log", terminal.Items)
+			p := terminal.NewProgress(a.Notes(cmd), "verifying the audit log", terminal.Items)
 			report, err := audit.VerifyFleet(dirs, verifiers, o)
 			p.End()
 			if err != nil {
@@ -394,18 +394,18 @@ func auditExportCommand(a *admin) *cobra.Command {
 			return err
 		}
 		for _, m := range log.missing() {
-			cli.Row(cmd.ErrOrStderr(), "missing: "+m.String())
+			cli.Row(a.Notes(cmd), "missing: "+m.String())
 		}
 		if out == "" {
 			return log.export(cmd.Context(), want, cmd.OutOrStdout())
 		}
-		p := terminal.NewProgress(cmd.ErrOrStderr(), "exporting the audit log", terminal.Octets)
+		p := terminal.NewProgress(a.Notes(cmd), "exporting the audit log", terminal.Octets)
 		size, err := writeWhole(out, func(w io.Writer) error { return log.export(cmd.Context(), want, p.Writer(w)) })
 		p.End()
 		if err != nil {
 			return err
 		}
-		return a.Show(cmd, map[string]any{"export": out, "bytes": size}, func(w io.Writer) { cli.Row(w, "export", fmt.Sprintf("%s, %d bytes", out, size)) })
+		return a.Show(cmd, map[string]any{"export": out, "bytes": size, "missing": append([]audit.MissingLog{}, log.missing()...)}, func(w io.Writer) { cli.Row(w, "export", fmt.Sprintf("%s, %d bytes", out, size)) })
 	})
 	q.add(c)
 	cli.OneOf(c.Flags(), &want.Format, "format", "jsonl has the records as they were signed", "jsonl", "csv")

@@ -19,7 +19,7 @@ func backupCommand(a *admin) *cobra.Command {
 	var out, approval string
 	c := a.asking("backup --out FILE", "Write a backup of the running appliance", func(cmd *cobra.Command, _ []string) error {
 		var r *appliance.BackupReport
-		p := terminal.NewProgress(cmd.ErrOrStderr(), "making the backup", terminal.Octets)
+		p := terminal.NewProgress(a.Notes(cmd), "making the backup", terminal.Octets)
 		size, err := writeWhole(out, func(w io.Writer) (err error) {
 			r, err = a.Backup(cmd.Context(), approval, p.Writer(w))
 			return err

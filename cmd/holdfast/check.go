@@ -37,7 +37,7 @@ func checkCommand(a *admin) *cobra.Command {
 			if err := readTLS(&t, caFile, certFile, keyFile); err != nil {
 				return err
 			}
-			p := groups{w: cmd.ErrOrStderr()}
+			p := groups{w: a.Notes(cmd)}
 			report, err := conformance.Run(cmd.Context(), t, p.add)
 			if errors.Is(err, conformance.ErrTarget) {
 				return cli.Unusable(err)

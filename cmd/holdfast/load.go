@@ -105,7 +105,7 @@ func (l *load) run(a *admin, cmd *cobra.Command, keyStore, name string) error {
 // steps has the things made, step by step.
 func (l *load) steps(a *admin, cmd *cobra.Command, in operation.FileImport, report operation.FileReport) error {
 	made := 0
-	p := terminal.NewProgress(cmd.ErrOrStderr(), "making "+l.what, terminal.Items)
+	p := terminal.NewProgress(a.Notes(cmd), "making "+l.what, terminal.Items)
 	defer p.End()
 	for {
 		p.At(int64(made), int64(report.New))

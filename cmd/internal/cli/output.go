@@ -34,6 +34,15 @@ func (o *Output) Show(cmd *cobra.Command, result any, human func(w io.Writer)) e
 	return w.Flush()
 }
 
+// Notes is where a command tells what it does before it has a result: standard error. With --json
+// nothing is told, since a program reads standard error as the one object of a failure.
+func (o *Output) Notes(cmd *cobra.Command) io.Writer {
+	if o.JSON {
+		return io.Discard
+	}
+	return cmd.ErrOrStderr()
+}
+
 // PrintJSON prints a result as JSON.
 func (o *Output) PrintJSON(cmd *cobra.Command, v any) error {
 	return printJSON(cmd.OutOrStdout(), "  ", v)

@@ -3,6 +3,8 @@ package cli_test
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -32,5 +34,60 @@ func TestNothingReachesTheTerminal(t *testing.T) {
 	var back map[string]string
 	if err := json.Unmarshal(asJSON.Bytes(), &back); err != nil || back["x"] != strings.ToValidUTF8(evil, "\ufffd") {
 		t.Errorf("%q: %v", back["x"], err)
+	}
+}
+
+// TestNotes: what a command tells before it has a result is for people. With --json standard error
+// has nothing but the object of a failure, however long the work takes.
+func TestNotes(t *testing.T) {
+	for asJSON, want := range map[bool]string{false: "waiting\n", true: ""} {
+		var stderr bytes.Buffer
+		cmd := &cobra.Command{}
+		cmd.SetErr(&stderr)
+		cli.Row((&cli.Output{JSON: asJSON}).Notes(cmd), "waiting")
+		if stderr.String() != want {
+			t.Errorf("with --json %v it is told %q, want %q", asJSON, stderr.String(), want)
+		}
+	}
+}
+
+// elsewhere says what else a file of the programs of operators writes to standard error.
+var elsewhere = map[string]string{
+	"internal/cli/output.go":       "notes",
+	"internal/cli/program.go":      "the failure",
+	"holdfast/confirm.go":          "asks a person at a terminal, and nobody with --json",
+	"holdfast/admission.go":        "asks a person, and nobody with --json",
+	"internal/holdfastd/serve.go":  "the log",
+	"internal/holdfastd/broker.go": "the log",
+	"internal/holdfastd/move.go":   "warnings of the log",
+}
+
+// TestOneLineOnStandardError: what commands tell goes through Notes.
+func TestOneLineOnStandardError(t *testing.T) {
+	files, err := filepath.Glob("../../*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob("../../internal/*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, file := range append(files, more...) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(filepath.ToSlash(file), "../../")
+		if strings.HasSuffix(name, "_test.go") || !bytes.Contains(text, []byte("ErrOrStderr")) {
+			continue
+		}
+		seen++
+		if elsewhere[name] == "" {
+			t.Errorf("%s writes to standard error; with --json it must have nothing but the object of a failure: write to Notes", name)
+		}
+	}
+	if seen != len(elsewhere) {
+		t.Errorf("%d files write to standard error, %d are listed", seen, len(elsewhere))
 	}
 }

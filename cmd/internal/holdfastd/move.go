@@ -56,7 +56,7 @@ func stateMoveCommand(a *cli.Admin) *cobra.Command {
 			"taken, and take no change from then on; the command waits for fleet.grace until they have stopped. The HSM's PIN is read from standard input, or from a file that only its owner may read.",
 		Args: cobra.NoArgs,
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
-			m, err := f.move(cmd, to)
+			m, err := f.move(cmd, a.Notes(cmd), to)
 			if err != nil {
 				return err
 			}
@@ -101,7 +101,7 @@ type moveLog interface {
 	Abandon(ctx context.Context) error
 }
 
-func (f *copyFlags) move(cmd *cobra.Command, to string) (_ *Moved, err error) {
+func (f *copyFlags) move(cmd *cobra.Command, notes io.Writer, to string) (_ *Moved, err error) {
 	ctx := cmd.Context()
 	if err := coredump.Forbid(); err != nil {
 		return nil, err
@@ -111,7 +111,7 @@ func (f *copyFlags) move(cmd *cobra.Command, to string) (_ *Moved, err error) {
 		return nil, err
 	}
 	m := &mover{cfg: cfg, rename: os.Rename, pause: func(ctx context.Context, d time.Duration) error {
-		fmt.Fprintf(cmd.ErrOrStderr(), "waiting %s, until nodes of the fleet that still run have stopped to serve\n", d)
+		fmt.Fprintf(notes, "waiting %s, until nodes of the fleet that still run have stopped to serve\n", d)
 		return pause(ctx, d)
 	}}
 	var anchors appliance.CopyOptions

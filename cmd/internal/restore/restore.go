@@ -48,7 +48,7 @@ func Command(a *cli.Admin) *cobra.Command {
 			if verify {
 				what = "verifying the backup"
 			}
-			p := terminal.NewProgress(cmd.ErrOrStderr(), what, terminal.Octets)
+			p := terminal.NewProgress(a.Notes(cmd), what, terminal.Octets)
 			done, err := cli.Call(cmd.Context(), a, operation.Restore, operation.BackupUpload{Verify: verify, Drill: drill, Reason: reason, Backup: p.Reader(f, size)})
 			p.End()
 			if err != nil {
