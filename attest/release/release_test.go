@@ -108,7 +108,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s.setPolicy(t, func(*attest.Policy) {})
-	if err := s.vault.Add("hsm-1", []byte(pin)); err != nil {
+	if err := errors.Join(s.vault.Add("hsm-1", []byte(pin)), s.vault.Admit("hsm-1", release.Admission{First: true})); err != nil {
 		t.Fatal(err)
 	}
 	s.serve(t)
@@ -139,6 +139,30 @@ func (s *site) setPolicy(t *testing.T, change func(*attest.Policy)) {
 	if err := s.vault.SetPolicy(file, s.key.Public().(ed25519.PublicKey)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// decisions are the records of releases and refusals.
+func (s *site) decisions(t *testing.T) (list []release.Record) {
+	t.Helper()
+	if err := s.vault.Log(func(r release.Record) error {
+		if r.Result == release.Released || r.Result == release.Refused {
+			list = append(list, r)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// reopen opens the vault as another process does, and serves it.
+func (s *site) reopen(t *testing.T) {
+	t.Helper()
+	var err error
+	if s.vault, err = release.FindVault(s.dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	s.serve(t)
 }
 
 // serve starts a broker over the vault, as after a restart.
@@ -253,10 +277,7 @@ func TestBroker(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	var records []release.Record
-	if err := s.vault.Log(func(r release.Record) error { records = append(records, r); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	records := s.decisions(t)
 	if len(records) != 3 || records[0].Result != release.Released || records[0].Machine != "hsm-1" || records[0].PolicyVersion != 1 || len(records[0].EvidenceDigest) != 64 {
 		t.Errorf("the log has %+v", records)
 	}
@@ -450,7 +471,7 @@ func TestVault(t *testing.T) {
 	if err := v.Add("a", []byte(pin)); err != nil {
 		t.Fatal(err)
 	}
-	if m, err := v.Machines(); err != nil || len(m) != 1 || m["a"] {
+	if m, err := v.Machines(); err != nil || len(m) != 1 || m[0].Name != "a" || m[0].Stopped {
 		t.Errorf("machines: %v, %v", m, err)
 	}
 	if _, err := v.Policy(); !errors.Is(err, fs.ErrNotExist) {
@@ -514,7 +535,7 @@ func TestLogOutlivesStrangers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = file.WriteString("{\"time\":\"20\n")
+	_, err = file.WriteString("{\"number\":5,\"prev\":\"20") // without an end, as of a crash
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -530,8 +551,10 @@ func TestLogOutlivesStrangers(t *testing.T) {
 	}
 	s.releases(t)
 	var results []string
-	err = s.vault.Log(func(r release.Record) error { results = append(results, r.Result); return nil })
-	if got := strings.Join(results, " "); got != "released refused released" || err == nil || !strings.Contains(err.Error(), "line 2 is damaged") {
-		t.Errorf("the log has %s, %v", got, err)
+	for _, r := range s.decisions(t) {
+		results = append(results, r.Result)
+	}
+	if got := strings.Join(results, " "); got != "released refused released" {
+		t.Errorf("the log has %s", got)
 	}
 }

@@ -3,7 +3,6 @@ package release
 import (
 	"bufio"
 	"bytes"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +15,8 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"github.com/go-json-experiment/json"
 
 	"holdfast/appliance/fault"
-	"holdfast/attest"
 	"holdfast/attest/privatefile"
 )
 
@@ -112,6 +109,10 @@ func newVault(dir, identity string) *Vault {
 	}
 	return &Vault{dir: dir, identity: identity}
 }
+
+// CheckLog says why the log cannot be used, without which nothing is released or changed.
+// Errors: fault.BrokerLog.
+func (v *Vault) CheckLog() error { return v.locked(func(*ledger) error { return nil }) }
 
 // CheckIdentity says why the identity cannot be used, without which nothing can
 // be released or added.
@@ -318,7 +319,7 @@ func (v *Vault) Log(each func(Record) error) error {
 		var r Record
 		bad := err
 		if bad == nil {
-			bad = unseal(ofRecord, line, nil, &r)
+			bad = openLine(ofRecord, line, nil, &r)
 		}
 		if bad != nil && damaged == nil {
 			damaged = fmt.Errorf("broker: %s line %d is damaged; read it by eye: %w", f.Name(), n, bad)
