@@ -47,6 +47,8 @@ type site struct {
 	now      func() time.Time
 	cert     tls.Certificate
 	measured tpm.Measurement
+	tpmDir   string // of the machine
+	rate     int    // of requests by one address in a minute
 	// reference is what the machine has booted and measured.
 	reference tpm.Reference
 }
@@ -84,9 +86,9 @@ func certificate(t *testing.T) tls.Certificate {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{dir: filepath.Join(t.TempDir(), "vault"), cert: certificate(t), now: time.Now}
+	s := &site{dir: filepath.Join(t.TempDir(), "vault"), cert: certificate(t), now: time.Now, tpmDir: t.TempDir(), rate: 1000}
 	var err error
-	if s.platform, err = simulation.Boot(t.TempDir(), nil); err != nil {
+	if s.platform, err = simulation.Boot(s.tpmDir, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.platform.Close() })
@@ -169,7 +171,7 @@ func (s *site) reopen(t *testing.T) {
 func (s *site) serve(t *testing.T) {
 	t.Helper()
 	b := release.NewBroker(release.BrokerOptions{Vault: s.vault, Log: slog.New(slog.NewTextHandler(s, nil)),
-		Now: func() time.Time { return s.now() }, Roots: s.platform.Roots(), Rate: 1000})
+		Now: func() time.Time { return s.now() }, Roots: s.platform.Roots(), Rate: s.rate})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -436,7 +436,7 @@ func readState(vault *release.Vault) (*brokerState, error) {
 	if err == nil {
 		s.Policy = &brokerPolicy{policy.Name, policy.Version, policy.Forced()}
 	} else if errors.Is(err, attest.ErrUnproven) || fault.CodeOf(err) == fault.BrokerPolicyVersion {
-		s.PolicyError = err.Error()
+		s.PolicyError = fault.ReasonOf(err)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -525,7 +525,7 @@ func (v *verifiedLog) addFlags(c *cobra.Command) {
 
 // logVerdict is what came of the verification. Missing says what was not given.
 type logVerdict struct {
-	Result appraisal.Result `json:"verdict"`
+	Result string `json:"verdict"` // pass, fail, incomplete
 	*release.LogReport
 	Key     string   `json:"key_id"`
 	Reason  string   `json:"reason,omitempty"`
@@ -570,27 +570,27 @@ func (b *broker) verifyLog(cmd *cobra.Command, v *verifiedLog) error {
 	}
 	defer log.Close()
 	report, broken := release.VerifyLog(log, headText, key)
-	verdict := logVerdict{appraisal.Pass, report, attest.KeyID(key), "", missing}
+	verdict := logVerdict{"pass", report, attest.KeyID(key), "", missing}
 	switch {
 	case broken != nil:
-		verdict.Result, verdict.Reason = appraisal.Fail, broken.Error()
+		verdict.Result, verdict.Reason = "fail", broken.Error()
 	case len(missing) > 0:
-		verdict.Result = appraisal.Incomplete
+		verdict.Result = "incomplete"
 	}
 	if err := b.Show(cmd, verdict, verdict.human); err != nil {
 		return err
 	}
 	switch verdict.Result {
-	case appraisal.Pass:
+	case "pass":
 		return nil
-	case appraisal.Incomplete:
+	case "incomplete":
 		return cli.ErrIncomplete
 	}
 	return cli.ErrReported
 }
 
 func (v *logVerdict) human(w io.Writer) {
-	cli.Row(w, "verdict", string(v.Result))
+	cli.Row(w, "verdict", v.Result)
 	cli.Row(w, "records", fmt.Sprintf("%d, numbers %d to %d", v.Records, v.First, v.Last))
 	cli.Row(w, "last record, SHA-256", cli.OrDash(v.Digest))
 	cli.Row(w, "key", v.Key)
