@@ -156,7 +156,7 @@ func (l *ledger) takeTail(f *os.File) error {
 	last, err := chain(f, l.head, 1, l.public(), nil)
 	torn := errors.Is(err, errTorn)
 	if err != nil && !torn {
-		return brokenLog("after its head the broker's log was changed: %s", err)
+		return brokenLog("after record %d, which its head names, the broker's log was changed: %s after it", l.head.Number, err)
 	}
 	if torn {
 		if err := errors.Join(f.Truncate(last.Size), f.Sync()); err != nil {

@@ -176,9 +176,10 @@ func (s *site) serve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.wire = &recorder{Listener: l}
+	wire := &recorder{Listener: l}
+	s.wire = wire
 	server := b.Server(s.cert)
-	go func() { _ = server.ServeTLS(s.wire, "", "") }()
+	go func() { _ = server.ServeTLS(wire, "", "") }()
 	t.Cleanup(func() { _ = server.Close() })
 	s.client = &release.FromBroker{URL: "https://" + l.Addr().String(), Pin: release.Pin(s.cert.Leaf), Machine: "hsm-1", Collect: s.collector().Collect}
 }
