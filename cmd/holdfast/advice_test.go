@@ -97,6 +97,8 @@ func whole(tree map[string]*cobra.Command, program, rest string) string {
 		}
 		if choice, few := f.Value.(cli.Choices); few {
 			args[i+1] = choice.Choices()[0]
+		} else if strings.HasPrefix(f.Value.Type(), "uint") {
+			args[i+1] = "1"
 		}
 	}
 	if err == nil {

@@ -519,8 +519,8 @@ type verifiedLog struct {
 func (v *verifiedLog) addFlags(c *cobra.Command) {
 	c.Flags().BoolVar(&v.asked, "verify", false, "verify the chain and its signatures")
 	c.Flags().StringVar(&v.key, "log-key", "", "public key of the log (PEM), as holdfast broker init made it")
-	c.Flags().StringVar(&v.file, "file", "", "verify this copy of a log")
-	c.Flags().StringVar(&v.head, "head", "", "the head of that copy (log-head)")
+	c.Flags().StringVar(&v.file, "file", "", "file of a copy of a log, to be verified")
+	c.Flags().StringVar(&v.head, "head", "", "file of the head of that copy (log-head)")
 }
 
 // logVerdict is what came of the verification. Missing says what was not given.
