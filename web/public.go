@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
-	"golang.org/x/time/rate"
 
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
@@ -24,12 +23,6 @@ type PublicBoot struct {
 	Code   string         `json:"code,omitempty"`
 	Reason string         `json:"reason,omitempty"`
 }
-
-// The evidence that strangers may ask for: each costs the TPM a signature.
-const (
-	evidenceEvery = time.Second
-	evidenceBurst = 5
-)
 
 // public adds what is answered without authentication: whether the appliance lives
 // and is ready, where its boot is, evidence for the nonce of whoever asks, what codes
@@ -63,16 +56,22 @@ func public(r chi.Router, p Public) {
 	r.Get(CodesPath, codes)
 }
 
-// publicEvidence answers everybody, all together not too often.
+// publicEvidence answers everybody, each address in its turn.
 func publicEvidence(b operation.Boot, log *slog.Logger) http.HandlerFunc {
-	limiter := rate.NewLimiter(rate.Every(evidenceEvery), evidenceBurst)
+	queue := newTurns()
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !limiter.Allow() {
-			w.Header().Set("Retry-After", "1")
-			writeProblem(w, fault.Errorf(fault.Throttled, "evidence is asked for too often; try again in a second"))
+		var text []byte
+		err := queue.do(r.Context(), r.RemoteAddr, func() (err error) {
+			text, err = operation.Evidence(r.Context(), b, operation.Nonce{Nonce: r.URL.Query().Get("nonce")})
+			return err
+		})
+		if r.Context().Err() != nil {
+			return // nobody waits any longer
+		}
+		if f, ok := errors.AsType[*fault.Fault](err); ok && f.Code == fault.Throttled {
+			writeProblem(w, f) // not in the log, which strangers would fill
 			return
 		}
-		text, err := operation.Evidence(r.Context(), b, operation.Nonce{Nonce: r.URL.Query().Get("nonce")})
 		if err != nil {
 			if _, known := errors.AsType[*fault.Fault](err); !known {
 				err = fault.Wrapf(fault.Internal, err, "evidence could not be made")
