@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
@@ -31,7 +32,8 @@ type Seen struct {
 	Policy string `json:"policy_sha256,omitempty"`
 	Launch string `json:"launch_sha256,omitempty"`
 	Owner  string `json:"owner_sha256,omitempty"`
-	// Appraised names the policy of the verifier, under which the verdict stands.
+	// Appraised is the digest of the verifier's policy, under which the verdict stands, and the
+	// ID of the key that signed it.
 	Appraised string `json:"appraised_under,omitempty"`
 	// State is the head of the stored state; nil while the machine serves none.
 	State *State `json:"state,omitempty"`
@@ -55,10 +57,12 @@ type facts struct {
 	} `json:"nitro"`
 }
 
-// NewSeen gives what the evidence shows, of which v is the verdict. Appraised names the policy
-// that it was appraised under.
-func NewSeen(e *attest.Evidence, v *appraisal.Verdict, appraised string) (*Seen, error) {
-	s := &Seen{Verdict: v.Result, Checks: v.Failed(), Appraised: appraised}
+// NewSeen gives what the evidence shows, of which v is the verdict.
+func NewSeen(e *attest.Evidence, v *appraisal.Verdict) (*Seen, error) {
+	s := &Seen{Verdict: v.Result, Checks: slices.Concat(v.Failed(), v.Lacks())}
+	if v.Policy != nil {
+		s.Appraised = v.Policy.Digest + " " + v.Policy.Signer
+	}
 	if v.Result == appraisal.Fail {
 		return s, nil
 	}
