@@ -27,6 +27,8 @@ type Seen struct {
 	TPMKey string `json:"tpm_key_sha256,omitempty"`
 	// Instance is the cloud's name of the machine (the NitroTPM document's module_id).
 	Instance string `json:"instance,omitempty"`
+	// Volume is the identity of the state volume, or "none" for a machine that measures none.
+	Volume string `json:"volume,omitempty"`
 	// Policy is the digest of the appraisal policy that the machine has, Launch that of its
 	// launch file, Owner that of its owner's key.
 	Policy string `json:"policy_sha256,omitempty"`
@@ -51,6 +53,7 @@ type facts struct {
 	TPM struct {
 		Reference string `json:"reference"`
 		AK        string `json:"ak_sha256"`
+		Volume    string `json:"state_volume"`
 	} `json:"tpm"`
 	Nitro struct {
 		ModuleID string `json:"module_id"`
@@ -75,6 +78,7 @@ func NewSeen(e *attest.Evidence, v *appraisal.Verdict) (*Seen, error) {
 		return nil, fmt.Errorf("watch: the verdict's facts: %w", err)
 	}
 	s.Reference, s.TPMKey, s.Instance, s.Software = f.TPM.Reference, f.TPM.AK, f.Nitro.ModuleID, e.Software
+	s.Volume = f.TPM.Volume
 	key := sha256.Sum256(e.TLSKey)
 	s.TLSKey = hex.EncodeToString(key[:])
 	s.Policy, s.Launch, s.Owner = hex.EncodeToString(e.PolicyDigest), hex.EncodeToString(e.LaunchDigest), hex.EncodeToString(e.OwnerDigest)
@@ -109,6 +113,7 @@ var properties = []property{
 	{"tls_key_sha256", "the TLS key", func(s *Seen) string { return s.TLSKey }},
 	{"tpm_key_sha256", "the TPM's key", func(s *Seen) string { return s.TPMKey }},
 	{"instance", "the instance", func(s *Seen) string { return s.Instance }},
+	{"volume", "the state volume", func(s *Seen) string { return s.Volume }},
 	{"policy_sha256", "the machine's policy", func(s *Seen) string { return s.Policy }},
 	{"launch_sha256", "the launch file", func(s *Seen) string { return s.Launch }},
 	{"owner_sha256", "the owner", func(s *Seen) string { return s.Owner }},

@@ -72,7 +72,7 @@ func newBench(t *testing.T) *bench {
 }
 
 func good() watch.Seen {
-	return watch.Seen{Verdict: appraisal.Pass, Reference: "release 1", Software: "1.0.0", TLSKey: "aa", TPMKey: "bb", Instance: "i-1", Policy: "cc", Launch: "dd", Owner: "ee", Appraised: "ff", State: &watch.State{Number: 7, Digest: "77"}}
+	return watch.Seen{Verdict: appraisal.Pass, Reference: "release 1", Software: "1.0.0", TLSKey: "aa", TPMKey: "bb", Instance: "i-1", Volume: "vv", Policy: "cc", Launch: "dd", Owner: "ee", Appraised: "ff", State: &watch.State{Number: 7, Digest: "77"}}
 }
 
 // look has the watcher look, a while later.

@@ -88,7 +88,7 @@ var resultWords = map[appraisal.Result]string{appraisal.Pass: "Pass", appraisal.
 var beyond = []string{
 	"That AWS is honest about the code. The NitroTPM is a part of AWS's hosts, so what runs is shown by AWS's word; that the host cannot read the memory is AMD's.",
 	"That the machine is yours. The evidence shows what runs behind this TLS key; that the key answers under a name which is yours is shown by an authority for certificates, or by a fingerprint that you keep (holdfast watch).",
-	"What happened before or after. The evidence is of one moment: holdfast watch asks again and again.",
+	"What happened before or after. The evidence is of one moment; to ask again and again is what a watch is for (holdfast watch).",
 	"That the released code is good. The policy's signer stands for the reference values; who builds the image from its source can compute them (holdfast policy predict).",
 }
 
@@ -110,7 +110,7 @@ func renderReport(v *appraisal.Verdict, f filing) ([]byte, error) {
 	r.Sentence = verdictSentence(v)
 	r.Policy, r.Forced = policyRows(v.Policy)
 	var err error
-	if r.Facts, err = factGroups(v.Facts); err != nil {
+	if r.Facts, err = factGroups(v); err != nil {
 		return nil, err
 	}
 	var page bytes.Buffer
@@ -250,15 +250,14 @@ func rooted(v *appraisal.Verdict) (appraisal.Result, string) {
 // The facts that have words of their own; others have their names in the verdict.
 var (
 	factTitles = map[string]string{"connection": "Connection", "evidence": "Evidence", "sev_snp": "SEV-SNP report (AMD)", "nitro": "NitroTPM document (AWS)", "tpm": "TPM quote and logs"}
-	factTerms  = map[string]string{"evidence.tls_key_sha256": "TLS key, SHA-256", "evidence.state.number": "State head, number", "evidence.state.digest": "State head, digest", "evidence.policy_sha256": "The machine's policy, SHA-256",
+	factTerms  = map[string]string{"evidence.tls_key_sha256": "TLS key, SHA-256", "evidence.state": "State head", "evidence.policy_sha256": "The machine's policy, SHA-256",
 		"nitro.module_id": "Instance (module_id)", "tpm.reference": "Release (reference)", "tpm.ak_sha256": "Attestation key, SHA-256"}
-	// factsLeftOut are long, and the evidence has them.
-	factsLeftOut = []string{"tpm.events"}
 )
 
-// factGroups are all facts of a verdict, in an order that people read them in.
-func factGroups(facts map[string]any) ([]factGroup, error) {
-	text, err := json.Marshal(facts)
+// factGroups are the facts of a verdict, in an order that people read them in: all but the log's
+// events, which the evidence has, and PCRs that would stand there twice.
+func factGroups(v *appraisal.Verdict) ([]factGroup, error) {
+	text, err := json.Marshal(v.Facts)
 	if err != nil {
 		return nil, fmt.Errorf("report: %w", err)
 	}
@@ -267,6 +266,10 @@ func factGroups(facts map[string]any) ([]factGroup, error) {
 	var plain map[string]any
 	if err := d.Decode(&plain); err != nil {
 		return nil, fmt.Errorf("report: %w", err)
+	}
+	leaveOut(plain, "tpm", "events")
+	if slices.ContainsFunc(v.Checks, func(c appraisal.Check) bool { return c.Code == string(fault.NitroPCRs) && c.Result == appraisal.Pass }) {
+		leaveOut(plain, "nitro", "pcrs") // they are the TPM's
 	}
 	order := []string{"connection", "evidence", "sev_snp", "nitro", "tpm"}
 	rank := func(name string) int {
@@ -285,13 +288,20 @@ func factGroups(facts map[string]any) ([]factGroup, error) {
 	return groups, nil
 }
 
+func leaveOut(facts map[string]any, group, name string) {
+	if g, ok := facts[group].(map[string]any); ok {
+		delete(g, name)
+	}
+}
+
 // flatten gives a row for each value in a fact, by its path.
 func flatten(group, path string, value any, rows *[]row) {
-	if slices.Contains(factsLeftOut, path) {
-		return
-	}
 	switch v := value.(type) {
 	case map[string]any:
+		if few := inOneRow(v); few != "" && path != group {
+			*rows = append(*rows, row{termOf(group, path), few, true})
+			return
+		}
 		for _, name := range slices.SortedFunc(maps.Keys(v), byNumber) {
 			flatten(group, path+"."+name, v[name], rows)
 		}
@@ -300,12 +310,38 @@ func flatten(group, path string, value any, rows *[]row) {
 			flatten(group, path+"."+strconv.Itoa(i+1), item, rows)
 		}
 	default:
-		term := factTerms[path]
-		if term == "" {
-			term = strings.NewReplacer(".", " ", "_", " ", "sha256", "SHA-256", "pcrs.", "PCR ").Replace(strings.TrimPrefix(path, group+"."))
-		}
-		*rows = append(*rows, row{term, fmt.Sprint(v), true})
+		*rows = append(*rows, row{termOf(group, path), fmt.Sprint(v), true})
 	}
+}
+
+// termOf is what a fact is called.
+func termOf(group, path string) string {
+	if term := factTerms[path]; term != "" {
+		return term
+	}
+	return strings.NewReplacer("pcrs.", "PCR ", ".", " ", "_", " ", "sha256", "SHA-256").Replace(strings.TrimPrefix(path, group+"."))
+}
+
+// inOneRow gives a few values that belong together, such as the parts of a TCB, as one text;
+// empty for others.
+func inOneRow(values map[string]any) string {
+	const most = 6
+	var parts []string
+	for _, name := range slices.SortedFunc(maps.Keys(values), byNumber) {
+		switch v := values[name].(type) {
+		case map[string]any, []any:
+			return ""
+		default:
+			if _, err := strconv.Atoi(name); err == nil {
+				return "" // a list of PCRs, each of which is looked for
+			}
+			parts = append(parts, fmt.Sprintf("%s %v", strings.ReplaceAll(name, "_", " "), v))
+		}
+	}
+	if len(parts) > most {
+		return ""
+	}
+	return strings.Join(parts, ", ")
 }
 
 // byNumber compares names, those that are numbers by their values.

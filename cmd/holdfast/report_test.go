@@ -142,7 +142,7 @@ func TestReportSays(t *testing.T) {
 	has("the report", online, "Attestation report Pass All that matters was checked, and passed.", "Evidence of the appliance at "+m.server.URL,
 		"Evidence, SHA-256 "+hexDigest(e), "Nonce asked with", "TLS key of the connection, SHA-256 "+hexDigest(m.server.Certificate().RawSubjectPublicKeyInfo), "no authority vouches for the certificate",
 		"SHA-256 of its text "+v.Policy.Digest, "the key with the ID "+v.Policy.Signer, "AMD: the processor's key", "AWS: the NitroTPM document",
-		"release 1.2.0", "Instance (module_id) i-", "State head, number 7", "1.2.0", "firmware", "reported tcb microcode 222", "PCR 4", "That the machine is yours.", "holdfast verify "+out, "--tls-cert "+certificatePath(out), "--nonce")
+		"release 1.2.0", "Instance (module_id) i-", "State head anchored false, at", "1.2.0", "firmware", "reported tcb bootloader 4, microcode 222, snp 29, tee 0", "PCR 4", "That the machine is yours.", "holdfast verify "+out, "--tls-cert "+certificatePath(out), "--nonce")
 	for _, c := range v.Checks {
 		has("the report", online, c.Code, c.Name, strings.Join(strings.Fields(c.Detail), " "))
 	}
@@ -218,7 +218,7 @@ func TestReportInBrowser(t *testing.T) {
 
 // TestFactsOfReport: numbers stay as they are, and each value is shown once.
 func TestFactsOfReport(t *testing.T) {
-	groups, err := factGroups(map[string]any{"tpm": map[string]any{"clock_ms": uint64(1<<63 + 1), "pcrs": map[int]string{10: "b", 4: "a"}, "events": []string{"x"}}, "other": json.RawMessage(`"y"`)})
+	groups, err := factGroups(&appraisal.Verdict{Facts: map[string]any{"tpm": map[string]any{"clock_ms": uint64(1<<63 + 1), "pcrs": map[int]string{10: "b", 4: "a"}, "events": []string{"x"}}, "other": json.RawMessage(`"y"`)}})
 	if err != nil {
 		t.Fatal(err)
 	}

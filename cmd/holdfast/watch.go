@@ -316,9 +316,9 @@ func (w watchWebhook) teller() (func(context.Context, watch.Alarm) error, error)
 	return func(ctx context.Context, a watch.Alarm) error {
 		ctx, cancel := context.WithTimeout(ctx, tellTime)
 		defer cancel()
-		event := "attestation.alarm"
+		event := "watch.alarm"
 		if a.Over {
-			event = "attestation.alarm_over"
+			event = "watch.alarm_over"
 		}
 		if err := poster.Post(ctx, webhook.Message{ID: a.ID, Type: event, At: a.At, Data: a}); err != nil {
 			return errors.New(cli.NewFailure(err).Message)
