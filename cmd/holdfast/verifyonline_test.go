@@ -115,6 +115,7 @@ func relay(t *testing.T, to *httptest.Server, change func([]byte) []byte) *httpt
 			t.Error(err)
 			return
 		}
+		w.Header().Set("Retry-After", res.Header.Get("Retry-After"))
 		w.WriteHeader(res.StatusCode)
 		_, _ = w.Write(change(text))
 	}))
