@@ -17,13 +17,13 @@ import (
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
-	"github.com/pquerna/otp/totp"
 
 	"holdfast/appliance"
 	"holdfast/appliance/approval"
 	"holdfast/appliance/audit"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/passkeytest"
 	"holdfast/appliance/witness"
 	"holdfast/hsm"
 	"holdfast/web"
@@ -157,7 +157,7 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	return b
 }
 
-// enrol makes an administrator with a password, who is signed in and present.
+// enrol makes an administrator with a passkey, who is signed in and present.
 func (b *bank) enrol(users *identity.Directory, name string) identity.Principal {
 	b.t.Helper()
 	ctx := b.t.Context()
@@ -165,18 +165,7 @@ func (b *bank) enrol(users *identity.Directory, name string) identity.Principal 
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	secret, err := users.BeginEnrolPassword(ctx, link, identity.Client{})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	code, err := totp.GenerateCode(secret.Secret, time.Now())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	in, err := users.FinishEnrolPassword(ctx, link, "a long enough sentence", code, identity.Client{Address: "192.0.2.1:1"})
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	in, _ := passkeytest.Enrol(b.t, users, link, identity.Client{Address: "192.0.2.1:1"})
 	return in.Principal
 }
 

@@ -11,11 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pquerna/otp/totp"
-
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/appliance/identity/passkeytest"
 	"holdfast/web"
 	"holdfast/web/operation"
 	"holdfast/web/webtest"
@@ -55,19 +54,7 @@ func (p *people) enrol(name string) {
 // accept enrols by the link of an invitation.
 func (p *people) accept(token string) identity.Principal {
 	p.t.Helper()
-	ctx := p.t.Context()
-	secret, err := p.users.BeginEnrolPassword(ctx, token, identity.Client{})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	code, err := totp.GenerateCode(secret.Secret, time.Now())
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	in, err := p.users.FinishEnrolPassword(ctx, token, "a sentence long enough", code, identity.Client{Address: "192.0.2.1:1"})
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	in, _ := passkeytest.Enrol(p.t, p.users, token, identity.Client{Address: "192.0.2.1:1"})
 	return in.Principal
 }
 
