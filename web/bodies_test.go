@@ -153,8 +153,18 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	must(json.Unmarshal(b.call(&b.alice, "DELETE", b.names.Replace("/keystores/{keystore}/grants/{grant}"), "").Body.Bytes(), &waits))
 	b.fourEyes()
 	b.names = strings.NewReplacer("{approval}", waits.ID, "{keystore}", "p", "{key}", "k", "{credential}", credential.AccessKeyID, "{grant}", grant.ID, "{user}", b.bob.UserID,
-		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0", "{passkey}", "AAAA", "{setting}", "setup")
+		"{invitation}", invitation.ID, "{token}", token.ID, "{session}", b.alice.Session, "{seq}", "0", "{passkey}", b.passkeyOf(&b.alice), "{setting}", "setup")
 	return b
+}
+
+// passkeyOf gives the ID of a user's first passkey.
+func (b *bank) passkeyOf(who *identity.Principal) string {
+	b.t.Helper()
+	u, err := b.api.(*web.API).Identity.User(b.t.Context(), who.UserID)
+	if err != nil || len(u.Passkeys) == 0 {
+		b.t.Fatalf("%v %+v", err, u)
+	}
+	return u.Passkeys[0].ID
 }
 
 // enrol makes an administrator with a passkey, who is signed in and present.

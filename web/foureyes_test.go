@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pquerna/otp/totp"
+
 	"holdfast/appliance"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
@@ -56,6 +58,27 @@ func (p *people) accept(token string) identity.Principal {
 	p.t.Helper()
 	in, _ := passkeytest.Enrol(p.t, p.users, token, identity.Client{Address: "192.0.2.1:1"})
 	return in.Principal
+}
+
+// enrolByPassword makes an administrator whose password and recovery codes the test uses.
+func (p *people) enrolByPassword(name string) {
+	p.t.Helper()
+	ctx := p.t.Context()
+	_, token, err := p.users.Invite(ctx, root, name, identity.RoleAdministrator)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	secret, err := p.users.BeginEnrolPassword(ctx, token, identity.Client{})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	code, err := totp.GenerateCode(secret.Secret, time.Now())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := p.users.FinishEnrolPassword(ctx, token, "a sentence long enough", code, identity.Client{Address: "192.0.2.1:1"}); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // user is an administrator in a session, present.
