@@ -98,6 +98,8 @@ type bank struct {
 	alice, bob identity.Principal
 	// names puts what there is into the paths of routes.
 	names *strings.Replacer
+
+	version, rows string // of the last state; see state
 }
 
 func newBank(t *testing.T) *bank {
@@ -125,6 +127,7 @@ func newBankOn(t *testing.T, options xkstest.Options) *bank {
 	var err error
 	b.db, err = sql.Open("sqlite", "file:"+b.bed.DB+"?_pragma=busy_timeout(5000)")
 	must(err)
+	b.db.SetMaxOpenConns(1) // whose version of the data is one
 	t.Cleanup(func() { _ = b.db.Close() })
 	ctx, d := t.Context(), b.bed.Appliance
 	_, err = d.CreateKeyStore(ctx, appliance.KeyStore{Name: "p", URIPathPrefix: "/p", RequestsPerSecond: 3})
@@ -200,15 +203,49 @@ func (b *bank) fourEyes(operations ...string) {
 // state is all that is stored, and what was sealed.
 func (b *bank) state() string {
 	b.t.Helper()
+	said := fmt.Sprintf("PIN %q, revoked below %d\n", b.boot.PIN, b.boot.Below)
+	// The version changes with each change that another connection commits.
+	version := strings.Join(b.query(`PRAGMA data_version`), "")
+	if version == b.version {
+		return said + b.rows
+	}
 	var all strings.Builder
-	fmt.Fprintf(&all, "PIN %q, revoked below %d\n", b.boot.PIN, b.boot.Below)
 	for _, table := range b.query(`SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name`) {
 		fmt.Fprintln(&all, table)
 		for _, row := range b.query(`SELECT * FROM ` + strings.Trim(table, "[]")) {
 			fmt.Fprintln(&all, row)
 		}
 	}
-	return all.String()
+	b.version, b.rows = version, all.String()
+	return said + b.rows
+}
+
+// TestStateSeesChanges: what the tests compare is another after a change by the API, and after one
+// beside it.
+func TestStateSeesChanges(t *testing.T) {
+	b := newBank(t)
+	before := b.state()
+	if b.state() != before {
+		t.Error("it changes by itself")
+	}
+	b.ok("PUT", "/keystores/p/quota", `{"requests_per_second": 77}`)
+	after := b.state()
+	if after == before {
+		t.Error("a change is not seen")
+	}
+	b.edit(`UPDATE key_stores SET requests_per_second = 78`)
+	if b.state() == after {
+		t.Error("a change beside the API is not seen")
+	}
+}
+
+// edit changes rows beside the API.
+func (b *bank) edit(statement string) {
+	b.t.Helper()
+	b.version = "" // which is that of other connections' changes
+	if _, err := b.db.Exec(statement); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 func (b *bank) query(statement string) (found []string) {
@@ -695,7 +732,7 @@ func (b *bank) damage(operation string) string {
 		b.t.Fatalf("damage has nothing for %s", operation)
 	}
 	if err == nil {
-		_, err = b.db.Exec(statement)
+		b.edit(statement)
 	}
 	if err != nil {
 		b.t.Fatal(err)
@@ -772,9 +809,7 @@ func TestBackupNamesDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := b.db.Exec(`UPDATE external_keys SET can_decrypt = 1 WHERE id LIKE 'bad-%'`); err != nil {
-		t.Fatal(err)
-	}
+	b.edit(`UPDATE external_keys SET can_decrypt = 1 WHERE id LIKE 'bad-%'`)
 	w, r = get()
 	if r.DamagedRows != 25 || len(r.Damaged) != 20 || r.Damaged[0] != (appliance.DamagedRow{Kind: "key", KeyStore: "p", ID: "bad-00"}) {
 		t.Errorf("%+v", r)
