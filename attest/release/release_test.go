@@ -86,7 +86,7 @@ func certificate(t *testing.T) tls.Certificate {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{dir: filepath.Join(t.TempDir(), "vault"), cert: certificate(t), now: time.Now, tpmDir: t.TempDir(), rate: 1000}
+	s := &site{dir: filepath.Join(t.TempDir(), "vault"), cert: certificate(t), now: time.Now, tpmDir: t.TempDir(), rate: 1e6}
 	var err error
 	if s.platform, err = simulation.Boot(s.tpmDir, nil); err != nil {
 		t.Fatal(err)
