@@ -72,12 +72,12 @@ func (k Kind) Verify(s *appraisal.Sheet, r processor.Report, p processor.Policy,
 		s.Answer(checkFormat, err)
 		return
 	}
-	Verify(s, e, *policy, Expectation{ReportData: x.Data, At: x.At, Roots: k.Roots})
+	Verify(s, e, *policy, Expectation{ReportData: x.Data, At: x.At, Revocations: x.Revocations, Roots: k.Roots})
 }
 
 // The place of the report data in a report, in bytes (AMD 56860, table 23).
 const (
-	dataBegins = 0x50
+	dataBegins = atData
 	dataEnds   = dataBegins + processor.DataSize
 )
 
