@@ -52,6 +52,8 @@ type Expectation struct {
 	// Release asks that a secret may be released to the machine: the policy proves
 	// the code or is forced, and the application's PCR is explained and not capped.
 	Release bool
+	// Endorsements are what the verifier has of its own.
+	Endorsements
 	// Roots are those of a simulated platform. Nil trusts the manufacturers
 	// alone.
 	Roots *Roots
@@ -88,6 +90,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	if err := e.check(); err != nil {
 		s.Answer(checkEvidence, err) // a file of it would not be read
 	}
+	p = raise(&s, p, x.Recovery, at)
 	s.Fact("evidence", facts(e))
 	s.Fact("appraised_at", at.UTC().Format(time.RFC3339))
 	verifyWhole(&s, e, p, x, at)
@@ -101,7 +104,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	}
 
 	binding := e.Binding()
-	x.Roots.kinds().verify(&s, e.Report, p, processor.Expectation{Data: &binding, At: at})
+	x.Roots.kinds().verify(&s, e.Report, p, processor.Expectation{Data: &binding, At: at, Revocations: x.Revocations})
 	if e.TPM != nil {
 		tpm.Verify(&s, *e.TPM, ofTPM, tpm.Expectation{QualifyingData: e.QuoteData()})
 	} else {

@@ -9,6 +9,7 @@
 package processor
 
 import (
+	"crypto/x509"
 	"regexp"
 	"strings"
 	"time"
@@ -95,6 +96,13 @@ type Kind interface {
 	// Expires gives the time after which the report's key is no longer good, so that
 	// the machine makes evidence in time. Zero if it stays good.
 	Expires(r Report) (time.Time, error)
+}
+
+// Revoker is a kind whose maker publishes lists of revocations.
+type Revoker interface {
+	// ReadRevocations reads a list (DER) and verifies that the maker signed it. It need not
+	// be in force.
+	ReadRevocations(der []byte) (*x509.RevocationList, error)
 }
 
 // Source makes reports of the machine that it runs on.

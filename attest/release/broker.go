@@ -264,8 +264,12 @@ func (b *Broker) appraise(policy *attest.SignedPolicy, key string, spki []byte, 
 	if !b.take(evidence.Nonce, key) {
 		return nil, fault.Errorf(fault.BrokerNonce, "the evidence's nonce is not one that was given to this connection within the last minute, or was used already")
 	}
+	own, err := b.o.Vault.endorsements()
+	if err != nil {
+		return nil, err
+	}
 	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
-		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Roots: b.o.Roots})
+		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Endorsements: own, Roots: b.o.Roots})
 	if err := verdict.Err(); err != nil {
 		return nil, fault.Decoded(cmp.Or(strings.Join(verdict.Failed(), ","), string(fault.BrokerEvidence)), err.Error())
 	}
