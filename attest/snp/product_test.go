@@ -270,7 +270,9 @@ func TestProducts(t *testing.T) {
 						t.Errorf("%s: %s, failed: %v", what, v.Result, v.Failed())
 					}
 				}
-				testTCBs(t, m, chip)
+				if m.version >= 5 { // the form of a TCB is the product line's, in each version
+					testTCBs(t, m, chip)
+				}
 			})
 		}
 	}
