@@ -52,6 +52,8 @@ type Expectation struct {
 	// Release asks that a secret may be released to the machine: the policy proves
 	// the code or is forced, and the application's PCR is explained and not capped.
 	Release bool
+	// Endorsements are what the verifier has of its own.
+	Endorsements
 	// Signed is the signed policy that the policy is the content of, whose digest and
 	// signer the verdict names; nil for one that nobody has signed.
 	Signed *SignedPolicy
@@ -118,7 +120,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	}
 
 	binding := e.Binding()
-	x.Roots.kinds().verify(&s, e.Report, p, processor.Expectation{Data: &binding, At: at})
+	x.Roots.kinds().verify(&s, e.Report, raise(&s, p, x.Recovery, at), processor.Expectation{Data: &binding, At: at, Revocations: x.Revocations})
 	if e.TPM != nil {
 		tpm.Verify(&s, *e.TPM, ofTPM, tpm.Expectation{QualifyingData: e.QuoteData()})
 	} else {

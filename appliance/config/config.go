@@ -141,8 +141,12 @@ type Attestation struct {
 	// EventLog is the file of the firmware's event log; default
 	// /sys/kernel/security/tpm0/binary_bios_measurements.
 	EventLog string `toml:"event_log" default:"/sys/kernel/security/tpm0/binary_bios_measurements"`
-	// CRL is a file with AMD's list of revocations (DER), to go with the evidence.
+	// CRL is a file with AMD's list of revocations (DER), by which the appliance appraises
+	// itself; it goes with the evidence as well. Its name is measured, not its content.
 	CRL string `toml:"crl"`
+	// TCB is the TCB recovery file, signed by policy_key: it raises the policy's floors
+	// for firmware that is known to be broken. Its name is measured, not its content.
+	TCB string `toml:"tcb"`
 	// Every is how often evidence is renewed; default 1h, 1m to 24h.
 	Every Duration `toml:"every" default:"1h"`
 	// Lease is how long keys serve when evidence cannot be renewed; default 24h,
@@ -804,7 +808,7 @@ func (ck *checker) checkHSM(h *HSM) {
 }
 
 func (ck *checker) checkAttestation(a *Attestation) {
-	for key, path := range map[string]string{"policy": a.Policy, "policy_key": a.PolicyKey, "tpm": a.TPM, "event_log": a.EventLog, "crl": a.CRL} {
+	for key, path := range map[string]string{"policy": a.Policy, "policy_key": a.PolicyKey, "tpm": a.TPM, "event_log": a.EventLog, "crl": a.CRL, "tcb": a.TCB} {
 		ck.checkPath("attestation."+key, path)
 	}
 	ck.checkSpan("attestation.every", a.Every, time.Minute, 24*time.Hour)

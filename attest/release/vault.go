@@ -273,14 +273,24 @@ func (v *Vault) SetPolicy(file []byte, key ed25519.PublicKey) error {
 // before that was asked for.
 func (v *Vault) Policy() (*attest.SignedPolicy, error) { return v.policy(attest.OpenPolicy) }
 
-// policy gives the policy that open takes.
-func (v *Vault) policy(open func([]byte, ed25519.PublicKey) (*attest.SignedPolicy, error)) (*attest.SignedPolicy, error) {
+// policyKey gives the key of the policy's signer. Errors: [fs.ErrNotExist] without a
+// policy.
+func (v *Vault) policyKey() (ed25519.PublicKey, error) {
 	key, err := os.ReadFile(v.path(policyKeyFile))
 	if err != nil {
 		return nil, fmt.Errorf("broker: policy key: %w", err)
 	}
 	if len(key) != ed25519.PublicKeySize {
 		return nil, fmt.Errorf("broker: %s is damaged", v.path(policyKeyFile))
+	}
+	return key, nil
+}
+
+// policy gives the policy that open takes.
+func (v *Vault) policy(open func([]byte, ed25519.PublicKey) (*attest.SignedPolicy, error)) (*attest.SignedPolicy, error) {
+	key, err := v.policyKey()
+	if err != nil {
+		return nil, err
 	}
 	file, err := os.ReadFile(v.path(policyFile))
 	if err != nil {

@@ -23,8 +23,9 @@ import (
 // verifyFlags are those of the verify command.
 type verifyFlags struct {
 	policy, policyKey, nonce, at string
-	certificate                  string
-	report, vek, crl, document   string
+	certificate, tcb             string
+	crls                         []string
+	report, vek, document        string
 	quote, signature, ak         string
 	pcrs, eventLog               string
 }
@@ -63,9 +64,10 @@ func verifyCommand(a *admin) *cobra.Command {
 	fs.StringVar(&f.nonce, "nonce", "", "the nonce that you asked with, in hexadecimal")
 	fs.StringVar(&f.certificate, "tls-cert", "", "the certificate (PEM) that the machine showed you, whose key the evidence must name")
 	fs.StringVar(&f.at, "at", "", "the time to appraise at (RFC 3339); without it now if there is a --nonce, or else the evidence's own")
+	fs.StringArrayVar(&f.crls, "crl", nil, "AMD's list of revocations (DER), your own; may be repeated")
+	fs.StringVar(&f.tcb, "tcb", "", "TCB recovery file, signed by the --policy-key, which raises the policy's floors")
 	fs.StringVar(&f.report, "snp-report", "", "SEV-SNP attestation report, 1184 bytes")
 	fs.StringVar(&f.vek, "vek", "", "certificate of the key that signed it, VLEK or VCEK (DER)")
-	fs.StringVar(&f.crl, "crl", "", "AMD's list of revocations (DER)")
 	fs.StringVar(&f.document, "nitro-document", "", "NitroTPM attestation document (COSE_Sign1)")
 	fs.StringVar(&f.quote, "tpm-quote", "", "quote (TPMS_ATTEST)")
 	fs.StringVar(&f.signature, "tpm-signature", "", "its signature (TPMT_SIGNATURE)")
@@ -79,6 +81,10 @@ func verifyCommand(a *admin) *cobra.Command {
 
 func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 	policy, signed, err := readPolicy(f.policy, f.policyKey)
+	if err != nil {
+		return nil, err
+	}
+	own, err := f.endorsements()
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +105,7 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 		if err != nil {
 			return nil, err
 		}
-		return attest.VerifyParts(*parts, policy, attest.Expectation{At: at, Signed: signed}, time.Now()), nil
+		return attest.VerifyParts(*parts, policy, attest.Expectation{At: at, Signed: signed, Endorsements: own}, time.Now()), nil
 	}
 	if len(args) == 0 {
 		return nil, errors.New("give an evidence file, or documents such as --snp-report; see holdfast verify --help")
@@ -108,13 +114,53 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.At, x.Signed = at, signed
+	x.At, x.Signed, x.Endorsements = at, signed, own
 	if f.certificate != "" {
 		if x.TLSKey, err = readCertificateKey(f.certificate); err != nil {
 			return nil, err
 		}
 	}
 	return attest.Verify(evidence, policy, x), nil
+}
+
+// endorsements reads what the verifier has of its own. What cannot be used is an error,
+// and nothing is left out in silence.
+func (f *verifyFlags) endorsements() (own attest.Endorsements, err error) {
+	for _, path := range f.crls {
+		list, err := cli.ReadInput(path)
+		if err == nil {
+			_, err = attest.ReadRevocations(list, nil)
+		}
+		if err != nil {
+			return own, fmt.Errorf("--crl %s: %w", path, err)
+		}
+		own.Revocations = append(own.Revocations, list)
+	}
+	if f.tcb == "" {
+		return own, nil
+	}
+	if f.policyKey == "" {
+		return own, errors.New("--tcb needs --policy-key: the policy's signer must have signed the file")
+	}
+	own.Recovery, err = readRecovery(f.tcb, f.policyKey)
+	return own, err
+}
+
+// readRecovery reads a TCB recovery file that the key has signed.
+func readRecovery(path, keyFile string) (*attest.SignedRecovery, error) {
+	text, err := cli.ReadInput(path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := cli.ReadPublicKey[ed25519.PublicKey](keyFile, cli.PolicyAlgorithm)
+	if err != nil {
+		return nil, err
+	}
+	r, err := attest.OpenRecovery(text, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
 }
 
 // readEvidence reads an evidence file, and what the nonce, if one is given, has
@@ -166,7 +212,7 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 		return b
 	}
 	if f.report != "" {
-		p.Report = snp.NewReport(snp.Evidence{Report: read(f.report), VEK: read(f.vek), CRL: read(f.crl)})
+		p.Report = snp.NewReport(snp.Evidence{Report: read(f.report), VEK: read(f.vek)})
 	}
 	p.Nitro = read(f.document)
 	if f.quote != "" {

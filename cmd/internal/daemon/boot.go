@@ -48,6 +48,8 @@ func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	if d.o.Platform != nil {
 		o.Roots = d.o.Platform.Roots()
 	}
+	a := cfg.Attestation
+	o.Endorsements = boot.EndorsementFiles(a.CRL, a.TCB, a.PolicyKey, o.Roots)
 	d.boot = boot.New(o)
 	d.onClose(func() {
 		if d.o.Platform == nil && d.collector != nil && d.collector.TPM != nil {
