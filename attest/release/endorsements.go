@@ -2,6 +2,7 @@ package release
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -213,4 +214,17 @@ func (v *Vault) endorsements() (attest.Endorsements, error) {
 	}
 	e.Recovery, err = v.Recovery()
 	return e, err
+}
+
+// policyKey gives the key of the policy's signer. Errors: [fs.ErrNotExist] without a
+// policy.
+func (v *Vault) policyKey() (ed25519.PublicKey, error) {
+	key, err := os.ReadFile(v.path(policyKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("broker: policy key: %w", err)
+	}
+	if len(key) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("broker: %s is damaged", v.path(policyKeyFile))
+	}
+	return key, nil
 }

@@ -39,6 +39,9 @@ type Platform struct {
 	// TPM is the machine's; EventLog is what its firmware measured.
 	TPM      *tpm.Device
 	EventLog []byte
+	// ModuleID is what the NitroTPM's documents name; that of all simulated machines if
+	// empty.
+	ModuleID string
 
 	process *swtpm.Process
 	signer  *sevtest.AmdSigner
@@ -183,7 +186,7 @@ func (p *Platform) document(userData, nonce []byte) (document []byte, err error)
 	}
 	err = p.TPM.Do(func(t transport.TPM) (err error) {
 		withAWS := &nitrotest.TPM{Authority: p.aws, Inner: t, Document: func() (nitro.Document, error) {
-			return nitro.Document{Time: p.now(), PCRs: pcrs}, nil
+			return nitro.Document{ModuleID: p.ModuleID, Time: p.now(), PCRs: pcrs}, nil
 		}}
 		document, err = nitro.Request(withAWS, userData, nonce, nil)
 		return err

@@ -62,9 +62,9 @@ type Options struct {
 	// becomes another one, evidence is renewed.
 	TLSKey func() ([]byte, error)
 	// Measured, if given, is called before each attempt at the release, when the machine
-	// has been appraised by the policy version and the TPM is not capped yet. With an
+	// has been appraised by the policy and the TPM is not capped yet. With an
 	// error nothing is released.
-	Measured func(ctx context.Context, c *attest.Collector, version uint64) error
+	Measured func(ctx context.Context, c *attest.Collector, policy PolicyID) error
 	// Release is asked for the HSM's credential.
 	Release Releaser
 	// Unlock opens HSM and keys with the credential, once.

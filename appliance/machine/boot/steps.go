@@ -80,12 +80,12 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 	if policy.Version < revoked {
 		return fault.Errorf(fault.PolicyVersion, "the policy %q has version %d, and this machine's TPM has revoked all below %d; install a newer signed policy", policy.Name, policy.Version, revoked)
 	}
-	highest, err := b.o.Journal.RaisePolicyVersion(ctx, policy.Version)
+	highest, err := b.o.Journal.RaisePolicyVersion(ctx, policy.ID())
 	if err != nil {
 		return fault.Wrapf(fault.PolicyVersion, err, "the database does not tell which policy there was before")
 	}
-	if policy.Version < highest {
-		return fault.Errorf(fault.PolicyVersion, "the policy %q has version %d, and this appliance had version %d before; install that or a newer one", policy.Name, policy.Version, highest)
+	if err := highest.CheckNext(policy.ID()); err != nil {
+		return fault.Errorf(fault.PolicyVersion, "the policy %q is refused: %s", policy.Name, err)
 	}
 	b.mu.Lock()
 	b.policy = policy
@@ -230,7 +230,7 @@ func (b *Boot) keyExpires() time.Time {
 // release gets the credential and closes the door behind it.
 func (b *Boot) release(ctx context.Context) (string, error) {
 	if b.o.Measured != nil {
-		if err := b.o.Measured(ctx, b.collector, b.policy.Version); err != nil {
+		if err := b.o.Measured(ctx, b.collector, b.policy.ID()); err != nil {
 			return "", err
 		}
 	}
