@@ -13,7 +13,9 @@ import (
 // The formats of the files, with their versions.
 const (
 	AuthorizationsFormat = "holdfast-authorizations/v1"
-	BlobFormat           = "holdfast-sealed/v1"
+	BlobFormat           = "holdfast-sealed/v2"
+	// blobFormatV1 is that of releases which did not have the TPM prove how it was made.
+	blobFormatV1 = "holdfast-sealed/v1"
 )
 
 // Sizes in bytes, and counts, of what the files may have. What TPMs make is well
@@ -123,15 +125,39 @@ func (b *Blob) validate() error {
 	if _, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), b.SigningKey); err != nil {
 		return errors.New("signing_key is no point on P-256")
 	}
+	if b.Made == nil {
+		return errors.New("made is missing: nothing proves how the object was made")
+	}
+	if err := b.Made.CheckSize(); err != nil {
+		return fmt.Errorf("made: %w", err)
+	}
 	return b.Use.validate()
 }
 
+// formatOf gives the format that the text names, empty if it cannot be read.
+func formatOf(text []byte) string {
+	var f struct {
+		Format string `json:"format"`
+	}
+	if len(text) > MaxBlobFile || json.Unmarshal(text, &f) != nil {
+		return ""
+	}
+	return f.Format
+}
+
 // ParseBlob reads the file of a sealed secret. It refuses unknown and duplicate
-// names, another format, and values of impossible sizes.
+// names, another format, and values of impossible sizes. Errors: [ErrBound], of a
+// secret that is sealed to a state volume as well.
 func ParseBlob(text []byte) (*Blob, error) {
+	if formatOf(text) == BoundFormat {
+		return nil, ErrBound
+	}
 	var f blobFile
 	if err := decode(text, MaxBlobFile, &f); err != nil {
 		return nil, fmt.Errorf("sealed blob: %w", err)
+	}
+	if f.Format == blobFormatV1 {
+		return nil, errors.New("sealed blob: an earlier release made it, which did not have the TPM prove how it was made; seal the secret again")
 	}
 	if f.Format != BlobFormat {
 		return nil, fmt.Errorf("sealed blob: the format is %.80q, and this program reads %q", f.Format, BlobFormat)

@@ -289,6 +289,91 @@ type Blob struct {
 	SigningKey []byte `json:"signing_key"`
 	// Use is what for.
 	Use Use `json:"use,omitempty"`
+	// Made proves that this TPM made the object, under Parent.
+	Made *tpm.Creation `json:"made"`
+}
+
+// made says why the proof of how the object was made does not hold. The TPM is this
+// machine's.
+func (b *Blob) made(t transport.TPM, want tpm2.TPMTPublic) error {
+	if b.Made == nil {
+		return fault.Errorf(fault.SealMade, "nothing proves how the sealed object was made")
+	}
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](b.Public)
+	if err != nil {
+		return fault.Wrapf(fault.SealTPM, err, "the sealed object is damaged")
+	}
+	want.Unique = public.Unique
+	if !bytes.Equal(tpm2.Marshal(want), b.Public) {
+		return fault.Errorf(fault.SealMade, "the sealed object is of another kind, or for another key or use, than this program makes")
+	}
+	name, err := tpm2.ObjectName(public)
+	if err != nil {
+		return fault.Wrapf(fault.SealTPM, err, "the sealed object is damaged")
+	}
+	if err := b.Made.Verify(*name, tpm2.TPM2BName{Buffer: b.Parent}); err != nil {
+		return fault.Wrapf(fault.SealMade, err, "it is not proved how the sealed object was made")
+	}
+	ak, err := tpm.AttestationKey(t)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(ak, b.Made.AK) {
+		return anotherTPM()
+	}
+	return nil
+}
+
+func anotherTPM() error {
+	return fault.Errorf(fault.SealTPM, "this is not the TPM that the secret was sealed by, or its owner was cleared")
+}
+
+// sealedPublic is the public area of what is sealed under the policy.
+func sealedPublic(policy []byte) tpm2.TPMTPublic {
+	return tpm2.TPMTPublic{
+		Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,
+		// Without UserWithAuth there is no password: only the policy opens it.
+		ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, AdminWithPolicy: true, NoDA: true},
+		AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy},
+		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgKeyedHash, &tpm2.TPMSKeyedHashParms{
+			Scheme: tpm2.TPMTKeyedHashScheme{Scheme: tpm2.TPMAlgNull}}),
+	}
+}
+
+// make has the TPM make the object with the secret, under the storage root key, and
+// certify that it did.
+func (b *Blob) make(t transport.TPM, public tpm2.TPMTPublic, secret []byte) error {
+	var parent []byte
+	create := func(pcrs tpm2.TPMLPCRSelection) (rsp *tpm2.CreateResponse, err error) {
+		err = withSRK(t, parent, func(srk *srk) error {
+			parent = srk.name.Buffer
+			rsp, err = tpm2.Create{
+				ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name,
+					Auth: tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.AESEncryption(128, tpm2.EncryptIn), tpm2.Salted(srk.handle, srk.public))},
+				InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
+					Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: secret})}},
+				InPublic: tpm2.New2B(public), CreationPCR: pcrs,
+			}.Execute(t)
+			if err != nil {
+				return fmt.Errorf("TPM2_Create: %w", err)
+			}
+			return nil
+		})
+		return rsp, err
+	}
+	load := func(made *tpm2.CreateResponse) (object tpm2.NamedHandle, err error) {
+		err = withSRK(t, parent, func(srk *srk) error {
+			object, err = srk.load(t, made.OutPublic.Bytes(), made.OutPrivate.Buffer)
+			return err
+		})
+		return object, err
+	}
+	made, proof, err := tpm.Create(t, create, load)
+	if err != nil {
+		return err
+	}
+	b.Public, b.Private, b.Parent, b.Made = made.OutPublic.Bytes(), made.OutPrivate.Buffer, parent, proof
+	return nil
 }
 
 // Seal puts the secret, at most [MaxSecret] bytes, under the authorizations of
@@ -310,25 +395,7 @@ func Seal(dev TPM, key *ecdsa.PublicKey, use Use, secret []byte) (*Blob, error) 
 		if _, err := counter.Revocation.Make(t); err != nil {
 			return err
 		}
-		return withSRK(t, func(srk *srk) error {
-			rsp, err := tpm2.Create{
-				ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name,
-					Auth: tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.AESEncryption(128, tpm2.EncryptIn), tpm2.Salted(srk.handle, srk.public))},
-				InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
-					Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: secret})}},
-				InPublic: tpm2.New2B(tpm2.TPMTPublic{
-					Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,
-					// Without UserWithAuth there is no password: only the policy opens it.
-					ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, AdminWithPolicy: true, NoDA: true},
-					AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy},
-				}),
-			}.Execute(t)
-			if err != nil {
-				return fmt.Errorf("TPM2_Create: %w", err)
-			}
-			blob.Public, blob.Private, blob.Parent = rsp.OutPublic.Bytes(), rsp.OutPrivate.Buffer, srk.name.Buffer
-			return nil
-		})
+		return blob.make(t, sealedPublic(policy), secret)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
@@ -343,7 +410,10 @@ type srk struct {
 	public tpm2.TPMTPublic
 }
 
-func withSRK(t transport.TPM, f func(*srk) error) error {
+// withSRK gives f the storage root key. If the Name of one is given, it must be that:
+// what only says that it is, such as something between this machine and its TPM that
+// gives a public key of its own, gets no session, which it could then listen to.
+func withSRK(t transport.TPM, parent []byte, f func(*srk) error) error {
 	rsp, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(t)
 	if err != nil {
 		return fmt.Errorf("TPM2_CreatePrimary, storage root key: %w", err)
@@ -353,7 +423,34 @@ func withSRK(t transport.TPM, f func(*srk) error) error {
 	if err != nil {
 		return fmt.Errorf("storage root key: %w", err)
 	}
-	return f(&srk{rsp.ObjectHandle, rsp.Name, *public})
+	name, err := tpm2.ObjectName(public)
+	if err != nil {
+		return fmt.Errorf("storage root key: %w", err)
+	}
+	expected := tpm2.ECCSRKTemplate
+	expected.Unique = public.Unique
+	switch {
+	case !bytes.Equal(tpm2.Marshal(expected), tpm2.Marshal(*public)):
+		return fault.Errorf(fault.SealTPM, "the TPM gives a storage root key of another kind than was asked for; something may stand between this machine and its TPM")
+	case parent != nil && !bytes.Equal(name.Buffer, parent):
+		return anotherTPM()
+	case !bytes.Equal(name.Buffer, rsp.Name.Buffer):
+		return fault.Errorf(fault.SealTPM, "the storage root key is not the one that its name says; something may stand between this machine and its TPM")
+	}
+	return f(&srk{rsp.ObjectHandle, *name, *public})
+}
+
+// load loads an object, which stays when the key is flushed.
+func (s *srk) load(t transport.TPM, public, private []byte) (tpm2.NamedHandle, error) {
+	object, err := tpm2.Load{
+		ParentHandle: tpm2.AuthHandle{Handle: s.handle, Name: s.name, Auth: tpm2.PasswordAuth(nil)},
+		InPrivate:    tpm2.TPM2BPrivate{Buffer: private},
+		InPublic:     tpm2.BytesAs2B[tpm2.TPMTPublic](public),
+	}.Execute(t)
+	if err != nil {
+		return tpm2.NamedHandle{}, fault.Wrapf(fault.SealTPM, err, "the TPM does not load the sealed blob: it is damaged, or another TPM's")
+	}
+	return tpm2.NamedHandle{Handle: object.ObjectHandle, Name: object.Name}, nil
 }
 
 func flush(t transport.TPM, h tpm2.TPMHandle) { _, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t) }
@@ -429,6 +526,13 @@ func Unseal(dev TPM, blob *Blob, authorizations []Authorization) (secret []byte,
 		}
 		a, err := choose(t, key, blob.Use, value, authorizations)
 		if err != nil {
+			return err
+		}
+		policy, err := authorizePolicy(key, blob.Use)
+		if err != nil {
+			return err
+		}
+		if err := blob.made(t, sealedPublic(policy)); err != nil {
 			return err
 		}
 		name = a.Name
@@ -510,19 +614,12 @@ func compare(t transport.TPM, a *Authorization) ([]string, error) {
 }
 
 func unseal(t transport.TPM, blob *Blob, key *ecdsa.PublicKey, a *Authorization) (secret []byte, err error) {
-	err = withSRK(t, func(srk *srk) error {
-		if !bytes.Equal(srk.name.Buffer, blob.Parent) {
-			return fault.Errorf(fault.SealTPM, "this is not the TPM that the secret was sealed by, or its owner was cleared")
-		}
-		object, err := tpm2.Load{
-			ParentHandle: tpm2.AuthHandle{Handle: srk.handle, Name: srk.name, Auth: tpm2.PasswordAuth(nil)},
-			InPrivate:    tpm2.TPM2BPrivate{Buffer: blob.Private},
-			InPublic:     tpm2.BytesAs2B[tpm2.TPMTPublic](blob.Public),
-		}.Execute(t)
+	err = withSRK(t, blob.Parent, func(srk *srk) error {
+		object, err := srk.load(t, blob.Public, blob.Private)
 		if err != nil {
-			return fault.Wrapf(fault.SealTPM, err, "the TPM does not load the sealed blob: it is damaged, or another TPM's")
+			return err
 		}
-		defer flush(t, object.ObjectHandle)
+		defer flush(t, object.Handle)
 
 		session, closeSession, err := tpm2.PolicySession(t, tpm2.TPMAlgSHA256, 16,
 			tpm2.Salted(srk.handle, srk.public), tpm2.AESEncryption(128, tpm2.EncryptOut))
@@ -533,7 +630,7 @@ func unseal(t transport.TPM, blob *Blob, key *ecdsa.PublicKey, a *Authorization)
 		if err := satisfy(t, session, key, a); err != nil {
 			return err
 		}
-		rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.ObjectHandle, Name: object.Name, Auth: session}}.Execute(t)
+		rsp, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: object.Handle, Name: object.Name, Auth: session}}.Execute(t)
 		if err != nil {
 			return fault.Wrapf(fault.SealPCRs, err, "the TPM refuses the secret")
 		}
