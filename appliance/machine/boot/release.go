@@ -22,6 +22,10 @@ type SealedRelease struct {
 	Authorizations string
 	// Key is the file of the public key (PEM, P-256) that signs them.
 	Key string
+	// VolumeKey gives the key that is derived from the state volume's, to which the
+	// credential is sealed besides; nil on a machine without a state volume. A
+	// [*fault.Fault].
+	VolumeKey func() ([]byte, error)
 }
 
 // Release implements [Releaser].
@@ -33,16 +37,43 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	if err != nil {
 		return nil, "", unusable(s.Blob, err)
 	}
-	blob, err := seal.ParseBlob(text)
-	if err != nil {
-		return nil, "", unusable(s.Blob, err)
-	}
-	authorizations, err := s.ReadAuthorizations()
+	sealed, err := s.read(text)
 	if err != nil {
 		return nil, "", err
 	}
-	credential, to, err := (&release.Sealed{TPM: c.TPM, Blob: blob, Authorizations: authorizations}).Release(ctx)
+	if sealed.Authorizations, err = s.ReadAuthorizations(); err != nil {
+		return nil, "", err
+	}
+	sealed.TPM = c.TPM
+	credential, to, err := sealed.Release(ctx)
 	return credential, to, notReleased(err)
+}
+
+// read reads the sealed credential. With a state volume, one that was sealed without is
+// not taken: whoever puts another volume there could put one beside it.
+func (s *SealedRelease) read(text []byte) (*release.Sealed, error) {
+	if s.VolumeKey == nil {
+		blob, err := seal.ParseBlob(text)
+		if errors.Is(err, seal.ErrBound) {
+			return nil, fault.Wrapf(fault.SealVolume, err, "%s needs the state volume that it was sealed on, and this machine has none (state.volume)", s.Blob)
+		}
+		if err != nil {
+			return nil, unusable(s.Blob, err)
+		}
+		return &release.Sealed{Blob: blob}, nil
+	}
+	bound, err := seal.ParseBound(text)
+	if errors.Is(err, seal.ErrUnbound) {
+		return nil, fault.Wrapf(fault.SealVolume, err, "%s is not sealed to this state volume", s.Blob)
+	}
+	if err != nil {
+		return nil, unusable(s.Blob, err)
+	}
+	key, err := s.VolumeKey()
+	if err != nil {
+		return nil, err
+	}
+	return &release.Sealed{Bound: bound, VolumeKey: key}, nil
 }
 
 // ReadAuthorizations reads the signed PCR policies; a [*fault.Fault].
@@ -80,7 +111,12 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 	if err != nil {
 		return err
 	}
-	blob, err := seal.Seal(c.TPM, key, seal.Credential, credential)
+	var blob interface{ Encode() ([]byte, error) }
+	if s.VolumeKey == nil {
+		blob, err = seal.Seal(c.TPM, key, seal.Credential, credential)
+	} else {
+		blob, err = s.bind(c, key, credential)
+	}
 	if err != nil {
 		return err
 	}
@@ -89,6 +125,15 @@ func (s *SealedRelease) seal(c *attest.Collector, credential []byte) error {
 		return err
 	}
 	return WriteFile(s.Blob, text)
+}
+
+// bind seals the credential to the TPM and to the state volume.
+func (s *SealedRelease) bind(c *attest.Collector, key *ecdsa.PublicKey, credential []byte) (*seal.Bound, error) {
+	volumeKey, err := s.VolumeKey()
+	if err != nil {
+		return nil, err
+	}
+	return seal.SealBound(c.TPM, key, seal.Credential, credential, volumeKey)
 }
 
 func readSealKey(file string) (*ecdsa.PublicKey, error) {

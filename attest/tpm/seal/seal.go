@@ -324,6 +324,31 @@ func (b *Blob) made(t transport.TPM, want tpm2.TPMTPublic) error {
 	return nil
 }
 
+// MadeBy gives that of the authorizations by which the machine was authorized to have the
+// secret when it was sealed: the PCRs were those, as the TPM has certified. It checks
+// neither the signatures of the authorizations nor the certificate, which [Unseal] does.
+// Errors: [*fault.Fault] with fault.SealMade, if there is none.
+func MadeBy(b *Blob, authorizations []Authorization) (*Authorization, error) {
+	refusal := fault.Errorf(fault.SealMade, "the machine was in no authorized state when the %s was sealed", b.Use)
+	for i := range authorizations {
+		a := &authorizations[i]
+		if a.Use != b.Use || b.Made == nil || len(a.PCRs) == 0 {
+			continue
+		}
+		var different []string
+		for _, n := range slices.Sorted(maps.Keys(a.PCRs)) {
+			if got := b.Made.PCRs[a.Bank][n]; !bytes.Equal(got, a.PCRs[n]) {
+				different = append(different, fmt.Sprintf("PCR %d (was %x…, authorized %x…)", n, got[:min(8, len(got))], []byte(a.PCRs[n][:8])))
+			}
+		}
+		if len(different) == 0 {
+			return a, nil
+		}
+		refusal = fault.Errorf(fault.SealMade, "the machine was in no authorized state when the %s was sealed; compared with %q, it was %s", b.Use, a.Name, list(different))
+	}
+	return nil, refusal
+}
+
 func anotherTPM() error {
 	return fault.Errorf(fault.SealTPM, "this is not the TPM that the secret was sealed by, or its owner was cleared")
 }
