@@ -46,7 +46,7 @@ func (f *authorizationsFile) validate() error {
 		if err := a.validate(); err != nil {
 			return fmt.Errorf("authorizations[%d]: %w", i, err)
 		}
-		if slices.ContainsFunc(f.Authorizations[:i], func(o Authorization) bool { return o.Name == a.Name && o.Use == a.Use }) {
+		if slices.ContainsFunc(f.Authorizations[:i], func(o Authorization) bool { return o.Name == a.Name && o.Use == a.Use && o.By == a.By }) {
 			return fmt.Errorf("authorizations[%d]: the name %q is used twice for the %s", i, a.Name, a.Use)
 		}
 	}
@@ -62,7 +62,7 @@ func (a *Authorization) validate() error {
 	if a.Version == 0 {
 		return errors.New("the version is missing; versions begin with 1")
 	}
-	if err := a.Use.validate(); err != nil {
+	if err := errors.Join(a.Use.validate(), a.checkSigner()); err != nil {
 		return fmt.Errorf("%q: %w", a.Name, err)
 	}
 	if _, _, err := a.selection(); err != nil {
@@ -70,6 +70,17 @@ func (a *Authorization) validate() error {
 	}
 	if _, _, err := parseSignature(a.Signature); err != nil {
 		return fmt.Errorf("the signature of %q: %w", a.Name, err)
+	}
+	return nil
+}
+
+// checkSigner says what the authorizations of a signer must have.
+func (a *Authorization) checkSigner() error {
+	switch _, launch := a.PCRs[LaunchPCR]; {
+	case a.By != Publisher && a.By != Owner:
+		return fmt.Errorf("the signer %.80q is none that this program knows: leave it out for the publisher, or %q", string(a.By), Owner)
+	case a.By == Owner && !launch:
+		return fmt.Errorf("an owner's authorization names PCR %d, which has the launch file that the owner has chosen", LaunchPCR)
 	}
 	return nil
 }
