@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"holdfast/appliance/fault"
 	"holdfast/attest"
 	"holdfast/attest/release"
+	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 )
 
@@ -46,7 +48,28 @@ func (s *SealedRelease) Release(ctx context.Context, c *attest.Collector) ([]byt
 	}
 	sealed.TPM = c.TPM
 	credential, to, err := sealed.Release(ctx)
-	return credential, to, notReleased(err)
+	if err != nil {
+		return nil, "", notReleased(err)
+	}
+	return credential, to + "; " + howSealed(sealed), nil
+}
+
+// howSealed says what the TPM has certified of how the credential was sealed, for people
+// who look into it: which system did.
+func howSealed(s *release.Sealed) string {
+	blob := s.Blob
+	if s.Bound != nil {
+		blob = &s.Bound.Object
+	}
+	made := blob.Made.PCRs["sha384"]
+	if made == nil {
+		made = blob.Made.PCRs["sha256"]
+	}
+	var was []string
+	for _, n := range []int{4, 11, tpm.ApplicationPCR} {
+		was = append(was, fmt.Sprintf("PCR %d was %x…", n, []byte(made[n][:min(8, len(made[n]))])))
+	}
+	return "it was sealed in this TPM while " + strings.Join(was, ", ")
 }
 
 // read reads the sealed credential. With a state volume, one that was sealed without is

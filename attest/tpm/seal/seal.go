@@ -355,7 +355,7 @@ func MadeBy(b *Blob, authorizations []Authorization) (*Authorization, error) {
 		var different []string
 		for _, n := range slices.Sorted(maps.Keys(a.PCRs)) {
 			if got := b.Made.PCRs[a.Bank][n]; !bytes.Equal(got, a.PCRs[n]) {
-				different = append(different, fmt.Sprintf("PCR %d (was %x…, authorized %x…)", n, got[:min(8, len(got))], []byte(a.PCRs[n][:8])))
+				different = append(different, fmt.Sprintf("PCR %d (was %x…, authorized %x…)", n, []byte(got[:min(8, len(got))]), []byte(a.PCRs[n][:min(8, len(a.PCRs[n]))])))
 			}
 		}
 		if len(different) == 0 {
