@@ -70,6 +70,12 @@ func newRoot() *cobra.Command {
 		brokerCommand(a),
 	)
 	cli.Complete(root)
-	addCompletion(a, root)
+	// Only when a shell asks: it is half of the work of building the tree, and cobra keeps what it
+	// is told of flags as long as the process lives.
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if cmd.Name() == cobra.ShellCompRequestCmd {
+			addCompletion(a, root)
+		}
+	}
 	return root
 }
