@@ -90,9 +90,9 @@ func verifyStateVolume(s *appraisal.Sheet, e Evidence, events []event, b *bank, 
 		return ""
 	}
 	switch {
-	case !ok:
-		s.Skip(fmt.Sprintf("PCR %d was not quoted, so it is not shown whether the machine has a state volume", StateVolumePCR), checkStateVolume)
-	case zero(value):
+	case !ok && !partial:
+		s.Missing(fmt.Sprintf("PCR %d was not quoted, so it is not shown whether the machine has a state volume; quote it", StateVolumePCR), checkStateVolume)
+	case ok && zero(value):
 		s.Pass(checkStateVolume, "PCR %d is zero: no state volume", StateVolumePCR)
 		return "none"
 	case len(events) > 0 && bytes.Equal(replay(events, b.hash)[StateVolumePCR], value):
