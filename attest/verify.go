@@ -95,8 +95,9 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	ofTPM, ofNitro := p.TPM, p.Nitro
 	if x.Release {
 		s.Answer(checkUncapped, uncapped(e))
-		// Whatever the policy asks for, the cap must show, and in the same TPM.
-		ofTPM.RequiredPCRs, ofNitro.ComparePCRs = withApplication(ofTPM.RequiredPCRs), withApplication(ofNitro.ComparePCRs)
+		// Whatever the policy asks for, the cap and the state volume must show, and in the
+		// same TPM.
+		ofTPM.RequiredPCRs, ofNitro.ComparePCRs = withOwn(ofTPM.RequiredPCRs), withOwn(ofNitro.ComparePCRs)
 	}
 
 	binding := e.Binding()
@@ -122,12 +123,14 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	return s.Verdict()
 }
 
-// withApplication gives the PCRs, with the application's among them.
-func withApplication(pcrs []int) []int {
-	if slices.Contains(pcrs, tpm.ApplicationPCR) {
-		return pcrs
+// withOwn gives the PCRs, with those among them that Holdfast extends.
+func withOwn(pcrs []int) []int {
+	for _, n := range []int{tpm.StateVolumePCR, tpm.ApplicationPCR} {
+		if !slices.Contains(pcrs, n) {
+			pcrs = append(slices.Clone(pcrs), n)
+		}
 	}
-	return append(slices.Clone(pcrs), tpm.ApplicationPCR)
+	return pcrs
 }
 
 // uncapped says why a machine may not have a secret in this start of it. That the
