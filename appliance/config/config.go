@@ -1031,6 +1031,12 @@ func (c *Config) SealedPIN() string {
 	return filepath.Join(c.State.Dir, "pin.sealed")
 }
 
+// LaunchCertificate is the file in which certificates of the launch file are kept while
+// the appliance runs, by the file's name.
+func (c *Config) LaunchCertificate(name string) string {
+	return filepath.Join(filepath.Dir(cmp.Or(c.Admin.Socket, DefaultSocket)), "launch", name)
+}
+
 // InState says whether a path lies in the folder of the state, as it is written or
 // as its links lead.
 func (c *Config) InState(path string) bool {
