@@ -51,6 +51,6 @@ var evidenceCodes = []Entry{
 		Title: "The key that stands for the machine's launch file is not that of the expected owner.",
 		Do:    "Do not give the machine a secret: somebody else decides what it serves. Find out who launched it."},
 	{Code: EvidenceParts, Class: Refused,
-		Title: "The processor's report and the NitroTPM document are of different machines or times.",
-		Do:    "Give documents that were made together."},
+		Title: "The documents are of different machines or times, or nothing ties them to each other.",
+		Do:    "Give an evidence file, in which all documents are tied to each other: `holdfast attest evidence --nonce HEX --out FILE`."},
 }

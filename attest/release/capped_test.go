@@ -81,7 +81,7 @@ func TestBrokerRefusesCapped(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if v := attest.Verify(e, &p, attest.Expectation{Nonce: nonce, Roots: s.platform.Roots()}); (v.Result == appraisal.Pass) != tt.audited {
+				if v := attest.Verify(e, &p, attest.Expectation{Nonce: nonce, TLSKey: []byte("a TLS key"), Roots: s.platform.Roots()}); (v.Result == appraisal.Pass) != tt.audited {
 					t.Errorf("%s: the auditor's verdict is %s: %v", name, v.Result, v.Err())
 				}
 			}

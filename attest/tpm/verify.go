@@ -78,7 +78,7 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	}
 	f.ofQuote(v.attest)
 	if x.QualifyingData == nil {
-		s.Skip("no qualifying data was given to compare with: the quote may be an old one", checkNonce)
+		s.Missing("no qualifying data was given to compare with, or the quote is not one of Holdfast's over the other documents: it may be an old one; give an evidence file", checkNonce)
 	} else {
 		s.Answer(checkNonce, compareNonce(v.attest.ExtraData.Buffer, x.QualifyingData))
 	}
@@ -112,6 +112,13 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	}
 	f.Measurements, f.Capped = e.Measurements, e.Capped()
 	f.Reference = verifyReference(s, e.ReferenceValues(b.name), p.References)
+}
+
+// QuotedFor says whether the quote was made for that qualifying data. It checks nothing
+// else.
+func (e *Evidence) QuotedFor(data []byte) bool {
+	v, err := read(*e)
+	return err == nil && v.notQuote == nil && bytes.Equal(v.attest.ExtraData.Buffer, data)
 }
 
 // parsed is the evidence's structures.
@@ -401,7 +408,7 @@ func compareMeasurements(list []Measurement, events []event, b *bank, quoted map
 // [Evidence.ReferenceValues], match.
 func verifyReference(s *appraisal.Sheet, values map[int]Hex, references []Reference) string {
 	if len(references) == 0 {
-		s.Skip("the policy has no reference values: whether the PCRs are good is for its reader to say", checkReference)
+		s.Missing("the policy has no reference values, so nobody knows which code has these PCRs: give a policy that has a release's (--policy; holdfast policy predict, holdfast policy reference)", checkReference)
 		return ""
 	}
 	var nearest string

@@ -26,10 +26,16 @@ func (c customer) path(name string) string { return filepath.Join(c.dir, name) }
 
 func (c customer) holdfast(args ...string) {
 	c.t.Helper()
+	c.ends(0, args...)
+}
+
+// ends runs the command, which must end with the exit code.
+func (c customer) ends(code int, args ...string) {
+	c.t.Helper()
 	cmd := exec.Command("holdfast", args...)
 	cmd.Dir, cmd.Env = c.dir, append(os.Environ(), "GORACE="+sitetest.GoRace)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		c.t.Fatalf("holdfast %s: %v: %s", strings.Join(args, " "), err, out)
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != code {
+		c.t.Fatalf("holdfast %s: %v, want exit code %d: %s", strings.Join(args, " "), err, code, out)
 	}
 }
 
@@ -125,7 +131,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.write("capped.json", evidence)
-	c.holdfast("verify", "capped.json", "--policy", "1.signed", "--policy-key", "signer.pub")
+	c.ends(3, "verify", "capped.json", "--policy", "1.signed", "--policy-key", "signer.pub")
 	boot("holdfast 1")
 	unseal("after a reboot", first, "")
 	boot("holdfast evil")

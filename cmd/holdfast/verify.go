@@ -38,7 +38,10 @@ func verifyCommand(a *admin) *cobra.Command {
 		Short: "Check evidence of what a machine runs, offline",
 		Long: "Check evidence of what a machine runs, offline: an evidence file, or the documents\n" +
 			"that hardware signed one by one. It needs no network, no TPM and no configuration.\n" +
-			"It exits 0 only if every check passed, 1 if one failed, 2 if the input is unusable.",
+			"It exits 0 if all that matters was checked and passed, 1 if a check failed, 2 if the\n" +
+			"input is unusable, and 3 if nothing failed and the verdict is incomplete, as something\n" +
+			"that matters was not given: a nonce, the certificate, a signed policy with references,\n" +
+			"or what ties single documents to each other.",
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			v, err := f.appraise(args)
 			if err != nil {
@@ -47,10 +50,13 @@ func verifyCommand(a *admin) *cobra.Command {
 			if err := a.showVerdict(cmd, v); err != nil {
 				return err
 			}
-			if v.Result != appraisal.Pass {
-				return cli.ErrReported
+			switch v.Result {
+			case appraisal.Pass:
+				return nil
+			case appraisal.Incomplete:
+				return cli.ErrIncomplete
 			}
-			return nil
+			return cli.ErrReported
 		}),
 	}
 	fs := c.Flags()
@@ -58,7 +64,7 @@ func verifyCommand(a *admin) *cobra.Command {
 	fs.StringVar(&f.policyKey, "policy-key", "", "public key (PEM, Ed25519) that the policy must be signed by")
 	fs.StringVar(&f.nonce, "nonce", "", "the nonce that you asked with, in hexadecimal")
 	fs.StringVar(&f.certificate, "tls-cert", "", "the certificate (PEM) that the machine showed you, whose key the evidence must name")
-	fs.StringVar(&f.at, "at", "", "the time to appraise at (RFC 3339); the evidence's own without it")
+	fs.StringVar(&f.at, "at", "", "the time to appraise at (RFC 3339); without it now if there is a --nonce, or else the evidence's own")
 	fs.StringVar(&f.report, "snp-report", "", "SEV-SNP attestation report, 1184 bytes")
 	fs.StringVar(&f.vek, "vek", "", "certificate of the key that signed it, VLEK or VCEK (DER)")
 	fs.StringVar(&f.crl, "crl", "", "AMD's list of revocations (DER)")
@@ -76,7 +82,7 @@ func verifyCommand(a *admin) *cobra.Command {
 }
 
 func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
-	policy, err := readPolicy(f.policy, f.policyKey)
+	policy, signed, err := readPolicy(f.policy, f.policyKey)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +103,7 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 		if err != nil {
 			return nil, err
 		}
-		return attest.VerifyParts(*parts, policy, at, time.Now()), nil
+		return attest.VerifyParts(*parts, policy, attest.Expectation{At: at, Signed: signed}, time.Now()), nil
 	}
 	if len(args) == 0 {
 		return nil, errors.New("give an evidence file, or documents such as --snp-report; see holdfast verify --help")
@@ -106,7 +112,7 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.At = at
+	x.At, x.Signed = at, signed
 	if f.certificate != "" {
 		if x.TLSKey, err = readCertificateKey(f.certificate); err != nil {
 			return nil, err
@@ -210,34 +216,35 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 }
 
 // readPolicy reads a policy to appraise evidence by: signed if there is a key, or
-// one that the caller has written; the default if there is none.
-func readPolicy(path, keyFile string) (*attest.Policy, error) {
+// one that the caller has written; the default if there is none. Of a signed one the
+// policy is in it.
+func readPolicy(path, keyFile string) (*attest.Policy, *attest.SignedPolicy, error) {
 	switch {
 	case path == "" && keyFile != "":
-		return nil, errors.New("--policy-key is for a --policy")
+		return nil, nil, errors.New("--policy-key is for a --policy")
 	case path == "":
 		p := attest.DefaultPolicy()
-		return &p, nil
+		return &p, nil, nil
 	}
 	if keyFile == "" {
 		text, err := cli.ReadInput(path)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		p, err := attest.ParsePolicy(text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w; give --policy-key if it is a signed one", path, err)
+			return nil, nil, fmt.Errorf("%s: %w; give --policy-key if it is a signed one", path, err)
 		}
 		if err := p.CheckProof(); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
 		}
-		return p, nil
+		return p, nil, nil
 	}
 	signed, err := readSignedPolicy(path, keyFile, attest.OpenPolicy)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &signed.Policy, nil
+	return &signed.Policy, signed, nil
 }
 
 // readSignedPolicy reads a policy that open takes with the key.
@@ -270,5 +277,8 @@ func rowsOfVerdict(w io.Writer, v *appraisal.Verdict) {
 		}
 	}
 	cli.Row(w, "")
+	if v.Policy != nil {
+		cli.Row(w, "policy", v.Policy.String())
+	}
 	cli.Row(w, "verdict", string(v.Result))
 }
