@@ -48,7 +48,7 @@ func TestLaunchExpected(t *testing.T) {
 		"measured and not named":      {silent, nil, nil, []string{"E_LAUNCH_DIGEST"}},
 		"without its owner":           {ownerless, file, nil, []string{"E_LAUNCH_DIGEST"}},
 	} {
-		x := attest.Expectation{Nonce: nonce, TLSKey: tlsKey, Fresh: true, At: time.Now(), PolicyDigest: c.PolicyDigest, Roots: p.Roots(), LaunchDigest: tt.file, OwnerDigest: tt.owner}
+		x := attest.Expectation{Nonce: nonce, TLSKey: tlsKey, At: time.Now(), PolicyDigest: c.PolicyDigest, Roots: p.Roots(), LaunchDigest: tt.file, OwnerDigest: tt.owner}
 		if got := attest.Verify(copyOf(t, tt.e), &policy, x).Failed(); !slices.Equal(got, tt.codes) {
 			t.Errorf("%s: failed %v, not %v", name, got, tt.codes)
 		}
