@@ -32,7 +32,7 @@ var (
 
 // ofWhole are all questions about evidence as a whole.
 func ofWhole() []appraisal.Question {
-	return []appraisal.Question{checkNonce, checkTLSKey, checkTime, checkRequire, checkPolicy, checkProof, checkEvidence, checkUncapped, checkReport, checkParts}
+	return []appraisal.Question{checkNonce, checkTLSKey, checkTime, checkRequire, checkPolicy, checkProof, checkEvidence, checkUncapped, checkReport, checkParts, checkLaunch, checkOwner}
 }
 
 // Expectation is what the verifier knows besides the policy.
@@ -49,6 +49,10 @@ type Expectation struct {
 	// PolicyDigest is the SHA-256 of the policy's text; nil if it does not
 	// matter which policy the machine has.
 	PolicyDigest []byte
+	// LaunchDigest is the SHA-256 of the launch file that the machine must run by,
+	// OwnerDigest that of its owner's key, as [Evidence] has them; nil if it does not
+	// matter which.
+	LaunchDigest, OwnerDigest []byte
 	// Release asks that a secret may be released to the machine: the policy proves
 	// the code or is forced, and the application's PCR is explained and not capped.
 	Release bool
@@ -108,6 +112,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	s.Fact("appraised_at", at.UTC().Format(time.RFC3339))
 	verifyWhole(&s, e, p, x, at)
 	verifyPolicy(&s, p, x)
+	verifyLaunch(&s, e, x)
 	ofTPM, ofNitro := p.TPM, p.Nitro
 	// Whatever the policy asks for, the cap and the state volume must show for a release,
 	// and in the genuine TPM; so must what references name of them.
@@ -144,7 +149,7 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 
 // withOwn gives the PCRs, with those among them that Holdfast extends.
 func withOwn(pcrs []int) []int {
-	for _, n := range []int{tpm.StateVolumePCR, tpm.ApplicationPCR} {
+	for _, n := range []int{tpm.StateVolumePCR, tpm.ApplicationPCR, tpm.LaunchPCR} {
 		if !slices.Contains(pcrs, n) {
 			pcrs = append(slices.Clone(pcrs), n)
 		}

@@ -67,6 +67,7 @@ func newRoot() *cobra.Command {
 		certificateCommand(a),
 		openAPICommand(a),
 		policyCommand(a),
+		launchCommand(a),
 		brokerCommand(a),
 	)
 	cli.Complete(root)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -28,6 +29,7 @@ type verifyFlags struct {
 	report, vek, document        string
 	quote, signature, ak         string
 	pcrs, eventLog               string
+	launch, owner                string
 }
 
 func verifyCommand(a *admin) *cobra.Command {
@@ -74,6 +76,8 @@ func verifyCommand(a *admin) *cobra.Command {
 	fs.StringVar(&f.ak, "ak", "", "public area of the attestation key (TPMT_PUBLIC)")
 	fs.StringVar(&f.pcrs, "pcrs", "", `the quoted PCR values (JSON: {"sha384": {"4": "hex"}})`)
 	fs.StringVar(&f.eventLog, "event-log", "", "the firmware's event log")
+	fs.StringVar(&f.launch, "launch", "", "the launch file that the machine must run by, or its user data")
+	fs.StringVar(&f.owner, "owner", "", "public key (PEM, Ed25519) that the machine's launch file must be signed by")
 	c.MarkFlagsRequiredTogether("snp-report", "vek")
 	c.MarkFlagsRequiredTogether("tpm-quote", "tpm-signature", "ak", "pcrs", "event-log")
 	return c
@@ -98,8 +102,8 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 		if len(args) > 0 {
 			return nil, errors.New("give an evidence file, or single documents, not both")
 		}
-		if f.nonce != "" || f.certificate != "" {
-			return nil, errors.New("--nonce and --tls-cert are for evidence files: single documents do not say where theirs are")
+		if f.nonce != "" || f.certificate != "" || f.launch != "" || f.owner != "" {
+			return nil, errors.New("--nonce, --tls-cert, --launch and --owner are for evidence files: single documents do not say where theirs are")
 		}
 		parts, err := f.parts()
 		if err != nil {
@@ -119,6 +123,9 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 		if x.TLSKey, err = readCertificateKey(f.certificate); err != nil {
 			return nil, err
 		}
+	}
+	if err := f.expectLaunch(&x); err != nil {
+		return nil, err
 	}
 	return attest.Verify(evidence, policy, x), nil
 }
@@ -161,6 +168,34 @@ func readRecovery(path, keyFile string) (*attest.SignedRecovery, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
+}
+
+// expectLaunch asks for the launch file and the owner that were given.
+func (f *verifyFlags) expectLaunch(x *attest.Expectation) error {
+	if f.launch != "" {
+		text, _, err := readLaunch(f.launch, "")
+		if err != nil {
+			return fmt.Errorf("--launch: %w", err)
+		}
+		if len(text) == 0 {
+			return fmt.Errorf("--launch: %s is empty", f.launch)
+		}
+		digest := sha256.Sum256(text)
+		x.LaunchDigest = digest[:]
+	}
+	if f.owner != "" {
+		key, err := cli.ReadPublicKey[ed25519.PublicKey](f.owner, cli.PolicyAlgorithm)
+		if err != nil {
+			return fmt.Errorf("--owner: %w", err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(key)
+		if err != nil {
+			return err
+		}
+		digest := sha256.Sum256(der)
+		x.OwnerDigest = digest[:]
+	}
+	return nil
 }
 
 // readEvidence reads an evidence file, and what the nonce, if one is given, has
