@@ -133,6 +133,9 @@ func within(keyStore string, page appliance.Page) (where string, args []any) {
 	if page.Custody != "" {
 		and(`custody = ?`, string(page.Custody))
 	}
+	if page.Unblocked {
+		and(`block_since IS NULL`)
+	}
 	if page.Usage != nil {
 		and(`can_encrypt = ? AND can_decrypt = ?`, page.Usage.Encrypt, page.Usage.Decrypt)
 	}
