@@ -83,7 +83,7 @@ func filterField[Item any](of string, q operation.Parameter, value string) ui.Fi
 
 // label writes the name of a parameter for people.
 func label(name string) string {
-	name = strings.ReplaceAll(name, "_", " ")
+	name = operation.Plain(name)
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 
