@@ -232,7 +232,7 @@ func rooted(v *appraisal.Verdict) (appraisal.Result, string) {
 	var broken []string
 	signed := false
 	for _, c := range v.Checks {
-		ofHardware := slices.ContainsFunc([]string{"E_SNP_", "E_NITRO_", "E_TPM_", "E_PARTS", "E_REPORT_KIND"}, func(p string) bool { return strings.HasPrefix(c.Code, p) })
+		ofHardware := slices.ContainsFunc([]string{"E_SNP_", "E_NITRO_", "E_TPM_", string(fault.EvidenceParts), string(fault.EvidenceReport)}, func(p string) bool { return strings.HasPrefix(c.Code, p) })
 		if ofHardware && c.Result == appraisal.Fail {
 			broken = append(broken, c.Code)
 		}
