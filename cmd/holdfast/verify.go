@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
@@ -41,7 +41,11 @@ func verifyCommand(a *admin) *cobra.Command {
 			"that matters was not given: a nonce, the certificate, a signed policy with references,\n" +
 			"or what ties single documents to each other.",
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			v, err := f.appraise(args)
+			var v *appraisal.Verdict
+			err := saysNothing(cmd.Flags())
+			if err == nil {
+				v, err = f.appraise(args)
+			}
 			if err != nil {
 				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
 			}
@@ -77,6 +81,17 @@ func verifyCommand(a *admin) *cobra.Command {
 	return c
 }
 
+// saysNothing names a flag that was given without a value, as by a variable of the shell
+// that is not set. To take it for one that was not given would check less than was asked.
+func saysNothing(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		if v := f.Value.String(); err == nil && (v == "" || v == "[]") {
+			err = fmt.Errorf("--%s has no value: give one, or leave the flag out", f.Name)
+		}
+	})
+	return err
+}
+
 func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 	policy, signed, err := readPolicy(f.policy, f.policyKey)
 	if err != nil {
@@ -87,6 +102,9 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 		if at, err = time.Parse(time.RFC3339, f.at); err != nil {
 			return nil, fmt.Errorf("--at %q is not a time such as 2026-11-23T12:00:00Z", f.at)
 		}
+	}
+	if f.crl != "" && f.report == "" {
+		return nil, errors.New("--crl is for a --snp-report, and there is none")
 	}
 	if f.report != "" || f.document != "" || f.quote != "" {
 		if len(args) > 0 {
@@ -172,7 +190,8 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 	if f.quote != "" {
 		p.TPM = &tpm.Evidence{AK: read(f.ak), Quote: read(f.quote), Signature: read(f.signature), EventLog: read(f.eventLog)}
 		if values := read(f.pcrs); values != nil {
-			if err := json.Unmarshal(values, &p.TPM.PCRs); err != nil {
+			var err error
+			if p.TPM.PCRs, err = tpm.ParsePCRs(values); err != nil {
 				errs = append(errs, fmt.Errorf("--pcrs: %w", err))
 			}
 		}
