@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
@@ -48,6 +48,9 @@ func verifyCommand(a *admin) *cobra.Command {
 			"incomplete, as something that matters was not given: a nonce, the certificate, a signed\n" +
 			"policy with references, or what ties single documents to each other.",
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
+			if err := saysNothing(cmd.Flags()); err != nil {
+				return cli.Unusable(err)
+			}
 			done, err := f.appraise(cmd, a, args)
 			if err != nil {
 				return cli.Unusable(err)
@@ -79,6 +82,17 @@ func verifyCommand(a *admin) *cobra.Command {
 	c.MarkFlagsRequiredTogether("snp-report", "vek")
 	c.MarkFlagsRequiredTogether("tpm-quote", "tpm-signature", "ak", "pcrs", "event-log")
 	return c
+}
+
+// saysNothing names a flag that was given without a value, as by a variable of the shell
+// that is not set. To take it for one that was not given would check less than was asked.
+func saysNothing(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		if v := f.Value.String(); err == nil && (v == "" || v == "[]") {
+			err = fmt.Errorf("--%s has no value: give one, or leave the flag out", f.Name)
+		}
+	})
+	return err
 }
 
 // appraised is what was appraised, and what came of it.
@@ -123,6 +137,9 @@ func (f *verifyFlags) appraise(cmd *cobra.Command, a *admin, args []string) (*ap
 	if f.report != "" || f.document != "" || f.quote != "" {
 		if len(args) > 0 {
 			return nil, errors.New("give an evidence file, or single documents, not both")
+		}
+		if f.report == "" && (len(f.crls) > 0 || f.tcb != "") {
+			return nil, errors.New("--crl and --tcb are about a processor's report, and there is no --snp-report")
 		}
 		if f.nonce != "" || f.certificate != "" || f.launch != "" || f.owner != "" {
 			return nil, errors.New("--nonce, --tls-cert, --launch and --owner are for evidence files: single documents do not say where theirs are")
@@ -278,7 +295,8 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 	if f.quote != "" {
 		p.TPM = &tpm.Evidence{AK: read(f.ak), Quote: read(f.quote), Signature: read(f.signature), EventLog: read(f.eventLog)}
 		if values := read(f.pcrs); values != nil {
-			if err := json.Unmarshal(values, &p.TPM.PCRs); err != nil {
+			var err error
+			if p.TPM.PCRs, err = tpm.ParsePCRs(values); err != nil {
 				errs = append(errs, fmt.Errorf("--pcrs: %w", err))
 			}
 		}
