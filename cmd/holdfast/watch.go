@@ -148,7 +148,7 @@ func watchAcceptCommand(a *admin) *cobra.Command {
 		}),
 	}
 	f := c.Flags()
-	f.StringVar(&file, "config", "", "the configuration of the watch")
+	f.StringVar(&file, "config", "", "the file that the watch has its configuration from")
 	f.StringVar(&by, "by", "", "who accepts it (default: the user who calls)")
 	f.StringVar(&reason, "reason", "", "why it is good, for the record")
 	f.StringVar(&digest, "seen", "", "digest of what you accept, as seen_digest of the watch's line has it; refused if the newest is another")
