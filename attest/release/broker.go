@@ -242,8 +242,12 @@ func (b *Broker) appraise(policy *attest.SignedPolicy, key string, spki []byte, 
 	if !b.nonces.good(b.o.Now(), evidence.Nonce, key) {
 		return nil, badNonce()
 	}
+	own, err := b.o.Vault.endorsements()
+	if err != nil {
+		return nil, err
+	}
 	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
-		At: b.o.Now(), Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Signed: policy, Roots: b.o.Roots})
+		At: b.o.Now(), Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Signed: policy, Endorsements: own, Roots: b.o.Roots})
 	if err := policy.Accept(verdict); err != nil {
 		return nil, fault.Decoded(cmp.Or(verdict.Against(), string(fault.BrokerEvidence)), err.Error())
 	}

@@ -35,13 +35,14 @@ var (
 	checkLogSeparator = appraisal.Question{Code: fault.TPMLogSeparator, Name: "The event log shows where firmware ends and the operating system begins."}
 	checkMeasurements = appraisal.Question{Code: fault.TPMMeasurements, Name: "The application's PCR is what its measurements come to."}
 	checkStateVolume  = appraisal.Question{Code: fault.TPMVolume, Name: "The state volume's PCR has its identity alone, or shows that there is none."}
+	checkLaunch       = appraisal.Question{Code: fault.TPMLaunch, Name: "The launch file's PCR has its digest alone, or shows that there is none."}
 	checkReference    = appraisal.Question{Code: fault.TPMReference, Name: "The PCRs are those of a known release."}
 )
 
 // Questions are all that [Verify] answers.
 func Questions() []appraisal.Question {
 	return []appraisal.Question{checkFormat, checkAK, checkQuoteType, checkSignature, checkNonce, checkBank, checkPCRs,
-		checkLogFormat, checkLogEmpty, checkLogReplay, checkLogPCR, checkLogSeparator, checkMeasurements, checkStateVolume, checkReference}
+		checkLogFormat, checkLogEmpty, checkLogReplay, checkLogPCR, checkLogSeparator, checkMeasurements, checkStateVolume, checkLaunch, checkReference}
 }
 
 // Expectation is what the verifier knows besides the policy.
@@ -95,11 +96,13 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 		s.Pass(checkPCRs, "%s %v", b.name, slices.Sorted(maps.Keys(quoted)))
 	}
 	events, logErr := verifyLog(s, e.EventLog, b, quoted, p.RequiredPCRs)
-	f.ofLog(events, b.hash)
+	f.ofLog(events, b.hash, quoted, p)
 	// A list that was taken out shows, whatever the policy requires.
 	stripped := !zero(quoted[ApplicationPCR]) && !x.Partial
-	f.StateVolume = verifyStateVolume(s, e, events, b, x.Partial)
-	list := slices.DeleteFunc(slices.Clone(e.Measurements), func(m Measurement) bool { return m.PCR == StateVolumePCR })
+	for _, o := range singles {
+		*f.single(o.pcr) = o.verify(s, e, events, b, x.Partial)
+	}
+	list := slices.DeleteFunc(slices.Clone(e.Measurements), func(m Measurement) bool { return isSingle(m.PCR) })
 	switch {
 	case len(list) == 0 && !slices.Contains(p.RequiredPCRs, ApplicationPCR) && !stripped:
 		s.Skip(fmt.Sprintf("there are no measurements, and the policy does not require PCR %d", ApplicationPCR), checkMeasurements)
@@ -452,9 +455,14 @@ type facts struct {
 	Reference       string        `json:"reference,omitempty"`
 	Measurements    []Measurement `json:"measurements,omitempty"`
 	StateVolume     string        `json:"state_volume,omitempty"` // its identity, or "none"
+	Launch          string        `json:"launch,omitempty"`       // its SHA-256, or "none"
 	Capped          bool          `json:"capped"`
 	EventCount      int           `json:"event_count"`
 	Events          []eventFact   `json:"events,omitempty"` // at most 200, of the PCRs that identify software
+	// UnjudgedCount are the events that have no part in the verdict; UnjudgedEvents are the
+	// first 200 of them.
+	UnjudgedCount  int         `json:"unjudged_event_count"`
+	UnjudgedEvents []eventFact `json:"unjudged_events,omitempty"`
 }
 
 type eventFact struct {
@@ -462,6 +470,17 @@ type eventFact struct {
 	Type   string `json:"type"` // as the log says; not measured
 	Digest Hex    `json:"digest"`
 	Text   string `json:"text,omitempty"` // measured
+	// Why it has no part in the verdict: "not quoted", so that nothing proves it, or "not
+	// compared", as the policy asks for no value of its PCR.
+	Why string `json:"why,omitempty"`
+}
+
+// single is the fact about a PCR that has one event.
+func (f *facts) single(pcr int) *string {
+	if pcr == LaunchPCR {
+		return &f.Launch
+	}
+	return &f.StateVolume
 }
 
 func (f *facts) ofEvidence(e Evidence, v *parsed) {
@@ -477,12 +496,30 @@ func (f *facts) ofQuote(a *tpm2.TPMSAttest) {
 	f.QualifyingData = a.ExtraData.Buffer
 }
 
-func (f *facts) ofLog(events []event, h crypto.Hash) {
-	const most = 200
+// mostEvents is how many events of a kind the facts list.
+const mostEvents = 200
+
+// ofLog lists the events of the PCRs that identify software, and those that the verdict
+// does not rest upon: of PCRs that were not quoted, and of those that the policy neither
+// requires nor has a value of.
+func (f *facts) ofLog(events []event, h crypto.Hash, quoted map[int]Hex, p Policy) {
 	f.EventCount = len(events)
 	for _, e := range events {
-		if (e.PCR == 4 || e.PCR >= 7) && len(f.Events) < most {
-			f.Events = append(f.Events, eventFact{e.PCR, e.Type.TCGString(), e.Digest, e.text(h)})
+		fact := eventFact{PCR: e.PCR, Type: e.Type.TCGString(), Digest: e.Digest, Text: e.text(h)}
+		if (e.PCR == 4 || e.PCR >= 7) && len(f.Events) < mostEvents {
+			f.Events = append(f.Events, fact)
+		}
+		if _, ok := quoted[e.PCR]; !ok {
+			fact.Why = "not quoted"
+		} else if !p.compares(e.PCR) {
+			fact.Why = "not compared"
+		}
+		if fact.Why == "" {
+			continue
+		}
+		f.UnjudgedCount++
+		if len(f.UnjudgedEvents) < mostEvents {
+			f.UnjudgedEvents = append(f.UnjudgedEvents, fact)
 		}
 	}
 }

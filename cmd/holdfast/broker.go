@@ -40,7 +40,7 @@ type broker struct {
 func brokerCommand(a *admin) *cobra.Command {
 	b := &broker{admin: a}
 	c := cli.Group("broker", "Administer the broker, which releases the HSM's PIN to attested machines (holdfastd broker serve)",
-		b.initCommand(), b.addCommand(), b.admitCommand(), b.revokeCommand(), b.resumeCommand(), b.policyCommand(), b.listCommand(), b.logCommand(), b.beginLogCommand())
+		b.initCommand(), b.addCommand(), b.admitCommand(), b.revokeCommand(), b.resumeCommand(), b.policyCommand(), b.crlCommand(), b.tcbCommand(), b.listCommand(), b.logCommand(), b.beginLogCommand())
 	b.Folder.AddFlag(c)
 	return c
 }
@@ -412,9 +412,10 @@ func (b *broker) listCommand() *cobra.Command {
 type brokerState struct {
 	Policy *brokerPolicy `json:"policy"` // null without one that can be used
 	// PolicyError says why the policy that is there cannot be used.
-	PolicyError string          `json:"policy_error,omitempty"`
-	AllStopped  bool            `json:"all_stopped"`
-	Machines    []brokerMachine `json:"machines"`
+	PolicyError string `json:"policy_error,omitempty"`
+	brokerOwn
+	AllStopped bool            `json:"all_stopped"`
+	Machines   []brokerMachine `json:"machines"`
 }
 
 type brokerPolicy struct {
@@ -431,7 +432,7 @@ type brokerMachine struct {
 }
 
 func readState(vault *release.Vault) (*brokerState, error) {
-	s := &brokerState{Machines: []brokerMachine{}}
+	s := &brokerState{brokerOwn: readOwn(vault), Machines: []brokerMachine{}}
 	policy, err := vault.Policy()
 	if err == nil {
 		s.Policy = &brokerPolicy{policy.Name, policy.Version, policy.Forced()}
@@ -467,6 +468,7 @@ func (s *brokerState) human(w io.Writer) {
 	if s.Policy != nil {
 		rowsOfUnproven(w, s.Policy.Unproven)
 	}
+	s.brokerOwn.human(w)
 	cli.Row(w, "releases", releases)
 	cli.Row(w, "")
 	cli.Row(w, "MACHINE", "RELEASE", "ADMITTED")

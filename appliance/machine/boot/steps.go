@@ -190,8 +190,11 @@ func (b *Boot) appraise(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
+	if err := b.endorse(); err != nil {
+		return "", err
+	}
 	now := b.o.Now()
-	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Nonce: b.nonce, TLSKey: b.tlsKey, PolicyDigest: b.policy.Digest, Signed: b.policy, Roots: b.o.Roots})
+	verdict := attest.Verify(b.evidence, &b.policy.Policy, attest.Expectation{At: now, Nonce: b.nonce, TLSKey: b.tlsKey, PolicyDigest: b.policy.Digest, Signed: b.policy, Endorsements: b.own, Roots: b.o.Roots})
 	a := &progress.Attestation{Time: now.UTC(), Result: verdict.Result, Policy: b.policy.Name, Version: b.policy.Version, KeyExpires: b.keyExpires()}
 	for _, c := range verdict.Checks {
 		if c.Code == string(fault.TPMReference) && c.Result == appraisal.Pass {
