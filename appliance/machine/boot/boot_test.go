@@ -127,7 +127,6 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s.policy = s.machine.Policy()
-	s.reference()
 	s.options = boot.Options{
 		Log: slog.New(slog.NewTextHandler(&s.log, nil)), Now: s.Now, Wait: s.Wait, Journal: s.store.Machine(), Software: "test",
 		Probe: func(context.Context, *attest.Policy) (*attest.Collector, error) { return s.machine.Collector(), nil },
@@ -176,11 +175,11 @@ func newSite(t *testing.T) *site {
 		Changed: func(status progress.Status) { s.changed <- status },
 		Roots:   s.machine.Roots(),
 	}
+	s.reference()
 	return s
 }
 
-// reference has the policy know what the machine has booted. What it will measure is
-// left open, as tests change that.
+// reference has the policy know what the machine has booted, and what it will measure.
 func (s *site) reference() {
 	s.t.Helper()
 	values, err := s.machine.TPM.ReadPCRs(s.policy.TPM.Bank, []int{4, 7, 11, 12, 13})
@@ -190,6 +189,9 @@ func (s *site) reference() {
 	r := tpm.Reference{Name: "release 1", PCRs: map[int]tpm.Hex{}}
 	for n, value := range values {
 		r.PCRs[n] = value
+	}
+	if r.PCRs[tpm.ApplicationPCR], err = tpm.Replay(s.policy.TPM.Bank, s.measures()); err != nil {
+		s.t.Fatal(err)
 	}
 	s.policy.TPM.References = []tpm.Reference{r}
 }

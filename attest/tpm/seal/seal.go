@@ -10,6 +10,10 @@
 // authorization's version. So an update needs a newly signed authorization and
 // no new sealing, and raising the counter revokes the old ones for good: a
 // counter never goes back, not even when it is undefined and made again.
+//
+// The TPM certifies how each object was made ([tpm.Creation]), and what it has not
+// certified is not used. A [Bound] secret needs the state volume's key as well; a [Gated]
+// one the signature of the machine's owner beside the publisher's.
 package seal
 
 import (

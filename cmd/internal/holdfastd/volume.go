@@ -25,8 +25,9 @@ func volumeCommand(a *cli.Admin) *cobra.Command {
 		Use:   "open --config FILE",
 		Short: "Open the state volume, or make it on an empty disk",
 		Long: "Open the encrypted disk of the appliance's state with the key that the TPM gives, and\n" +
-			"mount it at state.dir; make it first if the disk is empty. What came of it is written to\n" +
-			"the file state.volume, for holdfastd serve. The image does this before it starts Holdfast;\n" +
+			"mount it at state.dir; make it first if the disk is empty. Its identity is measured into\n" +
+			"PCR 8 before it is mounted. What came of it is written to the file state.volume, and a key\n" +
+			"for the sealed PIN beside it, in memory, for holdfastd serve. The image does this before it starts Holdfast;\n" +
 			"nobody else needs to. It ends well also if the volume cannot be opened: holdfastd serve is\n" +
 			"locked then, and says why.",
 		RunE: cli.Does(func(cmd *cobra.Command, _ []string) error {
