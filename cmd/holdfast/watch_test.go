@@ -185,7 +185,7 @@ func TestWatchConfig(t *testing.T) {
 	dir := t.TempDir()
 	machine := "[[machine]]\nname = \"m\"\nurl = \"https://h:9443\"\n"
 	for content, says := range map[string]string{
-		"":                                    "state is missing: name a folder that is only yours; name 1 to 1000 machines",
+		"# nothing\n":                         "state is missing: name a folder that is only yours; name 1 to 1000 machines",
 		"stat = 1\n":                          `watch.toml:1: there is no option "stat" here`,
 		"state = 1\n":                         "watch.toml:1: ",
 		"state = \"none\"\n":                  "name 1 to 1000 machines",
