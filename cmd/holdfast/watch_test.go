@@ -185,7 +185,7 @@ func TestWatchConfig(t *testing.T) {
 	dir := t.TempDir()
 	machine := "[[machine]]\nname = \"m\"\nurl = \"https://h:9443\"\n"
 	for content, says := range map[string]string{
-		"":                                    "state is missing: name a folder that is only yours; name 1 to 1000 machines",
+		"# nothing\n":                         "state is missing: name a folder that is only yours; name 1 to 1000 machines",
 		"stat = 1\n":                          `watch.toml:1: there is no option "stat" here`,
 		"state = 1\n":                         "watch.toml:1: ",
 		"state = \"none\"\n":                  "name 1 to 1000 machines",
@@ -198,7 +198,7 @@ func TestWatchConfig(t *testing.T) {
 		"state = \".\"\n[[machine]]\nname = \"a\"\nurl = \"http://h\"\n":                                "is not the address of an appliance",
 		"state = \".\"\n[webhook]\nurl = \"https://h\"\n" + machine:                                     "url and secret_file go together",
 		"state = \".\"\n[webhook]\nurl = \"http://h\"\nsecret_file = \"watch.toml\"\n" + machine:        "secret_file",
-		"state = \".\"\npolicy = \"absent\"\n" + machine:                                             "absent: no such file",
+		"state = \".\"\npolicy = \"absent\"\n" + machine:                                                "absent: no such file",
 		"state = \"none\"\n" + machine:                                                                  "none: no such file or folder",
 		"state = \"watch.toml\"\n" + machine:                                                            "is a file; name a folder",
 		"state = \".\"\n[[machine]]\nname = \"m\"\nurl = \"https://h\"\nca = \"watch.toml\"\npin = 1\n": `there is no option "machine.pin" here`,
