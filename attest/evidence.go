@@ -300,13 +300,16 @@ func (e *Evidence) QuoteData() []byte {
 	if e.Format == FormatV1 {
 		format = quoteFormatV1
 	}
-	b := e.Binding()
+	return quoteData(format, e.Binding(), e.Report, e.Nitro)
+}
+
+func quoteData(format string, binding [64]byte, r *processor.Report, nitro []byte) []byte {
 	var report []byte
-	if e.Report != nil {
-		report = e.Report.Signed
+	if r != nil {
+		report = r.Signed
 	}
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(format), b[:], digest(report), digest(e.Nitro)} {
+	for _, part := range [][]byte{[]byte(format), binding[:], digest(report), digest(nitro)} {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 		h.Write(part)
 	}

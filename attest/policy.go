@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -142,6 +143,8 @@ type SignedPolicy struct {
 	// Envelope is the file, Digest the SHA-256 of the policy's own text in it.
 	Envelope []byte
 	Digest   []byte
+	// Signer is the ID of the key that it is signed by ([KeyID]).
+	Signer string
 }
 
 // signer implements DSSE's interface with an Ed25519 key.
@@ -250,7 +253,7 @@ func (k *Kinds) readPolicy(file []byte, key ed25519.PublicKey) (*SignedPolicy, e
 	if err != nil {
 		return nil, err
 	}
-	return &SignedPolicy{Policy: *p, Envelope: file, Digest: digest(text)}, nil
+	return &SignedPolicy{Policy: *p, Envelope: file, Digest: digest(text), Signer: KeyID(key)}, nil
 }
 
 // ParsePolicy reads the text of a policy without a signature, such as one that
@@ -266,5 +269,5 @@ func (k *Kinds) parsePolicy(text []byte) (*Policy, error) {
 	if err := decode(text, &p, k.sections()); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	return &p, p.Validate()
+	return &p, errors.Join(written(text, reflect.TypeFor[Policy](), ""), p.Validate())
 }

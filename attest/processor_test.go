@@ -162,7 +162,7 @@ func TestSecondKind(t *testing.T) {
 	}
 	policy := signed.Policy
 	policy.TPM.References = []tpm.Reference{reference(e, "release 1", 0)}
-	x := attest.Expectation{Nonce: nonce, TLSKey: tlsKey, Fresh: true, Roots: roots, Release: true}
+	x := attest.Expectation{Nonce: nonce, TLSKey: tlsKey, Roots: roots, Release: true}
 	v := attest.Verify(e, &policy, x)
 	if v.Result != appraisal.Pass {
 		t.Fatal(v.Err())
@@ -185,7 +185,7 @@ func TestSecondKind(t *testing.T) {
 		if change != nil {
 			change(&policy, &x)
 		}
-		if v := attest.Verify(e, &policy, x); v.Result == appraisal.Pass || !slices.Equal(v.Failed(), codes) {
+		if v := attest.Verify(e, &policy, x); v.Result != appraisal.Fail || !slices.Equal(v.Failed(), codes) {
 			t.Errorf("%s: %s, failed: %v, want %v", what, v.Result, v.Failed(), codes)
 		}
 	}
@@ -201,7 +201,7 @@ func TestSecondKind(t *testing.T) {
 	fails("a higher level is asked for", e, func(p *attest.Policy, _ *attest.Expectation) {
 		p.Reports = processor.Policies{"test_enclave": &enclavePolicy{Level: 6}}
 	}, "E_ENCLAVE")
-	fails("late", e, func(_ *attest.Policy, x *attest.Expectation) { x.At, x.Fresh = enclaveEnds.Add(1), false }, "E_ENCLAVE")
+	fails("late", e, func(_ *attest.Policy, x *attest.Expectation) { x.At = enclaveEnds.Add(1) }, "E_TIME", "E_ENCLAVE")
 	fails("SEV-SNP is required", e, func(p *attest.Policy, _ *attest.Expectation) {
 		p.Require = []attest.Technology{attest.SEVSNP, attest.TPM, attest.NitroTPM}
 		p.Reports = processor.Policies{"test_enclave": p.Reports["test_enclave"], snp.Section: attest.DefaultPolicy().Reports[snp.Section]}
@@ -235,8 +235,8 @@ func TestNothingIsPassedOver(t *testing.T) {
 			policy.Require = require
 			policy.TPM.References = []tpm.Reference{reference(e, "release 1", 0)}
 			tt.change(&policy, &r)
-			v := attest.Verify(e, &policy, attest.Expectation{Roots: &r})
-			if v.Result == appraisal.Pass || !slices.Equal(v.Failed(), tt.codes) {
+			v := attest.Verify(e, &policy, attest.Expectation{Nonce: nonce, TLSKey: tlsKey, Roots: &r})
+			if v.Result != appraisal.Fail || !slices.Equal(v.Failed(), tt.codes) {
 				t.Errorf("%s, required: %v: %s, failed: %v", name, require, v.Result, v.Failed())
 			}
 		}
@@ -244,22 +244,22 @@ func TestNothingIsPassedOver(t *testing.T) {
 	if _, err := attest.Expires(e, nil); err == nil || !strings.Contains(err.Error(), enclaveName) {
 		t.Errorf("when it expires is said to be known: %v", err)
 	}
-	parts := attest.VerifyParts(attest.Parts{Report: e.Report}, &signed.Policy, e.Created, e.Created)
-	if parts.Result == appraisal.Pass || !slices.Equal(parts.Failed(), []string{"E_REPORT_KIND"}) {
+	parts := attest.VerifyParts(attest.Parts{Report: e.Report}, &signed.Policy, attest.Expectation{At: e.Created}, e.Created)
+	if parts.Result != appraisal.Fail || !slices.Equal(parts.Failed(), []string{"E_REPORT_KIND"}) {
 		t.Errorf("as a part: %s, failed: %v", parts.Result, parts.Failed())
 	}
 	// A report that only says that it is of a kind.
 	claims := copyOf(t, e)
 	claims.Report.Kind = snp.Name
 	policy := attest.DefaultPolicy()
-	if v := attest.Verify(claims, &policy, attest.Expectation{Roots: roots}); v.Result == appraisal.Pass || !slices.Contains(v.Failed(), "E_SNP_FORMAT") {
+	if v := attest.Verify(claims, &policy, attest.Expectation{Nonce: nonce, TLSKey: tlsKey, Roots: roots}); v.Result != appraisal.Fail || !slices.Contains(v.Failed(), "E_SNP_FORMAT") {
 		t.Errorf("another kind's bytes: failed: %v", v.Failed())
 	}
 	// A kind cannot take the place of another technology.
 	for _, t2 := range []attest.Technology{attest.TPM, attest.NitroTPM} {
 		claims.Report.Kind, claims.TPM, claims.Nitro = string(t2), nil, nil
 		policy.Require = []attest.Technology{t2}
-		if v := attest.Verify(claims, &policy, attest.Expectation{Roots: roots}); v.Result == appraisal.Pass {
+		if v := attest.Verify(claims, &policy, attest.Expectation{Nonce: nonce, TLSKey: tlsKey, Roots: roots}); v.Result != appraisal.Fail {
 			t.Errorf("a report that says %s passes for one", t2)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"holdfast/appliance/fault"
+	"holdfast/attest/appraisal"
 	"holdfast/attest/nitro"
 	"holdfast/attest/tpm"
 )
@@ -68,6 +70,9 @@ func (p *Policy) nitroGaps() []string {
 		gaps = append(gaps, fmt.Sprintf("tpm.bank: the NitroTPM document vouches for PCRs of the bank %s, and the references are of %s; use %s", nitro.Bank, p.TPM.Bank, nitro.Bank))
 	}
 	for _, n := range tpm.CodePCRs() {
+		if n == tpm.ApplicationPCR {
+			continue // Verify has it compared wherever a reference has it
+		}
 		if !slices.Contains(p.Nitro.ComparePCRs, n) {
 			gaps = append(gaps, fmt.Sprintf("nitrotpm.compare_pcrs: PCR %d identifies code, and the document need not have it; add it", n))
 		}
@@ -116,4 +121,35 @@ func (u Unproven) String() string {
 		return ""
 	}
 	return fmt.Sprintf("the policy does not prove which code runs, and is used because %q: %s", u.Words, strings.Join(u.Because, "; "))
+}
+
+// Accept says why a verdict under the policy must not be relied upon, by whoever gives a
+// secret out or opens one. It is nil for a pass. The one exception is a policy that a
+// person has forced: then nothing may be missing but what the policy does not ask for.
+func (p *Policy) Accept(v *appraisal.Verdict) error {
+	if v.Result == appraisal.Pass {
+		return nil
+	}
+	if v.Result != appraisal.Incomplete || p.Unproven == "" || p.CheckProof() != nil {
+		return v.Err()
+	}
+	unasked := p.unasked()
+	for _, code := range v.Lacks() {
+		if !slices.Contains(unasked, fault.Code(code)) {
+			return v.Err()
+		}
+	}
+	return nil
+}
+
+// unasked are the checks that a policy leaves out that does not prove the code.
+func (p *Policy) unasked() []fault.Code {
+	codes := []fault.Code{fault.PolicyUnproven}
+	if len(p.TPM.References) == 0 {
+		codes = append(codes, fault.TPMReference)
+	}
+	if !slices.Contains(p.Require, TPM) {
+		codes = append(codes, fault.NitroPCRs) // there may be no quote to compare with
+	}
+	return codes
 }

@@ -98,7 +98,7 @@ func TestPolicyMatrix(t *testing.T) {
 					}
 				}
 				v := attest.Verify(collect(t, c), &p, attest.Expectation{Nonce: nonce, TLSKey: tlsKey, Roots: evil.Roots()})
-				proves = proves && v.Result != appraisal.Pass
+				proves = proves && v.Result == appraisal.Fail
 			}
 			what := fmt.Sprintf("%v, references: %d", p.Require, len(references))
 			signs(t, what, p, proves)
@@ -145,8 +145,10 @@ func TestGaps(t *testing.T) {
 		"no reference values":           func(p *attest.Policy) { p.TPM.References = nil },
 		"no reference values are given": func(p *attest.Policy) { p.TPM.References = []tpm.Reference{} },
 		"no value of PCR 4":             func(p *attest.Policy) { only(p, 0, 14) },
-		"no value of PCR 4, without":    func(p *attest.Policy) { only(p, 14) }, // which a reference may leave out
+		"no value of PCR 4, without":    func(p *attest.Policy) { only(p, 14) },
 		"no value of PCR 12":            func(p *attest.Policy) { only(p, 4, 7, 11, 14) },
+		"no value of PCR 14":            func(p *attest.Policy) { delete(p.TPM.References[0].PCRs, 14) }, // which a reference may leave out
+		"has zero for PCR 14":           func(p *attest.Policy) { p.TPM.References[0].PCRs[14] = make([]byte, 48) },
 		"1 of 2, such as \"release 0\"": func(p *attest.Policy) {
 			p.TPM.RequiredPCRs = []int{12}
 			p.TPM.References = append(p.TPM.References, known("release 0", 12))
@@ -178,12 +180,13 @@ func TestGaps(t *testing.T) {
 	}
 	at := bytes.Index(text, []byte(`"references":[`))
 	end := at + bytes.Index(text[at:], []byte("]"))
-	for _, none := range []string{"null", "[]"} {
-		p, err := attest.ParsePolicy(slices.Concat(text[:at], []byte(`"references":`+none), text[end+1:]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		signs(t, none, *p, false)
+	p, err := attest.ParsePolicy(slices.Concat(text[:at], []byte(`"references":[]`), text[end+1:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signs(t, "empty", *p, false)
+	if _, err := attest.ParsePolicy(slices.Concat(text[:at], []byte(`"references":null`), text[end+1:])); err == nil || !strings.Contains(err.Error(), "tpm.references is null") {
+		t.Errorf("null: %v", err)
 	}
 }
 
@@ -222,20 +225,21 @@ func TestVerdictSaysUnproven(t *testing.T) {
 		result appraisal.Result
 		detail []string
 	}{
-		"without references": {policy, appraisal.NotRun, []string{"no reference values are given"}},
-		"forced":             {forced, appraisal.NotRun, []string{`"only a test"`, "no reference values are given"}},
+		"without references": {policy, appraisal.Missing, []string{"no reference values are given"}},
+		"forced":             {forced, appraisal.Missing, []string{`"only a test"`, "no reference values are given"}},
 		"proves":             {proves, appraisal.Pass, nil},
 	} {
 		parts := attest.Parts{TPM: e.TPM}
 		for how, v := range map[string]*appraisal.Verdict{
-			"evidence": attest.Verify(e, &tt.policy, attest.Expectation{Roots: machine.Roots()}),
-			"parts":    attest.VerifyParts(parts, &tt.policy, e.Created, e.Created),
+			"evidence": attest.Verify(e, &tt.policy, whole(machine)),
+			"parts":    attest.VerifyParts(parts, &tt.policy, attest.Expectation{At: e.Created}, e.Created),
 		} {
 			i := slices.IndexFunc(v.Checks, func(c appraisal.Check) bool { return c.Code == code })
-			if i < 0 || v.Checks[i].Result != tt.result || (how == "evidence" && v.Result != appraisal.Pass) {
+			want := map[bool]appraisal.Result{true: appraisal.Pass, false: appraisal.Incomplete}[name == "proves" && how == "evidence"]
+			if i < 0 || v.Checks[i].Result != tt.result || v.Result != want {
 				t.Fatalf("%s, %s: %+v", name, how, v)
 			}
-			text, err := json.Marshal(v.Facts["policy"])
+			text, err := json.Marshal(v.Policy)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -262,10 +266,9 @@ func TestVerdictSaysUnproven(t *testing.T) {
 // policy does not require the PCR.
 func TestStripped(t *testing.T) {
 	machine, c := machine(t)
-	policy := machine.Policy()
+	e, x := collect(t, c), whole(machine)
+	policy := knowing(machine, e)
 	policy.TPM.RequiredPCRs = []int{4, 7, 11, 12, 13}
-	x := attest.Expectation{Nonce: nonce, TLSKey: tlsKey, Roots: machine.Roots()}
-	e := collect(t, c)
 	if v := attest.Verify(e, &policy, x); v.Result != appraisal.Pass {
 		t.Fatal(v.Err())
 	}

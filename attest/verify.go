@@ -2,6 +2,7 @@ package attest
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -36,12 +37,11 @@ func ofWhole() []appraisal.Question {
 
 // Expectation is what the verifier knows besides the policy.
 type Expectation struct {
-	// At is the time of the appraisal; the evidence's own if zero, for evidence
-	// that is kept.
+	// At is the time of the appraisal. If zero, it is now where a nonce is given, and
+	// else the evidence's own, for evidence that is kept.
 	At time.Time
-	// Fresh asks that the evidence is no older than the policy's MaxAge.
-	Fresh bool
-	// Nonce is the one that was asked for; nil if nobody asked.
+	// Nonce is the one that was asked for; nil if nobody asked. Evidence that was made
+	// for a nonce is no older than the policy's MaxAge.
 	Nonce []byte
 	// TLSKey is the key of the connection over which the evidence came (DER
 	// SubjectPublicKeyInfo); nil if it came otherwise.
@@ -52,6 +52,9 @@ type Expectation struct {
 	// Release asks that a secret may be released to the machine: the policy proves
 	// the code or is forced, and the application's PCR is explained and not capped.
 	Release bool
+	// Signed is the signed policy that the policy is the content of, whose digest and
+	// signer the verdict names; nil for one that nobody has signed.
+	Signed *SignedPolicy
 	// Roots are those of a simulated platform. Nil trusts the manufacturers
 	// alone.
 	Roots *Roots
@@ -73,6 +76,13 @@ func (r *Roots) kinds() *Kinds {
 	return r.Kinds
 }
 
+// What is missing where the caller has not given it, and how holdfast verify is given it.
+const (
+	noNonce  = "no nonce was given to compare with, so the evidence may be an old one: ask for evidence with one of your own, and give it (--nonce)"
+	noTLSKey = "no TLS key was given to compare with, so another machine may answer under this one's name: give the certificate that the machine showed you (--tls-cert)"
+	noTime   = "without a nonce the time is the evidence's own word: ask for evidence with a nonce of your own, and give it (--nonce)"
+)
+
 // maxSkew is by how much the clocks of the machine and of its hardware's maker
 // may differ.
 const maxSkew = 5 * time.Minute
@@ -82,7 +92,11 @@ const maxSkew = 5 * time.Minute
 func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	var s appraisal.Sheet
 	at := x.At
-	if at.IsZero() {
+	switch {
+	case !at.IsZero():
+	case x.Nonce != nil:
+		at = time.Now()
+	default:
 		at = e.Created
 	}
 	if err := e.check(); err != nil {
@@ -93,10 +107,14 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	verifyWhole(&s, e, p, x, at)
 	verifyPolicy(&s, p, x)
 	ofTPM, ofNitro := p.TPM, p.Nitro
+	// Whatever the policy asks for, the cap and the state volume must show for a release,
+	// and in the genuine TPM; so must what references name of them.
 	if x.Release {
 		s.Answer(checkUncapped, uncapped(e))
-		// Whatever the policy asks for, the cap must show, and in the same TPM.
-		ofTPM.RequiredPCRs, ofNitro.ComparePCRs = withApplication(ofTPM.RequiredPCRs), withApplication(ofNitro.ComparePCRs)
+		ofTPM.RequiredPCRs = withOwn(ofTPM.RequiredPCRs)
+	}
+	if x.Release || len(p.TPM.References) > 0 {
+		ofNitro.ComparePCRs = withOwn(ofNitro.ComparePCRs)
 	}
 
 	binding := e.Binding()
@@ -122,12 +140,14 @@ func Verify(e *Evidence, p *Policy, x Expectation) *appraisal.Verdict {
 	return s.Verdict()
 }
 
-// withApplication gives the PCRs, with the application's among them.
-func withApplication(pcrs []int) []int {
-	if slices.Contains(pcrs, tpm.ApplicationPCR) {
-		return pcrs
+// withOwn gives the PCRs, with those among them that Holdfast extends.
+func withOwn(pcrs []int) []int {
+	for _, n := range []int{tpm.StateVolumePCR, tpm.ApplicationPCR} {
+		if !slices.Contains(pcrs, n) {
+			pcrs = append(slices.Clone(pcrs), n)
+		}
 	}
-	return append(slices.Clone(pcrs), tpm.ApplicationPCR)
+	return pcrs
 }
 
 // uncapped says why a machine may not have a secret in this start of it. That the
@@ -142,34 +162,42 @@ func uncapped(e *Evidence) error {
 	return nil
 }
 
-// verifyPolicy says whether a verdict under this policy proves the code.
+// verifyPolicy names the policy, and says whether a verdict under it proves the code.
 func verifyPolicy(s *appraisal.Sheet, p *Policy, x Expectation) {
 	gaps := p.Gaps()
-	s.Fact("policy", struct {
-		Name    string `json:"name"`
-		Version uint64 `json:"version"`
-		Unproven
-	}{p.Name, p.Version, Unproven{p.Unproven, gaps}})
+	s.Under(p.under(x.Signed, gaps))
 	switch err := p.CheckProof(); {
 	case err != nil && x.Release:
 		s.Answer(checkProof, err)
 	case len(gaps) == 0:
 		s.Answer(checkProof, err)
 	case p.Unproven != "":
-		s.Skip(p.Forced().String(), checkProof)
+		s.Missing(p.Forced().String(), checkProof)
 	default:
-		s.Skip("it does not: "+strings.Join(gaps, "; "), checkProof)
+		s.Missing("it does not: "+strings.Join(gaps, "; "), checkProof)
 	}
+}
+
+// under names the policy. It is signed only if it is the signed one itself, not a
+// changed copy. The digest of another is that of the text that would be signed.
+func (p *Policy) under(signed *SignedPolicy, gaps []string) appraisal.Under {
+	u := appraisal.Under{Name: p.Name, Version: p.Version, Signer: appraisal.Unsigned, Unproven: p.Unproven, UnprovenBecause: gaps}
+	if signed != nil && p == &signed.Policy {
+		u.Signer, u.Digest = signed.Signer, hex.EncodeToString(signed.Digest)
+	} else if text, err := p.MarshalJSON(); err == nil { // what cannot be written has no digest
+		u.Digest = hex.EncodeToString(digest(text))
+	}
+	return u
 }
 
 func verifyWhole(s *appraisal.Sheet, e *Evidence, p *Policy, x Expectation, at time.Time) {
 	if x.Nonce == nil {
-		s.Skip("no nonce was given to compare with: the evidence may be an old one", checkNonce)
+		s.Missing(noNonce, checkNonce)
 	} else {
 		s.Answer(checkNonce, equal(e.Nonce, x.Nonce, "the evidence was made for another request, or is an old one that is shown again"))
 	}
 	if x.TLSKey == nil {
-		s.Skip("no TLS key was given to compare with", checkTLSKey)
+		s.Missing(noTLSKey, checkTLSKey)
 	} else {
 		s.Answer(checkTLSKey, equal(e.TLSKey, x.TLSKey, "whoever holds this connection is not the machine that the evidence is about"))
 	}
@@ -177,28 +205,38 @@ func verifyWhole(s *appraisal.Sheet, e *Evidence, p *Policy, x Expectation, at t
 	switch {
 	case age < -maxSkew:
 		s.Answer(checkTime, fmt.Errorf("it says that it was made at %s, which is after %s: is a clock wrong?", stamp(e.Created), stamp(at)))
-	case x.Fresh && age > p.MaxAge():
-		s.Answer(checkTime, fmt.Errorf("it is %s old; the policy allows %s", age.Round(time.Second), p.MaxAge()))
-	case x.Fresh:
-		s.Pass(checkTime, "made at %s", stamp(e.Created))
+	case x.Nonce == nil:
+		s.Missing(noTime, checkTime)
+	case age > p.MaxAge():
+		s.Answer(checkTime, fmt.Errorf("at %s it was %s old; the policy allows %s", stamp(at), age.Round(time.Second), p.MaxAge()))
 	default:
-		s.Skip("the evidence is appraised as of its own time, or of one that was given", checkTime)
+		s.Pass(checkTime, "made at %s", stamp(e.Created))
 	}
-	var missing []Technology
-	for _, t := range p.Require {
-		if !slices.Contains(e.Technologies(), t) {
-			missing = append(missing, t)
-		}
-	}
-	if missing != nil {
-		s.Answer(checkRequire, fmt.Errorf("the policy requires %v, which the evidence lacks", missing))
-	} else {
-		s.Pass(checkRequire, "%v", e.Technologies())
-	}
+	verifyRequired(s, p, e.Technologies(), true)
 	if x.PolicyDigest == nil {
 		s.Skip("it was not asked which policy the machine has", checkPolicy)
 	} else {
 		s.Answer(checkPolicy, equal(e.PolicyDigest, x.PolicyDigest, "the machine has another policy"))
+	}
+}
+
+// verifyRequired holds the technologies that there are against the policy's. What lacks
+// fails in evidence, which is all that the machine has given, and is missing from single
+// documents, of which the caller may have more.
+func verifyRequired(s *appraisal.Sheet, p *Policy, has []Technology, all bool) {
+	var lacks []Technology
+	for _, t := range p.Require {
+		if !slices.Contains(has, t) {
+			lacks = append(lacks, t)
+		}
+	}
+	switch {
+	case lacks == nil:
+		s.Pass(checkRequire, "%v", has)
+	case all:
+		s.Answer(checkRequire, fmt.Errorf("the policy requires %v, which the evidence lacks", lacks))
+	default:
+		s.Missing(fmt.Sprintf("the policy requires %v, and no such document was given", lacks), checkRequire)
 	}
 }
 
@@ -258,55 +296,4 @@ func facts(e *Evidence) map[string]any {
 		f["owner_sha256"] = fmt.Sprintf("%x", e.OwnerDigest)
 	}
 	return f
-}
-
-// Parts are documents without an evidence file around them, as other tools give
-// them.
-type Parts struct {
-	Report *processor.Report
-	Nitro  []byte
-	TPM    *tpm.Evidence
-}
-
-// checkParts is asked of a processor report beside a NitroTPM document, by the
-// report's title.
-var checkParts = appraisal.Question{Code: fault.EvidenceParts, Name: "The %s and the NitroTPM document are about the same: they name the same bytes."}
-
-// VerifyParts appraises documents for themselves. What ties them to a nonce and
-// to keys is not known here, and is not checked. A zero time stands for the
-// NitroTPM document's own if there is one, or else for now.
-func VerifyParts(d Parts, p *Policy, at, now time.Time) *appraisal.Verdict {
-	var s appraisal.Sheet
-	var document *nitro.Document
-	if d.Nitro != nil {
-		document, _ = nitro.Parse(d.Nitro) // Verify says what is wrong with it
-	}
-	switch {
-	case !at.IsZero():
-	case document != nil:
-		at = document.Time
-	default:
-		at = now
-	}
-	s.Fact("appraised_at", stamp(at))
-	if d.Report != nil {
-		if kind := registered.find(d.Report.Kind); kind != nil && document != nil {
-			q := checkParts
-			q.Name = fmt.Sprintf(q.Name, kind.Title())
-			s.Answer(q, equal(kind.Data(*d.Report), document.UserData, "they are of different machines or times"))
-		}
-		registered.verify(&s, d.Report, p, processor.Expectation{At: at})
-	}
-	if d.TPM != nil {
-		tpm.Verify(&s, *d.TPM, p.TPM, tpm.Expectation{Partial: true})
-	}
-	if d.Nitro != nil {
-		nx := nitro.Expectation{At: at}
-		if d.TPM != nil {
-			nx.PCRs = d.TPM.Bank(nitro.Bank)
-		}
-		nitro.Verify(&s, d.Nitro, p.Nitro, nx)
-	}
-	verifyPolicy(&s, p, Expectation{})
-	return s.Verdict()
 }

@@ -43,6 +43,6 @@ var evidenceCodes = []Entry{
 		Title: "The processor's report is of a kind that this program or the policy does not know.",
 		Do:    "Verify with a newer release; or name the kind in the policy, if you trust it."},
 	{Code: EvidenceParts, Class: Refused,
-		Title: "The processor's report and the NitroTPM document are of different machines or times.",
-		Do:    "Give documents that were made together."},
+		Title: "The documents are of different machines or times, or nothing ties them to each other.",
+		Do:    "Give an evidence file, in which all documents are tied to each other: `holdfast attest evidence --nonce HEX --out FILE`."},
 }

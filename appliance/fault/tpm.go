@@ -15,6 +15,7 @@ const (
 	TPMLogPCR       Code = "E_TPM_LOG_PCR"
 	TPMLogSeparator Code = "E_TPM_LOG_SEPARATOR"
 	TPMMeasurements Code = "E_TPM_MEASUREMENTS"
+	TPMVolume       Code = "E_TPM_VOLUME"
 	TPMReference    Code = "E_TPM_REFERENCE"
 )
 
@@ -51,6 +52,9 @@ var tpmCodes = []Entry{
 	{Code: TPMMeasurements, Class: Refused,
 		Title: "The application's PCR is not what the listed measurements come to.",
 		Do:    "Find out who asks: a measurement, or the cap, was left out. Restart the machine."},
+	{Code: TPMVolume, Class: Refused,
+		Title: "The state volume's PCR (8) is not what the volume's identity comes to.",
+		Do:    "Find out what extended PCR 8 besides the program that opens the state volume: another boot loader, or a process that ran before. Start Holdfast's image directly, and restart the machine."},
 	{Code: TPMReference, Class: Refused,
 		Title: "The PCRs are not those of a release that the policy names.",
 		Do:    "Read in the detail which PCRs differ. 4 and 11: another kernel image. 7: other Secure Boot keys, or with 4: Secure Boot is off. 12 and 13: something lies beside the kernel image. 14: another program, configuration or module. Start the right image, or name this one in the policy."},

@@ -2,10 +2,11 @@ package fault
 
 // The codes of the state volume.
 const (
-	VolumeDisk   Code = "E_VOLUME_DISK"
-	VolumeHeader Code = "E_VOLUME_HEADER"
-	VolumeOpen   Code = "E_VOLUME_OPEN"
-	StateVolume  Code = "E_STATE_VOLUME"
+	VolumeDisk     Code = "E_VOLUME_DISK"
+	VolumeHeader   Code = "E_VOLUME_HEADER"
+	VolumeOpen     Code = "E_VOLUME_OPEN"
+	VolumeMeasured Code = "E_VOLUME_MEASURED"
+	StateVolume    Code = "E_STATE_VOLUME"
 )
 
 var volumeCodes = []Entry{
@@ -18,6 +19,9 @@ var volumeCodes = []Entry{
 	{Code: VolumeOpen, Class: WrongState,
 		Title: "The state volume could not be made, opened or mounted, or its file system is damaged.",
 		Do:    "Restart the machine once. If that does not help, attach an empty disk, restart it, and restore a backup."},
+	{Code: VolumeMeasured, Class: WrongState,
+		Title: "PCR 8, which has the identity of the state volume, was extended before the volume was opened.",
+		Do:    "Restart the machine. If it comes again, something else in this system extends PCR 8, such as GRUB: start Holdfast's image directly."},
 	{Code: StateVolume, Class: WrongState,
 		Title: "Nothing says whether the state volume was opened, or the state is not on it.",
 		Do:    "Restart the machine, and read its serial console."},

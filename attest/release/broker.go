@@ -265,9 +265,9 @@ func (b *Broker) appraise(policy *attest.SignedPolicy, key string, spki []byte, 
 		return nil, fault.Errorf(fault.BrokerNonce, "the evidence's nonce is not one that was given to this connection within the last minute, or was used already")
 	}
 	verdict := attest.Verify(evidence, &policy.Policy, attest.Expectation{
-		At: b.o.Now(), Fresh: true, Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Roots: b.o.Roots})
-	if err := verdict.Err(); err != nil {
-		return nil, fault.Decoded(cmp.Or(strings.Join(verdict.Failed(), ","), string(fault.BrokerEvidence)), err.Error())
+		At: b.o.Now(), Nonce: evidence.Nonce, TLSKey: spki, Release: releases, Signed: policy, Roots: b.o.Roots})
+	if err := policy.Accept(verdict); err != nil {
+		return nil, fault.Decoded(cmp.Or(verdict.Against(), string(fault.BrokerEvidence)), err.Error())
 	}
 	return evidence, nil
 }

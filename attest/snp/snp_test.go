@@ -55,7 +55,7 @@ func fails(t *testing.T, v *appraisal.Verdict, codes ...string) {
 	if got := v.Failed(); !slices.Equal(got, codes) {
 		t.Errorf("failed: %v, want %v (%v)", got, codes, v.Err())
 	}
-	if (v.Result == appraisal.Pass) != (len(codes) == 0) {
+	if (v.Result != appraisal.Fail) != (len(codes) == 0) {
 		t.Errorf("the verdict is %s", v.Result)
 	}
 	if len(v.Checks) != len(snp.Questions()) {
@@ -421,7 +421,7 @@ func FuzzVerify(f *testing.F) {
 	const signed = 0x2A0 // bytes of a report that the signature covers
 	f.Fuzz(func(t *testing.T, report, vek, crl []byte) {
 		v := appraise(snp.Evidence{Report: report, VEK: vek, CRL: crl}, p, x)
-		if v.Result == appraisal.Pass && !bytes.Equal(report[:signed], e.Report[:signed]) {
+		if v.Result != appraisal.Fail && !bytes.Equal(report[:signed], e.Report[:signed]) {
 			t.Errorf("passes: %x", report)
 		}
 	})

@@ -369,7 +369,7 @@ func (v *report) revocation(intermediate, root *x509.Certificate) {
 func (v *report) guest() {
 	s := v.s
 	if v.x.ReportData == nil {
-		s.Skip("nothing was given to compare the report data with", checkReportData)
+		s.Missing("nothing was given to compare the report data with: give an evidence file", checkReportData)
 	} else if !bytes.Equal(v.ReportData, v.x.ReportData[:]) {
 		s.Answer(checkReportData, fmt.Errorf("it has %x…, the evidence makes %x…: a part of the evidence was exchanged or is from another time", v.ReportData[:8], v.x.ReportData[:8]))
 	} else {

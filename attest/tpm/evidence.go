@@ -39,8 +39,8 @@ import (
 
 // ApplicationPCR is the PCR that Holdfast extends with what it is made of. It
 // begins with zero, cannot be reset, and nothing else in the image writes to it:
-// firmware has 0 to 7, GRUB 8, Linux 9 and 10 (IMA), systemd 11 to 13 and 15,
-// and anybody may reset 16 and 23. PCR 14 is shim's, which Holdfast's image,
+// firmware has 0 to 7, [StateVolumePCR] is 8 (elsewhere GRUB's), Linux has 9 and 10
+// (IMA), systemd 11 to 13 and 15, and anybody may reset 16 and 23. PCR 14 is shim's, which Holdfast's image,
 // one unified kernel, has none of; a shim that someone puts before it shows, as
 // the measurements no longer replay (UAPI Linux TPM PCR Registry).
 const ApplicationPCR = 14
@@ -71,7 +71,8 @@ type Evidence struct {
 	PCRs PCRs `json:"pcrs"`
 	// EventLog is the firmware's log, as the kernel gives it.
 	EventLog []byte `json:"event_log"`
-	// Measurements are what was extended into [ApplicationPCR], in order.
+	// Measurements are what was extended into [StateVolumePCR] and [ApplicationPCR], in
+	// order.
 	Measurements []Measurement `json:"measurements,omitempty"`
 	// EKCertificate (DER) is the TPM maker's, if there is one.
 	EKCertificate []byte `json:"ek_certificate,omitempty"`
@@ -90,17 +91,17 @@ func (e *Evidence) Capped() bool { return slices.ContainsFunc(e.Measurements, Me
 // the value before the cap if the measurements show that it was capped. So a
 // release is the same one before it has its secrets and afterwards.
 func (e *Evidence) ReferenceValues(bank string) map[int]Hex {
-	quoted := e.PCRs[bank]
-	last := len(e.Measurements) - 1
-	if last < 0 || !e.Measurements[last].isCap() {
+	quoted, list := e.PCRs[bank], of(ApplicationPCR, e.Measurements)
+	last := len(list) - 1
+	if last < 0 || !list[last].isCap() {
 		return quoted
 	}
 	b, err := findBank(bank)
-	if err != nil || !bytes.Equal(replayMeasurements(e.Measurements, b.hash), quoted[ApplicationPCR]) {
+	if err != nil || !bytes.Equal(replayMeasurements(list, b.hash), quoted[ApplicationPCR]) {
 		return quoted // the list explains nothing
 	}
 	values := maps.Clone(quoted)
-	values[ApplicationPCR] = replayMeasurements(e.Measurements[:last], b.hash)
+	values[ApplicationPCR] = replayMeasurements(list[:last], b.hash)
 	return values
 }
 
@@ -146,14 +147,14 @@ func (d *Device) Complete(e Evidence, qualifyingData, eventLog []byte, measureme
 const DefaultEventLog = "/sys/kernel/security/tpm0/binary_bios_measurements"
 
 // Measurement is something that Holdfast is made of: its program, its
-// configuration, its PKCS#11 module.
+// configuration, its PKCS#11 module; or its state volume.
 type Measurement struct {
-	// PCR is ApplicationPCR.
+	// PCR is ApplicationPCR, or StateVolumePCR.
 	PCR int `json:"pcr"`
 	// Name says what was measured, in 1 to 64 of a-z, 0-9, dot, dash and
 	// underscore.
 	Name string `json:"name"`
-	// Digest is the SHA-256 of its content.
+	// Digest is the SHA-256 of its content; of a state volume its identity.
 	Digest Hex `json:"digest"`
 }
 
@@ -200,7 +201,8 @@ func (m Measurement) isCap() bool {
 	return m.PCR == c.PCR && m.Name == c.Name && bytes.Equal(m.Digest, c.Digest)
 }
 
-// replayMeasurements gives the PCR's value after the measurements, from zero.
+// replayMeasurements gives the value of a PCR after the measurements, which are all
+// of it, from zero.
 func replayMeasurements(list []Measurement, h crypto.Hash) []byte {
 	value := make([]byte, h.Size())
 	for _, m := range list {
@@ -221,7 +223,7 @@ func Replay(bank string, list []Measurement) (Hex, error) {
 			return nil, err
 		}
 	}
-	return replayMeasurements(list, b.hash), nil
+	return replayMeasurements(of(ApplicationPCR, list), b.hash), nil
 }
 
 // extend is what a TPM does (TPM 2.0 Part 1, section 17.2).

@@ -52,7 +52,7 @@ func FuzzVerify(f *testing.F) {
 		e := *good
 		e.AK, e.Quote, e.Signature, e.EventLog = ak, quote, signature, log
 		v := verify(&e, fuzzPolicy, tpm.Expectation{QualifyingData: nonce})
-		if v.Result == appraisal.Pass && bytes.Equal(ak, good.AK) && !bytes.Equal(quote, good.Quote) {
+		if v.Result != appraisal.Fail && bytes.Equal(ak, good.AK) && !bytes.Equal(quote, good.Quote) {
 			t.Errorf("a quote that was not signed passed: %x", quote)
 		}
 	})
@@ -71,7 +71,7 @@ func FuzzEventLog(f *testing.F) {
 	f.Fuzz(func(t *testing.T, log []byte) {
 		e := *good
 		e.EventLog = log
-		if verify(&e, fuzzPolicy, tpm.Expectation{QualifyingData: nonce}).Result != appraisal.Pass {
+		if verify(&e, fuzzPolicy, tpm.Expectation{QualifyingData: nonce}).Result == appraisal.Fail {
 			return
 		}
 		if _, err := tcg.ParseAndReplay(log, values, tcg.ParseOpts{}); err != nil {

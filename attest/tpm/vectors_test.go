@@ -125,7 +125,7 @@ func TestGoogleVTPM(t *testing.T) {
 			}
 			continue
 		}
-		if v.Result != appraisal.Pass {
+		if v.Result != appraisal.Incomplete || !slices.Equal(v.Lacks(), []string{"E_TPM_REFERENCE"}) { // there are no references
 			t.Errorf("%s: %v", bank, v.Err())
 			continue
 		}
@@ -187,7 +187,7 @@ func TestRealEventLogs(t *testing.T) {
 		}
 		newForger().quote(e)
 		v := verify(e, tpm.Policy{Bank: "sha384", RequiredPCRs: []int{4, 7}}, tpm.Expectation{QualifyingData: nonce})
-		if v.Result != appraisal.Pass {
+		if v.Result != appraisal.Incomplete || !slices.Equal(v.Lacks(), []string{"E_TPM_REFERENCE"}) { // there are no references
 			t.Errorf("%s: %v", name, v.Err())
 		}
 	}

@@ -34,13 +34,14 @@ var (
 	checkLogPCR       = appraisal.Question{Code: fault.TPMLogPCR, Name: "The event log has events of every PCR that was extended."}
 	checkLogSeparator = appraisal.Question{Code: fault.TPMLogSeparator, Name: "The event log shows where firmware ends and the operating system begins."}
 	checkMeasurements = appraisal.Question{Code: fault.TPMMeasurements, Name: "The application's PCR is what its measurements come to."}
+	checkStateVolume  = appraisal.Question{Code: fault.TPMVolume, Name: "The state volume's PCR has its identity alone, or shows that there is none."}
 	checkReference    = appraisal.Question{Code: fault.TPMReference, Name: "The PCRs are those of a known release."}
 )
 
 // Questions are all that [Verify] answers.
 func Questions() []appraisal.Question {
 	return []appraisal.Question{checkFormat, checkAK, checkQuoteType, checkSignature, checkNonce, checkBank, checkPCRs,
-		checkLogFormat, checkLogEmpty, checkLogReplay, checkLogPCR, checkLogSeparator, checkMeasurements, checkReference}
+		checkLogFormat, checkLogEmpty, checkLogReplay, checkLogPCR, checkLogSeparator, checkMeasurements, checkStateVolume, checkReference}
 }
 
 // Expectation is what the verifier knows besides the policy.
@@ -76,7 +77,7 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	}
 	f.ofQuote(v.attest)
 	if x.QualifyingData == nil {
-		s.Skip("no qualifying data was given to compare with: the quote may be an old one", checkNonce)
+		s.Missing("no qualifying data was given to compare with, or the quote is not one of Holdfast's over the other documents: it may be an old one; give an evidence file", checkNonce)
 	} else {
 		s.Answer(checkNonce, compareNonce(v.attest.ExtraData.Buffer, x.QualifyingData))
 	}
@@ -97,15 +98,24 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 	f.ofLog(events, b.hash)
 	// A list that was taken out shows, whatever the policy requires.
 	stripped := !zero(quoted[ApplicationPCR]) && !x.Partial
+	f.StateVolume = verifyStateVolume(s, e, events, b, x.Partial)
+	list := slices.DeleteFunc(slices.Clone(e.Measurements), func(m Measurement) bool { return m.PCR == StateVolumePCR })
 	switch {
-	case len(e.Measurements) == 0 && !slices.Contains(p.RequiredPCRs, ApplicationPCR) && !stripped:
+	case len(list) == 0 && !slices.Contains(p.RequiredPCRs, ApplicationPCR) && !stripped:
 		s.Skip(fmt.Sprintf("there are no measurements, and the policy does not require PCR %d", ApplicationPCR), checkMeasurements)
 	case logErr != nil: // the log might have events of this PCR
-	case s.Answer(checkMeasurements, compareMeasurements(e.Measurements, events, b, quoted)):
-		s.Pass(checkMeasurements, "%d measurements", len(e.Measurements))
+	case s.Answer(checkMeasurements, compareMeasurements(list, events, b, quoted)):
+		s.Pass(checkMeasurements, "%d measurements", len(list))
 	}
 	f.Measurements, f.Capped = e.Measurements, e.Capped()
 	f.Reference = verifyReference(s, e.ReferenceValues(b.name), p.References)
+}
+
+// QuotedFor says whether the quote was made for that qualifying data. It checks nothing
+// else.
+func (e *Evidence) QuotedFor(data []byte) bool {
+	v, err := read(*e)
+	return err == nil && v.notQuote == nil && bytes.Equal(v.attest.ExtraData.Buffer, data)
 }
 
 // parsed is the evidence's structures.
@@ -395,7 +405,7 @@ func compareMeasurements(list []Measurement, events []event, b *bank, quoted map
 // [Evidence.ReferenceValues], match.
 func verifyReference(s *appraisal.Sheet, values map[int]Hex, references []Reference) string {
 	if len(references) == 0 {
-		s.Skip("the policy has no reference values: whether the PCRs are good is for its reader to say", checkReference)
+		s.Missing("the policy has no reference values, so nobody knows which code has these PCRs: give a policy that has a release's (--policy; holdfast policy predict, holdfast policy reference)", checkReference)
 		return ""
 	}
 	var nearest string
@@ -441,6 +451,7 @@ type facts struct {
 	PCRs            map[int]Hex   `json:"pcrs,omitempty"`
 	Reference       string        `json:"reference,omitempty"`
 	Measurements    []Measurement `json:"measurements,omitempty"`
+	StateVolume     string        `json:"state_volume,omitempty"` // its identity, or "none"
 	Capped          bool          `json:"capped"`
 	EventCount      int           `json:"event_count"`
 	Events          []eventFact   `json:"events,omitempty"` // at most 200, of the PCRs that identify software

@@ -93,7 +93,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"database": cmdDatabase,
-			"serve":    cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "json": cmdJSON,
+			"serve":    cmdServe, "begin": cmdBegin, "await": cmdAwait, "by-hand": cmdByHand, "boots": cmdBoots, "stop-server": cmdStop, "kill-server": cmdKill, "refused": cmdRefused, "incomplete": cmdIncomplete, "json": cmdJSON,
 			"capture": cmdCapture, "mode": cmdMode, "append": cmdAppend, "kms": cmdKMS, "evidence": cmdEvidence, "unmapped": cmdUnmapped, "broker-serve": cmdBrokerServe,
 			"image": cmdImage, "postgres": cmdPostgres, "of-fleet": cmdOfFleet, "power": cmdPower,
 		},
@@ -265,6 +265,18 @@ func cmdRefused(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// cmdIncomplete wants a verdict that is neither good nor bad: exit code 3, on stdout.
+func cmdIncomplete(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) >= 2, "incomplete PROGRAM ARGS...")
+	err := ts.Exec(args[0], args[1:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 3 {
+		ts.Fatalf("it ended with %v, want exit code 3", err)
+	}
+	if line := logLine.ReplaceAllString(ts.ReadFile("stderr"), ""); line != "" {
+		ts.Fatalf("it printed to stderr: %s", line)
+	}
+}
+
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 2, "json PATH PATTERN")
 	var v any
@@ -412,7 +424,7 @@ func TestEveryCommandIsTested(t *testing.T) {
 		}
 		all.Write(text)
 	}
-	called := regexp.MustCompile(`(?m)^! ?exec |^exec |^refused [12] '.*' `).ReplaceAllString(all.String(), "")
+	called := regexp.MustCompile(`(?m)^! ?exec |^exec |^incomplete |^refused [12] '.*' `).ReplaceAllString(all.String(), "")
 	for _, root := range []*cobra.Command{newRoot(), holdfastd.New()} {
 		for _, c := range root.Commands() {
 			for _, c := range append(c.Commands(), c) {

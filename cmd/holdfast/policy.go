@@ -17,8 +17,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance/fault"
 	"holdfast/appliance/keyring/scrub"
 	"holdfast/attest"
+	"holdfast/attest/appraisal"
 	"holdfast/attest/privatefile"
 	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
@@ -188,10 +190,23 @@ func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference,
 	}
 	open := *p
 	open.TPM.References = nil
-	if err := attest.Verify(e, &open, x).Err(); err != nil {
+	if err := takesForReference(attest.Verify(e, &open, x)); err != nil {
 		return r, fmt.Errorf("%s: %w", path, err)
 	}
 	return tpm.NewReference(name, e.TPM, p.TPM)
+}
+
+// unaskedOfReference are the checks without which evidence may give a reference: the
+// references and what they prove are still to come, and the person who makes the
+// reference says whose the evidence is, and when it was made.
+var unaskedOfReference = []fault.Code{fault.TPMReference, fault.PolicyUnproven, fault.EvidenceNonce, fault.EvidenceTLSKey, fault.EvidenceTime}
+
+// takesForReference says why evidence of that verdict gives no reference.
+func takesForReference(v *appraisal.Verdict) error {
+	if v.Result == appraisal.Incomplete && !slices.ContainsFunc(v.Lacks(), func(code string) bool { return !slices.Contains(unaskedOfReference, fault.Code(code)) }) {
+		return nil
+	}
+	return v.Err()
 }
 
 // writeReference writes the policy, with the reference, to a file that must not be

@@ -26,10 +26,16 @@ func (c customer) path(name string) string { return filepath.Join(c.dir, name) }
 
 func (c customer) holdfast(args ...string) {
 	c.t.Helper()
+	c.ends(0, args...)
+}
+
+// ends runs the command, which must end with the exit code.
+func (c customer) ends(code int, args ...string) {
+	c.t.Helper()
 	cmd := exec.Command("holdfast", args...)
 	cmd.Dir, cmd.Env = c.dir, append(os.Environ(), "GORACE="+sitetest.GoRace)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		c.t.Fatalf("holdfast %s: %v: %s", strings.Join(args, " "), err, out)
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != code {
+		c.t.Fatalf("holdfast %s: %v, want exit code %d: %s", strings.Join(args, " "), err, code, out)
 	}
 }
 
@@ -125,7 +131,7 @@ func TestFromEvidenceToRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.write("capped.json", evidence)
-	c.holdfast("verify", "capped.json", "--policy", "1.signed", "--policy-key", "signer.pub")
+	c.ends(3, "verify", "capped.json", "--policy", "1.signed", "--policy-key", "signer.pub")
 	boot("holdfast 1")
 	unseal("after a reboot", first, "")
 	boot("holdfast evil")
@@ -141,6 +147,6 @@ func TestFromEvidenceToRelease(t *testing.T) {
 
 // tpmPolicy asks for nothing but a TPM.
 const tpmPolicy = `{"format": "holdfast-policy/v1", "name": "TPM", "version": 1, "unproven": "a test: the TPM is software", "require": ["tpm"], "max_age_seconds": 60,
-"sev_snp": {"csp_ids": ["CN=x"], "minimum_tcb": {"Milan": {}}, "minimum_report_version": 3},
+"sev_snp": {"allow_vcek": false, "csp_ids": ["CN=x"], "minimum_tcb": {"Milan": {"bootloader": 4, "tee": 0, "snp": 29, "microcode": 222}}, "minimum_report_version": 3, "require_committed_firmware": false, "require_crl": false},
 "tpm": {"bank": "sha384", "required_pcrs": [4, 7, 11, 14]}, "nitrotpm": {"max_age_seconds": 300, "compare_pcrs": [4]}}
 `

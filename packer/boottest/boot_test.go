@@ -405,7 +405,8 @@ func (b *boot) evidence(release string) {
 		t.Fatal(err)
 	}
 	writePEM(t, certificate, b.certificate())
-	out := command(t, filepath.Join(*images, release, "holdfast"), "verify", file, "--policy", filepath.Join(*images, release, "policy.signed"),
+	// Incomplete: the policy is forced, as the TPM is software.
+	out := ends(t, 3, filepath.Join(*images, release, "holdfast"), "verify", file, "--policy", filepath.Join(*images, release, "policy.signed"),
 		"--policy-key", filepath.Join(*images, "keys", "policy.pub"), "--nonce", nonce, "--tls-cert", certificate)
 	for _, check := range []string{"E_TPM_REFERENCE", "E_TPM_LOG", "E_TPM_QUOTE"} {
 		if !regexp.MustCompile(`(?m)^\s*pass.*` + check).MatchString(out) {

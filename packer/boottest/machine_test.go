@@ -444,9 +444,16 @@ func copyFile(t *testing.T, from, to string) {
 // command runs a program, and gives what it printed.
 func command(t *testing.T, program string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(program, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	return ends(t, 0, program, args...)
+}
+
+// ends runs a command that ends with the exit code, and gives what it prints.
+func ends(t *testing.T, code int, program string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != code {
+		t.Fatalf("%s %s: %v, want exit code %d\n%s", program, strings.Join(args, " "), err, code, out)
 	}
 	return string(out)
 }

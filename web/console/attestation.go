@@ -73,9 +73,10 @@ func attestation(p *page) (*view, error) {
 	return v, nil
 }
 
-// worstFirst gives the checks that failed, those that were not run, and those that passed.
+// worstFirst gives the checks that failed, those that are missing, those that were not run,
+// and those that passed.
 func worstFirst(checks []appraisal.Check) []appraisal.Check {
-	order := map[appraisal.Result]int{appraisal.Fail: -2, appraisal.NotRun: -1}
+	order := map[appraisal.Result]int{appraisal.Fail: -3, appraisal.Missing: -2, appraisal.NotRun: -1}
 	return slices.SortedStableFunc(slices.Values(checks), func(a, b appraisal.Check) int { return order[a.Result] - order[b.Result] })
 }
 
@@ -97,6 +98,14 @@ func (d *attestationData) asked() []ui.Fact {
 	facts := []ui.Fact{{Term: "Nonce", Value: d.nonce, Mono: true}}
 	if d.report.Node != "" {
 		facts = append(facts, ui.Fact{Term: "Node", Value: d.report.Node, Mono: true})
+	}
+	if u := d.verdict.Policy; u != nil {
+		by := "nobody: it is unsigned"
+		if u.Signer != appraisal.Unsigned {
+			by = u.Signer
+		}
+		facts = append(facts, ui.Fact{Term: "Policy", Value: fmt.Sprintf("%s, version %d", u.Name, u.Version)},
+			ui.Fact{Term: "Policy signed by", Value: by}, ui.Fact{Term: "Policy SHA-256", Value: u.Digest, Mono: true, Copy: true})
 	}
 	return facts
 }

@@ -35,6 +35,10 @@ func verdictBadge(result string) ui.Badge {
 		return ui.Badge{Kind: ui.OK, Text: "Pass"}
 	case "fail":
 		return ui.Badge{Kind: ui.Bad, Text: "Fail"}
+	case "incomplete":
+		return ui.Badge{Kind: ui.Warn, Text: "Incomplete"}
+	case "missing":
+		return ui.Badge{Kind: ui.Warn, Text: "Missing"}
 	}
 	return ui.Badge{Kind: ui.Off, Text: "Not run"}
 }

@@ -49,7 +49,7 @@ var enums = map[reflect.Type][]any{
 	reflect.TypeFor[audit.Level]():      values(audit.LevelOK, audit.LevelWarning, audit.LevelFull),
 	reflect.TypeFor[audit.Kind]():       values(audit.KindXKS, audit.KindAdmin, audit.KindBoot, audit.KindLease, audit.KindAudit, audit.KindFleet),
 	reflect.TypeFor[audit.Result]():     values(audit.Allowed, audit.Denied, audit.Failed),
-	reflect.TypeFor[appraisal.Result](): values(appraisal.Pass, appraisal.Fail, appraisal.NotRun),
+	reflect.TypeFor[appraisal.Result](): values(appraisal.Pass, appraisal.Fail, appraisal.Missing, appraisal.NotRun, appraisal.Incomplete),
 	reflect.TypeFor[progress.State](): values(progress.Probe, progress.Measure, progress.Collect, progress.Appraise, progress.Release, progress.Unlock,
 		progress.Serving, progress.Degraded, progress.Locked),
 	reflect.TypeFor[approval.State]():      values(approval.Pending, approval.Approved, approval.Done, approval.Failed, approval.Rejected, approval.Expired, approval.Invalid),

@@ -41,7 +41,7 @@ func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *a
 	if err != nil {
 		return nil, nil, err
 	}
-	return e, &appraisal.Verdict{Result: appraisal.Pass, Checks: []appraisal.Check{}, Facts: map[string]any{}}, nil
+	return e, &appraisal.Verdict{Result: appraisal.Pass, Checks: []appraisal.Check{{Code: string(fault.EvidenceNonce), Name: "The evidence has the nonce.", Result: appraisal.Pass}}, Facts: map[string]any{}}, nil
 }
 
 // Seal sets PIN.

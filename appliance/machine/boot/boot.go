@@ -308,12 +308,13 @@ func (b *Boot) Appraise(ctx context.Context, nonce []byte) (*attest.Evidence, *a
 	b.mu.Lock()
 	signed := b.policy
 	b.mu.Unlock()
-	x := attest.Expectation{At: b.o.Now(), Fresh: true, Nonce: nonce, TLSKey: key, Roots: b.o.Roots}
-	policy := attest.DefaultPolicy()
-	if signed != nil {
-		policy, x.PolicyDigest = signed.Policy, signed.Digest
+	x := attest.Expectation{At: b.o.Now(), Nonce: nonce, TLSKey: key, Roots: b.o.Roots}
+	if signed == nil {
+		policy := attest.DefaultPolicy()
+		return e, attest.Verify(e, &policy, x), nil
 	}
-	return e, attest.Verify(e, &policy, x), nil
+	x.Signed, x.PolicyDigest = signed, signed.Digest
+	return e, attest.Verify(e, &signed.Policy, x), nil
 }
 
 // fresh makes evidence, and gives the TLS key that it names.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"holdfast/appliance/fault"
 
 	"golang.org/x/sys/unix"
 )

@@ -1,15 +1,18 @@
 package volume
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"holdfast/appliance/fault"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
+
+	"holdfast/appliance/fault"
+	"holdfast/attest/tpm"
 
 	"github.com/go-json-experiment/json"
 )
@@ -18,12 +21,15 @@ import (
 // Opening it takes rights that the appliance does not have: the image does that,
 // and leaves word in a file, such as
 //
-//	{"opened":true,"authorization":"release 1.2.0"}
+//	{"opened":true,"authorization":"release 1.2.0","identity":"9f3c…"}
 //	{"opened":false,"code":"E_SEAL_PCRS","reason":"the machine is in no state that was authorized"}
 type Outcome struct {
 	Opened bool `json:"opened"`
 	// Authorization is the name of what the TPM was authorized by to open it.
 	Authorization string `json:"authorization,omitempty"`
+	// Identity is what was measured into [tpm.StateVolumePCR] for the volume, 32 bytes:
+	// always if it was opened, and if it came to that before it failed.
+	Identity tpm.Hex `json:"identity,omitempty"`
 	// Device is the number of the file system that was mounted at the state's folder
 	// (stat(2), st_dev), 0 if not known. Who reads this compares: a folder that is on
 	// another one is not the state, and what is written there does not last.
@@ -33,13 +39,16 @@ type Outcome struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// NotOpened gives the outcome of an error of [FindDisk] or [Open].
-func NotOpened(err error) Outcome {
+// OutcomeOf gives the outcome of [Open], or of an error before.
+func OutcomeOf(opened Opened, err error) Outcome {
+	if err == nil {
+		return Outcome{Opened: true, Authorization: opened.Authorization, Identity: opened.Identity}
+	}
 	f, ok := errors.AsType[*fault.Fault](err)
 	if !ok {
 		f = fault.Wrapf(fault.VolumeOpen, err, "the state volume cannot be opened")
 	}
-	return Outcome{Code: f.Codes(), Reason: f.Reason()}
+	return Outcome{Code: f.Codes(), Reason: f.Reason(), Identity: opened.Identity}
 }
 
 // maxFile bounds the file, in bytes.
@@ -80,6 +89,10 @@ func Parse(text []byte) (*Outcome, error) {
 		return nil, errors.New("it says nothing")
 	case o.Opened && (o.Code != "" || o.Reason != ""):
 		return nil, errors.New("it is opened, and there is a reason why not")
+	case o.Opened && o.Identity == nil:
+		return nil, errors.New("it is opened, and the identity that was measured for it is missing; holdfastd volume open gives it")
+	case o.Identity != nil && len(o.Identity) != sha256.Size:
+		return nil, fmt.Errorf("the identity has %d bytes, not %d", len(o.Identity), sha256.Size)
 	case !o.Opened && (!code.MatchString(o.Code) || o.Reason == ""):
 		return nil, fmt.Errorf("it is not opened, and a code such as %s or a reason is missing", fault.SealPCRs)
 	}

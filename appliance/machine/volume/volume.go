@@ -8,13 +8,20 @@
 // encryption" would be opened by any key; and cryptsetup is given that copy, not
 // the disk's. Nobody but the TPM can make a header that its key opens.
 //
+// Another system on this machine can make a volume of its own, which opens as well.
+// So the volume's identity, which only its key gives, is measured into
+// [tpm.StateVolumePCR] before anything on the volume is read: evidence says which
+// volume this machine has, and who released a secret to it before can compare.
+//
 // It does not notice a disk that was put back whole to what it once was.
 package volume
 
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +32,7 @@ import (
 	"slices"
 
 	"holdfast/appliance/fault"
+	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 )
 
@@ -36,13 +44,22 @@ type Options struct {
 	// user and group that its root belongs to.
 	Mount string
 	Owner int
-	// TPM gives the key to what Authorizations allow, which Key has signed.
-	TPM            seal.TPM
+	// TPM gives the key to what Authorizations allow, which Key has signed, and takes
+	// the measurement.
+	TPM            TPM
 	Key            *ecdsa.PublicKey
 	Authorizations []seal.Authorization
 	// Scratch is a folder in memory for the header's copy; the system's temporary
 	// one if empty.
 	Scratch string
+}
+
+// TPM is this machine's.
+type TPM interface {
+	seal.TPM
+	// MeasureFirst extends the PCR with the measurement, if nothing has extended it since
+	// the machine was started; else it gives [tpm.ErrExtended].
+	MeasureFirst(m tpm.Measurement) error
 }
 
 const (
@@ -59,34 +76,55 @@ const (
 	keyBytes = 64
 )
 
-// Open opens the volume, and makes it first on an empty disk. It gives the name
-// of the authorization by which the TPM gave the key. Errors: [*fault.Fault];
-// the volume is not mounted then.
-func Open(ctx context.Context, o Options) (authorization string, err error) {
+// identityLabel is what a volume's key authenticates, to be its identity.
+const identityLabel = "holdfast-volume/v1"
+
+// identity gives the identity of the volume with that key: HMAC-SHA-256. It says
+// nothing about the key.
+func identity(key []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(identityLabel))
+	return mac.Sum(nil)
+}
+
+// Opened is what is known of a volume.
+type Opened struct {
+	// Authorization is the name of that by which the TPM gave the key.
+	Authorization string
+	// Identity is what was measured into [tpm.StateVolumePCR], 32 bytes.
+	Identity []byte
+}
+
+// Open opens the volume, and makes it first on an empty disk. Errors: [*fault.Fault];
+// the volume is not mounted then, and the identity is given if it was measured before
+// that.
+func Open(ctx context.Context, o Options) (Opened, error) {
 	scratch, err := os.MkdirTemp(o.Scratch, "volume-*") // mode 0700
 	if err != nil {
-		return "", fault.Wrapf(fault.VolumeOpen, err, "no folder for the header's copy")
+		return Opened{}, fault.Wrapf(fault.VolumeOpen, err, "no folder for the header's copy")
 	}
 	defer os.RemoveAll(scratch)
 	v := &volume{o: o, header: filepath.Join(scratch, "header")}
 	found, err := v.inspect(ctx)
 	if err != nil {
-		return "", err
+		return Opened{}, err
 	}
 	if found == existing {
-		return v.open(ctx, false)
+		err = v.open(ctx, false)
+		return v.opened, err
 	}
 	if err := v.create(ctx); err != nil {
-		return "", err
+		return Opened{}, err
 	}
 	made, err := v.inspect(ctx)
 	if err != nil {
-		return "", err
+		return Opened{}, err
 	}
 	if made != existing { // somebody has changed the disk meanwhile, and its header was not checked
-		return "", fault.Errorf(fault.VolumeHeader, "the state volume's header is not the one that was just made, and is not trusted")
+		return Opened{}, fault.Errorf(fault.VolumeHeader, "the state volume's header is not the one that was just made, and is not trusted")
 	}
-	return v.open(ctx, true)
+	err = v.open(ctx, true)
+	return v.opened, err
 }
 
 type volume struct {
@@ -94,6 +132,7 @@ type volume struct {
 	// header is the file of the header's copy, metadata what it says.
 	header   string
 	metadata metadata
+	opened   Opened
 }
 
 type kind int
@@ -267,34 +306,63 @@ func (v *volume) create(ctx context.Context) error {
 	return nil
 }
 
-// open has the TPM give the key, and mounts.
-func (v *volume) open(ctx context.Context, fresh bool) (string, error) {
+// open has the TPM give the key, measures which volume it is, and mounts it.
+func (v *volume) open(ctx context.Context, fresh bool) error {
 	blob, err := v.metadata.sealed()
 	if err != nil {
-		return "", fault.Wrapf(fault.VolumeHeader, err, "the state volume's header has no key for this appliance")
+		return fault.Wrapf(fault.VolumeHeader, err, "the state volume's header has no key for this appliance")
 	}
 	secret, name, err := seal.Unseal(v.o.TPM, blob, v.o.Authorizations)
 	if refused, ok := errors.AsType[*fault.Fault](err); ok {
-		return "", refused
+		return refused
 	}
 	if err != nil {
-		return "", fault.Wrapf(fault.TPMFailed, err, "the TPM does not give the state volume's key")
+		return fault.Wrapf(fault.TPMFailed, err, "the TPM does not give the state volume's key")
 	}
 	defer clear(secret)
-	if err := run(ctx, secret, "cryptsetup", "open", "--type", "luks2", "--header", v.header, "--key-file", "-", v.o.Disk, mapped); err != nil {
-		return "", fault.Wrapf(fault.VolumeOpen, err, "the state volume does not open with the key that its TPM gave")
+	unlock := []string{"cryptsetup", "open", "--type", "luks2", "--header", v.header, "--key-file", "-", v.o.Disk}
+	if err := run(ctx, secret, append(unlock, "--test-passphrase")...); err != nil {
+		return fault.Wrapf(fault.VolumeOpen, err, "the state volume does not open with the key that its TPM gave")
 	}
+	if err := v.measure(secret); err != nil {
+		return err
+	}
+	if err := run(ctx, secret, append(unlock, mapped)...); err != nil {
+		return fault.Wrapf(fault.VolumeOpen, err, "the state volume does not open with the key that its TPM gave")
+	}
+	if err := v.mount(ctx, fresh); err != nil {
+		_ = run(ctx, nil, "cryptsetup", "close", mapped)
+		return err
+	}
+	v.opened.Authorization = name
+	return nil
+}
+
+// measure extends the PCR with the volume's identity. What is on the volume was not
+// looked at yet, so that nothing there can have a say in it.
+func (v *volume) measure(key []byte) error {
+	id := identity(key)
+	err := v.o.TPM.MeasureFirst(tpm.StateVolume(id))
+	if errors.Is(err, tpm.ErrExtended) {
+		return fault.Wrapf(fault.VolumeMeasured, err, "PCR %d, which has the state volume's identity alone, was extended before", tpm.StateVolumePCR)
+	}
+	if err != nil {
+		return fault.Wrapf(fault.TPMFailed, err, "the state volume's identity cannot be measured")
+	}
+	v.opened.Identity = id
+	return nil
+}
+
+func (v *volume) mount(ctx context.Context, fresh bool) error {
 	device := "/dev/mapper/" + mapped
 	if !fresh {
 		// What a power cut left is mended; what cannot be mended is not mounted.
 		if err := run(ctx, nil, "e2fsck", "-p", device); err != nil && exitCode(err) != 1 {
-			_ = run(ctx, nil, "cryptsetup", "close", mapped)
-			return "", fault.Wrapf(fault.VolumeOpen, err, "the state volume's file system is damaged; attach an empty disk in its place, restart the machine, and restore a backup")
+			return fault.Wrapf(fault.VolumeOpen, err, "the state volume's file system is damaged; attach an empty disk in its place, restart the machine, and restore a backup")
 		}
 	}
 	if err := mount(device, v.o.Mount, v.o.Owner); err != nil {
-		_ = run(ctx, nil, "cryptsetup", "close", mapped)
-		return "", fault.Wrapf(fault.VolumeOpen, err, "the state volume cannot be mounted")
+		return fault.Wrapf(fault.VolumeOpen, err, "the state volume cannot be mounted")
 	}
-	return name, nil
+	return nil
 }

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"os"
@@ -32,6 +35,8 @@ type bench struct {
 	dev  *tpm.Device
 	key  *ecdsa.PrivateKey
 	blob []byte
+	// opened is what the last attempt to open gave.
+	opened volume.Opened
 }
 
 func newBench(t *testing.T) *bench {
@@ -91,9 +96,15 @@ func (b *bench) cryptsetup(input []byte, args ...string) {
 // format makes a volume as the package does, but for what is given besides.
 func (b *bench) format(disk string, besides ...string) {
 	b.t.Helper()
+	b.formatBy(bytes.Repeat([]byte{7}, 64), disk, besides...)
+}
+
+// formatBy is format with that key.
+func (b *bench) formatBy(key []byte, disk string, besides ...string) {
+	b.t.Helper()
 	args := append([]string{"luksFormat", "--batch-mode", "--type", "luks2", "--label", "holdfast-state", "--cipher", "aes-xts-plain64", "--key-size", "512",
 		"--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-"}, besides...)
-	b.cryptsetup(bytes.Repeat([]byte{7}, 64), append(args, disk)...)
+	b.cryptsetup(key, append(args, disk)...)
 }
 
 func (b *bench) token(disk, kind string, sealed []byte) {
@@ -112,7 +123,7 @@ func (b *bench) open(disk string, authorizations ...seal.Authorization) error {
 		b.t.Fatal(err)
 	}
 	mount := filepath.Join(b.t.TempDir(), "state")
-	_, err = volume.Open(b.t.Context(), volume.Options{Disk: disk, Mount: mount, Owner: os.Getuid(), TPM: b.dev, Key: &b.key.PublicKey, Authorizations: authorizations})
+	b.opened, err = volume.Open(b.t.Context(), volume.Options{Disk: disk, Mount: mount, Owner: os.Getuid(), TPM: b.dev, Key: &b.key.PublicKey, Authorizations: authorizations})
 	if err == nil {
 		b.t.Fatal("it is open")
 	}
@@ -177,6 +188,70 @@ func TestHeader(t *testing.T) {
 			}
 		})
 	}
+}
+
+// leave authorizes the machine to have the key of the state volume.
+func (b *bench) leave() seal.Authorization {
+	b.t.Helper()
+	values, err := b.dev.ReadPCRs("sha384", []int{4, 14})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	a, err := seal.Authorize(b.key, seal.Authorization{Name: "release 1", Use: seal.StateVolume, Bank: "sha384", PCRs: map[int]tpm.Hex{4: values[4], 14: values[14]}, Version: 1})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return *a
+}
+
+// pcr8 is the value of the PCR that the volume is measured into.
+func (b *bench) pcr8() tpm.Hex {
+	b.t.Helper()
+	values, err := b.dev.ReadPCRs("sha384", []int{8})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return values[8]
+}
+
+// TestIdentity: the volume that opens is measured, before it is mapped or mounted, and
+// only once in a start of the machine; what does not open is not measured.
+func TestIdentity(t *testing.T) {
+	b := newBench(t)
+	locked := b.disk() // by another key than the one that is sealed in it
+	b.formatBy(bytes.Repeat([]byte{6}, 64), locked)
+	b.token(locked, "holdfast-sealed", b.blob)
+	if err := b.open(locked, b.leave()); fault.CodeOf(err) != fault.VolumeOpen || b.opened.Identity != nil || !bytes.Equal(b.pcr8(), make([]byte, 48)) {
+		t.Errorf("a volume that does not open: %v, measured %x, PCR 8 is %s", err, b.opened.Identity, b.pcr8())
+	}
+
+	disk := b.disk()
+	b.format(disk)
+	b.token(disk, "holdfast-sealed", b.blob)
+	if err := b.open(disk, b.leave()); fault.CodeOf(err) != fault.VolumeOpen { // there is no device mapper here
+		t.Fatal(err)
+	}
+	mac := hmac.New(sha256.New, bytes.Repeat([]byte{7}, 64))
+	mac.Write([]byte("holdfast-volume/v1"))
+	want := sha512.New384()
+	want.Write(make([]byte, 48))
+	event := sha512.Sum384(eventOf("state-volume", mac.Sum(nil)))
+	want.Write(event[:])
+	if id := mac.Sum(nil); !bytes.Equal(b.opened.Identity, id) || !bytes.Equal(b.pcr8(), want.Sum(nil)) {
+		t.Errorf("the identity is %x, want %x; PCR 8 is %s, want %x", b.opened.Identity, id, b.pcr8(), want.Sum(nil))
+	}
+	before := b.pcr8()
+	if err := b.open(disk, b.leave()); fault.CodeOf(err) != fault.VolumeMeasured || b.opened.Identity != nil || !bytes.Equal(b.pcr8(), before) {
+		t.Errorf("a second one: %v, %x", err, b.opened.Identity)
+	}
+}
+
+// eventOf is what is hashed for a measurement, as attest/tpm writes it down.
+func eventOf(name string, digest []byte) (event []byte) {
+	for _, part := range [][]byte{[]byte("holdfast-measurement/v1"), []byte(name), digest} {
+		event = append(binary.BigEndian.AppendUint64(event, uint64(len(part))), part...)
+	}
+	return event
 }
 
 // rewrite changes the JSON of a header, to the same length, in both of its copies,

@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance/witness"
 	"holdfast/attest"
 	"holdfast/attest/device"
+	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/seal"
 	"holdfast/cmd/internal/systemd"
 	"holdfast/cmd/internal/version"
@@ -68,6 +69,9 @@ func (d *Daemon) probe(ctx context.Context, p *attest.Policy) (c *attest.Collect
 	}
 	if err := openAudit(d.audit, c); err != nil {
 		return c, fault.Wrapf(fault.AuditLog, err, "the audit log cannot be opened")
+	}
+	if d.volumeIdentity != nil {
+		c.Measurements = []tpm.Measurement{tpm.StateVolume(d.volumeIdentity)}
 	}
 	c.State = d.attestedState
 	d.measured.Store(c)

@@ -132,8 +132,10 @@ type Daemon struct {
 	// observeHSM has what the HSM does counted.
 	observeHSM func(token, operation string) func(error)
 	site       *site
-	// volume is why the state volume is not open; nil if it is.
-	volume *fault.Fault
+	// volume is why the state volume is not open; nil if it is. volumeIdentity is what was
+	// measured for it, nil without one.
+	volume         *fault.Fault
+	volumeIdentity []byte
 
 	// claims is by what this process claims to begin a fleet's installation.
 	claim  sync.Once
@@ -181,7 +183,7 @@ func (d *Daemon) close() {
 // open opens everything but the token.
 func (d *Daemon) open(ctx context.Context) error {
 	cfg := d.o.Config
-	if d.volume = volume.Closed(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
+	if d.volumeIdentity, d.volume = volume.Closed(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
 		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Codes(), "reason", d.volume.Reason())
 	}
 	if err := firstCertificate(cfg, d.o.Log); err != nil {

@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -20,6 +21,8 @@ import (
 	"holdfast/appliance/identity"
 	"holdfast/appliance/machine/boot/progress"
 	"holdfast/appliance/machine/instance"
+	"holdfast/attest/simulation"
+	"holdfast/attest/tpm"
 	"holdfast/web/operation"
 	"holdfast/xks/xkstest"
 )
@@ -63,14 +66,22 @@ func TestVolume(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(`{"opened":true,"authorization":"release 1.2.0"}`)
+	id := bytes.Repeat([]byte{8}, 32)
+	opened := fmt.Sprintf(`{"opened":true,"authorization":"release 1.2.0","identity":"%x"}`, id)
+	write(opened)
+	measure := func(p *simulation.Platform) error { return p.TPM.MeasureFirst(tpm.StateVolume(id)) }
+	s.meddle = measure
 	r := s.start()
+	if e, _ := r.evidence([]byte("an auditor's own nonce")); !bytes.Equal(e.TPM.StateVolume(), id) {
+		t.Errorf("the evidence names the state volume %s", e.TPM.StateVolume())
+	}
 	r.newKeyStore().OK("/health", xkstest.Body{"requestMetadata": xkstest.Metadata()})
 	r.stop()
 	if code := <-s.welcomed; code == "" {
 		t.Error("there is no setup code")
 	}
 
+	s.meddle = nil
 	for name, c := range map[string]struct{ text, code, reason string }{
 		"not opened": {`{"opened":false,"code":"E_SEAL_PCRS","reason":"the machine is in no state that was authorized"}`, "E_SEAL_PCRS",
 			"the state volume was not opened: the machine is in no state that was authorized"},
@@ -123,7 +134,21 @@ func TestVolume(t *testing.T) {
 	}
 
 	s.t = t // wrong measurements are said to be wrong, and not the volume
-	s.asIs = true
+	for _, c := range map[string]struct {
+		text   string
+		meddle func(*simulation.Platform) error
+	}{
+		"named and not measured": {opened, nil},
+		"measured and not named": {`{"opened":false,"code":"E_VOLUME_OPEN","reason":"x"}`, measure},
+	} {
+		write(c.text)
+		from := len(s.log.String())
+		s.meddle = c.meddle
+		r := s.begin()
+		s.logged(from, `msg=boot state=locked .*code=E_TPM_VOLUME`)
+		r.stop()
+	}
+	s.meddle, s.asIs = nil, true
 	otherKernel(s)
 	from := len(s.log.String())
 	s.begin()

@@ -15,6 +15,7 @@ import (
 	"holdfast/appliance/fault"
 	"holdfast/appliance/machine/volume"
 	"holdfast/attest/device"
+	"holdfast/attest/tpm"
 	"holdfast/cmd/internal/cli"
 )
 
@@ -36,11 +37,11 @@ func volumeCommand(a *cli.Admin) *cobra.Command {
 			if cfg.State.Volume == "" {
 				return fmt.Errorf("%s: state.volume is missing: the file that says what came of the state volume", file)
 			}
-			o := volume.Outcome{Opened: true}
-			if o.Authorization, err = openVolume(cmd.Context(), cfg, owner); err != nil {
-				o = volume.NotOpened(err)
-			} else if o.Device, err = volume.DeviceOf(cfg.State.Dir); err != nil {
-				return err
+			o := volume.OutcomeOf(openVolume(cmd.Context(), cfg, owner))
+			if o.Opened {
+				if o.Device, err = volume.DeviceOf(cfg.State.Dir); err != nil {
+					return err
+				}
 			}
 			if err := a.Show(cmd, o, func(w io.Writer) { showOutcome(w, o) }); err != nil {
 				return err
@@ -56,7 +57,7 @@ func volumeCommand(a *cli.Admin) *cobra.Command {
 
 func showOutcome(w io.Writer, o volume.Outcome) {
 	if o.Opened {
-		cli.Row(w, fmt.Sprintf("state volume: open, by the authorization %q", o.Authorization))
+		cli.Row(w, fmt.Sprintf("state volume: open, by the authorization %q; PCR %d has its identity %s", o.Authorization, tpm.StateVolumePCR, o.Identity))
 		return
 	}
 	cli.Row(w, "state volume: not open: "+o.Code+": "+o.Reason)
@@ -65,22 +66,22 @@ func showOutcome(w io.Writer, o volume.Outcome) {
 // diskPatience is how long the disk for the state may take to appear.
 const diskPatience = 20 * time.Second
 
-func openVolume(ctx context.Context, cfg *config.Config, owner string) (authorization string, err error) {
+func openVolume(ctx context.Context, cfg *config.Config, owner string) (volume.Opened, error) {
 	u, err := user.Lookup(owner)
 	if err != nil {
-		return "", fault.Wrapf(fault.VolumeOpen, err, "--owner")
+		return volume.Opened{}, fault.Wrapf(fault.VolumeOpen, err, "--owner")
 	}
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
-		return "", fault.Wrapf(fault.VolumeOpen, err, "--owner")
+		return volume.Opened{}, fault.Wrapf(fault.VolumeOpen, err, "--owner")
 	}
 	key, err := cli.ReadPublicKey[*ecdsa.PublicKey](cfg.Release.SealKey, cli.SealAlgorithm)
 	if err != nil {
-		return "", fault.Wrapf(fault.SealFile, err, "release.seal_key cannot be used")
+		return volume.Opened{}, fault.Wrapf(fault.SealFile, err, "release.seal_key cannot be used")
 	}
 	authorizations, err := cli.ReadAuthorizations(cfg.Release.Authorizations, cfg.Release.SealKey)
 	if err != nil {
-		return "", fault.Wrapf(fault.SealFile, err, "release.authorizations cannot be used")
+		return volume.Opened{}, fault.Wrapf(fault.SealFile, err, "release.authorizations cannot be used")
 	}
 	path := cfg.Attestation.TPM
 	if path == "" {
@@ -88,12 +89,12 @@ func openVolume(ctx context.Context, cfg *config.Config, owner string) (authoriz
 	}
 	opened, err := device.OpenTPM(path)
 	if err != nil {
-		return "", fault.Wrapf(fault.TPMFailed, err, "there is no TPM that could give the state volume's key; launch the machine with a TPM 2.0")
+		return volume.Opened{}, fault.Wrapf(fault.TPMFailed, err, "there is no TPM that could give the state volume's key; launch the machine with a TPM 2.0")
 	}
 	defer opened.Close()
 	disk, err := volume.FindDisk(ctx, "/sys/block", diskPatience)
 	if err != nil {
-		return "", err
+		return volume.Opened{}, err
 	}
 	return volume.Open(ctx, volume.Options{Disk: disk, Mount: cfg.State.Dir, Owner: uid, TPM: opened, Key: key, Authorizations: authorizations})
 }
