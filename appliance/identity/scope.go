@@ -15,9 +15,9 @@ import (
 // Scope is what an API token may be used for, besides its role. Each of the three lists
 // says all that is allowed, or [Everything] alone. None may be empty: who wants no limit says so.
 type Scope struct {
-	KeyStores  []string `json:"key_stores" jsonschema:"Names of the key stores that the token may be used for, or * alone for all." example:"[\"*\"]" items:"100" each:"128"`
-	Operations []string `json:"operations" jsonschema:"IDs of the operations that the token may perform, as in this document, or * alone for all." example:"[\"listKeys\"]" items:"100" each:"128"`
-	Networks   []string `json:"networks" jsonschema:"Networks (CIDR) that the token may be used from, or * alone for all." example:"[\"10.20.0.0/16\"]" items:"100" each:"64"`
+	KeyStores  []string `json:"key_stores" jsonschema:"Names of the key stores that the token may be used for, or * alone for all." example:"[\"*\"]" fewest:"1" items:"100" each:"128"`
+	Operations []string `json:"operations" jsonschema:"IDs of the operations that the token may perform, as in this document, or * alone for all." example:"[\"listKeys\"]" fewest:"1" items:"100" each:"128"`
+	Networks   []string `json:"networks" jsonschema:"Networks (CIDR) that the token may be used from, or * alone for all." example:"[\"10.20.0.0/16\"]" fewest:"1" items:"100" each:"64"`
 }
 
 // Everything stands alone in a list of a [Scope] that sets no limit.

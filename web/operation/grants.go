@@ -84,7 +84,7 @@ type NewGrant struct {
 	Principal string           `json:"principal" jsonschema:"The principal of the grant: an ARN, which may contain * and ?, a service such as dynamodb.amazonaws.com, an account of 12 digits, or * for all." example:"arn:aws:iam::123456789012:role/payments" longest:"2048"`
 	// Force takes a principal of a form that IAM does not have.
 	Force      bool                  `json:"force,omitempty" jsonschema:"Make the grant although the principal has no form that IAM knows: its partition, account, service or resource is not one of AWS's as of this release."`
-	Operations []appliance.Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for." example:"[\"Encrypt\",\"Decrypt\"]" items:"3"`
+	Operations []appliance.Operation `json:"operations" jsonschema:"The operations of the XKS API that the grant is for." example:"[\"Encrypt\",\"Decrypt\"]" fewest:"1" items:"3"`
 	Conditions appliance.Conditions  `json:"conditions,omitzero" jsonschema:"What a request must also have for the grant to apply; each condition that is given must hold."`
 	NotAfter   time.Time             `json:"not_after,omitzero" jsonschema:"The last moment at which the grant has an effect; leave it out for no end."`
 }

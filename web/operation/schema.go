@@ -166,7 +166,7 @@ var inputs = sync.OnceValue(func() map[reflect.Type]bool {
 // The tags of members besides jsonschema:"DESCRIPTION": example:"VALUE", any:"true" for a
 // member that has no type of its own, and the limits that the code enforces: least:"1"
 // and most:"30" of a number, shortest:"1", longest:"256" and pattern:"^[a-z]*$" of a text,
-// items:"100" of a list and each:"64" of its entries. What a list or a text has of them is
+// fewest:"1" and items:"100" of a list and each:"64" of its entries. What a list or a text has of them is
 // checked when a body is read ([withinLimits]).
 func describeMember(s *jsonschema.Schema, f reflect.StructField, optional bool) {
 	s.Description = f.Tag.Get("jsonschema")
@@ -194,6 +194,7 @@ func describeMember(s *jsonschema.Schema, f reflect.StructField, optional bool) 
 	number("most", func(n int) { s.Maximum = jsonschema.Ptr(float64(n)) })
 	number("shortest", func(n int) { s.MinLength = jsonschema.Ptr(n) })
 	number("longest", func(n int) { s.MaxLength = jsonschema.Ptr(n) })
+	number("fewest", func(n int) { s.MinItems = jsonschema.Ptr(n) })
 	number(upToTag, func(n int) { // bytes: a text has as many characters at most, and Base64 makes of three bytes four
 		if s.ContentEncoding != "" {
 			n = (n + 2) / 3 * 4

@@ -18,14 +18,17 @@ func (r *running) search(kind audit.Kind) (*operation.Records, error) {
 	return found, r.do("GET", fmt.Sprintf("audit/records?kind=%s&limit=1000", kind), nil, found)
 }
 
-// twoNodes starts a fleet of two nodes over a PostgreSQL.
-func twoNodes(t *testing.T) (a, b *running) {
+// twoNodes starts a fleet of two nodes over a PostgreSQL. Each site is changed first.
+func twoNodes(t *testing.T, change ...func(*site)) (a, b *running) {
 	t.Helper()
 	token, shim := hsmtest.NewBehindShim(t)
 	url := postgrestest.Start(t).Database(t)
 	node := func() *running {
 		s := newSiteWith(t, token, shim)
 		s.cfg.State.Database = url
+		for _, c := range change {
+			c(s)
+		}
 		return s.start()
 	}
 	return node(), node()

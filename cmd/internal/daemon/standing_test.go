@@ -14,6 +14,7 @@ import (
 	"holdfast/appliance/config"
 	"holdfast/appliance/fault"
 	"holdfast/appliance/identity"
+	"holdfast/cmd/internal/consoletest"
 	"holdfast/web/console"
 	"holdfast/web/operation"
 )
@@ -70,10 +71,12 @@ func saysOf(state appliance.StandingState, serving string) string {
 	return says[state]
 }
 
-// standingSite is a running appliance, with an administrator in a browser, to which things happen.
+// standingSite is a running appliance, or a fleet, with an administrator in a browser, to which
+// things happen.
 type standingSite struct {
 	*site
-	r     *running
+	nodes []*running
+	r     *running // the node that is asked
 	a     *admin
 	ahead atomic.Int64 // of the clock
 	pages []string
@@ -83,12 +86,19 @@ type standingSite struct {
 
 func newStandingSite(t *testing.T) *standingSite {
 	t.Helper()
-	s := &standingSite{site: newSite(t)}
-	s.alone = theirMachine
-	s.cfg.HSM.Lease = config.Duration(time.Minute)
+	s := &standingSite{site: consoleSite(t)}
 	s.now = func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+	s.cfg.HSM.Lease = config.Duration(time.Minute)
 	s.r = s.start()
 	s.a = s.r.setUp("alice")
+	s.nodes = []*running{s.r}
+	for range consoletest.Nodes(t) - 1 {
+		next := newSiteWith(t, s.token, s.shim)
+		next.cfg.State.Database, next.cfg.HSM.Lease, next.now = s.cfg.State.Database, s.cfg.HSM.Lease, s.now
+		node := next.start()
+		s.nodes = append(s.nodes, node)
+		s.r.console.Join(node.Admin.String())
+	}
 	s.credential = s.r.newKeyStore().AccessKeyID
 	s.r.newKey("cached", appliance.CustodyCached, "")
 	s.r.newKey("hsm", appliance.CustodyHSM, "")
@@ -109,6 +119,14 @@ func newStandingSite(t *testing.T) *standingSite {
 		}
 	}
 	return s
+}
+
+// each does something at each node.
+func (s *standingSite) each(do func()) {
+	s.t.Helper()
+	for _, s.r = range s.nodes {
+		do()
+	}
 }
 
 // badge gives that of the header, of the page's head, or of the row of a list with the text.
@@ -162,8 +180,13 @@ func (s *standingSite) shown(want stands) {
 	}
 }
 
-// told asks the API for the same.
+// told asks the API of each node for the same.
 func (s *standingSite) told(want stands) {
+	s.t.Helper()
+	s.each(func() { s.toldByNode(want) })
+}
+
+func (s *standingSite) toldByNode(want stands) {
 	s.t.Helper()
 	check := func(what string, st appliance.Standing, state appliance.StandingState) {
 		s.t.Helper()
@@ -301,37 +324,42 @@ func filtersFind[In, Item any](s *standingSite, o *operation.Operation[In, opera
 // away takes the HSM away, and has it asked.
 func (s *standingSite) away() {
 	s.shim.Cut()
-	s.r.ok("POST", "hsms/probe", nil, nil)
+	s.each(func() { s.r.ok("POST", "hsms/probe", nil, nil) })
 }
 
 func (s *standingSite) back() {
 	s.shim.Restore()
-	eventually(s.t, func() error { return s.r.probe("/readyz", 200) })
-	s.r.ok("POST", "hsms/probe", nil, nil)
+	s.each(func() {
+		eventually(s.t, func() error { return s.r.probe("/readyz", 200) })
+		s.r.ok("POST", "hsms/probe", nil, nil)
+	})
 }
 
 // TestConsoleSaysWhatIsTrue: whatever takes an appliance, or a part of it, out of service while it
-// runs, each page says so, open pages by themselves, and the API says the same; and so after its end.
+// runs, each page says so, open pages by themselves, and the API says the same, by the filters of
+// lists as well; and so after its end. In a fleet each node does.
 func TestConsoleSaysWhatIsTrue(t *testing.T) {
 	s := newStandingSite(t)
 	serving := allStand(appliance.StandingServing, "")
 	serving.health = map[string][]appliance.HealthStatus{"p": {appliance.HealthActive}, "q": {appliance.HealthActive}}
 	blocked := allStand(appliance.StandingBlocked, "")
 	blocked.health = map[string][]appliance.HealthStatus{"p": {appliance.HealthUnavailable}, "q": {appliance.HealthUnavailable}}
+	const sessions = "a node that is locked knows no session that began at another"
 	damaged := serving
 	damaged.hsm = appliance.StandingOut
 	for _, c := range []struct {
 		name, open string
 		begin, end func()
 		want       stands
+		alone      string // why no fleet is tried
 	}{
 		{"the HSM is away", "/hsms", s.away, s.back,
 			stands{appliance.StandingDegraded, fault.HSMAway, appliance.StandingDegraded, appliance.StandingServing, appliance.StandingServing, appliance.StandingHSMAway, appliance.StandingDegraded,
-				map[string][]appliance.HealthStatus{"p": {appliance.HealthUnavailable}, "q": {appliance.HealthDegraded}}}},
+				map[string][]appliance.HealthStatus{"p": {appliance.HealthUnavailable}, "q": {appliance.HealthDegraded}}}, ""},
 		{"locked, as the HSM is away for too long", "/keystores/p/keys", func() {
 			s.away()
 			s.ahead.Add(int64(time.Duration(s.cfg.HSM.Lease) + time.Minute))
-		}, s.back, allStand(appliance.StandingLocked, fault.HSMLease)},
+		}, s.back, allStand(appliance.StandingLocked, fault.HSMLease), sessions},
 		{"a key store is out of service", "/keystores", func() {
 			s.edit(`UPDATE key_stores SET requests_per_second = 7 WHERE name = 'p'`)
 			s.r.ok("GET", "state", nil, nil)
@@ -339,26 +367,30 @@ func TestConsoleSaysWhatIsTrue(t *testing.T) {
 			s.edit(`UPDATE key_stores SET requests_per_second = 0 WHERE name = 'p'`)
 			s.r.ok("GET", "state", nil, nil)
 		}, stands{appliance.StandingDegraded, fault.KeyStoreOut, appliance.StandingOut, appliance.StandingOut, appliance.StandingOut, appliance.StandingOut, appliance.StandingServing,
-			map[string][]appliance.HealthStatus{"q": {appliance.HealthActive}}}},
+			map[string][]appliance.HealthStatus{"q": {appliance.HealthActive}}}, theirMachine},
 		{"everything is blocked", "/keystores/p/keys", func() {
 			s.r.ok("POST", "block", operation.NewBlock{BlockTarget: appliance.BlockTarget{Everything: true}, Reason: "the test"}, nil)
 		}, func() {
 			s.r.ok("POST", "unblock", appliance.BlockTarget{Everything: true}, nil)
-		}, blocked},
+		}, blocked, ""},
 		{"a row of a key does not match its seal", "/", func() {
 			s.edit(`UPDATE external_keys SET can_encrypt = 0 WHERE id = 'hsm'`)
 			s.r.ok("GET", "keystores/p/keys", nil, nil)
 		}, func() {
 			s.edit(`UPDATE external_keys SET can_encrypt = 1 WHERE id = 'hsm'`)
 			s.r.ok("GET", "state", nil, nil)
-		}, damaged},
+		}, damaged, theirMachine},
 		{"the state is held", "/", func() {
 			s.edit(`DELETE FROM api_tokens`)
 			s.r.ok("GET", "state", nil, nil)
 		}, func() {
 			s.r.ok("POST", "state/accept", operation.AcceptedState{Reason: "the test has edited it"}, nil)
-		}, allStand(appliance.StandingHeld, fault.StateChanged)},
+		}, allStand(appliance.StandingHeld, fault.StateChanged), theirMachine},
 	} {
+		if len(s.nodes) > 1 && c.alone != "" {
+			t.Logf("a fleet is not tried while %s: %s", c.name, c.alone)
+			continue
+		}
 		s.a.Open(c.open)
 		c.begin()
 		s.a.Learns("#standing .badge", says[c.want.appliance])
@@ -370,6 +402,7 @@ func TestConsoleSaysWhatIsTrue(t *testing.T) {
 		s.a.Learns("#standing .badge", "Serving")
 		s.told(serving)
 		s.shown(serving)
+		s.filtered(serving)
 		if t.Failed() {
 			t.Fatalf("so it is while %s, or after it", c.name)
 		}
