@@ -49,6 +49,9 @@ func writtenObject(text jsontext.Value, t reflect.Type, path string) error {
 	switch t.Kind() {
 	case reflect.Map:
 		for _, name := range slices.Sorted(maps.Keys(has)) {
+			if n, err := strconv.Atoi(name); t.Key().Kind() == reflect.Int && (err != nil || strconv.Itoa(n) != name) {
+				errs = append(errs, fmt.Errorf("policy: %s.%s: write the number without signs and leading zeros", strings.TrimPrefix(path, "."), name))
+			}
 			errs = append(errs, written(has[name], t.Elem(), path+"."+name))
 		}
 	case reflect.Struct:

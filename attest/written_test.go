@@ -33,6 +33,7 @@ func TestWritten(t *testing.T) {
 		{`"name":"release 1",`, ``, "tpm.references[0].name is missing"},
 		{`"14":"0e`, `"014":"0e`, "014"},
 		{`"14":"0e`, `"12":"0e`, "duplicate"},
+		{`"14":"0e`, `"-0":"0e`, "without signs"},
 		{`"nitrotpm":{`, `"nitrotpm":{"x":1,`, "unknown"},
 	} {
 		text := strings.Replace(good, tt.old, tt.new, 1)

@@ -42,6 +42,12 @@ type Policy interface {
 	Gaps() []string
 }
 
+// Teller is a Policy that can say in sentences, for people, which machines pass it.
+type Teller interface {
+	// Admits gives whole sentences about the machine.
+	Admits() []string
+}
+
 // Policies are the parts of an appraisal policy that are about reports, by
 // [Section].
 type Policies map[string]Policy

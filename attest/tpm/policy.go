@@ -96,6 +96,12 @@ func (p Policy) Gaps() []string {
 	return gaps
 }
 
+// compares says whether the policy has something to say of the PCR: that it must be quoted,
+// or which value it has in a release.
+func (p Policy) compares(pcr int) bool {
+	return slices.Contains(p.RequiredPCRs, pcr) || slices.ContainsFunc(p.References, func(r Reference) bool { _, ok := r.PCRs[pcr]; return ok })
+}
+
 // Validate says what is wrong with the policy, all at once.
 func (p Policy) Validate() error {
 	var errs []error

@@ -96,7 +96,7 @@ func Verify(s *appraisal.Sheet, e Evidence, p Policy, x Expectation) {
 		s.Pass(checkPCRs, "%s %v", b.name, slices.Sorted(maps.Keys(quoted)))
 	}
 	events, logErr := verifyLog(s, e.EventLog, b, quoted, p.RequiredPCRs)
-	f.ofLog(events, b.hash)
+	f.ofLog(events, b.hash, quoted, p)
 	// A list that was taken out shows, whatever the policy requires.
 	stripped := !zero(quoted[ApplicationPCR]) && !x.Partial
 	for _, o := range singles {
@@ -459,6 +459,10 @@ type facts struct {
 	Capped          bool          `json:"capped"`
 	EventCount      int           `json:"event_count"`
 	Events          []eventFact   `json:"events,omitempty"` // at most 200, of the PCRs that identify software
+	// UnjudgedCount are the events that have no part in the verdict; UnjudgedEvents are the
+	// first 200 of them.
+	UnjudgedCount  int         `json:"unjudged_event_count"`
+	UnjudgedEvents []eventFact `json:"unjudged_events,omitempty"`
 }
 
 type eventFact struct {
@@ -466,6 +470,9 @@ type eventFact struct {
 	Type   string `json:"type"` // as the log says; not measured
 	Digest Hex    `json:"digest"`
 	Text   string `json:"text,omitempty"` // measured
+	// Why it has no part in the verdict: "not quoted", so that nothing proves it, or "not
+	// compared", as the policy asks for no value of its PCR.
+	Why string `json:"why,omitempty"`
 }
 
 // single is the fact about a PCR that has one event.
@@ -489,12 +496,30 @@ func (f *facts) ofQuote(a *tpm2.TPMSAttest) {
 	f.QualifyingData = a.ExtraData.Buffer
 }
 
-func (f *facts) ofLog(events []event, h crypto.Hash) {
-	const most = 200
+// mostEvents is how many events of a kind the facts list.
+const mostEvents = 200
+
+// ofLog lists the events of the PCRs that identify software, and those that the verdict
+// does not rest upon: of PCRs that were not quoted, and of those that the policy neither
+// requires nor has a value of.
+func (f *facts) ofLog(events []event, h crypto.Hash, quoted map[int]Hex, p Policy) {
 	f.EventCount = len(events)
 	for _, e := range events {
-		if (e.PCR == 4 || e.PCR >= 7) && len(f.Events) < most {
-			f.Events = append(f.Events, eventFact{e.PCR, e.Type.TCGString(), e.Digest, e.text(h)})
+		fact := eventFact{PCR: e.PCR, Type: e.Type.TCGString(), Digest: e.Digest, Text: e.text(h)}
+		if (e.PCR == 4 || e.PCR >= 7) && len(f.Events) < mostEvents {
+			f.Events = append(f.Events, fact)
+		}
+		if _, ok := quoted[e.PCR]; !ok {
+			fact.Why = "not quoted"
+		} else if !p.compares(e.PCR) {
+			fact.Why = "not compared"
+		}
+		if fact.Why == "" {
+			continue
+		}
+		f.UnjudgedCount++
+		if len(f.UnjudgedEvents) < mostEvents {
+			f.UnjudgedEvents = append(f.UnjudgedEvents, fact)
 		}
 	}
 }

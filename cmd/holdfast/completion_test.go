@@ -151,7 +151,7 @@ func TestCompletionValuesAreTaken(t *testing.T) {
 		{"--usage", func() []string { return []string{"key", "create", "demo", fresh("k")} }, 3},
 		{"--custody", func() []string { return []string{"key", "create", "demo", fresh("k")} }, 2},
 		{"--aad-framing", func() []string { return []string{"key", "import", "demo", fresh("k"), "--material-file", material} }, 3},
-		{"--state", func() []string { return []string{"key", "list", "demo"} }, 5},
+		{"--standing", func() []string { return []string{"key", "list", "demo"} }, 10},
 		{"--operations", func() []string { return []string{"grant", "add", "demo", "--principal", "*"} }, 3},
 		{"--role", func() []string { return []string{"user", "invite", fresh("u")} }, 4},
 		{"--role", func() []string {

@@ -181,7 +181,7 @@ func readUnsignedPolicy(path string) (*attest.Policy, error) {
 // referenceFrom gives the reference that the evidence matches, if the evidence
 // passes all checks of the policy but that for references.
 func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference, err error) {
-	e, x, err := readEvidence(path, nonce)
+	e, given, err := readEvidence(path, nonce)
 	if err != nil {
 		return r, err
 	}
@@ -190,7 +190,7 @@ func referenceFrom(path, nonce, name string, p *attest.Policy) (r tpm.Reference,
 	}
 	open := *p
 	open.TPM.References = nil
-	if err := takesForReference(attest.Verify(e, &open, x)); err != nil {
+	if err := takesForReference(attest.Verify(e, &open, attest.Expectation{Nonce: given})); err != nil {
 		return r, fmt.Errorf("%s: %w", path, err)
 	}
 	return tpm.NewReference(name, e.TPM, p.TPM)
@@ -272,7 +272,7 @@ func policySignCommand(a *admin) *cobra.Command {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			forced := p.Forced()
-			result := map[string]any{"name": p.Name, "version": p.Version, "key_id": id}
+			result := map[string]any{"name": p.Name, "version": p.Version, "key_id": id, "admits": p.Admits()}
 			if forced.Words != "" {
 				result["unproven"], result["unproven_because"] = forced.Words, forced.Because
 			}
@@ -292,6 +292,10 @@ func policySignCommand(a *admin) *cobra.Command {
 				cli.Row(w, "policy", fmt.Sprintf("%s, version %d", p.Name, p.Version))
 				cli.Row(w, "signed by", id)
 				rowsOfUnproven(w, forced)
+				cli.Row(w, "lets in")
+				for _, sentence := range p.Admits() {
+					cli.Row(w, "", sentence)
+				}
 				if sealKey != "" {
 					cli.Row(w, "authorizations", result["authorizations"])
 					cli.Row(w, "authorized by", result["seal_key_id"])
@@ -401,10 +405,12 @@ func readPrivateKey[K any](flag, path, purpose string) (private K, err error) {
 func policyShowCommand(a *admin) *cobra.Command {
 	var key, sealKey string
 	c := &cobra.Command{
-		Use:   "show FILE {--policy-key FILE | --seal-key FILE}",
-		Short: "Print a signed policy, or authorizations, whose signature verifies",
-		Long: "Print a signed policy, or authorizations, whose signature verifies. \"unproven_because\" says\n" +
-			"why a policy does not prove which code runs, and \"unproven\" the words that it is used by.",
+		Use:   "show FILE [--policy-key FILE | --seal-key FILE]",
+		Short: "Print a policy, or authorizations whose signature verifies",
+		Long: "Print a signed policy, or authorizations, whose signature verifies; or, without a key, a policy\n" +
+			"that nobody has signed. \"signed_by\" is the ID of the key, or \"unsigned\". \"admits\" says in\n" +
+			"sentences which machines pass the policy. \"unproven_because\" says why it does not prove which\n" +
+			"code runs, and \"unproven\" the words that it is used by.",
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
 			if sealKey != "" {
 				all, err := cli.ReadAuthorizations(args[0], sealKey)
@@ -413,29 +419,43 @@ func policyShowCommand(a *admin) *cobra.Command {
 				}
 				return a.PrintJSON(cmd, all)
 			}
+			if key == "" {
+				p, err := readUnsignedPolicy(args[0])
+				if err != nil {
+					return cli.Unusable(fmt.Errorf("%w; give --policy-key or --seal-key if it is signed", err))
+				}
+				return a.PrintJSON(cmd, shownPolicy{p, appraisal.Unsigned})
+			}
 			p, err := readSignedPolicy(args[0], key, attest.ReadPolicy)
 			if err != nil {
 				return err
 			}
-			return a.PrintJSON(cmd, shownPolicy{&p.Policy})
+			return a.PrintJSON(cmd, shownPolicy{&p.Policy, p.Signer})
 		}),
 	}
 	c.Flags().StringVar(&key, "policy-key", "", "public key (PEM) that a policy must be signed by")
 	c.Flags().StringVar(&sealKey, "seal-key", "", "public key (PEM) that authorizations must be signed by")
-	c.MarkFlagsOneRequired("policy-key", "seal-key")
 	c.MarkFlagsMutuallyExclusive("policy-key", "seal-key")
 	return c
 }
 
-// shownPolicy is a policy, with why it does not prove which code runs.
-type shownPolicy struct{ *attest.Policy }
+// shownPolicy is a policy, with who has signed it, whom it lets in, and why it does not
+// prove which code runs.
+type shownPolicy struct {
+	*attest.Policy
+	signer string
+}
 
-// MarshalJSON gives the members of the policy's file, and one more.
+// MarshalJSON gives the members of the policy's file, and some more.
 func (p shownPolicy) MarshalJSON() ([]byte, error) {
 	text, err := p.Policy.MarshalJSON()
-	if gaps := p.Gaps(); err == nil && len(gaps) > 0 {
-		because, gapsErr := json.Marshal(gaps)
-		return slices.Concat(text[:len(text)-1], []byte(`,"unproven_because":`), because, []byte("}")), gapsErr
+	if err != nil {
+		return nil, err
 	}
-	return text, err
+	more, err := json.Marshal(struct {
+		SignedBy string   `json:"signed_by"`
+		Admits   []string `json:"admits"`
+		Because  []string `json:"unproven_because,omitempty"`
+	}{p.signer, p.Admits(), p.Gaps()})
+	return slices.Concat(text[:len(text)-1], []byte(","), more[1:]), err
 }

@@ -5,14 +5,15 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"holdfast/attest"
 	"holdfast/attest/appraisal"
@@ -25,6 +26,7 @@ import (
 type verifyFlags struct {
 	policy, policyKey, nonce, at string
 	certificate, tcb             string
+	ca, out, page                string
 	crls                         []string
 	report, vek, document        string
 	quote, signature, ak         string
@@ -36,28 +38,24 @@ func verifyCommand(a *admin) *cobra.Command {
 	var f verifyFlags
 	c := &cobra.Command{
 		Use:   "verify [EVIDENCE] [--policy FILE --policy-key FILE]",
-		Short: "Check evidence of what a machine runs, offline",
-		Long: "Check evidence of what a machine runs, offline: an evidence file, or the documents\n" +
-			"that hardware signed one by one. It needs no network, no TPM and no configuration.\n" +
+		Short: "Check evidence of what a machine runs: a file, or that of a running appliance",
+		Long: "Check evidence of what a machine runs: an evidence file, the documents that hardware signed\n" +
+			"one by one, or the evidence of a running appliance, if EVIDENCE is its address, such as\n" +
+			"https://holdfast.example.com:9443: it is asked with a fresh nonce, and the evidence must name\n" +
+			"the TLS key of that connection. Files are checked offline, without TPM and configuration.\n" +
 			"It exits 0 if all that matters was checked and passed, 1 if a check failed, 2 if the\n" +
-			"input is unusable, and 3 if nothing failed and the verdict is incomplete, as something\n" +
-			"that matters was not given: a nonce, the certificate, a signed policy with references,\n" +
-			"or what ties single documents to each other.",
+			"input is unusable or no evidence came, and 3 if nothing failed and the verdict is\n" +
+			"incomplete, as something that matters was not given: a nonce, the certificate, a signed\n" +
+			"policy with references, or what ties single documents to each other.",
 		RunE: cli.Does(func(cmd *cobra.Command, args []string) error {
-			v, err := f.appraise(args)
+			if err := saysNothing(cmd.Flags()); err != nil {
+				return cli.Unusable(err)
+			}
+			done, err := f.appraise(cmd, a, args)
 			if err != nil {
-				return fmt.Errorf("%w: %w", cli.ErrUnusable, err)
+				return cli.Unusable(err)
 			}
-			if err := a.showVerdict(cmd, v); err != nil {
-				return err
-			}
-			switch v.Result {
-			case appraisal.Pass:
-				return nil
-			case appraisal.Incomplete:
-				return cli.ErrIncomplete
-			}
-			return cli.ErrReported
+			return a.finish(cmd, &f, done)
 		}),
 	}
 	fs := c.Flags()
@@ -78,29 +76,70 @@ func verifyCommand(a *admin) *cobra.Command {
 	fs.StringVar(&f.eventLog, "event-log", "", "the firmware's event log")
 	fs.StringVar(&f.launch, "launch", "", "the launch file that the machine must run by, or its user data")
 	fs.StringVar(&f.owner, "owner", "", "public key (PEM, Ed25519) that the machine's launch file must be signed by")
+	fs.StringVar(&f.ca, "ca", "", "certificates (PEM) under which that of the address may be signed; the system's without it. The verdict says whether it is")
+	fs.StringVar(&f.out, "out", "", "file to keep the evidence of the address in, which must not exist; the certificate goes beside it (.pem)")
+	fs.StringVar(&f.page, "report", "", "file to write a report to (HTML, one page to file), which must not exist")
 	c.MarkFlagsRequiredTogether("snp-report", "vek")
 	c.MarkFlagsRequiredTogether("tpm-quote", "tpm-signature", "ak", "pcrs", "event-log")
 	return c
 }
 
-func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
-	policy, signed, err := readPolicy(f.policy, f.policyKey)
+// saysNothing names a flag that was given without a value, as by a variable of the shell
+// that is not set. To take it for one that was not given would check less than was asked.
+func saysNothing(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		if v := f.Value.String(); err == nil && (v == "" || v == "[]") {
+			err = fmt.Errorf("--%s has no value: give one, or leave the flag out", f.Name)
+		}
+	})
+	return err
+}
+
+// appraised is what was appraised, and what came of it.
+type appraised struct {
+	verdict *appraisal.Verdict
+	// online is the answer of an appliance; nil for files.
+	online *online
+	// rows say for a report what was given.
+	rows []row
+}
+
+func (f *verifyFlags) appraise(cmd *cobra.Command, a *admin, args []string) (*appraised, error) {
+	for _, path := range f.written() {
+		if err := checkNew(path); err != nil {
+			return nil, err
+		}
+	}
+	policy, err := openPolicy(f.policy, f.policyKey)
 	if err != nil {
 		return nil, err
 	}
-	own, err := f.endorsements()
-	if err != nil {
+	x := attest.Expectation{Signed: policy.signed, Roots: a.roots}
+	if x.Endorsements, err = f.endorsements(); err != nil {
 		return nil, err
 	}
-	var at time.Time
+	if err := f.expectLaunch(&x); err != nil {
+		return nil, err
+	}
+	if len(args) > 0 && strings.Contains(args[0], "://") {
+		return f.ask(cmd, a, args[0], policy.policy, x)
+	}
+	for _, name := range []string{"ca", "out"} {
+		if cmd.Flags().Changed(name) {
+			return nil, fmt.Errorf("--%s is for the address of an appliance, such as https://holdfast.example.com:9443", name)
+		}
+	}
 	if f.at != "" {
-		if at, err = time.Parse(time.RFC3339, f.at); err != nil {
+		if x.At, err = time.Parse(time.RFC3339, f.at); err != nil {
 			return nil, fmt.Errorf("--at %q is not a time such as 2026-11-23T12:00:00Z", f.at)
 		}
 	}
 	if f.report != "" || f.document != "" || f.quote != "" {
 		if len(args) > 0 {
 			return nil, errors.New("give an evidence file, or single documents, not both")
+		}
+		if f.report == "" && (len(f.crls) > 0 || f.tcb != "") {
+			return nil, errors.New("--crl and --tcb are about a processor's report, and there is no --snp-report")
 		}
 		if f.nonce != "" || f.certificate != "" || f.launch != "" || f.owner != "" {
 			return nil, errors.New("--nonce, --tls-cert, --launch and --owner are for evidence files: single documents do not say where theirs are")
@@ -109,25 +148,26 @@ func (f *verifyFlags) appraise(args []string) (*appraisal.Verdict, error) {
 		if err != nil {
 			return nil, err
 		}
-		return attest.VerifyParts(*parts, policy, attest.Expectation{At: at, Signed: signed, Endorsements: own}, time.Now()), nil
+		return &appraised{verdict: attest.VerifyParts(*parts, policy.policy, x, time.Now()), rows: f.partRows()}, nil
 	}
 	if len(args) == 0 {
-		return nil, errors.New("give an evidence file, or documents such as --snp-report; see holdfast verify --help")
+		return nil, errors.New("give an evidence file, the address of an appliance, or documents such as --snp-report; see holdfast verify --help")
 	}
-	evidence, x, err := readEvidence(args[0], f.nonce)
+	text, err := cli.ReadInput(args[0])
 	if err != nil {
 		return nil, err
 	}
-	x.At, x.Signed, x.Endorsements = at, signed, own
+	evidence, nonce, err := parseEvidence(text, f.nonce)
+	if err != nil {
+		return nil, err
+	}
+	x.Nonce = nonce
 	if f.certificate != "" {
 		if x.TLSKey, err = readCertificateKey(f.certificate); err != nil {
 			return nil, err
 		}
 	}
-	if err := f.expectLaunch(&x); err != nil {
-		return nil, err
-	}
-	return attest.Verify(evidence, policy, x), nil
+	return &appraised{verdict: attest.Verify(evidence, policy.policy, x), rows: sourceRows("the file "+args[0], text, x)}, nil
 }
 
 // endorsements reads what the verifier has of its own. What cannot be used is an error,
@@ -200,22 +240,24 @@ func (f *verifyFlags) expectLaunch(x *attest.Expectation) error {
 
 // readEvidence reads an evidence file, and what the nonce, if one is given, has
 // to be.
-func readEvidence(path, nonce string) (*attest.Evidence, attest.Expectation, error) {
-	var x attest.Expectation
+func readEvidence(path, nonce string) (*attest.Evidence, []byte, error) {
 	text, err := cli.ReadInput(path)
 	if err != nil {
-		return nil, x, err
+		return nil, nil, err
 	}
+	return parseEvidence(text, nonce)
+}
+
+func parseEvidence(text []byte, nonce string) (*attest.Evidence, []byte, error) {
 	evidence, err := attest.Parse(text)
+	if err != nil || nonce == "" {
+		return evidence, nil, err
+	}
+	given, err := hex.DecodeString(nonce)
 	if err != nil {
-		return nil, x, err
+		return nil, nil, fmt.Errorf("--nonce %.80q is not in hexadecimal", nonce)
 	}
-	if nonce != "" {
-		if x.Nonce, err = hex.DecodeString(nonce); err != nil {
-			return nil, x, fmt.Errorf("--nonce %.80q is not in hexadecimal", nonce)
-		}
-	}
-	return evidence, x, nil
+	return evidence, given, nil
 }
 
 // readCertificateKey gives the key (DER SubjectPublicKeyInfo) of a certificate.
@@ -253,7 +295,8 @@ func (f *verifyFlags) parts() (*attest.Parts, error) {
 	if f.quote != "" {
 		p.TPM = &tpm.Evidence{AK: read(f.ak), Quote: read(f.quote), Signature: read(f.signature), EventLog: read(f.eventLog)}
 		if values := read(f.pcrs); values != nil {
-			if err := json.Unmarshal(values, &p.TPM.PCRs); err != nil {
+			var err error
+			if p.TPM.PCRs, err = tpm.ParsePCRs(values); err != nil {
 				errs = append(errs, fmt.Errorf("--pcrs: %w", err))
 			}
 		}

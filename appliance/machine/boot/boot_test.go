@@ -68,7 +68,7 @@ func (c *clock) waits() time.Duration {
 	select {
 	case d := <-c.waiting:
 		return d
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		c.t.Fatal("the boot does not wait")
 		return 0
 	}

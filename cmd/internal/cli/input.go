@@ -20,7 +20,7 @@ import (
 // MaxInput bounds a file that is read, in bytes.
 const MaxInput = attest.MaxEvidence
 
-// ReadInput reads a file of at most [MaxInput] bytes.
+// ReadInput reads a file of 1 to [MaxInput] bytes.
 func ReadInput(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -28,10 +28,15 @@ func ReadInput(path string) ([]byte, error) {
 	}
 	defer file.Close()
 	b, err := io.ReadAll(io.LimitReader(file, MaxInput+1))
-	if err == nil && len(b) > MaxInput {
-		err = fmt.Errorf("%s has more than %d bytes", path, MaxInput)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(b) == 0:
+		return nil, fmt.Errorf("%s is empty", path)
+	case len(b) > MaxInput:
+		return nil, fmt.Errorf("%s has more than %d bytes", path, MaxInput)
 	}
-	return b, err
+	return b, nil
 }
 
 // What keys are for, and of which algorithm.

@@ -466,7 +466,7 @@ func TestBrokerRelease(t *testing.T) {
 // TestDegradedAndLocked: the boot follows the HSM, and says so.
 func TestDegradedAndLocked(t *testing.T) {
 	s := newSite(t)
-	s.cfg.HSM.Lease = config.Duration(3 * time.Second)
+	s.cfg.HSM.Lease = config.Duration(16 * time.Second) // longer than a busy machine stands still
 	r := s.start()
 	k := r.newKeyStore()
 	r.newKey("k", appliance.CustodyCached, "")
