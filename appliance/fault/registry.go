@@ -62,6 +62,7 @@ var chapters = []struct {
 }{
 	{"The admin API and the domain", apiCodes},
 	{"The boot", bootCodes},
+	{"The launch file", launchCodes},
 	{"The state volume", volumeCodes},
 	{"The state", stateCodes},
 	{"What the TPM has sealed", sealCodes},

@@ -50,6 +50,7 @@ var settings = []Setting{
 	{Key: "attestation.tpm", Refused: ofImage},
 	{Key: "attestation.event_log", Refused: ofImage},
 	{Key: "attestation.crl", Refused: ofImage},
+	{Key: "attestation.tcb", Refused: ofImage},
 	{Key: "attestation.every", Example: `"1h"`, Meaning: "How often the machine proves again what it is."},
 	{Key: "attestation.lease", Example: `"24h"`, Meaning: "How long keys serve when it cannot."},
 
@@ -94,8 +95,8 @@ var settings = []Setting{
 	{Key: "audit.reserve_mib", Refused: ofImage},
 	{Key: "audit.warn_mib", Example: `1024`, Meaning: "Below how many free MiB the appliance warns."},
 
-	{Key: "log.level", Example: `"info"`, Meaning: "What is logged: debug, info, warn or error."},
-	{Key: "log.format", Example: `"json"`, Meaning: "The form of the log: text or json."},
+	{Key: "log.level", Refused: ofImage},
+	{Key: "log.format", Refused: ofImage},
 
 	{Key: "instance.metadata", Refused: ofImage},
 

@@ -56,6 +56,8 @@ type Options struct {
 	// Revoked gives the version below which policies are revoked by this machine's
 	// TPM; 0 if there are none.
 	Revoked func(c *attest.Collector) (uint64, error)
+	// Launch is measured first; nil on an image that asks for no launch file.
+	Launch *Launch
 	// Parts are measured, in this order.
 	Parts []parts.Part
 	// TLSKey gives the key that administrators see now (DER SubjectPublicKeyInfo). When it

@@ -95,10 +95,10 @@ func (b *Boot) adopt(ctx context.Context, policy *attest.SignedPolicy) error {
 }
 
 // measure extends the PCR with what the appliance is made of.
-func (b *Boot) measure(context.Context) (string, error) {
+func (b *Boot) measure(ctx context.Context) (string, error) {
 	c := b.collector
 	if c.TPM == nil {
-		return "there is no TPM to measure into", nil
+		return "there is no TPM to measure into", b.measureLaunch(ctx)
 	}
 	values, err := c.TPM.ReadPCRs("sha256", []int{tpm.ApplicationPCR})
 	if err != nil {
@@ -108,7 +108,13 @@ func (b *Boot) measure(context.Context) (string, error) {
 		b.capped = b.isCapped(v)
 		return "", fault.Errorf(fault.MeasuredTwice, "PCR %d was extended already since the machine was started: Holdfast ran before, or something else uses it; restart the machine", tpm.ApplicationPCR)
 	}
+	if err := b.measureLaunch(ctx); err != nil {
+		return "", err
+	}
 	var names []string
+	if b.o.Launch != nil {
+		names = append(names, "launch file")
+	}
 	for _, p := range b.o.Parts {
 		digest, err := p.Digest()
 		if err == nil {

@@ -12,12 +12,13 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"holdfast/appliance/fault"
+	"holdfast/attest/tpm"
 	"holdfast/attest/tpm/counter"
 )
 
 // LaunchPCR has one event, the digest of the machine's launch file. It is its owner's:
 // the publisher's authorizations do not name it, the owner's do.
-const LaunchPCR = 15
+const LaunchPCR = tpm.LaunchPCR
 
 // Gated is a secret that two signers guard: the TPM gives it to a machine whose state
 // both have signed, each with a version that its own counter has not passed. Either may

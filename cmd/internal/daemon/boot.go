@@ -23,12 +23,12 @@ import (
 // newBoot wires the boot to the parts that it works with.
 func (d *Daemon) newBoot(cert *certificate.Certificate) error {
 	cfg := d.o.Config
-	measured, err := parts.OfThisProcess(cfg)
+	measured, err := parts.OfThisProcess(d.image)
 	if err != nil {
 		return err
 	}
 	o := boot.Options{
-		Log: d.o.Log, Journal: &journal{d.machine, d.audit, d.policyRaised}, Software: version.Version, Parts: measured,
+		Log: d.o.Log, Journal: &journal{d.machine, d.audit, d.policyRaised}, Software: version.Version, Launch: d.launch, Parts: measured,
 		Probe:     d.probe,
 		Policy:    boot.PolicyFile(cfg.Attestation.Policy, cfg.Attestation.PolicyKey),
 		Revoked:   revoked,

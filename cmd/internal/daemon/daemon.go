@@ -132,6 +132,10 @@ type Daemon struct {
 	// observeHSM has what the HSM does counted.
 	observeHSM func(token, operation string) func(error)
 	site       *site
+	// image is the image's configuration, which is measured; launch is what the boot knows
+	// of the launch file that lies over it, nil if the image asks for none.
+	image  *config.Config
+	launch *boot.Launch
 	// volume is why the state volume is not open; nil if it is. volumeIdentity is what was
 	// measured for it, nil without one.
 	volume         *fault.Fault
@@ -186,6 +190,8 @@ func (d *Daemon) open(ctx context.Context) error {
 	if d.volumeIdentity, d.volume = volume.Closed(cfg.State.Volume, cfg.State.Dir); d.volume != nil {
 		d.o.Log.Error("no PIN will be released, and nobody can sign in", "code", d.volume.Codes(), "reason", d.volume.Reason())
 	}
+	d.findLaunch(ctx)
+	cfg = d.o.Config
 	if err := firstCertificate(cfg, d.o.Log); err != nil {
 		return err
 	}

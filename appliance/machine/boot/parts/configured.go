@@ -22,14 +22,20 @@ func OfThisProcess(cfg *config.Config) ([]Part, error) {
 	return Of(cfg, program, OpenFile)
 }
 
-// Of gives what is measured of an appliance with that configuration, whose
-// program and modules are files that open gives.
+// Of gives what is measured of an appliance with that configuration, which is the
+// image's, and whose program and modules are files that open gives. Where the image asks
+// for a launch file no module is among them: the launch file names one of the image's,
+// which are measured with its root file system.
 func Of(cfg *config.Config, program string, open Opener) ([]Part, error) {
 	effective, err := cfg.Effective()
 	if err != nil {
 		return nil, err
 	}
-	list := []Part{File("binary", program, open), Content("configuration", effective), module("pkcs11-module", cfg.HSM.Module, open)}
+	list := []Part{File("binary", program, open), Content("configuration", effective)}
+	if cfg.Launch.Required {
+		return list, nil
+	}
+	list = append(list, module("pkcs11-module", cfg.HSM.Module, open))
 	modules := []string{cfg.HSM.Module}
 	for _, m := range cfg.HSM.Members {
 		if m.Module != "" && !slices.Contains(modules, m.Module) {
